@@ -1,0 +1,104 @@
+# nanolan: one command from your laptop to a trained checkpoint on the Hub, and the rented GPUs gone.
+# Every recipe is one line over scripts/; `./just RECIPE --help` shows its options.
+
+set positional-arguments
+
+# A machine-wide setting of this costs every command its compiled files; empty means unset
+export PYTHONDONTWRITEBYTECODE := ""
+
+python := ".venv/bin/python"
+
+_default:
+    @"{{just_executable()}}" --list --unsorted
+
+# rehearse a whole run on this machine: nothing rented, no keys, no network
+[group('run')]
+[no-exit-message]
+rehearse *args: (_setup "train")
+    @{{python}} scripts/rehearse.py "$@"
+
+# what a launch would do and cost; rents nothing, asks nothing
+[group('run')]
+[no-exit-message]
+dry-run *args: _setup
+    @{{python}} scripts/launch.py --dry-run "$@"
+
+# rent, train, upload, prove, delete:  just launch phase=sft gpu=H100 spend-limit=100
+[group('run')]
+[no-exit-message]
+launch *args: _setup
+    @{{python}} scripts/launch.py "$@"
+
+# what can be rented now, and what the run would cost there
+[group('run')]
+[no-exit-message]
+offers *args: _setup
+    @{{python}} scripts/offers.py "$@"
+
+# where every run is, what it costs, what is proven on the Hub
+[group('watch')]
+[no-exit-message]
+status *args: _setup
+    @{{python}} scripts/check_status.py "$@"
+
+# status again every 60 (or N) seconds until the run ends; exits with its verdict
+[group('watch')]
+[no-exit-message]
+watch *args: _setup
+    @{{python}} scripts/check_status.py --watch "$@"
+
+# check a checkpoint on the Hub against its manifest; --adopt writes one for files uploaded by hand
+[group('watch')]
+[no-exit-message]
+verify *args: _setup
+    @{{python}} scripts/verify.py "$@"
+
+# delete an instance and confirm that it is gone:  just stop RUN
+[group('watch')]
+[no-exit-message]
+stop *args: _setup
+    @{{python}} scripts/stop.py "$@"
+
+# the Hub's own command line, as installed here
+[group('tools')]
+[no-exit-message]
+hf *args: _setup
+    @.venv/bin/hf "$@"
+
+# a local Shadeform and a local Hub to play with; prints the environment to export
+[group('tools')]
+[no-exit-message]
+sim *args: (_setup "train")
+    @{{python}} scripts/sim.py "$@"
+
+# the tests that need nothing but PyPI wheels (under 6 minutes)
+[group('dev')]
+[no-exit-message]
+test *args: (_setup "dev")
+    @{{python}} -m pytest -n 2 -m "not slow and not system" "$@"
+
+# all tests, also the slow ones and those that need a system package
+[group('dev')]
+[no-exit-message]
+test-all *args: (_setup "dev")
+    @{{python}} -m pytest -n 2 "$@"
+
+# ruff, mypy and shellcheck
+[group('dev')]
+[no-exit-message]
+lint: (_setup "dev")
+    @.venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/shellcheck just scripts/setup.sh cloud/boot.sh .ci/run
+
+# what is fast and what is not, as ratios within one run
+[group('dev')]
+[no-exit-message]
+bench *args: (_setup "dev")
+    @{{python}} scripts/bench.py "$@"
+
+# write constraints.txt anew (everything but torch and what torch brings)
+[group('dev')]
+pins: (_setup "dev")
+    @.venv/bin/uv pip compile -q --universal --python-version 3.10 --extra train --group dev --no-emit-package torch --no-emit-package triton --no-annotate --no-header pyproject.toml | grep -vE '^(nvidia|cuda)-' > constraints.new && mv constraints.new constraints.txt
+
+_setup set="light":
+    @sh scripts/setup.sh "{{set}}"

@@ -1,0 +1,150 @@
+"""A checkpoint that counts: written whole or not at all, with a manifest that proves it.
+
+Layout of a trainer's output folder (`out_dir`), one sub-folder a saved step:
+
+    out_dir/step-000090/model_000090.pt, meta_000090.json, manifest.json
+
+`save_whole` writes into a hidden temp folder, adds the manifest, fsyncs and renames: a kill at any
+moment leaves the folder whole or absent, never half (a bare torch.save leaves a file that loaders pick).
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanolan.errors import BadAnswer
+
+MANIFEST = "manifest.json"
+VERSION = 1
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file: bytes, sha256 (what the Hub shows for LFS files) and git blob sha1 (for small files)."""
+
+    path: str
+    size: int
+    sha256: str
+    git_sha1: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a phase made: the files of one step, and which run and phase they belong to."""
+
+    run_id: str
+    phase: str
+    step: int
+    files: tuple[FileEntry, ...]
+    final: bool = True                      # False: a state saved on the way, not the phase's result
+    extra: dict[str, Any] = field(default_factory=dict)   # e.g. loss_start, loss_end
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @property
+    def size(self) -> int:
+        return sum(f.size for f in self.files)
+
+
+def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
+    """A Manifest from JSON text; BadAnswer names what is wrong with it."""
+    try:
+        d = json.loads(text)
+        if d["version"] != VERSION:
+            raise BadAnswer(f"{where}: version {d['version']!r}, this nanolan reads {VERSION}")
+        files = tuple(FileEntry(str(f["path"]), int(f["size"]), str(f["sha256"]), str(f["git_sha1"])) for f in d["files"])
+        if not files:
+            raise BadAnswer(f"{where}: lists no files")
+        for f in files:
+            plain_name(f.path)
+        return Manifest(str(d["run_id"]), str(d["phase"]), int(d["step"]), files, bool(d["final"]), dict(d["extra"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise BadAnswer(f"{where}: not a manifest ({type(e).__name__}: {e})") from None
+
+
+def plain_name(path: str) -> str:
+    """`path` if it is a plain file name: no folder, no dots first, no drive; BadAnswer otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}", path):
+        raise BadAnswer(f"not a plain file name: {path[:80]!r}")
+    return path
+
+
+def hash_file(path: Path) -> FileEntry:
+    """Size and both hashes of a file, in one pass."""
+    size = path.stat().st_size
+    sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with open(path, "rb") as f:
+        while block := f.read(CHUNK):
+            sha256.update(block)
+            git.update(block)
+    return FileEntry(path.name, size, sha256.hexdigest(), git.hexdigest())
+
+
+def save_whole(out_dir: Path, step: int, write: Callable[[Path], None], *, run_id: str, phase: str,
+               final: bool = True, extra: dict[str, Any] | None = None) -> Path:
+    """Call `write(folder)` to write the files of `step`; return out_dir/step-NNNNNN, whole and durable."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    target, temp = out_dir / f"step-{step:06d}", out_dir / f".saving-{step:06d}-{os.getpid()}"
+    shutil.rmtree(temp, ignore_errors=True)
+    temp.mkdir()
+    try:
+        write(temp)
+        files = tuple(hash_file(p) for p in sorted(temp.iterdir()))
+        manifest = Manifest(run_id, phase, step, files, final, extra or {})
+        (temp / MANIFEST).write_text(manifest.to_json())
+        for p in [*temp.iterdir(), temp]:
+            _fsync(p)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temp, target)
+        _fsync(out_dir)
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+    return target
+
+
+def read_whole(folder: Path) -> Manifest:
+    """The manifest of a saved step, after every file's size and sha256 matched it; BadAnswer if not."""
+    try:
+        manifest = parse_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
+        for want in manifest.files:
+            if hash_file(folder / want.path) != want:
+                raise BadAnswer(f"{folder / want.path} does not match its manifest: damaged or half written")
+    except OSError as e:
+        raise BadAnswer(f"{folder}: not a whole checkpoint ({e.strerror}: {e.filename})") from None
+    return manifest
+
+
+def whole_steps(out_dir: Path) -> Iterator[tuple[Path, Manifest]]:
+    """Every whole saved step of `out_dir`, newest first; damaged ones are passed over."""
+    for folder in sorted(out_dir.glob("step-*"), reverse=True):
+        try:
+            yield folder, read_whole(folder)
+        except BadAnswer:
+            continue
+
+
+def newest_whole(out_dir: Path, phase: str | None = None, *, final: bool | None = None) -> tuple[Path, Manifest] | None:
+    """The newest whole step (of `phase`, and final or not, if given), or None."""
+    for folder, m in whole_steps(out_dir):
+        if phase in (None, m.phase) and final in (None, m.final):
+            return folder, m
+    return None
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,100 @@
+#!/bin/sh
+# Makes .venv and installs one set of requirements; the only installer, on laptops and boxes alike.
+#     sh scripts/setup.sh tools|light|train|dev
+# tools: uv and just. light: the laptop commands. train: + the trainer. dev: + tests and linters.
+# Safe to run twice, twice at once, or after a Ctrl-C; does nothing when all is in place.
+# shellcheck disable=SC3043  # `local` is in every sh we meet (dash, bash, zsh, busybox)
+set -eu
+cd "$(dirname "$0")/.."
+want=${1:-light}
+lock=.venv.lock
+say() { echo "nanolan: $*" >&2; }
+fail() { say "$*"; exit 1; }
+
+# Changed pins or a moved checkout: set up again.
+stamp="$want $(cat pyproject.toml constraints.txt | cksum) $PWD"
+ready() { [ -x .venv/bin/python ] && [ "$(cat ".venv/.ready-$1" 2>/dev/null)" = "$1${stamp#"$want"}" ]; }
+have() {
+    case $want in
+        tools) [ -x .venv/bin/just ] && [ -x .venv/bin/uv ] ;;
+        light) ready light || ready train || ready dev ;;
+        train) ready train || ready dev ;;
+        dev) ready dev ;;
+        *) fail "setup: no set called '$want' (tools, light, train, dev)" ;;
+    esac
+}
+
+take_lock() {  # mkdir is atomic everywhere; a lock whose owner is gone is taken over
+    local waited=0 owner
+    until mkdir "$lock" 2>/dev/null; do
+        [ -d "$lock" ] || [ -w . ] || fail "cannot write in $PWD: clone nanolan to a folder of your own"
+        owner=$(cat "$lock/pid" 2>/dev/null || true)
+        if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then rm -rf "$lock"; continue; fi
+        if [ -z "$owner" ] && [ "$waited" -ge 5 ]; then rm -rf "$lock"; continue; fi
+        [ "$waited" -eq 1 ] && say "another set-up is running in this folder; waiting for it"
+        [ "$waited" -lt 900 ] || fail "still locked after 15 minutes; if nothing runs: rm -r '$PWD/$lock'"
+        sleep 1; waited=$((waited + 1))
+    done
+    echo $$ > "$lock/pid"
+    trap 'rm -rf "$lock"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+}
+
+find_uv() {  # $UV: a uv that the machine brings along
+    local c
+    for c in "${UV:-}" "$(command -v uv 2>/dev/null || true)" .venv/bin/uv; do
+        if [ -n "$c" ] && [ -x "$c" ]; then uv=$c; return 0; fi
+    done
+    return 1
+}
+
+make_venv() {
+    [ "$(cat .venv/.made 2>/dev/null)" = "$PWD" ] && [ -x .venv/bin/python ] && return 0
+    say "first run: setting up .venv"
+    rm -rf .venv   # half made by a Ctrl-C, or moved here from another folder
+    if find_uv; then
+        "$uv" venv --quiet --python '>=3.10' .venv
+    else
+        command -v python3 >/dev/null || fail "python3 is missing; install Python 3.10 or newer"
+        python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+            fail "python3 is $(python3 -V 2>&1); nanolan needs 3.10 or newer (or install uv, which brings its own)"
+        python3 -c 'import ensurepip' 2>/dev/null ||
+            fail "python3 cannot make virtual environments here; run: sudo apt install python3-venv"
+        python3 -m venv .venv
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv 2>.venv/pip.log ||
+            { cat .venv/pip.log >&2; fail "could not install uv: is PyPI reachable? Then run the same command again"; }
+    fi
+    echo "$PWD" > .venv/.made
+}
+
+torch_for_driver() {  # PyPI's 2.11+ are built for CUDA 13, which needs driver 580
+    local driver
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 | cut -d. -f1)
+    case $driver in
+        '' | *[!0-9]*) echo "torch>=2.7,<2.14" ;;
+        *) if [ "$driver" -ge 580 ]; then echo "torch==2.13.*"; else echo "torch==2.10.*"; fi ;;
+    esac
+}
+
+install() { "$uv" pip install --quiet --python .venv/bin/python -c constraints.txt "$@"; }
+
+install_set() {
+    # pip reads PIP_FIND_LINKS by itself; uv reads only its own name, and wants commas
+    UV_FIND_LINKS="${UV_FIND_LINKS:-$(echo "${PIP_FIND_LINKS:-}" | tr -s ' ' ',')}"
+    export UV_FIND_LINKS
+    case $want in
+        tools) install rust-just uv ;;
+        light) install --compile-bytecode -e . ;;
+        train) install "$(torch_for_driver)" -e '.[train]' ;;
+        dev) install "$(torch_for_driver)" -e '.[train]' --group dev ;;
+    esac || fail "installing the '$want' set failed (see above): is PyPI reachable? Then run the same command again"
+}
+
+have && exit 0
+take_lock
+have && exit 0
+make_venv
+find_uv || fail "no uv in .venv; run: rm -r .venv, then the same command again"
+install_set
+echo "$stamp" > ".venv/.ready-$want"
