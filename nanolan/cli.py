@@ -1,0 +1,128 @@
+"""What every command line shares: `key=value` words, one option per setting, one-line errors. Imports only click at the top."""
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from nanolan.config import Settings
+
+
+class Words(click.Command):
+    """A command that takes `key=value` words and `--key value` alike, and suggests a name for a typo."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, self._flags(ctx, args))
+        except click.NoSuchOption as e:
+            raise self._unknown(ctx, e.option_name.lstrip("-")) from None
+
+    def _flags(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {n.lstrip("-"): p for p in self.get_params(ctx) for n in p.opts if n.startswith("--")}
+        out: list[str] = []
+        seen: set[str] = set()
+        for i, arg in enumerate(args):
+            if arg == "--":
+                return out + args[i:]
+            word = not arg.startswith("-") and "=" in arg and not self._is_value(known, args, i)
+            key = arg.lstrip("-").partition("=")[0].replace("_", "-")
+            if word and key not in known:
+                raise self._unknown(ctx, key)
+            if word or arg.startswith("--"):
+                if key in seen:
+                    raise click.UsageError(f"{key} is given twice", ctx)
+                seen.add(key)
+            if word and getattr(known[key], "is_flag", False):
+                out += _flag_word(key, arg.partition("=")[2], ctx)
+            elif word:
+                out.append(f"--{key}={arg.partition('=')[2]}")
+            else:
+                out.append(arg.replace(arg.partition("=")[0], "--" + key, 1) if arg.startswith("--") else arg)
+        return out
+
+    @staticmethod
+    def _is_value(known: dict[str, Any], args: list[str], i: int) -> bool:
+        """True when the word before is an option still waiting for its value."""
+        before = args[i - 1] if i else ""
+        option = known.get(before.lstrip("-").replace("_", "-")) if before.startswith("--") else None
+        return option is not None and "=" not in before and not option.is_flag
+
+    def _unknown(self, ctx: click.Context, key: str) -> click.UsageError:
+        names = [n.lstrip("-") for p in self.get_params(ctx) for n in p.opts if n.startswith("--")]
+        near = difflib.get_close_matches(key.replace("_", "-"), names, 1)
+        hint = f" Did you mean {near[0]}=?" if near else f" See: {ctx.command_path} --help"
+        return click.UsageError(f"no setting called {key[:40]!r}.{hint}", ctx)
+
+
+def _flag_word(key: str, value: str, ctx: click.Context) -> list[str]:
+    yes = {"": True, "1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.lower() not in yes:
+        raise click.UsageError(f"{key}={value[:40]!r}: say yes or no", ctx)
+    return [f"--{key}"] if yes[value.lower()] else []
+
+
+def setting_options(*names: str) -> Callable[[Any], Any]:
+    """Click options for the named settings (all of them if none is named), from the settings table."""
+    def add(command: Any) -> Any:
+        from nanolan.config import TABLE
+        for name in reversed(names or tuple(TABLE)):
+            meta = TABLE[name]
+            default = f"  [{meta['default']}]" if meta["default"] else ""
+            command = click.option("--" + name.replace("_", "-"), metavar="TEXT" if meta["secret"] else meta["env"],
+                                   help=meta["help"] + default)(command)
+        return command
+    return add
+
+
+def settings_from(flags: dict[str, Any]) -> Settings:
+    """Settings from a command's options, the environment, .env and the cached Hub login."""
+    from nanolan.config import ROOT, load_settings
+    env_file = Path(os.environ.get("NANOLAN_ENV_FILE") or ROOT / ".env")
+    if env_file.is_file() and env_file.stat().st_mode & 0o077 and os.name == "posix":
+        click.echo(f"note: others on this machine can read {env_file}; run: chmod 600 {env_file}", err=True)
+    return load_settings(flags, os.environ, env_file=env_file, cached_token=_cached_token)
+
+
+def _cached_token() -> str | None:
+    from huggingface_hub import get_token
+    return get_token()
+
+
+def run(command: click.Command) -> None:
+    """Run a command: one line per error, its exit code; the traceback only with --debug."""
+    from nanolan.errors import NanolanError
+    debug = "--debug" in sys.argv
+    argv = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        code = command.main(args=argv, standalone_mode=False)
+    except click.ClickException as e:
+        e.show()
+        code = e.exit_code
+    except NanolanError as e:
+        if debug:
+            raise
+        click.echo(f"error: {printable(str(e))}", err=True)
+        code = e.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nstopped by Ctrl-C", err=True)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 1
+    except Exception as e:
+        if debug:
+            raise
+        click.echo(f"error: {type(e).__name__}: {printable(str(e))[:300]} (a fault of nanolan; more with --debug)", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def printable(text: str) -> str:
+    """`text` without control characters: an API or a log cannot drive the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)

@@ -1,0 +1,186 @@
+"""Settings: flags > environment > .env > cached `hf auth login` (token only) > defaults.
+
+The fields of `Settings` are the table: each has a flag (--run-name), a variable (RUN_NAME) and a default.
+The only reader of os.environ and .env; .env is parsed as data, never sourced.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from nanolan.errors import AuthProblem, UsageProblem
+from nanolan.money import parse_limit
+from nanolan.phases import phase_sequence
+from nanolan.secret import Mask, Secret
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
+REPO = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise UsageProblem(f"{text[:80]!r} is not a usable name: letters, digits, '.', '_', '-', at most 60, "
+                           "starting with a letter or digit")
+    return text
+
+
+def _repo(text: str) -> str:
+    if not re.fullmatch(REPO, text, re.ASCII) or ".." in text or "--" in text:
+        raise UsageProblem(f"{text[:80]!r} is not a Hub repo: give owner/name, as in https://huggingface.co/owner/name")
+    return text
+
+
+def _address(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme == "https" and url.hostname or is_loopback(text) and url.scheme == "http":
+        return text.rstrip("/")
+    raise UsageProblem(f"address {text[:80]!r} must be https, or http on this machine (127.0.0.1)")
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 1024:
+        raise UsageProblem(f"{text[:40]!r} is not a number from 1 to 1024")
+    return int(text)
+
+
+def _phase(text: str) -> str:
+    phase_sequence(text)
+    return text
+
+
+def _duration(text: str) -> int:
+    """Seconds of "90m", "2h", "1d" or a bare number of seconds."""
+    m = re.fullmatch(r"(\d{1,7})([smhd]?)", text)
+    seconds = int(m[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[m[2]] if m else 0
+    if not 0 < seconds <= 30 * 86400:
+        raise UsageProblem(f"{text[:40]!r} is not a duration such as 90m or 2h (at most 30d)")
+    return seconds
+
+
+def is_loopback(url: str) -> bool:
+    """True for an address on this very machine."""
+    return urlsplit(url).hostname in LOOPBACK
+
+
+def _setting(env: str, help: str, default: str | None = None, parse: Callable[[str], Any] = str, *,
+             where: str = "", secret: bool = False) -> Any:
+    return field(metadata={"env": env, "help": help, "default": default, "where": where, "secret": secret,
+                           "parse": Secret if secret else parse})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, parsed; None where a setting has no value."""
+
+    phase: str = _setting("TRAINING_PHASE", "what to train: mid, sft, rl, mid+sft, sft+rl, all", "sft", _phase)
+    run_name: str = _setting("RUN_NAME", "name in logs and wandb", "lanbot-v3", _name)
+    gpu: str = _setting("GPU", "GPU type to rent, partial and any case: H100, a100, H100:8", "B200")
+    num_gpus: int = _setting("NUM_GPUS", "GPUs in the machine", "8", _count)
+    spend_limit: int = _setting("SPEND_LIMIT", "delete the instance at this bill, in dollars", "150", parse_limit)
+    max_duration: int | None = _setting("MAX_DURATION", "delete the instance after this time: 90m, 2h", None, _duration)
+    model_tag: str = _setting("MODEL_TAG", "which model: the folder under base_checkpoints/ and the rest", "d20", _name)
+    output_tag: str | None = _setting("OUTPUT_TAG", "folder to write to, if other than the model tag", None, _name)
+    cloud: str | None = _setting("CLOUD", "only this provider, such as hyperstack")
+    region: str | None = _setting("REGION", "only this region, such as canada-1")
+    instance_type: str | None = _setting("INSTANCE_TYPE", "only this machine type, such as 8x_b200_pcie_192gb")
+    batch: int | None = _setting("DEVICE_BATCH_SIZE", "rows per GPU and micro-step; the recipe does not change", None, _count)
+    hf_repo: str = _setting("HF_REPO", "Hub repo with your checkpoints, owner/name", None, _repo,
+                            where="create one: just hf repos create NAME --private")
+    runs_repo: str | None = _setting("RUNS_REPO", "Hub repo for run folders and logs, if other than HF_REPO", None, _repo)
+    wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", _name)
+    shadeform_api_key: Secret = _setting("SHADEFORM_API_KEY", "key of your Shadeform account (better in .env: a flag shows in ps)",
+                                         secret=True, where="https://platform.shadeform.ai/settings/api")
+    hf_token: Secret = _setting("HF_TOKEN", "Hub token that may write HF_REPO (better in .env)", secret=True,
+                                where="https://huggingface.co/settings/tokens, or: just hf auth login")
+    wandb_api_key: Secret | None = _setting("WANDB_API_KEY", "turns wandb on (better in .env)", secret=True,
+                                            where="https://wandb.ai/authorize")
+    shadeform_api: str = _setting("SHADEFORM_API", "address of the Shadeform API", "https://api.shadeform.ai/v1", _address)
+    hf_endpoint: str = _setting("HF_ENDPOINT", "address of the Hub", "https://huggingface.co", _address)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        return phase_sequence(self.phase)
+
+    def need(self, *names: str) -> None:
+        """AuthProblem or UsageProblem for the first of `names` without a value: how to give it, where to get it."""
+        for name in names:
+            if getattr(self, name) is None:
+                meta = TABLE[name]
+                kind = AuthProblem if meta["secret"] else UsageProblem
+                raise kind(f"{meta['env']} is not set ({meta['help']}): put {meta['env']}=... in .env or pass "
+                           f"--{name.replace('_', '-')}. Get it: {meta['where']}")
+
+    def mask(self) -> Mask:
+        """A mask over every secret setting."""
+        return Mask(getattr(self, name) for name, meta in TABLE.items() if meta["secret"])
+
+
+TABLE: dict[str, Mapping[str, Any]] = {f.name: f.metadata for f in fields(Settings) if f.metadata}
+
+
+def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *, env_file: Path | None = None,
+                  cached_token: Callable[[], str | None] = lambda: None) -> Settings:
+    """Settings from typed `flags` (by field name), `environ`, the .env file and the cached Hub login."""
+    layers = [("flag", {TABLE[k]["env"]: v for k, v in flags.items() if k in TABLE}),
+              ("environment", environ), (".env", read_env_file(env_file))]
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, meta in TABLE.items():
+        text, source = _first(meta["env"], layers)
+        if text is None and name == "hf_token":
+            text, source = cached_token(), "hf auth login"
+        if text is None:
+            text, source = meta["default"], "default"
+        values[name], sources[name] = _parse(meta, text), source
+    return _gpu_and_count(Settings(**values, sources=sources))
+
+
+def read_env_file(path: Path | None) -> dict[str, str | None]:
+    """The values of a .env file, as data: nothing in it is run or expanded."""
+    if path is None or not path.is_file():
+        return {}
+    from dotenv import dotenv_values
+    try:
+        return dict(dotenv_values(path, interpolate=False, encoding="utf-8-sig"))
+    except (OSError, UnicodeError) as e:
+        raise UsageProblem(f"{path} cannot be read: {e}") from None
+
+
+def _first(env: str, layers: list[tuple[str, Any]]) -> tuple[str | None, str]:
+    for source, layer in layers:
+        text = layer.get(env)
+        if text is not None and text.strip():   # empty means unset
+            return text.strip(), source
+    return None, ""
+
+
+def _parse(meta: Mapping[str, Any], text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        if not text.isprintable():
+            raise UsageProblem("it holds a control character")
+        return meta["parse"](text)
+    except UsageProblem as e:
+        raise UsageProblem(f"{meta['env']}: {e}") from None
+
+
+def _gpu_and_count(s: Settings) -> Settings:
+    """`H100:8` names the count too; a --num-gpus that says otherwise is refused."""
+    from dataclasses import replace
+    gpu, colon, count = s.gpu.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9_ -]{1,40}", gpu):
+        raise UsageProblem(f"GPU: {s.gpu[:40]!r} is not a GPU type such as H100 or H100:8")
+    if not colon:
+        return s
+    number = _count(count)
+    if s.sources["num_gpus"] == "flag" and s.num_gpus != number:
+        raise UsageProblem(f"GPU {s.gpu!r} and --num-gpus {s.num_gpus} disagree; give one of them")
+    return replace(s, gpu=gpu, num_gpus=number)

@@ -1,0 +1,163 @@
+"""The plan: the one value that crosses from the laptop to the box. No secrets in it.
+
+Strict both ways: a field that this version does not know is refused before anything trains.
+"""
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta, timezone
+
+import msgspec
+
+from nanolan.errors import BadAnswer
+from nanolan.money import cost_cents
+
+VERSION = 1
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A frozen value with typed JSON; unknown fields and wrong types are refused."""
+
+
+class PinnedFile(Strict, frozen=True):
+    """One file of a pinned repo: size in bytes; sha256 for LFS files, git blob sha1 for small ones."""
+
+    path: str
+    size: int
+    sha256: str | None
+    git_sha1: str
+
+
+class Pinned(Strict, frozen=True):
+    """Files of one Hub repo at one revision: what the box downloads, and checks."""
+
+    repo: str
+    kind: str                        # "model" or "dataset"
+    revision: str
+    files: tuple[PinnedFile, ...]
+    proven: bool = False             # True: matches the manifest of the run that made it
+
+    @property
+    def size(self) -> int:
+        return sum(f.size for f in self.files)
+
+
+class Rented(Strict, frozen=True):
+    """The offer that was agreed to."""
+
+    cloud: str
+    region: str
+    instance_type: str
+    gpu: str
+    num_gpus: int
+    vram_gb: int
+    hourly_cents: int                # the whole machine
+    os: str
+
+
+class Code(Strict, frozen=True):
+    """The exact code that runs: a git bundle in the run folder."""
+
+    commit: str
+    sha256: str
+    size: int
+    dirty: bool
+
+
+class Plan(Strict, frozen=True):
+    """Everything the box needs to know, except secrets."""
+
+    run_id: str
+    run_name: str
+    owner: str
+    created_at: str                  # ISO-8601 UTC
+    deadline: str                    # ISO-8601 UTC: the provider deletes the instance then
+    limit_cents: int
+    phases: tuple[str, ...]
+    model_tag: str
+    output_tag: str
+    hf_repo: str
+    runs_repo: str
+    hf_endpoint: str
+    shadeform_api: str
+    offer: Rented
+    code: Code
+    inputs: tuple[Pinned, ...]       # checkpoint, tokenizer, identity data
+    datasets: tuple[Pinned, ...]
+    wandb_project: str
+    device: str = "cuda"             # "cpu" in rehearsals only
+    processes: int = 1
+    batch: int | None = None
+    recipe: dict[str, int | float] = {}
+    trainer: str = "nanolan.train"   # a module; anything but the default runs without torchrun
+    setup: str = "train"             # which set scripts/setup.sh installs
+    min_free_gb: int = 60
+    keep_old: bool = False
+    version: int = VERSION
+
+    @property
+    def folder(self) -> str:
+        """The run folder in runs_repo."""
+        return f"runs/{self.run_id}"
+
+    @property
+    def instance_name(self) -> str:
+        """`lanbot-<phase>-<YYYYMMDD-HHMM>-<id>`."""
+        stamp = parse_time(self.created_at).strftime("%Y%m%d-%H%M")
+        return f"lanbot-{'-'.join(self.phases)}-{stamp}-{self.run_id}"
+
+    def to_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self))
+
+
+def read_plan(data: bytes | str) -> Plan:
+    """A Plan from JSON; BadAnswer says which field is wrong."""
+    try:
+        version = msgspec.json.decode(data, type=dict).get("version")
+        if version != VERSION:
+            raise BadAnswer(f"plan.json is of version {version!r}; this code reads version {VERSION}")
+        return msgspec.json.decode(data, type=Plan)
+    except msgspec.DecodeError as e:
+        raise BadAnswer(f"plan.json cannot be read: {e}") from None
+
+
+def new_run_id() -> str:
+    """8 random hex digits; never only digits, so that it cannot be taken for a number or a date."""
+    while (run_id := secrets.token_hex(4)).isdigit():
+        pass
+    return run_id
+
+
+def life_s(limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None) -> int:
+    """Seconds until the provider deletes the instance: min(limit/rate, 3 x the high estimate + 1 h), or --max-duration."""
+    until_limit = limit_cents * 3600 // max(hourly_cents, 1)
+    if max_duration_s is not None:
+        return min(until_limit, max_duration_s)
+    return until_limit if high_hours is None else min(until_limit, int(3 * high_hours * 3600) + 3600)
+
+
+def worst_case_cents(limit_cents: int, hourly_cents: int, seconds: int) -> int:
+    """The most that can be billed when the provider keeps its limits, in cents."""
+    return min(limit_cents, cost_cents(hourly_cents, seconds))
+
+
+def now_utc() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def iso(moment: datetime) -> str:
+    """ISO-8601 UTC to the second, with Z."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> datetime:
+    """A UTC datetime of an ISO-8601 text with any fraction and zone; BadAnswer if it is none."""
+    try:
+        head, _, tail = text.replace("Z", "+00:00").partition(".")
+        digits = len(tail) - len(tail.lstrip("0123456789"))
+        moment = datetime.fromisoformat(head + (tail[digits:] if tail else ""))
+        if tail:   # Python 3.10 reads only 3 or 6 digits of a fraction
+            moment += timedelta(microseconds=int(tail[:digits].ljust(6, "0")[:6]))
+        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    except (ValueError, AttributeError, TypeError):
+        raise BadAnswer(f"{str(text)[:40]!r} is not a time") from None
