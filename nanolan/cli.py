@@ -1,4 +1,4 @@
-"""What every command line shares: `key=value` words, one option per setting, one-line errors. Imports only click at the top."""
+"""What every command line shares: `key=value` words, an option per setting, one-line errors. Only click is imported here."""
 from __future__ import annotations
 
 import difflib

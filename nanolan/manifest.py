@@ -105,7 +105,7 @@ def save_whole(out_dir: Path, step: int, write: Callable[[Path], None], *, run_i
         for p in [*temp.iterdir(), temp]:
             _fsync(p)
         shutil.rmtree(target, ignore_errors=True)
-        os.replace(temp, target)
+        temp.replace(target)
         _fsync(out_dir)
     except BaseException:
         shutil.rmtree(temp, ignore_errors=True)

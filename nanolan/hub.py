@@ -1,0 +1,136 @@
+"""The Hugging Face Hub, through its own client: with time-outs, our retry, and one error tree.
+
+The client alone fails at once on a 503 to a commit and waits for ever on a stalled upload; so every call
+here is tried again until `patience_s` is over. Big files go through nanolan/transfer.py.
+"""
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_url, set_client_factory
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import build_hf_headers, get_session, hf_request_event_hook
+
+from nanolan.config import is_loopback
+from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
+from nanolan.plan import Pinned, PinnedFile
+from nanolan.secret import Mask, Secret
+from nanolan.shadeform import retry_after_s
+
+LAPTOP_PATIENCE_S = 45.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+SMALL_FILE = 16 << 20            # most bytes that `read` takes into memory
+TOKENS_URL = "https://huggingface.co/settings/tokens"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All files of a repo at one revision."""
+
+    repo: str
+    kind: str
+    revision: str
+    private: bool
+    files: dict[str, PinnedFile]
+
+    def under(self, folder: str) -> dict[str, PinnedFile]:
+        """The files below `folder`, by their path in the repo."""
+        return {p: f for p, f in self.files.items() if p.startswith(folder.rstrip("/") + "/")}
+
+    def pin(self, paths: Iterable[str], proven: bool = False) -> Pinned:
+        return Pinned(self.repo, self.kind, self.revision, tuple(self.files[p] for p in sorted(paths)), proven)
+
+
+def use_timeouts(endpoint: str, read_s: float = 60.0) -> None:
+    """Give the Hub client of this process time-outs (it has none); loopback bypasses proxies."""
+    set_client_factory(lambda: httpx2.Client(
+        event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True,
+        timeout=httpx2.Timeout(30, connect=10, read=read_s), trust_env=not is_loopback(endpoint)))
+
+
+class Hub:
+    """The calls we make to the Hub; `sleep`, `clock` and `patience_s` can be passed in."""
+
+    def __init__(self, endpoint: str, token: Secret | None, *, patience_s: float = LAPTOP_PATIENCE_S,
+                 sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic) -> None:
+        self.endpoint, self.token, self.patience_s = endpoint.rstrip("/"), token, patience_s
+        self._sleep, self._clock, self._mask = sleep, clock, Mask([token])
+        self._raw_token: str | bool = token.reveal() if token else False
+        use_timeouts(endpoint)
+        self.api = HfApi(endpoint=self.endpoint, token=self._raw_token)
+
+    def tree(self, repo: str, kind: str = "model", revision: str | None = None) -> Tree:
+        """Revision and every file of a repo, in one round trip; NotFound when there is no such repo."""
+        info: Any = self._try(f"{kind} {repo}", lambda: self.api.repo_info(
+            repo, repo_type=kind, revision=revision, files_metadata=True))
+        files = {s.rfilename: PinnedFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id or "")
+                 for s in info.siblings or ()}
+        return Tree(repo, kind, info.sha, bool(info.private), files)
+
+    def check_write(self, repo: str) -> None:
+        """AuthProblem unless the token may write `repo`."""
+        self._try(f"write access to {repo}", lambda: self.api.auth_check(repo, write=True))
+
+    def read(self, repo: str, path: str, *, kind: str = "model", revision: str = "main") -> bytes:
+        """A small file's bytes, in one round trip; NotFound when there is none."""
+        url = hf_hub_url(repo, path, repo_type=kind, revision=revision, endpoint=self.endpoint)
+
+        def get() -> bytes:
+            answer = get_session().get(url, headers=build_hf_headers(token=self._raw_token))
+            if answer.status_code == 404:
+                raise NotFound(f"{repo} has no file {path}")
+            answer.raise_for_status()
+            if len(answer.content) > SMALL_FILE:
+                raise BadAnswer(f"{repo}/{path} is larger than {SMALL_FILE >> 20} MB")
+            return answer.content
+        return self._try(f"{repo}/{path}", get)
+
+    def commit(self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()) -> str:
+        """Add and remove files in one commit; returns its revision. Safe to repeat: same content, same tree."""
+        gone = tuple(delete)
+
+        def send() -> str:
+            operations: list[CommitOperationAdd | CommitOperationDelete] = [   # the client uses them up: new ones each try
+                CommitOperationAdd(path, content) for path, content in add.items()]
+            operations += [CommitOperationDelete(path) for path in gone]
+            return self.api.create_commit(repo, operations, commit_message=message).oid
+        return self._try(f"commit to {repo}", send)
+
+    def _try(self, what: str, call: Callable[[], T]) -> T:
+        """`call()` until it works, the answer is a definite no, or patience is over."""
+        end, wait = self._clock() + self.patience_s, FIRST_WAIT_S
+        while True:
+            try:
+                return call()
+            except (HfHubHTTPError, httpx2.HTTPStatusError) as e:
+                status = getattr(e.response, "status_code", 0)
+                if status not in (408, 409, 412, 429) and status < 500:
+                    raise self._refusal(what, e, status) from None
+                why, pause = f"HTTP {status}", max(wait, retry_after_s(e.response.headers.get("Retry-After")))
+            except (httpx2.TransportError, ConnectionError, TimeoutError) as e:   # ConnectionError: hf-xet
+                why, pause = type(e).__name__, wait
+            pause *= 0.5 + random.random() / 2   # noqa: S311  # jitter, not a secret
+            if self._clock() + pause >= end:
+                raise Unreachable(f"the Hub did not answer ({why}) for {what}, tried for {self.patience_s:.0f} s; "
+                                  "nothing was changed by this machine since. Try again")
+            self._sleep(pause)
+            wait = min(wait * 2, LONGEST_WAIT_S)
+
+    def _refusal(self, what: str, e: Exception, status: int) -> ApiProblem | AuthProblem:
+        text = self._mask.hide(" ".join(str(e).split())[:300])
+        if isinstance(e, (EntryNotFoundError, RevisionNotFoundError)):
+            return NotFound(f"the Hub has no {what}")
+        if isinstance(e, RepositoryNotFoundError) or status == 404:
+            return NotFound(f"the Hub has no {what}, or HF_TOKEN may not see it")
+        if status in (401, 403):
+            return AuthProblem(f"the Hub refused HF_TOKEN (HTTP {status}) for {what}; nothing was rented. "
+                               f"Make one that may write the repo: {TOKENS_URL}")
+        return ApiProblem(f"the Hub refused {what}: HTTP {status} {text}")

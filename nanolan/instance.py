@@ -1,0 +1,177 @@
+"""What Shadeform's API answers: its own shapes in, offers and instances with cents and UTC out."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from nanolan.errors import BadAnswer
+from nanolan.money import cents_from_dollars
+from nanolan.offers import Offer
+from nanolan.plan import now_utc, parse_time
+
+GONE = {"deleting", "deleted"}          # billing has stopped
+
+
+# ------------------------------------------------------------------ the API's own shapes; unknown fields pass
+class ApiConfiguration(msgspec.Struct):
+    num_gpus: int
+    gpu_type: str
+    vram_per_gpu_in_gb: int = 0
+    nvlink: bool | None = None
+    interconnect: str = ""
+    os_options: list[str] = []
+
+
+class ApiAvailability(msgspec.Struct):
+    region: str
+    available: bool
+    rental_type: str = "on_demand"      # missing in old answers
+
+
+class ApiBootTime(msgspec.Struct):
+    max_boot_in_sec: int | None = None
+
+
+class ApiType(msgspec.Struct):
+    cloud: str
+    shade_instance_type: str
+    hourly_price: int                   # cents, the whole machine
+    configuration: ApiConfiguration
+    availability: list[ApiAvailability]
+    boot_time: ApiBootTime | None = None
+
+
+class ApiThresholds(msgspec.Struct):
+    date_threshold: str | None = None
+    spend_threshold: str | None = None
+
+
+class ApiInstance(msgspec.Struct):
+    id: str
+    name: str
+    status: str
+    cloud: str = ""
+    region: str = ""
+    shade_instance_type: str = ""
+    status_details: str | None = None
+    shade_cloud: bool | None = None
+    configuration: ApiConfiguration | None = None
+    hourly_price: int | None = None
+    cost_estimate: str | None = None
+    created_at: str | None = None
+    active_at: str | None = None
+    ip: str | None = None
+    ssh_user: str | None = None
+    ssh_port: int | None = None
+    ssh_key_id: str | None = None
+    tags: list[str] | None = None
+    auto_delete: ApiThresholds | None = None
+
+
+class ApiKey(msgspec.Struct):
+    id: str
+    name: str
+    is_default: bool = False
+    private_key: str = ""
+
+
+# ------------------------------------------------------------------ what the rest of nanolan sees
+@dataclass(frozen=True)
+class Limits:
+    """What the provider stored: it deletes the instance at this bill or date."""
+
+    spend_cents: int | None
+    date: datetime | None
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A rented machine; None where the API did not (yet) tell."""
+
+    id: str
+    name: str
+    status: str
+    details: str
+    cloud: str
+    region: str
+    instance_type: str
+    gpu: str | None
+    num_gpus: int | None
+    hourly_cents: int | None
+    cost_cents: int | None
+    created_at: datetime | None
+    ip: str | None
+    ssh_user: str
+    ssh_port: int
+    ssh_key_id: str | None
+    tags: tuple[str, ...]
+    limits: Limits | None
+    shade_cloud: bool | None
+
+    @property
+    def billing(self) -> bool:
+        """Every status but deleting/deleted may cost money, `error` and unknown words included."""
+        return self.status not in GONE
+
+    def is_run(self, run_id: str) -> bool:
+        """Whether this is the machine of run `run_id`: exact tag, or the id at the end of the name."""
+        return run_tag(run_id) in self.tags or self.name.endswith(f"-{run_id}")
+
+    def cost_now_cents(self) -> int | None:
+        """The larger of the API's figure and price x age; None when neither is known."""
+        own = None
+        if self.hourly_cents is not None and self.created_at is not None:
+            age_s = max(0.0, (now_utc() - self.created_at).total_seconds())
+            own = int(self.hourly_cents * age_s / 3600)
+        return max((c for c in (own, self.cost_cents) if c is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Proof of deletion: how it was seen that the instance no longer bills."""
+
+    id: str
+    seen: str
+
+
+def run_tag(run_id: str) -> str:
+    return f"nanolan-run={run_id}"
+
+
+def owner_tag(owner: str) -> str:
+    return f"nanolan-owner={owner}"
+
+
+def offers_of(t: ApiType) -> list[Offer]:
+    """One offer per region with on-demand stock; a region may also hold a spot entry."""
+    if t.hourly_price <= 0:
+        raise BadAnswer("a price of nothing")
+    c = t.configuration
+    return [Offer(t.cloud, a.region, t.shade_instance_type, c.gpu_type, c.num_gpus, c.vram_per_gpu_in_gb, t.hourly_price,
+                  tuple(c.os_options), c.nvlink, c.interconnect, t.boot_time.max_boot_in_sec if t.boot_time else None)
+            for a in t.availability if a.available and a.rental_type == "on_demand"]
+
+
+def instance_of(i: ApiInstance) -> Instance:
+    """An Instance of the API's answer; BadAnswer names a field that cannot be read."""
+    c, limits = i.configuration, i.auto_delete
+    return Instance(
+        id=i.id, name=i.name, status=i.status, details=i.status_details or "", cloud=i.cloud, region=i.region,
+        instance_type=i.shade_instance_type, gpu=c.gpu_type if c else None, num_gpus=c.num_gpus if c else None,
+        hourly_cents=i.hourly_price, cost_cents=_cost(i.cost_estimate),
+        created_at=parse_time(i.created_at) if i.created_at else None,
+        ip=i.ip or None, ssh_user=i.ssh_user or "shadeform", ssh_port=i.ssh_port or 22, ssh_key_id=i.ssh_key_id or None,
+        tags=tuple(i.tags or ()), limits=_limits(limits) if limits else None, shade_cloud=i.shade_cloud)
+
+
+def _limits(t: ApiThresholds) -> Limits | None:
+    if not t.date_threshold and not t.spend_threshold:
+        return None
+    return Limits(cents_from_dollars(t.spend_threshold, "auto_delete.spend_threshold") if t.spend_threshold else None,
+                  parse_time(t.date_threshold) if t.date_threshold else None)
+
+
+def _cost(text: str | None) -> int | None:
+    return cents_from_dollars(text, "cost_estimate") if text else None

@@ -1,0 +1,84 @@
+"""The ledger: one small file per run, written before anything is rented. Lives in NANOLAN_HOME (~/.nanolan)."""
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from nanolan.errors import BadAnswer, UsageProblem
+from nanolan.plan import Plan, Strict
+
+
+class Entry(Strict, frozen=True):
+    """What this laptop knows of a run: its plan, and the instance once there is one."""
+
+    plan: Plan
+    instance_id: str | None = None
+    gone: bool = False               # seen to be deleted
+    note: str = ""
+
+
+class Ledger:
+    """Entries by run id, each an atomic 0600 file."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.runs = home, home / "runs"
+
+    @property
+    def owner(self) -> str:
+        """8 hex digits that mark this user's instances on a shared account; made at first use."""
+        path = self.home / "owner"
+        if not path.is_file():
+            self._write(path, secrets.token_hex(4).encode())
+        owner = path.read_text().strip()
+        if not re.fullmatch(r"[0-9a-f]{8}", owner):
+            raise BadAnswer(f"{path} should hold 8 hex digits; remove it to get a new owner id")
+        return owner
+
+    def put(self, entry: Entry) -> None:
+        self._write(self.runs / f"{entry.plan.run_id}.json", msgspec.json.format(msgspec.json.encode(entry)))
+
+    def entries(self) -> list[Entry]:
+        """Every run, newest first; BadAnswer names a file that cannot be read."""
+        return sorted((self._read(p) for p in self.runs.glob("*.json")), key=lambda e: e.plan.created_at, reverse=True)
+
+    def find(self, text: str | None) -> Entry:
+        """The run meant by an id, a unique prefix, an instance id or a run name; the newest when nothing is said."""
+        entries = self.entries()
+        if not text:
+            if not entries:
+                raise UsageProblem("no run in the ledger yet. Start one: just launch phase=sft")
+            return entries[0]
+        for match in (lambda e: text in (e.plan.run_id, e.instance_id), lambda e: e.plan.run_name == text,
+                      lambda e: e.plan.run_id.startswith(text)):
+            found = [e for e in entries if match(e)]
+            if len({e.plan.run_id for e in found}) == 1 or found and match(found[0]) and found[0].plan.run_name == text:
+                return found[0]
+            if found:
+                raise UsageProblem(f"{text!r} fits several runs: {', '.join(e.plan.run_id for e in found)}; give more of the id")
+        raise UsageProblem(f"no run called {text[:60]!r} in the ledger. See: just status")
+
+    def _read(self, path: Path) -> Entry:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Entry)
+        except msgspec.DecodeError as e:
+            raise BadAnswer(f"{path} cannot be read ({e}); move it away to go on") from None
+
+    @staticmethod
+    def _write(path: Path, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temp = path.with_suffix(f".{os.getpid()}.tmp")
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        temp.replace(path)
+
+
+def nanolan_home(environ: dict[str, str] | os._Environ[str] = os.environ) -> Path:
+    """NANOLAN_HOME, or ~/.nanolan."""
+    return Path(environ.get("NANOLAN_HOME") or Path.home() / ".nanolan")

@@ -1,0 +1,74 @@
+"""What a machine may be deleted for: a proof that the work is on the Hub, or a stated reason why not.
+
+`Warrant` is what nanolan/box.py asks for before it deletes on purpose: the types carry "verify before delete".
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nanolan.errors import BadAnswer
+from nanolan.hub import Tree
+from nanolan.manifest import MANIFEST, FileEntry, Manifest
+from nanolan.plan import PinnedFile
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Every file of a manifest was seen on the Hub, with its size and hash, at `revision`."""
+
+    repo: str
+    folder: str
+    revision: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Proven:
+    """Everything that was trained is proven."""
+
+    proofs: tuple[Proof, ...]
+
+
+@dataclass(frozen=True)
+class NothingToSave:
+    """No whole checkpoint exists that is not on the Hub already; `reason` says why the run ended."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class MoneyStop:
+    """A limit was reached; `lost` names what could not be saved ("" when all was)."""
+
+    reason: str
+    lost: str = ""
+
+
+@dataclass(frozen=True)
+class UserStop:
+    """The user said so."""
+
+    reason: str = "asked for by the user"
+
+
+Warrant = Proven | NothingToSave | MoneyStop | UserStop
+
+
+def prove(tree: Tree, folder: str, manifest: Manifest) -> Proof:
+    """A Proof that `tree` holds every file of the manifest under `folder`; BadAnswer names the first that differs."""
+    for want in manifest.files:
+        path = f"{folder}/{want.path}"
+        have = tree.files.get(path)
+        if have is None:
+            raise BadAnswer(f"{tree.repo}: {path} is not there")
+        if not matches(have, want):
+            raise BadAnswer(f"{tree.repo}: {path} differs from its manifest ({have.size} bytes, should be {want.size}, or other content)")
+    if f"{folder}/{MANIFEST}" not in tree.files:
+        raise BadAnswer(f"{tree.repo}: {folder}/{MANIFEST} is not there")
+    return Proof(tree.repo, folder, tree.revision, manifest)
+
+
+def matches(have: PinnedFile, want: FileEntry) -> bool:
+    """Whether the Hub's record of a file (LFS sha256, or git blob sha1) is that of the manifest."""
+    same = have.sha256 == want.sha256 if have.sha256 else have.git_sha1 == want.git_sha1
+    return same and have.size == want.size

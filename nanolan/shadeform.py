@@ -1,0 +1,200 @@
+"""The Shadeform API: typed values out, one error tree, time-outs on every call.
+
+Reads are retried with backoff, jitter and Retry-After. Changes are sent exactly once: what to do after
+an unclear answer is decided in nanolan/rent.py.
+"""
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import msgspec
+import requests
+
+from nanolan.config import is_loopback
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    BadAnswer,
+    InsufficientFunds,
+    NanolanError,
+    NotFound,
+    OutOfStock,
+    UnclearAnswer,
+    Unreachable,
+)
+from nanolan.instance import ApiInstance, ApiKey, ApiType, Instance, instance_of, offers_of
+from nanolan.offers import Offer
+from nanolan.plan import now_utc
+from nanolan.secret import Mask, Secret
+
+TIMEOUT_S = (10, 30)          # connect, read
+TRIES = 4
+FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 8.0, 120.0
+DASHBOARD = "https://platform.shadeform.ai/instances"
+
+T = TypeVar("T")
+
+
+class Shadeform:
+    """The calls we make. `session`, `sleep` and `jitter` can be passed in."""
+
+    def __init__(self, key: Secret | None, base: str, *, session: requests.Session | None = None,
+                 sleep: Callable[[float], None] = time.sleep, jitter: Callable[[], float] = random.random) -> None:
+        self._key, self.base, self.sleep, self._jitter = key, base.rstrip("/"), sleep, jitter
+        self._mask = Mask([key])
+        self._session = session or requests.Session()
+        if is_loopback(base):
+            self._session.trust_env = False   # proxies and .netrc are for the world outside
+
+    # -------------------------------------------------------------- reads
+    def offers(self) -> tuple[list[Offer], int]:
+        """Every available on-demand offer, and how many entries could not be read."""
+        raw = self._read("/instances/types", dict)
+        if not isinstance(raw.get("instance_types"), list):
+            raise BadAnswer("Shadeform's list of instance types holds no 'instance_types'")
+        offers: list[Offer] = []
+        unreadable = 0
+        for entry in raw["instance_types"]:
+            try:
+                offers += offers_of(msgspec.convert(entry, ApiType))
+            except (msgspec.ValidationError, BadAnswer):
+                unreadable += 1
+        return offers, unreadable
+
+    def instances(self) -> list[Instance]:
+        """Every instance of the account; an error is never an empty list."""
+        raw = self._read("/instances", dict[str, list[ApiInstance]])
+        if "instances" not in raw:
+            raise BadAnswer("Shadeform's list of instances holds no 'instances'")
+        return [instance_of(i) for i in raw["instances"]]
+
+    def info(self, instance_id: str) -> Instance:
+        """One instance; NotFound when it is gone."""
+        return instance_of(self._read(f"/instances/{instance_id}/info", ApiInstance))
+
+    def private_key(self, key_id: str | None) -> tuple[str, Secret] | None:
+        """Name and private key of an SSH key (the default one if None) when Shadeform made it, else None."""
+        keys = self._read("/sshkeys", dict[str, list[ApiKey]]).get("ssh_keys", [])
+        for k in keys:
+            if k.id == key_id or (key_id is None and k.is_default):
+                return (k.name, Secret(k.private_key)) if k.private_key else None
+        return None
+
+    # -------------------------------------------------------------- changes: sent once
+    def create(self, body: dict[str, Any]) -> str:
+        """The new instance's id. UnclearAnswer: it may exist all the same; never send it again."""
+        raw = self._change("/instances/create", body)
+        try:
+            return msgspec.json.decode(raw, type=dict[str, Any])["id"] + ""
+        except (msgspec.DecodeError, KeyError, TypeError):
+            raise UnclearAnswer("Shadeform accepted the create but its answer cannot be read") from None
+
+    def delete(self, instance_id: str) -> None:
+        self._change(f"/instances/{instance_id}/delete", None)
+
+    def restart(self, instance_id: str) -> None:
+        self._change(f"/instances/{instance_id}/restart", None)
+
+    def update(self, instance_id: str, body: dict[str, Any]) -> None:
+        """Omitted fields stay; never pass None, which removes a limit."""
+        if any(v is None for v in body.values()):
+            raise ValueError("a null would remove the field")
+        self._change(f"/instances/{instance_id}/update", body)
+
+    # -------------------------------------------------------------- HTTP
+    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> requests.Response:
+        headers = {"X-API-KEY": self._key.reveal()} if self._key else {}
+        data = None if body is None else msgspec.json.encode(body)
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        return self._session.request(method, self.base + path, data=data, headers=headers, timeout=TIMEOUT_S,
+                                     allow_redirects=False)
+
+    def _read(self, path: str, shape: type[T]) -> T:
+        why = ""
+        for attempt in range(TRIES):
+            wait = self._backoff(attempt)
+            try:
+                answer = self._send("GET", path, None)
+            except requests.RequestException as e:
+                why = _short(e)
+            else:
+                if answer.status_code == 429 or answer.status_code >= 500:
+                    why = f"HTTP {answer.status_code}"
+                    wait = max(wait, retry_after_s(answer.headers.get("Retry-After")))
+                else:
+                    return self._decode(answer, path, shape)
+            if attempt < TRIES - 1:
+                self.sleep(wait)
+        raise Unreachable(f"Shadeform did not answer ({why}, {TRIES} tries of GET {path}); nothing was changed. "
+                          "Is the network up? Try again")
+
+    def _change(self, path: str, body: dict[str, Any] | None) -> bytes:
+        try:
+            answer = self._send("POST", path, body)
+        except requests.RequestException as e:
+            raise UnclearAnswer(f"the answer to POST {path} was lost ({_short(e)})") from None
+        if answer.status_code == 200:
+            return answer.content
+        raise self._refusal(answer, f"POST {path}")
+
+    def _decode(self, answer: requests.Response, path: str, shape: type[T]) -> T:
+        if answer.status_code != 200:
+            raise self._refusal(answer, f"GET {path}")
+        try:
+            return msgspec.json.decode(answer.content, type=shape)
+        except msgspec.DecodeError as e:
+            raise BadAnswer(f"Shadeform's answer to GET {path} cannot be read: {e}") from None
+
+    def _refusal(self, answer: requests.Response, call: str) -> NanolanError:
+        code, text = _error_of(answer)
+        text = self._mask.hide(text)
+        status = answer.status_code
+        if status in (401, 403):
+            return AuthProblem(f"Shadeform refused SHADEFORM_API_KEY (HTTP {status}: {text}); nothing was rented. "
+                               "Get a key: https://platform.shadeform.ai/settings/api")
+        if status == 404:
+            return NotFound(f"Shadeform knows no such thing: {call}")
+        if status == 409 and code == "OUT_OF_STOCK":
+            return OutOfStock("just sold out; nothing was rented")
+        if status == 409 and code == "INSUFFICIENT_FUNDS":
+            return InsufficientFunds(f"Shadeform's wallet is too low: {text} Nothing was rented. "
+                                     "Add money: https://platform.shadeform.ai/settings/billing")
+        if status >= 500 or status in (408, 409, 425) or 200 <= status < 400:
+            return UnclearAnswer(f"{call} answered HTTP {status} {code} {text}".strip())
+        return ApiProblem(f"Shadeform refused {call}: HTTP {status} {text}".strip())
+
+    def _backoff(self, attempt: int) -> float:
+        return min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S) * (0.5 + self._jitter() / 2)
+
+
+def retry_after_s(text: str | None, now: datetime | None = None) -> float:
+    """Seconds of a Retry-After header (number or date), between 0 and 120; nonsense is 0."""
+    if not text:
+        return 0.0
+    try:
+        wait = float(text)
+    except ValueError:
+        try:
+            wait = (parsedate_to_datetime(text) - (now or now_utc())).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return min(max(wait, 0.0), LONGEST_RETRY_AFTER_S) if wait == wait else 0.0
+
+
+def _error_of(answer: requests.Response) -> tuple[str, str]:
+    """(error_code, text) of an error body that may be JSON, raw text or a proxy's HTML page."""
+    try:
+        d = msgspec.json.decode(answer.content, type=dict)
+        return str(d.get("error_code") or ""), str(d.get("error") or d.get("message") or "")[:300]
+    except msgspec.DecodeError:
+        return "", " ".join(answer.text[:200].split())
+
+
+def _short(e: Exception) -> str:
+    return type(e).__name__

@@ -1,0 +1,137 @@
+"""Big files to and from the Hub, each in a child process that is killed and tried again when it makes no progress.
+
+Xet, the Hub's transfer engine, ignores HTTP time-outs, and a stalled upload would wait for ever; a child
+can be ended from outside. The job goes to the child on stdin, so that the token is in no argument list.
+
+    python -m nanolan.transfer < job.json        (started by `run_transfer` only)
+"""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from nanolan.errors import Unreachable
+from nanolan.secret import Secret
+
+STALL_S = 120.0            # no CPU used and no byte moved for this long: kill
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
+POLL_S = 0.1
+ERROR_CHARS = 400
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One commit of local files to `repo`, or downloads of `files` (repo paths) into `folder`."""
+
+    kind: str                       # "upload" or "download"
+    endpoint: str
+    repo: str
+    repo_kind: str
+    revision: str
+    folder: str                     # local
+    files: tuple[str, ...]          # upload: names in folder; download: paths in the repo
+    target: str = ""                # upload: folder in the repo
+    message: str = ""
+    keep: bool = False              # upload: keep the files of older steps in `target`
+    token: str = ""
+
+
+def run_transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],
+                 stall_s: float = STALL_S, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Run the job until it succeeds; Unreachable when `give_up()` answers with a reason, which it carries."""
+    wait = FIRST_WAIT_S
+    while True:
+        error = _attempt(msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s)
+        if not error:
+            return
+        say(f"{job.kind} of {job.target or job.repo} failed: {error}; trying again in {wait:.0f} s")
+        end = time.monotonic() + wait
+        while time.monotonic() < end:
+            if reason := give_up():
+                raise Unreachable(f"{job.kind} of {job.target or job.repo} given up ({reason}): {error}")
+            sleep(min(POLL_S, wait))
+        wait = min(wait * 2, LONGEST_WAIT_S)
+
+
+def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
+    """"" on success, else the child's last words."""
+    child = subprocess.Popen([sys.executable, "-m", "nanolan.transfer"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+    assert child.stdin and child.stderr  # noqa: S101
+    try:
+        child.stdin.write(msgspec.json.encode(job))
+        child.stdin.close()
+        os.set_blocking(child.stderr.fileno(), False)
+        words, moved_at = b"", time.monotonic()
+        seen: tuple[object, ...] = ()
+        while child.poll() is None:
+            words = (words + (child.stderr.read() or b""))[-20_000:]
+            now = _progress(child.pid)
+            if now != seen:
+                seen, moved_at = now, time.monotonic()
+            if time.monotonic() - moved_at > stall_s:
+                return f"no progress for {stall_s:.0f} s"
+            if reason := give_up():
+                return reason
+            time.sleep(POLL_S)
+        words += child.stderr.read() or b""
+    except BrokenPipeError:
+        words = b"the child ended before it read its job"
+    finally:
+        child.kill()
+        child.wait()
+        child.stderr.close()
+    lines = words.decode(errors="replace").strip().splitlines() or [f"exit code {child.returncode}"]
+    return "" if child.returncode == 0 else lines[-1][:ERROR_CHARS].replace(job.token, "***")
+
+
+def _progress(pid: int) -> tuple[object, ...]:
+    """Something that changes while the child works: CPU tenths of a second, bytes read and written."""
+    import psutil
+    try:
+        p = psutil.Process(pid)
+        cpu = p.cpu_times()
+        io = p.io_counters() if hasattr(p, "io_counters") else None
+        return round(cpu.user + cpu.system, 1), io and (io.read_chars, io.write_chars)
+    except psutil.Error:
+        return ()
+
+
+# ------------------------------------------------------------------ the child
+def main() -> None:
+    """Do one transfer; the exit code is the result, the last line on stderr the reason."""
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    try:
+        _upload(job) if job.kind == "upload" else _download(job)
+    except Exception as e:
+        sys.exit(f"{type(e).__name__}: {' '.join(str(e).split())}")
+
+
+def _upload(job: Job) -> None:
+    """One commit: the files of `folder` under `target`, older steps' files removed unless `keep`."""
+    from nanolan.hub import Hub
+    hub = Hub(job.endpoint, Secret(job.token), patience_s=0)
+    old = set() if job.keep else set(hub.tree(job.repo).under(job.target))
+    new: dict[str, bytes | Path] = {f"{job.target}/{name}": Path(job.folder) / name for name in job.files}
+    stale = {p for p in old - set(new) if p.rsplit("/", 1)[-1].startswith(("model_", "meta_", "optim_"))}
+    hub.commit(job.repo, new, job.message, delete=sorted(stale))
+
+
+def _download(job: Job) -> None:
+    """Each file to folder/<path in the repo>; files that are there already are checked by the caller."""
+    from huggingface_hub import hf_hub_download
+
+    from nanolan.hub import use_timeouts
+    use_timeouts(job.endpoint)
+    for path in job.files:
+        hf_hub_download(job.repo, path, repo_type=job.repo_kind, revision=job.revision, local_dir=job.folder,
+                        endpoint=job.endpoint, token=job.token or False)
+
+
+if __name__ == "__main__":
+    main()
