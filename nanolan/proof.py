@@ -62,7 +62,8 @@ def prove(tree: Tree, folder: str, manifest: Manifest) -> Proof:
         if have is None:
             raise BadAnswer(f"{tree.repo}: {path} is not there")
         if not matches(have, want):
-            raise BadAnswer(f"{tree.repo}: {path} differs from its manifest ({have.size} bytes, should be {want.size}, or other content)")
+            raise BadAnswer(f"{tree.repo}: {path} differs from its manifest "
+                            f"({have.size} bytes, should be {want.size}, or other content)")
     if f"{folder}/{MANIFEST}" not in tree.files:
         raise BadAnswer(f"{tree.repo}: {folder}/{MANIFEST} is not there")
     return Proof(tree.repo, folder, tree.revision, manifest)

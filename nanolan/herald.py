@@ -1,0 +1,90 @@
+"""The heartbeat: progress, metrics and log to the run folder at every state change and every 5 minutes.
+
+Best effort by its own thread: newest wins, a Hub that is down delays nothing and fails nothing.
+"""
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from nanolan.errors import NanolanError
+from nanolan.hub import Hub
+from nanolan.meter import Meter
+from nanolan.plan import Plan, iso, now_utc
+from nanolan.report import PREPARING, PhaseReport, Progress, to_json
+from nanolan.secret import Mask, Secret
+
+BEAT_S = 300.0
+PATIENCE_S = 20.0
+LOG_PART_BYTES = 200_000
+
+
+class Herald:
+    """Tells the Hub how the run is doing."""
+
+    def __init__(self, plan: Plan, secrets: Mapping[str, Secret], work: Path, meter: Meter) -> None:
+        self._plan, self._work, self._meter = plan, work, meter
+        self._mask = Mask(secrets.values())
+        self._hub = Hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=PATIENCE_S)
+        self.phases = {p: PhaseReport("none") for p in plan.phases}
+        self._state, self._message = PREPARING, ""
+        self._wake, self._closed = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def tell(self, state: str, message: str = "") -> None:
+        """A state change: published soon, without waiting for it."""
+        self._state, self._message = state, self._mask.hide(message)
+        self._wake.set()
+
+    def phase(self, name: str, report: PhaseReport) -> None:
+        self.phases[name] = report
+
+    def close(self) -> None:
+        """No more heartbeats; waits for the one that is under way."""
+        self._closed.set()
+        self._wake.set()
+        self._thread.join(PATIENCE_S + 5)
+
+    def log(self) -> bytes:
+        """The whole training log, masked."""
+        path = Path(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log")
+        return self._mask.hide(path.read_text(errors="replace")).encode() if path.is_file() else b"no log\n"
+
+    def _beat(self) -> None:
+        while not self._closed.is_set():
+            self._wake.wait(BEAT_S)
+            self._wake.clear()
+            if self._closed.is_set():
+                return
+            try:
+                self._hub.commit(self._plan.runs_repo, self._files(), f"run {self._plan.run_id}: {self._state}")
+            except NanolanError:
+                continue   # the next beat tells more
+
+    def _files(self) -> dict[str, bytes | Path]:
+        folder = self._plan.folder
+        files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(self._progress()),
+                                          f"{folder}/log/training.log": self.log()[-LOG_PART_BYTES:]}
+        metrics = self._work / "metrics.jsonl"
+        if metrics.is_file():
+            files[f"{folder}/metrics.jsonl"] = metrics.read_bytes()
+        return files
+
+    def _progress(self) -> Progress:
+        step, steps, loss = last_metrics(self._work / "metrics.jsonl")
+        return Progress(self._plan.run_id, self._state, dict(self.phases), iso(now_utc()), self._message, step, steps, loss,
+                        self._meter.spent_cents)
+
+
+def last_metrics(path: Path) -> tuple[int | None, int | None, float | None]:
+    """(step, steps, loss) of the last whole row of metrics.jsonl."""
+    try:
+        row = msgspec.json.decode(path.read_bytes().rstrip(b"\n").rsplit(b"\n", 1)[-1], type=dict)
+        return row.get("step"), row.get("steps"), row.get("loss")
+    except (OSError, msgspec.DecodeError):
+        return None, None, None

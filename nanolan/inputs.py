@@ -1,0 +1,47 @@
+"""The pinned inputs on the box: downloaded once, checked by size and hash, taken up after a restart."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nanolan.datasets import IDENTITY_FILE
+from nanolan.errors import BadAnswer
+from nanolan.manifest import hash_file
+from nanolan.plan import Pinned, PinnedFile, Plan
+from nanolan.secret import Secret
+from nanolan.transfer import Job, run_transfer
+
+ROUNDS = 3   # downloads of a file that arrives with other bytes than pinned
+
+
+def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[], str], say: Callable[[str], None]) -> None:
+    """Everything the plan pins, under work/model and work/data; BadAnswer when the Hub serves something else."""
+    for pinned in (*plan.inputs, *plan.datasets):
+        folder = folder_of(pinned, work)
+        for _ in range(ROUNDS):
+            missing = [f for f in pinned.files if not is_here(folder / f.path, f)]
+            if not missing:
+                break
+            megabytes = sum(f.size for f in missing) / 1e6
+            say(f"downloading {len(missing)} files of {pinned.repo} at {pinned.revision[:8]} ({megabytes:.1f} MB)")
+            job = Job("download", plan.hf_endpoint, pinned.repo, pinned.kind, pinned.revision, str(folder),
+                      tuple(f.path for f in missing))
+            run_transfer(job, token, give_up=give_up, say=say)
+        else:
+            raise BadAnswer(f"{pinned.repo}/{missing[0].path} keeps arriving with other bytes than the plan pins")
+    identity = work / "model" / IDENTITY_FILE
+    if identity.is_file():
+        (work / "data").mkdir(exist_ok=True)
+        (work / "data" / IDENTITY_FILE).write_bytes(identity.read_bytes())
+
+
+def folder_of(pinned: Pinned, work: Path) -> Path:
+    return work / "model" if pinned.kind == "model" else work / "data" / pinned.repo
+
+
+def is_here(path: Path, want: PinnedFile) -> bool:
+    """Whether the file is here with the pinned size and hash."""
+    if not path.is_file() or path.stat().st_size != want.size:
+        return False
+    have = hash_file(path)
+    return have.sha256 == want.sha256 if want.sha256 else have.git_sha1 == want.git_sha1

@@ -1,0 +1,83 @@
+"""What a run tells about itself in its run folder: progress while it lives, a receipt at the end."""
+from __future__ import annotations
+
+import msgspec
+
+from nanolan.errors import BadAnswer, LimitHitLost, LimitHitSaved, NanolanError, RunFailed
+from nanolan.plan import Plan
+
+PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
+SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
+ENDED = {SUCCEEDED, FAILED, STOPPED, LOST}
+
+
+class PhaseReport(msgspec.Struct, frozen=True):
+    """One phase: none, training, uploading, proven, or failed."""
+
+    state: str
+    folder: str = ""                 # in HF_REPO
+    revision: str = ""
+    step: int | None = None
+    loss_start: float | None = None
+    loss_end: float | None = None
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """progress.json: the heartbeat of a run."""
+
+    run_id: str
+    state: str
+    phases: dict[str, PhaseReport]
+    updated: str                     # ISO-8601 UTC
+    message: str = ""
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    spent_cents: int | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """receipt.json: how the run ended and what it cost. The verdict is the run's."""
+
+    run_id: str
+    verdict: str
+    reason: str = ""
+    message: str = ""
+    phases: dict[str, PhaseReport] = {}
+    log: str = ""                    # path of the whole log in RUNS_REPO
+    spent_cents: int | None = None   # at the moment of deletion; the provider's bill may add a few seconds
+    seconds: int | None = None
+    ended: str = ""
+
+
+def read_receipt(data: bytes) -> Receipt:
+    """A Receipt of JSON; BadAnswer if it is none."""
+    try:
+        return msgspec.json.decode(data, type=Receipt)
+    except msgspec.DecodeError as e:
+        raise BadAnswer(f"receipt.json cannot be read: {e}") from None
+
+
+def read_progress(data: bytes) -> Progress:
+    """A Progress of JSON; BadAnswer if it is none."""
+    try:
+        return msgspec.json.decode(data, type=Progress)
+    except msgspec.DecodeError as e:
+        raise BadAnswer(f"progress.json cannot be read: {e}") from None
+
+
+def to_json(value: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
+
+
+def log_path(plan: Plan, verdict: str) -> str:
+    """The whole log's place in RUNS_REPO, as in the guide."""
+    return f"logs/{'success' if verdict == SUCCEEDED else 'error'}-{plan.instance_name}.log"
+
+
+def error_of(receipt: Receipt) -> NanolanError | None:
+    """The error whose exit code is the run's verdict, or None for a success."""
+    if receipt.verdict == SUCCEEDED:
+        return None
+    kinds = {"spend_limit": LimitHitSaved, "max_duration": LimitHitSaved, "limit_lost": LimitHitLost}
+    return kinds.get(receipt.reason, RunFailed)(f"run {receipt.run_id} {receipt.verdict}: {receipt.message or receipt.reason}")

@@ -1,0 +1,98 @@
+"""Runs one training phase as a process tree of its own: start, watch, stop, leave nothing behind.
+
+The trainer's environment holds neither cloud key nor Hub token. A phase is judged by the checkpoint it saved,
+not by an exit code: torchrun returns 1 after a clean save on SIGTERM.
+"""
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nanolan.plan import Plan
+
+MARK = "NANOLAN_TRAINER"     # in the environment of every process of a phase: its workers leave the group and the session
+GRACE_S = 40.0               # from SIGTERM to SIGKILL; a save takes up to 20 s
+POLL_S = 0.2
+KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|BOX_ROOT|(CUDA|NVIDIA|NCCL|NANOLAN|UV|SSL)_?\w*")
+
+
+def trainer_environment(plan: Plan, host: Mapping[str, str], wandb_key: str | None) -> dict[str, str]:
+    """All that a trainer gets of the box program's environment, and its own settings."""
+    kept = {k: v for k, v in host.items() if KEPT.fullmatch(k)}
+    threads = max(1, (os.cpu_count() or 1) // plan.processes)
+    return kept | {
+        MARK: plan.run_id, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "PYTHONUNBUFFERED": "1",
+        **({"WANDB_API_KEY": wandb_key, "WANDB_SILENT": "true"} if wandb_key else {"WANDB_MODE": "disabled"}),
+    }
+
+
+def trainer_command(plan: Plan, job: Path) -> list[str]:
+    """torchrun on this machine, the same for one process; a stand-in trainer runs as it is."""
+    if plan.trainer != "nanolan.train":
+        return [sys.executable, "-m", plan.trainer, str(job)]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={plan.processes}",
+            "-m", plan.trainer, str(job)]
+
+
+def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, host: Mapping[str, str], wandb_key: str | None,
+                stop: Callable[[], str]) -> tuple[int, str]:
+    """Run a phase to its end or until `stop()` gives a reason; (exit code, reason). Nothing of it lives on."""
+    job_file.write_text(json.dumps(job, indent=2))
+    child = subprocess.Popen(trainer_command(plan, job_file), cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
+                             env=trainer_environment(plan, host, wandb_key))
+    reason = ""
+    try:
+        while child.poll() is None and not reason:
+            reason = stop()
+            time.sleep(POLL_S)
+        if child.poll() is None:
+            end_politely(child)
+    finally:
+        kill_trainers(plan.run_id)
+        child.wait()
+    return child.returncode, reason
+
+
+def end_politely(child: subprocess.Popen[Any], grace_s: float = GRACE_S) -> None:
+    """SIGTERM, so that the ranks save; what is left after `grace_s` is for SIGKILL."""
+    os.killpg(child.pid, signal.SIGTERM)
+    try:
+        child.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        pass   # kill_trainers comes next
+
+
+def kill_trainers(run_id: str) -> int:
+    """Kill every process that carries this run's mark (an earlier box program's too); how many there were."""
+    killed = 0
+    while found := _marked(run_id):
+        for p in found:
+            try:
+                p.kill()
+                killed += 1
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(found, timeout=5)
+    return killed
+
+
+def _marked(run_id: str) -> list[psutil.Process]:
+    found = []
+    for p in psutil.process_iter():
+        try:
+            if p.pid != os.getpid() and p.status() != psutil.STATUS_ZOMBIE and p.environ().get(MARK) == run_id:
+                found.append(p)
+        except (psutil.Error, OSError):
+            continue
+    return found
