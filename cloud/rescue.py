@@ -61,7 +61,7 @@ def upload_log(plan, secrets, reason):
         log = log.replace(value, "***")
     name = log_name(plan)
     receipt = {"run_id": plan["run_id"], "verdict": "failed", "reason": "boot_failed",
-               "message": f"set-up of the machine failed: {reason}", "log": f"logs/error-{name}.log"}
+               "message": f"the machine gave up: {reason}", "log": f"logs/error-{name}.log"}
     lines = [{"key": "header", "value": {"summary": f"run {plan['run_id']}: boot failed"}}]
     for path, text in ((receipt["log"], log), (f"runs/{plan['run_id']}/receipt.json", json.dumps(receipt, indent=2))):
         lines.append({"key": "file", "value": {"path": path, "encoding": "base64",

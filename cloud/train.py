@@ -1,10 +1,22 @@
-"""The box's main: `python cloud/train.py STATE WORK`, started by boot.sh as its last act."""
+"""The box's main: `python cloud/train.py STATE WORK`, started by boot.sh as its last act.
+
+What the box program itself cannot handle (a plan it cannot read, no sight of its own instance) goes to the
+rescue program: log uploaded, machine deleted.
+"""
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
 
 from nanolan.box import main
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    state, work = Path(sys.argv[1]), Path(sys.argv[2])
+    try:
+        main(state, work)
+    except Exception as e:
+        traceback.print_exc(file=sys.stdout)
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, str(state / "rescue.py"), "fail", f"the box program failed: {type(e).__name__}: {e}"])

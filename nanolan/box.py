@@ -78,7 +78,8 @@ class Box:
     meter: Meter
     herald: Herald
     proofs: list[Proof] = field(default_factory=list)
-    unsaved: list[str] = field(default_factory=list)
+    unsaved: list[str] = field(default_factory=list)   # whole here, not on the Hub
+    rescued: list[str] = field(default_factory=list)   # phases without a result whose newest state is on the Hub
 
     @property
     def token(self) -> Secret:
@@ -140,8 +141,9 @@ def _run(box: Box) -> Receipt:
             verdict, reason, message = FAILED, "upload_failed", str(problem)
         say(f"upload: {problem}")
     if box.unsaved:
-        message += f" NOT saved: {', '.join(box.unsaved)}."
-        reason = "limit_lost" if box.meter.over(STOP_TRAINING_SHARE) else reason
+        message += f". NOT saved: {', '.join(box.unsaved)}"
+    if box.meter.over(STOP_TRAINING_SHARE) and (box.unsaved or verdict == STOPPED and not box.rescued):
+        reason = "limit_lost"
     return Receipt(box.plan.run_id, verdict, reason, Mask(box.secrets.values()).hide(message.strip()), box.herald.phases,
                    log_path(box.plan, verdict), box.meter.spent_cents, int(box.meter.age_s), iso(now_utc()))
 
@@ -245,7 +247,7 @@ def upload(box: Box, phase: str, folder: Path, manifest: Manifest) -> None:
         raise
     box.proofs.append(proof)
     box.herald.phase(phase, PhaseReport("proven", target, proof.revision, manifest.step, report.loss_start, report.loss_end))
-    box.herald.tell(TRAINING)
+    box.herald.tell(box.herald.state)
     say(f"phase {phase}: proven on the Hub: {target} step {manifest.step}, revision {proof.revision[:8]}")
 
 
@@ -280,6 +282,7 @@ def save_the_rest(box: Box) -> None:
         if found and not newest_whole(box.out_dir(phase), phase, final=True):
             try:
                 box.proofs.append(save(box, *found, f"{box.plan.folder}/saved/{phase}"))
+                box.rescued.append(phase)
                 say(f"phase {phase}: step {found[1].step} saved to {box.plan.folder}/saved/{phase}")
             except NanolanError:
                 box.unsaved.append(f"{phase} step {found[1].step}")

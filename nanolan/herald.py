@@ -31,14 +31,14 @@ class Herald:
         self._mask = Mask(secrets.values())
         self._hub = Hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=PATIENCE_S)
         self.phases = {p: PhaseReport("none") for p in plan.phases}
-        self._state, self._message = PREPARING, ""
+        self.state, self._message = PREPARING, ""
         self._wake, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
     def tell(self, state: str, message: str = "") -> None:
         """A state change: published soon, without waiting for it."""
-        self._state, self._message = state, self._mask.hide(message)
+        self.state, self._message = state, self._mask.hide(message)
         self._wake.set()
 
     def phase(self, name: str, report: PhaseReport) -> None:
@@ -62,7 +62,7 @@ class Herald:
             if self._closed.is_set():
                 return
             try:
-                self._hub.commit(self._plan.runs_repo, self._files(), f"run {self._plan.run_id}: {self._state}")
+                self._hub.commit(self._plan.runs_repo, self._files(), f"run {self._plan.run_id}: {self.state}")
             except NanolanError:
                 continue   # the next beat tells more
 
@@ -77,7 +77,7 @@ class Herald:
 
     def _progress(self) -> Progress:
         step, steps, loss = last_metrics(self._work / "metrics.jsonl")
-        return Progress(self._plan.run_id, self._state, dict(self.phases), iso(now_utc()), self._message, step, steps, loss,
+        return Progress(self._plan.run_id, self.state, dict(self.phases), iso(now_utc()), self._message, step, steps, loss,
                         self._meter.spent_cents)
 
 

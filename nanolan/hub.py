@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_url, set_client_factory
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.utils import build_hf_headers, get_session, hf_request_event_hook
+from huggingface_hub.utils import build_hf_headers, get_session
+from huggingface_hub.utils._http import hf_request_event_hook  # not exported; without it requests lack their id
 
 from nanolan.config import is_loopback
 from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
@@ -116,7 +117,7 @@ class Hub:
                     raise self._refusal(what, e, status) from None
                 why, pause = f"HTTP {status}", max(wait, retry_after_s(e.response.headers.get("Retry-After")))
             except (httpx2.TransportError, ConnectionError, TimeoutError) as e:   # ConnectionError: hf-xet
-                why, pause = type(e).__name__, wait
+                why, pause = f"{type(e).__name__}: {self._mask.hide(str(e))[:120]}", wait
             pause *= 0.5 + random.random() / 2   # noqa: S311  # jitter, not a secret
             if self._clock() + pause >= end:
                 raise Unreachable(f"the Hub did not answer ({why}) for {what}, tried for {self.patience_s:.0f} s; "

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nanolan.config import Settings
 from nanolan.errors import NoOffer
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import expected_hours
@@ -46,6 +47,14 @@ class Wanted:
     cloud: str | None = None
     region: str | None = None
     instance_type: str | None = None
+
+
+def wanted_by(s: Settings, all_configs: bool = False) -> Wanted:
+    """What the settings ask for; a named instance type outweighs the default GPU and count."""
+    loose = s.instance_type is not None
+    return Wanted("" if loose and s.sources["gpu"] == "default" else s.gpu,
+                  None if all_configs or loose and s.sources["num_gpus"] == "default" else s.num_gpus,
+                  s.cloud, s.region, s.instance_type)
 
 
 def newest_cuda_image(os_options: Iterable[str]) -> str | None:

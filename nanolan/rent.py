@@ -4,14 +4,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NotFound, UnclearAnswer
+from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NotFound, RunFailed, UnclearAnswer
 from nanolan.instance import Instance
 from nanolan.money import dollars
+from nanolan.plan import Plan, iso, parse_time
 from nanolan.shadeform import DASHBOARD, Shadeform
 
 ADOPT_LOOKS, ADOPT_WAIT_S = 6, 10.0     # a listing may lag a minute behind a create
+READ_BACK_S, READ_BACK_WAIT_S, DATE_SLACK_S = 60.0, 2.0, 60.0
 DELETE_RETRY_S, DELETE_GIVE_UP_S = 5.0, 15 * 60.0
 
 
@@ -56,6 +58,56 @@ def find_run(api: Shadeform, run_id: str, looks: int = ADOPT_LOOKS) -> Instance 
         raise MayBeBilling(f"UNKNOWN: could not see whether an instance of run {run_id} exists ({failed}). "
                            f"Look: just status; stop it: just stop {run_id}; or by hand: {DASHBOARD}")
     return None
+
+
+def check_rented(api: Shadeform, instance_id: str, plan: Plan, limits: dict[str, str], *, say: Callable[[str], None],
+                 clock: Callable[[], float] = time.monotonic) -> Instance:
+    """Read the new instance back: what contradicts the plan is deleted at once; absent is not different.
+
+    A limit that is still absent after a minute is sent by /update once and read again; absent still: deleted.
+    """
+    for last in (False, True):
+        end = clock() + READ_BACK_S
+        while True:
+            now = api.info(instance_id)
+            wrong = disagreement(now, plan)
+            if wrong:
+                return _delete_wrong(api, now, wrong)
+            if now.limits and now.limits.spend_cents is not None and now.limits.date is not None:
+                say(f"read back: {dollars(now.hourly_cents)}/h, limit {dollars(now.limits.spend_cents)}, "
+                    f"deleted at {iso(now.limits.date)} at the latest")
+                return now
+            if clock() >= end:
+                break
+            api.sleep(READ_BACK_WAIT_S)
+        if not last:
+            say("the provider's limit is not stored yet; sending it again")
+            api.update(instance_id, {"auto_delete": limits})
+    return _delete_wrong(api, now, "the provider did not store the limits")
+
+
+def disagreement(now: Instance, plan: Plan) -> str:
+    """What of a read-back contradicts the plan, or ""; fields that are not there yet do not."""
+    o, limits = plan.offer, now.limits
+    if now.hourly_cents is not None and now.hourly_cents > o.hourly_cents:
+        return f"it costs {dollars(now.hourly_cents)}/h instead of {dollars(o.hourly_cents)}/h"
+    if now.num_gpus is not None and now.num_gpus != o.num_gpus:
+        return f"it has {now.num_gpus} GPUs instead of {o.num_gpus}"
+    if now.region and now.region != o.region:
+        return f"it is in {now.region} instead of {o.region}"
+    if now.shade_cloud is False:
+        return "it bills another account than Shadeform's, where the spend limit does not count"
+    if limits and limits.spend_cents is not None and limits.spend_cents != plan.limit_cents:
+        return f"its limit is {dollars(limits.spend_cents)} instead of {dollars(plan.limit_cents)}"
+    if limits and limits.date is not None and abs((limits.date - parse_time(plan.deadline)).total_seconds()) > DATE_SLACK_S:
+        return f"it would be deleted at {iso(limits.date)} instead of {plan.deadline}"
+    return ""
+
+
+def _delete_wrong(api: Shadeform, now: Instance, wrong: str) -> NoReturn:
+    gone = delete_and_confirm(api, now)
+    raise RunFailed(f"instance {now.id} was not what was agreed: {wrong}. It is deleted ({gone.seen}). "
+                    "Try another offer: just offers")
 
 
 def delete_and_confirm(api: Shadeform, instance: Instance, *, give_up_s: float = DELETE_GIVE_UP_S,

@@ -1,0 +1,159 @@
+"""Launching: settings -> offer -> checks -> plan -> consent -> ledger -> create -> read back. Order is the promise:
+nothing is rented before every check passed and consent was given, and the ledger knows of it before the API does.
+"""
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from nanolan.bundle import make_bundle
+from nanolan.config import ROOT, Settings, is_loopback
+from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, OutOfStock, RunFailed, UsageProblem
+from nanolan.hub import Hub
+from nanolan.instance import Instance
+from nanolan.ledger import Entry, Ledger
+from nanolan.money import dollars
+from nanolan.offers import Offer, expected_cents
+from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
+from nanolan.phases import HIGH, expected_hours, refuse_unready
+from nanolan.plan import Code, Plan, Rented, iso, life_s, new_run_id, now_utc, parse_time, worst_case_cents
+from nanolan.preflight import Check, Findings, check_money, check_outputs, look_at_hub, wallet_hint
+from nanolan.rent import check_rented, create_once
+from nanolan.shadeform import Shadeform
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What differs in a rehearsal; refused unless both addresses are loopback."""
+
+    recipe: dict[str, int | float]
+    trainer: str = "nanolan.train"
+    setup: str = "train"
+    processes: int = 2
+    min_free_gb: int = 1
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with the checks behind it, ready to be agreed to."""
+
+    plan: Plan
+    offer: Offer
+    checks: list[Check]
+    bundle: bytes
+    public: bool
+
+    @property
+    def failed(self) -> list[Check]:
+        return [c for c in self.checks if c.ok is False]
+
+    @property
+    def worst_cents(self) -> int:
+        return worst_case_cents(self.plan.limit_cents, self.offer.hourly_cents, self.life_s)
+
+    @property
+    def life_s(self) -> int:
+        return int((parse_time(self.plan.deadline) - parse_time(self.plan.created_at)).total_seconds())
+
+    def bill(self) -> str:
+        expected = expected_cents(self.offer, self.plan.phases)
+        hours = expected_hours(self.plan.phases, self.offer.gpu, self.offer.num_gpus)
+        likely = f"expected about {dollars(expected)} in {hours:.1f} h; " if hours else "expected cost unknown for this GPU; "
+        return f"{likely}at worst {dollars(self.worst_cents)} in {self.life_s / 3600:.1f} h, then the provider deletes it"
+
+
+def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: Callable[[], list[Instance]] | None, *,
+            rehearsal: Rehearsal | None = None, keep_old: bool = False) -> Prepared:
+    """Run every check and make the plan; `hub` and `instances` None mean that there is nothing to check with."""
+    refuse_unready(s.phases)
+    expected = expected_cents(offer, s.phases)
+    found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, "not checked: HF_TOKEN and HF_REPO are not set")])
+    with tempfile.TemporaryDirectory() as temp:
+        run_id = new_run_id()
+        code = make_bundle(ROOT, Path(temp) / "code.bundle", run_id)
+        bundle = (Path(temp) / "code.bundle").read_bytes()
+    plan = make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old)
+    checks = [*found.checks, check_money(s.spend_limit, expected), wallet_hint(expected)]
+    if instances:
+        checks.append(_outputs(instances, plan))
+    changed = ", with uncommitted changes" if code.dirty else ""
+    checks.append(Check("code", True, f"commit {code.commit[:8]}{changed}, a bundle of {code.size // 1000:,} kB"))
+    return Prepared(plan, offer, checks, bundle, found.public)
+
+
+def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, found: Findings,
+              rehearsal: Rehearsal | None = None, keep_old: bool = False) -> Plan:
+    """The plan of a run on `offer`, with the provider's deadline worked out."""
+    hours = expected_hours(s.phases, offer.gpu, offer.num_gpus)
+    now = now_utc()
+    life = life_s(s.spend_limit, offer.hourly_cents, hours * HIGH if hours else None, s.max_duration)
+    plan = Plan(
+        run_id=run_id, run_name=s.run_name, owner=owner, created_at=iso(now), deadline=iso(now + timedelta(seconds=life)),
+        limit_cents=s.spend_limit, phases=s.phases, model_tag=s.model_tag, output_tag=s.output_tag or s.model_tag,
+        hf_repo=s.hf_repo or "none/none", runs_repo=s.runs_repo or s.hf_repo or "none/none", hf_endpoint=s.hf_endpoint,
+        shadeform_api=s.shadeform_api, code=code, inputs=found.inputs, datasets=found.datasets, keep_old=keep_old,
+        offer=Rented(offer.cloud, offer.region, offer.instance_type, offer.gpu, offer.num_gpus, offer.vram_gb,
+                     offer.hourly_cents, offer.os),
+        wandb_project=s.wandb_project, processes=offer.num_gpus, batch=s.batch)
+    if rehearsal is None:
+        return plan
+    if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
+        raise UsageProblem("a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses")
+    from msgspec.structs import replace
+    return replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
+                   processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb)
+
+
+def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None]) -> Instance:
+    """Upload the run folder, note the intent, create, read back; the id is said and written before any further call."""
+    plan = p.plan
+    revision = hub.commit(plan.runs_repo, {f"{plan.folder}/plan.json": plan.to_json(), f"{plan.folder}/code.bundle": p.bundle},
+                          f"run {plan.run_id}: plan and code")
+    body = create_body(plan, startup_script(plan, box_secrets(s), revision))
+    ledger.put(Entry(plan))
+    say(f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}")
+    try:
+        instance_id = create_once(api, body, plan.run_id)
+    except MayBeBilling:
+        raise
+    except NanolanError as e:
+        ledger.put(Entry(plan, gone=True, note=f"create refused: {e}"))
+        raise
+    ledger.put(Entry(plan, instance_id))
+    say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")
+    try:
+        return check_rented(api, instance_id, plan, limits(plan), say=say)
+    except RunFailed as e:   # it was deleted, and seen to be
+        ledger.put(Entry(plan, instance_id, gone=True, note=str(e)))
+        raise
+    except KeyboardInterrupt:
+        say(f"Ctrl-C: {_goes_on(instance_id, plan)}")
+        raise
+    except (ApiProblem, AuthProblem) as e:
+        raise MayBeBilling(f"the instance could not be read back ({e}); {_goes_on(instance_id, plan)}") from None
+
+
+def _goes_on(instance_id: str, plan: Plan) -> str:
+    return (f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h) is rented and goes on by itself, limit "
+            f"{dollars(plan.limit_cents)}. Watch it: just watch; stop it: just stop {plan.run_id}")
+
+
+def next_offer_hint(e: OutOfStock, offer: Offer, offers: list[Offer]) -> OutOfStock:
+    """The stock-out with the next offer to try."""
+    rest = [o for o in offers if o != offer]
+    hint = (f"Next: {rest[0].where} for {dollars(rest[0].hourly_cents)}/h: just launch cloud={rest[0].cloud} "
+            f"region={rest[0].region} instance-type={rest[0].instance_type}" if rest else "Try: just offers --all-configs")
+    return OutOfStock(f"{offer.where} {e}. {hint}")
+
+
+def _outputs(instances: Callable[[], list[Instance]], plan: Plan) -> Check:
+    try:
+        return check_outputs(instances(), output_tags(plan))
+    except AuthProblem as e:
+        return Check("Shadeform key", False, str(e))
+    except NanolanError as e:
+        return Check("output folder", False, f"cannot see whether another run writes it: {e}")
+

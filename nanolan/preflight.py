@@ -1,0 +1,196 @@
+"""The checks before anything is rented, and what they find out: the pinned inputs of the plan.
+
+Each check is one line of the checklist; all of them run, also when an earlier one failed.
+"""
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from nanolan.config import Settings
+from nanolan.datasets import DATASETS, IDENTITY_FILE
+from nanolan.errors import BadAnswer, NanolanError, NotFound, PreflightFailed
+from nanolan.hub import Hub, Tree
+from nanolan.instance import Instance
+from nanolan.manifest import MANIFEST, parse_manifest
+from nanolan.money import dollars
+from nanolan.phases import PHASES
+from nanolan.plan import Pinned
+from nanolan.proof import prove
+
+WALLET_CENTS = 500   # Shadeform rents nothing to a wallet with less
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the checklist; `ok` None means not checked."""
+
+    name: str
+    ok: bool | None
+    text: str
+
+    def line(self) -> str:
+        return f"  [{ {True: 'ok', False: 'FAILED', None: '--'}[self.ok] :^6}] {self.name}: {self.text}"
+
+
+@dataclass
+class Findings:
+    """What the Hub checks found."""
+
+    checks: list[Check] = field(default_factory=list)
+    inputs: tuple[Pinned, ...] = ()
+    datasets: tuple[Pinned, ...] = ()
+    public: bool = False
+
+    @property
+    def failed(self) -> list[Check]:
+        return [c for c in self.checks if c.ok is False]
+
+
+def look_at_hub(hub: Hub, s: Settings) -> Findings:
+    """Write access, input checkpoint, tokenizer, identity data and data sets: checked and pinned, all at once."""
+    found = Findings()
+    repos = sorted({DATASETS[d].repo for p in s.phases for d in PHASES[p].datasets})
+    with ThreadPoolExecutor(8) as pool:
+        writes = {r: pool.submit(hub.check_write, r) for r in {s.hf_repo, s.runs_repo or s.hf_repo}}
+        model = pool.submit(hub.tree, s.hf_repo)
+        trees = {r: pool.submit(hub.tree, r, "dataset") for r in repos}
+        for repo, answer in writes.items():
+            _value(found, "Hub token", answer.result, f"may write {repo}")
+        tree = _value(found, "Hub repo", model.result)
+        if tree is not None:
+            found.public = not tree.private
+            _look_at_model(found, hub, tree, s)
+        wanted = {d for p in s.phases for d in PHASES[p].datasets}
+        pins = [_value(found, f"data set {repo}", partial(_pin_dataset, answer, wanted)) for repo, answer in trees.items()]
+        found.datasets = tuple(p for p in pins if p)
+    if found.datasets and len(found.datasets) == len(repos):
+        size = sum(d.size for d in found.datasets) / 1e6
+        found.checks.append(Check("data sets", True, f"{', '.join(d.repo for d in found.datasets)} pinned ({size:,.0f} MB)"))
+    return found
+
+
+def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
+    """The input checkpoint, the tokenizer and the identity data of HF_REPO."""
+    folder = f"{PHASES[s.phases[0]].input_dir}/{s.model_tag}"
+    pins = [_value(found, "input checkpoint", lambda: pin_checkpoint(hub, tree, folder)),
+            _value(found, "tokenizer", lambda: _pin_tokenizer(tree))]
+    if pins[0]:
+        found.checks.append(Check("input checkpoint", True, f"{folder} ({pins[0].size / 1e6:,.0f} MB, "
+                                  f"{'proven' if pins[0].proven else 'unproven: no manifest, taken by size and hash'})"))
+    if IDENTITY_FILE in tree.files:
+        pins.append(tree.pin([IDENTITY_FILE]))
+    else:
+        found.checks.append(Check("identity data", None, f"no {IDENTITY_FILE} in {tree.repo}: training goes on without it"))
+    found.inputs = tuple(p for p in pins if p)
+    if found.public:
+        found.checks.append(Check("privacy", None, f"{tree.repo} is PUBLIC: checkpoints, logs, plan and code of this run will be "
+                                  "too; RUNS_REPO=owner/private-repo keeps logs, plan and code private"))
+
+
+def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> Pinned:
+    """The checkpoint in `folder`: by its manifest if it has one, else the newest step whose size can be true."""
+    files = tree.under(folder)
+    if not files:
+        raise PreflightFailed(f"{tree.repo} has no {folder}/. Upload it: just hf upload {tree.repo} LOCAL_FOLDER {folder}")
+    if f"{folder}/{MANIFEST}" in files:
+        manifest = parse_manifest(hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision), f"{folder}/{MANIFEST}")
+        try:
+            prove(tree, folder, manifest)
+        except BadAnswer as e:
+            raise PreflightFailed(f"{folder} is not whole: {e}. Upload it again, or: just verify --adopt {folder}") from None
+        names = [f"{folder}/{f.path}" for f in manifest.files if not f.path.startswith("optim_")]
+        return tree.pin([*names, f"{folder}/{MANIFEST}"], proven=True)
+    return _newest_by_hand(hub, tree, folder)
+
+
+def _newest_by_hand(hub: Hub, tree: Tree, folder: str) -> Pinned:
+    steps = sorted(int(m[1]) for p in tree.under(folder) if (m := re.fullmatch(r".*/model_(\d{6})\.pt", p)))
+    if not steps:
+        raise PreflightFailed(f"{tree.repo}/{folder} holds no model_SSSSSS.pt: it is not a nanochat checkpoint")
+    model, meta = f"{folder}/model_{steps[-1]:06d}.pt", f"{folder}/meta_{steps[-1]:06d}.json"
+    if meta not in tree.files:
+        raise PreflightFailed(f"{tree.repo} has {model} but no {meta}: upload both")
+    least = least_model_bytes(hub.read(tree.repo, meta, revision=tree.revision), meta)
+    if tree.files[model].size < least:
+        raise PreflightFailed(f"{tree.repo}/{model} has {tree.files[model].size:,} bytes, a model of its meta has at least "
+                              f"{least:,}: it is cut off. Upload it again")
+    return tree.pin([model, meta])
+
+
+def least_model_bytes(meta: bytes, where: str) -> int:
+    """Bytes of the model in bf16, from its meta: parameters = 2*V*C + L*(2*C*C + 2*C*K*D + 8*C*C)."""
+    try:
+        c: dict[str, Any] = json.loads(meta)["model_config"]
+        width, layers, vocab = int(c["n_embd"]), int(c["n_layer"]), int(c["vocab_size"])
+        kv = width * int(c["n_kv_head"]) // int(c["n_head"])
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as e:
+        raise PreflightFailed(f"{where} holds no usable model_config ({type(e).__name__}: {e})") from None
+    return 2 * (2 * vocab * width + layers * (10 * width * width + 2 * width * kv))
+
+
+def _pin_tokenizer(tree: Tree) -> Pinned:
+    paths = [p for p in ("tokenizer/tokenizer.pkl", "tokenizer/token_bytes.pt") if p in tree.files]
+    if "tokenizer/tokenizer.pkl" not in paths:
+        raise PreflightFailed(f"{tree.repo} has no tokenizer/tokenizer.pkl. "
+                              f"Upload it: just hf upload {tree.repo} LOCAL_FOLDER tokenizer")
+    return tree.pin(paths)
+
+
+def _pin_dataset(answer: Future[Tree], wanted: set[str]) -> Pinned:
+    """The train and test files of every wanted data set in a repo."""
+    tree = answer.result()
+    globs = {g: name for name in wanted if DATASETS[name].repo == tree.repo for g in (DATASETS[name].train, DATASETS[name].test)}
+    paths: set[str] = set()
+    for glob in globs:
+        hits = fnmatch.filter(tree.files, glob)
+        if not hits:
+            raise PreflightFailed(f"data set {tree.repo} has no {glob}: its layout changed; nothing was rented")
+        paths.update(hits)
+    return tree.pin(paths)
+
+
+def check_money(limit_cents: int, expected_cents: int | None) -> Check:
+    """The limit must be above what the run should cost."""
+    if expected_cents is None:
+        return Check("spend limit", None, f"{dollars(limit_cents)}; no time is known for this GPU, so the cost cannot be foretold")
+    ok = limit_cents > expected_cents
+    return Check("spend limit", ok, f"{dollars(limit_cents)}, the run should cost about {dollars(expected_cents)}" +
+                 ("" if ok else f"; it would be cut off. Try: spend-limit={expected_cents * 3 // 200 + 1}"))
+
+
+def wallet_hint(expected_cents: int | None) -> Check:
+    """The API does not show the wallet; say what must be in it."""
+    need = max(WALLET_CENTS, expected_cents or 0)
+    return Check("wallet", None, f"Shadeform does not show it; it must hold about {dollars(need)} (to rent: {dollars(WALLET_CENTS)})")
+
+
+def check_outputs(instances: list[Instance], out_tags: list[str]) -> Check:
+    """No live instance may be writing the folder that this run will write."""
+    for i in instances:
+        clash = sorted(set(i.tags) & set(out_tags))
+        if clash and i.billing:
+            return Check("output folder", False, f"{clash[0].partition('=')[2]} is being written by {i.name}; wait, "
+                         f"stop it (just stop {i.id}) or use another folder: output-tag=NAME")
+    return Check("output folder", True, ", ".join(t.partition("=")[2] for t in out_tags))
+
+
+def _value(found: Findings, name: str, look: Callable[[], Any], good: str = "") -> Any:
+    """`look()`, or None with a failed check; `good` is the text of a check that passed."""
+    try:
+        value = look()
+        if good:
+            found.checks.append(Check(name, True, good))
+        return value
+    except NotFound as e:
+        found.checks.append(Check(name, False, f"{e}. Create it or check the name: just hf repos create NAME --private"
+                                  if name == "Hub repo" else str(e)))
+    except NanolanError as e:
+        found.checks.append(Check(name, False, str(e)))
+    return None

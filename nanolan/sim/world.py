@@ -1,0 +1,68 @@
+"""A whole small world on loopback: a local Shadeform, a local Hub seeded for a run, and the environment to reach them.
+
+Nothing of the real world gets in: no .env, no keys, no cached logins, no proxies.
+"""
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nanolan.config import ROOT, is_loopback
+from nanolan.sim.hub import HubServer
+from nanolan.sim.seed import seed
+from nanolan.sim.shadeform import ShadeformServer
+
+REPO = "me/lanbot-checkpoints"
+KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TERM|TMPDIR|COLUMNS|(PIP|UV|SSL)_?\w*|REQUESTS_CA_BUNDLE")
+# A model of two layers on a few hundred rows: seconds on two cores, and the loss falls visibly
+RECIPE = {"sequence_len": 128, "tokens_per_step": 2048, "max_steps": 24, "val_rows": 16, "init_lr_frac": 0.5}
+
+
+class World:
+    """Both servers in `root`, started and stopped together."""
+
+    def __init__(self, root: Path, *, tag: str = "d20", cache: Path | None = None, xet: bool = True, trainer: str = "nanolan.train",
+                 setup: str = "train", recipe: dict[str, Any] | None = None, **cloud: Any) -> None:
+        self.root, self._tag, self._cache = root, tag, cache
+        self.rehearsal = {"recipe": RECIPE if recipe is None else recipe, "trainer": trainer, "setup": setup}
+        self.hub = HubServer(root / "hub", xet=xet)
+        self.cloud = ShadeformServer(root / "cloud", **cloud)
+        self._servers = ExitStack()
+
+    def __enter__(self) -> World:
+        offline_boxes()
+        self._servers.enter_context(self.hub)
+        self._servers.enter_context(self.cloud)
+        seed(self.hub, REPO, self._tag, self._cache)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._servers.close()
+
+    def env(self) -> dict[str, str]:
+        """The whole environment of a command in this world; both addresses are loopback, or it raises."""
+        if not (is_loopback(self.cloud.url) and is_loopback(self.hub.url)):
+            raise RuntimeError("a rehearsal must stay on this machine")
+        kept = {k: v for k, v in os.environ.items() if KEPT.fullmatch(k)}
+        return kept | self.hub.env(self.root / "hf-home") | {
+            "SHADEFORM_API": self.cloud.url, "SHADEFORM_API_KEY": self.cloud.key, "HF_REPO": REPO,
+            "NANOLAN_HOME": str(self.root / "nanolan-home"), "NANOLAN_ENV_FILE": os.devnull,
+            "NANOLAN_REHEARSAL": json.dumps(self.rehearsal)}
+
+
+def offline_boxes() -> None:
+    """Boxes install from this machine's package cache alone; their machine "image" has uv."""
+    uv = os.environ.get("UV") or shutil.which("uv", path=f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not uv:
+        return   # then scripts/setup.sh uses pip, as on a bare machine
+    os.environ["UV"] = uv
+    os.environ["UV_OFFLINE"] = "1"
+    done = subprocess.run([uv, "cache", "dir", "--offline"], capture_output=True, text=True)
+    os.environ.setdefault("UV_CACHE_DIR", done.stdout.strip())

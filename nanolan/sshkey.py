@@ -1,0 +1,31 @@
+"""The key file for `ssh`: Shadeform's managed key, written once, 0600 from its first byte, in a 0700 folder."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nanolan.config import ROOT
+from nanolan.errors import NanolanError
+from nanolan.instance import Instance
+from nanolan.shadeform import Shadeform
+
+
+def keep_key(api: Shadeform, instance: Instance, name: str, folder: Path = ROOT / ".ssh_keys") -> Path | None:
+    """Write `.ssh_keys/<name>.pem` if it is not there; None when there is no managed key or it cannot be had.
+
+    `name` comes from our own plan, never from the API.
+    """
+    path = folder / f"{name}.pem"
+    if path.exists():
+        return path
+    try:
+        key = api.private_key(instance.ssh_key_id)
+    except NanolanError:
+        return None   # status is no worse without it; the next look tries again
+    if key is None:
+        return None
+    folder.mkdir(mode=0o700, exist_ok=True)
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(fd, "w") as f:
+        f.write(key[1].reveal())
+    return path

@@ -1,0 +1,194 @@
+"""Where every run is: ledger, account and run folder put together, one round trip deep."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from msgspec import structs
+
+from nanolan.errors import MayBeBilling, NanolanError, NotFound, RunFailed
+from nanolan.hub import Hub, Tree
+from nanolan.instance import Instance, owner_tag
+from nanolan.ledger import Entry, Ledger
+from nanolan.manifest import MANIFEST, Manifest, parse_manifest
+from nanolan.money import dollars
+from nanolan.phases import PHASES
+from nanolan.plan import now_utc, parse_time
+from nanolan.proof import prove
+from nanolan.report import (
+    BOOTING,
+    ENDED,
+    FAILED,
+    LOST,
+    PENDING,
+    STOPPED,
+    STOPPING,
+    PhaseReport,
+    Progress,
+    Receipt,
+    error_of,
+    read_progress,
+    read_receipt,
+)
+from nanolan.shadeform import Shadeform
+
+SETTLE_S = 120               # a new instance may be missing from a listing for this long
+LOG_LINES = 5
+STOPPED_BY_USER = "stopped by just stop"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run as it stands now."""
+
+    entry: Entry
+    state: str
+    reason: str = ""
+    instance: Instance | None = None
+    progress: Progress | None = None
+    receipt: Receipt | None = None
+    phases: dict[str, PhaseReport] = field(default_factory=dict)
+    spent_cents: int | None = None
+    log_tail: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()   # look-ups that failed: what is shown may be old or missing
+
+    @property
+    def ended(self) -> bool:
+        """The run has its verdict and nothing of it bills."""
+        return self.state in ENDED and not self.problems and not (self.instance and self.instance.billing)
+
+    def verdict(self) -> NanolanError | None:
+        """The error whose exit code a watch ends with; None for a success."""
+        if self.instance and self.instance.billing:
+            return MayBeBilling(f"instance {self.instance.id} ({dollars(self.instance.hourly_cents)}/h) still bills; "
+                                f"stop it: just stop {self.entry.plan.run_id}")
+        if self.receipt:
+            return error_of(self.receipt)
+        return RunFailed(f"run {self.entry.plan.run_id} {self.state}: {self.reason}")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All runs of this laptop, and what else bills on the account."""
+
+    runs: tuple[RunView, ...]
+    strays: tuple[Instance, ...]     # tagged as ours, but not in the ledger
+    others: tuple[Instance, ...]     # not ours: shown, never touched
+    problems: tuple[str, ...]
+
+
+def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[Entry], Hub]) -> Overview:
+    """Look at the account and every run folder, all at once; a failed look is a named problem, never "none"."""
+    with ThreadPoolExecutor(16) as pool:
+        listing = pool.submit(api.instances)
+        looks = {e.plan.run_id: _hub_looks(pool, hub(e), e) for e in entries}
+        problems: list[str] = []
+        instances = _result(listing, problems)
+        runs = []
+        for e in entries:
+            mine = next((i for i in instances or () if i.is_run(e.plan.run_id) or i.id == e.instance_id), None)
+            runs.append(_view(e, mine, instances is not None, looks[e.plan.run_id]))
+    known = {v.instance.id for v in runs if v.instance}
+    left = [i for i in instances or () if i.id not in known and i.billing]
+    ours = {i.id for i in left if owner_tag(ledger.owner) in i.tags}
+    for v in runs:
+        if v.ended and v.instance is None and not v.entry.gone:
+            ledger.put(structs.replace(v.entry, gone=True))
+    return Overview(tuple(runs), tuple(i for i in left if i.id in ours), tuple(i for i in left if i.id not in ours),
+                    tuple(problems))
+
+
+def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress: Progress | None, receipt: Receipt | None,
+                 age_s: float) -> tuple[str, str]:
+    """(state, reason) of a run from what was seen; `listed` says whether the account could be read at all."""
+    billing = instance is not None and instance.billing
+    if receipt:
+        return (STOPPING, "deleting the instance") if billing else (receipt.verdict, receipt.reason)
+    if not listed:
+        return (progress.state if progress else PENDING), "Shadeform could not be asked"
+    if billing and instance:
+        if instance.status == "error":
+            return FAILED, f"the provider says: {instance.details or 'error'}; stop it: just stop {entry.plan.run_id}"
+        if instance.status != "active":
+            return PENDING, instance.details or instance.status
+        return (progress.state, progress.message) if progress else (BOOTING, "")
+    if entry.gone and entry.note:
+        return (STOPPED if entry.note == STOPPED_BY_USER else FAILED), entry.note
+    if age_s < SETTLE_S and not entry.gone:
+        return PENDING, "not listed yet"
+    if entry.instance_id is None:
+        return LOST, "no instance was ever seen"
+    return LOST, "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand"
+
+
+# ------------------------------------------------------------------ one run
+def _hub_looks(pool: ThreadPoolExecutor, hub: Hub, e: Entry) -> dict[str, Future[Any]]:
+    plan = e.plan
+    looks: dict[str, Future[Any]] = {
+        "tree": pool.submit(hub.tree, plan.hf_repo),
+        "progress": pool.submit(hub.read, plan.runs_repo, f"{plan.folder}/progress.json"),
+        "receipt": pool.submit(hub.read, plan.runs_repo, f"{plan.folder}/receipt.json"),
+        "log": pool.submit(_tail, hub, plan.runs_repo, f"logs/error-{plan.instance_name}.log"),
+    }
+    for p in plan.phases:
+        looks[p] = pool.submit(hub.read, plan.hf_repo, f"{PHASES[p].output_dir}/{plan.output_tag}/{MANIFEST}")
+    return looks
+
+
+def _view(e: Entry, mine: Instance | None, listed: bool, looks: dict[str, Future[Any]]) -> RunView:
+    problems: list[str] = []
+    tree, raw_progress, raw_receipt, tail = (_result(looks[k], problems) for k in ("tree", "progress", "receipt", "log"))
+    receipt = _parsed(raw_receipt, read_receipt, problems)
+    progress = _parsed(raw_progress, read_progress, problems)
+    age_s = (now_utc() - parse_time(e.plan.created_at)).total_seconds()
+    state, reason = decide_state(e, mine, listed, progress, receipt, age_s)
+    told = (receipt or progress).phases if receipt or progress else {}   # type: ignore[union-attr]
+    phases = {p: phase_state(e, p, tree, _parsed(_result(looks[p], problems), parse_manifest, problems), told.get(p))
+              for p in e.plan.phases}
+    if state == LOST and not problems and phases and all(r.state == "proven" for r in phases.values()):
+        reason = "every phase is proven on the Hub, but the machine left no receipt"
+    spent = receipt.spent_cents if receipt else mine.cost_now_cents() if mine else progress.spent_cents if progress else None
+    return RunView(e, state, reason, mine, progress, receipt, phases, spent, tail or (), tuple(dict.fromkeys(problems)))
+
+
+def phase_state(e: Entry, phase: str, tree: Tree | None, manifest: Manifest | None, told: PhaseReport | None) -> PhaseReport:
+    """proven only when the Hub holds, now, every file of a manifest of this very run; else what the box told."""
+    folder = f"{PHASES[phase].output_dir}/{e.plan.output_tag}"
+    told = told or PhaseReport("none")
+    if manifest and tree and manifest.run_id == e.plan.run_id and manifest.phase == phase:
+        try:
+            proof = prove(tree, folder, manifest)
+        except NanolanError:
+            return PhaseReport("unproven", folder, step=manifest.step)
+        return PhaseReport("proven", folder, proof.revision, manifest.step, told.loss_start or manifest.extra.get("loss_start"),
+                           told.loss_end or manifest.extra.get("loss_end"))
+    if told.state == "proven":   # it was; another run has written the folder since, or the Hub could not be read
+        return structs.replace(told, state="proven" if tree is None else "replaced")
+    return told
+
+
+def _tail(hub: Hub, repo: str, path: str) -> tuple[str, ...]:
+    return tuple(hub.read(repo, path).decode(errors="replace").splitlines()[-LOG_LINES:])
+
+
+def _result(answer: Future[T], problems: list[str]) -> T | None:
+    """The answer; None when there is no such thing; None and a problem when it could not be seen."""
+    try:
+        return answer.result()
+    except NotFound:
+        return None
+    except NanolanError as e:
+        problems.append(str(e))
+        return None
+
+
+def _parsed(raw: bytes | None, read: Callable[[bytes], T], problems: list[str]) -> T | None:
+    try:
+        return None if raw is None else read(raw)
+    except NanolanError as e:
+        problems.append(str(e))
+        return None

@@ -1,0 +1,106 @@
+"""An overview as text of 80 columns, or as JSON. Pure."""
+from __future__ import annotations
+
+import shlex
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from nanolan.instance import Instance
+from nanolan.money import dollars
+from nanolan.plan import now_utc, parse_time
+from nanolan.report import SUCCEEDED, PhaseReport
+from nanolan.status import Overview, RunView
+
+
+def render(o: Overview) -> list[str]:
+    """The overview as text lines of at most 80 columns (names of any length may make one longer)."""
+    lines: list[str] = []
+    for v in o.runs:
+        lines += [*render_run(v), ""]
+    for i in o.strays:
+        lines.append(f"NOT IN THE LEDGER: {i.name} ({i.id}) {i.status}, {dollars(i.hourly_cents)}/h; stop it: just stop {i.id}")
+    if o.others:
+        rate = sum(i.hourly_cents or 0 for i in o.others)
+        lines.append(f"{len(o.others)} other instance{'s' * (len(o.others) > 1)} on this account, {dollars(rate)}/h, not ours")
+    lines += [f"could not be seen: {p}" for p in o.problems]
+    return lines or ["No run yet. Start one: just launch phase=sft   (or, for nothing: just rehearse)"]
+
+
+def render_run(v: RunView) -> list[str]:
+    """One run as a block of lines."""
+    plan = v.entry.plan
+    head = f"run {plan.run_id}  {plan.run_name}  {'+'.join(plan.phases)}  {plan.output_tag}"
+    lines = [f"{head}  {v.state.upper():>{max(0, 78 - len(head))}}"]
+    if v.reason:
+        lines.append(f"  why       {v.reason}")
+    lines.append(f"  money     {_money(v)}")
+    lines.append(f"  machine   {_machine(v)}")
+    if v.instance and v.instance.billing and v.instance.ip:
+        lines.append(f"  ssh       {ssh_command(v.instance, plan.instance_name)}")
+    if v.progress and not v.receipt and v.progress.step is not None:
+        loss = f", loss {v.progress.loss:.3f}" if v.progress.loss is not None else ""
+        lines.append(f"  step      {v.progress.step}/{v.progress.steps}{loss} (told {_age(v.progress.updated)} ago)")
+    lines += [f"  {p:<9} {_phase(r)}" for p, r in v.phases.items()]
+    if v.receipt:
+        lines.append(f"  log       {v.receipt.log}")
+    if v.state != SUCCEEDED:
+        lines += [f"    | {line[:140]}" for line in v.log_tail]
+    return lines + [f"  could not be seen: {p}" for p in v.problems]
+
+
+def _money(v: RunView) -> str:
+    plan = v.entry.plan
+    end = f"at the latest deleted {plan.deadline}" if not v.ended else f"{_duration(v.receipt.seconds)} in all" if v.receipt else ""
+    used = f"spent {dollars(v.spent_cents)} of {dollars(plan.limit_cents)}, {dollars(plan.offer.hourly_cents)}/h"
+    return f"{used}; {end}".rstrip("; ")
+
+
+def _machine(v: RunView) -> str:
+    o = v.entry.plan.offer
+    where = f"{o.num_gpus}x {o.gpu} at {o.cloud}/{o.region}"
+    if v.instance:
+        return f"{where}: {v.instance.status}, {_age(str(v.entry.plan.created_at))} old"
+    return f"{where}: {'gone' if v.entry.instance_id else 'none'}"
+
+
+def _phase(r: PhaseReport) -> str:
+    step = f" step {r.step}" if r.step is not None else ""
+    loss = f"  loss {r.loss_start:.3f} -> {r.loss_end:.3f}" if r.loss_start is not None and r.loss_end is not None else ""
+    return f"{r.state:<10} {r.folder}{step}{loss}".rstrip()
+
+
+def ssh_command(i: Instance, name: str) -> str:
+    """The line that opens a shell on the machine; user and address come from the API and are quoted."""
+    port = f" -p {i.ssh_port}" if i.ssh_port != 22 else ""
+    return f"ssh -i .ssh_keys/{name}.pem{port} {shlex.quote(f'{i.ssh_user}@{i.ip}')}"
+
+
+def _age(moment: str) -> str:
+    return _duration(int((now_utc() - parse_time(moment)).total_seconds()))
+
+
+def _duration(seconds: int | None) -> str:
+    return "?" if seconds is None else str(timedelta(seconds=max(0, seconds)))
+
+
+def to_dict(o: Overview) -> dict[str, Any]:
+    """For --json: no provider JSON, no secrets; money in dollars as text, unknown is null."""
+    return {"schema_version": 1, "problems": list(o.problems), "runs": [_run_dict(v) for v in o.runs],
+            "not_in_the_ledger": [i.id for i in o.strays],
+            "others": {"count": len(o.others), "usd_per_hour": _usd(sum(i.hourly_cents or 0 for i in o.others))}}
+
+
+def _run_dict(v: RunView) -> dict[str, Any]:
+    plan = v.entry.plan
+    return {"run_id": plan.run_id, "run_name": plan.run_name, "name": plan.instance_name, "state": v.state, "reason": v.reason,
+            "instance_id": v.entry.instance_id, "instance_status": v.instance.status if v.instance else None,
+            "spent_usd": _usd(v.spent_cents), "limit_usd": _usd(plan.limit_cents), "usd_per_hour": _usd(plan.offer.hourly_cents),
+            "deadline": plan.deadline, "ended": v.ended, "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},
+            "step": v.progress.step if v.progress else None, "steps": v.progress.steps if v.progress else None,
+            "log": v.receipt.log if v.receipt else None, "problems": list(v.problems)}
+
+
+def _usd(cents: int | None) -> str | None:
+    return None if cents is None else f"{cents / 100:.2f}"

@@ -1,0 +1,114 @@
+"""Where every run is, what it costs, and what is proven on the Hub.
+
+    just status                 all live runs and the newest one
+    just status 1a2b            one run, by id (or a unique prefix) or run name
+    just watch                  again every 60 seconds until the run ends; exits with its verdict
+    just watch 30 1a2b          the same for one run, every 30 seconds
+"""
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nanolan.cli import Words, printable, run, setting_options, settings_from
+
+if TYPE_CHECKING:
+    from nanolan.ledger import Entry, Ledger
+    from nanolan.shadeform import Shadeform
+    from nanolan.status import Overview
+
+
+@click.command(cls=Words)
+@click.argument("words", nargs=-1, metavar="[SECONDS] [RUN]")
+@click.option("--watch", is_flag=True, help="look again every SECONDS (60) until the run ends; Ctrl-C only stops looking")
+@click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
+@setting_options("shadeform_api_key", "hf_token", "shadeform_api", "hf_endpoint")
+def status(words: tuple[str, ...], watch: bool, as_json: bool, **flags: Any) -> int:
+    """Show runs: state, money, machine, SSH line, and what is proven on the Hub."""
+    from nanolan.ledger import Ledger, nanolan_home
+    ledger = Ledger(nanolan_home())
+    seconds, which = read_words(words, watch)
+    entries = [ledger.find(which)] if which else shown(ledger)
+    s = settings_from(flags)
+    if not entries and s.shadeform_api_key is None:
+        click.echo("{}" if as_json else "No run yet. Start one: just launch phase=sft   (or, for nothing: just rehearse)")
+        return 0
+    s.need("shadeform_api_key", *(("hf_token",) if entries else ()))
+    from nanolan.shadeform import Shadeform
+    api = Shadeform(s.shadeform_api_key, s.shadeform_api)
+    if not watch:
+        overview = look_once(ledger, entries, api, s)
+        show(overview, as_json)
+        return 1 if overview.problems or any(v.problems for v in overview.runs) else 0
+    if not entries:
+        click.echo("No run to watch. Start one: just launch phase=sft   (or, for nothing: just rehearse)")
+        return 0
+    return follow(ledger, entries[0], api, s, seconds, as_json)
+
+
+def read_words(words: tuple[str, ...], watch: bool) -> tuple[float, str | None]:
+    """(seconds, run) of the free words; a number of at most 4 digits is seconds when watching."""
+    numbers = [w for w in words if watch and w.isascii() and w.isdigit() and len(w) <= 4]
+    names = [w for w in words if w not in numbers]
+    if len(numbers) > 1 or len(names) > 1 or "0" in numbers:
+        raise click.UsageError("give at most one number of seconds (1 or more) and one run")
+    return float(numbers[0]) if numbers else 60.0, names[0] if names else None
+
+
+def shown(ledger: Ledger) -> list[Entry]:
+    """Every run that is not known to be over, and the newest one."""
+    entries = ledger.entries()
+    return [e for i, e in enumerate(entries) if i == 0 or not e.gone]
+
+
+def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> Overview:
+    from nanolan.hub import Hub
+    from nanolan.sshkey import keep_key
+    from nanolan.status import look
+    overview = look(ledger, entries, api, lambda e: Hub(e.plan.hf_endpoint, s.hf_token))
+    for v in overview.runs:
+        if v.instance and v.instance.ip and v.instance.billing:
+            keep_key(api, v.instance, v.entry.plan.instance_name)
+    return overview
+
+
+def show(overview: Overview, as_json: bool) -> None:
+    from nanolan.view import render, to_dict
+    click.echo(json.dumps(to_dict(overview), indent=2) if as_json else "\n".join(map(printable, render(overview))))
+
+
+def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float, as_json: bool) -> int:
+    """Look until the run has ended; a failed look says how old the figures are and goes on."""
+    from nanolan.errors import AuthProblem, NanolanError
+    seen_at = time.monotonic()
+    while True:
+        try:
+            overview = look_once(ledger, [entry], api, s)
+        except AuthProblem:
+            raise
+        except NanolanError as e:
+            click.echo(f"(could not look: {printable(str(e))}; the figures are {time.monotonic() - seen_at:.0f} s old)", err=True)
+        else:
+            seen_at = time.monotonic()
+            if sys.stdout.isatty() and not as_json:
+                click.clear()
+            show(overview, as_json)
+            view = overview.runs[0]
+            if view.ended:
+                error = view.verdict()
+                if error:
+                    raise error
+                return 0
+        try:
+            time.sleep(seconds)
+        except KeyboardInterrupt:
+            click.echo(f"\nno longer watching; run {entry.plan.run_id} goes on. Stop it: just stop {entry.plan.run_id}", err=True)
+            return 130
+
+
+if __name__ == "__main__":
+    run(status)

@@ -1,0 +1,199 @@
+"""Rent a machine, and let it train, upload, prove and delete itself.
+
+    just launch phase=sft                         asks which offer, then whether to rent
+    just launch phase=mid+sft gpu=H100 -y         takes the cheapest, asks nothing
+    just dry-run phase=sft                        shows what would happen and cost
+"""
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nanolan.cli import Words, run, setting_options, settings_from
+
+if TYPE_CHECKING:
+    from nanolan.config import Settings
+    from nanolan.launch import Prepared, Rehearsal
+    from nanolan.offers import Offer
+    from nanolan.shadeform import Shadeform
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr; stdout is the result."""
+    click.echo(text, err=True)
+
+
+@click.command(cls=Words, epilog="Words work too: phase=sft gpu=H100:8 spend-limit=100. A trailing `just watch` follows the run.")
+@setting_options()
+@click.option("--dry-run", is_flag=True, help="show what would happen and cost; rents nothing, asks nothing")
+@click.option("-y", "--yes", is_flag=True, help="rent without asking: the cheapest offer that fits")
+@click.option("--all-configs", is_flag=True, help="offers with any number of GPUs (1x, 2x, 4x, 8x)")
+@click.option("--sort", type=click.Choice(["price", "total"]), default="price", help="order of the offers: per hour or the run")
+@click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
+@click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
+def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, keep_old: bool, as_json: bool, **flags: Any) -> int:
+    """Launch a training run: offer, checks, worst-case bill, consent, rent."""
+    from nanolan.launch import prepare, rent
+    from nanolan.ledger import Ledger, nanolan_home
+    from nanolan.phases import refuse_unready
+    s = settings_from(flags)
+    refuse_unready(s.phases)
+    if not dry_run:
+        s.need("shadeform_api_key", "hf_token", "hf_repo")
+    api, hub = clients(s)
+    offers = find_offers(s, api, all_configs, sort)
+    offer = offers[0] if dry_run or yes or all((s.cloud, s.region, s.instance_type)) else ask_offer(offers, s)
+    say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
+    ledger = Ledger(nanolan_home())
+    prepared = prepare(s, offer, ledger.owner if not dry_run else "0" * 8, hub, api.instances if api else None,
+                       rehearsal=rehearsal_of(s), keep_old=keep_old)
+    for check in prepared.checks:
+        say(check.line())
+    say(f"Bill: {prepared.bill()}.")
+    if dry_run:
+        return show_dry_run(prepared, s, as_json)
+    refuse_failed(prepared)
+    consent(yes or all((s.cloud, s.region, s.instance_type)), prepared)
+    assert api and hub  # noqa: S101  # `need` has seen to it
+    try:
+        instance = rent(prepared, s, api, hub, ledger, say)
+    except Exception as e:
+        raise with_hint(e, offer, offers) from e
+    return show_launched(prepared, instance.id, as_json)
+
+
+def clients(s: Settings) -> tuple[Shadeform | None, Any]:
+    """The Shadeform and Hub clients; None for the one whose key is not set (dry runs only)."""
+    from nanolan.hub import Hub
+    from nanolan.shadeform import Shadeform
+    api = Shadeform(s.shadeform_api_key, s.shadeform_api) if s.shadeform_api_key else None
+    return api, Hub(s.hf_endpoint, s.hf_token) if s.hf_token and s.hf_repo else None
+
+
+def find_offers(s: Settings, api: Shadeform | None, all_configs: bool, sort: str) -> list[Offer]:
+    """The offers that fit, cheapest first; built-in samples, labelled so, without a key."""
+    from nanolan.offers import choose, nothing_fits, wanted_by
+    wanted = wanted_by(s, all_configs)
+    if api:
+        listed, unreadable = api.offers()
+    else:
+        say("SHADEFORM_API_KEY is not set: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api")
+        listed, unreadable = sample_offers(), 0
+    offers, dropped = choose(listed, wanted, order=sort, phases=s.phases)
+    for why, count in dropped.items():
+        say(f"{count} offer{'s' * (count > 1)} dropped: {why}")
+    if unreadable:
+        say(f"{unreadable} entries of Shadeform's list could not be read and are left out")
+    if not offers:
+        raise nothing_fits(wanted, listed, dropped)
+    return offers
+
+
+def sample_offers() -> list[Offer]:
+    """Offers of the local Shadeform's catalogue."""
+    import msgspec
+
+    from nanolan.instance import ApiType, offers_of
+    from nanolan.sim.catalogue import SAMPLE
+    return [o for entry in SAMPLE for o in offers_of(msgspec.convert(entry, ApiType))]
+
+
+def ask_offer(offers: list[Offer], s: Settings) -> Offer:
+    """The offer that the user picks from the table."""
+    from nanolan.errors import UsageProblem
+    from nanolan.offers import table
+    if not sys.stdin.isatty():
+        raise UsageProblem("this is not a terminal, so nobody can be asked: pass --yes (the cheapest offer), or "
+                           "cloud=, region= and instance-type=")
+    say(f"\n=== Available {s.gpu} instances (sorted by price) ===\n\n" + "\n".join(table(offers, s.phases)) + "\n")
+    while True:
+        answer = click.prompt(f"Select instance [1-{len(offers)}] or 'q' to quit", err=True).strip().lower()
+        if answer == "q":
+            raise click.Abort
+        if answer.isascii() and answer.isdigit() and 1 <= int(answer) <= len(offers):
+            return offers[int(answer) - 1]
+
+
+def refuse_failed(prepared: Prepared) -> None:
+    from nanolan.errors import PreflightFailed
+    if prepared.failed:
+        raise PreflightFailed(f"{len(prepared.failed)} of {len(prepared.checks)} checks failed (see above); nothing was rented")
+
+
+def consent(given: bool, prepared: Prepared) -> None:
+    """The typed yes, unless it was given on the command line."""
+    from nanolan.errors import UsageProblem
+    if given:
+        return
+    if not sys.stdin.isatty():
+        raise UsageProblem("this is not a terminal, so nobody can agree: pass --yes")
+    if not click.confirm(f"Rent {prepared.offer.where} for at most ${prepared.worst_cents / 100:.2f}?", default=False, err=True):
+        raise click.Abort
+
+
+def show_dry_run(prepared: Prepared, s: Settings, as_json: bool) -> int:
+    """The request that would be sent, without secrets; exit code 4 when a check failed."""
+    import json
+
+    from nanolan.payload import box_secrets, create_body, startup_script
+    script = startup_script(prepared.plan, box_secrets(s), "REVISION")
+    body = create_body(prepared.plan, script)
+    count = len(box_secrets(s))
+    body["launch_configuration"]["script_configuration"]["base64_script"] = \
+        f"*** ({len(script):,} bytes: boot.sh, rescue.py, the plan, {count} secret{'s' * (count != 1)})"
+    if as_json:
+        click.echo(json.dumps(summary(prepared) | {"checks": [vars(c) for c in prepared.checks], "request": body}, indent=2))
+    else:
+        say("The request that `just launch` would send (DRY RUN: nothing was sent, nothing was uploaded):")
+        click.echo(json.dumps(body, indent=2))
+        again = " ".join(f"{k.replace('_', '-')}={getattr(s, k)}" for k in ("phase", "gpu", "num_gpus") if s.sources[k] == "flag")
+        say(f"To rent it: just launch {again}".rstrip())
+    return 4 if prepared.failed else 0
+
+
+def show_launched(prepared: Prepared, instance_id: str, as_json: bool) -> int:
+    """The id, the dashboard and the next commands."""
+    import json
+
+    from nanolan.shadeform import DASHBOARD
+    if as_json:
+        click.echo(json.dumps(summary(prepared) | {"instance_id": instance_id}, indent=2))
+    else:
+        click.echo(f"run {prepared.plan.run_id} on instance {instance_id}")
+    run_id = prepared.plan.run_id
+    say(f"It goes on by itself: you may close this laptop.\n  follow it:   just watch\n  stop it:     just stop {run_id}\n"
+        f"  dashboard:   {DASHBOARD}")
+    return 0
+
+
+def summary(p: Prepared) -> dict[str, Any]:
+    """What both --json outputs share; money in dollars as text, unknown is null."""
+    from nanolan.offers import expected_cents
+    expected = expected_cents(p.offer, p.plan.phases)
+    return {"schema_version": 1, "run_id": p.plan.run_id, "name": p.plan.instance_name, "phases": list(p.plan.phases),
+            "offer": vars(p.offer), "limit_usd": f"{p.plan.limit_cents / 100:.2f}", "worst_case_usd": f"{p.worst_cents / 100:.2f}",
+            "expected_usd": None if expected is None else f"{expected / 100:.2f}", "deadline": p.plan.deadline,
+            "run_folder": f"{p.plan.runs_repo}/{p.plan.folder}"}
+
+
+def with_hint(e: Exception, offer: Offer, offers: list[Offer]) -> Exception:
+    from nanolan.errors import OutOfStock
+    from nanolan.launch import next_offer_hint
+    return next_offer_hint(e, offer, offers) if isinstance(e, OutOfStock) else e
+
+
+def rehearsal_of(s: Settings) -> Rehearsal | None:
+    """NANOLAN_REHEARSAL (set by rehearse.py and tests): JSON; loopback addresses only."""
+    import json
+    import os
+    text = os.environ.get("NANOLAN_REHEARSAL")
+    if not text:
+        return None
+    from nanolan.launch import Rehearsal
+    return Rehearsal(**json.loads(text))
+
+
+if __name__ == "__main__":
+    run(launch)

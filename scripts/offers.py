@@ -1,0 +1,37 @@
+"""What can be rented now, cheapest first, and what the run would cost there. Rents nothing.
+
+    just offers gpu=H100 phase=sft          just offers --all-configs --sort total
+"""
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from launch import clients, find_offers
+
+from nanolan.cli import Words, run, setting_options, settings_from
+
+
+@click.command(cls=Words)
+@setting_options("phase", "gpu", "num_gpus", "cloud", "region", "instance_type", "shadeform_api_key", "shadeform_api")
+@click.option("--all-configs", is_flag=True, help="any number of GPUs (1x, 2x, 4x, 8x)")
+@click.option("--sort", type=click.Choice(["price", "total"]), default="price", help="by price per hour or by the run's total")
+@click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
+def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
+    """Show available offers."""
+    from nanolan.offers import expected_cents, table
+    s = settings_from(flags)
+    found = find_offers(s, clients(s)[0], all_configs, sort)
+    if as_json:
+        rows = [vars(o) | {"expected_usd": None if (c := expected_cents(o, s.phases)) is None else f"{c / 100:.2f}"} for o in found]
+        click.echo(json.dumps({"schema_version": 1, "phase": s.phase, "offers": rows}, indent=2))
+    else:
+        click.echo(f"=== Available {s.gpu} instances (sorted by {'price' if sort == 'price' else 'total'}) ===\n")
+        click.echo("\n".join(table(found, s.phases)))
+        click.echo(f"\nRun: expected dollars for phase={s.phase}; * is the cheapest. Rent one: just launch phase={s.phase}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(offers)

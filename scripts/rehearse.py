@@ -1,0 +1,155 @@
+"""Rehearse a whole run on this machine: launch, boot, train, upload, prove, delete; nothing rented, no network.
+
+    just rehearse                       phase=sft
+    just rehearse phase=mid+sft gpu=H100
+
+Takes every option of launch. A local Shadeform and a local Hub stand in for the real ones; launch, boot.sh,
+the box program and the trainer are the real ones. The exit code is the run's.
+"""
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nanolan.cli import Words, printable, run, setting_options
+from nanolan.config import ROOT
+
+if TYPE_CHECKING:
+    from nanolan.sim.world import World
+    from nanolan.status import RunView
+
+HOME = ROOT / ".rehearsal"
+POLL_S = 0.3
+GIVE_UP_S = 900.0
+
+
+@click.command(cls=Words, context_settings={"ignore_unknown_options": False})
+@setting_options()
+@click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
+@click.option("-v", "--verbose", is_flag=True, help="every line of the box's log")
+def rehearse(verbose: bool, keep_old: bool, **flags: Any) -> int:
+    """Rehearse a run with nothing rented. Options are those of launch."""
+    from nanolan.sim.world import World
+    started = time.monotonic()
+    words = [f"--{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None] + ["--keep-old"] * keep_old
+    folder = new_folder()
+    click.echo(f"Rehearsal in {folder.relative_to(ROOT)}: a local Shadeform and a local Hub, nothing is rented.\n")
+    with World(folder, tag=flags.get("model_tag") or "d20", cache=HOME / "cache", delays=delays()) as world:
+        launched = subprocess.run([sys.executable, str(ROOT / "scripts/launch.py"), "--yes", *words], env=world.env(), cwd=ROOT)
+        if launched.returncode:
+            click.echo("\nThe launch failed; nothing was running, nothing was rented.", err=True)
+            return launched.returncode
+        view = follow(world, started, verbose)
+        return summary(world, view, started)
+
+
+def new_folder() -> Path:
+    """A fresh folder for this rehearsal; the last one's is removed."""
+    HOME.mkdir(exist_ok=True)
+    for old in HOME.glob("run-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    folder = HOME / time.strftime("run-%Y%m%d-%H%M%S")
+    folder.mkdir()
+    return folder
+
+
+def delays() -> Any:
+    from nanolan.sim.shadeform_instance import Delays
+    return Delays()
+
+
+def follow(world: World, started: float, verbose: bool) -> RunView | None:
+    """Print the box's log with the seconds since the start, until the run has ended."""
+    from nanolan.hub import Hub
+    from nanolan.ledger import Ledger
+    from nanolan.secret import Secret
+    from nanolan.shadeform import Shadeform
+    from nanolan.status import look
+    ledger = Ledger(world.root / "nanolan-home")
+    api = Shadeform(Secret(world.cloud.key), world.cloud.url)
+    hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
+    shown, end = 0, time.monotonic() + GIVE_UP_S
+    click.echo("")
+    while time.monotonic() < end:
+        shown = show_log(box_log(world), shown, started, verbose)
+        entry = ledger.entries()[0]
+        if not any(i.is_run(entry.plan.run_id) for i in api.instances()):
+            show_log(box_log(world), shown, started, verbose)
+            return look(ledger, [entry], api, lambda _: hub).runs[0]
+        time.sleep(POLL_S)
+    return None
+
+
+def box_log(world: World) -> Path:
+    """The log of the newest box."""
+    logs = sorted(world.root.glob("cloud/boxes/*/var/log/lanbot-training.log"), key=lambda p: p.stat().st_mtime)
+    return logs[-1] if logs else world.root / "none"
+
+
+def show_log(path: Path, shown: int, started: float, verbose: bool) -> int:
+    """Print what is new after byte `shown`: the road's own lines, and every tenth step; returns the new position."""
+    if not path.is_file():
+        return shown
+    data = path.read_bytes()[shown:]
+    whole = data[: data.rfind(b"\n") + 1]
+    for line in whole.decode(errors="replace").splitlines():
+        stamp, _, rest = line.partition(" ")
+        ours = stamp.endswith("Z") and rest.startswith(("boot:", "box:"))
+        if ours or verbose or worth_showing(line):
+            click.echo(f"{time.monotonic() - started:6.1f}s  {printable(rest if ours else line)}"[:160])
+    return shown + len(whole)
+
+
+def worth_showing(line: str) -> bool:
+    """Every fifth training step, and whatever looks like trouble."""
+    import re
+    step = re.search(r"step\s+(\d+)", line)
+    return bool(step and int(step[1]) % 5 == 0) or "error" in line.lower()
+
+
+def summary(world: World, view: RunView | None, started: float) -> int:
+    """Verdict, bill, losses, and where everything lies; the run's exit code."""
+    from nanolan.view import render_run
+    click.echo("")
+    if view is None:
+        click.echo(f"The rehearsal did not end within {GIVE_UP_S:.0f} s; its box is stopped now. Log: {box_log(world)}", err=True)
+        return 1
+    click.echo("\n".join(map(printable, render_run(view))))
+    left = [i for i in world.cloud.instances if i.machine and i.machine.processes()]
+    plan = view.entry.plan
+    spent = world.cloud.spent_dollars()
+    click.echo(f"\nSimulated bill: ${spent:.4f} (a real run of this kind: {expected(view)}). "
+               f"Instances left running: {len(left)}. Took {time.monotonic() - started:.0f} s.")
+    files = world.root / "files"
+    files.mkdir()
+    for name, path in (("log", view.receipt.log if view.receipt else ""), ("metrics", f"{plan.folder}/metrics.jsonl"),
+                       ("receipt", f"{plan.folder}/receipt.json")):
+        if path and path in world.hub.files(plan.runs_repo):
+            (files / Path(path).name).write_bytes(world.hub.read(plan.runs_repo, path))
+            click.echo(f"  {name:<10} {(files / Path(path).name).relative_to(ROOT)}")
+    for phase, report in view.phases.items():
+        for path in sorted(p for p in world.hub.files(plan.hf_repo) if report.folder and p.startswith(report.folder + "/")):
+            (files / path).parent.mkdir(parents=True, exist_ok=True)
+            (files / path).write_bytes(world.hub.read(plan.hf_repo, path))
+        if report.folder:
+            click.echo(f"  {phase:<10} {(files / report.folder).relative_to(ROOT)}/")
+    error = view.verdict()
+    return error.exit_code if error else 0
+
+
+def expected(view: RunView) -> str:
+    from nanolan.money import cost_cents, dollars
+    from nanolan.phases import expected_hours
+    plan = view.entry.plan
+    hours = expected_hours(plan.phases, plan.offer.gpu, plan.offer.num_gpus)
+    return "unknown" if hours is None else f"about {dollars(cost_cents(plan.offer.hourly_cents, hours * 3600))}"
+
+
+if __name__ == "__main__":
+    run(rehearse)

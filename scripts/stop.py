@@ -1,0 +1,55 @@
+"""Delete a run's instance and confirm that it is gone. What was not uploaded yet is lost.
+
+    just stop 1a2b3c4d          a run id (or a unique prefix), a run name, or an instance id
+"""
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from nanolan.cli import Words, run, setting_options, settings_from
+
+
+@click.command(cls=Words)
+@click.argument("which", metavar="RUN")
+@click.option("-y", "--yes", is_flag=True, help="do not ask")
+@setting_options("shadeform_api_key", "shadeform_api")
+def stop(which: str, yes: bool, **flags: Any) -> int:
+    """Delete the instance of RUN at once; ends when it is seen to be gone."""
+    from msgspec import structs
+
+    from nanolan.errors import UsageProblem
+    from nanolan.instance import owner_tag
+    from nanolan.ledger import Ledger, nanolan_home
+    from nanolan.money import dollars
+    from nanolan.rent import delete_and_confirm
+    from nanolan.shadeform import Shadeform
+    from nanolan.status import STOPPED_BY_USER
+    ledger, s = Ledger(nanolan_home()), settings_from(flags)
+    s.need("shadeform_api_key")
+    api = Shadeform(s.shadeform_api_key, s.shadeform_api)
+    entry = next((e for e in ledger.entries() if which in (e.plan.run_id, e.instance_id)), None)
+    instances = api.instances()
+    if entry is None and not any(i.id == which for i in instances):
+        entry = ledger.find(which)
+    mine = [i for i in instances if (entry and (i.is_run(entry.plan.run_id) or i.id == entry.instance_id)) or i.id == which]
+    if not mine:
+        click.echo(f"{which} has no instance on this account (any more); nothing to stop")
+        return 0
+    for i in mine:
+        if entry is None and owner_tag(ledger.owner) not in i.tags:
+            raise UsageProblem(f"{i.id} ({i.name}) was not started from here; delete it in Shadeform's dashboard if it is yours")
+        if not yes and not (sys.stdin.isatty() and click.confirm(
+                f"Delete {i.name} ({i.id}, {dollars(i.hourly_cents)}/h)? What is not on the Hub yet is lost.", err=True)):
+            raise UsageProblem("not agreed to: pass --yes; nothing was deleted")
+        gone = delete_and_confirm(api, i)
+        if entry:
+            ledger.put(structs.replace(entry, instance_id=i.id, gone=True, note=STOPPED_BY_USER))
+        click.echo(f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(stop)
