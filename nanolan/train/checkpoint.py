@@ -1,0 +1,102 @@
+"""Checkpoints in nanochat's layout: a folder with model_SSSSSS.pt and meta_SSSSSS.json, S = step.
+
+Loading never runs code from a file (weights_only). Saving goes through nanolan.manifest.save_whole.
+"""
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanolan.errors import BadAnswer
+from nanolan.manifest import save_whole
+from nanolan.train.model import GPT, GPTConfig
+
+MAX_META_BYTES = 1 << 20
+
+# What nanochat writes into each phase's meta beside model_config; what was not measured is null.
+META_KEYS = {
+    "mid": ("step", "val_bpb", "user_config"),
+    "sft": ("step", "val_loss", "mmlu_acc", "arc_easy_acc"),
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as found in a folder."""
+
+    model: GPT
+    step: int
+    meta: dict[str, Any]
+
+
+def newest_step(folder: Path) -> int:
+    """The largest step of the model_*.pt in `folder`; BadAnswer if there is none."""
+    steps = [int(m[1]) for p in folder.glob("model_*.pt") if (m := re.fullmatch(r"model_(\d+)\.pt", p.name))]
+    if not steps:
+        raise BadAnswer(f"{folder}: no model_*.pt there")
+    return max(steps)
+
+
+def load(folder: Path, device: torch.device | str = "cpu", step: int | None = None) -> Loaded:
+    """The model of `step` (default: the newest) in `folder`, on `device`; BadAnswer says what is wrong."""
+    step = newest_step(folder) if step is None else step
+    meta_path, model_path = folder / f"meta_{step:06d}.json", folder / f"model_{step:06d}.pt"
+    meta = read_meta(meta_path)
+    config = GPTConfig.from_meta(meta["model_config"], str(meta_path))
+    return Loaded(GPT.from_state(config, read_state(model_path), device, str(model_path)), step, meta)
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """A meta file, checked to be an object with a model_config."""
+    try:
+        if path.stat().st_size > MAX_META_BYTES:
+            raise BadAnswer(f"{path}: larger than {MAX_META_BYTES >> 20} MiB, not a meta file")
+        meta = json.loads(path.read_bytes())
+    except OSError as e:
+        raise BadAnswer(f"{path}: cannot be read ({e.strerror})") from None
+    except ValueError as e:
+        raise BadAnswer(f"{path}: not JSON ({e})") from None
+    if not isinstance(meta, dict) or not isinstance(meta.get("model_config"), dict):
+        raise BadAnswer(f"{path}: has no model_config")
+    return meta
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a model file, on the CPU."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as e:
+        raise BadAnswer(f"{path}: cannot be read ({e.strerror or e})") from None
+    except Exception as e:   # torch raises RuntimeError, EOFError, UnpicklingError ... for damaged or hostile files
+        raise BadAnswer(f"{path}: cannot be loaded: truncated, damaged or not tensors ({type(e).__name__})") from None
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor)
+                                              for k, v in state.items()):
+        raise BadAnswer(f"{path}: not a dictionary of tensors")
+    return state
+
+
+def write_files(folder: Path, step: int, model: GPT, meta: dict[str, Any]) -> None:
+    """Write model_ and meta_ of `step` into `folder`; not atomic, see `save`."""
+    state = OrderedDict((key, t.detach().cpu()) for key, t in model.state_dict().items())
+    torch.save(state, folder / f"model_{step:06d}.pt")
+    (folder / f"meta_{step:06d}.json").write_text(json.dumps(meta, indent=2) + "\n")
+
+
+def meta_of(phase: str, config: GPTConfig, sequence_len: int, values: dict[str, Any]) -> dict[str, Any]:
+    """A phase's meta from measured `values`; mid sets the model's sequence_len to its own, sft keeps it."""
+    if phase == "mid":
+        config = replace(config, sequence_len=sequence_len)
+    return {key: values.get(key) for key in META_KEYS[phase]} | {"model_config": asdict(config)}
+
+
+def save(out_dir: Path, step: int, model: GPT, meta: dict[str, Any], *, run_id: str, phase: str,
+         final: bool, extra: dict[str, Any]) -> Path:
+    """Save a step whole or not at all; the folder out_dir/step-NNNNNN."""
+    return save_whole(out_dir, step, lambda folder: write_files(folder, step, model, meta),
+                      run_id=run_id, phase=phase, final=final, extra=extra)

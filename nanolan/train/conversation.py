@@ -1,0 +1,140 @@
+"""Conversations: checked, read from JSONL, rendered to token ids and a mask of what is trained.
+
+A conversation is {"messages": [{"role": "user"|"assistant"|"system", "content": str | parts}]}; parts
+(assistant only) are {"type": "text"|"python"|"python_output", "text": str}.
+"""
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nanolan.errors import BadAnswer
+from nanolan.train.tokenizer import Tokenizer
+
+Conversation = dict[str, Any]
+
+MAX_LINE_BYTES = 1 << 20
+
+# part type -> (token before, token after, is it trained)
+PARTS = {
+    "text": (None, None, 1),
+    "python": ("python_start", "python_end", 1),
+    "python_output": ("output_start", "output_end", 0),
+}
+
+
+def conversation(user: str, assistant: str | list[dict[str, str]]) -> Conversation:
+    """One question and its answer."""
+    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
+
+
+def check(c: Any, where: str) -> Conversation:
+    """`c` if it is a conversation of at least two messages; BadAnswer says which message is wrong."""
+    messages = c.get("messages") if isinstance(c, dict) else None
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise BadAnswer(f"{where}: not a list of messages")
+    system = 1 if messages and messages[0].get("role") == "system" else 0
+    if len(messages) - system < 2:
+        raise BadAnswer(f"{where}: needs a question and an answer, has {len(messages) - system} message(s)")
+    for i, m in enumerate(messages):
+        want = "system" if i < system else ("user", "assistant")[(i - system) % 2]
+        if m.get("role") != want:
+            raise BadAnswer(f"{where}: message {i + 1} has role {m.get('role')!r}, expected {want!r}")
+        _check_content(m.get("content"), want, f"{where}: message {i + 1}")
+    return c
+
+
+def _check_content(content: Any, role: str, where: str) -> None:
+    if isinstance(content, str):
+        return
+    if role != "assistant" or not isinstance(content, list):
+        raise BadAnswer(f"{where}: content is {type(content).__name__}, expected text")
+    for part in content:
+        if not (isinstance(part, dict) and part.get("type") in PARTS and isinstance(part.get("text"), str)):
+            raise BadAnswer(f"{where}: a part of the content is not text, python or python_output")
+
+
+def read_jsonl(path: Path) -> Iterator[Conversation]:
+    """Conversations of a file with one JSON array of messages (text only, from user on) a line.
+
+    Empty lines are passed over; BadAnswer names the first wrong line by its number.
+    """
+    with open(path, "rb") as f:
+        n = 0
+        while line := f.readline(MAX_LINE_BYTES + 1):
+            n += 1
+            where = f"{path}, line {n}"
+            if len(line) > MAX_LINE_BYTES:
+                raise BadAnswer(f"{where}: longer than {MAX_LINE_BYTES >> 20} MiB")
+            if line.strip():
+                yield _from_line(line, where)
+
+
+def _from_line(line: bytes, where: str) -> Conversation:
+    try:
+        messages = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        raise BadAnswer(f"{where}: not JSON ({type(e).__name__}: {e})") from None
+    c = check({"messages": messages}, where)
+    for i, m in enumerate(messages):
+        if m["role"] == "system" or not isinstance(m["content"], str):
+            raise BadAnswer(f"{where}: message {i + 1} is not plain text of user or assistant")
+    return c
+
+
+def render(c: Conversation, tokenizer: Tokenizer, max_tokens: int = 2048) -> tuple[list[int], list[int]]:
+    """A checked conversation as ids and mask (1 = trained), both cut plainly at max_tokens."""
+    ids, mask = [tokenizer.bos], [0]
+
+    def put(tokens: Sequence[int], trained: int) -> None:
+        ids.extend(tokens)
+        mask.extend([trained] * len(tokens))
+
+    for m in _merge_system(c["messages"]):
+        if m["role"] == "user":
+            put([tokenizer.special("user_start"), *tokenizer.encode(m["content"]), tokenizer.special("user_end")], 0)
+            continue
+        put([tokenizer.special("assistant_start")], 0)
+        content = m["content"]
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            before, after, trained = PARTS[part["type"]]
+            put([tokenizer.special(before)] if before else [], trained)
+            put(tokenizer.encode(part["text"]), trained)
+            put([tokenizer.special(after)] if after else [], trained)
+        put([tokenizer.special("assistant_end")], 1)
+    return ids[:max_tokens], mask[:max_tokens]
+
+
+def render_prompt(c: Conversation, tokenizer: Tokenizer, max_tokens: int = 2048) -> list[int]:
+    """Ids up to where the last answer would begin: the last message dropped, assistant_start added."""
+    ids, _ = render({"messages": c["messages"][:-1]}, tokenizer, max_tokens)
+    return [*ids, tokenizer.special("assistant_start")]
+
+
+def _merge_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if messages[0]["role"] != "system":
+        return messages
+    system, user, *rest = messages
+    return [{"role": "user", "content": system["content"] + "\n\n" + user["content"]}, *rest]
+
+
+def calculator_parts(answer: str) -> list[dict[str, str]]:
+    """A GSM8K answer with its <<expression=result>> notes as python and python_output parts."""
+    parts = []
+    for i, piece in enumerate(re.split(r"<<([^>]+)>>", answer)):
+        if i % 2 == 0:
+            parts.append({"type": "text", "text": piece})
+            continue
+        expression, equals, result = piece.rpartition("=")
+        parts.append({"type": "python", "text": expression if equals else piece})
+        parts.append({"type": "python_output", "text": result if equals else ""})
+    return [p for p in parts if p["type"] != "text" or p["text"]]
+
+
+def multiple_choice(question: str, letters: Sequence[str], choices: Sequence[str]) -> str:
+    """The prompt of a multiple choice question; the answer to it is a bare letter."""
+    lines = "".join(f"- {choice}={letter}\n" for letter, choice in zip(letters, choices, strict=True))
+    return f"Multiple Choice question: {question}\n{lines}\nRespond only with the letter of the correct answer."

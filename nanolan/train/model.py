@@ -1,0 +1,239 @@
+"""The nanochat GPT of autumn 2025: rotary positions, QK norm, squared ReLU, untied head, soft-capped logits.
+
+State-dict keys, shapes and dtypes are nanochat's, so its checkpoints load here and ours load there.
+Shapes in comments: B rows, T positions, C channels, V vocabulary, H heads, K key/value heads, D = C/H.
+"""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nanolan.errors import BadAnswer
+
+ROPE_BASE = 10_000
+ROPE_LENGTHS = 10            # the position tables cover this many times sequence_len, a hard cap on T
+SOFTCAP = 15.0
+IGNORE = -1                  # a target that is not trained
+CHUNK_LOGITS = 1 << 28       # logits alive at once: 4,096 positions of a 65,536 vocabulary, 1 GiB in fp32
+COMPILED_PREFIX = "_orig_mod."
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """`model_config` of a meta file."""
+
+    sequence_len: int
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_kv_head: int
+    n_embd: int
+
+    @staticmethod
+    def from_meta(d: Mapping[str, Any], where: str = "meta") -> GPTConfig:
+        """The config in a meta file's `model_config`; BadAnswer if it is not of this architecture."""
+        names = [f.name for f in dataclasses.fields(GPTConfig)]
+        bad = [n for n in names if not (type(d.get(n)) is int and 0 < d[n] < 1 << 24)]
+        if bad or (extra := sorted(set(d) - set(names))):
+            what = f"{bad[0]} is {d.get(bad[0])!r}" if bad else f"has {', '.join(extra)}: a newer architecture"
+            raise BadAnswer(f"{where}: model_config {what}; nanolan reads the d-models of nanochat up to autumn 2025")
+        config = GPTConfig(**{n: d[n] for n in names})
+        if config.n_embd % config.n_head or config.n_head % config.n_kv_head or config.n_embd // config.n_head % 2:
+            raise BadAnswer(f"{where}: model_config does not divide into heads: {config}")
+        return config
+
+    @property
+    def n_params(self) -> int:
+        """Parameters; exact when n_kv_head == n_head (as in every d-model)."""
+        return 2 * self.vocab_size * self.n_embd + 12 * self.n_layer * self.n_embd ** 2
+
+
+def norm(x: Tensor) -> Tensor:
+    """RMS norm over the last dimension, without weights."""
+    return F.rms_norm(x, (x.size(-1),)).to(x.dtype)
+
+
+def rotary_tables(config: GPTConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin, each (1, 10 * sequence_len, 1, D/2), in bf16 on every device as nanochat has them."""
+    D = config.n_embd // config.n_head
+    frequency = ROPE_BASE ** -(torch.arange(0, D, 2, dtype=torch.float32, device=device) / D)
+    angle = torch.outer(torch.arange(ROPE_LENGTHS * config.sequence_len, device=device).float(), frequency)
+    return angle.cos().bfloat16()[None, :, None], angle.sin().bfloat16()[None, :, None]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x (B, T, H, D) turned by position; pairs are (j, j + D/2), the angle's sign is nanochat's."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and normed queries and keys."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.head_dim = config.n_embd // config.n_head
+        self.grouped = config.n_kv_head < config.n_head
+        kv = config.n_kv_head * self.head_dim
+        self.c_q = nn.Linear(config.n_embd, config.n_embd, bias=False)
+        self.c_k = nn.Linear(config.n_embd, kv, bias=False)
+        self.c_v = nn.Linear(config.n_embd, kv, bias=False)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = (c(x).view(B, T, -1, self.head_dim) for c in (self.c_q, self.c_k, self.c_v))
+        q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)                  # (B, H or K, T, D)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.grouped)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    """C -> 4C -> squared ReLU -> C."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.relu(self.c_fc(x)).square())
+
+
+class Block(nn.Module):
+    """One layer: attention, then MLP, each on the normed stream and added to it."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.attn = Attention(config)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attn(norm(x), cos, sin)
+        return x + self.mlp(norm(x))
+
+
+class GPT(nn.Module):
+    """The whole model. Make one with `from_state` or `fresh`; the constructor leaves weights as torch does."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = nn.ModuleDict({
+            # not nn.Embedding(V, C): its random start on the meta device imports all of torch's compiler, 3 s
+            "wte": nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.n_embd), freeze=False),
+            "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+        })
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.chunk_loss = softcapped_loss_sum      # instance attributes, so that they can be compiled alone
+
+    @staticmethod
+    def from_state(config: GPTConfig, state: Mapping[str, Tensor], device: torch.device | str = "cpu",
+                   where: str = "state dict") -> GPT:
+        """A model that owns `state`'s tensors, moved to `device`; BadAnswer names a wrong key or shape."""
+        with torch.device("meta"):
+            model = GPT(config)
+        state = {key.removeprefix(COMPILED_PREFIX): t for key, t in state.items()}
+        check_state(model, state, where)
+        device = torch.device(device)
+        state = {key: t.to(device, stored_dtype(key, device)) for key, t in state.items()}
+        model.load_state_dict(state, assign=True)
+        return model._with_tables(device)
+
+    @staticmethod
+    def fresh(config: GPTConfig, seed: int = 0) -> GPT:
+        """An untrained model on the CPU: linear N(0, min(1, sqrt(out/in))/sqrt(in)), wte N(0, 1), outputs 0."""
+        generator = torch.Generator().manual_seed(seed)
+        model = GPT(config)
+        for key, p in model.named_parameters():
+            rows, cols = p.shape
+            std = 1.0 if "wte" in key else min(1.0, (rows / cols) ** 0.5) / cols ** 0.5
+            std = 0.0 if "lm_head" in key or "c_proj" in key else std
+            nn.init.normal_(p, 0.0, std, generator=generator)
+        return model._with_tables(torch.device("cpu"))
+
+    def _with_tables(self, device: torch.device) -> GPT:
+        cos, sin = rotary_tables(self.config, device)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        return self
+
+    def trunk(self, ids: Tensor) -> Tensor:
+        """ids (B, T) -> normed last hidden state (B, T, C)."""
+        T = ids.size(1)
+        if self.cos.size(1) < T:
+            raise BadAnswer(f"rows of {T} tokens, but the model's position tables end at {self.cos.size(1)}")
+        cos, sin = self.cos[:, :T], self.sin[:, :T]
+        x = norm(self.transformer["wte"](ids))
+        for block in self.transformer["h"]:  # type: ignore[attr-defined]
+            x = block(x, cos, sin)
+        return norm(x)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, T) -> logits (B, T, V) in fp32. All of them: for short prompts, not for training."""
+        return softcap(self.lm_head(self.trunk(ids))).float()
+
+    def loss_sum(self, ids: Tensor, targets: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
+        """Cross entropy in nats, summed over targets (B, T) that are not IGNORE.
+
+        Works through the positions in chunks of at most `chunk_logits` logits, which are computed again in
+        the backward pass: the logits of a whole batch never exist at once. One chunk is not computed twice.
+        """
+        hidden, targets = self.trunk(ids).flatten(0, 1), targets.flatten()
+        size = max(1, chunk_logits // self.config.vocab_size)
+        if len(targets) <= size:
+            return self.chunk_loss(hidden, self.lm_head.weight, targets)
+        from torch.utils.checkpoint import checkpoint  # here: its first use loads much of torch
+
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for h, t in zip(hidden.split(size), targets.split(size), strict=True):
+            total = total + checkpoint(self.chunk_loss, h, self.lm_head.weight, t, use_reentrant=False)
+        return total
+
+    def compile_parts(self) -> None:
+        """Compile the trunk and the loss of a chunk; the module keeps its state-dict keys."""
+        self.trunk = torch.compile(self.trunk, dynamic=False)  # type: ignore[method-assign]
+        self.chunk_loss = torch.compile(self.chunk_loss, dynamic=False)
+
+    def plain_parts(self) -> None:
+        """Back to eager: a short look without gradients is over sooner than its compilation would be."""
+        self.__dict__.pop("trunk", None)
+        self.chunk_loss = softcapped_loss_sum
+
+
+def softcap(logits: Tensor) -> Tensor:
+    """Logits bent into (-15, 15), in the dtype they come in (bf16 under autocast)."""
+    return SOFTCAP * torch.tanh(logits / SOFTCAP)
+
+
+def softcapped_loss_sum(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross entropy of hidden (N, C) against targets (N,)."""
+    logits = softcap(F.linear(hidden, head)).float()
+    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+
+
+def stored_dtype(key: str, device: torch.device) -> torch.dtype:
+    """nanochat keeps the token embedding in bf16 on CUDA; everything else, and all on the CPU, is fp32."""
+    return torch.bfloat16 if device.type == "cuda" and key == "transformer.wte.weight" else torch.float32
+
+
+def check_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """BadAnswer unless `state` has exactly the model's keys, each a float tensor of the right shape."""
+    want = {key: tuple(p.shape) for key, p in model.named_parameters()}
+    if missing := sorted(want.keys() - state.keys()):
+        raise BadAnswer(f"{where}: no {missing[0]} ({len(missing)} of {len(want)} tensors missing)")
+    if extra := sorted(state.keys() - want.keys()):
+        raise BadAnswer(f"{where}: {extra[0]} does not belong to this architecture ({len(extra)} such tensors)")
+    for key, shape in want.items():
+        if tuple(state[key].shape) != shape or not state[key].is_floating_point():
+            raise BadAnswer(f"{where}: {key} is {tuple(state[key].shape)} {state[key].dtype}, expected floats {shape}")

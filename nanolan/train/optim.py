@@ -1,0 +1,117 @@
+"""Muon for the matrices of the blocks, AdamW for embedding and head, over 1..N processes.
+
+Gradients are summed over the ranks (the loss is already divided by the global token count). The matrices
+of one shape are stacked and dealt to the ranks in equal slices; each rank orthogonalises its slice, then
+all gather the updates. Every rank applies the same bits, so the models stay equal.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nanolan.train.model import GPT
+from nanolan.train.world import World
+
+QUINTIC = (3.4445, -4.7750, 2.0315)      # Newton-Schulz coefficients: quick to about 1, not exact
+NS_STEPS = 5
+BETAS = (0.8, 0.95)
+EPS = 1e-10
+WIDTH = 768                              # the AdamW learning rates are meant for this n_embd
+
+
+def orthogonalise(g: Tensor, dtype: torch.dtype) -> Tensor:
+    """The matrices of g (K, r, c) with their singular values brought near 1; computed in `dtype`."""
+    a, b, c = QUINTIC
+    x = g.to(dtype)
+    tall = x.size(-2) > x.size(-1)
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(NS_STEPS):
+        xx = x @ x.mT
+        x = a * x + (b * xx + c * xx @ xx) @ x
+    return x.mT if tall else x
+
+
+@dataclass
+class Muon:
+    """Matrices of one shape; `momentum_buffer` (ceil(K/size), r, c) is this rank's slice of them."""
+
+    params: list[Tensor]
+    lr: float
+    world: World
+    momentum_buffer: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, factor: float, mu: float) -> None:
+        """One update from the gradients, which are used up."""
+        per_rank = -(-len(self.params) // self.world.size)
+        rows, cols = self.params[0].shape
+        grads = self.params[0].new_zeros((per_rank * self.world.size, rows, cols))
+        for i, p in enumerate(self.params):
+            if p.grad is not None:
+                grads[i].copy_(p.grad)
+            p.grad = None
+        self.world.sum_(grads)
+        g = grads[self.world.rank * per_rank:][:per_rank]
+        if self.momentum_buffer is None:
+            self.momentum_buffer = torch.zeros_like(g)
+        self.momentum_buffer.lerp_(g, 1 - mu)
+        # bf16 on tensor cores; CPUs without bf16 units are 11-26 times slower in it
+        u = orthogonalise(g.lerp(self.momentum_buffer, mu), torch.bfloat16 if g.is_cuda else torch.float32)
+        scale = factor * self.lr * max(1.0, rows / cols) ** 0.5
+        for p, update in zip(self.params, self.world.gather(u), strict=False):   # the last slice may be padded
+            p.add_(update.to(p.dtype), alpha=-scale)
+
+
+@dataclass
+class AdamW:
+    """One embedding-like matrix, no weight decay; the moments are fp32 whatever the weight is."""
+
+    param: Tensor
+    lr: float
+    world: World
+    t: int = 0
+    exp_avg: Tensor | None = None
+    exp_avg_sq: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, factor: float, mu: float) -> None:
+        """One update from the gradient, which is used up; `mu` is Muon's and has no meaning here."""
+        grad = torch.zeros_like(self.param) if self.param.grad is None else self.param.grad
+        self.param.grad = None
+        self.world.sum_(grad)
+        g = grad.float()
+        if self.exp_avg is None or self.exp_avg_sq is None:
+            self.exp_avg, self.exp_avg_sq = torch.zeros_like(g), torch.zeros_like(g)
+        self.t += 1
+        self.exp_avg.lerp_(g, 1 - BETAS[0])
+        self.exp_avg_sq.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
+        denominator = (self.exp_avg_sq / (1 - BETAS[1] ** self.t)).sqrt_().add_(EPS)
+        size = factor * self.lr / (1 - BETAS[0] ** self.t)
+        self.param.sub_((self.exp_avg / denominator).mul_(size).to(self.param.dtype))
+
+
+@dataclass
+class Optimizer:
+    """All parts of the model's optimizer."""
+
+    parts: list[Muon | AdamW] = field(default_factory=list)
+
+    def step(self, factor: float, mu: float) -> None:
+        """Update every parameter: learning rates times `factor`, Muon's momentum `mu`; gradients become None."""
+        for part in self.parts:
+            part.step(factor, mu)
+
+
+def make_optimizer(model: GPT, world: World, *, unembedding_lr: float, embedding_lr: float,
+                   matrix_lr: float) -> Optimizer:
+    """A fresh optimizer; the AdamW rates are scaled by (n_embd / 768) ** -0.5."""
+    scale = (model.config.n_embd / WIDTH) ** -0.5
+    shapes: dict[tuple[int, ...], list[Tensor]] = {}
+    for p in model.transformer["h"].parameters():
+        shapes.setdefault(tuple(p.shape), []).append(p)
+    wte, head = model.get_parameter("transformer.wte.weight"), model.lm_head.weight
+    return Optimizer([AdamW(head, unembedding_lr * scale, world), AdamW(wte, embedding_lr * scale, world),
+                      *(Muon(shapes[s], matrix_lr, world) for s in sorted(shapes))])

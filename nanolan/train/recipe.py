@@ -1,0 +1,128 @@
+"""The recipe of each phase, as data: batch, learning rates, schedules. It never depends on the GPU.
+
+What depends on the GPU is the micro-batch alone (`micro_batch`); accumulation makes up the rest.
+"""
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nanolan.errors import UsageProblem
+from nanolan.train.model import GPTConfig
+
+MAX_ROWS = 32                    # more rows a micro-batch no longer fill a GPU better
+CPU_POSITIONS = 8192             # positions of a micro-batch on the CPU: bounds its memory
+USABLE = 0.9                     # of the GPU's memory: the rest is fragments, other processes, nccl
+
+# Memory of a CUDA rank. Per parameter: fp32 weight, gradient and at most two fp32 moments. Fixed: chunk
+# of logits with its gradient, stacked Muon update, context. Per row: activations of d20 at T=2048,
+# (75.4 GiB at 32 rows, less logits and weights) / 32 = 1.25, with a quarter on top.
+BYTES_PER_PARAM = 16
+FIXED_GIB = 7.0
+D20_ROW_GIB = 1.6
+D20_ROW = 20 * 1280 * 2048       # layers x channels x positions
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a phase trains. Exactly one of tokens_per_step and examples_per_step counts."""
+
+    sequence_len: int = 2048
+    tokens_per_step: int | None = None       # positions, all processes and accumulation together
+    examples_per_step: int | None = None     # conversations' worth of rows
+    train_all_tokens: bool = False           # False: only what the assistant says
+    unembedding_lr: float = 0.004
+    embedding_lr: float = 0.2
+    matrix_lr: float = 0.02
+    init_lr_frac: float = 1.0
+    decay_from: float = 0.0                  # progress at which the linear decay to 0 begins
+    momentum_from: float = 0.95              # Muon's, rising to 0.95 over momentum_steps
+    momentum_steps: int = 0
+    max_steps: int | None = None             # None: one epoch; more than an epoch goes round again
+    val_rows: int = 256                      # rows of the validation slice at the end at most, 0: none
+    seed: int = 42
+
+
+# mid: half a million tokens a step, all tokens trained, constant then decaying over the last fifth.
+# sft: nanochat updates on 32 conversations at a time. Packed into rows, 32 conversations are 32 times the
+# mean number of rows a conversation takes in this very data (about 8 rows of 2,048): the number of
+# updates, conversations / 32, and so the meaning of the learning rates stay as they were.
+RECIPES = {
+    "mid": Recipe(tokens_per_step=524_288, train_all_tokens=True, decay_from=0.8,
+                  momentum_from=0.85, momentum_steps=300),
+    "sft": Recipe(examples_per_step=32, init_lr_frac=0.02),
+}
+
+
+def recipe_for(phase: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The phase's recipe with overrides; UsageProblem for an unknown phase, name or a wrong type."""
+    if phase not in RECIPES:
+        raise UsageProblem(f"no recipe for phase {phase!r}; there is {', '.join(RECIPES)}")
+    changes = {name: _checked(name, value) for name, value in (overrides or {}).items()}
+    for one, other in (("tokens_per_step", "examples_per_step"), ("examples_per_step", "tokens_per_step")):
+        if changes.get(one):
+            changes.setdefault(other, None)
+    recipe = dataclasses.replace(RECIPES[phase], **changes)
+    if bool(recipe.tokens_per_step) == bool(recipe.examples_per_step):
+        raise UsageProblem("recipe: one of tokens_per_step and examples_per_step is needed, not both")
+    return recipe
+
+
+def _checked(name: str, value: Any) -> Any:
+    kinds = {f.name: str(f.type) for f in dataclasses.fields(Recipe)}
+    if name not in kinds:
+        near = difflib.get_close_matches(name, kinds, 1)
+        raise UsageProblem(f"recipe has no {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+    kind = kinds[name]
+    good = (value is None and "None" in kind) or (
+        type(value) is bool if kind == "bool" else
+        type(value) in (int, float) and value >= 0 if kind == "float" else
+        type(value) is int and (value > 0 or name in ("momentum_steps", "val_rows", "seed") and value == 0))
+    if not good:
+        raise UsageProblem(f"recipe: {name} is {value!r}, expected {kind}, not negative")
+    return value
+
+
+def rows_per_step(recipe: Recipe, n_rows: int, n_conversations: int) -> int:
+    """Rows of one optimizer step, over all processes; at least 1."""
+    if recipe.examples_per_step:
+        return max(1, round(recipe.examples_per_step * n_rows / n_conversations))
+    return max(1, (recipe.tokens_per_step or 0) // recipe.sequence_len)
+
+
+def steps_of(recipe: Recipe, n_rows: int, per_step: int) -> int:
+    """Optimizer steps: max_steps, else one epoch of whole steps (a leftover is not trained), at least 1."""
+    return recipe.max_steps or max(1, n_rows // per_step)
+
+
+def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
+    """Factor on every learning rate at `step` of `steps`: init_lr_frac, then linear to 0 from decay_from on."""
+    progress = step / steps
+    return recipe.init_lr_frac * min(1.0, (1 - progress) / (1 - recipe.decay_from))
+
+
+def momentum(recipe: Recipe, step: int) -> float:
+    """Muon's momentum at `step`."""
+    done = min(1.0, step / recipe.momentum_steps) if recipe.momentum_steps else 1.0
+    return (1 - done) * recipe.momentum_from + done * 0.95
+
+
+def micro_batch(config: GPTConfig, sequence_len: int, gpu_gib: float | None) -> int:
+    """Rows of a micro-batch that fit a GPU of `gpu_gib` (None: the CPU), a power of two up to 32.
+
+    UsageProblem if not even one row fits.
+    """
+    if gpu_gib is None:
+        fits = max(1.0, CPU_POSITIONS / sequence_len)
+    else:
+        row_gib = D20_ROW_GIB * config.n_layer * config.n_embd * sequence_len / D20_ROW
+        fixed_gib = FIXED_GIB + BYTES_PER_PARAM * config.n_params / 2 ** 30
+        fits = (USABLE * gpu_gib - fixed_gib) / row_gib
+        if fits < 1:
+            need_gib = (fixed_gib + row_gib) / USABLE
+            raise UsageProblem(f"a model of {config.n_params / 1e6:.0f}M parameters at {sequence_len} tokens a row "
+                               f"needs {need_gib:.0f} GiB of GPU memory, this one has {gpu_gib:.0f}")
+    return min(MAX_ROWS, 1 << (int(fits).bit_length() - 1))

@@ -1,0 +1,118 @@
+"""What a run says of itself: progress lines, metrics.jsonl, the heartbeat file, and wandb if wanted.
+
+Files come first; wandb is a second sink that can never stop or hold up a run. Only rank 0 reports.
+"""
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nanolan.train.job import Job
+
+WANDB_INIT_S = 30.0
+WANDB_FINISH_S = 30.0
+
+
+class Report:
+    """Rank 0's reporter; on other ranks (`speaks` false) every call does nothing."""
+
+    def __init__(self, job: Job, speaks: bool = True) -> None:
+        self.job, self.speaks = job, speaks
+        self.steps = 0
+        self.losses: list[float] = []
+        self._wandb: Any = None
+        if speaks:
+            for path in (job.metrics, job.heartbeat):
+                path.parent.mkdir(parents=True, exist_ok=True)
+
+    def say(self, line: str) -> None:
+        """A line on stdout."""
+        if self.speaks:
+            print(line, flush=True)
+
+    def beat(self, stage: str, step: int = 0) -> None:
+        """Replace the heartbeat file; stage is load, compile, train or save."""
+        if not self.speaks:
+            return
+        row = {"phase": self.job.phase, "step": step, "steps": self.steps, "stage": stage, "t": time.time()}
+        temp = self.job.heartbeat.with_name(self.job.heartbeat.name + ".tmp")
+        temp.write_text(json.dumps(row) + "\n")
+        temp.replace(self.job.heartbeat)
+
+    def step(self, step: int, loss: float, lr: float, tokens: int, dt_s: float) -> None:
+        """One optimizer step is done: `step` of `steps`, `tokens` positions in `dt_s` seconds, all ranks together."""
+        self.losses.append(loss)
+        if not self.speaks:
+            return
+        left_s = (self.steps - step) * dt_s
+        self.say(f"{self.job.phase} step {step}/{self.steps} | loss {loss:.4f} | lr {lr:.3g} | "
+                 f"{tokens / dt_s:,.0f} tok/s | {dt_s * 1000:,.0f} ms | {left_s / 60:.1f} min left")
+        self.row({"step": step, "loss": loss, "lr": lr, "tok_per_s": round(tokens / dt_s, 1), "dt_s": round(dt_s, 4)})
+        self.beat("train", step)
+
+    def row(self, values: dict[str, Any]) -> None:
+        """Append a row to metrics.jsonl and hand it to wandb."""
+        if not self.speaks:
+            return
+        row = {"phase": self.job.phase, "steps": self.steps, **values, "t": time.time()}
+        with open(self.job.metrics, "a") as f:
+            f.write(json.dumps(row) + "\n")
+        if self._wandb is not None:
+            try:
+                self._wandb.log({k: v for k, v in values.items() if k != "step"}, step=values.get("step"))
+            except Exception as e:   # whatever it is, training goes on
+                self._drop_wandb(e)
+
+    def loss_span(self) -> dict[str, float | None]:
+        """loss_start and loss_end: means over the first and the last tenth of the steps."""
+        n = max(1, len(self.losses) // 10)
+        first, last = self.losses[:n], self.losses[-n:]
+        return {"loss_start": sum(first) / n if first else None, "loss_end": sum(last) / n if last else None}
+
+    def open_wandb(self, config: dict[str, Any]) -> None:
+        """Start wandb if the job names it and its key is there; gives up after 30 s."""
+        wanted = self.job.wandb
+        if not (self.speaks and wanted and os.environ.get("WANDB_API_KEY")):
+            return
+
+        def start() -> None:
+            import wandb
+            settings = wandb.Settings(init_timeout=WANDB_INIT_S - 5, console="off", quiet=True)
+            self._wandb = wandb.init(project=wanted.get("project"), name=wanted.get("name"), group=wanted.get("group"),
+                                     dir=str(self.job.metrics.parent), config=config, settings=settings)
+
+        if (problem := within(start, WANDB_INIT_S)) is not None:
+            self._drop_wandb(problem)
+
+    def close(self) -> None:
+        """Let wandb send what it holds, for 30 s at most."""
+        if self._wandb is not None and (problem := within(self._wandb.finish, WANDB_FINISH_S)) is not None:
+            self._drop_wandb(problem)
+
+    def _drop_wandb(self, problem: BaseException) -> None:
+        self._wandb = None
+        why = " ".join(str(problem).split())[:200]
+        print(f"warning: going on without wandb ({type(problem).__name__}: {why})", file=sys.stderr, flush=True)
+
+
+def within(act: Callable[[], object], limit_s: float) -> BaseException | None:
+    """Run `act` in a thread of its own; what it raised, or TimeoutError if it is not done after `limit_s`."""
+    problems: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as e:   # handed to the caller, whatever it is
+            problems.append(e)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        return TimeoutError(f"no answer within {limit_s:.0f} s")
+    return problems[0] if problems else None

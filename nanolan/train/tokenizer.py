@@ -1,0 +1,125 @@
+"""The tokenizer in nanochat's files: tokenizer.pkl (a pickled tiktoken.Encoding) and token_bytes.pt.
+
+A pickle is a program. This reader admits one name, tiktoken.core.Encoding, and runs none of its code:
+it takes the pickled state, checks it, and builds the Encoding itself.
+"""
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+import torch
+
+from nanolan.errors import BadAnswer
+
+MAX_PICKLE_BYTES = 32 << 20      # a vocabulary of 65,536 takes about 1 MiB
+
+# At the very end of the vocabulary, in this order.
+SPECIAL_TOKENS = (
+    "<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
+    "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>",
+)
+
+
+class Tokenizer:
+    """Text to ids. Special strings inside text are ordinary text; specials are only made by `special`."""
+
+    def __init__(self, encoding: tiktoken.Encoding) -> None:
+        self._encoding = encoding
+        self._special = {name: encoding._special_tokens[name] for name in SPECIAL_TOKENS}
+        self.vocab_size = encoding.n_vocab
+        self.bos = self._special["<|bos|>"]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text."""
+        return self._encoding.encode_ordinary(text)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids, specials spelled out, invalid UTF-8 replaced."""
+        return self._encoding.decode(ids)
+
+    def special(self, name: str) -> int:
+        """The id of a special token by its short name, e.g. "user_start"."""
+        return self._special[f"<|{name}|>"]
+
+    def token_bytes(self) -> torch.Tensor:
+        """int32 (V,): raw bytes of each token, 0 for specials."""
+        ranks = self._encoding._mergeable_ranks
+        sizes = torch.zeros(self.vocab_size, dtype=torch.int32)
+        sizes[list(ranks.values())] = torch.tensor([len(b) for b in ranks], dtype=torch.int32)
+        return sizes
+
+
+class _PickledEncoding:
+    """Stands in for tiktoken.Encoding while unpickling: keeps the state, does nothing with it."""
+
+    state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _OneClassUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) != ("tiktoken.core", "Encoding"):
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}"[:200])
+        return _PickledEncoding
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it asks for an outside object")
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer in `folder`/tokenizer.pkl; BadAnswer if it is anything but nanochat's kind of pickle."""
+    path = folder / "tokenizer.pkl"
+    try:
+        if path.stat().st_size > MAX_PICKLE_BYTES:
+            raise BadAnswer(f"{path}: larger than {MAX_PICKLE_BYTES >> 20} MiB, not a tokenizer")
+        data = path.read_bytes()
+    except OSError as e:
+        raise BadAnswer(f"{path}: cannot be read ({e.strerror})") from None
+    try:
+        pickled = _OneClassUnpickler(io.BytesIO(data)).load()
+    except Exception as e:   # a hostile pickle can raise anything
+        raise BadAnswer(f"{path}: refused, not a plain tiktoken encoding ({type(e).__name__}: {e})") from None
+    if not isinstance(pickled, _PickledEncoding):
+        raise BadAnswer(f"{path}: holds a {type(pickled).__name__}, not a tiktoken encoding")
+    return Tokenizer(_encoding(pickled.state, path))
+
+
+def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
+    """int32 (V,) bytes per token: token_bytes.pt if it is there, else counted from the vocabulary."""
+    path = folder / "token_bytes.pt"
+    if not path.exists():
+        return tokenizer.token_bytes()
+    try:
+        sizes = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:   # torch raises many kinds for a damaged or hostile file
+        raise BadAnswer(f"{path}: cannot be loaded ({type(e).__name__})") from None
+    if not isinstance(sizes, torch.Tensor) or sizes.shape != (tokenizer.vocab_size,) or sizes.is_floating_point():
+        raise BadAnswer(f"{path}: does not fit a vocabulary of {tokenizer.vocab_size}")
+    return sizes.to(torch.int32)
+
+
+def _encoding(state: Any, path: Path) -> tiktoken.Encoding:
+    try:
+        name, pat, ranks, specials = (state[k] for k in ("name", "pat_str", "mergeable_ranks", "special_tokens"))
+        good = (isinstance(name, str) and isinstance(pat, str)
+                and all(type(k) is bytes and type(v) is int for k, v in ranks.items())
+                and all(type(k) is str and type(v) is int for k, v in specials.items()))
+        ids = sorted([*ranks.values(), *specials.values()])
+    except (TypeError, KeyError, AttributeError):
+        good = False
+    if not good:
+        raise BadAnswer(f"{path}: not the state of a tiktoken encoding")
+    if ids != list(range(len(ids))):
+        raise BadAnswer(f"{path}: token ids have gaps or doubles")
+    if missing := [s for s in SPECIAL_TOKENS if s not in specials]:
+        raise BadAnswer(f"{path}: no special token {missing[0]}")
+    try:
+        return tiktoken.Encoding(name=name, pat_str=pat, mergeable_ranks=ranks, special_tokens=specials)
+    except Exception as e:   # a Rust panic or ValueError for a bad pattern or vocabulary
+        raise BadAnswer(f"{path}: tiktoken refuses it ({type(e).__name__}: {e})") from None

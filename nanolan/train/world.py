@@ -1,0 +1,79 @@
+"""The processes of a run: rank, size, device, and the few sums they exchange.
+
+One process needs no process group. Numbers on the host always travel over gloo, tensors over the
+device's backend (nccl or gloo); only all_reduce(SUM) and all_gather are used, which both have.
+"""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from nanolan.errors import UsageProblem
+
+TIMEOUT = timedelta(minutes=20)      # a rank may compile or read data this much longer than another
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """True on the one rank that writes and prints."""
+        return self.rank == 0
+
+    def totals(self, *values: float) -> list[float]:
+        """Each value summed over all ranks, in float64; every rank gets the same bits."""
+        t = torch.tensor(values, dtype=torch.float64)
+        if self.size > 1:
+            dist.all_reduce(t)
+        return t.tolist()
+
+    def sum_(self, tensor: torch.Tensor) -> None:
+        """Sum a tensor over all ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+
+    def gather(self, part: torch.Tensor) -> torch.Tensor:
+        """Parts of equal shape from all ranks, in rank order, joined along dimension 0."""
+        if self.size == 1:
+            return part
+        parts = [torch.empty_like(part) for _ in range(self.size)]
+        dist.all_gather(parts, part.contiguous())
+        return torch.cat(parts)
+
+    def meet(self) -> None:
+        """Wait until every rank is here."""
+        self.totals(0)
+
+    def close(self) -> None:
+        """Leave the process group; no exchange is possible afterwards."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join_world(device: str) -> World:
+    """This process's World from torchrun's environment (none: a world of one).
+
+    UsageProblem when "cuda" is asked for and this rank has no CUDA device: never the CPU instead.
+    """
+    rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    if device == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if local >= found:
+            raise UsageProblem(f'the job asks for device "cuda", rank {rank} needs CUDA device {local}, '
+                               f"but torch {torch.__version__} finds {found}")
+        torch.cuda.set_device(local)
+        torch.set_float32_matmul_precision("high")
+    here = torch.device("cuda", local) if device == "cuda" else torch.device("cpu")
+    if size > 1:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+    return World(rank, size, here)

@@ -1,0 +1,115 @@
+"""Muon and AdamW: nanochat's two recorded steps, and the formulas by themselves."""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanolan.train.checkpoint import load, read_state
+from nanolan.train.model import GPT, GPTConfig
+from nanolan.train.optim import AdamW, Muon, make_optimizer, orthogonalise
+from nanolan.train.world import World
+
+ALONE = World(0, 1, torch.device("cpu"))
+RATES = {"unembedding_lr": 0.004, "embedding_lr": 0.2, "matrix_lr": 0.02}
+
+
+def test_two_steps_agree_with_nanochats_record(fixtures: Path) -> None:
+    trace = json.loads((fixtures / "tiny" / "two_steps.json").read_text())
+    want, batches = read_state(fixtures / "tiny" / "after_2_steps.pt"), torch.tensor(trace["tokens"])
+    model = load(fixtures / "tiny" / "base_checkpoints" / "d2").model
+    before = {key: t.clone() for key, t in model.state_dict().items()}
+    optimizer, losses = make_optimizer(model, ALONE, **RATES), []
+    for i in (0, 1, 0):
+        loss = model.loss_sum(batches[i][:, :-1], batches[i][:, 1:]) / batches[i][:, 1:].numel()
+        losses.append(loss.item())
+        if len(losses) < 3:
+            loss.backward()
+            optimizer.step(1.0, 0.95)
+    assert losses == pytest.approx(trace["losses_step0_step1_then_step0_batch_again"], rel=1e-4)
+    for key, t in model.state_dict().items():
+        error = (t - want[key]).norm() / (want[key] - before[key]).norm()     # of the way that was gone
+        assert error < 0.03, key
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 32, 8), (2, 8, 32)])
+def test_orthogonalising_brings_singular_values_near_one(shape: tuple[int, ...]) -> None:
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(g, torch.float32))
+    assert values.max() < 1.3
+    assert values.median() > 0.6
+
+
+def test_orthogonalising_zeros_gives_zeros() -> None:
+    assert not orthogonalise(torch.zeros(1, 4, 4), torch.float32).any()
+
+
+def test_muon_steps_by_rate_times_root_of_the_aspect() -> None:
+    p = torch.zeros(32, 8)
+    p.grad = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+    want = -0.02 * 0.5 * 2 * orthogonalise(p.grad[None], torch.float32)[0]
+    Muon([p], 0.02, ALONE).step(0.5, 0.95)
+    torch.testing.assert_close(p, want, rtol=1e-3, atol=1e-5)      # the first step is the gradient's direction
+    assert p.grad is None
+
+
+def test_adamw_agrees_with_torch() -> None:
+    ours, theirs = torch.ones(6, 4), torch.nn.Parameter(torch.ones(6, 4))
+    torchs = torch.optim.AdamW([theirs], lr=0.1, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0)
+    adamw = AdamW(ours, 0.2, ALONE)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        ours.grad = torch.randn(6, 4, generator=generator)
+        theirs.grad = ours.grad.clone()
+        adamw.step(0.5, 0.95)
+        torchs.step()
+    torch.testing.assert_close(ours, theirs.detach())
+
+
+def test_a_bf16_embedding_has_fp32_moments() -> None:
+    p = torch.ones(6, 4, dtype=torch.bfloat16)
+    p.grad = torch.ones_like(p)
+    adamw = AdamW(p, 0.1, ALONE)
+    adamw.step(1.0, 0.95)
+    assert p.dtype == torch.bfloat16
+    assert adamw.exp_avg_sq is not None
+    assert adamw.exp_avg_sq.dtype == torch.float32
+    assert p[0, 0].item() == pytest.approx(0.9, abs=0.004)
+
+
+@dataclass(frozen=True)
+class Stage(World):
+    """One of several ranks whose partners' tensors are given instead of sent."""
+
+    others: tuple[torch.Tensor, ...] = ()
+
+    def sum_(self, tensor: torch.Tensor) -> None:
+        """Nothing to add: the gradients are already sums."""
+
+    def gather(self, part: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part, *self.others]) if self.rank == 0 else torch.cat([*self.others, part])
+
+
+def test_each_rank_keeps_the_momentum_of_its_own_matrices_only() -> None:
+    params = [torch.zeros(8, 8) for _ in range(3)]
+    for p in params:
+        p.grad = torch.randn(8, 8)
+    muon = Muon(params, 0.02, Stage(0, 2, torch.device("cpu"), (torch.zeros(2, 8, 8),)))
+    muon.step(1.0, 0.95)
+    assert muon.momentum_buffer is not None
+    assert muon.momentum_buffer.shape == (2, 8, 8)
+    assert params[0].any()
+    assert params[1].any()
+    assert not params[2].any()      # the other rank's
+
+
+def test_every_parameter_is_updated_by_exactly_one_part() -> None:
+    model = GPT.fresh(GPTConfig(16, 64, 2, 4, 2, 32))
+    parts = make_optimizer(model, ALONE, **RATES).parts
+    mine = [p for part in parts for p in (part.params if isinstance(part, Muon) else [part.param])]
+    assert sorted(map(id, mine)) == sorted(map(id, model.parameters()))
+    adam = [part for part in parts if isinstance(part, AdamW)]
+    assert [part.lr for part in adam] == pytest.approx([0.004 * (32 / 768) ** -0.5, 0.2 * (32 / 768) ** -0.5])

@@ -1,0 +1,105 @@
+"""Reports: metrics first, a heartbeat that is never half, and a wandb that cannot hurt."""
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nanolan.train.job import Job, read_job
+from nanolan.train.report import Report, within
+
+from .tiny_world import write_job
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return read_job(write_job(tmp_path, tmp_path / "run", wandb={"project": "p", "name": "n", "group": "g"}))
+
+
+def test_a_step_writes_a_line_a_row_and_a_heartbeat(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(job)
+    report.steps = 10
+    report.step(3, 2.5, 0.02, 1000, 0.5)
+    line = capsys.readouterr().out
+    assert "mid step 3/10 | loss 2.5000 | lr 0.02 | 2,000 tok/s" in line
+    row, beat = json.loads(job.metrics.read_text()), json.loads(job.heartbeat.read_text())
+    assert {k: row[k] for k in ("phase", "step", "steps", "loss", "lr", "tok_per_s", "dt_s")} == {
+        "phase": "mid", "step": 3, "steps": 10, "loss": 2.5, "lr": 0.02, "tok_per_s": 2000, "dt_s": 0.5}
+    assert {k: beat[k] for k in ("phase", "step", "steps", "stage")} == {
+        "phase": "mid", "step": 3, "steps": 10, "stage": "train"}
+    assert abs(beat["t"] - time.time()) < 60
+    assert abs(row["t"] - time.time()) < 60
+
+
+def test_metrics_are_appended(job: Job) -> None:
+    for _ in range(2):
+        Report(job).step(1, 1.0, 0.1, 1, 1.0)
+    assert len(job.metrics.read_text().splitlines()) == 2
+
+
+def test_a_reader_never_sees_half_a_heartbeat(job: Job) -> None:
+    report, stop, seen = Report(job), threading.Event(), []
+    report.beat("load")
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.append(json.loads(job.heartbeat.read_text())["stage"])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for step in range(300):
+        report.beat("train", step)
+    stop.set()
+    reader.join()
+    assert set(seen) <= {"load", "train"}
+    assert seen
+
+
+def test_other_ranks_say_and_write_nothing(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(job, speaks=False)
+    report.step(1, 1.0, 0.1, 1, 1.0)
+    report.say("hello")
+    report.beat("load")
+    report.open_wandb({})
+    assert capsys.readouterr().out == ""
+    assert not job.metrics.exists()
+    assert not job.heartbeat.exists()
+
+
+def test_loss_start_and_end_are_means_of_a_tenth(job: Job) -> None:
+    report = Report(job, speaks=False)
+    assert report.loss_span() == {"loss_start": None, "loss_end": None}
+    for loss in range(20):
+        report.step(loss + 1, float(loss), 0.1, 1, 1.0)
+    assert report.loss_span() == {"loss_start": 0.5, "loss_end": 18.5}
+
+
+def test_wandb_is_not_touched_without_its_key(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)     # importing it would raise
+    Report(job).open_wandb({})
+
+
+def test_a_wandb_that_fails_is_a_warning(
+        job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    report = Report(job)
+    report.open_wandb({})
+    report.step(1, 1.0, 0.1, 1, 1.0)
+    report.close()
+    assert "warning: going on without wandb" in capsys.readouterr().err
+
+
+def test_what_hangs_is_left_behind_in_time() -> None:
+    t0 = time.monotonic()
+    problem = within(lambda: time.sleep(30), 0.2)
+    assert isinstance(problem, TimeoutError)
+    assert time.monotonic() - t0 < 5
+
+
+def test_what_ends_in_time_has_no_problem() -> None:
+    assert within(lambda: None, 5) is None
