@@ -19,4 +19,5 @@ if __name__ == "__main__":
     except Exception as e:
         traceback.print_exc(file=sys.stdout)
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, str(state / "rescue.py"), "fail", f"the box program failed: {type(e).__name__}: {e}"])
+        why = f"the box program failed: {type(e).__name__}: {e}"
+        os.execv(sys.executable, [sys.executable, str(state / "rescue.py"), "fail", why])  # noqa: S606

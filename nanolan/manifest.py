@@ -90,6 +90,12 @@ def hash_file(path: Path) -> FileEntry:
     return FileEntry(path.name, size, sha256.hexdigest(), git.hexdigest())
 
 
+def hash_bytes(name: str, data: bytes) -> FileEntry:
+    """The same of bytes in memory."""
+    git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
+    return FileEntry(name, len(data), hashlib.sha256(data).hexdigest(), git.hexdigest())
+
+
 def save_whole(out_dir: Path, step: int, write: Callable[[Path], None], *, run_id: str, phase: str,
                final: bool = True, extra: dict[str, Any] | None = None) -> Path:
     """Call `write(folder)` to write the files of `step`; return out_dir/step-NNNNNN, whole and durable."""

@@ -168,7 +168,8 @@ def check_money(limit_cents: int, expected_cents: int | None) -> Check:
 def wallet_hint(expected_cents: int | None) -> Check:
     """The API does not show the wallet; say what must be in it."""
     need = max(WALLET_CENTS, expected_cents or 0)
-    return Check("wallet", None, f"Shadeform does not show it; it must hold about {dollars(need)} (to rent: {dollars(WALLET_CENTS)})")
+    return Check("wallet", None,
+                 f"Shadeform does not show it; it must hold about {dollars(need)} (to rent: {dollars(WALLET_CENTS)})")
 
 
 def check_outputs(instances: list[Instance], out_tags: list[str]) -> Check:

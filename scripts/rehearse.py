@@ -29,18 +29,22 @@ POLL_S = 0.3
 GIVE_UP_S = 900.0
 
 
-@click.command(cls=Words, context_settings={"ignore_unknown_options": False})
+@click.command(cls=Words)
 @setting_options()
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
 @click.option("-v", "--verbose", is_flag=True, help="every line of the box's log")
-def rehearse(verbose: bool, keep_old: bool, **flags: Any) -> int:
+@click.option("--fault", help="what goes wrong in the cloud, such as gpu-count-wrong:7 (just sim --list-faults)")
+def rehearse(verbose: bool, keep_old: bool, fault: str | None, **flags: Any) -> int:
     """Rehearse a run with nothing rented. Options are those of launch."""
+    from nanolan.sim.shadeform_instance import Delays
     from nanolan.sim.world import World
     started = time.monotonic()
     words = [f"--{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None] + ["--keep-old"] * keep_old
     folder = new_folder()
     click.echo(f"Rehearsal in {folder.relative_to(ROOT)}: a local Shadeform and a local Hub, nothing is rented.\n")
-    with World(folder, tag=flags.get("model_tag") or "d20", cache=HOME / "cache", delays=delays()) as world:
+    with World(folder, tag=flags.get("model_tag") or "d20", cache=HOME / "cache", delays=Delays()) as world:
+        if fault:
+            world.switch(fault)
         launched = subprocess.run([sys.executable, str(ROOT / "scripts/launch.py"), "--yes", *words], env=world.env(), cwd=ROOT)
         if launched.returncode:
             click.echo("\nThe launch failed; nothing was running, nothing was rented.", err=True)
@@ -57,11 +61,6 @@ def new_folder() -> Path:
     folder = HOME / time.strftime("run-%Y%m%d-%H%M%S")
     folder.mkdir()
     return folder
-
-
-def delays() -> Any:
-    from nanolan.sim.shadeform_instance import Delays
-    return Delays()
 
 
 def follow(world: World, started: float, verbose: bool) -> RunView | None:

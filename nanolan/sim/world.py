@@ -15,9 +15,11 @@ from types import TracebackType
 from typing import Any
 
 from nanolan.config import ROOT, is_loopback
+from nanolan.errors import UsageProblem
 from nanolan.sim.hub import HubServer
 from nanolan.sim.seed import seed
 from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform_faults import SWITCHES
 
 REPO = "me/lanbot-checkpoints"
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TERM|TMPDIR|COLUMNS|(PIP|UV|SSL)_?\w*|REQUESTS_CA_BUNDLE")
@@ -45,6 +47,13 @@ class World:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._servers.close()
+
+    def switch(self, fault: str) -> None:
+        """Turn on one of the cloud's faults: "delete-ignored:2", "gpu-count-wrong:7"; UsageProblem for an unknown one."""
+        name, _, value = fault.replace("-", "_").partition(":")
+        if name not in SWITCHES or value and not re.fullmatch(r"\d+(\.\d+)?", value):
+            raise UsageProblem(f"no fault {fault[:40]!r}; see: just sim --list-faults")
+        self.cloud.switch(name, float(value) if "." in value else int(value) if value else True)
 
     def env(self) -> dict[str, str]:
         """The whole environment of a command in this world; both addresses are loopback, or it raises."""

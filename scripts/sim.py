@@ -1,0 +1,43 @@
+"""A local Shadeform and a local Hub to play with, until Ctrl-C. Prints the environment to export.
+
+    just sim                    then, in another terminal: export what it prints, and  just launch phase=sft --yes
+    just sim gpu-count-wrong:7  with a fault: see --list-faults
+"""
+from __future__ import annotations
+
+import shlex
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from nanolan.cli import Words, run
+
+
+@click.command(cls=Words)
+@click.argument("faults", nargs=-1, metavar="[FAULT[:VALUE]]...")
+@click.option("--list-faults", is_flag=True, help="the faults that instances can have")
+@click.option("--folder", type=click.Path(path_type=Path), help="where everything lies  [a temporary folder]")
+def sim(faults: tuple[str, ...], list_faults: bool, folder: Path | None) -> int:
+    """Start both servers; every box is a set of real processes in the folder."""
+    from nanolan.sim.shadeform_faults import SWITCHES
+    from nanolan.sim.world import World
+    if list_faults:
+        for name, meaning in SWITCHES.items():
+            click.echo(f"{name.replace('_', '-'):<24} {meaning}")
+        return 0
+    root = folder or Path(tempfile.mkdtemp(prefix="nanolan-sim-"))
+    with World(root) as world:
+        for fault in faults:
+            world.switch(fault)
+        for key, value in world.env().items():
+            if key.startswith(("SHADEFORM", "HF_", "NANOLAN", "NO_PROXY")):
+                click.echo(f"export {key}={shlex.quote(value)}")
+        click.echo(f"\nBoth run until Ctrl-C; everything lies in {root}", err=True)
+        while True:
+            time.sleep(3600)
+
+
+if __name__ == "__main__":
+    run(sim)
