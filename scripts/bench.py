@@ -1,0 +1,157 @@
+"""What is fast and what is not: each figure beside a baseline measured in the same run. Nothing is asserted.
+
+    just bench                  everything (about 3 minutes)
+    just bench help status      only these
+"""
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from nanolan.cli import Words, run
+from nanolan.config import ROOT
+
+TEN_LINES = """
+import click
+@click.command()
+@click.option("--phase", default="sft", help="what to train")
+@click.option("--gpu", default="B200", help="which GPU")
+@click.option("--num-gpus", default=8, help="how many")
+def launch(phase, gpu, num_gpus):
+    '''A click program of ten lines.'''
+    print(phase, gpu, num_gpus)
+launch()
+"""
+LATENCY_S = 0.4
+MEGABYTES = 300
+
+
+@click.command(cls=Words)
+@click.argument("names", nargs=-1)
+def bench(names: tuple[str, ...]) -> int:
+    """Print figures as ratios against a baseline of the same run."""
+    unknown = set(names) - set(BENCHES)
+    if unknown:
+        raise click.UsageError(f"no bench called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+    for name in names or BENCHES:
+        click.echo(f"{name:<9} {BENCHES[name]()}")
+    return 0
+
+
+def seconds(command: list[str], env: dict[str, str] | None = None, cwd: Path = ROOT, times: int = 1) -> float:
+    """The median wall time of a command that must succeed."""
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        subprocess.run(command, env=env, cwd=cwd, check=True, capture_output=True)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def help_ratio() -> str:
+    with tempfile.TemporaryDirectory() as temp:
+        base = Path(temp) / "ten.py"
+        base.write_text(TEN_LINES)
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+        ours, theirs = ([sys.executable, str(p), "--help"] for p in (ROOT / "scripts/launch.py", base))
+        for command in (ours, theirs):
+            seconds(command, env)
+        pairs = [(seconds(ours, env), seconds(theirs, env)) for _ in range(9)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    return f"launch --help {ratio:.2f} x a click program of ten lines ({pairs[0][0] * 1000:.0f} ms; goal 1.5 x)"
+
+
+def first_dry_run() -> str:
+    with tempfile.TemporaryDirectory() as temp:
+        clone = Path(temp) / "nanolan"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("SHADEFORM", "HF_", "VIRTUAL_ENV"))}
+        env |= {"NANOLAN_ENV_FILE": os.devnull, "NANOLAN_HOME": temp, "HF_HOME": temp}
+        first = seconds(["./just", "dry-run"], env, clone)
+        again = seconds(["./just", "dry-run"], env, clone)
+        venv = seconds([sys.executable, "-m", "venv", f"{temp}/venv"])
+    return f"first ./just dry-run {first:.1f} s ({first / venv:.1f} x `python -m venv` alone; goal 20 s), then {again:.1f} s"
+
+
+def rehearsals() -> str:
+    torchrun = seconds([sys.executable, "-c", "import torch.distributed.run"], times=3)
+    sft, both = (seconds([sys.executable, "scripts/rehearse.py", f"phase={p}"]) for p in ("sft", "mid+sft"))
+    return (f"sft {sft:.0f} s (goal 60), mid+sft {both:.0f} s (goal 90); {sft / torchrun:.1f} x and {both / torchrun:.1f} x "
+            f"importing torchrun ({torchrun:.1f} s)")
+
+
+def status_depth() -> str:
+    """The delay that a slow network adds to `status`, in round trips."""
+    from nanolan.sim.shadeform_instance import Delays
+    from nanolan.sim.world import World
+    with tempfile.TemporaryDirectory() as temp, World(Path(temp), trainer="tests.standin_trainer", setup="light", recipe={},
+                                                      delays=Delays(pending_provider_s=3600)) as world:
+        subprocess.run([sys.executable, "scripts/launch.py", "--yes"], env=world.env(), cwd=ROOT, check=True, capture_output=True)
+        command = [sys.executable, "scripts/check_status.py"]
+        quick = seconds(command, world.env(), times=3)
+        world.cloud.fault(".*", "stall", times=None, seconds=LATENCY_S)
+        world.hub.fault(match=".*", action="stall", times=10**9, seconds=LATENCY_S)
+        slow = seconds(command, world.env(), times=3)
+    depth = (slow - quick) / LATENCY_S
+    return f"{depth:.1f} round trips deep ({quick:.2f} s on loopback, {slow:.2f} s with {LATENCY_S} s a request)"
+
+
+def streaming() -> str:
+    """Peak memory of the transfer of a large file against that of a small one."""
+    from nanolan.sim.hub import HubServer
+    peaks = {}
+    with tempfile.TemporaryDirectory() as temp:
+        hub = HubServer(Path(temp) / "hub", xet=True).start()
+        hub.put("me/bench", {"x": b"x"})
+        for size in (10, MEGABYTES):
+            with open(Path(temp) / "model_000001.pt", "wb") as f:
+                for _ in range(size):
+                    f.write(os.urandom(1 << 20))
+            for kind in ("upload", "download"):
+                peaks[kind, size] = _transfer_peak_mb(hub.url, kind, Path(temp))
+            shutil.rmtree(Path(temp) / "t", ignore_errors=True)
+        hub.stop()
+    return "; ".join(f"{kind} of {MEGABYTES} MB peaks at {peaks[kind, MEGABYTES]:.0f} MB, "
+                     f"{peaks[kind, MEGABYTES] / peaks[kind, 10]:.2f} x that of 10 MB" for kind in ("upload", "download"))
+
+
+def _transfer_peak_mb(url: str, kind: str, folder: Path) -> float:
+    import msgspec
+    import psutil
+
+    from nanolan.transfer import Job
+    name = "model_000001.pt"
+    job = Job(kind, url, "me/bench", "model", "main", str(folder if kind == "upload" else folder / "down"),
+              (name,) if kind == "upload" else (f"t/{name}",), "t", "bench", token="hf_loopback")  # noqa: S106
+    child = subprocess.Popen([sys.executable, "-m", "nanolan.transfer"], stdin=subprocess.PIPE, cwd=ROOT,
+                             env={**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+    peak, process = 0, psutil.Process(child.pid)
+    assert child.stdin  # noqa: S101
+    child.stdin.write(msgspec.json.encode(job))
+    child.stdin.close()
+    while child.poll() is None:
+        try:
+            peak = max(peak, process.memory_info().rss)
+        except psutil.Error:
+            break
+        time.sleep(0.01)
+    if child.wait():
+        raise click.ClickException(f"{kind} failed")
+    return peak / 1e6
+
+
+BENCHES: dict[str, Callable[[], str]] = {
+    "help": help_ratio, "first": first_dry_run, "rehearse": rehearsals, "status": status_depth, "stream": streaming}
+
+
+if __name__ == "__main__":
+    run(bench)
