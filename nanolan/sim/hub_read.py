@@ -1,0 +1,151 @@
+"""The local Hub's reading room: what is in a repository, its history, and the files themselves."""
+from __future__ import annotations
+
+import hashlib
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nanolan.sim.hub_account import KIND, RID, repo_of, summary
+from nanolan.sim.hub_http import Request, route
+from nanolan.sim.hub_repo import Blob, Refusal, lfs_pointer
+
+PREFIX = r"/(datasets/|spaces/)?"
+
+
+# ---- what is there
+
+def info(ask: Request, kind: str, rid: str, rev: str | None) -> None:
+    """A repository at a revision, with the names of its files; their sizes and hashes with ?blobs=true."""
+    repo = repo_of(ask, kind, rid)
+    commit = repo.at(rev or "main")
+    siblings = [{"rfilename": path} | (_blob_details(blob) if "blobs" in ask.query else {})
+                for path, blob in sorted(commit.files.items())]
+    ask.reply(200, summary(repo) | {"sha": commit.oid, "siblings": siblings, "lastModified": commit.date})
+
+
+def refs(ask: Request, kind: str, rid: str) -> None:
+    """Branches and tags."""
+    repo = repo_of(ask, kind, rid)
+    ask.reply(200, {"branches": _refs("heads", repo.refs), "tags": _refs("tags", repo.tags), "converts": [],
+                    "pullRequests": []})
+
+
+def history(ask: Request, kind: str, rid: str, rev: str) -> None:
+    """The commits that lead to a revision, newest first."""
+    repo = repo_of(ask, kind, rid)
+    commit, out = repo.at(rev), []
+    while True:
+        out.append({"id": commit.oid, "title": commit.title, "message": commit.message, "date": commit.date,
+                    "authors": [{"user": "loopback"}]})
+        if commit.parent is None:
+            break
+        commit = repo.commits[commit.parent]
+    ask.reply(200, out)
+
+
+def tree(ask: Request, kind: str, rid: str, rev: str, folder: str | None) -> None:
+    """A folder's files and folders, a page at a time; the Link header leads to the next page."""
+    files = repo_of(ask, kind, rid).at(rev).files
+    deep = ask.query.get("recursive", [""])[0].lower() in ("true", "1")
+    entries = list_folder(files, folder.strip("/") + "/" if folder else "", deep)
+    if folder and not entries:
+        raise Refusal(404, f'{folder} does not exist on "{rev}"', "EntryNotFound")
+    at = int(ask.query.get("cursor", ["0"])[0])
+    end, headers = at + ask.hub.page_size, {}
+    if end < len(entries):
+        query = urllib.parse.urlencode({k: v[0] for k, v in ask.query.items()} | {"cursor": end})
+        headers["Link"] = f'<{ask.hub.url}{ask.url_path}?{query}>; rel="next"'
+    ask.reply(200, entries[at:end], headers)
+
+
+def list_folder(files: Mapping[str, Blob], inside: str, deep: bool) -> list[dict[str, Any]]:
+    """Entries of the folder `inside` ("" or "a/b/"), by path: its own files and folders, or all below when `deep`."""
+    out = {}
+    for path, blob in files.items():
+        if path.startswith(inside):
+            parts = path[len(inside):].split("/")
+            for i in range(1, len(parts) if deep else min(2, len(parts))):
+                folder = inside + "/".join(parts[:i])
+                out[folder] = _folder_entry(folder)
+            if deep or len(parts) == 1:
+                out[path] = _file_entry(path, blob)
+    return [out[path] for path in sorted(out)]
+
+
+def paths_info(ask: Request, kind: str, rid: str, rev: str) -> None:
+    """Entries of the paths that the form names; what does not exist is left out."""
+    form = urllib.parse.parse_qs(b"".join(ask.body).decode())
+    files = repo_of(ask, kind, rid).at(rev).files
+    ask.reply(200, list(_entries(files, form.get("paths", []))))
+
+
+def _entries(files: Mapping[str, Blob], paths: Iterable[str]) -> Iterable[dict[str, Any]]:
+    for path in (p.strip("/") for p in paths):
+        if path in files:
+            yield _file_entry(path, files[path])
+        elif any(p.startswith(path + "/") for p in files):
+            yield _folder_entry(path)
+
+
+def _file_entry(path: str, blob: Blob) -> dict[str, Any]:
+    lfs = {"lfs": {"oid": blob.sha256, "size": blob.size, "pointerSize": _pointer_bytes(blob)}} if blob.lfs else {}
+    return {"type": "file", "path": path, "size": blob.size, "oid": blob.oid} | lfs
+
+
+def _folder_entry(path: str) -> dict[str, Any]:
+    return {"type": "directory", "path": path, "size": 0, "oid": hashlib.sha1(path.encode()).hexdigest()}
+
+
+def _blob_details(blob: Blob) -> dict[str, Any]:
+    lfs = {"lfs": {"sha256": blob.sha256, "size": blob.size, "pointerSize": _pointer_bytes(blob)}} if blob.lfs else {}
+    return {"size": blob.size, "blobId": blob.oid} | lfs
+
+
+def _pointer_bytes(blob: Blob) -> int:
+    return len(lfs_pointer(blob.sha256, blob.size))
+
+
+def _refs(where: str, table: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "ref": f"refs/{where}/{name}", "targetCommit": oid} for name, oid in table.items()]
+
+
+# ---- the files themselves
+
+def resolve(ask: Request, prefix: str | None, rid: str, rev: str, path: str) -> None:
+    """A small file's bytes, or for an LFS file a redirect to another origin, where clients send no token."""
+    kind = (prefix or "models").strip("/")
+    commit = repo_of(ask, kind, rid).at(rev)
+    headers = {"X-Repo-Commit": commit.oid}
+    blob = commit.files.get(path)
+    if blob is None:
+        raise Refusal(404, "Entry not found", "EntryNotFound", headers=headers)
+    headers["ETag"] = f'"{blob.oid}"'
+    if not blob.lfs:
+        return ask.reply_file(ask.hub.store.object(blob.sha256), headers)
+    headers |= {"X-Linked-Size": str(blob.size), "X-Linked-Etag": f'"{blob.sha256}"',
+                "Location": f"{ask.hub.cdn_url}/__cdn__/{blob.sha256}"}
+    in_xet = ask.hub.store.xet and ask.hub.store.xet.find(blob.sha256)
+    if in_xet:
+        token = f"{ask.hub.url}/api/{kind}/{rid}/xet-read-token/{commit.oid}?sha256={blob.sha256}"
+        headers |= {"X-Xet-Hash": in_xet.xet_hash, "X-Xet-Refresh-Route": token}
+    return ask.reply(302, raw=b"Found. Redirecting", headers=headers, content_type="text/plain")
+
+
+def cdn(ask: Request, sha256: str) -> None:
+    """An object by its hash; like a signed address, knowing it is enough."""
+    path = ask.hub.store.object(sha256)
+    if not path.exists():
+        raise Refusal(404, "no such object")
+    ask.reply_file(path, {"ETag": f'"{sha256}"'})
+
+
+ROUTES = [
+    route("GET", rf"/api/{KIND}/{RID}/refs", refs),
+    route("GET", rf"/api/{KIND}/{RID}/commits/(.+)", history),
+    route("GET", rf"/api/{KIND}/{RID}/tree/([^/]+)(?:/(.+))?", tree),
+    route("POST", rf"/api/{KIND}/{RID}/paths-info/([^/]+)", paths_info),
+    route("GET", rf"/api/{KIND}/{RID}(?:/revision/([^/]+))?", info),
+    *(route(method, rf"{PREFIX}{RID}/resolve/([^/]+)/(.+)", resolve) for method in ("GET", "HEAD")),
+    *(route(method, r"/__cdn__/([0-9a-f]{64})", cdn) for method in ("GET", "HEAD")),
+]

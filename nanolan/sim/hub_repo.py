@@ -1,0 +1,171 @@
+"""The local Hub's values and rules: files, commits, repositories, and the way it says no. No disk, no HTTP."""
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, TypedDict
+
+KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}    # as in /api/<kind>/<id> -> type
+LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".npz", ".npy", ".parquet", ".arrow", ".h5",
+                ".onnx", ".zip", ".gz", ".tar", ".tgz", ".zst", ".pkl", ".png", ".jpg", ".mp4", ".bundle")
+LFS_BYTES = 10_000_000
+NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
+
+
+class Refusal(Exception):
+    """The Hub says no: HTTP status, X-Error-Code (it picks the client's exception), message, more body fields."""
+
+    def __init__(self, status: int, message: str, code: str = "", headers: Mapping[str, Any] | None = None,
+                 **body: Any) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+        self.headers, self.body = dict(headers or {}), {"error": message, **body}
+
+
+class User(TypedDict):
+    """Whom a token stands for: a user name, the organizations it acts in, and "write" or "read"."""
+
+    name: str
+    orgs: list[str]
+    role: str
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One file of a commit; `oid` is the git sha1: of the file, or of its pointer file when it is in LFS."""
+
+    oid: str
+    size: int
+    sha256: str
+    lfs: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of a commit: put `blob` at `path`, or (None) delete the file or the folder."""
+
+    path: str
+    blob: Blob | None
+    folder: bool = False
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A full list of files, with where it came from and what was said."""
+
+    oid: str
+    parent: str | None
+    title: str
+    message: str
+    date: str
+    files: dict[str, Blob]
+
+
+@dataclass
+class Repo:
+    """A repository: branches (`refs`), tags, and every commit by its id."""
+
+    typ: str
+    id: str
+    private: bool
+    created: str
+    refs: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    commits: dict[str, Commit] = field(default_factory=dict)
+
+    def at(self, rev: str) -> Commit:
+        """The commit that a branch, a tag or a commit id names; 404 RevisionNotFound if none."""
+        commit = self.commits.get(self.refs.get(rev) or self.tags.get(rev) or rev)
+        if commit is None:
+            raise Refusal(404, f"Invalid rev id: {rev}", "RevisionNotFound")
+        return commit
+
+    def commit(self, branch: str, changes: Iterable[Change], title: str, message: str = "",
+               parent: str | None = None) -> Commit:
+        """Add a commit and move the branch; 412 when `parent` (7 digits or more) is given and is not its head."""
+        head = self.at(branch)
+        if branch not in self.refs:
+            raise Refusal(400, "can only commit on a branch")
+        if parent is not None and not head.oid.startswith(parent):
+            raise Refusal(412, "A commit has happened since. Please refresh and try again.")
+        return self._add(branch, head.oid, apply(head.files, changes), title, message)
+
+    def _add(self, branch: str, parent: str | None, files: dict[str, Blob], title: str, message: str) -> Commit:
+        commit = Commit(secrets.token_hex(20), parent, title, message, now(), files)
+        self.commits[commit.oid] = commit
+        self.refs[branch] = commit.oid
+        return commit
+
+    @classmethod
+    def new(cls, typ: str, rid: str, private: bool, files: dict[str, Blob]) -> Repo:
+        """A repository whose first commit holds `files`; 400 when the name is not one the Hub takes."""
+        parts = rid.split("/")
+        if len(parts) != 2 or not all(NAME.fullmatch(p) for p in parts):
+            raise Refusal(400, f"Invalid repo name: {rid[:120]}")
+        repo = cls(typ, rid, private, now())
+        repo._add("main", None, files, "initial commit", "")
+        return repo
+
+    @classmethod
+    def from_json(cls, d: dict[str, Any]) -> Repo:
+        """The inverse of `json.dumps(repo, default=vars)`."""
+        commits = {oid: Commit(**c | {"files": {p: Blob(**f) for p, f in c["files"].items()}})
+                   for oid, c in d["commits"].items()}
+        return cls(**d | {"commits": commits})
+
+
+def apply(files: Mapping[str, Blob], changes: Iterable[Change]) -> dict[str, Blob]:
+    """`files` after the changes; deleting what is not there is a 404 EntryNotFound, as on the Hub."""
+    out = dict(files)
+    for c in changes:
+        if c.blob is not None:
+            out[plain_path(c.path)] = c.blob
+            continue
+        inside = c.path.rstrip("/") + "/"
+        gone = [p for p in out if p.startswith(inside)] if c.folder else [p for p in out if p == c.path]
+        if not gone:
+            raise Refusal(404, f"A file with this name doesn't exist: {c.path}", "EntryNotFound")
+        for p in gone:
+            del out[p]
+    return out
+
+
+def plain_path(path: str) -> str:
+    """`path` if it stays inside a repository; 400 for an absolute, empty, dotted or backslashed one."""
+    if not path or "\\" in path or any(part in ("", ".", "..", ".git") for part in path.split("/")):
+        raise Refusal(400, f"Invalid path in repo: {path[:120]!r}")
+    return path
+
+
+def is_lfs(path: str, size: int, sample: bytes) -> bool:
+    """Does the Hub keep this file in LFS: by name, by size, or because its first bytes are not text."""
+    return path.endswith(LFS_SUFFIXES) or size > LFS_BYTES or b"\0" in sample
+
+
+def gitattributes() -> bytes:
+    """The .gitattributes that a new repository starts with."""
+    return "".join(f"*{s} filter=lfs diff=lfs merge=lfs -text\n" for s in LFS_SUFFIXES).encode()
+
+
+def git_oid(data: bytes) -> str:
+    """The git blob id (sha1) of these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def lfs_pointer(sha256: str, size: int) -> bytes:
+    """The text that git stores in place of an LFS file (https://git-lfs.com/spec/v1)."""
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+
+
+def lfs_blob(sha256: str, size: int) -> Blob:
+    """The Blob of a file kept in LFS."""
+    return Blob(git_oid(lfs_pointer(sha256, size)), size, sha256, lfs=True)
+
+
+def now() -> str:
+    """The time as the Hub writes it, UTC."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")

@@ -1,0 +1,128 @@
+"""The local Hub's disk: plain files, so a restart, or a look by hand, sees everything.
+
+    objects/<sha256>                    every file's bytes, content-addressed
+    repos/<type>s--<owner>--<name>.json   commits, branches, tags, visibility
+    xet/                                what hf-xet stored, a folder per upload (only with Xet on)
+    tmp/                                half uploads; emptied at the start
+
+Everything is written aside and renamed: a kill at any moment leaves old or new, never half. One server per folder.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from nanolan.sim.hub_repo import Blob, Refusal, Repo, git_oid, is_lfs, lfs_blob
+from nanolan.sim.hub_xet import XetStorage
+
+CHUNK = 1 << 20
+SHA256 = re.compile(r"[0-9a-f]{64}")
+SAMPLE = 512        # bytes that decide whether a file is text, as many as clients send
+
+
+class Store:
+    """Objects and repositories under one folder."""
+
+    def __init__(self, root: Path, xet: bool = False) -> None:
+        self.root = root
+        self.objects, self.repos, self.temp = root / "objects", root / "repos", root / "tmp"
+        shutil.rmtree(self.temp, ignore_errors=True)
+        for folder in (self.objects, self.repos, self.temp):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.xet = XetStorage(root / "xet", self.temp) if xet else None
+        self.lock = threading.RLock()           # held over every read-change-write of a repository
+
+    def size_of(self, sha256: str) -> int | None:
+        """How many bytes the object has; None if it is not here."""
+        path = self._place(sha256)
+        if path.exists():
+            return path.stat().st_size
+        in_xet = self.xet and self.xet.find(sha256)
+        return in_xet.size if in_xet else None
+
+    def object(self, sha256: str) -> Path:
+        """Where these bytes are (the file may not exist); fetches them out of Xet storage when only that has them."""
+        path = self._place(sha256)
+        if self.xet and not path.exists():
+            file = self.xet.find(sha256)
+            if file:
+                with tempfile.TemporaryDirectory(dir=self.temp) as folder:
+                    self.xet.take_out(file, Path(folder, "file"))
+                    self.put(read_chunks(Path(folder, "file")), sha256)
+        return path
+
+    def put(self, chunks: Iterable[bytes], sha256: str | None = None, size: int | None = None) -> tuple[str, int]:
+        """Store a stream, return (sha256, bytes); 400 if they are not the ones expected. Half streams leave nothing."""
+        fd, temp = tempfile.mkstemp(dir=self.temp)
+        digest, n = hashlib.sha256(), 0
+        try:
+            with os.fdopen(fd, "wb") as f:
+                for chunk in chunks:
+                    digest.update(chunk)
+                    n += f.write(chunk)
+            got = digest.hexdigest()
+            if sha256 not in (None, got) or size not in (None, n):
+                raise Refusal(400, f"uploaded object is {got} ({n} bytes), expected {sha256} ({size})")
+            Path(temp).replace(self.objects / got)
+        except BaseException:
+            Path(temp).unlink(missing_ok=True)
+            raise
+        return got, n
+
+    def add(self, path: str, content: bytes | Path) -> Blob:
+        """Store one file's content and return the Blob it has at `path` in a repository (LFS by the Hub's rule)."""
+        if isinstance(content, bytes):
+            sha256, size = self.put([content])
+            sample = content[:SAMPLE]
+        else:
+            sha256, size = self.put(read_chunks(content))
+            with open(content, "rb") as f:
+                sample = f.read(SAMPLE)
+        if is_lfs(path, size, sample):
+            return lfs_blob(sha256, size)
+        return Blob(git_oid(self.object(sha256).read_bytes()), size, sha256)
+
+    def load(self, typ: str, rid: str) -> Repo | None:
+        """The repository, or None."""
+        try:
+            return Repo.from_json(json.loads(self._file(typ, rid).read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    def save(self, repo: Repo) -> None:
+        """Replace the repository's file."""
+        path = self._file(repo.typ, repo.id)
+        temp = self.temp / path.name
+        temp.write_text(json.dumps(repo, default=vars))
+        temp.replace(path)
+
+    def delete(self, typ: str, rid: str) -> None:
+        """Forget the repository; its objects stay."""
+        self._file(typ, rid).unlink()
+
+    def all(self) -> Iterator[Repo]:
+        """Every repository, by name."""
+        for path in sorted(self.repos.glob("*.json")):
+            yield Repo.from_json(json.loads(path.read_bytes()))
+
+    def _place(self, sha256: str) -> Path:
+        if not SHA256.fullmatch(sha256):
+            raise Refusal(400, f"not a sha256: {sha256[:80]!r}")
+        return self.objects / sha256
+
+    def _file(self, typ: str, rid: str) -> Path:
+        return self.repos / f"{typ}s--{rid.replace('/', '--')}.json"     # names never hold "--": unambiguous
+
+
+def read_chunks(path: Path) -> Iterator[bytes]:
+    """A file's bytes, a chunk at a time."""
+    with open(path, "rb") as f:
+        while chunk := f.read(CHUNK):
+            yield chunk
