@@ -54,7 +54,7 @@ make_venv() {
     say "first run: setting up .venv"
     rm -rf .venv   # half made by a Ctrl-C, or moved here from another folder
     if find_uv; then
-        "$uv" venv --quiet --python '>=3.10' .venv
+        "$uv" venv --quiet --python '>=3.10' .venv || fail "uv could not make .venv (see above)"
     else
         command -v python3 >/dev/null || fail "python3 is missing; install Python 3.10 or newer"
         python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||

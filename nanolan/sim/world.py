@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +40,7 @@ class World:
         self._servers = ExitStack()
 
     def __enter__(self) -> World:
-        offline_boxes()
+        os.environ.update(offline_packages(os.environ))   # boxes get the machine's package settings, and no network
         self._servers.enter_context(self.hub)
         self._servers.enter_context(self.cloud)
         seed(self.hub, REPO, self._tag, self._cache)
@@ -66,12 +67,10 @@ class World:
             "NANOLAN_REHEARSAL": json.dumps(self.rehearsal)}
 
 
-def offline_boxes() -> None:
-    """Boxes install from this machine's package cache alone; their machine "image" has uv."""
-    uv = os.environ.get("UV") or shutil.which("uv", path=f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ.get('PATH', '')}")
+def offline_packages(environ: Mapping[str, str]) -> dict[str, str]:
+    """UV_* settings with which scripts/setup.sh installs from this machine's package cache alone; {} without uv."""
+    uv = environ.get("UV") or shutil.which("uv", path=f"{ROOT / '.venv/bin'}{os.pathsep}{environ.get('PATH', '')}")
     if not uv:
-        return   # then scripts/setup.sh uses pip, as on a bare machine
-    os.environ["UV"] = uv
-    os.environ["UV_OFFLINE"] = "1"
-    done = subprocess.run([uv, "cache", "dir", "--offline"], capture_output=True, text=True)
-    os.environ.setdefault("UV_CACHE_DIR", done.stdout.strip())
+        return {}   # then scripts/setup.sh uses pip, as on a bare machine
+    cache = environ.get("UV_CACHE_DIR") or subprocess.run([uv, "cache", "dir"], capture_output=True, text=True).stdout.strip()
+    return {"UV": uv, "UV_OFFLINE": "1", "UV_CACHE_DIR": cache}

@@ -1,0 +1,54 @@
+"""What all tests share: no keys, no caches and no proxies of this machine get in, and no process is left behind."""
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+# Read at import time by the Hub client; the tests' own programs get theirs from World.env()
+OURS = ("SHADEFORM", "HF_", "HUGGING_FACE", "WANDB", "NANOLAN", "RUNS_REPO", "SPEND_LIMIT", "TRAINING_PHASE", "RUN_NAME", "GPU",
+        "NUM_GPUS", "MODEL_TAG", "OUTPUT_TAG", "CLOUD", "REGION", "INSTANCE_TYPE", "DEVICE_BATCH_SIZE", "MAX_DURATION",
+        "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+for name in [n for n in os.environ if n.startswith(OURS) and not n.startswith("CLOUDSDK")]:
+    del os.environ[name]
+os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                   "NANOLAN_ENV_FILE": os.devnull, "WANDB_MODE": "disabled"})
+
+
+@pytest.fixture(autouse=True, scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Caches and ledgers of the tests lie in tmp."""
+    for name in ("HF_HOME", "NANOLAN_HOME"):
+        os.environ[name] = str(tmp_path_factory.mktemp(name.lower()))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_left_behind() -> Iterator[None]:
+    """Every process that the tests started is gone when they end."""
+    yield
+    left = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    boxes = [p for p in psutil.process_iter() if _marked(p)]
+    psutil.wait_procs([*left, *boxes], timeout=10)
+    alive = [p for p in [*left, *boxes] if p.is_running() and p.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in str(p.cmdline())]
+    assert not alive, f"left behind: {[(p.pid, p.cmdline()[:4]) for p in alive]}"
+
+
+def _marked(p: psutil.Process) -> bool:
+    """A process of a box that this very test process started."""
+    try:
+        return p.environ().get("NANOLAN_TESTS") == str(os.getpid())
+    except (psutil.Error, OSError):
+        return False
+
+
+@pytest.fixture(scope="session")
+def seed_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a rehearsal's Hub holds is built once per test process."""
+    return tmp_path_factory.mktemp("seed")

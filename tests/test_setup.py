@@ -1,0 +1,148 @@
+"""scripts/setup.sh and ./just: from nothing, twice at once, after a Ctrl-C, with other pins, in odd places."""
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nanolan.sim.world import offline_packages
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ("just", "justfile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "scripts/setup.sh")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What setup needs of the project, in a folder with a space in its name."""
+    folder = tmp_path / "a folder"
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "nanolan", folder / "nanolan", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture
+def env() -> dict[str, str]:
+    """No network: what is installed comes from this machine's package cache."""
+    packages = offline_packages(os.environ)
+    if not packages:
+        pytest.skip("no uv here to install with from the cache")
+    return {k: v for k, v in os.environ.items() if k.startswith(("PATH", "HOME", "PIP_", "SSL"))} | packages
+
+
+def setup(checkout: Path, env: dict[str, str], what: str = "light") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "scripts/setup.sh", what], cwd=checkout, env=env, capture_output=True, text=True, timeout=120)
+
+
+def works(checkout: Path) -> bool:
+    code = "import nanolan.config, requests, huggingface_hub; print(nanolan.config.__file__)"
+    done = subprocess.run([".venv/bin/python", "-c", code], cwd=checkout, capture_output=True, text=True)
+    return str(checkout) in done.stdout
+
+
+def test_the_light_set_installs_without_torch_or_wandb(checkout: Path, env: dict[str, str]) -> None:
+    done = setup(checkout, env)
+    assert done.returncode == 0, done.stderr
+    assert works(checkout)
+    site = next((checkout / ".venv/lib").glob("python3*/site-packages"))
+    assert not {"torch", "wandb", "numpy"} & {p.name for p in site.iterdir()}
+
+
+def test_the_wrapper_works_from_another_folder_and_lists_the_recipes(checkout: Path, env: dict[str, str]) -> None:
+    just = shutil.which("just", path=f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}")
+    if not just:
+        pytest.skip("no just here to copy")
+    (checkout / ".venv/bin").mkdir(parents=True)
+    shutil.copy2(just, checkout / ".venv/bin/just")
+    done = subprocess.run([str(checkout / "just")], cwd="/", env=env, capture_output=True, text=True)
+    assert done.returncode == 0
+    for recipe in ("rehearse", "dry-run", "launch", "status", "watch", "test"):
+        assert f"    {recipe}" in done.stdout
+
+
+def test_two_first_runs_at_once_both_succeed(checkout: Path, env: dict[str, str]) -> None:
+    two = [subprocess.Popen(["sh", "scripts/setup.sh", "light"], cwd=checkout, env=env, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [p.wait(120) for p in two] == [0, 0], [p.stderr.read() for p in two if p.stderr]
+    for p in two:
+        assert p.stderr
+        p.stderr.close()
+    assert works(checkout)
+    assert not (checkout / ".venv.lock").exists()
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.15, 0.3, 0.6])
+def test_a_ctrl_c_at_any_moment_heals_on_the_next_run(checkout: Path, env: dict[str, str], after_s: float) -> None:
+    first = subprocess.Popen(["sh", "scripts/setup.sh", "light"], cwd=checkout, env=env, stderr=subprocess.DEVNULL, start_new_session=True)
+    time.sleep(after_s)
+    os.killpg(first.pid, signal.SIGINT)
+    first.wait(60)
+    done = setup(checkout, env)
+    assert done.returncode == 0, done.stderr
+    assert works(checkout)
+
+
+def test_a_half_made_venv_and_a_dead_owners_lock_heal(checkout: Path, env: dict[str, str]) -> None:
+    (checkout / ".venv/bin").mkdir(parents=True)
+    (checkout / ".venv/bin/python").write_text("not a program")
+    (checkout / ".venv.lock").mkdir()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (checkout / ".venv.lock/pid").write_text(str(gone.pid))
+    assert setup(checkout, env).returncode == 0
+    assert works(checkout)
+
+
+def test_a_moved_checkout_is_set_up_anew(checkout: Path, env: dict[str, str]) -> None:
+    assert setup(checkout, env).returncode == 0
+    moved = checkout.rename(checkout.with_name("elsewhere"))
+    assert setup(moved, env).returncode == 0
+    assert works(moved)
+
+
+def test_changed_pins_install_again_and_unchanged_ones_do_nothing(checkout: Path, env: dict[str, str]) -> None:
+    assert setup(checkout, env).returncode == 0
+    ready = checkout / ".venv/.ready-light"
+    before = ready.stat().st_mtime_ns
+    assert setup(checkout, env | {"UV": "/nonexistent"}).returncode == 0   # in place: nothing is even looked for
+    assert ready.stat().st_mtime_ns == before
+    with open(checkout / "constraints.txt", "a") as f:
+        f.write("# changed\n")
+    assert setup(checkout, env).returncode == 0
+    assert ready.stat().st_mtime_ns > before
+
+
+def stub_python(folder: Path, fails: str) -> str:
+    """A PATH whose python3 fails the commands that hold `fails`; no uv on it."""
+    folder.mkdir()
+    (folder / "python3").write_text(f'#!/bin/sh\ncase "$*" in *"{fails}"*) exit 1 ;; esac\nexec "{sys.executable}" "$@"\n')
+    (folder / "python3").chmod(0o755)
+    for tool in ("sh", "cat", "cksum", "mkdir", "rm", "dirname", "tr", "head", "cut", "sleep"):
+        (folder / tool).symlink_to(shutil.which(tool) or tool)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("fails", "says"), [
+    ("import ensurepip", "sudo apt install python3-venv"),
+    ("version_info", "nanolan needs 3.10 or newer"),
+])
+def test_a_python_that_cannot_is_answered_with_one_line_that_fixes_it(checkout: Path, tmp_path: Path, fails: str, says: str) -> None:
+    done = setup(checkout, {"PATH": stub_python(tmp_path / "bin", fails), "HOME": str(tmp_path)})
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1]
+
+
+def test_no_network_is_said_in_one_line(checkout: Path, env: dict[str, str], tmp_path: Path) -> None:
+    done = setup(checkout, env | {"UV_CACHE_DIR": str(tmp_path / "empty"), "PIP_FIND_LINKS": "", "UV_FIND_LINKS": ""})
+    assert done.returncode == 1
+    assert "is PyPI reachable?" in done.stderr.splitlines()[-1]
+
+
+def test_an_unknown_set_is_refused(checkout: Path, env: dict[str, str]) -> None:
+    assert "no set called 'all'" in setup(checkout, env, "all").stderr
