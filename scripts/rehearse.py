@@ -34,15 +34,16 @@ GIVE_UP_S = 900.0
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
 @click.option("-v", "--verbose", is_flag=True, help="every line of the box's log")
 @click.option("--fault", help="what goes wrong in the cloud, such as gpu-count-wrong:7 (just sim --list-faults)")
-def rehearse(verbose: bool, keep_old: bool, fault: str | None, **flags: Any) -> int:
+@click.option("--folder", type=click.Path(path_type=Path), default=HOME, help="where everything lies  [.rehearsal]")
+def rehearse(verbose: bool, keep_old: bool, fault: str | None, folder: Path, **flags: Any) -> int:
     """Rehearse a run with nothing rented. Options are those of launch."""
     from nanolan.sim.shadeform_instance import Delays
     from nanolan.sim.world import World
     started = time.monotonic()
     words = [f"--{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None] + ["--keep-old"] * keep_old
-    folder = new_folder()
-    click.echo(f"Rehearsal in {folder.relative_to(ROOT)}: a local Shadeform and a local Hub, nothing is rented.\n")
-    with World(folder, tag=flags.get("model_tag") or "d20", cache=HOME / "cache", delays=Delays()) as world:
+    folder = new_folder(folder.resolve())
+    click.echo(f"Rehearsal in {shown(folder)}: a local Shadeform and a local Hub, nothing is rented.\n")
+    with World(folder, tag=flags.get("model_tag") or "d20", cache=folder.parent / "cache", delays=Delays()) as world:
         if fault:
             world.switch(fault)
         launched = subprocess.run([sys.executable, str(ROOT / "scripts/launch.py"), "--yes", *words], env=world.env(), cwd=ROOT)
@@ -53,14 +54,19 @@ def rehearse(verbose: bool, keep_old: bool, fault: str | None, **flags: Any) -> 
         return summary(world, view, started)
 
 
-def new_folder() -> Path:
+def new_folder(home: Path) -> Path:
     """A fresh folder for this rehearsal; the last one's is removed."""
-    HOME.mkdir(exist_ok=True)
-    for old in HOME.glob("run-*"):
+    home.mkdir(parents=True, exist_ok=True)
+    for old in home.glob("run-*"):
         shutil.rmtree(old, ignore_errors=True)
-    folder = HOME / time.strftime("run-%Y%m%d-%H%M%S")
+    folder = home / time.strftime("run-%Y%m%d-%H%M%S")
     folder.mkdir()
     return folder
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from the checkout."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def follow(world: World, started: float, verbose: bool) -> RunView | None:
@@ -73,13 +79,13 @@ def follow(world: World, started: float, verbose: bool) -> RunView | None:
     ledger = Ledger(world.root / "nanolan-home")
     api = Shadeform(Secret(world.cloud.key), world.cloud.url)
     hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
-    shown, end = 0, time.monotonic() + GIVE_UP_S
+    position, end = 0, time.monotonic() + GIVE_UP_S
     click.echo("")
     while time.monotonic() < end:
-        shown = show_log(box_log(world), shown, started, verbose)
+        position = show_log(box_log(world), position, started, verbose)
         entry = ledger.entries()[0]
         if not any(i.is_run(entry.plan.run_id) for i in api.instances()):
-            show_log(box_log(world), shown, started, verbose)
+            show_log(box_log(world), position, started, verbose)
             return look(ledger, [entry], api, lambda _: hub).runs[0]
         time.sleep(POLL_S)
     return None
@@ -131,13 +137,13 @@ def summary(world: World, view: RunView | None, started: float) -> int:
                        ("receipt", f"{plan.folder}/receipt.json")):
         if path and path in world.hub.files(plan.runs_repo):
             (files / Path(path).name).write_bytes(world.hub.read(plan.runs_repo, path))
-            click.echo(f"  {name:<10} {(files / Path(path).name).relative_to(ROOT)}")
+            click.echo(f"  {name:<10} {shown(files / Path(path).name)}")
     for phase, report in view.phases.items():
         for path in sorted(p for p in world.hub.files(plan.hf_repo) if report.folder and p.startswith(report.folder + "/")):
             (files / path).parent.mkdir(parents=True, exist_ok=True)
             (files / path).write_bytes(world.hub.read(plan.hf_repo, path))
         if report.folder:
-            click.echo(f"  {phase:<10} {(files / report.folder).relative_to(ROOT)}/")
+            click.echo(f"  {phase:<10} {shown(files / report.folder)}/")
     error = view.verdict()
     return error.exit_code if error else 0
 

@@ -30,22 +30,28 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def nothing_left_behind() -> Iterator[None]:
-    """Every process that the tests started is gone when they end."""
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every process that the tests started is gone when they end: their children, and whatever lives in their tmp."""
     yield
-    left = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
-    boxes = [p for p in psutil.process_iter() if _marked(p)]
-    psutil.wait_procs([*left, *boxes], timeout=10)
-    alive = [p for p in [*left, *boxes] if p.is_running() and p.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in str(p.cmdline())]
-    assert not alive, f"left behind: {[(p.pid, p.cmdline()[:4]) for p in alive]}"
+    base = str(tmp_path_factory.getbasetemp())
+    left = [*psutil.Process().children(recursive=True), *(p for p in psutil.process_iter() if _lives_in(p, base))]
+    _, alive = psutil.wait_procs([p for p in left if "resource_tracker" not in _command(p)], timeout=10)
+    assert not alive, f"left behind: {[(p.pid, _command(p)) for p in alive]}"
 
 
-def _marked(p: psutil.Process) -> bool:
-    """A process of a box that this very test process started."""
+def _lives_in(p: psutil.Process, base: str) -> bool:
+    """A process whose environment points into the tests' tmp, but for ourselves."""
     try:
-        return p.environ().get("NANOLAN_TESTS") == str(os.getpid())
+        return p.pid != os.getpid() and any(v.startswith(base) for k, v in p.environ().items() if k in ("BOX_ROOT", "HF_HOME"))
     except (psutil.Error, OSError):
         return False
+
+
+def _command(p: psutil.Process) -> str:
+    try:
+        return " ".join(p.cmdline())[:200]
+    except psutil.Error:
+        return ""
 
 
 @pytest.fixture(scope="session")

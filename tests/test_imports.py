@@ -12,8 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
-ORDER = ("errors money secret datasets phases config plan offers instance shadeform hub manifest proof rent payload bundle ledger "
-         "transfer inputs meter report preflight adopt launch runner herald box sshkey status view cli").split()
+ORDER = [
+    "errors", "money", "secret", "datasets", "phases", "config", "plan", "offers", "instance", "shadeform", "hub", "manifest",
+    "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "meter", "report", "preflight", "adopt", "launch",
+    "runner", "herald", "box", "sshkey", "status", "view", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:

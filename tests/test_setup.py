@@ -79,7 +79,8 @@ def test_two_first_runs_at_once_both_succeed(checkout: Path, env: dict[str, str]
 
 @pytest.mark.parametrize("after_s", [0.05, 0.15, 0.3, 0.6])
 def test_a_ctrl_c_at_any_moment_heals_on_the_next_run(checkout: Path, env: dict[str, str], after_s: float) -> None:
-    first = subprocess.Popen(["sh", "scripts/setup.sh", "light"], cwd=checkout, env=env, stderr=subprocess.DEVNULL, start_new_session=True)
+    first = subprocess.Popen(["sh", "scripts/setup.sh", "light"], cwd=checkout, env=env, stderr=subprocess.DEVNULL,
+                             start_new_session=True)
     time.sleep(after_s)
     os.killpg(first.pid, signal.SIGINT)
     first.wait(60)
@@ -132,7 +133,7 @@ def stub_python(folder: Path, fails: str) -> str:
     ("import ensurepip", "sudo apt install python3-venv"),
     ("version_info", "nanolan needs 3.10 or newer"),
 ])
-def test_a_python_that_cannot_is_answered_with_one_line_that_fixes_it(checkout: Path, tmp_path: Path, fails: str, says: str) -> None:
+def test_a_python_that_cannot_gets_the_line_that_fixes_it(checkout: Path, tmp_path: Path, fails: str, says: str) -> None:
     done = setup(checkout, {"PATH": stub_python(tmp_path / "bin", fails), "HOME": str(tmp_path)})
     assert done.returncode == 1
     assert says in done.stderr.splitlines()[-1]

@@ -1,0 +1,106 @@
+"""The promise of the README: `rehearse` runs the whole road for real, in a world without keys and network."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from nanolan.manifest import parse_manifest
+from nanolan.sim.world import REPO, World
+
+ROOT = Path(__file__).resolve().parent.parent
+MADE = uuid.uuid4().hex      # not written in this file, which is itself part of the code that a box gets
+CANARIES = {"SHADEFORM_API_KEY": f"canary-shadeform-{MADE}", "HF_TOKEN": f"hf_canary{MADE}", "WANDB_API_KEY": f"canary-wandb-{MADE}",
+            "HF_REPO": f"canary/{MADE}", "SHADEFORM_API": f"https://{MADE}.invalid/v1", "HF_ENDPOINT": f"https://{MADE}.invalid"}
+
+Rehearsed = tuple[subprocess.CompletedProcess[str], Path]
+
+
+def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=170)
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
+    """One rehearsal of mid+sft with the real trainer, real keys in the environment, and no network to be had."""
+    folder = tmp_path_factory.mktemp("rehearsal")
+    env = {**os.environ, **CANARIES, "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    return run("scripts/rehearse.py", "phase=mid+sft", f"--folder={folder}", env=env), folder
+
+
+def receipt_of(folder: Path) -> dict[str, object]:
+    return json.loads(next(folder.glob("run-*/files/receipt.json")).read_text())
+
+
+def test_it_succeeds_with_both_phases_trained_and_their_losses_falling(rehearsal: Rehearsed) -> None:
+    done, folder = rehearsal
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    phases = receipt_of(folder)["phases"]
+    assert isinstance(phases, dict) and set(phases) == {"mid", "sft"}
+    for phase in phases.values():
+        assert phase["state"] == "proven"
+        assert phase["loss_end"] < phase["loss_start"]
+
+
+def test_the_checkpoints_it_left_are_whole_and_in_nanochats_layout(rehearsal: Rehearsed) -> None:
+    _, folder = rehearsal
+    for place in ("mid_checkpoints/d20", "chatsft_checkpoints/d20"):
+        files = next(folder.glob(f"run-*/files/{place}"))
+        manifest = parse_manifest((files / "manifest.json").read_bytes())
+        step = f"{manifest.step:06d}"
+        assert {f.path for f in manifest.files} == {f"model_{step}.pt", f"meta_{step}.json"}
+        assert json.loads((files / f"meta_{step}.json").read_text())["model_config"]["n_layer"] == 2
+        older = {p.name for p in files.iterdir()} - {"manifest.json", *(f.path for f in manifest.files)}
+        assert not older
+
+
+def test_it_prints_timeline_bill_losses_and_where_everything_lies(rehearsal: Rehearsed) -> None:
+    done, folder = rehearsal
+    assert re.search(r"^ +\d+\.\ds  boot: run ", done.stdout, re.M)
+    assert re.search(r"^ +\d+\.\ds  mid step +\d+/24", done.stdout, re.M)
+    assert re.search(r"mid +proven +mid_checkpoints/d20 step 24 +loss \d", done.stdout)
+    assert re.search(r"Simulated bill: \$0\.\d+", done.stdout)
+    assert "Instances left running: 0" in done.stdout
+    for name in ("log", "metrics", "receipt", "mid", "sft"):
+        place = re.search(rf"^  {name} +(\S.*)$", done.stdout.partition("Simulated bill")[2], re.M)
+        assert place and Path(place[1]).exists(), name
+
+
+def test_real_keys_and_addresses_in_the_environment_are_never_used(rehearsal: Rehearsed) -> None:
+    done, folder = rehearsal
+    for value in CANARIES.values():
+        assert value not in done.stdout + done.stderr
+        for path in (p for p in folder.rglob("*") if p.is_file() and ".venv" not in p.parts and p.stat().st_size < 5_000_000):
+            assert value.encode() not in path.read_bytes(), path
+
+
+def test_a_phase_that_cannot_be_trained_is_refused_with_launchs_exit_code(tmp_path: Path) -> None:
+    done = run("scripts/rehearse.py", "phase=rl", f"--folder={tmp_path}")
+    assert done.returncode == 2
+    assert "cannot be trained by this version" in done.stderr
+
+
+def test_a_fault_in_the_cloud_is_rehearsed_with_its_verdict(tmp_path: Path) -> None:
+    done = run("scripts/rehearse.py", "fault=gpu-count-wrong:7", f"--folder={tmp_path}")
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert "8 GPUs were rented, nvidia-smi shows 7" in done.stdout
+    assert "Instances left running: 0" in done.stdout
+
+
+def test_the_local_hub_has_the_guides_structure_and_the_run_folder(tmp_path: Path, seed_cache: Path) -> None:
+    with World(tmp_path, cache=seed_cache, trainer="tests.standin_trainer", setup="light", recipe={}) as world:
+        done = run("scripts/launch.py", "--yes", "--json", env=world.env())
+        assert done.returncode == 0, done.stderr
+        run_id = json.loads(done.stdout)["run_id"]
+        watched = run("scripts/check_status.py", "--watch", "1", env=world.env())
+        assert watched.returncode == 0, watched.stdout + watched.stderr
+        files = set(world.hub.files(REPO))
+    assert {f"runs/{run_id}/{n}" for n in ("plan.json", "code.bundle", "progress.json", "metrics.jsonl", "receipt.json")} <= files
+    assert {"tokenizer/tokenizer.pkl", "identity_conversations.jsonl", "chatsft_checkpoints/d20/manifest.json"} <= files
+    assert any(f.startswith("logs/success-lanbot-sft-") and f.endswith(f"{run_id}.log") for f in files)
