@@ -1,0 +1,180 @@
+"""A rented machine as real processes on this computer, in a folder of its own.
+
+The startup script runs as the provider runs it: from cwd /, with almost no environment, no stdin. Every process
+of a box carries the mark NANOLAN_BOX=<id> in its environment; a box is ended by that mark, since torchrun's
+workers leave the process group and the session. A `Guard` process ends the boxes if this process dies, even by kill -9.
+
+Limits: a process that clears its environment *and* leaves its parents is not found; where the system hides the
+environment of its own programs (macOS: /bin/bash), these are found as descendants of the script only.
+"""
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import psutil
+
+from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
+
+MARK = "NANOLAN_BOX"
+HOST_PROPERTIES = re.compile(r"PIP_\w+|UV|UV_\w+|SSL_\w+")    # where this machine gets its packages from
+RESTARTS = 5
+RESTART_S = 1.0
+RESCAN_S = 0.02
+KILL_GIVE_UP_S = 30.0
+
+
+def box_environment(box_id: str, folder: Path, host: Mapping[str, str]) -> dict[str, str]:
+    """All that a startup script gets: the promised names, and the package settings of the host."""
+    kept = {k: v for k, v in host.items() if HOST_PROPERTIES.fullmatch(k)}
+    return kept | {"PATH": "/usr/bin:/bin", "BOX_ROOT": str(folder), MARK: box_id}
+
+
+def marked(box_ids: Collection[str]) -> list[psutil.Process]:
+    """The living processes of this user that carry the mark of one of these boxes."""
+    found = []
+    for pid in psutil.pids():
+        try:
+            process = psutil.Process(pid)
+            if process.uids().real == os.getuid() and process.environ().get(MARK) in box_ids:
+                found.append(process)
+        except psutil.Error:
+            continue        # gone meanwhile, a zombie, or not ours to look at: not a process of a box
+    return found
+
+
+def kill_until_none(find: Callable[[], list[psutil.Process]]) -> None:
+    """SIGKILL what `find` finds until it finds nothing twice in a row; RuntimeError if they will not die."""
+    give_up = time.monotonic() + KILL_GIVE_UP_S
+    empty = 0
+    while empty < 2:        # twice: a process in the middle of fork or exec can be missed once
+        alive = find()
+        empty = 0 if alive else empty + 1
+        for process in alive:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass        # it ended by itself
+        if alive and time.monotonic() > give_up:
+            raise RuntimeError(f"processes of a box do not die: {[p.pid for p in alive]}")
+        time.sleep(RESCAN_S)
+
+
+class Machine:
+    """One box. `start` runs its script, `kill` ends all its processes for good; the folder stays for the logs."""
+
+    def __init__(self, box_id: str, folder: Path, script: bytes, gpus: Gpus | None = None, *,
+                 restarts: int = RESTARTS, restart_s: float = RESTART_S, host: Mapping[str, str] = os.environ) -> None:
+        self.box_id, self.folder, self.restarts, self.restart_s = box_id, folder, restarts, restart_s
+        self.console = folder / "console.log"
+        self.exit_codes: list[int] = []         # of the script, one each time it ended; negative: a signal
+        self._environment = box_environment(box_id, folder, host)
+        self._script = folder / "init-script"
+        self._lock, self._off = threading.Lock(), threading.Event()
+        self._main: psutil.Process | None = None
+        self._thread: threading.Thread | None = None
+        _write(self._script, script, 0o700)     # the script holds secrets
+        if gpus is not None:
+            _write(folder / "usr/bin/nvidia-smi", nvidia_smi(gpus, box_id).encode(), 0o755)
+
+    @property
+    def on(self) -> bool:
+        """Switched on; the script may have ended all the same."""
+        return self._thread is not None and not self._off.is_set()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the script, the newest one if it was restarted."""
+        return self._main.pid if self._main else None
+
+    def start(self) -> None:
+        """Run the script, and again after each end that is not exit 0, at most `restarts` times."""
+        self._off.clear()
+        self._thread = threading.Thread(target=self._supervise, name=f"box {self.box_id}", daemon=True)
+        self._thread.start()
+
+    def kill(self) -> None:
+        """End every process of the box; nothing is started again."""
+        with self._lock:                        # no start can be half way now
+            self._off.set()
+        kill_until_none(self.processes)
+        if self._thread:
+            self._thread.join(KILL_GIVE_UP_S)
+
+    def reboot(self) -> None:
+        """End every process, then run the script again, with its restarts counted anew."""
+        self.kill()
+        self.start()
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of the box: those that carry its mark and those that descend from its script."""
+        found = {p.pid: p for p in marked({self.box_id})}
+        return [*found.values(), *(p for p in self._family() if p.pid not in found)]
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            family = [self._main, *self._main.children(recursive=True)] if self._main else []
+            return [p for p in family if p.status() != psutil.STATUS_ZOMBIE]
+        except psutil.Error:
+            return []       # it ended while we looked; the mark still finds its children
+
+    def _supervise(self) -> None:
+        for _ in range(1 + self.restarts):
+            main = self._run()
+            if main is None:
+                return
+            self.exit_codes.append(main.wait())
+            # Strays of the ended script live on: harder than systemd's control-group kill, so nothing may rely on it.
+            if self.exit_codes[-1] == 0 or self._off.wait(self.restart_s):
+                return
+
+    def _run(self) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self._off.is_set():
+                return None
+            with self.console.open("ab") as log:
+                main = subprocess.Popen(["/bin/bash", self._script], env=self._environment, cwd="/",
+                                        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                        start_new_session=True)
+            self._main = psutil.Process(main.pid)   # knows its start time: a reused pid is never taken for it
+            return main
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode)
+    path.write_bytes(data)
+
+
+class Guard:
+    """A process of its own session that kills the boxes it was told of, once this process is gone."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from nanolan.sim.machine import guard; guard()"], stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, cwd=Path(__file__).resolve().parents[2],
+            start_new_session=True)     # Ctrl-C is not for it
+
+    def watch(self, box_id: str) -> None:
+        """Kill this box too; tell before it starts."""
+        if self._process.stdin:
+            self._process.stdin.write(f"{box_id}\n".encode())
+            self._process.stdin.flush()
+
+    def close(self) -> None:
+        """Let it do its work (nothing, if every box is off) and wait for its end."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.wait(KILL_GIVE_UP_S)
+
+
+def guard() -> None:
+    """The guard's main: read box ids until the pipe closes, then kill whatever carries one of them."""
+    box_ids = set(sys.stdin.read().split())
+    kill_until_none(lambda: marked(box_ids))
