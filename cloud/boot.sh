@@ -29,11 +29,8 @@ unpack "$RESCUE_B64" >"$STATE/rescue.py"
 unpack "$PLAN_B64" >"$STATE/plan.json"
 unpack "$SECRETS_B64" >"$STATE/secrets.json"   # 0600 by umask; stays until the machine is gone
 
-STEP="arm the dead man's timer"   # the third clock: it can do nothing but delete
-if ! kill -0 "$(cat "$STATE/deadman.pid" 2>/dev/null || echo none)" 2>/dev/null; then
-    nohup python3 "$STATE/rescue.py" deadman "$DEADLINE" &
-    echo $! >"$STATE/deadman.pid"
-fi
+STEP="arm the dead man's timer"   # the third clock: it can do nothing but delete; a second one ends at once
+nohup python3 "$STATE/rescue.py" deadman "$DEADLINE" &
 
 STEP="hand over to systemd"       # restarts this script after a crash or a reboot
 if [ -z "$ROOT" ] && [ -d /run/systemd/system ] && [ -z "${NANOLAN_UNIT:-}" ] && [ -r "$0" ]; then
@@ -50,15 +47,17 @@ STEP="find $MIN_FREE_GB GB of free disk"
 if [ ! -s "$STATE/work" ]; then   # the biggest of the home's disk and all others; in a rehearsal only the box's folder
     disks() { df -Pk "$HOME"; if [ -z "$ROOT" ]; then df -Pk; fi; }
     mount=$(disks | awk '$1 ~ "^/dev/" || NR == 2 {print $4, $6}' | sort -rn | head -n 1 | cut -d' ' -f2-)
-    echo "${ROOT:-${mount%/}}/nanolan" >"$STATE/work"
+    WORK=${ROOT:-${mount%/}}/nanolan
+    mkdir -p "$WORK"
+    free_gb=$(($(df -Pk "$WORK" | awk 'NR == 2 {print $4}') / 1000000))
+    say "work folder $WORK, $free_gb GB free"
+    [ "$free_gb" -ge "$MIN_FREE_GB" ]
+    echo "$WORK" >"$STATE/work"   # a restart finds its own files there, and the disk fuller
 fi
-WORK=$(cat "$STATE/work")
-mkdir -p "$WORK" && free_gb=$(($(df -Pk "$WORK" | awk 'NR == 2 {print $4}') / 1000000))
-say "work folder $WORK, $free_gb GB free"
-[ "$free_gb" -ge "$MIN_FREE_GB" ]
+WORK=$(cat "$STATE/work"); mkdir -p "$WORK"
 
 STEP="install a C compiler"       # torch.compile needs one, and Python's headers
-if [ -z "$ROOT" ] && ! { command -v cc && python3 -c 'import ensurepip' &&
+if [ -z "$ROOT" ] && ! { command -v cc && command -v git && python3 -c 'import ensurepip' &&
     [ -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; }; then
     apt-get -o DPkg::Lock::Timeout=300 update
     DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y gcc git python3-dev python3-venv

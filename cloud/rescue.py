@@ -6,22 +6,29 @@ Standard library only; travels inside the startup script, next to plan.json and 
     rescue.py fail "reason"             upload the log and a receipt, delete this machine
     rescue.py deadman EPOCH             delete this machine at that time; does nothing else
 """
+from __future__ import annotations
+
 import base64
+import fcntl
 import hashlib
+import http.client
 import json
 import os
 import sys
 import time
-import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
-PATIENCE_S, WAIT_S, POLL_S = 600, 3, 5
+FETCH_PATIENCE_S, LOG_PATIENCE_S = 600, 120
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 30
 LOG_BYTES = 5_000_000
+TROUBLE = (OSError, ValueError, http.client.HTTPException)   # URLError and HTTPError are OSErrors
 
 
-def call(url, token=None, key=None, body=None, timeout=60):
+def call(url: str, token: str = "", key: str = "", body: bytes | None = None) -> bytes:
     """The answer's bytes; tokens are not sent on to another host after a redirect."""
     request = urllib.request.Request(url, data=body)  # noqa: S310  # our own addresses
     if token:
@@ -30,55 +37,67 @@ def call(url, token=None, key=None, body=None, timeout=60):
         request.add_unredirected_header("X-API-KEY", key)
     if body is not None:
         request.add_header("Content-Type", "application/x-ndjson" if token else "application/json")
-    with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
-        return answer.read()
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        return bytes(answer.read())
 
 
-def patiently(what, act, patience_s):
-    """`act()` until it works; after `patience_s` the error."""
-    end = time.monotonic() + patience_s
+def patiently(what: str, act: Callable[[], bytes], patience_s: float) -> bytes:
+    """`act()` until it works; after `patience_s`, or at a definite no, the error."""
+    end, wait = time.monotonic() + patience_s, FIRST_WAIT_S
     while True:
         try:
             return act()
-        except (OSError, ValueError) as e:   # URLError and HTTPError are OSErrors
+        except TROUBLE as e:
             print(f"rescue: {what}: {type(e).__name__} {getattr(e, 'code', '')}", flush=True)
             if time.monotonic() > end or getattr(e, "code", 0) in (401, 403, 404):
                 raise
-            time.sleep(WAIT_S)
+            time.sleep(wait)
+            wait = min(wait * 2, LONGEST_WAIT_S)
 
 
-def fetch(url, sha256, target, secrets):
-    data = patiently("fetch the code", lambda: call(url, token=secrets["HF_TOKEN"]), PATIENCE_S)
+def fetch(url: str, sha256: str, target: str, secrets: dict[str, str]) -> None:
+    """Download the code bundle to `target`; exit 1 when it is another one than the launcher's."""
+    data = patiently("fetch the code", lambda: call(url, token=secrets["HF_TOKEN"]), FETCH_PATIENCE_S)
     if hashlib.sha256(data).hexdigest() != sha256:
         sys.exit("rescue: the code bundle is not the one that the launcher uploaded")
     Path(target).write_bytes(data)
 
 
-def upload_log(plan, secrets, reason):
-    """The log and a receipt in one commit; the log is masked by value."""
-    log = Path(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log").read_text(errors="replace")[-LOG_BYTES:]
-    for value in filter(None, secrets.values()):
-        log = log.replace(value, "***")
-    name = log_name(plan)
-    receipt = {"run_id": plan["run_id"], "verdict": "failed", "reason": "boot_failed",
-               "message": f"the machine gave up: {reason}", "log": f"logs/error-{name}.log"}
-    lines = [{"key": "header", "value": {"summary": f"run {plan['run_id']}: boot failed"}}]
-    for path, text in ((receipt["log"], log), (f"runs/{plan['run_id']}/receipt.json", json.dumps(receipt, indent=2))):
+def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str) -> bytes:
+    """The log and the receipt in one commit, masked by value; a verdict that the box program reached stands."""
+    name = f"logs/error-{instance_name(plan)}.log"
+    try:
+        receipt = json.loads((HERE / "verdict.json").read_bytes())
+    except (OSError, ValueError):
+        receipt = {"run_id": plan["run_id"], "verdict": "failed", "reason": "boot_failed",
+                   "message": f"the machine gave up: {reason}", "log": name}
+    lines = [{"key": "header", "value": {"summary": f"run {plan['run_id']}: {receipt['verdict']} {receipt.get('reason')}"}}]
+    for path, text in ((receipt["log"], read_log()), (f"runs/{plan['run_id']}/receipt.json", json.dumps(receipt, indent=2))):
+        for value in filter(None, secrets.values()):
+            text = text.replace(value, "***")
         lines.append({"key": "file", "value": {"path": path, "encoding": "base64",
                                                "content": base64.b64encode(text.encode()).decode()}})
     url = f"{plan['hf_endpoint']}/api/models/{plan['runs_repo']}/commit/main"
-    call(url, token=secrets["HF_TOKEN"], body="\n".join(map(json.dumps, lines)).encode())
+    return call(url, token=secrets["HF_TOKEN"], body="\n".join(map(json.dumps, lines)).encode())
 
 
-def log_name(plan):
+def read_log() -> str:
+    try:
+        return Path(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log").read_text(errors="replace")[-LOG_BYTES:]
+    except OSError as e:
+        return f"the log cannot be read: {e.strerror}\n"
+
+
+def instance_name(plan: dict[str, Any]) -> str:
+    """As nanolan/plan.py makes it."""
     stamp = plan["created_at"][:16].replace("-", "").replace(":", "").replace("T", "-")
     return f"lanbot-{'-'.join(plan['phases'])}-{stamp}-{plan['run_id']}"
 
 
-def delete_self(plan, secrets):
+def delete_self(plan: dict[str, Any], secrets: dict[str, str]) -> None:
     """Delete the instance of this run until it is seen to be gone; never gives up."""
     api, key = plan["shadeform_api"], secrets["SHADEFORM_API_KEY"]
-    looks_left = 10   # a listing may lag: never having been seen is not being gone
+    looks_left, wait = 10, FIRST_WAIT_S   # a listing may lag: never having been seen is not being gone
     while True:
         try:
             mine = [i for i in json.loads(call(f"{api}/instances", key=key))["instances"]
@@ -89,27 +108,38 @@ def delete_self(plan, secrets):
             for i in mine:
                 print(f"rescue: deleting {i['id']}", flush=True)
                 call(f"{api}/instances/{i['id']}/delete", key=key, body=b"{}")
-        except (OSError, ValueError, KeyError) as e:
+        except Exception as e:   # whatever was answered, the machine must go
             print(f"rescue: delete: {type(e).__name__} {getattr(e, 'code', '')}", flush=True)
-        time.sleep(POLL_S)
+        time.sleep(wait)
+        wait = min(wait * 2, LONGEST_WAIT_S)
 
 
-def main():
+def wait_until(epoch: float) -> None:
+    """Until the wall clock or the monotonic one says so, whichever is first: either may be wrong."""
+    end = time.monotonic() + epoch - time.time()
+    while (left := min(epoch - time.time(), end - time.monotonic())) > 0:
+        time.sleep(min(left, LONGEST_WAIT_S))
+
+
+def main() -> None:
     plan, secrets = (json.loads((HERE / name).read_bytes()) for name in ("plan.json", "secrets.json"))
     if sys.argv[1] == "fetch":
-        fetch(*sys.argv[2:], secrets)
+        fetch(sys.argv[2], sys.argv[3], sys.argv[4], secrets)
     elif sys.argv[1] == "fail":
         try:
-            patiently("upload the log", lambda: upload_log(plan, secrets, sys.argv[2]), 120)
+            patiently("upload the log", lambda: upload_log(plan, secrets, sys.argv[2]), LOG_PATIENCE_S)
         except Exception as e:   # whatever it is, the machine must go
             print(f"rescue: the log could not be uploaded: {type(e).__name__}", flush=True)
         delete_self(plan, secrets)
     elif sys.argv[1] == "deadman":
-        started, life_s = time.monotonic(), float(sys.argv[2]) - time.time()
-        while time.time() < float(sys.argv[2]) and time.monotonic() - started < life_s:   # whichever clock says so first
-            time.sleep(POLL_S)
-        print("rescue: the time is up", flush=True)
-        delete_self(plan, secrets)
+        with open(HERE / "deadman.lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return   # one is armed already
+            wait_until(float(sys.argv[2]))
+            print("rescue: the time is up", flush=True)
+            delete_self(plan, secrets)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import subprocess
 import sys
 import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+from msgspec import structs
 
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError, Unreachable
+from nanolan.gpus import wait_for_gpus
 from nanolan.herald import Herald
 from nanolan.hub import Hub
 from nanolan.inputs import fetch_inputs
@@ -43,17 +45,18 @@ from nanolan.report import (
     PhaseReport,
     Receipt,
     log_path,
+    read_receipt,
     to_json,
 )
-from nanolan.runner import kill_trainers, run_trainer
+from nanolan.runner import kill_trainers, make_job, run_trainer
 from nanolan.secret import Mask, Secret
 from nanolan.shadeform import Shadeform
 from nanolan.transfer import Job, run_transfer
 
 HUB_PATIENCE_S = 3600.0      # how long a dead Hub is waited for
-FINAL_LOG_PATIENCE_S = 600.0
-FIND_LOOKS = 30              # x 10 s
-GPU_PATIENCE_S = {"cuda": 300.0, "cpu": 2.0}
+LAST_WORDS_PATIENCE_S = {False: 600.0, True: 10.0}   # True: the Hub was waited for already, in vain
+FIND_LOOKS = 18              # about 5 minutes
+REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}
 MOST_ATTEMPTS = 3            # box programs that died over one phase
 
 
@@ -79,7 +82,6 @@ class Box:
     herald: Herald
     proofs: list[Proof] = field(default_factory=list)
     unsaved: list[str] = field(default_factory=list)   # whole here, not on the Hub
-    rescued: list[str] = field(default_factory=list)   # phases without a result whose newest state is on the Hub
 
     @property
     def token(self) -> Secret:
@@ -106,24 +108,39 @@ def main(state: Path, work: Path) -> None:
     meter = Meter(plan, me, api).start()
     herald = Herald(plan, secrets, work, meter)
     box = Box(plan, secrets, state, work, api, me, meter, herald)
-    receipt = _run(box)
+    receipt = _verdict(box)
     _last_words(box, receipt)
     delete(box, _warrant(box, receipt))
+
+
+def _verdict(box: Box) -> Receipt:
+    """The receipt of this run. A failure stands, also after a restart: nothing is trained again after it."""
+    path = box.state / "verdict.json"
+    if path.is_file() and (earlier := read_receipt(path.read_bytes())).verdict != SUCCEEDED:
+        return earlier
+    receipt = _run(box)
+    temp = path.with_suffix(".tmp")
+    temp.write_bytes(to_json(receipt))
+    temp.replace(path)
+    return receipt
 
 
 def _run(box: Box) -> Receipt:
     """Everything between waking up and the receipt; whatever goes wrong becomes a verdict."""
     verdict, reason, message = SUCCEEDED, "", ""
-    uploads: list[Future[None]] = []
+    uploads: dict[str, Future[None]] = {}
     with ThreadPoolExecutor(1) as pool:   # leaving it waits for all uploads
         try:
             kill_trainers(box.plan.run_id)   # left over by a box program that was killed
             box.herald.tell(PREPARING)
-            check_gpus(box.plan)
+            if problem := wait_for_gpus(box.plan):
+                raise RunStopped("boot_failed", problem)
+            say(f"GPUs: {box.plan.offer.num_gpus}x {box.plan.offer.gpu}, as rented{REHEARSAL[box.plan.device]}")
             fetch_inputs(box.plan, box.token, box.work, give_up=lambda: box.meter.over(GIVE_UP_SHARE), say=say)
             for phase in box.plan.phases:
                 folder, manifest = train(box, phase)
-                uploads.append(pool.submit(upload, box, phase, folder, manifest))
+                uploads[phase] = pool.submit(upload, box, phase, folder, manifest)
+            box.herald.tell(UPLOADING)
         except RunStopped as e:
             limit = e.reason in ("spend_limit", "max_duration")
             verdict, reason, message = STOPPED if limit else FAILED, e.reason, str(e)
@@ -134,58 +151,19 @@ def _run(box: Box) -> Receipt:
             verdict, reason, message = FAILED, "error", f"{type(e).__name__}: {e}"
         if verdict != SUCCEEDED:
             say(f"{verdict}: {message}")
-            box.herald.tell(STOPPING, message)
-            uploads.append(pool.submit(save_the_rest, box))
-    for problem in filter(None, (u.exception() for u in uploads)):
+            box.herald.tell(STOPPING, message)   # and save what there is
+            uploads["the rest"] = pool.submit(save_the_rest, box, set(uploads))
+    for error in filter(None, (u.exception() for u in uploads.values())):
         if verdict == SUCCEEDED:
-            verdict, reason, message = FAILED, "upload_failed", str(problem)
-        say(f"upload: {problem}")
-    if box.unsaved:
-        message += f". NOT saved: {', '.join(box.unsaved)}"
-    if box.meter.over(STOP_TRAINING_SHARE) and (box.unsaved or verdict == STOPPED and not box.rescued):
+            verdict, reason, message = FAILED, "upload_failed", str(error)
+        say(f"upload: {error}")
+    rescued = [f"{p.folder} step {p.manifest.step}" for p in box.proofs if not p.manifest.final]
+    for what, names in (("Saved", rescued), ("NOT saved", box.unsaved)):
+        message += f". {what}: {', '.join(names)}" if names else ""
+    if box.meter.over(STOP_TRAINING_SHARE) and (box.unsaved or verdict == STOPPED and not rescued):
         reason = "limit_lost"
     return Receipt(box.plan.run_id, verdict, reason, Mask(box.secrets.values()).hide(message.strip()), box.herald.phases,
                    log_path(box.plan, verdict), box.meter.spent_cents, int(box.meter.age_s), iso(now_utc()))
-
-
-# ------------------------------------------------------------------ GPUs
-def check_gpus(plan: Plan) -> None:
-    """RunStopped unless this machine has the GPUs that were rented, all usable."""
-    end = time.monotonic() + GPU_PATIENCE_S[plan.device]
-    while problem := gpu_problem(plan, gpu_names(), usable_cuda_devices() if plan.device == "cuda" else None):
-        if time.monotonic() > end:
-            raise RunStopped("boot_failed", problem)
-        time.sleep(1)
-    say(f"GPUs: {plan.offer.num_gpus}x {plan.offer.gpu}, as rented" +
-        ("" if plan.device == "cuda" else " (a rehearsal: training on the CPU)"))
-
-
-def gpu_problem(plan: Plan, names: list[str], usable: int | None) -> str:
-    """What is wrong with the GPUs seen, or ""; `usable` counts CUDA devices that torch can use."""
-    if len(names) != plan.offer.num_gpus:
-        return f"{plan.offer.num_gpus} GPUs were rented, nvidia-smi shows {len(names)}"
-    if usable is not None and usable != plan.processes:
-        return f"{plan.processes} CUDA devices are needed, torch can use {usable}"
-    return ""
-
-
-def gpu_names() -> list[str]:
-    """GPU names from nvidia-smi, the machine's own or the rehearsal's; [] when it fails."""
-    own = Path(os.environ.get("BOX_ROOT", "") + "/usr/bin/nvidia-smi")
-    command = [str(own) if own.is_file() else "nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        out = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return out.stdout.split("\n")[:-1] if out.returncode == 0 else []
-
-
-def usable_cuda_devices() -> int:
-    """CUDA devices on which torch can compute, counted in a process that ends before training starts."""
-    probe = ("import torch\nfor i in range(torch.cuda.device_count()): torch.ones(2, device=f'cuda:{i}').sum().item()\n"
-             "print(torch.cuda.device_count())")
-    out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=240)
-    return int(out.stdout) if out.returncode == 0 else 0
 
 
 # ------------------------------------------------------------------ a phase
@@ -199,69 +177,60 @@ def train(box: Box, phase: str) -> tuple[Path, Manifest]:
     box.herald.phase(phase, PhaseReport("training"))
     box.herald.tell(TRAINING)
     key = box.secrets.get("WANDB_API_KEY")
-    code, stopped = run_trainer(box.plan, job(box, phase), box.work / f"job-{phase}.json", Path.cwd(), host=os.environ,
+    job = make_job(box.plan, phase, box.work, init_dir(box, phase), box.out_dir(phase), wandb=key is not None)
+    code, stopped = run_trainer(box.plan, job, box.work / f"job-{phase}.json", Path.cwd(), host=os.environ,
                                 wandb_key=key.reveal() if key else None, stop=lambda: box.meter.over(STOP_TRAINING_SHARE))
     if found := newest_whole(box.out_dir(phase), phase, final=True):
         say(f"phase {phase}: done at step {found[1].step}")
         return found
     box.herald.phase(phase, PhaseReport("failed"))
     if stopped:
-        raise RunStopped("spend_limit" if dollars(box.plan.limit_cents) in stopped else "max_duration", f"{phase}: {stopped}")
+        raise RunStopped("spend_limit" if box.meter.by_money(STOP_TRAINING_SHARE) else "max_duration", f"{phase}: {stopped}")
     if code < 0 and attempt < MOST_ATTEMPTS:   # torchrun itself was killed: once more
         say(f"phase {phase}: torchrun was killed by signal {-code}; starting it again")
         return train(box, phase)
     raise RunStopped("trainer_failed", f"phase {phase}: the trainer ended with exit code {code} and saved no final checkpoint")
 
 
-def job(box: Box, phase: str) -> dict[str, Any]:
-    """What the trainer is told: see nanolan/train/__main__.py."""
-    plan, work = box.plan, box.work
-    i = plan.phases.index(phase)
-    if i:
-        before = newest_whole(box.out_dir(plan.phases[i - 1]), plan.phases[i - 1], final=True)
-        if before is None:
-            raise BadAnswer(f"phase {phase} needs the checkpoint of {plan.phases[i - 1]}, which is not whole here")
-        init = before[0]
-    else:
-        init = work / "model" / PHASES[phase].input_dir / plan.model_tag
-    wandb = {"project": plan.wandb_project, "name": f"{plan.run_name}-{phase}", "group": plan.run_name}
-    return {"phase": phase, "run_id": plan.run_id, "run_name": plan.run_name, "model_tag": plan.model_tag,
-            "device": plan.device, "init_dir": str(init), "tokenizer_dir": str(work / "model" / "tokenizer"),
-            "data_dir": str(work / "data"), "out_dir": str(box.out_dir(phase)), "metrics": str(work / "metrics.jsonl"),
-            "heartbeat": str(work / "heartbeat.json"), "batch": plan.batch, "recipe": plan.recipe,
-            "wandb": wandb if "WANDB_API_KEY" in box.secrets else None}
+def init_dir(box: Box, phase: str) -> Path:
+    """Where `phase` starts from: the phase before it in this run, or the plan's input."""
+    i = box.plan.phases.index(phase)
+    if i == 0:
+        return box.work / "model" / PHASES[phase].input_dir / box.plan.model_tag
+    before = newest_whole(box.out_dir(box.plan.phases[i - 1]), box.plan.phases[i - 1], final=True)
+    if before is None:
+        raise BadAnswer(f"phase {phase} needs the checkpoint of {box.plan.phases[i - 1]}, which is not whole here")
+    return before[0]
 
 
 def upload(box: Box, phase: str, folder: Path, manifest: Manifest) -> None:
-    """One commit into the phase's folder, then every size and hash is read back: that is the Proof."""
-    target = f"{PHASES[phase].output_dir}/{box.plan.output_tag}"
-    report = PhaseReport("uploading", target, step=manifest.step, loss_start=manifest.extra.get("loss_start"),
+    """One commit, then every size and hash is read back: that is the Proof. A state saved on the way goes to the run folder."""
+    saved_to = f"{PHASES[phase].output_dir}/{box.plan.output_tag}" if manifest.final else f"{box.plan.folder}/saved/{phase}"
+    report = PhaseReport("uploading", saved_to, step=manifest.step, loss_start=manifest.extra.get("loss_start"),
                          loss_end=manifest.extra.get("loss_end"))
     box.herald.phase(phase, report)
-    box.herald.tell(UPLOADING)
     try:
-        proof = save(box, folder, manifest, target)
-    except NanolanError:
+        proof = save(box, folder, manifest, saved_to)
+    except Exception:
         box.unsaved.append(f"{phase} step {manifest.step}")
-        box.herald.phase(phase, PhaseReport("failed", target, step=manifest.step))
+        box.herald.phase(phase, structs.replace(report, state="failed"))
         raise
     box.proofs.append(proof)
-    box.herald.phase(phase, PhaseReport("proven", target, proof.revision, manifest.step, report.loss_start, report.loss_end))
+    box.herald.phase(phase, structs.replace(report, state="proven" if manifest.final else "failed", revision=proof.revision))
     box.herald.tell(box.herald.state)
-    say(f"phase {phase}: proven on the Hub: {target} step {manifest.step}, revision {proof.revision[:8]}")
+    say(f"phase {phase}: proven on the Hub: {saved_to} step {manifest.step}, revision {proof.revision[:8]}")
 
 
 def save(box: Box, folder: Path, manifest: Manifest, target: str) -> Proof:
     """Upload a whole step to `target` and prove it; Unreachable when the Hub or the money is gone."""
-    end = time.monotonic() + HUB_PATIENCE_S
+    end, plan = time.monotonic() + HUB_PATIENCE_S, box.plan
 
     def give_up() -> str:
         return box.meter.over(GIVE_UP_SHARE) or ("the Hub did not take it for an hour" if time.monotonic() > end else "")
-    plan = box.plan
+
     hub = Hub(plan.hf_endpoint, box.token, patience_s=60)
-    repo = plan.hf_repo if not target.startswith("runs/") else plan.runs_repo
+    repo, names = (plan.hf_repo if manifest.final else plan.runs_repo), (*(f.path for f in manifest.files), MANIFEST)
     while True:
-        names = (*(f.path for f in manifest.files), MANIFEST)
         say(f"uploading {target}: step {manifest.step}, {manifest.size / 1e6:.1f} MB")
         run_transfer(Job("upload", plan.hf_endpoint, repo, "model", "main", str(folder), names, target,
                          f"{manifest.phase} step {manifest.step} of run {plan.run_id}", plan.keep_old),
@@ -275,18 +244,15 @@ def save(box: Box, folder: Path, manifest: Manifest, target: str) -> Proof:
             time.sleep(2)
 
 
-def save_the_rest(box: Box) -> None:
-    """After a failure: the newest whole state of a phase that has no result goes to the run folder."""
-    for phase in box.plan.phases:
-        found = newest_whole(box.out_dir(phase), phase, final=False)
-        if found and not newest_whole(box.out_dir(phase), phase, final=True):
-            try:
-                box.proofs.append(save(box, *found, f"{box.plan.folder}/saved/{phase}"))
-                box.rescued.append(phase)
-                say(f"phase {phase}: step {found[1].step} saved to {box.plan.folder}/saved/{phase}")
-            except NanolanError:
-                box.unsaved.append(f"{phase} step {found[1].step}")
-                raise
+def save_the_rest(box: Box, done: set[str]) -> None:
+    """After a failure: the newest whole step of each phase that is not being uploaded, as far as the Hub takes it."""
+    for phase in [p for p in box.plan.phases if p not in done]:
+        found = newest_whole(box.out_dir(phase), phase, final=True) or newest_whole(box.out_dir(phase), phase)
+        try:
+            if found:
+                upload(box, phase, *found)
+        except Exception as e:   # the others are still to be saved
+            say(f"{e}")
 
 
 # ------------------------------------------------------------------ the end
@@ -296,13 +262,13 @@ def _last_words(box: Box, receipt: Receipt) -> None:
     say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; deleting this machine")
     box.herald.close()
     box.meter.stop()
-    files: dict[str, bytes | Path] = {receipt.log: box.herald.log(), f"{box.plan.folder}/receipt.json": to_json(receipt)}
-    if (box.work / "metrics.jsonl").is_file():
-        files[f"{box.plan.folder}/metrics.jsonl"] = (box.work / "metrics.jsonl").read_bytes()
     try:
-        Hub(box.plan.hf_endpoint, box.token, patience_s=FINAL_LOG_PATIENCE_S).commit(
+        files: dict[str, bytes | Path] = {receipt.log: box.herald.log(), f"{box.plan.folder}/receipt.json": to_json(receipt)}
+        if (box.work / "metrics.jsonl").is_file():
+            files[f"{box.plan.folder}/metrics.jsonl"] = (box.work / "metrics.jsonl").read_bytes()
+        Hub(box.plan.hf_endpoint, box.token, patience_s=LAST_WORDS_PATIENCE_S[bool(box.unsaved)]).commit(
             box.plan.runs_repo, files, f"run {box.plan.run_id}: {receipt.verdict}")
-    except NanolanError as e:
+    except Exception as e:   # whatever it is, the machine must go
         say(f"the log could not be uploaded: {e}")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from nanolan.errors import PreflightFailed
 from nanolan.plan import Code
 
-NEVER = (".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".ssh_keys")
+NEVER = (".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".ssh_keys/**")
 BRANCH = "nanolan"
 
 
@@ -48,7 +48,8 @@ def _author() -> dict[str, str]:
 
 def _git(root: Path, *args: str, env: dict[str, str] | None = None) -> str:
     try:
-        done = subprocess.run(["git", *args], cwd=root, env={**os.environ, **(env or {})}, capture_output=True, text=True)
+        done = subprocess.run(["git", *args], cwd=root, env={**os.environ, **(env or {})}, capture_output=True, text=True,
+                              errors="replace")
     except FileNotFoundError:
         raise PreflightFailed("git is missing; install it (the code that runs is sent as a git bundle)") from None
     if done.returncode:

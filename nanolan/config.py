@@ -20,6 +20,7 @@ from nanolan.secret import Mask, Secret
 ROOT = Path(__file__).resolve().parent.parent
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
 REPO = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
+ADDRESS = r"(https?)://(?:[\w.-]+|\[::1\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -37,10 +38,16 @@ def _repo(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    url = urlsplit(text)
-    if url.scheme == "https" and url.hostname or is_loopback(text) and url.scheme == "http":
+    plain = re.fullmatch(ADDRESS, text, re.ASCII)   # no user, no backslash: programs disagree on whose host such a text names
+    if plain and (plain[1] == "https" or is_loopback(text)):
         return text.rstrip("/")
     raise UsageProblem(f"address {text[:80]!r} must be https, or http on this machine (127.0.0.1)")
+
+
+def _secret(text: str) -> Secret:
+    if not text.isascii() or " " in text:
+        raise UsageProblem("a key or token has no spaces and only ASCII characters; copy it again")
+    return Secret(text)
 
 
 def _count(text: str) -> int:
@@ -56,7 +63,7 @@ def _phase(text: str) -> str:
 
 def _duration(text: str) -> int:
     """Seconds of "90m", "2h", "1d" or a bare number of seconds."""
-    m = re.fullmatch(r"(\d{1,7})([smhd]?)", text)
+    m = re.fullmatch(r"([0-9]{1,7})([smhd]?)", text)
     seconds = int(m[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[m[2]] if m else 0
     if not 0 < seconds <= 30 * 86400:
         raise UsageProblem(f"{text[:40]!r} is not a duration such as 90m or 2h (at most 30d)")
@@ -71,7 +78,7 @@ def is_loopback(url: str) -> bool:
 def _setting(env: str, help: str, default: str | None = None, parse: Callable[[str], Any] = str, *,
              where: str = "", secret: bool = False) -> Any:
     return field(metadata={"env": env, "help": help, "default": default, "where": where, "secret": secret,
-                           "parse": Secret if secret else parse})
+                           "parse": _secret if secret else parse})
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,8 @@ TABLE: dict[str, Mapping[str, Any]] = {f.name: f.metadata for f in fields(Settin
 def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *, env_file: Path | None = None,
                   cached_token: Callable[[], str | None] = lambda: None) -> Settings:
     """Settings from typed `flags` (by field name), `environ`, the .env file and the cached Hub login."""
+    if blank := [k for k, v in flags.items() if v is not None and not v.strip()]:
+        raise UsageProblem(f"--{blank[0].replace('_', '-')} is empty: give a value, or leave it out")
     layers = [("flag", {TABLE[k]["env"]: v for k, v in flags.items() if k in TABLE}),
               ("environment", environ), (".env", read_env_file(env_file))]
     values: dict[str, Any] = {}
@@ -176,11 +185,11 @@ def _gpu_and_count(s: Settings) -> Settings:
     """`H100:8` names the count too; a --num-gpus that says otherwise is refused."""
     from dataclasses import replace
     gpu, colon, count = s.gpu.partition(":")
-    if not re.fullmatch(r"[A-Za-z0-9_ -]{1,40}", gpu):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}", gpu):
         raise UsageProblem(f"GPU: {s.gpu[:40]!r} is not a GPU type such as H100 or H100:8")
     if not colon:
         return s
-    number = _count(count)
+    number = _parse({"env": "GPU", "parse": _count}, count)
     if s.sources["num_gpus"] == "flag" and s.num_gpus != number:
         raise UsageProblem(f"GPU {s.gpu!r} and --num-gpus {s.num_gpus} disagree; give one of them")
     return replace(s, gpu=gpu, num_gpus=number)

@@ -4,14 +4,15 @@ Best effort by its own thread: newest wins, a Hub that is down delays nothing an
 """
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from nanolan.errors import NanolanError
 from nanolan.hub import Hub
 from nanolan.meter import Meter
 from nanolan.plan import Plan, iso, now_utc
@@ -21,6 +22,7 @@ from nanolan.secret import Mask, Secret
 BEAT_S = 300.0
 PATIENCE_S = 20.0
 LOG_PART_BYTES = 200_000
+MOST_LOG_BYTES = 10_000_000   # the newest part of a log that a trainer floods
 
 
 class Herald:
@@ -29,10 +31,10 @@ class Herald:
     def __init__(self, plan: Plan, secrets: Mapping[str, Secret], work: Path, meter: Meter) -> None:
         self._plan, self._work, self._meter = plan, work, meter
         self._mask = Mask(secrets.values())
-        self._hub = Hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=PATIENCE_S)
         self.phases = {p: PhaseReport("none") for p in plan.phases}
         self.state, self._message = PREPARING, ""
         self._wake, self._closed = threading.Event(), threading.Event()
+        self._hub = Hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=PATIENCE_S, sleep=self._closed.wait, clock=self._clock)
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
@@ -52,8 +54,20 @@ class Herald:
 
     def log(self) -> bytes:
         """The whole training log, masked."""
-        path = Path(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log")
-        return self._mask.hide(path.read_text(errors="replace")).encode() if path.is_file() else b"no log\n"
+        try:
+            with open(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log", "rb") as f:
+                if f.seek(0, os.SEEK_END) > MOST_LOG_BYTES:
+                    f.seek(-MOST_LOG_BYTES, os.SEEK_END)
+                    f.readline()   # half a line may hold half a secret, which no mask would know
+                else:
+                    f.seek(0)
+                return self._mask.hide(f.read().decode(errors="replace")).encode()
+        except OSError as e:
+            return f"the log cannot be read: {e.strerror}\n".encode()
+
+    def _clock(self) -> float:
+        """For the Hub's patience, which is over once this is closed."""
+        return math.inf if self._closed.is_set() else time.monotonic()
 
     def _beat(self) -> None:
         while not self._closed.is_set():
@@ -63,8 +77,8 @@ class Herald:
                 return
             try:
                 self._hub.commit(self._plan.runs_repo, self._files(), f"run {self._plan.run_id}: {self.state}")
-            except NanolanError:
-                continue   # the next beat tells more
+            except Exception as e:   # whatever it is, the thread must live: the next beat tells more
+                print(self._mask.hide(f"heartbeat not sent: {type(e).__name__}: {e}")[:200], flush=True)
 
     def _files(self) -> dict[str, bytes | Path]:
         folder = self._plan.folder

@@ -5,10 +5,13 @@ here is tried again until `patience_s` is over. Big files go through nanolan/tra
 """
 from __future__ import annotations
 
+import os
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +21,6 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, Repositor
 from huggingface_hub.utils import build_hf_headers, get_session
 from huggingface_hub.utils._http import hf_request_event_hook  # not exported; without it requests lack their id
 
-from nanolan.config import is_loopback
 from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.secret import Mask, Secret
@@ -27,6 +29,7 @@ from nanolan.shadeform import retry_after_s
 LAPTOP_PATIENCE_S = 45.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 SMALL_FILE = 16 << 20            # most bytes that `read` takes into memory
+NO_PROXY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
 TOKENS_URL = "https://huggingface.co/settings/tokens"
 
 T = TypeVar("T")
@@ -50,11 +53,17 @@ class Tree:
         return Pinned(self.repo, self.kind, self.revision, tuple(self.files[p] for p in sorted(paths)), proven)
 
 
-def use_timeouts(endpoint: str, read_s: float = 60.0) -> None:
-    """Give the Hub client of this process time-outs (it has none); loopback bypasses proxies."""
+@lru_cache(maxsize=1)   # once: setting it again closes the connections that other threads are using
+def use_timeouts(read_s: float = 60.0) -> None:
+    """Give the Hub client of this process time-outs (it has none); loopback bypasses proxies.
+
+    HTTPS_PROXY and SSL_CERT_FILE count as everywhere; REQUESTS_CA_BUNDLE, which this client does not know, too.
+    """
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE")
+    verify = ssl.create_default_context(cafile=bundle) if bundle and Path(bundle).is_file() else True
     set_client_factory(lambda: httpx2.Client(
         event_hooks={"request": [hf_request_event_hook]}, follow_redirects=True,
-        timeout=httpx2.Timeout(30, connect=10, read=read_s), trust_env=not is_loopback(endpoint)))
+        timeout=httpx2.Timeout(30, connect=10, read=read_s), mounts=NO_PROXY, verify=verify))
 
 
 class Hub:
@@ -65,7 +74,7 @@ class Hub:
         self.endpoint, self.token, self.patience_s = endpoint.rstrip("/"), token, patience_s
         self._sleep, self._clock, self._mask = sleep, clock, Mask([token])
         self._raw_token: str | bool = token.reveal() if token else False
-        use_timeouts(endpoint)
+        use_timeouts()
         self.api = HfApi(endpoint=self.endpoint, token=self._raw_token)
 
     def tree(self, repo: str, kind: str = "model", revision: str | None = None) -> Tree:
@@ -99,9 +108,10 @@ class Hub:
         gone = tuple(delete)
 
         def send() -> str:
+            there = set(self.api.list_repo_files(repo)) if gone else ()   # a repeat finds them gone: that would be refused
             operations: list[CommitOperationAdd | CommitOperationDelete] = [   # the client uses them up: new ones each try
                 CommitOperationAdd(path, content) for path, content in add.items()]
-            operations += [CommitOperationDelete(path) for path in gone]
+            operations += [CommitOperationDelete(path) for path in gone if path in there]
             return self.api.create_commit(repo, operations, commit_message=message).oid
         return self._try(f"commit to {repo}", send)
 
@@ -115,13 +125,15 @@ class Hub:
                 status = getattr(e.response, "status_code", 0)
                 if status not in (408, 409, 412, 429) and status < 500:
                     raise self._refusal(what, e, status) from None
-                why, pause = f"HTTP {status}", max(wait, retry_after_s(e.response.headers.get("Retry-After")))
+                why, at_least = f"HTTP {status}", retry_after_s(e.response.headers.get("Retry-After"))
             except (httpx2.TransportError, ConnectionError, TimeoutError) as e:   # ConnectionError: hf-xet
-                why, pause = f"{type(e).__name__}: {self._mask.hide(str(e))[:120]}", wait
-            pause *= 0.5 + random.random() / 2   # noqa: S311  # jitter, not a secret
+                why, at_least = f"{type(e).__name__}: {self._mask.hide(str(e))[:120]}", 0.0
+            except (ValueError, LookupError, TypeError, AttributeError) as e:   # 200 with a proxy's page, or half of an answer
+                why, at_least = f"an answer that cannot be read, {type(e).__name__}", 0.0
+            pause = max(at_least, wait * (0.5 + random.random() / 2))   # noqa: S311  # jitter, not a secret
             if self._clock() + pause >= end:
-                raise Unreachable(f"the Hub did not answer ({why}) for {what}, tried for {self.patience_s:.0f} s; "
-                                  "nothing was changed by this machine since. Try again")
+                raise Unreachable(f"the Hub did not answer ({why}) for {what}, tried for {self.patience_s:.0f} s. "
+                                  "Is the network up? Try again")
             self._sleep(pause)
             wait = min(wait * 2, LONGEST_WAIT_S)
 
@@ -132,6 +144,6 @@ class Hub:
         if isinstance(e, RepositoryNotFoundError) or status == 404:
             return NotFound(f"the Hub has no {what}, or HF_TOKEN may not see it")
         if status in (401, 403):
-            return AuthProblem(f"the Hub refused HF_TOKEN (HTTP {status}) for {what}; nothing was rented. "
+            return AuthProblem(f"the Hub refused HF_TOKEN (HTTP {status}) for {what}. "
                                f"Make one that may write the repo: {TOKENS_URL}")
         return ApiProblem(f"the Hub refused {what}: HTTP {status} {text}")

@@ -11,10 +11,12 @@ from nanolan.plan import Pinned, PinnedFile, Plan
 from nanolan.secret import Secret
 from nanolan.transfer import Job, run_transfer
 
-ROUNDS = 3   # downloads of a file that arrives with other bytes than pinned
+ROUNDS = 3             # downloads of a file that arrives with other bytes than pinned
+PATIENCE_S = 15 * 60   # with a Hub that gives nothing, while the GPUs wait and nothing can be lost
 
 
-def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[], str], say: Callable[[str], None]) -> None:
+def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[], str], say: Callable[[str], None],
+                 patience_s: float = PATIENCE_S) -> None:
     """Everything the plan pins, under work/model and work/data; BadAnswer when the Hub serves something else."""
     for pinned in (*plan.inputs, *plan.datasets):
         folder = folder_of(pinned, work)
@@ -23,10 +25,12 @@ def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[],
             if not missing:
                 break
             megabytes = sum(f.size for f in missing) / 1e6
+            for f in missing:   # the Hub client would take a damaged file for the one it has downloaded before
+                (folder / f.path).unlink(missing_ok=True)
             say(f"downloading {len(missing)} files of {pinned.repo} at {pinned.revision[:8]} ({megabytes:.1f} MB)")
             job = Job("download", plan.hf_endpoint, pinned.repo, pinned.kind, pinned.revision, str(folder),
                       tuple(f.path for f in missing))
-            run_transfer(job, token, give_up=give_up, say=say)
+            run_transfer(job, token, give_up=give_up, say=say, patience_s=patience_s)
         else:
             raise BadAnswer(f"{pinned.repo}/{missing[0].path} keeps arriving with other bytes than the plan pins")
     identity = work / "model" / IDENTITY_FILE

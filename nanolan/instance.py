@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
@@ -70,6 +71,10 @@ class ApiInstance(msgspec.Struct):
     auto_delete: ApiThresholds | None = None
 
 
+class Created(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(pattern=r"^[\w-]+\Z")]
+
+
 class ApiKey(msgspec.Struct):
     id: str
     name: str
@@ -126,14 +131,6 @@ class Instance:
             age_s = max(0.0, (now_utc() - self.created_at).total_seconds())
             own = int(self.hourly_cents * age_s / 3600)
         return max((c for c in (own, self.cost_cents) if c is not None), default=None)
-
-
-@dataclass(frozen=True)
-class Gone:
-    """Proof of deletion: how it was seen that the instance no longer bills."""
-
-    id: str
-    seen: str
 
 
 def run_tag(run_id: str) -> str:

@@ -3,15 +3,16 @@ nothing is rented before every check passed and consent was given, and the ledge
 """
 from __future__ import annotations
 
+import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from nanolan.bundle import make_bundle
 from nanolan.config import ROOT, Settings, is_loopback
-from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, OutOfStock, RunFailed, UsageProblem
+from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, OutOfStock, PreflightFailed, RunFailed, UsageProblem
 from nanolan.hub import Hub
 from nanolan.instance import Instance
 from nanolan.ledger import Entry, Ledger
@@ -23,6 +24,8 @@ from nanolan.plan import Code, Plan, Rented, iso, life_s, new_run_id, now_utc, p
 from nanolan.preflight import Check, Findings, check_money, check_outputs, look_at_hub, wallet_hint
 from nanolan.rent import check_rented, create_once
 from nanolan.shadeform import Shadeform
+
+STALE_S = 15 * 60
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,15 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     """Run every check and make the plan; `hub` and `instances` None mean that there is nothing to check with."""
     refuse_unready(s.phases)
     expected = expected_cents(offer, s.phases)
-    found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, "not checked: HF_TOKEN and HF_REPO are not set")])
-    with tempfile.TemporaryDirectory() as temp:
-        run_id = new_run_id()
-        code = make_bundle(ROOT, Path(temp) / "code.bundle", run_id)
-        bundle = (Path(temp) / "code.bundle").read_bytes()
+    unset = [name for name, value in (("HF_TOKEN", s.hf_token), ("HF_REPO", s.hf_repo)) if value is None]
+    found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
+    run_id = new_run_id()
+    code, bundle, code_check = _code(run_id)
     plan = make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old)
     checks = [*found.checks, check_money(s.spend_limit, expected), wallet_hint(expected)]
     if instances:
         checks.append(_outputs(instances, plan))
-    changed = ", with uncommitted changes" if code.dirty else ""
-    checks.append(Check("code", True, f"commit {code.commit[:8]}{changed}, a bundle of {code.size // 1000:,} kB"))
-    return Prepared(plan, offer, checks, bundle, found.public)
+    return Prepared(plan, offer, [*checks, code_check], bundle, found.public)
 
 
 def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, found: Findings,
@@ -110,13 +110,16 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
 def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None]) -> Instance:
     """Upload the run folder, note the intent, create, read back; the id is said and written before any further call."""
     plan = p.plan
+    age_s = (now_utc() - parse_time(plan.created_at)).total_seconds()
+    if age_s > STALE_S:   # a prompt left open: the deadline in the plan has gone on all the while
+        raise PreflightFailed(f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again")
     revision = hub.commit(plan.runs_repo, {f"{plan.folder}/plan.json": plan.to_json(), f"{plan.folder}/code.bundle": p.bundle},
                           f"run {plan.run_id}: plan and code")
     body = create_body(plan, startup_script(plan, box_secrets(s), revision))
     ledger.put(Entry(plan))
     say(f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}")
     try:
-        instance_id = create_once(api, body, plan.run_id)
+        instance_id, interrupted = create_once(api, body, plan, say=say)
     except MayBeBilling:
         raise
     except NanolanError as e:
@@ -125,6 +128,8 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
     ledger.put(Entry(plan, instance_id))
     say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")
     try:
+        if interrupted:
+            raise KeyboardInterrupt
         return check_rented(api, instance_id, plan, limits(plan), say=say)
     except RunFailed as e:   # it was deleted, and seen to be
         ledger.put(Entry(plan, instance_id, gone=True, note=str(e)))
@@ -141,12 +146,28 @@ def _goes_on(instance_id: str, plan: Plan) -> str:
             f"{dollars(plan.limit_cents)}. Watch it: just watch; stop it: just stop {plan.run_id}")
 
 
-def next_offer_hint(e: OutOfStock, offer: Offer, offers: list[Offer]) -> OutOfStock:
-    """The stock-out with the next offer to try."""
+def next_offer_hint(e: OutOfStock, offer: Offer, offers: list[Offer], words: Iterable[str] = ()) -> OutOfStock:
+    """The stock-out with the next offer to try; `words` are the other settings of this launch, as they were typed."""
     rest = [o for o in offers if o != offer]
-    hint = (f"Next: {rest[0].where} for {dollars(rest[0].hourly_cents)}/h: just launch cloud={rest[0].cloud} "
-            f"region={rest[0].region} instance-type={rest[0].instance_type}" if rest else "Try: just offers --all-configs")
-    return OutOfStock(f"{offer.where} {e}. {hint}")
+    if not rest:
+        return OutOfStock(f"{offer.where} {e}. Try: just offers --all-configs")
+    o = rest[0]
+    place = (f"cloud={o.cloud}", f"region={o.region}", f"instance-type={o.instance_type}")
+    return OutOfStock(f"{offer.where} {e}. Next: {o.where} for {dollars(o.hourly_cents)}/h: "
+                      f"just launch {shlex.join([*words, *place])}")
+
+
+def _code(run_id: str) -> tuple[Code, bytes, Check]:
+    """The bundle of this checkout, in memory, and its line of the checklist."""
+    with tempfile.TemporaryDirectory() as temp:
+        path = Path(temp) / "code.bundle"
+        try:
+            code = make_bundle(ROOT, path, run_id)
+        except PreflightFailed as e:
+            return Code("", "", 0, False), b"", Check("code", False, str(e))
+        changed = ", with uncommitted changes" if code.dirty else ""
+        text = f"commit {code.commit[:8]}{changed}, a bundle of {code.size // 1000:,} kB"
+        return code, path.read_bytes(), Check("code", True, text)
 
 
 def _outputs(instances: Callable[[], list[Instance]], plan: Plan) -> Check:

@@ -46,19 +46,20 @@ class Ledger:
         return sorted((self._read(p) for p in self.runs.glob("*.json")), key=lambda e: e.plan.created_at, reverse=True)
 
     def find(self, text: str | None) -> Entry:
-        """The run meant by an id, a unique prefix, an instance id or a run name; the newest when nothing is said."""
+        """The run meant by an id, an instance id, a run name (of one that is not over, else the newest) or a unique
+        prefix of an id; the newest when nothing is said."""
         entries = self.entries()
         if not text:
             if not entries:
                 raise UsageProblem("no run in the ledger yet. Start one: just launch phase=sft")
             return entries[0]
-        for match in (lambda e: text in (e.plan.run_id, e.instance_id), lambda e: e.plan.run_name == text,
-                      lambda e: e.plan.run_id.startswith(text)):
-            found = [e for e in entries if match(e)]
-            if len({e.plan.run_id for e in found}) == 1 or found and match(found[0]) and found[0].plan.run_name == text:
-                return found[0]
-            if found:
-                raise UsageProblem(f"{text!r} fits several runs: {', '.join(e.plan.run_id for e in found)}; give more of the id")
+        exact = [e for e in entries if text in (e.plan.run_id, e.instance_id)]
+        named = [e for e in entries if e.plan.run_name == text]
+        found = exact or [e for e in named if not e.gone] or named[:1] or [e for e in entries if e.plan.run_id.startswith(text)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageProblem(f"{text!r} fits several runs: {', '.join(e.plan.run_id for e in found)}; give the id")
         raise UsageProblem(f"no run called {text[:60]!r} in the ledger. See: just status")
 
     def _read(self, path: Path) -> Entry:

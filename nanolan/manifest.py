@@ -68,7 +68,7 @@ def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
         for f in files:
             plain_name(f.path)
         return Manifest(str(d["run_id"]), str(d["phase"]), int(d["step"]), files, bool(d["final"]), dict(d["extra"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise BadAnswer(f"{where}: not a manifest ({type(e).__name__}: {e})") from None
 
 
@@ -100,8 +100,9 @@ def save_whole(out_dir: Path, step: int, write: Callable[[Path], None], *, run_i
                final: bool = True, extra: dict[str, Any] | None = None) -> Path:
     """Call `write(folder)` to write the files of `step`; return out_dir/step-NNNNNN, whole and durable."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    target, temp = out_dir / f"step-{step:06d}", out_dir / f".saving-{step:06d}-{os.getpid()}"
-    shutil.rmtree(temp, ignore_errors=True)
+    target, temp, old = (out_dir / name for name in (f"step-{step:06d}", f".saving-{step:06d}", f".saving-{step:06d}-old"))
+    for left in out_dir.glob(".saving-*"):   # of a save that was killed: one process at a time writes here
+        shutil.rmtree(left)
     temp.mkdir()
     try:
         write(temp)
@@ -110,12 +111,14 @@ def save_whole(out_dir: Path, step: int, write: Callable[[Path], None], *, run_i
         (temp / MANIFEST).write_text(manifest.to_json())
         for p in [*temp.iterdir(), temp]:
             _fsync(p)
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():   # the same step again; removed only when the new one is in its place
+            target.replace(old)
         temp.replace(target)
         _fsync(out_dir)
     except BaseException:
         shutil.rmtree(temp, ignore_errors=True)
         raise
+    shutil.rmtree(old, ignore_errors=True)
     return target
 
 

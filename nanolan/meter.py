@@ -29,8 +29,9 @@ def used_share(plan: Plan, age_s: float, spent_cents: int) -> float:
 class Meter:
     """Follows one instance's bill in a thread of its own."""
 
-    def __init__(self, plan: Plan, me: Instance, api: Shadeform, clock: Callable[[], float] = time.monotonic) -> None:
-        self._plan, self._id, self._api, self._clock = plan, me.id, api, clock
+    def __init__(self, plan: Plan, me: Instance, api: Shadeform, clock: Callable[[], float] = time.monotonic,
+                 poll_s: float = POLL_S) -> None:
+        self._plan, self._id, self._api, self._clock, self._poll_s = plan, me.id, api, clock, poll_s
         self._hourly = max(me.hourly_cents or 0, plan.offer.hourly_cents)
         born = me.created_at or parse_time(plan.created_at)
         self._age_at_start, self._start = max(0.0, (now_utc() - born).total_seconds()), clock()
@@ -56,16 +57,19 @@ class Meter:
     def share(self) -> float:
         return used_share(self._plan, self.age_s, self.spent_cents)
 
+    def by_money(self, share: float) -> bool:
+        """Whether `share` of the money is used, whatever the time."""
+        return self.spent_cents / self._plan.limit_cents >= share
+
     def over(self, share: float) -> str:
         """Why `share` of the limit is reached, or ""."""
         if self.share() < share:
             return ""
-        by_money = self.spent_cents / self._plan.limit_cents >= share
-        return (f"{dollars(self.spent_cents)} of the limit of {dollars(self._plan.limit_cents)} used" if by_money
+        return (f"{dollars(self.spent_cents)} of the limit of {dollars(self._plan.limit_cents)} used" if self.by_money(share)
                 else f"{self.age_s / 60:.0f} minutes used, the instance deletes itself at {self._plan.deadline}")
 
     def _follow(self) -> None:
-        while not self._done.wait(POLL_S):
+        while not self._done.wait(self._poll_s):
             try:
                 self._reported = max(self._reported, self._api.info(self._id).cost_cents or 0)
             except NanolanError:

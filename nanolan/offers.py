@@ -1,15 +1,25 @@
 """Offers: what can be rented, filtered, ranked and shown as the guide's table. Pure."""
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nanolan.config import Settings
-from nanolan.errors import NoOffer
+from nanolan.errors import NanolanError, NoOffer, UsageProblem
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import expected_hours
+
+# Names that Shadeform has used: one that is not for rent today is no typo
+GPUS = ("A10", "A100", "A100_80G", "A16", "A30", "A40", "A4000", "A5000", "A6000", "B200", "B300", "GB200", "GB300", "GH200",
+        "H100", "H100_nvl", "H200", "L4", "L40", "L40S", "RTX4000Ada", "RTX4090", "RTX5090", "RTX6000", "RTX6000Ada", "RTXPro6000",
+        "V100", "V100_32G")
+HEAD = ("#", "Provider", "Region", "GPUs", "VRAM", "Price/hr", "Run", "NVLink")
+PROVIDER, REGION, GPU_COUNT = 1, 2, 3          # columns that give way, so that a line has 80 characters at most
+RIGHT = (0, 5, 6)
+NARROWEST = 8
 
 
 @dataclass(frozen=True)
@@ -59,20 +69,23 @@ def wanted_by(s: Settings, all_configs: bool = False) -> Wanted:
 
 def newest_cuda_image(os_options: Iterable[str]) -> str | None:
     """The `*_shade_os` image with the highest CUDA (>= 12.2), or None: no torch that we can install fits."""
-    found = [(float(m[2]), float(m[1]), o) for o in os_options
-             if (m := re.fullmatch(r"ubuntu([\d.]+)_cuda(\d+\.\d+)_shade_os", o)) and float(m[1]) >= 22]
-    best = max(found, default=(0.0, 0.0, ""))
-    return best[2] if best[0] >= 12.2 else None
+    found = [((int(m[3]), int(m[4])), (int(m[1]), int(m[2])), o) for o in os_options
+             if (m := re.fullmatch(r"ubuntu(\d+)\.(\d+)_cuda(\d+)\.(\d+)_shade_os", o)) and int(m[1]) >= 22]
+    cuda, _, image = max(found, default=((0, 0), (0, 0), ""))
+    return image if cuda >= (12, 2) else None
 
 
 def fits(offer: Offer, wanted: Wanted) -> bool:
     """Whether an offer is what was asked for; the GPU matches partially and in any case."""
-    plain = re.sub(r"[ _-]", "", wanted.gpu).lower()
-    return (plain in re.sub(r"[ _-]", "", offer.gpu).lower()
+    return (_plain(wanted.gpu) in _plain(offer.gpu)
             and wanted.num_gpus in (None, offer.num_gpus)
             and wanted.cloud in (None, offer.cloud)
             and wanted.region in (None, offer.region)
             and wanted.instance_type in (None, offer.instance_type))
+
+
+def _plain(gpu: str) -> str:
+    return re.sub(r"[ _-]", "", gpu).lower()
 
 
 def unusable(offer: Offer) -> str | None:
@@ -108,30 +121,47 @@ def expected_cents(offer: Offer, phases: tuple[str, ...]) -> int | None:
     return None if hours is None else cost_cents(offer.hourly_cents, hours * 3600)
 
 
-def nothing_fits(wanted: Wanted, offers: Sequence[Offer], dropped: Counter[str]) -> NoOffer:
-    """The error that says what was looked for and what there is instead."""
+def nothing_fits(wanted: Wanted, offers: Sequence[Offer], dropped: Counter[str]) -> NanolanError:
+    """The error that says what was looked for and what there is instead; a GPU that nobody has is a typo."""
+    known = sorted({*GPUS, *(o.gpu for o in offers)})
+    if not any(_plain(wanted.gpu) in _plain(gpu) for gpu in known):
+        near = {_plain(gpu): gpu for gpu in known}
+        guess = [near[g] for g in difflib.get_close_matches(_plain(wanted.gpu), near, 1, 0.5)]
+        return UsageProblem(f"unknown GPU {wanted.gpu!r}. " + (f"Did you mean gpu={guess[0]}?" if guess else
+                                                               f"Known are {', '.join(known)}"))
     asked = " ".join(str(x) for x in (f"{wanted.num_gpus}x" if wanted.num_gpus else "", wanted.gpu, wanted.cloud,
                                       wanted.region, wanted.instance_type) if x)
-    others = sorted({f"{o.num_gpus}x {o.gpu}" for o in offers if not unusable(o)})
+    usable = [o for o in offers if not unusable(o)]
+    alike = [o for o in usable if _plain(wanted.gpu) in _plain(o.gpu)] or usable
+    others = sorted({f"{o.num_gpus}x {o.gpu}" for o in alike})
     why = f" ({sum(dropped.values())} dropped: {', '.join(dropped)})" if dropped else ""
     seen = f" Available now: {', '.join(others[:8])}." if others else " Nothing at all is available now."
     return NoOffer(f"no available offer for {asked or 'any GPU'}{why}; nothing was rented.{seen} "
                    "Try: just offers --all-configs")
 
 
-def table(offers: Sequence[Offer], phases: tuple[str, ...]) -> list[str]:
-    """The guide's table with the expected total of the run; * marks the cheapest total."""
+def table(offers: Sequence[Offer], phases: tuple[str, ...], width: int = 80) -> list[str]:
+    """The guide's table with the expected total of the run; * marks the cheapest total. Lines of at most `width`."""
     totals = [expected_cents(o, phases) for o in offers]
     best = min((t for t in totals if t is not None), default=None)
-    rows = [f"{'#':>2} | {'Provider':<12} | {'Region':<15} | {'GPUs':<4} | {'VRAM':<5} | {'Price/hr':>8} | {'Run':>8}  | NVLink",
-            "---+--------------+-----------------+------+-------+----------+-----------+-------"]
-    for i, (o, total) in enumerate(zip(offers, totals, strict=True), 1):
-        star = "*" if total is not None and total == best else " "
-        nvlink = {True: "Yes", False: "No", None: "?"}[o.nvlink]
-        rows.append(f"{i:>2} | {_cut(o.cloud, 12)} | {_cut(o.region, 15)} | {o.num_gpus}x".ljust(42) +
-                    f"| {_cut(f'{o.vram_gb}GB', 5)} | {dollars(o.hourly_cents):>8} | {dollars(total):>8}{star} | {nvlink}")
-    return rows
+    several = len({o.gpu for o in offers}) > 1
+    rows = [HEAD, *(_row(i, o, total, total is not None and total == best, several)
+                    for i, (o, total) in enumerate(zip(offers, totals, strict=True), 1))]
+    widths = [max(len(row[c]) for row in rows) for c in range(len(HEAD))]
+    while sum(widths) + 3 * (len(HEAD) - 1) > width:
+        column = max((PROVIDER, REGION), key=lambda c: widths[c])
+        widths[column if widths[column] > NARROWEST else GPU_COUNT] -= 1
+    lines = [" | ".join(_cell(text, widths[c], c in RIGHT) for c, text in enumerate(row)).rstrip() for row in rows]
+    return [lines[0], "-+-".join("-" * n for n in widths), *lines[1:]]
 
 
-def _cut(text: str, width: int) -> str:
-    return text.ljust(width) if len(text) <= width else text[: width - 1] + "~"
+def _row(number: int, o: Offer, total: int | None, cheapest: bool, several: bool) -> tuple[str, ...]:
+    gpus = f"{o.num_gpus}x {o.gpu}" if several else f"{o.num_gpus}x"
+    nvlink = {True: "Yes", False: "No", None: "?"}[o.nvlink]
+    run = dollars(total) + ("*" if cheapest else " ")
+    return str(number), o.cloud, o.region, gpus, f"{o.vram_gb}GB", dollars(o.hourly_cents), run, nvlink
+
+
+def _cell(text: str, width: int, right: bool) -> str:
+    text = text if len(text) <= width else text[: width - 1] + "~"
+    return text.rjust(width) if right else text.ljust(width)

@@ -14,7 +14,7 @@ from nanolan.plan import Plan, parse_time
 
 CLOUD = Path(__file__).resolve().parent.parent / "cloud"
 MOST_SCRIPT_BYTES = 60_000   # the limit is not documented; clouds with one start at 64 KB
-ALERT_SHARE = 0.6
+ALERT_PERCENT = 60
 
 
 def box_secrets(settings: Settings) -> dict[str, str]:
@@ -39,8 +39,8 @@ def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> st
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     script = "\n".join(["#!/bin/bash", *lines, (CLOUD / "boot.sh").read_text()])
-    if len(script) > MOST_SCRIPT_BYTES:
-        raise PreflightFailed(f"the startup script would have {len(script)} bytes, more than {MOST_SCRIPT_BYTES}: "
+    if (size := len(script.encode())) > MOST_SCRIPT_BYTES:
+        raise PreflightFailed(f"the startup script would have {size} bytes, more than {MOST_SCRIPT_BYTES}: "
                               "too many input files; nothing was rented")
     return script
 
@@ -53,7 +53,7 @@ def create_body(plan: Plan, script: str) -> dict[str, Any]:
         "name": plan.instance_name, "os": o.os,
         "launch_configuration": {"type": "script", "script_configuration": {"base64_script": _b64(script.encode())}},
         "auto_delete": limits(plan),
-        "alert": {"spend_threshold": _dollars(int(plan.limit_cents * ALERT_SHARE))},
+        "alert": {"spend_threshold": _dollars(plan.limit_cents * ALERT_PERCENT // 100)},
         "tags": ["nanolan", run_tag(plan.run_id), owner_tag(plan.owner), *output_tags(plan)],
     }
 

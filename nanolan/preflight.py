@@ -60,13 +60,17 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
     with ThreadPoolExecutor(8) as pool:
         writes = {r: pool.submit(hub.check_write, r) for r in {s.hf_repo, s.runs_repo or s.hf_repo}}
         model = pool.submit(hub.tree, s.hf_repo)
+        runs = pool.submit(hub.tree, s.runs_repo) if s.runs_repo not in (None, s.hf_repo) else model
         trees = {r: pool.submit(hub.tree, r, "dataset") for r in repos}
         for repo, answer in writes.items():
             _value(found, "Hub token", answer.result, f"may write {repo}")
         tree = _value(found, "Hub repo", model.result)
         if tree is not None:
-            found.public = not tree.private
             _look_at_model(found, hub, tree, s)
+        runs_tree = tree if runs is model else _value(found, "runs repo", runs.result)
+        if tree and runs_tree:
+            found.public = not (tree.private and runs_tree.private)
+            found.checks += privacy(tree, runs_tree)
         wanted = {d for p in s.phases for d in PHASES[p].datasets}
         pins = [_value(found, f"data set {repo}", partial(_pin_dataset, answer, wanted)) for repo, answer in trees.items()]
         found.datasets = tuple(p for p in pins if p)
@@ -89,9 +93,15 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
     else:
         found.checks.append(Check("identity data", None, f"no {IDENTITY_FILE} in {tree.repo}: training goes on without it"))
     found.inputs = tuple(p for p in pins if p)
-    if found.public:
-        found.checks.append(Check("privacy", None, f"{tree.repo} is PUBLIC: checkpoints, logs, plan and code of this run will be "
-                                  "too; RUNS_REPO=owner/private-repo keeps logs, plan and code private"))
+
+
+def privacy(model: Tree, runs: Tree) -> list[Check]:
+    """What of this run everybody will see, if anything."""
+    what = {model.repo: ["checkpoints"]}
+    what.setdefault(runs.repo, []).extend(["logs", "plan", "code"])
+    hint = "; RUNS_REPO=owner/private-repo keeps logs, plan and code private"
+    return [Check("privacy", None, f"{t.repo} is PUBLIC: {', '.join(what[t.repo])} of this run will be too{hint * (t is runs)}")
+            for t in ([model] if runs is model else [model, runs]) if not t.private]
 
 
 def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> Pinned:
@@ -106,12 +116,14 @@ def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> Pinned:
         except BadAnswer as e:
             raise PreflightFailed(f"{folder} is not whole: {e}. Upload it again, or: just verify --adopt {folder}") from None
         names = [f"{folder}/{f.path}" for f in manifest.files if not f.path.startswith("optim_")]
+        if not any(re.fullmatch(r"model_\d{6}\.pt", f.path) for f in manifest.files):
+            raise PreflightFailed(f"the manifest of {tree.repo}/{folder} names no model_SSSSSS.pt: it is not a nanochat checkpoint")
         return tree.pin([*names, f"{folder}/{MANIFEST}"], proven=True)
     return _newest_by_hand(hub, tree, folder)
 
 
 def _newest_by_hand(hub: Hub, tree: Tree, folder: str) -> Pinned:
-    steps = sorted(int(m[1]) for p in tree.under(folder) if (m := re.fullmatch(r".*/model_(\d{6})\.pt", p)))
+    steps = sorted(int(m[1]) for p in tree.files if (m := re.fullmatch(re.escape(folder) + r"/model_(\d{6})\.pt", p)))
     if not steps:
         raise PreflightFailed(f"{tree.repo}/{folder} holds no model_SSSSSS.pt: it is not a nanochat checkpoint")
     model, meta = f"{folder}/model_{steps[-1]:06d}.pt", f"{folder}/meta_{steps[-1]:06d}.json"

@@ -71,5 +71,5 @@ def prove(tree: Tree, folder: str, manifest: Manifest) -> Proof:
 
 def matches(have: PinnedFile, want: FileEntry) -> bool:
     """Whether the Hub's record of a file (LFS sha256, or git blob sha1) is that of the manifest."""
-    same = have.sha256 == want.sha256 if have.sha256 else have.git_sha1 == want.git_sha1
-    return same and have.size == want.size
+    known, wanted = (have.sha256, want.sha256) if have.sha256 else (have.git_sha1, want.git_sha1)
+    return bool(wanted) and known == wanted and have.size == want.size

@@ -12,7 +12,7 @@ from nanolan.money import dollars
 from nanolan.plan import Plan, iso, parse_time
 from nanolan.shadeform import DASHBOARD, Shadeform
 
-ADOPT_LOOKS, ADOPT_WAIT_S = 6, 10.0     # a listing may lag a minute behind a create
+ADOPT_LOOKS, ADOPT_WAIT_S, LONGEST_ADOPT_WAIT_S = 6, 2.0, 20.0   # a listing may lag a minute behind a create
 READ_BACK_S, READ_BACK_WAIT_S, DATE_SLACK_S = 60.0, 2.0, 60.0
 DELETE_RETRY_S, DELETE_GIVE_UP_S = 5.0, 15 * 60.0
 
@@ -25,38 +25,41 @@ class Gone:
     seen: str
 
 
-def create_once(api: Shadeform, body: dict[str, Any], run_id: str) -> str:
-    """Create an instance, never two: after an unclear answer (or Ctrl-C) look for the run id and adopt it."""
+def create_once(api: Shadeform, body: dict[str, Any], plan: Plan, *, say: Callable[[str], None]) -> tuple[str, bool]:
+    """(id, whether Ctrl-C came). Creates an instance, never two: after an unclear answer the run's own is looked for."""
     try:
-        return api.create(body)
+        return api.create(body), False
     except (UnclearAnswer, KeyboardInterrupt) as e:
-        why = "Ctrl-C" if isinstance(e, KeyboardInterrupt) else str(e)
-        found = find_run(api, run_id)
-        if found:
-            return found.id
-        raise MayBeBilling(
-            f"UNKNOWN: an instance named {body['name']} at {body['cloud']}/{body['region']} may exist ({why}), though "
-            f"{ADOPT_LOOKS} looks did not show it; if it does, it deletes itself at "
-            f"${body['auto_delete']['spend_threshold']}. Look: just status; stop it: just stop {run_id}; "
-            f"or by hand: {DASHBOARD}") from None
+        interrupted = isinstance(e, KeyboardInterrupt)
+        why = "Ctrl-C" if interrupted else str(e)
+    say(f"{why}: looking whether {body['name']} was made, for up to a minute")
+    try:
+        if found := find_run(api, plan.run_id):
+            return found.id, interrupted
+        why += f"; {ADOPT_LOOKS} looks did not show it"
+    except (ApiProblem, AuthProblem) as e:
+        why += f"; {e}"
+    except KeyboardInterrupt:
+        why += "; then Ctrl-C again"
+    raise MayBeBilling(
+        f"UNKNOWN: an instance named {body['name']} ({dollars(plan.offer.hourly_cents)}/h) may exist at "
+        f"{body['cloud']}/{body['region']} ({why}). If it does, it deletes itself at {dollars(plan.limit_cents)}. "
+        f"Look: just status; stop it: just stop {plan.run_id}; or by hand: {DASHBOARD}")
 
 
 def find_run(api: Shadeform, run_id: str, looks: int = ADOPT_LOOKS) -> Instance | None:
-    """The instance of a run, looked for `looks` times; a failed last look is never "there is none"."""
-    failed: Exception | None = None
+    """The instance of a run, looked for `looks` times; ApiProblem or AuthProblem if the last look failed, never "none"."""
     for look in range(looks):
         if look:
-            api.sleep(ADOPT_WAIT_S)
+            api.sleep(min(ADOPT_WAIT_S * 2 ** (look - 1), LONGEST_ADOPT_WAIT_S))
         try:
-            failed = None
             found = [i for i in api.instances() if i.is_run(run_id)]
-            if found:
-                return min(found, key=lambda i: (not i.billing, str(i.created_at)))
-        except ApiProblem as e:
-            failed = e
-    if failed:
-        raise MayBeBilling(f"UNKNOWN: could not see whether an instance of run {run_id} exists ({failed}). "
-                           f"Look: just status; stop it: just stop {run_id}; or by hand: {DASHBOARD}")
+        except (ApiProblem, AuthProblem):
+            if look == looks - 1:
+                raise
+            continue
+        if found:
+            return min(found, key=lambda i: (not i.billing, str(i.created_at)))
     return None
 
 
@@ -69,7 +72,13 @@ def check_rented(api: Shadeform, instance_id: str, plan: Plan, limits: dict[str,
     for last in (False, True):
         end = clock() + READ_BACK_S
         while True:
-            now = api.info(instance_id)
+            try:
+                now = api.info(instance_id)
+            except ApiProblem:
+                if clock() >= end:
+                    raise
+                api.sleep(READ_BACK_WAIT_S)
+                continue
             wrong = disagreement(now, plan)
             if wrong:
                 return _delete_wrong(api, now, wrong)
@@ -82,7 +91,10 @@ def check_rented(api: Shadeform, instance_id: str, plan: Plan, limits: dict[str,
             api.sleep(READ_BACK_WAIT_S)
         if not last:
             say("the provider's limit is not stored yet; sending it again")
-            api.update(instance_id, {"auto_delete": limits})
+            try:
+                api.update(instance_id, {"auto_delete": limits})
+            except ApiProblem as e:
+                say(f"that failed: {e}")   # what is stored decides, not this answer
     return _delete_wrong(api, now, "the provider did not store the limits")
 
 

@@ -22,7 +22,7 @@ from nanolan.plan import Plan
 
 MARK = "NANOLAN_TRAINER"     # in the environment of every process of a phase: its workers leave the group and the session
 GRACE_S = 40.0               # from SIGTERM to SIGKILL; a save takes up to 20 s
-POLL_S = 0.2
+POLL_S, RESCAN_S = 0.2, 0.02
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|BOX_ROOT|(CUDA|NVIDIA|NCCL|NANOLAN|UV|SSL)_?\w*")
 
 
@@ -37,6 +37,16 @@ def trainer_environment(plan: Plan, host: Mapping[str, str], wandb_key: str | No
     }
 
 
+def make_job(plan: Plan, phase: str, work: Path, init: Path, out: Path, wandb: bool) -> dict[str, Any]:
+    """What the trainer is told (nanolan/train/job.py): start from the checkpoint in `init`, save to `out`."""
+    group = {"project": plan.wandb_project, "name": f"{plan.run_name}-{phase}", "group": plan.run_name}
+    return {"phase": phase, "run_id": plan.run_id, "run_name": plan.run_name, "model_tag": plan.model_tag,
+            "device": plan.device, "init_dir": str(init), "tokenizer_dir": str(work / "model" / "tokenizer"),
+            "data_dir": str(work / "data"), "out_dir": str(out), "metrics": str(work / "metrics.jsonl"),
+            "heartbeat": str(work / "heartbeat.json"), "batch": plan.batch, "recipe": plan.recipe,
+            "wandb": group if wandb else None}
+
+
 def trainer_command(plan: Plan, job: Path) -> list[str]:
     """torchrun on this machine, the same for one process; a stand-in trainer runs as it is."""
     if plan.trainer != "nanolan.train":
@@ -46,7 +56,7 @@ def trainer_command(plan: Plan, job: Path) -> list[str]:
 
 
 def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, host: Mapping[str, str], wandb_key: str | None,
-                stop: Callable[[], str]) -> tuple[int, str]:
+                stop: Callable[[], str], grace_s: float = GRACE_S) -> tuple[int, str]:
     """Run a phase to its end or until `stop()` gives a reason; (exit code, reason). Nothing of it lives on."""
     job_file.write_text(json.dumps(job, indent=2))
     child = subprocess.Popen(trainer_command(plan, job_file), cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -57,14 +67,14 @@ def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, h
             reason = stop()
             time.sleep(POLL_S)
         if child.poll() is None:
-            end_politely(child)
+            end_politely(child, grace_s)
     finally:
         kill_trainers(plan.run_id)
         child.wait()
     return child.returncode, reason
 
 
-def end_politely(child: subprocess.Popen[Any], grace_s: float = GRACE_S) -> None:
+def end_politely(child: subprocess.Popen[Any], grace_s: float) -> None:
     """SIGTERM, so that the ranks save; what is left after `grace_s` is for SIGKILL."""
     os.killpg(child.pid, signal.SIGTERM)
     try:
@@ -75,16 +85,19 @@ def end_politely(child: subprocess.Popen[Any], grace_s: float = GRACE_S) -> None
 
 def kill_trainers(run_id: str) -> int:
     """Kill every process that carries this run's mark (an earlier box program's too); how many there were."""
-    killed = 0
-    while found := _marked(run_id):
+    killed: set[int] = set()
+    empty = 0
+    while empty < 2:   # twice: a process in the middle of fork or exec can be missed once
+        found = _marked(run_id)
+        empty = 0 if found else empty + 1
         for p in found:
             try:
                 p.kill()
-                killed += 1
+                killed.add(p.pid)
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(found, timeout=5)
-    return killed
+        time.sleep(RESCAN_S)
+    return len(killed)
 
 
 def _marked(run_id: str) -> list[psutil.Process]:

@@ -27,7 +27,7 @@ from nanolan.errors import (
     UnclearAnswer,
     Unreachable,
 )
-from nanolan.instance import ApiInstance, ApiKey, ApiType, Instance, instance_of, offers_of
+from nanolan.instance import ApiInstance, ApiKey, ApiType, Created, Instance, instance_of, offers_of
 from nanolan.offers import Offer
 from nanolan.plan import now_utc
 from nanolan.secret import Mask, Secret
@@ -90,8 +90,8 @@ class Shadeform:
         """The new instance's id. UnclearAnswer: it may exist all the same; never send it again."""
         raw = self._change("/instances/create", body)
         try:
-            return msgspec.json.decode(raw, type=dict[str, Any])["id"] + ""
-        except (msgspec.DecodeError, KeyError, TypeError):
+            return msgspec.json.decode(raw, type=Created).id
+        except msgspec.DecodeError:
             raise UnclearAnswer("Shadeform accepted the create but its answer cannot be read") from None
 
     def delete(self, instance_id: str) -> None:

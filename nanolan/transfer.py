@@ -19,8 +19,9 @@ import msgspec
 from nanolan.errors import Unreachable
 from nanolan.secret import Secret
 
+PATIENCE_S = 3600.0        # how long a Hub that refuses or fails is waited for
 STALL_S = 120.0            # no CPU used and no byte moved for this long: kill
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 POLL_S = 0.1
 ERROR_CHARS = 400
 
@@ -42,19 +43,21 @@ class Job(msgspec.Struct, frozen=True):
 
 
 def run_transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],
-                 stall_s: float = STALL_S, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Run the job until it succeeds; Unreachable when `give_up()` answers with a reason, which it carries."""
-    wait = FIRST_WAIT_S
-    while True:
-        error = _attempt(msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s)
-        if not error:
-            return
-        say(f"{job.kind} of {job.target or job.repo} failed: {error}; trying again in {wait:.0f} s")
+                 stall_s: float = STALL_S, patience_s: float = PATIENCE_S) -> None:
+    """Run the job until it succeeds; Unreachable once `give_up()` has a reason, or `patience_s` after the first failure."""
+    wait, failing_since, what = FIRST_WAIT_S, 0.0, f"{job.kind} of {job.target or job.repo}"
+    while error := _attempt(msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s):
+        failing_since = failing_since or time.monotonic()
+        late = time.monotonic() - failing_since > patience_s
+        reason = give_up() or (f"it has failed for {patience_s / 60:.0f} minutes" if late else "")
+        if not reason:
+            say(f"{what} failed: {error}; trying again in {wait:.1f} s")
         end = time.monotonic() + wait
-        while time.monotonic() < end:
-            if reason := give_up():
-                raise Unreachable(f"{job.kind} of {job.target or job.repo} given up ({reason}): {error}")
-            sleep(min(POLL_S, wait))
+        while not reason and time.monotonic() < end:
+            time.sleep(POLL_S)
+            reason = give_up()
+        if reason:
+            raise Unreachable(f"{what} given up ({reason}){'' if error == reason else ': ' + error}")
         wait = min(wait * 2, LONGEST_WAIT_S)
 
 
@@ -127,7 +130,7 @@ def _download(job: Job) -> None:
     from huggingface_hub import hf_hub_download
 
     from nanolan.hub import use_timeouts
-    use_timeouts(job.endpoint)
+    use_timeouts()
     for path in job.files:
         hf_hub_download(job.repo, path, repo_type=job.repo_kind, revision=job.revision, local_dir=job.folder,
                         endpoint=job.endpoint, token=job.token or False)

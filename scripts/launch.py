@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli import Words, printable, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.config import Settings
     from nanolan.launch import Prepared, Rehearsal
     from nanolan.offers import Offer
+    from nanolan.preflight import Check
     from nanolan.shadeform import Shadeform
+
+
+PLACE = ("cloud=", "region=", "instance-type=")
+NOT_AGREED = "not agreed to; nothing was rented"
 
 
 def say(text: str) -> None:
     """Progress goes to stderr; stdout is the result."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 @click.command(cls=Words, epilog="Words work too: phase=sft gpu=H100:8 spend-limit=100. A trailing `just watch` follows the run.")
@@ -35,7 +40,8 @@ def say(text: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
 def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, keep_old: bool, as_json: bool, **flags: Any) -> int:
     """Launch a training run: offer, checks, worst-case bill, consent, rent."""
-    from nanolan.launch import prepare, rent
+    from nanolan.errors import OutOfStock
+    from nanolan.launch import next_offer_hint, prepare, rent
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.phases import refuse_unready
     s = settings_from(flags)
@@ -43,24 +49,27 @@ def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, keep_old: boo
     if not dry_run:
         s.need("shadeform_api_key", "hf_token", "hf_repo")
     api, hub = clients(s)
-    offers = find_offers(s, api, all_configs, sort)
-    offer = offers[0] if dry_run or yes or all((s.cloud, s.region, s.instance_type)) else ask_offer(offers, s)
+    agreed = yes or all((s.cloud, s.region, s.instance_type))
+    offers, unseen = offers_to_show(s, api, all_configs, sort) if dry_run else (find_offers(s, api, all_configs, sort), None)
+    offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
     ledger = Ledger(nanolan_home())
     prepared = prepare(s, offer, ledger.owner if not dry_run else "0" * 8, hub, api.instances if api else None,
                        rehearsal=rehearsal_of(s), keep_old=keep_old)
+    prepared.checks[:0] = [unseen] if unseen else []
+    words = typed(flags, all_configs, sort, keep_old)
     for check in prepared.checks:
         say(check.line())
     say(f"Bill: {prepared.bill()}.")
     if dry_run:
-        return show_dry_run(prepared, s, as_json)
+        return show_dry_run(prepared, s, words, as_json)
     refuse_failed(prepared)
-    consent(yes or all((s.cloud, s.region, s.instance_type)), prepared)
+    consent(agreed, prepared)
     assert api and hub  # noqa: S101  # `need` has seen to it
     try:
         instance = rent(prepared, s, api, hub, ledger, say)
-    except Exception as e:
-        raise with_hint(e, offer, offers) from e
+    except OutOfStock as e:
+        raise next_offer_hint(e, offer, offers, [w for w in words if not w.startswith(PLACE)]) from None
     return show_launched(prepared, instance.id, as_json)
 
 
@@ -72,14 +81,25 @@ def clients(s: Settings) -> tuple[Shadeform | None, Any]:
     return api, Hub(s.hf_endpoint, s.hf_token) if s.hf_token and s.hf_repo else None
 
 
-def find_offers(s: Settings, api: Shadeform | None, all_configs: bool, sort: str) -> list[Offer]:
+def offers_to_show(s: Settings, api: Shadeform | None, all_configs: bool, sort: str) -> tuple[list[Offer], Check | None]:
+    """The offers of a dry run, which never fails early: when Shadeform cannot be asked, samples and the failed check."""
+    from nanolan.errors import ApiProblem, AuthProblem
+    from nanolan.preflight import Check
+    try:
+        return find_offers(s, api, all_configs, sort), None
+    except (ApiProblem, AuthProblem) as e:
+        return find_offers(s, None, all_configs, sort, "Shadeform's offers cannot be had"), Check("offers", False, str(e))
+
+
+def find_offers(s: Settings, api: Shadeform | None, all_configs: bool, sort: str,
+                why_samples: str = "SHADEFORM_API_KEY is not set") -> list[Offer]:
     """The offers that fit, cheapest first; built-in samples, labelled so, without a key."""
     from nanolan.offers import choose, nothing_fits, wanted_by
     wanted = wanted_by(s, all_configs)
     if api:
         listed, unreadable = api.offers()
     else:
-        say("SHADEFORM_API_KEY is not set: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api")
+        say(f"{why_samples}: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api")
         listed, unreadable = sample_offers(), 0
     offers, dropped = choose(listed, wanted, order=sort, phases=s.phases)
     for why, count in dropped.items():
@@ -100,18 +120,18 @@ def sample_offers() -> list[Offer]:
     return [o for entry in SAMPLE for o in offers_of(msgspec.convert(entry, ApiType))]
 
 
-def ask_offer(offers: list[Offer], s: Settings) -> Offer:
+def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:
     """The offer that the user picks from the table."""
-    from nanolan.errors import UsageProblem
+    from nanolan.errors import NanolanError, UsageProblem
     from nanolan.offers import table
     if not sys.stdin.isatty():
         raise UsageProblem("this is not a terminal, so nobody can be asked: pass --yes (the cheapest offer), or "
                            "cloud=, region= and instance-type=")
-    say(f"\n=== Available {s.gpu} instances (sorted by price) ===\n\n" + "\n".join(table(offers, s.phases)) + "\n")
+    say(f"\n=== Available {s.gpu} instances (sorted by {sort}) ===\n\n" + "\n".join(table(offers, s.phases)) + "\n")
     while True:
         answer = click.prompt(f"Select instance [1-{len(offers)}] or 'q' to quit", err=True).strip().lower()
         if answer == "q":
-            raise click.Abort
+            raise NanolanError(NOT_AGREED)
         if answer.isascii() and answer.isdigit() and 1 <= int(answer) <= len(offers):
             return offers[int(answer) - 1]
 
@@ -124,18 +144,19 @@ def refuse_failed(prepared: Prepared) -> None:
 
 def consent(given: bool, prepared: Prepared) -> None:
     """The typed yes, unless it was given on the command line."""
-    from nanolan.errors import UsageProblem
+    from nanolan.errors import NanolanError, UsageProblem
     if given:
         return
     if not sys.stdin.isatty():
         raise UsageProblem("this is not a terminal, so nobody can agree: pass --yes")
     if not click.confirm(f"Rent {prepared.offer.where} for at most ${prepared.worst_cents / 100:.2f}?", default=False, err=True):
-        raise click.Abort
+        raise NanolanError(NOT_AGREED)
 
 
-def show_dry_run(prepared: Prepared, s: Settings, as_json: bool) -> int:
+def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: bool) -> int:
     """The request that would be sent, without secrets; exit code 4 when a check failed."""
     import json
+    import shlex
 
     from nanolan.payload import box_secrets, create_body, startup_script
     script = startup_script(prepared.plan, box_secrets(s), "REVISION")
@@ -148,8 +169,7 @@ def show_dry_run(prepared: Prepared, s: Settings, as_json: bool) -> int:
     else:
         say("The request that `just launch` would send (DRY RUN: nothing was sent, nothing was uploaded):")
         click.echo(json.dumps(body, indent=2))
-        again = " ".join(f"{k.replace('_', '-')}={getattr(s, k)}" for k in ("phase", "gpu", "num_gpus") if s.sources[k] == "flag")
-        say(f"To rent it: just launch {again}".rstrip())
+        say(f"To rent it: just launch {shlex.join(words)}".rstrip())
     return 4 if prepared.failed else 0
 
 
@@ -178,10 +198,11 @@ def summary(p: Prepared) -> dict[str, Any]:
             "run_folder": f"{p.plan.runs_repo}/{p.plan.folder}"}
 
 
-def with_hint(e: Exception, offer: Offer, offers: list[Offer]) -> Exception:
-    from nanolan.errors import OutOfStock
-    from nanolan.launch import next_offer_hint
-    return next_offer_hint(e, offer, offers) if isinstance(e, OutOfStock) else e
+def typed(flags: dict[str, Any], all_configs: bool, sort: str, keep_old: bool = False) -> list[str]:
+    """The options of this command as words for the next one; never a secret."""
+    from nanolan.config import TABLE
+    words = [f"{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None and not TABLE[k]["secret"]]
+    return words + ["--all-configs"] * all_configs + ["--sort=total"] * (sort == "total") + ["--keep-old"] * keep_old
 
 
 def rehearsal_of(s: Settings) -> Rehearsal | None:

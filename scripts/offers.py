@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import click
-from launch import clients, find_offers
+from launch import clients, find_offers, typed
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli import Words, printable, run, setting_options, settings_from
 
 
 @click.command(cls=Words)
@@ -27,9 +28,10 @@ def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
         rows = [vars(o) | {"expected_usd": None if (c := expected_cents(o, s.phases)) is None else f"{c / 100:.2f}"} for o in found]
         click.echo(json.dumps({"schema_version": 1, "phase": s.phase, "offers": rows}, indent=2))
     else:
-        click.echo(f"=== Available {s.gpu} instances (sorted by {'price' if sort == 'price' else 'total'}) ===\n")
-        click.echo("\n".join(table(found, s.phases)))
-        click.echo(f"\nRun: expected dollars for phase={s.phase}; * is the cheapest. Rent one: just launch phase={s.phase}")
+        click.echo(f"=== Available {s.gpu} instances (sorted by {sort}) ===\n")
+        click.echo(printable("\n".join(table(found, s.phases))))
+        click.echo(f"\nRun: expected dollars for phase={s.phase}; * is the cheapest.")
+        click.echo(f"Rent one: just launch {shlex.join(typed(flags, all_configs, sort))}".rstrip())
     return 0
 
 

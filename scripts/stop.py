@@ -5,11 +5,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nanolan.cli import Words, run, setting_options, settings_from
+
+if TYPE_CHECKING:
+    from nanolan.instance import Instance
+    from nanolan.ledger import Entry
+    from nanolan.shadeform import Shadeform
 
 
 @click.command(cls=Words)
@@ -35,6 +40,8 @@ def stop(which: str, yes: bool, **flags: Any) -> int:
     if entry is None and not any(i.id == which for i in instances):
         entry = ledger.find(which)
     mine = [i for i in instances if (entry and (i.is_run(entry.plan.run_id) or i.id == entry.instance_id)) or i.id == which]
+    if not mine and entry:
+        mine = unlisted(api, entry)
     if not mine:
         click.echo(f"{which} has no instance on this account (any more); nothing to stop")
         return 0
@@ -49,6 +56,24 @@ def stop(which: str, yes: bool, **flags: Any) -> int:
             ledger.put(structs.replace(entry, instance_id=i.id, gone=True, note=STOPPED_BY_USER))
         click.echo(f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}")
     return 0
+
+
+def unlisted(api: Shadeform, entry: Entry) -> list[Instance]:
+    """The instance of a run that the listing does not show: one that was just created may be missing there for a minute."""
+    from nanolan.errors import NotFound
+    from nanolan.plan import now_utc, parse_time
+    from nanolan.rent import find_run
+    from nanolan.status import SETTLE_S
+    try:
+        if entry.instance_id:
+            return [api.info(entry.instance_id)]
+    except NotFound:
+        return []
+    if entry.gone or (now_utc() - parse_time(entry.plan.created_at)).total_seconds() > SETTLE_S:
+        return []
+    click.echo("not listed (yet): looking again, for up to a minute", err=True)
+    found = find_run(api, entry.plan.run_id)
+    return [found] if found else []
 
 
 if __name__ == "__main__":

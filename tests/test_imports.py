@@ -15,7 +15,7 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 ORDER = [
     "errors", "money", "secret", "datasets", "phases", "config", "plan", "offers", "instance", "shadeform", "hub", "manifest",
     "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "meter", "report", "preflight", "adopt", "launch",
-    "runner", "herald", "box", "sshkey", "status", "view", "cli"]
+    "runner", "herald", "gpus", "box", "sshkey", "status", "view", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -110,7 +110,8 @@ def test_token_bytes_count_raw_bytes_and_no_specials(tmp_path: Path) -> None:
     assert not sizes[-9:].any()
 
 
-@pytest.mark.parametrize("thing", [torch.zeros(3, dtype=torch.int32), {"a": 1}, Evil(os.mkdir, "evil")], ids=str)
+@pytest.mark.parametrize("thing", [torch.zeros(3, dtype=torch.int32), {"a": 1}, Evil(os.mkdir, "evil")],
+                         ids=["too short", "no tensor", "a program"])
 def test_token_bytes_that_do_not_fit_are_refused(thing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(thing, tmp_path / "token_bytes.pt")

@@ -1,0 +1,53 @@
+"""Whether a rented machine has the GPUs that were paid for: nvidia-smi's count, and what torch can really use."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from nanolan.plan import Plan
+
+PATIENCE_S = {"cuda": 300.0, "cpu": 2.0}   # a driver may come up late; in a rehearsal nothing does
+PROBE = ("import torch\nfor i in range(torch.cuda.device_count()): torch.ones(2, device=f'cuda:{i}').sum().item()\n"
+         "print(torch.cuda.device_count())")
+
+
+def wait_for_gpus(plan: Plan) -> str:
+    """What is wrong with this machine's GPUs, or "" as soon as all that were rented are usable."""
+    end = time.monotonic() + PATIENCE_S[plan.device]
+    while problem := gpu_problem(plan, gpu_names(), usable_cuda_devices() if plan.device == "cuda" else None):
+        if time.monotonic() > end:
+            break
+        time.sleep(1)
+    return problem
+
+
+def gpu_problem(plan: Plan, names: list[str], usable: int | None) -> str:
+    """What is wrong with the GPUs seen, or ""; `usable` counts CUDA devices that torch can use."""
+    if len(names) != plan.offer.num_gpus:
+        return f"{plan.offer.num_gpus} GPUs were rented, nvidia-smi shows {len(names)}"
+    if usable is not None and usable != plan.processes:
+        return f"{plan.processes} CUDA devices are needed, torch can use {usable}"
+    return ""
+
+
+def gpu_names() -> list[str]:
+    """GPU names from nvidia-smi, the machine's own or the rehearsal's; [] when it fails."""
+    own = Path(os.environ.get("BOX_ROOT", "") + "/usr/bin/nvidia-smi")
+    command = [str(own) if own.is_file() else "nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        out = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return out.stdout.split("\n")[:-1] if out.returncode == 0 else []
+
+
+def usable_cuda_devices() -> int:
+    """CUDA devices on which torch can compute, counted in a process that ends before training starts; 0 when it fails."""
+    try:
+        out = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=240)
+    except subprocess.TimeoutExpired:
+        return 0
+    return int(out.stdout) if out.returncode == 0 else 0

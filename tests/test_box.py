@@ -1,0 +1,298 @@
+"""The box program, the real one, with a stand-in trainer: nothing lost, nothing billed without bound, no secret shown."""
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from nanolan.errors import NanolanError
+from nanolan.plan import Rented
+from nanolan.report import error_of, read_receipt
+
+from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, until
+
+module = pytest.fixture(autouse=True, scope="module")(no_box_left)
+NewBox = Callable[..., Box]
+SFT, MID = "chatsft_checkpoints/d20", "mid_checkpoints/d20"
+DELETE, COMMIT, PUT = r"POST /v1/instances/.*/delete", rf"POST /api/models/{REPO}/commit", r"PUT /__lfs__/"
+# 160 s of life: training is stopped after 136 s (85 %), everything given up after 144 s (90 %)
+LIFE_S = 160.0
+
+
+@pytest.fixture
+def new_box(tmp_path: Path) -> Iterator[NewBox]:
+    """Boxes that are ended when the test ends."""
+    boxes: list[Box] = []
+
+    def make(recipe: dict[str, float] | None = None, **how: Any) -> Box:
+        boxes.append(Box(tmp_path / str(len(boxes)), recipe=recipe or {}, **how))
+        return boxes[-1].__enter__()
+    yield make
+    for box in boxes:
+        box.__exit__()
+
+
+def verdict(box: Box) -> tuple[str, str, int]:
+    """Verdict, reason and exit code of the receipt on the Hub."""
+    receipt = read_receipt(box.hub.read(REPO, f"{box.plan.folder}/receipt.json"))
+    error: NanolanError | None = error_of(receipt)
+    return receipt.verdict, receipt.reason, error.exit_code if error else 0
+
+
+def deletes(box: Box) -> list[float]:
+    return [r.t for r in box.cloud.requests if r.path.endswith("/delete")]
+
+
+def dear(cents: int = 36_000) -> dict[str, Any]:
+    """An offer at $360 an hour, ten cents a second, and the limit of $16 that it reaches after LIFE_S."""
+    return dict(offer=Rented("hyperstack", "canada-1", "H100x8", "H100", 8, 80, cents, "os"), limit_cents=1600)
+
+
+# ---- all goes well
+
+def test_a_run_trains_uploads_proves_and_deletes_its_machine(new_box: NewBox) -> None:
+    box = new_box(run_name=f"{TOKEN}-{KEY}").run()      # the trainer prints its run name: the secrets are in its output
+    assert verdict(box) == ("succeeded", "", 0) and box.holds(SFT, 5) and box.deleted
+    receipt = box.receipt()
+    phase = receipt["phases"]["sft"]
+    assert (phase["state"], phase["folder"], phase["step"], phase["loss_start"], phase["loss_end"]) == ("proven", SFT, 5, 2.8, 2.0)
+    assert box.hub.files(REPO, rev=phase["revision"])[f"{SFT}/model_000005.pt"].size == 64 * 1024
+    assert receipt["spent_cents"] >= 1 and receipt["log"] == f"logs/success-{box.plan.instance_name}.log"
+
+    raw, log = box.log(), box.uploaded_log("success")
+    assert TOKEN in raw and KEY in raw, "they were really printed"
+    assert "***-***: sft from" in log and "sft step 5/5" in log and "verdict: succeeded" in log
+    for path in box.files():
+        data = box.hub.read(REPO, path)
+        assert TOKEN.encode() not in data and KEY.encode() not in data, path
+    assert box.hub.read(REPO, f"{box.plan.folder}/metrics.jsonl").count(b"\n") == 5
+    commits = [line["path"] for line in box.hub.log if "/commit/" in line["path"]]
+    with_model = [c for c in history(box) if f"{SFT}/model_000005.pt" in c["added"]]
+    assert commits and len(with_model) == 1 and {f"{SFT}/manifest.json", f"{SFT}/meta_000005.json"} <= with_model[0]["added"]
+    assert not box.trainers()
+
+
+def history(box: Box) -> list[dict[str, Any]]:
+    """What each commit added."""
+    repo = box.hub.store.load("model", REPO)
+    assert repo
+    out, commit = [], repo.at("main")
+    while commit.parent:
+        before = repo.commits[commit.parent].files
+        out.append({"title": commit.title, "added": {p for p, b in commit.files.items() if before.get(p) != b}})
+        commit = repo.commits[commit.parent]
+    return out
+
+
+def test_the_next_phase_starts_from_the_last_while_that_is_uploaded_and_deletion_waits_for_both(new_box: NewBox) -> None:
+    box = new_box(phases=("mid", "sft"))
+    box.hub.fault(PUT, "stall", seconds=1.5)
+    box.run()
+    assert verdict(box)[0] == "succeeded" and box.holds(MID, 5) and box.holds(SFT, 5)
+    log = box.log()
+    assert log.index("sft step 5/5") < log.index("phase mid: proven") < log.index("deleting for Proven")
+    assert f"sft from {box.work}/out/mid_checkpoints/d20/step-000005" in log
+    assert f"{MID}/model_000010.pt" not in box.files(), "the older step of that folder is gone"
+
+
+# ---- the trainer fails
+
+def test_a_trainer_that_fails_leaves_its_log_and_its_last_whole_state(new_box: NewBox) -> None:
+    box = new_box({"steps": 4, "save_at": 3, "exit_code": 1}).run()
+    assert verdict(box) == ("failed", "trainer_failed", 5) and box.deleted
+    saved = f"{box.plan.folder}/saved/sft"
+    assert box.holds(saved, 3) and not [p for p in box.files() if p.startswith(SFT)]
+    assert "sft step 4/4" in box.uploaded_log("error") and "exit code 1" in box.receipt()["message"]
+    assert f"Saved: {saved} step 3" in box.receipt()["message"]
+    assert box.receipt()["phases"]["sft"] | {"revision": ""} == {"state": "failed", "folder": saved, "revision": "", "step": 3,
+                                                                 "loss_start": 2.8, "loss_end": 2.0}
+
+
+def test_exit_0_without_a_checkpoint_is_a_failure(new_box: NewBox) -> None:
+    box = new_box({"no_save": 1}, phases=("mid", "sft")).run()
+    assert verdict(box) == ("failed", "trainer_failed", 5) and box.deleted
+    assert "exit code 0" in box.receipt()["message"] and "sft step" not in box.log(), "the next phase was not begun"
+
+
+def test_a_trainer_that_is_killed_is_started_once_more(new_box: NewBox) -> None:
+    box = new_box({"die": 1}).run()
+    assert verdict(box)[0] == "succeeded" and box.log().count("step 5/5") == 2 and "killed by signal 9" in box.log()
+
+
+# ---- before any training
+
+def test_another_number_of_gpus_than_rented_ends_the_run_before_it_trains(new_box: NewBox) -> None:
+    box = new_box(gpus=7).run()
+    assert verdict(box) == ("failed", "boot_failed", 5) and box.deleted
+    assert "8 GPUs were rented, nvidia-smi shows 7" in box.receipt()["message"] and "training (attempt" not in box.log()
+
+
+def test_a_plan_with_an_unknown_field_is_refused_and_the_machine_deletes_itself(new_box: NewBox) -> None:
+    box = new_box()
+    box.unpack()
+    (box.state / "plan.json").write_text(json.dumps(json.loads(box.plan.to_json()) | {"from_the_future": 1}))
+    box.run()
+    assert verdict(box) == ("failed", "boot_failed", 5) and box.deleted
+    assert "from_the_future" in box.receipt()["message"] and "training (attempt" not in box.log()
+
+
+def test_inputs_that_are_not_what_was_pinned_end_the_run_before_it_trains(new_box: NewBox) -> None:
+    box = new_box()
+    served = box.hub.store.object(box.files()["tokenizer/tokenizer.pkl"].sha256)
+    served.write_bytes(b"a tokenizeR")
+    box.run()
+    assert verdict(box) == ("failed", "error", 5) and box.deleted and "other bytes" in box.receipt()["message"]
+    assert "training (attempt" not in box.log()
+
+
+# ---- the Hub is in trouble
+
+def test_a_hub_that_refuses_a_commit_gets_it_again(new_box: NewBox) -> None:
+    box = new_box()
+    box.start()
+    box.wait_for("sft step 4/5")
+    box.hub.fault(COMMIT, status=503, times=3)      # heartbeats take some of them
+    assert box.started[0].wait(60) == 0
+    assert verdict(box)[0] == "succeeded" and box.holds(SFT, 5) and box.deleted
+
+
+def test_a_hub_that_says_yes_and_holds_something_else_is_not_believed(new_box: NewBox) -> None:
+    box = new_box({"seconds": 0.05})
+    stalled = box.hub.fault(PUT, "stall", seconds=1)
+    box.start()
+    until(lambda: not stalled.times)
+    time.sleep(0.5)         # the heartbeats are over: the next commit is the checkpoint's
+    box.hub.fault(COMMIT, status=200, body={"success": True, "commitOid": "f" * 40, "commitUrl": f"{box.hub.url}/{REPO}/commit/x"})
+    assert box.started[0].wait(60) == 0
+    assert verdict(box)[0] == "succeeded" and box.holds(SFT, 5)
+    assert box.log().count("uploading chatsft") == 2 and "not proven yet" in box.log()
+
+
+def test_when_the_hub_takes_nothing_until_the_money_is_gone_the_log_says_what_was_lost(new_box: NewBox) -> None:
+    box = new_box({"seconds": 0.05}, age_s=80, life_s=10 * LIFE_S, **dear(57_600))     # its limit is reached after 100 s
+    box.hub.fault(PUT, status=503, times=10_000)
+    started = time.monotonic()
+    box.run()
+    assert verdict(box) == ("failed", "limit_lost", 7) and box.deleted and time.monotonic() - started < 18
+    assert "NOT saved: sft step 5" in box.receipt()["message"] and "NOT saved: sft step 5" in box.uploaded_log("error")
+    assert "deleting for MoneyStop" in box.log()
+
+
+@pytest.mark.slow      # the Hub's own client alone tries for 23 s
+def test_a_hub_that_is_gone_for_good_does_not_keep_the_machine(new_box: NewBox) -> None:
+    box = new_box({"steps": 1000, "seconds": 100}, age_s=3 * LIFE_S * 0.89, life_s=36_000, **dear(12_000))
+    box.start()
+    box.wait_for("sft step 2/")
+    box.hub.stop()
+    assert box.started[0].wait(60) == 0
+    assert box.deleted and "NOT saved: sft step" in box.log() and "the log could not be uploaded" in box.log()
+
+
+# ---- a limit is reached
+
+@pytest.mark.parametrize("limit, reason", [(dear(), "spend_limit"), (dict(), "max_duration")], ids=["money", "time"])
+def test_a_limit_in_mid_training_stops_it_with_its_state_saved(new_box: NewBox, limit: dict[str, Any], reason: str) -> None:
+    life_s = LIFE_S if reason == "max_duration" else 10 * LIFE_S
+    box = new_box({"steps": 1000, "seconds": 100}, age_s=LIFE_S * 0.825, life_s=life_s, **limit).run()
+    assert verdict(box) == ("stopped", reason, 6) and box.deleted
+    step = box.receipt()["phases"]["sft"]["step"]
+    assert step > 1 and box.holds(f"{box.plan.folder}/saved/sft", step)
+    assert f"Saved: {box.plan.folder}/saved/sft step {step}" in box.receipt()["message"]
+
+
+def test_a_limit_that_leaves_nothing_to_save_says_that_the_work_is_lost(new_box: NewBox) -> None:
+    box = new_box({"steps": 1000, "seconds": 100, "no_save": 1}, age_s=LIFE_S * 0.84, life_s=10 * LIFE_S, **dear()).run()
+    assert verdict(box) == ("stopped", "limit_lost", 7) and box.deleted
+
+
+# ---- deleting
+
+def test_a_delete_that_answers_200_while_the_machine_stays_is_sent_again_and_only_for_this_machine(new_box: NewBox) -> None:
+    box = new_box({"seconds": 0.05})
+    other = box.cloud.add_foreign("lanbot-sft-20260101-0000-00000000", 100)
+    box.cloud.switch("delete_ignored", 1)
+    box.run()
+    assert other.status == "active" and box.deleted and len(deletes(box)) == 2 and "deleted: status deleting" in box.log()
+
+
+# ---- the box program is killed, or started twice
+
+def test_killed_in_mid_training_and_started_again_it_never_has_two_trainers(new_box: NewBox) -> None:
+    box = new_box({"seconds": 1.5, "fork": 1})
+    box.start()
+    box.wait_for("sft step 2/5")
+    first = {p.pid for p in box.trainers()}
+    box.started[0].send_signal(signal.SIGKILL)
+    box.started[0].wait()
+    assert {p.pid for p in box.trainers()} == first, "the trainer lives on: its box program was killed"
+    second = box.start()
+    box.wait_for("training (attempt 2)")
+    until(lambda: {p.pid for p in box.trainers()} - first)
+    assert not {p.pid for p in box.trainers()} & first
+    assert second.wait(60) == 0
+    assert verdict(box)[0] == "succeeded" and box.holds(SFT, 5) and box.deleted
+    assert box.log().count("downloading") == 2, "what was downloaded before was not downloaded again"
+
+
+def test_killed_between_upload_and_delete_it_trains_nothing_again_and_ends_proven(new_box: NewBox) -> None:
+    box = new_box({"seconds": 0.05})
+    box.cloud.fault(DELETE, "stall", seconds=60)
+    box.start()
+    box.wait_for("deleting for Proven")
+    box.started[0].send_signal(signal.SIGKILL)
+    box.started[0].wait()
+    box.run()
+    assert verdict(box)[0] == "succeeded" and box.holds(SFT, 5) and box.deleted
+    assert box.log().count("step 5/5") == 1 and "step 5 is here already" in box.log()
+
+
+def test_a_failure_stands_when_the_program_is_killed_before_it_could_delete(new_box: NewBox) -> None:
+    box = new_box({"exit_code": 1, "seconds": 0.05})
+    box.cloud.fault(DELETE, "stall", seconds=60)
+    box.start()
+    box.wait_for("deleting for NothingToSave")
+    box.started[0].send_signal(signal.SIGKILL)
+    box.started[0].wait()
+    box.run()
+    assert verdict(box) == ("failed", "trainer_failed", 5) and box.deleted and box.log().count("step 5/5") == 1
+
+
+def test_a_result_of_an_earlier_life_is_saved_even_if_the_machine_is_broken_now(new_box: NewBox) -> None:
+    box = new_box({"seconds": 0.05})
+    stalled = box.hub.fault(PUT, "stall", seconds=60)
+    box.start()
+    until(lambda: not stalled.times)
+    box.started[0].send_signal(signal.SIGKILL)
+    box.started[0].wait()
+    smi = box.root / "usr/bin/nvidia-smi"
+    smi.write_text("#!/bin/sh\nexit 9\n")      # after the reboot a GPU has fallen off the bus
+    box.run()
+    assert verdict(box) == ("failed", "boot_failed", 5) and box.holds(SFT, 5) and box.deleted
+    assert box.receipt()["phases"]["sft"]["state"] == "proven"
+
+
+def test_a_second_copy_ends_at_once(new_box: NewBox) -> None:
+    box = new_box({"seconds": 1.2})
+    box.start()
+    box.wait_for("sft step 1/5")
+    started = time.monotonic()
+    assert box.start().wait(20) == 0 and time.monotonic() - started < 3
+    assert "another copy of the box program is running" in box.log()
+    assert box.started[0].wait(60) == 0
+    assert verdict(box)[0] == "succeeded" and box.log().count("training (attempt") == 1
+    assert len(deletes(box)) == 1
+
+
+def test_three_box_programs_that_die_over_a_phase_are_enough(new_box: NewBox) -> None:
+    box = new_box({"seconds": 0.05})
+    box.unpack()
+    (box.state / "attempts-sft").write_text("3")
+    box.run()
+    assert verdict(box) == ("failed", "trainer_failed", 5) and box.deleted and "sft step" not in box.log()

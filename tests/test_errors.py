@@ -1,0 +1,33 @@
+"""The error tree: one exit code each, as the table at its top says."""
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nanolan import errors
+
+ROWS = dict(re.findall(r"^ +([A-Z]\w+) +(\d)\b", errors.__doc__ or "", re.M))
+
+
+def test_every_error_is_in_the_table() -> None:
+    assert set(ROWS) == {n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, Exception)}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_exit_code_is_the_one_in_the_table(name: str) -> None:
+    assert getattr(errors, name).exit_code == int(ROWS[name])
+
+
+def test_the_tree_is_drawn_as_it_is() -> None:
+    above: list[tuple[int, type]] = []
+    for indent, name in re.findall(r"^( +)([A-Z]\w+) +\d", errors.__doc__ or "", re.M):
+        kind = getattr(errors, name)
+        above = [(n, k) for n, k in above if n < len(indent)]
+        assert kind.__base__ is (above[-1][1] if above else Exception), name
+        above.append((len(indent), kind))
+
+
+def test_something_that_may_bill_is_never_taken_for_an_api_problem_that_can_be_tried_again() -> None:
+    assert not issubclass(errors.MayBeBilling, errors.ApiProblem)
+    assert issubclass(errors.UnclearAnswer, errors.ApiProblem)

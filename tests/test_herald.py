@@ -1,0 +1,114 @@
+"""The heartbeat: told soon, masked, and never in anybody's way."""
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nanolan.herald import LOG_PART_BYTES, MOST_LOG_BYTES, Herald, last_metrics
+from nanolan.meter import Meter
+from nanolan.report import PREPARING, TRAINING, UPLOADING, PhaseReport
+from nanolan.secret import Secret
+from nanolan.sim.hub import HubServer
+
+from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan, until
+from .test_meter import NOBODY, machine
+
+COMMIT = "POST /api/models/me/lanbot-checkpoints/commit"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[HubServer]:
+    with HubServer(tmp_path / "hub", tokens=WRITERS) as hub:
+        hub.put(REPO, {"README.md": b"#"})
+        yield hub
+
+
+@pytest.fixture
+def herald(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Herald]:
+    monkeypatch.setenv("BOX_ROOT", str(tmp_path))
+    (tmp_path / "var/log").mkdir(parents=True)
+    (tmp_path / "work").mkdir()
+    plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", phases=("mid", "sft"))
+    made = Herald(plan, {"HF_TOKEN": Secret(TOKEN), "SHADEFORM_API_KEY": Secret(KEY)}, tmp_path / "work", Meter(plan, machine(3600), NOBODY))
+    yield made
+    server.faults.clear()
+    made.close()
+
+
+def log_file(tmp_path: Path) -> Path:
+    return tmp_path / "var/log/lanbot-training.log"
+
+
+def told(server: HubServer) -> dict[str, object]:
+    """progress.json on the Hub."""
+    path = "runs/ab12cd34/progress.json"
+    return json.loads(server.read(REPO, path)) if path in server.files(REPO) else {}
+
+
+def test_a_change_is_told_with_step_and_money_and_all_secrets_masked(server: HubServer, herald: Herald, tmp_path: Path) -> None:
+    log_file(tmp_path).write_text(f"a line with {TOKEN} and {KEY}\n")
+    (tmp_path / "work/metrics.jsonl").write_text('{"step": 1, "steps": 9, "loss": 3.5}\n{"step": 2, "steps": 9, "loss": 3.25}\n')
+    herald.phase("mid", PhaseReport("training", step=2))
+    herald.tell(TRAINING, f"trouble with {TOKEN}")
+    until(lambda: told(server).get("state") == TRAINING)
+    progress = told(server)
+    assert progress["step"] == 2 and progress["steps"] == 9 and progress["loss"] == 3.25 and progress["spent_cents"] in (100, 101)
+    assert progress["message"] == "trouble with ***" and progress["phases"]["mid"]["state"] == "training"  # type: ignore[index]
+    assert progress["phases"]["sft"]["state"] == "none"  # type: ignore[index]
+    assert server.read(REPO, "runs/ab12cd34/log/training.log") == b"a line with *** and ***\n"
+    assert server.read(REPO, "runs/ab12cd34/metrics.jsonl").count(b"\n") == 2
+
+
+def test_a_hub_in_trouble_delays_nothing_and_the_newest_state_wins(server: HubServer, herald: Herald) -> None:
+    server.fault(COMMIT, "stall", seconds=0.7)
+    server.fault(COMMIT, status=503)
+    server.fault(COMMIT, status=403)                # a definite no: this beat is lost
+    server.fault(COMMIT, status=200, body={})       # a page of some proxy
+    started = time.monotonic()
+    for state in (PREPARING, TRAINING, UPLOADING):
+        herald.tell(state)
+    assert time.monotonic() - started < 0.2
+
+    def told_at_last() -> bool:
+        herald.tell(UPLOADING)
+        return told(server).get("state") == UPLOADING and not any(fault.times for fault in server.faults)
+    until(told_at_last)
+
+
+def test_after_its_end_it_says_no_more(server: HubServer, herald: Herald) -> None:
+    herald.tell(TRAINING)
+    until(lambda: told(server))
+    herald.close()
+    commits = len(server.log)
+    herald.tell(UPLOADING)
+    time.sleep(0.3)
+    assert len(server.log) == commits and told(server)["state"] == TRAINING
+
+
+def test_a_flooded_log_is_told_by_its_newest_part_without_half_a_secret(server: HubServer, herald: Herald, tmp_path: Path) -> None:
+    line = f"{TOKEN} flood\n".encode()
+    log_file(tmp_path).write_bytes(line * (MOST_LOG_BYTES // len(line) + 100) + b"the last words\n")
+    log = herald.log()
+    assert MOST_LOG_BYTES // 3 < len(log) < MOST_LOG_BYTES and log.endswith(b"*** flood\nthe last words\n")
+    assert set(log.splitlines()) == {b"*** flood", b"the last words"}
+    herald.tell(TRAINING)
+    until(lambda: told(server))
+    assert len(server.read(REPO, "runs/ab12cd34/log/training.log")) == LOG_PART_BYTES
+
+
+def test_a_log_that_cannot_be_read_is_no_obstacle(herald: Herald) -> None:
+    assert b"cannot be read" in herald.log()
+
+
+@pytest.mark.parametrize("text, want", [
+    ("", (None, None, None)), ("nonsense", (None, None, None)), ("[1]\n", (None, None, None)),
+    ('{"step": 3, "steps": 4, "loss": 1.5}\n', (3, 4, 1.5)), ('{"step": 3}\n{"step": 4, "st', (None, None, None)),
+    ('{"val_loss": 1.0}\n', (None, None, None))])
+def test_the_last_row_of_the_metrics_is_read_if_it_is_whole(tmp_path: Path, text: str, want: tuple[object, ...]) -> None:
+    (tmp_path / "m.jsonl").write_text(text)
+    assert last_metrics(tmp_path / "m.jsonl") == want
+    assert last_metrics(tmp_path / "nothing") == (None, None, None)

@@ -1,0 +1,217 @@
+"""The Hub through our wrapper: every call is tried again within its patience, and a refusal says what to do."""
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
+from nanolan.hub import SMALL_FILE, Hub
+from nanolan.plan import PinnedFile
+from nanolan.secret import Secret
+from nanolan.sim.hub import HubServer
+
+REPO, COMMIT = "me/lanbot", r"POST /api/models/me/lanbot/commit"
+WRITER, READER = "hf_writer_0123456789", "hf_reader_0123456789"
+USERS = {WRITER: {"name": "me", "orgs": [], "role": "write"}, READER: {"name": "me", "orgs": [], "role": "read"}}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[HubServer]:
+    with HubServer(tmp_path / "hub", tokens=USERS) as hub:  # type: ignore[arg-type]
+        hub.put(REPO, {"a.json": b"{}", "d20/model_000001.pt": b"weights", "d20/meta_000001.json": b"{}", "d200/x.txt": b"x"})
+        hub.put("owner/data", {"data/train-0.parquet": b"rows"}, typ="dataset", private=False)
+        yield hub
+
+
+class Sleeper:
+    """A clock that only moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 0.0, list[float]()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def client(server: HubServer, token: str = WRITER, patience_s: float = 45.0) -> tuple[Hub, Sleeper]:
+    sleeper = Sleeper()
+    return Hub(server.url, Secret(token), patience_s=patience_s, sleep=sleeper.sleep, clock=lambda: sleeper.now), sleeper
+
+
+def commits(server: HubServer) -> int:
+    return sum(line["method"] == "POST" and "/commit/" in line["path"] for line in server.log)
+
+
+def test_a_repo_is_seen_with_sizes_and_hashes_in_one_request(server: HubServer) -> None:
+    hub, _ = client(server)
+    before = len(server.log)
+    tree = hub.tree(REPO)
+    assert len(server.log) == before + 1
+    large, small = server.files(REPO)["d20/model_000001.pt"], server.files(REPO)["a.json"]
+    assert tree.files["d20/model_000001.pt"] == PinnedFile("d20/model_000001.pt", 7, large.sha256, large.oid)
+    assert tree.files["a.json"] == PinnedFile("a.json", 2, None, small.oid)
+    assert tree.private and not hub.tree("owner/data", "dataset").private
+    assert sorted(tree.under("d20")) == sorted(tree.under("d20/")) == ["d20/meta_000001.json", "d20/model_000001.pt"]
+    pinned = tree.pin(["d20/model_000001.pt", "d20/meta_000001.json"], proven=True)
+    assert (pinned.revision, pinned.size, pinned.proven) == (tree.revision, 9, True)
+
+
+def test_one_commit_adds_and_removes(server: HubServer, tmp_path: Path) -> None:
+    hub, _ = client(server)
+    (tmp_path / "b.txt").write_text("b")
+    revision = hub.commit(REPO, {"logs/b.log": tmp_path / "b.txt", "c.json": b"[]"}, "words", delete=["a.json"])
+    assert commits(server) == 1 and revision == hub.tree(REPO).revision
+    assert {"logs/b.log", "c.json"} < set(server.files(REPO)) and "a.json" not in server.files(REPO)
+    assert hub.read(REPO, "logs/b.log") == b"b"
+
+
+@pytest.mark.parametrize("fault", [
+    dict(status=503), dict(status=500), dict(status=502), dict(status=429, headers={"Retry-After": "1"}), dict(status=412),
+    dict(action="reset")], ids=str)
+def test_a_commit_survives_what_the_client_alone_does_not(server: HubServer, fault: dict[str, object]) -> None:
+    hub, sleeper = client(server)
+    server.fault(COMMIT, times=2, **fault)  # type: ignore[arg-type]
+    hub.commit(REPO, {"new.json": b"1"}, "words")
+    assert server.read(REPO, "new.json") == b"1" and len(sleeper.slept) == 2
+
+
+@pytest.mark.parametrize("fault", [dict(action="committed_reply_lost"), dict(action="truncate", after=5)], ids=str)
+def test_a_lost_commit_reply_does_no_harm(server: HubServer, fault: dict[str, object]) -> None:
+    hub, sleeper = client(server)
+    server.fault(COMMIT, **fault)  # type: ignore[arg-type]
+    revision = hub.commit(REPO, {"new.json": b"1"}, "words", delete=["a.json"])
+    assert len(sleeper.slept) == 1, "it was tried again, though it had happened"
+    assert server.read(REPO, "new.json") == b"1" and "a.json" not in server.files(REPO)
+    assert revision == hub.tree(REPO).revision
+
+
+@pytest.mark.parametrize("fault", [dict(status=503), dict(status=429), dict(action="reset")], ids=str)
+@pytest.mark.parametrize("call", ["tree", "read", "check_write"])
+def test_every_read_survives_too(server: HubServer, call: str, fault: dict[str, object]) -> None:
+    hub, sleeper = client(server)
+    server.fault(r"(GET|HEAD) ", times=2, **fault)  # type: ignore[arg-type]
+    hub.read(REPO, "a.json") if call == "read" else getattr(hub, call)(REPO)
+    assert sleeper.slept
+
+
+@pytest.mark.parametrize("header, least, most", [
+    ("7", 7, 7), ("0", 0, 1), ("-5", 0, 1), ("nan", 0, 1), ("soon", 0, 1), ("100000", 120, 120), ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 1)])
+def test_retry_after_is_waited_for_in_full_and_never_longer_than_two_minutes(
+        server: HubServer, header: str, least: float, most: float) -> None:
+    hub, sleeper = client(server, patience_s=600)
+    server.fault(COMMIT, status=429, headers={"Retry-After": header})
+    hub.commit(REPO, {"new.json": b"1"}, "words")
+    assert len(sleeper.slept) == 1 and least <= sleeper.slept[0] <= most
+
+
+def test_waits_grow_with_jitter_until_patience_is_over(server: HubServer) -> None:
+    hub, sleeper = client(server, patience_s=300)
+    server.fault(COMMIT, status=503, times=1000)
+    with pytest.raises(Unreachable, match="HTTP 503.*commit to me/lanbot.*300 s"):
+        hub.commit(REPO, {"new.json": b"1"}, "words")
+    assert 200 < sum(sleeper.slept) < 300, "the wait that would end after the patience is not begun"
+    assert max(sleeper.slept) <= 30 and len(set(sleeper.slept)) == len(sleeper.slept)
+    assert "new.json" not in server.files(REPO)
+
+
+@pytest.mark.parametrize("call", ["tree", "commit"])
+def test_an_answer_that_cannot_be_read_is_asked_for_again(server: HubServer, call: str) -> None:
+    for times in (2, 1000):
+        hub, sleeper = client(server)
+        server.fault(r"(GET|POST) /api/models", status=200, body={"page": "just a moment"}, times=times)
+
+        def ask() -> object:
+            return hub.tree(REPO) if call == "tree" else hub.commit(REPO, {"new.json": b"1"}, "words")
+        if times == 2:
+            assert ask() and len(sleeper.slept) == 2
+        else:
+            with pytest.raises(Unreachable, match="cannot be read"):
+                ask()
+
+
+def test_a_hub_that_is_not_there_ends_with_unreachable(tmp_path: Path) -> None:
+    with HubServer(tmp_path / "hub", tokens=USERS) as gone:  # type: ignore[arg-type]
+        hub, sleeper = client(gone)
+    with pytest.raises(Unreachable, match="Is the network up"):
+        hub.tree(REPO)
+    assert len(sleeper.slept) > 3
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_names_the_variable_and_never_its_value(server: HubServer, status: int) -> None:
+    hub, sleeper = client(server)
+    server.fault(COMMIT, status=status, body={"error": f"the token {WRITER} may not"})
+    with pytest.raises(AuthProblem, match=f"HF_TOKEN.*HTTP {status}.*huggingface.co/settings/tokens") as caught:
+        hub.commit(REPO, {"new.json": b"1"}, "words")
+    assert WRITER not in str(caught.value) and not sleeper.slept, "a definite no is not asked for again"
+
+
+def test_a_token_that_may_only_read_is_found_out_before_anything_is_sent(server: HubServer) -> None:
+    hub, _ = client(server, READER)
+    assert hub.tree(REPO).files
+    with pytest.raises(AuthProblem, match="HF_TOKEN"):
+        hub.check_write(REPO)
+    client(server)[0].check_write(REPO)
+    assert commits(server) == 0
+
+
+def test_a_wrong_token_is_a_refusal_and_not_a_missing_repo(server: HubServer) -> None:
+    with pytest.raises(AuthProblem, match="HF_TOKEN"):
+        client(server, "hf_nobody_0123456789")[0].tree(REPO)
+
+
+def test_another_error_is_told_without_the_token(server: HubServer) -> None:
+    server.fault(COMMIT, status=400, body={"error": f"bad commit by {WRITER}"})
+    with pytest.raises(ApiProblem, match="HTTP 400") as caught:
+        client(server)[0].commit(REPO, {"new.json": b"1"}, "words")
+    assert WRITER not in str(caught.value)
+
+
+def test_what_is_not_there_is_not_found(server: HubServer) -> None:
+    hub, sleeper = client(server)
+    for look in (lambda: hub.tree("me/nothing"), lambda: hub.read(REPO, "nothing.json"), lambda: hub.check_write("me/nothing"),
+                 lambda: hub.tree("someone/private"), lambda: hub.tree(REPO, revision="0" * 40),
+                 lambda: hub.commit("me/nothing", {"a": b""}, "words")):
+        with pytest.raises(NotFound, match="the Hub has no|has no file"):
+            look()
+    assert not sleeper.slept
+
+
+def test_a_file_too_large_for_memory_is_refused(server: HubServer) -> None:
+    server.put(REPO, {"huge.log": b"x" * (SMALL_FILE + 1)})
+    with pytest.raises(BadAnswer, match="larger than 16 MB"):
+        client(server)[0].read(REPO, "huge.log")
+
+
+def test_a_second_client_leaves_the_connections_of_the_first_alone(server: HubServer) -> None:
+    hub, sleeper = client(server)
+    server.fault(r"GET .*/a\.json", "stall", seconds=0.5)
+    answer: list[object] = []
+    reading = threading.Thread(target=lambda: answer.append(hub.read(REPO, "a.json")))
+    reading.start()
+    time.sleep(0.2)
+    client(server)
+    reading.join()
+    assert answer == [b"{}"] and not sleeper.slept, "the first one's request was cut off and sent again"
+
+
+def test_a_proxy_is_for_the_world_outside(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import close_session
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")      # nothing listens there
+    close_session()
+    try:
+        assert client(server)[0].read(REPO, "a.json") == b"{}"
+    finally:
+        close_session()
+
+
+def test_a_stalled_answer_times_out(server: HubServer) -> None:
+    from huggingface_hub.utils import get_session
+    client(server)
+    timeout = get_session().timeout
+    assert timeout.read and timeout.read <= 60 and timeout.connect and timeout.connect <= 10

@@ -1,0 +1,317 @@
+"""Launching: nothing is rented before every check passed, and the ledger knows of it before the API does."""
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from nanolan.config import Settings, load_settings
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    InsufficientFunds,
+    MayBeBilling,
+    NanolanError,
+    OutOfStock,
+    PreflightFailed,
+    RunFailed,
+    UsageProblem,
+)
+from nanolan.hub import Hub
+from nanolan.instance import ApiType, offers_of
+from nanolan.launch import Prepared, Rehearsal, next_offer_hint, prepare, rent
+from nanolan.ledger import Ledger
+from nanolan.offers import Offer, Wanted, choose
+from nanolan.plan import iso, now_utc, parse_time, read_plan
+from nanolan.secret import Secret
+from nanolan.shadeform import Shadeform
+from nanolan.sim.catalogue import SAMPLE
+from nanolan.sim.hub_state import WRITER
+from nanolan.sim.world import REPO, World
+from tests.core_fixtures import CREATE, INFO, LIST, QUICK, Waits, client, creates, forget
+
+
+def sample() -> list[Offer]:
+    import msgspec
+    return choose([o for entry in SAMPLE for o in offers_of(msgspec.convert(entry, ApiType))], Wanted("B200", 8))[0]
+
+
+OFFER = sample()[0]
+
+
+@pytest.fixture(scope="module")
+def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False) as world:
+        yield world
+
+
+@pytest.fixture
+def world(one_world: World) -> World:
+    return forget(one_world)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "home")
+
+
+def settings(world: World, **flags: str) -> Settings:
+    return load_settings(flags, {"SHADEFORM_API": world.cloud.url, "SHADEFORM_API_KEY": world.cloud.key,
+                                 "HF_ENDPOINT": world.hub.url, "HF_TOKEN": WRITER, "HF_REPO": REPO})
+
+
+def hub_of(world: World, **more: Any) -> Hub:
+    return Hub(world.hub.url, Secret(WRITER), **more)
+
+
+def prepared(world: World, api: Shadeform | None = None, offer: Offer = OFFER, hub: Hub | None = None, **flags: str) -> Prepared:
+    return prepare(settings(world, **flags), offer, "0badcafe", hub or hub_of(world), (api or client(world.cloud)).instances)
+
+
+def launched(world: World, ledger: Ledger, api: Shadeform | None = None, said: list[str] | None = None, **flags: str) -> Any:
+    api = api or client(world.cloud)
+    p = prepared(world, api, **flags)
+    assert p.failed == []
+    return rent(p, settings(world, **flags), api, hub_of(world), ledger, (said if said is not None else []).append)
+
+
+def failed(p: Prepared) -> dict[str, str]:
+    return {c.name: c.text for c in p.failed}
+
+
+# ---- the checks
+
+def test_a_good_plan_passes_every_check_and_sends_nothing(world: World) -> None:
+    p = prepared(world)
+    assert p.failed == [] and {c.name for c in p.checks} >= {"Hub token", "input checkpoint", "data sets", "spend limit",
+                                                             "wallet", "output folder", "code"}
+    assert [r.method for r in world.cloud.requests] == ["GET"] and "runs/" not in "".join(world.hub.files(REPO))
+    assert p.plan.offer.hourly_cents == 3360 and p.plan.offer.os == "ubuntu24.04_cuda13.0_shade_os" and p.plan.processes == 8
+    assert p.plan.inputs and p.plan.datasets and all(len(i.revision) == 40 for i in (*p.plan.inputs, *p.plan.datasets))
+
+
+@pytest.mark.parametrize("limit, ok", [("30.87", False), ("30.88", True), ("1", False)])
+def test_a_limit_that_is_not_above_the_expected_cost_is_refused(world: World, limit: str, ok: bool) -> None:
+    p = prepared(world, spend_limit=limit)
+    assert ("spend limit" not in failed(p)) is ok
+    assert ok or "it would be cut off. Try: spend-limit=" in failed(p)["spend limit"]
+
+
+def test_a_gpu_without_a_figure_says_so_and_has_the_limit_as_its_worst_case(world: World) -> None:
+    p = prepared(world, offer=replace(OFFER, gpu="RTX4090"))
+    assert "expected cost unknown" in p.bill() and p.worst_cents == 15_000 and p.failed == []
+
+
+def test_every_failed_check_is_listed_and_none_stops_the_others(world: World) -> None:
+    def wrong_key() -> Any:
+        return client(world.cloud, "wrong-key-0123").instances()
+    s = settings(world, hf_token="hf_readonly", model_tag="d99", spend_limit="1")
+    p = prepare(s, OFFER, "0badcafe", Hub(world.hub.url, s.hf_token, patience_s=0.1), wrong_key)
+    assert set(failed(p)) == {"Hub token", "input checkpoint", "spend limit", "Shadeform key"}
+    assert creates(world.cloud) == 0
+
+
+def test_without_a_hub_or_a_key_the_checks_say_what_was_not_checked(world: World) -> None:
+    p = prepare(load_settings({"hf_token": "hf_only-the-token"}, {}), OFFER, "0badcafe", None, None)
+    assert p.failed == [] and next(c for c in p.checks if c.name == "Hub").text == "not checked without HF_REPO"
+    assert "output folder" not in {c.name for c in p.checks}
+
+
+def test_a_live_run_with_the_same_output_folder_is_refused_unless_the_tag_differs(world: World, ledger: Ledger) -> None:
+    launched(world, ledger)
+    assert "chatsft_checkpoints/d20 is being written by lanbot-sft-" in failed(prepared(world))["output folder"]
+    assert "output folder" in failed(prepared(world, phase="mid+sft"))
+    assert failed(prepared(world, output_tag="d20-exp1")) == {} == failed(prepared(world, phase="mid"))
+
+
+def test_a_finished_run_with_the_same_output_folder_is_no_obstacle(world: World, ledger: Ledger) -> None:
+    api = client(world.cloud)
+    api.delete(launched(world, ledger, api).id)
+    assert prepared(world).failed == []
+
+
+@pytest.mark.parametrize("action", ["status", "html", "reset"])
+def test_when_nobody_can_see_who_writes_the_folder_the_check_fails(world: World, action: str) -> None:
+    world.cloud.fault(LIST, action, times=None)
+    assert "cannot see whether another run writes it" in failed(prepared(world))["output folder"]
+
+
+def test_rl_is_refused_before_anything_is_looked_at(world: World) -> None:
+    with pytest.raises(UsageProblem, match="phase rl cannot be trained"):
+        prepared(world, phase="sft+rl")
+    assert world.cloud.requests == []
+
+
+# ---- the bill
+
+def test_the_deadline_and_the_worst_case_are_those_of_what_ends_first(world: World) -> None:
+    p = prepared(world, max_duration="30m")
+    assert p.life_s == 1800 and p.worst_cents == 1680
+    assert "expected about $30.87 in 0.9 h; at worst $16.80 in 0.5 h, then the provider deletes it" in p.bill()
+    assert abs((parse_time(prepared(world).plan.deadline) - now_utc()).total_seconds() - 15_000 * 3600 / 3360) < 10
+
+
+def test_the_output_tag_is_the_model_tag_unless_given(world: World) -> None:
+    assert prepared(world).plan.output_tag == "d20"
+    p = prepared(world, output_tag="d20-exp1", run_name="lanbot-v3-experiment-1", batch="4")
+    assert (p.plan.model_tag, p.plan.output_tag, p.plan.run_name, p.plan.batch) == ("d20", "d20-exp1", "lanbot-v3-experiment-1", 4)
+
+
+def test_a_rehearsal_needs_both_addresses_on_this_machine(world: World) -> None:
+    there = load_settings({"shadeform_api": "https://api.shadeform.ai/v1", "hf_endpoint": world.hub.url, "hf_repo": REPO}, {})
+    hub_away = load_settings({"shadeform_api": world.cloud.url, "hf_endpoint": "https://huggingface.co", "hf_repo": REPO}, {})
+    for s in (there, hub_away):
+        with pytest.raises(UsageProblem, match="loopback"):
+            prepare(s, OFFER, "0badcafe", None, None, rehearsal=Rehearsal({}))
+    p = prepare(settings(world), OFFER, "0badcafe", None, None, rehearsal=Rehearsal({"max_steps": 3}))
+    assert (p.plan.device, p.plan.processes, p.plan.recipe) == ("cpu", 2, {"max_steps": 3})
+
+
+# ---- renting
+
+def test_the_run_folder_is_on_the_hub_before_anything_is_rented_and_the_script_points_at_it(world: World, ledger: Ledger) -> None:
+    said: list[str] = []
+    instance = launched(world, ledger, said=said)
+    plan = ledger.entries()[0].plan
+    assert read_plan(world.hub.read(REPO, f"runs/{plan.run_id}/plan.json")) == plan
+    assert len(world.hub.read(REPO, f"runs/{plan.run_id}/code.bundle")) == plan.code.size
+    script = base64.b64decode(world.cloud.instances[0].script or "").decode()
+    assert f"/resolve/{hub_of(world).tree(REPO).revision}/runs/{plan.run_id}/code.bundle" in script
+    assert world.cloud.instances[0].name == plan.instance_name == instance.name and instance.billing
+
+
+def test_the_intent_is_in_the_ledger_before_the_create_is_sent(world: World, ledger: Ledger) -> None:
+    class Dies(Shadeform):
+        def create(self, body: dict[str, Any]) -> str:
+            entry, = ledger.entries()
+            assert entry.instance_id is None and not entry.gone and entry.plan.instance_name == body["name"]
+            raise SystemExit("the laptop is off")
+    with pytest.raises(SystemExit):
+        launched(world, ledger, Dies(Secret(world.cloud.key), world.cloud.url))
+    assert len(ledger.entries()) == 1
+
+
+def test_the_id_is_said_and_written_before_any_further_call(world: World, ledger: Ledger) -> None:
+    calls: list[int] = []
+
+    class Says(list[str]):
+        def append(self, text: str) -> None:
+            super().append(text)
+            if text.startswith("instance "):
+                assert ledger.entries()[0].instance_id == world.cloud.instances[0].id and ledger.entries()[0].instance_id in text
+                calls.append(len(world.cloud.requests))
+    launched(world, ledger, said=Says())
+    assert calls and world.cloud.requests[calls[0] - 1].path.endswith("/create")
+
+
+@pytest.mark.parametrize("action, kind", [("out_of_stock", OutOfStock), ("insufficient_funds", InsufficientFunds),
+                                          ("unauthorized", AuthProblem), ("rate_limit", ApiProblem)])
+def test_a_refused_create_is_noted_as_over(world: World, ledger: Ledger, action: str, kind: type[NanolanError]) -> None:
+    world.cloud.fault(CREATE, action)
+    with pytest.raises(kind):
+        launched(world, ledger)
+    entry, = ledger.entries()
+    assert entry.gone and entry.note.startswith("create refused") and creates(world.cloud) == 1
+
+
+def test_a_create_with_a_lost_answer_is_adopted_and_noted(world: World, ledger: Ledger) -> None:
+    world.cloud.fault(CREATE, "reset_after_effect")
+    instance = launched(world, ledger)
+    assert ledger.entries()[0].instance_id == instance.id and creates(world.cloud) == 1 == len(world.cloud.instances)
+
+
+@pytest.mark.parametrize("look", [None, "unauthorized", "status"])
+def test_an_unknown_outcome_stays_open_in_the_ledger(world: World, ledger: Ledger, look: str | None) -> None:
+    api = client(world.cloud)
+    p = prepared(world, api)
+    world.cloud.fault(CREATE, "status", status=500)
+    if look:
+        world.cloud.fault(LIST, look, times=None)
+    with pytest.raises(MayBeBilling, match=p.plan.instance_name):
+        rent(p, settings(world), api, hub_of(world), ledger, lambda _: None)
+    entry, = ledger.entries()
+    assert not entry.gone and entry.instance_id is None and creates(world.cloud) == 1
+
+
+def test_a_machine_at_another_price_is_deleted_noted_and_a_failed_run(world: World, ledger: Ledger) -> None:
+    world.cloud.switch("price_differs", 9999)
+    with pytest.raises(RunFailed, match=r"\$99.99/h instead of \$33.60/h. It is deleted"):
+        launched(world, ledger)
+    entry, = ledger.entries()
+    assert entry.gone and entry.instance_id and "99.99" in entry.note and world.cloud.instances[0].status in ("deleting", "deleted")
+
+
+def test_a_machine_at_another_price_that_cannot_be_deleted_may_be_billing(world: World, ledger: Ledger) -> None:
+    class Quick(Waits):
+        def __call__(self, seconds: float) -> None:
+            raise MayBeBilling("asked to wait")   # the delete is tried again and again; we only need to see that it is
+    world.cloud.switch("price_differs", 9999)
+    world.cloud.switch("delete_ignored")
+    with pytest.raises(MayBeBilling):
+        launched(world, ledger, client(world.cloud, sleep=Quick()))
+    assert not ledger.entries()[0].gone
+
+
+def test_a_machine_that_cannot_be_read_back_is_named_with_price_limit_and_command(world: World, ledger: Ledger) -> None:
+    world.cloud.fault(INFO, "unauthorized", times=None)
+    with pytest.raises(MayBeBilling) as e:
+        launched(world, ledger)
+    entry, = ledger.entries()
+    for part in (str(entry.instance_id), "$33.60/h", "$150.00", f"just stop {entry.plan.run_id}"):
+        assert part in str(e.value)
+    assert not entry.gone
+
+
+@pytest.mark.parametrize("during", ["create", "read-back"])
+def test_ctrl_c_after_the_request_says_that_the_machine_goes_on(world: World, ledger: Ledger, during: str) -> None:
+    class Interrupted(Shadeform):
+        def create(self, body: dict[str, Any]) -> str:
+            made = super().create(body)
+            if during == "create":
+                raise KeyboardInterrupt
+            return made
+
+        def info(self, instance_id: str) -> Any:
+            raise KeyboardInterrupt
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        launched(world, ledger, Interrupted(Secret(world.cloud.key), world.cloud.url, sleep=Waits()), said)
+    entry, = ledger.entries()
+    assert entry.instance_id == world.cloud.instances[0].id and not entry.gone
+    assert f"instance {entry.instance_id} ($33.60/h) is rented and goes on by itself, limit $150.00" in said[-1]
+    assert f"just stop {entry.plan.run_id}" in said[-1]
+
+
+def test_when_the_hub_does_not_take_the_run_folder_nothing_is_rented(world: World, ledger: Ledger) -> None:
+    p = prepared(world)
+    with pytest.raises(NanolanError):
+        rent(p, settings(world), client(world.cloud), Hub(world.hub.url, Secret("hf_readonly"), patience_s=0.1), ledger,
+             lambda _: None)
+    assert creates(world.cloud) == 0 and ledger.entries() == []
+
+
+def test_consent_after_a_long_time_is_for_checks_that_are_old(world: World, ledger: Ledger) -> None:
+    p = prepared(world)
+    old = replace(p, plan=structs.replace(p.plan, created_at=iso(now_utc() - timedelta(minutes=16))))
+    with pytest.raises(PreflightFailed, match="16 minutes old; nothing was rented"):
+        rent(old, settings(world), client(world.cloud), hub_of(world), ledger, lambda _: None)
+    assert creates(world.cloud) == 0 and ledger.entries() == []
+
+
+# ---- the stock-out
+
+def test_a_stock_out_names_the_next_offer_with_the_other_settings_of_the_launch() -> None:
+    first, second, *_ = offers = sample()
+    told = next_offer_hint(OutOfStock("just sold out; nothing was rented"), first, offers, ["phase=mid", "run-name=a b", "--yes"])
+    assert told.exit_code == 3
+    assert str(told) == ("8x B200 at hyperstack/canada-1 just sold out; nothing was rented. "
+                         "Next: 8x B200 at datacrunch/FIN-01 for $35.84/h: "
+                         "just launch phase=mid 'run-name=a b' --yes cloud=datacrunch region=FIN-01 instance-type=B200_sxm6x8")
+    assert second.where in str(told)
+    assert "just offers --all-configs" in str(next_offer_hint(OutOfStock("sold out"), first, [first]))

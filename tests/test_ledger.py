@@ -1,0 +1,128 @@
+"""The ledger: one small private file per run."""
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from nanolan.errors import BadAnswer, UsageProblem
+from nanolan.ledger import Entry, Ledger, nanolan_home
+from tests.core_fixtures import PLAN, a_plan
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "home")
+
+
+def put(ledger: Ledger, run_id: str, minute: int = 0, **more: object) -> Entry:
+    fields = {k: more.pop(k) for k in ("instance_id", "gone", "note") if k in more}
+    entry = Entry(a_plan(run_id=run_id, created_at=f"2026-11-23T12:{minute:02}:00Z", **more), **fields)
+    ledger.put(entry)
+    return entry
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_an_entry_reads_back_and_is_replaced_whole(ledger: Ledger) -> None:
+    first = put(ledger, "ab12cd34")
+    assert ledger.entries() == [first]
+    later = put(ledger, "ab12cd34", instance_id="x", gone=True, note="stopped")
+    assert ledger.entries() == [later] and sorted(p.name for p in ledger.runs.iterdir()) == ["ab12cd34.json"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_entries_are_for_this_user_alone_whatever_the_umask(ledger: Ledger, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        put(ledger, "ab12cd34")
+        ledger.owner  # noqa: B018
+    finally:
+        os.umask(before)
+    assert mode(ledger.runs / "ab12cd34.json") == 0o600 == mode(ledger.home / "owner") and mode(ledger.runs) == 0o700
+
+
+def test_the_newest_run_comes_first(ledger: Ledger) -> None:
+    for minute, run_id in ((5, "aaaaaaaa"), (9, "bbbbbbbb"), (1, "cccccccc")):
+        put(ledger, run_id, minute)
+    assert [e.plan.run_id for e in ledger.entries()] == ["bbbbbbbb", "aaaaaaaa", "cccccccc"]
+    assert ledger.find(None).plan.run_id == ledger.find("").plan.run_id == "bbbbbbbb"
+
+
+def test_an_empty_ledger_says_what_to_type(ledger: Ledger) -> None:
+    assert ledger.entries() == []
+    with pytest.raises(UsageProblem, match="just launch phase=sft"):
+        ledger.find(None)
+
+
+@pytest.mark.parametrize("text, found", [("ab12cd34", "ab12cd34"), ("inst-1", "ab12cd34"), ("ab12cd", "ab12cd34"),
+                                         ("ab12ce", "ab12ce99"), ("f", "f0000001"), ("exp", "f0000001")])
+def test_a_run_is_found_by_id_instance_prefix_or_name(ledger: Ledger, text: str, found: str) -> None:
+    put(ledger, "ab12cd34", 1, instance_id="inst-1")
+    put(ledger, "ab12ce99", 2)
+    put(ledger, "f0000001", 3, run_name="exp")
+    assert ledger.find(text).plan.run_id == found
+
+
+def test_an_ambiguous_prefix_or_name_lists_the_runs(ledger: Ledger) -> None:
+    put(ledger, "ab12cd34", 1)
+    put(ledger, "ab12ce99", 2)
+    for text in ("ab12", "a", PLAN.run_name):   # two that may be running: which one to stop?
+        with pytest.raises(UsageProblem, match="fits several runs: ab12ce99, ab12cd34"):
+            ledger.find(text)
+
+
+def test_a_name_means_the_run_that_is_not_over_and_else_the_newest(ledger: Ledger) -> None:
+    put(ledger, "aaaaaaaa", 1)
+    put(ledger, "bbbbbbbb", 2, gone=True)
+    put(ledger, "cccccccc", 3, gone=True)
+    assert ledger.find(PLAN.run_name).plan.run_id == "aaaaaaaa"
+    put(ledger, "aaaaaaaa", 1, gone=True)
+    assert ledger.find(PLAN.run_name).plan.run_id == "cccccccc"
+
+
+def test_an_exact_id_wins_over_a_name_and_a_name_over_a_prefix(ledger: Ledger) -> None:
+    put(ledger, "aaaaaaaa", 1)
+    put(ledger, "bbbbbbbb", 2, run_name="aaaaaaaa")
+    put(ledger, "cccccccc", 3, run_name="bbb")
+    assert ledger.find("aaaaaaaa").plan.run_id == "aaaaaaaa" and ledger.find("bbb").plan.run_id == "cccccccc"
+
+
+@pytest.mark.parametrize("text", ["zz", "../../etc/passwd", "*", "a\x00b", "AB12CD34", "x" * 300])
+def test_an_unknown_run_is_a_plain_error(ledger: Ledger, text: str) -> None:
+    put(ledger, "ab12cd34")
+    with pytest.raises(UsageProblem, match="just status") as e:
+        ledger.find(text)
+    assert len(str(e.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"plan": {}}', '{"instance_id": "x"}'])
+def test_a_file_that_cannot_be_read_is_named_and_not_skipped(ledger: Ledger,
+                                                             text: str) -> None:   # it may stand for a running machine
+    put(ledger, "ab12cd34")
+    (ledger.runs / "bad.json").write_text(text)
+    with pytest.raises(BadAnswer, match=r"bad\.json cannot be read"):
+        ledger.entries()
+
+
+def test_a_write_that_was_cut_off_leaves_the_old_entry(ledger: Ledger) -> None:
+    entry = put(ledger, "ab12cd34")
+    (ledger.runs / "ab12cd34.1234.tmp").write_text('{"plan"')
+    assert ledger.entries() == [entry]
+
+
+def test_the_owner_is_made_once_and_stays(ledger: Ledger) -> None:
+    owner = ledger.owner
+    assert len(owner) == 8 and Ledger(ledger.home).owner == owner
+    (ledger.home / "owner").write_text("not an owner")
+    with pytest.raises(BadAnswer, match="8 hex digits"):
+        ledger.owner  # noqa: B018
+
+
+def test_the_home_is_nanolan_home_or_in_the_users(tmp_path: Path) -> None:
+    assert nanolan_home({"NANOLAN_HOME": str(tmp_path)}) == tmp_path
+    assert nanolan_home({}) == nanolan_home({"NANOLAN_HOME": ""}) == Path.home() / ".nanolan"

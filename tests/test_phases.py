@@ -1,0 +1,65 @@
+"""The guide's tables, as data."""
+from __future__ import annotations
+
+import pytest
+
+from nanolan.datasets import DATASETS
+from nanolan.errors import UsageProblem
+from nanolan.phases import PHASES, SEQUENCES, expected_hours, phase_sequence, refuse_unready
+
+
+@pytest.mark.parametrize("text, phases, reads, writes", [
+    ("mid", ("mid",), "base", ["mid"]), ("sft", ("sft",), "mid", ["chatsft"]), ("rl", ("rl",), "chatsft", ["chatrl"]),
+    ("mid+sft", ("mid", "sft"), "base", ["mid", "chatsft"]), ("sft+rl", ("sft", "rl"), "mid", ["chatsft", "chatrl"]),
+    ("all", ("mid", "sft", "rl"), "base", ["mid", "chatsft", "chatrl"])])
+def test_the_phases_read_and_write_what_the_guide_says(text: str, phases: tuple[str, ...], reads: str, writes: list[str]) -> None:
+    assert phase_sequence(text) == phases
+    assert PHASES[phases[0]].input_dir == f"{reads}_checkpoints"
+    assert [PHASES[p].output_dir for p in phases] == [f"{w}_checkpoints" for w in writes]
+    assert len(SEQUENCES) == 6
+
+
+def test_each_phase_of_a_sequence_reads_what_the_one_before_wrote() -> None:
+    for sequence in SEQUENCES.values():
+        for before, after in zip(sequence, sequence[1:], strict=False):
+            assert PHASES[after].input_dir == PHASES[before].output_dir
+
+
+def test_every_data_set_of_a_phase_is_known() -> None:
+    assert all(d in DATASETS for p in PHASES.values() for d in p.datasets)
+
+
+@pytest.mark.parametrize("text", ["", "stf", "SFT", "sft ", "sft+mid", "sft+sft", "mid+", "+sft", "mid,sft", "mid sft",
+                                  "all+rl", "base", "x" * 300, "sft\n"])
+def test_an_unknown_doubled_or_misordered_phase_gets_the_list(text: str) -> None:
+    with pytest.raises(UsageProblem, match=r"the phases are mid, sft, rl, mid\+sft, sft\+rl, all"):
+        phase_sequence(text)
+
+
+def test_agent_rl_is_refused_with_a_sentence() -> None:
+    with pytest.raises(UsageProblem, match="agent_rl is not part of nanolan: it needs a nanochat fork"):
+        phase_sequence("agent_rl")
+
+
+@pytest.mark.parametrize("text", ["rl", "sft+rl", "all"])
+def test_a_plan_with_rl_is_refused_in_a_plain_sentence(text: str) -> None:
+    with pytest.raises(UsageProblem, match="phase rl cannot be trained by this version.*nothing was rented"):
+        refuse_unready(phase_sequence(text))
+
+
+@pytest.mark.parametrize("text", ["mid", "sft", "mid+sft"])
+def test_what_can_be_trained_is_not_refused(text: str) -> None:
+    refuse_unready(phase_sequence(text))
+
+
+@pytest.mark.parametrize("text, gpu, least, most", [("mid", "B200", 0.75, 1.0), ("mid", "H100", 1.0, 1.25),
+                                                    ("sft", "H100", 1.0, 1.25), ("all", "H100", 3.0, 4.0)])
+def test_the_hours_on_eight_gpus_are_the_guides(text: str, gpu: str, least: float, most: float) -> None:
+    hours = expected_hours(phase_sequence(text), gpu, 8)
+    assert hours is not None and least <= hours <= most
+
+
+def test_fewer_gpus_take_longer_and_an_unknown_gpu_has_no_figure() -> None:
+    eight, one = expected_hours(("sft",), "H100", 8), expected_hours(("sft",), "H100", 1)
+    assert eight and one and 6 < one / eight < 8
+    assert expected_hours(("sft",), "RTX4090", 8) is None and expected_hours(("sft",), "H100", 0) is None

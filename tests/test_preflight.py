@@ -1,0 +1,222 @@
+"""The checks before renting: every one runs, each failure says what to do, and what is found is pinned."""
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nanolan.config import Settings, load_settings
+from nanolan.datasets import DATASETS
+from nanolan.errors import PreflightFailed
+from nanolan.hub import Hub
+from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.manifest import Manifest, hash_bytes
+from nanolan.preflight import Check, Findings, check_money, check_outputs, least_model_bytes, look_at_hub, wallet_hint
+from nanolan.secret import Secret
+from nanolan.sim.hub import HubServer
+
+from .box_fixtures import TOKEN
+
+READER, REPO, RUNS, MID, BASE = "hf_readonly_0123456789", "me/lanbot", "me/runs", "mid_checkpoints/d20", "base_checkpoints/d20"
+USERS = {TOKEN: {"name": "me", "orgs": [], "role": "write"}, READER: {"name": "me", "orgs": [], "role": "read"}}
+META = json.dumps({"step": 7, "model_config": {"vocab_size": 16, "n_layer": 1, "n_head": 1, "n_kv_head": 1, "n_embd": 8}}).encode()
+MODEL = bytes(range(256)) * 20      # at least 2 * (2*16*8 + 10*8*8 + 2*8*8) = 2,048 bytes
+FILES = {"model_000007.pt": MODEL, "meta_000007.json": META, "optim_000007.pt": b"optimizer"}
+PROVEN = Manifest("ab12cd34", "mid", 7, tuple(hash_bytes(name, data) for name, data in sorted(FILES.items())))
+TOKENIZER = {"tokenizer/tokenizer.pkl": b"a tokenizer", "tokenizer/token_bytes.pt": b"sizes"}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[HubServer]:
+    """A Hub with everything that phase sft needs; the base checkpoint has no manifest."""
+    with HubServer(tmp_path / "hub", tokens=USERS) as hub:  # type: ignore[arg-type]
+        hub.put(REPO, {**{f"{MID}/{name}": data for name, data in FILES.items()}, f"{MID}/manifest.json": PROVEN.to_json().encode(),
+                       **{f"{BASE}/{name}": data for name, data in FILES.items()}, **TOKENIZER, "identity_conversations.jsonl": b"[]\n"})
+        for data in DATASETS.values():
+            hub.put(data.repo, {path.replace("*", "0"): b"rows " * 99 for path in (data.train, data.test)}, typ="dataset", private=False)
+        yield hub
+
+
+def settings(**flags: str) -> Settings:
+    return load_settings({"hf_repo": REPO, "phase": "sft"} | flags, {})
+
+
+def look(server: HubServer, token: str = TOKEN, **flags: str) -> Findings:
+    return look_at_hub(Hub(server.url, Secret(token), patience_s=1), settings(**flags))
+
+
+def failed(found: Findings) -> dict[str, str]:
+    return {c.name: c.text for c in found.failed}
+
+
+def text_of(found: Findings, name: str) -> str:
+    return next((c.text for c in found.checks if c.name == name), "")
+
+
+def test_everything_there_is_pinned_by_revision_size_and_hash(server: HubServer) -> None:
+    found = look(server)
+    assert not found.failed and not found.public
+    head = server.store.load("model", REPO).at("main")  # type: ignore[union-attr]
+    files = {f.path: f for pinned in found.inputs for f in pinned.files}
+    assert set(files) == {f"{MID}/model_000007.pt", f"{MID}/meta_000007.json", f"{MID}/manifest.json", *TOKENIZER,
+                          "identity_conversations.jsonl"}, "no optimizer, nothing of other folders"
+    assert {pinned.revision for pinned in found.inputs} == {head.oid} and found.inputs[0].proven
+    model = files[f"{MID}/model_000007.pt"]
+    assert (model.size, model.sha256) == (len(MODEL), server.files(REPO)[model.path].sha256)
+    assert {d.repo for d in found.datasets} == {"allenai/ai2_arc", "openai/gsm8k", "HuggingFaceTB/smol-smoltalk"}
+    assert "ARC-Challenge/test-0.parquet" in {f.path for d in found.datasets for f in d.files}
+    assert all(c.line().isascii() for c in found.checks)
+
+
+def test_a_checkpoint_without_a_manifest_is_taken_and_shown_as_unproven(server: HubServer) -> None:
+    server.put(REPO, {f"{BASE}/model_000003.pt": b"older", f"{BASE}/old/model_000099.pt": b"elsewhere", f"{BASE}/meta_000099.json": META})
+    found = look(server, phase="mid")
+    assert not found.failed and "unproven" in text_of(found, "input checkpoint")
+    assert {f.path for f in found.inputs[0].files} == {f"{BASE}/model_000007.pt", f"{BASE}/meta_000007.json"}, "the newest step"
+    assert not found.inputs[0].proven
+    assert {d.repo for d in found.datasets} == {"HuggingFaceTB/smol-smoltalk", "cais/mmlu", "openai/gsm8k"}
+
+
+Change = Callable[[HubServer], object]
+
+
+def without(server: HubServer, *paths: str, repo: str = REPO, typ: str = "model") -> None:
+    """Take files out of the newest revision."""
+    loaded = server.store.load(typ, repo)
+    assert loaded
+    for path in paths:
+        for name in [p for p in loaded.at("main").files if p.startswith(path)]:
+            del loaded.at("main").files[name]
+    server.store.save(loaded)
+
+
+def manifest_without_model(hub: HubServer) -> None:
+    hub.put(REPO, {f"{MID}/manifest.json": Manifest("r", "mid", 7, PROVEN.files[:1]).to_json().encode()})
+
+
+@pytest.mark.parametrize("phase, change, name, says", [
+    ("sft", lambda hub: without(hub, MID), "input checkpoint", "has no mid_checkpoints/d20/.*just hf upload"),
+    ("sft", lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1]}), "input checkpoint", "not whole.*just verify --adopt"),
+    ("sft", lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1] + b"!"}), "input checkpoint", "not whole"),
+    ("sft", lambda hub: without(hub, f"{MID}/meta"), "input checkpoint", "meta_000007.json is not there"),
+    ("sft", lambda hub: hub.put(REPO, {f"{MID}/manifest.json": b"{"}), "input checkpoint", "not a manifest"),
+    ("sft", manifest_without_model, "input checkpoint", "names no model_SSSSSS.pt"),
+    ("mid", lambda hub: hub.put(REPO, {f"{BASE}/model_000007.pt": MODEL[:2000]}), "input checkpoint", "2,000 bytes.*2,048.*cut off"),
+    ("mid", lambda hub: hub.put(REPO, {f"{BASE}/model_000008.pt": MODEL}), "input checkpoint", "no .*meta_000008.json: upload both"),
+    ("mid", lambda hub: hub.put(REPO, {f"{BASE}/meta_000007.json": b"{}"}), "input checkpoint", "no usable model_config"),
+    ("mid", lambda hub: without(hub, f"{BASE}/model"), "input checkpoint", "holds no model_SSSSSS.pt"),
+    ("sft", lambda hub: without(hub, "tokenizer/tokenizer.pkl"), "tokenizer", "no tokenizer/tokenizer.pkl.*just hf upload"),
+    ("sft", lambda hub: without(hub, "main/test", repo="openai/gsm8k", typ="dataset"), "data set openai/gsm8k",
+     r"no main/test-\*.parquet"),
+    ("sft", lambda hub: hub.store.delete("dataset", "openai/gsm8k"), "data set openai/gsm8k", "the Hub has no dataset openai/gsm8k"),
+], ids=["no checkpoint", "cut off", "other bytes", "no meta", "no manifest", "no model in it", "by hand cut off", "by hand no meta",
+        "by hand other meta", "by hand no model", "no tokenizer", "a data file", "a data set"])
+def test_a_missing_or_damaged_input_fails_its_check_and_says_what_to_do(
+        server: HubServer, phase: str, change: Change, name: str, says: str) -> None:
+    change(server)
+    found = look(server, phase=phase)
+    assert list(failed(found)) == [name], "the other checks ran, and passed"
+    assert re.search(says, failed(found)[name])
+
+
+def test_a_token_that_may_only_read_fails_before_anything_is_sent(server: HubServer) -> None:
+    found = look(server, READER)
+    assert list(failed(found)) == ["Hub token"] and "HF_TOKEN" in failed(found)["Hub token"] and READER not in str(found)
+    assert not [line for line in server.log if line["method"] == "POST"]
+
+
+def test_a_repo_that_is_not_there_says_how_to_make_it(server: HubServer) -> None:
+    found = look(server, hf_repo="me/nothing")
+    assert "just hf repos create" in failed(found)["Hub repo"] and "Hub token" in failed(found)
+    assert found.datasets, "the data sets were looked at all the same"
+
+
+def test_without_identity_data_training_goes_on(server: HubServer) -> None:
+    without(server, "identity")
+    found = look(server)
+    assert not found.failed and "training goes on without it" in text_of(found, "identity data")
+
+
+@pytest.mark.parametrize("hf_private, runs_private, says", [
+    (True, None, []), (False, None, ["me/lanbot is PUBLIC: checkpoints, logs, plan, code .*RUNS_REPO="]),
+    (True, True, []), (False, True, ["me/lanbot is PUBLIC: checkpoints of this run will be too$"]),
+    (True, False, ["me/runs is PUBLIC: logs, plan, code .*RUNS_REPO="]),
+    (False, False, ["me/lanbot is PUBLIC: checkpoints of", "me/runs is PUBLIC: logs, plan, code"])])
+def test_what_becomes_public_is_said(server: HubServer, hf_private: bool, runs_private: bool | None, says: list[str]) -> None:
+    loaded = server.store.load("model", REPO)
+    assert loaded
+    loaded.private = hf_private
+    server.store.save(loaded)
+    if runs_private is not None:
+        server.put(RUNS, {"README.md": b"#"}, private=runs_private)
+    found = look(server, **({} if runs_private is None else {"runs_repo": RUNS}))
+    texts = [c.text for c in found.checks if c.name == "privacy"]
+    assert found.public == bool(says) and len(texts) == len(says) and not found.failed
+    assert all(re.search(pattern, text) for pattern, text in zip(says, texts, strict=True))
+
+
+def test_a_runs_repo_that_is_not_there_fails(server: HubServer) -> None:
+    assert {"Hub token", "runs repo"} == set(failed(look(server, runs_repo="me/nothing")))
+
+
+def test_all_looks_run_at_the_same_time(server: HubServer) -> None:
+    server.fault("GET ", "stall", seconds=0.4, times=6)
+    started = time.monotonic()
+    assert not look(server).failed
+    assert time.monotonic() - started < 1.5
+
+
+def test_a_hub_that_does_not_answer_fails_the_checks_in_plain_words(tmp_path: Path) -> None:
+    with HubServer(tmp_path / "hub") as gone:
+        pass
+    found = look(gone)
+    assert found.failed and all("Hub did not answer" in text for text in failed(found).values())
+
+
+@pytest.mark.parametrize("meta", [b"", b"{", b"[]", b'{"model_config": 5}', b'{"model_config": {"n_embd": 8}}',
+                                  META.replace(b'"n_head": 1', b'"n_head": 0'), META.replace(b"16", b'"x"')])
+def test_a_meta_that_tells_nothing_is_refused(meta: bytes) -> None:
+    with pytest.raises(PreflightFailed, match="here holds no usable model_config"):
+        least_model_bytes(meta, "here")
+
+
+def test_the_least_size_of_a_d20_is_that_of_its_parameters_in_bf16() -> None:
+    d20 = {"vocab_size": 65536, "n_layer": 20, "n_head": 10, "n_kv_head": 10, "n_embd": 1280}
+    assert least_model_bytes(json.dumps({"model_config": d20}).encode(), "") == 2 * 560_988_160
+
+
+# ---- money, wallet, outputs
+
+@pytest.mark.parametrize("limit, expected, ok, says", [
+    (15_000, 6_000, True, "$150.00, the run should cost about $60.00"), (6_000, 6_000, False, "cut off. Try: spend-limit=91"),
+    (100, 6_000, False, "cut off"), (15_000, None, None, "cannot be foretold")])
+def test_the_limit_must_be_above_what_the_run_should_cost(limit: int, expected: int | None, ok: bool | None, says: str) -> None:
+    check = check_money(limit, expected)
+    assert check.ok is ok and says in check.text
+
+
+def test_the_wallet_cannot_be_seen_and_its_need_is_named() -> None:
+    assert wallet_hint(6_000).ok is None and "$60.00" in wallet_hint(6_000).text and "about $5.00" in wallet_hint(None).text
+
+
+def instance(status: str, *tags: str) -> Instance:
+    return instance_of(ApiInstance(id="i-1", name="lanbot-sft-x", status=status, tags=list(tags)))
+
+
+@pytest.mark.parametrize("others, ok", [
+    ([], True), ([instance("active", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], False),
+    ([instance("error", "x", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], False),
+    ([instance("deleting", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], True),
+    ([instance("active", "nanolan-out=me/lanbot/chatsft_checkpoints/d32")], True), ([instance("active")], True)])
+def test_a_folder_that_a_live_run_writes_is_not_written_by_another(others: list[Instance], ok: bool) -> None:
+    check = check_outputs(others, ["nanolan-out=me/lanbot/chatsft_checkpoints/d20"])
+    assert check.ok is ok and "me/lanbot/chatsft_checkpoints/d20" in check.text
+    assert ok or ("just stop i-1" in check.text and "output-tag=" in check.text)
+
+
+def test_a_line_of_the_checklist_shows_how_it_went() -> None:
+    assert [Check("a", ok, "b").line() for ok in (True, False, None)] == ["  [  ok  ] a: b", "  [FAILED] a: b", "  [  --  ] a: b"]

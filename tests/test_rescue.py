@@ -1,0 +1,130 @@
+"""The rescue program, on a bare machine: fetch, give up, and the dead man's timer."""
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nanolan.config import ROOT
+
+from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, until
+
+module = pytest.fixture(autouse=True, scope="module")(no_box_left)
+LIST = "GET /v1/instances$"
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    with Box(tmp_path) as made:
+        made.unpack()
+        made.log_file.write_text(f"boot: started\nwith {TOKEN} and {KEY}\n")
+        yield made
+
+
+def rescue(box: Box, *words: str) -> int:
+    """Run it as boot.sh does; its exit code."""
+    return box.program("/usr/bin/env", "python3", str(box.state / "rescue.py"), *words).wait(30)
+
+
+def calls(box: Box, part: str) -> int:
+    return sum(part in f"{r.method} {r.path}" for r in box.cloud.requests)
+
+
+def test_it_needs_nothing_but_the_standard_library() -> None:
+    imported = {name.split(".")[0] for node in ast.walk(ast.parse((ROOT / "cloud/rescue.py").read_text()))
+                for name in ([a.name for a in node.names] if isinstance(node, ast.Import)
+                             else [node.module or ""] if isinstance(node, ast.ImportFrom) else [])}
+    assert imported - {"__future__"} <= set(sys.stdlib_module_names)
+
+
+# ---- fetch
+
+def url_of(box: Box, path: str = "tokenizer/tokenizer.pkl") -> str:
+    return f"{box.hub.url}/{REPO}/resolve/main/{path}"
+
+
+def test_it_fetches_the_code_through_trouble_and_shows_the_token_to_the_hub_only(box: Box) -> None:
+    box.hub.fault(r"GET /me/.*resolve", status=503)
+    box.hub.fault(r"GET /__cdn__", "truncate", after=4)      # fewer bytes than promised
+    assert rescue(box, "fetch", url_of(box), hashlib.sha256(b"a tokenizer").hexdigest(), str(box.root / "code")) == 0
+    assert (box.root / "code").read_bytes() == b"a tokenizer"
+    assert {line["auth"] for line in box.hub.log if "/resolve/" in line["path"]} == {True}
+    assert {line["auth"] for line in box.hub.log if "/__cdn__/" in line["path"]} == {False}, "another host after the redirect"
+
+
+@pytest.mark.parametrize("path, sha256, why", [
+    ("tokenizer/tokenizer.pkl", "0" * 64, "not the one that the launcher uploaded"), ("nothing", "0" * 64, "404")])
+def test_a_definite_no_ends_the_fetch_and_leaves_no_file(box: Box, path: str, sha256: str, why: str) -> None:
+    assert rescue(box, "fetch", url_of(box, path), sha256, str(box.root / "code")) == 1
+    assert why in box.log() and not (box.root / "code").exists() and TOKEN not in box.log().split("\n", 2)[2]
+
+
+# ---- fail
+
+def test_giving_up_uploads_the_masked_log_and_a_receipt_and_deletes_the_machine(box: Box) -> None:
+    other = box.cloud.add_foreign("lanbot-sft-20260101-0000-00000000", 100)
+    box.cloud.fault("POST /v1/instances/.*/delete", "internal_error")
+    box.cloud.switch("delete_ignored", 1)       # answers 200, and the machine stays
+    box.hub.fault(r"POST .*/commit/", status=503)
+    assert rescue(box, "fail", f"it broke near {TOKEN}") == 0
+    assert box.deleted and calls(box, "/delete") == 3 and other.status == "active"
+    log = box.uploaded_log("error")
+    assert log.startswith("boot: started\nwith *** and ***\n")
+    receipt = box.receipt()
+    assert (receipt["verdict"], receipt["reason"], receipt["run_id"]) == ("failed", "boot_failed", box.plan.run_id)
+    assert receipt["message"] == "the machine gave up: it broke near ***" and receipt["log"] in box.files()
+
+
+def test_a_verdict_that_the_box_program_reached_stands(box: Box) -> None:
+    verdict = {"run_id": box.plan.run_id, "verdict": "stopped", "reason": "spend_limit", "log": f"logs/error-{box.plan.instance_name}.log"}
+    (box.state / "verdict.json").write_text(json.dumps(verdict))
+    assert rescue(box, "fail", "the box program failed") == 0
+    assert box.receipt() == verdict and box.deleted
+
+
+def test_no_log_and_no_hub_keep_the_machine_from_nothing(box: Box) -> None:
+    box.log_file.unlink()
+    box.hub.fault(r"POST .*/commit/", status=403, times=1000)
+    assert rescue(box, "fail", "words") == 0
+    assert box.deleted and f"runs/{box.plan.run_id}/receipt.json" not in box.files()
+
+
+@pytest.mark.parametrize("fault", [
+    dict(action="html"), dict(action="status", status=200, body=[]), dict(action="status", status=200, body={"instances": []}),
+    dict(action="status", status=200, body={"instances": [{"name": None}]}), dict(action="cut"), dict(action="unauthorized")], ids=str)
+def test_no_answer_of_the_api_keeps_it_from_deleting(box: Box, fault: dict[str, object]) -> None:
+    box.cloud.fault(LIST, **fault)  # type: ignore[arg-type]
+    assert rescue(box, "fail", "words") == 0
+    assert box.deleted and box.receipt()
+
+
+# ---- the dead man's timer
+
+def test_the_dead_mans_timer_deletes_at_its_time_and_does_nothing_else(box: Box) -> None:
+    at = time.time() + 1.5
+    timer = box.program("/usr/bin/env", "python3", str(box.state / "rescue.py"), "deadman", str(at))
+    time.sleep(0.8)
+    assert timer.poll() is None and not box.cloud.requests, "not before its time"
+    assert timer.wait(15) == 0 and box.deleted and time.time() < at + 5
+    assert {r.method + " " + r.path.replace(box.id, "ID") for r in box.cloud.requests} == {
+        "GET /v1/instances", "POST /v1/instances/ID/delete"}
+    assert not box.hub.log
+
+
+def test_only_one_timer_is_armed_and_a_killed_one_can_be_armed_again(box: Box) -> None:
+    def arm() -> object:
+        return box.program("/usr/bin/env", "python3", str(box.state / "rescue.py"), "deadman", str(time.time() + 600))
+    first = arm()
+    until(lambda: (box.state / "deadman.lock").exists())
+    time.sleep(0.2)
+    assert arm().wait(10) == 0 and first.poll() is None  # type: ignore[attr-defined]
+    first.kill()  # type: ignore[attr-defined]
+    third = arm()
+    time.sleep(0.5)
+    assert third.poll() is None and not box.cloud.requests  # type: ignore[attr-defined]

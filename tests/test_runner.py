@@ -1,0 +1,139 @@
+"""One phase as a process tree: started without keys, stopped politely, and gone to the last process."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from nanolan.config import ROOT
+from nanolan.manifest import newest_whole
+from nanolan.plan import Plan
+from nanolan.runner import MARK, kill_trainers, run_trainer, trainer_command, trainer_environment
+
+from .box_fixtures import environ, make_plan, until
+
+HOST = {"PATH": os.environ["PATH"], "HOME": "/root", "SHADEFORM_API_KEY": "sim-key-0123456789", "HF_TOKEN": "hf_0123456789",
+        "WANDB_API_KEY": "wandb-0123456789", "HF_HOME": "/hf", "CUDA_VISIBLE_DEVICES": "0,1", "NANOLAN_BOX": "a-box",
+        "AWS_SECRET_ACCESS_KEY": "x", "LD_LIBRARY_PATH": "/usr/local/cuda", "PYTHONPATH": "/evil"}
+
+
+@pytest.fixture
+def plan() -> Iterator[Plan]:
+    made = make_plan("http://127.0.0.1:1", "http://127.0.0.1:1/v1")
+    yield made
+    kill_trainers(made.run_id)
+
+
+def job(tmp: Path, plan: Plan, **recipe: float) -> dict[str, Any]:
+    (tmp / "in").mkdir(exist_ok=True)
+    (tmp / "in/model_000001.pt").touch()
+    (tmp / "in/tokenizer.pkl").touch()
+    return {"phase": "sft", "run_id": plan.run_id, "run_name": plan.run_name, "init_dir": str(tmp / "in"),
+            "tokenizer_dir": str(tmp / "in"), "out_dir": str(tmp / "out"), "metrics": str(tmp / "metrics.jsonl"),
+            "heartbeat": str(tmp / "heartbeat.json"), "recipe": recipe}
+
+
+def run(tmp: Path, plan: Plan, stop: Callable[[], str] = lambda: "", grace_s: float = 10.0, **recipe: float) -> tuple[int, str]:
+    host = {k: v for k, v in HOST.items() if k != "NANOLAN_BOX"}
+    return run_trainer(plan, job(tmp, plan, **recipe), tmp / "job.json", ROOT, host=host, wandb_key=None, stop=stop, grace_s=grace_s)
+
+
+def trainers(plan: Plan) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter() if environ(p).get(MARK) == plan.run_id]
+
+
+def after(seconds: float) -> Callable[[], str]:
+    """A stop that has a reason from then on."""
+    end = time.monotonic() + seconds
+    return lambda: "the limit" if time.monotonic() > end else ""
+
+
+def steps_done(tmp: Path) -> int:
+    return len((tmp / "metrics.jsonl").read_text().splitlines()) if (tmp / "metrics.jsonl").exists() else 0
+
+
+def test_the_trainer_gets_no_key_and_no_token(plan: Plan) -> None:
+    given = trainer_environment(plan, HOST, None)
+    assert set(given) & set(HOST) == {"PATH", "HOME", "CUDA_VISIBLE_DEVICES", "NANOLAN_BOX", "LD_LIBRARY_PATH"}
+    assert given[MARK] == plan.run_id and given["HF_HUB_OFFLINE"] == "1" and given["WANDB_MODE"] == "disabled"
+    assert trainer_environment(plan, HOST, "wandb-key")["WANDB_API_KEY"] == "wandb-key"
+
+
+def test_a_real_child_has_neither_key_nor_token_in_its_environment(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SHADEFORM_API_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, HOST[name])
+    seen: list[dict[str, str]] = []
+
+    def look() -> str:
+        seen.extend(environ(p) for p in trainers(plan))
+        return ""
+    assert run(tmp_path, plan, look, seconds=0.6, fork=1) == (0, "")
+    assert len(seen) >= 2 and all(e[MARK] == plan.run_id for e in seen)
+    assert not {v for e in seen for v in e.values()} & {HOST["SHADEFORM_API_KEY"], HOST["HF_TOKEN"]}
+
+
+def test_torchrun_runs_the_real_trainer_the_same_way_for_one_process_and_for_eight() -> None:
+    commands = [trainer_command(make_plan("", "", trainer="nanolan.train", processes=n), Path("job.json")) for n in (1, 8)]
+    assert [c[1:] for c in commands] == [["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m", "nanolan.train",
+                                          "job.json"] for n in (1, 8)]
+
+
+def test_a_trainer_that_ends_well_gives_its_exit_code_and_its_checkpoint(plan: Plan, tmp_path: Path) -> None:
+    assert run(tmp_path, plan, steps=3) == (0, "")
+    found = newest_whole(tmp_path / "out", "sft", final=True)
+    assert found and found[1].step == 3 and steps_done(tmp_path) == 3
+    assert json.loads((tmp_path / "job.json").read_text())["recipe"] == {"steps": 3}
+    assert run(tmp_path, plan, exit_code=7) == (7, "")
+
+
+def test_what_the_trainer_leaves_in_a_session_of_its_own_is_killed(plan: Plan, tmp_path: Path) -> None:
+    assert run(tmp_path, plan, fork=1) == (0, "")
+    assert not trainers(plan)
+
+
+def test_killing_the_parent_leaves_no_worker(plan: Plan, tmp_path: Path) -> None:
+    ended: list[tuple[int, str]] = []
+    running = threading.Thread(target=lambda: ended.append(run(tmp_path, plan, fork=1, hang=1)))
+    running.start()
+    until(lambda: len(trainers(plan)) >= 2)
+    parent = next(p for p in trainers(plan) if "tests.standin_trainer" in p.cmdline())
+    parent.send_signal(signal.SIGKILL)
+    running.join(10)
+    assert ended == [(-signal.SIGKILL, "")] and not trainers(plan)
+
+
+def test_a_stop_lets_the_trainer_save_what_it_has(plan: Plan, tmp_path: Path) -> None:
+    assert run(tmp_path, plan, lambda: "the limit" if steps_done(tmp_path) >= 2 else "", steps=100, seconds=10) == (1, "the limit")
+    found = newest_whole(tmp_path / "out", "sft")
+    assert found and not found[1].final and found[1].step >= 2
+
+
+def test_a_trainer_that_ignores_sigterm_is_killed_after_the_grace(plan: Plan, tmp_path: Path) -> None:
+    started = time.monotonic()
+    assert run(tmp_path, plan, after(0.5), grace_s=0.5, ignore_term=1, hang=1, fork=1) == (-signal.SIGKILL, "the limit")
+    assert 1.0 < time.monotonic() - started < 6 and not trainers(plan)
+
+
+def test_trainers_of_an_earlier_box_program_are_killed_and_other_runs_left_alone(plan: Plan) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    mine = [subprocess.Popen(sleeper, env={MARK: plan.run_id}, start_new_session=True) for _ in range(2)]
+    other = subprocess.Popen(sleeper, env={MARK: "another1"})
+    try:
+        until(lambda: len(trainers(plan)) == 2)
+        assert kill_trainers(plan.run_id) == 2
+        assert [p.wait(5) for p in mine] == [-signal.SIGKILL] * 2 and other.poll() is None
+        assert kill_trainers(plan.run_id) == 0
+    finally:
+        for p in (*mine, other):
+            p.kill()
+            p.wait()

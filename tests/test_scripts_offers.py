@@ -1,0 +1,75 @@
+"""`just offers`: the market, without renting."""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nanolan.sim.shadeform import ShadeformServer
+from tests.core_fixtures import TYPES, script
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShadeformServer]:
+    with ShadeformServer(tmp_path_factory.mktemp("cloud"), boxes=False) as server:
+        yield server
+
+
+@pytest.fixture
+def env(cloud: ShadeformServer, tmp_path: Path) -> dict[str, str]:
+    cloud.faults.clear()
+    cloud.requests.clear()
+    return {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "NANOLAN_ENV_FILE": "/dev/null", "HF_HUB_OFFLINE": "1",
+            "SHADEFORM_API": cloud.url, "SHADEFORM_API_KEY": cloud.key}
+
+
+def test_the_table_is_the_guides_and_no_line_is_longer_than_80_columns(env: dict[str, str]) -> None:
+    done = script("offers", env=env)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and lines[0] == "=== Available B200 instances (sorted by price) ==="
+    assert [line.split("|")[1].strip() for line in lines if " | " in line] == ["Provider", "hyperstack", "datacrunch", "tensordock"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_hint_keeps_the_settings_that_were_typed(env: dict[str, str]) -> None:
+    lines = script("offers", "phase=mid", "gpu=H100", "--all-configs", "shadeform-api-key=sim-key", env=env).stdout.splitlines()
+    assert lines[-1] == "Rent one: just launch phase=mid gpu=H100 --all-configs"
+
+
+@pytest.mark.parametrize("words", [["--all-configs", "gpu=H100"], ["--all-configs", "gpu=a100", "--sort", "total"],
+                                   ["gpu=H100:8"], ["gpu=0", "all-configs=yes"]],
+                         ids=str)
+def test_every_line_fits_80_columns_for_other_choices_too(env: dict[str, str], words: list[str]) -> None:
+    done = script("offers", *words, env=env)
+    assert done.returncode == 0 and max(map(len, (done.stdout + done.stderr).splitlines())) <= 80
+
+
+def test_json_has_the_same_offers_and_unknown_costs_are_null(env: dict[str, str], cloud: ShadeformServer) -> None:
+    cloud.fault(TYPES, "edit", change=lambda body: body["instance_types"][0]["configuration"].update(gpu_type="B200X"))
+    told = json.loads(script("offers", "--json", "phase=mid+sft", env=env).stdout)
+    assert told["schema_version"] == 1 and told["phase"] == "mid+sft"
+    assert [(o["cloud"], o["hourly_cents"], o["expected_usd"]) for o in told["offers"]] == [
+        ("hyperstack", 3360, None), ("datacrunch", 3584, "59.81"), ("tensordock", 3840, "64.08")]
+
+
+def test_what_was_dropped_is_said_with_the_reason(env: dict[str, str]) -> None:
+    assert "1 offer dropped: an ARM machine" in script("offers", "gpu=H200", "--all-configs", env=env).stderr
+
+
+def test_without_a_key_the_offers_are_labelled_samples(env: dict[str, str], cloud: ShadeformServer) -> None:
+    del env["SHADEFORM_API_KEY"]
+    done = script("offers", env=env)
+    assert done.returncode == 0 and "SAMPLE offers, not today's market" in done.stderr and cloud.requests == []
+
+
+@pytest.mark.parametrize("words, code", [(["gpu=V100"], 3), (["gpu=H10O"], 2), (["phase=stf"], 2), (["gppu=H100"], 2),
+                                         (["num-gpus=3"], 3)], ids=str)
+def test_nothing_found_is_3_and_a_typo_is_2(env: dict[str, str], words: list[str], code: int) -> None:
+    assert script("offers", *words, env=env).returncode == code
+
+
+def test_a_listing_cannot_drive_the_terminal(env: dict[str, str], cloud: ShadeformServer) -> None:
+    cloud.fault(TYPES, "edit", change=lambda body: body["instance_types"][0]["availability"][0].update(region="\x1b[2Jhere"))
+    assert "\x1b" not in script("offers", env=env).stdout

@@ -1,0 +1,137 @@
+"""`just stop`: the right machine, deleted until it is seen to be gone."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanolan.ledger import Entry, Ledger
+from nanolan.payload import create_body
+from nanolan.plan import Plan, iso, new_run_id, now_utc
+from nanolan.sim.shadeform import ShadeformServer
+from nanolan.status import STOPPED_BY_USER
+from tests.core_fixtures import INFO, LIST, QUICK, a_plan, client, script
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[ShadeformServer]:
+    with ShadeformServer(tmp_path / "cloud", delays=QUICK, boxes=False) as server:
+        yield server
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "home")
+
+
+def stop(cloud: ShadeformServer, ledger: Ledger, *words: str, key: str | None = None) -> Any:
+    return script("stop", *words, env={"PATH": "/usr/bin:/bin", "HOME": str(ledger.home), "NANOLAN_HOME": str(ledger.home),
+                                       "HF_HUB_OFFLINE": "1", "NANOLAN_ENV_FILE": "/dev/null", "SHADEFORM_API": cloud.url,
+                                       "SHADEFORM_API_KEY": key or cloud.key})
+
+
+def rented(cloud: ShadeformServer, ledger: Ledger, *, known: bool = True, **changes: Any) -> Plan:
+    """A run with a machine; `known`: its id reached the ledger."""
+    plan = a_plan(**({"run_id": new_run_id(), "created_at": iso(now_utc()), "deadline": "2099-01-01T00:00:00Z"} | changes))
+    ledger.put(Entry(plan))
+    instance_id = client(cloud).create(create_body(plan, "x"))
+    ledger.put(Entry(plan, instance_id if known else None))
+    return plan
+
+
+def deleted(cloud: ShadeformServer) -> list[bool]:
+    return [i.status in ("deleting", "deleted") for i in cloud.instances]
+
+
+@pytest.mark.parametrize("by", ["run id", "prefix", "run name", "instance id"])
+def test_a_run_is_stopped_by_any_of_its_names_and_no_other_is(cloud: ShadeformServer, ledger: Ledger, by: str) -> None:
+    plan, _ = rented(cloud, ledger, run_name="this-one"), rented(cloud, ledger)
+    cloud.add_foreign("someone-elses", 100)
+    which = {"run id": plan.run_id, "prefix": plan.run_id[:7], "run name": "this-one", "instance id": cloud.instances[0].id}[by]
+    done = stop(cloud, ledger, which, "--yes")
+    assert done.returncode == 0 and f"{plan.instance_name} ({cloud.instances[0].id}) is gone" in done.stdout
+    assert deleted(cloud) == [True, False, False]
+    entry = ledger.find(plan.run_id)
+    assert entry.gone and entry.note == STOPPED_BY_USER
+
+
+def test_a_delete_that_is_ignored_is_repeated(cloud: ShadeformServer, ledger: Ledger) -> None:
+    cloud.switch("delete_ignored", 1)
+    plan = rented(cloud, ledger)
+    assert stop(cloud, ledger, plan.run_id, "--yes").returncode == 0
+    assert deleted(cloud) == [True] and sum(r.path.endswith("/delete") for r in cloud.requests) == 2
+
+
+def test_without_a_yes_nothing_is_deleted(cloud: ShadeformServer, ledger: Ledger) -> None:
+    done = stop(cloud, ledger, rented(cloud, ledger).run_id)
+    assert done.returncode == 2 and "pass --yes; nothing was deleted" in done.stderr and deleted(cloud) == [False]
+
+
+def test_a_run_name_that_several_runs_have_is_not_guessed(cloud: ShadeformServer, ledger: Ledger) -> None:
+    rented(cloud, ledger), rented(cloud, ledger)
+    done = stop(cloud, ledger, "lanbot-v3", "--yes")
+    assert done.returncode == 2 and "fits several runs" in done.stderr and deleted(cloud) == [False, False]
+
+
+def test_a_machine_that_we_did_not_start_is_left_alone(cloud: ShadeformServer, ledger: Ledger) -> None:
+    other = cloud.add_foreign("someone-elses", 100)
+    done = stop(cloud, ledger, other.id, "--yes")
+    assert done.returncode == 2 and "was not started from here" in done.stderr and deleted(cloud) == [False]
+
+
+def test_our_machine_that_is_not_in_the_ledger_is_stopped_by_its_id(cloud: ShadeformServer, ledger: Ledger) -> None:
+    plan = rented(cloud, ledger, owner=ledger.owner)
+    (ledger.runs / f"{plan.run_id}.json").unlink()
+    assert stop(cloud, ledger, cloud.instances[0].id, "--yes").returncode == 0 and deleted(cloud) == [True]
+
+
+def test_a_machine_whose_answer_was_lost_is_found_by_its_run(cloud: ShadeformServer, ledger: Ledger) -> None:
+    cloud.switch("tags_not_stored")
+    assert stop(cloud, ledger, rented(cloud, ledger, known=False).run_id, "--yes").returncode == 0 and deleted(cloud) == [True]
+
+
+@pytest.mark.parametrize("known, lag", [(True, 60.0), (False, 5.0)])
+def test_a_new_machine_that_the_listing_does_not_show_yet_is_stopped_all_the_same(cloud: ShadeformServer, ledger: Ledger,
+    known: bool, lag: float) -> None:
+    cloud.switch("list_lag", lag)
+    done = stop(cloud, ledger, rented(cloud, ledger, known=known).run_id, "--yes")
+    assert done.returncode == 0 and "is gone" in done.stdout and deleted(cloud) == [True]
+
+
+def test_a_run_without_a_machine_has_nothing_to_stop(cloud: ShadeformServer, ledger: Ledger) -> None:
+    old = iso(now_utc() - timedelta(hours=1))
+    plan = a_plan(created_at=old)
+    for entry in (Entry(plan), Entry(plan, "11111111-aaaa"), Entry(plan, "11111111-aaaa", gone=True)):
+        ledger.put(entry)
+        done = stop(cloud, ledger, plan.run_id, "--yes")
+        assert done.returncode == 0 and "nothing to stop" in done.stdout
+
+
+@pytest.mark.parametrize("which", ["zzzz", "../x", "$(id)", "-rf"])
+def test_an_unknown_run_is_a_usage_error(cloud: ShadeformServer, ledger: Ledger, which: str) -> None:
+    rented(cloud, ledger)
+    assert stop(cloud, ledger, which, "--yes").returncode == 2 and deleted(cloud) == [False]
+
+
+@pytest.mark.parametrize("path, action", [(LIST, "html"), (LIST, "unauthorized"), (LIST, "reset")])
+def test_when_the_account_cannot_be_read_nobody_says_that_there_is_nothing_to_stop(cloud: ShadeformServer, ledger: Ledger,
+    path: str, action: str) -> None:
+    plan = rented(cloud, ledger)
+    cloud.fault(path, action, times=None)
+    done = stop(cloud, ledger, plan.run_id, "--yes")
+    assert done.returncode != 0 and "nothing to stop" not in done.stdout and not ledger.find(plan.run_id).gone
+
+
+def test_when_an_unlisted_machine_cannot_be_looked_at_nobody_says_that_it_is_gone(cloud: ShadeformServer, ledger: Ledger) -> None:
+    cloud.switch("list_lag", 60.0)
+    plan = rented(cloud, ledger)
+    cloud.fault(INFO, "html", times=None)
+    assert stop(cloud, ledger, plan.run_id, "--yes").returncode == 1 and deleted(cloud) == [False]
+
+
+def test_a_wrong_key_is_named_and_not_shown(cloud: ShadeformServer, ledger: Ledger) -> None:
+    done = stop(cloud, ledger, rented(cloud, ledger).run_id, "--yes", key="CANARY-0123456789")
+    assert done.returncode == 4 and "SHADEFORM_API_KEY" in done.stderr and "CANARY" not in done.stdout + done.stderr
