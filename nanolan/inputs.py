@@ -19,24 +19,27 @@ def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[],
                  patience_s: float = PATIENCE_S) -> None:
     """Everything the plan pins, under work/model and work/data; BadAnswer when the Hub serves something else."""
     for pinned in (*plan.inputs, *plan.datasets):
-        folder = folder_of(pinned, work)
-        for _ in range(ROUNDS):
-            missing = [f for f in pinned.files if not is_here(folder / f.path, f)]
-            if not missing:
-                break
-            megabytes = sum(f.size for f in missing) / 1e6
-            for f in missing:   # the Hub client would take a damaged file for the one it has downloaded before
-                (folder / f.path).unlink(missing_ok=True)
-            say(f"downloading {len(missing)} files of {pinned.repo} at {pinned.revision[:8]} ({megabytes:.1f} MB)")
-            job = Job("download", plan.hf_endpoint, pinned.repo, pinned.kind, pinned.revision, str(folder),
-                      tuple(f.path for f in missing))
-            run_transfer(job, token, give_up=give_up, say=say, patience_s=patience_s)
-        else:
-            raise BadAnswer(f"{pinned.repo}/{missing[0].path} keeps arriving with other bytes than the plan pins")
+        fetch(pinned, folder_of(pinned, work), plan.hf_endpoint, token, give_up=give_up, say=say, patience_s=patience_s)
     identity = work / "model" / IDENTITY_FILE
     if identity.is_file():
         (work / "data").mkdir(exist_ok=True)
         (work / "data" / IDENTITY_FILE).write_bytes(identity.read_bytes())
+
+
+def fetch(pinned: Pinned, folder: Path, endpoint: str, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],
+          patience_s: float = PATIENCE_S) -> None:
+    """The pinned files, at folder/<path in the repo>; those that are here already, whole, are not downloaded again."""
+    for _ in range(ROUNDS):
+        missing = [f for f in pinned.files if not is_here(folder / f.path, f)]
+        if not missing:
+            return
+        for f in missing:   # the Hub client would take a damaged file for the one it has downloaded before
+            (folder / f.path).unlink(missing_ok=True)
+        megabytes = sum(f.size for f in missing) / 1e6
+        say(f"downloading {len(missing)} files of {pinned.repo} at {pinned.revision[:8]} ({megabytes:.1f} MB)")
+        job = Job("download", endpoint, pinned.repo, pinned.kind, pinned.revision, str(folder), tuple(f.path for f in missing))
+        run_transfer(job, token, give_up=give_up, say=say, patience_s=patience_s)
+    raise BadAnswer(f"{pinned.repo}/{missing[0].path} keeps arriving with other bytes than are pinned")
 
 
 def folder_of(pinned: Pinned, work: Path) -> Path:

@@ -72,7 +72,7 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
             found.public = not (tree.private and runs_tree.private)
             found.checks += privacy(tree, runs_tree)
         wanted = {d for p in s.phases for d in PHASES[p].datasets}
-        pins = [_value(found, f"data set {repo}", partial(_pin_dataset, answer, wanted)) for repo, answer in trees.items()]
+        pins = [_value(found, f"data set {repo}", partial(_pin_answer, answer, wanted)) for repo, answer in trees.items()]
         found.datasets = tuple(p for p in pins if p)
     if found.datasets and len(found.datasets) == len(repos):
         size = sum(d.size for d in found.datasets) / 1e6
@@ -155,9 +155,12 @@ def _pin_tokenizer(tree: Tree) -> Pinned:
     return tree.pin(paths)
 
 
-def _pin_dataset(answer: Future[Tree], wanted: set[str]) -> Pinned:
+def _pin_answer(answer: Future[Tree], wanted: set[str]) -> Pinned:
+    return pin_dataset(answer.result(), wanted)
+
+
+def pin_dataset(tree: Tree, wanted: set[str]) -> Pinned:
     """The train and test files of every wanted data set in a repo."""
-    tree = answer.result()
     globs = {g: name for name in wanted if DATASETS[name].repo == tree.repo for g in (DATASETS[name].train, DATASETS[name].test)}
     paths: set[str] = set()
     for glob in globs:

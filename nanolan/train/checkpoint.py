@@ -23,6 +23,7 @@ MAX_META_BYTES = 1 << 20
 META_KEYS = {
     "mid": ("step", "val_bpb", "user_config"),
     "sft": ("step", "val_loss", "mmlu_acc", "arc_easy_acc"),
+    "rl": ("step", "pass_at_k", "user_config"),      # nanochat: model_config alone
 }
 
 

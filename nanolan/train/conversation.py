@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nanolan.errors import BadAnswer
 from nanolan.train.tokenizer import Tokenizer
@@ -57,20 +57,32 @@ def _check_content(content: Any, role: str, where: str) -> None:
             raise BadAnswer(f"{where}: a part of the content is not text, python or python_output")
 
 
-def read_jsonl(path: Path) -> Iterator[Conversation]:
-    """Conversations of a file with one JSON array of messages (text only, from user on) a line.
+def read_jsonl(path: Path) -> tuple[list[Conversation], list[str]]:
+    """Conversations of a file with one JSON array of messages (text only, from user on) a line, and for every line
+    that is none, its number and what is wrong with it. Empty lines do not count.
 
-    Empty lines are passed over; BadAnswer names the first wrong line by its number.
+    BadAnswer when more lines are wrong than right: then it is probably another kind of file.
     """
+    found: list[Conversation] = []
+    wrong: list[str] = []
     with open(path, "rb") as f:
-        n = 0
-        while line := f.readline(MAX_LINE_BYTES + 1):
-            n += 1
-            where = f"{path}, line {n}"
-            if len(line) > MAX_LINE_BYTES:
-                raise BadAnswer(f"{where}: longer than {MAX_LINE_BYTES >> 20} MiB")
-            if line.strip():
-                yield _from_line(line, where)
+        for n, line in enumerate(iter(lambda: f.readline(MAX_LINE_BYTES + 1), b""), 1):
+            try:
+                if len(line) > MAX_LINE_BYTES:
+                    _skip_line(f, line)
+                    raise BadAnswer(f"line {n}: longer than {MAX_LINE_BYTES >> 20} MiB")
+                if line.strip():
+                    found.append(_from_line(line, f"line {n}"))
+            except BadAnswer as e:
+                wrong.append(str(e)[:200])
+    if len(wrong) > len(found):
+        raise BadAnswer(f"{path}: {len(wrong)} of {len(wrong) + len(found)} lines are not conversations; {wrong[0]}")
+    return found, wrong
+
+
+def _skip_line(f: BinaryIO, begun: bytes) -> None:
+    while begun and not begun.endswith(b"\n"):
+        begun = f.readline(MAX_LINE_BYTES)
 
 
 def _from_line(line: bytes, where: str) -> Conversation:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nanolan.errors import UsageProblem
 
-PHASES = ("mid", "sft")
+PHASES = ("mid", "sft", "rl")
 DEVICES = ("cuda", "cpu")
 
 
@@ -31,6 +31,10 @@ class Job:
     batch: int | None = None  # rows of a micro-batch; None: from the GPU's memory
     wandb: Mapping[str, str] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    identity: bool | None = None     # True: mid needs the identity file; False: it is left out; None: used if there
+    save_minutes: float = 10.0       # between states saved on the way
+    resume: bool = True              # go on from the newest state in out_dir of this run and phase
+    model_only: bool = False         # a state that does not fit gives its weights instead of an error
 
 
 # key -> (type, may it be absent or null)
@@ -39,6 +43,7 @@ KEYS: dict[str, tuple[type, bool]] = {
     "device": (str, False), "init_dir": (Path, False), "tokenizer_dir": (Path, False), "data_dir": (Path, False),
     "out_dir": (Path, False), "metrics": (Path, False), "heartbeat": (Path, False),
     "batch": (int, True), "wandb": (dict, True), "recipe": (dict, True),
+    "identity": (bool, True), "save_minutes": (float, True), "resume": (bool, True), "model_only": (bool, True),
 }
 
 
@@ -58,12 +63,14 @@ def read_job(path: Path) -> Job:
             raise UsageProblem(f"{path}: {key} is {values[key]!r}, expected {' or '.join(known)}")
     if values["batch"] is not None and values["batch"] < 1:
         raise UsageProblem(f"{path}: batch is {values['batch']}, expected at least 1")
+    if values["save_minutes"] is not None and not values["save_minutes"] >= 0:
+        raise UsageProblem(f"{path}: save_minutes is {values['save_minutes']}, expected a number of minutes")
     return Job(**{key: value for key, value in values.items() if value is not None})
 
 
 def _value(value: Any, kind: type, optional: bool, where: str) -> Any:
     if value is None and optional:
         return None
-    if type(value) is not (str if kind is Path else kind):
+    if type(value) not in {Path: (str,), float: (int, float)}.get(kind, (kind,)):
         raise UsageProblem(f"{where} is {value!r}, expected {'a path' if kind is Path else kind.__name__}")
     return kind(value)

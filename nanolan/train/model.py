@@ -6,7 +6,7 @@ Shapes in comments: B rows, T positions, C channels, V vocabulary, H heads, K ke
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanolan.errors import BadAnswer
+from nanolan.train.attention import Attend, Mask, block_mask, causal, plain_mask, within
 
 ROPE_BASE = 10_000
 ROPE_LENGTHS = 10            # the position tables cover this many times sequence_len, a hard cap on T
 SOFTCAP = 15.0
 IGNORE = -1                  # a target that is not trained
 CHUNK_LOGITS = 1 << 28       # logits alive at once: 4,096 positions of a 65,536 vocabulary, 1 GiB in fp32
+LEAST_LOGITS = 1 << 30       # compiled: one shape, so all positions or whole chunks
 COMPILED_PREFIX = "_orig_mod."
 
 
@@ -79,20 +81,18 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.head_dim = config.n_embd // config.n_head
-        self.grouped = config.n_kv_head < config.n_head
         kv = config.n_kv_head * self.head_dim
         self.c_q = nn.Linear(config.n_embd, config.n_embd, bias=False)
         self.c_k = nn.Linear(config.n_embd, kv, bias=False)
         self.c_v = nn.Linear(config.n_embd, kv, bias=False)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend = causal) -> Tensor:
         B, T, C = x.shape
         q, k, v = (c(x).view(B, T, -1, self.head_dim) for c in (self.c_q, self.c_k, self.c_v))
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)                  # (B, H or K, T, D)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.grouped)
-        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+        return self.c_proj(attend(q, k, v).transpose(1, 2).reshape(B, T, C))
 
 
 class MLP(nn.Module):
@@ -115,8 +115,8 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.attn(norm(x), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend = causal) -> Tensor:
+        x = x + self.attn(norm(x), cos, sin, attend)
         return x + self.mlp(norm(x))
 
 
@@ -135,6 +135,8 @@ class GPT(nn.Module):
             "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
         })
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.flex = False                          # masks for flex_attention, or plain ones
+        self.least_logits = 1                      # positions of logits are made a multiple of this
         self.chunk_loss = softcapped_loss_sum      # instance attributes, so that they can be compiled alone
 
     @staticmethod
@@ -168,29 +170,50 @@ class GPT(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
         return self
 
-    def trunk(self, ids: Tensor) -> Tensor:
-        """ids (B, T) -> normed last hidden state (B, T, C)."""
+    def trunk(self, ids: Tensor, positions: Tensor | None = None, mask: Mask = None) -> Tensor:
+        """ids (B, T) -> normed last hidden state (B, T, C); `positions` and `mask` keep to conversations."""
         T = ids.size(1)
         if self.cos.size(1) < T:
             raise BadAnswer(f"rows of {T} tokens, but the model's position tables end at {self.cos.size(1)}")
+        if positions is not None:
+            return self.trunk_at(ids, positions, [within(mask)] * self.config.n_layer)
         cos, sin = self.cos[:, :T], self.sin[:, :T]
         x = norm(self.transformer["wte"](ids))
         for block in self.transformer["h"]:  # type: ignore[attr-defined]
             x = block(x, cos, sin)
         return norm(x)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids (B, T) -> logits (B, T, V) in fp32. All of them: for short prompts, not for training."""
-        return softcap(self.lm_head(self.trunk(ids))).float()
+    def trunk_at(self, ids: Tensor, positions: Tensor, attends: Iterable[Attend]) -> Tensor:
+        """`trunk` for tokens (B, T) at `positions` (B, T), which attend by one function a layer (to a cache)."""
+        cos, sin = self.cos[0, positions], self.sin[0, positions]                              # (B, T, 1, D/2)
+        x = norm(self.transformer["wte"](ids))
+        for block, attend in zip(self.transformer["h"], attends, strict=True):  # type: ignore[call-overload]
+            x = block(x, cos, sin, attend)
+        return norm(x)
 
-    def loss_sum(self, ids: Tensor, targets: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """ids (B, T) -> logits (B, T, V) in fp32. All of them: for short prompts, not for training."""
+        return softcap(self.lm_head(self._hidden(ids, positions))).float()
+
+    def _hidden(self, ids: Tensor, positions: Tensor | None) -> Tensor:
+        if positions is None:
+            return self.trunk(ids)
+        return self.trunk(ids, positions, block_mask(positions) if self.flex else plain_mask(positions))
+
+    def loss_sum(self, ids: Tensor, targets: Tensor, positions: Tensor | None = None,
+                 chunk_logits: int = CHUNK_LOGITS) -> Tensor:
         """Cross entropy in nats, summed over targets (B, T) that are not IGNORE.
 
+        With `positions` (B, T), 0 where a conversation begins, each conversation is computed as if alone in its
+        row: it sees no other, and its rotary positions start at 0 (the bf16 tables make positions not quite relative).
         Works through the positions in chunks of at most `chunk_logits` logits, which are computed again in
-        the backward pass: the logits of a whole batch never exist at once. One chunk is not computed twice.
+        the backward pass: the logits of a whole batch never exist at once. One chunk is not computed twice. Where
+        there is no target there are no logits, but for what fills up the last of several chunks (so that all have
+        one shape to compile).
         """
-        hidden, targets = self.trunk(ids).flatten(0, 1), targets.flatten()
+        hidden, targets = self._hidden(ids, positions).flatten(0, 1), targets.flatten()
         size = max(1, chunk_logits // self.config.vocab_size)
+        hidden, targets = only_trained(hidden, targets, size if len(targets) > size else self.least_logits)
         if len(targets) <= size:
             return self.chunk_loss(hidden, self.lm_head.weight, targets)
         from torch.utils.checkpoint import checkpoint  # here: its first use loads much of torch
@@ -200,13 +223,15 @@ class GPT(nn.Module):
             total = total + checkpoint(self.chunk_loss, h, self.lm_head.weight, t, use_reentrant=False)
         return total
 
-    def compile_parts(self) -> None:
-        """Compile the trunk and the loss of a chunk; the module keeps its state-dict keys."""
+    def compile_parts(self, flex: bool = False) -> None:
+        """Compile the trunk and the loss of a chunk; the module keeps its state-dict keys. `flex`: see flex_works."""
+        self.flex, self.least_logits = flex, LEAST_LOGITS
         self.trunk = torch.compile(self.trunk, dynamic=False)  # type: ignore[method-assign]
         self.chunk_loss = torch.compile(self.chunk_loss, dynamic=False)
 
     def plain_parts(self) -> None:
         """Back to eager: a short look without gradients is over sooner than its compilation would be."""
+        self.flex, self.least_logits = False, 1
         self.__dict__.pop("trunk", None)
         self.chunk_loss = softcapped_loss_sum
 
@@ -214,6 +239,16 @@ class GPT(nn.Module):
 def softcap(logits: Tensor) -> Tensor:
     """Logits bent into (-15, 15), in the dtype they come in (bf16 under autocast)."""
     return SOFTCAP * torch.tanh(logits / SOFTCAP)
+
+
+def only_trained(hidden: Tensor, targets: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
+    """The rows of hidden (N, C) and targets (N,) with a target, filled up with others to a multiple of `multiple`."""
+    kept = (targets != IGNORE).nonzero().squeeze(1)
+    fill = -len(kept) % multiple
+    if len(kept) + fill >= len(targets):
+        return hidden, targets
+    at = torch.cat([kept, kept.new_zeros(fill)])
+    return hidden.index_select(0, at), F.pad(targets[kept], (0, fill), value=IGNORE)
 
 
 def softcapped_loss_sum(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ all gather the updates. Every rank applies the same bits, so the models stay equ
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -44,8 +45,8 @@ class Muon:
     momentum_buffer: Tensor | None = None
 
     @torch.no_grad()
-    def step(self, factor: float, mu: float) -> None:
-        """One update from the gradients, which are used up."""
+    def step(self, factor: float, mu: float) -> Tensor:
+        """One update from the gradients, which are used up; the squared norm of those of all ranks."""
         per_rank = -(-len(self.params) // self.world.size)
         rows, cols = self.params[0].shape
         grads = self.params[0].new_zeros((per_rank * self.world.size, rows, cols))
@@ -54,6 +55,7 @@ class Muon:
                 grads[i].copy_(p.grad)
             p.grad = None
         self.world.sum_(grads)
+        squares = torch.linalg.vector_norm(grads, dtype=torch.float32).square()
         g = grads[self.world.rank * per_rank:][:per_rank]
         if self.momentum_buffer is None:
             self.momentum_buffer = torch.zeros_like(g)
@@ -63,6 +65,15 @@ class Muon:
         scale = factor * self.lr * max(1.0, rows / cols) ** 0.5
         for p, update in zip(self.params, self.world.gather(u), strict=False):   # the last slice may be padded
             p.add_(update.to(p.dtype), alpha=-scale)
+        return squares
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next step needs of this rank's past ones."""
+        return {} if self.momentum_buffer is None else {"momentum_buffer": self.momentum_buffer}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a `state`."""
+        self.momentum_buffer = state["momentum_buffer"].to(self.params[0])
 
 
 @dataclass
@@ -77,8 +88,8 @@ class AdamW:
     exp_avg_sq: Tensor | None = None
 
     @torch.no_grad()
-    def step(self, factor: float, mu: float) -> None:
-        """One update from the gradient, which is used up; `mu` is Muon's and has no meaning here."""
+    def step(self, factor: float, mu: float) -> Tensor:
+        """One update from the gradient, which is used up; its squared norm. `mu` is Muon's, without meaning here."""
         grad = torch.zeros_like(self.param) if self.param.grad is None else self.param.grad
         self.param.grad = None
         self.world.sum_(grad)
@@ -91,6 +102,18 @@ class AdamW:
         denominator = (self.exp_avg_sq / (1 - BETAS[1] ** self.t)).sqrt_().add_(EPS)
         size = factor * self.lr / (1 - BETAS[0] ** self.t)
         self.param.sub_((self.exp_avg / denominator).mul_(size).to(self.param.dtype))
+        return torch.linalg.vector_norm(g).square()
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next step needs of the past ones; the same on every rank."""
+        if self.exp_avg is None or self.exp_avg_sq is None:
+            return {}
+        return {"t": torch.tensor(self.t), "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a `state`."""
+        self.t = int(state["t"])
+        self.exp_avg, self.exp_avg_sq = (state[k].to(self.param.device) for k in ("exp_avg", "exp_avg_sq"))
 
 
 @dataclass
@@ -99,10 +122,22 @@ class Optimizer:
 
     parts: list[Muon | AdamW] = field(default_factory=list)
 
-    def step(self, factor: float, mu: float) -> None:
-        """Update every parameter: learning rates times `factor`, Muon's momentum `mu`; gradients become None."""
-        for part in self.parts:
-            part.step(factor, mu)
+    def step(self, factor: float, mu: float) -> float:
+        """Update every parameter: learning rates times `factor`, Muon's momentum `mu`; gradients become None.
+
+        The norm of the gradient over all parameters and ranks: not finite when any of it is not.
+        """
+        return float(torch.stack([part.step(factor, mu) for part in self.parts]).sum().sqrt())
+
+    def state(self, rank: int) -> dict[str, Tensor]:
+        """What `rank` has to save: its slices of Muon's momentum; rank 0 also what is equal on all ranks."""
+        return {f"{i}.{key}": t for i, part in enumerate(self.parts) if rank == 0 or isinstance(part, Muon)
+                for key, t in part.state().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what rank 0 and this rank have saved, in one mapping; KeyError when some of it is missing."""
+        for i, part in enumerate(self.parts):
+            part.load({key.removeprefix(f"{i}."): t for key, t in state.items() if key.startswith(f"{i}.")})
 
 
 def make_optimizer(model: GPT, world: World, *, unembedding_lr: float, embedding_lr: float,

@@ -13,6 +13,7 @@ from typing import Any
 from nanolan.errors import UsageProblem
 from nanolan.train.model import GPTConfig
 
+ZERO = ("momentum_steps", "spelling_rows", "val_rows", "eval_questions", "seed")      # whole numbers that may be 0
 MAX_ROWS = 32                    # more rows a micro-batch no longer fill a GPU better
 CPU_POSITIONS = 8192             # positions of a micro-batch on the CPU: bounds its memory
 USABLE = 0.9                     # of the GPU's memory: the rest is fragments, other processes, nccl
@@ -28,12 +29,13 @@ D20_ROW = 20 * 1280 * 2048       # layers x channels x positions
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a phase trains. Exactly one of tokens_per_step and examples_per_step counts."""
+    """How a phase trains. Exactly one of tokens_per_step and examples_per_step counts; in rl neither does."""
 
     sequence_len: int = 2048
     tokens_per_step: int | None = None       # positions, all processes and accumulation together
     examples_per_step: int | None = None     # conversations' worth of rows
     train_all_tokens: bool = False           # False: only what the assistant says
+    own_attention: bool = False              # True: a conversation sees no other in its row
     unembedding_lr: float = 0.004
     embedding_lr: float = 0.2
     matrix_lr: float = 0.02
@@ -42,33 +44,55 @@ class Recipe:
     momentum_from: float = 0.95              # Muon's, rising to 0.95 over momentum_steps
     momentum_steps: int = 0
     max_steps: int | None = None             # None: one epoch; more than an epoch goes round again
+    spelling_rows: int | None = None         # spelling tasks made; None: as the mixture says
     val_rows: int = 256                      # rows of the validation slice at the end at most, 0: none
     seed: int = 42
+    # rl alone, where sequence_len only bounds the question
+    questions_per_step: int = 16             # all processes together
+    samples: int = 16                        # answers to a question; what is learned is which are better than the mean
+    max_new_tokens: int = 256                # of an answer
+    temperature: float = 1.0
+    top_k: int | None = 50                   # None: the whole vocabulary
+    eval_questions: int = 400                # test questions asked before and after, 0: none
+    eval_samples: int = 8                    # answers to each: pass@1 to pass@eval_samples
 
 
 # mid: half a million tokens a step, all tokens trained, constant then decaying over the last fifth.
 # sft: nanochat updates on 32 conversations at a time. Packed into rows, 32 conversations are 32 times the
 # mean number of rows a conversation takes in this very data (about 8 rows of 2,048): the number of
-# updates, conversations / 32, and so the meaning of the learning rates stay as they were.
+# updates, conversations / 32, and so the meaning of the learning rates stay as they were. In nanochat's mid a
+# conversation sees what precedes it in its row; in its sft each is a row of its own, which own_attention keeps.
 RECIPES = {
     "mid": Recipe(tokens_per_step=524_288, train_all_tokens=True, decay_from=0.8,
                   momentum_from=0.85, momentum_steps=300),
-    "sft": Recipe(examples_per_step=32, init_lr_frac=0.02),
+    "sft": Recipe(examples_per_step=32, own_attention=True, init_lr_frac=0.02),
+    "rl": Recipe(init_lr_frac=0.05),
 }
 
 
 def recipe_for(phase: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The phase's recipe with overrides; UsageProblem for an unknown phase, name or a wrong type."""
+    """The phase's recipe with overrides; UsageProblem for an unknown phase, name or a wrong type.
+
+    Overrides under the name of a phase are for that phase alone: {"max_steps": 20, "rl": {"samples": 8}}.
+    """
     if phase not in RECIPES:
         raise UsageProblem(f"no recipe for phase {phase!r}; there is {', '.join(RECIPES)}")
-    changes = {name: _checked(name, value) for name, value in (overrides or {}).items()}
+    shared = dict(overrides or {})
+    own = {name: _changes(shared.pop(name, {})) for name in RECIPES}      # all are checked, not only this phase's
+    changes = _changes(shared) | own[phase]
     for one, other in (("tokens_per_step", "examples_per_step"), ("examples_per_step", "tokens_per_step")):
         if changes.get(one):
             changes.setdefault(other, None)
     recipe = dataclasses.replace(RECIPES[phase], **changes)
-    if bool(recipe.tokens_per_step) == bool(recipe.examples_per_step):
+    if phase != "rl" and bool(recipe.tokens_per_step) == bool(recipe.examples_per_step):
         raise UsageProblem("recipe: one of tokens_per_step and examples_per_step is needed, not both")
     return recipe
+
+
+def _changes(values: Any) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise UsageProblem(f"recipe: {values!r} is not a table of overrides")
+    return {name: _checked(name, value) for name, value in values.items()}
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -80,7 +104,7 @@ def _checked(name: str, value: Any) -> Any:
     good = (value is None and "None" in kind) or (
         type(value) is bool if kind == "bool" else
         type(value) in (int, float) and value >= 0 if kind == "float" else
-        type(value) is int and (value > 0 or name in ("momentum_steps", "val_rows", "seed") and value == 0))
+        type(value) is int and (value > 0 or name in ZERO and value == 0))
     if not good:
         raise UsageProblem(f"recipe: {name} is {value!r}, expected {kind}, not negative")
     return value

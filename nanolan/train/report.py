@@ -9,11 +9,14 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from nanolan.train import hardware
 from nanolan.train.job import Job
 
+RECENT = 20                  # steps whose mean time says how much is left
 WANDB_INIT_S = 30.0
 WANDB_FINISH_S = 30.0
 
@@ -25,6 +28,8 @@ class Report:
         self.job, self.speaks = job, speaks
         self.steps = 0
         self.losses: list[float] = []
+        self.mfu_per_token: float | None = None       # see hardware.mfu_per_token
+        self._times: deque[float] = deque(maxlen=RECENT + 1)
         self._wandb: Any = None
         if speaks:
             for path in (job.metrics, job.heartbeat):
@@ -36,7 +41,7 @@ class Report:
             print(line, flush=True)
 
     def beat(self, stage: str, step: int = 0) -> None:
-        """Replace the heartbeat file; stage is load, compile, train or save."""
+        """Replace the heartbeat file; stage is load, compile, train, save or validate."""
         if not self.speaks:
             return
         row = {"phase": self.job.phase, "step": step, "steps": self.steps, "stage": stage, "t": time.time()}
@@ -44,16 +49,31 @@ class Report:
         temp.write_text(json.dumps(row) + "\n")
         temp.replace(self.job.heartbeat)
 
-    def step(self, step: int, loss: float, lr: float, tokens: int, dt_s: float) -> None:
-        """One optimizer step is done: `step` of `steps`, `tokens` positions in `dt_s` seconds, all ranks together."""
+    def step(self, step: int, loss: float, lr: float, tokens: int, dt_s: float, **more: float) -> None:
+        """One optimizer step is done: `step` of `steps`, `tokens` positions in `dt_s` seconds, all ranks together.
+
+        `more` are numbers for the line and the row, such as norm, by their names.
+        """
         self.losses.append(loss)
         if not self.speaks:
             return
-        left_s = (self.steps - step) * dt_s
-        self.say(f"{self.job.phase} step {step}/{self.steps} | loss {loss:.4f} | lr {lr:.3g} | "
-                 f"{tokens / dt_s:,.0f} tok/s | {dt_s * 1000:,.0f} ms | {left_s / 60:.1f} min left")
-        self.row({"step": step, "loss": loss, "lr": lr, "tok_per_s": round(tokens / dt_s, 1), "dt_s": round(dt_s, 4)})
+        speed = tokens / dt_s
+        mfu = {} if self.mfu_per_token is None else {"mfu": speed * self.mfu_per_token}
+        peak_gib, left_s = hardware.peak_gib(self.job.device), (self.steps - step) * self._usual_s(dt_s)
+        parts = [f"{self.job.phase} step {step}/{self.steps}", f"loss {loss:.4f}", f"lr {lr:.3g}",
+                 f"{speed:,.0f} tok/s", f"{dt_s * 1000:,.0f} ms",
+                 *(f"{name} {value:.3g}" for name, value in more.items()),
+                 *(f"{value:.1%} MFU" for value in mfu.values()), f"{peak_gib:.1f} GiB", f"{left_s / 60:.1f} min left"]
+        self.say(" | ".join(parts))
+        self.row({"step": step, "loss": loss, "lr": lr, "tok_per_s": round(speed, 1), "dt_s": round(dt_s, 4), **more,
+                  **mfu, "peak_gib": round(peak_gib, 3), "left_s": round(left_s, 3)})
         self.beat("train", step)
+
+    def _usual_s(self, dt_s: float) -> float:
+        """Mean time of the latest steps; the first of all, which compiles, counts only while it is the only one."""
+        self._times.append(dt_s)
+        times = list(self._times)[1:] or [dt_s]
+        return sum(times) / len(times)
 
     def row(self, values: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl and hand it to wandb."""

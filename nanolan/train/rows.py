@@ -1,11 +1,13 @@
 """Packed rows of a split: which conversations lie in which row, and batches of rows as tensors."""
 from __future__ import annotations
 
+import hashlib
 import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +17,21 @@ from nanolan.train.model import IGNORE
 from nanolan.train.pack import pack
 from nanolan.train.recipe import Recipe
 from nanolan.train.store import Store, tokenise
-from nanolan.train.tasks import Part, open_part
+from nanolan.train.tasks import Part, open_mixture
 from nanolan.train.tokenizer import Tokenizer
 from nanolan.train.world import World
+
+
+class Batch(NamedTuple):
+    """Rows as tensors, each (B, T) int64."""
+
+    ids: torch.Tensor
+    targets: torch.Tensor
+    positions: torch.Tensor | None       # place in its conversation, 0 where one begins; None: rows are not divided
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on `device`."""
+        return Batch(*(None if t is None else t.to(device) for t in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class Rows:
     packed: list[list[int]]        # row -> conversations
     sequence_len: int
     train_all_tokens: bool
+    own_attention: bool
     pad: int                       # token of the padding; never a target
 
     def __len__(self) -> int:
@@ -38,19 +53,31 @@ class Rows:
         """Conversations in all rows, repeats counted."""
         return sum(len(row) for row in self.packed)
 
-    def batch(self, numbers: Sequence[int], size: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """ids and targets (size, T) int64 of these rows (round and round), filled up with untrained rows."""
+    def batch(self, numbers: Sequence[int], size: int | None = None) -> Batch:
+        """These rows (round and round), filled up to `size` with untrained ones."""
         T = self.sequence_len
         row = np.full((size or len(numbers), T + 1), ~self.pad, np.int64)
         inside = np.zeros(row.shape, bool)
+        positions = np.tile(np.arange(T + 1), (len(row), 1)) if self.own_attention else None
         for i, number in enumerate(numbers):
-            tokens = np.concatenate([self.store[c] for c in self.packed[number % len(self)]])
+            conversations = [self.store[c] for c in self.packed[number % len(self)]]
+            tokens = np.concatenate(conversations)
             row[i, :len(tokens)] = tokens
             inside[i, :len(tokens)] = True
+            if positions is not None:
+                for begin in np.cumsum([len(c) for c in conversations]):     # the padding is one more
+                    positions[i, begin:] = np.arange(T + 1 - begin)
         trained = inside if self.train_all_tokens else row >= 0
         ids = np.where(row >= 0, row, ~row)
         targets = np.where(trained, ids, IGNORE)
-        return torch.from_numpy(ids[:, :-1].copy()), torch.from_numpy(targets[:, 1:].copy())
+        return Batch(torch.from_numpy(ids[:, :-1].copy()), torch.from_numpy(targets[:, 1:].copy()),
+                     None if positions is None else torch.from_numpy(positions[:, :-1].copy()))
+
+    def digest(self) -> str:
+        """A name for what lies in which row: equal for equal data, recipe and seed."""
+        lengths, trained = self.store.length, self.store.trained
+        order = np.array([c for row in self.packed for c in (*row, -1)], np.int64)
+        return hashlib.sha256(b"".join(a.tobytes() for a in (lengths, trained, order))).hexdigest()[:16]
 
 
 def make_rows(parts: Sequence[Part], data_dir: Path, tokenizer: Tokenizer, recipe: Recipe, world: World,
@@ -60,11 +87,10 @@ def make_rows(parts: Sequence[Part], data_dir: Path, tokenizer: Tokenizer, recip
     Conversations with nothing to train inside a row (a question that fills it) are left out. BadAnswer
     when a data set is missing or nothing is left; a missing identity file is only a warning.
     """
-    opened = [(part, open_part(part, data_dir, recipe.seed)) for part in parts]
-    for part, source in opened:
-        if source is None and world.first:
-            print(f"warning: no {part.data} file in {data_dir}: trained without it", file=sys.stderr, flush=True)
-    sources = [source for _, source in opened if source]
+    sources = open_mixture(parts, data_dir, recipe.seed, recipe.spelling_rows)
+    if world.first:
+        for note in (note for s in sources for note in s.notes):
+            print(note, file=sys.stderr, flush=True)
     capacity = recipe.sequence_len + 1
     store = tokenise(sources, tokenizer, capacity, world, scratch)
     good = (store.length > 1) & (recipe.train_all_tokens | (store.trained > 0))
@@ -77,4 +103,4 @@ def make_rows(parts: Sequence[Part], data_dir: Path, tokenizer: Tokenizer, recip
         print(f"{left_out} conversations have no answer within {recipe.sequence_len} tokens: left out", flush=True)
     random.Random(recipe.seed).shuffle(order)  # noqa: S311
     packed = [[order[i] for i in row] for row in pack(store.length[order].tolist(), capacity)]
-    return Rows(store, packed, recipe.sequence_len, recipe.train_all_tokens, tokenizer.bos)
+    return Rows(store, packed, recipe.sequence_len, recipe.train_all_tokens, recipe.own_attention, tokenizer.bos)

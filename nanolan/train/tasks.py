@@ -1,12 +1,14 @@
 """What a phase trains on: mixtures as tables, and one small function per data set that makes conversations.
 
-The parquet files lie at <data>/<repo>/<path> as on the Hub; the identity conversations are a JSONL file.
-A new task is a row in READERS (how a row of it becomes a conversation) and rows in the mixtures.
+The parquet files lie at <data>/<repo>/<path> as on the Hub; the identity conversations are a JSONL file; the spelling
+tasks are made here. A new task is a row in READERS (how a row of it becomes a conversation) or in MAKERS (how its
+n-th conversation is made), and rows in the mixtures.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,13 @@ import pyarrow.parquet as pq
 from nanolan.datasets import DATASETS, IDENTITY_FILE
 from nanolan.errors import BadAnswer
 from nanolan.train.conversation import Conversation, calculator_parts, check, conversation, multiple_choice, read_jsonl
+from nanolan.train.spelling import count_letters, of_split, spell, words_of
 
 IDENTITY = "identity"
 LETTERS = "ABCD"
+MOST_REASONS = 3         # of lines of the identity file that are left out
+MADE_BLOCK = 2_000       # made conversations that are dealt to a rank at once
+WORD_ROWS = 4_000        # rows of smol-smoltalk whose words are spelled
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,10 @@ class Part:
 
 
 TRAINING = {
-    "mid": (Part("smol-smoltalk"), Part("mmlu"), Part("gsm8k"), Part(IDENTITY, times=2)),
+    "mid": (Part("smol-smoltalk"), Part("mmlu"), Part("gsm8k"), Part(IDENTITY, times=2),
+            Part("spell", limit=200_000), Part("count-letters", limit=80_000)),
     "sft": (Part("arc-easy"), Part("arc-challenge"), Part("gsm8k"), Part("smol-smoltalk", limit=10_000),
-            Part(IDENTITY)),
+            Part(IDENTITY), Part("spell", limit=300), Part("count-letters", limit=300)),
 }
 # Small slices in nanochat's proportions: about half a million tokens for mid, a quarter for sft.
 VALIDATION = {
@@ -54,16 +61,21 @@ def gsm8k(row: dict[str, Any]) -> Conversation:
     return conversation(row["question"], calculator_parts(row["answer"]))
 
 
+def choose_one(question: str, letters: Sequence[str], choices: Sequence[str], right: str) -> Conversation:
+    """A multiple choice question; its letters are kept beside the messages, for evaluation."""
+    return {**conversation(multiple_choice(question, letters, choices), right), "letters": list(letters)}
+
+
 def mmlu(row: dict[str, Any]) -> Conversation:
     """Four choices; rows of auxiliary_train may be wrapped in a field `train`."""
     row = row.get("train") or row
-    return conversation(multiple_choice(row["question"], LETTERS, row["choices"]), LETTERS[row["answer"]])
+    return choose_one(row["question"], LETTERS, row["choices"], LETTERS[row["answer"]])
 
 
 def arc(row: dict[str, Any]) -> Conversation:
     """Three to five choices with letters (or digits) of their own."""
     choices = row["choices"]
-    return conversation(multiple_choice(row["question"], choices["label"], choices["text"]), row["answerKey"])
+    return choose_one(row["question"], choices["label"], choices["text"], row["answerKey"])
 
 
 READERS: dict[str, Callable[[dict[str, Any]], Conversation]] = {
@@ -71,15 +83,16 @@ READERS: dict[str, Callable[[dict[str, Any]], Conversation]] = {
 }
 
 
+MAKERS: dict[str, Callable[[int, str, Sequence[str]], Conversation]] = {"spell": spell, "count-letters": count_letters}
+
+
 @dataclass(frozen=True)
 class Block:
-    """Some rows of a part, the unit that is dealt to ranks: a parquet row group, or a whole JSONL file."""
+    """Some rows of a part, the unit that is dealt to ranks: a parquet row group, a JSONL file, a range of made rows."""
 
-    data: str
-    path: Path
-    row_group: int
     first: int            # index of its first row in the part
     rows: int
+    read: Callable[[], Iterable[Conversation]]
 
 
 @dataclass(frozen=True)
@@ -88,33 +101,77 @@ class Source:
 
     part: Part
     blocks: tuple[Block, ...]
-    chosen: frozenset[int] | None      # None: all
+    chosen: frozenset[int] | None = None      # None: all
+    notes: tuple[str, ...] = ()               # what the user should know of it
 
     @property
     def rows(self) -> int:
         """Rows of the data set, chosen or not."""
         return sum(b.rows for b in self.blocks)
 
+    @property
+    def taken(self) -> int:
+        """Conversations of it in the mixture, repeats counted."""
+        return self.part.times * (self.rows if self.chosen is None else len(self.chosen))
+
     def take(self, block: Block) -> Iterator[tuple[int, Conversation]]:
         """(row, conversation) of the chosen rows of a block."""
-        for row, c in read_block(block):
+        for row, c in enumerate(block.read(), block.first):
             if self.chosen is None or row in self.chosen:
                 yield row, c
 
 
-def open_part(part: Part, data_dir: Path, seed: int) -> Source | None:
-    """The part's Source, or None for a missing identity file; BadAnswer for a missing data set."""
+def open_mixture(parts: Sequence[Part], data_dir: Path, seed: int, made_rows: int | None) -> list[Source]:
+    """The Sources of a mixture; BadAnswer for a missing data set, a note for a missing identity file.
+
+    `made_rows` conversations are made, shared out as the table has them; None: as many as the table says, but at most
+    one for two that are read, so that a small data set is not drowned in spelling.
+    """
+    sources = [open_part(part, data_dir, seed) for part in parts if part.data not in MAKERS]
+    made = [(part, part.limit or 0) for part in parts if part.data in MAKERS]
+    if total := sum(limit for _, limit in made):
+        most = min(total, sum(s.taken for s in sources) // 2)
+        wanted = most if made_rows is None else made_rows
+        words = words_of(_texts(data_dir)) if wanted else ()
+        sources += [_made(part, limit * wanted // total, of_split(words, part.split)) for part, limit in made]
+    return sources
+
+
+def _made(part: Part, rows: int, words: Sequence[str]) -> Source:
+    def block(first: int) -> Block:
+        numbers = range(first, min(first + MADE_BLOCK, rows))
+        return Block(first, len(numbers), lambda: (MAKERS[part.data](n, part.split, words) for n in numbers))
+    return Source(part, tuple(block(first) for first in range(0, rows, MADE_BLOCK)))
+
+
+def _texts(data_dir: Path) -> Iterator[str]:
+    """What is said in the first rows of smol-smoltalk; nothing when it is not there."""
+    data = DATASETS["smol-smoltalk"]
+    for path in sorted((data_dir / data.repo).glob(data.train))[:1]:
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=WORD_ROWS, columns=["messages"]):
+            yield from (m["content"] for row in batch.to_pylist() for m in row["messages"])
+            return
+
+
+def open_part(part: Part, data_dir: Path, seed: int) -> Source:
+    """A part that is read; BadAnswer for a missing data set, no rows and a note for a missing identity file."""
     if part.data == IDENTITY:
-        path = data_dir / IDENTITY_FILE
-        if not path.exists():
-            return None
-        return Source(part, (Block(IDENTITY, path, 0, 0, sum(1 for _ in read_jsonl(path))),), None)
-    source = Source(part, tuple(_parquet_blocks(part, data_dir)), None)
+        return _open_identity(part, data_dir / IDENTITY_FILE)
+    source = Source(part, tuple(_parquet_blocks(part, data_dir)))
     if part.limit is None or part.limit >= source.rows:
         return source
     # numpy's permutation under this seed picks the same rows as the shuffle of the datasets library
     chosen = np.random.default_rng(seed).permutation(source.rows)[:part.limit]
     return Source(part, source.blocks, frozenset(chosen.tolist()))
+
+
+def _open_identity(part: Part, path: Path) -> Source:
+    if not path.exists():
+        return Source(part, (), notes=(f"warning: no {IDENTITY} file ({path}): trained without it",))
+    found, wrong = read_jsonl(path)
+    notes = [f"warning: {path}: {len(wrong)} of {len(wrong) + len(found)} lines are left out: "
+             + "; ".join(wrong[:MOST_REASONS]) + (" ..." if len(wrong) > MOST_REASONS else "")] if wrong else []
+    return Source(part, (Block(0, len(found), lambda: found),), notes=tuple(notes))
 
 
 def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
@@ -131,23 +188,20 @@ def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
             raise BadAnswer(f"{path}: not a parquet file ({e})") from None
         for g in range(meta.num_row_groups):
             n = meta.row_group(g).num_rows
-            yield Block(part.data, path, g, first, n)
+            yield Block(first, n, partial(read_rows, part.data, path, g, first))
             first += n
 
 
-def read_block(block: Block) -> Iterator[tuple[int, Conversation]]:
-    """(row, checked conversation) of every row of a block; BadAnswer names the file and row."""
-    if block.data == IDENTITY:
-        yield from enumerate(read_jsonl(block.path))
-        return
+def read_rows(data: str, path: Path, row_group: int, first: int) -> Iterator[Conversation]:
+    """The checked conversation of every row of a row group; BadAnswer names the file and row."""
     try:
-        rows = pq.ParquetFile(block.path).read_row_group(block.row_group).to_pylist()
+        rows = pq.ParquetFile(path).read_row_group(row_group).to_pylist()
     except (OSError, pa.ArrowException) as e:
-        raise BadAnswer(f"{block.path}: damaged ({e})") from None
-    for row, record in enumerate(rows, block.first):
-        where = f"{block.path}, row {row}"
+        raise BadAnswer(f"{path}: damaged ({e})") from None
+    for row, record in enumerate(rows, first):
+        where = f"{path}, row {row}"
         try:
-            c = READERS[block.data](record)
+            c = READERS[data](record)
         except (KeyError, IndexError, TypeError, ValueError) as e:
-            raise BadAnswer(f"{where}: not a row of {block.data} ({type(e).__name__}: {e})") from None
-        yield row, check(c, where)
+            raise BadAnswer(f"{where}: not a row of {data} ({type(e).__name__}: {e})") from None
+        yield check(c, where)

@@ -41,9 +41,17 @@ class Tokenizer:
         """The text of ids, specials spelled out, invalid UTF-8 replaced."""
         return self._encoding.decode(ids)
 
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes of one token."""
+        return self._encoding.decode_single_token_bytes(token)
+
     def special(self, name: str) -> int:
         """The id of a special token by its short name, e.g. "user_start"."""
         return self._special[f"<|{name}|>"]
+
+    def parts(self) -> tuple[dict[bytes, int], str]:
+        """The merge ranks (token bytes -> id) and the split pattern, for export."""
+        return dict(self._encoding._mergeable_ranks), self._encoding._pat_str
 
     def token_bytes(self) -> torch.Tensor:
         """int32 (V,): raw bytes of each token, 0 for specials."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,32 @@ U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 def test_a_bad_line_is_named_by_its_number(line: Any, says: str, tmp_path: Path) -> None:
     path = tmp_path / "identity.jsonl"
     good = json.dumps([U, A]).encode() + b"\n\n"
-    path.write_bytes(good + (line if isinstance(line, bytes) else line.encode()) + b"\n")
-    with pytest.raises(BadAnswer, match=f"line 3.*{says}"):
-        list(read_jsonl(path))
+    path.write_bytes(good + (line if isinstance(line, bytes) else line.encode()) + b"\n" + good)
+    found, [wrong] = read_jsonl(path)
+    assert re.match(f"line 3: .*{says}", wrong)
+    assert len(wrong) <= 200
+    assert len(found) == 2, "the lines around it are read"
 
 
 def test_good_lines_and_empty_ones_are_read(tmp_path: Path) -> None:
     path = tmp_path / "identity.jsonl"
     path.write_text("\n".join([json.dumps([U, A]), "", json.dumps([U, A, U, A])]))
-    assert [len(c["messages"]) for c in read_jsonl(path)] == [2, 4]
+    found, wrong = read_jsonl(path)
+    assert [len(c["messages"]) for c in found] == [2, 4]
+    assert not wrong
+
+
+def test_a_file_that_is_mostly_wrong_is_refused_with_the_counts(tmp_path: Path) -> None:
+    path = tmp_path / "identity.jsonl"
+    path.write_text("\n".join([json.dumps([U, A]), "x", "y"]))
+    with pytest.raises(BadAnswer, match="2 of 3 lines are not conversations; line 2: not JSON"):
+        read_jsonl(path)
+
+
+def test_a_line_of_any_length_costs_only_its_bound_of_memory(tmp_path: Path) -> None:
+    path = tmp_path / "identity.jsonl"
+    with open(path, "wb") as f:
+        f.write(json.dumps([U, A]).encode() + b"\n" + b"x" * (5 * MAX_LINE_BYTES) + b"\n" + json.dumps([U, A]).encode())
+    found, wrong = read_jsonl(path)
+    assert len(found) == 2
+    assert wrong == ["line 2: longer than 1 MiB"]

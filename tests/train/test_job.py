@@ -22,7 +22,9 @@ def test_a_job_is_read_with_paths_and_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    ({"phase": "rl"}, "phase is 'rl', expected mid or sft"), ({"device": "mps"}, "device is 'mps'"),
+    ({"phase": "base"}, "phase is 'base', expected mid or sft or rl"), ({"resume": 1}, "resume is 1"),
+    ({"save_minutes": -1}, "save_minutes is -1"), ({"save_minutes": True}, "save_minutes is True"),
+    ({"device": "mps"}, "device is 'mps'"),
     ({"batch": 0}, "batch is 0"), ({"batch": "8"}, "batch is '8'"), ({"batch": True}, "batch is True"),
     ({"init_dir": None}, "init_dir is None, expected a path"), ({"recipe": [1]}, "recipe is"),
     ({"wandb": "yes"}, "wandb is 'yes'"), ({"colour": "red"}, "unknown key 'colour'"), ({"run_id": 5}, "run_id is 5")])

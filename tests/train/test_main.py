@@ -94,7 +94,8 @@ def test_metrics_heartbeat_and_progress_tell_of_every_step(
 
 def test_an_epoch_of_sft_is_a_step_for_every_32_conversations(tiny: Path, tmp_path: Path) -> None:
     job = write_job(tiny, tmp_path / "run", "sft", {
-        "max_steps": None, "tokens_per_step": None, "examples_per_step": 32, "sequence_len": 128, "val_rows": 0})
+        "max_steps": None, "tokens_per_step": None, "examples_per_step": 32, "sequence_len": 128, "val_rows": 0,
+        "spelling_rows": 0})
     assert main([str(job)]) == 0
     assert len(losses(job)) == result(job)[1].step == pytest.approx((4 * 40 + 5) / 32, abs=1)
 
@@ -187,7 +188,7 @@ def nothing(base: Path) -> None:
     (nothing, {"tokenizer_dir": "/nowhere"}, "tokenizer.pkl: cannot be read"),
     (nothing, {"recipe": {"sequence_len": 4096}}, "rows of 4096 tokens, but the model's positions end at 1280"),
     (nothing, {"recipe": {"sequense_len": 64}}, "did you mean sequence_len"),
-    (nothing, {"phase": "rl"}, "phase is 'rl'"),
+    (nothing, {"phase": "base"}, "phase is 'base'"),
     pytest.param(nothing, {"device": "cuda"}, 'device "cuda".* finds 0',
                  marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA"))])
 def test_what_cannot_be_trained_exits_1_with_the_reason_last_and_saves_nothing(

@@ -53,7 +53,7 @@ def test_the_loss_in_chunks_has_the_same_value_and_gradients() -> None:
     model, (ids, targets) = noisy(), batch()
     results = []
     for chunk in (1 << 28, 4 * CONFIG.vocab_size):
-        loss = model.loss_sum(ids, targets, chunk)
+        loss = model.loss_sum(ids, targets, None, chunk)
         results.append((loss.item(), torch.autograd.grad(loss, list(model.parameters()))))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
     for whole, chunked in zip(results[0][1], results[1][1], strict=True):
@@ -64,9 +64,16 @@ def test_no_chunk_of_the_loss_is_larger_than_its_limit() -> None:
     model, (ids, targets) = noisy(), batch()
     seen, plain = [], model.chunk_loss
     model.chunk_loss = lambda h, w, t: (seen.append(len(h)), plain(h, w, t))[1]
-    model.loss_sum(ids, targets, 4 * CONFIG.vocab_size)
-    assert max(seen) == 4
-    assert sum(seen) == 30
+    model.loss_sum(ids, targets, None, 4 * CONFIG.vocab_size)
+    assert seen == [4] * 5, "18 of 30 positions have a target; whole chunks, so that one shape is compiled"
+
+
+def test_no_logits_are_made_where_there_is_no_target() -> None:
+    model, (ids, targets) = noisy(), batch()
+    seen, plain = [], model.chunk_loss
+    model.chunk_loss = lambda h, w, t: (seen.append(len(h)), plain(h, w, t))[1]
+    model.loss_sum(ids, targets)
+    assert seen == [int((targets != IGNORE).sum())]
 
 
 def test_a_batch_without_any_target_gives_zero_loss_and_zero_gradients() -> None:

@@ -106,6 +106,47 @@ def test_each_rank_keeps_the_momentum_of_its_own_matrices_only() -> None:
     assert not params[2].any()      # the other rank's
 
 
+def random_gradients(model: GPT, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for p in model.parameters():
+        p.grad = torch.randn(p.shape, generator=generator)
+
+
+def test_a_step_tells_the_norm_of_the_whole_gradient() -> None:
+    model = GPT.fresh(GPTConfig(16, 64, 2, 4, 2, 32))
+    random_gradients(model, 0)
+    want = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
+    optimizer = make_optimizer(model, ALONE, **RATES)
+    assert optimizer.step(1.0, 0.95) == pytest.approx(want, rel=1e-5)
+    random_gradients(model, 1)
+    model.lm_head.weight.grad[0, 0] = float("nan")     # type: ignore[index]
+    assert optimizer.step(1.0, 0.95) != optimizer.step(1.0, 0.95), "nan"
+
+
+def test_an_optimizer_goes_on_from_its_saved_state_to_the_last_bit() -> None:
+    models = [GPT.fresh(GPTConfig(16, 64, 2, 4, 2, 32)) for _ in range(2)]
+    first = [make_optimizer(model, ALONE, **RATES) for model in models]
+    for step in range(2):
+        for model, optimizer in zip(models, first, strict=True):
+            random_gradients(model, step)
+            optimizer.step(1.0, 0.95)
+    state = {key: t.clone() for key, t in first[1].state(0).items()}
+    again = make_optimizer(models[1], ALONE, **RATES)
+    again.load(state)
+    for model, optimizer in zip(models, (first[0], again), strict=True):
+        random_gradients(model, 2)
+        optimizer.step(1.0, 0.95)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_state_that_is_not_whole_is_not_loaded() -> None:
+    model = GPT.fresh(GPTConfig(16, 64, 2, 4, 2, 32))
+    optimizer = make_optimizer(model, ALONE, **RATES)
+    with pytest.raises(KeyError):
+        optimizer.load({})
+
+
 def test_every_parameter_is_updated_by_exactly_one_part() -> None:
     model = GPT.fresh(GPTConfig(16, 64, 2, 4, 2, 32))
     parts = make_optimizer(model, ALONE, **RATES).parts

@@ -72,13 +72,29 @@ def test_overrides_replace_what_they_name() -> None:
     assert recipe.init_lr_frac == 0.02
 
 
+def test_rl_is_16_answers_to_each_of_16_questions_at_a_twentieth_of_the_rates() -> None:
+    rl = recipe_for("rl")
+    assert (rl.questions_per_step, rl.samples, rl.max_new_tokens, rl.temperature, rl.top_k) == (16, 16, 256, 1.0, 50)
+    assert [lr_factor(rl, s, 467) for s in (0, 466)] == pytest.approx([0.05, 0.05 / 467])
+    assert momentum(rl, 0) == 0.95
+
+
+def test_overrides_under_a_phases_name_are_for_that_phase_alone() -> None:
+    overrides = {"max_steps": 20, "rl": {"max_steps": 5, "top_k": None, "eval_questions": 0}}
+    assert recipe_for("mid", overrides) == recipe_for("mid", {"max_steps": 20})
+    rl = recipe_for("rl", overrides)
+    assert (rl.max_steps, rl.top_k, rl.eval_questions) == (5, None, 0)
+
+
 @pytest.mark.parametrize(("phase", "overrides", "says"), [
-    ("rl", {}, "no recipe for phase 'rl'"), ("mid", {"sequence_length": 1}, "did you mean sequence_len"),
+    ("agent_rl", {}, "no recipe for phase 'agent_rl'"), ("mid", {"sequence_length": 1}, "did you mean sequence_len"),
     ("mid", {"xyz": 1}, "recipe has no 'xyz'"), ("mid", {"sequence_len": 0}, "sequence_len is 0"),
     ("mid", {"sequence_len": 128.0}, "sequence_len is 128.0"), ("mid", {"max_steps": True}, "max_steps is True"),
     ("mid", {"matrix_lr": "0.1"}, "matrix_lr is '0.1'"), ("mid", {"matrix_lr": -1.0}, "not negative"),
     ("mid", {"matrix_lr": None}, "matrix_lr is None"), ("mid", {"tokens_per_step": None}, "is needed"),
     ("mid", {"tokens_per_step": 5, "examples_per_step": 5}, "not both"),
+    ("mid", {"rl": {"sample": 2}}, "did you mean samples"), ("rl", {"rl": 5}, "5 is not a table"),
+    ("rl", {"samples": 0}, "samples is 0"), ("rl", {"top_k": 0}, "top_k is 0"),
     ("mid", {"matrix_lr": float("nan")}, "matrix_lr is nan"), ("mid", {"train_all_tokens": 1}, "train_all_tokens is 1")])
 def test_a_bad_override_is_refused_by_name(phase: str, overrides: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageProblem, match=says):

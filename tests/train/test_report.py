@@ -24,7 +24,7 @@ def test_a_step_writes_a_line_a_row_and_a_heartbeat(job: Job, capsys: pytest.Cap
     report.steps = 10
     report.step(3, 2.5, 0.02, 1000, 0.5)
     line = capsys.readouterr().out
-    assert "mid step 3/10 | loss 2.5000 | lr 0.02 | 2,000 tok/s" in line
+    assert "mid step 3/10 | loss 2.5000 | lr 0.02 | 2,000 tok/s | 500 ms | " in line
     row, beat = json.loads(job.metrics.read_text()), json.loads(job.heartbeat.read_text())
     assert {k: row[k] for k in ("phase", "step", "steps", "loss", "lr", "tok_per_s", "dt_s")} == {
         "phase": "mid", "step": 3, "steps": 10, "loss": 2.5, "lr": 0.02, "tok_per_s": 2000, "dt_s": 0.5}
@@ -32,6 +32,26 @@ def test_a_step_writes_a_line_a_row_and_a_heartbeat(job: Job, capsys: pytest.Cap
         "phase": "mid", "step": 3, "steps": 10, "stage": "train"}
     assert abs(beat["t"] - time.time()) < 60
     assert abs(row["t"] - time.time()) < 60
+
+
+def test_norm_utilisation_memory_and_time_left_are_in_the_line_and_the_row(
+        job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report(job)
+    report.steps, report.mfu_per_token = 100, 2e-4
+    report.step(40, 2.5, 0.02, 1000, 0.5, norm=0.25)
+    assert " | norm 0.25 | 40.0% MFU | " in (line := capsys.readouterr().out)
+    assert line.endswith(" GiB | 0.5 min left\n")
+    row = json.loads(job.metrics.read_text())
+    assert (row["norm"], row["mfu"], row["left_s"]) == (0.25, 0.4, 30)
+    assert row["peak_gib"] > 0
+
+
+def test_the_time_left_is_by_the_latest_steps_without_the_first_which_compiles(job: Job) -> None:
+    report = Report(job)
+    report.steps = 10
+    for step, dt_s in enumerate((100.0, 1.0, 3.0), 1):
+        report.step(step, 1.0, 0.1, 1, dt_s)
+    assert [json.loads(line)["left_s"] for line in job.metrics.read_text().splitlines()] == [900, 8, 14]
 
 
 def test_metrics_are_appended(job: Job) -> None:

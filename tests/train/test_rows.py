@@ -13,7 +13,7 @@ from nanolan.train.conversation import render
 from nanolan.train.model import IGNORE
 from nanolan.train.recipe import Recipe
 from nanolan.train.rows import Rows, make_rows
-from nanolan.train.tasks import IDENTITY, TRAINING, Part, open_part
+from nanolan.train.tasks import IDENTITY, TRAINING, Part, open_mixture
 from nanolan.train.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.world import World
 
@@ -34,23 +34,21 @@ def rows_for(data: Path, parts: tuple[Part, ...], tokenizer: Tokenizer, scratch:
 
 def rendered(data: Path, parts: tuple[Part, ...], tokenizer: Tokenizer) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     out = []
-    for part in parts:
-        source = open_part(part, data, 42)
-        assert source is not None
+    for source in open_mixture(parts, data, 42, None):
         for block in source.blocks:
             for _, c in source.take(block):
                 ids, mask = render(c, tokenizer, 10_000)
-                out += [(tuple(ids), tuple(mask))] * part.times
+                out += [(tuple(ids), tuple(mask))] * source.part.times
     return sorted(out)
 
 
 @pytest.mark.parametrize("phase", ["mid", "sft"])
 def test_every_conversation_that_fits_is_in_exactly_one_row_uncut(
         phase: str, tiny: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    rows = rows_for(tiny / "data", TRAINING[phase], tokenizer, tmp_path / "s", everything=phase == "mid")
+    rows = rows_for(tiny / "data", TRAINING[phase], tokenizer, tmp_path / "s", 256, everything=phase == "mid")
     found = []
     for row in rows.packed:
-        assert sum(len(rows.store[c]) for c in row) <= 129
+        assert sum(len(rows.store[c]) for c in row) <= 257
         for c in row:
             signed = rows.store[c].tolist()
             found.append((tuple(t if t >= 0 else ~t for t in signed), tuple(int(t >= 0) for t in signed)))
@@ -60,7 +58,7 @@ def test_every_conversation_that_fits_is_in_exactly_one_row_uncut(
 def test_sft_trains_what_the_assistant_says_and_nothing_else(tiny: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     parts = (Part("gsm8k"),)
     rows = rows_for(tiny / "data", parts, tokenizer, tmp_path / "s")
-    ids, targets = rows.batch(range(len(rows)))
+    ids, targets, _ = rows.batch(range(len(rows)))
     assert ids.shape == targets.shape == (len(rows), 128)
     assert int((targets >= 0).sum()) == sum(sum(mask) for _, mask in rendered(tiny / "data", parts, tokenizer))
     assert (targets >= 0).any(dim=1).all()
@@ -70,14 +68,14 @@ def test_sft_trains_what_the_assistant_says_and_nothing_else(tiny: Path, tokeniz
 
 def test_mid_trains_every_token_but_padding(tiny: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     rows = rows_for(tiny / "data", (Part("gsm8k"),), tokenizer, tmp_path / "s", everything=True)
-    _, targets = rows.batch(range(len(rows)))
+    _, targets, _ = rows.batch(range(len(rows)))
     tokens = sum(len(rows.store[c]) for row in rows.packed for c in row)
     assert int((targets >= 0).sum()) == tokens - len(rows)              # the first of a row is no target
 
 
 def test_rows_that_fill_up_a_batch_are_not_trained(tiny: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     rows = rows_for(tiny / "data", (Part("gsm8k"),), tokenizer, tmp_path / "s")
-    ids, targets = rows.batch([0], 3)
+    ids, targets, _ = rows.batch([0], 3)
     assert ids.shape == (3, 128)
     assert (targets[0] >= 0).any()
     assert (targets[1:] == IGNORE).all()

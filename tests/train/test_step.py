@@ -29,14 +29,14 @@ def model(tiny: Path) -> GPT:
 
 @pytest.fixture
 def rows(tiny: Path, tmp_path: Path) -> Rows:
-    recipe = Recipe(sequence_len=64)
+    recipe = Recipe(sequence_len=64, own_attention=True)
     return make_rows((Part("gsm8k"),), tiny / "data", load_tokenizer(tiny / "tokenizer"), recipe, ALONE, tmp_path / "s")
 
 
 def gradients(model: GPT, rows: Rows, micro: int) -> tuple[float, list[torch.Tensor]]:
-    ids, targets = rows.batch(range(8))
+    batch = rows.batch(range(8))
     params = list(model.parameters())
-    loss = Stepper(model.loss_sum, params, micro, ALONE.device).gradients(ids, targets, float((targets >= 0).sum()))
+    loss = Stepper(model.loss_sum, params, micro, ALONE.device).gradients(batch, float((batch.targets >= 0).sum()))
     grads = [p.grad for p in params if p.grad is not None]
     for p in params:
         p.grad = None
@@ -58,7 +58,7 @@ class Scarce:
     def __init__(self, model: GPT, limit: int) -> None:
         self.model, self.limit, self.calls = model, limit, 0
 
-    def __call__(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def __call__(self, ids: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         if len(ids) > self.limit:
             raise torch.OutOfMemoryError
@@ -66,14 +66,14 @@ class Scarce:
             self.limit, limit = 2, self.limit
             if limit > 2:
                 raise torch.OutOfMemoryError
-        return self.model.loss_sum(ids, targets)
+        return self.model.loss_sum(ids, targets, positions)
 
 
 def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_step(model: GPT, rows: Rows) -> None:
     want_loss, want = gradients(model, rows, 8)
-    ids, targets = rows.batch(range(8))
+    batch = rows.batch(range(8))
     stepper = Stepper(Scarce(model, 4), list(model.parameters()), 4, ALONE.device)
-    loss = stepper.gradients(ids, targets, float((targets >= 0).sum()))
+    loss = stepper.gradients(batch, float((batch.targets >= 0).sum()))
     assert stepper.micro == 2
     assert loss == pytest.approx(want_loss, rel=1e-5)
     for p, grad in zip(model.parameters(), want, strict=True):
@@ -81,25 +81,34 @@ def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_step(model
         torch.testing.assert_close(p.grad, grad, rtol=1e-3, atol=1e-6)       # nothing counted twice
 
 
+def test_a_stop_ends_the_step_between_two_micro_batches(model: GPT, rows: Rows) -> None:
+    asked = []
+    stepper = Stepper(model.loss_sum, list(model.parameters()), 2, ALONE.device)
+    stepper.gradients(rows.batch(range(8)), 1.0, lambda: bool(asked.append(1)) or len(asked) > 2)
+    assert len(asked) == 3, "two micro-batches, not four"
+    stepper.drop()
+    assert all(p.grad is None for p in model.parameters())
+
+
 @pytest.mark.parametrize(("micro", "limit"), [(8, 2), (1, 0)])
 def test_running_out_of_memory_again_ends_the_run(micro: int, limit: int, model: GPT, rows: Rows) -> None:
     stepper = Stepper(Scarce(model, limit), list(model.parameters()), micro, ALONE.device)
     with pytest.raises(RunFailed, match="out of memory.*try a smaller --batch"):
-        stepper.gradients(*rows.batch(range(8)), 1.0)
+        stepper.gradients(rows.batch(range(8)), 1.0)
 
 
 def test_validation_is_the_mean_over_trained_tokens(model: GPT, rows: Rows) -> None:
-    ids, targets = rows.batch(range(5))
-    want = model.loss_sum(ids, targets).item() / int((targets >= 0).sum())
+    ids, targets, positions = rows.batch(range(5))
+    want = model.loss_sum(ids, targets, positions).item() / int((targets >= 0).sum())
     assert validate(model, rows, 5, 2, ALONE, None) == pytest.approx(want, rel=1e-5)
 
 
 def test_bits_per_byte_leave_special_tokens_out(tiny: Path, model: GPT, rows: Rows) -> None:
     sizes = load_token_bytes(tiny / "tokenizer", load_tokenizer(tiny / "tokenizer"))
-    ids, targets = rows.batch(range(5))
+    ids, targets, positions = rows.batch(range(5))
     plain = (targets >= 0) & (sizes[targets.clamp(min=0)] > 0)
     assert plain.sum() < (targets >= 0).sum()
-    nats = model.loss_sum(ids, targets.masked_fill(~plain, -1)).item()
+    nats = model.loss_sum(ids, targets.masked_fill(~plain, -1), positions).item()
     want = nats / math.log(2) / int(sizes[targets[plain]].sum())
     assert validate(model, rows, 5, 2, ALONE, sizes) == pytest.approx(want, rel=1e-5)
 

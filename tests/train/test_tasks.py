@@ -15,7 +15,6 @@ from .tiny_world import write_parquet
 
 def rows_of(part: Part, data: Path) -> list[tuple[int, dict[str, Any]]]:
     source = open_part(part, data, seed=42)
-    assert source is not None
     return [item for block in source.blocks for item in source.take(block)]
 
 
@@ -65,8 +64,10 @@ def test_a_missing_data_set_is_an_error_that_names_it(tmp_path: Path) -> None:
         open_part(Part("gsm8k"), tmp_path, 42)
 
 
-def test_a_missing_identity_file_is_no_error(tmp_path: Path) -> None:
-    assert open_part(Part(IDENTITY), tmp_path, 42) is None
+def test_a_missing_identity_file_is_a_note(tmp_path: Path) -> None:
+    source = open_part(Part(IDENTITY), tmp_path, 42)
+    assert source.rows == 0
+    assert "no identity file" in source.notes[0]
 
 
 def test_a_bad_identity_line_is_an_error(tmp_path: Path) -> None:
@@ -95,10 +96,11 @@ def test_a_damaged_parquet_file_is_named(keep: float, tmp_path: Path) -> None:
 
 def test_the_mixtures_are_nanochats() -> None:
     assert [(p.data, p.limit, p.times) for p in TRAINING["mid"]] == [
-        ("smol-smoltalk", None, 1), ("mmlu", None, 1), ("gsm8k", None, 1), (IDENTITY, None, 2)]
+        ("smol-smoltalk", None, 1), ("mmlu", None, 1), ("gsm8k", None, 1), (IDENTITY, None, 2),
+        ("spell", 200_000, 1), ("count-letters", 80_000, 1)]
     assert [(p.data, p.limit, p.times) for p in TRAINING["sft"]] == [
         ("arc-easy", None, 1), ("arc-challenge", None, 1), ("gsm8k", None, 1), ("smol-smoltalk", 10_000, 1),
-        (IDENTITY, None, 1)]
+        (IDENTITY, None, 1), ("spell", 300, 1), ("count-letters", 300, 1)]
 
 
 def test_validation_never_reads_what_is_trained() -> None:

@@ -1,0 +1,104 @@
+"""The same phases on this machine's own GPUs, without a cloud: from NANOCHAT_BASE_DIR, back into NANOCHAT_BASE_DIR.
+
+Ctrl-C saves the state; the same command goes on from there (the run id is kept until the phase is done).
+"""
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanolan.basedir import place
+from nanolan.config import ROOT, Settings
+from nanolan.datasets import DATASETS, IDENTITY_FILE
+from nanolan.errors import RunFailed, UsageProblem
+from nanolan.hub import Hub
+from nanolan.inputs import fetch
+from nanolan.manifest import newest_whole
+from nanolan.phases import PHASES
+from nanolan.plan import Code, Plan, Rented, iso, new_run_id, now_utc
+from nanolan.preflight import pin_dataset
+from nanolan.runner import make_job, run_trainer
+from nanolan.secret import Secret
+
+PATIENCE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Here:
+    """This machine and what it trains with."""
+
+    base: Path                                  # NANOCHAT_BASE_DIR
+    device: str                                 # "cuda" or "cpu"
+    processes: int
+    host: Mapping[str, str]                     # the environment
+    stop: Callable[[], str]                     # a reason to save and stop, or ""
+    say: Callable[[str], None]
+    recipe: dict[str, int | float]
+
+
+def train_here(s: Settings, here: Here, hub: Hub) -> list[Path]:
+    """Train the settings' phases one after the other; the folders of their checkpoints. RunFailed if one has no result."""
+    tokenizer = here.base / "tokenizer"
+    if not (tokenizer / "tokenizer.pkl").is_file():
+        raise UsageProblem(f"{tokenizer} holds no tokenizer.pkl. Bring it here: just pull, or set NANOCHAT_BASE_DIR")
+    first = here.base / PHASES[s.phases[0]].input_dir / s.model_tag
+    if not list(first.glob("model_*.pt")):
+        raise UsageProblem(f"{first} holds no checkpoint to start from. Bring it here: just pull, or set NANOCHAT_BASE_DIR")
+    data = fetch_data(s, here, hub)
+    return [_train(s, here, phase, data) for phase in s.phases]
+
+
+def fetch_data(s: Settings, here: Here, hub: Hub) -> Path:
+    """The data sets of the phases, pinned as they are now, under base/nanolan/data; what is there is not fetched again."""
+    data = here.base / "nanolan/data"
+    wanted = {d for p in s.phases for d in PHASES[p].datasets}
+    for repo in sorted({DATASETS[d].repo for d in wanted}):
+        pinned = pin_dataset(hub.tree(repo, "dataset"), wanted)
+        fetch(pinned, data / repo, hub.endpoint, hub.token or Secret(""), give_up=here.stop, say=here.say, patience_s=PATIENCE_S)
+    identity = here.base / IDENTITY_FILE
+    if identity.is_file():
+        shutil.copyfile(identity, data / IDENTITY_FILE)
+    return data
+
+
+def _train(s: Settings, here: Here, phase: str, data: Path) -> Path:
+    work = here.base / "nanolan" / f"{phase}-{s.output_tag or s.model_tag}"
+    work.mkdir(parents=True, exist_ok=True)
+    plan, out = make_plan(s, here, run_id_of(work)), work / "out"
+    init = here.base / PHASES[phase].input_dir / (s.model_tag if phase == s.phases[0] else plan.output_tag)
+    job = make_job(plan, phase, work, init, out, s.wandb_api_key is not None)
+    job |= {"tokenizer_dir": str(here.base / "tokenizer"), "data_dir": str(data)}
+    code, stopped = run_trainer(plan, job, work / "job.json", ROOT, host=here.host, stop=here.stop,
+                                wandb_key=s.wandb_api_key.reveal() if s.wandb_api_key else None)
+    found = newest_whole(out, phase, final=True)
+    if found is None:
+        state = newest_whole(out, phase, final=False)
+        kept = f"step {state[1].step} is saved; the same command goes on from there" if state else "nothing was saved"
+        raise RunFailed(f"phase {phase} {'stopped by ' + stopped if stopped else f'ended with exit code {code}'}: {kept}")
+    target = here.base / PHASES[phase].output_dir / plan.output_tag
+    place(found[1], found[0], target, here.say)
+    metrics = here.base / "nanolan" / f"metrics-{phase}-{plan.run_id}.jsonl"
+    (work / "metrics.jsonl").replace(metrics)
+    here.say(f"{phase}: {target}, metrics in {metrics}")
+    shutil.rmtree(work)      # a later run of this phase is a new one
+    return target
+
+
+def run_id_of(work: Path) -> str:
+    """The id of the run that is under way in `work`, or a new one."""
+    path = work / "run_id"
+    if not path.is_file():
+        path.write_text(new_run_id())
+    return path.read_text()
+
+
+def make_plan(s: Settings, here: Here, run_id: str) -> Plan:
+    """A plan for this very machine: nothing rented, nothing billed."""
+    now = iso(now_utc())
+    return Plan(run_id=run_id, run_name=s.run_name, owner="", created_at=now, deadline=now, limit_cents=0, phases=s.phases,
+                model_tag=s.model_tag, output_tag=s.output_tag or s.model_tag, hf_repo="", runs_repo="", hf_endpoint="",
+                shadeform_api="", offer=Rented("here", "here", "here", here.device, here.processes, 0, 0, ""),
+                code=Code("", "", 0, False), inputs=(), datasets=(), wandb_project=s.wandb_project, device=here.device,
+                processes=here.processes, batch=s.batch, recipe=here.recipe)

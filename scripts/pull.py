@@ -1,0 +1,41 @@
+"""Bring a trained, proven checkpoint and the tokenizer to where nanochat's own tools find them.
+
+    just pull                   the latest phase that was trained
+    just pull sft               that phase's checkpoint
+"""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nanolan.cli import Words, run, setting_options, settings_from
+
+
+@click.command(cls=Words)
+@click.argument("phase", required=False)
+@click.option("--to", "target", type=click.Path(path_type=Path, file_okay=False),
+              help="folder  [NANOCHAT_BASE_DIR, ~/.cache/nanochat]")
+@setting_options("hf_repo", "hf_token", "hf_endpoint", "model_tag", "output_tag")
+def pull(phase: str | None, target: Path | None, **flags: Any) -> int:
+    """Download a proven checkpoint and the tokenizer."""
+    from nanolan import pull as pulling
+    from nanolan.basedir import base_dir
+    from nanolan.errors import UsageProblem
+    from nanolan.hub import Hub
+    from nanolan.phases import PHASES
+    s = settings_from(flags)
+    s.need("hf_token", "hf_repo")
+    if phase is not None and phase not in PHASES:
+        raise UsageProblem(f"unknown phase {phase[:40]!r}; the phases are {', '.join(PHASES)}")
+    hub, tag = Hub(s.hf_endpoint, s.hf_token), s.output_tag or s.model_tag
+    phase = phase or pulling.newest_phase(hub.tree(s.hf_repo), tag)
+    base = target or base_dir(os.environ)
+    click.echo(str(pulling.pull(hub, s.hf_repo, phase, tag, base, lambda text: click.echo(text, err=True))))
+    return 0
+
+
+if __name__ == "__main__":
+    run(pull)

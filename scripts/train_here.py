@@ -1,0 +1,54 @@
+"""Train a phase on this machine's own GPU(s): no cloud, no bill; same trainer, same checkpoints, same metrics.
+
+    just train-here phase=sft               from NANOCHAT_BASE_DIR (~/.cache/nanochat) and back into it
+    just train-here phase=mid --device cpu  for tiny models only
+
+Ctrl-C saves the state; the same command goes on from there.
+"""
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import click
+
+from nanolan.cli import Words, run, setting_options, settings_from
+
+
+@click.command(cls=Words)
+@setting_options("phase", "run_name", "model_tag", "output_tag", "batch", "hf_token", "hf_endpoint", "wandb_project",
+                 "wandb_api_key")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="[cuda; a CPU is only used when you say so]")
+@click.option("--processes", type=click.IntRange(1, 64), help="[one per GPU; 1 on a CPU]")
+@click.option("--recipe", default="{}", help='changes to the recipe as JSON, such as {"max_steps": 20}')
+def train_here(device: str | None, processes: int | None, recipe: str, **flags: Any) -> int:
+    """Train on this machine."""
+    from nanolan.basedir import base_dir
+    from nanolan.errors import UsageProblem
+    from nanolan.gpus import usable_cuda_devices
+    from nanolan.here import Here
+    from nanolan.here import train_here as train
+    from nanolan.hub import Hub
+    from nanolan.phases import refuse_unready
+    s = settings_from(flags)
+    refuse_unready(s.phases)
+    gpus = usable_cuda_devices() if device != "cpu" else 0
+    if device != "cpu" and not gpus:
+        raise UsageProblem("torch can use no CUDA GPU here. A tiny model trains on the CPU: --device cpu; a d20 would take weeks")
+    try:
+        changes = dict(json.loads(recipe))
+    except (ValueError, TypeError):
+        raise UsageProblem(f"--recipe {recipe[:60]!r} is not a JSON object") from None
+    asked: list[str] = []
+    signal.signal(signal.SIGINT, lambda *_: asked.append("Ctrl-C"))
+    here = Here(base_dir(os.environ), device or "cuda", processes or max(gpus, 1), os.environ, lambda: asked[0] if asked else "",
+                lambda text: click.echo(text, err=True), changes)
+    for folder in train(s, here, Hub(s.hf_endpoint, s.hf_token)):
+        click.echo(str(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    run(train_here)

@@ -1,0 +1,54 @@
+"""`train-here`: the real trainer on this machine, from nanochat's folder and back into it."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nanolan.sim.hub import HubServer
+from nanolan.sim.seed import seed
+from nanolan.train.checkpoint import load
+from nanolan.train.tiny import write_tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = json.dumps({"sequence_len": 128, "tokens_per_step": 1024, "max_steps": 3, "val_rows": 4})
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("here")
+    write_tiny(folder / "base", ["Hello world, what is 12 + 34? It is 46."], n_merges=40)
+    with HubServer(folder / "hub") as hub:
+        seed(hub, "me/models", cache=seed_cache)
+        yield {**os.environ, **hub.env(folder / "home"), "NANOCHAT_BASE_DIR": str(folder / "base")}
+
+
+def train(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "scripts/train_here.py", *words], cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def test_phases_train_one_after_the_other_and_lie_where_nanochat_looks(env: dict[str, str]) -> None:
+    done = train(env, "phase=mid+sft", "--device=cpu", f"--recipe={RECIPE}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    base = Path(env["NANOCHAT_BASE_DIR"])
+    for place, step in (("mid_checkpoints/d20", 3), ("chatsft_checkpoints/d20", 3)):
+        assert load(base / place).step == step
+        assert str(base / place) in done.stdout.splitlines()
+    rows = [json.loads(line) for p in (base / "nanolan").glob("metrics-*.jsonl") for line in p.read_text().splitlines()]
+    assert {r["phase"] for r in rows} == {"mid", "sft"}
+    assert not (base / "nanolan/mid-d20").exists()
+
+
+def test_without_a_gpu_nothing_trains_on_the_cpu_by_accident(env: dict[str, str]) -> None:
+    done = train(env, "phase=sft")
+    assert done.returncode == 2 and "--device cpu" in done.stderr
+
+
+def test_a_folder_without_a_checkpoint_says_how_to_get_one(env: dict[str, str], tmp_path: Path) -> None:
+    done = train(env | {"NANOCHAT_BASE_DIR": str(tmp_path)}, "phase=sft", "--device=cpu")
+    assert done.returncode == 2 and "just pull" in done.stderr

@@ -1,0 +1,138 @@
+"""mid and sft from inside: what stops them, what they leave, and a user's own data."""
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nanolan.datasets import IDENTITY_FILE
+from nanolan.errors import RunFailed
+from nanolan.manifest import whole_steps
+from nanolan.train.__main__ import main
+from nanolan.train.job import read_job
+from nanolan.train.report import Report
+from nanolan.train.supervised import Training, finish, loop, prepare
+
+from .test_state import ALONE, After
+from .tiny_world import metrics, write_job
+
+NEVER = 1_000_000
+
+
+def begun(job: Path, steps: int) -> Training:
+    """A phase after some steps, in this process."""
+    t = prepare(read_job(job), ALONE, Report(read_job(job)))
+    loop(t, After(t, steps))  # type: ignore[arg-type]
+    return t
+
+
+def saved(job: Path) -> list[tuple[int, bool]]:
+    return [(m.step, m.final) for _, m in whole_steps(job.parent / "out")]
+
+
+# ------------------------------------------------------------------ health
+def test_a_weight_that_becomes_no_number_stops_the_phase_and_the_last_good_state_is_kept(tiny: Path, tmp_path: Path) -> None:
+    job = write_job(tiny, tmp_path / "run", save_minutes=0)
+    t = begun(job, 4)
+    with torch.no_grad():
+        t.model.get_parameter("transformer.h.0.mlp.c_fc.weight")[0, 0] = float("nan")
+    with pytest.raises(RunFailed, match="the loss is nan at step 5 of 12: stopped, the state in step-000004 is kept"):
+        loop(t, After(t, NEVER))  # type: ignore[arg-type]
+    assert saved(job) == [(4, False), (3, False)]
+
+
+def test_a_gradient_that_is_no_number_stops_the_phase_before_anything_is_saved(tiny: Path, tmp_path: Path) -> None:
+    job = write_job(tiny, tmp_path / "run", save_minutes=0)
+    t = begun(job, 4)
+    t.model.lm_head.weight.register_hook(lambda g: g * float("inf"))
+    with pytest.raises(RunFailed, match=r"the gradient's norm is (nan|inf) at step 5 of 12"):
+        loop(t, After(t, NEVER))  # type: ignore[arg-type]
+    assert saved(job) == [(4, False), (3, False)]
+
+
+def test_an_exploding_loss_stops_the_phase_and_none_of_its_states_is_saved(tiny: Path, tmp_path: Path) -> None:
+    job = write_job(tiny, tmp_path / "run", recipe={"max_steps": 200}, save_minutes=0)
+    t = begun(job, 30)
+    with torch.no_grad():
+        t.model.lm_head.weight.normal_(std=100, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RunFailed, match="over .* for 10 steps, up to step 40 of 200: stopped, the state in step-000030"):
+        loop(t, After(t, NEVER))  # type: ignore[arg-type]
+    assert saved(job) == [(30, False), (29, False)]
+
+
+def test_a_stop_while_the_loss_is_high_keeps_the_state_before(
+        tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = write_job(tiny, tmp_path / "run", recipe={"max_steps": 200}, save_minutes=0)
+    t = begun(job, 30)
+    with torch.no_grad():
+        t.model.lm_head.weight.normal_(std=100, generator=torch.Generator().manual_seed(0))
+    loop(t, After(t, 33))  # type: ignore[arg-type]
+    finish(t)
+    assert "the loss has been high for 3 steps: step 33 is not saved" in capsys.readouterr().out
+    assert saved(job)[0] == (30, False)
+
+
+def test_every_step_tells_norm_memory_and_time_left(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = write_job(tiny, tmp_path / "run", recipe={"max_steps": 3, "val_rows": 0})
+    assert main([str(job)]) == 0
+    rows = metrics(job)
+    assert all(row["norm"] > 0 and row["peak_gib"] > 0 for row in rows)
+    assert rows[-1]["left_s"] == 0 < rows[0]["left_s"]
+    assert all("mfu" not in row for row in rows), "on the CPU there is none"
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mid step")]
+    assert all("norm" in line and "GiB" in line and "min left" in line for line in lines)
+
+
+# ------------------------------------------------------------------ a user's own data
+U, A = {"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "lanbot"}
+
+
+@pytest.fixture
+def data(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny / "data", tmp_path / "data"))
+
+
+@pytest.mark.parametrize(("phase", "change", "code", "says"), [
+    ("mid", {"identity": True}, 1, "no identity_conversations.jsonl in .*: mid would not learn who it is"),
+    ("mid", {}, 0, "warning: no identity file"), ("sft", {"identity": True}, 0, "warning: no identity file"),
+    ("mid", {"identity": False}, 0, "")], ids=str)
+def test_a_missing_identity_file(phase: str, change: dict[str, Any], code: int, says: str, data: Path, tiny: Path,
+                                 tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / IDENTITY_FILE).unlink()
+    job = write_job(tiny, tmp_path / "run", phase, {"max_steps": 1, "val_rows": 0}, data_dir=str(data), **change)
+    assert main([str(job)]) == code
+    err = capsys.readouterr().err
+    assert re.search(says, err)
+    assert says or not err, "it was said to be left out"
+
+
+def test_identity_false_leaves_the_file_out(data: Path, tiny: Path, tmp_path: Path) -> None:
+    recipe = {"max_steps": 1, "val_rows": 0, "spelling_rows": 0}
+    with_it, without = (prepare(j, ALONE, Report(j)).rows.n_conversations for j in (
+        read_job(write_job(tiny, tmp_path / str(i), "mid", recipe, data_dir=str(data), **more))
+        for i, more in enumerate([{"identity": True}, {"identity": False}])))
+    assert with_it - without == 10
+
+
+def test_wrong_lines_are_skipped_and_named(
+        data: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.dumps([U, A])] * 9 + ["{", json.dumps([A, U]), "[]", json.dumps([U]), json.dumps([U, A])]
+    (data / IDENTITY_FILE).write_text("\n".join(lines))
+    job = write_job(tiny, tmp_path / "run", "mid", {"max_steps": 1, "val_rows": 0}, data_dir=str(data))
+    assert main([str(job)]) == 0
+    [line] = [x for x in capsys.readouterr().err.splitlines() if "identity" in x]
+    assert "4 of 14 lines are left out: line 10: not JSON" in line
+    assert "line 11: message 1 has role 'assistant', expected 'user'" in line
+    assert line.endswith(" ...")
+
+
+def test_a_file_that_is_mostly_wrong_ends_the_run(
+        data: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / IDENTITY_FILE).write_text(json.dumps([U, A]) + "\nx\ny\n")
+    assert main([str(write_job(tiny, tmp_path / "run", "mid", data_dir=str(data)))]) == 1
+    assert "2 of 3 lines are not conversations; line 2: not JSON" in capsys.readouterr().err.splitlines()[-1]
