@@ -112,9 +112,6 @@ def run(command: click.Command) -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nstopped by Ctrl-C", err=True)
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 1
     except Exception as e:
         if debug:
             raise

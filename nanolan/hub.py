@@ -10,9 +10,12 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import httpx2
@@ -28,6 +31,7 @@ from nanolan.shadeform import retry_after_s
 
 LAPTOP_PATIENCE_S = 45.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+COMMIT_S = 120.0                 # a commit of small files
 SMALL_FILE = 16 << 20            # most bytes that `read` takes into memory
 NO_PROXY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
 TOKENS_URL = "https://huggingface.co/settings/tokens"
@@ -66,11 +70,24 @@ def use_timeouts(read_s: float = 60.0) -> None:
         timeout=httpx2.Timeout(30, connect=10, read=read_s), mounts=NO_PROXY, verify=verify))
 
 
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """`call()`, or TimeoutError after `seconds`: Xet knows no time-outs. The call itself may then still end, unheard."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as e:
+            answer.set_exception(e)
+    Thread(target=run, daemon=True).start()   # a pool would be waited for at the program's end
+    return answer.result(seconds)
+
+
 class Hub:
     """The calls we make to the Hub; `sleep`, `clock` and `patience_s` can be passed in."""
 
     def __init__(self, endpoint: str, token: Secret | None, *, patience_s: float = LAPTOP_PATIENCE_S,
-                 sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic) -> None:
+                 sleep: Callable[[float], object] = time.sleep, clock: Callable[[], float] = time.monotonic) -> None:
         self.endpoint, self.token, self.patience_s = endpoint.rstrip("/"), token, patience_s
         self._sleep, self._clock, self._mask = sleep, clock, Mask([token])
         self._raw_token: str | bool = token.reveal() if token else False
@@ -113,7 +130,7 @@ class Hub:
                 CommitOperationAdd(path, content) for path, content in add.items()]
             operations += [CommitOperationDelete(path) for path in gone if path in there]
             return self.api.create_commit(repo, operations, commit_message=message).oid
-        return self._try(f"commit to {repo}", send)
+        return self._try(f"commit to {repo}", lambda: within(COMMIT_S, send))
 
     def _try(self, what: str, call: Callable[[], T]) -> T:
         """`call()` until it works, the answer is a definite no, or patience is over."""
@@ -126,7 +143,7 @@ class Hub:
                 if status not in (408, 409, 412, 429) and status < 500:
                     raise self._refusal(what, e, status) from None
                 why, at_least = f"HTTP {status}", retry_after_s(e.response.headers.get("Retry-After"))
-            except (httpx2.TransportError, ConnectionError, TimeoutError) as e:   # ConnectionError: hf-xet
+            except (httpx2.TransportError, ConnectionError, TimeoutError, FutureTimeout) as e:   # ConnectionError: hf-xet
                 why, at_least = f"{type(e).__name__}: {self._mask.hide(str(e))[:120]}", 0.0
             except (ValueError, LookupError, TypeError, AttributeError) as e:   # 200 with a proxy's page, or half of an answer
                 why, at_least = f"an answer that cannot be read, {type(e).__name__}", 0.0

@@ -111,7 +111,7 @@ def save_whole(out_dir: Path, step: int, write: Callable[[Path], None], *, run_i
         (temp / MANIFEST).write_text(manifest.to_json())
         for p in [*temp.iterdir(), temp]:
             _fsync(p)
-        if target.exists():   # the same step again; removed only when the new one is in its place
+        if target.exists():   # the same step again: removed when the new one is in its place; a kill just here loses both
             target.replace(old)
         temp.replace(target)
         _fsync(out_dir)

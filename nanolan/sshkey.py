@@ -25,7 +25,10 @@ def keep_key(api: Shadeform, instance: Instance, name: str, folder: Path = ROOT 
     if key is None:
         return None
     folder.mkdir(mode=0o700, exist_ok=True)
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:   # another status was faster
+        return path
     with os.fdopen(fd, "w") as f:
         f.write(key[1].reveal())
     return path

@@ -58,8 +58,8 @@ class RunView:
 
     @property
     def ended(self) -> bool:
-        """The run has its verdict and nothing of it bills."""
-        return self.state in ENDED and not self.problems and not (self.instance and self.instance.billing)
+        """The run has its verdict (with an instance in error it may still bill: `verdict` says so)."""
+        return self.state in ENDED and not self.problems
 
     def verdict(self) -> NanolanError | None:
         """The error whose exit code a watch ends with; None for a success."""
@@ -85,18 +85,20 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
     """Look at the account and every run folder, all at once; a failed look is a named problem, never "none"."""
     with ThreadPoolExecutor(16) as pool:
         listing = pool.submit(api.instances)
-        looks = {e.plan.run_id: _hub_looks(pool, hub(e), e) for e in entries}
+        hubs = {e.plan.run_id: hub(e) for e in entries}
+        looks = {e.plan.run_id: _hub_looks(pool, hubs[e.plan.run_id], e) for e in entries}
         problems: list[str] = []
         instances = _result(listing, problems)
         runs = []
         for e in entries:
-            mine = next((i for i in instances or () if i.is_run(e.plan.run_id) or i.id == e.instance_id), None)
-            runs.append(_view(e, mine, instances is not None, looks[e.plan.run_id]))
+            mine = [i for i in instances or () if i.is_run(e.plan.run_id) or i.id == e.instance_id]
+            mine.sort(key=lambda i: not i.billing)
+            runs.append(_view(e, mine[0] if mine else None, instances is not None, looks[e.plan.run_id], hubs[e.plan.run_id]))
     known = {v.instance.id for v in runs if v.instance}
     left = [i for i in instances or () if i.id not in known and i.billing]
     ours = {i.id for i in left if owner_tag(ledger.owner) in i.tags}
     for v in runs:
-        if v.ended and v.instance is None and not v.entry.gone:
+        if instances is not None and v.ended and v.instance is None and not v.entry.gone:
             ledger.put(structs.replace(v.entry, gone=True))
     return Overview(tuple(runs), tuple(i for i in left if i.id in ours), tuple(i for i in left if i.id not in ours),
                     tuple(problems))
@@ -118,7 +120,7 @@ def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress
         return (progress.state, progress.message) if progress else (BOOTING, "")
     if entry.gone and entry.note:
         return (STOPPED if entry.note == STOPPED_BY_USER else FAILED), entry.note
-    if age_s < SETTLE_S and not entry.gone:
+    if instance is None and age_s < SETTLE_S and not entry.gone:
         return PENDING, "not listed yet"
     if entry.instance_id is None:
         return LOST, "no instance was ever seen"
@@ -139,13 +141,17 @@ def _hub_looks(pool: ThreadPoolExecutor, hub: Hub, e: Entry) -> dict[str, Future
     return looks
 
 
-def _view(e: Entry, mine: Instance | None, listed: bool, looks: dict[str, Future[Any]]) -> RunView:
+def _view(e: Entry, mine: Instance | None, listed: bool, looks: dict[str, Future[Any]], hub: Hub) -> RunView:
     problems: list[str] = []
     tree, raw_progress, raw_receipt, tail = (_result(looks[k], problems) for k in ("tree", "progress", "receipt", "log"))
     receipt = _parsed(raw_receipt, read_receipt, problems)
     progress = _parsed(raw_progress, read_progress, problems)
     age_s = (now_utc() - parse_time(e.plan.created_at)).total_seconds()
     state, reason = decide_state(e, mine, listed, progress, receipt, age_s)
+    if state == LOST:   # it may have left between the look at its receipt and that at the account: look once more
+        raw_receipt = _call(lambda: hub.read(e.plan.runs_repo, f"{e.plan.folder}/receipt.json"), problems)
+        receipt = _parsed(raw_receipt, read_receipt, problems)
+        state, reason = decide_state(e, mine, listed, progress, receipt, age_s)
     told = (receipt or progress).phases if receipt or progress else {}   # type: ignore[union-attr]
     phases = {p: phase_state(e, p, tree, _parsed(_result(looks[p], problems), parse_manifest, problems), told.get(p))
               for p in e.plan.phases}
@@ -166,8 +172,9 @@ def phase_state(e: Entry, phase: str, tree: Tree | None, manifest: Manifest | No
             return PhaseReport("unproven", folder, step=manifest.step)
         return PhaseReport("proven", folder, proof.revision, manifest.step, told.loss_start or manifest.extra.get("loss_start"),
                            told.loss_end or manifest.extra.get("loss_end"))
-    if told.state == "proven":   # it was; another run has written the folder since, or the Hub could not be read
-        return structs.replace(told, state="proven" if tree is None else "replaced")
+    seen = tree is not None and (manifest is not None or f"{folder}/{MANIFEST}" not in tree.files)
+    if told.state == "proven" and seen:   # it was; another run has written the folder since
+        return structs.replace(told, state="replaced")
     return told
 
 
@@ -176,9 +183,13 @@ def _tail(hub: Hub, repo: str, path: str) -> tuple[str, ...]:
 
 
 def _result(answer: Future[T], problems: list[str]) -> T | None:
-    """The answer; None when there is no such thing; None and a problem when it could not be seen."""
+    return _call(answer.result, problems)
+
+
+def _call(look: Callable[[], T], problems: list[str]) -> T | None:
+    """What `look` sees; None when there is no such thing; None and a problem when it could not be seen."""
     try:
-        return answer.result()
+        return look()
     except NotFound:
         return None
     except NanolanError as e:

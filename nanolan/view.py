@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from datetime import timedelta
 from typing import Any
 
@@ -13,18 +14,21 @@ from nanolan.plan import now_utc, parse_time
 from nanolan.report import SUCCEEDED, PhaseReport
 from nanolan.status import Overview, RunView
 
+WIDTH = 80
+
 
 def render(o: Overview) -> list[str]:
-    """The overview as text lines of at most 80 columns (names of any length may make one longer)."""
+    """The overview as text lines of at most 80 columns (commands to copy may be longer)."""
     lines: list[str] = []
     for v in o.runs:
         lines += [*render_run(v), ""]
     for i in o.strays:
-        lines.append(f"NOT IN THE LEDGER: {i.name} ({i.id}) {i.status}, {dollars(i.hourly_cents)}/h; stop it: just stop {i.id}")
+        lines += [f"NOT IN THE LEDGER: {i.name}", f"  {i.status}, {dollars(i.hourly_cents)}/h; stop it: just stop {i.id}"]
     if o.others:
         rate = sum(i.hourly_cents or 0 for i in o.others)
         lines.append(f"{len(o.others)} other instance{'s' * (len(o.others) > 1)} on this account, {dollars(rate)}/h, not ours")
-    lines += [f"could not be seen: {p}" for p in o.problems]
+    for p in o.problems:
+        lines += _wrapped("could not be seen: ", p)
     return lines or ["No run yet. Start one: just launch phase=sft   (or, for nothing: just rehearse)"]
 
 
@@ -34,11 +38,11 @@ def render_run(v: RunView) -> list[str]:
     head = f"run {plan.run_id}  {plan.run_name}  {'+'.join(plan.phases)}  {plan.output_tag}"
     lines = [f"{head}  {v.state.upper():>{max(0, 78 - len(head))}}"]
     if v.reason:
-        lines.append(f"  why       {v.reason}")
+        lines += _wrapped("  why       ", v.reason)
     lines.append(f"  money     {_money(v)}")
     lines.append(f"  machine   {_machine(v)}")
     if v.instance and v.instance.billing and v.instance.ip:
-        lines.append(f"  ssh       {ssh_command(v.instance, plan.instance_name)}")
+        lines.append(f"  {ssh_command(v.instance, plan.instance_name)}")
     if v.progress and not v.receipt and v.progress.step is not None:
         loss = f", loss {v.progress.loss:.3f}" if v.progress.loss is not None else ""
         lines.append(f"  step      {v.progress.step}/{v.progress.steps}{loss} (told {_age(v.progress.updated)} ago)")
@@ -46,14 +50,22 @@ def render_run(v: RunView) -> list[str]:
     if v.receipt:
         lines.append(f"  log       {v.receipt.log}")
     if v.state != SUCCEEDED:
-        lines += [f"    | {line[:140]}" for line in v.log_tail]
-    return lines + [f"  could not be seen: {p}" for p in v.problems]
+        lines += [f"    | {line[:WIDTH - 6]}" for line in v.log_tail]
+    for p in v.problems:
+        lines += _wrapped("  could not be seen: ", p)
+    return lines
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    """Lines of at most WIDTH columns, except for what must not be broken."""
+    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * min(len(head), 12), break_long_words=False,
+                         break_on_hyphens=False)
 
 
 def _money(v: RunView) -> str:
     plan = v.entry.plan
-    end = f"at the latest deleted {plan.deadline}" if not v.ended else f"{_duration(v.receipt.seconds)} in all" if v.receipt else ""
-    used = f"spent {dollars(v.spent_cents)} of {dollars(plan.limit_cents)}, {dollars(plan.offer.hourly_cents)}/h"
+    end = f"deleted by {plan.deadline}" if not v.ended else f"{_duration(v.receipt.seconds)} in all" if v.receipt else ""
+    used = f"{dollars(v.spent_cents)} of {dollars(plan.limit_cents)} spent, {dollars(plan.offer.hourly_cents)}/h"
     return f"{used}; {end}".rstrip("; ")
 
 

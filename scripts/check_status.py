@@ -35,7 +35,8 @@ def status(words: tuple[str, ...], watch: bool, as_json: bool, **flags: Any) -> 
     entries = [ledger.find(which)] if which else shown(ledger)
     s = settings_from(flags)
     if not entries and s.shadeform_api_key is None:
-        click.echo("{}" if as_json else "No run yet. Start one: just launch phase=sft   (or, for nothing: just rehearse)")
+        from nanolan.status import Overview
+        show(Overview((), (), (), ()), as_json)
         return 0
     s.need("shadeform_api_key", *(("hf_token",) if entries else ()))
     from nanolan.shadeform import Shadeform
@@ -82,32 +83,24 @@ def show(overview: Overview, as_json: bool) -> None:
 
 
 def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float, as_json: bool) -> int:
-    """Look until the run has ended; a failed look says how old the figures are and goes on."""
-    from nanolan.errors import AuthProblem, NanolanError
-    seen_at = time.monotonic()
-    while True:
-        try:
-            overview = look_once(ledger, [entry], api, s)
-        except AuthProblem:
-            raise
-        except NanolanError as e:
-            click.echo(f"(could not look: {printable(str(e))}; the figures are {time.monotonic() - seen_at:.0f} s old)", err=True)
-        else:
-            seen_at = time.monotonic()
+    """Look until the run has ended; a look that fails is shown as such, and the next one follows."""
+    run_id = entry.plan.run_id
+    try:
+        while True:
+            overview = look_once(ledger, [ledger.find(run_id)], api, s)   # read again: launch or stop may have written it
             if sys.stdout.isatty() and not as_json:
                 click.clear()
             show(overview, as_json)
-            view = overview.runs[0]
-            if view.ended:
-                error = view.verdict()
-                if error:
-                    raise error
-                return 0
-        try:
+            if overview.runs[0].ended and not overview.problems:
+                break
             time.sleep(seconds)
-        except KeyboardInterrupt:
-            click.echo(f"\nno longer watching; run {entry.plan.run_id} goes on. Stop it: just stop {entry.plan.run_id}", err=True)
-            return 130
+    except KeyboardInterrupt:
+        click.echo(f"\nno longer watching; run {run_id} goes on. Stop it: just stop {run_id}", err=True)
+        return 130
+    error = overview.runs[0].verdict()
+    if error:
+        raise error
+    return 0
 
 
 if __name__ == "__main__":

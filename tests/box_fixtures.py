@@ -17,7 +17,9 @@ from typing import Any
 import psutil
 
 from nanolan.config import ROOT
+from nanolan.manifest import save_whole
 from nanolan.payload import create_body
+from nanolan.phases import PHASES
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented, iso, new_run_id, now_utc
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.hub import HubServer
@@ -32,6 +34,7 @@ WRITERS = {TOKEN: {"name": "me", "orgs": [], "role": "write"}}
 SEED = {"mid_checkpoints/d20/model_000010.pt": b"a model " * 100, "mid_checkpoints/d20/meta_000010.json": b"{}",
         "base_checkpoints/d20/model_000009.pt": b"a base " * 100, "base_checkpoints/d20/meta_000009.json": b"{}",
         "tokenizer/tokenizer.pkl": b"a tokenizer", "identity_conversations.jsonl": b"[]\n"}
+ROWS = {"main/train-00000-of-00001.parquet": b"rows " * 50}
 AT_ONCE = Delays(creating_s=0, pending_provider_s=0, pending_s=0, deleting_s=0.3)
 
 
@@ -71,7 +74,7 @@ class Box:
         self._servers.enter_context(self.hub)
         self._servers.enter_context(self.cloud)
         self.hub.put(REPO, SEED)
-        self.hub.put(DATA, {"main/train-00000-of-00001.parquet": b"rows " * 50}, typ="dataset", private=False)
+        self.hub.put(DATA, ROWS, typ="dataset", private=False)
         self.plan = self._plan()
         self._rent()
         self._set_up()
@@ -107,14 +110,27 @@ class Box:
         smi.write_text(nvidia_smi(Gpus(self._gpus, "NVIDIA H100 80GB HBM3", 81559, "9.0", "570.195.03"), self.id))
         smi.chmod(0o755)
 
-    def unpack(self) -> None:
-        """What boot.sh has done when the box program starts."""
+    def unpack(self, downloaded: bool = True) -> None:
+        """What boot.sh has done when the box program starts; with the inputs, as if by an earlier life of it."""
         for folder in (self.state, self.work, self.root / "var/log"):
             folder.mkdir(parents=True)
+        inputs = {f"model/{path}": data for path, data in SEED.items()} | {f"data/{DATA}/{path}": data for path,
+                                                                           data in ROWS.items()}
+        for path, data in inputs.items() if downloaded else ():
+            (self.work / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.work / path).write_bytes(data)
         (self.state / "plan.json").write_bytes(self.plan.to_json())
         (self.state / "secrets.json").write_text(json.dumps({"SHADEFORM_API_KEY": KEY, "HF_TOKEN": TOKEN}))
         (self.state / "secrets.json").chmod(0o600)
         shutil.copy(ROOT / "cloud/rescue.py", self.state)
+
+    def trained(self, phase: str = "sft", final: bool = True) -> None:
+        """A whole step 5 in the phase's output folder, as if from an earlier life of the box program."""
+        def write(folder: Path) -> None:
+            (folder / "model_000005.pt").write_bytes(os.urandom(1 << 16))
+            (folder / "meta_000005.json").write_text("{}")
+        save_whole(self.work / "out" / PHASES[phase].output_dir / "d20", 5, write, run_id=self.plan.run_id, phase=phase,
+                   final=final)
 
     # ---- its programs
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +23,9 @@ os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK
                    "NANOLAN_ENV_FILE": os.devnull, "WANDB_MODE": "disabled"})
 
 
-@pytest.fixture(autouse=True, scope="session")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Caches and ledgers of the tests lie in tmp."""
-    for name in ("HF_HOME", "NANOLAN_HOME"):
-        os.environ[name] = str(tmp_path_factory.mktemp(name.lower()))
+# Caches and ledgers of the tests lie in tmp; set before anything imports the Hub client, which reads them then
+HOMES = tempfile.TemporaryDirectory(prefix="nanolan-tests-")
+os.environ.update({name: f"{HOMES.name}/{name.lower()}" for name in ("HF_HOME", "NANOLAN_HOME")})
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -33,7 +33,8 @@ def herald(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "var/log").mkdir(parents=True)
     (tmp_path / "work").mkdir()
     plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", phases=("mid", "sft"))
-    made = Herald(plan, {"HF_TOKEN": Secret(TOKEN), "SHADEFORM_API_KEY": Secret(KEY)}, tmp_path / "work", Meter(plan, machine(3600), NOBODY))
+    made = Herald(plan, {"HF_TOKEN": Secret(TOKEN), "SHADEFORM_API_KEY": Secret(KEY)}, tmp_path / "work",
+                  Meter(plan, machine(3600), NOBODY))
     yield made
     server.faults.clear()
     made.close()

@@ -81,7 +81,8 @@ def test_kill_9_at_any_moment_of_a_save_leaves_no_half_checkpoint_and_loses_no_a
         saver.wait()
         saver.stdout.close()
         found = list(whole_steps(out))
-        assert found[0][1].step >= max(said[:-1], default=first) and len(found) >= len(set(said)) - 1
+        steps = {m.step for _, m in found}
+        assert steps >= set(said[:-1]) - {said[-1]}, "all but the one that may have been in the middle of its replacement"
         for folder, manifest in found:
             assert {p.name for p in folder.iterdir()} == {MANIFEST, *(f.path for f in manifest.files)}
         first += 500
@@ -147,7 +148,8 @@ def manifest_of(path: str) -> str:
     return Manifest("r", "sft", 1, (FileEntry(path, 1, "0" * 64, "0" * 40),)).to_json()
 
 
-@pytest.mark.parametrize("name", ["../model.pt", "a/../../b", "/etc/passwd", "a/b", ".hidden", "..", ".", "", "C:\\x", "a\\b", "-rf",
+@pytest.mark.parametrize("name",
+                         ["../model.pt", "a/../../b", "/etc/passwd", "a/b", ".hidden", "..", ".", "", "C:\\x", "a\\b", "-rf",
                                   "a\nb", "a\0b", "model.pt\n", "x" * 201, "modèle.pt", "a b"])
 def test_a_manifest_with_a_hostile_file_name_is_refused(name: str) -> None:
     with pytest.raises(BadAnswer, match="not a plain file name"):
@@ -156,7 +158,7 @@ def test_a_manifest_with_a_hostile_file_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("change", [
     {"version": 2}, {"version": None}, {"files": []}, {"files": None}, {"files": [1]}, {"files": [{"path": "a"}]}, {"files": "abc"},
-    {"step": "x"}, {"step": float("inf")}, {"step": None}, {"extra": 5}, {"files": [{"path": 1, "size": 1, "sha256": "", "git_sha1": ""}] * 0},
+    {"step": "x"}, {"step": float("inf")}, {"step": None}, {"extra": 5},
 ])
 def test_what_is_no_manifest_is_a_bad_answer_that_names_the_file(change: dict[str, object]) -> None:
     whole = json.loads(manifest_of("model.pt"))

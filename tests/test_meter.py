@@ -55,7 +55,8 @@ def test_a_life_of_no_length_is_over_and_divides_nothing_by_zero() -> None:
 @pytest.mark.parametrize("fields, cents_after_an_hour", [
     (dict(), 200), (dict(hourly_price=100, cost_estimate="0"), 200), (dict(hourly_price=150), 300), (dict(hourly_price=50), 200),
     (dict(cost_estimate="7.005"), 701), (dict(cost_estimate=None, hourly_price=None), 200)])
-def test_what_the_api_does_not_tell_is_counted_at_the_agreed_price_or_a_higher_one(fields: dict[str, object], cents_after_an_hour: int) -> None:
+def test_what_the_api_does_not_tell_is_counted_at_the_agreed_price_or_a_higher_one(fields: dict[str, object],
+                                                                                   cents_after_an_hour: int) -> None:
     clock = Clock()
     meter = Meter(plan_of(), machine(3600, **fields), NOBODY, clock)
     clock.now += 3600

@@ -35,9 +35,11 @@ def server(tmp_path: Path) -> Iterator[HubServer]:
     """A Hub with everything that phase sft needs; the base checkpoint has no manifest."""
     with HubServer(tmp_path / "hub", tokens=USERS) as hub:  # type: ignore[arg-type]
         hub.put(REPO, {**{f"{MID}/{name}": data for name, data in FILES.items()}, f"{MID}/manifest.json": PROVEN.to_json().encode(),
-                       **{f"{BASE}/{name}": data for name, data in FILES.items()}, **TOKENIZER, "identity_conversations.jsonl": b"[]\n"})
+                       **{f"{BASE}/{name}": data for name, data in FILES.items()}, **TOKENIZER,
+                       "identity_conversations.jsonl": b"[]\n"})
         for data in DATASETS.values():
-            hub.put(data.repo, {path.replace("*", "0"): b"rows " * 99 for path in (data.train, data.test)}, typ="dataset", private=False)
+            hub.put(data.repo, {path.replace("*", "0"): b"rows " * 99 for path in (data.train, data.test)}, typ="dataset",
+                    private=False)
         yield hub
 
 
@@ -73,7 +75,8 @@ def test_everything_there_is_pinned_by_revision_size_and_hash(server: HubServer)
 
 
 def test_a_checkpoint_without_a_manifest_is_taken_and_shown_as_unproven(server: HubServer) -> None:
-    server.put(REPO, {f"{BASE}/model_000003.pt": b"older", f"{BASE}/old/model_000099.pt": b"elsewhere", f"{BASE}/meta_000099.json": META})
+    server.put(REPO,
+               {f"{BASE}/model_000003.pt": b"older", f"{BASE}/old/model_000099.pt": b"elsewhere", f"{BASE}/meta_000099.json": META})
     found = look(server, phase="mid")
     assert not found.failed and "unproven" in text_of(found, "input checkpoint")
     assert {f.path for f in found.inputs[0].files} == {f"{BASE}/model_000007.pt", f"{BASE}/meta_000007.json"}, "the newest step"
@@ -100,19 +103,23 @@ def manifest_without_model(hub: HubServer) -> None:
 
 @pytest.mark.parametrize("phase, change, name, says", [
     ("sft", lambda hub: without(hub, MID), "input checkpoint", "has no mid_checkpoints/d20/.*just hf upload"),
-    ("sft", lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1]}), "input checkpoint", "not whole.*just verify --adopt"),
+    ("sft", lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1]}), "input checkpoint",
+     "not whole.*just verify --adopt"),
     ("sft", lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1] + b"!"}), "input checkpoint", "not whole"),
     ("sft", lambda hub: without(hub, f"{MID}/meta"), "input checkpoint", "meta_000007.json is not there"),
     ("sft", lambda hub: hub.put(REPO, {f"{MID}/manifest.json": b"{"}), "input checkpoint", "not a manifest"),
     ("sft", manifest_without_model, "input checkpoint", "names no model_SSSSSS.pt"),
-    ("mid", lambda hub: hub.put(REPO, {f"{BASE}/model_000007.pt": MODEL[:2000]}), "input checkpoint", "2,000 bytes.*2,048.*cut off"),
-    ("mid", lambda hub: hub.put(REPO, {f"{BASE}/model_000008.pt": MODEL}), "input checkpoint", "no .*meta_000008.json: upload both"),
+    ("mid", lambda hub: hub.put(REPO, {f"{BASE}/model_000007.pt": MODEL[:2000]}), "input checkpoint",
+     "2,000 bytes.*2,048.*cut off"),
+    ("mid", lambda hub: hub.put(REPO, {f"{BASE}/model_000008.pt": MODEL}), "input checkpoint",
+     "no .*meta_000008.json: upload both"),
     ("mid", lambda hub: hub.put(REPO, {f"{BASE}/meta_000007.json": b"{}"}), "input checkpoint", "no usable model_config"),
     ("mid", lambda hub: without(hub, f"{BASE}/model"), "input checkpoint", "holds no model_SSSSSS.pt"),
     ("sft", lambda hub: without(hub, "tokenizer/tokenizer.pkl"), "tokenizer", "no tokenizer/tokenizer.pkl.*just hf upload"),
     ("sft", lambda hub: without(hub, "main/test", repo="openai/gsm8k", typ="dataset"), "data set openai/gsm8k",
      r"no main/test-\*.parquet"),
-    ("sft", lambda hub: hub.store.delete("dataset", "openai/gsm8k"), "data set openai/gsm8k", "the Hub has no dataset openai/gsm8k"),
+    ("sft", lambda hub: hub.store.delete("dataset", "openai/gsm8k"), "data set openai/gsm8k",
+     "the Hub has no dataset openai/gsm8k"),
 ], ids=["no checkpoint", "cut off", "other bytes", "no meta", "no manifest", "no model in it", "by hand cut off", "by hand no meta",
         "by hand other meta", "by hand no model", "no tokenizer", "a data file", "a data set"])
 def test_a_missing_or_damaged_input_fails_its_check_and_says_what_to_do(

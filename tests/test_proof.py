@@ -13,7 +13,8 @@ from nanolan.proof import Proof, prove
 
 SHA256, GIT, OTHER = "a" * 64, "b" * 40, "c" * 64
 FOLDER = "chatsft_checkpoints/d20"
-MANIFEST = Manifest("ab12cd34", "sft", 90, (FileEntry("meta_000090.json", 2, OTHER, GIT), FileEntry("model_000090.pt", 7, SHA256, "")))
+MANIFEST = Manifest("ab12cd34", "sft", 90,
+                    (FileEntry("meta_000090.json", 2, OTHER, GIT), FileEntry("model_000090.pt", 7, SHA256, "")))
 META = PinnedFile(f"{FOLDER}/meta_000090.json", 2, None, GIT)
 MODEL = PinnedFile(f"{FOLDER}/model_000090.pt", 7, SHA256, "d" * 40)    # in LFS: the git hash is that of its pointer
 ITSELF = PinnedFile(f"{FOLDER}/manifest.json", 300, None, "e" * 40)

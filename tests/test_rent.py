@@ -173,6 +173,17 @@ def test_of_two_machines_of_a_run_the_billing_one_is_found(cloud: ShadeformServe
     assert found and found.id == second
 
 
+def test_a_look_that_fails_is_followed_by_others_and_is_never_none(cloud: ShadeformServer, api: Shadeform, plan: Plan) -> None:
+    box = rented(api, plan)[0]
+    for action in ("unauthorized", "html"):
+        cloud.fault(LIST, action)
+        found = find_run(api, plan.run_id, 2)
+        assert found and found.id == box
+    cloud.fault(LIST, "unauthorized", times=None)
+    with pytest.raises(AuthProblem):
+        find_run(api, plan.run_id, 2)
+
+
 def test_an_empty_listing_is_none_only_after_every_look(cloud: ShadeformServer) -> None:
     waits = Waits()
     assert find_run(client(cloud, sleep=waits), "ab12cd34", 3) is None

@@ -38,7 +38,8 @@ def test_anything_else_is_a_bad_answer(text: bytes) -> None:
 
 @pytest.mark.parametrize("verdict, reason, code", [
     (SUCCEEDED, "", 0), (FAILED, "trainer_failed", 5), (FAILED, "boot_failed", 5), (FAILED, "upload_failed", 5), (LOST, "", 5),
-    (STOPPED, "spend_limit", 6), (STOPPED, "max_duration", 6), (STOPPED, "limit_lost", 7), (FAILED, "limit_lost", 7), (STOPPED, "user", 5)])
+    (STOPPED, "spend_limit", 6), (STOPPED, "max_duration", 6), (STOPPED, "limit_lost", 7), (FAILED, "limit_lost", 7),
+    (STOPPED, "user", 5)])
 def test_every_verdict_has_its_exit_code(verdict: str, reason: str, code: int) -> None:
     error = error_of(Receipt("ab12cd34", verdict, reason, "what happened"))
     assert (error.exit_code if error else 0) == code

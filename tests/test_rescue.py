@@ -82,7 +82,8 @@ def test_giving_up_uploads_the_masked_log_and_a_receipt_and_deletes_the_machine(
 
 
 def test_a_verdict_that_the_box_program_reached_stands(box: Box) -> None:
-    verdict = {"run_id": box.plan.run_id, "verdict": "stopped", "reason": "spend_limit", "log": f"logs/error-{box.plan.instance_name}.log"}
+    verdict = {"run_id": box.plan.run_id, "verdict": "stopped", "reason": "spend_limit",
+               "log": f"logs/error-{box.plan.instance_name}.log"}
     (box.state / "verdict.json").write_text(json.dumps(verdict))
     assert rescue(box, "fail", "the box program failed") == 0
     assert box.receipt() == verdict and box.deleted
@@ -97,7 +98,8 @@ def test_no_log_and_no_hub_keep_the_machine_from_nothing(box: Box) -> None:
 
 @pytest.mark.parametrize("fault", [
     dict(action="html"), dict(action="status", status=200, body=[]), dict(action="status", status=200, body={"instances": []}),
-    dict(action="status", status=200, body={"instances": [{"name": None}]}), dict(action="cut"), dict(action="unauthorized")], ids=str)
+    dict(action="status", status=200, body={"instances": [{"name": None}]}), dict(action="cut"), dict(action="unauthorized")],
+                         ids=str)
 def test_no_answer_of_the_api_keeps_it_from_deleting(box: Box, fault: dict[str, object]) -> None:
     box.cloud.fault(LIST, **fault)  # type: ignore[arg-type]
     assert rescue(box, "fail", "words") == 0

@@ -45,7 +45,8 @@ def job(tmp: Path, plan: Plan, **recipe: float) -> dict[str, Any]:
 
 def run(tmp: Path, plan: Plan, stop: Callable[[], str] = lambda: "", grace_s: float = 10.0, **recipe: float) -> tuple[int, str]:
     host = {k: v for k, v in HOST.items() if k != "NANOLAN_BOX"}
-    return run_trainer(plan, job(tmp, plan, **recipe), tmp / "job.json", ROOT, host=host, wandb_key=None, stop=stop, grace_s=grace_s)
+    return run_trainer(plan, job(tmp, plan, **recipe), tmp / "job.json", ROOT, host=host, wandb_key=None, stop=stop,
+                       grace_s=grace_s)
 
 
 def trainers(plan: Plan) -> list[psutil.Process]:
@@ -69,7 +70,8 @@ def test_the_trainer_gets_no_key_and_no_token(plan: Plan) -> None:
     assert trainer_environment(plan, HOST, "wandb-key")["WANDB_API_KEY"] == "wandb-key"
 
 
-def test_a_real_child_has_neither_key_nor_token_in_its_environment(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_child_has_neither_key_nor_token_in_its_environment(plan: Plan, tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SHADEFORM_API_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, HOST[name])
     seen: list[dict[str, str]] = []
@@ -84,7 +86,8 @@ def test_a_real_child_has_neither_key_nor_token_in_its_environment(plan: Plan, t
 
 def test_torchrun_runs_the_real_trainer_the_same_way_for_one_process_and_for_eight() -> None:
     commands = [trainer_command(make_plan("", "", trainer="nanolan.train", processes=n), Path("job.json")) for n in (1, 8)]
-    assert [c[1:] for c in commands] == [["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m", "nanolan.train",
+    assert [c[1:] for c in commands] == [["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m",
+                                          "nanolan.train",
                                           "job.json"] for n in (1, 8)]
 
 

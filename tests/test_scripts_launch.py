@@ -291,8 +291,11 @@ def test_offers_that_cannot_be_read_are_counted_and_never_free(world: World) -> 
 
 
 def test_an_answer_cannot_drive_the_terminal(world: World) -> None:
-    world.cloud.fault(CREATE, "status", status=400, body={"error": "\x1b[2J\x1b]0;owned\x07"})
-    assert "\x1b" not in launch(world, "--yes").stderr
+    world.cloud.fault(CREATE, "status", status=400, body={"error": "bell\x07 \x9b2J\r"})
+    said = launch(world, "--yes").stderr
+    assert "bell? ?2J\n" in said
+    world.cloud.fault(TYPES, "edit", change=lambda body: body["instance_types"][0]["availability"][0].update(region="bell\x07"))
+    assert "8x B200 at hyperstack/bell?," in launch(world, "--dry-run").stderr
 
 
 # ---- dry run

@@ -1,0 +1,253 @@
+"""Where a run is: decided from what was seen; a look that failed is never "none", and proven means proven now."""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from nanolan.errors import MayBeBilling
+from nanolan.hub import Hub, Tree
+from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.ledger import Entry, Ledger
+from nanolan.manifest import Manifest, hash_bytes
+from nanolan.payload import create_body
+from nanolan.plan import PinnedFile, iso, now_utc
+from nanolan.report import PhaseReport, Progress, Receipt, to_json
+from nanolan.secret import Secret
+from nanolan.shadeform import Shadeform
+from nanolan.sim.hub import HubServer
+from nanolan.sim.shadeform import ShadeformServer
+from nanolan.status import SETTLE_S, STOPPED_BY_USER, Overview, RunView, decide_state, look, phase_state
+
+from .box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS, make_plan
+
+RUN, SFT = "ab12cd34", "chatsft_checkpoints/d20"
+PLAN = make_plan("http://127.0.0.1:1", "http://127.0.0.1:1/v1", run_id=RUN)
+LIVE = Entry(PLAN, "i-1")
+TRAINING = Progress(RUN, "training", {"sft": PhaseReport("training")}, "2026-01-28T20:53:39Z", "words")
+
+
+def machine(status: str, details: str = "") -> Instance:
+    return instance_of(ApiInstance(id="i-1", name=f"lanbot-sft-20260128-2053-{RUN}", status=status, status_details=details,
+                                   hourly_price=100))
+
+
+def receipt(verdict: str = "succeeded", reason: str = "") -> Receipt:
+    return Receipt(RUN, verdict, reason, log="logs/x.log", spent_cents=123, seconds=60)
+
+
+STOPPED = structs.replace(LIVE, gone=True, note=STOPPED_BY_USER)
+REFUSED = structs.replace(LIVE, instance_id=None, gone=True, note="create refused: sold out")
+
+
+@pytest.mark.parametrize("entry, instance, listed, progress, ended, age_s, state, reason", [
+    # an account that could not be read never means that the run is over
+    (LIVE, None, False, None, None, 9999, "pending", "Shadeform could not be asked"),
+    (LIVE, None, False, TRAINING, None, 9999, "training", "Shadeform could not be asked"),
+    (LIVE, None, False, TRAINING, receipt(), 9999, "succeeded", ""),
+    # the machine's way up
+    (LIVE, machine("creating"), True, None, None, 5, "pending", "creating"),
+    (LIVE, machine("pending", "downloading"), True, None, None, 5, "pending", "downloading"),
+    (LIVE, machine("some_new_word"), True, None, None, 5, "pending", "some_new_word"),
+    (LIVE, machine("active"), True, None, None, 60, "booting", ""),
+    (LIVE, machine("active"), True, TRAINING, None, 600, "training", "words"),
+    (LIVE, machine("error", "no capacity"), True, None, None, 60, "failed", "no capacity; stop it: just stop"),
+    (LIVE, machine("error"), True, TRAINING, None, 60, "failed", "error; stop it: just stop"),
+    # its way down
+    (LIVE, machine("active"), True, TRAINING, receipt(), 600, "stopping", "deleting the instance"),
+    (LIVE, machine("deleting"), True, TRAINING, receipt(), 600, "succeeded", ""),
+    (LIVE, None, True, TRAINING, receipt("stopped", "spend_limit"), 600, "stopped", "spend_limit"),
+    (LIVE, None, True, TRAINING, None, 600, "lost", "left no receipt"),
+    (LIVE, machine("deleting"), True, TRAINING, None, 30, "lost", "left no receipt"),
+    (LIVE, machine("deleted"), True, TRAINING, None, 600, "lost", "left no receipt"),
+    # a young machine may be missing from a listing; one that was never seen is lost
+    (LIVE, None, True, None, None, SETTLE_S - 1, "pending", "not listed yet"),
+    (structs.replace(LIVE, instance_id=None), None, True, None, None, SETTLE_S - 1, "pending", "not listed yet"),
+    (structs.replace(LIVE, instance_id=None), None, True, None, None, SETTLE_S + 1, "lost", "no instance was ever seen"),
+    # what the ledger knows
+    (STOPPED, None, True, TRAINING, None, 5, "stopped", STOPPED_BY_USER),
+    (STOPPED, machine("deleting"), True, TRAINING, None, 5, "stopped", STOPPED_BY_USER),
+    (STOPPED, machine("active"), True, TRAINING, None, 5, "training", "words"),
+    (STOPPED, None, True, TRAINING, receipt(), 5, "succeeded", ""),
+    (REFUSED, None, True, None, None, 5, "failed", "create refused: sold out"),
+])
+def test_the_state_of_a_run_is_what_was_seen_of_it(
+        entry: Entry, instance: Instance | None, listed: bool, progress: Progress | None, ended: Receipt | None, age_s: float,
+        state: str, reason: str) -> None:
+    got = decide_state(entry, instance, listed, progress, ended, age_s)
+    assert got[0] == state and reason in got[1] and bool(got[1]) == bool(reason)
+
+
+@pytest.mark.parametrize("view, code", [
+    (RunView(LIVE, "succeeded", receipt=receipt()), 0),
+    (RunView(LIVE, "failed", receipt=receipt("failed", "trainer_failed")), 5),
+    (RunView(LIVE, "stopped", receipt=receipt("stopped", "spend_limit")), 6),
+    (RunView(LIVE, "stopped", receipt=receipt("stopped", "limit_lost")), 7),
+    (RunView(LIVE, "lost", "left no receipt"), 5), (RunView(STOPPED, "stopped", STOPPED_BY_USER), 5),
+    (RunView(LIVE, "failed", "no capacity", machine("error")), 8)])
+def test_a_run_that_ended_has_its_verdict(view: RunView, code: int) -> None:
+    error = view.verdict()
+    assert view.ended and (error.exit_code if error else 0) == code
+    assert not isinstance(error,
+                          MayBeBilling) or ("i-1" in str(error) and "$1.00/h" in str(error) and f"just stop {RUN}" in str(error))
+
+
+@pytest.mark.parametrize("view", [
+    RunView(LIVE, "training", instance=machine("active")), RunView(LIVE, "stopping", instance=machine("active"), receipt=receipt()),
+    RunView(LIVE, "succeeded", receipt=receipt(), problems=("the Hub did not answer",))])
+def test_a_run_of_which_something_could_not_be_seen_or_still_goes_on_has_not_ended(view: RunView) -> None:
+    assert not view.ended
+
+
+# ---- phases
+
+MODEL, META = b"weights" * 9, b"{}"
+MANIFEST = Manifest(RUN, "sft", 90, (hash_bytes("meta_000090.json", META), hash_bytes("model_000090.pt", MODEL)),
+                    extra={"loss_start": 2.0, "loss_end": 1.0})
+HERE = Tree(REPO, "model", "f" * 40, True,
+            {f"{SFT}/{e.path}": PinnedFile(f"{SFT}/{e.path}", e.size, e.sha256, "x") for e in MANIFEST.files}
+            | {f"{SFT}/manifest.json": PinnedFile(f"{SFT}/manifest.json", 9, None, "x")})
+WITHOUT_MODEL = replace(HERE, files={p: f for p, f in HERE.files.items() if not p.endswith(".pt")})
+EMPTY = replace(HERE, files={})
+UPLOADING, TOLD = PhaseReport("uploading", SFT, step=90), PhaseReport("proven", SFT, "e" * 40, 90, 2.5, 1.5)
+
+
+@pytest.mark.parametrize("tree, manifest, told, state", [
+    (HERE, MANIFEST, None, "proven"), (HERE, MANIFEST, UPLOADING, "proven"), (HERE, MANIFEST, TOLD, "proven"),
+    (WITHOUT_MODEL, MANIFEST, UPLOADING, "unproven"), (WITHOUT_MODEL, MANIFEST, TOLD, "unproven"),
+    (HERE, replace(MANIFEST, run_id="00000000"), None, "none"),
+    (HERE, replace(MANIFEST, run_id="00000000"), UPLOADING, "uploading"),
+    (HERE, replace(MANIFEST, run_id="00000000"), TOLD, "replaced"), (HERE, replace(MANIFEST, phase="mid"), None, "none"),
+    (EMPTY, None, None, "none"), (EMPTY, None, UPLOADING, "uploading"), (EMPTY, None, TOLD, "replaced"),
+    # what could not be read now is what the box told
+    (None, None, TOLD, "proven"), (None, MANIFEST, TOLD, "proven"), (HERE, None, TOLD, "proven"), (None, MANIFEST, None, "none"),
+])
+def test_a_phase_is_proven_only_by_the_files_of_this_very_run_as_they_are_now(
+        tree: Tree | None, manifest: Manifest | None, told: PhaseReport | None, state: str) -> None:
+    got = phase_state(LIVE, "sft", tree, manifest, told)
+    assert got.state == state
+    if tree is HERE and manifest is MANIFEST:
+        assert (got.folder, got.revision, got.step) == (SFT, "f" * 40, 90)
+        assert (got.loss_start, got.loss_end) == ((2.5, 1.5) if told is TOLD else (2.0, 1.0))
+
+
+# ---- all together, over HTTP
+
+class Desk:
+    """A laptop with a ledger, an account and a Hub, and one run of an hour ago."""
+
+    def __init__(self, root: Path, hub: HubServer, cloud: ShadeformServer) -> None:
+        self.hub, self.cloud, self.ledger = hub, cloud, Ledger(root / "home")
+        plan = make_plan(hub.url, cloud.url, run_id=RUN, owner=self.ledger.owner, created_at=iso(now_utc() - timedelta(hours=1)))
+        self.entry = Entry(plan, self.rent(plan).id)
+        self.ledger.put(self.entry)
+
+    def rent(self, plan: Any) -> Any:
+        body = create_body(plan, "") | {"region": "canada-1", "shade_instance_type": "8x_b200_pcie_192gb"}
+        del body["os"]
+        return self.cloud.instance(self.cloud.account.create(body)["id"])
+
+    def tell(self, **files: Any) -> None:
+        self.hub.put(REPO, {f"runs/{RUN}/{name}.json": to_json(value) for name, value in files.items()})
+
+    def look(self) -> Overview:
+        api = Shadeform(Secret(KEY), self.cloud.url, sleep=lambda s: None)
+        return look(self.ledger, self.ledger.entries(), api, lambda e: Hub(self.hub.url, Secret(TOKEN), patience_s=0.2))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with HubServer(tmp_path / "hub", tokens=WRITERS) as hub, \
+            ShadeformServer(tmp_path / "cloud", key=KEY, boxes=False, delays=replace(AT_ONCE, deleting_s=0)) as cloud:
+        hub.put(REPO, {"README.md": b"#"})
+        yield Desk(tmp_path, hub, cloud)
+
+
+def test_a_live_run_is_seen_with_its_machine_its_money_and_its_progress_in_one_round_trip(desk: Desk) -> None:
+    desk.tell(progress=TRAINING)
+    before = len(desk.hub.log)
+    run = desk.look().runs[0]
+    assert (run.state, run.reason) == ("training", "words") and run.instance and run.instance.id == desk.entry.instance_id
+    assert run.spent_cents is not None and run.phases["sft"].state == "training" and not run.problems
+    asked = [line["path"].rsplit("/", 1)[-1] for line in desk.hub.log[before:]]
+    assert len(asked) == len(set(asked)) == 5, "each thing is asked for once"
+
+
+def test_after_the_end_the_receipt_the_proof_and_the_log_are_still_there(desk: Desk) -> None:
+    desk.hub.put(REPO,
+                 {f"{SFT}/model_000090.pt": MODEL, f"{SFT}/meta_000090.json": META,
+                  f"{SFT}/manifest.json": MANIFEST.to_json().encode(),
+                        f"logs/error-{desk.entry.plan.instance_name}.log": "".join(f"line {i}\n" for i in range(20)).encode()})
+    desk.tell(progress=TRAINING, receipt=receipt("failed", "trainer_failed"))
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    run = desk.look().runs[0]
+    assert run.state == "failed" and run.ended and run.instance is None and run.spent_cents == 123
+    assert run.phases["sft"].state == "proven" and run.log_tail == tuple(f"line {i}" for i in range(15, 20))
+    assert desk.ledger.find(RUN).gone
+
+
+@pytest.mark.parametrize("fault", [dict(action="status", status=500, times=4), dict(action="unauthorized"), dict(action="html"),
+                                   dict(action="status", status=200, body={}),
+                                   dict(action="status", status=200, body={"instances": None})], ids=str)
+def test_an_account_that_cannot_be_read_is_a_named_problem_and_ends_no_run(desk: Desk, fault: dict[str, Any]) -> None:
+    desk.tell(receipt=receipt())
+    desk.cloud.fault("GET /v1/instances$", **fault)
+    seen = desk.look()
+    assert "Shadeform" in seen.problems[0] and seen.runs[0].instance is None and seen.others == seen.strays == ()
+    assert not desk.ledger.find(RUN).gone, "not seen is not gone"
+
+
+def test_a_hub_that_cannot_be_read_is_a_named_problem_and_ends_no_run(desk: Desk) -> None:
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    desk.hub.fault(rf"GET /{REPO}/.*receipt.json", status=503, times=50)
+    run = desk.look().runs[0]
+    assert any("receipt.json" in p for p in run.problems) and not run.ended and not desk.ledger.find(RUN).gone
+
+
+def test_a_receipt_that_comes_between_the_two_looks_is_still_found(desk: Desk) -> None:
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    desk.tell(receipt=receipt())
+    desk.hub.fault(rf"GET /{REPO}/.*receipt.json", status=404)      # not there at the first look
+    assert desk.look().runs[0].state == "succeeded"
+
+
+def test_a_run_that_left_nothing_but_its_result_says_so(desk: Desk) -> None:
+    desk.hub.put(REPO,
+                 {f"{SFT}/model_000090.pt": MODEL, f"{SFT}/meta_000090.json": META,
+                  f"{SFT}/manifest.json": MANIFEST.to_json().encode()})
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    run = desk.look().runs[0]
+    assert run.state == "lost" and "every phase is proven" in run.reason
+
+
+def test_other_peoples_instances_are_only_counted_and_ours_outside_the_ledger_are_named(desk: Desk) -> None:
+    desk.cloud.add_foreign("somebody-elses", 250)
+    stray = desk.rent(structs.replace(desk.entry.plan, run_id="ffffffff"))
+    seen = desk.look()
+    assert [i.name for i in seen.others] == ["somebody-elses"] and [i.id for i in seen.strays] == [stray.id]
+    stray.delete(0, "asked")
+    assert desk.look().strays == (), "one that is gone is no stray"
+
+
+def test_of_two_machines_of_one_run_the_one_that_bills_is_shown(desk: Desk) -> None:
+    first = desk.cloud.instance(desk.entry.instance_id or "")
+    first.delays = replace(AT_ONCE, deleting_s=60)       # still listed, as deleting
+    first.delete(time.time(), "asked")
+    second = desk.rent(desk.entry.plan)
+    run = desk.look().runs[0]
+    assert run.instance and run.instance.id == second.id and run.state == "booting"
+
+
+def test_two_runs_are_looked_at_together(desk: Desk) -> None:
+    other = structs.replace(desk.entry.plan, run_id="ffffffff", created_at=iso(now_utc()))
+    desk.ledger.put(Entry(other, desk.rent(other).id))
+    desk.tell(progress=TRAINING)
+    seen = desk.look()
+    assert [v.entry.plan.run_id for v in seen.runs] == ["ffffffff", RUN] and seen.strays == ()
+    assert [v.state for v in seen.runs] == ["booting", "training"] and not any(v.problems for v in seen.runs)

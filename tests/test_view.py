@@ -1,0 +1,120 @@
+"""What `just status` prints: within 80 columns, nothing secret, and always the next command."""
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.ledger import Entry
+from nanolan.plan import iso, now_utc
+from nanolan.report import PhaseReport, Progress, Receipt
+from nanolan.status import Overview, RunView
+from nanolan.view import WIDTH, render, ssh_command, to_dict
+
+from .box_fixtures import make_plan
+
+PLAN = make_plan("", "", run_id="ab12cd34", phases=("mid", "sft"), run_name="lanbot-v3", limit_cents=15_000,
+                 created_at=iso(now_utc() - timedelta(hours=1)), deadline="2026-01-28T20:53:39Z")
+PLAN = structs.replace(PLAN, offer=structs.replace(PLAN.offer, hourly_cents=3_360, cloud="massedcompute", region="desmoines-usa-1"))
+ENTRY = Entry(PLAN, "5b1ee5e4-9b5e-4b1e-8f2e-6d8a0ff2a2c9")
+PROVEN = PhaseReport("proven", "mid_checkpoints/d20", "f" * 40, 90, 2.5, 1.25)
+PROGRESS = Progress("ab12cd34", "training", {}, iso(now_utc()), "", 7, 90, 2.125, 100)
+LOG = tuple(f"Traceback line {i}: " + "x" * 200 for i in range(5))
+WHY = "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand"
+PROBLEM = ("the Hub did not answer (ConnectError: [Errno 111] Connection refused) for "
+           "me/lanbot-checkpoints/runs/ab12cd34/receipt.json, tried for 45 s. Is the network up? Try again")
+
+
+def machine(**fields: Any) -> Instance:
+    return instance_of(ApiInstance(**({"id": ENTRY.instance_id, "name": PLAN.instance_name, "status": "active",
+                                       "ip": "203.0.113.10",
+                                       "ssh_user": "shadeform", "ssh_port": 22, "hourly_price": 3_360} | fields)))
+
+
+def run(**fields: Any) -> RunView:
+    return dataclasses.replace(RunView(ENTRY, "training", instance=machine(), progress=PROGRESS, spent_cents=1_234,
+                                       phases={"mid": PROVEN, "sft": PhaseReport("training")}), **fields)
+
+
+ENDED = dict(state="failed", reason="trainer_failed", instance=None, log_tail=LOG,
+             receipt=Receipt("ab12cd34", "failed", "trainer_failed", log=f"logs/error-{PLAN.instance_name}.log",
+                             spent_cents=1_234, seconds=4_000))
+
+
+def overview(*runs: RunView, **fields: Any) -> Overview:
+    return dataclasses.replace(Overview(runs, (), (), ()), **fields)
+
+
+def text(o: Overview) -> str:
+    return "\n".join(render(o))
+
+
+@pytest.mark.parametrize("shown", [
+    overview(run()), overview(run(**ENDED)), overview(run(state="lost", reason=WHY, instance=None, problems=(PROBLEM,))),
+    overview(run(), strays=(machine(id="i" * 36),), others=(machine(), machine()), problems=(PROBLEM,)), overview()],
+    ids=["live", "ended", "lost", "others", "nothing"])
+def test_every_line_but_a_command_to_copy_fits_80_columns(shown: Overview) -> None:
+    assert WIDTH == 80
+    for line in render(shown):
+        assert len(line) <= 80 or line.lstrip().startswith("ssh "), line
+
+
+def test_a_live_run_shows_state_money_machine_shell_step_and_phases() -> None:
+    shown = text(overview(run()))
+    for part in ("ab12cd34", "lanbot-v3", "mid+sft", "d20", "TRAINING", "$12.34 of $150.00", "$33.60/h",
+                 "deleted by 2026-01-28T20:53:39Z",
+                 "8x H100 at massedcompute/desmoines-usa-1: active", "ssh -i .ssh_keys/", "7/90, loss 2.125",
+                 "proven     mid_checkpoints/d20 step 90  loss 2.500 -> 1.250", "sft       training"):
+        assert part in shown, part
+
+
+def test_a_run_that_ended_shows_its_verdict_and_the_last_lines_of_its_error_log() -> None:
+    shown = text(overview(run(**ENDED)))
+    assert "FAILED" in shown and "trainer_failed" in shown and f"logs/error-{PLAN.instance_name}.log" in shown
+    assert "Traceback line 4" in shown and "1:06:40 in all" in shown and "ssh -i" not in shown and "7/90" not in shown
+    assert "Traceback" not in text(overview(run(**ENDED | {"state": "succeeded"})))
+
+
+def test_what_is_unknown_is_a_question_mark_and_never_nothing() -> None:
+    shown = text(overview(run(spent_cents=None, instance=None)))
+    assert "? of $150.00" in shown and ": gone" in shown
+    assert ": none" in text(overview(run(entry=Entry(PLAN), instance=None)))
+
+
+def test_what_could_not_be_seen_is_said_and_is_never_no_run() -> None:
+    shown = " ".join(text(overview(problems=(PROBLEM,))).split())
+    assert PROBLEM in shown and "No run yet" not in shown
+    assert "could not be seen" in text(overview(run(problems=(PROBLEM,))))
+
+
+def test_others_are_counted_and_ours_outside_the_ledger_come_with_the_command_that_stops_them() -> None:
+    shown = text(overview(strays=(machine(id="stray-id"),), others=(machine(hourly_price=100), machine(hourly_price=None))))
+    assert "2 other instances on this account, $1.00/h, not ours" in shown and "just stop stray-id" in shown
+    assert "1 other instance on" in text(overview(others=(machine(),)))
+
+
+def test_nothing_to_show_shows_the_next_command() -> None:
+    assert "just launch phase=sft" in text(overview()) and "just rehearse" in text(overview())
+
+
+@pytest.mark.parametrize("fields, line", [
+    (dict(), "ssh -i .ssh_keys/NAME.pem shadeform@203.0.113.10"),
+    (dict(ssh_port=2222, ssh_user="hotaisle", ip="box.example.com"), "ssh -i .ssh_keys/NAME.pem -p 2222 hotaisle@box.example.com"),
+    (dict(ssh_user="a b; rm -rf ~"), "ssh -i .ssh_keys/NAME.pem 'a b; rm -rf ~@203.0.113.10'")])
+def test_the_ssh_line_is_whole_and_quoted(fields: dict[str, Any], line: str) -> None:
+    assert ssh_command(machine(**fields), "NAME") == line
+
+
+def test_json_has_a_schema_version_money_as_text_and_null_for_the_unknown() -> None:
+    shown = json.loads(json.dumps(to_dict(overview(run(spent_cents=None, problems=(PROBLEM,)), others=(machine(),),
+                                                   strays=(machine(id="s"),)))))
+    assert shown["schema_version"] == 1 and shown["others"] == {"count": 1,
+                                                                "usd_per_hour": "33.60"} and shown["not_in_the_ledger"] == ["s"]
+    one = shown["runs"][0]
+    assert (one["state"], one["spent_usd"], one["limit_usd"], one["step"], one["ended"]) == ("training", None, "150.00", 7, False)
+    assert one["phases"]["mid"]["state"] == "proven" and one["problems"] == [PROBLEM]
