@@ -59,6 +59,36 @@ verify *args: _setup
 stop *args: _setup
     @{{python}} scripts/stop.py "$@"
 
+# train on this machine's own GPU(s), without a cloud:  just train-here phase=sft
+[group('model')]
+[no-exit-message]
+train-here *args: (_setup "train")
+    @{{python}} scripts/train_here.py "$@"
+
+# bring a proven checkpoint to where nanochat's own tools find it
+[group('model')]
+[no-exit-message]
+pull *args: _setup
+    @{{python}} scripts/pull.py "$@"
+
+# talk to it here:  just chat   or   just chat -p "Who are you?"
+[group('model')]
+[no-exit-message]
+chat *args: (_setup "train")
+    @{{python}} scripts/chat.py "$@"
+
+# a checkpoint as Hugging Face files:  just export-hf CHECKPOINT_FOLDER TOKENIZER_FOLDER TARGET_FOLDER
+[group('model')]
+[no-exit-message]
+export-hf *args: (_setup "train")
+    @{{python}} -m nanolan.train.export "$@"
+
+# write identity_conversations.jsonl: who your model is
+[group('model')]
+[no-exit-message]
+identity *args: _setup
+    @{{python}} scripts/identity.py "$@"
+
 # the Hub's own command line, as installed here
 [group('tools')]
 [no-exit-message]

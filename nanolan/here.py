@@ -35,7 +35,7 @@ class Here:
     host: Mapping[str, str]                     # the environment
     stop: Callable[[], str]                     # a reason to save and stop, or ""
     say: Callable[[str], None]
-    recipe: dict[str, int | float]
+    recipe: dict[str, int | float | dict[str, int | float]]
 
 
 def train_here(s: Settings, here: Here, hub: Hub) -> list[Path]:

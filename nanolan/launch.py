@@ -19,7 +19,7 @@ from nanolan.ledger import Entry, Ledger
 from nanolan.money import dollars
 from nanolan.offers import Offer, expected_cents
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
-from nanolan.phases import HIGH, expected_hours, refuse_unready
+from nanolan.phases import HIGH, expected_hours
 from nanolan.plan import Code, Plan, Rented, iso, life_s, new_run_id, now_utc, parse_time, worst_case_cents
 from nanolan.preflight import Check, Findings, check_money, check_outputs, look_at_hub, wallet_hint
 from nanolan.rent import check_rented, create_once
@@ -32,7 +32,7 @@ STALE_S = 15 * 60
 class Rehearsal:
     """What differs in a rehearsal; refused unless both addresses are loopback."""
 
-    recipe: dict[str, int | float]
+    recipe: dict[str, int | float | dict[str, int | float]]
     trainer: str = "nanolan.train"
     setup: str = "train"
     processes: int = 2
@@ -71,7 +71,6 @@ class Prepared:
 def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: Callable[[], list[Instance]] | None, *,
             rehearsal: Rehearsal | None = None, keep_old: bool = False) -> Prepared:
     """Run every check and make the plan; `hub` and `instances` None mean that there is nothing to check with."""
-    refuse_unready(s.phases)
     expected = expected_cents(offer, s.phases)
     unset = [name for name, value in (("HF_TOKEN", s.hf_token), ("HF_REPO", s.hf_repo)) if value is None]
     found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])

@@ -15,7 +15,6 @@ class Phase:
     input_dir: str
     output_dir: str
     datasets: tuple[str, ...]
-    ready: bool = True   # False: not trained by this version
 
 
 PHASES = {
@@ -23,7 +22,7 @@ PHASES = {
                  ("smol-smoltalk", "mmlu", "gsm8k")),
     "sft": Phase("sft", "Task completion", "mid_checkpoints", "chatsft_checkpoints",
                  ("arc-easy", "arc-challenge", "gsm8k", "smol-smoltalk")),
-    "rl": Phase("rl", "Math reinforcement", "chatsft_checkpoints", "chatrl_checkpoints", ("gsm8k",), ready=False),
+    "rl": Phase("rl", "Math reinforcement", "chatsft_checkpoints", "chatrl_checkpoints", ("gsm8k",)),
 }
 
 SEQUENCES = {
@@ -55,14 +54,6 @@ def phase_sequence(text: str) -> tuple[str, ...]:
     if text not in SEQUENCES:
         raise UsageProblem(f"unknown phase {text[:40]!r}; the phases are {', '.join(SEQUENCES)}")
     return SEQUENCES[text]
-
-
-def refuse_unready(phases: tuple[str, ...]) -> None:
-    """UsageProblem if one of `phases` cannot be trained by this version."""
-    late = [p for p in phases if not PHASES[p].ready]
-    if late:
-        raise UsageProblem(f"phase {late[0]} cannot be trained by this version of nanolan yet; "
-                           "nothing was rented. Try: phase=mid, phase=sft or phase=mid+sft")
 
 
 def expected_hours(phases: tuple[str, ...], gpu: str, num_gpus: int) -> float | None:

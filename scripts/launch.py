@@ -43,9 +43,7 @@ def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, keep_old: boo
     from nanolan.errors import OutOfStock
     from nanolan.launch import next_offer_hint, prepare, rent
     from nanolan.ledger import Ledger, nanolan_home
-    from nanolan.phases import refuse_unready
     s = settings_from(flags)
-    refuse_unready(s.phases)
     if not dry_run:
         s.need("shadeform_api_key", "hf_token", "hf_repo")
     api, hub = clients(s)

@@ -31,9 +31,7 @@ def train_here(device: str | None, processes: int | None, recipe: str, **flags: 
     from nanolan.here import Here
     from nanolan.here import train_here as train
     from nanolan.hub import Hub
-    from nanolan.phases import refuse_unready
     s = settings_from(flags)
-    refuse_unready(s.phases)
     gpus = usable_cuda_devices() if device != "cpu" else 0
     if device != "cpu" and not gpus:
         raise UsageProblem("torch can use no CUDA GPU here. A tiny model trains on the CPU: --device cpu; a d20 would take weeks")

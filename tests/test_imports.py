@@ -14,8 +14,8 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
     "errors", "money", "secret", "datasets", "phases", "config", "plan", "offers", "instance", "shadeform", "hub", "manifest",
-    "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "meter", "report", "preflight", "adopt", "launch",
-    "runner", "herald", "gpus", "box", "sshkey", "status", "view", "cli"]
+    "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "identity", "basedir", "meter", "report", "preflight", "adopt", "pull", "launch",
+    "runner", "here", "herald", "gpus", "box", "sshkey", "status", "view", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -5,7 +5,7 @@ import pytest
 
 from nanolan.datasets import DATASETS
 from nanolan.errors import UsageProblem
-from nanolan.phases import PHASES, SEQUENCES, expected_hours, phase_sequence, refuse_unready
+from nanolan.phases import PHASES, SEQUENCES, expected_hours, phase_sequence
 
 
 @pytest.mark.parametrize("text, phases, reads, writes", [
@@ -39,17 +39,6 @@ def test_an_unknown_doubled_or_misordered_phase_gets_the_list(text: str) -> None
 def test_agent_rl_is_refused_with_a_sentence() -> None:
     with pytest.raises(UsageProblem, match="agent_rl is not part of nanolan: it needs a nanochat fork"):
         phase_sequence("agent_rl")
-
-
-@pytest.mark.parametrize("text", ["rl", "sft+rl", "all"])
-def test_a_plan_with_rl_is_refused_in_a_plain_sentence(text: str) -> None:
-    with pytest.raises(UsageProblem, match="phase rl cannot be trained by this version.*nothing was rented"):
-        refuse_unready(phase_sequence(text))
-
-
-@pytest.mark.parametrize("text", ["mid", "sft", "mid+sft"])
-def test_what_can_be_trained_is_not_refused(text: str) -> None:
-    refuse_unready(phase_sequence(text))
 
 
 @pytest.mark.parametrize("text, gpu, least, most", [("mid", "B200", 0.75, 1.0), ("mid", "H100", 1.0, 1.25),

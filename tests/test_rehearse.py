@@ -80,10 +80,10 @@ def test_real_keys_and_addresses_in_the_environment_are_never_used(rehearsal: Re
             assert value.encode() not in path.read_bytes(), path
 
 
-def test_a_phase_that_cannot_be_trained_is_refused_with_launchs_exit_code(tmp_path: Path) -> None:
-    done = run("scripts/rehearse.py", "phase=rl", f"--folder={tmp_path}")
+def test_what_launch_refuses_is_refused_with_launchs_exit_code(tmp_path: Path) -> None:
+    done = run("scripts/rehearse.py", "phase=agent_rl", f"--folder={tmp_path}")
     assert done.returncode == 2
-    assert "cannot be trained by this version" in done.stderr
+    assert "agent_rl is not part of nanolan" in done.stderr
 
 
 def test_a_fault_in_the_cloud_is_rehearsed_with_its_verdict(tmp_path: Path) -> None:

@@ -119,7 +119,9 @@ _ALPHABET = _alphabet()
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4 or "--help" in sys.argv:
+        sys.exit(__doc__)
     try:
-        export(*map(Path, sys.argv[1:4]))
+        export(*map(Path, sys.argv[1:]))
     except NanolanError as e:
         sys.exit(f"error: {e}")
