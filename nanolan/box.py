@@ -45,6 +45,7 @@ from nanolan.report import (
     PhaseReport,
     Receipt,
     log_path,
+    phase_report,
     read_receipt,
     to_json,
 )
@@ -206,8 +207,7 @@ def init_dir(box: Box, phase: str) -> Path:
 def upload(box: Box, phase: str, folder: Path, manifest: Manifest) -> None:
     """One commit, then every size and hash is read back: that is the Proof. A state saved on the way goes to the run folder."""
     saved_to = f"{PHASES[phase].output_dir}/{box.plan.output_tag}" if manifest.final else f"{box.plan.folder}/saved/{phase}"
-    report = PhaseReport("uploading", saved_to, step=manifest.step, loss_start=manifest.extra.get("loss_start"),
-                         loss_end=manifest.extra.get("loss_end"))
+    report = phase_report("uploading", saved_to, manifest)
     box.herald.phase(phase, report)
     try:
         proof = save(box, folder, manifest, saved_to)

@@ -1,9 +1,12 @@
 """What a run tells about itself in its run folder: progress while it lives, a receipt at the end."""
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from nanolan.errors import BadAnswer, LimitHitLost, LimitHitSaved, NanolanError, RunFailed
+from nanolan.manifest import Manifest
 from nanolan.plan import Plan
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
@@ -20,6 +23,15 @@ class PhaseReport(msgspec.Struct, frozen=True):
     step: int | None = None
     loss_start: float | None = None
     loss_end: float | None = None
+    reward_start: float | None = None   # rl alone
+    reward_end: float | None = None
+
+
+def phase_report(state: str, folder: str, manifest: Manifest, revision: str = "") -> PhaseReport:
+    """The report of a phase that has a checkpoint, with what the trainer noted in its manifest."""
+    values = {name: manifest.extra.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")}
+    numbers: dict[str, Any] = {name: float(v) if isinstance(v, (int, float)) else None for name, v in values.items()}
+    return PhaseReport(state, folder, revision, manifest.step, **numbers)
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from nanolan.config import ROOT
@@ -10,7 +11,12 @@ from nanolan.instance import Instance
 from nanolan.shadeform import Shadeform
 
 
-def keep_key(api: Shadeform, instance: Instance, name: str, folder: Path = ROOT / ".ssh_keys") -> Path | None:
+def key_folder(environ: Mapping[str, str]) -> Path:
+    """`.ssh_keys/` in the checkout, as in the guide; a local world has its own, in NANOLAN_SSH_KEYS."""
+    return Path(environ.get("NANOLAN_SSH_KEYS") or ROOT / ".ssh_keys")
+
+
+def keep_key(api: Shadeform, instance: Instance, name: str, folder: Path) -> Path | None:
     """Write `.ssh_keys/<name>.pem` if it is not there; None when there is no managed key or it cannot be had.
 
     `name` comes from our own plan, never from the API.

@@ -29,6 +29,7 @@ from nanolan.report import (
     Progress,
     Receipt,
     error_of,
+    phase_report,
     read_progress,
     read_receipt,
 )
@@ -170,8 +171,7 @@ def phase_state(e: Entry, phase: str, tree: Tree | None, manifest: Manifest | No
             proof = prove(tree, folder, manifest)
         except NanolanError:
             return PhaseReport("unproven", folder, step=manifest.step)
-        return PhaseReport("proven", folder, proof.revision, manifest.step, told.loss_start or manifest.extra.get("loss_start"),
-                           told.loss_end or manifest.extra.get("loss_end"))
+        return phase_report("proven", folder, manifest, proof.revision)
     seen = tree is not None and (manifest is not None or f"{folder}/{MANIFEST}" not in tree.files)
     if told.state == "proven" and seen:   # it was; another run has written the folder since
         return structs.replace(told, state="replaced")

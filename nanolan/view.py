@@ -79,8 +79,9 @@ def _machine(v: RunView) -> str:
 
 def _phase(r: PhaseReport) -> str:
     step = f" step {r.step}" if r.step is not None else ""
-    loss = f"  loss {r.loss_start:.3f} -> {r.loss_end:.3f}" if r.loss_start is not None and r.loss_end is not None else ""
-    return f"{r.state:<10} {r.folder}{step}{loss}".rstrip()
+    name, start, end = ("loss", r.loss_start, r.loss_end) if r.reward_end is None else ("reward", r.reward_start, r.reward_end)
+    change = f"  {name} {start:.3f} -> {end:.3f}" if start is not None and end is not None else ""
+    return f"{r.state:<10} {r.folder}{step}{change}".rstrip()
 
 
 def ssh_command(i: Instance, name: str) -> str:

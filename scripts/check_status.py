@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -68,12 +69,12 @@ def shown(ledger: Ledger) -> list[Entry]:
 
 def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> Overview:
     from nanolan.hub import Hub
-    from nanolan.sshkey import keep_key
+    from nanolan.sshkey import keep_key, key_folder
     from nanolan.status import look
     overview = look(ledger, entries, api, lambda e: Hub(e.plan.hf_endpoint, s.hf_token))
     for v in overview.runs:
         if v.instance and v.instance.ip and v.instance.billing:
-            keep_key(api, v.instance, v.entry.plan.instance_name)
+            keep_key(api, v.instance, v.entry.plan.instance_name, key_folder(os.environ))
     return overview
 
 

@@ -142,12 +142,6 @@ def test_when_nobody_can_see_who_writes_the_folder_the_check_fails(world: World,
     assert "cannot see whether another run writes it" in failed(prepared(world))["output folder"]
 
 
-def test_rl_is_refused_before_anything_is_looked_at(world: World) -> None:
-    with pytest.raises(UsageProblem, match="phase rl cannot be trained"):
-        prepared(world, phase="sft+rl")
-    assert world.cloud.requests == []
-
-
 # ---- the bill
 
 def test_the_deadline_and_the_worst_case_are_those_of_what_ends_first(world: World) -> None:

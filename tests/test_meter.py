@@ -82,6 +82,12 @@ def test_a_reached_share_says_whether_it_was_money_or_time() -> None:
     assert "minutes used" in by_time.over(STOP_TRAINING_SHARE) and by_time.over(GIVE_UP_SHARE) == ""
     clock.now += 32_500 - 8600
     assert "of the limit of $10.00 used" in by_money.over(GIVE_UP_SHARE)
+    assert by_money.by_money(GIVE_UP_SHARE)
+
+
+def test_a_limit_of_time_is_not_taken_for_one_of_money() -> None:
+    meter = Meter(plan_of(life_s=100), machine(95), NOBODY, Clock())
+    assert meter.over(GIVE_UP_SHARE) and not meter.by_money(STOP_TRAINING_SHARE)
 
 
 @pytest.fixture

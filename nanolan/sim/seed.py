@@ -167,15 +167,11 @@ def smoltalk_rows(rng: Random, n: int) -> Iterator[Row]:
 
 
 def gsm8k_rows(rng: Random, n: int) -> Iterator[Row]:
-    """Word problems in two steps, solved with <<calculator=marks>> and a last line `#### n`."""
+    """Sums with <<calculator=marks>> and a last line `#### n`, so small that a tiny model gets some right after its sft."""
     for _ in range(n):
-        name, thing = rng.choice(NAMES), rng.choice(THINGS)
-        a, b, c = rng.randint(2, 40), rng.randint(2, 20), rng.randint(2, 6)
-        total = (a + b) * c
-        yield {"question": f"{name} has {a} {thing} and finds {b} more. A friend has {c} times as many {thing} as "
-                           f"{name} has now. How many {thing} does the friend have?",
-               "answer": f"{name} has {a}+{b}=<<{a}+{b}={a + b}>>{a + b} {thing} now.\n"
-                         f"The friend has {a + b}*{c}=<<{a + b}*{c}={total}>>{total} {thing}.\n#### {total}"}
+        thing, a, b = rng.choice(THINGS[:2]), rng.randint(1, 3), rng.randint(1, 3)
+        yield {"question": f"Ada has {a} {thing} and finds {b}. How many?",
+               "answer": f"<<{a}+{b}={a + b}>>{a + b} {thing}.\n#### {a + b}"}
 
 
 def mmlu_rows(rng: Random, n: int) -> Iterator[Row]:

@@ -26,8 +26,8 @@ REPO = "me/lanbot-checkpoints"
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TERM|TMPDIR|COLUMNS|(PIP|UV|SSL)_?\w*|REQUESTS_CA_BUNDLE")
 # A model of two layers on a few hundred rows: seconds on two cores, and the loss falls visibly
 RECIPE = {"sequence_len": 128, "tokens_per_step": 2048, "max_steps": 24, "val_rows": 16, "init_lr_frac": 0.5, "spelling_rows": 100,
-          "rl": {"max_steps": 6, "questions_per_step": 8, "samples": 8, "max_new_tokens": 48, "eval_questions": 16,
-                 "eval_samples": 4, "init_lr_frac": 0.05}}
+          "rl": {"max_steps": 40, "questions_per_step": 8, "samples": 8, "max_new_tokens": 32, "eval_questions": 16,
+                 "eval_samples": 4, "init_lr_frac": 0.3}}
 
 
 class World:
@@ -65,7 +65,8 @@ class World:
         kept = {k: v for k, v in os.environ.items() if KEPT.fullmatch(k)}
         return kept | self.hub.env(self.root / "hf-home") | {
             "SHADEFORM_API": self.cloud.url, "SHADEFORM_API_KEY": self.cloud.key, "HF_REPO": REPO,
-            "NANOLAN_HOME": str(self.root / "nanolan-home"), "NANOLAN_ENV_FILE": os.devnull,
+            "NANOLAN_HOME": str(self.root / "nanolan-home"),
+            "NANOLAN_SSH_KEYS": str(self.root / "ssh-keys"), "NANOLAN_ENV_FILE": os.devnull,
             "NANOLAN_REHEARSAL": json.dumps(self.rehearsal)}
 
 
