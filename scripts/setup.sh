@@ -79,6 +79,16 @@ torch_for_driver() {  # PyPI's 2.11+ are built for CUDA 13, which needs driver 5
 
 install() { "$uv" pip install --quiet --python .venv/bin/python -c constraints.txt "$@"; }
 
+install_torch() {  # without an NVIDIA driver PyPI's torch for Linux would bring its CUDA libraries all the same
+    local torch
+    torch=$(torch_for_driver)
+    if [ "$(uname -s)" = Linux ] && [ -z "$UV_FIND_LINKS" ] && ! nvidia-smi >/dev/null 2>&1; then
+        install --torch-backend cpu "$torch" "$@" 2>/dev/null && return 0
+        say "PyTorch's index of CPU builds did not answer; taking PyPI's build with CUDA instead, about 3 GB (Ctrl-C stops it)"
+    fi
+    install "$torch" "$@"
+}
+
 install_set() {
     # pip reads PIP_FIND_LINKS by itself; uv reads only its own name, and wants commas
     UV_FIND_LINKS="${UV_FIND_LINKS:-$(echo "${PIP_FIND_LINKS:-}" | tr -s ' ' ',')}"
@@ -86,8 +96,8 @@ install_set() {
     case $want in
         tools) install rust-just uv ;;
         light) install --compile-bytecode -e . ;;
-        train) install "$(torch_for_driver)" -e '.[train]' ;;
-        dev) install "$(torch_for_driver)" -e '.[train]' --group dev ;;
+        train) install_torch -e '.[train]' ;;
+        dev) install_torch -e '.[train]' --group dev ;;
     esac || fail "installing the '$want' set failed (see above): is PyPI reachable? Then run the same command again"
 }
 

@@ -139,6 +139,27 @@ def test_a_python_that_cannot_gets_the_line_that_fixes_it(checkout: Path, tmp_pa
     assert says in done.stderr.splitlines()[-1]
 
 
+def stub_uv(folder: Path, fails: str) -> str:
+    """A uv that makes a folder for `venv`, fails a command that holds `fails`, and writes down what it was asked."""
+    path = folder / "uv"
+    path.write_text(f'#!/bin/sh\necho "$*" >> "{folder}/asked"\ncase "$*" in *"{fails}"*) exit 1 ;; esac\n'
+                    f'[ "$1" != venv ] || {{ mkdir -p .venv/bin && ln -s "{sys.executable}" .venv/bin/python; }}\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("nvidia-smi") is not None, reason="needs Linux without an NVIDIA driver")
+@pytest.mark.parametrize("index_answers", [True, False])
+def test_without_a_gpu_the_cpu_build_is_asked_for_first_and_the_size_of_the_other_is_said(
+        checkout: Path, tmp_path: Path, index_answers: bool) -> None:
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "UV": stub_uv(tmp_path, "nothing" if index_answers else "--torch-backend cpu")}
+    done = setup(checkout, env, "train")
+    asked = [line for line in (tmp_path / "asked").read_text().splitlines() if "torch>=2.7,<2.14" in line]
+    assert done.returncode == 0 and "--torch-backend cpu" in asked[0]
+    assert len(asked) == (1 if index_answers else 2)
+    assert ("about 3 GB" in done.stderr) is not index_answers
+
+
 def test_no_network_is_said_in_one_line(checkout: Path, env: dict[str, str], tmp_path: Path) -> None:
     done = setup(checkout, env | {"UV_CACHE_DIR": str(tmp_path / "empty"), "PIP_FIND_LINKS": "", "UV_FIND_LINKS": ""})
     assert done.returncode == 1
