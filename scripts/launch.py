@@ -178,9 +178,9 @@ def show_launched(prepared: Prepared, instance_id: str, as_json: bool) -> int:
     from nanolan.shadeform import DASHBOARD
     if as_json:
         click.echo(json.dumps(summary(prepared) | {"instance_id": instance_id}, indent=2))
-    else:
-        click.echo(f"run {prepared.plan.run_id} on instance {instance_id}")
+        return 0
     run_id = prepared.plan.run_id
+    click.echo(f"run {run_id} on instance {instance_id}")
     say(f"It goes on by itself: you may close this laptop.\n  follow it:   just watch\n  stop it:     just stop {run_id}\n"
         f"  dashboard:   {DASHBOARD}")
     return 0

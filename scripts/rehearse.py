@@ -46,7 +46,8 @@ def rehearse(verbose: bool, keep_old: bool, fault: str | None, folder: Path, **f
     with World(folder, tag=flags.get("model_tag") or "d20", cache=folder.parent / "cache", delays=Delays()) as world:
         if fault:
             world.switch(fault)
-        launched = subprocess.run([sys.executable, str(ROOT / "scripts/launch.py"), "--yes", *words], env=world.env(), cwd=ROOT)
+        launch = [sys.executable, str(ROOT / "scripts/launch.py"), "--yes", "--json", *words]   # without the hints of a real one
+        launched = subprocess.run(launch, env=world.env(), cwd=ROOT, stdout=subprocess.DEVNULL)
         if launched.returncode:
             click.echo("\nThe launch failed; nothing was running, nothing was rented.", err=True)
             return launched.returncode
