@@ -29,7 +29,7 @@ from nanolan.sim.shadeform import ShadeformServer
 from nanolan.sim.shadeform_instance import Delays
 
 REPO, DATA, KEY = "me/lanbot-checkpoints", "openai/gsm8k", "sim-key-0123456789"
-TOKEN = "hf_0123456789abcdefghij"
+TOKEN = "hf_stand_in_for_a_token"
 WRITERS = {TOKEN: {"name": "me", "orgs": [], "role": "write"}}
 SEED = {"mid_checkpoints/d20/model_000010.pt": b"a model " * 100, "mid_checkpoints/d20/meta_000010.json": b"{}",
         "base_checkpoints/d20/model_000009.pt": b"a base " * 100, "base_checkpoints/d20/meta_000009.json": b"{}",

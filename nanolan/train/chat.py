@@ -55,7 +55,7 @@ class Chat:
 def stream(engine: Engine, prompt: Sequence[int], sampling: Sampling, key: int) -> Iterator[int]:
     """The tokens of one completion, as they come; equal seed and key give equal draws."""
     n_new = sampling.max_new_tokens
-    row = Row(prompt, uniforms(sampling.seed, key, 0, n_new), 0)
+    row = Row(prompt, uniforms(sampling.seed, key, 0, n_new))
     flight, sent = Flight(engine, 1, len(prompt) + n_new + engine.look_every, sampling), 0
     flight.admit([row])
     while True:

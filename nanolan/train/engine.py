@@ -44,7 +44,6 @@ class Row:
 
     prompt: Sequence[int]
     noise: Tensor                                          # (max_new_tokens,)
-    number: int
     ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
     due: list[int] = field(default_factory=list)           # tokens of a result, still to come
@@ -120,8 +119,8 @@ class Engine:
         BadAnswer when prompt and completion are longer than the model's positions.
         """
         n_new = sampling.max_new_tokens
-        rows = [Row(prompt, uniforms(sampling.seed, key, j, n_new), i * samples + j)
-                for i, (prompt, key) in enumerate(zip(prompts, keys or range(len(prompts)), strict=True))
+        rows = [Row(prompt, uniforms(sampling.seed, key, j, n_new))
+                for prompt, key in zip(prompts, keys or range(len(prompts)), strict=True)
                 for j in range(samples)]
         longest = max((len(row.prompt) for row in rows), default=0)
         if longest > self.room(n_new):

@@ -117,7 +117,7 @@ def test_python_end_without_a_start_is_only_a_token(tokenizer: Tokenizer) -> Non
 
 
 def test_a_second_python_end_calls_nothing(tokenizer: Tokenizer) -> None:
-    row = Row([1], torch.zeros(99), 0)
+    row = Row([1], torch.zeros(99))
     opened, closed = tokenizer.special("python_start"), tokenizer.special("python_end")
     said = [opened, *tokenizer.encode("1+"), closed, *tokenizer.encode("2"), closed]
     assert not any(row.take(token, tokenizer) for token in said)
