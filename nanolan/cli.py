@@ -32,6 +32,7 @@ class Words(click.Command):
                 return out + args[i:]
             word = not arg.startswith("-") and "=" in arg and not self._is_value(known, args, i)
             key = arg.lstrip("-").partition("=")[0].replace("_", "-")
+            word = word or arg.startswith("--") and "=" in arg and getattr(known.get(key), "is_flag", False)
             if word and key not in known:
                 raise self._unknown(ctx, key)
             if word or arg.startswith("--"):
@@ -73,9 +74,12 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
         from nanolan.config import TABLE
         for name in reversed(names or tuple(TABLE)):
             meta = TABLE[name]
+            flag = "--" + name.replace("_", "-")
+            if meta["flag"]:
+                command = click.option(flag, flag_value="yes", default=None, help=meta["help"])(command)
+                continue
             default = f"  [{meta['default']}]" if meta["default"] else ""
-            command = click.option("--" + name.replace("_", "-"), metavar="TEXT" if meta["secret"] else meta["env"],
-                                   help=meta["help"] + default)(command)
+            command = click.option(flag, metavar="TEXT" if meta["secret"] else meta["env"], help=meta["help"] + default)(command)
         return command
     return add
 

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nanolan.errors import AuthProblem, UsageProblem
+from nanolan.gate import parse_gate
 from nanolan.money import parse_limit
 from nanolan.phases import phase_sequence
 from nanolan.secret import Mask, Secret
@@ -61,6 +62,35 @@ def _phase(text: str) -> str:
     return text
 
 
+def _minutes(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text):
+        raise UsageProblem(f"{text[:40]!r} is not a number of minutes such as 10 or 0.5")
+    return float(text)
+
+
+def _few(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,2}", text):
+        raise UsageProblem(f"{text[:40]!r} is not a number from 0 to 99")
+    return int(text)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise UsageProblem(f"{text[:40]!r} is not one of {', '.join(words)}")
+        return text.lower()
+    return parse
+
+
+def _yes(text: str) -> bool:
+    return _one_of("yes", "no", "1", "0", "true", "false", "on", "off")(text) in ("yes", "1", "true", "on")
+
+
+def _gate(text: str) -> str:
+    parse_gate(text)
+    return text
+
+
 def _duration(text: str) -> int:
     """Seconds of "90m", "2h", "1d" or a bare number of seconds."""
     m = re.fullmatch(r"([0-9]{1,7})([smhd]?)", text)
@@ -78,7 +108,7 @@ def is_loopback(url: str) -> bool:
 def _setting(env: str, help: str, default: str | None = None, parse: Callable[[str], Any] = str, *,
              where: str = "", secret: bool = False) -> Any:
     return field(metadata={"env": env, "help": help, "default": default, "where": where, "secret": secret,
-                           "parse": _secret if secret else parse})
+                           "parse": _secret if secret else parse, "flag": parse is _yes})
 
 
 @dataclass(frozen=True)
@@ -97,6 +127,16 @@ class Settings:
     region: str | None = _setting("REGION", "only this region, such as canada-1")
     instance_type: str | None = _setting("INSTANCE_TYPE", "only this machine type, such as 8x_b200_pcie_192gb")
     batch: int | None = _setting("DEVICE_BATCH_SIZE", "rows per GPU and micro-step; the recipe does not change", None, _count)
+    eval: str = _setting("EVAL", "judge the model after each phase: none, quick, full", "quick", _one_of("none", "quick", "full"))
+    no_identity: bool = _setting("NO_IDENTITY", "mid without identity_conversations.jsonl", "no", _yes)
+    save_minutes: float = _setting("SAVE_MINUTES", "minutes between states saved on the machine's disk", "10", _minutes)
+    upload_minutes: float | None = _setting("UPLOAD_MINUTES", "minutes between states uploaded  [as many as cost $5]", None,
+                                            _minutes)
+    gate: str | None = _setting("GATE", 'go on to the next phase only if this holds, such as "val_bpb<0.5"', None, _gate)
+    failover: int = _setting("FAILOVER", "how many other offers are tried after a sure no", "3", _few)
+    max_price: int | None = _setting("MAX_PRICE", "no offer above this many dollars an hour", None, parse_limit)
+    max_total: int | None = _setting("MAX_TOTAL", "no offer where the run should cost more dollars than this", None, parse_limit)
+    probation_usd: int = _setting("PROBATION_USD", "dollars by which a new machine must have proved itself", "2", parse_limit)
     hf_repo: str = _setting("HF_REPO", "Hub repo with your checkpoints, owner/name", None, _repo,
                             where="create one: just hf repos create NAME --private")
     runs_repo: str | None = _setting("RUNS_REPO", "Hub repo for run folders and logs, if other than HF_REPO", None, _repo)

@@ -12,13 +12,23 @@ from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.plan import Plan, Strict
 
 
+class Attempt(Strict, frozen=True):
+    """A machine that this run had before: what became of it, and what it cost (None: unknown)."""
+
+    number: int
+    instance_id: str | None
+    spent_cents: int | None
+    note: str
+
+
 class Entry(Strict, frozen=True):
-    """What this laptop knows of a run: its plan, and the instance once there is one."""
+    """What this laptop knows of a run: the plan of its newest attempt, and the instance once there is one."""
 
     plan: Plan
     instance_id: str | None = None
     gone: bool = False               # seen to be deleted
     note: str = ""
+    earlier: tuple[Attempt, ...] = ()
 
 
 class Ledger:

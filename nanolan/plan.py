@@ -64,6 +64,15 @@ class Code(Strict, frozen=True):
     dirty: bool
 
 
+class Predicted(Strict, frozen=True):
+    """What the run should cost, from create to delete, in cents; and the upper estimate of each of its phases alone."""
+
+    low_cents: int
+    likely_cents: int
+    high_cents: int
+    phase_high_cents: dict[str, int] = {}
+
+
 class Plan(Strict, frozen=True):
     """Everything the box needs to know, except secrets."""
 
@@ -93,6 +102,16 @@ class Plan(Strict, frozen=True):
     setup: str = "train"             # which set scripts/setup.sh installs
     min_free_gb: int = 60
     keep_old: bool = False
+    attempt: int = 1                 # counted over all machines of this run
+    evaluate: str = "none"           # after each phase: none, quick, full
+    identity: bool | None = None     # True: mid needs the identity file; False: it is left out; None: used if there
+    save_minutes: float = 10.0       # between states saved on the box's disk
+    upload_minutes: float = 10.0     # between such states sent to the Hub
+    model_only: bool = False         # a saved state of another number of processes gives its weights alone
+    gate: str | None = None          # between phases, see nanolan/gate.py
+    probation_cents: int = 200       # by then the machine must have proved itself
+    predicted: Predicted | None = None   # None: no figures for this GPU
+    resume: Pinned | None = None     # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/
     version: int = VERSION
 
     @property

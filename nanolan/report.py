@@ -7,7 +7,7 @@ import msgspec
 
 from nanolan.errors import BadAnswer, LimitHitLost, LimitHitSaved, NanolanError, RunFailed
 from nanolan.manifest import Manifest
-from nanolan.plan import Plan
+from nanolan.plan import Plan, Predicted
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
@@ -25,6 +25,7 @@ class PhaseReport(msgspec.Struct, frozen=True):
     loss_end: float | None = None
     reward_start: float | None = None   # rl alone
     reward_end: float | None = None
+    measured: dict[str, float] = {}  # val_bpb, val_loss, and after the evaluation accuracies and chatcore
 
 
 def phase_report(state: str, folder: str, manifest: Manifest, revision: str = "") -> PhaseReport:
@@ -46,6 +47,8 @@ class Progress(msgspec.Struct, frozen=True):
     steps: int | None = None
     loss: float | None = None
     spent_cents: int | None = None
+    attempt: int = 1
+    stage: str = ""                  # of the trainer: load, compile, train, save, evaluate ...
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -60,6 +63,12 @@ class Receipt(msgspec.Struct, frozen=True):
     spent_cents: int | None = None   # at the moment of deletion; the provider's bill may add a few seconds
     seconds: int | None = None
     ended: str = ""
+    attempt: int = 1                 # of the plan: an earlier attempt's receipt says nothing about this one
+    metered_cents: int | None = None     # price x age
+    provider_cents: int | None = None    # Shadeform's own figure, None if it never told
+    stages: dict[str, int] = {}      # seconds by boot, setup, download, train, evaluate, upload, idle ...; all of them
+    phase_cents: dict[str, int] = {}     # what each phase's training and evaluation cost
+    predicted: Predicted | None = None
 
 
 def read_receipt(data: bytes) -> Receipt:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
-    "errors", "money", "secret", "datasets", "phases", "config", "plan", "offers", "instance", "shadeform", "hub", "manifest",
+    "errors", "money", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance", "shadeform", "hub", "manifest",
     "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "identity", "basedir", "meter", "report", "preflight", "adopt", "pull", "launch",
     "runner", "here", "herald", "gpus", "box", "sshkey", "status", "view", "cli"]
 
