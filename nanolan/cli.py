@@ -32,7 +32,6 @@ class Words(click.Command):
                 return out + args[i:]
             word = not arg.startswith("-") and "=" in arg and not self._is_value(known, args, i)
             key = arg.lstrip("-").partition("=")[0].replace("_", "-")
-            word = word or arg.startswith("--") and "=" in arg and getattr(known.get(key), "is_flag", False)
             if word and key not in known:
                 raise self._unknown(ctx, key)
             if word or arg.startswith("--"):

@@ -40,7 +40,7 @@ def rehearse(verbose: bool, keep_old: bool, fault: str | None, folder: Path, **f
     from nanolan.sim.shadeform_instance import Delays
     from nanolan.sim.world import World
     started = time.monotonic()
-    words = [f"--{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None] + ["--keep-old"] * keep_old
+    words = [f"{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None] + ["--keep-old"] * keep_old
     folder = new_folder(folder.resolve())
     click.echo(f"Rehearsal in {shown(folder)}: a local Shadeform and a local Hub, nothing is rented.\n")
     with World(folder, tag=flags.get("model_tag") or "d20", cache=folder.parent / "cache", delays=Delays()) as world:

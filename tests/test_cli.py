@@ -70,7 +70,7 @@ def test_every_setting_becomes_an_option_with_its_variable_and_default() -> None
     @setting_options()
     def every(**_: Any) -> None: ...
     text = " ".join(CliRunner().invoke(every, ["--help"], terminal_width=300).output.split())
-    assert all(f"--{n.replace('_', '-')} {'TEXT' if m['secret'] else m['env']}" in text for n, m in TABLE.items())
+    assert all(f"--{n.replace('_', '-')} {m['help'].split()[0] if m['flag'] else 'TEXT' if m['secret'] else m['env']}" in text for n, m in TABLE.items())
     assert "[lanbot-v3]" in text and "[150]" in text
 
 
