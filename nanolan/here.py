@@ -11,12 +11,12 @@ from pathlib import Path
 
 from nanolan.basedir import place
 from nanolan.config import ROOT, Settings
-from nanolan.datasets import DATASETS, IDENTITY_FILE
+from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import RunFailed, UsageProblem
 from nanolan.hub import Hub
 from nanolan.inputs import fetch
 from nanolan.manifest import newest_whole
-from nanolan.phases import PHASES
+from nanolan.phases import PHASES, data_files
 from nanolan.plan import Code, Plan, Rented, iso, new_run_id, now_utc
 from nanolan.preflight import pin_dataset
 from nanolan.runner import make_job, run_trainer
@@ -53,9 +53,8 @@ def train_here(s: Settings, here: Here, hub: Hub) -> list[Path]:
 def fetch_data(s: Settings, here: Here, hub: Hub) -> Path:
     """The data sets of the phases, pinned as they are now, under base/nanolan/data; what is there is not fetched again."""
     data = here.base / "nanolan/data"
-    wanted = {d for p in s.phases for d in PHASES[p].datasets}
-    for repo in sorted({DATASETS[d].repo for d in wanted}):
-        pinned = pin_dataset(hub.tree(repo, "dataset"), wanted)
+    for repo, globs in data_files(s.phases, s.eval != "none", s.humaneval).items():
+        pinned = pin_dataset(hub.tree(repo, "dataset"), globs)
         fetch(pinned, data / repo, hub.endpoint, hub.token or Secret(""), give_up=here.stop, say=here.say, patience_s=PATIENCE_S)
     identity = here.base / IDENTITY_FILE
     if identity.is_file():

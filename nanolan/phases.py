@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nanolan.datasets import DATASETS
 from nanolan.errors import UsageProblem
 
 
@@ -34,6 +35,9 @@ SEQUENCES = {
     "all": ("mid", "sft", "rl"),
 }
 
+# What a model is judged by (nanolan/train/eval_tasks.py); of these only the test split is read
+EXAM_DATASETS = ("arc-easy", "arc-challenge", "mmlu", "gsm8k")
+
 # Minutes of a phase on 8 GPUs (the guide's table; H100 is what the other GPUs are scaled from)
 MINUTES_ON_8 = {
     ("mid", "B200"): 45, ("mid", "H100"): 60,
@@ -54,6 +58,17 @@ def phase_sequence(text: str) -> tuple[str, ...]:
     if text not in SEQUENCES:
         raise UsageProblem(f"unknown phase {text[:40]!r}; the phases are {', '.join(SEQUENCES)}")
     return SEQUENCES[text]
+
+
+def data_files(phases: tuple[str, ...], exams: bool, humaneval: bool = False) -> dict[str, list[str]]:
+    """Data set repo -> globs of the files that these phases, and the evaluation after them, read."""
+    trained = {d for p in phases for d in PHASES[p].datasets}
+    judged = {*EXAM_DATASETS, *(("humaneval",) if humaneval else ())} if exams else set()
+    found: dict[str, list[str]] = {}
+    for name in sorted(trained | judged):
+        data = DATASETS[name]
+        found.setdefault(data.repo, []).extend([data.train, data.test] if name in trained else [data.test])
+    return found
 
 
 def expected_hours(phases: tuple[str, ...], gpu: str, num_gpus: int) -> float | None:

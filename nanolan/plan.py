@@ -104,6 +104,7 @@ class Plan(Strict, frozen=True):
     keep_old: bool = False
     attempt: int = 1                 # counted over all machines of this run
     evaluate: str = "none"           # after each phase: none, quick, full
+    humaneval: bool = False          # runs code that the model wrote
     identity: bool | None = None     # True: mid needs the identity file; False: it is left out; None: used if there
     save_minutes: float = 10.0       # between states saved on the box's disk
     upload_minutes: float = 10.0     # between such states sent to the Hub

@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any
 
 from nanolan.config import Settings
-from nanolan.datasets import DATASETS, IDENTITY_FILE
+from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import BadAnswer, NanolanError, NotFound, PreflightFailed
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Instance
 from nanolan.manifest import MANIFEST, parse_manifest
 from nanolan.money import dollars
-from nanolan.phases import PHASES
+from nanolan.phases import PHASES, data_files
 from nanolan.plan import Pinned
 from nanolan.proof import prove
 
@@ -56,12 +56,12 @@ class Findings:
 def look_at_hub(hub: Hub, s: Settings) -> Findings:
     """Write access, input checkpoint, tokenizer, identity data and data sets: checked and pinned, all at once."""
     found = Findings()
-    repos = sorted({DATASETS[d].repo for p in s.phases for d in PHASES[p].datasets})
+    wanted = data_files(s.phases, s.eval != "none", s.humaneval)
     with ThreadPoolExecutor(8) as pool:
         writes = {r: pool.submit(hub.check_write, r) for r in {s.hf_repo, s.runs_repo or s.hf_repo}}
         model = pool.submit(hub.tree, s.hf_repo)
         runs = pool.submit(hub.tree, s.runs_repo) if s.runs_repo not in (None, s.hf_repo) else model
-        trees = {r: pool.submit(hub.tree, r, "dataset") for r in repos}
+        trees = {r: pool.submit(hub.tree, r, "dataset") for r in wanted}
         for repo, answer in writes.items():
             _value(found, "Hub token", answer.result, f"may write {repo}")
         tree = _value(found, "Hub repo", model.result)
@@ -71,10 +71,9 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
         if tree and runs_tree:
             found.public = not (tree.private and runs_tree.private)
             found.checks += privacy(tree, runs_tree)
-        wanted = {d for p in s.phases for d in PHASES[p].datasets}
-        pins = [_value(found, f"data set {repo}", partial(_pin_answer, answer, wanted)) for repo, answer in trees.items()]
+        pins = [_value(found, f"data set {repo}", partial(_pin_answer, answer, wanted[repo])) for repo, answer in trees.items()]
         found.datasets = tuple(p for p in pins if p)
-    if found.datasets and len(found.datasets) == len(repos):
+    if found.datasets and len(found.datasets) == len(wanted):
         size = sum(d.size for d in found.datasets) / 1e6
         found.checks.append(Check("data sets", True, f"{', '.join(d.repo for d in found.datasets)} pinned ({size:,.0f} MB)"))
     return found
@@ -88,11 +87,22 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
     if pins[0]:
         found.checks.append(Check("input checkpoint", True, f"{folder} ({pins[0].size / 1e6:,.0f} MB, "
                                   f"{'proven' if pins[0].proven else 'unproven: no manifest, taken by size and hash'})"))
-    if IDENTITY_FILE in tree.files:
+    if IDENTITY_FILE in tree.files and not s.no_identity:
         pins.append(tree.pin([IDENTITY_FILE]))
     else:
-        found.checks.append(Check("identity data", None, f"no {IDENTITY_FILE} in {tree.repo}: training goes on without it"))
+        found.checks.append(check_identity(s, IDENTITY_FILE in tree.files, tree.repo))
     found.inputs = tuple(p for p in pins if p)
+
+
+def check_identity(s: Settings, there: bool, repo: str) -> Check:
+    """The identity file is needed by mid; sft goes on without it, and all go on if that is asked for."""
+    if s.no_identity:
+        return Check("identity data", None, f"{'left out' if there else 'none'}, as asked: the model will not learn who it is")
+    text = f"no {IDENTITY_FILE} in {repo}"
+    if "mid" not in s.phases:
+        return Check("identity data", None, f"{text}: training goes on without it")
+    return Check("identity data", False, f"{text}. Write one: just identity name=... creator=..., then: just hf upload {repo} "
+                 f"{IDENTITY_FILE}; or go without: --no-identity")
 
 
 def privacy(model: Tree, runs: Tree) -> list[Check]:
@@ -155,13 +165,12 @@ def _pin_tokenizer(tree: Tree) -> Pinned:
     return tree.pin(paths)
 
 
-def _pin_answer(answer: Future[Tree], wanted: set[str]) -> Pinned:
-    return pin_dataset(answer.result(), wanted)
+def _pin_answer(answer: Future[Tree], globs: list[str]) -> Pinned:
+    return pin_dataset(answer.result(), globs)
 
 
-def pin_dataset(tree: Tree, wanted: set[str]) -> Pinned:
-    """The train and test files of every wanted data set in a repo."""
-    globs = {g: name for name in wanted if DATASETS[name].repo == tree.repo for g in (DATASETS[name].train, DATASETS[name].test)}
+def pin_dataset(tree: Tree, globs: list[str]) -> Pinned:
+    """The files of a data set repo that are wanted."""
     paths: set[str] = set()
     for glob in globs:
         hits = fnmatch.filter(tree.files, glob)

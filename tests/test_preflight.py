@@ -38,13 +38,13 @@ def server(tmp_path: Path) -> Iterator[HubServer]:
                        **{f"{BASE}/{name}": data for name, data in FILES.items()}, **TOKENIZER,
                        "identity_conversations.jsonl": b"[]\n"})
         for data in DATASETS.values():
-            hub.put(data.repo, {path.replace("*", "0"): b"rows " * 99 for path in (data.train, data.test)}, typ="dataset",
+            hub.put(data.repo, {path.replace("*", "0"): b"rows " * 99 for path in (data.train, data.test) if path}, typ="dataset",
                     private=False)
         yield hub
 
 
 def settings(**flags: str) -> Settings:
-    return load_settings({"hf_repo": REPO, "phase": "sft"} | flags, {})
+    return load_settings({"hf_repo": REPO, "phase": "sft", "eval": "none"} | flags, {})
 
 
 def look(server: HubServer, token: str = TOKEN, **flags: str) -> Findings:
@@ -142,10 +142,29 @@ def test_a_repo_that_is_not_there_says_how_to_make_it(server: HubServer) -> None
     assert found.datasets, "the data sets were looked at all the same"
 
 
-def test_without_identity_data_training_goes_on(server: HubServer) -> None:
+def test_without_identity_data_sft_goes_on_and_mid_does_not(server: HubServer) -> None:
     without(server, "identity")
     found = look(server)
     assert not found.failed and "training goes on without it" in text_of(found, "identity data")
+    assert "just identity name=" in failed(look(server, phase="mid"))["identity data"]
+    assert not look(server, phase="mid", no_identity="yes").failed
+
+
+def test_identity_data_that_is_there_can_be_left_out(server: HubServer) -> None:
+    found = look(server, phase="mid", no_identity="yes")
+    assert "left out, as asked" in text_of(found, "identity data")
+    assert not any("identity" in f.path for p in found.inputs for f in p.files)
+
+
+@pytest.mark.parametrize("flags, judged", [({"eval": "none"}, False), ({"eval": "quick"}, True), ({"eval": "full"}, True)])
+def test_the_test_files_of_the_evaluation_are_pinned_when_there_is_one(server: HubServer, flags: dict[str, str], judged: bool) -> None:
+    pinned = {f.path for p in look(server, **flags).datasets for f in p.files}
+    assert ("all/test-0.parquet" in pinned) == judged and "auxiliary_train/train-0.parquet" not in pinned
+    assert not any("humaneval" in path for path in pinned)
+
+
+def test_humaneval_is_pinned_on_request_only(server: HubServer) -> None:
+    assert any("humaneval" in f.path for p in look(server, humaneval="yes").datasets for f in p.files)
 
 
 @pytest.mark.parametrize("hf_private, runs_private, says", [

@@ -2,6 +2,8 @@
 
     torchrun --standalone --nproc-per-node N -m nanolan.train JOB.json     (or python -m, for one process)
 
+With "evaluate" in the job, the phase's saved checkpoint is judged instead.
+
 Exit 0: the result is saved whole (after SIGTERM: a state to go on from, unless it came before the first step);
 1: it is not, the last line says why.
 """
@@ -36,8 +38,11 @@ def main(argv: list[str]) -> int:
 
 
 def train(job: Job, world: World) -> None:
-    """Train the job's phase and save it; NanolanError if there is no result."""
-    if job.phase == "rl":
+    """Train the job's phase and save it, or evaluate what is saved; NanolanError if there is no result."""
+    if job.evaluate:
+        from nanolan.train.judge import judge
+        judge(job, world)
+    elif job.phase == "rl":
         from nanolan.train.rl import train_rl
         train_rl(job, world)
     else:

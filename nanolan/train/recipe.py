@@ -55,6 +55,9 @@ class Recipe:
     top_k: int | None = 50                   # None: the whole vocabulary
     eval_questions: int = 400                # test questions asked before and after, 0: none
     eval_samples: int = 8                    # answers to each: pass@1 to pass@eval_samples
+    # the evaluation after any phase
+    exam_new_tokens: int = 512               # of an answer
+    exam_problems: int | None = None         # of a task at most
 
 
 # mid: half a million tokens a step, all tokens trained, constant then decaying over the last fifth.
