@@ -21,7 +21,7 @@ from nanolan.offers import Offer, expected_cents
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
 from nanolan.phases import HIGH, expected_hours
 from nanolan.plan import Code, Plan, Rented, iso, life_s, new_run_id, now_utc, parse_time, worst_case_cents
-from nanolan.preflight import Check, Findings, check_money, check_outputs, look_at_hub, wallet_hint
+from nanolan.preflight import Check, Findings, check_memory, check_money, check_outputs, look_at_hub, wallet_hint
 from nanolan.rent import check_rented, create_once
 from nanolan.shadeform import Shadeform
 
@@ -78,6 +78,8 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     code, bundle, code_check = _code(run_id)
     plan = make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old)
     checks = [*found.checks, check_money(s.spend_limit, expected), wallet_hint(expected)]
+    if found.size and rehearsal is None:
+        checks.append(check_memory(found.size, offer.gpu, offer.vram_gb))
     if instances:
         checks.append(_outputs(instances, plan))
     return Prepared(plan, offer, [*checks, code_check], bundle, found.public)

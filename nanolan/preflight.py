@@ -15,15 +15,17 @@ from typing import Any
 
 from nanolan.config import Settings
 from nanolan.datasets import IDENTITY_FILE
-from nanolan.errors import BadAnswer, NanolanError, NotFound, PreflightFailed
+from nanolan.errors import BadAnswer, NanolanError, NotFound, PreflightFailed, UsageProblem
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Instance
 from nanolan.manifest import MANIFEST, parse_manifest
+from nanolan.memory import ModelSize, micro_batch, size_of
 from nanolan.money import dollars
 from nanolan.phases import PHASES, data_files
 from nanolan.plan import Pinned
 from nanolan.proof import prove
 
+SEQUENCE_LEN = 2048  # of the recipes in nanolan/train/recipe.py
 WALLET_CENTS = 500   # Shadeform rents nothing to a wallet with less
 
 
@@ -47,6 +49,7 @@ class Findings:
     inputs: tuple[Pinned, ...] = ()
     datasets: tuple[Pinned, ...] = ()
     public: bool = False
+    size: ModelSize | None = None    # of the input checkpoint
 
     @property
     def failed(self) -> list[Check]:
@@ -85,6 +88,9 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
     pins = [_value(found, "input checkpoint", lambda: pin_checkpoint(hub, tree, folder)),
             _value(found, "tokenizer", lambda: _pin_tokenizer(tree))]
     if pins[0]:
+        meta = next((f.path for f in pins[0].files if re.search(r"/meta_\d{6}\.json$", f.path)), None)
+        if meta:
+            found.size = _value(found, "input checkpoint", lambda: read_size(hub.read(tree.repo, meta, revision=tree.revision), meta))
         found.checks.append(Check("input checkpoint", True, f"{folder} ({pins[0].size / 1e6:,.0f} MB, "
                                   f"{'proven' if pins[0].proven else 'unproven: no manifest, taken by size and hash'})"))
     if IDENTITY_FILE in tree.files and not s.no_identity:
@@ -139,22 +145,28 @@ def _newest_by_hand(hub: Hub, tree: Tree, folder: str) -> Pinned:
     model, meta = f"{folder}/model_{steps[-1]:06d}.pt", f"{folder}/meta_{steps[-1]:06d}.json"
     if meta not in tree.files:
         raise PreflightFailed(f"{tree.repo} has {model} but no {meta}: upload both")
-    least = least_model_bytes(hub.read(tree.repo, meta, revision=tree.revision), meta)
+    least = 2 * read_size(hub.read(tree.repo, meta, revision=tree.revision), meta).n_params      # bf16
     if tree.files[model].size < least:
         raise PreflightFailed(f"{tree.repo}/{model} has {tree.files[model].size:,} bytes, a model of its meta has at least "
                               f"{least:,}: it is cut off. Upload it again")
     return tree.pin([model, meta])
 
 
-def least_model_bytes(meta: bytes, where: str) -> int:
-    """Bytes of the model in bf16, from its meta: parameters = 2*V*C + L*(2*C*C + 2*C*K*D + 8*C*C)."""
+def read_size(meta: bytes, where: str) -> ModelSize:
+    """The model's size from its meta file."""
     try:
-        c: dict[str, Any] = json.loads(meta)["model_config"]
-        width, layers, vocab = int(c["n_embd"]), int(c["n_layer"]), int(c["vocab_size"])
-        kv = width * int(c["n_kv_head"]) // int(c["n_head"])
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as e:
+        return size_of(json.loads(meta)["model_config"], where)
+    except (ValueError, KeyError, TypeError, BadAnswer) as e:
         raise PreflightFailed(f"{where} holds no usable model_config ({type(e).__name__}: {e})") from None
-    return 2 * (2 * vocab * width + layers * (10 * width * width + 2 * width * kv))
+
+
+def check_memory(size: ModelSize, gpu: str, vram_gb: int) -> Check:
+    """Whether the phases' rows of 2,048 tokens fit the offer's GPUs, so that nobody rents one that is too small."""
+    try:
+        rows = micro_batch(size, SEQUENCE_LEN, vram_gb)
+    except UsageProblem as e:
+        return Check("GPU memory", False, f"{gpu}: {e}; nothing was rented. Try a GPU with more: just offers --all-configs")
+    return Check("GPU memory", True, f"{size.n_params / 1e6:,.0f}M parameters on {vram_gb} GB: {rows} rows at a time")
 
 
 def _pin_tokenizer(tree: Tree) -> Pinned:

@@ -15,7 +15,8 @@ from nanolan.errors import PreflightFailed
 from nanolan.hub import Hub
 from nanolan.instance import ApiInstance, Instance, instance_of
 from nanolan.manifest import Manifest, hash_bytes
-from nanolan.preflight import Check, Findings, check_money, check_outputs, least_model_bytes, look_at_hub, wallet_hint
+from nanolan.memory import ModelSize
+from nanolan.preflight import Check, Findings, check_memory, check_money, check_outputs, look_at_hub, read_size, wallet_hint
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 
@@ -164,7 +165,7 @@ def test_the_test_files_of_the_evaluation_are_pinned_when_there_is_one(server: H
 
 
 def test_humaneval_is_pinned_on_request_only(server: HubServer) -> None:
-    assert any("humaneval" in f.path for p in look(server, humaneval="yes").datasets for f in p.files)
+    assert any("humaneval" in f.path for p in look(server, eval="quick", humaneval="yes").datasets for f in p.files)
 
 
 @pytest.mark.parametrize("hf_private, runs_private, says", [
@@ -207,12 +208,14 @@ def test_a_hub_that_does_not_answer_fails_the_checks_in_plain_words(tmp_path: Pa
                                   META.replace(b'"n_head": 1', b'"n_head": 0'), META.replace(b"16", b'"x"')])
 def test_a_meta_that_tells_nothing_is_refused(meta: bytes) -> None:
     with pytest.raises(PreflightFailed, match="here holds no usable model_config"):
-        least_model_bytes(meta, "here")
+        read_size(meta, "here")
 
 
-def test_the_least_size_of_a_d20_is_that_of_its_parameters_in_bf16() -> None:
-    d20 = {"vocab_size": 65536, "n_layer": 20, "n_head": 10, "n_kv_head": 10, "n_embd": 1280}
-    assert least_model_bytes(json.dumps({"model_config": d20}).encode(), "") == 2 * 560_988_160
+def test_a_model_that_does_not_fit_the_gpus_is_refused_before_renting() -> None:
+    d32 = ModelSize(65_536, 32, 2048)
+    check = check_memory(d32, "A100", 40)
+    assert check.ok is False and "1879M parameters" in check.text and "needs 43 GiB" in check.text and "nothing was rented" in check.text
+    assert check_memory(d32, "H100", 80) == Check("GPU memory", True, "1,879M parameters on 80 GB: 8 rows at a time")
 
 
 # ---- money, wallet, outputs
