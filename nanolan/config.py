@@ -128,7 +128,7 @@ class Settings:
     instance_type: str | None = _setting("INSTANCE_TYPE", "only this machine type, such as 8x_b200_pcie_192gb")
     batch: int | None = _setting("DEVICE_BATCH_SIZE", "rows per GPU and micro-step; the recipe does not change", None, _count)
     eval: str = _setting("EVAL", "judge the model after each phase: none, quick, full", "quick", _one_of("none", "quick", "full"))
-    humaneval: bool = _setting("HUMANEVAL", "judge its Python too: runs code that the model wrote, on the rented machine", "no", _yes)
+    humaneval: bool = _setting("HUMANEVAL", "judge its Python too, by running what it wrote there", "no", _yes)
     no_identity: bool = _setting("NO_IDENTITY", "mid without identity_conversations.jsonl", "no", _yes)
     save_minutes: float = _setting("SAVE_MINUTES", "minutes between states saved on the machine's disk", "10", _minutes)
     upload_minutes: float | None = _setting("UPLOAD_MINUTES", "minutes between states uploaded  [as many as cost $5]", None,

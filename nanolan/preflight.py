@@ -90,7 +90,8 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
     if pins[0]:
         meta = next((f.path for f in pins[0].files if re.search(r"/meta_\d{6}\.json$", f.path)), None)
         if meta:
-            found.size = _value(found, "input checkpoint", lambda: read_size(hub.read(tree.repo, meta, revision=tree.revision), meta))
+            found.size = _value(found, "input checkpoint",
+                                lambda: read_size(hub.read(tree.repo, meta, revision=tree.revision), meta))
         found.checks.append(Check("input checkpoint", True, f"{folder} ({pins[0].size / 1e6:,.0f} MB, "
                                   f"{'proven' if pins[0].proven else 'unproven: no manifest, taken by size and hash'})"))
     if IDENTITY_FILE in tree.files and not s.no_identity:

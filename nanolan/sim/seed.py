@@ -197,8 +197,9 @@ def humaneval_rows(rng: Random, n: int) -> Iterator[Row]:
     """Heads of functions to complete, with the tests that judge them."""
     for i in range(n):
         k = rng.randint(1, 9)
+        test = f"def check(candidate):\n    assert candidate(2) == {2 + k}\n"
         yield {"task_id": f"Rehearsal/{i}", "prompt": f'def add_{k}(x):\n    """Add {k} to x."""\n', "entry_point": f"add_{k}",
-               "canonical_solution": f"    return x + {k}\n", "test": f"def check(candidate):\n    assert candidate(2) == {2 + k}\n"}
+               "canonical_solution": f"    return x + {k}\n", "test": test}
 
 
 def _choices(rng: Random, n: int) -> tuple[str, list[str], int]:

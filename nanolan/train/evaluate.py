@@ -49,8 +49,9 @@ def evaluate_model(model: GPT, tokenizer: Tokenizer, data_dir: Path, world: Worl
                    stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Accuracies by task key, chatcore over the tasks measured, and why the others were not; the same on every rank.
 
-    `quick` takes a few hundred problems, the same ones each time; `most_problems` of a task at most. Every rank calls this; `beat` is called before each
-    task; once any rank is `stopped()` the rest is not measured. The model is left uncompiled.
+    `quick` takes a few hundred problems, the same ones each time; `most_problems` of a task at most. Every rank calls
+    this; `beat` is called before each task; once any rank is `stopped()` the rest is not measured. The model is left
+    uncompiled.
     """
     if scope not in SCOPES:
         raise UsageProblem(f"evaluation {scope!r} is unknown; there is {' and '.join(SCOPES)}")
