@@ -26,6 +26,7 @@ from nanolan.rent import check_rented, create_once
 from nanolan.shadeform import Shadeform
 
 STALE_S = 15 * 60
+LOSS_CENTS = 500         # of training that may be lost with a machine
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
         shadeform_api=s.shadeform_api, code=code, inputs=found.inputs, datasets=found.datasets, keep_old=keep_old,
         offer=Rented(offer.cloud, offer.region, offer.instance_type, offer.gpu, offer.num_gpus, offer.vram_gb,
                      offer.hourly_cents, offer.os),
-        wandb_project=s.wandb_project, processes=offer.num_gpus, batch=s.batch)
+        wandb_project=s.wandb_project, processes=offer.num_gpus, batch=s.batch, evaluate=s.eval, humaneval=s.humaneval,
+        identity=not s.no_identity, save_minutes=s.save_minutes, gate=s.gate, probation_cents=s.probation_usd,
+        upload_minutes=s.upload_minutes or upload_minutes(offer.hourly_cents))
     if rehearsal is None:
         return plan
     if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
@@ -106,6 +109,11 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
     from msgspec.structs import replace
     return replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
                    processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb)
+
+
+def upload_minutes(hourly_cents: int) -> float:
+    """Minutes between uploads of a state, so that losing the machine costs $5 of training at most; not under a minute."""
+    return max(1.0, round(60 * LOSS_CENTS / max(hourly_cents, 1), 1))
 
 
 def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None]) -> Instance:

@@ -11,6 +11,7 @@ from nanolan.plan import Plan, Predicted
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
+MEASURED = ("val_", "pass_at_")      # of a manifest's extra: what the trainer measured itself
 ENDED = {SUCCEEDED, FAILED, STOPPED, LOST}
 
 
@@ -32,7 +33,8 @@ def phase_report(state: str, folder: str, manifest: Manifest, revision: str = ""
     """The report of a phase that has a checkpoint, with what the trainer noted in its manifest."""
     values = {name: manifest.extra.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")}
     numbers: dict[str, Any] = {name: float(v) if isinstance(v, (int, float)) else None for name, v in values.items()}
-    return PhaseReport(state, folder, revision, manifest.step, **numbers)
+    measured = {name: float(v) for name, v in manifest.extra.items() if name.startswith(MEASURED) and isinstance(v, (int, float))}
+    return PhaseReport(state, folder, revision, manifest.step, **numbers, measured=measured)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -100,5 +102,5 @@ def error_of(receipt: Receipt) -> NanolanError | None:
     """The error whose exit code is the run's verdict, or None for a success."""
     if receipt.verdict == SUCCEEDED:
         return None
-    kinds = {"spend_limit": LimitHitSaved, "max_duration": LimitHitSaved, "limit_lost": LimitHitLost}
+    kinds = {"spend_limit": LimitHitSaved, "max_duration": LimitHitSaved, "gate": LimitHitSaved, "limit_lost": LimitHitLost}
     return kinds.get(receipt.reason, RunFailed)(f"run {receipt.run_id} {receipt.verdict}: {receipt.message or receipt.reason}")

@@ -14,8 +14,8 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
     "errors", "memory", "money", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance", "shadeform", "hub", "manifest",
-    "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "identity", "basedir", "meter", "report", "preflight", "adopt", "pull", "launch",
-    "runner", "here", "herald", "gpus", "box", "sshkey", "status", "view", "cli"]
+    "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "identity", "basedir", "results", "budget", "meter", "report", "preflight", "adopt", "pull", "launch",
+    "runner", "here", "watchdog", "herald", "gpus", "probation", "timeline", "causes", "control", "machine", "saver", "training", "box", "sshkey", "status", "view", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:

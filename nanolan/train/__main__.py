@@ -17,7 +17,7 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")   #
 
 from nanolan.errors import NanolanError  # noqa: E402
 from nanolan.train.job import Job, read_job  # noqa: E402
-from nanolan.train.stop import follow_parent  # noqa: E402
+from nanolan.train.stop import follow_parent, tell_stacks  # noqa: E402
 from nanolan.train.supervised import train_supervised  # noqa: E402
 from nanolan.train.world import World, join_world  # noqa: E402
 
@@ -28,6 +28,7 @@ def main(argv: list[str]) -> int:
         print("usage: python -m nanolan.train JOB.json", file=sys.stderr)
         return 1
     follow_parent()
+    tell_stacks()
     try:
         job = read_job(Path(argv[0]))
         train(job, join_world(job.device))

@@ -1,6 +1,7 @@
 """Ways a run ends early: SIGTERM sets a flag that ranks agree on; a dead parent ends its rank at once."""
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import threading
@@ -25,6 +26,11 @@ class StopFlag:
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
         signal.signal(signal.SIGTERM, self._before)
+
+
+def tell_stacks() -> None:
+    """Print the stacks of all threads to stderr at SIGUSR1, also in the middle of a hung collective."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
 
 
 def follow_parent() -> None:
