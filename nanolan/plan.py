@@ -109,6 +109,7 @@ class Plan(Strict, frozen=True):
     save_minutes: float = 10.0       # between states saved on the box's disk
     upload_minutes: float = 10.0     # between such states sent to the Hub
     model_only: bool = False         # a saved state of another number of processes gives its weights alone
+    watch_s: dict[str, float] = {}   # stages' deadlines other than those of nanolan/watchdog.py
     gate: str | None = None          # between phases, see nanolan/gate.py
     probation_cents: int = 200       # by then the machine must have proved itself
     predicted: Predicted | None = None   # None: no figures for this GPU

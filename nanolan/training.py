@@ -41,7 +41,7 @@ def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
         say(f"phase {phase}: training (attempt {attempt})")
         m.herald.phase(phase, PhaseReport("training"))
         m.herald.tell(TRAINING)
-        dog = Watchdog(m.work / "heartbeat.json", m.plan.device, m.tools.clock)
+        dog = Watchdog(m.work / "heartbeat.json", m.plan, m.tools.clock)
         with StateUploads(m, phase):
             code, stop = _run(m, phase, dog)
         if found := newest_whole(m.out_dir(phase), phase, final=True):
@@ -120,7 +120,7 @@ def evaluate(m: Machine, phase: str) -> dict[str, Any]:
     if not results.is_file():
         m.timeline.enter(f"{phase}.evaluate")
         say(f"phase {phase}: evaluation ({m.plan.evaluate})")
-        dog = Watchdog(m.work / "heartbeat.json", m.plan.device, m.tools.clock)
+        dog = Watchdog(m.work / "heartbeat.json", m.plan, m.tools.clock)
         job = evaluation_of(make_job(m.plan, phase, m.work, init_dir(m, phase), m.out_dir(phase), wandb=False), m.plan, results)
         code, stop = m.tools.trainer(m.plan, job, m.work / f"job-{phase}-evaluate.json", Path.cwd(), host=os.environ,
                                      wandb_key=None, stop=lambda: m.stop() or dog.stuck())

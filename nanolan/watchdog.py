@@ -5,12 +5,13 @@ GPU utilisation is not asked: a hung collective shows 100 %.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from nanolan.budget import Stop
+from nanolan.plan import Plan
 
 # Seconds without a new heartbeat, by stage; "" is before the first one. "cpu" is a rehearsal of a tiny model.
 DEADLINES_S = {
@@ -37,17 +38,17 @@ def read_beat(path: Path) -> Beat | None:
         return None
 
 
-def overdue(stage: str, silent_s: float, device: str) -> bool:
+def overdue(stage: str, silent_s: float, limits: Mapping[str, float]) -> bool:
     """Whether a trainer that has been silent for so long in `stage` counts as stuck; an unknown stage gets the longest."""
-    limits = DEADLINES_S[device]
     return silent_s > limits.get(stage, max(limits.values()))
 
 
 class Watchdog:
     """Watches one trainer's heartbeat; `stuck` is asked every moment."""
 
-    def __init__(self, path: Path, device: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path, self._device, self._clock = path, device, clock
+    def __init__(self, path: Path, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
+        self._limits = DEADLINES_S[plan.device] | plan.watch_s
         path.unlink(missing_ok=True)    # the heartbeat of a trainer before this one
         self.beat: Beat | None = None
         self._seen_at = clock()
@@ -61,15 +62,16 @@ class Watchdog:
             self._note_save(beat, now)
             self.beat, self._seen_at = beat, now
         stage, silent_s = self.beat.stage if self.beat else "", now - self._seen_at
-        if not overdue(stage, silent_s, self._device):
+        if not overdue(stage, silent_s, self._limits):
             return None
         step = f" at step {self.beat.step}" if self.beat else ""
         return Stop("hang", f"no progress for {silent_s:.0f} s in stage {stage or 'start'}{step}")
 
     @property
     def step(self) -> int:
-        """Steps that the trainer told of."""
-        return self.beat.step if self.beat else 0
+        """Steps that the trainer told of, its last word included."""
+        beat = read_beat(self._path) or self.beat
+        return beat.step if beat else 0
 
     def _note_save(self, beat: Beat, now: float) -> None:
         if beat.stage == "save" and self._save_began is None:
