@@ -49,6 +49,9 @@ def train_here(s: Settings, here: Here, hub: Hub) -> list[Path]:
     first = here.base / PHASES[s.phases[0]].input_dir / s.model_tag
     if not list(first.glob("model_*.pt")):
         raise UsageProblem(f"{first} holds no checkpoint to start from. Bring it here: just pull, or set NANOCHAT_BASE_DIR")
+    if "mid" in s.phases and not s.no_identity and not (here.base / IDENTITY_FILE).is_file():
+        raise UsageProblem(f"{here.base} holds no {IDENTITY_FILE}: mid would not learn who it is. Write one: just identity "
+                           "name=... creator=...; or go without: --no-identity")
     data = fetch_data(s, here, hub)
     return [_train(s, here, phase, data) for phase in s.phases]
 
