@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.budget import ASSUMED, Stop
+from nanolan.budget import ASSUMED
 from nanolan.instance import ApiInstance, Instance, instance_of
 from nanolan.meter import Meter
 from nanolan.plan import Plan, iso, now_utc
@@ -71,8 +71,8 @@ def test_training_stops_before_uploads_are_given_up_and_both_before_the_limit() 
     for at, soft, hard in ((35_980, False, False), (35_994, True, False), (36_000, True, True)):
         clock.now = 1000.0 + at
         assert (meter.soft() is not None, meter.hard() is not None) == (soft, hard), at
-    assert meter.soft() == Stop("spend_limit", "$360.00 of the limit of $360.00 used")
-    assert meter.give_up() == "$360.00 of the limit of $360.00 used"
+    assert (stop := meter.soft()) and stop.reason == "spend_limit" and stop.text.endswith("of the limit of $360.00 used")
+    assert meter.give_up() == stop.text
 
 
 def test_a_limit_of_time_works_the_same_way_and_is_not_taken_for_one_of_money() -> None:
