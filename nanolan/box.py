@@ -24,12 +24,12 @@ from nanolan.errors import ApiProblem, NanolanError
 from nanolan.herald import Herald
 from nanolan.hub import Hub
 from nanolan.inputs import fetch_inputs
+from nanolan.inspection import inspect_machine
 from nanolan.instance import Instance
 from nanolan.machine import Machine, RunStopped, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
 from nanolan.plan import Plan, iso, now_utc, parse_time, read_plan
-from nanolan.probation import probation
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.rent import delete_and_confirm, find_run
 from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
@@ -133,7 +133,7 @@ def prepare(m: Machine) -> None:
     m.timeline.enter("probation")
     kill_trainers(m.plan.run_id)   # left over by a box program that was killed
     m.herald.tell(PREPARING)
-    if problem := probation(m.plan, m.work, clock=m.tools.clock, sleep=m.tools.sleep):
+    if problem := inspect_machine(m.plan, m.work, clock=m.tools.clock, sleep=m.tools.sleep):
         raise RunStopped("boot_failed", problem)
     say(f"GPUs: {m.plan.offer.num_gpus}x {m.plan.offer.gpu}, as rented{REHEARSAL[m.plan.device]}")
     m.timeline.enter("download")

@@ -12,9 +12,9 @@ from msgspec import structs
 
 from nanolan.errors import ApiProblem, NanolanError, Unreachable
 from nanolan.hub import Hub
+from nanolan.inspection import STATE_SIZE
 from nanolan.machine import Machine, say
 from nanolan.manifest import MANIFEST, Manifest, borrow, newest_whole, parse_manifest, whole_steps
-from nanolan.probation import STATE_SIZE
 from nanolan.proof import Proof, prove
 from nanolan.report import PhaseReport, phase_report
 from nanolan.results import meta_name, numbers, with_results

@@ -15,7 +15,7 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 ORDER = [
     "errors", "memory", "money", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance", "shadeform", "hub", "manifest",
     "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "identity", "basedir", "results", "budget", "meter", "report", "preflight", "adopt", "pull", "launch",
-    "runner", "here", "watchdog", "herald", "gpus", "probation", "timeline", "causes", "control", "machine", "saver", "training", "box", "sshkey", "status", "view", "cli"]
+    "runner", "here", "watchdog", "herald", "gpus", "inspection", "timeline", "causes", "control", "machine", "saver", "training", "box", "sshkey", "status", "view", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:

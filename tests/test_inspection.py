@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from nanolan.inspection import already_here, busy_problem, disk_problem, inspect_machine, memory_problem
 from nanolan.plan import Pinned, PinnedFile
-from nanolan.probation import already_here, busy_problem, disk_problem, memory_problem, probation
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
 
 from .box_fixtures import make_plan
@@ -59,7 +59,7 @@ def test_what_an_earlier_life_left_is_counted(tmp_path: Path) -> None:
 
 def test_the_rented_machine_passes_at_once(box_root: Path) -> None:
     install(box_root, nvidia_smi(H100, "box"))
-    assert probation(PLAN, box_root) == ""
+    assert inspect_machine(PLAN, box_root) == ""
 
 
 @pytest.mark.parametrize("cents, most_s", [(200, 2.0), (1, 0.5)])
@@ -67,10 +67,10 @@ def test_a_wrong_one_is_looked_at_again_for_as_long_as_the_probation_may_cost(bo
     install(box_root, nvidia_smi(Gpus(7, "NVIDIA H100 80GB HBM3", 81559, "9.0", "570.195.03"), "box"))
     waited: list[float] = []
     plan = replace(PLAN, probation_cents=cents, offer=replace(PLAN.offer, hourly_cents=7200))     # two cents a second
-    problem = probation(plan, box_root, clock=lambda: float(len(waited)), sleep=waited.append)
+    problem = inspect_machine(plan, box_root, clock=lambda: float(len(waited)), sleep=waited.append)
     assert "nvidia-smi shows 7" in problem and len(waited) == int(most_s) + 1
 
 
 def test_one_whose_driver_comes_up_late_passes(box_root: Path) -> None:
     install(box_root, "#!/bin/sh\nexit 9\n")
-    assert probation(PLAN, box_root, clock=lambda: 0.0, sleep=lambda s: install(box_root, nvidia_smi(H100, "box"))) == ""
+    assert inspect_machine(PLAN, box_root, clock=lambda: 0.0, sleep=lambda s: install(box_root, nvidia_smi(H100, "box"))) == ""

@@ -18,7 +18,7 @@ STATE_SIZE = 2.7             # a state with its optimizer / the model file (meas
 STATES = 3                   # two that are kept and one being written
 
 
-def probation(plan: Plan, work: Path, *, clock: Callable[[], float] = time.monotonic,
+def inspect_machine(plan: Plan, work: Path, *, clock: Callable[[], float] = time.monotonic,
               sleep: Callable[[float], None] = time.sleep) -> str:
     """What is wrong with this machine, or "" as soon as all that was rented is usable."""
     if problem := disk_problem(plan, shutil.disk_usage(work).free, already_here(work)):
