@@ -4,6 +4,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType, TracebackType
@@ -30,7 +31,7 @@ class StopFlag:
 
 def tell_stacks() -> None:
     """Print the stacks of all threads to stderr at SIGUSR1, also in the middle of a hung collective."""
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)   # not one that a test put in its place
 
 
 def follow_parent() -> None:
