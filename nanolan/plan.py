@@ -109,6 +109,7 @@ class Plan(Strict, frozen=True):
     upload_minutes: float = 10.0     # between such states sent to the Hub
     model_only: bool = False         # a saved state of another number of processes gives its weights alone
     gate: str | None = None          # between phases, see nanolan/gate.py
+    parameters: int | None = None    # of the input checkpoint's model; None: its meta was not read
     probation_cents: int = 200       # by then the machine must have proved itself
     predicted: Predicted | None = None   # None: no figures for this GPU
     resume: Pinned | None = None     # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/

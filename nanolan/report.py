@@ -26,13 +26,15 @@ class PhaseReport(msgspec.Struct, frozen=True):
     reward_start: float | None = None   # rl alone
     reward_end: float | None = None
     measured: dict[str, float] = {}  # val_bpb, val_loss, and after the evaluation accuracies and chatcore
+    tokens: int | None = None        # trained on this machine, or generated in rl; with the stage's seconds: the speed
 
 
 def phase_report(state: str, folder: str, manifest: Manifest, revision: str = "") -> PhaseReport:
     """The report of a phase that has a checkpoint, with what the trainer noted in its manifest."""
     values = {name: manifest.extra.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")}
     numbers: dict[str, Any] = {name: float(v) if isinstance(v, (int, float)) else None for name, v in values.items()}
-    return PhaseReport(state, folder, revision, manifest.step, **numbers)
+    tokens = manifest.extra.get("tokens")
+    return PhaseReport(state, folder, revision, manifest.step, **numbers, tokens=tokens if type(tokens) is int else None)
 
 
 class Progress(msgspec.Struct, frozen=True):
