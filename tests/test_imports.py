@@ -14,7 +14,7 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
     "errors", "money", "budget", "size", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance", "shadeform",
-    "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "measured", "forecast", "transfer", "inputs",
+    "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast", "transfer", "inputs",
     "identity", "basedir", "meter", "preflight", "adopt", "pull", "launch",
     "runner", "here", "herald", "gpus", "box", "sshkey", "status", "view", "cli"]
 
