@@ -47,6 +47,12 @@ status *args: _setup
 watch *args: _setup
     @{{python}} scripts/check_status.py --watch "$@"
 
+# what all runs cost: by run, month and phase
+[group('watch')]
+[no-exit-message]
+costs *args: _setup
+    @{{python}} scripts/costs.py "$@"
+
 # check a checkpoint on the Hub against its manifest; --adopt writes one for files uploaded by hand
 [group('watch')]
 [no-exit-message]

@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from nanolan.money import MOST_DOLLARS, cost_cents
+
 SAFETY = 2                    # times the measured margin
+ASK_AGAIN_CENTS = 1_000_00    # a limit above this is more often a typo than a wish
 
 
 class Stop(NamedTuple):
@@ -44,7 +47,13 @@ MARGIN_S = ASSUMED["cuda"].total_s
 
 def soft_limit_cents(limit_cents: int, hourly_cents: int, margin_s: float = MARGIN_S) -> int:
     """The bill at which training stops, so that all that follows fits below the limit; can be negative: then nothing fits."""
-    return limit_cents - round(SAFETY * hourly_cents * margin_s / 3600)
+    return limit_cents - SAFETY * cost_cents(hourly_cents, margin_s)
+
+
+def limit_for(cents: int, hourly_cents: int, margin_s: float = MARGIN_S) -> int | None:
+    """The least limit in whole dollars whose soft limit is above `cents`; None when nobody may type that much."""
+    least = (cents + SAFETY * cost_cents(hourly_cents, margin_s)) // 100 + 1
+    return least if least <= MOST_DOLLARS else None
 
 
 def soft_life_s(life_s: float, margin_s: float = MARGIN_S) -> float:
@@ -54,4 +63,4 @@ def soft_life_s(life_s: float, margin_s: float = MARGIN_S) -> float:
 
 def give_up_cents(limit_cents: int, hourly_cents: int, margin: Margin) -> int:
     """The bill at which even an upload is given up: what is left is for deleting."""
-    return limit_cents - round(hourly_cents * margin.leave_s / 3600)
+    return limit_cents - cost_cents(hourly_cents, margin.leave_s)

@@ -13,15 +13,24 @@ from pathlib import Path
 from nanolan.bundle import make_bundle
 from nanolan.config import ROOT, Settings, is_loopback
 from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, OutOfStock, PreflightFailed, RunFailed, UsageProblem
+from nanolan.forecast import Forecast, forecaster, work_of
 from nanolan.hub import Hub
 from nanolan.instance import Instance
 from nanolan.ledger import Entry, Ledger
 from nanolan.money import dollars
-from nanolan.offers import Offer, expected_cents
+from nanolan.offers import Offer
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
-from nanolan.phases import HIGH, expected_hours
 from nanolan.plan import Code, Plan, Rented, iso, life_s, new_run_id, now_utc, parse_time, worst_case_cents
-from nanolan.preflight import Check, Findings, check_memory, check_money, check_outputs, look_at_hub, wallet_hint
+from nanolan.preflight import (
+    Check,
+    Findings,
+    check_memory,
+    check_money,
+    check_outputs,
+    check_time,
+    look_at_hub,
+    wallet_hint,
+)
 from nanolan.rent import check_rented, create_once
 from nanolan.shadeform import Shadeform
 
@@ -49,6 +58,7 @@ class Prepared:
     checks: list[Check]
     bundle: bytes
     public: bool
+    expected: Forecast | None = None   # None: no figure for this GPU
 
     @property
     def failed(self) -> list[Check]:
@@ -63,35 +73,39 @@ class Prepared:
         return int((parse_time(self.plan.deadline) - parse_time(self.plan.created_at)).total_seconds())
 
     def bill(self) -> str:
-        expected = expected_cents(self.offer, self.plan.phases)
-        hours = expected_hours(self.plan.phases, self.offer.gpu, self.offer.num_gpus)
-        likely = f"expected about {dollars(expected)} in {hours:.1f} h; " if hours else "expected cost unknown for this GPU; "
-        return f"{likely}at worst {dollars(self.worst_cents)} in {self.life_s / 3600:.1f} h, then the provider deletes it"
+        """What it should cost, and what it can cost at most."""
+        expected = self.expected.text() if self.expected else "expected cost unknown for this GPU"
+        return f"{expected}; at worst {dollars(self.worst_cents)} in {self.life_s / 3600:.1f} h, then the provider deletes it"
 
 
 def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: Callable[[], list[Instance]] | None, *,
-            rehearsal: Rehearsal | None = None, keep_old: bool = False) -> Prepared:
-    """Run every check and make the plan; `hub` and `instances` None mean that there is nothing to check with."""
-    expected = expected_cents(offer, s.phases)
+            rehearsal: Rehearsal | None = None, keep_old: bool = False, earlier: Iterable[Entry] = (),
+            really: bool = False) -> Prepared:
+    """Run every check and make the plan; `hub` and `instances` None mean that there is nothing to check with.
+
+    `earlier` are the ledger's runs, which teach the forecast; `really` takes limits that the forecast speaks against.
+    """
     unset = [name for name, value in (("HF_TOKEN", s.hf_token), ("HF_REPO", s.hf_repo)) if value is None]
     found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
     run_id = new_run_id()
     code, bundle, code_check = _code(run_id)
-    plan = make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old)
-    checks = [*found.checks, check_money(s.spend_limit, expected), wallet_hint(expected)]
+    size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
+    expected = forecaster(work_of(s, found.size.n_params if found.size else None, size_bytes or None), earlier)(offer)
+    plan = make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, expected)
+    checks = [*found.checks, check_money(s.spend_limit, offer.hourly_cents, expected, really),
+              *check_time(s.max_duration, expected, really), wallet_hint(expected.likely_cents if expected else None)]
     if found.size and rehearsal is None:
         checks.append(check_memory(found.size, offer.gpu, offer.vram_gb))
     if instances:
         checks.append(_outputs(instances, plan))
-    return Prepared(plan, offer, [*checks, code_check], bundle, found.public)
+    return Prepared(plan, offer, [*checks, code_check], bundle, found.public, expected)
 
 
 def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, found: Findings,
-              rehearsal: Rehearsal | None = None, keep_old: bool = False) -> Plan:
+              rehearsal: Rehearsal | None = None, keep_old: bool = False, expected: Forecast | None = None) -> Plan:
     """The plan of a run on `offer`, with the provider's deadline worked out."""
-    hours = expected_hours(s.phases, offer.gpu, offer.num_gpus)
     now = now_utc()
-    life = life_s(s.spend_limit, offer.hourly_cents, hours * HIGH if hours else None, s.max_duration)
+    life = life_s(s.spend_limit, offer.hourly_cents, expected.hours.high if expected else None, s.max_duration)
     plan = Plan(
         run_id=run_id, run_name=s.run_name, owner=owner, created_at=iso(now), deadline=iso(now + timedelta(seconds=life)),
         limit_cents=s.spend_limit, phases=s.phases, model_tag=s.model_tag, output_tag=s.output_tag or s.model_tag,
@@ -101,14 +115,15 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
                      offer.hourly_cents, offer.os),
         wandb_project=s.wandb_project, processes=offer.num_gpus, batch=s.batch, evaluate=s.eval, humaneval=s.humaneval,
         identity=not s.no_identity, save_minutes=s.save_minutes, gate=s.gate, probation_cents=s.probation_usd,
-        upload_minutes=s.upload_minutes or upload_minutes(offer.hourly_cents))
+        upload_minutes=s.upload_minutes or upload_minutes(offer.hourly_cents),
+        parameters=found.size.n_params if found.size else None, predicted=expected.predicted if expected else None)
     if rehearsal is None:
         return plan
     if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
         raise UsageProblem("a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses")
     from msgspec.structs import replace
     return replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
-                   processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb)
+                   processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb, predicted=None)   # no figures for CPUs
 
 
 def upload_minutes(hourly_cents: int) -> float:

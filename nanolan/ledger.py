@@ -10,6 +10,7 @@ import msgspec
 
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.plan import Plan, Strict
+from nanolan.report import Receipt
 
 
 class Attempt(Strict, frozen=True):
@@ -29,6 +30,7 @@ class Entry(Strict, frozen=True):
     gone: bool = False               # seen to be deleted
     note: str = ""
     earlier: tuple[Attempt, ...] = ()
+    receipt: Receipt | None = None   # of the newest attempt, once it was seen
 
 
 class Ledger:

@@ -1,11 +1,8 @@
 """How much GPU memory training takes: rows of a micro-batch by model size and GPU. Pure; shared by laptop and trainer."""
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from nanolan.errors import BadAnswer, UsageProblem
+from nanolan.errors import UsageProblem
+from nanolan.size import ModelSize
 
 MAX_ROWS = 32                    # more rows a micro-batch no longer fill a GPU better
 CPU_POSITIONS = 8192             # positions of a micro-batch on the CPU: bounds its memory
@@ -18,33 +15,6 @@ BYTES_PER_PARAM = 16
 FIXED_GIB = 7.0
 D20_ROW_GIB = 1.6
 D20_ROW = 20 * 1280 * 2048       # layers x channels x positions
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """What of a model's configuration its size depends on."""
-
-    vocab_size: int
-    n_layer: int
-    n_embd: int
-    kv_share: float = 1.0        # n_kv_head / n_head
-
-    @property
-    def n_params(self) -> int:
-        """2 V C + L (10 C C + 2 C C kv_share): embedding, head, and per layer q, o, MLP and k, v."""
-        C = self.n_embd
-        return 2 * self.vocab_size * C + round(self.n_layer * (10 + 2 * self.kv_share) * C * C)
-
-
-def size_of(model_config: Mapping[str, Any], where: str) -> ModelSize:
-    """The size in a meta file's model_config; BadAnswer if it is not there."""
-    try:
-        c = {key: int(model_config[key]) for key in ("vocab_size", "n_layer", "n_embd", "n_head", "n_kv_head")}
-        if min(c.values()) < 1:
-            raise ValueError("a size of nothing")
-    except (ValueError, KeyError, TypeError) as e:
-        raise BadAnswer(f"{where} holds no usable model_config ({type(e).__name__}: {e})") from None
-    return ModelSize(c["vocab_size"], c["n_layer"], c["n_embd"], c["n_kv_head"] / c["n_head"])
 
 
 def micro_batch(size: ModelSize, sequence_len: int, gpu_gib: float | None) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nanolan.config import Settings
 from nanolan.errors import NanolanError, NoOffer, UsageProblem
-from nanolan.money import cost_cents, dollars
-from nanolan.phases import expected_hours
+from nanolan.money import dollars
 
 # Names that Shadeform has used: one that is not for rent today is no typo
 GPUS = ("A10", "A100", "A100_80G", "A16", "A30", "A40", "A4000", "A5000", "A6000", "B200", "B300", "GB200", "GB300", "GH200",
@@ -20,6 +19,7 @@ HEAD = ("#", "Provider", "Region", "GPUs", "VRAM", "Price/hr", "Run", "NVLink")
 PROVIDER, REGION, GPU_COUNT = 1, 2, 3          # columns that give way, so that a line has 80 characters at most
 RIGHT = (0, 5, 6)
 NARROWEST = 8
+UNKNOWN = 10**9    # cents: a run of which nobody knows the cost comes last
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Offer:
     @property
     def where(self) -> str:
         return f"{self.num_gpus}x {self.gpu} at {self.cloud}/{self.region}"
+
+
+Expected = Callable[[Offer], int | None]   # what the whole run should cost there, in cents; None: no figure
 
 
 @dataclass(frozen=True)
@@ -102,23 +105,17 @@ def unusable(offer: Offer) -> str | None:
 
 
 def choose(offers: Sequence[Offer], wanted: Wanted, *, order: str = "price",
-           phases: tuple[str, ...] = ("sft",)) -> tuple[list[Offer], Counter[str]]:
-    """The usable offers that fit, cheapest first (per hour, or by expected total), and why others were dropped."""
+           expected: Expected = lambda offer: None) -> tuple[list[Offer], Counter[str]]:
+    """The usable offers that fit, cheapest first (per hour, or by the expected total), and why others were dropped."""
     fitting = [o for o in offers if fits(o, wanted)]
     dropped = Counter(why for o in fitting if (why := unusable(o)))
     usable = [o for o in fitting if not unusable(o)]
 
     def total(o: Offer) -> int:
-        cents = expected_cents(o, phases)
-        return cents if cents is not None else 10**9
+        cents = expected(o)
+        return UNKNOWN if cents is None else cents
     usable.sort(key=lambda o: (total(o) if order == "total" else o.hourly_cents, o.cloud, o.region))
     return usable, dropped
-
-
-def expected_cents(offer: Offer, phases: tuple[str, ...]) -> int | None:
-    """What the whole run should cost there, in cents; None for a GPU we have no figure for."""
-    hours = expected_hours(phases, offer.gpu, offer.num_gpus)
-    return None if hours is None else cost_cents(offer.hourly_cents, hours * 3600)
 
 
 def nothing_fits(wanted: Wanted, offers: Sequence[Offer], dropped: Counter[str]) -> NanolanError:
@@ -140,9 +137,9 @@ def nothing_fits(wanted: Wanted, offers: Sequence[Offer], dropped: Counter[str])
                    "Try: just offers --all-configs")
 
 
-def table(offers: Sequence[Offer], phases: tuple[str, ...], width: int = 80) -> list[str]:
+def table(offers: Sequence[Offer], expected: Expected, width: int = 80) -> list[str]:
     """The guide's table with the expected total of the run; * marks the cheapest total. Lines of at most `width`."""
-    totals = [expected_cents(o, phases) for o in offers]
+    totals = [expected(o) for o in offers]
     best = min((t for t in totals if t is not None), default=None)
     several = len({o.gpu for o in offers}) > 1
     rows = [HEAD, *(_row(i, o, total, total is not None and total == best, several)

@@ -111,6 +111,7 @@ class Plan(Strict, frozen=True):
     model_only: bool = False         # a saved state of another number of processes gives its weights alone
     watch_s: dict[str, float] = {}   # stages' deadlines other than those of nanolan/watchdog.py
     gate: str | None = None          # between phases, see nanolan/gate.py
+    parameters: int | None = None    # of the input checkpoint's model; None: its meta was not read
     probation_cents: int = 200       # by then the machine must have proved itself
     predicted: Predicted | None = None   # None: no figures for this GPU
     resume: Pinned | None = None     # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/

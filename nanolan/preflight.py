@@ -5,7 +5,6 @@ Each check is one line of the checklist; all of them run, also when an earlier o
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,17 +12,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.config import Settings
 from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import BadAnswer, NanolanError, NotFound, PreflightFailed, UsageProblem
+from nanolan.forecast import Forecast
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Instance
 from nanolan.manifest import MANIFEST, parse_manifest
-from nanolan.memory import ModelSize, micro_batch, size_of
+from nanolan.memory import micro_batch
 from nanolan.money import dollars
 from nanolan.phases import PHASES, data_files
 from nanolan.plan import Pinned
 from nanolan.proof import prove
+from nanolan.size import ModelSize, read_size
 
 SEQUENCE_LEN = 2048  # of the recipes in nanolan/train/recipe.py
 WALLET_CENTS = 500   # Shadeform rents nothing to a wallet with less
@@ -88,10 +90,8 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
     pins = [_value(found, "input checkpoint", lambda: pin_checkpoint(hub, tree, folder)),
             _value(found, "tokenizer", lambda: _pin_tokenizer(tree))]
     if pins[0]:
-        meta = next((f.path for f in pins[0].files if re.search(r"/meta_\d{6}\.json$", f.path)), None)
-        if meta:
-            found.size = _value(found, "input checkpoint",
-                                lambda: read_size(hub.read(tree.repo, meta, revision=tree.revision), meta))
+        found.size = _value(found, "input checkpoint", lambda: _size(hub, tree, pins[0]))
+    if found.size:
         found.checks.append(Check("input checkpoint", True, f"{folder} ({pins[0].size / 1e6:,.0f} MB, "
                                   f"{'proven' if pins[0].proven else 'unproven: no manifest, taken by size and hash'})"))
     if IDENTITY_FILE in tree.files and not s.no_identity:
@@ -153,12 +153,13 @@ def _newest_by_hand(hub: Hub, tree: Tree, folder: str) -> Pinned:
     return tree.pin([model, meta])
 
 
-def read_size(meta: bytes, where: str) -> ModelSize:
-    """The model's size from its meta file."""
-    try:
-        return size_of(json.loads(meta)["model_config"], where)
-    except (ValueError, KeyError, TypeError, BadAnswer) as e:
-        raise PreflightFailed(f"{where} holds no usable model_config ({type(e).__name__}: {e})") from None
+def _size(hub: Hub, tree: Tree, checkpoint: Pinned) -> ModelSize:
+    """The model's size, by its meta."""
+    meta = next((f.path for f in checkpoint.files if re.search(r"/meta_\d{6}\.json$", f.path)), None)
+    if meta is None:
+        raise PreflightFailed(f"the manifest of the checkpoint in {tree.repo} names no meta_SSSSSS.json: "
+                              "it is not a nanochat checkpoint")
+    return read_size(hub.read(tree.repo, meta, revision=tree.revision), meta)
 
 
 def check_memory(size: ModelSize, gpu: str, vram_gb: int) -> Check:
@@ -193,13 +194,40 @@ def pin_dataset(tree: Tree, globs: list[str]) -> Pinned:
     return tree.pin(paths)
 
 
-def check_money(limit_cents: int, expected_cents: int | None) -> Check:
-    """The limit must be above what the run should cost."""
-    if expected_cents is None:
-        return Check("spend limit", None, f"{dollars(limit_cents)}; no time is known for this GPU, so the cost cannot be foretold")
-    ok = limit_cents > expected_cents
-    return Check("spend limit", ok, f"{dollars(limit_cents)}, the run should cost about {dollars(expected_cents)}" +
-                 ("" if ok else f"; it would be cut off. Try: spend-limit={expected_cents * 3 // 200 + 1}"))
+def check_money(limit_cents: int, hourly_cents: int, expected: Forecast | None, really: bool = False) -> Check:
+    """What may be spent before saving begins must be more than the run should cost; `really` takes any limit, and is noted."""
+    soft = soft_limit_cents(limit_cents, hourly_cents)
+    likely, high = (expected.likely_cents, expected.high_cents) if expected else (0, 0)
+    text = f"{dollars(limit_cents)}, {dollars(limit_cents - soft)} of it kept for saving; the run: " + (
+        expected.text() if expected else "no figure for this GPU, so the cost cannot be foretold")
+    if soft <= likely:
+        least = limit_for(high, hourly_cents)
+        hint = f"spend-limit={least}" if least else "another offer"
+        return _not_without("spend limit", f"{text}; it would be cut off", hint, really)
+    if limit_cents > ASK_AGAIN_CENTS:
+        return _not_without("spend limit", f"{text}; above {dollars(ASK_AGAIN_CENTS)} it is asked for twice", "", really)
+    return Check("spend limit", True if expected else None, text)
+
+
+def check_time(max_duration_s: int | None, expected: Forecast | None, really: bool = False) -> list[Check]:
+    """The same of --max-duration, if it is given."""
+    if max_duration_s is None:
+        return []
+    likely_s, high_s = (expected.seconds.likely, expected.seconds.high) if expected else (0.0, 0.0)
+    kept_s = max_duration_s - soft_life_s(max_duration_s)
+    text = f"{max_duration_s / 60:.0f} minutes, {kept_s / 60:.0f} of them kept for saving" + (
+        f"; the run: likely {likely_s / 60:.0f}, up to {high_s / 60:.0f}" if expected else "")
+    if soft_life_s(max_duration_s) <= likely_s:
+        hint = f"max-duration={(high_s + kept_s) // 60 + 1:.0f}m"
+        return [_not_without("max duration", f"{text}; it would be cut off", hint, really)]
+    return [Check("max duration", True if expected else None, text)]
+
+
+def _not_without(name: str, text: str, hint: str, really: bool) -> Check:
+    """A check that fails unless --yes-really was given, which is noted."""
+    if really:
+        return Check(name, None, f"{text}; taken all the same: --yes-really")
+    return Check(name, False, f"{text}. Try: {' or '.join(filter(None, (hint, '--yes-really')))}")
 
 
 def wallet_hint(expected_cents: int | None) -> Check:

@@ -27,6 +27,7 @@ class PhaseReport(msgspec.Struct, frozen=True):
     reward_start: float | None = None   # rl alone
     reward_end: float | None = None
     measured: dict[str, float] = {}  # val_bpb, val_loss, and after the evaluation accuracies and chatcore
+    tokens: int | None = None        # trained on this machine, or generated in rl; with the stage's seconds: the speed
 
 
 def phase_report(state: str, folder: str, manifest: Manifest, revision: str = "") -> PhaseReport:
@@ -34,7 +35,9 @@ def phase_report(state: str, folder: str, manifest: Manifest, revision: str = ""
     values = {name: manifest.extra.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")}
     numbers: dict[str, Any] = {name: float(v) if isinstance(v, (int, float)) else None for name, v in values.items()}
     measured = {name: float(v) for name, v in manifest.extra.items() if name.startswith(MEASURED) and isinstance(v, (int, float))}
-    return PhaseReport(state, folder, revision, manifest.step, **numbers, measured=measured)
+    tokens = manifest.extra.get("tokens")
+    return PhaseReport(state, folder, revision, manifest.step, **numbers, measured=measured,
+                       tokens=tokens if type(tokens) is int else None)
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -99,8 +99,10 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
     left = [i for i in instances or () if i.id not in known and i.billing]
     ours = {i.id for i in left if owner_tag(ledger.owner) in i.tags}
     for v in runs:
-        if instances is not None and v.ended and v.instance is None and not v.entry.gone:
-            ledger.put(structs.replace(v.entry, gone=True))
+        gone = v.entry.gone or instances is not None and v.ended and v.instance is None
+        receipt = v.receipt if v.receipt and v.receipt.attempt == v.entry.plan.attempt else v.entry.receipt
+        if (gone, receipt) != (v.entry.gone, v.entry.receipt):
+            ledger.put(structs.replace(v.entry, gone=gone, receipt=receipt))
     return Overview(tuple(runs), tuple(i for i in left if i.id in ours), tuple(i for i in left if i.id not in ours),
                     tuple(problems))
 

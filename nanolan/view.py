@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
+from nanolan.costs import split, waste
 from nanolan.instance import Instance
 from nanolan.money import dollars
-from nanolan.plan import now_utc, parse_time
-from nanolan.report import SUCCEEDED, PhaseReport
+from nanolan.plan import Plan, now_utc, parse_time
+from nanolan.report import SUCCEEDED, PhaseReport, Receipt
 from nanolan.status import Overview, RunView
 
 WIDTH = 80
@@ -48,6 +49,7 @@ def render_run(v: RunView) -> list[str]:
         lines.append(f"  step      {v.progress.step}/{v.progress.steps}{loss} (told {_age(v.progress.updated)} ago)")
     lines += [f"  {p:<9} {_phase(r)}" for p, r in v.phases.items()]
     if v.receipt:
+        lines += _bill(v.receipt, plan)
         lines.append(f"  log       {v.receipt.log}")
     if v.state != SUCCEEDED:
         lines += [f"    | {line[:WIDTH - 6]}" for line in v.log_tail]
@@ -67,6 +69,19 @@ def _money(v: RunView) -> str:
     end = f"deleted by {plan.deadline}" if not v.ended else f"{_duration(v.receipt.seconds)} in all" if v.receipt else ""
     used = f"{dollars(v.spent_cents)} of {dollars(plan.limit_cents)} spent, {dollars(plan.offer.hourly_cents)}/h"
     return f"{used}; {end}".rstrip("; ")
+
+
+def _bill(r: Receipt, plan: Plan) -> list[str]:
+    """What was foretold, what was paid, and where it went."""
+    p, cents, lost = r.predicted or plan.predicted, split(r, plan.offer.hourly_cents), waste(r)
+    foretold = f"{dollars(p.likely_cents)} ({dollars(p.low_cents)} to {dollars(p.high_cents)})" if p else "?"
+    lines = _wrapped("  bill      ", f"predicted {foretold}, metered {dollars(r.metered_cents)}, "
+                     f"the provider says {dollars(r.provider_cents)}")
+    if cents:
+        lines += _wrapped("  split     ", ", ".join(f"{stage} {dollars(c)}" for stage, c in cents.items()))
+        share = "?" if lost is None else f"{lost:.0%}"
+        lines += _wrapped("  waste     ", f"{share} of the time neither trained nor evaluated a phase that was proven")
+    return lines
 
 
 def _machine(v: RunView) -> str:
@@ -112,7 +127,17 @@ def _run_dict(v: RunView) -> dict[str, Any]:
             "spent_usd": _usd(v.spent_cents), "limit_usd": _usd(plan.limit_cents), "usd_per_hour": _usd(plan.offer.hourly_cents),
             "deadline": plan.deadline, "ended": v.ended, "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},
             "step": v.progress.step if v.progress else None, "steps": v.progress.steps if v.progress else None,
-            "log": v.receipt.log if v.receipt else None, "problems": list(v.problems)}
+            "log": v.receipt.log if v.receipt else None, "bill": _bill_dict(v.receipt, plan) if v.receipt else None,
+            "problems": list(v.problems)}
+
+
+def _bill_dict(r: Receipt, plan: Plan) -> dict[str, Any]:
+    p, cents, lost = r.predicted or plan.predicted, split(r, plan.offer.hourly_cents), waste(r)
+    return {"predicted_usd": {"low": _usd(p.low_cents), "likely": _usd(p.likely_cents), "high": _usd(p.high_cents)} if p else None,
+            "metered_usd": _usd(r.metered_cents), "provider_usd": _usd(r.provider_cents),
+            "stages": {stage: {"seconds": r.stages[stage], "usd": _usd(c)} for stage, c in cents.items()},
+            "phases_usd": {phase: _usd(c) for phase, c in r.phase_cents.items()},
+            "waste_percent": None if lost is None else round(100 * lost)}
 
 
 def _usd(cents: int | None) -> str | None:

@@ -14,6 +14,8 @@ import click
 from nanolan.cli import Words, printable, run, setting_options, settings_from
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nanolan.config import Settings
     from nanolan.launch import Prepared, Rehearsal
     from nanolan.offers import Offer
@@ -35,10 +37,13 @@ def say(text: str) -> None:
 @click.option("--dry-run", is_flag=True, help="show what would happen and cost; rents nothing, asks nothing")
 @click.option("-y", "--yes", is_flag=True, help="rent without asking: the cheapest offer that fits")
 @click.option("--all-configs", is_flag=True, help="offers with any number of GPUs (1x, 2x, 4x, 8x)")
-@click.option("--sort", type=click.Choice(["price", "total"]), default="price", help="order of the offers: per hour or the run")
+@click.option("--sort", type=click.Choice(["price", "hour", "total"]), default="price",
+              help="order of the offers: by price per hour, or by the run's total")
+@click.option("--yes-really", is_flag=True, help="take limits that the forecast speaks against, and spend limits above $1,000")
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
-def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, keep_old: bool, as_json: bool, **flags: Any) -> int:
+def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, yes_really: bool, keep_old: bool, as_json: bool,
+           **flags: Any) -> int:
     """Launch a training run: offer, checks, worst-case bill, consent, rent."""
     from nanolan.errors import OutOfStock
     from nanolan.launch import next_offer_hint, prepare, rent
@@ -53,9 +58,9 @@ def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, keep_old: boo
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
     ledger = Ledger(nanolan_home())
     prepared = prepare(s, offer, ledger.owner if not dry_run else "0" * 8, hub, api.instances if api else None,
-                       rehearsal=rehearsal_of(s), keep_old=keep_old)
+                       rehearsal=rehearsal_of(s), keep_old=keep_old, earlier=ledger.entries(), really=yes_really)
     prepared.checks[:0] = [unseen] if unseen else []
-    words = typed(flags, all_configs, sort, keep_old)
+    words = typed(flags, all_configs, sort, keep_old, yes_really)
     for check in prepared.checks:
         say(check.line())
     say(f"Bill: {prepared.bill()}.")
@@ -99,7 +104,7 @@ def find_offers(s: Settings, api: Shadeform | None, all_configs: bool, sort: str
     else:
         say(f"{why_samples}: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api")
         listed, unreadable = sample_offers(), 0
-    offers, dropped = choose(listed, wanted, order=sort, phases=s.phases)
+    offers, dropped = choose(listed, wanted, order=sort, expected=expected(s))
     for why, count in dropped.items():
         say(f"{count} offer{'s' * (count > 1)} dropped: {why}")
     if unreadable:
@@ -107,6 +112,14 @@ def find_offers(s: Settings, api: Shadeform | None, all_configs: bool, sort: str
     if not offers:
         raise nothing_fits(wanted, listed, dropped)
     return offers
+
+
+def expected(s: Settings) -> Callable[[Offer], int | None]:
+    """What the run should cost on an offer, in cents, also by what earlier runs measured."""
+    from nanolan.forecast import forecaster, work_of
+    from nanolan.ledger import Ledger, nanolan_home
+    foretell = forecaster(work_of(s), Ledger(nanolan_home()).entries())
+    return lambda offer: found.likely_cents if (found := foretell(offer)) else None
 
 
 def sample_offers() -> list[Offer]:
@@ -125,7 +138,7 @@ def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:
     if not sys.stdin.isatty():
         raise UsageProblem("this is not a terminal, so nobody can be asked: pass --yes (the cheapest offer), or "
                            "cloud=, region= and instance-type=")
-    say(f"\n=== Available {s.gpu} instances (sorted by {sort}) ===\n\n" + "\n".join(table(offers, s.phases)) + "\n")
+    say(f"\n=== Available {s.gpu} instances (sorted by {sort}) ===\n\n" + "\n".join(table(offers, expected(s))) + "\n")
     while True:
         answer = click.prompt(f"Select instance [1-{len(offers)}] or 'q' to quit", err=True).strip().lower()
         if answer == "q":
@@ -188,19 +201,19 @@ def show_launched(prepared: Prepared, instance_id: str, as_json: bool) -> int:
 
 def summary(p: Prepared) -> dict[str, Any]:
     """What both --json outputs share; money in dollars as text, unknown is null."""
-    from nanolan.offers import expected_cents
-    expected = expected_cents(p.offer, p.plan.phases)
+    cost = {name: f"{getattr(p.expected, f'{name}_cents') / 100:.2f}" if p.expected else None for name in ("low", "likely", "high")}
     return {"schema_version": 1, "run_id": p.plan.run_id, "name": p.plan.instance_name, "phases": list(p.plan.phases),
             "offer": vars(p.offer), "limit_usd": f"{p.plan.limit_cents / 100:.2f}", "worst_case_usd": f"{p.worst_cents / 100:.2f}",
-            "expected_usd": None if expected is None else f"{expected / 100:.2f}", "deadline": p.plan.deadline,
+            "expected_usd": cost["likely"], "expected_range_usd": [cost["low"], cost["high"]], "deadline": p.plan.deadline,
             "run_folder": f"{p.plan.runs_repo}/{p.plan.folder}"}
 
 
-def typed(flags: dict[str, Any], all_configs: bool, sort: str, keep_old: bool = False) -> list[str]:
+def typed(flags: dict[str, Any], all_configs: bool, sort: str, keep_old: bool = False, really: bool = False) -> list[str]:
     """The options of this command as words for the next one; never a secret."""
     from nanolan.config import TABLE
     words = [f"{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None and not TABLE[k]["secret"]]
-    return words + ["--all-configs"] * all_configs + ["--sort=total"] * (sort == "total") + ["--keep-old"] * keep_old
+    return (words + ["--all-configs"] * all_configs + ["--sort=total"] * (sort == "total") + ["--keep-old"] * keep_old
+            + ["--yes-really"] * really)
 
 
 def rehearsal_of(s: Settings) -> Rehearsal | None:

@@ -13,9 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
-    "errors", "memory", "money", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance", "shadeform", "hub", "manifest",
-    "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "identity", "basedir", "results", "budget", "meter", "report", "preflight", "adopt", "pull", "launch",
-    "runner", "here", "watchdog", "herald", "gpus", "inspection", "timeline", "causes", "control", "machine", "saver", "training", "box", "sshkey", "status", "view", "cli"]
+    "errors", "money", "budget", "size", "memory", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance",
+    "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast",
+    "transfer", "inputs", "identity", "basedir", "results", "meter", "preflight", "adopt", "pull", "launch", "runner", "here",
+    "watchdog", "herald", "gpus", "inspection", "timeline", "causes", "control", "machine", "saver", "training", "box", "sshkey",
+    "status", "view", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -42,7 +44,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 def test_the_trainer_imports_little_of_the_core() -> None:
     used = {n.split(".")[1] for p in (ROOT / "nanolan/train").glob("*.py") for n in imports(p) if n.startswith("nanolan.")}
-    assert used <= {"train", "errors", "manifest", "datasets", "memory"}
+    assert used <= {"train", "errors", "manifest", "datasets", "memory", "size"}
 
 
 def test_only_the_trainer_and_the_seed_import_torch() -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -26,9 +27,10 @@ from nanolan.errors import (
 from nanolan.hub import Hub
 from nanolan.instance import ApiType, offers_of
 from nanolan.launch import Prepared, Rehearsal, next_offer_hint, prepare, rent
-from nanolan.ledger import Ledger
+from nanolan.ledger import Entry, Ledger
 from nanolan.offers import Offer, Wanted, choose
-from nanolan.plan import iso, now_utc, parse_time, read_plan
+from nanolan.plan import iso, now_utc, read_plan
+from nanolan.report import PhaseReport, Receipt
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.catalogue import SAMPLE
@@ -96,11 +98,44 @@ def test_a_good_plan_passes_every_check_and_sends_nothing(world: World) -> None:
     assert p.plan.inputs and p.plan.datasets and all(len(i.revision) == 40 for i in (*p.plan.inputs, *p.plan.datasets))
 
 
-@pytest.mark.parametrize("limit, ok", [("30.87", False), ("30.88", True), ("1", False)])
-def test_a_limit_that_is_not_above_the_expected_cost_is_refused(world: World, limit: str, ok: bool) -> None:
-    p = prepared(world, spend_limit=limit)
-    assert ("spend limit" not in failed(p)) is ok
-    assert ok or "it would be cut off. Try: spend-limit=" in failed(p)["spend limit"]
+def test_a_limit_that_leaves_no_more_than_the_expected_cost_is_refused_and_the_one_it_names_is_taken(world: World) -> None:
+    likely = prepared(world).expected.likely_cents
+    least = likely + 2 * 784   # 14 minutes at $33.60/h, twice
+    assert "spend limit" in failed(prepared(world, spend_limit=f"{least / 100:.2f}"))
+    assert failed(prepared(world, spend_limit=f"{(least + 1) / 100:.2f}")) == {}
+    p = prepared(world, spend_limit="1")
+    hint = re.search(r"it would be cut off\. Try: spend-limit=(\d+) or --yes-really", failed(p)["spend limit"])
+    assert hint and failed(prepared(world, spend_limit=hint[1])) == {}
+
+
+def test_a_time_that_leaves_no_more_than_the_expected_time_is_refused_and_the_one_it_names_is_taken(world: World) -> None:
+    hint = re.search(r"Try: max-duration=(\d+m) or --yes-really", failed(prepared(world, max_duration="29m"))["max duration"])
+    assert hint and failed(prepared(world, max_duration=hint[1])) == {}
+
+
+def test_with_yes_really_both_limits_are_taken_and_noted(world: World) -> None:
+    s = settings(world, spend_limit="1", max_duration="1m")
+    p = prepare(s, OFFER, "0badcafe", hub_of(world), client(world.cloud).instances, really=True)
+    noted = [c.name for c in p.checks if c.ok is None and "--yes-really" in c.text]
+    assert p.failed == [] and noted == ["spend limit", "max duration"]
+
+
+def test_the_plan_carries_the_models_size_and_what_the_run_should_cost(world: World) -> None:
+    p = prepared(world, phase="mid+sft", eval="full")
+    assert p.plan.predicted == p.expected.predicted and set(p.plan.predicted.phase_high_cents) == {"mid", "sft"}
+    assert p.plan.parameters and p.plan.parameters < 10_000_000 and p.plan.evaluate == "full"
+    assert prepare(settings(world), OFFER, "0badcafe", None, None).plan.parameters is None
+    assert prepared(world, offer=replace(OFFER, gpu="RTX4090")).plan.predicted is None
+
+
+def test_earlier_runs_of_the_ledger_teach_the_forecast(world: World) -> None:
+    p = prepared(world)
+    plan = structs.replace(p.plan, run_id="0000000a")
+    slow = Receipt(plan.run_id, "succeeded", seconds=7300, stages={"boot": 100, "sft.train": 7200},
+                   phases={"sft": PhaseReport("proven")})
+    taught = prepare(settings(world), OFFER, "0badcafe", hub_of(world), None, earlier=[Entry(plan, "i", receipt=slow)])
+    assert taught.expected.own and not p.expected.own and "measured by earlier runs" in taught.bill()
+    assert 7200 < taught.expected.seconds.likely < 8000 < 3600 * 3
 
 
 def test_a_gpu_without_a_figure_says_so_and_has_the_limit_as_its_worst_case(world: World) -> None:
@@ -145,10 +180,12 @@ def test_when_nobody_can_see_who_writes_the_folder_the_check_fails(world: World,
 # ---- the bill
 
 def test_the_deadline_and_the_worst_case_are_those_of_what_ends_first(world: World) -> None:
-    p = prepared(world, max_duration="30m")
-    assert p.life_s == 1800 and p.worst_cents == 1680
-    assert "expected about $30.87 in 0.9 h; at worst $16.80 in 0.5 h, then the provider deletes it" in p.bill()
-    assert abs((parse_time(prepared(world).plan.deadline) - now_utc()).total_seconds() - 15_000 * 3600 / 3360) < 10
+    p, high_s = prepared(world, max_duration="40m"), prepared(world).expected.seconds.high
+    assert p.life_s == 2400 and p.worst_cents == 2240
+    assert re.fullmatch(r"likely \$[\d.]+ in 0\.1 h, low \$[\d.]+, high \$[\d.]+ \(by the guide\); at worst \$22\.40 in 0\.7 h, then the "
+                        "provider deletes it", p.bill())
+    assert abs(prepared(world).life_s - (3 * high_s + 3600)) < 10, "three times the high estimate, and an hour"
+    assert abs(prepared(world, spend_limit="30").life_s - 3000 * 3600 / 3360) < 10, "until the money is gone"
 
 
 def test_the_output_tag_is_the_model_tag_unless_given(world: World) -> None:
@@ -165,6 +202,7 @@ def test_a_rehearsal_needs_both_addresses_on_this_machine(world: World) -> None:
             prepare(s, OFFER, "0badcafe", None, None, rehearsal=Rehearsal({}))
     p = prepare(settings(world), OFFER, "0badcafe", None, None, rehearsal=Rehearsal({"max_steps": 3}))
     assert (p.plan.device, p.plan.processes, p.plan.recipe) == ("cpu", 2, {"max_steps": 3})
+    assert p.plan.predicted is None, "the figures are of GPUs"
 
 
 # ---- renting

@@ -1,14 +1,17 @@
 """The ledger: one small private file per run."""
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.ledger import Entry, Ledger, nanolan_home
+from nanolan.report import PhaseReport, Receipt
 from tests.core_fixtures import PLAN, a_plan
 
 
@@ -98,6 +101,18 @@ def test_an_unknown_run_is_a_plain_error(ledger: Ledger, text: str) -> None:
     with pytest.raises(UsageProblem, match="just status") as e:
         ledger.find(text)
     assert len(str(e.value)) < 200
+
+
+def test_an_entry_keeps_its_receipt_and_one_that_was_written_before_receipts_were_kept_still_loads(ledger: Ledger) -> None:
+    entry = structs.replace(put(ledger, "ab12cd34"), receipt=Receipt("ab12cd34", "succeeded", stages={"boot": 9},
+                                                                     phases={"sft": PhaseReport("proven", tokens=5)}))
+    ledger.put(entry)
+    assert ledger.entries() == [entry]
+    path = ledger.runs / "ab12cd34.json"
+    old = json.loads(path.read_text())
+    del old["receipt"], old["earlier"], old["plan"]["parameters"], old["plan"]["predicted"]
+    path.write_text(json.dumps(old))
+    assert ledger.entries() == [structs.replace(entry, receipt=None)]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"plan": {}}', '{"instance_id": "x"}'])

@@ -9,10 +9,17 @@ import pytest
 
 from nanolan.config import load_settings
 from nanolan.errors import NoOffer, UsageProblem
+from nanolan.forecast import Work, forecast
 from nanolan.instance import ApiType, offers_of
 from nanolan.money import dollars
-from nanolan.offers import Offer, Wanted, choose, expected_cents, newest_cuda_image, nothing_fits, table, unusable, wanted_by
+from nanolan.offers import Offer, Wanted, choose, newest_cuda_image, nothing_fits, table, unusable, wanted_by
 from nanolan.sim.catalogue import SAMPLE
+
+
+def expected(o: Offer, *phases: str) -> int | None:
+    found = forecast(Work(phases or ("sft",)), o, {})
+    return found.likely_cents if found else None
+
 
 CUDA = ("ubuntu22.04_cuda12.8_shade_os",)
 ALL = [o for entry in SAMPLE for o in offers_of(msgspec.convert(entry, ApiType))]
@@ -80,15 +87,15 @@ def test_what_no_run_can_use_is_dropped_with_the_reason(changes: dict[str, Any],
 def test_offers_come_cheapest_first_and_by_total_on_request() -> None:
     prices = [o.hourly_cents for o in USABLE]
     assert prices == sorted(prices)
-    by_total, _ = choose(ALL, Wanted(), order="total", phases=("sft",))
-    totals = [expected_cents(o, ("sft",)) or 10**9 for o in by_total]
+    by_total, _ = choose(ALL, Wanted(), order="total", expected=expected)
+    totals = [expected(o) or 10**9 for o in by_total]
     assert totals == sorted(totals) and [o.hourly_cents for o in by_total] != prices
 
 
 def test_an_offer_without_a_figure_comes_last_by_total_and_is_never_free() -> None:
     odd = offer(gpu="RTX4090", hourly_cents=1)
-    assert choose([odd, offer()], Wanted(), order="total")[0][-1] == odd
-    assert expected_cents(odd, ("sft",)) is None and "?" in table([odd], ("sft",))[2]
+    assert choose([odd, offer()], Wanted(), order="total", expected=expected)[0][-1] == odd
+    assert expected(odd) is None and "?" in table([odd], expected)[2]
 
 
 @pytest.mark.parametrize("flags, wanted", [
@@ -144,29 +151,29 @@ def test_names_and_prices_of_any_length_fit_too() -> None:
 
 
 def check_table(offers: list[Offer]) -> None:
-    lines = table(offers, ("mid", "sft"))
+    lines = table(offers, lambda o: expected(o, "mid", "sft"))
     assert len(lines) == len(offers) + 2 and max(map(len, lines)) <= 80
     bars = [i for i, c in enumerate(lines[1]) if c == "+"]
     assert len(bars) == 7 and all([i for i, c in enumerate(line) if c == "|"] == bars for line in (lines[0], *lines[2:]))
 
 
 def test_the_table_has_the_guides_columns_and_the_expected_dollars() -> None:
-    head, _, first, *_ = table(choose(ALL, Wanted("B200", 8))[0], ("sft",))
+    head, _, first, *_ = table(choose(ALL, Wanted("B200", 8))[0], expected)
     assert [c.strip() for c in head.split("|")] == ["#", "Provider", "Region", "GPUs", "VRAM", "Price/hr", "Run", "NVLink"]
-    assert [c.strip() for c in first.split("|")] == ["1", "hyperstack", "canada-1", "8x", "192GB", "$33.60", "$30.87*", "Yes"]
+    assert [c.strip() for c in first.split("|")] == ["1", "hyperstack", "canada-1", "8x", "192GB", "$33.60", "$23.95*", "Yes"]
 
 
 def test_the_gpu_type_is_shown_when_several_match() -> None:
-    lines = table(choose(ALL, Wanted("H100"))[0], ("sft",))
+    lines = table(choose(ALL, Wanted("H100"))[0], expected)
     assert [line.split("|")[3].strip() for line in lines[2:4]] == ["1x H100", "1x H100_nvl"]
 
 
 def test_the_star_is_on_the_cheapest_total_and_not_on_the_cheapest_hour() -> None:
     offers, _ = choose(ALL, Wanted("H100"))
-    lines = table(offers, ("sft",))[2:]
-    totals = [expected_cents(o, ("sft",)) or 10**9 for o in offers]
+    lines = table(offers, expected)[2:]
+    totals = [expected(o) or 10**9 for o in offers]
     starred = [i for i, line in enumerate(lines) if "*" in line]
     assert starred == [totals.index(min(totals))]
     assert dollars(min(totals)) + "*" in lines[starred[0]]
     dearer_an_hour = [offer(hourly_cents=100, num_gpus=1), offer(hourly_cents=200, num_gpus=8)]
-    assert ["*" in line for line in table(dearer_an_hour, ("sft",))[2:]] == [False, True]
+    assert ["*" in line for line in table(dearer_an_hour, expected)[2:]] == [False, True]

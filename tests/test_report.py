@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 
 from nanolan.errors import BadAnswer
+from nanolan.manifest import Manifest
 from nanolan.report import (
     FAILED,
     LOST,
@@ -14,6 +15,7 @@ from nanolan.report import (
     Receipt,
     error_of,
     log_path,
+    phase_report,
     read_progress,
     read_receipt,
     to_json,
@@ -27,6 +29,15 @@ def test_progress_and_receipt_come_back_as_they_were_written() -> None:
     progress = Progress("ab12cd34", "training", phases, "2026-01-28T20:53:39Z", step=3, loss=2.5)
     receipt = Receipt("ab12cd34", STOPPED, "spend_limit", "words", phases, "logs/x.log", 1234, 99, "2026-01-28T20:53:39Z")
     assert read_progress(to_json(progress)) == progress and read_receipt(to_json(receipt)) == receipt
+
+
+@pytest.mark.parametrize("extra, tokens", [({"tokens": 424_000_000}, 424_000_000), ({}, None), ({"tokens": "many"}, None),
+                                           ({"tokens": None}, None), ({"tokens": 1.5}, None), ({"tokens": True}, None)], ids=str)
+def test_the_tokens_that_the_trainer_noted_are_in_the_phases_report(extra: dict[str, object], tokens: int | None) -> None:
+    manifest = Manifest("ab12cd34", "sft", 90, (), extra={"loss_start": 2.0, **extra})
+    report = phase_report("proven", "chatsft_checkpoints/d20", manifest)
+    assert report.tokens == tokens and report.loss_start == 2.0
+    assert read_receipt(to_json(Receipt("ab12cd34", "succeeded", phases={"sft": report}))).phases["sft"] == report
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"<html>", b'{"run_id": 5}', b'{"run_id": "a"}', b"\xff"])

@@ -192,6 +192,28 @@ def test_after_the_end_the_receipt_the_proof_and_the_log_are_still_there(desk: D
     assert desk.ledger.find(RUN).gone
 
 
+def test_a_receipt_that_was_seen_is_kept_in_the_ledger_also_before_the_machine_is_gone(desk: Desk) -> None:
+    told = structs.replace(receipt(), stages={"boot": 9}, metered_cents=120, provider_cents=None)
+    desk.tell(receipt=told)
+    desk.look()
+    assert desk.ledger.find(RUN) == structs.replace(desk.entry, receipt=told), "the machine is still there"
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    desk.look()
+    assert desk.ledger.find(RUN) == structs.replace(desk.entry, receipt=told, gone=True)
+    desk.hub.fault(rf"GET /{REPO}/.*receipt.json", status=503, times=50)
+    assert desk.look().runs[0].problems and desk.ledger.find(RUN).receipt == told, "a look that failed takes nothing back"
+
+
+def test_the_receipt_of_an_earlier_attempt_is_not_kept_as_that_of_this_one(desk: Desk) -> None:
+    desk.ledger.put(structs.replace(desk.entry, plan=structs.replace(desk.entry.plan, attempt=2)))
+    desk.tell(receipt=receipt())
+    desk.look()
+    assert desk.ledger.find(RUN).receipt is None
+    desk.tell(receipt=structs.replace(receipt(), attempt=2))
+    desk.look()
+    assert desk.ledger.find(RUN).receipt
+
+
 @pytest.mark.parametrize("fault", [dict(action="status", status=500, times=4), dict(action="unauthorized"), dict(action="html"),
                                    dict(action="status", status=200, body={}),
                                    dict(action="status", status=200, body={"instances": None})], ids=str)

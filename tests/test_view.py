@@ -11,7 +11,7 @@ from msgspec import structs
 
 from nanolan.instance import ApiInstance, Instance, instance_of
 from nanolan.ledger import Entry
-from nanolan.plan import iso, now_utc
+from nanolan.plan import Predicted, iso, now_utc
 from nanolan.report import PhaseReport, Progress, Receipt
 from nanolan.status import Overview, RunView
 from nanolan.view import WIDTH, render, ssh_command, to_dict
@@ -78,6 +78,38 @@ def test_a_run_that_ended_shows_its_verdict_and_the_last_lines_of_its_error_log(
     assert "FAILED" in shown and "trainer_failed" in shown and f"logs/error-{PLAN.instance_name}.log" in shown
     assert "Traceback line 4" in shown and "1:06:40 in all" in shown and "ssh -i" not in shown and "7/90" not in shown
     assert "Traceback" not in text(overview(run(**ENDED | {"state": "succeeded"})))
+
+
+STAGES = {"boot": 300, "setup": 120, "download": 30, "mid.train": 1800, "mid.evaluate": 60, "mid.upload": 0, "sft.train": 900,
+          "idle": 390}
+PAID = Receipt("ab12cd34", "stopped", "spend_limit", seconds=3600, stages=STAGES, metered_cents=3_360, provider_cents=3_364,
+               phases={"mid": PROVEN, "sft": PhaseReport("failed")}, predicted=Predicted(2_000, 3_000, 4_000))
+
+
+def test_a_run_that_ended_shows_what_was_foretold_what_was_paid_where_it_went_and_what_was_wasted() -> None:
+    shown = " ".join(text(overview(run(**ENDED | {"receipt": PAID}))).split())
+    assert "predicted $30.00 ($20.00 to $40.00), metered $33.60, the provider says $33.64" in shown
+    assert "boot $2.80, setup $1.12, download $0.28, mid.train $16.80, mid.evaluate $0.56, sft.train $8.40, idle $3.64" in shown
+    assert "48% of the time neither trained nor evaluated a phase that was proven" in shown, "sft was lost"
+    bill = to_dict(overview(run(**ENDED | {"receipt": PAID})))["runs"][0]["bill"]
+    assert bill["predicted_usd"] == {"low": "20.00", "likely": "30.00", "high": "40.00"} and bill["waste_percent"] == 48
+    assert (bill["metered_usd"], bill["provider_usd"], bill["stages"]["boot"]) == ("33.60", "33.64", {"seconds": 300, "usd": "2.80"})
+
+
+@pytest.mark.parametrize("changes, says", [
+    (dict(provider_cents=None), "the provider says ?"), (dict(metered_cents=None), "metered ?"), (dict(predicted=None), "predicted ?"),
+    (dict(seconds=0), "waste ?"), (dict(seconds=-5), "waste ?"), (dict(seconds=100), "waste ?"), (dict(seconds=None), "waste 48%"),
+    (dict(phases={}), "waste 100%")], ids=str)
+def test_what_a_receipt_does_not_tell_is_a_question_mark(changes: dict[str, Any], says: str) -> None:
+    shown = " ".join(text(overview(run(**ENDED | {"receipt": structs.replace(PAID, **changes)}))).split())
+    assert says in shown and max(len(line) for line in render(overview(run(**ENDED | {"receipt": PAID})))) <= 80
+
+
+def test_a_receipt_without_stages_shows_no_split_and_the_plans_forecast_stands_in_for_its_own() -> None:
+    entry = Entry(structs.replace(PLAN, predicted=Predicted(1, 2, 3)), "i-1")
+    shown = text(overview(run(**ENDED | {"entry": entry})))
+    assert "split" not in shown and "waste" not in shown and "predicted $0.02 ($0.01 to $0.03)" in " ".join(shown.split())
+    assert to_dict(overview(run()))["runs"][0]["bill"] is None
 
 
 def test_what_is_unknown_is_a_question_mark_and_never_nothing() -> None:

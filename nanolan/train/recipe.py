@@ -12,6 +12,7 @@ from typing import Any
 
 from nanolan import memory
 from nanolan.errors import UsageProblem
+from nanolan.size import ModelSize
 from nanolan.train.model import GPTConfig
 
 ZERO = ("momentum_steps", "spelling_rows", "val_rows", "eval_questions", "seed")      # whole numbers that may be 0
@@ -129,5 +130,5 @@ def momentum(recipe: Recipe, step: int) -> float:
 
 def micro_batch(config: GPTConfig, sequence_len: int, gpu_gib: float | None) -> int:
     """Rows of a micro-batch that fit, see nanolan.memory."""
-    size = memory.ModelSize(config.vocab_size, config.n_layer, config.n_embd, config.n_kv_head / config.n_head)
+    size = ModelSize(config.vocab_size, config.n_layer, config.n_embd, config.n_kv_head / config.n_head)
     return memory.micro_batch(size, sequence_len, gpu_gib)

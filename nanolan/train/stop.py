@@ -31,7 +31,8 @@ class StopFlag:
 
 def tell_stacks() -> None:
     """Print the stacks of all threads to stderr at SIGUSR1, also in the middle of a hung collective."""
-    faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)   # not one that a test put in its place
+    if sys.__stderr__ is not None:     # the process's own: what stands in for it in a test may be no file
+        faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)
 
 
 def follow_parent() -> None:
