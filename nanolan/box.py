@@ -24,11 +24,12 @@ from nanolan.errors import ApiProblem, NanolanError
 from nanolan.herald import Herald
 from nanolan.hub import Hub
 from nanolan.inputs import fetch_inputs
-from nanolan.inspection import inspect_machine
+from nanolan.inspection import already_here, inspect_machine
 from nanolan.instance import Instance
 from nanolan.machine import Machine, RunStopped, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
+from nanolan.pace import complaint, exchange
 from nanolan.plan import Plan, iso, now_utc, parse_time, read_plan
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.rent import delete_and_confirm, find_run
@@ -74,7 +75,8 @@ def wake(state: Path, work: Path) -> Machine:
     _note_boot(timeline, me, plan, state)
     meter = Meter(plan, me, api, say=say).start()
     control = Control(plan, Hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say).start()
-    return Machine(plan, secrets, state, work, api, me, meter, Herald(plan, secrets, work, meter), timeline, control)
+    return Machine(plan, secrets, state, work, api, me, meter, Herald(plan, secrets, work, meter), timeline, control,
+                   spent_before_cents=meter.spent_cents)
 
 
 def _note_boot(timeline: Timeline, me: Instance, plan: Plan, state: Path) -> None:
@@ -141,13 +143,24 @@ def prepare(m: Machine) -> None:
     def give_up() -> str:
         stop = m.stop()
         return stop.text if stop else ""
+    started, before = m.tools.clock(), already_here(m.work)
     try:
         fetch_inputs(m.plan, m.token, m.work, give_up=give_up, say=say)
+        _judge_hub(m, already_here(m.work) - before, m.tools.clock() - started)
         fetch_state(m)
     except NanolanError as e:
         if stop := m.stop():
             raise RunStopped(stop.reason, f"{stop.text}, before anything was trained") from e
         raise
+
+
+def _judge_hub(m: Machine, size: int, seconds: float) -> None:
+    """A machine with a poor way to the Hub is given back, if there are figures enough to say so."""
+    text = complaint(m.plan, "download", "bytes/s of the Hub", size / max(seconds, 0.001)) if size else ""
+    if text and exchange(m.plan, m.meter.spent_cents - m.spent_before_cents):
+        raise RunStopped("boot_failed", text)
+    if text:
+        say(f"warning: {text}")
 
 
 def run_phase(m: Machine, phase: str, pool: Executor, uploads: dict[str, Future[None]]) -> None:

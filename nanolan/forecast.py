@@ -137,6 +137,16 @@ def forecast(work: Work, offer: Offer, seen: Figures) -> Forecast | None:
     return Forecast(offer.hourly_cents, parts, phases, all(("speed", offer.gpu, p) in seen for p in work.phases))
 
 
+def usual(work: Work, offer: Offer, entries: Iterable[Entry]) -> tuple[dict[str, float], int]:
+    """What earlier runs measured on such a machine (Plan.usual): tok/s by phase, bytes/s of the download; and how many runs."""
+    seen = measured(entries, work.parameters) if work.parameters > 0 else {}
+    scale = offer.num_gpus * D20 / max(work.parameters, 1)
+    found = {p: seen["speed", offer.gpu, p] for p in work.phases if ("speed", offer.gpu, p) in seen}
+    speeds = {p: median(v) * scale for p, v in found.items()}
+    hub = {"download": median(seen["download",])} if ("download",) in seen else {}
+    return speeds | hub, min((len(v) for v in found.values()), default=0)
+
+
 def _train(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | None:
     """Seconds of a phase's training: its tokens, by the speed of this GPU, scaled by the model's size (6N FLOPs a token)."""
     tokens = median(seen.get(("tokens", phase), (TOKENS[phase],))) * work.parameters / D20 / offer.num_gpus

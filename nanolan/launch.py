@@ -6,14 +6,16 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+
+from msgspec import structs
 
 from nanolan.bundle import make_bundle
 from nanolan.config import ROOT, Settings, is_loopback
 from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, OutOfStock, PreflightFailed, RunFailed, UsageProblem
-from nanolan.forecast import Forecast, forecaster, work_of
+from nanolan.forecast import Forecast, forecaster, usual, work_of
 from nanolan.hub import Hub
 from nanolan.instance import Instance
 from nanolan.ledger import Entry, Ledger
@@ -47,6 +49,9 @@ class Rehearsal:
     setup: str = "train"
     processes: int = 2
     min_free_gb: int = 1
+    watch_s: dict[str, float] = field(default_factory=dict)
+    usual: dict[str, float] = field(default_factory=dict)
+    usual_runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,12 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     run_id = new_run_id()
     code, bundle, code_check = _code(run_id)
     size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
-    expected = forecaster(work_of(s, found.size.n_params if found.size else None, size_bytes or None), earlier)(offer)
+    work = work_of(s, found.size.n_params if found.size else None, size_bytes or None)
+    expected = forecaster(work, earlier)(offer)
     plan = make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, expected)
+    if rehearsal is None:
+        figures, runs = usual(work, offer, earlier)
+        plan = structs.replace(plan, usual=figures, usual_runs=runs)
     checks = [*found.checks, check_money(s.spend_limit, offer.hourly_cents, expected, really),
               *check_time(s.max_duration, expected, really), wallet_hint(expected.likely_cents if expected else None)]
     if found.size and rehearsal is None:
@@ -121,9 +130,9 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
         return plan
     if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
         raise UsageProblem("a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses")
-    from msgspec.structs import replace
-    return replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
-                   processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb, predicted=None)   # no figures for CPUs
+    return structs.replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
+        processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb, predicted=None,   # no figures for CPUs
+                           watch_s=rehearsal.watch_s, usual=rehearsal.usual, usual_runs=rehearsal.usual_runs)
 
 
 def upload_minutes(hourly_cents: int) -> float:

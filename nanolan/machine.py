@@ -57,6 +57,7 @@ class Machine:
     tools: Tools = field(default_factory=Tools)
     proofs: list[Proof] = field(default_factory=list)
     states: dict[str, Proof] = field(default_factory=dict)     # phase -> its newest state proven on the Hub
+    spent_before_cents: int = 0                                # when this program woke up: its probation counts from there
     unsaved: list[str] = field(default_factory=list)           # whole here, not on the Hub
 
     @property

@@ -16,6 +16,7 @@ from nanolan.inputs import fetch
 from nanolan.machine import Machine, RunStopped, say
 from nanolan.manifest import MANIFEST, Manifest, newest_whole, read_whole
 from nanolan.money import dollars
+from nanolan.pace import complaint, exchange, first_pace
 from nanolan.phases import PHASES
 from nanolan.report import TRAINING, PhaseReport
 from nanolan.results import read_results
@@ -40,7 +41,8 @@ def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
         attempt = _next_attempt(m, phase)
         say(f"phase {phase}: training (attempt {attempt})")
         m.herald.phase(phase, PhaseReport("training"))
-        m.herald.tell(TRAINING)
+        if phase != m.plan.phases[0]:
+            m.herald.tell(TRAINING)
         dog = Watchdog(m.work / "heartbeat.json", m.plan, m.tools.clock)
         with StateUploads(m, phase):
             code, stop = _run(m, phase, dog)
@@ -62,9 +64,22 @@ def _run(m: Machine, phase: str, dog: Watchdog) -> tuple[int, Stop | None]:
         stuck = dog.stuck()
         if dog.save_s is not None:
             m.meter.note_save(dog.save_s)
-        return m.stop() or stuck
+        return m.stop() or stuck or _slow(m, phase)
     return m.tools.trainer(m.plan, job, m.work / f"job-{phase}.json", Path.cwd(), host=os.environ, stop=stop,
                            wandb_key=key.reveal() if key else None)
+
+
+def _slow(m: Machine, phase: str) -> Stop | None:
+    """The first steps of a run end its probation: only then it says that it trains. A machine that is too slow is given back."""
+    if m.herald.state == TRAINING or (pace := first_pace(m.work / "metrics.jsonl", phase)) is None:
+        return None
+    text = complaint(m.plan, phase, "tok/s", pace)
+    if text and exchange(m.plan, m.meter.spent_cents - m.spent_before_cents):
+        return Stop("boot_failed", text)
+    if text:
+        say(f"warning: {text}")
+    m.herald.tell(TRAINING)
+    return None
 
 
 def _failure(m: Machine, code: int, stop: Stop | None) -> tuple[str, str]:

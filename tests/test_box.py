@@ -262,6 +262,26 @@ def test_another_number_of_gpus_than_rented_ends_the_run_before_it_trains(new_bo
     assert "8 GPUs were rented, nvidia-smi shows 7" in box.receipt()["message"] and "training (attempt" not in box.log()
 
 
+@pytest.mark.parametrize("runs, ends", [(3, ("failed", "boot_failed", 5)), (2, ("succeeded", "", 0))])
+def test_a_machine_that_is_slow_is_given_back_by_its_first_steps_once_three_runs_have_measured(new_box: NewBox, runs: int,
+                                                                                               ends: tuple[str, str, int]) -> None:
+    box = new_box({"steps": 20, "seconds": 2}, usual={"sft": 1000.0}, usual_runs=runs).run()
+    assert verdict(box) == ends and box.deleted and "the machine is slow: 1 tok/s in sft" in box.log()
+
+
+def test_a_run_says_that_it_trains_when_its_first_steps_are_done(new_box: NewBox) -> None:
+    box = new_box({"steps": 40, "seconds": 6})
+    box.start()
+    box.wait_for("sft step 2/40")
+    assert progress(box)["state"] == "preparing"
+    until(lambda: progress(box)["state"] == "training")
+    assert box.started[0].wait(60) == 0
+
+
+def progress(box: Box) -> dict[str, Any]:
+    return json.loads(box.hub.read(REPO, f"{box.plan.folder}/progress.json"))
+
+
 def test_a_plan_with_an_unknown_field_is_refused_and_the_machine_deletes_itself(new_box: NewBox) -> None:
     box = new_box()
     box.unpack()

@@ -16,7 +16,7 @@ ORDER = [
     "errors", "money", "budget", "size", "memory", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance",
     "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast",
     "transfer", "inputs", "identity", "basedir", "results", "meter", "preflight", "adopt", "pull", "launch", "runner", "here",
-    "watchdog", "herald", "gpus", "inspection", "timeline", "causes", "control", "machine", "saver", "training", "box", "sshkey",
+    "watchdog", "herald", "gpus", "inspection", "timeline", "pace", "causes", "control", "machine", "saver", "training", "box", "sshkey",
     "status", "view", "cli"]
 
 

@@ -39,6 +39,7 @@ class Scenario:
     words: tuple[str, ...] = ()                             # more options of the launch
     recipe: Mapping[str, Any] = field(default_factory=dict)  # changes of the rehearsal's recipe
     watch_s: Mapping[str, float] = field(default_factory=dict)
+    usual: Mapping[str, float] = field(default_factory=dict)
     before: Act = lambda world: None
     moment: str = ""                                        # a pattern of a line in the box's log
     then: Act = lambda world: None
@@ -154,6 +155,8 @@ SCENARIOS: dict[str, Scenario] = {
                            before=switched("goes_to_error", True, 1)),
     "wrong-gpus": Scenario("a GPU is missing; the machine deletes itself, the next offer", words=("max-price=60",),
                            before=switched("gpu_count_wrong", 7, 1)),
+    "slow-box": Scenario("a tenth of the usual speed; told, and exchanged once three runs have measured", words=("eval=none",),
+                         usual={"sft": 1e6}),
     # ---- limits
     "limit": Scenario("the money runs out in mid-training", "stopped", "spend_limit", 6, recipe=LONG,
                       words=(*STATES, "spend-limit=120", "--yes-really"), before=dear(428)),
