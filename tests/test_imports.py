@@ -15,7 +15,7 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 ORDER = [
     "errors", "money", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance", "shadeform", "hub", "manifest",
     "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "identity", "basedir", "meter", "report", "preflight", "adopt", "pull", "launch",
-    "runner", "here", "herald", "gpus", "box", "sshkey", "status", "view", "cli"]
+    "runner", "here", "herald", "gpus", "box", "sshkey", "rest", "status", "rebuild", "guard", "orphans", "stop", "resume", "view", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:
