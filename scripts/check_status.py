@@ -57,7 +57,12 @@ def status(words: tuple[str, ...], watch: bool, guard: bool, as_json: bool, owne
     if not entries:
         click.echo("No run to watch. Start one: just launch phase=sft   (or, for nothing: just rehearse)")
         return 0
-    return follow(ledger, entries[0], api, s, seconds, as_json, guard)
+    if guard:
+        from nanolan.guard import Guard
+        from nanolan.rebuild import check_ours
+        check_ours(ledger, entries[0])
+        return follow(ledger, entries[0], api, s, seconds, as_json, Guard())
+    return follow(ledger, entries[0], api, s, seconds, as_json)
 
 
 def read_words(words: tuple[str, ...], watch: bool) -> tuple[float, str | None]:
@@ -91,13 +96,9 @@ def show(overview: Overview, as_json: bool) -> None:
     click.echo(json.dumps(to_dict(overview), indent=2) if as_json else "\n".join(map(printable, render(overview))))
 
 
-def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float, as_json: bool, guard: bool) -> int:
+def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float, as_json: bool, guard: Guard | None = None) -> int:
     """Look until the run has ended; a look that fails is shown as such, and the next one follows."""
-    from nanolan.guard import Guard
-    from nanolan.rebuild import check_ours
-    run_id, watchman, cut_off = entry.plan.run_id, Guard() if guard else None, ""
-    if guard:
-        check_ours(ledger, entry)
+    run_id, cut_off = entry.plan.run_id, ""
     try:
         while True:
             now = ledger.find(run_id) if ledger.has(run_id) else entry   # read again: launch or stop may have written it
@@ -106,9 +107,9 @@ def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float,
                 click.clear()
             show(overview, as_json)
             view = overview.runs[0]
-            done = enforce(ledger, view, api, watchman) if watchman else ""
+            done = enforce(ledger, view, api, guard) if guard else ""
             cut_off = cut_off or done
-            guarded = watchman is not None and view.instance is not None and view.instance.billing   # one in error may bill on
+            guarded = guard is not None and view.instance is not None and view.instance.billing   # one in error may bill on
             if view.ended and not overview.problems and not guarded:
                 break
             time.sleep(0 if done else seconds)
@@ -118,7 +119,7 @@ def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float,
     return verdict(view, cut_off)
 
 
-def enforce(ledger: Ledger, view: RunView, api: Shadeform, watchman: Guard) -> str:
+def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:
     """Delete a machine that has outlived its limits, and see that it is gone; what was done, or ""."""
     from msgspec import structs
 
@@ -127,7 +128,7 @@ def enforce(ledger: Ledger, view: RunView, api: Shadeform, watchman: Guard) -> s
     from nanolan.rent import delete_and_confirm
     i, plan = view.instance, view.entry.plan
     over = over_limit(plan, i, now_utc()) if i else ""
-    if i is None or not watchman.due(i, over):
+    if i is None or not guard.due(i, over):
         return ""
     click.echo(f"GUARD: run {plan.run_id} has outlived its limits: {over}. DELETING instance {i.id} now", err=True)
     gone = delete_and_confirm(api, i)
