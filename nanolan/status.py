@@ -77,7 +77,7 @@ class RunView:
         """The error whose exit code a watch ends with; None for a success."""
         if self.instance and self.instance.billing:
             return MayBeBilling(f"instance {self.instance.id} ({dollars(self.instance.hourly_cents)}/h) still bills; "
-                                f"stop it: just stop {self.entry.plan.run_id}")
+                                f"stop it: just stop {self.entry.plan.run_id} --now")
         if self.receipt:
             return error_of(self.receipt)
         return RunFailed(f"run {self.entry.plan.run_id} {self.state}: {self.reason}")
@@ -127,7 +127,7 @@ def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress
         return (progress.state if progress else PENDING), "Shadeform could not be asked"
     if billing and instance:
         if instance.status == "error":
-            return FAILED, f"the provider says: {instance.details or 'error'}; stop it: just stop {entry.plan.run_id}"
+            return FAILED, f"the provider says: {instance.details or 'error'}; stop it: just stop {entry.plan.run_id} --now"
         if instance.status != "active":
             return PENDING, instance.details or instance.status
         return (progress.state, progress.message) if progress else (BOOTING, "")

@@ -18,13 +18,15 @@ from launch import (
     say,
     show_dry_run,
     show_launched,
+    typed,
 )
 
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.config import Settings
-    from nanolan.ledger import Ledger
+    from nanolan.launch import Prepared
+    from nanolan.ledger import Attempt, Ledger
     from nanolan.resume import Next
     from nanolan.shadeform import Shadeform
     from nanolan.status import RunView
@@ -47,7 +49,7 @@ NEW = ("run_name", "gpu", "num_gpus", "spend_limit", "max_duration", "output_tag
 def resume(which: str | None, code: str, dry_run: bool, yes: bool, all_configs: bool, sort: str, owner: str | None, as_json: bool,
            **flags: Any) -> int:
     """Rent a machine that goes on with RUN (the newest if none is named) where it ended."""
-    from nanolan.launch import prepare, rent
+    from nanolan.launch import prepare
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.plan import now_utc
     from nanolan.resume import attempts, settings_of
@@ -70,11 +72,23 @@ def resume(which: str | None, code: str, dry_run: bool, yes: bool, all_configs: 
         say(check.line())
     say(f"Bill: {prepared.bill()}.")
     if dry_run:
-        return show_dry_run(prepared, s, [], as_json)
+        words = [*typed(flags, all_configs, sort), *(["code=here"] if code == "here" else [])]
+        return show_dry_run(prepared, s, words, as_json, f"just resume {prepared.plan.run_id}")
     refuse_failed(prepared)
     consent(agreed, prepared)
-    instance = rent(prepared, s, api, hub, ledger, say, earlier=past)
-    return show_launched(prepared, instance.id, as_json)
+    instance_id = rent_it(prepared, s, api, hub, ledger, past)
+    return show_launched(prepared, instance_id, as_json)
+
+
+def rent_it(prepared: Prepared, s: Settings, api: Shadeform, hub: Any, ledger: Ledger, past: tuple[Attempt, ...]) -> str:
+    """Rent the machine; its id. A stock-out says how to ask again."""
+    from nanolan.errors import OutOfStock
+    from nanolan.launch import rent
+    try:
+        return rent(prepared, s, api, hub, ledger, say, earlier=past).id
+    except OutOfStock as e:
+        raise OutOfStock(f"{prepared.offer.where} {e}. Try again, or another machine: "
+                         f"just resume {prepared.plan.run_id} --all-configs") from None
 
 
 def where_it_is(ledger: Ledger, s: Settings, which: str | None, owner: str | None) -> tuple[Shadeform, Any, RunView]:
@@ -94,7 +108,7 @@ def where_it_is(ledger: Ledger, s: Settings, which: str | None, owner: str | Non
     return api, hub, seen.runs[0]
 
 
-def plan_next(hub: Any, view: RunView, past: Any, s: Settings, flags: dict[str, Any], code: str) -> Next | None:
+def plan_next(hub: Any, view: RunView, past: tuple[Attempt, ...], s: Settings, flags: dict[str, Any], code: str) -> Next | None:
     """What the next attempt takes over; None when the run is complete."""
     from nanolan.launch import code_here
     from nanolan.rest import rest_of

@@ -206,13 +206,15 @@ def test_a_no_and_a_dry_run_change_nothing(world: World) -> None:
     dry = resume(world, "--dry-run", "--json")
     told = json.loads(dry.stdout)
     assert dry.returncode == 0 and (told["run_id"], told["limit_usd"]) == (old.run_id, "137.66")
+    assert f"To rent it: just resume {old.run_id} gpu=H100\n" in resume(world, "--dry-run", "gpu=H100").stderr
     assert world.hub.files(REPO) == before and creates(world.cloud) == 1 and not ledger(world).find(old.run_id).earlier
 
 
 def test_a_refused_create_is_noted_and_the_run_may_go_on_later(world: World) -> None:
     old = ended(world)
     world.cloud.fault(CREATE, "out_of_stock")
-    assert resume(world, "--yes").returncode == 3
+    refused = resume(world, "--yes")
+    assert refused.returncode == 3 and f"just resume {old.run_id} --all-configs" in refused.stderr
     entry = ledger(world).find(old.run_id)
     assert entry.gone and [a.spent_cents for a in entry.earlier] == [1234]
     done = resume(world, "--yes")

@@ -254,6 +254,7 @@ def test_ctrl_c_only_stops_waiting(hub: HubServer, cloud: ShadeformServer, ledge
 
 
 @pytest.mark.parametrize("why, said", [("no token", "without HF_TOKEN"), ("booting", "has not reported yet"),
+                                       ("nonsense", "progress.json cannot be read"),
                                        ("error", "cannot be asked to stop: the provider says of it"),
                                        ("hub", "could not be asked to stop")])
 def test_a_machine_that_cannot_be_asked_is_named_with_its_price_and_the_other_way(
@@ -262,6 +263,8 @@ def test_a_machine_that_cannot_be_asked_is_named_with_its_price_and_the_other_wa
         cloud.switch("goes_to_error")
     machine = Machine(hub, cloud, ledger, progress=why != "booting")
     until(lambda: machine.instance.status in ("active", "error"))
+    if why == "nonsense":
+        machine.leave(progress={"run_id": machine.plan.run_id, "state": "training", "phases": {}, "updated": "soon"})
     if why == "hub":
         hub.fault("POST /api/models/.*/commit/", status=403, times=50)
     done = machine.stop("--yes", **({"HF_TOKEN": ""} if why == "no token" else {}))
