@@ -36,7 +36,8 @@ NEW = ("run_name", "gpu", "num_gpus", "spend_limit", "max_duration", "output_tag
        "runs_repo", "wandb_project", "shadeform_api_key", "hf_token", "wandb_api_key", "shadeform_api", "hf_endpoint")
 
 
-@click.command(cls=Words)
+@click.command(cls=Words, epilog="Settings are the run's unless given (in brackets: a launch's); --spend-limit counts the whole "
+                                 "run, what it has spent included. Words work too: gpu=H100:8.")
 @click.argument("which", metavar="[RUN]", required=False)
 @setting_options(*NEW)
 @click.option("--code", type=click.Choice(["run", "here"]), default="run", help="the run's own code, or this checkout's  [run]")

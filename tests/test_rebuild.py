@@ -187,10 +187,17 @@ def test_a_plan_that_no_launch_could_have_made_is_refused(hub: HubServer, fields
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"version": 1}',
-                                  b'{"version": 1, "x": ' + b"[" * 100_000, b" " * (MOST_BYTES + 1)], ids=lambda d: str(d[:20]))
+                                  b'{"version": 1, "x": ' + b"[" * 100_000], ids=lambda d: str(d[:20]))
 def test_what_is_no_plan_at_all_is_refused(hub: HubServer, data: bytes) -> None:
     with pytest.raises(BadAnswer):
         checked_plan(data, RUN, REPO, settings(hub))
+
+
+def test_a_plan_as_large_as_no_plan_is_is_refused(hub: HubServer) -> None:
+    good = plan_of(hub).to_json()
+    assert checked_plan(good + b" " * (MOST_BYTES - len(good)), RUN, REPO, settings(hub))
+    with pytest.raises(BadAnswer, match="it is no plan"):
+        checked_plan(good + b" " * MOST_BYTES, RUN, REPO, settings(hub))
 
 
 def test_a_rehearsals_plan_is_refused_by_a_real_account(hub: HubServer) -> None:
