@@ -12,6 +12,7 @@ from nanolan.errors import NanolanError
 from nanolan.hub import Hub
 from nanolan.plan import Plan
 
+STOP_FILE = "stop.json"               # in the run folder
 POLL_S = {False: 20.0, True: 1.0}    # True: a Hub on this very machine
 
 
@@ -45,7 +46,7 @@ class Control:
     def look(self) -> None:
         """Look once; whatever the Hub answers, the run goes on."""
         try:
-            raw = self._hub.read(self._plan.runs_repo, f"{self._plan.folder}/stop.json")
+            raw = self._hub.read(self._plan.runs_repo, f"{self._plan.folder}/{STOP_FILE}")
             request = msgspec.json.decode(raw, type=StopRequest)
         except (NanolanError, msgspec.DecodeError):
             return   # no such file, mostly

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nanolan.ledger import Entry
-from nanolan.money import cost_cents, dollars
+from nanolan.ledger import REFUSED, Entry
+from nanolan.money import cost_cents, dollars, usd
 from nanolan.report import Receipt
 
-REFUSED = "create refused"   # the note of a launch that rented nothing
 REST = "the rest"            # boot, set-up, waits, uploads, and earlier machines
 
 
@@ -62,7 +61,7 @@ def attempts(e: Entry) -> list[int | None]:
     earlier = [a.spent_cents for a in e.earlier]
     if e.receipt is None and e.instance_id is None and e.gone and e.note.startswith(REFUSED):
         return earlier
-    return [*earlier, paid_cents(e.receipt) if e.receipt else None]
+    return [*earlier, paid_cents(e.receipt) if e.receipt else e.spent_cents]
 
 
 def run_cost(e: Entry) -> Sum:
@@ -134,13 +133,9 @@ def to_dict(entries: list[Entry]) -> dict[str, Any]:
 
 def _run_dict(e: Entry) -> dict[str, Any]:
     return {"run_id": e.plan.run_id, "launched": e.plan.created_at, "phases": list(e.plan.phases), "tries": len(attempts(e)),
-            "predicted_usd": _usd(e.plan.predicted.likely_cents if e.plan.predicted else None),
-            "by_phase_usd": {p: _usd(c) for p, c in by_phase(e).items()}, **run_cost(e).to_dict()}
+            "predicted_usd": usd(e.plan.predicted.likely_cents if e.plan.predicted else None),
+            "by_phase_usd": {p: usd(c) for p, c in by_phase(e).items()}, **run_cost(e).to_dict()}
 
 
 def _all(entries: Iterable[Entry]) -> Sum:
     return sum_of(bill for e in entries for bill in attempts(e))
-
-
-def _usd(cents: int | None) -> str | None:
-    return None if cents is None else f"{cents / 100:.2f}"

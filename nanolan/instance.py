@@ -1,6 +1,7 @@
 """What Shadeform's API answers: its own shapes in, offers and instances with cents and UTC out."""
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -13,6 +14,7 @@ from nanolan.offers import Offer
 from nanolan.plan import now_utc, parse_time
 
 GONE = {"deleting", "deleted"}          # billing has stopped
+RUN, OWNER = "nanolan-run", "nanolan-owner"
 
 
 # ------------------------------------------------------------------ the API's own shapes; unknown fields pass
@@ -124,6 +126,22 @@ class Instance:
         """Whether this is the machine of run `run_id`: exact tag, or the id at the end of the name."""
         return run_tag(run_id) in self.tags or self.name.endswith(f"-{run_id}")
 
+    @property
+    def run_id(self) -> str | None:
+        """The run that this machine says it is of, by tag, else by the end of its name; None for other tools' machines."""
+        named = re.fullmatch(r"lanbot-.*-([0-9a-f]{8})", self.name)
+        return self._hex_tag(RUN) or (named[1] if named else None)
+
+    @property
+    def owner(self) -> str | None:
+        """The owner id in its tags."""
+        return self._hex_tag(OWNER)
+
+    def _hex_tag(self, key: str) -> str | None:
+        """The first `key=` tag that holds 8 hex digits: anything else is not ours, and may be anything."""
+        values = (t.removeprefix(f"{key}=") for t in self.tags if t.startswith(f"{key}="))
+        return next((v for v in values if re.fullmatch(r"[0-9a-f]{8}", v)), None)
+
     def cost_now_cents(self) -> int | None:
         """The larger of the API's figure and price x age; None when neither is known."""
         own = None
@@ -134,11 +152,11 @@ class Instance:
 
 
 def run_tag(run_id: str) -> str:
-    return f"nanolan-run={run_id}"
+    return f"{RUN}={run_id}"
 
 
 def owner_tag(owner: str) -> str:
-    return f"nanolan-owner={owner}"
+    return f"{OWNER}={owner}"
 
 
 def offers_of(t: ApiType) -> list[Offer]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 from msgspec import structs
 
 from nanolan.bundle import make_bundle
@@ -18,7 +19,7 @@ from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, 
 from nanolan.forecast import Forecast, forecaster, usual, work_of
 from nanolan.hub import Hub
 from nanolan.instance import Instance
-from nanolan.ledger import Entry, Ledger
+from nanolan.ledger import REFUSED, Attempt, Entry, Ledger
 from nanolan.money import dollars
 from nanolan.offers import Offer
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
@@ -38,6 +39,7 @@ from nanolan.shadeform import Shadeform
 
 STALE_S = 15 * 60
 LOSS_CENTS = 500         # of training that may be lost with a machine
+LEFTOVERS = ("receipt.json", "progress.json", "stop.json")   # in the run folder, of an earlier attempt
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     unset = [name for name, value in (("HF_TOKEN", s.hf_token), ("HF_REPO", s.hf_repo)) if value is None]
     found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
     run_id = new_run_id()
-    code, bundle, code_check = _code(run_id)
+    code, bundle, code_check = code_here(run_id)
     size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
     work = work_of(s, found.size.n_params if found.size else None, size_bytes or None)
     expected = forecaster(work, earlier)(offer)
@@ -140,32 +142,41 @@ def upload_minutes(hourly_cents: int) -> float:
     return max(1.0, round(60 * LOSS_CENTS / max(hourly_cents, 1), 1))
 
 
-def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None]) -> Instance:
-    """Upload the run folder, note the intent, create, read back; the id is said and written before any further call."""
+def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None], *,
+         earlier: tuple[Attempt, ...] = ()) -> Instance:
+    """Upload the run folder, note the intent, create, read back; the id is said and written before any further call.
+
+    `earlier` are the run's attempts so far, if it goes on: what their machines left in the run folder is removed.
+    """
     plan = p.plan
     age_s = (now_utc() - parse_time(plan.created_at)).total_seconds()
     if age_s > STALE_S:   # a prompt left open: the deadline in the plan has gone on all the while
         raise PreflightFailed(f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again")
-    revision = hub.commit(plan.runs_repo, {f"{plan.folder}/plan.json": plan.to_json(), f"{plan.folder}/code.bundle": p.bundle},
-                          f"run {plan.run_id}: plan and code")
+    files: dict[str, bytes | Path] = {f"{plan.folder}/plan.json": plan.to_json(), f"{plan.folder}/code.bundle": p.bundle}
+    if earlier:
+        files[f"{plan.folder}/earlier.json"] = msgspec.json.encode(earlier)
+    revision = hub.commit(plan.runs_repo, files, f"run {plan.run_id}: plan and code",
+                          delete=[f"{plan.folder}/{name}" for name in LEFTOVERS] if earlier else ())
     body = create_body(plan, startup_script(plan, box_secrets(s), revision))
-    ledger.put(Entry(plan))
+    entry = Entry(plan, earlier=earlier)
+    ledger.put(entry)
     say(f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}")
     try:
         instance_id, interrupted = create_once(api, body, plan, say=say)
     except MayBeBilling:
         raise
     except NanolanError as e:
-        ledger.put(Entry(plan, gone=True, note=f"create refused: {e}"))
+        ledger.put(structs.replace(entry, gone=True, note=f"{REFUSED}: {e}"))
         raise
-    ledger.put(Entry(plan, instance_id))
+    entry = structs.replace(entry, instance_id=instance_id)
+    ledger.put(entry)
     say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")
     try:
         if interrupted:
             raise KeyboardInterrupt
         return check_rented(api, instance_id, plan, limits(plan), say=say)
     except RunFailed as e:   # it was deleted, and seen to be
-        ledger.put(Entry(plan, instance_id, gone=True, note=str(e)))
+        ledger.put(structs.replace(entry, gone=True, note=str(e)))
         raise
     except KeyboardInterrupt:
         say(f"Ctrl-C: {_goes_on(instance_id, plan)}")
@@ -190,7 +201,7 @@ def next_offer_hint(e: OutOfStock, offer: Offer, offers: list[Offer], words: Ite
                       f"just launch {shlex.join([*words, *place])}")
 
 
-def _code(run_id: str) -> tuple[Code, bytes, Check]:
+def code_here(run_id: str) -> tuple[Code, bytes, Check]:
     """The bundle of this checkout, in memory, and its line of the checklist."""
     with tempfile.TemporaryDirectory() as temp:
         path = Path(temp) / "code.bundle"

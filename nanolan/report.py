@@ -7,7 +7,7 @@ import msgspec
 
 from nanolan.errors import BadAnswer, LimitHitLost, LimitHitSaved, NanolanError, RunFailed
 from nanolan.manifest import Manifest
-from nanolan.plan import Plan, Predicted
+from nanolan.plan import Plan, Predicted, parse_time
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
@@ -87,8 +87,10 @@ def read_receipt(data: bytes) -> Receipt:
 def read_progress(data: bytes) -> Progress:
     """A Progress of JSON; BadAnswer if it is none."""
     try:
-        return msgspec.json.decode(data, type=Progress)
-    except msgspec.DecodeError as e:
+        progress = msgspec.json.decode(data, type=Progress)
+        parse_time(progress.updated)
+        return progress
+    except (msgspec.DecodeError, BadAnswer) as e:
         raise BadAnswer(f"progress.json cannot be read: {e}") from None
 
 

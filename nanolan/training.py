@@ -103,9 +103,7 @@ def init_dir(m: Machine, phase: str) -> Path:
     """Where `phase` starts from: the phase before it in this run, or the plan's input."""
     i = m.plan.phases.index(phase)
     if i == 0:
-        model = m.work / "model"
-        return next((d for d in (model / PHASES[phase].input_dir / t for t in (m.plan.model_tag, m.plan.output_tag)) if d.is_dir()),
-                    model / PHASES[phase].input_dir / m.plan.model_tag)
+        return m.work / "model" / PHASES[phase].input_dir / m.plan.model_tag
     before = newest_whole(m.out_dir(m.plan.phases[i - 1]), m.plan.phases[i - 1], final=True)
     if before is None:
         raise BadAnswer(f"phase {phase} needs the checkpoint of {m.plan.phases[i - 1]}, which is not whole here")

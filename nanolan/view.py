@@ -10,7 +10,7 @@ import msgspec
 
 from nanolan.costs import split, waste
 from nanolan.instance import Instance
-from nanolan.money import dollars
+from nanolan.money import dollars, usd
 from nanolan.plan import Plan, now_utc, parse_time
 from nanolan.report import SUCCEEDED, PhaseReport, Receipt
 from nanolan.status import Overview, RunView
@@ -48,6 +48,11 @@ def render_run(v: RunView) -> list[str]:
         loss = f", loss {v.progress.loss:.3f}" if v.progress.loss is not None else ""
         lines.append(f"  step      {v.progress.step}/{v.progress.steps}{loss} (told {_age(v.progress.updated)} ago)")
     lines += [f"  {p:<9} {_phase(r)}" for p, r in v.phases.items()]
+    lines += [f"  earlier   attempt {a.number}: {dollars(a.spent_cents)}, {a.note}"[:WIDTH] for a in v.entry.earlier]
+    if v.saved:
+        lines.append(f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB)")
+    if v.resumable:
+        lines.append(f"  go on     {resume_command(v)}")
     if v.receipt:
         lines += _bill(v.receipt, plan)
         lines.append(f"  log       {v.receipt.log}")
@@ -105,6 +110,11 @@ def ssh_command(i: Instance, name: str) -> str:
     return f"ssh -i .ssh_keys/{name}.pem{port} {shlex.quote(f'{i.ssh_user}@{i.ip}')}"
 
 
+def resume_command(v: RunView) -> str:
+    """What goes on with a run that ended short."""
+    return f"just resume {v.entry.plan.run_id}"
+
+
 def _age(moment: str) -> str:
     return _duration(int((now_utc() - parse_time(moment)).total_seconds()))
 
@@ -117,28 +127,25 @@ def to_dict(o: Overview) -> dict[str, Any]:
     """For --json: no provider JSON, no secrets; money in dollars as text, unknown is null."""
     return {"schema_version": 1, "problems": list(o.problems), "runs": [_run_dict(v) for v in o.runs],
             "not_in_the_ledger": [i.id for i in o.strays],
-            "others": {"count": len(o.others), "usd_per_hour": _usd(sum(i.hourly_cents or 0 for i in o.others))}}
+            "others": {"count": len(o.others), "usd_per_hour": usd(sum(i.hourly_cents or 0 for i in o.others))}}
 
 
 def _run_dict(v: RunView) -> dict[str, Any]:
     plan = v.entry.plan
     return {"run_id": plan.run_id, "run_name": plan.run_name, "name": plan.instance_name, "state": v.state, "reason": v.reason,
             "instance_id": v.entry.instance_id, "instance_status": v.instance.status if v.instance else None,
-            "spent_usd": _usd(v.spent_cents), "limit_usd": _usd(plan.limit_cents), "usd_per_hour": _usd(plan.offer.hourly_cents),
+            "spent_usd": usd(v.spent_cents), "limit_usd": usd(plan.limit_cents), "usd_per_hour": usd(plan.offer.hourly_cents),
             "deadline": plan.deadline, "ended": v.ended, "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},
             "step": v.progress.step if v.progress else None, "steps": v.progress.steps if v.progress else None,
-            "log": v.receipt.log if v.receipt else None, "bill": _bill_dict(v.receipt, plan) if v.receipt else None,
-            "problems": list(v.problems)}
+            "attempt": plan.attempt, "saved": {"phase": v.saved.phase, "step": v.saved.step} if v.saved else None,
+            "resume": resume_command(v) if v.resumable else None, "log": v.receipt.log if v.receipt else None,
+            "bill": _bill_dict(v.receipt, plan) if v.receipt else None, "problems": list(v.problems)}
 
 
 def _bill_dict(r: Receipt, plan: Plan) -> dict[str, Any]:
     p, cents, lost = r.predicted or plan.predicted, split(r, plan.offer.hourly_cents), waste(r)
-    return {"predicted_usd": {"low": _usd(p.low_cents), "likely": _usd(p.likely_cents), "high": _usd(p.high_cents)} if p else None,
-            "metered_usd": _usd(r.metered_cents), "provider_usd": _usd(r.provider_cents),
-            "stages": {stage: {"seconds": r.stages[stage], "usd": _usd(c)} for stage, c in cents.items()},
-            "phases_usd": {phase: _usd(c) for phase, c in r.phase_cents.items()},
+    return {"predicted_usd": {"low": usd(p.low_cents), "likely": usd(p.likely_cents), "high": usd(p.high_cents)} if p else None,
+            "metered_usd": usd(r.metered_cents), "provider_usd": usd(r.provider_cents),
+            "stages": {stage: {"seconds": r.stages[stage], "usd": usd(c)} for stage, c in cents.items()},
+            "phases_usd": {phase: usd(c) for phase, c in r.phase_cents.items()},
             "waste_percent": None if lost is None else round(100 * lost)}
-
-
-def _usd(cents: int | None) -> str | None:
-    return None if cents is None else f"{cents / 100:.2f}"

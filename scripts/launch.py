@@ -164,7 +164,7 @@ def consent(given: bool, prepared: Prepared) -> None:
         raise NanolanError(NOT_AGREED)
 
 
-def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: bool) -> int:
+def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: bool, command: str = "just launch") -> int:
     """The request that would be sent, without secrets; exit code 4 when a check failed."""
     import json
     import shlex
@@ -178,9 +178,9 @@ def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: boo
     if as_json:
         click.echo(json.dumps(summary(prepared) | {"checks": [vars(c) for c in prepared.checks], "request": body}, indent=2))
     else:
-        say("The request that `just launch` would send (DRY RUN: nothing was sent, nothing was uploaded):")
+        say(f"The request that `{command}` would send (DRY RUN: nothing was sent, nothing was uploaded):")
         click.echo(json.dumps(body, indent=2))
-        say(f"To rent it: just launch {shlex.join(words)}".rstrip())
+        say(f"To rent it: {command} {shlex.join(words)}".rstrip())
     return 4 if prepared.failed else 0
 
 

@@ -17,7 +17,7 @@ ORDER = [
     "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast",
     "transfer", "inputs", "identity", "basedir", "results", "meter", "preflight", "adopt", "pull", "launch", "runner", "here",
     "watchdog", "herald", "gpus", "inspection", "timeline", "pace", "causes", "control", "machine", "saver", "training", "box", "sshkey",
-    "status", "view", "cli"]
+    "rest", "status", "rebuild", "guard", "orphans", "stop", "resume", "view", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -52,7 +52,7 @@ def test_only_the_trainer_and_the_seed_import_torch() -> None:
         assert "torch" not in set(imports(path)), path
 
 
-@pytest.mark.parametrize("script", ["launch", "check_status", "rehearse", "offers"])
+@pytest.mark.parametrize("script", ["launch", "check_status", "rehearse", "offers", "stop", "resume", "wait", "orphans"])
 def test_help_imports_nothing_heavy(script: str) -> None:
     done = subprocess.run([sys.executable, "-X", "importtime", str(ROOT / f"scripts/{script}.py"), "--help"],
                           capture_output=True, text=True, check=True)

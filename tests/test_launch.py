@@ -27,7 +27,7 @@ from nanolan.errors import (
 from nanolan.hub import Hub
 from nanolan.instance import ApiType, offers_of
 from nanolan.launch import Prepared, Rehearsal, next_offer_hint, prepare, rent
-from nanolan.ledger import Entry, Ledger
+from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.offers import Offer, Wanted, choose
 from nanolan.plan import iso, now_utc, read_plan
 from nanolan.report import PhaseReport, Receipt
@@ -336,6 +336,25 @@ def test_consent_after_a_long_time_is_for_checks_that_are_old(world: World, ledg
     with pytest.raises(PreflightFailed, match="16 minutes old; nothing was rented"):
         rent(old, settings(world), client(world.cloud), hub_of(world), ledger, lambda _: None)
     assert creates(world.cloud) == 0 and ledger.entries() == []
+
+
+def test_a_run_that_goes_on_keeps_its_earlier_attempts_and_clears_what_they_left(world: World, ledger: Ledger) -> None:
+    api, p, earlier = client(world.cloud), prepared(world), (Attempt(1, "i-0", 500, "lost"),)
+    left = {f"{p.plan.folder}/{name}": b"{}" for name in ("receipt.json", "progress.json", "stop.json", "metrics.jsonl")}
+    world.hub.put(REPO, left)
+    rent(p, settings(world), api, hub_of(world), ledger, lambda _: None, earlier=earlier)
+    assert ledger.entries()[0].earlier == earlier and ledger.entries()[0].instance_id
+    files = {f.removeprefix(f"{p.plan.folder}/") for f in world.hub.files(REPO) if f.startswith(p.plan.folder)}
+    assert files == {"plan.json", "code.bundle", "earlier.json", "metrics.jsonl"}
+
+
+@pytest.mark.parametrize("action", ["out_of_stock", "reset"])
+def test_earlier_attempts_are_kept_however_the_create_ends(world: World, ledger: Ledger, action: str) -> None:
+    world.cloud.fault(CREATE, action)
+    p, earlier = prepared(world), (Attempt(1, "i-0", 500, "lost"),)
+    with pytest.raises(NanolanError):
+        rent(p, settings(world), client(world.cloud), hub_of(world), ledger, lambda _: None, earlier=earlier)
+    assert ledger.entries()[0].earlier == earlier
 
 
 # ---- the stock-out

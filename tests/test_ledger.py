@@ -141,3 +141,17 @@ def test_the_owner_is_made_once_and_stays(ledger: Ledger) -> None:
 def test_the_home_is_nanolan_home_or_in_the_users(tmp_path: Path) -> None:
     assert nanolan_home({"NANOLAN_HOME": str(tmp_path)}) == tmp_path
     assert nanolan_home({}) == nanolan_home({"NANOLAN_HOME": ""}) == Path.home() / ".nanolan"
+
+
+def test_a_run_is_in_the_ledger_or_not(ledger: Ledger) -> None:
+    assert not ledger.has("ab12cd34")
+    put(ledger, "ab12cd34")
+    assert ledger.has("ab12cd34") and not ledger.has("ab12cd3")
+
+
+def test_what_an_entry_did_not_have_when_it_was_written_is_unknown(ledger: Ledger) -> None:
+    entry = put(ledger, "ab12cd34")
+    path = ledger.runs / "ab12cd34.json"
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("spent_cents", "rebuilt", "earlier")}
+    path.write_text(json.dumps(old))
+    assert ledger.find("ab12cd34") == entry and entry.spent_cents is None

@@ -47,6 +47,12 @@ def test_anything_else_is_a_bad_answer(text: bytes) -> None:
             read(text)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("updated", ["", "soon", "2026-13-01T00:00:00Z", "x" * 9999])
+def test_a_heartbeat_without_a_time_is_none(updated: str) -> None:
+    with pytest.raises(BadAnswer, match="cannot be read"):
+        read_progress(to_json(Progress("ab12cd34", "training", {}, updated)))
+
+
 @pytest.mark.parametrize("verdict, reason, code", [
     (SUCCEEDED, "", 0), (FAILED, "trainer_failed", 5), (FAILED, "boot_failed", 5), (FAILED, "upload_failed", 5), (LOST, "", 5),
     (STOPPED, "spend_limit", 6), (STOPPED, "max_duration", 6), (STOPPED, "limit_lost", 7), (FAILED, "limit_lost", 7),

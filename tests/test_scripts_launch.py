@@ -372,12 +372,12 @@ def test_flags_beat_the_environment_beats_the_env_file(world: World, tmp_path: P
         "B200") and not (ROOT / "evil").exists()
 
 
-@pytest.mark.parametrize("name", ["launch", "offers", "stop"])
+@pytest.mark.parametrize("name", ["launch", "offers", "stop", "resume", "wait", "orphans"])
 def test_help_imports_click_the_standard_library_and_the_settings_only(name: str) -> None:
     done = subprocess.run([sys.executable, "-X", "importtime", str(ROOT / f"scripts/{name}.py"), "--help"], capture_output=True,
                           text=True, check=True)
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    loaded -= {"launch", "imported package", "site", "sitecustomize", "usercustomize", "org", "org.python",
+    loaded -= {"launch", "check_status", "imported package", "site", "sitecustomize", "usercustomize", "org", "org.python",
                "org.python.core"}   # tried by copy
     foreign = {m for m in loaded if m.split(".")[0] not in {*sys.stdlib_module_names, "click",
                                                             "nanolan"} and not m.startswith(("_", "__editable__"))}

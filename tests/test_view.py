@@ -10,9 +10,10 @@ import pytest
 from msgspec import structs
 
 from nanolan.instance import ApiInstance, Instance, instance_of
-from nanolan.ledger import Entry
-from nanolan.plan import Predicted, iso, now_utc
+from nanolan.ledger import Attempt, Entry
+from nanolan.plan import Pinned, PinnedFile, Predicted, iso, now_utc
 from nanolan.report import PhaseReport, Progress, Receipt
+from nanolan.rest import Kept
 from nanolan.status import Overview, RunView
 from nanolan.view import WIDTH, render, ssh_command, to_dict
 
@@ -150,3 +151,22 @@ def test_json_has_a_schema_version_money_as_text_and_null_for_the_unknown() -> N
     one = shown["runs"][0]
     assert (one["state"], one["spent_usd"], one["limit_usd"], one["step"], one["ended"]) == ("training", None, "150.00", 7, False)
     assert one["phases"]["mid"]["state"] == "proven" and one["problems"] == [PROBLEM]
+
+
+SAVED = Kept("sft", 40, "runs/ab12cd34/saved/sft", Pinned("me/r", "model", "f" * 40, (PinnedFile("x", 2_100_000_000, None, "y"),)))
+
+
+def test_a_run_that_ended_short_shows_what_is_saved_and_the_line_that_goes_on_with_it() -> None:
+    shown = text(overview(run(**ENDED, saved=SAVED)))
+    assert "saved     sft step 40 (2,100.0 MB)" in shown and "go on     just resume ab12cd34" in shown
+    one = to_dict(overview(run(**ENDED, saved=SAVED)))["runs"][0]
+    assert one["saved"] == {"phase": "sft", "step": 40} and one["resume"] == "just resume ab12cd34" and one["attempt"] == 1
+    for nothing in (run(**ENDED | {"phases": {"sft": PhaseReport("failed")}}), run(**ENDED | {"state": "succeeded"}), run()):
+        assert "just resume" not in text(overview(nothing)) and to_dict(overview(nothing))["runs"][0]["resume"] is None
+
+
+def test_earlier_attempts_are_shown_with_what_they_cost() -> None:
+    entry = structs.replace(ENTRY, earlier=(Attempt(1, "i-0", 1234, "lost: the instance is gone" + " x" * 99), Attempt(2, None, None, "?")))
+    shown = render(overview(run(entry=entry)))
+    assert any(line.startswith("  earlier   attempt 1: $12.34, lost: the instance is gone") for line in shown)
+    assert "  earlier   attempt 2: ?, ?" in shown and all(len(line) <= 80 or "ssh " in line for line in shown)
