@@ -13,10 +13,11 @@ from msgspec import structs
 
 from nanolan.config import Settings, load_settings
 from nanolan.errors import PreflightFailed
+from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
 from nanolan.launch import REFUSED, Prepared
 from nanolan.ledger import Attempt, Entry
-from nanolan.offers import wanted_by
+from nanolan.offers import Offer, wanted_by
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented, iso, now_utc
 from nanolan.preflight import Check
 from nanolan.report import Progress, Receipt
@@ -112,14 +113,19 @@ def test_when_nothing_is_left_it_is_refused_with_the_numbers_and_the_way_out(pas
     assert f"just resume ab12cd34 spend-limit={spent // 100 + 11}" in str(e.value)
 
 
-@pytest.mark.parametrize("expected, ok", [(599, True), (600, False), (3000, False), (None, None)])
-def test_what_is_left_must_be_above_what_the_rest_should_cost(expected: int | None, ok: bool | None) -> None:
-    check = Money(1000, 400).check(expected)
-    assert check.ok is ok and "$6.00 left of $10.00 for the whole run ($4.00 spent)" in check.text
+H100 = Offer("c", "r", "t", "H100", 8, 80, 2400, ())
+SFT = forecast(Work(("sft",)), H100, {})          # likely $24.09; $11.20 are kept for saving
+
+
+@pytest.mark.parametrize("left, expected, ok", [(3530, SFT, True), (3529, SFT, False), (600, SFT, False), (1121, None, None), (1120, None, False)])
+def test_what_is_left_but_for_saving_must_be_above_what_the_rest_should_cost(left: int, expected: Forecast | None,
+                                                                             ok: bool | None) -> None:
+    check = Money(left + 400, 400).check(2400, expected)
+    assert check.ok is ok and f"${left / 100:.2f} left of ${left / 100 + 4:.2f} for the whole run ($4.00 spent)" in check.text
     assert ("Try: spend-limit=" in check.text) == (ok is False)
-    if ok is False and expected:
+    if ok is False:
         tried = int(check.text.rsplit("=", 1)[1])
-        assert Money(100 * tried, 400).check(expected).ok
+        assert Money(100 * tried, 400).check(2400, expected).ok is not False
 
 
 # ---- settings

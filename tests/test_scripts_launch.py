@@ -202,7 +202,7 @@ def test_a_laptop_that_dies_during_create_has_the_run_in_its_ledger(world: World
     entry, = entries(world)
     assert code == -signal.SIGKILL and entry.instance_id is None and not entry.gone
     assert world.cloud.instances[0].name == entry.plan.instance_name   # so that `just status` and `just stop` find it
-    found = script("stop", entry.plan.run_id, "--yes", env=world.env())
+    found = script("stop", entry.plan.run_id, "--now", "--yes", env=world.env())
     assert found.returncode == 0 and world.cloud.instances[0].status in ("deleting", "deleted")
 
 
