@@ -47,7 +47,11 @@ def render_run(v: RunView) -> list[str]:
     if v.progress and not v.receipt and v.progress.step is not None:
         loss = f", loss {v.progress.loss:.3f}" if v.progress.loss is not None else ""
         lines.append(f"  step      {v.progress.step}/{v.progress.steps}{loss} (told {_age(v.progress.updated)} ago)")
-    lines += [f"  {p:<9} {_phase(r)}" for p, r in v.phases.items()]
+    for p, r in v.phases.items():
+        lines.append(f"  {p:<9} {_phase(r)}")
+        if r.measured:
+            lines += _wrapped("            ", ", ".join(f"{name} {value:.3g}" for name, value in r.measured.items()
+                                                        if name != "chatcore_tasks"))
     lines += [f"  earlier   attempt {a.number}: {dollars(a.spent_cents)}, {a.note}"[:WIDTH] for a in v.entry.earlier]
     if v.saved:
         lines.append(f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB)")

@@ -170,3 +170,12 @@ def test_earlier_attempts_are_shown_with_what_they_cost() -> None:
     shown = render(overview(run(entry=entry)))
     assert any(line.startswith("  earlier   attempt 1: $12.34, lost: the instance is gone") for line in shown)
     assert "  earlier   attempt 2: ?, ?" in shown and all(len(line) <= 80 or "ssh " in line for line in shown)
+
+
+def test_what_a_phase_measured_stands_below_it_within_80_columns() -> None:
+    measured = {"val_bpb": 0.772, "arc_easy_acc": 0.3876, "arc_challenge_acc": 0.2807, "mmlu_acc": 0.3151, "gsm8k_acc": 0.0455,
+                "spellingbee_acc": 0.98, "chatcore": 0.0884, "chatcore_tasks": 5.0}
+    lines = render(Overview((run(phases={"sft": PhaseReport("proven", "chatsft_checkpoints/d20", step=90, measured=measured)}),), (), (), ()))
+    text = " ".join(" ".join(lines).split())
+    assert "val_bpb 0.772, arc_easy_acc 0.388" in text and "chatcore 0.0884" in text and "chatcore_tasks" not in text
+    assert all(len(line) <= WIDTH for line in lines)
