@@ -74,7 +74,7 @@ def test_ours_come_first_and_the_table_has_a_command_under_each() -> None:
     assert [o.instance.id for o in orphans] == ["i-1", "i-8"] and lines[0].split() == ["MACHINE", "STATUS", "$/H", "SPENT"]
     assert lines[1].split() == ["name-i-1", "active", "?", "?"] and lines[2:4] == ["    ours, but not in the ledger",
                                                                                   "    just stop i-1 --now"]
-    assert lines[4].split()[:3] == ["name-i-8", "active", "$1.00"] and lines[4].split()[3] in ("$1.00", "$1.01") and len(lines) == 6
+    assert lines[4].split()[:3] == ["name-i-8", "active", "$1.00"] and lines[4].split()[3].startswith("$1.") and len(lines) == 6
 
 
 def test_json_has_money_as_text_and_null_for_the_unknown() -> None:

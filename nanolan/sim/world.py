@@ -37,7 +37,7 @@ class World:
     def __init__(self, root: Path, *, tag: str = "d20", cache: Path | None = None, xet: bool = True, trainer: str = "nanolan.train",
                  setup: str = "train", recipe: dict[str, Any] | None = None, **cloud: Any) -> None:
         self.root, self._tag, self._cache = root, tag, cache
-        self.rehearsal = {"recipe": RECIPE if recipe is None else recipe, "trainer": trainer, "setup": setup}
+        self.rehearsal: dict[str, Any] = {"recipe": RECIPE if recipe is None else recipe, "trainer": trainer, "setup": setup}
         self.hub = HubServer(root / "hub", xet=xet)
         self.cloud = ShadeformServer(root / "cloud", **cloud)
         self._servers = ExitStack()

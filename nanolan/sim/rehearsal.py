@@ -1,0 +1,147 @@
+"""One rehearsal: the real launch, box program and trainer in a small world of this machine's, with a fault if one is wanted.
+
+    with World(folder, ...) as world:
+        outcome = rehearse(world, ["phase=sft"], scenario, hear=print)
+"""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nanolan.config import ROOT
+from nanolan.hub import Hub
+from nanolan.ledger import Ledger
+from nanolan.secret import Secret
+from nanolan.shadeform import Shadeform
+from nanolan.sim.scenario import Player, Scenario
+from nanolan.status import RunView, look
+
+if TYPE_CHECKING:
+    from nanolan.sim.world import World
+
+POLL_S = 0.3
+GIVE_UP_S = 900.0
+FAULTY_BOOT_S = 90.0             # how long a box may be silent when something is to go wrong
+Hear = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a rehearsal."""
+
+    view: RunView | None         # None: it did not end, or there never was a run
+    exit_code: int
+    paid_dollars: Decimal
+    left_running: int
+    seconds: float
+    saved: str = ""              # what is proven on the Hub
+    lost_steps: int = 0          # that were trained, and are in nothing that was saved (they had to be trained again, or are gone)
+
+    @property
+    def verdict(self) -> str:
+        return self.view.state if self.view else "none"
+
+    @property
+    def reason(self) -> str:
+        return self.view.receipt.reason if self.view and self.view.receipt else ""
+
+
+def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear: Hear, started: float) -> Outcome:
+    """Launch, follow and, if the scenario says so, resume; `hear` gets every line of the boxes' logs."""
+    player = Player(scenario or Scenario("nothing goes wrong"), world)
+    if scenario:
+        set_up(world, scenario)
+        words = [*(w for w in scenario.words if w.partition("=")[0] not in {x.partition("=")[0] for x in words}), *words]
+
+    def listen(line: str) -> None:
+        hear(line)
+        player.hear(line)
+    code = run(world, ["launch.py", "--yes", "--json", *words], listen)
+    view = newest(world)
+    if scenario and scenario.resume and view and view.resumable:
+        hear(f"{'':20} rehearsal: {view.state}; just resume {view.entry.plan.run_id}")
+        code = run(world, ["resume.py", "--yes", "--json"], listen)
+        view = newest(world)
+    error = view.verdict() if view else None
+    left = sum(bool(i.machine and i.machine.processes()) for i in world.cloud.instances)
+    saved, lost = what_is_saved(world, view) if view else ("", 0)
+    return Outcome(view, (error.exit_code if error else 0) or code, world.cloud.spent_dollars(), left, time.monotonic() - started,
+                   saved, lost)
+
+
+def set_up(world: World, scenario: Scenario) -> None:
+    """The world as the scenario wants it."""
+    recipe: dict[str, Any] = world.rehearsal["recipe"]
+    world.rehearsal.update(recipe=recipe | dict(scenario.recipe), watch_s=dict(scenario.watch_s), boot_s=FAULTY_BOOT_S,
+                           usual=dict(scenario.usual), usual_runs=int(bool(scenario.usual)))
+    scenario.before(world)
+
+
+def run(world: World, command: list[str], hear: Hear) -> int:
+    """A command of the laptop's, and the boxes' logs until it and the run have ended; its exit code."""
+    api = Shadeform(Secret(world.cloud.key), world.cloud.url)
+    heard: dict[Path, int] = {}
+    end = time.monotonic() + GIVE_UP_S
+    script = [sys.executable, str(ROOT / "scripts" / command[0]), *command[1:]]
+    with subprocess.Popen(script, env=world.env(), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        try:
+            while time.monotonic() < end:
+                over = process.poll() is not None and not any(i.name.startswith("lanbot-") for i in api.instances())
+                for log in box_logs(world):
+                    heard[log] = _hear(log, heard.get(log, 0), hear)
+                if over:
+                    break
+                time.sleep(POLL_S)
+        finally:
+            process.kill()
+    return process.returncode
+
+
+def box_logs(world: World) -> list[Path]:
+    """The logs of all boxes, the newest last."""
+    return sorted(world.root.glob("cloud/boxes/*/var/log/lanbot-training.log"), key=lambda p: p.stat().st_mtime)
+
+
+def _hear(path: Path, position: int, hear: Hear) -> int:
+    """Tell what is new after byte `position`, in whole lines; the new position."""
+    data = path.read_bytes()[position:]
+    whole = data[: data.rfind(b"\n") + 1]
+    for line in whole.decode(errors="replace").splitlines():
+        hear(line)
+    return position + len(whole)
+
+
+def newest(world: World) -> RunView | None:
+    """The newest run as a laptop sees it; None when nothing was ever rented."""
+    ledger = Ledger(world.root / "nanolan-home")
+    hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
+    api, entries = Shadeform(Secret(world.cloud.key), world.cloud.url), ledger.entries()
+    return look(ledger, entries[:1], api, lambda _: hub).runs[0] if entries else None
+
+
+def what_is_saved(world: World, view: RunView) -> tuple[str, int]:
+    """The newest step of each phase that is proven or can be gone on from, and how many steps were trained beside these."""
+    plan, steps = view.entry.plan, dict[str, int]()
+    for phase, report in view.phases.items():
+        if report.state == "proven" and report.step:
+            steps[phase] = report.step
+    if view.saved:
+        steps[view.saved.phase] = view.saved.step
+    trained = [row["phase"] for row in metrics(world, view) if "loss" in row]
+    lost = sum(trained.count(phase) - steps.get(phase, 0) for phase in set(trained))
+    names = [f"{phase} {'whole' if phase in plan.phases and view.phases[phase].state == 'proven' else f'step {step}'}"
+             for phase, step in steps.items()]
+    return ", ".join(names), max(0, lost)
+
+
+def metrics(world: World, view: RunView) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl of all boxes of a run: those that a vanished one never sent count too."""
+    files = [path for path in world.root.glob("cloud/boxes/*/nanolan/metrics.jsonl")]
+    return [json.loads(line) for path in files for line in path.read_text().splitlines() if line.endswith("}")]
