@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import IO
 from nanolan.control import Control
 from nanolan.errors import ApiProblem, NanolanError
 from nanolan.herald import Herald
-from nanolan.hub import Hub
+from nanolan.hub import Hub, within
 from nanolan.inputs import fetch_inputs
 from nanolan.inspection import already_here, inspect_machine
 from nanolan.instance import Instance
@@ -41,7 +42,7 @@ from nanolan.shadeform import Shadeform
 from nanolan.timeline import Timeline, phase_seconds
 from nanolan.training import evaluate, fetch_state, pass_gate, train
 
-LAST_WORDS_PATIENCE_S = {False: 600.0, True: 10.0}   # True: the Hub was waited for already, in vain
+LAST_WORDS_S = 600.0         # for the log, with a Hub that has taken everything else
 FIND_LOOKS = 18              # about 5 minutes
 REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}
 LIMITS = ("spend_limit", "max_duration")
@@ -208,17 +209,19 @@ def last_words(m: Machine, receipt: Receipt) -> None:
     """Log, metrics and receipt in one commit; the verdict stands there after the machine is gone."""
     say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
     say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; deleting this machine")
-    m.herald.close()
+    # a Hub that was waited for in vain gets no more than what is left for deleting allows
+    most_s = m.meter.margin.leave_s / 3 if m.unsaved else LAST_WORDS_S
+    m.herald.close(most_s)
     m.control.close()
     m.meter.stop()
     try:
         files: dict[str, bytes | Path] = {receipt.log: m.herald.log(), f"{m.plan.folder}/receipt.json": to_json(receipt)}
         if (m.work / "metrics.jsonl").is_file():
             files[f"{m.plan.folder}/metrics.jsonl"] = (m.work / "metrics.jsonl").read_bytes()
-        Hub(m.plan.hf_endpoint, m.token, patience_s=LAST_WORDS_PATIENCE_S[bool(m.unsaved)]).commit(
-            m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}")
+        hub = Hub(m.plan.hf_endpoint, m.token, patience_s=most_s, clock=lambda: math.inf if m.meter.hard() else m.tools.clock())
+        within(most_s, lambda: hub.commit(m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}"))
     except Exception as e:   # whatever it is, the machine must go
-        say(f"the log could not be uploaded: {e}")
+        say(f"the log could not be uploaded: {type(e).__name__} {e}")
 
 
 def warrant_of(m: Machine, receipt: Receipt) -> Warrant:

@@ -41,7 +41,7 @@ class Margin:
 
 
 # Before anything was measured; "cpu" is a rehearsal, where everything is small and near
-ASSUMED = {"cuda": Margin(120, 600, 60, 60), "cpu": Margin(2.0, 2.0, 0.5, 0.5)}
+ASSUMED = {"cuda": Margin(120, 600, 60, 60), "cpu": Margin(2.0, 1.0, 1.5, 0.5)}
 MARGIN_S = ASSUMED["cuda"].total_s
 
 

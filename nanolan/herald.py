@@ -47,11 +47,11 @@ class Herald:
     def phase(self, name: str, report: PhaseReport) -> None:
         self.phases[name] = report
 
-    def close(self) -> None:
-        """No more heartbeats; waits for the one that is under way."""
+    def close(self, most_s: float = PATIENCE_S + 5) -> None:
+        """No more heartbeats; waits for the one that is under way, for `most_s` at most."""
         self._closed.set()
         self._wake.set()
-        self._thread.join(PATIENCE_S + 5)
+        self._thread.join(min(most_s, PATIENCE_S + 5))
 
     def log(self) -> bytes:
         """The whole training log, masked."""
