@@ -1,6 +1,7 @@
 """What Shadeform's API answers: its own shapes in, offers and instances with cents and UTC out."""
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -124,6 +125,14 @@ class Instance:
         """Whether this is the machine of run `run_id`: exact tag, or the id at the end of the name."""
         return run_tag(run_id) in self.tags or self.name.endswith(f"-{run_id}")
 
+    @property
+    def attempt(self) -> int:
+        """Which machine of its run this is, counted from 1: by its tag, else by its name."""
+        for text, pattern in (*((t, r"nanolan-attempt=(\d{1,9})") for t in self.tags), (self.name, r".*-a(\d{1,9})-[^-]+")):
+            if m := re.fullmatch(pattern, text):
+                return int(m[1])
+        return 1
+
     def cost_now_cents(self) -> int | None:
         """The larger of the API's figure and price x age; None when neither is known."""
         own = None
@@ -135,6 +144,10 @@ class Instance:
 
 def run_tag(run_id: str) -> str:
     return f"nanolan-run={run_id}"
+
+
+def attempt_tag(number: int) -> str:
+    return f"nanolan-attempt={number}"
 
 
 def owner_tag(owner: str) -> str:

@@ -11,6 +11,8 @@ import msgspec
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.plan import Plan, Strict
 
+STOPPED_BY_USER = "stopped by just stop"   # a note
+
 
 class Attempt(Strict, frozen=True):
     """A machine that this run had before: what became of it, and what it cost (None: unknown)."""
