@@ -11,7 +11,7 @@ from msgspec import structs
 from nanolan.errors import MayBeBilling, NanolanError, NotFound, RunFailed
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Instance, owner_tag
-from nanolan.ledger import Entry, Ledger
+from nanolan.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.money import dollars
 from nanolan.phases import PHASES
@@ -37,9 +37,9 @@ from nanolan.shadeform import Shadeform
 
 SETTLE_S = 120               # a new instance may be missing from a listing for this long
 LOG_LINES = 5
-STOPPED_BY_USER = "stopped by just stop"
 
 T = TypeVar("T")
+Told = TypeVar("Told", Progress, Receipt)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Overview:
     """All runs of this laptop, and what else bills on the account."""
 
     runs: tuple[RunView, ...]
-    strays: tuple[Instance, ...]     # tagged as ours, but not in the ledger
+    strays: tuple[Instance, ...]     # ours, but no run's own machine
     others: tuple[Instance, ...]     # not ours: shown, never touched
     problems: tuple[str, ...]
 
@@ -92,14 +92,17 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
         instances = _result(listing, problems)
         runs = []
         for e in entries:
-            mine = [i for i in instances or () if i.is_run(e.plan.run_id) or i.id == e.instance_id]
+            mine = [i for i in instances or () if i.id == e.instance_id
+                    or i.is_run(e.plan.run_id) and i.attempt == e.plan.attempt]
             mine.sort(key=lambda i: not i.billing)
             runs.append(_view(e, mine[0] if mine else None, instances is not None, looks[e.plan.run_id], hubs[e.plan.run_id]))
     known = {v.instance.id for v in runs if v.instance}
     left = [i for i in instances or () if i.id not in known and i.billing]
-    ours = {i.id for i in left if owner_tag(ledger.owner) in i.tags}
+    before = {a.instance_id for e in entries for a in e.earlier}
+    ours = {i.id for i in left if owner_tag(ledger.owner) in i.tags or i.id in before}
     for v in runs:
-        if instances is not None and v.ended and v.instance is None and not v.entry.gone:
+        over = instances is not None and v.ended and v.instance is None and not v.entry.gone
+        if over and v.entry in ledger.entries():   # a launch may have gone on with the run meanwhile
             ledger.put(structs.replace(v.entry, gone=True))
     return Overview(tuple(runs), tuple(i for i in left if i.id in ours), tuple(i for i in left if i.id not in ours),
                     tuple(problems))
@@ -147,11 +150,12 @@ def _view(e: Entry, mine: Instance | None, listed: bool, looks: dict[str, Future
     tree, raw_progress, raw_receipt, tail = (_result(looks[k], problems) for k in ("tree", "progress", "receipt", "log"))
     receipt = _parsed(raw_receipt, read_receipt, problems)
     progress = _parsed(raw_progress, read_progress, problems)
+    receipt, progress = _of_attempt(receipt, e), _of_attempt(progress, e)
     age_s = (now_utc() - parse_time(e.plan.created_at)).total_seconds()
     state, reason = decide_state(e, mine, listed, progress, receipt, age_s)
     if state == LOST:   # it may have left between the look at its receipt and that at the account: look once more
         raw_receipt = _call(lambda: hub.read(e.plan.runs_repo, f"{e.plan.folder}/receipt.json"), problems)
-        receipt = _parsed(raw_receipt, read_receipt, problems)
+        receipt = _of_attempt(_parsed(raw_receipt, read_receipt, problems), e)
         state, reason = decide_state(e, mine, listed, progress, receipt, age_s)
     told = (receipt or progress).phases if receipt or progress else {}   # type: ignore[union-attr]
     phases = {p: phase_state(e, p, tree, _parsed(_result(looks[p], problems), parse_manifest, problems), told.get(p))
@@ -160,6 +164,11 @@ def _view(e: Entry, mine: Instance | None, listed: bool, looks: dict[str, Future
         reason = "every phase is proven on the Hub, but the machine left no receipt"
     spent = receipt.spent_cents if receipt else mine.cost_now_cents() if mine else progress.spent_cents if progress else None
     return RunView(e, state, reason, mine, progress, receipt, phases, spent, tail or (), tuple(dict.fromkeys(problems)))
+
+
+def _of_attempt(told: Told | None, e: Entry) -> Told | None:
+    """What the newest machine told; an earlier one's words say nothing about it."""
+    return told if told and told.attempt == e.plan.attempt else None
 
 
 def phase_state(e: Entry, phase: str, tree: Tree | None, manifest: Manifest | None, told: PhaseReport | None) -> PhaseReport:

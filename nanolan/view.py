@@ -41,6 +41,8 @@ def render_run(v: RunView) -> list[str]:
         lines += _wrapped("  why       ", v.reason)
     lines.append(f"  money     {_money(v)}")
     lines.append(f"  machine   {_machine(v)}")
+    for a in v.entry.earlier:
+        lines += _wrapped(f"  attempt {a.number} ", f"{dollars(a.spent_cents)}, {a.note}")
     if v.instance and v.instance.billing and v.instance.ip:
         lines.append(f"  {ssh_command(v.instance, plan.instance_name)}")
     if v.progress and not v.receipt and v.progress.step is not None:
@@ -108,6 +110,9 @@ def to_dict(o: Overview) -> dict[str, Any]:
 def _run_dict(v: RunView) -> dict[str, Any]:
     plan = v.entry.plan
     return {"run_id": plan.run_id, "run_name": plan.run_name, "name": plan.instance_name, "state": v.state, "reason": v.reason,
+            "attempt": plan.attempt, "earlier_attempts": [
+                {"attempt": a.number, "instance_id": a.instance_id, "spent_usd": _usd(a.spent_cents), "note": a.note}
+                for a in v.entry.earlier],
             "instance_id": v.entry.instance_id, "instance_status": v.instance.status if v.instance else None,
             "spent_usd": _usd(v.spent_cents), "limit_usd": _usd(plan.limit_cents), "usd_per_hour": _usd(plan.offer.hourly_cents),
             "deadline": plan.deadline, "ended": v.ended, "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.instance import ApiInstance, Instance, instance_of
-from nanolan.ledger import Entry
+from nanolan.ledger import Attempt, Entry
 from nanolan.plan import iso, now_utc
 from nanolan.report import PhaseReport, Progress, Receipt
 from nanolan.status import Overview, RunView
@@ -54,10 +54,19 @@ def text(o: Overview) -> str:
     return "\n".join(render(o))
 
 
+EARLIER = Attempt(1, "i-1", 85, "8x B200 at hyperstack/canada-1: instance 24836664-9753-4e69-aae7-7e06e6db315a did not come up: no word "
+                  "from it for 30 minutes (pending_provider). It is deleted (status deleting)")
+AGAIN = structs.replace(ENTRY, plan=structs.replace(PLAN, attempt=2), earlier=(EARLIER,))
+
+
+def test_earlier_attempts_are_told_with_what_they_cost() -> None:
+    assert "  attempt 1 $0.85, 8x B200 at hyperstack/canada-1: instance" in text(overview(run(entry=AGAIN)))
+
+
 @pytest.mark.parametrize("shown", [
-    overview(run()), overview(run(**ENDED)), overview(run(state="lost", reason=WHY, instance=None, problems=(PROBLEM,))),
+    overview(run(entry=AGAIN)), overview(run()), overview(run(**ENDED)), overview(run(state="lost", reason=WHY, instance=None, problems=(PROBLEM,))),
     overview(run(), strays=(machine(id="i" * 36),), others=(machine(), machine()), problems=(PROBLEM,)), overview()],
-    ids=["live", "ended", "lost", "others", "nothing"])
+    ids=["second attempt", "live", "ended", "lost", "others", "nothing"])
 def test_every_line_but_a_command_to_copy_fits_80_columns(shown: Overview) -> None:
     assert WIDTH == 80
     for line in render(shown):
