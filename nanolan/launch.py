@@ -5,27 +5,44 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
+
+from msgspec import structs
 
 from nanolan.bundle import make_bundle
 from nanolan.config import ROOT, Settings, is_loopback
-from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, OutOfStock, PreflightFailed, RunFailed, UsageProblem
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    MachineFailed,
+    MayBeBilling,
+    NanolanError,
+    OutOfStock,
+    PreflightFailed,
+    UsageProblem,
+)
 from nanolan.hub import Hub
 from nanolan.instance import Instance
-from nanolan.ledger import Entry, Ledger
+from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.money import dollars
 from nanolan.offers import Offer, expected_cents
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
 from nanolan.phases import HIGH, expected_hours
 from nanolan.plan import Code, Plan, Rented, iso, life_s, new_run_id, now_utc, parse_time, worst_case_cents
 from nanolan.preflight import Check, Findings, check_money, check_outputs, look_at_hub, wallet_hint
-from nanolan.rent import check_rented, create_once
+from nanolan.rent import check_rented, create_once, goes_on
 from nanolan.shadeform import Shadeform
 
 STALE_S = 15 * 60
+# Fields of a plan that follow from its offer and its clock: new for each attempt, the rest stays
+OF_THE_MACHINE = ("created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "upload_minutes")
+
+No = TypeVar("No", bound=NanolanError)
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,7 @@ class Rehearsal:
     setup: str = "train"
     processes: int = 2
     min_free_gb: int = 1
+    boot_s: float = 600.0            # how long a machine may be silent
 
 
 @dataclass(frozen=True)
@@ -46,8 +64,9 @@ class Prepared:
     plan: Plan
     offer: Offer
     checks: list[Check]
-    bundle: bytes
+    bundle: bytes                    # empty: it is in the run folder already
     public: bool
+    rehearsal: Rehearsal | None = None
 
     @property
     def failed(self) -> list[Check]:
@@ -80,7 +99,7 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     checks = [*found.checks, check_money(s.spend_limit, expected), wallet_hint(expected)]
     if instances:
         checks.append(_outputs(instances, plan))
-    return Prepared(plan, offer, [*checks, code_check], bundle, found.public)
+    return Prepared(plan, offer, [*checks, code_check], bundle, found.public, rehearsal)
 
 
 def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, found: Findings,
@@ -96,64 +115,76 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
         shadeform_api=s.shadeform_api, code=code, inputs=found.inputs, datasets=found.datasets, keep_old=keep_old,
         offer=Rented(offer.cloud, offer.region, offer.instance_type, offer.gpu, offer.num_gpus, offer.vram_gb,
                      offer.hourly_cents, offer.os),
-        wandb_project=s.wandb_project, processes=offer.num_gpus, batch=s.batch)
+        wandb_project=s.wandb_project, processes=offer.num_gpus, batch=s.batch, probation_cents=s.probation_usd)
     if rehearsal is None:
         return plan
     if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
         raise UsageProblem("a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses")
-    from msgspec.structs import replace
-    return replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
+    return structs.replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
                    processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb)
 
 
-def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None]) -> Instance:
-    """Upload the run folder, note the intent, create, read back; the id is said and written before any further call."""
-    plan = p.plan
+def again(p: Prepared, s: Settings, offer: Offer, limit_cents: int) -> Prepared:
+    """The next attempt at the same run, on another offer, with a fresh clock and what is left of the limit.
+
+    Inputs and code stay as they were found and uploaded; the plan alone is made anew.
+    """
+    found = Findings([], p.plan.inputs, p.plan.datasets, p.public)
+    fresh = make_plan(replace(s, spend_limit=limit_cents), offer, p.plan.owner, p.plan.run_id, p.plan.code, found, p.rehearsal,
+                      p.plan.keep_old)
+    changed = {name: getattr(fresh, name) for name in OF_THE_MACHINE}
+    return replace(p, plan=structs.replace(p.plan, attempt=p.plan.attempt + 1, **changed), offer=offer, bundle=b"")
+
+
+def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None], *,
+         earlier: tuple[Attempt, ...] = (), clock: Callable[[], float] = time.monotonic) -> Instance:
+    """Upload the run folder, note the intent, create, read back; the id is said and written before any further call.
+
+    `earlier` are the attempts that this run had before. OutOfStock and MachineFailed: nothing is rented, for sure.
+    """
+    plan, entry = p.plan, Entry(p.plan, earlier=earlier)
     age_s = (now_utc() - parse_time(plan.created_at)).total_seconds()
     if age_s > STALE_S:   # a prompt left open: the deadline in the plan has gone on all the while
         raise PreflightFailed(f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again")
-    revision = hub.commit(plan.runs_repo, {f"{plan.folder}/plan.json": plan.to_json(), f"{plan.folder}/code.bundle": p.bundle},
-                          f"run {plan.run_id}: plan and code")
+    code: dict[str, bytes | Path] = {f"{plan.folder}/code.bundle": p.bundle} if p.bundle else {}
+    revision = hub.commit(plan.runs_repo, {f"{plan.folder}/plan.json": plan.to_json(), **code}, f"run {plan.run_id}: plan and code")
     body = create_body(plan, startup_script(plan, box_secrets(s), revision))
-    ledger.put(Entry(plan))
+    ledger.put(entry)
     say(f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}")
     try:
         instance_id, interrupted = create_once(api, body, plan, say=say)
     except MayBeBilling:
         raise
     except NanolanError as e:
-        ledger.put(Entry(plan, gone=True, note=f"create refused: {e}"))
+        ledger.put(structs.replace(entry, gone=True, note=f"create refused: {e}"))
         raise
-    ledger.put(Entry(plan, instance_id))
+    entry = structs.replace(entry, instance_id=instance_id)
+    ledger.put(entry)
     say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")
     try:
         if interrupted:
             raise KeyboardInterrupt
-        return check_rented(api, instance_id, plan, limits(plan), say=say)
-    except RunFailed as e:   # it was deleted, and seen to be
-        ledger.put(Entry(plan, instance_id, gone=True, note=str(e)))
+        return check_rented(api, instance_id, plan, limits(plan), say=say, clock=clock)
+    except MachineFailed as e:   # it was deleted, and seen to be
+        ledger.put(structs.replace(entry, gone=True, note=str(e)))
         raise
     except KeyboardInterrupt:
-        say(f"Ctrl-C: {_goes_on(instance_id, plan)}")
+        say(f"Ctrl-C: {goes_on(instance_id, plan)}")
         raise
     except (ApiProblem, AuthProblem) as e:
-        raise MayBeBilling(f"the instance could not be read back ({e}); {_goes_on(instance_id, plan)}") from None
+        raise MayBeBilling(f"the instance could not be read back ({e}); {goes_on(instance_id, plan)}") from None
 
 
-def _goes_on(instance_id: str, plan: Plan) -> str:
-    return (f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h) is rented and goes on by itself, limit "
-            f"{dollars(plan.limit_cents)}. Watch it: just watch; stop it: just stop {plan.run_id}")
-
-
-def next_offer_hint(e: OutOfStock, offer: Offer, offers: list[Offer], words: Iterable[str] = ()) -> OutOfStock:
-    """The stock-out with the next offer to try; `words` are the other settings of this launch, as they were typed."""
-    rest = [o for o in offers if o != offer]
-    if not rest:
-        return OutOfStock(f"{offer.where} {e}. Try: just offers --all-configs")
-    o = rest[0]
+def next_offer_hint(e: No, offer: Offer, offers: Iterable[Offer], words: Iterable[str] = (), why: str = "") -> No:
+    """The definite no with the next offer to try; `words` are the other settings of this launch, as they were typed,
+    `why` says what keeps launch from trying it by itself."""
+    o = next((o for o in offers if o != offer), None)
+    what = f"{offer.where} {e}" if isinstance(e, OutOfStock) else str(e)
+    if o is None:
+        return type(e)(f"{what}. {why and why + '. '}Try: just offers --all-configs")
     place = (f"cloud={o.cloud}", f"region={o.region}", f"instance-type={o.instance_type}")
-    return OutOfStock(f"{offer.where} {e}. Next: {o.where} for {dollars(o.hourly_cents)}/h: "
-                      f"just launch {shlex.join([*words, *place])}")
+    return type(e)(f"{what}. Next: {o.where} for {dollars(o.hourly_cents)}/h{why and f' ({why})'}: "
+                   f"just launch {shlex.join([*words, *place])}")
 
 
 def _code(run_id: str) -> tuple[Code, bytes, Check]:

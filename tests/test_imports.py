@@ -14,7 +14,7 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
     "errors", "money", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance", "shadeform", "hub", "manifest",
-    "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "identity", "basedir", "meter", "report", "preflight", "adopt", "pull", "launch",
+    "proof", "rent", "payload", "bundle", "ledger", "transfer", "inputs", "identity", "basedir", "meter", "report", "preflight", "adopt", "pull", "launch", "probation", "failover",
     "runner", "here", "herald", "gpus", "box", "sshkey", "status", "view", "cli"]
 
 
