@@ -29,6 +29,12 @@ dry-run *args: _setup
 launch *args: _setup
     @{{python}} scripts/launch.py "$@"
 
+# go on with a run that ended short, on a new machine:  just resume RUN
+[group('run')]
+[no-exit-message]
+resume *args: _setup
+    @{{python}} scripts/resume.py "$@"
+
 # what can be rented now, and what the run would cost there
 [group('run')]
 [no-exit-message]
@@ -47,17 +53,35 @@ status *args: _setup
 watch *args: _setup
     @{{python}} scripts/check_status.py --watch "$@"
 
+# what all runs cost: by run, month and phase
+[group('watch')]
+[no-exit-message]
+costs *args: _setup
+    @{{python}} scripts/costs.py "$@"
+
+# wait quietly until a run has ended; the exit code is its verdict
+[group('watch')]
+[no-exit-message]
+wait *args: _setup
+    @{{python}} scripts/wait.py "$@"
+
 # check a checkpoint on the Hub against its manifest; --adopt writes one for files uploaded by hand
 [group('watch')]
 [no-exit-message]
 verify *args: _setup
     @{{python}} scripts/verify.py "$@"
 
-# delete an instance and confirm that it is gone:  just stop RUN
+# end a run: it saves, uploads and deletes itself; --now deletes at once:  just stop RUN
 [group('watch')]
 [no-exit-message]
 stop *args: _setup
     @{{python}} scripts/stop.py "$@"
+
+# what bills on the account without being looked after
+[group('watch')]
+[no-exit-message]
+orphans *args: _setup
+    @{{python}} scripts/orphans.py "$@"
 
 # train on this machine's own GPU(s), without a cloud:  just train-here phase=sft
 [group('model')]

@@ -24,7 +24,7 @@ failed() {
 }
 trap failed ERR
 
-say "run $RUN_ID"
+say "run $RUN_ID"; [ -s "$STATE/booted" ] || date +%s >"$STATE/booted"   # the receipt tells the boot from the set-up
 unpack "$RESCUE_B64" >"$STATE/rescue.py"
 unpack "$PLAN_B64" >"$STATE/plan.json"
 unpack "$SECRETS_B64" >"$STATE/secrets.json"   # 0600 by umask; stays until the machine is gone

@@ -4,7 +4,7 @@ Standard library only; travels inside the startup script, next to plan.json and 
 
     rescue.py fetch URL SHA256 FILE     the code bundle, checked
     rescue.py fail "reason"             upload the log and a receipt, delete this machine
-    rescue.py deadman EPOCH             delete this machine at that time; does nothing else
+    rescue.py deadman EPOCH             delete this machine at that time; does nothing else (but power it off when that fails)
 """
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 FETCH_PATIENCE_S, LOG_PATIENCE_S = 600, 120
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 30
 LOG_BYTES = 5_000_000
+POWER_OFF_S = 15 * 60   # after this long of deleting in vain, past the provider's own limit
 TROUBLE = (OSError, ValueError, http.client.HTTPException)   # URLError and HTTPError are OSErrors
 
 
@@ -106,11 +107,15 @@ def is_this(plan: dict[str, Any], instance: dict[str, Any]) -> bool:
     return instance["name"] == instance_name(plan) or tags <= set(instance.get("tags") or ())
 
 
-def delete_self(plan: dict[str, Any], secrets: dict[str, str]) -> None:
-    """Delete the instance of this run until it is seen to be gone; never gives up."""
+def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: float = float("inf")) -> None:
+    """Delete the instance of this run until it is seen to be gone; never gives up, but powers it off after `power_off_s`."""
     api, key = plan["shadeform_api"], secrets["SHADEFORM_API_KEY"]
     looks_left, wait = 10, FIRST_WAIT_S   # a listing may lag: never having been seen is not being gone
+    end = time.monotonic() + power_off_s
     while True:
+        if time.monotonic() > end:
+            power_off()
+            end = float("inf")
         try:
             mine = [i for i in json.loads(call(f"{api}/instances", key=key))["instances"] if is_this(plan, i)]
             looks_left = 0 if mine else looks_left - 1
@@ -123,6 +128,13 @@ def delete_self(plan: dict[str, Any], secrets: dict[str, str]) -> None:
             print(f"rescue: delete: {type(e).__name__} {getattr(e, 'code', '')}", flush=True)
         time.sleep(wait)
         wait = min(wait * 2, LONGEST_WAIT_S)
+
+
+def power_off() -> None:
+    """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
+    print("rescue: deleting failed and the provider's limit has passed: powering off", flush=True)
+    if not os.environ.get("BOX_ROOT"):
+        os.spawnvp(os.P_WAIT, "systemctl", ["systemctl", "poweroff"])  # noqa: S606
 
 
 def wait_until(epoch: float) -> None:
@@ -150,7 +162,7 @@ def main() -> None:
                 return   # one is armed already
             wait_until(float(sys.argv[2]))
             print("rescue: the time is up", flush=True)
-            delete_self(plan, secrets)
+            delete_self(plan, secrets, POWER_OFF_S)
 
 
 if __name__ == "__main__":

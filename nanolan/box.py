@@ -1,6 +1,6 @@
 """The box program: what a rented machine does from its set-up to its own deletion.
 
-    find myself -> check the GPUs -> download -> per phase: train, judge by the checkpoint, upload, prove
+    find myself -> probation -> download -> per phase: train, judge by the checkpoint, upload, evaluate, prove, gate
     -> log, receipt -> delete and confirm
 
 Run again after a crash or a reboot it takes up where it was: a phase whose checkpoint is whole is not trained
@@ -11,85 +11,42 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
 import sys
 import time
 import traceback
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-from msgspec import structs
-
-from nanolan.errors import ApiProblem, BadAnswer, NanolanError, Unreachable
-from nanolan.gpus import wait_for_gpus
+from nanolan.control import Control
+from nanolan.errors import ApiProblem, NanolanError
 from nanolan.herald import Herald
 from nanolan.hub import Hub
 from nanolan.inputs import fetch_inputs
+from nanolan.inspection import already_here, inspect_machine
 from nanolan.instance import Instance
-from nanolan.manifest import MANIFEST, Manifest, newest_whole
-from nanolan.meter import GIVE_UP_SHARE, STOP_TRAINING_SHARE, Meter
+from nanolan.machine import Machine, RunStopped, say
+from nanolan.meter import Meter
 from nanolan.money import dollars
-from nanolan.phases import PHASES
-from nanolan.plan import Plan, iso, now_utc, read_plan
-from nanolan.proof import MoneyStop, NothingToSave, Proof, Proven, Warrant, prove
+from nanolan.pace import complaint, exchange
+from nanolan.plan import Plan, iso, now_utc, parse_time, read_plan
+from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.rent import delete_and_confirm, find_run
-from nanolan.report import (
-    FAILED,
-    PREPARING,
-    STOPPED,
-    STOPPING,
-    SUCCEEDED,
-    TRAINING,
-    UPLOADING,
-    PhaseReport,
-    Receipt,
-    log_path,
-    phase_report,
-    read_receipt,
-    to_json,
-)
-from nanolan.runner import kill_trainers, make_job, run_trainer
+from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
+from nanolan.runner import kill_trainers
+from nanolan.saver import forget_states, note_results, save_the_rest, upload
 from nanolan.secret import Mask, Secret
 from nanolan.shadeform import Shadeform
-from nanolan.transfer import Job, run_transfer
+from nanolan.timeline import Timeline, phase_seconds
+from nanolan.training import evaluate, fetch_state, pass_gate, train
 
-HUB_PATIENCE_S = 3600.0      # how long a dead Hub is waited for
 LAST_WORDS_PATIENCE_S = {False: 600.0, True: 10.0}   # True: the Hub was waited for already, in vain
 FIND_LOOKS = 18              # about 5 minutes
 REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}
-MOST_ATTEMPTS = 3            # box programs that died over one phase
-
-
-class RunStopped(NanolanError):
-    """The run ends here; `reason` is one of the design's closed set."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclass
-class Box:
-    """What one run knows on its machine."""
-
-    plan: Plan
-    secrets: dict[str, Secret]
-    state: Path                      # /root/.nanolan: plan, secrets, lock, attempts
-    work: Path                       # on the biggest disk: code, inputs, outputs
-    api: Shadeform
-    me: Instance
-    meter: Meter
-    herald: Herald
-    proofs: list[Proof] = field(default_factory=list)
-    unsaved: list[str] = field(default_factory=list)   # whole here, not on the Hub
-
-    @property
-    def token(self) -> Secret:
-        return self.secrets["HF_TOKEN"]
-
-    def out_dir(self, phase: str) -> Path:
-        return self.work / "out" / PHASES[phase].output_dir / self.plan.output_tag
+LIMITS = ("spend_limit", "max_duration")
+ENDS = {**dict.fromkeys(LIMITS, STOPPED), "user": STOPPED, "gate": STOPPED}    # reason -> verdict; all others failed
+RETRY_DELETE_S = 60.0
 
 
 def main(state: Path, work: Path) -> None:
@@ -98,205 +55,201 @@ def main(state: Path, work: Path) -> None:
     if lock is None:
         say("another copy of the box program is running; nothing to do")
         return
+    m = wake(state, work)
+    receipt = verdict_of(m)
+    last_words(m, receipt)
+    delete(m, warrant_of(m, receipt))
+
+
+def wake(state: Path, work: Path) -> Machine:
+    """Everything this run knows, with its clocks running; ApiProblem when Shadeform does not know this machine."""
     plan = read_plan((state / "plan.json").read_bytes())
     secrets = {k: Secret(v) for k, v in json.loads((state / "secrets.json").read_bytes()).items()}
     os.environ["HF_HOME"] = str(work / "hf")
+    timeline = Timeline(state / "timeline.json")
     api = Shadeform(secrets["SHADEFORM_API_KEY"], plan.shadeform_api)
     me = find_run(api, plan.run_id, FIND_LOOKS)
     if me is None:
         raise ApiProblem(f"Shadeform lists no instance of run {plan.run_id}; the provider's limit stays in force")
     say(f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}")
-    meter = Meter(plan, me, api).start()
-    herald = Herald(plan, secrets, work, meter)
-    box = Box(plan, secrets, state, work, api, me, meter, herald)
-    receipt = _verdict(box)
-    _last_words(box, receipt)
-    delete(box, _warrant(box, receipt))
+    _note_boot(timeline, me, plan, state)
+    meter = Meter(plan, me, api, say=say).start()
+    control = Control(plan, Hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say).start()
+    return Machine(plan, secrets, state, work, api, me, meter, Herald(plan, secrets, work, meter), timeline, control,
+                   spent_before_cents=meter.spent_cents)
 
 
-def _verdict(box: Box) -> Receipt:
+def _note_boot(timeline: Timeline, me: Instance, plan: Plan, state: Path) -> None:
+    """How long it took from the create to boot.sh (whose first act is to write `booted`), and from there to here."""
+    born = (me.created_at or parse_time(plan.created_at)).timestamp()
+    try:
+        booted = float((state / "booted").read_text())
+    except (OSError, ValueError):
+        booted = time.time()
+    timeline.add("boot", booted - born)
+    timeline.add("setup", time.time() - booted)
+
+
+def verdict_of(m: Machine) -> Receipt:
     """The receipt of this run. A failure stands, also after a restart: nothing is trained again after it."""
-    path = box.state / "verdict.json"
+    path = m.state / "verdict.json"
     if path.is_file() and (earlier := read_receipt(path.read_bytes())).verdict != SUCCEEDED:
         return earlier
-    receipt = _run(box)
+    with ThreadPoolExecutor(1) as pool:   # leaving it waits for all uploads
+        receipt = run(m, pool)
     temp = path.with_suffix(".tmp")
     temp.write_bytes(to_json(receipt))
     temp.replace(path)
     return receipt
 
 
-def _run(box: Box) -> Receipt:
+def run(m: Machine, pool: Executor) -> Receipt:
     """Everything between waking up and the receipt; whatever goes wrong becomes a verdict."""
     verdict, reason, message = SUCCEEDED, "", ""
     uploads: dict[str, Future[None]] = {}
-    with ThreadPoolExecutor(1) as pool:   # leaving it waits for all uploads
-        try:
-            kill_trainers(box.plan.run_id)   # left over by a box program that was killed
-            box.herald.tell(PREPARING)
-            if problem := wait_for_gpus(box.plan):
-                raise RunStopped("boot_failed", problem)
-            say(f"GPUs: {box.plan.offer.num_gpus}x {box.plan.offer.gpu}, as rented{REHEARSAL[box.plan.device]}")
-            fetch_inputs(box.plan, box.token, box.work, give_up=lambda: box.meter.over(GIVE_UP_SHARE), say=say)
-            for phase in box.plan.phases:
-                folder, manifest = train(box, phase)
-                uploads[phase] = pool.submit(upload, box, phase, folder, manifest)
-            box.herald.tell(UPLOADING)
-        except RunStopped as e:
-            limit = e.reason in ("spend_limit", "max_duration")
-            verdict, reason, message = STOPPED if limit else FAILED, e.reason, str(e)
-        except NanolanError as e:
-            verdict, reason, message = FAILED, "error", str(e)
-        except Exception as e:
-            traceback.print_exc(file=sys.stdout)
-            verdict, reason, message = FAILED, "error", f"{type(e).__name__}: {e}"
-        if verdict != SUCCEEDED:
-            say(f"{verdict}: {message}")
-            box.herald.tell(STOPPING, message)   # and save what there is
-            uploads["the rest"] = pool.submit(save_the_rest, box, set(uploads))
+    try:
+        prepare(m)
+        for phase in m.plan.phases:
+            run_phase(m, phase, pool, uploads)
+    except RunStopped as e:
+        verdict, reason, message = ENDS.get(e.reason, FAILED), e.reason, str(e)
+    except NanolanError as e:
+        verdict, reason, message = FAILED, "error", str(e)
+    except Exception as e:
+        traceback.print_exc(file=sys.stdout)
+        verdict, reason, message = FAILED, "error", f"{type(e).__name__}: {e}"
+    if verdict != SUCCEEDED:
+        say(f"{verdict}: {message}")
+        m.timeline.enter("save")
+        m.herald.tell(STOPPING, message)   # and save what there is
+        uploads["the rest"] = pool.submit(save_the_rest, m, set(uploads))
     for error in filter(None, (u.exception() for u in uploads.values())):
         if verdict == SUCCEEDED:
             verdict, reason, message = FAILED, "upload_failed", str(error)
         say(f"upload: {error}")
-    rescued = [f"{p.folder} step {p.manifest.step}" for p in box.proofs if not p.manifest.final]
-    for what, names in (("Saved", rescued), ("NOT saved", box.unsaved)):
-        message += f". {what}: {', '.join(names)}" if names else ""
-    if box.meter.over(STOP_TRAINING_SHARE) and (box.unsaved or verdict == STOPPED and not rescued):
-        reason = "limit_lost"
-    return Receipt(box.plan.run_id, verdict, reason, Mask(box.secrets.values()).hide(message.strip()), box.herald.phases,
-                   log_path(box.plan, verdict), box.meter.spent_cents, int(box.meter.age_s), iso(now_utc()))
+    return _receipt(m, verdict, reason, message)
 
 
-# ------------------------------------------------------------------ a phase
-def train(box: Box, phase: str) -> tuple[Path, Manifest]:
-    """The whole, final checkpoint of `phase`: the one that is here already, or a newly trained one."""
-    if found := newest_whole(box.out_dir(phase), phase, final=True):
-        say(f"phase {phase}: step {found[1].step} is here already")
-        return found
-    attempt = _next_attempt(box, phase)
-    say(f"phase {phase}: training (attempt {attempt})")
-    box.herald.phase(phase, PhaseReport("training"))
-    box.herald.tell(TRAINING)
-    key = box.secrets.get("WANDB_API_KEY")
-    job = make_job(box.plan, phase, box.work, init_dir(box, phase), box.out_dir(phase), wandb=key is not None)
-    code, stopped = run_trainer(box.plan, job, box.work / f"job-{phase}.json", Path.cwd(), host=os.environ,
-                                wandb_key=key.reveal() if key else None, stop=lambda: box.meter.over(STOP_TRAINING_SHARE))
-    if found := newest_whole(box.out_dir(phase), phase, final=True):
-        say(f"phase {phase}: done at step {found[1].step}")
-        return found
-    box.herald.phase(phase, PhaseReport("failed"))
-    if stopped:
-        raise RunStopped("spend_limit" if box.meter.by_money(STOP_TRAINING_SHARE) else "max_duration", f"{phase}: {stopped}")
-    if code < 0 and attempt < MOST_ATTEMPTS:   # torchrun itself was killed: once more
-        say(f"phase {phase}: torchrun was killed by signal {-code}; starting it again")
-        return train(box, phase)
-    raise RunStopped("trainer_failed", f"phase {phase}: the trainer ended with exit code {code} and saved no final checkpoint")
-
-
-def init_dir(box: Box, phase: str) -> Path:
-    """Where `phase` starts from: the phase before it in this run, or the plan's input."""
-    i = box.plan.phases.index(phase)
-    if i == 0:
-        return box.work / "model" / PHASES[phase].input_dir / box.plan.model_tag
-    before = newest_whole(box.out_dir(box.plan.phases[i - 1]), box.plan.phases[i - 1], final=True)
-    if before is None:
-        raise BadAnswer(f"phase {phase} needs the checkpoint of {box.plan.phases[i - 1]}, which is not whole here")
-    return before[0]
-
-
-def upload(box: Box, phase: str, folder: Path, manifest: Manifest) -> None:
-    """One commit, then every size and hash is read back: that is the Proof. A state saved on the way goes to the run folder."""
-    saved_to = f"{PHASES[phase].output_dir}/{box.plan.output_tag}" if manifest.final else f"{box.plan.folder}/saved/{phase}"
-    report = phase_report("uploading", saved_to, manifest)
-    box.herald.phase(phase, report)
-    try:
-        proof = save(box, folder, manifest, saved_to)
-    except Exception:
-        box.unsaved.append(f"{phase} step {manifest.step}")
-        box.herald.phase(phase, structs.replace(report, state="failed"))
-        raise
-    box.proofs.append(proof)
-    box.herald.phase(phase, structs.replace(report, state="proven" if manifest.final else "failed", revision=proof.revision))
-    box.herald.tell(box.herald.state)
-    say(f"phase {phase}: proven on the Hub: {saved_to} step {manifest.step}, revision {proof.revision[:8]}")
-
-
-def save(box: Box, folder: Path, manifest: Manifest, target: str) -> Proof:
-    """Upload a whole step to `target` and prove it; Unreachable when the Hub or the money is gone."""
-    end, plan = time.monotonic() + HUB_PATIENCE_S, box.plan
+def prepare(m: Machine) -> None:
+    """The machine proves itself, and gets what it needs; RunStopped when it is not what was rented."""
+    m.timeline.enter("probation")
+    kill_trainers(m.plan.run_id)   # left over by a box program that was killed
+    m.herald.tell(PREPARING)
+    if problem := inspect_machine(m.plan, m.work, clock=m.tools.clock, sleep=m.tools.sleep):
+        raise RunStopped("boot_failed", problem)
+    say(f"GPUs: {m.plan.offer.num_gpus}x {m.plan.offer.gpu}, as rented{REHEARSAL[m.plan.device]}")
+    m.timeline.enter("download")
 
     def give_up() -> str:
-        return box.meter.over(GIVE_UP_SHARE) or ("the Hub did not take it for an hour" if time.monotonic() > end else "")
-
-    hub = Hub(plan.hf_endpoint, box.token, patience_s=60)
-    repo, names = (plan.hf_repo if manifest.final else plan.runs_repo), (*(f.path for f in manifest.files), MANIFEST)
-    while True:
-        say(f"uploading {target}: step {manifest.step}, {manifest.size / 1e6:.1f} MB")
-        run_transfer(Job("upload", plan.hf_endpoint, repo, "model", "main", str(folder), names, target,
-                         f"{manifest.phase} step {manifest.step} of run {plan.run_id}", plan.keep_old),
-                     box.token, give_up=give_up, say=say)
-        try:
-            return prove(hub.tree(repo), target, manifest)
-        except ApiProblem as e:   # the Hub said yes and holds something else, or cannot be read
-            say(f"not proven yet: {e}")
-            if reason := give_up():
-                raise Unreachable(f"{target} is not proven ({reason})") from e
-            time.sleep(2)
+        stop = m.stop()
+        return stop.text if stop else ""
+    started, before = m.tools.clock(), already_here(m.work)
+    try:
+        fetch_inputs(m.plan, m.token, m.work, give_up=give_up, say=say)
+        _judge_hub(m, already_here(m.work) - before, m.tools.clock() - started)
+        fetch_state(m)
+    except NanolanError as e:
+        if stop := m.stop():
+            raise RunStopped(stop.reason, f"{stop.text}, before anything was trained") from e
+        raise
 
 
-def save_the_rest(box: Box, done: set[str]) -> None:
-    """After a failure: the newest whole step of each phase that is not being uploaded, as far as the Hub takes it."""
-    for phase in [p for p in box.plan.phases if p not in done]:
-        found = newest_whole(box.out_dir(phase), phase, final=True) or newest_whole(box.out_dir(phase), phase)
-        try:
-            if found:
-                upload(box, phase, *found)
-        except Exception as e:   # the others are still to be saved
-            say(f"{e}")
+def _judge_hub(m: Machine, size: int, seconds: float) -> None:
+    """A machine with a poor way to the Hub is given back, if there are figures enough to say so."""
+    text = complaint(m.plan, "download", "bytes/s of the Hub", size / max(seconds, 0.001)) if size else ""
+    if text and exchange(m.plan, m.meter.spent_cents - m.spent_before_cents):
+        raise RunStopped("boot_failed", text)
+    if text:
+        say(f"warning: {text}")
+
+
+def run_phase(m: Machine, phase: str, pool: Executor, uploads: dict[str, Future[None]]) -> None:
+    """Train, upload while the model is evaluated, prove, and see whether the next phase may begin."""
+    folder, manifest = train(m, phase)
+    uploads[phase] = pool.submit(upload, m, phase, folder, manifest)
+    results = evaluate(m, phase)
+    m.timeline.enter(f"{phase}.upload")
+    m.herald.tell(UPLOADING)
+    if error := uploads[phase].exception():    # the next phase begins when this one is proven
+        raise RunStopped("upload_failed", str(error))
+    if results:
+        note_results(m, phase, folder, manifest, results)
+    forget_states(m, phase)
+    pass_gate(m, phase, m.herald.phases[phase].measured)
+
+
+def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
+    """What became of it all, in words and cents."""
+    rescued = [f"{p.folder} step {p.manifest.step}" for p in m.proofs if not p.manifest.final]
+    rescued += [f"{p.folder} step {p.manifest.step}" for phase, p in m.states.items()
+                if p not in m.proofs and m.herald.phases[phase].state != "proven"]
+    for what, names in (("Saved", rescued), ("NOT saved", m.unsaved)):
+        message += f". {what}: {', '.join(names)}" if names else ""
+    if reason in LIMITS and _lost(m, rescued) or m.unsaved and m.meter.soft():
+        reason = "limit_lost"
+    if verdict != SUCCEEDED and (m.proofs or rescued):
+        message += f". Go on: just resume {m.plan.run_id}"
+    stages = m.timeline.stages()
+    plan, meter = m.plan, m.meter
+    return Receipt(
+        plan.run_id, verdict, reason, Mask(m.secrets.values()).hide(message.strip()), m.herald.phases, log_path(plan, verdict),
+        meter.spent_cents, int(meter.age_s), iso(now_utc()), plan.attempt, meter.metered_cents, meter.provider_cents, stages,
+        {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases}, plan.predicted)
+
+
+def _lost(m: Machine, rescued: list[str]) -> bool:
+    """Whether something that was trained is on no disk but this one."""
+    nowhere = any(r.state == "failed" and not r.folder for r in m.herald.phases.values())
+    return bool(m.unsaved) or nowhere and not rescued or not (rescued or m.proofs)
 
 
 # ------------------------------------------------------------------ the end
-def _last_words(box: Box, receipt: Receipt) -> None:
+def last_words(m: Machine, receipt: Receipt) -> None:
     """Log, metrics and receipt in one commit; the verdict stands there after the machine is gone."""
     say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
     say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; deleting this machine")
-    box.herald.close()
-    box.meter.stop()
+    m.herald.close()
+    m.control.close()
+    m.meter.stop()
     try:
-        files: dict[str, bytes | Path] = {receipt.log: box.herald.log(), f"{box.plan.folder}/receipt.json": to_json(receipt)}
-        if (box.work / "metrics.jsonl").is_file():
-            files[f"{box.plan.folder}/metrics.jsonl"] = (box.work / "metrics.jsonl").read_bytes()
-        Hub(box.plan.hf_endpoint, box.token, patience_s=LAST_WORDS_PATIENCE_S[bool(box.unsaved)]).commit(
-            box.plan.runs_repo, files, f"run {box.plan.run_id}: {receipt.verdict}")
+        files: dict[str, bytes | Path] = {receipt.log: m.herald.log(), f"{m.plan.folder}/receipt.json": to_json(receipt)}
+        if (m.work / "metrics.jsonl").is_file():
+            files[f"{m.plan.folder}/metrics.jsonl"] = (m.work / "metrics.jsonl").read_bytes()
+        Hub(m.plan.hf_endpoint, m.token, patience_s=LAST_WORDS_PATIENCE_S[bool(m.unsaved)]).commit(
+            m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}")
     except Exception as e:   # whatever it is, the machine must go
         say(f"the log could not be uploaded: {e}")
 
 
-def _warrant(box: Box, receipt: Receipt) -> Warrant:
+def warrant_of(m: Machine, receipt: Receipt) -> Warrant:
     """What this machine may be deleted for."""
-    if box.unsaved:
-        return MoneyStop(receipt.message, ", ".join(box.unsaved))
-    if box.proofs:
-        return Proven(tuple(box.proofs))
-    return NothingToSave(receipt.reason or receipt.verdict)
+    if m.unsaved:
+        return MoneyStop(receipt.message, ", ".join(m.unsaved))
+    if m.proofs:
+        return Proven(tuple(m.proofs))
+    return UserStop() if receipt.reason == "user" else NothingToSave(receipt.reason or receipt.verdict)
 
 
-def delete(box: Box, warrant: Warrant) -> None:
-    """Delete this machine; keeps trying until the provider's own limit does it."""
+def delete(m: Machine, warrant: Warrant) -> None:
+    """Delete this machine: for 15 minutes every few seconds, then slower; after the provider's own limit it is powered off."""
     say(f"deleting for {type(warrant).__name__}")
     while True:
         try:
-            gone = delete_and_confirm(box.api, box.me)
+            gone = delete_and_confirm(m.api, m.me)
             say(f"deleted: {gone.seen}")
             return
         except NanolanError as e:
             say(f"{e}")
-            time.sleep(60)
+        if now_utc() > parse_time(m.plan.deadline):
+            power_off()
+        m.tools.sleep(RETRY_DELETE_S)
 
 
-def say(text: str) -> None:
-    """A line of the training log (our stdout)."""
-    print(f"{iso(now_utc())} box: {text}", flush=True)
+def power_off() -> None:
+    """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
+    say("it could not be deleted and the provider's limit has passed: powering off. Look: https://platform.shadeform.ai/instances")
+    if not os.environ.get("BOX_ROOT"):
+        subprocess.run(["systemctl", "poweroff"], check=False)
 
 
 def _only_one(path: Path) -> IO[str] | None:
@@ -308,13 +261,3 @@ def _only_one(path: Path) -> IO[str] | None:
         lock.close()
         return None
     return lock
-
-
-def _next_attempt(box: Box, phase: str) -> int:
-    """Count this attempt at a phase; RunStopped when the box program died over it too often."""
-    path = box.state / f"attempts-{phase}"
-    attempt = int(path.read_text() or 0) + 1 if path.is_file() else 1
-    if attempt > MOST_ATTEMPTS:
-        raise RunStopped("trainer_failed", f"phase {phase}: {MOST_ATTEMPTS} attempts ended without a checkpoint")
-    path.write_text(str(attempt))
-    return attempt

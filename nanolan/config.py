@@ -91,7 +91,7 @@ def _gate(text: str) -> str:
     return text
 
 
-def _duration(text: str) -> int:
+def duration(text: str) -> int:
     """Seconds of "90m", "2h", "1d" or a bare number of seconds."""
     m = re.fullmatch(r"([0-9]{1,7})([smhd]?)", text)
     seconds = int(m[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[m[2]] if m else 0
@@ -120,7 +120,7 @@ class Settings:
     gpu: str = _setting("GPU", "GPU type to rent, partial and any case: H100, a100, H100:8", "B200")
     num_gpus: int = _setting("NUM_GPUS", "GPUs in the machine", "8", _count)
     spend_limit: int = _setting("SPEND_LIMIT", "delete the instance at this bill, in dollars", "150", parse_limit)
-    max_duration: int | None = _setting("MAX_DURATION", "delete the instance after this time: 90m, 2h", None, _duration)
+    max_duration: int | None = _setting("MAX_DURATION", "delete the instance after this time: 90m, 2h", None, duration)
     model_tag: str = _setting("MODEL_TAG", "which model: the folder under base_checkpoints/ and the rest", "d20", _name)
     output_tag: str | None = _setting("OUTPUT_TAG", "folder to write to, if other than the model tag", None, _name)
     cloud: str | None = _setting("CLOUD", "only this provider, such as hyperstack")
@@ -128,6 +128,7 @@ class Settings:
     instance_type: str | None = _setting("INSTANCE_TYPE", "only this machine type, such as 8x_b200_pcie_192gb")
     batch: int | None = _setting("DEVICE_BATCH_SIZE", "rows per GPU and micro-step; the recipe does not change", None, _count)
     eval: str = _setting("EVAL", "judge the model after each phase: none, quick, full", "quick", _one_of("none", "quick", "full"))
+    humaneval: bool = _setting("HUMANEVAL", "judge its Python too, by running what it wrote there", "no", _yes)
     no_identity: bool = _setting("NO_IDENTITY", "mid without identity_conversations.jsonl", "no", _yes)
     save_minutes: float = _setting("SAVE_MINUTES", "minutes between states saved on the machine's disk", "10", _minutes)
     upload_minutes: float | None = _setting("UPLOAD_MINUTES", "minutes between states uploaded  [as many as cost $5]", None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set repo on the Hub; `train` and `test` are globs over its parquet files."""
+    """One data set repo on the Hub; `train` and `test` are globs over its parquet files, "" where there are none."""
 
     repo: str
     train: str
@@ -24,6 +24,7 @@ DATASETS = {
     "gsm8k": DataSet("openai/gsm8k", "main/train-*.parquet", "main/test-*.parquet"),
     "arc-easy": DataSet("allenai/ai2_arc", "ARC-Easy/train-*.parquet", "ARC-Easy/test-*.parquet"),
     "arc-challenge": DataSet("allenai/ai2_arc", "ARC-Challenge/train-*.parquet", "ARC-Challenge/test-*.parquet"),
+    "humaneval": DataSet("openai/openai_humaneval", "", "openai_humaneval/test-*.parquet"),
 }
 
 IDENTITY_FILE = "identity_conversations.jsonl"   # in HF_REPO, as in the guide; optional

@@ -15,12 +15,11 @@ from nanolan.config import Settings
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
 from nanolan.hub import Hub
 from nanolan.instance import Instance
-from nanolan.launch import Prepared, again, next_offer_hint, rent
+from nanolan.launch import Prepared, There, again, next_offer_hint, rent
 from nanolan.ledger import STOPPED_BY_USER, Attempt, Ledger
 from nanolan.money import cost_cents, dollars
-from nanolan.offers import Offer, expected_cents
+from nanolan.offers import Offer
 from nanolan.plan import now_utc, parse_time
-from nanolan.preflight import check_money
 from nanolan.probation import patience_s, stand_by
 from nanolan.rent import sweep
 from nanolan.shadeform import Shadeform
@@ -37,6 +36,7 @@ class Rules:
     bill_cents: int
     ask: Callable[[Prepared], bool] | None = None    # None: nobody can be asked
     wait: bool = True                # until the machine has proved itself: only then can a bad one be replaced
+    command: str = "just launch"
     words: tuple[str, ...] = ()      # the settings of this launch as they were typed, but for the place
 
 
@@ -79,35 +79,35 @@ def rent_one(p: Prepared, offers: Sequence[Offer], s: Settings, api: Shadeform, 
             no = e
         earlier += (_failed(no, p),)
         untried = [o for o in offers if o not in tried]
-        step = decide([o for o in untried if o.num_gpus == p.offer.num_gpus], rules, earlier, p.plan.phases)
+        step = decide([o for o in untried if o.num_gpus == p.offer.num_gpus], rules, earlier, p.there)
         if step.act != STOP:
             say(f"attempt {p.plan.attempt}: {earlier[-1].note}")
         if step.act == ASK and step.offer:
             step, rules = _asked(step.offer, p, s, rules, earlier)
         if step.act == STOP or step.offer is None:
-            raise _the_end(no, p.offer, step, untried, rules.words, earlier)
+            raise _the_end(no, p.offer, step, untried, rules, earlier)
         p = again(p, s, step.offer, rules.bill_cents - spent_cents(earlier))
         tried.append(p.offer)
         say(f"attempt {p.plan.attempt}: {p.offer.where}, {p.offer.instance_type}, {dollars(p.offer.hourly_cents)}/h\n"
             f"Bill: {p.bill()}.")
 
 
-def decide(left: Sequence[Offer], rules: Rules, earlier: Sequence[Attempt], phases: tuple[str, ...]) -> Step:
-    """The step after a definite no; `left` are the offers not tried yet, by rank."""
+def decide(left: Sequence[Offer], rules: Rules, earlier: Sequence[Attempt], there: Callable[[Offer, int], There]) -> Step:
+    """The step after a definite no; `left` are the offers not tried yet, by rank, `there` says how the run would do on one."""
     if not left:
         return Step(STOP)
     if len(earlier) > rules.others:
         return Step(STOP, left[0], f"failover={rules.others}")
     cents = rules.bill_cents - spent_cents(earlier)
-    payable = [o for o in left if cents > 0 and check_money(cents, expected_cents(o, phases)).ok is not False]
-    if not payable:
-        return Step(STOP, left[0], f"not enough is left of the limit: {dollars(cents)}")
-    if rules.ask and payable[0].hourly_cents > rules.hourly_cents:
-        return Step(ASK, payable[0])
-    within = [o for o in payable if o.hourly_cents <= rules.hourly_cents]
+    good = [o for o in left if cents > 0 and not any(c.ok is False for c in there(o, cents).checks)]
+    if not good:
+        return Step(STOP, left[0], f"the checks fail there with {dollars(cents)}, which is left of the limit")
+    if rules.ask and good[0].hourly_cents > rules.hourly_cents:
+        return Step(ASK, good[0])
+    within = [o for o in good if o.hourly_cents <= rules.hourly_cents]
     if within:
         return Step(GO, within[0])
-    return Step(STOP, payable[0], f"dearer than the {dollars(rules.hourly_cents)}/h agreed to; with --yes, max-price= allows more")
+    return Step(STOP, good[0], f"dearer than the {dollars(rules.hourly_cents)}/h agreed to; with --yes, max-price= allows more")
 
 
 def spent_cents(attempts: Iterable[Attempt]) -> int:
@@ -136,7 +136,7 @@ def _stand_by(p: Prepared, instance: Instance, api: Shadeform, hub: Hub, ledger:
         entry = ledger.find(p.plan.run_id)
         if entry.note == STOPPED_BY_USER:
             raise RunFailed(f"run {p.plan.run_id} was {STOPPED_BY_USER}; nothing of it bills") from None
-        ledger.put(structs.replace(entry, gone=True, note=str(e)))
+        ledger.put(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents))
         raise
 
 
@@ -150,10 +150,10 @@ def _failed(no: OutOfStock | MachineFailed, p: Prepared) -> Attempt:
     return Attempt(p.plan.attempt, no.instance_id, cents, note)
 
 
-def _the_end(no: OutOfStock | MachineFailed, offer: Offer, step: Step, untried: Iterable[Offer], words: tuple[str, ...],
+def _the_end(no: OutOfStock | MachineFailed, offer: Offer, step: Step, untried: Iterable[Offer], rules: Rules,
              earlier: tuple[Attempt, ...]) -> NanolanError:
     """The last no, with what was tried before it, why launch stops, and the command that goes on."""
-    hint = next_offer_hint(no, offer, [step.offer] if step.offer else untried, words, step.why)
+    hint = next_offer_hint(no, offer, [step.offer] if step.offer else untried, rules.words, step.why, rules.command)
     if len(earlier) == 1:
         return hint
     return type(hint)(f"{len(earlier)} offers tried for {dollars(spent_cents(earlier))}, none of them is rented now. {hint}")

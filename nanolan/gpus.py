@@ -4,24 +4,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from nanolan.plan import Plan
 
-PATIENCE_S = {"cuda": 300.0, "cpu": 2.0}   # a driver may come up late; in a rehearsal nothing does
 PROBE = ("import torch\nfor i in range(torch.cuda.device_count()): torch.ones(2, device=f'cuda:{i}').sum().item()\n"
          "print(torch.cuda.device_count())")
-
-
-def wait_for_gpus(plan: Plan) -> str:
-    """What is wrong with this machine's GPUs, or "" as soon as all that were rented are usable."""
-    end = time.monotonic() + PATIENCE_S[plan.device]
-    while problem := gpu_problem(plan, gpu_names(), usable_cuda_devices() if plan.device == "cuda" else None):
-        if time.monotonic() > end:
-            break
-        time.sleep(1)
-    return problem
 
 
 def gpu_problem(plan: Plan, names: list[str], usable: int | None) -> str:
@@ -33,10 +21,10 @@ def gpu_problem(plan: Plan, names: list[str], usable: int | None) -> str:
     return ""
 
 
-def gpu_names() -> list[str]:
-    """GPU names from nvidia-smi, the machine's own or the rehearsal's; [] when it fails."""
+def query_gpus(field: str, what: str = "gpu") -> list[str]:
+    """Lines of nvidia-smi (the rehearsal's own in a rehearsal): a field of each GPU, or of its "compute-apps"; [] when it fails."""
     own = Path(os.environ.get("BOX_ROOT", "") + "/usr/bin/nvidia-smi")
-    command = [str(own) if own.is_file() else "nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    command = [str(own) if own.is_file() else "nvidia-smi", f"--query-{what}={field}", "--format=csv,noheader"]
     try:
         out = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):

@@ -18,6 +18,7 @@ from nanolan.meter import Meter
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.report import PREPARING, PhaseReport, Progress, to_json
 from nanolan.secret import Mask, Secret
+from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0
 PATIENCE_S = 20.0
@@ -65,6 +66,10 @@ class Herald:
         except OSError as e:
             return f"the log cannot be read: {e.strerror}\n".encode()
 
+    def log_tail(self, size: int = 20_000) -> str:
+        """The end of the training log, masked."""
+        return self.log()[-size:].decode(errors="replace")
+
     def _clock(self) -> float:
         """For the Hub's patience, which is over once this is closed."""
         return math.inf if self._closed.is_set() else time.monotonic()
@@ -91,8 +96,9 @@ class Herald:
 
     def _progress(self) -> Progress:
         step, steps, loss = last_metrics(self._work / "metrics.jsonl")
+        beat = read_beat(self._work / "heartbeat.json")
         return Progress(self._plan.run_id, self.state, dict(self.phases), iso(now_utc()), self._message, step, steps, loss,
-                        self._meter.spent_cents)
+                        self._meter.spent_cents, self._plan.attempt, beat.stage if beat else "")
 
 
 def last_metrics(path: Path) -> tuple[int | None, int | None, float | None]:

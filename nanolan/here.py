@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanolan.basedir import place
+from nanolan.budget import Stop
 from nanolan.config import ROOT, Settings
-from nanolan.datasets import DATASETS, IDENTITY_FILE
+from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import RunFailed, UsageProblem
 from nanolan.hub import Hub
 from nanolan.inputs import fetch
 from nanolan.manifest import newest_whole
-from nanolan.phases import PHASES
+from nanolan.phases import PHASES, data_files
 from nanolan.plan import Code, Plan, Rented, iso, new_run_id, now_utc
 from nanolan.preflight import pin_dataset
-from nanolan.runner import make_job, run_trainer
+from nanolan.results import meta_name, read_results, with_results
+from nanolan.runner import evaluation_of, make_job, run_trainer
 from nanolan.secret import Secret
 
 PATIENCE_S = 300.0
@@ -33,9 +35,10 @@ class Here:
     device: str                                 # "cuda" or "cpu"
     processes: int
     host: Mapping[str, str]                     # the environment
-    stop: Callable[[], str]                     # a reason to save and stop, or ""
+    stop: Callable[[], Stop | None]             # a reason to save and stop
     say: Callable[[str], None]
     recipe: dict[str, int | float | dict[str, int | float]]
+    model_only: bool = False                    # a saved state that does not fit gives its weights alone
 
 
 def train_here(s: Settings, here: Here, hub: Hub) -> list[Path]:
@@ -46,6 +49,9 @@ def train_here(s: Settings, here: Here, hub: Hub) -> list[Path]:
     first = here.base / PHASES[s.phases[0]].input_dir / s.model_tag
     if not list(first.glob("model_*.pt")):
         raise UsageProblem(f"{first} holds no checkpoint to start from. Bring it here: just pull, or set NANOCHAT_BASE_DIR")
+    if "mid" in s.phases and not s.no_identity and not (here.base / IDENTITY_FILE).is_file():
+        raise UsageProblem(f"{here.base} holds no {IDENTITY_FILE}: mid would not learn who it is. Write one: just identity "
+                           "name=... creator=...; or go without: --no-identity")
     data = fetch_data(s, here, hub)
     return [_train(s, here, phase, data) for phase in s.phases]
 
@@ -53,10 +59,10 @@ def train_here(s: Settings, here: Here, hub: Hub) -> list[Path]:
 def fetch_data(s: Settings, here: Here, hub: Hub) -> Path:
     """The data sets of the phases, pinned as they are now, under base/nanolan/data; what is there is not fetched again."""
     data = here.base / "nanolan/data"
-    wanted = {d for p in s.phases for d in PHASES[p].datasets}
-    for repo in sorted({DATASETS[d].repo for d in wanted}):
-        pinned = pin_dataset(hub.tree(repo, "dataset"), wanted)
-        fetch(pinned, data / repo, hub.endpoint, hub.token or Secret(""), give_up=here.stop, say=here.say, patience_s=PATIENCE_S)
+    for repo, globs in data_files(s.phases, s.eval != "none", s.humaneval).items():
+        pinned = pin_dataset(hub.tree(repo, "dataset"), globs)
+        fetch(pinned, data / repo, hub.endpoint, hub.token or Secret(""), say=here.say, patience_s=PATIENCE_S,
+              give_up=lambda: stop.text if (stop := here.stop()) else "")
     identity = here.base / IDENTITY_FILE
     if identity.is_file():
         shutil.copyfile(identity, data / IDENTITY_FILE)
@@ -76,9 +82,16 @@ def _train(s: Settings, here: Here, phase: str, data: Path) -> Path:
     if found is None:
         state = newest_whole(out, phase, final=False)
         kept = f"step {state[1].step} is saved; the same command goes on from there" if state else "nothing was saved"
-        raise RunFailed(f"phase {phase} {'stopped by ' + stopped if stopped else f'ended with exit code {code}'}: {kept}")
+        raise RunFailed(f"phase {phase} {'stopped by ' + stopped.text if stopped else f'ended with exit code {code}'}: {kept}")
+    results = work / "evaluation.json"
+    if plan.evaluate != "none" and not here.stop():
+        run_trainer(plan, evaluation_of(job, plan, results), work / "job.json", ROOT, host=here.host, stop=here.stop,
+                    wandb_key=None)
     target = here.base / PHASES[phase].output_dir / plan.output_tag
     place(found[1], found[0], target, here.say)
+    if found_out := read_results(results):
+        meta = target / meta_name(found[1])
+        meta.write_bytes(with_results(meta.read_bytes(), found[1], found_out)[1])
     metrics = here.base / "nanolan" / f"metrics-{phase}-{plan.run_id}.jsonl"
     (work / "metrics.jsonl").replace(metrics)
     here.say(f"{phase}: {target}, metrics in {metrics}")
@@ -101,4 +114,5 @@ def make_plan(s: Settings, here: Here, run_id: str) -> Plan:
                 model_tag=s.model_tag, output_tag=s.output_tag or s.model_tag, hf_repo="", runs_repo="", hf_endpoint="",
                 shadeform_api="", offer=Rented("here", "here", "here", here.device, here.processes, 0, 0, ""),
                 code=Code("", "", 0, False), inputs=(), datasets=(), wandb_project=s.wandb_project, device=here.device,
-                processes=here.processes, batch=s.batch, recipe=here.recipe)
+                processes=here.processes, batch=s.batch, recipe=here.recipe, evaluate=s.eval, humaneval=s.humaneval,
+                identity=not s.no_identity, save_minutes=s.save_minutes, model_only=here.model_only)

@@ -14,6 +14,7 @@ from nanolan.offers import Offer
 from nanolan.plan import now_utc, parse_time
 
 GONE = {"deleting", "deleted"}          # billing has stopped
+RUN, ATTEMPT, OWNER = "nanolan-run", "nanolan-attempt", "nanolan-owner"
 
 
 # ------------------------------------------------------------------ the API's own shapes; unknown fields pass
@@ -128,10 +129,26 @@ class Instance:
     @property
     def attempt(self) -> int:
         """Which machine of its run this is, counted from 1: by its tag, else by its name."""
-        for text, pattern in (*((t, r"nanolan-attempt=(\d{1,9})") for t in self.tags), (self.name, r".*-a(\d{1,9})-[^-]+")):
+        for text, pattern in (*((t, rf"{ATTEMPT}=(\d{{1,9}})") for t in self.tags), (self.name, r".*-a(\d{1,9})-[^-]+")):
             if m := re.fullmatch(pattern, text):
                 return int(m[1])
         return 1
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that this machine says it is of, by tag, else by the end of its name; None for other tools' machines."""
+        named = re.fullmatch(r"lanbot-.*-([0-9a-f]{8})", self.name)
+        return self._hex_tag(RUN) or (named[1] if named else None)
+
+    @property
+    def owner(self) -> str | None:
+        """The owner id in its tags."""
+        return self._hex_tag(OWNER)
+
+    def _hex_tag(self, key: str) -> str | None:
+        """The first `key=` tag that holds 8 hex digits: anything else is not ours, and may be anything."""
+        values = (t.removeprefix(f"{key}=") for t in self.tags if t.startswith(f"{key}="))
+        return next((v for v in values if re.fullmatch(r"[0-9a-f]{8}", v)), None)
 
     def cost_now_cents(self) -> int | None:
         """The larger of the API's figure and price x age; None when neither is known."""
@@ -143,15 +160,15 @@ class Instance:
 
 
 def run_tag(run_id: str) -> str:
-    return f"nanolan-run={run_id}"
+    return f"{RUN}={run_id}"
 
 
 def attempt_tag(number: int) -> str:
-    return f"nanolan-attempt={number}"
+    return f"{ATTEMPT}={number}"
 
 
 def owner_tag(owner: str) -> str:
-    return f"nanolan-owner={owner}"
+    return f"{OWNER}={owner}"
 
 
 def offers_of(t: ApiType) -> list[Offer]:

@@ -7,11 +7,12 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 from msgspec import structs
 
 from nanolan.bundle import make_bundle
@@ -26,19 +27,30 @@ from nanolan.errors import (
     PreflightFailed,
     UsageProblem,
 )
+from nanolan.forecast import Forecast, forecaster, usual, work_of
 from nanolan.hub import Hub
 from nanolan.instance import Instance
-from nanolan.ledger import Attempt, Entry, Ledger
+from nanolan.ledger import REFUSED, Attempt, Entry, Ledger
 from nanolan.money import dollars
-from nanolan.offers import Offer, expected_cents
+from nanolan.offers import Offer
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
-from nanolan.phases import HIGH, expected_hours
 from nanolan.plan import Code, Plan, Rented, iso, life_s, new_run_id, now_utc, parse_time, worst_case_cents
-from nanolan.preflight import Check, Findings, check_money, check_outputs, look_at_hub, wallet_hint
+from nanolan.preflight import (
+    Check,
+    Findings,
+    check_memory,
+    check_money,
+    check_outputs,
+    check_time,
+    look_at_hub,
+    wallet_hint,
+)
 from nanolan.rent import check_rented, create_once, goes_on
 from nanolan.shadeform import Shadeform
 
 STALE_S = 15 * 60
+LOSS_CENTS = 500         # of training that may be lost with a machine
+LEFTOVERS = ("receipt.json", "progress.json", "stop.json")   # in the run folder, of an earlier attempt
 # Fields of a plan that follow from its offer and its clock: new for each attempt, the rest stays
 OF_THE_MACHINE = ("created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "upload_minutes")
 
@@ -54,7 +66,19 @@ class Rehearsal:
     setup: str = "train"
     processes: int = 2
     min_free_gb: int = 1
+    watch_s: dict[str, float] = field(default_factory=dict)
+    usual: dict[str, float] = field(default_factory=dict)
+    usual_runs: int = 0
     boot_s: float = 600.0            # how long a machine may be silent
+
+
+@dataclass(frozen=True)
+class There:
+    """What is known of a run on one offer before it is rented."""
+
+    expected: Forecast | None = None             # None: no figure for this GPU
+    usual: dict[str, Any] = field(default_factory=dict)    # fields of the plan: what earlier runs measured there
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +90,13 @@ class Prepared:
     checks: list[Check]
     bundle: bytes                    # empty: it is in the run folder already
     public: bool
+    here: There = There()
+    there: Callable[[Offer, int], There] = lambda offer, limit_cents: There()    # on another offer, with that limit in cents
     rehearsal: Rehearsal | None = None
+
+    @property
+    def expected(self) -> Forecast | None:
+        return self.here.expected
 
     @property
     def failed(self) -> list[Check]:
@@ -81,33 +111,54 @@ class Prepared:
         return int((parse_time(self.plan.deadline) - parse_time(self.plan.created_at)).total_seconds())
 
     def bill(self) -> str:
-        expected = expected_cents(self.offer, self.plan.phases)
-        hours = expected_hours(self.plan.phases, self.offer.gpu, self.offer.num_gpus)
-        likely = f"expected about {dollars(expected)} in {hours:.1f} h; " if hours else "expected cost unknown for this GPU; "
-        return f"{likely}at worst {dollars(self.worst_cents)} in {self.life_s / 3600:.1f} h, then the provider deletes it"
+        """What it should cost, and what it can cost at most."""
+        expected = self.expected.text() if self.expected else "expected cost unknown for this GPU"
+        return f"{expected}; at worst {dollars(self.worst_cents)} in {self.life_s / 3600:.1f} h, then the provider deletes it"
 
 
 def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: Callable[[], list[Instance]] | None, *,
-            rehearsal: Rehearsal | None = None, keep_old: bool = False) -> Prepared:
-    """Run every check and make the plan; `hub` and `instances` None mean that there is nothing to check with."""
-    expected = expected_cents(offer, s.phases)
+            rehearsal: Rehearsal | None = None, keep_old: bool = False, earlier: Iterable[Entry] = (),
+            really: bool = False) -> Prepared:
+    """Run every check and make the plan; `hub` and `instances` None mean that there is nothing to check with.
+
+    `earlier` are the ledger's runs, which teach the forecast; `really` takes limits that the forecast speaks against.
+    """
     unset = [name for name, value in (("HF_TOKEN", s.hf_token), ("HF_REPO", s.hf_repo)) if value is None]
     found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
     run_id = new_run_id()
-    code, bundle, code_check = _code(run_id)
-    plan = make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old)
-    checks = [*found.checks, check_money(s.spend_limit, expected), wallet_hint(expected)]
-    if instances:
-        checks.append(_outputs(instances, plan))
-    return Prepared(plan, offer, [*checks, code_check], bundle, found.public, rehearsal)
+    code, bundle, code_check = code_here(run_id)
+    there = _survey(s, found, tuple(earlier), rehearsal is not None, really)
+    here = there(offer, s.spend_limit)
+    plan = structs.replace(make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, here.expected), **here.usual)
+    outputs = [_outputs(instances, plan)] if instances else []
+    return Prepared(plan, offer, [*found.checks, *here.checks, *outputs, code_check], bundle, found.public, here, there, rehearsal)
+
+
+def _survey(s: Settings, found: Findings, earlier: tuple[Entry, ...], rehearsal: bool,
+            really: bool) -> Callable[[Offer, int], There]:
+    """A function that says what is known of this run on an offer, with a limit in cents."""
+    size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
+    work = work_of(s, found.size.n_params if found.size else None, size_bytes or None)
+    foretell = forecaster(work, earlier)
+
+    def there(offer: Offer, limit_cents: int) -> There:
+        expected = foretell(offer)
+        checks = [check_money(limit_cents, offer.hourly_cents, expected, really), *check_time(s.max_duration, expected, really),
+                  wallet_hint(expected.likely_cents if expected else None)]
+        if rehearsal:
+            return There(expected, {}, tuple(checks))
+        if found.size:
+            checks.append(check_memory(found.size, offer.gpu, offer.vram_gb))
+        figures, runs = usual(work, offer, earlier)
+        return There(expected, {"usual": figures, "usual_runs": runs}, tuple(checks))
+    return there
 
 
 def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, found: Findings,
-              rehearsal: Rehearsal | None = None, keep_old: bool = False) -> Plan:
+              rehearsal: Rehearsal | None = None, keep_old: bool = False, expected: Forecast | None = None) -> Plan:
     """The plan of a run on `offer`, with the provider's deadline worked out."""
-    hours = expected_hours(s.phases, offer.gpu, offer.num_gpus)
     now = now_utc()
-    life = life_s(s.spend_limit, offer.hourly_cents, hours * HIGH if hours else None, s.max_duration)
+    life = life_s(s.spend_limit, offer.hourly_cents, expected.hours.high if expected else None, s.max_duration)
     plan = Plan(
         run_id=run_id, run_name=s.run_name, owner=owner, created_at=iso(now), deadline=iso(now + timedelta(seconds=life)),
         limit_cents=s.spend_limit, phases=s.phases, model_tag=s.model_tag, output_tag=s.output_tag or s.model_tag,
@@ -115,13 +166,22 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
         shadeform_api=s.shadeform_api, code=code, inputs=found.inputs, datasets=found.datasets, keep_old=keep_old,
         offer=Rented(offer.cloud, offer.region, offer.instance_type, offer.gpu, offer.num_gpus, offer.vram_gb,
                      offer.hourly_cents, offer.os),
-        wandb_project=s.wandb_project, processes=offer.num_gpus, batch=s.batch, probation_cents=s.probation_usd)
+        wandb_project=s.wandb_project, processes=offer.num_gpus, batch=s.batch, evaluate=s.eval, humaneval=s.humaneval,
+        identity=not s.no_identity, save_minutes=s.save_minutes, gate=s.gate, probation_cents=s.probation_usd,
+        upload_minutes=s.upload_minutes or upload_minutes(offer.hourly_cents),
+        parameters=found.size.n_params if found.size else None, predicted=expected.predicted if expected else None)
     if rehearsal is None:
         return plan
     if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
         raise UsageProblem("a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses")
     return structs.replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
-                   processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb)
+                           processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb, predicted=None,   # no figures for CPUs
+                           watch_s=rehearsal.watch_s, usual=rehearsal.usual, usual_runs=rehearsal.usual_runs)
+
+
+def upload_minutes(hourly_cents: int) -> float:
+    """Minutes between uploads of a state, so that losing the machine costs $5 of training at most; not under a minute."""
+    return max(1.0, round(60 * LOSS_CENTS / max(hourly_cents, 1), 1))
 
 
 def again(p: Prepared, s: Settings, offer: Offer, limit_cents: int) -> Prepared:
@@ -129,26 +189,34 @@ def again(p: Prepared, s: Settings, offer: Offer, limit_cents: int) -> Prepared:
 
     Inputs and code stay as they were found and uploaded; the plan alone is made anew.
     """
-    found = Findings([], p.plan.inputs, p.plan.datasets, p.public)
-    fresh = make_plan(replace(s, spend_limit=limit_cents), offer, p.plan.owner, p.plan.run_id, p.plan.code, found, p.rehearsal,
-                      p.plan.keep_old)
-    changed = {name: getattr(fresh, name) for name in OF_THE_MACHINE}
-    return replace(p, plan=structs.replace(p.plan, attempt=p.plan.attempt + 1, **changed), offer=offer, bundle=b"")
+    old, here = p.plan, p.there(offer, limit_cents)
+    found = Findings([], old.inputs, old.datasets, p.public)
+    fresh = make_plan(replace(s, spend_limit=limit_cents), offer, old.owner, old.run_id, old.code, found, p.rehearsal, old.keep_old,
+                      here.expected)
+    changed = {name: getattr(fresh, name) for name in OF_THE_MACHINE} | here.usual
+    return replace(p, plan=structs.replace(old, attempt=old.attempt + 1, **changed), offer=offer, bundle=b"", here=here)
 
 
 def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None], *,
          earlier: tuple[Attempt, ...] = (), clock: Callable[[], float] = time.monotonic) -> Instance:
     """Upload the run folder, note the intent, create, read back; the id is said and written before any further call.
 
-    `earlier` are the attempts that this run had before. OutOfStock and MachineFailed: nothing is rented, for sure.
+    `earlier` are the run's attempts so far, if it goes on: what their machines left in the run folder is removed.
+    OutOfStock and MachineFailed: nothing is rented, for sure.
     """
-    plan, entry = p.plan, Entry(p.plan, earlier=earlier)
+    plan = p.plan
     age_s = (now_utc() - parse_time(plan.created_at)).total_seconds()
     if age_s > STALE_S:   # a prompt left open: the deadline in the plan has gone on all the while
         raise PreflightFailed(f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again")
-    code: dict[str, bytes | Path] = {f"{plan.folder}/code.bundle": p.bundle} if p.bundle else {}
-    revision = hub.commit(plan.runs_repo, {f"{plan.folder}/plan.json": plan.to_json(), **code}, f"run {plan.run_id}: plan and code")
+    files: dict[str, bytes | Path] = {f"{plan.folder}/plan.json": plan.to_json()}
+    if p.bundle:
+        files[f"{plan.folder}/code.bundle"] = p.bundle
+    if earlier:
+        files[f"{plan.folder}/earlier.json"] = msgspec.json.encode(earlier)
+    revision = hub.commit(plan.runs_repo, files, f"run {plan.run_id}: plan and code",
+                          delete=[f"{plan.folder}/{name}" for name in LEFTOVERS] if earlier else ())
     body = create_body(plan, startup_script(plan, box_secrets(s), revision))
+    entry = Entry(plan, earlier=earlier)
     ledger.put(entry)
     say(f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}")
     try:
@@ -156,7 +224,7 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
     except MayBeBilling:
         raise
     except NanolanError as e:
-        ledger.put(structs.replace(entry, gone=True, note=f"create refused: {e}"))
+        ledger.put(structs.replace(entry, gone=True, note=f"{REFUSED}: {e}"))
         raise
     entry = structs.replace(entry, instance_id=instance_id)
     ledger.put(entry)
@@ -166,7 +234,7 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
             raise KeyboardInterrupt
         return check_rented(api, instance_id, plan, limits(plan), say=say, clock=clock)
     except MachineFailed as e:   # it was deleted, and seen to be
-        ledger.put(structs.replace(entry, gone=True, note=str(e)))
+        ledger.put(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents))
         raise
     except KeyboardInterrupt:
         say(f"Ctrl-C: {goes_on(instance_id, plan)}")
@@ -175,19 +243,20 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
         raise MayBeBilling(f"the instance could not be read back ({e}); {goes_on(instance_id, plan)}") from None
 
 
-def next_offer_hint(e: No, offer: Offer, offers: Iterable[Offer], words: Iterable[str] = (), why: str = "") -> No:
+def next_offer_hint(e: No, offer: Offer, offers: Iterable[Offer], words: Iterable[str] = (), why: str = "",
+                    command: str = "just launch") -> No:
     """The definite no with the next offer to try; `words` are the other settings of this launch, as they were typed,
-    `why` says what keeps launch from trying it by itself."""
+    `why` says what keeps it from being tried without them."""
     o = next((o for o in offers if o != offer), None)
     what = f"{offer.where} {e}" if isinstance(e, OutOfStock) else str(e)
     if o is None:
         return type(e)(f"{what}. {why and why + '. '}Try: just offers --all-configs")
     place = (f"cloud={o.cloud}", f"region={o.region}", f"instance-type={o.instance_type}")
     return type(e)(f"{what}. Next: {o.where} for {dollars(o.hourly_cents)}/h{why and f' ({why})'}: "
-                   f"just launch {shlex.join([*words, *place])}")
+                   f"{command} {shlex.join([*words, *place])}")
 
 
-def _code(run_id: str) -> tuple[Code, bytes, Check]:
+def code_here(run_id: str) -> tuple[Code, bytes, Check]:
     """The bundle of this checkout, in memory, and its line of the checklist."""
     with tempfile.TemporaryDirectory() as temp:
         path = Path(temp) / "code.bundle"

@@ -10,6 +10,9 @@ import msgspec
 
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.plan import Plan, Strict
+from nanolan.report import Receipt
+
+REFUSED = "create refused"   # the note of a launch that rented nothing begins so
 
 STOPPED_BY_USER = "stopped by just stop"   # a note
 
@@ -30,7 +33,10 @@ class Entry(Strict, frozen=True):
     instance_id: str | None = None
     gone: bool = False               # seen to be deleted
     note: str = ""
+    spent_cents: int | None = None   # at the moment it was deleted from here
     earlier: tuple[Attempt, ...] = ()
+    receipt: Receipt | None = None   # of the newest attempt, once it was seen
+    rebuilt: bool = False            # the plan was read from the Hub, not made here
 
 
 class Ledger:
@@ -53,6 +59,10 @@ class Ledger:
     def put(self, entry: Entry) -> None:
         self._write(self.runs / f"{entry.plan.run_id}.json", msgspec.json.format(msgspec.json.encode(entry)))
 
+    def has(self, run_id: str) -> bool:
+        """Whether this run is in the ledger: only those are ever touched."""
+        return (self.runs / f"{run_id}.json").is_file()
+
     def entries(self) -> list[Entry]:
         """Every run, newest first; BadAnswer names a file that cannot be read."""
         return sorted((self._read(p) for p in self.runs.glob("*.json")), key=lambda e: e.plan.created_at, reverse=True)
@@ -65,9 +75,7 @@ class Ledger:
             if not entries:
                 raise UsageProblem("no run in the ledger yet. Start one: just launch phase=sft")
             return entries[0]
-        exact = [e for e in entries if text in (e.plan.run_id, e.instance_id)]
-        named = [e for e in entries if e.plan.run_name == text]
-        found = exact or [e for e in named if not e.gone] or named[:1] or [e for e in entries if e.plan.run_id.startswith(text)]
+        found = matching(entries, text)
         if len(found) == 1:
             return found[0]
         if found:
@@ -90,6 +98,13 @@ class Ledger:
             f.flush()
             os.fsync(f.fileno())
         temp.replace(path)
+
+
+def matching(entries: list[Entry], text: str) -> list[Entry]:
+    """The runs that `text` can mean: an id before a name (of one that is not over, else the newest) before a prefix."""
+    exact = [e for e in entries if text in (e.plan.run_id, e.instance_id)]
+    named = [e for e in entries if e.plan.run_name == text]
+    return exact or [e for e in named if not e.gone] or named[:1] or [e for e in entries if e.plan.run_id.startswith(text)]
 
 
 def nanolan_home(environ: dict[str, str] | os._Environ[str] = os.environ) -> Path:

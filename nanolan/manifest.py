@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,19 @@ def save_whole(out_dir: Path, step: int, write: Callable[[Path], None], *, run_i
         raise
     shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+@contextmanager
+def borrow(folder: Path, at: Path) -> Iterator[Path]:
+    """The files of a saved step under a second name, for as long as it is wanted: whoever saved it may remove it."""
+    shutil.rmtree(at, ignore_errors=True)
+    at.mkdir(parents=True)
+    try:
+        for p in folder.iterdir():
+            os.link(p, at / p.name)
+        yield at
+    finally:
+        shutil.rmtree(at, ignore_errors=True)
 
 
 def read_whole(folder: Path) -> Manifest:

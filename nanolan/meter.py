@@ -8,34 +8,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+from nanolan.budget import ASSUMED, Margin, Stop, give_up_cents, soft_life_s, soft_limit_cents
 from nanolan.errors import NanolanError
 from nanolan.instance import Instance
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan, now_utc, parse_time
 from nanolan.shadeform import Shadeform
 
-STOP_TRAINING_SHARE = 0.85   # then what is whole is saved and uploaded
-GIVE_UP_SHARE = 0.90         # then the machine goes, saved or not
 POLL_S = 20.0
-
-
-def used_share(plan: Plan, age_s: float, spent_cents: int) -> float:
-    """The larger of money used / limit and time used / life of the instance."""
-    life_s = (parse_time(plan.deadline) - parse_time(plan.created_at)).total_seconds()
-    return max(spent_cents / plan.limit_cents, age_s / max(life_s, 1.0))
+DISAGREE, DISAGREE_CENTS = 1.25, 100   # the two meters differ by more than a quarter, and by more than a dollar
 
 
 class Meter:
-    """Follows one instance's bill in a thread of its own."""
+    """Follows one instance's bill, in a thread of its own once it is started."""
 
     def __init__(self, plan: Plan, me: Instance, api: Shadeform, clock: Callable[[], float] = time.monotonic,
-                 poll_s: float = POLL_S) -> None:
-        self._plan, self._id, self._api, self._clock, self._poll_s = plan, me.id, api, clock, poll_s
+                 poll_s: float = POLL_S, say: Callable[[str], None] = lambda text: None) -> None:
+        self._plan, self._id, self._api, self._clock, self._poll_s, self._say = plan, me.id, api, clock, poll_s, say
         self._hourly = max(me.hourly_cents or 0, plan.offer.hourly_cents)
         born = me.created_at or parse_time(plan.created_at)
         self._age_at_start, self._start = max(0.0, (now_utc() - born).total_seconds()), clock()
-        self._reported = me.cost_cents or 0
+        self._life_s = (parse_time(plan.deadline) - parse_time(plan.created_at)).total_seconds()
+        self.margin: Margin = ASSUMED[plan.device]
+        self.provider_cents: int | None = me.cost_cents
+        self._warned = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -51,26 +49,66 @@ class Meter:
         return self._age_at_start + self._clock() - self._start
 
     @property
+    def metered_cents(self) -> int:
+        """By our own meter."""
+        return cost_cents(self._hourly, self.age_s)
+
+    @property
     def spent_cents(self) -> int:
-        return max(self._reported, cost_cents(self._hourly, self.age_s))
+        return max(self.provider_cents or 0, self.metered_cents)
 
-    def share(self) -> float:
-        return used_share(self._plan, self.age_s, self.spent_cents)
+    def cost_of(self, seconds: float) -> int:
+        """Cents that `seconds` of this machine cost."""
+        return cost_cents(self._hourly, seconds)
 
-    def by_money(self, share: float) -> bool:
-        """Whether `share` of the money is used, whatever the time."""
-        return self.spent_cents / self._plan.limit_cents >= share
+    @property
+    def soft_cents(self) -> int:
+        """The bill at which training stops."""
+        return soft_limit_cents(self._plan.limit_cents, self._hourly, self.margin.total_s)
 
-    def over(self, share: float) -> str:
-        """Why `share` of the limit is reached, or ""."""
-        if self.share() < share:
-            return ""
-        return (f"{dollars(self.spent_cents)} of the limit of {dollars(self._plan.limit_cents)} used" if self.by_money(share)
-                else f"{self.age_s / 60:.0f} minutes used, the instance deletes itself at {self._plan.deadline}")
+    def note_save(self, seconds: float) -> None:
+        """What saving a state took here; the margin only grows by it."""
+        if seconds > self.margin.checkpoint_s:
+            self.margin = replace(self.margin, checkpoint_s=seconds)
+
+    def note_upload(self, seconds: float) -> None:
+        """What uploading a state takes here, by the newest upload."""
+        self.margin = replace(self.margin, upload_s=seconds)
+
+    def soft(self) -> Stop | None:
+        """Why training must stop now, if it must."""
+        return self._over(self.soft_cents, soft_life_s(self._life_s, self.margin.total_s))
+
+    def hard(self) -> Stop | None:
+        """Why even an upload must be given up now, if it must."""
+        return self._over(give_up_cents(self._plan.limit_cents, self._hourly, self.margin), self._life_s - self.margin.leave_s)
+
+    def give_up(self) -> str:
+        """The text of `hard`, or ""."""
+        stop = self.hard()
+        return stop.text if stop else ""
+
+    def _over(self, cents: int, age_s: float) -> Stop | None:
+        if self.spent_cents >= cents:
+            return Stop("spend_limit", f"{dollars(self.spent_cents)} of the limit of {dollars(self._plan.limit_cents)} used")
+        if self.age_s >= age_s:
+            return Stop("max_duration", f"{self.age_s / 60:.0f} minutes used, the instance deletes itself at {self._plan.deadline}")
+        return None
+
+    def look(self) -> None:
+        """Ask the provider once; it never lowers what is known."""
+        try:
+            told = self._api.info(self._id).cost_cents
+        except NanolanError:
+            return   # our own meter goes on
+        if told is None:
+            return
+        self.provider_cents = max(self.provider_cents or 0, told)
+        mine = self.metered_cents
+        if not self._warned and max(told, mine) > DISAGREE * min(told, mine) and abs(told - mine) > DISAGREE_CENTS:
+            self._warned = True
+            self._say(f"warning: Shadeform's figure is {dollars(told)}, our own meter says {dollars(mine)}; the larger one counts")
 
     def _follow(self) -> None:
         while not self._done.wait(self._poll_s):
-            try:
-                self._reported = max(self._reported, self._api.info(self._id).cost_cents or 0)
-            except NanolanError:
-                continue   # our own meter goes on
+            self.look()

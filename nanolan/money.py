@@ -36,6 +36,11 @@ def dollars(cents: int | None) -> str:
     return "?" if cents is None else f"${cents / 100:,.2f}"
 
 
+def usd(cents: int | None) -> str | None:
+    """"33.60" for JSON, or None when unknown."""
+    return None if cents is None else f"{cents / 100:.2f}"
+
+
 def cost_cents(hourly_cents: int, seconds: float) -> int:
     """What `seconds` cost at `hourly_cents`, rounded up."""
     return math.ceil(hourly_cents * seconds / 3600)

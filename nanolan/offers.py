@@ -4,13 +4,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nanolan.config import Settings
 from nanolan.errors import NanolanError, NoOffer, UsageProblem
-from nanolan.money import cost_cents, dollars
-from nanolan.phases import expected_hours
+from nanolan.money import dollars
 
 # Names that Shadeform has used: one that is not for rent today is no typo
 GPUS = ("A10", "A100", "A100_80G", "A16", "A30", "A40", "A4000", "A5000", "A6000", "B200", "B300", "GB200", "GB300", "GH200",
@@ -20,6 +19,7 @@ HEAD = ("#", "Provider", "Region", "GPUs", "VRAM", "Price/hr", "Run", "NVLink")
 PROVIDER, REGION, GPU_COUNT = 1, 2, 3          # columns that give way, so that a line has 80 characters at most
 RIGHT = (0, 5, 6)
 NARROWEST = 8
+UNKNOWN = 10**9    # cents: a run of which nobody knows the cost comes last
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Offer:
     @property
     def where(self) -> str:
         return f"{self.num_gpus}x {self.gpu} at {self.cloud}/{self.region}"
+
+
+Expected = Callable[[Offer], int | None]   # what the whole run should cost there, in cents; None: no figure
 
 
 @dataclass(frozen=True)
@@ -103,41 +106,35 @@ def unusable(offer: Offer) -> str | None:
     return None
 
 
-def too_dear(offer: Offer, wanted: Wanted, phases: tuple[str, ...]) -> str | None:
+def too_dear(offer: Offer, wanted: Wanted, expected: Expected) -> str | None:
     """Which limit on prices an offer is above, or None; a total that nobody can foretell may be above any."""
     if wanted.max_price is not None and offer.hourly_cents > wanted.max_price:
         return f"above max-price ({dollars(wanted.max_price)}/h)"
     if wanted.max_total is None:
         return None
-    total = expected_cents(offer, phases)
+    total = expected(offer)
     if total is None:
         return "the run's total is unknown there, so max-total cannot be kept"
     return f"the run's total is above max-total ({dollars(wanted.max_total)})" if total > wanted.max_total else None
 
 
 def choose(offers: Sequence[Offer], wanted: Wanted, *, order: str = "price",
-           phases: tuple[str, ...] = ("sft",)) -> tuple[list[Offer], Counter[str]]:
-    """The usable offers that fit, cheapest first (per hour, or by expected total), and why others were dropped."""
+           expected: Expected = lambda offer: None) -> tuple[list[Offer], Counter[str]]:
+    """The usable offers that fit, cheapest first (per hour, or by the expected total), and why others were dropped."""
     fitting = [o for o in offers if fits(o, wanted)]
-    against = [(o, unusable(o) or too_dear(o, wanted, phases)) for o in fitting]
+    against = [(o, unusable(o) or too_dear(o, wanted, expected)) for o in fitting]
     dropped = Counter(why for _, why in against if why)
     usable = [o for o, why in against if not why]
 
     def total(o: Offer) -> int:
-        cents = expected_cents(o, phases)
-        return cents if cents is not None else 10**9
+        cents = expected(o)
+        return UNKNOWN if cents is None else cents
     usable.sort(key=lambda o: (total(o) if order == "total" else o.hourly_cents, o.cloud, o.region))
     return usable, dropped
 
 
-def expected_cents(offer: Offer, phases: tuple[str, ...]) -> int | None:
-    """What the whole run should cost there, in cents; None for a GPU we have no figure for."""
-    hours = expected_hours(phases, offer.gpu, offer.num_gpus)
-    return None if hours is None else cost_cents(offer.hourly_cents, hours * 3600)
-
-
 def nothing_fits(wanted: Wanted, offers: Sequence[Offer], dropped: Counter[str],
-                 phases: tuple[str, ...] = ("sft",)) -> NanolanError:
+                 expected: Expected = lambda offer: None) -> NanolanError:
     """The error that says what was looked for and what there is instead; a GPU that nobody has is a typo."""
     known = sorted({*GPUS, *(o.gpu for o in offers)})
     if not any(_plain(wanted.gpu) in _plain(gpu) for gpu in known):
@@ -153,21 +150,21 @@ def nothing_fits(wanted: Wanted, offers: Sequence[Offer], dropped: Counter[str],
     why = f" ({sum(dropped.values())} dropped: {', '.join(dropped)})" if dropped else ""
     seen = f" Available now: {', '.join(others[:8])}." if others else " Nothing at all is available now."
     return NoOffer(f"no available offer for {asked or 'any GPU'}{why}; nothing was rented."
-                   f"{_cheapest_above(usable, wanted, phases)}{seen} Try: just offers --all-configs")
+                   f"{_cheapest_above(usable, wanted, expected)}{seen} Try: just offers --all-configs")
 
 
-def _cheapest_above(usable: Iterable[Offer], wanted: Wanted, phases: tuple[str, ...]) -> str:
+def _cheapest_above(usable: Iterable[Offer], wanted: Wanted, expected: Expected) -> str:
     """The cheapest offer that a limit on prices dropped, as a sentence, or ""."""
-    totals = [(expected_cents(o, phases), o) for o in usable if fits(o, wanted) and too_dear(o, wanted, phases)]
+    totals = [(expected(o), o) for o in usable if fits(o, wanted) and too_dear(o, wanted, expected)]
     if not totals:
         return ""
     total, o = min(totals, key=lambda t: (t[0] is None, t[0]) if wanted.max_total is not None else (False, t[1].hourly_cents))
     return f" The cheapest of them: {o.where} for {dollars(o.hourly_cents)}/h, the run about {dollars(total)}."
 
 
-def table(offers: Sequence[Offer], phases: tuple[str, ...], width: int = 80) -> list[str]:
+def table(offers: Sequence[Offer], expected: Expected, width: int = 80) -> list[str]:
     """The guide's table with the expected total of the run; * marks the cheapest total. Lines of at most `width`."""
-    totals = [expected_cents(o, phases) for o in offers]
+    totals = [expected(o) for o in offers]
     best = min((t for t in totals if t is not None), default=None)
     several = len({o.gpu for o in offers}) > 1
     rows = [HEAD, *(_row(i, o, total, total is not None and total == best, several)

@@ -1,8 +1,9 @@
-"""The training phases and how long they take: the guide's tables, as data in one place."""
+"""The training phases: the guide's table, as data in one place."""
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nanolan.datasets import DATASETS
 from nanolan.errors import UsageProblem
 
 
@@ -34,18 +35,8 @@ SEQUENCES = {
     "all": ("mid", "sft", "rl"),
 }
 
-# Minutes of a phase on 8 GPUs (the guide's table; H100 is what the other GPUs are scaled from)
-MINUTES_ON_8 = {
-    ("mid", "B200"): 45, ("mid", "H100"): 60,
-    ("sft", "H100"): 60,
-    ("rl", "H100"): 60,
-}
-# Speed relative to H100, from public bf16 training throughput; 45 of 60 minutes gives B200 its 1.33
-SPEED = {"B300": 1.5, "B200": 1.33, "H200": 1.1, "GH200": 1.0, "H100": 1.0, "H100_nvl": 0.9,
-         "A100_80G": 0.42, "A100": 0.42, "L40S": 0.25, "A6000": 0.14}
-OVERHEAD_MINUTES = 10   # boot, set-up, download, last upload
-HIGH = 1.33             # the guide's range: "3-4 hours"
-
+# What a model is judged by (nanolan/train/eval_tasks.py); of these only the test split is read
+EXAM_DATASETS = ("arc-easy", "arc-challenge", "mmlu", "gsm8k")
 
 def phase_sequence(text: str) -> tuple[str, ...]:
     """The phases of a --phase value, in order; UsageProblem lists the known ones."""
@@ -56,10 +47,12 @@ def phase_sequence(text: str) -> tuple[str, ...]:
     return SEQUENCES[text]
 
 
-def expected_hours(phases: tuple[str, ...], gpu: str, num_gpus: int) -> float | None:
-    """Hours from create to delete, for a d20 model; None for a GPU we have no figure for."""
-    speed = SPEED.get(gpu)
-    if speed is None or num_gpus < 1:
-        return None
-    minutes = sum(MINUTES_ON_8.get((p, gpu), MINUTES_ON_8[p, "H100"] / speed) for p in phases)
-    return (minutes * 8 / num_gpus + OVERHEAD_MINUTES) / 60
+def data_files(phases: tuple[str, ...], exams: bool, humaneval: bool = False) -> dict[str, list[str]]:
+    """Data set repo -> globs of the files that these phases, and the evaluation after them, read."""
+    trained = {d for p in phases for d in PHASES[p].datasets}
+    judged = {*EXAM_DATASETS, *(("humaneval",) if humaneval else ())} if exams else set()
+    found: dict[str, list[str]] = {}
+    for name in sorted(trained | judged):
+        data = DATASETS[name]
+        found.setdefault(data.repo, []).extend([data.train, data.test] if name in trained else [data.test])
+    return found

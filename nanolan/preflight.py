@@ -5,7 +5,6 @@ Each check is one line of the checklist; all of them run, also when an earlier o
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,17 +12,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.config import Settings
-from nanolan.datasets import DATASETS, IDENTITY_FILE
-from nanolan.errors import BadAnswer, NanolanError, NotFound, PreflightFailed
+from nanolan.datasets import IDENTITY_FILE
+from nanolan.errors import BadAnswer, NanolanError, NotFound, PreflightFailed, UsageProblem
+from nanolan.forecast import Forecast
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Instance
 from nanolan.manifest import MANIFEST, parse_manifest
+from nanolan.memory import micro_batch
 from nanolan.money import dollars
-from nanolan.phases import PHASES
+from nanolan.phases import PHASES, data_files
 from nanolan.plan import Pinned
 from nanolan.proof import prove
+from nanolan.size import ModelSize, read_size
 
+SEQUENCE_LEN = 2048  # of the recipes in nanolan/train/recipe.py
 WALLET_CENTS = 500   # Shadeform rents nothing to a wallet with less
 
 
@@ -47,6 +51,7 @@ class Findings:
     inputs: tuple[Pinned, ...] = ()
     datasets: tuple[Pinned, ...] = ()
     public: bool = False
+    size: ModelSize | None = None    # of the input checkpoint
 
     @property
     def failed(self) -> list[Check]:
@@ -56,12 +61,12 @@ class Findings:
 def look_at_hub(hub: Hub, s: Settings) -> Findings:
     """Write access, input checkpoint, tokenizer, identity data and data sets: checked and pinned, all at once."""
     found = Findings()
-    repos = sorted({DATASETS[d].repo for p in s.phases for d in PHASES[p].datasets})
+    wanted = data_files(s.phases, s.eval != "none", s.humaneval)
     with ThreadPoolExecutor(8) as pool:
         writes = {r: pool.submit(hub.check_write, r) for r in {s.hf_repo, s.runs_repo or s.hf_repo}}
         model = pool.submit(hub.tree, s.hf_repo)
         runs = pool.submit(hub.tree, s.runs_repo) if s.runs_repo not in (None, s.hf_repo) else model
-        trees = {r: pool.submit(hub.tree, r, "dataset") for r in repos}
+        trees = {r: pool.submit(hub.tree, r, "dataset") for r in wanted}
         for repo, answer in writes.items():
             _value(found, "Hub token", answer.result, f"may write {repo}")
         tree = _value(found, "Hub repo", model.result)
@@ -71,10 +76,9 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
         if tree and runs_tree:
             found.public = not (tree.private and runs_tree.private)
             found.checks += privacy(tree, runs_tree)
-        wanted = {d for p in s.phases for d in PHASES[p].datasets}
-        pins = [_value(found, f"data set {repo}", partial(_pin_answer, answer, wanted)) for repo, answer in trees.items()]
+        pins = [_value(found, f"data set {repo}", partial(_pin_answer, answer, wanted[repo])) for repo, answer in trees.items()]
         found.datasets = tuple(p for p in pins if p)
-    if found.datasets and len(found.datasets) == len(repos):
+    if found.datasets and len(found.datasets) == len(wanted):
         size = sum(d.size for d in found.datasets) / 1e6
         found.checks.append(Check("data sets", True, f"{', '.join(d.repo for d in found.datasets)} pinned ({size:,.0f} MB)"))
     return found
@@ -86,13 +90,26 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
     pins = [_value(found, "input checkpoint", lambda: pin_checkpoint(hub, tree, folder)),
             _value(found, "tokenizer", lambda: _pin_tokenizer(tree))]
     if pins[0]:
+        found.size = _value(found, "input checkpoint", lambda: _size(hub, tree, pins[0]))
+    if found.size:
         found.checks.append(Check("input checkpoint", True, f"{folder} ({pins[0].size / 1e6:,.0f} MB, "
                                   f"{'proven' if pins[0].proven else 'unproven: no manifest, taken by size and hash'})"))
-    if IDENTITY_FILE in tree.files:
+    if IDENTITY_FILE in tree.files and not s.no_identity:
         pins.append(tree.pin([IDENTITY_FILE]))
     else:
-        found.checks.append(Check("identity data", None, f"no {IDENTITY_FILE} in {tree.repo}: training goes on without it"))
+        found.checks.append(check_identity(s, IDENTITY_FILE in tree.files, tree.repo))
     found.inputs = tuple(p for p in pins if p)
+
+
+def check_identity(s: Settings, there: bool, repo: str) -> Check:
+    """The identity file is needed by mid; sft goes on without it, and all go on if that is asked for."""
+    if s.no_identity:
+        return Check("identity data", None, f"{'left out' if there else 'none'}, as asked: the model will not learn who it is")
+    text = f"no {IDENTITY_FILE} in {repo}"
+    if "mid" not in s.phases:
+        return Check("identity data", None, f"{text}: training goes on without it")
+    return Check("identity data", False, f"{text}. Write one: just identity name=... creator=..., then: just hf upload {repo} "
+                 f"{IDENTITY_FILE}; or go without: --no-identity")
 
 
 def privacy(model: Tree, runs: Tree) -> list[Check]:
@@ -129,22 +146,29 @@ def _newest_by_hand(hub: Hub, tree: Tree, folder: str) -> Pinned:
     model, meta = f"{folder}/model_{steps[-1]:06d}.pt", f"{folder}/meta_{steps[-1]:06d}.json"
     if meta not in tree.files:
         raise PreflightFailed(f"{tree.repo} has {model} but no {meta}: upload both")
-    least = least_model_bytes(hub.read(tree.repo, meta, revision=tree.revision), meta)
+    least = 2 * read_size(hub.read(tree.repo, meta, revision=tree.revision), meta).n_params      # bf16
     if tree.files[model].size < least:
         raise PreflightFailed(f"{tree.repo}/{model} has {tree.files[model].size:,} bytes, a model of its meta has at least "
                               f"{least:,}: it is cut off. Upload it again")
     return tree.pin([model, meta])
 
 
-def least_model_bytes(meta: bytes, where: str) -> int:
-    """Bytes of the model in bf16, from its meta: parameters = 2*V*C + L*(2*C*C + 2*C*K*D + 8*C*C)."""
+def _size(hub: Hub, tree: Tree, checkpoint: Pinned) -> ModelSize:
+    """The model's size, by its meta."""
+    meta = next((f.path for f in checkpoint.files if re.search(r"/meta_\d{6}\.json$", f.path)), None)
+    if meta is None:
+        raise PreflightFailed(f"the manifest of the checkpoint in {tree.repo} names no meta_SSSSSS.json: "
+                              "it is not a nanochat checkpoint")
+    return read_size(hub.read(tree.repo, meta, revision=tree.revision), meta)
+
+
+def check_memory(size: ModelSize, gpu: str, vram_gb: int) -> Check:
+    """Whether the phases' rows of 2,048 tokens fit the offer's GPUs, so that nobody rents one that is too small."""
     try:
-        c: dict[str, Any] = json.loads(meta)["model_config"]
-        width, layers, vocab = int(c["n_embd"]), int(c["n_layer"]), int(c["vocab_size"])
-        kv = width * int(c["n_kv_head"]) // int(c["n_head"])
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as e:
-        raise PreflightFailed(f"{where} holds no usable model_config ({type(e).__name__}: {e})") from None
-    return 2 * (2 * vocab * width + layers * (10 * width * width + 2 * width * kv))
+        rows = micro_batch(size, SEQUENCE_LEN, vram_gb)
+    except UsageProblem as e:
+        return Check("GPU memory", False, f"{gpu}: {e}; nothing was rented. Try a GPU with more: just offers --all-configs")
+    return Check("GPU memory", True, f"{size.n_params / 1e6:,.0f}M parameters on {vram_gb} GB: {rows} rows at a time")
 
 
 def _pin_tokenizer(tree: Tree) -> Pinned:
@@ -155,13 +179,12 @@ def _pin_tokenizer(tree: Tree) -> Pinned:
     return tree.pin(paths)
 
 
-def _pin_answer(answer: Future[Tree], wanted: set[str]) -> Pinned:
-    return pin_dataset(answer.result(), wanted)
+def _pin_answer(answer: Future[Tree], globs: list[str]) -> Pinned:
+    return pin_dataset(answer.result(), globs)
 
 
-def pin_dataset(tree: Tree, wanted: set[str]) -> Pinned:
-    """The train and test files of every wanted data set in a repo."""
-    globs = {g: name for name in wanted if DATASETS[name].repo == tree.repo for g in (DATASETS[name].train, DATASETS[name].test)}
+def pin_dataset(tree: Tree, globs: list[str]) -> Pinned:
+    """The files of a data set repo that are wanted."""
     paths: set[str] = set()
     for glob in globs:
         hits = fnmatch.filter(tree.files, glob)
@@ -171,13 +194,40 @@ def pin_dataset(tree: Tree, wanted: set[str]) -> Pinned:
     return tree.pin(paths)
 
 
-def check_money(limit_cents: int, expected_cents: int | None) -> Check:
-    """The limit must be above what the run should cost."""
-    if expected_cents is None:
-        return Check("spend limit", None, f"{dollars(limit_cents)}; no time is known for this GPU, so the cost cannot be foretold")
-    ok = limit_cents > expected_cents
-    return Check("spend limit", ok, f"{dollars(limit_cents)}, the run should cost about {dollars(expected_cents)}" +
-                 ("" if ok else f"; it would be cut off. Try: spend-limit={expected_cents * 3 // 200 + 1}"))
+def check_money(limit_cents: int, hourly_cents: int, expected: Forecast | None, really: bool = False) -> Check:
+    """What may be spent before saving begins must be more than the run should cost; `really` takes any limit, and is noted."""
+    soft = soft_limit_cents(limit_cents, hourly_cents)
+    likely, high = (expected.likely_cents, expected.high_cents) if expected else (0, 0)
+    text = f"{dollars(limit_cents)}, {dollars(limit_cents - soft)} of it kept for saving; the run: " + (
+        expected.text() if expected else "no figure for this GPU, so the cost cannot be foretold")
+    if soft <= likely:
+        least = limit_for(high, hourly_cents)
+        hint = f"spend-limit={least}" if least else "another offer"
+        return _not_without("spend limit", f"{text}; it would be cut off", hint, really)
+    if limit_cents > ASK_AGAIN_CENTS:
+        return _not_without("spend limit", f"{text}; above {dollars(ASK_AGAIN_CENTS)} it is asked for twice", "", really)
+    return Check("spend limit", True if expected else None, text)
+
+
+def check_time(max_duration_s: int | None, expected: Forecast | None, really: bool = False) -> list[Check]:
+    """The same of --max-duration, if it is given."""
+    if max_duration_s is None:
+        return []
+    likely_s, high_s = (expected.seconds.likely, expected.seconds.high) if expected else (0.0, 0.0)
+    kept_s = max_duration_s - soft_life_s(max_duration_s)
+    text = f"{max_duration_s / 60:.0f} minutes, {kept_s / 60:.0f} of them kept for saving" + (
+        f"; the run: likely {likely_s / 60:.0f}, up to {high_s / 60:.0f}" if expected else "")
+    if soft_life_s(max_duration_s) <= likely_s:
+        hint = f"max-duration={(high_s + kept_s) // 60 + 1:.0f}m"
+        return [_not_without("max duration", f"{text}; it would be cut off", hint, really)]
+    return [Check("max duration", True if expected else None, text)]
+
+
+def _not_without(name: str, text: str, hint: str, really: bool) -> Check:
+    """A check that fails unless --yes-really was given, which is noted."""
+    if really:
+        return Check(name, None, f"{text}; taken all the same: --yes-really")
+    return Check(name, False, f"{text}. Try: {' or '.join(filter(None, (hint, '--yes-really')))}")
 
 
 def wallet_hint(expected_cents: int | None) -> Check:

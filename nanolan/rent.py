@@ -44,7 +44,7 @@ def create_once(api: Shadeform, body: dict[str, Any], plan: Plan, *, say: Callab
     raise MayBeBilling(
         f"UNKNOWN: an instance named {body['name']} ({dollars(plan.offer.hourly_cents)}/h) may exist at "
         f"{body['cloud']}/{body['region']} ({why}). If it does, it deletes itself at {dollars(plan.limit_cents)}. "
-        f"Look: just status; stop it: just stop {plan.run_id}; or by hand: {DASHBOARD}")
+        f"Look: just status; stop it: just stop {plan.run_id} --now; or by hand: {DASHBOARD}")
 
 
 def goes_on(instance_id: str, plan: Plan) -> str:
@@ -151,7 +151,7 @@ def delete_and_confirm(api: Shadeform, instance: Instance, *, give_up_s: float =
         if clock() >= end:
             raise MayBeBilling(
                 f"instance {instance.id} ({dollars(instance.hourly_cents)}/h) could not be deleted: {problem or state}. "
-                f"It may still bill. Stop it: just stop {instance.id}; or by hand: {DASHBOARD}")
+                f"It may still bill. Stop it: just stop {instance.id} --now; or by hand: {DASHBOARD}")
         api.sleep(DELETE_RETRY_S)
 
 

@@ -7,10 +7,11 @@ import msgspec
 
 from nanolan.errors import BadAnswer, LimitHitLost, LimitHitSaved, NanolanError, RunFailed
 from nanolan.manifest import Manifest
-from nanolan.plan import Plan, Predicted
+from nanolan.plan import Plan, Predicted, parse_time
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
+MEASURED = ("val_", "pass_at_")      # of a manifest's extra: what the trainer measured itself
 ENDED = {SUCCEEDED, FAILED, STOPPED, LOST}
 
 
@@ -26,13 +27,17 @@ class PhaseReport(msgspec.Struct, frozen=True):
     reward_start: float | None = None   # rl alone
     reward_end: float | None = None
     measured: dict[str, float] = {}  # val_bpb, val_loss, and after the evaluation accuracies and chatcore
+    tokens: int | None = None        # trained on this machine, or generated in rl; with the stage's seconds: the speed
 
 
 def phase_report(state: str, folder: str, manifest: Manifest, revision: str = "") -> PhaseReport:
     """The report of a phase that has a checkpoint, with what the trainer noted in its manifest."""
     values = {name: manifest.extra.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")}
     numbers: dict[str, Any] = {name: float(v) if isinstance(v, (int, float)) else None for name, v in values.items()}
-    return PhaseReport(state, folder, revision, manifest.step, **numbers)
+    measured = {name: float(v) for name, v in manifest.extra.items() if name.startswith(MEASURED) and isinstance(v, (int, float))}
+    tokens = manifest.extra.get("tokens")
+    return PhaseReport(state, folder, revision, manifest.step, **numbers, measured=measured,
+                       tokens=tokens if type(tokens) is int else None)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -82,8 +87,10 @@ def read_receipt(data: bytes) -> Receipt:
 def read_progress(data: bytes) -> Progress:
     """A Progress of JSON; BadAnswer if it is none."""
     try:
-        return msgspec.json.decode(data, type=Progress)
-    except msgspec.DecodeError as e:
+        progress = msgspec.json.decode(data, type=Progress)
+        parse_time(progress.updated)
+        return progress
+    except (msgspec.DecodeError, BadAnswer) as e:
         raise BadAnswer(f"progress.json cannot be read: {e}") from None
 
 
@@ -100,5 +107,5 @@ def error_of(receipt: Receipt) -> NanolanError | None:
     """The error whose exit code is the run's verdict, or None for a success."""
     if receipt.verdict == SUCCEEDED:
         return None
-    kinds = {"spend_limit": LimitHitSaved, "max_duration": LimitHitSaved, "limit_lost": LimitHitLost}
+    kinds = {"spend_limit": LimitHitSaved, "max_duration": LimitHitSaved, "gate": LimitHitSaved, "limit_lost": LimitHitLost}
     return kinds.get(receipt.reason, RunFailed)(f"run {receipt.run_id} {receipt.verdict}: {receipt.message or receipt.reason}")

@@ -18,10 +18,13 @@ from typing import Any
 
 import psutil
 
+from nanolan.budget import Stop
 from nanolan.plan import Plan
 
 MARK = "NANOLAN_TRAINER"     # in the environment of every process of a phase: its workers leave the group and the session
 GRACE_S = 40.0               # from SIGTERM to SIGKILL; a save takes up to 20 s
+HUNG_GRACE_S = 10.0          # one that does not move will hardly save
+STACKS_S = 1.0               # for the ranks to print their stacks
 POLL_S, RESCAN_S = 0.2, 0.02
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|BOX_ROOT|(CUDA|NVIDIA|NCCL|NANOLAN|UV|SSL)_?\w*")
 
@@ -43,8 +46,13 @@ def make_job(plan: Plan, phase: str, work: Path, init: Path, out: Path, wandb: b
     return {"phase": phase, "run_id": plan.run_id, "run_name": plan.run_name, "model_tag": plan.model_tag,
             "device": plan.device, "init_dir": str(init), "tokenizer_dir": str(work / "model" / "tokenizer"),
             "data_dir": str(work / "data"), "out_dir": str(out), "metrics": str(work / "metrics.jsonl"),
-            "heartbeat": str(work / "heartbeat.json"), "batch": plan.batch, "recipe": plan.recipe,
-            "wandb": group if wandb else None}
+            "heartbeat": str(work / "heartbeat.json"), "batch": plan.batch, "recipe": plan.recipe, "identity": plan.identity,
+            "save_minutes": plan.save_minutes, "model_only": plan.model_only, "wandb": group if wandb else None}
+
+
+def evaluation_of(job: dict[str, Any], plan: Plan, results: Path) -> dict[str, Any]:
+    """The job that judges what `job` has trained."""
+    return job | {"evaluate": plan.evaluate, "humaneval": plan.humaneval, "results": str(results)}
 
 
 def trainer_command(plan: Plan, job: Path) -> list[str]:
@@ -56,22 +64,45 @@ def trainer_command(plan: Plan, job: Path) -> list[str]:
 
 
 def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, host: Mapping[str, str], wandb_key: str | None,
-                stop: Callable[[], str], grace_s: float = GRACE_S) -> tuple[int, str]:
-    """Run a phase to its end or until `stop()` gives a reason; (exit code, reason). Nothing of it lives on."""
+                stop: Callable[[], Stop | None], grace_s: float = GRACE_S) -> tuple[int, Stop | None]:
+    """Run a phase to its end or until `stop()` gives a reason; (exit code, that). Nothing of it lives on."""
     job_file.write_text(json.dumps(job, indent=2))
     child = subprocess.Popen(trainer_command(plan, job_file), cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
                              env=trainer_environment(plan, host, wandb_key))
-    reason = ""
+    reason = None
     try:
         while child.poll() is None and not reason:
             reason = stop()
             time.sleep(POLL_S)
         if child.poll() is None:
-            end_politely(child, grace_s)
+            hung = reason is not None and reason.reason == "hang"
+            if hung:
+                show_stacks(plan.run_id)
+            end_politely(child, HUNG_GRACE_S if hung else grace_s)
     finally:
         kill_trainers(plan.run_id)
         child.wait()
     return child.returncode, reason
+
+
+def show_stacks(run_id: str) -> None:
+    """Have every rank print where it stands, into the log: the trainer answers SIGUSR1 so (nanolan/train/stop.py)."""
+    for p in _marked(run_id):
+        try:
+            if catches(p.pid, signal.SIGUSR1):
+                p.send_signal(signal.SIGUSR1)
+        except (psutil.Error, OSError):
+            continue
+    time.sleep(STACKS_S)
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; anyone else would be killed by it. False where /proc does not tell."""
+    try:
+        caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    except OSError:
+        return False
+    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
 
 
 def end_politely(child: subprocess.Popen[Any], grace_s: float) -> None:

@@ -33,10 +33,12 @@ from nanolan.report import (
     read_progress,
     read_receipt,
 )
+from nanolan.rest import Kept, saved_state
 from nanolan.shadeform import Shadeform
 
 SETTLE_S = 120               # a new instance may be missing from a listing for this long
 LOG_LINES = 5
+SHORT = (FAILED, STOPPED, LOST)
 
 T = TypeVar("T")
 Told = TypeVar("Told", Progress, Receipt)
@@ -56,17 +58,25 @@ class RunView:
     spent_cents: int | None = None
     log_tail: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()   # look-ups that failed: what is shown may be old or missing
+    saved: Kept | None = None        # of a run that ended short: the state that it can go on from
 
     @property
     def ended(self) -> bool:
         """The run has its verdict (with an instance in error it may still bill: `verdict` says so)."""
         return self.state in ENDED and not self.problems
 
+    @property
+    def resumable(self) -> bool:
+        """It ended short, and something is proven that a new machine can go on from."""
+        done = [r.state for r in self.phases.values()].count("proven")
+        over = self.ended and self.state in SHORT and not (self.instance and self.instance.billing)
+        return over and (self.saved is not None or 0 < done < len(self.phases))
+
     def verdict(self) -> NanolanError | None:
         """The error whose exit code a watch ends with; None for a success."""
         if self.instance and self.instance.billing:
             return MayBeBilling(f"instance {self.instance.id} ({dollars(self.instance.hourly_cents)}/h) still bills; "
-                                f"stop it: just stop {self.entry.plan.run_id}")
+                                f"stop it: just stop {self.entry.plan.run_id} --now")
         if self.receipt:
             return error_of(self.receipt)
         return RunFailed(f"run {self.entry.plan.run_id} {self.state}: {self.reason}")
@@ -97,13 +107,16 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
             mine.sort(key=lambda i: not i.billing)
             runs.append(_view(e, mine[0] if mine else None, instances is not None, looks[e.plan.run_id], hubs[e.plan.run_id]))
     known = {v.instance.id for v in runs if v.instance}
-    left = [i for i in instances or () if i.id not in known and i.billing]
+    elsewhere = {e.plan.run_id for e in ledger.entries()} - {e.plan.run_id for e in entries}    # in the ledger, not asked for
+    left = [i for i in instances or () if i.id not in known and i.billing and i.run_id not in elsewhere]
     before = {a.instance_id for e in entries for a in e.earlier}
     ours = {i.id for i in left if owner_tag(ledger.owner) in i.tags or i.id in before}
     for v in runs:
-        over = instances is not None and v.ended and v.instance is None and not v.entry.gone
-        if over and v.entry in ledger.entries():   # a launch may have gone on with the run meanwhile
-            ledger.put(structs.replace(v.entry, gone=True))
+        gone = v.entry.gone or instances is not None and v.ended and v.instance is None
+        receipt = v.receipt if v.receipt and v.receipt.attempt == v.entry.plan.attempt else v.entry.receipt
+        changed = (gone, receipt) != (v.entry.gone, v.entry.receipt)
+        if changed and v.entry in ledger.entries():   # a launch may have gone on with the run meanwhile
+            ledger.put(structs.replace(v.entry, gone=gone, receipt=receipt))
     return Overview(tuple(runs), tuple(i for i in left if i.id in ours), tuple(i for i in left if i.id not in ours),
                     tuple(problems))
 
@@ -118,7 +131,7 @@ def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress
         return (progress.state if progress else PENDING), "Shadeform could not be asked"
     if billing and instance:
         if instance.status == "error":
-            return FAILED, f"the provider says: {instance.details or 'error'}; stop it: just stop {entry.plan.run_id}"
+            return FAILED, f"the provider says: {instance.details or 'error'}; stop it: just stop {entry.plan.run_id} --now"
         if instance.status != "active":
             return PENDING, instance.details or instance.status
         return (progress.state, progress.message) if progress else (BOOTING, "")
@@ -148,14 +161,13 @@ def _hub_looks(pool: ThreadPoolExecutor, hub: Hub, e: Entry) -> dict[str, Future
 def _view(e: Entry, mine: Instance | None, listed: bool, looks: dict[str, Future[Any]], hub: Hub) -> RunView:
     problems: list[str] = []
     tree, raw_progress, raw_receipt, tail = (_result(looks[k], problems) for k in ("tree", "progress", "receipt", "log"))
-    receipt = _parsed(raw_receipt, read_receipt, problems)
-    progress = _parsed(raw_progress, read_progress, problems)
-    receipt, progress = _of_attempt(receipt, e), _of_attempt(progress, e)
+    receipt = of_this_attempt(e, _parsed(raw_receipt, read_receipt, problems))
+    progress = of_this_attempt(e, _parsed(raw_progress, read_progress, problems))
     age_s = (now_utc() - parse_time(e.plan.created_at)).total_seconds()
     state, reason = decide_state(e, mine, listed, progress, receipt, age_s)
     if state == LOST:   # it may have left between the look at its receipt and that at the account: look once more
         raw_receipt = _call(lambda: hub.read(e.plan.runs_repo, f"{e.plan.folder}/receipt.json"), problems)
-        receipt = _of_attempt(_parsed(raw_receipt, read_receipt, problems), e)
+        receipt = of_this_attempt(e, _parsed(raw_receipt, read_receipt, problems))
         state, reason = decide_state(e, mine, listed, progress, receipt, age_s)
     told = (receipt or progress).phases if receipt or progress else {}   # type: ignore[union-attr]
     phases = {p: phase_state(e, p, tree, _parsed(_result(looks[p], problems), parse_manifest, problems), told.get(p))
@@ -163,12 +175,20 @@ def _view(e: Entry, mine: Instance | None, listed: bool, looks: dict[str, Future
     if state == LOST and not problems and phases and all(r.state == "proven" for r in phases.values()):
         reason = "every phase is proven on the Hub, but the machine left no receipt"
     spent = receipt.spent_cents if receipt else mine.cost_now_cents() if mine else progress.spent_cents if progress else None
-    return RunView(e, state, reason, mine, progress, receipt, phases, spent, tail or (), tuple(dict.fromkeys(problems)))
+    saved = _saved(e, hub, tree, phases, problems) if state in SHORT and tree else None
+    return RunView(e, state, reason, mine, progress, receipt, phases, spent, tail or (), tuple(dict.fromkeys(problems)), saved)
 
 
-def _of_attempt(told: Told | None, e: Entry) -> Told | None:
-    """What the newest machine told; an earlier one's words say nothing about it."""
-    return told if told and told.attempt == e.plan.attempt else None
+def of_this_attempt(e: Entry, told: Told | None) -> Told | None:
+    """What a machine told, unless it is of another attempt: an earlier receipt says nothing about this one."""
+    return told if told and (told.run_id, told.attempt) == (e.plan.run_id, e.plan.attempt) else None
+
+
+def _saved(e: Entry, hub: Hub, tree: Tree, phases: dict[str, PhaseReport], problems: list[str]) -> Kept | None:
+    """The proven state of the first phase that is not proven."""
+    left = [p for p, r in phases.items() if r.state != "proven"]
+    runs = tree if e.plan.runs_repo == tree.repo else _call(lambda: hub.tree(e.plan.runs_repo), problems)
+    return _call(lambda: saved_state(hub, runs, e.plan, left[0]), problems) if left and runs else None
 
 
 def phase_state(e: Entry, phase: str, tree: Tree | None, manifest: Manifest | None, told: PhaseReport | None) -> PhaseReport:

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
+from nanolan.costs import split, waste
 from nanolan.instance import Instance
-from nanolan.money import dollars
-from nanolan.plan import now_utc, parse_time
-from nanolan.report import SUCCEEDED, PhaseReport
+from nanolan.money import dollars, usd
+from nanolan.plan import Plan, now_utc, parse_time
+from nanolan.report import SUCCEEDED, PhaseReport, Receipt
 from nanolan.status import Overview, RunView
 
 WIDTH = 80
@@ -41,15 +42,24 @@ def render_run(v: RunView) -> list[str]:
         lines += _wrapped("  why       ", v.reason)
     lines.append(f"  money     {_money(v)}")
     lines.append(f"  machine   {_machine(v)}")
-    for a in v.entry.earlier:
-        lines += _wrapped(f"  attempt {a.number} ", f"{dollars(a.spent_cents)}, {a.note}")
     if v.instance and v.instance.billing and v.instance.ip:
         lines.append(f"  {ssh_command(v.instance, plan.instance_name)}")
     if v.progress and not v.receipt and v.progress.step is not None:
         loss = f", loss {v.progress.loss:.3f}" if v.progress.loss is not None else ""
         lines.append(f"  step      {v.progress.step}/{v.progress.steps}{loss} (told {_age(v.progress.updated)} ago)")
-    lines += [f"  {p:<9} {_phase(r)}" for p, r in v.phases.items()]
+    for p, r in v.phases.items():
+        lines.append(f"  {p:<9} {_phase(r)}")
+        if r.measured:
+            lines += _wrapped("            ", ", ".join(f"{name} {value:.3g}" for name, value in r.measured.items()
+                                                        if name != "chatcore_tasks"))
+    for a in v.entry.earlier:
+        lines += _wrapped("  earlier   ", f"attempt {a.number}: {dollars(a.spent_cents)}, {a.note}")
+    if v.saved:
+        lines.append(f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB)")
+    if v.resumable:
+        lines.append(f"  go on     {resume_command(v)}")
     if v.receipt:
+        lines += _bill(v.receipt, plan)
         lines.append(f"  log       {v.receipt.log}")
     if v.state != SUCCEEDED:
         lines += [f"    | {line[:WIDTH - 6]}" for line in v.log_tail]
@@ -69,6 +79,19 @@ def _money(v: RunView) -> str:
     end = f"deleted by {plan.deadline}" if not v.ended else f"{_duration(v.receipt.seconds)} in all" if v.receipt else ""
     used = f"{dollars(v.spent_cents)} of {dollars(plan.limit_cents)} spent, {dollars(plan.offer.hourly_cents)}/h"
     return f"{used}; {end}".rstrip("; ")
+
+
+def _bill(r: Receipt, plan: Plan) -> list[str]:
+    """What was foretold, what was paid, and where it went."""
+    p, cents, lost = r.predicted or plan.predicted, split(r, plan.offer.hourly_cents), waste(r)
+    foretold = f"{dollars(p.likely_cents)} ({dollars(p.low_cents)} to {dollars(p.high_cents)})" if p else "?"
+    lines = _wrapped("  bill      ", f"predicted {foretold}, metered {dollars(r.metered_cents)}, "
+                     f"the provider says {dollars(r.provider_cents)}")
+    if cents:
+        lines += _wrapped("  split     ", ", ".join(f"{stage} {dollars(c)}" for stage, c in cents.items()))
+        share = "?" if lost is None else f"{lost:.0%}"
+        lines += _wrapped("  waste     ", f"{share} of the time neither trained nor evaluated a phase that was proven")
+    return lines
 
 
 def _machine(v: RunView) -> str:
@@ -92,6 +115,11 @@ def ssh_command(i: Instance, name: str) -> str:
     return f"ssh -i .ssh_keys/{name}.pem{port} {shlex.quote(f'{i.ssh_user}@{i.ip}')}"
 
 
+def resume_command(v: RunView) -> str:
+    """What goes on with a run that ended short."""
+    return f"just resume {v.entry.plan.run_id}"
+
+
 def _age(moment: str) -> str:
     return _duration(int((now_utc() - parse_time(moment)).total_seconds()))
 
@@ -104,21 +132,28 @@ def to_dict(o: Overview) -> dict[str, Any]:
     """For --json: no provider JSON, no secrets; money in dollars as text, unknown is null."""
     return {"schema_version": 1, "problems": list(o.problems), "runs": [_run_dict(v) for v in o.runs],
             "not_in_the_ledger": [i.id for i in o.strays],
-            "others": {"count": len(o.others), "usd_per_hour": _usd(sum(i.hourly_cents or 0 for i in o.others))}}
+            "others": {"count": len(o.others), "usd_per_hour": usd(sum(i.hourly_cents or 0 for i in o.others))}}
 
 
 def _run_dict(v: RunView) -> dict[str, Any]:
     plan = v.entry.plan
     return {"run_id": plan.run_id, "run_name": plan.run_name, "name": plan.instance_name, "state": v.state, "reason": v.reason,
-            "attempt": plan.attempt, "earlier_attempts": [
-                {"attempt": a.number, "instance_id": a.instance_id, "spent_usd": _usd(a.spent_cents), "note": a.note}
-                for a in v.entry.earlier],
+            "earlier_attempts": [{"attempt": a.number, "instance_id": a.instance_id, "note": a.note,
+                                  "spent_usd": usd(a.spent_cents)}
+                                 for a in v.entry.earlier],
             "instance_id": v.entry.instance_id, "instance_status": v.instance.status if v.instance else None,
-            "spent_usd": _usd(v.spent_cents), "limit_usd": _usd(plan.limit_cents), "usd_per_hour": _usd(plan.offer.hourly_cents),
+            "spent_usd": usd(v.spent_cents), "limit_usd": usd(plan.limit_cents), "usd_per_hour": usd(plan.offer.hourly_cents),
             "deadline": plan.deadline, "ended": v.ended, "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},
             "step": v.progress.step if v.progress else None, "steps": v.progress.steps if v.progress else None,
-            "log": v.receipt.log if v.receipt else None, "problems": list(v.problems)}
+            "attempt": plan.attempt, "saved": {"phase": v.saved.phase, "step": v.saved.step} if v.saved else None,
+            "resume": resume_command(v) if v.resumable else None, "log": v.receipt.log if v.receipt else None,
+            "bill": _bill_dict(v.receipt, plan) if v.receipt else None, "problems": list(v.problems)}
 
 
-def _usd(cents: int | None) -> str | None:
-    return None if cents is None else f"{cents / 100:.2f}"
+def _bill_dict(r: Receipt, plan: Plan) -> dict[str, Any]:
+    p, cents, lost = r.predicted or plan.predicted, split(r, plan.offer.hourly_cents), waste(r)
+    return {"predicted_usd": {"low": usd(p.low_cents), "likely": usd(p.likely_cents), "high": usd(p.high_cents)} if p else None,
+            "metered_usd": usd(r.metered_cents), "provider_usd": usd(r.provider_cents),
+            "stages": {stage: {"seconds": r.stages[stage], "usd": usd(c)} for stage, c in cents.items()},
+            "phases_usd": {phase: usd(c) for phase, c in r.phase_cents.items()},
+            "waste_percent": None if lost is None else round(100 * lost)}

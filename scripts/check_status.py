@@ -4,6 +4,7 @@
     just status 1a2b            one run, by id (or a unique prefix) or run name
     just watch                  again every 60 seconds until the run ends; exits with its verdict
     just watch 30 1a2b          the same for one run, every 30 seconds
+    just watch --guard          and deletes its machine if it outlives its own limits by a minute
 """
 from __future__ import annotations
 
@@ -18,30 +19,37 @@ import click
 from nanolan.cli import Words, printable, run, setting_options, settings_from
 
 if TYPE_CHECKING:
+    from nanolan.guard import Guard
     from nanolan.ledger import Entry, Ledger
     from nanolan.shadeform import Shadeform
-    from nanolan.status import Overview
+    from nanolan.status import Overview, RunView
 
 
 @click.command(cls=Words)
 @click.argument("words", nargs=-1, metavar="[SECONDS] [RUN]")
 @click.option("--watch", is_flag=True, help="look again every SECONDS (60) until the run ends; Ctrl-C only stops looking")
+@click.option("--guard", is_flag=True, help="with --watch: delete a machine that outlives its limit or deadline by a minute")
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
-@setting_options("shadeform_api_key", "hf_token", "shadeform_api", "hf_endpoint")
-def status(words: tuple[str, ...], watch: bool, as_json: bool, **flags: Any) -> int:
+@click.option("--owner", help="the owner id of a run that was started from another laptop")
+@setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
+def status(words: tuple[str, ...], watch: bool, guard: bool, as_json: bool, owner: str | None, **flags: Any) -> int:
     """Show runs: state, money, machine, SSH line, and what is proven on the Hub."""
     from nanolan.ledger import Ledger, nanolan_home
+    if guard and not watch:
+        raise click.UsageError("--guard is for just watch")
     ledger = Ledger(nanolan_home())
     seconds, which = read_words(words, watch)
-    entries = [ledger.find(which)] if which else shown(ledger)
-    s = settings_from(flags)
-    if not entries and s.shadeform_api_key is None:
+    entries, s = [] if which else shown(ledger), settings_from(flags)
+    if not which and not entries and s.shadeform_api_key is None:
         from nanolan.status import Overview
         show(Overview((), (), (), ()), as_json)
         return 0
-    s.need("shadeform_api_key", *(("hf_token",) if entries else ()))
+    s.need("shadeform_api_key", *(("hf_token",) if which or entries else ()))
+    from nanolan.rebuild import elsewhere, find
     from nanolan.shadeform import Shadeform
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
+    if which:
+        entries = [find(ledger, which, elsewhere(s, api), owner)]
     if not watch:
         overview = look_once(ledger, entries, api, s)
         show(overview, as_json)
@@ -49,6 +57,11 @@ def status(words: tuple[str, ...], watch: bool, as_json: bool, **flags: Any) -> 
     if not entries:
         click.echo("No run to watch. Start one: just launch phase=sft   (or, for nothing: just rehearse)")
         return 0
+    if guard:
+        from nanolan.guard import Guard
+        from nanolan.rebuild import check_ours
+        check_ours(ledger, entries[0])
+        return follow(ledger, entries[0], api, s, seconds, as_json, Guard())
     return follow(ledger, entries[0], api, s, seconds, as_json)
 
 
@@ -83,22 +96,54 @@ def show(overview: Overview, as_json: bool) -> None:
     click.echo(json.dumps(to_dict(overview), indent=2) if as_json else "\n".join(map(printable, render(overview))))
 
 
-def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float, as_json: bool) -> int:
+def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float, as_json: bool, guard: Guard | None = None) -> int:
     """Look until the run has ended; a look that fails is shown as such, and the next one follows."""
-    run_id = entry.plan.run_id
+    run_id, cut_off = entry.plan.run_id, ""
     try:
         while True:
-            overview = look_once(ledger, [ledger.find(run_id)], api, s)   # read again: launch or stop may have written it
+            now = ledger.find(run_id) if ledger.has(run_id) else entry   # read again: launch or stop may have written it
+            overview = look_once(ledger, [now], api, s)
             if sys.stdout.isatty() and not as_json:
                 click.clear()
             show(overview, as_json)
-            if overview.runs[0].ended and not overview.problems:
+            view = overview.runs[0]
+            done = enforce(ledger, view, api, guard) if guard else ""
+            cut_off = cut_off or done
+            guarded = guard is not None and view.instance is not None and view.instance.billing   # one in error may bill on
+            if view.ended and not overview.problems and not guarded:
                 break
-            time.sleep(seconds)
+            time.sleep(0 if done else seconds)
     except KeyboardInterrupt:
         click.echo(f"\nno longer watching; run {run_id} goes on. Stop it: just stop {run_id}", err=True)
         return 130
-    error = overview.runs[0].verdict()
+    return verdict(view, cut_off)
+
+
+def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:
+    """Delete a machine that has outlived its limits, and see that it is gone; what was done, or ""."""
+    from msgspec import structs
+
+    from nanolan.guard import over_limit
+    from nanolan.plan import now_utc
+    from nanolan.rent import delete_and_confirm
+    i, plan = view.instance, view.entry.plan
+    over = over_limit(plan, i, now_utc()) if i else ""
+    if i is None or not guard.due(i, over):
+        return ""
+    click.echo(f"GUARD: run {plan.run_id} has outlived its limits: {over}. DELETING instance {i.id} now", err=True)
+    gone = delete_and_confirm(api, i)
+    done = f"deleted by just watch --guard: {over}"
+    ledger.put(structs.replace(view.entry, instance_id=i.id, gone=True, note=done, spent_cents=i.cost_now_cents()))
+    click.echo(f"GUARD: instance {i.id} is gone: {gone.seen}. What was not on the Hub is lost", err=True)
+    return done
+
+
+def verdict(view: RunView, cut_off: str) -> int:
+    """The run's exit code: 0, or its error is raised."""
+    from nanolan.errors import LimitHitLost
+    error = view.verdict()
+    if cut_off and view.receipt is None:
+        error = LimitHitLost(f"run {view.entry.plan.run_id} {cut_off}")
     if error:
         raise error
     return 0

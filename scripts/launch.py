@@ -27,12 +27,14 @@ PLACE = ("cloud=", "region=", "instance-type=")
 @click.option("--dry-run", is_flag=True, help="show what would happen and cost; rents nothing, asks nothing")
 @click.option("-y", "--yes", is_flag=True, help="rent without asking: the cheapest offer that fits")
 @click.option("--all-configs", is_flag=True, help="offers with any number of GPUs (1x, 2x, 4x, 8x)")
-@click.option("--sort", type=click.Choice(["price", "total"]), default="price", help="order of the offers: per hour or the run")
+@click.option("--sort", type=click.Choice(["price", "hour", "total"]), default="price",
+              help="order of the offers: by price per hour, or by the run's total")
+@click.option("--yes-really", is_flag=True, help="take limits that the forecast speaks against, and spend limits above $1,000")
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
 @click.option("--no-wait", is_flag=True, help="return once it is rented, without waiting until the machine has proved itself; "
               "a bad machine is then not replaced by the next offer")
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
-def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, keep_old: bool, no_wait: bool, as_json: bool,
+def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, yes_really: bool, keep_old: bool, no_wait: bool, as_json: bool,
            **flags: Any) -> int:
     """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until the machine has proved itself."""
     from nanolan.failover import rent_one
@@ -48,9 +50,9 @@ def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, keep_old: boo
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
     ledger = Ledger(nanolan_home())
     prepared = prepare(s, offer, ledger.owner if not dry_run else "0" * 8, hub, api.instances if api else None,
-                       rehearsal=rehearsal_of(s), keep_old=keep_old)
+                       rehearsal=rehearsal_of(s), keep_old=keep_old, earlier=ledger.entries(), really=yes_really)
     prepared.checks[:0] = [unseen] if unseen else []
-    words = typed(flags, all_configs, sort, keep_old)
+    words = typed(flags, all_configs, sort, keep_old, yes_really)
     for check in prepared.checks:
         say(check.line())
     say(f"Bill: {prepared.bill()}.")
@@ -80,13 +82,14 @@ def consent(given: bool, prepared: Prepared) -> None:
         raise NanolanError(NOT_AGREED)
 
 
-def rules_of(p: Prepared, s: Settings, yes: bool, agreed: bool, wait: bool, words: list[str]) -> Rules:
+def rules_of(p: Prepared, s: Settings, yes: bool, agreed: bool, wait: bool, words: list[str],
+             command: str = "just launch") -> Rules:
     """How far a launch may go on by itself when its offer fails."""
     from nanolan.failover import Rules
     price = max(p.offer.hourly_cents, s.max_price or 0) if yes else p.offer.hourly_cents
     bill = p.plan.limit_cents if agreed else p.worst_cents     # the question named the worst case
     ask = ask_dearer if sys.stdin.isatty() and not yes else None
-    return Rules(s.failover, price, bill, ask, wait, tuple(w for w in words if not w.startswith(PLACE)))
+    return Rules(s.failover, price, bill, ask, wait, command, tuple(w for w in words if not w.startswith(PLACE)))
 
 
 def ask_dearer(p: Prepared) -> bool:
@@ -95,7 +98,7 @@ def ask_dearer(p: Prepared) -> bool:
                          f"${p.worst_cents / 100:.2f}?", default=False, err=True)
 
 
-def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: bool) -> int:
+def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: bool, command: str = "just launch") -> int:
     """The request that would be sent, without secrets; exit code 4 when a check failed."""
     import json
     import shlex
@@ -109,9 +112,9 @@ def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: boo
     if as_json:
         click.echo(json.dumps(summary(prepared) | {"checks": [vars(c) for c in prepared.checks], "request": body}, indent=2))
     else:
-        say("The request that `just launch` would send (DRY RUN: nothing was sent, nothing was uploaded):")
+        say(f"The request that `{command}` would send (DRY RUN: nothing was sent, nothing was uploaded):")
         click.echo(json.dumps(body, indent=2))
-        say(f"To rent it: just launch {shlex.join(words)}".rstrip())
+        say(f"To rent it: {command} {shlex.join(words)}".rstrip())
     return 4 if prepared.failed else 0
 
 
@@ -136,19 +139,19 @@ def show_launched(launched: Launched, as_json: bool) -> int:
 
 def summary(p: Prepared) -> dict[str, Any]:
     """What both --json outputs share; money in dollars as text, unknown is null."""
-    from nanolan.offers import expected_cents
-    expected = expected_cents(p.offer, p.plan.phases)
+    cost = {name: f"{getattr(p.expected, f'{name}_cents') / 100:.2f}" if p.expected else None for name in ("low", "likely", "high")}
     return {"schema_version": 1, "run_id": p.plan.run_id, "name": p.plan.instance_name, "phases": list(p.plan.phases),
             "offer": vars(p.offer), "limit_usd": f"{p.plan.limit_cents / 100:.2f}", "worst_case_usd": f"{p.worst_cents / 100:.2f}",
-            "expected_usd": None if expected is None else f"{expected / 100:.2f}", "deadline": p.plan.deadline,
+            "expected_usd": cost["likely"], "expected_range_usd": [cost["low"], cost["high"]], "deadline": p.plan.deadline,
             "run_folder": f"{p.plan.runs_repo}/{p.plan.folder}"}
 
 
-def typed(flags: dict[str, Any], all_configs: bool, sort: str, keep_old: bool = False) -> list[str]:
+def typed(flags: dict[str, Any], all_configs: bool, sort: str, keep_old: bool = False, really: bool = False) -> list[str]:
     """The options of this command as words for the next one; never a secret."""
     from nanolan.config import TABLE
     words = [f"{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None and not TABLE[k]["secret"]]
-    return words + ["--all-configs"] * all_configs + ["--sort=total"] * (sort == "total") + ["--keep-old"] * keep_old
+    return (words + ["--all-configs"] * all_configs + ["--sort=total"] * (sort == "total") + ["--keep-old"] * keep_old
+            + ["--yes-really"] * really)
 
 
 def rehearsal_of(s: Settings) -> Rehearsal | None:

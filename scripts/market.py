@@ -9,6 +9,8 @@ import click
 from nanolan.cli import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nanolan.config import Settings
     from nanolan.offers import Offer
     from nanolan.preflight import Check
@@ -50,14 +52,22 @@ def find_offers(s: Settings, api: Shadeform | None, all_configs: bool, sort: str
     else:
         say(f"{why_samples}: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api")
         listed, unreadable = sample_offers(), 0
-    offers, dropped = choose(listed, wanted, order=sort, phases=s.phases)
+    offers, dropped = choose(listed, wanted, order=sort, expected=expected(s))
     for why, count in dropped.items():
         say(f"{count} offer{'s' * (count > 1)} dropped: {why}")
     if unreadable:
         say(f"{unreadable} entries of Shadeform's list could not be read and are left out")
     if not offers:
-        raise nothing_fits(wanted, listed, dropped, s.phases)
+        raise nothing_fits(wanted, listed, dropped, expected(s))
     return offers
+
+
+def expected(s: Settings) -> Callable[[Offer], int | None]:
+    """What the run should cost on an offer, in cents, also by what earlier runs measured."""
+    from nanolan.forecast import forecaster, work_of
+    from nanolan.ledger import Ledger, nanolan_home
+    foretell = forecaster(work_of(s), Ledger(nanolan_home()).entries())
+    return lambda offer: found.likely_cents if (found := foretell(offer)) else None
 
 
 def sample_offers() -> list[Offer]:
@@ -76,7 +86,7 @@ def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:
     if not sys.stdin.isatty():
         raise UsageProblem("this is not a terminal, so nobody can be asked: pass --yes (the cheapest offer), or "
                            "cloud=, region= and instance-type=")
-    say(f"\n=== Available {s.gpu} instances (sorted by {sort}) ===\n\n" + "\n".join(table(offers, s.phases)) + "\n")
+    say(f"\n=== Available {s.gpu} instances (sorted by {sort}) ===\n\n" + "\n".join(table(offers, expected(s))) + "\n")
     while True:
         answer = click.prompt(f"Select instance [1-{len(offers)}] or 'q' to quit", err=True).strip().lower()
         if answer == "q":

@@ -10,28 +10,29 @@ from typing import Any
 
 import click
 from launch import typed
-from market import clients, find_offers
+from market import clients, expected, find_offers
 
 from nanolan.cli import Words, printable, run, setting_options, settings_from
 
 
 @click.command(cls=Words)
-@setting_options("phase", "gpu", "num_gpus", "cloud", "region", "instance_type", "max_price", "max_total", "shadeform_api_key",
-                 "shadeform_api")
+@setting_options("phase", "gpu", "num_gpus", "cloud", "region", "instance_type", "max_price", "max_total", "model_tag", "eval",
+                 "shadeform_api_key", "shadeform_api")
 @click.option("--all-configs", is_flag=True, help="any number of GPUs (1x, 2x, 4x, 8x)")
-@click.option("--sort", type=click.Choice(["price", "total"]), default="price", help="by price per hour or by the run's total")
+@click.option("--sort", type=click.Choice(["price", "hour", "total"]), default="price",
+              help="by price per hour, or by the run's total")
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
     """Show available offers."""
-    from nanolan.offers import expected_cents, table
+    from nanolan.offers import table
     s = settings_from(flags)
-    found = find_offers(s, clients(s)[0], all_configs, sort)
+    found, cents = find_offers(s, clients(s)[0], all_configs, sort), expected(s)
     if as_json:
-        rows = [vars(o) | {"expected_usd": None if (c := expected_cents(o, s.phases)) is None else f"{c / 100:.2f}"} for o in found]
+        rows = [vars(o) | {"expected_usd": None if (c := cents(o)) is None else f"{c / 100:.2f}"} for o in found]
         click.echo(json.dumps({"schema_version": 1, "phase": s.phase, "offers": rows}, indent=2))
     else:
         click.echo(f"=== Available {s.gpu} instances (sorted by {sort}) ===\n")
-        click.echo(printable("\n".join(table(found, s.phases))))
+        click.echo(printable("\n".join(table(found, cents))))
         click.echo(f"\nRun: expected dollars for phase={s.phase}; * is the cheapest.")
         click.echo(f"Rent one: just launch {shlex.join(typed(flags, all_configs, sort))}".rstrip())
     return 0

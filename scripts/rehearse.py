@@ -34,16 +34,18 @@ GIVE_UP_S = 900.0
 @click.command(cls=Words)
 @setting_options()
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
+@click.option("--yes-really", is_flag=True, help="take limits that the forecast speaks against, to see what they do")
 @click.option("-v", "--verbose", is_flag=True, help="every line of the box's log")
 @click.option("--fault", default="", help="what goes wrong in the cloud, such as gpu-count-wrong:7 or goes-to-error@1 (the first "
               "machine alone); several with commas (just sim --list-faults)")
 @click.option("--folder", type=click.Path(path_type=Path), default=HOME, help="where everything lies  [.rehearsal]")
-def rehearse(verbose: bool, keep_old: bool, fault: str, folder: Path, **flags: Any) -> int:
+def rehearse(verbose: bool, keep_old: bool, yes_really: bool, fault: str, folder: Path, **flags: Any) -> int:
     """Rehearse a run with nothing rented. Options are those of launch."""
     from nanolan.sim.shadeform_instance import Delays
     from nanolan.sim.world import World
     started = time.monotonic()
-    words = [f"{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None] + ["--keep-old"] * keep_old
+    words = [f"{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None]
+    words += ["--keep-old"] * keep_old + ["--yes-really"] * yes_really
     folder = new_folder(folder.resolve())
     click.echo(f"Rehearsal in {shown(folder)}: a local Shadeform and a local Hub, nothing is rented.\n")
     with World(folder, tag=flags.get("model_tag") or "d20", cache=folder.parent / "cache", delays=Delays()) as world:
@@ -159,11 +161,15 @@ def summary(world: World, view: RunView | None, started: float) -> int:
 
 
 def expected(view: RunView) -> str:
-    from nanolan.money import cost_cents, dollars
-    from nanolan.phases import expected_hours
-    plan = view.entry.plan
-    hours = expected_hours(plan.phases, plan.offer.gpu, plan.offer.num_gpus)
-    return "unknown" if hours is None else f"about {dollars(cost_cents(plan.offer.hourly_cents, hours * 3600))}"
+    """What a run of this kind should cost on the machine that was rehearsed, with a model of that tag's real size."""
+    from nanolan.forecast import Work, forecast
+    from nanolan.money import dollars
+    from nanolan.offers import Offer
+    from nanolan.size import parameters_of_tag
+    plan, o = view.entry.plan, view.entry.plan.offer
+    offer = Offer(o.cloud, o.region, o.instance_type, o.gpu, o.num_gpus, o.vram_gb, o.hourly_cents, (o.os,))
+    found = forecast(Work(plan.phases, parameters_of_tag(plan.model_tag), plan.evaluate), offer, {})
+    return f"about {dollars(found.likely_cents)}" if found else "unknown"
 
 
 if __name__ == "__main__":

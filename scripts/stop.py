@@ -1,6 +1,8 @@
-"""Delete a run's instance and confirm that it is gone. What was not uploaded yet is lost.
+"""Stop a run: its machine saves, uploads, proves and deletes itself; waits until it is seen to be gone.
 
+    just stop                   the newest run
     just stop 1a2b3c4d          a run id (or a unique prefix), a run name, or an instance id
+    just stop 1a2b --now        delete the machine at once; what is not on the Hub yet is lost
 """
 from __future__ import annotations
 
@@ -9,58 +11,142 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli import Words, printable, run, setting_options, settings_from
 
 if TYPE_CHECKING:
+    from nanolan.config import Settings
     from nanolan.instance import Instance
-    from nanolan.ledger import Entry
+    from nanolan.ledger import Entry, Ledger
     from nanolan.shadeform import Shadeform
+    from nanolan.status import RunView
 
 
 @click.command(cls=Words)
-@click.argument("which", metavar="RUN")
+@click.argument("which", metavar="[RUN]", required=False)
+@click.option("--now", is_flag=True, help="delete at once: what is not on the Hub yet is lost")
+@click.option("--timeout", default="15m", help="how long to wait for the end of a run that saves itself  [15m]")
 @click.option("-y", "--yes", is_flag=True, help="do not ask")
-@setting_options("shadeform_api_key", "shadeform_api")
-def stop(which: str, yes: bool, **flags: Any) -> int:
-    """Delete the instance of RUN at once; ends when it is seen to be gone."""
-    from msgspec import structs
-
-    from nanolan.errors import UsageProblem
-    from nanolan.instance import owner_tag
-    from nanolan.ledger import STOPPED_BY_USER, Ledger, nanolan_home
-    from nanolan.money import dollars
-    from nanolan.rent import delete_and_confirm
+@click.option("--owner", help="the owner id of a run that was started from another laptop")
+@setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
+def stop(which: str | None, now: bool, timeout: str, yes: bool, owner: str | None, **flags: Any) -> int:
+    """Stop RUN (the newest run if none is named); ends when its machine is seen to be gone."""
+    from nanolan.config import duration
+    from nanolan.ledger import Ledger, nanolan_home
     from nanolan.shadeform import Shadeform
-    ledger, s = Ledger(nanolan_home()), settings_from(flags)
+    timeout_s, ledger, s = duration(timeout), Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    entries, instances = ledger.entries(), api.instances()
-    entry = next((e for e in entries if which in (e.plan.run_id, e.instance_id)), None)
-    if entry is None and not any(i.id == which for i in instances):
-        entry = ledger.find(which)
-    mine = [i for i in instances if (entry and (i.is_run(entry.plan.run_id) or i.id == entry.instance_id)) or i.id == which]
-    if entry and not any(i.billing for i in mine):   # what is listed may be what is left of an earlier attempt
-        mine += unlisted(api, entry)
-    mine = [i for i in mine if i.billing] or mine[-1:]
-    if not mine:
-        click.echo(f"{which} has no instance on this account (any more); nothing to stop")
+    entry, machines = target(ledger, api, s, which, owner)
+    if not machines:
+        click.echo(f"{printable(which or '') or 'the newest run'} has no machine on this account (any more); nothing to stop")
         return 0
-    ours = {a.instance_id for e in entries for a in e.earlier}
-    for i in mine:
-        if entry is None and owner_tag(ledger.owner) not in i.tags and i.id not in ours:
-            raise UsageProblem(f"{i.id} ({i.name}) was not started from here; delete it in Shadeform's dashboard if it is yours")
-        if not yes and not (sys.stdin.isatty() and click.confirm(
-                f"Delete {i.name} ({i.id}, {dollars(i.hourly_cents)}/h)? What is not on the Hub yet is lost.", err=True)):
-            raise UsageProblem("not agreed to: pass --yes; nothing was deleted")
-        if entry:   # noted first: a launch that waits for it must not rent another one
-            newest = i.id if i.attempt == entry.plan.attempt else entry.instance_id
-            entry = structs.replace(entry, instance_id=newest, note=STOPPED_BY_USER)
+    if now or entry is None:
+        return delete(ledger, api, entry, machines, yes)
+    refuse_one_of_two(api, entry, machines[0])
+    return ask(ledger, api, s, entry, machines, yes, timeout_s)
+
+
+def target(ledger: Ledger, api: Shadeform, s: Settings, which: str | None,
+           owner: str | None) -> tuple[Entry | None, list[Instance]]:
+    """The run that is meant and its machines; no run for a machine of ours that is in no ledger and was meant by its own id."""
+    from nanolan.errors import UsageProblem
+    from nanolan.ledger import matching
+    from nanolan.rebuild import check_ours, elsewhere, find
+    instances = api.instances()
+    one = next((i for i in instances if i.id == which), None)
+    known = matching(ledger.entries(), (one.run_id or one.id) if one else which or "")
+    if one and not known:
+        if one.owner not in (ledger.owner, owner) or one.owner is None:
+            raise UsageProblem(f"{one.id} ({one.name}) was not started from here; if it is yours: just orphans, or Shadeform's "
+                               "dashboard")
+        return None, [one]
+    entry = known[0] if one else find(ledger, which, elsewhere(s, api), owner)
+    check_ours(ledger, entry)
+    mine = [i for i in instances if i.is_run(entry.plan.run_id) or i.id == entry.instance_id]
+    if not any(i.billing for i in mine):   # what is listed may be what is left of an earlier attempt
+        mine += unlisted(api, entry)
+    return entry, [one] if one else [i for i in mine if i.billing] or mine[-1:]
+
+
+def refuse_one_of_two(api: Shadeform, entry: Entry, machine: Instance) -> None:
+    """A request is heard by every machine of the run."""
+    from nanolan.errors import UsageProblem
+    run_id = entry.plan.run_id
+    if sum(i.is_run(run_id) and i.billing for i in api.instances()) > 1:
+        raise UsageProblem(f"run {run_id} has several machines, and all would hear it: just stop {machine.id} --now deletes this "
+                           f"one, just stop {run_id} --now all of them; nothing was stopped")
+
+
+def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: list[Instance], yes: bool, timeout_s: float) -> int:
+    """Ask the machine to save and delete itself, and watch it do so; Ctrl-C only stops watching."""
+    from msgspec import structs
+
+    from nanolan.errors import NanolanError
+    from nanolan.hub import Hub
+    from nanolan.plan import now_utc
+    from nanolan.status import STOPPED_BY_USER, RunView, look
+    from nanolan.stop import ask_to_stop, deaf, still_bills, wait_until_gone
+    plan = entry.plan
+    if s.hf_token is None:
+        raise still_bills(RunView(entry, "", instance=machines[0]), "without HF_TOKEN the machine cannot be asked to stop")
+    hub = Hub(plan.hf_endpoint, s.hf_token)
+    view = look(ledger, [entry], api, lambda _: hub).runs[0]
+    if why := deaf(view, now_utc()):
+        raise still_bills(view, f"run {plan.run_id} cannot be asked to stop: {why}")
+    agree(yes, f"Stop run {plan.run_id} ({machines[0].name})? It saves what it has, uploads it and deletes itself.")
+    try:
+        ask_to_stop(hub, plan)
+    except NanolanError as e:
+        raise still_bills(view, f"the machine could not be asked to stop ({e})") from None
+    ledger.put(structs.replace(entry, note=STOPPED_BY_USER))   # a launch that waits for it must not rent another one
+    click.echo(f"run {plan.run_id} is asked to stop; it looks every minute or so. Ctrl-C only stops waiting.", err=True)
+    try:
+        view = wait_until_gone(lambda: look(ledger, [entry], api, lambda _: hub), tell, timeout_s=timeout_s)
+    except KeyboardInterrupt:
+        tell(f"\nno longer waiting; run {plan.run_id} goes on stopping by itself. Look: just status {plan.run_id}; "
+             f"delete it at once: just stop {plan.run_id} --now")
+        return 130
+    ledger.put(structs.replace(entry, instance_id=machines[0].id, gone=True, note=STOPPED_BY_USER))
+    return summary(view)
+
+
+def summary(view: RunView) -> int:
+    """What is left of the run, and where."""
+    from nanolan.view import render_run
+    click.echo("\n".join(map(printable, render_run(view))))
+    if view.receipt is None:
+        tell("it left no receipt: what was not on the Hub before is lost")
+    return 0
+
+
+def delete(ledger: Ledger, api: Shadeform, entry: Entry | None, machines: list[Instance], yes: bool) -> int:
+    """Delete the machines at once, each until it is seen to be gone."""
+    from msgspec import structs
+
+    from nanolan.money import dollars
+    from nanolan.rent import delete_and_confirm
+    from nanolan.status import STOPPED_BY_USER
+    for i in machines:
+        agree(yes, f"Delete {i.name} ({i.id}, {dollars(i.hourly_cents)}/h)? What is not on the Hub yet is lost.")
+        newest = entry and i.attempt == entry.plan.attempt and (entry.instance_id in (None, i.id) or len(machines) > 1)
+        if entry and newest:   # not for a second machine alone; noted first: a launch that waits for it must not rent another
+            entry = structs.replace(entry, instance_id=i.id, note=STOPPED_BY_USER)
             ledger.put(entry)
         gone = delete_and_confirm(api, i)
-        click.echo(f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}")
-    if entry:
-        ledger.put(structs.replace(entry, gone=True))
+        if entry and newest:
+            ledger.put(structs.replace(entry, gone=True, spent_cents=i.cost_now_cents()))
+        click.echo(printable(f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}"))
     return 0
+
+
+def agree(yes: bool, question: str) -> None:
+    from nanolan.errors import UsageProblem
+    if not yes and not (sys.stdin.isatty() and click.confirm(printable(question), err=True)):
+        raise UsageProblem("not agreed to: pass --yes; nothing was stopped")
+
+
+def tell(text: str) -> None:
+    click.echo(printable(text), err=True)
 
 
 def unlisted(api: Shadeform, entry: Entry) -> list[Instance]:

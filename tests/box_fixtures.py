@@ -62,19 +62,22 @@ def make_plan(hub_url: str, api: str, **fields: Any) -> Plan:
 class Box:
     """One machine: its servers, its folder, and the box program on it."""
 
-    def __init__(self, root: Path, *, age_s: float = 0.0, life_s: float = 36_000.0, gpus: int = 8, **fields: Any) -> None:
+    def __init__(self, root: Path, *, age_s: float = 0.0, life_s: float = 36_000.0, gpus: int = 8, hub: HubServer | None = None,
+                 **fields: Any) -> None:
         self.root, self.mark = root / "box", f"boxtest-{os.getpid()}-{root.name}"
-        self.hub = HubServer(root / "hub", tokens=WRITERS)
+        self._own_hub = hub is None
+        self.hub = hub or HubServer(root / "hub", tokens=WRITERS)
         self.cloud = ShadeformServer(root / "cloud", key=KEY, boxes=False, delays=AT_ONCE)
         self._age_s, self._life_s, self._gpus, self._fields = age_s, life_s, gpus, fields
         self._servers = ExitStack()
         self.started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Box:
-        self._servers.enter_context(self.hub)
         self._servers.enter_context(self.cloud)
-        self.hub.put(REPO, SEED)
-        self.hub.put(DATA, ROWS, typ="dataset", private=False)
+        if self._own_hub:
+            self._servers.enter_context(self.hub)
+            self.hub.put(REPO, SEED)
+            self.hub.put(DATA, ROWS, typ="dataset", private=False)
         self.plan = self._plan()
         self._rent()
         self._set_up()
@@ -89,7 +92,7 @@ class Box:
     def _plan(self) -> Plan:
         born = now_utc() - timedelta(seconds=self._age_s)
         return make_plan(self.hub.url, self.cloud.url, created_at=iso(born), deadline=iso(born + timedelta(seconds=self._life_s)),
-                         **{"inputs": (pin(self.hub, REPO),), "datasets": (pin(self.hub, DATA, "dataset"),)} | self._fields)
+                         **{"inputs": (pin(self.hub, REPO, only=SEED.__contains__),), "datasets": (pin(self.hub, DATA, "dataset"),)} | self._fields)
 
     def _rent(self) -> None:
         """Create the plan's machine, `age_s` ago, at the plan's price."""

@@ -10,14 +10,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from msgspec import structs
 
-from nanolan.config import ROOT
+from nanolan.config import ROOT, load_settings
+from nanolan.errors import LimitHitLost
+from nanolan.guard import SLACK_S, Guard
+from nanolan.plan import iso, now_utc
+from nanolan.secret import Secret
+from nanolan.shadeform import Shadeform
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.status import STOPPED_BY_USER
@@ -157,6 +165,96 @@ def test_ctrl_c_only_ends_the_watching(terminal: Terminal, desk: Desk, during: s
     assert code == 130 and f"run {RUN} goes on" in err and f"just stop {RUN}" in err and "Traceback" not in err
     assert terminal.cloud.instance(desk.entry.instance_id or "").status == "active"
     assert not [r for r in terminal.cloud.requests if r.method == "POST"]
+
+
+# ---- the guard
+
+def outlived(desk: Desk, **plan: Any) -> None:
+    """The run of the desk is past its deadline, and the provider did not delete its machine."""
+    late = structs.replace(desk.entry.plan, **({"deadline": iso(now_utc() - timedelta(minutes=5))} | plan))
+    desk.entry = structs.replace(desk.entry, plan=late)
+    desk.ledger.put(desk.entry)
+    desk.tell(progress=TRAINING)
+
+
+def watched(desk: Desk, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, slack_s: float = 0.0) -> int:
+    """`just watch --guard` in this process; the minute of slack is `slack_s`."""
+    from check_status import follow
+    monkeypatch.setenv("NANOLAN_SSH_KEYS", str(desk.ledger.home / "keys"))
+    api = Shadeform(Secret(KEY), desk.cloud.url)
+    s = load_settings({}, terminal.env)
+    ticks = iter(range(10_000))
+    return follow(desk.ledger, desk.ledger.find(RUN), api, s, 0.05, False, Guard(lambda: next(ticks) * slack_s))
+
+
+def test_the_guard_deletes_a_machine_that_has_outlived_its_limits_and_says_so(
+        terminal: Terminal, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    outlived(desk)
+    with pytest.raises(LimitHitLost, match="deleted by just watch --guard: it should have been deleted at"):
+        watched(desk, terminal, monkeypatch, SLACK_S)
+    machine = desk.cloud.instance(desk.entry.instance_id or "")
+    said = capsys.readouterr().err
+    assert machine.why == "asked" and f"DELETING instance {machine.id} now" in said and f"instance {machine.id} is gone" in said
+    entry = desk.ledger.find(RUN)
+    assert entry.gone and "--guard" in entry.note and entry.spent_cents is not None
+
+
+def test_the_guard_leaves_a_machine_within_its_limits_and_the_first_minute_alone(
+        terminal: Terminal, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.tell(progress=TRAINING)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: (time.sleep(1.5), desk.tell(receipt=receipt()), desk.cloud.account.delete(desk.entry.instance_id or "")))
+        assert watched(desk, terminal, monkeypatch, SLACK_S) == 0
+    assert not [r for r in desk.cloud.requests if r.path.endswith("/delete")]
+    again = Desk(desk.ledger.home.parent, desk.hub, desk.cloud)
+    outlived(again)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: (time.sleep(1.5), again.tell(receipt=receipt()), again.cloud.account.delete(again.entry.instance_id or "")))
+        assert watched(again, terminal, monkeypatch, 0.0) == 0      # its clock stands still: the minute is never over
+    assert not [r for r in desk.cloud.requests if r.path.endswith("/delete")]
+
+
+def test_the_guard_waits_for_a_machine_in_error_and_deletes_it_too(
+        terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal.cloud.switch("goes_to_error")
+    desk = Desk(tmp_path, terminal.hub, terminal.cloud)
+    outlived(desk)
+    with pytest.raises(LimitHitLost):
+        watched(desk, terminal, monkeypatch, SLACK_S)
+    assert desk.cloud.instance(desk.entry.instance_id or "").why == "asked"
+
+
+def test_the_guard_is_for_watching_and_for_our_own_runs(terminal: Terminal, desk: Desk) -> None:
+    code, _, err = terminal.type("--guard")
+    assert code == 2 and "just watch" in err
+    desk.hub.put(REPO, {f"runs/{RUN}/plan.json": structs.replace(desk.entry.plan, owner="0badcafe").to_json()})
+    (desk.ledger.runs / f"{RUN}.json").unlink()
+    code, _, err = terminal.type("--watch", "--guard", RUN, HF_REPO=REPO)
+    assert code == 2 and "nothing was touched" in err and terminal.cloud.instance(desk.entry.instance_id or "").status == "active"
+
+
+# ---- from another laptop
+
+def test_a_run_that_is_not_in_the_ledger_is_rebuilt_from_the_account_and_its_folder(terminal: Terminal, desk: Desk) -> None:
+    desk.hub.put(REPO, {f"runs/{RUN}/plan.json": desk.entry.plan.to_json()})
+    desk.tell(progress=TRAINING)
+    (desk.ledger.runs / f"{RUN}.json").unlink()
+    code, out, err = terminal.type("ab12", HF_REPO=REPO)
+    assert code == 0 and "TRAINING" in out, err
+    assert desk.ledger.has(RUN), "it is of our own owner"
+
+
+def test_a_run_of_another_owner_is_shown_until_the_owner_is_named(terminal: Terminal, desk: Desk) -> None:
+    desk.hub.put(REPO, {f"runs/{RUN}/plan.json": structs.replace(desk.entry.plan, owner="0badcafe").to_json()})
+    desk.tell(receipt=receipt("failed", "hang"))
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    (desk.ledger.runs / f"{RUN}.json").unlink()
+    code, out, _ = terminal.type(RUN, HF_REPO=REPO)
+    assert code == 0 and "FAILED" in out and not desk.ledger.has(RUN)
+    code, _, err = terminal.type("--watch", RUN, HF_REPO=REPO)
+    assert code == 5 and not desk.ledger.has(RUN)
+    code, out, _ = terminal.type(RUN, "--owner=0badcafe", HF_REPO=REPO)
+    assert code == 0 and desk.ledger.has(RUN)
 
 
 @pytest.mark.parametrize("words, watch, want", [

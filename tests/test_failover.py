@@ -13,10 +13,11 @@ from msgspec import structs
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
 from nanolan.failover import ASK, GO, STOP, Rules, decide, rent_one
 from nanolan.hub import Hub
-from nanolan.launch import Prepared
+from nanolan.launch import Prepared, There
 from nanolan.ledger import STOPPED_BY_USER, Attempt
 from nanolan.offers import Offer
 from nanolan.plan import parse_time, read_plan
+from nanolan.preflight import Check
 from nanolan.secret import Secret
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.shadeform_instance import NEVER
@@ -31,6 +32,11 @@ FAST = replace(THIRD, gpu="B300", region="cheap-1")        # a GPU without a fig
 
 def yes(p: Prepared) -> bool:
     return True
+
+
+def there(offer: Offer, limit_cents: int) -> There:
+    """A run that costs $33 wherever that is known."""
+    return There(checks=(Check("spend limit", None if offer is FAST else limit_cents > 3_300, "words"),))
 
 
 def spent(*cents: int) -> tuple[Attempt, ...]:
@@ -55,14 +61,14 @@ def spent(*cents: int) -> tuple[Attempt, ...]:
     ([], Rules(3, 9999, 15000), spent(0), STOP, None, ""),
     # as much as agreed: what was spent counts
     ([SECOND], Rules(3, 9999, 15000), spent(11000), GO, SECOND, ""),
-    ([SECOND], Rules(3, 9999, 15000), spent(11000, 1000), STOP, SECOND, "not enough is left of the limit: $30.00"),
-    ([SECOND], Rules(3, 9999, 15000), spent(16000), STOP, SECOND, "not enough is left"),
-    ([FAST], Rules(3, 9999, 15000), spent(15000), STOP, FAST, "not enough is left of the limit: $0.00"),
-    ([SECOND], Rules(3, 3360, 3000, yes), spent(0), STOP, SECOND, "not enough is left"),
+    ([SECOND], Rules(3, 9999, 15000), spent(11000, 1000), STOP, SECOND, "the checks fail there with $30.00, which is left of the limit"),
+    ([SECOND], Rules(3, 9999, 15000), spent(16000), STOP, SECOND, "the checks fail there"),
+    ([FAST], Rules(3, 9999, 15000), spent(15000), STOP, FAST, "the checks fail there with $0.00"),
+    ([SECOND], Rules(3, 3360, 3000, yes), spent(0), STOP, SECOND, "the checks fail there"),
 ], ids=str)
 def test_the_step_after_a_definite_no(left: list[Offer], rules: Rules, earlier: tuple[Attempt, ...], act: str, offer: Offer | None,
                                       why: str) -> None:
-    step = decide(left, rules, earlier, ("sft",))
+    step = decide(left, rules, earlier, there)
     assert (step.act, step.offer) == (act, offer) and why in step.why and bool(step.why) == bool(why)
 
 
@@ -121,7 +127,7 @@ def test_the_next_attempt_has_its_own_clock_and_script_and_nothing_is_uploaded_t
     assert second["auto_delete"]["date_threshold"] == plan.deadline != first["auto_delete"]["date_threshold"]
     life = parse_time(plan.deadline) - parse_time(plan.created_at)
     assert life.total_seconds() == 15_000 * 3600 // SECOND.hourly_cents
-    assert launch.hub.added == [{f"{plan.folder}/plan.json", f"{plan.folder}/code.bundle"}, {f"{plan.folder}/plan.json"}]
+    assert launch.hub.added == [{f"{plan.folder}/plan.json", f"{plan.folder}/code.bundle"}, {f"{plan.folder}/plan.json", f"{plan.folder}/earlier.json"}]
     assert world.hub.read(REPO, f"{plan.folder}/code.bundle") == b"code"
 
 

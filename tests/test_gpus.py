@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.gpus import gpu_names, gpu_problem, wait_for_gpus
+from nanolan.gpus import gpu_problem, query_gpus
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
 
 from .box_fixtures import make_plan
@@ -37,10 +37,4 @@ def test_the_names_come_from_the_machines_own_nvidia_smi_and_a_broken_one_shows_
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, names: list[str]) -> None:
     put_nvidia_smi(tmp_path, text)
     monkeypatch.setenv("BOX_ROOT", str(tmp_path))
-    assert gpu_names() == names
-
-
-def test_all_gpus_there_is_no_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_nvidia_smi(tmp_path, nvidia_smi(Gpus(8, NAME, 81559, "9.0", "570.195.03"), "box"))
-    monkeypatch.setenv("BOX_ROOT", str(tmp_path))
-    assert wait_for_gpus(PLAN) == ""
+    assert query_gpus("name") == names

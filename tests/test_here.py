@@ -16,7 +16,8 @@ from nanolan.train.checkpoint import load
 from nanolan.train.tiny import write_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = json.dumps({"sequence_len": 128, "tokens_per_step": 1024, "max_steps": 3, "val_rows": 4})
+RECIPE = json.dumps({"sequence_len": 128, "tokens_per_step": 1024, "max_steps": 3, "val_rows": 4, "exam_problems": 2,
+                     "exam_new_tokens": 8})
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +33,25 @@ def train(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "scripts/train_here.py", *words], cwd=ROOT, env=env, capture_output=True, text=True)
 
 
+def test_mid_without_an_identity_file_is_refused_before_anything_is_downloaded(env: dict[str, str]) -> None:
+    done = train(env, "phase=mid", "--device=cpu")
+    assert done.returncode == 2 and "just identity" in done.stderr and "--no-identity" in done.stderr
+    assert "downloading" not in done.stderr
+
+
 def test_phases_train_one_after_the_other_and_lie_where_nanochat_looks(env: dict[str, str]) -> None:
+    base = Path(env["NANOCHAT_BASE_DIR"])
+    (base / "identity_conversations.jsonl").write_text('[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I am it"}]\n')
     done = train(env, "phase=mid+sft", "--device=cpu", f"--recipe={RECIPE}")
     assert done.returncode == 0, done.stdout + done.stderr
-    base = Path(env["NANOCHAT_BASE_DIR"])
     for place, step in (("mid_checkpoints/d20", 3), ("chatsft_checkpoints/d20", 3)):
         assert load(base / place).step == step
         assert str(base / place) in done.stdout.splitlines()
     rows = [json.loads(line) for p in (base / "nanolan").glob("metrics-*.jsonl") for line in p.read_text().splitlines()]
     assert {r["phase"] for r in rows} == {"mid", "sft"}
     assert not (base / "nanolan/mid-d20").exists()
+    meta = load(base / "chatsft_checkpoints/d20").meta
+    assert meta["evaluation"]["scope"] == "quick" and meta["mmlu_acc"] == meta["evaluation"]["mmlu_acc"]
 
 
 def test_without_a_gpu_nothing_trains_on_the_cpu_by_accident(env: dict[str, str]) -> None:

@@ -144,3 +144,19 @@ def test_which_machine_of_its_run_it_is_says_the_tag_or_else_the_name(name: str,
 def test_a_value_that_cannot_be_read_is_named(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(BadAnswer, match=field):
         instance(**changes)
+
+
+# ---- whose machine it is
+
+@pytest.mark.parametrize("name, tags, run_id, owner", [
+    ("x", ["nanolan", "nanolan-run=ab12cd34", "nanolan-owner=0badcafe"], "ab12cd34", "0badcafe"),
+    ("lanbot-sft-20261123-1200-ffffffff", ["nanolan-run=ab12cd34"], "ab12cd34", None),
+    ("lanbot-mid-sft-20261123-1200-ab12cd34", None, "ab12cd34", None),                  # tags that were not stored
+    ("somebody-elses", None, None, None), ("lanbot-ab12cd3", [], None, None), ("lanbot-x-ab12cd34\n", [], None, None),
+    ("x-ab12cd34", [], None, None), ("x", ["nanolan-run=", "nanolan-owner="], None, None),
+    ("x", ["nanolan-run=../../etc", "nanolan-owner=$(id)"], None, None), ("x", ["nanolan-run=AB12CD34"], None, None),
+    ("x", ["nanolan-run=ab12cd34\n", "nanolan-owner=0badcafe0"], None, None)])
+def test_a_machine_names_its_run_and_owner_in_eight_hex_digits_or_not_at_all(
+        name: str, tags: list[str] | None, run_id: str | None, owner: str | None) -> None:
+    i = instance(name=name, tags=tags)
+    assert (i.run_id, i.owner) == (run_id, owner)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -27,9 +28,10 @@ from nanolan.errors import (
 from nanolan.hub import Hub
 from nanolan.instance import ApiType, offers_of
 from nanolan.launch import OF_THE_MACHINE, Prepared, Rehearsal, again, next_offer_hint, prepare, rent
-from nanolan.ledger import Attempt, Ledger
+from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.offers import Offer, Wanted, choose
-from nanolan.plan import iso, now_utc, parse_time, read_plan
+from nanolan.plan import iso, now_utc, read_plan
+from nanolan.report import PhaseReport, Receipt
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.catalogue import SAMPLE
@@ -97,11 +99,44 @@ def test_a_good_plan_passes_every_check_and_sends_nothing(world: World) -> None:
     assert p.plan.inputs and p.plan.datasets and all(len(i.revision) == 40 for i in (*p.plan.inputs, *p.plan.datasets))
 
 
-@pytest.mark.parametrize("limit, ok", [("30.87", False), ("30.88", True), ("1", False)])
-def test_a_limit_that_is_not_above_the_expected_cost_is_refused(world: World, limit: str, ok: bool) -> None:
-    p = prepared(world, spend_limit=limit)
-    assert ("spend limit" not in failed(p)) is ok
-    assert ok or "it would be cut off. Try: spend-limit=" in failed(p)["spend limit"]
+def test_a_limit_that_leaves_no_more_than_the_expected_cost_is_refused_and_the_one_it_names_is_taken(world: World) -> None:
+    likely = prepared(world).expected.likely_cents
+    least = likely + 2 * 784   # 14 minutes at $33.60/h, twice
+    assert "spend limit" in failed(prepared(world, spend_limit=f"{least / 100:.2f}"))
+    assert failed(prepared(world, spend_limit=f"{(least + 1) / 100:.2f}")) == {}
+    p = prepared(world, spend_limit="1")
+    hint = re.search(r"it would be cut off\. Try: spend-limit=(\d+) or --yes-really", failed(p)["spend limit"])
+    assert hint and failed(prepared(world, spend_limit=hint[1])) == {}
+
+
+def test_a_time_that_leaves_no_more_than_the_expected_time_is_refused_and_the_one_it_names_is_taken(world: World) -> None:
+    hint = re.search(r"Try: max-duration=(\d+m) or --yes-really", failed(prepared(world, max_duration="29m"))["max duration"])
+    assert hint and failed(prepared(world, max_duration=hint[1])) == {}
+
+
+def test_with_yes_really_both_limits_are_taken_and_noted(world: World) -> None:
+    s = settings(world, spend_limit="1", max_duration="1m")
+    p = prepare(s, OFFER, "0badcafe", hub_of(world), client(world.cloud).instances, really=True)
+    noted = [c.name for c in p.checks if c.ok is None and "--yes-really" in c.text]
+    assert p.failed == [] and noted == ["spend limit", "max duration"]
+
+
+def test_the_plan_carries_the_models_size_and_what_the_run_should_cost(world: World) -> None:
+    p = prepared(world, phase="mid+sft", eval="full")
+    assert p.plan.predicted == p.expected.predicted and set(p.plan.predicted.phase_high_cents) == {"mid", "sft"}
+    assert p.plan.parameters and p.plan.parameters < 10_000_000 and p.plan.evaluate == "full"
+    assert prepare(settings(world), OFFER, "0badcafe", None, None).plan.parameters is None
+    assert prepared(world, offer=replace(OFFER, gpu="RTX4090")).plan.predicted is None
+
+
+def test_earlier_runs_of_the_ledger_teach_the_forecast(world: World) -> None:
+    p = prepared(world)
+    plan = structs.replace(p.plan, run_id="0000000a")
+    slow = Receipt(plan.run_id, "succeeded", seconds=7300, stages={"boot": 100, "sft.train": 7200},
+                   phases={"sft": PhaseReport("proven")})
+    taught = prepare(settings(world), OFFER, "0badcafe", hub_of(world), None, earlier=[Entry(plan, "i", receipt=slow)])
+    assert taught.expected.own and not p.expected.own and "measured by earlier runs" in taught.bill()
+    assert 7200 < taught.expected.seconds.likely < 8000 < 3600 * 3
 
 
 def test_a_gpu_without_a_figure_says_so_and_has_the_limit_as_its_worst_case(world: World) -> None:
@@ -146,10 +181,12 @@ def test_when_nobody_can_see_who_writes_the_folder_the_check_fails(world: World,
 # ---- the bill
 
 def test_the_deadline_and_the_worst_case_are_those_of_what_ends_first(world: World) -> None:
-    p = prepared(world, max_duration="30m")
-    assert p.life_s == 1800 and p.worst_cents == 1680
-    assert "expected about $30.87 in 0.9 h; at worst $16.80 in 0.5 h, then the provider deletes it" in p.bill()
-    assert abs((parse_time(prepared(world).plan.deadline) - now_utc()).total_seconds() - 15_000 * 3600 / 3360) < 10
+    p, high_s = prepared(world, max_duration="40m"), prepared(world).expected.seconds.high
+    assert p.life_s == 2400 and p.worst_cents == 2240
+    assert re.fullmatch(r"likely \$[\d.]+ in 0\.1 h, low \$[\d.]+, high \$[\d.]+ \(by the guide\); at worst \$22\.40 in 0\.7 h, then the "
+                        "provider deletes it", p.bill())
+    assert abs(prepared(world).life_s - (3 * high_s + 3600)) < 10, "three times the high estimate, and an hour"
+    assert abs(prepared(world, spend_limit="30").life_s - 3000 * 3600 / 3360) < 10, "until the money is gone"
 
 
 def test_the_output_tag_is_the_model_tag_unless_given(world: World) -> None:
@@ -166,6 +203,7 @@ def test_a_rehearsal_needs_both_addresses_on_this_machine(world: World) -> None:
             prepare(s, OFFER, "0badcafe", None, None, rehearsal=Rehearsal({}))
     p = prepare(settings(world), OFFER, "0badcafe", None, None, rehearsal=Rehearsal({"max_steps": 3}))
     assert (p.plan.device, p.plan.processes, p.plan.recipe) == ("cpu", 2, {"max_steps": 3})
+    assert p.plan.predicted is None, "the figures are of GPUs"
 
 
 # ---- renting
@@ -310,8 +348,7 @@ def test_the_next_attempt_is_the_same_run_on_another_machine_with_what_is_left_o
     second = again(kept, settings(world, max_duration="2h"), other, 14_000)
     plan = second.plan
     assert (plan.attempt, plan.limit_cents, plan.offer.cloud, plan.offer.hourly_cents) == (2, 14_000, "datacrunch", 3584)
-    assert (second.life_s, second.bundle, second.offer) == (7200, b"", other) and parse_time(plan.created_at) >= parse_time(
-        first.plan.created_at)
+    assert (second.life_s, second.bundle, second.offer) == (7200, b"", other) and plan.created_at >= first.plan.created_at
     machine = {name: getattr(kept.plan, name) for name in OF_THE_MACHINE}
     assert structs.replace(plan, attempt=1, **machine) == kept.plan and plan.probation_cents == 300
 
@@ -334,6 +371,25 @@ def test_the_ledger_has_the_earlier_attempts_from_before_the_create(world: World
     rent(p, settings(world), Looks(Secret(world.cloud.key), world.cloud.url, sleep=Waits()), hub_of(world), ledger,
          lambda _: None, earlier=earlier)
     assert seen[0].earlier == earlier == ledger.entries()[0].earlier and seen[0].plan.attempt == 2
+
+
+def test_a_run_that_goes_on_keeps_its_earlier_attempts_and_clears_what_they_left(world: World, ledger: Ledger) -> None:
+    api, p, earlier = client(world.cloud), prepared(world), (Attempt(1, "i-0", 500, "lost"),)
+    left = {f"{p.plan.folder}/{name}": b"{}" for name in ("receipt.json", "progress.json", "stop.json", "metrics.jsonl")}
+    world.hub.put(REPO, left)
+    rent(p, settings(world), api, hub_of(world), ledger, lambda _: None, earlier=earlier)
+    assert ledger.entries()[0].earlier == earlier and ledger.entries()[0].instance_id
+    files = {f.removeprefix(f"{p.plan.folder}/") for f in world.hub.files(REPO) if f.startswith(p.plan.folder)}
+    assert files == {"plan.json", "code.bundle", "earlier.json", "metrics.jsonl"}
+
+
+@pytest.mark.parametrize("action", ["out_of_stock", "reset"])
+def test_earlier_attempts_are_kept_however_the_create_ends(world: World, ledger: Ledger, action: str) -> None:
+    world.cloud.fault(CREATE, action)
+    p, earlier = prepared(world), (Attempt(1, "i-0", 500, "lost"),)
+    with pytest.raises(NanolanError):
+        rent(p, settings(world), client(world.cloud), hub_of(world), ledger, lambda _: None, earlier=earlier)
+    assert ledger.entries()[0].earlier == earlier
 
 
 # ---- the stock-out

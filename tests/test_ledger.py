@@ -1,14 +1,17 @@
 """The ledger: one small private file per run."""
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.ledger import Entry, Ledger, nanolan_home
+from nanolan.report import PhaseReport, Receipt
 from tests.core_fixtures import PLAN, a_plan
 
 
@@ -100,6 +103,18 @@ def test_an_unknown_run_is_a_plain_error(ledger: Ledger, text: str) -> None:
     assert len(str(e.value)) < 200
 
 
+def test_an_entry_keeps_its_receipt_and_one_that_was_written_before_receipts_were_kept_still_loads(ledger: Ledger) -> None:
+    entry = structs.replace(put(ledger, "ab12cd34"), receipt=Receipt("ab12cd34", "succeeded", stages={"boot": 9},
+                                                                     phases={"sft": PhaseReport("proven", tokens=5)}))
+    ledger.put(entry)
+    assert ledger.entries() == [entry]
+    path = ledger.runs / "ab12cd34.json"
+    old = json.loads(path.read_text())
+    del old["receipt"], old["earlier"], old["plan"]["parameters"], old["plan"]["predicted"]
+    path.write_text(json.dumps(old))
+    assert ledger.entries() == [structs.replace(entry, receipt=None)]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"plan": {}}', '{"instance_id": "x"}'])
 def test_a_file_that_cannot_be_read_is_named_and_not_skipped(ledger: Ledger,
                                                              text: str) -> None:   # it may stand for a running machine
@@ -126,3 +141,17 @@ def test_the_owner_is_made_once_and_stays(ledger: Ledger) -> None:
 def test_the_home_is_nanolan_home_or_in_the_users(tmp_path: Path) -> None:
     assert nanolan_home({"NANOLAN_HOME": str(tmp_path)}) == tmp_path
     assert nanolan_home({}) == nanolan_home({"NANOLAN_HOME": ""}) == Path.home() / ".nanolan"
+
+
+def test_a_run_is_in_the_ledger_or_not(ledger: Ledger) -> None:
+    assert not ledger.has("ab12cd34")
+    put(ledger, "ab12cd34")
+    assert ledger.has("ab12cd34") and not ledger.has("ab12cd3")
+
+
+def test_what_an_entry_did_not_have_when_it_was_written_is_unknown(ledger: Ledger) -> None:
+    entry = put(ledger, "ab12cd34")
+    path = ledger.runs / "ab12cd34.json"
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("spent_cents", "rebuilt", "earlier")}
+    path.write_text(json.dumps(old))
+    assert ledger.find("ab12cd34") == entry and entry.spent_cents is None

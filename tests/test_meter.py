@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from nanolan.budget import ASSUMED
 from nanolan.instance import ApiInstance, Instance, instance_of
-from nanolan.meter import GIVE_UP_SHARE, STOP_TRAINING_SHARE, Meter, used_share
+from nanolan.meter import Meter
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
@@ -42,16 +43,6 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize("age_s, spent_cents, share", [
-    (0, 0, 0.0), (18_000, 0, 0.5), (0, 500, 0.5), (18_000, 900, 0.9), (36_000, 10, 1.0), (72_000, 0, 2.0)])
-def test_the_larger_of_money_and_time_counts(age_s: float, spent_cents: int, share: float) -> None:
-    assert used_share(plan_of(), age_s, spent_cents) == pytest.approx(share)
-
-
-def test_a_life_of_no_length_is_over_and_divides_nothing_by_zero() -> None:
-    assert used_share(plan_of(life_s=0), 5.0, 0) >= 1
-
-
 @pytest.mark.parametrize("fields, cents_after_an_hour", [
     (dict(), 200), (dict(hourly_price=100, cost_estimate="0"), 200), (dict(hourly_price=150), 300), (dict(hourly_price=50), 200),
     (dict(cost_estimate="7.005"), 701), (dict(cost_estimate=None, hourly_price=None), 200)])
@@ -74,20 +65,41 @@ def test_the_age_counts_from_the_creation_and_by_the_monotonic_clock() -> None:
     assert Meter(plan, machine(-3600), NOBODY, clock).age_s == 0, "created in the future: a clock is wrong, the age is not negative"
 
 
-def test_a_reached_share_says_whether_it_was_money_or_time() -> None:
+def test_training_stops_before_uploads_are_given_up_and_both_before_the_limit() -> None:
     clock = Clock()
-    by_money, by_time = (Meter(plan_of(life_s=life), machine(), NOBODY, clock) for life in (360_000, 10_000))
-    assert by_money.over(STOP_TRAINING_SHARE) == by_time.over(STOP_TRAINING_SHARE) == ""
-    clock.now += 8600
-    assert "minutes used" in by_time.over(STOP_TRAINING_SHARE) and by_time.over(GIVE_UP_SHARE) == ""
-    clock.now += 32_500 - 8600
-    assert "of the limit of $10.00 used" in by_money.over(GIVE_UP_SHARE)
-    assert by_money.by_money(GIVE_UP_SHARE)
+    meter = Meter(plan_of(36_000, 360_000, 3600), machine(), NOBODY, clock)      # a cent a second, twice 5 s of margin
+    for at, soft, hard in ((35_980, False, False), (35_994, True, False), (36_000, True, True)):
+        clock.now = 1000.0 + at
+        assert (meter.soft() is not None, meter.hard() is not None) == (soft, hard), at
+    assert (stop := meter.soft()) and stop.reason == "spend_limit" and stop.text.endswith("of the limit of $360.00 used")
+    assert meter.give_up() == stop.text
 
 
-def test_a_limit_of_time_is_not_taken_for_one_of_money() -> None:
-    meter = Meter(plan_of(life_s=100), machine(95), NOBODY, Clock())
-    assert meter.over(GIVE_UP_SHARE) and not meter.by_money(STOP_TRAINING_SHARE)
+def test_a_limit_of_time_works_the_same_way_and_is_not_taken_for_one_of_money() -> None:
+    clock = Clock()
+    meter = Meter(plan_of(life_s=1000), machine(), NOBODY, clock)
+    clock.now += 985
+    assert meter.soft() is None
+    clock.now += 8
+    assert (stop := meter.soft()) and stop.reason == "max_duration" and "minutes used" in stop.text and meter.hard() is None
+    clock.now += 7
+    assert (stop := meter.hard()) and stop.reason == "max_duration"
+
+
+def test_the_margin_follows_what_was_measured() -> None:
+    clock = Clock()
+    meter = Meter(plan_of(life_s=10_000), machine(), NOBODY, clock)
+    clock.now += 9_000
+    assert meter.soft() is None
+    meter.note_save(0.1)
+    assert meter.margin == ASSUMED["cpu"], "a quick save proves nothing about a slow one"
+    meter.note_save(200)
+    meter.note_upload(300)
+    assert (meter.margin.checkpoint_s, meter.margin.upload_s) == (200, 300) and meter.soft(), "1,002 s before the end"
+
+
+def test_a_life_of_no_length_is_over_at_once() -> None:
+    assert Meter(plan_of(life_s=0), machine(), NOBODY, Clock()).hard()
 
 
 @pytest.fixture
@@ -109,4 +121,18 @@ def test_the_providers_figure_is_followed_upwards_only_and_through_its_failures(
     until(lambda: len(cloud.requests) > seen + 2)
     meter.stop()
     assert meter.spent_cents >= 100_000
+
+
+@pytest.mark.parametrize("told, warns", [("100.00", False), ("120.00", False), ("130.00", True), ("70.00", True), ("0", True)])
+def test_meters_that_differ_by_more_than_a_quarter_are_reported_once(cloud: ShadeformServer, told: str, warns: bool) -> None:
+    own, said = cloud.add_foreign("it", 100), list[str]()
+    cloud.fault(f"GET /v1/instances/{own.id}/info", "edit", times=None, change=lambda body: body | {"cost_estimate": told})
+    clock = Clock()
+    meter = Meter(plan_of(limit_cents=1_000_000, hourly_cents=1000), dataclasses.replace(machine(), id=own.id),
+                  Shadeform(Secret(KEY), cloud.url), clock, say=said.append)
+    clock.now += 36_000         # $100 by our own meter
+    meter.look()
+    meter.look()
+    assert len(said) == warns and all("our own meter says $100" in line for line in said)
+    assert abs(meter.spent_cents - max(10_000, meter.provider_cents or 0)) <= 1
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanolan.errors import BadAnswer, UsageProblem
-from nanolan.money import MOST_DOLLARS, cents_from_dollars, cost_cents, dollars, parse_limit
+from nanolan.money import MOST_DOLLARS, cents_from_dollars, cost_cents, dollars, parse_limit, usd
 
 
 @pytest.mark.parametrize("text, cents", [("150", 15_000), ("99.50", 9_950), ("0.01", 1), ("$20", 2_000), (" 7.5 ", 750),
@@ -49,3 +49,7 @@ def test_unknown_is_a_question_mark_and_not_free() -> None:
 def test_a_cost_is_never_rounded_down(rate: int, seconds: float) -> None:
     cents = cost_cents(rate, seconds)
     assert cents >= rate * seconds / 3600 > cents - 1 or cents == 0 == seconds
+
+
+def test_for_json_money_is_plain_text_and_the_unknown_is_null() -> None:
+    assert (usd(3360), usd(0), usd(1_234_567), usd(None)) == ("33.60", "0.00", "12345.67", None)

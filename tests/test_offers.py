@@ -9,10 +9,17 @@ import pytest
 
 from nanolan.config import load_settings
 from nanolan.errors import NoOffer, UsageProblem
+from nanolan.forecast import Work, forecast
 from nanolan.instance import ApiType, offers_of
 from nanolan.money import dollars
-from nanolan.offers import Offer, Wanted, choose, expected_cents, newest_cuda_image, nothing_fits, table, unusable, wanted_by
+from nanolan.offers import Offer, Wanted, choose, newest_cuda_image, nothing_fits, table, unusable, wanted_by
 from nanolan.sim.catalogue import SAMPLE
+
+
+def expected(o: Offer, *phases: str) -> int | None:
+    found = forecast(Work(phases or ("sft",)), o, {})
+    return found.likely_cents if found else None
+
 
 CUDA = ("ubuntu22.04_cuda12.8_shade_os",)
 ALL = [o for entry in SAMPLE for o in offers_of(msgspec.convert(entry, ApiType))]
@@ -43,6 +50,11 @@ def test_the_newest_cuda_image_with_a_driver_is_chosen(options: list[str], newes
 
 # ---- limits on prices
 
+def by_the_hour(o: Offer) -> int | None:
+    """An hour and a fifth on H100s, half of it on B200s; no figure for anything else."""
+    return {"H100": o.hourly_cents * 6 // 5, "B200": o.hourly_cents * 3 // 5}.get(o.gpu)
+
+
 def priced(*cents: int, **changes: Any) -> list[Offer]:
     return [offer(hourly_cents=c, region=f"r{c}", **changes) for c in cents]
 
@@ -52,13 +64,13 @@ def priced(*cents: int, **changes: Any) -> list[Offer]:
     ({"max_total": 3000}, [2000, 2500], "the run's total is above max-total ($30.00)"), ({"max_total": 9999}, [2000, 2500, 3000], None),
     ({"max_price": 2500, "max_total": 2400}, [2000], "above max-price"), ({}, [2000, 2500, 3000], None)], ids=str)
 def test_an_offer_above_a_limit_is_dropped_counted_and_told_why(limits: dict[str, int], left: list[int], why: str | None) -> None:
-    found, dropped = choose(priced(3000, 2000, 2500), Wanted(**limits))
+    found, dropped = choose(priced(3000, 2000, 2500), Wanted(**limits), expected=by_the_hour)
     assert [o.hourly_cents for o in found] == left and sum(dropped.values()) == 3 - len(left)
     assert not why or any(why in reason for reason in dropped)
 
 
 def test_a_total_that_nobody_can_foretell_keeps_no_limit() -> None:
-    found, dropped = choose(priced(100, gpu="RTX4090"), Wanted(max_total=10**6))
+    found, dropped = choose(priced(100, gpu="RTX4090"), Wanted(max_total=10**6), expected=by_the_hour)
     assert found == [] and list(dropped) == ["the run's total is unknown there, so max-total cannot be kept"]
     assert choose(priced(100, gpu="RTX4090"), Wanted(max_price=100))[0]
 
@@ -68,7 +80,7 @@ def test_a_total_that_nobody_can_foretell_keeps_no_limit() -> None:
 def test_when_a_limit_drops_all_the_cheapest_is_named_with_its_price(limits: dict[str, int], cheapest: str) -> None:
     listed = [*priced(3000, 2000), *priced(2100, gpu="B200"), *priced(10, num_gpus=0)]     # B200: less in all
     wanted = Wanted(**limits)
-    error = nothing_fits(wanted, listed, choose(listed, wanted)[1])
+    error = nothing_fits(wanted, listed, choose(listed, wanted, expected=by_the_hour)[1], by_the_hour)
     assert isinstance(error, NoOffer) and f"The cheapest of them: 8x {'B200' if 'r21' in cheapest else 'H100'} at c/{cheapest}" in str(error)
 
 
@@ -120,15 +132,15 @@ def test_what_no_run_can_use_is_dropped_with_the_reason(changes: dict[str, Any],
 def test_offers_come_cheapest_first_and_by_total_on_request() -> None:
     prices = [o.hourly_cents for o in USABLE]
     assert prices == sorted(prices)
-    by_total, _ = choose(ALL, Wanted(), order="total", phases=("sft",))
-    totals = [expected_cents(o, ("sft",)) or 10**9 for o in by_total]
+    by_total, _ = choose(ALL, Wanted(), order="total", expected=expected)
+    totals = [expected(o) or 10**9 for o in by_total]
     assert totals == sorted(totals) and [o.hourly_cents for o in by_total] != prices
 
 
 def test_an_offer_without_a_figure_comes_last_by_total_and_is_never_free() -> None:
     odd = offer(gpu="RTX4090", hourly_cents=1)
-    assert choose([odd, offer()], Wanted(), order="total")[0][-1] == odd
-    assert expected_cents(odd, ("sft",)) is None and "?" in table([odd], ("sft",))[2]
+    assert choose([odd, offer()], Wanted(), order="total", expected=expected)[0][-1] == odd
+    assert expected(odd) is None and "?" in table([odd], expected)[2]
 
 
 @pytest.mark.parametrize("flags, wanted", [
@@ -184,29 +196,29 @@ def test_names_and_prices_of_any_length_fit_too() -> None:
 
 
 def check_table(offers: list[Offer]) -> None:
-    lines = table(offers, ("mid", "sft"))
+    lines = table(offers, lambda o: expected(o, "mid", "sft"))
     assert len(lines) == len(offers) + 2 and max(map(len, lines)) <= 80
     bars = [i for i, c in enumerate(lines[1]) if c == "+"]
     assert len(bars) == 7 and all([i for i, c in enumerate(line) if c == "|"] == bars for line in (lines[0], *lines[2:]))
 
 
 def test_the_table_has_the_guides_columns_and_the_expected_dollars() -> None:
-    head, _, first, *_ = table(choose(ALL, Wanted("B200", 8))[0], ("sft",))
+    head, _, first, *_ = table(choose(ALL, Wanted("B200", 8))[0], expected)
     assert [c.strip() for c in head.split("|")] == ["#", "Provider", "Region", "GPUs", "VRAM", "Price/hr", "Run", "NVLink"]
-    assert [c.strip() for c in first.split("|")] == ["1", "hyperstack", "canada-1", "8x", "192GB", "$33.60", "$30.87*", "Yes"]
+    assert [c.strip() for c in first.split("|")] == ["1", "hyperstack", "canada-1", "8x", "192GB", "$33.60", "$23.95*", "Yes"]
 
 
 def test_the_gpu_type_is_shown_when_several_match() -> None:
-    lines = table(choose(ALL, Wanted("H100"))[0], ("sft",))
+    lines = table(choose(ALL, Wanted("H100"))[0], expected)
     assert [line.split("|")[3].strip() for line in lines[2:4]] == ["1x H100", "1x H100_nvl"]
 
 
 def test_the_star_is_on_the_cheapest_total_and_not_on_the_cheapest_hour() -> None:
     offers, _ = choose(ALL, Wanted("H100"))
-    lines = table(offers, ("sft",))[2:]
-    totals = [expected_cents(o, ("sft",)) or 10**9 for o in offers]
+    lines = table(offers, expected)[2:]
+    totals = [expected(o) or 10**9 for o in offers]
     starred = [i for i, line in enumerate(lines) if "*" in line]
     assert starred == [totals.index(min(totals))]
     assert dollars(min(totals)) + "*" in lines[starred[0]]
     dearer_an_hour = [offer(hourly_cents=100, num_gpus=1), offer(hourly_cents=200, num_gpus=8)]
-    assert ["*" in line for line in table(dearer_an_hour, ("sft",))[2:]] == [False, True]
+    assert ["*" in line for line in table(dearer_an_hour, expected)[2:]] == [False, True]

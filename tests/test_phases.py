@@ -5,7 +5,7 @@ import pytest
 
 from nanolan.datasets import DATASETS
 from nanolan.errors import UsageProblem
-from nanolan.phases import PHASES, SEQUENCES, expected_hours, phase_sequence
+from nanolan.phases import PHASES, SEQUENCES, phase_sequence
 
 
 @pytest.mark.parametrize("text, phases, reads, writes", [
@@ -39,16 +39,3 @@ def test_an_unknown_doubled_or_misordered_phase_gets_the_list(text: str) -> None
 def test_agent_rl_is_refused_with_a_sentence() -> None:
     with pytest.raises(UsageProblem, match="agent_rl is not part of nanolan: it needs a nanochat fork"):
         phase_sequence("agent_rl")
-
-
-@pytest.mark.parametrize("text, gpu, least, most", [("mid", "B200", 0.75, 1.0), ("mid", "H100", 1.0, 1.25),
-                                                    ("sft", "H100", 1.0, 1.25), ("all", "H100", 3.0, 4.0)])
-def test_the_hours_on_eight_gpus_are_the_guides(text: str, gpu: str, least: float, most: float) -> None:
-    hours = expected_hours(phase_sequence(text), gpu, 8)
-    assert hours is not None and least <= hours <= most
-
-
-def test_fewer_gpus_take_longer_and_an_unknown_gpu_has_no_figure() -> None:
-    eight, one = expected_hours(("sft",), "H100", 8), expected_hours(("sft",), "H100", 1)
-    assert eight and one and 6 < one / eight < 8
-    assert expected_hours(("sft",), "RTX4090", 8) is None and expected_hours(("sft",), "H100", 0) is None

@@ -11,13 +11,15 @@ import pytest
 
 from nanolan.config import Settings, load_settings
 from nanolan.datasets import DATASETS
-from nanolan.errors import PreflightFailed
+from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
 from nanolan.instance import ApiInstance, Instance, instance_of
 from nanolan.manifest import Manifest, hash_bytes
-from nanolan.preflight import Check, Findings, check_money, check_outputs, least_model_bytes, look_at_hub, wallet_hint
+from nanolan.offers import Offer
+from nanolan.preflight import Check, Findings, check_memory, check_money, check_outputs, check_time, look_at_hub, wallet_hint
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
+from nanolan.size import ModelSize
 
 from .box_fixtures import TOKEN
 
@@ -38,13 +40,13 @@ def server(tmp_path: Path) -> Iterator[HubServer]:
                        **{f"{BASE}/{name}": data for name, data in FILES.items()}, **TOKENIZER,
                        "identity_conversations.jsonl": b"[]\n"})
         for data in DATASETS.values():
-            hub.put(data.repo, {path.replace("*", "0"): b"rows " * 99 for path in (data.train, data.test)}, typ="dataset",
+            hub.put(data.repo, {path.replace("*", "0"): b"rows " * 99 for path in (data.train, data.test) if path}, typ="dataset",
                     private=False)
         yield hub
 
 
 def settings(**flags: str) -> Settings:
-    return load_settings({"hf_repo": REPO, "phase": "sft"} | flags, {})
+    return load_settings({"hf_repo": REPO, "phase": "sft", "eval": "none"} | flags, {})
 
 
 def look(server: HubServer, token: str = TOKEN, **flags: str) -> Findings:
@@ -70,6 +72,7 @@ def test_everything_there_is_pinned_by_revision_size_and_hash(server: HubServer)
     model = files[f"{MID}/model_000007.pt"]
     assert (model.size, model.sha256) == (len(MODEL), server.files(REPO)[model.path].sha256)
     assert {d.repo for d in found.datasets} == {"allenai/ai2_arc", "openai/gsm8k", "HuggingFaceTB/smol-smoltalk"}
+    assert found.size and found.size.n_params == 1024, "by the meta, also of a checkpoint with a manifest"
     assert "ARC-Challenge/test-0.parquet" in {f.path for d in found.datasets for f in d.files}
     assert all(c.line().isascii() for c in found.checks)
 
@@ -97,6 +100,16 @@ def without(server: HubServer, *paths: str, repo: str = REPO, typ: str = "model"
     server.store.save(loaded)
 
 
+def manifest_without_meta(hub: HubServer) -> None:
+    hub.put(REPO, {f"{MID}/manifest.json": Manifest("r", "mid", 7, PROVEN.files[1:2]).to_json().encode()})
+
+
+def proven_with_other_meta(hub: HubServer) -> None:
+    files = FILES | {"meta_000007.json": b"{}"}
+    manifest = Manifest("r", "mid", 7, tuple(hash_bytes(name, data) for name, data in sorted(files.items())))
+    hub.put(REPO, {f"{MID}/meta_000007.json": b"{}", f"{MID}/manifest.json": manifest.to_json().encode()})
+
+
 def manifest_without_model(hub: HubServer) -> None:
     hub.put(REPO, {f"{MID}/manifest.json": Manifest("r", "mid", 7, PROVEN.files[:1]).to_json().encode()})
 
@@ -109,6 +122,8 @@ def manifest_without_model(hub: HubServer) -> None:
     ("sft", lambda hub: without(hub, f"{MID}/meta"), "input checkpoint", "meta_000007.json is not there"),
     ("sft", lambda hub: hub.put(REPO, {f"{MID}/manifest.json": b"{"}), "input checkpoint", "not a manifest"),
     ("sft", manifest_without_model, "input checkpoint", "names no model_SSSSSS.pt"),
+    ("sft", manifest_without_meta, "input checkpoint", "names no meta_SSSSSS.json"),
+    ("sft", proven_with_other_meta, "input checkpoint", "meta_000007.json holds no usable model_config"),
     ("mid", lambda hub: hub.put(REPO, {f"{BASE}/model_000007.pt": MODEL[:2000]}), "input checkpoint",
      "2,000 bytes.*2,048.*cut off"),
     ("mid", lambda hub: hub.put(REPO, {f"{BASE}/model_000008.pt": MODEL}), "input checkpoint",
@@ -120,7 +135,7 @@ def manifest_without_model(hub: HubServer) -> None:
      r"no main/test-\*.parquet"),
     ("sft", lambda hub: hub.store.delete("dataset", "openai/gsm8k"), "data set openai/gsm8k",
      "the Hub has no dataset openai/gsm8k"),
-], ids=["no checkpoint", "cut off", "other bytes", "no meta", "no manifest", "no model in it", "by hand cut off", "by hand no meta",
+], ids=["no checkpoint", "cut off", "other bytes", "no meta", "no manifest", "no model in it", "no meta in it", "other meta", "by hand cut off", "by hand no meta",
         "by hand other meta", "by hand no model", "no tokenizer", "a data file", "a data set"])
 def test_a_missing_or_damaged_input_fails_its_check_and_says_what_to_do(
         server: HubServer, phase: str, change: Change, name: str, says: str) -> None:
@@ -142,10 +157,29 @@ def test_a_repo_that_is_not_there_says_how_to_make_it(server: HubServer) -> None
     assert found.datasets, "the data sets were looked at all the same"
 
 
-def test_without_identity_data_training_goes_on(server: HubServer) -> None:
+def test_without_identity_data_sft_goes_on_and_mid_does_not(server: HubServer) -> None:
     without(server, "identity")
     found = look(server)
     assert not found.failed and "training goes on without it" in text_of(found, "identity data")
+    assert "just identity name=" in failed(look(server, phase="mid"))["identity data"]
+    assert not look(server, phase="mid", no_identity="yes").failed
+
+
+def test_identity_data_that_is_there_can_be_left_out(server: HubServer) -> None:
+    found = look(server, phase="mid", no_identity="yes")
+    assert "left out, as asked" in text_of(found, "identity data")
+    assert not any("identity" in f.path for p in found.inputs for f in p.files)
+
+
+@pytest.mark.parametrize("flags, judged", [({"eval": "none"}, False), ({"eval": "quick"}, True), ({"eval": "full"}, True)])
+def test_the_test_files_of_the_evaluation_are_pinned_when_there_is_one(server: HubServer, flags: dict[str, str], judged: bool) -> None:
+    pinned = {f.path for p in look(server, **flags).datasets for f in p.files}
+    assert ("all/test-0.parquet" in pinned) == judged and "auxiliary_train/train-0.parquet" not in pinned
+    assert not any("humaneval" in path for path in pinned)
+
+
+def test_humaneval_is_pinned_on_request_only(server: HubServer) -> None:
+    assert any("humaneval" in f.path for p in look(server, eval="quick", humaneval="yes").datasets for f in p.files)
 
 
 @pytest.mark.parametrize("hf_private, runs_private, says", [
@@ -184,26 +218,45 @@ def test_a_hub_that_does_not_answer_fails_the_checks_in_plain_words(tmp_path: Pa
     assert found.failed and all("Hub did not answer" in text for text in failed(found).values())
 
 
-@pytest.mark.parametrize("meta", [b"", b"{", b"[]", b'{"model_config": 5}', b'{"model_config": {"n_embd": 8}}',
-                                  META.replace(b'"n_head": 1', b'"n_head": 0'), META.replace(b"16", b'"x"')])
-def test_a_meta_that_tells_nothing_is_refused(meta: bytes) -> None:
-    with pytest.raises(PreflightFailed, match="here holds no usable model_config"):
-        least_model_bytes(meta, "here")
-
-
-def test_the_least_size_of_a_d20_is_that_of_its_parameters_in_bf16() -> None:
-    d20 = {"vocab_size": 65536, "n_layer": 20, "n_head": 10, "n_kv_head": 10, "n_embd": 1280}
-    assert least_model_bytes(json.dumps({"model_config": d20}).encode(), "") == 2 * 560_988_160
+def test_a_model_that_does_not_fit_the_gpus_is_refused_before_renting() -> None:
+    d32 = ModelSize(65_536, 32, 2048)
+    check = check_memory(d32, "A100", 40)
+    assert check.ok is False and "1879M parameters" in check.text and "needs 43 GiB" in check.text and "nothing was rented" in check.text
+    assert check_memory(d32, "H100", 80) == Check("GPU memory", True, "1,879M parameters on 80 GB: 8 rows at a time")
 
 
 # ---- money, wallet, outputs
 
-@pytest.mark.parametrize("limit, expected, ok, says", [
-    (15_000, 6_000, True, "$150.00, the run should cost about $60.00"), (6_000, 6_000, False, "cut off. Try: spend-limit=91"),
-    (100, 6_000, False, "cut off"), (15_000, None, None, "cannot be foretold")])
-def test_the_limit_must_be_above_what_the_run_should_cost(limit: int, expected: int | None, ok: bool | None, says: str) -> None:
-    check = check_money(limit, expected)
-    assert check.ok is ok and says in check.text
+H100 = Offer("c", "r", "t", "H100", 8, 80, 2400, ())
+SFT = forecast(Work(("sft",)), H100, {})          # $24.09, between $3.06 and $40.96
+
+
+@pytest.mark.parametrize("limit, expected, really, ok, says", [
+    (15_000, SFT, False, True, r"\$150.00, \$11.20 of it kept for saving; the run: likely \$24.09 in 1.0 h, low \$3.06, high \$40.96"),
+    (2_409 + 1_120 + 1, SFT, False, True, "likely"),
+    (2_409 + 1_120, SFT, False, False, "cut off. Try: spend-limit=53 or --yes-really$"),
+    (100, SFT, False, False, "cut off. Try: spend-limit=53"), (100, SFT, True, None, "cut off; taken all the same: --yes-really$"),
+    (15_000, None, False, None, "cannot be foretold$"), (1_120, None, False, False, "Try: spend-limit=12 or"),
+    (100_000, SFT, False, True, "likely"), (100_001, SFT, False, False, "above \\$1,000.00 it is asked for twice. Try: --yes-really$"),
+    (100_001, None, False, False, "asked for twice"), (100_001, SFT, True, None, "taken all the same"),
+    (900_000, forecast(Work(("mid",), 10**12), H100, {}), False, False, "Try: another offer or --yes-really$"),
+])
+def test_what_may_be_spent_before_saving_must_be_above_what_the_run_should_cost(
+        limit: int, expected: Forecast | None, really: bool, ok: bool | None, says: str) -> None:
+    check = check_money(limit, 2400, expected, really)
+    assert check.name == "spend limit" and check.ok is ok and re.search(says, check.text)
+
+
+@pytest.mark.parametrize("minutes, expected, really, ok, says", [
+    (300, SFT, False, True, "300 minutes, 28 of them kept for saving; the run: likely 60, up to 102$"),
+    (89, SFT, False, True, "likely"), (88, SFT, False, False, "cut off. Try: max-duration=131m or --yes-really$"),
+    (88, SFT, True, None, "taken all the same"), (29, None, False, None, "29 minutes"), (28, None, False, False, "max-duration=29m"),
+])
+def test_the_time_before_saving_must_be_more_than_the_run_should_take(
+        minutes: int, expected: Forecast | None, really: bool, ok: bool | None, says: str) -> None:
+    check, = check_time(minutes * 60, expected, really)
+    assert check.name == "max duration" and check.ok is ok and re.search(says, check.text)
+    assert check_time(None, expected) == []
 
 
 def test_the_wallet_cannot_be_seen_and_its_need_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 
 from nanolan.errors import BadAnswer
+from nanolan.manifest import Manifest
 from nanolan.report import (
     FAILED,
     LOST,
@@ -14,6 +15,7 @@ from nanolan.report import (
     Receipt,
     error_of,
     log_path,
+    phase_report,
     read_progress,
     read_receipt,
     to_json,
@@ -29,11 +31,26 @@ def test_progress_and_receipt_come_back_as_they_were_written() -> None:
     assert read_progress(to_json(progress)) == progress and read_receipt(to_json(receipt)) == receipt
 
 
+@pytest.mark.parametrize("extra, tokens", [({"tokens": 424_000_000}, 424_000_000), ({}, None), ({"tokens": "many"}, None),
+                                           ({"tokens": None}, None), ({"tokens": 1.5}, None), ({"tokens": True}, None)], ids=str)
+def test_the_tokens_that_the_trainer_noted_are_in_the_phases_report(extra: dict[str, object], tokens: int | None) -> None:
+    manifest = Manifest("ab12cd34", "sft", 90, (), extra={"loss_start": 2.0, **extra})
+    report = phase_report("proven", "chatsft_checkpoints/d20", manifest)
+    assert report.tokens == tokens and report.loss_start == 2.0
+    assert read_receipt(to_json(Receipt("ab12cd34", "succeeded", phases={"sft": report}))).phases["sft"] == report
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"<html>", b'{"run_id": 5}', b'{"run_id": "a"}', b"\xff"])
 def test_anything_else_is_a_bad_answer(text: bytes) -> None:
     for read in (read_progress, read_receipt):
         with pytest.raises(BadAnswer, match="cannot be read"):
             read(text)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("updated", ["", "soon", "2026-13-01T00:00:00Z", "x" * 9999])
+def test_a_heartbeat_without_a_time_is_none(updated: str) -> None:
+    with pytest.raises(BadAnswer, match="cannot be read"):
+        read_progress(to_json(Progress("ab12cd34", "training", {}, updated)))
 
 
 @pytest.mark.parametrize("verdict, reason, code", [

@@ -149,3 +149,12 @@ def test_only_one_timer_is_armed_and_a_killed_one_can_be_armed_again(box: Box) -
     third = arm()
     time.sleep(0.5)
     assert third.poll() is None and not box.cloud.requests  # type: ignore[attr-defined]
+
+
+def test_when_deleting_fails_for_long_it_powers_the_machine_off_once_and_goes_on_trying(box: Box) -> None:
+    box.cloud.fault(LIST, "status", status=500, times=3)
+    act = f"import sys; sys.path.insert(0, {str(box.state)!r}); import json, rescue; rescue.FIRST_WAIT_S = 0.05\n" \
+          "plan, secrets = (json.loads((rescue.HERE / n).read_bytes()) for n in ('plan.json', 'secrets.json'))\n" \
+          "rescue.delete_self(plan, secrets, 0.01)"
+    assert box.program("/usr/bin/env", "python3", "-c", act).wait(30) == 0
+    assert box.log().count("powering off") == 1 and box.deleted

@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
+from nanolan.budget import Stop
 from nanolan.config import ROOT
 from nanolan.manifest import newest_whole
 from nanolan.plan import Plan
-from nanolan.runner import MARK, kill_trainers, run_trainer, trainer_command, trainer_environment
+from nanolan.runner import MARK, catches, kill_trainers, run_trainer, trainer_command, trainer_environment
 
 from .box_fixtures import environ, make_plan, until
 
@@ -43,7 +44,8 @@ def job(tmp: Path, plan: Plan, **recipe: float) -> dict[str, Any]:
             "heartbeat": str(tmp / "heartbeat.json"), "recipe": recipe}
 
 
-def run(tmp: Path, plan: Plan, stop: Callable[[], str] = lambda: "", grace_s: float = 10.0, **recipe: float) -> tuple[int, str]:
+def run(tmp: Path, plan: Plan, stop: Callable[[], Stop | None] = lambda: None, grace_s: float = 10.0,
+        **recipe: float) -> tuple[int, Stop | None]:
     host = {k: v for k, v in HOST.items() if k != "NANOLAN_BOX"}
     return run_trainer(plan, job(tmp, plan, **recipe), tmp / "job.json", ROOT, host=host, wandb_key=None, stop=stop,
                        grace_s=grace_s)
@@ -53,10 +55,13 @@ def trainers(plan: Plan) -> list[psutil.Process]:
     return [p for p in psutil.process_iter() if environ(p).get(MARK) == plan.run_id]
 
 
-def after(seconds: float) -> Callable[[], str]:
+LIMIT = Stop("spend_limit", "the limit")
+
+
+def after(seconds: float) -> Callable[[], Stop | None]:
     """A stop that has a reason from then on."""
     end = time.monotonic() + seconds
-    return lambda: "the limit" if time.monotonic() > end else ""
+    return lambda: LIMIT if time.monotonic() > end else None
 
 
 def steps_done(tmp: Path) -> int:
@@ -76,10 +81,10 @@ def test_a_real_child_has_neither_key_nor_token_in_its_environment(plan: Plan, t
         monkeypatch.setenv(name, HOST[name])
     seen: list[dict[str, str]] = []
 
-    def look() -> str:
+    def look() -> None:
         seen.extend(environ(p) for p in trainers(plan))
-        return ""
-    assert run(tmp_path, plan, look, seconds=0.6, fork=1) == (0, "")
+        return
+    assert run(tmp_path, plan, look, seconds=0.6, fork=1) == (0, None)
     assert len(seen) >= 2 and all(e[MARK] == plan.run_id for e in seen)
     assert not {v for e in seen for v in e.values()} & {HOST["SHADEFORM_API_KEY"], HOST["HF_TOKEN"]}
 
@@ -92,39 +97,57 @@ def test_torchrun_runs_the_real_trainer_the_same_way_for_one_process_and_for_eig
 
 
 def test_a_trainer_that_ends_well_gives_its_exit_code_and_its_checkpoint(plan: Plan, tmp_path: Path) -> None:
-    assert run(tmp_path, plan, steps=3) == (0, "")
+    assert run(tmp_path, plan, steps=3) == (0, None)
     found = newest_whole(tmp_path / "out", "sft", final=True)
     assert found and found[1].step == 3 and steps_done(tmp_path) == 3
     assert json.loads((tmp_path / "job.json").read_text())["recipe"] == {"steps": 3}
-    assert run(tmp_path, plan, exit_code=7) == (7, "")
+    assert run(tmp_path, plan, exit_code=7) == (7, None)
 
 
 def test_what_the_trainer_leaves_in_a_session_of_its_own_is_killed(plan: Plan, tmp_path: Path) -> None:
-    assert run(tmp_path, plan, fork=1) == (0, "")
+    assert run(tmp_path, plan, fork=1) == (0, None)
     assert not trainers(plan)
 
 
 def test_killing_the_parent_leaves_no_worker(plan: Plan, tmp_path: Path) -> None:
-    ended: list[tuple[int, str]] = []
+    ended: list[tuple[int, Stop | None]] = []
     running = threading.Thread(target=lambda: ended.append(run(tmp_path, plan, fork=1, hang=1)))
     running.start()
     until(lambda: len(trainers(plan)) >= 2)
     parent = next(p for p in trainers(plan) if "tests.standin_trainer" in p.cmdline())
     parent.send_signal(signal.SIGKILL)
     running.join(10)
-    assert ended == [(-signal.SIGKILL, "")] and not trainers(plan)
+    assert ended == [(-signal.SIGKILL, None)] and not trainers(plan)
 
 
 def test_a_stop_lets_the_trainer_save_what_it_has(plan: Plan, tmp_path: Path) -> None:
-    assert run(tmp_path, plan, lambda: "the limit" if steps_done(tmp_path) >= 2 else "", steps=100, seconds=10) == (1, "the limit")
+    assert run(tmp_path, plan, lambda: LIMIT if steps_done(tmp_path) >= 2 else None, steps=100, seconds=10) == (1, LIMIT)
     found = newest_whole(tmp_path / "out", "sft")
     assert found and not found[1].final and found[1].step >= 2
 
 
 def test_a_trainer_that_ignores_sigterm_is_killed_after_the_grace(plan: Plan, tmp_path: Path) -> None:
     started = time.monotonic()
-    assert run(tmp_path, plan, after(0.5), grace_s=0.5, ignore_term=1, hang=1, fork=1) == (-signal.SIGKILL, "the limit")
+    assert run(tmp_path, plan, after(0.5), grace_s=0.5, ignore_term=1, hang=1, fork=1) == (-signal.SIGKILL, LIMIT)
     assert 1.0 < time.monotonic() - started < 6 and not trainers(plan)
+
+
+def test_a_trainer_that_hangs_shows_where_it_stands_before_it_is_killed(plan: Plan, tmp_path: Path,
+                                                                        capfd: pytest.CaptureFixture[str]) -> None:
+    hang = Stop("hang", "no progress")
+    code, stop = run(tmp_path, plan, lambda: hang if steps_done(tmp_path) >= 2 else None, hang=2, fork=1)
+    assert stop == hang and "Current thread" in (err := capfd.readouterr().err) and "standin_trainer.py" in err and " in train" in err
+    assert not trainers(plan)
+
+
+def test_a_process_that_does_not_know_the_signal_is_not_killed_by_it() -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert not catches(sleeper.pid, signal.SIGUSR1) and not catches(2 ** 22, signal.SIGUSR1)
+        assert catches(os.getpid(), signal.SIGINT)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
 
 
 def test_trainers_of_an_earlier_box_program_are_killed_and_other_runs_left_alone(plan: Plan) -> None:

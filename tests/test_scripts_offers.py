@@ -46,12 +46,33 @@ def test_every_line_fits_80_columns_for_other_choices_too(env: dict[str, str], w
     assert done.returncode == 0 and max(map(len, (done.stdout + done.stderr).splitlines())) <= 80
 
 
+def test_the_expected_dollars_grow_with_the_model(env: dict[str, str]) -> None:
+    def dollars(*words: str) -> float:
+        return float(json.loads(script("offers", "--json", *words, env=env).stdout)["offers"][0]["expected_usd"])
+    assert dollars() < dollars("eval=full") and 2.5 < dollars("model-tag=d32") / dollars("model-tag=d20") < 3.4
+
+
+def test_earlier_receipts_of_the_ledger_count_and_a_file_that_cannot_be_read_is_named(env: dict[str, str], tmp_path: Path) -> None:
+    from nanolan.ledger import Entry, Ledger
+    from nanolan.report import PhaseReport, Receipt
+    from tests.core_fixtures import PLAN
+    env["NANOLAN_HOME"] = str(tmp_path / "home")
+    before = json.loads(script("offers", "--json", env=env).stdout)["offers"][0]["expected_usd"]
+    Ledger(tmp_path / "home").put(Entry(PLAN, "i", True, receipt=Receipt(
+        PLAN.run_id, "succeeded", seconds=700, stages={"sft.train": 600}, phases={"sft": PhaseReport("proven")})))
+    after = json.loads(script("offers", "--json", env=env).stdout)["offers"][0]["expected_usd"]
+    assert float(after) < float(before) / 2
+    (tmp_path / "home/runs/bad.json").write_text("{")
+    done = script("offers", env=env)
+    assert done.returncode == 1 and "bad.json cannot be read" in done.stderr
+
+
 def test_json_has_the_same_offers_and_unknown_costs_are_null(env: dict[str, str], cloud: ShadeformServer) -> None:
     cloud.fault(TYPES, "edit", change=lambda body: body["instance_types"][0]["configuration"].update(gpu_type="B200X"))
     told = json.loads(script("offers", "--json", "phase=mid+sft", env=env).stdout)
     assert told["schema_version"] == 1 and told["phase"] == "mid+sft"
     assert [(o["cloud"], o["hourly_cents"], o["expected_usd"]) for o in told["offers"]] == [
-        ("hyperstack", 3360, None), ("datacrunch", 3584, "59.81"), ("tensordock", 3840, "64.08")]
+        ("hyperstack", 3360, None), ("datacrunch", 3584, "46.59"), ("tensordock", 3840, "49.92")]
 
 
 def test_what_was_dropped_is_said_with_the_reason(env: dict[str, str]) -> None:

@@ -1,20 +1,28 @@
-"""`just stop`: the right machine, deleted until it is seen to be gone."""
+"""`just stop`: the right machine; asked to save and go, or deleted at once, until it is seen to be gone."""
 from __future__ import annotations
 
+import json
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
+from msgspec import structs
 
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.payload import create_body
 from nanolan.plan import Plan, iso, new_run_id, now_utc
+from nanolan.report import Progress, Receipt, to_json
+from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.status import STOPPED_BY_USER
-from tests.core_fixtures import INFO, LIST, QUICK, a_plan, client, script
+from tests.box_fixtures import REPO, TOKEN, WRITERS
+from tests.core_fixtures import INFO, LIST, QUICK, a_plan, client, script, started, until
 
 
 @pytest.fixture
@@ -28,10 +36,14 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "home")
 
 
-def stop(cloud: ShadeformServer, ledger: Ledger, *words: str, key: str | None = None) -> Any:
-    return script("stop", *words, env={"PATH": "/usr/bin:/bin", "HOME": str(ledger.home), "NANOLAN_HOME": str(ledger.home),
-                                       "HF_HUB_OFFLINE": "1", "NANOLAN_ENV_FILE": "/dev/null", "SHADEFORM_API": cloud.url,
-                                       "SHADEFORM_API_KEY": key or cloud.key})
+def environment(cloud: ShadeformServer, ledger: Ledger, **more: str) -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "HOME": str(ledger.home), "NANOLAN_HOME": str(ledger.home), "NANOLAN_ENV_FILE": "/dev/null",
+            "SHADEFORM_API": cloud.url, "SHADEFORM_API_KEY": cloud.key, **more}
+
+
+def stop(cloud: ShadeformServer, ledger: Ledger, *words: str, **more: str) -> Any:
+    """`just stop --now`, without a Hub."""
+    return script("stop", "--now", *words, env=environment(cloud, ledger, **more))
 
 
 def rented(cloud: ShadeformServer, ledger: Ledger, *, known: bool = True, **changes: Any) -> Plan:
@@ -68,7 +80,7 @@ def test_a_delete_that_is_ignored_is_repeated(cloud: ShadeformServer, ledger: Le
 
 def test_without_a_yes_nothing_is_deleted(cloud: ShadeformServer, ledger: Ledger) -> None:
     done = stop(cloud, ledger, rented(cloud, ledger).run_id)
-    assert done.returncode == 2 and "pass --yes; nothing was deleted" in done.stderr and deleted(cloud) == [False]
+    assert done.returncode == 2 and "pass --yes; nothing was stopped" in done.stderr and deleted(cloud) == [False]
 
 
 def test_a_run_name_that_several_runs_have_is_not_guessed(cloud: ShadeformServer, ledger: Ledger) -> None:
@@ -174,5 +186,162 @@ def test_when_an_unlisted_machine_cannot_be_looked_at_nobody_says_that_it_is_gon
 
 
 def test_a_wrong_key_is_named_and_not_shown(cloud: ShadeformServer, ledger: Ledger) -> None:
-    done = stop(cloud, ledger, rented(cloud, ledger).run_id, "--yes", key="CANARY-0123456789")
+    done = stop(cloud, ledger, rented(cloud, ledger).run_id, "--yes", SHADEFORM_API_KEY="CANARY-0123456789")
     assert done.returncode == 4 and "SHADEFORM_API_KEY" in done.stderr and "CANARY" not in done.stdout + done.stderr
+
+
+def test_without_a_name_it_is_the_newest_run(cloud: ShadeformServer, ledger: Ledger) -> None:
+    rented(cloud, ledger, created_at=iso(now_utc() - timedelta(hours=1)))
+    newest = rented(cloud, ledger)
+    done = stop(cloud, ledger, "--yes")
+    assert done.returncode == 0 and newest.instance_name in done.stdout and deleted(cloud) == [False, True]
+
+
+def test_what_a_deleted_machine_has_cost_is_noted(cloud: ShadeformServer, ledger: Ledger) -> None:
+    plan = rented(cloud, ledger)
+    cloud.instances[0].created_at -= 3600
+    stop(cloud, ledger, plan.run_id, "--yes")
+    assert 3360 <= (ledger.find(plan.run_id).spent_cents or 0) <= 3400
+
+
+def test_a_second_machine_of_a_run_is_stopped_by_its_id_and_the_run_goes_on(cloud: ShadeformServer, ledger: Ledger) -> None:
+    plan = rented(cloud, ledger)
+    client(cloud).create(create_body(plan, "x"))
+    assert stop(cloud, ledger, cloud.instances[1].id, "--yes").returncode == 0
+    assert deleted(cloud) == [False, True] and not ledger.find(plan.run_id).gone
+    client(cloud).create(create_body(plan, "x"))
+    assert stop(cloud, ledger, plan.run_id, "--yes").returncode == 0
+    assert deleted(cloud) == [True, True, True] and ledger.find(plan.run_id).gone
+
+
+# ---- asking
+
+class Machine:
+    """A run on a Hub of its own, and what its machine does there when it is asked to stop."""
+
+    def __init__(self, hub: HubServer, cloud: ShadeformServer, ledger: Ledger, progress: bool = True, **plan: Any) -> None:
+        self.hub, self.cloud, self.ledger = hub, cloud, ledger
+        hub.put(REPO, {"README.md": b"#"})
+        self.plan = rented(cloud, ledger, **({"hf_endpoint": hub.url, "hf_repo": REPO, "runs_repo": REPO} | plan))
+        self.instance = cloud.instances[-1]
+        if progress:
+            told = Progress(self.plan.run_id, "training", {}, iso(now_utc()), attempt=self.plan.attempt)
+            self.leave(progress=told)
+
+    def leave(self, **files: Any) -> None:
+        self.hub.put(REPO, {f"{self.plan.folder}/{name}.json": to_json(value) for name, value in files.items()})
+
+    def asked(self) -> dict[str, Any] | None:
+        files = self.hub.files(REPO)
+        path = f"{self.plan.folder}/stop.json"
+        return json.loads(self.hub.read(REPO, path)) if path in files else None
+
+    def obey(self, receipt: bool = True) -> None:
+        """Wait for the request, and end."""
+        until(self.asked)
+        if receipt:
+            self.leave(receipt=Receipt(self.plan.run_id, "stopped", "user", "Saved: sft step 40", spent_cents=123, seconds=60,
+                                       attempt=self.plan.attempt))
+        self.cloud.account.delete(self.instance.id)
+
+    def stop(self, *words: str, **env: str) -> Any:
+        return script("stop", *words, env=self.env(**env))
+
+    def env(self, **env: str) -> dict[str, str]:
+        return environment(self.cloud, self.ledger, **{"HF_ENDPOINT": self.hub.url, "HF_TOKEN": TOKEN, "HF_REPO": REPO} | env)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    with HubServer(tmp_path / "hub", tokens=WRITERS) as server:
+        yield server
+
+
+@pytest.mark.parametrize("receipt", [True, False])
+def test_a_machine_is_asked_to_save_and_go_and_waited_for(hub: HubServer, cloud: ShadeformServer, ledger: Ledger,
+                                                          receipt: bool) -> None:
+    machine = Machine(hub, cloud, ledger, attempt=2)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(machine.obey, receipt)
+        done = machine.stop(machine.plan.run_id[:6], "--yes")
+    assert done.returncode == 0, done.stderr
+    assert machine.asked() == {"attempt": 2, "at": ANY} and "is asked to stop" in done.stderr
+    assert ("Saved: sft step 40" in done.stdout or "user" in done.stdout) == receipt
+    assert ("left no receipt: what was not on the Hub before is lost" in done.stderr) != receipt
+    assert not [r for r in cloud.requests if r.path.endswith("/delete")], "the laptop deleted nothing"
+    assert ledger.find(machine.plan.run_id).gone
+
+
+def test_when_the_machine_does_not_go_in_time_it_says_what_bills_and_how_to_delete_it(hub: HubServer, cloud: ShadeformServer,
+                                                                                      ledger: Ledger) -> None:
+    machine = Machine(hub, cloud, ledger)
+    done = machine.stop("--yes", "--timeout=1s")
+    assert done.returncode == 8 and not ledger.find(machine.plan.run_id).gone and deleted(cloud) == [False]
+    for part in (machine.instance.id, "$33.60/h", f"just stop {machine.plan.run_id} --now"):
+        assert part in done.stderr
+
+
+def test_ctrl_c_only_stops_waiting(hub: HubServer, cloud: ShadeformServer, ledger: Ledger) -> None:
+    machine = Machine(hub, cloud, ledger)
+    with started("stop", "--yes", env=machine.env()) as process:
+        assert process.stderr
+        said = ""
+        while "  training" not in said:
+            said += process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and f"run {machine.plan.run_id} goes on stopping by itself" in err and "--now" in err
+    assert deleted(cloud) == [False] and machine.asked()
+
+
+@pytest.mark.parametrize("why, said", [("no token", "without HF_TOKEN"), ("booting", "has not reported yet"),
+                                       ("nonsense", "progress.json cannot be read"),
+                                       ("error", "cannot be asked to stop: the provider says of it"),
+                                       ("hub", "could not be asked to stop")])
+def test_a_machine_that_cannot_be_asked_is_named_with_its_price_and_the_other_way(
+        hub: HubServer, cloud: ShadeformServer, ledger: Ledger, why: str, said: str) -> None:
+    if why == "error":
+        cloud.switch("goes_to_error")
+    machine = Machine(hub, cloud, ledger, progress=why != "booting")
+    until(lambda: machine.instance.status in ("active", "error"))
+    if why == "nonsense":
+        machine.leave(progress={"run_id": machine.plan.run_id, "state": "training", "phases": {}, "updated": "soon"})
+    if why == "hub":
+        hub.fault("POST /api/models/.*/commit/", status=403, times=50)
+    done = machine.stop("--yes", **({"HF_TOKEN": ""} if why == "no token" else {}))
+    assert done.returncode == 8 and said in done.stderr and deleted(cloud) == [False] and machine.asked() is None
+    for part in (machine.instance.id, "$33.60/h", f"just stop {machine.plan.run_id} --now"):
+        assert part in done.stderr
+
+
+def test_without_a_yes_nobody_is_asked_to_stop(hub: HubServer, cloud: ShadeformServer, ledger: Ledger) -> None:
+    machine = Machine(hub, cloud, ledger)
+    done = machine.stop()
+    assert done.returncode == 2 and "pass --yes; nothing was stopped" in done.stderr and machine.asked() is None
+
+
+def test_of_two_machines_of_a_run_one_alone_cannot_be_asked(hub: HubServer, cloud: ShadeformServer, ledger: Ledger) -> None:
+    machine = Machine(hub, cloud, ledger)
+    client(cloud).create(create_body(machine.plan, "x"))
+    done = machine.stop(machine.instance.id, "--yes")
+    assert done.returncode == 2 and f"just stop {machine.instance.id} --now" in done.stderr and machine.asked() is None
+
+
+def test_a_bad_timeout_is_refused_before_anything_is_asked(hub: HubServer, cloud: ShadeformServer, ledger: Ledger) -> None:
+    machine = Machine(hub, cloud, ledger)
+    for bad in ("0", "-1", "soon", "1w", ""):
+        assert machine.stop("--yes", f"--timeout={bad}").returncode == 2 and machine.asked() is None
+
+
+# ---- from another laptop
+
+def test_a_run_of_another_laptop_is_left_alone_until_its_owner_is_named(hub: HubServer, cloud: ShadeformServer, ledger: Ledger,
+                                                                        tmp_path: Path) -> None:
+    machine = Machine(hub, cloud, ledger, owner="0badcafe")
+    hub.put(REPO, {f"{machine.plan.folder}/plan.json": structs.replace(machine.plan, shadeform_api=cloud.url).to_json()})
+    machine.ledger = Ledger(tmp_path / "other-home")
+    for words in (("--now",), ()):
+        done = machine.stop(machine.plan.run_id, "--yes", *words)
+        assert done.returncode == 2 and "--owner 0badcafe" in done.stderr and deleted(cloud) == [False] and machine.asked() is None
+    done = machine.stop(machine.plan.run_id, "--yes", "--now", "--owner", "0badcafe")
+    assert done.returncode == 0 and deleted(cloud) == [True] and machine.ledger.find(machine.plan.run_id).gone

@@ -26,6 +26,7 @@ from nanolan.sim.shadeform import ShadeformServer
 from nanolan.status import SETTLE_S, STOPPED_BY_USER, Overview, RunView, decide_state, look, phase_state
 
 from .box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS, make_plan
+from .run_fixtures import state as saved_state
 
 RUN, SFT = "ab12cd34", "chatsft_checkpoints/d20"
 PLAN = make_plan("http://127.0.0.1:1", "http://127.0.0.1:1/v1", run_id=RUN)
@@ -192,6 +193,28 @@ def test_after_the_end_the_receipt_the_proof_and_the_log_are_still_there(desk: D
     assert desk.ledger.find(RUN).gone
 
 
+def test_a_receipt_that_was_seen_is_kept_in_the_ledger_also_before_the_machine_is_gone(desk: Desk) -> None:
+    told = structs.replace(receipt(), stages={"boot": 9}, metered_cents=120, provider_cents=None)
+    desk.tell(receipt=told)
+    desk.look()
+    assert desk.ledger.find(RUN) == structs.replace(desk.entry, receipt=told), "the machine is still there"
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    desk.look()
+    assert desk.ledger.find(RUN) == structs.replace(desk.entry, receipt=told, gone=True)
+    desk.hub.fault(rf"GET /{REPO}/.*receipt.json", status=503, times=50)
+    assert desk.look().runs[0].problems and desk.ledger.find(RUN).receipt == told, "a look that failed takes nothing back"
+
+
+def test_the_receipt_of_an_earlier_attempt_is_not_kept_as_that_of_this_one(desk: Desk) -> None:
+    desk.ledger.put(structs.replace(desk.entry, plan=structs.replace(desk.entry.plan, attempt=2)))
+    desk.tell(receipt=receipt())
+    desk.look()
+    assert desk.ledger.find(RUN).receipt is None
+    desk.tell(receipt=structs.replace(receipt(), attempt=2))
+    desk.look()
+    assert desk.ledger.find(RUN).receipt
+
+
 @pytest.mark.parametrize("fault", [dict(action="status", status=500, times=4), dict(action="unauthorized"), dict(action="html"),
                                    dict(action="status", status=200, body={}),
                                    dict(action="status", status=200, body={"instances": None})], ids=str)
@@ -298,3 +321,73 @@ def test_two_runs_are_looked_at_together(desk: Desk) -> None:
     seen = desk.look()
     assert [v.entry.plan.run_id for v in seen.runs] == ["ffffffff", RUN] and seen.strays == ()
     assert [v.state for v in seen.runs] == ["booting", "training"] and not any(v.problems for v in seen.runs)
+
+
+# ---- attempts, and what is saved
+
+def attempt_2(desk: Desk) -> None:
+    """The run of the desk is resumed: its machine is of the second attempt."""
+    desk.entry = structs.replace(desk.entry, plan=structs.replace(desk.entry.plan, attempt=2))
+    desk.ledger.put(desk.entry)
+
+
+@pytest.mark.parametrize("run_id, attempt, counts", [(RUN, 2, True), (RUN, 1, False), (RUN, 3, False), ("ffffffff", 2, False)])
+def test_what_another_attempt_told_says_nothing_about_this_one(desk: Desk, run_id: str, attempt: int, counts: bool) -> None:
+    attempt_2(desk)
+    desk.tell(progress=structs.replace(TRAINING, run_id=run_id, attempt=attempt))
+    run = desk.look().runs[0]
+    assert (run.state, bool(run.progress)) == (("training", True) if counts else ("booting", False))
+    desk.tell(receipt=structs.replace(receipt(), run_id=run_id, attempt=attempt))
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    run = desk.look().runs[0]
+    assert (run.state, bool(run.receipt)) == (("succeeded", True) if counts else ("lost", False))
+
+
+@pytest.mark.parametrize("verdict", ["failed", "stopped", "lost", "succeeded"])
+def test_of_a_run_that_ended_short_the_saved_state_is_shown(desk: Desk, verdict: str) -> None:
+    saved_state(desk.hub, desk.entry.plan, "sft", step=40)
+    if verdict != "lost":
+        desk.tell(receipt=receipt(verdict, "hang"))
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    run = desk.look().runs[0]
+    assert run.state == verdict and run.resumable == (verdict != "succeeded")
+    assert ((run.saved.phase, run.saved.step) == ("sft", 40)) if run.saved else verdict == "succeeded"
+
+
+def test_a_saved_state_that_cannot_be_seen_is_a_problem_and_not_none(desk: Desk) -> None:
+    saved_state(desk.hub, desk.entry.plan, "sft")
+    desk.tell(receipt=receipt("failed", "hang"))
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    desk.hub.fault(r"saved/sft/manifest.json", status=503, times=50)
+    run = desk.look().runs[0]
+    assert run.problems and run.saved is None and not run.resumable
+
+
+PROVEN, NONE = PhaseReport("proven"), PhaseReport("none")
+
+
+@pytest.mark.parametrize("view, resumable", [
+    (RunView(LIVE, "failed", phases={"mid": PROVEN, "sft": NONE}), True), (RunView(LIVE, "lost", phases={"mid": NONE}), False),
+    (RunView(LIVE, "failed", phases={"mid": PROVEN}), False), (RunView(LIVE, "training", phases={"mid": PROVEN, "sft": NONE}), False),
+    (RunView(LIVE, "failed", phases={"mid": PROVEN, "sft": NONE}, instance=machine("error")), False),
+    (RunView(LIVE, "failed", phases={"mid": PROVEN, "sft": NONE}, problems=("the Hub is away",)), False)])
+def test_there_is_something_to_go_on_from_when_the_run_is_over_short_of_its_end_and_something_is_proven(
+        view: RunView, resumable: bool) -> None:
+    assert view.resumable is resumable
+
+
+def test_a_run_that_was_not_asked_for_is_no_stray(desk: Desk) -> None:
+    other = structs.replace(desk.entry.plan, run_id="ffffffff")
+    desk.ledger.put(Entry(other, desk.rent(other).id))
+    api = Shadeform(Secret(KEY), desk.cloud.url, sleep=lambda s: None)
+    seen = look(desk.ledger, [desk.entry], api, lambda e: Hub(desk.hub.url, Secret(TOKEN), patience_s=0.2))
+    assert len(seen.runs) == 1 and seen.strays == () == seen.others
+
+
+def test_a_run_that_is_not_in_the_ledger_is_not_written_there(desk: Desk) -> None:
+    desk.tell(receipt=receipt())
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    (desk.ledger.runs / f"{RUN}.json").unlink()
+    api = Shadeform(Secret(KEY), desk.cloud.url, sleep=lambda s: None)
+    assert look(desk.ledger, [desk.entry], api, lambda e: Hub(desk.hub.url, Secret(TOKEN), patience_s=0.2)).runs[0].ended
+    assert desk.ledger.entries() == []

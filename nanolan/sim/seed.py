@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = {"smol-smoltalk": (500, 60), "mmlu": (300, 80), "gsm8k": (300, 60), "arc-easy": (120, 40),
-        "arc-challenge": (80, 40)}                      # train and test rows per data set
+        "arc-challenge": (80, 40), "humaneval": (0, 6)}       # train and test rows per data set
 IDENTITY_ROWS = 40
 SHARD = "00000-of-00001"
 HAND_MADE_RUN = "00000000"                              # the run id of a checkpoint that no run made
@@ -107,6 +107,8 @@ def _write_data(folder: Path) -> None:
     schemas = _schemas()
     for number, (name, data) in enumerate(DATASETS.items()):
         for split, pattern, rows in zip(("train", "test"), (data.train, data.test), ROWS[name], strict=True):
+            if not pattern:
+                continue                                # it has no such split
             made = list(MAKERS[name](Random(f"{number}-{split}"), rows))
             schema = schemas[name]
             if pattern.startswith("auxiliary_train/"):  # there each row is wrapped once more
@@ -130,6 +132,7 @@ def _schemas() -> dict[str, pa.Schema]:
         "gsm8k": pa.schema([("question", text), ("answer", text)]),
         "arc-easy": arc,
         "arc-challenge": arc,
+        "humaneval": pa.schema([(name, text) for name in ("task_id", "prompt", "canonical_solution", "test", "entry_point")]),
     }
 
 
@@ -190,6 +193,15 @@ def arc_rows(rng: Random, n: int) -> Iterator[Row]:
                "answerKey": labels[right]}
 
 
+def humaneval_rows(rng: Random, n: int) -> Iterator[Row]:
+    """Heads of functions to complete, with the tests that judge them."""
+    for i in range(n):
+        k = rng.randint(1, 9)
+        test = f"def check(candidate):\n    assert candidate(2) == {2 + k}\n"
+        yield {"task_id": f"Rehearsal/{i}", "prompt": f'def add_{k}(x):\n    """Add {k} to x."""\n', "entry_point": f"add_{k}",
+               "canonical_solution": f"    return x + {k}\n", "test": test}
+
+
 def _choices(rng: Random, n: int) -> tuple[str, list[str], int]:
     question, _, answer, all_answers = _fact(rng)
     choices = [answer, *rng.sample([a for a in all_answers if a != answer], n - 1)]
@@ -211,4 +223,4 @@ def identity_conversations(rng: Random) -> Iterable[list[Message]]:
 
 
 MAKERS = {"smol-smoltalk": smoltalk_rows, "mmlu": mmlu_rows, "gsm8k": gsm8k_rows, "arc-easy": arc_rows,
-          "arc-challenge": arc_rows}
+          "arc-challenge": arc_rows, "humaneval": humaneval_rows}

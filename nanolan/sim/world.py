@@ -26,6 +26,7 @@ REPO = "me/lanbot-checkpoints"
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TERM|TMPDIR|COLUMNS|(PIP|UV|SSL)_?\w*|REQUESTS_CA_BUNDLE")
 # A model of two layers on a few hundred rows: seconds on two cores, and the loss falls visibly
 RECIPE = {"sequence_len": 128, "tokens_per_step": 2048, "max_steps": 24, "val_rows": 16, "init_lr_frac": 0.5, "spelling_rows": 100,
+          "exam_problems": 8, "exam_new_tokens": 24,
           "rl": {"max_steps": 40, "questions_per_step": 8, "samples": 8, "max_new_tokens": 32, "eval_questions": 16,
                  "eval_samples": 4, "init_lr_frac": 0.3}}
 

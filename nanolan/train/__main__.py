@@ -2,6 +2,8 @@
 
     torchrun --standalone --nproc-per-node N -m nanolan.train JOB.json     (or python -m, for one process)
 
+With "evaluate" in the job, the phase's saved checkpoint is judged instead.
+
 Exit 0: the result is saved whole (after SIGTERM: a state to go on from, unless it came before the first step);
 1: it is not, the last line says why.
 """
@@ -15,7 +17,7 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")   #
 
 from nanolan.errors import NanolanError  # noqa: E402
 from nanolan.train.job import Job, read_job  # noqa: E402
-from nanolan.train.stop import follow_parent  # noqa: E402
+from nanolan.train.stop import follow_parent, tell_stacks  # noqa: E402
 from nanolan.train.supervised import train_supervised  # noqa: E402
 from nanolan.train.world import World, join_world  # noqa: E402
 
@@ -26,6 +28,7 @@ def main(argv: list[str]) -> int:
         print("usage: python -m nanolan.train JOB.json", file=sys.stderr)
         return 1
     follow_parent()
+    tell_stacks()
     try:
         job = read_job(Path(argv[0]))
         train(job, join_world(job.device))
@@ -36,8 +39,11 @@ def main(argv: list[str]) -> int:
 
 
 def train(job: Job, world: World) -> None:
-    """Train the job's phase and save it; NanolanError if there is no result."""
-    if job.phase == "rl":
+    """Train the job's phase and save it, or evaluate what is saved; NanolanError if there is no result."""
+    if job.evaluate:
+        from nanolan.train.judge import judge
+        judge(job, world)
+    elif job.phase == "rl":
         from nanolan.train.rl import train_rl
         train_rl(job, world)
     else:

@@ -19,6 +19,7 @@ from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.train.engine import Engine
 from nanolan.train.eval_tasks import TASKS, Choice, Task, chat_core, problems_of
 from nanolan.train.humaneval import Problem, program_of, prompt_of, run_all
+from nanolan.train.job import SCOPES
 from nanolan.train.model import GPT, softcap
 from nanolan.train.rollouts import Question, roll_out
 from nanolan.train.sampling import Sampling
@@ -26,7 +27,6 @@ from nanolan.train.step import autocast
 from nanolan.train.tokenizer import Tokenizer
 from nanolan.train.world import World
 
-SCOPES = ("quick", "full")
 MAX_NEW_TOKENS = 512
 POSITIONS, CUDA_POSITIONS = 4096, 65_536       # of a batch of multiple choice prompts
 WHY_NOT = "it runs code that the model wrote; only on request"
@@ -44,13 +44,14 @@ class Exam:
 
 
 def evaluate_model(model: GPT, tokenizer: Tokenizer, data_dir: Path, world: World, scope: str = "quick", *,
-                   humaneval: bool = False, max_new_tokens: int = MAX_NEW_TOKENS,
+                   humaneval: bool = False, max_new_tokens: int = MAX_NEW_TOKENS, most_problems: int | None = None,
                    say: Callable[[str], None] = lambda line: None, beat: Callable[[], None] = lambda: None,
                    stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Accuracies by task key, chatcore over the tasks measured, and why the others were not; the same on every rank.
 
-    `quick` takes a few hundred problems, the same ones each time. Every rank calls this; `beat` is called before each
-    task; once any rank is `stopped()` the rest is not measured. The model is left uncompiled.
+    `quick` takes a few hundred problems, the same ones each time; `most_problems` of a task at most. Every rank calls
+    this; `beat` is called before each task; once any rank is `stopped()` the rest is not measured. The model is left
+    uncompiled.
     """
     if scope not in SCOPES:
         raise UsageProblem(f"evaluation {scope!r} is unknown; there is {' and '.join(SCOPES)}")
@@ -65,7 +66,7 @@ def evaluate_model(model: GPT, tokenizer: Tokenizer, data_dir: Path, world: Worl
         if task.kind == "code" and not humaneval:
             not_measured[task.name] = WHY_NOT
             continue
-        right, n, why = measure(task, exam, scope, data_dir, world)
+        right, n, why = measure(task, exam, scope, data_dir, world, most_problems)
         if why:
             not_measured[task.name] = why
             say(f"{task.name}: not measured: {why}")
@@ -79,13 +80,13 @@ def evaluate_model(model: GPT, tokenizer: Tokenizer, data_dir: Path, world: Worl
             "not_measured": not_measured}
 
 
-def measure(task: Task, exam: Exam, scope: str, data_dir: Path, world: World) -> tuple[int, int, str]:
+def measure(task: Task, exam: Exam, scope: str, data_dir: Path, world: World, most: int | None = None) -> tuple[int, int, str]:
     """Right answers, problems, and why there is no result ("" if there is), over all ranks."""
     why, right = "", []
     try:
         if exam.max_tokens < 1:
             raise BadAnswer("the model's positions leave no room for an answer")
-        problems = problems_of(task, scope, data_dir, exam.engine.tokenizer, exam.max_tokens)
+        problems = problems_of(task, scope, data_dir, exam.engine.tokenizer, exam.max_tokens)[:most]
         right = MEASURES[task.kind](exam, problems[world.rank::world.size])
     except BadAnswer as e:
         why = str(e)

@@ -23,13 +23,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanolan.datasets import DataSet
+from nanolan.datasets import DATASETS
 from nanolan.errors import BadAnswer
 from nanolan.train.conversation import conversation, render_prompt
 from nanolan.train.tokenizer import Tokenizer
 
-# Not in nanolan.datasets: no phase needs it, so no launch downloads it
-HUMANEVAL = DataSet("openai/openai_humaneval", "", "openai_humaneval/test-*.parquet")
+HUMANEVAL = DATASETS["humaneval"]
 TIMEOUT_S = 10.0
 FENCE = re.compile(r"```(?:python)?\n(.*?)(?:```|\Z)", re.DOTALL)
 

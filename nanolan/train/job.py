@@ -11,6 +11,7 @@ from nanolan.errors import UsageProblem
 
 PHASES = ("mid", "sft", "rl")
 DEVICES = ("cuda", "cpu")
+SCOPES = ("quick", "full")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Job:
     save_minutes: float = 10.0       # between states saved on the way
     resume: bool = True              # go on from the newest state in out_dir of this run and phase
     model_only: bool = False         # a state that does not fit gives its weights instead of an error
+    evaluate: str | None = None      # quick or full: judge the phase's final checkpoint in out_dir instead of training
+    humaneval: bool = False          # with evaluate: also run code that the model wrote
+    results: Path | None = None      # with evaluate: where the results go, as JSON
 
 
 # key -> (type, may it be absent or null)
@@ -44,6 +48,7 @@ KEYS: dict[str, tuple[type, bool]] = {
     "out_dir": (Path, False), "metrics": (Path, False), "heartbeat": (Path, False),
     "batch": (int, True), "wandb": (dict, True), "recipe": (dict, True),
     "identity": (bool, True), "save_minutes": (float, True), "resume": (bool, True), "model_only": (bool, True),
+    "evaluate": (str, True), "humaneval": (bool, True), "results": (Path, True),
 }
 
 
@@ -58,9 +63,11 @@ def read_job(path: Path) -> Job:
     if unknown := sorted(set(d) - set(KEYS)):
         raise UsageProblem(f"{path}: unknown key {unknown[0]!r}")
     values = {key: _value(d.get(key), kind, optional, f"{path}: {key}") for key, (kind, optional) in KEYS.items()}
-    for key, known in (("phase", PHASES), ("device", DEVICES)):
+    for key, known in (("phase", PHASES), ("device", DEVICES), ("evaluate", (None, *SCOPES))):
         if values[key] not in known:
-            raise UsageProblem(f"{path}: {key} is {values[key]!r}, expected {' or '.join(known)}")
+            raise UsageProblem(f"{path}: {key} is {values[key]!r}, expected {' or '.join(map(str, known))}")
+    if bool(values["evaluate"]) != bool(values["results"]):
+        raise UsageProblem(f"{path}: evaluate and results belong together")
     if values["batch"] is not None and values["batch"] < 1:
         raise UsageProblem(f"{path}: batch is {values['batch']}, expected at least 1")
     if values["save_minutes"] is not None and not values["save_minutes"] >= 0:

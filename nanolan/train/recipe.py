@@ -10,21 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nanolan import memory
 from nanolan.errors import UsageProblem
+from nanolan.size import ModelSize
 from nanolan.train.model import GPTConfig
 
 ZERO = ("momentum_steps", "spelling_rows", "val_rows", "eval_questions", "seed")      # whole numbers that may be 0
-MAX_ROWS = 32                    # more rows a micro-batch no longer fill a GPU better
-CPU_POSITIONS = 8192             # positions of a micro-batch on the CPU: bounds its memory
-USABLE = 0.9                     # of the GPU's memory: the rest is fragments, other processes, nccl
-
-# Memory of a CUDA rank. Per parameter: fp32 weight, gradient and at most two fp32 moments. Fixed: chunk
-# of logits with its gradient, stacked Muon update, context. Per row: activations of d20 at T=2048,
-# (75.4 GiB at 32 rows, less logits and weights) / 32 = 1.25, with a quarter on top.
-BYTES_PER_PARAM = 16
-FIXED_GIB = 7.0
-D20_ROW_GIB = 1.6
-D20_ROW = 20 * 1280 * 2048       # layers x channels x positions
 
 
 @dataclass(frozen=True)
@@ -55,6 +46,9 @@ class Recipe:
     top_k: int | None = 50                   # None: the whole vocabulary
     eval_questions: int = 400                # test questions asked before and after, 0: none
     eval_samples: int = 8                    # answers to each: pass@1 to pass@eval_samples
+    # the evaluation after any phase
+    exam_new_tokens: int = 512               # of an answer
+    exam_problems: int | None = None         # of a task at most
 
 
 # mid: half a million tokens a step, all tokens trained, constant then decaying over the last fifth.
@@ -135,18 +129,6 @@ def momentum(recipe: Recipe, step: int) -> float:
 
 
 def micro_batch(config: GPTConfig, sequence_len: int, gpu_gib: float | None) -> int:
-    """Rows of a micro-batch that fit a GPU of `gpu_gib` (None: the CPU), a power of two up to 32.
-
-    UsageProblem if not even one row fits.
-    """
-    if gpu_gib is None:
-        fits = max(1.0, CPU_POSITIONS / sequence_len)
-    else:
-        row_gib = D20_ROW_GIB * config.n_layer * config.n_embd * sequence_len / D20_ROW
-        fixed_gib = FIXED_GIB + BYTES_PER_PARAM * config.n_params / 2 ** 30
-        fits = (USABLE * gpu_gib - fixed_gib) / row_gib
-        if fits < 1:
-            need_gib = (fixed_gib + row_gib) / USABLE
-            raise UsageProblem(f"a model of {config.n_params / 1e6:.0f}M parameters at {sequence_len} tokens a row "
-                               f"needs {need_gib:.0f} GiB of GPU memory, this one has {gpu_gib:.0f}")
-    return min(MAX_ROWS, 1 << (int(fits).bit_length() - 1))
+    """Rows of a micro-batch that fit, see nanolan.memory."""
+    size = ModelSize(config.vocab_size, config.n_layer, config.n_embd, config.n_kv_head / config.n_head)
+    return memory.micro_batch(size, sequence_len, gpu_gib)

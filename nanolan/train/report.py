@@ -28,6 +28,7 @@ class Report:
         self.job, self.speaks = job, speaks
         self.steps = 0
         self.losses: list[float] = []
+        self.tokens = 0                               # trained (in rl: generated) since this process began
         self.mfu_per_token: float | None = None       # see hardware.mfu_per_token
         self._times: deque[float] = deque(maxlen=RECENT + 1)
         self._wandb: Any = None
@@ -55,6 +56,7 @@ class Report:
         `more` are numbers for the line and the row, such as norm, by their names.
         """
         self.losses.append(loss)
+        self.tokens += tokens
         if not self.speaks:
             return
         speed = tokens / dt_s

@@ -247,7 +247,8 @@ def save_result(t: Reinforcement, stop: StopFlag) -> None:
         return
     t.report.beat("save", t.done)
     n = max(1, len(t.rewards) // 10)
-    extra = {**t.report.loss_span(), "reward_start": sum(t.rewards[:n]) / n, "reward_end": sum(t.rewards[-n:]) / n,
+    extra = {**t.report.loss_span(), "tokens": t.report.tokens,
+             "reward_start": sum(t.rewards[:n]) / n, "reward_end": sum(t.rewards[-n:]) / n,
              **{f"pass_at_{k}_{when}": p for when, ps in t.passed.items() for k, p in enumerate(ps, 1)}}
     folder = checkpoint.save(t.job.out_dir, t.done, t.model, meta_of(t), run_id=t.job.run_id, phase="rl", final=True,
                              extra=extra)

@@ -239,8 +239,9 @@ def save_result(t: Training) -> None:
     if not t.world.first:
         return
     t.report.beat("save", t.done)
+    extra = {**t.report.loss_span(), **values, "tokens": t.report.tokens, "micro_batch": t.stepper.micro}
     folder = checkpoint.save(t.job.out_dir, t.done, t.model, meta_of(t, values), run_id=t.job.run_id, phase=t.job.phase,
-                             final=True, extra={**t.report.loss_span(), **values, "micro_batch": t.stepper.micro})
+                             final=True, extra=extra)
     t.states.clear()
     t.report.beat("save", t.done)
     t.report.say(f"{t.job.phase} done at step {t.done}: saved {folder}")

@@ -36,14 +36,14 @@ def hub(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[HubSe
         yield server
 
 
-def tables(hub: HubServer, name: str) -> tuple[pa.Table, pa.Table]:
-    """The data set's train and test tables, found as the trainer finds them."""
+def tables(hub: HubServer, name: str) -> list[pa.Table]:
+    """The data set's train (if it has one) and test tables, found as the trainer finds them."""
     data = DATASETS[name]
     out = []
-    for pattern in (data.train, data.test):
+    for pattern in filter(None, (data.train, data.test)):
         [path] = [p for p in hub.files(data.repo, "dataset") if fnmatch(p, pattern)]
         out.append(pq.read_table(io.BytesIO(hub.read(data.repo, path, "dataset"))))
-    return out[0], out[1]
+    return out
 
 
 def rows(hub: HubServer, name: str) -> list[dict[str, Any]]:
@@ -85,12 +85,13 @@ def test_identity_conversations_alternate_from_the_user(hub: HubServer) -> None:
 
 ARC = {"id": TEXT, "question": TEXT, "choices": pa.struct([("text", TEXTS), ("label", TEXTS)]), "answerKey": TEXT}
 MMLU = {"question": TEXT, "subject": TEXT, "choices": TEXTS, "answer": pa.int64()}
-SCHEMAS: dict[str, tuple[dict[str, pa.DataType], dict[str, pa.DataType]]] = {
+SCHEMAS: dict[str, tuple[dict[str, pa.DataType], ...]] = {
     "smol-smoltalk": ({"messages": pa.list_(pa.struct([("content", TEXT), ("role", TEXT)])), "source": TEXT},) * 2,
     "gsm8k": ({"question": TEXT, "answer": TEXT},) * 2,
     "mmlu": ({"train": pa.struct(list(MMLU.items()))}, MMLU),
     "arc-easy": (ARC, ARC),
     "arc-challenge": (ARC, ARC),
+    "humaneval": (dict.fromkeys(("task_id", "prompt", "canonical_solution", "test", "entry_point"), TEXT),),
 }
 
 

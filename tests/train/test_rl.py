@@ -185,7 +185,8 @@ def test_sigterm_saves_a_state_from_which_the_run_goes_on_to_the_bit(
     assert (result(job)[1].step, result(job)[1].final) == (25, True)
     assert rewards(job) == rewards(whole)
     assert same_weights(result(job)[0], result(whole)[0])
-    assert result(job)[1].extra == result(whole)[1].extra
+    ours, theirs = (result(j)[1].extra | {"tokens": None} for j in (job, whole))     # counted since each process began
+    assert ours == theirs
 
 
 def test_a_weight_that_is_no_number_is_never_saved(

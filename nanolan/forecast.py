@@ -1,0 +1,184 @@
+"""What a run will take, and cost: low, likely and high, from published times and from what earlier runs measured. Pure.
+
+The likely times are the guide's, of the old scripts; nobody has measured this trainer on these GPUs yet. The first
+receipts replace them: see nanolan/measured.py. Where there is no figure there is no forecast.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+from nanolan.config import Settings
+from nanolan.ledger import Entry
+from nanolan.measured import BYTES_PER_PARAMETER, TOKENS, Figures, measured
+from nanolan.money import cost_cents, dollars
+from nanolan.offers import Offer
+from nanolan.plan import Predicted
+from nanolan.size import D20, parameters_of_tag
+
+
+class Range(NamedTuple):
+    """A quantity of which three estimates are known."""
+
+    low: float
+    likely: float
+    high: float
+
+
+# Tokens a second of one GPU with a d20. The guide's: with the other parts of a run, 60 minutes on 8xH100 for each phase
+# and 45 for mid on 8xB200
+GUIDE_SPEED = {("mid", "H100"): 17_800, ("mid", "B200"): 25_500, ("sft", "H100"): 460, ("rl", "H100"): 840}
+# nanochat's published run reports of 2025-11-11 (mid in 10:02, sft in 2:26) and 2025-10-16 (rl in 43:25), 8xH100 SXM: the low end
+PUBLISHED_SPEED = {"mid": 88_000, "sft": 9_400, "rl": 960}
+# Relative to H100, from public bf16 training throughput; 45 of 60 minutes gives B200 its 1.33
+GPU_SPEED = {"B300": 1.5, "B200": 1.33, "H200": 1.1, "GH200": 1.0, "H100": 1.0, "H100_nvl": 0.9,
+             "A100_80G": 0.42, "A100": 0.42, "L40S": 0.25, "A6000": 0.14}
+# Seconds of the same reports; rl's was of one task alone, so sft's. Quick: a fourteenth of the long answers, and the start
+EVALUATE_S = {"mid": 469.0, "sft": 408.0, "rl": 408.0}
+SCOPES = {"none": 0.0, "quick": 0.1, "full": 1.0}
+PUBLISHED_ON = 8             # GPUs
+BOOT_S = 300.0               # where the provider tells no time
+SETUP_S = 180.0              # 3 GB of packages
+DATA_BYTES = 1e9             # data sets, before they are pinned
+DOWNLOAD_BYTES_S, UPLOAD_BYTES_S = 100e6, 50e6   # bytes a second: the Hub's client made 106-205 MB/s against a server beside it
+END_S = 30.0                 # proof, receipt, deletion
+LEAST_PHASE_S = 60.0         # a phase of the smallest model: start, data sets, compile
+HIGH = 1.6                   # of the likely training: covers the guide's "3-4 hours, $80-100"
+LOOSE = Range(0.5, 1.0, 2.0)         # of what nobody measured
+NETWORK = Range(0.3, 1.0, 4.0)
+MEASURED = Range(0.9, 1.0, 1.2)      # of the least, the median and the most that was measured
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run does, as far as its cost depends on it."""
+
+    phases: tuple[str, ...]
+    parameters: int = D20
+    evaluate: str = "quick"
+    download_bytes: int | None = None    # None: nothing is pinned yet
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run from create to delete: seconds by part (boot, setup, download, train, evaluate, upload) and by phase."""
+
+    hourly_cents: int
+    parts: dict[str, Range]
+    phases: dict[str, Range]
+    own: bool                            # every phase's speed was measured by earlier runs
+
+    @property
+    def seconds(self) -> Range:
+        return total(*self.parts.values())
+
+    @property
+    def hours(self) -> Range:
+        return Range(*(s / 3600 for s in self.seconds))
+
+    @property
+    def low_cents(self) -> int:
+        return cost_cents(self.hourly_cents, self.seconds.low)
+
+    @property
+    def likely_cents(self) -> int:
+        return cost_cents(self.hourly_cents, self.seconds.likely)
+
+    @property
+    def high_cents(self) -> int:
+        return cost_cents(self.hourly_cents, self.seconds.high)
+
+    @property
+    def predicted(self) -> Predicted:
+        """What the plan and the receipt keep of it."""
+        return Predicted(self.low_cents, self.likely_cents, self.high_cents,
+                         {p: cost_cents(self.hourly_cents, r.high) for p, r in self.phases.items()})
+
+    def text(self) -> str:
+        """All three, and where they come from."""
+        return (f"likely {dollars(self.likely_cents)} in {self.hours.likely:.1f} h, low {dollars(self.low_cents)}, "
+                f"high {dollars(self.high_cents)} ({'measured by earlier runs' if self.own else 'by the guide'})")
+
+
+def work_of(s: Settings, parameters: int | None = None, download_bytes: int | None = None) -> Work:
+    """The work that the settings ask for; the model's size is its tag's until its checkpoint was looked at."""
+    return Work(s.phases, parameters_of_tag(s.model_tag) if parameters is None else parameters, s.eval, download_bytes)
+
+
+def forecaster(work: Work, entries: Iterable[Entry]) -> Callable[[Offer], Forecast | None]:
+    """A function that foretells `work` on an offer, with what the runs of a ledger measured."""
+    seen = measured(entries, work.parameters) if work.parameters > 0 else {}
+    return lambda offer: forecast(work, offer, seen)
+
+
+def forecast(work: Work, offer: Offer, seen: Figures) -> Forecast | None:
+    """What `work` takes on `offer`; None where anything that it needs has no figure."""
+    if work.parameters < 1 or offer.num_gpus < 1 or not work.phases:
+        return None
+    train = {p: _train(p, work, offer, seen) for p in work.phases}
+    evaluate = {p: _evaluate(p, work, offer, seen) for p in work.phases}
+    phases = {p: total(t, e) for p in work.phases if (t := train[p]) and (e := evaluate[p])}
+    if len(phases) < len(work.phases):
+        return None
+    model_bytes = work.parameters * BYTES_PER_PARAMETER
+    download = model_bytes + DATA_BYTES if work.download_bytes is None else work.download_bytes
+    upload = _around(model_bytes / v for v in seen.get(("upload",), ())) or _times(NETWORK, model_bytes / UPLOAD_BYTES_S)
+    parts = {
+        "boot": _around(seen.get(("boot", offer.cloud), ())) or _times(LOOSE, offer.boot_max_s or BOOT_S),
+        "setup": _around(seen.get(("setup",), ())) or _times(LOOSE, SETUP_S),
+        "download": _around(download / v for v in seen.get(("download",), ())) or _times(NETWORK, download / DOWNLOAD_BYTES_S),
+        "train": total(*filter(None, train.values())),
+        "evaluate": total(*filter(None, evaluate.values())),
+        # only the last phase's: earlier ones go on beside the next phase's training
+        "upload": total(upload, Range(END_S, END_S, END_S)),
+    }
+    return Forecast(offer.hourly_cents, parts, phases, all(("speed", offer.gpu, p) in seen for p in work.phases))
+
+
+def usual(work: Work, offer: Offer, entries: Iterable[Entry]) -> tuple[dict[str, float], int]:
+    """What earlier runs measured on such a machine (Plan.usual): tok/s by phase, bytes/s of the download; and how many runs."""
+    seen = measured(entries, work.parameters) if work.parameters > 0 else {}
+    scale = offer.num_gpus * D20 / max(work.parameters, 1)
+    found = {p: seen["speed", offer.gpu, p] for p in work.phases if ("speed", offer.gpu, p) in seen}
+    speeds = {p: median(v) * scale for p, v in found.items()}
+    hub = {"download": median(seen["download",])} if ("download",) in seen else {}
+    return speeds | hub, min((len(v) for v in found.values()), default=0)
+
+
+def _train(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | None:
+    """Seconds of a phase's training: its tokens, by the speed of this GPU, scaled by the model's size (6N FLOPs a token)."""
+    tokens = median(seen.get(("tokens", phase), (TOKENS[phase],))) * work.parameters / D20 / offer.num_gpus
+    own = _around(tokens / v for v in seen.get(("speed", offer.gpu, phase), ()))
+    if own or offer.gpu not in GPU_SPEED:
+        return own
+    relative = GPU_SPEED[offer.gpu]
+    likely = tokens / GUIDE_SPEED.get((phase, offer.gpu), GUIDE_SPEED[phase, "H100"] * relative)
+    low = min(likely, tokens / (PUBLISHED_SPEED[phase] * relative))
+    return Range(*(max(LEAST_PHASE_S, s) for s in (low, likely, likely * HIGH)))
+
+
+def _evaluate(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | None:
+    scale = work.parameters / D20 / offer.num_gpus
+    own = _around(s * scale for s in seen.get(("evaluate", offer.gpu, phase, work.evaluate), ()))
+    if work.evaluate == "none":
+        return Range(0.0, 0.0, 0.0)
+    if own or offer.gpu not in GPU_SPEED:
+        return own
+    return _times(LOOSE, EVALUATE_S[phase] * SCOPES[work.evaluate] * PUBLISHED_ON * scale / GPU_SPEED[offer.gpu])
+
+
+def total(*ranges: Range) -> Range:
+    """The sum of several estimates, all low, all likely or all high."""
+    return Range(*(sum(r[i] for r in ranges) for i in range(3)))
+
+
+def _times(spread: Range, likely: float) -> Range:
+    return Range(*(factor * likely for factor in spread))
+
+
+def _around(measured: Iterable[float]) -> Range | None:
+    """Around what was measured, if anything was."""
+    values = list(measured)
+    return Range(MEASURED.low * min(values), median(values), MEASURED.high * max(values)) if values else None

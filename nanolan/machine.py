@@ -1,0 +1,86 @@
+"""What one run knows on its machine, and the tools it works with; every room of the box program shares it."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nanolan.budget import Stop
+from nanolan.control import Control
+from nanolan.errors import NanolanError
+from nanolan.herald import Herald
+from nanolan.instance import Instance
+from nanolan.meter import Meter
+from nanolan.phases import PHASES
+from nanolan.plan import Plan, iso, now_utc
+from nanolan.proof import Proof
+from nanolan.runner import run_trainer
+from nanolan.secret import Secret
+from nanolan.shadeform import Shadeform
+from nanolan.timeline import Timeline
+from nanolan.transfer import run_transfer
+
+
+class RunStopped(NanolanError):
+    """The run ends here; `reason` is one of the design's closed set."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The world outside, as it can be passed in."""
+
+    trainer: Callable[..., tuple[int, Stop | None]] = run_trainer
+    transfer: Callable[..., None] = run_transfer
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass
+class Machine:
+    """One run on its machine."""
+
+    plan: Plan
+    secrets: dict[str, Secret]
+    state: Path                      # /root/.nanolan: plan, secrets, lock, attempts
+    work: Path                       # on the biggest disk: code, inputs, outputs
+    api: Shadeform
+    me: Instance
+    meter: Meter
+    herald: Herald
+    timeline: Timeline
+    control: Control
+    tools: Tools = field(default_factory=Tools)
+    proofs: list[Proof] = field(default_factory=list)
+    states: dict[str, Proof] = field(default_factory=dict)     # phase -> its newest state proven on the Hub
+    spent_before_cents: int = 0                                # when this program woke up: its probation counts from there
+    unsaved: list[str] = field(default_factory=list)           # whole here, not on the Hub
+
+    @property
+    def token(self) -> Secret:
+        return self.secrets["HF_TOKEN"]
+
+    def out_dir(self, phase: str) -> Path:
+        """Where the trainer saves."""
+        return self.work / "out" / PHASES[phase].output_dir / self.plan.output_tag
+
+    def target(self, phase: str) -> str:
+        """Where the result of a phase goes in HF_REPO."""
+        return f"{PHASES[phase].output_dir}/{self.plan.output_tag}"
+
+    def saved(self, phase: str) -> str:
+        """Where a state saved on the way goes in RUNS_REPO."""
+        return f"{self.plan.folder}/saved/{phase}"
+
+    def stop(self) -> Stop | None:
+        """Why training must end now, if it must."""
+        return self.meter.soft() or self.control.asked()
+
+
+def say(text: str) -> None:
+    """A line of the training log (our stdout)."""
+    print(f"{iso(now_utc())} box: {text}", flush=True)

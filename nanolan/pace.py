@@ -1,0 +1,50 @@
+"""Is the machine as fast as its kind? The first steps, and the Hub's speed, against what earlier runs measured on such GPUs.
+
+Until the ledger holds three runs, and once the probation's money is spent, being slow is only told.
+"""
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from nanolan.plan import Plan
+
+STEPS = 5                    # looked at; the first one, which compiles, does not count
+SLOW = {"tok/s": 0.5, "bytes/s of the Hub": 0.2}      # of the usual figure; a network varies more than a GPU
+RUNS = 3                     # from so many on, a slow machine is exchanged
+
+
+def first_pace(metrics: Path, phase: str) -> float | None:
+    """Median tokens a second of the first steps of a phase; None until they are done."""
+    found = list(_speeds(metrics, phase))
+    return statistics.median(found[1:STEPS]) if len(found) >= STEPS else None
+
+
+def _speeds(metrics: Path, phase: str) -> Iterator[float]:
+    try:
+        lines = metrics.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            row = msgspec.json.decode(line, type=dict)
+        except msgspec.DecodeError:
+            continue   # half written
+        if row.get("phase") == phase and isinstance(row.get("tok_per_s"), (int, float)):
+            yield float(row["tok_per_s"])
+
+
+def complaint(plan: Plan, what: str, unit: str, now: float) -> str:
+    """What is wrong with a speed, or ""; `what` is a phase, or "download"."""
+    usual = plan.usual.get(what)
+    if not usual or now >= SLOW[unit] * usual:
+        return ""
+    return f"the machine is slow: {now:,.0f} {unit} in {what}, earlier runs on {plan.offer.gpu} had {usual:,.0f}"
+
+
+def exchange(plan: Plan, spent_cents: int) -> bool:
+    """Whether a slow machine is given back: there are figures enough, and its probation is not over."""
+    return plan.usual_runs >= RUNS and spent_cents <= plan.probation_cents

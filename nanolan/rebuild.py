@@ -1,0 +1,156 @@
+"""Runs that this laptop's ledger does not know: made up again from the account's tags and plan.json in the run folder.
+
+What lies there is the word of whoever may write that repo. So it is checked like any other input, our token goes only to the Hub
+that it came from, and a run is put into the ledger, which is what makes it ours to touch, only if its owner is us or was named.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from nanolan.config import TABLE, Settings, is_loopback
+from nanolan.errors import BadAnswer, NotFound, UsageProblem
+from nanolan.hub import Hub
+from nanolan.instance import Instance
+from nanolan.ledger import Attempt, Entry, Ledger, matching
+from nanolan.money import MOST_DOLLARS
+from nanolan.phases import SEQUENCES
+from nanolan.plan import Plan, parse_time, read_plan
+from nanolan.shadeform import Shadeform
+
+MOST_BYTES = 1 << 20             # of a plan.json; a real one has some kB
+NAMES = ("run_name", "model_tag", "output_tag", "hf_repo", "runs_repo", "wandb_project")
+ID = r"[0-9a-f]{8}"
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where runs can be found that the ledger does not know; `hub` None when there is no token for it."""
+
+    s: Settings
+    hub: Hub | None
+    instances: Callable[[], list[Instance]]
+
+    @property
+    def repos(self) -> list[str]:
+        return [r for r in dict.fromkeys((self.s.runs_repo, self.s.hf_repo)) if r]
+
+
+def elsewhere(s: Settings, api: Shadeform) -> Elsewhere:
+    """The account and the Hub that the settings name."""
+    return Elsewhere(s, Hub(s.hf_endpoint, s.hf_token) if s.hf_token else None, api.instances)
+
+
+def find(ledger: Ledger, which: str | None, there: Elsewhere, owner: str | None = None) -> Entry:
+    """The run meant by `which`: of the ledger, else rebuilt (and noted there, if it is ours or `owner`'s)."""
+    if not which or matching(ledger.entries(), which):
+        return ledger.find(which)
+    if there.hub is None or not there.repos:
+        raise UsageProblem(f"no run called {which[:60]!r} in the ledger (runs of another laptop are found with HF_TOKEN and "
+                           "HF_REPO). See: just status")
+    instances = there.instances()
+    found = candidates(which, instances, _run_folders(there.hub, there.repos)) or _named(which, there, instances)
+    if len(found) != 1:
+        raise UsageProblem(f"{which[:60]!r} fits several runs: {', '.join(sorted(found))}; give the id" if found else
+                           f"no run called {which[:60]!r} in the ledger, on the account or in {' and '.join(there.repos)}. "
+                           "See: just status, just orphans")
+    return take_up(ledger, rebuild(there, found.pop(), instances), instances, owner)
+
+
+def candidates(which: str, instances: list[Instance], folders: set[str]) -> set[str]:
+    """The run ids that an instance id, a run id or the beginning of one can mean."""
+    known = {i.run_id for i in instances if i.run_id} | folders
+    exact = {i.run_id for i in instances if i.run_id and i.id == which} | ({which} & known)
+    return exact or {run_id for run_id in known if run_id.startswith(which)}
+
+
+def take_up(ledger: Ledger, entry: Entry, instances: list[Instance], owner: str | None) -> Entry:
+    """Note a rebuilt entry in the ledger if plan and tags agree that its owner is us, or the one that was named."""
+    owners = {entry.plan.owner} | {i.owner for i in instances if i.run_id == entry.plan.run_id and i.owner}
+    if owners <= {ledger.owner, owner}:
+        ledger.put(entry)
+    return entry
+
+
+def check_ours(ledger: Ledger, entry: Entry) -> None:
+    """UsageProblem unless the run is in the ledger: others are shown, and never touched."""
+    plan = entry.plan
+    if not ledger.has(plan.run_id):
+        raise UsageProblem(f"run {plan.run_id} is of owner {plan.owner}, not of this laptop: nothing was touched. If that is you: "
+                           f"--owner {plan.owner}")
+
+
+def rebuild(there: Elsewhere, run_id: str, instances: list[Instance]) -> Entry:
+    """The entry of a run from its folder and the account; NotFound or BadAnswer says why it cannot be."""
+    if there.hub is None:
+        raise UsageProblem("a run's plan is read from the Hub: set HF_TOKEN and HF_REPO (or RUNS_REPO)")
+    for repo in there.repos:
+        try:
+            plan = checked_plan(there.hub.read(repo, f"runs/{run_id}/plan.json"), run_id, repo, there.s)
+        except NotFound:
+            continue
+        mine = sorted((i for i in instances if i.run_id == run_id), key=lambda i: not i.billing)
+        return Entry(plan, mine[0].id if mine else None, earlier=_earlier(there.hub, plan), rebuilt=True)
+    raise NotFound(f"run {run_id} has no plan.json in {' or '.join(there.repos)}: it cannot be rebuilt")
+
+
+def checked_plan(data: bytes, run_id: str, repo: str, s: Settings) -> Plan:
+    """The Plan in `data`, read from runs/<run_id>/ of `repo`; BadAnswer unless it is one that a launch could have made."""
+    where = f"{repo}/runs/{run_id}/plan.json"
+    if len(data) > MOST_BYTES:
+        raise BadAnswer(f"{where} has {len(data)} bytes: it is no plan")
+    try:
+        plan = read_plan(data)
+        for name in NAMES:
+            TABLE[name]["parse"](getattr(plan, name))
+        parse_time(plan.created_at).astimezone(), parse_time(plan.deadline).astimezone()   # noqa: B018  # a year 9999 overflows
+    except (UsageProblem, RecursionError, OverflowError) as e:
+        raise BadAnswer(f"{where}: {e or type(e).__name__}") from None
+    for what, good in (
+            ("run id", plan.run_id == run_id), ("owner", re.fullmatch(ID, plan.owner)), ("runs_repo", plan.runs_repo == repo),
+            ("Hub", plan.hf_endpoint == s.hf_endpoint), ("Shadeform address", plan.shadeform_api == s.shadeform_api),
+            ("phases", plan.phases in _runs_of_phases()), ("attempt", plan.attempt >= 1),
+            ("limit", 0 < plan.limit_cents <= 100 * MOST_DOLLARS), ("price", plan.offer.hourly_cents > 0),
+            ("number of processes", plan.processes > 0),
+            ("device", plan.device == "cuda" or is_loopback(s.shadeform_api))):
+        if not good:
+            raise BadAnswer(f"{where} has another {what} than it must have; it is left alone")
+    return plan
+
+
+def _runs_of_phases() -> set[tuple[str, ...]]:
+    """What a launch trains, and what can be left of it."""
+    return {phases[i:] for phases in SEQUENCES.values() for i in range(len(phases))}
+
+
+def _run_folders(hub: Hub, repos: list[str]) -> set[str]:
+    found = (re.fullmatch(rf"runs/({ID})/plan\.json", p) for repo in repos for p in hub.tree(repo).files)
+    return {m[1] for m in found if m}
+
+
+def _named(which: str, there: Elsewhere, instances: list[Instance]) -> set[str]:
+    """The runs of that name that have a machine; a plan that cannot be read has no name."""
+    found = set()
+    for run_id in {i.run_id for i in instances if i.run_id}:
+        try:
+            if rebuild(there, run_id, instances).plan.run_name == which:
+                found.add(run_id)
+        except (NotFound, BadAnswer):
+            continue
+    return found
+
+
+def _earlier(hub: Hub, plan: Plan) -> tuple[Attempt, ...]:
+    """What earlier attempts cost, as the resuming laptop noted it."""
+    try:
+        earlier = msgspec.json.decode(hub.read(plan.runs_repo, f"{plan.folder}/earlier.json"), type=tuple[Attempt, ...])
+    except NotFound:
+        return ()
+    except (msgspec.DecodeError, RecursionError) as e:
+        raise BadAnswer(f"{plan.folder}/earlier.json cannot be read: {e}") from None
+    if any((a.spent_cents or 0) < 0 for a in earlier):   # it would raise the limit
+        raise BadAnswer(f"{plan.folder}/earlier.json holds a cost below nothing")
+    return earlier

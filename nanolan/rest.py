@@ -1,0 +1,86 @@
+"""What is left of a run: which phases are not proven on the Hub, and the saved state that the first of them can go on from.
+
+Only what proves itself counts: a manifest of this very run and phase, and every file of it on the Hub with its size and hash.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nanolan.errors import BadAnswer, NotFound
+from nanolan.hub import Hub, Tree
+from nanolan.manifest import MANIFEST, parse_manifest
+from nanolan.phases import PHASES
+from nanolan.plan import Pinned, Plan
+from nanolan.proof import prove
+from nanolan.report import PhaseReport
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A phase's result, or a state on its way, that is proven on the Hub and pinned."""
+
+    phase: str
+    step: int
+    folder: str
+    files: Pinned
+
+    @property
+    def processes(self) -> int:
+        """Into how many shards its optimizer was cut: what can take it up again."""
+        return sum(bool(re.search(r"/optim_\d+_rank\d+\.pt$", f.path)) for f in self.files.files)
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is to be trained yet."""
+
+    phases: tuple[str, ...]          # none: the run is complete
+    before: Kept | None = None       # the result that the first of them starts from; None: the plan's own input
+    saved: Kept | None = None        # the state that it can go on from
+
+
+def rest_of(hub: Hub, plan: Plan, told: Mapping[str, PhaseReport]) -> Rest:
+    """The rest of a run; `told` is where the machine said it had put its phases. A failed look raises, it is never "none"."""
+    tree, before = hub.tree(plan.hf_repo), None
+    for i, phase in enumerate(plan.phases):
+        result = result_of(hub, tree, plan, phase, told.get(phase))
+        if result is None:
+            runs = tree if plan.runs_repo == plan.hf_repo else hub.tree(plan.runs_repo)
+            return Rest(plan.phases[i:], before, saved_state(hub, runs, plan, phase))
+        before = result
+    return Rest((), before)
+
+
+def result_of(hub: Hub, tree: Tree, plan: Plan, phase: str, told: PhaseReport | None) -> Kept | None:
+    """The proven result of a phase: as its folder is now, or at the told revision if another run has written it since."""
+    folder = f"{PHASES[phase].output_dir}/{plan.output_tag}"
+    found = kept(hub, tree, folder, plan, phase, final=True)
+    if found or told is None or told.revision in ("", tree.revision):
+        return found
+    try:
+        return kept(hub, hub.tree(plan.hf_repo, revision=told.revision), folder, plan, phase, final=True)
+    except NotFound:   # a revision that is no more, or never was
+        return None
+
+
+def saved_state(hub: Hub, tree: Tree, plan: Plan, phase: str) -> Kept | None:
+    """The state of `phase` in the run folder, if it is whole."""
+    return kept(hub, tree, f"{plan.folder}/saved/{phase}", plan, phase, final=False)
+
+
+def kept(hub: Hub, tree: Tree, folder: str, plan: Plan, phase: str, *, final: bool) -> Kept | None:
+    """What this run made of `phase`, if `folder` holds it whole."""
+    if f"{folder}/{MANIFEST}" not in tree.files:
+        return None
+    try:
+        manifest = parse_manifest(hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision))
+        prove(tree, folder, manifest)
+    except BadAnswer:   # no manifest, or one that its files do not bear out
+        return None
+    names = [f.path for f in manifest.files]
+    mine = (manifest.run_id, manifest.phase, manifest.final) == (plan.run_id, phase, final)
+    if not mine or not any(n.startswith("model_") for n in names):
+        return None
+    return Kept(phase, manifest.step, folder, tree.pin([f"{folder}/{n}" for n in (*names, MANIFEST)], proven=True))

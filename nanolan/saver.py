@@ -1,0 +1,161 @@
+"""From the machine's disk to the Hub, proven: a phase's result, its evaluation, and the states saved on the way.
+
+One commit, then every size and hash is read back: that is the Proof. Only the newest state of a phase is kept on the Hub.
+"""
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from msgspec import structs
+
+from nanolan.errors import ApiProblem, NanolanError, Unreachable
+from nanolan.hub import Hub
+from nanolan.inspection import STATE_SIZE
+from nanolan.machine import Machine, say
+from nanolan.manifest import MANIFEST, Manifest, borrow, newest_whole, parse_manifest, whole_steps
+from nanolan.proof import Proof, prove
+from nanolan.report import PhaseReport, phase_report
+from nanolan.results import meta_name, numbers, with_results
+from nanolan.transfer import Job
+
+HUB_PATIENCE_S = 3600.0      # how long a dead Hub is waited for
+NOTE_PATIENCE_S = 120.0      # for what is good to have
+
+
+def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
+    """The result of a phase, or the last state of one that was stopped, to its place; raises when it is not proven."""
+    place = m.target(phase) if manifest.final else m.saved(phase)
+    report = phase_report("uploading", place, manifest)
+    m.herald.phase(phase, report)
+    try:
+        proof = m.states.get(phase) if not manifest.final else None
+        if proof is None or proof.manifest != manifest:
+            proof = save(m, folder, manifest, place)
+    except Exception:
+        m.unsaved.append(f"{phase} step {manifest.step}")
+        m.herald.phase(phase, structs.replace(report, state="failed"))
+        raise
+    m.proofs.append(proof)
+    m.herald.phase(phase, structs.replace(report, state="proven" if manifest.final else "failed", revision=proof.revision))
+    m.herald.tell(m.herald.state)
+    say(f"phase {phase}: proven on the Hub: {place} step {manifest.step}, revision {proof.revision[:8]}")
+
+
+def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: threading.Event | None = None) -> Proof:
+    """Upload a whole step to `target` and prove it; Unreachable when the Hub or the money is gone, or it is `superseded`."""
+    end, plan = m.tools.clock() + HUB_PATIENCE_S, m.plan
+
+    def give_up() -> str:
+        if superseded and superseded.is_set():
+            return "a newer one follows"
+        return m.meter.give_up() or ("the Hub did not take it for an hour" if m.tools.clock() > end else "")
+
+    hub = Hub(plan.hf_endpoint, m.token, patience_s=5 if superseded else 60)
+    repo, names = (plan.hf_repo if manifest.final else plan.runs_repo), (*(f.path for f in manifest.files), MANIFEST)
+    while True:
+        say(f"uploading {target}: step {manifest.step}, {manifest.size / 1e6:.1f} MB")
+        started = m.tools.clock()
+        m.tools.transfer(Job("upload", plan.hf_endpoint, repo, "model", "main", str(folder), names, target,
+                             f"{manifest.phase} step {manifest.step} of run {plan.run_id}", plan.keep_old and manifest.final),
+                         m.token, give_up=give_up, say=say)
+        try:
+            proof = prove(hub.tree(repo), target, manifest)
+        except ApiProblem as e:   # the Hub said yes and holds something else, or cannot be read
+            say(f"not proven yet: {e}")
+            if reason := give_up():
+                raise Unreachable(f"{target} is not proven ({reason})") from e
+            m.tools.sleep(2)
+            continue
+        m.meter.note_upload((m.tools.clock() - started) * (STATE_SIZE if manifest.final else 1))
+        return proof
+
+
+def save_the_rest(m: Machine, done: set[str]) -> None:
+    """After a failure: the newest whole step of each phase that is not uploaded, as far as the Hub takes it."""
+    for phase in [p for p in m.plan.phases if p not in done]:
+        found = newest_whole(m.out_dir(phase), phase, final=True) or newest_whole(m.out_dir(phase), phase)
+        try:
+            if found:
+                upload(m, phase, *found)
+        except Exception as e:   # the others are still to be saved
+            say(f"{e}")
+
+
+def forget_states(m: Machine, phase: str) -> None:
+    """Take the states of a phase whose result is proven off the tree (the Hub's history has them). Good to have, no more."""
+    hub = Hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S)
+    try:
+        if stale := sorted(hub.tree(m.plan.runs_repo).under(m.saved(phase))):
+            hub.commit(m.plan.runs_repo, {}, f"run {m.plan.run_id}: {phase} is done, its states go", delete=stale)
+        m.states.pop(phase, None)
+    except NanolanError as e:
+        say(f"the states of {phase} stay in {m.saved(phase)}: {e}")
+
+
+# ------------------------------------------------------------------ what was measured
+def note_results(m: Machine, phase: str, folder: Path, manifest: Manifest, results: dict[str, Any]) -> None:
+    """Write the evaluation into the meta of the proven checkpoint on the Hub, and prove it anew. Good to have, no more."""
+    before = m.herald.phases.get(phase, PhaseReport("none"))
+    m.herald.phase(phase, structs.replace(before, measured=before.measured | numbers(results)))
+    target, name = m.target(phase), meta_name(manifest)
+    new, meta = with_results((folder / name).read_bytes(), manifest, results)
+    hub = Hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S)
+    try:
+        prove(hub.tree(m.plan.hf_repo), target, manifest)      # nobody has written the folder since
+        hub.commit(m.plan.hf_repo, {f"{target}/{name}": meta, f"{target}/{MANIFEST}": new.to_json().encode()},
+                   f"{phase} step {manifest.step} of run {m.plan.run_id}: evaluated")
+        proof = prove(hub.tree(m.plan.hf_repo), target, new)
+        m.herald.phase(phase, structs.replace(m.herald.phases[phase], revision=proof.revision))
+    except NanolanError as e:
+        say(f"the evaluation of {phase} is in the receipt alone, not in {target}: {e}")
+
+
+# ------------------------------------------------------------------ states, in the background
+class StateUploads:
+    """While a phase trains: its newest state to the Hub every `upload_minutes`, the newest wins."""
+
+    def __init__(self, m: Machine, phase: str) -> None:
+        self._m, self._phase = m, phase
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> StateUploads:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Give up what is under way: the phase's result, or its last state, follows."""
+        self._done.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._done.wait(60 * self._m.plan.upload_minutes):
+            try:
+                self.send()
+            except Exception as e:   # training goes on, the next state follows
+                say(f"state of {self._phase} not uploaded: {e}")
+
+    def send(self) -> None:
+        """Upload the newest state if the Hub has not got it yet."""
+        m, phase = self._m, self._phase
+        known = m.states.get(phase)
+        for folder, manifest in whole_steps(m.out_dir(phase)):
+            if manifest.phase != phase or manifest.final or known and manifest.step <= known.manifest.step:
+                return
+            with borrow(folder, m.work / f".sending-{phase}") as copy:      # the trainer removes older states
+                m.states[phase] = save(m, copy, manifest, m.saved(phase), self._done)
+            say(f"phase {phase}: state of step {manifest.step} proven in {m.saved(phase)}")
+            m.herald.tell(m.herald.state)
+            return
+
+
+def known_state(m: Machine, phase: str) -> Proof | None:
+    """The state of this phase that the Hub holds already (of an earlier life or attempt), if it is whole."""
+    hub = Hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S)
+    try:
+        manifest = parse_manifest(hub.read(m.plan.runs_repo, f"{m.saved(phase)}/{MANIFEST}"))
+        return prove(hub.tree(m.plan.runs_repo), m.saved(phase), manifest) if manifest.run_id == m.plan.run_id else None
+    except NanolanError:
+        return None

@@ -1,0 +1,203 @@
+"""Faults that a rehearsal plays for real, and what must come of each. A new one is a row of SCENARIOS.
+
+    just rehearse fault=hang            one of them
+    just rehearse-faults                all of them, as a table
+
+A scenario changes the world before the launch, or acts at the moment when a line of the box's log says that it has come.
+"""
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from nanolan.sim.machine import Machine
+    from nanolan.sim.world import World
+
+Act = Callable[["World"], object]
+CREATE = "POST /v1/instances/create"
+# 150 steps of about 0.1 s, a state every second: long enough for something to happen
+LONG = {"max_steps": 150}
+STATES = ("save-minutes=0.02", "upload-minutes=0.03", "eval=none")
+DOWN_S = 6.0                     # of a Hub that comes back
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One fault: what it is, how it is made, and how the run must end."""
+
+    what: str
+    verdict: str = "succeeded"
+    reason: str = ""
+    exit_code: int = 0
+    words: tuple[str, ...] = ()                             # more options of the launch
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # changes of the rehearsal's recipe
+    watch_s: Mapping[str, float] = field(default_factory=dict)
+    usual: Mapping[str, float] = field(default_factory=dict)
+    before: Act = lambda world: None
+    moment: str = ""                                        # a pattern of a line in the box's log
+    then: Act = lambda world: None
+    times: int = 1                                          # how many such lines count
+    resume: bool = False                                    # afterwards `just resume` finishes it
+
+
+# ------------------------------------------------------------------ acts on the cloud and the Hub
+def refused(action: str, times: int = 1) -> Act:
+    """The next creates are answered so."""
+    return lambda world: world.cloud.fault(CREATE, action, times=times)
+
+
+def switched(name: str, value: object = True, times: int | None = None) -> Act:
+    """The cloud behaves so, for the next `times` instances."""
+    return lambda world: world.cloud.switch(name, value, times)
+
+
+def dear(factor: int) -> Act:
+    """Every offer costs so much more: limits are reached in seconds."""
+    def act(world: World) -> None:
+        for entry in world.cloud.account.catalogue:
+            entry["hourly_price"] *= factor
+    return act
+
+
+def hub_down(world: World) -> None:
+    """The Hub answers 503 to everything, for a while."""
+    fault = world.hub.fault(r".", status=503, times=10**9)
+    timer = threading.Timer(DOWN_S, world.hub.faults.remove, [fault])
+    timer.daemon = True
+    timer.start()
+
+
+def upload_cut(world: World) -> None:
+    """The connections of the next uploads break in the middle."""
+    world.hub.fault(r"(PUT|POST) /.*(lfs|xorb|shard|commit)", "reset", after=1000, times=3)
+
+
+def ask_to_stop(world: World) -> None:
+    """As `just stop` does from any laptop."""
+    from nanolan.sim.world import REPO
+    run_id = newest_run(world)
+    world.hub.put(REPO, {f"runs/{run_id}/stop.json": b'{"attempt": 1, "at": "in a rehearsal"}'})
+
+
+def newest_run(world: World) -> str:
+    """The id at the end of the newest instance's name."""
+    return next(i for i in reversed(world.cloud.instances) if i.machine).spec["name"].rsplit("-", 1)[-1]
+
+
+# ------------------------------------------------------------------ acts on the box
+def box(world: World) -> Machine:
+    """The newest machine that is on."""
+    return next(i.machine for i in reversed(world.cloud.instances) if i.machine and i.machine.on)
+
+
+def processes(world: World, wanted: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """The living processes of the box that are wanted; one that goes meanwhile is not."""
+    found = []
+    for p in box(world).processes():
+        try:
+            if wanted(p):
+                found.append(p)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def is_rank(p: psutil.Process) -> bool:
+    return "LOCAL_RANK" in p.environ() and "nanolan.train" in p.cmdline()
+
+
+def is_torchrun(p: psutil.Process) -> bool:
+    return "torch.distributed.run" in p.cmdline()
+
+
+def is_box_program(p: psutil.Process) -> bool:
+    return any(word.endswith("cloud/train.py") for word in p.cmdline())
+
+
+def send(number: signal.Signals, wanted: Callable[[psutil.Process], bool]) -> Act:
+    """The signal to one such process."""
+    def act(world: World) -> None:
+        for p in processes(world, wanted)[:1]:
+            p.send_signal(number)
+    return act
+
+
+def reboot(world: World) -> None:
+    """Every process gone at once, then boot.sh again."""
+    box(world).reboot()
+
+
+def vanish(world: World) -> None:
+    """The provider takes the machine away, without a word."""
+    instance = next(i for i in reversed(world.cloud.instances) if i.machine)
+    instance.delete(world.cloud.account.now(), "preempted")
+
+
+KILL, PAUSE = signal.SIGKILL, signal.SIGSTOP
+TRAINED = r"sft step 40/"
+SCENARIOS: dict[str, Scenario] = {
+    # ---- renting
+    "stockout": Scenario("the offer is sold out on create; the next one is rented", before=refused("out_of_stock"),
+                         words=("max-price=60",)),
+    "create-lost": Scenario("the machine is made, the answer is lost", before=refused("reset_after_effect")),
+    "price": Scenario("the machine costs more than was agreed to; deleted, the next offer", words=("max-price=60",),
+                      before=switched("price_differs", 9900, 1)),
+    "boot-stuck": Scenario("the machine never boots; deleted, the next offer", words=("max-price=60",),
+                           before=switched("stuck_in_pending_provider", True, 1)),
+    "boot-error": Scenario("the provider reports an error; deleted, the next offer", words=("max-price=60",),
+                           before=switched("goes_to_error", True, 1)),
+    "wrong-gpus": Scenario("a GPU is missing; the machine deletes itself, the next offer", words=("max-price=60",),
+                           before=switched("gpu_count_wrong", 7, 1)),
+    "slow-box": Scenario("a tenth of the usual speed; told, and exchanged once three runs have measured", words=("eval=none",),
+                         usual={"sft": 1e6}),
+    # ---- limits
+    "limit": Scenario("the money runs out in mid-training", "stopped", "spend_limit", 6, recipe=LONG,
+                      words=(*STATES, "spend-limit=120", "--yes-really"), before=dear(428)),
+    "deadline": Scenario("the time runs out in mid-training", "stopped", "max_duration", 6, recipe=LONG,
+                         words=(*STATES, "max-duration=30s", "--yes-really")),
+    "gate": Scenario("the gate after mid stays shut", "stopped", "gate", 6, words=("phase=mid+sft", "gate=val_bpb<0.01")),
+    "stop": Scenario("the user stops it from another laptop", "stopped", "user", 5, words=STATES, recipe=LONG, moment=TRAINED,
+                     then=ask_to_stop),
+    # ---- the trainer
+    "hang": Scenario("a rank stands still", words=STATES, recipe=LONG, watch_s={"train": 6.0}, moment=TRAINED,
+                     then=send(PAUSE, is_rank)),
+    "nan": Scenario("sft's loss is no number, twice; mid is safe", "failed", "nan", 5, words=("phase=mid+sft", "eval=none"),
+                    recipe={"sft": {"embedding_lr": 1e38}}),
+    "oom": Scenario("a rank is killed, as by the kernel when memory runs out", words=STATES, recipe=LONG, moment=TRAINED,
+                    then=send(KILL, is_rank)),
+    "oom-again": Scenario("a rank is killed, and killed again", "failed", "killed", 5, words=STATES, recipe=LONG,
+                          moment=r"sft step (4|8)0/", times=2, then=send(KILL, is_rank)),
+    "kill-torchrun": Scenario("torchrun is killed; its ranks must not live on", words=STATES, recipe=LONG, moment=TRAINED,
+                              then=send(KILL, is_torchrun)),
+    # ---- the machine
+    "kill-box": Scenario("the box program is killed", words=STATES, recipe=LONG, moment=TRAINED, then=send(KILL, is_box_program)),
+    "reboot": Scenario("the machine reboots in mid-training", words=STATES, recipe=LONG, moment=TRAINED, then=reboot),
+    "vanish": Scenario("the machine is taken away in mid-training; resumed on another", words=STATES, recipe=LONG,
+                       moment=r"state of step \d+ proven", then=vanish, resume=True),
+    # ---- the Hub, and the end
+    "hub-down": Scenario("the Hub is away when the phase ends", moment=r"phase sft: done", then=hub_down),
+    "upload-cut": Scenario("the upload is cut in the middle, three times", moment=r"sft step 20/", then=upload_cut),
+    "delete-stuck": Scenario("two deletes answer 200 and do nothing", before=switched("delete_ignored", 2)),
+}
+
+
+class Player:
+    """Plays a scenario's act when its moment comes."""
+
+    def __init__(self, scenario: Scenario, world: World) -> None:
+        self._scenario, self._world, self._left = scenario, world, scenario.times if scenario.moment else 0
+        self.played = 0
+
+    def hear(self, line: str) -> None:
+        """A line of the box's log."""
+        if self._left and re.search(self._scenario.moment, line):
+            self._left -= 1
+            self.played += 1
+            self._scenario.then(self._world)

@@ -1,0 +1,63 @@
+"""Asking a machine to stop: a small file in the run folder, which it looks for. It saves, uploads, proves and deletes itself."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from nanolan.control import STOP_FILE, StopRequest
+from nanolan.errors import MayBeBilling
+from nanolan.hub import Hub
+from nanolan.money import dollars
+from nanolan.plan import Plan, iso, now_utc, parse_time
+from nanolan.report import to_json
+from nanolan.status import Overview, RunView
+
+SILENT_S = 20 * 60           # four heartbeats: a machine that is silent for so long does not listen either
+LOOK_EVERY_S = 5.0
+
+
+def ask_to_stop(hub: Hub, plan: Plan, now: datetime | None = None) -> None:
+    """Leave the request in the run folder."""
+    request = StopRequest(plan.attempt, iso(now or now_utc()))
+    hub.commit(plan.runs_repo, {f"{plan.folder}/{STOP_FILE}": to_json(request)}, f"run {plan.run_id}: asked to stop")
+
+
+def deaf(view: RunView, now: datetime) -> str:
+    """Why the machine would not hear a request, or "". One that has its verdict deletes itself anyway."""
+    if view.instance and view.instance.status == "error":
+        return f"the provider says of it: {view.instance.details or 'error'}"
+    if view.receipt:
+        return ""
+    if view.progress is None:
+        return f"it has not reported yet{': ' + view.problems[0] if view.problems else ''}"
+    silent_s = (now - parse_time(view.progress.updated)).total_seconds()
+    return f"it has not reported for {silent_s / 60:.0f} minutes" if silent_s > SILENT_S else ""
+
+
+def still_bills(view: RunView, why: str) -> MayBeBilling:
+    """The error of a stop that has not stopped the machine, or not visibly."""
+    plan, i = view.entry.plan, view.instance
+    price = (i.hourly_cents if i else None) or plan.offer.hourly_cents
+    return MayBeBilling(f"{why}; instance {i.id if i else view.entry.instance_id} ({dollars(price)}/h) may go on billing, to "
+                        f"{dollars(plan.limit_cents)} or {plan.deadline} at most. Delete it at once, with what is not on the Hub "
+                        f"yet: just stop {plan.run_id} --now")
+
+
+def wait_until_gone(look: Callable[[], Overview], say: Callable[[str], None], *, timeout_s: float,
+                    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep) -> RunView:
+    """Say every stage of a run's end until its machine is seen to be gone; MayBeBilling if it is not in time."""
+    end, said = clock() + timeout_s, ""
+    while True:
+        seen = look()
+        view = seen.runs[0]
+        if not seen.problems and not (view.instance and view.instance.billing):   # a look that failed is not "gone"
+            return view
+        stage = f"{view.state}{': ' + view.reason if view.reason else ''}" if not seen.problems else seen.problems[0]
+        if stage != said:
+            say(f"  {stage} ({dollars(view.spent_cents)} spent)")
+            said = stage
+        if clock() >= end:
+            raise still_bills(view, f"run {view.entry.plan.run_id} was not seen to be gone within {timeout_s / 60:.0f} minutes "
+                                    f"({stage})")
+        sleep(min(LOOK_EVERY_S, max(0.0, end - clock())))

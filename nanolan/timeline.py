@@ -1,0 +1,47 @@
+"""Where a run's time, and so its money, goes: seconds by stage, kept in a file so that a restart counts on."""
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+class Timeline:
+    """One stage at a time; `enter` ends the one before. Stages: boot, setup, probation, download, sft.train, ..., delete."""
+
+    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+        self._path, self._now = path, now
+        self._seconds: dict[str, float] = {}
+        self._stage, self._since = "", now()
+        try:
+            kept = json.loads(path.read_bytes())
+            self._seconds = {str(k): float(v) for k, v in kept["seconds"].items()}
+            self._stage, self._since = str(kept["stage"]), float(kept["since"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass   # the first life of this program, or a file cut off by the reboot: then the time before is not split
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Time that was measured elsewhere, such as the boot; counted once."""
+        self._seconds.setdefault(stage, max(0.0, seconds))
+
+    def enter(self, stage: str) -> None:
+        """`stage` begins now."""
+        now = self._now()
+        if self._stage:
+            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + max(0.0, now - self._since)
+        self._stage, self._since = stage, now
+        temp = self._path.with_suffix(".tmp")
+        temp.write_text(json.dumps({"seconds": self._seconds, "stage": stage, "since": now}))
+        temp.replace(self._path)
+
+    def stages(self) -> dict[str, int]:
+        """Whole seconds by stage until now, in the order in which they began."""
+        running = {self._stage: max(0.0, self._now() - self._since)} if self._stage else {}
+        names = [*self._seconds, *(s for s in running if s not in self._seconds)]
+        return {s: round(self._seconds.get(s, 0.0) + running.get(s, 0.0)) for s in names}
+
+
+def phase_seconds(stages: dict[str, int], phase: str) -> int:
+    """What a phase's training and evaluation took."""
+    return sum(s for name, s in stages.items() if name in (f"{phase}.train", f"{phase}.evaluate"))

@@ -1,0 +1,54 @@
+"""The evaluation of a phase's final checkpoint, as a job of its own: whatever happens to it, what was trained is saved already.
+
+    {"evaluate": "quick", "results": ".../evaluation.json", ...}  ->  evaluate_model's results, as JSON in that file
+"""
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nanolan.errors import BadAnswer, RunFailed
+from nanolan.manifest import newest_whole
+from nanolan.train import checkpoint
+from nanolan.train.evaluate import evaluate_model
+from nanolan.train.job import Job
+from nanolan.train.recipe import recipe_for
+from nanolan.train.report import Report
+from nanolan.train.stop import StopFlag
+from nanolan.train.supervised import check_fit
+from nanolan.train.tokenizer import load_tokenizer
+from nanolan.train.world import World
+
+
+def judge(job: Job, world: World) -> None:
+    """Evaluate the final checkpoint in job.out_dir and write job.results; NanolanError when there are no results."""
+    report, recipe = Report(job, world.first), recipe_for(job.phase, job.recipe)
+    report.beat("load")
+    found = newest_whole(job.out_dir, job.phase, final=True)
+    if found is None:
+        raise BadAnswer(f"{job.out_dir} holds no whole checkpoint of {job.phase} to evaluate")
+    folder, manifest = found
+    start, tokenizer = checkpoint.load(folder, world.device), load_tokenizer(job.tokenizer_dir)
+    check_fit(start.model, tokenizer, recipe)
+    report.steps = start.step
+    report.say(f"{job.phase} step {start.step}: evaluation ({job.evaluate})")
+    with StopFlag() as stop:
+        results = evaluate_model(
+            start.model, tokenizer, job.data_dir, world, job.evaluate or "quick", humaneval=job.humaneval, say=report.say,
+            max_new_tokens=recipe.exam_new_tokens, most_problems=recipe.exam_problems, stopped=lambda: stop.requested,
+            beat=lambda: report.beat("evaluate", start.step))
+        stopped = bool(world.totals(stop.requested)[0])
+    world.close()
+    if stopped:
+        raise RunFailed("stopped in the middle of the evaluation: no results")
+    if world.first:
+        write_results(job, report, {"step": manifest.step, **results})
+
+
+def write_results(job: Job, report: Report, results: dict[str, Any]) -> None:
+    """The results as a file, whole or not at all, and their numbers as a row of the metrics."""
+    assert job.results  # noqa: S101  # read_job has seen to it
+    temp = job.results.with_name(job.results.name + ".tmp")
+    temp.write_text(json.dumps(results, indent=2) + "\n")
+    temp.replace(job.results)
+    report.row({key: value for key, value in results.items() if isinstance(value, (int, float))})

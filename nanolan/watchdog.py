@@ -1,0 +1,80 @@
+"""Is the trainer getting anywhere? Judged by its heartbeat file alone: each stage has a deadline of its own.
+
+GPU utilisation is not asked: a hung collective shows 100 %.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from nanolan.budget import Stop
+from nanolan.plan import Plan
+
+# Seconds without a new heartbeat, by stage; "" is before the first one. "cpu" is a rehearsal of a tiny model.
+DEADLINES_S = {
+    "cuda": {"": 600, "load": 1800, "compile": 1200, "train": 600, "save": 900, "validate": 1200, "evaluate": 1800},
+    "cpu": {"": 90, "load": 90, "compile": 60, "train": 20, "save": 60, "validate": 60, "evaluate": 90},
+}
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """heartbeat.json, written by the trainer."""
+
+    phase: str
+    step: int
+    steps: int
+    stage: str
+    t: float = 0.0
+
+
+def read_beat(path: Path) -> Beat | None:
+    """The newest heartbeat; None when there is none (yet)."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Beat)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def overdue(stage: str, silent_s: float, limits: Mapping[str, float]) -> bool:
+    """Whether a trainer that has been silent for so long in `stage` counts as stuck; an unknown stage gets the longest."""
+    return silent_s > limits.get(stage, max(limits.values()))
+
+
+class Watchdog:
+    """Watches one trainer's heartbeat; `stuck` is asked every moment."""
+
+    def __init__(self, path: Path, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
+        self._limits = DEADLINES_S[plan.device] | plan.watch_s
+        path.unlink(missing_ok=True)    # the heartbeat of a trainer before this one
+        self.beat: Beat | None = None
+        self._seen_at = clock()
+        self.save_s: float | None = None    # what the last save took
+        self._save_began: float | None = None
+
+    def stuck(self) -> Stop | None:
+        """What is wrong, if the trainer has not moved for too long."""
+        now, beat = self._clock(), read_beat(self._path)
+        if beat is not None and beat != self.beat:
+            self._note_save(beat, now)
+            self.beat, self._seen_at = beat, now
+        stage, silent_s = self.beat.stage if self.beat else "", now - self._seen_at
+        if not overdue(stage, silent_s, self._limits):
+            return None
+        step = f" at step {self.beat.step}" if self.beat else ""
+        return Stop("hang", f"no progress for {silent_s:.0f} s in stage {stage or 'start'}{step}")
+
+    @property
+    def step(self) -> int:
+        """Steps that the trainer told of, its last word included."""
+        beat = read_beat(self._path) or self.beat
+        return beat.step if beat else 0
+
+    def _note_save(self, beat: Beat, now: float) -> None:
+        if beat.stage == "save" and self._save_began is None:
+            self._save_began = now
+        elif beat.stage != "save" and self._save_began is not None:
+            self.save_s, self._save_began = now - self._save_began, None

@@ -1,0 +1,26 @@
+"""What the runs of this laptop cost: by run, month and phase. Reads the ledger alone.
+
+    just costs                 just costs --json
+"""
+from __future__ import annotations
+
+import json
+
+import click
+
+from nanolan.cli import Words, printable, run
+
+
+@click.command(cls=Words)
+@click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
+def costs(as_json: bool) -> int:
+    """Sum up what was spent, every machine of every run included."""
+    from nanolan.costs import render, to_dict
+    from nanolan.ledger import Ledger, nanolan_home
+    entries = Ledger(nanolan_home()).entries()
+    click.echo(json.dumps(to_dict(entries), indent=2) if as_json else printable("\n".join(render(entries))))
+    return 0
+
+
+if __name__ == "__main__":
+    run(costs)
