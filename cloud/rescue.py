@@ -71,7 +71,7 @@ def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str) -> by
         receipt = json.loads((HERE / "verdict.json").read_bytes())
     except (OSError, ValueError):
         receipt = {"run_id": plan["run_id"], "verdict": "failed", "reason": "boot_failed",
-                   "message": f"the machine gave up: {reason}", "log": name}
+                   "message": f"the machine gave up: {reason}", "log": name, "attempt": attempt(plan)}
     lines = [{"key": "header", "value": {"summary": f"run {plan['run_id']}: {receipt['verdict']} {receipt.get('reason')}"}}]
     for path, text in ((receipt["log"], read_log()), (f"runs/{plan['run_id']}/receipt.json", json.dumps(receipt, indent=2))):
         for value in filter(None, secrets.values()):
@@ -92,7 +92,19 @@ def read_log() -> str:
 def instance_name(plan: dict[str, Any]) -> str:
     """As nanolan/plan.py makes it."""
     stamp = plan["created_at"][:16].replace("-", "").replace(":", "").replace("T", "-")
-    return f"lanbot-{'-'.join(plan['phases'])}-{stamp}-{plan['run_id']}"
+    again = f"a{attempt(plan)}-" if attempt(plan) > 1 else ""
+    return f"lanbot-{'-'.join(plan['phases'])}-{stamp}-{again}{plan['run_id']}"
+
+
+def attempt(plan: dict[str, Any]) -> int:
+    """Which machine of its run this is."""
+    return int(plan.get("attempt", 1))
+
+
+def is_this(plan: dict[str, Any], instance: dict[str, Any]) -> bool:
+    """Whether a listed instance is this very machine: an earlier or later one of the same run is not."""
+    tags = {f"nanolan-run={plan['run_id']}", f"nanolan-attempt={attempt(plan)}"}
+    return instance["name"] == instance_name(plan) or tags <= set(instance.get("tags") or ())
 
 
 def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: float = float("inf")) -> None:
@@ -105,8 +117,7 @@ def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: floa
             power_off()
             end = float("inf")
         try:
-            mine = [i for i in json.loads(call(f"{api}/instances", key=key))["instances"]
-                    if f"nanolan-run={plan['run_id']}" in (i.get("tags") or ()) or i["name"].endswith("-" + plan["run_id"])]
+            mine = [i for i in json.loads(call(f"{api}/instances", key=key))["instances"] if is_this(plan, i)]
             looks_left = 0 if mine else looks_left - 1
             if looks_left <= 0 and all(i["status"] in ("deleting", "deleted") for i in mine):
                 return

@@ -8,6 +8,7 @@
         AuthProblem             4   wrong or missing key or token
         InsufficientFunds       4   the wallet is too low
       RunFailed                 5   the run ended without its result
+        MachineFailed           5   the machine was no good; it is seen to be deleted
       LimitHitSaved             6   a limit ended the run, the work is on the Hub
       LimitHitLost              7   a limit ended the run, work was lost
       MayBeBilling              8   something may still cost money; names it and how to stop it
@@ -62,6 +63,14 @@ class RunFailed(NanolanError):
     """The run ended without its result."""
 
     exit_code = 5
+
+
+class MachineFailed(RunFailed):
+    """A machine was not what was agreed or did not come up. It is seen to be deleted: another offer may be tried."""
+
+    def __init__(self, message: str, instance_id: str | None = None, spent_cents: int | None = None) -> None:
+        super().__init__(message)
+        self.instance_id, self.spent_cents = instance_id, spent_cents
 
 
 class LimitHitSaved(NanolanError):

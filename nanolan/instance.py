@@ -14,7 +14,7 @@ from nanolan.offers import Offer
 from nanolan.plan import now_utc, parse_time
 
 GONE = {"deleting", "deleted"}          # billing has stopped
-RUN, OWNER = "nanolan-run", "nanolan-owner"
+RUN, ATTEMPT, OWNER = "nanolan-run", "nanolan-attempt", "nanolan-owner"
 
 
 # ------------------------------------------------------------------ the API's own shapes; unknown fields pass
@@ -127,6 +127,14 @@ class Instance:
         return run_tag(run_id) in self.tags or self.name.endswith(f"-{run_id}")
 
     @property
+    def attempt(self) -> int:
+        """Which machine of its run this is, counted from 1: by its tag, else by its name."""
+        for text, pattern in (*((t, rf"{ATTEMPT}=(\d{{1,9}})") for t in self.tags), (self.name, r".*-a(\d{1,9})-[^-]+")):
+            if m := re.fullmatch(pattern, text):
+                return int(m[1])
+        return 1
+
+    @property
     def run_id(self) -> str | None:
         """The run that this machine says it is of, by tag, else by the end of its name; None for other tools' machines."""
         named = re.fullmatch(r"lanbot-.*-([0-9a-f]{8})", self.name)
@@ -153,6 +161,10 @@ class Instance:
 
 def run_tag(run_id: str) -> str:
     return f"{RUN}={run_id}"
+
+
+def attempt_tag(number: int) -> str:
+    return f"{ATTEMPT}={number}"
 
 
 def owner_tag(owner: str) -> str:

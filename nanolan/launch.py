@@ -5,17 +5,28 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import structs
 
 from nanolan.bundle import make_bundle
 from nanolan.config import ROOT, Settings, is_loopback
-from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, OutOfStock, PreflightFailed, RunFailed, UsageProblem
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    MachineFailed,
+    MayBeBilling,
+    NanolanError,
+    OutOfStock,
+    PreflightFailed,
+    UsageProblem,
+)
 from nanolan.forecast import Forecast, forecaster, usual, work_of
 from nanolan.hub import Hub
 from nanolan.instance import Instance
@@ -34,12 +45,16 @@ from nanolan.preflight import (
     look_at_hub,
     wallet_hint,
 )
-from nanolan.rent import check_rented, create_once
+from nanolan.rent import check_rented, create_once, goes_on
 from nanolan.shadeform import Shadeform
 
 STALE_S = 15 * 60
 LOSS_CENTS = 500         # of training that may be lost with a machine
 LEFTOVERS = ("receipt.json", "progress.json", "stop.json")   # in the run folder, of an earlier attempt
+# Fields of a plan that follow from its offer and its clock: new for each attempt, the rest stays
+OF_THE_MACHINE = ("created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "upload_minutes")
+
+No = TypeVar("No", bound=NanolanError)
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,16 @@ class Rehearsal:
     watch_s: dict[str, float] = field(default_factory=dict)
     usual: dict[str, float] = field(default_factory=dict)
     usual_runs: int = 0
+    boot_s: float = 600.0            # how long a machine may be silent
+
+
+@dataclass(frozen=True)
+class There:
+    """What is known of a run on one offer before it is rented."""
+
+    expected: Forecast | None = None             # None: no figure for this GPU
+    usual: dict[str, Any] = field(default_factory=dict)    # fields of the plan: what earlier runs measured there
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,9 +88,15 @@ class Prepared:
     plan: Plan
     offer: Offer
     checks: list[Check]
-    bundle: bytes
+    bundle: bytes                    # empty: it is in the run folder already
     public: bool
-    expected: Forecast | None = None   # None: no figure for this GPU
+    here: There = There()
+    there: Callable[[Offer, int], There] = lambda offer, limit_cents: There()    # on another offer, with that limit in cents
+    rehearsal: Rehearsal | None = None
+
+    @property
+    def expected(self) -> Forecast | None:
+        return self.here.expected
 
     @property
     def failed(self) -> list[Check]:
@@ -96,20 +127,31 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
     run_id = new_run_id()
     code, bundle, code_check = code_here(run_id)
+    there = _survey(s, found, tuple(earlier), rehearsal is not None, really)
+    here = there(offer, s.spend_limit)
+    plan = structs.replace(make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, here.expected), **here.usual)
+    outputs = [_outputs(instances, plan)] if instances else []
+    return Prepared(plan, offer, [*found.checks, *here.checks, *outputs, code_check], bundle, found.public, here, there, rehearsal)
+
+
+def _survey(s: Settings, found: Findings, earlier: tuple[Entry, ...], rehearsal: bool,
+            really: bool) -> Callable[[Offer, int], There]:
+    """A function that says what is known of this run on an offer, with a limit in cents."""
     size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
     work = work_of(s, found.size.n_params if found.size else None, size_bytes or None)
-    expected = forecaster(work, earlier)(offer)
-    plan = make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, expected)
-    if rehearsal is None:
+    foretell = forecaster(work, earlier)
+
+    def there(offer: Offer, limit_cents: int) -> There:
+        expected = foretell(offer)
+        checks = [check_money(limit_cents, offer.hourly_cents, expected, really), *check_time(s.max_duration, expected, really),
+                  wallet_hint(expected.likely_cents if expected else None)]
+        if rehearsal:
+            return There(expected, {}, tuple(checks))
+        if found.size:
+            checks.append(check_memory(found.size, offer.gpu, offer.vram_gb))
         figures, runs = usual(work, offer, earlier)
-        plan = structs.replace(plan, usual=figures, usual_runs=runs)
-    checks = [*found.checks, check_money(s.spend_limit, offer.hourly_cents, expected, really),
-              *check_time(s.max_duration, expected, really), wallet_hint(expected.likely_cents if expected else None)]
-    if found.size and rehearsal is None:
-        checks.append(check_memory(found.size, offer.gpu, offer.vram_gb))
-    if instances:
-        checks.append(_outputs(instances, plan))
-    return Prepared(plan, offer, [*checks, code_check], bundle, found.public, expected)
+        return There(expected, {"usual": figures, "usual_runs": runs}, tuple(checks))
+    return there
 
 
 def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, found: Findings,
@@ -133,7 +175,7 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
     if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
         raise UsageProblem("a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses")
     return structs.replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
-        processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb, predicted=None,   # no figures for CPUs
+                           processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb, predicted=None,   # no figures for CPUs
                            watch_s=rehearsal.watch_s, usual=rehearsal.usual, usual_runs=rehearsal.usual_runs)
 
 
@@ -142,17 +184,33 @@ def upload_minutes(hourly_cents: int) -> float:
     return max(1.0, round(60 * LOSS_CENTS / max(hourly_cents, 1), 1))
 
 
+def again(p: Prepared, s: Settings, offer: Offer, limit_cents: int) -> Prepared:
+    """The next attempt at the same run, on another offer, with a fresh clock and what is left of the limit.
+
+    Inputs and code stay as they were found and uploaded; the plan alone is made anew.
+    """
+    old, here = p.plan, p.there(offer, limit_cents)
+    found = Findings([], old.inputs, old.datasets, p.public)
+    fresh = make_plan(replace(s, spend_limit=limit_cents), offer, old.owner, old.run_id, old.code, found, p.rehearsal, old.keep_old,
+                      here.expected)
+    changed = {name: getattr(fresh, name) for name in OF_THE_MACHINE} | here.usual
+    return replace(p, plan=structs.replace(old, attempt=old.attempt + 1, **changed), offer=offer, bundle=b"", here=here)
+
+
 def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None], *,
-         earlier: tuple[Attempt, ...] = ()) -> Instance:
+         earlier: tuple[Attempt, ...] = (), clock: Callable[[], float] = time.monotonic) -> Instance:
     """Upload the run folder, note the intent, create, read back; the id is said and written before any further call.
 
     `earlier` are the run's attempts so far, if it goes on: what their machines left in the run folder is removed.
+    OutOfStock and MachineFailed: nothing is rented, for sure.
     """
     plan = p.plan
     age_s = (now_utc() - parse_time(plan.created_at)).total_seconds()
     if age_s > STALE_S:   # a prompt left open: the deadline in the plan has gone on all the while
         raise PreflightFailed(f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again")
-    files: dict[str, bytes | Path] = {f"{plan.folder}/plan.json": plan.to_json(), f"{plan.folder}/code.bundle": p.bundle}
+    files: dict[str, bytes | Path] = {f"{plan.folder}/plan.json": plan.to_json()}
+    if p.bundle:
+        files[f"{plan.folder}/code.bundle"] = p.bundle
     if earlier:
         files[f"{plan.folder}/earlier.json"] = msgspec.json.encode(earlier)
     revision = hub.commit(plan.runs_repo, files, f"run {plan.run_id}: plan and code",
@@ -174,31 +232,28 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
     try:
         if interrupted:
             raise KeyboardInterrupt
-        return check_rented(api, instance_id, plan, limits(plan), say=say)
-    except RunFailed as e:   # it was deleted, and seen to be
-        ledger.put(structs.replace(entry, gone=True, note=str(e)))
+        return check_rented(api, instance_id, plan, limits(plan), say=say, clock=clock)
+    except MachineFailed as e:   # it was deleted, and seen to be
+        ledger.put(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents))
         raise
     except KeyboardInterrupt:
-        say(f"Ctrl-C: {_goes_on(instance_id, plan)}")
+        say(f"Ctrl-C: {goes_on(instance_id, plan)}")
         raise
     except (ApiProblem, AuthProblem) as e:
-        raise MayBeBilling(f"the instance could not be read back ({e}); {_goes_on(instance_id, plan)}") from None
+        raise MayBeBilling(f"the instance could not be read back ({e}); {goes_on(instance_id, plan)}") from None
 
 
-def _goes_on(instance_id: str, plan: Plan) -> str:
-    return (f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h) is rented and goes on by itself, limit "
-            f"{dollars(plan.limit_cents)}. Watch it: just watch; stop it: just stop {plan.run_id}")
-
-
-def next_offer_hint(e: OutOfStock, offer: Offer, offers: list[Offer], words: Iterable[str] = ()) -> OutOfStock:
-    """The stock-out with the next offer to try; `words` are the other settings of this launch, as they were typed."""
-    rest = [o for o in offers if o != offer]
-    if not rest:
-        return OutOfStock(f"{offer.where} {e}. Try: just offers --all-configs")
-    o = rest[0]
+def next_offer_hint(e: No, offer: Offer, offers: Iterable[Offer], words: Iterable[str] = (), why: str = "",
+                    command: str = "just launch") -> No:
+    """The definite no with the next offer to try; `words` are the other settings of this launch, as they were typed,
+    `why` says what keeps it from being tried without them."""
+    o = next((o for o in offers if o != offer), None)
+    what = f"{offer.where} {e}" if isinstance(e, OutOfStock) else str(e)
+    if o is None:
+        return type(e)(f"{what}. {why and why + '. '}Try: just offers --all-configs")
     place = (f"cloud={o.cloud}", f"region={o.region}", f"instance-type={o.instance_type}")
-    return OutOfStock(f"{offer.where} {e}. Next: {o.where} for {dollars(o.hourly_cents)}/h: "
-                      f"just launch {shlex.join([*words, *place])}")
+    return type(e)(f"{what}. Next: {o.where} for {dollars(o.hourly_cents)}/h{why and f' ({why})'}: "
+                   f"{command} {shlex.join([*words, *place])}")
 
 
 def code_here(run_id: str) -> tuple[Code, bytes, Check]:

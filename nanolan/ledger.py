@@ -14,6 +14,8 @@ from nanolan.report import Receipt
 
 REFUSED = "create refused"   # the note of a launch that rented nothing begins so
 
+STOPPED_BY_USER = "stopped by just stop"   # a note
+
 
 class Attempt(Strict, frozen=True):
     """A machine that this run had before: what became of it, and what it cost (None: unknown)."""

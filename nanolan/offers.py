@@ -60,6 +60,8 @@ class Wanted:
     cloud: str | None = None
     region: str | None = None
     instance_type: str | None = None
+    max_price: int | None = None     # cents per hour
+    max_total: int | None = None     # cents of the whole run, as expected
 
 
 def wanted_by(s: Settings, all_configs: bool = False) -> Wanted:
@@ -67,7 +69,7 @@ def wanted_by(s: Settings, all_configs: bool = False) -> Wanted:
     loose = s.instance_type is not None
     return Wanted("" if loose and s.sources["gpu"] == "default" else s.gpu,
                   None if all_configs or loose and s.sources["num_gpus"] == "default" else s.num_gpus,
-                  s.cloud, s.region, s.instance_type)
+                  s.cloud, s.region, s.instance_type, s.max_price, s.max_total)
 
 
 def newest_cuda_image(os_options: Iterable[str]) -> str | None:
@@ -104,12 +106,25 @@ def unusable(offer: Offer) -> str | None:
     return None
 
 
+def too_dear(offer: Offer, wanted: Wanted, expected: Expected) -> str | None:
+    """Which limit on prices an offer is above, or None; a total that nobody can foretell may be above any."""
+    if wanted.max_price is not None and offer.hourly_cents > wanted.max_price:
+        return f"above max-price ({dollars(wanted.max_price)}/h)"
+    if wanted.max_total is None:
+        return None
+    total = expected(offer)
+    if total is None:
+        return "the run's total is unknown there, so max-total cannot be kept"
+    return f"the run's total is above max-total ({dollars(wanted.max_total)})" if total > wanted.max_total else None
+
+
 def choose(offers: Sequence[Offer], wanted: Wanted, *, order: str = "price",
            expected: Expected = lambda offer: None) -> tuple[list[Offer], Counter[str]]:
     """The usable offers that fit, cheapest first (per hour, or by the expected total), and why others were dropped."""
     fitting = [o for o in offers if fits(o, wanted)]
-    dropped = Counter(why for o in fitting if (why := unusable(o)))
-    usable = [o for o in fitting if not unusable(o)]
+    against = [(o, unusable(o) or too_dear(o, wanted, expected)) for o in fitting]
+    dropped = Counter(why for _, why in against if why)
+    usable = [o for o, why in against if not why]
 
     def total(o: Offer) -> int:
         cents = expected(o)
@@ -118,7 +133,8 @@ def choose(offers: Sequence[Offer], wanted: Wanted, *, order: str = "price",
     return usable, dropped
 
 
-def nothing_fits(wanted: Wanted, offers: Sequence[Offer], dropped: Counter[str]) -> NanolanError:
+def nothing_fits(wanted: Wanted, offers: Sequence[Offer], dropped: Counter[str],
+                 expected: Expected = lambda offer: None) -> NanolanError:
     """The error that says what was looked for and what there is instead; a GPU that nobody has is a typo."""
     known = sorted({*GPUS, *(o.gpu for o in offers)})
     if not any(_plain(wanted.gpu) in _plain(gpu) for gpu in known):
@@ -133,8 +149,17 @@ def nothing_fits(wanted: Wanted, offers: Sequence[Offer], dropped: Counter[str])
     others = sorted({f"{o.num_gpus}x {o.gpu}" for o in alike})
     why = f" ({sum(dropped.values())} dropped: {', '.join(dropped)})" if dropped else ""
     seen = f" Available now: {', '.join(others[:8])}." if others else " Nothing at all is available now."
-    return NoOffer(f"no available offer for {asked or 'any GPU'}{why}; nothing was rented.{seen} "
-                   "Try: just offers --all-configs")
+    return NoOffer(f"no available offer for {asked or 'any GPU'}{why}; nothing was rented."
+                   f"{_cheapest_above(usable, wanted, expected)}{seen} Try: just offers --all-configs")
+
+
+def _cheapest_above(usable: Iterable[Offer], wanted: Wanted, expected: Expected) -> str:
+    """The cheapest offer that a limit on prices dropped, as a sentence, or ""."""
+    totals = [(expected(o), o) for o in usable if fits(o, wanted) and too_dear(o, wanted, expected)]
+    if not totals:
+        return ""
+    total, o = min(totals, key=lambda t: (t[0] is None, t[0]) if wanted.max_total is not None else (False, t[1].hourly_cents))
+    return f" The cheapest of them: {o.where} for {dollars(o.hourly_cents)}/h, the run about {dollars(total)}."
 
 
 def table(offers: Sequence[Offer], expected: Expected, width: int = 80) -> list[str]:

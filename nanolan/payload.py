@@ -9,7 +9,7 @@ from typing import Any
 
 from nanolan.config import Settings
 from nanolan.errors import PreflightFailed
-from nanolan.instance import owner_tag, run_tag
+from nanolan.instance import attempt_tag, owner_tag, run_tag
 from nanolan.plan import Plan, parse_time
 
 CLOUD = Path(__file__).resolve().parent.parent / "cloud"
@@ -54,7 +54,7 @@ def create_body(plan: Plan, script: str) -> dict[str, Any]:
         "launch_configuration": {"type": "script", "script_configuration": {"base64_script": _b64(script.encode())}},
         "auto_delete": limits(plan),
         "alert": {"spend_threshold": _dollars(plan.limit_cents * ALERT_PERCENT // 100)},
-        "tags": ["nanolan", run_tag(plan.run_id), owner_tag(plan.owner), *output_tags(plan)],
+        "tags": ["nanolan", run_tag(plan.run_id), attempt_tag(plan.attempt), owner_tag(plan.owner), *output_tags(plan)],
     }
 
 

@@ -126,9 +126,10 @@ class Plan(Strict, frozen=True):
 
     @property
     def instance_name(self) -> str:
-        """`lanbot-<phase>-<YYYYMMDD-HHMM>-<id>`."""
+        """`lanbot-<phase>-<YYYYMMDD-HHMM>-<id>`; a later attempt has its number before the id: `-a2-<id>`."""
         stamp = parse_time(self.created_at).strftime("%Y%m%d-%H%M")
-        return f"lanbot-{'-'.join(self.phases)}-{stamp}-{self.run_id}"
+        again = f"a{self.attempt}-" if self.attempt > 1 else ""
+        return f"lanbot-{'-'.join(self.phases)}-{stamp}-{again}{self.run_id}"
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self))

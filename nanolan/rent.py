@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NotFound, RunFailed, UnclearAnswer
+from nanolan.errors import ApiProblem, AuthProblem, MachineFailed, MayBeBilling, NotFound, UnclearAnswer
 from nanolan.instance import Instance
 from nanolan.money import dollars
 from nanolan.plan import Plan, iso, parse_time
@@ -34,7 +34,7 @@ def create_once(api: Shadeform, body: dict[str, Any], plan: Plan, *, say: Callab
         why = "Ctrl-C" if interrupted else str(e)
     say(f"{why}: looking whether {body['name']} was made, for up to a minute")
     try:
-        if found := find_run(api, plan.run_id):
+        if found := find_run(api, plan.run_id, attempt=plan.attempt):
             return found.id, interrupted
         why += f"; {ADOPT_LOOKS} looks did not show it"
     except (ApiProblem, AuthProblem) as e:
@@ -47,20 +47,37 @@ def create_once(api: Shadeform, body: dict[str, Any], plan: Plan, *, say: Callab
         f"Look: just status; stop it: just stop {plan.run_id} --now; or by hand: {DASHBOARD}")
 
 
-def find_run(api: Shadeform, run_id: str, looks: int = ADOPT_LOOKS) -> Instance | None:
-    """The instance of a run, looked for `looks` times; ApiProblem or AuthProblem if the last look failed, never "none"."""
+def goes_on(instance_id: str, plan: Plan) -> str:
+    """What is true once a machine is rented, whatever becomes of the laptop."""
+    return (f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h) is rented and goes on by itself, limit "
+            f"{dollars(plan.limit_cents)}. Watch it: just watch; stop it: just stop {plan.run_id}")
+
+
+def find_run(api: Shadeform, run_id: str, looks: int = ADOPT_LOOKS, *, attempt: int | None = None) -> Instance | None:
+    """The instance of a run (of that attempt at it, if given), looked for `looks` times; ApiProblem or AuthProblem if the
+    last look failed, never "none". One that is gone is only taken at the end: the living one may not be listed yet."""
+    gone: list[Instance] = []
     for look in range(looks):
         if look:
             api.sleep(min(ADOPT_WAIT_S * 2 ** (look - 1), LONGEST_ADOPT_WAIT_S))
         try:
-            found = [i for i in api.instances() if i.is_run(run_id)]
+            found = [i for i in api.instances() if i.is_run(run_id) and attempt in (None, i.attempt)]
         except (ApiProblem, AuthProblem):
             if look == looks - 1:
                 raise
             continue
-        if found:
-            return min(found, key=lambda i: (not i.billing, str(i.created_at)))
-    return None
+        if billing := [i for i in found if i.billing]:
+            return min(billing, key=lambda i: str(i.created_at))
+        gone = found
+    return gone[0] if gone else None
+
+
+def sweep(api: Shadeform, run_id: str, *, say: Callable[[str], None]) -> None:
+    """Before a run gets another machine: no earlier one may bill, whatever was seen of its end."""
+    for i in api.instances():
+        if i.is_run(run_id) and i.billing:
+            say(f"instance {i.id} of this run is listed as {i.status} again; deleting it")
+            delete_and_confirm(api, i)
 
 
 def check_rented(api: Shadeform, instance_id: str, plan: Plan, limits: dict[str, str], *, say: Callable[[str], None],
@@ -81,7 +98,7 @@ def check_rented(api: Shadeform, instance_id: str, plan: Plan, limits: dict[str,
                 continue
             wrong = disagreement(now, plan)
             if wrong:
-                return _delete_wrong(api, now, wrong)
+                return _delete_wrong(api, now, wrong, clock)
             if now.limits and now.limits.spend_cents is not None and now.limits.date is not None:
                 say(f"read back: {dollars(now.hourly_cents)}/h, limit {dollars(now.limits.spend_cents)}, "
                     f"deleted at {iso(now.limits.date)} at the latest")
@@ -95,7 +112,7 @@ def check_rented(api: Shadeform, instance_id: str, plan: Plan, limits: dict[str,
                 api.update(instance_id, {"auto_delete": limits})
             except ApiProblem as e:
                 say(f"that failed: {e}")   # what is stored decides, not this answer
-    return _delete_wrong(api, now, "the provider did not store the limits")
+    return _delete_wrong(api, now, "the provider did not store the limits", clock)
 
 
 def disagreement(now: Instance, plan: Plan) -> str:
@@ -116,10 +133,10 @@ def disagreement(now: Instance, plan: Plan) -> str:
     return ""
 
 
-def _delete_wrong(api: Shadeform, now: Instance, wrong: str) -> NoReturn:
-    gone = delete_and_confirm(api, now)
-    raise RunFailed(f"instance {now.id} was not what was agreed: {wrong}. It is deleted ({gone.seen}). "
-                    "Try another offer: just offers")
+def _delete_wrong(api: Shadeform, now: Instance, wrong: str, clock: Callable[[], float]) -> NoReturn:
+    gone = delete_and_confirm(api, now, clock=clock)
+    raise MachineFailed(f"instance {now.id} was not what was agreed: {wrong}. It is deleted ({gone.seen})", now.id,
+                        now.cost_now_cents())
 
 
 def delete_and_confirm(api: Shadeform, instance: Instance, *, give_up_s: float = DELETE_GIVE_UP_S,

@@ -11,7 +11,7 @@ from msgspec import structs
 from nanolan.errors import MayBeBilling, NanolanError, NotFound, RunFailed
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Instance, owner_tag
-from nanolan.ledger import Entry, Ledger
+from nanolan.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.money import dollars
 from nanolan.phases import PHASES
@@ -38,7 +38,6 @@ from nanolan.shadeform import Shadeform
 
 SETTLE_S = 120               # a new instance may be missing from a listing for this long
 LOG_LINES = 5
-STOPPED_BY_USER = "stopped by just stop"
 SHORT = (FAILED, STOPPED, LOST)
 
 T = TypeVar("T")
@@ -88,7 +87,7 @@ class Overview:
     """All runs of this laptop, and what else bills on the account."""
 
     runs: tuple[RunView, ...]
-    strays: tuple[Instance, ...]     # tagged as ours, but not in the ledger
+    strays: tuple[Instance, ...]     # ours, but no run's own machine
     others: tuple[Instance, ...]     # not ours: shown, never touched
     problems: tuple[str, ...]
 
@@ -103,17 +102,20 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
         instances = _result(listing, problems)
         runs = []
         for e in entries:
-            mine = [i for i in instances or () if i.is_run(e.plan.run_id) or i.id == e.instance_id]
+            mine = [i for i in instances or () if i.id == e.instance_id
+                    or i.is_run(e.plan.run_id) and i.attempt == e.plan.attempt]
             mine.sort(key=lambda i: not i.billing)
             runs.append(_view(e, mine[0] if mine else None, instances is not None, looks[e.plan.run_id], hubs[e.plan.run_id]))
     known = {v.instance.id for v in runs if v.instance}
     elsewhere = {e.plan.run_id for e in ledger.entries()} - {e.plan.run_id for e in entries}    # in the ledger, not asked for
     left = [i for i in instances or () if i.id not in known and i.billing and i.run_id not in elsewhere]
-    ours = {i.id for i in left if owner_tag(ledger.owner) in i.tags}
+    before = {a.instance_id for e in entries for a in e.earlier}
+    ours = {i.id for i in left if owner_tag(ledger.owner) in i.tags or i.id in before}
     for v in runs:
         gone = v.entry.gone or instances is not None and v.ended and v.instance is None
         receipt = v.receipt if v.receipt and v.receipt.attempt == v.entry.plan.attempt else v.entry.receipt
-        if (gone, receipt) != (v.entry.gone, v.entry.receipt) and ledger.has(v.entry.plan.run_id):
+        changed = (gone, receipt) != (v.entry.gone, v.entry.receipt)
+        if changed and v.entry in ledger.entries():   # a launch may have gone on with the run meanwhile
             ledger.put(structs.replace(v.entry, gone=gone, receipt=receipt))
     return Overview(tuple(runs), tuple(i for i in left if i.id in ours), tuple(i for i in left if i.id not in ours),
                     tuple(problems))

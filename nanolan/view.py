@@ -52,7 +52,8 @@ def render_run(v: RunView) -> list[str]:
         if r.measured:
             lines += _wrapped("            ", ", ".join(f"{name} {value:.3g}" for name, value in r.measured.items()
                                                         if name != "chatcore_tasks"))
-    lines += [f"  earlier   attempt {a.number}: {dollars(a.spent_cents)}, {a.note}"[:WIDTH] for a in v.entry.earlier]
+    for a in v.entry.earlier:
+        lines += _wrapped("  earlier   ", f"attempt {a.number}: {dollars(a.spent_cents)}, {a.note}")
     if v.saved:
         lines.append(f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB)")
     if v.resumable:
@@ -137,6 +138,9 @@ def to_dict(o: Overview) -> dict[str, Any]:
 def _run_dict(v: RunView) -> dict[str, Any]:
     plan = v.entry.plan
     return {"run_id": plan.run_id, "run_name": plan.run_name, "name": plan.instance_name, "state": v.state, "reason": v.reason,
+            "earlier_attempts": [{"attempt": a.number, "instance_id": a.instance_id, "note": a.note,
+                                  "spent_usd": usd(a.spent_cents)}
+                                 for a in v.entry.earlier],
             "instance_id": v.entry.instance_id, "instance_status": v.instance.status if v.instance else None,
             "spent_usd": usd(v.spent_cents), "limit_usd": usd(plan.limit_cents), "usd_per_hour": usd(plan.offer.hourly_cents),
             "deadline": plan.deadline, "ended": v.ended, "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},

@@ -95,7 +95,8 @@ def status_depth() -> str:
     from nanolan.sim.world import World
     with tempfile.TemporaryDirectory() as temp, World(Path(temp), trainer="tests.standin_trainer", setup="light", recipe={},
                                                       delays=Delays(pending_provider_s=3600)) as world:
-        subprocess.run([sys.executable, "scripts/launch.py", "--yes"], env=world.env(), cwd=ROOT, check=True, capture_output=True)
+        subprocess.run([sys.executable, "scripts/launch.py", "--yes", "--no-wait"], env=world.env(), cwd=ROOT, check=True,
+                       capture_output=True)
         command = [sys.executable, "scripts/check_status.py"]
         quick = seconds(command, world.env(), times=3)
         world.cloud.fault(".*", "stall", times=None, seconds=LATENCY_S)

@@ -10,26 +10,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from market import NOT_AGREED, ask_offer, clients, find_offers, offers_to_show, say
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nanolan.config import Settings
+    from nanolan.failover import Launched, Rules
     from nanolan.launch import Prepared, Rehearsal
-    from nanolan.offers import Offer
-    from nanolan.preflight import Check
-    from nanolan.shadeform import Shadeform
-
 
 PLACE = ("cloud=", "region=", "instance-type=")
-NOT_AGREED = "not agreed to; nothing was rented"
-
-
-def say(text: str) -> None:
-    """Progress goes to stderr; stdout is the result."""
-    click.echo(printable(text), err=True)
 
 
 @click.command(cls=Words, epilog="Words work too: phase=sft gpu=H100:8 spend-limit=100. A trailing `just watch` follows the run.")
@@ -41,12 +31,14 @@ def say(text: str) -> None:
               help="order of the offers: by price per hour, or by the run's total")
 @click.option("--yes-really", is_flag=True, help="take limits that the forecast speaks against, and spend limits above $1,000")
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
+@click.option("--no-wait", is_flag=True, help="return once it is rented, without waiting until the machine has proved itself; "
+              "a bad machine is then not replaced by the next offer")
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
-def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, yes_really: bool, keep_old: bool, as_json: bool,
+def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, yes_really: bool, keep_old: bool, no_wait: bool, as_json: bool,
            **flags: Any) -> int:
-    """Launch a training run: offer, checks, worst-case bill, consent, rent."""
-    from nanolan.errors import OutOfStock
-    from nanolan.launch import next_offer_hint, prepare, rent
+    """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until the machine has proved itself."""
+    from nanolan.failover import rent_one
+    from nanolan.launch import prepare
     from nanolan.ledger import Ledger, nanolan_home
     s = settings_from(flags)
     if not dry_run:
@@ -69,82 +61,8 @@ def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, yes_really: b
     refuse_failed(prepared)
     consent(agreed, prepared)
     assert api and hub  # noqa: S101  # `need` has seen to it
-    try:
-        instance = rent(prepared, s, api, hub, ledger, say)
-    except OutOfStock as e:
-        raise next_offer_hint(e, offer, offers, [w for w in words if not w.startswith(PLACE)]) from None
-    return show_launched(prepared, instance.id, as_json)
-
-
-def clients(s: Settings) -> tuple[Shadeform | None, Any]:
-    """The Shadeform and Hub clients; None for the one whose key is not set (dry runs only)."""
-    from nanolan.hub import Hub
-    from nanolan.shadeform import Shadeform
-    api = Shadeform(s.shadeform_api_key, s.shadeform_api) if s.shadeform_api_key else None
-    return api, Hub(s.hf_endpoint, s.hf_token) if s.hf_token and s.hf_repo else None
-
-
-def offers_to_show(s: Settings, api: Shadeform | None, all_configs: bool, sort: str) -> tuple[list[Offer], Check | None]:
-    """The offers of a dry run, which never fails early: when Shadeform cannot be asked, samples and the failed check."""
-    from nanolan.errors import ApiProblem, AuthProblem
-    from nanolan.preflight import Check
-    try:
-        return find_offers(s, api, all_configs, sort), None
-    except (ApiProblem, AuthProblem) as e:
-        return find_offers(s, None, all_configs, sort, "Shadeform's offers cannot be had"), Check("offers", False, str(e))
-
-
-def find_offers(s: Settings, api: Shadeform | None, all_configs: bool, sort: str,
-                why_samples: str = "SHADEFORM_API_KEY is not set") -> list[Offer]:
-    """The offers that fit, cheapest first; built-in samples, labelled so, without a key."""
-    from nanolan.offers import choose, nothing_fits, wanted_by
-    wanted = wanted_by(s, all_configs)
-    if api:
-        listed, unreadable = api.offers()
-    else:
-        say(f"{why_samples}: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api")
-        listed, unreadable = sample_offers(), 0
-    offers, dropped = choose(listed, wanted, order=sort, expected=expected(s))
-    for why, count in dropped.items():
-        say(f"{count} offer{'s' * (count > 1)} dropped: {why}")
-    if unreadable:
-        say(f"{unreadable} entries of Shadeform's list could not be read and are left out")
-    if not offers:
-        raise nothing_fits(wanted, listed, dropped)
-    return offers
-
-
-def expected(s: Settings) -> Callable[[Offer], int | None]:
-    """What the run should cost on an offer, in cents, also by what earlier runs measured."""
-    from nanolan.forecast import forecaster, work_of
-    from nanolan.ledger import Ledger, nanolan_home
-    foretell = forecaster(work_of(s), Ledger(nanolan_home()).entries())
-    return lambda offer: found.likely_cents if (found := foretell(offer)) else None
-
-
-def sample_offers() -> list[Offer]:
-    """Offers of the local Shadeform's catalogue."""
-    import msgspec
-
-    from nanolan.instance import ApiType, offers_of
-    from nanolan.sim.catalogue import SAMPLE
-    return [o for entry in SAMPLE for o in offers_of(msgspec.convert(entry, ApiType))]
-
-
-def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:
-    """The offer that the user picks from the table."""
-    from nanolan.errors import NanolanError, UsageProblem
-    from nanolan.offers import table
-    if not sys.stdin.isatty():
-        raise UsageProblem("this is not a terminal, so nobody can be asked: pass --yes (the cheapest offer), or "
-                           "cloud=, region= and instance-type=")
-    say(f"\n=== Available {s.gpu} instances (sorted by {sort}) ===\n\n" + "\n".join(table(offers, expected(s))) + "\n")
-    while True:
-        answer = click.prompt(f"Select instance [1-{len(offers)}] or 'q' to quit", err=True).strip().lower()
-        if answer == "q":
-            raise NanolanError(NOT_AGREED)
-        if answer.isascii() and answer.isdigit() and 1 <= int(answer) <= len(offers):
-            return offers[int(answer) - 1]
+    rules = rules_of(prepared, s, yes, agreed, not no_wait, words)
+    return show_launched(rent_one(prepared, offers, s, api, hub, ledger, say, rules), as_json)
 
 
 def refuse_failed(prepared: Prepared) -> None:
@@ -162,6 +80,22 @@ def consent(given: bool, prepared: Prepared) -> None:
         raise UsageProblem("this is not a terminal, so nobody can agree: pass --yes")
     if not click.confirm(f"Rent {prepared.offer.where} for at most ${prepared.worst_cents / 100:.2f}?", default=False, err=True):
         raise NanolanError(NOT_AGREED)
+
+
+def rules_of(p: Prepared, s: Settings, yes: bool, agreed: bool, wait: bool, words: list[str],
+             command: str = "just launch") -> Rules:
+    """How far a launch may go on by itself when its offer fails."""
+    from nanolan.failover import Rules
+    price = max(p.offer.hourly_cents, s.max_price or 0) if yes else p.offer.hourly_cents
+    bill = p.plan.limit_cents if agreed else p.worst_cents     # the question named the worst case
+    ask = ask_dearer if sys.stdin.isatty() and not yes else None
+    return Rules(s.failover, price, bill, ask, wait, command, tuple(w for w in words if not w.startswith(PLACE)))
+
+
+def ask_dearer(p: Prepared) -> bool:
+    """Whether an offer above the price agreed to may be rented instead."""
+    return click.confirm(f"Rent {p.offer.where} instead, ${p.offer.hourly_cents / 100:.2f}/h, for at most "
+                         f"${p.worst_cents / 100:.2f}?", default=False, err=True)
 
 
 def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: bool, command: str = "just launch") -> int:
@@ -184,16 +118,20 @@ def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: boo
     return 4 if prepared.failed else 0
 
 
-def show_launched(prepared: Prepared, instance_id: str, as_json: bool) -> int:
+def show_launched(launched: Launched, as_json: bool) -> int:
     """The id, the dashboard and the next commands."""
     import json
 
     from nanolan.shadeform import DASHBOARD
+    prepared, instance = launched.prepared, launched.instance
     if as_json:
-        click.echo(json.dumps(summary(prepared) | {"instance_id": instance_id}, indent=2))
+        earlier = [{"attempt": a.number, "instance_id": a.instance_id, "note": a.note,
+                    "spent_usd": None if a.spent_cents is None else f"{a.spent_cents / 100:.2f}"} for a in launched.earlier]
+        click.echo(json.dumps(summary(prepared) | {"instance_id": instance.id, "attempt": prepared.plan.attempt,
+                                                   "earlier_attempts": earlier}, indent=2))
         return 0
     run_id = prepared.plan.run_id
-    click.echo(f"run {run_id} on instance {instance_id}")
+    click.echo(f"run {run_id} on instance {instance.id}")
     say(f"It goes on by itself: you may close this laptop.\n  follow it:   just watch\n  stop it:     just stop {run_id}\n"
         f"  dashboard:   {DASHBOARD}")
     return 0

@@ -9,14 +9,15 @@ import shlex
 from typing import Any
 
 import click
-from launch import clients, expected, find_offers, typed
+from launch import typed
+from market import clients, expected, find_offers
 
 from nanolan.cli import Words, printable, run, setting_options, settings_from
 
 
 @click.command(cls=Words)
-@setting_options("phase", "gpu", "num_gpus", "cloud", "region", "instance_type", "model_tag", "eval", "shadeform_api_key",
-                 "shadeform_api")
+@setting_options("phase", "gpu", "num_gpus", "cloud", "region", "instance_type", "max_price", "max_total", "model_tag", "eval",
+                 "shadeform_api_key", "shadeform_api")
 @click.option("--all-configs", is_flag=True, help="any number of GPUs (1x, 2x, 4x, 8x)")
 @click.option("--sort", type=click.Choice(["price", "hour", "total"]), default="price",
               help="by price per hour, or by the run's total")

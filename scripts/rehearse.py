@@ -2,6 +2,7 @@
 
     just rehearse                       phase=sft
     just rehearse phase=mid+sft gpu=H100
+    just rehearse fault=create-out-of-stock@1 max-price=40      fails over to the next offer
 
 Takes every option of launch. A local Shadeform and a local Hub stand in for the real ones; launch, boot.sh,
 the box program and the trainer are the real ones. The exit code is the run's.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 HOME = ROOT / ".rehearsal"
 POLL_S = 0.3
+FAULTY_BOOT_S = 90.0             # how long a box may be silent when something is to go wrong
 GIVE_UP_S = 900.0
 
 
@@ -34,9 +36,10 @@ GIVE_UP_S = 900.0
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
 @click.option("--yes-really", is_flag=True, help="take limits that the forecast speaks against, to see what they do")
 @click.option("-v", "--verbose", is_flag=True, help="every line of the box's log")
-@click.option("--fault", help="what goes wrong in the cloud, such as gpu-count-wrong:7 (just sim --list-faults)")
+@click.option("--fault", default="", help="what goes wrong in the cloud, such as gpu-count-wrong:7 or goes-to-error@1 (the first "
+              "machine alone); several with commas (just sim --list-faults)")
 @click.option("--folder", type=click.Path(path_type=Path), default=HOME, help="where everything lies  [.rehearsal]")
-def rehearse(verbose: bool, keep_old: bool, yes_really: bool, fault: str | None, folder: Path, **flags: Any) -> int:
+def rehearse(verbose: bool, keep_old: bool, yes_really: bool, fault: str, folder: Path, **flags: Any) -> int:
     """Rehearse a run with nothing rented. Options are those of launch."""
     from nanolan.sim.shadeform_instance import Delays
     from nanolan.sim.world import World
@@ -46,15 +49,19 @@ def rehearse(verbose: bool, keep_old: bool, yes_really: bool, fault: str | None,
     folder = new_folder(folder.resolve())
     click.echo(f"Rehearsal in {shown(folder)}: a local Shadeform and a local Hub, nothing is rented.\n")
     with World(folder, tag=flags.get("model_tag") or "d20", cache=folder.parent / "cache", delays=Delays()) as world:
-        if fault:
-            world.switch(fault)
+        for name in filter(None, fault.split(",")):
+            world.switch(name)
+            world.rehearsal["boot_s"] = FAULTY_BOOT_S
         launch = [sys.executable, str(ROOT / "scripts/launch.py"), "--yes", "--json", *words]   # without the hints of a real one
-        launched = subprocess.run(launch, env=world.env(), cwd=ROOT, stdout=subprocess.DEVNULL)
-        if launched.returncode:
+        with subprocess.Popen(launch, env=world.env(), cwd=ROOT, stdout=subprocess.DEVNULL) as launched:
+            try:
+                view = follow(world, launched, started, verbose)
+            finally:
+                launched.kill()
+        if launched.returncode and not world.cloud.instances:
             click.echo("\nThe launch failed; nothing was running, nothing was rented.", err=True)
             return launched.returncode
-        view = follow(world, started, verbose)
-        return summary(world, view, started)
+        return summary(world, view, started) or launched.returncode
 
 
 def new_folder(home: Path) -> Path:
@@ -72,8 +79,8 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
-def follow(world: World, started: float, verbose: bool) -> RunView | None:
-    """Print the box's log with the seconds since the start, until the run has ended."""
+def follow(world: World, launched: subprocess.Popen[bytes], started: float, verbose: bool) -> RunView | None:
+    """Print the boxes' logs with the seconds since the start, until the launch and the run have ended."""
     from nanolan.hub import Hub
     from nanolan.ledger import Ledger
     from nanolan.secret import Secret
@@ -82,22 +89,23 @@ def follow(world: World, started: float, verbose: bool) -> RunView | None:
     ledger = Ledger(world.root / "nanolan-home")
     api = Shadeform(Secret(world.cloud.key), world.cloud.url)
     hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
-    position, end = 0, time.monotonic() + GIVE_UP_S
+    shown: dict[Path, int] = {}
+    end = time.monotonic() + GIVE_UP_S
     click.echo("")
     while time.monotonic() < end:
-        position = show_log(box_log(world), position, started, verbose)
-        entry = ledger.entries()[0]
-        if not any(i.is_run(entry.plan.run_id) for i in api.instances()):
-            show_log(box_log(world), position, started, verbose)
-            return look(ledger, [entry], api, lambda _: hub).runs[0]
+        over = launched.poll() is not None and not any(i.name.startswith("lanbot-") for i in api.instances())
+        for log in box_logs(world):
+            shown[log] = show_log(log, shown.get(log, 0), started, verbose)
+        if over:
+            entries = ledger.entries()
+            return look(ledger, entries[:1], api, lambda _: hub).runs[0] if entries else None
         time.sleep(POLL_S)
     return None
 
 
-def box_log(world: World) -> Path:
-    """The log of the newest box."""
-    logs = sorted(world.root.glob("cloud/boxes/*/var/log/lanbot-training.log"), key=lambda p: p.stat().st_mtime)
-    return logs[-1] if logs else world.root / "none"
+def box_logs(world: World) -> list[Path]:
+    """The logs of all boxes, the newest last."""
+    return sorted(world.root.glob("cloud/boxes/*/var/log/lanbot-training.log"), key=lambda p: p.stat().st_mtime)
 
 
 def show_log(path: Path, shown: int, started: float, verbose: bool) -> int:
@@ -126,7 +134,8 @@ def summary(world: World, view: RunView | None, started: float) -> int:
     from nanolan.view import render_run
     click.echo("")
     if view is None:
-        click.echo(f"The rehearsal did not end within {GIVE_UP_S:.0f} s; its box is stopped now. Log: {box_log(world)}", err=True)
+        click.echo(f"The rehearsal did not end within {GIVE_UP_S:.0f} s; its box is stopped now. Logs: "
+                   f"{', '.join(map(str, box_logs(world)))}", err=True)
         return 1
     click.echo("\n".join(map(printable, render_run(view))))
     left = [i for i in world.cloud.instances if i.machine and i.machine.processes()]

@@ -9,23 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
-from launch import (
-    ask_offer,
-    consent,
-    find_offers,
-    refuse_failed,
-    rehearsal_of,
-    say,
-    show_dry_run,
-    show_launched,
-    typed,
-)
+from launch import consent, refuse_failed, rehearsal_of, rules_of, show_dry_run, show_launched, typed
+from market import ask_offer, find_offers, say
 
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.config import Settings
-    from nanolan.launch import Prepared
     from nanolan.ledger import Attempt, Ledger
     from nanolan.resume import Next
     from nanolan.shadeform import Shadeform
@@ -46,10 +36,13 @@ NEW = ("run_name", "gpu", "num_gpus", "spend_limit", "max_duration", "output_tag
 @click.option("--all-configs", is_flag=True, help="offers with any number of GPUs (1x, 2x, 4x, 8x)")
 @click.option("--sort", type=click.Choice(["price", "total"]), default="price", help="order of the offers: per hour or the run")
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
+@click.option("--no-wait", is_flag=True, help="return once it is rented, without waiting until the machine has proved itself; "
+              "a bad machine is then not replaced by the next offer")
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
-def resume(which: str | None, code: str, dry_run: bool, yes: bool, all_configs: bool, sort: str, owner: str | None, as_json: bool,
-           **flags: Any) -> int:
+def resume(which: str | None, code: str, dry_run: bool, yes: bool, all_configs: bool, sort: str, owner: str | None, no_wait: bool,
+           as_json: bool, **flags: Any) -> int:
     """Rent a machine that goes on with RUN (the newest if none is named) where it ended."""
+    from nanolan.failover import rent_one
     from nanolan.launch import prepare
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.plan import now_utc
@@ -72,24 +65,14 @@ def resume(which: str | None, code: str, dry_run: bool, yes: bool, all_configs: 
     for check in prepared.checks:
         say(check.line())
     say(f"Bill: {prepared.bill()}.")
+    words = [*typed(flags, all_configs, sort), *(["code=here"] if code == "here" else [])]
+    command = f"just resume {prepared.plan.run_id}"
     if dry_run:
-        words = [*typed(flags, all_configs, sort), *(["code=here"] if code == "here" else [])]
-        return show_dry_run(prepared, s, words, as_json, f"just resume {prepared.plan.run_id}")
+        return show_dry_run(prepared, s, words, as_json, command)
     refuse_failed(prepared)
     consent(agreed, prepared)
-    instance_id = rent_it(prepared, s, api, hub, ledger, past)
-    return show_launched(prepared, instance_id, as_json)
-
-
-def rent_it(prepared: Prepared, s: Settings, api: Shadeform, hub: Any, ledger: Ledger, past: tuple[Attempt, ...]) -> str:
-    """Rent the machine; its id. A stock-out says how to ask again."""
-    from nanolan.errors import OutOfStock
-    from nanolan.launch import rent
-    try:
-        return rent(prepared, s, api, hub, ledger, say, earlier=past).id
-    except OutOfStock as e:
-        raise OutOfStock(f"{prepared.offer.where} {e}. Try again, or another machine: "
-                         f"just resume {prepared.plan.run_id} --all-configs") from None
+    rules = rules_of(prepared, s, yes, agreed, not no_wait, words, command)
+    return show_launched(rent_one(prepared, offers, s, api, hub, ledger, say, rules, before=past), as_json)
 
 
 def where_it_is(ledger: Ledger, s: Settings, which: str | None, owner: str | None) -> tuple[Shadeform, Any, RunView]:

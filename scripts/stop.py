@@ -63,7 +63,9 @@ def target(ledger: Ledger, api: Shadeform, s: Settings, which: str | None,
     entry = known[0] if one else find(ledger, which, elsewhere(s, api), owner)
     check_ours(ledger, entry)
     mine = [i for i in instances if i.is_run(entry.plan.run_id) or i.id == entry.instance_id]
-    return entry, [one] if one else mine or unlisted(api, entry)
+    if not any(i.billing for i in mine):   # what is listed may be what is left of an earlier attempt
+        mine += unlisted(api, entry)
+    return entry, [one] if one else [i for i in mine if i.billing] or mine[-1:]
 
 
 def refuse_one_of_two(api: Shadeform, entry: Entry, machine: Instance) -> None:
@@ -96,6 +98,7 @@ def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: lis
         ask_to_stop(hub, plan)
     except NanolanError as e:
         raise still_bills(view, f"the machine could not be asked to stop ({e})") from None
+    ledger.put(structs.replace(entry, note=STOPPED_BY_USER))   # a launch that waits for it must not rent another one
     click.echo(f"run {plan.run_id} is asked to stop; it looks every minute or so. Ctrl-C only stops waiting.", err=True)
     try:
         view = wait_until_gone(lambda: look(ledger, [entry], api, lambda _: hub), tell, timeout_s=timeout_s)
@@ -125,9 +128,13 @@ def delete(ledger: Ledger, api: Shadeform, entry: Entry | None, machines: list[I
     from nanolan.status import STOPPED_BY_USER
     for i in machines:
         agree(yes, f"Delete {i.name} ({i.id}, {dollars(i.hourly_cents)}/h)? What is not on the Hub yet is lost.")
+        newest = entry and i.attempt == entry.plan.attempt and (entry.instance_id in (None, i.id) or len(machines) > 1)
+        if entry and newest:   # not for a second machine alone; noted first: a launch that waits for it must not rent another
+            entry = structs.replace(entry, instance_id=i.id, note=STOPPED_BY_USER)
+            ledger.put(entry)
         gone = delete_and_confirm(api, i)
-        if entry and (entry.instance_id in (None, i.id) or len(machines) > 1):   # not for a second machine alone
-            ledger.put(structs.replace(entry, instance_id=i.id, gone=True, note=STOPPED_BY_USER, spent_cents=i.cost_now_cents()))
+        if entry and newest:
+            ledger.put(structs.replace(entry, gone=True, spent_cents=i.cost_now_cents()))
         click.echo(printable(f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}"))
     return 0
 
@@ -156,7 +163,7 @@ def unlisted(api: Shadeform, entry: Entry) -> list[Instance]:
     if entry.gone or (now_utc() - parse_time(entry.plan.created_at)).total_seconds() > SETTLE_S:
         return []
     click.echo("not listed (yet): looking again, for up to a minute", err=True)
-    found = find_run(api, entry.plan.run_id)
+    found = find_run(api, entry.plan.run_id, attempt=entry.plan.attempt)
     return [found] if found else []
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from nanolan.errors import BadAnswer
-from nanolan.instance import ApiInstance, ApiType, Instance, instance_of, offers_of, run_tag
+from nanolan.instance import ApiInstance, ApiType, Instance, attempt_tag, instance_of, offers_of, run_tag
 from nanolan.plan import iso, now_utc
 from nanolan.report import BOOTING, SUCCEEDED
 from nanolan.status import decide_state
@@ -126,6 +126,15 @@ def test_the_cost_is_the_larger_of_the_apis_figure_and_price_times_age() -> None
     ("x", [run_tag("ab12cd345")], False), ("x", ["ab12cd34"], False), ("x", ["x" + run_tag("ab12cd34")], False)], ids=str)
 def test_a_run_is_known_by_its_exact_tag_or_the_end_of_the_name(name: str, tags: list[str] | None, mine: bool) -> None:
     assert instance(name=name, tags=tags).is_run("ab12cd34") is mine
+
+
+@pytest.mark.parametrize("name, tags, attempt", [
+    ("lanbot-sft-20261123-1200-ab12cd34", None, 1), ("lanbot-sft-20261123-1200-a2-ab12cd34", None, 2),
+    ("lanbot-sft-20261123-1200-a13-ab12cd34", ["nanolan"], 13), ("renamed", ["nanolan", attempt_tag(3)], 3), ("renamed", None, 1),
+    ("lanbot-sft-20261123-1200-a2-ab12cd34", [attempt_tag(4)], 4), ("lanbot-a2-sft-20261123-1200-ab12cd34", None, 1),
+    ("x", ["nanolan-attempt=two"], 1), ("x", ["nanolan-attempt=1x"], 1)], ids=str)
+def test_which_machine_of_its_run_it_is_says_the_tag_or_else_the_name(name: str, tags: list[str] | None, attempt: int) -> None:
+    assert instance(name=name, tags=tags).attempt == attempt
 
 
 @pytest.mark.parametrize("changes, field", [({"cost_estimate": "a lot"}, "cost_estimate"),

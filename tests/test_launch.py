@@ -17,6 +17,7 @@ from nanolan.errors import (
     ApiProblem,
     AuthProblem,
     InsufficientFunds,
+    MachineFailed,
     MayBeBilling,
     NanolanError,
     OutOfStock,
@@ -26,7 +27,7 @@ from nanolan.errors import (
 )
 from nanolan.hub import Hub
 from nanolan.instance import ApiType, offers_of
-from nanolan.launch import Prepared, Rehearsal, next_offer_hint, prepare, rent
+from nanolan.launch import OF_THE_MACHINE, Prepared, Rehearsal, again, next_offer_hint, prepare, rent
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.offers import Offer, Wanted, choose
 from nanolan.plan import iso, now_utc, read_plan
@@ -338,6 +339,40 @@ def test_consent_after_a_long_time_is_for_checks_that_are_old(world: World, ledg
     assert creates(world.cloud) == 0 and ledger.entries() == []
 
 
+# ---- the next attempt
+
+def test_the_next_attempt_is_the_same_run_on_another_machine_with_what_is_left_of_the_limit(world: World) -> None:
+    first = prepared(world, phase="mid+sft", max_duration="2h", probation_usd="3", batch="4", output_tag="d20-exp1")
+    kept = replace(first, plan=structs.replace(first.plan, save_minutes=7.0, gate="val_bpb<0.5"))
+    other = sample()[1]
+    second = again(kept, settings(world, max_duration="2h"), other, 14_000)
+    plan = second.plan
+    assert (plan.attempt, plan.limit_cents, plan.offer.cloud, plan.offer.hourly_cents) == (2, 14_000, "datacrunch", 3584)
+    assert (second.life_s, second.bundle, second.offer) == (7200, b"", other) and plan.created_at >= first.plan.created_at
+    machine = {name: getattr(kept.plan, name) for name in OF_THE_MACHINE}
+    assert structs.replace(plan, attempt=1, **machine) == kept.plan and plan.probation_cents == 300
+
+
+def test_the_next_attempt_of_a_rehearsal_stays_one(world: World) -> None:
+    p = prepare(settings(world), OFFER, "0badcafe", None, None, rehearsal=Rehearsal({"max_steps": 3}))
+    plan = again(p, settings(world), sample()[1], 1000).plan
+    assert (plan.device, plan.processes, plan.recipe) == ("cpu", 2, {"max_steps": 3})
+
+
+def test_the_ledger_has_the_earlier_attempts_from_before_the_create(world: World, ledger: Ledger) -> None:
+    earlier = (Attempt(1, "i-1", 85, "it did not come up"),)
+    seen: list[Any] = []
+
+    class Looks(Shadeform):
+        def create(self, body: dict[str, Any]) -> str:
+            seen.append(ledger.entries()[0])
+            return super().create(body)
+    p = again(prepared(world), settings(world), OFFER, 14_000)
+    rent(p, settings(world), Looks(Secret(world.cloud.key), world.cloud.url, sleep=Waits()), hub_of(world), ledger,
+         lambda _: None, earlier=earlier)
+    assert seen[0].earlier == earlier == ledger.entries()[0].earlier and seen[0].plan.attempt == 2
+
+
 def test_a_run_that_goes_on_keeps_its_earlier_attempts_and_clears_what_they_left(world: World, ledger: Ledger) -> None:
     api, p, earlier = client(world.cloud), prepared(world), (Attempt(1, "i-0", 500, "lost"),)
     left = {f"{p.plan.folder}/{name}": b"{}" for name in ("receipt.json", "progress.json", "stop.json", "metrics.jsonl")}
@@ -368,3 +403,6 @@ def test_a_stock_out_names_the_next_offer_with_the_other_settings_of_the_launch(
                          "just launch phase=mid 'run-name=a b' --yes cloud=datacrunch region=FIN-01 instance-type=B200_sxm6x8")
     assert second.where in str(told)
     assert "just offers --all-configs" in str(next_offer_hint(OutOfStock("sold out"), first, [first]))
+    bad = next_offer_hint(MachineFailed("instance i-1 did not come up", "i-1", 5), first, offers, why="dearer")
+    assert bad.exit_code == 5 and str(bad).startswith("instance i-1 did not come up. Next: 8x B200 at datacrunch/FIN-01 for $35.84/h "
+                                                      "(dearer): just launch cloud=")

@@ -48,6 +48,51 @@ def test_the_newest_cuda_image_with_a_driver_is_chosen(options: list[str], newes
     assert newest_cuda_image(options) == newest
 
 
+# ---- limits on prices
+
+def by_the_hour(o: Offer) -> int | None:
+    """An hour and a fifth on H100s, half of it on B200s; no figure for anything else."""
+    return {"H100": o.hourly_cents * 6 // 5, "B200": o.hourly_cents * 3 // 5}.get(o.gpu)
+
+
+def priced(*cents: int, **changes: Any) -> list[Offer]:
+    return [offer(hourly_cents=c, region=f"r{c}", **changes) for c in cents]
+
+
+@pytest.mark.parametrize("limits, left, why", [
+    ({"max_price": 2500}, [2000, 2500], "above max-price ($25.00/h)"), ({"max_price": 2499}, [2000], "above max-price"),
+    ({"max_total": 3000}, [2000, 2500], "the run's total is above max-total ($30.00)"), ({"max_total": 9999}, [2000, 2500, 3000], None),
+    ({"max_price": 2500, "max_total": 2400}, [2000], "above max-price"), ({}, [2000, 2500, 3000], None)], ids=str)
+def test_an_offer_above_a_limit_is_dropped_counted_and_told_why(limits: dict[str, int], left: list[int], why: str | None) -> None:
+    found, dropped = choose(priced(3000, 2000, 2500), Wanted(**limits), expected=by_the_hour)
+    assert [o.hourly_cents for o in found] == left and sum(dropped.values()) == 3 - len(left)
+    assert not why or any(why in reason for reason in dropped)
+
+
+def test_a_total_that_nobody_can_foretell_keeps_no_limit() -> None:
+    found, dropped = choose(priced(100, gpu="RTX4090"), Wanted(max_total=10**6), expected=by_the_hour)
+    assert found == [] and list(dropped) == ["the run's total is unknown there, so max-total cannot be kept"]
+    assert choose(priced(100, gpu="RTX4090"), Wanted(max_price=100))[0]
+
+
+@pytest.mark.parametrize("limits, cheapest", [({"max_price": 100}, "r2000 for $20.00/h, the run about $"),
+                                              ({"max_total": 100}, "r2100 for $21.00/h, the run about $")], ids=str)
+def test_when_a_limit_drops_all_the_cheapest_is_named_with_its_price(limits: dict[str, int], cheapest: str) -> None:
+    listed = [*priced(3000, 2000), *priced(2100, gpu="B200"), *priced(10, num_gpus=0)]     # B200: less in all
+    wanted = Wanted(**limits)
+    error = nothing_fits(wanted, listed, choose(listed, wanted, expected=by_the_hour)[1], by_the_hour)
+    assert isinstance(error, NoOffer) and f"The cheapest of them: 8x {'B200' if 'r21' in cheapest else 'H100'} at c/{cheapest}" in str(error)
+
+
+def test_without_a_limit_no_cheapest_is_named() -> None:
+    assert "The cheapest" not in str(nothing_fits(Wanted("V100"), priced(100), Counter()))
+
+
+def test_the_settings_limits_are_looked_for() -> None:
+    s = load_settings({"max_price": "30", "max_total": "99.50"}, {})
+    assert (wanted_by(s).max_price, wanted_by(s).max_total) == (3000, 9950)
+
+
 # ---- filters
 
 @pytest.mark.parametrize("gpu, found", [("H100", {"H100", "H100_nvl"}), ("h100", {"H100", "H100_nvl"}),

@@ -118,7 +118,7 @@ def test_the_create_request_names_offer_image_run_and_owner_and_bills_through_sh
     assert (body["cloud"], body["region"], body["shade_instance_type"], body["os"]) == (
         "hyperstack", "canada-1", "8x_b200_pcie_192gb", "ubuntu24.04_cuda13.0_shade_os")
     assert body["shade_cloud"] is True and body["name"] == "lanbot-mid-sft-20261123-1200-ab12cd34"
-    assert body["tags"] == ["nanolan", "nanolan-run=ab12cd34", "nanolan-owner=0badcafe",
+    assert body["tags"] == ["nanolan", "nanolan-run=ab12cd34", "nanolan-attempt=1", "nanolan-owner=0badcafe",
                             "nanolan-out=me/lanbot-checkpoints/mid_checkpoints/d20-exp1",
                             "nanolan-out=me/lanbot-checkpoints/chatsft_checkpoints/d20-exp1"]
     assert base64.b64decode(body["launch_configuration"]["script_configuration"]["base64_script"]) == b"x"

@@ -58,6 +58,7 @@ def test_a_field_of_another_type_is_refused(change: dict[str, object]) -> None:
 def test_the_instance_name_tells_phase_time_and_run() -> None:
     assert PLAN.instance_name == "lanbot-sft-20261123-1200-ab12cd34"
     assert a_plan(phases=("mid", "sft")).instance_name == "lanbot-mid-sft-20261123-1200-ab12cd34"
+    assert a_plan(attempt=2).instance_name == "lanbot-sft-20261123-1200-a2-ab12cd34"
     assert PLAN.folder == "runs/ab12cd34"
 
 

@@ -93,6 +93,19 @@ def test_a_fault_in_the_cloud_is_rehearsed_with_its_verdict(tmp_path: Path) -> N
     assert "Instances left running: 0" in done.stdout
 
 
+@pytest.mark.parametrize("fault, why", [("create-out-of-stock@1", "just sold out"), ("gpu-count-wrong:7@1", "nvidia-smi shows 7")])
+def test_a_rehearsal_fails_over_to_the_next_offer(tmp_path: Path, fault: str, why: str) -> None:
+    done = run("scripts/rehearse.py", f"fault={fault}", "max-price=36", f"--folder={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"attempt 1: 8x B200 at hyperstack/canada-1: {'' if 'sold' in why else 'instance'}" in done.stderr and why in done.stderr
+    assert "machine   8x B200 at datacrunch/FIN-01: gone" in done.stdout and "Instances left running: 0" in done.stdout
+
+
+def test_a_launch_that_nothing_comes_of_ends_the_rehearsal_with_its_exit_code(tmp_path: Path) -> None:
+    done = run("scripts/rehearse.py", "fault=create-out-of-stock", f"--folder={tmp_path}")
+    assert done.returncode == 3 and "The launch failed; nothing was running, nothing was rented" in done.stderr
+
+
 def test_the_local_hub_has_the_guides_structure_and_the_run_folder(tmp_path: Path, seed_cache: Path) -> None:
     with World(tmp_path, cache=seed_cache, trainer="tests.standin_trainer", setup="light", recipe={}) as world:
         done = run("scripts/launch.py", "--yes", "--json", env=world.env())

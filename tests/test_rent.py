@@ -2,17 +2,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nanolan.errors import ApiProblem, AuthProblem, InsufficientFunds, MayBeBilling, OutOfStock, RunFailed
+from nanolan.errors import ApiProblem, AuthProblem, InsufficientFunds, MachineFailed, MayBeBilling, OutOfStock, RunFailed
 from nanolan.instance import Instance
 from nanolan.payload import create_body, limits
 from nanolan.plan import Plan, iso, now_utc
-from nanolan.rent import ADOPT_LOOKS, READ_BACK_S, check_rented, create_once, delete_and_confirm, find_run
+from nanolan.rent import ADOPT_LOOKS, READ_BACK_S, check_rented, create_once, delete_and_confirm, find_run, sweep
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
@@ -173,6 +174,43 @@ def test_of_two_machines_of_a_run_the_billing_one_is_found(cloud: ShadeformServe
     assert found and found.id == second
 
 
+def test_another_attempts_machine_is_not_found_even_while_it_bills(cloud: ShadeformServer, api: Shadeform, plan: Plan) -> None:
+    second = a_plan(created_at=plan.created_at, deadline=FOR_EVER, attempt=2)
+    first_box = rented(api, plan)[0]
+    assert find_run(api, plan.run_id, 2, attempt=2) is None
+    second_box = rented(api, second)[0]
+    for attempt, box in ((1, first_box), (2, second_box)):
+        found = find_run(api, plan.run_id, attempt=attempt)
+        assert found and found.id == box
+    cloud.fault(CREATE, "reset_after_effect")
+    cloud.switch("tags_not_stored")
+    third_box = rented(api, a_plan(created_at=plan.created_at, deadline=FOR_EVER, attempt=3))[0]
+    assert third_box == cloud.instances[2].id, "by its name, when tags are not stored"
+
+
+def test_one_that_is_gone_is_found_only_when_no_living_one_appears(cloud: ShadeformServer, api: Shadeform, plan: Plan) -> None:
+    first = rented(api, plan)[0]
+    cloud.instance(first).delays = replace(QUICK, deleting_s=60)
+    api.delete(first)
+    waits = Waits()
+    found = find_run(client(cloud, sleep=waits), plan.run_id, 3)
+    assert found and found.id == first and len(waits) == 2
+    cloud.switch("list_lag", 0.05)
+    second = rented(api, plan)[0]
+    found = find_run(client(cloud, sleep=Waits(0.03)), plan.run_id)
+    assert found and found.id == second
+
+
+def test_a_sweep_deletes_what_bills_of_this_run_and_nothing_else(cloud: ShadeformServer, api: Shadeform, plan: Plan) -> None:
+    ours, other = rented(api, plan)[0], rented(api, a_plan(run_id="12345abc", created_at=plan.created_at, deadline=FOR_EVER))[0]
+    foreign, said = cloud.add_foreign("lanbot-sft-somebodys", 100), list[str]()
+    sweep(api, plan.run_id, say=said.append)
+    assert cloud.instance(ours).status in ("deleting", "deleted") and len(said) == 1 and ours in said[0]
+    assert cloud.instance(other).status not in ("deleting", "deleted") and foreign.status == "active"
+    sweep(api, plan.run_id, say=said.append)
+    assert len(said) == 1
+
+
 def test_a_look_that_fails_is_followed_by_others_and_is_never_none(cloud: ShadeformServer, api: Shadeform, plan: Plan) -> None:
     box = rented(api, plan)[0]
     for action in ("unauthorized", "html"):
@@ -215,8 +253,9 @@ def test_trap_10_a_machine_that_contradicts_the_plan_is_deleted_at_once(cloud: S
     for name, value in changes.items():
         cloud.switch(name, value)
     clock = Clock()
-    with pytest.raises(RunFailed, match="not what was agreed.*It is deleted") as e:
+    with pytest.raises(MachineFailed, match="not what was agreed.*It is deleted") as e:
         read_back(cloud, rented(api, plan)[0], plan, clock)
+    assert e.value.instance_id == cloud.instances[0].id and e.value.spent_cents is not None
     assert e.value.exit_code == 5 and gone(cloud) and clock == []
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from nanolan.config import ROOT
 
@@ -78,6 +79,7 @@ def test_giving_up_uploads_the_masked_log_and_a_receipt_and_deletes_the_machine(
     assert log.startswith("boot: started\nwith *** and ***\n")
     receipt = box.receipt()
     assert (receipt["verdict"], receipt["reason"], receipt["run_id"]) == ("failed", "boot_failed", box.plan.run_id)
+    assert receipt["attempt"] == 1
     assert receipt["message"] == "the machine gave up: it broke near ***" and receipt["log"] in box.files()
 
 
@@ -94,6 +96,23 @@ def test_no_log_and_no_hub_keep_the_machine_from_nothing(box: Box) -> None:
     box.hub.fault(r"POST .*/commit/", status=403, times=1000)
     assert rescue(box, "fail", "words") == 0
     assert box.deleted and f"runs/{box.plan.run_id}/receipt.json" not in box.files()
+
+
+def test_a_later_attempts_machine_deletes_itself_and_no_other_of_its_run(box: Box) -> None:
+    earlier = replace(box.plan, attempt=1, created_at=box.plan.created_at)
+    box.plan = replace(box.plan, attempt=2)
+    (box.state / "plan.json").write_bytes(box.plan.to_json())
+    first = box.id
+    box.cloud.switch("list_lag", 1.0)        # its own machine is listed late, the earlier one at once
+    box._rent()
+    assert rescue(box, "fail", "words") == 0
+    assert box.deleted and box.cloud.instance(first).why == "" and earlier.instance_name == box.cloud.instance(first).name
+    assert box.receipt()["attempt"] == 2 and f"logs/error-{box.plan.instance_name}.log" in box.files()
+
+
+def test_a_renamed_machine_knows_itself_by_its_tags(box: Box) -> None:
+    box.instance.spec["name"] = "renamed"
+    assert rescue(box, "fail", "words") == 0 and box.deleted
 
 
 @pytest.mark.parametrize("fault", [

@@ -9,8 +9,10 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from nanolan.config import ROOT
 from nanolan.ledger import Entry, Ledger
 from nanolan.sim.world import REPO, World
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, TYPES, creates, forget, forms_of, script, started, until, without
+from tests.launch_fixtures import progress, tell
 from tests.sim.openapi import check_request
 
 KEYS = ("SHADEFORM_API_KEY", "HF_TOKEN", "HF_REPO")
@@ -42,7 +45,27 @@ def entries(world: World) -> list[Entry]:
 
 
 def launch(world: World, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return script("launch", *words, env=world.env() | env)
+    """A launch that does not wait for its machine, which in this world runs no script."""
+    return script("launch", "--no-wait", *words, env=world.env() | env)
+
+
+@contextmanager
+def boxes_that_train(world: World) -> Iterator[None]:
+    """While a launch waits: every run's newest attempt trains."""
+    over = threading.Event()
+
+    def play() -> None:
+        while not over.wait(0.1):
+            for entry in entries(world):
+                if entry.instance_id and not entry.gone:
+                    tell(world, entry.plan, progress("training"))
+    thread = threading.Thread(target=play)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def commits(world: World, seen: int) -> list[str]:
@@ -58,12 +81,13 @@ def bare(world: World, tmp_path: Path) -> dict[str, str]:
 # ---- launching
 
 def test_a_launch_rents_once_reads_back_and_says_what_to_type_next(world: World) -> None:
-    done = launch(world, "--yes", "phase=sft")
+    with boxes_that_train(world):
+        done = script("launch", "--yes", "phase=sft", env=world.env())
     box, = world.cloud.instances
     entry, = entries(world)
     assert done.returncode == 0 and creates(world.cloud) == 1 and entry.instance_id == box.id
     assert done.stdout == f"run {entry.plan.run_id} on instance {box.id}\n"
-    for part in ("read back: $33.60/h, limit $150.00", "just watch", f"just stop {entry.plan.run_id}",
+    for part in ("read back: $33.60/h, limit $150.00", "waiting until it has proved itself", "it has proved itself", "just watch", f"just stop {entry.plan.run_id}",
                  "https://platform.shadeform.ai/instances"):
         assert part in done.stderr
     for r in world.cloud.requests:
@@ -139,7 +163,7 @@ class Terminal:
 
 
 def test_at_a_terminal_an_offer_is_picked_by_number_and_agreed_to(world: World) -> None:
-    t = Terminal(world.env(), "spend-limit=40")
+    t = Terminal(world.env(), "--no-wait", "spend-limit=40")
     t.expect("Select instance [1-3] or 'q' to quit")
     for wrong in ("9\n", "0\n", "-1\n", "x\n", "²\n"):
         t.type(wrong)
@@ -204,6 +228,17 @@ def test_a_laptop_that_dies_during_create_has_the_run_in_its_ledger(world: World
     assert world.cloud.instances[0].name == entry.plan.instance_name   # so that `just status` and `just stop` find it
     found = script("stop", entry.plan.run_id, "--now", "--yes", env=world.env())
     assert found.returncode == 0 and world.cloud.instances[0].status in ("deleting", "deleted")
+
+
+def test_ctrl_c_while_it_waits_leaves_the_machine_and_says_that_only_fail_over_has_ended(world: World) -> None:
+    with started("launch", "--yes", env=world.env()) as process:
+        until(lambda: any("progress.json" in line["path"] for line in world.hub.log[-5:]))
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    box, = world.cloud.instances
+    assert process.returncode == 130 and "no longer waiting, no other offer will be tried" in said and box.status == "active"
+    assert f"instance {box.id} ($33.60/h) is rented and goes on by itself" in said and not entries(world)[0].gone
 
 
 # ---- refused before anything is asked
@@ -272,8 +307,48 @@ def test_a_stock_out_is_exit_code_3_and_suggests_the_next_offer(world: World) ->
     world.cloud.fault(CREATE, "out_of_stock")
     done = launch(world, "--yes", "phase=mid", "spend-limit=99")
     assert done.returncode == 3 and creates(world.cloud) == 1 and world.cloud.instances == []
-    assert "Next: 8x B200 at datacrunch/FIN-01 for $35.84/h" in done.stderr
+    assert "Next: 8x B200 at datacrunch/FIN-01 for $35.84/h (dearer than the $33.60/h agreed to; with --yes, max-price= allows more)" \
+        in done.stderr
     assert f"just launch phase=mid spend-limit=99 {' '.join(TRIO)}" in done.stderr
+
+
+def test_with_yes_and_a_max_price_a_stock_out_goes_on_up_to_it_and_json_tells_the_attempts(world: World) -> None:
+    world.cloud.fault(CREATE, "out_of_stock")
+    with boxes_that_train(world):
+        done = script("launch", "--yes", "--json", "max-price=36", env=world.env())
+    told, (entry,) = json.loads(done.stdout), entries(world)
+    assert done.returncode == 0 and creates(world.cloud) == 2 and "1 offer dropped: above max-price ($36.00/h)" in done.stderr
+    assert (told["attempt"], told["offer"]["cloud"], told["instance_id"]) == (2, "datacrunch", entry.instance_id)
+    assert told["earlier_attempts"] == [{"attempt": 1, "instance_id": None, "spent_usd": "0.00",
+                                         "note": "8x B200 at hyperstack/canada-1: just sold out; nothing was rented"}]
+
+
+def test_at_a_terminal_a_dearer_offer_is_asked_about(world: World) -> None:
+    world.cloud.fault(CREATE, "out_of_stock", times=2)
+    t = Terminal(world.env(), "--no-wait", "spend-limit=40")
+    for question, answer in (("Select instance", "1\n"), ("Rent 8x B200 at hyperstack/canada-1 for at most $40.00? [y/N]", "y\n"),
+                             ("Rent 8x B200 at datacrunch/FIN-01 instead, $35.84/h, for at most $40.00? [y/N]", "y\n"),
+                             ("Rent 8x B200 at tensordock/us-east instead, $38.40/h", "n\n")):
+        t.expect(question)
+        t.type(answer)
+    assert t.close() == 3 and "2 offers tried" in t.text and "(not agreed to)" in t.text
+    assert creates(world.cloud) == 2 and world.cloud.instances == []
+
+
+def test_failover_0_tries_no_other_offer(world: World) -> None:
+    world.cloud.fault(CREATE, "out_of_stock")
+    done = launch(world, "--yes", "max-price=40", "failover=0")
+    assert done.returncode == 3 and creates(world.cloud) == 1 and "(failover=0)" in done.stderr
+
+
+@pytest.mark.parametrize("words, said", [
+    (["max-price=20"], "(3 dropped: above max-price ($20.00/h)); nothing was rented. "
+                       "The cheapest of them: 8x B200 at hyperstack/canada-1 for $33.60/h, the run about $"),
+    (["max-total=20"], "(3 dropped: the run's total is above max-total ($20.00)); nothing was rented. "
+                          "The cheapest of them: 8x B200 at hyperstack/canada-1 for $33.60/h")], ids=str)
+def test_a_limit_on_prices_that_nothing_keeps_names_the_cheapest_offer(world: World, words: list[str], said: str) -> None:
+    done = launch(world, "--yes", *words)
+    assert done.returncode == 3 and said in done.stderr and creates(world.cloud) == 0
 
 
 def test_an_empty_wallet_is_exit_code_4_and_no_other_offer_is_tried(world: World) -> None:
@@ -366,7 +441,7 @@ def test_flags_beat_the_environment_beats_the_env_file(world: World, tmp_path: P
     (tmp_path / ".env").write_text("\ufeffexport RUN_NAME='from-file'\r\nSPEND_LIMIT=77\r\nGPU=H100\r\nCLOUD=$(touch evil)\r\n")
     (tmp_path / ".env").chmod(0o600)
     env = world.env() | {"NANOLAN_ENV_FILE": str(tmp_path / ".env"), "SPEND_LIMIT": "88", "GPU": "A100", "CLOUD": "hyperstack"}
-    done = script("launch", "--yes", "--json", "gpu=B200", env=env)
+    done = script("launch", "--yes", "--json", "--no-wait", "gpu=B200", env=env)
     told, (entry,) = json.loads(done.stdout), entries(world)
     assert (entry.plan.run_name, told["limit_usd"], told["offer"]["gpu"]) == ("from-file", "88.00",
         "B200") and not (ROOT / "evil").exists()
@@ -377,7 +452,7 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
     done = subprocess.run([sys.executable, "-X", "importtime", str(ROOT / f"scripts/{name}.py"), "--help"], capture_output=True,
                           text=True, check=True)
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    loaded -= {"launch", "check_status", "imported package", "site", "sitecustomize", "usercustomize", "org", "org.python",
+    loaded -= {"launch", "market", "check_status", "imported package", "site", "sitecustomize", "usercustomize", "org", "org.python",
                "org.python.core"}   # tried by copy
     foreign = {m for m in loaded if m.split(".")[0] not in {*sys.stdlib_module_names, "click",
                                                             "nanolan"} and not m.startswith(("_", "__editable__"))}

@@ -70,7 +70,7 @@ def gone(world: World) -> None:
 
 
 def resume(world: World, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return script("resume", *words, env=world.env() | env)
+    return script("resume", "--no-wait", *words, env=world.env() | env)
 
 
 def hub_plan(world: World, plan: Plan) -> Plan:
@@ -214,12 +214,22 @@ def test_a_refused_create_is_noted_and_the_run_may_go_on_later(world: World) -> 
     old = ended(world)
     world.cloud.fault(CREATE, "out_of_stock")
     refused = resume(world, "--yes")
-    assert refused.returncode == 3 and f"just resume {old.run_id} --all-configs" in refused.stderr
+    assert refused.returncode == 3 and f"(dearer than the $33.60/h agreed to; with --yes, max-price= allows more): just resume {old.run_id} " \
+        "cloud=datacrunch region=FIN-01 instance-type=B200_sxm6x8" in refused.stderr
     entry = ledger(world).find(old.run_id)
     assert entry.gone and [a.spent_cents for a in entry.earlier] == [1234]
     done = resume(world, "--yes")
     entry = ledger(world).find(old.run_id)
     assert done.returncode == 0 and [(a.number, a.spent_cents) for a in entry.earlier] == [(1, 1234), (2, 0)] and entry.plan.attempt == 3
+
+
+def test_a_stock_out_goes_on_with_the_next_offer_up_to_max_price(world: World) -> None:
+    old = ended(world)
+    world.cloud.fault(CREATE, "out_of_stock")
+    done = resume(world, "--yes", "--json", "max-price=36")
+    entry, told = ledger(world).find(old.run_id), json.loads(done.stdout)
+    assert done.returncode == 0 and (entry.plan.attempt, entry.plan.offer.cloud, told["attempt"]) == (3, "datacrunch", 3)
+    assert [(a.number, a.spent_cents) for a in entry.earlier] == [(1, 1234), (2, 0)]
 
 
 def test_the_code_is_this_checkouts_when_asked_and_the_machine_can_fetch_it(world: World, tmp_path: Path) -> None:

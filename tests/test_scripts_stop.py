@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from unittest.mock import ANY
 import pytest
 from msgspec import structs
 
-from nanolan.ledger import Entry, Ledger
+from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.payload import create_body
 from nanolan.plan import Plan, iso, new_run_id, now_utc
 from nanolan.report import Progress, Receipt, to_json
@@ -111,6 +112,46 @@ def test_a_new_machine_that_the_listing_does_not_show_yet_is_stopped_all_the_sam
     cloud.switch("list_lag", lag)
     done = stop(cloud, ledger, rented(cloud, ledger, known=known).run_id, "--yes")
     assert done.returncode == 0 and "is gone" in done.stdout and deleted(cloud) == [True]
+
+
+def attempts(cloud: ShadeformServer, ledger: Ledger) -> tuple[Plan, Any, Any]:
+    """A run that has gone on to a second machine: (its plan, the first one, the second one)."""
+    first = rented(cloud, ledger)
+    plan = rented(cloud, ledger, run_id=first.run_id, attempt=2)
+    one, two = cloud.instances
+    ledger.put(Entry(plan, two.id, earlier=(Attempt(1, one.id, 85, "it did not come up"),)))
+    return plan, one, two
+
+
+def test_a_run_is_stopped_with_every_machine_of_it_that_bills(cloud: ShadeformServer, ledger: Ledger) -> None:
+    plan, one, two = attempts(cloud, ledger)
+    done = stop(cloud, ledger, plan.run_id, "--yes")
+    assert done.returncode == 0 and deleted(cloud) == [True, True] and one.id in done.stdout and two.id in done.stdout
+    assert ledger.find(plan.run_id).instance_id == two.id and ledger.find(plan.run_id).gone
+
+
+def test_what_is_left_of_an_earlier_attempt_does_not_hide_the_machine_that_is_not_listed_yet(cloud: ShadeformServer,
+    ledger: Ledger) -> None:
+    plan, one, two = attempts(cloud, ledger)
+    one.delays = replace(QUICK, deleting_s=60)
+    client(cloud).delete(one.id)
+    two.fate["list_lag"] = 60.0
+    done = stop(cloud, ledger, plan.run_id, "--yes")
+    assert done.returncode == 0 and deleted(cloud) == [True, True] and f"{two.id}) is gone" in done.stdout
+
+
+def test_an_earlier_attempts_machine_is_stopped_by_its_id_alone(cloud: ShadeformServer, ledger: Ledger) -> None:
+    _, one, _ = attempts(cloud, ledger)
+    one.fate["tags_not_stored"] = True
+    assert stop(cloud, ledger, one.id, "--yes").returncode == 0 and deleted(cloud) == [True, False]
+
+
+def test_a_stop_is_noted_before_it_deletes_so_that_a_waiting_launch_rents_no_other(cloud: ShadeformServer, ledger: Ledger) -> None:
+    plan = rented(cloud, ledger)
+    cloud.fault("POST /v1/instances/.*/delete", "edit", change=lambda _: notes.append(ledger.find(plan.run_id)))
+    notes: list[Entry] = []
+    assert stop(cloud, ledger, plan.run_id, "--yes").returncode == 0
+    assert [(e.note, e.gone) for e in notes] == [(STOPPED_BY_USER, False)] and ledger.find(plan.run_id).gone
 
 
 def test_a_run_without_a_machine_has_nothing_to_stop(cloud: ShadeformServer, ledger: Ledger) -> None:

@@ -14,7 +14,7 @@ from msgspec import structs
 from nanolan.errors import MayBeBilling
 from nanolan.hub import Hub, Tree
 from nanolan.instance import ApiInstance, Instance, instance_of
-from nanolan.ledger import Entry, Ledger
+from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.payload import create_body
 from nanolan.plan import PinnedFile, iso, now_utc
@@ -256,6 +256,53 @@ def test_other_peoples_instances_are_only_counted_and_ours_outside_the_ledger_ar
     assert [i.name for i in seen.others] == ["somebody-elses"] and [i.id for i in seen.strays] == [stray.id]
     stray.delete(0, "asked")
     assert desk.look().strays == (), "one that is gone is no stray"
+
+
+def second_attempt(desk: Desk) -> tuple[Any, Any]:
+    """(the first machine, the second one) of a run whose launch has gone on to the next offer."""
+    first = desk.cloud.instance(desk.entry.instance_id or "")
+    plan = structs.replace(desk.entry.plan, attempt=2, created_at=iso(now_utc()))
+    second = desk.rent(plan)
+    desk.entry = Entry(plan, second.id, earlier=(Attempt(1, first.id, 85, "it did not come up"),))
+    desk.ledger.put(desk.entry)
+    return first, second
+
+
+def test_what_an_earlier_attempt_told_says_nothing_about_this_one(desk: Desk) -> None:
+    first, second = second_attempt(desk)
+    first.delete(0, "asked")
+    desk.tell(progress=structs.replace(TRAINING, state="stopping"), receipt=receipt("failed", "boot_failed"))
+    run = desk.look().runs[0]
+    assert (run.state, run.receipt, run.progress) == ("booting", None, None) and run.instance and run.instance.id == second.id
+    desk.tell(progress=structs.replace(TRAINING, attempt=2), receipt=receipt("failed", "boot_failed"))
+    assert desk.look().runs[0].state == "training"
+
+
+def test_what_is_left_of_an_earlier_attempt_is_not_the_run_while_the_new_machine_is_not_listed(desk: Desk) -> None:
+    first, second = second_attempt(desk)
+    first.delays = replace(AT_ONCE, deleting_s=60)
+    first.delete(time.time(), "asked")
+    second.fate["list_lag"] = 60.0
+    run = desk.look().runs[0]
+    assert (run.state, run.reason, run.instance) == ("pending", "not listed yet", None)
+
+
+def test_an_earlier_attempts_machine_that_bills_is_named(desk: Desk) -> None:
+    first, second = second_attempt(desk)
+    first.fate["tags_not_stored"] = True
+    seen = desk.look()
+    assert [i.id for i in seen.strays] == [first.id] and seen.runs[0].instance and seen.runs[0].instance.id == second.id
+
+
+def test_a_look_does_not_overwrite_what_a_launch_has_noted_meanwhile(desk: Desk) -> None:
+    first, api = desk.cloud.instance(desk.entry.instance_id or ""), Shadeform(Secret(KEY), desk.cloud.url, sleep=lambda s: None)
+    old = desk.ledger.entries()
+    second_attempt(desk)
+    with desk.cloud.account.lock:
+        desk.cloud.account.instances.clear()
+    desk.tell(receipt=receipt("failed", "boot_failed"))
+    look(desk.ledger, old, api, lambda e: Hub(desk.hub.url, Secret(TOKEN), patience_s=0.2))
+    assert desk.ledger.entries() == [desk.entry] and first.id != desk.entry.instance_id
 
 
 def test_of_two_machines_of_one_run_the_one_that_bills_is_shown(desk: Desk) -> None:

@@ -55,10 +55,19 @@ def text(o: Overview) -> str:
     return "\n".join(render(o))
 
 
+EARLIER = Attempt(1, "i-1", 85, "8x B200 at hyperstack/canada-1: instance 24836664-9753-4e69-aae7-7e06e6db315a did not come up: no word "
+                  "from it for 30 minutes (pending_provider). It is deleted (status deleting)")
+AGAIN = structs.replace(ENTRY, plan=structs.replace(PLAN, attempt=2), earlier=(EARLIER,))
+
+
+def test_earlier_attempts_are_told_with_what_they_cost() -> None:
+    assert "  earlier   attempt 1: $0.85, 8x B200 at hyperstack/canada-1: instance" in text(overview(run(entry=AGAIN)))
+
+
 @pytest.mark.parametrize("shown", [
-    overview(run()), overview(run(**ENDED)), overview(run(state="lost", reason=WHY, instance=None, problems=(PROBLEM,))),
+    overview(run(entry=AGAIN)), overview(run()), overview(run(**ENDED)), overview(run(state="lost", reason=WHY, instance=None, problems=(PROBLEM,))),
     overview(run(), strays=(machine(id="i" * 36),), others=(machine(), machine()), problems=(PROBLEM,)), overview()],
-    ids=["live", "ended", "lost", "others", "nothing"])
+    ids=["second attempt", "live", "ended", "lost", "others", "nothing"])
 def test_every_line_but_a_command_to_copy_fits_80_columns(shown: Overview) -> None:
     assert WIDTH == 80
     for line in render(shown):
@@ -178,4 +187,4 @@ def test_what_a_phase_measured_stands_below_it_within_80_columns() -> None:
     lines = render(Overview((run(phases={"sft": PhaseReport("proven", "chatsft_checkpoints/d20", step=90, measured=measured)}),), (), (), ()))
     text = " ".join(" ".join(lines).split())
     assert "val_bpb 0.772, arc_easy_acc 0.388" in text and "chatcore 0.0884" in text and "chatcore_tasks" not in text
-    assert all(len(line) <= WIDTH for line in lines if "ssh " not in line)
+    assert all(len(line) <= WIDTH or line.lstrip().startswith("ssh ") for line in lines)

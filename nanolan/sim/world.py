@@ -20,7 +20,7 @@ from nanolan.errors import UsageProblem
 from nanolan.sim.hub import HubServer
 from nanolan.sim.seed import seed
 from nanolan.sim.shadeform import ShadeformServer
-from nanolan.sim.shadeform_faults import SWITCHES
+from nanolan.sim.shadeform_faults import ACTIONS, AFTER_EFFECT, SWITCHES
 
 REPO = "me/lanbot-checkpoints"
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TERM|TMPDIR|COLUMNS|(PIP|UV|SSL)_?\w*|REQUESTS_CA_BUNDLE")
@@ -53,11 +53,17 @@ class World:
         self._servers.close()
 
     def switch(self, fault: str) -> None:
-        """Turn on one of the cloud's faults: "delete-ignored:2", "gpu-count-wrong:7"; UsageProblem for an unknown one."""
-        name, _, value = fault.replace("-", "_").partition(":")
-        if name not in SWITCHES or value and not re.fullmatch(r"\d+(\.\d+)?", value):
+        """Turn on one of the cloud's faults, with @N for the first N machines alone: "delete-ignored:2", "goes-to-error@1",
+        "gpu-count-wrong:7@1", "create-out-of-stock@2"; UsageProblem for an unknown one."""
+        m = re.fullmatch(r"([a-z_]+)(?::(\d+(?:\.\d+)?))?(?:@(\d+))?", fault.replace("-", "_"))
+        name, value, times = (m[1], m[2] or "", int(m[3]) if m[3] else None) if m else ("", "", None)
+        action = name.removeprefix("create_")
+        if name in SWITCHES:
+            self.cloud.switch(name, float(value) if "." in value else int(value) if value else True, times)
+        elif action != name and action.removesuffix(AFTER_EFFECT) in ACTIONS.keys() - {"edit", "stall"}:
+            self.cloud.fault("POST /v1/instances/create", action, times)
+        else:
             raise UsageProblem(f"no fault {fault[:40]!r}; see: just sim --list-faults")
-        self.cloud.switch(name, float(value) if "." in value else int(value) if value else True)
 
     def env(self) -> dict[str, str]:
         """The whole environment of a command in this world; both addresses are loopback, or it raises."""
