@@ -17,6 +17,12 @@ _default:
 rehearse *args: (_setup "train")
     @{{python}} scripts/rehearse.py "$@"
 
+# play every fault for real and print what was saved, lost and paid (about 10 minutes)
+[group('run')]
+[no-exit-message]
+rehearse-faults *args: (_setup "train")
+    @{{python}} scripts/rehearse_faults.py "$@"
+
 # what a launch would do and cost; rents nothing, asks nothing
 [group('run')]
 [no-exit-message]

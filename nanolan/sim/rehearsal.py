@@ -41,6 +41,7 @@ class Outcome:
     paid_dollars: Decimal
     left_running: int
     seconds: float
+    played: int = 0              # how often the scenario's moment came
     saved: str = ""              # what is proven on the Hub
     lost_steps: int = 0          # that were trained, and are in nothing that was saved (they had to be trained again, or are gone)
 
@@ -53,7 +54,7 @@ class Outcome:
         return self.view.receipt.reason if self.view and self.view.receipt else ""
 
 
-def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear: Hear, started: float) -> Outcome:
+def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear: Hear, started: float, quiet: bool = False) -> Outcome:
     """Launch, follow and, if the scenario says so, resume; `hear` gets every line of the boxes' logs."""
     player = Player(scenario or Scenario("nothing goes wrong"), world)
     if scenario:
@@ -63,17 +64,17 @@ def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear
     def listen(line: str) -> None:
         hear(line)
         player.hear(line)
-    code = run(world, ["launch.py", "--yes", "--json", *words], listen)
+    code = run(world, ["launch.py", "--yes", "--json", *words], listen, quiet)
     view = newest(world)
     if scenario and scenario.resume and view and view.resumable:
         hear(f"{'':20} rehearsal: {view.state}; just resume {view.entry.plan.run_id}")
-        code = run(world, ["resume.py", "--yes", "--json"], listen)
+        code = run(world, ["resume.py", "--yes", "--json"], listen, quiet)
         view = newest(world)
     error = view.verdict() if view else None
     left = sum(bool(i.machine and i.machine.processes()) for i in world.cloud.instances)
     saved, lost = what_is_saved(world, view) if view else ("", 0)
     return Outcome(view, (error.exit_code if error else 0) or code, world.cloud.spent_dollars(), left, time.monotonic() - started,
-                   saved, lost)
+                   player.played, saved, lost)
 
 
 def set_up(world: World, scenario: Scenario) -> None:
@@ -84,13 +85,14 @@ def set_up(world: World, scenario: Scenario) -> None:
     scenario.before(world)
 
 
-def run(world: World, command: list[str], hear: Hear) -> int:
+def run(world: World, command: list[str], hear: Hear, quiet: bool) -> int:
     """A command of the laptop's, and the boxes' logs until it and the run have ended; its exit code."""
     api = Shadeform(Secret(world.cloud.key), world.cloud.url)
     heard: dict[Path, int] = {}
     end = time.monotonic() + GIVE_UP_S
     script = [sys.executable, str(ROOT / "scripts" / command[0]), *command[1:]]
-    with subprocess.Popen(script, env=world.env(), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(script, env=world.env(), cwd=ROOT, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL if quiet else None) as process:
         try:
             while time.monotonic() < end:
                 over = process.poll() is not None and not any(i.name.startswith("lanbot-") for i in api.instances())

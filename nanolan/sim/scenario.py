@@ -44,6 +44,7 @@ class Scenario:
     moment: str = ""                                        # a pattern of a line in the box's log
     then: Act = lambda world: None
     times: int = 1                                          # how many such lines count
+    most_lost: int = 0                                      # steps that may have been trained in vain
     resume: bool = False                                    # afterwards `just resume` finishes it
 
 
