@@ -137,7 +137,7 @@ def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress
         return (progress.state, progress.message) if progress else (BOOTING, "")
     if entry.gone and entry.note:
         return (STOPPED if entry.note == STOPPED_BY_USER else FAILED), entry.note
-    if instance is None and age_s < SETTLE_S and not entry.gone:
+    if instance is None and age_s < SETTLE_S and not entry.gone and progress is None:   # what has reported was there
         return PENDING, "not listed yet"
     if entry.instance_id is None:
         return LOST, "no instance was ever seen"

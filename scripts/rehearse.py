@@ -33,8 +33,8 @@ HOME = ROOT / ".rehearsal"
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
 @click.option("--yes-really", is_flag=True, help="take limits that the forecast speaks against, to see what they do")
 @click.option("-v", "--verbose", is_flag=True, help="every line of the box's log")
-@click.option("--fault", default="", help="what goes wrong, such as hang (--list-faults); or faults of the local cloud, with commas, such "
-              "as gpu-count-wrong:7@1 for the first machine alone (just sim --list-faults)")
+@click.option("--fault", default="", help="what goes wrong, such as hang (--list-faults); or faults of the local cloud, with "
+              "commas, such as gpu-count-wrong:7@1 for the first machine alone (just sim --list-faults)")
 @click.option("--list-faults", is_flag=True, help="show what can go wrong, and end")
 @click.option("--folder", type=click.Path(path_type=Path), default=HOME, help="where everything lies  [.rehearsal]")
 def rehearse(verbose: bool, keep_old: bool, yes_really: bool, fault: str, list_faults: bool, folder: Path, **flags: Any) -> int:

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 TABLE = ROOT / "docs/faults.md"
 HEAD = """# What goes wrong, and what comes of it
 
-Each row was played for real by `./just rehearse-faults --write`: the real launch, box program and trainer, a local Shadeform and a
-local Hub, two CPU processes. *Saved* is what was proven on the Hub at the end; *in vain* are training steps that had to be done again
-or are gone; *paid* is the simulated bill. A state is saved every second or so and uploaded every two in the rows that train for long.
+Each row was played for real by `./just rehearse-faults --write`: the real launch, box program and trainer, a local
+Shadeform and a local Hub, two CPU processes. *Saved* is what was proven on the Hub at the end; *in vain* are training steps
+that had to be done again or are gone; *paid* is the simulated bill. Where it trains for long, a state is saved every second
+or so and uploaded every two.
 
 | fault | what happens | verdict | exit | saved | in vain | paid |
 |---|---|---|---|---|---|---|
@@ -76,12 +77,12 @@ def play(scenario: Scenario, cache: Path) -> Outcome:
 
 def complaints(scenario: Scenario, o: Outcome) -> list[str]:
     """In what the outcome is not as it must be."""
-    want = (scenario.verdict, scenario.reason, scenario.exit_code)
-    have = (o.verdict, o.reason, o.exit_code)
-    return [*([f"{have}, should be {want}"] if have != want else []),
-            *([f"{o.left_running} machines still run"] if o.left_running else []),
-            *([f"its moment came {o.played} times, should be {scenario.times}"] if scenario.moment and o.played != scenario.times else []),
-            *([f"{o.lost_steps} steps in vain, at most {scenario.most_lost}"] if o.lost_steps > scenario.most_lost else [])]
+    want, have = (scenario.verdict, scenario.reason, scenario.exit_code), (o.verdict, o.reason, o.exit_code)
+    due = scenario.times if scenario.moment else 0
+    return [text for wrong, text in (
+        (have != want, f"{have}, should be {want}"), (o.left_running > 0, f"{o.left_running} machines still run"),
+        (o.played != due, f"its moment came {o.played} times, should be {due}"),
+        (o.lost_steps > scenario.most_lost, f"{o.lost_steps} steps in vain, at most {scenario.most_lost}")) if wrong]
 
 
 def row(name: str, scenario: Scenario, o: Outcome) -> str:

@@ -54,7 +54,8 @@ class Outcome:
         return self.view.receipt.reason if self.view and self.view.receipt else ""
 
 
-def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear: Hear, started: float, quiet: bool = False) -> Outcome:
+def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear: Hear, started: float,
+             quiet: bool = False) -> Outcome:
     """Launch, follow and, if the scenario says so, resume; `hear` gets every line of the boxes' logs."""
     player = Player(scenario or Scenario("nothing goes wrong"), world)
     if scenario:
