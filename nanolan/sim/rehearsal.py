@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.3
 GIVE_UP_S = 900.0
-FAULTY_BOOT_S = 90.0             # how long a box may be silent when something is to go wrong
+FAULTY_BOOT_S = 60.0             # how long a box may be silent when something is to go wrong
 Hear = Callable[[str], None]
 
 
