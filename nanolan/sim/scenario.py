@@ -24,6 +24,7 @@ Act = Callable[["World"], object]
 CREATE = "POST /v1/instances/create"
 # 150 steps of about 0.1 s, a state every second: long enough for something to happen
 LONG = {"max_steps": 150}
+ENDLESS = {"max_steps": 2000}
 STATES = ("save-minutes=0.02", "upload-minutes=0.03", "eval=none")
 DOWN_S = 6.0                     # of a Hub that comes back
 
@@ -159,10 +160,10 @@ SCENARIOS: dict[str, Scenario] = {
     "slow-box": Scenario("a tenth of the usual speed; told, and exchanged once three runs have measured", words=("eval=none",),
                          usual={"sft": 1e6}),
     # ---- limits
-    "limit": Scenario("the money runs out in mid-training", "stopped", "spend_limit", 6, recipe=LONG,
-                      words=(*STATES, "spend-limit=120", "--yes-really"), before=dear(428), most_lost=2),
-    "deadline": Scenario("the time runs out in mid-training", "stopped", "max_duration", 6, recipe=LONG,
-                         words=(*STATES, "max-duration=30s", "--yes-really"), most_lost=2),
+    "limit": Scenario("the money runs out in mid-training", "stopped", "spend_limit", 6, recipe=ENDLESS,
+                      words=(*STATES, "spend-limit=200", "--yes-really"), before=dear(428), most_lost=2),
+    "deadline": Scenario("the time runs out in mid-training", "stopped", "max_duration", 6, recipe=ENDLESS,
+                         words=(*STATES, "max-duration=50s", "--yes-really"), most_lost=2),
     "gate": Scenario("the gate after mid stays shut", "stopped", "gate", 6, words=("phase=mid+sft", "gate=val_bpb<0.01")),
     "stop": Scenario("the user stops it from another laptop", "stopped", "user", 5, words=STATES, recipe=LONG, moment=TRAINED,
                      then=ask_to_stop, most_lost=2),
