@@ -71,7 +71,7 @@ def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear
         hear(f"{'':20} rehearsal: {view.state}; just resume {view.entry.plan.run_id}")
         code = run(world, ["resume.py", "--yes", "--json"], listen, quiet)
         view = newest(world)
-    error = view.verdict() if view else None
+    error = view.verdict() if view and world.cloud.instances else None   # nothing was rented: the launch's own code says why
     left = sum(bool(i.machine and i.machine.processes()) for i in world.cloud.instances)
     saved, lost = what_is_saved(world, view) if view else ("", 0)
     return Outcome(view, (error.exit_code if error else 0) or code, world.cloud.spent_dollars(), left, time.monotonic() - started,
