@@ -69,7 +69,7 @@ def wake(state: Path, work: Path) -> Machine:
     os.environ["HF_HOME"] = str(work / "hf")
     timeline = Timeline(state / "timeline.json")
     api = Shadeform(secrets["SHADEFORM_API_KEY"], plan.shadeform_api)
-    me = find_run(api, plan.run_id, FIND_LOOKS)
+    me = find_run(api, plan.run_id, FIND_LOOKS, attempt=plan.attempt)
     if me is None:
         raise ApiProblem(f"Shadeform lists no instance of run {plan.run_id}; the provider's limit stays in force")
     say(f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}")
