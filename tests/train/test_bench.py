@@ -1,49 +1,65 @@
-"""The bench: both paths train the same, and what it prints is what it says."""
+"""The bench: every case runs and is counted, what is compared is what is said, what cannot be measured is refused."""
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
 
-from nanolan.train.bench import CASES, SHAPES, all_logits, line, main, measure
-from nanolan.train.model import GPT, GPTConfig
+from nanolan.train.bench import CASES, COUNTS, PHASES, line, main, measure
+from nanolan.train.model import GPT
+from nanolan.train.world import World
 
-TINY = replace(SHAPES["cpu-tiny"], config=GPTConfig(64, 128, 1, 2, 2, 32), usual=20, steps=1)
+from .bench_shape import TINY
 
-
-@pytest.mark.parametrize(("phase", "path"), list(CASES))
-def test_the_work_of_a_step_is_counted_right(phase: str, path: str) -> None:
-    for works in islice(CASES[phase, path](TINY, phase), 3):
-        for w in works:
-            assert w.trained == int((w.batch.targets >= 0).sum())
-            assert 0 < w.trained <= w.real <= w.batch.ids.numel()
+FIGURES: dict[str, Any] = {"tok_per_s": 3000.0, "real_per_s": 2000.0, "trained_per_s": 1000.0, "generated_per_s": 0.0,
+                           "step_s": 0.5, "cpu_s": 0.9, "peak_gib": 0.7, "mfu": None}
 
 
-def test_both_paths_of_sft_train_32_conversations_a_step() -> None:
-    trained = {path: sum(w.trained for works in islice(CASES["sft", path](TINY, "sft"), 40) for w in works)
-               for path in ("ours", "plain")}
-    assert trained["ours"] == pytest.approx(trained["plain"], rel=0.1)
-
-
-def test_both_losses_are_the_same() -> None:
-    model = GPT.fresh(TINY.config)
-    torch.nn.init.normal_(model.lm_head.weight)
-    [w, *_] = next(CASES["sft", "plain"](TINY, "sft"))
-    ids, targets, _ = w.batch
-    assert model.loss_sum(ids, targets).item() == pytest.approx(all_logits(model)(ids, targets).item(), rel=1e-5)
+def test_every_phase_has_both_paths() -> None:
+    assert PHASES == ("mid", "sft", "rl") == tuple(COUNTS)
+    assert set(CASES) == {(phase, path) for phase in PHASES for path in ("plain", "ours")}
 
 
 @pytest.mark.parametrize(("phase", "path"), list(CASES))
 def test_a_case_is_measured(phase: str, path: str) -> None:
-    figures = measure(TINY, phase, path)
-    assert figures["tok_per_s"] >= figures["real_per_s"] >= figures["trained_per_s"] > 0      # type: ignore[operator]
-    assert "tok/s" in line(phase, figures)      # type: ignore[arg-type]
+    f: Any = measure(TINY, phase, path)
+    assert f["tok_per_s"] >= f["real_per_s"] >= f["trained_per_s"] > 0
+    assert (f["generated_per_s"] > 0) == (phase == "rl")
+    assert "tok/s" in line(phase, f)
+
+
+@pytest.mark.parametrize(("phase", "path"), list(CASES))
+def test_a_step_changes_every_weight(phase: str, path: str) -> None:
+    model = GPT.fresh(TINY.config)
+    torch.nn.init.normal_(model.lm_head.weight, std=0.02)
+    before = {key: t.clone() for key, t in model.state_dict().items()}
+    list(islice(CASES[phase, path](TINY, phase, model, World(0, 1, torch.device("cpu"))), 2))
+    assert [key for key, t in model.state_dict().items() if torch.equal(t, before[key])] == []
+
+
+def test_rl_counts_all_answers_and_trains_those_that_teach() -> None:
+    tallies = {}
+    for path in ("plain", "ours"):
+        model = GPT.fresh(TINY.config)
+        [tallies[path]] = islice(CASES["rl", path](TINY, "rl", model, World(0, 1, torch.device("cpu"))), 1)
+    most = TINY.questions * TINY.samples * TINY.new_tokens
+    assert tallies["plain"].trained == tallies["plain"].generated <= most
+    assert tallies["ours"].trained < tallies["ours"].generated / 2
+    assert tallies["ours"].generated == pytest.approx(tallies["plain"].generated, rel=0.2)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({}, "2,000 real"), ({"generated_per_s": 7.0}, "7 generated"), ({"mfu": 0.4567}, "45.7% MFU"), ({}, "0.70 GiB"),
+    ({}, "0.500 s/step (0.900 CPU)")])
+def test_a_line_says_what_was_measured(change: dict[str, float], says: str) -> None:
+    assert says in line("mid ours", FIGURES | change)
+    assert ("MFU" in line("mid", FIGURES | change)) == ("mfu" in change)
 
 
 @pytest.mark.parametrize(("argv", "says"), [
-    (["d99"], "no shape 'd99'; there are cpu-tiny, d20"), (["cpu-tiny", "base"], "no phase 'base'"),
+    (["d99"], "no shape 'd99'; there are cpu-tiny, d20"), (["cpu-tiny", "base"], "no phase 'base'; there are mid, sft, rl"),
     pytest.param(["d20"], "needs a CUDA device", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA"))])
 def test_what_cannot_be_measured_is_refused(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
