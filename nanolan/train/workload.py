@@ -39,16 +39,15 @@ class Shape:
     steps: int           # that are timed
     new_tokens: int      # of an answer at most
     rl_steps: int        # that are timed
-    rounds: int          # of each case, taking turns; the best counts, for other work on the machine only slows
     questions: int = 4   # of an rl step
     samples: int = 16
 
 
 SHAPES = {
-    "cpu-tiny": Shape("cpu", GPTConfig(256, 4096, 4, 2, 2, 256), mid_rows=8, micro=4, usual=100, steps=6,
-                      new_tokens=64, rl_steps=3, rounds=3),
+    "cpu-tiny": Shape("cpu", GPTConfig(256, 4096, 4, 2, 2, 256), mid_rows=8, micro=4, usual=100, steps=10,
+                      new_tokens=64, rl_steps=5),
     "d20": Shape("cuda", GPTConfig(2048, 65_536, 20, 10, 10, 1280), mid_rows=256, micro=32, usual=350, steps=10,
-                 new_tokens=256, rl_steps=2, rounds=1),
+                 new_tokens=256, rl_steps=2),
 }
 
 

@@ -1,33 +1,38 @@
 """The bench: every case runs and is counted, what is compared is what is said, what cannot be measured is refused."""
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import pytest
 import torch
 
-from nanolan.train.bench import CASES, COUNTS, PHASES, line, main, measure
+from nanolan.errors import UsageProblem
+from nanolan.train.bench import COUNTED, PATHS, PHASES, Case, Step, line, main, measure, ratios, run
+from nanolan.train.cases import CASES, Tally
 from nanolan.train.model import GPT
+from nanolan.train.workload import SHAPES
 from nanolan.train.world import World
 
 from .bench_shape import TINY
 
-FIGURES: dict[str, Any] = {"tok_per_s": 3000.0, "real_per_s": 2000.0, "trained_per_s": 1000.0, "generated_per_s": 0.0,
-                           "step_s": 0.5, "cpu_s": 0.9, "peak_gib": 0.7, "mfu": None}
+STEP = Step(Tally(3000, 2000, 1000), 0.5, 0.9, 0.7, None)
 
 
 def test_every_phase_has_both_paths() -> None:
-    assert PHASES == ("mid", "sft", "rl") == tuple(COUNTS)
-    assert set(CASES) == {(phase, path) for phase in PHASES for path in ("plain", "ours")}
+    assert PHASES == ("mid", "sft", "rl") == tuple(COUNTED)
+    assert set(CASES) == {(phase, path) for phase in PHASES for path in PATHS}
 
 
 @pytest.mark.parametrize(("phase", "path"), list(CASES))
 def test_a_case_is_measured(phase: str, path: str) -> None:
-    f: Any = measure(TINY, phase, path)
-    assert f["tok_per_s"] >= f["real_per_s"] >= f["trained_per_s"] > 0
-    assert (f["generated_per_s"] > 0) == (phase == "rl")
-    assert "tok/s" in line(phase, f)
+    [first, second] = islice(measure(TINY, phase, path), 2)
+    t = first.tally
+    assert t.positions >= t.real >= t.trained > 0
+    assert (t.generated > 0) == (phase == "rl")
+    assert min(first.wall_s, first.cpu_s, first.peak_gib) > 0
+    assert second.peak_gib >= first.peak_gib
+    assert "tok/s" in line(phase, [first, second])
 
 
 @pytest.mark.parametrize(("phase", "path"), list(CASES))
@@ -41,7 +46,7 @@ def test_a_step_changes_every_weight(phase: str, path: str) -> None:
 
 def test_rl_counts_all_answers_and_trains_those_that_teach() -> None:
     tallies = {}
-    for path in ("plain", "ours"):
+    for path in PATHS:
         model = GPT.fresh(TINY.config)
         [tallies[path]] = islice(CASES["rl", path](TINY, "rl", model, World(0, 1, torch.device("cpu"))), 1)
     most = TINY.questions * TINY.samples * TINY.new_tokens
@@ -50,12 +55,41 @@ def test_rl_counts_all_answers_and_trains_those_that_teach() -> None:
     assert tallies["ours"].generated == pytest.approx(tallies["plain"].generated, rel=0.2)
 
 
+def test_a_case_has_a_process_of_its_own_that_ends_with_it() -> None:
+    with Case("cpu-tiny", "mid", "ours") as case:
+        steps = [case.step() for _ in range(2)]
+        assert case.child.poll() is None
+    assert case.child.returncode
+    assert all(s.tally == Tally(2048, s.tally.real, s.tally.trained) for s in steps)
+
+
+def test_a_case_that_fails_says_why() -> None:
+    with Case("cpu-tiny", "base", "ours") as case, pytest.raises(UsageProblem, match=r"base ours: KeyError: \('base', 'ours'\)"):
+        case.step()
+
+
+@pytest.mark.slow
+def test_both_paths_make_the_same_number_of_steps() -> None:
+    steps = run("cpu-tiny", "mid")
+    assert {path: len(made) for path, made in steps.items()} == dict.fromkeys(PATHS, SHAPES["cpu-tiny"].steps)
+
+
 @pytest.mark.parametrize(("change", "says"), [
-    ({}, "2,000 real"), ({"generated_per_s": 7.0}, "7 generated"), ({"mfu": 0.4567}, "45.7% MFU"), ({}, "0.70 GiB"),
-    ({}, "0.500 s/step (0.900 CPU)")])
+    ({}, "6,000 tok/s"), ({}, "4,000 real"), ({}, "0.70 GiB"), ({}, "0.500 s/step (0.900 CPU)"),
+    ({"tally": Tally(3000, 2000, 1000, 7)}, "14 generated"), ({"mfu_per_token": 1e-4}, "40.0% MFU")])
 def test_a_line_says_what_was_measured(change: dict[str, float], says: str) -> None:
-    assert says in line("mid ours", FIGURES | change)
-    assert ("MFU" in line("mid", FIGURES | change)) == ("mfu" in change)
+    text = line("mid ours", [replace(STEP, **change)])
+    assert says in text
+    assert ("MFU" in text) == ("mfu_per_token" in change)
+    assert ("generated" in text) == ("tally" in change)
+
+
+def test_the_ratio_is_the_median_of_step_against_step() -> None:
+    fast, slow = replace(STEP, wall_s=0.25, cpu_s=0.3), replace(STEP, wall_s=9.0, cpu_s=9.0)
+    text = ratios("mid", [fast, fast, slow], [STEP, STEP, replace(slow, peak_gib=1.4)])
+    assert text == "mid ours / plain: 2.00x real tokens/s (3.00x by CPU time) at 0.50x memory"
+    more = replace(STEP, tally=Tally(9, 9, 9, 30), wall_s=1.0)
+    assert "1.50x generated tokens/s" in ratios("rl", [more], [replace(STEP, tally=Tally(9, 9, 9, 10))])
 
 
 @pytest.mark.parametrize(("argv", "says"), [
