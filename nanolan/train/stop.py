@@ -31,7 +31,12 @@ def follow_parent() -> None:
     """Under torchrun: exit within a second of its death. Ranks are in sessions of their own, so nothing else
     would end them, and they would hold the GPUs and train on."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+        follow(os.getppid())
+
+
+def follow(parent: int) -> None:
+    """Exit within a second of the death of `parent`, this process's parent."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:

@@ -24,7 +24,7 @@ from nanolan.train.spelling import count_letters, of_split, spell, words_of
 IDENTITY = "identity"
 LETTERS = "ABCD"
 MOST_REASONS = 3         # of lines of the identity file that are left out
-MADE_BLOCK = 2_000       # made conversations that are dealt to a rank at once
+MADE_BLOCK = 2_000       # made conversations that are dealt out at once
 WORD_ROWS = 4_000        # rows of smol-smoltalk whose words are spelled
 
 
@@ -88,7 +88,10 @@ MAKERS: dict[str, Callable[[int, str, Sequence[str]], Conversation]] = {"spell":
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows of a part, the unit that is dealt to ranks: a parquet row group, a JSONL file, a range of made rows."""
+    """Some rows of a part, the unit that is dealt out: a parquet row group, a JSONL file, a range of made rows.
+
+    `read` can be pickled: it is also called in other processes.
+    """
 
     first: int            # index of its first row in the part
     rows: int
@@ -138,10 +141,8 @@ def open_mixture(parts: Sequence[Part], data_dir: Path, seed: int, made_rows: in
 
 
 def _made(part: Part, rows: int, words: Sequence[str]) -> Source:
-    def block(first: int) -> Block:
-        numbers = range(first, min(first + MADE_BLOCK, rows))
-        return Block(first, len(numbers), lambda: (MAKERS[part.data](n, part.split, words) for n in numbers))
-    return Source(part, tuple(block(first) for first in range(0, rows, MADE_BLOCK)))
+    parts = [range(first, min(first + MADE_BLOCK, rows)) for first in range(0, rows, MADE_BLOCK)]
+    return Source(part, tuple(Block(p.start, len(p), partial(make_rows, part.data, part.split, p, words)) for p in parts))
 
 
 def _texts(data_dir: Path) -> Iterator[str]:
@@ -171,7 +172,7 @@ def _open_identity(part: Part, path: Path) -> Source:
     found, wrong = read_jsonl(path)
     notes = [f"warning: {path}: {len(wrong)} of {len(wrong) + len(found)} lines are left out: "
              + "; ".join(wrong[:MOST_REASONS]) + (" ..." if len(wrong) > MOST_REASONS else "")] if wrong else []
-    return Source(part, (Block(0, len(found), lambda: found),), notes=tuple(notes))
+    return Source(part, (Block(0, len(found), partial(iter, found)),), notes=tuple(notes))
 
 
 def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
@@ -192,10 +193,15 @@ def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
             first += n
 
 
+def make_rows(data: str, split: str, numbers: Iterable[int], words: Sequence[str]) -> Iterator[Conversation]:
+    """The made conversations with these numbers."""
+    return (MAKERS[data](n, split, words) for n in numbers)
+
+
 def read_rows(data: str, path: Path, row_group: int, first: int) -> Iterator[Conversation]:
     """The checked conversation of every row of a row group; BadAnswer names the file and row."""
     try:
-        rows = pq.ParquetFile(path).read_row_group(row_group).to_pylist()
+        rows = pq.ParquetFile(path).read_row_group(row_group, use_threads=False).to_pylist()
     except (OSError, pa.ArrowException) as e:
         raise BadAnswer(f"{path}: damaged ({e})") from None
     for row, record in enumerate(rows, first):

@@ -1,19 +1,22 @@
 """The tokenizer in nanochat's files: tokenizer.pkl (a pickled tiktoken.Encoding) and token_bytes.pt.
 
 A pickle is a program. This reader admits one name, tiktoken.core.Encoding, and runs none of its code:
-it takes the pickled state, checks it, and builds the Encoding itself.
+it takes the pickled state, checks it, and builds the Encoding itself. torch is imported only where a tensor
+is made: processes that tokenise do without it.
 """
 from __future__ import annotations
 
 import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tiktoken
-import torch
 
 from nanolan.errors import BadAnswer
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_PICKLE_BYTES = 32 << 20      # a vocabulary of 65,536 takes about 1 MiB
 
@@ -55,6 +58,8 @@ class Tokenizer:
 
     def token_bytes(self) -> torch.Tensor:
         """int32 (V,): raw bytes of each token, 0 for specials."""
+        import torch
+
         ranks = self._encoding._mergeable_ranks
         sizes = torch.zeros(self.vocab_size, dtype=torch.int32)
         sizes[list(ranks.values())] = torch.tensor([len(b) for b in ranks], dtype=torch.int32)
@@ -103,6 +108,8 @@ def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
     path = folder / "token_bytes.pt"
     if not path.exists():
         return tokenizer.token_bytes()
+    import torch
+
     try:
         sizes = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:   # torch raises many kinds for a damaged or hostile file
