@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from nanolan.errors import BadAnswer
 from nanolan.train.attention import Attend, Mask, block_mask, causal, plain_mask, within
+from nanolan.train.loss import CHUNK_LOGITS, IGNORE, chunk_loss, softcap, summed_loss
 
 ROPE_BASE = 10_000
 ROPE_LENGTHS = 10            # the position tables cover this many times sequence_len, a hard cap on T
-SOFTCAP = 15.0
-IGNORE = -1                  # a target that is not trained
-CHUNK_LOGITS = 1 << 28       # logits alive at once: 4,096 positions of a 65,536 vocabulary, 1 GiB in fp32
 LEAST_LOGITS = 1 << 30       # compiled: one shape, so all positions or whole chunks
 COMPILED_PREFIX = "_orig_mod."
 
@@ -69,10 +67,14 @@ def rotary_tables(config: GPTConfig, device: torch.device) -> tuple[Tensor, Tens
     return angle.cos().bfloat16()[None, :, None], angle.sin().bfloat16()[None, :, None]
 
 
+def turns(cos: Tensor, sin: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Tables (..., D/2) as `rotate` takes them, (..., D): made once, used in every layer."""
+    return torch.cat((cos, cos), -1).to(dtype), torch.cat((sin, -sin), -1).to(dtype)
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x (B, T, H, D) turned by position; pairs are (j, j + D/2), the angle's sign is nanochat's."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1).to(x.dtype)
+    return torch.addcmul(x * cos, x.roll(x.size(-1) // 2, -1), sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -104,7 +106,29 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.relu(self.c_fc(x)).square())
+        return self.c_proj(squared_relu(self.c_fc(x)))
+
+
+class SquaredRelu(torch.autograd.Function):
+    """relu(x)^2 that keeps one tensor for its backward pass, which takes two operations instead of six."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = F.relu(x)
+        ctx.save_for_backward(y)
+        return y * y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        [y] = ctx.saved_tensors
+        return (grad * y).mul_(2)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """relu(x)^2; a compiler needs no help with it."""
+    if torch.compiler.is_compiling() or not (x.requires_grad and torch.is_grad_enabled()):
+        return F.relu(x).square()
+    return SquaredRelu.apply(x)
 
 
 class Block(nn.Module):
@@ -137,7 +161,7 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.flex = False                          # masks for flex_attention, or plain ones
         self.least_logits = 1                      # positions of logits are made a multiple of this
-        self.chunk_loss = softcapped_loss_sum      # instance attributes, so that they can be compiled alone
+        self.chunk_loss = chunk_loss               # instance attributes, so that they can be compiled alone
 
     @staticmethod
     def from_state(config: GPTConfig, state: Mapping[str, Tensor], device: torch.device | str = "cpu",
@@ -177,16 +201,16 @@ class GPT(nn.Module):
             raise BadAnswer(f"rows of {T} tokens, but the model's position tables end at {self.cos.size(1)}")
         if positions is not None:
             return self.trunk_at(ids, positions, [within(mask)] * self.config.n_layer)
-        cos, sin = self.cos[:, :T], self.sin[:, :T]
         x = norm(self.transformer["wte"](ids))
+        cos, sin = turns(self.cos[:, :T], self.sin[:, :T], x.dtype)
         for block in self.transformer["h"]:  # type: ignore[attr-defined]
             x = block(x, cos, sin)
         return norm(x)
 
     def trunk_at(self, ids: Tensor, positions: Tensor, attends: Iterable[Attend]) -> Tensor:
         """`trunk` for tokens (B, T) at `positions` (B, T), which attend by one function a layer (to a cache)."""
-        cos, sin = self.cos[0, positions], self.sin[0, positions]                              # (B, T, 1, D/2)
         x = norm(self.transformer["wte"](ids))
+        cos, sin = turns(self.cos[0, positions], self.sin[0, positions], x.dtype)              # (B, T, 1, D)
         for block, attend in zip(self.transformer["h"], attends, strict=True):  # type: ignore[call-overload]
             x = block(x, cos, sin, attend)
         return norm(x)
@@ -206,22 +230,13 @@ class GPT(nn.Module):
 
         With `positions` (B, T), 0 where a conversation begins, each conversation is computed as if alone in its
         row: it sees no other, and its rotary positions start at 0 (the bf16 tables make positions not quite relative).
-        Works through the positions in chunks of at most `chunk_logits` logits, which are computed again in
-        the backward pass: the logits of a whole batch never exist at once. One chunk is not computed twice. Where
-        there is no target there are no logits, but for what fills up the last of several chunks (so that all have
-        one shape to compile).
+        Works through the positions in chunks of at most `chunk_logits` logits. Where there is no target there are no
+        logits, but for what fills up the last of several chunks (so that all have one shape to compile).
         """
         hidden, targets = self._hidden(ids, positions).flatten(0, 1), targets.flatten()
         size = max(1, chunk_logits // self.config.vocab_size)
         hidden, targets = only_trained(hidden, targets, size if len(targets) > size else self.least_logits)
-        if len(targets) <= size:
-            return self.chunk_loss(hidden, self.lm_head.weight, targets)
-        from torch.utils.checkpoint import checkpoint  # here: its first use loads much of torch
-
-        total = hidden.new_zeros((), dtype=torch.float32)
-        for h, t in zip(hidden.split(size), targets.split(size), strict=True):
-            total = total + checkpoint(self.chunk_loss, h, self.lm_head.weight, t, use_reentrant=False)
-        return total
+        return summed_loss(hidden, self.lm_head.weight, targets, None, size, self.chunk_loss)
 
     def compile_parts(self, flex: bool = False) -> None:
         """Compile the trunk and the loss of a chunk; the module keeps its state-dict keys. `flex`: see flex_works."""
@@ -233,12 +248,7 @@ class GPT(nn.Module):
         """Back to eager: a short look without gradients is over sooner than its compilation would be."""
         self.flex, self.least_logits = False, 1
         self.__dict__.pop("trunk", None)
-        self.chunk_loss = softcapped_loss_sum
-
-
-def softcap(logits: Tensor) -> Tensor:
-    """Logits bent into (-15, 15), in the dtype they come in (bf16 under autocast)."""
-    return SOFTCAP * torch.tanh(logits / SOFTCAP)
+        self.chunk_loss = chunk_loss
 
 
 def only_trained(hidden: Tensor, targets: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
@@ -249,12 +259,6 @@ def only_trained(hidden: Tensor, targets: Tensor, multiple: int) -> tuple[Tensor
         return hidden, targets
     at = torch.cat([kept, kept.new_zeros(fill)])
     return hidden.index_select(0, at), F.pad(targets[kept], (0, fill), value=IGNORE)
-
-
-def softcapped_loss_sum(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-    """Summed cross entropy of hidden (N, C) against targets (N,)."""
-    logits = softcap(F.linear(hidden, head)).float()
-    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
 
 
 def stored_dtype(key: str, device: torch.device) -> torch.dtype:

@@ -17,6 +17,7 @@ from nanolan.train.world import World
 
 QUINTIC = (3.4445, -4.7750, 2.0315)      # Newton-Schulz coefficients: quick to about 1, not exact
 NS_STEPS = 5
+SLIM = 2                                 # so much longer than high, all steps on x x' cost less
 BETAS = (0.8, 0.95)
 EPS = 1e-10
 WIDTH = 768                              # the AdamW learning rates are meant for this n_embd
@@ -24,15 +25,42 @@ WIDTH = 768                              # the AdamW learning rates are meant fo
 
 def orthogonalise(g: Tensor, dtype: torch.dtype) -> Tensor:
     """The matrices of g (K, r, c) with their singular values brought near 1; computed in `dtype`."""
-    a, b, c = QUINTIC
     x = g.to(dtype)
     tall = x.size(-2) > x.size(-1)
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    slim = dtype == torch.float32 and x.size(-1) >= SLIM * x.size(-2)
+    x = by_gram(x) if slim else by_steps(x)
+    return x.mT if tall else x
+
+
+def by_steps(x: Tensor) -> Tensor:
+    """Newton-Schulz as it is written: x <- a x + b (x x') x + c (x x')^2 x."""
+    a, b, c = QUINTIC
     for _ in range(NS_STEPS):
         xx = x @ x.mT
-        x = a * x + (b * xx + c * xx @ xx) @ x
-    return x.mT if tall else x
+        x = torch.baddbmm(x, torch.baddbmm(xx, xx, xx, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def by_gram(x: Tensor) -> Tensor:
+    """The same for x much longer than high: all steps on x x' alone, their product applied to x once.
+
+    x x' squares the singular values: fp32 has the digits for that, bf16 has not.
+    """
+    a, b, c = QUINTIC
+    one = a * torch.eye(x.size(-2), device=x.device)
+
+    def factor_of(xx: Tensor) -> Tensor:
+        return torch.baddbmm(one, xx, xx, alpha=c).add_(xx, alpha=b)
+
+    xx = x @ x.mT
+    product = factor = factor_of(xx)
+    for _ in range(NS_STEPS - 1):
+        xx = factor @ (factor @ xx)              # they all commute
+        factor = factor_of(xx)
+        product = factor @ product
+    return product @ x
 
 
 @dataclass

@@ -14,13 +14,13 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nanolan.errors import BadAnswer
 from nanolan.train.conversation import Conversation, render_prompt
 from nanolan.train.engine import Completion, Engine
-from nanolan.train.model import CHUNK_LOGITS, GPT, softcap
+from nanolan.train.loss import CHUNK_LOGITS, summed_loss
+from nanolan.train.model import GPT
 from nanolan.train.rows import Batch
 from nanolan.train.sampling import Sampling
 from nanolan.train.tasks import Part, open_part
@@ -125,18 +125,4 @@ def policy_loss(model: GPT, ids: Tensor, weights: Tensor, chunk_logits: int = CH
     x, y, w = ids[:, :width - 1], ids[:, 1:width], weights[:, 1:width]
     chosen = w != 0
     hidden, y, w = model.trunk(x)[chosen], y[chosen], w[chosen]
-    size = max(1, chunk_logits // model.config.vocab_size)
-    if len(y) <= size:
-        return weighted_loss(hidden, model.lm_head.weight, y, w)
-    from torch.utils.checkpoint import checkpoint  # here: its first use loads much of torch
-
-    total = hidden.new_zeros((), dtype=torch.float32)
-    for part in zip(hidden.split(size), y.split(size), w.split(size), strict=True):
-        total = total + checkpoint(weighted_loss, part[0], model.lm_head.weight, *part[1:], use_reentrant=False)
-    return total
-
-
-def weighted_loss(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Sum of weights (N,) times the cross entropy of hidden (N, C) against targets (N,)."""
-    logits = softcap(F.linear(hidden, head)).float()
-    return (weights * F.cross_entropy(logits, targets, reduction="none")).sum()
+    return summed_loss(hidden, model.lm_head.weight, y, w, max(1, chunk_logits // model.config.vocab_size))
