@@ -119,7 +119,7 @@ test-all *args: (_setup "dev")
 lint: (_setup "dev")
     @.venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/shellcheck just scripts/setup.sh cloud/boot.sh .ci/run
 
-# what is fast and what is not, as ratios within one run
+# what is fast and what is not, as ratios within one run;  just bench train  for the trainer
 [group('dev')]
 [no-exit-message]
 bench *args: (_setup "dev")
