@@ -42,17 +42,18 @@ def call(url: str, token: str = "", key: str = "", body: bytes | None = None) ->
         return bytes(answer.read())
 
 
-def patiently(what: str, act: Callable[[], bytes], patience_s: float) -> bytes:
+def patiently(what: str, act: Callable[[], bytes], patience_s: float, *, clock: Callable[[], float] = time.monotonic,
+              sleep: Callable[[float], None] = time.sleep) -> bytes:
     """`act()` until it works; after `patience_s`, or at a definite no, the error."""
-    end, wait = time.monotonic() + patience_s, FIRST_WAIT_S
+    end, wait = clock() + patience_s, FIRST_WAIT_S
     while True:
         try:
             return act()
         except TROUBLE as e:
             print(f"rescue: {what}: {type(e).__name__} {getattr(e, 'code', '')}", flush=True)
-            if time.monotonic() > end or getattr(e, "code", 0) in (401, 403, 404):
+            if clock() > end or getattr(e, "code", 0) in (401, 403, 404):
                 raise
-            time.sleep(wait)
+            sleep(wait)
             wait = min(wait * 2, LONGEST_WAIT_S)
 
 
@@ -64,7 +65,17 @@ def fetch(url: str, sha256: str, target: str, secrets: dict[str, str]) -> None:
     Path(target).write_bytes(data)
 
 
-def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str) -> bytes:
+def give_up(plan: dict[str, Any], secrets: dict[str, str], reason: str, *, ask: Callable[..., bytes] = call,
+            clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Upload the log if the Hub takes it, and delete this machine."""
+    try:
+        patiently("upload the log", lambda: upload_log(plan, secrets, reason, ask), LOG_PATIENCE_S, clock=clock, sleep=sleep)
+    except Exception as e:   # whatever it is, the machine must go
+        print(f"rescue: the log could not be uploaded: {type(e).__name__}", flush=True)
+    delete_self(plan, secrets, ask=ask, clock=clock, sleep=sleep)
+
+
+def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str, ask: Callable[..., bytes] = call) -> bytes:
     """The log and the receipt in one commit, masked by value; a verdict that the box program reached stands."""
     name = f"logs/error-{instance_name(plan)}.log"
     try:
@@ -79,7 +90,7 @@ def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str) -> by
         lines.append({"key": "file", "value": {"path": path, "encoding": "base64",
                                                "content": base64.b64encode(text.encode()).decode()}})
     url = f"{plan['hf_endpoint']}/api/models/{plan['runs_repo']}/commit/main"
-    return call(url, token=secrets["HF_TOKEN"], body="\n".join(map(json.dumps, lines)).encode())
+    return ask(url, token=secrets["HF_TOKEN"], body="\n".join(map(json.dumps, lines)).encode())
 
 
 def read_log() -> str:
@@ -107,26 +118,28 @@ def is_this(plan: dict[str, Any], instance: dict[str, Any]) -> bool:
     return instance["name"] == instance_name(plan) or tags <= set(instance.get("tags") or ())
 
 
-def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: float = float("inf")) -> None:
+def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: float = float("inf"), *,
+                ask: Callable[..., bytes] = call, clock: Callable[[], float] = time.monotonic,
+                sleep: Callable[[float], None] = time.sleep) -> None:
     """Delete the instance of this run until it is seen to be gone; never gives up, but powers it off after `power_off_s`."""
     api, key = plan["shadeform_api"], secrets["SHADEFORM_API_KEY"]
-    looks_left, wait = 10, FIRST_WAIT_S   # a listing may lag: never having been seen is not being gone
-    end = time.monotonic() + power_off_s
+    seen, wait = False, FIRST_WAIT_S   # a listing may lag: never having been seen is not being gone
+    end = clock() + power_off_s
     while True:
-        if time.monotonic() > end:
+        if clock() > end:
             power_off()
             end = float("inf")
         try:
-            mine = [i for i in json.loads(call(f"{api}/instances", key=key))["instances"] if is_this(plan, i)]
-            looks_left = 0 if mine else looks_left - 1
-            if looks_left <= 0 and all(i["status"] in ("deleting", "deleted") for i in mine):
+            mine = [i for i in json.loads(ask(f"{api}/instances", key=key))["instances"] if is_this(plan, i)]
+            seen = seen or bool(mine)
+            if seen and all(i["status"] in ("deleting", "deleted") for i in mine):
                 return
             for i in mine:
                 print(f"rescue: deleting {i['id']}", flush=True)
-                call(f"{api}/instances/{i['id']}/delete", key=key, body=b"{}")
+                ask(f"{api}/instances/{i['id']}/delete", key=key, body=b"{}")
         except Exception as e:   # whatever was answered, the machine must go
             print(f"rescue: delete: {type(e).__name__} {getattr(e, 'code', '')}", flush=True)
-        time.sleep(wait)
+        sleep(wait)
         wait = min(wait * 2, LONGEST_WAIT_S)
 
 
@@ -149,11 +162,7 @@ def main() -> None:
     if sys.argv[1] == "fetch":
         fetch(sys.argv[2], sys.argv[3], sys.argv[4], secrets)
     elif sys.argv[1] == "fail":
-        try:
-            patiently("upload the log", lambda: upload_log(plan, secrets, sys.argv[2]), LOG_PATIENCE_S)
-        except Exception as e:   # whatever it is, the machine must go
-            print(f"rescue: the log could not be uploaded: {type(e).__name__}", flush=True)
-        delete_self(plan, secrets)
+        give_up(plan, secrets, sys.argv[2])
     elif sys.argv[1] == "deadman":
         with open(HERE / "deadman.lock", "w") as lock:
             try:

@@ -14,28 +14,28 @@ import math
 import os
 import subprocess
 import sys
-import time
 import traceback
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import IO
 
+import msgspec
+
 from nanolan.control import Control
-from nanolan.errors import ApiProblem, NanolanError
+from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.herald import Herald
-from nanolan.hub import Hub, within
+from nanolan.hub import within
 from nanolan.inputs import fetch_inputs
-from nanolan.inspection import already_here, inspect_machine
+from nanolan.inspection import already_here
 from nanolan.instance import Instance
-from nanolan.machine import Machine, RunStopped, say
+from nanolan.machine import Machine, RunStopped, Tools, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
 from nanolan.pace import complaint, exchange
-from nanolan.plan import Plan, iso, now_utc, parse_time, read_plan
+from nanolan.plan import Plan, iso, parse_time, read_plan
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.rent import delete_and_confirm, find_run
 from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
-from nanolan.runner import kill_trainers
 from nanolan.saver import forget_states, note_results, save_the_rest, upload
 from nanolan.secret import Mask, Secret
 from nanolan.shadeform import Shadeform
@@ -48,47 +48,60 @@ REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}
 LIMITS = ("spend_limit", "max_duration")
 ENDS = {**dict.fromkeys(LIMITS, STOPPED), "user": STOPPED, "gate": STOPPED}    # reason -> verdict; all others failed
 RETRY_DELETE_S = 60.0
+TOOLS = Tools()
 
 
-def main(state: Path, work: Path) -> None:
+def main(state: Path, work: Path, tools: Tools = TOOLS) -> None:
     """Run the plan in `state`; returns when this machine is seen to be deleted (or another copy is running)."""
     lock = _only_one(state / "box.lock")
     if lock is None:
         say("another copy of the box program is running; nothing to do")
         return
-    m = wake(state, work)
+    m = wake(state, work, tools)
     receipt = verdict_of(m)
     last_words(m, receipt)
     delete(m, warrant_of(m, receipt))
 
 
-def wake(state: Path, work: Path) -> Machine:
-    """Everything this run knows, with its clocks running; ApiProblem when Shadeform does not know this machine."""
+def wake(state: Path, work: Path, tools: Tools) -> Machine:
+    """Everything this run knows, with its clocks running."""
     plan = read_plan((state / "plan.json").read_bytes())
     secrets = {k: Secret(v) for k, v in json.loads((state / "secrets.json").read_bytes()).items()}
     os.environ["HF_HOME"] = str(work / "hf")
-    timeline = Timeline(state / "timeline.json")
-    api = Shadeform(secrets["SHADEFORM_API_KEY"], plan.shadeform_api)
-    me = find_run(api, plan.run_id, FIND_LOOKS, attempt=plan.attempt)
-    if me is None:
-        raise ApiProblem(f"Shadeform lists no instance of run {plan.run_id}; the provider's limit stays in force")
+    timeline = Timeline(state / "timeline.json", lambda: tools.now().timestamp())
+    api = tools.api(secrets["SHADEFORM_API_KEY"], plan.shadeform_api)
+    me = find_me(api, plan, state / "instance.json")
     say(f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}")
-    _note_boot(timeline, me, plan, state)
-    meter = Meter(plan, me, api, say=say).start()
-    control = Control(plan, Hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say).start()
-    return Machine(plan, secrets, state, work, api, me, meter, Herald(plan, secrets, work, meter), timeline, control,
+    _note_boot(timeline, me, plan, state, tools.now().timestamp())
+    meter = Meter(plan, me, api, tools.clock, say=say, now=tools.now, ticker=tools.ticker).start()
+    control = Control(plan, tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say, ticker=tools.ticker).start()
+    herald = Herald(plan, secrets, work, meter, hub=tools.hub, ticker=tools.ticker, clock=tools.clock)
+    return Machine(plan, secrets, state, work, api, me, meter, herald, timeline, control, tools,
                    spent_before_cents=meter.spent_cents)
 
 
-def _note_boot(timeline: Timeline, me: Instance, plan: Plan, state: Path) -> None:
+def find_me(api: Shadeform, plan: Plan, note: Path) -> Instance:
+    """This machine; ApiProblem when Shadeform does not know it. An earlier life's note will do: work on this disk must
+    not wait for an API that is down."""
+    try:
+        return msgspec.json.decode(note.read_bytes(), type=Instance)
+    except (OSError, msgspec.DecodeError):
+        me = find_run(api, plan.run_id, FIND_LOOKS, attempt=plan.attempt)
+    if me is None:
+        raise ApiProblem(f"Shadeform lists no instance of run {plan.run_id}; the provider's limit stays in force")
+    _write(note, msgspec.json.encode(me))
+    return me
+
+
+def _note_boot(timeline: Timeline, me: Instance, plan: Plan, state: Path, now: float) -> None:
     """How long it took from the create to boot.sh (whose first act is to write `booted`), and from there to here."""
     born = (me.created_at or parse_time(plan.created_at)).timestamp()
     try:
         booted = float((state / "booted").read_text())
     except (OSError, ValueError):
-        booted = time.time()
+        booted = now
     timeline.add("boot", booted - born)
-    timeline.add("setup", time.time() - booted)
+    timeline.add("setup", now - booted)
 
 
 def verdict_of(m: Machine) -> Receipt:
@@ -96,11 +109,9 @@ def verdict_of(m: Machine) -> Receipt:
     path = m.state / "verdict.json"
     if path.is_file() and (earlier := read_receipt(path.read_bytes())).verdict != SUCCEEDED:
         return earlier
-    with ThreadPoolExecutor(1) as pool:   # leaving it waits for all uploads
+    with m.tools.pool() as pool:   # leaving it waits for all uploads
         receipt = run(m, pool)
-    temp = path.with_suffix(".tmp")
-    temp.write_bytes(to_json(receipt))
-    temp.replace(path)
+    _write(path, to_json(receipt))
     return receipt
 
 
@@ -123,7 +134,8 @@ def run(m: Machine, pool: Executor) -> Receipt:
         say(f"{verdict}: {message}")
         m.timeline.enter("save")
         m.herald.tell(STOPPING, message)   # and save what there is
-        uploads["the rest"] = pool.submit(save_the_rest, m, set(uploads))
+        done = {p for p, u in uploads.items() if not isinstance(u.exception(), BadAnswer)}   # else damaged: the state before it
+        uploads["the rest"] = pool.submit(save_the_rest, m, done)
     for error in filter(None, (u.exception() for u in uploads.values())):
         if verdict == SUCCEEDED:
             verdict, reason, message = FAILED, "upload_failed", str(error)
@@ -134,9 +146,9 @@ def run(m: Machine, pool: Executor) -> Receipt:
 def prepare(m: Machine) -> None:
     """The machine proves itself, and gets what it needs; RunStopped when it is not what was rented."""
     m.timeline.enter("probation")
-    kill_trainers(m.plan.run_id)   # left over by a box program that was killed
+    m.tools.kill(m.plan.run_id)   # left over by a box program that was killed
     m.herald.tell(PREPARING)
-    if problem := inspect_machine(m.plan, m.work, clock=m.tools.clock, sleep=m.tools.sleep):
+    if problem := m.tools.inspect(m.plan, m.work, clock=m.tools.clock, sleep=m.tools.sleep):
         raise RunStopped("boot_failed", problem)
     say(f"GPUs: {m.plan.offer.num_gpus}x {m.plan.offer.gpu}, as rented{REHEARSAL[m.plan.device]}")
     m.timeline.enter("download")
@@ -146,7 +158,7 @@ def prepare(m: Machine) -> None:
         return stop.text if stop else ""
     started, before = m.tools.clock(), already_here(m.work)
     try:
-        fetch_inputs(m.plan, m.token, m.work, give_up=give_up, say=say)
+        fetch_inputs(m.plan, m.token, m.work, give_up=give_up, say=say, transfer=m.tools.transfer)
         _judge_hub(m, already_here(m.work) - before, m.tools.clock() - started)
         fetch_state(m)
     except NanolanError as e:
@@ -183,7 +195,7 @@ def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
     """What became of it all, in words and cents."""
     rescued = [f"{p.folder} step {p.manifest.step}" for p in m.proofs if not p.manifest.final]
     rescued += [f"{p.folder} step {p.manifest.step}" for phase, p in m.states.items()
-                if p not in m.proofs and m.herald.phases[phase].state != "proven"]
+                if p and p not in m.proofs and m.herald.phases[phase].state != "proven"]
     for what, names in (("Saved", rescued), ("NOT saved", m.unsaved)):
         message += f". {what}: {', '.join(names)}" if names else ""
     if reason in LIMITS and _lost(m, rescued) or m.unsaved and m.meter.soft():
@@ -194,7 +206,7 @@ def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
     plan, meter = m.plan, m.meter
     return Receipt(
         plan.run_id, verdict, reason, Mask(m.secrets.values()).hide(message.strip()), m.herald.phases, log_path(plan, verdict),
-        meter.spent_cents, int(meter.age_s), iso(now_utc()), plan.attempt, meter.metered_cents, meter.provider_cents, stages,
+        meter.spent_cents, int(meter.age_s), iso(m.tools.now()), plan.attempt, meter.metered_cents, meter.provider_cents, stages,
         {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases}, plan.predicted)
 
 
@@ -218,7 +230,8 @@ def last_words(m: Machine, receipt: Receipt) -> None:
         files: dict[str, bytes | Path] = {receipt.log: m.herald.log(), f"{m.plan.folder}/receipt.json": to_json(receipt)}
         if (m.work / "metrics.jsonl").is_file():
             files[f"{m.plan.folder}/metrics.jsonl"] = (m.work / "metrics.jsonl").read_bytes()
-        hub = Hub(m.plan.hf_endpoint, m.token, patience_s=most_s, clock=lambda: math.inf if m.meter.hard() else m.tools.clock())
+        hub = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=most_s,
+                          clock=lambda: math.inf if m.meter.hard() else m.tools.clock())
         within(most_s, lambda: hub.commit(m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}"))
     except Exception as e:   # whatever it is, the machine must go
         say(f"the log could not be uploaded: {type(e).__name__} {e}")
@@ -238,12 +251,12 @@ def delete(m: Machine, warrant: Warrant) -> None:
     say(f"deleting for {type(warrant).__name__}")
     while True:
         try:
-            gone = delete_and_confirm(m.api, m.me)
+            gone = delete_and_confirm(m.api, m.me, clock=m.tools.clock)
             say(f"deleted: {gone.seen}")
             return
         except NanolanError as e:
             say(f"{e}")
-        if now_utc() > parse_time(m.plan.deadline):
+        if m.tools.now() > parse_time(m.plan.deadline):
             power_off()
         m.tools.sleep(RETRY_DELETE_S)
 
@@ -253,6 +266,13 @@ def power_off() -> None:
     say("it could not be deleted and the provider's limit has passed: powering off. Look: https://platform.shadeform.ai/instances")
     if not os.environ.get("BOX_ROOT"):
         subprocess.run(["systemctl", "poweroff"], check=False)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    temp = path.with_suffix(".tmp")
+    temp.write_bytes(data)
+    temp.replace(path)
 
 
 def _only_one(path: Path) -> IO[str] | None:

@@ -1,7 +1,6 @@
 """The user's word from afar: `just stop` puts runs/<id>/stop.json on the Hub, the machine looks for it."""
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import msgspec
@@ -11,6 +10,7 @@ from nanolan.config import is_loopback
 from nanolan.errors import NanolanError
 from nanolan.hub import Hub
 from nanolan.plan import Plan
+from nanolan.ticker import Ticker
 
 STOP_FILE = "stop.json"               # in the run folder
 POLL_S = {False: 20.0, True: 1.0}    # True: a Hub on this very machine
@@ -26,18 +26,19 @@ class StopRequest(msgspec.Struct, frozen=True):
 class Control:
     """Looks for a stop request, in a thread of its own once it is started."""
 
-    def __init__(self, plan: Plan, hub: Hub, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, plan: Plan, hub: Hub, say: Callable[[str], None] = lambda text: None, *,
+                 ticker: Callable[..., Ticker] = Ticker) -> None:
         self._plan, self._hub, self._say = plan, hub, say
         self._stop: Stop | None = None
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._ticker = ticker(self.look, POLL_S[is_loopback(plan.hf_endpoint)],
+                              lambda e: say(f"stop request: {type(e).__name__}"))
 
     def start(self) -> Control:
-        self._thread.start()
+        self._ticker.start()
         return self
 
     def close(self) -> None:
-        self._done.set()
+        self._ticker.close()
 
     def asked(self) -> Stop | None:
         """The user's wish to stop, if there is one."""
@@ -53,10 +54,3 @@ class Control:
         if request.attempt == self._plan.attempt and self._stop is None:
             self._stop = Stop("user", f"just stop was asked for at {request.at[:20]}" if request.at else "just stop was asked for")
             self._say(self._stop.text)
-
-    def _follow(self) -> None:
-        while not self._done.wait(POLL_S[is_loopback(self._plan.hf_endpoint)]):
-            try:
-                self.look()
-            except Exception as e:   # whatever it is, the next look follows
-                self._say(f"stop request: {type(e).__name__}")

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,6 +17,7 @@ from nanolan.meter import Meter
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.report import PREPARING, PhaseReport, Progress, to_json
 from nanolan.secret import Mask, Secret
+from nanolan.ticker import Ticker
 from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0
@@ -29,29 +29,28 @@ MOST_LOG_BYTES = 10_000_000   # the newest part of a log that a trainer floods
 class Herald:
     """Tells the Hub how the run is doing."""
 
-    def __init__(self, plan: Plan, secrets: Mapping[str, Secret], work: Path, meter: Meter) -> None:
+    def __init__(self, plan: Plan, secrets: Mapping[str, Secret], work: Path, meter: Meter, *, hub: Callable[..., Hub] = Hub,
+                 ticker: Callable[..., Ticker] = Ticker, clock: Callable[[], float] = time.monotonic) -> None:
         self._plan, self._work, self._meter = plan, work, meter
         self._mask = Mask(secrets.values())
         self.phases = {p: PhaseReport("none") for p in plan.phases}
         self.state, self._message = PREPARING, ""
-        self._wake, self._closed = threading.Event(), threading.Event()
-        self._hub = Hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=PATIENCE_S, sleep=self._closed.wait, clock=self._clock)
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
+        self._ticker = ticker(self._beat, BEAT_S, self._trouble)
+        self._hub = hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=PATIENCE_S, sleep=self._ticker.pause,
+                        clock=lambda: math.inf if self._ticker.closed else clock())    # no patience once this is closed
+        self._ticker.start()
 
     def tell(self, state: str, message: str = "") -> None:
         """A state change: published soon, without waiting for it."""
         self.state, self._message = state, self._mask.hide(message)
-        self._wake.set()
+        self._ticker.wake()
 
     def phase(self, name: str, report: PhaseReport) -> None:
         self.phases[name] = report
 
     def close(self, most_s: float = PATIENCE_S + 5) -> None:
         """No more heartbeats; waits for the one that is under way, for `most_s` at most."""
-        self._closed.set()
-        self._wake.set()
-        self._thread.join(min(most_s, PATIENCE_S + 5))
+        self._ticker.close(min(most_s, PATIENCE_S + 5))
 
     def log(self) -> bytes:
         """The whole training log, masked."""
@@ -70,20 +69,12 @@ class Herald:
         """The end of the training log, masked."""
         return self.log()[-size:].decode(errors="replace")
 
-    def _clock(self) -> float:
-        """For the Hub's patience, which is over once this is closed."""
-        return math.inf if self._closed.is_set() else time.monotonic()
-
     def _beat(self) -> None:
-        while not self._closed.is_set():
-            self._wake.wait(BEAT_S)
-            self._wake.clear()
-            if self._closed.is_set():
-                return
-            try:
-                self._hub.commit(self._plan.runs_repo, self._files(), f"run {self._plan.run_id}: {self.state}")
-            except Exception as e:   # whatever it is, the thread must live: the next beat tells more
-                print(self._mask.hide(f"heartbeat not sent: {type(e).__name__}: {e}")[:200], flush=True)
+        self._hub.commit(self._plan.runs_repo, self._files(), f"run {self._plan.run_id}: {self.state}")
+
+    def _trouble(self, e: Exception) -> None:
+        """The next beat tells more."""
+        print(self._mask.hide(f"heartbeat not sent: {type(e).__name__}: {e}")[:200], flush=True)
 
     def _files(self) -> dict[str, bytes | Path]:
         folder = self._plan.folder

@@ -84,15 +84,17 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
 
 class Hub:
-    """The calls we make to the Hub; `sleep`, `clock` and `patience_s` can be passed in."""
+    """The calls we make to the Hub; `sleep`, `clock`, the client (`api`, `get`) and `patience_s` can be passed in."""
 
     def __init__(self, endpoint: str, token: Secret | None, *, patience_s: float = LAPTOP_PATIENCE_S,
-                 sleep: Callable[[float], object] = time.sleep, clock: Callable[[], float] = time.monotonic) -> None:
+                 sleep: Callable[[float], object] = time.sleep, clock: Callable[[], float] = time.monotonic,
+                 api: Any = None, get: Callable[..., Any] | None = None) -> None:
         self.endpoint, self.token, self.patience_s = endpoint.rstrip("/"), token, patience_s
         self._sleep, self._clock, self._mask = sleep, clock, Mask([token])
         self._raw_token: str | bool = token.reveal() if token else False
         use_timeouts()
-        self.api = HfApi(endpoint=self.endpoint, token=self._raw_token)
+        self.api = api or HfApi(endpoint=self.endpoint, token=self._raw_token)
+        self._get = get or (lambda url, **how: get_session().get(url, **how))
 
     def tree(self, repo: str, kind: str = "model", revision: str | None = None) -> Tree:
         """Revision and every file of a repo, in one round trip; NotFound when there is no such repo."""
@@ -111,7 +113,7 @@ class Hub:
         url = hf_hub_url(repo, path, repo_type=kind, revision=revision, endpoint=self.endpoint)
 
         def get() -> bytes:
-            answer = get_session().get(url, headers=build_hf_headers(token=self._raw_token))
+            answer = self._get(url, headers=build_hf_headers(token=self._raw_token))
             if answer.status_code == 404:
                 raise NotFound(f"{repo} has no file {path}")
             answer.raise_for_status()

@@ -16,10 +16,11 @@ PATIENCE_S = 15 * 60   # with a Hub that gives nothing, while the GPUs wait and 
 
 
 def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[], str], say: Callable[[str], None],
-                 patience_s: float = PATIENCE_S) -> None:
+                 patience_s: float = PATIENCE_S, transfer: Callable[..., None] = run_transfer) -> None:
     """Everything the plan pins, under work/model and work/data; BadAnswer when the Hub serves something else."""
     for pinned in (*plan.inputs, *plan.datasets):
-        fetch(pinned, folder_of(pinned, work), plan.hf_endpoint, token, give_up=give_up, say=say, patience_s=patience_s)
+        fetch(pinned, folder_of(pinned, work), plan.hf_endpoint, token, give_up=give_up, say=say, patience_s=patience_s,
+              transfer=transfer)
     identity = work / "model" / IDENTITY_FILE
     if identity.is_file():
         (work / "data").mkdir(exist_ok=True)
@@ -27,7 +28,7 @@ def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[],
 
 
 def fetch(pinned: Pinned, folder: Path, endpoint: str, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],
-          patience_s: float = PATIENCE_S) -> None:
+          patience_s: float = PATIENCE_S, transfer: Callable[..., None] = run_transfer) -> None:
     """The pinned files, at folder/<path in the repo>; those that are here already, whole, are not downloaded again."""
     for _ in range(ROUNDS):
         missing = [f for f in pinned.files if not is_here(folder / f.path, f)]
@@ -38,7 +39,7 @@ def fetch(pinned: Pinned, folder: Path, endpoint: str, token: Secret, *, give_up
         megabytes = sum(f.size for f in missing) / 1e6
         say(f"downloading {len(missing)} files of {pinned.repo} at {pinned.revision[:8]} ({megabytes:.1f} MB)")
         job = Job("download", endpoint, pinned.repo, pinned.kind, pinned.revision, str(folder), tuple(f.path for f in missing))
-        run_transfer(job, token, give_up=give_up, say=say, patience_s=patience_s)
+        transfer(job, token, give_up=give_up, say=say, patience_s=patience_s)
     raise BadAnswer(f"{pinned.repo}/{missing[0].path} keeps arriving with other bytes than are pinned")
 
 

@@ -3,21 +3,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from nanolan.budget import Stop
 from nanolan.control import Control
 from nanolan.errors import NanolanError
 from nanolan.herald import Herald
+from nanolan.hub import Hub
+from nanolan.inspection import inspect_machine
 from nanolan.instance import Instance
 from nanolan.meter import Meter
 from nanolan.phases import PHASES
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.proof import Proof
-from nanolan.runner import run_trainer
+from nanolan.runner import kill_trainers, run_trainer
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
+from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
 from nanolan.transfer import run_transfer
 
@@ -35,9 +40,16 @@ class Tools:
     """The world outside, as it can be passed in."""
 
     trainer: Callable[..., tuple[int, Stop | None]] = run_trainer
+    kill: Callable[[str], int] = kill_trainers
+    inspect: Callable[..., str] = inspect_machine
     transfer: Callable[..., None] = run_transfer
+    api: Callable[..., Shadeform] = Shadeform
+    hub: Callable[..., Hub] = Hub
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = now_utc
     sleep: Callable[[float], None] = time.sleep
+    ticker: Callable[..., Ticker] = Ticker
+    pool: Callable[[], Executor] = lambda: ThreadPoolExecutor(1)
 
 
 @dataclass
@@ -56,7 +68,7 @@ class Machine:
     control: Control
     tools: Tools = field(default_factory=Tools)
     proofs: list[Proof] = field(default_factory=list)
-    states: dict[str, Proof] = field(default_factory=dict)     # phase -> its newest state proven on the Hub
+    states: dict[str, Proof | None] = field(default_factory=dict)     # phase -> its newest state on the Hub, once it is known
     spent_before_cents: int = 0                                # when this program woke up: its probation counts from there
     unsaved: list[str] = field(default_factory=list)           # whole here, not on the Hub
 

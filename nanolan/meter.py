@@ -5,10 +5,10 @@ at the agreed price, by the monotonic clock, whatever the API answers.
 """
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 from nanolan.budget import ASSUMED, Margin, Stop, give_up_cents, soft_life_s, soft_limit_cents
 from nanolan.errors import NanolanError
@@ -16,6 +16,7 @@ from nanolan.instance import Instance
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan, now_utc, parse_time
 from nanolan.shadeform import Shadeform
+from nanolan.ticker import Ticker
 
 POLL_S = 20.0
 DISAGREE, DISAGREE_CENTS = 1.25, 100   # the two meters differ by more than a quarter, and by more than a dollar
@@ -25,24 +26,24 @@ class Meter:
     """Follows one instance's bill, in a thread of its own once it is started."""
 
     def __init__(self, plan: Plan, me: Instance, api: Shadeform, clock: Callable[[], float] = time.monotonic,
-                 poll_s: float = POLL_S, say: Callable[[str], None] = lambda text: None) -> None:
-        self._plan, self._id, self._api, self._clock, self._poll_s, self._say = plan, me.id, api, clock, poll_s, say
+                 poll_s: float = POLL_S, say: Callable[[str], None] = lambda text: None, *,
+                 now: Callable[[], datetime] = now_utc, ticker: Callable[..., Ticker] = Ticker) -> None:
+        self._plan, self._id, self._api, self._clock, self._say = plan, me.id, api, clock, say
         self._hourly = max(me.hourly_cents or 0, plan.offer.hourly_cents)
         born = me.created_at or parse_time(plan.created_at)
-        self._age_at_start, self._start = max(0.0, (now_utc() - born).total_seconds()), clock()
+        self._age_at_start, self._start = max(0.0, (now() - born).total_seconds()), clock()
         self._life_s = (parse_time(plan.deadline) - parse_time(plan.created_at)).total_seconds()
         self.margin: Margin = ASSUMED[plan.device]
         self.provider_cents: int | None = me.cost_cents
         self._warned = False
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._ticker = ticker(self.look, poll_s)
 
     def start(self) -> Meter:
-        self._thread.start()
+        self._ticker.start()
         return self
 
     def stop(self) -> None:
-        self._done.set()
+        self._ticker.close()
 
     @property
     def age_s(self) -> float:
@@ -108,7 +109,3 @@ class Meter:
         if not self._warned and max(told, mine) > DISAGREE * min(told, mine) and abs(told - mine) > DISAGREE_CENTS:
             self._warned = True
             self._say(f"warning: Shadeform's figure is {dollars(told)}, our own meter says {dollars(mine)}; the larger one counts")
-
-    def _follow(self) -> None:
-        while not self._done.wait(self._poll_s):
-            self.look()

@@ -54,9 +54,12 @@ class UserStop:
 Warrant = Proven | NothingToSave | MoneyStop | UserStop
 
 
-def prove(tree: Tree, folder: str, manifest: Manifest) -> Proof:
-    """A Proof that `tree` holds every file of the manifest under `folder`; BadAnswer names the first that differs."""
-    for want in manifest.files:
+def prove(tree: Tree, folder: str, manifest: Manifest, written: FileEntry | None = None) -> Proof:
+    """A Proof that `tree` holds every file of the manifest under `folder`; BadAnswer names the first that differs.
+
+    `written` is the manifest's own file, for whoever has just sent it; who has read it from there needs none.
+    """
+    for want in (*manifest.files, *([written] if written else ())):
         path = f"{folder}/{want.path}"
         have = tree.files.get(path)
         if have is None:

@@ -4,17 +4,28 @@ One commit, then every size and hash is read back: that is the Proof. Only the n
 """
 from __future__ import annotations
 
-import threading
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from msgspec import structs
 
-from nanolan.errors import ApiProblem, NanolanError, Unreachable
+from nanolan.errors import ApiProblem, BadAnswer, NanolanError, NotFound, Unreachable
 from nanolan.hub import Hub
 from nanolan.inspection import STATE_SIZE
 from nanolan.machine import Machine, say
-from nanolan.manifest import MANIFEST, Manifest, borrow, newest_whole, parse_manifest, whole_steps
+from nanolan.manifest import (
+    MANIFEST,
+    Manifest,
+    borrow,
+    hash_bytes,
+    hash_file,
+    newest_whole,
+    parse_manifest,
+    read_whole,
+    whole_steps,
+)
 from nanolan.proof import Proof, prove
 from nanolan.report import PhaseReport, phase_report
 from nanolan.results import meta_name, numbers, with_results
@@ -30,9 +41,7 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
     report = phase_report("uploading", place, manifest)
     m.herald.phase(phase, report)
     try:
-        proof = m.states.get(phase) if not manifest.final else None
-        if proof is None or proof.manifest != manifest:
-            proof = save(m, folder, manifest, place)
+        proof = save(m, folder, manifest, place)
     except Exception:
         m.unsaved.append(f"{phase} step {manifest.step}")
         m.herald.phase(phase, structs.replace(report, state="failed"))
@@ -43,17 +52,22 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
     say(f"phase {phase}: proven on the Hub: {place} step {manifest.step}, revision {proof.revision[:8]}")
 
 
-def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: threading.Event | None = None) -> Proof:
-    """Upload a whole step to `target` and prove it; Unreachable when the Hub or the money is gone, or it is `superseded`."""
+def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: Callable[[], bool] | None = None) -> Proof:
+    """Upload a whole step to `target` and prove it, unless one as new is proven there; Unreachable when the Hub or the money is
+    gone, or it is `superseded`."""
     end, plan = m.tools.clock() + HUB_PATIENCE_S, m.plan
 
     def give_up() -> str:
-        if superseded and superseded.is_set():
+        if superseded and superseded():
             return "a newer one follows"
         return m.meter.give_up() or ("the Hub did not take it for an hour" if m.tools.clock() > end else "")
 
-    hub = Hub(plan.hf_endpoint, m.token, patience_s=5 if superseded else 60)
+    hub = m.tools.hub(plan.hf_endpoint, m.token, patience_s=5 if superseded else HUB_PATIENCE_S,
+                      clock=lambda: math.inf if give_up() else m.tools.clock())
     repo, names = (plan.hf_repo if manifest.final else plan.runs_repo), (*(f.path for f in manifest.files), MANIFEST)
+    there = held(m, repo, target, hub) if manifest.final else known_state(m, manifest.phase, hub)
+    if there and there.manifest.step >= manifest.step:   # of an earlier life; or newer, when the newest is damaged here
+        return there
     while True:
         say(f"uploading {target}: step {manifest.step}, {manifest.size / 1e6:.1f} MB")
         started = m.tools.clock()
@@ -61,9 +75,10 @@ def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: 
                              f"{manifest.phase} step {manifest.step} of run {plan.run_id}", plan.keep_old and manifest.final),
                          m.token, give_up=give_up, say=say)
         try:
-            proof = prove(hub.tree(repo), target, manifest)
+            proof = prove(hub.tree(repo), target, manifest, hash_file(folder / MANIFEST))
         except ApiProblem as e:   # the Hub said yes and holds something else, or cannot be read
             say(f"not proven yet: {e}")
+            read_whole(folder)    # BadAnswer: damaged here meanwhile, and no further try would be proven either
             if reason := give_up():
                 raise Unreachable(f"{target} is not proven ({reason})") from e
             m.tools.sleep(2)
@@ -79,13 +94,15 @@ def save_the_rest(m: Machine, done: set[str]) -> None:
         try:
             if found:
                 upload(m, phase, *found)
+            elif (m.state / f"attempts-{phase}").is_file():
+                known_state(m, phase, m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S))   # for the receipt
         except Exception as e:   # the others are still to be saved
             say(f"{e}")
 
 
 def forget_states(m: Machine, phase: str) -> None:
     """Take the states of a phase whose result is proven off the tree (the Hub's history has them). Good to have, no more."""
-    hub = Hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S)
+    hub = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S)
     try:
         if stale := sorted(hub.tree(m.plan.runs_repo).under(m.saved(phase))):
             hub.commit(m.plan.runs_repo, {}, f"run {m.plan.run_id}: {phase} is done, its states go", delete=stale)
@@ -96,20 +113,29 @@ def forget_states(m: Machine, phase: str) -> None:
 
 # ------------------------------------------------------------------ what was measured
 def note_results(m: Machine, phase: str, folder: Path, manifest: Manifest, results: dict[str, Any]) -> None:
-    """Write the evaluation into the meta of the proven checkpoint on the Hub, and prove it anew. Good to have, no more."""
-    before = m.herald.phases.get(phase, PhaseReport("none"))
-    m.herald.phase(phase, structs.replace(before, measured=before.measured | numbers(results)))
+    """Write the evaluation into the meta of the proven checkpoint on the Hub, and prove it anew. Good to have, no more: where
+    the Hub then holds something else, the checkpoint goes up once more as it was saved; raises when that is not proven."""
+    _measured(m, phase, results)
     target, name = m.target(phase), meta_name(manifest)
     new, meta = with_results((folder / name).read_bytes(), manifest, results)
-    hub = Hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S)
+    hub, changed = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S), False
     try:
         prove(hub.tree(m.plan.hf_repo), target, manifest)      # nobody has written the folder since
         hub.commit(m.plan.hf_repo, {f"{target}/{name}": meta, f"{target}/{MANIFEST}": new.to_json().encode()},
                    f"{phase} step {manifest.step} of run {m.plan.run_id}: evaluated")
-        proof = prove(hub.tree(m.plan.hf_repo), target, new)
+        changed = True
+        proof = prove(hub.tree(m.plan.hf_repo), target, new, hash_bytes(MANIFEST, new.to_json().encode()))
         m.herald.phase(phase, structs.replace(m.herald.phases[phase], revision=proof.revision))
     except NanolanError as e:
         say(f"the evaluation of {phase} is in the receipt alone, not in {target}: {e}")
+        if changed:
+            upload(m, phase, folder, manifest)
+            _measured(m, phase, results)
+
+
+def _measured(m: Machine, phase: str, results: dict[str, Any]) -> None:
+    before = m.herald.phases.get(phase, PhaseReport("none"))
+    m.herald.phase(phase, structs.replace(before, measured=before.measured | numbers(results)))
 
 
 # ------------------------------------------------------------------ states, in the background
@@ -118,24 +144,16 @@ class StateUploads:
 
     def __init__(self, m: Machine, phase: str) -> None:
         self._m, self._phase = m, phase
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._ticker = m.tools.ticker(self.send, 60 * m.plan.upload_minutes,    # training goes on, the next state follows
+                                      lambda e: say(f"state of {phase} not uploaded: {e}"))
 
     def __enter__(self) -> StateUploads:
-        self._thread.start()
+        self._ticker.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Give up what is under way: the phase's result, or its last state, follows."""
-        self._done.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._done.wait(60 * self._m.plan.upload_minutes):
-            try:
-                self.send()
-            except Exception as e:   # training goes on, the next state follows
-                say(f"state of {self._phase} not uploaded: {e}")
+        self._ticker.close(None)
 
     def send(self) -> None:
         """Upload the newest state if the Hub has not got it yet."""
@@ -145,17 +163,23 @@ class StateUploads:
             if manifest.phase != phase or manifest.final or known and manifest.step <= known.manifest.step:
                 return
             with borrow(folder, m.work / f".sending-{phase}") as copy:      # the trainer removes older states
-                m.states[phase] = save(m, copy, manifest, m.saved(phase), self._done)
-            say(f"phase {phase}: state of step {manifest.step} proven in {m.saved(phase)}")
+                proof = m.states[phase] = save(m, copy, manifest, m.saved(phase), lambda: self._ticker.closed)
+            say(f"phase {phase}: state of step {proof.manifest.step} proven in {m.saved(phase)}")
             m.herald.tell(m.herald.state)
             return
 
 
-def known_state(m: Machine, phase: str) -> Proof | None:
-    """The state of this phase that the Hub holds already (of an earlier life or attempt), if it is whole."""
-    hub = Hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S)
+def known_state(m: Machine, phase: str, hub: Hub) -> Proof | None:
+    """The newest state of this phase on the Hub, looked up once; NanolanError when that cannot be seen."""
+    if phase not in m.states:
+        m.states[phase] = held(m, m.plan.runs_repo, m.saved(phase), hub)
+    return m.states[phase]
+
+
+def held(m: Machine, repo: str, folder: str, hub: Hub) -> Proof | None:
+    """What this run, in whatever life, has put into `folder` of the Hub, if it is whole; NanolanError when that cannot be seen."""
     try:
-        manifest = parse_manifest(hub.read(m.plan.runs_repo, f"{m.saved(phase)}/{MANIFEST}"))
-        return prove(hub.tree(m.plan.runs_repo), m.saved(phase), manifest) if manifest.run_id == m.plan.run_id else None
-    except NanolanError:
+        manifest = parse_manifest(hub.read(repo, f"{folder}/{MANIFEST}"))
+        return prove(hub.tree(repo), folder, manifest) if manifest.run_id == m.plan.run_id else None
+    except (NotFound, BadAnswer):
         return None

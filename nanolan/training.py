@@ -21,7 +21,7 @@ from nanolan.phases import PHASES
 from nanolan.report import TRAINING, PhaseReport
 from nanolan.results import read_results
 from nanolan.runner import evaluation_of, make_job
-from nanolan.saver import StateUploads, known_state
+from nanolan.saver import StateUploads
 from nanolan.watchdog import Watchdog
 
 MOST_ATTEMPTS = 3            # box programs that died over one phase
@@ -34,9 +34,6 @@ def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
         say(f"phase {phase}: step {found[1].step} is here already")
         return found
     m.timeline.enter(f"{phase}.train")
-    again = m.plan.attempt > 1 or (m.state / f"attempts-{phase}").is_file()
-    if again and (known := known_state(m, phase)):
-        m.states[phase] = known
     while True:
         attempt = _next_attempt(m, phase)
         say(f"phase {phase}: training (attempt {attempt})")
@@ -115,7 +112,8 @@ def fetch_state(m: Machine) -> None:
     pinned, phase = m.plan.resume, m.plan.phases[0]
     if pinned is None or newest_whole(m.out_dir(phase), phase):
         return
-    fetch(pinned, m.work / "resume", m.plan.hf_endpoint, m.token, give_up=m.meter.give_up, say=say)
+    fetch(pinned, m.work / "resume", m.plan.hf_endpoint, m.token, give_up=m.meter.give_up, say=say,
+          transfer=m.tools.transfer)
     manifest = next(f.path for f in pinned.files if f.path.endswith(f"/{MANIFEST}"))
     folder = (m.work / "resume" / manifest).parent
     state = read_whole(folder)

@@ -13,11 +13,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from nanolan.errors import Unreachable
 from nanolan.secret import Secret
+
+if TYPE_CHECKING:
+    from nanolan.hub import Hub
 
 PATIENCE_S = 3600.0        # how long a Hub that refuses or fails is waited for
 STALL_S = 120.0            # no CPU used and no byte moved for this long: kill
@@ -43,18 +47,19 @@ class Job(msgspec.Struct, frozen=True):
 
 
 def run_transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],
-                 stall_s: float = STALL_S, patience_s: float = PATIENCE_S) -> None:
+                 stall_s: float = STALL_S, patience_s: float = PATIENCE_S, attempt: Callable[..., str] | None = None,
+                 clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
     """Run the job until it succeeds; Unreachable once `give_up()` has a reason, or `patience_s` after the first failure."""
     wait, failing_since, what = FIRST_WAIT_S, 0.0, f"{job.kind} of {job.target or job.repo}"
-    while error := _attempt(msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s):
-        failing_since = failing_since or time.monotonic()
-        late = time.monotonic() - failing_since > patience_s
+    while error := (attempt or _attempt)(msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s):
+        failing_since = failing_since or clock()
+        late = clock() - failing_since > patience_s
         reason = give_up() or (f"it has failed for {patience_s / 60:.0f} minutes" if late else "")
         if not reason:
             say(f"{what} failed: {error}; trying again in {wait:.1f} s")
-        end = time.monotonic() + wait
-        while not reason and time.monotonic() < end:
-            time.sleep(POLL_S)
+        end = clock() + wait
+        while not reason and clock() < end:
+            sleep(POLL_S)
             reason = give_up()
         if reason:
             raise Unreachable(f"{what} given up ({reason}){'' if error == reason else ': ' + error}")
@@ -116,9 +121,12 @@ def main() -> None:
 
 
 def _upload(job: Job) -> None:
-    """One commit: the files of `folder` under `target`, older steps' files removed unless `keep`."""
     from nanolan.hub import Hub
-    hub = Hub(job.endpoint, Secret(job.token), patience_s=0)
+    commit_step(job, Hub(job.endpoint, Secret(job.token), patience_s=0))
+
+
+def commit_step(job: Job, hub: Hub) -> None:
+    """One commit: the files of `folder` under `target`, older steps' files removed unless `keep`."""
     old = set() if job.keep else set(hub.tree(job.repo).under(job.target))
     new: dict[str, bytes | Path] = {f"{job.target}/{name}": Path(job.folder) / name for name in job.files}
     stale = {p for p in old - set(new) if p.rsplit("/", 1)[-1].startswith(("model_", "meta_", "optim_"))}

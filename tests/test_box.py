@@ -157,8 +157,8 @@ def test_numbers_that_are_lost_again_end_the_run_and_keep_the_last_good_state(ne
 def test_the_evaluation_runs_while_the_checkpoint_is_uploaded_and_gets_into_its_meta(new_box: NewBox) -> None:
     box = new_box({"exam_seconds": 1.0}, evaluate="quick").run()
     log = box.log()
-    assert log.index("uploading chatsft") < log.index("phase sft: evaluation (quick)")
-    assert log.index("phase sft: proven") < log.index("verdict: succeeded")
+    began, ended = log.index("phase sft: evaluation (quick)"), log.index("verdict: succeeded")
+    assert began < log.index("phase sft: proven") < ended and log.index("uploading chatsft") < ended
     assert verdict(box)[0] == "succeeded" and box.holds(SFT, 5)
     meta = json.loads(box.hub.read(REPO, f"{SFT}/meta_000005.json"))
     assert meta["mmlu_acc"] == 0.5 and meta["evaluation"]["chatcore"] == 0.25

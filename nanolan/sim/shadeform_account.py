@@ -27,10 +27,10 @@ class Account:
     """One account. `now` is the clock (unix seconds), `billed_from` when billing starts: created or active."""
 
     def __init__(self, catalogue: list[Offer], wallet_cents: int, delays: Delays, *, switches: Switches | None = None,
-                 billed_from: str = "created", now: Callable[[], float] = time.time) -> None:
+                 billed_from: str = "created", now: Callable[[], float] = time.time, keys: Keys | None = None) -> None:
         self.catalogue, self.wallet_cents, self.delays = deepcopy(catalogue), wallet_cents, delays
         self.switches, self.billed_from, self.now = switches or Switches(), billed_from, now
-        self.keys = Keys()
+        self.keys = keys or Keys()
         self.instances: dict[str, Instance] = {}
         self.lock = threading.RLock()
 

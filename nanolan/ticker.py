@@ -1,0 +1,55 @@
+"""Something done every so often, in a thread of its own: the meter's look, the heartbeat, the search for a stop request."""
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+def untold(problem: Exception) -> None:
+    """What a tick raises is nobody's business."""
+
+
+class Ticker:
+    """`act()` every `every_s` seconds and soon after `wake()`, from `start()` to `close()`. What it raises goes to `trouble`; the
+    next tick follows all the same. `thread` and `event` can be passed in."""
+
+    def __init__(self, act: Callable[[], object], every_s: float, trouble: Callable[[Exception], object] = untold, *,
+                 thread: Callable[..., Any] = threading.Thread, event: Callable[[], Any] = threading.Event) -> None:
+        self._act, self._every_s, self._trouble = act, every_s, trouble
+        self._wake, self._closed = event(), event()
+        self._thread = thread(target=self._follow, daemon=True)
+
+    def start(self) -> Ticker:
+        self._thread.start()
+        return self
+
+    def wake(self) -> None:
+        """Tick soon, without waiting for it."""
+        self._wake.set()
+
+    def close(self, wait_s: float | None = 0) -> None:
+        """No more ticks; waits so long (None: to its end) for the one that is under way."""
+        self._closed.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(wait_s)
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._closed.is_set())
+
+    def pause(self, seconds: float) -> None:
+        """A sleep for `act`, over as soon as this is closed."""
+        self._closed.wait(seconds)
+
+    def _follow(self) -> None:
+        while True:
+            self._wake.wait(self._every_s)
+            self._wake.clear()
+            if self.closed:
+                return
+            try:
+                self._act()
+            except Exception as e:   # whatever it is, the next tick follows
+                self._trouble(e)
