@@ -22,7 +22,7 @@ from nanolan.train.sampling import Sampling
 
 def norm(x: Tensor) -> Tensor:
     """RMS norm."""
-    return F.rms_norm(x, (x.size(-1),))
+    return F.rms_norm(x, (x.size(-1),)).to(x.dtype)
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

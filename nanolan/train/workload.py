@@ -24,7 +24,7 @@ MADE = 2000              # conversations; then they come again
 EXAMPLES = 32            # of an sft step
 PLAIN_EXAMPLES = 4       # that the plain path pads at a time
 QUESTION_TOKENS = 80     # of the median question
-TEACHES = 4              # of so many questions one has answers of both kinds: 16 tries of which 1 in 20 is right
+TEACHES = 4              # one question in so many has right and wrong tries: assumed for a model that gets 1 in 20 right
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Shape:
     config: GPTConfig
     mid_rows: int        # of a step
     micro: int
+    plain_micro: int     # of the plain path, which has all logits of it at once
     usual: int           # tokens of the median conversation
     steps: int           # that are timed
     new_tokens: int      # of an answer at most
@@ -44,9 +45,9 @@ class Shape:
 
 
 SHAPES = {
-    "cpu-tiny": Shape("cpu", GPTConfig(256, 4096, 4, 2, 2, 256), mid_rows=8, micro=4, usual=100, steps=10,
+    "cpu-tiny": Shape("cpu", GPTConfig(256, 4096, 4, 2, 2, 256), mid_rows=8, micro=4, plain_micro=4, usual=100, steps=10,
                       new_tokens=64, rl_steps=5),
-    "d20": Shape("cuda", GPTConfig(2048, 65_536, 20, 10, 10, 1280), mid_rows=256, micro=32, usual=350, steps=10,
+    "d20": Shape("cuda", GPTConfig(2048, 65_536, 20, 10, 10, 1280), mid_rows=256, micro=32, plain_micro=8, usual=350, steps=10,
                  new_tokens=256, rl_steps=2),
 }
 
@@ -100,7 +101,7 @@ def packed(shape: Shape, phase: str) -> Iterator[list[Work]]:
 def stream(shape: Shape, phase: str) -> Iterator[list[Work]]:
     """Steps of one stream of tokens cut into rows, each token put in its place by itself: nanochat's first mid."""
     tokens = (int(t) if t >= 0 else ~int(t) for c in cycle(conversations(shape)) for t in c)
-    B, T = shape.micro, shape.config.sequence_len
+    B, T = shape.plain_micro, shape.config.sequence_len
     while True:
         works = []
         for _ in range(shape.mid_rows // B):

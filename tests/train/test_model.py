@@ -11,7 +11,7 @@ import torch
 
 from nanolan.errors import BadAnswer
 from nanolan.train.checkpoint import load
-from nanolan.train.model import GPT, IGNORE, GPTConfig, rotary_tables, stored_dtype
+from nanolan.train.model import GPT, IGNORE, GPTConfig, rotary_tables, squared_relu, stored_dtype
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
 
@@ -154,6 +154,17 @@ def test_a_state_dict_that_does_not_fit_is_refused_by_name(spoil: Any, says: str
 def test_a_config_that_is_not_this_architecture_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(BadAnswer, match=says):
         GPTConfig.from_meta(asdict(CONFIG) | change)
+
+
+def test_a_squared_relu_has_the_value_and_gradient_that_autograd_finds() -> None:
+    x = torch.tensor([[-2.0, -0.0, 0.0, 0.5, 3.0]], requires_grad=True)
+    ours, plain = squared_relu(x), torch.relu(x).square()
+    assert torch.equal(ours, plain)
+    weight = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    for a, b in zip(*(torch.autograd.grad((weight * y).sum(), x) for y in (ours, plain)), strict=True):
+        assert torch.equal(a, b)
+    with torch.no_grad():
+        assert squared_relu(x).grad_fn is None
 
 
 def test_d20_has_the_published_number_of_parameters() -> None:

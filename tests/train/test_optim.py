@@ -10,7 +10,7 @@ import torch
 
 from nanolan.train.checkpoint import load, read_state
 from nanolan.train.model import GPT, GPTConfig
-from nanolan.train.optim import AdamW, Muon, make_optimizer, orthogonalise
+from nanolan.train.optim import AdamW, Muon, by_gram, by_steps, make_optimizer, orthogonalise
 from nanolan.train.world import World
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -41,6 +41,25 @@ def test_orthogonalising_brings_singular_values_near_one(shape: tuple[int, ...])
     values = torch.linalg.svdvals(orthogonalise(g, torch.float32))
     assert values.max() < 1.3
     assert values.median() > 0.6
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 32), (2, 32, 8), (1, 16, 32)])
+def test_the_short_way_for_long_matrices_gives_the_same(shape: tuple[int, ...]) -> None:
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.logspace(0, -3, shape[-1]))
+    x = g.mT if shape[-2] > shape[-1] else g
+    x = x / x.norm(dim=(-2, -1), keepdim=True)
+    torch.testing.assert_close(by_gram(x), by_steps(x), rtol=1e-3, atol=1e-4)
+    want = by_gram(x).mT if shape[-2] > shape[-1] else by_gram(x)
+    torch.testing.assert_close(orthogonalise(g, torch.float32), want, rtol=1e-4, atol=1e-6)
+
+
+def test_bf16_goes_step_by_step() -> None:
+    g = torch.randn(2, 16, 64, generator=torch.Generator().manual_seed(0))
+    half = orthogonalise(g, torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    x = g.bfloat16()
+    torch.testing.assert_close(half, by_steps(x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)), rtol=0, atol=0)
+    assert (half.float() - orthogonalise(g, torch.float32)).abs().max() < 0.05
 
 
 def test_orthogonalising_zeros_gives_zeros() -> None:
