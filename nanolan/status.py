@@ -200,7 +200,8 @@ def phase_state(e: Entry, phase: str, tree: Tree | None, manifest: Manifest | No
             proof = prove(tree, folder, manifest)
         except NanolanError:
             return PhaseReport("unproven", folder, step=manifest.step)
-        return phase_report("proven", folder, manifest, proof.revision)
+        report = phase_report("proven", folder, manifest, proof.revision)
+        return structs.replace(report, measured=report.measured | told.measured)     # the evaluation came after the manifest
     seen = tree is not None and (manifest is not None or f"{folder}/{MANIFEST}" not in tree.files)
     if told.state == "proven" and seen:   # it was; another run has written the folder since
         return structs.replace(told, state="replaced")

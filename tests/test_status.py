@@ -391,3 +391,11 @@ def test_a_run_that_is_not_in_the_ledger_is_not_written_there(desk: Desk) -> Non
     api = Shadeform(Secret(KEY), desk.cloud.url, sleep=lambda s: None)
     assert look(desk.ledger, [desk.entry], api, lambda e: Hub(desk.hub.url, Secret(TOKEN), patience_s=0.2)).runs[0].ended
     assert desk.ledger.entries() == []
+
+
+def test_what_was_measured_after_the_checkpoint_was_proven_is_shown_with_it() -> None:
+    manifest = Manifest(PLAN.run_id, "sft", 90, (hash_bytes("model_000090.pt", b"m"),), extra={"val_loss": 1.5})
+    files = {f"{SFT}/{f.path}": PinnedFile(f"{SFT}/{f.path}", f.size, f.sha256, f.git_sha1) for f in manifest.files}
+    tree = Tree("me/it", "model", "e" * 40, True, files | {f"{SFT}/manifest.json": PinnedFile(f"{SFT}/manifest.json", 1, None, "x")})
+    told = PhaseReport("proven", SFT, measured={"val_loss": 1.5, "chatcore": 0.25})
+    assert phase_state(Entry(PLAN), "sft", tree, manifest, told).measured == {"val_loss": 1.5, "chatcore": 0.25}
