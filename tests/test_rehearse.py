@@ -23,7 +23,7 @@ Rehearsed = tuple[subprocess.CompletedProcess[str], Path]
 
 
 def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=170)
+    return subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
 
 
 @pytest.fixture(scope="module")
