@@ -82,7 +82,8 @@ class Case:
                 said = json.loads(text)
                 return Step(**said | {"tally": Tally(**said["tally"])})
         self.errors.seek(0)
-        raise UsageProblem(f"{self.title}: {(self.errors.read().strip() or 'it ended').splitlines()[-1]}")
+        words = self.errors.read().strip().splitlines()
+        raise UsageProblem(f"{self.title}: {words[-1] if words else f'ended with exit code {self.child.wait()}'}")
 
     def __enter__(self) -> Case:
         return self
