@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import subprocess
 import sys
@@ -24,10 +23,10 @@ import msgspec
 from nanolan.control import Control
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.herald import Herald
-from nanolan.hub import within
 from nanolan.inputs import fetch_inputs
 from nanolan.inspection import already_here
 from nanolan.instance import Instance
+from nanolan.lastwords import last_words
 from nanolan.machine import Machine, RunStopped, Tools, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
@@ -42,7 +41,6 @@ from nanolan.shadeform import Shadeform
 from nanolan.timeline import Timeline, phase_seconds
 from nanolan.training import evaluate, fetch_state, pass_gate, train
 
-LAST_WORDS_S = 600.0         # for the log, with a Hub that has taken everything else
 FIND_LOOKS = 18              # about 5 minutes
 REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}
 LIMITS = ("spend_limit", "max_duration")
@@ -59,6 +57,8 @@ def main(state: Path, work: Path, tools: Tools = TOOLS) -> None:
         return
     m = wake(state, work, tools)
     receipt = verdict_of(m)
+    say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
+    say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; deleting this machine")
     last_words(m, receipt)
     delete(m, warrant_of(m, receipt))
 
@@ -217,26 +217,6 @@ def _lost(m: Machine, rescued: list[str]) -> bool:
 
 
 # ------------------------------------------------------------------ the end
-def last_words(m: Machine, receipt: Receipt) -> None:
-    """Log, metrics and receipt in one commit; the verdict stands there after the machine is gone."""
-    say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
-    say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; deleting this machine")
-    # a Hub that was waited for in vain gets no more than what is left for deleting allows
-    most_s = m.meter.margin.leave_s / 3 if m.unsaved else LAST_WORDS_S
-    m.herald.close(most_s)
-    m.control.close()
-    m.meter.stop()
-    try:
-        files: dict[str, bytes | Path] = {receipt.log: m.herald.log(), f"{m.plan.folder}/receipt.json": to_json(receipt)}
-        if (m.work / "metrics.jsonl").is_file():
-            files[f"{m.plan.folder}/metrics.jsonl"] = (m.work / "metrics.jsonl").read_bytes()
-        hub = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=most_s,
-                          clock=lambda: math.inf if m.meter.hard() else m.tools.clock())
-        within(most_s, lambda: hub.commit(m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}"))
-    except Exception as e:   # whatever it is, the machine must go
-        say(f"the log could not be uploaded: {type(e).__name__} {e}")
-
-
 def warrant_of(m: Machine, receipt: Receipt) -> Warrant:
     """What this machine may be deleted for."""
     if m.unsaved:
