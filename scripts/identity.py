@@ -53,7 +53,7 @@ def identity(name: str, creator: str, personality: str, count: int, seed: int, o
     temp = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temp.write_text("".join(json.dumps(made.check(m), ensure_ascii=False) + "\n" for m in lines))
     temp.replace(out)
-    click.echo(f"{out}: {len(lines)} conversations. Upload it: just hf upload YOUR/REPO {out} identity_conversations.jsonl")
+    click.echo(f"{out}: {len(lines)} conversations. Upload it: just upload data {out}")
     return 0
 
 
