@@ -59,6 +59,12 @@ status *args: _setup
 watch *args: _setup
     @{{python}} scripts/check_status.py --watch "$@"
 
+# look at everything that a launch needs, with a fix per line; changes nothing, costs nothing
+[group('run')]
+[no-exit-message]
+doctor *args: _setup
+    @{{python}} scripts/doctor.py "$@"
+
 # what all runs cost: by run, month and phase
 [group('watch')]
 [no-exit-message]

@@ -85,14 +85,21 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
 
 def settings_from(flags: dict[str, Any]) -> Settings:
     """Settings from a command's options, the environment, .env and the cached Hub login."""
-    from nanolan.config import ROOT, load_settings
-    env_file = Path(os.environ.get("NANOLAN_ENV_FILE") or ROOT / ".env")
-    if env_file.is_file() and env_file.stat().st_mode & 0o077 and os.name == "posix":
-        click.echo(f"note: others on this machine can read {env_file}; run: chmod 600 {env_file}", err=True)
-    return load_settings(flags, os.environ, env_file=env_file, cached_token=_cached_token)
+    from nanolan.config import load_settings
+    path = env_file()
+    if path.is_file() and path.stat().st_mode & 0o077 and os.name == "posix":
+        click.echo(f"note: others on this machine can read {path}; run: chmod 600 {path}", err=True)
+    return load_settings(flags, os.environ, env_file=path, cached_token=cached_token)
 
 
-def _cached_token() -> str | None:
+def env_file() -> Path:
+    """Where .env is: in the checkout, or NANOLAN_ENV_FILE."""
+    from nanolan.config import ROOT
+    return Path(os.environ.get("NANOLAN_ENV_FILE") or ROOT / ".env")
+
+
+def cached_token() -> str | None:
+    """The Hub token of `hf auth login`."""
     from huggingface_hub import get_token
     return get_token()
 

@@ -17,7 +17,8 @@ ORDER = [
     "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast",
     "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "preflight", "adopt", "structure", "inside", "pull", "launch", "probation", "failover",
     "runner", "here", "watchdog", "herald", "gpus", "inspection", "timeline", "pace", "causes", "control", "machine", "saver",
-    "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild", "guard", "orphans", "stop", "resume", "view", "cli"]
+    "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild", "guard", "orphans", "stop", "resume", "view", "patient",
+    "toolbox", "envfile", "accounts", "leftovers", "doctor", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:
