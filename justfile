@@ -95,6 +95,12 @@ stop *args: _setup
 orphans *args: _setup
     @{{python}} scripts/orphans.py "$@"
 
+# bring checkpoints, tokenizer and identity data to the Hub:  just upload base tokenizer data
+[group('model')]
+[no-exit-message]
+upload *args: _setup
+    @{{python}} scripts/upload.py "$@"
+
 # train on this machine's own GPU(s), without a cloud:  just train-here phase=sft
 [group('model')]
 [no-exit-message]

@@ -19,6 +19,11 @@ from nanolan.errors import BadAnswer
 MAX_TOKENIZER_BYTES = 32 << 20       # a vocabulary of 65,536 takes about 1 MiB
 MAX_LIST_BYTES = 4 << 20             # data.pkl of a d20 takes about 20 KiB
 SIZES = {"Double": 8, "Long": 8, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1}
+# nanochat's, at the very end of the vocabulary, in this order
+SPECIAL_TOKENS = (
+    "<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
+    "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>",
+)
 STATE = ("name", "pat_str", "mergeable_ranks", "special_tokens")
 
 
@@ -68,6 +73,8 @@ def encoding_state(data: bytes, where: str) -> dict[str, Any]:
     ids = sorted([*state["mergeable_ranks"].values(), *state["special_tokens"].values()])
     if ids != list(range(len(ids))):
         raise BadAnswer(f"{where}: token ids have gaps or doubles")
+    if missing := [s for s in SPECIAL_TOKENS if s not in state["special_tokens"]]:
+        raise BadAnswer(f"{where}: no special token {missing[0]}")
     return {key: state[key] for key in STATE}
 
 

@@ -15,7 +15,7 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 ORDER = [
     "errors", "money", "budget", "size", "memory", "secret", "datasets", "pickles", "phases", "gate", "config", "plan", "offers", "instance",
     "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast",
-    "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "preflight", "adopt", "structure", "inside", "pull", "launch", "probation", "failover",
+    "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover",
     "runner", "here", "watchdog", "herald", "gpus", "inspection", "timeline", "pace", "causes", "control", "machine", "saver",
     "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild", "guard", "orphans", "stop", "resume", "view", "patient",
     "toolbox", "envfile", "accounts", "leftovers", "doctor", "cli"]

@@ -14,9 +14,10 @@ import tiktoken
 import torch
 
 from nanolan.errors import BadAnswer
-from nanolan.pickles import encoding_state, tensors
+from nanolan.pickles import SPECIAL_TOKENS, encoding_state, tensors
 
-ENCODING = tiktoken.Encoding("t", pat_str=".", mergeable_ranks={bytes([n]): n for n in range(256)}, special_tokens={"<|bos|>": 256})
+ENCODING = tiktoken.Encoding("t", pat_str=".", mergeable_ranks={bytes([n]): n for n in range(256)},
+                             special_tokens={name: 256 + n for n, name in enumerate(SPECIAL_TOKENS)})
 MODEL = OrderedDict(a=torch.zeros(3, 4), b=torch.zeros(5, dtype=torch.bfloat16), c=torch.nn.Parameter(torch.zeros(2)))
 
 
@@ -46,7 +47,7 @@ def rezipped(data: bytes, change: Callable[[str, bytes], bytes | None]) -> bytes
 
 def test_a_tokenizers_state_is_read_without_tiktoken() -> None:
     state = encoding_state(pickle.dumps(ENCODING), "t.pkl")
-    assert (state["name"], len(state["mergeable_ranks"]), state["special_tokens"]) == ("t", 256, {"<|bos|>": 256})
+    assert (state["name"], len(state["mergeable_ranks"]), state["special_tokens"]["<|bos|>"]) == ("t", 256, 256)
 
 
 def test_the_tensors_of_a_file_are_listed_with_their_shapes() -> None:

@@ -11,16 +11,10 @@ from typing import TYPE_CHECKING, Any
 import tiktoken
 
 from nanolan.errors import BadAnswer
-from nanolan.pickles import MAX_TOKENIZER_BYTES, encoding_state
+from nanolan.pickles import MAX_TOKENIZER_BYTES, SPECIAL_TOKENS, encoding_state
 
 if TYPE_CHECKING:
     import torch
-
-# At the very end of the vocabulary, in this order.
-SPECIAL_TOKENS = (
-    "<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
-    "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>",
-)
 
 
 class Tokenizer:
@@ -91,8 +85,6 @@ def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
 
 
 def _encoding(state: dict[str, Any], path: Path) -> tiktoken.Encoding:
-    if missing := [s for s in SPECIAL_TOKENS if s not in state["special_tokens"]]:
-        raise BadAnswer(f"{path}: no special token {missing[0]}")
     try:
         return tiktoken.Encoding(**state)
     except Exception as e:   # a Rust panic or ValueError for a bad pattern or vocabulary
