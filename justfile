@@ -23,6 +23,12 @@ rehearse *args: (_setup "train")
 rehearse-faults *args: (_setup "train")
     @{{python}} scripts/rehearse_faults.py "$@"
 
+# look at everything that a launch needs, with a fix per line; changes nothing, costs nothing
+[group('run')]
+[no-exit-message]
+doctor *args: _setup
+    @{{python}} scripts/doctor.py "$@"
+
 # what a launch would do and cost; rents nothing, asks nothing
 [group('run')]
 [no-exit-message]
@@ -59,12 +65,6 @@ status *args: _setup
 watch *args: _setup
     @{{python}} scripts/check_status.py --watch "$@"
 
-# look at everything that a launch needs, with a fix per line; changes nothing, costs nothing
-[group('run')]
-[no-exit-message]
-doctor *args: _setup
-    @{{python}} scripts/doctor.py "$@"
-
 # what all runs cost: by run, month and phase
 [group('watch')]
 [no-exit-message]
@@ -76,12 +76,6 @@ costs *args: _setup
 [no-exit-message]
 wait *args: _setup
     @{{python}} scripts/wait.py "$@"
-
-# check a checkpoint on the Hub against its manifest; --adopt writes one for files uploaded by hand
-[group('watch')]
-[no-exit-message]
-verify *args: _setup
-    @{{python}} scripts/verify.py "$@"
 
 # end a run: it saves, uploads and deletes itself; --now deletes at once:  just stop RUN
 [group('watch')]
@@ -100,6 +94,12 @@ orphans *args: _setup
 [no-exit-message]
 upload *args: _setup
     @{{python}} scripts/upload.py "$@"
+
+# what is on the Hub: sizes, and checkpoints against their manifests; --adopt writes one
+[group('model')]
+[no-exit-message]
+verify *args: _setup
+    @{{python}} scripts/verify.py "$@"
 
 # train on this machine's own GPU(s), without a cloud:  just train-here phase=sft
 [group('model')]
@@ -142,6 +142,12 @@ hf *args: _setup
 [no-exit-message]
 sim *args: (_setup "train")
     @{{python}} scripts/sim.py "$@"
+
+# print what your shell sources to complete recipes, options and run ids:  just completions bash
+[group('tools')]
+[no-exit-message]
+completions *args: _setup
+    @{{python}} scripts/completions.py "$@"
 
 # the tests that need nothing but PyPI wheels (under 6 minutes)
 [group('dev')]
