@@ -1,4 +1,5 @@
-"""What every command line shares: `key=value` words, an option per setting, one-line errors. Only click is imported here."""
+"""What every command line shares: `key=value` words, an option per setting, one-line errors. Only click
+is imported here."""
 from __future__ import annotations
 
 import difflib
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nanolan.helptext import Taught
+
 if TYPE_CHECKING:
     from nanolan.config import Settings
 
 
-class Words(click.Command):
+class Words(Taught):
     """A command that takes `key=value` words and `--key value` alike, and suggests a name for a typo."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -110,7 +113,7 @@ def run(command: click.Command) -> None:
     debug = "--debug" in sys.argv
     argv = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        code = command.main(args=argv, standalone_mode=False)
+        code = command.main(args=argv, prog_name=f"just {command.name}", standalone_mode=False)
     except click.ClickException as e:
         e.show()
         code = e.exit_code

@@ -83,7 +83,7 @@ def fish(words: Mapping[str, Sequence[str]], values: Mapping[str, Sequence[str]]
         said = r.help.replace("\\", "\\\\").replace("'", "\\'")
         lines.append(f"complete -c just -n __fish_use_subcommand -a {r.name} -d '{said}'")
     for name, some in words.items():
-        all_words = [f"{w}{v}" for w in some for v in values.get(w.rstrip("="), [""] if w.endswith("=") else [""])]
+        all_words = [f"{w}{v}" for w in some for v in values.get(w.rstrip("="), [""])]
         if all_words:
             lines.append(f"complete -c just -n '__fish_seen_subcommand_from {name}' -a '{' '.join(all_words)}'")
     home = "(set -q NANOLAN_HOME; and echo $NANOLAN_HOME; or echo $HOME/.nanolan)"

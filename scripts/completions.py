@@ -2,7 +2,7 @@
 
     just completions bash                            to look at
     just completions bash >> ~/.bashrc               to keep; likewise zsh >> ~/.zshrc
-    just completions fish > ~/.config/fish/completions/just.fish
+    just completions fish > ~/.config/fish/completions/just.fish     fish reads it from there
 """
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Bring your checkpoints, tokenizer and identity data to the Hub: checked, private, proven; what is there is not sent again.
 
     just upload base                                   from NANOCHAT_BASE_DIR (~/.cache/nanochat)
-    just upload base my-checkpoints/base_checkpoints/d20
+    just upload base my-checkpoints/base_checkpoints/d20        from that folder
     just upload base tokenizer data my-checkpoints     several at once, from a folder laid out like it
-    just upload sft chatsft_checkpoints/d20 output-tag=d20-exp1
+    just upload sft chatsft_checkpoints/d20 output-tag=d20-exp1     to another folder
 """
 from __future__ import annotations
 

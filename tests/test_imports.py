@@ -18,7 +18,7 @@ ORDER = [
     "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover",
     "runner", "here", "watchdog", "herald", "gpus", "inspection", "timeline", "pace", "causes", "control", "machine", "saver",
     "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild", "guard", "orphans", "stop", "resume", "view", "patient",
-    "toolbox", "envfile", "accounts", "leftovers", "doctor", "menu", "cli"]
+    "toolbox", "envfile", "accounts", "leftovers", "doctor", "menu", "helptext", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:
