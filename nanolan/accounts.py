@@ -16,7 +16,7 @@ from nanolan.offers import choose, wanted_by
 from nanolan.patient import Patient
 from nanolan.phases import data_files
 from nanolan.preflight import Check, pin_dataset, wallet_hint
-from nanolan.structure import Piece, needed
+from nanolan.structure import Piece, amount, needed
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
 BILLING_URL = "https://platform.shadeform.ai/settings/billing"
@@ -116,7 +116,7 @@ def look_at_structure(p: Patient) -> list[Check]:
 
 
 def _check_of(piece: Piece, wanted: bool, phase: str) -> Check:
-    size = f", {piece.size / 1e6:,.1f} MB" if piece.size else ""
+    size = f", {amount(piece.size)}" if piece.size else ""
     use = f"phase={phase} cannot start without it" if wanted and piece.state == "missing" else piece.use
     text = f"{piece.state}{size}; {use}"
     if piece.state == "missing":
@@ -165,7 +165,7 @@ def look_at_datasets(p: Patient) -> list[Check]:
             raise                            # one line for all of them
         except NanolanError as e:
             return Check("data set", False, str(e), "is there a newer nanolan? git pull")
-        return Check("data set", True, f"{repo}, {len(pinned.files)} files, {pinned.size / 1e6:,.1f} MB")
+        return Check("data set", True, f"{repo}, {len(pinned.files)} files, {amount(pinned.size)}")
     return _together(look, list(wanted))
 
 

@@ -48,7 +48,7 @@ def look_inside(hub: Hub, tree: Tree, path: str) -> str:
         return f"{len(state['mergeable_ranks']) + len(state['special_tokens']):,} tokens, a plain encoding"
     remote = io.BufferedReader(RemoteFile(hub, tree, tree.files[path]), READ_AT_ONCE)
     found = tensors(remote, path)
-    return f"{len(found)} tensors, {sum(t.numbers for t in found.values()) / 1e6:,.1f}M numbers, nothing else; by its index alone"
+    return f"{len(found)} tensors of {sum(t.numbers for t in found.values()):,} numbers, nothing else; by its index alone"
 
 
 def pickles_of(tree: Tree, tag: str) -> list[str]:

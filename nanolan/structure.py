@@ -1,6 +1,7 @@
 """What HF_REPO should hold, piece by piece: is it there, how large is it, is it proven, and what is it needed for."""
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 from nanolan.adopt import BY_HAND, verify
@@ -22,15 +23,20 @@ class Expected:
     how: str
 
 
+def amount(size: int) -> str:
+    """A number of bytes, to be read."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+
+
 EXPECTED = (
     Expected("base_checkpoints/{tag}", "mid starts from it", "just upload base"),
     Expected("mid_checkpoints/{tag}", "sft starts from it", "just launch phase=mid, or: just upload mid"),
     Expected("chatsft_checkpoints/{tag}", "rl starts from it", "just launch phase=sft, or: just upload sft"),
     Expected("chatrl_checkpoints/{tag}", "the end of the chain", "just launch phase=rl, or: just upload rl"),
     Expected("tokenizer", "every phase", "just upload tokenizer"),
-    Expected(IDENTITY_FILE, "mid learns from it who it is", "just identity name=... creator=..., then: just upload data"),
-    Expected("logs", "a log of each run", "every run leaves one"),
-    Expected("runs", "a folder of each run", "every run leaves one"),
+    Expected(IDENTITY_FILE, "mid learns who it is", "just identity name=... creator=..., then: just upload data"),
+    Expected("logs", "each run leaves a log", ""),
+    Expected("runs", "each run leaves a folder", ""),
 )
 
 
@@ -39,15 +45,16 @@ class Piece:
     """What was found at a path of the structure."""
 
     path: str
-    state: str                   # missing, there, unproven, proven, NOT WHOLE
+    state: str                   # missing, none yet, there, unproven, proven, NOT WHOLE
     size: int                    # bytes
     text: str                    # the step and the run, what is wrong, or how it comes to be
     use: str
 
     def lines(self) -> list[str]:
         """The piece, and below it what there is to say."""
-        size = f"{self.size / 1e6:,.1f} MB" if self.size else ""
-        return [f"{self.state:<9} {self.path:<30} {size:>13}  {self.use}"] + [f"{'':<10}{self.text}"] * bool(self.text)
+        first = f"{self.state:<9} {self.path:<28} {amount(self.size) if self.size else '':>11}  {self.use}"
+        return [first, *textwrap.wrap(self.text, 80, initial_indent=" " * 10, subsequent_indent=" " * 10, break_long_words=False,
+                                      break_on_hyphens=False)]
 
 
 def look(hub: Hub, tree: Tree, tag: str) -> list[Piece]:
@@ -59,7 +66,7 @@ def _piece(hub: Hub, tree: Tree, e: Expected) -> Piece:
     files = {e.path: tree.files[e.path]} if e.path in tree.files else tree.under(e.path)
     size = sum(f.size for f in files.values())
     if not files:
-        return Piece(e.path, "missing", 0, e.how, e.use)
+        return Piece(e.path, "missing" if e.how else "none yet", 0, e.how, e.use)
     if "_checkpoints/" not in e.path:
         return Piece(e.path, "there", size, "", e.use)
     try:

@@ -70,14 +70,15 @@ def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
 
 def deliver(hub: Hub, tree: Any, parcel: Parcel, path: Path, replace: bool) -> Any:
     """Send one parcel unless it is there; Ctrl-C says what is there and how to go on."""
+    from nanolan.structure import amount
     from nanolan.upload import is_there, send
-    where, size = f"{tree.repo}/{parcel.target or parcel.entries[0].path}", f"{parcel.size / 1e6:,.1f} MB"
+    where, size = f"{tree.repo}/{parcel.target or parcel.entries[0].path}", amount(parcel.size)
     if is_there(hub, tree, parcel):
         click.echo(f"already there  {where}  {printable(parcel.text)}, {size}")
         return tree
     say(f"{parcel.kind}: sending {size} to {where} ({parcel.text})")
     if parcel.left:
-        say(f"  {parcel.left / 1e6:,.1f} MB of optimizer stay here: no phase reads them (--optim sends them)")
+        say(f"  {amount(parcel.left)} of optimizer stay here: no phase reads them (--optim sends them)")
     try:
         after = send(hub, tree, parcel, path, replace=replace, bars=sys.stderr.isatty(), say=say)
     except KeyboardInterrupt:
