@@ -155,3 +155,12 @@ def test_what_an_entry_did_not_have_when_it_was_written_is_unknown(ledger: Ledge
     old = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("spent_cents", "rebuilt", "earlier")}
     path.write_text(json.dumps(old))
     assert ledger.find("ab12cd34") == entry and entry.spent_cents is None
+
+
+def test_a_file_that_cannot_be_read_is_named_and_does_not_hide_the_others(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.put(Entry(PLAN))
+    (tmp_path / "runs/bad.json").write_text("{")
+    entries, broken = ledger.readable()
+    assert [e.plan.run_id for e in entries] == [PLAN.run_id] and broken == [tmp_path / "runs/bad.json"]
+    assert Ledger(tmp_path / "nowhere").readable() == ([], [])
