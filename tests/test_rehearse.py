@@ -72,6 +72,19 @@ def test_it_prints_timeline_bill_losses_and_where_everything_lies(rehearsal: Reh
         assert place and Path(place[1]).exists(), name
 
 
+@pytest.mark.slow
+def test_a_rehearsal_foretells_its_own_bill_from_the_one_before_within_a_factor_of_two(rehearsal: Rehearsed) -> None:
+    done, folder = rehearsal
+    assert done.returncode == 0 and receipt_of(folder)["predicted"] is None, "the first one has nothing to learn from"
+    again = run("scripts/rehearse.py", "phase=mid+sft", f"--folder={folder}")
+    receipt = receipt_of(folder)
+    predicted, spent = receipt["predicted"], receipt["spent_cents"]
+    assert isinstance(predicted, dict) and isinstance(spent, int) and again.returncode == 0
+    assert spent / 2 <= predicted["likely_cents"] <= spent * 2
+    assert re.search(r"^Bill: likely \$0\.\d+ in \d+ s, .*measured by earlier runs", again.stderr, re.M)
+    assert re.search(r"bill +predicted \$0\.\d+ \(", again.stdout)
+
+
 def test_real_keys_and_addresses_in_the_environment_are_never_used(rehearsal: Rehearsed) -> None:
     done, folder = rehearsal
     for value in CANARIES.values():
