@@ -75,7 +75,7 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     _note_boot(timeline, me, plan, state, tools.now().timestamp())
     meter = Meter(plan, me, api, tools.clock, say=say, now=tools.now, ticker=tools.ticker).start()
     control = Control(plan, tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say, ticker=tools.ticker).start()
-    herald = Herald(plan, secrets, work, meter, hub=tools.hub, ticker=tools.ticker, clock=tools.clock)
+    herald = Herald(plan, secrets, work, meter, timeline, hub=tools.hub, ticker=tools.ticker, clock=tools.clock)
     return Machine(plan, secrets, state, work, api, me, meter, herald, timeline, control, tools,
                    spent_before_cents=meter.spent_cents)
 

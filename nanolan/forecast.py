@@ -65,12 +65,18 @@ class Work:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run from create to delete: seconds by part (boot, setup, download, train, evaluate, upload) and by phase."""
+    """A run from create to delete: seconds by part (boot, setup, download, train, evaluate, upload), two of them by phase too."""
 
     hourly_cents: int
     parts: dict[str, Range]
-    phases: dict[str, Range]
+    train: dict[str, Range]
+    evaluate: dict[str, Range]
     own: bool                            # every phase's speed was measured by earlier runs
+
+    @property
+    def phases(self) -> dict[str, Range]:
+        """Training and evaluation of each phase."""
+        return {p: total(self.train[p], self.evaluate[p]) for p in self.train}
 
     @property
     def seconds(self) -> Range:
@@ -96,7 +102,14 @@ class Forecast:
     def predicted(self) -> Predicted:
         """What the plan and the receipt keep of it."""
         return Predicted(self.low_cents, self.likely_cents, self.high_cents,
-                         {p: cost_cents(self.hourly_cents, r.high) for p, r in self.phases.items()})
+                         {p: cost_cents(self.hourly_cents, r.high) for p, r in self.phases.items()}, self.stage_s)
+
+    @property
+    def stage_s(self) -> dict[str, int]:
+        """Likely seconds by stage, as Predicted keeps them."""
+        stages = {part: r for part, r in self.parts.items() if part not in ("train", "evaluate")}
+        stages |= {f"{p}.train": r for p, r in self.train.items()} | {f"{p}.evaluate": r for p, r in self.evaluate.items()}
+        return {stage: round(r.likely) for stage, r in stages.items()}
 
     def text(self) -> str:
         """All three, and where they come from."""
@@ -121,10 +134,9 @@ def forecast(work: Work, offer: Offer, seen: Figures) -> Forecast | None:
     """What `work` takes on `offer`; None where anything that it needs has no figure."""
     if work.parameters < 1 or offer.num_gpus < 1 or not work.phases:
         return None
-    train = {p: _train(p, work, offer, seen) for p in work.phases}
-    evaluate = {p: _evaluate(p, work, offer, seen) for p in work.phases}
-    phases = {p: total(t, e) for p in work.phases if (t := train[p]) and (e := evaluate[p])}
-    if len(phases) < len(work.phases):
+    train = {p: r for p in work.phases if (r := _train(p, work, offer, seen))}
+    evaluate = {p: r for p in work.phases if (r := _evaluate(p, work, offer, seen))}
+    if len(train) + len(evaluate) < 2 * len(work.phases):
         return None
     guess = _times if work.recipe is None else _no_guess
     model_bytes = work.parameters * BYTES_PER_PARAMETER
@@ -134,12 +146,12 @@ def forecast(work: Work, offer: Offer, seen: Figures) -> Forecast | None:
         "boot": _around(seen.get(("boot", offer.cloud), ())) or guess(LOOSE, offer.boot_max_s or BOOT_S),
         "setup": _around(seen.get(("setup",), ())) or guess(LOOSE, SETUP_S),
         "download": _around(download / v for v in seen.get(("download",), ())) or guess(NETWORK, download / DOWNLOAD_BYTES_S),
-        "train": total(*filter(None, train.values())),
-        "evaluate": total(*filter(None, evaluate.values())),
+        "train": total(*train.values()),
+        "evaluate": total(*evaluate.values()),
         # only the last phase's: earlier ones go on beside the next phase's training
         "upload": total(upload, guess(Range(1.0, 1.0, 1.0), END_S)),
     }
-    return Forecast(offer.hourly_cents, parts, phases, all(("speed", offer.gpu, p) in seen for p in work.phases))
+    return Forecast(offer.hourly_cents, parts, train, evaluate, all(("speed", offer.gpu, p) in seen for p in work.phases))
 
 
 def usual(work: Work, offer: Offer, entries: Iterable[Entry]) -> tuple[dict[str, float], int]:

@@ -63,6 +63,11 @@ class Meter:
         return cost_cents(self._hourly, seconds)
 
     @property
+    def limit_cents(self) -> int:
+        """The limit that holds now."""
+        return self._plan.limit_cents
+
+    @property
     def soft_cents(self) -> int:
         """The bill at which training stops."""
         return soft_limit_cents(self._plan.limit_cents, self._hourly, self.margin.total_s)

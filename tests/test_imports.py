@@ -14,9 +14,9 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
     "errors", "money", "budget", "size", "memory", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance",
-    "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast",
+    "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "ledger", "costs", "measured", "forecast",
     "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "preflight", "adopt", "pull", "launch", "probation", "failover",
-    "runner", "here", "watchdog", "herald", "gpus", "inspection", "timeline", "pace", "causes", "control", "machine", "saver",
+    "runner", "here", "watchdog", "timeline", "herald", "gpus", "inspection", "pace", "causes", "control", "machine", "saver",
     "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild", "guard", "orphans", "stop", "resume", "view", "cli"]
 
 
