@@ -83,6 +83,12 @@ verify *args: _setup
 stop *args: _setup
     @{{python}} scripts/stop.py "$@"
 
+# another spend limit for a run that is going:  just limit RUN 200
+[group('watch')]
+[no-exit-message]
+limit *args: _setup
+    @{{python}} scripts/limit.py "$@"
+
 # what bills on the account without being looked after
 [group('watch')]
 [no-exit-message]

@@ -20,7 +20,7 @@ from typing import IO
 
 import msgspec
 
-from nanolan.control import Control
+from nanolan.control import LIMIT_FILE, Control, Limit
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.herald import Herald
 from nanolan.inputs import fetch_inputs
@@ -74,10 +74,28 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     say(f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}")
     _note_boot(timeline, me, plan, state, tools.now().timestamp())
     meter = Meter(plan, me, api, tools.clock, say=say, now=tools.now, ticker=tools.ticker).start()
-    control = Control(plan, tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say, ticker=tools.ticker).start()
+    control = Control(plan, tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say, ticker=tools.ticker,
+                      on_limit=lambda limit: _obey(limit, meter, state)).start()
+    if limit := _kept_limit(state):
+        meter.change(limit.limit_cents, limit.deadline)
     herald = Herald(plan, secrets, work, meter, timeline, hub=tools.hub, ticker=tools.ticker, clock=tools.clock)
     return Machine(plan, secrets, state, work, api, me, meter, herald, timeline, control, tools,
                    spent_before_cents=meter.spent_cents)
+
+
+def _obey(limit: Limit, meter: Meter, state: Path) -> None:
+    """Take a new limit, and keep it for the next life of this program and for the dead man's timer."""
+    parse_time(limit.deadline)     # BadAnswer: then the old one holds
+    _write(state / LIMIT_FILE, to_json(limit))
+    meter.change(limit.limit_cents, limit.deadline)
+    say(f"the limit is {dollars(limit.limit_cents)} and {limit.deadline} from now on, by just limit")
+
+
+def _kept_limit(state: Path) -> Limit | None:
+    try:
+        return msgspec.json.decode((state / LIMIT_FILE).read_bytes(), type=Limit)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def find_me(api: Shadeform, plan: Plan, note: Path) -> Instance:
@@ -236,7 +254,7 @@ def delete(m: Machine, warrant: Warrant) -> None:
             return
         except NanolanError as e:
             say(f"{e}")
-        if m.tools.now() > parse_time(m.plan.deadline):
+        if m.tools.now() > parse_time(m.meter.deadline):
             power_off()
         m.tools.sleep(RETRY_DELETE_S)
 

@@ -50,7 +50,7 @@ from nanolan.shadeform import Shadeform
 
 STALE_S = 15 * 60
 LOSS_CENTS = 500         # of training that may be lost with a machine
-LEFTOVERS = ("receipt.json", "progress.json", "stop.json")   # in the run folder, of an earlier attempt
+LEFTOVERS = ("receipt.json", "progress.json", "stop.json", "limit.json")   # in the run folder, of an earlier attempt
 # Fields of a plan that follow from its offer and its clock: new for each attempt, the rest stays
 OF_THE_MACHINE = ("created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "upload_minutes")
 

@@ -151,7 +151,7 @@ def pass_gate(m: Machine, phase: str, measured: dict[str, float]) -> None:
         raise RunStopped(stop.reason, f"{stop.text}: {following} was not begun")
     if m.meter.spent_cents + high > m.meter.soft_cents:
         raise RunStopped("spend_limit", f"{following} was not begun: {dollars(m.meter.spent_cents)} are spent, it may cost "
-                         f"{dollars(high)}, and {dollars(m.plan.limit_cents)} is the limit")
+                         f"{dollars(high)}, and {dollars(m.meter.limit_cents)} is the limit")
     if m.plan.gate and (why := closed(m.plan.gate, measured)):
         raise RunStopped("gate", f"{following} was not begun: {why}")
 

@@ -217,6 +217,24 @@ def test_a_stop_request_on_the_hub_saves_uploads_and_deletes(new_box: NewBox) ->
     assert box.holds(f"{box.plan.folder}/saved/sft", step) and "Saved: " in box.receipt()["message"]
 
 
+def test_a_limit_lowered_from_afar_stops_it_in_time_and_a_raised_one_lets_it_go_on_also_after_a_restart(new_box: NewBox) -> None:
+    box = new_box({"steps": 1000, "seconds": 100}, age_s=LIFE_S - 60, life_s=10 * LIFE_S, **dear())
+    box.start()
+    box.wait_for("sft step 2/1000")
+    wide = {"attempt": 1, "limit_cents": 10**7, "deadline": box.plan.deadline, "epoch": 1}
+    box.hub.put(REPO, {f"{box.plan.folder}/limit.json": json.dumps(wide).encode()})
+    box.wait_for("the limit is $100,000.00")
+    box.started[0].kill()
+    box.started[0].wait()
+    box.start()
+    box.wait_for("attempt 2")
+    assert json.loads((box.state / "limit.json").read_text())["limit_cents"] == 10**7
+    low = int(10 * (time.time() - box.instance.created_at)) + 200     # in ten seconds, what is kept for saving begins
+    box.hub.put(REPO, {f"{box.plan.folder}/limit.json": json.dumps(wide | {"limit_cents": low}).encode()})
+    box.wait_for("verdict: ")
+    assert box.started[-1].wait(60) == 0 and verdict(box) == ("stopped", "spend_limit", 6) and box.deleted
+
+
 def test_a_stop_request_of_an_earlier_attempt_is_not_for_this_one(new_box: NewBox) -> None:
     box = new_box({"seconds": 2.5}, attempt=2)
     box.hub.put(REPO, {f"{box.plan.folder}/stop.json": b'{"attempt": 1}'})
