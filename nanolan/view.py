@@ -77,7 +77,7 @@ def _wrapped(head: str, text: str) -> list[str]:
 
 def _money(v: RunView) -> str:
     plan = v.entry.plan
-    end = f"deleted by {plan.deadline}" if not v.ended else f"{_duration(v.receipt.seconds)} in all" if v.receipt else ""
+    end = f"deleted by {plan.deadline}" if not v.ended else f"{duration_text(v.receipt.seconds)} in all" if v.receipt else ""
     used = f"{dollars(v.spent_cents)} of {dollars(plan.limit_cents)} spent, {dollars(plan.offer.hourly_cents)}/h"
     return f"{used}; {end}".rstrip("; ")
 
@@ -103,20 +103,20 @@ def _clock(v: RunView) -> list[str]:
     """What it will cost, when it ends, when its limit would be reached, and a warning if that is sooner."""
     o, lines = clock_of(v), []
     if o.will_cost_cents is not None:
-        lines = _wrapped("  forecast  ", f"ends {_moment(o.ends)} and will have cost about {dollars(o.will_cost_cents)}; "
-                         f"the limit would be reached {_moment(o.limit_at)}")
+        lines = _wrapped("  forecast  ", f"ends {moment_text(o.ends)} and will have cost about {dollars(o.will_cost_cents)}; "
+                         f"the limit would be reached {moment_text(o.limit_at)}")
     elif o.limit_at is not None:
-        lines = _wrapped("  forecast  ", f"not known yet; the limit would be reached {_moment(o.limit_at)}")
+        lines = _wrapped("  forecast  ", f"not known yet; the limit would be reached {moment_text(o.limit_at)}")
     return lines + (_wrapped("  WARNING   ", o.warning) if o.warning else [])
 
 
-def _moment(moment: datetime | None) -> str:
+def moment_text(moment: datetime | None) -> str:
     """A time of this laptop's clock, and how far away it is."""
     if moment is None:
         return "?"
     here, left_s = moment.astimezone(), (moment - now_utc()).total_seconds()
     day = "" if here.date() == now_utc().astimezone().date() else here.strftime("%d %b ")
-    return f"{day}{here:%H:%M} (in {_duration(int(left_s / 60) * 60)[:-3] if left_s >= 60 else '0:01'})"
+    return f"{day}{here:%H:%M} (in {duration_text(int(left_s / 60) * 60)[:-3] if left_s >= 60 else '0:01'})"
 
 
 def _bill(r: Receipt, plan: Plan) -> list[str]:
@@ -159,10 +159,10 @@ def resume_command(v: RunView) -> str:
 
 
 def _age(moment: str) -> str:
-    return _duration(int((now_utc() - parse_time(moment)).total_seconds()))
+    return duration_text(int((now_utc() - parse_time(moment)).total_seconds()))
 
 
-def _duration(seconds: int | None) -> str:
+def duration_text(seconds: int | None) -> str:
     return "?" if seconds is None else str(timedelta(seconds=max(0, seconds)))
 
 

@@ -17,7 +17,7 @@ ORDER = [
     "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "ledger", "costs", "measured", "forecast",
     "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "preflight", "adopt", "pull", "launch", "probation", "failover",
     "runner", "here", "watchdog", "timeline", "herald", "gpus", "inspection", "pace", "causes", "control", "machine", "saver",
-    "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild", "limit", "guard", "orphans", "stop", "resume", "view", "cli"]
+    "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild", "limit", "guard", "orphans", "stop", "resume", "view", "cli", "live"]
 
 
 def imports(path: Path) -> Iterator[str]:
