@@ -89,6 +89,12 @@ stop *args: _setup
 limit *args: _setup
     @{{python}} scripts/limit.py "$@"
 
+# send a test to NOTIFY_URL, where runs tell what happens to them
+[group('watch')]
+[no-exit-message]
+notify *args: (_setup "train")
+    @{{python}} scripts/notify.py "$@"
+
 # what bills on the account without being looked after
 [group('watch')]
 [no-exit-message]

@@ -30,6 +30,7 @@ from nanolan.lastwords import last_words
 from nanolan.machine import Machine, RunStopped, Tools, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
+from nanolan.notify import started
 from nanolan.pace import complaint, exchange
 from nanolan.plan import Plan, iso, parse_time, read_plan
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
@@ -78,8 +79,10 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
                       on_limit=lambda limit: _obey(limit, meter, state)).start()
     if limit := _kept_limit(state):
         meter.change(limit.limit_cents, limit.deadline)
-    herald = Herald(plan, secrets, work, meter, timeline, hub=tools.hub, ticker=tools.ticker, clock=tools.clock)
-    return Machine(plan, secrets, state, work, api, me, meter, herald, timeline, control, tools,
+    notify = tools.notifier(secrets.get("NOTIFY_URL"), f"{plan.run_name} {'+'.join(plan.phases)}", state / "notified.json", say)
+    notify.tell("started", started(plan))
+    herald = Herald(plan, secrets, work, meter, timeline, notify, hub=tools.hub, ticker=tools.ticker, clock=tools.clock)
+    return Machine(plan, secrets, state, work, api, me, meter, herald, timeline, control, notify, tools,
                    spent_before_cents=meter.spent_cents)
 
 
@@ -205,6 +208,8 @@ def run_phase(m: Machine, phase: str, pool: Executor, uploads: dict[str, Future[
         raise RunStopped("upload_failed", str(error))
     if results:
         note_results(m, phase, folder, manifest, results)
+    m.notify.tell(f"{phase} proven", f"{m.target(phase)} step {manifest.step} is on the Hub, {dollars(m.meter.spent_cents)} spent. "
+                  + ", ".join(f"{name} {value:.3g}" for name, value in m.herald.phases[phase].measured.items()))
     forget_states(m, phase)
     pass_gate(m, phase, m.herald.phases[phase].measured)
 

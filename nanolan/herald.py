@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from nanolan.hub import Hub
 from nanolan.meter import Meter
-from nanolan.outlook import left_s
+from nanolan.money import dollars
+from nanolan.notify import WARNING, Notifier
+from nanolan.outlook import left_s, outlook
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.report import PREPARING, PhaseReport, Progress, to_json
 from nanolan.secret import Mask, Secret
@@ -32,13 +35,15 @@ MOST_LOG_BYTES = 10_000_000   # the newest part of a log that a trainer floods
 class Herald:
     """Tells the Hub how the run is doing."""
 
-    def __init__(self, plan: Plan, secrets: Mapping[str, Secret], work: Path, meter: Meter, timeline: Timeline, *,
+    def __init__(self, plan: Plan, secrets: Mapping[str, Secret], work: Path, meter: Meter, timeline: Timeline,
+                 notify: Notifier, *,
                  hub: Callable[..., Hub] = Hub, ticker: Callable[..., Ticker] = Ticker,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        self._plan, self._work, self._meter, self._timeline = plan, work, meter, timeline
+        self._plan, self._work, self._meter, self._timeline, self._notify = plan, work, meter, timeline, notify
         self._mask = Mask(secrets.values())
         self.phases = {p: PhaseReport("none") for p in plan.phases}
         self.state, self._message = PREPARING, ""
+        self._warned: int | None = None
         self._ticker = ticker(self._beat, BEAT_S, self._trouble)
         self._hub = hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=PATIENCE_S, sleep=self._ticker.pause,
                         clock=lambda: math.inf if self._ticker.closed else clock())    # no patience once this is closed
@@ -74,15 +79,26 @@ class Herald:
         return self.log()[-size:].decode(errors="replace")
 
     def _beat(self) -> None:
-        self._hub.commit(self._plan.runs_repo, self._files(), f"run {self._plan.run_id}: {self.state}")
+        progress = self._progress()
+        self._warn(progress)
+        self._hub.commit(self._plan.runs_repo, self._files(progress), f"run {self._plan.run_id}: {self.state}")
+
+    def _warn(self, progress: Progress) -> None:
+        """The moment the forecast crosses the limit; once for each limit."""
+        plan = structs.replace(self._plan, limit_cents=self._meter.limit_cents, deadline=self._meter.deadline)
+        warning = outlook(plan, progress, progress.spent_cents, self._meter.hourly_cents, now_utc()).warning
+        if warning and self._warned != plan.limit_cents:
+            self._warned = plan.limit_cents
+            print(f"{progress.updated} box: warning: {warning}", flush=True)
+            self._notify.tell(f"its limit of {dollars(plan.limit_cents)} is too low", warning, WARNING)
 
     def _trouble(self, e: Exception) -> None:
         """The next beat tells more."""
         print(self._mask.hide(f"heartbeat not sent: {type(e).__name__}: {e}")[:200], flush=True)
 
-    def _files(self) -> dict[str, bytes | Path]:
+    def _files(self, progress: Progress) -> dict[str, bytes | Path]:
         folder = self._plan.folder
-        files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(self._progress()),
+        files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(progress),
                                           f"{folder}/log/training.log": self.log()[-LOG_PART_BYTES:]}
         metrics = self._work / "metrics.jsonl"
         if metrics.is_file():

@@ -29,7 +29,7 @@ class Meter:
                  poll_s: float = POLL_S, say: Callable[[str], None] = lambda text: None, *,
                  now: Callable[[], datetime] = now_utc, ticker: Callable[..., Ticker] = Ticker) -> None:
         self._plan, self._id, self._api, self._clock, self._say = plan, me.id, api, clock, say
-        self._hourly = max(me.hourly_cents or 0, plan.offer.hourly_cents)
+        self.hourly_cents = max(me.hourly_cents or 0, plan.offer.hourly_cents)
         born = me.created_at or parse_time(plan.created_at)
         self._age_at_start, self._start = max(0.0, (now() - born).total_seconds()), clock()
         self.change(plan.limit_cents, plan.deadline)
@@ -57,7 +57,7 @@ class Meter:
     @property
     def metered_cents(self) -> int:
         """By our own meter."""
-        return cost_cents(self._hourly, self.age_s)
+        return cost_cents(self.hourly_cents, self.age_s)
 
     @property
     def spent_cents(self) -> int:
@@ -65,12 +65,12 @@ class Meter:
 
     def cost_of(self, seconds: float) -> int:
         """Cents that `seconds` of this machine cost."""
-        return cost_cents(self._hourly, seconds)
+        return cost_cents(self.hourly_cents, seconds)
 
     @property
     def soft_cents(self) -> int:
         """The bill at which training stops."""
-        return soft_limit_cents(self.limit_cents, self._hourly, self.margin.total_s)
+        return soft_limit_cents(self.limit_cents, self.hourly_cents, self.margin.total_s)
 
     def note_save(self, seconds: float) -> None:
         """What saving a state took here; the margin only grows by it."""
@@ -87,7 +87,7 @@ class Meter:
 
     def hard(self) -> Stop | None:
         """Why even an upload must be given up now, if it must."""
-        return self._over(give_up_cents(self.limit_cents, self._hourly, self.margin), self._life_s - self.margin.leave_s)
+        return self._over(give_up_cents(self.limit_cents, self.hourly_cents, self.margin), self._life_s - self.margin.leave_s)
 
     def give_up(self) -> str:
         """The text of `hard`, or ""."""

@@ -16,6 +16,7 @@ from nanolan.report import error_of, read_receipt
 from nanolan.sim.machine import kill_until_none, marked
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, pin, until
+from .test_notify import Service, service  # noqa: F401  # a fixture
 
 module = pytest.fixture(autouse=True, scope="module")(no_box_left)
 NewBox = Callable[..., Box]
@@ -202,6 +203,31 @@ def test_a_phase_that_the_money_does_not_cover_is_not_begun(new_box: NewBox) -> 
     box = new_box(phases=("mid", "sft"), predicted=Predicted(1, 2, 3, {"mid": 500, "sft": 2000})).run()
     assert verdict(box) == ("stopped", "spend_limit", 6) and box.holds(MID, 5)
     assert "sft was not begun" in (message := box.receipt()["message"]) and "$20.00" in message and "sft step" not in box.log()
+
+
+def test_start_phase_and_end_are_told_to_the_users_own_service_once_each_over_a_restart(new_box: NewBox, service: Service) -> None:  # noqa: F811
+    box = new_box({"seconds": 2.0})
+    box.unpack()
+    secrets = box.state / "secrets.json"
+    secrets.write_text(json.dumps(json.loads(secrets.read_text()) | {"NOTIFY_URL": service.url()}))
+    box.start()
+    box.wait_for("sft step 1/")
+    box.started[0].kill()
+    box.started[0].wait()
+    box.run()
+    told = [(g["title"].removeprefix("lanbot-v3 sft: "), g["type"]) for g in service.got]
+    assert told == [("started", "info"), ("sft proven", "info"), ("succeeded", "success")]
+    assert "$1.00/h" in service.got[0]["message"] and f"{SFT} step 5 is on the Hub" in service.got[1]["message"]
+    assert f"Proven on the Hub: {SFT} step 5" in service.got[2]["message"] and "a-token-0123" not in box.log()
+
+
+def test_a_service_that_is_gone_fails_no_run(new_box: NewBox) -> None:
+    box = new_box()
+    box.unpack()
+    secrets = box.state / "secrets.json"
+    secrets.write_text(json.dumps(json.loads(secrets.read_text()) | {"NOTIFY_URL": "json://127.0.0.1:1/a-token-0123"}))
+    assert verdict(box.run()) == ("succeeded", "", 0) and box.deleted
+    assert "notification 1 not sent (started)" in box.log() and "a-token-0123" not in box.log()
 
 
 # ---- the user's word

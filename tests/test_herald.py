@@ -10,6 +10,7 @@ import pytest
 
 from nanolan.herald import LOG_PART_BYTES, MOST_LOG_BYTES, Herald, Row, last_row
 from nanolan.meter import Meter
+from nanolan.notify import Notifier
 from nanolan.plan import Predicted
 from nanolan.report import PREPARING, TRAINING, UPLOADING, PhaseReport
 from nanolan.secret import Secret
@@ -37,7 +38,7 @@ def herald(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "work").mkdir()
     plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", phases=("mid", "sft"))
     made = Herald(plan, {"HF_TOKEN": Secret(TOKEN), "SHADEFORM_API_KEY": Secret(KEY)}, tmp_path / "work",
-                  Meter(plan, machine(3600), NOBODY), Timeline(tmp_path / "timeline.json"))
+                  Meter(plan, machine(3600), NOBODY), Timeline(tmp_path / "timeline.json"), Notifier(None, ""))
     yield made
     server.faults.clear()
     made.close()
@@ -127,10 +128,33 @@ def test_a_beat_tells_how_long_the_run_will_take_by_the_trainers_word_and_the_pl
     line.enter("sft.train")
     foretold = Predicted(1, 2, 3, {}, {"sft.evaluate": 30, "upload": 10})
     plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", predicted=foretold)
-    made = Herald(plan, {"HF_TOKEN": Secret(TOKEN)}, work, Meter(plan, machine(3600), NOBODY), line)
+    made = Herald(plan, {"HF_TOKEN": Secret(TOKEN)}, work, Meter(plan, machine(3600), NOBODY), line, Notifier(None, ""))
     made.tell(TRAINING)
     until(lambda: told(server))
     made.close()
     seen = told(server)
     assert (seen["phase"], seen["tok_per_s"], seen["phase_left_s"], seen["left_s"]) == ("sft", 99.5, 8.25, 48.25)
     assert seen["limit_cents"] == plan.limit_cents and 0 < seen["soft_cents"] < plan.limit_cents  # type: ignore[operator]
+
+
+def test_the_moment_the_forecast_crosses_the_limit_a_warning_is_logged_and_sent_once(
+        server: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work, line, sent = tmp_path / "w", Timeline(tmp_path / "t.json"), list[str]()
+    work.mkdir()
+    line.enter("sft.train")
+    plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", predicted=Predicted(1, 2, 3, {}, {
+        "sft.train": 10_000, "sft.evaluate": 30_000, "upload": 10}))
+
+    def send(url: str, title: str, text: str, kind: str) -> str:
+        sent.append(f"{kind}: {title}: {text}")
+        return ""
+    notify = Notifier(Secret("ntfy://nowhere"), "n", send=send)
+    meter = Meter(plan, machine(3600), NOBODY)
+    made = Herald(plan, {"HF_TOKEN": Secret(TOKEN)}, work, meter, line, notify)
+    for word in ("one", "two"):
+        made.tell(TRAINING, word)
+        until(lambda w=word: told(server).get("message") == w)  # type: ignore[misc]
+    made.close()
+    notify.close()
+    assert len(sent) == 1 and sent[0].startswith("warning: n: its limit of $10.00 is too low: it will cost about $12.1")
+    assert "just limit ab12cd34 " in sent[0] and capsys.readouterr().out.count("box: warning: it will cost about") == 1

@@ -15,7 +15,7 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 ORDER = [
     "errors", "money", "budget", "size", "memory", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance",
     "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "ledger", "costs", "measured", "forecast",
-    "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "preflight", "adopt", "pull", "launch", "probation", "failover",
+    "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify", "preflight", "adopt", "pull", "launch", "probation", "failover",
     "runner", "here", "watchdog", "timeline", "herald", "gpus", "inspection", "pace", "causes", "control", "machine", "saver",
     "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild", "limit", "guard", "orphans", "stop", "resume", "view", "cli", "live"]
 
