@@ -97,7 +97,8 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
     with ThreadPoolExecutor(16) as pool:
         listing = pool.submit(api.instances)
         hubs = {e.plan.run_id: hub(e) for e in entries}
-        looks = {e.plan.run_id: _hub_looks(pool, hubs[e.plan.run_id], e) for e in entries}
+        trees: dict[tuple[str, str], Future[Any]] = {}     # many runs, one repo
+        looks = {e.plan.run_id: _hub_looks(pool, hubs[e.plan.run_id], e, trees) for e in entries}
         problems: list[str] = []
         instances = _result(listing, problems)
         runs = []
@@ -145,10 +146,12 @@ def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress
 
 
 # ------------------------------------------------------------------ one run
-def _hub_looks(pool: ThreadPoolExecutor, hub: Hub, e: Entry) -> dict[str, Future[Any]]:
-    plan = e.plan
+def _hub_looks(pool: ThreadPoolExecutor, hub: Hub, e: Entry, trees: dict[tuple[str, str], Future[Any]]) -> dict[str, Future[Any]]:
+    plan, where = e.plan, (e.plan.hf_endpoint, e.plan.hf_repo)
+    if where not in trees:
+        trees[where] = pool.submit(hub.tree, plan.hf_repo)
     looks: dict[str, Future[Any]] = {
-        "tree": pool.submit(hub.tree, plan.hf_repo),
+        "tree": trees[where],
         "progress": pool.submit(hub.read, plan.runs_repo, f"{plan.folder}/progress.json"),
         "receipt": pool.submit(hub.read, plan.runs_repo, f"{plan.folder}/receipt.json"),
         "log": pool.submit(_tail, hub, plan.runs_repo, f"logs/error-{plan.instance_name}.log"),
