@@ -140,7 +140,7 @@ def heartbeat() -> str:
 
         def beat() -> None:
             with log.open("a") as f:
-                f.write(line * 300)     # what five minutes say
+                f.write(f"{time.time()} {line}" * 300)     # what five minutes say
             herald._beat()
         costs = {name: _cpu_s(act) for name, act in (("beat", beat), ("meter", meter.look), ("control", control.look))}
     a_minute = costs["beat"] / 5 + 3 * (costs["meter"] + costs["control"])
