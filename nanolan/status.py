@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from msgspec import structs
@@ -106,7 +106,8 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
             mine = [i for i in instances or () if i.id == e.instance_id
                     or i.is_run(e.plan.run_id) and i.attempt == e.plan.attempt]
             mine.sort(key=lambda i: not i.billing)
-            runs.append(_view(e, mine[0] if mine else None, instances is not None, looks[e.plan.run_id], hubs[e.plan.run_id]))
+            view = _view(e, mine[0] if mine else None, instances is not None, looks[e.plan.run_id], hubs[e.plan.run_id])
+            runs.append(_in_hand(view) if ledger.is_launching(e.plan.run_id) else view)
     known = {v.instance.id for v in runs if v.instance}
     elsewhere = {e.plan.run_id for e in ledger.entries()} - {e.plan.run_id for e in entries}    # in the ledger, not asked for
     left = [i for i in instances or () if i.id not in known and i.billing and i.run_id not in elsewhere]
@@ -120,6 +121,14 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
             ledger.put(structs.replace(v.entry, gone=gone, receipt=receipt))
     return Overview(tuple(runs), tuple(i for i in left if i.id in ours), tuple(i for i in left if i.id not in ours),
                     tuple(problems))
+
+
+def _in_hand(v: RunView) -> RunView:
+    """A run that a launch has still in hand: an attempt that failed is not its end."""
+    if v.state not in SHORT:
+        return v
+    return replace(v, state=PENDING, reason=f"attempt {v.entry.plan.attempt} {v.state}: {v.reason}; its launch may rent the next "
+                                            "offer")
 
 
 def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress: Progress | None, receipt: Receipt | None,
