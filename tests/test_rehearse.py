@@ -17,7 +17,7 @@ from nanolan.sim.world import REPO, World
 ROOT = Path(__file__).resolve().parent.parent
 MADE = uuid.uuid4().hex      # not written in this file, which is itself part of the code that a box gets
 CANARIES = {"SHADEFORM_API_KEY": f"canary-shadeform-{MADE}", "HF_TOKEN": f"hf_canary{MADE}", "WANDB_API_KEY": f"wandb-{MADE}",
-            "HF_REPO": f"canary/{MADE}", "SHADEFORM_API": f"https://{MADE}.invalid/v1", "HF_ENDPOINT": f"https://{MADE}.invalid"}
+            "HF_REPO": f"canary/{MADE}", "NOTIFY_URL": f"json://{MADE}.invalid/x", "SHADEFORM_API": f"https://{MADE}.invalid/v1", "HF_ENDPOINT": f"https://{MADE}.invalid"}
 
 Rehearsed = tuple[subprocess.CompletedProcess[str], Path]
 
