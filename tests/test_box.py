@@ -369,6 +369,18 @@ def test_a_hub_that_says_yes_and_holds_something_else_is_not_believed(new_box: N
     assert box.log().count("uploading chatsft") == 2 and "not proven yet" in box.log()
 
 
+def test_a_manifest_that_a_disk_damages_before_its_upload_is_written_anew(new_box: NewBox) -> None:
+    box = new_box()
+    box.unpack()
+    box.trained()
+    box.hub.fault(COMMIT, status=503, times=2)
+    box.start()
+    box.wait_for("uploading chatsft_checkpoints")
+    (box.work / "out" / SFT / "step-000005/manifest.json").write_text("z")
+    assert box.started[0].wait(60) == 0 and verdict(box) == ("succeeded", "", 0) and box.deleted
+    assert "was damaged; written anew" in box.log() and box.holds(SFT, 5)
+
+
 def test_when_the_hub_takes_nothing_until_the_money_is_gone_the_log_says_what_was_lost(new_box: NewBox) -> None:
     box = new_box(age_s=LIFE_S - 6, life_s=10 * LIFE_S, **dear())
     box.unpack()
