@@ -84,6 +84,18 @@ wait *args: _setup
 stop *args: _setup
     @{{python}} scripts/stop.py "$@"
 
+# another spend limit for a run that is going
+[group('watch')]
+[no-exit-message]
+limit *args: _setup
+    @{{python}} scripts/limit.py "$@"
+
+# send a test to NOTIFY_URL, where runs tell of it
+[group('watch')]
+[no-exit-message]
+notify *args: (_setup "train")
+    @{{python}} scripts/notify.py "$@"
+
 # what bills without being looked after
 [group('watch')]
 [no-exit-message]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from nanolan.hub import within
 from nanolan.machine import Machine, say
-from nanolan.report import Receipt, to_json
+from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
+from nanolan.report import SUCCEEDED, Receipt, to_json
 
 LAST_WORDS_S = 600.0         # for the log, with a Hub that has taken everything else
 
@@ -37,6 +38,7 @@ def last_words(m: Machine, receipt: Receipt) -> None:
     m.herald.close(most_s)
     m.control.close()
     m.meter.stop()
+    m.notify.tell(receipt.verdict, ended(receipt), SUCCESS if receipt.verdict == SUCCEEDED else FAILURE)
     try:
         hub = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=most_s,
                           clock=lambda: math.inf if m.meter.hard() else m.tools.clock())
@@ -44,6 +46,7 @@ def last_words(m: Machine, receipt: Receipt) -> None:
         within(most_s, lambda: hub.commit(m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}"))
     except Exception as e:   # whatever it is, the machine must go
         say(f"the log could not be uploaded: {type(e).__name__} {e}")
+    m.notify.close(min(most_s, CLOSE_S))
 
 
 def left_behind(m: Machine, receipt: Receipt, leaves: Mapping[str, Leave] = LEAVES) -> dict[str, bytes | Path]:

@@ -40,6 +40,7 @@ UNRUN = {
     "just rehearse-faults": "ten minutes; tests/test_rehearse_faults.py",
     "just test": "this is it",
     "just train-here": "needs an NVIDIA GPU; tests/test_here.py trains on the CPU",
+    "just notify": "sends to the world outside; tests/test_notify.py",
     "just hf auth login": "asks for a token of the real Hub",
     "ssh -i": "no machine listens there",
     "tail -f": "on the machine",
@@ -199,11 +200,11 @@ def a_trained_run(world: World, place: Path) -> str:
 
 
 BEFORE: dict[str, Callable[[World, Path], str]] = {
-    "just stop": a_run, "just status": a_run, "just watch": a_trained_run, "just wait": a_trained_run, "just resume": a_stopped_run,
+    "just stop": a_run, "just limit": a_run, "just status": a_run, "just watch": a_trained_run, "just wait": a_trained_run, "just resume": a_stopped_run,
     "just pull": a_trained_run, "just hf download": a_trained_run, "just verify": all_proven,
 }
 # A prompt is answered on the command line here: there is no terminal
-ANSWERED = {"just launch": " --yes", "just stop": " --yes"}
+ANSWERED = {"just launch": " --yes", "just limit": " --yes", "just stop": " --yes"}
 AGREED = ("--yes", "-y", "instance-type=", "--dry-run")
 
 

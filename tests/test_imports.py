@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
-    "errors", "money", "budget", "size", "memory", "secret", "datasets", "pickles", "phases", "gate", "config", "plan", "offers", "instance",
-    "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast",
-    "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover",
-    "runner", "here", "watchdog", "herald", "gpus", "inspection", "timeline", "pace", "causes", "control", "machine", "saver",
-    "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild", "guard", "orphans", "stop", "resume", "view", "patient",
-    "toolbox", "envfile", "accounts", "leftovers", "doctor", "menu", "helptext", "cli"]
+    "errors", "money", "budget", "size", "memory", "secret", "datasets", "pickles", "phases", "gate", "config", "plan", "offers",
+    "instance", "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "ledger", "costs", "measured",
+    "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify", "preflight", "adopt", "structure",
+    "inside", "parcel", "upload", "pull", "launch", "probation", "failover", "runner", "here", "watchdog", "timeline", "herald", "gpus",
+    "inspection", "pace", "causes", "control", "machine", "saver", "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild",
+    "limit", "guard", "orphans", "stop", "resume", "view", "patient", "toolbox", "envfile", "accounts", "leftovers", "doctor", "menu",
+    "helptext", "cli", "live"]
 
 
 def imports(path: Path) -> Iterator[str]:
