@@ -157,6 +157,7 @@ def test_a_wrong_flag_is_a_usage_error(world: World) -> None:
     ("HF_REPO=me/x\n", 0o644, "note", "chmod 600"), ("HF_REPO=me/x\n", 0o600, "ok", "for your eyes alone"),
     ("SPENDLIMIT=9\n", 0o600, "note", "did you mean SPEND_LIMIT"), ("WHATEVER=1\n", 0o600, "note", "export WHATEVER"),
     ("HF_REPO=YOU/lanbot-checkpoints\n", 0o600, "FAILED", "HF_REPO still holds a placeholder"),
+    ("HF_REPO=owner/name\n", 0o600, "FAILED", "placeholder"), ("HF_REPO=me/example-of-your\n", 0o600, "ok", "eyes alone"),
     ("HF_TOKEN=hf_xxxxxxxx\n", 0o600, "FAILED", "placeholder"), ("HF_TOKEN=<your token>\n", 0o600, "FAILED", "placeholder"),
     ("RUN_NAME=\nGPU\n", 0o600, "note", "without a value: RUN_NAME, GPU"), ("\xff\xfe", 0o600, "ok", ""),
 ], ids=str)
