@@ -5,7 +5,9 @@ import json
 import os
 import pickle
 import re
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -130,6 +132,17 @@ def test_a_look_that_hangs_or_breaks_does_not_keep_the_others_from_being_told(tm
     assert time.monotonic() - started < 2
     assert [(c.name, c.ok) for _, c in found] == [("hangs", False), ("breaks", None), ("says no", False), ("fine", True)]
     assert "a-key" not in "".join(render(found)) and "odd ***" in found[1][1].text
+
+
+def test_services_that_take_the_call_and_never_answer_do_not_hold_it_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        env = {"SHADEFORM_API": url, "SHADEFORM_API_KEY": "a-key-0123456789", "HF_ENDPOINT": url, "HF_TOKEN": "hf_0123456789", "HF_REPO": REPO}
+        code = ("import sys, json; from pathlib import Path; from nanolan.config import load_settings; from nanolan.doctor import *; "
+                "from nanolan.patient import admit; env = json.loads(sys.argv[1]); here = Path(sys.argv[2]); "
+                "print(exit_code(examine(admit(load_settings({}, env), (), env, here, here, here, here, 5), limit_s=1)))")
+        done = subprocess.run([sys.executable, "-c", code, json.dumps(env), str(tmp_path)], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "4\n", done.stderr
 
 
 @pytest.mark.parametrize("change, name, says", [
