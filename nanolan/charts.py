@@ -68,7 +68,8 @@ def words(panel: Panel, c: Curve) -> str:
     text = " to ".join(panel.number.format(v) for v in (values[0], values[-1]))
     text += f"; lowest {panel.number.format(min(values))}, highest {panel.number.format(max(values))}"
     missing = len(c.ys) - len(values)
-    return text + (f"; {missing} gap{'s' * (missing > 1)} (no number, or started once more)" if missing else "")
+    text += f"; {missing} gap{'s' * (missing > 1)} (no number, or started once more)" if missing else ""
+    return text + ("; pale: each step, line: running mean" if len(values) >= MEAN_FROM else "")
 
 
 def svg(panel: Panel, c: Curve, mark: str) -> str:
@@ -88,7 +89,8 @@ def svg(panel: Panel, c: Curve, mark: str) -> str:
         axes.grid(axis="y", color=GRID, linewidth=0.6)
         _lines(axes, c)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-        axes.yaxis.set_major_formatter(lambda value, _: panel.number.format(value))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_major_formatter(lambda value, _: short(value, panel.number))
         axes.set_xlabel("step")
         out = StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
@@ -96,20 +98,18 @@ def svg(panel: Panel, c: Curve, mark: str) -> str:
 
 
 def _lines(axes: Any, c: Curve) -> None:
-    mean = len(c.known) >= MEAN_FROM
     dots: dict[str, Any] = {"marker": "o", "markersize": 3} if len(c.known) <= DOTS_UNTIL else {}
-    for line, look in _looks(c, mean):
+    many = len(c.known) >= MEAN_FROM
+    for line, ink, width in [(c, FAINT, 0.8), (running_mean(c), LINE, 1.4)] if many else [(c, LINE, 1.4)]:
         t = thin(line, PIXELS)
-        axes.plot(t.xs, t.ys, **look, **dots)
-    if mean:
-        axes.legend(loc="best", frameon=False, fontsize=8)
+        axes.plot(t.xs, t.ys, color=ink, linewidth=width, **dots)
 
 
-def _looks(c: Curve, mean: bool) -> list[tuple[Curve, dict[str, Any]]]:
-    if not mean:
-        return [(c, {"color": LINE, "linewidth": 1.4})]
-    return [(c, {"color": FAINT, "linewidth": 0.8, "label": "each step"}),
-            (running_mean(c), {"color": LINE, "linewidth": 1.4, "label": "running mean"})]
+def short(value: float, number: str) -> str:
+    """A number beside an axis: 1,020,000 is 1.02M."""
+    if abs(value) >= 1e4:
+        return f"{value / 1e6:.4g}M" if abs(value) >= 1e6 else f"{value / 1e3:.4g}k"
+    return number.format(value)
 
 
 def inline(text: str, mark: str, title: str) -> str:

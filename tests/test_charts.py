@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nanolan.charts import INKS, PANELS, charts_of, words
+from nanolan.charts import INKS, PANELS, charts_of, short, words
 from nanolan.curves import Curve, Metrics, read_metrics
 
 from .report_fixtures import NAN, lines, rows
@@ -54,3 +54,8 @@ def test_the_words_tell_extremes_and_gaps() -> None:
 
 def test_without_drawing_there_are_words_alone() -> None:
     assert [c.svg for c in charts_of(MID, "mid", draw=False)] == ["", "", ""]
+
+
+@pytest.mark.parametrize("value, said", [(0, "0"), (9_999, "9,999"), (26_000, "26k"), (1_020_000, "1.02M"), (-30_000, "-30k")])
+def test_numbers_beside_an_axis_are_short(value: float, said: str) -> None:
+    assert short(value, "{:,.0f}") == said
