@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 
 import msgspec
@@ -43,11 +43,11 @@ class Result(msgspec.Struct, frozen=True):
     cents: int | None = None         # None: not known, or not for everyone who may read this repo
 
 
-def new_card(old: str | None, plan: Plan, receipt: Receipt, folders: Collection[str]) -> str:
-    """The README with this run's results; `folders` are the checkpoint folders that the repo holds now."""
+def new_card(old: str | None, plan: Plan, receipt: Receipt, folders: Collection[str], hide: Callable[[str], str] = str) -> str:
+    """The README with this run's results; `folders` are the checkpoint folders that the repo holds now; `hide` masks our part."""
     results = newest(earlier(old or ""), plan, receipt, folders)
     text = old if old and old.strip() else HEAD.format(plan.hf_repo.rpartition("/")[2])
-    ours, found = block(plan, receipt, results), OURS.search(text)
+    ours, found = hide(block(plan, receipt, results)), OURS.search(text)
     text = text[:found.start()] + ours + text[found.end():] if found else text.rstrip("\r\n") + "\n\n" + ours + "\n"
     return with_front(text, any(set(r.measured) & set(TASKS) for r in results))
 

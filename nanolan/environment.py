@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
@@ -23,8 +24,9 @@ class Environment(msgspec.Struct, frozen=True):
     gpus: tuple[str, ...] = ()
 
 
+@cache
 def environment_here() -> Environment:
-    """This machine's; what it does not tell is left out."""
+    """This machine's, asked once; what it does not tell is left out."""
     drivers = query_gpus("driver_version")
     return Environment(platform.python_version(), platform.platform(), os.cpu_count(), _packages(),
                        drivers[0].strip() if drivers else "", tuple(name.strip() for name in query_gpus("name")))

@@ -20,6 +20,7 @@ from nanolan.page import render_page
 from nanolan.plan import iso
 from nanolan.report import Receipt, to_json
 from nanolan.samples import beside, gather
+from nanolan.secret import Mask
 from nanolan.story import story_of
 
 LAST_WORDS_S = 600.0         # for the log, with a Hub that has taken everything else
@@ -38,7 +39,7 @@ def metrics(m: Machine, receipt: Receipt) -> bytes | None:
 def samples(m: Machine, receipt: Receipt) -> bytes | None:
     """What the model answered after each phase."""
     found = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
-    return msgspec.json.format(msgspec.json.encode(found)) + b"\n" if found else None
+    return masked(m, msgspec.json.format(msgspec.json.encode(found)) + b"\n") if found else None
 
 
 def environment(m: Machine, receipt: Receipt) -> bytes | None:
@@ -52,8 +53,14 @@ def report(m: Machine, receipt: Receipt) -> bytes | None:
     answers = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
 
     def make() -> bytes:
-        return render_page(story_of(m.plan, receipt, iso(m.tools.now()), measured, answers, environment_here())).encode()
+        story = story_of(m.plan, receipt, iso(m.tools.now()), measured, answers, environment_here())
+        return masked(m, render_page(story).encode())
     return within(REPORT_S, make)
+
+
+def masked(m: Machine, text: bytes) -> bytes:
+    """A text without any of our secrets: names and answers are anybody's words."""
+    return Mask(m.secrets.values()).hide(text.decode()).encode()
 
 
 # In the run folder, beside the log. A new row is made last, from what the rows before it are made of.
@@ -93,7 +100,8 @@ def leave_card(m: Machine, receipt: Receipt) -> None:
         tree = hub.tree(repo)
         old = hub.read(repo, README, revision=tree.revision).decode() if README in tree.files else None
         folders = {path.rpartition("/")[0] for path in tree.files if path.endswith(f"/{MANIFEST}")}
-        hub.commit(repo, {README: new_card(old, m.plan, receipt, folders).encode()}, f"model card: run {m.plan.run_id}")
+        card = new_card(old, m.plan, receipt, folders, Mask(m.secrets.values()).hide)
+        hub.commit(repo, {README: card.encode()}, f"model card: run {m.plan.run_id}")
     try:
         within(CARD_S, write)
     except Exception as e:   # whatever it is, the run is done
