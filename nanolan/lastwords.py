@@ -44,18 +44,25 @@ def samples(m: Machine, receipt: Receipt) -> bytes | None:
 
 def environment(m: Machine, receipt: Receipt) -> bytes | None:
     """What this machine is."""
-    return to_json(within(REPORT_S, environment_here))
+    return to_json(within(most_s, environment_here)) if (most_s := spare_s(m)) else None
 
 
 def report(m: Machine, receipt: Receipt) -> bytes | None:
     """All of it as a page to look at."""
-    measured = read_metrics(metrics(m, receipt) or b"")
-    answers = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
-
     def make() -> bytes:
+        measured = read_metrics(metrics(m, receipt) or b"")
+        answers = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
         story = story_of(m.plan, receipt, iso(m.tools.now()), measured, answers, environment_here())
         return masked(m, render_page(story).encode())
-    return within(REPORT_S, make)
+    return within(most_s, make) if (most_s := spare_s(m)) else None
+
+
+def spare_s(m: Machine) -> float:
+    """How long what is good to have may take: near the limit no more than the half of the margin that is for surprises, and
+    nothing once what is left is for deleting."""
+    if m.meter.hard():
+        return 0.0
+    return min(REPORT_S, m.meter.margin.total_s) if m.meter.soft() else REPORT_S
 
 
 def masked(m: Machine, text: bytes) -> bytes:

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from nanolan.lastwords import LEAVES, leave_card, left_behind
+from nanolan.budget import ASSUMED
+from nanolan.lastwords import LEAVES, REPORT_S, leave_card, left_behind, spare_s
 from nanolan.plan import now_utc
 from nanolan.report import read_receipt
 from nanolan.samples import PhaseSamples, Sample, beside, read_samples
@@ -25,13 +26,14 @@ LOG, FOLDER = RECEIPT.log, PLAN.folder
 MID = replace(RECEIPT, phases={"mid": PHASES["mid"]})
 
 
-def machine(work: Path, hub: str = "http://127.0.0.1:1", soft: bool = False, **plan: Any) -> Any:
+def machine(work: Path, hub: str = "http://127.0.0.1:1", soft: bool = False, hard: bool = False, **plan: Any) -> Any:
     """A machine of what the leaves look at."""
     from nanolan.hub import Hub
     plan_ = replace(PLAN, hf_endpoint=hub, **plan)
     tools = SimpleNamespace(now=now_utc, clock=lambda: 0.0, hub=lambda *a, **k: Hub(*a, **{**k, "sleep": Waits(), "patience_s": 0}))
     return SimpleNamespace(work=work, plan=plan_, herald=SimpleNamespace(log=lambda: b"the log"), tools=tools,
-                           token=Secret(TOKEN), secrets={"HF_TOKEN": Secret(TOKEN)}, meter=SimpleNamespace(soft=lambda: soft),
+                           token=Secret(TOKEN), secrets={"HF_TOKEN": Secret(TOKEN)}, meter=SimpleNamespace(
+                               soft=lambda: soft, hard=lambda: hard, margin=ASSUMED["cpu"]),
                            evaluation=lambda phase: work / f"evaluation-{phase}.json")
 
 
@@ -52,6 +54,12 @@ def test_a_run_without_metrics_or_answers_leaves_none(tmp_path: Path) -> None:
     files = left_behind(machine(tmp_path), RECEIPT)
     assert f"{FOLDER}/metrics.jsonl" not in files and f"{FOLDER}/samples.json" not in files
     assert {f"{FOLDER}/environment.json", f"{FOLDER}/report.html"} <= set(files)
+
+
+def test_once_what_is_left_is_for_deleting_there_is_no_report(tmp_path: Path) -> None:
+    files = left_behind(machine(tmp_path, soft=True, hard=True), RECEIPT)
+    assert set(files) == {LOG, f"{FOLDER}/receipt.json"}
+    assert (spare_s(machine(tmp_path)), spare_s(machine(tmp_path, soft=True))) == (REPORT_S, ASSUMED["cpu"].total_s)
 
 
 def test_answers_of_all_phases_are_left_in_their_order_and_shown_in_the_report_with_the_curves(tmp_path: Path) -> None:
