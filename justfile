@@ -65,6 +65,12 @@ watch *args: _setup
 costs *args: _setup
     @{{python}} scripts/costs.py "$@"
 
+# one page of HTML about a run: verdict, money, curves, scores, answers:  just report RUN
+[group('watch')]
+[no-exit-message]
+report *args: (_setup "report")
+    @{{python}} scripts/report.py "$@"
+
 # wait quietly until a run has ended; the exit code is its verdict
 [group('watch')]
 [no-exit-message]
