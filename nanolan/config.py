@@ -147,7 +147,7 @@ class Settings:
     max_total: int | None = _setting("MAX_TOTAL", "no offer where the run should cost more dollars than this", None, parse_limit)
     probation_usd: int = _setting("PROBATION_USD", "dollars by which a new machine must have proved itself", "2", parse_limit)
     hf_repo: str = _setting("HF_REPO", "Hub repo with your checkpoints, owner/name", None, _repo,
-                            where="create one: just hf repos create NAME --private")
+                            where="any name; just upload base creates it, private")
     runs_repo: str | None = _setting("RUNS_REPO", "Hub repo for run folders and logs, if other than HF_REPO", None, _repo)
     wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", _name)
     shadeform_api_key: Secret = _setting("SHADEFORM_API_KEY", "key of your Shadeform account (better in .env: a flag shows in ps)",

@@ -93,6 +93,17 @@ class Ledger:
         """Every run, newest first; BadAnswer names a file that cannot be read."""
         return sorted((self._read(p) for p in self.runs.glob("*.json")), key=lambda e: e.plan.created_at, reverse=True)
 
+    def readable(self) -> tuple[list[Entry], list[Path]]:
+        """The runs whose files can be read, and the files that cannot: for a look that must not stop at one of these."""
+        found: list[Entry] = []
+        broken: list[Path] = []
+        for path in sorted(self.runs.glob("*.json")):
+            try:
+                found.append(self._read(path))
+            except (BadAnswer, OSError):
+                broken.append(path)
+        return found, broken
+
     def find(self, text: str | None) -> Entry:
         """The run meant by an id, an instance id, a run name (of one that is not over, else the newest) or a unique
         prefix of an id; the newest when nothing is said."""

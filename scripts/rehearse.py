@@ -1,7 +1,7 @@
 """Rehearse a whole run on this machine: launch, boot, train, upload, prove, delete; nothing rented, no network.
 
     just rehearse                       phase=sft
-    just rehearse phase=mid+sft gpu=H100
+    just rehearse phase=mid+sft gpu=H100   two phases
     just rehearse fault=hang            with something going wrong (--list-faults)
 
 Takes every option of launch. A local Shadeform and a local Hub stand in for the real ones; launch, boot.sh,
