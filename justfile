@@ -10,7 +10,7 @@ python := ".venv/bin/python"
 
 _default:
     @"{{just_executable()}}" --list --unsorted
-    @echo "just RECIPE --help shows options and examples. Try: just rehearse; then: just doctor"
+    @echo "just RECIPE --help: options, examples. Try: just rehearse; then: just doctor"
 
 # a whole run on this machine, nothing rented
 [group('run')]
@@ -72,6 +72,12 @@ watch *args: _setup
 costs *args: _setup
     @{{python}} scripts/costs.py "$@"
 
+# a run as one HTML page: money, curves, answers
+[group('watch')]
+[no-exit-message]
+report *args: (_setup "report")
+    @{{python}} scripts/report.py "$@"
+
 # wait quietly for a run's end; its verdict
 [group('watch')]
 [no-exit-message]
@@ -90,7 +96,7 @@ stop *args: _setup
 limit *args: _setup
     @{{python}} scripts/limit.py "$@"
 
-# send a test to NOTIFY_URL, where runs tell of it
+# send a test to NOTIFY_URL
 [group('watch')]
 [no-exit-message]
 notify *args: (_setup "train")

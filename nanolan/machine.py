@@ -91,6 +91,10 @@ class Machine:
         """Where a state saved on the way goes in RUNS_REPO."""
         return f"{self.plan.folder}/saved/{phase}"
 
+    def evaluation(self, phase: str) -> Path:
+        """Where the evaluation of a phase's checkpoint leaves its results."""
+        return self.work / f"evaluation-{phase}.json"
+
     def stop(self) -> Stop | None:
         """Why training must end now, if it must."""
         return self.meter.soft() or self.control.asked()

@@ -127,7 +127,7 @@ def fetch_state(m: Machine) -> None:
 # ------------------------------------------------------------------ after a phase
 def evaluate(m: Machine, phase: str) -> dict[str, Any]:
     """The evaluation of the phase's checkpoint, {} where there is none; it never fails a run, what was trained is saved anyway."""
-    results = m.work / f"evaluation-{phase}.json"
+    results = m.evaluation(phase)
     if m.plan.evaluate == "none" or m.stop():
         return {}
     if not results.is_file():

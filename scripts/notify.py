@@ -1,8 +1,8 @@
 """Send a word to NOTIFY_URL, to see that it arrives.
 
-    just notify                         to the addresses in .env
-    just notify "a text of your own"    the same with that
-    NOTIFY_URL=ntfy://a-topic just notify
+    just notify                              a sentence that says it works
+    just notify "a text of your own"         that text
+    just notify --notify-url ntfy://topic    to another address than the one in .env
 """
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def show_files(world: World, view: RunView) -> None:
     plan, files = view.entry.plan, world.root / "files"
     files.mkdir()
     for name, path in (("log", view.receipt.log if view.receipt else ""), ("metrics", f"{plan.folder}/metrics.jsonl"),
-                       ("receipt", f"{plan.folder}/receipt.json")):
+                       ("receipt", f"{plan.folder}/receipt.json"), ("report", f"{plan.folder}/report.html")):
         if path and path in world.hub.files(plan.runs_repo):
             (files / Path(path).name).write_bytes(world.hub.read(plan.runs_repo, path))
             click.echo(f"  {name:<10} {shown(files / Path(path).name)}")

@@ -160,15 +160,6 @@ def test_what_an_entry_did_not_have_when_it_was_written_is_unknown(ledger: Ledge
     assert ledger.find("ab12cd34") == entry and entry.spent_cents is None
 
 
-def test_a_file_that_cannot_be_read_is_named_and_does_not_hide_the_others(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.put(Entry(PLAN))
-    (tmp_path / "runs/bad.json").write_text("{")
-    entries, broken = ledger.readable()
-    assert [e.plan.run_id for e in entries] == [PLAN.run_id] and broken == [tmp_path / "runs/bad.json"]
-    assert Ledger(tmp_path / "nowhere").readable() == ([], [])
-
-
 def test_a_launch_has_its_run_in_hand_until_its_process_ends_however_it_ends(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     assert not ledger.is_launching("ab12cd34")
@@ -182,3 +173,12 @@ def test_a_launch_has_its_run_in_hand_until_its_process_ends_however_it_ends(tmp
         assert ledger.is_launching("ab12cd34")
         child.kill()
     assert not ledger.is_launching("ab12cd34"), "killed: the lock is gone, its file is not"
+
+
+def test_a_file_that_cannot_be_read_is_named_and_does_not_hide_the_others(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.put(Entry(PLAN))
+    (tmp_path / "runs/bad.json").write_text("{")
+    entries, broken = ledger.readable()
+    assert [e.plan.run_id for e in entries] == [PLAN.run_id] and broken == [tmp_path / "runs/bad.json"]
+    assert Ledger(tmp_path / "nowhere").readable() == ([], [])
