@@ -20,6 +20,7 @@ from nanolan.structure import Piece, amount, needed
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
 BILLING_URL = "https://platform.shadeform.ai/settings/billing"
+CREATE = "check the name; or create it, private: just upload base"
 AGAIN = "upload it again: just upload --help"
 FINE = f"make a fine-grained token with write access to HF_REPO: {TOKENS_URL}"
 
@@ -91,7 +92,7 @@ def _may_write(hub: Hub, repo: str) -> Check:
     try:
         hub.check_write(repo)
     except NotFound as e:
-        return Check("write access", False, str(e), "check the name; or create it, private: just upload base")
+        return Check("write access", False, str(e), CREATE)
     except AuthProblem as e:
         return Check("write access", False, str(e), FINE)
     return Check("write access", True, repo)
@@ -102,7 +103,10 @@ def look_at_repo(p: Patient) -> list[Check]:
     if p.s.hf_repo is None:
         return [Check("HF_REPO", False, "not set: the repo of your checkpoints",
                       "HF_REPO=owner/name in .env; any name: just upload base creates it, private")]
-    tree = p.tree()
+    try:
+        tree = p.tree()
+    except NotFound as e:
+        return [Check("HF_REPO", False, str(e), CREATE)]
     if tree.private:
         return [Check("HF_REPO", True, f"{tree.repo}, private, {len(tree.files)} files")]
     return [Check("HF_REPO", None, f"{tree.repo} is PUBLIC: so will be checkpoints, logs, plan and code of every run",

@@ -149,7 +149,7 @@ def test_services_that_take_the_call_and_never_answer_do_not_hold_it_up(tmp_path
     ({"SHADEFORM_API_KEY": "wrong-key-0123"}, "Shadeform key", "HTTP 401.*make a new key"),
     ({"HF_TOKEN": "hf_nobodys_token"}, "Hub token", "HTTP 401.*fine-grained"),
     ({"HF_TOKEN": READER}, "Hub token", "may only read"), ({"HF_TOKEN": READER}, "write access", "HTTP 403"),
-    ({"HF_REPO": "me/nothing-there"}, "write access", "just upload base"),
+    ({"HF_REPO": "me/nothing-there"}, "write access", "just upload base"), ({"HF_REPO": "me/nothing-there"}, "HF_REPO", "just upload base"),
     ({"SPEND_LIMIT": "lots"}, "settings", "SPEND_LIMIT.*correct SPEND_LIMIT"),
     ({"TRAINING_PHASE": "rl"}, "chatsft_checkpoints/d20", "phase=rl cannot start without it.*just launch phase=sft"),
 ], ids=str)
