@@ -15,7 +15,7 @@ from nanolan.money import dollars
 from nanolan.offers import choose, wanted_by
 from nanolan.patient import Patient
 from nanolan.phases import data_files
-from nanolan.preflight import Check, pin_dataset, wallet_hint
+from nanolan.preflight import Check, check_money, check_time, pin_dataset, wallet_hint
 from nanolan.structure import Piece, amount, needed
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
@@ -38,7 +38,7 @@ def look_at_key(p: Patient) -> list[Check]:
 
 
 def look_at_market(p: Patient) -> list[Check]:
-    """Whether there is something to rent, and what must be in the wallet for it."""
+    """Whether there is something to rent, whether the limits are enough for it, and what must be in the wallet."""
     if p.api is None:
         return [Check("offers", None, "not looked at without SHADEFORM_API_KEY"), _wallet(None)]
     expected = forecaster(work_of(p.s), p.ledger.readable()[0])
@@ -48,6 +48,7 @@ def look_at_market(p: Patient) -> list[Check]:
         return [Check("offers", None, f"none for {p.s.num_gpus}x {p.s.gpu} just now", "just offers --all-configs"), _wallet(None)]
     foreseen = expected(found[0])
     return [Check("offers", True, f"{len(found)} for {p.s.num_gpus}x {p.s.gpu}, from {dollars(found[0].hourly_cents)}/h"),
+            check_money(p.s.spend_limit, found[0].hourly_cents, foreseen), *check_time(p.s.max_duration, foreseen),
             _wallet(foreseen.likely_cents if foreseen else None)]
 
 

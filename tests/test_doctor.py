@@ -160,6 +160,14 @@ def test_what_would_keep_a_launch_from_working_fails_with_its_fix(world: World, 
     assert re.search(says, failed)
 
 
+@pytest.mark.parametrize("change", [
+    {}, {"TRAINING_PHASE": "mid"}, {"TRAINING_PHASE": "rl"}, {"SPEND_LIMIT": "3"}, {"MAX_DURATION": "20m"}, {"HF_TOKEN": READER},
+    {"HF_REPO": "me/nothing-there"}, {"SHADEFORM_API_KEY": "wrong-key-0123"}, {"MODEL_TAG": "d32"}], ids=str)
+def test_it_is_well_exactly_when_a_dry_run_is(world: World, change: dict[str, str]) -> None:
+    env = world.env() | change
+    assert doctor(env)[0] == script("launch", "--dry-run", env=env).returncode
+
+
 def test_a_wrong_flag_is_a_usage_error(world: World) -> None:
     assert script("doctor", "phase=stf", env=world.env()).returncode == 2
 
