@@ -53,6 +53,12 @@ offers *args: _setup
 status *args: _setup
     @{{python}} scripts/check_status.py "$@"
 
+# why a run ended as it did, what was saved and lost, and what to do next:  just why RUN
+[group('watch')]
+[no-exit-message]
+why *args: _setup
+    @{{python}} scripts/why.py "$@"
+
 # status again every 60 (or N) seconds until the run ends; exits with its verdict
 [group('watch')]
 [no-exit-message]

@@ -5,13 +5,13 @@ Best effort by its own thread: newest wins, a Hub that is down delays nothing an
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from nanolan.boxlog import Parts, log_file, whole
 from nanolan.hub import Hub
 from nanolan.meter import Meter
 from nanolan.plan import Plan, iso, now_utc
@@ -22,8 +22,6 @@ from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0
 PATIENCE_S = 20.0
-LOG_PART_BYTES = 200_000
-MOST_LOG_BYTES = 10_000_000   # the newest part of a log that a trainer floods
 
 
 class Herald:
@@ -33,6 +31,7 @@ class Herald:
                  ticker: Callable[..., Ticker] = Ticker, clock: Callable[[], float] = time.monotonic) -> None:
         self._plan, self._work, self._meter = plan, work, meter
         self._mask = Mask(secrets.values())
+        self._parts = Parts(plan, self._mask, work / "log-parts.json")
         self.phases = {p: PhaseReport("none") for p in plan.phases}
         self.state, self._message = PREPARING, ""
         self._ticker = ticker(self._beat, BEAT_S, self._trouble)
@@ -54,16 +53,7 @@ class Herald:
 
     def log(self) -> bytes:
         """The whole training log, masked."""
-        try:
-            with open(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log", "rb") as f:
-                if f.seek(0, os.SEEK_END) > MOST_LOG_BYTES:
-                    f.seek(-MOST_LOG_BYTES, os.SEEK_END)
-                    f.readline()   # half a line may hold half a secret, which no mask would know
-                else:
-                    f.seek(0)
-                return self._mask.hide(f.read().decode(errors="replace")).encode()
-        except OSError as e:
-            return f"the log cannot be read: {e.strerror}\n".encode()
+        return whole(log_file(), self._mask)
 
     def log_tail(self, size: int = 20_000) -> str:
         """The end of the training log, masked."""
@@ -71,6 +61,7 @@ class Herald:
 
     def _beat(self) -> None:
         self._hub.commit(self._plan.runs_repo, self._files(), f"run {self._plan.run_id}: {self.state}")
+        self._parts.sent()
 
     def _trouble(self, e: Exception) -> None:
         """The next beat tells more."""
@@ -78,8 +69,7 @@ class Herald:
 
     def _files(self) -> dict[str, bytes | Path]:
         folder = self._plan.folder
-        files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(self._progress()),
-                                          f"{folder}/log/training.log": self.log()[-LOG_PART_BYTES:]}
+        files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(self._progress()), **self._parts.next()}
         metrics = self._work / "metrics.jsonl"
         if metrics.is_file():
             files[f"{folder}/metrics.jsonl"] = metrics.read_bytes()

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from nanolan.hub import within
 from nanolan.machine import Machine, say
-from nanolan.report import Receipt, to_json
+from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up
+from nanolan.report import SUCCEEDED, Receipt, to_json
+from nanolan.secret import Mask
 
 LAST_WORDS_S = 600.0         # for the log, with a Hub that has taken everything else
+LOG_CHARS = 500_000          # of the log's end that the black box looks at
 
 Leave = Callable[[Machine, Receipt], "bytes | None"]     # the file's content; None: there is nothing to tell
 
@@ -23,10 +26,23 @@ def metrics(m: Machine, receipt: Receipt) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
+def black_box(m: Machine, receipt: Receipt) -> bytes | None:
+    """Why it ended short, with what the machine shows of itself; its headlines go into the log too."""
+    if receipt.verdict == SUCCEEDED:
+        return None
+    mask, most_s = Mask(m.secrets.values()), min(PROBES_S, m.meter.margin.leave_s / 3)
+    probes = {} if m.unsaved else m.tools.probes      # what is left of the money is for deleting
+    box = write_up(m.plan, receipt, m.work, m.herald.log_tail(LOG_CHARS), mask, probes, most_s)
+    for line in headlines(box):
+        say(mask.hide(f"black box: {line}"))
+    return to_bytes(box, mask)
+
+
 # In the run folder, beside the log. A new row is made last, from what the rows before it are made of.
 LEAVES: dict[str, Leave] = {
     "receipt.json": lambda m, receipt: to_json(receipt),
     "metrics.jsonl": metrics,
+    "postmortem.json": black_box,
 }
 
 
@@ -48,11 +64,11 @@ def last_words(m: Machine, receipt: Receipt) -> None:
 
 def left_behind(m: Machine, receipt: Receipt, leaves: Mapping[str, Leave] = LEAVES) -> dict[str, bytes | Path]:
     """Path in RUNS_REPO -> content."""
-    files: dict[str, bytes | Path] = {receipt.log: m.herald.log()}
+    files: dict[str, bytes | Path] = {}
     for name, leave in leaves.items():
         try:
             if (content := leave(m, receipt)) is not None:
                 files[f"{m.plan.folder}/{name}"] = content
         except Exception as e:   # the others are left all the same
             say(f"{name} could not be made: {type(e).__name__} {e}")
-    return files
+    return {receipt.log: m.herald.log(), **files}     # the log last: it holds what was said of the others

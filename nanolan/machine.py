@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +18,7 @@ from nanolan.instance import Instance
 from nanolan.meter import Meter
 from nanolan.phases import PHASES
 from nanolan.plan import Plan, iso, now_utc
+from nanolan.postmortem import PROBES, Probe
 from nanolan.proof import Proof
 from nanolan.runner import kill_trainers, run_trainer
 from nanolan.secret import Secret
@@ -50,6 +51,7 @@ class Tools:
     sleep: Callable[[float], None] = time.sleep
     ticker: Callable[..., Ticker] = Ticker
     pool: Callable[[], Executor] = lambda: ThreadPoolExecutor(1)
+    probes: Mapping[str, Probe] = field(default_factory=lambda: PROBES)     # of the black box
 
 
 @dataclass

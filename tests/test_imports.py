@@ -14,10 +14,10 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
     "errors", "money", "budget", "size", "memory", "secret", "datasets", "phases", "gate", "config", "plan", "offers", "instance",
-    "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast",
+    "shadeform", "sshkey", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast",
     "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "preflight", "adopt", "pull", "launch", "probation", "failover",
-    "runner", "here", "watchdog", "herald", "gpus", "inspection", "timeline", "pace", "causes", "control", "machine", "saver",
-    "training", "lastwords", "box", "sshkey", "rest", "status", "rebuild", "guard", "orphans", "stop", "resume", "view", "cli"]
+    "runner", "here", "watchdog", "boxlog", "herald", "gpus", "inspection", "timeline", "pace", "causes", "control", "postmortem", "machine", "saver",
+    "training", "lastwords", "box", "rest", "status", "ssh", "logs", "why", "rebuild", "guard", "orphans", "stop", "resume", "view", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:
