@@ -59,6 +59,18 @@ status *args: _setup
 why *args: _setup
     @{{python}} scripts/why.py "$@"
 
+# the log of a run, from its first second; -f follows it:  just logs RUN -f
+[group('watch')]
+[no-exit-message]
+logs *args: _setup
+    @{{python}} scripts/logs.py "$@"
+
+# a shell on the machine of a run, or one command there:  just ssh RUN nvidia-smi
+[group('watch')]
+[no-exit-message]
+ssh *args: _setup
+    @{{python}} scripts/ssh.py "$@"
+
 # status again every 60 (or N) seconds until the run ends; exits with its verdict
 [group('watch')]
 [no-exit-message]

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from nanolan.errors import NanolanError, NotFound
-from nanolan.hub import Hub
-from nanolan.plan import Plan, parse_time
+from nanolan.errors import NanolanError, NotFound, Unreachable
+from nanolan.hub import Hub, Tree
+from nanolan.plan import Plan, now_utc, parse_time
 from nanolan.report import part_path
 from nanolan.status import RunView
 
 REMOTE = "/var/log/lanbot-training.log"
+POLL_S = 10.0
 FETCH_S = 60.0               # for a whole log over SSH
 STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")     # colours and the like, before what is left of them is shown
@@ -21,25 +22,24 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")     # colours and the like, b
 
 @dataclass
 class HubLog:
-    """The log on the Hub; parts that were read are kept."""
+    """The logs on the Hub; parts that were read are kept."""
 
     hub: Hub
-    plan: Plan
     _read: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def lines(self, whole: str = "") -> list[str]:
+    def lines(self, plan: Plan, whole: str = "") -> list[str]:
         """Every line so far: of the `whole` log if the run left one, else of the parts. NotFound when there is none."""
         if whole:
-            return to_lines(self.hub.read(self.plan.runs_repo, whole).decode(errors="replace"))
-        tree = self.hub.tree(self.plan.runs_repo)
-        parts = sorted(((_number(p), p, f.git_sha1) for p, f in tree.files.items() if p.startswith(part_path(self.plan))))
+            return to_lines(self.hub.read(plan.runs_repo, whole).decode(errors="replace"))
+        tree = self.hub.tree(plan.runs_repo)
+        parts = sorted((_number(p), p, f.git_sha1) for p, f in tree.files.items() if p.startswith(part_path(plan)))
         if not parts:
-            raise NotFound(f"run {self.plan.run_id} has no log on the Hub (yet)")
-        return [line for _, path, blob in parts for line in to_lines(self._part(path, blob, tree.revision))]
+            raise NotFound(f"run {plan.run_id} has no log on the Hub (yet)")
+        return [line for _, path, blob in parts for line in to_lines(self._part(tree, path, blob))]
 
-    def _part(self, path: str, blob: str, revision: str) -> str:
+    def _part(self, tree: Tree, path: str, blob: str) -> str:
         if (path, blob) not in self._read:
-            self._read[path, blob] = self.hub.read(self.plan.runs_repo, path, revision=revision).decode(errors="replace")
+            self._read[path, blob] = self.hub.read(tree.repo, path, revision=tree.revision).decode(errors="replace")
         return self._read[path, blob]
 
 
@@ -51,7 +51,7 @@ def _number(path: str) -> int:
 def end_of_log(hub: Hub, view: RunView, problems: list[str]) -> str:
     """The log of a run that has ended, or what there is of it; "" and a problem when it could not be read."""
     try:
-        return "\n".join(HubLog(hub, view.entry.plan).lines(view.receipt.log if view.receipt else ""))
+        return "\n".join(HubLog(hub).lines(view.entry.plan, view.receipt.log if view.receipt else ""))
     except NotFound:
         return ""
     except NanolanError as e:
@@ -110,3 +110,69 @@ def from_moment(lines: Iterable[str], since: datetime) -> list[str]:
 def shown(line: str) -> str:
     """As a terminal would leave it: the last of what was written over itself, no colours, tabs as blanks."""
     return CONTROL.sub("", line.rstrip("\r").rsplit("\r", 1)[-1]).expandtabs(8)
+
+
+# ------------------------------------------------------------------ one reader for all of it
+@dataclass
+class Reader:
+    """Reads a run's log from the best place there is, and says which that is."""
+
+    look: Callable[[], RunView]
+    hub: HubLog
+    ssh: Callable[[RunView], list[str] | None]     # ssh without a command, if the machine may be reached
+    say: Callable[[str], None]                       # on stderr
+    sleep: Callable[[float], object]
+    fetch: Callable[[list[str]], list[str]] = fetch
+    follow: Callable[[list[str], int], Iterator[str]] = follow
+    view: RunView | None = None
+    live: list[str] | None = None                  # how the machine was reached last
+    _said: str = ""
+
+    def lines(self) -> list[str]:
+        """Every line so far; NotFound when there is none anywhere."""
+        self.view = view = self.look()
+        self.live, why = None, ""
+        if view.receipt and view.receipt.log:
+            self._from(f"the whole log, {view.receipt.log} on the Hub")
+            return self.hub.lines(view.entry.plan, view.receipt.log)
+        if argv := self.ssh(view):
+            try:
+                lines = self.fetch(argv)
+                self.live = argv
+                self._from("the machine itself, live")
+                return lines
+            except NotFound as e:
+                why = f"; the machine was not reached ({e})"
+        told = f"told {age(view.progress.updated)} ago" if view.progress else "of unknown age"
+        lines = self.hub.lines(view.entry.plan)
+        self._from(f"the Hub, {told}, a part every five minutes{why}")
+        return lines
+
+    def onward(self, shown: int) -> Iterator[str]:
+        """The lines after the first `shown` ones, as they come, until the run has ended."""
+        while self.view is None or not self.view.ended:
+            attempt = self.view.entry.plan.attempt if self.view else 0
+            for line in self.follow(self.live, shown) if self.live else ():
+                shown += 1
+                yield line
+            self.sleep(POLL_S)
+            try:
+                lines = self.lines()
+            except (NotFound, Unreachable):    # nothing yet, or no network: the next look follows
+                lines = []
+            if self.view and self.view.entry.plan.attempt != attempt and attempt:
+                shown = 0                      # another machine, another log
+            yield from lines[shown:]
+            shown = max(shown, len(lines))
+
+    def _from(self, where: str) -> None:
+        kind = re.sub(r"told .* ago|\(.*\)", "", where)
+        if kind != self._said:
+            self.say(f"from {where}")
+        self._said = kind
+
+
+def age(moment: str) -> str:
+    """How long ago, in whole minutes and seconds."""
+    seconds = max(0, int((now_utc() - parse_time(moment)).total_seconds()))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

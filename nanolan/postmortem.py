@@ -35,7 +35,9 @@ PROBES_S = 10.0              # for all of them together
 COMMAND_S = 8.0
 LINES, LINE_CHARS = 500, 2000
 KERNEL = re.compile(r"out of memory|\boom\b|oom-kill|Killed process|NVRM|Xid|nvidia|Hardware Error|I/O error|segfault", re.I)
-TRACEBACK = re.compile(r"^(\[rank\d+\]: ?)?Traceback \(most recent call last\):$")
+TRACEBACK = "Traceback (most recent call last):"
+RANK = re.compile(r"(\[rank\d+\]): ?")
+TORCHRUN = re.compile(r"[WEI]\d{4} \d\d:")                # a line of its log
 NOT_TELLING = ("ChildFailedError", "SignalException")     # torchrun's own, after that of the rank
 STACK = re.compile(r"^(Current thread|Thread) 0x")
 LIBRARIES = ("torch", "numpy", "huggingface_hub", "wandb")
@@ -105,11 +107,11 @@ def to_bytes(box: Postmortem, mask: Mask) -> bytes:
 
 def headlines(box: Postmortem) -> list[str]:
     """What of it belongs into the log, the cause last."""
-    told = [f"{name} was not seen: {why}" for name, why in box.not_seen.items()]
-    told += [f"{name}: " + ", ".join(f"{k} {v}" for k, v in value.items()) for name, value in box.seen.items()
-             if isinstance(value, dict)]
-    told += [f"kernel: {line}" for line in box.seen.get("kernel", [])[-5:]]
-    return [*told, *box.exception[-1:], f"cause: {box.cause}"]
+    values = [f"{name}: " + ", ".join(f"{k} {v}" for k, v in value.items()) for name, value in box.seen.items()
+              if isinstance(value, dict)]
+    told = ["; ".join([*values, *(f"{name}: not seen, {why.partition(':')[0]}" for name, why in box.not_seen.items())])]
+    told += [f"kernel: {line}" for line in box.seen.get("kernel", [])[-3:]]
+    return [*filter(None, told), *(line[:300] for line in box.exception[-1:]), f"cause: {box.cause}"]
 
 
 # ------------------------------------------------------------------ the machine
@@ -183,18 +185,21 @@ def cut(text: str) -> list[str]:
 
 
 def exception_of(lines: Iterable[str]) -> tuple[str, ...]:
-    """The newest traceback that says what went wrong, up to its exception."""
+    """The newest traceback that says what went wrong, up to its exception; ranks and torchrun write between each other's lines."""
     blocks: list[list[str]] = []
-    open_block: list[str] | None = None
+    open_blocks: dict[str, list[str]] = {}       # by the rank that writes it
     for line in lines:
-        if TRACEBACK.match(line):
-            open_block = []
-            blocks.append(open_block)
-        if open_block is None:
+        rank = RANK.match(line)
+        who, text = (rank[1], line[rank.end():]) if rank else ("", line)
+        if text == TRACEBACK:
+            open_blocks[who] = []
+            blocks.append(open_blocks[who])
+        elif TORCHRUN.match(text):
             continue
-        open_block.append(line)
-        if not re.match(r"(\[rank\d+\]: ?)?(\s|Traceback )", line):
-            open_block = None
+        if who in open_blocks:
+            open_blocks[who].append(line)
+            if not text.startswith((" ", "Traceback ")):
+                del open_blocks[who]
     telling = [b for b in blocks if not any(word in b[-1] for word in NOT_TELLING)]
     return tuple(telling[-1]) if telling else ()
 

@@ -70,7 +70,7 @@ def answer(v: RunView, box: Postmortem | None, log: str = "") -> Why:
     found, cause = the_cause(v, box, log)
     exception = (box.exception if box else exception_of(log.splitlines()))[-1:]
     return replace(base, cause=cause, name=found.name, advice=found.advice.replace("{run}", plan.run_id),
-                 next=next_command(v, found), phase=box.phase if box else "", exception="".join(exception),
+                 next=next_command(v, found), phase=box.phase if box else "", exception="".join(exception)[:200],
                  kernel=tuple(box.seen.get("kernel", ())) if box else (), lost=lost(v, box))
 
 

@@ -116,7 +116,11 @@ def test_the_stacks_are_those_of_a_trainer_that_hung(root: Path) -> None:
 
 @pytest.mark.parametrize("lines, want", [
     ([], []), (["all is well"], []), (TRACE, TRACE), ([*RANK, *ELASTIC], RANK), ([*TRACE, "a line", *RANK], RANK),
-    (["x", *TRACE[:2]], TRACE[:2]), (ELASTIC, [])], ids=["none", "well", "one", "torchrun", "two", "cut off", "torchrun alone"])
+    (["x", *TRACE[:2]], TRACE[:2]), (ELASTIC, []),
+    ([RANK[0], "W1124 09:46:19.406000 21040 api.py:1028] Sending process 2", RANK[1], "[rank1]: Traceback (most recent call last):",
+      "sft step 4/9", RANK[2], '[rank1]:   File "b.py", line 1', "[rank1]: EOFError: gone"],
+     ["[rank1]: Traceback (most recent call last):", '[rank1]:   File "b.py", line 1', "[rank1]: EOFError: gone"])],
+    ids=["none", "well", "one", "torchrun", "two", "cut off", "torchrun alone", "interleaved"])
 def test_the_newest_telling_exception_is_found(lines: list[str], want: list[str]) -> None:
     assert list(exception_of(lines)) == want
 
