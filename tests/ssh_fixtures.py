@@ -55,8 +55,10 @@ def new_desk(root: Path, hub: HubServer, cloud: ShadeformServer) -> Desk:
     return Desk(root, hub, cloud)
 
 
-def environment(desk: Desk, ssh: Ssh, **more: str) -> dict[str, str]:
-    return {"PATH": f"{ssh.dir}:{os.environ['PATH']}", "HOME": str(desk.ledger.home), "NANOLAN_HOME": str(desk.ledger.home),
+def environment(desk: Desk, ssh: Ssh | None = None, **more: str) -> dict[str, str]:
+    """A laptop's environment, with the stand-in before all else."""
+    path = os.environ["PATH"]
+    return {"PATH": f"{ssh.dir}:{path}" if ssh else path, "HOME": str(desk.ledger.home), "NANOLAN_HOME": str(desk.ledger.home),
             "NANOLAN_SSH_KEYS": str(desk.ledger.home / "keys"), "NANOLAN_ENV_FILE": os.devnull, "HF_HOME": str(desk.ledger.home / "hf"),
             "HF_ENDPOINT": desk.hub.url, "HF_TOKEN": TOKEN, "HF_REPO": REPO, "SHADEFORM_API": desk.cloud.url, "SHADEFORM_API_KEY": KEY,
             **more}

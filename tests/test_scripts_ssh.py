@@ -1,9 +1,12 @@
 """`just ssh`: the right machine, the right key, arguments as they were typed, and ssh's own exit code."""
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +23,7 @@ from .core_fixtures import script
 from .ssh_fixtures import Ssh, environment, new_desk
 from .test_status import RUN, Desk
 
+SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
@@ -117,11 +121,8 @@ def test_where_there_is_nothing_to_reach_it_says_what_to_do(desk: Desk, ssh: Ssh
 
 @pytest.mark.slow
 @pytest.mark.system
-@pytest.mark.skipif(not shutil.which("sshd", path="/usr/sbin:/usr/bin") or not shutil.which("ssh"), reason="needs openssh-server and -client")
+@pytest.mark.skipif(not SSHD or not shutil.which("ssh"), reason="needs openssh-server and openssh-client")
 def test_a_real_server_is_reached_and_another_one_behind_the_same_address_is_no_alarm(desk: Desk, tmp_path: Path) -> None:
-    import os
-    import socket
-    import time
     keys = tmp_path / "server"
     keys.mkdir()
     (keys / "authorized").write_text(desk.cloud.account.keys.default.public_key + "\n")
@@ -133,7 +134,7 @@ def test_a_real_server_is_reached_and_another_one_behind_the_same_address_is_no_
     env = environment(desk, Ssh(tmp_path), PATH=os.environ["PATH"])
     for life in ("first", "second"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / life], check=True)
-        server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-p", str(port), "-h", keys / life, "-o",
+        server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", "/dev/null", "-p", str(port), "-h", keys / life, "-o",
                                    f"AuthorizedKeysFile={keys / 'authorized'}", "-o", "StrictModes=no", "-o", "UsePAM=no", "-o",
                                    "ListenAddress=127.0.0.1", "-o", "PidFile=none"], stderr=subprocess.DEVNULL)
         try:
