@@ -28,7 +28,7 @@ class Cause:
     said: re.Pattern[str] | None = None          # in the trainer's last lines
     kernel: re.Pattern[str] | None = None        # in dmesg
     told: re.Pattern[str] | None = None          # in the message of a receipt or the note of the ledger
-    placed: bool = True                          # "in training at step 12" says more
+    place: str = "stage"                         # "in training at step 12" says more; "step": "at step 12"; "": neither
 
 
 def _re(text: str) -> re.Pattern[str]:
@@ -36,7 +36,7 @@ def _re(text: str) -> re.Pattern[str]:
 
 
 def _told(name: str, what: str, advice: str, pattern: str) -> Cause:
-    return Cause(name, what, advice, told=_re(pattern), placed=False)
+    return Cause(name, what, advice, told=_re(pattern), place="")
 
 
 AGAIN = "Such a machine is a matter of luck: the next one is another"
@@ -51,14 +51,14 @@ CAUSES = (
           kernel=_re(r"Out of memory: Killed process|oom-kill:|oom_reaper|Memory cgroup out of memory")),
     Cause("oom", "CUDA out of memory", FEWER, "batch=4",
           said=_re(r"out of memory(?!: going on)|OutOfMemoryError|Cannot allocate memory")),
-    Cause("nan", "", "The same data and rates give the same end: mend the data, or go back to what worked", placed=False,
+    Cause("nan", "", "The same data and rates give the same end: mend the data, or go back to what worked", place="",
           said=_re(r"(loss|norm) is (nan|-?inf)|a weight is not a number|the loss was over")),
     Cause("disk_full", "the disk was full", ROOM, said=_re(r"No space left on device|Disk quota exceeded")),
     Cause("gpu_error", "a GPU failed", AGAIN, kernel=_re(r"NVRM: Xid"),
           said=_re(r"\bXid\b|CUDA error|uncorrectable ECC|NVLink error|device-side assert")),
     Cause("nccl", "the GPUs lost each other (NCCL)", AGAIN,
           said=_re(r"NCCL error|ncclSystemError|Watchdog caught collective")),
-    Cause("bad_data", "", "Mend or replace what is named, then launch anew", command="launch", placed=False,
+    Cause("bad_data", "", "Mend or replace what is named, then launch anew", command="launch", place="",
           said=re.compile(r"nanolan\.train: .*(missing|damaged|not a row|does not|no conversation|not a readable job)")),
     Cause("killed", "a process of the trainer was killed", f"Often the machine's memory was full. {HOST}", "batch=4",
           said=_re(r"exitcode\s*:\s*-9|Signal 9|SIGKILL")),
@@ -80,15 +80,15 @@ CAUSES = (
           "What was on the Hub is there", r"left no receipt|preempted"),
     # ---- reasons of a receipt
     Cause("hang", "the trainer made no progress", "The stacks in the log say where; often the next machine does better"),
-    Cause("spend_limit", "the spend limit was reached", "A higher limit, which counts the whole run", "spend-limit={limit}"),
-    Cause("max_duration", "the time limit was reached", "A longer one", "max-duration={hours}h"),
-    Cause("limit_lost", "a limit was reached before everything was saved", "A higher limit", "spend-limit={limit}"),
-    Cause("gate", "", "If it is good enough after all, another gate= goes on", placed=False),
-    Cause("user", "it was stopped by just stop", "Go on whenever you like"),
-    Cause("upload_failed", "", "Look at the Hub, HF_TOKEN and the repo's storage, then go on", placed=False),
-    Cause("boot_failed", "", AGAIN, placed=False),
+    Cause("spend_limit", "the spend limit was reached", "A higher limit, for the whole run", "spend-limit={limit}", place="step"),
+    Cause("max_duration", "the time limit was reached", "A longer one", "max-duration={hours}h", place="step"),
+    Cause("limit_lost", "a limit was reached before everything was saved", "A higher limit", "spend-limit={limit}", place="step"),
+    Cause("gate", "", "If it is good enough after all, another gate= goes on", place=""),
+    Cause("user", "it was stopped by just stop", "Go on whenever you like", place="step"),
+    Cause("upload_failed", "", "Look at the Hub, HF_TOKEN and the repo's storage, then go on", place=""),
+    Cause("boot_failed", "", AGAIN, place=""),
     Cause("trainer_failed", "the trainer failed", "Its last words: just logs {run}"),
-    Cause("error", "", "What came before it: just logs {run}", placed=False),
+    Cause("error", "", "What came before it: just logs {run}", place=""),
 )
 BY_NAME = {c.name: c for c in CAUSES}
 SAID = re.compile(r"^nanolan\.train: (.*)$", re.M)
@@ -125,10 +125,11 @@ def sentence(cause: Cause, told: str, stage: str = "", step: int | None = None, 
     what = cause.what or clause(told) or cause.name.replace("_", " ")
     if cause.name == "gpu_error" and (number := xid(kernel)):
         what += f" (Xid {number}{': ' + XIDS[number] if number in XIDS else ''})"
-    return f"{what} {place(stage, step)}".strip() if cause.placed else what
+    found = {"stage": where(stage, step), "step": where("", step)}.get(cause.place, "")
+    return f"{what} {found}".strip()
 
 
-def place(stage: str, step: int | None) -> str:
+def where(stage: str, step: int | None) -> str:
     """Where in the run, or "" when that is not known."""
     at = f" at step {step}" if step else ""
     return f"in {PLACES.get(stage, stage)}{at}" if stage else f"{at.strip()}"

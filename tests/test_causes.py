@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from nanolan.causes import BY_NAME, CAUSES, LINES, cause_of, clause, explain, place, sentence, xid
+from nanolan.causes import BY_NAME, CAUSES, LINES, cause_of, clause, explain, sentence, where, xid
 
 
 @pytest.mark.parametrize("lines, reason, said", [
@@ -44,7 +44,7 @@ BUS = ("[Tue] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.
     ("killed", "phase sft: exit code 1", OOM_KILLER, "host_oom", "the machine's own memory was full and the kernel killed a process in"),
     ("killed", "phase sft: exit code 1", (), "killed", "a process of the trainer was killed in evaluation at step 900"),
     ("trainer_failed", "phase sft: exit code 1", BUS, "gpu_error", "a GPU failed (Xid 79: the GPU has fallen off the bus) in evaluation"),
-    ("spend_limit", "$9 of the limit of $10 used", BUS, "spend_limit", "the spend limit was reached in evaluation at step 900"),
+    ("spend_limit", "$9 of the limit of $10 used", BUS, "spend_limit", "the spend limit was reached at step 900"),
     ("nan", "phase sft: the loss is nan at step 4 of 9: stopped. Go on: just resume x", (), "nan", "the loss is nan at step 4 of 9: stopped"),
     ("boot_failed", "8 GPUs were rented, nvidia-smi shows 7", (), "wrong_gpus", "8 GPUs were rented, nvidia-smi shows 7"),
     ("boot_failed", "the machine gave up: install the 'train' set", (), "setup", "install the 'train' set"),
@@ -61,7 +61,7 @@ BUS = ("[Tue] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.
     ("error", "instance i did not come up: no word from it. It is deleted (gone)", (), "never_booted", "the machine never came up"),
     ("error", "the instance is gone and left no receipt: a limit", (), "vanished", "the machine is gone without a word"),
     ("hang", "no progress for 600 s in stage evaluate at step 900", (), "hang", "the trainer made no progress in evaluation at step 900"),
-    ("user", "just stop was asked for", (), "user", "it was stopped by just stop in evaluation at step 900")])
+    ("user", "just stop was asked for", (), "user", "it was stopped by just stop at step 900")])
 def test_reason_words_and_kernel_make_the_cause(reason: str, told: str, kernel: tuple[str, ...], name: str, line: str) -> None:
     found = explain(reason, told, kernel)
     assert found.name == name
@@ -76,7 +76,7 @@ def test_every_cause_has_a_name_of_its_own_and_says_what_to_do() -> None:
 @pytest.mark.parametrize("stage, step, want", [("", None, ""), ("", 0, ""), ("", 3, "at step 3"), ("train", None, "in training"),
                                               ("train", 0, "in training"), ("a_new_stage", 2, "in a_new_stage at step 2")])
 def test_the_place_says_no_more_than_is_known(stage: str, step: int | None, want: str) -> None:
-    assert place(stage, step) == want
+    assert where(stage, step) == want
 
 
 def test_what_was_saved_is_no_part_of_the_cause() -> None:

@@ -87,7 +87,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
     # without one: older, or gone
     (ended("failed", "trainer_failed", "phase sft: exit code 1"), None, TORCHRUN, "CUDA out of memory", "just resume ab12cd34 batch=4"),
     (ended("failed", "bad_data", "phase sft: data set x is missing"), None, "", "data set x is missing", "just launch phase=mid+sft"),
-    (ended("stopped", "user", "x", progress=progress()), None, "", "it was stopped by just stop in training at step 57",
+    (ended("stopped", "user", "x", progress=progress()), None, "", "it was stopped by just stop at step 57",
      "just resume ab12cd34"),
     (run("stopped", "stopped by just stop"), None, "", "it was stopped by just stop", "just resume ab12cd34"),
     (run("lost", LOST, progress=progress()), None, "", "the machine is gone without a word: taken by its provider, ended by a "
