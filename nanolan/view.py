@@ -14,7 +14,7 @@ from nanolan.money import dollars, usd
 from nanolan.outlook import Outlook, outlook
 from nanolan.plan import Plan, iso, now_utc, parse_time
 from nanolan.report import SUCCEEDED, PhaseReport, Progress, Receipt
-from nanolan.status import Overview, RunView
+from nanolan.status import SHORT, Overview, RunView
 
 WIDTH = 80
 
@@ -59,6 +59,8 @@ def render_run(v: RunView) -> list[str]:
         lines.append(f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB)")
     if v.resumable:
         lines.append(f"  go on     {resume_command(v)}")
+    if v.state in SHORT:
+        lines.append(f"  more      just why {plan.run_id}")
     if v.receipt:
         lines += _bill(v.receipt, plan)
         lines.append(f"  log       {v.receipt.log}")

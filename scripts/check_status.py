@@ -86,7 +86,7 @@ def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> O
     from nanolan.status import look
     overview = look(ledger, entries, api, lambda e: Hub(e.plan.hf_endpoint, s.hf_token))
     for v in overview.runs:
-        if v.instance and v.instance.ip and v.instance.billing:
+        if v.instance and v.instance.ip and v.instance.billing and not s.ssh_public_key:
             keep_key(api, v.instance, v.entry.plan.instance_name, key_folder(os.environ))
     return overview
 

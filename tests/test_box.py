@@ -138,7 +138,7 @@ def test_a_trainer_that_hangs_shows_its_stacks_and_goes_on_from_its_last_state(n
 def test_a_trainer_that_hangs_twice_is_stopped_with_its_state_saved(new_box: NewBox) -> None:
     box = new_box({"save_at": 3, "hang": 4, "no_save": 1}, watch_s={"train": 1.0}).run()
     assert verdict(box) == ("failed", "hang", 5) and box.deleted and box.holds(f"{box.plan.folder}/saved/sft", 3)
-    assert box.log().count("no progress") == 3, "once more, then the verdict"
+    assert box.log().count("no progress for") == 3, "once more, then the verdict"
 
 
 def test_numbers_that_are_lost_get_one_more_try_from_the_last_state(new_box: NewBox) -> None:
