@@ -47,7 +47,7 @@ def render_run(v: RunView) -> list[str]:
     lines += _clock(v)
     lines.append(f"  machine   {_machine(v)}")
     if v.instance and v.instance.billing and v.instance.ip:
-        lines.append(f"  {ssh_command(v.instance, plan.instance_name)}")
+        lines += [f"  shell     just ssh {plan.run_id}", f"  {ssh_command(v.instance, plan.instance_name)}"]
     for p, r in v.phases.items():
         lines.append(f"  {p:<9} {_phase(r)}")
         if r.measured:
