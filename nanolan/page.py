@@ -179,7 +179,8 @@ def _facts(s: Story, phase: str, r: PhaseReport) -> dict[str, object]:
     cents = s.receipt.phase_cents.get(phase) if s.receipt else None
     seconds = s.receipt.stages.get(f"{phase}.train") if s.receipt else None
     speed = f" ({r.tokens / seconds:,.0f} a second over the whole phase)" if r.tokens and seconds else ""
-    return {"state": r.state + (f" in {r.folder}" if r.folder else "") + (f" step {r.step}" if r.step is not None else ""),
+    state = "not finished; saved" if r.state == "failed" and r.folder else r.state
+    return {"state": state + (f" in {r.folder}" if r.folder else "") + (f" step {r.step}" if r.step is not None else ""),
             "revision": r.revision, "reward": _change(r.reward_start, r.reward_end),
             "loss": "" if r.reward_end is not None else _change(r.loss_start, r.loss_end),      # rl's is not one to fall
             "validation": ", ".join(f"{k} {v:.4f}" for k, v in r.measured.items() if k.startswith("val_")),
@@ -264,7 +265,8 @@ def plan(p: Plan) -> str:
 
 def recipe(p: Plan) -> str:
     """What is not as the recipe has it."""
-    own = [f"{name}: {', '.join(f'{k} {v}' for k, v in its.items())}" for name, its in p.recipe.items() if isinstance(its, dict)]
+    own = [f"{name}: {', '.join(f'{k} {v}' for k, v in its.items())}" for name, its in p.recipe.items()
+           if isinstance(its, dict) and name in p.phases]
     shared = [f"{k} {v}" for k, v in p.recipe.items() if not isinstance(v, dict)]
     return "; ".join([", ".join(shared)] * bool(shared) + own) or "the default"
 

@@ -47,11 +47,12 @@ class Story:
 
     @property
     def headline(self) -> str:
-        """The verdict with its money: "Succeeded: $24.10 in 0:43:10"."""
+        """The verdict with its money: "Succeeded: $24.10 in 0:43:10", "Stopped (spend limit): ..."."""
+        reason = f" ({self.receipt.reason.replace('_', ' ')})" if self.receipt and self.receipt.reason else ""
         seconds = self.receipt.seconds if self.receipt else None
         took = f" in {timedelta(seconds=max(0, seconds))}" if seconds is not None else ""
         bill = "cost not known" if self.cents is None else dollars(self.cents)
-        return f"{self.state.capitalize()}: {bill}{took}{'' if self.ended else ' so far'}"
+        return f"{self.state.capitalize()}{reason}: {bill}{took}{'' if self.ended else ' so far'}"
 
     @property
     def why(self) -> str:

@@ -77,7 +77,7 @@ def test_a_failed_run_says_what_is_kept_and_how_to_go_on(desk: Desk, tmp_path: P
     state(desk.hub, desk.entry.plan, "sft", 40)
     report(desk, out=tmp_path / "run.html")
     html = (tmp_path / "run.html").read_text()
-    assert "Failed: $1.23" in html and "it hung." in html and f"<pre>just resume {RUN}</pre>" in html
+    assert "Failed (hang): $1.23" in html and "it hung." in html and f"<pre>just resume {RUN}</pre>" in html
     assert "Saved: sft step 40." in html
 
 
