@@ -74,9 +74,9 @@ def _renamed(p: Plan) -> str:
 
 def timeline(s: Story) -> str:
     """A bar for each stage, from where it began to where it ended, with its seconds and dollars."""
-    if s.receipt is None:
+    if s.receipt is None and not s.ended:
         return section("Where time and money went", note("The machine tells this when it ends."))
-    stages = {stage: sec for stage, sec in s.receipt.stages.items() if sec > 0}
+    stages = {stage: sec for stage, sec in s.receipt.stages.items() if sec > 0} if s.receipt else {}
     total, at, lines = sum(stages.values()), 0, list[str]()
     for stage, sec in stages.items():
         lines.append(_bar(stage, sec, at / total, sec / total, cost_cents(s.plan.offer.hourly_cents, sec)))
@@ -221,7 +221,8 @@ def bill(s: Story) -> str:
     lost = waste(r) if r else None
     rows = {"predicted": f"{dollars(foretold.likely_cents)} ({dollars(foretold.low_cents)} to {dollars(foretold.high_cents)})"
             if foretold else "no figures for this GPU",
-            "metered": dollars(r.metered_cents) if r else f"{dollars(s.cents)} so far", "the provider says": _told(r),
+            "metered": dollars(r.metered_cents) if r else f"{dollars(s.cents)}{'' if s.ended else ' so far'}",
+            "the provider says": _told(r),
             "limit": dollars(p.limit_cents),
             "waste": "" if lost is None else f"{lost:.0%} of the time neither trained nor evaluated a phase that was proven"}
     before = [[esc(f"attempt {a.number}"), esc(a.note), dollars(a.spent_cents)] for a in s.earlier]
