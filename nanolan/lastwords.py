@@ -16,9 +16,10 @@ from nanolan.environment import environment_here
 from nanolan.hub import within
 from nanolan.machine import Machine, say
 from nanolan.manifest import MANIFEST
+from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.page import render_page
 from nanolan.plan import iso
-from nanolan.report import Receipt, to_json
+from nanolan.report import SUCCEEDED, Receipt, to_json
 from nanolan.samples import beside, gather
 from nanolan.secret import Mask
 from nanolan.story import story_of
@@ -54,7 +55,11 @@ def report(m: Machine, receipt: Receipt) -> bytes | None:
         answers = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
         story = story_of(m.plan, receipt, iso(m.tools.now()), measured, answers, environment_here())
         return masked(m, render_page(story).encode())
-    return within(most_s, make) if (most_s := spare_s(m)) else None
+    tried = m.state / "report-tried"
+    if tried.exists() or not (most_s := spare_s(m)):
+        return None
+    tried.touch()     # one that takes this program down with it is not made again
+    return within(most_s, make)
 
 
 def spare_s(m: Machine) -> float:
@@ -87,6 +92,7 @@ def last_words(m: Machine, receipt: Receipt) -> None:
     m.herald.close(most_s)
     m.control.close()
     m.meter.stop()
+    m.notify.tell(receipt.verdict, ended(receipt), SUCCESS if receipt.verdict == SUCCEEDED else FAILURE)
     try:
         hub = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=most_s,
                           clock=lambda: math.inf if m.meter.hard() else m.tools.clock())
@@ -95,6 +101,7 @@ def last_words(m: Machine, receipt: Receipt) -> None:
         leave_card(m, receipt)
     except Exception as e:   # whatever it is, the machine must go
         say(f"the log could not be uploaded: {type(e).__name__} {e}")
+    m.notify.close(min(most_s, CLOSE_S))
 
 
 def leave_card(m: Machine, receipt: Receipt) -> None:

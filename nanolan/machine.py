@@ -16,6 +16,7 @@ from nanolan.hub import Hub
 from nanolan.inspection import inspect_machine
 from nanolan.instance import Instance
 from nanolan.meter import Meter
+from nanolan.notify import Notifier
 from nanolan.phases import PHASES
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.proof import Proof
@@ -49,6 +50,7 @@ class Tools:
     now: Callable[[], datetime] = now_utc
     sleep: Callable[[float], None] = time.sleep
     ticker: Callable[..., Ticker] = Ticker
+    notifier: Callable[..., Notifier] = Notifier
     pool: Callable[[], Executor] = lambda: ThreadPoolExecutor(1)
 
 
@@ -66,6 +68,7 @@ class Machine:
     herald: Herald
     timeline: Timeline
     control: Control
+    notify: Notifier
     tools: Tools = field(default_factory=Tools)
     proofs: list[Proof] = field(default_factory=list)
     states: dict[str, Proof | None] = field(default_factory=dict)     # phase -> its newest state on the Hub, once it is known

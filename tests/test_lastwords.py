@@ -31,7 +31,7 @@ def machine(work: Path, hub: str = "http://127.0.0.1:1", soft: bool = False, har
     from nanolan.hub import Hub
     plan_ = replace(PLAN, hf_endpoint=hub, **plan)
     tools = SimpleNamespace(now=now_utc, clock=lambda: 0.0, hub=lambda *a, **k: Hub(*a, **{**k, "sleep": Waits(), "patience_s": 0}))
-    return SimpleNamespace(work=work, plan=plan_, herald=SimpleNamespace(log=lambda: b"the log"), tools=tools,
+    return SimpleNamespace(work=work, state=work, plan=plan_, herald=SimpleNamespace(log=lambda: b"the log"), tools=tools,
                            token=Secret(TOKEN), secrets={"HF_TOKEN": Secret(TOKEN)}, meter=SimpleNamespace(
                                soft=lambda: soft, hard=lambda: hard, margin=ASSUMED["cpu"]),
                            evaluation=lambda phase: work / f"evaluation-{phase}.json")
@@ -54,6 +54,12 @@ def test_a_run_without_metrics_or_answers_leaves_none(tmp_path: Path) -> None:
     files = left_behind(machine(tmp_path), RECEIPT)
     assert f"{FOLDER}/metrics.jsonl" not in files and f"{FOLDER}/samples.json" not in files
     assert {f"{FOLDER}/environment.json", f"{FOLDER}/report.html"} <= set(files)
+
+
+def test_a_report_that_took_the_program_down_is_not_made_again(tmp_path: Path) -> None:
+    assert f"{FOLDER}/report.html" in left_behind(machine(tmp_path), RECEIPT)
+    again = left_behind(machine(tmp_path), RECEIPT)     # the next life of the program: nobody knows how the first ended
+    assert f"{FOLDER}/report.html" not in again and f"{FOLDER}/receipt.json" in again
 
 
 def test_once_what_is_left_is_for_deleting_there_is_no_report(tmp_path: Path) -> None:
