@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.manifest import parse_manifest
+from nanolan.sim.hub import HubServer
 from nanolan.sim.world import REPO, World
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,9 +68,18 @@ def test_it_prints_timeline_bill_losses_and_where_everything_lies(rehearsal: Reh
     assert re.search(r"mid +proven +mid_checkpoints/d20 step 24 +loss \d", done.stdout)
     assert re.search(r"Simulated bill: \$0\.\d+", done.stdout)
     assert "Instances left running: 0" in done.stdout
-    for name in ("log", "metrics", "receipt", "mid", "sft"):
+    for name in ("log", "metrics", "receipt", "report", "mid", "sft"):
         place = re.search(rf"^  {name} +(\S.*)$", done.stdout.partition("Simulated bill")[2], re.M)
         assert place and Path(place[1]).exists(), name
+
+
+def test_its_report_has_curves_scores_and_answers_and_the_hub_a_model_card(rehearsal: Rehearsed) -> None:
+    _, folder = rehearsal
+    html = next(folder.glob("run-*/files/report.html")).read_text()
+    for part in ("Succeeded: $", "<svg", "ChatCORE", "Who are you?", "mid training", "nanochat d20"):
+        assert part in html, part
+    hub = HubServer(next(folder.glob("run-*/hub")))
+    assert "| `mid_checkpoints/d20` | mid | 24 |" in hub.read(REPO, "README.md").decode()
 
 
 @pytest.mark.slow
