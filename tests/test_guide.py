@@ -213,6 +213,7 @@ AGREED = ("--yes", "-y", "instance-type=", "--dry-run")
 
 
 @pytest.mark.parametrize("command", RUN)
+@pytest.mark.slow      # a minute for all of them; that each parses is in the quick set
 def test_every_command_of_the_guide_works(world: World, place: Path, command: str) -> None:
     before = next((make for start, make in BEFORE.items() if command.startswith(start)), None)
     run_id = before(world, place) if before else ""

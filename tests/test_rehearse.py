@@ -116,8 +116,8 @@ def test_a_fault_in_the_cloud_is_rehearsed_with_its_verdict(tmp_path: Path) -> N
     assert "Instances left running: 0" in done.stdout
 
 
-@pytest.mark.parametrize("fault, why", [pytest.param("create-out-of-stock@1", "just sold out", marks=pytest.mark.slow),
-                                        ("gpu-count-wrong:7@1", "nvidia-smi shows 7")])
+@pytest.mark.slow      # each trains for real; tests/test_failover.py has many of them without
+@pytest.mark.parametrize("fault, why", [("create-out-of-stock@1", "just sold out"), ("gpu-count-wrong:7@1", "nvidia-smi shows 7")])
 def test_a_rehearsal_fails_over_to_the_next_offer(tmp_path: Path, fault: str, why: str) -> None:
     done = run("scripts/rehearse.py", f"fault={fault}", "max-price=36", f"--folder={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
