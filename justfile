@@ -60,6 +60,24 @@ offers *args: _setup
 status *args: _setup
     @{{python}} scripts/check_status.py "$@"
 
+# why a run ended as it did, and what to do next
+[group('watch')]
+[no-exit-message]
+why *args: _setup
+    @{{python}} scripts/why.py "$@"
+
+# the log of a run, from its first second; -f
+[group('watch')]
+[no-exit-message]
+logs *args: _setup
+    @{{python}} scripts/logs.py "$@"
+
+# a shell on a run's machine, or a command there
+[group('watch')]
+[no-exit-message]
+ssh *args: _setup
+    @{{python}} scripts/ssh.py "$@"
+
 # status every 60 (or N) s until the end; its verdict
 [group('watch')]
 [no-exit-message]

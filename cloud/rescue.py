@@ -14,6 +14,7 @@ import hashlib
 import http.client
 import json
 import os
+import subprocess
 import sys
 import time
 import urllib.request
@@ -24,7 +25,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 FETCH_PATIENCE_S, LOG_PATIENCE_S = 600, 120
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 30
-LOG_BYTES = 5_000_000
+HEAD_BYTES, TAIL_BYTES = 500_000, 4_500_000     # of a log that is longer
+PROBES = {"gpus": ["nvidia-smi"], "kernel": ["dmesg", "-T"], "disk": ["df", "-h"], "memory": ["free", "-m"]}
+PROBE_S, LINES = 8, 500
 POWER_OFF_S = 15 * 60   # after this long of deleting in vain, past the provider's own limit
 TROUBLE = (OSError, ValueError, http.client.HTTPException)   # URLError and HTTPError are OSErrors
 
@@ -83,21 +86,63 @@ def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str, ask: 
     except (OSError, ValueError):
         receipt = {"run_id": plan["run_id"], "verdict": "failed", "reason": "boot_failed",
                    "message": f"the machine gave up: {reason}", "log": name, "attempt": attempt(plan)}
+    log = hide(read_log(), secrets)
+    files = {receipt["log"]: log, f"runs/{plan['run_id']}/receipt.json": json.dumps(receipt, indent=2)}
+    if receipt["verdict"] != "succeeded":
+        files[f"runs/{plan['run_id']}/postmortem.json"] = json.dumps(black_box(plan, receipt, log), indent=2)
     lines = [{"key": "header", "value": {"summary": f"run {plan['run_id']}: {receipt['verdict']} {receipt.get('reason')}"}}]
-    for path, text in ((receipt["log"], read_log()), (f"runs/{plan['run_id']}/receipt.json", json.dumps(receipt, indent=2))):
-        for value in filter(None, secrets.values()):
-            text = text.replace(value, "***")
-        lines.append({"key": "file", "value": {"path": path, "encoding": "base64",
-                                               "content": base64.b64encode(text.encode()).decode()}})
+    for path, text in files.items():
+        content = base64.b64encode(hide(text, secrets).encode()).decode()
+        lines.append({"key": "file", "value": {"path": path, "encoding": "base64", "content": content}})
     url = f"{plan['hf_endpoint']}/api/models/{plan['runs_repo']}/commit/main"
     return ask(url, token=secrets["HF_TOKEN"], body="\n".join(map(json.dumps, lines)).encode())
 
 
+def hide(text: str, secrets: dict[str, str]) -> str:
+    for value in filter(None, secrets.values()):
+        text = text.replace(value, "***")
+    return text
+
+
 def read_log() -> str:
+    """All of it, or its two ends; never half a line, which may hold half a secret."""
     try:
-        return Path(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log").read_text(errors="replace")[-LOG_BYTES:]
+        with open(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log", "rb") as f:
+            data = f.read(HEAD_BYTES)
+            if f.seek(0, os.SEEK_END) > HEAD_BYTES + TAIL_BYTES:
+                data = data[:data.rfind(b"\n") + 1] + b"[the middle of the log is left out here]\n"
+                f.seek(-TAIL_BYTES, os.SEEK_END)
+                f.readline()
+            else:
+                f.seek(len(data))
+            return (data + f.read()).decode(errors="replace")
     except OSError as e:
         return f"the log cannot be read: {e.strerror}\n"
+
+
+def black_box(plan: dict[str, Any], receipt: dict[str, Any], log: str) -> dict[str, Any]:
+    """As nanolan/postmortem.py makes it, without what only the box program knows; the reason is looked up by the reader."""
+    seen, not_seen = {}, {}
+    for name, command in PROBES.items():
+        try:
+            seen[name] = probe(command)[-LINES:]
+        except (OSError, subprocess.SubprocessError) as e:
+            not_seen[name] = f"{type(e).__name__}: {e}"
+    return {"run_id": plan["run_id"], "attempt": attempt(plan), "reason": receipt.get("reason", ""), "cause": "",
+            "verdict": receipt["verdict"], "message": receipt.get("message", ""), "seen": seen, "not_seen": not_seen,
+            "log": log.splitlines()[-LINES:], "plan": plan}
+
+
+def probe(command: list[str]) -> list[str]:
+    """What a program of this machine says. One that hangs is left behind: a GPU that is gone lets nobody end it."""
+    path = f"{os.environ.get('BOX_ROOT', '')}/usr/bin/{command[0]}"
+    child = subprocess.Popen([path, *command[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             text=True, errors="replace")
+    try:
+        return child.communicate(timeout=PROBE_S)[0].splitlines()
+    except subprocess.TimeoutExpired:
+        child.kill()
+        raise
 
 
 def instance_name(plan: dict[str, Any]) -> str:

@@ -110,7 +110,8 @@ def _run(plan: Plan, receipt: Receipt) -> str:
     if plan.runs_repo != plan.hf_repo:
         return ""
     o, took = plan.offer, "" if receipt.seconds is None else f" in {timedelta(seconds=max(0, receipt.seconds))}"
-    return (f"The newest run, `{plan.run_id}`, cost {dollars(paid_cents(receipt))}{took} on {o.num_gpus}x {_plain(o.gpu)}. "
+    alone = ", its last machine alone" if plan.attempt > 1 else ""
+    return (f"The newest run, `{plan.run_id}`, cost {dollars(paid_cents(receipt))}{took} on {o.num_gpus}x {_plain(o.gpu)}{alone}. "
             f"Its plan, code, metrics, receipt and a report to look at (`report.html`) are in `{plan.folder}/`.")
 
 

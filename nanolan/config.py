@@ -149,6 +149,8 @@ class Settings:
     hf_repo: str = _setting("HF_REPO", "Hub repo with your checkpoints, owner/name", None, _repo,
                             where="any name; just upload base creates it, private")
     runs_repo: str | None = _setting("RUNS_REPO", "Hub repo for run folders and logs, if other than HF_REPO", None, _repo)
+    ssh_public_key: str | None = _setting("SSH_PUBLIC_KEY", "your own SSH key for the machine: path or text of the public half  "
+                                          "[a key that Shadeform makes]", None)
     wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", _name)
     shadeform_api_key: Secret = _setting("SHADEFORM_API_KEY", "key of your Shadeform account (better in .env: a flag shows in ps)",
                                          secret=True, where="https://platform.shadeform.ai/settings/api")

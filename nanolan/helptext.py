@@ -17,7 +17,7 @@ GROUPS = {
                       "failover"),
     "Limits": ("spend_limit", "max_duration", "probation_usd", "yes_really"),
     "Accounts and addresses": ("hf_repo", "runs_repo", "wandb_project", "shadeform_api_key", "hf_token", "wandb_api_key",
-                               "notify_url", "shadeform_api", "hf_endpoint"),
+                               "notify_url", "ssh_public_key", "shadeform_api", "hf_endpoint"),
 }
 
 

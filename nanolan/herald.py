@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
+from nanolan.boxlog import Parts, log_file, whole
 from nanolan.hub import Hub
 from nanolan.meter import Meter
 from nanolan.money import dollars
@@ -27,9 +28,7 @@ from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0
 PATIENCE_S = 20.0
-LOG_PART_BYTES = 200_000
 LAST_ROWS_BYTES = 20_000     # of metrics.jsonl: the last step is in there
-MOST_LOG_BYTES = 10_000_000   # the newest part of a log that a trainer floods
 
 
 class Herald:
@@ -41,6 +40,7 @@ class Herald:
                  clock: Callable[[], float] = time.monotonic) -> None:
         self._plan, self._work, self._meter, self._timeline, self._notify = plan, work, meter, timeline, notify
         self._mask = Mask(secrets.values())
+        self._parts = Parts(plan, self._mask, work / "log-parts.json")
         self.phases = {p: PhaseReport("none") for p in plan.phases}
         self.state, self._message = PREPARING, ""
         self._warned: int | None = None
@@ -63,16 +63,7 @@ class Herald:
 
     def log(self) -> bytes:
         """The whole training log, masked."""
-        try:
-            with open(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log", "rb") as f:
-                if f.seek(0, os.SEEK_END) > MOST_LOG_BYTES:
-                    f.seek(-MOST_LOG_BYTES, os.SEEK_END)
-                    f.readline()   # half a line may hold half a secret, which no mask would know
-                else:
-                    f.seek(0)
-                return self._mask.hide(f.read().decode(errors="replace")).encode()
-        except OSError as e:
-            return f"the log cannot be read: {e.strerror}\n".encode()
+        return whole(log_file(), self._mask)
 
     def log_tail(self, size: int = 20_000) -> str:
         """The end of the training log, masked."""
@@ -82,6 +73,7 @@ class Herald:
         progress = self._progress()
         self._warn(progress)
         self._hub.commit(self._plan.runs_repo, self._files(progress), f"run {self._plan.run_id}: {self.state}")
+        self._parts.sent()
 
     def _warn(self, progress: Progress) -> None:
         """The moment the forecast crosses the limit; once for each limit."""
@@ -98,8 +90,7 @@ class Herald:
 
     def _files(self, progress: Progress) -> dict[str, bytes | Path]:
         folder = self._plan.folder
-        files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(progress),
-                                          f"{folder}/log/training.log": self.log()[-LOG_PART_BYTES:]}
+        files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(progress), **self._parts.next()}
         metrics = self._work / "metrics.jsonl"
         if metrics.is_file():
             files[f"{folder}/metrics.jsonl"] = metrics.read_bytes()

@@ -81,6 +81,7 @@ class ApiKey(msgspec.Struct):
     id: str
     name: str
     is_default: bool = False
+    public_key: str = ""
     private_key: str = ""
 
 

@@ -19,6 +19,7 @@ from nanolan.manifest import MANIFEST
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.page import render_page
 from nanolan.plan import iso
+from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up
 from nanolan.report import SUCCEEDED, Receipt, to_json
 from nanolan.samples import beside, gather
 from nanolan.secret import Mask
@@ -27,6 +28,7 @@ from nanolan.story import story_of
 LAST_WORDS_S = 600.0         # for the log, with a Hub that has taken everything else
 CARD_S = 30.0                # for the model card
 REPORT_S = 30.0              # for what a report takes: a GPU that hangs must not keep the machine
+LOG_CHARS = 500_000          # of the log's end that the black box looks at
 
 Leave = Callable[[Machine, Receipt], "bytes | None"]     # the file's content; None: there is nothing to tell
 
@@ -75,10 +77,23 @@ def masked(m: Machine, text: bytes) -> bytes:
     return Mask(m.secrets.values()).hide(text.decode()).encode()
 
 
+def black_box(m: Machine, receipt: Receipt) -> bytes | None:
+    """Why it ended short, with what the machine shows of itself; its headlines go into the log too."""
+    if receipt.verdict == SUCCEEDED:
+        return None
+    mask, most_s = Mask(m.secrets.values()), min(PROBES_S, m.meter.margin.leave_s / 3)
+    probes = {} if m.unsaved else m.tools.probes      # what is left of the money is for deleting
+    box = write_up(m.plan, receipt, m.work, m.herald.log_tail(LOG_CHARS), mask, probes, most_s)
+    for line in headlines(box):
+        say(mask.hide(f"black box: {line}"))
+    return to_bytes(box, mask)
+
+
 # In the run folder, beside the log. A new row is made last, from what the rows before it are made of.
 LEAVES: dict[str, Leave] = {
     "receipt.json": lambda m, receipt: to_json(receipt),
     "metrics.jsonl": metrics,
+    "postmortem.json": black_box,
     "samples.json": samples,
     "environment.json": environment,
     "report.html": report,
@@ -124,11 +139,11 @@ def leave_card(m: Machine, receipt: Receipt) -> None:
 
 def left_behind(m: Machine, receipt: Receipt, leaves: Mapping[str, Leave] = LEAVES) -> dict[str, bytes | Path]:
     """Path in RUNS_REPO -> content."""
-    files: dict[str, bytes | Path] = {receipt.log: m.herald.log()}
+    files: dict[str, bytes | Path] = {}
     for name, leave in leaves.items():
         try:
             if (content := leave(m, receipt)) is not None:
                 files[f"{m.plan.folder}/{name}"] = content
         except Exception as e:   # the others are left all the same
             say(f"{name} could not be made: {type(e).__name__} {e}")
-    return files
+    return {receipt.log: m.herald.log(), **files}     # the log last: it holds what was said of the others

@@ -47,10 +47,12 @@ from nanolan.preflight import (
 )
 from nanolan.rent import check_rented, create_once, goes_on
 from nanolan.shadeform import Shadeform
+from nanolan.sshkey import key_on_account, own_key
 
 STALE_S = 15 * 60
 LOSS_CENTS = 500         # of training that may be lost with a machine
-LEFTOVERS = ("receipt.json", "progress.json", "stop.json", "limit.json")   # in the run folder, of an earlier attempt
+# In the run folder, of an earlier attempt
+LEFTOVERS = ("receipt.json", "progress.json", "stop.json", "limit.json", "postmortem.json")
 # Fields of a plan that follow from its offer and its clock: new for each attempt, the rest stays
 OF_THE_MACHINE = ("created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "upload_minutes")
 
@@ -131,7 +133,9 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     here = there(offer, s.spend_limit)
     plan = structs.replace(make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, here.expected), **here.usual)
     outputs = [_outputs(instances, plan)] if instances else []
-    return Prepared(plan, offer, [*found.checks, *here.checks, *outputs, code_check], bundle, found.public, here, there, rehearsal)
+    key = [check_key(s.ssh_public_key)] if s.ssh_public_key else []
+    checks = [*found.checks, *here.checks, *outputs, code_check, *key]
+    return Prepared(plan, offer, checks, bundle, found.public, here, there, rehearsal)
 
 
 def _survey(s: Settings, found: Findings, earlier: tuple[Entry, ...], rehearsal: Rehearsal | None,
@@ -210,6 +214,7 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
     age_s = (now_utc() - parse_time(plan.created_at)).total_seconds()
     if age_s > STALE_S:   # a prompt left open: the deadline in the plan has gone on all the while
         raise PreflightFailed(f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again")
+    key_id = key_on_account(api, own_key(s.ssh_public_key)) if s.ssh_public_key else None
     files: dict[str, bytes | Path] = {f"{plan.folder}/plan.json": plan.to_json()}
     if p.bundle:
         files[f"{plan.folder}/code.bundle"] = p.bundle
@@ -217,7 +222,7 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
         files[f"{plan.folder}/earlier.json"] = msgspec.json.encode(earlier)
     revision = hub.commit(plan.runs_repo, files, f"run {plan.run_id}: plan and code",
                           delete=[f"{plan.folder}/{name}" for name in LEFTOVERS] if earlier else ())
-    body = create_body(plan, startup_script(plan, box_secrets(s), revision))
+    body = create_body(plan, startup_script(plan, box_secrets(s), revision), key_id)
     entry = Entry(plan, earlier=earlier)
     ledger.put(entry)
     say(f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}")
@@ -269,6 +274,15 @@ def code_here(run_id: str) -> tuple[Code, bytes, Check]:
         changed = ", with uncommitted changes" if code.dirty else ""
         text = f"commit {code.commit[:8]}{changed}, a bundle of {code.size // 1000:,} kB"
         return code, path.read_bytes(), Check("code", True, text)
+
+
+def check_key(text: str) -> Check:
+    """The user's own SSH key, if it is one."""
+    try:
+        key = own_key(text)
+    except UsageProblem as e:
+        return Check("SSH key", False, str(e))
+    return Check("SSH key", True, f"yours ({key.private or key.kind}), uploaded if Shadeform has not got it")
 
 
 def _outputs(instances: Callable[[], list[Instance]], plan: Plan) -> Check:

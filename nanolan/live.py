@@ -86,7 +86,8 @@ class Redrawn:
     def text(self) -> Text:
         from rich.text import Text
         height = self._console.size.height - 1
-        lines = self.seen.lines()
+        # what is wider cannot be copied whole from here: there is `just ssh`
+        lines = [line for line in self.seen.lines() if not (line.startswith("  ssh ") and len(line) > self._console.size.width)]
         if len(lines) > height:     # the head of the block is what counts
             lines = [*lines[:height - 1], f"... {len(lines) - height + 1} more lines: just status"]
         text = Text("\n".join(lines).rstrip(), no_wrap=True, overflow="crop")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +19,7 @@ from nanolan.meter import Meter
 from nanolan.notify import Notifier
 from nanolan.phases import PHASES
 from nanolan.plan import Plan, iso, now_utc
+from nanolan.postmortem import PROBES, Probe
 from nanolan.proof import Proof
 from nanolan.runner import kill_trainers, run_trainer
 from nanolan.secret import Secret
@@ -52,6 +53,7 @@ class Tools:
     ticker: Callable[..., Ticker] = Ticker
     notifier: Callable[..., Notifier] = Notifier
     pool: Callable[[], Executor] = lambda: ThreadPoolExecutor(1)
+    probes: Mapping[str, Probe] = field(default_factory=lambda: PROBES)     # of the black box
 
 
 @dataclass

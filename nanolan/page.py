@@ -74,9 +74,9 @@ def _renamed(p: Plan) -> str:
 
 def timeline(s: Story) -> str:
     """A bar for each stage, from where it began to where it ended, with its seconds and dollars."""
-    if s.receipt is None:
+    if s.receipt is None and not s.ended:
         return section("Where time and money went", note("The machine tells this when it ends."))
-    stages = {stage: sec for stage, sec in s.receipt.stages.items() if sec > 0}
+    stages = {stage: sec for stage, sec in s.receipt.stages.items() if sec > 0} if s.receipt else {}
     total, at, lines = sum(stages.values()), 0, list[str]()
     for stage, sec in stages.items():
         lines.append(_bar(stage, sec, at / total, sec / total, cost_cents(s.plan.offer.hourly_cents, sec)))
@@ -179,7 +179,8 @@ def _facts(s: Story, phase: str, r: PhaseReport) -> dict[str, object]:
     cents = s.receipt.phase_cents.get(phase) if s.receipt else None
     seconds = s.receipt.stages.get(f"{phase}.train") if s.receipt else None
     speed = f" ({r.tokens / seconds:,.0f} a second over the whole phase)" if r.tokens and seconds else ""
-    return {"state": r.state + (f" in {r.folder}" if r.folder else "") + (f" step {r.step}" if r.step is not None else ""),
+    state = "not finished; saved" if r.state == "failed" and r.folder else r.state
+    return {"state": state + (f" in {r.folder}" if r.folder else "") + (f" step {r.step}" if r.step is not None else ""),
             "revision": r.revision, "reward": _change(r.reward_start, r.reward_end),
             "loss": "" if r.reward_end is not None else _change(r.loss_start, r.loss_end),      # rl's is not one to fall
             "validation": ", ".join(f"{k} {v:.4f}" for k, v in r.measured.items() if k.startswith("val_")),
@@ -220,7 +221,8 @@ def bill(s: Story) -> str:
     lost = waste(r) if r else None
     rows = {"predicted": f"{dollars(foretold.likely_cents)} ({dollars(foretold.low_cents)} to {dollars(foretold.high_cents)})"
             if foretold else "no figures for this GPU",
-            "metered": dollars(r.metered_cents) if r else f"{dollars(s.cents)} so far", "the provider says": _told(r),
+            "metered": dollars(r.metered_cents) if r else f"{dollars(s.cents)}{'' if s.ended else ' so far'}",
+            "the provider says": _told(r),
             "limit": dollars(p.limit_cents),
             "waste": "" if lost is None else f"{lost:.0%} of the time neither trained nor evaluated a phase that was proven"}
     before = [[esc(f"attempt {a.number}"), esc(a.note), dollars(a.spent_cents)] for a in s.earlier]
@@ -264,7 +266,8 @@ def plan(p: Plan) -> str:
 
 def recipe(p: Plan) -> str:
     """What is not as the recipe has it."""
-    own = [f"{name}: {', '.join(f'{k} {v}' for k, v in its.items())}" for name, its in p.recipe.items() if isinstance(its, dict)]
+    own = [f"{name}: {', '.join(f'{k} {v}' for k, v in its.items())}" for name, its in p.recipe.items()
+           if isinstance(its, dict) and name in p.phases]
     shared = [f"{k} {v}" for k, v in p.recipe.items() if not isinstance(v, dict)]
     return "; ".join([", ".join(shared)] * bool(shared) + own) or "the default"
 

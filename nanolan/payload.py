@@ -45,8 +45,8 @@ def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> st
     return script
 
 
-def create_body(plan: Plan, script: str) -> dict[str, Any]:
-    """The create request: both limits, the run in name and tags, the script."""
+def create_body(plan: Plan, script: str, ssh_key_id: str | None = None) -> dict[str, Any]:
+    """The create request: both limits, the run in name and tags, the script; no key: Shadeform's default one."""
     o = plan.offer
     return {
         "cloud": o.cloud, "region": o.region, "shade_instance_type": o.instance_type, "shade_cloud": True,
@@ -55,6 +55,7 @@ def create_body(plan: Plan, script: str) -> dict[str, Any]:
         "auto_delete": limits(plan),
         "alert": {"spend_threshold": _dollars(plan.limit_cents * ALERT_PERCENT // 100)},
         "tags": ["nanolan", run_tag(plan.run_id), attempt_tag(plan.attempt), owner_tag(plan.owner), *output_tags(plan)],
+        **({"ssh_key_id": ssh_key_id} if ssh_key_id else {}),
     }
 
 

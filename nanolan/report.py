@@ -109,6 +109,12 @@ def log_path(plan: Plan, verdict: str) -> str:
     return f"logs/{'success' if verdict == SUCCEEDED else 'error'}-{plan.instance_name}.log"
 
 
+def part_path(plan: Plan, number: int | None = None) -> str:
+    """The place of a part of the log while the run lives, in RUNS_REPO; without a number, what all of them begin with."""
+    start = f"{plan.folder}/log/a{plan.attempt}-part-"
+    return start if number is None else f"{start}{number:04d}.log"
+
+
 def error_of(receipt: Receipt) -> NanolanError | None:
     """The error whose exit code is the run's verdict, or None for a success."""
     if receipt.verdict == SUCCEEDED:

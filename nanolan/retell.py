@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from nanolan.costs import attempts
 from nanolan.curves import Metrics, read_metrics
 from nanolan.environment import read_environment
 from nanolan.errors import NanolanError, NotFound
@@ -27,7 +28,8 @@ def retell(view: RunView, hub: Hub, problems: tuple[str, ...] = ()) -> Story:
     (metrics, samples, environment), found = (look.result()[0] for look in looks), [look.result()[1] for look in looks]
     ended = view.state in ENDED
     reason = (view.receipt.message if view.receipt else "") or view.reason or ("" if ended else where(view))
-    return Story(plan, view.state, reason, iso(now_utc()), view.phases, view.receipt, view.spent_cents,
+    never = len(attempts(view.entry)) == len(view.entry.earlier)      # rented
+    return Story(plan, view.state, reason, iso(now_utc()), view.phases, view.receipt, 0 if never else view.spent_cents,
                  read_metrics(metrics) if metrics else Metrics(), read_samples(samples or b"[]"),
                  read_environment(environment) if environment else None, view.entry.earlier,
                  f"{view.saved.phase} step {view.saved.step}" if view.saved else "", resume_command(view) if view.resumable else "",

@@ -85,7 +85,19 @@ class Shadeform:
                 return (k.name, Secret(k.private_key)) if k.private_key else None
         return None
 
+    def public_keys(self) -> dict[str, str]:
+        """The public half of every SSH key of the account, by its id."""
+        return {k.id: k.public_key for k in self._read("/sshkeys", dict[str, list[ApiKey]]).get("ssh_keys", [])}
+
     # -------------------------------------------------------------- changes: sent once
+    def add_key(self, name: str, public_key: str) -> str:
+        """The new SSH key's id; UnclearAnswer: it, or another one of that name, may be there all the same."""
+        raw = self._change("/sshkeys/add", {"name": name, "public_key": public_key})
+        try:
+            return msgspec.json.decode(raw, type=Created).id
+        except msgspec.DecodeError:
+            raise UnclearAnswer("Shadeform accepted the SSH key but its answer cannot be read") from None
+
     def create(self, body: dict[str, Any]) -> str:
         """The new instance's id. UnclearAnswer: it may exist all the same; never send it again."""
         raw = self._change("/instances/create", body)

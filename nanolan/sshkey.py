@@ -1,14 +1,74 @@
-"""The key file for `ssh`: Shadeform's managed key, written once, 0600 from its first byte, in a 0700 folder."""
+"""The key for `ssh`: the user's own, uploaded once, or Shadeform's managed one, whose file is written once, 0600 from its first
+byte, in a 0700 folder.
+"""
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from nanolan.config import ROOT
-from nanolan.errors import NanolanError
+from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.instance import Instance
 from nanolan.shadeform import Shadeform
+
+PUBLIC = re.compile(r"((?:ssh|ecdsa|sk)-[a-z0-9@.-]+) ([A-Za-z0-9+/]{40,}={0,3})(?: [^\n]*)?")
+
+
+@dataclass(frozen=True)
+class OwnKey:
+    """The user's key: its public half as one line, and the file of the private one if it lies beside it."""
+
+    public: str
+    private: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.public.split()[0]
+
+    def same(self, public: str) -> bool:
+        """Whether that is this key; its comment does not count."""
+        return public.split()[:2] == self.public.split()[:2]
+
+
+def own_key(text: str) -> OwnKey:
+    """The key that SSH_PUBLIC_KEY names, by its path or as text; UsageProblem when it is none."""
+    path = Path(text).expanduser()
+    if PUBLIC.fullmatch(text):
+        return OwnKey(text)
+    try:
+        line = path.read_text().strip()
+    except (OSError, UnicodeError, ValueError) as e:
+        raise UsageProblem(f"SSH_PUBLIC_KEY: {text[:80]!r} is neither a public key nor a file with one ({type(e).__name__}). "
+                           "Make one: ssh-keygen -t ed25519") from None
+    if not PUBLIC.fullmatch(line):   # of a private key not even the first words are shown
+        raise UsageProblem(f"SSH_PUBLIC_KEY: {path} holds no public key; it must be the .pub file")
+    private = path.with_suffix("")
+    return OwnKey(line, private if path.suffix == ".pub" and private.is_file() else None)
+
+
+def key_on_account(api: Shadeform, key: OwnKey) -> str:
+    """The id of the user's key on the account; uploaded if it is not there. An answer that is lost is looked for, not repeated."""
+    def known() -> str | None:
+        return next((key_id for key_id, public in api.public_keys().items() if key.same(public)), None)
+    if found := known():
+        return found
+    try:
+        return api.add_key(f"nanolan-{hashlib.sha256(key.public.encode()).hexdigest()[:8]}", key.public)
+    except UnclearAnswer:
+        if found := known():
+            return found
+        raise
+
+
+def key_for(api: Shadeform, instance: Instance, name: str, folder: Path, own: OwnKey | None) -> Path | None:
+    """The private key's file for a machine; None when ssh's own agent and settings must know it. `instance` as /info shows it."""
+    if own and own.same(api.public_keys().get(instance.ssh_key_id or "", "")):
+        return own.private
+    return keep_key(api, instance, name, folder)
 
 
 def key_folder(environ: Mapping[str, str]) -> Path:

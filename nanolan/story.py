@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from nanolan.costs import paid_cents
+from nanolan.costs import paid_cents, sum_of
 from nanolan.curves import Metrics
 from nanolan.environment import Environment
 from nanolan.ledger import Attempt
@@ -47,11 +47,19 @@ class Story:
 
     @property
     def headline(self) -> str:
-        """The verdict with its money: "Succeeded: $24.10 in 0:43:10"."""
+        """The verdict with its money: "Succeeded: $24.10 in 0:43:10", "Stopped (spend limit): ..."."""
+        reason = f" ({self.receipt.reason.replace('_', ' ')})" if self.receipt and self.receipt.reason else ""
         seconds = self.receipt.seconds if self.receipt else None
         took = f" in {timedelta(seconds=max(0, seconds))}" if seconds is not None else ""
         bill = "cost not known" if self.cents is None else dollars(self.cents)
-        return f"{self.state.capitalize()}: {bill}{took}{'' if self.ended else ' so far'}"
+        return f"{self.state.capitalize()}{reason}: {bill}{took}{'' if self.ended else ' so far'}{self._before}"
+
+    @property
+    def _before(self) -> str:
+        """That this machine's bill is not the whole run's."""
+        if self.earlier:
+            return f", earlier machines {sum_of(a.spent_cents for a in self.earlier).text()}"
+        return ", this machine alone" if self.plan.attempt > 1 else ""
 
     @property
     def why(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nanolan.budget import Stop
-from nanolan.causes import cause_of
+from nanolan.causes import cause_of, explain, sentence
 from nanolan.errors import BadAnswer
 from nanolan.gate import closed
 from nanolan.inputs import fetch
@@ -138,8 +138,14 @@ def evaluate(m: Machine, phase: str) -> dict[str, Any]:
         code, stop = m.tools.trainer(m.plan, job, m.work / f"job-{phase}-evaluate.json", Path.cwd(), host=os.environ,
                                      wandb_key=None, stop=lambda: m.stop() or dog.stuck())
         if not results.is_file():
-            say(f"phase {phase}: not evaluated: {stop.text if stop else cause_of(m.herald.log_tail())[1] or f'exit code {code}'}")
+            say(f"phase {phase}: not evaluated: {stop.text if stop else _cause(m, code, dog.step)}")
     return read_results(results)
+
+
+def _cause(m: Machine, code: int, step: int) -> str:
+    """Why there are no results: "CUDA out of memory in evaluation at step 900"."""
+    reason, said = cause_of(m.herald.log_tail())
+    return said or f"exit code {code}" if reason == "trainer_failed" else sentence(explain(reason, said), said, "evaluate", step)
 
 
 def pass_gate(m: Machine, phase: str, measured: dict[str, float]) -> None:

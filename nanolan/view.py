@@ -14,7 +14,7 @@ from nanolan.money import dollars, usd
 from nanolan.outlook import Outlook, outlook
 from nanolan.plan import Plan, iso, now_utc, parse_time
 from nanolan.report import SUCCEEDED, PhaseReport, Progress, Receipt
-from nanolan.status import Overview, RunView
+from nanolan.status import SHORT, Overview, RunView
 
 WIDTH = 80
 
@@ -47,7 +47,7 @@ def render_run(v: RunView) -> list[str]:
     lines += _clock(v)
     lines.append(f"  machine   {_machine(v)}")
     if v.instance and v.instance.billing and v.instance.ip:
-        lines.append(f"  {ssh_command(v.instance, plan.instance_name)}")
+        lines += [f"  shell     just ssh {plan.run_id}", f"  {ssh_command(v.instance, plan.instance_name)}"]
     for p, r in v.phases.items():
         lines.append(f"  {p:<9} {_phase(r)}")
         if r.measured:
@@ -59,6 +59,8 @@ def render_run(v: RunView) -> list[str]:
         lines.append(f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB)")
     if v.resumable:
         lines.append(f"  go on     {resume_command(v)}")
+    if v.state in SHORT:
+        lines.append(f"  more      just why {plan.run_id}")
     if v.receipt:
         lines += _bill(v.receipt, plan)
         lines.append(f"  log       {v.receipt.log}")

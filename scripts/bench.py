@@ -171,6 +171,38 @@ def _steps_per_s(words: list[str]) -> float:
     return (len(times) - 1) / (times[-1] - times[0])
 
 
+REPORT = """
+import sys
+from pathlib import Path
+from nanolan.curves import read_metrics
+from nanolan.page import render_page
+from nanolan.plan import read_plan
+from nanolan.report import read_receipt
+from nanolan.story import story_of
+plan, receipt, metrics = ((Path(sys.argv[1]) / name).read_bytes() for name in ("plan.json", "receipt.json", "metrics.jsonl"))
+print(len(render_page(story_of(read_plan(plan), read_receipt(receipt), "", read_metrics(metrics), (), None))))
+"""
+
+
+def long_report() -> str:
+    """The report of a run, from what is in its folder to HTML: of one phase with 20,000 steps, and of three."""
+    sys.path.insert(0, str(ROOT))
+    from nanolan.report import to_json
+    from tests.report_fixtures import PLAN, RECEIPT, lines, rows
+    drawn = seconds([sys.executable, "-c", "import matplotlib.figure, matplotlib.backends.backend_svg"], times=3)
+    said = []
+    for phases in (("mid",), ("mid", "sft", "rl")):
+        with tempfile.TemporaryDirectory() as temp:
+            for name, data in (("plan.json", PLAN.to_json()), ("receipt.json", to_json(RECEIPT)),
+                               ("metrics.jsonl", lines([row for p in phases for row in rows(20_000, p)]))):
+                (Path(temp) / name).write_bytes(data)
+            command = [sys.executable, "-c", REPORT, temp]
+            size = int(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+            taken = seconds(command, times=3)
+        said.append(f"{len(phases)} x 20,000 steps: {taken:.1f} s, {taken / drawn:.1f} x importing matplotlib, {size / 1e6:.2f} MB")
+    return f"{'; '.join(said)} (goal for 20,000: 5 s, 3 MB)"
+
+
 def training() -> Iterator[str]:
     """The trainer's own bench, line by line."""
     command = [sys.executable, "-m", "nanolan.train.bench"]
@@ -183,8 +215,7 @@ def training() -> Iterator[str]:
 
 BENCHES: dict[str, Callable[[], str | Iterator[str]]] = {
     "help": help_ratio, "first": first_dry_run, "rehearse": rehearsals, "status": bench_status.status, "watch": bench_status.watch,
-    "heartbeat": bench_status.heartbeat, "stream": streaming,
-    "states": state_uploads, "train": training}
+    "heartbeat": bench_status.heartbeat, "stream": streaming, "states": state_uploads, "report": long_report, "train": training}
 ASKED_FOR = {"train"}      # not among all
 
 

@@ -12,6 +12,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--guard", is_flag=True, help="with --watch: delete a machine that outlives its limit or deadline by a minute")
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
-@setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
+@setting_options("ssh_public_key", "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
 def status(words: tuple[str, ...], watch: bool, guard: bool, as_json: bool, owner: str | None, **flags: Any) -> int:
     """Show runs: state, money, machine, SSH line, and what is proven on the Hub."""
     from nanolan.ledger import Ledger, nanolan_home
@@ -86,7 +88,7 @@ def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> O
     from nanolan.status import look
     overview = look(ledger, entries, api, lambda e: Hub(e.plan.hf_endpoint, s.hf_token))
     for v in overview.runs:
-        if v.instance and v.instance.ip and v.instance.billing:
+        if v.instance and v.instance.ip and v.instance.billing and not s.ssh_public_key:
             keep_key(api, v.instance, v.entry.plan.instance_name, key_folder(os.environ))
     return overview
 
@@ -99,14 +101,14 @@ def show(overview: Overview, as_json: bool) -> None:
 def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float, as_json: bool, guard: Guard | None = None) -> int:
     """Look until the run has ended; a look that fails is shown as such, and the next one follows."""
     from nanolan.live import display
-    run_id, cut_off = entry.plan.run_id, ""
+    run_id, cut_off, closer = entry.plan.run_id, "", closeup(ledger, api, s)
     try:
         with display(as_json, sys.stdout.isatty(), click.echo) as screen:
             while True:
                 now = ledger.find(run_id) if ledger.has(run_id) else entry   # read again: launch or stop may have written it
                 overview = look_once(ledger, [now], api, s)
-                screen.show(overview)
-                view = overview.runs[0]
+                view = closer(overview.runs[0])
+                screen.show(replace(overview, runs=(view,)))
                 done = enforce(ledger, view, api, guard) if guard else ""
                 cut_off = cut_off or done
                 guarded = guard is not None and view.instance is not None and view.instance.billing   # one in error may bill on
@@ -117,6 +119,25 @@ def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float,
         click.echo(f"\nno longer watching; run {run_id} goes on. Stop it: just stop {run_id}", err=True)
         return 130
     return verdict(view, cut_off)
+
+
+def closeup(ledger: Ledger, api: Shadeform, s: Any) -> Callable[[RunView], RunView]:
+    """What adds the machine's own newest step, over SSH; for a local Shadeform's machines, which have no SSH, nothing."""
+    from ssh import argv_of
+
+    from nanolan.closeup import Closeup
+    from nanolan.config import is_loopback
+    from nanolan.errors import NanolanError
+
+    def reach(v: RunView) -> list[str] | None:
+        up = v.instance is not None and v.instance.billing and v.instance.ip
+        if v.instance is None or not up or is_loopback(api.base) or not ledger.has(v.entry.plan.run_id):
+            return None
+        try:
+            return argv_of(api, s, v.entry, v.instance, batch=True, connect_s=5)
+        except NanolanError:
+            return None
+    return Closeup(reach)
 
 
 def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:

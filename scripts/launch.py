@@ -105,7 +105,7 @@ def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: boo
 
     from nanolan.payload import box_secrets, create_body, startup_script
     script = startup_script(prepared.plan, box_secrets(s), "REVISION")
-    body = create_body(prepared.plan, script)
+    body = create_body(prepared.plan, script, "(the id of your SSH_PUBLIC_KEY)" if s.ssh_public_key else None)
     count = len(box_secrets(s))
     body["launch_configuration"]["script_configuration"]["base64_script"] = \
         f"*** ({len(script):,} bytes: boot.sh, rescue.py, the plan, {count} secret{'s' * (count != 1)})"

@@ -104,14 +104,21 @@ def worth_showing(line: str) -> bool:
 
 def summary(world: World, o: Outcome) -> int:
     """Verdict, bill, losses, and where everything lies; the run's exit code."""
+    from nanolan.hub import Hub
+    from nanolan.secret import Secret
     from nanolan.sim.rehearsal import box_logs
+    from nanolan.status import SHORT
     from nanolan.view import render_run
+    from nanolan.why import look_into, render
     click.echo("")
     view = o.view
     if view is None or not view.ended:
         click.echo(f"The rehearsal did not end; its box is stopped now. Logs: {', '.join(map(str, box_logs(world)))}", err=True)
         return o.exit_code or 1
     click.echo("\n".join(map(printable, render_run(view))))
+    if view.state in SHORT:
+        hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
+        click.echo("\n".join(("", "just why", *map(printable, render(look_into(hub, view))))))
     click.echo(f"\nSaved: {o.saved or 'nothing'}. Steps trained in vain: {o.lost_steps}.\n"
                f"Simulated bill: ${o.paid_dollars:.4f} (a real run of this kind: {expected(view)}). "
                f"Instances left running: {o.left_running}. Took {o.seconds:.0f} s.")
@@ -124,7 +131,8 @@ def show_files(world: World, view: RunView) -> None:
     plan, files = view.entry.plan, world.root / "files"
     files.mkdir()
     for name, path in (("log", view.receipt.log if view.receipt else ""), ("metrics", f"{plan.folder}/metrics.jsonl"),
-                       ("receipt", f"{plan.folder}/receipt.json"), ("report", f"{plan.folder}/report.html")):
+                       ("receipt", f"{plan.folder}/receipt.json"), ("report", f"{plan.folder}/report.html"),
+                       ("black box", f"{plan.folder}/postmortem.json")):
         if path and path in world.hub.files(plan.runs_repo):
             (files / Path(path).name).write_bytes(world.hub.read(plan.runs_repo, path))
             click.echo(f"  {name:<10} {shown(files / Path(path).name)}")

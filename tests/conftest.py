@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ for name in [n for n in os.environ if n.startswith(OURS) and not n.startswith("C
 os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
                    "NANOLAN_ENV_FILE": os.devnull, "WANDB_MODE": "disabled"})
 
+
+# A shell that starts us in the background has us ignore Ctrl-C, and so would all that we start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Caches and ledgers of the tests lie in tmp; set before anything imports the Hub client, which reads them then
 HOMES = tempfile.TemporaryDirectory(prefix="nanolan-tests-")

@@ -206,7 +206,7 @@ class Box:
             trainer=partial(run_trainer, self), kill=self.kill_trainers, inspect=lambda plan, work, **_: w.gpu_problem(self),
             transfer=partial(run_transfer, attempt=partial(self._transfer, hub), clock=c.monotonic, sleep=self._doze),
             api=partial(Shadeform, session=w.cloud, sleep=c.sleep, jitter=lambda: 0.5), hub=hub, clock=c.monotonic, now=c.utc,
-            sleep=c.sleep, ticker=partial(Ticker, thread=c.thread, event=c.event), pool=c.pool)
+            sleep=c.sleep, ticker=partial(Ticker, thread=c.thread, event=c.event), pool=c.pool, probes={})
 
     def _doze(self, seconds: float) -> None:
         self.clock.sleep(max(seconds, 0.5))     # a tenth of a second is nothing here

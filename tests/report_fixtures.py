@@ -74,7 +74,7 @@ def going() -> Story:
 
 def evil() -> Story:
     """One in which every text is hostile."""
-    plan = replace(PLAN, run_name=EVIL, model_tag=EVIL, output_tag=EVIL, hf_repo=EVIL, runs_repo=EVIL, gate=EVIL, recipe={EVIL: {EVIL: 1}},
+    plan = replace(PLAN, run_name=EVIL, model_tag=EVIL, output_tag=EVIL, hf_repo=EVIL, runs_repo=EVIL, gate=EVIL, recipe={EVIL: 1, "mid": {EVIL: 1}},
                    offer=replace(PLAN.offer, cloud=EVIL, region=EVIL, gpu=EVIL, os=EVIL), inputs=(replace(
                        PLAN.inputs[0], repo=EVIL, revision=EVIL, files=(PinnedFile(EVIL, 1, None, ""),)),))
     phases = {p: replace(r, state=EVIL, folder=EVIL, revision=EVIL, measured=r.measured | {f"val_{EVIL}": 1.0}) for p, r in PHASES.items()}

@@ -35,6 +35,10 @@ def test_a_new_card_has_front_matter_results_the_bill_and_how_to_chat() -> None:
         assert part in text, part
 
 
+def test_the_bill_of_a_later_attempt_is_not_said_to_be_the_whole_runs() -> None:
+    assert "its last machine alone" in card(None, plan=replace(PLAN, attempt=2)) and "alone" not in card(None)
+
+
 @pytest.mark.parametrize("old", USERS)
 def test_what_the_user_wrote_is_kept_byte_for_byte_twice(old: str) -> None:
     once = card(old)

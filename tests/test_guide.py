@@ -25,6 +25,7 @@ from nanolan.ledger import Ledger
 from nanolan.menu import recipes
 from nanolan.parcel import CHECKPOINTS
 from nanolan.plan import Plan, iso, now_utc
+from nanolan.report import log_path
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.seed import _cached
 from nanolan.sim.world import REPO, World
@@ -42,6 +43,7 @@ UNRUN = {
     "just train-here": "needs an NVIDIA GPU; tests/test_here.py trains on the CPU",
     "just notify": "needs a service that takes the word; tests/test_notify.py has one",
     "just hf auth login": "asks for a token of the real Hub",
+    "just ssh": "no machine listens there; tests/test_scripts_ssh.py has a stand-in",
     "ssh -i": "no machine listens there",
     "tail -f": "on the machine",
     "open https": "opens a browser",
@@ -150,7 +152,9 @@ def finish(world: World, plan: Plan, box: str, verdict: str, reason: str) -> Non
     else:
         state(world.hub, plan, plan.phases[0], processes=8)
     proven = {p: structs.replace(NONE["sft"], state="proven" if verdict == "succeeded" else "none") for p in plan.phases}
-    tell(world, plan, receipt(verdict, reason), phases=proven, spent_cents=1234)
+    log = log_path(plan, verdict)
+    world.hub.put(REPO, {log: f"{iso(now_utc())} boot: words\n".encode()})
+    tell(world, plan, receipt(verdict, reason), phases=proven, spent_cents=1234, log=log)
     world.cloud.account.delete(box)
 
 
@@ -205,7 +209,7 @@ def a_trained_run(world: World, place: Path) -> str:
 
 BEFORE: dict[str, Callable[[World, Path], str]] = {
     "just stop": a_run, "just status": a_run, "just watch": a_trained_run, "just wait": a_trained_run, "just resume": a_stopped_run,
-    "just limit": a_run, "just report": a_trained_run, "just pull": a_trained_run, "just hf download": a_trained_run, "just verify": all_proven,
+    "just limit": a_run, "just logs": a_trained_run, "just why": a_stopped_run, "just report": a_trained_run, "just pull": a_trained_run, "just hf download": a_trained_run, "just verify": all_proven,
 }
 # A prompt is answered on the command line here: there is no terminal
 ANSWERED = {"just launch": " --yes", "just stop": " --yes"}
@@ -213,6 +217,7 @@ AGREED = ("--yes", "-y", "instance-type=", "--dry-run")
 
 
 @pytest.mark.parametrize("command", RUN)
+@pytest.mark.slow      # a minute for all of them; that each parses is in the quick set
 def test_every_command_of_the_guide_works(world: World, place: Path, command: str) -> None:
     before = next((make for start, make in BEFORE.items() if command.startswith(start)), None)
     run_id = before(world, place) if before else ""

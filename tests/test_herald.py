@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.herald import LOG_PART_BYTES, MOST_LOG_BYTES, Herald, Row, last_row
+from nanolan.herald import Herald, Row, last_row
 from nanolan.meter import Meter
 from nanolan.notify import Notifier
 from nanolan.plan import Predicted
@@ -21,6 +21,7 @@ from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan, until
 from .test_meter import NOBODY, machine
 
 STEP = '{"step": 3, "steps": 4, "loss": 1.5, "phase": "sft", "tok_per_s": 99.5, "left_s": 8.25}'
+PART = "runs/ab12cd34/log/a1-part-{:04d}.log"
 COMMIT = "POST /api/models/me/lanbot-checkpoints/commit"
 
 
@@ -64,7 +65,7 @@ def test_a_change_is_told_with_step_and_money_and_all_secrets_masked(server: Hub
     assert progress["step"] == 2 and progress["steps"] == 9 and progress["loss"] == 3.25 and progress["spent_cents"] in (100, 101)
     assert progress["message"] == "trouble with ***" and progress["phases"]["mid"]["state"] == "training"  # type: ignore[index]
     assert progress["phases"]["sft"]["state"] == "none"  # type: ignore[index]
-    assert server.read(REPO, "runs/ab12cd34/log/training.log") == b"a line with *** and ***\n"
+    assert server.read(REPO, PART.format(1)) == b"a line with *** and ***\n"
     assert server.read(REPO, "runs/ab12cd34/metrics.jsonl").count(b"\n") == 2
 
 
@@ -94,15 +95,31 @@ def test_after_its_end_it_says_no_more(server: HubServer, herald: Herald) -> Non
     assert len(server.log) == commits and told(server)["state"] == TRAINING
 
 
-def test_a_flooded_log_is_told_by_its_newest_part_without_half_a_secret(server: HubServer, herald: Herald, tmp_path: Path) -> None:
-    line = f"{TOKEN} flood\n".encode()
-    log_file(tmp_path).write_bytes(line * (MOST_LOG_BYTES // len(line) + 100) + b"the last words\n")
-    log = herald.log()
-    assert MOST_LOG_BYTES // 3 < len(log) < MOST_LOG_BYTES and log.endswith(b"*** flood\nthe last words\n")
-    assert set(log.splitlines()) == {b"*** flood", b"the last words"}
+def test_the_log_is_told_in_parts_of_what_is_new_also_by_a_restarted_program(
+        server: HubServer, herald: Herald, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parts() -> list[bytes]:
+        return [server.read(REPO, p) for p in sorted(server.files(REPO)) if p.startswith("runs/ab12cd34/log/")]
+
+    def say(text: str) -> None:
+        with log_file(tmp_path).open("a") as f:
+            f.write(text)
+    say("boot: run ab12cd34\nhalf a li")
     herald.tell(TRAINING)
-    until(lambda: told(server))
-    assert len(server.read(REPO, "runs/ab12cd34/log/training.log")) == LOG_PART_BYTES
+    until(lambda: parts() == [b"boot: run ab12cd34\n"])
+    server.fault(COMMIT, status=403)                # this beat is lost; what it told is told by the next one
+    say(f"ne\n{TOKEN}\n")
+    herald.tell(TRAINING)
+    until(lambda: not any(fault.times for fault in server.faults))
+    say("more\n")
+    herald.tell(UPLOADING)
+    until(lambda: parts() == [b"boot: run ab12cd34\n", b"half a line\n***\nmore\n"])
+    herald.close()
+    again = Herald(make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34"), {"HF_TOKEN": Secret(TOKEN)}, tmp_path / "work",
+                   Meter(make_plan(server.url, ""), machine(3600), NOBODY), Timeline(tmp_path / "t.json"), Notifier(None, ""))
+    say("after a restart\n")
+    again.tell(TRAINING)
+    until(lambda: parts()[2:] == [b"after a restart\n"])
+    again.close()
 
 
 def test_a_log_that_cannot_be_read_is_no_obstacle(herald: Herald) -> None:

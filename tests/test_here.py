@@ -39,6 +39,7 @@ def test_mid_without_an_identity_file_is_refused_before_anything_is_downloaded(e
     assert "downloading" not in done.stderr
 
 
+@pytest.mark.slow      # two real trainings; a rehearsal trains them in the quick set
 def test_phases_train_one_after_the_other_and_lie_where_nanochat_looks(env: dict[str, str]) -> None:
     base = Path(env["NANOCHAT_BASE_DIR"])
     (base / "identity_conversations.jsonl").write_text('[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "I am it"}]\n')

@@ -14,13 +14,13 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
     "errors", "money", "budget", "size", "memory", "secret", "datasets", "pickles", "phases", "gate", "config", "plan", "offers",
-    "instance", "shadeform", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "ledger", "costs",
-    "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify", "preflight",
-    "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover", "runner", "here", "watchdog",
-    "timeline", "herald", "gpus", "inspection", "pace", "causes", "control", "machine", "saver", "training", "samples", "curves",
-    "charts", "environment", "scores", "story", "markup", "page", "card", "lastwords", "box", "sshkey", "rest", "status",
-    "rebuild", "limit", "guard", "orphans", "stop", "resume", "view", "retell", "patient", "toolbox", "envfile", "accounts",
-    "leftovers", "doctor", "menu", "helptext", "cli", "live"]
+    "instance", "shadeform", "sshkey", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "ledger",
+    "costs", "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify",
+    "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover", "runner", "here",
+    "watchdog", "timeline", "boxlog", "herald", "gpus", "inspection", "pace", "causes", "control", "postmortem", "machine",
+    "saver", "training", "samples", "curves", "charts", "environment", "scores", "story", "markup", "page", "card", "lastwords",
+    "box", "rest", "status", "closeup", "ssh", "logs", "why", "rebuild", "limit", "guard", "orphans", "stop", "resume", "view", "retell",
+    "patient", "toolbox", "envfile", "accounts", "leftovers", "doctor", "menu", "helptext", "cli", "live"]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -55,8 +55,8 @@ def test_only_the_trainer_and_the_seed_import_torch() -> None:
         assert "torch" not in set(imports(path)), path
 
 
-@pytest.mark.parametrize("script", ["launch", "check_status", "rehearse", "offers", "stop", "resume", "wait", "orphans", "report",
-                                    "doctor", "upload", "verify", "costs", "pull", "completions"])
+@pytest.mark.parametrize("script", ["launch", "check_status", "rehearse", "offers", "stop", "resume", "wait", "orphans", "why", "logs",
+                                    "ssh", "report", "limit", "doctor", "upload", "verify", "costs", "pull", "completions"])
 def test_help_imports_nothing_heavy(script: str) -> None:
     done = subprocess.run([sys.executable, "-X", "importtime", str(ROOT / f"scripts/{script}.py"), "--help"],
                           capture_output=True, text=True, check=True)

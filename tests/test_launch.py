@@ -27,7 +27,7 @@ from nanolan.errors import (
 )
 from nanolan.hub import Hub
 from nanolan.instance import ApiType, offers_of
-from nanolan.launch import OF_THE_MACHINE, Prepared, Rehearsal, again, next_offer_hint, prepare, rent
+from nanolan.launch import OF_THE_MACHINE, Prepared, Rehearsal, again, check_key, next_offer_hint, prepare, rent
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.offers import Offer, Wanted, choose
 from nanolan.plan import iso, now_utc, read_plan
@@ -38,6 +38,7 @@ from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.world import REPO, World
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, Waits, client, creates, forget
+from tests.launch_fixtures import Launch
 
 
 def sample() -> list[Offer]:
@@ -217,6 +218,32 @@ def test_the_run_folder_is_on_the_hub_before_anything_is_rented_and_the_script_p
     script = base64.b64decode(world.cloud.instances[0].script or "").decode()
     assert f"/resolve/{hub_of(world).tree(REPO).revision}/runs/{plan.run_id}/code.bundle" in script
     assert world.cloud.instances[0].name == plan.instance_name == instance.name and instance.billing
+
+
+PUBLIC = "ssh-ed25519 " + "A" * 68 + " me@home"
+
+
+def test_the_users_own_key_is_uploaded_once_and_named_in_the_create(world: World, tmp_path: Path) -> None:
+    Launch(world, tmp_path / "a", ssh_public_key=PUBLIC).run()
+    Launch(world, tmp_path / "b", ssh_public_key=PUBLIC).run()
+    mine = [k for k in world.cloud.account.keys.all.values() if k.public_key == PUBLIC]
+    assert len(mine) == 1 and {i.spec["ssh_key_id"] for i in world.cloud.instances} == {mine[0].id}
+    Launch(world, tmp_path / "c").run()
+    managed = world.cloud.account.keys.default.id
+    assert sorted(i.spec["ssh_key_id"] == managed for i in world.cloud.instances) == [False, False, True]
+
+
+def test_a_key_that_cannot_be_uploaded_rents_nothing_and_notes_nothing(world: World, tmp_path: Path) -> None:
+    world.cloud.fault("GET /v1/sshkeys", "forbidden", times=None)
+    launch = Launch(world, tmp_path, ssh_public_key=PUBLIC.replace("A", "B"))
+    with pytest.raises(AuthProblem):
+        launch.run()
+    assert creates(world.cloud) == 0 and launch.ledger.entries() == []
+
+
+@pytest.mark.parametrize("text, ok", [(PUBLIC, True), ("/nonexistent.pub", False)])
+def test_a_key_that_is_none_fails_its_check_before_anything_is_rented(text: str, ok: bool) -> None:
+    assert check_key(text).ok is ok
 
 
 def test_the_intent_is_in_the_ledger_before_the_create_is_sent(world: World, ledger: Ledger) -> None:

@@ -77,8 +77,9 @@ def test_a_success_tells_verdict_time_and_money_first() -> None:
 def test_a_failed_run_says_what_is_saved_and_how_to_go_on() -> None:
     html = render_page(failed())
     said = text(html)
-    assert said.index("Stopped: ") < said.index("$140.02 of the limit of $150.00 used")
+    assert said.index("Stopped (spend limit): $65.40") < said.index("$140.02 of the limit of $150.00 used")
     assert "Saved: runs/ab12cd34/saved/sft step 400" in said and "<pre>just resume ab12cd34</pre>" in html
+    assert "not finished; saved in runs/ab12cd34/saved/sft step 400" in said
     assert said.count("just resume") == 1 and "rl: Math reinforcement Not begun." in said
 
 

@@ -103,6 +103,11 @@ def test_the_box_gets_only_the_secrets_that_are_set() -> None:
 def test_the_create_request_is_what_the_api_describes(changes: dict[str, Any]) -> None:
     plan = a_plan(**changes)
     check_request("POST", "/instances/create", create_body(plan, startup_script(plan, SECRETS, "main")))
+    check_request("POST", "/instances/create", create_body(plan, "x", "26bedfa2-1e98-4ff5-9342-a5b0987a2f0f"))
+
+
+def test_a_key_is_named_only_if_there_is_one() -> None:
+    assert "ssh_key_id" not in create_body(PLAN, "x") and create_body(PLAN, "x", "k-1")["ssh_key_id"] == "k-1"
 
 
 @given(st.integers(1, 10**6))

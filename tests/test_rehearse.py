@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.manifest import parse_manifest
+from nanolan.sim.hub import HubServer
 from nanolan.sim.world import REPO, World
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,9 +68,18 @@ def test_it_prints_timeline_bill_losses_and_where_everything_lies(rehearsal: Reh
     assert re.search(r"mid +proven +mid_checkpoints/d20 step 24 +loss \d", done.stdout)
     assert re.search(r"Simulated bill: \$0\.\d+", done.stdout)
     assert "Instances left running: 0" in done.stdout
-    for name in ("log", "metrics", "receipt", "mid", "sft"):
+    for name in ("log", "metrics", "receipt", "report", "mid", "sft"):
         place = re.search(rf"^  {name} +(\S.*)$", done.stdout.partition("Simulated bill")[2], re.M)
         assert place and Path(place[1]).exists(), name
+
+
+def test_its_report_has_curves_scores_and_answers_and_the_hub_a_model_card(rehearsal: Rehearsed) -> None:
+    _, folder = rehearsal
+    html = next(folder.glob("run-*/files/report.html")).read_text()
+    for part in ("Succeeded: $", "<svg", "ChatCORE", "Who are you?", "mid training", "nanochat d20"):
+        assert part in html, part
+    hub = HubServer(next(folder.glob("run-*/hub")))
+    assert "| `mid_checkpoints/d20` | mid | 24 |" in hub.read(REPO, "README.md").decode()
 
 
 @pytest.mark.slow
@@ -106,8 +116,8 @@ def test_a_fault_in_the_cloud_is_rehearsed_with_its_verdict(tmp_path: Path) -> N
     assert "Instances left running: 0" in done.stdout
 
 
-@pytest.mark.parametrize("fault, why", [pytest.param("create-out-of-stock@1", "just sold out", marks=pytest.mark.slow),
-                                        ("gpu-count-wrong:7@1", "nvidia-smi shows 7")])
+@pytest.mark.slow      # each trains for real; tests/test_failover.py has many of them without
+@pytest.mark.parametrize("fault, why", [("create-out-of-stock@1", "just sold out"), ("gpu-count-wrong:7@1", "nvidia-smi shows 7")])
 def test_a_rehearsal_fails_over_to_the_next_offer(tmp_path: Path, fault: str, why: str) -> None:
     done = run("scripts/rehearse.py", f"fault={fault}", "max-price=36", f"--folder={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr

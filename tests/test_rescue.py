@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.config import ROOT
+from nanolan.postmortem import read_postmortem
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, until
 
@@ -81,6 +82,34 @@ def test_giving_up_uploads_the_masked_log_and_a_receipt_and_deletes_the_machine(
     assert (receipt["verdict"], receipt["reason"], receipt["run_id"]) == ("failed", "boot_failed", box.plan.run_id)
     assert receipt["attempt"] == 1
     assert receipt["message"] == "the machine gave up: it broke near ***" and receipt["log"] in box.files()
+
+
+def test_giving_up_leaves_a_black_box_that_the_laptop_can_read(box: Box) -> None:
+    box.log_file.write_text("".join(f"line {i}\n" for i in range(600)))
+    dmesg = box.root / "usr/bin/dmesg"
+    dmesg.write_text(f"#!/bin/sh\necho a kernel with {TOKEN}\n")
+    dmesg.chmod(0o755)
+    assert rescue(box, "fail", "install the 'light' set") == 0
+    left = read_postmortem(box.hub.read(REPO, f"{box.plan.folder}/postmortem.json"))
+    assert (left.run_id, left.attempt, left.reason, left.cause) == (box.plan.run_id, 1, "boot_failed", "")
+    assert left.seen["kernel"] == ["a kernel with ***"] and left.seen["gpus"] and "FileNotFoundError" in left.not_seen["disk"]
+    assert left.log[:1] == ("line 100",) and left.plan["run_id"] == box.plan.run_id
+
+
+def test_a_machine_that_tells_nothing_of_itself_is_deleted_all_the_same(box: Box) -> None:
+    smi = box.root / "usr/bin/nvidia-smi"
+    smi.write_text("#!/bin/sh\nexec sleep 600\n")
+    (box.state / "rescue.py").write_text((box.state / "rescue.py").read_text().replace("PROBE_S, LINES = 8", "PROBE_S, LINES = 0.5"))
+    assert rescue(box, "fail", "words") == 0 and box.deleted
+    assert "TimeoutExpired" in read_postmortem(box.hub.read(REPO, f"{box.plan.folder}/postmortem.json")).not_seen["gpus"]
+
+
+def test_a_long_log_keeps_both_ends_and_never_half_a_secret(box: Box) -> None:
+    box.log_file.write_text("boot: first line\n" + f"{TOKEN} flood\n" * 250_000 + "the last words\n")
+    assert rescue(box, "fail", "words") == 0
+    log = box.uploaded_log("error").splitlines()
+    assert log[0] == "boot: first line" and "the last words" in log
+    assert {line for line in log if "flood" in line} == {"*** flood"} and any("left out here" in line for line in log)
 
 
 def test_a_verdict_that_the_box_program_reached_stands(box: Box) -> None:

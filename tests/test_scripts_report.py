@@ -77,7 +77,7 @@ def test_a_failed_run_says_what_is_kept_and_how_to_go_on(desk: Desk, tmp_path: P
     state(desk.hub, desk.entry.plan, "sft", 40)
     report(desk, out=tmp_path / "run.html")
     html = (tmp_path / "run.html").read_text()
-    assert "Failed: $1.23" in html and "it hung." in html and f"<pre>just resume {RUN}</pre>" in html
+    assert "Failed (hang): $1.23" in html and "it hung." in html and f"<pre>just resume {RUN}</pre>" in html
     assert "Saved: sft step 40." in html
 
 
@@ -92,3 +92,19 @@ def test_a_run_that_nobody_knows_and_a_file_that_cannot_be_written_are_said_in_o
 
 def test_reports_are_not_put_into_the_code_of_a_run() -> None:
     assert "reports/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_a_lost_run_says_what_is_known(desk: Desk, tmp_path: Path) -> None:
+    desk.tell(progress=TRAINING)
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    done = report(desk, out=tmp_path / "run.html")
+    html = (tmp_path / "run.html").read_text()
+    assert done.returncode == 0 and "Lost: " in html and "The machine did not tell." in html and "so far" not in html
+
+
+def test_a_launch_that_rented_nothing_cost_nothing(desk: Desk, tmp_path: Path) -> None:
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    desk.ledger.put(msgspec.structs.replace(desk.entry, instance_id=None, gone=True, note="create refused: sold out"))
+    report(desk, out=tmp_path / "run.html")
+    html = (tmp_path / "run.html").read_text()
+    assert "Failed: $0.00" in html and "create refused: sold out" in html

@@ -55,6 +55,15 @@ def test_the_light_set_installs_without_torch_or_wandb(checkout: Path, env: dict
     assert not {"torch", "wandb", "numpy"} & {p.name for p in site.iterdir()}
 
 
+def test_the_report_set_adds_charts_and_no_torch_and_serves_the_light_commands(checkout: Path, env: dict[str, str]) -> None:
+    done = setup(checkout, env, "report")
+    assert done.returncode == 0, done.stderr
+    site = next((checkout / ".venv/lib").glob("python3*/site-packages"))
+    names = {p.name for p in site.iterdir()}
+    assert "matplotlib" in names and not {"torch", "wandb"} & names
+    assert setup(checkout, env | {"UV": "/nonexistent"}).returncode == 0, "in place: nothing is looked for"
+
+
 def test_the_wrapper_works_from_another_folder_and_lists_the_recipes(checkout: Path, env: dict[str, str]) -> None:
     just = shutil.which("just", path=f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}")
     if not just:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.errors import UnclearAnswer, UsageProblem
 from nanolan.instance import ApiInstance, Instance, instance_of
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
-from nanolan.sshkey import keep_key
+from nanolan.sshkey import OwnKey, keep_key, key_for, key_on_account, own_key
 
 from .box_fixtures import KEY
 
@@ -78,3 +79,65 @@ def test_a_key_of_the_users_own_or_an_api_in_trouble_leaves_no_file(cloud: Shade
     cloud.fault("GET /v1/sshkeys", "internal_error", times=4)
     assert keep_key(api(cloud), machine(cloud), NAME, tmp_path / "keys") is None
     assert not (tmp_path / "keys").exists()
+
+
+# ---- the user's own key
+
+PUBLIC = "ssh-ed25519 " + "A" * 68 + " me@home"
+
+
+def test_the_users_key_is_given_by_path_or_as_text(tmp_path: Path) -> None:
+    (tmp_path / "id.pub").write_text(PUBLIC + "\n")
+    assert own_key(PUBLIC) == OwnKey(PUBLIC)
+    assert own_key(str(tmp_path / "id.pub")) == OwnKey(PUBLIC), "no private half beside it: an agent has it"
+    (tmp_path / "id").write_text("private")
+    assert own_key(str(tmp_path / "id.pub")) == OwnKey(PUBLIC, tmp_path / "id")
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "ssh-ed25519", "/nonexistent/id.pub", "ssh-ed25519 AAAA; rm -rf", "\0", "a" * 5000,
+                                  "ssh-ed25519 " + "A" * 68 + "\nssh-ed25519 " + "B" * 68])
+def test_what_is_no_public_key_is_refused(text: str) -> None:
+    with pytest.raises(UsageProblem, match="SSH_PUBLIC_KEY"):
+        own_key(text)
+
+
+def test_a_private_key_is_refused_and_nothing_of_it_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n")
+    with pytest.raises(UsageProblem, match=r"must be the \.pub file") as e:
+        own_key(str(tmp_path / "id"))
+    assert "BEGIN" not in str(e.value) and "c2VjcmV0" not in str(e.value)
+
+
+def posts(cloud: ShadeformServer) -> int:
+    return sum(r.method == "POST" for r in cloud.requests)
+
+
+def test_the_users_key_is_uploaded_once_whatever_its_name_and_comment(cloud: ShadeformServer) -> None:
+    first = key_on_account(api(cloud), OwnKey(PUBLIC))
+    assert key_on_account(api(cloud), OwnKey(PUBLIC.replace("me@home", "other"))) == first and posts(cloud) == 1
+    key = cloud.account.keys.all[first]
+    assert key.public_key == PUBLIC and key.name.startswith("nanolan-") and not key.is_default
+    theirs = cloud.account.keys.add({"name": "by hand", "public_key": "ssh-ed25519 " + "B" * 68})["id"]
+    assert key_on_account(api(cloud), OwnKey("ssh-ed25519 " + "B" * 68 + " me")) == theirs and posts(cloud) == 1
+
+
+def test_a_lost_answer_uploads_no_second_one(cloud: ShadeformServer) -> None:
+    cloud.fault("POST /v1/sshkeys/add", "reset_after_effect")
+    found = key_on_account(api(cloud), OwnKey(PUBLIC))
+    assert cloud.account.keys.all[found].public_key == PUBLIC and posts(cloud) == 1
+
+
+def test_an_upload_that_failed_is_an_error_and_never_another_key(cloud: ShadeformServer) -> None:
+    cloud.fault("POST /v1/sshkeys/add", "internal_error")
+    with pytest.raises(UnclearAnswer):
+        key_on_account(api(cloud), OwnKey(PUBLIC))
+    assert len(cloud.account.keys.all) == 1
+
+
+def test_each_machine_is_opened_with_the_key_that_it_was_made_with(cloud: ShadeformServer, tmp_path: Path) -> None:
+    mine = OwnKey(PUBLIC, tmp_path / "id")
+    made = machine(cloud, key_on_account(api(cloud), mine))
+    assert key_for(api(cloud), made, NAME, tmp_path / "keys", mine) == tmp_path / "id"
+    assert key_for(api(cloud), made, NAME, tmp_path / "keys", None) is None
+    managed = key_for(api(cloud), machine(cloud), NAME, tmp_path / "keys", mine)
+    assert managed == tmp_path / "keys" / f"{NAME}.pem" and managed.is_file()

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from .report_fixtures import RECEIPT, a_story, failed, going
+from nanolan.ledger import Attempt
+
+from .report_fixtures import PLAN, RECEIPT, a_story, failed, going
 
 
 def test_the_headline_is_verdict_money_and_time() -> None:
@@ -19,6 +21,13 @@ def test_the_bill_is_the_largest_that_is_known_and_never_nothing(spent: int | No
     receipt = structs.replace(RECEIPT, spent_cents=spent, metered_cents=metered, provider_cents=told, seconds=None)
     assert a_story(receipt=receipt).headline == f"Succeeded: {said}"
     assert replace(going(), spent_cents=None).headline == "Training: cost not known so far"
+
+
+def test_a_later_attempt_says_that_its_bill_is_not_all() -> None:
+    s = a_story(plan=structs.replace(PLAN, attempt=2))
+    assert s.headline == "Succeeded: $65.40 in 1:56:50, this machine alone"
+    earlier = (Attempt(1, "i-1", 500, "it hung"), Attempt(2, "i-2", None, "vanished"))
+    assert replace(s, earlier=earlier).headline == "Succeeded: $65.40 in 1:56:50, earlier machines $5.00 + ?"
 
 
 def test_the_way_on_is_said_once() -> None:

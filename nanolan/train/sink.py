@@ -14,7 +14,7 @@ from typing import Any
 
 INIT_S = 30.0                # to start, online or, after that failed, offline
 FINISH_S = 30.0              # to send what is left
-OFFLINE_S = 8.0              # of INIT_S is for starting offline
+OFFLINE_S = 8.0              # of INIT_S is for starting offline; of the rest, half is for the import on a busy disk
 
 
 class Sink:
@@ -25,7 +25,7 @@ class Sink:
         self._wanted, self._folder, self._config, self._finish_s = wanted, folder, config, finish_s
         self._run: Any = None
         self._offline = ""                    # the folder of what is to be sent at the end
-        problem = within(lambda: self._start("online", init_s - OFFLINE_S - 2), init_s - OFFLINE_S)
+        problem = within(lambda: self._start("online", (init_s - OFFLINE_S) / 2), init_s - OFFLINE_S)
         if problem is not None and not isinstance(problem, (TimeoutError, ImportError)):
             warn(f"wandb cannot be reached; its run is kept on disk ({_short(problem)})")
             problem = within(lambda: self._start("offline", OFFLINE_S), OFFLINE_S)

@@ -74,6 +74,7 @@ def end() -> Iterator[Any]:
         p.communicate()
 
 
+@pytest.mark.slow      # a real training of half a minute; a rehearsal of all three phases shows it too
 def test_rewards_rise(toy: Path, taught: Path, tmp_path: Path) -> None:
     job = rl_job(toy, tmp_path / "rl", taught, eval_questions=40)
     assert main([str(job)]) == 0

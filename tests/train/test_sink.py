@@ -21,7 +21,7 @@ TRAINING = f"""
 import sys
 from pathlib import Path
 from nanolan.train.sink import Sink
-sink = Sink({WANTED}, Path(sys.argv[1]), {{"lr": 0.1}}, init_s=14.0, finish_s=float(sys.argv[3]))
+sink = Sink({WANTED}, Path(sys.argv[1]), {{"lr": 0.1}}, init_s=20.0, finish_s=float(sys.argv[3]))
 sink.log({{"step": int(sys.argv[2]), "loss": 2.5, "phase": "sft"}})
 print("logged", flush=True)
 sys.stdin.readline()

@@ -1,0 +1,92 @@
+"""The training log on its machine: whole, or what is new of it in numbered parts. Masked, and never half a line: that may hold
+half a secret, which no mask would know.
+"""
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from nanolan.plan import Plan
+from nanolan.report import part_path
+from nanolan.secret import Mask
+
+HEAD_BYTES, TAIL_BYTES = 1_000_000, 9_000_000     # what is kept of a log that a trainer floods
+PART_BYTES = 1_000_000
+
+
+def log_file() -> Path:
+    """Where boot.sh writes it, from its first line on."""
+    return Path(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log")
+
+
+def whole(path: Path, mask: Mask, head: int = HEAD_BYTES, tail: int = TAIL_BYTES) -> bytes:
+    """All of it; of a flood the beginning and the end, and a line that says so."""
+    try:
+        with open(path, "rb") as f:
+            size = f.seek(0, os.SEEK_END)
+            f.seek(0)
+            if size <= head + tail:
+                return masked(f.read(), mask)
+            first = f.read(head)
+            first = first[:first.rfind(b"\n") + 1]
+            f.seek(size - tail)
+            f.readline()
+            return masked(first + left_out(f.tell() - len(first)) + f.read(), mask)
+    except OSError as e:
+        return f"the log cannot be read: {e.strerror}\n".encode()
+
+
+def new_lines(path: Path, start: int, most: int = PART_BYTES) -> tuple[bytes, int]:
+    """The whole lines from byte `start` on, and where the next ones begin; of a flood the newest, and a line that says so."""
+    with open(path, "rb") as f:
+        size = f.seek(0, os.SEEK_END)
+        begin = start if start <= size else 0      # somebody has cut it off
+        note = b""
+        f.seek(begin)
+        if size - begin > most:
+            f.seek(size - most)
+            if not f.readline().endswith(b"\n"):
+                return b"", begin                  # one line without an end: it is told when it has one
+            note, begin = left_out(f.tell() - begin), f.tell()
+        data = f.read(most)
+    lines = data[:data.rfind(b"\n") + 1]
+    return note + lines, begin + len(lines)
+
+
+def left_out(size: int) -> bytes:
+    return f"[{size:,} bytes of the log are left out here]\n".encode()
+
+
+def masked(data: bytes, mask: Mask) -> bytes:
+    return mask.hide(data.decode(errors="replace")).encode()
+
+
+class Parts:
+    """What of the log is on the Hub; kept in the file `note`, so that a restarted program goes on with the next part."""
+
+    def __init__(self, plan: Plan, mask: Mask, note: Path) -> None:
+        self._plan, self._mask, self._note = plan, mask, note
+        self._number, self._start, self._end = 1, 0, 0
+        try:
+            kept = json.loads(note.read_bytes())
+            self._number, self._start = int(kept["number"]), int(kept["start"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass   # the first life of this program
+
+    def next(self) -> dict[str, bytes | Path]:
+        """Path and content of the next part, if there is something new; the same path until it is `sent`."""
+        try:
+            lines, self._end = new_lines(log_file(), self._start)
+        except OSError:
+            return {}
+        return {part_path(self._plan, self._number): masked(lines, self._mask)} if lines else {}
+
+    def sent(self) -> None:
+        """The part that `next` gave is on the Hub."""
+        if self._end == self._start:
+            return
+        self._number, self._start = self._number + 1, self._end
+        temp = self._note.with_suffix(".tmp")
+        temp.write_text(json.dumps({"number": self._number, "start": self._start}))
+        temp.replace(self._note)

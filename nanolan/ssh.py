@@ -1,0 +1,35 @@
+"""The argument list of `ssh` to a rented machine: our own known_hosts, a name per instance, the key that it was made with.
+
+Addresses are used again by providers, so the host key is kept under the instance's id: another machine is no alarm.
+"""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from nanolan.errors import BadAnswer
+from nanolan.instance import Instance
+
+CONNECT_S = 10
+HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,252})")
+USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+
+
+def ssh_argv(i: Instance, key: Path | None, folder: Path, words: tuple[str, ...] = (), *, batch: bool = False,
+             connect_s: int = CONNECT_S) -> list[str]:
+    """`ssh` and its arguments; `key` None: what the agent and ssh's own settings offer. `batch`: never asks anything.
+
+    BadAnswer when the API's user or address is none: it must not become an option.
+    """
+    if not i.ip or not HOST.fullmatch(i.ip) or not USER.fullmatch(i.ssh_user):
+        raise BadAnswer(f"instance {i.id} has no usable address: {i.ssh_user!r} at {i.ip!r}. Look: just status")
+    options = {"StrictHostKeyChecking": "accept-new", "UserKnownHostsFile": quoted(folder / "known_hosts"),
+               "HostKeyAlias": f"nanolan-{i.id}", "ConnectTimeout": str(connect_s), "ServerAliveInterval": "5",
+               "ServerAliveCountMax": "3", **({"IdentitiesOnly": "yes"} if key else {}), **({"BatchMode": "yes"} if batch else {})}
+    return ["ssh", *(["-i", str(key)] if key else []), *(w for k, v in options.items() for w in ("-o", f"{k}={v}")),
+            "-p", str(i.ssh_port), "-l", i.ssh_user, "--", i.ip, *words]
+
+
+def quoted(path: Path) -> str:
+    """A path as ssh's settings want it: a blank would begin a second one, a % is its own sign."""
+    return '"' + str(path).replace("%", "%%") + '"'

@@ -1,0 +1,171 @@
+"""Why a run is where it is: the cause in one line, the money, what was saved and what was lost, and what to do next.
+
+From the black box where there is one; from receipt, ledger and the log's end for older runs and machines that vanished. Pure but
+for `look_into`.
+"""
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nanolan.causes import BY_NAME, Cause, cause_of, explain, sentence
+from nanolan.costs import split
+from nanolan.hub import Hub
+from nanolan.logs import end_of_log
+from nanolan.money import dollars, usd
+from nanolan.plan import parse_time
+from nanolan.postmortem import Postmortem, exception_of, of_attempt
+from nanolan.report import ENDED, STOPPED, SUCCEEDED
+from nanolan.status import SHORT, RunView
+
+WIDTH = 80
+NOT_EVALUATED = re.compile(r"phase (\w+): not evaluated: (.*)")
+UNSAVED = re.compile(r"NOT saved: (.*?)(?:\. Go on|$)")
+
+
+@dataclass(frozen=True)
+class Why:
+    """The answer."""
+
+    run_id: str
+    state: str
+    cause: str                       # in one line
+    name: str = ""                   # the row of nanolan/causes.py; "" when nothing is wrong
+    advice: str = ""
+    next: str = ""                   # the exact command
+    phase: str = ""
+    exception: str = ""              # its last line
+    kernel: tuple[str, ...] = ()
+    spent_cents: int | None = None
+    limit_cents: int = 0
+    stages: dict[str, int] = field(default_factory=dict)   # cents
+    saved: tuple[str, ...] = ()
+    lost: str = ""
+    log: str = ""                    # path of the whole log in RUNS_REPO
+    notes: tuple[str, ...] = ()      # what went wrong without ending the run
+    problems: tuple[str, ...] = ()   # look-ups that failed
+
+
+def look_into(hub: Hub, view: RunView, problems: tuple[str, ...] = ()) -> Why:
+    """The answer, with what the run folder tells of the end; what could not be read is a problem, never "nothing"."""
+    told = [*problems]
+    box = of_attempt(hub, view.entry.plan, told) if view.state in ENDED else None
+    log = end_of_log(hub, view, told) if view.state in ENDED and not (box and box.cause) else ""
+    found = answer(view, box, log)
+    return replace(found, problems=tuple(dict.fromkeys((*found.problems, *told))))
+
+
+def answer(v: RunView, box: Postmortem | None, log: str = "") -> Why:
+    """Why the run stands as `v` shows it; `log` is the end of its log, as far as there is one."""
+    plan, ended = v.entry.plan, v.state in SHORT or v.state == SUCCEEDED
+    base = Why(plan.run_id, v.state, "", spent_cents=v.spent_cents, limit_cents=plan.limit_cents, problems=v.problems,
+               stages=split(v.receipt, plan.offer.hourly_cents) if v.receipt else {}, saved=saved(v),
+               log=v.receipt.log if v.receipt else "", notes=tuple(f"{p} was not evaluated: {w}" for p, w in
+                                                                   NOT_EVALUATED.findall(log)))
+    if v.state not in SHORT:
+        return replace(base, cause=nothing_wrong(v), next="" if ended else f"just watch {plan.run_id}")
+    found, cause = the_cause(v, box, log)
+    exception = (box.exception if box else exception_of(log.splitlines()))[-1:]
+    return replace(base, cause=cause, name=found.name, advice=found.advice.replace("{run}", plan.run_id),
+                 next=next_command(v, found), phase=box.phase if box else "", exception="".join(exception)[:200],
+                 kernel=tuple(box.seen.get("kernel", ())) if box else (), lost=lost(v, box))
+
+
+def nothing_wrong(v: RunView) -> str:
+    """Of a run that goes on, or that succeeded."""
+    if v.state == SUCCEEDED:
+        return "nothing went wrong: every phase is proven on the Hub"
+    step = f", step {v.progress.step} of {v.progress.steps}" if v.progress and v.progress.step is not None else ""
+    reason = f" ({v.reason})" if v.reason else ""
+    return f"nothing is wrong: {v.state}{step}{reason}" if not v.problems else f"{v.state}{step}, by what could be seen{reason}"
+
+
+def the_cause(v: RunView, box: Postmortem | None, log: str) -> tuple[Cause, str]:
+    """The row of the causes and the cause in one line."""
+    if box and box.cause:
+        return BY_NAME.get(box.reason, BY_NAME["error"]), box.cause
+    reason, told = (v.receipt.reason, v.receipt.message) if v.receipt else ("", v.reason)
+    if not v.receipt and v.state == STOPPED:
+        reason = "user"
+    if reason == "trainer_failed":
+        reason = cause_of(log)[0]
+    stage, step = (v.progress.stage, v.progress.step) if v.progress else ("", None)
+    kernel = box.seen.get("kernel", ()) if box else ()
+    found = explain(reason or "error", told, kernel)
+    return found, sentence(found, told, stage, step, kernel)
+
+
+def next_command(v: RunView, cause: Cause) -> str:
+    """What to type: go on, look again, or stop what still bills."""
+    plan = v.entry.plan
+    if v.instance and v.instance.billing:
+        return f"just stop {plan.run_id} --now"
+    life_s = (parse_time(plan.deadline) - parse_time(plan.created_at)).total_seconds()
+    words = cause.words.format(limit=(v.spent_cents or 0) // 100 + plan.limit_cents // 100 + 1, hours=math.ceil(2 * life_s / 3600))
+    if words.startswith("batch=") and plan.batch:
+        words = f"batch={plan.batch // 2}" if plan.batch > 1 else ""
+    verb = f"resume {plan.run_id}" if cause.command == "resume" else f"launch phase={'+'.join(plan.phases)}"
+    return f"just {verb} {words}".rstrip()
+
+
+def saved(v: RunView) -> tuple[str, ...]:
+    """What is proven on the Hub."""
+    whole = [f"{p} whole, {r.folder} step {r.step}" for p, r in v.phases.items() if r.state == "proven"]
+    return (*whole, *([f"{v.saved.phase} step {v.saved.step}, {v.saved.folder}"] if v.saved else []))
+
+
+def lost(v: RunView, box: Postmortem | None) -> str:
+    """What was trained and is nowhere any more, as far as it is known."""
+    if v.receipt and (m := UNSAVED.search(v.receipt.message)):
+        return m[1]
+    step, phase = (box.step, box.phase) if box else (v.progress.step, "") if v.progress else (None, "")
+    left = [p for p, r in v.phases.items() if r.state != "proven"]
+    if not step or not left or phase and phase != left[0]:
+        return "nothing that was trained" if v.receipt or not v.progress else "unknown: it did not report in time"
+    kept = v.saved.step if v.saved and v.saved.phase == left[0] else 0
+    if step <= kept:
+        return "nothing that was trained"
+    more = "" if v.receipt else ", and what it did after its last report"
+    return f"steps {kept + 1} to {step} of {left[0]}{more}"
+
+
+# ------------------------------------------------------------------ shown
+def render(w: Why) -> list[str]:
+    """As text of 80 columns (commands may be longer)."""
+    lines = [f"run {w.run_id} {w.state}", *_wrapped("  cause     ", w.cause)]
+    for head, text in (("phase", w.phase), ("error", w.exception), *(("kernel", k) for k in w.kernel[-3:])):
+        lines += _wrapped(f"  {head:<10}", text)
+    lines += _wrapped("  money     ", money(w))
+    for text in w.saved or (("nothing",) if w.name else ()):
+        lines += _wrapped("  saved     ", text)
+    lines += _wrapped("  lost      ", w.lost)
+    for note in w.notes:
+        lines += _wrapped("  note      ", note)
+    lines += _wrapped("  advice    ", w.advice)
+    lines += [f"  next      {w.next}"] if w.next else []
+    lines += [f"  log       just logs {w.run_id}"] if w.log or w.name else []
+    for problem in w.problems:
+        lines += _wrapped("  could not be seen: ", problem)
+    return lines
+
+
+def money(w: Why) -> str:
+    """What was spent, and on what."""
+    parts = ", ".join(f"{stage} {dollars(c)}" for stage, c in w.stages.items() if c)
+    return f"{dollars(w.spent_cents)} of {dollars(w.limit_cents)} spent{parts and f': {parts}'}"
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * 12, break_on_hyphens=False)
+
+
+def to_dict(w: Why) -> dict[str, Any]:
+    """For --json: money in dollars as text, unknown is null."""
+    return {"schema_version": 1, "run_id": w.run_id, "state": w.state, "cause": w.cause, "reason": w.name or None,
+            "phase": w.phase or None, "exception": w.exception or None, "kernel": list(w.kernel), "spent_usd": usd(w.spent_cents),
+            "limit_usd": usd(w.limit_cents), "stages_usd": {s: usd(c) for s, c in w.stages.items()}, "saved": list(w.saved),
+            "lost": w.lost or None, "notes": list(w.notes), "advice": w.advice or None, "next": w.next or None,
+            "log": w.log or None, "problems": list(w.problems)}
