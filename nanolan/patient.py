@@ -9,16 +9,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from nanolan.config import Settings
 from nanolan.errors import AuthProblem, UsageProblem
 from nanolan.hub import Hub, Tree
-from nanolan.instance import Instance
-from nanolan.ledger import Ledger
+from nanolan.instance import ApiInstance, ApiKey, ApiType, Instance
+from nanolan.ledger import Entry, Ledger
 from nanolan.plan import now_utc
 from nanolan.shadeform import Shadeform
 from nanolan.structure import Piece, look
 
 T = TypeVar("T")
+DECODED = (Entry, ApiType, ApiInstance, ApiKey)
 
 
 def once(call: Callable[[], T]) -> Callable[[], T]:
@@ -58,6 +61,8 @@ class Patient:
 def admit(s: Settings, wrong: tuple[str, ...], environ: Mapping[str, str], env_file: Path, root: Path, home: Path, keys: Path,
           patience_s: float) -> Patient:
     """The patient of these settings, with clients that give up after `patience_s`."""
+    for shape in DECODED:
+        msgspec.json.Decoder(shape)          # builds it here: two threads that decode a type for the first time can crash msgspec
     api = Shadeform(s.shadeform_api_key, s.shadeform_api) if s.shadeform_api_key else None
     hub = Hub(s.hf_endpoint, s.hf_token, patience_s=patience_s) if s.hf_token else None
 

@@ -1,12 +1,14 @@
 """What several looks need is asked for once, and without a key or a token nobody is asked."""
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from nanolan.config import load_settings
+from nanolan.config import ROOT, load_settings
 from nanolan.errors import AuthProblem, NotFound, UsageProblem
 from nanolan.patient import Patient, admit, once
 
@@ -58,3 +60,14 @@ def test_without_a_key_or_a_token_nobody_is_asked(tmp_path: Path) -> None:
 def test_looking_makes_no_folder_and_no_owner(tmp_path: Path) -> None:
     admitted(tmp_path, SHADEFORM_API_KEY="a-key-0123456789", HF_TOKEN="hf_0123456789", HF_REPO="me/x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_that_read_the_ledger_for_the_first_time_at_once_do_not_crash(tmp_path: Path) -> None:
+    code = ("import msgspec, sys, threading; from pathlib import Path; from nanolan.ledger import Entry; from nanolan.patient import admit\n"
+            "from nanolan.config import load_settings; from tests.core_fixtures import PLAN\n"
+            "data, here, together = msgspec.json.encode(Entry(PLAN)), Path(sys.argv[1]), threading.Barrier(8)\n"
+            "admit(load_settings({}, {}), (), {}, here, here, here, here, 1); sys.setswitchinterval(1e-6)\n"
+            "def read(): together.wait(); msgspec.json.decode(data, type=Entry)\n"
+            "threads = [threading.Thread(target=read) for _ in range(8)]; [t.start() for t in threads]; [t.join() for t in threads]\n")
+    for _ in range(6):       # without the decoders that admit makes, two of five crash
+        assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == 0
