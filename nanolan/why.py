@@ -105,10 +105,16 @@ def next_command(v: RunView, cause: Cause) -> str:
         return f"just stop {plan.run_id} --now"
     life_s = (parse_time(plan.deadline) - parse_time(plan.created_at)).total_seconds()
     words = cause.words.format(limit=(v.spent_cents or 0) // 100 + plan.limit_cents // 100 + 1, hours=math.ceil(2 * life_s / 3600))
-    if words.startswith("batch=") and plan.batch:
-        words = f"batch={plan.batch // 2}" if plan.batch > 1 else ""
+    if words.startswith("batch=") and (rows := rows_tried(v)):
+        words = f"batch={rows // 2}" if rows > 1 else ""
     verb = f"resume {plan.run_id}" if cause.command == "resume" else f"launch phase={'+'.join(plan.phases)}"
     return f"just {verb} {words}".rstrip()
+
+
+def rows_tried(v: RunView) -> int | None:
+    """Rows a GPU that were too many: of the trainer's own words, else as they were asked for."""
+    said = re.search(r"at (\d+) row", v.receipt.message) if v.receipt else None
+    return int(said[1]) if said else v.entry.plan.batch
 
 
 def saved(v: RunView) -> tuple[str, ...]:

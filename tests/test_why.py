@@ -114,6 +114,12 @@ def test_fewer_rows_are_half_of_those_that_were_asked_for(batch: int, want: str)
     assert answer(ended("failed", "oom", entry=entry), None).next == f"just resume ab12cd34 {want}".rstrip()
 
 
+@pytest.mark.parametrize("rows, want", [(8, "batch=4"), (1, "")])
+def test_fewer_rows_are_half_of_those_that_the_trainer_tried_last(rows: int, want: str) -> None:
+    view = ended("failed", "oom", f"phase sft: CUDA is out of memory at {rows} row(s) a micro-batch; try a smaller --batch")
+    assert answer(view, None).next == f"just resume ab12cd34 {want}".rstrip()
+
+
 @pytest.mark.parametrize("view, black_box, lost", [
     (ended("failed", "oom"), box("oom", "x", 57), "steps 41 to 57 of sft"),
     (ended("failed", "oom"), box("oom", "x", 40), "nothing that was trained"),
