@@ -17,7 +17,7 @@ ORDER = [
     "shadeform", "sshkey", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "ledger", "costs", "measured", "forecast",
     "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "preflight", "adopt", "pull", "launch", "probation", "failover",
     "runner", "here", "watchdog", "boxlog", "herald", "gpus", "inspection", "timeline", "pace", "causes", "control", "postmortem", "machine", "saver",
-    "training", "lastwords", "box", "rest", "status", "ssh", "logs", "why", "rebuild", "guard", "orphans", "stop", "resume", "view", "cli"]
+    "training", "lastwords", "box", "rest", "status", "ssh", "logs", "rebuild", "guard", "orphans", "stop", "why", "resume", "view", "cli"]
 
 
 def imports(path: Path) -> Iterator[str]:
