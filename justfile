@@ -10,68 +10,75 @@ python := ".venv/bin/python"
 
 _default:
     @"{{just_executable()}}" --list --unsorted
+    @echo "just RECIPE --help shows options and examples. Try: just rehearse; then: just doctor"
 
-# rehearse a whole run on this machine: nothing rented, no keys, no network
+# a whole run on this machine, nothing rented
 [group('run')]
 [no-exit-message]
 rehearse *args: (_setup "train")
     @{{python}} scripts/rehearse.py "$@"
 
-# play every fault for real and print what was saved, lost and paid (about 10 minutes)
+# the same with every fault, for real (10 minutes)
 [group('run')]
 [no-exit-message]
 rehearse-faults *args: (_setup "train")
     @{{python}} scripts/rehearse_faults.py "$@"
 
-# what a launch would do and cost; rents nothing, asks nothing
+# what a launch needs, with a fix per line
+[group('run')]
+[no-exit-message]
+doctor *args: _setup
+    @{{python}} scripts/doctor.py "$@"
+
+# what a launch would do and cost; rents nothing
 [group('run')]
 [no-exit-message]
 dry-run *args: _setup
     @{{python}} scripts/launch.py --dry-run "$@"
 
-# rent, train, upload, prove, delete:  just launch phase=sft gpu=H100 spend-limit=100
+# rent, train, upload, prove, delete
 [group('run')]
 [no-exit-message]
 launch *args: _setup
     @{{python}} scripts/launch.py "$@"
 
-# go on with a run that ended short, on a new machine:  just resume RUN
+# go on with a run that ended short
 [group('run')]
 [no-exit-message]
 resume *args: _setup
     @{{python}} scripts/resume.py "$@"
 
-# what can be rented now, and what the run would cost there
+# what can be rented now, and what a run costs there
 [group('run')]
 [no-exit-message]
 offers *args: _setup
     @{{python}} scripts/offers.py "$@"
 
-# where every run is, what it costs, what is proven on the Hub
+# where every run is, what it costs, what is proven
 [group('watch')]
 [no-exit-message]
 status *args: _setup
     @{{python}} scripts/check_status.py "$@"
 
-# why a run ended as it did, what was saved and lost, and what to do next:  just why RUN
+# why a run ended, what was saved, and what to do
 [group('watch')]
 [no-exit-message]
 why *args: _setup
     @{{python}} scripts/why.py "$@"
 
-# the log of a run, from its first second; -f follows it:  just logs RUN -f
+# the log of a run; -f follows it
 [group('watch')]
 [no-exit-message]
 logs *args: _setup
     @{{python}} scripts/logs.py "$@"
 
-# a shell on the machine of a run, or one command there:  just ssh RUN nvidia-smi
+# a shell on a run's machine, or one command there
 [group('watch')]
 [no-exit-message]
 ssh *args: _setup
     @{{python}} scripts/ssh.py "$@"
 
-# status again every 60 (or N) seconds until the run ends; exits with its verdict
+# status every 60 (or N) s until the end; its verdict
 [group('watch')]
 [no-exit-message]
 watch *args: _setup
@@ -83,55 +90,79 @@ watch *args: _setup
 costs *args: _setup
     @{{python}} scripts/costs.py "$@"
 
-# wait quietly until a run has ended; the exit code is its verdict
+# a run as one HTML page: money, curves, answers
+[group('watch')]
+[no-exit-message]
+report *args: (_setup "report")
+    @{{python}} scripts/report.py "$@"
+
+# wait quietly for a run's end; its verdict
 [group('watch')]
 [no-exit-message]
 wait *args: _setup
     @{{python}} scripts/wait.py "$@"
 
-# check a checkpoint on the Hub against its manifest; --adopt writes one for files uploaded by hand
-[group('watch')]
-[no-exit-message]
-verify *args: _setup
-    @{{python}} scripts/verify.py "$@"
-
-# end a run: it saves, uploads and deletes itself; --now deletes at once:  just stop RUN
+# end a run: save, upload, delete; --now: delete
 [group('watch')]
 [no-exit-message]
 stop *args: _setup
     @{{python}} scripts/stop.py "$@"
 
-# what bills on the account without being looked after
+# another spend limit for a run that is going
+[group('watch')]
+[no-exit-message]
+limit *args: _setup
+    @{{python}} scripts/limit.py "$@"
+
+# send a test to NOTIFY_URL
+[group('watch')]
+[no-exit-message]
+notify *args: (_setup "train")
+    @{{python}} scripts/notify.py "$@"
+
+# what bills without being looked after
 [group('watch')]
 [no-exit-message]
 orphans *args: _setup
     @{{python}} scripts/orphans.py "$@"
 
-# train on this machine's own GPU(s), without a cloud:  just train-here phase=sft
+# your checkpoints, tokenizer and data to the Hub
+[group('model')]
+[no-exit-message]
+upload *args: _setup
+    @{{python}} scripts/upload.py "$@"
+
+# what the Hub holds: sizes, proof; --adopt proves
+[group('model')]
+[no-exit-message]
+verify *args: _setup
+    @{{python}} scripts/verify.py "$@"
+
+# train on this machine's own GPUs, without a cloud
 [group('model')]
 [no-exit-message]
 train-here *args: (_setup "train")
     @{{python}} scripts/train_here.py "$@"
 
-# bring a proven checkpoint to where nanochat's own tools find it
+# a proven checkpoint to where nanochat looks for it
 [group('model')]
 [no-exit-message]
 pull *args: _setup
     @{{python}} scripts/pull.py "$@"
 
-# talk to it here:  just chat   or   just chat -p "Who are you?"
+# talk to your model on this machine
 [group('model')]
 [no-exit-message]
 chat *args: (_setup "train")
     @{{python}} scripts/chat.py "$@"
 
-# a checkpoint as Hugging Face files:  just export-hf CHECKPOINT_FOLDER TOKENIZER_FOLDER TARGET_FOLDER
+# a checkpoint as files for transformers
 [group('model')]
 [no-exit-message]
 export-hf *args: (_setup "train")
     @{{python}} -m nanolan.train.export "$@"
 
-# write identity_conversations.jsonl: who your model is
+# write identity_conversations.jsonl: who it is
 [group('model')]
 [no-exit-message]
 identity *args: _setup
@@ -143,19 +174,25 @@ identity *args: _setup
 hf *args: _setup
     @.venv/bin/hf "$@"
 
-# a local Shadeform and a local Hub to play with; prints the environment to export
+# a local Shadeform and Hub to play with
 [group('tools')]
 [no-exit-message]
 sim *args: (_setup "train")
     @{{python}} scripts/sim.py "$@"
 
-# the tests that need nothing but PyPI wheels (under 6 minutes)
+# print what your shell sources to complete all this
+[group('tools')]
+[no-exit-message]
+completions *args: _setup
+    @{{python}} scripts/completions.py "$@"
+
+# the tests that need PyPI wheels only (6 minutes)
 [group('dev')]
 [no-exit-message]
 test *args: (_setup "dev")
     @{{python}} -m pytest -n 2 -m "not slow and not system" "$@"
 
-# all tests, also the slow ones and those that need a system package
+# all tests, the slow ones too
 [group('dev')]
 [no-exit-message]
 test-all *args: (_setup "dev")
@@ -167,13 +204,13 @@ test-all *args: (_setup "dev")
 lint: (_setup "dev")
     @.venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/shellcheck just scripts/setup.sh cloud/boot.sh .ci/run
 
-# what is fast and what is not, as ratios within one run;  just bench train  for the trainer
+# what is fast and what is not, as ratios
 [group('dev')]
 [no-exit-message]
 bench *args: (_setup "dev")
     @{{python}} scripts/bench.py "$@"
 
-# write constraints.txt anew (everything but torch and what torch brings)
+# write constraints.txt anew
 [group('dev')]
 pins: (_setup "dev")
     @.venv/bin/uv pip compile -q --universal --python-version 3.10 --extra train --group dev --no-emit-package torch --no-emit-package triton --no-annotate --no-header pyproject.toml | grep -vE '^(nvidia|cuda)-' > constraints.new && mv constraints.new constraints.txt

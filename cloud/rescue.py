@@ -195,10 +195,18 @@ def power_off() -> None:
         os.spawnvp(os.P_WAIT, "systemctl", ["systemctl", "poweroff"])  # noqa: S606
 
 
-def wait_until(epoch: float) -> None:
+def deadline(first: float) -> float:
+    """When this machine must go: `first`, or what `just limit` said since, which the box program keeps here."""
+    try:
+        return float(json.loads((HERE / "limit.json").read_bytes())["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return first
+
+
+def wait_until(epoch: Callable[[], float]) -> None:
     """Until the wall clock or the monotonic one says so, whichever is first: either may be wrong."""
-    end = time.monotonic() + epoch - time.time()
-    while (left := min(epoch - time.time(), end - time.monotonic())) > 0:
+    apart = time.monotonic() - time.time()
+    while (left := epoch() - max(time.time(), time.monotonic() - apart)) > 0:
         time.sleep(min(left, LONGEST_WAIT_S))
 
 
@@ -214,7 +222,7 @@ def main() -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return   # one is armed already
-            wait_until(float(sys.argv[2]))
+            wait_until(lambda: deadline(float(sys.argv[2])))
             print("rescue: the time is up", flush=True)
             delete_self(plan, secrets, POWER_OFF_S)
 

@@ -6,18 +6,17 @@ import re
 from nanolan.errors import PreflightFailed
 from nanolan.hub import Hub, Tree
 from nanolan.manifest import MANIFEST, FileEntry, Manifest, hash_bytes, parse_manifest
-from nanolan.phases import PHASES
+from nanolan.phases import FOLDERS
 from nanolan.plan import PinnedFile, iso, now_utc
 from nanolan.preflight import pin_checkpoint
 from nanolan.proof import Proof, prove
 
 BY_HAND = "00000000"    # the run id of what no run made
-FOLDERS = {**{p.input_dir: "base" for p in PHASES.values() if p.name == "mid"}, **{p.output_dir: p.name for p in PHASES.values()}}
 
 
-def verify(hub: Hub, repo: str, folder: str) -> Proof:
+def verify(hub: Hub, repo: str, folder: str, tree: Tree | None = None) -> Proof:
     """A Proof that `folder` holds what its manifest says; PreflightFailed says what to do when there is none."""
-    tree = hub.tree(repo)
+    tree = tree or hub.tree(repo)
     if f"{folder}/{MANIFEST}" not in tree.files:
         raise PreflightFailed(f"{repo}/{folder} has no manifest: unproven. If it is what you mean to train from: "
                               f"just verify --adopt {folder}")

@@ -20,7 +20,7 @@ from typing import IO
 
 import msgspec
 
-from nanolan.control import Control
+from nanolan.control import LIMIT_FILE, Control, Limit
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.herald import Herald
 from nanolan.inputs import fetch_inputs
@@ -30,6 +30,7 @@ from nanolan.lastwords import last_words
 from nanolan.machine import Machine, RunStopped, Tools, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
+from nanolan.notify import started
 from nanolan.pace import complaint, exchange
 from nanolan.plan import Plan, iso, parse_time, read_plan
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
@@ -74,10 +75,30 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     say(f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}")
     _note_boot(timeline, me, plan, state, tools.now().timestamp())
     meter = Meter(plan, me, api, tools.clock, say=say, now=tools.now, ticker=tools.ticker).start()
-    control = Control(plan, tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say, ticker=tools.ticker).start()
-    herald = Herald(plan, secrets, work, meter, hub=tools.hub, ticker=tools.ticker, clock=tools.clock)
-    return Machine(plan, secrets, state, work, api, me, meter, herald, timeline, control, tools,
+    control = Control(plan, tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say, ticker=tools.ticker,
+                      on_limit=lambda limit: _obey(limit, meter, state)).start()
+    if limit := _kept_limit(state):
+        meter.change(limit.limit_cents, limit.deadline)
+    notify = tools.notifier(secrets.get("NOTIFY_URL"), f"{plan.run_name} {'+'.join(plan.phases)}", state / "notified.json", say)
+    notify.tell("started", started(plan))
+    herald = Herald(plan, secrets, work, meter, timeline, notify, hub=tools.hub, ticker=tools.ticker, clock=tools.clock)
+    return Machine(plan, secrets, state, work, api, me, meter, herald, timeline, control, notify, tools,
                    spent_before_cents=meter.spent_cents)
+
+
+def _obey(limit: Limit, meter: Meter, state: Path) -> None:
+    """Take a new limit, and keep it for the next life of this program and for the dead man's timer."""
+    parse_time(limit.deadline)     # BadAnswer: then the old one holds
+    _write(state / LIMIT_FILE, to_json(limit))
+    meter.change(limit.limit_cents, limit.deadline)
+    say(f"the limit is {dollars(limit.limit_cents)} and {limit.deadline} from now on, by just limit")
+
+
+def _kept_limit(state: Path) -> Limit | None:
+    try:
+        return msgspec.json.decode((state / LIMIT_FILE).read_bytes(), type=Limit)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def find_me(api: Shadeform, plan: Plan, note: Path) -> Instance:
@@ -187,6 +208,8 @@ def run_phase(m: Machine, phase: str, pool: Executor, uploads: dict[str, Future[
         raise RunStopped("upload_failed", str(error))
     if results:
         note_results(m, phase, folder, manifest, results)
+    m.notify.tell(f"{phase} proven", f"{m.target(phase)} step {manifest.step} is on the Hub, {dollars(m.meter.spent_cents)} spent. "
+                  + ", ".join(f"{name} {value:.3g}" for name, value in m.herald.phases[phase].measured.items()))
     forget_states(m, phase)
     pass_gate(m, phase, m.herald.phases[phase].measured)
 
@@ -236,7 +259,7 @@ def delete(m: Machine, warrant: Warrant) -> None:
             return
         except NanolanError as e:
             say(f"{e}")
-        if m.tools.now() > parse_time(m.plan.deadline):
+        if m.tools.now() > parse_time(m.meter.deadline):
             power_off()
         m.tools.sleep(RETRY_DELETE_S)
 

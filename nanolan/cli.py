@@ -1,4 +1,5 @@
-"""What every command line shares: `key=value` words, an option per setting, one-line errors. Only click is imported here."""
+"""What every command line shares: `key=value` words, an option per setting, one-line errors. Only click
+is imported here."""
 from __future__ import annotations
 
 import difflib
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nanolan.helptext import Taught
+
 if TYPE_CHECKING:
     from nanolan.config import Settings
 
 
-class Words(click.Command):
+class Words(Taught):
     """A command that takes `key=value` words and `--key value` alike, and suggests a name for a typo."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -86,14 +89,21 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
 
 def settings_from(flags: dict[str, Any]) -> Settings:
     """Settings from a command's options, the environment, .env and the cached Hub login."""
-    from nanolan.config import ROOT, load_settings
-    env_file = Path(os.environ.get("NANOLAN_ENV_FILE") or ROOT / ".env")
-    if env_file.is_file() and env_file.stat().st_mode & 0o077 and os.name == "posix":
-        click.echo(f"note: others on this machine can read {env_file}; run: chmod 600 {env_file}", err=True)
-    return load_settings(flags, os.environ, env_file=env_file, cached_token=_cached_token)
+    from nanolan.config import load_settings
+    path = env_file()
+    if path.is_file() and path.stat().st_mode & 0o077 and os.name == "posix":
+        click.echo(f"note: others on this machine can read {path}; run: chmod 600 {path}", err=True)
+    return load_settings(flags, os.environ, env_file=path, cached_token=cached_token)
 
 
-def _cached_token() -> str | None:
+def env_file() -> Path:
+    """Where .env is: in the checkout, or NANOLAN_ENV_FILE."""
+    from nanolan.config import ROOT
+    return Path(os.environ.get("NANOLAN_ENV_FILE") or ROOT / ".env")
+
+
+def cached_token() -> str | None:
+    """The Hub token of `hf auth login`."""
     from huggingface_hub import get_token
     return get_token()
 
@@ -106,7 +116,7 @@ def run(command: click.Command) -> None:
     debug = "--debug" in own
     argv = [*(w for w in own if w != "--debug"), *words[len(own):]]     # what follows may be another program's
     try:
-        code = command.main(args=argv, standalone_mode=False)
+        code = command.main(args=argv, prog_name=f"just {command.name}", standalone_mode=False)
     except click.ClickException as e:
         e.show()
         code = e.exit_code

@@ -51,6 +51,14 @@ def _secret(text: str) -> Secret:
     return Secret(text)
 
 
+def _notify(text: str) -> Secret:
+    wrong = [u for u in re.split(r"[\s,]+(?=[a-z][a-z0-9+.-]*://)", text) if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", u)]
+    if wrong:
+        raise UsageProblem("give addresses such as ntfy://topic or slack://..., with blanks between them: "
+                           "https://appriseit.com/services/")
+    return Secret(text)
+
+
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 1024:
         raise UsageProblem(f"{text[:40]!r} is not a number from 1 to 1024")
@@ -108,7 +116,7 @@ def is_loopback(url: str) -> bool:
 def _setting(env: str, help: str, default: str | None = None, parse: Callable[[str], Any] = str, *,
              where: str = "", secret: bool = False) -> Any:
     return field(metadata={"env": env, "help": help, "default": default, "where": where, "secret": secret,
-                           "parse": _secret if secret else parse, "flag": parse is _yes})
+                           "parse": _secret if secret and parse is str else parse, "flag": parse is _yes})
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ class Settings:
     max_total: int | None = _setting("MAX_TOTAL", "no offer where the run should cost more dollars than this", None, parse_limit)
     probation_usd: int = _setting("PROBATION_USD", "dollars by which a new machine must have proved itself", "2", parse_limit)
     hf_repo: str = _setting("HF_REPO", "Hub repo with your checkpoints, owner/name", None, _repo,
-                            where="create one: just hf repos create NAME --private")
+                            where="any name; just upload base creates it, private")
     runs_repo: str | None = _setting("RUNS_REPO", "Hub repo for run folders and logs, if other than HF_REPO", None, _repo)
     ssh_public_key: str | None = _setting("SSH_PUBLIC_KEY", "your own SSH key for the machine: path or text of the public half  "
                                           "[a key that Shadeform makes]", None)
@@ -150,6 +158,8 @@ class Settings:
                                 where="https://huggingface.co/settings/tokens, or: just hf auth login")
     wandb_api_key: Secret | None = _setting("WANDB_API_KEY", "turns wandb on (better in .env)", secret=True,
                                             where="https://wandb.ai/authorize")
+    notify_url: Secret | None = _setting("NOTIFY_URL", "where to send a word: ntfy://topic, slack://..., mailto://... (better in "
+                                         ".env)", None, _notify, secret=True)
     shadeform_api: str = _setting("SHADEFORM_API", "address of the Shadeform API", "https://api.shadeform.ai/v1", _address)
     hf_endpoint: str = _setting("HF_ENDPOINT", "address of the Hub", "https://huggingface.co", _address)
     sources: dict[str, str] = field(default_factory=dict)

@@ -1,7 +1,8 @@
-"""The user's word from afar: `just stop` puts runs/<id>/stop.json on the Hub, the machine looks for it."""
+"""The user's word from afar: `just stop` and `just limit` put a small file into the run folder, the machine looks for it."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -13,6 +14,7 @@ from nanolan.plan import Plan
 from nanolan.ticker import Ticker
 
 STOP_FILE = "stop.json"               # in the run folder
+LIMIT_FILE = "limit.json"
 POLL_S = {False: 20.0, True: 1.0}    # True: a Hub on this very machine
 
 
@@ -23,13 +25,27 @@ class StopRequest(msgspec.Struct, frozen=True):
     at: str = ""
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """limit.json: limits that hold from now on, instead of the plan's; of an earlier attempt they do not count."""
+
+    attempt: int
+    limit_cents: int
+    deadline: str                    # ISO-8601 UTC
+    epoch: int                       # the same, for cloud/rescue.py
+    at: str = ""
+
+
+Word = TypeVar("Word", StopRequest, Limit)
+
+
 class Control:
-    """Looks for a stop request, in a thread of its own once it is started."""
+    """Looks for such words, in a thread of its own once it is started; a new limit goes to `on_limit`."""
 
     def __init__(self, plan: Plan, hub: Hub, say: Callable[[str], None] = lambda text: None, *,
-                 ticker: Callable[..., Ticker] = Ticker) -> None:
-        self._plan, self._hub, self._say = plan, hub, say
+                 on_limit: Callable[[Limit], object] = lambda limit: None, ticker: Callable[..., Ticker] = Ticker) -> None:
+        self._plan, self._hub, self._say, self._on_limit = plan, hub, say, on_limit
         self._stop: Stop | None = None
+        self._limit: Limit | None = None
         self._ticker = ticker(self.look, POLL_S[is_loopback(plan.hf_endpoint)],
                               lambda e: say(f"stop request: {type(e).__name__}"))
 
@@ -46,11 +62,17 @@ class Control:
 
     def look(self) -> None:
         """Look once; whatever the Hub answers, the run goes on."""
-        try:
-            raw = self._hub.read(self._plan.runs_repo, f"{self._plan.folder}/{STOP_FILE}")
-            request = msgspec.json.decode(raw, type=StopRequest)
-        except (NanolanError, msgspec.DecodeError):
-            return   # no such file, mostly
-        if request.attempt == self._plan.attempt and self._stop is None:
+        if (request := self._word(STOP_FILE, StopRequest)) and self._stop is None:
             self._stop = Stop("user", f"just stop was asked for at {request.at[:20]}" if request.at else "just stop was asked for")
             self._say(self._stop.text)
+        if (limit := self._word(LIMIT_FILE, Limit)) and limit != self._limit:
+            self._limit = limit
+            self._on_limit(limit)
+
+    def _word(self, name: str, kind: type[Word]) -> Word | None:
+        """What the file says, if it is there and meant for this attempt."""
+        try:
+            word = msgspec.json.decode(self._hub.read(self._plan.runs_repo, f"{self._plan.folder}/{name}"), type=kind)
+        except (NanolanError, msgspec.DecodeError):
+            return None   # no such file, mostly
+        return word if word.attempt == self._plan.attempt else None

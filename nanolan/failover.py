@@ -65,6 +65,12 @@ def rent_one(p: Prepared, offers: Sequence[Offer], s: Settings, api: Shadeform, 
 
     `before` are attempts at this run from before this launch: they are noted, and count for nothing here.
     """
+    with ledger.launching(p.plan.run_id):     # a watch elsewhere does not take a failed attempt for the run's end
+        return _rent_one(p, offers, s, api, hub, ledger, say, rules, before, clock)
+
+
+def _rent_one(p: Prepared, offers: Sequence[Offer], s: Settings, api: Shadeform, hub: Hub, ledger: Ledger,
+              say: Callable[[str], None], rules: Rules, before: tuple[Attempt, ...], clock: Callable[[], float] | None) -> Launched:
     earlier: tuple[Attempt, ...] = ()
     tried = [p.offer]
     while True:

@@ -5,7 +5,7 @@ receipts replace them: see nanolan/measured.py. Where there is no figure there i
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
@@ -49,6 +49,7 @@ HIGH = 1.6                   # of the likely training: covers the guide's "3-4 h
 LOOSE = Range(0.5, 1.0, 2.0)         # of what nobody measured
 NETWORK = Range(0.3, 1.0, 4.0)
 MEASURED = Range(0.9, 1.0, 1.2)      # of the least, the median and the most that was measured
+NOTHING = Range(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,23 @@ class Work:
     parameters: int = D20
     evaluate: str = "quick"
     download_bytes: int | None = None    # None: nothing is pinned yet
+    recipe: Mapping[str, object] | None = None     # a rehearsal's: only earlier rehearsals have figures for it
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run from create to delete: seconds by part (boot, setup, download, train, evaluate, upload) and by phase."""
+    """A run from create to delete: seconds by part (boot, setup, download, train, evaluate, upload), two of them by phase too."""
 
     hourly_cents: int
     parts: dict[str, Range]
-    phases: dict[str, Range]
+    train: dict[str, Range]
+    evaluate: dict[str, Range]
     own: bool                            # every phase's speed was measured by earlier runs
+
+    @property
+    def phases(self) -> dict[str, Range]:
+        """Training and evaluation of each phase."""
+        return {p: total(self.train[p], self.evaluate[p]) for p in self.train}
 
     @property
     def seconds(self) -> Range:
@@ -94,12 +102,21 @@ class Forecast:
     def predicted(self) -> Predicted:
         """What the plan and the receipt keep of it."""
         return Predicted(self.low_cents, self.likely_cents, self.high_cents,
-                         {p: cost_cents(self.hourly_cents, r.high) for p, r in self.phases.items()})
+                         {p: cost_cents(self.hourly_cents, r.high) for p, r in self.phases.items()}, self.stage_s)
+
+    @property
+    def stage_s(self) -> dict[str, int]:
+        """Likely seconds by stage, as Predicted keeps them."""
+        stages = {part: r for part, r in self.parts.items() if part not in ("train", "evaluate")}
+        stages |= {f"{p}.train": r for p, r in self.train.items()} | {f"{p}.evaluate": r for p, r in self.evaluate.items()}
+        return {stage: round(r.likely) for stage, r in stages.items()}
 
     def text(self) -> str:
         """All three, and where they come from."""
-        return (f"likely {dollars(self.likely_cents)} in {self.hours.likely:.1f} h, low {dollars(self.low_cents)}, "
-                f"high {dollars(self.high_cents)} ({'measured by earlier runs' if self.own else 'by the guide'})")
+        hours, source = self.hours.likely, "measured by earlier runs" if self.own else "by the guide"
+        time = f"{hours:.1f} h" if hours >= 0.05 else f"{3600 * hours:.0f} s"
+        return (f"likely {dollars(self.likely_cents)} in {time}, low {dollars(self.low_cents)}, high {dollars(self.high_cents)} "
+                f"({source})")
 
 
 def work_of(s: Settings, parameters: int | None = None, download_bytes: int | None = None) -> Work:
@@ -109,7 +126,7 @@ def work_of(s: Settings, parameters: int | None = None, download_bytes: int | No
 
 def forecaster(work: Work, entries: Iterable[Entry]) -> Callable[[Offer], Forecast | None]:
     """A function that foretells `work` on an offer, with what the runs of a ledger measured."""
-    seen = measured(entries, work.parameters) if work.parameters > 0 else {}
+    seen = measured(entries, work.parameters, work.recipe) if work.parameters > 0 else {}
     return lambda offer: forecast(work, offer, seen)
 
 
@@ -117,24 +134,24 @@ def forecast(work: Work, offer: Offer, seen: Figures) -> Forecast | None:
     """What `work` takes on `offer`; None where anything that it needs has no figure."""
     if work.parameters < 1 or offer.num_gpus < 1 or not work.phases:
         return None
-    train = {p: _train(p, work, offer, seen) for p in work.phases}
-    evaluate = {p: _evaluate(p, work, offer, seen) for p in work.phases}
-    phases = {p: total(t, e) for p in work.phases if (t := train[p]) and (e := evaluate[p])}
-    if len(phases) < len(work.phases):
+    train = {p: r for p in work.phases if (r := _train(p, work, offer, seen))}
+    evaluate = {p: r for p in work.phases if (r := _evaluate(p, work, offer, seen))}
+    if len(train) + len(evaluate) < 2 * len(work.phases):
         return None
+    guess = _times if work.recipe is None else _no_guess
     model_bytes = work.parameters * BYTES_PER_PARAMETER
     download = model_bytes + DATA_BYTES if work.download_bytes is None else work.download_bytes
-    upload = _around(model_bytes / v for v in seen.get(("upload",), ())) or _times(NETWORK, model_bytes / UPLOAD_BYTES_S)
+    upload = _around(model_bytes / v for v in seen.get(("upload",), ())) or guess(NETWORK, model_bytes / UPLOAD_BYTES_S)
     parts = {
-        "boot": _around(seen.get(("boot", offer.cloud), ())) or _times(LOOSE, offer.boot_max_s or BOOT_S),
-        "setup": _around(seen.get(("setup",), ())) or _times(LOOSE, SETUP_S),
-        "download": _around(download / v for v in seen.get(("download",), ())) or _times(NETWORK, download / DOWNLOAD_BYTES_S),
-        "train": total(*filter(None, train.values())),
-        "evaluate": total(*filter(None, evaluate.values())),
+        "boot": _around(seen.get(("boot", offer.cloud), ())) or guess(LOOSE, offer.boot_max_s or BOOT_S),
+        "setup": _around(seen.get(("setup",), ())) or guess(LOOSE, SETUP_S),
+        "download": _around(download / v for v in seen.get(("download",), ())) or guess(NETWORK, download / DOWNLOAD_BYTES_S),
+        "train": total(*train.values()),
+        "evaluate": total(*evaluate.values()),
         # only the last phase's: earlier ones go on beside the next phase's training
-        "upload": total(upload, Range(END_S, END_S, END_S)),
+        "upload": total(upload, guess(Range(1.0, 1.0, 1.0), END_S)),
     }
-    return Forecast(offer.hourly_cents, parts, phases, all(("speed", offer.gpu, p) in seen for p in work.phases))
+    return Forecast(offer.hourly_cents, parts, train, evaluate, all(("speed", offer.gpu, p) in seen for p in work.phases))
 
 
 def usual(work: Work, offer: Offer, entries: Iterable[Entry]) -> tuple[dict[str, float], int]:
@@ -151,7 +168,7 @@ def _train(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | None:
     """Seconds of a phase's training: its tokens, by the speed of this GPU, scaled by the model's size (6N FLOPs a token)."""
     tokens = median(seen.get(("tokens", phase), (TOKENS[phase],))) * work.parameters / D20 / offer.num_gpus
     own = _around(tokens / v for v in seen.get(("speed", offer.gpu, phase), ()))
-    if own or offer.gpu not in GPU_SPEED:
+    if own or offer.gpu not in GPU_SPEED or work.recipe is not None:
         return own
     relative = GPU_SPEED[offer.gpu]
     likely = tokens / GUIDE_SPEED.get((phase, offer.gpu), GUIDE_SPEED[phase, "H100"] * relative)
@@ -163,7 +180,9 @@ def _evaluate(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | No
     scale = work.parameters / D20 / offer.num_gpus
     own = _around(s * scale for s in seen.get(("evaluate", offer.gpu, phase, work.evaluate), ()))
     if work.evaluate == "none":
-        return Range(0.0, 0.0, 0.0)
+        return NOTHING
+    if work.recipe is not None:
+        return own or NOTHING
     if own or offer.gpu not in GPU_SPEED:
         return own
     return _times(LOOSE, EVALUATE_S[phase] * SCOPES[work.evaluate] * PUBLISHED_ON * scale / GPU_SPEED[offer.gpu])
@@ -176,6 +195,11 @@ def total(*ranges: Range) -> Range:
 
 def _times(spread: Range, likely: float) -> Range:
     return Range(*(factor * likely for factor in spread))
+
+
+def _no_guess(spread: Range, likely: float) -> Range:
+    """Of a rehearsal nothing is guessed: what its receipts do not tell took no whole second."""
+    return NOTHING
 
 
 def _around(measured: Iterable[float]) -> Range | None:

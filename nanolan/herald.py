@@ -5,35 +5,45 @@ Best effort by its own thread: newest wins, a Hub that is down delays nothing an
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from nanolan.boxlog import Parts, log_file, whole
 from nanolan.hub import Hub
 from nanolan.meter import Meter
+from nanolan.money import dollars
+from nanolan.notify import WARNING, Notifier
+from nanolan.outlook import left_s, outlook
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.report import PREPARING, PhaseReport, Progress, to_json
 from nanolan.secret import Mask, Secret
 from nanolan.ticker import Ticker
+from nanolan.timeline import Timeline
 from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0
 PATIENCE_S = 20.0
+LAST_ROWS_BYTES = 20_000     # of metrics.jsonl: the last step is in there
 
 
 class Herald:
     """Tells the Hub how the run is doing."""
 
-    def __init__(self, plan: Plan, secrets: Mapping[str, Secret], work: Path, meter: Meter, *, hub: Callable[..., Hub] = Hub,
-                 ticker: Callable[..., Ticker] = Ticker, clock: Callable[[], float] = time.monotonic) -> None:
-        self._plan, self._work, self._meter = plan, work, meter
+    def __init__(self, plan: Plan, secrets: Mapping[str, Secret], work: Path, meter: Meter, timeline: Timeline,
+                 notify: Notifier, *,
+                 hub: Callable[..., Hub] = Hub, ticker: Callable[..., Ticker] = Ticker,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._plan, self._work, self._meter, self._timeline, self._notify = plan, work, meter, timeline, notify
         self._mask = Mask(secrets.values())
         self._parts = Parts(plan, self._mask, work / "log-parts.json")
         self.phases = {p: PhaseReport("none") for p in plan.phases}
         self.state, self._message = PREPARING, ""
+        self._warned: int | None = None
         self._ticker = ticker(self._beat, BEAT_S, self._trouble)
         self._hub = hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=PATIENCE_S, sleep=self._ticker.pause,
                         clock=lambda: math.inf if self._ticker.closed else clock())    # no patience once this is closed
@@ -60,32 +70,66 @@ class Herald:
         return self.log()[-size:].decode(errors="replace")
 
     def _beat(self) -> None:
-        self._hub.commit(self._plan.runs_repo, self._files(), f"run {self._plan.run_id}: {self.state}")
+        progress = self._progress()
+        self._warn(progress)
+        self._hub.commit(self._plan.runs_repo, self._files(progress), f"run {self._plan.run_id}: {self.state}")
         self._parts.sent()
+
+    def _warn(self, progress: Progress) -> None:
+        """The moment the forecast crosses the limit; once for each limit."""
+        plan = structs.replace(self._plan, limit_cents=self._meter.limit_cents, deadline=self._meter.deadline)
+        warning = outlook(plan, progress, progress.spent_cents, self._meter.hourly_cents, now_utc()).warning
+        if warning and self._warned != plan.limit_cents:
+            self._warned = plan.limit_cents
+            print(f"{progress.updated} box: warning: {warning}", flush=True)
+            self._notify.tell(f"its limit of {dollars(plan.limit_cents)} is too low", warning, WARNING)
 
     def _trouble(self, e: Exception) -> None:
         """The next beat tells more."""
         print(self._mask.hide(f"heartbeat not sent: {type(e).__name__}: {e}")[:200], flush=True)
 
-    def _files(self) -> dict[str, bytes | Path]:
+    def _files(self, progress: Progress) -> dict[str, bytes | Path]:
         folder = self._plan.folder
-        files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(self._progress()), **self._parts.next()}
+        files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(progress), **self._parts.next()}
         metrics = self._work / "metrics.jsonl"
         if metrics.is_file():
             files[f"{folder}/metrics.jsonl"] = metrics.read_bytes()
         return files
 
     def _progress(self) -> Progress:
-        step, steps, loss = last_metrics(self._work / "metrics.jsonl")
-        beat = read_beat(self._work / "heartbeat.json")
-        return Progress(self._plan.run_id, self.state, dict(self.phases), iso(now_utc()), self._message, step, steps, loss,
-                        self._meter.spent_cents, self._plan.attempt, beat.stage if beat else "")
+        row, beat = last_row(self._work / "metrics.jsonl"), read_beat(self._work / "heartbeat.json")
+        plan, meter = self._plan, self._meter
+        stages = self._timeline.stages()
+        here = self._timeline.stage == f"{row.phase}.train"
+        phase_left_s = row.left_s if here and beat and beat.stage != "load" else None
+        return Progress(plan.run_id, self.state, dict(self.phases), iso(now_utc()), self._message, row.step, row.steps, row.loss,
+                        meter.spent_cents, plan.attempt, beat.stage if beat else "", row.phase, row.tok_per_s,
+                        left_s(plan, stages, self._timeline.stage, phase_left_s), phase_left_s, meter.limit_cents, meter.soft_cents)
 
 
-def last_metrics(path: Path) -> tuple[int | None, int | None, float | None]:
-    """(step, steps, loss) of the last whole row of metrics.jsonl."""
+class Row(msgspec.Struct, frozen=True):
+    """What a row of metrics.jsonl tells of a training step."""
+
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    phase: str = ""
+    tok_per_s: float | None = None
+    left_s: float | None = None
+
+
+def last_row(path: Path) -> Row:
+    """The newest training step in metrics.jsonl; an empty row when there is none."""
     try:
-        row = msgspec.json.decode(path.read_bytes().rstrip(b"\n").rsplit(b"\n", 1)[-1], type=dict)
-        return row.get("step"), row.get("steps"), row.get("loss")
-    except (OSError, msgspec.DecodeError):
-        return None, None, None
+        with open(path, "rb") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - LAST_ROWS_BYTES))
+            lines = f.read().splitlines()
+    except OSError:
+        return Row()
+    for line in reversed(lines):
+        try:
+            if (row := msgspec.json.decode(line, type=Row)).step is not None and row.loss is not None:
+                return row
+        except msgspec.DecodeError:
+            continue     # half written, or half read
+    return Row()

@@ -72,11 +72,11 @@ def use_timeouts(read_s: float = 60.0) -> None:
 
 def within(seconds: float, call: Callable[[], T]) -> T:
     """`call()`, or TimeoutError after `seconds`: Xet knows no time-outs. The call itself may then still end, unheard."""
-    return aside(call).result(seconds)
+    return begin(call).result(seconds)
 
 
-def aside(call: Callable[[], T]) -> Future[T]:
-    """`call()` in a thread of its own, which nothing waits for: a pool would be waited for at the program's end."""
+def begin(call: Callable[[], T]) -> Future[T]:
+    """The answer of a call that runs in a thread of its own, which nobody waits for at the program's end."""
     answer: Future[T] = Future()
 
     def run() -> None:
@@ -84,7 +84,7 @@ def aside(call: Callable[[], T]) -> Future[T]:
             answer.set_result(call())
         except BaseException as e:
             answer.set_exception(e)
-    Thread(target=run, daemon=True).start()
+    Thread(target=run, daemon=True).start()   # a pool would be waited for
     return answer
 
 
@@ -113,6 +113,14 @@ class Hub:
         """AuthProblem unless the token may write `repo`."""
         self._try(f"write access to {repo}", lambda: self.api.auth_check(repo, write=True))
 
+    def whoami(self) -> dict[str, Any]:
+        """The account of the token and what the token may do, as the Hub tells it; AuthProblem for a token it does not know."""
+        return self._try("the account of HF_TOKEN", self.api.whoami)
+
+    def create(self, repo: str) -> None:
+        """Make a private model repo; nothing happens when it is there."""
+        self._try(f"a new repo {repo}", lambda: self.api.create_repo(repo, private=True, exist_ok=True))
+
     def read(self, repo: str, path: str, *, kind: str = "model", revision: str = "main") -> bytes:
         """A small file's bytes, in one round trip; NotFound when there is none."""
         url = hf_hub_url(repo, path, repo_type=kind, revision=revision, endpoint=self.endpoint)
@@ -125,6 +133,19 @@ class Hub:
             if len(answer.content) > SMALL_FILE:
                 raise BadAnswer(f"{repo}/{path} is larger than {SMALL_FILE >> 20} MB")
             return answer.content
+        return self._try(f"{repo}/{path}", get)
+
+    def read_part(self, repo: str, path: str, start: int, size: int, *, revision: str) -> bytes:
+        """Bytes `start` to `start + size` of a file, large or not; BadAnswer from a server that can only send all of it."""
+        url = hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint)
+        headers = build_hf_headers(token=self._raw_token) | {"Range": f"bytes={start}-{start + size - 1}"}
+
+        def get() -> bytes:
+            with get_session().stream("GET", url, headers=headers) as answer:
+                answer.raise_for_status()
+                if answer.status_code != 206:
+                    raise BadAnswer(f"{repo}/{path}: the Hub sends no part of it")
+                return answer.read()
         return self._try(f"{repo}/{path}", get)
 
     def commit(self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()) -> str:

@@ -115,6 +115,31 @@ def check(messages: Any) -> list[Message]:
     return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 
+def count_conversations(data: bytes, where: str) -> int:
+    """How many conversations a file holds, one JSON array of messages a line; BadAnswer names the first wrong line."""
+    lines = [(n, line) for n, line in enumerate(data.splitlines(), 1) if line.strip()]
+    for n, line in lines:
+        try:
+            _alternating(json.loads(line))
+        except (ValueError, RecursionError):
+            raise BadAnswer(f"{where}, line {n}: not JSON. Each line is an array of messages") from None
+        except BadAnswer as e:
+            raise BadAnswer(f"{where}, line {n}: {e}") from None
+    if not lines:
+        raise BadAnswer(f"{where}: no conversations in it")
+    return len(lines)
+
+
+def _alternating(messages: Any) -> None:
+    """Two messages or more, of user and assistant in turn, as nanochat reads them."""
+    if not isinstance(messages, list) or len(messages) < 2:
+        raise BadAnswer("not an array of two or more messages")
+    for i, m in enumerate(messages):
+        role = ("user", "assistant")[i % 2]
+        if not isinstance(m, dict) or m.get("role") != role or not isinstance(m.get("content"), str):
+            raise BadAnswer(f"message {i + 1} is not text of the {role}")
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """An OpenAI-compatible chat endpoint."""

@@ -8,13 +8,26 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
+from nanolan.card import README, new_card
+from nanolan.curves import read_metrics
+from nanolan.environment import environment_here
 from nanolan.hub import within
 from nanolan.machine import Machine, say
+from nanolan.manifest import MANIFEST
+from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
+from nanolan.page import render_page
+from nanolan.plan import iso
 from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up
 from nanolan.report import SUCCEEDED, Receipt, to_json
+from nanolan.samples import beside, gather
 from nanolan.secret import Mask
+from nanolan.story import story_of
 
 LAST_WORDS_S = 600.0         # for the log, with a Hub that has taken everything else
+CARD_S = 30.0                # for the model card
+REPORT_S = 30.0              # for what a report takes: a GPU that hangs must not keep the machine
 LOG_CHARS = 500_000          # of the log's end that the black box looks at
 
 Leave = Callable[[Machine, Receipt], "bytes | None"]     # the file's content; None: there is nothing to tell
@@ -30,12 +43,50 @@ def black_box(m: Machine, receipt: Receipt) -> bytes | None:
     """Why it ended short, with what the machine shows of itself; its headlines go into the log too."""
     if receipt.verdict == SUCCEEDED:
         return None
-    mask, most_s = Mask(m.secrets.values()), min(PROBES_S, m.meter.margin.leave_s / 3)
-    probes = {} if m.unsaved else m.tools.probes      # what is left of the money is for deleting
+    mask, most_s = Mask(m.secrets.values()), min(PROBES_S, spare_s(m))
+    probes = m.tools.probes if most_s else {}
     box = write_up(m.plan, receipt, m.work, m.herald.log_tail(LOG_CHARS), mask, probes, most_s)
     for line in headlines(box):
         say(mask.hide(f"black box: {line}"))
     return to_bytes(box, mask)
+
+
+def samples(m: Machine, receipt: Receipt) -> bytes | None:
+    """What the model answered after each phase."""
+    found = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
+    return masked(m, msgspec.json.format(msgspec.json.encode(found)) + b"\n") if found else None
+
+
+def environment(m: Machine, receipt: Receipt) -> bytes | None:
+    """What this machine is."""
+    return to_json(within(most_s, environment_here)) if (most_s := spare_s(m)) else None
+
+
+def report(m: Machine, receipt: Receipt) -> bytes | None:
+    """All of it as a page to look at."""
+    def make() -> bytes:
+        measured = read_metrics(metrics(m, receipt) or b"")
+        answers = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
+        story = story_of(m.plan, receipt, iso(m.tools.now()), measured, answers, environment_here())
+        return masked(m, render_page(story).encode())
+    tried = m.state / "report-tried"
+    if tried.exists() or not (most_s := spare_s(m)):
+        return None
+    tried.touch()     # one that takes this program down with it is not made again
+    return within(most_s, make)
+
+
+def spare_s(m: Machine) -> float:
+    """How long what is good to have may take: near the limit no more than the half of the margin that is for surprises, and
+    nothing once what is left is for deleting."""
+    if m.meter.hard():
+        return 0.0
+    return min(REPORT_S, m.meter.margin.total_s) if m.meter.soft() else REPORT_S
+
+
+def masked(m: Machine, text: bytes) -> bytes:
+    """A text without any of our secrets: names and answers are anybody's words."""
+    return Mask(m.secrets.values()).hide(text.decode()).encode()
 
 
 # In the run folder, beside the log. A new row is made last, from what the rows before it are made of.
@@ -43,6 +94,9 @@ LEAVES: dict[str, Leave] = {
     "receipt.json": lambda m, receipt: to_json(receipt),
     "metrics.jsonl": metrics,
     "postmortem.json": black_box,
+    "samples.json": samples,
+    "environment.json": environment,
+    "report.html": report,
 }
 
 
@@ -53,13 +107,34 @@ def last_words(m: Machine, receipt: Receipt) -> None:
     m.herald.close(most_s)
     m.control.close()
     m.meter.stop()
+    m.notify.tell(receipt.verdict, ended(receipt), SUCCESS if receipt.verdict == SUCCEEDED else FAILURE)
     try:
         hub = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=most_s,
                           clock=lambda: math.inf if m.meter.hard() else m.tools.clock())
         files = left_behind(m, receipt)
         within(most_s, lambda: hub.commit(m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}"))
+        leave_card(m, receipt)
     except Exception as e:   # whatever it is, the machine must go
         say(f"the log could not be uploaded: {type(e).__name__} {e}")
+    m.notify.close(min(most_s, CLOSE_S))
+
+
+def leave_card(m: Machine, receipt: Receipt) -> None:
+    """The model card of HF_REPO with what is proven now. Good to have, no more; a README that cannot be read stays as it is."""
+    if not any(r.state == "proven" for r in receipt.phases.values()) or m.meter.soft():
+        return
+    hub, repo = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=CARD_S / 2, clock=m.tools.clock), m.plan.hf_repo
+
+    def write() -> None:
+        tree = hub.tree(repo)
+        old = hub.read(repo, README, revision=tree.revision).decode() if README in tree.files else None
+        folders = {path.rpartition("/")[0] for path in tree.files if path.endswith(f"/{MANIFEST}")}
+        card = new_card(old, m.plan, receipt, folders, Mask(m.secrets.values()).hide)
+        hub.commit(repo, {README: card.encode()}, f"model card: run {m.plan.run_id}")
+    try:
+        within(CARD_S, write)
+    except Exception as e:   # whatever it is, the run is done
+        say(f"the model card stays as it was: {type(e).__name__} {e}")
 
 
 def left_behind(m: Machine, receipt: Receipt, leaves: Mapping[str, Leave] = LEAVES) -> dict[str, bytes | Path]:

@@ -51,7 +51,7 @@ from nanolan.sshkey import key_on_account, own_key
 
 STALE_S = 15 * 60
 LOSS_CENTS = 500         # of training that may be lost with a machine
-LEFTOVERS = ("receipt.json", "progress.json", "stop.json", "postmortem.json")   # in the run folder, of an earlier attempt
+LEFTOVERS = ("receipt.json", "progress.json", "stop.json", "limit.json", "postmortem.json")    # of an earlier attempt
 # Fields of a plan that follow from its offer and its clock: new for each attempt, the rest stays
 OF_THE_MACHINE = ("created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "upload_minutes")
 
@@ -128,7 +128,7 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
     run_id = new_run_id()
     code, bundle, code_check = code_here(run_id)
-    there = _survey(s, found, tuple(earlier), rehearsal is not None, really)
+    there = _survey(s, found, tuple(earlier), rehearsal, really)
     here = there(offer, s.spend_limit)
     plan = structs.replace(make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, here.expected), **here.usual)
     outputs = [_outputs(instances, plan)] if instances else []
@@ -137,15 +137,16 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     return Prepared(plan, offer, checks, bundle, found.public, here, there, rehearsal)
 
 
-def _survey(s: Settings, found: Findings, earlier: tuple[Entry, ...], rehearsal: bool,
+def _survey(s: Settings, found: Findings, earlier: tuple[Entry, ...], rehearsal: Rehearsal | None,
             really: bool) -> Callable[[Offer, int], There]:
     """A function that says what is known of this run on an offer, with a limit in cents."""
     size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
     work = work_of(s, found.size.n_params if found.size else None, size_bytes or None)
     foretell = forecaster(work, earlier)
+    learned = forecaster(replace(work, recipe=rehearsal.recipe), earlier) if rehearsal else foretell
 
     def there(offer: Offer, limit_cents: int) -> There:
-        expected = foretell(offer)
+        expected = learned(offer) or foretell(offer)
         checks = [check_money(limit_cents, offer.hourly_cents, expected, really), *check_time(s.max_duration, expected, really),
                   wallet_hint(expected.likely_cents if expected else None)]
         if rehearsal:
@@ -178,7 +179,8 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
     if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
         raise UsageProblem("a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses")
     return structs.replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
-                           processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb, predicted=None,   # no figures for CPUs
+                           processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb,
+                           predicted=plan.predicted if expected and expected.own else None,   # else it is of the real model on GPUs
                            watch_s=rehearsal.watch_s, usual=rehearsal.usual, usual_runs=rehearsal.usual_runs)
 
 

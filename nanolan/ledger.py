@@ -1,9 +1,12 @@
 """The ledger: one small file per run, written before anything is rented. Lives in NANOLAN_HOME (~/.nanolan)."""
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -63,9 +66,43 @@ class Ledger:
         """Whether this run is in the ledger: only those are ever touched."""
         return (self.runs / f"{run_id}.json").is_file()
 
+    @contextmanager
+    def launching(self, run_id: str) -> Iterator[None]:
+        """While a launch may rent one more machine for this run: a lock, so that it ends with its process."""
+        path = self.runs / f"{run_id}.launching"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(path, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def is_launching(self, run_id: str) -> bool:
+        """Whether a launch on this laptop still has the run in hand."""
+        try:
+            with open(self.runs / f"{run_id}.launching") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
     def entries(self) -> list[Entry]:
         """Every run, newest first; BadAnswer names a file that cannot be read."""
         return sorted((self._read(p) for p in self.runs.glob("*.json")), key=lambda e: e.plan.created_at, reverse=True)
+
+    def readable(self) -> tuple[list[Entry], list[Path]]:
+        """The runs whose files can be read, and the files that cannot: for a look that must not stop at one of these."""
+        found: list[Entry] = []
+        broken: list[Path] = []
+        for path in sorted(self.runs.glob("*.json")):
+            try:
+                found.append(self._read(path))
+            except (BadAnswer, OSError):
+                broken.append(path)
+        return found, broken
 
     def find(self, text: str | None) -> Entry:
         """The run meant by an id, an instance id, a run name (of one that is not over, else the newest) or a unique

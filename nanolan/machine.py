@@ -16,6 +16,7 @@ from nanolan.hub import Hub
 from nanolan.inspection import inspect_machine
 from nanolan.instance import Instance
 from nanolan.meter import Meter
+from nanolan.notify import Notifier
 from nanolan.phases import PHASES
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.postmortem import PROBES, Probe
@@ -50,6 +51,7 @@ class Tools:
     now: Callable[[], datetime] = now_utc
     sleep: Callable[[float], None] = time.sleep
     ticker: Callable[..., Ticker] = Ticker
+    notifier: Callable[..., Notifier] = Notifier
     pool: Callable[[], Executor] = lambda: ThreadPoolExecutor(1)
     probes: Mapping[str, Probe] = field(default_factory=lambda: PROBES)     # of the black box
 
@@ -68,6 +70,7 @@ class Machine:
     herald: Herald
     timeline: Timeline
     control: Control
+    notify: Notifier
     tools: Tools = field(default_factory=Tools)
     proofs: list[Proof] = field(default_factory=list)
     states: dict[str, Proof | None] = field(default_factory=dict)     # phase -> its newest state on the Hub, once it is known
@@ -89,6 +92,10 @@ class Machine:
     def saved(self, phase: str) -> str:
         """Where a state saved on the way goes in RUNS_REPO."""
         return f"{self.plan.folder}/saved/{phase}"
+
+    def evaluation(self, phase: str) -> Path:
+        """Where the evaluation of a phase's checkpoint leaves its results."""
+        return self.work / f"evaluation-{phase}.json"
 
     def stop(self) -> Stop | None:
         """Why training must end now, if it must."""

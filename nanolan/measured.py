@@ -4,7 +4,8 @@
     ("setup",)                        seconds          ("tokens", phase)                trained, or generated in rl
     ("download",), ("upload",)        bytes a second   ("evaluate", gpu, phase, scope)  seconds of one GPU, for a d20
 
-Receipts come from machines that were rented: what none can have done in earnest is left out.
+Receipts come from machines that were rented: what none can have done in earnest is left out. A rehearsal learns from
+earlier rehearsals of the same recipe, by the same rules.
 """
 from __future__ import annotations
 
@@ -28,11 +29,13 @@ MOST_TOKENS = 10             # times the usual
 LONGEST_S = 30 * 86400
 
 
-def measured(entries: Iterable[Entry], parameters: int) -> Figures:
-    """The figures of the newest three runs that have them; `entries` come newest first, as Ledger.entries() gives them."""
+def measured(entries: Iterable[Entry], parameters: int, recipe: Mapping[str, object] | None = None) -> Figures:
+    """The figures of the newest three runs that have them; `entries` come newest first, as Ledger.entries() gives them.
+
+    `recipe` is a rehearsal's: then only rehearsals with this very recipe tell."""
     found: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
     for e in entries:
-        if e.receipt and _tells(e.plan, parameters):
+        if e.receipt and (_tells(e.plan, parameters) if recipe is None else e.plan.device == "cpu" and e.plan.recipe == recipe):
             for key, value in figures_of(e.plan, e.receipt):
                 if len(found[key]) < NEWEST:
                     found[key].append(value)
@@ -69,7 +72,7 @@ def figures_of(plan: Plan, receipt: Receipt) -> Iterator[tuple[tuple[str, ...], 
 def _phase(plan: Plan, phase: str, told: int | None, stage: Mapping[str, int]) -> Iterator[tuple[tuple[str, ...], float]]:
     gpu, n, resumed = plan.offer.gpu, plan.offer.num_gpus, plan.resume is not None and phase == plan.phases[0]
     s, tokens = stage.get(f"{phase}.train", 0), told if told is not None else None if resumed else TOKENS[phase]
-    if s >= LEAST_TRAIN_S and tokens and 0 < tokens <= MOST_TOKENS * TOKENS[phase]:
+    if s >= (LEAST_TRAIN_S if plan.device == "cuda" else 1) and tokens and 0 < tokens <= MOST_TOKENS * TOKENS[phase]:
         speed = tokens * _size(plan) / (s * n)
         if 6 * D20 * speed <= MOST_FLOPS:
             yield ("speed", gpu, phase), speed

@@ -29,14 +29,19 @@ class Meter:
                  poll_s: float = POLL_S, say: Callable[[str], None] = lambda text: None, *,
                  now: Callable[[], datetime] = now_utc, ticker: Callable[..., Ticker] = Ticker) -> None:
         self._plan, self._id, self._api, self._clock, self._say = plan, me.id, api, clock, say
-        self._hourly = max(me.hourly_cents or 0, plan.offer.hourly_cents)
+        self.hourly_cents = max(me.hourly_cents or 0, plan.offer.hourly_cents)
         born = me.created_at or parse_time(plan.created_at)
         self._age_at_start, self._start = max(0.0, (now() - born).total_seconds()), clock()
-        self._life_s = (parse_time(plan.deadline) - parse_time(plan.created_at)).total_seconds()
+        self.change(plan.limit_cents, plan.deadline)
         self.margin: Margin = ASSUMED[plan.device]
         self.provider_cents: int | None = me.cost_cents
         self._warned = False
         self._ticker = ticker(self.look, poll_s)
+
+    def change(self, limit_cents: int, deadline: str) -> None:
+        """These limits hold from now on."""
+        self.limit_cents, self.deadline = limit_cents, deadline
+        self._life_s = (parse_time(deadline) - parse_time(self._plan.created_at)).total_seconds()
 
     def start(self) -> Meter:
         self._ticker.start()
@@ -52,7 +57,7 @@ class Meter:
     @property
     def metered_cents(self) -> int:
         """By our own meter."""
-        return cost_cents(self._hourly, self.age_s)
+        return cost_cents(self.hourly_cents, self.age_s)
 
     @property
     def spent_cents(self) -> int:
@@ -60,12 +65,12 @@ class Meter:
 
     def cost_of(self, seconds: float) -> int:
         """Cents that `seconds` of this machine cost."""
-        return cost_cents(self._hourly, seconds)
+        return cost_cents(self.hourly_cents, seconds)
 
     @property
     def soft_cents(self) -> int:
         """The bill at which training stops."""
-        return soft_limit_cents(self._plan.limit_cents, self._hourly, self.margin.total_s)
+        return soft_limit_cents(self.limit_cents, self.hourly_cents, self.margin.total_s)
 
     def note_save(self, seconds: float) -> None:
         """What saving a state took here; the margin only grows by it."""
@@ -82,7 +87,7 @@ class Meter:
 
     def hard(self) -> Stop | None:
         """Why even an upload must be given up now, if it must."""
-        return self._over(give_up_cents(self._plan.limit_cents, self._hourly, self.margin), self._life_s - self.margin.leave_s)
+        return self._over(give_up_cents(self.limit_cents, self.hourly_cents, self.margin), self._life_s - self.margin.leave_s)
 
     def give_up(self) -> str:
         """The text of `hard`, or ""."""
@@ -91,9 +96,9 @@ class Meter:
 
     def _over(self, cents: int, age_s: float) -> Stop | None:
         if self.spent_cents >= cents:
-            return Stop("spend_limit", f"{dollars(self.spent_cents)} of the limit of {dollars(self._plan.limit_cents)} used")
+            return Stop("spend_limit", f"{dollars(self.spent_cents)} of the limit of {dollars(self.limit_cents)} used")
         if self.age_s >= age_s:
-            return Stop("max_duration", f"{self.age_s / 60:.0f} minutes used, the instance deletes itself at {self._plan.deadline}")
+            return Stop("max_duration", f"{self.age_s / 60:.0f} minutes used, the instance deletes itself at {self.deadline}")
         return None
 
     def look(self) -> None:

@@ -18,9 +18,9 @@ ALERT_PERCENT = 60
 
 
 def box_secrets(settings: Settings) -> dict[str, str]:
-    """What the box needs to upload and to delete itself."""
+    """What the box needs to upload, to delete itself and to tell of it."""
     named = {"SHADEFORM_API_KEY": settings.shadeform_api_key, "HF_TOKEN": settings.hf_token,
-             "WANDB_API_KEY": settings.wandb_api_key}
+             "WANDB_API_KEY": settings.wandb_api_key, "NOTIFY_URL": settings.notify_url}
     return {name: s.reveal() for name, s in named.items() if s}
 
 

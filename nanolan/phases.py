@@ -26,6 +26,9 @@ PHASES = {
     "rl": Phase("rl", "Math reinforcement", "chatsft_checkpoints", "chatrl_checkpoints", ("gsm8k",)),
 }
 
+# What a checkpoint folder of HF_REPO holds, by its name
+FOLDERS = {"base_checkpoints": "base", **{p.output_dir: p.name for p in PHASES.values()}}
+
 SEQUENCES = {
     "mid": ("mid",),
     "sft": ("sft",),

@@ -71,6 +71,7 @@ class Predicted(Strict, frozen=True):
     likely_cents: int
     high_cents: int
     phase_high_cents: dict[str, int] = {}
+    stage_s: dict[str, int] = {}     # likely seconds by stage: boot, setup, download, sft.train, sft.evaluate, upload
 
 
 class Plan(Strict, frozen=True):

@@ -22,7 +22,7 @@ from nanolan.instance import Instance
 from nanolan.manifest import MANIFEST, parse_manifest
 from nanolan.memory import micro_batch
 from nanolan.money import dollars
-from nanolan.phases import PHASES, data_files
+from nanolan.phases import FOLDERS, PHASES, data_files
 from nanolan.plan import Pinned
 from nanolan.proof import prove
 from nanolan.size import ModelSize, read_size
@@ -33,11 +33,12 @@ WALLET_CENTS = 500   # Shadeform rents nothing to a wallet with less
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the checklist; `ok` None means not checked."""
+    """One line of the checklist; `ok` None means not checked, or only to be known."""
 
     name: str
     ok: bool | None
     text: str
+    fix: str = ""                # what to type or do
 
     def line(self) -> str:
         return f"  [{ {True: 'ok', False: 'FAILED', None: '--'}[self.ok] :^6}] {self.name}: {self.text}"
@@ -108,8 +109,8 @@ def check_identity(s: Settings, there: bool, repo: str) -> Check:
     text = f"no {IDENTITY_FILE} in {repo}"
     if "mid" not in s.phases:
         return Check("identity data", None, f"{text}: training goes on without it")
-    return Check("identity data", False, f"{text}. Write one: just identity name=... creator=..., then: just hf upload {repo} "
-                 f"{IDENTITY_FILE}; or go without: --no-identity")
+    return Check("identity data", False, f"{text}. Write one: just identity name=... creator=..., then: just upload data; "
+                 f"or go without: --no-identity")
 
 
 def privacy(model: Tree, runs: Tree) -> list[Check]:
@@ -125,7 +126,7 @@ def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> Pinned:
     """The checkpoint in `folder`: by its manifest if it has one, else the newest step whose size can be true."""
     files = tree.under(folder)
     if not files:
-        raise PreflightFailed(f"{tree.repo} has no {folder}/. Upload it: just hf upload {tree.repo} LOCAL_FOLDER {folder}")
+        raise PreflightFailed(f"{tree.repo} has no {folder}/. Upload it: just upload {FOLDERS.get(folder.split('/')[0], 'base')}")
     if f"{folder}/{MANIFEST}" in files:
         manifest = parse_manifest(hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision), f"{folder}/{MANIFEST}")
         try:
@@ -175,7 +176,7 @@ def _pin_tokenizer(tree: Tree) -> Pinned:
     paths = [p for p in ("tokenizer/tokenizer.pkl", "tokenizer/token_bytes.pt") if p in tree.files]
     if "tokenizer/tokenizer.pkl" not in paths:
         raise PreflightFailed(f"{tree.repo} has no tokenizer/tokenizer.pkl. "
-                              f"Upload it: just hf upload {tree.repo} LOCAL_FOLDER tokenizer")
+                              "Upload it: just upload tokenizer")
     return tree.pin(paths)
 
 
@@ -255,8 +256,8 @@ def _value(found: Findings, name: str, look: Callable[[], Any], good: str = "") 
             found.checks.append(Check(name, True, good))
         return value
     except NotFound as e:
-        found.checks.append(Check(name, False, f"{e}. Create it or check the name: just hf repos create NAME --private"
-                                  if name == "Hub repo" else str(e)))
+        hint = ". Check the name, or upload what it should hold, which creates it: just upload base"
+        found.checks.append(Check(name, False, f"{e}{hint if name == 'Hub repo' else ''}"))
     except NanolanError as e:
         found.checks.append(Check(name, False, str(e)))
     return None

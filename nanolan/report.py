@@ -54,6 +54,12 @@ class Progress(msgspec.Struct, frozen=True):
     spent_cents: int | None = None
     attempt: int = 1
     stage: str = ""                  # of the trainer: load, compile, train, save, evaluate ...
+    phase: str = ""                  # of the last step told
+    tok_per_s: float | None = None
+    left_s: float | None = None      # until the run's end, counted from `updated`; None: not foretold
+    phase_left_s: float | None = None    # until the end of the phase's training, by the trainer's word
+    limit_cents: int | None = None   # that the machine knows of
+    soft_cents: int | None = None    # the bill at which it saves and stops
 
 
 class Receipt(msgspec.Struct, frozen=True):

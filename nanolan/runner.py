@@ -36,13 +36,15 @@ def trainer_environment(plan: Plan, host: Mapping[str, str], wandb_key: str | No
     return kept | {
         MARK: plan.run_id, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "PYTHONUNBUFFERED": "1",
-        **({"WANDB_API_KEY": wandb_key, "WANDB_SILENT": "true"} if wandb_key else {"WANDB_MODE": "disabled"}),
+        **({"WANDB_API_KEY": wandb_key} if wandb_key else {"WANDB_MODE": "disabled"}), "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
     }
 
 
 def make_job(plan: Plan, phase: str, work: Path, init: Path, out: Path, wandb: bool) -> dict[str, Any]:
     """What the trainer is told (nanolan/train/job.py): start from the checkpoint in `init`, save to `out`."""
-    group = {"project": plan.wandb_project, "name": f"{plan.run_name}-{phase}", "group": plan.run_name}
+    group = {"project": plan.wandb_project, "name": f"{plan.run_name}-{phase}", "group": plan.run_name,
+             "id": f"{plan.run_id}-{phase}"}     # a resumed phase goes on with it
     return {"phase": phase, "run_id": plan.run_id, "run_name": plan.run_name, "model_tag": plan.model_tag,
             "device": plan.device, "init_dir": str(init), "tokenizer_dir": str(work / "model" / "tokenizer"),
             "data_dir": str(work / "data"), "out_dir": str(out), "metrics": str(work / "metrics.jsonl"),

@@ -17,10 +17,10 @@ from nanolan.inspection import STATE_SIZE
 from nanolan.machine import Machine, say
 from nanolan.manifest import (
     MANIFEST,
+    FileEntry,
     Manifest,
     borrow,
     hash_bytes,
-    hash_file,
     newest_whole,
     parse_manifest,
     read_whole,
@@ -70,14 +70,15 @@ def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: 
         return there
     while True:
         say(f"uploading {target}: step {manifest.step}, {manifest.size / 1e6:.1f} MB")
-        started = m.tools.clock()
+        started, entry = m.tools.clock(), _mend(folder, manifest)
         m.tools.transfer(Job("upload", plan.hf_endpoint, repo, "model", "main", str(folder), names, target,
                              f"{manifest.phase} step {manifest.step} of run {plan.run_id}", plan.keep_old and manifest.final),
                          m.token, give_up=give_up, say=say)
         try:
-            proof = prove(hub.tree(repo), target, manifest, hash_file(folder / MANIFEST))
+            proof = prove(hub.tree(repo), target, manifest, entry)
         except ApiProblem as e:   # the Hub said yes and holds something else, or cannot be read
             say(f"not proven yet: {e}")
+            _mend(folder, manifest)
             read_whole(folder)    # BadAnswer: damaged here meanwhile, and no further try would be proven either
             if reason := give_up():
                 raise Unreachable(f"{target} is not proven ({reason})") from e
@@ -85,6 +86,16 @@ def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: 
             continue
         m.meter.note_upload((m.tools.clock() - started) * (STATE_SIZE if manifest.final else 1))
         return proof
+
+
+def _mend(folder: Path, manifest: Manifest) -> FileEntry:
+    """Size and hashes of the manifest's file, which is written anew when a disk has changed it: it was read whole before."""
+    data, path = manifest.to_json().encode(), folder / MANIFEST
+    if path.read_bytes() != data:
+        say(f"{path} was damaged; written anew")
+        path.unlink()         # not under a second name, too
+        path.write_bytes(data)
+    return hash_bytes(MANIFEST, data)
 
 
 def save_the_rest(m: Machine, done: set[str]) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from msgspec import structs
@@ -97,7 +97,8 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
     with ThreadPoolExecutor(16) as pool:
         listing = pool.submit(api.instances)
         hubs = {e.plan.run_id: hub(e) for e in entries}
-        looks = {e.plan.run_id: _hub_looks(pool, hubs[e.plan.run_id], e) for e in entries}
+        trees: dict[tuple[str, str], Future[Any]] = {}     # many runs, one repo
+        looks = {e.plan.run_id: _hub_looks(pool, hubs[e.plan.run_id], e, trees) for e in entries}
         problems: list[str] = []
         instances = _result(listing, problems)
         runs = []
@@ -105,7 +106,8 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
             mine = [i for i in instances or () if i.id == e.instance_id
                     or i.is_run(e.plan.run_id) and i.attempt == e.plan.attempt]
             mine.sort(key=lambda i: not i.billing)
-            runs.append(_view(e, mine[0] if mine else None, instances is not None, looks[e.plan.run_id], hubs[e.plan.run_id]))
+            view = _view(e, mine[0] if mine else None, instances is not None, looks[e.plan.run_id], hubs[e.plan.run_id])
+            runs.append(_in_hand(view) if ledger.is_launching(e.plan.run_id) else view)
     known = {v.instance.id for v in runs if v.instance}
     elsewhere = {e.plan.run_id for e in ledger.entries()} - {e.plan.run_id for e in entries}    # in the ledger, not asked for
     left = [i for i in instances or () if i.id not in known and i.billing and i.run_id not in elsewhere]
@@ -119,6 +121,14 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
             ledger.put(structs.replace(v.entry, gone=gone, receipt=receipt))
     return Overview(tuple(runs), tuple(i for i in left if i.id in ours), tuple(i for i in left if i.id not in ours),
                     tuple(problems))
+
+
+def _in_hand(v: RunView) -> RunView:
+    """A run that a launch has still in hand: an attempt that failed is not its end."""
+    if v.state not in SHORT:
+        return v
+    return replace(v, state=PENDING, reason=f"attempt {v.entry.plan.attempt} {v.state}: {v.reason}; its launch may rent the next "
+                                            "offer")
 
 
 def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress: Progress | None, receipt: Receipt | None,
@@ -145,10 +155,12 @@ def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress
 
 
 # ------------------------------------------------------------------ one run
-def _hub_looks(pool: ThreadPoolExecutor, hub: Hub, e: Entry) -> dict[str, Future[Any]]:
-    plan = e.plan
+def _hub_looks(pool: ThreadPoolExecutor, hub: Hub, e: Entry, trees: dict[tuple[str, str], Future[Any]]) -> dict[str, Future[Any]]:
+    plan, where = e.plan, (e.plan.hf_endpoint, e.plan.hf_repo)
+    if where not in trees:
+        trees[where] = pool.submit(hub.tree, plan.hf_repo)
     looks: dict[str, Future[Any]] = {
-        "tree": pool.submit(hub.tree, plan.hf_repo),
+        "tree": trees[where],
         "progress": pool.submit(hub.read, plan.runs_repo, f"{plan.folder}/progress.json"),
         "receipt": pool.submit(hub.read, plan.runs_repo, f"{plan.folder}/receipt.json"),
         "log": pool.submit(_tail, hub, plan.runs_repo, f"logs/error-{plan.instance_name}.log"),

@@ -35,6 +35,11 @@ class Timeline:
         temp.write_text(json.dumps({"seconds": self._seconds, "stage": stage, "since": now}))
         temp.replace(self._path)
 
+    @property
+    def stage(self) -> str:
+        """The stage at hand, "" before the first one."""
+        return self._stage
+
     def stages(self) -> dict[str, int]:
         """Whole seconds by stage until now, in the order in which they began."""
         running = {self._stage: max(0.0, self._now() - self._since)} if self._stage else {}

@@ -16,6 +16,7 @@ from nanolan.inputs import fetch
 from nanolan.machine import Machine, RunStopped, say
 from nanolan.manifest import MANIFEST, Manifest, newest_whole, read_whole
 from nanolan.money import dollars
+from nanolan.notify import WARNING
 from nanolan.pace import complaint, exchange, first_pace
 from nanolan.phases import PHASES
 from nanolan.report import TRAINING, PhaseReport
@@ -51,6 +52,7 @@ def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
             m.herald.phase(phase, PhaseReport("failed"))
             raise RunStopped(reason, f"phase {phase}: {why}")
         say(f"phase {phase}: {why}; starting it once more, from the last state")
+        m.notify.tell(f"{phase} starts once more", f"{why}; it goes on from the last state", WARNING)
 
 
 def _run(m: Machine, phase: str, dog: Watchdog) -> tuple[int, Stop | None]:
@@ -125,7 +127,7 @@ def fetch_state(m: Machine) -> None:
 # ------------------------------------------------------------------ after a phase
 def evaluate(m: Machine, phase: str) -> dict[str, Any]:
     """The evaluation of the phase's checkpoint, {} where there is none; it never fails a run, what was trained is saved anyway."""
-    results = m.work / f"evaluation-{phase}.json"
+    results = m.evaluation(phase)
     if m.plan.evaluate == "none" or m.stop():
         return {}
     if not results.is_file():
@@ -157,7 +159,7 @@ def pass_gate(m: Machine, phase: str, measured: dict[str, float]) -> None:
         raise RunStopped(stop.reason, f"{stop.text}: {following} was not begun")
     if m.meter.spent_cents + high > m.meter.soft_cents:
         raise RunStopped("spend_limit", f"{following} was not begun: {dollars(m.meter.spent_cents)} are spent, it may cost "
-                         f"{dollars(high)}, and {dollars(m.plan.limit_cents)} is the limit")
+                         f"{dollars(high)}, and {dollars(m.meter.limit_cents)} is the limit")
     if m.plan.gate and (why := closed(m.plan.gate, measured)):
         raise RunStopped("gate", f"{following} was not begun: {why}")
 

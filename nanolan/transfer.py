@@ -8,6 +8,7 @@ can be ended from outside. The job goes to the child on stdin, so that the token
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ STALL_S = 120.0            # no CPU used and no byte moved for this long: kill
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 POLL_S = 0.1
 ERROR_CHARS = 400
+NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -44,6 +46,7 @@ class Job(msgspec.Struct, frozen=True):
     message: str = ""
     keep: bool = False              # upload: keep the files of older steps in `target`
     token: str = ""
+    bars: bool = False              # show the client's progress bars, as they come, on stderr
 
 
 def run_transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],
@@ -69,7 +72,7 @@ def run_transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Ca
 def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
     """"" on success, else the child's last words."""
     child = subprocess.Popen([sys.executable, "-m", "nanolan.transfer"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE, env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+                             stderr=subprocess.PIPE, env=os.environ | (bars() if job.bars else NO_BARS))
     assert child.stdin and child.stderr  # noqa: S101
     try:
         child.stdin.write(msgspec.json.encode(job))
@@ -78,7 +81,11 @@ def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
         words, moved_at = b"", time.monotonic()
         seen: tuple[object, ...] = ()
         while child.poll() is None:
-            words = (words + (child.stderr.read() or b""))[-20_000:]
+            new = child.stderr.read() or b""
+            words = (words + new)[-20_000:]
+            if job.bars:
+                sys.stderr.write(new.decode(errors="replace"))
+                sys.stderr.flush()
             now = _progress(child.pid)
             if now != seen:
                 seen, moved_at = now, time.monotonic()
@@ -96,6 +103,11 @@ def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
         child.stderr.close()
     lines = words.decode(errors="replace").strip().splitlines() or [f"exit code {child.returncode}"]
     return "" if child.returncode == 0 else lines[-1][:ERROR_CHARS].replace(job.token, "***")
+
+
+def bars() -> dict[str, str]:
+    """The Hub client draws its bars although its stderr is a pipe, as wide as our terminal."""
+    return {"TQDM_POSITION": "-1", "COLUMNS": str(shutil.get_terminal_size().columns), "LINES": "24"}
 
 
 def _progress(pid: int) -> tuple[object, ...]:
@@ -128,7 +140,7 @@ def _upload(job: Job) -> None:
 def commit_step(job: Job, hub: Hub) -> None:
     """One commit: the files of `folder` under `target`, older steps' files removed unless `keep`."""
     old = set() if job.keep else set(hub.tree(job.repo).under(job.target))
-    new: dict[str, bytes | Path] = {f"{job.target}/{name}": Path(job.folder) / name for name in job.files}
+    new: dict[str, bytes | Path] = {f"{job.target}/{name}".lstrip("/"): Path(job.folder) / name for name in job.files}
     stale = {p for p in old - set(new) if p.rsplit("/", 1)[-1].startswith(("model_", "meta_", "optim_"))}
     hub.commit(job.repo, new, job.message, delete=sorted(stale))
 

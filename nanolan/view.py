@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -11,8 +11,9 @@ import msgspec
 from nanolan.costs import split, waste
 from nanolan.instance import Instance
 from nanolan.money import dollars, usd
-from nanolan.plan import Plan, now_utc, parse_time
-from nanolan.report import SUCCEEDED, PhaseReport, Receipt
+from nanolan.outlook import Outlook, outlook
+from nanolan.plan import Plan, iso, now_utc, parse_time
+from nanolan.report import SUCCEEDED, PhaseReport, Progress, Receipt
 from nanolan.status import SHORT, Overview, RunView
 
 WIDTH = 80
@@ -40,13 +41,13 @@ def render_run(v: RunView) -> list[str]:
     lines = [f"{head}  {v.state.upper():>{max(0, 78 - len(head))}}"]
     if v.reason:
         lines += _wrapped("  why       ", v.reason)
+    if v.progress and not v.receipt and v.progress.step is not None:
+        lines += _wrapped("  step      ", _step(v.progress))
     lines.append(f"  money     {_money(v)}")
+    lines += _clock(v)
     lines.append(f"  machine   {_machine(v)}")
     if v.instance and v.instance.billing and v.instance.ip:
         lines.append(f"  {ssh_command(v.instance, plan.instance_name)}")
-    if v.progress and not v.receipt and v.progress.step is not None:
-        loss = f", loss {v.progress.loss:.3f}" if v.progress.loss is not None else ""
-        lines.append(f"  step      {v.progress.step}/{v.progress.steps}{loss} (told {_age(v.progress.updated)} ago)")
     for p, r in v.phases.items():
         lines.append(f"  {p:<9} {_phase(r)}")
         if r.measured:
@@ -78,9 +79,46 @@ def _wrapped(head: str, text: str) -> list[str]:
 
 def _money(v: RunView) -> str:
     plan = v.entry.plan
-    end = f"deleted by {plan.deadline}" if not v.ended else f"{_duration(v.receipt.seconds)} in all" if v.receipt else ""
+    end = f"deleted by {plan.deadline}" if not v.ended else f"{duration_text(v.receipt.seconds)} in all" if v.receipt else ""
     used = f"{dollars(v.spent_cents)} of {dollars(plan.limit_cents)} spent, {dollars(plan.offer.hourly_cents)}/h"
     return f"{used}; {end}".rstrip("; ")
+
+
+def _step(p: Progress) -> str:
+    """Where the training is, and how old the word is."""
+    share = f" ({p.step / p.steps:.0%})" if p.step is not None and p.steps else ""
+    parts = [f"{p.phase} {p.step}/{p.steps}{share}".strip(), f"{p.tok_per_s:,.0f} tok/s" if p.tok_per_s is not None else "",
+             f"loss {p.loss:.3f}" if p.loss is not None else "", p.stage if p.stage != "train" else "",
+             f"told {_age(p.updated)} ago"]
+    return ", ".join(filter(None, parts))
+
+
+def clock_of(v: RunView) -> Outlook:
+    """The money clock of a run that goes on; empty once it is over."""
+    if v.receipt or v.ended:
+        return Outlook()
+    rate = (v.instance.hourly_cents if v.instance else None) or v.entry.plan.offer.hourly_cents
+    return outlook(v.entry.plan, v.progress, v.spent_cents, rate, now_utc())
+
+
+def _clock(v: RunView) -> list[str]:
+    """What it will cost, when it ends, when its limit would be reached, and a warning if that is sooner."""
+    o, lines = clock_of(v), []
+    if o.will_cost_cents is not None:
+        lines = _wrapped("  forecast  ", f"ends {moment_text(o.ends)} and will have cost about {dollars(o.will_cost_cents)}; "
+                         f"the limit would be reached {moment_text(o.limit_at)}")
+    elif o.limit_at is not None:
+        lines = _wrapped("  forecast  ", f"not known yet; the limit would be reached {moment_text(o.limit_at)}")
+    return lines + (_wrapped("  WARNING   ", o.warning) if o.warning else [])
+
+
+def moment_text(moment: datetime | None) -> str:
+    """A time of this laptop's clock, and how far away it is."""
+    if moment is None:
+        return "?"
+    here, left_s = moment.astimezone(), (moment - now_utc()).total_seconds()
+    day = "" if here.date() == now_utc().astimezone().date() else here.strftime("%d %b ")
+    return f"{day}{here:%H:%M} (in {duration_text(int(left_s / 60) * 60)[:-3] if left_s >= 60 else '0:01'})"
 
 
 def _bill(r: Receipt, plan: Plan) -> list[str]:
@@ -123,10 +161,10 @@ def resume_command(v: RunView) -> str:
 
 
 def _age(moment: str) -> str:
-    return _duration(int((now_utc() - parse_time(moment)).total_seconds()))
+    return duration_text(int((now_utc() - parse_time(moment)).total_seconds()))
 
 
-def _duration(seconds: int | None) -> str:
+def duration_text(seconds: int | None) -> str:
     return "?" if seconds is None else str(timedelta(seconds=max(0, seconds)))
 
 
@@ -145,11 +183,23 @@ def _run_dict(v: RunView) -> dict[str, Any]:
                                  for a in v.entry.earlier],
             "instance_id": v.entry.instance_id, "instance_status": v.instance.status if v.instance else None,
             "spent_usd": usd(v.spent_cents), "limit_usd": usd(plan.limit_cents), "usd_per_hour": usd(plan.offer.hourly_cents),
-            "deadline": plan.deadline, "ended": v.ended, "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},
-            "step": v.progress.step if v.progress else None, "steps": v.progress.steps if v.progress else None,
+            "deadline": plan.deadline, "clock": _clock_dict(v), "ended": v.ended,
+            "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},
+            "progress": _progress_dict(v.progress) if v.progress else None,
             "attempt": plan.attempt, "saved": {"phase": v.saved.phase, "step": v.saved.step} if v.saved else None,
             "resume": resume_command(v) if v.resumable else None, "log": v.receipt.log if v.receipt else None,
             "bill": _bill_dict(v.receipt, plan) if v.receipt else None, "problems": list(v.problems)}
+
+
+def _progress_dict(p: Progress) -> dict[str, Any]:
+    names = ("phase", "stage", "step", "steps", "loss", "tok_per_s", "phase_left_s", "updated")
+    return {name: getattr(p, name) for name in names}
+
+
+def _clock_dict(v: RunView) -> dict[str, Any]:
+    o = clock_of(v)
+    return {"will_cost_usd": usd(o.will_cost_cents), "ends": iso(o.ends) if o.ends else None,
+            "limit_at": iso(o.limit_at) if o.limit_at else None, "warning": o.warning or None}
 
 
 def _bill_dict(r: Receipt, plan: Plan) -> dict[str, Any]:

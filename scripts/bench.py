@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import bench_status
 import click
 
 from nanolan.cli import Words, run
@@ -34,7 +35,6 @@ def launch(phase, gpu, num_gpus):
     print(phase, gpu, num_gpus)
 launch()
 """
-LATENCY_S = 0.4
 MEGABYTES = 300
 
 
@@ -95,23 +95,6 @@ def rehearsals() -> str:
     sft, both = (seconds([sys.executable, "scripts/rehearse.py", f"phase={p}"]) for p in ("sft", "mid+sft"))
     return (f"sft {sft:.0f} s (goal 60), mid+sft {both:.0f} s (goal 90); {sft / torchrun:.1f} x and {both / torchrun:.1f} x "
             f"importing torchrun ({torchrun:.1f} s)")
-
-
-def status_depth() -> str:
-    """The delay that a slow network adds to `status`, in round trips."""
-    from nanolan.sim.shadeform_instance import Delays
-    from nanolan.sim.world import World
-    with tempfile.TemporaryDirectory() as temp, World(Path(temp), trainer="tests.standin_trainer", setup="light", recipe={},
-                                                      delays=Delays(pending_provider_s=3600)) as world:
-        subprocess.run([sys.executable, "scripts/launch.py", "--yes", "--no-wait"], env=world.env(), cwd=ROOT, check=True,
-                       capture_output=True)
-        command = [sys.executable, "scripts/check_status.py"]
-        quick = seconds(command, world.env(), times=3)
-        world.cloud.fault(".*", "stall", times=None, seconds=LATENCY_S)
-        world.hub.fault(match=".*", action="stall", times=10**9, seconds=LATENCY_S)
-        slow = seconds(command, world.env(), times=3)
-    depth = (slow - quick) / LATENCY_S
-    return f"{depth:.1f} round trips deep ({quick:.2f} s on loopback, {slow:.2f} s with {LATENCY_S} s a request)"
 
 
 def streaming() -> str:
@@ -199,7 +182,8 @@ def training() -> Iterator[str]:
 
 
 BENCHES: dict[str, Callable[[], str | Iterator[str]]] = {
-    "help": help_ratio, "first": first_dry_run, "rehearse": rehearsals, "status": status_depth, "stream": streaming,
+    "help": help_ratio, "first": first_dry_run, "rehearse": rehearsals, "status": bench_status.status, "watch": bench_status.watch,
+    "heartbeat": bench_status.heartbeat, "stream": streaming,
     "states": state_uploads, "train": training}
 ASKED_FOR = {"train"}      # not among all
 

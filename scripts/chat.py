@@ -22,9 +22,12 @@ from nanolan.config import ROOT
 @click.option("--source", type=click.Choice(["base", "mid", "sft", "rl"]), help="whose checkpoint  [the latest there is]")
 @click.option("-p", "--prompt", help="answer this and end")
 @click.option("--device", type=click.Choice(["cuda", "mps", "cpu"]), help="[the best there is]")
-@click.option("--temperature", type=click.FloatRange(0, 2), default=0.6, show_default=True)
-@click.option("--max-new-tokens", type=click.IntRange(1, 2048), default=256, show_default=True)
-@click.option("--seed", type=int, default=42, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0, 2), default=0.6, show_default=True,
+              help="0: always the likeliest word; higher: more varied")
+@click.option("--max-new-tokens", type=click.IntRange(1, 2048), default=256, show_default=True,
+              help="longest answer")
+@click.option("--seed", type=int, default=42, show_default=True,
+              help="the same seed gives the same answer")
 @setting_options("model_tag", "output_tag")
 def chat(source: str | None, prompt: str | None, device: str | None, temperature: float, max_new_tokens: int, seed: int,
          **flags: Any) -> int:

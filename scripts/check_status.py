@@ -98,21 +98,21 @@ def show(overview: Overview, as_json: bool) -> None:
 
 def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float, as_json: bool, guard: Guard | None = None) -> int:
     """Look until the run has ended; a look that fails is shown as such, and the next one follows."""
+    from nanolan.live import display
     run_id, cut_off = entry.plan.run_id, ""
     try:
-        while True:
-            now = ledger.find(run_id) if ledger.has(run_id) else entry   # read again: launch or stop may have written it
-            overview = look_once(ledger, [now], api, s)
-            if sys.stdout.isatty() and not as_json:
-                click.clear()
-            show(overview, as_json)
-            view = overview.runs[0]
-            done = enforce(ledger, view, api, guard) if guard else ""
-            cut_off = cut_off or done
-            guarded = guard is not None and view.instance is not None and view.instance.billing   # one in error may bill on
-            if view.ended and not overview.problems and not guarded:
-                break
-            time.sleep(0 if done else seconds)
+        with display(as_json, sys.stdout.isatty(), click.echo) as screen:
+            while True:
+                now = ledger.find(run_id) if ledger.has(run_id) else entry   # read again: launch or stop may have written it
+                overview = look_once(ledger, [now], api, s)
+                screen.show(overview)
+                view = overview.runs[0]
+                done = enforce(ledger, view, api, guard) if guard else ""
+                cut_off = cut_off or done
+                guarded = guard is not None and view.instance is not None and view.instance.billing   # one in error may bill on
+                if view.ended and not overview.problems and not guarded:
+                    break
+                time.sleep(0 if done else seconds)
     except KeyboardInterrupt:
         click.echo(f"\nno longer watching; run {run_id} goes on. Stop it: just stop {run_id}", err=True)
         return 130

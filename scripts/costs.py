@@ -1,6 +1,7 @@
 """What the runs of this laptop cost: by run, month and phase. Reads the ledger alone.
 
-    just costs                 just costs --json
+    just costs                 as a table
+    just costs --json          for scripts
 """
 from __future__ import annotations
 

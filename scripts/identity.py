@@ -22,7 +22,7 @@ from nanolan.cli import Words, run
 @click.option("--count", type=click.IntRange(1, 100_000), default=500, show_default=True, help="conversations")
 @click.option("--seed", type=int, default=42, show_default=True, help="the same seed gives the same file (templates)")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("identity_conversations.jsonl"),
-              show_default=True)
+              show_default=True, help="the file to write")
 @click.option("--model", help="ask this model of the endpoint instead of the templates; needs OPENROUTER_API_KEY")
 @click.option("--endpoint", default="https://openrouter.ai/api/v1", show_default=True, help="an OpenAI-compatible endpoint")
 @click.option("--price-per-million", type=click.FloatRange(0), help="dollars per million tokens of the model, for the estimate")
@@ -53,7 +53,7 @@ def identity(name: str, creator: str, personality: str, count: int, seed: int, o
     temp = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temp.write_text("".join(json.dumps(made.check(m), ensure_ascii=False) + "\n" for m in lines))
     temp.replace(out)
-    click.echo(f"{out}: {len(lines)} conversations. Upload it: just hf upload YOUR/REPO {out} identity_conversations.jsonl")
+    click.echo(f"{out}: {len(lines)} conversations. Upload it: just upload data {out}")
     return 0
 
 

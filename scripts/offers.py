@@ -1,6 +1,7 @@
 """What can be rented now, cheapest first, and what the run would cost there. Rents nothing.
 
-    just offers gpu=H100 phase=sft          just offers --all-configs --sort total
+    just offers gpu=H100 phase=sft          on machines of eight H100
+    just offers --all-configs --sort total  any number of GPUs, the cheapest run first
 """
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What bills on the account without being looked after: compares it with the ledger. Exit code 8 if any of it is ours.
 
-    just orphans
+    just orphans                        all there is, and the command that ends each
     just orphans --owner 0badcafe       takes the runs of that owner (you, on another laptop) into this ledger first
 """
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rehearse a whole run on this machine: launch, boot, train, upload, prove, delete; nothing rented, no network.
 
     just rehearse                       phase=sft
-    just rehearse phase=mid+sft gpu=H100
+    just rehearse phase=mid+sft gpu=H100   two phases
     just rehearse fault=hang            with something going wrong (--list-faults)
 
 Takes every option of launch. A local Shadeform and a local Hub stand in for the real ones; launch, boot.sh,
@@ -39,7 +39,7 @@ HOME = ROOT / ".rehearsal"
 @click.option("--folder", type=click.Path(path_type=Path), default=HOME, help="where everything lies  [.rehearsal]")
 def rehearse(verbose: bool, keep_old: bool, yes_really: bool, fault: str, list_faults: bool, folder: Path, **flags: Any) -> int:
     """Rehearse a run with nothing rented. Options are those of launch."""
-    from nanolan.sim.rehearsal import FAULTY_BOOT_S
+    from nanolan.sim.rehearsal import FAULTY_BOOT_S, recall, remember
     from nanolan.sim.rehearsal import rehearse as play
     from nanolan.sim.scenario import SCENARIOS
     from nanolan.sim.shadeform_instance import Delays
@@ -56,10 +56,13 @@ def rehearse(verbose: bool, keep_old: bool, yes_really: bool, fault: str, list_f
         for name in filter(None, fault.split(",") if scenario is None else ()):
             world.switch(name)
             world.rehearsal["boot_s"] = FAULTY_BOOT_S
+        recall(world, folder.parent / "earlier")
         outcome = play(world, words, scenario, lambda line: show_line(line, started, verbose), started)
         if outcome.exit_code and not world.cloud.instances:
             click.echo("\nThe launch failed; nothing was running, nothing was rented.", err=True)
             return outcome.exit_code
+        if outcome.view and outcome.verdict == "succeeded" and not fault:
+            remember(world, folder.parent / "earlier", outcome.view)
         return summary(world, outcome)
 
 
@@ -128,7 +131,8 @@ def show_files(world: World, view: RunView) -> None:
     plan, files = view.entry.plan, world.root / "files"
     files.mkdir()
     for name, path in (("log", view.receipt.log if view.receipt else ""), ("metrics", f"{plan.folder}/metrics.jsonl"),
-                       ("receipt", f"{plan.folder}/receipt.json"), ("black box", f"{plan.folder}/postmortem.json")):
+                       ("receipt", f"{plan.folder}/receipt.json"), ("report", f"{plan.folder}/report.html"),
+                       ("black box", f"{plan.folder}/postmortem.json")):
         if path and path in world.hub.files(plan.runs_repo):
             (files / Path(path).name).write_bytes(world.hub.read(plan.runs_repo, path))
             click.echo(f"  {name:<10} {shown(files / Path(path).name)}")

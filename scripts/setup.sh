@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes .venv and installs one set of requirements; the only installer, on laptops and boxes alike.
-#     sh scripts/setup.sh tools|light|train|dev
-# tools: uv and just. light: the laptop commands. train: + the trainer. dev: + tests and linters.
+#     sh scripts/setup.sh tools|light|report|train|dev
+# tools: uv and just. light: the laptop commands. report: + charts. train: + the trainer. dev: + tests and linters.
 # Safe to run twice, twice at once, or after a Ctrl-C; does nothing when all is in place.
 # shellcheck disable=SC3043  # `local` is in every sh we meet (dash, bash, zsh, busybox)
 set -eu
@@ -17,10 +17,11 @@ ready() { [ -x .venv/bin/python ] && [ "$(cat ".venv/.ready-$1" 2>/dev/null)" = 
 have() {
     case $want in
         tools) [ -x .venv/bin/just ] && [ -x .venv/bin/uv ] ;;
-        light) ready light || ready train || ready dev ;;
+        light) ready light || ready report || ready train || ready dev ;;
+        report) ready report || ready train || ready dev ;;
         train) ready train || ready dev ;;
         dev) ready dev ;;
-        *) fail "setup: no set called '$want' (tools, light, train, dev)" ;;
+        *) fail "setup: no set called '$want' (tools, light, report, train, dev)" ;;
     esac
 }
 
@@ -96,6 +97,7 @@ install_set() {
     case $want in
         tools) install rust-just uv ;;
         light) install --compile-bytecode -e . ;;
+        report) install --compile-bytecode -e '.[report]' ;;
         train) install_torch -e '.[train]' ;;
         dev) install_torch -e '.[train]' --group dev ;;
     esac || fail "installing the '$want' set failed (see above): is PyPI reachable? Then run the same command again"

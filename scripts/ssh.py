@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import run, setting_options, settings_from
+from nanolan.cli import Taught, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.config import Settings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nanolan.shadeform import Shadeform
 
 
-@click.command(context_settings={"allow_interspersed_args": False})    # what follows RUN is the command's
+@click.command(cls=Taught, context_settings={"allow_interspersed_args": False})    # what follows RUN is the command's
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
 @setting_options("ssh_public_key", "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[RUN] [COMMAND...]")

@@ -1,16 +1,19 @@
-"""Check checkpoints on the Hub against their manifests; or write a manifest for one that was uploaded by hand.
+"""Check what HF_REPO holds, checkpoints against their manifests; or write a manifest for one uploaded by hand.
 
-    just verify                                   every checkpoint folder of the model tag
+    just verify                                   the whole expected structure: sizes and proof
     just verify chatsft_checkpoints/d20           one folder
     just verify --adopt base_checkpoints/d20      from now on it counts as proven
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli import Words, printable, run, setting_options, settings_from
+
+if TYPE_CHECKING:
+    from nanolan.hub import Hub
 
 
 @click.command(cls=Words)
@@ -27,21 +30,27 @@ def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
     hub = Hub(s.hf_endpoint, s.hf_token)
     if adopting and not folder:
         raise click.UsageError("--adopt needs a folder, such as base_checkpoints/d20")
-    tree = hub.tree(s.hf_repo)
-    folders = [folder.strip("/")] if folder else [f"{d}/{s.model_tag}" for d in adopt.FOLDERS if tree.under(f"{d}/{s.model_tag}")]
-    if not folders:
-        click.echo(f"{s.hf_repo} has no checkpoint of {s.model_tag} yet. Upload one: "
-                   f"just hf upload {s.hf_repo} LOCAL_FOLDER base_checkpoints/{s.model_tag}")
-    bad = 0
-    for f in folders:
-        try:
-            proof = (adopt.adopt if adopting else adopt.verify)(hub, s.hf_repo, f)
-            m = proof.manifest
-            click.echo(f"proven    {f}  step {m.step}, {m.size / 1e6:,.1f} MB, run {m.run_id}")
-        except NanolanError as e:
-            bad += 1
-            click.echo(f"UNPROVEN  {f}  {e}")
-    return 4 if bad else 0
+    if not folder:
+        return show_structure(hub, s.hf_repo, s.model_tag)
+    folder = folder.strip("/")
+    try:
+        m = (adopt.adopt if adopting else adopt.verify)(hub, s.hf_repo, folder).manifest
+    except NanolanError as e:
+        click.echo(printable(f"UNPROVEN  {folder}  {e}"))
+        return 4
+    click.echo(f"proven    {folder}  step {m.step}, {m.size / 1e6:,.1f} MB, run {m.run_id}")
+    return 0
+
+
+def show_structure(hub: Hub, repo: str, tag: str) -> int:
+    """Every piece that the repo should hold; 4 when a checkpoint is unproven or not whole."""
+    from nanolan.structure import look
+    tree = hub.tree(repo)
+    click.echo(f"{repo} at {tree.revision[:8]}, {'private' if tree.private else 'PUBLIC'}")
+    pieces = look(hub, tree, tag)
+    for piece in pieces:
+        click.echo("\n".join(map(printable, piece.lines())))
+    return 4 if {p.state for p in pieces} & {"unproven", "NOT WHOLE"} else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Wait until a run has ended, and exit with its verdict; one line at the end, as often as you like, also for old runs.
 
-    just wait 1a2b && just pull
-    just wait --timeout 2h
+    just wait 1a2b && just pull     fetch the checkpoint once it is there
+    just wait --timeout 2h          the newest run; exit code 1 if it still goes on then
 """
 from __future__ import annotations
 

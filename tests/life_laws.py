@@ -44,7 +44,7 @@ class Laws:
         world.heard.append(self._heard)
         world.left.append(self._left)
         self.best: dict[tuple[str, str], tuple[int, int]] = {}      # (run, phase) -> (is final, step), proven on the Hub
-        self.spoilt = set[tuple[str, str]]()    # those that a Hub that lies has spoilt since
+        self.spoilt = dict[tuple[str, str], tuple[int, int]]()    # what a Hub that lies has spoilt since -> what it held
         self.grace_s = 0.0              # how much longer faults may keep a machine
         self._commits = self._outcomes = self._requests = 0
         self._said: dict[str, int] = {}
@@ -158,7 +158,10 @@ class Laws:
                            if self.w.clock.now - b.rotten_at < ROTTEN_S)
                 if now < before and not commit.lie and not rots:    # else the box program has to mend it, or to tell
                     self.w.broken(f"I7: {phase} went from {before} to {now} by {commit.title!r}")
-                (self.spoilt.add if now < before else self.spoilt.discard)((plan.run_id, phase))
+                if now < before:
+                    self.spoilt.setdefault((plan.run_id, phase), before)
+                elif now >= self.spoilt.get((plan.run_id, phase), NOTHING):     # mended: a second lie mends nothing
+                    self.spoilt.pop((plan.run_id, phase), None)
                 self.best[plan.run_id, phase] = now
 
     def _states_follow(self) -> None:

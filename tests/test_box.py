@@ -19,6 +19,7 @@ from nanolan.sim.machine import kill_until_none, marked
 from nanolan.training import _cause
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, pin, until
+from .test_notify import Service, service  # noqa: F401  # a fixture
 
 module = pytest.fixture(autouse=True, scope="module")(no_box_left)
 NewBox = Callable[..., Box]
@@ -219,6 +220,31 @@ def test_a_phase_that_the_money_does_not_cover_is_not_begun(new_box: NewBox) -> 
     assert "sft was not begun" in (message := box.receipt()["message"]) and "$20.00" in message and "sft step" not in box.log()
 
 
+def test_start_phase_and_end_are_told_to_the_users_own_service_once_each_over_a_restart(new_box: NewBox, service: Service) -> None:  # noqa: F811
+    box = new_box({"seconds": 2.0})
+    box.unpack()
+    secrets = box.state / "secrets.json"
+    secrets.write_text(json.dumps(json.loads(secrets.read_text()) | {"NOTIFY_URL": service.url()}))
+    box.start()
+    box.wait_for("sft step 1/")
+    box.started[0].kill()
+    box.started[0].wait()
+    box.run()
+    told = [(g["title"].removeprefix("lanbot-v3 sft: "), g["type"]) for g in service.got]
+    assert told == [("started", "info"), ("sft proven", "info"), ("succeeded", "success")]
+    assert "$1.00/h" in service.got[0]["message"] and f"{SFT} step 5 is on the Hub" in service.got[1]["message"]
+    assert f"Proven on the Hub: {SFT} step 5" in service.got[2]["message"] and "a-token-0123" not in box.log()
+
+
+def test_a_service_that_is_gone_fails_no_run(new_box: NewBox) -> None:
+    box = new_box()
+    box.unpack()
+    secrets = box.state / "secrets.json"
+    secrets.write_text(json.dumps(json.loads(secrets.read_text()) | {"NOTIFY_URL": "json://127.0.0.1:1/a-token-0123"}))
+    assert verdict(box.run()) == ("succeeded", "", 0) and box.deleted
+    assert "notification 1 not sent (started)" in box.log() and "a-token-0123" not in box.log()
+
+
 # ---- the user's word
 
 def test_a_stop_request_on_the_hub_saves_uploads_and_deletes(new_box: NewBox) -> None:
@@ -230,6 +256,24 @@ def test_a_stop_request_on_the_hub_saves_uploads_and_deletes(new_box: NewBox) ->
     assert verdict(box) == ("stopped", "user", 5) and box.deleted
     step = box.receipt()["phases"]["sft"]["step"]
     assert box.holds(f"{box.plan.folder}/saved/sft", step) and "Saved: " in box.receipt()["message"]
+
+
+def test_a_limit_lowered_from_afar_stops_it_in_time_and_a_raised_one_lets_it_go_on_also_after_a_restart(new_box: NewBox) -> None:
+    box = new_box({"steps": 1000, "seconds": 100}, age_s=LIFE_S - 60, life_s=10 * LIFE_S, **dear())
+    box.start()
+    box.wait_for("sft step 2/1000")
+    wide = {"attempt": 1, "limit_cents": 10**7, "deadline": box.plan.deadline, "epoch": 1}
+    box.hub.put(REPO, {f"{box.plan.folder}/limit.json": json.dumps(wide).encode()})
+    box.wait_for("the limit is $100,000.00")
+    box.started[0].kill()
+    box.started[0].wait()
+    box.start()
+    box.wait_for("attempt 2")
+    assert json.loads((box.state / "limit.json").read_text())["limit_cents"] == 10**7
+    low = int(10 * (time.time() - box.instance.created_at)) + 200     # in ten seconds, what is kept for saving begins
+    box.hub.put(REPO, {f"{box.plan.folder}/limit.json": json.dumps(wide | {"limit_cents": low}).encode()})
+    box.wait_for("verdict: ")
+    assert box.started[-1].wait(60) == 0 and verdict(box) == ("stopped", "spend_limit", 6) and box.deleted
 
 
 def test_a_stop_request_of_an_earlier_attempt_is_not_for_this_one(new_box: NewBox) -> None:
@@ -338,6 +382,18 @@ def test_a_hub_that_says_yes_and_holds_something_else_is_not_believed(new_box: N
     assert box.started[0].wait(60) == 0
     assert verdict(box)[0] == "succeeded" and box.holds(SFT, 5)
     assert box.log().count("uploading chatsft") == 2 and "not proven yet" in box.log()
+
+
+def test_a_manifest_that_a_disk_damages_before_its_upload_is_written_anew(new_box: NewBox) -> None:
+    box = new_box()
+    box.unpack()
+    box.trained()
+    box.hub.fault(COMMIT, status=503, times=2)
+    box.start()
+    box.wait_for("uploading chatsft_checkpoints")
+    (box.work / "out" / SFT / "step-000005/manifest.json").write_text("z")
+    assert box.started[0].wait(60) == 0 and verdict(box) == ("succeeded", "", 0) and box.deleted
+    assert "was damaged; written anew" in box.log() and box.holds(SFT, 5)
 
 
 def test_when_the_hub_takes_nothing_until_the_money_is_gone_the_log_says_what_was_lost(new_box: NewBox) -> None:

@@ -181,7 +181,7 @@ def test_no_key_or_token_shows_in_the_settings() -> None:
 
 @pytest.mark.parametrize("name, kind, url", [("shadeform_api_key", AuthProblem, "https://platform.shadeform.ai/settings/api"),
                                              ("hf_token", AuthProblem, "https://huggingface.co/settings/tokens"),
-                                             ("hf_repo", UsageProblem, "just hf repos create")])
+                                             ("hf_repo", UsageProblem, "just upload base creates it")])
 def test_a_missing_setting_says_how_to_give_it_and_where_to_get_it(name: str, kind: type[NanolanError], url: str) -> None:
     with pytest.raises(kind) as e:
         settings().need(name)

@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.herald import Herald, last_metrics
+from nanolan.herald import Herald, Row, last_row
 from nanolan.meter import Meter
+from nanolan.notify import Notifier
+from nanolan.plan import Predicted
 from nanolan.report import PREPARING, TRAINING, UPLOADING, PhaseReport
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
+from nanolan.timeline import Timeline
 
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan, until
 from .test_meter import NOBODY, machine
 
 PART = "runs/ab12cd34/log/a1-part-{:04d}.log"
+STEP = '{"step": 3, "steps": 4, "loss": 1.5, "phase": "sft", "tok_per_s": 99.5, "left_s": 8.25}'
 COMMIT = "POST /api/models/me/lanbot-checkpoints/commit"
 
 
@@ -35,7 +39,7 @@ def herald(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "work").mkdir()
     plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", phases=("mid", "sft"))
     made = Herald(plan, {"HF_TOKEN": Secret(TOKEN), "SHADEFORM_API_KEY": Secret(KEY)}, tmp_path / "work",
-                  Meter(plan, machine(3600), NOBODY))
+                  Meter(plan, machine(3600), NOBODY), Timeline(tmp_path / "timeline.json"), Notifier(None, ""))
     yield made
     server.faults.clear()
     made.close()
@@ -111,7 +115,7 @@ def test_the_log_is_told_in_parts_of_what_is_new_also_by_a_restarted_program(
     until(lambda: parts() == [b"boot: run ab12cd34\n", b"half a line\n***\nmore\n"])
     herald.close()
     again = Herald(make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34"), {"HF_TOKEN": Secret(TOKEN)}, tmp_path / "work",
-                   Meter(make_plan(server.url, ""), machine(3600), NOBODY))
+                   Meter(make_plan(server.url, ""), machine(3600), NOBODY), Timeline(tmp_path / "t.json"), Notifier(None, ""))
     say("after a restart\n")
     again.tell(TRAINING)
     until(lambda: parts()[2:] == [b"after a restart\n"])
@@ -123,10 +127,51 @@ def test_a_log_that_cannot_be_read_is_no_obstacle(herald: Herald) -> None:
 
 
 @pytest.mark.parametrize("text, want", [
-    ("", (None, None, None)), ("nonsense", (None, None, None)), ("[1]\n", (None, None, None)),
-    ('{"step": 3, "steps": 4, "loss": 1.5}\n', (3, 4, 1.5)), ('{"step": 3}\n{"step": 4, "st', (None, None, None)),
-    ('{"val_loss": 1.0}\n', (None, None, None))])
-def test_the_last_row_of_the_metrics_is_read_if_it_is_whole(tmp_path: Path, text: str, want: tuple[object, ...]) -> None:
+    ("", Row()), ("nonsense", Row()), ("[1]\n", Row()), ('{"val_loss": 1.0}\n', Row()), ('{"step": "x", "loss": 1}', Row()),
+    ('{"step": 3, "steps": 4, "loss": 1.5, "norm": 2}\n', Row(3, 4, 1.5)), (f"{STEP}\n", Row(3, 4, 1.5, "sft", 99.5, 8.25)),
+    (f'{STEP}\n{{"step": 4, "st', Row(3, 4, 1.5, "sft", 99.5, 8.25)), (f'{STEP}\n{{"step": 4, "val_bpb": 0.5}}\n', Row(3, 4, 1.5, "sft", 99.5, 8.25)),
+    ("x" * 50_000 + f"\n{STEP}\n", Row(3, 4, 1.5, "sft", 99.5, 8.25))], ids=range(10))
+def test_the_newest_step_is_read_from_the_metrics_if_its_row_is_whole(tmp_path: Path, text: str, want: Row) -> None:
     (tmp_path / "m.jsonl").write_text(text)
-    assert last_metrics(tmp_path / "m.jsonl") == want
-    assert last_metrics(tmp_path / "nothing") == (None, None, None)
+    assert last_row(tmp_path / "m.jsonl") == want
+    assert last_row(tmp_path / "nothing") == Row()
+
+
+def test_a_beat_tells_how_long_the_run_will_take_by_the_trainers_word_and_the_plans_forecast(server: HubServer, tmp_path: Path) -> None:
+    work, line = tmp_path / "w", Timeline(tmp_path / "t.json")
+    work.mkdir()
+    (work / "metrics.jsonl").write_text(f"{STEP}\n")
+    (work / "heartbeat.json").write_text('{"phase": "sft", "step": 3, "steps": 4, "stage": "train"}')
+    line.enter("sft.train")
+    foretold = Predicted(1, 2, 3, {}, {"sft.evaluate": 30, "upload": 10})
+    plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", predicted=foretold)
+    made = Herald(plan, {"HF_TOKEN": Secret(TOKEN)}, work, Meter(plan, machine(3600), NOBODY), line, Notifier(None, ""))
+    made.tell(TRAINING)
+    until(lambda: told(server))
+    made.close()
+    seen = told(server)
+    assert (seen["phase"], seen["tok_per_s"], seen["phase_left_s"], seen["left_s"]) == ("sft", 99.5, 8.25, 48.25)
+    assert seen["limit_cents"] == plan.limit_cents and 0 < seen["soft_cents"] < plan.limit_cents  # type: ignore[operator]
+
+
+def test_the_moment_the_forecast_crosses_the_limit_a_warning_is_logged_and_sent_once(
+        server: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work, line, sent = tmp_path / "w", Timeline(tmp_path / "t.json"), list[str]()
+    work.mkdir()
+    line.enter("sft.train")
+    plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", predicted=Predicted(1, 2, 3, {}, {
+        "sft.train": 10_000, "sft.evaluate": 30_000, "upload": 10}))
+
+    def send(url: str, title: str, text: str, kind: str) -> str:
+        sent.append(f"{kind}: {title}: {text}")
+        return ""
+    notify = Notifier(Secret("ntfy://nowhere"), "n", send=send)
+    meter = Meter(plan, machine(3600), NOBODY)
+    made = Herald(plan, {"HF_TOKEN": Secret(TOKEN)}, work, meter, line, notify)
+    for word in ("one", "two"):
+        made.tell(TRAINING, word)
+        until(lambda w=word: told(server).get("message") == w)  # type: ignore[misc]
+    made.close()
+    notify.close()
+    assert len(sent) == 1 and sent[0].startswith("warning: n: its limit of $10.00 is too low: it will cost about $12.1")
+    assert "just limit ab12cd34 " in sent[0] and capsys.readouterr().out.count("box: warning: it will cost about") == 1

@@ -216,3 +216,29 @@ def test_a_stalled_answer_times_out(server: HubServer) -> None:
     client(server)
     timeout = get_session().timeout
     assert timeout.read and timeout.read <= 60 and timeout.connect and timeout.connect <= 10
+
+
+# ---- what doctor and upload ask for
+
+def test_who_the_token_belongs_to_is_asked_for_and_an_unknown_one_is_refused(server: HubServer) -> None:
+    assert client(server)[0].whoami()["name"] == "me"
+    with pytest.raises(AuthProblem):
+        client(server, "hf_nobody_0123456789")[0].whoami()
+
+
+def test_a_repo_is_made_private_and_one_that_is_there_stays_as_it_is(server: HubServer) -> None:
+    hub, _ = client(server)
+    hub.create("me/new")
+    hub.create("me/new")
+    hub.create(REPO)
+    assert hub.tree("me/new").private and "a.json" in hub.tree(REPO).files
+    with pytest.raises(AuthProblem):
+        client(server, READER)[0].create("me/other")
+
+
+def test_a_server_that_would_send_all_of_a_large_file_is_refused(server: HubServer) -> None:
+    hub, _ = client(server)
+    server.fault(r"GET .*/model_000001.pt", status=200, body={"all": "of it"})
+    with pytest.raises(BadAnswer, match="sends no part"):
+        hub.read_part(REPO, "d20/model_000001.pt", 0, 3, revision="main")
+    assert hub.read_part(REPO, "d20/model_000001.pt", 1, 3, revision="main") == b"eig"

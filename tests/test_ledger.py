@@ -4,11 +4,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+from nanolan.config import ROOT
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.ledger import Entry, Ledger, nanolan_home
 from nanolan.report import PhaseReport, Receipt
@@ -155,3 +158,27 @@ def test_what_an_entry_did_not_have_when_it_was_written_is_unknown(ledger: Ledge
     old = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("spent_cents", "rebuilt", "earlier")}
     path.write_text(json.dumps(old))
     assert ledger.find("ab12cd34") == entry and entry.spent_cents is None
+
+
+def test_a_launch_has_its_run_in_hand_until_its_process_ends_however_it_ends(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert not ledger.is_launching("ab12cd34")
+    with ledger.launching("ab12cd34"):
+        assert ledger.is_launching("ab12cd34") and ledger.entries() == []
+    assert not ledger.is_launching("ab12cd34")
+    code = ("import sys; from pathlib import Path; from nanolan.ledger import Ledger\n"
+            "with Ledger(Path(sys.argv[1])).launching('ab12cd34'): print('held', flush=True); sys.stdin.read()")
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as child:
+        assert child.stdout and child.stdout.readline() == b"held\n"
+        assert ledger.is_launching("ab12cd34")
+        child.kill()
+    assert not ledger.is_launching("ab12cd34"), "killed: the lock is gone, its file is not"
+
+
+def test_a_file_that_cannot_be_read_is_named_and_does_not_hide_the_others(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.put(Entry(PLAN))
+    (tmp_path / "runs/bad.json").write_text("{")
+    entries, broken = ledger.readable()
+    assert [e.plan.run_id for e in entries] == [PLAN.run_id] and broken == [tmp_path / "runs/bad.json"]
+    assert Ledger(tmp_path / "nowhere").readable() == ([], [])

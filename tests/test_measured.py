@@ -84,3 +84,12 @@ def test_rehearsals_other_recipes_and_models_of_another_size_teach_nothing(chang
 def test_runs_without_a_receipt_are_passed_over_and_the_newest_three_with_one_count() -> None:
     entries = [Entry(plan()), *(Entry(plan(), receipt=receipt({"boot": s})) for s in (10, 20, 30, 40))]
     assert measured(entries, D20)["boot", "hyperstack"] == (10, 20, 30)
+
+
+def test_rehearsals_teach_rehearsals_of_the_same_recipe_and_nothing_else() -> None:
+    recipe: dict[str, Any] = {"max_steps": 24}
+    rehearsed = Entry(plan(device="cpu", recipe=recipe), receipt=receipt({"mid.train": 3}, phases={"mid": PhaseReport("proven", tokens=1000)}))
+    real = Entry(plan(), receipt=receipt())
+    assert ("speed", "H100", "mid") in measured([rehearsed], D20, recipe), "three seconds are long for a rehearsal"
+    assert not measured([rehearsed], D20) and not measured([real], D20, recipe)
+    assert not measured([rehearsed], D20, {"max_steps": 25})

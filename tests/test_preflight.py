@@ -115,7 +115,7 @@ def manifest_without_model(hub: HubServer) -> None:
 
 
 @pytest.mark.parametrize("phase, change, name, says", [
-    ("sft", lambda hub: without(hub, MID), "input checkpoint", "has no mid_checkpoints/d20/.*just hf upload"),
+    ("sft", lambda hub: without(hub, MID), "input checkpoint", "has no mid_checkpoints/d20/.*just upload mid"),
     ("sft", lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1]}), "input checkpoint",
      "not whole.*just verify --adopt"),
     ("sft", lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1] + b"!"}), "input checkpoint", "not whole"),
@@ -130,7 +130,7 @@ def manifest_without_model(hub: HubServer) -> None:
      "no .*meta_000008.json: upload both"),
     ("mid", lambda hub: hub.put(REPO, {f"{BASE}/meta_000007.json": b"{}"}), "input checkpoint", "no usable model_config"),
     ("mid", lambda hub: without(hub, f"{BASE}/model"), "input checkpoint", "holds no model_SSSSSS.pt"),
-    ("sft", lambda hub: without(hub, "tokenizer/tokenizer.pkl"), "tokenizer", "no tokenizer/tokenizer.pkl.*just hf upload"),
+    ("sft", lambda hub: without(hub, "tokenizer/tokenizer.pkl"), "tokenizer", "no tokenizer/tokenizer.pkl.*just upload tokenizer"),
     ("sft", lambda hub: without(hub, "main/test", repo="openai/gsm8k", typ="dataset"), "data set openai/gsm8k",
      r"no main/test-\*.parquet"),
     ("sft", lambda hub: hub.store.delete("dataset", "openai/gsm8k"), "data set openai/gsm8k",
@@ -153,7 +153,7 @@ def test_a_token_that_may_only_read_fails_before_anything_is_sent(server: HubSer
 
 def test_a_repo_that_is_not_there_says_how_to_make_it(server: HubServer) -> None:
     found = look(server, hf_repo="me/nothing")
-    assert "just hf repos create" in failed(found)["Hub repo"] and "Hub token" in failed(found)
+    assert "just upload base" in failed(found)["Hub repo"] and "Hub token" in failed(found)
     assert found.datasets, "the data sets were looked at all the same"
 
 

@@ -17,7 +17,7 @@ from nanolan.sim.world import REPO, World
 ROOT = Path(__file__).resolve().parent.parent
 MADE = uuid.uuid4().hex      # not written in this file, which is itself part of the code that a box gets
 CANARIES = {"SHADEFORM_API_KEY": f"canary-shadeform-{MADE}", "HF_TOKEN": f"hf_canary{MADE}", "WANDB_API_KEY": f"wandb-{MADE}",
-            "HF_REPO": f"canary/{MADE}", "SHADEFORM_API": f"https://{MADE}.invalid/v1", "HF_ENDPOINT": f"https://{MADE}.invalid"}
+            "HF_REPO": f"canary/{MADE}", "NOTIFY_URL": f"json://{MADE}.invalid/x", "SHADEFORM_API": f"https://{MADE}.invalid/v1", "HF_ENDPOINT": f"https://{MADE}.invalid"}
 
 Rehearsed = tuple[subprocess.CompletedProcess[str], Path]
 
@@ -70,6 +70,19 @@ def test_it_prints_timeline_bill_losses_and_where_everything_lies(rehearsal: Reh
     for name in ("log", "metrics", "receipt", "mid", "sft"):
         place = re.search(rf"^  {name} +(\S.*)$", done.stdout.partition("Simulated bill")[2], re.M)
         assert place and Path(place[1]).exists(), name
+
+
+@pytest.mark.slow
+def test_a_rehearsal_foretells_its_own_bill_from_the_one_before_within_a_factor_of_two(rehearsal: Rehearsed) -> None:
+    done, folder = rehearsal
+    assert done.returncode == 0 and receipt_of(folder)["predicted"] is None, "the first one has nothing to learn from"
+    again = run("scripts/rehearse.py", "phase=mid+sft", f"--folder={folder}")
+    receipt = receipt_of(folder)
+    predicted, spent = receipt["predicted"], receipt["spent_cents"]
+    assert isinstance(predicted, dict) and isinstance(spent, int) and again.returncode == 0
+    assert spent / 2 <= predicted["likely_cents"] <= spent * 2
+    assert re.search(r"^Bill: likely \$0\.\d+ in \d+ s, .*measured by earlier runs", again.stderr, re.M)
+    assert re.search(r"bill +predicted \$0\.\d+ \(", again.stdout)
 
 
 def test_real_keys_and_addresses_in_the_environment_are_never_used(rehearsal: Rehearsed) -> None:

@@ -167,6 +167,15 @@ def test_the_dead_mans_timer_deletes_at_its_time_and_does_nothing_else(box: Box)
     assert not box.hub.log
 
 
+def test_the_timer_keeps_to_a_deadline_that_just_limit_moved(box: Box) -> None:
+    (box.state / "limit.json").write_text(json.dumps({"epoch": time.time() + 3}))
+    timer = box.program("/usr/bin/env", "python3", str(box.state / "rescue.py"), "deadman", str(time.time() + 0.2))
+    time.sleep(1.5)
+    assert timer.poll() is None and not box.deleted, "it was moved away"
+    (box.state / "limit.json").write_text("{}")     # what cannot be read moves nothing
+    assert timer.wait(60) == 0 and box.deleted
+
+
 def test_only_one_timer_is_armed_and_a_killed_one_can_be_armed_again(box: Box) -> None:
     def arm() -> object:
         return box.program("/usr/bin/env", "python3", str(box.state / "rescue.py"), "deadman", str(time.time() + 600))

@@ -305,6 +305,18 @@ def test_a_look_does_not_overwrite_what_a_launch_has_noted_meanwhile(desk: Desk)
     assert desk.ledger.entries() == [desk.entry] and first.id != desk.entry.instance_id
 
 
+def test_an_attempt_that_failed_is_not_the_end_while_its_launch_may_rent_the_next_offer(desk: Desk) -> None:
+    desk.tell(receipt=receipt("failed", "boot_failed"))
+    desk.cloud.account.delete(desk.entry.instance_id or "")
+    with desk.ledger.launching(RUN):
+        v = desk.look().runs[0]
+        assert (v.state, v.ended) == ("pending", False) and "attempt 1 failed: boot_failed; its launch may rent the next" in v.reason
+    assert desk.look().runs[0].ended
+    desk.tell(receipt=receipt("succeeded"))
+    with desk.ledger.launching(RUN):
+        assert desk.look().runs[0].state == "succeeded"
+
+
 def test_of_two_machines_of_one_run_the_one_that_bills_is_shown(desk: Desk) -> None:
     first = desk.cloud.instance(desk.entry.instance_id or "")
     first.delays = replace(AT_ONCE, deleting_s=60)       # still listed, as deleting

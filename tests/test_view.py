@@ -78,7 +78,7 @@ def test_a_live_run_shows_state_money_machine_shell_step_and_phases() -> None:
     shown = text(overview(run()))
     for part in ("ab12cd34", "lanbot-v3", "mid+sft", "d20", "TRAINING", "$12.34 of $150.00", "$33.60/h",
                  "deleted by 2026-01-28T20:53:39Z",
-                 "8x H100 at massedcompute/desmoines-usa-1: active", "ssh -i .ssh_keys/", "7/90, loss 2.125",
+                 "8x H100 at massedcompute/desmoines-usa-1: active", "ssh -i .ssh_keys/", "7/90 (8%), loss 2.125",
                  "proven     mid_checkpoints/d20 step 90  loss 2.500 -> 1.250", "sft       training"):
         assert part in shown, part
 
@@ -158,7 +158,7 @@ def test_json_has_a_schema_version_money_as_text_and_null_for_the_unknown() -> N
     assert shown["schema_version"] == 1 and shown["others"] == {"count": 1,
                                                                 "usd_per_hour": "33.60"} and shown["not_in_the_ledger"] == ["s"]
     one = shown["runs"][0]
-    assert (one["state"], one["spent_usd"], one["limit_usd"], one["step"], one["ended"]) == ("training", None, "150.00", 7, False)
+    assert (one["state"], one["spent_usd"], one["limit_usd"], one["progress"]["step"], one["ended"]) == ("training", None, "150.00", 7, False)
     assert one["phases"]["mid"]["state"] == "proven" and one["problems"] == [PROBLEM]
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.3
 GIVE_UP_S = 900.0
+REMEMBERED = 12                  # rehearsals: three of each kind
 FAULTY_BOOT_S = 60.0             # how long a box may be silent when something is to go wrong
 Hear = Callable[[str], None]
 
@@ -76,6 +78,21 @@ def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear
     saved, lost = what_is_saved(world, view) if view else ("", 0)
     return Outcome(view, (error.exit_code if error else 0) or code, world.cloud.spent_dollars(), left, time.monotonic() - started,
                    player.played, saved, lost)
+
+
+def recall(world: World, folder: Path) -> None:
+    """Give the world's ledger the earlier rehearsals that `folder` keeps: they teach its forecast."""
+    runs = Ledger(world.root / "nanolan-home").runs
+    if folder.is_dir():
+        shutil.copytree(folder, runs, dirs_exist_ok=True)
+
+
+def remember(world: World, folder: Path, view: RunView) -> None:
+    """Keep a rehearsal that succeeded for the ones after it; only the newest few."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Ledger(world.root / "nanolan-home").runs / f"{view.entry.plan.run_id}.json", folder)
+    for old in sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime)[:-REMEMBERED]:
+        old.unlink()
 
 
 def set_up(world: World, scenario: Scenario) -> None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,16 @@ def problems_of(task: Task, scope: str, data_dir: Path, tokenizer: Tokenizer, ma
     limit = task.quick if scope == "quick" else None
     if task.part is None:
         return read_humaneval(data_dir, limit)
-    part = dataclasses.replace(task.part, limit=limit or task.part.limit)
     make = choice_of if task.kind == "choice" else question_of
     return [make(c, tokenizer, min(max_tokens, MAX_PROMPT), f"{task.name}, row {row}")
-            for source in open_mixture((part,), data_dir, SEED, part.limit)
-            for block in source.blocks for row, c in source.take(block)]
+            for row, c in conversations_of(task.part, limit, data_dir)]
+
+
+def conversations_of(part: Part, limit: int | None, data_dir: Path) -> Iterator[tuple[int, Conversation]]:
+    """The rows of a task, or the same few for every model; BadAnswer when the data set is missing or damaged."""
+    part = dataclasses.replace(part, limit=limit or part.limit)
+    return ((row, c) for source in open_mixture((part,), data_dir, SEED, part.limit)
+            for block in source.blocks for row, c in source.take(block))
 
 
 def choice_of(c: Conversation, tokenizer: Tokenizer, max_tokens: int, where: str) -> Choice:

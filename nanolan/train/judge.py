@@ -1,15 +1,22 @@
 """The evaluation of a phase's final checkpoint, as a job of its own: whatever happens to it, what was trained is saved already.
 
-    {"evaluate": "quick", "results": ".../evaluation.json", ...}  ->  evaluate_model's results, as JSON in that file
+    {"evaluate": "quick", "results": ".../evaluation.json", ...}  ->  evaluate_model's results, as JSON in that file,
+    and then a few of the model's answers beside it, in evaluation.samples.json: good to have and no more
 """
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.manifest import newest_whole
+from nanolan.samples import PhaseSamples, beside
 from nanolan.train import checkpoint
+from nanolan.train.answers import answers
+from nanolan.train.engine import Engine
 from nanolan.train.evaluate import evaluate_model
 from nanolan.train.job import Job
 from nanolan.train.recipe import recipe_for
@@ -43,12 +50,29 @@ def judge(job: Job, world: World) -> None:
         raise RunFailed("stopped in the middle of the evaluation: no results")
     if world.first:
         write_results(job, report, {"step": manifest.step, **results})
+        write_samples(job, report, manifest.step, Engine(start.model, tokenizer), recipe.exam_new_tokens)
 
 
 def write_results(job: Job, report: Report, results: dict[str, Any]) -> None:
     """The results as a file, whole or not at all, and their numbers as a row of the metrics."""
     assert job.results  # noqa: S101  # read_job has seen to it
-    temp = job.results.with_name(job.results.name + ".tmp")
-    temp.write_text(json.dumps(results, indent=2) + "\n")
-    temp.replace(job.results)
+    write_whole(job.results, json.dumps(results, indent=2).encode())
     report.row({key: value for key, value in results.items() if isinstance(value, (int, float))})
+
+
+def write_samples(job: Job, report: Report, step: int, engine: Engine, most_tokens: int) -> None:
+    """What the model answers, beside the results."""
+    assert job.results  # noqa: S101
+    report.beat("evaluate", step)
+    try:
+        found = PhaseSamples(job.phase, step, answers(engine, job.data_dir, most_tokens))
+        write_whole(beside(job.results), msgspec.json.encode(found))
+    except Exception as e:   # the results are there already
+        report.say(f"no samples: {type(e).__name__}: {e}")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    temp = path.with_name(path.name + ".tmp")
+    temp.write_bytes(data + b"\n")
+    temp.replace(path)

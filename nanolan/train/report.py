@@ -6,19 +6,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from nanolan.train import hardware
 from nanolan.train.job import Job
+from nanolan.train.sink import Sink
 
 RECENT = 20                  # steps whose mean time says how much is left
-WANDB_INIT_S = 30.0
-WANDB_FINISH_S = 30.0
 
 
 class Report:
@@ -31,7 +27,7 @@ class Report:
         self.tokens = 0                               # trained (in rl: generated) since this process began
         self.mfu_per_token: float | None = None       # see hardware.mfu_per_token
         self._times: deque[float] = deque(maxlen=RECENT + 1)
-        self._wandb: Any = None
+        self._sink: Sink | None = None
         if speaks:
             for path in (job.metrics, job.heartbeat):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,11 +80,8 @@ class Report:
         row = {"phase": self.job.phase, "steps": self.steps, **values, "t": time.time()}
         with open(self.job.metrics, "a") as f:
             f.write(json.dumps(row) + "\n")
-        if self._wandb is not None:
-            try:
-                self._wandb.log({k: v for k, v in values.items() if k != "step"}, step=values.get("step"))
-            except Exception as e:   # whatever it is, training goes on
-                self._drop_wandb(e)
+        if self._sink is not None:
+            self._sink.log(values)
 
     def loss_span(self) -> dict[str, float | None]:
         """loss_start and loss_end: means over the first and the last tenth of the steps."""
@@ -101,40 +94,9 @@ class Report:
         wanted = self.job.wandb
         if not (self.speaks and wanted and os.environ.get("WANDB_API_KEY")):
             return
-
-        def start() -> None:
-            import wandb
-            settings = wandb.Settings(init_timeout=WANDB_INIT_S - 5, console="off", quiet=True)
-            self._wandb = wandb.init(project=wanted.get("project"), name=wanted.get("name"), group=wanted.get("group"),
-                                     dir=str(self.job.metrics.parent), config=config, settings=settings)
-
-        if (problem := within(start, WANDB_INIT_S)) is not None:
-            self._drop_wandb(problem)
+        self._sink = Sink(wanted, self.job.metrics.parent, config)
 
     def close(self) -> None:
         """Let wandb send what it holds, for 30 s at most."""
-        if self._wandb is not None and (problem := within(self._wandb.finish, WANDB_FINISH_S)) is not None:
-            self._drop_wandb(problem)
-
-    def _drop_wandb(self, problem: BaseException) -> None:
-        self._wandb = None
-        why = " ".join(str(problem).split())[:200]
-        print(f"warning: going on without wandb ({type(problem).__name__}: {why})", file=sys.stderr, flush=True)
-
-
-def within(act: Callable[[], object], limit_s: float) -> BaseException | None:
-    """Run `act` in a thread of its own; what it raised, or TimeoutError if it is not done after `limit_s`."""
-    problems: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            act()
-        except BaseException as e:   # handed to the caller, whatever it is
-            problems.append(e)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    if thread.is_alive():
-        return TimeoutError(f"no answer within {limit_s:.0f} s")
-    return problems[0] if problems else None
+        if self._sink is not None:
+            self._sink.close()

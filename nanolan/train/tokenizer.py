@@ -1,30 +1,20 @@
 """The tokenizer in nanochat's files: tokenizer.pkl (a pickled tiktoken.Encoding) and token_bytes.pt.
 
-A pickle is a program. This reader admits one name, tiktoken.core.Encoding, and runs none of its code:
-it takes the pickled state, checks it, and builds the Encoding itself. torch is imported only where a tensor
-is made: processes that tokenise do without it.
+A pickle is a program: nanolan/pickles.py takes the state out of it and runs none of its code; the Encoding is built
+here. torch is imported only where a tensor is made: processes that tokenise do without it.
 """
 from __future__ import annotations
 
-import io
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tiktoken
 
 from nanolan.errors import BadAnswer
+from nanolan.pickles import MAX_TOKENIZER_BYTES, SPECIAL_TOKENS, encoding_state
 
 if TYPE_CHECKING:
     import torch
-
-MAX_PICKLE_BYTES = 32 << 20      # a vocabulary of 65,536 takes about 1 MiB
-
-# At the very end of the vocabulary, in this order.
-SPECIAL_TOKENS = (
-    "<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
-    "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>",
-)
 
 
 class Tokenizer:
@@ -66,41 +56,16 @@ class Tokenizer:
         return sizes
 
 
-class _PickledEncoding:
-    """Stands in for tiktoken.Encoding while unpickling: keeps the state, does nothing with it."""
-
-    state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _OneClassUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) != ("tiktoken.core", "Encoding"):
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}"[:200])
-        return _PickledEncoding
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it asks for an outside object")
-
-
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer in `folder`/tokenizer.pkl; BadAnswer if it is anything but nanochat's kind of pickle."""
     path = folder / "tokenizer.pkl"
     try:
-        if path.stat().st_size > MAX_PICKLE_BYTES:
-            raise BadAnswer(f"{path}: larger than {MAX_PICKLE_BYTES >> 20} MiB, not a tokenizer")
+        if path.stat().st_size > MAX_TOKENIZER_BYTES:
+            raise BadAnswer(f"{path}: larger than {MAX_TOKENIZER_BYTES >> 20} MiB, not a tokenizer")
         data = path.read_bytes()
     except OSError as e:
         raise BadAnswer(f"{path}: cannot be read ({e.strerror})") from None
-    try:
-        pickled = _OneClassUnpickler(io.BytesIO(data)).load()
-    except Exception as e:   # a hostile pickle can raise anything
-        raise BadAnswer(f"{path}: refused, not a plain tiktoken encoding ({type(e).__name__}: {e})") from None
-    if not isinstance(pickled, _PickledEncoding):
-        raise BadAnswer(f"{path}: holds a {type(pickled).__name__}, not a tiktoken encoding")
-    return Tokenizer(_encoding(pickled.state, path))
+    return Tokenizer(_encoding(encoding_state(data, str(path)), path))
 
 
 def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
@@ -119,22 +84,8 @@ def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
     return sizes.to(torch.int32)
 
 
-def _encoding(state: Any, path: Path) -> tiktoken.Encoding:
+def _encoding(state: dict[str, Any], path: Path) -> tiktoken.Encoding:
     try:
-        name, pat, ranks, specials = (state[k] for k in ("name", "pat_str", "mergeable_ranks", "special_tokens"))
-        good = (isinstance(name, str) and isinstance(pat, str)
-                and all(type(k) is bytes and type(v) is int for k, v in ranks.items())
-                and all(type(k) is str and type(v) is int for k, v in specials.items()))
-        ids = sorted([*ranks.values(), *specials.values()])
-    except (TypeError, KeyError, AttributeError):
-        good = False
-    if not good:
-        raise BadAnswer(f"{path}: not the state of a tiktoken encoding")
-    if ids != list(range(len(ids))):
-        raise BadAnswer(f"{path}: token ids have gaps or doubles")
-    if missing := [s for s in SPECIAL_TOKENS if s not in specials]:
-        raise BadAnswer(f"{path}: no special token {missing[0]}")
-    try:
-        return tiktoken.Encoding(name=name, pat_str=pat, mergeable_ranks=ranks, special_tokens=specials)
+        return tiktoken.Encoding(**state)
     except Exception as e:   # a Rust panic or ValueError for a bad pattern or vocabulary
         raise BadAnswer(f"{path}: tiktoken refuses it ({type(e).__name__}: {e})") from None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nanolan.samples import beside, gather
 from nanolan.train.__main__ import main
 
 from .tiny_world import REPO, metrics, write_job
@@ -42,6 +43,18 @@ def test_a_saved_checkpoint_is_judged_and_its_files_stay_as_they_are(tiny: Path,
     assert metrics(job)[-1]["chatcore"] == results["chatcore"]
     assert json.loads((tmp_path / "heartbeat.json").read_text())["stage"] == "evaluate"
     assert before == {p: p.read_bytes() for p in (trained / "out").rglob("*") if p.is_file()}
+
+
+def test_some_answers_lie_beside_the_results(tiny: Path, trained: Path, tmp_path: Path) -> None:
+    assert main([str(exam(tiny, trained, tmp_path))]) == 0
+    [found] = gather([beside(tmp_path / "results.json")])
+    assert (found.phase, found.step) == ("mid", 30) and len(found.samples) > 3
+
+
+def test_answers_that_cannot_be_made_leave_the_results(tiny: Path, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "results.samples.json.tmp").mkdir()
+    assert main([str(exam(tiny, trained, tmp_path))]) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["step"] == 30
 
 
 def test_two_processes_find_what_one_finds(tiny: Path, trained: Path, tmp_path: Path) -> None:

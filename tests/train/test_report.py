@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.train.job import Job, read_job
-from nanolan.train.report import Report, within
+from nanolan.train.report import Report
 
 from .tiny_world import write_job
 
@@ -103,7 +103,7 @@ def test_wandb_is_not_touched_without_its_key(job: Job, monkeypatch: pytest.Monk
     Report(job).open_wandb({})
 
 
-def test_a_wandb_that_fails_is_a_warning(
+def test_a_wandb_that_is_not_there_is_a_warning(
         job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
@@ -112,14 +112,3 @@ def test_a_wandb_that_fails_is_a_warning(
     report.step(1, 1.0, 0.1, 1, 1.0)
     report.close()
     assert "warning: going on without wandb" in capsys.readouterr().err
-
-
-def test_what_hangs_is_left_behind_in_time() -> None:
-    t0 = time.monotonic()
-    problem = within(lambda: time.sleep(30), 0.2)
-    assert isinstance(problem, TimeoutError)
-    assert time.monotonic() - t0 < 5
-
-
-def test_what_ends_in_time_has_no_problem() -> None:
-    assert within(lambda: None, 5) is None

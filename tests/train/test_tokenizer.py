@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanolan.errors import BadAnswer
+from nanolan.pickles import MAX_TOKENIZER_BYTES
 from nanolan.train.tiny import learn_encoding
-from nanolan.train.tokenizer import MAX_PICKLE_BYTES, Tokenizer, load_token_bytes, load_tokenizer
+from nanolan.train.tokenizer import Tokenizer, load_token_bytes, load_tokenizer
 
 TOKENIZER = Tokenizer(learn_encoding(["What is 12 + 34? It is 46, of course it is."], 24))
 
@@ -93,7 +94,7 @@ def test_an_encoding_with_a_wrong_state_is_refused(state: Any, says: str, tmp_pa
 
 def test_an_oversize_pickle_is_not_even_read(tmp_path: Path) -> None:
     with open(tmp_path / "tokenizer.pkl", "wb") as f:
-        f.truncate(MAX_PICKLE_BYTES + 1)
+        f.truncate(MAX_TOKENIZER_BYTES + 1)
     with pytest.raises(BadAnswer, match="larger than"):
         load_tokenizer(tmp_path)
 

@@ -1,0 +1,174 @@
+"""Both accounts as `just doctor` sees them: the Shadeform key and wallet, the Hub token, and what HF_REPO holds."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from nanolan.datasets import IDENTITY_FILE
+from nanolan.errors import AuthProblem, BadAnswer, NanolanError, NotFound, Unreachable
+from nanolan.forecast import forecaster, work_of
+from nanolan.hub import TOKENS_URL, Hub
+from nanolan.identity import count_conversations
+from nanolan.inside import look_inside, pickles_of
+from nanolan.money import dollars
+from nanolan.offers import choose, wanted_by
+from nanolan.patient import Patient
+from nanolan.phases import data_files
+from nanolan.preflight import Check, pin_dataset, wallet_hint
+from nanolan.structure import Piece, amount, needed
+
+KEY_URL = "https://platform.shadeform.ai/settings/api"
+BILLING_URL = "https://platform.shadeform.ai/settings/billing"
+AGAIN = "upload it again: just upload --help"
+FINE = f"make a fine-grained token with write access to HF_REPO: {TOKENS_URL}"
+
+
+def look_at_key(p: Patient) -> list[Check]:
+    """Whether the Shadeform key works; what it may do is always everything."""
+    if p.api is None:
+        return [Check("Shadeform key", False, "SHADEFORM_API_KEY is not set", f"SHADEFORM_API_KEY=... in .env, from {KEY_URL}")]
+    try:
+        count = sum(i.billing for i in p.instances())
+    except AuthProblem as e:
+        return [Check("Shadeform key", False, str(e), f"make a new key: {KEY_URL}")]
+    return [Check("Shadeform key", True, f"works; {count} instances bill now. It has full rights on the account, as all of "
+                                         "Shadeform's keys have: rent, delete, read SSH keys")]
+
+
+def look_at_market(p: Patient) -> list[Check]:
+    """Whether there is something to rent, and what must be in the wallet for it."""
+    if p.api is None:
+        return [Check("offers", None, "not looked at without SHADEFORM_API_KEY"), _wallet(None)]
+    expected = forecaster(work_of(p.s), p.ledger.readable()[0])
+    listed, _ = p.api.offers()
+    found, _ = choose(listed, wanted_by(p.s), expected=lambda o: f.likely_cents if (f := expected(o)) else None)
+    if not found:
+        return [Check("offers", None, f"none for {p.s.num_gpus}x {p.s.gpu} just now", "just offers --all-configs"), _wallet(None)]
+    foreseen = expected(found[0])
+    return [Check("offers", True, f"{len(found)} for {p.s.num_gpus}x {p.s.gpu}, from {dollars(found[0].hourly_cents)}/h"),
+            _wallet(foreseen.likely_cents if foreseen else None)]
+
+
+def _wallet(expected_cents: int | None) -> Check:
+    hint = wallet_hint(expected_cents)
+    return Check(hint.name, None, hint.text, f"look, and switch automatic top-up off: {BILLING_URL}")
+
+
+# ------------------------------------------------------------------ the Hub
+def look_at_token(p: Patient) -> list[Check]:
+    """Who the token belongs to and what it may do, then whether it may write what a run writes."""
+    if p.hub is None:
+        return [Check("Hub token", False, "HF_TOKEN is not set, and nobody is logged in", f"just hf auth login; or {FINE}")]
+    try:
+        checks = [scope(p.hub.whoami(), p.s.hf_repo)]
+    except AuthProblem as e:
+        return [Check("Hub token", False, str(e), FINE)]
+    return checks + [_may_write(p.hub, repo) for repo in dict.fromkeys((p.s.hf_repo, p.s.runs_repo)) if repo]
+
+
+def scope(who: dict[str, Any], repo: str | None) -> Check:
+    """What a whoami answer says that the token may do."""
+    try:
+        name, token = str(who["name"]), who["auth"]["accessToken"]
+        role = str(token["role"])
+        scoped = [(str(e["entity"]["name"]), "repo.write" in e["permissions"])
+                  for e in (token.get("fineGrained") or {}).get("scoped") or ()]
+    except (KeyError, TypeError, AttributeError):
+        return Check("Hub token", None, "works; the Hub does not tell what it may do")
+    if role == "read":
+        return Check("Hub token", False, f"works, as {name}, but may only read", FINE)
+    if role == "write":
+        return Check("Hub token", None, f"works, as {name}; may write everything of yours, more than a run needs", FINE)
+    written = [entity for entity, may in scoped if may]
+    text = f"works, as {name}; fine-grained, may write {', '.join(written) or 'nothing'}"
+    if repo and not {repo, repo.split("/")[0]} & set(written):
+        return Check("Hub token", False, f"{text}, which is not {repo}", f"give it write access to {repo}: {TOKENS_URL}")
+    return Check("Hub token", True, text)
+
+
+def _may_write(hub: Hub, repo: str) -> Check:
+    try:
+        hub.check_write(repo)
+    except NotFound as e:
+        return Check("write access", False, str(e), "check the name; or create it, private: just upload base")
+    except AuthProblem as e:
+        return Check("write access", False, str(e), FINE)
+    return Check("write access", True, repo)
+
+
+def look_at_repo(p: Patient) -> list[Check]:
+    """HF_REPO and whether the world can read it."""
+    if p.s.hf_repo is None:
+        return [Check("HF_REPO", False, "not set: the repo of your checkpoints",
+                      "HF_REPO=owner/name in .env; any name: just upload base creates it, private")]
+    tree = p.tree()
+    if tree.private:
+        return [Check("HF_REPO", True, f"{tree.repo}, private, {len(tree.files)} files")]
+    return [Check("HF_REPO", None, f"{tree.repo} is PUBLIC: so will be checkpoints, logs, plan and code of every run",
+                  "RUNS_REPO=owner/private-repo keeps logs, plan and code private")]
+
+
+def look_at_structure(p: Patient) -> list[Check]:
+    """Each piece of the expected structure; what a run of these settings needs must be there."""
+    wanted = needed(p.s)
+    return [_check_of(piece, piece.path in wanted, p.s.phase) for piece in p.structure()]
+
+
+def _check_of(piece: Piece, wanted: bool, phase: str) -> Check:
+    size = f", {amount(piece.size)}" if piece.size else ""
+    use = f"phase={phase} cannot start without it" if wanted and piece.state == "missing" else piece.use
+    text = f"{piece.state}{size}; {use}"
+    if piece.state == "missing":
+        return Check(piece.path, False if wanted else None, text, piece.text)
+    if piece.state == "unproven":
+        return Check(piece.path, None, text, f"just verify --adopt {piece.path}")
+    if piece.state == "NOT WHOLE":
+        return Check(piece.path, False if wanted else None, f"{text}: {piece.text}", AGAIN)
+    return Check(piece.path, True, f"{text}{'; ' + piece.text if piece.text else ''}")
+
+
+def look_at_pickles(p: Patient) -> list[Check]:
+    """What is unpickled, looked into without running or downloading it."""
+    tree, wanted = p.tree(), needed(p.s)
+    paths = pickles_of(tree, p.s.model_tag)
+
+    def look(path: str) -> Check:
+        try:
+            return Check("safe to load", True, f"{path}: {look_inside(p.hub, tree, path)}" if p.hub else path)
+        except BadAnswer as e:
+            return Check("safe to load", False if path.rpartition("/")[0] in wanted else None, str(e), AGAIN)
+    return _together(look, paths)
+
+
+def look_at_identity(p: Patient) -> list[Check]:
+    """The conversations that tell the model who it is."""
+    tree = p.tree()
+    if IDENTITY_FILE not in tree.files or p.hub is None:
+        return []                            # the structure has said so
+    try:
+        count = count_conversations(p.hub.read(tree.repo, IDENTITY_FILE, revision=tree.revision), IDENTITY_FILE)
+    except BadAnswer as e:
+        return [Check("identity data", False if "mid" in p.s.phases else None, str(e), "just identity ..., then: just upload data")]
+    return [Check("identity data", True, f"{count} conversations")]
+
+
+def look_at_datasets(p: Patient) -> list[Check]:
+    """The data sets of the settings' phases: there, and laid out as expected."""
+    hub = p.hub or Hub(p.s.hf_endpoint, None, patience_s=5)
+    wanted = data_files(p.s.phases, p.s.eval != "none", p.s.humaneval)
+
+    def look(repo: str) -> Check:
+        try:
+            pinned = pin_dataset(hub.tree(repo, "dataset"), wanted[repo])
+        except Unreachable:
+            raise                            # one line for all of them
+        except NanolanError as e:
+            return Check("data set", False, str(e), "is there a newer nanolan? git pull")
+        return Check("data set", True, f"{repo}, {len(pinned.files)} files, {amount(pinned.size)}")
+    return _together(look, list(wanted))
+
+
+def _together(look: Callable[[str], Check], names: list[str]) -> list[Check]:
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(look, names))

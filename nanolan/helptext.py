@@ -1,0 +1,54 @@
+"""How a command's --help reads: its own options first, then the settings by what they are about, then examples to copy.
+
+The examples are those at the top of the script: `just ...`, two spaces or more, what it does. Only click is imported here.
+"""
+from __future__ import annotations
+
+import re
+import sys
+
+import click
+
+MANY = 8                     # fewer options need no headings
+GROUPS = {
+    "Model and training": ("phase", "run_name", "model_tag", "output_tag", "batch", "eval", "humaneval", "no_identity", "gate",
+                           "save_minutes", "upload_minutes", "recipe", "keep_old"),
+    "Which machine": ("gpu", "num_gpus", "cloud", "region", "instance_type", "all_configs", "sort", "max_price", "max_total",
+                      "failover"),
+    "Limits": ("spend_limit", "max_duration", "probation_usd", "yes_really"),
+    "Accounts and addresses": ("hf_repo", "runs_repo", "ssh_public_key", "wandb_project", "shadeform_api_key", "hf_token",
+                               "wandb_api_key", "shadeform_api", "hf_endpoint"),
+}
+
+
+class Taught(click.Command):
+    """A command whose help has groups and examples."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every option under its heading."""
+        rows = [(p.name, row) for p in self.get_params(ctx) if isinstance(p, click.Option) and (row := p.get_help_record(ctx))]
+        heading = {name: group for group, names in GROUPS.items() for name in names} if len(rows) > MANY else {}
+        for group in ("Options", *GROUPS):
+            if some := [row for name, row in rows if heading.get(name or "", "Options") == group]:
+                with formatter.section(group):
+                    formatter.write_dl(some)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The examples, and what the command has to say at its end."""
+        if found := examples_of(self):
+            with formatter.section("Examples"):
+                formatter.write_dl([(command, what or " ") for command, what in found])
+        super().format_epilog(ctx, formatter)
+
+
+def examples_of(command: click.Command) -> list[tuple[str, str]]:
+    """(what to type, what it does) for each example at the top of the command's script."""
+    module = sys.modules.get(command.callback.__module__) if command.callback else None
+    found: list[tuple[str, str]] = []
+    for line in ((module and module.__doc__) or "").splitlines():
+        words = re.split(r"\s{2,}", line.strip(), maxsplit=1)
+        if line.startswith("    just "):
+            found.append((words[0], words[1] if len(words) > 1 else ""))
+        elif line.startswith("     ") and found:     # goes on with what the one above does
+            found[-1] = found[-1][0], f"{found[-1][1]} {line.strip()}".strip()
+    return found

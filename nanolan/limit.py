@@ -1,0 +1,82 @@
+"""Another limit for a run that is going: the provider's, the machine's own and the ledger's, in the order that is safe.
+
+Raised: the provider first, so that the machine never believes in more than it may have. Lowered: the machine first.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from msgspec import structs
+
+from nanolan.control import LIMIT_FILE, Limit
+from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
+from nanolan.hub import Hub
+from nanolan.instance import Instance
+from nanolan.ledger import Entry
+from nanolan.money import dollars
+from nanolan.payload import limits
+from nanolan.plan import Plan, iso, life_s, now_utc, parse_time
+from nanolan.rent import disagreement
+from nanolan.report import to_json
+from nanolan.shadeform import Shadeform
+
+READ_BACK_S, READ_BACK_WAIT_S = 60.0, 2.0
+
+
+def with_limit(plan: Plan, limit_cents: int, max_duration_s: int | None, spent_cents: int | None, now: datetime) -> Plan:
+    """The plan with that limit, and a deadline that lets the money be spent; UsageProblem for one that is used up already."""
+    if spent_cents is not None and limit_cents <= spent_cents:
+        raise UsageProblem(f"{dollars(spent_cents)} is spent already; nothing was changed. To end the run: just stop {plan.run_id}")
+    born = parse_time(plan.created_at)
+    deadline = born + timedelta(seconds=life_s(limit_cents, plan.offer.hourly_cents, None, max_duration_s))
+    if limit_cents < plan.limit_cents and max_duration_s is None:
+        deadline = min(deadline, parse_time(plan.deadline))
+    if deadline <= now:
+        raise UsageProblem(f"the run is {(now - born).total_seconds() / 60:.0f} minutes old already; nothing was changed. "
+                           f"To end it: just stop {plan.run_id}")
+    return structs.replace(plan, limit_cents=limit_cents, deadline=iso(deadline))
+
+
+def change(api: Shadeform, hub: Hub, entry: Entry, machine: Instance, plan: Plan, say: Callable[[str], None],
+           clock: Callable[[], float] = time.monotonic) -> Entry:
+    """Make `plan`'s limits count everywhere; the entry for the ledger. What fails says which limit holds."""
+    def provider() -> None:
+        _provider(api, machine.id, plan, clock)
+        say(f"the provider deletes it at {dollars(plan.limit_cents)} or at {plan.deadline}, read back")
+
+    def box() -> None:
+        told = Limit(plan.attempt, plan.limit_cents, plan.deadline, int(parse_time(plan.deadline).timestamp()), iso(now_utc()))
+        hub.commit(plan.runs_repo, {f"{plan.folder}/{LIMIT_FILE}": to_json(told), f"{plan.folder}/plan.json": plan.to_json()},
+                   f"run {plan.run_id}: limit {dollars(plan.limit_cents)}")
+        say("the machine is told; it looks every minute or so")
+    old = entry.plan
+    raised = plan.limit_cents >= old.limit_cents
+    for number, step in enumerate((provider, box) if raised else (box, provider)):
+        try:
+            step()
+        except NanolanError as e:
+            lower = min(plan.limit_cents, old.limit_cents)
+            holds = f"the lower limit of {dollars(lower)} holds" if number else "nothing was changed"
+            raise NanolanError(f"the limit was not {'raised' if raised else 'lowered'}: {e}; {holds}. "
+                               "The same command tries again") from e
+    return structs.replace(entry, plan=plan)
+
+
+def _provider(api: Shadeform, instance_id: str, plan: Plan, clock: Callable[[], float]) -> None:
+    """Send the limits until they are read back."""
+    end = clock() + READ_BACK_S
+    try:
+        api.update(instance_id, {"auto_delete": limits(plan)})
+    except UnclearAnswer:
+        pass     # what is stored decides
+    while True:
+        stored = api.info(instance_id)
+        known = stored.limits is not None and stored.limits.spend_cents is not None and stored.limits.date is not None
+        wrong = disagreement(stored, plan) if known else "the provider shows no limit"
+        if not wrong:
+            return
+        if clock() >= end:
+            raise NanolanError(f"{wrong} after {READ_BACK_S:.0f} s")
+        api.sleep(READ_BACK_WAIT_S)

@@ -1,0 +1,87 @@
+"""The HTML that a report is built of: escaped text, tables, lists, and a page that loads nothing and runs nothing. Pure."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+# Nothing is fetched and no script runs, whatever a name or an answer of the model holds
+CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #fff; --card: #f6f8fa; --grid: #d0d7de; --line: #0a62c4;
+  --faint: #9cc4f0; --good: #116329; --bad: #b3261e; --warn: #8a5a00; --train: #0a62c4; --evaluate: #7a42c4; --upload: #0e7c7b;
+  --other: #8c959f }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9da7b3; --paper: #0d1117; --card: #161b22; --grid: #343b44;
+  --line: #6cb2ff; --faint: #2f5f93; --good: #56d364; --bad: #ff8a80; --warn: #e3b341; --train: #4493f8; --evaluate: #a371f7;
+  --upload: #39c5bb; --other: #6e7681 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 1.2rem 1rem 3rem; max-width: 68rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem } p { margin: .4rem 0 } a { color: var(--line) }
+small, .soft, figcaption, dt, th { color: var(--soft) } small { font-size: .8rem } code, pre { font: .86em ui-monospace, monospace }
+pre { white-space: pre-wrap; background: var(--card); padding: .6rem .8rem; border-radius: 6px; margin: .5rem 0 }
+header { background: var(--card); border-left: 6px solid var(--other); border-radius: 6px; padding: 1rem 1.2rem }
+header.good { border-color: var(--good) } header.bad { border-color: var(--bad) } header.warn { border-color: var(--warn) }
+.good b { color: var(--good) } .bad b { color: var(--bad) } .warn b { color: var(--warn) }
+.wide { overflow-x: auto } 
+table { overflow-wrap: normal; border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+th, td { text-align: left; padding: .35rem .5rem .35rem 0; border-bottom: 1px solid var(--grid); vertical-align: top }
+th { font-weight: 600; font-size: .85rem } td + td, th + th { text-align: right } td small { display: block; white-space: nowrap }
+td:first-child, td:first-child small { overflow-wrap: anywhere; min-width: 5.4rem; white-space: normal }
+dl { display: grid; grid-template-columns: minmax(6.5rem, max-content) 1fr; gap: .25rem 1rem; margin: .4rem 0 } dd { margin: 0 }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1rem 1.4rem }
+figure { margin: 0; min-width: 0 } figure svg { display: block; width: 100%; height: auto } figcaption { font-size: .8rem }
+figcaption b { color: var(--ink) }
+.stage { display: grid; grid-template-columns: 9rem 1fr 5rem 5rem 3.2rem; gap: 0 .8rem; padding: .22rem 0; align-items: center;
+  font-variant-numeric: tabular-nums } .stage span { text-align: right } .stage span:first-child { text-align: left }
+.track { height: .8rem; background: var(--card); border-radius: 3px; overflow: hidden }
+.track i { display: block; height: 100%; min-width: 2px; border-radius: 3px; background: var(--other) }
+.track .train { background: var(--train) } .track .evaluate { background: var(--evaluate) }
+.track .upload { background: var(--upload) }
+.answer { border-left: 3px solid var(--grid); padding: .1rem 0 .1rem .8rem; margin: .7rem 0; white-space: pre-wrap }
+details { margin: .5rem 0 } summary { cursor: pointer; font-weight: 600 }
+@media (max-width: 40rem) { body { font-size: 14px } small { font-size: .74rem }
+  .stage { grid-template-columns: 1fr 4.2rem 4.2rem 2.6rem; gap: .1rem .5rem }
+  .stage .track { grid-column: 1 / -1; order: 5 } dl { grid-template-columns: 1fr; gap: 0 } dd { margin-bottom: .45rem } }
+"""
+
+
+def esc(text: object) -> str:
+    """Any text as HTML text or attribute; control and direction characters, which could make it read otherwise, are replaced."""
+    return escape("".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text)))
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """The whole document; `body` is HTML."""
+    head = (f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{CSP}">\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{esc(title)}</title>\n'
+            f'<link rel="icon" href="data:,">\n<style>{STYLE}</style>')
+    inside = "\n".join(body)
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{inside}\n</body>\n</html>\n'
+
+
+def section(title: str, *parts: str) -> str:
+    """A section of HTML parts under a title; "" when there is nothing in it."""
+    inside = "\n".join(p for p in parts if p)
+    return f"<section>\n<h2>{esc(title)}</h2>\n{inside}\n</section>" if inside else ""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; the head is text, the cells are HTML."""
+    lines = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
+    if not lines:
+        return ""
+    return ('<div class="wide"><table>\n<tr>' + "".join(f"<th>{esc(cell)}</th>" for cell in head) + "</tr>\n" + "\n".join(lines)
+            + "\n</table></div>")
+
+
+def terms(pairs: Mapping[str, object]) -> str:
+    """A list of names and texts; None and "" are left out."""
+    lines = [f"<dt>{esc(name)}</dt><dd>{esc(value)}</dd>" for name, value in pairs.items() if value not in (None, "")]
+    return "<dl>\n" + "\n".join(lines) + "\n</dl>" if lines else ""
+
+
+def note(text: str) -> str:
+    """A paragraph in a softer ink; "" for no text."""
+    return f'<p class="soft">{esc(text)}</p>' if text else ""

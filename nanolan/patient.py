@@ -1,0 +1,78 @@
+"""What `just doctor` examines: this machine, its settings, and the two accounts; what several looks need is asked for once."""
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from nanolan.config import Settings
+from nanolan.errors import AuthProblem, UsageProblem
+from nanolan.hub import Hub, Tree
+from nanolan.instance import Instance
+from nanolan.ledger import Ledger
+from nanolan.plan import now_utc
+from nanolan.shadeform import Shadeform
+from nanolan.structure import Piece, look
+
+T = TypeVar("T")
+
+
+def once(call: Callable[[], T]) -> Callable[[], T]:
+    """`call`, made once: whoever asks later, or meanwhile, gets the same answer or the same error."""
+    lock, answer = threading.Lock(), Future[T]()
+
+    def ask() -> T:
+        with lock:
+            if not answer.done():
+                try:
+                    answer.set_result(call())
+                except Exception as e:
+                    answer.set_exception(e)
+        return answer.result()
+    return ask
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Everything that a look may ask; None where there is no key or token to ask with."""
+
+    s: Settings
+    wrong: tuple[str, ...]                   # settings that cannot be used, in words
+    environ: Mapping[str, str]
+    env_file: Path
+    root: Path                               # the checkout
+    ledger: Ledger
+    keys: Path                               # .ssh_keys/
+    api: Shadeform | None
+    hub: Hub | None
+    instances: Callable[[], list[Instance]]
+    tree: Callable[[], Tree]                 # of HF_REPO
+    structure: Callable[[], list[Piece]]
+    now: Callable[[], datetime] = now_utc
+
+
+def admit(s: Settings, wrong: tuple[str, ...], environ: Mapping[str, str], env_file: Path, root: Path, home: Path, keys: Path,
+          patience_s: float) -> Patient:
+    """The patient of these settings, with clients that give up after `patience_s`."""
+    api = Shadeform(s.shadeform_api_key, s.shadeform_api) if s.shadeform_api_key else None
+    hub = Hub(s.hf_endpoint, s.hf_token, patience_s=patience_s) if s.hf_token else None
+
+    def instances() -> list[Instance]:
+        if api is None:
+            raise AuthProblem("not looked at without SHADEFORM_API_KEY")
+        return api.instances()
+
+    def tree() -> Tree:
+        if hub is None or s.hf_repo is None:
+            raise UsageProblem("not looked at without HF_TOKEN and HF_REPO")
+        return hub.tree(s.hf_repo)
+    of_repo = once(tree)
+
+    def structure() -> list[Piece]:
+        found = of_repo()
+        return look(hub, found, s.model_tag) if hub else []
+    return Patient(s, wrong, environ, env_file, root, Ledger(home), keys, api, hub, once(instances), of_repo, once(structure))

@@ -1,0 +1,52 @@
+"""The story of a run as a laptop can tell it: what status sees, and what the machine has left in the run folder so far."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from nanolan.curves import Metrics, read_metrics
+from nanolan.environment import read_environment
+from nanolan.errors import NanolanError, NotFound
+from nanolan.hub import Hub
+from nanolan.plan import iso, now_utc
+from nanolan.report import ENDED
+from nanolan.samples import read_samples
+from nanolan.status import RunView
+from nanolan.story import Story
+from nanolan.view import resume_command
+
+FILES = ("metrics.jsonl", "samples.json", "environment.json")
+
+
+def retell(view: RunView, hub: Hub, problems: tuple[str, ...] = ()) -> Story:
+    """The story so far; what could not be looked up is named in it."""
+    plan = view.entry.plan
+    with ThreadPoolExecutor(len(FILES)) as pool:
+        looks = [pool.submit(look, partial(hub.read, plan.runs_repo, f"{plan.folder}/{name}")) for name in FILES]
+    (metrics, samples, environment), found = (look.result()[0] for look in looks), [look.result()[1] for look in looks]
+    ended = view.state in ENDED
+    reason = (view.receipt.message if view.receipt else "") or view.reason or ("" if ended else where(view))
+    return Story(plan, view.state, reason, iso(now_utc()), view.phases, view.receipt, view.spent_cents,
+                 read_metrics(metrics) if metrics else Metrics(), read_samples(samples or b"[]"),
+                 read_environment(environment) if environment else None, view.entry.earlier,
+                 f"{view.saved.phase} step {view.saved.step}" if view.saved else "", resume_command(view) if view.resumable else "",
+                 tuple(dict.fromkeys((*problems, *view.problems, *filter(None, found)))))
+
+
+def look(read: Callable[[], bytes]) -> tuple[bytes | None, str]:
+    """(the file, "") or (None, why it could not be seen); (None, "") when there is none."""
+    try:
+        return read(), ""
+    except NotFound:
+        return None, ""
+    except NanolanError as e:
+        return None, str(e)
+
+
+def where(view: RunView) -> str:
+    """How far a run is that still goes."""
+    p = view.progress
+    if p is None or p.step is None:
+        return ""
+    return f"step {p.step} of {p.steps} (told at {p.updated})"

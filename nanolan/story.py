@@ -1,0 +1,71 @@
+"""Everything that a report tells of one run, as one value, and how it stands in words. Pure."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from nanolan.costs import paid_cents
+from nanolan.curves import Metrics
+from nanolan.environment import Environment
+from nanolan.ledger import Attempt
+from nanolan.money import dollars
+from nanolan.plan import Plan
+from nanolan.report import ENDED, SUCCEEDED, PhaseReport, Receipt
+from nanolan.samples import PhaseSamples
+
+GO_ON = "Go on: "            # in a receipt's message
+
+
+@dataclass(frozen=True)
+class Story:
+    """One run. What is not known is None or empty, and left out of the report or named in it as missing."""
+
+    plan: Plan
+    state: str
+    reason: str                              # in words
+    made: str                                # when this was told, ISO-8601 UTC
+    phases: Mapping[str, PhaseReport] = field(default_factory=dict)
+    receipt: Receipt | None = None
+    spent_cents: int | None = None           # while there is no receipt
+    metrics: Metrics = Metrics()
+    samples: tuple[PhaseSamples, ...] = ()
+    environment: Environment | None = None
+    earlier: tuple[Attempt, ...] = ()        # machines that the run had before this one
+    saved: str = ""                          # what a new machine could go on from
+    go_on: str = ""                          # the command that does
+    problems: tuple[str, ...] = ()           # what could not be looked up
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def cents(self) -> int | None:
+        """The bill of this machine, so far or in all."""
+        return paid_cents(self.receipt) if self.receipt else self.spent_cents
+
+    @property
+    def headline(self) -> str:
+        """The verdict with its money: "Succeeded: $24.10 in 0:43:10"."""
+        seconds = self.receipt.seconds if self.receipt else None
+        took = f" in {timedelta(seconds=max(0, seconds))}" if seconds is not None else ""
+        bill = "cost not known" if self.cents is None else dollars(self.cents)
+        return f"{self.state.capitalize()}: {bill}{took}{'' if self.ended else ' so far'}"
+
+    @property
+    def why(self) -> str:
+        """The reason without the command, which has a place of its own."""
+        text = self.reason.partition(GO_ON)[0].strip() if self.go_on else self.reason
+        return "" if self.state == SUCCEEDED and not text else text
+
+    @property
+    def title(self) -> str:
+        return f"{self.plan.run_name} {'+'.join(self.plan.phases)}: {self.state}"
+
+
+def story_of(plan: Plan, receipt: Receipt, made: str, metrics: Metrics, samples: tuple[PhaseSamples, ...],
+             environment: Environment | None) -> Story:
+    """What the machine itself can tell at its end."""
+    return Story(plan, receipt.verdict, receipt.message or receipt.reason, made, receipt.phases, receipt, metrics=metrics,
+                 samples=samples, environment=environment, go_on=receipt.message.partition(GO_ON)[2].strip())

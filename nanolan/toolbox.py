@@ -1,0 +1,98 @@
+"""This machine as `just doctor` sees it: programs, disk, code, clock."""
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+import requests
+
+from nanolan.config import is_loopback
+from nanolan.patient import Patient
+from nanolan.preflight import Check
+
+LEAST_GB, ENOUGH_GB = 0.2, 5.0       # for a launch; for a d20 and the data sets of a phase here
+CLOCK_NOTE_S, CLOCK_WRONG_S = 60, 300
+SYNC = "set the clock: sudo timedatectl set-ntp true (macOS: sudo sntp -sS time.apple.com)"
+ANSWER_S = 5
+
+
+def look_at_tools(p: Patient) -> list[Check]:
+    """python, git, ssh, uv."""
+    uv = p.root / ".venv/bin/uv"
+    rows = [("git", shutil.which("git"), False, "install git: the code that runs is sent as a git bundle"),
+            ("ssh", shutil.which("ssh"), None, "install an ssh client, to look at a running machine"),
+            ("uv", str(uv) if uv.is_file() else shutil.which("uv"), None, "rm -r .venv, then any command sets it up anew")]
+    python = Check("python", sys.version_info >= (3, 10), f"{platform.python_version()} at {sys.executable}",
+                   "" if sys.version_info >= (3, 10) else "install Python 3.10 or newer")
+    return [python, *(Check(name, True if path else without, _version(path) if path else "not found", "" if path else fix)
+                      for name, path, without, fix in rows)]
+
+
+def _version(path: str) -> str:
+    """The first line of what a program says of itself (ssh only knows -V)."""
+    done = subprocess.run([path, "-V" if path.endswith("ssh") else "--version"], capture_output=True, text=True, errors="replace")
+    return f"{(done.stdout or done.stderr).strip().splitlines()[0][:60] if done.returncode == 0 else 'there'} at {path}"
+
+
+def look_at_disk(p: Patient) -> list[Check]:
+    """Free space where the checkout lies."""
+    free = shutil.disk_usage(p.root).free / 1e9
+    if free >= ENOUGH_GB:
+        return [Check("disk", True, f"{free:,.0f} GB free")]
+    return [Check("disk", False if free < LEAST_GB else None, f"{free:,.1f} GB free; a d20 takes 1.1 GB, PyTorch up to 6 GB",
+                  "make room, or work in a folder on another disk")]
+
+
+def look_at_code(p: Patient) -> list[Check]:
+    """The commit that a launch would send, as a bundle: no remote is needed."""
+    def git(*words: str) -> str | None:
+        done = subprocess.run(["git", *words], cwd=p.root, capture_output=True, text=True, errors="replace")
+        return done.stdout.strip() if done.returncode == 0 else None
+    if shutil.which("git") is None:
+        return [Check("code", False, "cannot be looked at without git", "install git")]
+    head = git("rev-parse", "--short=8", "HEAD")
+    if head is None:
+        return [Check("code", False, f"{p.root} is no git clone with a commit: there is no code to send",
+                      "clone nanolan with git, or: git init && git add . && git commit -m start")]
+    changed, remote = len((git("status", "--porcelain") or "").splitlines()), git("remote", "get-url", "origin")
+    where = f"origin {_without_user(remote)}" if remote else "no remote, and none is needed"
+    if changed:
+        return [Check("code", None, f"commit {head} and {changed} uncommitted changes, which a launch sends too; {where}")]
+    return [Check("code", True, f"commit {head}, nothing uncommitted; {where}")]
+
+
+def _without_user(url: str) -> str:
+    """An address without the name or token that may be in it."""
+    scheme, slashes, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else url
+
+
+def look_at_clock(p: Patient) -> list[Check]:
+    """This clock against those of both services: the provider's deadline is a date that this clock works out."""
+    found = []
+    for name, url in (("Shadeform", f"{p.s.shadeform_api}/instances"), ("the Hub", f"{p.s.hf_endpoint}/api/whoami-v2")):
+        try:
+            found.append(_compare(name, url, p.now))
+        except requests.RequestException as e:
+            found.append(Check("clock", None, f"{name} did not answer ({type(e).__name__})", "is the network up?"))
+        except (KeyError, ValueError, TypeError):
+            found.append(Check("clock", None, f"{name} does not tell its time"))
+    return found
+
+
+def _compare(name: str, url: str, now: Callable[[], datetime]) -> Check:
+    with requests.Session() as session:
+        session.trust_env = not is_loopback(url)
+        before = now()
+        with session.get(url, timeout=ANSWER_S, stream=True, allow_redirects=False) as answer:
+            theirs = parsedate_to_datetime(answer.headers["Date"])
+        late_s = (before + (now() - before) / 2 - theirs).total_seconds()
+    text = f"{abs(late_s):,.0f} s {'ahead of' if late_s > 0 else 'behind'} {name}"
+    if abs(late_s) <= CLOCK_NOTE_S:
+        return Check("clock", True, f"agrees with {name}")
+    return Check("clock", False if abs(late_s) > CLOCK_WRONG_S else None, text, SYNC)

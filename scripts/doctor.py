@@ -1,0 +1,40 @@
+"""Look at everything that a launch needs, and say how to fix what is not so. Changes nothing, costs nothing.
+
+    just doctor                     for a run of phase=sft, or what .env says
+    just doctor phase=mid           for another run
+    just doctor --json              for scripts: every check, and what to do first
+"""
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import click
+
+from nanolan.cli import Words, env_file, printable, run, setting_options
+
+PATIENCE_S = 8.0             # with a service that does not answer
+
+
+@click.command(cls=Words)
+@setting_options("phase", "gpu", "num_gpus", "model_tag", "eval", "humaneval", "no_identity", "hf_repo", "runs_repo",
+                 "shadeform_api_key", "hf_token", "shadeform_api", "hf_endpoint")
+@click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
+def doctor(as_json: bool, **flags: Any) -> int:
+    """Check every requirement. Exit code 0 when a launch could work, 4 when something failed."""
+    from nanolan.cli import cached_token
+    from nanolan.config import ROOT
+    from nanolan.doctor import examine, exit_code, render, to_dict
+    from nanolan.envfile import usable_settings
+    from nanolan.ledger import nanolan_home
+    from nanolan.patient import admit
+    from nanolan.sshkey import key_folder
+    s, wrong = usable_settings(flags, os.environ, env_file(), cached_token)
+    found = examine(admit(s, wrong, os.environ, env_file(), ROOT, nanolan_home(), key_folder(os.environ), PATIENCE_S))
+    click.echo(json.dumps(to_dict(found), indent=2) if as_json else printable("\n".join(render(found))))
+    return exit_code(found)
+
+
+if __name__ == "__main__":
+    run(doctor)

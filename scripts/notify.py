@@ -1,0 +1,34 @@
+"""Send a word to NOTIFY_URL, to see that it arrives.
+
+    just notify                              a sentence that says it works
+    just notify "a text of your own"         that text
+    just notify --notify-url ntfy://topic    to another address than the one in .env
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nanolan.cli import Words, printable, run, setting_options, settings_from
+
+
+@click.command(cls=Words)
+@click.argument("text", default="It works: this is what a run would tell.")
+@setting_options("notify_url")
+def notify(text: str, **flags: Any) -> int:
+    """Send TEXT to every address of NOTIFY_URL."""
+    from nanolan.notify import Notifier
+    s = settings_from(flags)
+    s.need("notify_url")
+    problems: list[str] = []
+    notifier = Notifier(s.notify_url, "nanolan", say=problems.append)
+    notifier.tell("a test", text)
+    notifier.close()
+    for problem in problems or ["sent"]:
+        click.echo(printable(problem), err=bool(problems))
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    run(notify)
