@@ -10,7 +10,7 @@ python := ".venv/bin/python"
 
 _default:
     @"{{just_executable()}}" --list --unsorted
-    @echo "just RECIPE --help shows options and examples. Try: just rehearse; then: just doctor"
+    @echo "just RECIPE --help: options, examples. Try: just rehearse; then: just doctor"
 
 # a whole run on this machine, nothing rented
 [group('run')]

@@ -2,24 +2,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import AuthProblem, BadAnswer, NanolanError, NotFound, Unreachable
 from nanolan.forecast import forecaster, work_of
-from nanolan.hub import TOKENS_URL, Hub
+from nanolan.hub import TOKENS_URL, Hub, begin
 from nanolan.identity import count_conversations
 from nanolan.inside import look_inside, pickles_of
 from nanolan.money import dollars
 from nanolan.offers import choose, wanted_by
 from nanolan.patient import Patient
 from nanolan.phases import data_files
-from nanolan.preflight import Check, pin_dataset, wallet_hint
+from nanolan.preflight import Check, check_money, check_time, pin_dataset, wallet_hint
 from nanolan.structure import Piece, amount, needed
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
 BILLING_URL = "https://platform.shadeform.ai/settings/billing"
+CREATE = "check the name; or create it, private: just upload base"
 AGAIN = "upload it again: just upload --help"
 FINE = f"make a fine-grained token with write access to HF_REPO: {TOKENS_URL}"
 
@@ -37,7 +38,7 @@ def look_at_key(p: Patient) -> list[Check]:
 
 
 def look_at_market(p: Patient) -> list[Check]:
-    """Whether there is something to rent, and what must be in the wallet for it."""
+    """Whether there is something to rent, whether the limits are enough for it, and what must be in the wallet."""
     if p.api is None:
         return [Check("offers", None, "not looked at without SHADEFORM_API_KEY"), _wallet(None)]
     expected = forecaster(work_of(p.s), p.ledger.readable()[0])
@@ -47,6 +48,7 @@ def look_at_market(p: Patient) -> list[Check]:
         return [Check("offers", None, f"none for {p.s.num_gpus}x {p.s.gpu} just now", "just offers --all-configs"), _wallet(None)]
     foreseen = expected(found[0])
     return [Check("offers", True, f"{len(found)} for {p.s.num_gpus}x {p.s.gpu}, from {dollars(found[0].hourly_cents)}/h"),
+            check_money(p.s.spend_limit, found[0].hourly_cents, foreseen), *check_time(p.s.max_duration, foreseen),
             _wallet(foreseen.likely_cents if foreseen else None)]
 
 
@@ -91,7 +93,7 @@ def _may_write(hub: Hub, repo: str) -> Check:
     try:
         hub.check_write(repo)
     except NotFound as e:
-        return Check("write access", False, str(e), "check the name; or create it, private: just upload base")
+        return Check("write access", False, str(e), CREATE)
     except AuthProblem as e:
         return Check("write access", False, str(e), FINE)
     return Check("write access", True, repo)
@@ -102,7 +104,10 @@ def look_at_repo(p: Patient) -> list[Check]:
     if p.s.hf_repo is None:
         return [Check("HF_REPO", False, "not set: the repo of your checkpoints",
                       "HF_REPO=owner/name in .env; any name: just upload base creates it, private")]
-    tree = p.tree()
+    try:
+        tree = p.tree()
+    except NotFound as e:
+        return [Check("HF_REPO", False, str(e), CREATE)]
     if tree.private:
         return [Check("HF_REPO", True, f"{tree.repo}, private, {len(tree.files)} files")]
     return [Check("HF_REPO", None, f"{tree.repo} is PUBLIC: so will be checkpoints, logs, plan and code of every run",
@@ -170,5 +175,5 @@ def look_at_datasets(p: Patient) -> list[Check]:
 
 
 def _together(look: Callable[[str], Check], names: list[str]) -> list[Check]:
-    with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(look, names))
+    """All at once; a pool would keep the program from ending while one of them hangs."""
+    return [answer.result() for answer in [begin(partial(look, name)) for name in names]]

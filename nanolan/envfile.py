@@ -13,7 +13,7 @@ from nanolan.patient import Patient
 from nanolan.preflight import Check
 
 NAMES = {meta["env"] for meta in TABLE.values()}
-PLACEHOLDER = re.compile(r"(?i)\byour\b|your[_-]|^you/|x{4,}|change.?me|placeholder|example|todo|^<.*>$|\.\.\.")
+PLACEHOLDER = re.compile(r"(?i)^your\b|\byour[_-]|^you/|^owner/|x{6,}|change.?me|placeholder|^<.*>$|\.\.\.")
 
 
 def usable_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], env_file: Path,

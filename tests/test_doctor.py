@@ -5,7 +5,9 @@ import json
 import os
 import pickle
 import re
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -132,11 +134,22 @@ def test_a_look_that_hangs_or_breaks_does_not_keep_the_others_from_being_told(tm
     assert "a-key" not in "".join(render(found)) and "odd ***" in found[1][1].text
 
 
+def test_services_that_take_the_call_and_never_answer_do_not_hold_it_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        env = {"SHADEFORM_API": url, "SHADEFORM_API_KEY": "a-key-0123456789", "HF_ENDPOINT": url, "HF_TOKEN": "hf_0123456789", "HF_REPO": REPO}
+        code = ("import sys, json; from pathlib import Path; from nanolan.config import load_settings; from nanolan.doctor import *; "
+                "from nanolan.patient import admit; env = json.loads(sys.argv[1]); here = Path(sys.argv[2]); "
+                "print(exit_code(examine(admit(load_settings({}, env), (), env, here, here, here, here, 5), limit_s=1)))")
+        done = subprocess.run([sys.executable, "-c", code, json.dumps(env), str(tmp_path)], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "4\n", done.stderr
+
+
 @pytest.mark.parametrize("change, name, says", [
     ({"SHADEFORM_API_KEY": "wrong-key-0123"}, "Shadeform key", "HTTP 401.*make a new key"),
     ({"HF_TOKEN": "hf_nobodys_token"}, "Hub token", "HTTP 401.*fine-grained"),
     ({"HF_TOKEN": READER}, "Hub token", "may only read"), ({"HF_TOKEN": READER}, "write access", "HTTP 403"),
-    ({"HF_REPO": "me/nothing-there"}, "write access", "just upload base"),
+    ({"HF_REPO": "me/nothing-there"}, "write access", "just upload base"), ({"HF_REPO": "me/nothing-there"}, "HF_REPO", "just upload base"),
     ({"SPEND_LIMIT": "lots"}, "settings", "SPEND_LIMIT.*correct SPEND_LIMIT"),
     ({"TRAINING_PHASE": "rl"}, "chatsft_checkpoints/d20", "phase=rl cannot start without it.*just launch phase=sft"),
 ], ids=str)
@@ -145,6 +158,14 @@ def test_what_would_keep_a_launch_from_working_fails_with_its_fix(world: World, 
     failed = texts(told, name, "FAILED").replace("\n", " ")
     assert code == 4 and failed
     assert re.search(says, failed)
+
+
+@pytest.mark.parametrize("change", [
+    {}, {"TRAINING_PHASE": "mid"}, {"TRAINING_PHASE": "rl"}, {"SPEND_LIMIT": "3"}, {"MAX_DURATION": "20m"}, {"HF_TOKEN": READER},
+    {"HF_REPO": "me/nothing-there"}, {"SHADEFORM_API_KEY": "wrong-key-0123"}, {"MODEL_TAG": "d32"}], ids=str)
+def test_it_is_well_exactly_when_a_dry_run_is(world: World, change: dict[str, str]) -> None:
+    env = world.env() | change
+    assert doctor(env)[0] == script("launch", "--dry-run", env=env).returncode
 
 
 def test_a_wrong_flag_is_a_usage_error(world: World) -> None:
@@ -157,6 +178,7 @@ def test_a_wrong_flag_is_a_usage_error(world: World) -> None:
     ("HF_REPO=me/x\n", 0o644, "note", "chmod 600"), ("HF_REPO=me/x\n", 0o600, "ok", "for your eyes alone"),
     ("SPENDLIMIT=9\n", 0o600, "note", "did you mean SPEND_LIMIT"), ("WHATEVER=1\n", 0o600, "note", "export WHATEVER"),
     ("HF_REPO=YOU/lanbot-checkpoints\n", 0o600, "FAILED", "HF_REPO still holds a placeholder"),
+    ("HF_REPO=owner/name\n", 0o600, "FAILED", "placeholder"), ("HF_REPO=me/example-of-your\n", 0o600, "ok", "eyes alone"),
     ("HF_TOKEN=hf_xxxxxxxx\n", 0o600, "FAILED", "placeholder"), ("HF_TOKEN=<your token>\n", 0o600, "FAILED", "placeholder"),
     ("RUN_NAME=\nGPU\n", 0o600, "note", "without a value: RUN_NAME, GPU"), ("\xff\xfe", 0o600, "ok", ""),
 ], ids=str)

@@ -88,6 +88,11 @@ def test_every_recipe_has_a_group_and_a_comment_that_fits() -> None:
         assert importlib.import_module(r.script) if r.script else r.command
 
 
+def test_what_just_alone_says_below_the_list_fits_too() -> None:
+    said = [line.partition("@echo ")[2].strip('"') for line in (ROOT / "justfile").read_text().splitlines() if "@echo" in line]
+    assert said and all(len(line) <= 80 for line in said)
+
+
 def test_examples_are_read_with_what_they_do_and_what_goes_on_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "taught_script.py").write_text('"""Words.\n\n    just a b=1   first\n                 and more\n    just a\n\nEnd.\n"""\n'
                                                'import click\nfrom nanolan.helptext import Taught\n'

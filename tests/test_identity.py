@@ -123,17 +123,17 @@ def test_the_command_writes_a_file_that_the_trainer_reads_and_never_overwrites_o
     assert run("model=a/b", "out=x.jsonl").returncode == 4     # no key: nobody is asked
 
 
-GOOD = b'[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]\n'
+LINE = b'[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]\n'
 
 
 def test_conversations_are_counted_and_empty_lines_are_none() -> None:
-    assert count_conversations(GOOD + b"\n" + GOOD.strip()[:-1] + b', {"role": "user", "content": "Bye"}]', "f") == 2
+    assert count_conversations(LINE + b"\n" + LINE.strip()[:-1] + b', {"role": "user", "content": "Bye"}]', "f") == 2
 
 
 @pytest.mark.parametrize("data, says", [
-    (b"", "no conversations"), (b"\n\n", "no conversations"), (GOOD + b"nonsense\n", "line 2: not JSON"), (b"\xff", "line 1: not JSON"),
+    (b"", "no conversations"), (b"\n\n", "no conversations"), (LINE + b"nonsense\n", "line 2: not JSON"), (b"\xff", "line 1: not JSON"),
     (b"{}\n", "line 1: not an array"), (b"[]\n", "line 1: not an array"), (b"[1, 2]\n", "line 1: message 1"),
-    (GOOD.replace(b"user", b"system"), "message 1 is not text of the user"), (GOOD.replace(b'"Hello"', b"null"), "message 2"),
+    (LINE.replace(b"user", b"system"), "message 1 is not text of the user"), (LINE.replace(b'"Hello"', b"null"), "message 2"),
     (b"[" * 200_000, "line 1: not JSON")], ids=lambda v: str(v)[:40])
 def test_the_first_line_that_is_no_conversation_is_named(data: bytes, says: str) -> None:
     with pytest.raises(BadAnswer, match=says):

@@ -56,7 +56,7 @@ def test_only_the_trainer_and_the_seed_import_torch() -> None:
 
 
 @pytest.mark.parametrize("script", ["launch", "check_status", "rehearse", "offers", "stop", "resume", "wait", "orphans", "why", "logs",
-                                    "ssh", "report", "limit"])
+                                    "ssh", "report", "limit", "doctor", "upload", "verify", "costs", "pull", "completions"])
 def test_help_imports_nothing_heavy(script: str) -> None:
     done = subprocess.run([sys.executable, "-X", "importtime", str(ROOT / f"scripts/{script}.py"), "--help"],
                           capture_output=True, text=True, check=True)
