@@ -8,7 +8,7 @@ from typing import Any
 from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import AuthProblem, BadAnswer, NanolanError, NotFound, Unreachable
 from nanolan.forecast import forecaster, work_of
-from nanolan.hub import TOKENS_URL, Hub, aside
+from nanolan.hub import TOKENS_URL, Hub, begin
 from nanolan.identity import count_conversations
 from nanolan.inside import look_inside, pickles_of
 from nanolan.money import dollars
@@ -176,4 +176,4 @@ def look_at_datasets(p: Patient) -> list[Check]:
 
 def _together(look: Callable[[str], Check], names: list[str]) -> list[Check]:
     """All at once; a pool would keep the program from ending while one of them hangs."""
-    return [answer.result() for answer in [aside(partial(look, name)) for name in names]]
+    return [answer.result() for answer in [begin(partial(look, name)) for name in names]]

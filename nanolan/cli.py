@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,8 +111,10 @@ def cached_token() -> str | None:
 def run(command: click.Command) -> None:
     """Run a command: one line per error, its exit code; the traceback only with --debug."""
     from nanolan.errors import NanolanError
-    debug = "--debug" in sys.argv
-    argv = [a for a in sys.argv[1:] if a != "--debug"]
+    words = sys.argv[1:]
+    own = words if command.context_settings.get("allow_interspersed_args", True) else [*takewhile(lambda w: w[:1] == "-", words)]
+    debug = "--debug" in own
+    argv = [*(w for w in own if w != "--debug"), *words[len(own):]]     # what follows may be another program's
     try:
         code = command.main(args=argv, prog_name=f"just {command.name}", standalone_mode=False)
     except click.ClickException as e:

@@ -21,7 +21,7 @@ from nanolan.accounts import (
 )
 from nanolan.envfile import look_at_env, look_at_settings
 from nanolan.errors import NanolanError, Unreachable
-from nanolan.hub import aside
+from nanolan.hub import begin
 from nanolan.leftovers import look_at_instances, look_at_keys, look_at_ledger, look_at_rehearsals
 from nanolan.patient import Patient
 from nanolan.preflight import Check
@@ -68,7 +68,7 @@ Found = list[tuple[str, Check]]      # with the heading of each
 
 def examine(p: Patient, rows: Sequence[Row] = ROWS, limit_s: float = LIMIT_S, clock: Callable[[], float] = time.monotonic) -> Found:
     """What every row found, in the table's order; a look that fails or takes too long is a finding of its own."""
-    asked = [(row, aside(lambda look=row.look: look(p))) for row in rows]  # type: ignore[misc]
+    asked = [(row, begin(lambda look=row.look: look(p))) for row in rows]  # type: ignore[misc]
     end, hide = clock() + limit_s, p.s.mask().hide
     found: Found = []
     for row, answer in asked:

@@ -72,11 +72,11 @@ def use_timeouts(read_s: float = 60.0) -> None:
 
 def within(seconds: float, call: Callable[[], T]) -> T:
     """`call()`, or TimeoutError after `seconds`: Xet knows no time-outs. The call itself may then still end, unheard."""
-    return aside(call).result(seconds)
+    return begin(call).result(seconds)
 
 
-def aside(call: Callable[[], T]) -> Future[T]:
-    """`call()` in a thread of its own, which nothing waits for: a pool would be waited for at the program's end."""
+def begin(call: Callable[[], T]) -> Future[T]:
+    """The answer of a call that runs in a thread of its own, which nobody waits for at the program's end."""
     answer: Future[T] = Future()
 
     def run() -> None:
@@ -84,7 +84,7 @@ def aside(call: Callable[[], T]) -> Future[T]:
             answer.set_result(call())
         except BaseException as e:
             answer.set_exception(e)
-    Thread(target=run, daemon=True).start()
+    Thread(target=run, daemon=True).start()   # a pool would be waited for
     return answer
 
 

@@ -39,6 +39,18 @@ def metrics(m: Machine, receipt: Receipt) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
+def black_box(m: Machine, receipt: Receipt) -> bytes | None:
+    """Why it ended short, with what the machine shows of itself; its headlines go into the log too."""
+    if receipt.verdict == SUCCEEDED:
+        return None
+    mask, most_s = Mask(m.secrets.values()), min(PROBES_S, spare_s(m))
+    probes = m.tools.probes if most_s else {}
+    box = write_up(m.plan, receipt, m.work, m.herald.log_tail(LOG_CHARS), mask, probes, most_s)
+    for line in headlines(box):
+        say(mask.hide(f"black box: {line}"))
+    return to_bytes(box, mask)
+
+
 def samples(m: Machine, receipt: Receipt) -> bytes | None:
     """What the model answered after each phase."""
     found = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
@@ -75,18 +87,6 @@ def spare_s(m: Machine) -> float:
 def masked(m: Machine, text: bytes) -> bytes:
     """A text without any of our secrets: names and answers are anybody's words."""
     return Mask(m.secrets.values()).hide(text.decode()).encode()
-
-
-def black_box(m: Machine, receipt: Receipt) -> bytes | None:
-    """Why it ended short, with what the machine shows of itself; its headlines go into the log too."""
-    if receipt.verdict == SUCCEEDED:
-        return None
-    mask, most_s = Mask(m.secrets.values()), min(PROBES_S, m.meter.margin.leave_s / 3)
-    probes = {} if m.unsaved else m.tools.probes      # what is left of the money is for deleting
-    box = write_up(m.plan, receipt, m.work, m.herald.log_tail(LOG_CHARS), mask, probes, most_s)
-    for line in headlines(box):
-        say(mask.hide(f"black box: {line}"))
-    return to_bytes(box, mask)
 
 
 # In the run folder, beside the log. A new row is made last, from what the rows before it are made of.

@@ -51,8 +51,7 @@ from nanolan.sshkey import key_on_account, own_key
 
 STALE_S = 15 * 60
 LOSS_CENTS = 500         # of training that may be lost with a machine
-# In the run folder, of an earlier attempt
-LEFTOVERS = ("receipt.json", "progress.json", "stop.json", "limit.json", "postmortem.json")
+LEFTOVERS = ("receipt.json", "progress.json", "stop.json", "limit.json", "postmortem.json")    # of an earlier attempt
 # Fields of a plan that follow from its offer and its clock: new for each attempt, the rest stays
 OF_THE_MACHINE = ("created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "upload_minutes")
 

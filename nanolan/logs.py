@@ -67,7 +67,7 @@ def fetch(argv: list[str], run: Callable[..., subprocess.CompletedProcess[bytes]
     except (OSError, subprocess.TimeoutExpired) as e:
         raise NotFound(f"ssh: {type(e).__name__}") from None
     if done.returncode:
-        raise NotFound(f"ssh: {done.stderr.decode(errors='replace').strip()[-200:] or f'exit code {done.returncode}'}")
+        raise NotFound(f"ssh: {' '.join(done.stderr.decode(errors='replace').split())[-200:] or f'exit code {done.returncode}'}")
     return to_lines(done.stdout[:done.stdout.rfind(b"\n") + 1].decode(errors="replace"))
 
 

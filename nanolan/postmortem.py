@@ -24,7 +24,7 @@ import msgspec
 from nanolan.causes import explain, sentence
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.gpus import query_gpus
-from nanolan.hub import Hub, aside
+from nanolan.hub import Hub, begin
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.report import Receipt
 from nanolan.secret import Mask
@@ -118,7 +118,7 @@ def headlines(box: Postmortem) -> list[str]:
 def examine(work: Path, probes: Mapping[str, Probe], mask: Mask, most_s: float) -> tuple[dict[str, Any], dict[str, str]]:
     """(what the probes saw, why some did not), all at once, within `most_s`: nvidia-smi hangs for ever on a GPU that is gone."""
     end = time.monotonic() + most_s
-    answers = {name: aside(partial(look, work)) for name, look in probes.items()}
+    answers = {name: begin(partial(look, work)) for name, look in probes.items()}
     seen, not_seen = dict[str, Any](), dict[str, str]()
     for name, answer in answers.items():
         try:

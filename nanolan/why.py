@@ -9,19 +9,22 @@ import math
 import re
 import textwrap
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from nanolan.causes import BY_NAME, Cause, cause_of, explain, sentence
 from nanolan.costs import split
 from nanolan.hub import Hub
-from nanolan.logs import end_of_log
+from nanolan.logs import age, end_of_log
 from nanolan.money import dollars, usd
-from nanolan.plan import parse_time
+from nanolan.plan import now_utc, parse_time
 from nanolan.postmortem import Postmortem, exception_of, of_attempt
 from nanolan.report import ENDED, STOPPED, SUCCEEDED
 from nanolan.status import SHORT, RunView
+from nanolan.stop import SILENT_S
 
 WIDTH = 80
+BOOT_S = 45 * 60             # from a create to the first report
 NOT_EVALUATED = re.compile(r"phase (\w+): not evaluated: (.*)")
 UNSAVED = re.compile(r"NOT saved: (.*?)(?:\. Go on|$)")
 
@@ -58,15 +61,18 @@ def look_into(hub: Hub, view: RunView, problems: tuple[str, ...] = ()) -> Why:
     return replace(found, problems=tuple(dict.fromkeys((*found.problems, *told))))
 
 
-def answer(v: RunView, box: Postmortem | None, log: str = "") -> Why:
+def answer(v: RunView, box: Postmortem | None, log: str = "", now: datetime | None = None) -> Why:
     """Why the run stands as `v` shows it; `log` is the end of its log, as far as there is one."""
     plan, ended = v.entry.plan, v.state in SHORT or v.state == SUCCEEDED
+    notes = [f"attempt {a.number} before it: {dollars(a.spent_cents)}, {a.note}" for a in v.entry.earlier]
+    notes += [f"{phase} was not evaluated: {why}" for phase, why in NOT_EVALUATED.findall(log)]
     base = Why(plan.run_id, v.state, "", spent_cents=v.spent_cents, limit_cents=plan.limit_cents, problems=v.problems,
                stages=split(v.receipt, plan.offer.hourly_cents) if v.receipt else {}, saved=saved(v),
-               log=v.receipt.log if v.receipt else "", notes=tuple(f"{p} was not evaluated: {w}" for p, w in
-                                                                   NOT_EVALUATED.findall(log)))
+               log=v.receipt.log if v.receipt else "", notes=tuple(notes))
     if v.state not in SHORT:
-        return replace(base, cause=nothing_wrong(v), next="" if ended else f"just watch {plan.run_id}")
+        silent_s = 0 if ended else too_silent_s(v, now or now_utc())
+        return replace(base, cause=nothing_heard(v, silent_s) if silent_s else nothing_wrong(v), next="" if ended else
+                       f"just {'ssh' if silent_s and v.instance else 'watch'} {plan.run_id}")
     found, cause = the_cause(v, box, log)
     exception = (box.exception if box else exception_of(log.splitlines()))[-1:]
     return replace(base, cause=cause, name=found.name, advice=found.advice.replace("{run}", plan.run_id),
@@ -78,9 +84,26 @@ def nothing_wrong(v: RunView) -> str:
     """Of a run that goes on, or that succeeded."""
     if v.state == SUCCEEDED:
         return "nothing went wrong: every phase is proven on the Hub"
-    step = f", step {v.progress.step} of {v.progress.steps}" if v.progress and v.progress.step is not None else ""
     reason = f" ({v.reason})" if v.reason else ""
-    return f"nothing is wrong: {v.state}{step}{reason}" if not v.problems else f"{v.state}{step}, by what could be seen{reason}"
+    told = f", told {age(v.progress.updated)} ago" if v.progress else ""
+    return f"nothing is wrong: {stands(v)}{reason}{told}" if not v.problems else f"{stands(v)}, by what could be seen{reason}{told}"
+
+
+def too_silent_s(v: RunView, now: datetime) -> float:
+    """For how long nothing was heard of a run that goes on, if that is too long; else 0."""
+    since, most_s = (v.progress.updated, SILENT_S) if v.progress else (v.entry.plan.created_at, BOOT_S)
+    silent_s = (now - parse_time(since)).total_seconds()
+    return silent_s if silent_s > most_s else 0
+
+
+def nothing_heard(v: RunView, silent_s: float) -> str:
+    return (f"nothing was heard from it for {silent_s / 60:.0f} minutes: {stands(v)}. It ends itself at "
+            f"{dollars(v.entry.plan.limit_cents)} or {v.entry.plan.deadline} at the latest")
+
+
+def stands(v: RunView) -> str:
+    """Where it is."""
+    return v.state + (f", step {v.progress.step} of {v.progress.steps}" if v.progress and v.progress.step is not None else "")
 
 
 def the_cause(v: RunView, box: Postmortem | None, log: str) -> tuple[Cause, str]:
@@ -104,11 +127,18 @@ def next_command(v: RunView, cause: Cause) -> str:
     if v.instance and v.instance.billing:
         return f"just stop {plan.run_id} --now"
     life_s = (parse_time(plan.deadline) - parse_time(plan.created_at)).total_seconds()
-    words = cause.words.format(limit=(v.spent_cents or 0) // 100 + plan.limit_cents // 100 + 1, hours=math.ceil(2 * life_s / 3600))
-    if words.startswith("batch=") and plan.batch:
-        words = f"batch={plan.batch // 2}" if plan.batch > 1 else ""
+    spent = sum(c or 0 for c in (v.spent_cents, *(a.spent_cents for a in v.entry.earlier)))
+    words = cause.words.format(limit=spent // 100 + plan.limit_cents // 100 + 1, hours=math.ceil(2 * life_s / 3600))
+    if words.startswith("batch=") and (rows := rows_tried(v)):
+        words = f"batch={rows // 2}" if rows > 1 else ""
     verb = f"resume {plan.run_id}" if cause.command == "resume" else f"launch phase={'+'.join(plan.phases)}"
     return f"just {verb} {words}".rstrip()
+
+
+def rows_tried(v: RunView) -> int | None:
+    """Rows a GPU that were too many: of the trainer's own words, else as they were asked for."""
+    said = re.search(r"at (\d+) row", v.receipt.message) if v.receipt else None
+    return int(said[1]) if said else v.entry.plan.batch
 
 
 def saved(v: RunView) -> tuple[str, ...]:

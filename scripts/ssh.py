@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import run, setting_options, settings_from
-from nanolan.helptext import Taught
+from nanolan.cli import Taught, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.config import Settings

@@ -170,7 +170,7 @@ class Laws:
         for box in self.w.boxes.values():
             for t in box.trainers:
                 old = [step for at, step in t.saved if at < now - FOLLOW_S]
-                calm = min(now - self.w.hub.troubled_at, now - box.started_at, now - box.rotten_at) > QUIET_S
+                calm = min(now - self.w.hub.troubled_at, now - box.started_at, now - box.rotten_at) > FOLLOW_S
                 if t.alive and old and calm and box.runs("box"):
                     have = self.best.get((box.plan.run_id, t.phase), NOTHING)
                     assert have >= (0, old[-1]), f"step {old[-1]} of {t.phase} was saved {FOLLOW_S:.0f} s ago, the Hub holds {have}"

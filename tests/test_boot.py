@@ -15,6 +15,7 @@ from nanolan.bundle import make_bundle
 from nanolan.config import ROOT
 from nanolan.payload import startup_script
 from nanolan.plan import Plan, parse_time
+from nanolan.postmortem import read_postmortem
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, environ, no_box_left, until
 
@@ -153,6 +154,8 @@ def test_a_step_that_fails_ends_in_a_log_a_receipt_and_no_machine(
     assert box.deleted, box.log()
     log = box.uploaded_log("error")
     assert f"FAILED: {step}" in log and why in log and TOKEN not in log and KEY not in log
+    assert log.splitlines()[0].endswith(f"boot: run {box.plan.run_id}"), "from the first second on"
+    assert step in read_postmortem(box.hub.read(REPO, f"{box.plan.folder}/postmortem.json")).message
     receipt = box.receipt()
     assert (receipt["verdict"], receipt["reason"]) == ("failed", "boot_failed") and step in receipt["message"]
     assert "BOX PROGRAM" not in box.log()

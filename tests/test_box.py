@@ -6,14 +6,17 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nanolan.errors import NanolanError
 from nanolan.plan import Predicted, Rented
+from nanolan.postmortem import read_postmortem
 from nanolan.report import error_of, read_receipt
 from nanolan.sim.machine import kill_until_none, marked
+from nanolan.training import _cause
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, pin, until
 from .test_notify import Service, service  # noqa: F401  # a fixture
@@ -139,6 +142,18 @@ def test_a_trainer_that_hangs_twice_is_stopped_with_its_state_saved(new_box: New
     box = new_box({"save_at": 3, "hang": 4, "no_save": 1}, watch_s={"train": 1.0}).run()
     assert verdict(box) == ("failed", "hang", 5) and box.deleted and box.holds(f"{box.plan.folder}/saved/sft", 3)
     assert box.log().count("no progress for") == 3, "once more, then the verdict"
+    left = read_postmortem(box.hub.read(REPO, f"{box.plan.folder}/postmortem.json"))
+    assert left.cause == "the trainer made no progress in training at step 4" and (left.phase, left.step) == ("sft", 4)
+    assert any("Current thread" in line for line in left.stacks) and any("standin_trainer.py" in line for line in left.stacks)
+    assert left.seen["gpus"] and "black box: cause: the trainer made no progress" in box.uploaded_log("error")
+
+
+def test_an_evaluation_without_memory_says_where_it_was() -> None:
+    tails = {"torch.OutOfMemoryError: CUDA out of memory. Tried": "CUDA out of memory in evaluation at step 900",
+             "nanolan.train: the evaluation failed": "the evaluation failed", "words": "exit code 1"}
+    for tail, want in tails.items():
+        m: Any = SimpleNamespace(herald=SimpleNamespace(log_tail=lambda tail=tail: tail))
+        assert _cause(m, 1, 900) == want
 
 
 def test_numbers_that_are_lost_get_one_more_try_from_the_last_state(new_box: NewBox) -> None:

@@ -20,8 +20,8 @@ from nanolan.timeline import Timeline
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan, until
 from .test_meter import NOBODY, machine
 
-STEP = '{"step": 3, "steps": 4, "loss": 1.5, "phase": "sft", "tok_per_s": 99.5, "left_s": 8.25}'
 PART = "runs/ab12cd34/log/a1-part-{:04d}.log"
+STEP = '{"step": 3, "steps": 4, "loss": 1.5, "phase": "sft", "tok_per_s": 99.5, "left_s": 8.25}'
 COMMIT = "POST /api/models/me/lanbot-checkpoints/commit"
 
 

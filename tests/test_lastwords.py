@@ -14,7 +14,7 @@ from nanolan.budget import ASSUMED
 from nanolan.lastwords import LEAVES, REPORT_S, leave_card, left_behind, spare_s
 from nanolan.plan import now_utc
 from nanolan.postmortem import read_postmortem
-from nanolan.report import Receipt, read_receipt
+from nanolan.report import read_receipt
 from nanolan.samples import PhaseSamples, Sample, beside, read_samples
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
@@ -31,8 +31,9 @@ def machine(work: Path, hub: str = "http://127.0.0.1:1", soft: bool = False, har
     """A machine of what the leaves look at."""
     from nanolan.hub import Hub
     plan_ = replace(PLAN, hf_endpoint=hub, **plan)
-    tools = SimpleNamespace(probes={"secret": lambda folder: f"a line with {TOKEN}"}, now=now_utc, clock=lambda: 0.0, hub=lambda *a, **k: Hub(*a, **{**k, "sleep": Waits(), "patience_s": 0}))
-    return SimpleNamespace(work=work, state=work, plan=plan_, tools=tools, unsaved=[],
+    tools = SimpleNamespace(probes={"secret": lambda folder: f"a line with {TOKEN}"}, now=now_utc, clock=lambda: 0.0,
+                            hub=lambda *a, **k: Hub(*a, **{**k, "sleep": Waits(), "patience_s": 0}))
+    return SimpleNamespace(work=work, state=work, plan=plan_, tools=tools,
                            herald=SimpleNamespace(log=lambda: b"the log", log_tail=lambda size: "CUDA out of memory\n"),
                            token=Secret(TOKEN), secrets={"HF_TOKEN": Secret(TOKEN)}, meter=SimpleNamespace(
                                soft=lambda: soft, hard=lambda: hard, margin=ASSUMED["cpu"]),
@@ -97,10 +98,12 @@ def test_a_leave_that_cannot_be_made_keeps_none_of_the_others_away(tmp_path: Pat
 
 
 # ------------------------------------------------------------------ the black box
+FAILED = replace(RECEIPT, verdict="failed", reason="oom", message="phase sft: words")
+
+
 def test_a_run_that_ended_short_leaves_a_black_box_and_its_headlines_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "heartbeat.json").write_text('{"phase": "sft", "step": 12, "steps": 90, "stage": "train"}')
-    files = left_behind(machine(tmp_path), Receipt("0123abcd", "failed", "oom", "phase sft: words", log="logs/error-x.log"))
-    data = files[f"{FOLDER}/postmortem.json"]
+    data = left_behind(machine(tmp_path), FAILED)[f"{FOLDER}/postmortem.json"]
     assert isinstance(data, bytes) and TOKEN.encode() not in data
     box = read_postmortem(data)
     assert box.cause == "CUDA out of memory in training at step 12" and box.seen == {"secret": ["a line with ***"]}
@@ -108,13 +111,11 @@ def test_a_run_that_ended_short_leaves_a_black_box_and_its_headlines_in_the_log(
 
 
 def test_a_machine_that_has_money_for_its_deletion_alone_is_not_examined(tmp_path: Path) -> None:
-    m = machine(tmp_path)
-    m.unsaved.append("sft step 5")
-    data = left_behind(m, Receipt("0123abcd", "failed", "upload_failed", log="logs/error-x.log"))[f"{FOLDER}/postmortem.json"]
+    data = left_behind(machine(tmp_path, soft=True, hard=True), FAILED)[f"{FOLDER}/postmortem.json"]
     assert isinstance(data, bytes) and read_postmortem(data).seen == {}
 
 
-def test_a_run_that_succeeded_leaves_none(tmp_path: Path) -> None:
+def test_a_run_that_succeeded_leaves_no_black_box(tmp_path: Path) -> None:
     assert f"{FOLDER}/postmortem.json" not in left_behind(machine(tmp_path), RECEIPT)
 
 

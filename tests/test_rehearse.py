@@ -114,6 +114,10 @@ def test_a_fault_in_the_cloud_is_rehearsed_with_its_verdict(tmp_path: Path) -> N
     assert done.returncode == 5, done.stdout + done.stderr
     assert "8 GPUs were rented, nvidia-smi shows 7" in done.stdout
     assert "Instances left running: 0" in done.stdout
+    why = done.stdout.partition("\njust why\n")[2]
+    assert "  cause     8 GPUs were rented, nvidia-smi shows 7\n" in why and re.search(r"next +just resume [0-9a-f]{8}\n", why)
+    left = json.loads(next(tmp_path.glob("run-*/files/postmortem.json")).read_bytes())
+    assert left["reason"] == "wrong_gpus" and left["seen"]["gpus"] and left["seen"]["memory"] and "boot: run" in left["log"][0]
 
 
 @pytest.mark.slow      # each trains for real; tests/test_failover.py has many of them without
@@ -138,6 +142,12 @@ def test_the_local_hub_has_the_guides_structure_and_the_run_folder(tmp_path: Pat
         watched = run("scripts/check_status.py", "--watch", "1", env=world.env())
         assert watched.returncode == 0, watched.stdout + watched.stderr
         files = set(world.hub.files(REPO))
+        first = world.hub.read(REPO, f"runs/{run_id}/log/a1-part-0001.log").decode()
+        whole = world.hub.read(REPO, next(f for f in files if f.startswith("logs/success-"))).decode()
+        logs = run("scripts/logs.py", "-n", "all", env=world.env())
+    for log in (first, whole, logs.stdout):
+        assert log.splitlines()[0].endswith(f"boot: run {run_id}"), "from the first second of the boot"
+    assert whole.startswith(first) and "verdict: succeeded" in whole and logs.stdout == whole
     assert {f"runs/{run_id}/{n}" for n in ("plan.json", "code.bundle", "progress.json", "metrics.jsonl", "receipt.json")} <= files
     assert {"tokenizer/tokenizer.pkl", "identity_conversations.jsonl", "chatsft_checkpoints/d20/manifest.json"} <= files
     assert any(f.startswith("logs/success-lanbot-sft-") and f.endswith(f"{run_id}.log") for f in files)

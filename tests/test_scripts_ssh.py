@@ -47,8 +47,8 @@ def key_of(argv: list[str]) -> str | None:
 
 @pytest.mark.parametrize("words, command", [
     ((), []), ((RUN,), []), ((RUN[:4],), []), (("lanbot-v3",), []), ((RUN, "nvidia-smi", "-L"), ["nvidia-smi", "-L"]),
-    (("nvidia-smi", "-L"), ["nvidia-smi", "-L"]), ((RUN, "echo", "a b", "$(id)", "x=y", "--owner", "z"),
-                                                   ["echo", "a b", "$(id)", "x=y", "--owner", "z"])], ids=str)
+    (("nvidia-smi", "-L"), ["nvidia-smi", "-L"]), (("--debug", RUN, "echo", "a b", "$(id)", "x=y", "--debug", "--owner", "z"),
+                                                   ["echo", "a b", "$(id)", "x=y", "--debug", "--owner", "z"])], ids=str)
 def test_what_was_typed_after_the_run_reaches_ssh_as_it_was(desk: Desk, ssh: Ssh, words: tuple[str, ...], command: list[str]) -> None:
     done = run(desk, ssh, *words)
     assert done.returncode == 0, done.stderr

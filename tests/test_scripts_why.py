@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from nanolan.plan import iso, now_utc
 from nanolan.postmortem import Postmortem
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
@@ -38,7 +39,7 @@ def gone(desk: Desk) -> None:
 
 
 def test_a_run_that_goes_on_has_nothing_wrong(desk: Desk) -> None:
-    desk.tell(progress=structs.replace(TRAINING, step=410, steps=900))
+    desk.tell(progress=structs.replace(TRAINING, step=410, steps=900, updated=iso(now_utc())))
     done = why(desk)
     assert done.returncode == 0 and "nothing is wrong: training, step 410 of 900" in done.stdout and "just watch" in done.stdout
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +14,7 @@ from msgspec import structs
 
 from nanolan.hub import Hub
 from nanolan.instance import ApiInstance, instance_of
-from nanolan.ledger import Entry
+from nanolan.ledger import Attempt, Entry
 from nanolan.plan import Pinned, PinnedFile, iso, now_utc
 from nanolan.postmortem import Postmortem
 from nanolan.report import PhaseReport, Progress, Receipt, to_json
@@ -63,7 +64,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
 
 @pytest.mark.parametrize("view, black_box, log, cause, following", [
     # it goes on
-    (run("training", progress=progress()), None, "", "nothing is wrong: training, step 57 of 90", "just watch ab12cd34"),
+    (run("training", progress=progress()), None, "", "nothing is wrong: training, step 57 of 90, told 0:00:00 ago", "just watch ab12cd34"),
     (run("pending", "creating"), None, "", "nothing is wrong: pending (creating)", "just watch ab12cd34"),
     (run("booting"), None, "", "nothing is wrong: booting", "just watch ab12cd34"),
     (run("training", "Shadeform could not be asked", problems=("no network",)), None, "",
@@ -101,17 +102,41 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
 ])
 def test_every_way_that_a_run_can_be_has_its_cause_and_its_next_command(
         view: RunView, black_box: Postmortem | None, log: str, cause: str, following: str) -> None:
-    found = answer(view, black_box, log)
-    assert (found.cause, found.next) == (cause, following)
+    now = BORN + timedelta(minutes=1)
+    if view.progress:
+        view = replace(view, progress=structs.replace(view.progress, updated=iso(now_utc())))
+    found = answer(view, black_box, log, now)
+    assert (re.sub("0:00:0.", "0:00:00", found.cause), found.next) == (cause, following)
     for line in render(found):
         assert len(line) <= WIDTH or line.startswith("  next"), line
-    assert json.loads(json.dumps(to_dict(found)))["cause"] == cause
+    assert json.loads(json.dumps(to_dict(found)))["cause"] == found.cause
+
+
+@pytest.mark.parametrize("view, minutes, cause, following", [
+    (run("training", instance=MACHINE, progress=progress()), 21, "nothing was heard from it for 21 minutes: training, step 57 of 90. It",
+     "just ssh ab12cd34"),
+    (run("training", instance=MACHINE, progress=progress()), 19, "nothing is wrong", "just watch ab12cd34"),
+    (run("booting", instance=MACHINE), 46, "nothing was heard from it for 46 minutes: booting. It ends itself at $150.00 or", "just ssh ab12cd34"),
+    (run("pending"), 46, "nothing was heard from it for 46 minutes: pending", "just watch ab12cd34"),
+    (run("booting"), 44, "nothing is wrong: booting", "just watch ab12cd34")], ids=["silent", "in time", "boots", "no machine", "boots yet"])
+def test_a_run_that_is_silent_for_too_long_is_not_called_well(view: RunView, minutes: int, cause: str, following: str) -> None:
+    since = now_utc() if view.progress else BORN
+    if view.progress:
+        view = replace(view, progress=structs.replace(view.progress, updated=iso(since)))
+    found = answer(view, None, "", since + timedelta(minutes=minutes, seconds=1))
+    assert found.cause.startswith(cause) and found.next == following
 
 
 @pytest.mark.parametrize("batch, want", [(8, "batch=4"), (2, "batch=1"), (1, "")])
 def test_fewer_rows_are_half_of_those_that_were_asked_for(batch: int, want: str) -> None:
     entry = structs.replace(ENTRY, plan=structs.replace(PLAN, batch=batch))
     assert answer(ended("failed", "oom", entry=entry), None).next == f"just resume ab12cd34 {want}".rstrip()
+
+
+@pytest.mark.parametrize("rows, want", [(8, "batch=4"), (1, "")])
+def test_fewer_rows_are_half_of_those_that_the_trainer_tried_last(rows: int, want: str) -> None:
+    view = ended("failed", "oom", f"phase sft: CUDA is out of memory at {rows} row(s) a micro-batch; try a smaller --batch")
+    assert answer(view, None).next == f"just resume ab12cd34 {want}".rstrip()
 
 
 @pytest.mark.parametrize("view, black_box, lost", [
@@ -138,6 +163,13 @@ def test_it_shows_money_by_stage_what_is_saved_the_exception_and_the_kernel() ->
                  "log       just logs ab12cd34"):
         assert part in shown
     assert to_dict(found)["stages_usd"] == {"boot": "0.03", "sft.train": "0.14"} and to_dict(found)["reason"] == "gpu_error"
+
+
+def test_earlier_attempts_are_told_and_count_for_the_limit_of_the_whole_run() -> None:
+    entry = structs.replace(ENTRY, earlier=(Attempt(1, "i-0", 8_500, "failed: hang"), Attempt(2, None, None, "sold out")))
+    found = answer(ended("stopped", "spend_limit", entry=entry), None)
+    assert found.next == "just resume ab12cd34 spend-limit=239"
+    assert found.notes == ("attempt 1 before it: $85.00, failed: hang", "attempt 2 before it: ?, sold out")
 
 
 def test_an_evaluation_that_failed_in_a_run_that_succeeded_is_noted() -> None:
