@@ -36,6 +36,8 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 Word = TypeVar("Word", StopRequest, Limit)
+# Made once, here: msgspec may crash when two threads decode a type for the first time
+DECODERS = [msgspec.json.Decoder(kind) for kind in (StopRequest, Limit)]
 
 
 class Control:

@@ -118,6 +118,10 @@ class Row(msgspec.Struct, frozen=True):
     left_s: float | None = None
 
 
+# Made once, here: msgspec may crash when two threads decode a type for the first time
+ROW = msgspec.json.Decoder(Row)
+
+
 def last_row(path: Path) -> Row:
     """The newest training step in metrics.jsonl; an empty row when there is none."""
     try:
@@ -128,7 +132,7 @@ def last_row(path: Path) -> Row:
         return Row()
     for line in reversed(lines):
         try:
-            if (row := msgspec.json.decode(line, type=Row)).step is not None and row.loss is not None:
+            if (row := ROW.decode(line)).step is not None and row.loss is not None:
                 return row
         except msgspec.DecodeError:
             continue     # half written, or half read

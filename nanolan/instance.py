@@ -85,6 +85,10 @@ class ApiKey(msgspec.Struct):
     private_key: str = ""
 
 
+# Made once, here: msgspec may crash when two threads decode a type for the first time
+DECODERS = [msgspec.json.Decoder(kind) for kind in (ApiType, ApiInstance, Created, ApiKey)]
+
+
 # ------------------------------------------------------------------ what the rest of nanolan sees
 @dataclass(frozen=True)
 class Limits:

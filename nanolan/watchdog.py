@@ -30,10 +30,14 @@ class Beat(msgspec.Struct, frozen=True):
     t: float = 0.0
 
 
+# Made once, here: msgspec may crash when two threads decode a type for the first time
+BEAT = msgspec.json.Decoder(Beat)
+
+
 def read_beat(path: Path) -> Beat | None:
     """The newest heartbeat; None when there is none (yet)."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Beat)
+        return BEAT.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError):
         return None
 
