@@ -59,7 +59,7 @@ def test_the_lines_fit_80_columns(server: HubServer) -> None:
 @pytest.mark.parametrize("flags, paths", [
     ({}, {MID, "tokenizer"}), ({"phase": "mid+sft"}, {BASE, "tokenizer", "identity_conversations.jsonl"}),
     ({"phase": "mid", "no_identity": "yes"}, {BASE, "tokenizer"}),
-    ({"phase": "rl", "model_tag": "d32"}, {"chatsft_checkpoints/d32", "tokenizer"})], ids=str)
+    ({"phase": "rl", "model_tag": "d32"}, {"chatsft_checkpoints/d32", "tokenizer"})], ids=["sft", "mid+sft", "mid alone", "a d32"])
 def test_what_a_run_cannot_start_without(flags: dict[str, str], paths: set[str]) -> None:
     assert needed(load_settings(flags, {})) == paths
 
