@@ -51,7 +51,7 @@ def test_from_one_command_to_two_proven_phases_and_the_machine_gone_through_a_re
     until(lambda: not marked({instance.id}))
     files = set(world.hub.files(REPO))
     assert {f"runs/{run['run_id']}/{name}" for name in ("plan.json", "code.bundle", "progress.json", "receipt.json",
-                                                        "metrics.jsonl")} <= files
+                                                        "metrics.jsonl", "report.html")} <= files
     assert {f"{folder}/d20/model_000004.pt" for folder in ("mid_checkpoints", "chatsft_checkpoints")} <= files
     assert f"logs/success-{run['name']}.log" in files
     assert any("/xet-write-token/" in line["path"] for line in world.hub.log), "it went the way that real uploads go"
