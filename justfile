@@ -190,7 +190,7 @@ completions *args: _setup
 [group('dev')]
 [no-exit-message]
 test *args: (_setup "dev")
-    @{{python}} -m pytest -n 3 -m "not slow and not system" "$@"
+    @{{python}} -m pytest -n 4 -m "not slow and not system" "$@"
 
 # all tests, the slow ones too
 [group('dev')]

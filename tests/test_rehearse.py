@@ -109,6 +109,7 @@ def test_what_launch_refuses_is_refused_with_launchs_exit_code(tmp_path: Path) -
     assert "agent_rl is not part of nanolan" in done.stderr
 
 
+@pytest.mark.slow      # just rehearse-faults plays it too
 def test_a_fault_in_the_cloud_is_rehearsed_with_its_verdict(tmp_path: Path) -> None:
     done = run("scripts/rehearse.py", "fault=gpu-count-wrong:7", f"--folder={tmp_path}")
     assert done.returncode == 5, done.stdout + done.stderr

@@ -71,6 +71,7 @@ def test_a_wandb_that_is_away_at_the_start_gets_everything_at_the_end(tmp_path: 
     assert {r["name"] for r in server.runs} == {"ab12cd34-sft"}
 
 
+@pytest.mark.slow      # it waits out wandb's own patience
 def test_a_wandb_that_stays_away_costs_a_while_and_a_line(tmp_path: Path) -> None:
     before = time.monotonic()
     said = end(start(free_port(), tmp_path, 7, finish_s=3.0))
