@@ -42,6 +42,8 @@ class Meter:
         """These limits hold from now on."""
         self.limit_cents, self.deadline = limit_cents, deadline
         self._life_s = (parse_time(deadline) - parse_time(self._plan.created_at)).total_seconds()
+        # a deadline that only says when the money is used up, to the second, is no limit of its own
+        self._of_money = self._life_s >= limit_cents * 3600 // max(self.hourly_cents, 1)
 
     def start(self) -> Meter:
         self._ticker.start()
@@ -98,7 +100,8 @@ class Meter:
         if self.spent_cents >= cents:
             return Stop("spend_limit", f"{dollars(self.spent_cents)} of the limit of {dollars(self.limit_cents)} used")
         if self.age_s >= age_s:
-            return Stop("max_duration", f"{self.age_s / 60:.0f} minutes used, the instance deletes itself at {self.deadline}")
+            reason = "spend_limit" if self._of_money else "max_duration"
+            return Stop(reason, f"{self.age_s / 60:.0f} minutes used, the instance deletes itself at {self.deadline}")
         return None
 
     def look(self) -> None:

@@ -136,3 +136,13 @@ def test_meters_that_differ_by_more_than_a_quarter_are_reported_once(cloud: Shad
     assert len(said) == warns and all("our own meter says $100" in line for line in said)
     assert abs(meter.spent_cents - max(10_000, meter.provider_cents or 0)) <= 1
 
+
+
+@pytest.mark.parametrize("life_s, reason", [(50, "spend_limit"), (49, "max_duration")])
+def test_a_deadline_that_only_says_when_the_money_is_used_up_is_the_spend_limit(life_s: int, reason: str) -> None:
+    plan, me = plan_of(20_000, life_s, 1_438_080), machine()      # $200 last for 50.06 seconds; 10 are kept for saving
+    assert me.created_at
+    now = me.created_at + timedelta(seconds=40.02)                # a moment before the money itself says so
+    meter = Meter(plan, me, NOBODY, clock=lambda: 0.0, now=lambda: now)
+    stop = meter.soft()
+    assert meter.spent_cents < meter.soft_cents and stop and stop.reason == reason
