@@ -198,7 +198,8 @@ class Laws:
     def _backstop(self, box: Box, what: str) -> None:
         """What stands behind the box program may only act when that had trouble."""
         end = min(self.w.clock.now, box.instance.deleting_at)
-        quiet = end - max(box.started_at, self.w.api_troubled_at) > QUIET_S     # a Hub in trouble is no excuse
+        outages = [min(b, end) for a, b in self.w.cloud.outages if a < end]      # trouble lasts until they are over
+        quiet = end - max(box.started_at, self.w.api_troubled_at, *outages) > QUIET_S     # a Hub in trouble is no excuse
         if quiet and box.runs("box"):
             self.w.broken(f"I8: {what} ended a machine whose box program ran undisturbed; said: {box.said[-300:]}")
 
