@@ -217,8 +217,9 @@ def run_phase(m: Machine, phase: str, pool: Executor, uploads: dict[str, Future[
 def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
     """What became of it all, in words and cents."""
     rescued = [f"{p.folder} step {p.manifest.step}" for p in m.proofs if not p.manifest.final]
+    newer = {p.manifest.phase for p in m.proofs if not p.manifest.final}     # only the newest state of a phase is kept
     rescued += [f"{p.folder} step {p.manifest.step}" for phase, p in m.states.items()
-                if p and p not in m.proofs and m.herald.phases[phase].state != "proven"]
+                if p and phase not in newer and m.herald.phases[phase].state != "proven"]
     for what, names in (("Saved", rescued), ("NOT saved", m.unsaved)):
         message += f". {what}: {', '.join(names)}" if names else ""
     if reason in LIMITS and _lost(m, rescued) or m.unsaved and m.meter.soft():

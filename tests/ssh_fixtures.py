@@ -4,9 +4,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
-
 from .box_fixtures import KEY, REPO, TOKEN
 from .test_status import Desk
 
@@ -47,12 +44,6 @@ class Ssh:
         """The arguments of each call."""
         path = self.dir / "argv"
         return [line.split("\0") for line in path.read_text().split("\0\n") if line] if path.exists() else []
-
-
-def new_desk(root: Path, hub: HubServer, cloud: ShadeformServer) -> Desk:
-    """A run with a machine that is up."""
-    hub.put(REPO, {"README.md": b"#"})
-    return Desk(root, hub, cloud)
 
 
 def environment(desk: Desk, ssh: Ssh | None = None, **more: str) -> dict[str, str]:

@@ -430,6 +430,7 @@ def test_a_limit_in_mid_training_stops_it_with_its_state_saved(new_box: NewBox, 
     step = box.receipt()["phases"]["sft"]["step"]
     assert step > 1 and box.holds(f"{box.plan.folder}/saved/sft", step)
     assert f"Saved: {box.plan.folder}/saved/sft step {step}" in box.receipt()["message"]
+    assert box.receipt()["message"].count("saved/sft step") == 1, "the states before it are not there any more"
 
 
 def test_a_limit_that_leaves_nothing_to_save_says_that_the_work_is_lost(new_box: NewBox) -> None:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,19 @@ import pytest
 
 from nanolan.config import ROOT
 from nanolan.plan import iso, now_utc
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
 
-from .box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS
+from .box_fixtures import KEY, REPO, TOKEN
 from .core_fixtures import script, started, until
-from .ssh_fixtures import Ssh, environment, new_desk
-from .test_status import RUN, TRAINING, Desk, receipt
+from .ssh_fixtures import Ssh, environment
+from .test_status import RUN, TRAINING, Desk, new_desk, receipt
 
 HUNDRED = "".join(f"line {i}\n" for i in range(250))
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    with HubServer(tmp_path / "hub", tokens=WRITERS) as hub, \
-            ShadeformServer(tmp_path / "cloud", key=KEY, boxes=False, delays=replace(AT_ONCE, deleting_s=0)) as cloud:
-        yield new_desk(tmp_path, hub, cloud)
+    with new_desk(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

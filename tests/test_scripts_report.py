@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,19 @@ import pytest
 
 from nanolan.config import ROOT
 from nanolan.report import to_json
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
 
-from .box_fixtures import AT_ONCE, KEY, REPO, WRITERS
+from .box_fixtures import REPO
 from .core_fixtures import script
 from .report_fixtures import ENVIRONMENT, answers, lines, rows
 from .run_fixtures import state
 from .test_scripts_wait import env
-from .test_status import RUN, TRAINING, Desk, receipt
+from .test_status import RUN, TRAINING, Desk, new_desk, receipt
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    with HubServer(tmp_path / "hub", tokens=WRITERS) as hub, \
-            ShadeformServer(tmp_path / "cloud", key=KEY, boxes=False, delays=replace(AT_ONCE, deleting_s=0)) as cloud:
-        hub.put(REPO, {"README.md": b"#"})
-        yield Desk(tmp_path, hub, cloud)
+    with new_desk(tmp_path) as made:
+        yield made
 
 
 def leave(desk: Desk) -> None:

@@ -8,28 +8,22 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
-
-from .box_fixtures import AT_ONCE, KEY, WRITERS
 from .core_fixtures import script
-from .ssh_fixtures import Ssh, environment, new_desk
-from .test_status import RUN, Desk
+from .ssh_fixtures import Ssh, environment
+from .test_status import RUN, Desk, new_desk
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    with HubServer(tmp_path / "hub", tokens=WRITERS) as hub, \
-            ShadeformServer(tmp_path / "cloud", key=KEY, boxes=False, delays=replace(AT_ONCE, deleting_s=0)) as cloud:
-        yield new_desk(tmp_path, hub, cloud)
+    with new_desk(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

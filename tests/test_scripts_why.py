@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,19 @@ from msgspec import structs
 
 from nanolan.plan import iso, now_utc
 from nanolan.postmortem import Postmortem
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
 
-from .box_fixtures import AT_ONCE, KEY, REPO, WRITERS
+from .box_fixtures import REPO
 from .core_fixtures import script
-from .ssh_fixtures import environment, new_desk
-from .test_status import RUN, TRAINING, Desk, receipt
+from .ssh_fixtures import environment
+from .test_status import RUN, TRAINING, Desk, new_desk, receipt
 
 BOX = Postmortem(RUN, "oom", "CUDA out of memory in evaluation at step 900", phase="sft", step=900)
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    with HubServer(tmp_path / "hub", tokens=WRITERS) as hub, \
-            ShadeformServer(tmp_path / "cloud", key=KEY, boxes=False, delays=replace(AT_ONCE, deleting_s=0)) as cloud:
-        yield new_desk(tmp_path, hub, cloud)
+    with new_desk(tmp_path) as made:
+        yield made
 
 
 def why(desk: Desk, *words: str) -> Any:

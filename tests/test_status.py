@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -162,12 +163,19 @@ class Desk:
         return look(self.ledger, self.ledger.entries(), api, lambda e: Hub(self.hub.url, Secret(TOKEN), patience_s=0.2))
 
 
+@contextmanager
+def new_desk(root: Path) -> Iterator[Desk]:
+    """A desk with servers of its own."""
+    with HubServer(root / "hub", tokens=WRITERS) as hub, \
+            ShadeformServer(root / "cloud", key=KEY, boxes=False, delays=replace(AT_ONCE, deleting_s=0)) as cloud:
+        hub.put(REPO, {"README.md": b"#"})
+        yield Desk(root, hub, cloud)
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    with HubServer(tmp_path / "hub", tokens=WRITERS) as hub, \
-            ShadeformServer(tmp_path / "cloud", key=KEY, boxes=False, delays=replace(AT_ONCE, deleting_s=0)) as cloud:
-        hub.put(REPO, {"README.md": b"#"})
-        yield Desk(tmp_path, hub, cloud)
+    with new_desk(tmp_path) as made:
+        yield made
 
 
 def test_a_live_run_is_seen_with_its_machine_its_money_and_its_progress_in_one_round_trip(desk: Desk) -> None:
