@@ -39,7 +39,7 @@ class GPTConfig:
     def from_meta(d: Mapping[str, Any], where: str = "meta") -> GPTConfig:
         """The config in a meta file's `model_config`; BadAnswer if it is not of this architecture."""
         names = [f.name for f in dataclasses.fields(GPTConfig)]
-        bad = [n for n in names if not (type(d.get(n)) is int and 0 < d[n] < 1 << 24)]
+        bad = [n for n in names if not (type(d.get(n)) is int and 0 < d[n] <= MOST.get(n, 1 << 16))]
         if bad or (extra := sorted(set(d) - set(names))):
             what = f"{bad[0]} is {d.get(bad[0])!r}" if bad else f"has {', '.join(extra)}: a newer architecture"
             raise BadAnswer(f"{where}: model_config {what}; nanolan reads the d-models of nanochat up to autumn 2025")
