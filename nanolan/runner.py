@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from nanolan.budget import Stop
+from nanolan.plainfile import write_plain
 from nanolan.plan import Plan
 
 MARK = "NANOLAN_TRAINER"     # in the environment of every process of a phase: its workers leave the group and the session
@@ -68,7 +69,7 @@ def trainer_command(plan: Plan, job: Path) -> list[str]:
 def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, host: Mapping[str, str], wandb_key: str | None,
                 stop: Callable[[], Stop | None], grace_s: float = GRACE_S) -> tuple[int, Stop | None]:
     """Run a phase to its end or until `stop()` gives a reason; (exit code, that). Nothing of it lives on."""
-    job_file.write_text(json.dumps(job, indent=2))
+    write_plain(job_file, json.dumps(job, indent=2).encode())
     child = subprocess.Popen(trainer_command(plan, job_file), cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
                              env=trainer_environment(plan, host, wandb_key))
     reason = None
