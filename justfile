@@ -210,10 +210,11 @@ lint: (_setup "dev")
 bench *args: (_setup "dev")
     @{{python}} scripts/bench.py "$@"
 
-# write constraints.txt anew
+# pin every package again, by version and hash
 [group('dev')]
-pins: (_setup "dev")
-    @.venv/bin/uv pip compile -q --universal --python-version 3.10 --extra train --group dev --no-emit-package torch --no-emit-package triton --no-annotate --no-header pyproject.toml | grep -vE '^(nvidia|cuda)-' > constraints.new && mv constraints.new constraints.txt
+[no-exit-message]
+pins *args: (_setup "dev")
+    @sh scripts/pins.sh "$@"
 
 _setup set="light":
     @sh scripts/setup.sh "{{set}}"
