@@ -202,13 +202,19 @@ test-all *args: (_setup "dev")
 [group('dev')]
 [no-exit-message]
 lint: (_setup "dev")
-    @.venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/shellcheck just scripts/setup.sh cloud/boot.sh .ci/run
+    @.venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/shellcheck just scripts/*.sh cloud/boot.sh .ci/run
 
 # what is fast and what is not, as ratios
 [group('dev')]
 [no-exit-message]
 bench *args: (_setup "dev")
     @{{python}} scripts/bench.py "$@"
+
+# known vulnerabilities of the pins; --tree: reviews
+[group('dev')]
+[no-exit-message]
+audit *args: (_setup "light")
+    @sh scripts/audit.sh "$@"
 
 # pin every package again, by version and hash
 [group('dev')]
