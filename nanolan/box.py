@@ -186,6 +186,8 @@ def prepare(m: Machine) -> None:
         if stop := m.stop():
             raise RunStopped(stop.reason, f"{stop.text}, before anything was trained") from e
         raise
+    m.account, why = m.tools.confine(m.work)
+    say(f"the trainer runs as user {m.account.uid}" if m.account else f"the trainer runs as the box program does: {why}")
 
 
 def _judge_hub(m: Machine, size: int, seconds: float) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from nanolan.boxlog import Parts, log_file, whole
+from nanolan.confine import desk
 from nanolan.hub import Hub
 from nanolan.meter import Meter
 from nanolan.money import dollars
@@ -91,13 +92,13 @@ class Herald:
     def _files(self, progress: Progress) -> dict[str, bytes | Path]:
         folder = self._plan.folder
         files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(progress), **self._parts.next()}
-        metrics = self._work / "metrics.jsonl"
+        metrics = desk(self._work) / "metrics.jsonl"
         if metrics.is_file():
             files[f"{folder}/metrics.jsonl"] = metrics.read_bytes()
         return files
 
     def _progress(self) -> Progress:
-        row, beat = last_row(self._work / "metrics.jsonl"), read_beat(self._work / "heartbeat.json")
+        row, beat = last_row(desk(self._work) / "metrics.jsonl"), read_beat(desk(self._work) / "heartbeat.json")
         plan, meter = self._plan, self._meter
         stages = self._timeline.stages()
         here = self._timeline.stage == f"{row.phase}.train"

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from nanolan.card import README, new_card
+from nanolan.confine import desk
 from nanolan.curves import read_metrics
 from nanolan.environment import environment_here
 from nanolan.hub import within
@@ -35,7 +36,7 @@ Leave = Callable[[Machine, Receipt], "bytes | None"]     # the file's content; N
 
 def metrics(m: Machine, receipt: Receipt) -> bytes | None:
     """Every row that the trainer wrote."""
-    path = m.work / "metrics.jsonl"
+    path = desk(m.work) / "metrics.jsonl"
     return path.read_bytes() if path.is_file() else None
 
 

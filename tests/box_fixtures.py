@@ -133,7 +133,7 @@ class Box:
         def write(folder: Path) -> None:
             (folder / "model_000005.pt").write_bytes(os.urandom(1 << 16))
             (folder / "meta_000005.json").write_text("{}")
-        save_whole(self.work / "out" / PHASES[phase].output_dir / "d20", 5, write, run_id=self.plan.run_id, phase=phase,
+        save_whole(self.work / "trainer/out" / PHASES[phase].output_dir / "d20", 5, write, run_id=self.plan.run_id, phase=phase,
                    final=final)
 
     # ---- its programs

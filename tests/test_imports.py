@@ -16,7 +16,7 @@ ORDER = [
     "errors", "money", "budget", "size", "memory", "secret", "datasets", "pickles", "phases", "gate", "config", "plan", "offers",
     "instance", "shadeform", "sshkey", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "ledger",
     "costs", "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify",
-    "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover", "runner", "here",
+    "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover", "confine", "runner", "here",
     "watchdog", "timeline", "boxlog", "herald", "gpus", "inspection", "pace", "causes", "control", "postmortem", "machine",
     "saver", "training", "samples", "curves", "charts", "environment", "scores", "story", "markup", "page", "card", "lastwords",
     "box", "rest", "status", "closeup", "ssh", "logs", "rebuild", "limit", "guard", "orphans", "stop", "why", "resume", "view",
