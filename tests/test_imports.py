@@ -19,7 +19,7 @@ ORDER = [
     "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover", "runner", "here",
     "watchdog", "timeline", "boxlog", "herald", "gpus", "inspection", "pace", "causes", "control", "postmortem", "machine",
     "saver", "training", "samples", "curves", "charts", "environment", "scores", "story", "markup", "page", "card", "lastwords",
-    "box", "rest", "status", "closeup", "ssh", "logs", "rebuild", "limit", "guard", "orphans", "stop", "why", "resume", "view",
+    "nobody", "box", "rest", "status", "closeup", "ssh", "logs", "rebuild", "limit", "guard", "orphans", "stop", "why", "resume", "view",
     "retell", "patient", "toolbox", "envfile", "accounts", "leftovers", "doctor", "menu", "helptext", "cli", "live"]
 
 
