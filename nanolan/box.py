@@ -61,7 +61,8 @@ def main(state: Path, work: Path, tools: Tools = TOOLS) -> None:
     m = wake(state, work, tools)
     receipt = verdict_of(m)
     say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
-    say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; {'deleting' if m.plan.self_delete else 'done with'} this machine")
+    say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; {'deleting' if m.plan.self_delete else 'done with'} "
+        "this machine")
     last_words(m, receipt)
     (delete if m.plan.self_delete else wait_to_be_deleted)(m, warrant_of(m, receipt))
 
