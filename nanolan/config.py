@@ -156,9 +156,8 @@ class Settings:
                                          secret=True, where="https://platform.shadeform.ai/settings/api")
     self_delete: bool = _setting("SELF_DELETE", "a Shadeform key is on the machine, so that it deletes itself; off: just guard "
                                  "does", "yes", _yes)
-    shadeform_api_key_box: Secret | None = _setting("SHADEFORM_API_KEY_BOX", "a second Shadeform key, for the machine in place of yours",
-                                                    secret=True,
-                                                    where="https://platform.shadeform.ai/settings/api")
+    shadeform_api_key_box: Secret | None = _setting("SHADEFORM_API_KEY_BOX", "a second Shadeform key, for the machine in place of "
+                                                    "yours", secret=True, where="https://platform.shadeform.ai/settings/api")
     hf_token: Secret = _setting("HF_TOKEN", "Hub token that may write HF_REPO (better in .env)", secret=True,
                                 where="https://huggingface.co/settings/tokens, or: just hf auth login")
     wandb_api_key: Secret | None = _setting("WANDB_API_KEY", "turns wandb on (better in .env)", secret=True,
