@@ -114,6 +114,12 @@ stop *args: _setup
 limit *args: _setup
     @{{python}} scripts/limit.py "$@"
 
+# delete machines that are done or past their limit
+[group('watch')]
+[no-exit-message]
+guard *args: _setup
+    @{{python}} scripts/guard.py "$@"
+
 # send a test to NOTIFY_URL
 [group('watch')]
 [no-exit-message]

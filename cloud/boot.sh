@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What the rented machine runs first, as root. The launcher puts the values of the ": ${...}" line in front.
-# It ends as the box program (cloud/train.py); every failed step uploads this log and deletes the machine.
+# It ends as the box program (cloud/train.py); every failed step uploads this log and gives the machine up.
 # Run again (a reboot, a restart by systemd) it takes up where it was. BOX_ROOT is empty on a real machine.
 set -Eeuo pipefail
 umask 077; ulimit -c 0       # a core dump would hold secrets
@@ -18,7 +18,7 @@ unpack() { printf %s "$1" | python3 -c 'import base64, sys; sys.stdout.buffer.wr
 STEP="unpack the plan"
 failed() {
     trap - ERR
-    say "FAILED: $STEP; uploading this log and deleting the machine"
+    say "FAILED: $STEP; uploading this log and giving the machine up"
     exec python3 "$STATE/rescue.py" fail "$STEP"
 }
 trap failed ERR

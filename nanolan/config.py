@@ -116,7 +116,7 @@ def is_loopback(url: str) -> bool:
 def _setting(env: str, help: str, default: str | None = None, parse: Callable[[str], Any] = str, *,
              where: str = "", secret: bool = False) -> Any:
     return field(metadata={"env": env, "help": help, "default": default, "where": where, "secret": secret,
-                           "parse": _secret if secret and parse is str else parse, "flag": parse is _yes})
+                           "parse": _secret if secret and parse is str else parse, "flag": parse is _yes and default == "no"})
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,10 @@ class Settings:
     wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", _name)
     shadeform_api_key: Secret = _setting("SHADEFORM_API_KEY", "key of your Shadeform account (better in .env: a flag shows in ps)",
                                          secret=True, where="https://platform.shadeform.ai/settings/api")
+    self_delete: bool = _setting("SELF_DELETE", "a Shadeform key is on the machine, so that it deletes itself; off: just guard "
+                                 "does", "yes", _yes)
+    shadeform_api_key_box: Secret | None = _setting("SHADEFORM_API_KEY_BOX", "a second Shadeform key, for the machine in place of "
+                                                    "yours", secret=True, where="https://platform.shadeform.ai/settings/api")
     hf_token: Secret = _setting("HF_TOKEN", "Hub token that may write HF_REPO (better in .env)", secret=True,
                                 where="https://huggingface.co/settings/tokens, or: just hf auth login")
     wandb_api_key: Secret | None = _setting("WANDB_API_KEY", "turns wandb on (better in .env)", secret=True,

@@ -160,6 +160,14 @@ class Hub:
             return self.api.create_commit(repo, operations, commit_message=message).oid
         return self._try(f"commit to {repo}", lambda: within(COMMIT_S, send))
 
+    def start_job(self, job: Any, secrets: dict[str, str]) -> tuple[str, str]:
+        """(id, address) of a new job at Hugging Face; with no patience it is sent once."""
+        started: Any = self._try("a job (its token must be allowed to start jobs, its account must have credit)",
+                                 lambda: self.api.run_job(image=job.image, command=list(job.command), env=job.env, secrets=secrets,
+                                                          flavor=job.flavor, timeout=job.timeout_s, attempts=job.attempts,
+                                                          name=job.name))
+        return started.id, started.url
+
     def _try(self, what: str, call: Callable[[], T]) -> T:
         """`call()` until it works, the answer is a definite no, or patience is over."""
         end, wait = self._clock() + self.patience_s, FIRST_WAIT_S

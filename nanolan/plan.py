@@ -9,10 +9,12 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 
+from nanolan.budget import MARGIN_S, SAFETY
 from nanolan.errors import BadAnswer
 from nanolan.money import cost_cents
 
 VERSION = 1
+KEYLESS_SPARE_S = 15 * 60        # above the high estimate and what is kept for saving
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,6 +119,7 @@ class Plan(Strict, frozen=True):
     parameters: int | None = None    # of the input checkpoint's model; None: its meta was not read
     probation_cents: int = 200       # by then the machine must have proved itself
     predicted: Predicted | None = None   # None: no figures for this GPU
+    self_delete: bool = True         # False: no Shadeform key is on the machine, others delete it
     resume: Pinned | None = None     # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/
     version: int = VERSION
 
@@ -160,6 +163,15 @@ def life_s(limit_cents: int, hourly_cents: int, high_hours: float | None, max_du
     if max_duration_s is not None:
         return min(until_limit, max_duration_s)
     return until_limit if high_hours is None else min(until_limit, int(3 * high_hours * 3600) + 3600)
+
+
+def keyless_life_s(limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None) -> int:
+    """The same for a machine that cannot delete itself: just past the high estimate and what saving takes, since an idle
+    machine may bill until then. Without an estimate, as for any other."""
+    most = life_s(limit_cents, hourly_cents, high_hours, max_duration_s)
+    if high_hours is None or max_duration_s is not None:
+        return most
+    return min(most, int(high_hours * 3600 + SAFETY * MARGIN_S + KEYLESS_SPARE_S))
 
 
 def worst_case_cents(limit_cents: int, hourly_cents: int, seconds: int) -> int:

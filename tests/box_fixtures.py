@@ -123,7 +123,8 @@ class Box:
             (self.work / path).parent.mkdir(parents=True, exist_ok=True)
             (self.work / path).write_bytes(data)
         (self.state / "plan.json").write_bytes(self.plan.to_json())
-        (self.state / "secrets.json").write_text(json.dumps({"SHADEFORM_API_KEY": KEY, "HF_TOKEN": TOKEN}))
+        key = {"SHADEFORM_API_KEY": KEY} if self.plan.self_delete else {}
+        (self.state / "secrets.json").write_text(json.dumps(key | {"HF_TOKEN": TOKEN}))
         (self.state / "secrets.json").chmod(0o600)
         (self.state / "report-tried").touch()     # a second of CPU for each box; tests/test_road.py looks at one
         shutil.copy(ROOT / "cloud/rescue.py", self.state)
