@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.sim.marker import MARKER
 from nanolan.train.job import Job, read_job
 from nanolan.train.report import Report
 
@@ -105,7 +106,7 @@ def test_wandb_is_not_touched_without_its_key(job: Job, monkeypatch: pytest.Monk
 
 def test_a_wandb_that_is_not_there_is_a_warning(
         job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_API_KEY", f"{MARKER:x<40}")
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     report = Report(job)
     report.open_wandb({})
