@@ -120,6 +120,7 @@ def heartbeat() -> str:
     from nanolan.notify import Notifier
     from nanolan.secret import Secret
     from nanolan.shadeform import Shadeform
+    from nanolan.sim.hub_state import WRITER
     from nanolan.timeline import Timeline
     from tests.box_fixtures import KEY, make_plan
     from tests.test_meter import machine
@@ -132,10 +133,10 @@ def heartbeat() -> str:
         (work / "trainer").mkdir()
         (work / "trainer/metrics.jsonl").write_text('{"phase": "sft", "step": 7, "steps": 900, "loss": 1.5, "t": 1.0}\n' * 900)
         plan = make_plan(hub_url, cloud_url, hf_repo="me/bench", runs_repo="me/bench")
-        api, hub = Shadeform(Secret(KEY), cloud_url), Hub(hub_url, Secret("hf_loopback"), patience_s=0)
+        api, hub = Shadeform(Secret(KEY), cloud_url), Hub(hub_url, Secret(WRITER), patience_s=0)
         meter = Meter(plan, machine(60), api)
         control = Control(plan, hub)
-        herald = Herald(plan, {"HF_TOKEN": Secret("hf_loopback"), "X": Secret("a-secret-to-mask")}, work, meter,
+        herald = Herald(plan, {"HF_TOKEN": Secret(WRITER), "X": Secret("a-secret-to-mask")}, work, meter,
                         Timeline(work / "t.json"), Notifier(None, ""))
         herald.close()
 

@@ -52,6 +52,7 @@ def script_of(plan: Plan, revision: str = "main") -> str:
 
 def boot(box: Box, script: str) -> int:
     """Run the script as the provider does; its exit code."""
+    (box.root / "init-script").touch(0o700)
     (box.root / "init-script").write_text(script)
     return box.program("/bin/bash", str(box.root / "init-script")).wait(60)
 

@@ -16,6 +16,7 @@ from nanolan.plan import Predicted, Rented
 from nanolan.postmortem import read_postmortem
 from nanolan.report import error_of, read_receipt
 from nanolan.sim.machine import kill_until_none, marked
+from nanolan.sim.marker import MARKER
 from nanolan.training import _cause
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, pin, until
@@ -60,6 +61,7 @@ def dear(cents: int = 36_000) -> dict[str, Any]:
 
 # ---- all goes well
 
+@pytest.mark.shows("file", "*/box/*", "the run is called by its secrets, so that the trainer prints them")
 def test_a_run_trains_uploads_proves_and_deletes_its_machine(new_box: NewBox) -> None:
     box = new_box(run_name=f"{TOKEN}-{KEY}")            # the trainer prints its run name: the secrets are in its output
     box.unpack(downloaded=False)
@@ -233,16 +235,16 @@ def test_start_phase_and_end_are_told_to_the_users_own_service_once_each_over_a_
     told = [(g["title"].removeprefix("lanbot-v3 sft: "), g["type"]) for g in service.got]
     assert told == [("started", "info"), ("sft proven", "info"), ("succeeded", "success")]
     assert "$1.00/h" in service.got[0]["message"] and f"{SFT} step 5 is on the Hub" in service.got[1]["message"]
-    assert f"Proven on the Hub: {SFT} step 5" in service.got[2]["message"] and "a-token-0123" not in box.log()
+    assert f"Proven on the Hub: {SFT} step 5" in service.got[2]["message"] and MARKER not in box.log()
 
 
 def test_a_service_that_is_gone_fails_no_run(new_box: NewBox) -> None:
     box = new_box()
     box.unpack()
     secrets = box.state / "secrets.json"
-    secrets.write_text(json.dumps(json.loads(secrets.read_text()) | {"NOTIFY_URL": "json://127.0.0.1:1/a-token-0123"}))
+    secrets.write_text(json.dumps(json.loads(secrets.read_text()) | {"NOTIFY_URL": f"json://127.0.0.1:1/{MARKER}"}))
     assert verdict(box.run()) == ("succeeded", "", 0) and box.deleted
-    assert "notification 1 not sent (started)" in box.log() and "a-token-0123" not in box.log()
+    assert "notification 1 not sent (started)" in box.log() and MARKER not in box.log()
 
 
 # ---- the user's word

@@ -25,6 +25,9 @@ STEP = '{"step": 3, "steps": 4, "loss": 1.5, "phase": "sft", "tok_per_s": 99.5, 
 COMMIT = "POST /api/models/me/lanbot-checkpoints/commit"
 
 
+pytestmark = pytest.mark.shows("file", "*/lanbot-training.log", "the log as a trainer writes it is the input here")
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[HubServer]:
     with HubServer(tmp_path / "hub", tokens=WRITERS) as hub:

@@ -86,6 +86,7 @@ def test_answers_of_all_phases_are_left_in_their_order_and_shown_in_the_report_w
     assert isinstance(report, bytes) and b"I am Lanbot." in report and b"<svg" in report and b"Succeeded" in report
 
 
+@pytest.mark.shows("file", "*.samples.json", "what the model answered is the input here")
 def test_no_secret_is_in_what_is_left(tmp_path: Path) -> None:
     m = machine(tmp_path, run_name=TOKEN)
     answered(m, "mid", f"My token is {TOKEN}")

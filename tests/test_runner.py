@@ -20,11 +20,12 @@ from nanolan.config import ROOT
 from nanolan.manifest import newest_whole
 from nanolan.plan import Plan
 from nanolan.runner import MARK, catches, kill_trainers, run_trainer, trainer_command, trainer_environment
+from nanolan.sim.marker import MARKER
 
 from .box_fixtures import environ, make_plan, until
 
-HOST = {"PATH": os.environ["PATH"], "HOME": "/root", "SHADEFORM_API_KEY": "sim-key-0123456789", "HF_TOKEN": "hf_0123456789",
-        "WANDB_API_KEY": "wandb-0123456789", "HF_HOME": "/hf", "CUDA_VISIBLE_DEVICES": "0,1", "NANOLAN_BOX": "a-box",
+HOST = {"PATH": os.environ["PATH"], "HOME": "/root", "SHADEFORM_API_KEY": f"sim-key-{MARKER}", "HF_TOKEN": f"hf_{MARKER}",
+        "WANDB_API_KEY": f"wandb-{MARKER}", "HF_HOME": "/hf", "CUDA_VISIBLE_DEVICES": "0,1", "NANOLAN_BOX": "a-box",
         "AWS_SECRET_ACCESS_KEY": "x", "LD_LIBRARY_PATH": "/usr/local/cuda", "PYTHONPATH": "/evil"}
 
 
