@@ -82,11 +82,11 @@ def test_wandbs_key_lies_in_a_file_of_the_trainers_own_while_it_runs_and_in_no_e
     def look() -> None:
         for path in tmp_path.glob("trainer/.netrc"):
             seen.append((path.read_text(), oct(path.stat().st_mode & 0o777), [v for p in trainers(plan) for v in environ(p).values()]))
-    run(tmp_path, plan, look, wandb_key="wandb-0123456789", seconds=0.5)
+    run(tmp_path, plan, look, wandb_key=f"wandb-{MARKER}", seconds=0.5)
     assert any(values for _, _, values in seen)
     for text, mode, values in seen:
-        assert (text, mode) == ("machine api.wandb.ai login user password wandb-0123456789\n", "0o600")
-        assert not any("wandb-0123456789" in v for v in values)
+        assert (text, mode) == (f"machine api.wandb.ai login user password wandb-{MARKER}\n", "0o600")
+        assert not any(MARKER in v for v in values)
     assert not list(tmp_path.glob("trainer/.netrc"))
 
 
