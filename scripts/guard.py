@@ -73,7 +73,7 @@ def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: b
     from nanolan.shadeform import Shadeform
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     there = Elsewhere(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
-    rounds = Patrol(api, knowledge(there, ledger, owner), shown(as_json), gone=note_in(ledger),
+    rounds = Patrol(api, knowledge(there, ledger, owner, api.info), shown(as_json), gone=note_in(ledger),
                     slack_s=SLACK_HERE_S if is_loopback(s.shadeform_api) else SLACK_S)
     every = "one look" if once else f"a look every {seconds} s"
     click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
