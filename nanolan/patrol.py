@@ -128,18 +128,22 @@ def what_holds(s: Sight) -> str:
 
 
 # ------------------------------------------------------------------ what is known of a machine
-def knowledge(there: Elsewhere, ledger: Ledger, owner: str | None) -> Callable[[Instance], Sight | None]:
-    """A function that looks up the plan and the receipt of `owner`'s machines; with None of everybody's that name a run."""
+def knowledge(there: Elsewhere, ledger: Ledger, owner: str | None,
+              info: Callable[[str], Instance]) -> Callable[[Instance], Sight | None]:
+    """A function that looks up the limits, the plan and the receipt of `owner`'s machines; with None of everybody's that name a
+    run. `info` is the account's: a listing does not tell the provider's limits."""
     def look(i: Instance) -> Sight | None:
         if owner and i.owner not in (None, owner):
             return None
         plan, unseen = _plan(there, ledger, i)
         if owner and i.owner is None and (plan is None or plan.owner != owner):   # tags may be lost: then the plan has to say it
             return None
-        if plan is None:
-            return Sight(i, unseen=unseen)
-        receipt, unseen = _receipt(there, plan)
-        return Sight(i, plan, receipt, unseen)
+        try:
+            i = info(i.id)
+        except NanolanError as e:
+            unseen = f"the provider's limits ({e})"
+        receipt, why = _receipt(there, plan) if plan else (None, "")
+        return Sight(i, plan, receipt, unseen or why)
     return look
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nanolan.patrol import Event
 
 PATIENCE_S = 10.0            # with the Hub, per look
-SLACK_HERE_S = 1.0           # on loopback, in place of the minute
+SLACK_HERE_S = 5.0           # on loopback, in place of the minute
 
 
 @click.command(cls=Words)
@@ -73,7 +73,7 @@ def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: b
     from nanolan.shadeform import Shadeform
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     there = Elsewhere(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
-    rounds = Patrol(api, knowledge(there, ledger, owner), shown(as_json), gone=note_in(ledger),
+    rounds = Patrol(api, knowledge(there, ledger, owner, api.info), shown(as_json), gone=note_in(ledger),
                     slack_s=SLACK_HERE_S if is_loopback(s.shadeform_api) else SLACK_S)
     every = "one look" if once else f"a look every {seconds} s"
     click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
@@ -85,10 +85,10 @@ def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: b
 
 def shown(as_json: bool) -> Callable[[Event], None]:
     """How a change is told: a line with its time, or JSON."""
-    from nanolan.plan import now_utc
+    from nanolan.plan import iso, now_utc
 
     def tell(event: Event) -> None:
-        click.echo(json.dumps(event.to_dict(now_utc())) if as_json else printable(f"{now_utc():%Y-%m-%dT%H:%M:%SZ} {event.text}"))
+        click.echo(json.dumps(event.to_dict(now_utc())) if as_json else printable(f"{iso(now_utc())} guard: {event.text}"))
     return tell
 
 
