@@ -118,6 +118,7 @@ class Plan(Strict, frozen=True):
     probation_cents: int = 200       # by then the machine must have proved itself
     predicted: Predicted | None = None   # None: no figures for this GPU
     resume: Pinned | None = None     # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/
+    public: bool = False             # anybody can read the repos: a secret that was masked in the log is said loudly
     version: int = VERSION
 
     @property
