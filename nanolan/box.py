@@ -26,7 +26,7 @@ from nanolan.herald import Herald
 from nanolan.inputs import fetch_inputs
 from nanolan.inspection import already_here
 from nanolan.instance import Instance
-from nanolan.lastwords import last_words
+from nanolan.lastwords import last_words, loud
 from nanolan.machine import Machine, RunStopped, Tools, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
@@ -38,7 +38,7 @@ from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.rent import delete_and_confirm, find_run
 from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
 from nanolan.saver import forget_states, note_results, save_the_rest, upload
-from nanolan.secret import Mask, Secret
+from nanolan.secret import Secret, hide
 from nanolan.shadeform import Shadeform
 from nanolan.timeline import Timeline, phase_seconds
 from nanolan.training import evaluate, fetch_state, pass_gate, train
@@ -232,11 +232,12 @@ def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
     if verdict != SUCCEEDED and (m.proofs or rescued):
         message += f". Go on: just resume {m.plan.run_id}"
     stages = m.timeline.stages()
-    plan, meter = m.plan, m.meter
+    plan, meter, warning = m.plan, m.meter, loud(m)
+    message = ". ".join(filter(None, (message.strip(), warning)))
     return Receipt(
-        plan.run_id, verdict, reason, Mask(m.secrets.values()).hide(message.strip()), m.herald.phases, log_path(plan, verdict),
+        plan.run_id, verdict, reason, hide(message), m.herald.phases, log_path(plan, verdict),
         meter.spent_cents, int(meter.age_s), iso(m.tools.now()), plan.attempt, meter.metered_cents, meter.provider_cents, stages,
-        {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases}, plan.predicted)
+        {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases}, plan.predicted, warning)
 
 
 def _lost(m: Machine, rescued: list[str]) -> bool:

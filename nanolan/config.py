@@ -198,6 +198,7 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
               ("environment", environ), (".env", read_env_file(env_file))]
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    note_secrets(layers)
     for name, meta in TABLE.items():
         text, source = _first(meta["env"], layers)
         if text is None and name == "hf_token":
@@ -206,6 +207,13 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
             text, source = meta["default"], "default"
         values[name], sources[name] = _parse(meta, text), source
     return _gpu_and_count(Settings(**values, sources=sources))
+
+
+def note_secrets(layers: list[tuple[str, Any]]) -> None:
+    """Make every key and token known to the mask, in each layer: one that is overruled, or refused, may be printed all the same."""
+    for env in (meta["env"] for meta in TABLE.values() if meta["secret"]):
+        for _, layer in layers:
+            Secret((layer.get(env) or "").strip())
 
 
 def read_env_file(path: Path | None) -> dict[str, str | None]:
