@@ -33,7 +33,7 @@ from nanolan.money import dollars
 from nanolan.nobody import Nobody
 from nanolan.notify import started
 from nanolan.pace import complaint, exchange
-from nanolan.plan import Plan, iso, parse_time, read_plan
+from nanolan.plan import UNREADABLE, Plan, iso, parse_time, read_plan
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.rent import delete_and_confirm, find_run
 from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
@@ -100,7 +100,7 @@ def _obey(limit: Limit, meter: Meter, state: Path) -> None:
 def _kept_limit(state: Path) -> Limit | None:
     try:
         return msgspec.json.decode((state / LIMIT_FILE).read_bytes(), type=Limit)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 
@@ -109,7 +109,7 @@ def find_me(api: Shadeform, plan: Plan, note: Path) -> Instance:
     not wait for an API that is down."""
     try:
         return msgspec.json.decode(note.read_bytes(), type=Instance)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         me = find_run(api, plan.run_id, FIND_LOOKS, attempt=plan.attempt)
     if me is None:
         raise ApiProblem(f"Shadeform lists no instance of run {plan.run_id}; the provider's limit stays in force")

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
 REPO = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
 ADDRESS = r"(https?)://(?:[\w.-]+|\[::1\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?"
+MOST_ENV_BYTES = 256 << 10
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -220,6 +221,8 @@ def read_env_file(path: Path | None) -> dict[str, str | None]:
     """The values of a .env file, as data: nothing in it is run or expanded."""
     if path is None or not path.is_file():
         return {}
+    if path.stat().st_size > MOST_ENV_BYTES:
+        raise UsageProblem(f"{path} has more than {MOST_ENV_BYTES >> 10} kB: it is no .env file")
     from dotenv import dotenv_values
     try:
         return dict(dotenv_values(path, interpolate=False, encoding="utf-8-sig"))

@@ -26,7 +26,7 @@ from nanolan.confine import desk
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.gpus import query_gpus
 from nanolan.hub import Hub, begin
-from nanolan.plan import Plan, iso, now_utc
+from nanolan.plan import UNREADABLE, Plan, iso, now_utc
 from nanolan.report import Receipt
 from nanolan.secret import Mask
 from nanolan.watchdog import read_beat
@@ -71,7 +71,7 @@ def read_postmortem(data: bytes) -> Postmortem:
     """A Postmortem of JSON; BadAnswer if it is none."""
     try:
         return msgspec.json.decode(data, type=Postmortem)
-    except msgspec.DecodeError as e:
+    except UNREADABLE as e:
         raise BadAnswer(f"postmortem.json cannot be read: {e}") from None
 
 

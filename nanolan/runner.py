@@ -20,6 +20,7 @@ import psutil
 
 from nanolan.budget import Stop
 from nanolan.confine import UID, Account, desk
+from nanolan.plainfile import write_plain
 from nanolan.plan import Plan
 
 MARK = "NANOLAN_TRAINER"     # in the environment of every process of a phase: its workers leave the group and the session
@@ -75,7 +76,7 @@ def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, h
 
     Without an `account` it runs as this program does.
     """
-    job_file.write_text(json.dumps(job, indent=2))
+    write_plain(job_file, json.dumps(job, indent=2).encode())
     netrc = write_netrc(desk(job_file.parent), wandb_key, account) if wandb_key else None
     child = subprocess.Popen(trainer_command(plan, job_file), cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
                              env=trainer_environment(plan, host, netrc, account), **(account.popen if account else {}))
