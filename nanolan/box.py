@@ -26,10 +26,11 @@ from nanolan.herald import Herald
 from nanolan.inputs import fetch_inputs
 from nanolan.inspection import already_here
 from nanolan.instance import Instance
-from nanolan.lastwords import last_words
+from nanolan.lastwords import last_words, loud
 from nanolan.machine import Machine, RunStopped, Tools, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
+from nanolan.nobody import Nobody
 from nanolan.notify import started
 from nanolan.pace import complaint, exchange
 from nanolan.plan import UNREADABLE, Plan, iso, parse_time, read_plan
@@ -37,7 +38,7 @@ from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.rent import delete_and_confirm, find_run
 from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
 from nanolan.saver import forget_states, note_results, save_the_rest, upload
-from nanolan.secret import Mask, Secret
+from nanolan.secret import Secret, hide
 from nanolan.shadeform import Shadeform
 from nanolan.timeline import Timeline, phase_seconds
 from nanolan.training import evaluate, fetch_state, pass_gate, train
@@ -51,7 +52,8 @@ TOOLS = Tools()
 
 
 def main(state: Path, work: Path, tools: Tools = TOOLS) -> None:
-    """Run the plan in `state`; returns when this machine is seen to be deleted (or another copy is running)."""
+    """Run the plan in `state`; returns when this machine is seen to be deleted (or another copy is running, or, on a machine
+    without a key, when it is powered off)."""
     lock = _only_one(state / "box.lock")
     if lock is None:
         say("another copy of the box program is running; nothing to do")
@@ -59,9 +61,10 @@ def main(state: Path, work: Path, tools: Tools = TOOLS) -> None:
     m = wake(state, work, tools)
     receipt = verdict_of(m)
     say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
-    say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; deleting this machine")
+    say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; {'deleting' if m.plan.self_delete else 'done with'} "
+        "this machine")
     last_words(m, receipt)
-    delete(m, warrant_of(m, receipt))
+    (delete if m.plan.self_delete else wait_to_be_deleted)(m, warrant_of(m, receipt))
 
 
 def wake(state: Path, work: Path, tools: Tools) -> Machine:
@@ -70,7 +73,7 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     secrets = {k: Secret(v) for k, v in json.loads((state / "secrets.json").read_bytes()).items()}
     os.environ["HF_HOME"] = str(work / "hf")
     timeline = Timeline(state / "timeline.json", lambda: tools.now().timestamp())
-    api = tools.api(secrets["SHADEFORM_API_KEY"], plan.shadeform_api)
+    api = tools.api(secrets["SHADEFORM_API_KEY"], plan.shadeform_api) if plan.self_delete else Nobody(plan)
     me = find_me(api, plan, state / "instance.json")
     say(f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}")
     _note_boot(timeline, me, plan, state, tools.now().timestamp())
@@ -186,6 +189,8 @@ def prepare(m: Machine) -> None:
         if stop := m.stop():
             raise RunStopped(stop.reason, f"{stop.text}, before anything was trained") from e
         raise
+    m.account, why = m.tools.confine(m.work)
+    say(f"the trainer runs as user {m.account.uid}" if m.account else f"the trainer runs as the box program does: {why}")
 
 
 def _judge_hub(m: Machine, size: int, seconds: float) -> None:
@@ -227,11 +232,12 @@ def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
     if verdict != SUCCEEDED and (m.proofs or rescued):
         message += f". Go on: just resume {m.plan.run_id}"
     stages = m.timeline.stages()
-    plan, meter = m.plan, m.meter
+    plan, meter, warning = m.plan, m.meter, loud(m)
+    message = ". ".join(filter(None, (message.strip(), warning)))
     return Receipt(
-        plan.run_id, verdict, reason, Mask(m.secrets.values()).hide(message.strip()), m.herald.phases, log_path(plan, verdict),
+        plan.run_id, verdict, reason, hide(message), m.herald.phases, log_path(plan, verdict),
         meter.spent_cents, int(meter.age_s), iso(m.tools.now()), plan.attempt, meter.metered_cents, meter.provider_cents, stages,
-        {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases}, plan.predicted)
+        {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases}, plan.predicted, warning)
 
 
 def _lost(m: Machine, rescued: list[str]) -> bool:
@@ -265,9 +271,18 @@ def delete(m: Machine, warrant: Warrant) -> None:
         m.tools.sleep(RETRY_DELETE_S)
 
 
+def wait_to_be_deleted(m: Machine, warrant: Warrant) -> None:
+    """The end of a machine without a key: whoever holds one deletes it; after the provider's own limit it is powered off."""
+    say(f"may be deleted ({type(warrant).__name__}). No Shadeform key is on this machine: it waits for just guard, or for the "
+        f"provider at {m.meter.deadline}, and bills until then")
+    while (left_s := (parse_time(m.meter.deadline) - m.tools.now()).total_seconds()) > 0:
+        m.tools.sleep(min(RETRY_DELETE_S, left_s))
+    power_off()
+
+
 def power_off() -> None:
     """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
-    say("it could not be deleted and the provider's limit has passed: powering off. Look: https://platform.shadeform.ai/instances")
+    say("it was not deleted and the provider's limit has passed: powering off. Look: https://platform.shadeform.ai/instances")
     if not os.environ.get("BOX_ROOT"):
         subprocess.run(["systemctl", "poweroff"], check=False)
 

@@ -117,7 +117,7 @@ def is_loopback(url: str) -> bool:
 def _setting(env: str, help: str, default: str | None = None, parse: Callable[[str], Any] = str, *,
              where: str = "", secret: bool = False) -> Any:
     return field(metadata={"env": env, "help": help, "default": default, "where": where, "secret": secret,
-                           "parse": _secret if secret and parse is str else parse, "flag": parse is _yes})
+                           "parse": _secret if secret and parse is str else parse, "flag": parse is _yes and default == "no"})
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,10 @@ class Settings:
     wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", _name)
     shadeform_api_key: Secret = _setting("SHADEFORM_API_KEY", "key of your Shadeform account (better in .env: a flag shows in ps)",
                                          secret=True, where="https://platform.shadeform.ai/settings/api")
+    self_delete: bool = _setting("SELF_DELETE", "a Shadeform key is on the machine, so that it deletes itself; off: just guard "
+                                 "does", "yes", _yes)
+    shadeform_api_key_box: Secret | None = _setting("SHADEFORM_API_KEY_BOX", "a second Shadeform key, for the machine in place of "
+                                                    "yours", secret=True, where="https://platform.shadeform.ai/settings/api")
     hf_token: Secret = _setting("HF_TOKEN", "Hub token that may write HF_REPO (better in .env)", secret=True,
                                 where="https://huggingface.co/settings/tokens, or: just hf auth login")
     wandb_api_key: Secret | None = _setting("WANDB_API_KEY", "turns wandb on (better in .env)", secret=True,
@@ -195,6 +199,7 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
               ("environment", environ), (".env", read_env_file(env_file))]
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    note_secrets(layers)
     for name, meta in TABLE.items():
         text, source = _first(meta["env"], layers)
         if text is None and name == "hf_token":
@@ -203,6 +208,13 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
             text, source = meta["default"], "default"
         values[name], sources[name] = _parse(meta, text), source
     return _gpu_and_count(Settings(**values, sources=sources))
+
+
+def note_secrets(layers: list[tuple[str, Any]]) -> None:
+    """Make every key and token known to the mask, in each layer: one that is overruled, or refused, may be printed all the same."""
+    for env in (meta["env"] for meta in TABLE.values() if meta["secret"]):
+        for _, layer in layers:
+            Secret((layer.get(env) or "").strip())
 
 
 def read_env_file(path: Path | None) -> dict[str, str | None]:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import structs
 
 from nanolan.boxlog import Parts, log_file, whole
+from nanolan.confine import desk
 from nanolan.hub import Hub
 from nanolan.meter import Meter
 from nanolan.money import dollars
@@ -21,9 +22,10 @@ from nanolan.outlook import left_s, outlook
 from nanolan.plainfile import last_lines
 from nanolan.plan import UNREADABLE, Plan, iso, now_utc
 from nanolan.report import PREPARING, PhaseReport, Progress, to_json
-from nanolan.secret import Mask, Secret
+from nanolan.secret import Mask, Secret, hide, short
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
+from nanolan.veil import NOTE
 from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0
@@ -52,7 +54,7 @@ class Herald:
 
     def tell(self, state: str, message: str = "") -> None:
         """A state change: published soon, without waiting for it."""
-        self.state, self._message = state, self._mask.hide(message)
+        self.state, self._message = state, hide(message)
         self._ticker.wake()
 
     def phase(self, name: str, report: PhaseReport) -> None:
@@ -65,6 +67,10 @@ class Herald:
     def log(self) -> bytes:
         """The whole training log, masked."""
         return whole(log_file(), self._mask)
+
+    def masked(self) -> bool:
+        """Whether a secret was printed into the log: then it was masked, here or by the veil before stdout."""
+        return NOTE.encode() in self.log() or self._mask.hits > 0
 
     def log_tail(self, size: int = 20_000) -> str:
         """The end of the training log, masked."""
@@ -87,7 +93,7 @@ class Herald:
 
     def _trouble(self, e: Exception) -> None:
         """The next beat tells more."""
-        print(self._mask.hide(f"heartbeat not sent: {type(e).__name__}: {e}")[:200], flush=True)
+        print(f"heartbeat not sent: {type(e).__name__}: {short(str(e), 160)}", flush=True)
 
     def _files(self, progress: Progress) -> dict[str, bytes | Path]:
         folder = self._plan.folder
@@ -97,7 +103,7 @@ class Herald:
         return files
 
     def _progress(self) -> Progress:
-        row, beat = last_row(self._work / "metrics.jsonl"), read_beat(self._work / "heartbeat.json")
+        row, beat = last_row(desk(self._work) / "metrics.jsonl"), read_beat(desk(self._work) / "heartbeat.json")
         plan, meter = self._plan, self._meter
         stages = self._timeline.stages()
         here = self._timeline.stage == f"{row.phase}.train"
@@ -110,7 +116,7 @@ class Herald:
 def metrics_of(work: Path) -> bytes | None:
     """Every row that the trainer wrote; of a flood the newest. None when there are none."""
     try:
-        return last_lines(work / "metrics.jsonl", METRICS_BYTES)
+        return last_lines(desk(work) / "metrics.jsonl", METRICS_BYTES)
     except OSError:
         return None
 

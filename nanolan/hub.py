@@ -26,7 +26,7 @@ from huggingface_hub.utils._http import hf_request_event_hook  # not exported; w
 
 from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
 from nanolan.plan import Pinned, PinnedFile, check_names
-from nanolan.secret import Mask, Secret
+from nanolan.secret import Secret, hide, short
 from nanolan.shadeform import retry_after_s
 
 LAPTOP_PATIENCE_S = 45.0
@@ -109,7 +109,7 @@ class Hub:
                  sleep: Callable[[float], object] = time.sleep, clock: Callable[[], float] = time.monotonic,
                  api: Any = None, get: Callable[..., Any] | None = None) -> None:
         self.endpoint, self.token, self.patience_s = endpoint.rstrip("/"), token, patience_s
-        self._sleep, self._clock, self._mask = sleep, clock, Mask([token])
+        self._sleep, self._clock = sleep, clock
         self._raw_token: str | bool = token.reveal() if token else False
         use_timeouts()
         self.api = api or HfApi(endpoint=self.endpoint, token=self._raw_token)
@@ -163,16 +163,26 @@ class Hub:
         return self._try(f"{repo}/{path}", get)
 
     def commit(self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()) -> str:
-        """Add and remove files in one commit; returns its revision. Safe to repeat: same content, same tree."""
-        gone = tuple(delete)
+        """Add and remove files in one commit; returns its revision. Safe to repeat: same content, same tree.
+
+        Text that was made here (bytes) is masked: no secret of this process gets onto the Hub. Files go as they are."""
+        gone, masked = tuple(delete), {path: _masked(content) for path, content in add.items()}
 
         def send() -> str:
             there = set(self.api.list_repo_files(repo)) if gone else ()   # a repeat finds them gone: that would be refused
             operations: list[CommitOperationAdd | CommitOperationDelete] = [   # the client uses them up: new ones each try
-                CommitOperationAdd(path, content) for path, content in add.items()]
+                CommitOperationAdd(path, content) for path, content in masked.items()]
             operations += [CommitOperationDelete(path) for path in gone if path in there]
-            return self.api.create_commit(repo, operations, commit_message=message).oid
+            return self.api.create_commit(repo, operations, commit_message=hide(message)).oid
         return self._try(f"commit to {repo}", lambda: within(COMMIT_S, send))
+
+    def start_job(self, job: Any, secrets: dict[str, str]) -> tuple[str, str]:
+        """(id, address) of a new job at Hugging Face; with no patience it is sent once."""
+        started: Any = self._try("a job (its token must be allowed to start jobs, its account must have credit)",
+                                 lambda: self.api.run_job(image=job.image, command=list(job.command), env=job.env, secrets=secrets,
+                                                          flavor=job.flavor, timeout=job.timeout_s, attempts=job.attempts,
+                                                          name=job.name))
+        return started.id, started.url
 
     def _try(self, what: str, call: Callable[[], T]) -> T:
         """`call()` until it works, the answer is a definite no, or patience is over."""
@@ -186,7 +196,7 @@ class Hub:
                     raise self._refusal(what, e, status) from None
                 why, at_least = f"HTTP {status}", retry_after_s(e.response.headers.get("Retry-After"))
             except (httpx2.TransportError, ConnectionError, TimeoutError, FutureTimeout) as e:   # ConnectionError: hf-xet
-                why, at_least = f"{type(e).__name__}: {self._mask.hide(str(e))[:120]}", 0.0
+                why, at_least = f"{type(e).__name__}: {short(str(e), 120)}", 0.0
             except (ValueError, LookupError, TypeError, AttributeError) as e:   # 200 with a proxy's page, or half of an answer
                 why, at_least = f"an answer that cannot be read, {type(e).__name__}", 0.0
             pause = max(at_least, wait * (0.5 + random.random() / 2))   # noqa: S311  # jitter, not a secret
@@ -197,7 +207,6 @@ class Hub:
             wait = min(wait * 2, LONGEST_WAIT_S)
 
     def _refusal(self, what: str, e: Exception, status: int) -> ApiProblem | AuthProblem:
-        text = self._mask.hide(" ".join(str(e).split())[:300])
         if isinstance(e, (EntryNotFoundError, RevisionNotFoundError)):
             return NotFound(f"the Hub has no {what}")
         if isinstance(e, RepositoryNotFoundError) or status == 404:
@@ -205,4 +214,12 @@ class Hub:
         if status in (401, 403):
             return AuthProblem(f"the Hub refused HF_TOKEN (HTTP {status}) for {what}. "
                                f"Make one that may write the repo: {TOKENS_URL}")
-        return ApiProblem(f"the Hub refused {what}: HTTP {status} {text}")
+        return ApiProblem(f"the Hub refused {what}: HTTP {status} {short(str(e))}")
+
+
+def _masked(content: bytes | Path) -> bytes | Path:
+    """Text without any secret; what is no text is left as it is."""
+    try:
+        return hide(content.decode()).encode() if isinstance(content, bytes) else content
+    except UnicodeDecodeError:
+        return content

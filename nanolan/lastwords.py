@@ -21,7 +21,7 @@ from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.page import render_page
 from nanolan.plan import iso
 from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up
-from nanolan.report import SUCCEEDED, Receipt, to_json
+from nanolan.report import SUCCEEDED, Receipt, leak_warning, to_json
 from nanolan.samples import beside, gather
 from nanolan.secret import Mask
 from nanolan.story import story_of
@@ -82,6 +82,11 @@ def spare_s(m: Machine) -> float:
     if m.meter.hard():
         return 0.0
     return min(REPORT_S, m.meter.margin.total_s) if m.meter.soft() else REPORT_S
+
+
+def loud(m: Machine) -> str:
+    """What is to be said when the mask hit something in a log that anybody can read; else ""."""
+    return leak_warning(m.plan) if m.plan.public and m.herald.masked() else ""
 
 
 def masked(m: Machine, text: bytes) -> bytes:
@@ -146,4 +151,6 @@ def left_behind(m: Machine, receipt: Receipt, leaves: Mapping[str, Leave] = LEAV
                 files[f"{m.plan.folder}/{name}"] = content
         except Exception as e:   # the others are left all the same
             say(f"{name} could not be made: {type(e).__name__} {e}")
+    if warning := loud(m):
+        say(f"WARNING: {warning}")
     return {receipt.log: m.herald.log(), **files}     # the log last: it holds what was said of the others

@@ -12,10 +12,12 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 
+from nanolan.budget import MARGIN_S, SAFETY
 from nanolan.errors import BadAnswer
 from nanolan.money import cost_cents
 
 VERSION = 1
+KEYLESS_SPARE_S = 15 * 60        # above the high estimate and what is kept for saving
 # What msgspec raises for what is no JSON of a type: not UTF-8 and nested too deep are no DecodeError
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -134,7 +136,9 @@ class Plan(Strict, frozen=True):
     parameters: int | None = None    # of the input checkpoint's model; None: its meta was not read
     probation_cents: int = 200       # by then the machine must have proved itself
     predicted: Predicted | None = None   # None: no figures for this GPU
+    self_delete: bool = True         # False: no Shadeform key is on the machine, others delete it
     resume: Pinned | None = None     # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/
+    public: bool = False             # anybody can read the repos: a secret that was masked in the log is said loudly
     version: int = VERSION
 
     @property
@@ -177,6 +181,15 @@ def life_s(limit_cents: int, hourly_cents: int, high_hours: float | None, max_du
     if max_duration_s is not None:
         return min(until_limit, max_duration_s)
     return until_limit if high_hours is None else min(until_limit, int(3 * high_hours * 3600) + 3600)
+
+
+def keyless_life_s(limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None) -> int:
+    """The same for a machine that cannot delete itself: just past the high estimate and what saving takes, since an idle
+    machine may bill until then. Without an estimate, as for any other."""
+    most = life_s(limit_cents, hourly_cents, high_hours, max_duration_s)
+    if high_hours is None or max_duration_s is not None:
+        return most
+    return min(most, int(high_hours * 3600 + SAFETY * MARGIN_S + KEYLESS_SPARE_S))
 
 
 def worst_case_cents(limit_cents: int, hourly_cents: int, seconds: int) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from nanolan.causes import explain, sentence
+from nanolan.confine import desk
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.gpus import query_gpus
 from nanolan.hub import Hub, begin
@@ -90,7 +91,7 @@ def write_up(plan: Plan, receipt: Receipt, work: Path, log: str, mask: Mask, pro
              most_s: float = PROBES_S) -> Postmortem:
     """The black box of a run whose verdict is `receipt`; `log` is masked already. Takes `most_s` at most."""
     seen, not_seen = examine(work, probes, mask, most_s)
-    lines, beat = cut(log), read_beat(work / "heartbeat.json")
+    lines, beat = cut(log), read_beat(desk(work) / "heartbeat.json")
     kernel = seen.get("kernel", [])
     stage, step, phase = (beat.stage, beat.step, beat.phase) if beat else ("", None, "")
     found = explain(receipt.reason, receipt.message, kernel)

@@ -80,6 +80,13 @@ class Receipt(msgspec.Struct, frozen=True):
     stages: dict[str, int] = {}      # seconds by boot, setup, download, train, evaluate, upload, idle ...; all of them
     phase_cents: dict[str, int] = {}     # what each phase's training and evaluation cost
     predicted: Predicted | None = None
+    warning: str = ""                # part of the message, too: shown whatever the verdict
+
+
+def leak_warning(plan: Plan) -> str:
+    """Of a log that anybody can read, in which a secret was masked. cloud/rescue.py says the same."""
+    return (f"A SECRET WAS PRINTED INTO THE LOG and masked before the upload, and {plan.runs_repo} is public: look what printed it "
+            "(***), and make new keys if you doubt the mask")
 
 
 def read_receipt(data: bytes) -> Receipt:

@@ -31,7 +31,7 @@ from nanolan.errors import (
 from nanolan.instance import ApiInstance, ApiKey, ApiType, Created, Instance, instance_of, offers_of
 from nanolan.offers import Offer
 from nanolan.plan import UNREADABLE, now_utc
-from nanolan.secret import Mask, Secret
+from nanolan.secret import Secret, short
 
 TIMEOUT_S = (10, 30)          # connect, read
 TRIES = 4
@@ -48,7 +48,6 @@ class Shadeform:
     def __init__(self, key: Secret | None, base: str, *, session: requests.Session | None = None,
                  sleep: Callable[[float], None] = time.sleep, jitter: Callable[[], float] = random.random) -> None:
         self._key, self.base, self.sleep, self._jitter = key, base.rstrip("/"), sleep, jitter
-        self._mask = Mask([key])
         self._session = session or requests.Session()
         if is_loopback(base):
             self._session.trust_env = False   # proxies and .netrc are for the world outside
@@ -167,7 +166,6 @@ class Shadeform:
 
     def _refusal(self, answer: requests.Response, call: str) -> NanolanError:
         code, text = _error_of(answer)
-        text = self._mask.hide(text)
         status = answer.status_code
         if status in (401, 403):
             return AuthProblem(f"Shadeform refused SHADEFORM_API_KEY (HTTP {status}: {text}); nothing was rented. "
@@ -218,9 +216,9 @@ def _error_of(answer: requests.Response) -> tuple[str, str]:
     """(error_code, text) of an error body that may be JSON, raw text or a proxy's HTML page."""
     try:
         d = msgspec.json.decode(answer.content, type=dict)
-        return str(d.get("error_code") or "")[:60], " ".join(str(d.get("error") or d.get("message") or "").split())[:300]
+        return short(str(d.get("error_code") or ""), 40), short(str(d.get("error") or d.get("message") or ""))
     except UNREADABLE:
-        return "", " ".join(answer.text[:200].split())
+        return "", short(answer.text, 200)
 
 
 def _short(e: Exception) -> str:

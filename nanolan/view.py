@@ -64,7 +64,7 @@ def render_run(v: RunView) -> list[str]:
     if v.state in SHORT:
         lines.append(f"  more      just why {plan.run_id}")
     if v.receipt:
-        lines += _bill(v.receipt, plan)
+        lines += _wrapped("  WARNING   ", v.receipt.warning) + _bill(v.receipt, plan)
         lines.append(f"  log       {v.receipt.log}")
     if v.state != SUCCEEDED:
         lines += [f"    | {line[:WIDTH - 6]}" for line in v.log_tail]
@@ -190,6 +190,7 @@ def _run_dict(v: RunView) -> dict[str, Any]:
             "progress": _progress_dict(v.progress) if v.progress else None,
             "attempt": plan.attempt, "saved": {"phase": v.saved.phase, "step": v.saved.step} if v.saved else None,
             "resume": resume_command(v) if v.resumable else None, "log": v.receipt.log if v.receipt else None,
+            "warning": v.receipt.warning or None if v.receipt else None,
             "bill": _bill_dict(v.receipt, plan) if v.receipt else None, "problems": list(v.problems)}
 
 

@@ -9,6 +9,7 @@ import pytest
 from nanolan.config import TABLE, Settings, is_loopback, load_settings, read_env_file
 from nanolan.errors import AuthProblem, NanolanError, UsageProblem
 from nanolan.secret import Secret
+from nanolan.sim.marker import MARKER, TWIST
 
 NAMES = ["", "a b", "a;rm -rf /", "$(touch /tmp/x)", "`id`", "a'b", 'a"b', "a\nb", "a\x00b", "a\x1b[31mb", "a\rb", "../x", "..",
          "/etc",
@@ -50,6 +51,12 @@ def test_the_cached_login_is_not_read_when_a_token_is_given() -> None:
     def never() -> str:
         raise AssertionError("read")
     assert load_settings({}, {"HF_TOKEN": "hf_given"}, cached_token=never).hf_token == Secret("hf_given")
+
+
+@pytest.mark.parametrize("word, kept", [("off", False), ("no", False), ("OFF", False), ("0", False), ("yes", True), ("on", True)])
+def test_a_key_is_on_the_machine_unless_that_is_switched_off(word: str, kept: bool) -> None:
+    assert settings().self_delete and settings(self_delete=word).self_delete is kept
+    assert settings(environ={"SELF_DELETE": word}).self_delete is kept
 
 
 def test_the_defaults_are_the_guides() -> None:
@@ -174,7 +181,7 @@ def test_a_key_with_white_space_around_it_is_trimmed() -> None:   # else: 401 wi
 
 
 def test_no_key_or_token_shows_in_the_settings() -> None:
-    canary = "CANARY-0123456789"
+    canary = f"{MARKER}{TWIST}"
     s = settings(shadeform_api_key=canary, hf_token=canary, wandb_api_key=canary)
     assert canary not in repr(s) and canary not in str(s) and s.mask().hide(f"x {canary}") == "x ***"
 

@@ -20,10 +20,11 @@ from nanolan.config import load_settings
 from nanolan.errors import PreflightFailed
 from nanolan.payload import CLOUD, MOST_SCRIPT_BYTES, box_secrets, create_body, output_tags, startup_script
 from nanolan.plan import parse_time, read_plan
+from nanolan.sim.marker import MARKER, TWIST
 from tests.core_fixtures import PLAN, a_plan, forms_of
 from tests.sim.openapi import check_request, needs_openapi
 
-SECRETS = {"SHADEFORM_API_KEY": "CANARY-shadeform-0123456789", "HF_TOKEN": "hf_CANARY'\"$(id)0123456789"}
+SECRETS = {"SHADEFORM_API_KEY": f"{MARKER}-shadeform{TWIST}", "HF_TOKEN": f"hf_{MARKER}'\"$(id)"}
 NAMES = ("RUN_ID", "SETUP", "MIN_FREE_GB", "DEADLINE", "CODE_URL", "CODE_SHA256", "PLAN_B64", "SECRETS_B64", "RESCUE_B64")
 ANY = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=40)   # bash cannot hold a NUL
 EVIL = "a'\"; $(touch evil) `touch evil`\n touch evil & \\ ${HOME} #\r\u2028"
@@ -59,6 +60,8 @@ def test_any_text_reaches_bash_and_the_plan_unchanged_and_nothing_in_it_runs(nam
     assert json.loads(base64.b64decode(seen["SECRETS_B64"])) == {"HF_TOKEN": key}
 
 
+@pytest.mark.shows("argv", "/bin/bash -c *", "the test runs the script's head")
+@pytest.mark.shows("output", "stdout of /bin/bash -c *", "and has it say its values")
 def test_the_script_has_a_shebang_is_good_bash_and_carries_what_the_box_needs() -> None:
     script = startup_script(PLAN, SECRETS, "f" * 40)
     assert script.startswith("#!/bin/bash\n")
@@ -93,6 +96,18 @@ def test_the_box_gets_only_the_secrets_that_are_set() -> None:
     s = load_settings({"shadeform_api_key": "key-01234", "hf_token": "hf_01234"}, {})
     assert box_secrets(s) == {"SHADEFORM_API_KEY": "key-01234", "HF_TOKEN": "hf_01234"}
     assert box_secrets(load_settings({"wandb_api_key": "w-01234"}, {})) == {"WANDB_API_KEY": "w-01234"}
+
+
+@pytest.mark.parametrize("flags, key", [
+    ({}, "key-01234"), ({"self_delete": "off"}, None), ({"shadeform_api_key_box": "second-key"}, "second-key"),
+    ({"shadeform_api_key_box": "second-key", "self_delete": "no"}, None)], ids=str)
+def test_yours_or_the_second_or_no_shadeform_key_travels_and_never_two(flags: dict[str, str], key: str | None) -> None:
+    s = load_settings({"shadeform_api_key": "key-01234", "hf_token": "hf_01234"} | flags, {})
+    sent = box_secrets(s)
+    assert sent.get("SHADEFORM_API_KEY") == key and len(sent) == 1 + bool(key)
+    script = startup_script(PLAN, sent, "main")
+    inside = base64.b64decode(values_in_bash(script)["SECRETS_B64"]).decode()
+    assert [k for k in ("key-01234", "second-key") if k in inside] == ([key] if key else [])
 
 
 # ---- the create request

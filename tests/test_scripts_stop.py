@@ -19,6 +19,7 @@ from nanolan.payload import create_body
 from nanolan.plan import Plan, iso, new_run_id, now_utc
 from nanolan.report import Progress, Receipt, to_json
 from nanolan.sim.hub import HubServer
+from nanolan.sim.marker import MARKER
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.status import STOPPED_BY_USER
 from tests.box_fixtures import REPO, TOKEN, WRITERS
@@ -186,8 +187,8 @@ def test_when_an_unlisted_machine_cannot_be_looked_at_nobody_says_that_it_is_gon
 
 
 def test_a_wrong_key_is_named_and_not_shown(cloud: ShadeformServer, ledger: Ledger) -> None:
-    done = stop(cloud, ledger, rented(cloud, ledger).run_id, "--yes", SHADEFORM_API_KEY="CANARY-0123456789")
-    assert done.returncode == 4 and "SHADEFORM_API_KEY" in done.stderr and "CANARY" not in done.stdout + done.stderr
+    done = stop(cloud, ledger, rented(cloud, ledger).run_id, "--yes", SHADEFORM_API_KEY=f"{MARKER}-0123456789")
+    assert done.returncode == 4 and "SHADEFORM_API_KEY" in done.stderr and MARKER not in done.stdout + done.stderr
 
 
 def test_without_a_name_it_is_the_newest_run(cloud: ShadeformServer, ledger: Ledger) -> None:
@@ -270,6 +271,20 @@ def test_a_machine_is_asked_to_save_and_go_and_waited_for(hub: HubServer, cloud:
     assert ("left no receipt: what was not on the Hub before is lost" in done.stderr) != receipt
     assert not [r for r in cloud.requests if r.path.endswith("/delete")], "the laptop deleted nothing"
     assert ledger.find(machine.plan.run_id).gone
+
+
+def test_a_machine_without_a_key_is_deleted_from_here_once_its_receipt_is_there(hub: HubServer, cloud: ShadeformServer,
+                                                                               ledger: Ledger) -> None:
+    machine = Machine(hub, cloud, ledger, self_delete=False)
+
+    def obey() -> None:
+        until(machine.asked)
+        machine.leave(receipt=Receipt(machine.plan.run_id, "stopped", "user", "Saved: sft step 40"))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(obey)
+        done = machine.stop(machine.plan.run_id, "--yes")
+    assert done.returncode == 0 and "no key is on its machine, so it is deleted from here" in done.stderr, done.stderr
+    assert machine.instance.why == "asked" and "STOPPED" in done.stdout
 
 
 def test_when_the_machine_does_not_go_in_time_it_says_what_bills_and_how_to_delete_it(hub: HubServer, cloud: ShadeformServer,
