@@ -66,6 +66,12 @@ class Postmortem(msgspec.Struct, frozen=True):
     log: tuple[str, ...] = ()        # the last lines
     plan: dict[str, Any] = {}
 
+    @property
+    def kernel(self) -> tuple[str, ...]:
+        """The kernel's lines."""
+        lines = self.seen.get("kernel")
+        return tuple(lines) if isinstance(lines, list) else ()
+
 
 def read_postmortem(data: bytes) -> Postmortem:
     """A Postmortem of JSON; BadAnswer if it is none."""
@@ -111,7 +117,7 @@ def headlines(box: Postmortem) -> list[str]:
     values = [f"{name}: " + ", ".join(f"{k} {v}" for k, v in value.items()) for name, value in box.seen.items()
               if isinstance(value, dict)]
     told = ["; ".join([*values, *(f"{name}: not seen, {why.partition(':')[0]}" for name, why in box.not_seen.items())])]
-    told += [f"kernel: {line}" for line in box.seen.get("kernel", [])[-3:]]
+    told += [f"kernel: {line}" for line in box.kernel[-3:]]
     return [*filter(None, told), *(line[:300] for line in box.exception[-1:]), f"cause: {box.cause}"]
 
 
