@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from nanolan.patrol import Event
 
 PATIENCE_S = 10.0            # with the Hub, per look
-SLACK_HERE_S = 5.0           # on loopback, in place of the minute
+SLACK_HERE_S, SETTLE_HERE_S = 5.0, 1.0       # on loopback, in place of minutes
 
 
 @click.command(cls=Words)
 @click.argument("seconds", metavar="[SECONDS]", type=click.IntRange(1, 3600), default=60)
 @click.option("--once", is_flag=True, help="one look, and what follows from it")
-@click.option("--until-none", is_flag=True, help="end when two looks in a row show nothing that is guarded")
+@click.option("--until-none", is_flag=True, help="end when for two minutes nothing was there to be guarded")
 @click.option("--owner", metavar="ID", help="whose machines: an owner id, as just orphans shows it  [this laptop's]")
 @click.option("--any-owner", is_flag=True, help="every machine of the account that is tagged as nanolan's")
 @click.option("--json", "as_json", is_flag=True, help="a JSON object per change")
@@ -68,16 +68,17 @@ def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: b
     from nanolan.errors import MayBeBilling
     from nanolan.guard import SLACK_S
     from nanolan.hub import Hub
-    from nanolan.patrol import Patrol, knowledge, note_in, walk
+    from nanolan.patrol import SETTLE_S, Patrol, knowledge, note_in, walk
     from nanolan.rebuild import Elsewhere
     from nanolan.shadeform import Shadeform
-    api = Shadeform(s.shadeform_api_key, s.shadeform_api)
+    api, here = Shadeform(s.shadeform_api_key, s.shadeform_api), is_loopback(s.shadeform_api)
     there = Elsewhere(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
     rounds = Patrol(api, knowledge(there, ledger, owner, api.info), shown(as_json), gone=note_in(ledger),
-                    slack_s=SLACK_HERE_S if is_loopback(s.shadeform_api) else SLACK_S)
-    every = "one look" if once else f"a look every {seconds} s"
+                    slack_s=SLACK_HERE_S if here else SLACK_S)
+    every_s = min(seconds, SETTLE_HERE_S) if here else seconds
+    every = "one look" if once else f"a look every {every_s:.0f} s"
     click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
-    walk(rounds, seconds, once=once, until_none=until_none)
+    walk(rounds, every_s, once=once, until_none_s=(SETTLE_HERE_S if here else SETTLE_S) if until_none else None)
     if rounds.failed:
         raise MayBeBilling(f"{'; '.join(rounds.failed)}. Look: just orphans")
     return 0

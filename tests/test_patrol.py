@@ -16,7 +16,7 @@ from nanolan.config import load_settings
 from nanolan.hub import Hub
 from nanolan.instance import Instance, Limits
 from nanolan.ledger import Entry, Ledger
-from nanolan.patrol import EMPTY_ROUNDS, Event, Patrol, knowledge, note_in, walk
+from nanolan.patrol import SETTLE_S, Event, Patrol, knowledge, note_in, walk
 from nanolan.payload import create_body
 from nanolan.plan import Plan, iso, new_run_id, now_utc
 from nanolan.rebuild import Elsewhere
@@ -242,16 +242,19 @@ def test_a_machine_that_goes_by_itself_is_told_once(post: Post) -> None:
 
 # ---- how long it goes on
 
-@pytest.mark.parametrize("seen, rounds", [([1, 0, 0], 3), ([0, None, 0, 0], 4), ([0, 1, 0, None, 0, 0], 6), ([0, 0], EMPTY_ROUNDS)], ids=str)
-def test_it_ends_when_two_looks_in_a_row_show_nothing_and_a_failed_look_is_none(seen: list[int | None], rounds: int) -> None:
+@pytest.mark.parametrize("every_s, seen, rounds", [
+    (60, [1, 0, 0, 0], 4), (60, [0, None, 0, 0, 0], 5), (60, [0, 0, 1, 0, 0, None, 0, 0, 0], 9), (60, [0, 0, 0], 3),
+    (10, [0] * 13, 13), (3600, [0, 0], 2)], ids=str)
+def test_it_ends_when_for_two_minutes_nothing_was_seen_and_a_failed_look_shows_nothing(every_s: float, seen: list[int | None],
+                                                                                      rounds: int) -> None:
     class Played:
         left = iter(seen)
 
         def round(self) -> int | None:
             return next(self.left)
     waits = Waits()
-    walk(Played(), 60.0, until_none=True, sleep=waits)  # type: ignore[arg-type]
-    assert waits == [60.0] * (rounds - 1)
+    walk(Played(), every_s, until_none_s=SETTLE_S, sleep=waits, clock=lambda: sum(waits))  # type: ignore[arg-type]
+    assert waits == [every_s] * (rounds - 1)
 
 
 def test_otherwise_it_ends_never_and_once_is_once() -> None:
