@@ -26,19 +26,19 @@ from nanolan.herald import Herald
 from nanolan.inputs import fetch_inputs
 from nanolan.inspection import already_here
 from nanolan.instance import Instance
-from nanolan.lastwords import last_words
+from nanolan.lastwords import last_words, loud
 from nanolan.machine import Machine, RunStopped, Tools, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
 from nanolan.nobody import Nobody
 from nanolan.notify import started
 from nanolan.pace import complaint, exchange
-from nanolan.plan import Plan, iso, parse_time, read_plan
+from nanolan.plan import UNREADABLE, Plan, iso, parse_time, read_plan
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.rent import delete_and_confirm, find_run
 from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
 from nanolan.saver import forget_states, note_results, save_the_rest, upload
-from nanolan.secret import Mask, Secret
+from nanolan.secret import Secret, hide
 from nanolan.shadeform import Shadeform
 from nanolan.timeline import Timeline, phase_seconds
 from nanolan.training import evaluate, fetch_state, pass_gate, train
@@ -100,7 +100,7 @@ def _obey(limit: Limit, meter: Meter, state: Path) -> None:
 def _kept_limit(state: Path) -> Limit | None:
     try:
         return msgspec.json.decode((state / LIMIT_FILE).read_bytes(), type=Limit)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 
@@ -109,7 +109,7 @@ def find_me(api: Shadeform, plan: Plan, note: Path) -> Instance:
     not wait for an API that is down."""
     try:
         return msgspec.json.decode(note.read_bytes(), type=Instance)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         me = find_run(api, plan.run_id, FIND_LOOKS, attempt=plan.attempt)
     if me is None:
         raise ApiProblem(f"Shadeform lists no instance of run {plan.run_id}; the provider's limit stays in force")
@@ -189,6 +189,8 @@ def prepare(m: Machine) -> None:
         if stop := m.stop():
             raise RunStopped(stop.reason, f"{stop.text}, before anything was trained") from e
         raise
+    m.account, why = m.tools.confine(m.work)
+    say(f"the trainer runs as user {m.account.uid}" if m.account else f"the trainer runs as the box program does: {why}")
 
 
 def _judge_hub(m: Machine, size: int, seconds: float) -> None:
@@ -230,11 +232,12 @@ def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
     if verdict != SUCCEEDED and (m.proofs or rescued):
         message += f". Go on: just resume {m.plan.run_id}"
     stages = m.timeline.stages()
-    plan, meter = m.plan, m.meter
+    plan, meter, warning = m.plan, m.meter, loud(m)
+    message = ". ".join(filter(None, (message.strip(), warning)))
     return Receipt(
-        plan.run_id, verdict, reason, Mask(m.secrets.values()).hide(message.strip()), m.herald.phases, log_path(plan, verdict),
+        plan.run_id, verdict, reason, hide(message), m.herald.phases, log_path(plan, verdict),
         meter.spent_cents, int(meter.age_s), iso(m.tools.now()), plan.attempt, meter.metered_cents, meter.provider_cents, stages,
-        {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases}, plan.predicted)
+        {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases}, plan.predicted, warning)
 
 
 def _lost(m: Machine, rescued: list[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nanolan.helptext import Taught
+from nanolan.secret import short
+from nanolan.veil import printable, veiled
+
+__all__ = ["Taught", "Words", "printable", "run", "setting_options", "settings_from"]
 
 if TYPE_CHECKING:
     from nanolan.config import Settings
@@ -109,8 +114,9 @@ def cached_token() -> str | None:
 
 
 def run(command: click.Command) -> None:
-    """Run a command: one line per error, its exit code; the traceback only with --debug."""
+    """Run a command, with a veil before all that it prints: one line per error, its exit code; the traceback only with --debug."""
     from nanolan.errors import NanolanError
+    sys.stdout, sys.stderr = veiled(sys.stdout), veiled(sys.stderr)
     words = sys.argv[1:]
     own = words if command.context_settings.get("allow_interspersed_args", True) else [*takewhile(lambda w: w[:1] == "-", words)]
     debug = "--debug" in own
@@ -122,20 +128,15 @@ def run(command: click.Command) -> None:
         code = e.exit_code
     except NanolanError as e:
         if debug:
-            raise
-        click.echo(f"error: {printable(str(e))}", err=True)
+            traceback.print_exc()
+        click.echo(f"error: {e}", err=True)
         code = e.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nstopped by Ctrl-C", err=True)
         code = 130
     except Exception as e:
         if debug:
-            raise
-        click.echo(f"error: {type(e).__name__}: {printable(str(e))[:300]} (a fault of nanolan; more with --debug)", err=True)
+            traceback.print_exc()
+        click.echo(f"error: {type(e).__name__}: {short(str(e))} (a fault of nanolan; more with --debug)", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def printable(text: str) -> str:
-    """`text` without control characters: an API or a log cannot drive the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)

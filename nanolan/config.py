@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
 REPO = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
 ADDRESS = r"(https?)://(?:[\w.-]+|\[::1\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?"
+MOST_ENV_BYTES = 256 << 10
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -198,6 +199,7 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
               ("environment", environ), (".env", read_env_file(env_file))]
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    note_secrets(layers)
     for name, meta in TABLE.items():
         text, source = _first(meta["env"], layers)
         if text is None and name == "hf_token":
@@ -208,10 +210,19 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
     return _gpu_and_count(Settings(**values, sources=sources))
 
 
+def note_secrets(layers: list[tuple[str, Any]]) -> None:
+    """Make every key and token known to the mask, in each layer: one that is overruled, or refused, may be printed all the same."""
+    for env in (meta["env"] for meta in TABLE.values() if meta["secret"]):
+        for _, layer in layers:
+            Secret((layer.get(env) or "").strip())
+
+
 def read_env_file(path: Path | None) -> dict[str, str | None]:
     """The values of a .env file, as data: nothing in it is run or expanded."""
     if path is None or not path.is_file():
         return {}
+    if path.stat().st_size > MOST_ENV_BYTES:
+        raise UsageProblem(f"{path} has more than {MOST_ENV_BYTES >> 10} kB: it is no .env file")
     from dotenv import dotenv_values
     try:
         return dict(dotenv_values(path, interpolate=False, encoding="utf-8-sig"))

@@ -22,11 +22,16 @@ Only scripts/ catches these, prints one line and exits with `exit_code`.
 """
 from __future__ import annotations
 
+from nanolan.secret import hide
+
 
 class NanolanError(Exception):
-    """Something went wrong that the user can be told about in one line."""
+    """Something went wrong that the user can be told about in one line; without any secret, wherever its words end up."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return hide(super().__str__())
 
 
 class UsageProblem(NanolanError):

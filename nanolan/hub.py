@@ -25,8 +25,8 @@ from huggingface_hub.utils import build_hf_headers, get_session
 from huggingface_hub.utils._http import hf_request_event_hook  # not exported; without it requests lack their id
 
 from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
-from nanolan.plan import Pinned, PinnedFile
-from nanolan.secret import Mask, Secret
+from nanolan.plan import Pinned, PinnedFile, check_names
+from nanolan.secret import Secret, hide, short
 from nanolan.shadeform import retry_after_s
 
 LAPTOP_PATIENCE_S = 45.0
@@ -54,7 +54,9 @@ class Tree:
         return {p: f for p, f in self.files.items() if p.startswith(folder.rstrip("/") + "/")}
 
     def pin(self, paths: Iterable[str], proven: bool = False) -> Pinned:
-        return Pinned(self.repo, self.kind, self.revision, tuple(self.files[p] for p in sorted(paths)), proven)
+        wanted = sorted(paths)
+        check_names(wanted)
+        return Pinned(self.repo, self.kind, self.revision, tuple(self.files[p] for p in wanted), proven)
 
 
 @lru_cache(maxsize=1)   # once: setting it again closes the connections that other threads are using
@@ -88,6 +90,18 @@ def begin(call: Callable[[], T]) -> Future[T]:
     return answer
 
 
+def get_small(url: str, headers: dict[str, str]) -> httpx2.Response:
+    """The answer to a GET, and no more of it than a byte too much for a small file."""
+    data = bytearray()
+    with get_session().stream("GET", url, headers=headers) as answer:
+        for chunk in answer.iter_bytes(1 << 16):
+            data += chunk
+            if len(data) > SMALL_FILE:
+                break
+    kept = {k: v for k, v in answer.headers.items() if k.lower() == "retry-after"}
+    return httpx2.Response(answer.status_code, headers=kept, content=bytes(data), request=answer.request)
+
+
 class Hub:
     """The calls we make to the Hub; `sleep`, `clock`, the client (`api`, `get`) and `patience_s` can be passed in."""
 
@@ -95,11 +109,11 @@ class Hub:
                  sleep: Callable[[float], object] = time.sleep, clock: Callable[[], float] = time.monotonic,
                  api: Any = None, get: Callable[..., Any] | None = None) -> None:
         self.endpoint, self.token, self.patience_s = endpoint.rstrip("/"), token, patience_s
-        self._sleep, self._clock, self._mask = sleep, clock, Mask([token])
+        self._sleep, self._clock = sleep, clock
         self._raw_token: str | bool = token.reveal() if token else False
         use_timeouts()
         self.api = api or HfApi(endpoint=self.endpoint, token=self._raw_token)
-        self._get = get or (lambda url, **how: get_session().get(url, **how))
+        self._get = get or get_small
 
     def tree(self, repo: str, kind: str = "model", revision: str | None = None) -> Tree:
         """Revision and every file of a repo, in one round trip; NotFound when there is no such repo."""
@@ -149,15 +163,17 @@ class Hub:
         return self._try(f"{repo}/{path}", get)
 
     def commit(self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()) -> str:
-        """Add and remove files in one commit; returns its revision. Safe to repeat: same content, same tree."""
-        gone = tuple(delete)
+        """Add and remove files in one commit; returns its revision. Safe to repeat: same content, same tree.
+
+        Text that was made here (bytes) is masked: no secret of this process gets onto the Hub. Files go as they are."""
+        gone, masked = tuple(delete), {path: _masked(content) for path, content in add.items()}
 
         def send() -> str:
             there = set(self.api.list_repo_files(repo)) if gone else ()   # a repeat finds them gone: that would be refused
             operations: list[CommitOperationAdd | CommitOperationDelete] = [   # the client uses them up: new ones each try
-                CommitOperationAdd(path, content) for path, content in add.items()]
+                CommitOperationAdd(path, content) for path, content in masked.items()]
             operations += [CommitOperationDelete(path) for path in gone if path in there]
-            return self.api.create_commit(repo, operations, commit_message=message).oid
+            return self.api.create_commit(repo, operations, commit_message=hide(message)).oid
         return self._try(f"commit to {repo}", lambda: within(COMMIT_S, send))
 
     def start_job(self, job: Any, secrets: dict[str, str]) -> tuple[str, str]:
@@ -180,7 +196,7 @@ class Hub:
                     raise self._refusal(what, e, status) from None
                 why, at_least = f"HTTP {status}", retry_after_s(e.response.headers.get("Retry-After"))
             except (httpx2.TransportError, ConnectionError, TimeoutError, FutureTimeout) as e:   # ConnectionError: hf-xet
-                why, at_least = f"{type(e).__name__}: {self._mask.hide(str(e))[:120]}", 0.0
+                why, at_least = f"{type(e).__name__}: {short(str(e), 120)}", 0.0
             except (ValueError, LookupError, TypeError, AttributeError) as e:   # 200 with a proxy's page, or half of an answer
                 why, at_least = f"an answer that cannot be read, {type(e).__name__}", 0.0
             pause = max(at_least, wait * (0.5 + random.random() / 2))   # noqa: S311  # jitter, not a secret
@@ -191,7 +207,6 @@ class Hub:
             wait = min(wait * 2, LONGEST_WAIT_S)
 
     def _refusal(self, what: str, e: Exception, status: int) -> ApiProblem | AuthProblem:
-        text = self._mask.hide(" ".join(str(e).split())[:300])
         if isinstance(e, (EntryNotFoundError, RevisionNotFoundError)):
             return NotFound(f"the Hub has no {what}")
         if isinstance(e, RepositoryNotFoundError) or status == 404:
@@ -199,4 +214,12 @@ class Hub:
         if status in (401, 403):
             return AuthProblem(f"the Hub refused HF_TOKEN (HTTP {status}) for {what}. "
                                f"Make one that may write the repo: {TOKENS_URL}")
-        return ApiProblem(f"the Hub refused {what}: HTTP {status} {text}")
+        return ApiProblem(f"the Hub refused {what}: HTTP {status} {short(str(e))}")
+
+
+def _masked(content: bytes | Path) -> bytes | Path:
+    """Text without any secret; what is no text is left as it is."""
+    try:
+        return hide(content.decode()).encode() if isinstance(content, bytes) else content
+    except UnicodeDecodeError:
+        return content

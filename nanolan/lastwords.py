@@ -13,6 +13,7 @@ import msgspec
 from nanolan.card import README, new_card
 from nanolan.curves import read_metrics
 from nanolan.environment import environment_here
+from nanolan.herald import metrics_of
 from nanolan.hub import within
 from nanolan.machine import Machine, say
 from nanolan.manifest import MANIFEST
@@ -20,7 +21,7 @@ from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.page import render_page
 from nanolan.plan import iso
 from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up
-from nanolan.report import SUCCEEDED, Receipt, to_json
+from nanolan.report import SUCCEEDED, Receipt, leak_warning, to_json
 from nanolan.samples import beside, gather
 from nanolan.secret import Mask
 from nanolan.story import story_of
@@ -35,8 +36,7 @@ Leave = Callable[[Machine, Receipt], "bytes | None"]     # the file's content; N
 
 def metrics(m: Machine, receipt: Receipt) -> bytes | None:
     """Every row that the trainer wrote."""
-    path = m.work / "metrics.jsonl"
-    return path.read_bytes() if path.is_file() else None
+    return metrics_of(m.work)
 
 
 def black_box(m: Machine, receipt: Receipt) -> bytes | None:
@@ -82,6 +82,11 @@ def spare_s(m: Machine) -> float:
     if m.meter.hard():
         return 0.0
     return min(REPORT_S, m.meter.margin.total_s) if m.meter.soft() else REPORT_S
+
+
+def loud(m: Machine) -> str:
+    """What is to be said when the mask hit something in a log that anybody can read; else ""."""
+    return leak_warning(m.plan) if m.plan.public and m.herald.masked() else ""
 
 
 def masked(m: Machine, text: bytes) -> bytes:
@@ -148,4 +153,6 @@ def left_behind(m: Machine, receipt: Receipt, leaves: Mapping[str, Leave] = LEAV
                 files[f"{m.plan.folder}/{name}"] = content
         except Exception as e:   # the others are left all the same
             say(f"{name} could not be made: {type(e).__name__} {e}")
+    if warning := loud(m):
+        say(f"WARNING: {warning}")
     return {receipt.log: m.herald.log(), **files}     # the log last: it holds what was said of the others

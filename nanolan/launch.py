@@ -177,7 +177,7 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
                      offer.hourly_cents, offer.os),
         wandb_project=s.wandb_project, processes=offer.num_gpus, batch=s.batch, evaluate=s.eval, humaneval=s.humaneval,
         identity=not s.no_identity, save_minutes=s.save_minutes, gate=s.gate, probation_cents=s.probation_usd,
-        self_delete=s.self_delete,
+        self_delete=s.self_delete, public=found.public,
         upload_minutes=s.upload_minutes or upload_minutes(offer.hourly_cents),
         parameters=found.size.n_params if found.size else None, predicted=expected.predicted if expected else None)
     if rehearsal is None:

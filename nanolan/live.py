@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,10 +15,11 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from nanolan.cli import printable
 from nanolan.money import dollars
 from nanolan.plan import now_utc
+from nanolan.secret import hide
 from nanolan.status import Overview, RunView
+from nanolan.veil import drawing, printable
 from nanolan.view import WIDTH, clock_of, duration_text, moment_text, render, to_dict
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Seen:
             age = duration_text(int((self._now() - self._at).total_seconds()))
             lines += [f"THESE FIGURES ARE {age} OLD: the last look failed, the run goes on. Looking again.",
                       *textwrap.wrap(problem, WIDTH, initial_indent="  ", subsequent_indent="  ")]
-        return [printable(line) for line in lines]
+        return [printable(hide(line)) for line in lines]     # rich draws them, past the veil's stricter side
 
 
 def trouble(overview: Overview) -> str:
@@ -80,7 +82,7 @@ class Redrawn:
     def __init__(self, console: Console | None = None, now: Callable[[], datetime] = now_utc) -> None:
         from rich.console import Console
         from rich.live import Live
-        self.seen, self._console = Seen(now), console or Console(highlight=False)
+        self.seen, self._console = Seen(now), console or Console(file=drawing(sys.stdout), highlight=False)
         self._live = Live(get_renderable=self.text, console=self._console, refresh_per_second=1, vertical_overflow="crop")
 
     def text(self) -> Text:
@@ -117,9 +119,9 @@ class Plain(ExitStack):
     def show(self, overview: Overview) -> None:
         line = "; ".join(map(one_line, overview.runs))
         if not self._last or all(v.ended for v in overview.runs):
-            self._echo("\n".join(map(printable, render(overview))))
+            self._echo("\n".join(render(overview)))
         elif line != self._last or trouble(overview):
-            self._echo(printable(f"{self._now().astimezone():%H:%M:%S} {trouble(overview) or line}"))
+            self._echo(f"{self._now().astimezone():%H:%M:%S} {trouble(overview) or line}")
         self._last = line or "seen"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.report import Receipt
-from nanolan.secret import Mask, Secret
+from nanolan.secret import Secret, hide, short
 
 INFO, SUCCESS, WARNING, FAILURE = "info", "success", "warning", "failure"     # apprise's own words
 CLOSE_S = 20.0
@@ -29,7 +29,6 @@ class Notifier:
     def __init__(self, urls: Secret | None, name: str, kept: Path | None = None, say: Callable[[str], None] = lambda text: None,
                  send: Send | None = None) -> None:
         self._urls, self._name, self._kept, self._say = addresses(urls), name, kept, say
-        self._mask = Mask([urls, *map(Secret, self._urls)])
         self._send = send or by_apprise
         self._queue: queue.SimpleQueue[tuple[str, str, str] | None] = queue.SimpleQueue()
         self._sent = _read(kept)
@@ -54,11 +53,11 @@ class Notifier:
         while (event := self._queue.get()) is not None:
             for number, url in enumerate(self._urls, 1):
                 try:
-                    problem = self._send(url, f"{self._name}: {event[0]}", self._mask.hide(event[1]), event[2])
+                    problem = self._send(url, hide(f"{self._name}: {event[0]}"), hide(event[1]), event[2])
                 except Exception as e:   # whatever it is, the run goes on
                     problem = f"{type(e).__name__}: {e}"
                 if problem:
-                    self._say(f"notification {number} not sent ({event[0]}): {self._mask.hide(problem)[:200]}")
+                    self._say(f"notification {number} not sent ({event[0]}): {short(problem, 200)}")
             self._sent.append(event[0])     # only now: killed before, it is sent again
             _write(self._kept, self._sent)
 
@@ -74,7 +73,7 @@ def started(plan: Plan) -> str:
 def ended(receipt: Receipt) -> str:
     """The cause, the money, and what is proven."""
     proven = [f"{r.folder} step {r.step}" for r in receipt.phases.values() if r.state == "proven"]
-    why = f"{receipt.reason}: {receipt.message}. " if receipt.message else ""
+    why = f"{': '.join(filter(None, (receipt.reason, receipt.message)))}. " if receipt.message else ""
     return f"{why}{dollars(receipt.spent_cents)} spent. Proven on the Hub: {', '.join(proven) or 'nothing'}"
 
 

@@ -20,6 +20,7 @@ from nanolan.plan import Pinned, Plan
 from nanolan.report import FAILED, LOST, STOPPED, SUCCEEDED, PhaseReport, Receipt
 from nanolan.samples import PhaseSamples, Sample
 from nanolan.scores import MODEL, PUBLISHED_BY, Line, is_d20, passes, score_lines
+from nanolan.secret import hide
 from nanolan.story import Story
 
 TONES = {SUCCEEDED: "good", FAILED: "bad", LOST: "bad", STOPPED: "warn"}
@@ -46,7 +47,7 @@ def write_page(html: str, path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temp = path.with_name(path.name + ".tmp")
-        temp.write_text(html, encoding="utf-8")
+        temp.write_text(hide(html), encoding="utf-8")
         temp.replace(path)
     except OSError as e:
         raise UsageProblem(f"{path} cannot be written: {e.strerror}. Name another file: just report --output FILE") from None

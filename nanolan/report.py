@@ -7,7 +7,7 @@ import msgspec
 
 from nanolan.errors import BadAnswer, LimitHitLost, LimitHitSaved, NanolanError, RunFailed
 from nanolan.manifest import Manifest
-from nanolan.plan import Plan, Predicted, parse_time
+from nanolan.plan import UNREADABLE, Plan, Predicted, parse_time
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
@@ -80,13 +80,20 @@ class Receipt(msgspec.Struct, frozen=True):
     stages: dict[str, int] = {}      # seconds by boot, setup, download, train, evaluate, upload, idle ...; all of them
     phase_cents: dict[str, int] = {}     # what each phase's training and evaluation cost
     predicted: Predicted | None = None
+    warning: str = ""                # part of the message, too: shown whatever the verdict
+
+
+def leak_warning(plan: Plan) -> str:
+    """Of a log that anybody can read, in which a secret was masked. cloud/rescue.py says the same."""
+    return (f"A SECRET WAS PRINTED INTO THE LOG and masked before the upload, and {plan.runs_repo} is public: look what printed it "
+            "(***), and make new keys if you doubt the mask")
 
 
 def read_receipt(data: bytes) -> Receipt:
     """A Receipt of JSON; BadAnswer if it is none."""
     try:
         return msgspec.json.decode(data, type=Receipt)
-    except msgspec.DecodeError as e:
+    except UNREADABLE as e:
         raise BadAnswer(f"receipt.json cannot be read: {e}") from None
 
 
@@ -96,7 +103,7 @@ def read_progress(data: bytes) -> Progress:
         progress = msgspec.json.decode(data, type=Progress)
         parse_time(progress.updated)
         return progress
-    except (msgspec.DecodeError, BadAnswer) as e:
+    except (*UNREADABLE, BadAnswer) as e:
         raise BadAnswer(f"progress.json cannot be read: {e}") from None
 
 

@@ -1,22 +1,27 @@
-"""Secrets that print as ***, and the mask that keeps their values out of everything that leaves the process."""
+"""Secrets that print as ***, and the masks that keep their values out of everything that leaves the process."""
 from __future__ import annotations
 
 import base64
+import html
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
 STARS = "***"
-SHORTEST = 6   # masking shorter values would blank out ordinary words
+SHORTEST = 6        # masking shorter values would blank out ordinary words
+PIECE = 12          # of an address or a key file: what is shorter may be an ordinary word
+_values: dict[str, None] = {}      # of every secret of this process
 
 
 class Secret:
-    """A value that shows as *** wherever it is printed; `reveal()` is the only way to it."""
+    """A value that shows as *** wherever it is printed; `reveal()` is the only way to it. `hide` knows it from now on."""
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
         self._value = value
+        _values[value] = None
 
     def reveal(self) -> str:
         return self._value
@@ -37,24 +42,65 @@ class Secret:
 
 
 class Mask:
-    """Replaces every form of the given secrets in a text: raw, URL-quoted, JSON-escaped, base64."""
+    """Replaces every form of the given secrets in a text: raw, in an address, JSON, HTML or Python, base64; whole or by line."""
 
     def __init__(self, secrets: Iterable[Secret | None]) -> None:
-        values = {s.reveal() for s in secrets if s and len(s.reveal()) >= SHORTEST}
-        forms = {form for value in values for form in _forms(value)}
-        self._forms = sorted(forms, key=len, reverse=True)
+        values = {s.reveal() for s in secrets if s}
+        self.forms = sorted({form for value in values for part in _parts(value) for form in _forms(part)}, key=len, reverse=True)
+        self.longest, self.firsts = max(map(len, self.forms), default=0), {form[0] for form in self.forms}
+        self.hits = 0        # how many texts held one
 
     def hide(self, text: str) -> str:
         """`text` with *** in place of each secret."""
-        for form in self._forms:
-            text = text.replace(form, STARS)
-        return text
+        shown = text
+        for form in self.forms:
+            shown = shown.replace(form, STARS)
+        self.hits += shown != text
+        return shown
+
+
+_all = Mask([])
+_known = 0
+
+
+def every_secret() -> Mask:
+    """A mask over every secret that this process has made so far."""
+    global _all, _known
+    if _known != len(_values):
+        _known = len(_values)
+        made, made.hits = Mask(map(Secret, list(_values))), _all.hits
+        _all = made
+    return _all
+
+
+def hide(text: str) -> str:
+    """`text` with *** in place of every secret that this process knows."""
+    return every_secret().hide(text)
+
+
+def short(text: str, most: int = 300) -> str:
+    """Foreign words as they may be quoted: on one line, without any secret, cut (only then: half a secret is known to no mask)."""
+    words = " ".join(hide(text[:100 * most]).split())
+    return words if len(words) <= most else words[:most - 3] + "..."
+
+
+def _parts(value: str) -> Iterator[str]:
+    """The value, and what of it may turn up alone: the lines of a key file, the words of addresses and what these are made of."""
+    yield value
+    if "\n" in value:
+        yield from (line for line in value.splitlines() if len(line) >= PIECE and not line.startswith("-----"))
+    if "://" in value:
+        for word in value.split():
+            yield word.strip(",")
+            yield from (piece for piece in re.split(r"[/@:?&=,]+", word) if len(piece) >= PIECE)
 
 
 def _forms(value: str) -> set[str]:
-    raw = value.encode()
-    forms = {value, quote(value, safe=""), json.dumps(value)[1:-1]}
+    raw = value.encode(errors="surrogatepass")
+    forms = {value, quote(raw, safe=""), quote(raw), json.dumps(value)[1:-1], repr(value)[1:-1], html.escape(value),
+             html.escape(value, quote=False)}
     for shift, cut in enumerate((0, 2, 3)):   # base64 of a longer text shows the secret at one of three alignments
         whole = (shift + len(raw)) * 8 // 6    # characters that no neighbouring byte changes
-        forms.add(base64.b64encode(b"\0" * shift + raw).decode()[cut:whole])
+        code = base64.b64encode(b"\0" * shift + raw).decode()[cut:whole]
+        forms |= {code, code.replace("+", "-").replace("/", "_")}
     return {f for f in forms if len(f) >= SHORTEST}

@@ -34,6 +34,7 @@ from nanolan.report import (
     read_receipt,
 )
 from nanolan.rest import Kept, saved_state
+from nanolan.secret import hide
 from nanolan.shadeform import Shadeform
 
 SETTLE_S = 120               # a new instance may be missing from a listing for this long
@@ -222,7 +223,7 @@ def phase_state(e: Entry, phase: str, tree: Tree | None, manifest: Manifest | No
 
 
 def _tail(hub: Hub, repo: str, path: str) -> tuple[str, ...]:
-    return tuple(hub.read(repo, path).decode(errors="replace").splitlines()[-LOG_LINES:])
+    return tuple(hide(hub.read(repo, path).decode(errors="replace")).splitlines()[-LOG_LINES:])     # before it is cut to the screen
 
 
 def _result(answer: Future[T], problems: list[str]) -> T | None:

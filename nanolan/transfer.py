@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nanolan.errors import Unreachable
-from nanolan.secret import Secret
+from nanolan.secret import Secret, short
+from nanolan.veil import drawing
 
 if TYPE_CHECKING:
     from nanolan.hub import Hub
@@ -84,8 +85,9 @@ def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
             new = child.stderr.read() or b""
             words = (words + new)[-20_000:]
             if job.bars:
-                sys.stderr.write(new.decode(errors="replace"))
-                sys.stderr.flush()
+                bar = drawing(sys.stderr)
+                bar.write(new.decode(errors="replace"))
+                bar.flush()
             now = _progress(child.pid)
             if now != seen:
                 seen, moved_at = now, time.monotonic()
@@ -102,7 +104,7 @@ def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
         child.wait()
         child.stderr.close()
     lines = words.decode(errors="replace").strip().splitlines() or [f"exit code {child.returncode}"]
-    return "" if child.returncode == 0 else lines[-1][:ERROR_CHARS].replace(job.token, "***")
+    return "" if child.returncode == 0 else short(lines[-1], ERROR_CHARS)
 
 
 def bars() -> dict[str, str]:

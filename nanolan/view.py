@@ -14,6 +14,7 @@ from nanolan.money import dollars, usd
 from nanolan.outlook import Outlook, outlook
 from nanolan.plan import Plan, iso, now_utc, parse_time
 from nanolan.report import SUCCEEDED, PhaseReport, Progress, Receipt
+from nanolan.ssh import has_address
 from nanolan.status import SHORT, Overview, RunView
 
 WIDTH = 80
@@ -47,7 +48,8 @@ def render_run(v: RunView) -> list[str]:
     lines += _clock(v)
     lines.append(f"  machine   {_machine(v)}")
     if v.instance and v.instance.billing and v.instance.ip:
-        lines += [f"  shell     just ssh {plan.run_id}", f"  {ssh_command(v.instance, plan.instance_name)}"]
+        lines.append(f"  shell     just ssh {plan.run_id}")
+        lines += [f"  {ssh_command(v.instance, plan.instance_name)}"] if has_address(v.instance) else []
     for p, r in v.phases.items():
         lines.append(f"  {p:<9} {_phase(r)}")
         if r.measured:
@@ -62,7 +64,7 @@ def render_run(v: RunView) -> list[str]:
     if v.state in SHORT:
         lines.append(f"  more      just why {plan.run_id}")
     if v.receipt:
-        lines += _bill(v.receipt, plan)
+        lines += _wrapped("  WARNING   ", v.receipt.warning) + _bill(v.receipt, plan)
         lines.append(f"  log       {v.receipt.log}")
     if v.state != SUCCEEDED:
         lines += [f"    | {line[:WIDTH - 6]}" for line in v.log_tail]
@@ -188,6 +190,7 @@ def _run_dict(v: RunView) -> dict[str, Any]:
             "progress": _progress_dict(v.progress) if v.progress else None,
             "attempt": plan.attempt, "saved": {"phase": v.saved.phase, "step": v.saved.step} if v.saved else None,
             "resume": resume_command(v) if v.resumable else None, "log": v.receipt.log if v.receipt else None,
+            "warning": v.receipt.warning or None if v.receipt else None,
             "bill": _bill_dict(v.receipt, plan) if v.receipt else None, "problems": list(v.problems)}
 
 

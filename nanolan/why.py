@@ -66,6 +66,7 @@ def answer(v: RunView, box: Postmortem | None, log: str = "", now: datetime | No
     plan, ended = v.entry.plan, v.state in SHORT or v.state == SUCCEEDED
     notes = [f"attempt {a.number} before it: {dollars(a.spent_cents)}, {a.note}" for a in v.entry.earlier]
     notes += [f"{phase} was not evaluated: {why}" for phase, why in NOT_EVALUATED.findall(log)]
+    notes += [v.receipt.warning] if v.receipt and v.receipt.warning else []
     base = Why(plan.run_id, v.state, "", spent_cents=v.spent_cents, limit_cents=plan.limit_cents, problems=v.problems,
                stages=split(v.receipt, plan.offer.hourly_cents) if v.receipt else {}, saved=saved(v),
                log=v.receipt.log if v.receipt else "", notes=tuple(notes))

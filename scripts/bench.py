@@ -120,10 +120,11 @@ def _transfer_peak_mb(url: str, kind: str, folder: Path) -> float:
     import msgspec
     import psutil
 
+    from nanolan.sim.hub_state import WRITER
     from nanolan.transfer import Job
     name = "model_000001.pt"
     job = Job(kind, url, "me/bench", "model", "main", str(folder if kind == "upload" else folder / "down"),
-              (name,) if kind == "upload" else (f"t/{name}",), "t", "bench", token="hf_loopback")  # noqa: S106
+              (name,) if kind == "upload" else (f"t/{name}",), "t", "bench", token=WRITER)
     child = subprocess.Popen([sys.executable, "-m", "nanolan.transfer"], stdin=subprocess.PIPE, cwd=ROOT,
                              env={**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
     peak, process = 0, psutil.Process(child.pid)
@@ -165,7 +166,7 @@ def _steps_per_s(words: list[str]) -> float:
         outcome = rehearse(world, words, plain, lambda line: None, time.monotonic(), quiet=True)
         if outcome.exit_code:
             raise click.ClickException("the rehearsal failed")
-        rows = [json.loads(line) for path in world.root.glob("cloud/boxes/*/nanolan/metrics.jsonl")
+        rows = [json.loads(line) for path in world.root.glob("cloud/boxes/*/nanolan/trainer/metrics.jsonl")
                 for line in path.read_text().splitlines()]
     times = [row["t"] for row in rows if "loss" in row]
     return (len(times) - 1) / (times[-1] - times[0])

@@ -120,6 +120,7 @@ def heartbeat() -> str:
     from nanolan.notify import Notifier
     from nanolan.secret import Secret
     from nanolan.shadeform import Shadeform
+    from nanolan.sim.hub_state import WRITER
     from nanolan.timeline import Timeline
     from tests.box_fixtures import KEY, make_plan
     from tests.test_meter import machine
@@ -129,12 +130,13 @@ def heartbeat() -> str:
         os.environ["BOX_ROOT"] = str(work)
         log, line = work / "var/log/lanbot-training.log", "sft step 7/900 | loss 1.2345 | lr 0.02 | 1,234,567 tok/s\n"
         log.write_text(line * 20_000)
-        (work / "metrics.jsonl").write_text('{"phase": "sft", "step": 7, "steps": 900, "loss": 1.5, "t": 1.0}\n' * 900)
+        (work / "trainer").mkdir()
+        (work / "trainer/metrics.jsonl").write_text('{"phase": "sft", "step": 7, "steps": 900, "loss": 1.5, "t": 1.0}\n' * 900)
         plan = make_plan(hub_url, cloud_url, hf_repo="me/bench", runs_repo="me/bench")
-        api, hub = Shadeform(Secret(KEY), cloud_url), Hub(hub_url, Secret("hf_loopback"), patience_s=0)
+        api, hub = Shadeform(Secret(KEY), cloud_url), Hub(hub_url, Secret(WRITER), patience_s=0)
         meter = Meter(plan, machine(60), api)
         control = Control(plan, hub)
-        herald = Herald(plan, {"HF_TOKEN": Secret("hf_loopback"), "X": Secret("a-secret-to-mask")}, work, meter,
+        herald = Herald(plan, {"HF_TOKEN": Secret(WRITER), "X": Secret("a-secret-to-mask")}, work, meter,
                         Timeline(work / "t.json"), Notifier(None, ""))
         herald.close()
 

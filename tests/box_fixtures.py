@@ -24,12 +24,13 @@ from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented, iso, new_run_id
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.hub import HubServer
 from nanolan.sim.machine import MARK, kill_until_none, marked
+from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.sim.shadeform_instance import Delays
 
-REPO, DATA, KEY = "me/lanbot-checkpoints", "openai/gsm8k", "sim-key-0123456789"
-TOKEN = "hf_stand_in_for_a_token"
+REPO, DATA, KEY = "me/lanbot-checkpoints", "openai/gsm8k", f"sim-key-{MARKER}{TWIST}"
+TOKEN = f"hf_stand_in_{MARKER}"
 WRITERS = {TOKEN: {"name": "me", "orgs": [], "role": "write"}}
 SEED = {"mid_checkpoints/d20/model_000010.pt": b"a model " * 100, "mid_checkpoints/d20/meta_000010.json": b"{}",
         "base_checkpoints/d20/model_000009.pt": b"a base " * 100, "base_checkpoints/d20/meta_000009.json": b"{}",
@@ -134,7 +135,7 @@ class Box:
         def write(folder: Path) -> None:
             (folder / "model_000005.pt").write_bytes(os.urandom(1 << 16))
             (folder / "meta_000005.json").write_text("{}")
-        save_whole(self.work / "out" / PHASES[phase].output_dir / "d20", 5, write, run_id=self.plan.run_id, phase=phase,
+        save_whole(self.work / "trainer/out" / PHASES[phase].output_dir / "d20", 5, write, run_id=self.plan.run_id, phase=phase,
                    final=final)
 
     # ---- its programs

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+pytest_plugins = ["tests.canary"]
 
 # Read at import time by the Hub client; the tests' own programs get theirs from World.env()
 OURS = ("SHADEFORM", "HF_", "HUGGING_FACE", "WANDB", "NANOLAN", "RUNS_REPO", "SPEND_LIMIT", "TRAINING_PHASE", "RUN_NAME", "GPU",

@@ -25,6 +25,7 @@ from nanolan.offers import Offer
 from nanolan.plan import Pinned, Plan, iso, parse_time
 from nanolan.rent import delete_and_confirm
 from nanolan.shadeform import Shadeform
+from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.shadeform_instance import Instance
 
 from .core_fixtures import PLAN
@@ -34,7 +35,7 @@ from .life_cloud import Cloud, Request
 from .life_hub import MemoryHub
 
 START = 2_208_988_800.0             # 2040: no time of today gets in unseen
-KEY, TOKEN = "sk-CANARY/of+the=cloud", "hf_CANARYoftheHub0123456789"
+KEY, TOKEN = f"sk-{MARKER}/of+the=cloud{TWIST}", f"hf_{MARKER}_of_the_Hub"
 REPO = PLAN.hf_repo
 SEED = {"base_checkpoints/d20/model_000009.pt": b"a base " * 9, "base_checkpoints/d20/meta_000009.json": b"{}",
         "mid_checkpoints/d20/model_000010.pt": b"a model " * 9, "mid_checkpoints/d20/meta_000010.json": b"{}",

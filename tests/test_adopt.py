@@ -15,6 +15,7 @@ from nanolan.errors import BadAnswer, PreflightFailed
 from nanolan.hub import Hub
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
+from nanolan.sim.hub_state import WRITER
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO, FOLDER = "me/models", "base_checkpoints/d20"
@@ -30,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[HubServer]:
 
 
 def hub_of(server: HubServer) -> Hub:
-    return Hub(server.url, Secret("hf_loopback"))
+    return Hub(server.url, Secret(WRITER))
 
 
 def put(server: HubServer, model: bytes = MODEL) -> None:

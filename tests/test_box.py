@@ -16,6 +16,7 @@ from nanolan.plan import Predicted, Rented
 from nanolan.postmortem import read_postmortem
 from nanolan.report import error_of, read_receipt
 from nanolan.sim.machine import kill_until_none, marked
+from nanolan.sim.marker import MARKER
 from nanolan.training import _cause
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, pin, until
@@ -60,6 +61,7 @@ def dear(cents: int = 36_000) -> dict[str, Any]:
 
 # ---- all goes well
 
+@pytest.mark.shows("file", "*/box/*", "the run is called by its secrets, so that the trainer prints them")
 def test_a_run_trains_uploads_proves_and_deletes_its_machine(new_box: NewBox) -> None:
     box = new_box(run_name=f"{TOKEN}-{KEY}")            # the trainer prints its run name: the secrets are in its output
     box.unpack(downloaded=False)
@@ -101,7 +103,7 @@ def test_the_next_phase_starts_from_the_last_when_that_is_proven(new_box: NewBox
     assert verdict(box)[0] == "succeeded" and box.holds(MID, 5) and box.holds(SFT, 5)
     log = box.log()
     assert log.index("phase mid: proven") < log.index("sft step 1/5") < log.index("deleting for Proven")
-    assert f"sft from {box.work}/out/mid_checkpoints/d20/step-000005" in log
+    assert f"sft from {box.work}/trainer/out/mid_checkpoints/d20/step-000005" in log
     assert f"{MID}/model_000010.pt" not in box.files(), "the older step of that folder is gone"
 
 
@@ -233,16 +235,16 @@ def test_start_phase_and_end_are_told_to_the_users_own_service_once_each_over_a_
     told = [(g["title"].removeprefix("lanbot-v3 sft: "), g["type"]) for g in service.got]
     assert told == [("started", "info"), ("sft proven", "info"), ("succeeded", "success")]
     assert "$1.00/h" in service.got[0]["message"] and f"{SFT} step 5 is on the Hub" in service.got[1]["message"]
-    assert f"Proven on the Hub: {SFT} step 5" in service.got[2]["message"] and "a-token-0123" not in box.log()
+    assert f"Proven on the Hub: {SFT} step 5" in service.got[2]["message"] and MARKER not in box.log()
 
 
 def test_a_service_that_is_gone_fails_no_run(new_box: NewBox) -> None:
     box = new_box()
     box.unpack()
     secrets = box.state / "secrets.json"
-    secrets.write_text(json.dumps(json.loads(secrets.read_text()) | {"NOTIFY_URL": "json://127.0.0.1:1/a-token-0123"}))
+    secrets.write_text(json.dumps(json.loads(secrets.read_text()) | {"NOTIFY_URL": f"json://127.0.0.1:1/{MARKER}"}))
     assert verdict(box.run()) == ("succeeded", "", 0) and box.deleted
-    assert "notification 1 not sent (started)" in box.log() and "a-token-0123" not in box.log()
+    assert "notification 1 not sent (started)" in box.log() and MARKER not in box.log()
 
 
 # ---- the user's word
@@ -391,7 +393,7 @@ def test_a_manifest_that_a_disk_damages_before_its_upload_is_written_anew(new_bo
     box.hub.fault(COMMIT, status=503, times=2)
     box.start()
     box.wait_for("uploading chatsft_checkpoints")
-    (box.work / "out" / SFT / "step-000005/manifest.json").write_text("z")
+    (box.work / "trainer/out" / SFT / "step-000005/manifest.json").write_text("z")
     assert box.started[0].wait(60) == 0 and verdict(box) == ("succeeded", "", 0) and box.deleted
     assert "was damaged; written anew" in box.log() and box.holds(SFT, 5)
 

@@ -10,6 +10,7 @@ from nanolan.secret import Mask, Secret
 
 from .box_fixtures import TOKEN, make_plan
 
+pytestmark = pytest.mark.shows("file", "*/lanbot-training.log", "the log as a trainer writes it is the input here")
 MASK = Mask([Secret(TOKEN)])
 
 

@@ -101,9 +101,10 @@ def test_an_error_is_one_line_and_its_exit_code(monkeypatch: pytest.MonkeyPatch,
     assert text in said and "Traceback" not in said
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeError):
-        end_of(monkeypatch, RuntimeError("odd"), "--debug")
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert end_of(monkeypatch, RuntimeError("odd"), "--debug") == 1
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in said and "RuntimeError: odd" in said
 
 
 def test_an_answer_cannot_drive_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from nanolan.config import TABLE, Settings, is_loopback, load_settings, read_env_file
 from nanolan.errors import AuthProblem, NanolanError, UsageProblem
 from nanolan.secret import Secret
+from nanolan.sim.marker import MARKER, TWIST
 
 NAMES = ["", "a b", "a;rm -rf /", "$(touch /tmp/x)", "`id`", "a'b", 'a"b', "a\nb", "a\x00b", "a\x1b[31mb", "a\rb", "../x", "..",
          "/etc",
@@ -180,7 +181,7 @@ def test_a_key_with_white_space_around_it_is_trimmed() -> None:   # else: 401 wi
 
 
 def test_no_key_or_token_shows_in_the_settings() -> None:
-    canary = "CANARY-0123456789"
+    canary = f"{MARKER}{TWIST}"
     s = settings(shadeform_api_key=canary, hf_token=canary, wandb_api_key=canary)
     assert canary not in repr(s) and canary not in str(s) and s.mask().hide(f"x {canary}") == "x ***"
 

@@ -29,6 +29,7 @@ from nanolan.patient import Patient, admit
 from nanolan.plan import now_utc
 from nanolan.preflight import Check
 from nanolan.sim.hub_state import READER
+from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World
 from tests.core_fixtures import PLAN, QUICK, creates, forget, script, without
 
@@ -109,8 +110,8 @@ def test_a_newcomer_is_told_what_to_do_first_in_order(world: World, tmp_path: Pa
 
 
 def test_without_a_network_it_ends_soon_and_says_so_once(tmp_path: Path) -> None:
-    p = patient(tmp_path, SHADEFORM_API="http://127.0.0.1:9/v1", SHADEFORM_API_KEY="a-key-0123456789", HF_ENDPOINT="http://127.0.0.1:9",
-                HF_TOKEN="hf_0123456789", HF_REPO=REPO)
+    p = patient(tmp_path, SHADEFORM_API="http://127.0.0.1:9/v1", SHADEFORM_API_KEY=f"a-key-{MARKER}", HF_ENDPOINT="http://127.0.0.1:9",
+                HF_TOKEN=f"hf_{MARKER}", HF_REPO=REPO)
     started = time.monotonic()
     found = examine(p, limit_s=12)
     assert time.monotonic() - started < 14 and exit_code(found) == 4
@@ -121,14 +122,14 @@ def test_without_a_network_it_ends_soon_and_says_so_once(tmp_path: Path) -> None
 
 def test_a_look_that_hangs_or_breaks_does_not_keep_the_others_from_being_told(tmp_path: Path) -> None:
     def breaks(p: Patient) -> list[Check]:
-        raise RuntimeError("odd a-key-0123456789")
+        raise RuntimeError(f"odd a-key-{MARKER}")
 
     def says_no(p: Patient) -> list[Check]:
         raise NanolanError("no")
     rows = [Row("g", "hangs", lambda p: time.sleep(5) or []), Row("g", "breaks", breaks), Row("g", "says no", says_no),
             Row("g", "fine", lambda p: [Check("fine", True, "yes")])]
     started = time.monotonic()
-    found = examine(patient(tmp_path, SHADEFORM_API_KEY="a-key-0123456789"), rows, limit_s=0.3)
+    found = examine(patient(tmp_path, SHADEFORM_API_KEY=f"a-key-{MARKER}"), rows, limit_s=0.3)
     assert time.monotonic() - started < 2
     assert [(c.name, c.ok) for _, c in found] == [("hangs", False), ("breaks", None), ("says no", False), ("fine", True)]
     assert "a-key" not in "".join(render(found)) and "odd ***" in found[1][1].text
@@ -137,17 +138,17 @@ def test_a_look_that_hangs_or_breaks_does_not_keep_the_others_from_being_told(tm
 def test_services_that_take_the_call_and_never_answer_do_not_hold_it_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        env = {"SHADEFORM_API": url, "SHADEFORM_API_KEY": "a-key-0123456789", "HF_ENDPOINT": url, "HF_TOKEN": "hf_0123456789", "HF_REPO": REPO}
+        env = {"SHADEFORM_API": url, "SHADEFORM_API_KEY": f"a-key-{MARKER}", "HF_ENDPOINT": url, "HF_TOKEN": f"hf_{MARKER}", "HF_REPO": REPO}
         code = ("import sys, json; from pathlib import Path; from nanolan.config import load_settings; from nanolan.doctor import *; "
-                "from nanolan.patient import admit; env = json.loads(sys.argv[1]); here = Path(sys.argv[2]); "
+                "from nanolan.patient import admit; env = json.load(sys.stdin); here = Path(sys.argv[1]); "
                 "print(exit_code(examine(admit(load_settings({}, env), (), env, here, here, here, here, 5), limit_s=1)))")
-        done = subprocess.run([sys.executable, "-c", code, json.dumps(env), str(tmp_path)], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], input=json.dumps(env), capture_output=True, text=True, timeout=20)
     assert done.stdout == "4\n", done.stderr
 
 
 @pytest.mark.parametrize("change, name, says", [
-    ({"SHADEFORM_API_KEY": "wrong-key-0123"}, "Shadeform key", "HTTP 401.*make a new key"),
-    ({"HF_TOKEN": "hf_nobodys_token"}, "Hub token", "HTTP 401.*fine-grained"),
+    ({"SHADEFORM_API_KEY": f"wrong-key-{MARKER}{TWIST}"}, "Shadeform key", "HTTP 401.*make a new key"),
+    ({"HF_TOKEN": f"hf_nobodys_{MARKER}"}, "Hub token", "HTTP 401.*fine-grained"),
     ({"HF_TOKEN": READER}, "Hub token", "may only read"), ({"HF_TOKEN": READER}, "write access", "HTTP 403"),
     ({"HF_REPO": "me/nothing-there"}, "write access", "just upload base"), ({"HF_REPO": "me/nothing-there"}, "HF_REPO", "just upload base"),
     ({"SPEND_LIMIT": "lots"}, "settings", "SPEND_LIMIT.*correct SPEND_LIMIT"),
@@ -162,7 +163,7 @@ def test_what_would_keep_a_launch_from_working_fails_with_its_fix(world: World, 
 
 @pytest.mark.parametrize("change", [
     {}, {"TRAINING_PHASE": "mid"}, {"TRAINING_PHASE": "rl"}, {"SPEND_LIMIT": "3"}, {"MAX_DURATION": "20m"}, {"HF_TOKEN": READER},
-    {"HF_REPO": "me/nothing-there"}, {"SHADEFORM_API_KEY": "wrong-key-0123"}, {"MODEL_TAG": "d32"}], ids=str)
+    {"HF_REPO": "me/nothing-there"}, {"SHADEFORM_API_KEY": f"wrong-key-{MARKER}{TWIST}"}, {"MODEL_TAG": "d32"}], ids=str)
 def test_it_is_well_exactly_when_a_dry_run_is(world: World, change: dict[str, str]) -> None:
     env = world.env() | change
     assert doctor(env)[0] == script("launch", "--dry-run", env=env).returncode

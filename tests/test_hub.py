@@ -13,9 +13,10 @@ from nanolan.hub import SMALL_FILE, Hub
 from nanolan.plan import PinnedFile
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
+from nanolan.sim.marker import MARKER
 
 REPO, COMMIT = "me/lanbot", r"POST /api/models/me/lanbot/commit"
-WRITER, READER = "hf_writer_0123456789", "hf_reader_0123456789"
+WRITER, READER = f"hf_writer_{MARKER}", f"hf_reader_{MARKER}"
 USERS = {WRITER: {"name": "me", "orgs": [], "role": "write"}, READER: {"name": "me", "orgs": [], "role": "read"}}
 
 

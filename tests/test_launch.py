@@ -35,7 +35,8 @@ from nanolan.report import PhaseReport, Receipt
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.catalogue import SAMPLE
-from nanolan.sim.hub_state import WRITER
+from nanolan.sim.hub_state import READER, WRITER
+from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, Waits, client, creates, forget
 from tests.launch_fixtures import Launch
@@ -147,8 +148,8 @@ def test_a_gpu_without_a_figure_says_so_and_has_the_limit_as_its_worst_case(worl
 
 def test_every_failed_check_is_listed_and_none_stops_the_others(world: World) -> None:
     def wrong_key() -> Any:
-        return client(world.cloud, "wrong-key-0123").instances()
-    s = settings(world, hf_token="hf_readonly", model_tag="d99", spend_limit="1")
+        return client(world.cloud, f"wrong-key-{MARKER}{TWIST}").instances()
+    s = settings(world, hf_token=READER, model_tag="d99", spend_limit="1")
     p = prepare(s, OFFER, "0badcafe", Hub(world.hub.url, s.hf_token, patience_s=0.1), wrong_key)
     assert set(failed(p)) == {"Hub token", "input checkpoint", "spend limit", "Shadeform key"}
     assert creates(world.cloud) == 0
@@ -353,7 +354,7 @@ def test_ctrl_c_after_the_request_says_that_the_machine_goes_on(world: World, le
 def test_when_the_hub_does_not_take_the_run_folder_nothing_is_rented(world: World, ledger: Ledger) -> None:
     p = prepared(world)
     with pytest.raises(NanolanError):
-        rent(p, settings(world), client(world.cloud), Hub(world.hub.url, Secret("hf_readonly"), patience_s=0.1), ledger,
+        rent(p, settings(world), client(world.cloud), Hub(world.hub.url, Secret(READER), patience_s=0.1), ledger,
              lambda _: None)
     assert creates(world.cloud) == 0 and ledger.entries() == []
 

@@ -143,6 +143,7 @@ def tmux(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 
 @pytest.mark.system
+@pytest.mark.shows("argv", "tmux *", "its way to be given an environment")
 @pytest.mark.parametrize("width, height", [(80, 24), (200, 50)])
 def test_watch_in_a_real_terminal_is_one_block_from_the_first_look_to_the_verdict(
         terminal: Terminal, tmp_path: Path, tmux: Callable[..., str], width: int, height: int) -> None:  # noqa: F811

@@ -15,6 +15,7 @@ from nanolan.notify import FAILURE, SUCCESS, WARNING, Notifier, addresses, ended
 from nanolan.plan import Predicted
 from nanolan.report import PhaseReport, Receipt
 from nanolan.secret import Secret
+from nanolan.sim.marker import MARKER
 
 from .box_fixtures import make_plan, until
 from .core_fixtures import script
@@ -38,7 +39,7 @@ class Service:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def url(self, path: str = "a-token-0123") -> str:
+    def url(self, path: str = f"token-{MARKER}") -> str:
         return f"json://127.0.0.1:{self.server.server_port}/{path}"
 
 
@@ -61,7 +62,7 @@ def test_an_event_arrives_with_the_runs_name_its_kind_and_no_secret(service: Ser
 
 def test_every_address_gets_it_and_one_that_fails_is_a_line_without_the_address(service: Service) -> None:
     said: list[str] = []
-    notifier = Notifier(Secret(f"json://127.0.0.1:1/token-of-nobody {service.url()}, nonsense://token-of-another"), "n", say=said.append)
+    notifier = Notifier(Secret(f"json://127.0.0.1:1/token-of-nobody-{MARKER} {service.url()}, nonsense://token-of-another-{MARKER}"), "n", say=said.append)
     notifier.tell("started", "text")
     notifier.close()
     assert len(service.got) == 1 and len(said) == 2
@@ -75,7 +76,7 @@ def test_a_service_that_refuses_is_told_with_its_words(service: Service) -> None
     notifier = Notifier(Secret(service.url()), "n", say=said.append)
     notifier.tell("started", "text")
     notifier.close()
-    assert len(said) == 1 and "401" in said[0] and "a-token-0123" not in said[0]
+    assert len(said) == 1 and "401" in said[0] and MARKER not in said[0]
 
 
 def test_an_event_is_sent_once_also_by_the_next_life_of_the_program(service: Service, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from nanolan.config import ROOT, load_settings
 from nanolan.errors import AuthProblem, NotFound, UsageProblem
 from nanolan.patient import Patient, admit, once
+from nanolan.sim.marker import MARKER
 
 
 def admitted(tmp_path: Path, **env: str) -> Patient:
@@ -58,7 +59,7 @@ def test_without_a_key_or_a_token_nobody_is_asked(tmp_path: Path) -> None:
 
 
 def test_looking_makes_no_folder_and_no_owner(tmp_path: Path) -> None:
-    admitted(tmp_path, SHADEFORM_API_KEY="a-key-0123456789", HF_TOKEN="hf_0123456789", HF_REPO="me/x")
+    admitted(tmp_path, SHADEFORM_API_KEY=f"a-key-{MARKER}", HF_TOKEN=f"hf_{MARKER}", HF_REPO="me/x")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,10 +20,11 @@ from nanolan.config import load_settings
 from nanolan.errors import PreflightFailed
 from nanolan.payload import CLOUD, MOST_SCRIPT_BYTES, box_secrets, create_body, output_tags, startup_script
 from nanolan.plan import parse_time, read_plan
+from nanolan.sim.marker import MARKER, TWIST
 from tests.core_fixtures import PLAN, a_plan, forms_of
 from tests.sim.openapi import check_request, needs_openapi
 
-SECRETS = {"SHADEFORM_API_KEY": "CANARY-shadeform-0123456789", "HF_TOKEN": "hf_CANARY'\"$(id)0123456789"}
+SECRETS = {"SHADEFORM_API_KEY": f"{MARKER}-shadeform{TWIST}", "HF_TOKEN": f"hf_{MARKER}'\"$(id)"}
 NAMES = ("RUN_ID", "SETUP", "MIN_FREE_GB", "DEADLINE", "CODE_URL", "CODE_SHA256", "PLAN_B64", "SECRETS_B64", "RESCUE_B64")
 ANY = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=40)   # bash cannot hold a NUL
 EVIL = "a'\"; $(touch evil) `touch evil`\n touch evil & \\ ${HOME} #\r\u2028"
@@ -59,6 +60,8 @@ def test_any_text_reaches_bash_and_the_plan_unchanged_and_nothing_in_it_runs(nam
     assert json.loads(base64.b64decode(seen["SECRETS_B64"])) == {"HF_TOKEN": key}
 
 
+@pytest.mark.shows("argv", "/bin/bash -c *", "the test runs the script's head")
+@pytest.mark.shows("output", "stdout of /bin/bash -c *", "and has it say its values")
 def test_the_script_has_a_shebang_is_good_bash_and_carries_what_the_box_needs() -> None:
     script = startup_script(PLAN, SECRETS, "f" * 40)
     assert script.startswith("#!/bin/bash\n")

@@ -29,12 +29,13 @@ from nanolan.preflight import (
 )
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
+from nanolan.sim.marker import MARKER
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.size import ModelSize
 
 from .box_fixtures import TOKEN
 
-READER, REPO, RUNS, MID, BASE = "hf_readonly_0123456789", "me/lanbot", "me/runs", "mid_checkpoints/d20", "base_checkpoints/d20"
+READER, REPO, RUNS, MID, BASE = f"hf_readonly_{MARKER}", "me/lanbot", "me/runs", "mid_checkpoints/d20", "base_checkpoints/d20"
 USERS = {TOKEN: {"name": "me", "orgs": [], "role": "write"}, READER: {"name": "me", "orgs": [], "role": "read"}}
 META = json.dumps({"step": 7, "model_config": {"vocab_size": 16, "n_layer": 1, "n_head": 1, "n_kv_head": 1, "n_embd": 8}}).encode()
 MODEL = bytes(range(256)) * 20      # at least 2 * (2*16*8 + 10*8*8 + 2*8*8) = 2,048 bytes

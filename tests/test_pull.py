@@ -15,6 +15,7 @@ from nanolan.manifest import Manifest, hash_bytes
 from nanolan.pull import newest_phase, pull
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
+from nanolan.sim.hub_state import WRITER
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO, FOLDER = "me/models", "chatsft_checkpoints/d20"
@@ -36,7 +37,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServe
 
 
 def pulled(server: HubServer, base: Path) -> Path:
-    return pull(Hub(server.url, Secret("hf_loopback")), REPO, "sft", "d20", base, lambda _: None)
+    return pull(Hub(server.url, Secret(WRITER)), REPO, "sft", "d20", base, lambda _: None)
 
 
 def test_checkpoint_and_tokenizer_lie_where_nanochat_looks_and_nothing_else(server: HubServer, tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_what_is_not_proven_or_not_whole_is_not_pulled(server: HubServer, tmp_pa
 
 def test_without_a_phase_the_latest_one_is_taken(server: HubServer) -> None:
     server.put(REPO, checkpoint(3, "mid_checkpoints/d20") | checkpoint(7))
-    hub = Hub(server.url, Secret("hf_loopback"))
+    hub = Hub(server.url, Secret(WRITER))
     assert newest_phase(hub.tree(REPO), "d20") == "sft"
     with pytest.raises(NotFound, match="no trained checkpoint of d32"):
         newest_phase(hub.tree(REPO), "d32")

@@ -17,6 +17,7 @@ from nanolan.postmortem import read_postmortem
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, until
 
+pytestmark = pytest.mark.shows("file", "*/lanbot-training.log", "the log as a trainer writes it is the input here")
 module = pytest.fixture(autouse=True, scope="module")(no_box_left)
 LIST = "GET /v1/instances$"
 
@@ -69,6 +70,7 @@ def test_a_definite_no_ends_the_fetch_and_leaves_no_file(box: Box, path: str, sh
 
 # ---- fail
 
+@pytest.mark.shows("argv", "*", "a reason with a secret in it is the input here; the box program masks its own")
 def test_giving_up_uploads_the_masked_log_and_a_receipt_and_deletes_the_machine(box: Box) -> None:
     other = box.cloud.add_foreign("lanbot-sft-20260101-0000-00000000", 100)
     box.cloud.fault("POST /v1/instances/.*/delete", "internal_error")
@@ -84,6 +86,7 @@ def test_giving_up_uploads_the_masked_log_and_a_receipt_and_deletes_the_machine(
     assert receipt["message"] == "the machine gave up: it broke near ***" and receipt["log"] in box.files()
 
 
+@pytest.mark.shows("file", "*/usr/bin/dmesg", "a kernel that tells a secret is the input here")
 def test_giving_up_leaves_a_black_box_that_the_laptop_can_read(box: Box) -> None:
     box.log_file.write_text("".join(f"line {i}\n" for i in range(600)))
     dmesg = box.root / "usr/bin/dmesg"

@@ -19,6 +19,7 @@ import pytest
 
 from nanolan.config import ROOT
 from nanolan.ledger import Entry, Ledger
+from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, TYPES, creates, forget, forms_of, script, started, until, without
 from tests.launch_fixtures import progress, tell
@@ -26,7 +27,7 @@ from tests.sim.openapi import check_request
 
 KEYS = ("SHADEFORM_API_KEY", "HF_TOKEN", "HF_REPO")
 TRIO = ("cloud=datacrunch", "region=FIN-01", "instance-type=B200_sxm6x8")
-CANARIES = {"SHADEFORM_API_KEY": "CANARY+sf/0123456789abcdef", "WANDB_API_KEY": "CANARY+wb/0123456789abcdef"}
+CANARIES = {"SHADEFORM_API_KEY": f"{MARKER}+sf/{TWIST}", "WANDB_API_KEY": f"{MARKER}+wb/{TWIST}"}
 
 
 @pytest.fixture(scope="module")
@@ -410,7 +411,7 @@ def test_a_dry_run_shows_the_request_changes_nothing_and_says_how_to_rent_the_sa
 
 def test_a_dry_run_lists_every_failed_check_and_shows_no_secret_in_any_form(world: World) -> None:
     before, seen = world.hub.files(REPO), len(world.hub.log)
-    token = "hf_CANARY+tok/0123456789"
+    token = f"hf_{MARKER}+tok/{TWIST}"
     done = launch(world, "--dry-run", "spend-limit=1", "model-tag=d99", **CANARIES, HF_TOKEN=token)
     assert done.returncode == 4
     for name in ("Hub token", "Hub repo", "spend limit", "Shadeform key"):

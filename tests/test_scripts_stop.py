@@ -19,6 +19,7 @@ from nanolan.payload import create_body
 from nanolan.plan import Plan, iso, new_run_id, now_utc
 from nanolan.report import Progress, Receipt, to_json
 from nanolan.sim.hub import HubServer
+from nanolan.sim.marker import MARKER
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.status import STOPPED_BY_USER
 from tests.box_fixtures import REPO, TOKEN, WRITERS
@@ -186,8 +187,8 @@ def test_when_an_unlisted_machine_cannot_be_looked_at_nobody_says_that_it_is_gon
 
 
 def test_a_wrong_key_is_named_and_not_shown(cloud: ShadeformServer, ledger: Ledger) -> None:
-    done = stop(cloud, ledger, rented(cloud, ledger).run_id, "--yes", SHADEFORM_API_KEY="CANARY-0123456789")
-    assert done.returncode == 4 and "SHADEFORM_API_KEY" in done.stderr and "CANARY" not in done.stdout + done.stderr
+    done = stop(cloud, ledger, rented(cloud, ledger).run_id, "--yes", SHADEFORM_API_KEY=f"{MARKER}-0123456789")
+    assert done.returncode == 4 and "SHADEFORM_API_KEY" in done.stderr and MARKER not in done.stdout + done.stderr
 
 
 def test_without_a_name_it_is_the_newest_run(cloud: ShadeformServer, ledger: Ledger) -> None:

@@ -25,6 +25,8 @@ from nanolan.plan import parse_time
 from nanolan.secret import Secret
 from nanolan.shadeform import LONGEST_RETRY_AFTER_S, TRIES, Shadeform, retry_after_s
 from nanolan.sim.catalogue import SAMPLE
+from nanolan.sim.marker import MARKER
+from nanolan.sim.shadeform import KEY as SIM_KEY
 from nanolan.sim.shadeform import ShadeformServer
 from tests.core_fixtures import CREATE, INFO, LIST, PLAN, QUICK, TYPES, Waits, client, creates
 from tests.sim.openapi import check_request
@@ -113,7 +115,7 @@ def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
     with ShadeformServer(tmp_path, boxes=False) as cloud:
         address = cloud.url
     with pytest.raises(Unreachable, match="Is the network up"):
-        Shadeform(Secret("sim-key"), address, sleep=Waits()).instances()
+        Shadeform(Secret(SIM_KEY), address, sleep=Waits()).instances()
 
 
 def test_waits_grow_are_jittered_and_heed_retry_after(cloud: ShadeformServer) -> None:
@@ -265,7 +267,7 @@ def test_a_create_may_have_another_field_in_its_answer(cloud: ShadeformServer, a
 # ---- keys and proxies
 
 def test_a_wrong_key_names_the_variable_and_never_the_value(cloud: ShadeformServer) -> None:
-    key = "CANARY-0123456789"
+    key = f"{MARKER}-0123456789"
     cloud.fault(LIST, "status", status=401, body={"message": f"Invalid API key {key}"})
     with pytest.raises(AuthProblem) as e:
         client(cloud, key).instances()

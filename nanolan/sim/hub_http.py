@@ -16,6 +16,7 @@ from typing import Any
 from nanolan.sim.hub_repo import Refusal
 from nanolan.sim.hub_state import Fault, HubState
 from nanolan.sim.hub_store import CHUNK
+from nanolan.sim.marker import overhear
 
 JSON = "application/json; charset=utf-8"
 CONTROLS = "/__test__/"         # a test's own requests: not logged, never hit by a fault
@@ -80,6 +81,7 @@ class Request(BaseHTTPRequestHandler):
         self._length = int(length) if length.isdigit() else 0
         self._unread = bool(self._length or self.headers.get("Transfer-Encoding"))
         self.body = self._read_body()
+        overhear(self.command, self.path, dict(self.headers), b"")
         line: dict[str, Any] = {
             "t": time.time(), "ms": None, "method": self.command, "path": url.path, "query": url.query,
             "range": self.headers.get("Range"), "auth": bool(self.headers.get("Authorization")), "status": None,
@@ -144,6 +146,7 @@ class Request(BaseHTTPRequestHandler):
                 left -= len(block)
                 seen += len(block)
                 self._strike_upload(seen)
+                overhear(self.command, self.path, {}, block)
                 yield block
         self._unread = False
 

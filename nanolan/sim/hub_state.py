@@ -10,10 +10,11 @@ from typing import Any
 
 from nanolan.sim.hub_repo import User
 from nanolan.sim.hub_store import Store
+from nanolan.sim.marker import MARKER
 
 ACTIONS = ("status", "reset", "truncate", "stall", "committed_reply_lost")
 # Stand-ins that work on loopback only, not secrets. Both act for "me", the owner in a rehearsal.
-WRITER, READER = "hf_loopback", "hf_readonly"
+WRITER, READER = f"hf_loopback{MARKER}", f"hf_readonly{MARKER}"
 TOKENS: dict[str, User] = {WRITER: {"name": "me", "orgs": [], "role": "write"},
                            READER: {"name": "me", "orgs": [], "role": "read"}}
 

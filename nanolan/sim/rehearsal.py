@@ -183,5 +183,5 @@ def what_is_saved(world: World, view: RunView) -> tuple[str, int]:
 
 def metrics(world: World, view: RunView) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl of all boxes of a run: those that a vanished one never sent count too."""
-    files = [path for path in world.root.glob("cloud/boxes/*/nanolan/metrics.jsonl")]
+    files = [path for path in world.root.glob("cloud/boxes/*/nanolan/trainer/metrics.jsonl")]
     return [json.loads(line) for path in files for line in path.read_text().splitlines() if line.endswith("}")]

@@ -19,6 +19,7 @@ from typing import Any
 
 from nanolan.sim.catalogue import SAMPLE, Offer
 from nanolan.sim.machine import RESTARTS, Guard, Machine
+from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.nvidia_smi import gpus_of
 from nanolan.sim.shadeform_account import Account
 from nanolan.sim.shadeform_faults import Fault, Faults, Switches
@@ -26,12 +27,13 @@ from nanolan.sim.shadeform_http import PREFIX, Request, Server
 from nanolan.sim.shadeform_instance import Delays, Instance
 
 POLL_S = 0.05
+KEY = f"sim-{MARKER}{TWIST}"
 
 
 class ShadeformServer:
     """The cloud, started and stopped as a context manager; `boxes=False` runs no startup script."""
 
-    def __init__(self, root: Path, port: int = 0, key: str = "sim-key", catalogue: list[Offer] = SAMPLE,
+    def __init__(self, root: Path, port: int = 0, key: str = KEY, catalogue: list[Offer] = SAMPLE,
                  wallet_cents: int = 100_000, delays: Delays | None = None, boxes: bool = True,
                  billed_from: str = "created", restarts: int = RESTARTS) -> None:
         self.root, self.key, self.boxes, self.restarts = Path(root), key, boxes, restarts

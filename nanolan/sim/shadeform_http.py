@@ -12,6 +12,7 @@ from socketserver import TCPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from nanolan.sim.marker import overhear
 from nanolan.sim.shadeform_account import Account
 from nanolan.sim.shadeform_faults import Faults, Reply, play
 from nanolan.sim.shadeform_refusal import Refusal, bad_request, refuse
@@ -129,6 +130,7 @@ class Handler(BaseHTTPRequestHandler):
     def serve(self) -> None:
         """Record, do what is asked unless a fault says otherwise, answer."""
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        overhear(self.command, self.path, dict(self.headers), raw)
         self.server.requests.append(Request(self.command, self.path, _readable(raw), time.time()))
         fault = self.server.faults.draw(f"{self.command} {self.path}")
         given = self.headers.get("X-API-KEY", "")

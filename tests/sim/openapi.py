@@ -17,6 +17,8 @@ import jsonschema
 import pytest
 import requests
 
+from nanolan.sim.shadeform import KEY
+
 FILE = Path(__file__).resolve().parents[3] / "shared" / "facts" / "shadeform-openapi.json"
 PREFIX = "/v1"
 needs_openapi = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not here: nothing to check against")
@@ -82,7 +84,7 @@ def check_response(method: str, path: str, status: int, body: Any) -> None:
 class Client:
     """A plain client for a Shadeform at `url` that checks what it sends and what it gets."""
 
-    def __init__(self, url: str, key: str = "sim-key") -> None:
+    def __init__(self, url: str, key: str = KEY) -> None:
         self.url, self.session = url, requests.Session()
         self.session.trust_env = False
         if key:

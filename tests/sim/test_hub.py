@@ -15,6 +15,7 @@ from hubclient import BIG, REPO, client, folder_of, hf
 
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_repo import Refusal
+from nanolan.sim.hub_state import READER, WRITER
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "xet"])
@@ -55,7 +56,7 @@ def test_the_hf_command_creates_uploads_lists_and_downloads(either: HubServer, t
 
 def test_the_hf_command_says_when_a_token_may_not(hub: HubServer, tmp_path: Path) -> None:
     hub.put(REPO, {"a.txt": b"x"})
-    done = hf(hub, tmp_path, "upload", REPO, __file__, "b.py", HF_TOKEN="hf_readonly")
+    done = hf(hub, tmp_path, "upload", REPO, __file__, "b.py", HF_TOKEN=READER)
     assert done.returncode != 0
     assert "permission" in done.stdout + done.stderr
     assert "b.py" not in hub.files(REPO)
@@ -81,7 +82,7 @@ def test_nothing_committed_is_lost_by_kill_9(tmp_path: Path) -> None:
         for path, body in (("/api/repos/create", b'{"name": "model"}'),
                            ("/api/models/me/model/commit/main", b'{"key": "header", "value": {"summary": "s"}}\n'
                             b'{"key": "file", "value": {"path": "a.txt", "content": "kept"}}')):
-            urllib.request.urlopen(urllib.request.Request(url + path, body, {"Authorization": "Bearer hf_loopback"}))
+            urllib.request.urlopen(urllib.request.Request(url + path, body, {"Authorization": f"Bearer {WRITER}"}))
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -125,6 +126,7 @@ def test_one_put_is_one_commit_with_files_by_bytes_or_by_path(hub: HubServer, tm
         hub.read("org/data", "no.txt", typ="dataset")
 
 
+@pytest.mark.shows("output", "stdout of *", "the test asks for the token")
 def test_the_environment_keeps_a_client_inside_its_home(hub: HubServer, tmp_path: Path) -> None:
     script = """
 from huggingface_hub import constants as c, get_token
@@ -135,5 +137,5 @@ print(c.ENDPOINT, c.HF_HUB_OFFLINE, get_token(), c.HF_HUB_CACHE, c.HF_XET_CACHE,
     env = theirs | {"HF_HUB_OFFLINE": "1"} | hub.env(tmp_path / "h")
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
     endpoint, offline, token, *paths = done.stdout.split()
-    assert (endpoint, offline, token) == (hub.url, "False", "hf_loopback")
+    assert (endpoint, offline, token) == (hub.url, "False", WRITER)
     assert [Path(path).parent for path in paths] == [tmp_path / "h"] * 4

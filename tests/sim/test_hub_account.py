@@ -9,6 +9,7 @@ import pytest
 from hubclient import BIG, REPO, client
 
 from nanolan.sim.hub import HubServer
+from nanolan.sim.hub_state import READER
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ upload = dict(repo_id="me/model", path_in_repo="b.txt", path_or_fileobj=b"x")
 say([failure(api.upload_file, **upload), failure(api.create_repo, "me/new"), failure(api.delete_repo, "me/model"),
      failure(api.auth_check, "me/model", write=True), failure(api.auth_check, "me/model"),
      failure(api.hf_hub_download, "me/model", "a.pt"), api.whoami()["auth"]["accessToken"]["role"]])
-""", HF_TOKEN="hf_readonly")
+""", HF_TOKEN=READER)
     assert [status for _, status in got[:4]] == [403, 403, 403, 403]
     assert got[4:] == [None, None, "read"]
     assert hub.files(REPO) == hub.files(REPO, rev=head)

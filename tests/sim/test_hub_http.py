@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from nanolan.sim.hub import HubServer
+from nanolan.sim.hub_state import WRITER
 from nanolan.sim.hub_store import Store
 
-AUTH = {"Authorization": "Bearer hf_loopback"}
+AUTH = {"Authorization": f"Bearer {WRITER}"}
 DATA = bytes(range(256)) * 4            # 1024 bytes
 COMMIT = b'{"key":"header","value":{"summary":"s"}}\n'
 FILE = "/me/m/resolve/main/f.txt"

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from nanolan.sim.machine import marked
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform import KEY, ShadeformServer
 from nanolan.sim.shadeform_instance import Delays
 from tests.sim.openapi import Client, document, needs_openapi, operation
 
@@ -119,12 +119,12 @@ def test_wrong_verbs_and_unknown_ids(client, method, path, code):
 
 def test_paths_outside_v1_are_unknown(cloud):
     outside = cloud.url.removesuffix("/v1") + "/instances"
-    assert requests.get(outside, headers={"X-API-KEY": "sim-key"}, timeout=9).status_code == 404
+    assert requests.get(outside, headers={"X-API-KEY": KEY}, timeout=9).status_code == 404
 
 
 @pytest.mark.parametrize("raw", [b"{", b"[1]", b"null", b"\xff\xfe", b"{}"])
 def test_a_create_that_is_not_a_request_is_400(cloud, raw):
-    got = requests.post(cloud.url + "/instances/create", data=raw, headers={"X-API-KEY": "sim-key"}, timeout=9)
+    got = requests.post(cloud.url + "/instances/create", data=raw, headers={"X-API-KEY": KEY}, timeout=9)
     assert got.status_code == 400 and cloud.instances == []
 
 
@@ -218,7 +218,7 @@ def test_answers_that_break_on_the_wire(cloud, client, action, params, error):
     ("edit", {"change": lambda body: body["instances"].append(7)}, 200, "application/json", '{"instances": [7]}')])
 def test_answers_that_are_not_what_was_asked_for(cloud, action, params, code, kind, text):
     cloud.fault("GET /v1/instances$", action, times=1, **params)
-    got = requests.get(cloud.url + "/instances", headers={"X-API-KEY": "sim-key"}, timeout=9)
+    got = requests.get(cloud.url + "/instances", headers={"X-API-KEY": KEY}, timeout=9)
     assert (got.status_code, got.headers.get("Content-Type")) == (code, kind) and text in got.text
     assert got.headers.get("Retry-After") == ("3" if code == 429 else None)
 
@@ -250,7 +250,7 @@ def test_a_box_that_deletes_itself_gets_its_answer(cloud, client):
     python = f"""
 import os, urllib.request
 url = "{cloud.url}/instances/" + os.environ["NANOLAN_BOX"] + "/delete"
-request = urllib.request.Request(url, method="POST", headers={{"X-API-KEY": "sim-key"}})
+request = urllib.request.Request(url, method="POST", headers={{"X-API-KEY": {KEY!r}}})
 print(urllib.request.urlopen(request).status, flush=True)
 """
     box = create(client, **script(f"{sys.executable} - <<'EOF'{python}EOF\nsleep 600"))

@@ -1,0 +1,153 @@
+"""The veil: no secret and no escape sequence gets through, and everything else behaves as the stream behind it."""
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanolan.config import ROOT
+from nanolan.secret import STARS, Secret
+from nanolan.sim.marker import MARKER, TWIST
+from nanolan.veil import NOTE, Veil, drawing, printable, veiled
+
+VALUE = f"sf-{MARKER}{TWIST}"
+KEY = Secret(VALUE)
+
+
+def through(*pieces: str, **how: bool) -> str:
+    behind = io.StringIO()
+    veil = Veil(behind, **how)
+    for piece in pieces:
+        veil.write(piece)
+    veil.flush()
+    return behind.getvalue()
+
+
+@pytest.mark.parametrize("text", [VALUE, quote(VALUE), quote(VALUE, safe=""), json.dumps({"k": VALUE}), repr([VALUE])],
+                         ids=["raw", "path", "query", "JSON", "Python"])
+def test_a_secret_of_this_process_is_masked_in_every_form(text: str) -> None:
+    shown = through(f"a {text} b\n")
+    assert MARKER not in shown and STARS in shown and shown.startswith("a ") and shown.endswith(" b\n")
+
+
+def test_a_secret_that_is_made_later_is_masked_from_then_on() -> None:
+    behind = io.StringIO()
+    veil = Veil(behind)
+    later = Secret("made-later-" + "x" * 9)
+    veil.write(later.reveal() + "\n")
+    assert behind.getvalue() == "***\n"
+
+
+@given(st.lists(st.sampled_from([VALUE[:5], VALUE[5:9], VALUE[9:], VALUE, "a word ", "\n", "sf-"]), max_size=12))
+def test_a_secret_that_is_written_in_pieces_is_masked_and_the_rest_arrives(pieces: list[str]) -> None:
+    assert through(*pieces) == "".join(pieces).replace(VALUE, STARS)
+
+
+@pytest.mark.parametrize("foreign, shown", [
+    ("\x1b]52;c;aGk=\x07", "?]52;c;aGk=?"), ("\x1b[2J\x1b[H", "?[2J?[H"), ("\x1b]0;title\x07", "?]0;title?"), ("a\rb", "a?b"),
+    ("\x9b31m", "?31m"), ("\u202eabc", "?abc"), ("\x08\x7f\0", "???"), ("\ud800", "?"), ("a\tb\n", "a\tb\n"), ("caf\u00e9 \u2014 \U0001f600", "caf\u00e9 \u2014 \U0001f600")], ids=["clipboard", "clear", "title", "return", "c1", "bidi", "delete", "surrogate", "tab", "words"])
+def test_nothing_drives_the_terminal(foreign: str, shown: str) -> None:
+    assert through(foreign) == shown == printable(foreign)
+
+
+@given(st.text(max_size=80))
+def test_whatever_is_written_no_control_character_but_line_ends_and_tabs_arrives(text: str) -> None:
+    assert all(c.isprintable() or c in "\n\t" for c in through(text))
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("\x1b[1;31mred\x1b[0m\x1b[2K\x1b[1A\x1b[?25l\r", "\x1b[1;31mred\x1b[0m\x1b[2K\x1b[1A\x1b[?25l\r"), ("\x1b]52;c;aGk=\x07", "?]52;c;aGk=?"),
+    ("\x1b[6n\x1b[c\x1bPq\x1b\\", "?[6n?[c?Pq?\\"), (f"\x1b[1m{VALUE}\x1b[0m", "\x1b[1m***\x1b[0m")],
+                         ids=["rich", "clipboard", "questions", "secret"])
+def test_who_draws_may_move_and_colour_and_nothing_else(text: str, shown: str) -> None:
+    assert through(text, moves=True) == shown
+    assert through(*text, moves=True) == shown, "character by character"
+
+
+def test_the_first_secret_leaves_a_note_that_stays_in_the_log() -> None:
+    assert through("fine\n", f"with {VALUE}", " and\n", f"{VALUE}\n", note=True) == f"fine\nwith *** and\n{NOTE}\n***\n"
+    assert NOTE not in through("fine\n", "***\n", note=True) + through(f"{VALUE}\n")
+
+
+def test_it_is_the_stream_behind_it_in_all_else(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as f:
+        veil = veiled(f)
+        assert (veil.fileno(), veil.isatty(), veil.encoding, veil.name) == (f.fileno(), False, f.encoding, f.name)
+        assert veiled(veil) is veil and veiled(None) is None and drawing(f) is f
+        assert veil.drawing.isatty() is False
+        print("one", VALUE, file=veil)
+        veil.writelines(["two\n", "three\n"])
+        veil.buffer.write(f"four {VALUE}\n".encode())
+        click.echo(f"five {VALUE}".encode(), file=veil)
+    assert (tmp_path / "file").read_text() == "one ***\ntwo\nthree\nfour ***\nfive ***\n"
+    with pytest.raises(TypeError):
+        Veil(io.StringIO()).write(b"bytes")  # type: ignore[arg-type]
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, "scripts")
+import click
+from nanolan.cli import Words, run
+from nanolan.errors import ApiProblem
+from nanolan.secret import Secret
+
+@click.command(cls=Words)
+@click.argument("how")
+def try_it(how):
+    secret = Secret(sys.stdin.readline().strip() if how != "ask" else click.prompt("the \\x1b[2Jkey", err=True))
+    if how == "error": raise ApiProblem(f"refused {secret.reveal()} \\x1b]0;x\\x07")
+    if how == "fault": raise ValueError(f"{'x' * 280} {secret.reveal()}")
+    if how == "ascii": click.echo(f"caf\\u00e9 {secret.reveal()}")
+    click.echo(f"tty {sys.stdout.isatty()} {secret.reveal()}")
+    return 0
+run(try_it)
+"""
+
+
+def command(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", PROGRAM, *words], input=VALUE + "\n", cwd=ROOT, capture_output=True, text=True,
+                          env={"PATH": os.environ["PATH"]} | env, timeout=30)
+
+
+@pytest.mark.parametrize("words, code, err", [
+    (("error",), 1, "error: refused *** ?]0;x?\n"), (("error", "--debug"), 1, "ApiProblem: refused ***"), (("fault",), 1, "a fault of nanolan"),
+    (("fault", "--debug"), 1, "Traceback (most recent call last)"), (("fine",), 0, "")],
+                         ids=["error", "error with debug", "fault", "fault with debug", "fine"])
+def test_errors_and_tracebacks_of_every_command_are_masked(words: tuple[str, ...], code: int, err: str) -> None:
+    done = command(*words)
+    assert done.returncode == code and err in done.stderr and MARKER[:8] not in done.stdout + done.stderr
+    assert (done.stdout == "tty False ***\n") == (code == 0)
+
+
+def test_a_terminal_that_knows_ascii_alone_is_no_way_around() -> None:
+    done = command("ascii", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0 and "***" in done.stdout and MARKER not in done.stdout + done.stderr
+
+
+def test_a_terminal_stays_one_and_can_be_asked_on() -> None:
+    main, other = pty.openpty()
+    child = subprocess.Popen([sys.executable, "-c", PROGRAM, "ask"], stdin=other, stdout=other, stderr=other, cwd=ROOT)
+    os.close(other)
+    seen = b""
+    try:
+        while b"?[2Jkey: " not in seen:
+            seen += os.read(main, 999)
+        os.write(main, b"an-answer-of-mine\n")
+        while b"tty" not in seen.rpartition(b"mine")[2] or not seen.endswith(b"\n"):
+            seen += os.read(main, 999)
+        assert child.wait(20) == 0 and b"tty True ***" in seen
+    finally:
+        child.kill()
+        child.wait()
+        os.close(main)
