@@ -74,6 +74,7 @@ def test_the_run_ends_the_guard_deletes_its_machine_and_the_key_was_never_on_it(
 
 
 @pytest.mark.slow
+@pytest.mark.shows("request", "POST /api/jobs/me body", "a job's secrets; tests/test_guardpost.py looks at what is beside them")
 def test_as_a_hugging_face_job_it_runs_the_newest_runs_code_with_nothing_but_what_was_sent(tmp_path: Path, seed_cache: Path) -> None:
     with World(tmp_path / "world", cache=seed_cache, delays=QUICK, boxes=False, key=KEY) as world:
         launched = script("launch", "phase=sft", "self-delete=off", "--yes", "--no-wait", env=world.env(), timeout=120)

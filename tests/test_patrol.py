@@ -1,6 +1,7 @@
 """The rounds of a guard: it deletes what is over, leaves all else alone, and no failed look makes it delete, stop or believe."""
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from tests.box_fixtures import REPO, TOKEN, WRITERS
-from tests.core_fixtures import INFO, LIST, QUICK, Waits, a_plan, client, script, started, until
+from tests.core_fixtures import INFO, LIST, QUICK, Waits, a_plan, client, script, started
 
 MINE, THEIRS = "0badcafe", "11111111"
 HOUR, LONG_AGO = timedelta(hours=1), "2026-01-01T00:00:00Z"
@@ -315,9 +316,10 @@ def test_it_goes_on_through_trouble_and_ctrl_c_ends_it(post: Post) -> None:
     post.cloud.fault(LIST, "unauthorized")
     post.ends(post.rent())
     with started("guard", "1", "--owner", MINE, env=environ(post)) as process:
-        until(lambda: post.alive() == [False])
+        assert process.stdout
+        out = "".join(itertools.takewhile(lambda line: "is gone" not in line, process.stdout))     # until it says so
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
-    assert process.returncode == 130 and "Looking again" in out and "is gone" in out
+        process.communicate(timeout=20)
+    assert process.returncode == 130 and "Looking again" in out and "DELETING" in out and post.alive() == [False]
 
 
