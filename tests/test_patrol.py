@@ -14,6 +14,8 @@ import pytest
 from msgspec import structs
 
 from nanolan.config import load_settings
+from nanolan.errors import UsageProblem
+from nanolan.guard import Sight
 from nanolan.hub import Hub
 from nanolan.instance import Instance, Limits
 from nanolan.ledger import Entry, Ledger
@@ -276,6 +278,19 @@ def test_otherwise_it_ends_never_and_once_is_once() -> None:
     assert played.rounds == 6
 
 
+def test_a_fault_of_our_own_is_told_and_the_next_round_follows(post: Post) -> None:
+    post.ends(post.rent())
+    patrol, know = post.patrol(), post.patrol()._look
+
+    def breaks_once(i: Instance) -> Sight | None:
+        patrol._look = know
+        raise RuntimeError("words")
+    patrol._look = breaks_once
+    walk(patrol, 60.0, until_none_s=0.0, sleep=Waits(), clock=itertools.count().__next__)
+    assert post.words == ["trouble", "guards", "deleting", "deleted"] and "RuntimeError: words. Looking again" in post.text
+    assert post.alive() == [False]
+
+
 # ---- the command
 
 def environ(post: Post) -> dict[str, str]:
@@ -310,6 +325,16 @@ def test_one_look_that_failed_or_deleted_in_vain_says_what_may_bill(post: Post) 
     post.cloud.fault(LIST, "unauthorized")
     done = guard(post, "--once")
     assert done.returncode == 8 and "the account could not be seen" in done.stderr and "just orphans" in done.stderr
+
+
+def test_a_guard_with_a_wrong_clock_refuses_to_judge(post: Post) -> None:
+    from guard import refuse_wrong_clock
+    s = load_settings({}, {"SHADEFORM_API": post.cloud.url})
+    refuse_wrong_clock(s)
+    refuse_wrong_clock(load_settings({}, {"SHADEFORM_API": "http://127.0.0.1:1/v1"}))       # nobody tells the time
+    later = now_utc() + 6 * HOUR
+    with pytest.raises(UsageProblem, match="ahead of Shadeform: a guard would delete too early"):
+        refuse_wrong_clock(s, lambda: later)
 
 
 def test_it_goes_on_through_trouble_and_ctrl_c_ends_it(post: Post) -> None:
