@@ -114,6 +114,12 @@ stop *args: _setup
 limit *args: _setup
     @{{python}} scripts/limit.py "$@"
 
+# delete machines that are done or past their limit
+[group('watch')]
+[no-exit-message]
+guard *args: _setup
+    @{{python}} scripts/guard.py "$@"
+
 # send a test to NOTIFY_URL
 [group('watch')]
 [no-exit-message]
@@ -202,7 +208,7 @@ test-all *args: (_setup "dev")
 [group('dev')]
 [no-exit-message]
 lint: (_setup "dev")
-    @.venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/shellcheck just scripts/setup.sh cloud/boot.sh .ci/run
+    @.venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/shellcheck just scripts/*.sh cloud/boot.sh .ci/run
 
 # what is fast and what is not, as ratios
 [group('dev')]
@@ -210,10 +216,17 @@ lint: (_setup "dev")
 bench *args: (_setup "dev")
     @{{python}} scripts/bench.py "$@"
 
-# write constraints.txt anew
+# known vulnerabilities of the pins; --tree: reviews
 [group('dev')]
-pins: (_setup "dev")
-    @.venv/bin/uv pip compile -q --universal --python-version 3.10 --extra train --group dev --no-emit-package torch --no-emit-package triton --no-annotate --no-header pyproject.toml | grep -vE '^(nvidia|cuda)-' > constraints.new && mv constraints.new constraints.txt
+[no-exit-message]
+audit *args: (_setup "light")
+    @sh scripts/audit.sh "$@"
+
+# pin every package again, by version and hash
+[group('dev')]
+[no-exit-message]
+pins *args: (_setup "dev")
+    @sh scripts/pins.sh "$@"
 
 _setup set="light":
     @sh scripts/setup.sh "{{set}}"

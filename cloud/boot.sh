@@ -1,17 +1,16 @@
 # shellcheck shell=bash
 # What the rented machine runs first, as root. The launcher puts the values of the ": ${...}" line in front.
-# It ends as the box program (cloud/train.py); every failed step uploads this log and deletes the machine.
+# It ends as the box program (cloud/train.py); every failed step uploads this log and gives the machine up.
 # Run again (a reboot, a restart by systemd) it takes up where it was. BOX_ROOT is empty on a real machine.
 set -Eeuo pipefail
-umask 077
+umask 077; ulimit -c 0       # a core dump would hold secrets
 : "${RUN_ID:?}" "${SETUP:?}" "${MIN_FREE_GB:?}" "${DEADLINE:?}" "${CODE_URL:?}" "${CODE_SHA256:?}" \
   "${PLAN_B64:?}" "${SECRETS_B64:?}" "${RESCUE_B64:?}"
 ROOT=${BOX_ROOT:-}
 export HOME=$ROOT/root LC_ALL=C.UTF-8
 STATE=$HOME/.nanolan
 LOG=$ROOT/var/log/lanbot-training.log
-mkdir -p "$STATE" "$ROOT/var/log"
-touch "$LOG" && chmod 644 "$LOG"
+mkdir -p "$STATE" "$ROOT/var/log" "$ROOT/run/nanolan"; touch "$LOG" && chmod 644 "$LOG"
 exec >>"$LOG" 2>&1 </dev/null
 
 say() { echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) boot: $*"; }
@@ -19,7 +18,7 @@ unpack() { printf %s "$1" | python3 -c 'import base64, sys; sys.stdout.buffer.wr
 STEP="unpack the plan"
 failed() {
     trap - ERR
-    say "FAILED: $STEP; uploading this log and deleting the machine"
+    say "FAILED: $STEP; uploading this log and giving the machine up"
     exec python3 "$STATE/rescue.py" fail "$STEP"
 }
 trap failed ERR
@@ -27,7 +26,8 @@ trap failed ERR
 say "run $RUN_ID"; [ -s "$STATE/booted" ] || date +%s >"$STATE/booted"   # the receipt tells the boot from the set-up
 unpack "$RESCUE_B64" >"$STATE/rescue.py"
 unpack "$PLAN_B64" >"$STATE/plan.json"
-unpack "$SECRETS_B64" >"$STATE/secrets.json"   # 0600 by umask; stays until the machine is gone
+ln -sfn "$ROOT/run/nanolan/secrets.json" "$STATE/secrets.json"   # in memory where /run is, and until the machine is gone
+unpack "$SECRETS_B64" >"$STATE/secrets.json"                     # 0600 by umask
 
 STEP="arm the dead man's timer"   # the third clock: it can do nothing but delete; a second one ends at once
 nohup python3 "$STATE/rescue.py" deadman "$DEADLINE" &
@@ -54,7 +54,7 @@ if [ ! -s "$STATE/work" ]; then   # the biggest of the home's disk and all other
     [ "$free_gb" -ge "$MIN_FREE_GB" ]
     echo "$WORK" >"$STATE/work"   # a restart finds its own files there, and the disk fuller
 fi
-WORK=$(cat "$STATE/work"); mkdir -p "$WORK"
+WORK=$(cat "$STATE/work"); umask 022; mkdir -p "$WORK"; chmod 755 "$WORK"   # the trainer's user reads what is there
 
 STEP="install a C compiler"       # torch.compile needs one, and Python's headers
 if [ -z "$ROOT" ] && ! { command -v cc && command -v git && python3 -c 'import ensurepip' &&

@@ -5,6 +5,8 @@ Standard library only; travels inside the startup script, next to plan.json and 
     rescue.py fetch URL SHA256 FILE     the code bundle, checked
     rescue.py fail "reason"             upload the log and a receipt, delete this machine
     rescue.py deadman EPOCH             delete this machine at that time; does nothing else (but power it off when that fails)
+
+Where no Shadeform key is among the secrets nothing is deleted: the machine is left to whoever holds one, and powered off.
 """
 from __future__ import annotations
 
@@ -77,6 +79,9 @@ def give_up(plan: dict[str, Any], secrets: dict[str, str], reason: str, *, ask: 
         patiently("upload the log", lambda: upload_log(plan, secrets, reason, ask), LOG_PATIENCE_S, clock=clock, sleep=sleep)
     except Exception as e:   # whatever it is, the machine must go
         say(f"the log could not be uploaded: {type(e).__name__}")
+    if keyless(secrets):
+        say("no Shadeform key is here: this machine waits for just guard, or for the provider's limit")
+        return
     delete_self(plan, secrets, ask=ask, clock=clock, sleep=sleep)
 
 
@@ -87,7 +92,8 @@ def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str, ask: 
         receipt = json.loads((HERE / "verdict.json").read_bytes())
     except (OSError, ValueError):
         receipt = {"run_id": plan["run_id"], "verdict": "failed", "reason": "boot_failed",
-                   "message": f"the machine gave up: {reason}", "log": name, "attempt": attempt(plan)}
+                   "message": f"the machine gave up: {reason}", "log": name, "attempt": attempt(plan),
+                   "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     raw = read_log()
     log = hide(raw, secrets)
     if plan.get("public") and (log != raw or NOTE in log):      # as nanolan/report.py says it
@@ -189,6 +195,11 @@ def is_this(plan: dict[str, Any], instance: dict[str, Any]) -> bool:
     return instance["name"] == instance_name(plan) or tags <= set(instance.get("tags") or ())
 
 
+def keyless(secrets: dict[str, str]) -> bool:
+    """Whether no Shadeform key is here: this machine can only wait to be deleted, and be powered off."""
+    return not secrets.get("SHADEFORM_API_KEY")
+
+
 def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: float = float("inf"), *,
                 ask: Callable[..., bytes] = call, clock: Callable[[], float] = time.monotonic,
                 sleep: Callable[[float], None] = time.sleep) -> None:
@@ -216,7 +227,7 @@ def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: floa
 
 def power_off() -> None:
     """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
-    say("deleting failed and the provider's limit has passed: powering off")
+    say("not deleted, and the provider's limit has passed: powering off")
     if not os.environ.get("BOX_ROOT"):
         os.spawnvp(os.P_WAIT, "systemctl", ["systemctl", "poweroff"])  # noqa: S606
 
@@ -250,7 +261,10 @@ def main() -> None:
                 return   # one is armed already
             wait_until(lambda: deadline(float(sys.argv[2])))
             say("the time is up")
-            delete_self(plan, secrets, POWER_OFF_S)
+            if keyless(secrets):
+                power_off()
+            else:
+                delete_self(plan, secrets, POWER_OFF_S)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from nanolan.money import dollars
 from nanolan.offers import choose, wanted_by
 from nanolan.patient import Patient
 from nanolan.phases import data_files
-from nanolan.preflight import Check, check_money, check_time, pin_dataset, wallet_hint
+from nanolan.preflight import Check, check_box_key, check_money, check_time, pin_dataset, wallet_hint
 from nanolan.structure import Piece, amount, needed
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
@@ -34,7 +34,8 @@ def look_at_key(p: Patient) -> list[Check]:
     except AuthProblem as e:
         return [Check("Shadeform key", False, str(e), f"make a new key: {KEY_URL}")]
     return [Check("Shadeform key", True, f"works; {count} instances bill now. It has full rights on the account, as all of "
-                                         "Shadeform's keys have: rent, delete, read SSH keys")]
+                                         "Shadeform's keys have: rent, delete, read SSH keys"),
+            check_box_key(p.s, p.instances)]
 
 
 def look_at_market(p: Patient) -> list[Check]:

@@ -30,9 +30,10 @@ from nanolan.lastwords import last_words, loud
 from nanolan.machine import Machine, RunStopped, Tools, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
+from nanolan.nobody import Nobody
 from nanolan.notify import started
 from nanolan.pace import complaint, exchange
-from nanolan.plan import Plan, iso, parse_time, read_plan
+from nanolan.plan import UNREADABLE, Plan, iso, parse_time, read_plan
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.rent import delete_and_confirm, find_run
 from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
@@ -51,7 +52,8 @@ TOOLS = Tools()
 
 
 def main(state: Path, work: Path, tools: Tools = TOOLS) -> None:
-    """Run the plan in `state`; returns when this machine is seen to be deleted (or another copy is running)."""
+    """Run the plan in `state`; returns when this machine is seen to be deleted (or another copy is running, or, on a machine
+    without a key, when it is powered off)."""
     lock = _only_one(state / "box.lock")
     if lock is None:
         say("another copy of the box program is running; nothing to do")
@@ -59,9 +61,10 @@ def main(state: Path, work: Path, tools: Tools = TOOLS) -> None:
     m = wake(state, work, tools)
     receipt = verdict_of(m)
     say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
-    say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; deleting this machine")
+    say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; {'deleting' if m.plan.self_delete else 'done with'} "
+        "this machine")
     last_words(m, receipt)
-    delete(m, warrant_of(m, receipt))
+    (delete if m.plan.self_delete else wait_to_be_deleted)(m, warrant_of(m, receipt))
 
 
 def wake(state: Path, work: Path, tools: Tools) -> Machine:
@@ -70,7 +73,7 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     secrets = {k: Secret(v) for k, v in json.loads((state / "secrets.json").read_bytes()).items()}
     os.environ["HF_HOME"] = str(work / "hf")
     timeline = Timeline(state / "timeline.json", lambda: tools.now().timestamp())
-    api = tools.api(secrets["SHADEFORM_API_KEY"], plan.shadeform_api)
+    api = tools.api(secrets["SHADEFORM_API_KEY"], plan.shadeform_api) if plan.self_delete else Nobody(plan)
     me = find_me(api, plan, state / "instance.json")
     say(f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}")
     _note_boot(timeline, me, plan, state, tools.now().timestamp())
@@ -97,7 +100,7 @@ def _obey(limit: Limit, meter: Meter, state: Path) -> None:
 def _kept_limit(state: Path) -> Limit | None:
     try:
         return msgspec.json.decode((state / LIMIT_FILE).read_bytes(), type=Limit)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 
@@ -106,7 +109,7 @@ def find_me(api: Shadeform, plan: Plan, note: Path) -> Instance:
     not wait for an API that is down."""
     try:
         return msgspec.json.decode(note.read_bytes(), type=Instance)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         me = find_run(api, plan.run_id, FIND_LOOKS, attempt=plan.attempt)
     if me is None:
         raise ApiProblem(f"Shadeform lists no instance of run {plan.run_id}; the provider's limit stays in force")
@@ -186,6 +189,8 @@ def prepare(m: Machine) -> None:
         if stop := m.stop():
             raise RunStopped(stop.reason, f"{stop.text}, before anything was trained") from e
         raise
+    m.account, why = m.tools.confine(m.work)
+    say(f"the trainer runs as user {m.account.uid}" if m.account else f"the trainer runs as the box program does: {why}")
 
 
 def _judge_hub(m: Machine, size: int, seconds: float) -> None:
@@ -266,9 +271,18 @@ def delete(m: Machine, warrant: Warrant) -> None:
         m.tools.sleep(RETRY_DELETE_S)
 
 
+def wait_to_be_deleted(m: Machine, warrant: Warrant) -> None:
+    """The end of a machine without a key: whoever holds one deletes it; after the provider's own limit it is powered off."""
+    say(f"may be deleted ({type(warrant).__name__}). No Shadeform key is on this machine: it waits for just guard, or for the "
+        f"provider at {m.meter.deadline}, and bills until then")
+    while (left_s := (parse_time(m.meter.deadline) - m.tools.now()).total_seconds()) > 0:
+        m.tools.sleep(min(RETRY_DELETE_S, left_s))
+    power_off()
+
+
 def power_off() -> None:
     """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
-    say("it could not be deleted and the provider's limit has passed: powering off. Look: https://platform.shadeform.ai/instances")
+    say("it was not deleted and the provider's limit has passed: powering off. Look: https://platform.shadeform.ai/instances")
     if not os.environ.get("BOX_ROOT"):
         subprocess.run(["systemctl", "poweroff"], check=False)
 

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from nanolan.plainfile import write_plain
 from nanolan.plan import Plan
 from nanolan.report import part_path
 from nanolan.secret import Mask
@@ -87,6 +88,4 @@ class Parts:
         if self._end == self._start:
             return
         self._number, self._start = self._number + 1, self._end
-        temp = self._note.with_suffix(".tmp")
-        temp.write_text(json.dumps({"number": self._number, "start": self._start}))
-        temp.replace(self._note)
+        write_plain(self._note, json.dumps({"number": self._number, "start": self._start}).encode())

@@ -25,7 +25,7 @@ def make_bundle(root: Path, target: Path, run_id: str) -> Code:
         _git(root, "read-tree", "HEAD", env=env)
         _git(root, "add", "--all", ".", env=env)
         _git(root, "rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--",
-             *(f":(glob)**/{n}" for n in NEVER), ":(exclude,glob)**/.env.example", env=env)
+             *(f":(glob,icase)**/{n}" for n in NEVER), ":(exclude,glob,icase)**/.env.example", env=env)
         tree = _git(root, "write-tree", env=env)
     dirty = tree != _git(root, "rev-parse", "HEAD^{tree}")
     commit = _git(root, "commit-tree", tree, "-m", f"nanolan run {run_id}: {head}{' with changes' if dirty else ''}",

@@ -16,7 +16,7 @@ import msgspec
 from nanolan.costs import paid_cents
 from nanolan.money import dollars
 from nanolan.phases import PHASES
-from nanolan.plan import Plan
+from nanolan.plan import UNREADABLE, Plan
 from nanolan.report import PhaseReport, Receipt
 from nanolan.scores import CHATCORE, TASKS
 
@@ -25,8 +25,8 @@ BEGIN, END = "<!-- nanolan:begin -->", "<!-- nanolan:end -->"
 OURS = re.compile(rf"{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(END)}", re.S)
 DATA = re.compile(r"<!-- nanolan:data (.*?) -->", re.S)
 FRONT = re.compile(r"\A(\ufeff?---[ \t]*\r?\n)(.*?)(^---[ \t]*\r?(?:\n|\Z))", re.S | re.M)
-# A mapping, as far as its lines tell
-YAML = re.compile(r"(?:[ \t]*(?:#.*)?\r?\n|[\"']?[\w.-]+[\"']?[ \t]*:.*\n|[ \t]+.*\n|-[ \t].*\n)*")
+# A line of a mapping; one by one: as one pattern, sixteen lines of blanks would keep it busy for ten seconds
+YAML = re.compile(r"[ \t]*(?:#.*)?\r?|[\"']?[\w.-]+[\"']?[ \t]*:.*|[ \t]+.*|-[ \t].*")
 FACTS = {"library_name": "nanochat", "pipeline_tag": "text-generation", "tags": "[nanochat, nanolan]"}
 HEAD = "# {}\n\nA [nanochat](https://github.com/karpathy/nanochat) model.\n"
 
@@ -73,7 +73,7 @@ def earlier(text: str) -> dict[str, Result]:
     data = DATA.search(ours[0]) if ours else None
     try:
         return {r.folder: r for r in msgspec.json.decode(data[1], type=list[Result])} if data else {}
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return {}
 
 
@@ -135,7 +135,7 @@ def with_front(text: str, judged: bool) -> str:
     """The README with YAML front matter: what is there stays, the facts that are missing are added at its end."""
     facts = FACTS | ({"metrics": "[accuracy]"} if judged else {})
     found = FRONT.match(text)
-    if found is None or not YAML.fullmatch(found[2]):       # a text may begin with a rule
+    if found is None or not all(map(YAML.fullmatch, found[2].split("\n"))):       # a text may begin with a rule
         return "---\n" + "".join(f"{k}: {v}\n" for k, v in facts.items()) + "---\n\n" + text.lstrip("\ufeff")
     begin, inside, end = found.groups()
     line_end = "\r\n" if begin.endswith("\r\n") else "\n"

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
 REPO = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
 ADDRESS = r"(https?)://(?:[\w.-]+|\[::1\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?"
+MOST_ENV_BYTES = 256 << 10
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -116,7 +117,7 @@ def is_loopback(url: str) -> bool:
 def _setting(env: str, help: str, default: str | None = None, parse: Callable[[str], Any] = str, *,
              where: str = "", secret: bool = False) -> Any:
     return field(metadata={"env": env, "help": help, "default": default, "where": where, "secret": secret,
-                           "parse": _secret if secret and parse is str else parse, "flag": parse is _yes})
+                           "parse": _secret if secret and parse is str else parse, "flag": parse is _yes and default == "no"})
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,10 @@ class Settings:
     wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", _name)
     shadeform_api_key: Secret = _setting("SHADEFORM_API_KEY", "key of your Shadeform account (better in .env: a flag shows in ps)",
                                          secret=True, where="https://platform.shadeform.ai/settings/api")
+    self_delete: bool = _setting("SELF_DELETE", "a Shadeform key is on the machine, so that it deletes itself; off: just guard "
+                                 "does", "yes", _yes)
+    shadeform_api_key_box: Secret | None = _setting("SHADEFORM_API_KEY_BOX", "a second Shadeform key, for the machine in place of "
+                                                    "yours", secret=True, where="https://platform.shadeform.ai/settings/api")
     hf_token: Secret = _setting("HF_TOKEN", "Hub token that may write HF_REPO (better in .env)", secret=True,
                                 where="https://huggingface.co/settings/tokens, or: just hf auth login")
     wandb_api_key: Secret | None = _setting("WANDB_API_KEY", "turns wandb on (better in .env)", secret=True,
@@ -216,6 +221,8 @@ def read_env_file(path: Path | None) -> dict[str, str | None]:
     """The values of a .env file, as data: nothing in it is run or expanded."""
     if path is None or not path.is_file():
         return {}
+    if path.stat().st_size > MOST_ENV_BYTES:
+        raise UsageProblem(f"{path} has more than {MOST_ENV_BYTES >> 10} kB: it is no .env file")
     from dotenv import dotenv_values
     try:
         return dict(dotenv_values(path, interpolate=False, encoding="utf-8-sig"))

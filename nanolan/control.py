@@ -10,7 +10,7 @@ from nanolan.budget import Stop
 from nanolan.config import is_loopback
 from nanolan.errors import NanolanError
 from nanolan.hub import Hub
-from nanolan.plan import Plan
+from nanolan.plan import UNREADABLE, Plan
 from nanolan.ticker import Ticker
 
 STOP_FILE = "stop.json"               # in the run folder
@@ -75,6 +75,6 @@ class Control:
         """What the file says, if it is there and meant for this attempt."""
         try:
             word = msgspec.json.decode(self._hub.read(self._plan.runs_repo, f"{self._plan.folder}/{name}"), type=kind)
-        except (NanolanError, msgspec.DecodeError):
+        except (NanolanError, *UNREADABLE):
             return None   # no such file, mostly
         return word if word.attempt == self._plan.attempt else None

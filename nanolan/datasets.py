@@ -28,3 +28,4 @@ DATASETS = {
 }
 
 IDENTITY_FILE = "identity_conversations.jsonl"   # in HF_REPO, as in the guide; optional
+MOST_DATA_BYTES = 256 << 20                      # of it; a line of the templates takes about 300 bytes

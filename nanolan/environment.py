@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 
 from nanolan.gpus import query_gpus
+from nanolan.plan import UNREADABLE
 
 PACKAGES = ("torch", "numpy", "tiktoken", "pyarrow", "safetensors", "huggingface_hub", "msgspec", "wandb")
 
@@ -46,5 +47,5 @@ def read_environment(data: bytes) -> Environment | None:
     """An environment.json; None for one that cannot be read."""
     try:
         return msgspec.json.decode(data, type=Environment)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return None

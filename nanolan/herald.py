@@ -5,7 +5,6 @@ Best effort by its own thread: newest wins, a Hub that is down delays nothing an
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,12 +13,14 @@ import msgspec
 from msgspec import structs
 
 from nanolan.boxlog import Parts, log_file, whole
+from nanolan.confine import desk
 from nanolan.hub import Hub
 from nanolan.meter import Meter
 from nanolan.money import dollars
 from nanolan.notify import WARNING, Notifier
 from nanolan.outlook import left_s, outlook
-from nanolan.plan import Plan, iso, now_utc
+from nanolan.plainfile import last_lines
+from nanolan.plan import UNREADABLE, Plan, iso, now_utc
 from nanolan.report import PREPARING, PhaseReport, Progress, to_json
 from nanolan.secret import Mask, Secret, hide, short
 from nanolan.ticker import Ticker
@@ -30,6 +31,7 @@ from nanolan.watchdog import read_beat
 BEAT_S = 300.0
 PATIENCE_S = 20.0
 LAST_ROWS_BYTES = 20_000     # of metrics.jsonl: the last step is in there
+METRICS_BYTES = 32 << 20     # of it, for the Hub; 20,000 steps take 6 MB
 
 
 class Herald:
@@ -96,13 +98,12 @@ class Herald:
     def _files(self, progress: Progress) -> dict[str, bytes | Path]:
         folder = self._plan.folder
         files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(progress), **self._parts.next()}
-        metrics = self._work / "metrics.jsonl"
-        if metrics.is_file():
-            files[f"{folder}/metrics.jsonl"] = metrics.read_bytes()
+        if rows := metrics_of(self._work):
+            files[f"{folder}/metrics.jsonl"] = rows
         return files
 
     def _progress(self) -> Progress:
-        row, beat = last_row(self._work / "metrics.jsonl"), read_beat(self._work / "heartbeat.json")
+        row, beat = last_row(desk(self._work) / "metrics.jsonl"), read_beat(desk(self._work) / "heartbeat.json")
         plan, meter = self._plan, self._meter
         stages = self._timeline.stages()
         here = self._timeline.stage == f"{row.phase}.train"
@@ -110,6 +111,14 @@ class Herald:
         return Progress(plan.run_id, self.state, dict(self.phases), iso(now_utc()), self._message, row.step, row.steps, row.loss,
                         meter.spent_cents, plan.attempt, beat.stage if beat else "", row.phase, row.tok_per_s,
                         left_s(plan, stages, self._timeline.stage, phase_left_s), phase_left_s, meter.limit_cents, meter.soft_cents)
+
+
+def metrics_of(work: Path) -> bytes | None:
+    """Every row that the trainer wrote; of a flood the newest. None when there are none."""
+    try:
+        return last_lines(desk(work) / "metrics.jsonl", METRICS_BYTES)
+    except OSError:
+        return None
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -130,15 +139,13 @@ ROW = msgspec.json.Decoder(Row)
 def last_row(path: Path) -> Row:
     """The newest training step in metrics.jsonl; an empty row when there is none."""
     try:
-        with open(path, "rb") as f:
-            f.seek(max(0, f.seek(0, os.SEEK_END) - LAST_ROWS_BYTES))
-            lines = f.read().splitlines()
+        lines = last_lines(path, LAST_ROWS_BYTES).splitlines()
     except OSError:
         return Row()
     for line in reversed(lines):
         try:
             if (row := ROW.decode(line)).step is not None and row.loss is not None:
                 return row
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue     # half written, or half read
     return Row()

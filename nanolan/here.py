@@ -12,6 +12,7 @@ from pathlib import Path
 from nanolan.basedir import place
 from nanolan.budget import Stop
 from nanolan.config import ROOT, Settings
+from nanolan.confine import desk
 from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import RunFailed, UsageProblem
 from nanolan.hub import Hub
@@ -93,7 +94,7 @@ def _train(s: Settings, here: Here, phase: str, data: Path) -> Path:
         meta = target / meta_name(found[1])
         meta.write_bytes(with_results(meta.read_bytes(), found[1], found_out)[1])
     metrics = here.base / "nanolan" / f"metrics-{phase}-{plan.run_id}.jsonl"
-    (work / "metrics.jsonl").replace(metrics)
+    (desk(work) / "metrics.jsonl").replace(metrics)
     here.say(f"{phase}: {target}, metrics in {metrics}")
     shutil.rmtree(work)      # a later run of this phase is a new one
     return target

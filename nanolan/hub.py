@@ -25,7 +25,7 @@ from huggingface_hub.utils import build_hf_headers, get_session
 from huggingface_hub.utils._http import hf_request_event_hook  # not exported; without it requests lack their id
 
 from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
-from nanolan.plan import Pinned, PinnedFile
+from nanolan.plan import Pinned, PinnedFile, check_names
 from nanolan.secret import Secret, hide, short
 from nanolan.shadeform import retry_after_s
 
@@ -54,7 +54,9 @@ class Tree:
         return {p: f for p, f in self.files.items() if p.startswith(folder.rstrip("/") + "/")}
 
     def pin(self, paths: Iterable[str], proven: bool = False) -> Pinned:
-        return Pinned(self.repo, self.kind, self.revision, tuple(self.files[p] for p in sorted(paths)), proven)
+        wanted = sorted(paths)
+        check_names(wanted)
+        return Pinned(self.repo, self.kind, self.revision, tuple(self.files[p] for p in wanted), proven)
 
 
 @lru_cache(maxsize=1)   # once: setting it again closes the connections that other threads are using
@@ -88,6 +90,18 @@ def begin(call: Callable[[], T]) -> Future[T]:
     return answer
 
 
+def get_small(url: str, headers: dict[str, str]) -> httpx2.Response:
+    """The answer to a GET, and no more of it than a byte too much for a small file."""
+    data = bytearray()
+    with get_session().stream("GET", url, headers=headers) as answer:
+        for chunk in answer.iter_bytes(1 << 16):
+            data += chunk
+            if len(data) > SMALL_FILE:
+                break
+    kept = {k: v for k, v in answer.headers.items() if k.lower() == "retry-after"}
+    return httpx2.Response(answer.status_code, headers=kept, content=bytes(data), request=answer.request)
+
+
 class Hub:
     """The calls we make to the Hub; `sleep`, `clock`, the client (`api`, `get`) and `patience_s` can be passed in."""
 
@@ -99,7 +113,7 @@ class Hub:
         self._raw_token: str | bool = token.reveal() if token else False
         use_timeouts()
         self.api = api or HfApi(endpoint=self.endpoint, token=self._raw_token)
-        self._get = get or (lambda url, **how: get_session().get(url, **how))
+        self._get = get or get_small
 
     def tree(self, repo: str, kind: str = "model", revision: str | None = None) -> Tree:
         """Revision and every file of a repo, in one round trip; NotFound when there is no such repo."""
@@ -161,6 +175,14 @@ class Hub:
             operations += [CommitOperationDelete(path) for path in gone if path in there]
             return self.api.create_commit(repo, operations, commit_message=hide(message)).oid
         return self._try(f"commit to {repo}", lambda: within(COMMIT_S, send))
+
+    def start_job(self, job: Any, secrets: dict[str, str]) -> tuple[str, str]:
+        """(id, address) of a new job at Hugging Face; with no patience it is sent once."""
+        started: Any = self._try("a job (its token must be allowed to start jobs, its account must have credit)",
+                                 lambda: self.api.run_job(image=job.image, command=list(job.command), env=job.env, secrets=secrets,
+                                                          flavor=job.flavor, timeout=job.timeout_s, attempts=job.attempts,
+                                                          name=job.name))
+        return started.id, started.url
 
     def _try(self, what: str, call: Callable[[], T]) -> T:
         """`call()` until it works, the answer is a definite no, or patience is over."""

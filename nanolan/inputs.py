@@ -1,13 +1,14 @@
 """The pinned inputs on the box: downloaded once, checked by size and hash, taken up after a restart."""
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import BadAnswer
 from nanolan.manifest import hash_file
-from nanolan.plan import Pinned, PinnedFile, Plan
+from nanolan.plan import Pinned, PinnedFile, Plan, check_names
 from nanolan.secret import Secret
 from nanolan.transfer import Job, run_transfer
 
@@ -24,12 +25,15 @@ def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[],
     identity = work / "model" / IDENTITY_FILE
     if identity.is_file():
         (work / "data").mkdir(exist_ok=True)
-        (work / "data" / IDENTITY_FILE).write_bytes(identity.read_bytes())
+        shutil.copyfile(identity, work / "data" / IDENTITY_FILE)
 
 
 def fetch(pinned: Pinned, folder: Path, endpoint: str, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],
           patience_s: float = PATIENCE_S, transfer: Callable[..., None] = run_transfer) -> None:
     """The pinned files, at folder/<path in the repo>; those that are here already, whole, are not downloaded again."""
+    check_names(f.path for f in pinned.files)
+    if links := [f.path for f in pinned.files if any((folder / p).is_symlink() for p in Path(f.path).parents if p.name)]:
+        raise BadAnswer(f"{folder / links[0]} would be written through a link; remove it. Nothing was downloaded")
     for _ in range(ROUNDS):
         missing = [f for f in pinned.files if not is_here(folder / f.path, f)]
         if not missing:

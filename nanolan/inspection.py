@@ -62,4 +62,4 @@ def disk_problem(plan: Plan, free: int, here: int) -> str:
 
 def already_here(work: Path) -> int:
     """Bytes that an earlier life of this program has put on the disk."""
-    return sum(p.stat().st_size for part in ("model", "data", "out") for p in (work / part).rglob("*") if p.is_file())
+    return sum(p.stat().st_size for part in ("model", "data", "trainer/out") for p in (work / part).rglob("*") if p.is_file())

@@ -13,6 +13,7 @@ import msgspec
 from nanolan.card import README, new_card
 from nanolan.curves import read_metrics
 from nanolan.environment import environment_here
+from nanolan.herald import metrics_of
 from nanolan.hub import within
 from nanolan.machine import Machine, say
 from nanolan.manifest import MANIFEST
@@ -35,8 +36,7 @@ Leave = Callable[[Machine, Receipt], "bytes | None"]     # the file's content; N
 
 def metrics(m: Machine, receipt: Receipt) -> bytes | None:
     """Every row that the trainer wrote."""
-    path = m.work / "metrics.jsonl"
-    return path.read_bytes() if path.is_file() else None
+    return metrics_of(m.work)
 
 
 def black_box(m: Machine, receipt: Receipt) -> bytes | None:

@@ -34,10 +34,11 @@ from nanolan.ledger import REFUSED, Attempt, Entry, Ledger
 from nanolan.money import dollars
 from nanolan.offers import Offer
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
-from nanolan.plan import Code, Plan, Rented, iso, life_s, new_run_id, now_utc, parse_time, worst_case_cents
+from nanolan.plan import Code, Plan, Rented, iso, keyless_life_s, life_s, new_run_id, now_utc, parse_time, worst_case_cents
 from nanolan.preflight import (
     Check,
     Findings,
+    check_box_key,
     check_memory,
     check_money,
     check_outputs,
@@ -114,7 +115,10 @@ class Prepared:
     def bill(self) -> str:
         """What it should cost, and what it can cost at most."""
         expected = self.expected.text() if self.expected else "expected cost unknown for this GPU"
-        return f"{expected}; at worst {dollars(self.worst_cents)} in {self.life_s / 3600:.1f} h, then the provider deletes it"
+        worst = f"{expected}; at worst {dollars(self.worst_cents)} in {self.life_s / 3600:.1f} h, then the provider deletes it"
+        if self.plan.self_delete:
+            return worst
+        return f"{worst}. It cannot delete itself: WITHOUT A GUARD IT BILLS UNTIL {self.plan.deadline}. Start one: just guard"
 
 
 def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: Callable[[], list[Instance]] | None, *,
@@ -133,7 +137,7 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     plan = structs.replace(make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, here.expected), **here.usual)
     outputs = [_outputs(instances, plan)] if instances else []
     key = [check_key(s.ssh_public_key)] if s.ssh_public_key else []
-    checks = [*found.checks, *here.checks, *outputs, code_check, *key]
+    checks = [*found.checks, *here.checks, *outputs, code_check, *key, check_box_key(s, instances)]
     return Prepared(plan, offer, checks, bundle, found.public, here, there, rehearsal)
 
 
@@ -162,7 +166,8 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
               rehearsal: Rehearsal | None = None, keep_old: bool = False, expected: Forecast | None = None) -> Plan:
     """The plan of a run on `offer`, with the provider's deadline worked out."""
     now = now_utc()
-    life = life_s(s.spend_limit, offer.hourly_cents, expected.hours.high if expected else None, s.max_duration)
+    life = (life_s if s.self_delete else keyless_life_s)(
+        s.spend_limit, offer.hourly_cents, expected.hours.high if expected else None, s.max_duration)
     plan = Plan(
         run_id=run_id, run_name=s.run_name, owner=owner, created_at=iso(now), deadline=iso(now + timedelta(seconds=life)),
         limit_cents=s.spend_limit, phases=s.phases, model_tag=s.model_tag, output_tag=s.output_tag or s.model_tag,
@@ -172,7 +177,8 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
                      offer.hourly_cents, offer.os),
         wandb_project=s.wandb_project, processes=offer.num_gpus, batch=s.batch, evaluate=s.eval, humaneval=s.humaneval,
         identity=not s.no_identity, save_minutes=s.save_minutes, gate=s.gate, probation_cents=s.probation_usd,
-        upload_minutes=s.upload_minutes or upload_minutes(offer.hourly_cents), public=found.public,
+        self_delete=s.self_delete, public=found.public,
+        upload_minutes=s.upload_minutes or upload_minutes(offer.hourly_cents),
         parameters=found.size.n_params if found.size else None, predicted=expected.predicted if expected else None)
     if rehearsal is None:
         return plan

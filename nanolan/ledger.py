@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from nanolan.errors import BadAnswer, UsageProblem
-from nanolan.plan import Plan, Strict
+from nanolan.plan import UNREADABLE, Plan, Strict
 from nanolan.report import Receipt
 
 REFUSED = "create refused"   # the note of a launch that rented nothing begins so
@@ -122,7 +122,7 @@ class Ledger:
     def _read(self, path: Path) -> Entry:
         try:
             return msgspec.json.decode(path.read_bytes(), type=Entry)
-        except msgspec.DecodeError as e:
+        except UNREADABLE as e:
             raise BadAnswer(f"{path} cannot be read ({e}); move it away to go on") from None
 
     @staticmethod

@@ -15,6 +15,7 @@ from nanolan.status import RunView
 
 REMOTE = "/var/log/lanbot-training.log"
 POLL_S = 10.0
+MOST_LINE = 1 << 20          # bytes; a machine could send one without an end
 FETCH_S = 60.0               # for a whole log over SSH
 STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")     # colours and the like, before what is left of them is shown
@@ -77,7 +78,7 @@ def follow(argv: list[str], after: int) -> Iterator[str]:
                           stderr=subprocess.DEVNULL) as child:
         try:
             assert child.stdout  # noqa: S101  # it is a pipe
-            for raw in child.stdout:
+            for raw in iter(lambda: child.stdout.readline(MOST_LINE) if child.stdout else b"", b""):
                 if raw.endswith(b"\n"):
                     yield raw.decode(errors="replace").removesuffix("\n")
         finally:

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from nanolan.budget import Stop
+from nanolan.confine import Account, confine, desk
 from nanolan.control import Control
 from nanolan.errors import NanolanError
 from nanolan.herald import Herald
@@ -44,6 +45,7 @@ class Tools:
     trainer: Callable[..., tuple[int, Stop | None]] = run_trainer
     kill: Callable[[str], int] = kill_trainers
     inspect: Callable[..., str] = inspect_machine
+    confine: Callable[[Path], tuple[Account | None, str]] = confine
     transfer: Callable[..., None] = run_transfer
     api: Callable[..., Shadeform] = Shadeform
     hub: Callable[..., Hub] = Hub
@@ -76,6 +78,7 @@ class Machine:
     states: dict[str, Proof | None] = field(default_factory=dict)     # phase -> its newest state on the Hub, once it is known
     spent_before_cents: int = 0                                # when this program woke up: its probation counts from there
     unsaved: list[str] = field(default_factory=list)           # whole here, not on the Hub
+    account: Account | None = None                             # the trainer's own; None: it runs as this program
 
     @property
     def token(self) -> Secret:
@@ -83,7 +86,7 @@ class Machine:
 
     def out_dir(self, phase: str) -> Path:
         """Where the trainer saves."""
-        return self.work / "out" / PHASES[phase].output_dir / self.plan.output_tag
+        return desk(self.work) / "out" / PHASES[phase].output_dir / self.plan.output_tag
 
     def target(self, phase: str) -> str:
         """Where the result of a phase goes in HF_REPO."""
@@ -95,7 +98,7 @@ class Machine:
 
     def evaluation(self, phase: str) -> Path:
         """Where the evaluation of a phase's checkpoint leaves its results."""
-        return self.work / f"evaluation-{phase}.json"
+        return desk(self.work) / f"evaluation-{phase}.json"
 
     def stop(self) -> Stop | None:
         """Why training must end now, if it must."""

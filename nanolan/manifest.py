@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from nanolan.errors import BadAnswer
+from nanolan.plainfile import open_plain, read_plain
 
 MANIFEST = "manifest.json"
 VERSION = 1
 CHUNK = 1 << 20
+MOST_BYTES = 4 << 20       # of a manifest; one of a d20 takes 1 kB
 
 
 @dataclass(frozen=True)
@@ -61,30 +63,32 @@ def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
     """A Manifest from JSON text; BadAnswer names what is wrong with it."""
     try:
         d = json.loads(text)
+        step = d["step"]
         if d["version"] != VERSION:
             raise BadAnswer(f"{where}: version {d['version']!r}, this nanolan reads {VERSION}")
         files = tuple(FileEntry(str(f["path"]), int(f["size"]), str(f["sha256"]), str(f["git_sha1"])) for f in d["files"])
-        if not files:
-            raise BadAnswer(f"{where}: lists no files")
-        for f in files:
-            plain_name(f.path)
-        return Manifest(str(d["run_id"]), str(d["phase"]), int(d["step"]), files, bool(d["final"]), dict(d["extra"]))
+        names = {plain_name(f.path).lower() for f in files} - {MANIFEST}
+        if not names or len(names) != len(files) or min(f.size for f in files) < 0:
+            raise BadAnswer(f"{where}: lists no files, one twice (but for its case), itself, or one of less than nothing")
+        if type(step) is not int or not 0 <= step < 10**9:
+            raise BadAnswer(f"{where}: not the number of a step")
+        return Manifest(str(d["run_id"]), str(d["phase"]), step, files, bool(d["final"]), dict(d["extra"]))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise BadAnswer(f"{where}: not a manifest ({type(e).__name__}: {e})") from None
 
 
 def plain_name(path: str) -> str:
-    """`path` if it is a plain file name: no folder, no dots first, no drive; BadAnswer otherwise."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}", path):
+    """`path` if it is a plain file name: no folder, no dot first or last, no drive; BadAnswer otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.\-]{0,198}[A-Za-z0-9_\-])?", path):
         raise BadAnswer(f"not a plain file name: {path[:80]!r}")
     return path
 
 
-def hash_file(path: Path) -> FileEntry:
-    """Size and both hashes of a file, in one pass."""
-    size = path.stat().st_size
-    sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    with open(path, "rb") as f:
+def hash_file(path: Path, plain: bool = False) -> FileEntry:
+    """Size and both hashes of a file, in one pass; OSError if it must be a `plain` one and is a link or worse."""
+    with open_plain(path) if plain else open(path, "rb") as f:
+        size = os.fstat(f.fileno()).st_size
+        sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         while block := f.read(CHUNK):
             sha256.update(block)
             git.update(block)
@@ -130,7 +134,7 @@ def borrow(folder: Path, at: Path) -> Iterator[Path]:
     at.mkdir(parents=True)
     try:
         for p in folder.iterdir():
-            os.link(p, at / p.name)
+            os.link(p, at / p.name, follow_symlinks=False)
         yield at
     finally:
         shutil.rmtree(at, ignore_errors=True)
@@ -139,9 +143,9 @@ def borrow(folder: Path, at: Path) -> Iterator[Path]:
 def read_whole(folder: Path) -> Manifest:
     """The manifest of a saved step, after every file's size and sha256 matched it; BadAnswer if not."""
     try:
-        manifest = parse_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
+        manifest = parse_manifest(read_plain(folder / MANIFEST, MOST_BYTES), str(folder / MANIFEST))
         for want in manifest.files:
-            if hash_file(folder / want.path) != want:
+            if hash_file(folder / want.path, plain=True) != want:
                 raise BadAnswer(f"{folder / want.path} does not match its manifest: damaged or half written")
     except OSError as e:
         raise BadAnswer(f"{folder}: not a whole checkpoint ({e.strerror}: {e.filename})") from None

@@ -75,7 +75,7 @@ def wanted_by(s: Settings, all_configs: bool = False) -> Wanted:
 def newest_cuda_image(os_options: Iterable[str]) -> str | None:
     """The `*_shade_os` image with the highest CUDA (>= 12.2), or None: no torch that we can install fits."""
     found = [((int(m[3]), int(m[4])), (int(m[1]), int(m[2])), o) for o in os_options
-             if (m := re.fullmatch(r"ubuntu(\d+)\.(\d+)_cuda(\d+)\.(\d+)_shade_os", o)) and int(m[1]) >= 22]
+             if (m := re.fullmatch(r"ubuntu(\d{1,3})\.(\d{1,3})_cuda(\d{1,3})\.(\d{1,3})_shade_os", o)) and int(m[1]) >= 22]
     cuda, _, image = max(found, default=((0, 0), (0, 0), ""))
     return image if cuda >= (12, 2) else None
 

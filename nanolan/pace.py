@@ -10,10 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from nanolan.plan import Plan
+from nanolan.plainfile import last_lines
+from nanolan.plan import UNREADABLE, Plan
 
 STEPS = 5                    # looked at; the first one, which compiles, does not count
 SLOW = {"tok/s": 0.5, "bytes/s of the Hub": 0.2}      # of the usual figure; a network varies more than a GPU
+MOST_BYTES = 4 << 20         # of metrics.jsonl: the rows of a phase's beginning
 RUNS = 3                     # from so many on, a slow machine is exchanged
 
 
@@ -25,13 +27,13 @@ def first_pace(metrics: Path, phase: str) -> float | None:
 
 def _speeds(metrics: Path, phase: str) -> Iterator[float]:
     try:
-        lines = metrics.read_bytes().splitlines()
+        lines = last_lines(metrics, MOST_BYTES).splitlines()
     except OSError:
         return
     for line in lines:
         try:
             row = msgspec.json.decode(line, type=dict)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue   # half written
         if row.get("phase") == phase and isinstance(row.get("tok_per_s"), (int, float)):
             yield float(row["tok_per_s"])

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanolan.adopt import BY_HAND
-from nanolan.datasets import IDENTITY_FILE
+from nanolan.datasets import IDENTITY_FILE, MOST_DATA_BYTES
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.identity import count_conversations
 from nanolan.manifest import MANIFEST, FileEntry, Manifest, hash_bytes, hash_file
 from nanolan.phases import FOLDERS
-from nanolan.pickles import encoding_state, tensors
+from nanolan.pickles import MAX_TOKENIZER_BYTES, encoding_state, tensors
 from nanolan.size import read_size
 
 CHECKPOINTS = {name: folder for folder, name in FOLDERS.items()}     # base -> base_checkpoints, ...
@@ -100,6 +100,8 @@ def _tokenizer(path: Path) -> Parcel:
         if not (folder / name).is_file():
             raise UsageProblem(f"{folder} holds no {name}; nanochat's scripts.tok_train writes both files. "
                                "Name the right folder: just upload tokenizer FOLDER")
+    if (folder / "tokenizer.pkl").stat().st_size > MAX_TOKENIZER_BYTES:
+        raise BadAnswer(f"{folder / 'tokenizer.pkl'}: larger than {MAX_TOKENIZER_BYTES >> 20} MiB, not a tokenizer")
     state = encoding_state((folder / "tokenizer.pkl").read_bytes(), str(folder / "tokenizer.pkl"))
     count = len(state["mergeable_ranks"]) + len(state["special_tokens"])
     sizes = folder / "token_bytes.pt"
@@ -112,6 +114,8 @@ def _tokenizer(path: Path) -> Parcel:
 def _data(path: Path) -> Parcel:
     if path.is_dir():
         raise UsageProblem(f"{path} is a folder; name the file: just upload data {path / IDENTITY_FILE}")
+    if not path.is_file() or path.stat().st_size > MOST_DATA_BYTES:
+        raise UsageProblem(f"{path} is no file of at most {MOST_DATA_BYTES >> 20} MiB; nothing was read")
     data = path.read_bytes()
     count = count_conversations(data, str(path))
     return Parcel("data", path.parent, "", (hash_bytes(IDENTITY_FILE, data),), f"{count:,} conversations")

@@ -11,15 +11,21 @@ from nanolan.config import Settings
 from nanolan.errors import PreflightFailed
 from nanolan.instance import attempt_tag, owner_tag, run_tag
 from nanolan.plan import Plan, parse_time
+from nanolan.secret import Secret
 
 CLOUD = Path(__file__).resolve().parent.parent / "cloud"
 MOST_SCRIPT_BYTES = 60_000   # the limit is not documented; clouds with one start at 64 KB
 ALERT_PERCENT = 60
 
 
+def box_key(settings: Settings) -> Secret | None:
+    """The Shadeform key that goes to the machine, if any does."""
+    return settings.shadeform_api_key_box or settings.shadeform_api_key if settings.self_delete else None
+
+
 def box_secrets(settings: Settings) -> dict[str, str]:
     """What the box needs to upload, to delete itself and to tell of it."""
-    named = {"SHADEFORM_API_KEY": settings.shadeform_api_key, "HF_TOKEN": settings.hf_token,
+    named = {"SHADEFORM_API_KEY": box_key(settings), "HF_TOKEN": settings.hf_token,
              "WANDB_API_KEY": settings.wandb_api_key, "NOTIFY_URL": settings.notify_url}
     return {name: s.reveal() for name, s in named.items() if s}
 

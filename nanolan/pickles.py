@@ -1,23 +1,28 @@
 """What a pickle holds, without running any of it: nanochat's tokenizer.pkl, and the tensors that a .pt file lists.
 
 A pickle is a program. These readers admit a handful of names and put harmless stand-ins in their place; anything
-else is refused by its name. Of a .pt file (a zip) only the index and the list of tensors are read, so that a model of
-2 GB can be looked at where it lies: on the disk, or on the Hub by a few small ranges.
+else is refused by its name. They know only the operations that torch and tiktoken write, in Python: the quick unpickler
+makes room for gigabytes when twelve bytes tell it to, and hashes a tuple nested so deep that the process dies.
+
+Of a .pt file (a zip) only the index and the list of tensors are read, so that a model of 2 GB can be looked at where it
+lies: on the disk, or on the Hub by a few small ranges. What passes can take no more memory than the file has bytes.
 """
 from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from nanolan.errors import BadAnswer
 
-MAX_TOKENIZER_BYTES = 32 << 20       # a vocabulary of 65,536 takes about 1 MiB
+MAX_TOKENIZER_BYTES = 8 << 20        # a vocabulary of 65,536 takes about 1 MiB; a pickle can make 64 times of it
 MAX_LIST_BYTES = 4 << 20             # data.pkl of a d20 takes about 20 KiB
+MAX_INDEX_BYTES = 4 << 20            # of the zip: about 100 bytes a tensor
+HEADER_BYTES = 30                    # of a zip's entry, at least
 SIZES = {"Double": 8, "Long": 8, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1}
 # nanochat's, at the very end of the vocabulary, in this order
 SPECIAL_TOKENS = (
@@ -27,8 +32,28 @@ SPECIAL_TOKENS = (
 STATE = ("name", "pat_str", "mergeable_ranks", "special_tokens")
 
 
-class _Admits(pickle.Unpickler):
-    """An unpickler that knows the names in `admitted` alone."""
+# All that pickle.dump and torch.save need for these files, by pickletools' names
+OPERATIONS = """
+PROTO FRAME STOP MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINUNICODE SHORT_BINUNICODE
+BINBYTES SHORT_BINBYTES BININT BININT1 BININT2 LONG1 BINFLOAT NEWTRUE NEWFALSE NONE GLOBAL STACK_GLOBAL NEWOBJ REDUCE BUILD SETITEM
+SETITEMS APPEND APPENDS BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET BINPERSID
+""".split()  # noqa: SIM905
+NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
+KEYS = (str, bytes, int)
+
+
+class _Known(dict[int, Any]):
+    """Operation -> what it does."""
+
+    def __missing__(self, operation: int) -> Any:
+        raise pickle.UnpicklingError(f"it holds the operation {NAMES.get(operation, operation)}")
+
+
+class _Admits(pickle._Unpickler):
+    """An unpickler that knows the names in `admitted` and a few operations alone."""
+
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
 
     def __init__(self, data: bytes, admitted: dict[tuple[str, str], Any], outside: Callable[[Any], Any]) -> None:
         super().__init__(io.BytesIO(data))
@@ -42,6 +67,38 @@ class _Admits(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         return self._outside(pid)
 
+    def load_newobj(self) -> None:
+        kind, values = self.stack[-2:]
+        if kind is not _Encoding or values != ():
+            raise pickle.UnpicklingError("it makes an object of its own")
+        self.stack[-2:] = [_Encoding()]
+
+    def load_build(self) -> None:
+        """The state of an encoding; what else a torch.save says of a dictionary is left out."""
+        state, thing = self.stack.pop(), self.stack[-1]
+        if type(thing) is _Encoding:
+            thing.state = state
+        elif type(thing) is not dict:
+            raise pickle.UnpicklingError("it changes what is not its own")
+
+    def load_setitem(self) -> None:
+        *_, key, value = self.stack
+        del self.stack[-2:]
+        self._put([key, value])
+
+    def load_setitems(self) -> None:
+        self._put(self.pop_mark())
+
+    def _put(self, items: list[Any]) -> None:
+        into = self.stack[-1]
+        if type(into) is not dict or not all(type(key) in KEYS for key in items[::2]):
+            raise pickle.UnpicklingError("it fills what is no plain dictionary")
+        into.update(zip(items[::2], items[1::2], strict=True))
+
+    dispatch = _Known({code: act for code, act in pickle._Unpickler.dispatch.items()
+                       if NAMES[code] in OPERATIONS})
+    dispatch |= {ord("\x81"): load_newobj, ord("b"): load_build, ord("s"): load_setitem, ord("u"): load_setitems}
+
 
 def _no_outside(pid: Any) -> Any:
     raise pickle.UnpicklingError("it asks for an outside object")
@@ -52,9 +109,6 @@ class _Encoding:
     """Stands in for tiktoken.Encoding while unpickling: keeps the state, does nothing with it."""
 
     state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
 
 
 def encoding_state(data: bytes, where: str) -> dict[str, Any]:
@@ -75,13 +129,15 @@ def encoding_state(data: bytes, where: str) -> dict[str, Any]:
         raise BadAnswer(f"{where}: token ids have gaps or doubles")
     if missing := [s for s in SPECIAL_TOKENS if s not in state["special_tokens"]]:
         raise BadAnswer(f"{where}: no special token {missing[0]}")
+    if lacking := [n for n in range(256) if bytes([n]) not in state["mergeable_ranks"]]:
+        raise BadAnswer(f"{where}: no token for byte {lacking[0]}: it could not write every text")
     return {key: state[key] for key in STATE}
 
 
 def _is_state(state: Any) -> bool:
     try:
         name, pattern, ranks, specials = (state[key] for key in STATE)
-        return (isinstance(name, str) and isinstance(pattern, str)
+        return (isinstance(name, str) and isinstance(pattern, str) and b"" not in ranks
                 and all(type(k) is bytes and type(v) is int for k, v in ranks.items())
                 and all(type(k) is str and type(v) is int for k, v in specials.items()))
     except (TypeError, KeyError, AttributeError):
@@ -108,13 +164,22 @@ class Tensor:
 @dataclass(frozen=True)
 class _Storage:
     key: str
-    bytes: int
+    size: int                        # bytes of a number
+    numbers: int
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, *_: Any) -> Tensor:
-    if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
+    if not isinstance(storage, _Storage) or not _whole_numbers(shape) or not _whole_numbers(stride) or len(stride) != len(shape):
         raise pickle.UnpicklingError("a tensor without a storage or a shape")
-    return Tensor(shape, storage.key, storage.bytes)
+    found = Tensor(shape, storage.key, storage.size * storage.numbers)
+    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+    if offset < 0 or found.numbers and (last >= storage.numbers or found.numbers > storage.numbers):
+        raise pickle.UnpicklingError("a tensor larger than its storage")
+    return found
+
+
+def _whole_numbers(shape: Any) -> bool:
+    return isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:
@@ -123,14 +188,48 @@ def _parameter(tensor: Any, *_: Any) -> Any:
 
 def _storage(pid: Any) -> _Storage:
     """("storage", kind, key, device, length) of torch.save."""
-    if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage" or pid[1] not in SIZES.values():
-        raise pickle.UnpicklingError("it asks for an outside object that is no storage")
-    return _Storage(str(pid[2]), int(pid[1]) * int(pid[4]))
+    match pid:
+        case ("storage", int(size), str(key), _, int(numbers)) if size in SIZES.values() and numbers >= 0:
+            return _Storage(key, size, numbers)
+    raise pickle.UnpicklingError("it asks for an outside object that is no storage")
+
+
+def _no_items() -> dict[str, Any]:
+    """An OrderedDict as torch begins it; a plain dictionary keeps the order too, and has no attributes to lie with."""
+    return {}
 
 
 ADMITTED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict, ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("collections", "OrderedDict"): _no_items, ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter, **{("torch", f"{kind}Storage"): size for kind, size in SIZES.items()}}
+
+
+class _Sparing:
+    """A file of which only so many bytes may be read."""
+
+    def __init__(self, file: BinaryIO, most: int, where: str) -> None:
+        self._file, self._left, self._where = file, most, where
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(self._left + 1 if size < 0 else min(size, self._left + 1))
+        self._left -= len(data)
+        if self._left < 0:
+            raise BadAnswer(f"{self._where}: its index alone is larger than {MAX_INDEX_BYTES >> 20} MiB: not a file of torch.save")
+        return data
+
+
+def _index(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
+    """The zip's entries by name, as torch.save lays them out: in one folder, none packed, none over another."""
+    found = sorted(archive.infolist(), key=lambda i: i.header_offset)
+    ends = [*(i.header_offset for i in found[1:]), archive.start_dir]
+    apart = all(i.header_offset + HEADER_BYTES + i.compress_size <= end
+                for i, end in zip(found, ends, strict=True))
+    plain = all(i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in found)
+    folders = {i.filename.partition("/")[0] for i in found}
+    if not apart or not plain or len(folders) != 1 or len({i.filename for i in found}) != len(found):
+        raise BadAnswer(f"{where}: packed, or put together by hand: not a file of torch.save")
+    return {i.filename.partition("/")[2]: i for i in found}
 
 
 def tensors(file: BinaryIO, where: str) -> dict[str, Tensor]:
@@ -139,12 +238,12 @@ def tensors(file: BinaryIO, where: str) -> dict[str, Tensor]:
     The numbers themselves are not read: each must only have its place, of the right size, in the zip's index.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
-            sizes = {i.filename.partition("/data/")[2]: i.file_size for i in archive.infolist()}
-            listed = [i for i in archive.infolist() if i.filename.endswith("/data.pkl")]
-            if len(listed) != 1 or listed[0].file_size > MAX_LIST_BYTES:
+        with zipfile.ZipFile(_Sparing(file, MAX_LIST_BYTES + MAX_INDEX_BYTES, where)) as archive:
+            entries = _index(archive, where)
+            listed = entries.get("data.pkl")
+            if listed is None or listed.file_size > MAX_LIST_BYTES:
                 raise BadAnswer(f"{where}: no list of tensors in it: not a file of torch.save")
-            found = _Admits(archive.read(listed[0]), ADMITTED, _storage).load()
+            found = _Admits(archive.read(listed), ADMITTED, _storage).load()
     except BadAnswer:
         raise
     except zipfile.BadZipFile:
@@ -154,6 +253,6 @@ def tensors(file: BinaryIO, where: str) -> dict[str, Tensor]:
     named = {"": found} if isinstance(found, Tensor) else found
     if not isinstance(named, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in named.items()):
         raise BadAnswer(f"{where}: not a dictionary of tensors")
-    if short := [name for name, t in named.items() if sizes.get(t.storage) != t.bytes]:
+    if short := [name for name, t in named.items() if (at := entries.get(f"data/{t.storage}")) is None or at.file_size != t.bytes]:
         raise BadAnswer(f"{where}: tensor {short[0]!r} is not whole in it")
     return named

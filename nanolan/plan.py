@@ -4,15 +4,22 @@ Strict both ways: a field that this version does not know is refused before anyt
 """
 from __future__ import annotations
 
+import re
 import secrets
+import unicodedata
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 
 import msgspec
 
+from nanolan.budget import MARGIN_S, SAFETY
 from nanolan.errors import BadAnswer
 from nanolan.money import cost_cents
 
 VERSION = 1
+KEYLESS_SPARE_S = 15 * 60        # above the high estimate and what is kept for saving
+# What msgspec raises for what is no JSON of a type: not UTF-8 and nested too deep are no DecodeError
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +81,18 @@ class Predicted(Strict, frozen=True):
     stage_s: dict[str, int] = {}     # likely seconds by stage: boot, setup, download, sft.train, sft.evaluate, upload
 
 
+def check_names(paths: Iterable[str]) -> None:
+    """BadAnswer unless files of these names stay below the folder that they are downloaded to, each in its own, on any system."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        if (not path.isprintable() or len(path) > 400 or re.search(r'[\\:*?"<>|]', path)
+                or any(p in ("", ".git") or p != p.strip(" ") or p[-1] == "." or len(p.encode()) > 255 for p in path.split("/"))):
+            raise BadAnswer(f"{path[:80]!r} is no name for a file: it could lead out of its folder. Nothing was downloaded")
+        other = seen.setdefault(unicodedata.normalize("NFKC", path).casefold(), path)
+        if other != path:
+            raise BadAnswer(f"{path[:80]!r} and {other[:80]!r} are the same file on some systems. Nothing was downloaded")
+
+
 class Plan(Strict, frozen=True):
     """Everything the box needs to know, except secrets."""
 
@@ -117,6 +136,7 @@ class Plan(Strict, frozen=True):
     parameters: int | None = None    # of the input checkpoint's model; None: its meta was not read
     probation_cents: int = 200       # by then the machine must have proved itself
     predicted: Predicted | None = None   # None: no figures for this GPU
+    self_delete: bool = True         # False: no Shadeform key is on the machine, others delete it
     resume: Pinned | None = None     # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/
     public: bool = False             # anybody can read the repos: a secret that was masked in the log is said loudly
     version: int = VERSION
@@ -144,7 +164,7 @@ def read_plan(data: bytes | str) -> Plan:
         if version != VERSION:
             raise BadAnswer(f"plan.json is of version {version!r}; this code reads version {VERSION}")
         return msgspec.json.decode(data, type=Plan)
-    except msgspec.DecodeError as e:
+    except UNREADABLE as e:
         raise BadAnswer(f"plan.json cannot be read: {e}") from None
 
 
@@ -161,6 +181,15 @@ def life_s(limit_cents: int, hourly_cents: int, high_hours: float | None, max_du
     if max_duration_s is not None:
         return min(until_limit, max_duration_s)
     return until_limit if high_hours is None else min(until_limit, int(3 * high_hours * 3600) + 3600)
+
+
+def keyless_life_s(limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None) -> int:
+    """The same for a machine that cannot delete itself: just past the high estimate and what saving takes, since an idle
+    machine may bill until then. Without an estimate, as for any other."""
+    most = life_s(limit_cents, hourly_cents, high_hours, max_duration_s)
+    if high_hours is None or max_duration_s is not None:
+        return most
+    return min(most, int(high_hours * 3600 + SAFETY * MARGIN_S + KEYLESS_SPARE_S))
 
 
 def worst_case_cents(limit_cents: int, hourly_cents: int, seconds: int) -> int:

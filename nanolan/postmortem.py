@@ -22,10 +22,11 @@ from typing import Any
 import msgspec
 
 from nanolan.causes import explain, sentence
+from nanolan.confine import desk
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.gpus import query_gpus
 from nanolan.hub import Hub, begin
-from nanolan.plan import Plan, iso, now_utc
+from nanolan.plan import UNREADABLE, Plan, iso, now_utc
 from nanolan.report import Receipt
 from nanolan.secret import Mask
 from nanolan.watchdog import read_beat
@@ -70,7 +71,7 @@ def read_postmortem(data: bytes) -> Postmortem:
     """A Postmortem of JSON; BadAnswer if it is none."""
     try:
         return msgspec.json.decode(data, type=Postmortem)
-    except msgspec.DecodeError as e:
+    except UNREADABLE as e:
         raise BadAnswer(f"postmortem.json cannot be read: {e}") from None
 
 
@@ -90,7 +91,7 @@ def write_up(plan: Plan, receipt: Receipt, work: Path, log: str, mask: Mask, pro
              most_s: float = PROBES_S) -> Postmortem:
     """The black box of a run whose verdict is `receipt`; `log` is masked already. Takes `most_s` at most."""
     seen, not_seen = examine(work, probes, mask, most_s)
-    lines, beat = cut(log), read_beat(work / "heartbeat.json")
+    lines, beat = cut(log), read_beat(desk(work) / "heartbeat.json")
     kernel = seen.get("kernel", [])
     stage, step, phase = (beat.stage, beat.step, beat.phase) if beat else ("", None, "")
     found = explain(receipt.reason, receipt.message, kernel)

@@ -15,7 +15,7 @@ from typing import Any
 from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.config import Settings
 from nanolan.datasets import IDENTITY_FILE
-from nanolan.errors import BadAnswer, NanolanError, NotFound, PreflightFailed, UsageProblem
+from nanolan.errors import AuthProblem, BadAnswer, NanolanError, NotFound, PreflightFailed, UsageProblem
 from nanolan.forecast import Forecast
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Instance
@@ -25,6 +25,7 @@ from nanolan.money import dollars
 from nanolan.phases import FOLDERS, PHASES, data_files
 from nanolan.plan import Pinned
 from nanolan.proof import prove
+from nanolan.shadeform import Shadeform
 from nanolan.size import ModelSize, read_size
 
 SEQUENCE_LEN = 2048  # of the recipes in nanolan/train/recipe.py
@@ -236,6 +237,28 @@ def wallet_hint(expected_cents: int | None) -> Check:
     need = max(WALLET_CENTS, expected_cents or 0)
     return Check("wallet", None,
                  f"Shadeform does not show it; it must hold about {dollars(need)} (to rent: {dollars(WALLET_CENTS)})")
+
+
+def check_box_key(s: Settings, instances: Callable[[], list[Instance]] | None) -> Check:
+    """Which Shadeform key goes to the machine; a second one must be of the same account, or the machine could not delete itself."""
+    name, second = "key on the machine", s.shadeform_api_key_box
+    if not s.self_delete:
+        return Check(name, None, "none (self-delete=off): it cannot delete itself. Have it deleted: just guard, on a machine that "
+                     "stays on; else the provider does at its date")
+    if second is None:
+        return Check(name, None, "your SHADEFORM_API_KEY, so that it can delete itself; the guide has other ways")
+    if second == s.shadeform_api_key:
+        return Check(name, False, "SHADEFORM_API_KEY_BOX is the same key as SHADEFORM_API_KEY. Make a second one, or leave it out")
+    try:
+        seen = {i.id for i in Shadeform(second, s.shadeform_api).instances()}
+        missing = {i.id for i in instances() if i.billing} - seen if instances else set()
+    except AuthProblem:
+        return Check(name, False, "Shadeform refused SHADEFORM_API_KEY_BOX: make another one, or leave it out")
+    except NanolanError as e:
+        return Check(name, False, f"SHADEFORM_API_KEY_BOX could not be tried: {e}")
+    if missing:
+        return Check(name, False, f"SHADEFORM_API_KEY_BOX does not see instance {min(missing)}: it is of another account")
+    return Check(name, True, "your second one, SHADEFORM_API_KEY_BOX; it works. Revoke it after the run if you like")
 
 
 def check_outputs(instances: list[Instance], out_tags: list[str]) -> Check:

@@ -18,7 +18,7 @@ from nanolan.instance import Instance
 from nanolan.ledger import Attempt, Entry, Ledger, matching
 from nanolan.money import MOST_DOLLARS
 from nanolan.phases import SEQUENCES
-from nanolan.plan import Plan, parse_time, read_plan
+from nanolan.plan import UNREADABLE, Plan, parse_time, read_plan
 from nanolan.shadeform import Shadeform
 
 MOST_BYTES = 1 << 20             # of a plan.json; a real one has some kB
@@ -149,7 +149,7 @@ def _earlier(hub: Hub, plan: Plan) -> tuple[Attempt, ...]:
         earlier = msgspec.json.decode(hub.read(plan.runs_repo, f"{plan.folder}/earlier.json"), type=tuple[Attempt, ...])
     except NotFound:
         return ()
-    except (msgspec.DecodeError, RecursionError) as e:
+    except UNREADABLE as e:
         raise BadAnswer(f"{plan.folder}/earlier.json cannot be read: {e}") from None
     if any((a.spent_cents or 0) < 0 for a in earlier):   # it would raise the limit
         raise BadAnswer(f"{plan.folder}/earlier.json holds a cost below nothing")

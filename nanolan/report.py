@@ -7,7 +7,7 @@ import msgspec
 
 from nanolan.errors import BadAnswer, LimitHitLost, LimitHitSaved, NanolanError, RunFailed
 from nanolan.manifest import Manifest
-from nanolan.plan import Plan, Predicted, parse_time
+from nanolan.plan import UNREADABLE, Plan, Predicted, parse_time
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
@@ -93,7 +93,7 @@ def read_receipt(data: bytes) -> Receipt:
     """A Receipt of JSON; BadAnswer if it is none."""
     try:
         return msgspec.json.decode(data, type=Receipt)
-    except msgspec.DecodeError as e:
+    except UNREADABLE as e:
         raise BadAnswer(f"receipt.json cannot be read: {e}") from None
 
 
@@ -103,7 +103,7 @@ def read_progress(data: bytes) -> Progress:
         progress = msgspec.json.decode(data, type=Progress)
         parse_time(progress.updated)
         return progress
-    except (msgspec.DecodeError, BadAnswer) as e:
+    except (*UNREADABLE, BadAnswer) as e:
         raise BadAnswer(f"progress.json cannot be read: {e}") from None
 
 

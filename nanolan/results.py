@@ -2,24 +2,31 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nanolan.manifest import Manifest, hash_bytes
+from nanolan.plainfile import read_plain
+
+MOST_BYTES = 4 << 20
+MOST = 1e15
+NAME = re.compile(r"[\w@.-]{1,60}", re.ASCII)
 
 
 def read_results(path: Path) -> dict[str, Any]:
     """The results in a file; {} when there are none."""
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return dict(json.loads(read_plain(path, MOST_BYTES)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 
 def numbers(results: dict[str, Any]) -> dict[str, float]:
-    """The accuracies and ChatCORE alone."""
-    return {k: float(v) for k, v in results.items() if type(v) in (int, float) and k != "step"}
+    """The accuracies and ChatCORE alone; what is no number has no place in a receipt."""
+    return {k: float(v) for k, v in results.items()
+            if type(v) in (int, float) and abs(v) < MOST and NAME.fullmatch(k) and k != "step"}
 
 
 def meta_name(manifest: Manifest) -> str:

@@ -33,7 +33,8 @@ AFTER_REPORT_S = 600         # two heartbeats: how long a machine that vanished 
 ANEW = {"run_name": "run_name", "output_tag": "output_tag", "batch": "batch", "eval": "evaluate", "gate": "gate",
         "save_minutes": "save_minutes", "upload_minutes": "upload_minutes", "wandb_project": "wandb_project",
         "probation_usd": "probation_cents"}
-FRESH = ("owner", "created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "public")   # of the new machine
+FRESH = ("owner", "created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "self_delete",
+         "public")   # of the new machine
 REPLACED = ("input checkpoint", "tokenizer", "identity data", "data set", "spend limit", "code")   # checks that are made here
 
 
@@ -103,6 +104,7 @@ def settings_of(s: Settings, typed: Mapping[str, Any], plan: Plan, rest: Rest, m
         del old["num_gpus"]
     kept = {name: value for name, value in old.items() if not typed.get(name)}
     phase = next(name for name, phases in SEQUENCES.items() if phases == rest.phases)
+    kept["self_delete"] = s.self_delete and (bool(typed.get("self_delete")) or plan.self_delete)   # no key if either says so
     return replace(s, **kept, phase=phase, model_tag=_model_tag(plan, rest), no_identity=plan.identity is False,
                    hf_repo=plan.hf_repo, runs_repo=plan.runs_repo, spend_limit=money.left_cents,
                    sources=s.sources | dict.fromkeys(kept, "the run's plan"))

@@ -19,6 +19,8 @@ from typing import Any
 import psutil
 
 from nanolan.budget import Stop
+from nanolan.confine import UID, Account, desk
+from nanolan.plainfile import write_plain
 from nanolan.plan import Plan
 
 MARK = "NANOLAN_TRAINER"     # in the environment of every process of a phase: its workers leave the group and the session
@@ -26,18 +28,20 @@ GRACE_S = 40.0               # from SIGTERM to SIGKILL; a save takes up to 20 s
 HUNG_GRACE_S = 10.0          # one that does not move will hardly save
 STACKS_S = 1.0               # for the ranks to print their stacks
 POLL_S, RESCAN_S = 0.2, 0.02
+WANDB_HOST = "api.wandb.ai"
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|BOX_ROOT|(CUDA|NVIDIA|NCCL|NANOLAN|UV|SSL)_?\w*")
 
 
-def trainer_environment(plan: Plan, host: Mapping[str, str], wandb_key: str | None) -> dict[str, str]:
-    """All that a trainer gets of the box program's environment, and its own settings."""
+def trainer_environment(plan: Plan, host: Mapping[str, str], netrc: Path | None = None,
+                        account: Account | None = None) -> dict[str, str]:
+    """All that a trainer gets of the box program's environment, and its own settings; wandb's key is in the file `netrc`."""
     kept = {k: v for k, v in host.items() if KEPT.fullmatch(k)}
     threads = max(1, (os.cpu_count() or 1) // plan.processes)
     return kept | {
         MARK: plan.run_id, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "PYTHONUNBUFFERED": "1",
-        **({"WANDB_API_KEY": wandb_key} if wandb_key else {"WANDB_MODE": "disabled"}), "WANDB_SILENT": "true",
-        "WANDB_ERROR_REPORTING": "false",
+        **({"NETRC": str(netrc)} if netrc else {"WANDB_MODE": "disabled"}), "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false", **(account.environment if account else {}),
     }
 
 
@@ -47,8 +51,8 @@ def make_job(plan: Plan, phase: str, work: Path, init: Path, out: Path, wandb: b
              "id": f"{plan.run_id}-{phase}"}     # a resumed phase goes on with it
     return {"phase": phase, "run_id": plan.run_id, "run_name": plan.run_name, "model_tag": plan.model_tag,
             "device": plan.device, "init_dir": str(init), "tokenizer_dir": str(work / "model" / "tokenizer"),
-            "data_dir": str(work / "data"), "out_dir": str(out), "metrics": str(work / "metrics.jsonl"),
-            "heartbeat": str(work / "heartbeat.json"), "batch": plan.batch, "recipe": plan.recipe, "identity": plan.identity,
+            "data_dir": str(work / "data"), "out_dir": str(out), "metrics": str(desk(work) / "metrics.jsonl"),
+            "heartbeat": str(desk(work) / "heartbeat.json"), "batch": plan.batch, "recipe": plan.recipe, "identity": plan.identity,
             "save_minutes": plan.save_minutes, "model_only": plan.model_only, "wandb": group if wandb else None}
 
 
@@ -66,11 +70,16 @@ def trainer_command(plan: Plan, job: Path) -> list[str]:
 
 
 def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, host: Mapping[str, str], wandb_key: str | None,
-                stop: Callable[[], Stop | None], grace_s: float = GRACE_S) -> tuple[int, Stop | None]:
-    """Run a phase to its end or until `stop()` gives a reason; (exit code, that). Nothing of it lives on."""
-    job_file.write_text(json.dumps(job, indent=2))
+                stop: Callable[[], Stop | None], account: Account | None = None,
+                grace_s: float = GRACE_S) -> tuple[int, Stop | None]:
+    """Run a phase to its end or until `stop()` gives a reason; (exit code, that). Nothing of it lives on.
+
+    Without an `account` it runs as this program does.
+    """
+    write_plain(job_file, json.dumps(job, indent=2).encode())
+    netrc = write_netrc(desk(job_file.parent), wandb_key, account) if wandb_key else None
     child = subprocess.Popen(trainer_command(plan, job_file), cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
-                             env=trainer_environment(plan, host, wandb_key))
+                             env=trainer_environment(plan, host, netrc, account), **(account.popen if account else {}))
     reason = None
     try:
         while child.poll() is None and not reason:
@@ -84,7 +93,22 @@ def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, h
     finally:
         kill_trainers(plan.run_id)
         child.wait()
+        if netrc:
+            netrc.unlink(missing_ok=True)
     return child.returncode, reason
+
+
+def write_netrc(folder: Path, wandb_key: str, account: Account | None) -> Path:
+    """wandb's key where wandb looks for it, 0600 and the trainer's, while the trainer runs: an environment is inherited by all
+    that it starts, and shown by /proc."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".netrc"
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as f:
+        f.write(f"machine {WANDB_HOST} login user password {wandb_key}\n")
+        if account:
+            os.fchown(f.fileno(), account.uid, account.uid)
+    return path
 
 
 def show_stacks(run_id: str) -> None:
@@ -137,8 +161,16 @@ def _marked(run_id: str) -> list[psutil.Process]:
     found = []
     for p in psutil.process_iter():
         try:
-            if p.pid != os.getpid() and p.status() != psutil.STATUS_ZOMBIE and p.environ().get(MARK) == run_id:
+            if p.pid != os.getpid() and p.status() != psutil.STATUS_ZOMBIE and _is_ours(p, run_id):
                 found.append(p)
         except (psutil.Error, OSError):
             continue
     return found
+
+
+def _is_ours(p: psutil.Process, run_id: str) -> bool:
+    """By its mark; a root that may not look into others' environments (in some containers) knows its trainer's by the account."""
+    try:
+        return p.environ().get(MARK) == run_id
+    except psutil.AccessDenied:
+        return os.geteuid() == 0 and p.uids().real == UID

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import msgspec
 
+from nanolan.plainfile import read_plain
+from nanolan.plan import UNREADABLE
+
 SUFFIX = ".samples.json"     # beside the results of the same evaluation
+MOST_BYTES = 4 << 20
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -34,12 +38,19 @@ def beside(results: Path) -> Path:
 
 def gather(files: Iterable[Path]) -> tuple[PhaseSamples, ...]:
     """The samples in these files, without those that are not there or cannot be read."""
-    return tuple(found for path in files if path.is_file() for found in read_samples(b"[" + path.read_bytes() + b"]"))
+    return tuple(found for path in files for found in _of(path))
+
+
+def _of(path: Path) -> tuple[PhaseSamples, ...]:
+    try:
+        return read_samples(b"[" + read_plain(path, MOST_BYTES) + b"]")
+    except OSError:
+        return ()
 
 
 def read_samples(data: bytes) -> tuple[PhaseSamples, ...]:
     """A samples.json; nothing of one that cannot be read, which is good to have and no more."""
     try:
         return msgspec.json.decode(data, type=tuple[PhaseSamples, ...])
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return ()

@@ -5,7 +5,8 @@ One commit, then every size and hash is read back: that is the Proof. Only the n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nanolan.inspection import STATE_SIZE
 from nanolan.machine import Machine, say
 from nanolan.manifest import (
     MANIFEST,
+    MOST_BYTES,
     FileEntry,
     Manifest,
     borrow,
@@ -26,6 +28,7 @@ from nanolan.manifest import (
     read_whole,
     whole_steps,
 )
+from nanolan.plainfile import read_plain
 from nanolan.proof import Proof, prove
 from nanolan.report import PhaseReport, phase_report
 from nanolan.results import meta_name, numbers, with_results
@@ -41,7 +44,8 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
     report = phase_report("uploading", place, manifest)
     m.herald.phase(phase, report)
     try:
-        proof = save(m, folder, manifest, place)
+        with held_fast(m, phase, folder, manifest) as copy:
+            proof = save(m, copy, manifest, place)
     except Exception:
         m.unsaved.append(f"{phase} step {manifest.step}")
         m.herald.phase(phase, structs.replace(report, state="failed"))
@@ -50,6 +54,15 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
     m.herald.phase(phase, structs.replace(report, state="proven" if manifest.final else "failed", revision=proof.revision))
     m.herald.tell(m.herald.state)
     say(f"phase {phase}: proven on the Hub: {place} step {manifest.step}, revision {proof.revision[:8]}")
+
+
+@contextmanager
+def held_fast(m: Machine, phase: str, folder: Path, manifest: Manifest) -> Iterator[Path]:
+    """The files of a saved step where the trainer can neither remove them nor put a link to others in their place."""
+    with borrow(folder, m.work / f".sending-{phase}-{manifest.step}") as copy:
+        if read_whole(copy).files != manifest.files:
+            raise BadAnswer(f"{folder} has changed since it was found whole")
+        yield copy
 
 
 def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: Callable[[], bool] | None = None) -> Proof:
@@ -128,7 +141,10 @@ def note_results(m: Machine, phase: str, folder: Path, manifest: Manifest, resul
     the Hub then holds something else, the checkpoint goes up once more as it was saved; raises when that is not proven."""
     _measured(m, phase, results)
     target, name = m.target(phase), meta_name(manifest)
-    new, meta = with_results((folder / name).read_bytes(), manifest, results)
+    before = read_plain(folder / name, MOST_BYTES)
+    if hash_bytes(name, before) not in manifest.files:
+        raise BadAnswer(f"{folder / name} has changed since it was found whole")
+    new, meta = with_results(before, manifest, results)
     hub, changed = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S), False
     try:
         prove(hub.tree(m.plan.hf_repo), target, manifest)      # nobody has written the folder since
@@ -173,7 +189,7 @@ class StateUploads:
         for folder, manifest in whole_steps(m.out_dir(phase)):
             if manifest.phase != phase or manifest.final or known and manifest.step <= known.manifest.step:
                 return
-            with borrow(folder, m.work / f".sending-{phase}") as copy:      # the trainer removes older states
+            with held_fast(m, phase, folder, manifest) as copy:
                 proof = m.states[phase] = save(m, copy, manifest, m.saved(phase), lambda: self._ticker.closed)
             say(f"phase {phase}: state of step {proof.manifest.step} proven in {m.saved(phase)}")
             m.herald.tell(m.herald.state)

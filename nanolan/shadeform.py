@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 import requests
@@ -29,12 +30,13 @@ from nanolan.errors import (
 )
 from nanolan.instance import ApiInstance, ApiKey, ApiType, Created, Instance, instance_of, offers_of
 from nanolan.offers import Offer
-from nanolan.plan import now_utc
+from nanolan.plan import UNREADABLE, now_utc
 from nanolan.secret import Secret, short
 
 TIMEOUT_S = (10, 30)          # connect, read
 TRIES = 4
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 8.0, 120.0
+MOST_BYTES = 32 << 20         # of an answer; the list of all types has less than 1 MiB
 DASHBOARD = "https://platform.shadeform.ai/instances"
 
 T = TypeVar("T")
@@ -74,7 +76,7 @@ class Shadeform:
 
     def info(self, instance_id: str) -> Instance:
         """One instance; NotFound when it is gone."""
-        return instance_of(self._read(f"/instances/{instance_id}/info", ApiInstance))
+        return instance_of(self._read(f"/instances/{quote(instance_id, safe='')}/info", ApiInstance))
 
     def private_key(self, key_id: str | None) -> tuple[str, Secret] | None:
         """Name and private key of an SSH key (the default one if None) when Shadeform made it, else None."""
@@ -94,7 +96,7 @@ class Shadeform:
         raw = self._change("/sshkeys/add", {"name": name, "public_key": public_key})
         try:
             return msgspec.json.decode(raw, type=Created).id
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise UnclearAnswer("Shadeform accepted the SSH key but its answer cannot be read") from None
 
     def create(self, body: dict[str, Any]) -> str:
@@ -102,20 +104,20 @@ class Shadeform:
         raw = self._change("/instances/create", body)
         try:
             return msgspec.json.decode(raw, type=Created).id
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise UnclearAnswer("Shadeform accepted the create but its answer cannot be read") from None
 
     def delete(self, instance_id: str) -> None:
-        self._change(f"/instances/{instance_id}/delete", None)
+        self._change(f"/instances/{quote(instance_id, safe='')}/delete", None)
 
     def restart(self, instance_id: str) -> None:
-        self._change(f"/instances/{instance_id}/restart", None)
+        self._change(f"/instances/{quote(instance_id, safe='')}/restart", None)
 
     def update(self, instance_id: str, body: dict[str, Any]) -> None:
         """Omitted fields stay; never pass None, which removes a limit."""
         if any(v is None for v in body.values()):
             raise ValueError("a null would remove the field")
-        self._change(f"/instances/{instance_id}/update", body)
+        self._change(f"/instances/{quote(instance_id, safe='')}/update", body)
 
     # -------------------------------------------------------------- HTTP
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> requests.Response:
@@ -123,8 +125,8 @@ class Shadeform:
         data = None if body is None else msgspec.json.encode(body)
         if data is not None:
             headers["Content-Type"] = "application/json"
-        return self._session.request(method, self.base + path, data=data, headers=headers, timeout=TIMEOUT_S,
-                                     allow_redirects=False)
+        return bounded(self._session.request(method, self.base + path, data=data, headers=headers, timeout=TIMEOUT_S,
+                                             allow_redirects=False, stream=True))
 
     def _read(self, path: str, shape: type[T]) -> T:
         why = ""
@@ -159,7 +161,7 @@ class Shadeform:
             raise self._refusal(answer, f"GET {path}")
         try:
             return msgspec.json.decode(answer.content, type=shape)
-        except msgspec.DecodeError as e:
+        except UNREADABLE as e:
             raise BadAnswer(f"Shadeform's answer to GET {path} cannot be read: {e}") from None
 
     def _refusal(self, answer: requests.Response, call: str) -> NanolanError:
@@ -183,6 +185,19 @@ class Shadeform:
         return min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S) * (0.5 + self._jitter() / 2)
 
 
+def bounded(answer: requests.Response) -> requests.Response:
+    """The answer with all of its content; RequestException for one that does not end."""
+    if isinstance(answer, requests.Response):
+        data = bytearray()
+        for chunk in answer.iter_content(1 << 16):
+            data += chunk
+            if len(data) > MOST_BYTES:
+                answer.close()
+                raise requests.RequestException(f"an answer of more than {MOST_BYTES >> 20} MiB")
+        answer._content = bytes(data)
+    return answer
+
+
 def retry_after_s(text: str | None, now: datetime | None = None) -> float:
     """Seconds of a Retry-After header (number or date), between 0 and 120; nonsense is 0."""
     if not text:
@@ -202,7 +217,7 @@ def _error_of(answer: requests.Response) -> tuple[str, str]:
     try:
         d = msgspec.json.decode(answer.content, type=dict)
         return short(str(d.get("error_code") or ""), 40), short(str(d.get("error") or d.get("message") or ""))
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return "", short(answer.text, 200)
 
 

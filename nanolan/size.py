@@ -44,7 +44,7 @@ def read_size(meta: bytes, where: str) -> ModelSize:
     """The size of the model that a meta_SSSSSS.json describes; PreflightFailed names `where` when it tells nothing."""
     try:
         return size_of(json.loads(meta)["model_config"], where)
-    except (ValueError, KeyError, TypeError, BadAnswer) as e:
+    except (ValueError, KeyError, TypeError, RecursionError, BadAnswer) as e:
         raise PreflightFailed(f"{where} holds no usable model_config ({type(e).__name__}: {e})") from None
 
 

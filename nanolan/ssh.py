@@ -21,13 +21,20 @@ def ssh_argv(i: Instance, key: Path | None, folder: Path, words: tuple[str, ...]
 
     BadAnswer when the API's user or address is none: it must not become an option.
     """
-    if not i.ip or not HOST.fullmatch(i.ip) or not USER.fullmatch(i.ssh_user):
+    if not has_address(i):
         raise BadAnswer(f"instance {i.id} has no usable address: {i.ssh_user!r} at {i.ip!r}. Look: just status")
+    assert i.ip  # noqa: S101
     options = {"StrictHostKeyChecking": "accept-new", "UserKnownHostsFile": quoted(folder / "known_hosts"),
                "HostKeyAlias": f"nanolan-{i.id}", "ConnectTimeout": str(connect_s), "ServerAliveInterval": "5",
                "ServerAliveCountMax": "3", **({"IdentitiesOnly": "yes"} if key else {}), **({"BatchMode": "yes"} if batch else {})}
     return ["ssh", *(["-i", str(key)] if key else []), *(w for k, v in options.items() for w in ("-o", f"{k}={v}")),
             "-p", str(i.ssh_port), "-l", i.ssh_user, "--", i.ip, *words]
+
+
+def has_address(i: Instance) -> bool:
+    """Whether the API's user, address and id are such: none may become an option of ssh, or a second setting."""
+    return bool(i.ip and HOST.fullmatch(i.ip) and USER.fullmatch(i.ssh_user) and re.fullmatch(r"[\w-]{1,64}", i.id, re.ASCII)
+                and 0 < i.ssh_port < 65536)
 
 
 def quoted(path: Path) -> str:

@@ -40,6 +40,7 @@ from nanolan.shadeform import Shadeform
 SETTLE_S = 120               # a new instance may be missing from a listing for this long
 LOG_LINES = 5
 SHORT = (FAILED, STOPPED, LOST)
+LEAVING = {True: "deleting the instance", False: "done; the instance waits to be deleted: just guard, or just stop"}
 
 T = TypeVar("T")
 Told = TypeVar("Told", Progress, Receipt)
@@ -137,7 +138,7 @@ def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress
     """(state, reason) of a run from what was seen; `listed` says whether the account could be read at all."""
     billing = instance is not None and instance.billing
     if receipt:
-        return (STOPPING, "deleting the instance") if billing else (receipt.verdict, receipt.reason)
+        return (STOPPING, LEAVING[entry.plan.self_delete]) if billing else (receipt.verdict, receipt.reason)
     if not listed:
         return (progress.state if progress else PENDING), "Shadeform could not be asked"
     if billing and instance:

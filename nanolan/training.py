@@ -10,6 +10,7 @@ from typing import Any
 
 from nanolan.budget import Stop
 from nanolan.causes import cause_of, explain, sentence
+from nanolan.confine import desk
 from nanolan.errors import BadAnswer
 from nanolan.gate import closed
 from nanolan.inputs import fetch
@@ -41,7 +42,7 @@ def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
         m.herald.phase(phase, PhaseReport("training"))
         if phase != m.plan.phases[0]:
             m.herald.tell(TRAINING)
-        dog = Watchdog(m.work / "heartbeat.json", m.plan, m.tools.clock)
+        dog = Watchdog(desk(m.work) / "heartbeat.json", m.plan, m.tools.clock)
         with StateUploads(m, phase):
             code, stop = _run(m, phase, dog)
         if found := newest_whole(m.out_dir(phase), phase, final=True):
@@ -65,12 +66,12 @@ def _run(m: Machine, phase: str, dog: Watchdog) -> tuple[int, Stop | None]:
             m.meter.note_save(dog.save_s)
         return m.stop() or stuck or _slow(m, phase)
     return m.tools.trainer(m.plan, job, m.work / f"job-{phase}.json", Path.cwd(), host=os.environ, stop=stop,
-                           wandb_key=key.reveal() if key else None)
+                           wandb_key=key.reveal() if key else None, account=m.account)
 
 
 def _slow(m: Machine, phase: str) -> Stop | None:
     """The first steps of a run end its probation: only then it says that it trains. A machine that is too slow is given back."""
-    if m.herald.state == TRAINING or (pace := first_pace(m.work / "metrics.jsonl", phase)) is None:
+    if m.herald.state == TRAINING or (pace := first_pace(desk(m.work) / "metrics.jsonl", phase)) is None:
         return None
     text = complaint(m.plan, phase, "tok/s", pace)
     if text and exchange(m.plan, m.meter.spent_cents - m.spent_before_cents):
@@ -133,10 +134,10 @@ def evaluate(m: Machine, phase: str) -> dict[str, Any]:
     if not results.is_file():
         m.timeline.enter(f"{phase}.evaluate")
         say(f"phase {phase}: evaluation ({m.plan.evaluate})")
-        dog = Watchdog(m.work / "heartbeat.json", m.plan, m.tools.clock)
+        dog = Watchdog(desk(m.work) / "heartbeat.json", m.plan, m.tools.clock)
         job = evaluation_of(make_job(m.plan, phase, m.work, init_dir(m, phase), m.out_dir(phase), wandb=False), m.plan, results)
         code, stop = m.tools.trainer(m.plan, job, m.work / f"job-{phase}-evaluate.json", Path.cwd(), host=os.environ,
-                                     wandb_key=None, stop=lambda: m.stop() or dog.stuck())
+                                     wandb_key=None, account=m.account, stop=lambda: m.stop() or dog.stuck())
         if not results.is_file():
             say(f"phase {phase}: not evaluated: {stop.text if stop else _cause(m, code, dog.step)}")
     return read_results(results)

@@ -14,6 +14,7 @@ from nanolan.money import dollars, usd
 from nanolan.outlook import Outlook, outlook
 from nanolan.plan import Plan, iso, now_utc, parse_time
 from nanolan.report import SUCCEEDED, PhaseReport, Progress, Receipt
+from nanolan.ssh import has_address
 from nanolan.status import SHORT, Overview, RunView
 
 WIDTH = 80
@@ -47,7 +48,8 @@ def render_run(v: RunView) -> list[str]:
     lines += _clock(v)
     lines.append(f"  machine   {_machine(v)}")
     if v.instance and v.instance.billing and v.instance.ip:
-        lines += [f"  shell     just ssh {plan.run_id}", f"  {ssh_command(v.instance, plan.instance_name)}"]
+        lines.append(f"  shell     just ssh {plan.run_id}")
+        lines += [f"  {ssh_command(v.instance, plan.instance_name)}"] if has_address(v.instance) else []
     for p, r in v.phases.items():
         lines.append(f"  {p:<9} {_phase(r)}")
         if r.measured:

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 
 from nanolan.budget import Stop
-from nanolan.plan import Plan
+from nanolan.plainfile import read_plain
+from nanolan.plan import UNREADABLE, Plan
 
 # Seconds without a new heartbeat, by stage; "" is before the first one. "cpu" is a rehearsal of a tiny model.
 DEADLINES_S = {
@@ -30,6 +31,7 @@ class Beat(msgspec.Struct, frozen=True):
     t: float = 0.0
 
 
+MOST_BEAT_BYTES = 1 << 16
 # Made once, here: msgspec may crash when two threads decode a type for the first time
 BEAT = msgspec.json.Decoder(Beat)
 
@@ -37,8 +39,8 @@ BEAT = msgspec.json.Decoder(Beat)
 def read_beat(path: Path) -> Beat | None:
     """The newest heartbeat; None when there is none (yet)."""
     try:
-        return BEAT.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
+        return BEAT.decode(read_plain(path, MOST_BEAT_BYTES))
+    except (OSError, *UNREADABLE):
         return None
 
 

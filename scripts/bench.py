@@ -166,7 +166,7 @@ def _steps_per_s(words: list[str]) -> float:
         outcome = rehearse(world, words, plain, lambda line: None, time.monotonic(), quiet=True)
         if outcome.exit_code:
             raise click.ClickException("the rehearsal failed")
-        rows = [json.loads(line) for path in world.root.glob("cloud/boxes/*/nanolan/metrics.jsonl")
+        rows = [json.loads(line) for path in world.root.glob("cloud/boxes/*/nanolan/trainer/metrics.jsonl")
                 for line in path.read_text().splitlines()]
     times = [row["t"] for row in rows if "loss" in row]
     return (len(times) - 1) / (times[-1] - times[0])

@@ -130,7 +130,8 @@ def heartbeat() -> str:
         os.environ["BOX_ROOT"] = str(work)
         log, line = work / "var/log/lanbot-training.log", "sft step 7/900 | loss 1.2345 | lr 0.02 | 1,234,567 tok/s\n"
         log.write_text(line * 20_000)
-        (work / "metrics.jsonl").write_text('{"phase": "sft", "step": 7, "steps": 900, "loss": 1.5, "t": 1.0}\n' * 900)
+        (work / "trainer").mkdir()
+        (work / "trainer/metrics.jsonl").write_text('{"phase": "sft", "step": 7, "steps": 900, "loss": 1.5, "t": 1.0}\n' * 900)
         plan = make_plan(hub_url, cloud_url, hf_repo="me/bench", runs_repo="me/bench")
         api, hub = Shadeform(Secret(KEY), cloud_url), Hub(hub_url, Secret(WRITER), patience_s=0)
         meter = Meter(plan, machine(60), api)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 @click.command(cls=Words)
 @click.argument("words", nargs=-1, metavar="[SECONDS] [RUN]")
 @click.option("--watch", is_flag=True, help="look again every SECONDS (60) until the run ends; Ctrl-C only stops looking")
-@click.option("--guard", is_flag=True, help="with --watch: delete a machine that outlives its limit or deadline by a minute")
+@click.option("--guard", is_flag=True, help="with --watch: delete a machine that outlives its limit or deadline, or without a key "
+              "its run, by a minute")
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
 @setting_options("ssh_public_key", "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
@@ -141,21 +142,21 @@ def closeup(ledger: Ledger, api: Shadeform, s: Any) -> Callable[[RunView], RunVi
 
 
 def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:
-    """Delete a machine that has outlived its limits, and see that it is gone; what was done, or ""."""
+    """Delete a machine that has outlived its limits, or its run without a key, and see that it is gone; what was done, or ""."""
     from msgspec import structs
 
-    from nanolan.guard import over_limit
+    from nanolan.guard import over_limit, waits
     from nanolan.plan import now_utc
     from nanolan.rent import delete_and_confirm
     i, plan = view.instance, view.entry.plan
-    over = over_limit(plan, i, now_utc()) if i else ""
+    over = over_limit(plan, i, now_utc()) or waits(plan, i, view.receipt) if i else ""
     if i is None or not guard.due(i, over):
         return ""
-    click.echo(f"GUARD: run {plan.run_id} has outlived its limits: {over}. DELETING instance {i.id} now", err=True)
+    click.echo(printable(f"GUARD: run {plan.run_id}: {over}. DELETING instance {i.id} now"), err=True)
     gone = delete_and_confirm(api, i)
     done = f"deleted by just watch --guard: {over}"
     ledger.put(structs.replace(view.entry, instance_id=i.id, gone=True, note=done, spent_cents=i.cost_now_cents()))
-    click.echo(f"GUARD: instance {i.id} is gone: {gone.seen}. What was not on the Hub is lost", err=True)
+    click.echo(f"GUARD: instance {i.id} is gone: {gone.seen}. What is not on the Hub is lost", err=True)
     return done
 
 

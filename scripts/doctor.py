@@ -19,7 +19,7 @@ PATIENCE_S = 8.0             # with a service that does not answer
 
 @click.command(cls=Words)
 @setting_options("phase", "gpu", "num_gpus", "model_tag", "eval", "humaneval", "no_identity", "hf_repo", "runs_repo",
-                 "shadeform_api_key", "hf_token", "shadeform_api", "hf_endpoint")
+                 "self_delete", "shadeform_api_key", "shadeform_api_key_box", "hf_token", "shadeform_api", "hf_endpoint")
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def doctor(as_json: bool, **flags: Any) -> int:
     """Check every requirement. Exit code 0 when a launch could work, 4 when something failed."""

@@ -132,7 +132,9 @@ def show_launched(launched: Launched, as_json: bool) -> int:
         return 0
     run_id = prepared.plan.run_id
     click.echo(f"run {run_id} on instance {instance.id}")
-    say(f"It goes on by itself: you may close this laptop.\n  follow it:   just watch\n  stop it:     just stop {run_id}\n"
+    alone = "" if prepared.plan.self_delete else (
+        f"\nNo Shadeform key is on it: without a guard it bills until {prepared.plan.deadline}.\n  guard it:    just guard")
+    say(f"It goes on by itself: you may close this laptop.{alone}\n  follow it:   just watch\n  stop it:     just stop {run_id}\n"
         f"  dashboard:   {DASHBOARD}")
     return 0
 

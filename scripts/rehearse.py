@@ -90,7 +90,7 @@ def shown(path: Path) -> str:
 def show_line(line: str, started: float, verbose: bool) -> None:
     """The road's own lines, every fifth step and what looks like trouble, with the seconds since the start."""
     stamp, _, rest = line.partition(" ")
-    ours = stamp.endswith("Z") and rest.startswith(("boot:", "box:"))
+    ours = stamp.endswith("Z") and rest.startswith(("boot:", "box:", "guard:"))
     if ours or verbose or worth_showing(line):
         click.echo(f"{time.monotonic() - started:6.1f}s  {printable(rest if ours else line)}"[:160])
 

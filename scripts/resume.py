@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 NEW = ("run_name", "gpu", "num_gpus", "spend_limit", "max_duration", "output_tag", "cloud", "region", "instance_type", "batch",
        "eval", "save_minutes", "upload_minutes", "gate", "failover", "max_price", "max_total", "probation_usd", "hf_repo",
-       "runs_repo", "ssh_public_key", "wandb_project", "shadeform_api_key", "hf_token", "wandb_api_key", "notify_url",
-       "shadeform_api", "hf_endpoint")
+       "runs_repo", "ssh_public_key", "wandb_project", "self_delete", "shadeform_api_key", "shadeform_api_key_box", "hf_token",
+       "wandb_api_key", "notify_url", "shadeform_api", "hf_endpoint")
 
 
 @click.command(cls=Words, epilog="Settings are the run's unless given (in brackets: a launch's); --spend-limit counts the whole "

@@ -12,7 +12,7 @@ say() { echo "nanolan: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
 # Changed pins or a moved checkout: set up again.
-stamp="$want $(cat pyproject.toml constraints.txt | cksum) $PWD"
+stamp="$want $(cat pyproject.toml constraints*.txt | cksum) $PWD"
 ready() { [ -x .venv/bin/python ] && [ "$(cat ".venv/.ready-$1" 2>/dev/null)" = "$1${stamp#"$want"}" ]; }
 have() {
     case $want in
@@ -63,31 +63,33 @@ make_venv() {
         python3 -c 'import ensurepip' 2>/dev/null ||
             fail "python3 cannot make virtual environments here; run: sudo apt install python3-venv"
         python3 -m venv .venv
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv 2>.venv/pip.log ||
+        awk '/^[^ ]/ { on = /^uv==/ } on' constraints.txt >.venv/uv.txt
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt 2>.venv/pip.log ||
             { cat .venv/pip.log >&2; fail "could not install uv: is PyPI reachable? Then run the same command again"; }
     fi
     echo "$PWD" > .venv/.made
 }
 
-torch_for_driver() {  # PyPI's 2.11+ are built for CUDA 13, which needs driver 580
+# Every file is checked against the hashes in constraints*.txt
+install() { "$uv" pip install --quiet --python .venv/bin/python -c constraints.txt "$@"; }
+
+install_torch() {
+    if [ "$(uname -s)" = Linux ] && ! nvidia-smi >/dev/null 2>&1; then   # PyPI's would bring its CUDA libraries all the same
+        cpu='torch>=2.7,<2.14'   # a CPU build has no hash here: PyTorch's own index is believed, or your UV_FIND_LINKS
+        if [ -n "$UV_FIND_LINKS" ]; then install "$cpu" "$@"; return; fi
+        install --torch-backend cpu "$cpu" "$@" 2>/dev/null && return 0
+        say "PyTorch's index of CPU builds did not answer; taking PyPI's build with CUDA instead, about 3 GB (Ctrl-C stops it)"
+    fi
+    install -c "constraints-cu$(cuda_of_driver).txt" torch "$@"
+}
+
+cuda_of_driver() {  # PyPI's 2.11+ are built for CUDA 13, which needs driver 580
     local driver
     driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 | cut -d. -f1)
     case $driver in
-        '' | *[!0-9]*) echo "torch>=2.7,<2.14" ;;
-        *) if [ "$driver" -ge 580 ]; then echo "torch==2.13.*"; else echo "torch==2.10.*"; fi ;;
+        '' | *[!0-9]*) echo 13 ;;
+        *) if [ "$driver" -ge 580 ]; then echo 13; else echo 12; fi ;;
     esac
-}
-
-install() { "$uv" pip install --quiet --python .venv/bin/python -c constraints.txt "$@"; }
-
-install_torch() {  # without an NVIDIA driver PyPI's torch for Linux would bring its CUDA libraries all the same
-    local torch
-    torch=$(torch_for_driver)
-    if [ "$(uname -s)" = Linux ] && [ -z "$UV_FIND_LINKS" ] && ! nvidia-smi >/dev/null 2>&1; then
-        install --torch-backend cpu "$torch" "$@" 2>/dev/null && return 0
-        say "PyTorch's index of CPU builds did not answer; taking PyPI's build with CUDA instead, about 3 GB (Ctrl-C stops it)"
-    fi
-    install "$torch" "$@"
 }
 
 install_set() {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nanolan.instance import Instance
     from nanolan.ledger import Entry, Ledger
     from nanolan.shadeform import Shadeform
-    from nanolan.status import RunView
+    from nanolan.status import Overview, RunView
 
 
 @click.command(cls=Words)
@@ -93,21 +93,37 @@ def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: lis
     view = look(ledger, [entry], api, lambda _: hub).runs[0]
     if why := deaf(view, now_utc()):
         raise still_bills(view, f"run {plan.run_id} cannot be asked to stop: {why}")
-    agree(yes, f"Stop run {plan.run_id} ({machines[0].name})? It saves what it has, uploads it and deletes itself.")
+    agree(yes, f"Stop run {plan.run_id} ({machines[0].name})? It saves what it has, uploads it and "
+          f"{'deletes itself' if plan.self_delete else 'is deleted then'}.")
     try:
         ask_to_stop(hub, plan)
     except NanolanError as e:
         raise still_bills(view, f"the machine could not be asked to stop ({e})") from None
     ledger.put(structs.replace(entry, note=STOPPED_BY_USER))   # a launch that waits for it must not rent another one
     click.echo(f"run {plan.run_id} is asked to stop; it looks every minute or so. Ctrl-C only stops waiting.", err=True)
+    def seen() -> Overview:
+        overview = look(ledger, [entry], api, lambda _: hub)
+        delete_if_over(api, overview.runs[0])
+        return overview
     try:
-        view = wait_until_gone(lambda: look(ledger, [entry], api, lambda _: hub), tell, timeout_s=timeout_s)
+        view = wait_until_gone(seen, tell, timeout_s=timeout_s)
     except KeyboardInterrupt:
         tell(f"\nno longer waiting; run {plan.run_id} goes on stopping by itself. Look: just status {plan.run_id}; "
              f"delete it at once: just stop {plan.run_id} --now")
         return 130
     ledger.put(structs.replace(entry, instance_id=machines[0].id, gone=True, note=STOPPED_BY_USER))
     return summary(view)
+
+
+def delete_if_over(api: Shadeform, view: RunView) -> None:
+    """A machine without a key cannot delete itself: that is done from here, a minute after its receipt."""
+    from nanolan.guard import Sight, overdue
+    from nanolan.plan import now_utc
+    from nanolan.rent import delete_and_confirm
+    plan, machine = view.entry.plan, view.instance
+    if machine and not plan.self_delete and (why := overdue(Sight(machine, plan, view.receipt), now_utc())):
+        tell(f"  {why}; no key is on its machine, so it is deleted from here")
+        delete_and_confirm(api, machine)
 
 
 def summary(view: RunView) -> int:

@@ -124,7 +124,8 @@ class Box:
             (self.work / path).parent.mkdir(parents=True, exist_ok=True)
             (self.work / path).write_bytes(data)
         (self.state / "plan.json").write_bytes(self.plan.to_json())
-        (self.state / "secrets.json").write_text(json.dumps({"SHADEFORM_API_KEY": KEY, "HF_TOKEN": TOKEN}))
+        key = {"SHADEFORM_API_KEY": KEY} if self.plan.self_delete else {}
+        (self.state / "secrets.json").write_text(json.dumps(key | {"HF_TOKEN": TOKEN}))
         (self.state / "secrets.json").chmod(0o600)
         (self.state / "report-tried").touch()     # a second of CPU for each box; tests/test_road.py looks at one
         shutil.copy(ROOT / "cloud/rescue.py", self.state)
@@ -134,7 +135,7 @@ class Box:
         def write(folder: Path) -> None:
             (folder / "model_000005.pt").write_bytes(os.urandom(1 << 16))
             (folder / "meta_000005.json").write_text("{}")
-        save_whole(self.work / "out" / PHASES[phase].output_dir / "d20", 5, write, run_id=self.plan.run_id, phase=phase,
+        save_whole(self.work / "trainer/out" / PHASES[phase].output_dir / "d20", 5, write, run_id=self.plan.run_id, phase=phase,
                    final=final)
 
     # ---- its programs

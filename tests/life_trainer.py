@@ -102,7 +102,7 @@ def files_of(run_id: str, phase: str, step: int) -> Mapping[str, bytes]:
 
 
 def run_trainer(box: Box, plan: Any, job: dict[str, Any], job_file: Path, cwd: Path, *, host: object, wandb_key: str | None,
-                stop: Callable[[], Stop | None]) -> tuple[int, Stop | None]:
+                stop: Callable[[], Stop | None], account: object = None) -> tuple[int, Stop | None]:
     """nanolan.runner.run_trainer, on `box`."""
     job_file.write_text(json.dumps(job))
     trainer, reason = box.train(job), None

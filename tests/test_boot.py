@@ -23,7 +23,8 @@ module = pytest.fixture(autouse=True, scope="module")(no_box_left)
 BOOT = ROOT / "cloud/boot.sh"
 # The code that a machine fetches here: a set-up that makes a venv of one link, a box program that says what it was given
 CODE = {"scripts/setup.sh": 'mkdir -p .venv/bin; ln -sf "$(command -v python3)" .venv/bin/python; echo "set up $1"\n',
-        "cloud/train.py": 'import os, sys\nprint("BOX PROGRAM", sys.argv[1:], os.getcwd(), sorted(os.environ.items()))\n'}
+        "cloud/train.py": 'import os, sys\nprint("BOX PROGRAM", sys.argv[1:], os.getcwd(), sorted(os.environ.items()))\n'
+                         'import resource\nprint("core dumps", resource.getrlimit(resource.RLIMIT_CORE))\n'}
 
 
 @pytest.fixture
@@ -94,6 +95,9 @@ def test_a_boot_ends_as_the_box_program_and_a_second_one_takes_up_where_it_was(b
         assert secret not in log, "in no environment variable of the box program, and not in the log"
     assert mode(box.log_file) == "0o644"
     assert {mode(box.state / name) for name in ("secrets.json", "plan.json", "rescue.py")} == {"0o600"}
+    assert (box.state / "secrets.json").readlink() == box.root / "run/nanolan/secrets.json", "in memory, where /run is"
+    assert {mode(p) for p in (box.state, box.root / "run/nanolan")} == {"0o700"} and mode(box.work) == "0o755"
+    assert "core dumps (0, 0)" in log
     assert (box.state / "plan.json").read_bytes() == plan.to_json()
     armed = timers(box)
     assert len(armed) == 1 and armed[0].cmdline()[-1] == str(int(parse_time(plan.deadline).timestamp()))

@@ -104,7 +104,7 @@ def test_the_next_phase_starts_from_the_last_when_that_is_proven(new_box: NewBox
     assert verdict(box)[0] == "succeeded" and box.holds(MID, 5) and box.holds(SFT, 5)
     log = box.log()
     assert log.index("phase mid: proven") < log.index("sft step 1/5") < log.index("deleting for Proven")
-    assert f"sft from {box.work}/out/mid_checkpoints/d20/step-000005" in log
+    assert f"sft from {box.work}/trainer/out/mid_checkpoints/d20/step-000005" in log
     assert f"{MID}/model_000010.pt" not in box.files(), "the older step of that folder is gone"
 
 
@@ -394,7 +394,7 @@ def test_a_manifest_that_a_disk_damages_before_its_upload_is_written_anew(new_bo
     box.hub.fault(COMMIT, status=503, times=2)
     box.start()
     box.wait_for("uploading chatsft_checkpoints")
-    (box.work / "out" / SFT / "step-000005/manifest.json").write_text("z")
+    (box.work / "trainer/out" / SFT / "step-000005/manifest.json").write_text("z")
     assert box.started[0].wait(60) == 0 and verdict(box) == ("succeeded", "", 0) and box.deleted
     assert "was damaged; written anew" in box.log() and box.holds(SFT, 5)
 

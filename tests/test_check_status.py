@@ -224,6 +224,19 @@ def test_the_guard_waits_for_a_machine_in_error_and_deletes_it_too(
     assert desk.cloud.instance(desk.entry.instance_id or "").why == "asked"
 
 
+def test_the_guard_deletes_a_machine_without_a_key_once_its_run_is_over(
+        terminal: Terminal, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    keyless = structs.replace(desk.entry.plan, self_delete=False, deadline=iso(now_utc() + timedelta(hours=1)))
+    desk.entry = structs.replace(desk.entry, plan=keyless)
+    desk.ledger.put(desk.entry)
+    desk.tell(receipt=receipt())
+    _, out, _ = terminal.type(RUN)
+    assert "STOPPING" in out and "waits to be deleted: just guard" in out
+    assert watched(desk, terminal, monkeypatch, SLACK_S) == 0
+    machine = desk.cloud.instance(desk.entry.instance_id or "")
+    assert machine.why == "asked" and "its run is over (succeeded). DELETING" in capsys.readouterr().err
+
+
 def test_the_guard_is_for_watching_and_for_our_own_runs(terminal: Terminal, desk: Desk) -> None:
     code, _, err = terminal.type("--guard")
     assert code == 2 and "just watch" in err

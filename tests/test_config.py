@@ -53,6 +53,12 @@ def test_the_cached_login_is_not_read_when_a_token_is_given() -> None:
     assert load_settings({}, {"HF_TOKEN": "hf_given"}, cached_token=never).hf_token == Secret("hf_given")
 
 
+@pytest.mark.parametrize("word, kept", [("off", False), ("no", False), ("OFF", False), ("0", False), ("yes", True), ("on", True)])
+def test_a_key_is_on_the_machine_unless_that_is_switched_off(word: str, kept: bool) -> None:
+    assert settings().self_delete and settings(self_delete=word).self_delete is kept
+    assert settings(environ={"SELF_DELETE": word}).self_delete is kept
+
+
 def test_the_defaults_are_the_guides() -> None:
     s = settings()
     assert (s.phase, s.run_name, s.gpu, s.num_gpus, s.spend_limit) == ("sft", "lanbot-v3", "B200", 8, 15_000)

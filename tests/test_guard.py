@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from nanolan.guard import SLACK_S, Guard, over_limit, spent_cents
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.guard import SLACK_S, Guard, Sight, over_limit, overdue, spent_cents, waits
+from nanolan.instance import ApiInstance, ApiThresholds, Instance, instance_of
 from nanolan.plan import iso, now_utc
+from nanolan.report import Receipt
 
 from .box_fixtures import make_plan
 
@@ -64,3 +65,68 @@ def test_each_machine_has_its_own_minute() -> None:
     guard.due(machine(), "over")
     now[0] = SLACK_S
     assert not guard.due(machine(id="i-2"), "over") and guard.due(machine(), "over")
+
+
+# ---- a guard that sees many machines, and not always everything
+
+def told(ended: timedelta | str, message: str = "", **fields: Any) -> Receipt:
+    at = ended if isinstance(ended, str) else iso(NOW - ended)
+    return Receipt(**({"run_id": "ab12cd34", "verdict": "succeeded", "ended": at, "message": message} | fields))
+
+
+MINUTE, FUTURE = timedelta(minutes=1), "9999-12-31T23:59:59Z"
+
+
+@pytest.mark.parametrize("ended, self_delete, due", [
+    (MINUTE, False, True), (MINUTE - timedelta(seconds=1), False, False), (timedelta(), False, False),
+    (14 * MINUTE, True, False), (15 * MINUTE, True, True), (9 * 60 * MINUTE, True, True),
+    ("", False, True), ("soon", True, True), (FUTURE, False, True), ("0001-01-01T00:00:00Z", True, True)], ids=str)
+def test_a_run_that_is_over_leaves_its_machine_a_minute_or_as_long_as_it_tries_itself(
+        ended: timedelta | str, self_delete: bool, due: bool) -> None:
+    seen = Sight(machine(1.0), plan(self_delete=self_delete), told(ended))
+    assert bool(overdue(seen, NOW)) is due
+    assert "its run is over (succeeded)" in overdue(seen, NOW) or not due
+
+
+def test_what_is_not_saved_is_said_and_keeps_no_machine() -> None:
+    lost = told(MINUTE, "the limit. NOT saved: sft step 5. Go on: just resume ab12cd34", verdict="stopped", reason="limit_lost")
+    why = overdue(Sight(machine(1.0), plan(self_delete=False), lost), NOW)
+    assert "stopped limit_lost; NOT SAVED, and lost with it: sft step 5" in why
+
+
+@pytest.mark.parametrize("i, p, due", [
+    (machine(1.0), plan(hours_left=-1 / 60), True), (machine(1.0), plan(hours_left=-0.9 / 60), False),
+    (machine(10.0 + 1 / 60), plan(), True), (machine(10.0), plan(), False),
+    (machine(1.0, cost_estimate="10.00"), plan(), False), (machine(1.0, cost_estimate="10.02"), plan(), True),
+    (machine(99.0, status="deleting"), plan(hours_left=-9.0), False), (machine(1.0), plan(), False)])
+def test_limits_are_passed_for_a_minute_before_a_guard_acts(i: Instance, p: Any, due: bool) -> None:
+    assert bool(overdue(Sight(i, p), NOW)) is due
+
+
+def stored(date: timedelta | None = None, spend: str | None = None, **fields: Any) -> Instance:
+    """A machine as it is seen without a plan: with the limits that the provider keeps."""
+    limits = ApiThresholds(iso(NOW + date) if date is not None else None, spend)
+    return machine(2.0, auto_delete=limits, **fields)
+
+
+@pytest.mark.parametrize("i, due", [
+    (stored(-MINUTE), True), (stored(timedelta(seconds=-59)), False), (stored(None, "1.90"), True), (stored(None, "2.00"), False),
+    (stored(MINUTE, "9.00"), False), (stored(None, "9.00", cost_estimate="9.02"), True), (stored(None, "9.00", hourly_price=None), False),
+    (machine(99.0), False), (stored(), False), (stored(-MINUTE, status="deleted"), False)])
+def test_without_the_hub_the_providers_own_limits_count_and_what_is_unknown_is_no_reason(i: Instance, due: bool) -> None:
+    assert bool(overdue(Sight(i, unseen="the Hub did not answer"), NOW)) is due
+
+
+def test_the_earlier_of_the_plans_and_the_providers_limits_counts() -> None:
+    assert "should have been deleted" in overdue(Sight(stored(-MINUTE), plan(hours_left=5.0)), NOW)
+    assert "should have been deleted" in overdue(Sight(stored(5 * MINUTE), plan(hours_left=-1.0)), NOW)
+
+
+def test_a_receipt_without_a_plan_is_no_reason() -> None:
+    assert overdue(Sight(machine(1.0), None, told(MINUTE)), NOW) == ""
+
+
+def test_only_a_machine_without_a_key_waits_to_be_deleted() -> None:
+    assert waits(plan(self_delete=False), machine(), told(MINUTE)) == "its run is over (succeeded)"
+    assert waits(plan(), machine(), told(MINUTE)) == waits(plan(self_delete=False), machine(), None) == ""
+    assert waits(plan(self_delete=False), machine(status="deleting"), told(MINUTE)) == ""

@@ -40,7 +40,7 @@ def server(tmp_path: Path) -> Iterator[HubServer]:
 def herald(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Herald]:
     monkeypatch.setenv("BOX_ROOT", str(tmp_path))
     (tmp_path / "var/log").mkdir(parents=True)
-    (tmp_path / "work").mkdir()
+    (tmp_path / "work/trainer").mkdir(parents=True)
     plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", phases=("mid", "sft"))
     made = Herald(plan, {"HF_TOKEN": Secret(TOKEN), "SHADEFORM_API_KEY": Secret(KEY)}, tmp_path / "work",
                   Meter(plan, machine(3600), NOBODY), Timeline(tmp_path / "timeline.json"), Notifier(None, ""))
@@ -61,7 +61,7 @@ def told(server: HubServer) -> dict[str, object]:
 
 def test_a_change_is_told_with_step_and_money_and_all_secrets_masked(server: HubServer, herald: Herald, tmp_path: Path) -> None:
     log_file(tmp_path).write_text(f"a line with {TOKEN} and {KEY}\n")
-    (tmp_path / "work/metrics.jsonl").write_text(f'{{"step": 1, "steps": 9, "loss": 3.5}}\n{{"step": 2, "steps": 9, "loss": 3.25, "phase": "{TOKEN}"}}\n')
+    (tmp_path / "work/trainer/metrics.jsonl").write_text(f'{{"step": 1, "steps": 9, "loss": 3.5}}\n{{"step": 2, "steps": 9, "loss": 3.25, "phase": "{TOKEN}"}}\n')
     herald.phase("mid", PhaseReport("training", step=2))
     herald.tell(TRAINING, f"trouble with {TOKEN}")
     until(lambda: told(server).get("state") == TRAINING)
@@ -144,9 +144,9 @@ def test_the_newest_step_is_read_from_the_metrics_if_its_row_is_whole(tmp_path: 
 
 def test_a_beat_tells_how_long_the_run_will_take_by_the_trainers_word_and_the_plans_forecast(server: HubServer, tmp_path: Path) -> None:
     work, line = tmp_path / "w", Timeline(tmp_path / "t.json")
-    work.mkdir()
-    (work / "metrics.jsonl").write_text(f"{STEP}\n")
-    (work / "heartbeat.json").write_text('{"phase": "sft", "step": 3, "steps": 4, "stage": "train"}')
+    (work / "trainer").mkdir(parents=True)
+    (work / "trainer/metrics.jsonl").write_text(f"{STEP}\n")
+    (work / "trainer/heartbeat.json").write_text('{"phase": "sft", "step": 3, "steps": 4, "stage": "train"}')
     line.enter("sft.train")
     foretold = Predicted(1, 2, 3, {}, {"sft.evaluate": 30, "upload": 10})
     plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", predicted=foretold)
@@ -162,7 +162,7 @@ def test_a_beat_tells_how_long_the_run_will_take_by_the_trainers_word_and_the_pl
 def test_the_moment_the_forecast_crosses_the_limit_a_warning_is_logged_and_sent_once(
         server: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work, line, sent = tmp_path / "w", Timeline(tmp_path / "t.json"), list[str]()
-    work.mkdir()
+    (work / "trainer").mkdir(parents=True)
     line.enter("sft.train")
     plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", predicted=Predicted(1, 2, 3, {}, {
         "sft.train": 10_000, "sft.evaluate": 30_000, "upload": 10}))

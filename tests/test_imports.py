@@ -13,13 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
-    "secret", "veil", "errors", "money", "budget", "size", "memory", "datasets", "pickles", "phases", "gate", "config", "plan", "offers",
+    "secret", "veil", "errors", "plainfile", "money", "budget", "size", "memory", "datasets", "pickles", "phases", "gate", "config", "plan", "offers",
     "instance", "shadeform", "sshkey", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "ledger",
     "costs", "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify",
-    "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover", "runner", "here",
+    "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover", "confine", "runner", "here",
     "watchdog", "timeline", "boxlog", "herald", "gpus", "inspection", "pace", "causes", "control", "postmortem", "machine",
     "saver", "training", "samples", "curves", "charts", "environment", "scores", "story", "markup", "page", "card", "lastwords",
-    "box", "rest", "status", "closeup", "ssh", "logs", "rebuild", "limit", "guard", "orphans", "stop", "why", "resume", "view",
+    "nobody", "box", "rest", "status", "closeup", "ssh", "logs", "rebuild", "limit", "guard", "patrol", "guardpost", "orphans", "stop", "why", "resume", "view",
     "retell", "patient", "toolbox", "envfile", "accounts", "leftovers", "doctor", "menu", "helptext", "cli", "live"]
 
 
@@ -47,7 +47,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 def test_the_trainer_imports_little_of_the_core() -> None:
     used = {n.split(".")[1] for p in (ROOT / "nanolan/train").glob("*.py") for n in imports(p) if n.startswith("nanolan.")}
-    assert used <= {"train", "errors", "manifest", "datasets", "memory", "size", "samples", "pickles"}
+    assert used <= {"train", "errors", "manifest", "datasets", "memory", "size", "samples", "pickles", "plainfile"}
 
 
 def test_only_the_trainer_and_the_seed_import_torch() -> None:
@@ -56,7 +56,7 @@ def test_only_the_trainer_and_the_seed_import_torch() -> None:
 
 
 @pytest.mark.parametrize("script", ["launch", "check_status", "rehearse", "offers", "stop", "resume", "wait", "orphans", "why", "logs",
-                                    "ssh", "report", "limit", "doctor", "upload", "verify", "costs", "pull", "completions"])
+                                    "ssh", "report", "limit", "doctor", "upload", "verify", "costs", "pull", "completions", "guard"])
 def test_help_imports_nothing_heavy(script: str) -> None:
     done = subprocess.run([sys.executable, "-X", "importtime", str(ROOT / f"scripts/{script}.py"), "--help"],
                           capture_output=True, text=True, check=True)

@@ -31,13 +31,14 @@ def machine(work: Path, hub: str = "http://127.0.0.1:1", soft: bool = False, har
     """A machine of what the leaves look at."""
     from nanolan.hub import Hub
     plan_ = replace(PLAN, hf_endpoint=hub, **plan)
+    (work / "trainer").mkdir(exist_ok=True)
     tools = SimpleNamespace(probes={"secret": lambda folder: f"a line with {TOKEN}"}, now=now_utc, clock=lambda: 0.0,
                             hub=lambda *a, **k: Hub(*a, **{**k, "sleep": Waits(), "patience_s": 0}))
     return SimpleNamespace(work=work, state=work, plan=plan_, tools=tools,
                            herald=SimpleNamespace(log=lambda: b"the log", masked=lambda: True, log_tail=lambda size: "CUDA out of memory\n"),
                            token=Secret(TOKEN), secrets={"HF_TOKEN": Secret(TOKEN)}, meter=SimpleNamespace(
                                soft=lambda: soft, hard=lambda: hard, margin=ASSUMED["cpu"]),
-                           evaluation=lambda phase: work / f"evaluation-{phase}.json")
+                           evaluation=lambda phase: work / f"trainer/evaluation-{phase}.json")
 
 
 def answered(m: Any, phase: str, text: str) -> None:
@@ -45,7 +46,8 @@ def answered(m: Any, phase: str, text: str) -> None:
 
 
 def test_the_log_the_metrics_and_the_receipt_are_left(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n')
+    (tmp_path / "trainer").mkdir(exist_ok=True)
+    (tmp_path / "trainer/metrics.jsonl").write_bytes(b'{"step": 1}\n')
     files = left_behind(machine(tmp_path), RECEIPT)
     assert files[LOG] == b"the log"
     assert files[f"{FOLDER}/metrics.jsonl"] == b'{"step": 1}\n'
@@ -75,8 +77,9 @@ def test_answers_of_all_phases_are_left_in_their_order_and_shown_in_the_report_w
     m = machine(tmp_path)
     answered(m, "sft", "I am Lanbot.")
     answered(m, "mid", "Who?")
-    (tmp_path / "evaluation-rl.samples.json").write_text("{half")
-    (tmp_path / "metrics.jsonl").write_bytes(lines(rows(20)))
+    (tmp_path / "trainer/evaluation-rl.samples.json").write_text("{half")
+    (tmp_path / "trainer").mkdir(exist_ok=True)
+    (tmp_path / "trainer/metrics.jsonl").write_bytes(lines(rows(20)))
     files = left_behind(m, RECEIPT)
     samples, report = files[f"{FOLDER}/samples.json"], files[f"{FOLDER}/report.html"]
     assert isinstance(samples, bytes) and [s.phase for s in read_samples(samples)] == ["mid", "sft"]
@@ -103,7 +106,8 @@ FAILED = replace(RECEIPT, verdict="failed", reason="oom", message="phase sft: wo
 
 
 def test_a_run_that_ended_short_leaves_a_black_box_and_its_headlines_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "heartbeat.json").write_text('{"phase": "sft", "step": 12, "steps": 90, "stage": "train"}')
+    (tmp_path / "trainer").mkdir(exist_ok=True)
+    (tmp_path / "trainer/heartbeat.json").write_text('{"phase": "sft", "step": 12, "steps": 90, "stage": "train"}')
     data = left_behind(machine(tmp_path), FAILED)[f"{FOLDER}/postmortem.json"]
     assert isinstance(data, bytes) and TOKEN.encode() not in data
     box = read_postmortem(data)

@@ -1,6 +1,7 @@
 """The report: one page that says what is known, and nothing else."""
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -148,5 +149,5 @@ def test_a_page_is_written_whole_into_a_folder_that_it_makes(tmp_path: Path) -> 
 
 def test_no_secret_is_in_a_report_that_is_written(tmp_path: Path) -> None:
     key = Secret(f"key<{MARKER}>&\"")
-    page = render_page(replace(STORIES["good"](), problems=(f"with {key.reveal()}",)))
+    page = render_page(dataclasses.replace(STORIES["good"](), problems=(f"with {key.reveal()}",)))
     assert MARKER in page and MARKER not in write_page(page, tmp_path / "x.html").read_text()

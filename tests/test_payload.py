@@ -98,6 +98,18 @@ def test_the_box_gets_only_the_secrets_that_are_set() -> None:
     assert box_secrets(load_settings({"wandb_api_key": "w-01234"}, {})) == {"WANDB_API_KEY": "w-01234"}
 
 
+@pytest.mark.parametrize("flags, key", [
+    ({}, "key-01234"), ({"self_delete": "off"}, None), ({"shadeform_api_key_box": "second-key"}, "second-key"),
+    ({"shadeform_api_key_box": "second-key", "self_delete": "no"}, None)], ids=str)
+def test_yours_or_the_second_or_no_shadeform_key_travels_and_never_two(flags: dict[str, str], key: str | None) -> None:
+    s = load_settings({"shadeform_api_key": "key-01234", "hf_token": "hf_01234"} | flags, {})
+    sent = box_secrets(s)
+    assert sent.get("SHADEFORM_API_KEY") == key and len(sent) == 1 + bool(key)
+    script = startup_script(PLAN, sent, "main")
+    inside = base64.b64decode(values_in_bash(script)["SECRETS_B64"]).decode()
+    assert [k for k in ("key-01234", "second-key") if k in inside] == ([key] if key else [])
+
+
 # ---- the create request
 
 @needs_openapi

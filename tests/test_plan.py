@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanolan.budget import soft_life_s
 from nanolan.errors import BadAnswer
-from nanolan.plan import Plan, iso, life_s, new_run_id, parse_time, read_plan, worst_case_cents
+from nanolan.plan import Plan, iso, keyless_life_s, life_s, new_run_id, parse_time, read_plan, worst_case_cents
 from tests.core_fixtures import PLAN, a_plan
 
 ANY = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
@@ -85,6 +86,23 @@ def test_the_worst_case_is_never_above_the_limit(limit: int, rate: int, hours: f
     seconds = life_s(limit, rate, hours, asked)
     assert 0 <= worst_case_cents(limit, rate, seconds) <= limit
     assert rate * seconds / 3600 <= limit
+
+
+@pytest.mark.parametrize("limit, rate, hours, asked, seconds", [
+    (15_000, 3360, 1.0, None, 3600 + 2 * 840 + 900),        # just past the estimate: saving twice, and a quarter of an hour
+    (15_000, 3360, 10.0, None, 15_000 * 3600 // 3360),      # the money ends first
+    (15_000, 3360, None, None, 15_000 * 3600 // 3360),      # no estimate
+    (15_000, 3360, 1.0, 7200, 7200), (15_000, 3360, 1.0, 600, 600)])     # --max-duration wins, either way
+def test_a_machine_that_cannot_delete_itself_gets_a_date_just_past_the_estimate(limit: int, rate: int, hours: float | None,
+                                                                                asked: int | None, seconds: int) -> None:
+    assert keyless_life_s(limit, rate, hours, asked) == seconds
+
+
+@given(limit=st.integers(1, 10**6), rate=st.integers(1, 10**5), hours=st.floats(0.01, 100))
+def test_it_is_never_later_than_anothers_and_training_is_not_cut_off_before_the_high_estimate(limit: int, rate: int,
+                                                                                              hours: float) -> None:
+    seconds, others = keyless_life_s(limit, rate, hours, None), life_s(limit, rate, hours, None)
+    assert seconds <= others and (seconds == others or soft_life_s(seconds) >= hours * 3600)
 
 
 # ---- times

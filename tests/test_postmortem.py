@@ -38,7 +38,8 @@ def receipt(reason: str, message: str = "") -> Receipt:
 
 
 def beat(work: Path, stage: str, step: int) -> None:
-    (work / "heartbeat.json").write_text(json.dumps({"phase": "sft", "step": step, "steps": 1000, "stage": stage}))
+    (work / "trainer").mkdir(exist_ok=True)
+    (work / "trainer/heartbeat.json").write_text(json.dumps({"phase": "sft", "step": step, "steps": 1000, "stage": stage}))
 
 
 def tool(root: Path, name: str, script: str) -> None:

@@ -16,10 +16,21 @@ from nanolan.hub import Hub
 from nanolan.instance import ApiInstance, Instance, instance_of
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.offers import Offer
-from nanolan.preflight import Check, Findings, check_memory, check_money, check_outputs, check_time, look_at_hub, wallet_hint
+from nanolan.preflight import (
+    Check,
+    Findings,
+    check_box_key,
+    check_memory,
+    check_money,
+    check_outputs,
+    check_time,
+    look_at_hub,
+    wallet_hint,
+)
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.marker import MARKER
+from nanolan.sim.shadeform import ShadeformServer
 from nanolan.size import ModelSize
 
 from .box_fixtures import TOKEN
@@ -277,6 +288,29 @@ def test_a_folder_that_a_live_run_writes_is_not_written_by_another(others: list[
     check = check_outputs(others, ["nanolan-out=me/lanbot/chatsft_checkpoints/d20"])
     assert check.ok is ok and "me/lanbot/chatsft_checkpoints/d20" in check.text
     assert ok or ("just stop i-1" in check.text and "output-tag=" in check.text)
+
+
+# ---- which Shadeform key goes to the machine
+
+def key_check(cloud: ShadeformServer, listed: list[Instance] | None = None, **flags: str) -> Check:
+    s = load_settings({"shadeform_api": cloud.url, "shadeform_api_key": "another-0123456789"} | flags, {})
+    return check_box_key(s, None if listed is None else lambda: listed)
+
+
+def test_which_key_goes_to_the_machine_is_said_and_a_second_one_is_tried(tmp_path: Path) -> None:
+    with ShadeformServer(tmp_path, boxes=False) as cloud:
+        assert "your SHADEFORM_API_KEY" in key_check(cloud).text and key_check(cloud).ok is None
+        off = key_check(cloud, self_delete="off", shadeform_api_key_box=cloud.key)
+        assert off.ok is None and "none" in off.text and "just guard" in off.text and not cloud.requests
+        good = key_check(cloud, [instance("deleted")], shadeform_api_key_box=cloud.key)
+        assert good.ok and "second" in good.text and cloud.requests
+        wrong = key_check(cloud, shadeform_api_key_box="wrong-0123456789")
+        assert wrong.ok is False and "refused SHADEFORM_API_KEY_BOX" in wrong.text
+        assert "same key" in key_check(cloud, shadeform_api_key_box="another-0123456789").text
+        foreign = key_check(cloud, [instance("active")], shadeform_api_key_box=cloud.key)
+        assert foreign.ok is False and "i-1" in foreign.text and "another account" in foreign.text
+        cloud.fault("GET /v1/instances$", "status", status=400)
+        assert "could not be tried" in key_check(cloud, shadeform_api_key_box=cloud.key).text
 
 
 def test_a_line_of_the_checklist_shows_how_it_went() -> None:

@@ -151,6 +151,15 @@ def test_what_is_typed_anew_counts() -> None:
     assert (s.run_name, s.eval, s.gpu, s.num_gpus, s.output_tag, s.batch) == ("other", "none", "H200", 8, "d21", 4)
 
 
+@pytest.mark.parametrize("run, now, typed, kept", [
+    (True, True, {}, True), (False, True, {}, False), (True, False, {}, False), (False, False, {}, False),
+    (False, True, {"self_delete": "yes"}, True), (True, False, {"self_delete": "off"}, False)], ids=str)
+def test_no_key_goes_to_the_machine_if_the_run_or_the_settings_say_so_unless_typed(run: bool, now: bool, typed: dict[str, str],
+                                                                                  kept: bool) -> None:
+    s = load_settings(typed, {"SELF_DELETE": "yes" if now else "no"})
+    assert settings_of(s, typed, structs.replace(PLAN, self_delete=run), REST, Money(1000, 400)).self_delete is kept
+
+
 @pytest.mark.parametrize("typed, wanted", [
     ({}, ("H100", 8)), ({"gpu": "B200"}, ("B200", 8)), ({"gpu": "B200:4"}, ("B200", 4)), ({"num_gpus": "2"}, ("H100", 2)),
     ({"instance_type": "x"}, ("", None))], ids=str)

@@ -46,9 +46,9 @@ def job(tmp: Path, plan: Plan, **recipe: float) -> dict[str, Any]:
 
 
 def run(tmp: Path, plan: Plan, stop: Callable[[], Stop | None] = lambda: None, grace_s: float = 10.0,
-        **recipe: float) -> tuple[int, Stop | None]:
+        wandb_key: str | None = None, **recipe: float) -> tuple[int, Stop | None]:
     host = {k: v for k, v in HOST.items() if k != "NANOLAN_BOX"}
-    return run_trainer(plan, job(tmp, plan, **recipe), tmp / "job.json", ROOT, host=host, wandb_key=None, stop=stop,
+    return run_trainer(plan, job(tmp, plan, **recipe), tmp / "job.json", ROOT, host=host, wandb_key=wandb_key, stop=stop,
                        grace_s=grace_s)
 
 
@@ -70,10 +70,24 @@ def steps_done(tmp: Path) -> int:
 
 
 def test_the_trainer_gets_no_key_and_no_token(plan: Plan) -> None:
-    given = trainer_environment(plan, HOST, None)
+    given = trainer_environment(plan, HOST)
     assert set(given) & set(HOST) == {"PATH", "HOME", "CUDA_VISIBLE_DEVICES", "NANOLAN_BOX", "LD_LIBRARY_PATH"}
     assert given[MARK] == plan.run_id and given["HF_HUB_OFFLINE"] == "1" and given["WANDB_MODE"] == "disabled"
-    assert trainer_environment(plan, HOST, "wandb-key")["WANDB_API_KEY"] == "wandb-key"
+    assert trainer_environment(plan, HOST, Path("/desk/.netrc"))["NETRC"] == "/desk/.netrc"
+
+
+def test_wandbs_key_lies_in_a_file_of_the_trainers_own_while_it_runs_and_in_no_environment(plan: Plan, tmp_path: Path) -> None:
+    seen: list[tuple[str, str, list[str]]] = []
+
+    def look() -> None:
+        for path in tmp_path.glob("trainer/.netrc"):
+            seen.append((path.read_text(), oct(path.stat().st_mode & 0o777), [v for p in trainers(plan) for v in environ(p).values()]))
+    run(tmp_path, plan, look, wandb_key=f"wandb-{MARKER}", seconds=0.5)
+    assert any(values for _, _, values in seen)
+    for text, mode, values in seen:
+        assert (text, mode) == (f"machine api.wandb.ai login user password wandb-{MARKER}\n", "0o600")
+        assert not any(MARKER in v for v in values)
+    assert not list(tmp_path.glob("trainer/.netrc"))
 
 
 def test_a_real_child_has_neither_key_nor_token_in_its_environment(plan: Plan, tmp_path: Path,

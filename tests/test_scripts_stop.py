@@ -273,6 +273,20 @@ def test_a_machine_is_asked_to_save_and_go_and_waited_for(hub: HubServer, cloud:
     assert ledger.find(machine.plan.run_id).gone
 
 
+def test_a_machine_without_a_key_is_deleted_from_here_once_its_receipt_is_there(hub: HubServer, cloud: ShadeformServer,
+                                                                               ledger: Ledger) -> None:
+    machine = Machine(hub, cloud, ledger, self_delete=False)
+
+    def obey() -> None:
+        until(machine.asked)
+        machine.leave(receipt=Receipt(machine.plan.run_id, "stopped", "user", "Saved: sft step 40"))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(obey)
+        done = machine.stop(machine.plan.run_id, "--yes")
+    assert done.returncode == 0 and "no key is on its machine, so it is deleted from here" in done.stderr, done.stderr
+    assert machine.instance.why == "asked" and "STOPPED" in done.stdout
+
+
 def test_when_the_machine_does_not_go_in_time_it_says_what_bills_and_how_to_delete_it(hub: HubServer, cloud: ShadeformServer,
                                                                                       ledger: Ledger) -> None:
     machine = Machine(hub, cloud, ledger)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from nanolan.sim.world import offline_packages
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("just", "justfile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "scripts/setup.sh")
+FILES = ("just", "justfile", "pyproject.toml", "constraints.txt", "constraints-cu12.txt", "constraints-cu13.txt", "README.md", "LICENSE", "scripts/setup.sh")
 
 
 @pytest.fixture
@@ -163,10 +164,48 @@ def test_without_a_gpu_the_cpu_build_is_asked_for_first_and_the_size_of_the_othe
         checkout: Path, tmp_path: Path, index_answers: bool) -> None:
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "UV": stub_uv(tmp_path, "nothing" if index_answers else "--torch-backend cpu")}
     done = setup(checkout, env, "train")
-    asked = [line for line in (tmp_path / "asked").read_text().splitlines() if "torch>=2.7,<2.14" in line]
+    asked = [line for line in (tmp_path / "asked").read_text().splitlines() if " torch" in line]
     assert done.returncode == 0 and "--torch-backend cpu" in asked[0]
     assert len(asked) == (1 if index_answers else 2)
+    assert all("-c constraints-cu13.txt torch" in line for line in asked[1:])
     assert ("about 3 GB" in done.stderr) is not index_answers
+
+
+@pytest.mark.parametrize(("driver", "cuda"), [("580.95.05", 13), ("595.1", 13), ("570.172.08", 12), ("535.1", 12), ("[N/A]", 13)])
+def test_with_a_gpu_pypis_torch_for_its_driver_is_taken_by_version_and_hash(
+        checkout: Path, tmp_path: Path, driver: str, cuda: int) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvidia-smi").write_text(f"#!/bin/sh\necho '{driver}'\n")
+    (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    env = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "UV": stub_uv(tmp_path, "nothing")}
+    assert setup(checkout, env, "train").returncode == 0
+    assert f"-c constraints.txt -c constraints-cu{cuda}.txt torch -e .[train]" in (tmp_path / "asked").read_text()
+
+
+def test_a_package_with_other_bytes_than_pinned_is_refused(checkout: Path, env: dict[str, str]) -> None:
+    pins = (checkout / "constraints.txt").read_text()
+    block = re.search(r"^click==.*\n(?: .*\n)+", pins, re.M)
+    assert block
+    (checkout / "constraints.txt").write_text(pins.replace(block[0], re.sub("sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", block[0])))
+    done = setup(checkout, env)
+    assert done.returncode == 1
+    assert "Hash mismatch for `click" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-cu12.txt", "constraints-cu13.txt"])
+def test_every_pinned_package_has_its_version_and_its_hashes(name: str) -> None:
+    blocks = re.findall(r"^(\S[^\n]*)\n((?: [^\n]*\n)*)", (ROOT / name).read_text(), re.M)
+    assert blocks
+    for head, hashes in blocks:
+        assert re.match(r"[a-z0-9][a-z0-9._-]*==[^ ]+ .*\\$", head), head
+        assert re.fullmatch(r"(?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", hashes), head
+
+
+def test_all_that_the_project_names_is_pinned() -> None:
+    project = (ROOT / "pyproject.toml").read_text().partition("[build-system]")[0]   # tomllib is not in Python 3.10
+    named = set(re.findall(r'^    "([A-Za-z0-9_-]+)(?:[><=].*?)?",', project, re.M))
+    pinned = {re.split("==", line)[0] for path in ROOT.glob("constraints*.txt") for line in path.read_text().splitlines() if line[:1] != " "}
+    assert named and {n.lower().replace("_", "-") for n in named} <= pinned
 
 
 def test_no_network_is_said_in_one_line(checkout: Path, env: dict[str, str], tmp_path: Path) -> None:

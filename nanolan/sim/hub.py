@@ -21,7 +21,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from nanolan.sim import hub_account, hub_lfs, hub_read, hub_write
+from nanolan.sim import hub_account, hub_jobs, hub_lfs, hub_read, hub_write
 from nanolan.sim.hub_http import CONTROLS, Request, handler, route
 from nanolan.sim.hub_repo import Blob, Change, Refusal, Repo, User, gitattributes
 from nanolan.sim.hub_state import WRITER, Fault, HubState
@@ -155,7 +155,7 @@ def show_log(ask: Request) -> None:
 
 
 ROUTES = [
-    *hub_account.ROUTES, *hub_lfs.ROUTES, *hub_write.ROUTES, *hub_read.ROUTES,
+    *hub_account.ROUTES, *hub_jobs.ROUTES, *hub_lfs.ROUTES, *hub_write.ROUTES, *hub_read.ROUTES,
     route("POST", CONTROLS + "faults", add_fault),
     route("DELETE", CONTROLS + "faults", clear_faults),
     route("GET", CONTROLS + "log", show_log),

@@ -63,6 +63,7 @@ class HubState:
         self.url = self.cdn_url = ""                        # known once there is a port
         self.parts: dict[tuple[str, int], str] = {}         # multipart uploads: (sha256, part number) -> its sha256
         self.log: list[dict[str, Any]] = []
+        self.jobs: list[dict[str, Any]] = []                # as they were sent
         self.faults: list[Fault] = []
         self.stopping = threading.Event()                   # ends stalls
         self._lock = threading.Lock()

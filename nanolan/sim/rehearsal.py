@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanolan.config import ROOT
+from nanolan.config import ROOT, load_settings
 from nanolan.hub import Hub
 from nanolan.ledger import Ledger
 from nanolan.secret import Secret
@@ -58,7 +59,8 @@ class Outcome:
 
 def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear: Hear, started: float,
              quiet: bool = False) -> Outcome:
-    """Launch, follow and, if the scenario says so, resume; `hear` gets every line of the boxes' logs."""
+    """Launch, follow and, if the scenario says so, resume; `hear` gets every line of the boxes' logs. Beside it all a guard walks
+    if no key is on the boxes."""
     player = Player(scenario or Scenario("nothing goes wrong"), world)
     if scenario:
         set_up(world, scenario)
@@ -67,17 +69,35 @@ def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear
     def listen(line: str) -> None:
         hear(line)
         player.hear(line)
-    code = run(world, ["launch.py", "--yes", "--json", *words], listen, quiet)
-    view = newest(world)
-    if scenario and scenario.resume and view and view.resumable:
-        hear(f"{'':20} rehearsal: {view.state}; just resume {view.entry.plan.run_id}")
-        code = run(world, ["resume.py", "--yes", "--json"], listen, quiet)
+    with guarding(world) if keyless(words) else nullcontext():
+        code = run(world, ["launch.py", "--yes", "--json", *words], listen, quiet)
         view = newest(world)
+        if scenario and scenario.resume and view and view.resumable:
+            hear(f"{'':20} rehearsal: {view.state}; just resume {view.entry.plan.run_id}")
+            code = run(world, ["resume.py", "--yes", "--json"], listen, quiet)
+            view = newest(world)
     error = view.verdict() if view and world.cloud.instances else None   # nothing was rented: the launch's own code says why
     left = sum(bool(i.machine and i.machine.processes()) for i in world.cloud.instances)
     saved, lost = what_is_saved(world, view) if view else ("", 0)
     return Outcome(view, (error.exit_code if error else 0) or code, world.cloud.spent_dollars(), left, time.monotonic() - started,
                    player.played, saved, lost)
+
+
+def keyless(words: Sequence[str]) -> bool:
+    """Whether a launch with these words puts no Shadeform key on its machine."""
+    said = [w.partition("=")[2] for w in words if w.startswith("self-delete=")]
+    return not load_settings({"self_delete": said[-1] if said else None}, {}).self_delete
+
+
+@contextmanager
+def guarding(world: World) -> Iterator[None]:
+    """The real `just guard` while this lasts; what it says goes to guard.log."""
+    with (world.root / "guard.log").open("ab") as log, subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts/guard.py"), "1"], env=world.env(), cwd=ROOT, stdout=log, stderr=log) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()
 
 
 def recall(world: World, folder: Path) -> None:
@@ -114,7 +134,7 @@ def run(world: World, command: list[str], hear: Hear, quiet: bool) -> int:
         try:
             while time.monotonic() < end:
                 over = process.poll() is not None and not any(i.name.startswith("lanbot-") for i in api.instances())
-                for log in box_logs(world):
+                for log in (*box_logs(world), *world.root.glob("guard.log")):
                     heard[log] = _hear(log, heard.get(log, 0), hear)
                 if over:
                     break
@@ -163,5 +183,5 @@ def what_is_saved(world: World, view: RunView) -> tuple[str, int]:
 
 def metrics(world: World, view: RunView) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl of all boxes of a run: those that a vanished one never sent count too."""
-    files = [path for path in world.root.glob("cloud/boxes/*/nanolan/metrics.jsonl")]
+    files = [path for path in world.root.glob("cloud/boxes/*/nanolan/trainer/metrics.jsonl")]
     return [json.loads(line) for path in files for line in path.read_text().splitlines() if line.endswith("}")]

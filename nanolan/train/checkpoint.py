@@ -15,6 +15,7 @@ import torch
 
 from nanolan.errors import BadAnswer
 from nanolan.manifest import save_whole
+from nanolan.pickles import tensors
 from nanolan.train.model import GPT, GPTConfig
 
 MAX_META_BYTES = 1 << 20
@@ -61,7 +62,7 @@ def read_meta(path: Path) -> dict[str, Any]:
         meta = json.loads(path.read_bytes())
     except OSError as e:
         raise BadAnswer(f"{path}: cannot be read ({e.strerror})") from None
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise BadAnswer(f"{path}: not JSON ({e})") from None
     if not isinstance(meta, dict) or not isinstance(meta.get("model_config"), dict):
         raise BadAnswer(f"{path}: has no model_config")
@@ -69,9 +70,13 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a model file, on the CPU."""
+    """The tensors of a model file, on the CPU; its list is looked through first: torch makes room for whatever it says."""
     try:
+        with open(path, "rb") as f:
+            tensors(f, str(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except BadAnswer:
+        raise
     except OSError as e:
         raise BadAnswer(f"{path}: cannot be read ({e.strerror or e})") from None
     except Exception as e:   # torch raises RuntimeError, EOFError, UnpicklingError ... for damaged or hostile files

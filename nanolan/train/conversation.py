@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from nanolan.datasets import MOST_DATA_BYTES
 from nanolan.errors import BadAnswer
 from nanolan.train.tokenizer import Tokenizer
 
@@ -53,7 +54,7 @@ def _check_content(content: Any, role: str, where: str) -> None:
     if role != "assistant" or not isinstance(content, list):
         raise BadAnswer(f"{where}: content is {type(content).__name__}, expected text")
     for part in content:
-        if not (isinstance(part, dict) and part.get("type") in PARTS and isinstance(part.get("text"), str)):
+        if not (isinstance(part, dict) and part.get("type") in list(PARTS) and isinstance(part.get("text"), str)):
             raise BadAnswer(f"{where}: a part of the content is not text, python or python_output")
 
 
@@ -65,6 +66,8 @@ def read_jsonl(path: Path) -> tuple[list[Conversation], list[str]]:
     """
     found: list[Conversation] = []
     wrong: list[str] = []
+    if path.stat().st_size > MOST_DATA_BYTES:
+        raise BadAnswer(f"{path}: larger than {MOST_DATA_BYTES >> 20} MiB")
     with open(path, "rb") as f:
         for n, line in enumerate(iter(lambda: f.readline(MAX_LINE_BYTES + 1), b""), 1):
             try:
@@ -73,7 +76,7 @@ def read_jsonl(path: Path) -> tuple[list[Conversation], list[str]]:
                     raise BadAnswer(f"line {n}: longer than {MAX_LINE_BYTES >> 20} MiB")
                 if line.strip():
                     found.append(_from_line(line, f"line {n}"))
-            except BadAnswer as e:
+            except (BadAnswer, RecursionError) as e:
                 wrong.append(str(e)[:200])
     if len(wrong) > len(found):
         raise BadAnswer(f"{path}: {len(wrong)} of {len(wrong) + len(found)} lines are not conversations; {wrong[0]}")

@@ -67,7 +67,7 @@ def read_humaneval(data_dir: Path, limit: int | None = None) -> list[Problem]:
     try:
         rows = [row for path in paths for row in pq.read_table(path).to_pylist()][:limit]
         return [Problem(row["prompt"], row["test"], row["entry_point"]) for row in rows]
-    except (OSError, pa.ArrowException, KeyError) as e:
+    except (OSError, ValueError, pa.ArrowException, KeyError) as e:
         raise BadAnswer(f"{paths[0]}: not HumanEval ({type(e).__name__}: {e})") from None
 
 

@@ -6,6 +6,7 @@ Shapes in comments: B rows, T positions, C channels, V vocabulary, H heads, K ke
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from nanolan.train.loss import CHUNK_LOGITS, IGNORE, chunk_loss, softcap, summed
 
 ROPE_BASE = 10_000
 ROPE_LENGTHS = 10            # the position tables cover this many times sequence_len, a hard cap on T
+MOST = {"n_layer": 1024, "vocab_size": 1 << 22, "sequence_len": 1 << 17}     # anything else: 1 << 16
 LEAST_LOGITS = 1 << 30       # compiled: one shape, so all positions or whole chunks
 COMPILED_PREFIX = "_orig_mod."
 
@@ -39,9 +41,9 @@ class GPTConfig:
     def from_meta(d: Mapping[str, Any], where: str = "meta") -> GPTConfig:
         """The config in a meta file's `model_config`; BadAnswer if it is not of this architecture."""
         names = [f.name for f in dataclasses.fields(GPTConfig)]
-        bad = [n for n in names if not (type(d.get(n)) is int and 0 < d[n] < 1 << 24)]
+        bad = [n for n in names if not (type(d.get(n)) is int and 0 < d[n] <= MOST.get(n, 1 << 16))]
         if bad or (extra := sorted(set(d) - set(names))):
-            what = f"{bad[0]} is {d.get(bad[0])!r}" if bad else f"has {', '.join(extra)}: a newer architecture"
+            what = f"{bad[0]} is {reprlib.repr(d.get(bad[0]))}" if bad else f"has {', '.join(extra)}: a newer architecture"
             raise BadAnswer(f"{where}: model_config {what}; nanolan reads the d-models of nanochat up to autumn 2025")
         config = GPTConfig(**{n: d[n] for n in names})
         if config.n_embd % config.n_head or config.n_head % config.n_kv_head or config.n_embd // config.n_head % 2:

@@ -26,6 +26,7 @@ LETTERS = "ABCD"
 MOST_REASONS = 3         # of lines of the identity file that are left out
 MADE_BLOCK = 2_000       # made conversations that are dealt out at once
 WORD_ROWS = 4_000        # rows of smol-smoltalk whose words are spelled
+MOST_ROWS, MOST_BYTES = 1 << 22, 2 << 30      # of a parquet row group, which is read at once; those of the data sets have 1,000
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,10 @@ def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
         except (OSError, pa.ArrowException) as e:
             raise BadAnswer(f"{path}: not a parquet file ({e})") from None
         for g in range(meta.num_row_groups):
-            n = meta.row_group(g).num_rows
+            group = meta.row_group(g)
+            n = group.num_rows
+            if not 0 <= n <= MOST_ROWS or group.total_byte_size > MOST_BYTES:
+                raise BadAnswer(f"{path}: a row group of {n:,} rows and {group.total_byte_size:,} bytes is not read")
             yield Block(first, n, partial(read_rows, part.data, path, g, first))
             first += n
 
@@ -202,7 +206,7 @@ def read_rows(data: str, path: Path, row_group: int, first: int) -> Iterator[Con
     """The checked conversation of every row of a row group; BadAnswer names the file and row."""
     try:
         rows = pq.ParquetFile(path).read_row_group(row_group, use_threads=False).to_pylist()
-    except (OSError, pa.ArrowException) as e:
+    except (OSError, ValueError, pa.ArrowException) as e:      # ValueError: text that is not UTF-8
         raise BadAnswer(f"{path}: damaged ({e})") from None
     for row, record in enumerate(rows, first):
         where = f"{path}, row {row}"

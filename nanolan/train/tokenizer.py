@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import tiktoken
 
 from nanolan.errors import BadAnswer
-from nanolan.pickles import MAX_TOKENIZER_BYTES, SPECIAL_TOKENS, encoding_state
+from nanolan.pickles import MAX_TOKENIZER_BYTES, SPECIAL_TOKENS, encoding_state, tensors
 
 if TYPE_CHECKING:
     import torch
+
+
+SAMPLE = "It's 10 times: (a+b) ~ \u00e9\u6f22\U0001f600!\r\n\n  end"     # a pattern must take such text apart
 
 
 class Tokenizer:
@@ -76,7 +79,11 @@ def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
     import torch
 
     try:
+        with open(path, "rb") as f:
+            tensors(f, str(path))
         sizes = torch.load(path, map_location="cpu", weights_only=True)
+    except BadAnswer:
+        raise
     except Exception as e:   # torch raises many kinds for a damaged or hostile file
         raise BadAnswer(f"{path}: cannot be loaded ({type(e).__name__})") from None
     if not isinstance(sizes, torch.Tensor) or sizes.shape != (tokenizer.vocab_size,) or sizes.is_floating_point():
@@ -86,6 +93,10 @@ def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
 
 def _encoding(state: dict[str, Any], path: Path) -> tiktoken.Encoding:
     try:
-        return tiktoken.Encoding(**state)
-    except Exception as e:   # a Rust panic or ValueError for a bad pattern or vocabulary
+        encoding = tiktoken.Encoding(**state)
+        encoding.encode_ordinary(SAMPLE)
+        return encoding
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as e:   # ValueError, or for some patterns a Rust panic, which is no Exception
         raise BadAnswer(f"{path}: tiktoken refuses it ({type(e).__name__}: {e})") from None

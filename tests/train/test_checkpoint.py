@@ -51,7 +51,7 @@ def test_a_truncated_model_file_is_refused(base: Path, keep: float) -> None:
     path = base / "model_000010.pt"
     data = path.read_bytes()
     path.write_bytes(data[:int(keep if keep >= 1 else keep * len(data))])
-    with pytest.raises(BadAnswer, match="model_000010.pt: cannot be loaded: truncated, damaged"):
+    with pytest.raises(BadAnswer, match="model_000010.pt: cut off"):
         load(base)
 
 
@@ -65,7 +65,7 @@ def test_a_model_file_without_named_tensors_is_refused(base: Path, thing: Any) -
 def test_a_model_file_that_carries_code_is_refused_and_not_run(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(base)
     torch.save({"lm_head.weight": Evil()}, base / "model_000010.pt")
-    with pytest.raises(BadAnswer, match="cannot be loaded"):
+    with pytest.raises(BadAnswer, match="refused, more than tensors in it .*posix.mkdir"):
         read_state(base / "model_000010.pt")
     assert not (base / "evil").exists()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nanolan.sim.marker import MARKER
 from nanolan.train.job import Job, read_job
 from nanolan.train.report import Report
 
@@ -98,15 +98,16 @@ def test_loss_start_and_end_are_means_of_a_tenth(job: Job) -> None:
     assert report.loss_span() == {"loss_start": 0.5, "loss_end": 18.5}
 
 
-def test_wandb_is_not_touched_without_its_key(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+def test_wandb_is_not_touched_by_a_job_without_it_nor_by_other_ranks(
+        job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)     # importing it would raise
-    Report(job).open_wandb({})
+    Report(replace(job, wandb=None)).open_wandb({})
+    Report(job, speaks=False).open_wandb({})
+    assert capsys.readouterr().err == ""
 
 
 def test_a_wandb_that_is_not_there_is_a_warning(
         job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", f"{MARKER:x<40}")
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     report = Report(job)
     report.open_wandb({})

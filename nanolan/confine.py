@@ -1,0 +1,86 @@
+"""The trainer's confinement on a rented machine: a user of its own, and the one folder that it may write.
+
+    work/            root's: code, inputs, job files
+    work/trainer/    the trainer's desk: out/, metrics.jsonl, heartbeat.json, what it measured; and its home
+
+The trainer reads what strangers made (checkpoints, data) and may run what a model wrote, so it gets neither root's rights nor a
+way to the secrets, which root alone can read. Where that cannot be done it runs as the box program does, and the log says why.
+"""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+UID = 64_717                 # in no range that a distribution gives to its users, and without a name
+PROBE_S = 60.0
+# As the trainer's user: can it start, read its inputs, write its desk and use the GPUs? The last line says what it cannot.
+PROBE = """
+import os, sys
+import nanolan
+desk, *rest = sys.argv[1:]
+nodes = rest[rest.index("--") + 1:]
+for path in rest[:rest.index("--")]:
+    for folder, _, names in os.walk(path, onerror=lambda e: sys.exit(str(e))):
+        for name in names:
+            open(os.path.join(folder, name), "rb").close()
+for path in [desk, *nodes]:
+    if not os.access(path, os.R_OK | os.W_OK):
+        sys.exit(path + " cannot be written")
+"""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom a trainer runs as."""
+
+    uid: int
+    home: Path
+    groups: tuple[int, ...] = ()     # those of the GPUs' device nodes
+
+    @property
+    def popen(self) -> dict[str, Any]:
+        """For subprocess.Popen."""
+        return {"user": self.uid, "group": self.uid, "extra_groups": list(self.groups), "umask": 0o077}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"HOME": str(self.home), "USER": "trainer", "LOGNAME": "trainer"}
+
+
+def desk(work: Path) -> Path:
+    """The folder that a trainer writes."""
+    return work / "trainer"
+
+
+def confine(work: Path, *, uid: int = UID, dev: Path = Path("/dev"), python: str = sys.executable) -> tuple[Account | None, str]:
+    """(the account that the trainer gets, "") or (None, why it runs as this program's own user)."""
+    desk(work).mkdir(parents=True, exist_ok=True)
+    if os.geteuid() != 0:
+        return None, "the box program is not root"
+    nodes = [p for pattern in ("nvidia*", "nvidia-caps/*") for p in dev.glob(pattern) if p.is_char_device()]
+    account = Account(uid, desk(work), tuple(sorted({p.stat().st_gid for p in nodes} - {0})))
+    try:
+        hand_over(desk(work), uid)
+        done = subprocess.run([python, "-c", PROBE, desk(work), work / "model", work / "data", "--", *nodes], cwd=Path.cwd(),
+                              env={"PATH": os.environ.get("PATH", os.defpath)} | account.environment, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", timeout=PROBE_S,
+                              **account.popen)
+    except (OSError, subprocess.SubprocessError) as e:
+        return None, f"{type(e).__name__}: {e}"
+    if done.returncode:
+        return None, (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
+    return account, ""
+
+
+def hand_over(folder: Path, uid: int) -> None:
+    """Give all of a desk to its trainer: what root has put there, or an earlier life. Nothing is followed: neither a link nor a
+    second name, by which a file elsewhere would be given away."""
+    for place, folders, files in os.walk(folder):
+        for path in [Path(place), *(Path(place, name) for name in folders + files)]:
+            facts = path.lstat()
+            if facts.st_uid != uid and not path.is_symlink() and (path.is_dir() or facts.st_nlink == 1):
+                os.chown(path, uid, uid, follow_symlinks=False)

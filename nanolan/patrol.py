@@ -1,0 +1,186 @@
+"""The rounds of a guard: look at the account and the run folders, delete what should be gone, tell of every change. And again.
+
+It runs wherever the Shadeform key may be and a machine stays on. A look that fails is told, and is never a reason to delete,
+nor to stop, nor to believe that there are no machines.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from msgspec import structs
+
+from nanolan.errors import NanolanError, NotFound, UsageProblem
+from nanolan.guard import SLACK_S, Sight, over_words, overdue
+from nanolan.instance import Instance
+from nanolan.ledger import Ledger
+from nanolan.money import dollars, usd
+from nanolan.plan import Plan, iso, now_utc
+from nanolan.rebuild import Elsewhere, rebuild
+from nanolan.rent import delete_and_confirm
+from nanolan.report import Receipt, read_receipt
+from nanolan.shadeform import Shadeform
+
+GIVE_UP_S = 60.0             # of deleting one machine, before the others are looked at again
+EMPTY_ROUNDS = 2             # with nothing of ours, before it is believed that nothing is left
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change: guards, left alone, trouble, deleting, deleted, failed, gone."""
+
+    what: str
+    text: str
+    instance: Instance | None = None
+
+    def to_dict(self, now: datetime) -> dict[str, Any]:
+        """For --json."""
+        i = self.instance
+        return {"schema_version": 1, "time": iso(now), "event": self.what, "text": self.text, "instance_id": i.id if i else None,
+                "run_id": i.run_id if i else None, "usd_per_hour": usd(i.hourly_cents) if i else None}
+
+
+class Patrol:
+    """One guard's rounds. `look` says what is known of a machine, None of one that is not its to touch."""
+
+    def __init__(self, api: Shadeform, look: Callable[[Instance], Sight | None], tell: Callable[[Event], object], *,
+                 gone: Callable[[Sight, str], object] = lambda sight, why: None, now: Callable[[], datetime] = now_utc,
+                 slack_s: float = SLACK_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api, self._look, self._gone, self._now, self._slack_s, self._clock = api, look, gone, now, slack_s, clock
+        self._say, self._said = tell, dict[str, str]()
+        self._guarded: dict[str, Instance] = {}
+        self.failed: list[str] = []      # of the newest round: what may bill against our will
+
+    def round(self) -> int | None:
+        """One look, and what follows from it: how many machines of ours still bill; None: that could not be seen."""
+        self.failed = []
+        try:
+            listed = [i for i in self._api.instances() if i.billing]
+        except NanolanError as e:
+            self.failed.append(f"the account could not be seen: {e}")
+            self._tell("", Event("trouble", f"{self.failed[0]}. Looking again"))
+            return None
+        if self._said.pop("", None):
+            self._say(Event("guards", "the account is seen again"))
+        ours = [s for i in listed if i.run_id and (s := self._known(i))]
+        for i in [i for id, i in self._guarded.items() if id not in {s.instance.id for s in ours}]:
+            self._tell(i.id, Event("gone", f"{name_of(i)} is gone, by itself or by others", i))
+        self._guarded = {s.instance.id: s.instance for s in ours}
+        return sum(not self._attend(s) for s in ours)
+
+    def _known(self, i: Instance) -> Sight | None:
+        if (sight := self._look(i)) is None:
+            self._tell(i.id, Event("left alone", f"{name_of(i)} is of owner {i.owner or '?'}: left alone"
+                                   + (f". If that is you: just guard --owner {i.owner}" if i.owner else ""), i))
+        return sight
+
+    def _attend(self, s: Sight) -> bool:
+        """Whether the machine was deleted, and seen to be gone."""
+        i, why = s.instance, overdue(s, self._now(), self._slack_s)
+        if not why:
+            self._tell(i.id, Event("guards", what_holds(s), i))
+            return False
+        self._tell(i.id, Event("deleting", f"DELETING {name_of(i)}: {why}", i))
+        try:
+            gone = delete_and_confirm(self._api, i, give_up_s=GIVE_UP_S, clock=self._clock)
+        except NanolanError as e:
+            self.failed.append(str(e))
+            self._tell(i.id, Event("failed", f"{e}. Trying again", i))
+            return False
+        self._tell(i.id, Event("deleted", f"{name_of(i)} is gone: {gone.seen}; it cost about {dollars(i.cost_now_cents())}", i))
+        del self._guarded[i.id]
+        self._gone(s, why)
+        return True
+
+    def _tell(self, key: str, event: Event) -> None:
+        """Once, until something else is to be said of that machine."""
+        if self._said.get(key) != event.text:
+            self._said[key] = event.text
+            self._say(event)
+
+
+def walk(patrol: Patrol, every_s: float, *, once: bool = False, until_none: bool = False,
+         sleep: Callable[[float], object] = time.sleep) -> None:
+    """Rounds for ever; one with `once`; with `until_none` until two of them in a row show that nothing of ours bills."""
+    empty = 0
+    while True:
+        left = patrol.round()
+        empty = empty + 1 if left == 0 else 0
+        if once or until_none and empty >= EMPTY_ROUNDS:
+            return
+        sleep(every_s)
+
+
+def name_of(i: Instance) -> str:
+    return f"instance {i.id} of run {i.run_id} ({dollars(i.hourly_cents)}/h)"
+
+
+def what_holds(s: Sight) -> str:
+    """Until when a machine may stay, in words that change only when that does."""
+    i, plan = s.instance, s.plan
+    date, cents = (plan.deadline, plan.limit_cents) if plan else (
+        (iso(i.limits.date) if i.limits.date else "?", i.limits.spend_cents) if i.limits else ("?", None))
+    state = f"; {over_words(s.receipt)}, soon to be deleted" if s.receipt else ""
+    return f"guarding {name_of(i)}, until {date} or {dollars(cents)}{state}" + (f"; NOT SEEN: {s.unseen}" if s.unseen else "")
+
+
+# ------------------------------------------------------------------ what is known of a machine
+def knowledge(there: Elsewhere, ledger: Ledger, owner: str | None,
+              info: Callable[[str], Instance]) -> Callable[[Instance], Sight | None]:
+    """A function that looks up the limits, the plan and the receipt of `owner`'s machines; with None of everybody's that name a
+    run. `info` is the account's: a listing does not tell the provider's limits."""
+    def look(i: Instance) -> Sight | None:
+        if owner and i.owner not in (None, owner):
+            return None
+        plan, unseen = _plan(there, ledger, i)
+        if owner and i.owner is None and (plan is None or plan.owner != owner):   # tags may be lost: then the plan has to say it
+            return None
+        try:
+            i = info(i.id)
+        except NanolanError as e:
+            unseen = f"the provider's limits ({e})"
+        receipt, why = _receipt(there, plan) if plan else (None, "")
+        return Sight(i, plan, receipt, unseen or why)
+    return look
+
+
+def _plan(there: Elsewhere, ledger: Ledger, i: Instance) -> tuple[Plan | None, str]:
+    """The plan of a machine, by the ledger if that knows it, else by its run folder; or why there is none."""
+    run_id = i.run_id or ""
+    known = next((e.plan for e in ledger.readable()[0] if e.plan.run_id == run_id and e.plan.attempt == i.attempt), None)
+    if known:
+        return known, ""
+    try:
+        plan = rebuild(there, run_id, [i]).plan
+    except NanolanError as e:
+        return None, f"its plan ({e}); the provider's limits count"
+    if plan.attempt != i.attempt:
+        return None, f"its plan, only that of attempt {plan.attempt} (this is {i.attempt}); the provider's limits count"
+    return plan, ""
+
+
+def _receipt(there: Elsewhere, plan: Plan) -> tuple[Receipt | None, str]:
+    """What the machine of this plan left at its end, if it did; or why that cannot be said."""
+    try:
+        if there.hub is None or there.hub.endpoint != plan.hf_endpoint:
+            raise UsageProblem(f"HF_ENDPOINT is not {plan.hf_endpoint}")
+        receipt = read_receipt(there.hub.read(plan.runs_repo, f"{plan.folder}/receipt.json"))
+    except NotFound:
+        return None, ""
+    except (NanolanError, RecursionError) as e:
+        return None, f"whether its run is over ({e or type(e).__name__})"
+    return (receipt if (receipt.run_id, receipt.attempt) == (plan.run_id, plan.attempt) else None), ""
+
+
+def note_in(ledger: Ledger) -> Callable[[Sight, str], None]:
+    """What writes a deletion into the ledger, if that knows the run."""
+    def note(s: Sight, why: str) -> None:
+        run_id = s.instance.run_id or ""
+        entry = next((e for e in ledger.readable()[0] if e.plan.run_id == run_id and e.plan.attempt == s.instance.attempt), None)
+        if entry:
+            ledger.put(structs.replace(entry, instance_id=s.instance.id, gone=True, spent_cents=s.instance.cost_now_cents(),
+                                       note=f"deleted by just guard: {why}", receipt=s.receipt or entry.receipt))
+    return note

@@ -1,0 +1,49 @@
+"""Files that somebody less trusted may have put there: read without following a link, and never more than so many bytes.
+
+The box program is root and sends what it reads to the Hub; the trainer's folder is the trainer's. A link there must not
+lead to the keys, a pipe must not hold it up, and a file of any size must not fill the memory.
+"""
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """An ordinary file, to be read; OSError for a link, a pipe, a folder or a device."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+    return os.fdopen(fd, "rb")
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """All of an ordinary file; OSError when it has more than `most` bytes."""
+    with open_plain(path) as f:
+        data = f.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return data
+
+
+def last_lines(path: Path, most: int) -> bytes:
+    """The last whole lines of an ordinary file, `most` bytes of them at most."""
+    with open_plain(path) as f:
+        if f.seek(0, os.SEEK_END) <= most:
+            f.seek(0)
+            return f.read(most)
+        f.seek(-most - 1, os.SEEK_END)
+        return f.read(most + 1).partition(b"\n")[2]
+
+
+def write_plain(path: Path, data: bytes) -> None:
+    """Whole or not at all, in place of whatever is there: never through a link."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    temp.unlink(missing_ok=True)
+    with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as f:
+        f.write(data)
+    temp.replace(path)

@@ -1,0 +1,128 @@
+"""Delete machines of yours whose run is over, or that outlive their limits by a minute: for a machine that always stays on.
+
+    just guard                  look every 60 seconds until Ctrl-C; `just guard 20` every 20
+    just guard --until-none     until nothing of yours bills any more; start it after the launch
+    just guard --once           one look, for cron
+    just guard --unit           print a systemd user unit that runs it, and how to install that
+    just guard --hf-job --dry-run    as a job at Hugging Face for a cent an hour: what would be sent
+"""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nanolan.cli import Words, printable, run, setting_options, settings_from
+
+if TYPE_CHECKING:
+    from nanolan.config import Settings
+    from nanolan.ledger import Ledger
+    from nanolan.patrol import Event
+
+PATIENCE_S = 10.0            # with the Hub, per look
+SLACK_HERE_S = 5.0           # on loopback, in place of the minute
+
+
+@click.command(cls=Words)
+@click.argument("seconds", metavar="[SECONDS]", type=click.IntRange(1, 3600), default=60)
+@click.option("--once", is_flag=True, help="one look, and what follows from it")
+@click.option("--until-none", is_flag=True, help="end when two looks in a row show nothing that is guarded")
+@click.option("--owner", metavar="ID", help="whose machines: an owner id, as just orphans shows it  [this laptop's]")
+@click.option("--any-owner", is_flag=True, help="every machine of the account that is tagged as nanolan's")
+@click.option("--json", "as_json", is_flag=True, help="a JSON object per change")
+@click.option("--unit", is_flag=True, help="print a systemd user unit, and end")
+@click.option("--hf-job", is_flag=True, help="start it as a Hugging Face Job, with the newest run's code and until its date")
+@click.option("--dry-run", is_flag=True, help="with --hf-job: show the job, start nothing")
+@setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
+def guard(seconds: int, once: bool, until_none: bool, owner: str | None, any_owner: bool, as_json: bool, unit: bool, hf_job: bool,
+          dry_run: bool, **flags: Any) -> int:
+    """Look at the machines of one owner, and see that none bills for nothing. It needs the Shadeform key, and HF_REPO to read."""
+    from nanolan.ledger import Ledger, nanolan_home
+    if any_owner and (owner or unit or hf_job) or dry_run and not hf_job or unit and hf_job:
+        raise click.UsageError("--any-owner goes without --owner, --unit and --hf-job; --dry-run with --hf-job")
+    ledger, s = Ledger(nanolan_home()), settings_from(flags)
+    whose = checked(owner) if owner else ledger.owner
+    if unit:
+        return show_unit(s, whose)
+    s.need("shadeform_api_key", "hf_token", "hf_repo")
+    if hf_job:
+        return start_job(s, ledger, whose, dry_run, as_json)
+    return patrol(s, ledger, None if any_owner else whose, seconds, once, until_none, as_json)
+
+
+def checked(owner: str) -> str:
+    import re
+
+    from nanolan.rebuild import ID
+    if not re.fullmatch(ID, owner):
+        raise click.UsageError(f"{owner[:40]!r} is not an owner id: 8 hex digits, as just orphans shows them")
+    return owner
+
+
+def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: bool, until_none: bool, as_json: bool) -> int:
+    """Rounds, until they end or Ctrl-C."""
+    from nanolan.config import is_loopback
+    from nanolan.errors import MayBeBilling
+    from nanolan.guard import SLACK_S
+    from nanolan.hub import Hub
+    from nanolan.patrol import Patrol, knowledge, note_in, walk
+    from nanolan.rebuild import Elsewhere
+    from nanolan.shadeform import Shadeform
+    api = Shadeform(s.shadeform_api_key, s.shadeform_api)
+    there = Elsewhere(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
+    rounds = Patrol(api, knowledge(there, ledger, owner, api.info), shown(as_json), gone=note_in(ledger),
+                    slack_s=SLACK_HERE_S if is_loopback(s.shadeform_api) else SLACK_S)
+    every = "one look" if once else f"a look every {seconds} s"
+    click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
+    walk(rounds, seconds, once=once, until_none=until_none)
+    if rounds.failed:
+        raise MayBeBilling(f"{'; '.join(rounds.failed)}. Look: just orphans")
+    return 0
+
+
+def shown(as_json: bool) -> Callable[[Event], None]:
+    """How a change is told: a line with its time, or JSON."""
+    from nanolan.plan import iso, now_utc
+
+    def tell(event: Event) -> None:
+        click.echo(json.dumps(event.to_dict(now_utc())) if as_json else printable(f"{iso(now_utc())} guard: {event.text}"))
+    return tell
+
+
+def show_unit(s: Settings, owner: str) -> int:
+    """The unit on stdout; what it would lack, on stderr."""
+    from nanolan.cli import env_file
+    from nanolan.config import ROOT
+    from nanolan.guardpost import unit
+    click.echo(unit(ROOT, owner, os.environ), nl=False)
+    for name in ("shadeform_api_key", "hf_token", "hf_repo"):
+        if s.sources[name] not in (".env", "hf auth login"):
+            click.echo(f"note: the unit reads {env_file()}, where {name.upper()} is not set", err=True)
+    return 0
+
+
+def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: bool) -> int:
+    """Start the guard as a job; a dry run shows all of it but the values of its secrets."""
+    from nanolan.guardpost import guard_job
+    from nanolan.hub import Hub
+    from nanolan.money import dollars
+    from nanolan.plan import now_utc
+    plan = ledger.find(None).plan
+    revision = Hub(plan.hf_endpoint, s.hf_token).tree(plan.runs_repo).revision
+    job = guard_job(s, plan, owner, revision, now_utc())
+    if dry_run:
+        click.echo(json.dumps(job.to_dict(), indent=2))
+        click.echo("DRY RUN: nothing was started.", err=True)
+        return 0
+    secrets = {name: value.reveal() for name, value in (("HF_TOKEN", s.hf_token), ("SHADEFORM_API_KEY", s.shadeform_api_key))}
+    job_id, url = Hub(s.hf_endpoint, s.hf_token, patience_s=0).start_job(job, secrets)
+    click.echo(json.dumps(job.to_dict() | {"id": job_id, "url": url}, indent=2) if as_json else printable(
+        f"job {job_id} guards owner {owner} for at most {job.timeout_s / 3600:.1f} h ({dollars(job.most_cents)} at most): {url}"))
+    return 0
+
+
+if __name__ == "__main__":
+    run(guard)

@@ -1,0 +1,320 @@
+"""The rounds of a guard: it deletes what is over, leaves all else alone, and no failed look makes it delete, stop or believe."""
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from nanolan.config import load_settings
+from nanolan.hub import Hub
+from nanolan.instance import Instance, Limits
+from nanolan.ledger import Entry, Ledger
+from nanolan.patrol import EMPTY_ROUNDS, Event, Patrol, knowledge, note_in, walk
+from nanolan.payload import create_body
+from nanolan.plan import Plan, iso, new_run_id, now_utc
+from nanolan.rebuild import Elsewhere
+from nanolan.report import Receipt, to_json
+from nanolan.secret import Secret
+from nanolan.sim.hub import HubServer
+from nanolan.sim.shadeform import ShadeformServer
+from tests.box_fixtures import REPO, TOKEN, WRITERS
+from tests.core_fixtures import INFO, LIST, QUICK, Waits, a_plan, client, script, started, until
+
+MINE, THEIRS = "0badcafe", "11111111"
+HOUR, LONG_AGO = timedelta(hours=1), "2026-01-01T00:00:00Z"
+
+
+class Post:
+    """A guard's place: an account, a Hub, its ledger, and what it has said."""
+
+    def __init__(self, root: Path) -> None:
+        self.cloud = ShadeformServer(root / "cloud", delays=QUICK, boxes=False)
+        self.hub = HubServer(root / "hub", tokens=WRITERS)
+        self.ledger, self.said = Ledger(root / "home"), list[Event]()
+
+    def __enter__(self) -> Post:
+        self.cloud.start()
+        self.hub.start()
+        self.hub.put(REPO, {"README.md": b"#"})
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.cloud.stop()
+        self.hub.stop()
+
+    def rent(self, *, known: bool = False, deadline: timedelta = HOUR, tags: list[str] | None = None, **fields: Any) -> Plan:
+        """A run with a machine, its plan on the Hub; `known`: in the guard's ledger too."""
+        plan = a_plan(**({"run_id": new_run_id(), "created_at": iso(now_utc()), "deadline": iso(now_utc() + deadline), "self_delete": False,
+                          "shadeform_api": self.cloud.url, "hf_endpoint": self.hub.url, "hf_repo": REPO, "runs_repo": REPO} | fields))
+        body = create_body(plan, "x")
+        self.hub.put(REPO, {f"{plan.folder}/plan.json": plan.to_json()})
+        instance_id = client(self.cloud).create(body | {"tags": body["tags"] if tags is None else tags,
+                                                        "auto_delete": {"spend_threshold": "150.00"}})
+        if known:
+            self.ledger.put(Entry(plan, instance_id))
+        return plan
+
+    def ends(self, plan: Plan, **fields: Any) -> None:
+        """Its run is over, long ago: the receipt."""
+        told = Receipt(plan.run_id, **({"verdict": "succeeded", "ended": LONG_AGO, "attempt": plan.attempt} | fields))
+        self.hub.put(REPO, {f"{plan.folder}/receipt.json": to_json(told)})
+
+    def patrol(self, owner: str | None = MINE, *, limits: Limits | None = None, **how: Any) -> Patrol:
+        s = load_settings({}, {"HF_REPO": REPO, "HF_ENDPOINT": self.hub.url, "SHADEFORM_API": self.cloud.url})
+        api = client(self.cloud, **how)
+        there = Elsewhere(s, Hub(self.hub.url, Secret(TOKEN), patience_s=0), api.instances)
+
+        def info(instance_id: str) -> Instance:
+            found = api.info(instance_id)
+            return replace(found, limits=limits or found.limits)
+        return Patrol(api, knowledge(there, self.ledger, owner, info), self.said.append, gone=note_in(self.ledger), slack_s=1.0)
+
+    def alive(self) -> list[bool]:
+        return [i.status not in ("deleting", "deleted") for i in sorted(self.cloud.instances, key=lambda i: i.created_at)]
+
+    @property
+    def words(self) -> list[str]:
+        return [e.what for e in self.said]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(e.text for e in self.said)
+
+
+@pytest.fixture
+def post(tmp_path: Path) -> Iterator[Post]:
+    with Post(tmp_path) as made:
+        yield made
+
+
+def deletes(post: Post) -> int:
+    return sum(r.path.endswith("/delete") for r in post.cloud.requests)
+
+
+# ---- what is deleted, and what is not
+
+def test_a_machine_whose_run_is_over_is_deleted_and_the_one_that_trains_is_not(post: Post) -> None:
+    over, _ = post.rent(), post.rent()
+    post.ends(over)
+    patrol = post.patrol()
+    assert patrol.round() == 1 and post.alive() == [False, True] and deletes(post) == 1
+    assert patrol.round() == 1 and deletes(post) == 1
+    assert post.words == ["deleting", "deleted", "guards"] and "its run is over (succeeded)" in post.text
+
+
+def test_a_machine_past_its_date_is_deleted_also_while_the_hub_is_down(post: Post) -> None:
+    post.rent(deadline=-HOUR, known=True)
+    post.hub.stop()
+    assert post.patrol().round() == 0 and post.alive() == [False] and "should have been deleted at" in post.text
+
+
+def test_with_the_hub_down_a_machine_within_its_limits_stays_and_it_says_what_it_cannot_see(post: Post) -> None:
+    over = post.rent()
+    post.ends(over)
+    post.hub.stop()
+    patrol = post.patrol()
+    assert patrol.round() == 1 and patrol.round() == 1 and post.alive() == [True] and not deletes(post)
+    assert post.words == ["guards"] and "NOT SEEN: its plan" in post.text and "until ? or $150.00" in post.text
+
+
+def test_with_the_hub_down_a_machine_past_the_providers_own_limit_goes(post: Post) -> None:
+    post.rent()
+    post.hub.stop()
+    post.cloud.instances[0].created_at -= 120          # two minutes, $1.12
+    patrol = post.patrol(limits=Limits(100, None))     # which the provider has not seen to
+    assert patrol.round() == 0 and post.alive() == [False] and "is spent, the limit is $1.00" in post.text
+
+
+def test_a_look_at_the_limits_that_fails_is_told_and_no_reason(post: Post) -> None:
+    post.rent()
+    post.cloud.fault(INFO, "unauthorized", times=9)
+    assert post.patrol().round() == 1 and post.alive() == [True] and "NOT SEEN: the provider's limits" in post.text
+
+
+def test_when_the_hub_is_back_it_sees_that_the_run_is_over(post: Post) -> None:
+    post.ends(post.rent())
+    post.hub.fault("GET /me/", status=503, times=1)
+    patrol = post.patrol()
+    assert patrol.round() == 1 and post.alive() == [True]
+    assert patrol.round() == 0 and post.alive() == [False] and post.words == ["guards", "deleting", "deleted"]
+
+
+@pytest.mark.parametrize("fault", [dict(action="status", status=500, times=9), dict(action="html", times=9), dict(action="unauthorized"),
+                                   dict(action="status", status=200, body={}), dict(action="cut", times=9)], ids=str)
+def test_an_account_that_cannot_be_seen_is_no_empty_account(post: Post, fault: dict[str, Any]) -> None:
+    post.ends(post.rent())
+    post.cloud.fault(LIST, **fault)
+    patrol = post.patrol()
+    assert patrol.round() is None and patrol.failed and post.alive() == [True] and post.words == ["trouble"]
+    post.cloud.faults.clear()
+    assert patrol.round() == 0 and not patrol.failed and post.words == ["trouble", "guards", "deleting", "deleted"]
+
+
+@pytest.mark.parametrize("changes", [dict(attempt=2), dict(run_id="00000001")], ids=str)
+def test_the_receipt_of_another_attempt_or_run_is_no_reason(post: Post, changes: dict[str, Any]) -> None:
+    plan = post.rent()
+    post.hub.put(REPO, {f"{plan.folder}/receipt.json": to_json(Receipt(**({"run_id": plan.run_id, "verdict": "failed"} | changes)))})
+    assert post.patrol().round() == 1 and post.alive() == [True]
+
+
+def test_a_machine_of_an_earlier_attempt_is_judged_by_the_providers_limits_alone(post: Post) -> None:
+    plan = post.rent()
+    later = structs.replace(plan, attempt=2, deadline=iso(now_utc() - HOUR))
+    post.hub.put(REPO, {f"{plan.folder}/plan.json": later.to_json()})
+    post.ends(later)
+    assert post.patrol().round() == 1 and post.alive() == [True] and "only that of attempt 2" in post.text
+
+
+@pytest.mark.parametrize("junk", [b"", b"{", b"[" * 100_000, b'{"run_id": 5}', b"null"], ids=["empty", "cut", "deep", "wrong", "null"])
+@pytest.mark.parametrize("name", ["plan", "receipt"])
+def test_junk_in_the_run_folder_deletes_nothing_and_stops_nothing(post: Post, name: str, junk: bytes) -> None:
+    plan = post.rent()
+    post.hub.put(REPO, {f"{plan.folder}/{name}.json": junk})
+    post.ends(post.rent())
+    assert post.patrol().round() == 1 and post.alive() == [True, False] and "NOT SEEN" in post.text
+
+
+# ---- whose
+
+def test_machines_of_others_and_of_other_tools_are_left_alone_and_others_runs_are_named(post: Post) -> None:
+    post.cloud.add_foreign("someone-elses", 100)
+    post.ends(post.rent(owner=THEIRS))
+    patrol = post.patrol()
+    assert patrol.round() == 0 and patrol.round() == 0 and post.alive() == [True, True] and not deletes(post)
+    assert post.words == ["left alone"] and f"just guard --owner {THEIRS}" in post.text
+
+
+def test_every_owners_machines_only_if_asked_and_still_no_other_tools(post: Post) -> None:
+    post.cloud.add_foreign("someone-elses", 100)
+    post.ends(post.rent(owner=THEIRS))
+    assert post.patrol(None).round() == 0 and post.alive() == [True, False]
+
+
+@pytest.mark.parametrize("owner, touched", [(MINE, True), (THEIRS, False)])
+def test_where_tags_are_lost_the_plan_says_whose_it_is(post: Post, owner: str, touched: bool) -> None:
+    post.ends(post.rent(owner=owner, tags=[]))
+    post.patrol().round()
+    assert post.alive() == [not touched]
+
+
+def test_where_tags_are_lost_and_the_plan_cannot_be_read_it_is_nobodys(post: Post) -> None:
+    post.rent(tags=[], deadline=-HOUR)
+    post.hub.stop()
+    assert post.patrol().round() == 0 and post.alive() == [True] and "of owner ?: left alone" in post.text
+
+
+# ---- deleting
+
+def test_a_deletion_is_only_told_when_it_was_seen_and_tried_again_until_then(post: Post) -> None:
+    post.cloud.switch("delete_ignored", 50)
+    post.ends(post.rent())
+    patrol = post.patrol(sleep=Waits(0.0))
+    clock = iter(range(0, 10**6, 30))
+    patrol._clock = lambda: next(clock)
+    assert patrol.round() == 1 and "could not be deleted" in patrol.failed[0] and post.words == ["deleting", "failed"]
+    post.cloud.switch("delete_ignored", False)
+    assert patrol.round() == 0 and not patrol.failed and post.words[-1] == "deleted"
+
+
+def test_a_deletion_is_noted_in_the_ledger_that_knows_the_run(post: Post) -> None:
+    plan = post.rent(known=True)
+    post.ends(plan)
+    post.patrol().round()
+    entry = post.ledger.find(plan.run_id)
+    assert entry.gone and entry.receipt and entry.spent_cents is not None and "deleted by just guard: its run is over" in entry.note
+
+
+def test_a_machine_that_goes_by_itself_is_told_once(post: Post) -> None:
+    post.rent()
+    patrol = post.patrol()
+    patrol.round()
+    post.cloud.account.delete(post.cloud.instances[0].id)
+    assert patrol.round() == 0 and patrol.round() == 0
+    assert post.words == ["guards", "gone"] and not deletes(post)
+
+
+# ---- how long it goes on
+
+@pytest.mark.parametrize("seen, rounds", [([1, 0, 0], 3), ([0, None, 0, 0], 4), ([0, 1, 0, None, 0, 0], 6), ([0, 0], EMPTY_ROUNDS)], ids=str)
+def test_it_ends_when_two_looks_in_a_row_show_nothing_and_a_failed_look_is_none(seen: list[int | None], rounds: int) -> None:
+    class Played:
+        left = iter(seen)
+
+        def round(self) -> int | None:
+            return next(self.left)
+    waits = Waits()
+    walk(Played(), 60.0, until_none=True, sleep=waits)  # type: ignore[arg-type]
+    assert waits == [60.0] * (rounds - 1)
+
+
+def test_otherwise_it_ends_never_and_once_is_once() -> None:
+    class Played:
+        rounds = 0
+
+        def round(self) -> int | None:
+            self.rounds += 1
+            return None if self.rounds == 2 else 0
+
+    def until_five(seconds: float) -> None:
+        if played.rounds == 5:
+            raise KeyboardInterrupt
+    played = Played()
+    with pytest.raises(KeyboardInterrupt):
+        walk(played, 60.0, sleep=until_five)  # type: ignore[arg-type]
+    walk(played, 60.0, once=True)  # type: ignore[arg-type]
+    assert played.rounds == 6
+
+
+# ---- the command
+
+def environ(post: Post) -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "HOME": str(post.ledger.home), "NANOLAN_HOME": str(post.ledger.home), "NANOLAN_ENV_FILE": "/dev/null",
+            "SHADEFORM_API": post.cloud.url, "SHADEFORM_API_KEY": post.cloud.key, "HF_ENDPOINT": post.hub.url, "HF_TOKEN": TOKEN,
+            "HF_REPO": REPO}
+
+
+def guard(post: Post, *words: str) -> Any:
+    return script("guard", *words, env=environ(post))
+
+
+def test_one_look_tells_each_change_as_json_and_shows_no_secret(post: Post) -> None:
+    plan = post.rent()
+    post.ends(plan, message="NOT saved: sft step 5. \x1b[2Jwords")
+    done = guard(post, "--once", "--owner", MINE, "--json")
+    assert done.returncode == 0 and post.alive() == [False], done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines] == ["deleting", "deleted"] and {line["run_id"] for line in lines} == {plan.run_id}
+    assert "NOT SAVED, and lost with it: sft step 5" in lines[0]["text"] and lines[0]["usd_per_hour"]
+    assert post.cloud.key not in done.stdout + done.stderr and TOKEN not in done.stdout + done.stderr
+
+
+def test_without_a_name_it_guards_this_laptops_own(post: Post) -> None:
+    post.ends(post.rent(owner=post.ledger.owner))
+    post.ends(post.rent(owner=THEIRS))
+    done = guard(post, "1", "--until-none")
+    assert done.returncode == 0 and post.alive() == [False, True] and f"guard of owner {post.ledger.owner}" in done.stderr
+
+
+def test_one_look_that_failed_or_deleted_in_vain_says_what_may_bill(post: Post) -> None:
+    post.cloud.fault(LIST, "unauthorized")
+    done = guard(post, "--once")
+    assert done.returncode == 8 and "the account could not be seen" in done.stderr and "just orphans" in done.stderr
+
+
+def test_it_goes_on_through_trouble_and_ctrl_c_ends_it(post: Post) -> None:
+    post.cloud.fault(LIST, "unauthorized")
+    post.ends(post.rent())
+    with started("guard", "1", "--owner", MINE, env=environ(post)) as process:
+        until(lambda: post.alive() == [False])
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == 130 and "Looking again" in out and "is gone" in out
+
+
