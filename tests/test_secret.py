@@ -65,8 +65,12 @@ def test_short_and_missing_values_blank_no_ordinary_words() -> None:
     ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkt0123\nAAAABG5vbmU0123\n-----END OPENSSH PRIVATE KEY-----\n", "AAAABG5vbmU0123")],
                          ids=["part of an address", "one of two addresses", "line of a key"])
 def test_what_is_in_a_secret_is_hidden_alone_too(value: str, part: str) -> None:
-    mask = Mask([Secret(value)])
+    mask = Mask([Secret(value)], pieces=True)
     assert part not in mask.hide(f"x {part} y") and mask.hide("PRIVATE host://x BEGIN") == "PRIVATE host://x BEGIN" and mask.hits == 1
+
+
+def test_an_ordinary_word_of_an_address_stays_in_what_programs_read() -> None:
+    assert Mask([Secret("ntfy://lanbot-checkpoints")]).hide('{"repo": "me/lanbot-checkpoints"}') == '{"repo": "me/lanbot-checkpoints"}'
 
 
 def test_foreign_words_are_quoted_short_and_cut_only_once_they_are_masked() -> None:
