@@ -78,7 +78,7 @@ def read_postmortem(data: bytes) -> Postmortem:
     try:
         return msgspec.json.decode(data, type=Postmortem)
     except UNREADABLE as e:
-        raise BadAnswer(f"postmortem.json cannot be read: {e}") from None
+        raise BadAnswer(f"postmortem.json cannot be read: {str(e)[:200]}") from None
 
 
 def of_attempt(hub: Hub, plan: Plan, problems: list[str]) -> Postmortem | None:

@@ -74,8 +74,8 @@ PICKLES: tuple[tuple[str, bytes], ...] = (
     ("2 GB of bytes", b"\x80\x03B\xff\xff\xff\x7f."), ("an exabyte of bytes", b"\x80\x04\x8e" + b"\xff" * 7 + b"\x0f."), ("60 GB of bytearray", b"\x80\x05\x96" + (60 << 30).to_bytes(8, "little") + b"."),
     ("2 GB of text", b"\x80\x02X\xff\xff\xff\x7f."), ("a frame without end", b"\x80\x04\x95" + b"\xff" * 8 + b"."), ("out of band", b"\x80\x05\x97."), ("read-only buffer", b"\x80\x05\x97\x98."),
     ("a number of 2 GB", b"\x80\x02\x8b\xff\xff\xff\x7f."), ("a number of 100,000 digits", b"L" + b"9" * 100_000 + b"L\n."), ("an exponential list", bomb(60)), ("a list in itself", b"\x80\x02]q\x00h\x00a."),
-    ("a tuple 200,000 deep", b"\x80\x02N" + b"\x85" * 200_000 + b"."), ("such a tuple as a key", b"\x80\x02}N" + b"\x85" * 200_000 + b"Ns."), ("as keys", b"\x80\x02}(N" + b"\x85" * 200_000 + b"Nu."),
-    ("200,000 lists", b"\x80\x02(" + b"]" * 200_000 + b"t."), ("deep state", b"\x80\x02ctiktoken.core\nEncoding\n)\x81N" + b"\x85" * 200_000 + b"b."), ("nothing", b""), ("only its end", b"."), ("no end", b"\x80\x02N"), ("wrong protocol", b"\x80\xffN."),
+    ("a tuple 100,000 deep", b"\x80\x02N" + b"\x85" * 100_000 + b"."), ("such a tuple as a key", b"\x80\x02}N" + b"\x85" * 200_000 + b"Ns."), ("as keys", b"\x80\x02}(N" + b"\x85" * 100_000 + b"Nu."),
+    ("100,000 lists", b"\x80\x02(" + b"]" * 100_000 + b"t."), ("deep state", b"\x80\x02ctiktoken.core\nEncoding\n)\x81N" + b"\x85" * 100_000 + b"b."), ("nothing", b""), ("only its end", b"."), ("no end", b"\x80\x02N"), ("wrong protocol", b"\x80\xffN."),
     ("an outside object", b"\x80\x02Pposix.system\n."), ("an outside object by value", b"\x80\x02(X\x07\x00\x00\x00storageI0\nX\x01\x00\x00\x00aX\x03\x00\x00\x00cpuI9\ntQ."), ("pops", b"\x80\x02" + b"0" * 100 + b"."), ("marks", b"\x80\x02" + b"(" * 1000 + b"1" * 2000 + b"."))
 IDS = [name for name, _ in PICKLES]
 

@@ -33,7 +33,7 @@ def fuzz(name: str, minutes: float) -> tuple[int, str]:
         except BaseException as e:   # a panic is no Exception
             if isinstance(e, (KeyboardInterrupt, SystemExit)):
                 raise
-            return tried[0], "".join(traceback.format_exception(e))[-6000:]
+            return tried[0], "".join(traceback.format_exception(e))[:8000]
     return tried[0], ""
 
 
