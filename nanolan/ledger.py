@@ -14,6 +14,7 @@ import msgspec
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.plan import UNREADABLE, Plan, Strict
 from nanolan.report import Receipt
+from nanolan.secret import hide
 
 REFUSED = "create refused"   # the note of a launch that rented nothing begins so
 
@@ -60,7 +61,8 @@ class Ledger:
         return owner
 
     def put(self, entry: Entry) -> None:
-        self._write(self.runs / f"{entry.plan.run_id}.json", msgspec.json.format(msgspec.json.encode(entry)))
+        text = msgspec.json.format(msgspec.json.encode(entry)).decode()
+        self._write(self.runs / f"{entry.plan.run_id}.json", hide(text).encode())
 
     def has(self, run_id: str) -> bool:
         """Whether this run is in the ledger: only those are ever touched."""
