@@ -129,6 +129,13 @@ def test_a_hostile_checkpoint_is_refused_on_the_laptop_and_in_the_trainer(data: 
         refused_by(read)
 
 
+@pytest.mark.parametrize(("body", "name"), [(b"\x96" + (1 << 40).to_bytes(8, "little"), "BYTEARRAY8"), (b"(iposix\nsystem\n", "INST"), (b"(o", "OBJ"), (b"N0", "POP"), (b"\x82\x01", "EXT1"),
+                                             (b"\x8f", "EMPTY_SET"), (b"(\x91", "FROZENSET"), (b"Pa\n", "PERSID"), (b"I5\n", "INT"), (b"N2", "DUP"), (b"\x97", "NEXT_BUFFER")], ids=lambda v: v if isinstance(v, str) else "")
+def test_an_operation_that_torch_and_tiktoken_do_not_write_is_refused_by_its_name(body: bytes, name: str) -> None:
+    with pytest.raises(BadAnswer, match=f"it holds the operation {name}"):
+        encoding_state(b"\x80\x02" + body + b".", "t.pkl")
+
+
 def test_what_is_refused_would_have_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attack is one."""
     (tmp_path / "victim").mkdir()
