@@ -40,7 +40,7 @@ def parsed(text: str) -> configparser.ConfigParser:
 def as_systemd_reads(word: str) -> str:
     """A quoted word of a unit, after systemd's own unquoting, specifiers and variables."""
     assert word[0] == word[-1] == '"'
-    return re.sub(r"\\(.)", r"\1", word[1:-1]).replace("%%", "%")
+    return re.sub(r"\\(.)", r"\1", re.sub("%(.?)", lambda m: {"%": "%"}.get(m[1], "SPECIFIER"), word[1:-1]))
 
 
 def test_the_unit_starts_the_guard_of_this_checkout_for_that_owner_again_and_again() -> None:
