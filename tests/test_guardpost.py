@@ -140,6 +140,8 @@ def test_the_real_client_starts_it_once_with_secrets_as_secrets_and_the_code_pin
     assert spec["environment"]["CODE_SHA256"] == ledger.entries()[0].plan.code.sha256
     outside = json.dumps({k: v for k, v in spec.items() if k != "secrets"}) + done.stdout + done.stderr
     assert not any(v in outside for v in SECRETS.values())
+    told = Hub(hub.url, Secret(TOKEN)).api.inspect_job(job_id=hub.jobs[0]["id"])
+    assert told.secrets == sorted(SECRETS) and told.flavor == "cpu-basic" and told.docker_image == "python:3.12"
 
 
 @SENT
