@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 HERE = Path(__file__).resolve().parent
 FETCH_PATIENCE_S, LOG_PATIENCE_S = 600, 120
@@ -31,6 +32,7 @@ HEAD_BYTES, TAIL_BYTES = 500_000, 4_500_000     # of a log that is longer
 PROBES = {"gpus": ["nvidia-smi"], "kernel": ["dmesg", "-T"], "disk": ["df", "-h"], "memory": ["free", "-m"]}
 PROBE_S, LINES = 8, 500
 POWER_OFF_S = 15 * 60   # after this long of deleting in vain, past the provider's own limit
+NOTE = "[a secret stood here and was masked]"      # of nanolan/veil.py, in the log
 TROUBLE = (OSError, ValueError, http.client.HTTPException)   # URLError and HTTPError are OSErrors
 
 
@@ -55,7 +57,7 @@ def patiently(what: str, act: Callable[[], bytes], patience_s: float, *, clock: 
         try:
             return act()
         except TROUBLE as e:
-            print(f"rescue: {what}: {type(e).__name__} {getattr(e, 'code', '')}", flush=True)
+            say(f"{what}: {type(e).__name__} {getattr(e, 'code', '')}")
             if clock() > end or getattr(e, "code", 0) in (401, 403, 404):
                 raise
             sleep(wait)
@@ -76,9 +78,9 @@ def give_up(plan: dict[str, Any], secrets: dict[str, str], reason: str, *, ask: 
     try:
         patiently("upload the log", lambda: upload_log(plan, secrets, reason, ask), LOG_PATIENCE_S, clock=clock, sleep=sleep)
     except Exception as e:   # whatever it is, the machine must go
-        print(f"rescue: the log could not be uploaded: {type(e).__name__}", flush=True)
+        say(f"the log could not be uploaded: {type(e).__name__}")
     if keyless(secrets):
-        print("rescue: no Shadeform key is here: this machine waits for just guard, or for the provider's limit", flush=True)
+        say("no Shadeform key is here: this machine waits for just guard, or for the provider's limit")
         return
     delete_self(plan, secrets, ask=ask, clock=clock, sleep=sleep)
 
@@ -92,7 +94,14 @@ def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str, ask: 
         receipt = {"run_id": plan["run_id"], "verdict": "failed", "reason": "boot_failed",
                    "message": f"the machine gave up: {reason}", "log": name, "attempt": attempt(plan),
                    "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    log = hide(read_log(), secrets)
+    raw = read_log()
+    log = hide(raw, secrets)
+    if plan.get("public") and (log != raw or NOTE in log):      # as nanolan/report.py says it
+        warning = (f"A SECRET WAS PRINTED INTO THE LOG and masked before the upload, and {plan['runs_repo']} is public: look what "
+                   "printed it (***), and make new keys if you doubt the mask")
+        log += f"rescue: WARNING: {warning}\n"
+        if not receipt.get("warning"):
+            receipt |= {"warning": warning, "message": f"{receipt.get('message', '')}. {warning}".strip(". ")}
     files = {receipt["log"]: log, f"runs/{plan['run_id']}/receipt.json": json.dumps(receipt, indent=2)}
     if receipt["verdict"] != "succeeded":
         files[f"runs/{plan['run_id']}/postmortem.json"] = json.dumps(black_box(plan, receipt, log), indent=2)
@@ -105,9 +114,26 @@ def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str, ask: 
 
 
 def hide(text: str, secrets: dict[str, str]) -> str:
-    for value in filter(None, secrets.values()):
-        text = text.replace(value, "***")
+    """As nanolan/secret.py does it, for what a short program can print."""
+    for form in sorted({f for value in secrets.values() if value for f in forms(value)}, key=len, reverse=True):
+        text = text.replace(form, "***")
     return text
+
+
+def forms(value: str) -> set[str]:
+    """A secret as it is, in an address, in JSON, and in base64 at each alignment."""
+    raw = value.encode()
+    coded = {base64.b64encode(b"\0" * i + raw).decode()[cut:(i + len(raw)) * 8 // 6] for i, cut in enumerate((0, 2, 3))}
+    return {f for f in {value, quote(value), quote(value, safe=""), json.dumps(value)[1:-1], *coded} if len(f) > 5}
+
+
+def say(text: str) -> None:
+    """A line of the log: no secret, nothing that drives a terminal."""
+    try:
+        text = hide(text, json.loads((HERE / "secrets.json").read_bytes()))
+    except (OSError, ValueError):
+        pass     # without the file there is nothing to hide
+    print("rescue: " + "".join(c if c.isprintable() else "?" for c in text), flush=True)
 
 
 def read_log() -> str:
@@ -191,17 +217,17 @@ def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: floa
             if seen and all(i["status"] in ("deleting", "deleted") for i in mine):
                 return
             for i in mine:
-                print(f"rescue: deleting {i['id']}", flush=True)
+                say(f"deleting {i['id']}")
                 ask(f"{api}/instances/{i['id']}/delete", key=key, body=b"{}")
         except Exception as e:   # whatever was answered, the machine must go
-            print(f"rescue: delete: {type(e).__name__} {getattr(e, 'code', '')}", flush=True)
+            say(f"delete: {type(e).__name__} {getattr(e, 'code', '')}")
         sleep(wait)
         wait = min(wait * 2, LONGEST_WAIT_S)
 
 
 def power_off() -> None:
     """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
-    print("rescue: not deleted, and the provider's limit has passed: powering off", flush=True)
+    say("not deleted, and the provider's limit has passed: powering off")
     if not os.environ.get("BOX_ROOT"):
         os.spawnvp(os.P_WAIT, "systemctl", ["systemctl", "poweroff"])  # noqa: S606
 
@@ -234,7 +260,7 @@ def main() -> None:
             except OSError:
                 return   # one is armed already
             wait_until(lambda: deadline(float(sys.argv[2])))
-            print("rescue: the time is up", flush=True)
+            say("the time is up")
             if keyless(secrets):
                 power_off()
             else:

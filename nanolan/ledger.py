@@ -14,6 +14,7 @@ import msgspec
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.plan import UNREADABLE, Plan, Strict
 from nanolan.report import Receipt
+from nanolan.secret import hide
 
 REFUSED = "create refused"   # the note of a launch that rented nothing begins so
 
@@ -60,7 +61,8 @@ class Ledger:
         return owner
 
     def put(self, entry: Entry) -> None:
-        self._write(self.runs / f"{entry.plan.run_id}.json", msgspec.json.format(msgspec.json.encode(entry)))
+        text = msgspec.json.format(msgspec.json.encode(entry)).decode()
+        self._write(self.runs / f"{entry.plan.run_id}.json", hide(text).encode())
 
     def has(self, run_id: str) -> bool:
         """Whether this run is in the ledger: only those are ever touched."""
@@ -123,7 +125,7 @@ class Ledger:
         try:
             return msgspec.json.decode(path.read_bytes(), type=Entry)
         except UNREADABLE as e:
-            raise BadAnswer(f"{path} cannot be read ({e}); move it away to go on") from None
+            raise BadAnswer(f"{path} cannot be read ({str(e)[:200]}); move it away to go on") from None
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:

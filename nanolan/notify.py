@@ -15,7 +15,7 @@ from pathlib import Path
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.report import Receipt
-from nanolan.secret import Secret, hide, short
+from nanolan.secret import Mask, Secret, hide, short
 
 INFO, SUCCESS, WARNING, FAILURE = "info", "success", "warning", "failure"     # apprise's own words
 CLOSE_S = 20.0
@@ -29,6 +29,7 @@ class Notifier:
     def __init__(self, urls: Secret | None, name: str, kept: Path | None = None, say: Callable[[str], None] = lambda text: None,
                  send: Send | None = None) -> None:
         self._urls, self._name, self._kept, self._say = addresses(urls), name, kept, say
+        self._mask = Mask([urls], pieces=True)     # a service says back a token alone
         self._send = send or by_apprise
         self._queue: queue.SimpleQueue[tuple[str, str, str] | None] = queue.SimpleQueue()
         self._sent = _read(kept)
@@ -57,7 +58,7 @@ class Notifier:
                 except Exception as e:   # whatever it is, the run goes on
                     problem = f"{type(e).__name__}: {e}"
                 if problem:
-                    self._say(f"notification {number} not sent ({event[0]}): {short(problem, 200)}")
+                    self._say(f"notification {number} not sent ({event[0]}): {short(self._mask.hide(problem), 200)}")
             self._sent.append(event[0])     # only now: killed before, it is sent again
             _write(self._kept, self._sent)
 

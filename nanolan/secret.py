@@ -42,11 +42,14 @@ class Secret:
 
 
 class Mask:
-    """Replaces every form of the given secrets in a text: raw, in an address, JSON, HTML or Python, base64; whole or by line."""
+    """Replaces every form of the given secrets in a text: raw, in an address, JSON, HTML or Python, base64; whole or by line.
 
-    def __init__(self, secrets: Iterable[Secret | None]) -> None:
+    `pieces`: also what an address is made of, which may be ordinary words: for nothing that a program reads."""
+
+    def __init__(self, secrets: Iterable[Secret | None], *, pieces: bool = False) -> None:
         values = {s.reveal() for s in secrets if s}
-        self.forms = sorted({form for value in values for part in _parts(value) for form in _forms(part)}, key=len, reverse=True)
+        parts = {part for value in values for part in (*_parts(value), *(_pieces(value) if pieces else ()))}
+        self.forms = sorted({form for part in parts for form in _forms(part)}, key=len, reverse=True)
         self.longest, self.firsts = max(map(len, self.forms), default=0), {form[0] for form in self.forms}
         self.hits = 0        # how many texts held one
 
@@ -85,14 +88,15 @@ def short(text: str, most: int = 300) -> str:
 
 
 def _parts(value: str) -> Iterator[str]:
-    """The value, and what of it may turn up alone: the lines of a key file, the words of addresses and what these are made of."""
+    """The value, and what of it may turn up alone: the lines of a key file, each of several addresses."""
     yield value
     if "\n" in value:
         yield from (line for line in value.splitlines() if len(line) >= PIECE and not line.startswith("-----"))
-    if "://" in value:
-        for word in value.split():
-            yield word.strip(",")
-            yield from (piece for piece in re.split(r"[/@:?&=,]+", word) if len(piece) >= PIECE)
+    yield from (word.strip(",") for word in value.split() if "://" in word)
+
+
+def _pieces(value: str) -> Iterator[str]:
+    yield from (piece for piece in re.split(r"[/@:?&=,\s]+", value) if len(piece) >= PIECE and "://" in value)
 
 
 def _forms(value: str) -> set[str]:

@@ -63,7 +63,7 @@ def dear(cents: int = 36_000) -> dict[str, Any]:
 
 @pytest.mark.shows("file", "*/box/*", "the run is called by its secrets, so that the trainer prints them")
 def test_a_run_trains_uploads_proves_and_deletes_its_machine(new_box: NewBox) -> None:
-    box = new_box(run_name=f"{TOKEN}-{KEY}")            # the trainer prints its run name: the secrets are in its output
+    box = new_box(run_name=f"{TOKEN}-{KEY}", public=True)            # the trainer prints its run name: the secrets are in its output
     box.unpack(downloaded=False)
     box.run()
     assert verdict(box) == ("succeeded", "", 0) and box.holds(SFT, 5) and box.deleted
@@ -75,6 +75,7 @@ def test_a_run_trains_uploads_proves_and_deletes_its_machine(new_box: NewBox) ->
 
     raw, log = box.log(), box.uploaded_log("success")
     assert TOKEN in raw and KEY in raw, "they were really printed"
+    assert "A SECRET WAS PRINTED" in receipt["warning"] == receipt["message"] and "WARNING: A SECRET" in log.splitlines()[-1]
     assert "***-***: sft from" in log and "sft step 5/5" in log and "verdict: succeeded" in log
     for path in box.files():
         data = box.hub.read(REPO, path)

@@ -8,7 +8,7 @@ import pytest
 
 from nanolan.config import TABLE, Settings, is_loopback, load_settings, read_env_file
 from nanolan.errors import AuthProblem, NanolanError, UsageProblem
-from nanolan.secret import Secret
+from nanolan.secret import Secret, hide
 from nanolan.sim.marker import MARKER, TWIST
 
 NAMES = ["", "a b", "a;rm -rf /", "$(touch /tmp/x)", "`id`", "a'b", 'a"b', "a\nb", "a\x00b", "a\x1b[31mb", "a\rb", "../x", "..",
@@ -228,3 +228,17 @@ def test_a_missing_env_file_is_no_error_and_one_that_is_no_text_is_named(tmp_pat
 def test_a_control_character_from_an_env_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match="control character"):
         settings(dotenv(tmp_path, b"RUN_NAME=a\x00b\n"))
+
+
+def test_a_key_that_another_one_overrules_is_known_to_the_mask_too() -> None:
+    layers = {name: f"hf_{name}_{MARKER}" for name in ("flag", "environment", "file")}
+    load_settings({"hf_token": layers["flag"]}, {"HF_TOKEN": layers["environment"]})
+    assert hide(f"{layers['flag']} {layers['environment']}") == "*** ***"
+
+
+@pytest.mark.shows("file", "*/.env*", "the user's own file")
+def test_so_are_one_in_the_file_and_one_that_is_refused(tmp_path: Path) -> None:
+    file = dotenv(tmp_path, f"HF_TOKEN=hf_file_{MARKER}\n")
+    with pytest.raises(UsageProblem):
+        load_settings({"hf_token": "hf_given"}, {"SHADEFORM_API_KEY": f"two words of {MARKER}"}, env_file=file)
+    assert hide(f"hf_file_{MARKER}, two words of {MARKER}") == "***, ***"

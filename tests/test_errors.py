@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 import pytest
 
 from nanolan import errors
+from nanolan.secret import Secret
+from nanolan.sim.marker import MARKER
 
 ROWS = dict(re.findall(r"^ +([A-Z]\w+) +(\d)\b", errors.__doc__ or "", re.M))
 
@@ -31,3 +34,9 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 def test_something_that_may_bill_is_never_taken_for_an_api_problem_that_can_be_tried_again() -> None:
     assert not issubclass(errors.MayBeBilling, errors.ApiProblem)
     assert issubclass(errors.UnclearAnswer, errors.ApiProblem)
+
+
+def test_no_error_says_a_secret_wherever_its_words_end_up() -> None:
+    key = Secret(f"key-{MARKER}")
+    error = errors.ApiProblem(f"refused {key.reveal()}")
+    assert str(error) == f"{error}" == "refused ***" and MARKER not in "".join(traceback.format_exception(error))

@@ -16,6 +16,7 @@ from nanolan.report import PREPARING, TRAINING, UPLOADING, PhaseReport
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.timeline import Timeline
+from nanolan.veil import NOTE
 
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan, until
 from .test_meter import NOBODY, machine
@@ -25,7 +26,7 @@ STEP = '{"step": 3, "steps": 4, "loss": 1.5, "phase": "sft", "tok_per_s": 99.5, 
 COMMIT = "POST /api/models/me/lanbot-checkpoints/commit"
 
 
-pytestmark = pytest.mark.shows("file", "*/lanbot-training.log", "the log as a trainer writes it is the input here")
+pytestmark = [pytest.mark.shows("file", place, "what a trainer writes is the input here") for place in ("*/lanbot-training.log", "*/metrics.jsonl")]
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def told(server: HubServer) -> dict[str, object]:
 
 def test_a_change_is_told_with_step_and_money_and_all_secrets_masked(server: HubServer, herald: Herald, tmp_path: Path) -> None:
     log_file(tmp_path).write_text(f"a line with {TOKEN} and {KEY}\n")
-    (tmp_path / "work/trainer/metrics.jsonl").write_text('{"step": 1, "steps": 9, "loss": 3.5}\n{"step": 2, "steps": 9, "loss": 3.25}\n')
+    (tmp_path / "work/trainer/metrics.jsonl").write_text(f'{{"step": 1, "steps": 9, "loss": 3.5}}\n{{"step": 2, "steps": 9, "loss": 3.25, "phase": "{TOKEN}"}}\n')
     herald.phase("mid", PhaseReport("training", step=2))
     herald.tell(TRAINING, f"trouble with {TOKEN}")
     until(lambda: told(server).get("state") == TRAINING)
@@ -69,7 +70,8 @@ def test_a_change_is_told_with_step_and_money_and_all_secrets_masked(server: Hub
     assert progress["message"] == "trouble with ***" and progress["phases"]["mid"]["state"] == "training"  # type: ignore[index]
     assert progress["phases"]["sft"]["state"] == "none"  # type: ignore[index]
     assert server.read(REPO, PART.format(1)) == b"a line with *** and ***\n"
-    assert server.read(REPO, "runs/ab12cd34/metrics.jsonl").count(b"\n") == 2
+    assert server.read(REPO, "runs/ab12cd34/metrics.jsonl").endswith(b'"phase": "***"}\n') and progress["phase"] == "***"
+    assert herald.masked()
 
 
 def test_a_hub_in_trouble_delays_nothing_and_the_newest_state_wins(server: HubServer, herald: Herald) -> None:
@@ -178,3 +180,10 @@ def test_the_moment_the_forecast_crosses_the_limit_a_warning_is_logged_and_sent_
     notify.close()
     assert len(sent) == 1 and sent[0].startswith("warning: n: its limit of $10.00 is too low: it will cost about $12.1")
     assert "just limit ab12cd34 " in sent[0] and capsys.readouterr().out.count("box: warning: it will cost about") == 1
+
+
+@pytest.mark.parametrize("log, masked", [("fine ***\n", False), (f"a {TOKEN}\n", True), (f"a ***\n{NOTE}\n", True), ("", False)],
+                         ids=["stars alone", "a secret", "the veil's note", "nothing"])
+def test_it_knows_whether_the_log_held_a_secret(herald: Herald, tmp_path: Path, log: str, masked: bool) -> None:
+    log_file(tmp_path).write_text(log)
+    assert herald.masked() is masked

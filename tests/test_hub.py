@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
-from nanolan.hub import SMALL_FILE, Hub
+from nanolan.hub import SMALL_FILE, Hub, _masked
 from nanolan.plan import PinnedFile
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
@@ -243,3 +243,23 @@ def test_a_server_that_would_send_all_of_a_large_file_is_refused(server: HubServ
     with pytest.raises(BadAnswer, match="sends no part"):
         hub.read_part(REPO, "d20/model_000001.pt", 0, 3, revision="main")
     assert hub.read_part(REPO, "d20/model_000001.pt", 1, 3, revision="main") == b"eig"
+
+
+def test_no_secret_of_this_process_gets_onto_the_hub_in_a_text_or_a_message(server: HubServer) -> None:
+    hub, _ = client(server)
+    hub.commit(REPO, {"metrics.jsonl": f'{{"phase": "{WRITER}"}}\n'.encode()}, f"by {WRITER}")
+    assert server.read(REPO, "metrics.jsonl") == b'{"phase": "***"}\n'
+    assert _masked(b"\x80no text") == b"\x80no text" and _masked(Path("x")) == Path("x"), "what is no text goes as it is"
+    loaded = server.store.load("model", REPO)
+    assert loaded and loaded.at("main").title == "by ***"
+
+
+@pytest.mark.parametrize("body, said", [
+    (f"who is {WRITER}? \x1b[2J\x07", "who is ***?"), ("x" * 296 + WRITER, "xxx..."), ("<html>" + "y " * 9999, "y..."), ("", "HTTP 422")],
+                         ids=["secret", "cut", "page", "nothing"])
+def test_an_error_quotes_little_of_an_answer_and_no_half_of_a_secret(server: HubServer, body: str, said: str) -> None:
+    hub, _ = client(server, patience_s=0)
+    server.fault("POST .*/commit/", status=422, body={"error": body})
+    with pytest.raises(ApiProblem) as e:
+        hub.commit(REPO, {"a": b"x"}, "words")
+    assert said in str(e.value) and MARKER[:6] not in str(e.value) and len(str(e.value)) < 400

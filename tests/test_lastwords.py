@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.budget import ASSUMED
-from nanolan.lastwords import LEAVES, REPORT_S, leave_card, left_behind, spare_s
+from nanolan.lastwords import LEAVES, REPORT_S, leave_card, left_behind, loud, spare_s
 from nanolan.plan import now_utc
 from nanolan.postmortem import read_postmortem
 from nanolan.report import read_receipt
@@ -35,7 +35,7 @@ def machine(work: Path, hub: str = "http://127.0.0.1:1", soft: bool = False, har
     tools = SimpleNamespace(probes={"secret": lambda folder: f"a line with {TOKEN}"}, now=now_utc, clock=lambda: 0.0,
                             hub=lambda *a, **k: Hub(*a, **{**k, "sleep": Waits(), "patience_s": 0}))
     return SimpleNamespace(work=work, state=work, plan=plan_, tools=tools,
-                           herald=SimpleNamespace(log=lambda: b"the log", log_tail=lambda size: "CUDA out of memory\n"),
+                           herald=SimpleNamespace(log=lambda: b"the log", masked=lambda: True, log_tail=lambda size: "CUDA out of memory\n"),
                            token=Secret(TOKEN), secrets={"HF_TOKEN": Secret(TOKEN)}, meter=SimpleNamespace(
                                soft=lambda: soft, hard=lambda: hard, margin=ASSUMED["cpu"]),
                            evaluation=lambda phase: work / f"trainer/evaluation-{phase}.json")
@@ -180,3 +180,10 @@ def test_a_hub_that_refuses_the_card_fails_nothing(tmp_path: Path, hub: HubServe
 def test_the_card_has_no_secret(tmp_path: Path, hub: HubServer) -> None:
     leave_card(machine(tmp_path, hub.url), replace(MID, ended=TOKEN))
     assert TOKEN not in (readme(hub) or TOKEN)
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_a_secret_in_a_log_that_anybody_can_read_is_said_in_its_last_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], public: bool) -> None:
+    m = machine(tmp_path, public=public)
+    left_behind(m, RECEIPT)
+    assert (bool(loud(m)), "WARNING: A SECRET WAS PRINTED" in capsys.readouterr().out.splitlines()[-1:][0] if public else False) == (public, public)

@@ -139,3 +139,19 @@ def test_just_notify_sends_a_test_and_says_what_went_wrong(service: Service) -> 
     assert script("notify", env=env).returncode == 4
     done = script("notify", env=env | {"NOTIFY_URL": "no address"})
     assert done.returncode == 2 and "ntfy://topic" in done.stderr
+
+
+def test_what_a_service_says_back_of_its_address_is_masked(service: Service) -> None:
+    said: list[str] = []
+    notifier = Notifier(Secret(service.url()), "n", say=said.append, send=lambda url, *_: f"no such hook: {url.rpartition('/')[2]}")
+    notifier.tell("started", "text")
+    notifier.close()
+    assert said == ["notification 1 not sent (started): no such hook: ***"]
+
+
+def test_a_notification_tells_no_secret_of_the_run_in_title_or_text(service: Service) -> None:
+    token = Secret(f"hf_{MARKER}")
+    notifier = Notifier(Secret(service.url("x")), f"run {token.reveal()}")
+    notifier.tell("failed", f"it printed {token.reveal()}", FAILURE)
+    notifier.close()
+    assert [(g["title"], g["message"]) for g in service.got] == [("run ***: failed", "it printed ***")]

@@ -1,6 +1,7 @@
 """The report: one page that says what is known, and nothing else."""
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,8 @@ from msgspec.structs import replace
 
 from nanolan.errors import UsageProblem
 from nanolan.page import render_page, stage_name, write_page
+from nanolan.secret import Secret
+from nanolan.sim.marker import MARKER
 
 from .report_fixtures import EVIL, PHASES, PLAN, RECEIPT, STORIES, a_story, failed, going, lines, rows
 
@@ -142,3 +145,9 @@ def test_a_page_is_written_whole_into_a_folder_that_it_makes(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with pytest.raises(UsageProblem, match="just report --output"):
         write_page("", tmp_path / "file/x.html")
+
+
+def test_no_secret_is_in_a_report_that_is_written(tmp_path: Path) -> None:
+    key = Secret(f"key<{MARKER}>&\"")
+    page = render_page(dataclasses.replace(STORIES["good"](), problems=(f"with {key.reveal()}",)))
+    assert MARKER in page and MARKER not in write_page(page, tmp_path / "x.html").read_text()

@@ -2,20 +2,28 @@
 from __future__ import annotations
 
 import ast
+import base64
 import hashlib
+import importlib.util
 import json
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from nanolan.config import ROOT
 from nanolan.postmortem import read_postmortem
+from nanolan.report import leak_warning
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, until
+from .core_fixtures import forms_of
 
 pytestmark = pytest.mark.shows("file", "*/lanbot-training.log", "the log as a trainer writes it is the input here")
 module = pytest.fixture(autouse=True, scope="module")(no_box_left)
@@ -199,3 +207,42 @@ def test_when_deleting_fails_for_long_it_powers_the_machine_off_once_and_goes_on
           "rescue.delete_self(plan, secrets, 0.01)"
     assert box.program("/usr/bin/env", "python3", "-c", act).wait(30) == 0
     assert box.log().count("powering off") == 1 and box.deleted
+
+
+# ---- secrets
+
+def program() -> Any:
+    spec = importlib.util.spec_from_file_location("rescue", ROOT / "cloud/rescue.py")
+    assert spec and spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+RESCUE = program()
+
+
+@given(key=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=60), before=st.binary(max_size=5))
+def test_it_hides_a_secret_in_every_form(key: str, before: bytes) -> None:
+    text = f"raw {key} path {quote(key)} url {quote(key, safe='')} json {json.dumps(key)} b64 {base64.b64encode(before + key.encode()).decode()}."
+    shown = RESCUE.hide(text, {"HF_TOKEN": key})
+    assert shown.count("***") >= 5 and not any(form in shown for form in forms_of(key) if len(form) > 8)
+
+
+def test_what_it_prints_holds_no_secret_and_drives_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RESCUE, "HERE", tmp_path)
+    RESCUE.say("before there is a file")
+    (tmp_path / "secrets.json").touch(0o600)
+    (tmp_path / "secrets.json").write_text(json.dumps({"HF_TOKEN": TOKEN}))
+    RESCUE.say(f"deleting {TOKEN}\x1b[2J")
+    assert capsys.readouterr().out == "rescue: before there is a file\nrescue: deleting ***?[2J\n"
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_secret_in_a_log_that_anybody_can_read_is_said_loudly(box: Box, public: bool) -> None:
+    (box.state / "plan.json").write_bytes(replace(box.plan, public=public).to_json())
+    assert rescue(box, "fail", "words") == 0
+    receipt, last = box.receipt(), box.uploaded_log("error").splitlines()[-1]
+    loud = leak_warning(box.plan)
+    assert (receipt.get("warning"), receipt["message"].endswith(loud), last.endswith(loud)) == ((loud, True, True) if public else (None, False, False))

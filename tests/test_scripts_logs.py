@@ -80,6 +80,7 @@ def test_since_counts_by_the_stamps(desk: Desk, ssh: Ssh) -> None:
     assert logs(desk, ssh, "since=2h").stdout.count("\n") == 4
 
 
+@pytest.mark.shows("file", "*/ssh-standin/log", "a log with secrets is the input here")
 def test_no_control_character_and_no_secret_reaches_the_terminal(desk: Desk, ssh: Ssh) -> None:
     ssh.set(log=f"\x1b]0;evil\x07 \x1b[2J\x9b5m {KEY} {TOKEN}\n")
     done = logs(desk, ssh)

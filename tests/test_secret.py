@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.secret import STARS, Mask, Secret
+from nanolan.secret import STARS, Mask, Secret, short
 from tests.core_fixtures import forms_of
 
 KEY = "hf_CANARY+/=\"quoted\"0123456789"
@@ -57,3 +57,22 @@ def test_a_secret_inside_another_leaves_no_rest() -> None:
 
 def test_short_and_missing_values_blank_no_ordinary_words() -> None:
     assert Mask([None, Secret(""), Secret("a"), Secret("step")]).hide("a step at a time") == "a step at a time"
+
+
+@pytest.mark.parametrize("value, part", [
+    ("json://host.example.org/tok3n-of-the-hook-0123 ntfy://another-topic-0123", "tok3n-of-the-hook-0123"),
+    ("json://host.example.org/tok3n-of-the-hook-0123 ntfy://another-topic-0123", "ntfy://another-topic-0123"),
+    ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkt0123\nAAAABG5vbmU0123\n-----END OPENSSH PRIVATE KEY-----\n", "AAAABG5vbmU0123")],
+                         ids=["part of an address", "one of two addresses", "line of a key"])
+def test_what_is_in_a_secret_is_hidden_alone_too(value: str, part: str) -> None:
+    mask = Mask([Secret(value)], pieces=True)
+    assert part not in mask.hide(f"x {part} y") and mask.hide("PRIVATE host://x BEGIN") == "PRIVATE host://x BEGIN" and mask.hits == 1
+
+
+def test_an_ordinary_word_of_an_address_stays_in_what_programs_read() -> None:
+    assert Mask([Secret("ntfy://lanbot-checkpoints")]).hide('{"repo": "me/lanbot-checkpoints"}') == '{"repo": "me/lanbot-checkpoints"}'
+
+
+def test_foreign_words_are_quoted_short_and_cut_only_once_they_are_masked() -> None:
+    key = Secret("k" * 40)
+    assert short(f"{'x ' * 140} {key.reveal()}", 300).endswith("x ***") and short("a\n  b") == "a b" and len(short("y" * 10**6, 50)) == 50

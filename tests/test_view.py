@@ -12,7 +12,7 @@ from msgspec import structs
 from nanolan.instance import ApiInstance, Instance, instance_of
 from nanolan.ledger import Attempt, Entry
 from nanolan.plan import Pinned, PinnedFile, Predicted, iso, now_utc
-from nanolan.report import PhaseReport, Progress, Receipt
+from nanolan.report import PhaseReport, Progress, Receipt, leak_warning
 from nanolan.rest import Kept
 from nanolan.status import Overview, RunView
 from nanolan.view import WIDTH, render, ssh_command, to_dict
@@ -188,3 +188,12 @@ def test_what_a_phase_measured_stands_below_it_within_80_columns() -> None:
     text = " ".join(" ".join(lines).split())
     assert "val_bpb 0.772, arc_easy_acc 0.388" in text and "chatcore 0.0884" in text and "chatcore_tasks" not in text
     assert all(len(line) <= WIDTH or line.lstrip().startswith("ssh ") for line in lines)
+
+
+def test_a_secret_in_a_public_log_is_shouted_whatever_the_verdict() -> None:
+    warning = leak_warning(structs.replace(PLAN, public=True))
+    for verdict in ("succeeded", "failed"):
+        view = run(state=verdict, instance=None, receipt=Receipt("ab12cd34", verdict, warning=warning, log="logs/x.log"))
+        assert "WARNING   A SECRET WAS PRINTED INTO THE LOG" in text(overview(view))
+        assert to_dict(overview(view))["runs"][0]["warning"] == warning
+    assert "WARNING" not in text(overview(run(**ENDED))) and to_dict(overview(run(**ENDED)))["runs"][0]["warning"] is None

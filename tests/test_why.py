@@ -219,3 +219,10 @@ def test_a_damaged_black_box_is_a_problem_and_the_rest_is_told(server: HubServer
     server.put(REPO, {"runs/ab12cd34/postmortem.json": b"{"})
     found = look_into(*at(server, ended("failed", "hang", "x")))
     assert found.cause == "the trainer made no progress" and "postmortem.json cannot be read" in found.problems[0]
+
+
+def test_a_secret_in_a_public_log_is_told() -> None:
+    view = ended("succeeded", "", phases=ALL, saved=None)
+    assert view.receipt
+    told = replace(view, receipt=structs.replace(view.receipt, warning="A SECRET WAS PRINTED INTO THE LOG"))
+    assert "A SECRET WAS PRINTED" in "\n".join(render(answer(told, None))) and "SECRET" not in "\n".join(render(answer(view, None)))
