@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-UID = 64_717                 # in no range that a distribution gives to its users, and without a name
+UID = 71_717                 # between the ranges that distributions, systemd and containers give out; it has no name
 PROBE_S = 60.0
 # As the trainer's user: can it start, read its inputs, write its desk and use the GPUs? The last line says what it cannot.
 PROBE = """

@@ -112,7 +112,9 @@ def last_words(m: Machine, receipt: Receipt) -> None:
     m.herald.close(most_s)
     m.control.close()
     m.meter.stop()
-    m.notify.tell(receipt.verdict, ended(receipt), SUCCESS if receipt.verdict == SUCCEEDED else FAILURE)
+    stays = "" if m.plan.self_delete else (f". ITS MACHINE BILLS until {m.meter.deadline} unless just guard runs; delete it now: "
+                                           f"just stop {m.plan.run_id}")
+    m.notify.tell(receipt.verdict, ended(receipt) + stays, SUCCESS if receipt.verdict == SUCCEEDED else FAILURE)
     try:
         hub = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=most_s,
                           clock=lambda: math.inf if m.meter.hard() else m.tools.clock())

@@ -125,7 +125,7 @@ class Ledger:
         try:
             return msgspec.json.decode(path.read_bytes(), type=Entry)
         except UNREADABLE as e:
-            raise BadAnswer(f"{path} cannot be read ({e}); move it away to go on") from None
+            raise BadAnswer(f"{path} cannot be read ({str(e)[:200]}); move it away to go on") from None
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:

@@ -65,7 +65,7 @@ def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
         d = json.loads(text)
         step = d["step"]
         if d["version"] != VERSION:
-            raise BadAnswer(f"{where}: version {d['version']!r}, this nanolan reads {VERSION}")
+            raise BadAnswer(f"{where}: version {str(d['version'])[:40]!r}, this nanolan reads {VERSION}")
         files = tuple(FileEntry(str(f["path"]), int(f["size"]), str(f["sha256"]), str(f["git_sha1"])) for f in d["files"])
         names = {plain_name(f.path).lower() for f in files} - {MANIFEST}
         if not names or len(names) != len(files) or min(f.size for f in files) < 0:
@@ -74,7 +74,7 @@ def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
             raise BadAnswer(f"{where}: not the number of a step")
         return Manifest(str(d["run_id"]), str(d["phase"]), step, files, bool(d["final"]), dict(d["extra"]))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
-        raise BadAnswer(f"{where}: not a manifest ({type(e).__name__}: {e})") from None
+        raise BadAnswer(f"{where}: not a manifest ({type(e).__name__}: {str(e)[:200]})") from None
 
 
 def plain_name(path: str) -> str:

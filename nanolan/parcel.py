@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import is_zipfile
 
 from nanolan.adopt import BY_HAND
 from nanolan.datasets import IDENTITY_FILE, MOST_DATA_BYTES
@@ -78,6 +79,8 @@ def _checkpoint(kind: str, path: Path, target: str, optimizer: bool) -> Parcel:
                         "together")
     states = sorted(path.glob(f"optim_{step}*.pt"))
     files = [model, meta, *(states if optimizer else ())]
+    if strange := [p for p in files if p.suffix == ".pt" and not is_zipfile(p)]:
+        raise BadAnswer(f"{strange[0]} is no file of torch.save; nothing was sent. Leave the optimizer out, or mend it")
     entries = tuple(hash_file(p) for p in files)
     return Parcel(kind, path, target, entries, f"step {int(step)}, {numbers / 1e6:,.1f}M parameters",
                   Manifest(BY_HAND, kind, int(step), entries), sum(p.stat().st_size for p in states if not optimizer))

@@ -25,7 +25,7 @@ from nanolan.report import Receipt, read_receipt
 from nanolan.shadeform import Shadeform
 
 GIVE_UP_S = 60.0             # of deleting one machine, before the others are looked at again
-EMPTY_ROUNDS = 2             # with nothing of ours, before it is believed that nothing is left
+SETTLE_S = 120.0             # with nothing of ours, before that is believed: a listing may lag behind a launch
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class Patrol:
         try:
             listed = [i for i in self._api.instances() if i.billing]
         except NanolanError as e:
-            self.failed.append(f"the account could not be seen: {e}")
-            self._tell("", Event("trouble", f"{self.failed[0]}. Looking again"))
+            self.trouble(f"the account could not be seen: {e}")
             return None
         if self._said.pop("", None):
             self._say(Event("guards", "the account is seen again"))
@@ -70,6 +69,11 @@ class Patrol:
             self._tell(i.id, Event("gone", f"{name_of(i)} is gone, by itself or by others", i))
         self._guarded = {s.instance.id: s.instance for s in ours}
         return sum(not self._attend(s) for s in ours)
+
+    def trouble(self, text: str) -> None:
+        """A round that failed: told, and what bills is not known."""
+        self.failed.append(text)
+        self._tell("", Event("trouble", f"{text}. Looking again"))
 
     def _known(self, i: Instance) -> Sight | None:
         if (sight := self._look(i)) is None:
@@ -102,14 +106,22 @@ class Patrol:
             self._say(event)
 
 
-def walk(patrol: Patrol, every_s: float, *, once: bool = False, until_none: bool = False,
-         sleep: Callable[[float], object] = time.sleep) -> None:
-    """Rounds for ever; one with `once`; with `until_none` until two of them in a row show that nothing of ours bills."""
-    empty = 0
+def walk(patrol: Patrol, every_s: float, *, once: bool = False, until_none_s: float | None = None,
+         sleep: Callable[[float], object] = time.sleep, clock: Callable[[], float] = time.monotonic) -> None:
+    """Rounds for ever; one with `once`; else until all of them have shown for `until_none_s` that nothing of ours bills."""
+    empty_since: float | None = None
     while True:
-        left = patrol.round()
-        empty = empty + 1 if left == 0 else 0
-        if once or until_none and empty >= EMPTY_ROUNDS:
+        left = None
+        try:
+            left = patrol.round()
+        except Exception as e:   # whatever it is, it is told, and the next round follows
+            patrol.trouble(f"a fault of nanolan: {type(e).__name__}: {e}")
+        now = clock()
+        if left != 0:
+            empty_since = None
+        elif empty_since is None:
+            empty_since = now
+        if once or empty_since is not None and until_none_s is not None and now > empty_since and now - empty_since >= until_none_s:
             return
         sleep(every_s)
 

@@ -165,7 +165,7 @@ def read_plan(data: bytes | str) -> Plan:
             raise BadAnswer(f"plan.json is of version {version!r}; this code reads version {VERSION}")
         return msgspec.json.decode(data, type=Plan)
     except UNREADABLE as e:
-        raise BadAnswer(f"plan.json cannot be read: {e}") from None
+        raise BadAnswer(f"plan.json cannot be read: {str(e)[:200]}") from None
 
 
 def new_run_id() -> str:

@@ -61,10 +61,16 @@ class Postmortem(msgspec.Struct, frozen=True):
     step: int | None = None
     exception: tuple[str, ...] = ()
     stacks: tuple[str, ...] = ()     # of a trainer that stood still
-    seen: dict[str, Any] = {}        # by probe: lines, or values
+    seen: dict[str, list[str] | dict[str, Any]] = {}     # by probe: lines, or values
     not_seen: dict[str, str] = {}    # by probe: why not
     log: tuple[str, ...] = ()        # the last lines
     plan: dict[str, Any] = {}
+
+    @property
+    def kernel(self) -> tuple[str, ...]:
+        """The kernel's lines."""
+        lines = self.seen.get("kernel")
+        return tuple(lines) if isinstance(lines, list) else ()
 
 
 def read_postmortem(data: bytes) -> Postmortem:
@@ -72,7 +78,7 @@ def read_postmortem(data: bytes) -> Postmortem:
     try:
         return msgspec.json.decode(data, type=Postmortem)
     except UNREADABLE as e:
-        raise BadAnswer(f"postmortem.json cannot be read: {e}") from None
+        raise BadAnswer(f"postmortem.json cannot be read: {str(e)[:200]}") from None
 
 
 def of_attempt(hub: Hub, plan: Plan, problems: list[str]) -> Postmortem | None:
@@ -111,7 +117,7 @@ def headlines(box: Postmortem) -> list[str]:
     values = [f"{name}: " + ", ".join(f"{k} {v}" for k, v in value.items()) for name, value in box.seen.items()
               if isinstance(value, dict)]
     told = ["; ".join([*values, *(f"{name}: not seen, {why.partition(':')[0]}" for name, why in box.not_seen.items())])]
-    told += [f"kernel: {line}" for line in box.seen.get("kernel", [])[-3:]]
+    told += [f"kernel: {line}" for line in box.kernel[-3:]]
     return [*filter(None, told), *(line[:300] for line in box.exception[-1:]), f"cause: {box.cause}"]
 
 

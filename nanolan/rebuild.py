@@ -150,7 +150,7 @@ def _earlier(hub: Hub, plan: Plan) -> tuple[Attempt, ...]:
     except NotFound:
         return ()
     except UNREADABLE as e:
-        raise BadAnswer(f"{plan.folder}/earlier.json cannot be read: {e}") from None
+        raise BadAnswer(f"{plan.folder}/earlier.json cannot be read: {str(e)[:200]}") from None
     if any((a.spent_cents or 0) < 0 for a in earlier):   # it would raise the limit
         raise BadAnswer(f"{plan.folder}/earlier.json holds a cost below nothing")
     return earlier

@@ -1,6 +1,8 @@
 """What a run tells about itself in its run folder: progress while it lives, a receipt at the end."""
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,6 +14,8 @@ from nanolan.plan import UNREADABLE, Plan, Predicted, parse_time
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
 MEASURED = ("val_", "pass_at_")      # of a manifest's extra: what the trainer measured itself
+MOST = 1e15                          # of anything that is measured
+NAME = re.compile(r"[\w@.-]{1,60}", re.ASCII)
 ENDED = {SUCCEEDED, FAILED, STOPPED, LOST}
 
 
@@ -32,12 +36,17 @@ class PhaseReport(msgspec.Struct, frozen=True):
 
 def phase_report(state: str, folder: str, manifest: Manifest, revision: str = "") -> PhaseReport:
     """The report of a phase that has a checkpoint, with what the trainer noted in its manifest."""
-    values = {name: manifest.extra.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")}
-    numbers: dict[str, Any] = {name: float(v) if isinstance(v, (int, float)) else None for name, v in values.items()}
-    measured = {name: float(v) for name, v in manifest.extra.items() if name.startswith(MEASURED) and isinstance(v, (int, float))}
+    told = numbers(manifest.extra)
+    ends = {name: told.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")}
     tokens = manifest.extra.get("tokens")
-    return PhaseReport(state, folder, revision, manifest.step, **numbers, measured=measured,
-                       tokens=tokens if type(tokens) is int else None)
+    measured = {name: value for name, value in told.items() if name.startswith(MEASURED)}
+    return PhaseReport(state, folder, revision, manifest.step, **ends, measured=measured,
+                       tokens=tokens if type(tokens) is int and 0 <= tokens < MOST else None)
+
+
+def numbers(told: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers under plain names: NaN, say, could be written into a receipt, and nobody could read it."""
+    return {k: float(v) for k, v in told.items() if type(v) in (int, float) and abs(v) < MOST and NAME.fullmatch(k)}
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -94,7 +103,7 @@ def read_receipt(data: bytes) -> Receipt:
     try:
         return msgspec.json.decode(data, type=Receipt)
     except UNREADABLE as e:
-        raise BadAnswer(f"receipt.json cannot be read: {e}") from None
+        raise BadAnswer(f"receipt.json cannot be read: {str(e)[:200]}") from None
 
 
 def read_progress(data: bytes) -> Progress:
@@ -104,7 +113,7 @@ def read_progress(data: bytes) -> Progress:
         parse_time(progress.updated)
         return progress
     except (*UNREADABLE, BadAnswer) as e:
-        raise BadAnswer(f"progress.json cannot be read: {e}") from None
+        raise BadAnswer(f"progress.json cannot be read: {str(e)[:200]}") from None
 
 
 def to_json(value: msgspec.Struct) -> bytes:

@@ -2,17 +2,15 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nanolan import report
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.plainfile import read_plain
 
 MOST_BYTES = 4 << 20
-MOST = 1e15
-NAME = re.compile(r"[\w@.-]{1,60}", re.ASCII)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -24,9 +22,8 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def numbers(results: dict[str, Any]) -> dict[str, float]:
-    """The accuracies and ChatCORE alone; what is no number has no place in a receipt."""
-    return {k: float(v) for k, v in results.items()
-            if type(v) in (int, float) and abs(v) < MOST and NAME.fullmatch(k) and k != "step"}
+    """The accuracies and ChatCORE alone."""
+    return {k: v for k, v in report.numbers(results).items() if k != "step"}
 
 
 def meta_name(manifest: Manifest) -> str:

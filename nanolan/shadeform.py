@@ -162,7 +162,7 @@ class Shadeform:
         try:
             return msgspec.json.decode(answer.content, type=shape)
         except UNREADABLE as e:
-            raise BadAnswer(f"Shadeform's answer to GET {path} cannot be read: {e}") from None
+            raise BadAnswer(f"Shadeform's answer to GET {path} cannot be read: {str(e)[:200]}") from None
 
     def _refusal(self, answer: requests.Response, call: str) -> NanolanError:
         code, text = _error_of(answer)

@@ -78,7 +78,7 @@ def answer(v: RunView, box: Postmortem | None, log: str = "", now: datetime | No
     exception = (box.exception if box else exception_of(log.splitlines()))[-1:]
     return replace(base, cause=cause, name=found.name, advice=found.advice.replace("{run}", plan.run_id),
                  next=next_command(v, found), phase=box.phase if box else "", exception="".join(exception)[:200],
-                 kernel=tuple(box.seen.get("kernel", ())) if box else (), lost=lost(v, box))
+                 kernel=box.kernel if box else (), lost=lost(v, box))
 
 
 def nothing_wrong(v: RunView) -> str:
@@ -117,7 +117,7 @@ def the_cause(v: RunView, box: Postmortem | None, log: str) -> tuple[Cause, str]
     if reason == "trainer_failed":
         reason = cause_of(log)[0]
     stage, step = (v.progress.stage, v.progress.step) if v.progress else ("", None)
-    kernel = box.seen.get("kernel", ()) if box else ()
+    kernel = box.kernel if box else ()
     found = explain(reason or "error", told, kernel)
     return found, sentence(found, told, stage, step, kernel)
 

@@ -18,18 +18,20 @@ import click
 from nanolan.cli import Words, printable, run, setting_options, settings_from
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from nanolan.config import Settings
     from nanolan.ledger import Ledger
     from nanolan.patrol import Event
 
 PATIENCE_S = 10.0            # with the Hub, per look
-SLACK_HERE_S = 5.0           # on loopback, in place of the minute
+SLACK_HERE_S, SETTLE_HERE_S = 5.0, 1.0       # on loopback, in place of minutes
 
 
 @click.command(cls=Words)
 @click.argument("seconds", metavar="[SECONDS]", type=click.IntRange(1, 3600), default=60)
 @click.option("--once", is_flag=True, help="one look, and what follows from it")
-@click.option("--until-none", is_flag=True, help="end when two looks in a row show nothing that is guarded")
+@click.option("--until-none", is_flag=True, help="end when for two minutes nothing was there to be guarded")
 @click.option("--owner", metavar="ID", help="whose machines: an owner id, as just orphans shows it  [this laptop's]")
 @click.option("--any-owner", is_flag=True, help="every machine of the account that is tagged as nanolan's")
 @click.option("--json", "as_json", is_flag=True, help="a JSON object per change")
@@ -50,6 +52,7 @@ def guard(seconds: int, once: bool, until_none: bool, owner: str | None, any_own
     s.need("shadeform_api_key", "hf_token", "hf_repo")
     if hf_job:
         return start_job(s, ledger, whose, dry_run, as_json)
+    refuse_wrong_clock(s)
     return patrol(s, ledger, None if any_owner else whose, seconds, once, until_none, as_json)
 
 
@@ -62,22 +65,38 @@ def checked(owner: str) -> str:
     return owner
 
 
+def refuse_wrong_clock(s: Settings, now: Callable[[], datetime] | None = None) -> None:
+    """A guard whose clock is far ahead would delete what still trains; where nobody tells the time, it goes on."""
+    import requests
+
+    from nanolan.errors import UsageProblem
+    from nanolan.plan import now_utc
+    from nanolan.toolbox import SYNC, compare_clock
+    try:
+        seen = compare_clock("Shadeform", f"{s.shadeform_api}/instances/types", now or now_utc)
+    except (requests.RequestException, KeyError, ValueError, TypeError):
+        return
+    if seen.ok is False:
+        raise UsageProblem(f"this machine's clock is {seen.text}: a guard would delete too early or too late; {SYNC}")
+
+
 def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: bool, until_none: bool, as_json: bool) -> int:
     """Rounds, until they end or Ctrl-C."""
     from nanolan.config import is_loopback
     from nanolan.errors import MayBeBilling
     from nanolan.guard import SLACK_S
     from nanolan.hub import Hub
-    from nanolan.patrol import Patrol, knowledge, note_in, walk
+    from nanolan.patrol import SETTLE_S, Patrol, knowledge, note_in, walk
     from nanolan.rebuild import Elsewhere
     from nanolan.shadeform import Shadeform
-    api = Shadeform(s.shadeform_api_key, s.shadeform_api)
+    api, here = Shadeform(s.shadeform_api_key, s.shadeform_api), is_loopback(s.shadeform_api)
     there = Elsewhere(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
     rounds = Patrol(api, knowledge(there, ledger, owner, api.info), shown(as_json), gone=note_in(ledger),
-                    slack_s=SLACK_HERE_S if is_loopback(s.shadeform_api) else SLACK_S)
-    every = "one look" if once else f"a look every {seconds} s"
+                    slack_s=SLACK_HERE_S if here else SLACK_S)
+    every_s = min(seconds, SETTLE_HERE_S) if here else seconds
+    every = "one look" if once else f"a look every {every_s:.0f} s"
     click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
-    walk(rounds, seconds, once=once, until_none=until_none)
+    walk(rounds, every_s, once=once, until_none_s=(SETTLE_HERE_S if here else SETTLE_S) if until_none else None)
     if rounds.failed:
         raise MayBeBilling(f"{'; '.join(rounds.failed)}. Look: just orphans")
     return 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nanolan import box as box_program
 from nanolan import transfer
 from nanolan.config import ROOT
+from nanolan.confine import desk
 from nanolan.hub import Hub
 from nanolan.machine import Tools
 from nanolan.plan import read_plan
@@ -204,10 +205,14 @@ class Box:
         hub = partial(Hub, sleep=c.sleep, clock=c.monotonic, api=w.hub, get=w.hub.get)
         return Tools(
             trainer=partial(run_trainer, self), kill=self.kill_trainers, inspect=lambda plan, work, **_: w.gpu_problem(self),
-            confine=lambda work: (None, "nobody is root here"),
+            confine=self.confine,
             transfer=partial(run_transfer, attempt=partial(self._transfer, hub), clock=c.monotonic, sleep=self._doze),
             api=partial(Shadeform, session=w.cloud, sleep=c.sleep, jitter=lambda: 0.5), hub=hub, clock=c.monotonic, now=c.utc,
             sleep=c.sleep, ticker=partial(Ticker, thread=c.thread, event=c.event), pool=c.pool, probes={})
+
+    def confine(self, work: Path) -> tuple[None, str]:
+        desk(work).mkdir(exist_ok=True)
+        return None, "nobody is root here"
 
     def _doze(self, seconds: float) -> None:
         self.clock.sleep(max(seconds, 0.5))     # a tenth of a second is nothing here

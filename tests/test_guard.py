@@ -1,14 +1,16 @@
 """When a machine has outlived its limits: by the larger of two meters, or by the date, and for a minute."""
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanolan.guard import SLACK_S, Guard, Sight, over_limit, overdue, spent_cents, waits
 from nanolan.instance import ApiInstance, ApiThresholds, Instance, instance_of
-from nanolan.plan import iso, now_utc
+from nanolan.plan import iso, now_utc, parse_time
 from nanolan.report import Receipt
 
 from .box_fixtures import make_plan
@@ -130,3 +132,34 @@ def test_only_a_machine_without_a_key_waits_to_be_deleted() -> None:
     assert waits(plan(self_delete=False), machine(), told(MINUTE)) == "its run is over (succeeded)"
     assert waits(plan(), machine(), told(MINUTE)) == waits(plan(self_delete=False), machine(), None) == ""
     assert waits(plan(self_delete=False), machine(status="deleting"), told(MINUTE)) == ""
+
+
+MOMENTS = st.integers(-10**6, 10**6).map(lambda s: NOW + timedelta(seconds=s))
+TOLD = st.builds(lambda ended, verdict, text: Receipt("ab12cd34", verdict, message=text, ended=ended),
+                 st.one_of(MOMENTS.map(iso), st.text(max_size=30)), st.sampled_from(["succeeded", "failed", "x"]), st.text(max_size=60))
+SIGHTS = st.builds(
+    lambda born, cost, price, limits, status, deadline, cents, key, receipt, known: Sight(
+        instance_of(ApiInstance("i-1", "x", status, created_at=iso(born) if born else None, cost_estimate=cost, hourly_price=price,
+                                auto_delete=ApiThresholds(iso(limits[0]), limits[1]) if limits else None)),
+        make_plan("", "", limit_cents=cents, deadline=iso(deadline), created_at=iso(NOW), self_delete=key) if known else None,
+        receipt),
+    st.none() | MOMENTS, st.sampled_from([None, "0", "1.5", "99999"]), st.sampled_from([None, 0, 100, 9999]),
+    st.none() | st.tuples(MOMENTS, st.sampled_from([None, "0.01", "50"])), st.sampled_from(["active", "error", "new", "deleting", "deleted"]),
+    MOMENTS, st.integers(1, 10**6), st.booleans(), st.none() | TOLD, st.booleans())
+
+
+@given(SIGHTS, MOMENTS)
+def test_whatever_is_seen_there_is_a_verdict_and_what_is_overdue_has_a_reason_that_was_seen(seen: Sight, now: datetime) -> None:
+    why = overdue(seen, now)
+    i, p = seen.instance, seen.plan
+    dates = [d for d in (parse_time(p.deadline) if p else None, i.limits.date if i.limits else None) if d]
+    money = any(c is not None for c in (i.cost_cents, i.hourly_cents)) or p is not None
+    assert not why or i.billing and (
+        any(now >= d + timedelta(minutes=1) for d in dates) and "should have been deleted" in why
+        or bool(p and seen.receipt) and "its run is over" in why
+        or money and "is spent, the limit is" in why)
+
+
+@given(SIGHTS.filter(lambda s: s.receipt is None), MOMENTS, st.integers(0, 10**5))
+def test_what_is_past_a_limit_stays_so(seen: Sight, now: datetime, later_s: int) -> None:
+    assert not overdue(seen, now) or overdue(seen, now + timedelta(seconds=later_s))

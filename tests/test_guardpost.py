@@ -90,6 +90,8 @@ def test_the_command_prints_the_unit_and_says_what_its_env_lacks(tmp_path: Path)
 
 # ---- a job at Hugging Face
 
+SENT = pytest.mark.shows("request", "POST /api/jobs/me body", "a job's secrets; the test looks at what is beside them")
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubServer]:
     with HubServer(tmp_path / "hub", tokens=WRITERS) as server:
@@ -126,6 +128,7 @@ def test_a_dry_run_shows_image_machine_time_price_and_the_names_of_the_secrets_a
     assert not any("/api/jobs/" in line["path"] for line in hub.log)
 
 
+@SENT
 def test_the_real_client_starts_it_once_with_secrets_as_secrets_and_the_code_pinned(hub: HubServer, tmp_path: Path) -> None:
     ledger = launched(hub, tmp_path)
     done = script("guard", "--hf-job", env=environ(hub, tmp_path))
@@ -139,6 +142,7 @@ def test_the_real_client_starts_it_once_with_secrets_as_secrets_and_the_code_pin
     assert not any(v in outside for v in SECRETS.values())
 
 
+@SENT
 def test_a_refusal_says_what_such_a_token_must_be_allowed_to_and_nothing_is_sent_twice(hub: HubServer) -> None:
     job = guard_job(settings(hub), a_plan(), OWNER, "main", parse_time(a_plan().created_at))
     for status, kind, words in ((403, AuthProblem, "allowed to start jobs"), (402, ApiProblem, "must have credit"),

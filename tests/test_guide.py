@@ -209,7 +209,7 @@ def a_trained_run(world: World, place: Path) -> str:
 
 BEFORE: dict[str, Callable[[World, Path], str]] = {
     "just stop": a_run, "just status": a_run, "just watch": a_trained_run, "just wait": a_trained_run, "just resume": a_stopped_run,
-    "just limit": a_run, "just logs": a_trained_run, "just why": a_stopped_run, "just report": a_trained_run, "just pull": a_trained_run,
+    "just guard --hf-job": a_run, "just limit": a_run, "just logs": a_trained_run, "just why": a_stopped_run, "just report": a_trained_run, "just pull": a_trained_run,
     "just hf download": a_trained_run, "just verify": all_proven,
 }
 # A prompt is answered on the command line here: there is no terminal

@@ -53,6 +53,7 @@ def test_the_box_trains_uploads_proves_and_then_waits_without_one_request_to_sha
     assert "this is instance lanbot-sft-" in box.log() and KEY not in box.log() and "deleting" not in box.log()
 
 
+@pytest.mark.slow      # nine seconds of waiting
 def test_at_its_deadline_it_powers_off_and_ends(tmp_path: Path) -> None:
     with Box(tmp_path, self_delete=False, life_s=9) as box:
         assert box.start().wait(60) == 0

@@ -1,6 +1,7 @@
 """The rounds of a guard: it deletes what is over, leaves all else alone, and no failed look makes it delete, stop or believe."""
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ import pytest
 from msgspec import structs
 
 from nanolan.config import load_settings
+from nanolan.errors import UsageProblem
+from nanolan.guard import Sight
 from nanolan.hub import Hub
 from nanolan.instance import Instance, Limits
 from nanolan.ledger import Entry, Ledger
-from nanolan.patrol import EMPTY_ROUNDS, Event, Patrol, knowledge, note_in, walk
+from nanolan.patrol import SETTLE_S, Event, Patrol, knowledge, note_in, walk
 from nanolan.payload import create_body
 from nanolan.plan import Plan, iso, new_run_id, now_utc
 from nanolan.rebuild import Elsewhere
@@ -25,7 +28,7 @@ from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from tests.box_fixtures import REPO, TOKEN, WRITERS
-from tests.core_fixtures import INFO, LIST, QUICK, Waits, a_plan, client, script, started, until
+from tests.core_fixtures import INFO, LIST, QUICK, Waits, a_plan, client, script, started
 
 MINE, THEIRS = "0badcafe", "11111111"
 HOUR, LONG_AGO = timedelta(hours=1), "2026-01-01T00:00:00Z"
@@ -242,16 +245,19 @@ def test_a_machine_that_goes_by_itself_is_told_once(post: Post) -> None:
 
 # ---- how long it goes on
 
-@pytest.mark.parametrize("seen, rounds", [([1, 0, 0], 3), ([0, None, 0, 0], 4), ([0, 1, 0, None, 0, 0], 6), ([0, 0], EMPTY_ROUNDS)], ids=str)
-def test_it_ends_when_two_looks_in_a_row_show_nothing_and_a_failed_look_is_none(seen: list[int | None], rounds: int) -> None:
+@pytest.mark.parametrize("every_s, seen, rounds", [
+    (60, [1, 0, 0, 0], 4), (60, [0, None, 0, 0, 0], 5), (60, [0, 0, 1, 0, 0, None, 0, 0, 0], 9), (60, [0, 0, 0], 3),
+    (10, [0] * 13, 13), (3600, [0, 0], 2)], ids=str)
+def test_it_ends_when_for_two_minutes_nothing_was_seen_and_a_failed_look_shows_nothing(every_s: float, seen: list[int | None],
+                                                                                      rounds: int) -> None:
     class Played:
         left = iter(seen)
 
         def round(self) -> int | None:
             return next(self.left)
     waits = Waits()
-    walk(Played(), 60.0, until_none=True, sleep=waits)  # type: ignore[arg-type]
-    assert waits == [60.0] * (rounds - 1)
+    walk(Played(), every_s, until_none_s=SETTLE_S, sleep=waits, clock=lambda: sum(waits))  # type: ignore[arg-type]
+    assert waits == [every_s] * (rounds - 1)
 
 
 def test_otherwise_it_ends_never_and_once_is_once() -> None:
@@ -270,6 +276,19 @@ def test_otherwise_it_ends_never_and_once_is_once() -> None:
         walk(played, 60.0, sleep=until_five)  # type: ignore[arg-type]
     walk(played, 60.0, once=True)  # type: ignore[arg-type]
     assert played.rounds == 6
+
+
+def test_a_fault_of_our_own_is_told_and_the_next_round_follows(post: Post) -> None:
+    post.ends(post.rent())
+    patrol, know = post.patrol(), post.patrol()._look
+
+    def breaks_once(i: Instance) -> Sight | None:
+        patrol._look = know
+        raise RuntimeError("words")
+    patrol._look = breaks_once
+    walk(patrol, 60.0, until_none_s=0.0, sleep=Waits(), clock=itertools.count().__next__)
+    assert post.words == ["trouble", "guards", "deleting", "deleted"] and "RuntimeError: words. Looking again" in post.text
+    assert post.alive() == [False]
 
 
 # ---- the command
@@ -308,13 +327,24 @@ def test_one_look_that_failed_or_deleted_in_vain_says_what_may_bill(post: Post) 
     assert done.returncode == 8 and "the account could not be seen" in done.stderr and "just orphans" in done.stderr
 
 
+def test_a_guard_with_a_wrong_clock_refuses_to_judge(post: Post) -> None:
+    from guard import refuse_wrong_clock
+    s = load_settings({}, {"SHADEFORM_API": post.cloud.url})
+    refuse_wrong_clock(s)
+    refuse_wrong_clock(load_settings({}, {"SHADEFORM_API": "http://127.0.0.1:1/v1"}))       # nobody tells the time
+    later = now_utc() + 6 * HOUR
+    with pytest.raises(UsageProblem, match="ahead of Shadeform: a guard would delete too early"):
+        refuse_wrong_clock(s, lambda: later)
+
+
 def test_it_goes_on_through_trouble_and_ctrl_c_ends_it(post: Post) -> None:
     post.cloud.fault(LIST, "unauthorized")
     post.ends(post.rent())
     with started("guard", "1", "--owner", MINE, env=environ(post)) as process:
-        until(lambda: post.alive() == [False])
+        assert process.stdout
+        out = "".join(itertools.takewhile(lambda line: "is gone" not in line, process.stdout))     # until it says so
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
-    assert process.returncode == 130 and "Looking again" in out and "is gone" in out
+        process.communicate(timeout=20)
+    assert process.returncode == 130 and "Looking again" in out and "DELETING" in out and post.alive() == [False]
 
 
