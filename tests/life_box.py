@@ -69,6 +69,7 @@ class Box:
         for folder in (self.state, self.work, self.root / "var/log"):
             folder.mkdir(parents=True, exist_ok=True)
         for name, data in self.unpacked.items():
+            (self.state / name).touch(0o600)
             (self.state / name).write_bytes(data)
         if not (self.state / "booted").exists():
             (self.state / "booted").write_text(f"{self.clock.now:.0f}\n")
