@@ -11,9 +11,11 @@ from msgspec import structs
 
 from nanolan.plan import iso, now_utc
 from nanolan.report import TRAINING, Progress
+from nanolan.ssh import run_bounded
 from nanolan.status import RunView
 
-COMMAND = "tail -c 20000 /var/log/lanbot-training.log"
+TAIL_BYTES = 20_000
+COMMAND = f"tail -c {TAIL_BYTES} /var/log/lanbot-training.log"
 CALL_S = 15.0
 AGAIN_S = 300.0              # after the machine was not reached
 # A line of nanolan/train/report.py
@@ -24,7 +26,7 @@ class Closeup:
     """Asks the machine at most once per look, and leaves it alone for a while when it was not reached."""
 
     def __init__(self, reach: Callable[[RunView], list[str] | None], *,
-                 run: Callable[..., subprocess.CompletedProcess[bytes]] = subprocess.run,
+                 run: Callable[..., subprocess.CompletedProcess[bytes]] = run_bounded,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self._reach, self._run, self._clock, self._not_before = reach, run, clock, 0.0
 
@@ -40,7 +42,7 @@ class Closeup:
         try:
             done = self._run([*argv, COMMAND], stdin=subprocess.DEVNULL, capture_output=True, timeout=CALL_S)
             if done.returncode == 0:
-                return done.stdout.decode(errors="replace")
+                return done.stdout[-TAIL_BYTES:].decode(errors="replace")
         except (OSError, subprocess.TimeoutExpired):
             pass     # no ssh, no network, no machine: the Hub tells it later
         self._not_before = self._clock() + AGAIN_S

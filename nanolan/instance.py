@@ -178,9 +178,9 @@ def owner_tag(owner: str) -> str:
 
 def offers_of(t: ApiType) -> list[Offer]:
     """One offer per region with on-demand stock; a region may also hold a spot entry."""
-    if t.hourly_price <= 0:
-        raise BadAnswer("a price of nothing")
     c = t.configuration
+    if not 0 < t.hourly_price < 10**8 or not 0 <= c.num_gpus < 10**4 or not 0 <= c.vram_per_gpu_in_gb < 10**5:
+        raise BadAnswer("a price of nothing, or no machine that there is")
     return [Offer(t.cloud, a.region, t.shade_instance_type, c.gpu_type, c.num_gpus, c.vram_per_gpu_in_gb, t.hourly_price,
                   tuple(c.os_options), c.nvlink, c.interconnect, t.boot_time.max_boot_in_sec if t.boot_time else None)
             for a in t.availability if a.available and a.rental_type == "on_demand"]

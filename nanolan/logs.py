@@ -11,6 +11,7 @@ from nanolan.errors import NanolanError, NotFound, Unreachable
 from nanolan.hub import Hub, Tree
 from nanolan.plan import Plan, now_utc, parse_time
 from nanolan.report import part_path
+from nanolan.ssh import run_bounded
 from nanolan.status import RunView
 
 REMOTE = "/var/log/lanbot-training.log"
@@ -61,7 +62,7 @@ def end_of_log(hub: Hub, view: RunView, problems: list[str]) -> str:
 
 
 # ------------------------------------------------------------------ over SSH
-def fetch(argv: list[str], run: Callable[..., subprocess.CompletedProcess[bytes]] = subprocess.run) -> list[str]:
+def fetch(argv: list[str], run: Callable[..., subprocess.CompletedProcess[bytes]] = run_bounded) -> list[str]:
     """Every line so far, of the machine itself; NotFound when it cannot be reached. `argv` is ssh without a command."""
     try:
         done = run([*argv, f"cat {REMOTE}"], stdin=subprocess.DEVNULL, capture_output=True, timeout=FETCH_S)

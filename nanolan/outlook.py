@@ -80,7 +80,7 @@ def outlook(plan: Plan, told: Progress | None, spent_cents: int | None, hourly_c
     limit_at = min(now + timedelta(seconds=min(until_limit_s, 1e9)), deadline)
     if told is None or told.left_s is None:
         return Outlook(limit_at=limit_at)
-    ends = max(now, parse_time(told.updated) + timedelta(seconds=told.left_s))
+    ends = max(now, parse_time(told.updated) + timedelta(seconds=min(told.left_s, 1e9)))
     will_cost = spent_cents + cost_cents(hourly_cents, (ends - now).total_seconds())
     soft = told.soft_cents if told.soft_cents is not None else soft_limit_cents(plan.limit_cents, hourly_cents)
     return Outlook(will_cost, ends, limit_at, _warning(plan, will_cost, soft, hourly_cents, ends >= deadline))

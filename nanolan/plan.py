@@ -7,8 +7,9 @@ from __future__ import annotations
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +18,8 @@ from nanolan.errors import BadAnswer
 from nanolan.money import cost_cents
 
 VERSION = 1
+MOST = 1e13                  # of any number in what a run tells: seconds, cents, bytes, tokens
+T = TypeVar("T")
 KEYLESS_SPARE_S = 15 * 60        # above the high estimate and what is kept for saving
 # What msgspec raises for what is no JSON of a type: not UTF-8 and nested too deep are no DecodeError
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -163,9 +166,19 @@ def read_plan(data: bytes | str) -> Plan:
         version = msgspec.json.decode(data, type=dict).get("version")
         if version != VERSION:
             raise BadAnswer(f"plan.json is of version {version!r}; this code reads version {VERSION}")
-        return msgspec.json.decode(data, type=Plan)
+        return within_reason(msgspec.json.decode(data, type=Plan), "plan.json")
     except UNREADABLE as e:
         raise BadAnswer(f"plan.json cannot be read: {str(e)[:200]}") from None
+
+
+def within_reason(value: T, where: str) -> T:
+    """`value` if no number in it is one that no run has: dates and sums made of such would fail far from here."""
+    def numbers(part: Any) -> Iterator[float]:
+        inside = part.values() if isinstance(part, dict) else part if isinstance(part, (list, tuple)) else ()
+        yield from (part,) if isinstance(part, (int, float)) else (n for p in inside for n in numbers(p))
+    if wrong := [n for n in numbers(msgspec.to_builtins(value)) if not abs(n) <= MOST]:
+        raise BadAnswer(f"{where} holds the number {wrong[0]:.3g}: it cannot be true")
+    return value
 
 
 def new_run_id() -> str:
@@ -214,6 +227,8 @@ def parse_time(text: str) -> datetime:
         moment = datetime.fromisoformat(head + (tail[digits:] if tail else ""))
         if tail:   # Python 3.10 reads only 3 or 6 digits of a fraction
             moment += timedelta(microseconds=int(tail[:digits].ljust(6, "0")[:6]))
+        if abs(moment.year - 2100) > 100:     # with a zone, or a while later, it might be none
+            raise ValueError
         return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
     except (ValueError, AttributeError, TypeError):
         raise BadAnswer(f"{str(text)[:40]!r} is not a time") from None

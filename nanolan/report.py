@@ -9,12 +9,11 @@ import msgspec
 
 from nanolan.errors import BadAnswer, LimitHitLost, LimitHitSaved, NanolanError, RunFailed
 from nanolan.manifest import Manifest
-from nanolan.plan import UNREADABLE, Plan, Predicted, parse_time
+from nanolan.plan import MOST, UNREADABLE, Plan, Predicted, parse_time, within_reason
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
 MEASURED = ("val_", "pass_at_")      # of a manifest's extra: what the trainer measured itself
-MOST = 1e15                          # of anything that is measured
 NAME = re.compile(r"[\w@.-]{1,60}", re.ASCII)
 ENDED = {SUCCEEDED, FAILED, STOPPED, LOST}
 
@@ -101,7 +100,7 @@ def leak_warning(plan: Plan) -> str:
 def read_receipt(data: bytes) -> Receipt:
     """A Receipt of JSON; BadAnswer if it is none."""
     try:
-        return msgspec.json.decode(data, type=Receipt)
+        return within_reason(msgspec.json.decode(data, type=Receipt), "receipt.json")
     except UNREADABLE as e:
         raise BadAnswer(f"receipt.json cannot be read: {str(e)[:200]}") from None
 
@@ -109,7 +108,7 @@ def read_receipt(data: bytes) -> Receipt:
 def read_progress(data: bytes) -> Progress:
     """A Progress of JSON; BadAnswer if it is none."""
     try:
-        progress = msgspec.json.decode(data, type=Progress)
+        progress = within_reason(msgspec.json.decode(data, type=Progress), "progress.json")
         parse_time(progress.updated)
         return progress
     except (*UNREADABLE, BadAnswer) as e:

@@ -5,12 +5,15 @@ Addresses are used again by providers, so the host key is kept under the instanc
 from __future__ import annotations
 
 import re
+import subprocess
+import threading
 from pathlib import Path
 
 from nanolan.errors import BadAnswer
 from nanolan.instance import Instance
 
 CONNECT_S = 10
+MOST_BYTES = 64 << 20         # of a machine's answer
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,252})")
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 
@@ -29,6 +32,22 @@ def ssh_argv(i: Instance, key: Path | None, folder: Path, words: tuple[str, ...]
                "ServerAliveCountMax": "3", **({"IdentitiesOnly": "yes"} if key else {}), **({"BatchMode": "yes"} if batch else {})}
     return ["ssh", *(["-i", str(key)] if key else []), *(w for k, v in options.items() for w in ("-o", f"{k}={v}")),
             "-p", str(i.ssh_port), "-l", i.ssh_user, "--", i.ip, *words]
+
+
+def run_bounded(argv: list[str], *, timeout: float, **_: object) -> subprocess.CompletedProcess[bytes]:
+    """As subprocess.run with captured output, of which no more is taken than MOST_BYTES: the machine sends what it likes."""
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        late = threading.Timer(timeout, child.kill)
+        late.start()
+        try:
+            assert child.stdout and child.stderr  # noqa: S101
+            out = child.stdout.read(MOST_BYTES + 1)
+            if len(out) > MOST_BYTES:
+                raise subprocess.TimeoutExpired(argv, timeout)     # it would go on and on
+            return subprocess.CompletedProcess(argv, child.wait(), out, child.stderr.read(MOST_BYTES))
+        finally:
+            late.cancel()
+            child.kill()
 
 
 def has_address(i: Instance) -> bool:

@@ -155,6 +155,9 @@ class Box:
     def _deadman(self) -> None:
         self.clock.sleep(self.deadline - self.clock.now)
         rescue = self._rescue()
+        if rescue.keyless(self.secrets):
+            rescue.power_off()
+            return
         rescue.delete_self(json.loads(self.unpacked["plan.json"]), self.secrets, rescue.POWER_OFF_S, **self._world_of_rescue())
 
     def _rescue(self) -> Any:

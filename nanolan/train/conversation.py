@@ -139,7 +139,7 @@ def _merge_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def calculator_parts(answer: str) -> list[dict[str, str]]:
     """A GSM8K answer with its <<expression=result>> notes as python and python_output parts."""
     parts = []
-    for i, piece in enumerate(re.split(r"<<([^>]+)>>", answer)):
+    for i, piece in enumerate(re.split(r"<<([^<>]+)>>", answer)):
         if i % 2 == 0:
             parts.append({"type": "text", "text": piece})
             continue
