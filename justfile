@@ -204,6 +204,12 @@ test *args: (_setup "dev")
 test-all *args: (_setup "dev")
     @{{python}} -m pytest -n 2 "$@"
 
+# made-up inputs for minutes=10 each, or names of some
+[group('dev')]
+[no-exit-message]
+fuzz *args: (_setup "dev")
+    @{{python}} -m tests.fuzz "$@"
+
 # ruff, mypy and shellcheck
 [group('dev')]
 [no-exit-message]

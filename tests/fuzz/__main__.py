@@ -1,4 +1,9 @@
-"""Fuzzing for as long as you like: `just fuzz minutes=10`, `just fuzz minutes=1 plan calculator`."""
+"""Made-up inputs against the law of each reader and renderer (tests/fuzz/targets.py), until one breaks it or the time is over.
+
+    just fuzz                           a minute for each target
+    just fuzz minutes=10                ten minutes for each
+    just fuzz minutes=1 plan renderer   only these
+"""
 from __future__ import annotations
 
 import os
@@ -39,6 +44,9 @@ def fuzz(name: str, minutes: float) -> tuple[int, str]:
 
 def main(words: list[str]) -> int:
     """Each target in turn; exit code 1 if one broke its law."""
+    if {"-h", "--help"} & set(words):
+        print(f"{__doc__}\nTargets: {', '.join(TARGETS)}")
+        return 0
     minutes = float(next((w.partition("=")[2] for w in words if w.startswith("minutes=")), 1))
     names = [w for w in words if "=" not in w] or list(TARGETS)
     if unknown := sorted(set(names) - set(TARGETS)):
