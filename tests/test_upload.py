@@ -20,7 +20,6 @@ from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import READER, WRITER
 from nanolan.sim.seed import _cached
 from tests.core_fixtures import script, started, until
-
 from tests.test_parcel import a_zip
 
 REPO, BASE = "me/lanbot-checkpoints", "base_checkpoints/d20"
