@@ -28,7 +28,6 @@ from .life_world import KEY, REPO, Outcome, World
 from .test_life import QUIET, STEPS, Life
 
 pytestmark = pytest.mark.shows("file", "*/lanbot-training.log", "a library in the trainer prints the token")
-
 EVERY_S, SLACK_S = 60.0, 60.0
 
 
