@@ -116,13 +116,12 @@ def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: lis
 
 
 def delete_if_over(api: Shadeform, view: RunView) -> None:
-    """A machine without a key cannot delete itself: that is done from here, a minute after its receipt; one with a key that
-    does not come to it is helped, too."""
+    """A machine without a key cannot delete itself: that is done from here, a minute after its receipt."""
     from nanolan.guard import Sight, overdue
     from nanolan.plan import now_utc
     from nanolan.rent import delete_and_confirm
     plan, machine = view.entry.plan, view.instance
-    if machine and (why := overdue(Sight(machine, plan, view.receipt), now_utc())):
+    if machine and not plan.self_delete and (why := overdue(Sight(machine, plan, view.receipt), now_utc())):
         tell(f"  {why}: its machine is deleted from here")
         delete_and_confirm(api, machine)
 

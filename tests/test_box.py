@@ -459,7 +459,7 @@ def test_a_delete_that_answers_200_while_the_machine_stays_is_sent_again_and_onl
 # ---- the box program is killed, or started twice
 
 def test_killed_in_mid_training_and_started_again_it_never_has_two_trainers(new_box: NewBox) -> None:
-    box = new_box({"seconds": 1.5, "fork": 1})
+    box = new_box({"seconds": 3.0, "fork": 1})
     box.start()
     box.wait_for("sft step 2/5")
     first = {p.pid for p in box.trainers()}
