@@ -25,6 +25,8 @@ from nanolan.plainfile import open_plain, read_plain
 
 MANIFEST = "manifest.json"
 VERSION = 1
+KINDS = {"run_id": str, "phase": str, "step": int, "final": bool, "extra": dict}
+FILE_KINDS = {"path": str, "size": int, "sha256": str, "git_sha1": str}
 CHUNK = 1 << 20
 MOST_BYTES = 4 << 20       # of a manifest; one of a d20 takes 1 kB
 
@@ -63,16 +65,18 @@ def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
     """A Manifest from JSON text; BadAnswer names what is wrong with it."""
     try:
         d = json.loads(text)
-        step = d["step"]
         if d["version"] != VERSION:
             raise BadAnswer(f"{where}: version {str(d['version'])[:40]!r}, this nanolan reads {VERSION}")
-        files = tuple(FileEntry(str(f["path"]), int(f["size"]), str(f["sha256"]), str(f["git_sha1"])) for f in d["files"])
+        parts = [(d, KINDS), *((f, FILE_KINDS) for f in d["files"])]
+        if wrong := [name for part, kinds in parts for name, kind in kinds.items() if type(part[name]) is not kind]:
+            raise BadAnswer(f"{where}: {wrong[0]} is not of its type")
+        files = tuple(FileEntry(**{name: f[name] for name in FILE_KINDS}) for f in d["files"])
         names = {plain_name(f.path).lower() for f in files} - {MANIFEST}
         if not names or len(names) != len(files) or min(f.size for f in files) < 0:
             raise BadAnswer(f"{where}: lists no files, one twice (but for its case), itself, or one of less than nothing")
-        if type(step) is not int or not 0 <= step < 10**9:
+        if not 0 <= d["step"] < 10**9:
             raise BadAnswer(f"{where}: not the number of a step")
-        return Manifest(str(d["run_id"]), str(d["phase"]), step, files, bool(d["final"]), dict(d["extra"]))
+        return Manifest(d["run_id"], d["phase"], d["step"], files, d["final"], d["extra"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise BadAnswer(f"{where}: not a manifest ({type(e).__name__}: {str(e)[:200]})") from None
 
