@@ -121,7 +121,7 @@ def walk(patrol: Patrol, every_s: float, *, once: bool = False, until_none_s: fl
             empty_since = None
         elif empty_since is None:
             empty_since = now
-        if once or empty_since is not None and until_none_s is not None and now > empty_since and now - empty_since >= until_none_s:
+        if once or empty_since is not None and until_none_s is not None and now - empty_since >= until_none_s:
             return
         sleep(every_s)
 

@@ -42,6 +42,16 @@ DASHBOARD = "https://platform.shadeform.ai/instances"
 T = TypeVar("T")
 
 
+class Instances(msgspec.Struct):
+    """A listing; fields that are new beside it are no reason not to see what bills."""
+
+    instances: list[ApiInstance]
+
+
+class Keys(msgspec.Struct):
+    ssh_keys: list[ApiKey]
+
+
 class Shadeform:
     """The calls we make. `session`, `sleep` and `jitter` can be passed in."""
 
@@ -69,10 +79,7 @@ class Shadeform:
 
     def instances(self) -> list[Instance]:
         """Every instance of the account; an error is never an empty list."""
-        raw = self._read("/instances", dict[str, list[ApiInstance]])
-        if "instances" not in raw:
-            raise BadAnswer("Shadeform's list of instances holds no 'instances'")
-        return [instance_of(i) for i in raw["instances"]]
+        return [instance_of(i) for i in self._read("/instances", Instances).instances]
 
     def info(self, instance_id: str) -> Instance:
         """One instance; NotFound when it is gone."""
@@ -80,7 +87,7 @@ class Shadeform:
 
     def private_key(self, key_id: str | None) -> tuple[str, Secret] | None:
         """Name and private key of an SSH key (the default one if None) when Shadeform made it, else None."""
-        keys = self._read("/sshkeys", dict[str, list[ApiKey]]).get("ssh_keys", [])
+        keys = self._read("/sshkeys", Keys).ssh_keys
         for k in keys:
             if k.id == key_id or (key_id is None and k.is_default):
                 return (k.name, Secret(k.private_key)) if k.private_key else None
@@ -88,7 +95,7 @@ class Shadeform:
 
     def public_keys(self) -> dict[str, str]:
         """The public half of every SSH key of the account, by its id."""
-        return {k.id: k.public_key for k in self._read("/sshkeys", dict[str, list[ApiKey]]).get("ssh_keys", [])}
+        return {k.id: k.public_key for k in self._read("/sshkeys", Keys).ssh_keys}
 
     # -------------------------------------------------------------- changes: sent once
     def add_key(self, name: str, public_key: str) -> str:

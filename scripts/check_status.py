@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.guard import Guard
@@ -96,7 +96,7 @@ def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> O
 
 def show(overview: Overview, as_json: bool) -> None:
     from nanolan.view import render, to_dict
-    click.echo(json.dumps(to_dict(overview), indent=2) if as_json else "\n".join(map(printable, render(overview))))
+    click.echo(json.dumps(to_dict(overview), indent=2) if as_json else "\n".join(render(overview)))
 
 
 def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float, as_json: bool, guard: Guard | None = None) -> int:
@@ -152,7 +152,7 @@ def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:
     over = over_limit(plan, i, now_utc()) or waits(plan, i, view.receipt) if i else ""
     if i is None or not guard.due(i, over):
         return ""
-    click.echo(printable(f"GUARD: run {plan.run_id}: {over}. DELETING instance {i.id} now"), err=True)
+    click.echo(f"GUARD: run {plan.run_id}: {over}. DELETING instance {i.id} now", err=True)
     gone = delete_and_confirm(api, i)
     done = f"deleted by just watch --guard: {over}"
     ledger.put(structs.replace(view.entry, instance_id=i.id, gone=True, note=done, spent_cents=i.cost_now_cents()))

@@ -9,7 +9,7 @@ import json
 
 import click
 
-from nanolan.cli import Words, printable, run
+from nanolan.cli import Words, run
 
 
 @click.command(cls=Words)
@@ -19,7 +19,7 @@ def costs(as_json: bool) -> int:
     from nanolan.costs import render, to_dict
     from nanolan.ledger import Ledger, nanolan_home
     entries = Ledger(nanolan_home()).entries()
-    click.echo(json.dumps(to_dict(entries), indent=2) if as_json else printable("\n".join(render(entries))))
+    click.echo(json.dumps(to_dict(entries), indent=2) if as_json else "\n".join(render(entries)))
     return 0
 
 

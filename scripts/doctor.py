@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from nanolan.cli import Words, env_file, printable, run, setting_options
+from nanolan.cli import Words, env_file, run, setting_options
 
 PATIENCE_S = 8.0             # with a service that does not answer
 
@@ -32,7 +32,7 @@ def doctor(as_json: bool, **flags: Any) -> int:
     from nanolan.sshkey import key_folder
     s, wrong = usable_settings(flags, os.environ, env_file(), cached_token)
     found = examine(admit(s, wrong, os.environ, env_file(), ROOT, nanolan_home(), key_folder(os.environ), PATIENCE_S))
-    click.echo(json.dumps(to_dict(found), indent=2) if as_json else printable("\n".join(render(found))))
+    click.echo(json.dumps(to_dict(found), indent=2) if as_json else "\n".join(render(found)))
     return exit_code(found)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -107,7 +107,7 @@ def shown(as_json: bool) -> Callable[[Event], None]:
     from nanolan.plan import iso, now_utc
 
     def tell(event: Event) -> None:
-        click.echo(json.dumps(event.to_dict(now_utc())) if as_json else printable(f"{iso(now_utc())} guard: {event.text}"))
+        click.echo(json.dumps(event.to_dict(now_utc())) if as_json else f"{iso(now_utc())} guard: {event.text}")
     return tell
 
 
@@ -138,8 +138,8 @@ def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: b
         return 0
     secrets = {name: value.reveal() for name, value in (("HF_TOKEN", s.hf_token), ("SHADEFORM_API_KEY", s.shadeform_api_key))}
     job_id, url = Hub(s.hf_endpoint, s.hf_token, patience_s=0).start_job(job, secrets)
-    click.echo(json.dumps(job.to_dict() | {"id": job_id, "url": url}, indent=2) if as_json else printable(
-        f"job {job_id} guards owner {owner} for at most {job.timeout_s / 3600:.1f} h ({dollars(job.most_cents)} at most): {url}"))
+    click.echo(json.dumps(job.to_dict() | {"id": job_id, "url": url}, indent=2) if as_json else f"job {job_id} guards owner "
+               f"{owner} for at most {job.timeout_s / 3600:.1f} h ({dollars(job.most_cents)} at most): {url}")
     return 0
 
 

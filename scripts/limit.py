@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.instance import Instance
@@ -45,7 +45,7 @@ def limit(words: tuple[str, ...], max_duration: str | None, yes: bool, owner: st
     plan = with_limit(entry.plan, cents, duration(max_duration) if max_duration else None, machine.cost_now_cents(), now_utc())
     agree(yes, entry.plan, plan)
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
-    ledger.put(change(api, hub, entry, machine, plan, lambda text: click.echo(printable(text), err=True)))
+    ledger.put(change(api, hub, entry, machine, plan, lambda text: click.echo(text, err=True)))
     click.echo(f"run {plan.run_id}: limit ${plan.limit_cents / 100:.2f}, deadline {plan.deadline}")
     return 0
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from ssh import argv_of
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.config import Settings
@@ -102,14 +102,14 @@ def reader_of(ledger: Ledger, entry: Entry, api: Shadeform, s: Settings) -> Read
             return argv_of(api, s, view.entry, i, batch=True, connect_s=5)
         except NanolanError:
             return None   # the Hub has it too
-    return Reader(look_once, HubLog(hub), reach, lambda text: click.echo(printable(text), err=True), time.sleep)
+    return Reader(look_once, HubLog(hub), reach, lambda text: click.echo(text, err=True), time.sleep)
 
 
 def show(lines: list[str], mask: Any) -> None:
     """On stdout, with nothing in it that drives a terminal, and no secret."""
     from nanolan.logs import shown
     for line in lines:
-        click.echo(printable(shown(mask.hide(line))))
+        click.echo(shown(mask.hide(line)))
 
 
 if __name__ == "__main__":

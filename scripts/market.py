@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import printable
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,7 +19,7 @@ NOT_AGREED = "not agreed to; nothing was rented"
 
 def say(text: str) -> None:
     """Progress goes to stderr; stdout is the result."""
-    click.echo(printable(text), err=True)
+    click.echo(text, err=True)
 
 
 def clients(s: Settings) -> tuple[Shadeform | None, Any]:

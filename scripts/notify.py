@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 
 @click.command(cls=Words)
@@ -26,7 +26,7 @@ def notify(text: str, **flags: Any) -> int:
     notifier.tell("a test", text)
     notifier.close()
     for problem in problems or ["sent"]:
-        click.echo(printable(problem), err=bool(problems))
+        click.echo(problem, err=bool(problems))
     return 1 if problems else 0
 
 

@@ -13,7 +13,7 @@ import click
 from launch import typed
 from market import clients, expected, find_offers
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 
 @click.command(cls=Words)
@@ -33,7 +33,7 @@ def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
         click.echo(json.dumps({"schema_version": 1, "phase": s.phase, "offers": rows}, indent=2))
     else:
         click.echo(f"=== Available {s.gpu} instances (sorted by {sort}) ===\n")
-        click.echo(printable("\n".join(table(found, cents))))
+        click.echo("\n".join(table(found, cents)))
         click.echo(f"\nRun: expected dollars for phase={s.phase}; * is the cheapest.")
         click.echo(f"Rent one: just launch {shlex.join(typed(flags, all_configs, sort))}".rstrip())
     return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.config import Settings
@@ -41,7 +41,7 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     if as_json:
         click.echo(json.dumps(to_dict(found), indent=2))
     else:
-        click.echo("\n".join(map(printable, table(found))) if found else "nothing bills that is not looked after")
+        click.echo("\n".join(table(found)) if found else "nothing bills that is not looked after")
         click.echo(f"{cared_for} machine{'s' * (cared_for != 1)} of runs in the ledger, within their limits")
     return refuse([o for o in found if o.ours])
 
@@ -57,7 +57,7 @@ def adopt(ledger: Ledger, api: Shadeform, s: Settings, owner: str, instances: li
         try:
             take_up(ledger, rebuild(elsewhere(s, api), run_id, instances), instances, owner)
         except (BadAnswer, NotFound) as e:   # the others are still to be adopted; this one stays in the table
-            click.echo(printable(f"not adopted: {e}"), err=True)
+            click.echo(f"not adopted: {e}", err=True)
             continue
         click.echo(f"run {run_id} is {'now' if ledger.has(run_id) else 'NOT'} in the ledger", err=True)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, printable, run, setting_options
+from nanolan.cli import Words, run, setting_options
 from nanolan.config import ROOT
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def show_line(line: str, started: float, verbose: bool) -> None:
     stamp, _, rest = line.partition(" ")
     ours = stamp.endswith("Z") and rest.startswith(("boot:", "box:", "guard:"))
     if ours or verbose or worth_showing(line):
-        click.echo(f"{time.monotonic() - started:6.1f}s  {printable(rest if ours else line)}"[:160])
+        click.echo(f"{time.monotonic() - started:6.1f}s  {rest if ours else line}"[:160])
 
 
 def worth_showing(line: str) -> bool:
@@ -115,10 +115,10 @@ def summary(world: World, o: Outcome) -> int:
     if view is None or not view.ended:
         click.echo(f"The rehearsal did not end; its box is stopped now. Logs: {', '.join(map(str, box_logs(world)))}", err=True)
         return o.exit_code or 1
-    click.echo("\n".join(map(printable, render_run(view))))
+    click.echo("\n".join(render_run(view)))
     if view.state in SHORT:
         hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
-        click.echo("\n".join(("", "just why", *map(printable, render(look_into(hub, view))))))
+        click.echo("\n".join(("", "just why", *render(look_into(hub, view)))))
     click.echo(f"\nSaved: {o.saved or 'nothing'}. Steps trained in vain: {o.lost_steps}.\n"
                f"Simulated bill: ${o.paid_dollars:.4f} (a real run of this kind: {expected(view)}). "
                f"Instances left running: {o.left_running}. Took {o.seconds:.0f} s.")

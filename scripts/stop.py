@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.config import Settings
@@ -38,7 +38,7 @@ def stop(which: str | None, now: bool, timeout: str, yes: bool, owner: str | Non
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     entry, machines = target(ledger, api, s, which, owner)
     if not machines:
-        click.echo(f"{printable(which or '') or 'the newest run'} has no machine on this account (any more); nothing to stop")
+        click.echo(f"{which or 'the newest run'} has no machine on this account (any more); nothing to stop")
         return 0
     if now or entry is None:
         return delete(ledger, api, entry, machines, yes)
@@ -122,14 +122,14 @@ def delete_if_over(api: Shadeform, view: RunView) -> None:
     from nanolan.rent import delete_and_confirm
     plan, machine = view.entry.plan, view.instance
     if machine and not plan.self_delete and (why := overdue(Sight(machine, plan, view.receipt), now_utc())):
-        tell(f"  {why}; no key is on its machine, so it is deleted from here")
+        tell(f"  {why}: its machine is deleted from here")
         delete_and_confirm(api, machine)
 
 
 def summary(view: RunView) -> int:
     """What is left of the run, and where."""
     from nanolan.view import render_run
-    click.echo("\n".join(map(printable, render_run(view))))
+    click.echo("\n".join(render_run(view)))
     if view.receipt is None:
         tell("it left no receipt: what was not on the Hub before is lost")
     return 0
@@ -151,18 +151,18 @@ def delete(ledger: Ledger, api: Shadeform, entry: Entry | None, machines: list[I
         gone = delete_and_confirm(api, i)
         if entry and newest:
             ledger.put(structs.replace(entry, gone=True, spent_cents=i.cost_now_cents()))
-        click.echo(printable(f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}"))
+        click.echo(f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}")
     return 0
 
 
 def agree(yes: bool, question: str) -> None:
     from nanolan.errors import UsageProblem
-    if not yes and not (sys.stdin.isatty() and click.confirm(printable(question), err=True)):
+    if not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
         raise UsageProblem("not agreed to: pass --yes; nothing was stopped")
 
 
 def tell(text: str) -> None:
-    click.echo(printable(text), err=True)
+    click.echo(text, err=True)
 
 
 def unlisted(api: Shadeform, entry: Entry) -> list[Instance]:

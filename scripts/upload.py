@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.hub import Hub
@@ -74,7 +74,7 @@ def deliver(hub: Hub, tree: Any, parcel: Parcel, path: Path, replace: bool) -> A
     from nanolan.upload import is_there, send
     where, size = f"{tree.repo}/{parcel.target or parcel.entries[0].path}", amount(parcel.size)
     if is_there(hub, tree, parcel):
-        click.echo(f"already there  {where}  {printable(parcel.text)}, {size}")
+        click.echo(f"already there  {where}  {parcel.text}, {size}")
         return tree
     say(f"{parcel.kind}: sending {size} to {where} ({parcel.text})")
     if parcel.left:
@@ -84,7 +84,7 @@ def deliver(hub: Hub, tree: Any, parcel: Parcel, path: Path, replace: bool) -> A
     except KeyboardInterrupt:
         say(f"\nstopped: {state_now(hub, parcel, tree.repo)}. The same command goes on; what has arrived is not sent again")
         return sys.exit(130)
-    click.echo(f"{'proven' if parcel.manifest else 'uploaded':<14} {where}  {printable(parcel.text)}, {size}")
+    click.echo(f"{'proven' if parcel.manifest else 'uploaded':<14} {where}  {parcel.text}, {size}")
     return after
 
 
@@ -100,7 +100,7 @@ def state_now(hub: Hub, parcel: Parcel, repo: str) -> str:
 
 
 def say(text: str) -> None:
-    click.echo(printable(text), err=True)
+    click.echo(text, err=True)
 
 
 if __name__ == "__main__":

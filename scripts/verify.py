@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.hub import Hub
@@ -36,7 +36,7 @@ def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
     try:
         m = (adopt.adopt if adopting else adopt.verify)(hub, s.hf_repo, folder).manifest
     except NanolanError as e:
-        click.echo(printable(f"UNPROVEN  {folder}  {e}"))
+        click.echo(f"UNPROVEN  {folder}  {e}")
         return 4
     click.echo(f"proven    {folder}  step {m.step}, {m.size / 1e6:,.1f} MB, run {m.run_id}")
     return 0
@@ -49,7 +49,7 @@ def show_structure(hub: Hub, repo: str, tag: str) -> int:
     click.echo(f"{repo} at {tree.revision[:8]}, {'private' if tree.private else 'PUBLIC'}")
     pieces = look(hub, tree, tag)
     for piece in pieces:
-        click.echo("\n".join(map(printable, piece.lines())))
+        click.echo("\n".join(piece.lines()))
     return 4 if {p.state for p in pieces} & {"unproven", "NOT WHOLE"} else 0
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from check_status import verdict
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.status import Overview
@@ -58,7 +58,7 @@ def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any
 def state(seen: Overview) -> str:
     """Where the run is, or why that could not be seen."""
     view = seen.runs[0]
-    return printable("; ".join((view.state, *seen.problems, *view.problems)))
+    return "; ".join((view.state, *seen.problems, *view.problems))
 
 
 if __name__ == "__main__":

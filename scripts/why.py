@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 
 
 @click.command(cls=Words)
@@ -33,7 +33,7 @@ def why(which: str | None, as_json: bool, owner: str | None, **flags: Any) -> in
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
     seen = look(ledger, [entry], api, lambda e: hub)
     found = look_into(hub, seen.runs[0], seen.problems)
-    click.echo(json.dumps(to_dict(found), indent=2) if as_json else "\n".join(map(printable, render(found))))
+    click.echo(json.dumps(to_dict(found), indent=2) if as_json else "\n".join(render(found)))
     return 1 if found.problems else 0
 
 

@@ -24,7 +24,7 @@ import pytest
 
 from nanolan.sim.marker import LISTENERS, MARKER
 
-SAMPLE_S = 0.1
+SAMPLE_S = 0.2
 BIG, END = 8 << 20, 1 << 20
 PACKAGES = {".venv", "site-packages"}
 
@@ -132,9 +132,10 @@ class Canary:
 
     def look_around(self) -> None:
         """The processes that came since, twice each: the second look sees what they became."""
-        alive = {int(p.name) for p in Path("/proc").glob("[0-9]*")}
+        alive = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208  # five times a second: twice as fast
         for pid in [pid for pid in self._seen if pid not in alive]:
             del self._seen[pid]
+        self._ours &= alive
         for pid in sorted(alive):
             if self._seen.get(pid, 0) < 2:
                 self._seen[pid] = self._seen.get(pid, 0) + 1

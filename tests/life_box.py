@@ -69,6 +69,7 @@ class Box:
         for folder in (self.state, self.work, self.root / "var/log"):
             folder.mkdir(parents=True, exist_ok=True)
         for name, data in self.unpacked.items():
+            (self.state / name).touch(0o600)
             (self.state / name).write_bytes(data)
         if not (self.state / "booted").exists():
             (self.state / "booted").write_text(f"{self.clock.now:.0f}\n")
@@ -154,6 +155,9 @@ class Box:
     def _deadman(self) -> None:
         self.clock.sleep(self.deadline - self.clock.now)
         rescue = self._rescue()
+        if rescue.keyless(self.secrets):
+            rescue.power_off()
+            return
         rescue.delete_self(json.loads(self.unpacked["plan.json"]), self.secrets, rescue.POWER_OFF_S, **self._world_of_rescue())
 
     def _rescue(self) -> Any:

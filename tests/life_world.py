@@ -28,6 +28,7 @@ from nanolan.shadeform import Shadeform
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.shadeform_instance import Instance
 
+from .canary import CANARY
 from .core_fixtures import PLAN
 from .life_box import Box
 from .life_clock import Actor, Clock
@@ -91,6 +92,7 @@ class World:
             self.clock.kill(lambda actor: True)
         for name, value in self.kept.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        CANARY.sweep(self.root)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def broken(self, law: str) -> None:

@@ -18,6 +18,7 @@ from nanolan.report import error_of, read_receipt
 from nanolan.sim.machine import kill_until_none, marked
 from nanolan.sim.marker import MARKER
 from nanolan.training import _cause
+from nanolan.veil import NOTE
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, pin, until
 from .test_notify import Service, service  # noqa: F401  # a fixture
@@ -65,8 +66,10 @@ def dear(cents: int = 36_000) -> dict[str, Any]:
 def test_a_run_trains_uploads_proves_and_deletes_its_machine(new_box: NewBox) -> None:
     box = new_box(run_name=f"{TOKEN}-{KEY}", public=True)            # the trainer prints its run name: the secrets are in its output
     box.unpack(downloaded=False)
+    box.instance.spec["name"] = f"called-{TOKEN}\x1b[2J"   # which the box program itself prints
     box.run()
     assert verdict(box) == ("succeeded", "", 0) and box.holds(SFT, 5) and box.deleted
+    assert f"this is instance {box.id} (called-***?[2J)" in box.log() and NOTE in box.log(), "masked on the machine's own disk"
     receipt = box.receipt()
     phase = receipt["phases"]["sft"]
     assert (phase["state"], phase["folder"], phase["step"], phase["loss_start"], phase["loss_end"]) == ("proven", SFT, 5, 2.8, 2.0)
@@ -456,7 +459,7 @@ def test_a_delete_that_answers_200_while_the_machine_stays_is_sent_again_and_onl
 # ---- the box program is killed, or started twice
 
 def test_killed_in_mid_training_and_started_again_it_never_has_two_trainers(new_box: NewBox) -> None:
-    box = new_box({"seconds": 1.5, "fork": 1})
+    box = new_box({"seconds": 3.0, "fork": 1})
     box.start()
     box.wait_for("sft step 2/5")
     first = {p.pid for p in box.trainers()}

@@ -40,7 +40,7 @@ def parsed(text: str) -> configparser.ConfigParser:
 def as_systemd_reads(word: str) -> str:
     """A quoted word of a unit, after systemd's own unquoting, specifiers and variables."""
     assert word[0] == word[-1] == '"'
-    return re.sub(r"\\(.)", r"\1", word[1:-1]).replace("%%", "%")
+    return re.sub(r"\\(.)", r"\1", re.sub("%(.?)", lambda m: {"%": "%"}.get(m[1], "SPECIFIER"), word[1:-1]))
 
 
 def test_the_unit_starts_the_guard_of_this_checkout_for_that_owner_again_and_again() -> None:
@@ -140,6 +140,8 @@ def test_the_real_client_starts_it_once_with_secrets_as_secrets_and_the_code_pin
     assert spec["environment"]["CODE_SHA256"] == ledger.entries()[0].plan.code.sha256
     outside = json.dumps({k: v for k, v in spec.items() if k != "secrets"}) + done.stdout + done.stderr
     assert not any(v in outside for v in SECRETS.values())
+    told = Hub(hub.url, Secret(TOKEN)).api.inspect_job(job_id=hub.jobs[0]["id"])
+    assert told.secrets == sorted(SECRETS) and told.flavor == "cpu-basic" and told.docker_image == "python:3.12"
 
 
 @SENT

@@ -217,6 +217,7 @@ ANSWERED = {"just launch": " --yes", "just stop": " --yes"}
 AGREED = ("--yes", "-y", "instance-type=", "--dry-run")
 
 
+@pytest.mark.shows("output", "stdout of sh -c exec just sim", "it prints the keys of the local services, to be typed in")
 @pytest.mark.parametrize("command", RUN)
 @pytest.mark.slow      # a minute for all of them; that each parses is in the quick set
 def test_every_command_of_the_guide_works(world: World, place: Path, command: str) -> None:

@@ -26,7 +26,7 @@ KEY = f"sf-{uuid.uuid4().hex}"       # not written in this file, which is part o
 
 @pytest.fixture
 def world(tmp_path: Path, seed_cache: Path) -> Iterator[World]:
-    with World(tmp_path, cache=seed_cache, trainer="tests.standin_trainer", setup="light", recipe={"steps": 4, "seconds": 1.5},
+    with World(tmp_path, cache=seed_cache, trainer="tests.standin_trainer", setup="light", recipe={"steps": 4, "seconds": 6.0},
                delays=QUICK, key=KEY) as made:
         yield made
 
@@ -57,7 +57,7 @@ def test_the_run_ends_the_guard_deletes_its_machine_and_the_key_was_never_on_it(
         return "it waits for just guard" in log.read_text()
     asked = len(world.cloud.requests)
     until(look, 60)
-    assert instance.status == "active" and len(seen) > 3 and len(world.cloud.requests) == asked, "the machine asks Shadeform nothing"
+    assert instance.status == "active" and len(seen) >= 2 and len(world.cloud.requests) == asked, "the machine asks Shadeform nothing"
     guarded = script("guard", "1", "--until-none", env=world.env(), timeout=60)
     assert guarded.returncode == 0 and "its run is over (succeeded)" in guarded.stdout and "is gone" in guarded.stdout, guarded.stderr
     assert instance.why == "asked" and instance.status in ("deleting", "deleted")

@@ -191,6 +191,16 @@ def test_the_deadline_and_the_worst_case_are_those_of_what_ends_first(world: Wor
     assert abs(prepared(world, spend_limit="30").life_s - 3000 * 3600 / 3360) < 10, "until the money is gone"
 
 
+def test_a_machine_without_a_key_has_a_nearer_date_and_the_bill_says_what_it_costs_without_a_guard(world: World) -> None:
+    usual, keyless = prepared(world), prepared(world, self_delete="off")
+    assert usual.plan.self_delete and not keyless.plan.self_delete and keyless.life_s < usual.life_s
+    assert keyless.life_s >= keyless.expected.seconds.high and keyless.worst_cents < usual.worst_cents  # type: ignore[union-attr]
+    assert f"WITHOUT A GUARD IT BILLS UNTIL {keyless.plan.deadline}. Start one: just guard" in keyless.bill()
+    assert "GUARD" not in usual.bill() and prepared(world, self_delete="off", max_duration="4h").life_s == 4 * 3600
+    said = {c.text for p in (usual, keyless) for c in p.checks if c.name == "key on the machine"}
+    assert len(said) == 2 and not keyless.failed
+
+
 def test_the_output_tag_is_the_model_tag_unless_given(world: World) -> None:
     assert prepared(world).plan.output_tag == "d20"
     p = prepared(world, output_tag="d20-exp1", run_name="lanbot-v3-experiment-1", batch="4")

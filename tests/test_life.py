@@ -23,6 +23,8 @@ from .life_world import KEY, World
 CREATE, DELETE, INFO, LIST = "POST /v1/instances/create", "POST /v1/instances/.*/delete", "GET /v1/instances/.*/info", "GET /v1/instances$"
 RUNS, STEPS = 4, 20
 
+pytestmark = pytest.mark.shows("file", "*/lanbot-training.log", "a library in the trainer prints the token")
+
 # What a create can come to: a fault of its answer, and what the machine is like
 CREATES: dict[str, tuple[str, dict[str, Any]]] = {
     "lost": ("reset_after_effect", {}), "never arrived": ("reset", {}), "500 though made": ("status_after_effect", {"status": 500}),

@@ -16,6 +16,7 @@ from nanolan.rent import find_run
 from tests.core_fixtures import PLAN, a_plan
 
 from .box_fixtures import KEY, Box, make_plan, no_box_left, until
+from .test_notify import Service, service  # noqa: F401  # a fixture
 
 module = pytest.fixture(autouse=True, scope="module")(no_box_left)
 
@@ -44,12 +45,17 @@ def test_whatever_it_is_asked_to_do_it_refuses_without_a_request(act: str) -> No
         getattr(Nobody(PLAN), act)(*words)
 
 
-def test_the_box_trains_uploads_proves_and_then_waits_without_one_request_to_shadeform(box: Box) -> None:
+def test_the_box_trains_uploads_proves_and_then_waits_without_one_request_to_shadeform(box: Box, service: Service) -> None:  # noqa: F811
+    box.unpack()
+    secrets = box.state / "secrets.json"
+    secrets.write_text(json.dumps(json.loads(secrets.read_text()) | {"NOTIFY_URL": service.url()}))
     process = box.start()
     box.wait_for("it waits for just guard")
     assert box.plan.deadline in box.log() and box.receipt()["verdict"] == "succeeded" and box.holds("chatsft_checkpoints/d20", 5)
     time.sleep(0.5)
     assert process.poll() is None and not box.cloud.requests
+    last = service.got[-1]["message"]
+    assert f"BILLS until {box.plan.deadline} unless just guard runs; delete it now: just stop {box.plan.run_id}" in last
     assert "this is instance lanbot-sft-" in box.log() and KEY not in box.log() and "deleting" not in box.log()
 
 

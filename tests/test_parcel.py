@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from nanolan.errors import NanolanError, UsageProblem
+from nanolan.errors import BadAnswer, NanolanError, UsageProblem
 from nanolan.parcel import KINDS, pack, where_from
 from nanolan.sim.seed import _cached
 
@@ -37,11 +37,22 @@ def test_every_kind_is_found_where_nanochat_leaves_it(here: Path) -> None:
     assert "step 10" in parcels[0].text and "40 conversations" in parcels[3].text
 
 
+def a_zip(size: int) -> bytes:
+    """As many bytes, in the form of a file of torch.save."""
+    return b"\0" * (size - 22) + b"PK\5\6" + b"\0" * 18
+
+
+def test_an_optimizer_that_is_no_file_of_torch_save_is_not_sent(here: Path) -> None:
+    (here / BASE / "optim_000010_rank0.pt").write_bytes(b"x" * 1000)
+    with pytest.raises(BadAnswer, match="optim_000010_rank0.pt is no file of torch.save; nothing was sent"):
+        pack("base", here / BASE, "d20", optimizer=True)
+
+
 def test_the_newest_step_is_taken_with_its_own_optimizer(here: Path) -> None:
     folder = here / BASE
     (folder / "model_000003.pt").write_bytes(b"an older one, which need not even be whole")
     for name in ("optim_000003_rank0.pt", "optim_000010_rank0.pt", "optim_000010_rank1.pt"):
-        (folder / name).write_bytes(b"x" * 1000)
+        (folder / name).write_bytes(a_zip(1000))
     assert {e.path for e in pack("base", folder, "d20").entries} == {"model_000010.pt", "meta_000010.json"}
     assert pack("base", folder, "d20").left == 2000
     assert len(pack("base", folder, "d20", optimizer=True).entries) == 4

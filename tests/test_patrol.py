@@ -314,6 +314,7 @@ def test_one_look_tells_each_change_as_json_and_shows_no_secret(post: Post) -> N
     assert post.cloud.key not in done.stdout + done.stderr and TOKEN not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_name_it_guards_this_laptops_own(post: Post) -> None:
     post.ends(post.rent(owner=post.ledger.owner))
     post.ends(post.rent(owner=THEIRS))

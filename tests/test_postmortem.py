@@ -93,7 +93,7 @@ def test_a_program_that_fails_says_why(root: Path) -> None:
     assert "exit code 9: Unable to determine" in examine(root, {"gpus": PROBES["gpus"]}, MASK, 5)[1]["gpus"]
 
 
-@pytest.mark.shows("*", "*/usr/bin/*", "programs that tell a secret are the input here")
+@pytest.mark.shows("*", "*test_no_secret_is_in_it*", "programs that tell a secret are the input here")
 def test_no_secret_is_in_it_in_any_form(root: Path) -> None:
     tool(root, "nvidia-smi", f"echo {TOKEN}")
     tool(root, "dmesg", f"echo NVRM {'x' * 1995}{TOKEN}")        # at the cut of a long line

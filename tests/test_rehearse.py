@@ -130,6 +130,15 @@ def test_a_rehearsal_fails_over_to_the_next_offer(tmp_path: Path, fault: str, wh
     assert "machine   8x B200 at datacrunch/FIN-01: gone" in done.stdout and "Instances left running: 0" in done.stdout
 
 
+@pytest.mark.slow
+def test_without_a_key_on_its_machines_it_fails_over_and_a_guard_deletes_the_one_that_is_done(tmp_path: Path) -> None:
+    done = run("scripts/rehearse.py", "self-delete=off", "fault=gpu-count-wrong:7@1", "max-price=36", f"--folder={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nvidia-smi shows 7" in done.stderr and "WITHOUT A GUARD IT BILLS UNTIL" in done.stderr
+    assert re.search(r"s  guard: DELETING instance \S+ of run [0-9a-f]{8} .*: its run is over \(succeeded\)$", done.stdout, re.M)
+    assert "it waits for just guard" in done.stdout and "Instances left running: 0" in done.stdout
+
+
 def test_a_launch_that_nothing_comes_of_ends_the_rehearsal_with_its_exit_code(tmp_path: Path) -> None:
     done = run("scripts/rehearse.py", "fault=create-out-of-stock", f"--folder={tmp_path}")
     assert done.returncode == 3 and "The launch failed; nothing was running, nothing was rented" in done.stderr

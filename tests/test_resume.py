@@ -194,6 +194,7 @@ def next_of(rest: Rest = REST, **fields: Any) -> Next:
 
 def test_the_next_attempt_is_the_same_run_on_the_new_machine() -> None:
     p, new = prepared(), prepared().plan
+    assert next_of().apply(prepared(self_delete=False)).plan.self_delete is False
     plan = next_of().apply(p).plan
     assert (plan.run_id, plan.attempt, plan.phases, plan.resume, plan.model_only) == ("ab12cd34", 2, ("sft",), SAVED.files, False)
     for field in ("owner", "created_at", "deadline", "limit_cents", "offer", "processes", "predicted"):

@@ -283,7 +283,7 @@ def test_a_machine_without_a_key_is_deleted_from_here_once_its_receipt_is_there(
     with ThreadPoolExecutor(1) as pool:
         pool.submit(obey)
         done = machine.stop(machine.plan.run_id, "--yes")
-    assert done.returncode == 0 and "no key is on its machine, so it is deleted from here" in done.stderr, done.stderr
+    assert done.returncode == 0 and "its run is over (stopped user): its machine is deleted from here" in done.stderr, done.stderr
     assert machine.instance.why == "asked" and "STOPPED" in done.stdout
 
 

@@ -153,7 +153,7 @@ def test_retry_after_is_between_nothing_and_two_minutes_whatever_it_says(text: s
     ("truncated", {}, BadAnswer, "cannot be read"),
     ("status", {"status": 200, "body": None}, BadAnswer, "cannot be read"), ("status", {"status": 200, "body": []}, BadAnswer,
         "GET /instances"),
-    ("status", {"status": 200, "body": {}}, BadAnswer, "no 'instances'"), ("status",
+    ("status", {"status": 200, "body": {}}, BadAnswer, "field .instances."), ("status",
         {"status": 200, "body": {"instances": None}}, BadAnswer, "cannot be read"),
     ("status", {"status": 302, "headers": {"Location": "http://127.0.0.1:1/"}}, ApiProblem, "HTTP 302")], ids=str)
 def test_an_answer_that_is_no_list_is_an_error_at_once_and_never_no_instances(cloud: ShadeformServer, api: Shadeform,
@@ -303,3 +303,16 @@ def test_a_time_of_the_api_is_utc(cloud: ShadeformServer, api: Shadeform) -> Non
     created = api.info(api.create(BODY)).created_at
     assert created and abs((created - datetime.now(timezone.utc)).total_seconds()) < 60
     assert parse_time(PLAN.deadline).tzinfo is timezone.utc
+
+
+def test_a_new_field_beside_a_listing_is_no_reason_not_to_see_it_and_a_listing_that_is_missing_is_not_empty(
+        cloud: ShadeformServer, api: Shadeform) -> None:
+    api.create(BODY)
+    cloud.fault(LIST, "edit", change=lambda body: body.update(total=1, page={"next": None}))
+    assert len(api.instances()) == 1
+    cloud.fault(LIST, "edit", change=lambda body: body.pop("instances") and None)
+    with pytest.raises(BadAnswer, match="instances"):
+        api.instances()
+    cloud.fault("GET /v1/sshkeys$", "edit", change=lambda body: body.pop("ssh_keys") and None)
+    with pytest.raises(BadAnswer, match="ssh_keys"):
+        api.public_keys()

@@ -23,7 +23,7 @@ import torch
 
 from nanolan.errors import BadAnswer, NanolanError
 from nanolan.parcel import pack
-from nanolan.pickles import SPECIAL_TOKENS, tensors
+from nanolan.pickles import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.train.checkpoint import load, read_meta, read_state
 from nanolan.train.tokenizer import load_token_bytes, load_tokenizer
 

@@ -118,9 +118,9 @@ def test_a_job_reaches_the_trainer_as_it_is(tmp_path: Path) -> None:
 def test_any_words_reach_a_recipes_script_as_they_are(words: list[str]) -> None:
     """`set positional-arguments` and "$@": what `just` puts into the line itself would run."""
     justfile = 'set positional-arguments\nshow *args:\n    @printf \'%s\\0\' "$@"\n'
-    done = subprocess.run([JUST, "--justfile", "/dev/stdin", "--working-directory", ".", "show", *words], input=justfile,  # type: ignore[list-item]
-                          capture_output=True, text=True, env={"PATH": os.environ["PATH"], "TMPDIR": "/tmp"})
-    assert done.stdout.split("\0")[:-1] == (words or [""]), done.stderr
+    done = subprocess.run([JUST, "--justfile", "/dev/stdin", "--working-directory", ".", "show", *words], input=justfile.encode(),  # type: ignore[list-item]
+                          capture_output=True, env={"PATH": os.environ["PATH"], "TMPDIR": "/tmp"})
+    assert done.stdout.decode().split("\0")[:-1] == (words or [""]), done.stderr
 
 
 def test_no_recipe_puts_words_into_its_line() -> None:

@@ -16,7 +16,8 @@ def world(root: Path, *boxes: list[dict[str, Any]]) -> Any:
     for i, rows in enumerate(boxes):
         folder = root / f"cloud/boxes/{i}/nanolan"
         folder.mkdir(parents=True)
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"phase": "sft", "lo')
+        (folder / "trainer").mkdir()
+        (folder / "trainer/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"phase": "sft", "lo')
     return SimpleNamespace(root=root)
 
 

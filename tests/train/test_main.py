@@ -183,7 +183,7 @@ def nothing(base: Path) -> None:
 
 @pytest.mark.parametrize(("spoil", "change", "says"), [
     (spoil_head, {}, "the loss is nan at step 1 of 12: stopped, nothing saved"),
-    (spoil_file, {}, "model_000010.pt: cannot be loaded"),
+    (spoil_file, {}, "model_000010.pt: cut off, or not a file of torch.save"),
     (nothing, {"data_dir": "/nowhere"}, "data set HuggingFaceTB/smol-smoltalk is missing"),
     (nothing, {"tokenizer_dir": "/nowhere"}, "tokenizer.pkl: cannot be read"),
     (nothing, {"recipe": {"sequence_len": 4096}}, "rows of 4096 tokens, but the model's positions end at 1280"),
