@@ -15,5 +15,5 @@ FEW = {"renderer": 20, "told": 30, "checkpoint": 50, "tokenizer": 60, "jsonl": 5
 def test_a_law_holds_for_whatever_is_drawn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     target = TARGETS[name]
-    settings(max_examples=FEW.get(name, 60), deadline=None, database=None, suppress_health_check=list(HealthCheck))(given(target.given)(target.law))()
+    settings(max_examples=FEW.get(name, 60), deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))(given(target.given)(target.law))()
     assert not list(tmp_path.iterdir())
