@@ -131,8 +131,9 @@ def run(command: click.Command) -> None:
             traceback.print_exc()
         click.echo(f"error: {e}", err=True)
         code = e.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("\nstopped by Ctrl-C", err=True)
+    except (KeyboardInterrupt, click.Abort) as e:      # click makes the second of the first
+        why = str(e) or str(e.__cause__ or "")
+        click.echo("\nstopped by Ctrl-C" + (f": {why}" if why else ""), err=True)
         code = 130
     except Exception as e:
         if debug:

@@ -11,6 +11,7 @@
         MachineFailed           5   the machine was no good; it is seen to be deleted
       LimitHitSaved             6   a limit ended the run, the work is on the Hub
       LimitHitLost              7   a limit ended the run, work was lost
+      LedgerProblem             1   ~/.nanolan cannot be written: no room, no right
       MayBeBilling              8   something may still cost money; names it and how to stop it
       ApiProblem                1   a service did not do what was asked
         Unreachable             1   no answer after every retry
@@ -88,6 +89,10 @@ class LimitHitLost(NanolanError):
     """A limit ended the run and work was lost."""
 
     exit_code = 7
+
+
+class LedgerProblem(NanolanError):
+    """The ledger cannot be written."""
 
 
 class MayBeBilling(NanolanError):

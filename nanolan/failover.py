@@ -142,7 +142,7 @@ def _stand_by(p: Prepared, instance: Instance, api: Shadeform, hub: Hub, ledger:
         entry = ledger.find(p.plan.run_id)
         if entry.note == STOPPED_BY_USER:
             raise RunFailed(f"run {p.plan.run_id} was {STOPPED_BY_USER}; nothing of it bills") from None
-        ledger.put(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents))
+        ledger.note(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents), say)
         raise
 
 

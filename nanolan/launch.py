@@ -229,27 +229,28 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
                           delete=[f"{plan.folder}/{name}" for name in LEFTOVERS] if earlier else ())
     body = create_body(plan, startup_script(plan, box_secrets(s), revision), key_id)
     entry = Entry(plan, earlier=earlier)
-    ledger.put(entry)
+    ledger.put(entry)     # or nothing is rented
     say(f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}")
     try:
         instance_id, interrupted = create_once(api, body, plan, say=say)
     except MayBeBilling:
         raise
     except NanolanError as e:
-        ledger.put(structs.replace(entry, gone=True, note=f"{REFUSED}: {e}"))
+        ledger.note(structs.replace(entry, gone=True, note=f"{REFUSED}: {e}"), say)
         raise
     entry = structs.replace(entry, instance_id=instance_id)
-    ledger.put(entry)
+    ledger.note(entry, say)
     say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")
     try:
         if interrupted:
             raise KeyboardInterrupt
         return check_rented(api, instance_id, plan, limits(plan), say=say, clock=clock)
     except MachineFailed as e:   # it was deleted, and seen to be
-        ledger.put(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents))
+        ledger.note(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents), say)
         raise
-    except KeyboardInterrupt:
-        say(f"Ctrl-C: {goes_on(instance_id, plan)}")
+    except KeyboardInterrupt as e:
+        if not str(e):     # else it was being deleted
+            say(f"Ctrl-C: {goes_on(instance_id, plan)}")
         raise
     except (ApiProblem, AuthProblem) as e:
         raise MayBeBilling(f"the instance could not be read back ({e}); {goes_on(instance_id, plan)}") from None

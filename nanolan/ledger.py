@@ -5,13 +5,13 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from nanolan.errors import BadAnswer, UsageProblem
+from nanolan.errors import BadAnswer, LedgerProblem, UsageProblem
 from nanolan.plan import UNREADABLE, Plan, Strict
 from nanolan.report import Receipt
 from nanolan.secret import hide
@@ -64,6 +64,13 @@ class Ledger:
         text = msgspec.json.format(msgspec.json.encode(entry)).decode()
         self._write(self.runs / f"{entry.plan.run_id}.json", hide(text).encode())
 
+    def note(self, entry: Entry, say: Callable[[str], object]) -> None:
+        """`put` of what is so already: a full disk hides no machine, and keeps none from being deleted."""
+        try:
+            self.put(entry)
+        except LedgerProblem as e:
+            say(f"NOT NOTED: {e}")
+
     def has(self, run_id: str) -> bool:
         """Whether this run is in the ledger: only those are ever touched."""
         return (self.runs / f"{run_id}.json").is_file()
@@ -72,8 +79,10 @@ class Ledger:
     def launching(self, run_id: str) -> Iterator[None]:
         """While a launch may rent one more machine for this run: a lock, so that it ends with its process."""
         path = self.runs / f"{run_id}.launching"
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(path, "w") as lock:
+        with self._writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = open(path, "w")  # noqa: SIM115  # closed by the next line
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
             try:
                 yield
@@ -127,16 +136,30 @@ class Ledger:
         except UNREADABLE as e:
             raise BadAnswer(f"{path} cannot be read ({str(e)[:200]}); move it away to go on") from None
 
-    @staticmethod
-    def _write(path: Path, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def _write(self, path: Path, data: bytes) -> None:
         temp = path.with_suffix(f".{os.getpid()}.tmp")
-        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        temp.replace(path)
+        with self._writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                with os.fdopen(fd, "wb") as f:
+                    f.write(data)
+                    f.flush()
+                    os.fsync(f.fileno())
+                temp.replace(path)
+            except OSError:
+                with suppress(OSError):
+                    temp.unlink()
+                raise
+
+    @staticmethod
+    @contextmanager
+    def _writing(path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            raise LedgerProblem(f"{path} cannot be written ({e.strerror or type(e).__name__}). Make room there, or name another "
+                                "place: NANOLAN_HOME") from None
 
 
 def matching(entries: list[Entry], text: str) -> list[Entry]:

@@ -187,12 +187,12 @@ def _receipt(there: Elsewhere, plan: Plan) -> tuple[Receipt | None, str]:
     return (receipt if (receipt.run_id, receipt.attempt) == (plan.run_id, plan.attempt) else None), ""
 
 
-def note_in(ledger: Ledger) -> Callable[[Sight, str], None]:
+def note_in(ledger: Ledger, say: Callable[[str], object]) -> Callable[[Sight, str], None]:
     """What writes a deletion into the ledger, if that knows the run."""
     def note(s: Sight, why: str) -> None:
         run_id = s.instance.run_id or ""
         entry = next((e for e in ledger.readable()[0] if e.plan.run_id == run_id and e.plan.attempt == s.instance.attempt), None)
         if entry:
-            ledger.put(structs.replace(entry, instance_id=s.instance.id, gone=True, spent_cents=s.instance.cost_now_cents(),
-                                       note=f"deleted by just guard: {why}", receipt=s.receipt or entry.receipt))
+            ledger.note(structs.replace(entry, instance_id=s.instance.id, gone=True, spent_cents=s.instance.cost_now_cents(),
+                                        note=f"deleted by just guard: {why}", receipt=s.receipt or entry.receipt), say)
     return note

@@ -141,18 +141,22 @@ def _delete_wrong(api: Shadeform, now: Instance, wrong: str, clock: Callable[[],
 
 def delete_and_confirm(api: Shadeform, instance: Instance, *, give_up_s: float = DELETE_GIVE_UP_S,
                        clock: Callable[[], float] = time.monotonic) -> Gone:
-    """Delete until it is *seen* to be gone; `instance` was seen, so a 404 and an empty listing together count."""
-    end = clock() + give_up_s
-    while True:
-        problem = _ask_to_delete(api, instance.id)
-        seen, state = _look(api, instance.id)
-        if seen:
-            return Gone(instance.id, seen)
-        if clock() >= end:
-            raise MayBeBilling(
-                f"instance {instance.id} ({dollars(instance.hourly_cents)}/h) could not be deleted: {problem or state}. "
-                f"It may still bill. Stop it: just stop {instance.id} --now; or by hand: {DASHBOARD}")
-        api.sleep(DELETE_RETRY_S)
+    """Delete until it is *seen* to be gone; `instance` was seen, so a 404 and an empty listing together count.
+
+    A Ctrl-C on the way goes on as one, with words of what may bill."""
+    end, name = clock() + give_up_s, f"instance {instance.id} ({dollars(instance.hourly_cents)}/h)"
+    stop = f"It may still bill. Stop it: just stop {instance.id} --now; or by hand: {DASHBOARD}"
+    try:
+        while True:
+            problem = _ask_to_delete(api, instance.id)
+            seen, state = _look(api, instance.id)
+            if seen:
+                return Gone(instance.id, seen)
+            if clock() >= end:
+                raise MayBeBilling(f"{name} could not be deleted: {problem or state}. {stop}")
+            api.sleep(DELETE_RETRY_S)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{name} was being deleted and is not seen to be gone. {stop}") from None
 
 
 def _ask_to_delete(api: Shadeform, instance_id: str) -> str:

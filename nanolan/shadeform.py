@@ -175,7 +175,7 @@ class Shadeform:
         code, text = _error_of(answer)
         status = answer.status_code
         if status in (401, 403):
-            return AuthProblem(f"Shadeform refused SHADEFORM_API_KEY (HTTP {status}: {text}); nothing was rented. "
+            return AuthProblem(f"Shadeform refused SHADEFORM_API_KEY (HTTP {status}: {text}); nothing was changed. "
                                "Get a key: https://platform.shadeform.ai/settings/api")
         if status == 404:
             return NotFound(f"Shadeform knows no such thing: {call}")

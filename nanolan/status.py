@@ -120,7 +120,7 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
         receipt = v.receipt if v.receipt and v.receipt.attempt == v.entry.plan.attempt else v.entry.receipt
         changed = (gone, receipt) != (v.entry.gone, v.entry.receipt)
         if changed and v.entry in ledger.entries():   # a launch may have gone on with the run meanwhile
-            ledger.put(structs.replace(v.entry, gone=gone, receipt=receipt))
+            ledger.note(structs.replace(v.entry, gone=gone, receipt=receipt), problems.append)
     return Overview(tuple(runs), tuple(i for i in left if i.id in ours), tuple(i for i in left if i.id not in ours),
                     tuple(problems))
 

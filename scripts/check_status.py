@@ -116,7 +116,9 @@ def follow(ledger: Ledger, entry: Entry, api: Shadeform, s: Any, seconds: float,
                 if view.ended and not overview.problems and not guarded:
                     break
                 time.sleep(0 if done else seconds)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
+        if str(e):     # in the middle of a deletion
+            raise
         click.echo(f"\nno longer watching; run {run_id} goes on. Stop it: just stop {run_id}", err=True)
         return 130
     return verdict(view, cut_off)
@@ -155,7 +157,8 @@ def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:
     click.echo(f"GUARD: run {plan.run_id}: {over}. DELETING instance {i.id} now", err=True)
     gone = delete_and_confirm(api, i)
     done = f"deleted by just watch --guard: {over}"
-    ledger.put(structs.replace(view.entry, instance_id=i.id, gone=True, note=done, spent_cents=i.cost_now_cents()))
+    ledger.note(structs.replace(view.entry, instance_id=i.id, gone=True, note=done, spent_cents=i.cost_now_cents()),
+                lambda text: click.echo(text, err=True))
     click.echo(f"GUARD: instance {i.id} is gone: {gone.seen}. What is not on the Hub is lost", err=True)
     return done
 

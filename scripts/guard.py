@@ -91,7 +91,8 @@ def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: b
     from nanolan.shadeform import Shadeform
     api, here = Shadeform(s.shadeform_api_key, s.shadeform_api), is_loopback(s.shadeform_api)
     there = Elsewhere(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
-    rounds = Patrol(api, knowledge(there, ledger, owner, api.info), shown(as_json), gone=note_in(ledger),
+    note = note_in(ledger, lambda text: click.echo(text, err=True))
+    rounds = Patrol(api, knowledge(there, ledger, owner, api.info), shown(as_json), gone=note,
                     slack_s=SLACK_HERE_S if here else SLACK_S)
     every_s = min(seconds, SETTLE_HERE_S) if here else seconds
     every = "one look" if once else f"a look every {every_s:.0f} s"

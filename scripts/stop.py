@@ -99,7 +99,7 @@ def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: lis
         ask_to_stop(hub, plan)
     except NanolanError as e:
         raise still_bills(view, f"the machine could not be asked to stop ({e})") from None
-    ledger.put(structs.replace(entry, note=STOPPED_BY_USER))   # a launch that waits for it must not rent another one
+    ledger.note(structs.replace(entry, note=STOPPED_BY_USER), tell)   # a launch that waits for it must not rent another one
     click.echo(f"run {plan.run_id} is asked to stop; it looks every minute or so. Ctrl-C only stops waiting.", err=True)
     def seen() -> Overview:
         overview = look(ledger, [entry], api, lambda _: hub)
@@ -107,11 +107,13 @@ def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: lis
         return overview
     try:
         view = wait_until_gone(seen, tell, timeout_s=timeout_s)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
+        if str(e):     # in the middle of a deletion
+            raise
         tell(f"\nno longer waiting; run {plan.run_id} goes on stopping by itself. Look: just status {plan.run_id}; "
              f"delete it at once: just stop {plan.run_id} --now")
         return 130
-    ledger.put(structs.replace(entry, instance_id=machines[0].id, gone=True, note=STOPPED_BY_USER))
+    ledger.note(structs.replace(entry, instance_id=machines[0].id, gone=True, note=STOPPED_BY_USER), tell)
     return summary(view)
 
 
@@ -147,10 +149,10 @@ def delete(ledger: Ledger, api: Shadeform, entry: Entry | None, machines: list[I
         newest = entry and i.attempt == entry.plan.attempt and (entry.instance_id in (None, i.id) or len(machines) > 1)
         if entry and newest:   # not for a second machine alone; noted first: a launch that waits for it must not rent another
             entry = structs.replace(entry, instance_id=i.id, note=STOPPED_BY_USER)
-            ledger.put(entry)
+            ledger.note(entry, tell)
         gone = delete_and_confirm(api, i)
         if entry and newest:
-            ledger.put(structs.replace(entry, gone=True, spent_cents=i.cost_now_cents()))
+            ledger.note(structs.replace(entry, gone=True, spent_cents=i.cost_now_cents()), tell)
         click.echo(f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}")
     return 0
 

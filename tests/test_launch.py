@@ -17,6 +17,7 @@ from nanolan.errors import (
     ApiProblem,
     AuthProblem,
     InsufficientFunds,
+    LedgerProblem,
     MachineFailed,
     MayBeBilling,
     NanolanError,
@@ -279,6 +280,20 @@ def test_the_id_is_said_and_written_before_any_further_call(world: World, ledger
                 calls.append(len(world.cloud.requests))
     launched(world, ledger, said=Says())
     assert calls and world.cloud.requests[calls[0] - 1].path.endswith("/create")
+
+
+def test_a_ledger_that_takes_no_more_after_the_create_hides_no_machine_and_before_it_rents_none(world: World, ledger: Ledger) -> None:
+    def full(body: Any) -> None:
+        ledger.runs.rename(ledger.home / "away")
+        ledger.runs.touch()
+    said: list[str] = []
+    world.cloud.fault(CREATE, "edit", change=full)
+    instance = launched(world, ledger, said=said)
+    assert instance.id == world.cloud.instances[0].id and any(text.startswith(f"instance {instance.id} (") for text in said)
+    assert any(text.startswith("NOT NOTED: ") for text in said)
+    with pytest.raises(LedgerProblem):
+        launched(world, ledger, output_tag="another")
+    assert creates(world.cloud) == 1
 
 
 @pytest.mark.parametrize("action, kind", [("out_of_stock", OutOfStock), ("insufficient_funds", InsufficientFunds),

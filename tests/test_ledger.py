@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.config import ROOT
-from nanolan.errors import BadAnswer, UsageProblem
+from nanolan.errors import BadAnswer, LedgerProblem, UsageProblem
 from nanolan.ledger import Entry, Ledger, nanolan_home
 from nanolan.report import PhaseReport, Receipt
 from tests.core_fixtures import PLAN, a_plan
@@ -182,3 +182,15 @@ def test_a_file_that_cannot_be_read_is_named_and_does_not_hide_the_others(tmp_pa
     entries, broken = ledger.readable()
     assert [e.plan.run_id for e in entries] == [PLAN.run_id] and broken == [tmp_path / "runs/bad.json"]
     assert Ledger(tmp_path / "nowhere").readable() == ([], [])
+
+
+def test_a_ledger_that_takes_no_more_says_so_in_one_line_and_what_has_happened_goes_on(ledger: Ledger) -> None:
+    entry, said = Entry(PLAN), list[str]()
+    (ledger.runs / f"{PLAN.run_id}.json").mkdir(parents=True)      # the last step of a write fails
+    with pytest.raises(LedgerProblem, match=r"ab12cd34\.json cannot be written \(Is a directory\)\. Make room there"):
+        ledger.put(entry)
+    ledger.note(entry, said.append)
+    assert said[0].startswith("NOT NOTED: ") and [p.name for p in ledger.runs.iterdir()] == ["ab12cd34.json"], "and no rest is left"
+    (ledger.home / "file").touch()
+    with pytest.raises(LedgerProblem), Ledger(ledger.home / "file").launching(PLAN.run_id):
+        pass

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -77,7 +78,7 @@ class Post:
         def info(instance_id: str) -> Instance:
             found = api.info(instance_id)
             return replace(found, limits=limits or found.limits)
-        return Patrol(api, knowledge(there, self.ledger, owner, info), self.said.append, gone=note_in(self.ledger), slack_s=1.0)
+        return Patrol(api, knowledge(there, self.ledger, owner, info), self.said.append, gone=note_in(self.ledger, print), slack_s=1.0)
 
     def alive(self) -> list[bool]:
         return [i.status not in ("deleting", "deleted") for i in sorted(self.cloud.instances, key=lambda i: i.created_at)]
@@ -349,3 +350,21 @@ def test_it_goes_on_through_trouble_and_ctrl_c_ends_it(post: Post) -> None:
     assert process.returncode == 130 and "Looking again" in out and "DELETING" in out and post.alive() == [False]
 
 
+
+def test_ctrl_c_in_the_middle_of_a_deletion_ends_the_rounds_and_names_the_machine(post: Post) -> None:
+    def pressed(seconds: float) -> None:
+        raise KeyboardInterrupt
+    post.rent(deadline=-HOUR, known=True)
+    post.cloud.fault("POST /v1/instances/.*/delete", "status", times=None, status=500)
+    with pytest.raises(KeyboardInterrupt, match="was being deleted.*may still bill"):
+        walk(post.patrol(sleep=pressed), 1.0)
+    assert post.words == ["deleting"]
+
+
+def test_a_deletion_that_cannot_be_noted_is_one_all_the_same_and_the_next_machine_has_its_turn(post: Post) -> None:
+    plans = [post.rent(deadline=-HOUR, known=True) for _ in range(2)]
+    for plan in plans:
+        path = post.ledger.runs / f"{plan.run_id}.json"
+        path.with_suffix(f".{os.getpid()}.tmp").mkdir()      # the place of a write is taken
+    patrol = post.patrol()
+    assert patrol.round() == 0 and post.alive() == [False, False] and patrol.failed == []

@@ -406,3 +406,12 @@ def test_a_delete_that_never_works_names_instance_price_and_command(cloud: Shade
                        match=rf"instance {box.id} \(\$33.60/h\) could not be deleted: it is still .*just stop {box.id}") as e:
         delete_and_confirm(api, box, clock=clock.read)
     assert e.value.exit_code == 8 and 15 * 60 <= clock.now < 16 * 60
+
+
+def test_ctrl_c_in_the_middle_of_a_deletion_says_what_may_bill(cloud: ShadeformServer, plan: Plan) -> None:
+    def pressed(seconds: float) -> None:
+        raise KeyboardInterrupt
+    instance = one(client(cloud), plan)
+    cloud.fault(DELETE, "status", times=None, status=500)
+    with pytest.raises(KeyboardInterrupt, match=rf"{instance.id} \(\$33.60/h\) was being deleted.*may still bill.*just stop {instance.id} --now"):
+        delete_and_confirm(client(cloud, sleep=pressed), instance)

@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +17,7 @@ from unittest.mock import ANY
 import pytest
 from msgspec import structs
 
+from nanolan.config import ROOT
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.payload import create_body
 from nanolan.plan import Plan, iso, new_run_id, now_utc
@@ -360,3 +364,22 @@ def test_a_run_of_another_laptop_is_left_alone_until_its_owner_is_named(hub: Hub
         assert done.returncode == 2 and "--owner 0badcafe" in done.stderr and deleted(cloud) == [False] and machine.asked() is None
     done = machine.stop(machine.plan.run_id, "--yes", "--now", "--owner", "0badcafe")
     assert done.returncode == 0 and deleted(cloud) == [True] and machine.ledger.find(machine.plan.run_id).gone
+
+
+def test_a_full_disk_keeps_no_machine_from_being_deleted(cloud: ShadeformServer, ledger: Ledger) -> None:
+    plan = rented(cloud, ledger)
+    before = (ledger.runs / f"{plan.run_id}.json").read_bytes()
+    command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, str(ROOT / "scripts/stop.py"), plan.run_id, "--now", "--yes"]
+    done = subprocess.run(command, env=environment(cloud, ledger), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and deleted(cloud) == [True] and "is gone" in done.stdout, done.stderr
+    assert "NOT NOTED: " in done.stderr and (ledger.runs / f"{plan.run_id}.json").read_bytes() == before
+
+
+def test_ctrl_c_while_it_deletes_says_that_the_machine_may_still_bill(cloud: ShadeformServer, ledger: Ledger) -> None:
+    plan = rented(cloud, ledger)
+    cloud.fault("POST /v1/instances/.*/delete", "status", times=None, status=500)
+    with started("stop", plan.run_id, "--now", "--yes", env=environment(cloud, ledger)) as process:
+        until(lambda: any(r.path.endswith("/delete") for r in cloud.requests))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130 and re.search(r"stopped by Ctrl-C: instance \S+ \(\$33.60/h\) was being deleted.*just stop \S+ --now", said)
