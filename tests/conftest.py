@@ -59,6 +59,17 @@ def _command(p: psutil.Process) -> str:
         return ""
 
 
+@pytest.fixture(autouse=True)
+def secrets_of_one_test() -> Iterator[None]:
+    """A process masks every secret that it has ever known: one of another test may be an ordinary word here."""
+    from nanolan import secret
+    before = dict(secret._values)
+    yield
+    secret._values.clear()
+    secret._values.update(before)
+    secret._known = -1
+
+
 @pytest.fixture(scope="session")
 def seed_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a rehearsal's Hub holds is built once per test process."""

@@ -92,12 +92,15 @@ def started(name: str, *words: str, env: dict[str, str]) -> Iterator[subprocess.
     """scripts/<name>.py while it runs; ended for sure on leaving. Ctrl-C reaches it, whatever this process ignores."""
     import signal
     process = subprocess.Popen([sys.executable, str(ROOT / f"scripts/{name}.py"), *words], env=env, cwd=ROOT, text=True,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         yield process
     finally:
-        process.kill()
+        try:     # what it was just starting, too: a Ctrl-C from a terminal reaches all of them
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
         process.communicate()
 
 
