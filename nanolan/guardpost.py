@@ -40,7 +40,8 @@ def unit(root: Path, owner: str, environ: Mapping[str, str]) -> str:
     """The text of the unit: no secret is in it, the guard reads the checkout's .env."""
     words = f"{root}/.venv/bin/python", f"{root}/scripts/guard.py", "--owner", owner
     start = " ".join(quoted(word).replace("$", "$$") for word in words)    # variables are expanded in this line alone
-    kept = [f"Environment={quoted(f'{name}={environ[name]}')}" for name in KEPT if environ.get(name)]
+    kept = [f"Environment={quoted(f'{name}={environ[name]}')}" for name in KEPT
+            if environ.get(name) and "@" not in environ[name]]     # a proxy's password
     return "\n".join([
         "# The guard of nanolan's machines. No secret is in here: it reads .env in the checkout. To install it:",
         f"#   just guard --unit > ~/.config/systemd/user/{UNIT}.service",
