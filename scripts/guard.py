@@ -97,7 +97,10 @@ def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: b
     every_s = min(seconds, SETTLE_HERE_S) if here else seconds
     every = "one look" if once else f"a look every {every_s:.0f} s"
     click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
-    walk(rounds, every_s, once=once, until_none_s=(SETTLE_HERE_S if here else SETTLE_S) if until_none else None)
+    try:
+        walk(rounds, every_s, once=once, until_none_s=(SETTLE_HERE_S if here else SETTLE_S) if until_none else None)
+    except KeyboardInterrupt as e:     # its own words are of a deletion that it came into
+        raise KeyboardInterrupt(str(e) or rounds.unguarded) from None
     if rounds.failed:
         raise MayBeBilling(f"{'; '.join(rounds.failed)}. Look: just orphans")
     return 0

@@ -361,6 +361,13 @@ def test_ctrl_c_in_the_middle_of_a_deletion_ends_the_rounds_and_names_the_machin
     assert post.words == ["deleting"]
 
 
+def test_what_nobody_guards_any_more_can_be_said(post: Post) -> None:
+    post.rent()
+    patrol = post.patrol()
+    assert patrol.unguarded == "" and patrol.round() == 1
+    assert patrol.unguarded.startswith(f"no longer guarding instance {post.cloud.instances[0].id} of run ")
+
+
 def test_a_deletion_that_cannot_be_noted_is_one_all_the_same_and_the_next_machine_has_its_turn(post: Post) -> None:
     plans = [post.rent(deadline=-HOUR, known=True) for _ in range(2)]
     for plan in plans:
