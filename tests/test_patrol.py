@@ -350,7 +350,6 @@ def test_it_goes_on_through_trouble_and_ctrl_c_ends_it(post: Post) -> None:
     assert process.returncode == 130 and "Looking again" in out and "DELETING" in out and post.alive() == [False]
 
 
-
 def test_ctrl_c_in_the_middle_of_a_deletion_ends_the_rounds_and_names_the_machine(post: Post) -> None:
     def pressed(seconds: float) -> None:
         raise KeyboardInterrupt
