@@ -119,11 +119,13 @@ def show_unit(s: Settings, owner: str) -> int:
     """The unit on stdout; what it would lack, on stderr."""
     from nanolan.cli import env_file
     from nanolan.config import ROOT
-    from nanolan.guardpost import unit
+    from nanolan.guardpost import KEPT, UNIT, holds_password, unit
     click.echo(unit(ROOT, owner, os.environ), nl=False)
     for name in ("shadeform_api_key", "hf_token", "hf_repo"):
         if s.sources[name] not in (".env", "hf auth login"):
             click.echo(f"note: the unit reads {env_file()}, where {name.upper()} is not set", err=True)
+    for name in (n for n in KEPT if holds_password(os.environ.get(n, ""))):
+        click.echo(f"note: {name} may hold a password, so it is not in the unit; add it: systemctl --user edit {UNIT}", err=True)
     return 0
 
 

@@ -88,6 +88,8 @@ def test_the_command_prints_the_unit_and_says_what_its_env_lacks(tmp_path: Path)
     (tmp_path / ".env").write_text(f"SHADEFORM_API_KEY={KEY}\nHF_TOKEN=hf_x0123456\nHF_REPO=me/x\n")
     (tmp_path / ".env").chmod(0o600)
     assert script("guard", "--unit", env=env | {"SHADEFORM_API_KEY": ""}).stderr == ""
+    done = script("guard", "--unit", env=env | {"HTTPS_PROXY": "http://me:hunter2@proxy.example.org:3128"})
+    assert "HTTPS_PROXY may hold a password" in done.stderr and "hunter2" not in done.stdout + done.stderr
 
 
 # ---- a job at Hugging Face
