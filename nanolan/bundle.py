@@ -13,7 +13,7 @@ from pathlib import Path
 from nanolan.errors import PreflightFailed
 from nanolan.plan import Code
 
-NEVER = (".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".ssh_keys/**")
+NEVER = (".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".ssh_keys/**")
 BRANCH = "nanolan"
 
 

@@ -40,7 +40,8 @@ def unit(root: Path, owner: str, environ: Mapping[str, str]) -> str:
     """The text of the unit: no secret is in it, the guard reads the checkout's .env."""
     words = f"{root}/.venv/bin/python", f"{root}/scripts/guard.py", "--owner", owner
     start = " ".join(quoted(word).replace("$", "$$") for word in words)    # variables are expanded in this line alone
-    kept = [f"Environment={quoted(f'{name}={environ[name]}')}" for name in KEPT if environ.get(name)]
+    kept = [f"Environment={quoted(f'{name}={environ[name]}')}" for name in KEPT
+            if environ.get(name) and not holds_password(environ[name])]
     return "\n".join([
         "# The guard of nanolan's machines. No secret is in here: it reads .env in the checkout. To install it:",
         f"#   just guard --unit > ~/.config/systemd/user/{UNIT}.service",
@@ -52,6 +53,11 @@ def unit(root: Path, owner: str, environ: Mapping[str, str]) -> str:
         "[Service]", f"WorkingDirectory={specified(str(root))}", *kept, f"ExecStart={start}", "Restart=always", "RestartSec=60",
         "NoNewPrivileges=yes", "",
         "[Install]", "WantedBy=default.target", ""])
+
+
+def holds_password(address: str) -> bool:
+    """Whether a proxy's address may name a user: then it is no part of a unit that everybody may read."""
+    return "://" in address and "@" in address
 
 
 def quoted(word: str) -> str:

@@ -12,8 +12,11 @@ from nanolan.errors import BadAnswer
 from nanolan.money import cents_from_dollars
 from nanolan.offers import Offer
 from nanolan.plan import now_utc, parse_time
+from nanolan.secret import hide, short
 
 GONE = {"deleting", "deleted"}          # billing has stopped
+ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
+MOST_CHARS = 300                        # of a name
 RUN, ATTEMPT, OWNER = "nanolan-run", "nanolan-attempt", "nanolan-owner"
 
 
@@ -189,13 +192,20 @@ def offers_of(t: ApiType) -> list[Offer]:
 def instance_of(i: ApiInstance) -> Instance:
     """An Instance of the API's answer; BadAnswer names a field that cannot be read."""
     c, limits = i.configuration, i.auto_delete
+    if not ID.fullmatch(i.id):     # it stands in commands to be copied
+        raise BadAnswer(f"Shadeform's answer holds an instance id that is none: {short(i.id, 40)!r}")
     return Instance(
-        id=i.id, name=i.name, status=i.status, details=i.status_details or "", cloud=i.cloud, region=i.region,
+        id=i.id, name=_line(i.name), status=_line(i.status), details=_line(i.status_details or ""), cloud=i.cloud, region=i.region,
         instance_type=i.shade_instance_type, gpu=c.gpu_type if c else None, num_gpus=c.num_gpus if c else None,
         hourly_cents=i.hourly_price, cost_cents=_cost(i.cost_estimate),
         created_at=parse_time(i.created_at) if i.created_at else None,
         ip=i.ip or None, ssh_user=i.ssh_user or "shadeform", ssh_port=i.ssh_port or 22, ssh_key_id=i.ssh_key_id or None,
         tags=tuple(i.tags or ()), limits=_limits(limits) if limits else None, shade_cloud=i.shade_cloud)
+
+
+def _line(text: str) -> str:
+    """Words of the account as one line; what is there in place of a line's end must not make another name of it."""
+    return "".join(c if c.isprintable() else "?" for c in hide(text)[:MOST_CHARS])
 
 
 def _limits(t: ApiThresholds) -> Limits | None:

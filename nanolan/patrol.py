@@ -70,6 +70,11 @@ class Patrol:
         self._guarded = {s.instance.id: s.instance for s in ours}
         return sum(not self._attend(s) for s in ours)
 
+    @property
+    def unguarded(self) -> str:
+        """What nobody guards any more when this one ends now, in words."""
+        return "; ".join(f"no longer guarding {name_of(i)}" for i in self._guarded.values())
+
     def trouble(self, text: str) -> None:
         """A round that failed: told, and what bills is not known."""
         self.failed.append(text)

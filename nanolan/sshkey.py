@@ -95,6 +95,10 @@ def keep_key(api: Shadeform, instance: Instance, name: str, folder: Path) -> Pat
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     except FileExistsError:   # another status was faster
         return path
-    with os.fdopen(fd, "w") as f:
-        f.write(key[1].reveal())
+    try:
+        with os.fdopen(fd, "w") as f:
+            f.write(key[1].reveal())
+    except OSError:     # a full disk: half a key would stay for ever
+        path.unlink(missing_ok=True)
+        return None
     return path

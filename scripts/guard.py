@@ -97,7 +97,10 @@ def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: b
     every_s = min(seconds, SETTLE_HERE_S) if here else seconds
     every = "one look" if once else f"a look every {every_s:.0f} s"
     click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
-    walk(rounds, every_s, once=once, until_none_s=(SETTLE_HERE_S if here else SETTLE_S) if until_none else None)
+    try:
+        walk(rounds, every_s, once=once, until_none_s=(SETTLE_HERE_S if here else SETTLE_S) if until_none else None)
+    except KeyboardInterrupt as e:     # its own words are of a deletion that it came into
+        raise KeyboardInterrupt(str(e) or rounds.unguarded) from None
     if rounds.failed:
         raise MayBeBilling(f"{'; '.join(rounds.failed)}. Look: just orphans")
     return 0
@@ -116,11 +119,13 @@ def show_unit(s: Settings, owner: str) -> int:
     """The unit on stdout; what it would lack, on stderr."""
     from nanolan.cli import env_file
     from nanolan.config import ROOT
-    from nanolan.guardpost import unit
+    from nanolan.guardpost import KEPT, UNIT, holds_password, unit
     click.echo(unit(ROOT, owner, os.environ), nl=False)
     for name in ("shadeform_api_key", "hf_token", "hf_repo"):
         if s.sources[name] not in (".env", "hf auth login"):
             click.echo(f"note: the unit reads {env_file()}, where {name.upper()} is not set", err=True)
+    for name in (n for n in KEPT if holds_password(os.environ.get(n, ""))):
+        click.echo(f"note: {name} may hold a password, so it is not in the unit; add it: systemctl --user edit {UNIT}", err=True)
     return 0
 
 

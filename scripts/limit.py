@@ -45,7 +45,9 @@ def limit(words: tuple[str, ...], max_duration: str | None, yes: bool, owner: st
     plan = with_limit(entry.plan, cents, duration(max_duration) if max_duration else None, machine.cost_now_cents(), now_utc())
     agree(yes, entry.plan, plan)
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
-    ledger.put(change(api, hub, entry, machine, plan, lambda text: click.echo(text, err=True)))
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+    ledger.note(change(api, hub, entry, machine, plan, say), say)
     click.echo(f"run {plan.run_id}: limit ${plan.limit_cents / 100:.2f}, deadline {plan.deadline}")
     return 0
 

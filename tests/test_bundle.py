@@ -12,7 +12,7 @@ from nanolan.plan import Code
 from tests.core_fixtures import git
 
 KEYS = (".env", ".env.local", "sub/.env", "sub/.env.production", "server.pem", "sub/tls.key", "id_rsa", "id_rsa.pub",
-        "sub/id_ed25519",
+        "sub/id_ed25519", "id_ecdsa", "sub/id_dsa",
         ".ssh_keys/lanbot", ".ssh_keys/deep/config", "sub/.ssh_keys/x")
 
 

@@ -66,7 +66,8 @@ def test_the_trainers_user_reads_its_inputs_writes_its_desk_and_nothing_else(wor
     assert may("open(os.path.expanduser('~/cache'), 'w').close()")
     for wish in (f"open('{work.parent}/state/secrets.json').read()", f"os.listdir('{work.parent}/state')", f"open('{work}/x', 'w')",
                  f"open('{work}/model/model_000001.pt', 'a')", f"os.rename('{work}/model', '{work}/m')", f"os.kill({os.getpid()}, 0)",
-                 f"open('{work.parent}/code/nanolan/__init__.py', 'w')", f"open('/proc/{os.getpid()}/environ').read()", "os.setuid(0)"):
+                 f"open('{work.parent}/code/nanolan/__init__.py', 'w')", f"open('/proc/{os.getpid()}/environ').read()",
+                 f"open('/proc/{os.getpid()}/mem', 'rb').seek(1)", f"open('{work}/job.json', 'w')", "os.setuid(0)"):
         assert not may(wish), wish
     assert oct((desk(work) / "metrics.jsonl").stat().st_mode & 0o777) == "0o600"
 

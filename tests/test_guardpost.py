@@ -53,6 +53,8 @@ def test_the_unit_starts_the_guard_of_this_checkout_for_that_owner_again_and_aga
     assert service["WorkingDirectory"] == str(ROOT) and service["Environment"] == '"NANOLAN_HOME=/srv/a $b"'
     assert service["Restart"] == "always" and found["Install"]["WantedBy"] == "default.target"
     assert '"/a$$b/scripts/guard.py"' in unit(Path("/a$b"), OWNER, {})      # variables are expanded in that line
+    assert "hunter2" not in unit(ROOT, OWNER, {"HTTPS_PROXY": "http://me:hunter2@proxy.example.org:3128"})
+    assert '"HTTPS_PROXY=http://proxy.example.org:3128"' in unit(ROOT, OWNER, {"HTTPS_PROXY": "http://proxy.example.org:3128"})
     assert KEY not in text and "enable --now nanolan-guard" in text and "loginctl enable-linger" in text
 
 
@@ -86,6 +88,8 @@ def test_the_command_prints_the_unit_and_says_what_its_env_lacks(tmp_path: Path)
     (tmp_path / ".env").write_text(f"SHADEFORM_API_KEY={KEY}\nHF_TOKEN=hf_x0123456\nHF_REPO=me/x\n")
     (tmp_path / ".env").chmod(0o600)
     assert script("guard", "--unit", env=env | {"SHADEFORM_API_KEY": ""}).stderr == ""
+    done = script("guard", "--unit", env=env | {"HTTPS_PROXY": "http://me:hunter2@proxy.example.org:3128"})
+    assert "HTTPS_PROXY may hold a password" in done.stderr and "hunter2" not in done.stdout + done.stderr
 
 
 # ---- a job at Hugging Face

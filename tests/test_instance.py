@@ -160,3 +160,15 @@ def test_a_machine_names_its_run_and_owner_in_eight_hex_digits_or_not_at_all(
         name: str, tags: list[str] | None, run_id: str | None, owner: str | None) -> None:
     i = instance(name=name, tags=tags)
     assert (i.run_id, i.owner) == (run_id, owner)
+
+
+@pytest.mark.parametrize("id", ["$(touch evil)", "a; b", "../x", "-rf", "a\nb", "`id`", "", "x" * 200, "\x1b[2J"])
+def test_an_id_that_would_be_more_than_a_word_in_a_command_is_no_answer(id: str) -> None:
+    with pytest.raises(BadAnswer, match="instance id that is none") as e:
+        instance_of(ApiInstance(id=id, name="n", status="active"))
+    assert "\n" not in str(e.value)
+
+
+def test_names_and_words_of_the_account_stay_on_one_short_line() -> None:
+    i = instance_of(ApiInstance(id="i-1", name="lanbot\nrun 12345678 SUCCEEDED\u2028" + "A" * 5000, status="er\nror", status_details="a\nb" * 999))
+    assert all(len(text) <= 300 and len(text.splitlines()) == 1 for text in (i.name, i.status, i.details))

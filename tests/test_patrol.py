@@ -350,7 +350,6 @@ def test_it_goes_on_through_trouble_and_ctrl_c_ends_it(post: Post) -> None:
     assert process.returncode == 130 and "Looking again" in out and "DELETING" in out and post.alive() == [False]
 
 
-
 def test_ctrl_c_in_the_middle_of_a_deletion_ends_the_rounds_and_names_the_machine(post: Post) -> None:
     def pressed(seconds: float) -> None:
         raise KeyboardInterrupt
@@ -359,6 +358,13 @@ def test_ctrl_c_in_the_middle_of_a_deletion_ends_the_rounds_and_names_the_machin
     with pytest.raises(KeyboardInterrupt, match="was being deleted.*may still bill"):
         walk(post.patrol(sleep=pressed), 1.0)
     assert post.words == ["deleting"]
+
+
+def test_what_nobody_guards_any_more_can_be_said(post: Post) -> None:
+    post.rent()
+    patrol = post.patrol()
+    assert patrol.unguarded == "" and patrol.round() == 1
+    assert patrol.unguarded.startswith(f"no longer guarding instance {post.cloud.instances[0].id} of run ")
 
 
 def test_a_deletion_that_cannot_be_noted_is_one_all_the_same_and_the_next_machine_has_its_turn(post: Post) -> None:

@@ -72,6 +72,15 @@ def test_two_at_once_leave_one_whole_key(cloud: ShadeformServer, tmp_path: Path)
     assert (tmp_path / "keys" / f"{NAME}.pem").read_text() == cloud.account.keys.default.private_key
 
 
+def test_half_a_key_on_a_full_disk_does_not_stay(cloud: ShadeformServer, tmp_path: Path) -> None:
+    code = (f"from tests.test_sshkey import *; from types import SimpleNamespace as N; import resource\n"
+            f"c = N(url={cloud.url!r}, account=N(keys=N(default=N(id={cloud.account.keys.default.id!r}))))\n"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+            f"print(keep_key(api(c), machine(c), {NAME!r}, Path({str(tmp_path / 'keys')!r})))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "None\n" and list((tmp_path / "keys").iterdir()) == [], done.stderr
+
+
 def test_a_key_of_the_users_own_or_an_api_in_trouble_leaves_no_file(cloud: ShadeformServer, tmp_path: Path) -> None:
     own = cloud.account.keys.add({"name": "mine", "public_key": "ssh-ed25519 AAAA me"})["id"]
     assert keep_key(api(cloud), machine(cloud, own), NAME, tmp_path / "keys") is None

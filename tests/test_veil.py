@@ -1,6 +1,8 @@
 """The veil: no secret and no escape sequence gets through, and everything else behaves as the stream behind it."""
 from __future__ import annotations
 
+import base64
+import html
 import io
 import json
 import os
@@ -33,8 +35,9 @@ def through(*pieces: str, **how: bool) -> str:
     return behind.getvalue()
 
 
-@pytest.mark.parametrize("text", [VALUE, quote(VALUE), quote(VALUE, safe=""), json.dumps({"k": VALUE}), repr([VALUE])],
-                         ids=["raw", "path", "query", "JSON", "Python"])
+@pytest.mark.parametrize("text", [VALUE, quote(VALUE), quote(VALUE, safe=""), json.dumps({"k": VALUE}), repr([VALUE]), html.escape(VALUE),
+                                  base64.b64encode(VALUE.encode()).decode()],
+                         ids=["raw", "path", "query", "JSON", "Python", "HTML", "base64"])
 def test_a_secret_of_this_process_is_masked_in_every_form(text: str) -> None:
     shown = through(f"a {text} b\n")
     assert MARKER not in shown and STARS in shown and shown.startswith("a ") and shown.endswith(" b\n")
