@@ -20,6 +20,7 @@ from typing import IO
 
 import msgspec
 
+from nanolan.confine import fence
 from nanolan.control import LIMIT_FILE, Control, Limit
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.herald import Herald
@@ -191,6 +192,8 @@ def prepare(m: Machine) -> None:
         raise
     m.account, why = m.tools.confine(m.work)
     say(f"the trainer runs as user {m.account.uid}" if m.account else f"the trainer runs as the box program does: {why}")
+    if m.account and not os.environ.get("BOX_ROOT") and (why := fence(m.account.uid)):    # no rehearsal touches a firewall
+        say(f"warning: the trainer can ask the cloud's metadata service, which may show it the startup script: {why}")
 
 
 def _judge_hub(m: Machine, size: int, seconds: float) -> None:

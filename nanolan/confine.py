@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 UID = 71_717                 # between the ranges that distributions, systemd and containers give out; it has no name
+METADATA = "169.254.169.254"  # where clouds show a machine its own startup script, to whoever asks from there
 PROBE_S = 60.0
 # As the trainer's user: can it start, read its inputs, write its desk and use the GPUs? The last line says what it cannot.
 PROBE = """
@@ -84,3 +85,19 @@ def hand_over(folder: Path, uid: int) -> None:
             facts = path.lstat()
             if facts.st_uid != uid and not path.is_symlink() and (path.is_dir() or facts.st_nlink == 1):
                 os.chown(path, uid, uid, follow_symlinks=False)
+
+
+def fence(uid: int = UID) -> str:
+    """Keep the trainer from the cloud's metadata service (TCP alone: its name server may have the same address); "" or why not."""
+    rule = ["OUTPUT", "-p", "tcp", "-d", METADATA, "-m", "owner", "--uid-owner", str(uid), "-j", "REJECT"]
+
+    def iptables(act: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["iptables", "-w", "10", act, *rule], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              errors="replace", timeout=PROBE_S)
+    try:
+        if iptables("-C").returncode == 0:     # of an earlier life
+            return ""
+        done = iptables("-I")
+    except (OSError, subprocess.SubprocessError) as e:
+        return f"{type(e).__name__}: {e}"
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"iptables: exit code {done.returncode}"])[0][:200]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.confine import UID, confine, desk, hand_over
+from nanolan.confine import UID, confine, desk, fence, hand_over
 
 PYTHONS = (sys.executable, "/usr/bin/python3")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a trainer as another user")
@@ -134,3 +134,50 @@ def test_handing_over_follows_no_link_and_gives_no_second_name_away(work: Path) 
     hand_over(desk(work), UID)
     assert {p.stat().st_uid for p in (desk(work), folder, folder / "model")} == {UID}
     assert {p.stat().st_uid for p in (mine, mine.parent, work / "model/model_000001.pt")} == {0}
+
+
+# A network of its own, with a metadata service in it; nothing of this machine's firewall is touched
+FENCED = """
+import http.server, os, subprocess, sys, threading, urllib.request
+sys.path.insert(0, {root!r})
+from nanolan.confine import METADATA, UID, fence
+for words in (["link", "set", "lo", "up"], ["addr", "add", METADATA + "/32", "dev", "lo"]):
+    subprocess.run(["ip", *words], check=True)
+class Service(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"the startup script")
+    def log_message(self, *words): pass
+threading.Thread(target=http.server.ThreadingHTTPServer((METADATA, 80), Service).serve_forever, daemon=True).start()
+def ask(uid):
+    pid = os.fork()
+    if pid == 0:
+        os.setgroups([]); os.setgid(uid); os.setuid(uid)
+        try:
+            os._exit(int(urllib.request.urlopen("http://" + METADATA + "/user-data", timeout=5).read() != b"the startup script"))
+        except OSError:
+            os._exit(9)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(ask(UID), repr(fence()), repr(fence()), ask(UID), ask(0), ask(UID + 1))
+print(subprocess.run(["iptables", "-S", "OUTPUT"], capture_output=True, text=True).stdout.count(str(UID)))
+"""
+
+
+@as_root
+@pytest.mark.system
+def test_the_trainers_user_cannot_ask_the_clouds_metadata_service_and_others_can() -> None:
+    if missing := [tool for tool in ("unshare", "ip", "iptables") if not shutil.which(tool)]:
+        pytest.skip(f"no {', '.join(missing)} here")
+    if subprocess.run(["unshare", "-n", "iptables", "-S"], capture_output=True).returncode:
+        pytest.skip("no network of its own can be made here")
+    code = FENCED.format(root=str(Path(__file__).resolve().parent.parent))
+    done = subprocess.run(["unshare", "-n", sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0 '' '' 9 0 0\n1\n", done.stderr
+
+
+@as_root
+def test_a_machine_without_a_firewall_program_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "No such file or directory: 'iptables'" in fence()
+    (tmp_path / "iptables").write_text("#!/bin/sh\necho 'you must be root' >&2\nexit 4\n")
+    (tmp_path / "iptables").chmod(0o755)
+    assert fence() == "you must be root"
