@@ -205,7 +205,8 @@ def instance_of(i: ApiInstance) -> Instance:
 
 def _line(text: str) -> str:
     """Words of the account as one line; what is there in place of a line's end must not make another name of it."""
-    return "".join(c if c.isprintable() else "?" for c in hide(text)[:MOST_CHARS])
+    short = text if len(text) <= MOST_CHARS else hide(text)[:MOST_CHARS]     # half a secret is known to no mask
+    return "".join(c if c.isprintable() else "?" for c in short)
 
 
 def _limits(t: ApiThresholds) -> Limits | None:

@@ -311,6 +311,7 @@ def test_a_machine_that_vanishes_leaves_its_newest_uploaded_state(new_box: NewBo
     assert not manifest["final"] and box.holds(f"{box.plan.folder}/saved/sft", manifest["step"])
 
 
+@pytest.mark.slow
 def test_another_machine_goes_on_from_a_state_on_the_hub(new_box: NewBox) -> None:
     first = new_box({"save_at": 3, "exit_code": 1}).run()
     saved = f"{first.plan.folder}/saved/sft"
@@ -390,6 +391,7 @@ def test_a_hub_that_says_yes_and_holds_something_else_is_not_believed(new_box: N
     assert box.log().count("uploading chatsft") == 2 and "not proven yet" in box.log()
 
 
+@pytest.mark.slow
 def test_a_manifest_that_a_disk_damages_before_its_upload_is_written_anew(new_box: NewBox) -> None:
     box = new_box()
     box.unpack()

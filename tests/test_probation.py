@@ -134,6 +134,7 @@ def test_a_shadeform_that_cannot_be_asked_for_a_while_is_waited_out(world: World
     assert "cannot be seen now" in launch.text and len(launch.live) == 1
 
 
+@pytest.mark.slow
 def test_short_outages_do_not_add_up(world: World, tmp_path: Path) -> None:
     looks = iter(range(10**6))
 

@@ -139,6 +139,7 @@ def test_without_a_key_on_its_machines_it_fails_over_and_a_guard_deletes_the_one
     assert "it waits for just guard" in done.stdout and "Instances left running: 0" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_launch_that_nothing_comes_of_ends_the_rehearsal_with_its_exit_code(tmp_path: Path) -> None:
     done = run("scripts/rehearse.py", "fault=create-out-of-stock", f"--folder={tmp_path}")
     assert done.returncode == 3 and "The launch failed; nothing was running, nothing was rented" in done.stderr

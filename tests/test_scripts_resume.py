@@ -111,6 +111,7 @@ def test_the_run_folder_tells_of_the_new_attempt_alone(world: World) -> None:
     assert f"CODE_SHA256={old.code.sha256}" in box
 
 
+@pytest.mark.slow
 def test_a_third_attempt_counts_what_both_before_have_cost(world: World) -> None:
     old = ended(world)
     assert resume(world, "--yes").returncode == 0
@@ -122,6 +123,7 @@ def test_a_third_attempt_counts_what_both_before_have_cost(world: World) -> None
     assert (entry.plan.attempt, entry.plan.limit_cents, [a.spent_cents for a in entry.earlier]) == (3, 12_766, [1234, 1000])
 
 
+@pytest.mark.slow
 def test_an_earlier_attempts_words_are_not_the_new_ones(world: World) -> None:
     old = ended(world)
     assert resume(world, "--yes").returncode == 0
@@ -210,6 +212,7 @@ def test_a_no_and_a_dry_run_change_nothing(world: World) -> None:
     assert world.hub.files(REPO) == before and creates(world.cloud) == 1 and not ledger(world).find(old.run_id).earlier
 
 
+@pytest.mark.slow
 def test_a_refused_create_is_noted_and_the_run_may_go_on_later(world: World) -> None:
     old = ended(world)
     world.cloud.fault(CREATE, "out_of_stock")
@@ -232,6 +235,7 @@ def test_a_stock_out_goes_on_with_the_next_offer_up_to_max_price(world: World) -
     assert [(a.number, a.spent_cents) for a in entry.earlier] == [(1, 1234), (2, 0)]
 
 
+@pytest.mark.slow
 def test_the_code_is_this_checkouts_when_asked_and_the_machine_can_fetch_it(world: World, tmp_path: Path) -> None:
     old = ended(world)
     world.hub.put(REPO, {f"{old.folder}/code.bundle": b"not the run's"})
@@ -274,6 +278,7 @@ def test_a_run_of_another_laptop_goes_on_when_its_owner_is_named(world: World, t
     assert entry.plan.owner == here.owner != old.owner and entry.earlier[0].spent_cents == 1234 and not entry.rebuilt
 
 
+@pytest.mark.slow
 def test_what_earlier_attempts_cost_is_known_there_too(world: World, tmp_path: Path) -> None:
     old = ended(world)
     assert resume(world, "--yes").returncode == 0

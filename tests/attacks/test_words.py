@@ -146,8 +146,13 @@ def test_no_other_place_makes_shell_text_of_values() -> None:
 def test_nothing_of_the_apis_becomes_an_option_of_ssh(word: str, field: str) -> None:
     from msgspec import convert
 
-    from nanolan.instance import ApiInstance, instance_of
-    instance = instance_of(convert(INSTANCE | {field: word}, ApiInstance))
+    from nanolan.instance import ID, ApiInstance, instance_of
+    answer = convert(INSTANCE | {field: word}, ApiInstance)
+    if not ID.fullmatch(answer.id):
+        with pytest.raises(BadAnswer, match="an instance id that is none"):
+            instance_of(answer)
+        return
+    instance = instance_of(answer)
     if has_address(instance):
         argv = ssh_argv(instance, None, Path("/tmp"))
         assert argv[argv.index("-l") + 1] == instance.ssh_user and argv[-2:] == ["--", instance.ip] and not argv[-1].startswith("-")

@@ -55,6 +55,7 @@ def test_rl_counts_all_answers_and_trains_those_that_teach() -> None:
     assert tallies["ours"].generated == pytest.approx(tallies["plain"].generated, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_case_has_a_process_of_its_own_that_ends_with_it() -> None:
     with Case("cpu-tiny", "mid", "ours") as case:
         steps = [case.step() for _ in range(2)]
@@ -63,6 +64,7 @@ def test_a_case_has_a_process_of_its_own_that_ends_with_it() -> None:
     assert all(s.tally == Tally(2048, s.tally.real, s.tally.trained) for s in steps)
 
 
+@pytest.mark.slow
 def test_a_case_that_fails_says_why() -> None:
     with Case("cpu-tiny", "base", "ours") as case, pytest.raises(UsageProblem, match=r"base ours: KeyError: \('base', 'ours'\)"):
         case.step()

@@ -57,6 +57,7 @@ def test_answers_that_cannot_be_made_leave_the_results(tiny: Path, trained: Path
     assert json.loads((tmp_path / "results.json").read_text())["step"] == 30
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(tiny: Path, trained: Path, tmp_path: Path) -> None:
     assert main([str(exam(tiny, trained, tmp_path / "one"))]) == 0
     two = exam(tiny, trained, tmp_path / "two")
@@ -71,6 +72,7 @@ def test_without_a_whole_checkpoint_there_are_no_results(tiny: Path, trained: Pa
     assert "no whole checkpoint of mid" in capsys.readouterr().err and not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_in_the_middle_ends_it_without_results(tiny: Path, trained: Path, tmp_path: Path) -> None:
     job = exam(tiny, trained, tmp_path, {"exam_new_tokens": 500}, evaluate="full")
     child = subprocess.Popen([sys.executable, "-m", "nanolan.train", str(job)], cwd=REPO, stdout=subprocess.PIPE,

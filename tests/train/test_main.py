@@ -100,6 +100,7 @@ def test_an_epoch_of_sft_is_a_step_for_every_32_conversations(tiny: Path, tmp_pa
     assert len(losses(job)) == result(job)[1].step == pytest.approx((4 * 40 + 5) / 32, abs=1)
 
 
+@pytest.mark.slow
 def test_a_run_on_the_cpu_never_loads_the_compiler(tiny: Path, tmp_path: Path) -> None:
     job = write_job(tiny, tmp_path / "run", "mid", {"max_steps": 1})
     code = ("import sys; from nanolan.train.__main__ import main; main(sys.argv[1:]); "
@@ -108,6 +109,7 @@ def test_a_run_on_the_cpu_never_loads_the_compiler(tiny: Path, tmp_path: Path) -
     assert out.stdout.splitlines()[-1] == "loaded: []"      # three seconds of imports
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tiny: Path, tmp_path: Path, end: Any) -> None:
     # 9 rows a step: uneven for two ranks, so the weighting by tokens is what makes them agree
     recipe = {"max_steps": 10, "tokens_per_step": 9 * 64, "init_lr_frac": 0.1}

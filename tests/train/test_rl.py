@@ -148,6 +148,7 @@ def test_a_step_without_a_lesson_changes_nothing_even_by_momentum(toy: Path, tau
     assert same_weights(result(jobs[0])[0], result(jobs[1])[0])
 
 
+@pytest.mark.slow
 def test_two_processes_ask_and_learn_as_one_does(toy: Path, taught: Path, tmp_path: Path, end: Any) -> None:
     # 5 questions a step: uneven for two ranks
     one, two = (rl_job(toy, tmp_path / name, taught, max_steps=4, questions_per_step=5, eval_questions=9)
@@ -166,6 +167,7 @@ def test_two_processes_ask_and_learn_as_one_does(toy: Path, taught: Path, tmp_pa
     assert out.count("rl step 4/4") == 1, "more than one rank printed"
 
 
+@pytest.mark.slow
 def test_sigterm_saves_a_state_from_which_the_run_goes_on_to_the_bit(
         toy: Path, taught: Path, tmp_path: Path, end: Any) -> None:
     whole = rl_job(toy, tmp_path / "whole", taught, max_steps=25)

@@ -61,6 +61,7 @@ def test_a_resumed_phase_goes_on_with_the_same_run_whose_steps_may_go_back(tmp_p
     assert [(row["step"], row["loss"]) for row in server.history] == [(60, 2.5), (40, 2.5)]
 
 
+@pytest.mark.slow
 def test_a_wandb_that_is_away_at_the_start_gets_everything_at_the_end(tmp_path: Path) -> None:
     port = free_port()
     child = start(port, tmp_path, 7)
