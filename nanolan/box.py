@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import subprocess
 import sys
 import traceback
 from concurrent.futures import Executor, Future
@@ -22,6 +21,7 @@ import msgspec
 
 from nanolan.confine import fence
 from nanolan.control import LIMIT_FILE, Control, Limit
+from nanolan.departure import delete, wait_to_be_deleted, warrant_of
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.herald import Herald
 from nanolan.inputs import fetch_inputs
@@ -35,8 +35,7 @@ from nanolan.nobody import Nobody
 from nanolan.notify import started
 from nanolan.pace import complaint, exchange
 from nanolan.plan import UNREADABLE, Plan, iso, parse_time, read_plan
-from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
-from nanolan.rent import delete_and_confirm, find_run
+from nanolan.rent import find_run
 from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
 from nanolan.saver import forget_states, note_results, save_the_rest, upload
 from nanolan.secret import Secret, hide
@@ -48,7 +47,6 @@ FIND_LOOKS = 18              # about 5 minutes
 REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}
 LIMITS = ("spend_limit", "max_duration")
 ENDS = {**dict.fromkeys(LIMITS, STOPPED), "user": STOPPED, "gate": STOPPED}    # reason -> verdict; all others failed
-RETRY_DELETE_S = 60.0
 TOOLS = Tools()
 
 
@@ -247,47 +245,6 @@ def _lost(m: Machine, rescued: list[str]) -> bool:
     """Whether something that was trained is on no disk but this one."""
     nowhere = any(r.state == "failed" and not r.folder for r in m.herald.phases.values())
     return bool(m.unsaved) or nowhere and not rescued or not (rescued or m.proofs)
-
-
-# ------------------------------------------------------------------ the end
-def warrant_of(m: Machine, receipt: Receipt) -> Warrant:
-    """What this machine may be deleted for."""
-    if m.unsaved:
-        return MoneyStop(receipt.message, ", ".join(m.unsaved))
-    if m.proofs:
-        return Proven(tuple(m.proofs))
-    return UserStop() if receipt.reason == "user" else NothingToSave(receipt.reason or receipt.verdict)
-
-
-def delete(m: Machine, warrant: Warrant) -> None:
-    """Delete this machine: for 15 minutes every few seconds, then slower; after the provider's own limit it is powered off."""
-    say(f"deleting for {type(warrant).__name__}")
-    while True:
-        try:
-            gone = delete_and_confirm(m.api, m.me, clock=m.tools.clock)
-            say(f"deleted: {gone.seen}")
-            return
-        except NanolanError as e:
-            say(f"{e}")
-        if m.tools.now() > parse_time(m.meter.deadline):
-            power_off()
-        m.tools.sleep(RETRY_DELETE_S)
-
-
-def wait_to_be_deleted(m: Machine, warrant: Warrant) -> None:
-    """The end of a machine without a key: whoever holds one deletes it; after the provider's own limit it is powered off."""
-    say(f"may be deleted ({type(warrant).__name__}). No Shadeform key is on this machine: it waits for just guard, or for the "
-        f"provider at {m.meter.deadline}, and bills until then")
-    while (left_s := (parse_time(m.meter.deadline) - m.tools.now()).total_seconds()) > 0:
-        m.tools.sleep(min(RETRY_DELETE_S, left_s))
-    power_off()
-
-
-def power_off() -> None:
-    """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
-    say("it was not deleted and the provider's limit has passed: powering off. Look: https://platform.shadeform.ai/instances")
-    if not os.environ.get("BOX_ROOT"):
-        subprocess.run(["systemctl", "poweroff"], check=False)
 
 
 def _write(path: Path, data: bytes) -> None:

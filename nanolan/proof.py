@@ -1,6 +1,6 @@
 """What a machine may be deleted for: a proof that the work is on the Hub, or a stated reason why not.
 
-`Warrant` is what nanolan/box.py asks for before it deletes on purpose: the types carry "verify before delete".
+`Warrant` is what nanolan/departure.py asks for before it deletes on purpose: the types carry "verify before delete".
 """
 from __future__ import annotations
 
