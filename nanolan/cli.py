@@ -15,9 +15,7 @@ import click
 
 from nanolan.helptext import Taught
 from nanolan.secret import short
-from nanolan.veil import printable, veiled
-
-__all__ = ["Taught", "Words", "printable", "run", "setting_options", "settings_from"]
+from nanolan.veil import veiled
 
 if TYPE_CHECKING:
     from nanolan.config import Settings

@@ -98,14 +98,14 @@ def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, h
     return child.returncode, reason
 
 
-def write_netrc(folder: Path, wandb_key: str, account: Account | None) -> Path:
+def write_netrc(folder: Path, wandb_key: str, account: Account | None, host: str = WANDB_HOST) -> Path:
     """wandb's key where wandb looks for it, 0600 and the trainer's, while the trainer runs: an environment is inherited by all
     that it starts, and shown by /proc."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".netrc"
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as f:
-        f.write(f"machine {WANDB_HOST} login user password {wandb_key}\n")
+        f.write(f"machine {host} login user password {wandb_key}\n")
         if account:
             os.fchown(f.fileno(), account.uid, account.uid)
     return path

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Taught, run, setting_options, settings_from
+from nanolan.cli import run, setting_options, settings_from
+from nanolan.helptext import Taught
 
 if TYPE_CHECKING:
     from nanolan.config import Settings

@@ -12,9 +12,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from nanolan.cli import Words, printable, run, setting_options, settings_from
+from nanolan.cli import Words, run, setting_options, settings_from
 from nanolan.config import TABLE
 from nanolan.errors import InsufficientFunds, MayBeBilling
+from nanolan.veil import printable
 
 
 @click.command(cls=Words)

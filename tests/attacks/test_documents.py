@@ -16,7 +16,6 @@ import pytest
 
 from nanolan.card import new_card
 from nanolan.causes import cause_of
-from nanolan.cli import printable
 from nanolan.closeup import TAIL_BYTES, newer
 from nanolan.control import Limit
 from nanolan.errors import BadAnswer, NanolanError, NotFound, UnclearAnswer, Unreachable
@@ -30,6 +29,7 @@ from nanolan.report import read_progress, read_receipt
 from nanolan.secret import Secret
 from nanolan.shadeform import MOST_BYTES, Shadeform
 from nanolan.ssh import run_bounded
+from nanolan.veil import printable
 from nanolan.view import render_run
 from tests.attacks.test_pickles import grown
 from tests.core_fixtures import PLAN

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from nanolan import card, closeup, costs, postmortem, view, why
 from nanolan.causes import cause_of
-from nanolan.cli import printable
 from nanolan.config import Settings, load_settings, read_env_file
 from nanolan.envfile import usable_settings
 from nanolan.errors import NanolanError
@@ -32,6 +31,7 @@ from nanolan.shadeform import Shadeform
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.ssh import has_address, ssh_argv
 from nanolan.status import Overview, RunView
+from nanolan.veil import printable
 from tests.core_fixtures import PLAN, a_plan
 
 from .made import SCREEN, WORDS, as_json, cut

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.config import ROOT
+from nanolan.runner import write_netrc
 from nanolan.sim.marker import MARKER
 from nanolan.train.sink import Sink, within
 
@@ -37,7 +38,8 @@ def free_port() -> int:
 
 
 def start(port: int, folder: Path, step: int, finish_s: float = 30.0) -> subprocess.Popen[str]:
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "WANDB_BASE_URL": f"http://127.0.0.1:{port}", "WANDB_API_KEY": f"{MARKER:x<40}",
+    netrc = write_netrc(folder / "trainer", f"{MARKER:x<40}", None, host=f"127.0.0.1:{port}")      # the only way that a trainer gets the key
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "WANDB_BASE_URL": f"http://127.0.0.1:{port}", "NETRC": str(netrc),
            "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_CACHE_DIR": str(folder), "WANDB_CONFIG_DIR": str(folder),
            "WANDB_DATA_DIR": str(folder), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen([sys.executable, "-c", TRAINING, str(folder), str(step), str(finish_s)], env=env, text=True,
