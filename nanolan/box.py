@@ -41,6 +41,7 @@ from nanolan.saver import forget_states, note_results, save_the_rest, upload
 from nanolan.secret import Secret, hide
 from nanolan.shadeform import Shadeform
 from nanolan.timeline import Timeline, phase_seconds
+from nanolan.times import SERVICE_CLOCK
 from nanolan.training import evaluate, fetch_state, pass_gate, train
 
 FIND_LOOKS = 18              # about 5 minutes
@@ -57,6 +58,7 @@ def main(state: Path, work: Path, tools: Tools = TOOLS) -> None:
     if lock is None:
         say("another copy of the box program is running; nothing to do")
         return
+    SERVICE_CLOCK.tell = say
     m = wake(state, work, tools)
     receipt = verdict_of(m)
     say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())

@@ -114,7 +114,9 @@ def cached_token() -> str | None:
 def run(command: click.Command) -> None:
     """Run a command, with a veil before all that it prints: one line per error, its exit code; the traceback only with --debug."""
     from nanolan.errors import NanolanError
+    from nanolan.times import SERVICE_CLOCK
     sys.stdout, sys.stderr = veiled(sys.stdout), veiled(sys.stderr)
+    SERVICE_CLOCK.tell = lambda text: click.echo(f"note: {text}", err=True)
     words = sys.argv[1:]
     own = words if command.context_settings.get("allow_interspersed_args", True) else [*takewhile(lambda w: w[:1] == "-", words)]
     debug = "--debug" in own

@@ -23,6 +23,7 @@ from nanolan.plan import now_utc, parse_time
 from nanolan.probation import patience_s, stand_by
 from nanolan.rent import sweep
 from nanolan.shadeform import Shadeform
+from nanolan.times import steady
 
 GO, ASK, STOP = "go", "ask", "stop"
 
@@ -79,7 +80,7 @@ def _rent_one(p: Prepared, offers: Sequence[Offer], s: Settings, api: Shadeform,
                 sweep(api, p.plan.run_id, say=say)
             instance = rent(p, s, api, hub, ledger, say, earlier=before + earlier, clock=clock or time.monotonic)
             if rules.wait:
-                _stand_by(p, instance, api, hub, ledger, say, clock or time.time)
+                _stand_by(p, instance, api, hub, ledger, say, clock or steady)
             return Launched(p, instance, before + earlier)
         except (OutOfStock, MachineFailed) as e:
             no = e

@@ -16,9 +16,9 @@ from nanolan.errors import AuthProblem, UsageProblem
 from nanolan.hub import Hub, Tree
 from nanolan.instance import ApiInstance, ApiKey, ApiType, Instance
 from nanolan.ledger import Entry, Ledger
-from nanolan.plan import now_utc
 from nanolan.shadeform import Shadeform
 from nanolan.structure import Piece, look
+from nanolan.times import machine_now
 
 T = TypeVar("T")
 DECODED = (Entry, ApiType, ApiInstance, ApiKey)
@@ -55,7 +55,7 @@ class Patient:
     instances: Callable[[], list[Instance]]
     tree: Callable[[], Tree]                 # of HF_REPO
     structure: Callable[[], list[Piece]]
-    now: Callable[[], datetime] = now_utc
+    now: Callable[[], datetime] = machine_now   # doctor compares it with the services'
 
 
 def admit(s: Settings, wrong: tuple[str, ...], environ: Mapping[str, str], env_file: Path, root: Path, home: Path, keys: Path,

@@ -18,11 +18,12 @@ from nanolan.guard import SLACK_S, Sight, over_words, overdue
 from nanolan.instance import Instance
 from nanolan.ledger import Ledger
 from nanolan.money import dollars, usd
-from nanolan.plan import Plan, iso, now_utc
+from nanolan.plan import Plan, iso
 from nanolan.rebuild import Elsewhere, rebuild
 from nanolan.rent import delete_and_confirm
 from nanolan.report import Receipt, read_receipt
 from nanolan.shadeform import Shadeform
+from nanolan.times import SERVICE_CLOCK
 
 GIVE_UP_S = 60.0             # of deleting one machine, before the others are looked at again
 SETTLE_S = 120.0             # with nothing of ours, before that is believed: a listing may lag behind a launch
@@ -47,8 +48,9 @@ class Patrol:
     """One guard's rounds. `look` says what is known of a machine, None of one that is not its to touch."""
 
     def __init__(self, api: Shadeform, look: Callable[[Instance], Sight | None], tell: Callable[[Event], object], *,
-                 gone: Callable[[Sight, str], object] = lambda sight, why: None, now: Callable[[], datetime] = now_utc,
-                 slack_s: float = SLACK_S, clock: Callable[[], float] = time.monotonic) -> None:
+                 gone: Callable[[Sight, str], object] = lambda sight, why: None,
+                 now: Callable[[], datetime | None] = SERVICE_CLOCK.agreed, slack_s: float = SLACK_S,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self._api, self._look, self._gone, self._now, self._slack_s, self._clock = api, look, gone, now, slack_s, clock
         self._say, self._said = tell, dict[str, str]()
         self._guarded: dict[str, Instance] = {}
@@ -88,7 +90,11 @@ class Patrol:
 
     def _attend(self, s: Sight) -> bool:
         """Whether the machine was deleted, and seen to be gone."""
-        i, why = s.instance, overdue(s, self._now(), self._slack_s)
+        i, now = s.instance, self._now()
+        if now is None:      # a clock of ours alone is no reason to delete
+            self.trouble("Shadeform's answers do not say what time it is, so nothing is deleted for its age")
+            return False
+        why = overdue(s, now, self._slack_s)
         if not why:
             self._tell(i.id, Event("guards", what_holds(s), i))
             return False

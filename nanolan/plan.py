@@ -16,6 +16,7 @@ import msgspec
 from nanolan.budget import MARGIN_S, SAFETY
 from nanolan.errors import BadAnswer
 from nanolan.money import cost_cents
+from nanolan.times import SERVICE_CLOCK
 
 VERSION = 1
 MOST = 1e13                  # of any number in what a run tells: seconds, cents, bytes, tokens
@@ -211,7 +212,8 @@ def worst_case_cents(limit_cents: int, hourly_cents: int, seconds: int) -> int:
 
 
 def now_utc() -> datetime:
-    return datetime.now(timezone.utc)
+    """UTC by the service's clock, as far as an answer has told it."""
+    return SERVICE_CLOCK.now()
 
 
 def iso(moment: datetime) -> str:

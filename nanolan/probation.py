@@ -6,7 +6,6 @@ itself, and the provider's limit holds whatever becomes of the laptop.
 """
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,6 +20,7 @@ from nanolan.plan import Plan
 from nanolan.rent import delete_and_confirm, goes_on
 from nanolan.report import ENDED, FAILED, STOPPING, TRAINING, UPLOADING, Progress, Receipt, read_progress, read_receipt
 from nanolan.shadeform import Shadeform
+from nanolan.times import steady
 
 POLL_S, POLL_HERE_S = 10.0, 0.5              # the second one on loopback
 SAY_S = 5 * 60.0                             # a line at least that often
@@ -85,10 +85,10 @@ def look(api: Shadeform, hub: Hub, plan: Plan, instance_id: str) -> Seen:
 
 
 def stand_by(api: Shadeform, hub: Hub, plan: Plan, instance: Instance, patience_s: float, *, say: Callable[[str], None],
-             clock: Callable[[], float] = time.time) -> None:
+             clock: Callable[[], float] = steady) -> None:
     """Until the machine has proved itself. MachineFailed: it did not, and is seen to be deleted.
 
-    The clock is the wall's, which goes on while a laptop sleeps; nothing is decided but on what was just seen.
+    The clock goes on while a laptop sleeps, and nobody sets it; nothing is decided but on what was just seen.
     """
     say(f"waiting until it has proved itself; it may be silent for {patience_s / 60:.0f} minutes")
     try:

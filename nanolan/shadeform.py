@@ -32,6 +32,7 @@ from nanolan.instance import ApiInstance, ApiKey, ApiType, Created, Instance, in
 from nanolan.offers import Offer
 from nanolan.plan import UNREADABLE, now_utc
 from nanolan.secret import Secret, short
+from nanolan.times import SERVICE_CLOCK, ServiceClock
 
 TIMEOUT_S = (10, 30)          # connect, read
 TRIES = 4
@@ -56,8 +57,10 @@ class Shadeform:
     """The calls we make. `session`, `sleep` and `jitter` can be passed in."""
 
     def __init__(self, key: Secret | None, base: str, *, session: requests.Session | None = None,
-                 sleep: Callable[[float], None] = time.sleep, jitter: Callable[[], float] = random.random) -> None:
+                 sleep: Callable[[float], None] = time.sleep, jitter: Callable[[], float] = random.random,
+                 service_clock: ServiceClock = SERVICE_CLOCK) -> None:
         self._key, self.base, self.sleep, self._jitter = key, base.rstrip("/"), sleep, jitter
+        self._service_clock = service_clock
         self._session = session or requests.Session()
         if is_loopback(base):
             self._session.trust_env = False   # proxies and .netrc are for the world outside
@@ -132,8 +135,10 @@ class Shadeform:
         data = None if body is None else msgspec.json.encode(body)
         if data is not None:
             headers["Content-Type"] = "application/json"
-        return bounded(self._session.request(method, self.base + path, data=data, headers=headers, timeout=TIMEOUT_S,
-                                             allow_redirects=False, stream=True))
+        answer = self._session.request(method, self.base + path, data=data, headers=headers, timeout=TIMEOUT_S,
+                                       allow_redirects=False, stream=True)
+        self._service_clock.learn("Shadeform", answer.headers.get("Date"), answer.headers.get("Age"))
+        return bounded(answer)
 
     def _read(self, path: str, shape: type[T]) -> T:
         why = ""

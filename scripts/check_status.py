@@ -148,10 +148,10 @@ def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:
     from msgspec import structs
 
     from nanolan.guard import over_limit, waits
-    from nanolan.plan import now_utc
     from nanolan.rent import delete_and_confirm
-    i, plan = view.instance, view.entry.plan
-    over = over_limit(plan, i, now_utc()) or waits(plan, i, view.receipt) if i else ""
+    from nanolan.times import SERVICE_CLOCK
+    i, plan, now = view.instance, view.entry.plan, SERVICE_CLOCK.agreed()
+    over = (now and over_limit(plan, i, now)) or waits(plan, i, view.receipt) if i else ""
     if i is None or not guard.due(i, over):
         return ""
     click.echo(f"GUARD: run {plan.run_id}: {over}. DELETING instance {i.id} now", err=True)

@@ -18,8 +18,6 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from nanolan.config import Settings
     from nanolan.ledger import Ledger
     from nanolan.patrol import Event
@@ -52,7 +50,6 @@ def guard(seconds: int, once: bool, until_none: bool, owner: str | None, any_own
     s.need("shadeform_api_key", "hf_token", "hf_repo")
     if hf_job:
         return start_job(s, ledger, whose, dry_run, as_json)
-    refuse_wrong_clock(s)
     return patrol(s, ledger, None if any_owner else whose, seconds, once, until_none, as_json)
 
 
@@ -63,21 +60,6 @@ def checked(owner: str) -> str:
     if not re.fullmatch(ID, owner):
         raise click.UsageError(f"{owner[:40]!r} is not an owner id: 8 hex digits, as just orphans shows them")
     return owner
-
-
-def refuse_wrong_clock(s: Settings, now: Callable[[], datetime] | None = None) -> None:
-    """A guard whose clock is far ahead would delete what still trains; where nobody tells the time, it goes on."""
-    import requests
-
-    from nanolan.errors import UsageProblem
-    from nanolan.plan import now_utc
-    from nanolan.toolbox import SYNC, compare_clock
-    try:
-        seen = compare_clock("Shadeform", f"{s.shadeform_api}/instances/types", now or now_utc)
-    except (requests.RequestException, KeyError, ValueError, TypeError):
-        return
-    if seen.ok is False:
-        raise UsageProblem(f"this machine's clock is {seen.text}: a guard would delete too early or too late; {SYNC}")
 
 
 def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: bool, until_none: bool, as_json: bool) -> int:

@@ -120,10 +120,10 @@ def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: lis
 def delete_if_over(api: Shadeform, view: RunView) -> None:
     """A machine without a key cannot delete itself: that is done from here, a minute after its receipt."""
     from nanolan.guard import Sight, overdue
-    from nanolan.plan import now_utc
     from nanolan.rent import delete_and_confirm
-    plan, machine = view.entry.plan, view.instance
-    if machine and not plan.self_delete and (why := overdue(Sight(machine, plan, view.receipt), now_utc())):
+    from nanolan.times import SERVICE_CLOCK
+    plan, machine, now = view.entry.plan, view.instance, SERVICE_CLOCK.agreed()
+    if now and machine and not plan.self_delete and (why := overdue(Sight(machine, plan, view.receipt), now)):
         tell(f"  {why}: its machine is deleted from here")
         delete_and_confirm(api, machine)
 

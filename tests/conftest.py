@@ -70,6 +70,15 @@ def secrets_of_one_test() -> Iterator[None]:
     secret._known = -1
 
 
+@pytest.fixture(autouse=True)
+def clock_of_one_test() -> Iterator[None]:
+    """A process goes by the clock of the service that answered last: another test's may be years off."""
+    from nanolan.times import SERVICE_CLOCK
+    SERVICE_CLOCK.forget()
+    yield
+    SERVICE_CLOCK.forget()
+
+
 @pytest.fixture(scope="session")
 def seed_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a rehearsal's Hub holds is built once per test process."""

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
-    "secret", "veil", "errors", "plainfile", "money", "budget", "size", "memory", "datasets", "pickles", "phases", "gate", "config", "plan", "offers",
+    "times", "secret", "veil", "errors", "plainfile", "money", "budget", "size", "memory", "datasets", "pickles", "phases", "gate", "config", "plan", "offers",
     "instance", "shadeform", "sshkey", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "ledger",
     "costs", "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify",
     "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "launch", "probation", "failover", "confine", "runner", "here",

@@ -15,7 +15,6 @@ import pytest
 from msgspec import structs
 
 from nanolan.config import load_settings
-from nanolan.errors import UsageProblem
 from nanolan.guard import Sight
 from nanolan.hub import Hub
 from nanolan.instance import Instance, Limits
@@ -327,16 +326,6 @@ def test_one_look_that_failed_or_deleted_in_vain_says_what_may_bill(post: Post) 
     post.cloud.fault(LIST, "unauthorized")
     done = guard(post, "--once")
     assert done.returncode == 8 and "the account could not be seen" in done.stderr and "just orphans" in done.stderr
-
-
-def test_a_guard_with_a_wrong_clock_refuses_to_judge(post: Post) -> None:
-    from guard import refuse_wrong_clock
-    s = load_settings({}, {"SHADEFORM_API": post.cloud.url})
-    refuse_wrong_clock(s)
-    refuse_wrong_clock(load_settings({}, {"SHADEFORM_API": "http://127.0.0.1:1/v1"}))       # nobody tells the time
-    later = now_utc() + 6 * HOUR
-    with pytest.raises(UsageProblem, match="ahead of Shadeform: a guard would delete too early"):
-        refuse_wrong_clock(s, lambda: later)
 
 
 def test_it_goes_on_through_trouble_and_ctrl_c_ends_it(post: Post) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,13 @@ def vanish(world: World) -> None:
     instance.delete(world.cloud.account.now(), "preempted")
 
 
+def clock_differs(hours: float) -> Act:
+    """The service's clock is so far ahead of this machine's, and of the box's."""
+    def act(world: World) -> None:
+        world.cloud.account.now = lambda: time.time() + 3600 * hours
+    return act
+
+
 KILL, PAUSE = signal.SIGKILL, signal.SIGSTOP
 TRAINED = r"sft step 40/"
 SCENARIOS: dict[str, Scenario] = {
@@ -187,6 +195,8 @@ SCENARIOS: dict[str, Scenario] = {
     # ---- the Hub, and the end
     "hub-down": Scenario("the Hub is away when the phase ends", moment=r"phase sft: done", then=hub_down),
     "upload-cut": Scenario("the upload is cut in the middle, three times", moment=r"sft step 20/", then=upload_cut),
+    "clock-behind": Scenario("the clocks of laptop and machine are 8 hours behind the provider's", before=clock_differs(8)),
+    "clock-ahead": Scenario("the clocks of laptop and machine are 24 hours ahead of the provider's", before=clock_differs(-24)),
     "delete-stuck": Scenario("two deletes answer 200 and do nothing", before=switched("delete_ignored", 2)),
 }
 

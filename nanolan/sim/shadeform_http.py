@@ -164,6 +164,10 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.close()              # the socket is only closed once its file is
         self.connection.close()
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The `Date` of an answer, by the account's clock."""
+        return super().date_time_string(self.server.account.now() if timestamp is None else timestamp)
+
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: the requests are in `requests`."""
 

@@ -1,0 +1,116 @@
+"""The time that dates and ages are reckoned by: the service's own, read from the `Date` of its answers.
+
+The provider deletes by its clock, not by ours. The clock of a laptop can be hours behind (WSL2 after a sleep), ahead, or jump in
+mid-run; so a service's date is carried on by the steady clock, which nobody sets, and is renewed by every answer.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+
+SERVICES = ("the Hub", "Shadeform")   # a later one is believed before an earlier one
+AGREES_S = 5.0                        # a `Date` has whole seconds, and takes a while to arrive
+NOTE_S = 60.0                         # a larger difference is said
+FRESH_S = 600.0                       # how long an answer says what time it is for a deletion
+EARLIEST = datetime(2025, 1, 1, tzinfo=timezone.utc)   # a date before nanolan is no date
+
+
+def machine_now() -> datetime:
+    """UTC by the clock of this machine, right or wrong."""
+    return datetime.now(timezone.utc)
+
+
+def steady() -> float:
+    """Seconds that nobody sets; they go on while the machine sleeps, where the system can tell."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What time a service said it was at a moment of the steady clock."""
+
+    service: str
+    date: datetime
+    at: float
+
+
+class ServiceClock:
+    """The services' time; this machine's where no answer has come yet, or where they agree."""
+
+    def __init__(self, machine: Callable[[], datetime] = machine_now, steady: Callable[[], float] = steady) -> None:
+        self._machine = machine
+        self._steady = steady
+        self._reading: Reading | None = None
+        self._said_s = 0.0
+        self.tell: Callable[[str], object] = lambda text: None   # of a difference that is new
+
+    def learn(self, service: str, date: str | None, age: str | None = None) -> None:
+        """Take the `Date` of an answer that has just come; what is no date, or came out of a cache, is passed over."""
+        told = _date_of(date)
+        known = self._reading
+        if told is None or (age or "0").strip() != "0":
+            return
+        if known and SERVICES.index(known.service) > SERVICES.index(service):
+            return
+        self._reading = Reading(service, told, self._steady())
+        self._tell_difference()
+
+    def forget(self) -> None:
+        """Know only this machine's clock, as at the start."""
+        self._reading = None
+        self._said_s = 0.0
+
+    def now(self) -> datetime:
+        """UTC by the service's clock as far as it is known."""
+        machine, service = self._machine(), self._carried_on()
+        if service is None or abs((machine - service).total_seconds()) <= AGREES_S:
+            return machine   # it has the fractions of a second
+        return service
+
+    def agreed(self) -> datetime | None:
+        """Shadeform's own time, or None when it has not told it within the last minutes: then nothing is deleted for its age."""
+        known = self._reading
+        if known is None or known.service != SERVICES[-1] or self._steady() - known.at > FRESH_S:
+            return None
+        return self._carried_on()
+
+    @property
+    def ahead_s(self) -> float:
+        """Seconds that this machine's clock is ahead of the service's; 0 when no service has told its time."""
+        service = self._carried_on()
+        return (self._machine() - service).total_seconds() if service else 0.0
+
+    def _carried_on(self) -> datetime | None:
+        known = self._reading
+        return known.date + timedelta(seconds=self._steady() - known.at) if known else None
+
+    def _tell_difference(self) -> None:
+        ahead_s = self.ahead_s
+        if abs(ahead_s - self._said_s) <= NOTE_S:
+            return
+        self._said_s = ahead_s
+        self.tell(difference(ahead_s, self._reading.service if self._reading else ""))
+
+
+def difference(ahead_s: float, service: str) -> str:
+    """The sentence about a clock that is wrong, or right again."""
+    if abs(ahead_s) <= NOTE_S:
+        return f"the clock of this machine agrees with {service}'s again"
+    amount = f"{abs(ahead_s) / 3600:,.1f} h" if abs(ahead_s) >= 3600 else f"{abs(ahead_s) / 60:.0f} min"
+    return (f"the clock of this machine is {amount} {'ahead of' if ahead_s > 0 else 'behind'} {service}'s; dates and limits go by "
+            f"{service}'s. Set it: timedatectl set-ntp true, or your system's settings")
+
+
+def _date_of(text: str | None) -> datetime | None:
+    try:
+        told = parsedate_to_datetime(text or "")
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    told = told if told.tzinfo else told.replace(tzinfo=timezone.utc)
+    return told if told > EARLIEST else None
+
+
+SERVICE_CLOCK = ServiceClock()

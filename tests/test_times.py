@@ -1,0 +1,179 @@
+"""One clock: dates and ages go by the service's, whatever this machine's says or does meanwhile."""
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from check_status import enforce
+
+from nanolan.config import load_settings
+from nanolan.guard import Guard
+from nanolan.hub import Hub
+from nanolan.launch import make_plan
+from nanolan.ledger import Ledger
+from nanolan.patrol import Patrol, knowledge
+from nanolan.plan import now_utc, parse_time
+from nanolan.preflight import Findings
+from nanolan.rebuild import Elsewhere
+from nanolan.secret import Secret
+from nanolan.sim.shadeform import ShadeformServer
+from nanolan.status import look
+from nanolan.times import SERVICE_CLOCK, ServiceClock, difference
+from tests.box_fixtures import REPO, TOKEN
+from tests.core_fixtures import PLAN, client
+from tests.launch_fixtures import B200
+from tests.test_patrol import Post, deletes, post  # noqa: F401  # a fixture
+
+TRUTH = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
+HOUR = timedelta(hours=1)
+
+
+class Machine:
+    """A machine whose clock is wrong; `steady` is what nobody sets."""
+
+    def __init__(self, wrong: timedelta = timedelta()) -> None:
+        self.wrong = wrong
+        self.passed_s = 0.0
+        self.said: list[str] = []
+        self.clock = ServiceClock(lambda: self.truth + self.wrong, lambda: self.passed_s)
+        self.clock.tell = self.said.append
+
+    @property
+    def truth(self) -> datetime:
+        return TRUTH + timedelta(seconds=self.passed_s)
+
+    def hear(self, service: str = "Shadeform", **age: str) -> None:
+        self.clock.learn(service, format_datetime(self.truth, usegmt=True), **age)
+
+
+@pytest.mark.parametrize("hours", [-24 * 365, -24, -8, -1, -0.1, -0.01, 0, 0.01, 0.1, 1, 8, 24, 24 * 365])
+def test_after_one_answer_the_time_is_the_services_however_wrong_the_machine_is(hours: float) -> None:
+    m = Machine(hours * HOUR)
+    m.hear()
+    m.passed_s += 1000
+    assert m.clock.now() == m.truth
+    m.wrong = timedelta(hours=50)      # it jumps in mid-run
+    assert m.clock.now() == m.truth and m.clock.ahead_s == 50 * 3600
+
+
+def test_a_machine_that_agrees_to_the_second_keeps_its_fractions() -> None:
+    m = Machine(timedelta(seconds=1.25))
+    m.hear()
+    assert m.clock.now() == m.truth + m.wrong
+
+
+@pytest.mark.parametrize("date", [None, "", "now", "Thu, 01 Jan 1970 00:00:00 GMT", "Mon, 99 Foo 20026 99:99:99 GMT", "0", "\0",
+                                  "Sun, 01 Mar 99999999999 12:00:00 GMT", "Sun, 01 Mar 2026 12:00:00 +9999999"])
+def test_what_is_no_date_tells_nothing(date: str | None) -> None:
+    m = Machine()
+    m.clock.learn("Shadeform", date)
+    assert m.clock.now() == m.truth and m.clock.agreed() is None
+
+
+@pytest.mark.parametrize("age", ["60", "1", "many"])
+def test_an_answer_out_of_a_cache_tells_nothing(age: str) -> None:
+    m = Machine(8 * HOUR)
+    m.hear(age=age)
+    assert m.clock.agreed() is None
+
+
+def test_a_deletion_needs_shadeforms_own_time_of_the_last_minutes() -> None:
+    m = Machine()
+    assert m.clock.agreed() is None
+    m.hear("the Hub")
+    assert m.clock.agreed() is None
+    m.hear()
+    m.passed_s += 300
+    assert m.clock.agreed() == m.truth
+    m.passed_s += 400
+    assert m.clock.agreed() is None and m.clock.now() == m.truth
+
+
+def test_the_hubs_time_counts_only_until_shadeform_has_told_its_own() -> None:
+    m = Machine(8 * HOUR)
+    m.hear("the Hub")
+    assert m.clock.now() == m.truth
+    m.hear()
+    m.clock.learn("the Hub", format_datetime(m.truth + 5 * HOUR, usegmt=True))
+    assert m.clock.now() == m.truth
+
+
+def test_a_difference_is_said_once_and_again_when_it_changes() -> None:
+    m = Machine(timedelta(seconds=50))
+    m.hear()
+    assert not m.said
+    for wrong in (8 * HOUR, 8 * HOUR, -2 * HOUR, timedelta()):
+        m.wrong = wrong
+        m.hear()
+    assert m.said == [difference(8 * 3600, "Shadeform"), difference(-2 * 3600, "Shadeform"), difference(0, "Shadeform")]
+    assert "8.0 h ahead of Shadeform's" in m.said[0] and "2.0 h behind" in m.said[1]
+
+
+# ------------------------------------------------------------------ whoever goes by it
+def service_is(cloud: ShadeformServer, hours: float) -> None:
+    """The service's clock is so far ahead of this machine's."""
+    cloud.account.now = lambda: time.time() + 3600 * hours
+    client(cloud).offers()
+
+
+@pytest.mark.parametrize("hours", [-24, -8, 8, 24])
+def test_the_deadline_of_a_plan_is_reckoned_by_the_providers_clock(hours: float, post: Post) -> None:  # noqa: F811
+    service_is(post.cloud, hours)
+    s = load_settings({}, {"HF_REPO": REPO, "SPEND_LIMIT": "40"})
+    plan = make_plan(s, B200[0], "0badcafe", "ab12cd34", PLAN.code, Findings([]))
+    life_s = parse_time(plan.deadline).timestamp() - post.cloud.account.now()
+    assert abs(life_s - 40 * 3600 * 100 / B200[0].hourly_cents) < 10
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=h) for h in (2, 24, 24 * 365)])
+def test_a_guard_whose_clock_jumps_ahead_deletes_nothing(ahead: timedelta, post: Post) -> None:  # noqa: F811
+    wrong = timedelta()
+    clock = ServiceClock(lambda: now_utc() + wrong)
+    post.rent(known=True)
+    api = client(post.cloud, service_clock=clock)
+    there = Elsewhere(load_settings({}, {"HF_REPO": REPO, "HF_ENDPOINT": post.hub.url}), Hub(post.hub.url, Secret(TOKEN), patience_s=0),
+                      api.instances)
+    patrol = Patrol(api, knowledge(there, post.ledger, "0badcafe", api.info), post.said.append, now=clock.agreed, slack_s=1.0)
+    assert patrol.round() == 1
+    wrong = ahead
+    assert patrol.round() == 1 and post.alive() == [True] and "deleting" not in post.words
+
+
+def test_a_guard_that_is_not_told_the_time_deletes_nothing_and_says_so(post: Post) -> None:  # noqa: F811
+    post.rent(known=True, deadline=-HOUR)
+    patrol = post.patrol()
+    patrol._now = lambda: None
+    assert patrol.round() == 1 and post.alive() == [True] and patrol.failed
+    assert "do not say what time it is" in post.text
+    assert post.patrol().round() == 0 and post.alive() == [False]
+
+
+@pytest.mark.parametrize("hours", [-24, -2, 2])
+def test_watch_guard_deletes_by_the_providers_clock_alone(hours: float, post: Post, tmp_path: Path) -> None:  # noqa: F811
+    """By this machine's clock the deadline has passed, or has not; by the provider's it is the other way round."""
+    post.rent(known=True, deadline=timedelta(hours=hours / 2))
+    service_is(post.cloud, hours)
+    api = client(post.cloud)
+    view = look(post.ledger, post.ledger.entries(), api, lambda _: Hub(post.hub.url, Secret(TOKEN), patience_s=0)).runs[0]
+    ticks = iter([0.0, 0.0, 1e3, 1e3, 1e3, 1e3])
+    guard = Guard(lambda: next(ticks))
+    enforce(post.ledger, view, api, guard)
+    assert bool(enforce(post.ledger, view, api, guard)) == (hours > 0)
+    assert bool(deletes(post)) == (hours > 0)
+
+
+def test_every_command_says_a_difference_of_more_than_a_minute(post: Post, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    said: list[str] = []
+    SERVICE_CLOCK.tell = said.append
+    service_is(post.cloud, 8)
+    client(post.cloud).offers()
+    assert said == [difference(-8 * 3600, "Shadeform")]
+
+
+def test_a_ledger_is_dated_by_the_service(post: Post) -> None:  # noqa: F811
+    service_is(post.cloud, 8)
+    assert abs((now_utc() - datetime.now(timezone.utc)) - 8 * HOUR) < timedelta(seconds=10)
+    assert Ledger(post.ledger.home).entries() == []
