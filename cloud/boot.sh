@@ -8,43 +8,51 @@ umask 077; ulimit -c 0       # a core dump would hold secrets
   "${PLAN_B64:?}" "${SECRETS_B64:?}" "${RESCUE_B64:?}"
 ROOT=${BOX_ROOT:-}
 export HOME=$ROOT/root LC_ALL=C.UTF-8
-STATE=$HOME/.nanolan
+STATE=$HOME/.nanolan RUN=$ROOT/run/nanolan       # RUN: in memory where /run is, and until the machine is gone
 LOG=$ROOT/var/log/lanbot-training.log
-mkdir -p "$STATE" "$ROOT/var/log" "$ROOT/run/nanolan"; touch "$LOG" && chmod 644 "$LOG"
+{ mkdir -p "$ROOT/var/log" && touch "$LOG" && chmod 644 "$LOG"; } || LOG=/dev/null
 exec >>"$LOG" 2>&1 </dev/null
+trap '' HUP                  # for all that is started here, too
 
-say() { echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) boot: $*"; }
+say() { echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) boot: $*" || :; }   # a full disk is no reason to end here
 unpack() { printf %s "$1" | python3 -c 'import base64, sys; sys.stdout.buffer.write(base64.b64decode(sys.stdin.read()))'; }
 STEP="unpack the plan"
 failed() {
-    trap - ERR
+    trap - ERR; set +e
     say "FAILED: $STEP; uploading this log and giving the machine up"
     exec python3 "$STATE/rescue.py" fail "$STEP"
 }
 trap failed ERR
 
-say "run $RUN_ID"; [ -s "$STATE/booted" ] || date +%s >"$STATE/booted"   # the receipt tells the boot from the set-up
-unpack "$RESCUE_B64" >"$STATE/rescue.py"
-unpack "$PLAN_B64" >"$STATE/plan.json"
-ln -sfn "$ROOT/run/nanolan/secrets.json" "$STATE/secrets.json"   # in memory where /run is, and until the machine is gone
-unpack "$SECRETS_B64" >"$STATE/secrets.json"                     # 0600 by umask
+keep() {   # write a file whole; where the disk takes nothing, the one of an earlier boot will do
+    { unpack "$2" >"$1.new" && mv -f "$1.new" "$1"; } || { rm -f "$1.new"; [ -s "$1" ]; }
+}
+settle() {   # all that it takes to save and to delete, in folder $1
+    mkdir -p "$1" "$RUN" && keep "$1/rescue.py" "$RESCUE_B64" && keep "$1/plan.json" "$PLAN_B64" &&
+        keep "$RUN/secrets.json" "$SECRETS_B64" && { [ -s "$1/secrets.json" ] || ln -sfn "$RUN/secrets.json" "$1/secrets.json"; }
+}
+say "run $RUN_ID"
+settle "$STATE" || { say "$STATE takes nothing; going on in memory"; STATE=$RUN; settle "$STATE"; }
+[ -s "$STATE/booted" ] || date +%s >"$STATE/booted" || :         # the receipt tells the boot from the set-up
 
 STEP="arm the dead man's timer"   # the third clock: it can do nothing but delete; a second one ends at once
 nohup python3 "$STATE/rescue.py" deadman "$DEADLINE" &
 
 STEP="hand over to systemd"       # restarts this script after a crash or a reboot
-if [ -z "$ROOT" ] && [ -d /run/systemd/system ] && [ -z "${NANOLAN_UNIT:-}" ] && [ -r "$0" ]; then
-    cp "$0" "$STATE/start.sh"
-    printf '%s\n' '[Unit]' 'After=network-online.target' 'StartLimitIntervalSec=0' '[Service]' \
-        'Environment=NANOLAN_UNIT=1' "ExecStart=/bin/bash $STATE/start.sh" 'Restart=on-failure' 'RestartSec=5' \
-        '[Install]' 'WantedBy=multi-user.target' >/etc/systemd/system/nanolan.service
-    systemctl daemon-reload
-    if systemctl enable --now nanolan.service; then exit 0; fi
+hand_over() {
+    cp "$0" "$STATE/start.sh.new" && mv -f "$STATE/start.sh.new" "$STATE/start.sh" &&
+        printf '%s\n' '[Unit]' 'After=network-online.target' 'StartLimitIntervalSec=0' '[Service]' \
+            'Environment=NANOLAN_UNIT=1' "ExecStart=/bin/bash $STATE/start.sh" 'Restart=on-failure' 'RestartSec=5' \
+            '[Install]' 'WantedBy=multi-user.target' >"$ROOT/etc/systemd/system/nanolan.service" &&
+        systemctl daemon-reload && systemctl enable --now nanolan.service
+}
+if [ -d "$ROOT/run/systemd/system" ] && [ -z "${NANOLAN_UNIT:-}" ] && [ -r "$0" ]; then
+    if hand_over; then exit 0; fi
     say "systemd would not take it; going on without"
 fi
 
 STEP="find $MIN_FREE_GB GB of free disk"
-if [ ! -s "$STATE/work" ]; then   # the biggest of the home's disk and all others; in a rehearsal only the box's folder
+if [ -s "$STATE/work" ]; then WORK=$(cat "$STATE/work"); else   # the biggest of the home's disk and all others; in a rehearsal only the box's folder
     disks() { df -Pk "$HOME"; if [ -z "$ROOT" ]; then df -Pk; fi; }
     mount=$(disks | awk '$1 ~ "^/dev/" || NR == 2 {print $4, $6}' | sort -rn | head -n 1 | cut -d' ' -f2-)
     WORK=${ROOT:-${mount%/}}/nanolan
@@ -52,9 +60,9 @@ if [ ! -s "$STATE/work" ]; then   # the biggest of the home's disk and all other
     free_gb=$(($(df -Pk "$WORK" | awk 'NR == 2 {print $4}') / 1000000))
     say "work folder $WORK, $free_gb GB free"
     [ "$free_gb" -ge "$MIN_FREE_GB" ]
-    echo "$WORK" >"$STATE/work"   # a restart finds its own files there, and the disk fuller
+    echo "$WORK" >"$STATE/work" || :   # a restart finds its own files there, and the disk fuller
 fi
-WORK=$(cat "$STATE/work"); umask 022; mkdir -p "$WORK"; chmod 755 "$WORK"   # the trainer's user reads what is there
+umask 022; mkdir -p "$WORK"; chmod 755 "$WORK"   # the trainer's user reads what is there
 
 STEP="install a C compiler"       # torch.compile needs one, and Python's headers
 if [ -z "$ROOT" ] && ! { command -v cc && command -v git && python3 -c 'import ensurepip' &&

@@ -7,26 +7,32 @@ Standard library only; travels inside the startup script, next to plan.json and 
     rescue.py deadman EPOCH             delete this machine at that time; does nothing else (but power it off when that fails)
 
 Where no Shadeform key is among the secrets nothing is deleted: the machine is left to whoever holds one, and powered off.
+Nothing that fails here on the side (a full disk, a closed pipe, no memory for another process) keeps the machine from its deletion.
 """
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import hashlib
 import http.client
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 HERE = Path(__file__).resolve().parent
 FETCH_PATIENCE_S, LOG_PATIENCE_S = 600, 120
+CALL_S, FETCH_S = 120, 300                       # one request with its whole answer; the same for the code bundle
+MOST_BYTES = 256 << 20                           # of an answer
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 30
 HEAD_BYTES, TAIL_BYTES = 500_000, 4_500_000     # of a log that is longer
 PROBES = {"gpus": ["nvidia-smi"], "kernel": ["dmesg", "-T"], "disk": ["df", "-h"], "memory": ["free", "-m"]}
@@ -36,17 +42,59 @@ NOTE = "[a secret stood here and was masked]"      # of nanolan/veil.py, in the 
 TROUBLE = (OSError, ValueError, http.client.HTTPException)   # URLError and HTTPError are OSErrors
 
 
-def call(url: str, token: str = "", key: str = "", body: bytes | None = None) -> bytes:
-    """The answer's bytes; tokens are not sent on to another host after a redirect."""
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """On the same server (scheme, host and port) a redirect keeps the keys, and 307 and 308 repeat the method and the body.
+    No key goes anywhere else, and no body."""
+
+    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302    # unknown to Python 3.10
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if server_of(req.full_url) != server_of(newurl):
+            return super().redirect_request(req, fp, 307 if code == 308 else code, msg, headers, newurl)
+        kept = {k: v for k, v in req.header_items() if k in ("Authorization", "X-api-key", "Content-type")}
+        request = urllib.request.Request(newurl, data=req.data if code in (307, 308) else None)  # noqa: S310
+        for name, value in kept.items():
+            request.add_unredirected_header(name, value)
+        return request
+
+
+OPENER = urllib.request.build_opener(Redirects)
+
+
+def server_of(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def call(url: str, token: str = "", key: str = "", body: bytes | None = None, most_s: int = CALL_S) -> bytes:
+    """The answer's bytes, all of them within `most_s` seconds."""
     request = urllib.request.Request(url, data=body)  # noqa: S310  # our own addresses
     if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     if key:
         request.add_unredirected_header("X-API-KEY", key)
     if body is not None:
-        request.add_header("Content-Type", "application/x-ndjson" if token else "application/json")
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-        return bytes(answer.read())
+        request.add_unredirected_header("Content-Type", "application/x-ndjson" if token else "application/json")
+    with at_most(most_s), OPENER.open(request, timeout=60) as answer:
+        data = bytes(answer.read(MOST_BYTES))
+        if answer.length or len(data) == MOST_BYTES:     # length: what is still to come
+            raise http.client.IncompleteRead(b"", answer.length)
+    return data
+
+
+@contextlib.contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """TimeoutError after so many seconds: a socket's own time-out begins anew with each byte that drips in."""
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"no whole answer in {seconds} s")
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def patiently(what: str, act: Callable[[], bytes], patience_s: float, *, clock: Callable[[], float] = time.monotonic,
@@ -66,7 +114,7 @@ def patiently(what: str, act: Callable[[], bytes], patience_s: float, *, clock: 
 
 def fetch(url: str, sha256: str, target: str, secrets: dict[str, str]) -> None:
     """Download the code bundle to `target`; exit 1 when it is another one than the launcher's."""
-    data = patiently("fetch the code", lambda: call(url, token=secrets["HF_TOKEN"]), FETCH_PATIENCE_S)
+    data = patiently("fetch the code", lambda: call(url, token=secrets["HF_TOKEN"], most_s=FETCH_S), FETCH_PATIENCE_S)
     if hashlib.sha256(data).hexdigest() != sha256:
         sys.exit("rescue: the code bundle is not the one that the launcher uploaded")
     Path(target).write_bytes(data)
@@ -89,8 +137,9 @@ def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str, ask: 
     """The log and the receipt in one commit, masked by value; a verdict that the box program reached stands."""
     name = f"logs/error-{instance_name(plan)}.log"
     try:
-        receipt = json.loads((HERE / "verdict.json").read_bytes())
-    except (OSError, ValueError):
+        receipt = read("verdict.json")
+        _ = receipt["verdict"] + receipt["log"]
+    except Exception:   # there is none, or what a crash left of it
         receipt = {"run_id": plan["run_id"], "verdict": "failed", "reason": "boot_failed",
                    "message": f"the machine gave up: {reason}", "log": name, "attempt": attempt(plan),
                    "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
@@ -128,12 +177,21 @@ def forms(value: str) -> set[str]:
 
 
 def say(text: str) -> None:
-    """A line of the log: no secret, nothing that drives a terminal."""
+    """A line of the log: no secret, nothing that drives a terminal. What cannot be said is left unsaid."""
     try:
-        text = hide(text, json.loads((HERE / "secrets.json").read_bytes()))
-    except (OSError, ValueError):
-        pass     # without the file there is nothing to hide
-    print("rescue: " + "".join(c if c.isprintable() else "?" for c in text), flush=True)
+        with contextlib.suppress(OSError, ValueError, AttributeError):     # without the file there is nothing to hide
+            text = hide(text, read("secrets.json"))
+        print("rescue: " + "".join(c if c.isprintable() else "?" for c in text), flush=True)
+    except Exception:  # noqa: S110  # a full disk, a closed pipe: the machine must go all the same
+        pass
+
+
+def read(name: str) -> dict[str, Any]:
+    """One of the JSON files that lie beside this program."""
+    data = json.loads((HERE / name).read_bytes())
+    if not isinstance(data, dict):
+        raise ValueError(f"{name} holds no object")
+    return data
 
 
 def read_log() -> str:
@@ -158,7 +216,7 @@ def black_box(plan: dict[str, Any], receipt: dict[str, Any], log: str) -> dict[s
     for name, command in PROBES.items():
         try:
             seen[name] = probe(command)[-LINES:]
-        except (OSError, subprocess.SubprocessError) as e:
+        except Exception as e:   # no such program, no memory for one: the others are asked all the same
             not_seen[name] = f"{type(e).__name__}: {e}"
     return {"run_id": plan["run_id"], "attempt": attempt(plan), "reason": receipt.get("reason", ""), "cause": "",
             "verdict": receipt["verdict"], "message": receipt.get("message", ""), "seen": seen, "not_seen": not_seen,
@@ -189,10 +247,13 @@ def attempt(plan: dict[str, Any]) -> int:
     return int(plan.get("attempt", 1))
 
 
-def is_this(plan: dict[str, Any], instance: dict[str, Any]) -> bool:
+def is_this(plan: dict[str, Any], instance: Any) -> bool:
     """Whether a listed instance is this very machine: an earlier or later one of the same run is not."""
-    tags = {f"nanolan-run={plan['run_id']}", f"nanolan-attempt={attempt(plan)}"}
-    return instance["name"] == instance_name(plan) or tags <= set(instance.get("tags") or ())
+    if not isinstance(instance, dict):
+        return False
+    tags = instance.get("tags")
+    wanted = {f"nanolan-run={plan['run_id']}", f"nanolan-attempt={attempt(plan)}"}
+    return instance.get("name") == instance_name(plan) or isinstance(tags, list) and all(t in tags for t in wanted)
 
 
 def keyless(secrets: dict[str, str]) -> bool:
@@ -207,6 +268,13 @@ def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: floa
     api, key = plan["shadeform_api"], secrets["SHADEFORM_API_KEY"]
     seen, wait = False, FIRST_WAIT_S   # a listing may lag: never having been seen is not being gone
     end = clock() + power_off_s
+
+    def delete(instance_id: str) -> str:
+        try:
+            ask(f"{api}/instances/{quote(instance_id, safe='')}/delete", key=key, body=b"{}")
+            return f"deleting {instance_id}"
+        except Exception as e:   # whatever was answered, the machine must go
+            return f"delete {instance_id}: {type(e).__name__} {getattr(e, 'code', '')}"
     while True:
         if clock() > end:
             power_off()
@@ -214,30 +282,44 @@ def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: floa
         try:
             mine = [i for i in json.loads(ask(f"{api}/instances", key=key))["instances"] if is_this(plan, i)]
             seen = seen or bool(mine)
-            if seen and all(i["status"] in ("deleting", "deleted") for i in mine):
+            if seen and all(i.get("status") in ("deleting", "deleted") for i in mine):
                 return
-            for i in mine:
-                say(f"deleting {i['id']}")
-                ask(f"{api}/instances/{i['id']}/delete", key=key, body=b"{}")
-        except Exception as e:   # whatever was answered, the machine must go
-            say(f"delete: {type(e).__name__} {getattr(e, 'code', '')}")
+            words = [delete(i["id"]) for i in mine]
+        except Exception as e:   # a list that cannot be read: then by the id that the box program found
+            words = [f"delete: {type(e).__name__} {getattr(e, 'code', '')}", *map(delete, noted_id())]
+        for word in words:
+            say(word)
         sleep(wait)
         wait = min(wait * 2, LONGEST_WAIT_S)
+
+
+def noted_id() -> list[str]:
+    """This machine's id, if the box program noted it here."""
+    try:
+        return [str(read("instance.json")["id"])]
+    except Exception:   # it came not so far
+        return []
 
 
 def power_off() -> None:
     """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
     say("not deleted, and the provider's limit has passed: powering off")
-    if not os.environ.get("BOX_ROOT"):
-        os.spawnvp(os.P_WAIT, "systemctl", ["systemctl", "poweroff"])  # noqa: S606
+    if os.environ.get("BOX_ROOT"):
+        return
+    try:
+        os.spawnvp(os.P_NOWAIT, "systemctl", ["systemctl", "poweroff"])  # noqa: S606
+    except Exception:   # no memory for another process: by the kernel itself
+        with contextlib.suppress(OSError):
+            Path("/proc/sysrq-trigger").write_text("o")
 
 
 def deadline(first: float) -> float:
     """When this machine must go: `first`, or what `just limit` said since, which the box program keeps here."""
     try:
-        return float(json.loads((HERE / "limit.json").read_bytes())["epoch"])
-    except (OSError, ValueError, KeyError, TypeError):
+        moved = float(read("limit.json")["epoch"])
+    except Exception:   # there is none, or it cannot be read
         return first
+    return moved if moved == moved else first     # not a number
 
 
 def wait_until(epoch: Callable[[], float]) -> None:
@@ -247,24 +329,54 @@ def wait_until(epoch: Callable[[], float]) -> None:
         time.sleep(min(left, LONGEST_WAIT_S))
 
 
+def armed(first: float) -> None:
+    """The dead man's timer. What it needs is read now: at its time the disk may be gone."""
+    with contextlib.suppress(OSError):     # not for the kernel to end, when memory runs out
+        Path("/proc/self/oom_score_adj").write_text("-1000")
+    known = knowledge()
+    wait_until(lambda: deadline(first))
+    say("the time is up")
+    known = known or knowledge()
+    if known is None or keyless(known[1]):
+        power_off()
+    else:
+        delete_self(*known, POWER_OFF_S)
+
+
+def knowledge() -> tuple[dict[str, Any], dict[str, str]] | None:
+    """The plan and the secrets; None when they cannot be read."""
+    try:
+        return read("plan.json"), read("secrets.json")
+    except Exception as e:   # cut off by a crash, or never written
+        say(f"the plan or the secrets cannot be read: {type(e).__name__}")
+        return None
+
+
+def alone() -> bool:
+    """Whether no other timer is armed; the lock, on the folder itself, is held until this program ends."""
+    try:
+        fcntl.flock(os.open(HERE, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:     # a disk without locks: two timers are better than none
+        return True
+    return True
+
+
 def main() -> None:
-    plan, secrets = (json.loads((HERE / name).read_bytes()) for name in ("plan.json", "secrets.json"))
+    with contextlib.suppress(OSError):     # unbuffered: what a full disk did not take is not tried again at the end
+        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), errors="replace", write_through=True)
+    if sys.argv[1] == "deadman":
+        if alone():
+            armed(float(sys.argv[2]))
+        return
+    known = knowledge()
+    if known is None:
+        sys.exit("rescue: without them nothing can be done here; the machine ends by the provider's limit, or by just stop")
     if sys.argv[1] == "fetch":
-        fetch(sys.argv[2], sys.argv[3], sys.argv[4], secrets)
+        fetch(sys.argv[2], sys.argv[3], sys.argv[4], known[1])
     elif sys.argv[1] == "fail":
-        give_up(plan, secrets, sys.argv[2])
-    elif sys.argv[1] == "deadman":
-        with open(HERE / "deadman.lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return   # one is armed already
-            wait_until(lambda: deadline(float(sys.argv[2])))
-            say("the time is up")
-            if keyless(secrets):
-                power_off()
-            else:
-                delete_self(plan, secrets, POWER_OFF_S)
+        give_up(*known, sys.argv[2])
 
 
 if __name__ == "__main__":
