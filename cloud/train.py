@@ -10,17 +10,34 @@ import sys
 import traceback
 from pathlib import Path
 
-from nanolan.secret import short
-from nanolan.veil import veiled
+
+def main(state: Path, work: Path) -> None:
+    """Run the box program; what ends it in any other way than its own end is for the rescue program."""
+    why = "the box program failed"
+    try:
+        from nanolan.veil import Log, veiled
+        sys.stdout = sys.stderr = veiled(Log(1), note=True)
+        from nanolan.box import main as box  # now: what it imports keeps the stderr that it finds
+        box(state, work)
+    except BaseException as e:   # also what no program raises: a panic of a library, an exit
+        try:
+            traceback.print_exc(file=sys.stdout)
+            sys.stdout.flush()
+            from nanolan.secret import short
+            why = short(f"{why}: {type(e).__name__}: {e}").replace("\0", "?")   # arguments are for everybody to see
+        finally:
+            rescue(state, why)
+
+
+def rescue(state: Path, why: str) -> None:
+    """Become the rescue program, in this Python or the system's."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        try:
+            os.execv(python, [python, str(state / "rescue.py"), "fail", why])  # noqa: S606
+        except OSError:   # its disk may be gone
+            continue
+    sys.exit(1)     # for systemd to begin anew
+
 
 if __name__ == "__main__":
-    sys.stdout = sys.stderr = veiled(sys.stdout, note=True)
-    from nanolan.box import main  # now: what it imports keeps the stderr that it finds
-    state, work = Path(sys.argv[1]), Path(sys.argv[2])
-    try:
-        main(state, work)
-    except Exception as e:
-        traceback.print_exc(file=sys.stdout)
-        sys.stdout.flush()
-        why = short(f"the box program failed: {type(e).__name__}: {e}").replace("\0", "?")   # arguments are for everybody to see
-        os.execv(sys.executable, [sys.executable, str(state / "rescue.py"), "fail", why])  # noqa: S606
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
