@@ -18,6 +18,8 @@ from typing import Any
 UID = 71_717                 # between the ranges that distributions, systemd and containers give out; it has no name
 METADATA = "169.254.169.254"  # where clouds show a machine its own startup script, to whoever asks from there
 PROBE_S = 60.0
+# What CUDA opens. nvidia-caps, nvidia-nvswitch and nvidia-nvlink are root's alone by default, and it does without them
+NODES = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm")
 # As the trainer's user: can it start, read its inputs, write its desk and use the GPUs? The last line says what it cannot.
 PROBE = """
 import os, sys
@@ -62,7 +64,7 @@ def confine(work: Path, *, uid: int = UID, dev: Path = Path("/dev"), python: str
     desk(work).mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
         return None, "the box program is not root"
-    nodes = [p for pattern in ("nvidia*", "nvidia-caps/*") for p in dev.glob(pattern) if p.is_char_device()]
+    nodes = [p for pattern in NODES for p in sorted(dev.glob(pattern)) if p.is_char_device()]
     account = Account(uid, desk(work), tuple(sorted({p.stat().st_gid for p in nodes} - {0})))
     try:
         hand_over(desk(work), uid)

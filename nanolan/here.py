@@ -26,6 +26,7 @@ from nanolan.runner import evaluation_of, make_job, run_trainer
 from nanolan.secret import Secret
 
 PATIENCE_S = 300.0
+SAVE_S = 300.0               # for a save after Ctrl-C: nothing bills here
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _train(s: Settings, here: Here, phase: str, data: Path) -> Path:
     job = make_job(plan, phase, work, init, out, s.wandb_api_key is not None)
     job |= {"tokenizer_dir": str(here.base / "tokenizer"), "data_dir": str(data)}
     code, stopped = run_trainer(plan, job, work / "job.json", ROOT, host=here.host, stop=here.stop,
-                                wandb_key=s.wandb_api_key.reveal() if s.wandb_api_key else None)
+                                wandb_key=s.wandb_api_key.reveal() if s.wandb_api_key else None, grace_s=lambda: SAVE_S)
     found = newest_whole(out, phase, final=True)
     if found is None:
         state = newest_whole(out, phase, final=False)

@@ -24,7 +24,7 @@ from nanolan.plainfile import write_plain
 from nanolan.plan import Plan
 
 MARK = "NANOLAN_TRAINER"     # in the environment of every process of a phase: its workers leave the group and the session
-GRACE_S = 40.0               # from SIGTERM to SIGKILL; a save takes up to 20 s
+GRACE_S = 40.0               # from SIGTERM to SIGKILL, at least; a state of a d20 took 26 to 39 s
 HUNG_GRACE_S = 10.0          # one that does not move will hardly save
 STACKS_S = 1.0               # for the ranks to print their stacks
 POLL_S, RESCAN_S = 0.2, 0.02
@@ -40,6 +40,8 @@ def trainer_environment(plan: Plan, host: Mapping[str, str], netrc: Path | None 
     return kept | {
         MARK: plan.run_id, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "PYTHONUNBUFFERED": "1",
+        # cuDNN's attention builds a plan per shape (0.4 s on a B200), and decoding has a new shape each step
+        "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
         **({"NETRC": str(netrc)} if netrc else {"WANDB_MODE": "disabled"}), "WANDB_SILENT": "true",
         "WANDB_ERROR_REPORTING": "false", **(account.environment if account else {}),
     }
@@ -71,7 +73,7 @@ def trainer_command(plan: Plan, job: Path) -> list[str]:
 
 def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, host: Mapping[str, str], wandb_key: str | None,
                 stop: Callable[[], Stop | None], account: Account | None = None,
-                grace_s: float = GRACE_S) -> tuple[int, Stop | None]:
+                grace_s: Callable[[], float] = lambda: GRACE_S) -> tuple[int, Stop | None]:
     """Run a phase to its end or until `stop()` gives a reason; (exit code, that). Nothing of it lives on.
 
     Without an `account` it runs as this program does.
@@ -89,7 +91,7 @@ def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, h
             hung = reason is not None and reason.reason == "hang"
             if hung:
                 show_stacks(plan.run_id)
-            end_politely(child, HUNG_GRACE_S if hung else grace_s)
+            end_politely(child, HUNG_GRACE_S if hung else grace_s())
     finally:
         kill_trainers(plan.run_id)
         child.wait()
@@ -132,12 +134,37 @@ def catches(pid: int, number: int) -> bool:
 
 
 def end_politely(child: subprocess.Popen[Any], grace_s: float) -> None:
-    """SIGTERM, so that the ranks save; what is left after `grace_s` is for SIGKILL."""
-    os.killpg(child.pid, signal.SIGTERM)
+    """SIGTERM to the ranks, so that they save; what is left after `grace_s` is for SIGKILL.
+
+    Not to torchrun, which kills its ranks 30 s after its own SIGTERM, in the middle of a long save; it ends with them.
+    """
+    for p in ranks_of(child):
+        try:
+            p.terminate()
+        except psutil.Error:
+            continue
     try:
         child.wait(grace_s)
     except subprocess.TimeoutExpired:
         pass   # kill_trainers comes next
+
+
+def ranks_of(child: subprocess.Popen[Any]) -> list[psutil.Process]:
+    """The processes that torchrun has started; the child itself when it is no torchrun, or has not started any yet."""
+    try:
+        torchrun = psutil.Process(child.pid)
+        return [p for p in torchrun.children() if _is_rank(p)] or [torchrun]
+    except psutil.Error:
+        return []
+
+
+def _is_rank(p: psutil.Process) -> bool:
+    try:
+        return "LOCAL_RANK" in p.environ()
+    except psutil.AccessDenied:      # another user's: torchrun has no other children that matter
+        return True
+    except psutil.Error:
+        return False
 
 
 def kill_trainers(run_id: str) -> int:

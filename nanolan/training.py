@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nanolan.budget import Stop
+from nanolan.budget import SAFETY, Stop
 from nanolan.causes import cause_of, explain, sentence
 from nanolan.confine import desk
 from nanolan.errors import BadAnswer
@@ -22,7 +22,7 @@ from nanolan.pace import complaint, exchange, first_pace
 from nanolan.phases import PHASES
 from nanolan.report import TRAINING, PhaseReport
 from nanolan.results import read_results
-from nanolan.runner import evaluation_of, make_job
+from nanolan.runner import GRACE_S, evaluation_of, make_job
 from nanolan.saver import StateUploads
 from nanolan.watchdog import Watchdog
 
@@ -66,7 +66,12 @@ def _run(m: Machine, phase: str, dog: Watchdog) -> tuple[int, Stop | None]:
             m.meter.note_save(dog.save_s)
         return m.stop() or stuck or _slow(m, phase)
     return m.tools.trainer(m.plan, job, m.work / f"job-{phase}.json", Path.cwd(), host=os.environ, stop=stop,
-                           wandb_key=key.reveal() if key else None, account=m.account)
+                           wandb_key=key.reveal() if key else None, account=m.account, grace_s=lambda: save_s(m))
+
+
+def save_s(m: Machine) -> float:
+    """Seconds that a stopped trainer gets for its save: what the meter keeps back for that, by what saving took so far."""
+    return max(GRACE_S, SAFETY * m.meter.margin.checkpoint_s)
 
 
 def _slow(m: Machine, phase: str) -> Stop | None:

@@ -102,7 +102,8 @@ def files_of(run_id: str, phase: str, step: int) -> Mapping[str, bytes]:
 
 
 def run_trainer(box: Box, plan: Any, job: dict[str, Any], job_file: Path, cwd: Path, *, host: object, wandb_key: str | None,
-                stop: Callable[[], Stop | None], account: object = None) -> tuple[int, Stop | None]:
+                stop: Callable[[], Stop | None], account: object = None,
+                grace_s: Callable[[], float] = lambda: GRACE_S) -> tuple[int, Stop | None]:
     """nanolan.runner.run_trainer, on `box`."""
     job_file.write_text(json.dumps(job))
     trainer, reason = box.train(job), None
@@ -112,7 +113,7 @@ def run_trainer(box: Box, plan: Any, job: dict[str, Any], job_file: Path, cwd: P
             trainer.actor.ended.wait(POLL_S)
         if trainer.alive and reason:
             trainer.term.set()
-            trainer.actor.ended.wait(HUNG_GRACE_S if reason.reason == "hang" else GRACE_S)
+            trainer.actor.ended.wait(HUNG_GRACE_S if reason.reason == "hang" else grace_s())
     finally:
         box.kill_trainers(plan.run_id)
     return trainer.code, reason

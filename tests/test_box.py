@@ -5,19 +5,21 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from nanolan.budget import ASSUMED
 from nanolan.errors import NanolanError
 from nanolan.plan import Predicted, Rented
 from nanolan.postmortem import read_postmortem
 from nanolan.report import error_of, read_receipt
 from nanolan.sim.machine import kill_until_none, marked
 from nanolan.sim.marker import MARKER
-from nanolan.training import _cause
+from nanolan.training import _cause, save_s
 from nanolan.veil import NOTE
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, pin, until
@@ -152,6 +154,12 @@ def test_a_trainer_that_hangs_twice_is_stopped_with_its_state_saved(new_box: New
     assert left.cause == "the trainer made no progress in training at step 4" and (left.phase, left.step) == ("sft", 4)
     assert any("Current thread" in line for line in left.stacks) and any("standin_trainer.py" in line for line in left.stacks)
     assert left.seen["gpus"] and "black box: cause: the trainer made no progress" in box.uploaded_log("error")
+
+
+def test_a_stopped_trainer_gets_the_time_for_its_save_that_the_meter_keeps_back() -> None:
+    for saved_s, want in ((2.0, 40.0), (120.0, 240.0), (300.0, 600.0)):
+        m: Any = SimpleNamespace(meter=SimpleNamespace(margin=replace(ASSUMED["cuda"], checkpoint_s=saved_s)))
+        assert save_s(m) == want
 
 
 def test_an_evaluation_without_memory_says_where_it_was() -> None:

@@ -110,6 +110,36 @@ def test_a_gpu_whose_node_the_trainer_may_not_use_is_a_reason_and_its_group_is_g
     assert account and account.groups == (4711,), why
 
 
+# `ls -l /dev/nvidia*` of rented machines, as drivers make the nodes by default: (name, mode)
+OPEN = [("nvidia0", 0o666), ("nvidia1", 0o666), ("nvidiactl", 0o666), ("nvidia-uvm", 0o666), ("nvidia-uvm-tools", 0o666)]
+LISTINGS = {
+    "one card": OPEN[:1] + OPEN[2:],
+    "mig capabilities": [*OPEN, ("nvidia-caps/nvidia-cap1", 0o400), ("nvidia-caps/nvidia-cap2", 0o444)],
+    "nvswitch": [*OPEN, ("nvidia-nvswitch0", 0o600), ("nvidia-nvswitchctl", 0o600), ("nvidia-nvlink", 0o600),
+                 ("nvidia-modeset", 0o600), ("nvidia-caps-imex-channels/channel0", 0o600)],
+    "profiling closed": [*OPEN[:-1], ("nvidia-uvm-tools", 0o600)],
+}
+
+
+@as_root
+@pytest.mark.parametrize("listing", LISTINGS.values(), ids=LISTINGS)
+def test_the_trainer_has_a_user_of_its_own_on_machines_as_they_are(work: Path, python: str, listing: list[tuple[str, int]]) -> None:
+    dev = work.parent / "dev"
+    try:
+        for name, mode in listing:
+            (dev / name).parent.mkdir(parents=True, exist_ok=True)
+            os.mknod(dev / name, 0o020000, os.makedev(1, 3))
+            (dev / name).chmod(mode)
+    except OSError as e:
+        pytest.skip(f"no device nodes can be made here: {e.strerror}")
+    for folder in (dev, *(p for p in dev.iterdir() if p.is_dir())):
+        folder.chmod(0o755)
+    account, why = confine(work, python=python, dev=dev)
+    if account is None and "nosuid" in why:
+        pytest.skip(why)
+    assert account, why
+
+
 def test_who_is_not_root_goes_on_as_himself(work: Path, python: str) -> None:
     if os.geteuid() != 0:
         assert confine(work) == (None, "the box program is not root")

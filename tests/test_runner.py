@@ -19,7 +19,7 @@ from nanolan.budget import Stop
 from nanolan.config import ROOT
 from nanolan.manifest import newest_whole
 from nanolan.plan import Plan
-from nanolan.runner import MARK, catches, kill_trainers, run_trainer, trainer_command, trainer_environment
+from nanolan.runner import MARK, catches, end_politely, kill_trainers, run_trainer, trainer_command, trainer_environment
 from nanolan.sim.marker import MARKER
 
 from .box_fixtures import environ, make_plan, until
@@ -49,7 +49,7 @@ def run(tmp: Path, plan: Plan, stop: Callable[[], Stop | None] = lambda: None, g
         wandb_key: str | None = None, **recipe: float) -> tuple[int, Stop | None]:
     host = {k: v for k, v in HOST.items() if k != "NANOLAN_BOX"}
     return run_trainer(plan, job(tmp, plan, **recipe), tmp / "job.json", ROOT, host=host, wandb_key=wandb_key, stop=stop,
-                       grace_s=grace_s)
+                       grace_s=lambda: grace_s)
 
 
 def trainers(plan: Plan) -> list[psutil.Process]:
@@ -139,6 +139,33 @@ def test_a_stop_lets_the_trainer_save_what_it_has(plan: Plan, tmp_path: Path) ->
     assert run(tmp_path, plan, lambda: LIMIT if steps_done(tmp_path) >= 2 else None, steps=100, seconds=10) == (1, LIMIT)
     found = newest_whole(tmp_path / "out", "sft")
     assert found and not found[1].final and found[1].step >= 2
+
+
+SLOW_SAVE = """
+import os, signal, sys, time
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+open(f"{sys.argv[1]}/up{os.environ['RANK']}", "w").close()
+while not asked:
+    time.sleep(0.02)
+time.sleep(1.5)
+open(f"{sys.argv[1]}/saved{os.environ['RANK']}", "w").close()
+"""
+
+
+def test_a_stop_asks_the_ranks_and_not_torchrun_which_would_kill_a_save_after_half_a_minute(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_SAVE)
+    torchrun = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
+                                 "--nproc-per-node=2", str(tmp_path / "slow.py"), str(tmp_path)],
+                                start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: (tmp_path / "up0").exists() and (tmp_path / "up1").exists())
+    end_politely(torchrun, 20.0)
+    assert torchrun.poll() == 0, "it has had no SIGTERM: it would have ended with 1"
+    assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
+
+
+def test_the_trainer_is_kept_from_an_attention_that_plans_anew_for_every_shape(plan: Plan) -> None:
+    assert trainer_environment(plan, {"TORCH_CUDNN_SDPA_DEPRIORITIZED": "0"})["TORCH_CUDNN_SDPA_DEPRIORITIZED"] == "1"
 
 
 def test_a_trainer_that_ignores_sigterm_is_killed_after_the_grace(plan: Plan, tmp_path: Path) -> None:

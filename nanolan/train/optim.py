@@ -6,6 +6,7 @@ all gather the updates. Every rank applies the same bits, so the models stay equ
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -163,7 +164,12 @@ class Optimizer:
                 for key, t in part.state().items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what rank 0 and this rank have saved, in one mapping; KeyError when some of it is missing."""
+        """Take over what rank 0 and this rank have saved, in one mapping; KeyError when some of it is missing.
+
+        Nothing at all is the state of an optimizer that has made no step: rl may save before any question has taught.
+        """
+        if not any(re.match(r"\d+\.", key) for key in state):
+            return
         for i, part in enumerate(self.parts):
             part.load({key.removeprefix(f"{i}."): t for key, t in state.items() if key.startswith(f"{i}.")})
 
