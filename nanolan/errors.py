@@ -4,6 +4,7 @@
       UsageProblem              2   bad option or setting
       NoOffer                   3   nothing to rent that fits
         OutOfStock              3   listed, but sold out on create
+          OfferRefused          3   the provider will not make this one
       PreflightFailed           4   a check before renting failed
         AuthProblem             4   wrong or missing key or token
         InsufficientFunds       4   the wallet is too low
@@ -49,6 +50,10 @@ class NoOffer(NanolanError):
 
 class OutOfStock(NoOffer):
     """The provider said definitely no: nothing was rented, another offer may be tried."""
+
+
+class OfferRefused(OutOfStock):
+    """The provider refused to make this offer, for sure."""
 
 
 class PreflightFailed(NanolanError):

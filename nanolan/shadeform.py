@@ -24,6 +24,7 @@ from nanolan.errors import (
     InsufficientFunds,
     NanolanError,
     NotFound,
+    OfferRefused,
     OutOfStock,
     UnclearAnswer,
     Unreachable,
@@ -37,6 +38,8 @@ from nanolan.times import SERVICE_CLOCK, ServiceClock
 TIMEOUT_S = (10, 30)          # connect, read
 TRIES = 4
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 8.0, 120.0
+CREATE = "/instances/create"
+NOT_OF_THE_OFFER = {402, 413, 429}     # refusals of a create that another offer would meet, too
 MOST_BYTES = 32 << 20         # of an answer; the list of all types has less than 1 MiB
 DASHBOARD = "https://platform.shadeform.ai/instances"
 
@@ -110,8 +113,11 @@ class Shadeform:
             raise UnclearAnswer("Shadeform accepted the SSH key but its answer cannot be read") from None
 
     def create(self, body: dict[str, Any]) -> str:
-        """The new instance's id. UnclearAnswer: it may exist all the same; never send it again."""
-        raw = self._change("/instances/create", body)
+        """The new instance's id. UnclearAnswer: it may exist all the same; never send it again. Another error: nothing rented."""
+        try:
+            raw = self._change(CREATE, body)
+        except NotFound as e:      # a cloud or a type that is no more
+            raise OfferRefused(f"{e}; nothing was rented") from None
         try:
             return msgspec.json.decode(raw, type=Created).id
         except UNREADABLE:
@@ -178,9 +184,10 @@ class Shadeform:
 
     def _refusal(self, answer: requests.Response, call: str) -> NanolanError:
         code, text = _error_of(answer)
-        status = answer.status_code
+        status, creates = answer.status_code, call == f"POST {CREATE}"
+        done = "rented" if creates else "changed"
         if status in (401, 403):
-            return AuthProblem(f"Shadeform refused SHADEFORM_API_KEY (HTTP {status}: {text}); nothing was changed. "
+            return AuthProblem(f"Shadeform refused SHADEFORM_API_KEY (HTTP {status}: {text}); nothing was {done}. "
                                "Get a key: https://platform.shadeform.ai/settings/api")
         if status == 404:
             return NotFound(f"Shadeform knows no such thing: {call}")
@@ -191,7 +198,10 @@ class Shadeform:
                                      "Add money: https://platform.shadeform.ai/settings/billing")
         if status >= 500 or status in (408, 409, 425) or 200 <= status < 400:
             return UnclearAnswer(f"{call} answered HTTP {status} {code} {text}".strip())
-        return ApiProblem(f"Shadeform refused {call}: HTTP {status} {text}".strip())
+        refused = f"Shadeform refused {call}: HTTP {status} {text}".strip()
+        if not creates:
+            return ApiProblem(refused)
+        return (ApiProblem if status in NOT_OF_THE_OFFER else OfferRefused)(f"{refused}; nothing was rented")
 
     def _backoff(self, attempt: int) -> float:
         return min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S) * (0.5 + self._jitter() / 2)

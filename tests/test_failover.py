@@ -175,7 +175,7 @@ def test_when_every_offer_is_sold_out_it_is_a_stock_out(world: World, tmp_path: 
 
 
 @pytest.mark.parametrize("action, params", [("insufficient_funds", {}), ("unauthorized", {}), ("forbidden", {}), ("rate_limit", {}),
-                                            ("status", {"status": 400}), ("internal_error", {}), ("reset", {}), ("html", {}),
+                                            ("status", {"status": 413}), ("internal_error", {}), ("reset", {}), ("html", {}),
                                             ("status", {"status": 409, "body": {"error_code": "NEW_ONE"}})], ids=str)
 def test_no_other_answer_walks_the_list(world: World, tmp_path: Path, action: str, params: dict[str, Any]) -> None:
     world.cloud.fault(CREATE, action, **params)
@@ -183,6 +183,14 @@ def test_no_other_answer_walks_the_list(world: World, tmp_path: Path, action: st
     with pytest.raises(NanolanError):
         launch.run()
     assert creates(world.cloud) == 1 and launch.live == []
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 410, 422])
+def test_an_offer_that_is_refused_for_sure_rents_nothing_and_the_next_one_is_tried(world: World, tmp_path: Path, status: int) -> None:
+    world.cloud.fault(CREATE, "status", status=status, body={"error": "os not supported"})
+    launch = Launch(world, tmp_path)
+    launch.run()
+    assert creates(world.cloud) == 2 and len(launch.boxes) == 1 and "nothing was rented" in launch.ledger.entries()[0].earlier[0].note
 
 
 def test_an_offer_with_another_number_of_gpus_is_named_and_not_taken(world: World, tmp_path: Path) -> None:
@@ -253,7 +261,7 @@ def test_a_machine_that_bills_again_is_deleted_before_another_one_is_created(wor
 
 def test_when_nobody_can_see_whether_an_earlier_machine_bills_no_other_is_created(world: World, tmp_path: Path) -> None:
     world.cloud.switch("goes_to_error", times=1)
-    world.cloud.fault("GET /v1/instances$", "unauthorized", times=None)
+    world.cloud.fault("GET /v1/instances$", "unauthorized", times=None, skip=1)     # the look before the first create
     with pytest.raises(NanolanError):
         Launch(world, tmp_path).run()
     assert creates(world.cloud) == 1

@@ -16,6 +16,7 @@ from nanolan.errors import (
     InsufficientFunds,
     NanolanError,
     NotFound,
+    OfferRefused,
     OutOfStock,
     UnclearAnswer,
     Unreachable,
@@ -215,10 +216,14 @@ def test_a_list_of_types_that_is_none_is_an_error(cloud: ShadeformServer, api: S
 @pytest.mark.parametrize("action, params, kind, said", [
     ("out_of_stock", {}, OutOfStock, "nothing was rented"), ("insufficient_funds", {}, InsufficientFunds,
                                                              r"minimum of \$5.*Nothing was rented"),
-    ("unauthorized", {}, AuthProblem, "SHADEFORM_API_KEY"), ("forbidden", {}, AuthProblem, "SHADEFORM_API_KEY"),
-    ("not_found", {}, NotFound, "no such thing"),
-    ("status", {"status": 400, "body": {"error": "no such os"}}, ApiProblem, "no such os"),
-    ("rate_limit", {}, ApiProblem, "HTTP 429")], ids=str)
+    ("unauthorized", {}, AuthProblem, "SHADEFORM_API_KEY.*nothing was rented"),
+    ("forbidden", {}, AuthProblem, "SHADEFORM_API_KEY.*nothing was rented"),
+    ("not_found", {}, OfferRefused, "nothing was rented"),
+    ("status", {"status": 400, "body": {"error": "no such os"}}, OfferRefused, "no such os; nothing was rented"),
+    ("status", {"status": 422, "body": ""}, OfferRefused, "HTTP 422.*nothing was rented"),
+    ("status", {"status": 402, "body": ""}, ApiProblem, "HTTP 402.*nothing was rented"),
+    ("status", {"status": 413, "body": ""}, ApiProblem, "HTTP 413.*nothing was rented"),
+    ("rate_limit", {}, ApiProblem, "HTTP 429.*nothing was rented")], ids=str)
 def test_trap_4_a_refused_create_is_told_by_its_code_and_not_by_the_status(cloud: ShadeformServer, api: Shadeform, action: str,
     params: dict[str, Any],
                                                                           kind: type[NanolanError], said: str) -> None:
