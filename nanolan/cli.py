@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -117,6 +118,7 @@ def run(command: click.Command) -> None:
     from nanolan.times import SERVICE_CLOCK
     sys.stdout, sys.stderr = veiled(sys.stdout), veiled(sys.stderr)
     SERVICE_CLOCK.tell = lambda text: click.echo(f"note: {text}", err=True)
+    terminated = sigterm_as_ctrl_c()
     words = sys.argv[1:]
     own = words if command.context_settings.get("allow_interspersed_args", True) else [*takewhile(lambda w: w[:1] == "-", words)]
     debug = "--debug" in own
@@ -133,11 +135,31 @@ def run(command: click.Command) -> None:
         code = e.exit_code
     except (KeyboardInterrupt, click.Abort) as e:      # click makes the second of the first
         why = str(e) or str(e.__cause__ or "")
-        click.echo("\nstopped by Ctrl-C" + (f": {why}" if why else ""), err=True)
+        click.echo(f"\nstopped by {'SIGTERM' if terminated else 'Ctrl-C'}" + (f": {why}" if why else ""), err=True)
         code = 130
     except Exception as e:
         if debug:
             traceback.print_exc()
         click.echo(f"error: {type(e).__name__}: {short(str(e))} (a fault of nanolan; more with --debug)", err=True)
         code = 1
+    if terminated and code == 130:
+        end_by(terminated[0])
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def sigterm_as_ctrl_c() -> list[int]:
+    """Let SIGTERM end a command as Ctrl-C does, with words of what may bill; the list holds the signals that came."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, interrupt)
+    return came
+
+
+def end_by(number: int) -> None:
+    """End as whoever sent the signal expects it: by the signal."""
+    sys.stdout.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from msgspec import structs
 
 from nanolan.config import Settings
-from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
+from nanolan.errors import MachineFailed, NanolanError, OutOfStock
 from nanolan.hub import Hub
 from nanolan.instance import Instance
-from nanolan.launch import Prepared, There, again, next_offer_hint, rent
+from nanolan.launch import Prepared, There, again, next_offer_hint, rent, stopped
 from nanolan.ledger import STOPPED_BY_USER, Attempt, Ledger
 from nanolan.money import cost_cents, dollars
 from nanolan.offers import Offer
@@ -141,8 +141,8 @@ def _stand_by(p: Prepared, instance: Instance, api: Shadeform, hub: Hub, ledger:
         stand_by(api, hub, p.plan, instance, patience, say=say, clock=clock)
     except MachineFailed as e:
         entry = ledger.find(p.plan.run_id)
-        if entry.note == STOPPED_BY_USER:
-            raise RunFailed(f"run {p.plan.run_id} was {STOPPED_BY_USER}; nothing of it bills") from None
+        if entry.note == STOPPED_BY_USER or ledger.stop_asked(p.plan.run_id):
+            raise stopped(p.plan) from None
         ledger.note(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents), say)
         raise
 

@@ -17,12 +17,14 @@ from msgspec import structs
 
 from nanolan.bundle import make_bundle
 from nanolan.config import ROOT, Settings, is_loopback
+from nanolan.create import create, last_look, stopped
 from nanolan.errors import (
     ApiProblem,
     AuthProblem,
     MachineFailed,
     MayBeBilling,
     NanolanError,
+    NotFound,
     OutOfStock,
     PreflightFailed,
     UsageProblem,
@@ -30,7 +32,7 @@ from nanolan.errors import (
 from nanolan.forecast import Forecast, forecaster, usual, work_of
 from nanolan.hub import Hub
 from nanolan.instance import Instance
-from nanolan.ledger import REFUSED, Attempt, Entry, Ledger
+from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.money import dollars
 from nanolan.offers import Offer
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
@@ -46,7 +48,7 @@ from nanolan.preflight import (
     look_at_hub,
     wallet_hint,
 )
-from nanolan.rent import check_rented, create_once, goes_on
+from nanolan.rent import check_rented, goes_on
 from nanolan.shadeform import Shadeform
 from nanolan.sshkey import key_on_account, own_key
 
@@ -228,18 +230,11 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
     revision = hub.commit(plan.runs_repo, files, f"run {plan.run_id}: plan and code",
                           delete=[f"{plan.folder}/{name}" for name in LEFTOVERS] if earlier else ())
     body = create_body(plan, startup_script(plan, box_secrets(s), revision), key_id)
-    entry = Entry(plan, earlier=earlier)
-    ledger.put(entry)     # or nothing is rented
     say(f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}")
-    try:
-        instance_id, interrupted = create_once(api, body, plan, say=say)
-    except MayBeBilling:
-        raise
-    except NanolanError as e:
-        ledger.note(structs.replace(entry, gone=True, note=f"{REFUSED}: {e}"), say)
-        raise
-    entry = structs.replace(entry, instance_id=instance_id)
-    ledger.note(entry, say)
+    with ledger.creating(plan.run_id):
+        last_look(api, ledger, plan)
+        entry, interrupted = create(api, body, Entry(plan, earlier=earlier), ledger, say)
+    instance_id = entry.instance_id or ""
     say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")
     try:
         if interrupted:
@@ -250,9 +245,11 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
         raise
     except KeyboardInterrupt as e:
         if not str(e):     # else it was being deleted
-            say(f"Ctrl-C: {goes_on(instance_id, plan)}")
+            say(f"Ctrl-C or SIGTERM: {goes_on(instance_id, plan)}")
         raise
     except (ApiProblem, AuthProblem) as e:
+        if isinstance(e, NotFound) and ledger.stop_asked(plan.run_id):
+            raise stopped(plan) from None
         raise MayBeBilling(f"the instance could not be read back ({e}); {goes_on(instance_id, plan)}") from None
 
 

@@ -1,17 +1,17 @@
 """The ledger: one small file per run, written before anything is rented. Lives in NANOLAN_HOME (~/.nanolan)."""
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from nanolan.errors import BadAnswer, LedgerProblem, UsageProblem
+from nanolan.errors import BadAnswer, LedgerProblem, PreflightFailed, UsageProblem
+from nanolan.locks import Busy, hold, is_held
 from nanolan.plan import UNREADABLE, Plan, Strict
 from nanolan.report import Receipt
 from nanolan.secret import hide
@@ -19,6 +19,7 @@ from nanolan.secret import hide
 REFUSED = "create refused"   # the note of a launch that rented nothing begins so
 
 STOPPED_BY_USER = "stopped by just stop"   # a note
+PROBE_S, CREATE_WAIT_S = 5.0, 300.0        # how long to wait for a lock that is only looked at, and for a create
 
 
 class Attempt(Strict, frozen=True):
@@ -75,31 +76,62 @@ class Ledger:
         """Whether this run is in the ledger: only those are ever touched."""
         return (self.runs / f"{run_id}.json").is_file()
 
+    # -------------------------------------------------------------- between processes
     @contextmanager
     def launching(self, run_id: str) -> Iterator[None]:
         """While a launch may rent one more machine for this run: a lock, so that it ends with its process."""
-        path = self.runs / f"{run_id}.launching"
-        with self._writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = open(path, "w")  # noqa: SIM115  # closed by the next line
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+        with self._held(self.runs / f"{run_id}.launching", PROBE_S, f"another command is launching run {run_id}"):
+            yield
 
     def is_launching(self, run_id: str) -> bool:
-        """Whether a launch on this laptop still has the run in hand."""
+        """Whether a launch on this laptop still has the run in hand; a lock that cannot be looked at counts as held."""
+        return self._is_held(self.runs / f"{run_id}.launching")
+
+    @contextmanager
+    def creating(self, run_id: str) -> Iterator[None]:
+        """While a launch looks a last time and creates: one launch at a time, so that the next one sees what it writes."""
+        with self._held(self.home / "create.lock", CREATE_WAIT_S, "another launch has been creating its machine for minutes"), \
+                self._held(self.runs / f"{run_id}.creating", PROBE_S, f"another command is creating a machine for run {run_id}"):
+            yield
+
+    def is_creating(self, run_id: str) -> bool:
+        """Whether a create of this run is under way: what comes of it is not in the ledger yet."""
+        return self._is_held(self.runs / f"{run_id}.creating")
+
+    def ask_to_stop(self, run_id: str) -> None:
+        """Leave a mark that a launch of this run reads before every create. An empty file: a full disk takes it, too."""
+        path = self.runs / f"{run_id}.stop"
+        with self._writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
+
+    def stop_asked(self, run_id: str) -> bool:
+        return (self.runs / f"{run_id}.stop").exists()
+
+    def allow(self, run_id: str) -> None:
+        """Take the mark away: somebody wants to go on with the run."""
+        path = self.runs / f"{run_id}.stop"
+        with self._writing(path):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _held(self, path: Path, wait_s: float, busy: str) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                with self._writing(path):
+                    stack.enter_context(hold(path, wait_s))
+            except Busy:
+                raise PreflightFailed(f"{busy}; nothing was rented") from None
+            yield
+
+    @staticmethod
+    def _is_held(path: Path) -> bool:
         try:
-            with open(self.runs / f"{run_id}.launching") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return False
-        except FileNotFoundError:
-            return False
+            return path.exists() and is_held(path)
         except OSError:
             return True
 
+    # -------------------------------------------------------------- reading
     def entries(self) -> list[Entry]:
         """Every run, newest first; BadAnswer names a file that cannot be read."""
         return sorted((self._read(p) for p in self.runs.glob("*.json")), key=lambda e: e.plan.created_at, reverse=True)

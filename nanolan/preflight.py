@@ -262,9 +262,10 @@ def check_box_key(s: Settings, instances: Callable[[], list[Instance]] | None) -
 
 
 def check_outputs(instances: list[Instance], out_tags: list[str]) -> Check:
-    """No live instance may be writing the folder that this run will write."""
+    """No live instance may be writing the folder that this run will write; the Hub knows a repo by any letter case."""
+    mine = {t.lower(): t for t in out_tags}
     for i in instances:
-        clash = sorted(set(i.tags) & set(out_tags))
+        clash = sorted(mine[t.lower()] for t in i.tags if t.lower() in mine)
         if clash and i.billing:
             return Check("output folder", False, f"{clash[0].partition('=')[2]} is being written by {i.name}; wait, "
                          f"stop it (just stop {i.id}) or use another folder: output-tag=NAME")

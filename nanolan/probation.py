@@ -94,7 +94,7 @@ def stand_by(api: Shadeform, hub: Hub, plan: Plan, instance: Instance, patience_
     try:
         verdict, why, seen = _watch(api, hub, plan, instance, patience_s, say, clock)
     except KeyboardInterrupt:
-        say(f"Ctrl-C: no longer waiting, no other offer will be tried. {goes_on(instance.id, plan)}")
+        say(f"Ctrl-C or SIGTERM: no longer waiting, no other offer will be tried. {goes_on(instance.id, plan)}")
         raise
     except (ApiProblem, AuthProblem) as e:
         raise MayBeBilling(f"the machine cannot be followed ({e}); {goes_on(instance.id, plan)}") from None

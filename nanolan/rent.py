@@ -31,7 +31,7 @@ def create_once(api: Shadeform, body: dict[str, Any], plan: Plan, *, say: Callab
         return api.create(body), False
     except (UnclearAnswer, KeyboardInterrupt) as e:
         interrupted = isinstance(e, KeyboardInterrupt)
-        why = "Ctrl-C" if interrupted else str(e)
+        why = "Ctrl-C or SIGTERM" if interrupted else str(e)
     say(f"{why}: looking whether {body['name']} was made, for up to a minute")
     try:
         if found := find_run(api, plan.run_id, attempt=plan.attempt):

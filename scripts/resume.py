@@ -90,6 +90,7 @@ def where_it_is(ledger: Ledger, s: Settings, which: str | None, owner: str | Non
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
     seen = look(ledger, [entry], api, lambda _: hub)
     check_over(seen)
+    ledger.allow(entry.plan.run_id)     # an earlier `just stop`: from here on another one counts
     return api, hub, seen.runs[0]
 
 

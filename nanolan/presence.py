@@ -1,0 +1,98 @@
+"""Which instances of the account are a run's, and whether it is known that none of them bills.
+
+A listing may lag behind a create for minutes. So "none" is only said where a look could have shown it: the provider gave an id
+and knows it no more, the machine had found itself in a listing before, or its date and its limit have passed. All else is unknown.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, NotFound
+from nanolan.instance import Instance
+from nanolan.ledger import Entry
+from nanolan.money import dollars
+from nanolan.plan import Plan, parse_time
+from nanolan.shadeform import DASHBOARD, Shadeform
+
+SLACK_S = 60.0               # for the provider, after a date or a limit
+NOT_ASKED = "Shadeform could not be asked"
+NOT_SHOWN = "its create was not answered, and no listing has shown it yet"
+
+
+@dataclass(frozen=True)
+class Presence:
+    """What the account shows of a run."""
+
+    machines: tuple[Instance, ...] = ()    # of all its attempts; what bills comes first
+    unknown: str = ""                      # why there may be one that is not shown, or ""
+
+    @property
+    def billing(self) -> tuple[Instance, ...]:
+        return tuple(i for i in self.machines if i.billing)
+
+    @property
+    def gone(self) -> bool:
+        """Nothing of the run bills, and that was seen."""
+        return not self.unknown and not self.billing
+
+
+def of_run(entry: Entry, i: Instance) -> bool:
+    """Whether that instance is of this run, of whichever attempt."""
+    return i.id == entry.instance_id or i.is_run(entry.plan.run_id)
+
+
+def of_attempt(entry: Entry, i: Instance) -> bool:
+    """Whether that instance is of the run's newest attempt."""
+    return i.id == entry.instance_id or i.is_run(entry.plan.run_id) and i.attempt == entry.plan.attempt
+
+
+def presence(api: Shadeform, entry: Entry, listed: Sequence[Instance] | None, now: datetime, *, told: bool = False) -> Presence:
+    """What is known of the machines of a run; `listed` None: the listing could not be read. What it does not show is asked for by
+    its id. `told`: the newest attempt's machine has left a word in the run folder."""
+    mine = tuple(sorted((i for i in listed or () if of_run(entry, i)), key=lambda i: not i.billing))
+    if any(of_attempt(entry, i) for i in mine):
+        return Presence(mine)
+    try:
+        by_id = (api.info(entry.instance_id),) if entry.instance_id and not entry.gone else ()
+    except NotFound:
+        by_id = ()
+    except (ApiProblem, AuthProblem) as e:
+        return Presence(mine, f"{NOT_ASKED}: {e}")
+    return Presence((*by_id, *mine), "" if by_id else why_unknown(entry, listed is not None, told, now))
+
+
+def why_unknown(entry: Entry, listed: bool, told: bool, now: datetime) -> str:
+    """Why a run of which nothing is shown may have a machine all the same, or "". Pure."""
+    plan = entry.plan
+    if not listed:
+        return NOT_ASKED
+    found_itself = told and plan.self_delete      # in a listing; without a key it cannot look
+    return "" if entry.gone or entry.instance_id or found_itself or is_past(plan, now) else NOT_SHOWN
+
+
+def is_past(plan: Plan, now: datetime) -> bool:
+    """Whether the provider's date and its spend limit have both passed."""
+    spent = parse_time(plan.created_at) + timedelta(hours=plan.limit_cents / max(plan.offer.hourly_cents, 1))
+    return now > max(parse_time(plan.deadline), spent) + timedelta(seconds=SLACK_S)
+
+
+def name_of(entry: Entry) -> str:
+    """The machine of a run, its price, and what stops it."""
+    plan = entry.plan
+    return (f"instance {entry.instance_id or plan.instance_name} ({dollars(plan.offer.hourly_cents)}/h), which deletes itself at "
+            f"{dollars(plan.limit_cents)} or {plan.deadline} at most: just stop {plan.run_id} --now")
+
+
+def unknown_words(entry: Entry) -> str:
+    """Of a run whose create is unclear."""
+    return f"UNKNOWN whether it has a machine ({NOT_SHOWN}). It may bill: {name_of(entry)}"
+
+
+def blind(problem: NanolanError, entries: Iterable[Entry]) -> NanolanError:
+    """The error of a look that failed: while a run may have a machine, it names that, its price and the command."""
+    if isinstance(problem, MayBeBilling):
+        return problem
+    left = "; ".join(name_of(e) for e in entries if not e.gone)
+    return MayBeBilling(f"{problem}. It may still bill: {left}; or by hand: {DASHBOARD}") if left else problem
