@@ -1,43 +1,57 @@
-"""The exact code that a run uses, as a git bundle: one commit without history, of what git tracks or would track.
-
-Never in it: ignored files, `.env*` (but .env.example), keys. The user's index, branches and HEAD stay as they are.
+"""The exact code that a run uses, as a git bundle: one commit without history, of a snapshot of the
+checkout (nanolan/snapshot.py). The user's index, branches and HEAD stay as they are.
 """
 from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import tempfile
 from pathlib import Path
 
+from nanolan.checkout import Checkout, run_git
 from nanolan.errors import PreflightFailed
 from nanolan.plan import Code
+from nanolan.secretscan import Scanner
+from nanolan.snapshot import MOST_BYTES, Snapshot, take_snapshot
 
-NEVER = (".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".ssh_keys/**")
 BRANCH = "nanolan"
 
 
-def make_bundle(root: Path, target: Path, run_id: str) -> Code:
-    """Write the bundle of the checkout at `root` to `target`; PreflightFailed when it is no git checkout."""
-    head = _git(root, "rev-parse", "HEAD")
-    with tempfile.TemporaryDirectory() as temp:
-        env = {"GIT_INDEX_FILE": f"{temp}/index"}
-        _git(root, "read-tree", "HEAD", env=env)
-        _git(root, "add", "--all", ".", env=env)
-        _git(root, "rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--",
-             *(f":(glob,icase)**/{n}" for n in NEVER), ":(exclude,glob,icase)**/.env.example", env=env)
-        tree = _git(root, "write-tree", env=env)
-    dirty = tree != _git(root, "rev-parse", "HEAD^{tree}")
-    commit = _git(root, "commit-tree", tree, "-m", f"nanolan run {run_id}: {head}{' with changes' if dirty else ''}",
-                  env=_author())
-    ref = f"refs/nanolan/{run_id}/{BRANCH}"   # a bundle needs a ref; ours is gone again at once
-    _git(root, "update-ref", ref, commit)
-    try:
-        _git(root, "bundle", "create", "--quiet", str(target), ref)
-    finally:
-        _git(root, "update-ref", "-d", ref)
+def make_bundle(root: Path, target: Path, run_id: str, scanner: Scanner | None = None) -> Code:
+    """Write the bundle of the checkout at `root` to `target`; PreflightFailed when it is no git checkout or holds a secret."""
+    return bundle_and_snapshot(root, target, run_id, scanner)[0]
+
+
+def bundle_and_snapshot(
+    root: Path, target: Path, run_id: str, scanner: Scanner | None = None
+) -> tuple[Code, Snapshot]:
+    """The same, with what is in it and what is not."""
+    with tempfile.TemporaryDirectory(prefix="nanolan-bundle-") as temp:
+        snapshot, ours = take_snapshot(root, Path(temp), scanner or Scanner())
+        head = snapshot.checkout.head
+        message = f"nanolan run {run_id}: {head}{' with changes' if snapshot.dirty else ''}"
+        commit = _line(
+            run_git(root, "commit-tree", snapshot.tree, "-m", message, env=_author() | ours)
+        )
+        alone = _repository(root, Path(temp), snapshot.checkout)
+        ref = f"refs/nanolan/{run_id}/{BRANCH}"  # a bundle needs a ref
+        run_git(root, "update-ref", ref, commit, env=alone)
+        run_git(root, "bundle", "create", "--quiet", str(target), ref, env=alone)
     data = target.read_bytes()
-    return Code(head, hashlib.sha256(data).hexdigest(), len(data), dirty)
+    if len(data) > MOST_BYTES:
+        raise PreflightFailed(
+            f"the code bundle has {len(data) / 1e6:,.0f} MB, more than {MOST_BYTES >> 20} MB; nothing was rented"
+        )
+    return Code(head, hashlib.sha256(data).hexdigest(), len(data), snapshot.dirty), snapshot
+
+
+def _repository(root: Path, temp: Path, checkout: Checkout) -> dict[str, str]:
+    """A repository of our own around the new objects, which reads the user's: there our ref can be set."""
+    (temp / "refs").mkdir()
+    (temp / "HEAD").write_text(f"ref: refs/heads/{BRANCH}\n")
+    (temp / "objects/info").mkdir(exist_ok=True)
+    (temp / "objects/info/alternates").write_bytes(os.fsencode(checkout.objects.resolve()) + b"\n")
+    return {"GIT_DIR": str(temp)}
 
 
 def _author() -> dict[str, str]:
@@ -46,13 +60,5 @@ def _author() -> dict[str, str]:
     return {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in who.items()}
 
 
-def _git(root: Path, *args: str, env: dict[str, str] | None = None) -> str:
-    try:
-        done = subprocess.run(["git", *args], cwd=root, env={**os.environ, **(env or {})}, capture_output=True, text=True,
-                              errors="replace")
-    except FileNotFoundError:
-        raise PreflightFailed("git is missing; install it (the code that runs is sent as a git bundle)") from None
-    if done.returncode:
-        raise PreflightFailed(f"git {args[0]} failed in {root}: {done.stderr.strip()[:300]}. "
-                              "nanolan must be a git clone with at least one commit; nothing was rented")
-    return done.stdout.strip()
+def _line(raw: bytes) -> str:
+    return raw.decode().strip()

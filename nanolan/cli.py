@@ -94,6 +94,8 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
 def settings_from(flags: dict[str, Any]) -> Settings:
     """Settings from a command's options, the environment, .env and the cached Hub login."""
     from nanolan.config import load_settings
+    from nanolan.credentials import note_credentials
+    note_credentials(os.environ)
     path = env_file()
     if path.is_file() and path.stat().st_mode & 0o077 and os.name == "posix":
         click.echo(f"note: others on this machine can read {path}; run: chmod 600 {path}", err=True)

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import difflib
 import re
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nanolan.checkout import is_tracked
 from nanolan.config import TABLE, Settings, load_settings, read_env_file
-from nanolan.errors import UsageProblem
+from nanolan.errors import PreflightFailed, UsageProblem
 from nanolan.patient import Patient
 from nanolan.preflight import Check
 
@@ -45,9 +45,7 @@ def look_at_env(p: Patient) -> list[Check]:
     private = path.stat().st_mode & 0o077 == 0
     found = [Check(".env", True, f"{path}, for your eyes alone") if private else
              Check(".env", None, f"others on this machine can read {path}", f"chmod 600 {path}")]
-    if _tracked(path):
-        found.append(Check(".env", False, "git tracks it: its keys go wherever the repo goes",
-                           f"git rm --cached {path.name}, then make new keys if it was ever pushed"))
+    found += _tracked(path)
     try:
         return found + _names(read_env_file(path))
     except UsageProblem as e:
@@ -78,9 +76,11 @@ def look_at_settings(p: Patient) -> list[Check]:
                                     f"model-tag={s.model_tag}")]
 
 
-def _tracked(path: Path) -> bool:
+def _tracked(path: Path) -> list[Check]:
     try:
-        done = subprocess.run(["git", "ls-files", "--error-unmatch", path.name], cwd=path.parent, capture_output=True)
-        return done.returncode == 0
-    except FileNotFoundError:
-        return False
+        if not is_tracked(path):
+            return []
+    except PreflightFailed as e:
+        return [Check(".env", False, f"whether git tracks it cannot be seen: {e}", "see what git says: git status")]
+    return [Check(".env", False, "git tracks it: its keys go wherever the repo goes",
+                  f"git rm --cached {path.name}, then make new keys if it was ever pushed")]

@@ -4,7 +4,6 @@ nothing is rented before every check passed and consent was given, and the ledge
 from __future__ import annotations
 
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -15,8 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import structs
 
-from nanolan.bundle import make_bundle
-from nanolan.config import ROOT, Settings, is_loopback
+from nanolan.codecheck import code_here
+from nanolan.config import Settings, is_loopback
 from nanolan.create import create, last_look, stopped
 from nanolan.errors import (
     ApiProblem,
@@ -133,13 +132,13 @@ def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: C
     unset = [name for name, value in (("HF_TOKEN", s.hf_token), ("HF_REPO", s.hf_repo)) if value is None]
     found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
     run_id = new_run_id()
-    code, bundle, code_check = code_here(run_id)
+    code, bundle, code_checks = code_here(run_id)
     there = _survey(s, found, tuple(earlier), rehearsal, really)
     here = there(offer, s.spend_limit)
     plan = structs.replace(make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, here.expected), **here.usual)
     outputs = [_outputs(instances, plan)] if instances else []
     key = [check_key(s.ssh_public_key)] if s.ssh_public_key else []
-    checks = [*found.checks, *here.checks, *outputs, code_check, *key, check_box_key(s, instances)]
+    checks = [*found.checks, *here.checks, *outputs, *code_checks, *key, check_box_key(s, instances)]
     return Prepared(plan, offer, checks, bundle, found.public, here, there, rehearsal)
 
 
@@ -264,19 +263,6 @@ def next_offer_hint(e: No, offer: Offer, offers: Iterable[Offer], words: Iterabl
     place = (f"cloud={o.cloud}", f"region={o.region}", f"instance-type={o.instance_type}")
     return type(e)(f"{what}. Next: {o.where} for {dollars(o.hourly_cents)}/h{why and f' ({why})'}: "
                    f"{command} {shlex.join([*words, *place])}")
-
-
-def code_here(run_id: str) -> tuple[Code, bytes, Check]:
-    """The bundle of this checkout, in memory, and its line of the checklist."""
-    with tempfile.TemporaryDirectory() as temp:
-        path = Path(temp) / "code.bundle"
-        try:
-            code = make_bundle(ROOT, path, run_id)
-        except PreflightFailed as e:
-            return Code("", "", 0, False), b"", Check("code", False, str(e))
-        changed = ", with uncommitted changes" if code.dirty else ""
-        text = f"commit {code.commit[:8]}{changed}, a bundle of {code.size // 1000:,} kB"
-        return code, path.read_bytes(), Check("code", True, text)
 
 
 def check_key(text: str) -> Check:

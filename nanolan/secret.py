@@ -48,8 +48,8 @@ class Mask:
 
     def __init__(self, secrets: Iterable[Secret | None], *, pieces: bool = False) -> None:
         values = {s.reveal() for s in secrets if s}
-        parts = {part for value in values for part in (*_parts(value), *(_pieces(value) if pieces else ()))}
-        self.forms = sorted({form for part in parts for form in _forms(part)}, key=len, reverse=True)
+        known = {part for value in values for part in (*parts(value), *(_pieces(value) if pieces else ()))}
+        self.forms = sorted({form for part in known for form in forms(part)}, key=len, reverse=True)
         self.longest, self.firsts = max(map(len, self.forms), default=0), {form[0] for form in self.forms}
         self.hits = 0        # how many texts held one
 
@@ -81,13 +81,18 @@ def hide(text: str) -> str:
     return every_secret().hide(text)
 
 
+def known_values() -> list[str]:
+    """Every secret that this process knows, in clear: to look for, never to show."""
+    return list(_values)
+
+
 def short(text: str, most: int = 300) -> str:
     """Foreign words as they may be quoted: on one line, without any secret, cut (only then: half a secret is known to no mask)."""
     words = " ".join(hide(text[:100 * most]).split())
     return words if len(words) <= most else words[:most - 3] + "..."
 
 
-def _parts(value: str) -> Iterator[str]:
+def parts(value: str) -> Iterator[str]:
     """The value, and what of it may turn up alone: the lines of a key file, each of several addresses."""
     yield value
     if "\n" in value:
@@ -99,12 +104,13 @@ def _pieces(value: str) -> Iterator[str]:
     yield from (piece for piece in re.split(r"[/@:?&=,\s]+", value) if len(piece) >= PIECE and "://" in value)
 
 
-def _forms(value: str) -> set[str]:
+def forms(value: str) -> set[str]:
+    """How a value may be written: raw, in an address, JSON, HTML, Python, base64."""
     raw = value.encode(errors="surrogatepass")
-    forms = {value, quote(raw, safe=""), quote(raw), json.dumps(value)[1:-1], repr(value)[1:-1], html.escape(value),
+    found = {value, quote(raw, safe=""), quote(raw), json.dumps(value)[1:-1], repr(value)[1:-1], html.escape(value),
              html.escape(value, quote=False)}
     for shift, cut in enumerate((0, 2, 3)):   # base64 of a longer text shows the secret at one of three alignments
         whole = (shift + len(raw)) * 8 // 6    # characters that no neighbouring byte changes
         code = base64.b64encode(b"\0" * shift + raw).decode()[cut:whole]
-        forms |= {code, code.replace("+", "-").replace("/", "_")}
-    return {f for f in forms if len(f) >= SHORTEST}
+        found |= {code, code.replace("+", "-").replace("/", "_")}
+    return {f for f in found if len(f) >= SHORTEST}

@@ -8,12 +8,17 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 import requests
 
+from nanolan.checkout import run_git
+from nanolan.codecheck import of_snapshot
 from nanolan.config import is_loopback
+from nanolan.errors import PreflightFailed
 from nanolan.patient import Patient
 from nanolan.preflight import Check
+from nanolan.snapshot import look_at_code_of
 
 LEAST_GB, ENOUGH_GB = 0.2, 5.0       # for a launch; for a d20 and the data sets of a phase here
 CLOCK_NOTE_S, CLOCK_WRONG_S = 60, 300
@@ -49,21 +54,34 @@ def look_at_disk(p: Patient) -> list[Check]:
 
 
 def look_at_code(p: Patient) -> list[Check]:
-    """The commit that a launch would send, as a bundle: no remote is needed."""
-    def git(*words: str) -> str | None:
-        done = subprocess.run(["git", *words], cwd=p.root, capture_output=True, text=True, errors="replace")
-        return done.stdout.strip() if done.returncode == 0 else None
+    """What a launch would send, as a bundle: no remote is needed."""
     if shutil.which("git") is None:
         return [Check("code", False, "cannot be looked at without git", "install git")]
-    head = git("rev-parse", "--short=8", "HEAD")
-    if head is None:
-        return [Check("code", False, f"{p.root} is no git clone with a commit: there is no code to send",
-                      "clone nanolan with git, or: git init && git add . && git commit -m start")]
-    changed, remote = len((git("status", "--porcelain") or "").splitlines()), git("remote", "get-url", "origin")
+    try:
+        snapshot = look_at_code_of(p.root)
+    except PreflightFailed as e:
+        return [Check("code", False, str(e), fix_of(str(e)))]
+    head, remote = snapshot.checkout.head[:8], _remote(p.root)
     where = f"origin {_without_user(remote)}" if remote else "no remote, and none is needed"
-    if changed:
-        return [Check("code", None, f"commit {head} and {changed} uncommitted changes, which a launch sends too; {where}")]
-    return [Check("code", True, f"commit {head}, nothing uncommitted; {where}")]
+    if snapshot.dirty:
+        changed = len(run_git(p.root, "status", "--porcelain").splitlines())
+        text = f"commit {head} and {changed} uncommitted changes, which a launch sends too; {where}"
+        return [Check("code", None, text), *of_snapshot(snapshot)]
+    return [Check("code", True, f"commit {head}, nothing uncommitted; {where}"), *of_snapshot(snapshot)]
+
+
+def fix_of(error: str) -> str:
+    """What to do about a checkout that cannot be sent; a folder that is none is the only one to be made anew."""
+    if "not a git repository" in error or "unknown revision" in error:
+        return "clone nanolan with git, or: git init && git add . && git commit -m start"
+    return "as it says; then: just doctor"
+
+
+def _remote(root: Path) -> str:
+    try:
+        return run_git(root, "remote", "get-url", "origin").decode(errors="replace").strip()
+    except PreflightFailed:
+        return ""
 
 
 def _without_user(url: str) -> str:

@@ -25,11 +25,13 @@ def doctor(as_json: bool, **flags: Any) -> int:
     """Check every requirement. Exit code 0 when a launch could work, 4 when something failed."""
     from nanolan.cli import cached_token
     from nanolan.config import ROOT
+    from nanolan.credentials import note_credentials
     from nanolan.doctor import examine, exit_code, render, to_dict
     from nanolan.envfile import usable_settings
     from nanolan.ledger import nanolan_home
     from nanolan.patient import admit
     from nanolan.sshkey import key_folder
+    note_credentials(os.environ)
     s, wrong = usable_settings(flags, os.environ, env_file(), cached_token)
     found = examine(admit(s, wrong, os.environ, env_file(), ROOT, nanolan_home(), key_folder(os.environ), PATIENCE_S))
     click.echo(json.dumps(to_dict(found), indent=2) if as_json else "\n".join(render(found)))

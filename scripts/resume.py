@@ -96,7 +96,7 @@ def where_it_is(ledger: Ledger, s: Settings, which: str | None, owner: str | Non
 
 def plan_next(hub: Any, view: RunView, past: tuple[Attempt, ...], s: Settings, flags: dict[str, Any], code: str) -> Next | None:
     """What the next attempt takes over; None when the run is complete."""
-    from nanolan.launch import code_here
+    from nanolan.codecheck import code_in_one_line
     from nanolan.rest import rest_of
     from nanolan.resume import money_of, next_attempt, run_code
     plan = view.entry.plan
@@ -104,7 +104,7 @@ def plan_next(hub: Any, view: RunView, past: tuple[Attempt, ...], s: Settings, f
     if not rest.phases:
         return None
     money = money_of(plan, past, s.spend_limit if flags["spend_limit"] else None)
-    source = code_here(plan.run_id) if code == "here" else run_code(hub, plan, view.entry.rebuilt)
+    source = code_in_one_line(plan.run_id) if code == "here" else run_code(hub, plan, view.entry.rebuilt)
     return next_attempt(hub, plan, rest, money, s, flags, source)
 
 

@@ -58,24 +58,25 @@ def test_a_clean_checkout_travels_as_it_was_committed(repo: Path, tmp_path: Path
 
 
 def test_changed_new_and_removed_files_travel_too_and_it_is_called_dirty(repo: Path, tmp_path: Path) -> None:
-    write(repo, {"tracked.py": "changed\n", "new.py": "new\n", "noise.log": "x", "build/out": "x", "a b'$(touch evil).py": "odd\n"})
+    write(repo, {"tracked.py": "changed\n", "scripts/new.py": "new\n", "noise.log": "x", "build/out": "x",
+                 "scripts/a b'$(touch evil).py": "odd\n"})
     (repo / "removed.py").unlink()
     code, files = bundled(repo, tmp_path)
-    assert files["tracked.py"] == "changed\n" and files["new.py"] == "new\n" and code.dirty
+    assert files["tracked.py"] == "changed\n" and files["scripts/new.py"] == "new\n" and code.dirty
     assert "removed.py" not in files and "noise.log" not in files and "build/out" not in files
     assert not list(repo.glob("**/evil"))
 
 
 @pytest.mark.parametrize("tracked", [False, True])
 def test_no_key_ever_travels_tracked_or_not(repo: Path, tmp_path: Path, tracked: bool) -> None:
-    write(repo, dict.fromkeys(KEYS, "CANARY") | {".env.example": "HF_TOKEN=\n", "sub/.env.example": "x\n", "monkey.py": "x\n",
-                                                 "environment.py": "x\n"})
+    write(repo, dict.fromkeys(KEYS, "CANARY") | {"scripts/.env.example": "HF_TOKEN=\n", "nanolan/monkey.py": "x\n",
+                                                 "nanolan/environment.py": "x\n", "cloud/credentials.py": "x\n"})
     if tracked:
         git(repo, "add", "--all", "--force")
         git(repo, "commit", "--quiet", "--message=keys")
     _, files = bundled(repo, tmp_path)
     assert not set(files) & set(KEYS) and "CANARY" not in "".join(files.values())
-    assert {".env.example", "sub/.env.example", "monkey.py", "environment.py"} <= set(files)
+    assert {"scripts/.env.example", "nanolan/monkey.py", "nanolan/environment.py", "cloud/credentials.py"} <= set(files)
 
 
 def test_the_bundle_has_no_history(repo: Path, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "nanolan").glob("*.py"))
 # Each room may import only from the rooms before it
 ORDER = [
-    "times", "secret", "veil", "errors", "plainfile", "money", "budget", "size", "memory", "datasets", "pickles", "phases", "gate", "config", "plan", "offers",
+    "times", "secret", "veil", "errors",
+    "checkout", "secretnames", "secretscan", "credentials", "snapshot",
+    "plainfile", "money", "budget", "size", "memory", "datasets", "pickles", "phases", "gate", "config", "plan", "offers",
     "instance", "shadeform", "sshkey", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "locks", "ledger",
     "presence", "costs", "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify",
-    "preflight", "adopt", "structure", "inside", "parcel", "upload", "pull", "create", "launch", "probation", "failover", "confine", "runner", "here",
+    "preflight", "codecheck", "adopt", "structure", "inside", "parcel", "upload", "pull", "create", "launch", "probation", "failover", "confine", "runner", "here",
     "watchdog", "timeline", "boxlog", "herald", "gpus", "inspection", "pace", "causes", "control", "postmortem", "machine",
     "saver", "training", "samples", "curves", "charts", "environment", "scores", "story", "markup", "page", "card", "lastwords",
     "nobody", "departure", "box", "rest", "status", "ssh", "closeup", "logs", "rebuild", "limit", "guard", "patrol", "guardpost", "orphans", "stop", "why", "resume", "view",

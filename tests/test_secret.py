@@ -62,7 +62,7 @@ def test_short_and_missing_values_blank_no_ordinary_words() -> None:
 @pytest.mark.parametrize("value, part", [
     ("json://host.example.org/tok3n-of-the-hook-0123 ntfy://another-topic-0123", "tok3n-of-the-hook-0123"),
     ("json://host.example.org/tok3n-of-the-hook-0123 ntfy://another-topic-0123", "ntfy://another-topic-0123"),
-    ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkt0123\nAAAABG5vbmU0123\n-----END OPENSSH PRIVATE KEY-----\n", "AAAABG5vbmU0123")],
+    ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkt0123\nAAAABG5vbmU0123\n-----END OPENSSH PRIVATE KEY-----\n", "AAAABG5vbmU0123")],    # pragma: allowlist secret
                          ids=["part of an address", "one of two addresses", "line of a key"])
 def test_what_is_in_a_secret_is_hidden_alone_too(value: str, part: str) -> None:
     mask = Mask([Secret(value)], pieces=True)

@@ -1,0 +1,71 @@
+"""The code of a launch as lines of the checklist: what is sent, which new files are in it, what stays here, why it is refused."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nanolan.bundle import bundle_and_snapshot
+from nanolan.config import ROOT
+from nanolan.errors import PreflightFailed
+from nanolan.plan import Code
+from nanolan.preflight import Check
+from nanolan.snapshot import Snapshot
+from nanolan.veil import printable
+
+MOST_NAMES = 60
+
+
+def code_here(run_id: str, root: Path = ROOT) -> tuple[Code, bytes, tuple[Check, ...]]:
+    """The bundle of this checkout, in memory, and its lines of the checklist."""
+    with tempfile.TemporaryDirectory() as temp:
+        path = Path(temp) / "code.bundle"
+        try:
+            code, snapshot = bundle_and_snapshot(root, path, run_id)
+        except PreflightFailed as e:
+            return Code("", "", 0, False), b"", (Check("code", False, str(e)),)
+        changed = ", with uncommitted changes" if code.dirty else ""
+        text = f"commit {code.commit[:8]}{changed}, a bundle of {code.size // 1000:,} kB"
+        return code, path.read_bytes(), (Check("code", True, text), *of_snapshot(snapshot))
+
+
+def code_in_one_line(run_id: str) -> tuple[Code, bytes, Check]:
+    """The same with one line for all of it."""
+    code, data, checks = code_here(run_id)
+    return code, data, Check("code", checks[0].ok, "; ".join(c.text for c in checks))
+
+
+def of_snapshot(snapshot: Snapshot) -> tuple[Check, ...]:
+    """Which files travel although git does not track them, and what stays here."""
+    checks = []
+    if snapshot.new:
+        checks.append(
+            Check(
+                "code, untracked",
+                None,
+                f"sent too, although git does not track them: {named(snapshot.new)}",
+            )
+        )
+    if snapshot.left:
+        checks.append(Check("code, left out", None, by_reason(snapshot.left)))
+    return tuple(checks)
+
+
+def by_reason(left: Mapping[str, str]) -> str:
+    """What is not sent, by the reason why."""
+    reasons = defaultdict(list)
+    for path, why in left.items():
+        reasons[why].append(path)
+    return "; ".join(f"{why}: {named(paths)}" for why, paths in reasons.items())
+
+
+def named(paths: Sequence[str]) -> str:
+    """Paths, each quoted if it has odd characters; of very many the first."""
+    shown = [
+        printable(p) if p.isprintable() and " " not in p else repr(p)
+        for p in sorted(paths)[:MOST_NAMES]
+    ]
+    more = f" and {len(paths) - MOST_NAMES:,} more" if len(paths) > MOST_NAMES else ""
+    return f"{', '.join(shown)}{more}"

@@ -1,0 +1,95 @@
+"""Secrets that the user keeps elsewhere than in nanolan's settings: Hub logins, proxies' passwords, keys of other services.
+
+Nothing uses them here. They are made known, so that masks hide them and no file that holds one is sent.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from nanolan.secret import Secret
+
+PROXIES = re.compile(r"(?i)(https?|all|ftp|socks)_proxy")
+NAMED = re.compile(r"(?i).*(token|api_?key|access_?key|secret|secret_?key|passwd|password)")
+MOST_BYTES = 1 << 20
+TELLING = 16  # other programs' values that are shorter may be ordinary words
+
+
+def note_credentials(environ: Mapping[str, str]) -> None:
+    """Make every one of them known to the masks."""
+    for value in (*of_environment(environ), *hub_logins(environ), *wandb_logins(environ)):
+        Secret(value)
+
+
+def of_environment(environ: Mapping[str, str]) -> Iterator[str]:
+    """Proxies' passwords, and what other programs' variables hold by their names."""
+    for name, value in environ.items():
+        if PROXIES.fullmatch(name):
+            yield from password_of(value)
+        elif (
+            NAMED.fullmatch(name)
+            and len(value) >= TELLING
+            and re.search(r"\d", value)
+            and not value.startswith(("/", "~"))
+        ):
+            yield value.strip()
+
+
+def password_of(url: str) -> Iterator[str]:
+    """The password in an address, as it stands there and as it is meant."""
+    try:
+        password = urlsplit(url if "://" in url else f"http://{url}").password
+    except ValueError:
+        return
+    if password:
+        yield from {password, unquote(password)}
+
+
+def hub_logins(environ: Mapping[str, str]) -> Iterator[str]:
+    """Every token that `hf auth login` has left, in use or not."""
+    home = hub_home(environ)
+    named = environ.get("HF_TOKEN_PATH")
+    for path in (Path(named).expanduser() if named else home / "token", home / "token"):
+        if text := small_text(path).strip():
+            yield text
+    stored = configparser.ConfigParser(interpolation=None)
+    try:
+        stored.read_string(
+            small_text(Path(environ.get("HF_STORED_TOKENS_PATH") or home / "stored_tokens"))
+        )
+    except configparser.Error:
+        return
+    for section in stored.sections():
+        yield from (value for value in stored[section].values() if value)
+
+
+def hub_home(environ: Mapping[str, str]) -> Path:
+    """Where the Hub's client keeps what it keeps."""
+    cache = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
+    return Path(environ.get("HF_HOME") or Path(cache) / "huggingface").expanduser()
+
+
+def wandb_logins(environ: Mapping[str, str]) -> Iterator[str]:
+    """The passwords of wandb's hosts in the user's netrc."""
+    path = Path(
+        environ.get("NETRC") or Path(environ.get("HOME") or Path.home()) / ".netrc"
+    ).expanduser()
+    for entry in re.split(r"(?m)^\s*(?=machine\s|default\s)", small_text(path)):
+        if re.match(r"machine\s+\S*wandb", entry) and (
+            found := re.search(r"\bpassword\s+(\S+)", entry)
+        ):
+            yield found[1]
+
+
+def small_text(path: Path) -> str:
+    """A small file's text; "" when there is none to be read."""
+    try:
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            return ""
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

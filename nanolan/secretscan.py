@@ -1,0 +1,295 @@
+"""Looks for secrets in files that are to be sent: values that this process knows, and what has the shape of a key.
+
+Files are looked through as they are, as UTF-16, and unpacked (gzip, bzip2, xz, zip; bounded). A known value is found raw, quoted,
+in JSON, base64 and hex, also broken over lines. A line with ALLOW is no key by its shape; a known value is one all the same.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from nanolan.secret import forms, known_values, parts
+
+ALLOW = b"pragma: allowlist secret"
+WHOLE = 12  # shorter values are looked for as whole words alone
+MOST_UNPACKED = 64 << 20  # bytes of one packed file
+DEEPEST = 4  # packed files in packed files
+JOINTS = b" \t\r\n\0\"'\\+=,"  # what may stand between the pieces of a value
+YOURS = "a key, token or password of yours"
+UNSEEN = "packed content that cannot be looked through"
+
+# What it is; a part that is in every one of them; the pattern
+SHAPES: tuple[tuple[str, bytes, bytes], ...] = (
+    ("a Hugging Face token", b"hf_", rb"(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{20,}"),
+    ("a Hugging Face token", b"api_org_", rb"(?<![A-Za-z0-9_])api_org_[A-Za-z0-9]{20,}"),
+    ("a private key", b"PRIVATE KEY", rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"),
+    ("a private key", b"PuTTY-User-Key-File-", rb"PuTTY-User-Key-File-\d"),
+    ("a private key", b"AGE-SECRET-KEY-1", rb"AGE-SECRET-KEY-1[0-9A-Z]{50,}"),
+    ("an API key", b"sk-", rb"(?<![A-Za-z0-9_-])sk-(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{20,}"),
+    ("a wandb key", b"wandb", rb"(?i)wandb[^\n]{0,80}?(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"),
+    ("a wandb key", b"WANDB", rb"(?i)wandb[^\n]{0,80}?(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"),
+    ("a wandb key", b"wandb_v1_", rb"wandb_v1_[A-Za-z0-9_]{30,}"),
+    (
+        "a login",
+        b"password",
+        rb"machine\s+[^\s{}<>$]+\s+login\s+[^\s{}<>$]+\s+password\s+[^\s\"'{}<>$*\\]{8,}",
+    ),
+    ("a login", b"password", rb"default\s+login\s+[^\s{}<>$]+\s+password\s+[^\s\"'{}<>$*\\]{8,}"),
+    (
+        "a login",
+        b"://",
+        rb"[a-z][a-z0-9+.-]*://[^\s/:@\"'{}<>$*]+:(?=[^\s/@]*[0-9])[^\s/:@\"'{}<>$*]{8,}@",
+    ),
+    ("an AWS key", b"KIA", rb"(?<![A-Z0-9])AKIA[A-Z0-9]{16}(?![A-Z0-9])"),
+    ("an AWS key", b"ASIA", rb"(?<![A-Z0-9])ASIA[A-Z0-9]{16}(?![A-Z0-9])"),
+    (
+        "an AWS key",
+        b"aws_secret_access_key",
+        rb"aws_secret_access_key[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}",
+    ),
+    (
+        "an AWS key",
+        b"AWS_SECRET_ACCESS_KEY",
+        rb"AWS_SECRET_ACCESS_KEY[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}",
+    ),
+    ("a GitHub token", b"gh", rb"(?<![A-Za-z0-9_])gh[pousr]_[A-Za-z0-9]{30,}"),
+    ("a GitHub token", b"github_pat_", rb"github_pat_[A-Za-z0-9_]{22,}"),
+    ("a GitLab token", b"glpat-", rb"glpat-[A-Za-z0-9_-]{20,}"),
+    ("a Slack token", b"xox", rb"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    ("a Slack token", b"xapp-", rb"xapp-\d-[A-Za-z0-9-]{10,}"),
+    (
+        "a webhook",
+        b"hooks.slack.com",
+        rb"hooks\.slack\.com/(?:services|workflows)/T\w+/\w+/\w{16,}",
+    ),
+    ("a webhook", b"/api/webhooks/", rb"discord(?:app)?\.com/api/webhooks/\d+/[\w-]{30,}"),
+    ("a Google key", b"AIza", rb"AIza[0-9A-Za-z_-]{35}"),
+    ("a Google token", b"ya29.", rb"ya29\.[0-9A-Za-z_-]{30,}"),
+    ("an npm token", b"npm_", rb"(?<![A-Za-z0-9_])npm_[A-Za-z0-9]{36}"),
+    ("a PyPI token", b"pypi-AgE", rb"pypi-AgE[A-Za-z0-9_-]{50,}"),
+    ("a Stripe key", b"k_live_", rb"[sr]k_live_[A-Za-z0-9]{16,}"),
+    ("a Telegram token", b":AA", rb"(?<!\d)\d{8,10}:AA[\w-]{30,}"),
+    ("a signed token", b"eyJ", rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
+    ("a bearer token", b"earer ", rb"[Bb]earer +(?=[A-Za-z0-9._~+/-]*[0-9])[A-Za-z0-9._~+/-]{20,}"),
+    (
+        "an API key",
+        b"-KEY",
+        rb"(?i)X-API-KEY[\"']?\s*[:=]\s*[\"']?(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{16,}",
+    ),
+    (
+        "an API key",
+        b"-key",
+        rb"(?i)X-API-KEY[\"']?\s*[:=]\s*[\"']?(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{16,}",
+    ),
+    (
+        "a key",
+        b"_KEY",
+        rb"(?:SHADEFORM|WANDB|OPENAI|ANTHROPIC|OPENROUTER)_API_KEY(?:_BOX)?[\"']?\s{0,3}[=:]\s{0,3}[\"']?"
+        rb"(?=[A-Za-z0-9_+/~-]*[0-9])[A-Za-z0-9_+/~-]{16,}",
+    ),
+    (
+        "a key",
+        b"_TOKEN",
+        rb"(?:HF|HUB|GITHUB|SLACK|NPM)_TOKEN[\"']?\s{0,3}[=:]\s{0,3}[\"']?"
+        rb"(?=[A-Za-z0-9_+/~-]*[0-9])[A-Za-z0-9_+/~-]{16,}",
+    ),
+)
+PATTERNS = tuple((what, anchor, re.compile(pattern)) for what, anchor, pattern in SHAPES)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A secret in a file that was to be sent; never the secret itself."""
+
+    name: str
+    what: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = self.name if self.line is None else f"{self.name}, line {self.line}"
+        return (
+            f"{where} holds {self.what}"
+            if self.what in (YOURS, UNSEEN)
+            else f"{where} holds what looks like {self.what}"
+        )
+
+
+class Scanner:
+    """Looks for these values (all that this process knows, if none are given) and for the shapes of keys."""
+
+    def __init__(self, values: Iterable[str] | None = None) -> None:
+        values = known_values() if values is None else values
+        pieces = {piece for value in values for piece in pieces_of(value) if telling(piece)}
+        self._raw = sorted(
+            {
+                form.encode(errors="surrogatepass")
+                for piece in pieces
+                for form in (*forms(piece), *hex_of(piece))
+            }
+        )
+        self._joined = {squeezed(form) for form in self._raw if len(squeezed(form)) >= WHOLE}
+        self._short = [form for form in self._raw if len(squeezed(form)) < WHOLE]
+
+    def files(self, contents: Mapping[str, bytes]) -> Iterator[Found]:
+        """At most one finding a file, by its path too."""
+        for name, data in contents.items():
+            if found := self.path(name) or self.file(name, data):
+                yield found
+
+    def path(self, name: str) -> Found | None:
+        what = self._known(name.encode(errors="surrogateescape"))
+        return Found(STARRED, YOURS) if what is not None else None
+
+    def file(self, name: str, data: bytes) -> Found | None:
+        """The first secret in one file."""
+        return self.text(name, data) or self._packed(name, data)
+
+    def text(self, name: str, data: bytes, shapes: bool = True) -> Found | None:
+        """The same, for what is not packed; without `shapes` known values alone."""
+        if (at := self._known(data)) is not None:
+            return Found(name, YOURS, line_of(data, at))
+        if shapes:
+            for layer in (data, data.replace(b"\0", b"")) if b"\0" in data else (data,):
+                for what, anchor, pattern in PATTERNS:
+                    if anchor in layer and (at := first_of(pattern, layer)) is not None:
+                        return Found(name, what, line_of(layer, at))
+        return None
+
+    def _known(self, data: bytes) -> int | None:
+        """Where a known value begins; -1: somewhere, in pieces."""
+        joined = squeezed(data)
+        whole = any(form in joined for form in self._joined)
+        for form in self._raw if whole else self._short:
+            if (at := word_at(form, data)) is not None:
+                return at
+        return -1 if whole else None
+
+    def _packed(self, name: str, data: bytes) -> Found | None:
+        try:
+            for layer in unpacked(data, Room(MOST_UNPACKED)):
+                if found := self.text(name, layer):
+                    return Found(name, found.what)
+        except Unseen:
+            return Found(name, UNSEEN)
+        return None
+
+
+STARRED = "a file name"
+
+
+def pieces_of(value: str) -> Iterator[str]:
+    """The value and its parts; of an address what is like a token: all but words."""
+    yield from parts(value)
+    for address in value.split():
+        if "://" in address:
+            yield from (
+                piece
+                for piece in re.split(r"[/@:?&=,]+", address)
+                if len(piece) >= 16 and re.search(r"\d", piece)
+            )
+
+
+def telling(value: str) -> bool:
+    """Whether a value can be told from ordinary words: long, or with a digit, or in both cases of letters."""
+    if any(c.isdigit() for c in value):
+        return len(value) >= 8
+    return len(value) >= (12 if value.lower() != value != value.upper() else 24)
+
+
+def hex_of(value: str) -> tuple[str, str]:
+    code = value.encode(errors="surrogatepass").hex()
+    return code, code.upper()
+
+
+def squeezed(data: bytes) -> bytes:
+    """Without blanks, quotes and the like: a value in two halves is one again, and UTF-16 is ASCII."""
+    return data.translate(None, JOINTS)
+
+
+def word_at(form: bytes, data: bytes) -> int | None:
+    """Where `form` stands in `data`; a short one as a whole word only."""
+    if len(form) >= WHOLE:
+        at = data.find(form)
+        return at if at >= 0 else None
+    found = re.search(rb"(?<![A-Za-z0-9])" + re.escape(form) + rb"(?![A-Za-z0-9])", data)
+    return found.start() if found else None
+
+
+def first_of(pattern: re.Pattern[bytes], data: bytes) -> int | None:
+    """Where the pattern stands first on a line that is not marked as harmless."""
+    for found in pattern.finditer(data):
+        begin, end = data.rfind(b"\n", 0, found.start()) + 1, data.find(b"\n", found.end())
+        if ALLOW not in data[begin : end if end >= 0 else None]:
+            return found.start()
+    return None
+
+
+def line_of(data: bytes, at: int) -> int | None:
+    return data.count(b"\n", 0, at) + 1 if at >= 0 else None
+
+
+# ------------------------------------------------------------------ what is packed
+class Unseen(Exception):
+    """Locked, or more than there is room for."""
+
+
+class Room:
+    """How many bytes may still be unpacked."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def read(self, stream: IO[bytes]) -> bytes:
+        """What can be read of a stream, cut off or damaged ones too."""
+        data = bytearray()
+        try:
+            while piece := stream.read(1 << 16):
+                data += piece
+                if len(data) > self._left:
+                    raise Unseen
+        except DAMAGED:
+            pass
+        self._left -= len(data)
+        return bytes(data)
+
+
+DAMAGED = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+OPENERS: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...] = (
+    (b"\x1f\x8b", lambda f: gzip.GzipFile(fileobj=f)),
+    (b"BZh", bz2.BZ2File),
+    (b"\xfd7zXZ\0", lzma.LZMAFile),
+)
+
+
+def unpacked(data: bytes, room: Room, deep: int = 0) -> Iterator[bytes]:
+    """Everything that is packed in `data`, also what is packed in that; Unseen when some of it cannot be looked at."""
+    for inside in opened(data, room):
+        if deep >= DEEPEST:
+            raise Unseen
+        yield inside
+        yield from unpacked(inside, room, deep + 1)
+
+
+def opened(data: bytes, room: Room) -> Iterator[bytes]:
+    for magic, opener in OPENERS:
+        if data.startswith(magic):
+            yield room.read(opener(io.BytesIO(data)))
+    if b"PK\x05\x06" in data and zipfile.is_zipfile(io.BytesIO(data)):
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                yield archive.comment
+                for entry in archive.infolist():
+                    yield room.read(archive.open(entry))
+        except DAMAGED:
+            return
+        except (RuntimeError, NotImplementedError):  # locked, or packed in an unknown way
+            raise Unseen from None

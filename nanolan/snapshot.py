@@ -1,0 +1,212 @@
+"""The files of a checkout that a launch sends: what git tracks, as it lies in the folder, and new files
+under nanolan/, cloud/ and scripts/.
+
+Never in it: ignored files, names of secret files, other repositories. Refused: a file that holds a
+secret, a link out of the checkout, more than MOST_BYTES. Everything is written beside the user's
+repository, which stays as it is.
+"""
+from __future__ import annotations
+
+import os
+import posixpath
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanolan.checkout import Checkout, open_checkout, run_git
+from nanolan.errors import PreflightFailed
+from nanolan.secretnames import is_secret_name
+from nanolan.secretscan import Scanner
+
+# New files that git does not track yet are sent from here alone
+NEW_FROM = ("nanolan/", "cloud/", "scripts/")
+MOST_BYTES = 20 << 20
+SECRET_NAME = "the name of a secret file, a history or an editor's copy"
+UNTRACKED = "git does not track it"
+OTHER_REPO = "another git repository"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the snapshot."""
+
+    mode: str
+    kind: str  # blob, or commit for a submodule
+    sha: str
+    size: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What would be sent, and what would not."""
+
+    checkout: Checkout
+    tree: str
+    new: tuple[str, ...]  # files in it that git does not track
+    left: dict[str, str]  # what stays here -> why
+
+    @property
+    def dirty(self) -> bool:
+        return self.tree != self.checkout.tree
+
+
+def look_at_code_of(root: Path, scanner: Scanner | None = None) -> Snapshot:
+    """What a launch would send from `root`; PreflightFailed says why it would not."""
+    with tempfile.TemporaryDirectory(prefix="nanolan-bundle-") as temp:
+        return take_snapshot(root, Path(temp), scanner or Scanner())[0]
+
+
+def take_snapshot(root: Path, temp: Path, scanner: Scanner) -> tuple[Snapshot, dict[str, str]]:
+    """The tree of what would be sent, checked; and the environment in which git writes below `temp` alone."""
+    checkout = open_checkout(root)
+    (temp / "objects").mkdir()
+    ours = {
+        "GIT_INDEX_FILE": str(temp / "index"),
+        "GIT_OBJECT_DIRECTORY": str(temp / "objects"),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(checkout.objects),
+    }
+    tracked = _names(run_git(root, "ls-files", "-z"))
+    others = _names(run_git(root, "ls-files", "-z", "--others", "--exclude-standard"))
+    new, left = sort_out(tracked, others)
+    check_size((p, _size_here(root / p)) for p in (*(p for p in tracked if p not in left), *new))
+    tree = _write_tree(checkout, new, [p for p in tracked if p in left], ours)
+    entries = _entries(root, tree, ours)
+    if modules := [e.path for e in entries if e.kind == "commit"]:
+        left |= dict.fromkeys(modules, OTHER_REPO)
+        tree = _write_tree(checkout, (), modules, ours)
+    check_size((e.path, e.size) for e in entries)
+    contents = _contents(root, [e for e in entries if e.kind == "blob"], ours)
+    check_links({e.path: contents[e.path] for e in entries if e.mode == "120000"})
+    check_secrets(scanner, contents)
+    return Snapshot(checkout, tree, new, left), ours
+
+
+# ------------------------------------------------------------------ deciding
+def sort_out(
+    tracked: Iterable[str], others: Iterable[str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """(files that git does not track and that travel all the same, what stays here and why)."""
+    left = {path: SECRET_NAME for path in tracked if is_secret_name(path)}
+    new = []
+    for path in others:
+        if path.endswith("/"):
+            left[path] = OTHER_REPO
+        elif is_secret_name(path):
+            left[path] = SECRET_NAME
+        elif path.startswith(NEW_FROM):
+            new.append(path)
+        else:
+            left[path] = UNTRACKED
+    return tuple(new), left
+
+
+def check_size(sizes: Iterable[tuple[str, int]]) -> None:
+    """PreflightFailed when all files together are more than any code has."""
+    known = dict(sizes)
+    total = sum(known.values())
+    if total > MOST_BYTES:
+        name = max(known, key=known.__getitem__)
+        raise PreflightFailed(
+            f"the code to send has {total / 1e6:,.0f} MB, more than {MOST_BYTES >> 20} MB: the largest file is "
+            f"{name}, {known[name] / 1e6:,.0f} MB. Move it out of the checkout, or put its name into .gitignore; "
+            "nothing was rented"
+        )
+
+
+def check_links(targets: dict[str, bytes]) -> None:
+    """PreflightFailed when a link leads out of the checkout: the machine would not have what it leads to."""
+    for path, raw in targets.items():
+        goal = os.fsdecode(raw)
+        place = posixpath.normpath(posixpath.join(posixpath.dirname(path), goal))
+        if goal.startswith("/") or place.split("/")[0] == "..":
+            raise PreflightFailed(
+                f"{path} is a link out of the checkout, which the machine would not have. Put the file there in "
+                "place of the link, or remove it; nothing was rented"
+            )
+
+
+def check_secrets(scanner: Scanner, contents: dict[str, bytes]) -> None:
+    """PreflightFailed when a file of the snapshot holds a secret, by its value or by its shape."""
+    if found := list(scanner.files(contents)):
+        more = f" (and {len(found) - 3} more files)" if len(found) > 3 else ""
+        raise PreflightFailed(
+            f"{'; '.join(map(str, found[:3]))}{more}. Take it out, for the code goes to the Hub and to a rented "
+            "machine. A made-up key may stay: end its line with '# pragma: allowlist secret'. "
+            "Nothing was sent, nothing was rented"
+        )
+
+
+# ------------------------------------------------------------------ git
+def _write_tree(
+    checkout: Checkout, add: Iterable[str], remove: Iterable[str], ours: dict[str, str]
+) -> str:
+    """The user's index with all files as they are now, and `add` without `remove`, as a tree."""
+    root, index = checkout.root, Path(ours["GIT_INDEX_FILE"])
+    if not index.exists():
+        if checkout.index.is_file():
+            shutil.copyfile(
+                checkout.index, index
+            )  # with its times, so that unchanged files are not read again
+        run_git(
+            root,
+            "update-index",
+            "--no-assume-unchanged",
+            "-z",
+            "--stdin",
+            env=ours,
+            stdin=run_git(root, "ls-files", "-z"),
+        )
+        run_git(root, "add", "--update", "--", ".", env=ours)
+    run_git(root, "update-index", "--add", "-z", "--stdin", env=ours, stdin=_list(add))
+    run_git(root, "update-index", "--force-remove", "-z", "--stdin", env=ours, stdin=_list(remove))
+    return _line(run_git(root, "write-tree", env=ours))
+
+
+def _entries(root: Path, tree: str, ours: dict[str, str]) -> list[Entry]:
+    found = []
+    for line in run_git(root, "ls-tree", "-r", "-l", "-z", tree, env=ours).split(b"\0")[:-1]:
+        facts, _, path = line.partition(b"\t")
+        mode, kind, sha, size = facts.decode().split()
+        found.append(Entry(mode, kind, sha, int(size) if size.isdigit() else 0, os.fsdecode(path)))
+    return found
+
+
+def _contents(root: Path, entries: list[Entry], ours: dict[str, str]) -> dict[str, bytes]:
+    """Path -> bytes, exactly as they would be sent."""
+    raw = run_git(
+        root, "cat-file", "--batch", env=ours, stdin="".join(f"{e.sha}\n" for e in entries).encode()
+    )
+    found, at = {}, 0
+    for e in entries:
+        begin = raw.index(b"\n", at) + 1
+        found[e.path], at = raw[begin : begin + e.size], begin + e.size + 1
+    return found
+
+
+def _size_here(path: Path) -> int:
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+def _quoted(path: Path) -> str:
+    """A path in a list of paths, as git takes it."""
+    return '"' + str(path.resolve()).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _names(raw: bytes) -> list[str]:
+    return [os.fsdecode(name) for name in raw.split(b"\0") if name]
+
+
+def _list(names: Iterable[str]) -> bytes:
+    return b"".join(os.fsencode(name) + b"\0" for name in names)
+
+
+def _line(raw: bytes) -> str:
+    return raw.decode().strip()
