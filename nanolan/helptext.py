@@ -4,11 +4,13 @@ The examples are those at the top of the script: `just ...`, two spaces or more,
 """
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 
 import click
 
+DEEP = 8                     # spaces: an example goes on below, further in than any example is
 MANY = 8                     # fewer options need no headings
 GROUPS = {
     "Model and training": ("phase", "run_name", "model_tag", "output_tag", "batch", "eval", "humaneval", "no_identity", "gate",
@@ -45,10 +47,12 @@ def examples_of(command: click.Command) -> list[tuple[str, str]]:
     """(what to type, what it does) for each example at the top of the command's script."""
     module = sys.modules.get(command.callback.__module__) if command.callback else None
     found: list[tuple[str, str]] = []
-    for line in ((module and module.__doc__) or "").splitlines():
-        words = re.split(r"\s{2,}", line.strip(), maxsplit=1)
-        if line.startswith("    just "):
+    # Python 3.13 takes the indentation off by itself, as cleandoc does: how far an example is indented says nothing
+    for line in inspect.cleandoc((module and module.__doc__) or "").splitlines()[1:]:
+        text = line.strip()
+        words = re.split(r"\s{2,}", text, maxsplit=1)
+        if text.startswith("just "):
             found.append((words[0], words[1] if len(words) > 1 else ""))
-        elif line.startswith("     ") and found:     # goes on with what the one above does
-            found[-1] = found[-1][0], f"{found[-1][1]} {line.strip()}".strip()
+        elif found and len(line) - len(text) > DEEP:     # goes on with what the one above does
+            found[-1] = found[-1][0], f"{found[-1][1]} {text}".strip()
     return found
