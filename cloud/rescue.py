@@ -23,8 +23,10 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -322,11 +324,39 @@ def deadline(first: float) -> float:
     return moved if moved == moved else first     # not a number
 
 
-def wait_until(epoch: Callable[[], float]) -> None:
-    """Until the wall clock or the monotonic one says so, whichever is first: either may be wrong."""
-    apart = time.monotonic() - time.time()
-    while (left := epoch() - max(time.time(), time.monotonic() - apart)) > 0:
-        time.sleep(min(left, LONGEST_WAIT_S))
+def wait_until(epoch: Callable[[], float], provider: Callable[[], float | None], *,
+               wall: Callable[[], float] = time.time, clock: Callable[[], float] = time.monotonic,
+               sleep: Callable[[float], None] = time.sleep) -> None:
+    """Until the provider's clock says so, asked at the start and at the end, and carried on in between by the monotonic one.
+
+    While it does not answer: until the wall clock or the monotonic one says so, whichever is first.
+    """
+    start, known = wall() - clock(), False
+    while True:
+        left = epoch() - (start + clock() if known else max(wall(), start + clock()))
+        if not known or left <= 0:
+            told = provider()
+            if told is not None:
+                start, known = told - clock(), True
+                left = epoch() - told
+        if left <= 0:
+            return
+        sleep(min(left, LONGEST_WAIT_S))
+
+
+def provider_time(api: str) -> float | None:
+    """Unix seconds by the provider's clock, as the `Date` of any answer tells it; None where there is none."""
+    try:
+        with at_most(CALL_S), OPENER.open(f"{api}/instances/types", timeout=60) as answer:
+            headers = answer.headers
+    except urllib.error.HTTPError as e:
+        headers = e.headers
+    except TROUBLE:
+        return None
+    try:
+        return parsedate_to_datetime(headers["Date"]).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 def armed(first: float) -> None:
@@ -334,7 +364,7 @@ def armed(first: float) -> None:
     with contextlib.suppress(OSError):     # not for the kernel to end, when memory runs out
         Path("/proc/self/oom_score_adj").write_text("-1000")
     known = knowledge()
-    wait_until(lambda: deadline(first))
+    wait_until(lambda: deadline(first), lambda: provider_time(known[0]["shadeform_api"]) if known else None)
     say("the time is up")
     known = known or knowledge()
     if known is None or keyless(known[1]):

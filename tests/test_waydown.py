@@ -83,7 +83,7 @@ def test_on_a_disk_that_takes_nothing_the_timer_is_armed_and_there_is_one(tmp_pa
         disk.read_only()
         first = box.program("/usr/bin/env", "python3", str(box.state / "rescue.py"), "deadman", str(time.time() + 2))
         time.sleep(0.7)
-        assert program(box, "deadman", "0") == 0 and not box.cloud.requests, "the second one ends at once"
+        assert program(box, "deadman", "0") == 0 and not box.deleted, "the second one ends at once"
         assert first.wait(20) == 0 and box.deleted
 
 
@@ -114,7 +114,8 @@ def test_a_list_that_cannot_be_read_is_no_reason_to_stay(box: Box) -> None:
     (box.state / "instance.json").write_text(json.dumps({"id": box.id}))
     box.cloud.fault("GET /v1/instances$", "status", status=200, body=b"odd")
     assert program(box, "deadman", "0") == 0
-    assert [r.method for r in box.cloud.requests][:2] == ["GET", "POST"] and box.deleted, "by the id that was noted"
+    asked = [r.method for r in box.cloud.requests if not r.path.endswith("/types")]     # those are for its clock
+    assert asked[:2] == ["GET", "POST"] and box.deleted, "by the id that was noted"
 
 
 # ---- boot.sh
