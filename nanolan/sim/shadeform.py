@@ -135,7 +135,7 @@ class ShadeformServer:
                 self.account.enforce()
             for instance in self.instances:
                 try:
-                    self._tend(instance, time.time())
+                    self._tend(instance, self.account.now())
                 except Exception:       # one box that cannot start must not stop the time of the others
                     traceback.print_exc(file=sys.stderr)
 
