@@ -46,6 +46,12 @@ def _address(text: str) -> str:
     raise UsageProblem(f"address {text[:80]!r} must be https, or http on this machine (127.0.0.1)")
 
 
+def _wandb_address(text: str) -> str:
+    if not re.fullmatch(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?", text, re.ASCII):
+        raise UsageProblem(f"address {text[:80]!r} is not like https://wandb.example.org; it must not hold a name or password")
+    return text.rstrip("/")
+
+
 def _secret(text: str) -> Secret:
     if not text.isascii() or " " in text:
         raise UsageProblem("a key or token has no spaces and only ASCII characters; copy it again")
@@ -153,6 +159,7 @@ class Settings:
     ssh_public_key: str | None = _setting("SSH_PUBLIC_KEY", "your own SSH key for the machine: path or text of the public half  "
                                           "[a key that Shadeform makes]", None)
     wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", _name)
+    wandb_base_url: str = _setting("WANDB_BASE_URL", "address of wandb", "https://api.wandb.ai", _wandb_address)
     shadeform_api_key: Secret = _setting("SHADEFORM_API_KEY", "key of your Shadeform account (better in .env: a flag shows in ps)",
                                          secret=True, where="https://platform.shadeform.ai/settings/api")
     self_delete: bool = _setting("SELF_DELETE", "a Shadeform key is on the machine, so that it deletes itself; off: just guard "

@@ -18,8 +18,9 @@ GROUPS = {
     "Which machine": ("gpu", "num_gpus", "cloud", "region", "instance_type", "all_configs", "sort", "max_price", "max_total",
                       "failover"),
     "Limits": ("spend_limit", "max_duration", "probation_usd", "yes_really"),
-    "Accounts and addresses": ("hf_repo", "runs_repo", "ssh_public_key", "wandb_project", "self_delete", "shadeform_api_key",
-                               "shadeform_api_key_box", "hf_token", "wandb_api_key", "notify_url", "shadeform_api", "hf_endpoint"),
+    "Accounts and addresses": ("hf_repo", "runs_repo", "ssh_public_key", "wandb_project", "wandb_base_url", "self_delete",
+                               "shadeform_api_key", "shadeform_api_key_box", "hf_token",
+                               "wandb_api_key", "notify_url", "shadeform_api", "hf_endpoint"),
 }
 
 

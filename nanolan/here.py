@@ -115,6 +115,7 @@ def make_plan(s: Settings, here: Here, run_id: str) -> Plan:
     return Plan(run_id=run_id, run_name=s.run_name, owner="", created_at=now, deadline=now, limit_cents=0, phases=s.phases,
                 model_tag=s.model_tag, output_tag=s.output_tag or s.model_tag, hf_repo="", runs_repo="", hf_endpoint="",
                 shadeform_api="", offer=Rented("here", "here", "here", here.device, here.processes, 0, 0, ""),
-                code=Code("", "", 0, False), inputs=(), datasets=(), wandb_project=s.wandb_project, device=here.device,
+                code=Code("", "", 0, False), inputs=(), datasets=(), wandb_project=s.wandb_project,
+                wandb_base_url=s.wandb_base_url, device=here.device,
                 processes=here.processes, batch=s.batch, recipe=here.recipe, evaluate=s.eval, humaneval=s.humaneval,
                 identity=not s.no_identity, save_minutes=s.save_minutes, model_only=here.model_only)

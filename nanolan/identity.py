@@ -13,9 +13,9 @@ from typing import Any
 
 import requests
 
-from nanolan.config import is_loopback
 from nanolan.errors import AuthProblem, BadAnswer, UsageProblem
 from nanolan.secret import Secret
+from nanolan.session import open_session
 
 Message = dict[str, str]
 TIMEOUT_S = (10, 120)
@@ -150,7 +150,6 @@ class Endpoint:
 
     def ask(self, prompt: str, session: requests.Session) -> str:
         """The answer's text; AuthProblem for a refused key, BadAnswer for anything that is no answer."""
-        session.trust_env = not is_loopback(self.url)
         try:
             answer = session.post(f"{self.url}/chat/completions", timeout=TIMEOUT_S, allow_redirects=False,
                                   headers={"Authorization": f"Bearer {self.key.reveal()}"},
@@ -168,7 +167,7 @@ class Endpoint:
 
 def from_endpoint(who: Identity, count: int, endpoint: Endpoint, seed: int, say: Callable[[str], None]) -> Iterator[list[Message]]:
     """Up to `count` checked conversations; bad answers are said and skipped, and after ten in a row it ends."""
-    dice, session, bad = random.Random(seed), requests.Session(), 0
+    dice, session, bad = random.Random(seed), open_session(endpoint.url), 0
     for n in range(1, count + 1):
         try:
             text = endpoint.ask(prompt(who, dice), session)

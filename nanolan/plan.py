@@ -143,6 +143,7 @@ class Plan(Strict, frozen=True):
     self_delete: bool = True         # False: no Shadeform key is on the machine, others delete it
     resume: Pinned | None = None     # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/
     public: bool = False             # anybody can read the repos: a secret that was masked in the log is said loudly
+    wandb_base_url: str = "https://api.wandb.ai"
     version: int = VERSION
 
     @property

@@ -34,7 +34,7 @@ ANEW = {"run_name": "run_name", "output_tag": "output_tag", "batch": "batch", "e
         "save_minutes": "save_minutes", "upload_minutes": "upload_minutes", "wandb_project": "wandb_project",
         "probation_usd": "probation_cents"}
 FRESH = ("owner", "created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "self_delete",
-         "public")   # of the new machine
+         "public", "wandb_base_url")   # of the new machine
 REPLACED = ("input checkpoint", "tokenizer", "identity data", "data set", "spend limit", "code")   # checks that are made here
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -28,7 +29,6 @@ GRACE_S = 40.0               # from SIGTERM to SIGKILL, at least; a state of a d
 HUNG_GRACE_S = 10.0          # one that does not move will hardly save
 STACKS_S = 1.0               # for the ranks to print their stacks
 POLL_S, RESCAN_S = 0.2, 0.02
-WANDB_HOST = "api.wandb.ai"
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|BOX_ROOT|(CUDA|NVIDIA|NCCL|NANOLAN|UV|SSL)_?\w*")
 
 
@@ -36,13 +36,14 @@ def trainer_environment(plan: Plan, host: Mapping[str, str], netrc: Path | None 
                         account: Account | None = None) -> dict[str, str]:
     """All that a trainer gets of the box program's environment, and its own settings; wandb's key is in the file `netrc`."""
     kept = {k: v for k, v in host.items() if KEPT.fullmatch(k)}
+    wandb = {"NETRC": str(netrc), "WANDB_BASE_URL": plan.wandb_base_url} if netrc else {"WANDB_MODE": "disabled"}
     threads = max(1, (os.cpu_count() or 1) // plan.processes)
     return kept | {
         MARK: plan.run_id, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "PYTHONUNBUFFERED": "1",
         # cuDNN's attention builds a plan per shape (0.4 s on a B200), and decoding has a new shape each step
         "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
-        **({"NETRC": str(netrc)} if netrc else {"WANDB_MODE": "disabled"}), "WANDB_SILENT": "true",
+        **wandb, "WANDB_SILENT": "true",
         "WANDB_ERROR_REPORTING": "false", **(account.environment if account else {}),
     }
 
@@ -79,7 +80,8 @@ def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, h
     Without an `account` it runs as this program does.
     """
     write_plain(job_file, json.dumps(job, indent=2).encode())
-    netrc = write_netrc(desk(job_file.parent), wandb_key, account) if wandb_key else None
+    server = urlsplit(plan.wandb_base_url).netloc     # with its port, as wandb looks it up
+    netrc = write_netrc(desk(job_file.parent), wandb_key, account, server) if wandb_key else None
     child = subprocess.Popen(trainer_command(plan, job_file), cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
                              env=trainer_environment(plan, host, netrc, account), **(account.popen if account else {}))
     reason = None
@@ -100,7 +102,7 @@ def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, h
     return child.returncode, reason
 
 
-def write_netrc(folder: Path, wandb_key: str, account: Account | None, host: str = WANDB_HOST) -> Path:
+def write_netrc(folder: Path, wandb_key: str, account: Account | None, host: str) -> Path:
     """wandb's key where wandb looks for it, 0600 and the trainer's, while the trainer runs: an environment is inherited by all
     that it starts, and shown by /proc."""
     folder.mkdir(parents=True, exist_ok=True)

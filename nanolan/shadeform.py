@@ -16,7 +16,6 @@ from urllib.parse import quote
 import msgspec
 import requests
 
-from nanolan.config import is_loopback
 from nanolan.errors import (
     ApiProblem,
     AuthProblem,
@@ -33,6 +32,7 @@ from nanolan.instance import ApiInstance, ApiKey, ApiType, Created, Instance, in
 from nanolan.offers import Offer
 from nanolan.plan import UNREADABLE, now_utc
 from nanolan.secret import Secret, short
+from nanolan.session import open_session
 from nanolan.times import SERVICE_CLOCK, ServiceClock
 
 TIMEOUT_S = (10, 30)          # connect, read
@@ -64,9 +64,7 @@ class Shadeform:
                  service_clock: ServiceClock = SERVICE_CLOCK) -> None:
         self._key, self.base, self.sleep, self._jitter = key, base.rstrip("/"), sleep, jitter
         self._service_clock = service_clock
-        self._session = session or requests.Session()
-        if is_loopback(base):
-            self._session.trust_env = False   # proxies and .netrc are for the world outside
+        self._session = session or open_session(base)
 
     # -------------------------------------------------------------- reads
     def offers(self) -> tuple[list[Offer], int]:

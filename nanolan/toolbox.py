@@ -14,10 +14,10 @@ import requests
 
 from nanolan.checkout import run_git
 from nanolan.codecheck import of_snapshot
-from nanolan.config import is_loopback
 from nanolan.errors import PreflightFailed
 from nanolan.patient import Patient
 from nanolan.preflight import Check
+from nanolan.session import open_session
 from nanolan.snapshot import look_at_code_of
 
 LEAST_GB, ENOUGH_GB = 0.2, 5.0       # for a launch; for a d20 and the data sets of a phase here
@@ -105,8 +105,7 @@ def look_at_clock(p: Patient) -> list[Check]:
 
 def compare_clock(name: str, url: str, now: Callable[[], datetime]) -> Check:
     """This clock against that of one service, which need not let us in; requests' errors, KeyError or ValueError without one."""
-    with requests.Session() as session:
-        session.trust_env = not is_loopback(url)
+    with open_session(url) as session:
         before = now()
         with session.get(url, timeout=ANSWER_S, stream=True, allow_redirects=False) as answer:
             theirs = parsedate_to_datetime(answer.headers["Date"])

@@ -19,7 +19,7 @@ from nanolan.cli import Words, run, setting_options, settings_from
 
 @click.command(cls=Words)
 @setting_options("phase", "run_name", "model_tag", "output_tag", "batch", "eval", "humaneval", "no_identity",
-                 "save_minutes", "hf_token", "hf_endpoint", "wandb_project", "wandb_api_key")
+                 "save_minutes", "hf_token", "hf_endpoint", "wandb_project", "wandb_base_url", "wandb_api_key")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="[cuda; a CPU is only used when you say so]")
 @click.option("--processes", type=click.IntRange(1, 64), help="[one per GPU; 1 on a CPU]")
 @click.option("--recipe", default="{}", help='changes to the recipe as JSON, such as {"max_steps": 20}')

@@ -15,7 +15,7 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 ORDER = [
     "times", "secret", "veil", "errors",
     "checkout", "secretnames", "secretscan", "credentials", "snapshot",
-    "plainfile", "money", "budget", "size", "memory", "datasets", "pickles", "phases", "gate", "config", "plan", "offers",
+    "plainfile", "money", "budget", "size", "memory", "datasets", "pickles", "phases", "gate", "config", "session", "plan", "offers",
     "instance", "shadeform", "sshkey", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "locks", "ledger",
     "presence", "costs", "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify",
     "preflight", "codecheck", "adopt", "structure", "inside", "parcel", "upload", "pull", "create", "launch", "probation", "failover", "confine", "runner", "here",

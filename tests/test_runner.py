@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from msgspec import structs
 
 from nanolan.budget import Stop
 from nanolan.config import ROOT
@@ -74,6 +75,21 @@ def test_the_trainer_gets_no_key_and_no_token(plan: Plan) -> None:
     assert set(given) & set(HOST) == {"PATH", "HOME", "CUDA_VISIBLE_DEVICES", "NANOLAN_BOX", "LD_LIBRARY_PATH"}
     assert given[MARK] == plan.run_id and given["HF_HUB_OFFLINE"] == "1" and given["WANDB_MODE"] == "disabled"
     assert trainer_environment(plan, HOST, Path("/desk/.netrc"))["NETRC"] == "/desk/.netrc"
+
+
+@pytest.mark.parametrize("url, host", [
+    ("https://api.wandb.ai", "api.wandb.ai"), ("https://wandb.example.org/sub", "wandb.example.org"),
+    ("http://10.0.0.7:8080", "10.0.0.7:8080"), ("https://[::1]:8443", "[::1]:8443")])
+def test_wandbs_key_is_filed_for_the_server_that_is_named_and_no_other(url: str, host: str, plan: Plan, tmp_path: Path) -> None:
+    plan = structs.replace(plan, wandb_base_url=url)
+    seen: list[str] = []
+
+    def look() -> None:
+        seen.extend(path.read_text() for path in tmp_path.glob("trainer/.netrc"))
+    run(tmp_path, plan, look, wandb_key=f"wandb-{MARKER}", seconds=0.3)
+    assert set(seen) - {""} == {f"machine {host} login user password wandb-{MARKER}\n"}
+    given = trainer_environment(plan, HOST | {"WANDB_BASE_URL": "https://other.example.org"}, Path("/desk/.netrc"))
+    assert given["WANDB_BASE_URL"] == url and "WANDB_BASE_URL" not in trainer_environment(plan, HOST)
 
 
 def test_wandbs_key_lies_in_a_file_of_the_trainers_own_while_it_runs_and_in_no_environment(plan: Plan, tmp_path: Path) -> None:
