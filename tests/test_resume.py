@@ -15,8 +15,8 @@ from nanolan.config import Settings, load_settings
 from nanolan.errors import PreflightFailed
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
-from nanolan.launch import REFUSED, Prepared
-from nanolan.ledger import Attempt, Entry
+from nanolan.launch import Prepared
+from nanolan.ledger import REFUSED, Attempt, Entry
 from nanolan.offers import Offer, wanted_by
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented, iso, now_utc
 from nanolan.preflight import Check

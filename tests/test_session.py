@@ -19,10 +19,12 @@ from nanolan.session import open_session
 from nanolan.shadeform import Shadeform
 from tests.core_fixtures import Waits
 
-NETRC = ("default login me password N3trcPassw0rd\n"
-         "machine api.example.org login me password N3trcPassw0rd\n")
-LOGIN = base64.b64encode(b"me:N3trcPassw0rd").decode()
-PROXY_LOGIN = base64.b64encode(b"you:Pr0xyPassw0rd").decode()
+THEIRS, PROXYS = "N3trcPassw0rd", "Pr0xyPassw0rd"
+NETRC = f"""default login me password {THEIRS}
+machine api.example.org login me password {THEIRS}
+"""
+LOGIN = base64.b64encode(f"me:{THEIRS}".encode()).decode()
+PROXY_LOGIN = base64.b64encode(f"you:{PROXYS}".encode()).decode()
 
 
 class Proxy(ThreadingHTTPServer):
@@ -35,7 +37,7 @@ class Proxy(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://you:Pr0xyPassw0rd@127.0.0.1:{self.server_port}"
+        return f"http://you:{PROXYS}@127.0.0.1:{self.server_port}"
 
 
 class Passing(BaseHTTPRequestHandler):

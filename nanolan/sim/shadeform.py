@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import sys
 import threading
-import time
 import traceback
 from decimal import Decimal
 from pathlib import Path
