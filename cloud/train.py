@@ -15,7 +15,8 @@ def main(state: Path, work: Path) -> None:
     """Run the box program; what ends it in any other way than its own end is for the rescue program."""
     why = "the box program failed"
     try:
-        from nanolan.veil import Log, veiled
+        from nanolan.plainfile import Log
+        from nanolan.veil import veiled
         sys.stdout = sys.stderr = veiled(Log(1), note=True)
         from nanolan.box import main as box  # now: what it imports keeps the stderr that it finds
         box(state, work)

@@ -8,14 +8,16 @@ twice, and a second copy of this program ends at once. Deleting takes a Warrant 
 """
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
@@ -34,6 +36,7 @@ from nanolan.money import dollars
 from nanolan.nobody import Nobody
 from nanolan.notify import started
 from nanolan.pace import complaint, exchange
+from nanolan.plainfile import note_plain
 from nanolan.plan import UNREADABLE, Plan, iso, parse_time, read_plan
 from nanolan.rent import find_run
 from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
@@ -48,18 +51,23 @@ FIND_LOOKS = 18              # about 5 minutes
 REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}
 LIMITS = ("spend_limit", "max_duration")
 ENDS = {**dict.fromkeys(LIMITS, STOPPED), "user": STOPPED, "gate": STOPPED}    # reason -> verdict; all others failed
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 TOOLS = Tools()
 
 
 def main(state: Path, work: Path, tools: Tools = TOOLS) -> None:
     """Run the plan in `state`; returns when this machine is seen to be deleted (or another copy is running, or, on a machine
     without a key, when it is powered off)."""
-    lock = _only_one(state / "box.lock")
-    if lock is None:
-        say("another copy of the box program is running; nothing to do")
-        return
-    SERVICE_CLOCK.tell = say
-    m = wake(state, work, tools)
+    with _only_one(work) as mine:
+        if mine:
+            SERVICE_CLOCK.tell = say
+            live(wake(state, work, tools))
+        else:
+            say("another copy of the box program is running; nothing to do")
+
+
+def live(m: Machine) -> None:
+    """The run, its last words, and the end of its machine."""
     receipt = verdict_of(m)
     say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
     say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; {'deleting' if m.plan.self_delete else 'done with'} "
@@ -132,12 +140,20 @@ def _note_boot(timeline: Timeline, me: Instance, plan: Plan, state: Path, now: f
 def verdict_of(m: Machine) -> Receipt:
     """The receipt of this run. A failure stands, also after a restart: nothing is trained again after it."""
     path = m.state / "verdict.json"
-    if path.is_file() and (earlier := read_receipt(path.read_bytes())).verdict != SUCCEEDED:
+    if (earlier := _earlier(path)) and earlier.verdict != SUCCEEDED:
         return earlier
     with m.tools.pool() as pool:   # leaving it waits for all uploads
         receipt = run(m, pool)
     _write(path, to_json(receipt))
     return receipt
+
+
+def _earlier(path: Path) -> Receipt | None:
+    """The verdict of an earlier life; None when there is none, or a crash has cut it off."""
+    try:
+        return read_receipt(path.read_bytes())
+    except (OSError, BadAnswer):
+        return None
 
 
 def run(m: Machine, pool: Executor) -> Receipt:
@@ -154,13 +170,14 @@ def run(m: Machine, pool: Executor) -> Receipt:
         verdict, reason, message = FAILED, "error", str(e)
     except Exception as e:
         traceback.print_exc(file=sys.stdout)
-        verdict, reason, message = FAILED, "error", f"{type(e).__name__}: {e}"
+        full = isinstance(e, OSError) and e.errno in DISK_FULL
+        verdict, reason, message = FAILED, "disk_full" if full else "error", f"{type(e).__name__}: {e}"
     if verdict != SUCCEEDED:
         say(f"{verdict}: {message}")
         m.timeline.enter("save")
         m.herald.tell(STOPPING, message)   # and save what there is
         done = {p for p, u in uploads.items() if not isinstance(u.exception(), BadAnswer)}   # else damaged: the state before it
-        uploads["the rest"] = pool.submit(save_the_rest, m, done)
+        save_the_rest(m, done)     # here, not in the pool: there may be no memory for another thread
     for error in filter(None, (u.exception() for u in uploads.values())):
         if verdict == SUCCEEDED:
             verdict, reason, message = FAILED, "upload_failed", str(error)
@@ -250,18 +267,21 @@ def _lost(m: Machine, rescued: list[str]) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    temp = path.with_suffix(".tmp")
-    temp.write_bytes(data)
-    temp.replace(path)
+    """For the next life of this program, if the disk takes it."""
+    if not note_plain(path, data):
+        say(f"warning: {path} cannot be written; going on without")
 
 
-def _only_one(path: Path) -> IO[str] | None:
-    """The lock, held as long as this process lives; None when another process holds it."""
-    lock = open(path, "w")  # noqa: SIM115  # stays open on purpose
+@contextmanager
+def _only_one(folder: Path) -> Iterator[bool]:
+    """Whether no other process holds the lock on this folder; it takes no room on the disk."""
+    lock = os.open(folder, os.O_RDONLY)
+    mine = True
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        return None
-    return lock
+    except BlockingIOError:
+        mine = False
+    try:
+        yield mine
+    finally:
+        os.close(lock)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
-from nanolan.plainfile import write_plain
+from nanolan.plainfile import note_plain
 from nanolan.plan import Plan
 from nanolan.report import part_path
 from nanolan.secret import Mask
@@ -19,6 +20,12 @@ PART_BYTES = 1_000_000
 def log_file() -> Path:
     """Where boot.sh writes it, from its first line on."""
     return Path(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log")
+
+
+def unsaid(mask: Mask) -> bytes:
+    """What this program said and the log's disk did not take."""
+    text = mask.hide(getattr(sys.stdout, "unsaid", ""))
+    return f"[the disk did not take the rest]\n{text}".encode() if text else b""
 
 
 def whole(path: Path, mask: Mask, head: int = HEAD_BYTES, tail: int = TAIL_BYTES) -> bytes:
@@ -88,4 +95,4 @@ class Parts:
         if self._end == self._start:
             return
         self._number, self._start = self._number + 1, self._end
-        write_plain(self._note, json.dumps({"number": self._number, "start": self._start}).encode())
+        note_plain(self._note, json.dumps({"number": self._number, "start": self._start}).encode())

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from nanolan.boxlog import Parts, log_file, whole
+from nanolan.boxlog import Parts, log_file, unsaid, whole
 from nanolan.confine import desk
 from nanolan.hub import Hub
 from nanolan.meter import Meter
@@ -66,7 +66,7 @@ class Herald:
 
     def log(self) -> bytes:
         """The whole training log, masked."""
-        return whole(log_file(), self._mask)
+        return whole(log_file(), self._mask) + unsaid(self._mask)
 
     def masked(self) -> bool:
         """Whether a secret was printed into the log: then it was masked, here or by the veil before stdout."""

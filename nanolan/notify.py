@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nanolan.money import dollars
+from nanolan.plainfile import note_plain
 from nanolan.plan import Plan
 from nanolan.report import Receipt
 from nanolan.secret import Mask, Secret, hide, short
@@ -112,6 +113,4 @@ def _read(path: Path | None) -> list[str]:
 
 def _write(path: Path | None, events: list[str]) -> None:
     if path:
-        temp = path.with_suffix(".tmp")
-        temp.write_text(json.dumps(events))
-        temp.replace(path)
+        note_plain(path, json.dumps(events).encode())

@@ -5,11 +5,15 @@ lead to the keys, a pipe must not hold it up, and a file of any size must not fi
 """
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
+
+UNSAID_CHARS = 200_000
 
 
 def open_plain(path: Path) -> BinaryIO:
@@ -44,6 +48,46 @@ def write_plain(path: Path, data: bytes) -> None:
     """Whole or not at all, in place of whatever is there: never through a link."""
     temp = path.with_name(f".{path.name}.{os.getpid()}")
     temp.unlink(missing_ok=True)
-    with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as f:
-        f.write(data)
-    temp.replace(path)
+    try:
+        with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())     # else a crash may leave the new name with nothing in it
+        temp.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+        raise
+
+
+def note_plain(path: Path, data: bytes) -> bool:
+    """The same for what only helps a later life of this program; False where the disk does not take it."""
+    try:
+        write_plain(path, data)
+    except OSError:
+        return False
+    return True
+
+
+class Log(io.TextIOWrapper):
+    """The log of a program that must go on: what file number `fd` does not take (a full disk, a pipe without a reader) is kept
+    in memory, the newest of it, and nothing waits in a buffer for the program's end."""
+
+    def __init__(self, fd: int) -> None:
+        try:
+            place = io.FileIO(fd, "w", closefd=False)
+        except OSError:     # it is closed
+            place = io.FileIO(os.devnull, "w")
+        super().__init__(place, encoding="utf-8", errors="replace", write_through=True)
+        self.unsaid = ""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except (OSError, ValueError):
+            self.unsaid = (self.unsaid + text)[-UNSAID_CHARS:]
+            return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            super().flush()

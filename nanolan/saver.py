@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,17 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
 
 
 @contextmanager
-def held_fast(m: Machine, phase: str, folder: Path, manifest: Manifest) -> Iterator[Path]:
+def held_fast(m: Machine, phase: str, folder: Path, manifest: Manifest, *, in_training: bool = False) -> Iterator[Path]:
     """The files of a saved step where the trainer can neither remove them nor put a link to others in their place."""
-    with borrow(folder, m.work / f".sending-{phase}-{manifest.step}") as copy:
+    with ExitStack() as stack:
+        try:
+            copy = stack.enter_context(borrow(folder, m.work / f".sending-{phase}-{manifest.step}"))
+        except OSError as e:     # a disk that has no room for a name, or takes none
+            if in_training:
+                raise
+            say(f"{folder} goes up from its own place ({e.strerror})")
+            m.tools.kill(m.plan.run_id)     # an evaluation ends here: nobody may change the files meanwhile
+            copy = folder
         if read_whole(copy).files != manifest.files:
             raise BadAnswer(f"{folder} has changed since it was found whole")
         yield copy
@@ -114,8 +122,8 @@ def _mend(folder: Path, manifest: Manifest) -> FileEntry:
 def save_the_rest(m: Machine, done: set[str]) -> None:
     """After a failure: the newest whole step of each phase that is not uploaded, as far as the Hub takes it."""
     for phase in [p for p in m.plan.phases if p not in done]:
-        found = newest_whole(m.out_dir(phase), phase, final=True) or newest_whole(m.out_dir(phase), phase)
         try:
+            found = newest_whole(m.out_dir(phase), phase, final=True) or newest_whole(m.out_dir(phase), phase)
             if found:
                 upload(m, phase, *found)
             elif (m.state / f"attempts-{phase}").is_file():
@@ -189,7 +197,7 @@ class StateUploads:
         for folder, manifest in whole_steps(m.out_dir(phase)):
             if manifest.phase != phase or manifest.final or known and manifest.step <= known.manifest.step:
                 return
-            with held_fast(m, phase, folder, manifest) as copy:
+            with held_fast(m, phase, folder, manifest, in_training=True) as copy:
                 proof = m.states[phase] = save(m, copy, manifest, m.saved(phase), lambda: self._ticker.closed)
             say(f"phase {phase}: state of step {proof.manifest.step} proven in {m.saved(phase)}")
             m.herald.tell(m.herald.state)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from nanolan.plainfile import note_plain
+
 
 class Timeline:
     """One stage at a time; `enter` ends the one before. Stages: boot, setup, probation, download, sft.train, ..., delete."""
@@ -31,9 +33,7 @@ class Timeline:
         if self._stage:
             self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + max(0.0, now - self._since)
         self._stage, self._since = stage, now
-        temp = self._path.with_suffix(".tmp")
-        temp.write_text(json.dumps({"seconds": self._seconds, "stage": stage, "since": now}))
-        temp.replace(self._path)
+        note_plain(self._path, json.dumps({"seconds": self._seconds, "stage": stage, "since": now}).encode())
 
     @property
     def stage(self) -> str:

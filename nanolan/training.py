@@ -20,6 +20,7 @@ from nanolan.money import dollars
 from nanolan.notify import WARNING
 from nanolan.pace import complaint, exchange, first_pace
 from nanolan.phases import PHASES
+from nanolan.plainfile import write_plain
 from nanolan.report import TRAINING, PhaseReport
 from nanolan.results import read_results
 from nanolan.runner import GRACE_S, evaluation_of, make_job
@@ -171,9 +172,15 @@ def pass_gate(m: Machine, phase: str, measured: dict[str, float]) -> None:
 
 
 def _count(path: Path) -> int:
-    """Count one more in a file; the number so far."""
-    number = int(path.read_text() or 0) + 1 if path.is_file() else 1
-    path.write_text(str(number))
+    """Count one more in a file; the number so far. RunStopped where the disk does not take it: nothing can be trained there."""
+    try:
+        number = int(path.read_text() or 0) + 1
+    except (OSError, ValueError):     # the first one, or cut off by a crash
+        number = 1
+    try:
+        write_plain(path, str(number).encode())
+    except OSError as e:
+        raise RunStopped("disk_full", f"{path} cannot be written: {e.strerror}") from None
     return number
 
 

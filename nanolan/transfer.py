@@ -72,8 +72,11 @@ def run_transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Ca
 
 def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
     """"" on success, else the child's last words."""
-    child = subprocess.Popen([sys.executable, "-m", "nanolan.transfer"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE, env=os.environ | (bars() if job.bars else NO_BARS))
+    try:
+        child = subprocess.Popen([sys.executable, "-m", "nanolan.transfer"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, env=os.environ | (bars() if job.bars else NO_BARS))
+    except (OSError, MemoryError) as e:     # no memory for another process: there may be, later
+        return f"no process could be started: {type(e).__name__}: {e}"
     assert child.stdin and child.stderr  # noqa: S101
     try:
         child.stdin.write(msgspec.json.encode(job))
@@ -135,8 +138,16 @@ def main() -> None:
 
 
 def _upload(job: Job) -> None:
+    from huggingface_hub import constants
+
     from nanolan.hub import Hub
-    commit_step(job, Hub(job.endpoint, Secret(job.token), patience_s=0))
+    hub = Hub(job.endpoint, Secret(job.token), patience_s=0)
+    try:
+        commit_step(job, hub)
+    except RuntimeError as e:     # Xet's own, such as a cache on a disk that takes nothing
+        print(f"without Xet: {e}", file=sys.stderr)
+        constants.HF_HUB_DISABLE_XET = True
+        commit_step(job, hub)
 
 
 def commit_step(job: Job, hub: Hub) -> None:

@@ -5,9 +5,7 @@ construction. Not covered: what other programs write to the same place (ssh, a t
 """
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import re
 import threading
 from typing import IO, Any
@@ -115,28 +113,6 @@ class _Bytes(io.BufferedIOBase):
 
     def isatty(self) -> bool:
         return self._veil._behind.isatty()
-
-
-class Log(io.TextIOWrapper):
-    """The log of a program that must go on: what file number `fd` does not take (a full disk, a pipe without a reader) is left
-    unsaid, and nothing waits in a buffer for the program's end."""
-
-    def __init__(self, fd: int) -> None:
-        try:
-            place = io.FileIO(fd, "w", closefd=False)
-        except OSError:     # it is closed
-            place = io.FileIO(os.devnull, "w")
-        super().__init__(place, encoding="utf-8", errors="replace", write_through=True)
-
-    def write(self, text: str) -> int:
-        try:
-            return super().write(text)
-        except (OSError, ValueError):
-            return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            super().flush()
 
 
 def veiled(stream: IO[str], **how: bool) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")   # read when CUDA starts
 
 from nanolan.errors import NanolanError  # noqa: E402
+from nanolan.plainfile import Log  # noqa: E402
 from nanolan.train.job import Job, read_job  # noqa: E402
 from nanolan.train.stop import follow_parent, tell_stacks  # noqa: E402
 from nanolan.train.supervised import train_supervised  # noqa: E402
@@ -51,4 +52,5 @@ def train(job: Job, world: World) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout, sys.stderr = Log(1), Log(2)     # the log's disk may be full while that of the checkpoints is not
     sys.exit(main(sys.argv[1:]))
