@@ -25,7 +25,7 @@ def log_file() -> Path:
 def unsaid(mask: Mask) -> bytes:
     """What this program said and the log's disk did not take."""
     text = mask.hide(getattr(sys.stdout, "unsaid", ""))
-    return f"[the disk did not take the rest]\n{text}".encode() if text else b""
+    return f"[the disk did not take the rest]\n{text}".encode(errors="replace") if text else b""
 
 
 def whole(path: Path, mask: Mask, head: int = HEAD_BYTES, tail: int = TAIL_BYTES) -> bytes:

@@ -1,6 +1,6 @@
 """What a machine may be deleted for: a proof that the work is on the Hub, or a stated reason why not.
 
-`Warrant` is what nanolan/departure.py asks for before it deletes on purpose: the types carry "verify before delete".
+`Warrant` is what nanolan/departure.py asks for before it deletes on purpose, and refuses when it does not hold.
 """
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ class Proof:
 
 @dataclass(frozen=True)
 class Proven:
-    """Everything that was trained is proven."""
+    """The result of every phase of the plan is proven."""
 
     proofs: tuple[Proof, ...]
+
+    def __str__(self) -> str:
+        return "Proven: " + ", ".join(f"{p.folder} step {p.manifest.step}" for p in self.proofs)
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,19 @@ class NothingToSave:
 
     reason: str
 
+    def __str__(self) -> str:
+        return f"NothingToSave: {self.reason}"
+
 
 @dataclass(frozen=True)
 class MoneyStop:
-    """A limit was reached; `lost` names what could not be saved ("" when all was)."""
+    """The money or the time for it is used up; `lost` names what is whole here and could not be saved."""
 
     reason: str
-    lost: str = ""
+    lost: str
+
+    def __str__(self) -> str:
+        return f"MoneyStop: {self.lost} is lost"
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,9 @@ class UserStop:
     """The user said so."""
 
     reason: str = "asked for by the user"
+
+    def __str__(self) -> str:
+        return f"UserStop: {self.reason}"
 
 
 Warrant = Proven | NothingToSave | MoneyStop | UserStop

@@ -117,7 +117,7 @@ class Box:
     def unpack(self, downloaded: bool = True) -> None:
         """What boot.sh has done when the box program starts; with the inputs, as if by an earlier life of it."""
         for folder in (self.state, self.work, self.root / "var/log"):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         inputs = {f"model/{path}": data for path, data in SEED.items()} | {f"data/{DATA}/{path}": data for path,
                                                                            data in ROWS.items()}
         for path, data in inputs.items() if downloaded else ():

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from nanolan.manifest import newest_whole, save_whole
+from nanolan.plainfile import Log
 
 stop = False
 
@@ -137,4 +138,5 @@ def ask_to_stop(*_: object) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout, sys.stderr = Log(1), Log(2)     # as nanolan.train does
     sys.exit(main())

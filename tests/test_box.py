@@ -220,7 +220,7 @@ def test_a_gate_that_stays_shut_ends_the_run_cleanly_with_the_line_to_go_on(new_
     box = new_box(phases=("mid", "sft"), gate="val_bpb<0.3").run()
     assert verdict(box) == ("stopped", "gate", 6) and box.holds(MID, 5) and box.deleted
     assert "val_bpb is 0.4" in (message := box.receipt()["message"]) and f"just resume {box.plan.run_id}" in message
-    assert "sft step" not in box.log() and "deleting for Proven" in box.log()
+    assert "sft step" not in box.log() and "deleting for NothingToSave: gate" in box.log()
 
 
 def test_an_open_gate_lets_the_next_phase_begin(new_box: NewBox) -> None:
