@@ -376,7 +376,9 @@ def armed(first: float) -> None:
 def knowledge() -> tuple[dict[str, Any], dict[str, str]] | None:
     """The plan and the secrets; None when they cannot be read."""
     try:
-        return read("plan.json"), read("secrets.json")
+        plan, secrets = read("plan.json"), read("secrets.json")
+        _ = instance_name(plan), plan["shadeform_api"], plan["hf_endpoint"], plan["runs_repo"], keyless(secrets)
+        return plan, secrets
     except Exception as e:   # cut off by a crash, or never written
         say(f"the plan or the secrets cannot be read: {type(e).__name__}")
         return None

@@ -92,7 +92,7 @@ def test_on_a_disk_that_takes_nothing_the_timer_is_armed_and_there_is_one(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["plan.json", "secrets.json"])
-@pytest.mark.parametrize("left", [b"", b"{", b"[]", b"\xff"])
+@pytest.mark.parametrize("left", [b"", b"{", b"[]", b'{"run_id": 7}', b"\xff"])
 def test_a_timer_whose_files_a_crash_has_cut_off_powers_off_at_its_time(box: Box, name: str, left: bytes) -> None:
     (box.state / name).write_bytes(left)
     assert box.program("/usr/bin/env", "python3", str(box.state / "rescue.py"), "deadman", "0").wait(20) == 0

@@ -9,8 +9,10 @@ environment of its own programs (macOS: /bin/bash), these are found as descendan
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -92,6 +94,16 @@ class Machine:
     def pid(self) -> int | None:
         """The process id of the script, the newest one if it was restarted."""
         return self._main.pid if self._main else None
+
+    def block(self, path: str) -> None:
+        """Put a file where a folder should be: nothing can be written there, by root neither."""
+        _write(self.folder / path, b"", 0o600)
+
+    def take_writes(self, most: int = 0) -> None:
+        """From now on no file of the box grows beyond `most` bytes: a full disk, for whoever may not mount one."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error, OSError):
+                process.rlimit(psutil.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 
     def start(self) -> None:
         """Run the script, and again after each end that is not exit 0, at most `restarts` times."""

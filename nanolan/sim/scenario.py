@@ -137,6 +137,21 @@ def reboot(world: World) -> None:
     box(world).reboot()
 
 
+def disk_full(world: World) -> None:
+    """No file of the box takes another byte."""
+    box(world).take_writes()
+
+
+def no_process(world: World) -> None:
+    """The box can start no Python for a while, as without memory for another process."""
+    python = box(world).folder / "nanolan/code/.venv/bin/python"
+    aside = python.with_name("python.aside")
+    python.rename(aside)
+    timer = threading.Timer(DOWN_S, aside.rename, [python])
+    timer.daemon = True
+    timer.start()
+
+
 def vanish(world: World) -> None:
     """The provider takes the machine away, without a word."""
     instance = next(i for i in reversed(world.cloud.instances) if i.machine)
@@ -192,6 +207,14 @@ SCENARIOS: dict[str, Scenario] = {
     "reboot": Scenario("the machine reboots in mid-training", words=STATES, recipe=LONG, moment=TRAINED, then=reboot, most_lost=60),
     "vanish": Scenario("the machine is taken away in mid-training; resumed on another", words=STATES, recipe=LONG,
                        moment=r"state of step \d+ proven", then=vanish, resume=True, most_lost=120),
+    "disk-full-boot": Scenario("root's disk is full at the boot; what the machine must know is kept in memory",
+                               before=switched("home_takes_nothing")),
+    "disk-full": Scenario("the disk is full in mid-training; the newest whole state goes up", "failed", "disk_full", 5,
+                          words=STATES, recipe=LONG, moment=TRAINED, then=disk_full, most_lost=60),
+    "disk-full-end": Scenario("the disk is full when the phase ends", words=("eval=none",), moment=r"phase sft: done",
+                              then=disk_full),
+    "no-fork": Scenario("no process can be started when the phase ends, for a while", words=("eval=none",),
+                        moment=r"phase sft: done", then=no_process),
     # ---- the Hub, and the end
     "hub-down": Scenario("the Hub is away when the phase ends", moment=r"phase sft: done", then=hub_down),
     "upload-cut": Scenario("the upload is cut in the middle, three times", moment=r"sft step 20/", then=upload_cut),

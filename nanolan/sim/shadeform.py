@@ -157,4 +157,6 @@ class ShadeformServer:
         instance.machine = Machine(instance.id, self.root.resolve() / "boxes" / instance.id,
                                    base64.b64decode(instance.script or ""), gpus, restarts=self.restarts,
                                    restart_s=self.delays.restart_s)
+        if instance.fate.get("home_takes_nothing"):
+            instance.machine.block("root/.nanolan")
         instance.machine.start()
