@@ -6,17 +6,15 @@ from functools import partial
 from typing import Any
 
 from nanolan.datasets import IDENTITY_FILE
-from nanolan.errors import AuthProblem, BadAnswer, NanolanError, NotFound, Unreachable
+from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
 from nanolan.forecast import forecaster, work_of
 from nanolan.hub import TOKENS_URL, Hub, begin
-from nanolan.identity import count_conversations
-from nanolan.inside import look_inside, pickles_of
 from nanolan.money import dollars
 from nanolan.offers import choose, wanted_by
 from nanolan.patient import Patient
 from nanolan.phases import data_files
 from nanolan.preflight import Check, check_box_key, check_money, check_time, pin_dataset, wallet_hint
-from nanolan.structure import Piece, amount, needed
+from nanolan.structure import Piece, amount, needed, read_by
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
 BILLING_URL = "https://platform.shadeform.ai/settings/billing"
@@ -117,8 +115,8 @@ def look_at_repo(p: Patient) -> list[Check]:
 
 def look_at_structure(p: Patient) -> list[Check]:
     """Each piece of the expected structure; what a run of these settings needs must be there."""
-    wanted = needed(p.s)
-    return [_check_of(piece, piece.path in wanted, p.s.phase) for piece in p.structure()]
+    wanted, read = needed(p.s), read_by(p.s)
+    return [_check_of(piece, piece.path in (wanted if piece.state == "missing" else read), p.s.phase) for piece in p.structure()]
 
 
 def _check_of(piece: Piece, wanted: bool, phase: str) -> Check:
@@ -130,33 +128,20 @@ def _check_of(piece: Piece, wanted: bool, phase: str) -> Check:
     if piece.state == "unproven":
         return Check(piece.path, None, text, f"just verify --adopt {piece.path}")
     if piece.state == "NOT WHOLE":
-        return Check(piece.path, False if wanted else None, f"{text}: {piece.text}", AGAIN)
+        again = "just identity ..., then: just upload data" if piece.path == IDENTITY_FILE else AGAIN
+        return Check(piece.path, False if wanted else None, f"{text}: {piece.text}", again)
     return Check(piece.path, True, f"{text}{'; ' + piece.text if piece.text else ''}")
 
 
 def look_at_pickles(p: Patient) -> list[Check]:
-    """What is unpickled, looked into without running or downloading it."""
-    tree, wanted = p.tree(), needed(p.s)
-    paths = pickles_of(tree, p.s.model_tag)
-
-    def look(path: str) -> Check:
-        try:
-            return Check("safe to load", True, f"{path}: {look_inside(p.hub, tree, path)}" if p.hub else path)
-        except BadAnswer as e:
-            return Check("safe to load", False if path.rpartition("/")[0] in wanted else None, str(e), AGAIN)
-    return _together(look, paths)
+    """What is unpickled, looked into without running or downloading it; what is not safe the structure has said."""
+    return [Check("safe to load", True, f"{piece.path}: {piece.inside}")
+            for piece in p.structure() if piece.inside and piece.path != IDENTITY_FILE]
 
 
 def look_at_identity(p: Patient) -> list[Check]:
-    """The conversations that tell the model who it is."""
-    tree = p.tree()
-    if IDENTITY_FILE not in tree.files or p.hub is None:
-        return []                            # the structure has said so
-    try:
-        count = count_conversations(p.hub.read(tree.repo, IDENTITY_FILE, revision=tree.revision), IDENTITY_FILE)
-    except BadAnswer as e:
-        return [Check("identity data", False if "mid" in p.s.phases else None, str(e), "just identity ..., then: just upload data")]
-    return [Check("identity data", True, f"{count} conversations")]
+    """The conversations that tell the model who it is; what is wrong with them the structure has said."""
+    return [Check("identity data", True, piece.inside) for piece in p.structure() if piece.inside and piece.path == IDENTITY_FILE]
 
 
 def look_at_datasets(p: Patient) -> list[Check]:

@@ -5,22 +5,42 @@ import re
 
 from nanolan.errors import PreflightFailed
 from nanolan.hub import Hub, Tree
-from nanolan.manifest import MANIFEST, FileEntry, Manifest, hash_bytes, parse_manifest
+from nanolan.inside import TOKENIZER, Inside, check_together, look_at_checkpoint, look_at_tokenizer, model_in
+from nanolan.manifest import MANIFEST, FileEntry, Manifest, hash_bytes
 from nanolan.phases import FOLDERS
-from nanolan.plan import PinnedFile, iso, now_utc
-from nanolan.preflight import pin_checkpoint
+from nanolan.plan import Pinned, PinnedFile, iso, now_utc
+from nanolan.preflight import pin_checkpoint, read_manifest
 from nanolan.proof import Proof, prove
 
 BY_HAND = "00000000"    # the run id of what no run made
 
 
-def verify(hub: Hub, repo: str, folder: str, tree: Tree | None = None) -> Proof:
+def verify(hub: Hub, repo: str, folder: str) -> Proof:
+    """A Proof that `folder` holds what its manifest says; BadAnswer when that could not be trained from."""
+    tree = hub.tree(repo)
+    proof = proven(hub, tree, folder)
+    _check_content(hub, tree, folder, look_at_checkpoint(hub, tree, *model_in(_pin(tree, folder, proof.manifest))))
+    return proof
+
+
+def _pin(tree: Tree, folder: str, manifest: Manifest) -> Pinned:
+    return tree.pin(f"{folder}/{f.path}" for f in manifest.files)
+
+
+def _check_content(hub: Hub, tree: Tree, folder: str, checkpoint: Inside) -> None:
+    """BadAnswer unless the repo's tokenizer, if it has one, fits the checkpoint."""
+    if TOKENIZER in tree.files:
+        tokenizer = look_at_tokenizer(hub, tree, tree.under("tokenizer").values())
+        check_together(checkpoint, tokenizer, folder)
+
+
+def proven(hub: Hub, tree: Tree, folder: str) -> Proof:
     """A Proof that `folder` holds what its manifest says; PreflightFailed says what to do when there is none."""
-    tree = tree or hub.tree(repo)
+    repo = tree.repo
     if f"{folder}/{MANIFEST}" not in tree.files:
         raise PreflightFailed(f"{repo}/{folder} has no manifest: unproven. If it is what you mean to train from: "
                               f"just verify --adopt {folder}")
-    manifest = parse_manifest(hub.read(repo, f"{folder}/{MANIFEST}", revision=tree.revision), f"{folder}/{MANIFEST}")
+    manifest = read_manifest(hub, tree, folder)
     return prove(tree, folder, manifest)
 
 
@@ -29,7 +49,8 @@ def adopt(hub: Hub, repo: str, folder: str) -> Proof:
     tree = hub.tree(repo)
     if f"{folder}/{MANIFEST}" in tree.files:
         tree = _without_manifest(tree, f"{folder}/{MANIFEST}")
-    pinned = pin_checkpoint(hub, tree, folder)
+    pinned, inside = pin_checkpoint(hub, tree, folder)
+    _check_content(hub, tree, folder, inside)
     entries = tuple(_entry(hub, tree, f) for f in pinned.files)
     step = int(re.sub(r"\D", "", next(e.path for e in entries if e.path.startswith("model_"))))
     manifest = Manifest(BY_HAND, FOLDERS.get(folder.split("/")[0], "base"), step, entries, extra={"adopted": iso(now_utc())})

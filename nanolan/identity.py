@@ -13,11 +13,11 @@ from typing import Any
 
 import requests
 
+from nanolan.conversations import Message, check_messages
 from nanolan.errors import AuthProblem, BadAnswer, UsageProblem
 from nanolan.secret import Secret
 from nanolan.session import open_session
 
-Message = dict[str, str]
 TIMEOUT_S = (10, 120)
 MOST_CHARS = 20_000             # of one conversation
 TOKENS_ASKED, TOKENS_ANSWERED = 350, 450   # of one request, as estimates for the price
@@ -104,40 +104,12 @@ def _exchange(question: str, answer: str) -> list[Message]:
 
 def check(messages: Any) -> list[Message]:
     """`messages` if they are a conversation for the file; BadAnswer says what is wrong."""
-    if not isinstance(messages, list) or len(messages) < 2 or len(messages) % 2:
+    check_messages(messages, "the answer")
+    if len(messages) % 2:
         raise BadAnswer("not an even number of messages")
-    for i, m in enumerate(messages):
-        role = ("user", "assistant")[i % 2]
-        if not isinstance(m, dict) or m.get("role") != role or not isinstance(m.get("content"), str) or not m["content"].strip():
-            raise BadAnswer(f"message {i + 1} is not text of the {role}")
     if sum(len(m["content"]) for m in messages) > MOST_CHARS:
         raise BadAnswer(f"longer than {MOST_CHARS} characters")
     return [{"role": m["role"], "content": m["content"]} for m in messages]
-
-
-def count_conversations(data: bytes, where: str) -> int:
-    """How many conversations a file holds, one JSON array of messages a line; BadAnswer names the first wrong line."""
-    lines = [(n, line) for n, line in enumerate(data.splitlines(), 1) if line.strip()]
-    for n, line in lines:
-        try:
-            _alternating(json.loads(line))
-        except (ValueError, RecursionError):
-            raise BadAnswer(f"{where}, line {n}: not JSON. Each line is an array of messages") from None
-        except BadAnswer as e:
-            raise BadAnswer(f"{where}, line {n}: {e}") from None
-    if not lines:
-        raise BadAnswer(f"{where}: no conversations in it")
-    return len(lines)
-
-
-def _alternating(messages: Any) -> None:
-    """Two messages or more, of user and assistant in turn, as nanochat reads them."""
-    if not isinstance(messages, list) or len(messages) < 2:
-        raise BadAnswer("not an array of two or more messages")
-    for i, m in enumerate(messages):
-        role = ("user", "assistant")[i % 2]
-        if not isinstance(m, dict) or m.get("role") != role or not isinstance(m.get("content"), str):
-            raise BadAnswer(f"message {i + 1} is not text of the {role}")
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,32 @@
 """What a user uploads by hand, checked before it is sent: a nanochat checkpoint, a tokenizer, the identity conversations."""
 from __future__ import annotations
 
-import re
+import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import is_zipfile
 
 from nanolan.adopt import BY_HAND
+from nanolan.architecture import (
+    MAX_META_BYTES,
+    SEQUENCE_LEN,
+    GPTConfig,
+    check_rows,
+    check_tensors,
+    check_token_bytes,
+    check_vocabulary,
+    newest_step,
+    parse_meta,
+)
+from nanolan.conversations import count_conversations
 from nanolan.datasets import IDENTITY_FILE, MOST_DATA_BYTES
 from nanolan.errors import BadAnswer, UsageProblem
-from nanolan.identity import count_conversations
 from nanolan.manifest import MANIFEST, FileEntry, Manifest, hash_bytes, hash_file
 from nanolan.phases import FOLDERS
-from nanolan.pickles import MAX_TOKENIZER_BYTES, encoding_state, tensors
-from nanolan.size import read_size
+from nanolan.pickles import MAX_TOKENIZER_BYTES, check_whole, encoding_state, tensors
 
 CHECKPOINTS = {name: folder for folder, name in FOLDERS.items()}     # base -> base_checkpoints, ...
 KINDS = (*CHECKPOINTS, "tokenizer", "data")
-MAX_META_BYTES = 16 << 20
 TOKENIZER_FILES = ("tokenizer.pkl", "token_bytes.pt")
 
 
@@ -32,6 +41,8 @@ class Parcel:
     text: str                            # what is in it
     manifest: Manifest | None = None     # of a checkpoint
     left: int = 0                        # bytes of optimizer that stay here: no phase reads them
+    config: GPTConfig | None = None      # of a checkpoint
+    tokens: int | None = None            # of a tokenizer
 
     @property
     def size(self) -> int:
@@ -64,34 +75,47 @@ def pack(kind: str, path: Path, tag: str, optimizer: bool = False) -> Parcel:
         raise UsageProblem(f"{e.filename or path} cannot be read: {e.strerror}") from None
 
 
+def check_together(parcels: Iterable[Parcel]) -> None:
+    """BadAnswer when a checkpoint and a tokenizer that are uploaded together do not belong together."""
+    parcels = tuple(parcels)
+    for tokenizer in (p for p in parcels if p.tokens):
+        for checkpoint in (p for p in parcels if p.config):
+            check_vocabulary(checkpoint.config, tokenizer.tokens, str(checkpoint.folder))  # type: ignore[arg-type]
+
+
 def _checkpoint(kind: str, path: Path, target: str, optimizer: bool) -> Parcel:
     """The newest step: its model and meta, whole and fitting each other; the optimizer, which no phase reads, if wanted."""
-    step = _newest_step(kind, path)
-    model, meta = path / f"model_{step}.pt", path / f"meta_{step}.json"
-    if not meta.is_file() or meta.stat().st_size > MAX_META_BYTES:
-        raise UsageProblem(f"{path} has {model.name} but no usable {meta.name}, which says how the model is built. "
-                           "Copy it there too")
-    wanted = read_size(meta.read_bytes(), str(meta)).n_params
+    model, meta = _newest_step(kind, path)
+    step = int(model.stem.removeprefix("model_"))
+    with open(meta, "rb") as f:
+        config = parse_meta(f.read(MAX_META_BYTES + 1), str(meta), step).config
     with open(model, "rb") as f:
-        numbers = sum(t.numbers for t in tensors(f, str(model)).values())
-    if numbers < wanted:
-        raise BadAnswer(f"{model} holds {numbers:,} numbers, a model of {meta.name} has at least {wanted:,}: they do not belong "
-                        "together")
-    states = sorted(path.glob(f"optim_{step}*.pt"))
-    files = [model, meta, *(states if optimizer else ())]
-    if strange := [p for p in files if p.suffix == ".pt" and not is_zipfile(p)]:
-        raise BadAnswer(f"{strange[0]} is no file of torch.save; nothing was sent. Leave the optimizer out, or mend it")
-    entries = tuple(hash_file(p) for p in files)
-    return Parcel(kind, path, target, entries, f"step {int(step)}, {numbers / 1e6:,.1f}M parameters",
-                  Manifest(BY_HAND, kind, int(step), entries), sum(p.stat().st_size for p in states if not optimizer))
+        found = tensors(f, str(model))
+    check_tensors(config, found, str(model))
+    check_rows(config, SEQUENCE_LEN, str(model))
+    numbers = sum(t.numbers for t in found.values())
+    states = sorted(path.glob(f"optim_{step:06d}*.pt"))
+    for state in states if optimizer else ():
+        _check_optimizer(state)
+    entries = tuple(hash_file(p) for p in [model, meta, *(states if optimizer else ())])
+    return Parcel(kind, path, target, entries, f"step {step}, {numbers / 1e6:,.1f}M parameters",
+                  Manifest(BY_HAND, kind, step, entries), sum(p.stat().st_size for p in states if not optimizer), config=config)
 
 
-def _newest_step(kind: str, path: Path) -> str:
+def _check_optimizer(state: Path) -> None:
+    try:
+        with open(state, "rb") as f:
+            check_whole(f, str(state))
+    except BadAnswer as e:
+        raise BadAnswer(f"{e}; nothing was sent. Leave the optimizer out, or mend it") from None
+
+
+def _newest_step(kind: str, path: Path) -> tuple[Path, Path]:
+    """The model and meta file of the newest step."""
     if not path.is_dir():
         raise UsageProblem(f"{path} is a file; name the folder that holds model_SSSSSS.pt: just upload {kind} FOLDER")
-    steps = sorted(m[1] for p in path.iterdir() if (m := re.fullmatch(r"model_(\d{6})\.pt", p.name)))
-    if steps:
-        return steps[-1]
+    if found := newest_step((p.name for p in path.iterdir()), str(path), f"rm {path}/"):
+        return path / found[0], path / found[1]
     inside = sorted(p.parent for p in path.glob("*/model_*.pt"))
     hint = f"Did you mean {inside[-1]}?" if inside else f"Name the right folder: just upload {kind} FOLDER"
     raise UsageProblem(f"{path} holds no model_SSSSSS.pt, so it is no nanochat checkpoint. {hint}")
@@ -109,9 +133,9 @@ def _tokenizer(path: Path) -> Parcel:
     count = len(state["mergeable_ranks"]) + len(state["special_tokens"])
     sizes = folder / "token_bytes.pt"
     with open(sizes, "rb") as f:
-        if [t.shape for t in tensors(f, str(sizes)).values()] != [(count,)]:
-            raise BadAnswer(f"{sizes} does not fit the {count:,} tokens of tokenizer.pkl: they do not belong together")
-    return Parcel("tokenizer", folder, "tokenizer", tuple(hash_file(folder / n) for n in TOKENIZER_FILES), f"{count:,} tokens")
+        check_token_bytes(tensors(f, str(sizes)), count, str(sizes))
+    entries = tuple(hash_file(folder / n) for n in TOKENIZER_FILES)
+    return Parcel("tokenizer", folder, "tokenizer", entries, f"{count:,} tokens", tokens=count)
 
 
 def _data(path: Path) -> Parcel:
@@ -120,7 +144,7 @@ def _data(path: Path) -> Parcel:
     if not path.is_file() or path.stat().st_size > MOST_DATA_BYTES:
         raise UsageProblem(f"{path} is no file of at most {MOST_DATA_BYTES >> 20} MiB; nothing was read")
     data = path.read_bytes()
-    count = count_conversations(data, str(path))
+    count = count_conversations(io.BytesIO(data), str(path))
     return Parcel("data", path.parent, "", (hash_bytes(IDENTITY_FILE, data),), f"{count:,} conversations")
 
 

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from nanolan.errors import BadAnswer
+from nanolan.sniff import HEAD_BYTES, mistaken_for
 
 MAX_TOKENIZER_BYTES = 8 << 20        # a vocabulary of 65,536 takes about 1 MiB; a pickle can make 64 times of it
 MAX_LIST_BYTES = 4 << 20             # data.pkl of a d20 takes about 20 KiB
 MAX_INDEX_BYTES = 4 << 20            # of the zip: about 100 bytes a tensor
 HEADER_BYTES = 30                    # of a zip's entry, at least
+FLOATS = ("Double", "Float", "Half", "BFloat16")
 SIZES = {"Double": 8, "Long": 8, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1}
 # nanochat's, at the very end of the vocabulary, in this order
 SPECIAL_TOKENS = (
@@ -115,6 +117,8 @@ def encoding_state(data: bytes, where: str) -> dict[str, Any]:
     """The state of the tiktoken encoding that `data` pickles, checked; BadAnswer if it is anything else."""
     if len(data) > MAX_TOKENIZER_BYTES:
         raise BadAnswer(f"{where}: larger than {MAX_TOKENIZER_BYTES >> 20} MiB, not a tokenizer")
+    if what := mistaken_for(data):
+        raise BadAnswer(f"{where} is {what}")
     try:
         pickled = _Admits(data, {("tiktoken.core", "Encoding"): _Encoding}, _no_outside).load()
     except Exception as e:   # a hostile pickle can raise anything
@@ -152,6 +156,11 @@ class Tensor:
     shape: tuple[int, ...]
     storage: str                     # its name among the zip's data/ files
     bytes: int                       # of that storage, by its kind and length
+    kind: str = "Float"
+
+    def is_floating_point(self) -> bool:
+        """Whether its numbers are floats."""
+        return self.kind in FLOATS
 
     @property
     def numbers(self) -> int:
@@ -162,16 +171,22 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class _Kind:
+    name: str
+    size: int                        # bytes of a number
+
+
+@dataclass(frozen=True)
 class _Storage:
     key: str
-    size: int                        # bytes of a number
+    kind: _Kind
     numbers: int
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
     if not isinstance(storage, _Storage) or not _whole_numbers(shape) or not _whole_numbers(stride) or len(stride) != len(shape):
         raise pickle.UnpicklingError("a tensor without a storage or a shape")
-    found = Tensor(shape, storage.key, storage.size * storage.numbers)
+    found = Tensor(shape, storage.key, storage.kind.size * storage.numbers, storage.kind.name)
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
     if offset < 0 or found.numbers and (last >= storage.numbers or found.numbers > storage.numbers):
         raise pickle.UnpicklingError("a tensor larger than its storage")
@@ -189,8 +204,8 @@ def _parameter(tensor: Any, *_: Any) -> Any:
 def _storage(pid: Any) -> _Storage:
     """("storage", kind, key, device, length) of torch.save."""
     match pid:
-        case ("storage", int(size), str(key), _, int(numbers)) if size in SIZES.values() and numbers >= 0:
-            return _Storage(key, size, numbers)
+        case ("storage", _Kind() as kind, str(key), _, int(numbers)) if numbers >= 0:
+            return _Storage(key, kind, numbers)
     raise pickle.UnpicklingError("it asks for an outside object that is no storage")
 
 
@@ -201,7 +216,9 @@ def _no_items() -> dict[str, Any]:
 
 ADMITTED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _no_items, ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter, **{("torch", f"{kind}Storage"): size for kind, size in SIZES.items()}}
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    **{("torch", f"{kind}Storage"): _Kind(kind, size) for kind, size in SIZES.items()},
+}
 
 
 class _Sparing:
@@ -227,9 +244,29 @@ def _index(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
                 for i, end in zip(found, ends, strict=True))
     plain = all(i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in found)
     folders = {i.filename.partition("/")[0] for i in found}
-    if not apart or not plain or len(folders) != 1 or len({i.filename for i in found}) != len(found):
+    begins = bool(found) and found[0].header_offset == 0
+    if not begins or not apart or not plain or len(folders) != 1 or len({i.filename for i in found}) != len(found):
         raise BadAnswer(f"{where}: packed, or put together by hand: not a file of torch.save")
     return {i.filename.partition("/")[2]: i for i in found}
+
+
+def _no_index(file: BinaryIO, where: str) -> BadAnswer:
+    """What to say of a file that is no whole zip."""
+    file.seek(0)
+    if what := mistaken_for(file.read(HEAD_BYTES)):
+        return BadAnswer(f"{where} is {what}")
+    return BadAnswer(f"{where}: cut off, or not a file of torch.save (it has no index at its end)")
+
+
+def check_whole(file: BinaryIO, where: str) -> None:
+    """BadAnswer unless `file` is a zip of torch.save with all that its index names; what is in it is not looked at."""
+    try:
+        with zipfile.ZipFile(_Sparing(file, MAX_INDEX_BYTES, where)) as archive:
+            _index(archive, where)
+    except zipfile.BadZipFile:
+        raise _no_index(file, where) from None
+    except (ValueError, LookupError, NotImplementedError, UnicodeDecodeError) as e:
+        raise BadAnswer(f"{where}: not a file of torch.save ({type(e).__name__})") from None
 
 
 def tensors(file: BinaryIO, where: str) -> dict[str, Tensor]:
@@ -247,7 +284,7 @@ def tensors(file: BinaryIO, where: str) -> dict[str, Tensor]:
     except BadAnswer:
         raise
     except zipfile.BadZipFile:
-        raise BadAnswer(f"{where}: cut off, or not a file of torch.save (it has no index at its end)") from None
+        raise _no_index(file, where) from None
     except Exception as e:   # a hostile pickle can raise anything
         raise BadAnswer(f"{where}: refused, more than tensors in it ({type(e).__name__}: {e})") from None
     named = {"": found} if isinstance(found, Tensor) else found

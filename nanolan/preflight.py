@@ -5,30 +5,39 @@ Each check is one line of the checklist; all of them run, also when an earlier o
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from nanolan.architecture import MODEL_FILE, SEQUENCE_LEN, newest_step
 from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.config import Settings
 from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import AuthProblem, BadAnswer, NanolanError, NotFound, PreflightFailed, UsageProblem
 from nanolan.forecast import Forecast
-from nanolan.hub import Hub, Tree
+from nanolan.hub import Hub, Tree, begin
+from nanolan.inside import (
+    TOKEN_BYTES,
+    TOKENIZER,
+    Inside,
+    check_together,
+    look_at_checkpoint,
+    look_at_identity,
+    look_at_tokenizer,
+    model_in,
+)
 from nanolan.instance import Instance
-from nanolan.manifest import MANIFEST, parse_manifest
+from nanolan.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.memory import micro_batch
 from nanolan.money import dollars
 from nanolan.phases import FOLDERS, PHASES, data_files
 from nanolan.plan import Pinned
 from nanolan.proof import prove
 from nanolan.shadeform import Shadeform
-from nanolan.size import ModelSize, read_size
+from nanolan.size import ModelSize
 
-SEQUENCE_LEN = 2048  # of the recipes in nanolan/train/recipe.py
 WALLET_CENTS = 500   # Shadeform rents nothing to a wallet with less
 
 
@@ -87,20 +96,35 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
 
 
 def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
-    """The input checkpoint, the tokenizer and the identity data of HF_REPO."""
+    """The input checkpoint, the tokenizer and the identity data of HF_REPO, pinned and looked into at the same time."""
     folder = f"{PHASES[s.phases[0]].input_dir}/{s.model_tag}"
-    pins = [_value(found, "input checkpoint", lambda: pin_checkpoint(hub, tree, folder)),
-            _value(found, "tokenizer", lambda: _pin_tokenizer(tree))]
-    if pins[0]:
-        found.size = _value(found, "input checkpoint", lambda: _size(hub, tree, pins[0]))
-    if found.size:
-        found.checks.append(Check("input checkpoint", True, f"{folder} ({pins[0].size / 1e6:,.0f} MB, "
-                                  f"{'proven' if pins[0].proven else 'unproven: no manifest, taken by size and hash'})"))
-    if IDENTITY_FILE in tree.files and not s.no_identity:
-        pins.append(tree.pin([IDENTITY_FILE]))
-    else:
+    checkpoint, tokenizer = begin(lambda: pin_checkpoint(hub, tree, folder)), begin(lambda: _pin_tokenizer(hub, tree))
+    identity = begin(lambda: _pin_identity(hub, tree, s))
+    model = _value(found, "input checkpoint", checkpoint.result)
+    tokens = _value(found, "tokenizer", tokenizer.result)
+    who = _value(found, "identity data", identity.result)
+    if model and tokens:
+        _value(found, "tokenizer", lambda: check_together(model[1], tokens[1], folder))
+    if model:
+        found.size = model[1].size
+        found.checks.append(Check("input checkpoint", True, f"{folder} ({model[0].size / 1e6:,.0f} MB, "
+                                  f"{'proven' if model[0].proven else 'unproven: no manifest, taken by size and hash'})"))
+    if who is None and (s.no_identity or IDENTITY_FILE not in tree.files):
         found.checks.append(check_identity(s, IDENTITY_FILE in tree.files, tree.repo))
-    found.inputs = tuple(p for p in pins if p)
+    found.inputs = tuple(pin[0] for pin in (model, tokens, who) if pin)
+
+
+def reads_identity(s: Settings) -> bool:
+    """Whether a phase of these settings reads the identity conversations, if they are there."""
+    return not s.no_identity and bool({"mid", "sft"} & set(s.phases))
+
+
+def _pin_identity(hub: Hub, tree: Tree, s: Settings) -> tuple[Pinned, Inside] | None:
+    """The identity conversations; None where there are none, or none are wanted."""
+    if IDENTITY_FILE not in tree.files or s.no_identity:
+        return None
+    pin = tree.pin([IDENTITY_FILE])
+    return pin, look_at_identity(hub, pin) if reads_identity(s) else Inside("not read")
 
 
 def check_identity(s: Settings, there: bool, repo: str) -> Check:
@@ -123,45 +147,38 @@ def privacy(model: Tree, runs: Tree) -> list[Check]:
             for t in ([model] if runs is model else [model, runs]) if not t.private]
 
 
-def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> Pinned:
-    """The checkpoint in `folder`: by its manifest if it has one, else the newest step whose size can be true."""
-    files = tree.under(folder)
-    if not files:
+def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, Inside]:
+    """The checkpoint in `folder`, by its manifest if it has one, else its newest step; and what it holds, found good."""
+    if not tree.under(folder):
         raise PreflightFailed(f"{tree.repo} has no {folder}/. Upload it: just upload {FOLDERS.get(folder.split('/')[0], 'base')}")
-    if f"{folder}/{MANIFEST}" in files:
-        manifest = parse_manifest(hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision), f"{folder}/{MANIFEST}")
-        try:
-            prove(tree, folder, manifest)
-        except BadAnswer as e:
-            raise PreflightFailed(f"{folder} is not whole: {e}. Upload it again, or: just verify --adopt {folder}") from None
-        names = [f"{folder}/{f.path}" for f in manifest.files if not f.path.startswith("optim_")]
-        if not any(re.fullmatch(r"model_\d{6}\.pt", f.path) for f in manifest.files):
-            raise PreflightFailed(f"the manifest of {tree.repo}/{folder} names no model_SSSSSS.pt: it is not a nanochat checkpoint")
-        return tree.pin([*names, f"{folder}/{MANIFEST}"], proven=True)
-    return _newest_by_hand(hub, tree, folder)
+    pin = _by_manifest(hub, tree, folder) if f"{folder}/{MANIFEST}" in tree.files else _newest_by_hand(tree, folder)
+    return pin, look_at_checkpoint(hub, pin, *model_in(pin))
 
 
-def _newest_by_hand(hub: Hub, tree: Tree, folder: str) -> Pinned:
-    steps = sorted(int(m[1]) for p in tree.files if (m := re.fullmatch(re.escape(folder) + r"/model_(\d{6})\.pt", p)))
-    if not steps:
+def read_manifest(hub: Hub, tree: Tree, folder: str) -> Manifest:
+    """The manifest of a folder that has one."""
+    return parse_manifest(hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision), f"{folder}/{MANIFEST}")
+
+
+def _by_manifest(hub: Hub, tree: Tree, folder: str) -> Pinned:
+    manifest = read_manifest(hub, tree, folder)
+    try:
+        prove(tree, folder, manifest)
+    except BadAnswer as e:
+        raise PreflightFailed(f"{folder} is not whole: {e}. Upload it again, or: just verify --adopt {folder}") from None
+    names = [f"{folder}/{f.path}" for f in manifest.files if not f.path.startswith("optim_")]
+    if not any(MODEL_FILE.fullmatch(f.path) for f in manifest.files):
+        raise PreflightFailed(f"the manifest of {tree.repo}/{folder} names no model_SSSSSS.pt: it is not a nanochat checkpoint")
+    return tree.pin([*names, f"{folder}/{MANIFEST}"], proven=True)
+
+
+def _newest_by_hand(tree: Tree, folder: str) -> Pinned:
+    """The newest step; one whose save was killed between its model and its meta is refused, naming the step before it."""
+    names = [p.removeprefix(f"{folder}/") for p in tree.under(folder)]
+    newest = newest_step(names, f"{tree.repo}/{folder}", f"just hf repos delete-files {tree.repo} {folder}/")
+    if newest is None:
         raise PreflightFailed(f"{tree.repo}/{folder} holds no model_SSSSSS.pt: it is not a nanochat checkpoint")
-    model, meta = f"{folder}/model_{steps[-1]:06d}.pt", f"{folder}/meta_{steps[-1]:06d}.json"
-    if meta not in tree.files:
-        raise PreflightFailed(f"{tree.repo} has {model} but no {meta}: upload both")
-    least = 2 * read_size(hub.read(tree.repo, meta, revision=tree.revision), meta).n_params      # bf16
-    if tree.files[model].size < least:
-        raise PreflightFailed(f"{tree.repo}/{model} has {tree.files[model].size:,} bytes, a model of its meta has at least "
-                              f"{least:,}: it is cut off. Upload it again")
-    return tree.pin([model, meta])
-
-
-def _size(hub: Hub, tree: Tree, checkpoint: Pinned) -> ModelSize:
-    """The model's size, by its meta."""
-    meta = next((f.path for f in checkpoint.files if re.search(r"/meta_\d{6}\.json$", f.path)), None)
-    if meta is None:
-        raise PreflightFailed(f"the manifest of the checkpoint in {tree.repo} names no meta_SSSSSS.json: "
-                              "it is not a nanochat checkpoint")
-    return read_size(hub.read(tree.repo, meta, revision=tree.revision), meta)
+    return tree.pin(f"{folder}/{name}" for name in newest)
 
 
 def check_memory(size: ModelSize, gpu: str, vram_gb: int) -> Check:
@@ -173,12 +190,12 @@ def check_memory(size: ModelSize, gpu: str, vram_gb: int) -> Check:
     return Check("GPU memory", True, f"{size.n_params / 1e6:,.0f}M parameters on {vram_gb} GB: {rows} rows at a time")
 
 
-def _pin_tokenizer(tree: Tree) -> Pinned:
-    paths = [p for p in ("tokenizer/tokenizer.pkl", "tokenizer/token_bytes.pt") if p in tree.files]
-    if "tokenizer/tokenizer.pkl" not in paths:
-        raise PreflightFailed(f"{tree.repo} has no tokenizer/tokenizer.pkl. "
-                              "Upload it: just upload tokenizer")
-    return tree.pin(paths)
+def _pin_tokenizer(hub: Hub, tree: Tree) -> tuple[Pinned, Inside]:
+    paths = [p for p in (TOKENIZER, TOKEN_BYTES) if p in tree.files]
+    if TOKENIZER not in paths:
+        raise PreflightFailed(f"{tree.repo} has no {TOKENIZER}. Upload it: just upload tokenizer")
+    pin = tree.pin(paths)
+    return pin, look_at_tokenizer(hub, pin, pin.files)
 
 
 def _pin_answer(answer: Future[Tree], globs: list[str]) -> Pinned:

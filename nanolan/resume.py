@@ -18,6 +18,7 @@ from nanolan.config import Settings
 from nanolan.errors import BadAnswer, NanolanError, NotFound, PreflightFailed
 from nanolan.forecast import Forecast
 from nanolan.hub import Hub, Tree
+from nanolan.inside import look_at_inputs, look_at_state
 from nanolan.launch import Prepared
 from nanolan.ledger import REFUSED, Attempt
 from nanolan.manifest import hash_bytes
@@ -161,7 +162,8 @@ def next_attempt(hub: Hub, plan: Plan, rest: Rest, money: Money, s: Settings, ty
     """The next attempt, after a look whether the Hub still holds what the run pinned."""
     inputs = _inputs(plan, rest)
     anew = {field: getattr(s, name) for name, field in ANEW.items() if typed.get(name)}
-    return Next(plan, rest, money, inputs, code, anew, _still_there(hub, (*inputs, *plan.datasets)))
+    checks = (*_still_there(hub, (*inputs, *plan.datasets)), _good(hub, inputs, rest))
+    return Next(plan, rest, money, inputs, code, anew, checks)
 
 
 def _told(rest: Rest, plan: Plan) -> list[Check]:
@@ -200,6 +202,17 @@ def _still_there(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:
         problems = [p for p in pool.map(lambda pin: _missing(hub, pin), pins) if p]
     what = ", ".join(dict.fromkeys(p.repo for p in pins))
     return tuple(Check("pinned files", False, p) for p in problems) or (Check("pinned files", True, f"as at the launch: {what}"),)
+
+
+def _good(hub: Hub, inputs: tuple[Pinned, ...], rest: Rest) -> Check:
+    """Whether a trainer can begin with what is pinned, and with the state that it goes on from."""
+    try:
+        told = look_at_inputs(hub, inputs)
+        if rest.saved:
+            look_at_state(hub, rest.saved.files)
+    except NanolanError as e:
+        return Check("inputs", False, f"{e}. The run cannot go on; mend it, then launch anew")
+    return Check("inputs", True, told)
 
 
 def _missing(hub: Hub, pin: Pinned) -> str:

@@ -1,13 +1,10 @@
-"""How big a model is: from a checkpoint's meta, or from its tag. Pure."""
+"""How big a model is: by its config, or from its tag. Pure."""
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from nanolan.errors import BadAnswer, PreflightFailed
+from nanolan.architecture import GPTConfig
 
 D20 = 560_988_160            # parameters; what the guide's times and dollars are of
 VOCABULARY = 65_536
@@ -29,23 +26,9 @@ class ModelSize:
         return 2 * self.vocab_size * C + round(self.n_layer * (10 + 2 * self.kv_share) * C * C)
 
 
-def size_of(model_config: Mapping[str, Any], where: str) -> ModelSize:
-    """The size in a meta file's model_config; BadAnswer if it is not there."""
-    try:
-        c = {key: int(model_config[key]) for key in ("vocab_size", "n_layer", "n_embd", "n_head", "n_kv_head")}
-        if min(c.values()) < 1:
-            raise ValueError("a size of nothing")
-    except (ValueError, KeyError, TypeError, OverflowError) as e:
-        raise BadAnswer(f"{where} holds no usable model_config ({type(e).__name__}: {e})") from None
-    return ModelSize(c["vocab_size"], c["n_layer"], c["n_embd"], c["n_kv_head"] / c["n_head"])
-
-
-def read_size(meta: bytes, where: str) -> ModelSize:
-    """The size of the model that a meta_SSSSSS.json describes; PreflightFailed names `where` when it tells nothing."""
-    try:
-        return size_of(json.loads(meta)["model_config"], where)
-    except (ValueError, KeyError, TypeError, RecursionError, BadAnswer) as e:
-        raise PreflightFailed(f"{where} holds no usable model_config ({type(e).__name__}: {e})") from None
+def size_of(config: GPTConfig) -> ModelSize:
+    """The size of a model of this config."""
+    return ModelSize(config.vocab_size, config.n_layer, config.n_embd, config.n_kv_head / config.n_head)
 
 
 def parameters_of_tag(tag: str) -> int:

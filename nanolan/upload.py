@@ -3,19 +3,21 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nanolan.adopt import verify
+from nanolan.adopt import proven
+from nanolan.architecture import check_vocabulary
 from nanolan.errors import AuthProblem, BadAnswer, NotFound, PreflightFailed, UsageProblem
 from nanolan.hub import Hub, Tree
+from nanolan.inside import TOKEN_BYTES, TOKENIZER, look_at_tokenizer
 from nanolan.parcel import Parcel, stage
 from nanolan.proof import matches, prove
 from nanolan.secret import Secret
 from nanolan.transfer import Job, run_transfer
 
 PATIENCE_S = 900.0           # with a Hub that fails, before the command ends and can be typed again
-STEP_FILE = r"(?:model|meta|optim)_(\d{6})\D.*"
+STEP_FILE = r"(?:model|meta|optim)_(\d{6,})\D.*"
 FOLDER = "; or give it another folder: output-tag=NAME"
 
 Say = Callable[[str], None]
@@ -39,6 +41,21 @@ def repo_to_write(hub: Hub, repo: str, say: Say) -> Tree:
     return tree
 
 
+def misfit(hub: Hub, tree: Tree, parcels: Sequence[Parcel]) -> str:
+    """What does not fit the tokenizer that the repo holds, in words; "" when all fits or another one is on its way."""
+    files = [tree.files[p] for p in (TOKENIZER, TOKEN_BYTES) if p in tree.files]
+    checkpoints = [p for p in parcels if p.config]
+    if not checkpoints or not files or files[0].path != TOKENIZER or any(p.tokens for p in parcels):
+        return ""
+    try:
+        tokens = look_at_tokenizer(hub, tree, files).tokens
+        for p in checkpoints:
+            check_vocabulary(p.config, tokens or 0, p.target)  # type: ignore[arg-type]
+    except BadAnswer as e:
+        return f"with the tokenizer of {tree.repo} no run can start: {e}"
+    return ""
+
+
 def is_there(hub: Hub, tree: Tree, parcel: Parcel) -> bool:
     """Whether the repo holds the parcel already; a checkpoint with a manifest that proves it (ours, or its run's)."""
     if any((have := tree.files.get(parcel.path(e.path))) is None or not matches(have, e) for e in parcel.entries):
@@ -46,7 +63,7 @@ def is_there(hub: Hub, tree: Tree, parcel: Parcel) -> bool:
     if parcel.manifest is None:
         return True
     try:
-        return verify(hub, tree.repo, parcel.target, tree).manifest.step == parcel.manifest.step and not others(tree, parcel)
+        return proven(hub, tree, parcel.target).manifest.step == parcel.manifest.step and not others(tree, parcel)
     except (PreflightFailed, BadAnswer):
         return False
 

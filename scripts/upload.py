@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def upload(words: tuple[str, ...], repo: str | None, replace: bool, optim: bool, **flags: Any) -> int:
     """Upload what a first run needs. The repo is created, private, if it is missing."""
     from nanolan.hub import Hub
-    from nanolan.parcel import pack
-    from nanolan.upload import repo_to_write
+    from nanolan.parcel import check_together, pack
+    from nanolan.upload import misfit, repo_to_write
     s = settings_from(flags | ({"hf_repo": repo} if repo else {}))
     sources = sources_of(words, s.model_tag)
     s.need("hf_token", "hf_repo")
@@ -39,8 +39,11 @@ def upload(words: tuple[str, ...], repo: str | None, replace: bool, optim: bool,
     for kind, path in sources:       # all of them are looked at before anything is sent
         say(f"{kind}: looking at {path}")
         parcels.append((pack(kind, path, s.output_tag or s.model_tag, optim), path))
+    check_together(p for p, _ in parcels)
     hub = Hub(s.hf_endpoint, s.hf_token)
     tree = repo_to_write(hub, s.hf_repo, say)
+    if text := misfit(hub, tree, [p for p, _ in parcels]):
+        say(f"note: {text}")
     for parcel, path in parcels:
         tree = deliver(hub, tree, parcel, path, replace)
     if s.sources["hf_repo"] == "flag":

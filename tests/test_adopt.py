@@ -1,7 +1,6 @@
 """Checkpoints that were uploaded by hand: shown as unproven, adopted after a look at their sizes."""
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,12 +15,11 @@ from nanolan.hub import Hub
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
+from tests.checkpoint_fixtures import meta, saved, weights
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO, FOLDER = "me/models", "base_checkpoints/d20"
-META = json.dumps({"step": 7, "model_config": {"sequence_len": 8, "vocab_size": 16, "n_layer": 1, "n_head": 1, "n_kv_head": 1,
-                                               "n_embd": 8}}).encode()
-MODEL = bytes(range(256)) * 20      # at least 2 * (2*16*8 + 12*8*8) = 2,048 bytes
+META, MODEL = meta(), saved(weights())
 
 
 @pytest.fixture
@@ -63,7 +61,7 @@ def test_a_checkpoint_that_changed_after_its_adoption_is_not_proven(server: HubS
 
 def test_a_truncated_model_is_never_adopted(server: HubServer) -> None:
     put(server, MODEL[:1000])
-    with pytest.raises(PreflightFailed, match="cut off"):
+    with pytest.raises(BadAnswer, match="cut off"):
         adopt(hub_of(server), REPO, FOLDER)
     assert f"{FOLDER}/manifest.json" not in server.files(REPO)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import AuthProblem, BadAnswer, UsageProblem
-from nanolan.identity import Endpoint, Identity, check, count_conversations, estimate, from_endpoint, from_templates
+from nanolan.identity import Endpoint, Identity, check, estimate, from_endpoint, from_templates
 from nanolan.secret import Secret
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,25 +116,7 @@ def test_the_command_writes_a_file_that_the_trainer_reads_and_never_overwrites_o
     assert run("count=50", "--dry-run").returncode == 0 and not list(tmp_path.iterdir())
     assert run("count=50").returncode == 0
     conversation = pytest.importorskip("nanolan.train.conversation")
-    found, wrong = conversation.read_jsonl(tmp_path / "identity_conversations.jsonl")
-    assert (len(found), wrong) == (50, [])
+    assert len(conversation.read_jsonl(tmp_path / "identity_conversations.jsonl")) == 50
     again = run("count=50")
     assert again.returncode == 2 and "exists already" in again.stderr
     assert run("model=a/b", "out=x.jsonl").returncode == 4     # no key: nobody is asked
-
-
-LINE = b'[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]\n'
-
-
-def test_conversations_are_counted_and_empty_lines_are_none() -> None:
-    assert count_conversations(LINE + b"\n" + LINE.strip()[:-1] + b', {"role": "user", "content": "Bye"}]', "f") == 2
-
-
-@pytest.mark.parametrize("data, says", [
-    (b"", "no conversations"), (b"\n\n", "no conversations"), (LINE + b"nonsense\n", "line 2: not JSON"), (b"\xff", "line 1: not JSON"),
-    (b"{}\n", "line 1: not an array"), (b"[]\n", "line 1: not an array"), (b"[1, 2]\n", "line 1: message 1"),
-    (LINE.replace(b"user", b"system"), "message 1 is not text of the user"), (LINE.replace(b'"Hello"', b"null"), "message 2"),
-    (b"[" * 200_000, "line 1: not JSON")], ids=lambda v: str(v)[:40])
-def test_the_first_line_that_is_no_conversation_is_named(data: bytes, says: str) -> None:
-    with pytest.raises(BadAnswer, match=says):
-        count_conversations(data, "f")

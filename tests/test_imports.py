@@ -15,10 +15,16 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 ORDER = [
     "times", "secret", "veil", "errors",
     "checkout", "secretnames", "secretscan", "credentials", "snapshot",
-    "plainfile", "money", "budget", "size", "memory", "datasets", "pickles", "phases", "gate", "config", "session", "plan", "offers",
-    "instance", "shadeform", "sshkey", "hub", "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "locks", "ledger",
+    "plainfile",
+    "sniff", "architecture",
+    "money", "budget", "size", "memory", "datasets",
+    "conversations",
+    "pickles", "phases", "gate", "config", "session", "plan", "offers",
+    "instance", "shadeform", "sshkey", "hub",
+    "inside",
+    "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "locks", "ledger",
     "presence", "costs", "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify",
-    "preflight", "codecheck", "adopt", "structure", "inside", "parcel", "upload", "pull", "create", "launch", "probation", "failover", "confine", "runner", "here",
+    "preflight", "codecheck", "adopt", "structure", "parcel", "upload", "pull", "create", "launch", "probation", "failover", "confine", "runner", "here",
     "watchdog", "timeline", "boxlog", "herald", "gpus", "inspection", "pace", "causes", "control", "postmortem", "machine",
     "saver", "training", "samples", "curves", "charts", "environment", "scores", "story", "markup", "page", "card", "lastwords",
     "nobody", "departure", "box", "rest", "status", "ssh", "closeup", "logs", "rebuild", "limit", "guard", "patrol", "guardpost", "orphans", "stop", "why", "resume", "view",
@@ -49,7 +55,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 def test_the_trainer_imports_little_of_the_core() -> None:
     used = {n.split(".")[1] for p in (ROOT / "nanolan/train").glob("*.py") for n in imports(p) if n.startswith("nanolan.")}
-    assert used <= {"train", "errors", "manifest", "datasets", "memory", "size", "samples", "pickles", "plainfile"}
+    assert used <= {"train", "errors", "manifest", "datasets", "memory", "size", "samples", "pickles", "plainfile", "architecture", "conversations"}
 
 
 def test_only_the_trainer_and_the_seed_import_torch() -> None:

@@ -14,6 +14,7 @@ import torch
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem
 from nanolan.parcel import KINDS, pack, where_from
 from nanolan.sim.seed import _cached
+from tests.checkpoint_fixtures import saved
 
 BASE = "base_checkpoints/d20"
 
@@ -37,14 +38,17 @@ def test_every_kind_is_found_where_nanochat_leaves_it(here: Path) -> None:
     assert "step 10" in parcels[0].text and "40 conversations" in parcels[3].text
 
 
-def a_zip(size: int) -> bytes:
-    """As many bytes, in the form of a file of torch.save."""
-    return b"\0" * (size - 22) + b"PK\5\6" + b"\0" * 18
+def optimizer(size: int) -> bytes:
+    """A file of torch.save, about so large, of what no model file holds."""
+    return saved([{"state": torch.zeros(size, dtype=torch.int8)}])
+
+
+STATE = optimizer(1000)
 
 
 def test_an_optimizer_that_is_no_file_of_torch_save_is_not_sent(here: Path) -> None:
     (here / BASE / "optim_000010_rank0.pt").write_bytes(b"x" * 1000)
-    with pytest.raises(BadAnswer, match="optim_000010_rank0.pt is no file of torch.save; nothing was sent"):
+    with pytest.raises(BadAnswer, match="optim_000010_rank0.pt: cut off, or not a file of torch.save.*nothing was sent"):
         pack("base", here / BASE, "d20", optimizer=True)
 
 
@@ -52,9 +56,9 @@ def test_the_newest_step_is_taken_with_its_own_optimizer(here: Path) -> None:
     folder = here / BASE
     (folder / "model_000003.pt").write_bytes(b"an older one, which need not even be whole")
     for name in ("optim_000003_rank0.pt", "optim_000010_rank0.pt", "optim_000010_rank1.pt"):
-        (folder / name).write_bytes(a_zip(1000))
+        (folder / name).write_bytes(STATE)
     assert {e.path for e in pack("base", folder, "d20").entries} == {"model_000010.pt", "meta_000010.json"}
-    assert pack("base", folder, "d20").left == 2000
+    assert pack("base", folder, "d20").left == 2 * len(STATE)
     assert len(pack("base", folder, "d20", optimizer=True).entries) == 4
 
 
@@ -87,10 +91,10 @@ def other_sizes(here: Path) -> None:
     ("base", BASE, changed(f"{BASE}/model_000010.pt", None), "holds no model_SSSSSS.pt"),
     ("base", "base_checkpoints", changed("x", None), "Did you mean .*base_checkpoints/d20"),
     ("base", f"{BASE}/model_000010.pt", changed("x", None), "is a file; name the folder"),
-    ("base", BASE, changed(f"{BASE}/meta_000010.json", None), "no usable meta_000010.json"),
-    ("base", BASE, changed(f"{BASE}/meta_000010.json", b"{}"), "no usable model_config"),
+    ("base", BASE, changed(f"{BASE}/meta_000010.json", None), "no meta_000010.json"),
+    ("base", BASE, changed(f"{BASE}/meta_000010.json", b"{}"), "has no model_config"),
     ("base", BASE, changed(f"{BASE}/model_000010.pt", b"PK"), "cut off"), ("base", BASE, evil_model, "asks for posix.system"),
-    ("base", BASE, other_model, "do not belong together"),
+    ("base", BASE, other_model, "does not belong to its meta|tensors missing"),
     ("tokenizer", "tokenizer", changed("tokenizer/token_bytes.pt", None), "holds no token_bytes.pt"),
     ("tokenizer", "tokenizer", changed("tokenizer/tokenizer.pkl", pickle.dumps(Evil())), "asks for posix.system"),
     ("tokenizer", "tokenizer", other_sizes, "do not belong together"),

@@ -77,7 +77,7 @@ def test_a_large_model_is_looked_at_by_its_index_alone() -> None:
     (saved({"a": torch.nn.Linear(1, 1)}), "asks for torch.nn"),
     (saved([torch.zeros(1)]), "not a dictionary of tensors"), (saved({1: torch.zeros(1)}), "not a dictionary"),
     (saved({"a": 1}), "not a dictionary of tensors"),
-    (saved(MODEL)[:-30], "cut off"), (b"", "cut off"), (b"PK\x03\x04", "cut off"), (saved(MODEL, _use_new_zipfile_serialization=False), "cut off"),
+    (saved(MODEL)[:-30], "cut off"), (b"", "an empty file"), (b"PK\x03\x04", "cut off"), (saved(MODEL, _use_new_zipfile_serialization=False), "cut off"),
     (rezipped(saved(MODEL), lambda name, data: None if name.endswith("data.pkl") else data), "no list of tensors"),
     (rezipped(saved(MODEL), lambda name, data: None if name.endswith("data/0") else data), "tensor 'a' is not whole"),
     (rezipped(saved(MODEL), lambda name, data: data[:-1] if name.endswith("data/1") else data), "tensor 'b' is not whole"),

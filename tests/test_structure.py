@@ -1,7 +1,6 @@
 """What HF_REPO should hold: every piece named, with its size, its proof and what it is needed for."""
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
 from nanolan.structure import EXPECTED, Piece, amount, look, needed
+from tests.checkpoint_fixtures import meta, saved, weights
 
 REPO, MID, BASE = "me/x", "mid_checkpoints/d20", "base_checkpoints/d20"
-META = json.dumps({"model_config": {"vocab_size": 16, "n_layer": 1, "n_head": 1, "n_kv_head": 1, "n_embd": 8}}).encode()
-FILES = {"model_000007.pt": bytes(9999), "meta_000007.json": META}
+META, MODEL = meta(), saved(weights())
+FILES = {"model_000007.pt": MODEL, "meta_000007.json": META}
 MANIFEST = Manifest("ab12cd34", "mid", 7, tuple(hash_bytes(n, d) for n, d in FILES.items())).to_json().encode()
 
 
@@ -41,11 +41,11 @@ def test_an_empty_repo_lacks_everything_and_says_how_each_comes_to_be(server: Hu
 
 def test_each_piece_is_proven_unproven_or_not_whole(server: HubServer) -> None:
     server.put(REPO, {f"{MID}/{n}": d for n, d in FILES.items()} | {f"{MID}/manifest.json": MANIFEST, f"{BASE}/meta_000007.json": META,
-                                                                    f"{BASE}/model_000007.pt": bytes(9999), "logs/a.log": b"x" * 10})
+                                                                    f"{BASE}/model_000007.pt": MODEL, "logs/a.log": b"x" * 10})
     found = pieces(server)
-    assert (found[MID].state, found[MID].text) == ("proven", "step 7, run ab12cd34") and found[MID].size == 9999 + len(META)
+    assert (found[MID].state, found[MID].text) == ("proven", "step 7, run ab12cd34") and found[MID].size == len(MODEL) + len(META)
     assert found[BASE].state == "unproven" and "just verify --adopt" in found[BASE].text and found["logs"].state == "there"
-    server.put(REPO, {f"{MID}/model_000007.pt": bytes(9998), f"{BASE}/model_000007.pt": b"short"})
+    server.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1], f"{BASE}/model_000007.pt": b"short"})
     found = pieces(server)
     assert found[MID].state == found[BASE].state == "NOT WHOLE" and "differs" in found[MID].text and "cut off" in found[BASE].text
 

@@ -20,7 +20,7 @@ from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import READER, WRITER
 from nanolan.sim.seed import _cached
 from tests.core_fixtures import script, started, until
-from tests.test_parcel import a_zip
+from tests.test_parcel import optimizer
 
 REPO, BASE = "me/lanbot-checkpoints", "base_checkpoints/d20"
 
@@ -112,7 +112,7 @@ def test_the_optimizer_stays_here_unless_it_is_asked_for(hub: HubServer, env: di
     folder.mkdir()
     for p in (here / BASE).iterdir():
         (folder / p.name).symlink_to(p)
-    (folder / "optim_000010_rank0.pt").write_bytes(a_zip(2_000_000))
+    (folder / "optim_000010_rank0.pt").write_bytes(optimizer(2_000_000))
     assert "2.0 MB of optimizer stay here" in script("upload", "base", str(folder), env=env).stderr
     assert f"{BASE}/optim_000010_rank0.pt" not in hub.files(REPO)
     assert script("upload", "base", str(folder), "--optim", env=env).returncode == 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")   # read when CUDA starts
 
-from nanolan.errors import NanolanError  # noqa: E402
+from nanolan.errors import BadAnswer, NanolanError, UsageProblem  # noqa: E402
 from nanolan.plainfile import Log  # noqa: E402
 from nanolan.train.job import Job, read_job  # noqa: E402
 from nanolan.train.stop import follow_parent, tell_stacks  # noqa: E402
@@ -33,6 +33,9 @@ def main(argv: list[str]) -> int:
     try:
         job = read_job(Path(argv[0]))
         train(job, join_world(job.device))
+    except (BadAnswer, UsageProblem) as e:     # the same inputs give the same end
+        print(f"nanolan.train: refused: {e}", file=sys.stderr, flush=True)
+        return 1
     except NanolanError as e:
         print(f"nanolan.train: {e}", file=sys.stderr, flush=True)
         return 1

@@ -5,7 +5,6 @@ Loading never runs code from a file (weights_only). Saving goes through nanolan.
 from __future__ import annotations
 
 import json
-import re
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import Any
 
 import torch
 
+from nanolan.architecture import MAX_META_BYTES, MODEL_FILE, GPTConfig, Meta, newest_step, parse_meta
 from nanolan.errors import BadAnswer
 from nanolan.manifest import save_whole
 from nanolan.pickles import tensors
-from nanolan.train.model import GPT, GPTConfig
-
-MAX_META_BYTES = 1 << 20
+from nanolan.train.model import GPT
 
 # What nanochat writes into each phase's meta beside model_config; what was not measured is null.
 META_KEYS = {
@@ -37,36 +35,29 @@ class Loaded:
     meta: dict[str, Any]
 
 
-def newest_step(folder: Path) -> int:
-    """The largest step of the model_*.pt in `folder`; BadAnswer if there is none."""
-    steps = [int(m[1]) for p in folder.glob("model_*.pt") if (m := re.fullmatch(r"model_(\d+)\.pt", p.name))]
-    if not steps:
-        raise BadAnswer(f"{folder}: no model_*.pt there")
-    return max(steps)
+def newest(folder: Path) -> int:
+    """The newest step in `folder`; BadAnswer if there is none, or it has no meta."""
+    found = newest_step((p.name for p in folder.iterdir()) if folder.is_dir() else (), str(folder), f"rm {folder}/")
+    if found is None:
+        raise BadAnswer(f"{folder}: no model_*.pt there: it is missing")
+    return int(MODEL_FILE.fullmatch(found[0])[1])  # type: ignore[index]
 
 
 def load(folder: Path, device: torch.device | str = "cpu", step: int | None = None) -> Loaded:
     """The model of `step` (default: the newest) in `folder`, on `device`; BadAnswer says what is wrong."""
-    step = newest_step(folder) if step is None else step
+    step = newest(folder) if step is None else step
     meta_path, model_path = folder / f"meta_{step:06d}.json", folder / f"model_{step:06d}.pt"
-    meta = read_meta(meta_path)
-    config = GPTConfig.from_meta(meta["model_config"], str(meta_path))
-    return Loaded(GPT.from_state(config, read_state(model_path), device, str(model_path)), step, meta)
+    meta = read_meta(meta_path, step)
+    return Loaded(GPT.from_state(meta.config, read_state(model_path), device, str(model_path)), step, meta.values)
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """A meta file, checked to be an object with a model_config."""
+def read_meta(path: Path, step: int | None = None) -> Meta:
+    """The meta file of `step`, as nanolan.architecture checks it."""
     try:
-        if path.stat().st_size > MAX_META_BYTES:
-            raise BadAnswer(f"{path}: larger than {MAX_META_BYTES >> 20} MiB, not a meta file")
-        meta = json.loads(path.read_bytes())
+        with open(path, "rb") as f:
+            return parse_meta(f.read(MAX_META_BYTES + 1), str(path), step)
     except OSError as e:
         raise BadAnswer(f"{path}: cannot be read ({e.strerror})") from None
-    except (ValueError, RecursionError) as e:
-        raise BadAnswer(f"{path}: not JSON ({e})") from None
-    if not isinstance(meta, dict) or not isinstance(meta.get("model_config"), dict):
-        raise BadAnswer(f"{path}: has no model_config")
-    return meta
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

@@ -5,19 +5,16 @@ A conversation is {"messages": [{"role": "user"|"assistant"|"system", "content":
 """
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from nanolan.datasets import MOST_DATA_BYTES
+from nanolan.conversations import read_conversations
 from nanolan.errors import BadAnswer
 from nanolan.train.tokenizer import Tokenizer
 
 Conversation = dict[str, Any]
-
-MAX_LINE_BYTES = 1 << 20
 
 # part type -> (token before, token after, is it trained)
 PARTS = {
@@ -58,46 +55,9 @@ def _check_content(content: Any, role: str, where: str) -> None:
             raise BadAnswer(f"{where}: a part of the content is not text, python or python_output")
 
 
-def read_jsonl(path: Path) -> tuple[list[Conversation], list[str]]:
-    """Conversations of a file with one JSON array of messages (text only, from user on) a line, and for every line
-    that is none, its number and what is wrong with it. Empty lines do not count.
-
-    BadAnswer when more lines are wrong than right: then it is probably another kind of file.
-    """
-    found: list[Conversation] = []
-    wrong: list[str] = []
-    if path.stat().st_size > MOST_DATA_BYTES:
-        raise BadAnswer(f"{path}: larger than {MOST_DATA_BYTES >> 20} MiB")
-    with open(path, "rb") as f:
-        for n, line in enumerate(iter(lambda: f.readline(MAX_LINE_BYTES + 1), b""), 1):
-            try:
-                if len(line) > MAX_LINE_BYTES:
-                    _skip_line(f, line)
-                    raise BadAnswer(f"line {n}: longer than {MAX_LINE_BYTES >> 20} MiB")
-                if line.strip():
-                    found.append(_from_line(line, f"line {n}"))
-            except (BadAnswer, RecursionError) as e:
-                wrong.append(str(e)[:200])
-    if len(wrong) > len(found):
-        raise BadAnswer(f"{path}: {len(wrong)} of {len(wrong) + len(found)} lines are not conversations; {wrong[0]}")
-    return found, wrong
-
-
-def _skip_line(f: BinaryIO, begun: bytes) -> None:
-    while begun and not begun.endswith(b"\n"):
-        begun = f.readline(MAX_LINE_BYTES)
-
-
-def _from_line(line: bytes, where: str) -> Conversation:
-    try:
-        messages = json.loads(line)
-    except (ValueError, RecursionError) as e:
-        raise BadAnswer(f"{where}: not JSON ({type(e).__name__}: {e})") from None
-    c = check({"messages": messages}, where)
-    for i, m in enumerate(messages):
-        if m["role"] == "system" or not isinstance(m["content"], str):
-            raise BadAnswer(f"{where}: message {i + 1} is not plain text of user or assistant")
-    return c
+def read_jsonl(path: Path) -> list[Conversation]:
+    """The conversations of the identity file; BadAnswer names the first line that is none."""
+    return [{"messages": messages} for messages in read_conversations(path)]
 
 
 def render(c: Conversation, tokenizer: Tokenizer, max_tokens: int = 2048) -> tuple[list[int], list[int]]:

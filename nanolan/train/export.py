@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from nanolan.architecture import GPTConfig
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.train.checkpoint import load
-from nanolan.train.model import GPTConfig
 from nanolan.train.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
 
 # nanochat's name of a module -> the class's name

@@ -5,55 +5,20 @@ Shapes in comments: B rows, T positions, C channels, V vocabulary, H heads, K ke
 """
 from __future__ import annotations
 
-import dataclasses
-import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nanolan.architecture import GPTConfig, check_tensors, plain_names
 from nanolan.errors import BadAnswer
 from nanolan.train.attention import Attend, Mask, block_mask, causal, plain_mask, within
 from nanolan.train.loss import CHUNK_LOGITS, IGNORE, chunk_loss, softcap, summed_loss
 
 ROPE_BASE = 10_000
-ROPE_LENGTHS = 10            # the position tables cover this many times sequence_len, a hard cap on T
-MOST = {"n_layer": 1024, "vocab_size": 1 << 22, "sequence_len": 1 << 17}     # anything else: 1 << 16
 LEAST_LOGITS = 1 << 30       # compiled: one shape, so all positions or whole chunks
-COMPILED_PREFIX = "_orig_mod."
-
-
-@dataclass(frozen=True)
-class GPTConfig:
-    """`model_config` of a meta file."""
-
-    sequence_len: int
-    vocab_size: int
-    n_layer: int
-    n_head: int
-    n_kv_head: int
-    n_embd: int
-
-    @staticmethod
-    def from_meta(d: Mapping[str, Any], where: str = "meta") -> GPTConfig:
-        """The config in a meta file's `model_config`; BadAnswer if it is not of this architecture."""
-        names = [f.name for f in dataclasses.fields(GPTConfig)]
-        bad = [n for n in names if not (type(d.get(n)) is int and 0 < d[n] <= MOST.get(n, 1 << 16))]
-        if bad or (extra := sorted(set(d) - set(names))):
-            what = f"{bad[0]} is {reprlib.repr(d.get(bad[0]))}" if bad else f"has {', '.join(extra)}: a newer architecture"
-            raise BadAnswer(f"{where}: model_config {what}; nanolan reads the d-models of nanochat up to autumn 2025")
-        config = GPTConfig(**{n: d[n] for n in names})
-        if config.n_embd % config.n_head or config.n_head % config.n_kv_head or config.n_embd // config.n_head % 2:
-            raise BadAnswer(f"{where}: model_config does not divide into heads: {config}")
-        return config
-
-    @property
-    def n_params(self) -> int:
-        """Parameters; exact when n_kv_head == n_head (as in every d-model)."""
-        return 2 * self.vocab_size * self.n_embd + 12 * self.n_layer * self.n_embd ** 2
 
 
 def norm(x: Tensor) -> Tensor:
@@ -65,7 +30,7 @@ def rotary_tables(config: GPTConfig, device: torch.device) -> tuple[Tensor, Tens
     """cos and sin, each (1, 10 * sequence_len, 1, D/2), in bf16 on every device as nanochat has them."""
     D = config.n_embd // config.n_head
     frequency = ROPE_BASE ** -(torch.arange(0, D, 2, dtype=torch.float32, device=device) / D)
-    angle = torch.outer(torch.arange(ROPE_LENGTHS * config.sequence_len, device=device).float(), frequency)
+    angle = torch.outer(torch.arange(config.positions, device=device).float(), frequency)
     return angle.cos().bfloat16()[None, :, None], angle.sin().bfloat16()[None, :, None]
 
 
@@ -171,8 +136,8 @@ class GPT(nn.Module):
         """A model that owns `state`'s tensors, moved to `device`; BadAnswer names a wrong key or shape."""
         with torch.device("meta"):
             model = GPT(config)
-        state = {key.removeprefix(COMPILED_PREFIX): t for key, t in state.items()}
-        check_state(model, state, where)
+        state = plain_names(state, where)
+        check_tensors(config, state, where)
         device = torch.device(device)
         state = {key: t.to(device, stored_dtype(key, device)) for key, t in state.items()}
         model.load_state_dict(state, assign=True)
@@ -266,15 +231,3 @@ def only_trained(hidden: Tensor, targets: Tensor, multiple: int) -> tuple[Tensor
 def stored_dtype(key: str, device: torch.device) -> torch.dtype:
     """nanochat keeps the token embedding in bf16 on CUDA; everything else, and all on the CPU, is fp32."""
     return torch.bfloat16 if device.type == "cuda" and key == "transformer.wte.weight" else torch.float32
-
-
-def check_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """BadAnswer unless `state` has exactly the model's keys, each a float tensor of the right shape."""
-    want = {key: tuple(p.shape) for key, p in model.named_parameters()}
-    if missing := sorted(want.keys() - state.keys()):
-        raise BadAnswer(f"{where}: no {missing[0]} ({len(missing)} of {len(want)} tensors missing)")
-    if extra := sorted(state.keys() - want.keys()):
-        raise BadAnswer(f"{where}: {extra[0]} does not belong to this architecture ({len(extra)} such tensors)")
-    for key, shape in want.items():
-        if tuple(state[key].shape) != shape or not state[key].is_floating_point():
-            raise BadAnswer(f"{where}: {key} is {tuple(state[key].shape)} {state[key].dtype}, expected floats {shape}")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanolan import memory
+from nanolan.architecture import GPTConfig
 from nanolan.errors import UsageProblem
-from nanolan.size import ModelSize
-from nanolan.train.model import GPTConfig
+from nanolan.size import size_of
 
 ZERO = ("momentum_steps", "spelling_rows", "val_rows", "eval_questions", "seed")      # whole numbers that may be 0
 
@@ -130,5 +130,4 @@ def momentum(recipe: Recipe, step: int) -> float:
 
 def micro_batch(config: GPTConfig, sequence_len: int, gpu_gib: float | None) -> int:
     """Rows of a micro-batch that fit, see nanolan.memory."""
-    size = ModelSize(config.vocab_size, config.n_layer, config.n_embd, config.n_kv_head / config.n_head)
-    return memory.micro_batch(size, sequence_len, gpu_gib)
+    return memory.micro_batch(size_of(config), sequence_len, gpu_gib)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nanolan.errors import RunFailed
+from nanolan.errors import BadAnswer, RunFailed
 from nanolan.train.conversation import render
 from nanolan.train.stop import follow
 from nanolan.train.tasks import Source
@@ -55,7 +55,10 @@ class Rendering:
         source = self.sources[place[0]]
         table, tokens = array("q"), array("i")
         for row, c in source.take(source.blocks[place[1]]):
-            ids, mask = render(c, self.tokenizer, self.max_tokens)
+            try:
+                ids, mask = render(c, self.tokenizer, self.max_tokens)
+            except BadAnswer as e:
+                raise BadAnswer(f"{source.part.data} {source.part.split}, row {row}: {e}") from None
             tokens.extend([t if m else ~t for t, m in zip(ids, mask, strict=True)])
             table.extend((row, len(ids), sum(mask)))
         return Rendered(np.array(table, np.int64).reshape(-1, 3), np.array(tokens, np.int32))

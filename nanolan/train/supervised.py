@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from nanolan.architecture import check_rows, check_vocabulary
 from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.train import checkpoint
@@ -117,10 +118,8 @@ def take_up(state: Path, step: int, resume: Resume, optimizer: Optimizer, world:
 
 def check_fit(model: GPT, tokenizer: Tokenizer, recipe: Recipe) -> None:
     """BadAnswer if model, tokenizer and row length do not belong together."""
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise BadAnswer(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}")
-    if recipe.sequence_len > model.cos.size(1):
-        raise BadAnswer(f"rows of {recipe.sequence_len} tokens, but the model's positions end at {model.cos.size(1)}")
+    check_vocabulary(model.config, tokenizer.vocab_size)
+    check_rows(model.config, recipe.sequence_len)
 
 
 def mixture(job: Job) -> tuple[Part, ...]:

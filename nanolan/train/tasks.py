@@ -6,6 +6,7 @@ n-th conversation is made), and rows in the mixtures.
 """
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,6 @@ from nanolan.train.spelling import count_letters, of_split, spell, words_of
 
 IDENTITY = "identity"
 LETTERS = "ABCD"
-MOST_REASONS = 3         # of lines of the identity file that are left out
 MADE_BLOCK = 2_000       # made conversations that are dealt out at once
 WORD_ROWS = 4_000        # rows of smol-smoltalk whose words are spelled
 MOST_ROWS, MOST_BYTES = 1 << 22, 2 << 30      # of a parquet row group, which is read at once; those of the data sets have 1,000
@@ -57,26 +57,45 @@ def smoltalk(row: dict[str, Any]) -> Conversation:
     return {"messages": row["messages"]}
 
 
+def text(value: Any, name: str) -> str:
+    """A field of a row that must be text."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {reprlib.repr(value)}, expected text")
+    return value
+
+
 def gsm8k(row: dict[str, Any]) -> Conversation:
     """A word problem; the notes in the answer become calculator calls."""
-    return conversation(row["question"], calculator_parts(row["answer"]))
+    return conversation(text(row["question"], "question"), calculator_parts(text(row["answer"], "answer")))
 
 
 def choose_one(question: str, letters: Sequence[str], choices: Sequence[str], right: str) -> Conversation:
-    """A multiple choice question; its letters are kept beside the messages, for evaluation."""
-    return {**conversation(multiple_choice(question, letters, choices), right), "letters": list(letters)}
+    """A multiple choice question; its letters are kept beside the messages, for evaluation.
+
+    ValueError when the answer is none of them, or a choice is no text.
+    """
+    if len(set(letters)) != len(choices) or len(choices) < 2:
+        raise ValueError(f"{len(choices)} choices for the letters {', '.join(map(str, letters))}")
+    if right not in letters:
+        raise ValueError(f"the answer {reprlib.repr(right)} is none of the choices {', '.join(map(str, letters))}")
+    asked = multiple_choice(text(question, "question"), letters, [text(choice, "a choice") for choice in choices])
+    return {**conversation(asked, right), "letters": list(letters)}
 
 
 def mmlu(row: dict[str, Any]) -> Conversation:
     """Four choices; rows of auxiliary_train may be wrapped in a field `train`."""
     row = row.get("train") or row
-    return choose_one(row["question"], LETTERS, row["choices"], LETTERS[row["answer"]])
+    answer = row["answer"]
+    if type(answer) is not int or not 0 <= answer < len(LETTERS):
+        raise ValueError(f"the answer {reprlib.repr(answer)} is none of 0 to {len(LETTERS) - 1}")
+    return choose_one(row["question"], LETTERS, row["choices"], LETTERS[answer])
 
 
 def arc(row: dict[str, Any]) -> Conversation:
     """Three to five choices with letters (or digits) of their own."""
     choices = row["choices"]
-    return choose_one(row["question"], choices["label"], choices["text"], row["answerKey"])
+    letters = [text(letter, "a label") for letter in choices["label"]]
+    return choose_one(row["question"], letters, choices["text"], row["answerKey"])
 
 
 READERS: dict[str, Callable[[dict[str, Any]], Conversation]] = {
@@ -170,10 +189,8 @@ def open_part(part: Part, data_dir: Path, seed: int) -> Source:
 def _open_identity(part: Part, path: Path) -> Source:
     if not path.exists():
         return Source(part, (), notes=(f"warning: no {IDENTITY} file ({path}): trained without it",))
-    found, wrong = read_jsonl(path)
-    notes = [f"warning: {path}: {len(wrong)} of {len(wrong) + len(found)} lines are left out: "
-             + "; ".join(wrong[:MOST_REASONS]) + (" ..." if len(wrong) > MOST_REASONS else "")] if wrong else []
-    return Source(part, (Block(0, len(found), partial(iter, found)),), notes=tuple(notes))
+    found = read_jsonl(path)
+    return Source(part, (Block(0, len(found), partial(iter, found)),))
 
 
 def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
@@ -212,6 +229,6 @@ def read_rows(data: str, path: Path, row_group: int, first: int) -> Iterator[Con
         where = f"{path}, row {row}"
         try:
             c = READERS[data](record)
-        except (KeyError, IndexError, TypeError, ValueError) as e:
+        except (LookupError, TypeError, ValueError, AttributeError) as e:
             raise BadAnswer(f"{where}: not a row of {data} ({type(e).__name__}: {e})") from None
         yield check(c, where)

@@ -14,9 +14,10 @@ from pathlib import Path
 import tiktoken
 import torch
 
+from nanolan.architecture import GPTConfig
 from nanolan.errors import UsageProblem
 from nanolan.train.checkpoint import write_files
-from nanolan.train.model import GPT, GPTConfig
+from nanolan.train.model import GPT
 from nanolan.train.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 STEP = 10

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import tiktoken
 
+from nanolan.architecture import check_token_bytes
 from nanolan.errors import BadAnswer
 from nanolan.pickles import MAX_TOKENIZER_BYTES, SPECIAL_TOKENS, encoding_state, tensors
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
+PIECE = 100_000              # characters that are encoded at once
 SAMPLE = "It's 10 times: (a+b) ~ \u00e9\u6f22\U0001f600!\r\n\n  end"     # a pattern must take such text apart
 
 
@@ -30,8 +32,15 @@ class Tokenizer:
         self.bos = self._special["<|bos|>"]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text."""
-        return self._encoding.encode_ordinary(text)
+        """Ids of plain text; BadAnswer when tiktoken cannot take it apart."""
+        if len(text) > PIECE:      # a run of a million blanks makes tiktoken's pattern give up
+            return [token for at in range(0, len(text), PIECE) for token in self.encode(text[at:at + PIECE])]
+        try:
+            return self._encoding.encode_ordinary(text)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as e:   # a Rust panic is no Exception
+            raise BadAnswer(f"the tokenizer cannot read {text[:40]!r} ({type(e).__name__}: {str(e)[:100]})") from None
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids, specials spelled out, invalid UTF-8 replaced."""
@@ -68,7 +77,16 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         data = path.read_bytes()
     except OSError as e:
         raise BadAnswer(f"{path}: cannot be read ({e.strerror})") from None
-    return Tokenizer(_encoding(encoding_state(data, str(path)), path))
+    tokenizer = Tokenizer(_encoding(encoding_state(data, str(path)), path))
+    _check_sizes(folder / "token_bytes.pt", tokenizer)
+    return tokenizer
+
+
+def _check_sizes(path: Path, tokenizer: Tokenizer) -> None:
+    """BadAnswer when there is a token_bytes.pt of another tokenizer: mid reads it after its last step, which is late to say so."""
+    if path.exists():
+        with open(path, "rb") as f:
+            check_token_bytes(tensors(f, str(path)), tokenizer.vocab_size, str(path))
 
 
 def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
@@ -79,15 +97,12 @@ def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
     import torch
 
     try:
-        with open(path, "rb") as f:
-            tensors(f, str(path))
+        _check_sizes(path, tokenizer)
         sizes = torch.load(path, map_location="cpu", weights_only=True)
     except BadAnswer:
         raise
     except Exception as e:   # torch raises many kinds for a damaged or hostile file
         raise BadAnswer(f"{path}: cannot be loaded ({type(e).__name__})") from None
-    if not isinstance(sizes, torch.Tensor) or sizes.shape != (tokenizer.vocab_size,) or sizes.is_floating_point():
-        raise BadAnswer(f"{path}: does not fit a vocabulary of {tokenizer.vocab_size}")
     return sizes.to(torch.int32)
 
 

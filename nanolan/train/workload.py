@@ -9,9 +9,9 @@ import numpy as np
 import tiktoken
 import torch
 
+from nanolan.architecture import GPTConfig
 from nanolan.train.engine import Completion
 from nanolan.train.loss import IGNORE
-from nanolan.train.model import GPTConfig
 from nanolan.train.pack import pack
 from nanolan.train.recipe import RECIPES, rows_per_step
 from nanolan.train.rollouts import Question, Rollout

@@ -14,10 +14,9 @@ import pytest
 
 from nanolan.datasets import MOST_DATA_BYTES
 from nanolan.errors import BadAnswer, NanolanError
-from nanolan.identity import count_conversations
 from nanolan.parcel import pack
 from nanolan.train import tasks
-from nanolan.train.conversation import MAX_LINE_BYTES, calculator_parts, check, read_jsonl, render
+from nanolan.train.conversation import calculator_parts, check, read_jsonl, render
 from nanolan.train.humaneval import read_humaneval
 from nanolan.train.tasks import Part, open_mixture, open_part
 from nanolan.train.tokenizer import load_tokenizer
@@ -36,21 +35,20 @@ LINES: tuple[tuple[str, bytes], ...] = (
 
 
 @pytest.mark.parametrize("line", [t for _, t in LINES], ids=[n for n, _ in LINES])
-def test_a_hostile_line_is_left_out_by_the_trainer_and_refused_by_an_upload(line: bytes, tmp_path: Path) -> None:
+def test_a_hostile_line_is_named_by_the_trainer_and_by_an_upload(line: bytes, tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(GOOD + b"\n" + line + b"\n" + GOOD + b"\n")
-    found, wrong = read_jsonl(path)
-    assert len(found) == 2 and len(wrong) == 1 and len(wrong[0]) <= 200
-    with pytest.raises(BadAnswer) as e:
-        pack("data", path, "d20") if len(line) < MAX_LINE_BYTES else count_conversations(line, "x")
-    assert len(str(e.value)) < 500
+    for read in (lambda: read_jsonl(path), lambda: pack("data", path, "d20")):
+        with pytest.raises(BadAnswer, match="line 2: ") as e:
+            read()
+        assert len(str(e.value)) < 500
 
 
 def test_half_a_character_is_trained_as_its_replacement(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_bytes(b'[{"role": "user", "content": "\\ud800"}, {"role": "assistant", "content": "\\udfff <|bos|> \\u0000"}]\n')
     (tmp_path / "tokenizer.pkl").write_bytes(encoding())
     tokenizer = load_tokenizer(tmp_path)
-    [c], _ = read_jsonl(tmp_path / "data.jsonl")
+    [c] = read_jsonl(tmp_path / "data.jsonl")
     ids, _ = render(c, tokenizer)
     assert ids.count(tokenizer.bos) == 1, "what is written is never a special token"
 
@@ -62,8 +60,9 @@ def test_a_line_of_300_mb_costs_no_more_than_its_bound(tmp_path: Path) -> None:
         f.write(GOOD + b"\n")
         f.truncate(MOST_DATA_BYTES - (1 << 20))
     before = grown()
-    found, wrong = read_jsonl(path)
-    assert len(found) == 1 and wrong == ["line 2: longer than 1 MiB"] and grown() - before < 30, "MB"
+    with pytest.raises(BadAnswer, match="line 2: longer than 1 MiB"):
+        read_jsonl(path)
+    assert grown() - before < 30, "MB"
     for size in (300 << 20, 10 << 30):
         os.truncate(path, size)
         for read in (lambda: read_jsonl(path), lambda: pack("data", path, "d20")):
@@ -75,7 +74,7 @@ def test_a_line_of_300_mb_costs_no_more_than_its_bound(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ parquet
 GROUPS = (
     ("text for numbers", "mmlu", [{"question": "q", "choices": ["a", "b", "c", "d"], "answer": "0"}], "not a row"), ("beyond the letters", "mmlu", [{"question": "q", "choices": ["a"], "answer": 10**6}], "not a row"),
-    ("no question", "gsm8k", [{"answer": "x"}], "not a row"), ("nothing", "gsm8k", [{"question": None, "answer": None}], "not a row"), ("a list for text", "gsm8k", [{"question": ["q"], "answer": "a"}], "content is list"),
+    ("no question", "gsm8k", [{"answer": "x"}], "not a row"), ("nothing", "gsm8k", [{"question": None, "answer": None}], "not a row"), ("a list for text", "gsm8k", [{"question": ["q"], "answer": "a"}], "question is .*expected text"),
     ("roles", "smol-smoltalk", [{"messages": [{"role": "tool", "content": "x"}, {"role": "assistant", "content": "y"}]}], "has role"), ("one message", "smol-smoltalk", [{"messages": [U]}], "needs a question"),
     ("no messages", "smol-smoltalk", [{"messages": []}], "needs a question"), ("text for messages", "smol-smoltalk", [{"messages": "x"}], "not a list"), ("numbers for messages", "smol-smoltalk", [{"messages": [1, 2]}], "not a list"),
     ("choices that do not fit", "arc-easy", [{"question": "q", "choices": {"text": ["a"], "label": ["A", "B"]}, "answerKey": "A"}], "not a row"), ("no choices", "arc-easy", [{"question": "q", "choices": None, "answerKey": "A"}], "not a row"))

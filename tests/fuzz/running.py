@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from nanolan.card import BEGIN, END, new_card
+from nanolan.conversations import count_conversations
 from nanolan.curves import read_metrics
 from nanolan.environment import Environment
 from nanolan.errors import NanolanError
 from nanolan.herald import last_row
-from nanolan.identity import count_conversations
 from nanolan.page import render_page
 from nanolan.pickles import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.report import PhaseReport
@@ -181,7 +181,7 @@ def jsonl(data: bytes) -> None:
         if TOKENS is None:
             (Path(name) / "tokenizer.pkl").write_bytes(GOOD_TOKENIZER)
             TOKENS = load_tokenizer(Path(name))
-        for read in (lambda: count_conversations(data, "x"), lambda: [render(c, TOKENS, 64) for c in read_jsonl(path)[0]]):
+        for read in (lambda: count_conversations(io.BytesIO(data), "x"), lambda: [render(c, TOKENS, 64) for c in read_jsonl(path)]):
             try:
                 read()
             except NanolanError as e:

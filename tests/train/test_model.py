@@ -139,7 +139,7 @@ def spoil_dtype(s: dict[str, torch.Tensor]) -> None:
 
 @pytest.mark.parametrize(("spoil", "says"), [
     (spoil_missing, "no lm_head.weight"), (spoil_extra, "resid_lambdas does not belong"),
-    (spoil_shape, r"lm_head.weight is \(63, 32\)"), (spoil_dtype, "torch.int8")])
+    (spoil_shape, r"lm_head.weight is \(63, 32\)"), (spoil_dtype, "lm_head.weight does not hold floats")])
 def test_a_state_dict_that_does_not_fit_is_refused_by_name(spoil: Any, says: str) -> None:
     state = dict(noisy().state_dict())
     spoil(state)

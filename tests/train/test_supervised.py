@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from nanolan.causes import cause_of
 from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import RunFailed
 from nanolan.manifest import whole_steps
@@ -119,20 +120,9 @@ def test_identity_false_leaves_the_file_out(data: Path, tiny: Path, tmp_path: Pa
     assert with_it - without == 10
 
 
-def test_wrong_lines_are_skipped_and_named(
-        data: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [json.dumps([U, A])] * 9 + ["{", json.dumps([A, U]), "[]", json.dumps([U]), json.dumps([U, A])]
-    (data / IDENTITY_FILE).write_text("\n".join(lines))
-    job = write_job(tiny, tmp_path / "run", "mid", {"max_steps": 1, "val_rows": 0}, data_dir=str(data))
-    assert main([str(job)]) == 0
-    [line] = [x for x in capsys.readouterr().err.splitlines() if "identity" in x]
-    assert "4 of 14 lines are left out: line 10: not JSON" in line
-    assert "line 11: message 1 has role 'assistant', expected 'user'" in line
-    assert line.endswith(" ...")
-
-
-def test_a_file_that_is_mostly_wrong_ends_the_run(
+def test_a_wrong_line_of_identity_data_ends_the_run_as_bad_data(
         data: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / IDENTITY_FILE).write_text(json.dumps([U, A]) + "\nx\ny\n")
     assert main([str(write_job(tiny, tmp_path / "run", "mid", data_dir=str(data)))]) == 1
-    assert "2 of 3 lines are not conversations; line 2: not JSON" in capsys.readouterr().err.splitlines()[-1]
+    said = capsys.readouterr().err
+    assert "identity_conversations.jsonl, line 2: not JSON" in said.splitlines()[-1] and cause_of(said)[0] == "bad_data"
