@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nanolan.budget import OF_TIME
+
 LINES = 60               # of the log's end that are looked at
 PLACES = {"load": "loading", "compile": "compilation", "train": "training", "save": "saving", "validate": "validation",
           "evaluate": "evaluation"}
@@ -24,7 +26,7 @@ class Cause:
     what: str
     advice: str
     words: str = ""                              # options that help the next command
-    command: str = "resume"                      # or launch: what was pinned is what went wrong
+    command: str = "resume"                      # launch: what was pinned is what went wrong; offers: the machine
     said: re.Pattern[str] | None = None          # in the trainer's last lines
     kernel: re.Pattern[str] | None = None        # in dmesg
     told: re.Pattern[str] | None = None          # in the message of a receipt or the note of the ledger
@@ -35,8 +37,8 @@ def _re(text: str) -> re.Pattern[str]:
     return re.compile(text, re.I)
 
 
-def _told(name: str, what: str, advice: str, pattern: str) -> Cause:
-    return Cause(name, what, advice, told=_re(pattern), place="")
+def _told(name: str, what: str, advice: str, pattern: str, command: str = "resume") -> Cause:
+    return Cause(name, what, advice, command=command, told=_re(pattern), place="")
 
 
 AGAIN = "Such a machine is a matter of luck: the next one is another"
@@ -52,15 +54,16 @@ CAUSES = (
     Cause("oom", "CUDA out of memory", FEWER, "batch=4",
           said=_re(r"out of memory(?!: going on)|OutOfMemoryError|Cannot allocate memory")),
     Cause("nan", "", "The same data and rates give the same end: mend the data, or go back to what worked", place="",
+          command="launch",
           said=_re(r"(loss|norm) is (nan|-?inf)|a weight is not a number|the loss was over")),
-    Cause("disk_full", "the disk was full", ROOM, 
+    Cause("disk_full", "the disk was full", ROOM, command="offers",
           said=_re(r"No space left on device|Disk quota exceeded|Read-only file system|File too large")),
     Cause("gpu_error", "a GPU failed", AGAIN, kernel=_re(r"NVRM: Xid"),
           said=_re(r"\bXid\b|CUDA error|uncorrectable ECC|NVLink error|device-side assert")),
     Cause("nccl", "the GPUs lost each other (NCCL)", AGAIN,
           said=_re(r"NCCL error|ncclSystemError|Watchdog caught collective")),
     Cause("bad_data", "", "Mend or replace what is named, then launch anew", command="launch", place="",
-          said=re.compile(r"nanolan\.train: .*(missing|damaged|not a row|does not|no conversation|not a readable job)")),
+          said=re.compile(r"nanolan\.train: refused: ")),       # its BadAnswer and UsageProblem: the same inputs, the same end
     Cause("killed", "a process of the trainer was killed", f"Often the machine's memory was full. {HOST}", "batch=4",
           said=_re(r"exitcode\s*:\s*-9|Signal 9|SIGKILL")),
     # ---- what was told of the end
@@ -68,14 +71,15 @@ CAUSES = (
     _told("hub_refused", "", f"Make a token that may write the repo: {TOKENS}", r"the Hub refused HF_TOKEN"),
     _told("wallet", "", "Add money: https://platform.shadeform.ai/settings/billing", r"wallet is too low|INSUFFICIENT_FUNDS"),
     _told("key", "Shadeform refused the key", "Get one: https://platform.shadeform.ai/settings/api", r"refused SHADEFORM_API_KEY"),
+    _told("small_gpu", "", "A GPU with more memory", r"of GPU memory, this one has", "offers"),
     _told("no_capacity", "the offer was sold out", "Others have GPUs: just offers", r"sold out"),
     _told("wrong_gpus", "", AGAIN, r"GPUs (of \d+ GB )?were rented|CUDA devices are needed|compute on the GPUs"),
-    _told("small_disk", "", ROOM, r"of disk are free|GB of free disk"),
+    _told("small_disk", "", ROOM, r"of disk are free|GB of free disk", "offers"),
     _told("slow", "", AGAIN, r"the machine is slow"),
     _told("setup", "", "The log says what failed; often the next machine does better", r"gave up: (install|fetch)"),
     _told("other_machine", "", AGAIN, r"was not what was agreed"),
     _told("never_booted", "the machine never came up", AGAIN, r"did not come up"),
-    _told("refused", "", "Nothing was rented", r"create refused"),
+    _told("refused", "", "Nothing was rented", r"create refused", "offers"),
     _told("never_rented", "nothing was ever rented", "Nothing was lost", r"no instance was ever seen"),
     _told("vanished", "the machine is gone without a word: taken by its provider, ended by a limit, or deleted by hand",
           "What was on the Hub is there", r"left no receipt|preempted"),
@@ -92,7 +96,10 @@ CAUSES = (
     Cause("error", "", "What came before it: just logs {run}", place=""),
 )
 BY_NAME = {c.name: c for c in CAUSES}
-SAID = re.compile(r"^nanolan\.train: (.*)$", re.M)
+# The same reason of a receipt, when the limit that was hit was the time
+TIME_LOST = Cause("limit_lost", "the time limit was reached before everything was saved", "A longer one", "max-duration={hours}h",
+                  place="step")
+SAID = re.compile(r"^nanolan\.train: (?:refused: )?(.*)$", re.M)
 XID = re.compile(r"NVRM: Xid \(.*?\): (\d+)", re.I)
 # What NVIDIA's numbers mean, for those that end a run
 XIDS = {13: "a kernel went out of bounds", 31: "a page fault in GPU memory", 48: "an uncorrectable memory error",
@@ -109,6 +116,13 @@ def cause_of(log_tail: str) -> tuple[str, str]:
     return reason, said[0].strip()[:300] if said else ""
 
 
+def by_reason(reason: str, told: str) -> Cause:
+    """The row of a receipt's reason by its name; of two limits, the one that was hit by what was told."""
+    if reason == "limit_lost" and OF_TIME in told:
+        return TIME_LOST
+    return BY_NAME.get(reason, BY_NAME["error"])
+
+
 def explain(reason: str, told: str, kernel: Sequence[str] = ()) -> Cause:
     """The row behind a receipt's reason: what the kernel saw, what was told of the end, or the reason's own."""
     found = [c for c in CAUSES if c.kernel and any(c.kernel.search(line) for line in kernel)]
@@ -118,7 +132,7 @@ def explain(reason: str, told: str, kernel: Sequence[str] = ()) -> Cause:
         found = [c for c in CAUSES if c.told and c.told.search(told)]
         if found:
             return found[0]
-    return BY_NAME.get(reason, BY_NAME["error"])
+    return by_reason(reason, told)
 
 
 def sentence(cause: Cause, told: str, stage: str = "", step: int | None = None, kernel: Sequence[str] = ()) -> str:

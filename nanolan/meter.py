@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from nanolan.budget import ASSUMED, Margin, Stop, give_up_cents, soft_life_s, soft_limit_cents
+from nanolan.budget import ASSUMED, OF_TIME, Margin, Stop, give_up_cents, soft_life_s, soft_limit_cents
 from nanolan.errors import NanolanError
 from nanolan.instance import Instance
 from nanolan.money import cost_cents, dollars
@@ -101,7 +101,8 @@ class Meter:
             return Stop("spend_limit", f"{dollars(self.spent_cents)} of the limit of {dollars(self.limit_cents)} used")
         if self.age_s >= age_s:
             reason = "spend_limit" if self._of_money else "max_duration"
-            return Stop(reason, f"{self.age_s / 60:.0f} minutes used, the instance deletes itself at {self.deadline}")
+            whose = "" if self._of_money else f" {OF_TIME}"
+            return Stop(reason, f"{self.age_s / 60:.0f} minutes used{whose}, the instance deletes itself at {self.deadline}")
         return None
 
     def look(self) -> None:

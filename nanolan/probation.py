@@ -11,14 +11,26 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nanolan.config import is_loopback
-from nanolan.errors import ApiProblem, AuthProblem, MachineFailed, MayBeBilling, NotFound
+from nanolan.errors import ApiProblem, AuthProblem, MachineFailed, MayBeBilling, NanolanError, NotFound, RunFailed
 from nanolan.hub import Hub
 from nanolan.instance import GONE, Instance
 from nanolan.money import dollars
 from nanolan.offers import Offer
 from nanolan.plan import Plan
 from nanolan.rent import delete_and_confirm, goes_on
-from nanolan.report import ENDED, FAILED, STOPPING, TRAINING, UPLOADING, Progress, Receipt, read_progress, read_receipt
+from nanolan.report import (
+    ENDED,
+    FAILED,
+    STOPPING,
+    SUCCEEDED,
+    TRAINING,
+    UPLOADING,
+    Progress,
+    Receipt,
+    error_of,
+    read_progress,
+    read_receipt,
+)
 from nanolan.shadeform import Shadeform
 from nanolan.times import steady
 
@@ -62,7 +74,9 @@ def judge(seen: Seen, silent_s: float, patience_s: float) -> tuple[str, str]:
         failed = receipt.verdict == FAILED and receipt.reason in OF_PROBATION
         return ((FAILING, f"{receipt.reason.replace('_', ' ')}: {receipt.message}") if failed else
                 (PROVED, f"its run is over already: {receipt.verdict} {receipt.reason}".rstrip()))
-    if state in {TRAINING, UPLOADING, *ENDED}:
+    if state in ENDED:
+        return PROVED, f"its run is over already: {state}"
+    if state in {TRAINING, UPLOADING}:
         return PROVED, f"it has proved itself: {state}"
     if seen.instance is None or seen.instance.status in GONE:
         return FAILING, f"it went away before it trained ({seen.status})"
@@ -73,6 +87,18 @@ def judge(seen: Seen, silent_s: float, patience_s: float) -> tuple[str, str]:
     if state == STOPPING:
         return PROVED, "it is ending its run by itself, and saves what there is"
     return FAILING, f"{'no further' if seen.progress else 'no'} word from it for {silent_s / 60:.0f} minutes ({seen.status})"
+
+
+def is_over(seen: Seen, plan: Plan) -> NanolanError | None:
+    """The error of a run that has ended already without a success, in the exit code that `just wait` would give."""
+    error = error_of(seen.receipt) if seen.receipt else None
+    told = seen.progress
+    if seen.receipt is None and told and told.state in ENDED - {SUCCEEDED}:
+        error = RunFailed(f"run {plan.run_id} {told.state}: {told.message}")
+    if error is None:
+        return None
+    money = "it deletes itself" if plan.self_delete else f"ITS MACHINE BILLS until it is deleted: just stop {plan.run_id}"
+    return type(error)(f"{error}; {money}. Why: just why {plan.run_id}")
 
 
 def look(api: Shadeform, hub: Hub, plan: Plan, instance_id: str) -> Seen:
@@ -123,6 +149,8 @@ def _watch(api: Shadeform, hub: Hub, plan: Plan, instance: Instance, patience_s:
             verdict, why = judge(seen, now - heard, patience_s)
             if verdict == FAILING and not seen.receipt:   # no word and no sight of the folder are two things
                 hub.read(plan.runs_repo, f"{plan.folder}/plan.json")
+            if verdict == PROVED and (error := is_over(seen, plan)):
+                raise error
             if verdict != WAITING:
                 return verdict, why, instance
             blind_since = None

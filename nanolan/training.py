@@ -50,7 +50,7 @@ def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
             say(f"phase {phase}: done at step {found[1].step}")
             return found
         reason, why = _failure(m, code, stop)
-        if not _try_again(m, phase, code, stop, dog):
+        if reason == "bad_data" or not _try_again(m, phase, code, stop, dog):
             m.herald.phase(phase, PhaseReport("failed"))
             raise RunStopped(reason, f"phase {phase}: {why}")
         say(f"phase {phase}: {why}; starting it once more, from the last state")

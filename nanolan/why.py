@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import textwrap
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from nanolan.causes import BY_NAME, Cause, cause_of, explain, sentence
+from nanolan.causes import Cause, by_reason, cause_of, explain, sentence
 from nanolan.costs import split
+from nanolan.gate import parse_gate
 from nanolan.hub import Hub
 from nanolan.logs import age, end_of_log
 from nanolan.money import dollars, usd
@@ -24,6 +26,7 @@ from nanolan.status import SHORT, RunView
 from nanolan.stop import SILENT_S
 
 WIDTH = 80
+BIGGER = "a GPU with more memory"      # when not even one row fits
 BOOT_S = 45 * 60             # from a create to the first report
 NOT_EVALUATED = re.compile(r"phase (\w+): not evaluated: (.*)")
 UNSAVED = re.compile(r"NOT saved: (.*?)(?:\. Go on|$)")
@@ -110,7 +113,7 @@ def stands(v: RunView) -> str:
 def the_cause(v: RunView, box: Postmortem | None, log: str) -> tuple[Cause, str]:
     """The row of the causes and the cause in one line."""
     if box and box.cause:
-        return BY_NAME.get(box.reason, BY_NAME["error"]), box.cause
+        return by_reason(box.reason, v.receipt.message if v.receipt else ""), box.cause
     reason, told = (v.receipt.reason, v.receipt.message) if v.receipt else ("", v.reason)
     if not v.receipt and v.state == STOPPED:
         reason = "user"
@@ -131,9 +134,23 @@ def next_command(v: RunView, cause: Cause) -> str:
     spent = sum(c or 0 for c in (v.spent_cents, *(a.spent_cents for a in v.entry.earlier)))
     words = cause.words.format(limit=spent // 100 + plan.limit_cents // 100 + 1, hours=math.ceil(2 * life_s / 3600))
     if words.startswith("batch=") and (rows := rows_tried(v)):
-        words = f"batch={rows // 2}" if rows > 1 else ""
+        words = f"batch={rows // 2}" if rows > 1 else BIGGER
+    if cause.name == "gate":
+        words = another_gate(v)
+    if cause.command == "offers" or words == BIGGER:
+        return "just offers --all-configs"
     verb = f"resume {plan.run_id}" if cause.command == "resume" else f"launch phase={'+'.join(plan.phases)}"
     return f"just {verb} {words}".rstrip()
+
+
+def another_gate(v: RunView) -> str:
+    """A gate that what was measured passes, as a word for the command; "" when it was not measured."""
+    gate = parse_gate(v.entry.plan.gate or "none<0")
+    have = next((r.measured[gate.name] for r in v.phases.values() if gate.name in r.measured), None)
+    if have is None:
+        return ""
+    near = math.ceil(have * 1000 + 1) / 1000 if gate.sign.startswith("<") else math.floor(have * 1000 - 1) / 1000
+    return shlex.quote(f"gate={gate.name}{gate.sign}{near:g}")
 
 
 def rows_tried(v: RunView) -> int | None:

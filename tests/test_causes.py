@@ -15,7 +15,7 @@ from nanolan.causes import BY_NAME, CAUSES, LINES, cause_of, clause, explain, se
     ("RuntimeError: [enforce fail at inline_container.cc] . PytorchStreamWriter failed: No space left on device", "disk_full", ""),
     ("RuntimeError: CUDA error: uncorrectable ECC error encountered", "gpu_error", ""),
     ("torch.distributed.DistBackendError: NCCL error in: ../ProcessGroupNCCL.cpp:2006", "nccl", ""),
-    ("nanolan.train: data set openai/gsm8k is missing: no main/train-*.parquet", "bad_data", "data set openai/gsm8k is missing"),
+    ("nanolan.train: refused: data set openai/gsm8k is missing: no main/train-*.parquet", "bad_data", "data set openai/gsm8k is missing"),
     ("  exitcode  : -9 (pid: 1234)\n  traceback : Signal 9 (SIGKILL) received by PID 1234", "killed", ""),
     ("", "trainer_failed", ""), ("all is well", "trainer_failed", "")])
 def test_what_was_said_last_names_the_cause(lines: str, reason: str, said: str) -> None:
@@ -60,6 +60,10 @@ BUS = ("[Tue] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.
     ("error", "create refused: just sold out; nothing was rented", (), "no_capacity", "the offer was sold out"),
     ("error", "instance i did not come up: no word from it. It is deleted (gone)", (), "never_booted", "the machine never came up"),
     ("error", "the instance is gone and left no receipt: a limit", (), "vanished", "the machine is gone without a word"),
+    ("limit_lost", "9 minutes used of max-duration, the instance deletes itself at x. NOT saved: sft", (), "limit_lost",
+     "the time limit was reached before everything was saved"),
+    ("limit_lost", "$9 of the limit of $10 used. NOT saved: sft", (), "limit_lost", "a limit was reached before everything was saved"),
+    ("bad_data", "phase sft: a model of 43M at 2048 tokens a row needs 43 GiB of GPU memory, this one has 40", (), "small_gpu", "a model of"),
     ("hang", "no progress for 600 s in stage evaluate at step 900", (), "hang", "the trainer made no progress in evaluation at step 900"),
     ("user", "just stop was asked for", (), "user", "it was stopped by just stop at step 900")])
 def test_reason_words_and_kernel_make_the_cause(reason: str, told: str, kernel: tuple[str, ...], name: str, line: str) -> None:

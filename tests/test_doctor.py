@@ -75,7 +75,7 @@ def test_a_whole_world_is_well_and_nothing_in_it_changes(world: World) -> None:
     assert "proven" in texts(told, MID, "ok") and "unproven" in texts(told, "base_checkpoints/d20", "note")
     assert "missing" in texts(told, "chatrl_checkpoints/d20", "note") and "just upload rl" in texts(told, "chatrl_checkpoints/d20")
     assert "40 conversations" in texts(told, "identity data", "ok")
-    assert texts(told, "safe to load").count("ok ") == 4 and "nothing else" in texts(told, "safe to load")
+    assert texts(told, "safe to load").count("ok ") == 3 and "nothing else" in texts(told, "safe to load")
     assert texts(told, "data set").count("ok ") == 4
     assert texts(told, "clock").count("ok agrees") == 2
     assert creates(world.cloud) == 0 and sorted(world.hub.files(REPO)) == before[0]
@@ -225,7 +225,7 @@ def test_a_pickle_that_would_run_something_fails_and_runs_nothing(world: World) 
     try:
         world.hub.put(REPO, {"tokenizer/tokenizer.pkl": pickle.dumps(Evil())})
         code, told = doctor(world.env())
-        assert code == 4 and "it asks for posix.system" in texts(told, "safe to load", "FAILED")
+        assert code == 4 and "it asks for posix.system" in texts(told, "tokenizer", "FAILED")
         assert not Path("/tmp/evil-doctor").exists()
     finally:
         world.hub.put(REPO, {"tokenizer/tokenizer.pkl": good})
@@ -237,7 +237,7 @@ def test_a_model_that_is_cut_off_is_found_by_its_index(world: World) -> None:
     try:
         world.hub.put(REPO, {path: good[:-100]})
         code, told = doctor(world.env())
-        assert code == 4 and "cut off" in texts(told, "safe to load", "FAILED") and "NOT WHOLE" in texts(told, MID, "FAILED")
+        assert code == 4 and "NOT WHOLE" in texts(told, MID, "FAILED")
     finally:
         world.hub.put(REPO, {path: good})
 

@@ -122,7 +122,7 @@ FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
     ("taken away", machine("preempted", 0.05), BAD_FIRST, 0, 1, 2, "went away before it trained"),
     ("deleted by somebody", machine("list_lag", 0), (deletes_itself_unseen, trains), 0, 1, 2, "went away before it trained"),
     # ---- not the launch's business, or not to be judged
-    ("the run fails later", machine("list_lag", 0), (fails("trainer_failed"),), 0, 0, 1, "its run is over already: failed trainer_failed"),
+    ("the run fails later", machine("list_lag", 0), (fails("bad_data"),), 5, 0, 1, "failed: words; it deletes itself. Why: just why"),
     ("the Hub is down for a while", on_hub(r"GET .*progress.json", times=5, status=503), GOOD, 0, 1, 1, "cannot be seen now"),
     ("the Hub is down for long", on_hub(r"GET .*progress.json", status=503), GOOD, 8, 1, 1, "cannot be followed"),
     ("the Hub does not take the plan", on_hub(r"POST .*/commit/", status=403), GOOD, 4, 0, 0, "refused HF_TOKEN"),

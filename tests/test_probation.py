@@ -39,7 +39,7 @@ TRAINED = {"sft": PhaseReport("training")}
     (ACTIVE, progress("training"), None, 9999, PROVED, "it has proved itself: training"),
     (ACTIVE, progress("uploading"), None, 9999, PROVED, "it has proved itself: uploading"),
     (machine("error"), progress("training"), None, 0, PROVED, ""), (None, progress("training"), None, 9999, PROVED, ""),
-    (None, progress("succeeded"), None, 0, PROVED, ""),
+    (None, progress("succeeded"), None, 0, PROVED, "its run is over already: succeeded"),
     # it does not come up
     (machine("error", "no capacity"), None, None, 0, FAILING, "the provider says: error no capacity"),
     (machine("error"), progress("preparing"), None, 0, FAILING, "the provider says: error"),

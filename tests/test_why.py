@@ -127,13 +127,39 @@ def test_a_run_that_is_silent_for_too_long_is_not_called_well(view: RunView, min
     assert found.cause.startswith(cause) and found.next == following
 
 
-@pytest.mark.parametrize("batch, want", [(8, "batch=4"), (2, "batch=1"), (1, "")])
+@pytest.mark.parametrize("batch, want", [(8, "batch=4"), (2, "batch=1")])
 def test_fewer_rows_are_half_of_those_that_were_asked_for(batch: int, want: str) -> None:
     entry = structs.replace(ENTRY, plan=structs.replace(PLAN, batch=batch))
-    assert answer(ended("failed", "oom", entry=entry), None).next == f"just resume ab12cd34 {want}".rstrip()
+    assert answer(ended("failed", "oom", entry=entry), None).next == f"just resume ab12cd34 {want}"
 
 
-@pytest.mark.parametrize("rows, want", [(8, "batch=4"), (1, "")])
+GATED = structs.replace(ENTRY, plan=structs.replace(PLAN, gate="val_bpb<0.4"))
+MEASURED = {"mid": structs.replace(PROVEN, measured={"val_bpb": 0.4567}), "sft": PhaseReport("none")}
+
+
+@pytest.mark.parametrize("view, following", [
+    (ended("failed", "oom", "CUDA is out of memory at 1 row(s) a micro-batch"), "just offers --all-configs"),
+    (ended("failed", "boot_failed", "1.0 GB of disk are free, 9 GB are needed"), "just offers --all-configs"),
+    (ended("failed", "disk_full", "x"), "just offers --all-configs"), (ended("failed", "nan", "x"), "just launch phase=mid+sft"),
+    (ended("failed", "bad_data", "a model of 9M parameters needs 43 GiB of GPU memory, this one has 40"), "just offers --all-configs"),
+    (ended("failed", "bad_data", "cannot go on from the saved step 9: data was 'a' and is 'b'"), "just launch phase=mid+sft"),
+    (ended("failed", "limit_lost", "9 minutes used of max-duration, the instance deletes itself at x. NOT saved: sft step 9"),
+     "just resume ab12cd34 max-duration=8h"),
+    (ended("failed", "limit_lost", "9 minutes used, the instance deletes itself at x. NOT saved: sft step 9"), "just resume ab12cd34 spend-limit=154"),
+    (ended("failed", "limit_lost", "$9 of the limit of $10 used. NOT saved: sft step 9"), "just resume ab12cd34 spend-limit=154"),
+    (ended("stopped", "gate", "sft was not begun: val_bpb is 0.4567", entry=GATED, phases=MEASURED), "just resume ab12cd34 'gate=val_bpb<0.458'"),
+    (run("failed", "create refused: HTTP 400 quota"), "just offers --all-configs"),
+])
+def test_the_next_command_is_none_that_must_end_in_the_same_way(view: RunView, following: str) -> None:
+    assert answer(view, None).next == following
+
+
+def test_a_black_box_of_a_lost_limit_names_the_limit_that_was_hit_too() -> None:
+    told = "9 minutes used of max-duration, the instance deletes itself at x"
+    assert answer(ended("failed", "limit_lost", told), box("limit_lost", "the time limit was reached")).next == "just resume ab12cd34 max-duration=8h"
+
+
+@pytest.mark.parametrize("rows, want", [(8, "batch=4"), (3, "batch=1")])
 def test_fewer_rows_are_half_of_those_that_the_trainer_tried_last(rows: int, want: str) -> None:
     view = ended("failed", "oom", f"phase sft: CUDA is out of memory at {rows} row(s) a micro-batch; try a smaller --batch")
     assert answer(view, None).next == f"just resume ab12cd34 {want}".rstrip()
