@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nanolan.errors import MachineFailed, MayBeBilling
+from nanolan.errors import LimitHitLost, LimitHitSaved, MachineFailed, MayBeBilling, NanolanError, RunFailed
 from nanolan.instance import ApiInstance, Instance, instance_of
 from nanolan.probation import BLIND_S, FAILING, PROVED, WAITING, Seen, judge, patience_s
 from nanolan.report import PhaseReport, Progress, Receipt
@@ -189,10 +190,17 @@ def test_a_run_folder_that_cannot_be_seen_any_more_is_not_silence(world: World, 
     assert len(launch.live) == 1
 
 
-def test_a_run_that_fails_later_is_not_the_launchs_business(world: World, tmp_path: Path) -> None:
-    launch = alone(world, tmp_path, fails("trainer_failed"))
-    launch.run()
-    assert launch.live == [] and not launch.ledger.entries()[0].gone
+@pytest.mark.parametrize("verdict, reason, error", [
+    ("failed", "trainer_failed", RunFailed), ("failed", "bad_data", RunFailed), ("stopped", "user", RunFailed),
+    ("stopped", "spend_limit", LimitHitSaved), ("failed", "limit_lost", LimitHitLost), ("succeeded", "", None)])
+def test_a_run_that_is_over_already_ends_the_launch_with_its_verdict(world: World, tmp_path: Path, verdict: str, reason: str,
+                                                                     error: type[NanolanError] | None) -> None:
+    """Another machine would not help: none is rented, and nobody is told that it goes on by itself."""
+    launch = alone(world, tmp_path, fails(reason, verdict))
+    with pytest.raises(error) if error else nullcontext() as e:
+        launch.run()
+    assert launch.live == [] and not launch.ledger.entries()[0].gone and len(launch.boxes) == 1
+    assert error is None or (type(e.value) is error and "just why" in str(e.value))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("during, error, said", [("wait", KeyboardInterrupt, "no longer waiting, no other offer will be tried"),
