@@ -114,11 +114,12 @@ def cached_token() -> str | None:
     return get_token()
 
 
-def run(command: click.Command) -> None:
-    """Run a command, with a veil before all that it prints: one line per error, its exit code; the traceback only with --debug."""
+def run(command: click.Command, *, insist: bool = False) -> None:
+    """Run a command, with a veil before all that it prints: one line per error, its exit code; the traceback only with --debug.
+    `insist`: money hangs on it, so it goes on when nobody takes its words any more."""
     from nanolan.errors import NanolanError
     from nanolan.times import SERVICE_CLOCK
-    sys.stdout, sys.stderr = veiled(sys.stdout), veiled(sys.stderr)
+    sys.stdout, sys.stderr = veiled(sys.stdout, insist=insist), veiled(sys.stderr, insist=insist)
     SERVICE_CLOCK.tell = lambda text: click.echo(f"note: {text}", err=True)
     terminated = sigterm_as_ctrl_c()
     words = sys.argv[1:]

@@ -1,8 +1,12 @@
 """Renting without losing a machine: create once, find it again, delete until it is seen to be gone."""
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -139,6 +143,23 @@ def _delete_wrong(api: Shadeform, now: Instance, wrong: str, clock: Callable[[],
                         now.cost_now_cents())
 
 
+@contextmanager
+def hangup_waits() -> Iterator[None]:
+    """A terminal that goes away meanwhile (SIGHUP) ends this program afterwards."""
+    number, heard = getattr(signal, "SIGHUP", None), list[int]()
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, lambda got, frame: heard.append(got))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+        if heard:
+            os.kill(os.getpid(), number)
+
+
+@hangup_waits()
 def delete_and_confirm(api: Shadeform, instance: Instance, *, give_up_s: float = DELETE_GIVE_UP_S,
                        clock: Callable[[], float] = time.monotonic) -> Gone:
     """Delete until it is *seen* to be gone; `instance` was seen, so a 404 and an empty listing together count.

@@ -5,6 +5,7 @@ construction. Not covered: what other programs write to the same place (ssh, a t
 """
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import threading
@@ -25,10 +26,12 @@ def printable(text: str) -> str:
 
 class Veil:
     """A text stream like the one behind it, but for what it lets through. `moves`: of a program that draws; `note`: a line that
-    follows the first secret."""
+    follows the first secret; `insist`: of a program that goes on when nobody takes its words any more (a full disk, a closed
+    pipe, a terminal that is gone)."""
 
-    def __init__(self, behind: IO[str], *, moves: bool = False, note: bool = False) -> None:
+    def __init__(self, behind: IO[str], *, moves: bool = False, note: bool = False, insist: bool = False) -> None:
         self._behind, self._moves, self._note = behind, moves, note
+        self._lost = (OSError, ValueError) if insist else ()
         self._held = ""          # the end of what was written, if a secret may begin there
         self._due = False
         self._lock = threading.RLock()
@@ -51,7 +54,8 @@ class Veil:
         with self._lock:
             held, self._held = self._held, ""
             self._pass(held)
-            self._behind.flush()
+            with contextlib.suppress(*self._lost):
+                self._behind.flush()
 
     @property
     def buffer(self) -> io.BufferedIOBase:
@@ -61,7 +65,7 @@ class Veil:
     @property
     def drawing(self) -> Veil:
         """The same for rich and progress bars, which move the cursor; foreign words must be `printable` before they get there."""
-        return Veil(self._behind, moves=True)
+        return Veil(self._behind, moves=True, insist=bool(self._lost))
 
     def _pass(self, text: str) -> None:
         if not text:
@@ -74,10 +78,11 @@ class Veil:
             shown = printable(shown)
         if self._due and shown.endswith("\n"):
             shown, self._due, self._note = f"{shown}{NOTE}\n", False, False
-        try:
-            self._behind.write(shown)
-        except UnicodeEncodeError:      # what this terminal cannot show
-            self._behind.write(shown.encode(self.encoding, "replace").decode(self.encoding))
+        with contextlib.suppress(*self._lost):
+            try:
+                self._behind.write(shown)
+            except UnicodeEncodeError:      # what this terminal cannot show
+                self._behind.write(shown.encode(self.encoding, "replace").decode(self.encoding))
 
     def _open(self, text: str) -> int:
         """How many characters at the end may be the beginning of a secret."""

@@ -132,4 +132,4 @@ def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: b
 
 
 if __name__ == "__main__":
-    run(guard)
+    run(guard, insist=True)

@@ -168,4 +168,4 @@ def rehearsal_of(s: Settings) -> Rehearsal | None:
 
 
 if __name__ == "__main__":
-    run(launch)
+    run(launch, insist=True)

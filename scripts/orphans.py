@@ -72,4 +72,4 @@ def refuse(ours: list[Orphan]) -> int:
 
 
 if __name__ == "__main__":
-    run(orphans)
+    run(orphans, insist=True)

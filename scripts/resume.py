@@ -109,4 +109,4 @@ def plan_next(hub: Any, view: RunView, past: tuple[Attempt, ...], s: Settings, f
 
 
 if __name__ == "__main__":
-    run(resume)
+    run(resume, insist=True)

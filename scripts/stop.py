@@ -186,4 +186,4 @@ def unlisted(api: Shadeform, entry: Entry) -> list[Instance]:
 
 
 if __name__ == "__main__":
-    run(stop)
+    run(stop, insist=True)

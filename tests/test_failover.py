@@ -4,25 +4,27 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
-from nanolan.failover import ASK, GO, STOP, Rules, decide, rent_one
+from nanolan.failover import ASK, GO, STOP, Rules, _failed, decide, rent_one
 from nanolan.hub import Hub
 from nanolan.launch import Prepared, There
 from nanolan.ledger import STOPPED_BY_USER, Attempt
 from nanolan.offers import Offer
-from nanolan.plan import parse_time, read_plan
+from nanolan.plan import iso, now_utc, parse_time, read_plan
 from nanolan.preflight import Check
 from nanolan.secret import Secret
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.shadeform_instance import NEVER
 from nanolan.sim.world import REPO, World
-from tests.core_fixtures import CREATE, QUICK, creates, forget
+from tests.core_fixtures import CREATE, QUICK, a_plan, creates, forget
 from tests.launch_fixtures import B200, Launch, fails, ready, silent, trains
 
 FIRST, SECOND, THIRD = B200                                # $33.60, $35.84, $38.40 an hour
@@ -285,3 +287,14 @@ def test_attempts_from_before_this_launch_are_kept_and_not_counted(world: World,
                         Rules(1, 9999, 15_000), before=before, clock=launch.time.read)
     assert launched.earlier[:2] == before and len(launched.earlier) == 3 == len(launch.ledger.entries()[0].earlier)
     assert launched.prepared.plan.limit_cents == 15_000
+
+
+@pytest.mark.parametrize("no, cents", [
+    (MachineFailed("x", "i-1", 1234), 1234), (MachineFailed("x", "i-1", 0), 0), (MachineFailed("x", "i-1"), 2 * 3360),
+    (OutOfStock("x"), 0)], ids=["known", "known to be nothing", "not known", "never rented"])
+def test_a_failed_machine_costs_what_is_known_of_it_and_its_price_by_its_age_where_nothing_is(no: Any, cents: int) -> None:
+    plan = a_plan(created_at=iso(now_utc() - timedelta(hours=2)))
+    p: Any = SimpleNamespace(plan=plan, offer=replace(FIRST, hourly_cents=3360))
+    kept = _failed(no, p)
+    assert abs(kept.spent_cents - cents) <= 20 * bool(cents == 6720) and kept.number == plan.attempt
+    assert (kept.instance_id is None) is isinstance(no, OutOfStock)
