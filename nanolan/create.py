@@ -50,7 +50,7 @@ def last_look(api: Shadeform, ledger: Ledger, plan: Plan) -> None:
         raise PreflightFailed(f"{check.text}; nothing was rented")
     for other in ledger.readable()[0]:
         same = "" if other.gone or other.plan.run_id == plan.run_id else _same_folder(other.plan, plan)
-        if same and not presence(api, other, listed, now_utc()).gone:
+        if same and not presence(api.info, other, listed, now_utc()).gone:
             raise PreflightFailed(f"{same} may be written by run {other.plan.run_id}: {name_of(other)}. Wait, stop it, or use "
                                   "another folder: output-tag=NAME; nothing was rented")
 

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 STYLES = (    # the later ones win
     (r"\b(SUCCEEDED|proven)\b", "bold green"),
-    (r"\b(FAILED|LOST|failed)\b", "bold red"),
+    (r"\b(FAILED|LOST|UNKNOWN|failed)\b", "bold red"),
     (r"\b(STOPPED|STOPPING)\b", "bold yellow"),
     (r"\b(TRAINING|UPLOADING|PREPARING|BOOTING|PENDING)\b", "bold cyan"),
     (r"\$\d[\d,.]*\d", "bold"),
-    (r"(?m)^ *(WARNING|NOT IN THE LEDGER|THESE FIGURES).*$", "bold red"),
+    (r"(?m)^ *(WARNING|NOT IN THE LEDGER|NOT LOOKED AFTER|THESE FIGURES).*$", "bold red"),
     (r"just [a-z-]+( [0-9a-f]{8})?( --now|( \d+))?", "cyan"))
 
 

@@ -5,7 +5,7 @@ and knows it no more, the machine had found itself in a listing before, or its d
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from nanolan.instance import Instance
 from nanolan.ledger import Entry
 from nanolan.money import dollars
 from nanolan.plan import Plan, parse_time
-from nanolan.shadeform import DASHBOARD, Shadeform
+from nanolan.shadeform import DASHBOARD
 
 SLACK_S = 60.0               # for the provider, after a date or a limit
 NOT_ASKED = "Shadeform could not be asked"
@@ -48,14 +48,15 @@ def of_attempt(entry: Entry, i: Instance) -> bool:
     return i.id == entry.instance_id or i.is_run(entry.plan.run_id) and i.attempt == entry.plan.attempt
 
 
-def presence(api: Shadeform, entry: Entry, listed: Sequence[Instance] | None, now: datetime, *, told: bool = False) -> Presence:
+def presence(info: Callable[[str], Instance], entry: Entry, listed: Sequence[Instance] | None, now: datetime, *,
+             told: bool = False) -> Presence:
     """What is known of the machines of a run; `listed` None: the listing could not be read. What it does not show is asked for by
-    its id. `told`: the newest attempt's machine has left a word in the run folder."""
-    mine = tuple(sorted((i for i in listed or () if of_run(entry, i)), key=lambda i: not i.billing))
+    its id (`info`, the account's). `told`: the newest attempt's machine has left a word in the run folder."""
+    mine = tuple(sorted((i for i in listed or () if of_run(entry, i)), key=lambda i: (not i.billing, i.id != entry.instance_id)))
     if any(of_attempt(entry, i) for i in mine):
         return Presence(mine)
     try:
-        by_id = (api.info(entry.instance_id),) if entry.instance_id and not entry.gone else ()
+        by_id = (info(entry.instance_id),) if entry.instance_id and not entry.gone else ()
     except NotFound:
         by_id = ()
     except (ApiProblem, AuthProblem) as e:

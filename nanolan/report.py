@@ -12,6 +12,7 @@ from nanolan.manifest import Manifest
 from nanolan.plan import MOST, UNREADABLE, Plan, Predicted, parse_time, within_reason
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
+UNKNOWN = "unknown"          # whether it has a machine
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
 MEASURED = ("val_", "pass_at_")      # of a manifest's extra: what the trainer measured itself
 NAME = re.compile(r"[\w@.-]{1,60}", re.ASCII)

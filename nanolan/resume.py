@@ -15,7 +15,7 @@ from msgspec import structs
 
 from nanolan.budget import limit_for, soft_limit_cents
 from nanolan.config import Settings
-from nanolan.errors import BadAnswer, NanolanError, NotFound, PreflightFailed
+from nanolan.errors import BadAnswer, MayBeBilling, NanolanError, NotFound, PreflightFailed
 from nanolan.forecast import Forecast
 from nanolan.hub import Hub, Tree
 from nanolan.inside import look_at_inputs, look_at_state
@@ -26,6 +26,8 @@ from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES, SEQUENCES
 from nanolan.plan import Code, Pinned, Plan, parse_time
 from nanolan.preflight import Check
+from nanolan.presence import blind, unknown_words
+from nanolan.report import UNKNOWN
 from nanolan.rest import Rest
 from nanolan.status import Overview, RunView
 
@@ -115,7 +117,10 @@ def check_over(seen: Overview) -> None:
     """PreflightFailed unless the run is seen to be over, and no machine of it is left."""
     view, run_id = seen.runs[0], seen.runs[0].entry.plan.run_id
     if problems := (*seen.problems, *view.problems):
-        raise PreflightFailed(f"where run {run_id} stands could not be seen ({problems[0]}); nothing was rented. Try again")
+        failed = PreflightFailed(f"where run {run_id} stands could not be seen ({problems[0]}); nothing was rented. Try again")
+        raise blind(failed, [view.entry] if view.unknown else [])
+    if view.state == UNKNOWN:
+        raise MayBeBilling(f"run {run_id}: {unknown_words(view.entry)}; nothing was rented. Look again: just status {run_id}")
     if (i := view.instance) and i.billing:
         raise PreflightFailed(f"run {run_id} still has instance {i.id} ({dollars(i.hourly_cents)}/h, {view.state}); nothing was "
                               f"rented. Watch it: just watch {run_id}; stop it: just stop {run_id}")

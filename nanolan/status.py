@@ -1,7 +1,7 @@
 """Where every run is: ledger, account and run folder put together, one round trip deep."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -10,12 +10,14 @@ from msgspec import structs
 
 from nanolan.errors import MayBeBilling, NanolanError, NotFound, RunFailed
 from nanolan.hub import Hub, Tree
-from nanolan.instance import Instance, owner_tag
+from nanolan.instance import Instance
 from nanolan.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.money import dollars
+from nanolan.orphans import compare
 from nanolan.phases import PHASES
 from nanolan.plan import now_utc, parse_time
+from nanolan.presence import NOT_ASKED, Presence, of_attempt, presence, unknown_words
 from nanolan.proof import prove
 from nanolan.report import (
     BOOTING,
@@ -25,6 +27,7 @@ from nanolan.report import (
     PENDING,
     STOPPED,
     STOPPING,
+    UNKNOWN,
     PhaseReport,
     Progress,
     Receipt,
@@ -61,6 +64,7 @@ class RunView:
     log_tail: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()   # look-ups that failed: what is shown may be old or missing
     saved: Kept | None = None        # of a run that ended short: the state that it can go on from
+    unknown: str = ""                # why it may have a machine though `instance` is None
 
     @property
     def ended(self) -> bool:
@@ -92,37 +96,63 @@ class Overview:
     strays: tuple[Instance, ...]     # ours, but no run's own machine
     others: tuple[Instance, ...]     # not ours: shown, never touched
     problems: tuple[str, ...]
+    unasked: tuple[Instance, ...] = ()                          # of runs in the ledger that were not asked for
+    why: Mapping[str, str] = field(default_factory=dict)        # id of a stray -> what it is
+
+    def unresolved(self) -> MayBeBilling | None:
+        """What bills, or may, without being looked after, with its price and what stops it."""
+        strays = [f"instance {i.id} ({dollars(i.hourly_cents)}/h) bills ({self.why.get(i.id, 'not in the ledger')}): "
+                  f"just stop {i.id} --now" for i in self.strays]
+        unknown = [f"run {v.entry.plan.run_id}: {unknown_words(v.entry)}" for v in self.runs if v.state == UNKNOWN]
+        return MayBeBilling("; ".join([*strays, *unknown])) if strays or unknown else None
 
 
 def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[Entry], Hub]) -> Overview:
     """Look at the account and every run folder, all at once; a failed look is a named problem, never "none"."""
     with ThreadPoolExecutor(16) as pool:
         listing = pool.submit(api.instances)
+        infos = {e.instance_id: pool.submit(api.info, e.instance_id) for e in entries if e.instance_id and not e.gone}
         hubs = {e.plan.run_id: hub(e) for e in entries}
         trees: dict[tuple[str, str], Future[Any]] = {}     # many runs, one repo
         looks = {e.plan.run_id: _hub_looks(pool, hubs[e.plan.run_id], e, trees) for e in entries}
         problems: list[str] = []
         instances = _result(listing, problems)
+
+        def info(instance_id: str) -> Instance:
+            return infos[instance_id].result()
         runs = []
         for e in entries:
-            mine = [i for i in instances or () if i.id == e.instance_id
-                    or i.is_run(e.plan.run_id) and i.attempt == e.plan.attempt]
-            mine.sort(key=lambda i: not i.billing)
-            view = _view(e, mine[0] if mine else None, instances is not None, looks[e.plan.run_id], hubs[e.plan.run_id])
+            view = _view(e, instances, info, looks[e.plan.run_id], hubs[e.plan.run_id])
             runs.append(_in_hand(view) if ledger.is_launching(e.plan.run_id) else view)
-    known = {v.instance.id for v in runs if v.instance}
-    elsewhere = {e.plan.run_id for e in ledger.entries()} - {e.plan.run_id for e in entries}    # in the ledger, not asked for
-    left = [i for i in instances or () if i.id not in known and i.billing and i.run_id not in elsewhere]
-    before = {a.instance_id for e in entries for a in e.earlier}
-    ours = {i.id for i in left if owner_tag(ledger.owner) in i.tags or i.id in before}
     for v in runs:
-        gone = v.entry.gone or instances is not None and v.ended and v.instance is None
-        receipt = v.receipt if v.receipt and v.receipt.attempt == v.entry.plan.attempt else v.entry.receipt
-        changed = (gone, receipt) != (v.entry.gone, v.entry.receipt)
-        if changed and v.entry in ledger.entries():   # a launch may have gone on with the run meanwhile
-            ledger.note(structs.replace(v.entry, gone=gone, receipt=receipt), problems.append)
-    return Overview(tuple(runs), tuple(i for i in left if i.id in ours), tuple(i for i in left if i.id not in ours),
-                    tuple(problems))
+        _note(ledger, v, problems.append)
+    known = {v.instance.id for v in runs if v.instance}
+    left = [i for i in instances or () if i.id not in known and i.billing]
+    return _sorted(tuple(runs), left, ledger, instances or (), problems)
+
+
+def _sorted(runs: tuple[RunView, ...], left: list[Instance], ledger: Ledger, instances: Iterable[Instance],
+            problems: list[str]) -> Overview:
+    """Every machine that bills has its place: of a run shown, ours and not looked after, of a run not asked for, or of others."""
+    asked = [v.entry for v in runs]
+    entries = [*asked, *(e for e in ledger.readable()[0] if e.plan.run_id not in {a.plan.run_id for a in asked})]
+    orphans = {o.instance.id: o for o in compare(entries, tuple(instances), ledger.owner, now_utc())}
+    before = {a.instance_id for e in asked for a in e.earlier}
+    strays = [i for i in left if i.id in before or i.id in orphans and orphans[i.id].ours]
+    others = [i for i in left if i.id in orphans and i not in strays]
+    unasked = [i for i in left if i not in strays and i not in others]
+    why = {i.id: orphans[i.id].what if i.id in orphans and orphans[i.id].ours else "of an earlier attempt" for i in strays}
+    return Overview(runs, tuple(strays), tuple(others), tuple(problems), tuple(unasked), why)
+
+
+def _note(ledger: Ledger, v: RunView, say: Callable[[str], None]) -> None:
+    """Keep in the ledger what was seen of a run: its machine's id, its end, its receipt."""
+    gone = v.entry.gone or v.ended and v.instance is None and not v.unknown
+    receipt = v.receipt if v.receipt and v.receipt.attempt == v.entry.plan.attempt else v.entry.receipt
+    instance_id = v.entry.instance_id or (v.instance.id if v.instance else None)
+    seen = structs.replace(v.entry, gone=gone, receipt=receipt, instance_id=instance_id)
+    if seen != v.entry and v.entry in ledger.readable()[0]:   # a launch may have gone on with the run meanwhile
+        ledger.note(seen, say)
 
 
 def _in_hand(v: RunView) -> RunView:
@@ -133,27 +163,41 @@ def _in_hand(v: RunView) -> RunView:
                                             "offer")
 
 
-def decide_state(entry: Entry, instance: Instance | None, listed: bool, progress: Progress | None, receipt: Receipt | None,
+def decide_state(entry: Entry, instance: Instance | None, unknown: str, progress: Progress | None, receipt: Receipt | None,
                  age_s: float) -> tuple[str, str]:
-    """(state, reason) of a run from what was seen; `listed` says whether the account could be read at all."""
-    billing = instance is not None and instance.billing
+    """(state, reason) of a run from what was seen; `unknown` says why it may have a machine that was not seen."""
+    blind = unknown.startswith(NOT_ASKED)
     if receipt:
-        return (STOPPING, LEAVING[entry.plan.self_delete]) if billing else (receipt.verdict, receipt.reason)
-    if not listed:
-        return (progress.state if progress else PENDING), "Shadeform could not be asked"
-    if billing and instance:
-        if instance.status == "error":
-            return FAILED, f"the provider says: {instance.details or 'error'}; stop it: just stop {entry.plan.run_id} --now"
-        if instance.status != "active":
-            return PENDING, instance.details or instance.status
-        return (progress.state, progress.message) if progress else (BOOTING, "")
+        return _leaving(entry, instance, "" if blind else unknown) or (receipt.verdict, receipt.reason)
+    if instance and instance.billing:
+        return _living(entry, instance, progress)
+    if blind:
+        return (progress.state if progress else PENDING), NOT_ASKED
     if entry.gone and entry.note:
         return (STOPPED if entry.note == STOPPED_BY_USER else FAILED), entry.note
     if instance is None and age_s < SETTLE_S and not entry.gone and progress is None:   # what has reported was there
         return PENDING, "not listed yet"
+    if unknown:
+        return UNKNOWN, unknown_words(entry)
     if entry.instance_id is None:
         return LOST, "no instance was ever seen"
     return LOST, "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand"
+
+
+def _leaving(entry: Entry, instance: Instance | None, unknown: str) -> tuple[str, str] | None:
+    """The state of a run that has its receipt, until its machine is seen to be gone."""
+    if instance and instance.billing:
+        return STOPPING, LEAVING[entry.plan.self_delete]
+    return (UNKNOWN, f"it left its receipt; {unknown_words(entry)}") if unknown else None
+
+
+def _living(entry: Entry, instance: Instance, progress: Progress | None) -> tuple[str, str]:
+    """The state of a run whose machine bills."""
+    if instance.status == "error":
+        return FAILED, f"the provider says: {instance.details or 'error'}; stop it: just stop {entry.plan.run_id} --now"
+    if instance.status != "active":
+        return PENDING, instance.details or instance.status
+    return (progress.state, progress.message) if progress else (BOOTING, "")
 
 
 # ------------------------------------------------------------------ one run
@@ -172,17 +216,32 @@ def _hub_looks(pool: ThreadPoolExecutor, hub: Hub, e: Entry, trees: dict[tuple[s
     return looks
 
 
-def _view(e: Entry, mine: Instance | None, listed: bool, looks: dict[str, Future[Any]], hub: Hub) -> RunView:
+def _machine(e: Entry, listed: list[Instance] | None, info: Callable[[str], Instance],
+             told: bool) -> tuple[Instance | None, Presence]:
+    """The machine of a run's newest attempt, with its limits where they can be seen, and what is known beside it."""
+    there = presence(info, e, listed, now_utc(), told=told)
+    mine = next((i for i in there.machines if of_attempt(e, i)), None)
+    try:
+        return (info(mine.id) if mine and mine.billing and mine.id == e.instance_id and not e.gone else mine), there
+    except NanolanError:
+        return mine, there
+
+
+def _view(e: Entry, instances: list[Instance] | None, info: Callable[[str], Instance], looks: dict[str, Future[Any]],
+          hub: Hub) -> RunView:
     problems: list[str] = []
     tree, raw_progress, raw_receipt, tail = (_result(looks[k], problems) for k in ("tree", "progress", "receipt", "log"))
     receipt = of_this_attempt(e, _parsed(raw_receipt, read_receipt, problems))
     progress = of_this_attempt(e, _parsed(raw_progress, read_progress, problems))
     age_s = (now_utc() - parse_time(e.plan.created_at)).total_seconds()
-    state, reason = decide_state(e, mine, listed, progress, receipt, age_s)
+    mine, there = _machine(e, instances, info, bool(progress or receipt))
+    if instances is not None and there.unknown.startswith(NOT_ASKED):
+        problems.append(there.unknown)
+    state, reason = decide_state(e, mine, there.unknown, progress, receipt, age_s)
     if state == LOST:   # it may have left between the look at its receipt and that at the account: look once more
         raw_receipt = _call(lambda: hub.read(e.plan.runs_repo, f"{e.plan.folder}/receipt.json"), problems)
         receipt = of_this_attempt(e, _parsed(raw_receipt, read_receipt, problems))
-        state, reason = decide_state(e, mine, listed, progress, receipt, age_s)
+        state, reason = decide_state(e, mine, there.unknown, progress, receipt, age_s)
     told = (receipt or progress).phases if receipt or progress else {}   # type: ignore[union-attr]
     phases = {p: phase_state(e, p, tree, _parsed(_result(looks[p], problems), parse_manifest, problems), told.get(p))
               for p in e.plan.phases}
@@ -190,7 +249,8 @@ def _view(e: Entry, mine: Instance | None, listed: bool, looks: dict[str, Future
         reason = "every phase is proven on the Hub, but the machine left no receipt"
     spent = receipt.spent_cents if receipt else mine.cost_now_cents() if mine else progress.spent_cents if progress else None
     saved = _saved(e, hub, tree, phases, problems) if state in SHORT and tree else None
-    return RunView(e, state, reason, mine, progress, receipt, phases, spent, tail or (), tuple(dict.fromkeys(problems)), saved)
+    return RunView(e, state, reason, mine, progress, receipt, phases, spent, tail or (), tuple(dict.fromkeys(problems)), saved,
+                   there.unknown)
 
 
 def of_this_attempt(e: Entry, told: Told | None) -> Told | None:

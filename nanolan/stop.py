@@ -6,15 +6,18 @@ from collections.abc import Callable
 from datetime import datetime
 
 from nanolan.control import STOP_FILE, StopRequest
-from nanolan.errors import MayBeBilling
+from nanolan.errors import LedgerProblem, MayBeBilling
 from nanolan.hub import Hub
+from nanolan.ledger import CREATE_WAIT_S, Ledger
 from nanolan.money import dollars
 from nanolan.plan import Plan, iso, now_utc, parse_time
+from nanolan.presence import name_of
 from nanolan.report import to_json
 from nanolan.status import Overview, RunView
 
 SILENT_S = 20 * 60           # four heartbeats: a machine that is silent for so long does not listen either
 LOOK_EVERY_S = 5.0
+LAUNCH_LOOK_S = 0.2
 
 
 def ask_to_stop(hub: Hub, plan: Plan, now: datetime | None = None) -> None:
@@ -29,10 +32,31 @@ def deaf(view: RunView, now: datetime) -> str:
         return f"the provider says of it: {view.instance.details or 'error'}"
     if view.receipt:
         return ""
-    if view.progress is None:
-        return f"it has not reported yet{': ' + view.problems[0] if view.problems else ''}"
+    if view.progress is None:      # one that boots hears it when it comes up
+        return f"it has not reported yet: {view.problems[0]}" if view.problems else ""
     silent_s = (now - parse_time(view.progress.updated)).total_seconds()
     return f"it has not reported for {silent_s / 60:.0f} minutes" if silent_s > SILENT_S else ""
+
+
+def tell_launch(ledger: Ledger, run_id: str, say: Callable[[str], None], *, wait_s: float = CREATE_WAIT_S,
+                clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep) -> None:
+    """Keep the launch of a run from renting another machine: it reads the mark before every create. One that is under way is waited
+    for, so that what it makes is in the ledger."""
+    entry = ledger.find(run_id)
+    try:
+        ledger.ask_to_stop(run_id)
+    except LedgerProblem as e:
+        raise MayBeBilling(f"the launch of run {run_id} could not be told ({e}); end it with Ctrl-C. It may rent: "
+                           f"{name_of(entry)}") from None
+    end, said = clock() + wait_s, False
+    while ledger.is_creating(run_id):
+        if not said:
+            say("its launch is creating a machine right now; waiting for the answer")
+            said = True
+        if clock() >= end:
+            raise MayBeBilling(f"the create of run {run_id} was not answered for {wait_s / 60:.0f} minutes. It may bill: "
+                               f"{name_of(entry)}")
+        sleep(LAUNCH_LOOK_S)
 
 
 def still_bills(view: RunView, why: str) -> MayBeBilling:
@@ -51,7 +75,7 @@ def wait_until_gone(look: Callable[[], Overview], say: Callable[[str], None], *,
     while True:
         seen = look()
         view = seen.runs[0]
-        if not seen.problems and not (view.instance and view.instance.billing):   # a look that failed is not "gone"
+        if not seen.problems and not view.unknown and not (view.instance and view.instance.billing):   # not seen is not "gone"
             return view
         stage = f"{view.state}{': ' + view.reason if view.reason else ''}" if not seen.problems else seen.problems[0]
         if stage != said:

@@ -26,13 +26,23 @@ def render(o: Overview) -> list[str]:
     for v in o.runs:
         lines += [*render_run(v), ""]
     for i in o.strays:
-        lines += [f"NOT IN THE LEDGER: {i.name}", f"  {i.status}, {dollars(i.hourly_cents)}/h; stop it: just stop {i.id}"]
+        lines += [f"{stray_head(o, i)}: {i.name}", f"  {i.status}, {dollars(i.hourly_cents)}/h; stop it: just stop {i.id}"]
+    for i in o.unasked:
+        lines += _wrapped("", f"run {i.run_id or '?'}: {i.name} ({i.id}), {i.status}, {dollars(i.hourly_cents)}/h, in the ledger")
     if o.others:
         rate = sum(i.hourly_cents or 0 for i in o.others)
         lines.append(f"{len(o.others)} other instance{'s' * (len(o.others) > 1)} on this account, {dollars(rate)}/h, not ours")
+        for i in o.others:
+            lines += _wrapped("  ", f"{i.name} ({i.id}), {i.status}, {dollars(i.hourly_cents)}/h")
     for p in o.problems:
         lines += _wrapped("could not be seen: ", p)
     return lines or ["No run yet. Start one: just launch phase=sft   (or, for nothing: just rehearse)"]
+
+
+def stray_head(o: Overview, i: Instance) -> str:
+    """What a machine of ours is that nobody looks after."""
+    why = o.why.get(i.id, "")
+    return "NOT IN THE LEDGER" if "not in the ledger" in why or not why else f"NOT LOOKED AFTER ({why})"
 
 
 def render_run(v: RunView) -> list[str]:
@@ -141,6 +151,8 @@ def _machine(v: RunView) -> str:
     where = f"{o.num_gpus}x {o.gpu} at {o.cloud}/{o.region}"
     if v.instance:
         return f"{where}: {v.instance.status}, {_age(str(v.entry.plan.created_at))} old"
+    if v.unknown:
+        return f"{where}: not known ({v.unknown.partition(':')[0]})"
     return f"{where}: {'gone' if v.entry.instance_id else 'none'}"
 
 
@@ -173,8 +185,18 @@ def duration_text(seconds: int | None) -> str:
 def to_dict(o: Overview) -> dict[str, Any]:
     """For --json: no provider JSON, no secrets; money in dollars as text, unknown is null."""
     return {"schema_version": 1, "problems": list(o.problems), "runs": [_run_dict(v) for v in o.runs],
-            "not_in_the_ledger": [i.id for i in o.strays],
+            "not_in_the_ledger": [i.id for i in o.strays], "machines": _machines(o),
             "others": {"count": len(o.others), "usd_per_hour": usd(sum(i.hourly_cents or 0 for i in o.others))}}
+
+
+def _machines(o: Overview) -> list[dict[str, Any]]:
+    """Every machine of the account that bills, and whose it is."""
+    shown = [("run", v.instance, f"run {v.entry.plan.run_id}") for v in o.runs if v.instance and v.instance.billing]
+    rest = [("stray", i, o.why.get(i.id, "not in the ledger")) for i in o.strays]
+    rest += [("run", i, f"run {i.run_id}") for i in o.unasked] + [("other", i, "not ours") for i in o.others]
+    return [{"role": role, "instance_id": i.id, "name": i.name, "status": i.status, "run_id": i.run_id, "what": what,
+             "usd_per_hour": usd(i.hourly_cents), "command": None if role == "other" else f"just stop {i.id} --now"}
+            for role, i, what in [*shown, *rest]]
 
 
 def _run_dict(v: RunView) -> dict[str, Any]:
@@ -184,6 +206,7 @@ def _run_dict(v: RunView) -> dict[str, Any]:
                                   "spent_usd": usd(a.spent_cents)}
                                  for a in v.entry.earlier],
             "instance_id": v.entry.instance_id, "instance_status": v.instance.status if v.instance else None,
+            "machine_unknown": v.unknown or None,
             "spent_usd": usd(v.spent_cents), "limit_usd": usd(plan.limit_cents), "usd_per_hour": usd(plan.offer.hourly_cents),
             "deadline": plan.deadline, "clock": _clock_dict(v), "ended": v.ended,
             "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},

@@ -56,6 +56,8 @@ def status(words: tuple[str, ...], watch: bool, guard: bool, as_json: bool, owne
     if not watch:
         overview = look_once(ledger, entries, api, s)
         show(overview, as_json)
+        if unresolved := overview.unresolved():
+            raise unresolved
         return 1 if overview.problems or any(v.problems for v in overview.runs) else 0
     if not entries:
         click.echo("No run to watch. Start one: just launch phase=sft   (or, for nothing: just rehearse)")

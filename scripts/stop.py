@@ -13,10 +13,14 @@ import click
 
 from nanolan.cli import Words, run, setting_options, settings_from
 
+YOUNG_S = 600.0              # how long after its plan a machine that is not listed is looked for a while longer
+
 if TYPE_CHECKING:
     from nanolan.config import Settings
+    from nanolan.errors import NanolanError
     from nanolan.instance import Instance
     from nanolan.ledger import Entry, Ledger
+    from nanolan.presence import Presence
     from nanolan.shadeform import Shadeform
     from nanolan.status import Overview, RunView
 
@@ -31,41 +35,113 @@ if TYPE_CHECKING:
 def stop(which: str | None, now: bool, timeout: str, yes: bool, owner: str | None, **flags: Any) -> int:
     """Stop RUN (the newest run if none is named); ends when its machine is seen to be gone."""
     from nanolan.config import duration
+    from nanolan.errors import ApiProblem, AuthProblem
     from nanolan.ledger import Ledger, nanolan_home
+    from nanolan.presence import blind
     from nanolan.shadeform import Shadeform
     timeout_s, ledger, s = duration(timeout), Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    entry, machines = target(ledger, api, s, which, owner)
-    if not machines:
-        click.echo(f"{which or 'the newest run'} has no machine on this account (any more); nothing to stop")
-        return 0
+    try:
+        return stop_it(ledger, api, s, which, owner, now, yes, timeout_s)
+    except (ApiProblem, AuthProblem) as e:
+        raise blind(e, meant(ledger, which)) from None
+
+
+def stop_it(ledger: Ledger, api: Shadeform, s: Settings, which: str | None, owner: str | None, now: bool, yes: bool,
+            timeout_s: float) -> int:
+    """Tell a launch that is under way, look, and stop what is there."""
+    from nanolan.stop import tell_launch
+    known = meant(ledger, which)
+    told = len(known) == 1 and ledger.is_launching(known[0].plan.run_id)
+    if told:     # between two attempts there is no machine to be seen
+        agree(yes, f"Stop run {known[0].plan.run_id}? Its launch, which is under way, then rents no other machine.")
+        tell_launch(ledger, known[0].plan.run_id, tell)
+    entry, there = target(ledger, api, s, which, owner)
+    machines = list(there.billing or there.machines[:1])
+    if entry and not machines:
+        return nothing_there(ledger, api, s, entry, there, told)
     if now or entry is None:
-        return delete(ledger, api, entry, machines, yes)
+        return delete(ledger, api, entry, machines, yes or told)
     refuse_one_of_two(api, entry, machines[0])
-    return ask(ledger, api, s, entry, machines, yes, timeout_s)
+    return ask(ledger, api, s, entry, machines, yes or told, timeout_s)
 
 
-def target(ledger: Ledger, api: Shadeform, s: Settings, which: str | None,
-           owner: str | None) -> tuple[Entry | None, list[Instance]]:
-    """The run that is meant and its machines; no run for a machine of ours that is in no ledger and was meant by its own id."""
-    from nanolan.errors import UsageProblem
+def meant(ledger: Ledger, which: str | None) -> list[Entry]:
+    """The runs that `which` can mean by the ledger alone; the newest when nothing is said."""
     from nanolan.ledger import matching
+    entries = sorted(ledger.readable()[0], key=lambda e: e.plan.created_at, reverse=True)
+    return matching(entries, which) if which else entries[:1]
+
+
+def target(ledger: Ledger, api: Shadeform, s: Settings, which: str | None, owner: str | None) -> tuple[Entry | None, Presence]:
+    """The run that is meant and its machines; no run for a machine of ours that is in no ledger and was meant by its own id."""
+    from nanolan.errors import ApiProblem, AuthProblem, UsageProblem
+    from nanolan.plan import now_utc
+    from nanolan.presence import Presence, presence
     from nanolan.rebuild import check_ours, elsewhere, find
-    instances = api.instances()
+    try:
+        instances = api.instances()
+    except (ApiProblem, AuthProblem) as e:
+        return unlisted(ledger, api, which, e)
     one = next((i for i in instances if i.id == which), None)
-    known = matching(ledger.entries(), (one.run_id or one.id) if one else which or "")
+    known = meant(ledger, (one.run_id or one.id) if one else which or "")
     if one and not known:
         if one.owner not in (ledger.owner, owner) or one.owner is None:
             raise UsageProblem(f"{one.id} ({one.name}) was not started from here; if it is yours: just orphans, or Shadeform's "
                                "dashboard")
-        return None, [one]
+        return None, Presence((one,))
     entry = known[0] if one else find(ledger, which, elsewhere(s, api), owner)
     check_ours(ledger, entry)
-    mine = [i for i in instances if i.is_run(entry.plan.run_id) or i.id == entry.instance_id]
-    if not any(i.billing for i in mine):   # what is listed may be what is left of an earlier attempt
-        mine += unlisted(api, entry)
-    return entry, [one] if one else [i for i in mine if i.billing] or mine[-1:]
+    return entry, Presence((one,)) if one else looked_for(api, entry, presence(api.info, entry, instances, now_utc()))
+
+
+def unlisted(ledger: Ledger, api: Shadeform, which: str | None, problem: NanolanError) -> tuple[Entry | None, Presence]:
+    """The same while the account's listing cannot be read: the ledger knows the machine's id."""
+    from nanolan.plan import now_utc
+    from nanolan.presence import presence
+    known = meant(ledger, which)
+    there = presence(api.info, known[0], None, now_utc()) if len(known) == 1 else None
+    if there is None or not there.billing:
+        raise problem
+    tell(f"{problem}. Going by the ledger: {there.billing[0].id}")
+    return known[0], there
+
+
+def looked_for(api: Shadeform, entry: Entry, there: Presence) -> Presence:
+    """Of a run that is young, a machine that no listing shows yet is looked for a while longer."""
+    from nanolan.plan import now_utc, parse_time
+    from nanolan.presence import NOT_SHOWN, Presence
+    from nanolan.rent import find_run
+    young = (now_utc() - parse_time(entry.plan.created_at)).total_seconds() < YOUNG_S
+    if there.unknown != NOT_SHOWN or there.billing or not young:
+        return there
+    tell("not listed (yet): looking again, for up to a minute")
+    found = find_run(api, entry.plan.run_id, attempt=entry.plan.attempt)
+    return Presence((found, *there.machines)) if found else there
+
+
+def nothing_there(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, there: Presence, told: bool) -> int:
+    """What is true of a run without a machine that can be seen: that there is none, or that nobody knows."""
+    from nanolan.errors import MayBeBilling, NanolanError
+    from nanolan.hub import Hub
+    from nanolan.presence import unknown_words
+    from nanolan.status import look
+    from nanolan.stop import ask_to_stop
+    run_id, hub = entry.plan.run_id, Hub(entry.plan.hf_endpoint, s.hf_token) if s.hf_token else None
+    over = there.unknown and hub and look(ledger, [entry], api, lambda _: hub).runs[0].ended     # its receipt may be there
+    if not there.unknown or over:
+        click.echo(f"run {run_id} has no machine now; its launch was told, and rents no other" if told else
+                   f"run {run_id} has no machine on this account (any more); nothing to stop")
+        return 0
+    asked = "no machine of it hears a request without HF_TOKEN"
+    if hub:
+        try:
+            ask_to_stop(hub, entry.plan)
+            asked = "if it comes up, it finds the request to stop, and ends by itself"
+        except NanolanError as e:
+            asked = f"no request could be left for it ({e})"
+    raise MayBeBilling(f"run {run_id}: {unknown_words(entry)}; {asked}. Look again: just status {run_id}")
 
 
 def refuse_one_of_two(api: Shadeform, entry: Entry, machine: Instance) -> None:
@@ -100,7 +176,9 @@ def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: lis
     except NanolanError as e:
         raise still_bills(view, f"the machine could not be asked to stop ({e})") from None
     ledger.note(structs.replace(entry, note=STOPPED_BY_USER), tell)   # a launch that waits for it must not rent another one
-    click.echo(f"run {plan.run_id} is asked to stop; it looks every minute or so. Ctrl-C only stops waiting.", err=True)
+    when = "it looks every minute or so" if view.progress else (
+        f"it has not reported yet, and finds the request when it comes up; to delete it at once: just stop {plan.run_id} --now")
+    click.echo(f"run {plan.run_id} is asked to stop; {when}. Ctrl-C only stops waiting.", err=True)
     def seen() -> Overview:
         overview = look(ledger, [entry], api, lambda _: hub)
         delete_if_over(api, overview.runs[0])
@@ -165,24 +243,6 @@ def agree(yes: bool, question: str) -> None:
 
 def tell(text: str) -> None:
     click.echo(text, err=True)
-
-
-def unlisted(api: Shadeform, entry: Entry) -> list[Instance]:
-    """The instance of a run that the listing does not show: one that was just created may be missing there for a minute."""
-    from nanolan.errors import NotFound
-    from nanolan.plan import now_utc, parse_time
-    from nanolan.rent import find_run
-    from nanolan.status import SETTLE_S
-    try:
-        if entry.instance_id:
-            return [api.info(entry.instance_id)]
-    except NotFound:
-        return []
-    if entry.gone or (now_utc() - parse_time(entry.plan.created_at)).total_seconds() > SETTLE_S:
-        return []
-    click.echo("not listed (yet): looking again, for up to a minute", err=True)
-    found = find_run(api, entry.plan.run_id, attempt=entry.plan.attempt)
-    return [found] if found else []
 
 
 if __name__ == "__main__":

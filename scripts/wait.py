@@ -27,10 +27,11 @@ LOOK_EVERY_S = 20.0
 def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any) -> int:
     """Wait for RUN (the newest if none is named). Exit code: the run's verdict; 1 when it has not ended in time."""
     from nanolan.config import duration
-    from nanolan.errors import NanolanError
+    from nanolan.errors import MayBeBilling, NanolanError
     from nanolan.hub import Hub
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.money import dollars
+    from nanolan.presence import name_of
     from nanolan.rebuild import elsewhere, find
     from nanolan.shadeform import Shadeform
     from nanolan.status import look
@@ -47,6 +48,9 @@ def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any
         if view.ended and not seen.problems:
             break
         if time.monotonic() >= end:
+            if view.unknown:
+                raise MayBeBilling(f"run {run_id} was not seen to end within {timeout} ({state(seen)}). It may bill: "
+                                   f"{name_of(entry)}")
             raise NanolanError(f"run {run_id} has not ended within {timeout}; it goes on ({state(seen)}). Wait again: "
                                f"just wait {run_id}; stop it: just stop {run_id}")
         time.sleep(min(LOOK_EVERY_S, max(0.0, end - time.monotonic())))

@@ -27,7 +27,7 @@ ORDER = [
     "preflight", "codecheck", "adopt", "structure", "parcel", "upload", "pull", "create", "launch", "probation", "failover", "confine", "runner", "here",
     "watchdog", "timeline", "boxlog", "herald", "gpus", "inspection", "pace", "causes", "control", "postmortem", "machine",
     "saver", "training", "samples", "curves", "charts", "environment", "scores", "story", "markup", "page", "card", "lastwords",
-    "nobody", "departure", "box", "rest", "status", "ssh", "closeup", "logs", "rebuild", "limit", "guard", "patrol", "guardpost", "orphans", "stop", "why", "resume", "view",
+    "nobody", "departure", "box", "rest", "guard", "orphans", "status", "ssh", "closeup", "logs", "rebuild", "limit", "patrol", "guardpost", "stop", "why", "resume", "view",
     "retell", "patient", "toolbox", "envfile", "accounts", "leftovers", "doctor", "menu", "helptext", "cli", "live"]
 
 

@@ -86,7 +86,7 @@ def test_trap_10_every_status_but_the_last_two_bills_error_and_unknown_words_too
 def test_trap_6_an_active_machine_without_a_heartbeat_is_booting_and_not_trained() -> None:
     from nanolan.ledger import Entry
     active = instance(status="active", ip="203.0.113.1")
-    state, _ = decide_state(Entry(a_plan(), active.id), active, True, None, None, 600)
+    state, _ = decide_state(Entry(a_plan(), active.id), active, "", None, None, 600)
     assert state == BOOTING != SUCCEEDED
 
 

@@ -61,14 +61,14 @@ def test_a_machine_is_looked_for_in_the_listing_and_by_its_id(cloud: ShadeformSe
     listing = {None: None, "lags": []}.get(listed, client(cloud).instances())
     if fault:
         cloud.fault(INFO, fault, times=None)
-    there = presence(client(cloud), entry, listing, NOW)
+    there = presence(client(cloud).info, entry, listing, NOW)
     assert (bool(there.billing), there.unknown[:len(unknown)], bool(there.unknown)) == (shown, unknown, bool(unknown))
     assert there.gone == (not shown and not unknown)
 
 
 def test_an_earlier_attempts_machine_does_not_hide_that_the_new_one_is_not_shown(cloud: ShadeformServer) -> None:
     rent(cloud)
-    there = presence(client(cloud), Entry(structs.replace(PLAN, attempt=2)), client(cloud).instances(), NOW)
+    there = presence(client(cloud).info, Entry(structs.replace(PLAN, attempt=2)), client(cloud).instances(), NOW)
     assert len(there.billing) == 1 and there.unknown == NOT_SHOWN
 
 

@@ -160,12 +160,71 @@ def test_a_stop_is_noted_before_it_deletes_so_that_a_waiting_launch_rents_no_oth
 
 
 def test_a_run_without_a_machine_has_nothing_to_stop(cloud: ShadeformServer, ledger: Ledger) -> None:
-    old = iso(now_utc() - timedelta(hours=1))
-    plan = a_plan(created_at=old)
+    old, passed = iso(now_utc() - timedelta(hours=9)), iso(now_utc() - timedelta(hours=4))
+    plan = a_plan(created_at=old, deadline=passed)
     for entry in (Entry(plan), Entry(plan, "11111111-aaaa"), Entry(plan, "11111111-aaaa", gone=True)):
         ledger.put(entry)
         done = stop(cloud, ledger, plan.run_id, "--yes")
         assert done.returncode == 0 and "nothing to stop" in done.stdout
+
+
+def test_a_run_whose_create_is_unclear_is_not_without_a_machine(cloud: ShadeformServer, ledger: Ledger) -> None:
+    plan = a_plan(created_at=iso(now_utc() - timedelta(hours=1)), deadline="2099-01-01T00:00:00Z")
+    ledger.put(Entry(plan))
+    done = stop(cloud, ledger, plan.run_id, "--yes")
+    assert done.returncode == 8 and "UNKNOWN" in done.stderr and "nothing to stop" not in done.stdout
+    for part in (plan.instance_name, "$33.60/h", f"just stop {plan.run_id} --now", f"just status {plan.run_id}"):
+        assert part in done.stderr
+
+
+def test_while_its_launch_is_under_way_it_is_told_and_rents_no_other(cloud: ShadeformServer, ledger: Ledger) -> None:
+    """Between two attempts there is no machine: that is not "nothing to stop"."""
+    plan = rented(cloud, ledger)
+    client(cloud).delete(cloud.instances[0].id)
+    until(lambda: cloud.instances[0].status == "deleted")
+    with ledger.launching(plan.run_id):
+        done = stop(cloud, ledger, plan.run_id, "--yes")
+    assert done.returncode == 0 and "its launch was told, and rents no other" in done.stdout and "nothing to stop" not in done.stdout
+    assert ledger.stop_asked(plan.run_id)
+
+
+def test_a_create_that_is_under_way_is_waited_for_and_its_machine_is_stopped(cloud: ShadeformServer, ledger: Ledger) -> None:
+    plan = a_plan(run_id=new_run_id(), created_at=iso(now_utc()), deadline="2099-01-01T00:00:00Z")
+    ledger.put(Entry(plan))
+    with ThreadPoolExecutor(1) as pool, ledger.launching(plan.run_id):
+        with ledger.creating(plan.run_id):
+            done = pool.submit(stop, cloud, ledger, plan.run_id, "--yes")
+            until(lambda: ledger.stop_asked(plan.run_id))
+            ledger.put(Entry(plan, client(cloud).create(create_body(plan, "x"))))
+        ended = done.result()
+    assert ended.returncode == 0 and deleted(cloud) == [True] and "is gone" in ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("action, words", [("unauthorized", ["--now"]), ("unauthorized", []), ("html", ["--now"]),
+                                           ("status", ["--now"])], ids=str)
+def test_in_an_outage_a_stop_says_what_may_bill_and_exits_8(cloud: ShadeformServer, ledger: Ledger, action: str,
+                                                            words: list[str]) -> None:
+    plan = rented(cloud, ledger)
+    cloud.fault("/v1/instances", action, times=None)
+    done = script("stop", plan.run_id, "--yes", *words, env=environment(cloud, ledger))
+    assert done.returncode == 8 and not ledger.find(plan.run_id).gone
+    for part in (cloud.instances[0].id, "$33.60/h", f"just stop {plan.run_id} --now"):
+        assert part in done.stderr
+
+
+def test_without_a_network_a_stop_says_what_may_bill_and_exits_8(cloud: ShadeformServer, ledger: Ledger) -> None:
+    plan = rented(cloud, ledger)
+    done = stop(cloud, ledger, "--yes", SHADEFORM_API="http://127.0.0.1:9/v1")
+    assert done.returncode == 8 and cloud.instances[0].id in done.stderr and f"just stop {plan.run_id} --now" in done.stderr
+
+
+def test_when_the_listing_cannot_be_read_the_machine_is_deleted_by_the_id_in_the_ledger(cloud: ShadeformServer,
+                                                                                        ledger: Ledger) -> None:
+    plan = rented(cloud, ledger)
+    cloud.instances[0].delays = replace(QUICK, deleting_s=60)
+    cloud.fault(LIST, "html", times=None)
+    done = stop(cloud, ledger, plan.run_id, "--yes")
+    assert done.returncode == 0 and deleted(cloud) == [True] and ledger.find(plan.run_id).gone, done.stderr
 
 
 @pytest.mark.parametrize("which", ["zzzz", "../x", "$(id)", "-rf"])
@@ -174,25 +233,16 @@ def test_an_unknown_run_is_a_usage_error(cloud: ShadeformServer, ledger: Ledger,
     assert stop(cloud, ledger, which, "--yes").returncode == 2 and deleted(cloud) == [False]
 
 
-@pytest.mark.parametrize("path, action", [(LIST, "html"), (LIST, "unauthorized"), (LIST, "reset")])
-def test_when_the_account_cannot_be_read_nobody_says_that_there_is_nothing_to_stop(cloud: ShadeformServer, ledger: Ledger,
-    path: str, action: str) -> None:
-    plan = rented(cloud, ledger)
-    cloud.fault(path, action, times=None)
-    done = stop(cloud, ledger, plan.run_id, "--yes")
-    assert done.returncode != 0 and "nothing to stop" not in done.stdout and not ledger.find(plan.run_id).gone
-
-
 def test_when_an_unlisted_machine_cannot_be_looked_at_nobody_says_that_it_is_gone(cloud: ShadeformServer, ledger: Ledger) -> None:
     cloud.switch("list_lag", 60.0)
     plan = rented(cloud, ledger)
     cloud.fault(INFO, "html", times=None)
-    assert stop(cloud, ledger, plan.run_id, "--yes").returncode == 1 and deleted(cloud) == [False]
+    assert stop(cloud, ledger, plan.run_id, "--yes").returncode == 8 and deleted(cloud) == [False]
 
 
 def test_a_wrong_key_is_named_and_not_shown(cloud: ShadeformServer, ledger: Ledger) -> None:
     done = stop(cloud, ledger, rented(cloud, ledger).run_id, "--yes", SHADEFORM_API_KEY=f"{MARKER}-0123456789")
-    assert done.returncode == 4 and "SHADEFORM_API_KEY" in done.stderr and MARKER not in done.stdout + done.stderr
+    assert done.returncode == 8 and "SHADEFORM_API_KEY" in done.stderr and MARKER not in done.stdout + done.stderr
 
 
 def test_without_a_name_it_is_the_newest_run(cloud: ShadeformServer, ledger: Ledger) -> None:
@@ -313,7 +363,21 @@ def test_ctrl_c_only_stops_waiting(hub: HubServer, cloud: ShadeformServer, ledge
     assert deleted(cloud) == [False] and machine.asked()
 
 
-@pytest.mark.parametrize("why, said", [("no token", "without HF_TOKEN"), ("booting", "has not reported yet"),
+def test_a_machine_that_boots_finds_the_request_when_it_comes_up(hub: HubServer, cloud: ShadeformServer, ledger: Ledger) -> None:
+    machine = Machine(hub, cloud, ledger, progress=False)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(machine.obey)
+        done = machine.stop("--yes")
+    assert done.returncode == 0 and "has not reported yet, and finds the request when it comes up" in done.stderr and "--now" in done.stderr
+
+
+def test_a_machine_that_boots_and_does_not_end_in_time_is_no_success(hub: HubServer, cloud: ShadeformServer, ledger: Ledger) -> None:
+    machine = Machine(hub, cloud, ledger, progress=False)
+    done = machine.stop("--yes", "--timeout=1s")
+    assert done.returncode == 8 and machine.asked() and machine.instance.id in done.stderr and "$33.60/h" in done.stderr
+
+
+@pytest.mark.parametrize("why, said", [("no token", "without HF_TOKEN"),
                                        ("nonsense", "progress.json cannot be read"),
                                        ("error", "cannot be asked to stop: the provider says of it"),
                                        ("hub", "could not be asked to stop")])
@@ -321,7 +385,7 @@ def test_a_machine_that_cannot_be_asked_is_named_with_its_price_and_the_other_wa
         hub: HubServer, cloud: ShadeformServer, ledger: Ledger, why: str, said: str) -> None:
     if why == "error":
         cloud.switch("goes_to_error")
-    machine = Machine(hub, cloud, ledger, progress=why != "booting")
+    machine = Machine(hub, cloud, ledger)
     until(lambda: machine.instance.status in ("active", "error"))
     if why == "nonsense":
         machine.leave(progress={"run_id": machine.plan.run_id, "state": "training", "phases": {}, "updated": "soon"})

@@ -71,7 +71,8 @@ def test_what_could_not_be_seen_is_no_end(desk: Desk) -> None:
     desk.cloud.account.delete(desk.entry.instance_id or "")
     desk.cloud.fault("GET /v1/instances$", "forbidden", times=None)
     done = wait(desk, "timeout=1s")
-    assert done.returncode == 1 and "Shadeform refused" in done.stderr and not desk.ledger.find(RUN).gone
+    assert done.returncode == 8 and "Shadeform refused" in done.stderr and not desk.ledger.find(RUN).gone
+    assert "$1.00/h" in done.stderr and f"just stop {RUN} --now" in done.stderr
 
 
 def test_a_machine_in_error_that_may_bill_is_exit_code_8(desk: Desk) -> None:

@@ -19,6 +19,7 @@ from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.payload import create_body
 from nanolan.plan import PinnedFile, iso, now_utc
+from nanolan.presence import NOT_ASKED, NOT_SHOWN
 from nanolan.report import PhaseReport, Progress, Receipt, to_json
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
@@ -45,44 +46,50 @@ def receipt(verdict: str = "succeeded", reason: str = "") -> Receipt:
 
 
 STOPPED = structs.replace(LIVE, gone=True, note=STOPPED_BY_USER)
+UNCLEAR = structs.replace(LIVE, instance_id=None)
 REFUSED = structs.replace(LIVE, instance_id=None, gone=True, note="create refused: sold out")
 
 
-@pytest.mark.parametrize("entry, instance, listed, progress, ended, age_s, state, reason", [
+@pytest.mark.parametrize("entry, instance, unknown, progress, ended, age_s, state, reason", [
     # an account that could not be read never means that the run is over
-    (LIVE, None, False, None, None, 9999, "pending", "Shadeform could not be asked"),
-    (LIVE, None, False, TRAINING, None, 9999, "training", "Shadeform could not be asked"),
-    (LIVE, None, False, TRAINING, receipt(), 9999, "succeeded", ""),
+    (LIVE, None, NOT_ASKED, None, None, 9999, "pending", "Shadeform could not be asked"),
+    (LIVE, None, NOT_ASKED, TRAINING, None, 9999, "training", "Shadeform could not be asked"),
+    (LIVE, None, NOT_ASKED, TRAINING, receipt(), 9999, "succeeded", ""),
     # the machine's way up
-    (LIVE, machine("creating"), True, None, None, 5, "pending", "creating"),
-    (LIVE, machine("pending", "downloading"), True, None, None, 5, "pending", "downloading"),
-    (LIVE, machine("some_new_word"), True, None, None, 5, "pending", "some_new_word"),
-    (LIVE, machine("active"), True, None, None, 60, "booting", ""),
-    (LIVE, machine("active"), True, TRAINING, None, 600, "training", "words"),
-    (LIVE, machine("error", "no capacity"), True, None, None, 60, "failed", "no capacity; stop it: just stop"),
-    (LIVE, machine("error"), True, TRAINING, None, 60, "failed", "error; stop it: just stop"),
+    (LIVE, machine("creating"), "", None, None, 5, "pending", "creating"),
+    (LIVE, machine("pending", "downloading"), "", None, None, 5, "pending", "downloading"),
+    (LIVE, machine("some_new_word"), "", None, None, 5, "pending", "some_new_word"),
+    (LIVE, machine("active"), "", None, None, 60, "booting", ""),
+    (LIVE, machine("active"), "", TRAINING, None, 600, "training", "words"),
+    (LIVE, machine("error", "no capacity"), "", None, None, 60, "failed", "no capacity; stop it: just stop"),
+    (LIVE, machine("error"), "", TRAINING, None, 60, "failed", "error; stop it: just stop"),
     # its way down
-    (LIVE, machine("active"), True, TRAINING, receipt(), 600, "stopping", "deleting the instance"),
-    (LIVE, machine("deleting"), True, TRAINING, receipt(), 600, "succeeded", ""),
-    (LIVE, None, True, TRAINING, receipt("stopped", "spend_limit"), 600, "stopped", "spend_limit"),
-    (LIVE, None, True, TRAINING, None, 600, "lost", "left no receipt"),
-    (LIVE, machine("deleting"), True, TRAINING, None, 30, "lost", "left no receipt"),
-    (LIVE, machine("deleted"), True, TRAINING, None, 600, "lost", "left no receipt"),
+    (LIVE, machine("active"), "", TRAINING, receipt(), 600, "stopping", "deleting the instance"),
+    (LIVE, machine("deleting"), "", TRAINING, receipt(), 600, "succeeded", ""),
+    (LIVE, None, "", TRAINING, receipt("stopped", "spend_limit"), 600, "stopped", "spend_limit"),
+    (LIVE, None, "", TRAINING, None, 600, "lost", "left no receipt"),
+    (LIVE, machine("deleting"), "", TRAINING, None, 30, "lost", "left no receipt"),
+    (LIVE, machine("deleted"), "", TRAINING, None, 600, "lost", "left no receipt"),
     # a young machine may be missing from a listing; one that was never seen is lost
-    (LIVE, None, True, None, None, SETTLE_S - 1, "pending", "not listed yet"),
-    (structs.replace(LIVE, instance_id=None), None, True, None, None, SETTLE_S - 1, "pending", "not listed yet"),
-    (structs.replace(LIVE, instance_id=None), None, True, None, None, SETTLE_S + 1, "lost", "no instance was ever seen"),
+    (LIVE, None, "", None, None, SETTLE_S - 1, "pending", "not listed yet"),
+    (structs.replace(LIVE, instance_id=None), None, "", None, None, SETTLE_S - 1, "pending", "not listed yet"),
+    (UNCLEAR, None, "", None, None, SETTLE_S + 1, "lost", "no instance was ever seen"),
+    # a create whose answer was lost is no "none", however old it is; its date and limit end it
+    (UNCLEAR, None, NOT_SHOWN, None, None, SETTLE_S - 1, "pending", "not listed yet"),
+    (UNCLEAR, None, NOT_SHOWN, None, None, SETTLE_S + 1, "unknown", "may bill"),
+    (UNCLEAR, None, NOT_SHOWN, None, receipt(), 600, "unknown", "may bill"),
+    (UNCLEAR, machine("active"), "", None, None, 600, "booting", ""),
     # what the ledger knows
-    (STOPPED, None, True, TRAINING, None, 5, "stopped", STOPPED_BY_USER),
-    (STOPPED, machine("deleting"), True, TRAINING, None, 5, "stopped", STOPPED_BY_USER),
-    (STOPPED, machine("active"), True, TRAINING, None, 5, "training", "words"),
-    (STOPPED, None, True, TRAINING, receipt(), 5, "succeeded", ""),
-    (REFUSED, None, True, None, None, 5, "failed", "create refused: sold out"),
+    (STOPPED, None, "", TRAINING, None, 5, "stopped", STOPPED_BY_USER),
+    (STOPPED, machine("deleting"), "", TRAINING, None, 5, "stopped", STOPPED_BY_USER),
+    (STOPPED, machine("active"), "", TRAINING, None, 5, "training", "words"),
+    (STOPPED, None, "", TRAINING, receipt(), 5, "succeeded", ""),
+    (REFUSED, None, "", None, None, 5, "failed", "create refused: sold out"),
 ])
 def test_the_state_of_a_run_is_what_was_seen_of_it(
-        entry: Entry, instance: Instance | None, listed: bool, progress: Progress | None, ended: Receipt | None, age_s: float,
+        entry: Entry, instance: Instance | None, unknown: str, progress: Progress | None, ended: Receipt | None, age_s: float,
         state: str, reason: str) -> None:
-    got = decide_state(entry, instance, listed, progress, ended, age_s)
+    got = decide_state(entry, instance, unknown, progress, ended, age_s)
     assert got[0] == state and reason in got[1] and bool(got[1]) == bool(reason)
 
 
@@ -230,7 +237,12 @@ def test_an_account_that_cannot_be_read_is_a_named_problem_and_ends_no_run(desk:
     desk.tell(receipt=receipt())
     desk.cloud.fault("GET /v1/instances$", **fault)
     seen = desk.look()
-    assert "Shadeform" in seen.problems[0] and seen.runs[0].instance is None and seen.others == seen.strays == ()
+    assert "Shadeform" in seen.problems[0] and seen.runs[0].instance and seen.others == seen.strays == (), "it is seen by its id"
+    assert not desk.ledger.find(RUN).gone and not seen.runs[0].ended or seen.runs[0].state == "stopping"
+    for path in ("GET /v1/instances$", "GET /v1/instances/.*/info"):
+        desk.cloud.fault(path, **fault)
+    seen = desk.look()
+    assert seen.runs[0].instance is None and seen.runs[0].unknown.startswith(NOT_ASKED)
     assert not desk.ledger.find(RUN).gone, "not seen is not gone"
 
 
@@ -292,7 +304,7 @@ def test_what_is_left_of_an_earlier_attempt_is_not_the_run_while_the_new_machine
     first.delete(time.time(), "asked")
     second.fate["list_lag"] = 60.0
     run = desk.look().runs[0]
-    assert (run.state, run.reason, run.instance) == ("pending", "not listed yet", None)
+    assert run.state == "booting" and run.instance and run.instance.id == second.id, "by its id"
 
 
 def test_an_earlier_attempts_machine_that_bills_is_named(desk: Desk) -> None:
