@@ -6,7 +6,7 @@ nor to stop, nor to believe that there are no machines.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,9 +16,10 @@ from msgspec import structs
 from nanolan.errors import NanolanError, NotFound, UsageProblem
 from nanolan.guard import SLACK_S, Sight, over_words, overdue
 from nanolan.instance import Instance
-from nanolan.ledger import Ledger
+from nanolan.ledger import Entry, Ledger
 from nanolan.money import dollars, usd
-from nanolan.plan import Plan, iso
+from nanolan.plan import Plan, iso, now_utc
+from nanolan.presence import blind, is_past, unknown_words, unresolved
 from nanolan.rebuild import Elsewhere, rebuild
 from nanolan.rent import delete_and_confirm
 from nanolan.report import Receipt, read_receipt
@@ -50,8 +51,10 @@ class Patrol:
     def __init__(self, api: Shadeform, look: Callable[[Instance], Sight | None], tell: Callable[[Event], object], *,
                  gone: Callable[[Sight, str], object] = lambda sight, why: None,
                  now: Callable[[], datetime | None] = SERVICE_CLOCK.agreed, slack_s: float = SLACK_S,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic,
+                 entries: Callable[[], Sequence[Entry]] = tuple) -> None:
         self._api, self._look, self._gone, self._now, self._slack_s, self._clock = api, look, gone, now, slack_s, clock
+        self._entries = entries          # of the ledger: what may bill though no listing shows it
         self._say, self._said = tell, dict[str, str]()
         self._guarded: dict[str, Instance] = {}
         self.failed: list[str] = []      # of the newest round: what may bill against our will
@@ -62,15 +65,37 @@ class Patrol:
         try:
             listed = [i for i in self._api.instances() if i.billing]
         except NanolanError as e:
-            self.trouble(f"the account could not be seen: {e}")
+            self.trouble(str(blind(NanolanError(f"the account could not be seen: {e}"), self._entries())))
             return None
         if self._said.pop("", None):
             self._say(Event("guards", "the account is seen again"))
+        listed += self._unlisted({i.id for i in listed})
         ours = [s for i in listed if i.run_id and (s := self._known(i))]
         for i in [i for id, i in self._guarded.items() if id not in {s.instance.id for s in ours}]:
             self._tell(i.id, Event("gone", f"{name_of(i)} is gone, by itself or by others", i))
         self._guarded = {s.instance.id: s.instance for s in ours}
-        return sum(not self._attend(s) for s in ours)
+        unclear = unresolved(self._entries(), listed, now_utc())
+        for entry in unclear:
+            self.failed.append(f"run {entry.plan.run_id}: {unknown_words(entry)}")
+            self._tell(entry.plan.run_id, Event("unknown", self.failed[-1]))
+        return sum(not self._attend(s) for s in ours) + len(unclear)
+
+    def _unlisted(self, listed: set[str]) -> list[Instance]:
+        """Machines that the listing does not show (any more), by their ids: those guarded so far, and the ledger's."""
+        now = now_utc()
+        young = [e for e in self._entries() if e.instance_id and not e.gone and not is_past(e.plan, now)]
+        ids = [*self._guarded, *(e.instance_id for e in young if e.instance_id)]
+        found = []
+        for instance_id in dict.fromkeys(i for i in ids if i not in listed):
+            try:
+                found.append(self._api.info(instance_id))
+            except NotFound:
+                continue
+            except NanolanError as e:
+                self.trouble(f"instance {instance_id} is not listed, and could not be looked at: {e}. It may still bill: "
+                             f"just stop {instance_id} --now")
+                found += [self._guarded[instance_id]] if instance_id in self._guarded else []
+        return [i for i in found if i.billing]
 
     @property
     def unguarded(self) -> str:

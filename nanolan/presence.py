@@ -73,6 +73,11 @@ def why_unknown(entry: Entry, listed: bool, told: bool, now: datetime) -> str:
     return "" if entry.gone or entry.instance_id or found_itself or is_past(plan, now) else NOT_SHOWN
 
 
+def unresolved(entries: Iterable[Entry], listed: Sequence[Instance], now: datetime) -> list[Entry]:
+    """The runs of which nobody knows whether they have a machine: created without a clear answer, and not in the listing. Pure."""
+    return [e for e in entries if why_unknown(e, True, e.receipt is not None, now) and not any(of_attempt(e, i) for i in listed)]
+
+
 def is_past(plan: Plan, now: datetime) -> bool:
     """Whether the provider's date and its spend limit have both passed."""
     spent = parse_time(plan.created_at) + timedelta(hours=plan.limit_cents / max(plan.offer.hourly_cents, 1))

@@ -19,7 +19,7 @@ from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.config import Settings
-    from nanolan.ledger import Ledger
+    from nanolan.ledger import Entry, Ledger
     from nanolan.patrol import Event
 
 PATIENCE_S = 10.0            # with the Hub, per look
@@ -75,7 +75,7 @@ def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: b
     there = Elsewhere(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
     note = note_in(ledger, lambda text: click.echo(text, err=True))
     rounds = Patrol(api, knowledge(there, ledger, owner, api.info), shown(as_json), gone=note,
-                    slack_s=SLACK_HERE_S if here else SLACK_S)
+                    slack_s=SLACK_HERE_S if here else SLACK_S, entries=lambda: mine_of(ledger, owner))
     every_s = min(seconds, SETTLE_HERE_S) if here else seconds
     every = "one look" if once else f"a look every {every_s:.0f} s"
     click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
@@ -86,6 +86,11 @@ def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: b
     if rounds.failed:
         raise MayBeBilling(f"{'; '.join(rounds.failed)}. Look: just orphans")
     return 0
+
+
+def mine_of(ledger: Ledger, owner: str | None) -> list[Entry]:
+    """The ledger's runs of that owner, on this account."""
+    return [e for e in ledger.readable()[0] if owner in (None, e.plan.owner)]
 
 
 def shown(as_json: bool) -> Callable[[Event], None]:

@@ -62,10 +62,14 @@ def read_words(words: tuple[str, ...]) -> tuple[str | None, int]:
 
 def the_machine(api: Shadeform, entry: Entry) -> Instance:
     """The run's machine; UsageProblem when none bills any more."""
-    from nanolan.errors import UsageProblem
+    from nanolan.errors import MayBeBilling, UsageProblem
+    from nanolan.plan import now_utc
+    from nanolan.presence import of_attempt, presence, unknown_words
     plan = entry.plan
-    mine = [i for i in api.instances() if i.id == entry.instance_id or i.is_run(plan.run_id) and i.attempt == plan.attempt]
-    mine = [i for i in mine if i.billing]
+    there = presence(api.info, entry, api.instances(), now_utc())
+    mine = [i for i in there.billing if of_attempt(entry, i)]
+    if not mine and there.unknown:
+        raise MayBeBilling(f"run {plan.run_id}: {unknown_words(entry)}; its limit was not changed")
     if not mine:
         raise UsageProblem(f"run {plan.run_id} has no machine (any more), so its limit cannot be changed. To go on with it: "
                            f"just resume {plan.run_id} spend-limit=DOLLARS")

@@ -15,7 +15,7 @@ from nanolan.cli import Words, run, setting_options, settings_from
 if TYPE_CHECKING:
     from nanolan.config import Settings
     from nanolan.instance import Instance
-    from nanolan.ledger import Ledger
+    from nanolan.ledger import Entry, Ledger
     from nanolan.orphans import Orphan
     from nanolan.shadeform import Shadeform
 
@@ -26,14 +26,19 @@ if TYPE_CHECKING:
 @setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
 def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     """Show machines that are not in the ledger, were believed gone, are one too many or past their limits."""
+    from nanolan.errors import ApiProblem, AuthProblem
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.orphans import compare, table, to_dict
     from nanolan.plan import now_utc
+    from nanolan.presence import blind, unresolved
     from nanolan.shadeform import Shadeform
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", *(("hf_token", "hf_repo") if owner else ()))
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    instances = api.instances()
+    try:
+        instances = api.instances()
+    except (ApiProblem, AuthProblem) as e:
+        raise blind(e, ledger.readable()[0]) from None
     if owner:
         adopt(ledger, api, s, owner, instances)
     found = compare(ledger.entries(), instances, ledger.owner, now_utc())
@@ -43,7 +48,7 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     else:
         click.echo("\n".join(table(found)) if found else "nothing bills that is not looked after")
         click.echo(f"{cared_for} machine{'s' * (cared_for != 1)} of runs in the ledger, within their limits")
-    return refuse([o for o in found if o.ours])
+    return refuse([o for o in found if o.ours], unresolved(ledger.readable()[0], instances, now_utc()))
 
 
 def adopt(ledger: Ledger, api: Shadeform, s: Settings, owner: str, instances: list[Instance]) -> None:
@@ -62,12 +67,15 @@ def adopt(ledger: Ledger, api: Shadeform, s: Settings, owner: str, instances: li
         click.echo(f"run {run_id} is {'now' if ledger.has(run_id) else 'NOT'} in the ledger", err=True)
 
 
-def refuse(ours: list[Orphan]) -> int:
-    """MayBeBilling for each of ours that bills, with its price and the command."""
+def refuse(ours: list[Orphan], unclear: list[Entry]) -> int:
+    """MayBeBilling for each of ours that bills, or may, with its price and the command."""
     from nanolan.errors import MayBeBilling
     from nanolan.money import dollars
-    if ours:
-        raise MayBeBilling("; ".join(f"{o.instance.id} ({dollars(o.instance.hourly_cents)}/h) bills: {o.command}" for o in ours))
+    from nanolan.presence import unknown_words
+    words = [f"{o.instance.id} ({dollars(o.instance.hourly_cents)}/h) bills: {o.command}" for o in ours]
+    words += [f"run {e.plan.run_id}: {unknown_words(e)}" for e in unclear]
+    if words:
+        raise MayBeBilling("; ".join(words))
     return 0
 
 

@@ -363,3 +363,41 @@ def test_a_deletion_that_cannot_be_noted_is_one_all_the_same_and_the_next_machin
         path.with_suffix(f".{os.getpid()}.tmp").mkdir()      # the place of a write is taken
     patrol = post.patrol()
     assert patrol.round() == 0 and post.alive() == [False, False] and patrol.failed == []
+
+
+# ---- what no listing shows
+
+def test_a_guard_that_sees_nothing_names_what_the_ledger_knows_its_price_and_the_command(tmp_path: Path) -> None:
+    with ShadeformServer(tmp_path, delays=QUICK, boxes=False) as cloud:
+        cloud.fault(LIST, "unauthorized", times=None)
+        told: list[Event] = []
+        rounds = Patrol(client(cloud), lambda i: None, told.append, entries=lambda: [Entry(a_plan(), "i-7")])
+        assert rounds.round() is None
+        for part in ("i-7 ($33.60/h)", "just stop ab12cd34 --now"):
+            assert part in rounds.failed[0] and part in told[0].text
+
+
+def test_a_guard_does_not_take_an_empty_listing_for_the_end_of_what_it_guards(tmp_path: Path) -> None:
+    with ShadeformServer(tmp_path, delays=QUICK, boxes=False) as cloud:
+        plan = a_plan(created_at=iso(now_utc()), deadline="2099-01-01T00:00:00Z")
+        id = client(cloud).create(create_body(plan, "x"))
+        told: list[Event] = []
+        rounds = Patrol(client(cloud), lambda i: Sight(i, plan), told.append, entries=lambda: [Entry(plan, id)])
+        assert rounds.round() == 1
+        cloud.fault(LIST, "edit", change=lambda body: {"instances": []}, times=2)
+        assert rounds.round() == 1 and [e.what for e in told] == ["guards"], "it is looked at by its id"
+        cloud.fault(INFO, "html", times=None)
+        assert rounds.round() == 1 and id in rounds.failed[0] and f"just stop {id} --now" in rounds.failed[0]
+        cloud.faults.clear()
+        cloud.account.instances.clear()
+        assert rounds.round() == 0 and told[-1].what == "gone"
+
+
+def test_a_create_that_is_unclear_keeps_a_guard_from_saying_that_nothing_bills(tmp_path: Path) -> None:
+    with ShadeformServer(tmp_path, delays=QUICK, boxes=False) as cloud:
+        plan = a_plan(created_at=iso(now_utc()), deadline="2099-01-01T00:00:00Z")
+        told: list[Event] = []
+        rounds = Patrol(client(cloud), lambda i: None, told.append, entries=lambda: [Entry(plan)])
+        assert rounds.round() == 1 and "UNKNOWN" in rounds.failed[0] and "$33.60/h" in rounds.failed[0]
+        rounds.round()
+        assert [e.what for e in told] == ["unknown"], "it is told once"

@@ -166,8 +166,11 @@ class Desk:
         self.hub.put(REPO, {f"runs/{RUN}/{name}.json": to_json(value) for name, value in files.items()})
 
     def look(self) -> Overview:
+        return self.look_at(self.ledger.entries())
+
+    def look_at(self, entries: list[Entry]) -> Overview:
         api = Shadeform(Secret(KEY), self.cloud.url, sleep=lambda s: None)
-        return look(self.ledger, self.ledger.entries(), api, lambda e: Hub(self.hub.url, Secret(TOKEN), patience_s=0.2))
+        return look(self.ledger, entries, api, lambda e: Hub(self.hub.url, Secret(TOKEN), patience_s=0.2))
 
 
 @contextmanager
