@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
-from nanolan.errors import RunFailed
+from nanolan.errors import BadAnswer, RunFailed
 from nanolan.train.model import GPT
+from nanolan.train.tokenizer import Tokenizer
 
 RECENT = 20
 FACTOR = 3.0
 FLOOR = 1.0              # nats: three times next to nothing is still next to nothing
 PATIENCE = 10
+TRAINED, LOST = 0.6, 0.8     # of ln(vocabulary), the loss of guessing
 
 
 class Health:
@@ -50,6 +54,27 @@ class Health:
     def exploded(self) -> str:
         """What has gone wrong by the losses seen, or ""."""
         return f"the loss was over {self.limit:.3g} for {self.high} steps" if self.high >= PATIENCE else ""
+
+
+def expected_loss(meta: Mapping[str, Any], tokenizer: Tokenizer) -> float | None:
+    """Nats a token that a meta file says the model has reached; None when it does not say."""
+    loss, bpb = (meta.get(name) for name in ("val_loss", "val_bpb"))
+    if isinstance(loss, float):
+        return loss
+    if not isinstance(bpb, float):
+        return None
+    return bpb * math.log(2) * float(tokenizer.token_bytes().float().mean())
+
+
+def check_start(loss: float, expected: float | None, vocab_size: int) -> None:
+    """BadAnswer when the first step's loss is that of guessing although the meta tells of a trained model.
+
+    Both bounds are generous: new data and formats double a loss, and do not bring it near that of guessing.
+    """
+    guessing = math.log(vocab_size)
+    if expected is not None and expected < TRAINED * guessing and loss > LOST * guessing:
+        raise BadAnswer(f"the first step's loss is {loss:.2f}, as of a model that guesses ({guessing:.2f}), but its meta says that "
+                        f"it was trained to about {expected:.2f}: its weights are damaged, or the tokenizer is another model's")
 
 
 def finite(model: GPT) -> bool:

@@ -22,6 +22,10 @@ from nanolan.train.tokenizer import Tokenizer
 from nanolan.train.world import World
 
 
+class NothingToTrain(BadAnswer):
+    """No conversation of a mixture has an answer within a row: every rank finds that alike."""
+
+
 class Batch(NamedTuple):
     """Rows as tensors, each (B, T) int64."""
 
@@ -97,7 +101,7 @@ def make_rows(parts: Sequence[Part], data_dir: Path, tokenizer: Tokenizer, recip
     order = [n for i, s in enumerate(sources) for _ in range(s.part.times)
              for n in range(store.first[i], store.first[i + 1]) if good[n]]
     if not order:
-        raise BadAnswer(f"no conversation to train in {data_dir}")
+        raise NothingToTrain(f"no conversation to train in {data_dir}")
     left_out = int((store.length > 0).sum()) - int(good.sum())
     if left_out and world.first:
         print(f"{left_out} conversations have no answer within {recipe.sequence_len} tokens: left out", flush=True)

@@ -19,13 +19,13 @@ from nanolan.errors import BadAnswer, RunFailed
 from nanolan.train import checkpoint
 from nanolan.train.attention import flex_works
 from nanolan.train.hardware import mfu_per_token
-from nanolan.train.health import Health, check_number, finite
+from nanolan.train.health import Health, check_number, check_start, expected_loss, finite
 from nanolan.train.job import Job
 from nanolan.train.model import GPT
 from nanolan.train.optim import Optimizer, make_optimizer
 from nanolan.train.recipe import Recipe, lr_factor, micro_batch, momentum, recipe_for, rows_per_step, steps_of
 from nanolan.train.report import Report
-from nanolan.train.rows import Rows, make_rows
+from nanolan.train.rows import NothingToTrain, Rows, make_rows
 from nanolan.train.state import Resume, States, find_state, how_to_resume, load_optimizer
 from nanolan.train.step import Stepper, even_micro_batch, validate
 from nanolan.train.stop import StopFlag
@@ -55,6 +55,7 @@ class Training:
     per_step: int                    # rows, of all ranks
     steps: int
     done: int                        # steps
+    expected: float | None = None    # the loss that the meta of what it starts from speaks of
 
 
 def train_supervised(job: Job, world: World) -> None:
@@ -101,7 +102,7 @@ def prepare(job: Job, world: World, report: Report) -> Training:
     speed_up(model, recipe, world, report)
     stepper = Stepper(model.loss_sum, list(model.parameters()), micro, world.device)
     return Training(job, world, report, recipe, tokenizer, model, rows, val_rows, optimizer, stepper, states, health,
-                    settings, agreed, per_step, steps, resume.step)
+                    settings, agreed, per_step, steps, resume.step, expected_loss(start.meta, tokenizer))
 
 
 def take_up(state: Path, step: int, resume: Resume, optimizer: Optimizer, world: World, report: Report) -> Health:
@@ -143,7 +144,11 @@ def validation_rows(job: Job, tokenizer: Tokenizer, recipe: Recipe, world: World
         return None
     if not recipe.val_rows:
         return None
-    return make_rows(parts, job.data_dir, tokenizer, recipe, world, job.out_dir / ".tokens-val")
+    try:
+        return make_rows(parts, job.data_dir, tokenizer, recipe, world, job.out_dir / ".tokens-val")
+    except NothingToTrain as e:
+        print(f"warning: no validation: {e}", file=sys.stderr, flush=True)
+        return None
 
 
 def micro_rows(job: Job, model: GPT, recipe: Recipe, world: World, per_rank: int, before: int | None) -> int:
@@ -180,6 +185,8 @@ def loop(t: Training, stop: StopFlag) -> None:
             return
         loss /= n_trained
         check_number("loss", loss, t.done + 1, t.steps, t.states.kept())
+        if t.done == 0:
+            check_start(loss, t.expected, t.model.config.vocab_size)
         factor = lr_factor(recipe, t.done, t.steps)
         norm = t.optimizer.step(factor, momentum(recipe, t.done))
         check_number("gradient's norm", norm, t.done + 1, t.steps, t.states.kept())

@@ -20,7 +20,7 @@ from nanolan.train.report import Report
 from nanolan.train.supervised import Training, finish, loop, prepare
 
 from .test_state import ALONE, After
-from .tiny_world import metrics, write_job
+from .tiny_world import metrics, write_job, write_parquet
 
 NEVER = 1_000_000
 
@@ -126,3 +126,25 @@ def test_a_wrong_line_of_identity_data_ends_the_run_as_bad_data(
     assert main([str(write_job(tiny, tmp_path / "run", "mid", data_dir=str(data)))]) == 1
     said = capsys.readouterr().err
     assert "identity_conversations.jsonl, line 2: not JSON" in said.splitlines()[-1] and cause_of(said)[0] == "bad_data"
+
+
+def test_a_first_step_that_contradicts_the_meta_ends_the_run_before_its_second(
+        tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As with the tokenizer of another model of the same size: the tiny base guesses, its meta says that it is trained."""
+    base = Path(shutil.copytree(tiny / "base_checkpoints/d20", tmp_path / "base"))
+    meta = base / "meta_000010.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"val_bpb": 0.9}))
+    job = write_job(tiny, tmp_path / "run", "mid", init_dir=str(base))
+    assert main([str(job)]) == 1
+    assert "its meta says that it was trained to about" in (said := capsys.readouterr().err) and cause_of(said)[0] == "bad_data"
+    assert saved(job) == []
+
+
+def test_validation_whose_every_conversation_is_too_long_is_left_out_with_a_warning(
+        data: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = [{"messages": [{"role": "user", "content": "why? " * 500}, A]}]
+    write_parquet(data, "smol-smoltalk", "test", long * 20)
+    job = write_job(tiny, tmp_path / "run", "sft", {"max_steps": 2, "examples_per_step": 4, "tokens_per_step": None}, data_dir=str(data))
+    assert main([str(job)]) == 0
+    assert "warning: no validation: no conversation to train" in capsys.readouterr().err
+    assert saved(job) == [(2, True)]
