@@ -151,7 +151,7 @@ def look_at_datasets(p: Patient) -> list[Check]:
 
     def look(repo: str) -> Check:
         try:
-            pinned = pin_dataset(hub.tree(repo, "dataset"), wanted[repo])
+            pinned = pin_dataset(hub, repo, wanted[repo])
         except Unreachable:
             raise                            # one line for all of them
         except NanolanError as e:

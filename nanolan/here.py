@@ -62,7 +62,7 @@ def fetch_data(s: Settings, here: Here, hub: Hub) -> Path:
     """The data sets of the phases, pinned as they are now, under base/nanolan/data; what is there is not fetched again."""
     data = here.base / "nanolan/data"
     for repo, globs in data_files(s.phases, s.eval != "none", s.humaneval).items():
-        pinned = pin_dataset(hub.tree(repo, "dataset"), globs)
+        pinned = pin_dataset(hub, repo, globs)
         fetch(pinned, data / repo, hub.endpoint, hub.token or Secret(""), say=here.say, patience_s=PATIENCE_S,
               give_up=lambda: stop.text if (stop := here.stop()) else "")
     identity = here.base / IDENTITY_FILE

@@ -155,9 +155,9 @@ class Hub:
             return answer.content
         return self._try(f"{repo}/{path}", get)
 
-    def read_part(self, repo: str, path: str, start: int, size: int, *, revision: str) -> bytes:
+    def read_part(self, repo: str, path: str, start: int, size: int, *, revision: str, kind: str = "model") -> bytes:
         """Bytes `start` to `start + size` of a file, large or not; BadAnswer from a server that can only send all of it."""
-        url = hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint)
+        url = hf_hub_url(repo, path, repo_type=kind, revision=revision, endpoint=self.endpoint)
         headers = build_hf_headers(token=self._raw_token) | {"Range": f"bytes={start}-{start + size - 1}"}
 
         def get() -> bytes:

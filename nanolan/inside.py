@@ -19,9 +19,10 @@ from nanolan.architecture import (
     parse_meta,
 )
 from nanolan.conversations import count_conversations
-from nanolan.datasets import IDENTITY_FILE, MOST_DATA_BYTES
+from nanolan.datasets import IDENTITY_FILE, MOST_DATA_BYTES, check_columns, data_of
 from nanolan.errors import BadAnswer
 from nanolan.hub import SMALL_FILE, Hub, Tree, begin
+from nanolan.parquet import TAIL_BYTES, read_columns
 from nanolan.pickles import encoding_state, tensors
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.size import ModelSize, size_of
@@ -57,7 +58,8 @@ class RemoteFile(io.RawIOBase):
         size = min(len(buffer), self._file.size - self._at)
         if size <= 0:
             return 0
-        data = self._hub.read_part(self._source.repo, self._file.path, self._at, size, revision=self._source.revision)
+        data = self._hub.read_part(self._source.repo, self._file.path, self._at, size, revision=self._source.revision,
+                                   kind=self._source.kind)
         buffer[:len(data)] = data
         self._at += len(data)
         return len(data)
@@ -115,10 +117,22 @@ def look_at_identity(hub: Hub, source: Tree | Pinned) -> Inside:
     return Inside(f"{count_conversations(content, IDENTITY_FILE)} conversations")
 
 
+def look_at_data(hub: Hub, source: Tree | Pinned, file: PinnedFile) -> None:
+    """A file of a data set, by its footer; BadAnswer when it has not got the columns that are read."""
+    where = f"{source.repo}/{file.path}"
+    check_columns(data_of(source.repo, file.path), read_columns(open_remote(hub, source, file, TAIL_BYTES), where), where)
+
+
 def check_together(checkpoint: Inside, tokenizer: Inside, where: str) -> None:
     """BadAnswer unless model and tokenizer fit each other."""
     if checkpoint.config and tokenizer.tokens:
         check_vocabulary(checkpoint.config, tokenizer.tokens, where)
+
+
+def look_at_datasets(hub: Hub, pins: Iterable[Pinned]) -> None:
+    """Every file of the pinned data sets, at the same time; BadAnswer when one has not got the columns that are read."""
+    for answer in [begin(partial(look_at_data, hub, pin, f)) for pin in pins for f in pin.files]:
+        answer.result()
 
 
 def look_at_inputs(hub: Hub, pins: Iterable[Pinned]) -> str:

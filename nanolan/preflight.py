@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from nanolan.architecture import MODEL_FILE, SEQUENCE_LEN, newest_step
 from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.config import Settings
-from nanolan.datasets import IDENTITY_FILE
+from nanolan.datasets import IDENTITY_FILE, REVISIONS
 from nanolan.errors import AuthProblem, BadAnswer, NanolanError, NotFound, PreflightFailed, UsageProblem
 from nanolan.forecast import Forecast
 from nanolan.hub import Hub, Tree, begin
@@ -24,6 +23,7 @@ from nanolan.inside import (
     Inside,
     check_together,
     look_at_checkpoint,
+    look_at_datasets,
     look_at_identity,
     look_at_tokenizer,
     model_in,
@@ -77,7 +77,7 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
         writes = {r: pool.submit(hub.check_write, r) for r in {s.hf_repo, s.runs_repo or s.hf_repo}}
         model = pool.submit(hub.tree, s.hf_repo)
         runs = pool.submit(hub.tree, s.runs_repo) if s.runs_repo not in (None, s.hf_repo) else model
-        trees = {r: pool.submit(hub.tree, r, "dataset") for r in wanted}
+        data = {r: pool.submit(pin_dataset, hub, r, globs) for r, globs in wanted.items()}
         for repo, answer in writes.items():
             _value(found, "Hub token", answer.result, f"may write {repo}")
         tree = _value(found, "Hub repo", model.result)
@@ -87,7 +87,7 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
         if tree and runs_tree:
             found.public = not (tree.private and runs_tree.private)
             found.checks += privacy(tree, runs_tree)
-        pins = [_value(found, f"data set {repo}", partial(_pin_answer, answer, wanted[repo])) for repo, answer in trees.items()]
+        pins = [_value(found, f"data set {repo}", answer.result) for repo, answer in data.items()]
         found.datasets = tuple(p for p in pins if p)
     if found.datasets and len(found.datasets) == len(wanted):
         size = sum(d.size for d in found.datasets) / 1e6
@@ -198,19 +198,26 @@ def _pin_tokenizer(hub: Hub, tree: Tree) -> tuple[Pinned, Inside]:
     return pin, look_at_tokenizer(hub, pin, pin.files)
 
 
-def _pin_answer(answer: Future[Tree], globs: list[str]) -> Pinned:
-    return pin_dataset(answer.result(), globs)
+def data_tree(hub: Hub, repo: str) -> Tree:
+    """A data set repo at the revision that is known, or as it is now."""
+    try:
+        return hub.tree(repo, "dataset", REVISIONS.get(repo))
+    except NotFound:
+        return hub.tree(repo, "dataset")
 
 
-def pin_dataset(tree: Tree, globs: list[str]) -> Pinned:
-    """The files of a data set repo that are wanted."""
+def pin_dataset(hub: Hub, repo: str, globs: list[str]) -> Pinned:
+    """The files of a data set repo that are wanted, with the columns that are read."""
+    tree = data_tree(hub, repo)
     paths: set[str] = set()
     for glob in globs:
         hits = fnmatch.filter(tree.files, glob)
         if not hits:
             raise PreflightFailed(f"data set {tree.repo} has no {glob}: its layout changed; nothing was rented")
         paths.update(hits)
-    return tree.pin(paths)
+    pinned = tree.pin(paths)
+    look_at_datasets(hub, [pinned])
+    return pinned
 
 
 def check_money(limit_cents: int, hourly_cents: int, expected: Forecast | None, really: bool = False) -> Check:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from nanolan.adopt import verify
+from nanolan.adopt import proven
 from nanolan.basedir import place
 from nanolan.errors import NotFound, PreflightFailed
 from nanolan.hub import Hub, Tree
@@ -28,7 +28,8 @@ def pull(hub: Hub, repo: str, phase: str, tag: str, base: Path, say: Callable[[s
     if hub.token is None:
         raise PreflightFailed("HF_TOKEN is not set")
     folder = f"{PHASES[phase].output_dir}/{tag}"
-    proof, tree = verify(hub, repo, folder), hub.tree(repo)
+    tree = hub.tree(repo)
+    proof = proven(hub, tree, folder)
     tokenizer = [p for p in ("tokenizer/tokenizer.pkl", "tokenizer/token_bytes.pt") if p in tree.files]
     if len(tokenizer) < 2:
         raise NotFound(f"{repo} has no whole tokenizer/ (tokenizer.pkl and token_bytes.pt)")

@@ -18,7 +18,7 @@ from nanolan.config import Settings
 from nanolan.errors import BadAnswer, MayBeBilling, NanolanError, NotFound, PreflightFailed
 from nanolan.forecast import Forecast
 from nanolan.hub import Hub, Tree
-from nanolan.inside import look_at_inputs, look_at_state
+from nanolan.inside import look_at_datasets, look_at_inputs, look_at_state
 from nanolan.launch import Prepared
 from nanolan.ledger import REFUSED, Attempt
 from nanolan.manifest import hash_bytes
@@ -167,7 +167,9 @@ def next_attempt(hub: Hub, plan: Plan, rest: Rest, money: Money, s: Settings, ty
     """The next attempt, after a look whether the Hub still holds what the run pinned."""
     inputs = _inputs(plan, rest)
     anew = {field: getattr(s, name) for name, field in ANEW.items() if typed.get(name)}
-    checks = (*_still_there(hub, (*inputs, *plan.datasets)), _good(hub, inputs, rest))
+    checks = _still_there(hub, (*inputs, *plan.datasets))
+    if all(c.ok for c in checks):
+        checks = (*checks, _good(hub, inputs, plan.datasets, rest))
     return Next(plan, rest, money, inputs, code, anew, checks)
 
 
@@ -209,10 +211,11 @@ def _still_there(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:
     return tuple(Check("pinned files", False, p) for p in problems) or (Check("pinned files", True, f"as at the launch: {what}"),)
 
 
-def _good(hub: Hub, inputs: tuple[Pinned, ...], rest: Rest) -> Check:
+def _good(hub: Hub, inputs: tuple[Pinned, ...], datasets: tuple[Pinned, ...], rest: Rest) -> Check:
     """Whether a trainer can begin with what is pinned, and with the state that it goes on from."""
     try:
         told = look_at_inputs(hub, inputs)
+        look_at_datasets(hub, datasets)
         if rest.saved:
             look_at_state(hub, rest.saved.files)
     except NanolanError as e:

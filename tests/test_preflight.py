@@ -34,6 +34,7 @@ from nanolan.size import ModelSize
 
 from .box_fixtures import TOKEN
 from .checkpoint_fixtures import LINE, meta, saved, tokenizer, weights
+from .test_parquet import SCHEMAS, written
 
 READER, REPO, RUNS, MID, BASE = f"hf_readonly_{MARKER}", "me/lanbot", "me/runs", "mid_checkpoints/d20", "base_checkpoints/d20"
 USERS = {TOKEN: {"name": "me", "orgs": [], "role": "write"}, READER: {"name": "me", "orgs": [], "role": "read"}}
@@ -50,9 +51,9 @@ def server(tmp_path: Path) -> Iterator[HubServer]:
         hub.put(REPO, {**{f"{MID}/{name}": data for name, data in FILES.items()}, f"{MID}/manifest.json": PROVEN.to_json().encode(),
                        **{f"{BASE}/{name}": data for name, data in FILES.items()}, **TOKENIZER,
                        "identity_conversations.jsonl": LINE})
-        for data in DATASETS.values():
-            hub.put(data.repo, {path.replace("*", "0"): b"rows " * 99 for path in (data.train, data.test) if path}, typ="dataset",
-                    private=False)
+        for name, data in DATASETS.items():
+            hub.put(data.repo, {path.replace("*", "0"): written(SCHEMAS[name]) for path in (data.train, data.test) if path},
+                    typ="dataset", private=False)
         yield hub
 
 
@@ -144,10 +145,16 @@ def manifest_without_model(hub: HubServer) -> None:
     ("sft", lambda hub: without(hub, "tokenizer/tokenizer.pkl"), "tokenizer", "no tokenizer/tokenizer.pkl.*just upload tokenizer"),
     ("sft", lambda hub: without(hub, "main/test", repo="openai/gsm8k", typ="dataset"), "data set openai/gsm8k",
      r"no main/test-\*.parquet"),
+    ("mid", lambda hub: hub.put("openai/gsm8k", {"main/train-0.parquet": written(SCHEMAS["mmlu"])}, typ="dataset"),
+     "data set openai/gsm8k", "openai/gsm8k/main/train-0.parquet: the column answer of gsm8k does not hold text but INT64"),
+    ("mid", lambda hub: hub.put("cais/mmlu", {"auxiliary_train/train-0.parquet": written(SCHEMAS["gsm8k"])}, typ="dataset"),
+     "data set cais/mmlu", "does not have the column choices of mmlu"),
+    ("sft", lambda hub: hub.put("openai/gsm8k", {"main/test-0.parquet": b"version https://git-lfs.github.com/spec/v1"}, typ="dataset"),
+     "data set openai/gsm8k", "a git-lfs pointer"),
     ("sft", lambda hub: hub.store.delete("dataset", "openai/gsm8k"), "data set openai/gsm8k",
      "the Hub has no dataset openai/gsm8k"),
 ], ids=["no checkpoint", "cut off", "other bytes", "no meta", "no manifest", "no model in it", "no meta in it", "other meta", "by hand cut off", "by hand no meta",
-        "by hand other meta", "by hand no model", "no tokenizer", "a data file", "a data set"])
+        "by hand other meta", "by hand no model", "no tokenizer", "a data file", "other columns", "columns of another", "a pointer for data", "a data set"])
 def test_a_missing_or_damaged_input_fails_its_check_and_says_what_to_do(
         server: HubServer, phase: str, change: Change, name: str, says: str) -> None:
     change(server)

@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.config import Settings, load_settings
+from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import PreflightFailed
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
@@ -39,9 +40,11 @@ from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.status import STOPPED_BY_USER, Overview, RunView
 
-from .box_fixtures import DATA, REPO, ROWS, SEED, TOKEN, WRITERS, make_plan, pin
+from .box_fixtures import DATA, REPO, SEED, TOKEN, WRITERS, make_plan, pin
+from .checkpoint_fixtures import LINE, checkpoint, tokenizer
 from .run_fixtures import result, state
 from .test_launch import OFFER
+from .test_parquet import SCHEMAS, written
 from .test_status import machine
 
 NOW = now_utc().replace(microsecond=0)
@@ -251,8 +254,8 @@ def test_where_it_goes_on_is_said_and_what_the_launch_would_have_taken_is_not(re
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubServer]:
     with HubServer(tmp_path / "hub", tokens=WRITERS) as server:
-        server.put(REPO, SEED)
-        server.put(DATA, ROWS, typ="dataset", private=False)
+        server.put(REPO, SEED | checkpoint("base_checkpoints/d20", 9) | tokenizer() | {IDENTITY_FILE: LINE})
+        server.put(DATA, {"main/train-00000-of-00001.parquet": written(SCHEMAS["gsm8k"])}, typ="dataset", private=False)
         yield server
 
 
@@ -275,7 +278,7 @@ def test_the_inputs_are_those_of_the_launch_however_the_repo_has_changed(hub: Hu
     hub.put(REPO, {"base_checkpoints/d20/model_000099.pt": b"newer", "tokenizer/tokenizer.pkl": b"another"})
     hub.put(DATA, {"main/train-00000-of-00001.parquet": b"other rows"}, typ="dataset")
     made = upcoming(hub, plan, Rest(("mid", "sft")))
-    assert made.inputs == plan.inputs and [c.ok for c in made.checks] == [True]
+    assert made.inputs == plan.inputs and [c.ok for c in made.checks] == [True, True]
 
 
 def test_a_phase_after_the_first_starts_from_the_proven_result_without_its_optimizer(hub: HubServer) -> None:
@@ -294,6 +297,16 @@ def test_a_pinned_file_that_is_no_more_is_a_failed_check(hub: HubServer, spoil: 
     plan = structs.replace(plan, datasets=(spoil(plan.datasets[0]),))
     check, = upcoming(hub, plan, Rest(("mid", "sft"))).checks
     assert check.ok is False and (DATA in check.text or "me/nothing" in check.text)
+
+
+@pytest.mark.parametrize("repo, path, says", [
+    (REPO, "base_checkpoints/d20/meta_000009.json", "no model_config"), (REPO, "tokenizer/tokenizer.pkl", "tokenizer"),
+    (REPO, IDENTITY_FILE, "line 1"), (DATA, "main/train-00000-of-00001.parquet", "not a parquet file")])
+def test_what_an_older_launch_pinned_though_nobody_can_train_from_it_is_a_failed_check(hub: HubServer, repo: str, path: str,
+                                                                                       says: str) -> None:
+    hub.put(repo, {path: b"{}"}, typ="dataset" if repo == DATA else "model")
+    checks = upcoming(hub, launched(hub), Rest(("mid", "sft"))).checks
+    assert [c.ok for c in checks] == [True, False] and says in checks[1].text and "launch anew" in checks[1].text
 
 
 def test_a_hub_that_does_not_answer_is_a_failed_check_too(hub: HubServer) -> None:

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from nanolan.datasets import DATASETS
 from nanolan.errors import BadAnswer
 from nanolan.train.conversation import conversation, render_prompt
+from nanolan.train.tasks import text
 from nanolan.train.tokenizer import Tokenizer
 
 HUMANEVAL = DATASETS["humaneval"]
@@ -66,7 +67,7 @@ def read_humaneval(data_dir: Path, limit: int | None = None) -> list[Problem]:
         raise BadAnswer(f"data set {HUMANEVAL.repo} is missing: no {HUMANEVAL.test} in {data_dir / HUMANEVAL.repo}")
     try:
         rows = [row for path in paths for row in pq.read_table(path).to_pylist()][:limit]
-        return [Problem(row["prompt"], row["test"], row["entry_point"]) for row in rows]
+        return [Problem(*(text(row[name], name) for name in ("prompt", "test", "entry_point"))) for row in rows]
     except (OSError, ValueError, pa.ArrowException, KeyError) as e:
         raise BadAnswer(f"{paths[0]}: not HumanEval ({type(e).__name__}: {e})") from None
 

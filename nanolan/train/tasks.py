@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanolan.datasets import DATASETS, IDENTITY_FILE
+from nanolan.datasets import DATASETS, IDENTITY_FILE, check_columns
 from nanolan.errors import BadAnswer
+from nanolan.parquet import plain_path
 from nanolan.train.conversation import Conversation, calculator_parts, check, conversation, multiple_choice, read_jsonl
 from nanolan.train.spelling import count_letters, of_split, spell, words_of
 
@@ -205,6 +206,7 @@ def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
             meta = pq.read_metadata(path)
         except (OSError, pa.ArrowException) as e:
             raise BadAnswer(f"{path}: not a parquet file ({e})") from None
+        check_columns(part.data, columns_of(meta.schema), str(path))
         for g in range(meta.num_row_groups):
             group = meta.row_group(g)
             n = group.num_rows
@@ -212,6 +214,12 @@ def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
                 raise BadAnswer(f"{path}: a row group of {n:,} rows and {group.total_byte_size:,} bytes is not read")
             yield Block(first, n, partial(read_rows, part.data, path, g, first))
             first += n
+
+
+def columns_of(schema: pq.ParquetSchema) -> dict[str, str]:
+    """The plain path and type of each column."""
+    found = [schema.column(i) for i in range(len(schema))]
+    return {plain_path(c.path): c.physical_type for c in found}
 
 
 def make_rows(data: str, split: str, numbers: Iterable[int], words: Sequence[str]) -> Iterator[Conversation]:

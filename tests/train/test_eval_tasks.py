@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import BadAnswer
+from nanolan.train.conversation import conversation
 from nanolan.train.eval_tasks import TASKS, Choice, chat_core, choice_of, problems_of
 from nanolan.train.rollouts import Question
 from nanolan.train.tasks import choose_one
@@ -45,7 +46,7 @@ def test_a_choice_has_its_letters_and_the_right_one(tokenizer: Tokenizer) -> Non
 @pytest.mark.parametrize(("letters", "answer"), [(["A", "B"], "C"), (["AXQ", "B"], "B")])
 def test_a_choice_that_cannot_be_measured_is_refused(letters: list[str], answer: str, tokenizer: Tokenizer) -> None:
     with pytest.raises(BadAnswer, match="MMLU, row 3"):
-        choice_of(choose_one("Q", letters, ["x", "y"], answer), tokenizer, 99, "MMLU, row 3")
+        choice_of(conversation("Q", answer) | {"letters": letters}, tokenizer, 99, "MMLU, row 3")
 
 
 @pytest.mark.parametrize("key", ["arc_easy_acc", "arc_challenge_acc", "mmlu_acc", "gsm8k_acc"])

@@ -82,7 +82,24 @@ def test_a_bad_identity_line_is_an_error(tmp_path: Path) -> None:
     ("arc-easy", {"question": "Q", "choices": {"text": ["x", "y"], "label": ["1"]}, "answerKey": "2"})], ids=str)
 def test_a_bad_row_is_named_with_its_file(name: str, row: dict[str, Any], tmp_path: Path) -> None:
     path = write_parquet(tmp_path, name, "train", [row])
-    with pytest.raises(BadAnswer, match=f"{path.name}, row 0"):
+    with pytest.raises(BadAnswer, match=f"{path.name}(, row 0: not a row|: .*its layout changed)"):
+        rows_of(Part(name), tmp_path)
+
+
+ARC = {"question": "Q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B"}
+
+
+@pytest.mark.parametrize(("name", "row", "says"), [
+    ("mmlu", MMLU | {"answer": -1}, "the answer -1 is none of 0 to 3"), ("mmlu", MMLU | {"answer": 4}, "the answer 4 is none of"),
+    ("mmlu", MMLU | {"choices": ["1", "2", "3", "4", "5"]}, "5 choices for the letters A, B, C, D"),
+    ("arc-easy", ARC | {"answerKey": "C"}, "the answer 'C' is none of the choices A, B"), ("arc-easy", ARC | {"answerKey": ""}, "none of the choices"),
+    ("arc-easy", ARC | {"choices": {"text": ["x", "y"], "label": ["A", "A"]}, "answerKey": "A"}, "2 choices for the letters A, A"),
+    ("arc-easy", ARC | {"choices": {"text": ["x", None], "label": ["A", "B"]}}, "a choice is None"),
+    ("arc-easy", ARC | {"choices": None}, "not a row")], ids=str)
+def test_an_answer_outside_of_its_choices_is_an_error_with_file_and_row(name: str, row: dict[str, Any], says: str, tmp_path: Path) -> None:
+    good = MMLU if name == "mmlu" else ARC
+    path = write_parquet(tmp_path, name, "train", [good, good, row])
+    with pytest.raises(BadAnswer, match=f"{path.name}, row 2: .*{says}"):
         rows_of(Part(name), tmp_path)
 
 
