@@ -61,6 +61,14 @@ class Mask:
         self.hits += shown != text
         return shown
 
+    def before(self, text: str, end: int) -> int:
+        """`end`, or where the secret begins that it would cut in two."""
+        for form in self.forms:
+            at = text.find(form, max(0, end - len(form) + 1), end + len(form) - 1)
+            if -1 < at < end:
+                return self.before(text, at)
+        return end
+
 
 _all = Mask([])
 _known = 0

@@ -9,6 +9,7 @@ import contextlib
 import io
 import re
 import threading
+from os.path import commonprefix
 from typing import IO, Any
 
 from nanolan.secret import every_secret
@@ -16,6 +17,8 @@ from nanolan.secret import every_secret
 NOTE = "[a secret stood here and was masked]"
 # Colours and cursor moves; no titles, clipboards, or questions that the terminal would answer as if it were typed
 MOVES = re.compile(r"(\x1b\[[0-9;?]*[A-HJKSTfhlmsu]|\r)")
+# A flush shows the beginning of what may become a secret, since a prompt must not wait for its last letter: this part of it
+SHOWN = 3
 BEGUN = re.compile(r"\x1b(\[[0-9;?]*)?\Z")
 
 
@@ -33,6 +36,7 @@ class Veil:
         self._behind, self._moves, self._note = behind, moves, note
         self._lost = (OSError, ValueError) if insist else ()
         self._held = ""          # the end of what was written, if a secret may begin there
+        self._told = 0           # so many characters of it were shown all the same, by a flush
         self._due = False
         self._lock = threading.RLock()
 
@@ -43,8 +47,9 @@ class Veil:
         with self._lock:
             whole = self._held + text
             cut = len(whole) - self._open(whole)
+            told, self._told = self._told, max(0, self._told - cut)
             self._held = whole[cut:]
-            self._pass(whole[:cut])
+            self._pass(whole[:cut], min(told, cut))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -52,8 +57,14 @@ class Veil:
 
     def flush(self) -> None:
         with self._lock:
-            held, self._held = self._held, ""
-            self._pass(held)
+            mask = every_secret()
+            begun = [len(form) for form in mask.forms if form != self._held and form.startswith(self._held)]
+            most = mask.before(self._held, min(begun) // SHOWN) if begun else len(self._held)
+            held, told = self._held, self._told
+            most = min(most, len(held))
+            self._held, self._told = (held, max(told, most)) if begun else ("", 0)
+            if most > told:
+                self._pass(held[:most], told)
             with contextlib.suppress(*self._lost):
                 self._behind.flush()
 
@@ -67,11 +78,13 @@ class Veil:
         """The same for rich and progress bars, which move the cursor; foreign words must be `printable` before they get there."""
         return Veil(self._behind, moves=True, insist=bool(self._lost))
 
-    def _pass(self, text: str) -> None:
-        if not text:
+    def _pass(self, text: str, told: int) -> None:
+        """Show `text` masked, but for its first characters that were `told` already."""
+        if told == len(text):
             return
         shown = every_secret().hide(text)
         self._due = self._due or (self._note and shown != text)
+        shown = shown[len(commonprefix([text[:told], shown])):]
         if self._moves:
             shown = "".join(part if i % 2 else printable(part) for i, part in enumerate(MOVES.split(shown)))
         else:
@@ -93,6 +106,7 @@ class Veil:
             if text[start] in mask.firsts and any(form.startswith(text[start:]) for form in mask.forms):
                 end = start
                 break
+        end = mask.before(text, end)
         begun = BEGUN.search(text[:end]) if self._moves else None
         return len(text) - (begun.start() if begun else end)
 

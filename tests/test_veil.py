@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from nanolan.config import ROOT
 from nanolan.secret import STARS, Secret
 from nanolan.sim.marker import MARKER, TWIST
-from nanolan.veil import NOTE, Veil, drawing, printable, veiled
+from nanolan.veil import NOTE, SHOWN, Veil, drawing, printable, veiled
 
 VALUE = f"sf-{MARKER}{TWIST}"
 KEY = Secret(VALUE)
@@ -154,3 +154,51 @@ def test_a_terminal_stays_one_and_can_be_asked_on() -> None:
         child.kill()
         child.wait()
         os.close(main)
+
+
+def shown_of(form: str, shown: str) -> bool:
+    """Whether more of it in a row can be read than a flush shows at most."""
+    most = len(form) // SHOWN + 2
+    return any(form[i:i + most + 1] in shown for i in range(len(form) - most))
+
+
+@pytest.mark.parametrize("flushed", [False, True], ids=["written", "flushed"])
+@pytest.mark.parametrize("shorter", ["", "short1", "hf_", "Qw7xTe", "Zebra7hf"], ids=lambda s: s or "alone")
+def test_at_whatever_place_a_token_is_cut_in_two_it_does_not_show(flushed: bool, shorter: str) -> None:
+    token = "hf_" + "Qw7xTe4M" * 3 + "cv9hZ"
+    Secret(token), Secret(shorter), Secret("Z" + "other1" * 3)      # another one begins as the token ends
+    for form in (token, base64.b64encode(b"x" + token.encode()).decode(), quote(f"{token}+/", safe="")):
+        for cut in range(1, len(form)):
+            behind = io.StringIO()
+            veil = Veil(behind)
+            veil.write(form[:cut])
+            if flushed:
+                veil.flush()
+            veil.write(form[cut:])
+            veil.flush()
+            assert STARS in behind.getvalue() and not shown_of(form, behind.getvalue()), (cut, behind.getvalue())
+
+
+@given(st.lists(st.booleans(), min_size=len(VALUE), max_size=len(VALUE)), st.sampled_from(["", " ", "sf-", "a"]),
+       st.sampled_from(["", "\n", " b\n", "sf-"]))
+def test_whenever_it_is_flushed_a_secret_does_not_show(flushes: list[bool], before: str, after: str) -> None:
+    behind = io.StringIO()
+    veil = Veil(behind)
+    veil.write(before)
+    for letter, flush in zip(VALUE, flushes, strict=True):
+        veil.write(letter)
+        if flush:
+            veil.flush()
+    veil.write(after)
+    veil.flush()
+    assert not shown_of(VALUE, behind.getvalue()) and behind.getvalue().startswith(before) and behind.getvalue().endswith(after)
+
+
+def test_a_prompt_that_ends_as_a_secret_begins_is_shown_at_once() -> None:
+    behind = io.StringIO()
+    veil = Veil(behind)
+    veil.write("type s")
+    veil.flush()
+    assert behind.getvalue() == "type s"
+    veil.write("ay\n")
+    assert behind.getvalue() == "type say\n"
