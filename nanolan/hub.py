@@ -224,8 +224,7 @@ class Hub:
 
 
 def _masked(content: bytes | Path) -> bytes | Path:
-    """Text without any secret; what is no text is left as it is."""
-    try:
-        return hide(content.decode()).encode() if isinstance(content, bytes) else content
-    except UnicodeDecodeError:
+    """Bytes without any secret, also where not all of them are text; a file is left as it is."""
+    if isinstance(content, Path):
         return content
+    return hide(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")

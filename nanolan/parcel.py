@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +26,11 @@ from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.manifest import MANIFEST, FileEntry, Manifest, hash_bytes, hash_file
 from nanolan.phases import FOLDERS
 from nanolan.pickles import MAX_TOKENIZER_BYTES, check_whole, encoding_state, tensors
+from nanolan.secretscan import Scanner
 
 CHECKPOINTS = {name: folder for folder, name in FOLDERS.items()}     # base -> base_checkpoints, ...
 KINDS = (*CHECKPOINTS, "tokenizer", "data")
+NUMBERS = re.compile(r"(^|/)data/\d+$")
 TOKENIZER_FILES = ("tokenizer.pkl", "token_bytes.pt")
 
 
@@ -69,10 +73,35 @@ def pack(kind: str, path: Path, tag: str, optimizer: bool = False) -> Parcel:
         raise UsageProblem(f"{path} is not there. Name it: just upload {kind} PATH, or set NANOCHAT_BASE_DIR")
     try:
         if kind in CHECKPOINTS:
-            return _checkpoint(kind, path, f"{CHECKPOINTS[kind]}/{tag}", optimizer)
-        return _tokenizer(path) if kind == "tokenizer" else _data(path)
+            parcel = _checkpoint(kind, path, f"{CHECKPOINTS[kind]}/{tag}", optimizer)
+        else:
+            parcel = _tokenizer(path) if kind == "tokenizer" else _data(path)
+        check_secrets(parcel, path)
+        return parcel
     except OSError as e:
         raise UsageProblem(f"{e.filename or path} cannot be read: {e.strerror}") from None
+
+
+def check_secrets(parcel: Parcel, source: Path) -> None:
+    """UsageProblem when a file holds a secret; of a model or optimizer all is looked through but its numbers."""
+    scanner = Scanner()
+    for e in parcel.entries:
+        path = source if parcel.kind == "data" else parcel.folder / e.path
+        if path.suffix == ".pt":
+            found = next(filter(None, (scanner.file(str(path), words) for words in words_of(path))), None)
+        else:
+            found = scanner.text(str(path), path.read_bytes(), shapes=path.suffix != ".pkl")
+        if found:
+            raise UsageProblem(f"{found}; nothing was sent. Take it out, then upload again")
+
+
+def words_of(path: Path) -> Iterator[bytes]:
+    """What is in a file of torch.save beside the tensors' numbers."""
+    with zipfile.ZipFile(path) as archive:
+        yield archive.comment
+        for entry in archive.infolist():
+            if not NUMBERS.search(entry.filename) and entry.file_size <= MAX_META_BYTES:
+                yield archive.read(entry)
 
 
 def check_together(parcels: Iterable[Parcel]) -> None:

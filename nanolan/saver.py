@@ -31,10 +31,12 @@ from nanolan.manifest import (
 from nanolan.plainfile import read_plain
 from nanolan.proof import Proof, prove
 from nanolan.report import PhaseReport, phase_report
-from nanolan.results import meta_name, numbers, with_results
+from nanolan.results import hide_secrets, meta_name, numbers, with_results
+from nanolan.secret import hide
 from nanolan.transfer import Job
 
 HUB_PATIENCE_S = 3600.0      # how long a dead Hub is waited for
+MOST_META_BYTES = 64 << 20   # of a meta that is looked through; one of a d20 takes 1 kB
 NOTE_PATIENCE_S = 120.0      # for what is good to have
 
 
@@ -45,7 +47,7 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
     m.herald.phase(phase, report)
     try:
         with held_fast(m, phase, folder, manifest) as copy:
-            proof = save(m, copy, manifest, place)
+            proof = save(m, copy, mask_meta(copy, manifest), place)
     except Exception:
         m.unsaved.append(f"{phase} step {manifest.step}")
         m.herald.phase(phase, structs.replace(report, state="failed"))
@@ -71,6 +73,21 @@ def held_fast(m: Machine, phase: str, folder: Path, manifest: Manifest, *, in_tr
         if read_whole(copy).files != manifest.files:
             raise BadAnswer(f"{folder} has changed since it was found whole")
         yield copy
+
+
+def mask_meta(folder: Path, manifest: Manifest) -> Manifest:
+    """Take any secret of this process out of the step's meta, which the trainer wrote; its other files are numbers."""
+    path = folder / meta_name(manifest)
+    if not path.is_file() or path.stat().st_size > MOST_META_BYTES:
+        return manifest
+    masked, data = hide_secrets(path.read_bytes(), manifest, hide)
+    if masked == manifest:
+        return manifest
+    say(f"WARNING: {path.name} held a secret, which was masked before the upload")
+    for name, content in ((path.name, data), (MANIFEST, masked.to_json().encode())):
+        (folder / name).unlink()         # the trainer's own files stay as they are
+        (folder / name).write_bytes(content)
+    return masked
 
 
 def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: Callable[[], bool] | None = None) -> Proof:
@@ -198,7 +215,7 @@ class StateUploads:
             if manifest.phase != phase or manifest.final or known and manifest.step <= known.manifest.step:
                 return
             with held_fast(m, phase, folder, manifest, in_training=True) as copy:
-                proof = m.states[phase] = save(m, copy, manifest, m.saved(phase), lambda: self._ticker.closed)
+                proof = m.states[phase] = save(m, copy, mask_meta(copy, manifest), m.saved(phase), lambda: self._ticker.closed)
             say(f"phase {phase}: state of step {proof.manifest.step} proven in {m.saved(phase)}")
             m.herald.tell(m.herald.state)
             return

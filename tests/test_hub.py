@@ -250,6 +250,9 @@ def test_no_secret_of_this_process_gets_onto_the_hub_in_a_text_or_a_message(serv
     hub.commit(REPO, {"metrics.jsonl": f'{{"phase": "{WRITER}"}}\n'.encode()}, f"by {WRITER}")
     assert server.read(REPO, "metrics.jsonl") == b'{"phase": "***"}\n'
     assert _masked(b"\x80no text") == b"\x80no text" and _masked(Path("x")) == Path("x"), "what is no text goes as it is"
+    rows = b'{"text": "\xff\x80"}\n' + f'{{"key": "{WRITER}"}}\n'.encode()
+    assert _masked(rows) == b'{"text": "\xff\x80"}\n{"key": "***"}\n', "bytes that are no text keep nothing from being masked"
+    assert _masked(bytes(range(256)) * 9) == bytes(range(256)) * 9
     loaded = server.store.load("model", REPO)
     assert loaded and loaded.at("main").title == "by ***"
 

@@ -1,9 +1,12 @@
 """What is uploaded by hand is looked at first: whole, safe to load, and its files belong together."""
 from __future__ import annotations
 
+import io
+import json
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,8 @@ import pytest
 import torch
 
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem
-from nanolan.parcel import KINDS, pack, where_from
+from nanolan.parcel import KINDS, pack, where_from, words_of
+from nanolan.secret import Secret
 from nanolan.sim.seed import _cached
 from tests.checkpoint_fixtures import saved
 
@@ -118,3 +122,42 @@ def test_a_file_that_cannot_be_read_is_named(here: Path) -> None:
     (here / BASE / "model_000010.pt").chmod(0)
     with pytest.raises(UsageProblem, match="model_000010.pt cannot be read"):
         pack("base", here / BASE, "d20")
+
+
+TOKEN = "hf_" + "Qw7" * 11 + "x"
+LEAKS = {
+    "a known value in the meta": ("base", f"{BASE}/meta_000010.json", lambda d: d.replace(b"{", b'{"note": "%s", ' % TOKEN.encode(), 1)),
+    "the shape of a key in the meta": ("base", f"{BASE}/meta_000010.json",
+                                       lambda d: d.replace(b"{", b'{"note": "ghp_' + b"aB3" * 12 + b'", ', 1)),
+    "a known value in a conversation": ("data", "identity_conversations.jsonl", lambda d: d + conversation(TOKEN)),
+    "the shape of a key in a conversation": ("data", "identity_conversations.jsonl", lambda d: d + conversation("AKIA" + "Q7" * 8)),
+    "a known value beside a model's numbers": ("base", f"{BASE}/model_000010.pt", lambda d: with_member(d, TOKEN.encode())),
+}
+
+
+def conversation(text: str) -> bytes:
+    row = [{"role": "user", "content": text}, {"role": "assistant", "content": "no"}]
+    return json.dumps(row).encode() + b"\n"
+
+
+def with_member(data: bytes, words: bytes) -> bytes:
+    """A file of torch.save with one more comment at its end."""
+    packed = io.BytesIO(data)
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.comment = words
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("what", LEAKS)
+def test_what_holds_a_secret_is_not_uploaded(here: Path, what: str) -> None:
+    kind, name, change = LEAKS[what]
+    Secret(TOKEN)
+    (here / name).write_bytes(change((here / name).read_bytes()))
+    with pytest.raises(UsageProblem, match="nothing was sent") as e:
+        pack(kind, where_from(kind, here, "d20"), "d20")
+    assert Path(name).name in str(e.value) and TOKEN not in str(e.value)
+
+
+def test_of_a_model_what_is_looked_through_is_all_but_its_numbers(here: Path) -> None:
+    looked = list(words_of(here / BASE / "model_000010.pt"))
+    assert len(looked) >= 3 and sum(map(len, looked)) < (here / BASE / "model_000010.pt").stat().st_size / 2

@@ -1,15 +1,20 @@
 """From a machine's disk to the Hub: once and no more, until the money is gone and no longer, also from a disk that takes nothing."""
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nanolan.errors import Unreachable
 from nanolan.machine import Machine
-from nanolan.manifest import newest_whole
+from nanolan.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
+from nanolan.results import meta_name
 from nanolan.saver import HUB_PATIENCE_S, StateUploads, held_fast, save, save_the_rest, upload
+from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 
 from .box_fixtures import REPO, WRITERS
@@ -134,3 +139,44 @@ def test_a_state_of_a_trainer_that_runs_never_goes_up_from_its_own_place(tmp_pat
     assert found and not killed and not sent(m)
     with held_fast(m, "sft", *found) as folder:
         assert folder == found[0]
+
+
+# ---- secrets in what a trainer wrote
+
+META = {"a string": lambda v: {"user_config": {"run": v}}, "a key of it": lambda v: {v: 1}, "in a list": lambda v: {"args": ["--key", v]},
+        "in base64": lambda v: {"env": base64.b64encode(b"user:" + v.encode()).decode()}}
+
+
+@pytest.mark.parametrize("where", META)
+@pytest.mark.parametrize("final", [True, False])
+def test_a_secret_in_a_meta_is_masked_and_the_checkpoint_is_proven(tmp_path: Path, hub: HubServer, where: str, final: bool) -> None:
+    value = "sf-" + "9aZ4kP2mX8" * 2
+    m = machine(tmp_path, hub)
+    trained(m, "sft", final=final)
+    folder, manifest = newest_whole(m.out_dir("sft"), "sft", final=final) or (Path(), None)
+    assert manifest
+    meta = json.dumps({"step": manifest.step, "val_bpb": 0.5, **META[where](value)}).encode()
+    write_meta(folder, manifest, meta)
+    Secret(value)
+    send(m)
+    place = m.target("sft") if final else m.saved("sft")
+    there = json.loads(hub.read(REPO, f"{place}/{meta_name(manifest)}"))
+    assert there["val_bpb"] == 0.5 and "***" in str(there) and value not in str(there)
+    assert m.proofs[0].manifest.step == manifest.step and (folder / meta_name(manifest)).read_bytes() == meta
+
+
+def test_a_meta_without_a_secret_goes_as_the_trainer_wrote_it(tmp_path: Path, hub: HubServer) -> None:
+    m = machine(tmp_path, hub)
+    trained(m, "sft")
+    folder, manifest = newest_whole(m.out_dir("sft"), "sft") or (Path(), None)
+    assert manifest
+    write_meta(folder, manifest, b'{"step":5,\n"odd   layout":1}')
+    send(m)
+    assert hub.read(REPO, f"{m.target('sft')}/{meta_name(manifest)}") == b'{"step":5,\n"odd   layout":1}'
+
+
+def write_meta(folder: Path, manifest: Manifest, meta: bytes) -> None:
+    name = meta_name(manifest)
+    (folder / name).write_bytes(meta)
+    files = (*(f for f in manifest.files if f.path != name), hash_bytes(name, meta))
+    (folder / MANIFEST).write_text(replace(manifest, files=files).to_json())
