@@ -21,7 +21,7 @@ ROPE_LENGTHS = 10            # the position tables cover this many times sequenc
 COMPILED_PREFIX = "_orig_mod."
 SEQUENCE_LEN = 2048          # of the recipes in nanolan/train/recipe.py: tokens of a row
 PADDED_TO = 64               # of the vocabulary, in nanochat since 2026
-MODEL_FILE = re.compile(r"model_(\d{6,})\.pt")
+MODEL_FILE = re.compile(r"model_(\d{6}|[1-9]\d{6,})\.pt")     # of nanochat: zero padded to six digits
 ONE_YEAR = "nanolan reads the d-models of nanochat up to autumn 2025"
 
 

@@ -139,8 +139,10 @@ def look_at_inputs(hub: Hub, pins: Iterable[Pinned]) -> str:
     """What a run has pinned to start from, all of it, in words; BadAnswer says what is no good."""
     answers = [begin(look) for pin in pins for look in _looks(hub, pin)]
     seen = [answer.result() for answer in answers]
-    checkpoint = next((s for s in seen if s.config), Inside(""))
-    tokenizer = next((s for s in seen if s.tokens), Inside(""))
+    checkpoint = next((s for s in seen if s.config), None)
+    tokenizer = next((s for s in seen if s.tokens), None)
+    if checkpoint is None or tokenizer is None:
+        raise BadAnswer(f"there is no {'tokenizer' if checkpoint else 'model_SSSSSS.pt'} among what the run has pinned")
     check_together(checkpoint, tokenizer, "the checkpoint")
     return "; ".join(s.text for s in seen)
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from nanolan.errors import BadAnswer
 from nanolan.plainfile import open_plain, read_plain
+from nanolan.sniff import mistaken_for
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -63,6 +64,8 @@ class Manifest:
 
 def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
     """A Manifest from JSON text; BadAnswer names what is wrong with it."""
+    if what := mistaken_for(text.encode() if isinstance(text, str) else text):
+        raise BadAnswer(f"{where} is {what}")
     try:
         d = json.loads(text)
         if d["version"] != VERSION:

@@ -179,6 +179,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[Files], Files], str]] = {
     **{f"step {step!r} in the meta": (put(META, meta(step)), "not its file name's") for step in (12, "7", True, [7], -7)},
     "no meta beside the model": (put(META, None), "no meta_000007.json.*upload both"),
     "a killed save": (newer, "no meta_000012.json.*step 7, which has both"),
+    "a name padded to seven digits": (lambda files: {k.replace("_000007", "_0000007"): v for k, v in files.items()}, "no model"),
     "a bad step of seven digits": (seven_digits, "meta_1000000.json: says step 7"),
     "too few positions": (sized(sequence_len=128), "positions end at 1280"),
 }

@@ -109,9 +109,11 @@ def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
 def _encoding(state: dict[str, Any], path: Path) -> tiktoken.Encoding:
     try:
         encoding = tiktoken.Encoding(**state)
-        encoding.encode_ordinary(SAMPLE)
-        return encoding
+        kept = encoding.decode(encoding.encode_ordinary(SAMPLE))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as e:   # ValueError, or for some patterns a Rust panic, which is no Exception
         raise BadAnswer(f"{path}: tiktoken refuses it ({type(e).__name__}: {e})") from None
+    if kept != SAMPLE:
+        raise BadAnswer(f"{path}: its pattern loses text: {SAMPLE!r} becomes {kept!r}")
+    return encoding

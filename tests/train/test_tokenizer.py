@@ -86,7 +86,8 @@ def test_a_pickle_that_is_not_an_encoding_is_refused_and_runs_nothing(
     (GOOD | {"mergeable_ranks": {b"a": 0, b"b": 2}}, "gaps or doubles"),
     (GOOD | {"special_tokens": {}}, "no special token"),
     (GOOD | {"pat_str": "("}, "tiktoken refuses"),
-], ids=range(8))
+    (GOOD | {"pat_str": "[a-z]+"}, "its pattern loses text"), (GOOD | {"pat_str": ""}, "loses text|tiktoken refuses"),
+], ids=range(10))
 def test_an_encoding_with_a_wrong_state_is_refused(state: Any, says: str, tmp_path: Path) -> None:
     with pytest.raises(BadAnswer, match=says):
         load_bytes(tmp_path, stated(state))
