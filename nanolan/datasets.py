@@ -43,6 +43,7 @@ DATASETS = {
 }
 # Revisions whose rows are known to be as the trainer reads them; a Hub that has not got them gives its newest
 REVISIONS = {
+    "HuggingFaceTB/smol-smoltalk": "f73fe857d519ff6ac5af2ea67c4d3834da7b8bcc",
     "cais/mmlu": "c30699e8356da336a370243923dbaf21066bb9fe",
     "openai/gsm8k": "740312add88f781978c0658806c59bc2815b9866",
     "allenai/ai2_arc": "210d026faf9955653af8916fad021475a3f00453",

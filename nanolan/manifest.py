@@ -161,11 +161,17 @@ def read_whole(folder: Path) -> Manifest:
 
 def whole_steps(out_dir: Path) -> Iterator[tuple[Path, Manifest]]:
     """Every whole saved step of `out_dir`, newest first; damaged ones are passed over."""
-    for folder in sorted(out_dir.glob("step-*"), reverse=True):
+    for folder in sorted(out_dir.glob("step-*"), key=_step_of, reverse=True):
         try:
             yield folder, read_whole(folder)
         except BadAnswer:
             continue
+
+
+def _step_of(folder: Path) -> int:
+    """By number: a step of seven digits comes after 999999."""
+    digits = folder.name.removeprefix("step-")
+    return int(digits) if digits.isascii() and digits.isdigit() else -1
 
 
 def newest_whole(out_dir: Path, phase: str | None = None, *, final: bool | None = None) -> tuple[Path, Manifest] | None:

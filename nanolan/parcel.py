@@ -123,7 +123,7 @@ def _checkpoint(kind: str, path: Path, target: str, optimizer: bool) -> Parcel:
     check_tensors(config, found, str(model))
     check_rows(config, SEQUENCE_LEN, str(model))
     numbers = sum(t.numbers for t in found.values())
-    states = sorted(path.glob(f"optim_{step:06d}*.pt"))
+    states = sorted(p for p in path.glob("optim_*.pt") if re.fullmatch(rf"optim_{step:06d}\D.*", p.name))
     for state in states if optimizer else ():
         _check_optimizer(state)
     entries = tuple(hash_file(p) for p in [model, meta, *(states if optimizer else ())])

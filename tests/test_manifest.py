@@ -123,6 +123,8 @@ def test_the_newest_step_of_a_phase_is_found_final_or_not(tmp_path: Path) -> Non
         return found[1].step if found else None
     assert (step_of(), step_of("sft"), step_of("sft", final=True), step_of("mid", final=False)) == (120, 15, 10, None)
     assert newest_whole(tmp_path / "nothing here") is None
+    save(tmp_path, 999_999, phase="rl"), save(tmp_path, 1_000_000, phase="rl")
+    assert step_of() == 1_000_000, "by number, not as text"
 
 
 def test_a_save_that_fails_leaves_the_earlier_step_and_nothing_else(tmp_path: Path) -> None:

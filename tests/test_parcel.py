@@ -59,7 +59,7 @@ def test_an_optimizer_that_is_no_file_of_torch_save_is_not_sent(here: Path) -> N
 def test_the_newest_step_is_taken_with_its_own_optimizer(here: Path) -> None:
     folder = here / BASE
     (folder / "model_000003.pt").write_bytes(b"an older one, which need not even be whole")
-    for name in ("optim_000003_rank0.pt", "optim_000010_rank0.pt", "optim_000010_rank1.pt"):
+    for name in ("optim_000003_rank0.pt", "optim_000010_rank0.pt", "optim_000010_rank1.pt", "optim_0000100_rank0.pt"):
         (folder / name).write_bytes(STATE)
     assert {e.path for e in pack("base", folder, "d20").entries} == {"model_000010.pt", "meta_000010.json"}
     assert pack("base", folder, "d20").left == 2 * len(STATE)
