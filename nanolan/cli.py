@@ -91,15 +91,31 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
     return add
 
 
-def settings_from(flags: dict[str, Any]) -> Settings:
-    """Settings from a command's options, the environment, .env and the cached Hub login."""
-    from nanolan.config import load_settings
+def settings_from(flags: dict[str, Any], strict: bool = True) -> Settings:
+    """Settings from a command's options, the environment, .env and the cached Hub login.
+
+    Not `strict`, for what ends spending: what is wrong in the environment and .env is said, and the rest is used."""
+    from nanolan.config import load_settings, usable_settings
     from nanolan.credentials import note_credentials
+    from nanolan.errors import UsageProblem
     note_credentials(os.environ)
     path = env_file()
     if path.is_file() and path.stat().st_mode & 0o077 and os.name == "posix":
         click.echo(f"note: others on this machine can read {path}; run: chmod 600 {path}", err=True)
-    return load_settings(flags, os.environ, env_file=path, cached_token=cached_token)
+    missing = [f"NANOLAN_ENV_FILE (environment): {path} is not there"] if _is_missing(path) else []
+    if strict and missing:
+        raise UsageProblem(missing[0])
+    if strict:
+        return load_settings(flags, os.environ, env_file=path, cached_token=cached_token)
+    s, wrong = usable_settings(flags, os.environ, path, cached_token)
+    for text in (*missing, *wrong):
+        click.echo(f"note: not used: {text}", err=True)
+    return s
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether a file that was named is not there; without .env in the checkout everything may be in the environment."""
+    return bool(os.environ.get("NANOLAN_ENV_FILE")) and not os.path.lexists(path)
 
 
 def env_file() -> Path:
@@ -110,8 +126,14 @@ def env_file() -> Path:
 
 def cached_token() -> str | None:
     """The Hub token of `hf auth login`."""
-    from huggingface_hub import get_token
-    return get_token()
+    from huggingface_hub import constants, get_token
+
+    from nanolan.errors import UsageProblem
+    try:
+        return get_token()
+    except (OSError, UnicodeError) as e:
+        raise UsageProblem(f"{constants.HF_TOKEN_PATH} cannot be read ({type(e).__name__}): make it readable, log in again "
+                           "with: just hf auth login, or set HF_TOKEN") from None
 
 
 def run(command: click.Command, *, insist: bool = False) -> None:

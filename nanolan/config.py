@@ -6,12 +6,13 @@ The only reader of os.environ and .env; .env is parsed as data, never sourced.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from nanolan.envlines import LIMIT, EnvFile, nearest, read_env
 from nanolan.errors import AuthProblem, UsageProblem
 from nanolan.gate import parse_gate
 from nanolan.money import parse_limit
@@ -20,9 +21,9 @@ from nanolan.secret import Mask, Secret
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
-REPO = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
+REPO = r"(?=.{3,96}\Z)[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?"      # as the Hub's own client has it
+NO_OWNERS = ("datasets", "models", "spaces", "api")
 ADDRESS = r"(https?)://(?:[\w.-]+|\[::1\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?"
-MOST_ENV_BYTES = 256 << 10
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -34,16 +35,19 @@ def _name(text: str) -> str:
 
 
 def _repo(text: str) -> str:
-    if not re.fullmatch(REPO, text, re.ASCII) or ".." in text or "--" in text:
-        raise UsageProblem(f"{text[:80]!r} is not a Hub repo: give owner/name, as in https://huggingface.co/owner/name")
-    return text
+    if re.fullmatch(REPO, text, re.ASCII) and not (re.search(r"\.\.|--|\.git$", text) or text.split("/")[0] in NO_OWNERS):
+        return text
+    name = re.sub(r"\.git$", "", re.sub(r"^https?://[^/]*/", "", text).strip("/"))
+    meant = f": {name}" if name != text and re.fullmatch(REPO, name, re.ASCII) else ", as in https://huggingface.co/owner/name"
+    raise UsageProblem(f"{text[:80]!r} is not a Hub model repo: give owner/name{meant}")
 
 
 def _address(text: str) -> str:
     plain = re.fullmatch(ADDRESS, text, re.ASCII)   # no user, no backslash: programs disagree on whose host such a text names
     if plain and (plain[1] == "https" or is_loopback(text)):
         return text.rstrip("/")
-    raise UsageProblem(f"address {text[:80]!r} must be https, or http on this machine (127.0.0.1)")
+    shown = re.sub(r"[^/]*@", "...@", text[:80])     # a password may stand there
+    raise UsageProblem(f"address {shown!r} must be https://host, or http on this machine (127.0.0.1), with no user, blank or query")
 
 
 def _wandb_address(text: str) -> str:
@@ -53,9 +57,20 @@ def _wandb_address(text: str) -> str:
 
 
 def _secret(text: str) -> Secret:
-    if not text.isascii() or " " in text:
+    if not text.isascii() or re.search(r"\s", text):
         raise UsageProblem("a key or token has no spaces and only ASCII characters; copy it again")
+    if re.match(r"[\"'`<]|(?:export_?)?[A-Z][A-Z_]{3,}=", text) or text.endswith(("\"", "'", "`", ">")):
+        raise UsageProblem("give the key or token alone, without a name, quotes or brackets around it; copy it again")
     return Secret(text)
+
+
+def _gpu(text: str) -> str:
+    gpu, colon, count = text.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}", gpu):
+        raise UsageProblem(f"{text[:40]!r} is not a GPU type such as H100 or H100:8")
+    if colon:
+        _count(count)
+    return text
 
 
 def _notify(text: str) -> Secret:
@@ -132,7 +147,7 @@ class Settings:
 
     phase: str = _setting("TRAINING_PHASE", "what to train: mid, sft, rl, mid+sft, sft+rl, all", "sft", _phase)
     run_name: str = _setting("RUN_NAME", "name in logs and wandb", "lanbot-v3", _name)
-    gpu: str = _setting("GPU", "GPU type to rent, partial and any case: H100, a100, H100:8", "B200")
+    gpu: str = _setting("GPU", "GPU type to rent, partial and any case: H100, a100, H100:8", "B200", _gpu)
     num_gpus: int = _setting("NUM_GPUS", "GPUs in the machine", "8", _count)
     spend_limit: int = _setting("SPEND_LIMIT", "delete the instance at this bill, in dollars", "150", parse_limit)
     max_duration: int | None = _setting("MAX_DURATION", "delete the instance after this time: 90m, 2h", None, duration)
@@ -195,76 +210,113 @@ class Settings:
 
 
 TABLE: dict[str, Mapping[str, Any]] = {f.name: f.metadata for f in fields(Settings) if f.metadata}
+FIELDS: dict[str, str] = {meta["env"]: name for name, meta in TABLE.items()}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place where settings come from; `called` says how the user knows a variable there."""
+
+    name: str
+    values: Mapping[str, str | None]
+    called: Callable[[str], str]
+
+
+DEFAULT = Layer("default", {}, str)
+LOGIN = Layer("hf auth login", {}, lambda env: f"{env} (of hf auth login)")
 
 
 def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *, env_file: Path | None = None,
                   cached_token: Callable[[], str | None] = lambda: None) -> Settings:
     """Settings from typed `flags` (by field name), `environ`, the .env file and the cached Hub login."""
+    s, wrong = usable_settings(flags, environ, env_file, cached_token)
+    if wrong:
+        raise UsageProblem(wrong[0] + (f" (and {len(wrong) - 1} more: just doctor)" if len(wrong) > 1 else ""))
+    return s
+
+
+def usable_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], env_file: Path | None,
+                    cached_token: Callable[[], str | None]) -> tuple[Settings, tuple[str, ...]]:
+    """The settings without those that cannot be used, and what is wrong with each of these; a wrong flag is raised."""
     if blank := [k for k, v in flags.items() if v is not None and not v.strip()]:
-        raise UsageProblem(f"--{blank[0].replace('_', '-')} is empty: give a value, or leave it out")
-    layers = [("flag", {TABLE[k]["env"]: v for k, v in flags.items() if k in TABLE}),
-              ("environment", environ), (".env", read_env_file(env_file))]
+        raise UsageProblem(f"{_typed(blank[0])} is empty: give a value, or leave it out")
+    file = _env_file(env_file)
+    wrong = [*file.problems, *_misspelt(environ)]
+    layers = (Layer("flag", {TABLE[k]["env"]: v for k, v in flags.items() if k in TABLE}, lambda env: _typed(FIELDS[env])),
+              Layer("environment", environ, lambda env: f"{env} (environment)"),
+              Layer(".env", file.values, lambda env: f"{env} ({env_file} line {file.lines[env]})"))
+    note_secrets(layers)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    note_secrets(layers)
     for name, meta in TABLE.items():
-        text, source = _first(meta["env"], layers)
-        if text is None and name == "hf_token":
-            text, source = cached_token(), "hf auth login"
-        if text is None:
-            text, source = meta["default"], "default"
-        values[name], sources[name] = _parse(meta, text), source
-    return _gpu_and_count(Settings(**values, sources=sources))
+        layer = _first(meta, layers)
+        try:
+            if layer is DEFAULT and name == "hf_token" and (token := cached_token()):
+                layer = Layer(LOGIN.name, {meta["env"]: token}, LOGIN.called)
+            values[name], sources[name] = _value(meta, layer), layer.name
+        except UsageProblem as e:
+            if layer.name == "flag":
+                raise
+            wrong.append(str(e))
+            values[name], sources[name] = _value(meta, DEFAULT), DEFAULT.name
+    return _gpu_and_count(Settings(**values, sources=sources)), tuple(wrong)
 
 
-def note_secrets(layers: list[tuple[str, Any]]) -> None:
+def _typed(name: str) -> str:
+    """A setting's name as it is typed on the command line."""
+    return name.replace("_", "-")
+
+
+def _env_file(path: Path | None) -> EnvFile:
+    try:
+        return read_env(path, list(FIELDS))
+    except UsageProblem as e:
+        return EnvFile(problems=(str(e),))
+
+
+def _misspelt(environ: Mapping[str, str]) -> list[str]:
+    """The spend limit under a name that is nearly its own: nobody else's variable, and not to be dropped in silence."""
+    return [f"{name} (environment): no setting; the setting is called {LIMIT}"
+            for name in environ if nearest(name, [LIMIT]) == LIMIT]
+
+
+def note_secrets(layers: Iterable[Layer]) -> None:
     """Make every key and token known to the mask, in each layer: one that is overruled, or refused, may be printed all the same."""
     for env in (meta["env"] for meta in TABLE.values() if meta["secret"]):
-        for _, layer in layers:
-            Secret((layer.get(env) or "").strip())
+        for layer in layers:
+            Secret((layer.values.get(env) or "").strip())
 
 
-def read_env_file(path: Path | None) -> dict[str, str | None]:
-    """The values of a .env file, as data: nothing in it is run or expanded."""
-    if path is None or not path.is_file():
-        return {}
-    if path.stat().st_size > MOST_ENV_BYTES:
-        raise UsageProblem(f"{path} has more than {MOST_ENV_BYTES >> 10} kB: it is no .env file")
-    from dotenv import dotenv_values
-    try:
-        return dict(dotenv_values(path, interpolate=False, encoding="utf-8-sig"))
-    except (OSError, UnicodeError) as e:
-        raise UsageProblem(f"{path} cannot be read: {e}") from None
+def _first(meta: Mapping[str, Any], layers: Iterable[Layer]) -> Layer:
+    """The layer that decides: empty means unset, but not for an amount of money that has a default."""
+    money = meta["parse"] is parse_limit and meta["default"]
+    for layer in layers:
+        text = layer.values.get(meta["env"])
+        if text is not None and (money or text.strip()):
+            return layer
+    return DEFAULT
 
 
-def _first(env: str, layers: list[tuple[str, Any]]) -> tuple[str | None, str]:
-    for source, layer in layers:
-        text = layer.get(env)
-        if text is not None and text.strip():   # empty means unset
-            return text.strip(), source
-    return None, ""
-
-
-def _parse(meta: Mapping[str, Any], text: str | None) -> Any:
+def _value(meta: Mapping[str, Any], layer: Layer) -> Any:
+    text = meta["default"] if layer is DEFAULT else (layer.values[meta["env"]] or "").strip()
     if text is None:
         return None
     try:
+        if not text:
+            raise UsageProblem(f"it is empty; give an amount in dollars, or remove it to have {meta['default']}")
         if not text.isprintable():
             raise UsageProblem("it holds a control character")
         return meta["parse"](text)
     except UsageProblem as e:
-        raise UsageProblem(f"{meta['env']}: {e}") from None
+        raise UsageProblem(f"{layer.called(meta['env'])}: {e}") from None
 
 
 def _gpu_and_count(s: Settings) -> Settings:
-    """`H100:8` names the count too; a --num-gpus that says otherwise is refused."""
+    """`H100:8` names the count too; a num-gpus that says otherwise is refused."""
     from dataclasses import replace
     gpu, colon, count = s.gpu.partition(":")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}", gpu):
-        raise UsageProblem(f"GPU: {s.gpu[:40]!r} is not a GPU type such as H100 or H100:8")
     if not colon:
         return s
-    number = _parse({"env": "GPU", "parse": _count}, count)
-    if s.sources["num_gpus"] == "flag" and s.num_gpus != number:
-        raise UsageProblem(f"GPU {s.gpu!r} and --num-gpus {s.num_gpus} disagree; give one of them")
-    return replace(s, gpu=gpu, num_gpus=number)
+    if s.sources["num_gpus"] == "flag" and s.num_gpus != int(count):
+        raise UsageProblem(f"gpu {s.gpu!r} and num-gpus {s.num_gpus} disagree; give one of them")
+    return replace(s, gpu=gpu, num_gpus=int(count))

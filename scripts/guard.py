@@ -43,7 +43,7 @@ def guard(seconds: int, once: bool, until_none: bool, owner: str | None, any_own
     from nanolan.ledger import Ledger, nanolan_home
     if any_owner and (owner or unit or hf_job) or dry_run and not hf_job or unit and hf_job:
         raise click.UsageError("--any-owner goes without --owner, --unit and --hf-job; --dry-run with --hf-job")
-    ledger, s = Ledger(nanolan_home()), settings_from(flags)
+    ledger, s = Ledger(nanolan_home()), settings_from(flags, strict=False)
     whose = checked(owner) if owner else ledger.owner
     if unit:
         return show_unit(s, whose)

@@ -32,7 +32,7 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     from nanolan.plan import now_utc
     from nanolan.presence import blind, unresolved
     from nanolan.shadeform import Shadeform
-    ledger, s = Ledger(nanolan_home()), settings_from(flags)
+    ledger, s = Ledger(nanolan_home()), settings_from(flags, strict=False)
     s.need("shadeform_api_key", *(("hf_token", "hf_repo") if owner else ()))
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     try:

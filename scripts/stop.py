@@ -39,7 +39,7 @@ def stop(which: str | None, now: bool, timeout: str, yes: bool, owner: str | Non
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.presence import blind
     from nanolan.shadeform import Shadeform
-    timeout_s, ledger, s = duration(timeout), Ledger(nanolan_home()), settings_from(flags)
+    timeout_s, ledger, s = duration(timeout), Ledger(nanolan_home()), settings_from(flags, strict=False)
     s.need("shadeform_api_key")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     try:

@@ -177,11 +177,12 @@ def test_a_wrong_flag_is_a_usage_error(world: World) -> None:
 
 @pytest.mark.parametrize("content, mode, state, says", [
     ("HF_REPO=me/x\n", 0o644, "note", "chmod 600"), ("HF_REPO=me/x\n", 0o600, "ok", "for your eyes alone"),
-    ("SPENDLIMIT=9\n", 0o600, "note", "did you mean SPEND_LIMIT"), ("WHATEVER=1\n", 0o600, "note", "export WHATEVER"),
+    ("SPENDLIMIT=9\n", 0o600, "FAILED", "line 1: SPENDLIMIT is no setting; the setting is called SPEND_LIMIT"), ("WHATEVER=1\n", 0o600, "note", "export WHATEVER"),
     ("HF_REPO=YOU/lanbot-checkpoints\n", 0o600, "FAILED", "HF_REPO still holds a placeholder"),
     ("HF_REPO=owner/name\n", 0o600, "FAILED", "placeholder"), ("HF_REPO=me/example-of-your\n", 0o600, "ok", "eyes alone"),
     ("HF_TOKEN=hf_xxxxxxxx\n", 0o600, "FAILED", "placeholder"), ("HF_TOKEN=<your token>\n", 0o600, "FAILED", "placeholder"),
-    ("RUN_NAME=\nGPU\n", 0o600, "note", "without a value: RUN_NAME, GPU"), ("\xff\xfe", 0o600, "ok", ""),
+    ("RUN_NAME=\nGPU=\n", 0o600, "note", "without a value: RUN_NAME, GPU"), ("GPU\n", 0o600, "FAILED", "line 1: no assignment"),
+    ("A=1\nSPEND_LIMIT: 40\n", 0o600, "FAILED", "line 2: no assignment: write SPEND_LIMIT=value"),
 ], ids=str)
 def test_a_env_file_is_read_line_by_line(world: World, tmp_path: Path, content: str, mode: int, state: str, says: str) -> None:
     path = tmp_path / ".env"

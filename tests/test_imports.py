@@ -15,7 +15,7 @@ CORE = sorted((ROOT / "nanolan").glob("*.py"))
 ORDER = [
     "times", "secret", "veil", "errors",
     "checkout", "secretnames", "secretscan", "credentials", "snapshot",
-    "plainfile",
+    "envlines", "plainfile",
     "sniff", "architecture",
     "money", "budget", "size", "memory", "datasets",
     "conversations", "parquet",

@@ -459,5 +459,5 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
     foreign = {m for m in loaded if m.split(".")[0] not in {*sys.stdlib_module_names, "click",
                                                             "nanolan"} and not m.startswith(("_", "__editable__"))}
     assert foreign == set()
-    assert {m for m in loaded if m.startswith("nanolan.")} <= {f"nanolan.{m}" for m in ("cli", "helptext", "config", "datasets", "errors", "gate", "money",
+    assert {m for m in loaded if m.startswith("nanolan.")} <= {f"nanolan.{m}" for m in ("cli", "helptext", "config", "datasets", "envlines", "errors", "gate", "money",
         "phases", "secret", "times", "veil")}

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nanolan.config import ROOT, TABLE, Settings, load_settings, read_env_file
+from nanolan.config import FIELDS, ROOT, TABLE, Settings, load_settings
+from nanolan.envlines import read_env
 from nanolan.errors import BadAnswer, PreflightFailed, UsageProblem
 from nanolan.payload import create_body, startup_script
 from nanolan.plan import read_plan
@@ -77,26 +78,26 @@ ENV = (("dollars", "RUN_NAME=$(touch pwned)"), ("ticks", "RUN_NAME=`touch pwned`
 @pytest.mark.parametrize("text", [t for _, t in ENV], ids=[n for n, _ in ENV])
 def test_nothing_in_env_is_run_or_expanded(text: str, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(text)
-    values = read_env_file(tmp_path / ".env")
-    assert str(Path.home()) not in str(values) and os.environ["PATH"] != "/evil"
     try:
+        values = read_env(tmp_path / ".env", FIELDS).values
+        assert str(Path.home()) not in str(values) and os.environ["PATH"] != "/evil"
         assert load_settings({}, {}, env_file=tmp_path / ".env").run_name == "lanbot-v3"
     except UsageProblem as e:
-        assert "RUN_NAME" in str(e)
+        assert re.search(r"RUN_NAME|\.env line \d+: (no assignment|a control character)", str(e))
 
 
 @pytest.mark.parametrize(("data", "name"), [
-    (b"\xef\xbb\xbfRUN_NAME=mine\r\n", "mine"), (b"RUN_NAME=a\nRUN_NAME=mine\n", "mine"), (b"export RUN_NAME=mine", "mine"), (b"RUN_NAME = 'mine' # why", "mine"), (b"# RUN_NAME=x\n\n\nRUN_NAME=mine", "mine"), (b"\0\0\nRUN_NAME=mine", "mine")], ids=ascii)
+    (b"\xef\xbb\xbfRUN_NAME=mine\r\n", "mine"), (b"RUN_NAME=\nRUN_NAME=mine\n", "mine"), (b"export RUN_NAME=mine", "mine"), (b"RUN_NAME = 'mine' # why", "mine"), (b"# RUN_NAME=x\n\n\nRUN_NAME=mine", "mine")], ids=ascii)
 def test_an_odd_file_gives_its_value(data: bytes, name: str, tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(data)
     assert load_settings({}, {}, env_file=tmp_path / ".env").run_name == name
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfeR\0U\0", b"A=" + b"x" * (1 << 20), b"\x80=1"], ids=["UTF-16", "a megabyte", "no text"])
+@pytest.mark.parametrize("data", [b"\xff\xfeR\0U\0", b"A=" + b"x" * (1 << 20), b"\x80=1", b"\0\0\nRUN_NAME=mine"], ids=["UTF-16", "a megabyte", "no text", "NUL"])
 def test_what_is_no_env_file_is_refused_in_one_line(data: bytes, tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(data)
     with pytest.raises(UsageProblem):
-        read_env_file(tmp_path / ".env")
+        read_env(tmp_path / ".env", FIELDS)
 
 
 # ------------------------------------------------------------------ argument lists

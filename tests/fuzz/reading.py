@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from nanolan import card, closeup, costs, postmortem, view, why
 from nanolan.causes import cause_of
-from nanolan.config import Settings, load_settings, read_env_file
-from nanolan.envfile import usable_settings
+from nanolan.config import FIELDS, Settings, load_settings, usable_settings
+from nanolan.envlines import read_env
 from nanolan.errors import NanolanError
 from nanolan.hub import Tree
 from nanolan.ledger import Entry, Ledger
@@ -96,7 +96,7 @@ def env(data: bytes) -> None:
         path = Path(folder) / ".env"
         path.write_bytes(data)
         try:
-            values = read_env_file(path)
+            values = read_env(path, FIELDS).values
             assert not any(v and (os.environ["PATH"] in v or v == str(Path.home())) for v in values.values())
             settings: Settings = usable_settings({}, {}, path, lambda: None)[0]
             text = repr(settings)

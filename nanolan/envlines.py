@@ -1,0 +1,161 @@
+"""A .env file, read line by line as data: nothing in it is run or expanded, and no line of it is dropped in silence.
+
+Names of other tools pass. A line that assigns nothing, and a name that is nearly one of ours, is a problem with its line number;
+no value is ever quoted.
+"""
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nanolan.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
+
+MOST_BYTES = 256 << 10
+LIMIT = "SPEND_LIMIT"                       # the setting whose loss costs the most: its name is looked for more widely
+AROUND_LIMIT = {"NANOLAN", "MY", "MAX", "RUN", "USD", "DOLLARS", "CENTS"}
+ALIKE, MUCH_ALIKE = 0.85, 0.94              # one letter wrong, missing, too many or out of place; the same of a long name
+OTHERS = {"NUM_CPUS", "GH_TOKEN"}           # near one of ours, but a name of its own
+KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
+         (stat.S_ISBLK, "a device"))
+
+
+@dataclass(frozen=True)
+class EnvFile:
+    """The values of a .env file with the line of each, and what is wrong with other lines."""
+
+    values: dict[str, str | None] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One assignment, or the attempt at one."""
+
+    number: int
+    name: str
+    value: str | None
+    text: str
+    broken: bool
+
+    @property
+    def meant(self) -> str:
+        """The first word, which of a broken line may be the name."""
+        word = re.match(r"(?:export\s+)?([\w-]+)", self.text)
+        return word[1] if word else ""
+
+    @property
+    def unquoted(self) -> str:
+        """What stands after the `=`, unless it is quoted."""
+        value = self.text.partition("=")[2].strip()
+        return "" if value[:1] in ("'", '"') else value
+
+
+def read_env(path: Path | None, names: Collection[str]) -> EnvFile:
+    """The file's values; UsageProblem for a file that cannot be read at all. None, a missing file and /dev/null are empty."""
+    if path is None or not os.path.lexists(path) or str(path) == os.devnull:
+        return EnvFile()
+    found, problems = EnvFile(), []
+    for line in parsed(_text(path)):
+        if problem := _problem(line, names) or _twice(line, found, names):
+            problems.append(f"{path} line {line.number}: {problem}")
+        elif line.name and (line.value or not found.values.get(line.name)):     # one that is filled in counts
+            found.values[line.name] = line.value
+            found.lines[line.name] = line.number
+    return EnvFile(found.values, found.lines, tuple(problems))
+
+
+def parsed(text: str) -> Iterable[Line]:
+    """Every line that is neither blank nor a comment."""
+    from dotenv.parser import parse_stream
+    lines = map(_line, parse_stream(StringIO(text, newline="")))
+    return [line for line in lines if line.name or line.broken]
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """The setting that was probably meant by a name which is none, or ""."""
+    plain = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
+    if name in names or plain in OTHERS:
+        return ""
+    joined = {n.replace("_", ""): n for n in names}
+    if same := joined.get(plain.replace("_", "")):
+        return same
+    if LIMIT in names and set(plain.split("_")) - AROUND_LIMIT == set(LIMIT.split("_")):     # SPEND_LIMIT_USD
+        return LIMIT
+    longer = [n for n in names if plain.startswith(f"{n}_") or plain.endswith(f"_{n}")]     # AWS_REGION, HF_TOKEN_OLD
+    close = difflib.get_close_matches(plain, names, 1, MUCH_ALIKE if longer else ALIKE)
+    return close[0] if close and close[0] not in longer else ""
+
+
+# -------------------------------------------------------------- the file
+def _text(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = next((text for test, text in KINDS if test(mode)), "no ordinary file")
+            raise UsageProblem(f"{path} is {kind}; settings are read from an ordinary file only")
+        with path.open("rb") as f:
+            data = f.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise UsageProblem(f"{path} has more than {MOST_BYTES >> 10} kB: it is no .env file")
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UsageProblem(f"{path} is a link to a file that is not there") from None
+    except OSError as e:
+        raise UsageProblem(f"{path} cannot be read: {e.strerror or type(e).__name__}") from None
+    except UnicodeError:
+        raise UsageProblem(f"{path} cannot be read: it is not UTF-8 text; save it as UTF-8") from None
+    if "\0" in text:
+        number = re.split("\r\n|\r|\n", text[:text.index("\0")])
+        raise UsageProblem(f"{path} line {len(number)}: a control character (NUL); save the file as UTF-8 text")
+    return text
+
+
+def _line(found: Binding) -> Line:
+    """`original` begins with the blank lines before it."""
+    text = found.original.string
+    blank = text[:len(text) - len(text.lstrip())]
+    number = found.original.line + len(re.findall("\r\n|\r|\n", blank))
+    return Line(number, found.key or "", found.value, text.strip(), found.error)
+
+
+# -------------------------------------------------------------- one line
+def _problem(line: Line, names: Collection[str]) -> str:
+    """What is wrong with a line by itself, or ""."""
+    if line.broken or line.value is None or not line.name:
+        setting = line.meant if line.meant in names else nearest(line.meant, names)
+        return f"no assignment: write {setting or 'NAME'}=value and close every quote, or put # in front of a comment"
+    if near := nearest(line.name, names):
+        return f"{_shown(line.name, near)} is no setting; the setting is called {near}"
+    if swallowed := _swallowed(line, names):
+        return f"{swallowed} is set within the value of another name: give it a line of its own, and close the quotes"
+    return ""
+
+
+def _swallowed(line: Line, names: Collection[str]) -> str:
+    """A setting that is assigned on the same line, or on a line that an open quote made part of this value."""
+    words = re.findall(r"\s([A-Z][A-Z0-9_-]*)\s*=", line.unquoted)
+    words += re.findall(r"\n\s*(?:export\s+)?([A-Z][A-Z0-9_-]*)\s*=", line.value or "")
+    return next((word for word in words if word in names or nearest(word, names)), "")
+
+
+def _twice(line: Line, found: EnvFile, names: Collection[str]) -> str:
+    before = found.values.get(line.name)
+    if line.name not in names or not before or not line.value or before == line.value:
+        return ""
+    return f"{line.name} is set to something else in line {found.lines[line.name]}: remove one of the two"
+
+
+def _shown(name: str, near: str) -> str:
+    """The name as it was written; of one with signs that cannot be seen, only what was meant."""
+    return name if re.fullmatch(r"[\w./:;+-]{1,60}", name, re.ASCII) else f"this spelling of {near}"
