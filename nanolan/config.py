@@ -5,180 +5,69 @@ The only reader of os.environ and .env; .env is parsed as data, never sourced.
 """
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from nanolan import settingvalues as value
 from nanolan.envlines import LIMIT, EnvFile, nearest, read_env
 from nanolan.errors import AuthProblem, UsageProblem
-from nanolan.gate import parse_gate
 from nanolan.money import parse_limit
 from nanolan.phases import phase_sequence
 from nanolan.secret import Mask, Secret
+from nanolan.settingvalues import duration as duration
+from nanolan.settingvalues import is_loopback as is_loopback
 
 ROOT = Path(__file__).resolve().parent.parent
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
-REPO = r"(?=.{3,96}\Z)[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?"      # as the Hub's own client has it
-NO_OWNERS = ("datasets", "models", "spaces", "api")
-ADDRESS = r"(https?)://(?:[\w.-]+|\[::1\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?"
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(NAME, text):
-        raise UsageProblem(f"{text[:80]!r} is not a usable name: letters, digits, '.', '_', '-', at most 60, "
-                           "starting with a letter or digit")
-    return text
-
-
-def _repo(text: str) -> str:
-    if re.fullmatch(REPO, text, re.ASCII) and not (re.search(r"\.\.|--|\.git$", text) or text.split("/")[0] in NO_OWNERS):
-        return text
-    name = re.sub(r"\.git$", "", re.sub(r"^https?://[^/]*/", "", text).strip("/"))
-    meant = f": {name}" if name != text and re.fullmatch(REPO, name, re.ASCII) else ", as in https://huggingface.co/owner/name"
-    raise UsageProblem(f"{text[:80]!r} is not a Hub model repo: give owner/name{meant}")
-
-
-def _address(text: str) -> str:
-    plain = re.fullmatch(ADDRESS, text, re.ASCII)   # no user, no backslash: programs disagree on whose host such a text names
-    if plain and (plain[1] == "https" or is_loopback(text)):
-        return text.rstrip("/")
-    shown = re.sub(r"[^/]*@", "...@", text[:80])     # a password may stand there
-    raise UsageProblem(f"address {shown!r} must be https://host, or http on this machine (127.0.0.1), with no user, blank or query")
-
-
-def _wandb_address(text: str) -> str:
-    if not re.fullmatch(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?", text, re.ASCII):
-        raise UsageProblem(f"address {text[:80]!r} is not like https://wandb.example.org; it must not hold a name or password")
-    return text.rstrip("/")
-
-
-def _secret(text: str) -> Secret:
-    if not text.isascii() or re.search(r"\s", text):
-        raise UsageProblem("a key or token has no spaces and only ASCII characters; copy it again")
-    if re.match(r"[\"'`<]|(?:export_?)?[A-Z][A-Z_]{3,}=", text) or text.endswith(("\"", "'", "`", ">")):
-        raise UsageProblem("give the key or token alone, without a name, quotes or brackets around it; copy it again")
-    return Secret(text)
-
-
-def _gpu(text: str) -> str:
-    gpu, colon, count = text.partition(":")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}", gpu):
-        raise UsageProblem(f"{text[:40]!r} is not a GPU type such as H100 or H100:8")
-    if colon:
-        _count(count)
-    return text
-
-
-def _notify(text: str) -> Secret:
-    wrong = [u for u in re.split(r"[\s,]+(?=[a-z][a-z0-9+.-]*://)", text) if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", u)]
-    if wrong:
-        raise UsageProblem("give addresses such as ntfy://topic or slack://..., with blanks between them: "
-                           "https://appriseit.com/services/")
-    return Secret(text)
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 1024:
-        raise UsageProblem(f"{text[:40]!r} is not a number from 1 to 1024")
-    return int(text)
-
-
-def _phase(text: str) -> str:
-    phase_sequence(text)
-    return text
-
-
-def _minutes(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text):
-        raise UsageProblem(f"{text[:40]!r} is not a number of minutes such as 10 or 0.5")
-    return float(text)
-
-
-def _few(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,2}", text):
-        raise UsageProblem(f"{text[:40]!r} is not a number from 0 to 99")
-    return int(text)
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise UsageProblem(f"{text[:40]!r} is not one of {', '.join(words)}")
-        return text.lower()
-    return parse
-
-
-def _yes(text: str) -> bool:
-    return _one_of("yes", "no", "1", "0", "true", "false", "on", "off")(text) in ("yes", "1", "true", "on")
-
-
-def _gate(text: str) -> str:
-    parse_gate(text)
-    return text
-
-
-def duration(text: str) -> int:
-    """Seconds of "90m", "2h", "1d" or a bare number of seconds."""
-    m = re.fullmatch(r"([0-9]{1,7})([smhd]?)", text)
-    seconds = int(m[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[m[2]] if m else 0
-    if not 0 < seconds <= 30 * 86400:
-        raise UsageProblem(f"{text[:40]!r} is not a duration such as 90m or 2h (at most 30d)")
-    return seconds
-
-
-def is_loopback(url: str) -> bool:
-    """True for an address on this very machine."""
-    return urlsplit(url).hostname in LOOPBACK
 
 
 def _setting(env: str, help: str, default: str | None = None, parse: Callable[[str], Any] = str, *,
              where: str = "", secret: bool = False) -> Any:
     return field(metadata={"env": env, "help": help, "default": default, "where": where, "secret": secret,
-                           "parse": _secret if secret and parse is str else parse, "flag": parse is _yes and default == "no"})
+                           "parse": value.secret if secret and parse is str else parse,
+                           "flag": parse is value.yes and default == "no"})
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every setting, parsed; None where a setting has no value."""
 
-    phase: str = _setting("TRAINING_PHASE", "what to train: mid, sft, rl, mid+sft, sft+rl, all", "sft", _phase)
-    run_name: str = _setting("RUN_NAME", "name in logs and wandb", "lanbot-v3", _name)
-    gpu: str = _setting("GPU", "GPU type to rent, partial and any case: H100, a100, H100:8", "B200", _gpu)
-    num_gpus: int = _setting("NUM_GPUS", "GPUs in the machine", "8", _count)
+    phase: str = _setting("TRAINING_PHASE", "what to train: mid, sft, rl, mid+sft, sft+rl, all", "sft", value.phase)
+    run_name: str = _setting("RUN_NAME", "name in logs and wandb", "lanbot-v3", value.name)
+    gpu: str = _setting("GPU", "GPU type to rent, partial and any case: H100, a100, H100:8", "B200", value.gpu)
+    num_gpus: int = _setting("NUM_GPUS", "GPUs in the machine", "8", value.count)
     spend_limit: int = _setting("SPEND_LIMIT", "delete the instance at this bill, in dollars", "150", parse_limit)
-    max_duration: int | None = _setting("MAX_DURATION", "delete the instance after this time: 90m, 2h", None, duration)
-    model_tag: str = _setting("MODEL_TAG", "which model: the folder under base_checkpoints/ and the rest", "d20", _name)
-    output_tag: str | None = _setting("OUTPUT_TAG", "folder to write to, if other than the model tag", None, _name)
+    max_duration: int | None = _setting("MAX_DURATION", "delete the instance after this time: 90m, 2h", None, value.duration)
+    model_tag: str = _setting("MODEL_TAG", "which model: the folder under base_checkpoints/ and the rest", "d20", value.name)
+    output_tag: str | None = _setting("OUTPUT_TAG", "folder to write to, if other than the model tag", None, value.name)
     cloud: str | None = _setting("CLOUD", "only this provider, such as hyperstack")
     region: str | None = _setting("REGION", "only this region, such as canada-1")
     instance_type: str | None = _setting("INSTANCE_TYPE", "only this machine type, such as 8x_b200_pcie_192gb")
-    batch: int | None = _setting("DEVICE_BATCH_SIZE", "rows per GPU and micro-step; the recipe does not change", None, _count)
-    eval: str = _setting("EVAL", "judge the model after each phase: none, quick, full", "quick", _one_of("none", "quick", "full"))
-    humaneval: bool = _setting("HUMANEVAL", "judge its Python too, by running what it wrote there", "no", _yes)
-    no_identity: bool = _setting("NO_IDENTITY", "mid without identity_conversations.jsonl", "no", _yes)
-    save_minutes: float = _setting("SAVE_MINUTES", "minutes between states saved on the machine's disk", "10", _minutes)
+    batch: int | None = _setting("DEVICE_BATCH_SIZE", "rows per GPU and micro-step; the recipe does not change", None, value.count)
+    eval: str = _setting("EVAL", "judge the model after each phase: none, quick, full", "quick",
+                         value.one_of("none", "quick", "full"))
+    humaneval: bool = _setting("HUMANEVAL", "judge its Python too, by running what it wrote there", "no", value.yes)
+    no_identity: bool = _setting("NO_IDENTITY", "mid without identity_conversations.jsonl", "no", value.yes)
+    save_minutes: float = _setting("SAVE_MINUTES", "minutes between states saved on the machine's disk", "10", value.minutes)
     upload_minutes: float | None = _setting("UPLOAD_MINUTES", "minutes between states uploaded  [as many as cost $5]", None,
-                                            _minutes)
-    gate: str | None = _setting("GATE", 'go on to the next phase only if this holds, such as "val_bpb<0.5"', None, _gate)
-    failover: int = _setting("FAILOVER", "how many other offers are tried after a sure no", "3", _few)
+                                            value.minutes)
+    gate: str | None = _setting("GATE", 'go on to the next phase only if this holds, such as "val_bpb<0.5"', None, value.gate)
+    failover: int = _setting("FAILOVER", "how many other offers are tried after a sure no", "3", value.few)
     max_price: int | None = _setting("MAX_PRICE", "no offer above this many dollars an hour", None, parse_limit)
     max_total: int | None = _setting("MAX_TOTAL", "no offer where the run should cost more dollars than this", None, parse_limit)
     probation_usd: int = _setting("PROBATION_USD", "dollars by which a new machine must have proved itself", "2", parse_limit)
-    hf_repo: str = _setting("HF_REPO", "Hub repo with your checkpoints, owner/name", None, _repo,
+    hf_repo: str = _setting("HF_REPO", "Hub repo with your checkpoints, owner/name", None, value.repo,
                             where="any name; just upload base creates it, private")
-    runs_repo: str | None = _setting("RUNS_REPO", "Hub repo for run folders and logs, if other than HF_REPO", None, _repo)
+    runs_repo: str | None = _setting("RUNS_REPO", "Hub repo for run folders and logs, if other than HF_REPO", None, value.repo)
     ssh_public_key: str | None = _setting("SSH_PUBLIC_KEY", "your own SSH key for the machine: path or text of the public half  "
                                           "[a key that Shadeform makes]", None)
-    wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", _name)
-    wandb_base_url: str = _setting("WANDB_BASE_URL", "address of wandb", "https://api.wandb.ai", _wandb_address)
+    wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", value.name)
+    wandb_base_url: str = _setting("WANDB_BASE_URL", "address of wandb", "https://api.wandb.ai", value.wandb_address)
     shadeform_api_key: Secret = _setting("SHADEFORM_API_KEY", "key of your Shadeform account (better in .env: a flag shows in ps)",
                                          secret=True, where="https://platform.shadeform.ai/settings/api")
     self_delete: bool = _setting("SELF_DELETE", "a Shadeform key is on the machine, so that it deletes itself; off: just guard "
-                                 "does", "yes", _yes)
+                                 "does", "yes", value.yes)
     shadeform_api_key_box: Secret | None = _setting("SHADEFORM_API_KEY_BOX", "a second Shadeform key, for the machine in place of "
                                                     "yours", secret=True, where="https://platform.shadeform.ai/settings/api")
     hf_token: Secret = _setting("HF_TOKEN", "Hub token that may write HF_REPO (better in .env)", secret=True,
@@ -186,9 +75,9 @@ class Settings:
     wandb_api_key: Secret | None = _setting("WANDB_API_KEY", "turns wandb on (better in .env)", secret=True,
                                             where="https://wandb.ai/authorize")
     notify_url: Secret | None = _setting("NOTIFY_URL", "where to send a word: ntfy://topic, slack://..., mailto://... (better in "
-                                         ".env)", None, _notify, secret=True)
-    shadeform_api: str = _setting("SHADEFORM_API", "address of the Shadeform API", "https://api.shadeform.ai/v1", _address)
-    hf_endpoint: str = _setting("HF_ENDPOINT", "address of the Hub", "https://huggingface.co", _address)
+                                         ".env)", None, value.notify, secret=True)
+    shadeform_api: str = _setting("SHADEFORM_API", "address of the Shadeform API", "https://api.shadeform.ai/v1", value.address)
+    hf_endpoint: str = _setting("HF_ENDPOINT", "address of the Hub", "https://huggingface.co", value.address)
     sources: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -19,7 +19,7 @@ ORDER = [
     "sniff", "architecture",
     "money", "budget", "size", "memory", "datasets",
     "conversations", "parquet",
-    "pickles", "phases", "gate", "config", "session", "plan", "offers",
+    "pickles", "phases", "gate", "settingvalues", "config", "session", "plan", "offers",
     "instance", "shadeform", "sshkey", "hub",
     "inside",
     "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "locks", "ledger",

@@ -460,4 +460,4 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
                                                             "nanolan"} and not m.startswith(("_", "__editable__"))}
     assert foreign == set()
     assert {m for m in loaded if m.startswith("nanolan.")} <= {f"nanolan.{m}" for m in ("cli", "helptext", "config", "datasets", "envlines", "errors", "gate", "money",
-        "phases", "secret", "times", "veil")}
+        "phases", "secret", "settingvalues", "times", "veil")}

@@ -1,0 +1,131 @@
+"""What the settings may hold: each parser takes a text to its value, or says by a UsageProblem what is wrong with it."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from nanolan.errors import UsageProblem
+from nanolan.gate import parse_gate
+from nanolan.phases import phase_sequence
+from nanolan.secret import Secret
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
+REPO = r"(?=.{3,96}\Z)[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?"      # as the Hub's own client has it
+NO_OWNERS = ("datasets", "models", "spaces", "api")
+ADDRESS = r"(https?)://(?:[\w.-]+|\[::1\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?"
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise UsageProblem(f"{text[:80]!r} is not a usable name: letters, digits, '.', '_', '-', at most 60, "
+                           "starting with a letter or digit")
+    return text
+
+
+def repo(text: str) -> str:
+    if re.fullmatch(REPO, text, re.ASCII) and not (re.search(r"\.\.|--|\.git$", text) or text.split("/")[0] in NO_OWNERS):
+        return text
+    plain = re.sub(r"\.git$", "", re.sub(r"^https?://[^/]*/", "", text).strip("/"))
+    meant = f": {plain}" if plain != text and re.fullmatch(REPO, plain, re.ASCII) else ", as in https://huggingface.co/owner/name"
+    raise UsageProblem(f"{text[:80]!r} is not a Hub model repo: give owner/name{meant}")
+
+
+def address(text: str) -> str:
+    plain = re.fullmatch(ADDRESS, text, re.ASCII)   # no user, no backslash: programs disagree on whose host such a text names
+    if plain and (plain[1] == "https" or is_loopback(text)):
+        return text.rstrip("/")
+    raise UsageProblem(f"address {_without_user(text)!r} must be https://host, or http on this machine (127.0.0.1), "
+                       "with no user, blank or query")
+
+
+def wandb_address(text: str) -> str:
+    if not re.fullmatch(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?", text, re.ASCII):
+        raise UsageProblem(f"address {_without_user(text)!r} is not like https://wandb.example.org; "
+                           "it must not hold a name or password")
+    return text.rstrip("/")
+
+
+def _without_user(text: str) -> str:
+    """An address that is shown: a password may stand in front of the @."""
+    return re.sub(r"[^/]*@", "...@", text[:300])[:80]
+
+
+def secret(text: str) -> Secret:
+    if not text.isascii() or re.search(r"\s", text):
+        raise UsageProblem("a key or token has no spaces and only ASCII characters; copy it again")
+    if re.match(r"[\"'`<]|(?:export_?)?[A-Z][A-Z_]{3,}=", text) or text.endswith(("\"", "'", "`", ">")):
+        raise UsageProblem("give the key or token alone, without a name, quotes or brackets around it; copy it again")
+    return Secret(text)
+
+
+def gpu(text: str) -> str:
+    kind, colon, number = text.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}", kind):
+        raise UsageProblem(f"{text[:40]!r} is not a GPU type such as H100 or H100:8")
+    if colon:
+        count(number)
+    return text
+
+
+def notify(text: str) -> Secret:
+    wrong = [u for u in re.split(r"[\s,]+(?=[a-z][a-z0-9+.-]*://)", text) if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", u)]
+    if wrong:
+        raise UsageProblem("give addresses such as ntfy://topic or slack://..., with blanks between them: "
+                           "https://appriseit.com/services/")
+    return Secret(text)
+
+
+def count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 1024:
+        raise UsageProblem(f"{text[:40]!r} is not a number from 1 to 1024")
+    return int(text)
+
+
+def phase(text: str) -> str:
+    phase_sequence(text)
+    return text
+
+
+def minutes(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text):
+        raise UsageProblem(f"{text[:40]!r} is not a number of minutes such as 10 or 0.5")
+    return float(text)
+
+
+def few(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,2}", text):
+        raise UsageProblem(f"{text[:40]!r} is not a number from 0 to 99")
+    return int(text)
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise UsageProblem(f"{text[:40]!r} is not one of {', '.join(words)}")
+        return text.lower()
+    return parse
+
+
+def yes(text: str) -> bool:
+    return one_of("yes", "no", "1", "0", "true", "false", "on", "off")(text) in ("yes", "1", "true", "on")
+
+
+def gate(text: str) -> str:
+    parse_gate(text)
+    return text
+
+
+def duration(text: str) -> int:
+    """Seconds of "90m", "2h", "1d" or a bare number of seconds."""
+    m = re.fullmatch(r"([0-9]{1,7})([smhd]?)", text)
+    seconds = int(m[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[m[2]] if m else 0
+    if not 0 < seconds <= 30 * 86400:
+        raise UsageProblem(f"{text[:40]!r} is not a duration such as 90m or 2h (at most 30d)")
+    return seconds
+
+
+def is_loopback(url: str) -> bool:
+    """True for an address on this very machine."""
+    return urlsplit(url).hostname in LOOPBACK
