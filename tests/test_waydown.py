@@ -158,6 +158,16 @@ def test_a_home_that_takes_nothing_any_more_keeps_what_an_earlier_boot_left_whol
     assert bare.log().count(f"BOX PROGRAM ['{bare.state}', '{bare.work}']") == 2 and "FAILED" not in bare.log()
 
 
+def test_a_file_that_cannot_be_unpacked_anew_is_not_cut_off(box: Box) -> None:
+    plan = bundle(box)
+    assert boot(box, script_of(plan)) == 0
+    python = box.root / "usr/bin/python3"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 1\nexec /usr/bin/python3 "$@"\n')     # as without memory for a decoder
+    python.chmod(0o755)
+    assert boot(box, script_of(plan).replace("\nset -Eeuo", f"\nPATH={python.parent}:$PATH; set -Eeuo")) == 0
+    assert box.log().count("BOX PROGRAM") == 2 and (box.state / "plan.json").read_bytes() == plan.to_json()
+
+
 def test_a_log_that_takes_nothing_keeps_no_boot_from_going_on_nor_from_giving_up(tmp_path: Path) -> None:
     with small_disk(tmp_path / "box/var/log", 1) as disk, Box(tmp_path) as box:
         bundle(box)
@@ -300,11 +310,15 @@ def test_without_memory_for_another_process_a_whole_checkpoint_is_tried_until_th
         assert "no process could be started" in box.log() and "NOT saved: sft step 5" in box.receipt()["message"]
 
 
-@pytest.mark.parametrize("how", ["no library", "no work folder", "no plan"])
+@pytest.mark.parametrize("how", ["no library", "no work folder", "no plan", "no Python of its own"])
 def test_a_box_program_that_cannot_begin_leaves_its_machine_to_the_rescue_program(box: Box, how: str) -> None:
     python = "/usr/bin/python3" if how == "no library" else sys.executable
     work = box.work if how != "no work folder" else box.work / "gone"
     if how == "no plan":
         (box.state / "plan.json").write_text(json.dumps(json.loads(box.plan.to_json()) | {"limit_cents": "many"}))
-    assert box.program(python, "-I", str(ROOT / "cloud/train.py"), str(box.state), str(work), cwd=ROOT).wait(60) == 0
+    train = str(ROOT / "cloud/train.py")
+    words = ["-I", train] if how != "no Python of its own" else [
+        "-c", f"import runpy, sys; sys.executable = '/gone'; runpy.run_path({train!r}, run_name='__main__')"]
+    work = work if how != "no Python of its own" else box.work / "gone"
+    assert box.program(python, *words, str(box.state), str(work), cwd=ROOT).wait(60) == 0
     assert box.deleted and "the box program failed" in box.receipt()["message"]
