@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nanolan.errors import BadAnswer
-from nanolan.plainfile import open_plain, read_plain
+from nanolan.plainfile import SHORT, open_plain, read_plain
 from nanolan.sniff import mistaken_for
 
 MANIFEST = "manifest.json"
@@ -148,13 +148,16 @@ def borrow(folder: Path, at: Path) -> Iterator[Path]:
 
 
 def read_whole(folder: Path) -> Manifest:
-    """The manifest of a saved step, after every file's size and sha256 matched it; BadAnswer if not."""
+    """The manifest of a saved step, after every file's size and sha256 matched it; BadAnswer if not, OSError when the machine is
+    SHORT of what it takes to look."""
     try:
         manifest = parse_manifest(read_plain(folder / MANIFEST, MOST_BYTES), str(folder / MANIFEST))
         for want in manifest.files:
             if hash_file(folder / want.path, plain=True) != want:
                 raise BadAnswer(f"{folder / want.path} does not match its manifest: damaged or half written")
     except OSError as e:
+        if e.errno in SHORT:
+            raise
         raise BadAnswer(f"{folder}: not a whole checkpoint ({e.strerror}: {e.filename})") from None
     return manifest
 

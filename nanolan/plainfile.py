@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 UNSAID_CHARS = 200_000
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)     # the machine lacks something for a while; no file is damaged
 
 
 def open_plain(path: Path) -> BinaryIO:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import structs
 
@@ -28,7 +29,7 @@ from nanolan.manifest import (
     read_whole,
     whole_steps,
 )
-from nanolan.plainfile import read_plain
+from nanolan.plainfile import SHORT, read_plain
 from nanolan.proof import Proof, prove
 from nanolan.report import PhaseReport, phase_report
 from nanolan.results import hide_secrets, meta_name, numbers, with_results
@@ -38,6 +39,9 @@ from nanolan.transfer import Job
 HUB_PATIENCE_S = 3600.0      # how long a dead Hub is waited for
 MOST_META_BYTES = 64 << 20   # of a meta that is looked through; one of a d20 takes 1 kB
 NOTE_PATIENCE_S = 120.0      # for what is good to have
+SHORT_PATIENCE_S, SHORT_WAIT_S = 300.0, 5.0    # with this machine, where it lacks something
+
+T = TypeVar("T")
 
 
 def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
@@ -46,8 +50,7 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
     report = phase_report("uploading", place, manifest)
     m.herald.phase(phase, report)
     try:
-        with held_fast(m, phase, folder, manifest) as copy:
-            proof = save(m, copy, mask_meta(copy, manifest), place)
+        proof = when_short(m, lambda: _held_and_saved(m, phase, folder, manifest, place))
     except Exception:
         m.unsaved.append(f"{phase} step {manifest.step}")
         m.herald.phase(phase, structs.replace(report, state="failed"))
@@ -56,6 +59,25 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
     m.herald.phase(phase, structs.replace(report, state="proven" if manifest.final else "failed", revision=proof.revision))
     m.herald.tell(m.herald.state)
     say(f"phase {phase}: proven on the Hub: {place} step {manifest.step}, revision {proof.revision[:8]}")
+
+
+def _held_and_saved(m: Machine, phase: str, folder: Path, manifest: Manifest, place: str) -> Proof:
+    with held_fast(m, phase, folder, manifest) as copy:
+        return save(m, copy, mask_meta(copy, manifest), place)
+
+
+def when_short(m: Machine, act: Callable[[], T]) -> T:
+    """`act()`, again for some minutes where this machine lacks memory or file numbers: that may pass, and damages nothing."""
+    end = m.tools.clock() + SHORT_PATIENCE_S
+    while True:
+        try:
+            return act()
+        except (OSError, MemoryError) as e:
+            lasting = isinstance(e, OSError) and e.errno not in SHORT
+            if lasting or m.tools.clock() > end or m.meter.give_up():
+                raise
+            say(f"{type(e).__name__}: {e}; trying again")
+            m.tools.sleep(SHORT_WAIT_S)
 
 
 @contextmanager
@@ -140,13 +162,18 @@ def save_the_rest(m: Machine, done: set[str]) -> None:
     """After a failure: the newest whole step of each phase that is not uploaded, as far as the Hub takes it."""
     for phase in [p for p in m.plan.phases if p not in done]:
         try:
-            found = newest_whole(m.out_dir(phase), phase, final=True) or newest_whole(m.out_dir(phase), phase)
+            found = when_short(m, partial(_newest, m, phase))
             if found:
                 upload(m, phase, *found)
             elif (m.state / f"attempts-{phase}").is_file():
                 known_state(m, phase, m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S))   # for the receipt
         except Exception as e:   # the others are still to be saved
             say(f"{e}")
+
+
+def _newest(m: Machine, phase: str) -> tuple[Path, Manifest] | None:
+    """The result of a phase, else its newest state."""
+    return newest_whole(m.out_dir(phase), phase, final=True) or newest_whole(m.out_dir(phase), phase)
 
 
 def forget_states(m: Machine, phase: str) -> None:

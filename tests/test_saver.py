@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -180,3 +182,36 @@ def write_meta(folder: Path, manifest: Manifest, meta: bytes) -> None:
     (folder / name).write_bytes(meta)
     files = (*(f for f in manifest.files if f.path != name), hash_bytes(name, meta))
     (folder / MANIFEST).write_text(replace(manifest, files=files).to_json())
+
+
+@pytest.mark.parametrize("number, lasts_s, saved", [(errno.EMFILE, 60, True), (errno.ENOMEM, 60, True), (errno.EAGAIN, 60, True),
+                                                    (errno.EMFILE, 10**6, False), (errno.EIO, 60, False)])
+def test_a_machine_that_is_short_of_something_for_a_while_loses_nothing(tmp_path: Path, hub: HubServer, number: int, lasts_s: float,
+                                                                        saved: bool) -> None:
+    def transfer(*args: object, **how: object) -> None:
+        if m.tools.clock() < lasts_s:
+            raise OSError(number, "short")
+        whole(*args, **how)
+    whole = machine(tmp_path, hub).tools.transfer
+    m = machine(tmp_path, hub, tools={"transfer": transfer})
+    trained(m, "sft")
+    save_the_rest(m, set())
+    assert ([p.folder for p in m.proofs], m.unsaved) == (([SFT], []) if saved else ([], ["sft step 5"]))
+
+
+def test_a_whole_step_that_cannot_be_looked_at_for_a_while_is_not_called_damaged(tmp_path: Path, hub: HubServer) -> None:
+    m = machine(tmp_path, hub)
+    trained(m, "sft")
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    object.__setattr__(m.tools, "sleep", sleep)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        save_the_rest(m, set())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert waits and m.proofs[0].folder == SFT
