@@ -54,8 +54,10 @@ IDENTITY_FILE = "identity_conversations.jsonl"   # in HF_REPO, as in the guide; 
 MOST_DATA_BYTES = 256 << 20                      # of it; a line of the templates takes about 300 bytes
 
 
-def check_columns(name: str, found: Mapping[str, str], where: str) -> None:
-    """BadAnswer unless a file of the data set `name` has the columns that are read, by their plain path and parquet type."""
+def check_data(name: str, found: Mapping[str, str], rows: int, where: str) -> None:
+    """BadAnswer unless a file of the data set `name` has rows, and the columns that are read, by plain path and parquet type."""
+    if rows < 1:
+        raise BadAnswer(f"{where}: does not hold a single row")
     unwrapped = {path.removeprefix(WRAPPED): kind for path, kind in found.items()}
     for path, kind in DATASETS[name].columns.items():
         if path not in unwrapped:

@@ -19,10 +19,10 @@ from nanolan.architecture import (
     parse_meta,
 )
 from nanolan.conversations import count_conversations
-from nanolan.datasets import IDENTITY_FILE, MOST_DATA_BYTES, check_columns, data_of
+from nanolan.datasets import IDENTITY_FILE, MOST_DATA_BYTES, check_data, data_of
 from nanolan.errors import BadAnswer
 from nanolan.hub import SMALL_FILE, Hub, Tree, begin
-from nanolan.parquet import TAIL_BYTES, read_columns
+from nanolan.parquet import TAIL_BYTES, read_footer
 from nanolan.pickles import encoding_state, tensors
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.size import ModelSize, size_of
@@ -120,7 +120,8 @@ def look_at_identity(hub: Hub, source: Tree | Pinned) -> Inside:
 def look_at_data(hub: Hub, source: Tree | Pinned, file: PinnedFile) -> None:
     """A file of a data set, by its footer; BadAnswer when it has not got the columns that are read."""
     where = f"{source.repo}/{file.path}"
-    check_columns(data_of(source.repo, file.path), read_columns(open_remote(hub, source, file, TAIL_BYTES), where), where)
+    footer = read_footer(open_remote(hub, source, file, TAIL_BYTES), where)
+    check_data(data_of(source.repo, file.path), footer.columns, footer.rows, where)
 
 
 def check_together(checkpoint: Inside, tokenizer: Inside, where: str) -> None:

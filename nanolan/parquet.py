@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from nanolan.errors import BadAnswer
@@ -23,11 +24,20 @@ TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 7, 8, 9, 10
 NUMBERS = (4, 5, 6)          # of 16, 32 and 64 bits
 
 
-def read_columns(file: BinaryIO, where: str) -> dict[str, str]:
-    """The plain path of every column (such as messages.role), and its type; BadAnswer when it is no parquet file."""
+@dataclass(frozen=True)
+class Footer:
+    """What a file's footer tells: the plain path of every column (such as messages.role) with its type, and the rows."""
+
+    columns: dict[str, str]
+    rows: int
+
+
+def read_footer(file: BinaryIO, where: str) -> Footer:
+    """The footer of a parquet file; BadAnswer when it is none."""
     footer = _footer(file, where)
     try:
-        return dict(_leaves(_schema(footer)))
+        schema, rows = _schema_and_rows(footer)
+        return Footer(dict(_leaves(schema)), rows)
     except Exception as e:   # a hostile footer can raise anything
         raise BadAnswer(f"{where}: not a parquet file, its footer cannot be read ({type(e).__name__})") from None
 
@@ -73,14 +83,14 @@ def _leaves(schema: list[dict[int, Any]]) -> Iterator[tuple[str, str]]:
     yield from below(root, ()) if root.get(5) else ()
 
 
-def _schema(footer: bytes) -> list[dict[int, Any]]:
-    """Field 2 of the FileMetaData; what comes after it is not read."""
-    reader = _Compact(footer)
+def _schema_and_rows(footer: bytes) -> tuple[list[dict[int, Any]], int]:
+    """Fields 2 and 3 of the FileMetaData; what comes after them is not read."""
+    reader, found = _Compact(footer), dict[int, Any]()
     for field, kind in reader.fields():
-        if field == 2 and kind == LIST:
-            return reader.value(kind)
-        reader.value(kind)
-    raise ValueError("no schema")
+        found[field] = reader.value(kind)
+        if field >= 3:
+            break
+    return found[2], int(found[3])
 
 
 class _Compact:

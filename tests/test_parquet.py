@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanolan.datasets import DATASETS, REVISIONS, check_columns, data_of
+from nanolan.datasets import DATASETS, REVISIONS, check_data, data_of
 from nanolan.errors import BadAnswer
-from nanolan.parquet import TAIL_BYTES, read_columns
+from nanolan.parquet import TAIL_BYTES, read_footer
 from nanolan.sim.seed import _schemas
 from nanolan.train.tasks import columns_of
 
@@ -19,14 +19,18 @@ SCHEMAS = _schemas()
 
 
 def written(schema: pa.Schema, **how: Any) -> bytes:
-    """A file of no rows in a schema."""
+    """A file of one row in a schema."""
+    return table(pa.Table.from_pylist([{}], schema=schema), **how)
+
+
+def table(rows: pa.Table, **how: Any) -> bytes:
     file = io.BytesIO()
-    pq.write_table(schema.empty_table(), file, **how)
+    pq.write_table(rows, file, **how)
     return file.getvalue()
 
 
 def columns(data: bytes) -> dict[str, str]:
-    return read_columns(io.BytesIO(data), "x.parquet")
+    return read_footer(io.BytesIO(data), "x.parquet").columns
 
 
 WRAPPED = pa.schema([("train", pa.struct(list(SCHEMAS["mmlu"])))])
@@ -39,6 +43,12 @@ ODD = pa.schema([("a.b", pa.int8()), ("m", pa.map_(pa.string(), pa.list_(pa.floa
 def test_the_columns_are_those_that_pyarrow_reads(schema: pa.Schema, how: dict[str, Any]) -> None:
     data = written(schema, **how)
     assert columns(data) == columns_of(pq.ParquetFile(io.BytesIO(data)).schema)
+
+
+@pytest.mark.parametrize("n", [0, 1, 100_000])
+def test_the_rows_are_counted(n: int) -> None:
+    data = table(pa.table({"question": ["q"] * n}))
+    assert read_footer(io.BytesIO(data), "x").rows == n
 
 
 def test_a_footer_of_any_size_is_read_from_its_begin_alone() -> None:
@@ -76,16 +86,18 @@ def test_a_footer_of_any_bytes_ends_soon_and_in_words() -> None:
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_columns_of_each_data_set_are_those_that_its_reader_needs(name: str) -> None:
-    check_columns(name, columns(written(SCHEMAS[name])), "x")
+    check_data(name, columns(written(SCHEMAS[name])), 1, "x")
+    with pytest.raises(BadAnswer, match="x: does not hold a single row"):
+        check_data(name, columns(written(SCHEMAS[name])), 0, "x")
     for column in DATASETS[name].columns:
         found = columns(written(SCHEMAS[name]))
         with pytest.raises(BadAnswer, match=f"x: does not have the column {column} of {name}.*layout changed"):
-            check_columns(name, {k: v for k, v in found.items() if k != column}, "x")
+            check_data(name, {k: v for k, v in found.items() if k != column}, 1, "x")
         with pytest.raises(BadAnswer, match=f"the column {column} of {name} does not hold"):
-            check_columns(name, found | {column: "DOUBLE"}, "x")
+            check_data(name, found | {column: "DOUBLE"}, 1, "x")
 
 
 def test_the_wrapped_rows_of_mmlu_are_known() -> None:
-    check_columns("mmlu", columns(written(WRAPPED)), "x")
+    check_data("mmlu", columns(written(WRAPPED)), 1, "x")
     assert data_of("allenai/ai2_arc", "ARC-Easy/test-00000-of-00001.parquet") == "arc-easy"
     assert set(REVISIONS) == {d.repo for d in DATASETS.values()}

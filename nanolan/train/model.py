@@ -139,7 +139,7 @@ class GPT(nn.Module):
         state = plain_names(state, where)
         check_tensors(config, state, where)
         device = torch.device(device)
-        state = {key: t.to(device, stored_dtype(key, device)) for key, t in state.items()}
+        state = {key: t.to(device, stored_dtype(key, device)) for key, t in apart(state).items()}
         model.load_state_dict(state, assign=True)
         return model._with_tables(device)
 
@@ -226,6 +226,17 @@ def only_trained(hidden: Tensor, targets: Tensor, multiple: int) -> tuple[Tensor
         return hidden, targets
     at = torch.cat([kept, kept.new_zeros(fill)])
     return hidden.index_select(0, at), F.pad(targets[kept], (0, fill), value=IGNORE)
+
+
+def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor with memory of its own: a file may hold the same numbers under two names, and each is trained by itself."""
+    seen: set[int] = set()
+    own: dict[str, Tensor] = {}
+    for key, t in state.items():
+        place = t.untyped_storage().data_ptr()
+        own[key] = t.clone(memory_format=torch.contiguous_format) if place in seen else t.contiguous()
+        seen.add(place)
+    return own
 
 
 def stored_dtype(key: str, device: torch.device) -> torch.dtype:

@@ -118,7 +118,9 @@ def take_up(state: Path, step: int, resume: Resume, optimizer: Optimizer, world:
 
 
 def check_fit(model: GPT, tokenizer: Tokenizer, recipe: Recipe) -> None:
-    """BadAnswer if model, tokenizer and row length do not belong together."""
+    """BadAnswer if model, tokenizer and row length do not belong together, or a weight is no number."""
+    if not finite(model):
+        raise BadAnswer("a weight is not a number in the checkpoint that was to be trained from")
     check_vocabulary(model.config, tokenizer.vocab_size)
     check_rows(model.config, recipe.sequence_len)
 

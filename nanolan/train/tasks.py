@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanolan.datasets import DATASETS, IDENTITY_FILE, check_columns
+from nanolan.datasets import DATASETS, IDENTITY_FILE, check_data
 from nanolan.errors import BadAnswer
 from nanolan.parquet import plain_path
 from nanolan.train.conversation import Conversation, calculator_parts, check, conversation, multiple_choice, read_jsonl
@@ -206,7 +206,7 @@ def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
             meta = pq.read_metadata(path)
         except (OSError, pa.ArrowException) as e:
             raise BadAnswer(f"{path}: not a parquet file ({e})") from None
-        check_columns(part.data, columns_of(meta.schema), str(path))
+        check_data(part.data, columns_of(meta.schema), meta.num_rows, str(path))
         for g in range(meta.num_row_groups):
             group = meta.row_group(g)
             n = group.num_rows

@@ -169,3 +169,20 @@ def test_a_squared_relu_has_the_value_and_gradient_that_autograd_finds() -> None
 
 def test_d20_has_the_published_number_of_parameters() -> None:
     assert replace(CONFIG, n_layer=20, n_embd=1280, vocab_size=65_536).n_params == 560_988_160
+
+
+def test_two_names_for_the_same_numbers_become_two_tensors() -> None:
+    """As of a model whose head was tied: each is trained by itself."""
+    config = GPTConfig(16, 64, 1, 2, 2, 32)
+    state = GPT.fresh(config).state_dict()
+    state["lm_head.weight"] = state["transformer.wte.weight"]
+    model = GPT.from_state(config, state)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    assert model.transformer["wte"].weight.abs().sum() > 0  # type: ignore[operator]
+
+
+def test_a_transposed_tensor_is_laid_out_anew() -> None:
+    config = GPTConfig(16, 64, 1, 2, 2, 32)
+    state = {k: v.T.contiguous().T for k, v in GPT.fresh(config).state_dict().items()}
+    assert all(p.is_contiguous() for p in GPT.from_state(config, state).parameters())

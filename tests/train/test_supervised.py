@@ -148,3 +148,13 @@ def test_validation_whose_every_conversation_is_too_long_is_left_out_with_a_warn
     assert main([str(job)]) == 0
     assert "warning: no validation: no conversation to train" in capsys.readouterr().err
     assert saved(job) == [(2, True)]
+
+
+def test_a_weight_that_is_no_number_is_refused_before_anything_is_trained(
+        tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = Path(shutil.copytree(tiny / "base_checkpoints/d20", tmp_path / "base"))
+    state = torch.load(base / "model_000010.pt", weights_only=True)
+    state["lm_head.weight"][0, 0] = float("nan")
+    torch.save(state, base / "model_000010.pt")
+    assert main([str(write_job(tiny, tmp_path / "run", "mid", init_dir=str(base)))]) == 1
+    assert "refused: a weight is not a number" in (said := capsys.readouterr().err) and cause_of(said)[0] == "nan"
