@@ -33,6 +33,7 @@ from urllib.parse import quote, urlsplit
 
 HERE = Path(__file__).resolve().parent
 FETCH_PATIENCE_S, LOG_PATIENCE_S = 600, 120
+REFUSED_S = {False: 60, True: 2}                 # for a 401, 403 or 404, which may pass, too; True: a Hub on this very machine
 CALL_S, FETCH_S = 120, 300                       # one request with its whole answer; the same for the code bundle
 MOST_BYTES = 256 << 20                           # of an answer
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 30
@@ -99,16 +100,17 @@ def at_most(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def patiently(what: str, act: Callable[[], bytes], patience_s: float, *, clock: Callable[[], float] = time.monotonic,
+def patiently(what: str, act: Callable[[], bytes], patience_s: float, endpoint: str, *, clock: Callable[[], float] = time.monotonic,
               sleep: Callable[[float], None] = time.sleep) -> bytes:
-    """`act()` until it works; after `patience_s`, or at a definite no, the error."""
-    end, wait = clock() + patience_s, FIRST_WAIT_S
+    """`act()` until it works; after `patience_s`, or sooner at a no that stays, the error."""
+    began, wait = clock(), FIRST_WAIT_S
+    refused_s = REFUSED_S[urlsplit(endpoint).hostname == "127.0.0.1"]
     while True:
         try:
             return act()
         except TROUBLE as e:
             say(f"{what}: {type(e).__name__} {getattr(e, 'code', '')}")
-            if clock() > end or getattr(e, "code", 0) in (401, 403, 404):
+            if clock() - began > (refused_s if getattr(e, "code", 0) in (401, 403, 404) else patience_s):
                 raise
             sleep(wait)
             wait = min(wait * 2, LONGEST_WAIT_S)
@@ -116,7 +118,7 @@ def patiently(what: str, act: Callable[[], bytes], patience_s: float, *, clock: 
 
 def fetch(url: str, sha256: str, target: str, secrets: dict[str, str]) -> None:
     """Download the code bundle to `target`; exit 1 when it is another one than the launcher's."""
-    data = patiently("fetch the code", lambda: call(url, token=secrets["HF_TOKEN"], most_s=FETCH_S), FETCH_PATIENCE_S)
+    data = patiently("fetch the code", lambda: call(url, token=secrets["HF_TOKEN"], most_s=FETCH_S), FETCH_PATIENCE_S, url)
     if hashlib.sha256(data).hexdigest() != sha256:
         sys.exit("rescue: the code bundle is not the one that the launcher uploaded")
     Path(target).write_bytes(data)
@@ -126,7 +128,8 @@ def give_up(plan: dict[str, Any], secrets: dict[str, str], reason: str, *, ask: 
             clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
     """Upload the log if the Hub takes it, and delete this machine."""
     try:
-        patiently("upload the log", lambda: upload_log(plan, secrets, reason, ask), LOG_PATIENCE_S, clock=clock, sleep=sleep)
+        patiently("upload the log", lambda: upload_log(plan, secrets, reason, ask), LOG_PATIENCE_S, plan["hf_endpoint"],
+                  clock=clock, sleep=sleep)
     except Exception as e:   # whatever it is, the machine must go
         say(f"the log could not be uploaded: {type(e).__name__}")
     if keyless(secrets):

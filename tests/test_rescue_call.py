@@ -4,8 +4,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
@@ -122,3 +124,24 @@ def test_a_list_that_cannot_be_read_is_asked_for_again_until_the_machine_is_gone
         return RESCUE.json.dumps({"instances": [None, {"name": 7}, mine]}).encode()
     RESCUE.delete_self(plan, {"SHADEFORM_API_KEY": KEY}, ask=ask, sleep=lambda s: None)
     assert asked == ["api/instances", "api/instances", "api/instances/me/delete", "api/instances"]
+
+
+@pytest.mark.parametrize("code, lasts_s", [(401, 60), (403, 60), (404, 60), (400, 600), (429, 600), (500, 600), (503, 600)])
+@pytest.mark.parametrize("share, passes", [(0.4, True), (1.8, False)])
+def test_a_no_that_may_pass_is_asked_again_for_a_while(code: int, lasts_s: float, share: float, passes: bool) -> None:
+    now = [0.0]
+
+    def ask() -> bytes:
+        if now[0] < share * lasts_s:
+            raise HTTPError("url", code, "no", Message(), None)
+        return b"fine"
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+    how = {"clock": lambda: now[0], "sleep": sleep}
+    if passes:
+        assert RESCUE.patiently("x", ask, 600, "https://huggingface.co", **how) == b"fine"
+    else:
+        with pytest.raises(HTTPError):
+            RESCUE.patiently("x", ask, 600, "https://huggingface.co", **how)
+        assert lasts_s < now[0] <= lasts_s + RESCUE.LONGEST_WAIT_S
