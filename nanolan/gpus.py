@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from nanolan.plan import Plan
 
+ROW = re.compile(r"^GPU-[^,]+,[ \t]*(.*\S)[ \t]*$", re.M)
 PROBE = ("import torch\nfor i in range(torch.cuda.device_count()): torch.ones(2, device=f'cuda:{i}').sum().item()\n"
          "print(torch.cuda.device_count())")
 
@@ -22,14 +24,18 @@ def gpu_problem(plan: Plan, names: list[str], usable: int | None) -> str:
 
 
 def query_gpus(field: str, what: str = "gpu") -> list[str]:
-    """Lines of nvidia-smi (the rehearsal's own in a rehearsal): a field of each GPU, or of its "compute-apps"; [] when it fails."""
+    """By nvidia-smi (the rehearsal's own in a rehearsal) a field of each GPU, or of its "compute-apps"; [] when it fails.
+
+    A row is known by the GPU's id in front: what else is printed are warnings, and the exit code may be that of one.
+    """
     own = Path(os.environ.get("BOX_ROOT", "") + "/usr/bin/nvidia-smi")
-    command = [str(own) if own.is_file() else "nvidia-smi", f"--query-{what}={field}", "--format=csv,noheader"]
+    uuid = "uuid" if what == "gpu" else "gpu_uuid"
+    command = [str(own) if own.is_file() else "nvidia-smi", f"--query-{what}={uuid},{field}", "--format=csv,noheader"]
     try:
-        out = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        out = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return out.stdout.split("\n")[:-1] if out.returncode == 0 else []
+    return ROW.findall(out.stdout)
 
 
 def usable_cuda_devices() -> int:

@@ -49,7 +49,8 @@ def memory_problem(plan: Plan, told: list[str]) -> str:
 
 
 def busy_problem(pids: list[str]) -> str:
-    """Nobody else may compute on the GPUs before we do."""
+    """Nobody else may compute on the GPUs before we do; what is no process id ("[N/A]", "[Insufficient Permissions]") is nobody."""
+    pids = [p for p in pids if p.isdigit()]
     return f"{len(pids)} other process{'es' * (len(pids) > 1)} compute on the GPUs" if pids else ""
 
 

@@ -40,7 +40,9 @@ def test_gpus_with_less_memory_than_rented_are_a_problem(rented_gb: int, told: l
 
 
 def test_somebody_elses_processes_on_the_gpus_are_a_problem() -> None:
-    assert busy_problem([]) == "" and busy_problem(["1234"]) == "1 other process compute on the GPUs" and "2 other processes" in busy_problem(["1", "2"])
+    for nobody in ([], ["[N/A]"], ["[Not Supported]"], ["[Insufficient Permissions]"]):
+        assert busy_problem(nobody) == ""
+    assert busy_problem(["1234"]) == "1 other process compute on the GPUs" and "2 other processes" in busy_problem(["1", "2"])
 
 
 def test_the_disk_must_hold_the_downloads_and_three_states() -> None:
