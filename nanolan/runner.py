@@ -65,11 +65,14 @@ def evaluation_of(job: dict[str, Any], plan: Plan, results: Path) -> dict[str, A
 
 
 def trainer_command(plan: Plan, job: Path) -> list[str]:
-    """torchrun on this machine, the same for one process; a stand-in trainer runs as it is."""
+    """torchrun on this machine, the same for one process; a stand-in trainer runs as it is.
+
+    The ranks meet at 127.0.0.1: the machine's own host name may not resolve, and then torchrun waits for ever.
+    """
     if plan.trainer != "nanolan.train":
         return [sys.executable, "-m", plan.trainer, str(job)]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={plan.processes}",
-            "-m", plan.trainer, str(job)]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
+            f"--nproc-per-node={plan.processes}", "-m", plan.trainer, str(job)]
 
 
 def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, host: Mapping[str, str], wandb_key: str | None,

@@ -122,7 +122,7 @@ def test_a_real_child_has_neither_key_nor_token_in_its_environment(plan: Plan, t
 
 def test_torchrun_runs_the_real_trainer_the_same_way_for_one_process_and_for_eight() -> None:
     commands = [trainer_command(make_plan("", "", trainer="nanolan.train", processes=n), Path("job.json")) for n in (1, 8)]
-    assert [c[1:] for c in commands] == [["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", "-m",
+    assert [c[1:] for c in commands] == [["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={n}", "-m",
                                           "nanolan.train",
                                           "job.json"] for n in (1, 8)]
 
