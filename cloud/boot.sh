@@ -1,22 +1,23 @@
 # shellcheck shell=bash
-# What the rented machine runs first, as root. The launcher puts the values of the ": ${...}" line in front.
+# What the rented machine runs first, as root. The launcher puts the values of the ": ${...}" line in front, and unpack().
 # It ends as the box program (cloud/train.py); every failed step uploads this log and gives the machine up.
 # Run again (a reboot, a restart by systemd) it takes up where it was. BOX_ROOT is empty on a real machine.
+# It travels without its comments: one begins a line, or follows two spaces.
 set -Eeuo pipefail
 umask 077; ulimit -c 0       # a core dump would hold secrets
-: "${RUN_ID:?}" "${SETUP:?}" "${MIN_FREE_GB:?}" "${DEADLINE:?}" "${CODE_URL:?}" "${CODE_SHA256:?}" \
-  "${PLAN_B64:?}" "${SECRETS_B64:?}" "${RESCUE_B64:?}"
+: "${RUN_ID:?}" "${SETUP:?}" "${DEVICE:?}" "${MIN_FREE_GB:?}" "${DEADLINE:?}" "${RUN_URL:?}" "${CODE_SHA256:?}" \
+  "${PLAN_SHA256:?}" "${FACTS:?}" "${SECRETS:?}" "${RESCUE:?}"
 ROOT=${BOX_ROOT:-}
-export HOME=$ROOT/root LC_ALL=C.UTF-8
+export HOME=$ROOT/root LC_ALL=C.UTF-8 PATH=$ROOT/usr/bin:$PATH:/usr/sbin:/sbin    # dpkg looks for programs in sbin
 STATE=$HOME/.nanolan RUN=$ROOT/run/nanolan       # RUN: in memory where /run is, and until the machine is gone
 LOG=$ROOT/var/log/lanbot-training.log
+PAUSE=10; [ -z "$ROOT" ] || PAUSE=0.5
 { mkdir -p "$ROOT/var/log" && touch "$LOG" && chmod 644 "$LOG"; } || LOG=/dev/null
 exec >>"$LOG" 2>&1 </dev/null
 trap '' HUP                  # for all that is started here, too
 
 say() { echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) boot: $*" || :; }   # a full disk is no reason to end here
-unpack() { printf %s "$1" | python3 -c 'import base64, sys; sys.stdout.buffer.write(base64.b64decode(sys.stdin.read()))'; }
-STEP="unpack the plan"
+STEP="unpack what came with this script"
 failed() {
     trap - ERR; set +e
     say "FAILED: $STEP; uploading this log and giving the machine up"
@@ -28,8 +29,15 @@ keep() {   # write a file whole; where the disk takes nothing, the one of an ear
     { unpack "$2" >"$1.new" && mv -f "$1.new" "$1"; } || { rm -f "$1.new"; [ -s "$1" ]; }
 }
 settle() {   # all that it takes to save and to delete, in folder $1
-    mkdir -p "$1" "$RUN" && keep "$1/rescue.py" "$RESCUE_B64" && keep "$1/plan.json" "$PLAN_B64" &&
-        keep "$RUN/secrets.json" "$SECRETS_B64" && { [ -s "$1/secrets.json" ] || ln -sfn "$RUN/secrets.json" "$1/secrets.json"; }
+    mkdir -p "$1" "$RUN" && keep "$1/rescue.py" "$RESCUE" && keep "$1/facts.json" "$FACTS" &&
+        keep "$RUN/secrets.json" "$SECRETS" && { [ -s "$1/secrets.json" ] || ln -sfn "$RUN/secrets.json" "$1/secrets.json"; }
+}
+retry() {   # retry SECONDS COMMAND...: until it works, for so long; a rehearsal has less time
+    local end=$((SECONDS + $1 / (${#ROOT} ? 60 : 1))); shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || return 1
+        say "$STEP: not yet, trying again"; sleep "$PAUSE"
+    done
 }
 say "run $RUN_ID"
 settle "$STATE" || { say "$STATE takes nothing; going on in memory"; STATE=$RUN; settle "$STATE"; }
@@ -53,11 +61,15 @@ fi
 
 STEP="find $MIN_FREE_GB GB of free disk"
 if [ -s "$STATE/work" ]; then WORK=$(cat "$STATE/work"); else   # the biggest of the home's disk and all others; in a rehearsal only the box's folder
-    disks() { df -Pk "$HOME"; if [ -z "$ROOT" ]; then df -Pk; fi; }
-    mount=$(disks | awk '$1 ~ "^/dev/" || NR == 2 {print $4, $6}' | sort -rn | head -n 1 | cut -d' ' -f2-)
-    WORK=${ROOT:-${mount%/}}/nanolan
-    mkdir -p "$WORK"
-    free_gb=$(($(df -Pk "$WORK" | awk 'NR == 2 {print $4}') / 1000000))
+    disks() {   # df fails for one mount that cannot be read, and tells of all others
+        df -Pk "$HOME" | tail -n 1 || :
+        if [ -z "$ROOT" ]; then df -Pkl | grep '^/dev/' || :; fi
+    }
+    for mount in $(disks | awk '{print $4, $6}' | sort -rn | cut -d' ' -f2); do
+        WORK=${ROOT:-${mount%/}}/nanolan
+        if mkdir -p "$WORK" && [ -w "$WORK" ]; then break; fi
+    done
+    free_gb=$({ df -Pk "$WORK" || :; } | awk 'NR == 2 {print int($4 / 1000000)}')
     say "work folder $WORK, $free_gb GB free"
     [ "$free_gb" -ge "$MIN_FREE_GB" ]
     echo "$WORK" >"$STATE/work" || :   # a restart finds its own files there, and the disk fuller
@@ -65,15 +77,33 @@ fi
 umask 022; mkdir -p "$WORK"; chmod 755 "$WORK"   # the trainer's user reads what is there
 
 STEP="install a C compiler"       # torch.compile needs one, and Python's headers
-if [ -z "$ROOT" ] && ! { command -v cc && command -v git && python3 -c 'import ensurepip' &&
-    [ -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; }; then
-    apt-get -o DPkg::Lock::Timeout=300 update
-    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y gcc git python3-dev python3-venv
-fi
+tools() {
+    cc --version >/dev/null && git --version >/dev/null && python3 -c 'import ensurepip' &&
+        [ -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
+}
+apt() {   # whoever else uses apt is waited for, no question is asked, and a wrong clock is no matter
+    NEEDRESTART_MODE=l DEBIAN_FRONTEND=noninteractive "$ROOT/usr/bin/apt-get" -o DPkg::Lock::Timeout=60 -o Acquire::Retries=3 \
+        -o Acquire::Check-Date=false -o Acquire::Check-Valid-Until=false -o Dpkg::Options::=--force-confold "$@"
+}
+install_tools() {   # what counts is what is there afterwards: one dead repository is no reason to give up
+    "$ROOT/usr/bin/dpkg" --configure -a; apt update; apt install -y gcc git python3-dev python3-venv
+    tools
+}
+if { [ -z "$ROOT" ] || [ -x "$ROOT/usr/bin/apt-get" ]; } && ! tools; then retry 600 install_tools; fi
+
+STEP="wait for the NVIDIA driver" # it may come up after this script; without it no torch for GPUs is installed
+driver() {   # its exit code may be that of a warning, and on a GPU that is gone it hangs
+    local said limit=; if command -v timeout >/dev/null; then limit="timeout 60"; fi
+    said=$($limit nvidia-smi -L || :)
+    [[ $'\n'$said == *$'\n'"GPU "* ]]
+}
+retry 300 driver
 
 STEP="fetch the code"
+fetch() { python3 "$STATE/rescue.py" fetch "$RUN_URL/$1" "$2" "$3"; }
+fetch plan.json "$PLAN_SHA256" "$STATE/plan.json"
 if [ "$(cat "$WORK/code.sha256" 2>/dev/null)" != "$CODE_SHA256" ]; then
-    python3 "$STATE/rescue.py" fetch "$CODE_URL" "$CODE_SHA256" "$WORK/code.bundle"
+    fetch code.bundle "$CODE_SHA256" "$WORK/code.bundle"
     rm -rf "$WORK/code"
     git init --quiet "$WORK/code"
     git -C "$WORK/code" fetch --quiet "$WORK/code.bundle" "refs/nanolan/$RUN_ID/nanolan"
@@ -83,6 +113,10 @@ fi
 
 STEP="install the '$SETUP' set"; say "$STEP"
 cd "$WORK/code"
-sh scripts/setup.sh "$SETUP" || { sleep 5; sh scripts/setup.sh "$SETUP"; }
+usable() {   # whether files can be written there, and run: torch.compile does so
+    local file; file=$(mktemp "$1/nanolan.XXXXXX") && echo '#!/bin/sh' >"$file" && chmod 700 "$file" && "$file" && rm "$file"
+}
+usable "${TMPDIR:-/tmp}" || { export TMPDIR=$WORK/tmp; mkdir -p "$TMPDIR"; chmod 1777 "$TMPDIR"; }
+NANOLAN_DEVICE=$DEVICE retry 120 sh scripts/setup.sh "$SETUP"
 say "starting the box program"
 exec .venv/bin/python cloud/train.py "$STATE" "$WORK"

@@ -1,8 +1,8 @@
 """What must work on a bare machine before (and after) everything else: fetch, give up, and the dead man's timer.
 
-Standard library only; travels inside the startup script, next to plan.json and secrets.json.
+Standard library only; travels inside the startup script, next to the plan's facts and secrets.json.
 
-    rescue.py fetch URL SHA256 FILE     the code bundle, checked
+    rescue.py fetch URL SHA256 FILE     a file of the run folder, checked
     rescue.py fail "reason"             upload the log and a receipt, delete this machine
     rescue.py deadman EPOCH             delete this machine at that time; does nothing else (but power it off when that fails)
 
@@ -117,11 +117,20 @@ def patiently(what: str, act: Callable[[], bytes], patience_s: float, endpoint: 
 
 
 def fetch(url: str, sha256: str, target: str, secrets: dict[str, str]) -> None:
-    """Download the code bundle to `target`; exit 1 when it is another one than the launcher's."""
-    data = patiently("fetch the code", lambda: call(url, token=secrets["HF_TOKEN"], most_s=FETCH_S), FETCH_PATIENCE_S, url)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        sys.exit("rescue: the code bundle is not the one that the launcher uploaded")
-    Path(target).write_bytes(data)
+    """Download a file of the run folder to `target`, unless it is there; exit 1 when it is another one than the launcher's."""
+    def digest(data: bytes) -> str:
+        return hashlib.sha256(data).hexdigest()
+    with contextlib.suppress(OSError):
+        if digest(Path(target).read_bytes()) == sha256:
+            return
+    name = url.rpartition("/")[2]
+    data = patiently(f"fetch {name}", lambda: call(url, token=secrets["HF_TOKEN"], most_s=FETCH_S), FETCH_PATIENCE_S, url)
+    if digest(data) != sha256:
+        sys.exit(f"rescue: {name} is not the one that the launcher uploaded")
+    new = Path(f"{target}.new")
+    new.touch(0o600)
+    new.write_bytes(data)
+    new.replace(target)
 
 
 def give_up(plan: dict[str, Any], secrets: dict[str, str], reason: str, *, ask: Callable[..., bytes] = call,
@@ -155,7 +164,7 @@ def upload_log(plan: dict[str, Any], secrets: dict[str, str], reason: str, ask: 
                    "printed it (***), and make new keys if you doubt the mask")
         log += f"rescue: WARNING: {warning}\n"
         if not receipt.get("warning"):
-            receipt |= {"warning": warning, "message": f"{receipt.get('message', '')}. {warning}".strip(". ")}
+            receipt.update(warning=warning, message=f"{receipt.get('message', '')}. {warning}".strip(". "))
     files = {receipt["log"]: log, f"runs/{plan['run_id']}/receipt.json": json.dumps(receipt, indent=2)}
     if receipt["verdict"] != "succeeded":
         files[f"runs/{plan['run_id']}/postmortem.json"] = json.dumps(black_box(plan, receipt, log), indent=2)
@@ -377,14 +386,17 @@ def armed(first: float) -> None:
 
 
 def knowledge() -> tuple[dict[str, Any], dict[str, str]] | None:
-    """The plan and the secrets; None when they cannot be read."""
-    try:
-        plan, secrets = read("plan.json"), read("secrets.json")
-        _ = instance_name(plan), plan["shadeform_api"], plan["hf_endpoint"], plan["runs_repo"], keyless(secrets)
-        return plan, secrets
-    except Exception as e:   # cut off by a crash, or never written
-        say(f"the plan or the secrets cannot be read: {type(e).__name__}")
-        return None
+    """The plan, or before it is fetched the facts of it that came along, and the secrets; None when they cannot be read."""
+    for name in ("plan.json", "facts.json"):
+        if not (HERE / name).exists():
+            continue
+        try:
+            plan, secrets = read(name), read("secrets.json")
+            _ = instance_name(plan), plan["shadeform_api"], plan["hf_endpoint"], plan["runs_repo"], keyless(secrets)
+            return plan, secrets
+        except Exception as e:   # cut off by a crash
+            say(f"{name} or the secrets cannot be read: {type(e).__name__}")
+    return None
 
 
 def alone() -> bool:

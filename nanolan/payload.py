@@ -1,9 +1,15 @@
 """(Plan, secrets) -> the startup script and the create request. Pure; the one place where values meet bash."""
 from __future__ import annotations
 
+import ast
 import base64
+import hashlib
+import io
 import json
+import re
 import shlex
+import tokenize
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +20,12 @@ from nanolan.plan import Plan, parse_time
 from nanolan.secret import Secret
 
 CLOUD = Path(__file__).resolve().parent.parent / "cloud"
-MOST_SCRIPT_BYTES = 60_000   # the limit is not documented; clouds with one start at 64 KB
+MOST_SCRIPT_BYTES = 12_000   # before base64; the limit is not documented, and some clouds end at 16 KB
+# What the rescue program needs to delete the machine and to say so; the whole plan comes from the run folder
+FACTS = ("run_id", "attempt", "phases", "created_at", "shadeform_api", "hf_endpoint", "runs_repo", "public")
+# unpack TEXT: what pack() made of a file. No secret is in a command line
+UNPACK = ("unpack() { printf %s \"$1\" | python3 -c 'import sys, zlib, base64; "
+          "sys.stdout.buffer.write(zlib.decompress(base64.b85decode(sys.stdin.read())))'; }")
 ALERT_PERCENT = 60
 
 
@@ -31,24 +42,62 @@ def box_secrets(settings: Settings) -> dict[str, str]:
 
 
 def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> str:
-    """boot.sh with its values in front; every value is quoted here and nowhere else."""
+    """boot.sh, packed, with its values in front; every value is quoted here and nowhere else."""
     values = {
         "RUN_ID": plan.run_id,
         "SETUP": plan.setup,
+        "DEVICE": plan.device,
         "MIN_FREE_GB": str(plan.min_free_gb),
         "DEADLINE": str(int(parse_time(plan.deadline).timestamp())),
-        "CODE_URL": f"{plan.hf_endpoint}/{plan.runs_repo}/resolve/{run_revision}/{plan.folder}/code.bundle",
+        "RUN_URL": f"{plan.hf_endpoint}/{plan.runs_repo}/resolve/{run_revision}/{plan.folder}",
         "CODE_SHA256": plan.code.sha256,
-        "PLAN_B64": _b64(plan.to_json()),
-        "SECRETS_B64": _b64(json.dumps(secrets).encode()),
-        "RESCUE_B64": _b64((CLOUD / "rescue.py").read_bytes()),
+        "PLAN_SHA256": hashlib.sha256(plan.to_json()).hexdigest(),
+        "FACTS": pack(facts(plan)),
+        "SECRETS": pack(json.dumps(secrets).encode()),
+        "RESCUE": pack(bare_python((CLOUD / "rescue.py").read_text()).encode()),
+        "BOOT": pack(bare_shell((CLOUD / "boot.sh").read_text()).encode()),
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
-    script = "\n".join(["#!/bin/bash", *lines, (CLOUD / "boot.sh").read_text()])
+    script = "\n".join(["#!/bin/bash", *lines, UNPACK, 'BOOT=$(unpack "$BOOT") || exit 1', 'eval "$BOOT"', ""])
     if (size := len(script.encode())) > MOST_SCRIPT_BYTES:
-        raise PreflightFailed(f"the startup script would have {size} bytes, more than {MOST_SCRIPT_BYTES}: "
-                              "too many input files; nothing was rented")
+        raise PreflightFailed(f"the startup script would have {size:,} bytes, more than the {MOST_SCRIPT_BYTES:,} that every cloud "
+                              "takes: shorten NOTIFY_URL or the other keys and names; nothing was rented")
     return script
+
+
+def facts(plan: Plan) -> bytes:
+    """The part of the plan that must be on the machine before the Hub answers, as JSON."""
+    return json.dumps({name: getattr(plan, name) for name in FACTS}).encode()
+
+
+def pack(data: bytes) -> str:
+    """Compressed, as text that bash takes in single quotes."""
+    return base64.b85encode(zlib.compress(data, 9)).decode()
+
+
+def unpack(text: str) -> bytes:
+    """What `pack` was given."""
+    return zlib.decompress(base64.b85decode(text))
+
+
+def bare_python(source: str) -> str:
+    """A program without its comments, docstrings and empty lines; every other line stays as it is."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) and len(node.body) > 1:
+            first = node.body[0]
+            lines[first.lineno - 1:first.end_lineno] = [""] * ((first.end_lineno or first.lineno) - first.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip()) + "\n"
+
+
+def bare_shell(source: str) -> str:
+    """The same for a shell script, whose comments begin a line or follow two spaces."""
+    lines = [re.sub(r"(^|\s{2,})#\s.*", "", line) for line in source.splitlines()]
+    return "\n".join(line for line in lines if line.strip()) + "\n"
 
 
 def create_body(plan: Plan, script: str, ssh_key_id: str | None = None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from nanolan.config import ROOT
 from nanolan.confine import desk
 from nanolan.hub import Hub
 from nanolan.machine import Tools
+from nanolan.payload import unpack
 from nanolan.plan import read_plan
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
@@ -46,9 +47,10 @@ class Box:
         self.root = world.root / f"box{instance.number}"
         self.state, self.work = self.root / "root/.nanolan", self.root / "nanolan"
         script = base64.b64decode(instance.script or "").decode()
-        values = {name: shlex.split(value)[0] for name, value in re.findall(r"^([A-Z0-9_]+)=(.*)$", script, re.M)[:9]}
-        self.unpacked = {f"{name}": base64.b64decode(values[f"{key}_B64"])
-                         for name, key in (("plan.json", "PLAN"), ("secrets.json", "SECRETS"), ("rescue.py", "RESCUE"))}
+        values = {name: shlex.split(value)[0] for name, value in re.findall(r"^([A-Z0-9_]+)=(.*)$", script, re.M)[:12]}
+        self.unpacked = {name: unpack(values[key]) for name, key in (("facts.json", "FACTS"), ("secrets.json", "SECRETS"),
+                                                                     ("rescue.py", "RESCUE"))}
+        self.unpacked["plan.json"] = world.hub.file(f"{values['RUN_URL']}/plan.json")
         self.plan = read_plan(self.unpacked["plan.json"])
         self.secrets: dict[str, str] = json.loads(self.unpacked["secrets.json"])
         self.deadline = float(values["DEADLINE"])

@@ -68,6 +68,12 @@ class MemoryHub:
         """Commit files."""
         return self._add(repo, files, (), title).revision
 
+    def file(self, url: str) -> bytes | None:
+        """What is at an address of the Hub's, if anything is."""
+        repo, revision, path = re.fullmatch(r"https://[^/]+/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", url).groups()  # type: ignore[union-attr]
+        at = next((c for c in reversed(self.repos.get(repo, ())) if revision in ("main", c.revision)), None)
+        return at.files.get(path) if at else None
+
     def head(self, repo: str) -> Commit:
         return self.repos[repo][-1]
 
@@ -96,11 +102,10 @@ class MemoryHub:
     # ---- the GET of Hub.read, and of a download
 
     def get(self, url: str, **_: object) -> SimpleNamespace:
-        repo, revision, path = re.fullmatch(r"https://[^/]+/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", url).groups()  # type: ignore[union-attr]
+        repo = "/".join(url.split("/")[3:5])
 
         def find() -> SimpleNamespace:
-            at = next((c for c in reversed(self.repos.get(repo, ())) if revision in ("main", c.revision)), None)
-            data = at.files.get(path) if at else None
+            data = self.file(url)
             return SimpleNamespace(status_code=404 if data is None else 200, content=data or b"", raise_for_status=lambda: None)
         return self._call("get", repo, find)
 

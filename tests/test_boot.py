@@ -13,9 +13,11 @@ from msgspec.structs import replace
 
 from nanolan.bundle import make_bundle
 from nanolan.config import ROOT
+from nanolan.hub import Hub
 from nanolan.payload import startup_script
 from nanolan.plan import Plan, parse_time
 from nanolan.postmortem import read_postmortem
+from nanolan.secret import Secret
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, environ, no_box_left, until
 
@@ -48,6 +50,8 @@ def bundle(box: Box, **code: str) -> Plan:
 
 
 def script_of(plan: Plan, revision: str = "main") -> str:
+    """The startup script, with the plan in the run folder, as a launch puts it there."""
+    Hub(plan.hf_endpoint, Secret(TOKEN)).commit(REPO, {f"{plan.folder}/plan.json": plan.to_json()}, "plan")
     return startup_script(plan, {"SHADEFORM_API_KEY": KEY, "HF_TOKEN": TOKEN}, revision)
 
 
@@ -69,7 +73,7 @@ def mode(path: Path) -> str:
 # ---- the text of it
 
 def test_it_is_short_and_shellcheck_is_content() -> None:
-    assert len(BOOT.read_text().splitlines()) <= 110
+    assert len(BOOT.read_text().splitlines()) <= 125
     shellcheck = next(p for p in (ROOT / ".venv/bin/shellcheck", Path("/usr/bin/shellcheck")) if p.exists())
     done = subprocess.run([shellcheck, BOOT], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -166,8 +170,8 @@ def test_a_step_that_fails_ends_in_a_log_a_receipt_and_no_machine(
     assert "BOX PROGRAM" not in box.log()
 
 
-def test_a_script_with_a_damaged_plan_trains_nothing_and_leaves_the_end_to_the_provider(box: Box) -> None:
-    script = re.sub(r"^PLAN_B64=.", "PLAN_B64=x", script_of(bundle(box)), flags=re.M)
+def test_a_script_with_damaged_facts_trains_nothing_and_leaves_the_end_to_the_provider(box: Box) -> None:
+    script = re.sub(r"^FACTS='.{9}", "FACTS='", script_of(bundle(box)), flags=re.M)
     assert boot(box, script) != 0
     assert "FAILED" in box.log() and "BOX PROGRAM" not in box.log() and not box.deleted
 

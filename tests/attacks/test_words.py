@@ -1,7 +1,7 @@
 """What is typed, exported or written into .env: refused, or the same value on the machine; none of it ever runs."""
 from __future__ import annotations
 
-import base64
+import hashlib
 import json
 import os
 import re
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from nanolan.config import FIELDS, ROOT, TABLE, Settings, load_settings
 from nanolan.envlines import read_env
 from nanolan.errors import BadAnswer, PreflightFailed, UsageProblem
-from nanolan.payload import create_body, startup_script
+from nanolan.payload import create_body, startup_script, unpack
 from nanolan.plan import read_plan
 from nanolan.runner import run_trainer, trainer_command
 from nanolan.secret import Secret
@@ -66,7 +66,8 @@ def test_any_text_for_any_setting_is_refused_or_comes_back_on_the_machine(name: 
             assert len(shown) > 2000, "refused for its size alone"
             return
         seen = values_in_bash(script)
-        assert read_plan(base64.b64decode(seen["PLAN_B64"])) == plan and json.loads(base64.b64decode(seen["SECRETS_B64"])) == {"HF_TOKEN": shown}
+        assert read_plan(plan.to_json()) == plan and seen["PLAN_SHA256"] == hashlib.sha256(plan.to_json()).hexdigest()
+        assert json.loads(unpack(seen["SECRETS"])) == {"HF_TOKEN": shown}
         assert json.loads(json.dumps(create_body(plan, script)))["region"] == shown
 
 
