@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psutil
+
+from nanolan.config import ROOT
 
 if TYPE_CHECKING:
     from nanolan.sim.machine import Machine
@@ -59,6 +63,29 @@ def refused(action: str, times: int = 1) -> Act:
 def switched(name: str, value: object = True, times: int | None = None) -> Act:
     """The cloud behaves so, for the next `times` instances."""
     return lambda world: world.cloud.switch(name, value, times)
+
+
+def all_of(*acts: Act) -> Act:
+    """One after the other."""
+    def act(world: World) -> None:
+        for each in acts:
+            each(world)
+    return act
+
+
+def slow_between_attempts(seconds: float) -> Act:
+    """The look at the account between two attempts takes so long; it is the launch's third, after the checks' and the create's."""
+    return lambda world: world.cloud.fault("GET /v1/instances$", "stall", skip=2, seconds=seconds)
+
+
+def stop_after_the_first_machine(world: World) -> None:
+    """`just stop` in another terminal, once the first machine is gone again."""
+    def act() -> None:
+        while not any(i.status in ("deleting", "deleted") for i in world.cloud.instances):
+            time.sleep(0.05)
+        subprocess.run([sys.executable, str(ROOT / "scripts/stop.py"), "--yes"], env=world.env(), cwd=ROOT, check=False,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    threading.Thread(target=act, daemon=True).start()
 
 
 def dear(factor: int) -> Act:
@@ -182,9 +209,23 @@ SCENARIOS: dict[str, Scenario] = {
                            before=switched("gpu_count_wrong", 7, 1)),
     "slow-box": Scenario("a tenth of the usual speed; told, and exchanged once three runs have measured", words=("eval=none",),
                          usual={"sft": 1e6}),
+    "list-lags": Scenario("the machine is made, the answer is lost, and the listing shows it 8 s later",
+                          before=all_of(refused("reset_after_effect"), switched("list_lag", 8.0))),
+    "stop-between": Scenario("stopped between two attempts of its launch, when there is no machine", "stopped", "", 5,
+                             words=("max-price=60",), before=all_of(switched("goes_to_error", True, 1), slow_between_attempts(6.0),
+                                                                    stop_after_the_first_machine)),
+    "came-back": Scenario("a machine that was seen to be deleted comes back before the next attempt", words=("max-price=60",),
+                          before=all_of(switched("goes_to_error", True, 1), switched("comes_back", 0.5, 1),
+                                        slow_between_attempts(3.0))),
     # ---- limits
     "limit": Scenario("the money runs out in mid-training", "stopped", "spend_limit", 6, recipe=ENDLESS,
                       words=(*STATES, "spend-limit=200", "--yes-really"), before=dear(428), most_lost=2),
+    "price-rises": Scenario("the price triples after the create, the provider's figure is frozen", "stopped", "spend_limit", 6,
+                            recipe=ENDLESS, words=(*STATES, "spend-limit=200", "--yes-really"), most_lost=2,
+                            before=all_of(dear(143), switched("price_rises", 0.5), switched("cost_frozen"))),
+    "limit-dropped": Scenario("the provider drops the limits after they were read back", "stopped", "spend_limit", 6,
+                              recipe=ENDLESS, words=(*STATES, "spend-limit=200", "--yes-really"), most_lost=2,
+                              before=all_of(dear(428), switched("limits_dropped", 1.0))),
     "deadline": Scenario("the time runs out in mid-training", "stopped", "max_duration", 6, recipe=ENDLESS,
                          words=(*STATES, "max-duration=50s", "--yes-really"), most_lost=2),
     "gate": Scenario("the gate after mid stays shut", "stopped", "gate", 6, words=("phase=mid+sft", "gate=val_bpb<0.01")),

@@ -103,6 +103,7 @@ class Account:
         """Delete what is over one of its limits or taken away; other users' instances are left alone."""
         now = self.now()
         for instance in self.instances.values():
+            instance.change_its_mind(now)
             why = "" if instance.foreign else instance.due_at(now)
             if why:
                 instance.delete(now, why)

@@ -138,6 +138,18 @@ class Instance:
             return "spend"
         return ""
 
+    def change_its_mind(self, now: float) -> None:
+        """What the provider changes after the create, each once."""
+        if now >= self.active_at + self.fate.get("price_rises", NEVER):
+            del self.fate["price_rises"]
+            self.price_cents *= 3
+        if now >= self.active_at + self.fate.get("limits_dropped", NEVER):
+            del self.fate["limits_dropped"]
+            self.spec.pop("auto_delete", None)
+        if self.status_at(now) == "deleted" and now >= self.ends_at + self.delays.deleting_s + self.fate.get("comes_back", NEVER):
+            del self.fate["comes_back"]
+            self.deleting_at = NEVER
+
     def delete(self, now: float, why: str) -> None:
         """Start its end, once."""
         if now < self.deleting_at:
