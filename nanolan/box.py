@@ -34,7 +34,7 @@ from nanolan.machine import Machine, RunStopped, Tools, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
 from nanolan.nobody import Nobody
-from nanolan.notify import started
+from nanolan.notify import WARNING, started
 from nanolan.pace import complaint, exchange
 from nanolan.plainfile import note_plain
 from nanolan.plan import UNREADABLE, Plan, iso, parse_time, read_plan
@@ -86,12 +86,13 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     me = find_me(api, plan, state / "instance.json")
     say(f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}")
     _note_boot(timeline, me, plan, state, tools.now().timestamp())
-    meter = Meter(plan, me, api, tools.clock, say=say, now=tools.now, ticker=tools.ticker).start()
+    notify = tools.notifier(secrets.get("NOTIFY_URL"), f"{plan.run_name} {'+'.join(plan.phases)}", state / "notified.json", say)
+    meter = Meter(plan, me, api, tools.clock, say=say, now=tools.now, ticker=tools.ticker,
+                  alarm=lambda event, text: notify.tell(event, text, WARNING)).start()
     control = Control(plan, tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say, ticker=tools.ticker,
                       on_limit=lambda limit: _obey(limit, meter, state)).start()
     if limit := _kept_limit(state):
         meter.change(limit.limit_cents, limit.deadline)
-    notify = tools.notifier(secrets.get("NOTIFY_URL"), f"{plan.run_name} {'+'.join(plan.phases)}", state / "notified.json", say)
     notify.tell("started", started(plan))
     herald = Herald(plan, secrets, work, meter, timeline, notify, hub=tools.hub, ticker=tools.ticker, clock=tools.clock)
     return Machine(plan, secrets, state, work, api, me, meter, herald, timeline, control, notify, tools,

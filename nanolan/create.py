@@ -36,10 +36,12 @@ def stopped(plan: Plan) -> RunFailed:
     return RunFailed(f"run {plan.run_id} was {STOPPED_BY_USER}; nothing of it bills, and no machine was rented after that")
 
 
-def last_look(api: Shadeform, ledger: Ledger, plan: Plan) -> None:
+def last_look(api: Shadeform, ledger: Ledger, plan: Plan, say: Callable[[str], None]) -> None:
     """Right before a create, which nobody else on this laptop sends meanwhile: the run was not stopped, and no other run writes
     its folders, be it listed or not."""
     if ledger.stop_asked(plan.run_id):
+        for entry in (e for e in ledger.readable()[0] if e.plan.run_id == plan.run_id):    # of the attempt before
+            ledger.note(structs.replace(entry, note=STOPPED_BY_USER), say)
         raise stopped(plan)
     try:
         listed = api.instances()

@@ -232,7 +232,7 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
     body = create_body(plan, startup_script(plan, box_secrets(s), revision), key_id)
     say(f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}")
     with ledger.creating(plan.run_id):
-        last_look(api, ledger, plan)
+        last_look(api, ledger, plan, say)
         entry, interrupted = create(api, body, Entry(plan, earlier=earlier), ledger, say)
     instance_id = entry.instance_id or ""
     say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")

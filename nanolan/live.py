@@ -144,6 +144,7 @@ def one_line(v: RunView) -> str:
     will = f"will cost about {dollars(clock.will_cost_cents)}, ends {moment_text(clock.ends)}" if clock.ends else ""
     proven = ", ".join(f"{name} proven" for name, r in v.phases.items() if r.state == "proven")
     return ", ".join(filter(None, (f"{v.entry.plan.run_id} {v.state}", v.reason, step, money, will, proven,
+                                   f"WARNING: the provider changed its mind: {changed}" if (changed := v.changed()) else "",
                                    f"WARNING: {clock.warning}" if clock.warning else "")))
 
 

@@ -1,7 +1,8 @@
 """How much of the run's money and time is used: the larger of our own meter and the provider's figure.
 
 A number that is missing or fails to load is never zero: our own meter counts from the instance's creation
-at the agreed price, by the monotonic clock, whatever the API answers.
+at the agreed price, by the monotonic clock, whatever the API answers. The provider may change its mind: price and limits are read
+again at every look, the larger price and the nearer limit count, and a change is told once.
 """
 from __future__ import annotations
 
@@ -10,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from msgspec import structs
+
 from nanolan.budget import ASSUMED, OF_TIME, Margin, Stop, give_up_cents, soft_life_s, soft_limit_cents
 from nanolan.errors import NanolanError
 from nanolan.instance import Instance
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan, now_utc, parse_time
 from nanolan.shadeform import Shadeform
+from nanolan.terms import SETTLE_S, as_now, limits_differ, limits_missing, price_differs
 from nanolan.ticker import Ticker
 
 POLL_S = 20.0
@@ -27,8 +31,14 @@ class Meter:
 
     def __init__(self, plan: Plan, me: Instance, api: Shadeform, clock: Callable[[], float] = time.monotonic,
                  poll_s: float = POLL_S, say: Callable[[str], None] = lambda text: None, *,
-                 now: Callable[[], datetime] = now_utc, ticker: Callable[..., Ticker] = Ticker) -> None:
+                 now: Callable[[], datetime] = now_utc, ticker: Callable[..., Ticker] = Ticker,
+                 alarm: Callable[[str, str], object] = lambda event, text: None) -> None:
         self._plan, self._id, self._api, self._clock, self._say = plan, me.id, api, clock, say
+        self._alarm = alarm                      # of what the provider changed: (event, text)
+        self._agreed = plan                      # with the limits that hold by our own word
+        self._seen = me                          # as the provider told of it last
+        self._odd_since: dict[str, float] = {}   # words on its limits -> since when they are true
+        self._told: set[str] = set()
         self.hourly_cents = max(me.hourly_cents or 0, plan.offer.hourly_cents)
         born = me.created_at or parse_time(plan.created_at)
         self._age_at_start, self._start = max(0.0, (now() - born).total_seconds()), clock()
@@ -40,10 +50,16 @@ class Meter:
 
     def change(self, limit_cents: int, deadline: str) -> None:
         """These limits hold from now on."""
-        self.limit_cents, self.deadline = limit_cents, deadline
-        self._life_s = (parse_time(deadline) - parse_time(self._plan.created_at)).total_seconds()
+        self._agreed = structs.replace(self._plan, limit_cents=limit_cents, deadline=deadline)
+        self._apply()
+
+    def _apply(self) -> None:
+        """The nearer of our own limits and the provider's counts."""
+        held = as_now(self._agreed, self._seen)
+        self.limit_cents, self.deadline = held.limit_cents, held.deadline
+        self._life_s = (parse_time(self.deadline) - parse_time(self._plan.created_at)).total_seconds()
         # a deadline that only says when the money is used up, to the second, is no limit of its own
-        self._of_money = self._life_s >= limit_cents * 3600 // max(self.hourly_cents, 1)
+        self._of_money = self._life_s >= self.limit_cents * 3600 // max(self.hourly_cents, 1)
 
     def start(self) -> Meter:
         self._ticker.start()
@@ -108,11 +124,35 @@ class Meter:
     def look(self) -> None:
         """Ask the provider once; it never lowers what is known."""
         try:
-            told = self._api.info(self._id).cost_cents
+            told = self._api.info(self._id)
         except NanolanError:
             return   # our own meter goes on
-        if told is None:
-            return
+        self._take_terms(told)
+        if told.cost_cents is not None:
+            self._take_bill(told.cost_cents)
+
+    def _take_terms(self, told: Instance) -> None:
+        """The price and the limits as they are now."""
+        self.hourly_cents = max(self.hourly_cents, told.hourly_cents or 0)
+        self._seen = told
+        self._apply()
+        if price := price_differs(told, self._agreed):
+            self._tell("price changed", f"{price}, and is metered so from its creation on")
+        missing = limits_missing(told) if self._plan.self_delete else ""     # without a key nothing is seen
+        self._odd_since = {w: self._odd_since.get(w, self._clock()) for w in (limits_differ(told, self._agreed), missing) if w}
+        for words, since in self._odd_since.items():
+            if self._clock() - since >= SETTLE_S:
+                self._tell("limits changed", f"{words}; {dollars(self.limit_cents)} and {self.deadline} count here")
+
+    def _tell(self, event: str, text: str) -> None:
+        """Once."""
+        if text not in self._told:
+            self._told.add(text)
+            self._say(f"warning: the provider changed its mind: {text}")
+            self._alarm(event, text)
+
+    def _take_bill(self, told: int) -> None:
+        """The provider's own figure."""
         self.provider_cents = max(self.provider_cents or 0, told)
         mine = self.metered_cents
         if not self._warned and max(told, mine) > DISAGREE * min(told, mine) and abs(told - mine) > DISAGREE_CENTS:

@@ -24,6 +24,7 @@ from nanolan.rebuild import Elsewhere, rebuild
 from nanolan.rent import delete_and_confirm
 from nanolan.report import Receipt, read_receipt
 from nanolan.shadeform import Shadeform
+from nanolan.terms import changed
 from nanolan.times import SERVICE_CLOCK
 
 GIVE_UP_S = 60.0             # of deleting one machine, before the others are looked at again
@@ -122,6 +123,8 @@ class Patrol:
         why = overdue(s, now, self._slack_s)
         if not why:
             self._tell(i.id, Event("guards", what_holds(s), i))
+            if s.plan and not s.unseen and (words := changed(i, s.plan, now)):
+                self._tell(f"{i.id} terms", Event("changed", f"{name_of(i)}: {words}; larger price and nearer limit count", i))
             return False
         self._tell(i.id, Event("deleting", f"DELETING {name_of(i)}: {why}", i))
         try:

@@ -13,11 +13,12 @@ from typing import Any, NoReturn
 from nanolan.errors import ApiProblem, AuthProblem, MachineFailed, MayBeBilling, NotFound, UnclearAnswer
 from nanolan.instance import Instance
 from nanolan.money import dollars
-from nanolan.plan import Plan, iso, parse_time
+from nanolan.plan import Plan, iso
 from nanolan.shadeform import DASHBOARD, Shadeform
+from nanolan.terms import limits_differ, price_differs
 
 ADOPT_LOOKS, ADOPT_WAIT_S, LONGEST_ADOPT_WAIT_S = 6, 2.0, 20.0   # a listing may lag a minute behind a create
-READ_BACK_S, READ_BACK_WAIT_S, DATE_SLACK_S = 60.0, 2.0, 60.0
+READ_BACK_S, READ_BACK_WAIT_S = 60.0, 2.0
 DELETE_RETRY_S, DELETE_GIVE_UP_S = 5.0, 15 * 60.0
 
 
@@ -121,20 +122,16 @@ def check_rented(api: Shadeform, instance_id: str, plan: Plan, limits: dict[str,
 
 def disagreement(now: Instance, plan: Plan) -> str:
     """What of a read-back contradicts the plan, or ""; fields that are not there yet do not."""
-    o, limits = plan.offer, now.limits
-    if now.hourly_cents is not None and now.hourly_cents > o.hourly_cents:
-        return f"it costs {dollars(now.hourly_cents)}/h instead of {dollars(o.hourly_cents)}/h"
+    o = plan.offer
+    if price := price_differs(now, plan):
+        return price
     if now.num_gpus is not None and now.num_gpus != o.num_gpus:
         return f"it has {now.num_gpus} GPUs instead of {o.num_gpus}"
     if now.region and now.region != o.region:
         return f"it is in {now.region} instead of {o.region}"
     if now.shade_cloud is False:
         return "it bills another account than Shadeform's, where the spend limit does not count"
-    if limits and limits.spend_cents is not None and limits.spend_cents != plan.limit_cents:
-        return f"its limit is {dollars(limits.spend_cents)} instead of {dollars(plan.limit_cents)}"
-    if limits and limits.date is not None and abs((limits.date - parse_time(plan.deadline)).total_seconds()) > DATE_SLACK_S:
-        return f"it would be deleted at {iso(limits.date)} instead of {plan.deadline}"
-    return ""
+    return limits_differ(now, plan)
 
 
 def _delete_wrong(api: Shadeform, now: Instance, wrong: str, clock: Callable[[], float]) -> NoReturn:

@@ -11,22 +11,20 @@ from msgspec import structs
 from nanolan.errors import MayBeBilling, NanolanError, NotFound, RunFailed
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Instance
-from nanolan.ledger import STOPPED_BY_USER, Entry, Ledger
+from nanolan.ledger import Entry, Ledger
 from nanolan.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.money import dollars
 from nanolan.orphans import compare
 from nanolan.phases import PHASES
-from nanolan.plan import now_utc, parse_time
+from nanolan.plan import Plan, now_utc, parse_time
 from nanolan.presence import NOT_ASKED, Presence, of_attempt, presence, unknown_words
 from nanolan.proof import prove
 from nanolan.report import (
-    BOOTING,
     ENDED,
     FAILED,
     LOST,
     PENDING,
     STOPPED,
-    STOPPING,
     UNKNOWN,
     PhaseReport,
     Progress,
@@ -39,11 +37,11 @@ from nanolan.report import (
 from nanolan.rest import Kept, saved_state
 from nanolan.secret import hide
 from nanolan.shadeform import Shadeform
+from nanolan.state import decide_state
+from nanolan.terms import as_now, changed
 
-SETTLE_S = 120               # a new instance may be missing from a listing for this long
 LOG_LINES = 5
 SHORT = (FAILED, STOPPED, LOST)
-LEAVING = {True: "deleting the instance", False: "done; the instance waits to be deleted: just guard, or just stop"}
 
 T = TypeVar("T")
 Told = TypeVar("Told", Progress, Receipt)
@@ -65,6 +63,15 @@ class RunView:
     problems: tuple[str, ...] = ()   # look-ups that failed: what is shown may be old or missing
     saved: Kept | None = None        # of a run that ended short: the state that it can go on from
     unknown: str = ""                # why it may have a machine though `instance` is None
+    terms_seen: bool = False         # the provider's price and limits are in `instance`, as they are now
+
+    def changed(self) -> str:
+        """What the provider changed since it was agreed to, or ""."""
+        return changed(self.instance, self.entry.plan, now_utc()) if self.instance and self.terms_seen else ""
+
+    def terms(self) -> Plan:
+        """The plan with the price and the limits that hold now."""
+        return as_now(self.entry.plan, self.instance)
 
     @property
     def ended(self) -> bool:
@@ -163,43 +170,6 @@ def _in_hand(v: RunView) -> RunView:
                                             "offer")
 
 
-def decide_state(entry: Entry, instance: Instance | None, unknown: str, progress: Progress | None, receipt: Receipt | None,
-                 age_s: float) -> tuple[str, str]:
-    """(state, reason) of a run from what was seen; `unknown` says why it may have a machine that was not seen."""
-    blind = unknown.startswith(NOT_ASKED)
-    if receipt:
-        return _leaving(entry, instance, "" if blind else unknown) or (receipt.verdict, receipt.reason)
-    if instance and instance.billing:
-        return _living(entry, instance, progress)
-    if blind:
-        return (progress.state if progress else PENDING), NOT_ASKED
-    if entry.gone and entry.note:
-        return (STOPPED if entry.note == STOPPED_BY_USER else FAILED), entry.note
-    if instance is None and age_s < SETTLE_S and not entry.gone and progress is None:   # what has reported was there
-        return PENDING, "not listed yet"
-    if unknown:
-        return UNKNOWN, unknown_words(entry)
-    if entry.instance_id is None:
-        return LOST, "no instance was ever seen"
-    return LOST, "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand"
-
-
-def _leaving(entry: Entry, instance: Instance | None, unknown: str) -> tuple[str, str] | None:
-    """The state of a run that has its receipt, until its machine is seen to be gone."""
-    if instance and instance.billing:
-        return STOPPING, LEAVING[entry.plan.self_delete]
-    return (UNKNOWN, f"it left its receipt; {unknown_words(entry)}") if unknown else None
-
-
-def _living(entry: Entry, instance: Instance, progress: Progress | None) -> tuple[str, str]:
-    """The state of a run whose machine bills."""
-    if instance.status == "error":
-        return FAILED, f"the provider says: {instance.details or 'error'}; stop it: just stop {entry.plan.run_id} --now"
-    if instance.status != "active":
-        return PENDING, instance.details or instance.status
-    return (progress.state, progress.message) if progress else (BOOTING, "")
-
-
 # ------------------------------------------------------------------ one run
 def _hub_looks(pool: ThreadPoolExecutor, hub: Hub, e: Entry, trees: dict[tuple[str, str], Future[Any]]) -> dict[str, Future[Any]]:
     plan, where = e.plan, (e.plan.hf_endpoint, e.plan.hf_repo)
@@ -217,14 +187,16 @@ def _hub_looks(pool: ThreadPoolExecutor, hub: Hub, e: Entry, trees: dict[tuple[s
 
 
 def _machine(e: Entry, listed: list[Instance] | None, info: Callable[[str], Instance],
-             told: bool) -> tuple[Instance | None, Presence]:
-    """The machine of a run's newest attempt, with its limits where they can be seen, and what is known beside it."""
+             told: bool) -> tuple[Instance | None, bool, Presence]:
+    """(the machine of a run's newest attempt, whether its limits could be seen, what is known beside it)."""
     there = presence(info, e, listed, now_utc(), told=told)
     mine = next((i for i in there.machines if of_attempt(e, i)), None)
+    if mine is None or not mine.billing or mine.id != e.instance_id or e.gone:
+        return mine, False, there
     try:
-        return (info(mine.id) if mine and mine.billing and mine.id == e.instance_id and not e.gone else mine), there
+        return info(mine.id), True, there
     except NanolanError:
-        return mine, there
+        return mine, False, there
 
 
 def _view(e: Entry, instances: list[Instance] | None, info: Callable[[str], Instance], looks: dict[str, Future[Any]],
@@ -234,7 +206,7 @@ def _view(e: Entry, instances: list[Instance] | None, info: Callable[[str], Inst
     receipt = of_this_attempt(e, _parsed(raw_receipt, read_receipt, problems))
     progress = of_this_attempt(e, _parsed(raw_progress, read_progress, problems))
     age_s = (now_utc() - parse_time(e.plan.created_at)).total_seconds()
-    mine, there = _machine(e, instances, info, bool(progress or receipt))
+    mine, terms_seen, there = _machine(e, instances, info, bool(progress or receipt))
     if instances is not None and there.unknown.startswith(NOT_ASKED):
         problems.append(there.unknown)
     state, reason = decide_state(e, mine, there.unknown, progress, receipt, age_s)
@@ -250,7 +222,7 @@ def _view(e: Entry, instances: list[Instance] | None, info: Callable[[str], Inst
     spent = receipt.spent_cents if receipt else mine.cost_now_cents() if mine else progress.spent_cents if progress else None
     saved = _saved(e, hub, tree, phases, problems) if state in SHORT and tree else None
     return RunView(e, state, reason, mine, progress, receipt, phases, spent, tail or (), tuple(dict.fromkeys(problems)), saved,
-                   there.unknown)
+                   there.unknown, terms_seen)
 
 
 def of_this_attempt(e: Entry, told: Told | None) -> Told | None:

@@ -55,6 +55,8 @@ def render_run(v: RunView) -> list[str]:
     if v.progress and not v.receipt and v.progress.step is not None:
         lines += _wrapped("  step      ", _step(v.progress))
     lines.append(f"  money     {_money(v)}")
+    if changed := v.changed():
+        lines += _wrapped("  WARNING   ", f"the provider changed its mind: {changed}")
     lines += _clock(v)
     lines.append(f"  machine   {_machine(v)}")
     if v.instance and v.instance.billing and v.instance.ip:
@@ -90,8 +92,9 @@ def _wrapped(head: str, text: str) -> list[str]:
 
 
 def _money(v: RunView) -> str:
-    plan = v.entry.plan
-    end = f"deleted by {plan.deadline}" if not v.ended else f"{duration_text(v.receipt.seconds)} in all" if v.receipt else ""
+    plan = v.terms()
+    date = "NO DATE at which it is deleted" if "no date" in v.changed() else f"deleted by {plan.deadline}"
+    end = date if not v.ended else f"{duration_text(v.receipt.seconds)} in all" if v.receipt else ""
     used = f"{dollars(v.spent_cents)} of {dollars(plan.limit_cents)} spent, {dollars(plan.offer.hourly_cents)}/h"
     return f"{used}; {end}".rstrip("; ")
 
@@ -110,7 +113,7 @@ def clock_of(v: RunView) -> Outlook:
     if v.receipt or v.ended:
         return Outlook()
     rate = (v.instance.hourly_cents if v.instance else None) or v.entry.plan.offer.hourly_cents
-    return outlook(v.entry.plan, v.progress, v.spent_cents, rate, now_utc())
+    return outlook(v.terms(), v.progress, v.spent_cents, rate, now_utc())
 
 
 def _clock(v: RunView) -> list[str]:
@@ -200,13 +203,13 @@ def _machines(o: Overview) -> list[dict[str, Any]]:
 
 
 def _run_dict(v: RunView) -> dict[str, Any]:
-    plan = v.entry.plan
+    plan = v.terms()
     return {"run_id": plan.run_id, "run_name": plan.run_name, "name": plan.instance_name, "state": v.state, "reason": v.reason,
             "earlier_attempts": [{"attempt": a.number, "instance_id": a.instance_id, "note": a.note,
                                   "spent_usd": usd(a.spent_cents)}
                                  for a in v.entry.earlier],
             "instance_id": v.entry.instance_id, "instance_status": v.instance.status if v.instance else None,
-            "machine_unknown": v.unknown or None,
+            "machine_unknown": v.unknown or None, "provider_changed": v.changed() or None,
             "spent_usd": usd(v.spent_cents), "limit_usd": usd(plan.limit_cents), "usd_per_hour": usd(plan.offer.hourly_cents),
             "deadline": plan.deadline, "clock": _clock_dict(v), "ended": v.ended,
             "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},

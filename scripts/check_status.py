@@ -149,11 +149,11 @@ def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:
     """Delete a machine that has outlived its limits, or its run without a key, and see that it is gone; what was done, or ""."""
     from msgspec import structs
 
-    from nanolan.guard import over_limit, waits
+    from nanolan.guard import over_limit, over_stored, waits
     from nanolan.rent import delete_and_confirm
     from nanolan.times import SERVICE_CLOCK
     i, plan, now = view.instance, view.entry.plan, SERVICE_CLOCK.agreed()
-    over = (now and over_limit(plan, i, now)) or waits(plan, i, view.receipt) if i else ""
+    over = (now and (over_limit(plan, i, now) or over_stored(i, now))) or waits(plan, i, view.receipt) if i else ""
     if i is None or not guard.due(i, over):
         return ""
     click.echo(f"GUARD: run {plan.run_id}: {over}. DELETING instance {i.id} now", err=True)

@@ -159,8 +159,9 @@ def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: lis
 
     from nanolan.errors import NanolanError
     from nanolan.hub import Hub
+    from nanolan.ledger import STOPPED_BY_USER
     from nanolan.plan import now_utc
-    from nanolan.status import STOPPED_BY_USER, RunView, look
+    from nanolan.status import RunView, look
     from nanolan.stop import ask_to_stop, deaf, still_bills, wait_until_gone
     plan = entry.plan
     if s.hf_token is None:
@@ -219,9 +220,9 @@ def delete(ledger: Ledger, api: Shadeform, entry: Entry | None, machines: list[I
     """Delete the machines at once, each until it is seen to be gone."""
     from msgspec import structs
 
+    from nanolan.ledger import STOPPED_BY_USER
     from nanolan.money import dollars
     from nanolan.rent import delete_and_confirm
-    from nanolan.status import STOPPED_BY_USER
     for i in machines:
         agree(yes, f"Delete {i.name} ({i.id}, {dollars(i.hourly_cents)}/h)? What is not on the Hub yet is lost.")
         newest = entry and i.attempt == entry.plan.attempt and (entry.instance_id in (None, i.id) or len(machines) > 1)

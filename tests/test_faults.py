@@ -90,8 +90,12 @@ FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
     ("9 a 409 with a code that nobody knows", answer(CREATE, "status", status=409, body={"error_code": "NEW"}), GOOD, 8, 0, 1, UNKNOWN),
     ("1 a refused key", answer(CREATE, "unauthorized"), GOOD, 4, 0, 1, "refused SHADEFORM_API_KEY"),
     ("20 an empty wallet", answer(CREATE, "insufficient_funds"), GOOD, 4, 0, 1, "minimum of $5"),
-    ("16 the answer is lost and nothing can be listed", both(answer(CREATE, "reset_after_effect"), answer(LIST, "unauthorized", None)),
+    ("16 the answer is lost and nothing can be listed", both(answer(CREATE, "reset_after_effect"), answer(LIST, "unauthorized", None, skip=1)),
      GOOD, 8, 1, 1, UNKNOWN),
+    ("the answer is lost and the listing lags for ever", both(answer(CREATE, "reset_after_effect"), machine("list_lag", 1e9)), GOOD, 8, 1, 1,
+     UNKNOWN),
+    ("nothing can be listed right before the create", answer(LIST, "unauthorized", None), GOOD, 4, 0, 0, "nothing was rented"),
+    ("an offer that is refused for sure", answer(CREATE, "status", status=400), GOOD, 0, 1, 2, "nothing was rented"),
     # ---- the read-back
     ("5 the next call fails", answer(INFO, "unauthorized", None), GOOD, 8, 1, 1, "could not be read back"),
     ("5 the next calls fail for long", answer(INFO, "status", None, status=500), GOOD, 8, 1, 1, "could not be read back"),

@@ -22,12 +22,12 @@ ORDER = [
     "pickles", "phases", "gate", "settingvalues", "config", "session", "plan", "offers",
     "instance", "shadeform", "sshkey", "hub",
     "inside",
-    "manifest", "proof", "rent", "payload", "bundle", "report", "outlook", "locks", "ledger",
+    "manifest", "proof", "terms", "rent", "payload", "bundle", "report", "outlook", "locks", "ledger",
     "presence", "costs", "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify",
     "preflight", "codecheck", "adopt", "structure", "parcel", "upload", "pull", "create", "launch", "probation", "failover", "confine", "runner", "here",
     "watchdog", "timeline", "boxlog", "herald", "gpus", "inspection", "pace", "causes", "control", "postmortem", "machine",
     "saver", "training", "samples", "curves", "charts", "environment", "scores", "story", "markup", "page", "card", "lastwords",
-    "nobody", "departure", "box", "rest", "guard", "orphans", "status", "ssh", "closeup", "logs", "rebuild", "limit", "patrol", "guardpost", "stop", "why", "resume", "view",
+    "nobody", "departure", "box", "rest", "guard", "orphans", "state", "status", "ssh", "closeup", "logs", "rebuild", "limit", "patrol", "guardpost", "stop", "why", "resume", "view",
     "retell", "patient", "toolbox", "envfile", "accounts", "leftovers", "doctor", "menu", "helptext", "cli", "live"]
 
 

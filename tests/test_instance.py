@@ -11,7 +11,7 @@ from nanolan.errors import BadAnswer
 from nanolan.instance import ApiInstance, ApiType, Instance, attempt_tag, instance_of, offers_of, run_tag
 from nanolan.plan import iso, now_utc
 from nanolan.report import BOOTING, SUCCEEDED
-from nanolan.status import decide_state
+from nanolan.state import decide_state
 from tests.core_fixtures import a_plan
 
 TYPE: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.budget import ASSUMED
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.instance import ApiInstance, ApiThresholds, Instance, instance_of
 from nanolan.meter import Meter
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.secret import Secret
@@ -146,3 +146,84 @@ def test_a_deadline_that_only_says_when_the_money_is_used_up_is_the_spend_limit(
     meter = Meter(plan, me, NOBODY, clock=lambda: 0.0, now=lambda: now)
     stop = meter.soft()
     assert meter.spent_cents < meter.soft_cents and stop and stop.reason == reason
+
+
+# ---- the provider changes its mind
+
+class Told(Shadeform):
+    """An account that answers as `body` says."""
+
+    def __init__(self, **body: object) -> None:
+        super().__init__(Secret(KEY), "http://127.0.0.1:1/v1")
+        self.body = body
+
+    def info(self, instance_id: str) -> Instance:
+        return machine(0, **self.body)
+
+
+def agreed(plan: Plan) -> dict[str, str]:
+    return {"spend_threshold": f"{plan.limit_cents / 100:.2f}", "date_threshold": plan.deadline}
+
+
+def looked(clock: Clock, meter: Meter, seconds: float = 400.0) -> None:
+    """Looks every 20 s."""
+    for _ in range(int(seconds / 20)):
+        meter.look()
+        clock.now += 20
+
+
+def test_a_price_that_rises_after_the_create_is_metered_though_the_providers_figure_is_frozen() -> None:
+    clock, said, alarms, plan = Clock(), list[str](), list[tuple[str, str]](), plan_of()
+    api = Told(hourly_price=100, cost_estimate="0", auto_delete=ApiThresholds(**agreed(plan)))
+    meter = Meter(plan, machine(0, hourly_price=100), api, clock, say=said.append, alarm=lambda *a: alarms.append(a))
+    looked(clock, meter)
+    assert said == [] and meter.hourly_cents == 100
+    api.body["hourly_price"] = 300
+    looked(clock, meter)
+    assert meter.hourly_cents == 300 and abs(meter.metered_cents - 67) <= 1, "800 s at $3"
+    assert len(said) == 1 == len(alarms) and "it costs $3.00/h instead of $1.00/h" in said[0] and alarms[0][0] == "price changed"
+    api.body["hourly_price"] = 100
+    looked(clock, meter)
+    assert meter.hourly_cents == 300 and len(said) == 1
+
+
+@pytest.mark.parametrize("stored, limit_cents, words", [
+    (None, 1000, "keeps no spend limit and no date"), ({}, 1000, "keeps no spend limit and no date"),
+    ({"spend_threshold": "10.00"}, 1000, "keeps no date"), ({"spend_threshold": "99.00", "date": "as agreed"}, 1000, "$99.00 instead of $10.00"),
+    ({"spend_threshold": "4.00", "date": "as agreed"}, 400, "$4.00 instead of $10.00"),
+    ({"spend_threshold": "10.00", "date": "an hour earlier"}, 1000, "it would be deleted at")], ids=str)
+def test_limits_that_were_dropped_raised_or_lowered_are_told_once_and_the_nearer_counts(stored: dict[str, str] | None, limit_cents: int,
+                                                                                      words: str) -> None:
+    clock, said, plan = Clock(), list[str](), plan_of()
+    earlier = iso(datetime.fromisoformat(plan.deadline.replace("Z", "+00:00")) - timedelta(hours=1))
+    dates = {"as agreed": plan.deadline, "an hour earlier": earlier}
+    meant = None if stored is None else ApiThresholds(dates.get(stored.get("date", "")), stored.get("spend_threshold"))
+    api = Told(hourly_price=100, auto_delete=ApiThresholds(**agreed(plan)))
+    meter = Meter(plan, machine(0), api, clock, say=said.append)
+    looked(clock, meter)
+    assert said == []
+    api.body["auto_delete"] = meant
+    looked(clock, meter, 180)
+    assert said == [] and meter.limit_cents == limit_cents, "just limit changes them in two steps"
+    looked(clock, meter)
+    assert len(said) == 1 and words in said[0]
+    assert meter.deadline == (earlier if stored and stored.get("date") == "an hour earlier" else plan.deadline)
+
+
+def test_a_limit_of_the_users_own_is_no_change_of_the_providers_mind() -> None:
+    clock, said, plan = Clock(), list[str](), plan_of()
+    api = Told(hourly_price=100, auto_delete=ApiThresholds(**agreed(plan)))
+    meter = Meter(plan, machine(0), api, clock, say=said.append)
+    looked(clock, meter)
+    api.body["auto_delete"] = ApiThresholds(plan.deadline, "50.00")      # `just limit` raises the provider's first
+    looked(clock, meter, 60)
+    meter.change(5000, plan.deadline)
+    looked(clock, meter)
+    assert said == [] and meter.limit_cents == 5000
+
+
+def test_a_machine_without_a_key_sees_no_limits_and_complains_of_none() -> None:
+    clock, said = Clock(), list[str]()
+    meter = Meter(replace(plan_of(), self_delete=False), machine(0), Told(), clock, say=said.append)
+    looked(clock, meter)
+    assert said == []

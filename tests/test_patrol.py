@@ -17,11 +17,11 @@ from msgspec import structs
 from nanolan.config import load_settings
 from nanolan.guard import Sight
 from nanolan.hub import Hub
-from nanolan.instance import Instance, Limits
+from nanolan.instance import ApiInstance, Instance, Limits, instance_of
 from nanolan.ledger import Entry, Ledger
 from nanolan.patrol import SETTLE_S, Event, Patrol, knowledge, note_in, walk
 from nanolan.payload import create_body
-from nanolan.plan import Plan, iso, new_run_id, now_utc
+from nanolan.plan import Plan, iso, new_run_id, now_utc, parse_time
 from nanolan.rebuild import Elsewhere
 from nanolan.report import Receipt, to_json
 from nanolan.secret import Secret
@@ -401,3 +401,26 @@ def test_a_create_that_is_unclear_keeps_a_guard_from_saying_that_nothing_bills(t
         assert rounds.round() == 1 and "UNKNOWN" in rounds.failed[0] and "$33.60/h" in rounds.failed[0]
         rounds.round()
         assert [e.what for e in told] == ["unknown"], "it is told once"
+
+
+@pytest.mark.parametrize("price, stored, said", [
+    (3360, "agreed", ""), (9999, "agreed", "it costs $99.99/h instead of $33.60/h"), (3360, None, "keeps no spend limit and no date")], ids=str)
+def test_a_price_or_a_limit_that_the_provider_changed_is_told_once(price: int, stored: str | None, said: str) -> None:
+    plan = a_plan(created_at=iso(now_utc() - timedelta(minutes=10)), deadline="2099-01-01T00:00:00Z")
+    limits = Limits(plan.limit_cents, parse_time(plan.deadline)) if stored else None
+    box = replace(instance_of(ApiInstance("i-7", plan.instance_name, "active", hourly_price=price)), limits=limits)
+    told: list[Event] = []
+    rounds = Patrol(Account(box), lambda i: Sight(i, plan), told.append, now=now_utc)  # type: ignore[arg-type]
+    rounds.round()
+    rounds.round()
+    assert [e.what for e in told] == ["guards"] + ["changed"] * bool(said) and said in told[-1].text
+
+
+class Account:
+    """An account with one machine."""
+
+    def __init__(self, box: Instance) -> None:
+        self.box = box
+
+    def instances(self) -> list[Instance]:
+        return [self.box]

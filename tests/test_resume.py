@@ -17,7 +17,7 @@ from nanolan.errors import PreflightFailed
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
 from nanolan.launch import Prepared
-from nanolan.ledger import REFUSED, Attempt, Entry
+from nanolan.ledger import REFUSED, STOPPED_BY_USER, Attempt, Entry
 from nanolan.offers import Offer, wanted_by
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented, iso, now_utc
 from nanolan.preflight import Check
@@ -38,7 +38,7 @@ from nanolan.resume import (
 )
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
-from nanolan.status import STOPPED_BY_USER, Overview, RunView
+from nanolan.status import Overview, RunView
 
 from .box_fixtures import DATA, REPO, SEED, TOKEN, WRITERS, make_plan, pin
 from .checkpoint_fixtures import LINE, checkpoint, tokenizer

@@ -217,3 +217,25 @@ def test_what_is_known_to_bill_and_goes_on_as_it_should_is_no_error(desk: Desk) 
         assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["machines"][0]["role"] == "run"
     assert MayBeBilling.exit_code == 8 and PreflightFailed.exit_code == 4
+
+
+# ---- the provider changes its mind
+
+def as_agreed(desk: Desk) -> dict[str, str]:
+    return {"spend_threshold": "10.00", "date_threshold": desk.entry.plan.deadline}
+
+
+@pytest.mark.parametrize("stored, price, said, money", [
+    ("as agreed", 100, "", "deleted by"), (None, 100, "the provider keeps no spend limit and no date of it", "NO DATE"),
+    ({"spend_threshold": "10.00"}, 100, "keeps no date", "NO DATE"), ({"spend_threshold": "99.00"}, 100, "its limit is $99.00 instead", "NO DATE"),
+    ("nearer", 100, "its limit is $4.00 instead of $10.00", "of $4.00 spent"), ("as agreed", 300, "it costs $3.00/h instead of $1.00/h", "$3.00/h")],
+    ids=str)
+def test_status_tells_the_price_and_the_limits_that_hold_now(desk: Desk, stored: Any, price: int, said: str, money: str) -> None:
+    box = desk.cloud.instances[0]
+    box.price_cents = price
+    known = {"as agreed": as_agreed(desk), "nearer": as_agreed(desk) | {"spend_threshold": "4.00"}}
+    box.spec["auto_delete"] = known.get(stored, stored) if isinstance(stored, str) else stored
+    seen = desk.look()
+    text = "\n".join(render(seen))
+    assert ("the provider changed its mind" in text) == bool(said) and money in text
+    assert said in " ".join(text.split()) and (to_dict(seen)["runs"][0]["provider_changed"] or "") == seen.runs[0].changed()

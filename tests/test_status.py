@@ -15,7 +15,7 @@ from msgspec import structs
 from nanolan.errors import MayBeBilling
 from nanolan.hub import Hub, Tree
 from nanolan.instance import ApiInstance, Instance, instance_of
-from nanolan.ledger import Attempt, Entry, Ledger
+from nanolan.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.payload import create_body
 from nanolan.plan import PinnedFile, iso, now_utc
@@ -25,7 +25,8 @@ from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
-from nanolan.status import SETTLE_S, STOPPED_BY_USER, Overview, RunView, decide_state, look, phase_state
+from nanolan.state import SETTLE_S, decide_state
+from nanolan.status import Overview, RunView, look, phase_state
 
 from .box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS, make_plan
 from .run_fixtures import state as saved_state
