@@ -31,7 +31,7 @@ KEYLESS = structs.replace(PLAN, self_delete=False)
     (Entry(PLAN, "i-1"), True, False, ""),                         # its id is known to nobody, and it is not listed
     (Entry(PLAN, gone=True), True, False, ""), (Entry(LATE), True, False, ""), (Entry(DATE_ALONE), True, False, NOT_SHOWN),
     (Entry(PLAN), False, True, NOT_ASKED), (Entry(PLAN, "i-1"), False, False, NOT_ASKED), (Entry(LATE), False, False, NOT_ASKED),
-    (Entry(PLAN, "i-1", gone=True), False, False, NOT_ASKED)], ids=str)
+    (Entry(PLAN, "i-1", gone=True), False, False, NOT_ASKED)])
 def test_what_is_not_shown_is_gone_only_where_a_look_could_have_shown_it(entry: Entry, listed: bool, told: bool, unknown: str) -> None:
     assert why_unknown(entry, listed, told, NOW) == unknown
 
