@@ -4,92 +4,40 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from nanolan.errors import BadAnswer
-from nanolan.money import cents_from_dollars
 from nanolan.offers import Offer
-from nanolan.plan import now_utc, parse_time
-from nanolan.secret import hide, short
+from nanolan.plan import now_utc
+from nanolan.records import MOST_CHARS, amount_cents, flag, moment, past, price_cents, record, text, texts, whole
+from nanolan.secret import Secret, hide, short
 
 GONE = {"deleting", "deleted"}          # billing has stopped
+NO_STATUS = "of unknown status"         # bills, as far as anybody knows
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
-MOST_CHARS = 300                        # of a name
+MOST_GPUS, MOST_GB = 10**4, 10**5       # of a machine that there is; GB of a GPU
 RUN, ATTEMPT, OWNER = "nanolan-run", "nanolan-attempt", "nanolan-owner"
-
-
-# ------------------------------------------------------------------ the API's own shapes; unknown fields pass
-class ApiConfiguration(msgspec.Struct):
-    num_gpus: int
-    gpu_type: str
-    vram_per_gpu_in_gb: int = 0
-    nvlink: bool | None = None
-    interconnect: str = ""
-    os_options: list[str] = []
-
-
-class ApiAvailability(msgspec.Struct):
-    region: str
-    available: bool
-    rental_type: str = "on_demand"      # missing in old answers
-
-
-class ApiBootTime(msgspec.Struct):
-    max_boot_in_sec: int | None = None
-
-
-class ApiType(msgspec.Struct):
-    cloud: str
-    shade_instance_type: str
-    hourly_price: int                   # cents, the whole machine
-    configuration: ApiConfiguration
-    availability: list[ApiAvailability]
-    boot_time: ApiBootTime | None = None
-
-
-class ApiThresholds(msgspec.Struct):
-    date_threshold: str | None = None
-    spend_threshold: str | None = None
-
-
-class ApiInstance(msgspec.Struct):
-    id: str
-    name: str
-    status: str
-    cloud: str = ""
-    region: str = ""
-    shade_instance_type: str = ""
-    status_details: str | None = None
-    shade_cloud: bool | None = None
-    configuration: ApiConfiguration | None = None
-    hourly_price: int | None = None
-    cost_estimate: str | None = None
-    created_at: str | None = None
-    active_at: str | None = None
-    ip: str | None = None
-    ssh_user: str | None = None
-    ssh_port: int | None = None
-    ssh_key_id: str | None = None
-    tags: list[str] | None = None
-    auto_delete: ApiThresholds | None = None
 
 
 class Created(msgspec.Struct):
     id: Annotated[str, msgspec.Meta(pattern=r"^[\w-]+\Z")]
 
 
-class ApiKey(msgspec.Struct):
+# Made once, here: msgspec may crash when two threads decode a type for the first time
+DECODERS = [msgspec.json.Decoder(Created)]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An SSH key of the account; the private half where Shadeform made it."""
+
     id: str
     name: str
-    is_default: bool = False
-    public_key: str = ""
-    private_key: str = ""
-
-
-# Made once, here: msgspec may crash when two threads decode a type for the first time
-DECODERS = [msgspec.json.Decoder(kind) for kind in (ApiType, ApiInstance, Created, ApiKey)]
+    is_default: bool
+    public_key: str
+    private_key: Secret | None
 
 
 # ------------------------------------------------------------------ what the rest of nanolan sees
@@ -137,8 +85,8 @@ class Instance:
     @property
     def attempt(self) -> int:
         """Which machine of its run this is, counted from 1: by its tag, else by its name."""
-        for text, pattern in (*((t, rf"{ATTEMPT}=(\d{{1,9}})") for t in self.tags), (self.name, r".*-a(\d{1,9})-[^-]+")):
-            if m := re.fullmatch(pattern, text):
+        for words, pattern in (*((t, rf"{ATTEMPT}=(\d{{1,9}})") for t in self.tags), (self.name, r".*-a(\d{1,9})-[^-]+")):
+            if m := re.fullmatch(pattern, words):
                 return int(m[1])
         return 1
 
@@ -179,42 +127,80 @@ def owner_tag(owner: str) -> str:
     return f"{OWNER}={owner}"
 
 
-def offers_of(t: ApiType) -> list[Offer]:
-    """One offer per region with on-demand stock; a region may also hold a spot entry."""
-    c = t.configuration
-    if not 0 < t.hourly_price < 10**8 or not 0 <= c.num_gpus < 10**4 or not 0 <= c.vram_per_gpu_in_gb < 10**5:
-        raise BadAnswer("a price of nothing, or no machine that there is")
-    return [Offer(t.cloud, a.region, t.shade_instance_type, c.gpu_type, c.num_gpus, c.vram_per_gpu_in_gb, t.hourly_price,
-                  tuple(c.os_options), c.nvlink, c.interconnect, t.boot_time.max_boot_in_sec if t.boot_time else None)
-            for a in t.availability if a.available and a.rental_type == "on_demand"]
+def offers_of(entry: Any) -> list[Offer]:
+    """One offer per region with on-demand stock (a region may also hold a spot entry); BadAnswer when no price or GPU is told."""
+    t = record(entry)
+    c = t | record(t.get("configuration"))       # older answers have some of it at the top
+    price, gpus, gpu = price_cents(t.get("hourly_price")), whole(c.get("num_gpus")), text(c.get("gpu_type"))
+    cloud, name = text(t.get("cloud")), text(t.get("shade_instance_type"))
+    regions = t.get("availability")
+    if price is None or not isinstance(regions, list) or gpus is None or gpus >= MOST_GPUS or not (gpu and cloud and name):
+        raise BadAnswer("an offer without its cloud, type, GPUs or price")
+    vram = whole(c.get("vram_per_gpu_in_gb")) or 0
+    boot_max_s = whole(record(t.get("boot_time")).get("max_boot_in_sec"))
+    return [Offer(cloud, region, name, gpu, gpus, vram if vram < MOST_GB else 0, price, texts(c.get("os_options")),
+                  flag(c.get("nvlink")), text(c.get("interconnect")), boot_max_s, whole(c.get("storage_in_gb")),
+                  text(t.get("deployment_type")))
+            for region in map(_on_demand, regions) if region]
 
 
-def instance_of(i: ApiInstance) -> Instance:
-    """An Instance of the API's answer; BadAnswer names a field that cannot be read."""
-    c, limits = i.configuration, i.auto_delete
-    if not ID.fullmatch(i.id):     # it stands in commands to be copied
-        raise BadAnswer(f"Shadeform's answer holds an instance id that is none: {short(i.id, 40)!r}")
+def _on_demand(entry: Any) -> str:
+    """The region of an availability entry that can be rented now, else ""; old answers have no rental type."""
+    a = record(entry)
+    return text(a.get("region")) if a.get("available") is True and a.get("rental_type", "on_demand") == "on_demand" else ""
+
+
+def key_of(entry: Any) -> Key:
+    """An SSH key; BadAnswer without its id."""
+    k = record(entry)
+    if not isinstance(k.get("id"), str) or not k["id"]:
+        raise BadAnswer("an SSH key without an id")
+    public, private = k.get("public_key"), k.get("private_key")
+    return Key(k["id"], text(k.get("name")), k.get("is_default") is True, public if isinstance(public, str) else "",
+               Secret(private) if isinstance(private, str) and private else None)
+
+
+def instance_of(entry: Any) -> Instance:
+    """An Instance of the API's answer. Its id, name, tags and status are enough to find and stop it; all else may be unknown.
+
+    BadAnswer for one without an id that can be asked for.
+    """
+    i = record(entry)
+    instance_id = i.get("id")
+    if not isinstance(instance_id, str) or not ID.fullmatch(instance_id):     # it stands in commands to be copied
+        raise BadAnswer(f"Shadeform's answer holds an instance id that is none: {short(str(instance_id), 40)!r}")
+    c = record(i.get("configuration"))
+    port = whole(i.get("ssh_port"))
     return Instance(
-        id=i.id, name=_line(i.name), status=_line(i.status), details=_line(i.status_details or ""), cloud=i.cloud, region=i.region,
-        instance_type=i.shade_instance_type, gpu=c.gpu_type if c else None, num_gpus=c.num_gpus if c else None,
-        hourly_cents=i.hourly_price, cost_cents=_cost(i.cost_estimate),
-        created_at=parse_time(i.created_at) if i.created_at else None,
-        ip=i.ip or None, ssh_user=i.ssh_user or "shadeform", ssh_port=i.ssh_port or 22, ssh_key_id=i.ssh_key_id or None,
-        tags=tuple(i.tags or ()), limits=_limits(limits) if limits else None, shade_cloud=i.shade_cloud)
+        id=instance_id,
+        name=_line(i.get("name")),
+        status=_line(i.get("status")) or NO_STATUS,
+        details=_line(i.get("status_details")),
+        cloud=text(i.get("cloud")),
+        region=text(i.get("region")),
+        instance_type=text(i.get("shade_instance_type")),
+        gpu=text(c.get("gpu_type")) or None,
+        num_gpus=whole(c.get("num_gpus")),
+        hourly_cents=price_cents(i.get("hourly_price")),
+        cost_cents=amount_cents(i.get("cost_estimate")),
+        created_at=past(i.get("created_at")),
+        ip=text(i.get("ip")) or None,
+        ssh_user=text(i.get("ssh_user")) or "shadeform",
+        ssh_port=port if port and port < 2**16 else 22,
+        ssh_key_id=text(i.get("ssh_key_id")) or None,
+        tags=texts(i.get("tags")),
+        limits=_limits(i.get("auto_delete")),
+        shade_cloud=flag(i.get("shade_cloud")))
 
 
-def _line(text: str) -> str:
+def _line(value: Any) -> str:
     """Words of the account as one line; what is there in place of a line's end must not make another name of it."""
-    short = text if len(text) <= MOST_CHARS else hide(text)[:MOST_CHARS]     # half a secret is known to no mask
-    return "".join(c if c.isprintable() else "?" for c in short)
+    words = value if isinstance(value, str) else ""
+    words = words if len(words) <= MOST_CHARS else hide(words)[:MOST_CHARS]     # half a secret is known to no mask
+    return "".join(c if c.isprintable() else "?" for c in words)
 
 
-def _limits(t: ApiThresholds) -> Limits | None:
-    if not t.date_threshold and not t.spend_threshold:
-        return None
-    return Limits(cents_from_dollars(t.spend_threshold, "auto_delete.spend_threshold") if t.spend_threshold else None,
-                  parse_time(t.date_threshold) if t.date_threshold else None)
-
-
-def _cost(text: str | None) -> int | None:
-    return cents_from_dollars(text, "cost_estimate") if text else None
+def _limits(value: Any) -> Limits | None:
+    spend = amount_cents(record(value).get("spend_threshold")) or None
+    date = moment(record(value).get("date_threshold"))
+    return Limits(spend, date) if spend or date else None

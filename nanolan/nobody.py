@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 from nanolan.errors import ApiProblem
 from nanolan.instance import Instance, attempt_tag, owner_tag, run_tag
 from nanolan.plan import Plan, parse_time
+from nanolan.records import Listing
 from nanolan.shadeform import Shadeform
 
 
@@ -17,9 +18,9 @@ class Nobody(Shadeform):
         super().__init__(None, plan.shadeform_api)
         self._me = machine_of(plan)
 
-    def instances(self) -> list[Instance]:
+    def instances(self) -> Listing[Instance]:
         """This machine."""
-        return [self._me]
+        return Listing([self._me])
 
     def info(self, instance_id: str) -> Instance:
         """This machine, whatever its id is called."""

@@ -37,6 +37,8 @@ class Offer:
     nvlink: bool | None = None
     interconnect: str = ""
     boot_max_s: int | None = None
+    disk_gb: int | None = None       # as advertised
+    deployment: str = ""             # vm, container or baremetal; "" where it is not told
 
     @property
     def os(self) -> str:

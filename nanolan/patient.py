@@ -14,14 +14,14 @@ import msgspec
 from nanolan.config import Settings
 from nanolan.errors import AuthProblem, UsageProblem
 from nanolan.hub import Hub, Tree
-from nanolan.instance import ApiInstance, ApiKey, ApiType, Instance
+from nanolan.instance import Created, Instance
 from nanolan.ledger import Entry, Ledger
 from nanolan.shadeform import Shadeform
 from nanolan.structure import Piece, look
 from nanolan.times import machine_now
 
 T = TypeVar("T")
-DECODED = (Entry, ApiType, ApiInstance, ApiKey)
+DECODED = (Entry, Created)
 
 
 def once(call: Callable[[], T]) -> Callable[[], T]:

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from nanolan.errors import ApiProblem, AuthProblem, MachineFailed, MayBeBilling, NotFound, UnclearAnswer
+from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, MachineFailed, MayBeBilling, NotFound, UnclearAnswer
 from nanolan.instance import Instance
 from nanolan.money import dollars
 from nanolan.plan import Plan, iso
+from nanolan.records import gap_of
 from nanolan.shadeform import DASHBOARD, Shadeform
 from nanolan.terms import limits_differ, price_differs
 
@@ -194,8 +195,11 @@ def _look(api: Shadeform, instance_id: str) -> tuple[str, str]:
         try:
             now = api.info(instance_id)
             return ("", f"it is still {now.status}") if now.billing else (f"status {now.status}", "")
-        except NotFound:
-            listed = [i for i in api.instances() if i.id == instance_id and i.billing]
-            return ("", f"it is still listed as {listed[0].status}") if listed else ("no longer listed", "")
+        except (NotFound, BadAnswer) as e:      # BadAnswer: 200 with an empty record, which is no end by itself
+            listed = api.instances()
+            if mine := [i for i in listed if i.id == instance_id and i.billing]:
+                return "", f"it is still listed as {mine[0].status}"
+            unsure = isinstance(e, BadAnswer) and gap_of(listed)
+            return ("", f"{e}; {gap_of(listed)}") if unsure else ("no longer listed", "")
     except (ApiProblem, AuthProblem) as e:
         return "", str(e)

@@ -28,9 +28,10 @@ from nanolan.errors import (
     UnclearAnswer,
     Unreachable,
 )
-from nanolan.instance import ApiInstance, ApiKey, ApiType, Created, Instance, instance_of, offers_of
+from nanolan.instance import Created, Instance, instance_of, key_of, offers_of
 from nanolan.offers import Offer
 from nanolan.plan import UNREADABLE, now_utc
+from nanolan.records import Listing, decode, read_each
 from nanolan.secret import Secret, short
 from nanolan.session import open_session
 from nanolan.times import SERVICE_CLOCK, ServiceClock
@@ -46,16 +47,6 @@ DASHBOARD = "https://platform.shadeform.ai/instances"
 T = TypeVar("T")
 
 
-class Instances(msgspec.Struct):
-    """A listing; fields that are new beside it are no reason not to see what bills."""
-
-    instances: list[ApiInstance]
-
-
-class Keys(msgspec.Struct):
-    ssh_keys: list[ApiKey]
-
-
 class Shadeform:
     """The calls we make. `session`, `sleep` and `jitter` can be passed in."""
 
@@ -69,37 +60,41 @@ class Shadeform:
     # -------------------------------------------------------------- reads
     def offers(self) -> tuple[list[Offer], int]:
         """Every available on-demand offer, and how many entries could not be read."""
-        raw = self._read("/instances/types", dict)
-        if not isinstance(raw.get("instance_types"), list):
-            raise BadAnswer("Shadeform's list of instance types holds no 'instance_types'")
-        offers: list[Offer] = []
-        unreadable = 0
-        for entry in raw["instance_types"]:
-            try:
-                offers += offers_of(msgspec.convert(entry, ApiType))
-            except (msgspec.ValidationError, BadAnswer):
-                unreadable += 1
-        return offers, unreadable
+        types = self._list("/instances/types", "instance_types", offers_of)
+        return [offer for offers in types for offer in offers], types.unreadable
 
-    def instances(self) -> list[Instance]:
-        """Every instance of the account; an error is never an empty list."""
-        return [instance_of(i) for i in self._read("/instances", Instances).instances]
+    def instances(self) -> Listing[Instance]:
+        """Every instance of the account; an error is never an empty list, and what cannot be read is counted."""
+        return self._list("/instances", "instances", instance_of)
 
     def info(self, instance_id: str) -> Instance:
-        """One instance; NotFound when it is gone."""
-        return instance_of(self._read(f"/instances/{quote(instance_id, safe='')}/info", ApiInstance))
+        """One instance; NotFound when it is gone, BadAnswer for an answer that does not tell of it."""
+        path = f"/instances/{quote(instance_id, safe='')}/info"
+        found = instance_of(self._read(path))
+        if found.id != instance_id:
+            raise BadAnswer(f"Shadeform's answer to GET {path} tells of another instance")
+        return found
 
     def private_key(self, key_id: str | None) -> tuple[str, Secret] | None:
         """Name and private key of an SSH key (the default one if None) when Shadeform made it, else None."""
-        keys = self._read("/sshkeys", Keys).ssh_keys
+        keys = self._list("/sshkeys", "ssh_keys", key_of)
         for k in keys:
             if k.id == key_id or (key_id is None and k.is_default):
-                return (k.name, Secret(k.private_key)) if k.private_key else None
+                return (k.name, k.private_key) if k.private_key else None
+        if keys.unreadable:
+            raise BadAnswer(f"no such SSH key on the account; {keys.gap}")
         return None
 
     def public_keys(self) -> dict[str, str]:
         """The public half of every SSH key of the account, by its id."""
-        return {k.id: k.public_key for k in self._read("/sshkeys", Keys).ssh_keys}
+        return {k.id: k.public_key for k in self._list("/sshkeys", "ssh_keys", key_of)}
+
+    def _list(self, path: str, name: str, read: Callable[[Any], T]) -> Listing[T]:
+        """The records of a list that can be read; BadAnswer when there is no list."""
+        records = self._read(path).get(name)
+        if not isinstance(records, list):
+            raise BadAnswer(f"Shadeform's answer to GET {path} holds no list of {name}")
+        return read_each(records, read)
 
     # -------------------------------------------------------------- changes: sent once
     def add_key(self, name: str, public_key: str) -> str:
@@ -144,7 +139,7 @@ class Shadeform:
         self._service_clock.learn("Shadeform", answer.headers.get("Date"), answer.headers.get("Age"))
         return bounded(answer)
 
-    def _read(self, path: str, shape: type[T]) -> T:
+    def _read(self, path: str) -> dict[str, Any]:
         why = ""
         for attempt in range(TRIES):
             wait = self._backoff(attempt)
@@ -157,7 +152,7 @@ class Shadeform:
                     why = f"HTTP {answer.status_code}"
                     wait = max(wait, retry_after_s(answer.headers.get("Retry-After")))
                 else:
-                    return self._decode(answer, path, shape)
+                    return self._decode(answer, path)
             if attempt < TRIES - 1:
                 self.sleep(wait)
         raise Unreachable(f"Shadeform did not answer ({why}, {TRIES} tries of GET {path}); nothing was changed. "
@@ -172,13 +167,16 @@ class Shadeform:
             return answer.content
         raise self._refusal(answer, f"POST {path}")
 
-    def _decode(self, answer: requests.Response, path: str, shape: type[T]) -> T:
+    def _decode(self, answer: requests.Response, path: str) -> dict[str, Any]:
         if answer.status_code != 200:
             raise self._refusal(answer, f"GET {path}")
         try:
-            return msgspec.json.decode(answer.content, type=shape)
-        except UNREADABLE as e:
+            found = decode(answer.content)
+        except (ValueError, RecursionError) as e:
             raise BadAnswer(f"Shadeform's answer to GET {path} cannot be read: {str(e)[:200]}") from None
+        if not isinstance(found, dict):
+            raise BadAnswer(f"Shadeform's answer to GET {path} cannot be read: it is no record")
+        return found
 
     def _refusal(self, answer: requests.Response, call: str) -> NanolanError:
         code, text = _error_of(answer)

@@ -70,11 +70,10 @@ def expected(s: Settings) -> Callable[[Offer], int | None]:
 
 def sample_offers() -> list[Offer]:
     """Offers of the local Shadeform's catalogue."""
-    import msgspec
 
-    from nanolan.instance import ApiType, offers_of
+    from nanolan.instance import offers_of
     from nanolan.sim.catalogue import SAMPLE
-    return [o for entry in SAMPLE for o in offers_of(msgspec.convert(entry, ApiType))]
+    return [o for entry in SAMPLE for o in offers_of(entry)]
 
 
 def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:

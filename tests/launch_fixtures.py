@@ -11,7 +11,7 @@ import msgspec
 from nanolan.config import Settings, load_settings
 from nanolan.failover import Launched, Rules, rent_one
 from nanolan.hub import Hub
-from nanolan.instance import ApiType, offers_of
+from nanolan.instance import offers_of
 from nanolan.launch import Prepared, make_plan
 from nanolan.ledger import Ledger
 from nanolan.offers import Offer, Wanted, choose
@@ -26,7 +26,7 @@ from nanolan.sim.world import REPO, World
 from tests.core_fixtures import Waits, client
 
 CODE = Code("c0ffee" * 6 + "c0ff", "5" * 64, 4, False)
-B200 = choose([o for entry in SAMPLE for o in offers_of(msgspec.convert(entry, ApiType))], Wanted("B200", 8))[0]   # 33.60 35.84 38.40
+B200 = choose([o for entry in SAMPLE for o in offers_of(entry)], Wanted("B200", 8))[0]   # 33.60 35.84 38.40
 NONE: dict[str, PhaseReport] = {"sft": PhaseReport("none")}
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanolan.guard import SLACK_S, Guard, Sight, over_limit, overdue, spent_cents, waits
-from nanolan.instance import ApiInstance, ApiThresholds, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.plan import iso, now_utc, parse_time
 from nanolan.report import Receipt
 
@@ -20,7 +20,7 @@ NOW = now_utc().replace(microsecond=0)
 
 def machine(hours: float | None = 1.0, **fields: Any) -> Instance:
     born = None if hours is None else iso(NOW - timedelta(hours=hours))
-    return instance_of(ApiInstance(**({"id": "i-1", "name": "x", "status": "active", "hourly_price": 100, "created_at": born} | fields)))
+    return instance_of(dict(**({"id": "i-1", "name": "x", "status": "active", "hourly_price": 100, "created_at": born} | fields)))
 
 
 def plan(limit_cents: int = 1000, hours_left: float = 5.0, **fields: Any) -> Any:   # $1 an hour
@@ -107,7 +107,7 @@ def test_limits_are_passed_for_a_minute_before_a_guard_acts(i: Instance, p: Any,
 
 def stored(date: timedelta | None = None, spend: str | None = None, **fields: Any) -> Instance:
     """A machine as it is seen without a plan: with the limits that the provider keeps."""
-    limits = ApiThresholds(iso(NOW + date) if date is not None else None, spend)
+    limits = {"date_threshold": iso(NOW + date) if date is not None else None, "spend_threshold": spend}
     return machine(2.0, auto_delete=limits, **fields)
 
 
@@ -139,8 +139,8 @@ TOLD = st.builds(lambda ended, verdict, text: Receipt("ab12cd34", verdict, messa
                  st.one_of(MOMENTS.map(iso), st.text(max_size=30)), st.sampled_from(["succeeded", "failed", "x"]), st.text(max_size=60))
 SIGHTS = st.builds(
     lambda born, cost, price, limits, status, deadline, cents, key, receipt, known: Sight(
-        instance_of(ApiInstance("i-1", "x", status, created_at=iso(born) if born else None, cost_estimate=cost, hourly_price=price,
-                                auto_delete=ApiThresholds(iso(limits[0]), limits[1]) if limits else None)),
+        instance_of(dict(id="i-1", name="x", status=status, created_at=iso(born) if born else None, cost_estimate=cost, hourly_price=price,
+                                auto_delete={"date_threshold": iso(limits[0]), "spend_threshold": limits[1]} if limits else None)),
         make_plan("", "", limit_cents=cents, deadline=iso(deadline), created_at=iso(NOW), self_delete=key) if known else None,
         receipt),
     st.none() | MOMENTS, st.sampled_from([None, "0", "1.5", "99999"]), st.sampled_from([None, 0, 100, 9999]),

@@ -20,7 +20,7 @@ ORDER = [
     "money", "budget", "size", "memory", "datasets",
     "conversations", "parquet",
     "pickles", "phases", "gate", "settingvalues", "config", "session", "plan", "offers",
-    "instance", "shadeform", "sshkey", "hub",
+    "records", "instance", "shadeform", "sshkey", "hub",
     "inside",
     "manifest", "proof", "terms", "rent", "payload", "bundle", "report", "outlook", "locks", "ledger",
     "presence", "costs", "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify",

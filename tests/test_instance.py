@@ -4,11 +4,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-import msgspec
 import pytest
 
 from nanolan.errors import BadAnswer
-from nanolan.instance import ApiInstance, ApiType, Instance, attempt_tag, instance_of, offers_of, run_tag
+from nanolan.instance import Instance, attempt_tag, instance_of, offers_of, run_tag
 from nanolan.plan import iso, now_utc
 from nanolan.report import BOOTING, SUCCEEDED
 from nanolan.state import decide_state
@@ -32,11 +31,11 @@ PENDING: dict[str, Any] = {
 
 
 def instance(**changes: Any) -> Instance:
-    return instance_of(msgspec.convert(PENDING | changes, ApiInstance))
+    return instance_of(PENDING | changes)
 
 
 def offers(**changes: Any) -> Any:
-    return offers_of(msgspec.convert(TYPE | changes, ApiType))
+    return offers_of(TYPE | changes)
 
 
 # ---- offers
@@ -68,9 +67,9 @@ def test_the_configuration_is_read_and_unknown_fields_pass() -> None:
 
 @pytest.mark.parametrize("changes", [{"hourly_price": 0}, {"hourly_price": -5}, {"hourly_price": None}, {"hourly_price": "3600"},
                                      {"hourly_price": 36.5}, {"configuration": None}, {"availability": None}, {"cloud": None},
-                                     {"availability": [{"region": "x", "available": "yes"}]}], ids=str)
+                                     {"availability": {}}, {"shade_instance_type": 5}], ids=str)
 def test_an_offer_that_cannot_be_read_is_refused_and_never_free(changes: dict[str, Any]) -> None:
-    with pytest.raises((BadAnswer, msgspec.ValidationError)):
+    with pytest.raises(BadAnswer):
         offers(**changes)
 
 
@@ -137,15 +136,6 @@ def test_which_machine_of_its_run_it_is_says_the_tag_or_else_the_name(name: str,
     assert instance(name=name, tags=tags).attempt == attempt
 
 
-@pytest.mark.parametrize("changes, field", [({"cost_estimate": "a lot"}, "cost_estimate"),
-                                            ({"created_at": "yesterday"}, "not a time"),
-                                            ({"auto_delete": {"spend_threshold": "-1"}}, "auto_delete.spend_threshold"),
-                                            ({"auto_delete": {"date_threshold": "soon"}}, "not a time")], ids=str)
-def test_a_value_that_cannot_be_read_is_named(changes: dict[str, Any], field: str) -> None:
-    with pytest.raises(BadAnswer, match=field):
-        instance(**changes)
-
-
 # ---- whose machine it is
 
 @pytest.mark.parametrize("name, tags, run_id, owner", [
@@ -165,10 +155,10 @@ def test_a_machine_names_its_run_and_owner_in_eight_hex_digits_or_not_at_all(
 @pytest.mark.parametrize("id", ["$(touch evil)", "a; b", "../x", "-rf", "a\nb", "`id`", "", "x" * 200, "\x1b[2J"])
 def test_an_id_that_would_be_more_than_a_word_in_a_command_is_no_answer(id: str) -> None:
     with pytest.raises(BadAnswer, match="instance id that is none") as e:
-        instance_of(ApiInstance(id=id, name="n", status="active"))
+        instance_of(dict(id=id, name="n", status="active"))
     assert "\n" not in str(e.value)
 
 
 def test_names_and_words_of_the_account_stay_on_one_short_line() -> None:
-    i = instance_of(ApiInstance(id="i-1", name="lanbot\nrun 12345678 SUCCEEDED\u2028" + "A" * 5000, status="er\nror", status_details="a\nb" * 999))
+    i = instance_of(dict(id="i-1", name="lanbot\nrun 12345678 SUCCEEDED\u2028" + "A" * 5000, status="er\nror", status_details="a\nb" * 999))
     assert all(len(text) <= 300 and len(text.splitlines()) == 1 for text in (i.name, i.status, i.details))

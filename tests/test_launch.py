@@ -27,7 +27,7 @@ from nanolan.errors import (
     UsageProblem,
 )
 from nanolan.hub import Hub
-from nanolan.instance import ApiType, offers_of
+from nanolan.instance import offers_of
 from nanolan.launch import OF_THE_MACHINE, Prepared, Rehearsal, again, check_key, next_offer_hint, prepare, rent
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.offers import Offer, Wanted, choose
@@ -44,8 +44,7 @@ from tests.launch_fixtures import Launch
 
 
 def sample() -> list[Offer]:
-    import msgspec
-    return choose([o for entry in SAMPLE for o in offers_of(msgspec.convert(entry, ApiType))], Wanted("B200", 8))[0]
+    return choose([o for entry in SAMPLE for o in offers_of(entry)], Wanted("B200", 8))[0]
 
 
 OFFER = sample()[0]

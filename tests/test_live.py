@@ -17,7 +17,7 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.live import JsonLines, Plain, Redrawn, Seen, display, one_line
 from nanolan.plan import Predicted, iso, now_utc
 from nanolan.report import Progress
@@ -33,7 +33,7 @@ PROBLEM = "the Hub did not answer (ConnectError) for me/x, tried for 45 s. Is th
 def machine(age_s: float = 3600) -> Instance:
     """A machine at $1 an hour."""
     born = iso(now_utc() - timedelta(seconds=age_s))
-    return instance_of(ApiInstance(id="i-1", name="n", status="active", hourly_price=100, created_at=born))
+    return instance_of(dict(id="i-1", name="n", status="active", hourly_price=100, created_at=born))
 
 
 def live(**fields: object) -> RunView:

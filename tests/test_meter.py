@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.budget import ASSUMED
-from nanolan.instance import ApiInstance, ApiThresholds, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.meter import Meter
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.secret import Secret
@@ -32,7 +32,7 @@ def plan_of(limit_cents: int = 1000, life_s: float = 36_000, hourly_cents: int =
 def machine(age_s: float | None = 0.0, **fields: object) -> Instance:
     """An instance that was created `age_s` ago, as the API shows it."""
     born = None if age_s is None else iso(now_utc() - timedelta(seconds=age_s))
-    return instance_of(ApiInstance(id="i", name="n", status="active", created_at=born, **fields))  # type: ignore[arg-type]
+    return instance_of(dict(id="i", name="n", status="active", created_at=born, **fields))  # type: ignore[arg-type]
 
 
 class Clock:
@@ -174,7 +174,7 @@ def looked(clock: Clock, meter: Meter, seconds: float = 400.0) -> None:
 
 def test_a_price_that_rises_after_the_create_is_metered_though_the_providers_figure_is_frozen() -> None:
     clock, said, alarms, plan = Clock(), list[str](), list[tuple[str, str]](), plan_of()
-    api = Told(hourly_price=100, cost_estimate="0", auto_delete=ApiThresholds(**agreed(plan)))
+    api = Told(hourly_price=100, cost_estimate="0", auto_delete=agreed(plan))
     meter = Meter(plan, machine(0, hourly_price=100), api, clock, say=said.append, alarm=lambda *a: alarms.append(a))
     looked(clock, meter)
     assert said == [] and meter.hourly_cents == 100
@@ -197,8 +197,8 @@ def test_limits_that_were_dropped_raised_or_lowered_are_told_once_and_the_nearer
     clock, said, plan = Clock(), list[str](), plan_of()
     earlier = iso(datetime.fromisoformat(plan.deadline.replace("Z", "+00:00")) - timedelta(hours=1))
     dates = {"as agreed": plan.deadline, "an hour earlier": earlier}
-    meant = None if stored is None else ApiThresholds(dates.get(stored.get("date", "")), stored.get("spend_threshold"))
-    api = Told(hourly_price=100, auto_delete=ApiThresholds(**agreed(plan)))
+    meant = None if stored is None else {"date_threshold": dates.get(stored.get("date", "")), "spend_threshold": stored.get("spend_threshold")}
+    api = Told(hourly_price=100, auto_delete=agreed(plan))
     meter = Meter(plan, machine(0), api, clock, say=said.append)
     looked(clock, meter)
     assert said == []
@@ -212,10 +212,10 @@ def test_limits_that_were_dropped_raised_or_lowered_are_told_once_and_the_nearer
 
 def test_a_limit_of_the_users_own_is_no_change_of_the_providers_mind() -> None:
     clock, said, plan = Clock(), list[str](), plan_of()
-    api = Told(hourly_price=100, auto_delete=ApiThresholds(**agreed(plan)))
+    api = Told(hourly_price=100, auto_delete=agreed(plan))
     meter = Meter(plan, machine(0), api, clock, say=said.append)
     looked(clock, meter)
-    api.body["auto_delete"] = ApiThresholds(plan.deadline, "50.00")      # `just limit` raises the provider's first
+    api.body["auto_delete"] = {"date_threshold": plan.deadline, "spend_threshold": "50.00"}      # `just limit` raises the provider's first
     looked(clock, meter, 60)
     meter.change(5000, plan.deadline)
     looked(clock, meter)

@@ -4,13 +4,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import msgspec
 import pytest
 
 from nanolan.config import load_settings
 from nanolan.errors import NoOffer, UsageProblem
 from nanolan.forecast import Work, forecast
-from nanolan.instance import ApiType, offers_of
+from nanolan.instance import offers_of
 from nanolan.money import dollars
 from nanolan.offers import Offer, Wanted, choose, newest_cuda_image, nothing_fits, table, unusable, wanted_by
 from nanolan.sim.catalogue import SAMPLE
@@ -22,7 +21,7 @@ def expected(o: Offer, *phases: str) -> int | None:
 
 
 CUDA = ("ubuntu22.04_cuda12.8_shade_os",)
-ALL = [o for entry in SAMPLE for o in offers_of(msgspec.convert(entry, ApiType))]
+ALL = [o for entry in SAMPLE for o in offers_of(entry)]
 USABLE, _ = choose(ALL, Wanted())
 
 

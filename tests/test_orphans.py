@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.ledger import Entry
 from nanolan.orphans import compare, table, to_dict
 from nanolan.plan import iso, now_utc
@@ -20,7 +20,7 @@ LIVE = Entry(PLAN, "i-1")
 
 def machine(id: str = "i-1", run_id: str | None = RUN, owner: str | None = OURS, hours: float = 1.0, **fields: Any) -> Instance:
     tags = [*([f"nanolan-run={run_id}"] if run_id else []), *([f"nanolan-owner={owner}"] if owner else [])]
-    return instance_of(ApiInstance(**({"id": id, "name": f"name-{id}", "status": "active", "hourly_price": 100, "tags": tags,
+    return instance_of(dict(**({"id": id, "name": f"name-{id}", "status": "active", "hourly_price": 100, "tags": tags,
                                        "created_at": iso(NOW - timedelta(hours=hours))} | fields)))
 
 

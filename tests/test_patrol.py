@@ -17,7 +17,7 @@ from msgspec import structs
 from nanolan.config import load_settings
 from nanolan.guard import Sight
 from nanolan.hub import Hub
-from nanolan.instance import ApiInstance, Instance, Limits, instance_of
+from nanolan.instance import Instance, Limits, instance_of
 from nanolan.ledger import Entry, Ledger
 from nanolan.patrol import SETTLE_S, Event, Patrol, knowledge, note_in, walk
 from nanolan.payload import create_body
@@ -408,7 +408,7 @@ def test_a_create_that_is_unclear_keeps_a_guard_from_saying_that_nothing_bills(t
 def test_a_price_or_a_limit_that_the_provider_changed_is_told_once(price: int, stored: str | None, said: str) -> None:
     plan = a_plan(created_at=iso(now_utc() - timedelta(minutes=10)), deadline="2099-01-01T00:00:00Z")
     limits = Limits(plan.limit_cents, parse_time(plan.deadline)) if stored else None
-    box = replace(instance_of(ApiInstance("i-7", plan.instance_name, "active", hourly_price=price)), limits=limits)
+    box = replace(instance_of(dict(id="i-7", name=plan.instance_name, status="active", hourly_price=price)), limits=limits)
     told: list[Event] = []
     rounds = Patrol(Account(box), lambda i: Sight(i, plan), told.append, now=now_utc)  # type: ignore[arg-type]
     rounds.round()

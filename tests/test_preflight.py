@@ -12,7 +12,7 @@ from nanolan.config import Settings, load_settings
 from nanolan.datasets import DATASETS
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.offers import Offer
 from nanolan.preflight import (
@@ -282,7 +282,7 @@ def test_the_wallet_cannot_be_seen_and_its_need_is_named() -> None:
 
 
 def instance(status: str, *tags: str) -> Instance:
-    return instance_of(ApiInstance(id="i-1", name="lanbot-sft-x", status=status, tags=list(tags)))
+    return instance_of(dict(id="i-1", name="lanbot-sft-x", status=status, tags=list(tags)))
 
 
 @pytest.mark.parametrize("others, ok", [

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nanolan.errors import LimitHitLost, LimitHitSaved, MachineFailed, MayBeBilling, NanolanError, RunFailed
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.probation import BLIND_S, FAILING, PROVED, WAITING, Seen, judge, patience_s
 from nanolan.report import PhaseReport, Progress, Receipt
 from nanolan.sim.shadeform_instance import Instance as Box
@@ -23,7 +23,7 @@ PATIENCE = 900.0
 
 
 def machine(status: str, details: str = "") -> Instance:
-    return instance_of(ApiInstance(id="i-1", name="lanbot-sft-20260128-2053-ab12cd34", status=status, status_details=details,
+    return instance_of(dict(id="i-1", name="lanbot-sft-20260128-2053-ab12cd34", status=status, status_details=details,
                                    hourly_price=3360))
 
 

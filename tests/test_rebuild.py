@@ -13,7 +13,7 @@ from msgspec import structs
 from nanolan.config import Settings, load_settings
 from nanolan.errors import BadAnswer, NotFound, Unreachable, UsageProblem
 from nanolan.hub import Hub
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.plan import Plan
 from nanolan.rebuild import MOST_BYTES, Elsewhere, candidates, check_ours, checked_plan, find, rebuild
@@ -39,7 +39,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def machine(run_id: str | None = RUN, owner: str | None = THEIRS, **fields: Any) -> Instance:
     tags = [*([f"nanolan-run={run_id}"] if run_id else []), *([f"nanolan-owner={owner}"] if owner else [])]
-    return instance_of(ApiInstance(**({"id": "i-1", "name": "x", "status": "active", "hourly_price": 100, "tags": tags} | fields)))
+    return instance_of(dict(**({"id": "i-1", "name": "x", "status": "active", "hourly_price": 100, "tags": tags} | fields)))
 
 
 def plan_of(hub: HubServer, **fields: Any) -> Plan:

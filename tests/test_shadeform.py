@@ -154,8 +154,8 @@ def test_retry_after_is_between_nothing_and_two_minutes_whatever_it_says(text: s
     ("truncated", {}, BadAnswer, "cannot be read"),
     ("status", {"status": 200, "body": None}, BadAnswer, "cannot be read"), ("status", {"status": 200, "body": []}, BadAnswer,
         "GET /instances"),
-    ("status", {"status": 200, "body": {}}, BadAnswer, "field .instances."), ("status",
-        {"status": 200, "body": {"instances": None}}, BadAnswer, "cannot be read"),
+    ("status", {"status": 200, "body": {}}, BadAnswer, "no list of instances"), ("status",
+        {"status": 200, "body": {"instances": None}}, BadAnswer, "no list of instances"),
     ("status", {"status": 302, "headers": {"Location": "http://127.0.0.1:1/"}}, ApiProblem, "HTTP 302")], ids=str)
 def test_an_answer_that_is_no_list_is_an_error_at_once_and_never_no_instances(cloud: ShadeformServer, api: Shadeform,
     action: str, params: dict[str, Any],
@@ -164,18 +164,6 @@ def test_an_answer_that_is_no_list_is_an_error_at_once_and_never_no_instances(cl
     with pytest.raises(kind, match=said):
         api.instances()
     assert len(cloud.requests) == 1
-
-
-@pytest.mark.parametrize("field", ["id", "name", "status"])
-def test_an_instance_without_a_field_that_matters_is_an_error_that_names_it(cloud: ShadeformServer, api: Shadeform,
-    field: str) -> None:
-    box = api.create(BODY)
-    cloud.fault(LIST, "edit", change=lambda body: body["instances"][0].pop(field) and None)
-    cloud.fault(INFO, "edit", change=lambda body: body.pop(field) and None)
-    with pytest.raises(BadAnswer, match=field):
-        api.instances()
-    with pytest.raises(BadAnswer, match=field):
-        api.info(box)
 
 
 def test_an_instance_with_only_the_fields_that_matter_can_be_read(cloud: ShadeformServer, api: Shadeform) -> None:
@@ -193,7 +181,7 @@ def test_an_unknown_status_word_is_kept_and_counts_as_billing(cloud: ShadeformSe
 
 @pytest.mark.parametrize("changes", [{"hourly_price": None}, {"hourly_price": "3360"}, {"hourly_price": 0},
                                      {"hourly_price": -3360}, {"hourly_price": 33.6},
-                                     {"configuration": {}}, {"availability": {}}, {"cloud": 5}], ids=str)
+                                     {"configuration": {}, "num_gpus": None}, {"availability": {}}, {"cloud": 5}], ids=str)
 def test_an_offer_that_cannot_be_read_is_left_out_and_counted(cloud: ShadeformServer, api: Shadeform,
                                                               changes: dict[str, Any]) -> None:
     cloud.fault(TYPES, "edit", change=lambda body: body["instance_types"][0].update(changes))

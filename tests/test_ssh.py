@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from nanolan.errors import BadAnswer
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.ssh import ssh_argv
 
 FOLDER = Path("/home/me/my keys/100%/.ssh_keys")
 
 
 def machine(**fields: Any) -> Instance:
-    return instance_of(ApiInstance(**({"id": "i-1", "name": "x", "status": "active", "ip": "203.0.113.10", "ssh_user": "shadeform",
+    return instance_of(dict(**({"id": "i-1", "name": "x", "status": "active", "ip": "203.0.113.10", "ssh_user": "shadeform",
                                        "ssh_port": 22} | fields)))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import UnclearAnswer, UsageProblem
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
@@ -33,7 +33,7 @@ def api(cloud: ShadeformServer) -> Shadeform:
 
 
 def machine(cloud: ShadeformServer, key_id: str | None = None) -> Instance:
-    return instance_of(ApiInstance(id="i", name="../../evil", status="active", ssh_key_id=key_id or cloud.account.keys.default.id))
+    return instance_of(dict(id="i", name="../../evil", status="active", ssh_key_id=key_id or cloud.account.keys.default.id))
 
 
 def test_the_managed_key_is_written_once_and_for_its_owner_only(cloud: ShadeformServer, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from nanolan.errors import MayBeBilling
 from nanolan.hub import Hub, Tree
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.payload import create_body
@@ -38,7 +38,7 @@ TRAINING = Progress(RUN, "training", {"sft": PhaseReport("training")}, "2026-01-
 
 
 def machine(status: str, details: str = "") -> Instance:
-    return instance_of(ApiInstance(id="i-1", name=f"lanbot-sft-20260128-2053-{RUN}", status=status, status_details=details,
+    return instance_of(dict(id="i-1", name=f"lanbot-sft-20260128-2053-{RUN}", status=status, status_details=details,
                                    hourly_price=100))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.instance import ApiInstance, Instance, instance_of
+from nanolan.instance import Instance, instance_of
 from nanolan.ledger import Attempt, Entry
 from nanolan.plan import Pinned, PinnedFile, Predicted, iso, now_utc
 from nanolan.report import PhaseReport, Progress, Receipt, leak_warning
@@ -32,7 +32,7 @@ PROBLEM = ("the Hub did not answer (ConnectError: [Errno 111] Connection refused
 
 
 def machine(**fields: Any) -> Instance:
-    return instance_of(ApiInstance(**({"id": ENTRY.instance_id, "name": PLAN.instance_name, "status": "active",
+    return instance_of(dict(**({"id": ENTRY.instance_id, "name": PLAN.instance_name, "status": "active",
                                        "ip": "203.0.113.10",
                                        "ssh_user": "shadeform", "ssh_port": 22, "hourly_price": 3_360} | fields)))
 

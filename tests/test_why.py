@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.hub import Hub
-from nanolan.instance import ApiInstance, instance_of
+from nanolan.instance import instance_of
 from nanolan.ledger import Attempt, Entry
 from nanolan.plan import Pinned, PinnedFile, iso, now_utc
 from nanolan.postmortem import Postmortem
@@ -32,7 +32,7 @@ PLAN = make_plan("", "", run_id="ab12cd34", phases=("mid", "sft"), limit_cents=1
 ENTRY = Entry(PLAN, "i-1")
 PROVEN = PhaseReport("proven", "mid_checkpoints/d20", "f" * 40, 90)
 KEPT = Kept("sft", 40, "runs/ab12cd34/saved/sft", Pinned(REPO, "model", "f" * 40, (PinnedFile("a", 1, None, "b"),)))
-MACHINE = instance_of(ApiInstance(id="i-1", name="x", status="active", hourly_price=100))
+MACHINE = instance_of(dict(id="i-1", name="x", status="active", hourly_price=100))
 LOST = "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand"
 
 

@@ -146,11 +146,9 @@ def test_no_other_place_makes_shell_text_of_values() -> None:
 @pytest.mark.parametrize("field", ["ip", "ssh_user", "id"])
 @pytest.mark.parametrize("word", [w for _, w in WORDS if w not in ("a" * 300, "1e9", "a" * (1 << 20))] + ["a@b", "a,b", "[::1", "a\tb"], ids=ascii)
 def test_nothing_of_the_apis_becomes_an_option_of_ssh(word: str, field: str) -> None:
-    from msgspec import convert
-
-    from nanolan.instance import ID, ApiInstance, instance_of
-    answer = convert(INSTANCE | {field: word}, ApiInstance)
-    if not ID.fullmatch(answer.id):
+    from nanolan.instance import ID, instance_of
+    answer = INSTANCE | {field: word}
+    if not ID.fullmatch(answer["id"]):
         with pytest.raises(BadAnswer, match="an instance id that is none"):
             instance_of(answer)
         return
