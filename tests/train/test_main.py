@@ -184,7 +184,7 @@ def nothing(base: Path) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "change", "says"), [
-    (spoil_head, {}, "the loss is nan at step 1 of 12: stopped, nothing saved"),
+    (spoil_head, {}, "refused: a weight is not a number in the checkpoint"),
     (spoil_file, {}, "model_000010.pt: cut off, or not a file of torch.save"),
     (nothing, {"data_dir": "/nowhere"}, "data set HuggingFaceTB/smol-smoltalk is missing"),
     (nothing, {"tokenizer_dir": "/nowhere"}, "tokenizer.pkl: cannot be read"),

@@ -14,14 +14,20 @@ import psutil
 import pytest
 import torch
 
+from nanolan.errors import RunFailed
 from nanolan.manifest import newest_whole
 from nanolan.train.__main__ import main
 from nanolan.train.checkpoint import load
 from nanolan.train.engine import Engine
+from nanolan.train.job import read_job
+from nanolan.train.report import Report
+from nanolan.train.rl import finish, loop, prepare
 from nanolan.train.rollouts import policy_batch, policy_loss, read_questions, roll_out
 from nanolan.train.sampling import Sampling
+from nanolan.train.stop import StopFlag
 from nanolan.train.tokenizer import load_tokenizer
 
+from .test_state import ALONE
 from .tiny_world import losses, metrics, start, write_job, write_parquet
 from .toy_world import RL, SFT, sums, write_toy
 
@@ -192,16 +198,14 @@ def test_sigterm_saves_a_state_from_which_the_run_goes_on_to_the_bit(
     assert ours == theirs
 
 
-def test_a_weight_that_is_no_number_is_never_saved(
-        toy: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spoiled = Path(shutil.copytree(taught, tmp_path / "spoiled"))
-    path = next(spoiled.glob("model_*.pt"))
-    state = torch.load(path, weights_only=True)
-    state["lm_head.weight"][3, 3] = float("nan")
-    torch.save(state, path)
-    job = rl_job(toy, tmp_path / "rl", spoiled, max_steps=2)
-    assert main([str(job)]) == 1
-    assert "a weight is not a number after step 2: nothing saved" in capsys.readouterr().err
+def test_a_weight_that_is_no_number_is_never_saved(toy: Path, taught: Path, tmp_path: Path) -> None:
+    job = read_job(rl_job(toy, tmp_path / "rl", taught, max_steps=2))
+    t = prepare(job, ALONE, Report(job))
+    with torch.no_grad():
+        t.model.lm_head.weight[3, 3] = float("nan")
+    with StopFlag() as stop, pytest.raises(RunFailed, match="a weight is not a number after step 2: nothing saved"):
+        loop(t, stop)
+        finish(t, stop)
     assert newest_whole(tmp_path / "rl" / "out") is None
 
 
