@@ -169,6 +169,23 @@ def test_it_is_well_exactly_when_a_dry_run_is(world: World, change: dict[str, st
     assert doctor(env)[0] == script("launch", "--dry-run", env=env).returncode
 
 
+@pytest.mark.parametrize("phase, path, data", [
+    ("mid", "identity_conversations.jsonl", b'[[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]]'),
+    ("sft", "identity_conversations.jsonl", b"<?xml version='1.0'?>"), ("rl", "tokenizer/tokenizer.pkl", b"version https://git-lfs.github.com/spec/v1")])
+def test_what_doctor_knows_a_dry_run_refuses(world: World, phase: str, path: str, data: bytes) -> None:
+    good = world.hub.read(REPO, path)
+    env = world.env() | {"TRAINING_PHASE": phase}
+    try:
+        world.hub.put(REPO, {path: data})
+        code, told = doctor(env)
+        dry = script("launch", "--dry-run", env=env)
+    finally:
+        world.hub.put(REPO, {path: good})
+    assert (code, dry.returncode) == (4, 4)
+    said = next(c["text"] for c in told["checks"] if path in c["text"] and c["state"] == "FAILED")
+    assert said.partition(f"{path}")[2] and said.partition(path)[2][:40] in dry.stderr
+
+
 def test_a_wrong_flag_is_a_usage_error(world: World) -> None:
     assert script("doctor", "phase=stf", env=world.env()).returncode == 2
 
