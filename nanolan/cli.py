@@ -162,6 +162,11 @@ def run(command: click.Command, *, insist: bool = False) -> None:
         why = str(e) or str(e.__cause__ or "")
         click.echo(f"\nstopped by {'SIGTERM' if terminated else 'Ctrl-C'}" + (f": {why}" if why else ""), err=True)
         code = 130
+    except OSError as e:                               # of a file it says all by itself
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {_of_file(e)}", err=True)
+        code = 1
     except Exception as e:
         if debug:
             traceback.print_exc()
@@ -188,3 +193,11 @@ def end_by(number: int) -> None:
     sys.stdout.flush()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def _of_file(e: OSError) -> str:
+    """What the system refused, where it names a file; a call that names none should have been told by somebody who knew why."""
+    if e.filename is None:
+        return f"{type(e).__name__}: {short(str(e))} (a fault of nanolan; more with --debug)"
+    name = os.fsdecode(e.filename) if isinstance(e.filename, bytes) else str(e.filename)
+    return f"{short(name)}: {e.strerror or type(e).__name__}. See that it is there, may be written, and has room"

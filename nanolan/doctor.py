@@ -20,7 +20,7 @@ from nanolan.accounts import (
     look_at_token,
 )
 from nanolan.envfile import look_at_env, look_at_settings
-from nanolan.errors import NanolanError, Unreachable
+from nanolan.errors import NanolanError, TooManyRequests, Unreachable, WrongSetting
 from nanolan.hub import begin
 from nanolan.leftovers import look_at_instances, look_at_keys, look_at_ledger, look_at_rehearsals
 from nanolan.patient import Patient
@@ -85,11 +85,11 @@ def _found(row: Row, answer: Future[list[Check]], wait_s: float, limit_s: float)
     except FutureTimeout:
         return [Check(row.name, False, f"no answer within {limit_s:.0f} s", NETWORK)]
     except NanolanError as e:
-        down = isinstance(e, Unreachable)
+        down = isinstance(e, Unreachable) and not isinstance(e, (WrongSetting, TooManyRequests))
         return [Check(row.name, None if str(e).startswith("not looked at") else False,
                       str(e).removesuffix(" Is the network up? Try again"), NETWORK if down else "")]
-    except Exception as e:   # a look must not keep the others from being told
-        return [Check(row.name, None, f"could not be looked at ({type(e).__name__}: {str(e)[:200]})")]
+    except Exception as e:   # a look must not keep the others from being told; but what was not seen is not well
+        return [Check(row.name, False, f"could not be looked at ({type(e).__name__}: {str(e)[:200]})")]
 
 
 def next_steps(found: Found) -> list[str]:

@@ -16,6 +16,8 @@
       MayBeBilling              8   something may still cost money; names it and how to stop it
       ApiProblem                1   a service did not do what was asked
         Unreachable             1   no answer after every retry
+          WrongSetting          2   no answer, for a setting of this machine's: names it
+          TooManyRequests       1   the service wants to be asked less often
         NotFound                1   404
         BadAnswer               1   an answer that is not what its format says
         UnclearAnswer           1   a change was sent, nobody knows if it happened
@@ -112,6 +114,16 @@ class ApiProblem(NanolanError):
 
 class Unreachable(ApiProblem):
     """No usable answer after every retry."""
+
+
+class WrongSetting(Unreachable):
+    """A service cannot be reached for a setting or the network of this machine. Whoever waits for a service waits for this, too."""
+
+    exit_code = 2
+
+
+class TooManyRequests(Unreachable):
+    """The service wants to be asked less often (429)."""
 
 
 class NotFound(ApiProblem):

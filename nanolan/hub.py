@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, Repositor
 from huggingface_hub.utils import build_hf_headers, get_session
 from huggingface_hub.utils._http import hf_request_event_hook  # not exported; without it requests lack their id
 
-from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
+from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound
+from nanolan.neterrors import BUSY, DOWN, HUB, SETTING, Trouble, of_answer, of_exception
 from nanolan.plan import Pinned, PinnedFile, check_names
 from nanolan.secret import Secret, hide, short
 from nanolan.shadeform import retry_after_s
@@ -32,6 +34,8 @@ from nanolan.times import SERVICE_CLOCK
 
 LAPTOP_PATIENCE_S = 45.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+UNREACHED_S = 8.0                # with a host that cannot be found or refuses the connection, on a laptop
+MOST_TOLD = 3                    # waits as long as the Hub asks for, beyond the patience of a laptop
 COMMIT_S = 120.0                 # a commit of small files
 SMALL_FILE = 16 << 20            # most bytes that `read` takes into memory
 NO_PROXY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
@@ -67,7 +71,10 @@ def use_timeouts(read_s: float = 60.0) -> None:
     HTTPS_PROXY and SSL_CERT_FILE count as everywhere; REQUESTS_CA_BUNDLE, which this client does not know, too.
     """
     bundle = os.environ.get("REQUESTS_CA_BUNDLE")
-    verify = ssl.create_default_context(cafile=bundle) if bundle and Path(bundle).is_file() else True
+    try:
+        verify = ssl.create_default_context(cafile=bundle) if bundle and Path(bundle).is_file() else True
+    except ssl.SSLError as e:
+        raise of_exception(e, HUB, HUB.usual).error() from None
     set_client_factory(lambda: httpx2.Client(
         event_hooks={"request": [hf_request_event_hook], "response": [read_date]}, follow_redirects=True,
         timeout=httpx2.Timeout(30, connect=10, read=read_s), mounts=NO_PROXY, verify=verify))
@@ -192,25 +199,40 @@ class Hub:
 
     def _try(self, what: str, call: Callable[[], T]) -> T:
         """`call()` until it works, the answer is a definite no, or patience is over."""
-        end, wait = self._clock() + self.patience_s, FIRST_WAIT_S
+        start, wait, told = self._clock(), FIRST_WAIT_S, 0
         while True:
+            trouble, at_least = None, 0.0
             try:
                 return call()
             except (HfHubHTTPError, httpx2.HTTPStatusError) as e:
                 status = getattr(e.response, "status_code", 0)
-                if status not in (408, 409, 412, 429) and status < 500:
+                trouble = of_answer(HUB, status, e.response.headers, _body(e.response))
+                if trouble is None and status not in (409, 412):
                     raise self._refusal(what, e, status) from None
-                why, at_least = f"HTTP {status}", retry_after_s(e.response.headers.get("Retry-After"))
-            except (httpx2.TransportError, ConnectionError, TimeoutError, FutureTimeout) as e:   # ConnectionError: hf-xet
-                why, at_least = f"{type(e).__name__}: {short(str(e), 120)}", 0.0
+                at_least = told_wait_s(e.response.headers)
+            except (httpx2.RequestError, httpx2.InvalidURL, OSError, ImportError, FutureTimeout) as e:  # ConnectionError: hf-xet
+                if isinstance(e, OSError) and e.filename:
+                    raise                                                    # a file here, not the network
+                trouble = of_exception(e, HUB, self.endpoint)
             except (ValueError, LookupError, TypeError, AttributeError) as e:   # 200 with a proxy's page, or half of an answer
-                why, at_least = f"an answer that cannot be read, {type(e).__name__}", 0.0
+                trouble = of_answer(HUB, 200, {}, getattr(e, "doc", "")) or of_exception(e, HUB, self.endpoint)
+                if trouble.kind != SETTING:
+                    trouble = Trouble(DOWN, f"the Hub gave an answer that cannot be read, {type(e).__name__}")
+            trouble = trouble or Trouble(DOWN, f"the Hub is busy (HTTP {status})")
             pause = max(at_least, wait * (0.5 + random.random() / 2))   # noqa: S311  # jitter, not a secret
-            if self._clock() + pause >= end:
-                raise Unreachable(f"the Hub did not answer ({why}) for {what}, tried for {self.patience_s:.0f} s. "
-                                  "Is the network up? Try again")
+            told += at_least > LONGEST_WAIT_S / 2
+            over = self._clock() + pause >= start + self._patience_with(trouble)
+            if over and not (trouble.kind == BUSY and 0 < told <= MOST_TOLD and self.patience_s >= LAPTOP_PATIENCE_S):
+                raise trouble.error(f", for {what}, tried for {self._patience_with(trouble):.0f} s. {trouble.advice}"
+                                    if trouble.again else f" ({what})")
             self._sleep(pause)
             wait = min(wait * 2, LONGEST_WAIT_S)
+
+    def _patience_with(self, trouble: Trouble) -> float:
+        """On a laptop nobody waits for what only its user can change, or long for a network that is not there."""
+        if self.patience_s > LAPTOP_PATIENCE_S or trouble.again and trouble.sent:
+            return self.patience_s
+        return min(self.patience_s, UNREACHED_S) if trouble.again else 0.0
 
     def _refusal(self, what: str, e: Exception, status: int) -> ApiProblem | AuthProblem:
         if isinstance(e, (EntryNotFoundError, RevisionNotFoundError)):
@@ -218,9 +240,23 @@ class Hub:
         if isinstance(e, RepositoryNotFoundError) or status == 404:
             return NotFound(f"the Hub has no {what}, or HF_TOKEN may not see it")
         if status in (401, 403):
-            return AuthProblem(f"the Hub refused HF_TOKEN (HTTP {status}) for {what}. "
+            said = short(getattr(e, "server_message", "") or "", 150)
+            return AuthProblem(f"the Hub refused HF_TOKEN (HTTP {status}{f': {said}' if said else ''}) for {what}. "
                                f"Make one that may write the repo: {TOKENS_URL}")
         return ApiProblem(f"the Hub refused {what}: HTTP {status} {short(str(e))}")
+
+
+def told_wait_s(headers: Mapping[str, str]) -> float:
+    """Seconds to wait as an answer asks for it: by Retry-After, or by the Hub's `RateLimit: "api";r=0;t=55`."""
+    limit = re.search(r";\s*t=(\d{1,4})\b", headers.get("RateLimit") or "")
+    return retry_after_s(headers.get("Retry-After") or (limit[1] if limit else None))
+
+
+def _body(answer: Any) -> str:
+    try:
+        return str(answer.text)[:4096]
+    except httpx2.StreamError:               # it was not read
+        return ""
 
 
 def _masked(content: bytes | Path) -> bytes | Path:

@@ -29,7 +29,7 @@ def repo(text: str) -> str:
         return text
     plain = re.sub(r"\.git$", "", re.sub(r"^https?://[^/]*/", "", text).strip("/"))
     meant = f": {plain}" if plain != text and re.fullmatch(REPO, plain, re.ASCII) else ", as in https://huggingface.co/owner/name"
-    raise UsageProblem(f"{text[:80]!r} is not a Hub model repo: give owner/name{meant}")
+    raise UsageProblem(f"{text[:80]!r} is not a Hub repo: give owner/name{meant}")
 
 
 def address(text: str) -> str:

@@ -26,9 +26,9 @@ from nanolan.errors import (
     OfferRefused,
     OutOfStock,
     UnclearAnswer,
-    Unreachable,
 )
 from nanolan.instance import Created, Instance, instance_of, key_of, offers_of
+from nanolan.neterrors import DOWN, SETTING, SHADEFORM, Trouble, of_answer, of_exception
 from nanolan.offers import Offer
 from nanolan.plan import UNREADABLE, now_utc
 from nanolan.records import Listing, decode, read_each
@@ -41,6 +41,7 @@ TRIES = 4
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 8.0, 120.0
 CREATE = "/instances/create"
 NOT_OF_THE_OFFER = {402, 413, 429}     # refusals of a create that another offer would meet, too
+MOST_OF_A_PAGE = 4 << 10      # is looked at to see whether it is one
 MOST_BYTES = 32 << 20         # of an answer; the list of all types has less than 1 MiB
 DASHBOARD = "https://platform.shadeform.ai/instances"
 
@@ -140,29 +141,33 @@ class Shadeform:
         return bounded(answer)
 
     def _read(self, path: str) -> dict[str, Any]:
-        why = ""
+        trouble = None
         for attempt in range(TRIES):
             wait = self._backoff(attempt)
             try:
                 answer = self._send("GET", path, None)
-            except requests.RequestException as e:
-                why = _short(e)
+            except (OSError, ValueError) as e:       # requests' own errors are OSErrors
+                trouble = of_exception(e, SHADEFORM, self.base)
             else:
-                if answer.status_code == 429 or answer.status_code >= 500:
-                    why = f"HTTP {answer.status_code}"
-                    wait = max(wait, retry_after_s(answer.headers.get("Retry-After")))
-                else:
-                    return self._decode(answer, path)
+                trouble = of_answer(SHADEFORM, answer.status_code, answer.headers, _body(answer))
+                wait = max(wait, retry_after_s(answer.headers.get("Retry-After")))
+            if trouble is None:
+                return self._decode(answer, path)
+            if not trouble.again:
+                raise trouble.error("; nothing was changed")
             if attempt < TRIES - 1:
                 self.sleep(wait)
-        raise Unreachable(f"Shadeform did not answer ({why}, {TRIES} tries of GET {path}); nothing was changed. "
-                          "Is the network up? Try again")
+        trouble = trouble or Trouble(DOWN, "no answer")
+        raise trouble.error(f", {TRIES} tries of GET {path}; nothing was changed. {trouble.advice}")
 
     def _change(self, path: str, body: dict[str, Any] | None) -> bytes:
         try:
             answer = self._send("POST", path, body)
-        except requests.RequestException as e:
-            raise UnclearAnswer(f"the answer to POST {path} was lost ({_short(e)})") from None
+        except (OSError, ValueError) as e:
+            trouble = of_exception(e, SHADEFORM, self.base)
+            if trouble.kind == SETTING and not trouble.sent:
+                raise trouble.error("; nothing was sent") from None
+            raise UnclearAnswer(f"the answer to POST {path} was lost ({trouble.text})") from None
         if answer.status_code == 200:
             return answer.content
         raise self._refusal(answer, f"POST {path}")
@@ -239,5 +244,5 @@ def _error_of(answer: requests.Response) -> tuple[str, str]:
         return "", short(answer.text, 200)
 
 
-def _short(e: Exception) -> str:
-    return type(e).__name__
+def _body(answer: requests.Response) -> str:
+    return answer.content[:MOST_OF_A_PAGE].decode(errors="replace")

@@ -10,11 +10,10 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-import requests
-
 from nanolan.checkout import run_git
 from nanolan.codecheck import of_snapshot
 from nanolan.errors import PreflightFailed
+from nanolan.neterrors import HUB, SHADEFORM, of_exception
 from nanolan.patient import Patient
 from nanolan.preflight import Check
 from nanolan.session import open_session
@@ -93,13 +92,15 @@ def _without_user(url: str) -> str:
 def look_at_clock(p: Patient) -> list[Check]:
     """This clock against those of both services: the provider's deadline is a date that this clock works out."""
     found = []
-    for name, url in (("Shadeform", f"{p.s.shadeform_api}/instances"), ("the Hub", f"{p.s.hf_endpoint}/api/whoami-v2")):
+    for service, url in ((SHADEFORM, f"{p.s.shadeform_api}/instances"), (HUB, f"{p.s.hf_endpoint}/api/whoami-v2")):
         try:
-            found.append(compare_clock(name, url, p.now))
-        except requests.RequestException as e:
-            found.append(Check("clock", None, f"{name} did not answer ({type(e).__name__})", "is the network up?"))
+            found.append(compare_clock(service.name, url, p.now))
+        except OSError as e:                  # requests' own errors are OSErrors
+            trouble = of_exception(e, service, url.rpartition("/api/")[0] or url)
+            found.append(Check("clock", False, f"cannot be compared: {trouble.text}",
+                               "see that the network is up, then: just doctor"))
         except (KeyError, ValueError, TypeError):
-            found.append(Check("clock", None, f"{name} does not tell its time"))
+            found.append(Check("clock", None, f"{service.name} does not tell its time"))
     return found
 
 

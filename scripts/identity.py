@@ -39,6 +39,8 @@ def identity(name: str, creator: str, personality: str, count: int, seed: int, o
         click.echo(made.estimate(count, price_per_million) if model else f"{count} conversations from templates: free, offline")
         click.echo("For example: " + json.dumps(made.from_templates(who, 1, seed)[0], ensure_ascii=False))
         return 0
+    if not out.absolute().parent.is_dir():
+        raise UsageProblem(f"out: there is no folder {out.absolute().parent}; make it first")
     if out.exists():
         raise UsageProblem(f"{out} exists already; move it away or give another out=")
     if model:

@@ -94,7 +94,10 @@ def end_of(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, *argv: 
     (MayBeBilling("it may bill"), 8, "error: it may bill"), (InsufficientFunds("too low"), 4, "error: too low"),
     (click.UsageError("no such"), 2, "no such"), (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
     (click.Abort(), 130, "stopped by Ctrl-C"),
-    (RuntimeError("odd"), 1, "error: RuntimeError: odd (a fault of nanolan; more with --debug)"), (None, 6, "")], ids=repr)
+    (RuntimeError("odd"), 1, "error: RuntimeError: odd (a fault of nanolan; more with --debug)"),
+    (PermissionError(13, "Permission denied", "/home/me/.cache/x"), 1, "error: /home/me/.cache/x: Permission denied. See that"),
+    (FileNotFoundError(2, "No such file or directory", b"nosuch/x"), 1, "error: nosuch/x: No such file or directory"),
+    (OSError("odd"), 1, "error: OSError: odd (a fault of nanolan"), (None, 6, "")], ids=repr)
 def test_an_error_is_one_line_and_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
                                                 error: BaseException | None, code: int, text: str) -> None:
     assert end_of(monkeypatch, error) == code

@@ -131,7 +131,7 @@ def test_a_look_that_hangs_or_breaks_does_not_keep_the_others_from_being_told(tm
     started = time.monotonic()
     found = examine(patient(tmp_path, SHADEFORM_API_KEY=f"a-key-{MARKER}"), rows, limit_s=0.3)
     assert time.monotonic() - started < 2
-    assert [(c.name, c.ok) for _, c in found] == [("hangs", False), ("breaks", None), ("says no", False), ("fine", True)]
+    assert [(c.name, c.ok) for _, c in found] == [("hangs", False), ("breaks", False), ("says no", False), ("fine", True)]
     assert "a-key" not in "".join(render(found)) and "odd ***" in found[1][1].text
 
 
@@ -188,6 +188,15 @@ def test_what_doctor_knows_a_dry_run_refuses(world: World, phase: str, path: str
 
 def test_a_wrong_flag_is_a_usage_error(world: World) -> None:
     assert script("doctor", "phase=stf", env=world.env()).returncode == 2
+
+
+def crash(p: Patient) -> list[Check]:
+    raise OSError("could not look")
+
+
+def test_a_look_that_crashed_is_never_taken_for_well(tmp_path: Path) -> None:
+    found = examine(patient(tmp_path), [Row("This machine", "odd", crash)])
+    assert exit_code(found) == 4 and "could not be looked at (OSError: could not look)" in found[0][1].text
 
 
 # ---- .env

@@ -19,7 +19,7 @@ ORDER = [
     "sniff", "architecture",
     "money", "budget", "size", "memory", "datasets",
     "conversations", "parquet",
-    "pickles", "phases", "gate", "settingvalues", "config", "session", "plan", "offers",
+    "pickles", "phases", "gate", "settingvalues", "config", "neterrors", "session", "plan", "offers",
     "records", "instance", "shadeform", "sshkey", "hub",
     "inside",
     "manifest", "proof", "terms", "rent", "payload", "bundle", "report", "outlook", "locks", "ledger",

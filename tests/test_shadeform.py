@@ -20,6 +20,7 @@ from nanolan.errors import (
     OutOfStock,
     UnclearAnswer,
     Unreachable,
+    WrongSetting,
 )
 from nanolan.payload import create_body
 from nanolan.plan import parse_time
@@ -150,7 +151,8 @@ def test_retry_after_is_between_nothing_and_two_minutes_whatever_it_says(text: s
     ("not_found", {}, NotFound, "no such thing"),
     ("status", {"status": 400, "body": {"error": "odd"}}, ApiProblem, "odd"),
     ("status", {"status": 418, "body": "raw text"}, ApiProblem, "raw text"),
-    ("html", {}, BadAnswer, "cannot be read"), ("html", {"status": 403}, AuthProblem, "checking your browser"),
+    ("html", {}, WrongSetting, "a web page answered in place of Shadeform"),
+    ("html", {"status": 403}, WrongSetting, "Just a moment"),
     ("truncated", {}, BadAnswer, "cannot be read"),
     ("status", {"status": 200, "body": None}, BadAnswer, "cannot be read"), ("status", {"status": 200, "body": []}, BadAnswer,
         "GET /instances"),
@@ -195,7 +197,7 @@ def test_a_list_of_types_that_is_none_is_an_error(cloud: ShadeformServer, api: S
         with pytest.raises(BadAnswer, match="instance_types"):
             api.offers()
     cloud.fault(TYPES, "html")
-    with pytest.raises(BadAnswer):
+    with pytest.raises(WrongSetting):
         api.offers()
 
 
