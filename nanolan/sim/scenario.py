@@ -255,7 +255,7 @@ SCENARIOS: dict[str, Scenario] = {
     "disk-full-end": Scenario("the disk is full when the phase ends", words=("eval=none",), moment=r"phase sft: done",
                               then=disk_full),
     "no-fork": Scenario("no process can be started when the phase ends, for a while", words=("eval=none",),
-                        moment=r"phase sft: done", then=no_process),
+                        moment=r"sft step 20/", then=no_process),
     # ---- the Hub, and the end
     "hub-down": Scenario("the Hub is away when the phase ends", moment=r"phase sft: done", then=hub_down),
     "upload-cut": Scenario("the upload is cut in the middle, three times", moment=r"sft step 20/", then=upload_cut),
