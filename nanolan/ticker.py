@@ -21,7 +21,10 @@ class Ticker:
         self._thread = thread(target=self._follow, daemon=True)
 
     def start(self) -> Ticker:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as e:     # no memory for another thread: this program goes on without
+            self._trouble(e)
         return self
 
     def wake(self) -> None:

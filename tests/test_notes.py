@@ -18,6 +18,7 @@ from nanolan.machine import RunStopped
 from nanolan.plainfile import UNSAID_CHARS, Log, note_plain
 from nanolan.report import to_json
 from nanolan.secret import Mask, Secret
+from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
 
 from .core_fixtures import PLAN
@@ -119,3 +120,27 @@ def test_what_a_log_did_not_take_goes_to_the_hub_masked(monkeypatch: pytest.Monk
     assert unsaid(Mask([Secret("hunter22secret")])) == b"[the disk did not take the rest]\nwith *** in it\n"
     monkeypatch.undo()
     assert unsaid(Mask([])) == b""
+
+
+# ---- what ticks beside the training
+
+class NoThread:
+    """A thread that there is no memory for."""
+
+    def __init__(self, **how: object) -> None:
+        pass
+
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def is_alive(self) -> bool:
+        return False
+
+
+def test_without_memory_for_a_thread_the_run_goes_on_without_what_ticks_in_it() -> None:
+    problems: list[Exception] = []
+    ticker = Ticker(lambda: None, 1.0, problems.append, thread=NoThread)
+    assert ticker.start() is ticker and "new thread" in str(problems[0])
+    ticker.wake()
+    ticker.close()
+    assert ticker.closed
