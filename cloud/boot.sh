@@ -97,7 +97,7 @@ driver() {   # its exit code may be that of a warning, and on a GPU that is gone
     said=$($limit nvidia-smi -L || :)
     [[ $'\n'$said == *$'\n'"GPU "* ]]
 }
-retry 300 driver
+[ -e "$WORK/code/.venv/bin/python" ] || retry 300 driver   # after a restart what is here is to be saved, with a GPU or without
 
 STEP="fetch the code"
 fetch() { python3 "$STATE/rescue.py" fetch "$RUN_URL/$1" "$2" "$3"; }
@@ -116,7 +116,7 @@ cd "$WORK/code"
 usable() {   # whether files can be written there, and run: torch.compile does so
     local file; file=$(mktemp "$1/nanolan.XXXXXX") && echo '#!/bin/sh' >"$file" && chmod 700 "$file" && "$file" && rm "$file"
 }
-usable "${TMPDIR:-/tmp}" || { export TMPDIR=$WORK/tmp; mkdir -p "$TMPDIR"; chmod 1777 "$TMPDIR"; }
+usable "${TMPDIR:-/tmp}" || { export TMPDIR=$WORK/tmp; { mkdir -p "$TMPDIR" && chmod 1777 "$TMPDIR"; } || :; }
 NANOLAN_DEVICE=$DEVICE retry 120 sh scripts/setup.sh "$SETUP"
 say "starting the box program"
 exec .venv/bin/python cloud/train.py "$STATE" "$WORK"

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from nanolan.config import ROOT
 from nanolan.manifest import newest_whole
 from nanolan.sim.machine import MARK
 
-from .box_fixtures import KEY, TOKEN, Box, no_box_left
+from .box_fixtures import KEY, TOKEN, Box, no_box_left, until
 from .test_boot import boot, bundle, mode, script_of, timers
 from .test_box import LIFE_S, SFT, dear
 from .trouble import Disk, small_disk
@@ -166,6 +167,25 @@ def test_a_file_that_cannot_be_unpacked_anew_is_not_cut_off(box: Box) -> None:
     python.chmod(0o755)
     assert boot(box, script_of(plan).replace("\nset -Eeuo", f"\nPATH={python.parent}:$PATH; set -Eeuo")) == 0
     assert box.log().count("BOX PROGRAM") == 2 and (box.state / "plan.json").read_bytes() == plan.to_json()
+
+
+@pytest.mark.parametrize("trouble", ["full disk, no /tmp", "no GPU"])
+def test_a_restart_on_a_machine_that_is_broken_by_then_gets_to_the_box_program_which_saves_what_is_there(
+        tmp_path: Path, trouble: str) -> None:
+    with small_disk(tmp_path / "box/nanolan", 5) as disk, Box(tmp_path) as box:
+        script = script_of(structs.replace(bundle(box), min_free_gb=0))
+        assert boot(box, script) == 0 and box.log().count("BOX PROGRAM") == 1
+        if trouble == "no GPU":
+            (box.root / "usr/bin/nvidia-smi").write_text("#!/bin/sh\necho No devices were found; exit 6\n")
+        else:
+            script = script.replace("#!/bin/bash\n", "#!/bin/bash\nexport TMPDIR=/gone\n")
+            (box.root / "init-script").write_text(script)
+            disk.fill()
+        child = box.program("/bin/bash", str(box.root / "init-script"))
+        until(lambda: child.poll() is not None, 20, box.log)
+        assert child.returncode == 0, box.log()
+        assert "FAILED" not in box.log() and not box.deleted
+        assert box.log().count("BOX PROGRAM") == 2
 
 
 def test_a_log_that_takes_nothing_keeps_no_boot_from_going_on_nor_from_giving_up(tmp_path: Path) -> None:
