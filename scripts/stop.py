@@ -123,13 +123,17 @@ def looked_for(api: Shadeform, entry: Entry, there: Presence) -> Presence:
 
 def nothing_there(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, there: Presence, told: bool) -> int:
     """What is true of a run without a machine that can be seen: that there is none, or that nobody knows."""
-    from nanolan.errors import MayBeBilling, NanolanError
+    from contextlib import suppress
+
+    from nanolan.errors import LedgerProblem, MayBeBilling, NanolanError
     from nanolan.hub import Hub
     from nanolan.presence import unknown_words
     from nanolan.status import look
     from nanolan.stop import ask_to_stop
     run_id, hub = entry.plan.run_id, Hub(entry.plan.hf_endpoint, s.hf_token) if s.hf_token else None
     over = there.unknown and hub and look(ledger, [entry], api, lambda _: hub).runs[0].ended     # its receipt may be there
+    with suppress(LedgerProblem):        # also for a resume that just waits for its user's yes
+        ledger.ask_to_stop(run_id)
     if not there.unknown or over:
         click.echo(f"run {run_id} has no machine now; its launch was told, and rents no other" if told else
                    f"run {run_id} has no machine on this account (any more); nothing to stop")

@@ -163,7 +163,7 @@ def test_a_machine_that_cannot_be_followed_for_long_is_named_and_left_alone(worl
         world.hub.fault(r"GET .*progress.json", status=503, times=10**6)
     else:
         world.cloud.fault(INFO, "status", times=None, skip=1, status=503)
-        world.cloud.fault(LIST, "status", times=None, status=503)
+        world.cloud.fault(LIST, "status", times=None, skip=1, status=503)
     start = launch.time.now
     with pytest.raises(MayBeBilling, match=r"cannot be followed.*\$33.60/h.*goes on by itself.*just stop"):
         launch.run()

@@ -165,6 +165,7 @@ def test_a_run_without_a_machine_has_nothing_to_stop(cloud: ShadeformServer, led
         ledger.put(entry)
         done = stop(cloud, ledger, plan.run_id, "--yes")
         assert done.returncode == 0 and "nothing to stop" in done.stdout
+    assert ledger.stop_asked(plan.run_id), "a resume that waits for its user's yes reads it before it creates"
 
 
 def test_a_run_whose_create_is_unclear_is_not_without_a_machine(cloud: ShadeformServer, ledger: Ledger) -> None:
