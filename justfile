@@ -6,6 +6,9 @@ set positional-arguments
 # A machine-wide setting of this costs every command its compiled files; empty means unset
 export PYTHONDONTWRITEBYTECODE := ""
 
+# Paths count from where they were typed, not from the checkout
+export NANOLAN_CALLED_FROM := invocation_directory()
+
 python := ".venv/bin/python"
 
 _default:

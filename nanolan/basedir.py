@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nanolan.manifest import Manifest, hash_file
+from nanolan.paths import typed
 
 
 def base_dir(environ: Mapping[str, str]) -> Path:
     """NANOCHAT_BASE_DIR, or nanochat's own default."""
-    return Path(environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache/nanochat").expanduser()
+    return typed(environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache/nanochat", environ)
 
 
 def place(manifest: Manifest, source: Path, target: Path, say: Callable[[str], None]) -> None:

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from nanolan.config import Settings
 
 
+class TypedPath(click.Path):
+    """A path that counts from where the user typed it."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        from nanolan.paths import typed
+        return super().convert(typed(value), param, ctx)
+
+
 class Words(Taught):
     """A command that takes `key=value` words and `--key value` alike, and suggests a name for a typo."""
 
@@ -121,7 +129,9 @@ def _is_missing(path: Path) -> bool:
 def env_file() -> Path:
     """Where .env is: in the checkout, or NANOLAN_ENV_FILE."""
     from nanolan.config import ROOT
-    return Path(os.environ.get("NANOLAN_ENV_FILE") or ROOT / ".env")
+    from nanolan.paths import typed
+    given = os.environ.get("NANOLAN_ENV_FILE")
+    return typed(given) if given else ROOT / ".env"
 
 
 def cached_token() -> str | None:

@@ -148,7 +148,14 @@ def usable_settings(flags: Mapping[str, str | None], environ: Mapping[str, str],
                 raise
             wrong.append(str(e))
             values[name], sources[name] = _value(meta, DEFAULT), DEFAULT.name
+    if env_file and sources["ssh_public_key"] == ".env":
+        values["ssh_public_key"] = _beside(env_file, values["ssh_public_key"])
     return _gpu_and_count(Settings(**values, sources=sources)), tuple(wrong)
+
+
+def _beside(file: Path, text: str) -> str:
+    """A path that a file names counts from the file's folder; the text of a key stays."""
+    return text if " " in text and not text.endswith(".pub") else str(file.absolute().parent / Path(text).expanduser())
 
 
 def _typed(name: str) -> str:

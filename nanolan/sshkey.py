@@ -13,6 +13,7 @@ from pathlib import Path
 from nanolan.config import ROOT
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.instance import Instance
+from nanolan.paths import typed
 from nanolan.shadeform import Shadeform
 
 PUBLIC = re.compile(r"((?:ssh|ecdsa|sk)-[a-z0-9@.-]+) ([A-Za-z0-9+/]{40,}={0,3})(?: [^\n]*)?")
@@ -36,7 +37,7 @@ class OwnKey:
 
 def own_key(text: str) -> OwnKey:
     """The key that SSH_PUBLIC_KEY names, by its path or as text; UsageProblem when it is none."""
-    path = Path(text).expanduser()
+    path = typed(text)
     if PUBLIC.fullmatch(text):
         return OwnKey(text)
     try:

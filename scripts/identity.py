@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from nanolan.cli import Words, run
+from nanolan.cli import TypedPath, Words, run
 
 
 @click.command(cls=Words)
@@ -21,17 +21,18 @@ from nanolan.cli import Words, run
 @click.option("--personality", default="friendly, curious and brief", show_default=True, help="what it is like")
 @click.option("--count", type=click.IntRange(1, 100_000), default=500, show_default=True, help="conversations")
 @click.option("--seed", type=int, default=42, show_default=True, help="the same seed gives the same file (templates)")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=Path("identity_conversations.jsonl"),
-              show_default=True, help="the file to write")
+@click.option("--out", type=TypedPath(path_type=Path, dir_okay=False),
+              help="the file to write  [identity_conversations.jsonl in the checkout]")
 @click.option("--model", help="ask this model of the endpoint instead of the templates; needs OPENROUTER_API_KEY")
 @click.option("--endpoint", default="https://openrouter.ai/api/v1", show_default=True, help="an OpenAI-compatible endpoint")
 @click.option("--price-per-million", type=click.FloatRange(0), help="dollars per million tokens of the model, for the estimate")
 @click.option("--dry-run", is_flag=True, help="say what it would cost and show one example; asks nobody, writes nothing")
-def identity(name: str, creator: str, personality: str, count: int, seed: int, out: Path, model: str | None, endpoint: str,
+def identity(name: str, creator: str, personality: str, count: int, seed: int, out: Path | None, model: str | None, endpoint: str,
              price_per_million: float | None, dry_run: bool) -> int:
     """Write a checked identity_conversations.jsonl."""
     from nanolan import identity as made
     from nanolan.config import TABLE
+    from nanolan.datasets import IDENTITY_FILE
     from nanolan.errors import AuthProblem, UsageProblem
     from nanolan.secret import Secret
     who = made.Identity(name, creator, personality)
@@ -39,8 +40,9 @@ def identity(name: str, creator: str, personality: str, count: int, seed: int, o
         click.echo(made.estimate(count, price_per_million) if model else f"{count} conversations from templates: free, offline")
         click.echo("For example: " + json.dumps(made.from_templates(who, 1, seed)[0], ensure_ascii=False))
         return 0
-    if not out.absolute().parent.is_dir():
-        raise UsageProblem(f"out: there is no folder {out.absolute().parent}; make it first")
+    out = out or Path(IDENTITY_FILE).absolute()
+    if not out.parent.is_dir():
+        raise UsageProblem(f"out: there is no folder {out.parent}; make it first")
     if out.exists():
         raise UsageProblem(f"{out} exists already; move it away or give another out=")
     if model:

@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli import TypedPath, Words, run, setting_options, settings_from
 
 
 @click.command(cls=Words)
 @click.argument("phase", required=False)
-@click.option("--to", "target", type=click.Path(path_type=Path, file_okay=False),
+@click.option("--to", "target", type=TypedPath(path_type=Path, file_okay=False),
               help="folder  [NANOCHAT_BASE_DIR, ~/.cache/nanochat]")
 @setting_options("hf_repo", "hf_token", "hf_endpoint", "model_tag", "output_tag")
 def pull(phase: str | None, target: Path | None, **flags: Any) -> int:

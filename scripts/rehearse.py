@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, run, setting_options
+from nanolan.cli import TypedPath, Words, run, setting_options
 from nanolan.config import ROOT
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ HOME = ROOT / ".rehearsal"
 @click.option("--fault", default="", help="what goes wrong, such as hang (--list-faults); or faults of the local cloud, with "
               "commas, such as gpu-count-wrong:7@1 for the first machine alone (just sim --list-faults)")
 @click.option("--list-faults", is_flag=True, help="show what can go wrong, and end")
-@click.option("--folder", type=click.Path(path_type=Path), default=HOME, help="where everything lies  [.rehearsal]")
+@click.option("--folder", type=TypedPath(path_type=Path), default=HOME, help="where everything lies  [.rehearsal]")
 def rehearse(verbose: bool, keep_old: bool, yes_really: bool, fault: str, list_faults: bool, folder: Path, **flags: Any) -> int:
     """Rehearse a run with nothing rented. Options are those of launch."""
     from nanolan.sim.rehearsal import FAULTY_BOOT_S, recall, remember

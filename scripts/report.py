@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli import TypedPath, Words, run, setting_options, settings_from
 
 
 @click.command(cls=Words)
 @click.argument("which", metavar="[RUN]", required=False)
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="file to write  [reports/<id>.html]")
+@click.option("--output", type=TypedPath(path_type=Path, dir_okay=False), help="file to write  [reports/<id>.html]")
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
 @setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
 def report(which: str | None, output: Path | None, owner: str | None, **flags: Any) -> int:

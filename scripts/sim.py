@@ -12,13 +12,13 @@ from pathlib import Path
 
 import click
 
-from nanolan.cli import Words, run
+from nanolan.cli import TypedPath, Words, run
 
 
 @click.command(cls=Words)
 @click.argument("faults", nargs=-1, metavar="[FAULT[:VALUE][@MACHINES]]...")
 @click.option("--list-faults", is_flag=True, help="the faults that instances can have")
-@click.option("--folder", type=click.Path(path_type=Path), help="where everything lies  [a temporary folder]")
+@click.option("--folder", type=TypedPath(path_type=Path), help="where everything lies  [a temporary folder]")
 def sim(faults: tuple[str, ...], list_faults: bool, folder: Path | None) -> int:
     """Start both servers; every box is a set of real processes in the folder."""
     from nanolan.sim.shadeform_faults import ACTIONS, SWITCHES

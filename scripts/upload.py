@@ -58,14 +58,15 @@ def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     from nanolan.config import ROOT
     from nanolan.datasets import IDENTITY_FILE
     from nanolan.parcel import KINDS, where_from
+    from nanolan.paths import typed
     kinds = list(dict.fromkeys(w for w in words if w in KINDS))
     paths = [w for w in words if w not in KINDS]
     if not kinds or len(paths) > 1:
         raise click.UsageError(f"say what to upload ({', '.join(KINDS)}) and at most one path"
                                + (f", not {', '.join(paths)[:60]}" if paths else ""))
     if len(kinds) == 1 and paths:
-        return [(kinds[0], Path(paths[0]).expanduser().absolute())]
-    base = Path(paths[0]).expanduser().absolute() if paths else base_dir(os.environ)
+        return [(kinds[0], typed(paths[0]))]
+    base = typed(paths[0]) if paths else base_dir(os.environ)
     found = [(kind, where_from(kind, base, tag)) for kind in kinds]
     written = ROOT / IDENTITY_FILE       # where `just identity` puts it
     return [(k, written if k == "data" and not p.exists() and written.is_file() and not paths else p) for k, p in found]

@@ -17,7 +17,7 @@ ORDER = [
     "checkout", "secretnames", "secretscan", "credentials", "snapshot",
     "envlines", "plainfile",
     "sniff", "architecture",
-    "money", "budget", "size", "memory", "datasets",
+    "paths", "money", "budget", "size", "memory", "datasets",
     "conversations", "parquet",
     "pickles", "phases", "gate", "settingvalues", "config", "neterrors", "session", "plan", "offers",
     "records", "instance", "shadeform", "sshkey", "hub",
@@ -55,7 +55,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 def test_the_trainer_imports_little_of_the_core() -> None:
     used = {n.split(".")[1] for p in (ROOT / "nanolan/train").glob("*.py") for n in imports(p) if n.startswith("nanolan.")}
-    assert used <= {"train", "errors", "manifest", "datasets", "memory", "size", "samples", "pickles", "plainfile", "architecture", "conversations", "parquet"}
+    assert used <= {"train", "errors", "manifest", "datasets", "memory", "size", "samples", "pickles", "plainfile", "paths", "architecture", "conversations", "parquet"}
 
 
 def test_only_the_trainer_and_the_seed_import_torch() -> None:

@@ -8,6 +8,7 @@ Two things differ from our own forward pass, by the definition of that class: ro
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 
 from nanolan.architecture import GPTConfig
 from nanolan.errors import NanolanError, UsageProblem
+from nanolan.paths import typed
 from nanolan.train.checkpoint import load
 from nanolan.train.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
 
@@ -43,11 +45,19 @@ def export(checkpoint: Path, tokenizer_dir: Path, target: Path) -> None:
     tensors = {hf_name(k): v.to(torch.bfloat16).contiguous() for k, v in start.model.state_dict().items()}
     target.mkdir(parents=True)
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    (target / "model.safetensors").chmod(ordinary_mode())
     texts = {"config.json": model_config(start.model.config, tokenizer), "tokenizer.json": tokenizer_json(tokenizer),
              "tokenizer_config.json": tokenizer_config(start.model.config),
              "generation_config.json": {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.special("assistant_end")}}
     for name, value in texts.items():
         (target / name).write_text(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def ordinary_mode() -> int:
+    """The mode of a new file of this user's: safetensors makes one that only its owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def hf_name(key: str) -> str:
@@ -122,6 +132,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 4 or "--help" in sys.argv:
         sys.exit(__doc__)
     try:
-        export(*map(Path, sys.argv[1:]))
-    except NanolanError as e:
-        sys.exit(f"error: {e}")
+        export(*map(typed, sys.argv[1:]))
+    except (NanolanError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(getattr(e, "exit_code", 1))
