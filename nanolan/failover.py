@@ -5,6 +5,7 @@ are none: they end the launch, since another create would not help or might rent
 """
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from nanolan.rent import sweep
 from nanolan.shadeform import Shadeform
 from nanolan.times import steady
 
+GAVE_UP = re.compile(r"boot failed: the machine gave up: (.+?)\. It is deleted")     # as MachineFailed says it
 GO, ASK, STOP = "go", "ask", "stop"
 
 
@@ -103,6 +105,8 @@ def decide(left: Sequence[Offer], rules: Rules, earlier: Sequence[Attempt], ther
     """The step after a definite no; `left` are the offers not tried yet, by rank, `there` says how the run would do on one."""
     if not left:
         return Step(STOP)
+    if failure := same_failure(earlier):
+        return Step(STOP, left[0], f"two boots failed in the same way, at \"{failure}\", which is no luck: see the log first")
     if len(earlier) > rules.others:
         return Step(STOP, left[0], f"failover={rules.others}")
     cents = rules.bill_cents - spent_cents(earlier)
@@ -115,6 +119,12 @@ def decide(left: Sequence[Offer], rules: Rules, earlier: Sequence[Attempt], ther
     if within:
         return Step(GO, within[0])
     return Step(STOP, good[0], f"dearer than the {dollars(rules.hourly_cents)}/h agreed to; with --yes, max-price= allows more")
+
+
+def same_failure(earlier: Sequence[Attempt]) -> str:
+    """The step of boot.sh at which both of the two newest attempts gave up, or ""."""
+    steps = [m[1] if (m := GAVE_UP.search(a.note)) else "" for a in earlier[-2:]]
+    return steps[0] if len(steps) == 2 and steps[0] == steps[1] else ""
 
 
 def spent_cents(attempts: Iterable[Attempt]) -> int:

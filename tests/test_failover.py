@@ -74,6 +74,27 @@ def test_the_step_after_a_definite_no(left: list[Offer], rules: Rules, earlier: 
     assert (step.act, step.offer) == (act, offer) and why in step.why and bool(step.why) == bool(why)
 
 
+def gave_up(*steps: str) -> tuple[Attempt, ...]:
+    """Attempts whose boots failed at these steps of boot.sh."""
+    note = "somewhere: instance i did not come up: boot failed: the machine gave up: {}. It is deleted (seen)"
+    return tuple(Attempt(n, f"i-{n}", 0, note.format(step)) for n, step in enumerate(steps, 1))
+
+
+@pytest.mark.parametrize("steps, act", [
+    (("fetch the code",), GO), (("fetch the code", "install the 'train' set"), GO),
+    (("install a C compiler", "install the 'train' set", "install a C compiler"), GO),
+    (("install the 'train' set", "install the 'train' set"), STOP),
+    (("fetch the code", "wait for the NVIDIA driver", "wait for the NVIDIA driver"), STOP)])
+def test_a_boot_that_fails_the_same_way_twice_is_not_called_luck(steps: tuple[str, ...], act: str) -> None:
+    step = decide([TWIN], Rules(9, 3360, 15000), gave_up(*steps), there)
+    assert step.act == act and (act == GO or f'at "{steps[-1]}"' in step.why)
+
+
+def test_other_failures_and_sold_out_offers_are_tried_on_as_agreed() -> None:
+    others = tuple(Attempt(n, f"i-{n}", 0, "instance i did not come up: the provider says: error. It is deleted (x)") for n in (1, 2))
+    assert decide([TWIN], Rules(9, 3360, 15000), others, there).act == GO
+
+
 # ---- over HTTP
 
 @pytest.fixture(scope="module")
@@ -124,7 +145,7 @@ def test_the_next_attempt_has_its_own_clock_and_script_and_nothing_is_uploaded_t
     plan = launch.run().prepared.plan
     first, second = sent(world)
     scripts = [base64.b64decode(b["launch_configuration"]["script_configuration"]["base64_script"]).decode() for b in (first, second)]
-    assert scripts[0] != scripts[1] and f"/runs/{plan.run_id}/code.bundle" in scripts[1]
+    assert scripts[0] != scripts[1] and f"/runs/{plan.run_id}\n" in scripts[1]
     assert read_plan(world.hub.read(REPO, f"{plan.folder}/plan.json")) == plan
     assert second["auto_delete"]["date_threshold"] == plan.deadline != first["auto_delete"]["date_threshold"]
     life = parse_time(plan.deadline) - parse_time(plan.created_at)
