@@ -5,6 +5,9 @@ set positional-arguments
 
 # A machine-wide setting of this costs every command its compiled files; empty means unset
 export PYTHONDONTWRITEBYTECODE := ""
+# These would bring other packages, or no Python at all
+export PYTHONPATH := ""
+export PYTHONHOME := ""
 
 # Paths count from where they were typed, not from the checkout
 export NANOLAN_CALLED_FROM := invocation_directory()

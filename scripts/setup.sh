@@ -2,17 +2,42 @@
 # Makes .venv and installs one set of requirements; the only installer, on laptops and boxes alike.
 #     sh scripts/setup.sh tools|light|report|train|dev
 # tools: uv and just. light: the laptop commands. report: + charts. train: + the trainer. dev: + tests and linters.
+# NANOLAN_DEVICE: cuda (a rented machine: never a CPU build of PyTorch), cpu, or unset: what is here.
 # Safe to run twice, twice at once, or after a Ctrl-C; does nothing when all is in place.
 # shellcheck disable=SC3043  # `local` is in every sh we meet (dash, bash, zsh, busybox)
 set -eu
+unset CDPATH
 cd "$(dirname "$0")/.."
 want=${1:-light}
 lock=.venv.lock
 say() { echo "nanolan: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
-# Changed pins or a moved checkout: set up again.
+# Of your settings of Python, pip and uv only those count that say where packages come from and how they are reached
+for name in $(env | sed -n -e 's/^\(PYTHON[A-Z]*\)=.*/\1/p' -e 's/^\(PIP_[A-Z_]*\)=.*/\1/p' -e 's/^\(UV_[A-Z_]*\)=.*/\1/p'); do
+    case $name in
+        *INDEX* | *FIND_LINKS* | *CACHE* | *CERT* | *HOST* | *PROXY* | *TIMEOUT* | *RETRIES | *TLS | *OFFLINE | *KEYRING* | *CONFIG_FILE) ;;
+        UV_CONCURRENT_* | UV_LINK_MODE | UV_PYTHON_* | PYTHONDONTWRITEBYTECODE) ;;
+        *) unset "$name" ;;
+    esac
+done
+unset VIRTUAL_ENV CONDA_PREFIX name
+
+driver() {  # the version of the NVIDIA driver; nvidia-smi may print warnings beside it, and its exit code may be that of one
+    nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | sed -n 's/^\([0-9][0-9]*\)\.[0-9.]*.*$/\1/p' | head -n 1
+}
+torch_build() {  # cpu, cu12 or cu13. PyPI's 2.11+ are built for CUDA 13, which needs driver 580
+    local version
+    [ "${NANOLAN_DEVICE:-}" != cpu ] || { echo cpu; return; }
+    version=$(driver)
+    if [ -n "$version" ]; then
+        if [ "$version" -ge 580 ]; then echo cu13; else echo cu12; fi
+    elif [ "${NANOLAN_DEVICE:-}" = cuda ] || [ "$(uname -s)" != Linux ] || nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then echo cu13
+    else echo cpu; fi
+}
+# Changed pins, a moved checkout, or on a rented machine another build of PyTorch: set up again.
 stamp="$want $(cat pyproject.toml constraints*.txt | cksum) $PWD"
+if [ "${NANOLAN_DEVICE:-}" = cuda ]; then stamp="$stamp $(torch_build)"; fi
 ready() { [ -x .venv/bin/python ] && [ "$(cat ".venv/.ready-$1" 2>/dev/null)" = "$1${stamp#"$want"}" ]; }
 have() {
     case $want in
@@ -50,6 +75,8 @@ find_uv() {  # $UV: a uv that the machine brings along
     return 1
 }
 
+pip_uv() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt; }
+
 make_venv() {
     [ "$(cat .venv/.made 2>/dev/null)" = "$PWD" ] && [ -x .venv/bin/python ] && return 0
     say "first run: setting up .venv"
@@ -64,7 +91,7 @@ make_venv() {
             fail "python3 cannot make virtual environments here; run: sudo apt install python3-venv"
         python3 -m venv .venv
         awk '/^[^ ]/ { on = /^uv==/ } on' constraints.txt >.venv/uv.txt
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt 2>.venv/pip.log ||
+        pip_uv 2>.venv/pip.log || PIP_CONFIG_FILE=/dev/null pip_uv 2>>.venv/pip.log ||   # a pip.conf with user or target
             { cat .venv/pip.log >&2; fail "could not install uv: is PyPI reachable? Then run the same command again"; }
     fi
     echo "$PWD" > .venv/.made
@@ -74,22 +101,21 @@ make_venv() {
 install() { "$uv" pip install --quiet --python .venv/bin/python -c constraints.txt "$@"; }
 
 install_torch() {
-    if [ "$(uname -s)" = Linux ] && ! nvidia-smi >/dev/null 2>&1; then   # PyPI's would bring its CUDA libraries all the same
+    local build cpu
+    build=$(torch_build)
+    if [ "${NANOLAN_DEVICE:-}" = cuda ] && ! nvidia-smi -L 2>/dev/null | grep '^GPU ' >/dev/null; then
+        fail "the NVIDIA driver does not answer: without it no PyTorch for GPUs is installed, and no other one here"
+    fi
+    if [ "$build" = cpu ]; then   # PyPI's would bring its CUDA libraries all the same
         cpu='torch>=2.7,<2.14'   # a CPU build has no hash here: PyTorch's own index is believed, or your UV_FIND_LINKS
         if [ -n "$UV_FIND_LINKS" ]; then install "$cpu" "$@"; return; fi
         install --torch-backend cpu "$cpu" "$@" 2>/dev/null && return 0
         say "PyTorch's index of CPU builds did not answer; taking PyPI's build with CUDA instead, about 3 GB (Ctrl-C stops it)"
+        build=cu13
     fi
-    install -c "constraints-cu$(cuda_of_driver).txt" torch "$@"
-}
-
-cuda_of_driver() {  # PyPI's 2.11+ are built for CUDA 13, which needs driver 580
-    local driver
-    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1 | cut -d. -f1)
-    case $driver in
-        '' | *[!0-9]*) echo 13 ;;
-        *) if [ "$driver" -ge 580 ]; then echo 13; else echo 12; fi ;;
-    esac
+    # shellcheck disable=SC2144  # there is one at most
+    if [ -e .venv/lib/python3*/site-packages/torch-*+cpu.dist-info ]; then set -- --reinstall-package torch "$@"; fi
+    install -c "constraints-$build.txt" torch "$@"
 }
 
 install_set() {

@@ -171,15 +171,104 @@ def test_without_a_gpu_the_cpu_build_is_asked_for_first_and_the_size_of_the_othe
     assert ("about 3 GB" in done.stderr) is not index_answers
 
 
-@pytest.mark.parametrize(("driver", "cuda"), [("580.95.05", 13), ("595.1", 13), ("570.172.08", 12), ("535.1", 12), ("[N/A]", 13)])
+@pytest.mark.parametrize(("driver", "cuda"), [("580.95.05", 13), ("595.1", 13), ("570.172.08", 12), ("535.1", 12), ("[N/A]", 13),
+    ("WARNING: infoROM is corrupted at gpu 0000:1B:00.0\n570.172.08", 12), ("\n580.95.05\n580.95.05\n14 devices", 13)])
 def test_with_a_gpu_pypis_torch_for_its_driver_is_taken_by_version_and_hash(
         checkout: Path, tmp_path: Path, driver: str, cuda: int) -> None:
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/nvidia-smi").write_text(f"#!/bin/sh\necho '{driver}'\n")
+    (tmp_path / "bin/nvidia-smi").write_text(f"#!/bin/sh\necho '{driver}'; echo 'GPU 0: one (UUID: GPU-1)'; exit 14\n")
     (tmp_path / "bin/nvidia-smi").chmod(0o755)
     env = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "UV": stub_uv(tmp_path, "nothing")}
     assert setup(checkout, env, "train").returncode == 0
     assert f"-c constraints.txt -c constraints-cu{cuda}.txt torch -e .[train]" in (tmp_path / "asked").read_text()
+
+
+def rented(tmp_path: Path, smi: str, device: str = "cuda") -> dict[str, str]:
+    """The environment of set-up on a rented machine whose nvidia-smi is this script."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    (tmp_path / "bin/nvidia-smi").write_text(f"#!/bin/sh\n{smi}\n")
+    (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    return {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "UV": stub_uv(tmp_path, "nothing"),
+            "NANOLAN_DEVICE": device}
+
+
+GPU_570 = "case $* in -L) echo 'GPU 0: one (UUID: GPU-1)' ;; *) echo 570.1.2 ;; esac"
+GPU_580 = GPU_570.replace("570", "580")
+
+
+@pytest.mark.parametrize("smi", ["exit 9", "echo NVIDIA-SMI has failed; exit 9", "echo No devices were found; exit 6", "exit 127"])
+def test_a_machine_with_gpus_never_gets_a_cpu_torch(checkout: Path, tmp_path: Path, smi: str) -> None:
+    done = setup(checkout, rented(tmp_path, smi), "train")
+    assert done.returncode == 1 and "the NVIDIA driver does not answer" in done.stderr
+    assert " torch" not in (tmp_path / "asked").read_text() and not (checkout / ".venv/.ready-train").exists()
+    assert setup(checkout, rented(tmp_path, GPU_570), "train").returncode == 0, "the driver came up"
+    assert "constraints-cu12.txt torch" in (tmp_path / "asked").read_text()
+
+
+def test_a_wrong_build_of_torch_is_replaced_on_a_machine_with_gpus(checkout: Path, tmp_path: Path) -> None:
+    assert setup(checkout, rented(tmp_path, GPU_570, "cpu"), "train").returncode == 0
+    site = checkout / ".venv/lib/python3.11/site-packages/torch-2.13.0+cpu.dist-info"
+    site.mkdir(parents=True)
+    for smi, words in ((GPU_570, "constraints-cu12.txt torch --reinstall-package torch"), (GPU_580, "constraints-cu13.txt torch")):
+        assert setup(checkout, rented(tmp_path, smi), "train").returncode == 0
+        assert words in (tmp_path / "asked").read_text().splitlines()[-1]
+    count = len((tmp_path / "asked").read_text().splitlines())
+    assert setup(checkout, rented(tmp_path, GPU_580), "train").returncode == 0
+    assert len((tmp_path / "asked").read_text().splitlines()) == count, "in place: nothing is done"
+
+
+def test_a_rehearsal_takes_the_cpu_build_whatever_nvidia_smi_says(checkout: Path, tmp_path: Path) -> None:
+    assert setup(checkout, rented(tmp_path, GPU_570, "cpu"), "train").returncode == 0
+    assert "--torch-backend cpu" in (tmp_path / "asked").read_text()
+
+
+# Settings that people have for other projects, each of which broke pip, uv or Python here
+HOSTILE = {
+    "PYTHONPATH": "/evil", "PYTHONHOME": "/evil", "PYTHONSTARTUP": "/evil", "PYTHONWARNINGS": "error", "PYTHONUSERBASE": "/evil",
+    "PYTHONSAFEPATH": "1", "PYTHONINSPECT": "1", "PYTHONPLATLIBDIR": "evil", "PIP_USER": "1", "PIP_TARGET": "/evil",
+    "PIP_PREFIX": "/evil", "PIP_ROOT": "/evil", "PIP_REQUIRE_VIRTUALENV": "1", "PIP_CONSTRAINT": "/evil", "PIP_REQUIREMENT": "/evil",
+    "PIP_NO_DEPS": "1", "PIP_ONLY_BINARY": ":none:", "PIP_NO_BINARY": ":all:", "PIP_DRY_RUN": "1", "PIP_PYTHON": "/evil",
+    "PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_ISOLATED": "1", "UV_SYSTEM_PYTHON": "1", "UV_PYTHON": "2.7", "UV_TARGET": "/evil",
+    "UV_PREFIX": "/evil", "UV_CONSTRAINT": "/evil", "UV_OVERRIDE": "/evil", "UV_EXCLUDE_NEWER": "2001-01-01", "UV_NO_DEPS": "1",
+    "UV_RESOLUTION": "lowest", "UV_PRERELEASE": "allow", "UV_NO_BINARY": "1", "UV_TORCH_BACKEND": "rocm6", "UV_REQUIRE_HASHES": "1",
+    "UV_PROJECT_ENVIRONMENT": "/evil", "UV_NO_VERIFY_HASHES": "1", "VIRTUAL_ENV": "/another/project", "CONDA_PREFIX": "/conda",
+    "CDPATH": "/etc"}
+KEPT = {"PIP_INDEX_URL": "https://here/simple", "PIP_CERT": "/ca.pem", "PIP_CACHE_DIR": "/c", "UV_INDEX_URL": "https://here/simple",
+        "UV_DEFAULT_INDEX": "https://here/simple", "UV_CACHE_DIR": "/c", "UV_OFFLINE": "1", "UV_HTTP_TIMEOUT": "300", "UV_NATIVE_TLS": "1",
+        "UV_INSECURE_HOST": "here", "UV_LINK_MODE": "copy", "HTTPS_PROXY": "http://proxy", "SSL_CERT_FILE": "/ca.pem"}
+
+
+def test_of_other_peoples_settings_only_those_count_that_say_where_packages_come_from(checkout: Path, tmp_path: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "UV": stub_uv(tmp_path, "nothing")}
+    with open(env["UV"], "a") as f:
+        f.write(f'env >>"{tmp_path}/environment"\n')
+    assert setup(checkout, env | HOSTILE | KEPT).returncode == 0
+    seen = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
+    assert not seen & set(HOSTILE) and set(KEPT) <= seen
+
+
+@pytest.mark.parametrize("caller", [pytest.param("/", marks=pytest.mark.slow), "beside", pytest.param("inside", marks=pytest.mark.slow)])
+def test_set_up_works_under_hostile_settings_from_any_folder(checkout: Path, env: dict[str, str], tmp_path: Path, caller: str) -> None:
+    evil = tmp_path / "evil"
+    (evil / "scripts").mkdir(parents=True)
+    for name in ("sitecustomize", "usercustomize", "json", "click"):
+        (evil / f"{name}.py").write_text("raise SystemExit('evil')\n")
+    hostile = {k: str(evil) if v == "/evil" else v for k, v in HOSTILE.items()} | {"CDPATH": str(evil)}
+    cwd, script = {"/": (Path("/"), checkout / "scripts/setup.sh"), "beside": (checkout.parent, Path(checkout.name, "scripts/setup.sh")),
+                   "inside": (checkout, Path("scripts/setup.sh"))}[caller]
+    done = subprocess.run(["sh", script, "light"], cwd=cwd, env=env | hostile, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert works(checkout) and list(evil.iterdir()) != [] and not list(evil.glob("*.dist-info"))
+
+
+def test_a_checkout_has_the_line_ends_that_its_scripts_need(checkout: Path, tmp_path: Path) -> None:
+    shutil.copy2(ROOT / ".gitattributes", checkout)
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@here", "-c", "core.autocrlf=true"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], cwd=checkout, check=True, capture_output=True)
+    subprocess.run([*git, "clone", "-q", str(checkout), str(tmp_path / "clone")], check=True)
+    for name in ("just", "justfile", "scripts/setup.sh", "constraints.txt"):
+        assert b"\r" not in (tmp_path / "clone" / name).read_bytes()
 
 
 def test_a_package_with_other_bytes_than_pinned_is_refused(checkout: Path, env: dict[str, str]) -> None:
