@@ -78,8 +78,8 @@ umask 022; mkdir -p "$WORK"; chmod 755 "$WORK"   # the trainer's user reads what
 
 STEP="install a C compiler"       # torch.compile needs one, and Python's headers
 tools() {
-    cc --version >/dev/null && git --version >/dev/null && python3 -c 'import ensurepip' &&
-        [ -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
+    git --version >/dev/null && python3 -c 'import ensurepip' &&
+        cc -fsyntax-only -include Python.h -I"$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')" -x c /dev/null
 }
 apt() {   # whoever else uses apt is waited for, no question is asked, and a wrong clock is no matter
     NEEDRESTART_MODE=l DEBIAN_FRONTEND=noninteractive "$ROOT/usr/bin/apt-get" -o DPkg::Lock::Timeout=60 -o Acquire::Retries=3 \

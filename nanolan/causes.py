@@ -76,7 +76,7 @@ CAUSES = (
     _told("wrong_gpus", "", AGAIN, r"GPUs (of \d+ GB )?were rented|CUDA devices are needed|compute on the GPUs"),
     _told("small_disk", "", ROOM, r"of disk are free|GB of free disk", "offers"),
     _told("slow", "", AGAIN, r"the machine is slow"),
-    _told("setup", "", "The log says what failed; the next machine may do better, unless it failed in the same way before", r"gave up: (install|fetch)"),
+    _told("setup", "", "The log says what failed; what failed twice will fail again", r"gave up: (install|fetch)"),
     _told("other_machine", "", AGAIN, r"was not what was agreed"),
     _told("never_booted", "the machine never came up", AGAIN, r"did not come up"),
     _told("refused", "", "Nothing was rented", r"create refused", "offers"),

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -72,8 +72,10 @@ class Machine:
     """One box. `start` runs its script, `kill` ends all its processes for good; the folder stays for the logs."""
 
     def __init__(self, box_id: str, folder: Path, script: bytes, gpus: Gpus | None = None, *,
-                 restarts: int = RESTARTS, restart_s: float = RESTART_S, host: Mapping[str, str] = os.environ) -> None:
+                 restarts: int = RESTARTS, restart_s: float = RESTART_S, host: Mapping[str, str] = os.environ,
+                 before: Sequence[str] = ()) -> None:
         self.box_id, self.folder, self.restarts, self.restart_s = box_id, folder, restarts, restart_s
+        self.before = before                    # words in front of the command that runs the script
         self.console = folder / "console.log"
         self.exit_codes: list[int] = []         # of the script, one each time it ended; negative: a signal
         self._environment = box_environment(box_id, folder, host)
@@ -151,7 +153,7 @@ class Machine:
             if self._off.is_set():
                 return None
             with self.console.open("ab") as log:
-                main = subprocess.Popen(["/bin/bash", self._script], env=self._environment, cwd="/",
+                main = subprocess.Popen([*self.before, "/bin/bash", self._script], env=self._environment, cwd="/",
                                         stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                         start_new_session=True)
             self._main = psutil.Process(main.pid)   # knows its start time: a reused pid is never taken for it

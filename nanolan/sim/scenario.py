@@ -88,6 +88,11 @@ def stop_after_the_first_machine(world: World) -> None:
     threading.Thread(target=act, daemon=True).start()
 
 
+def troubled(name: str) -> Act:
+    """Every machine has this trouble of nanolan/sim/box_trouble.py."""
+    return switched("box_trouble", name)
+
+
 def dear(factor: int) -> Act:
     """Every offer costs so much more: limits are reached in seconds."""
     def act(world: World) -> None:
@@ -256,6 +261,15 @@ SCENARIOS: dict[str, Scenario] = {
                               then=disk_full),
     "no-fork": Scenario("no process can be started when the phase ends, for a while", words=("eval=none",),
                         moment=r"sft step 20/", then=no_process),
+    # ---- a real Ubuntu, freshly rented
+    "apt-locked": Scenario("apt's own timer holds its locks when the machine boots", before=troubled("apt-locked")),
+    "dns-late": Scenario("no name resolves at first; apt says so with exit 0", before=troubled("dns-late")),
+    "apt-dead": Scenario("one of apt's repositories is dead for good", before=troubled("apt-repository-dead")),
+    "dpkg-interrupted": Scenario("an earlier installation was interrupted", before=troubled("dpkg-interrupted")),
+    "driver-late": Scenario("the NVIDIA driver comes up after the startup script", before=troubled("driver-late")),
+    "smi-warns": Scenario("nvidia-smi warns of a damaged infoROM and ends with 14", before=troubled("smi-warns")),
+    "df-broken": Scenario("df cannot read one mount and ends with 1", before=troubled("df-broken")),
+    "no-hostname": Scenario("the machine's own host name does not resolve", before=troubled("no-hostname")),
     # ---- the Hub, and the end
     "hub-down": Scenario("the Hub is away when the phase ends", moment=r"phase sft: done", then=hub_down),
     "upload-cut": Scenario("the upload is cut in the middle, three times", moment=r"sft step 20/", then=upload_cut),

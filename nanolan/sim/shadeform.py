@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from nanolan.sim.box_trouble import before_script, make_trouble
 from nanolan.sim.catalogue import SAMPLE, Offer
 from nanolan.sim.machine import RESTARTS, Guard, Machine
 from nanolan.sim.marker import MARKER, TWIST
@@ -156,7 +157,9 @@ class ShadeformServer:
         gpus = gpus_of(instance.offer["configuration"], instance.image, instance.fate.get("gpu_count_wrong"))
         instance.machine = Machine(instance.id, self.root.resolve() / "boxes" / instance.id,
                                    base64.b64decode(instance.script or ""), gpus, restarts=self.restarts,
-                                   restart_s=self.delays.restart_s)
+                                   restart_s=self.delays.restart_s, before=before_script(instance.fate.get("box_trouble")))
+        if trouble := instance.fate.get("box_trouble"):
+            make_trouble(instance.machine.folder, trouble)
         if instance.fate.get("home_takes_nothing"):
             instance.machine.block("root/.nanolan")
         instance.machine.start()

@@ -154,6 +154,7 @@ SWITCHES = {
     "script_never_started": "active, but the startup script does not run",
     "script_delay": "seconds from active to the start of the script",
     "gpu_count_wrong": "how many GPUs nvidia-smi shows on the box",
+    "box_trouble": "one of the troubles of nanolan/sim/box_trouble.py",
     "home_takes_nothing": "nothing can be written into root's home on the box, as on a full disk",
     "delete_ignored": "counted: how many deletes answer 200 and do nothing",
     "restart_ignored": "counted: how many restarts answer 200 and do nothing",
