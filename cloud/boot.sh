@@ -95,7 +95,7 @@ STEP="wait for the NVIDIA driver" # it may come up after this script; without it
 driver() {   # its exit code may be that of a warning, and on a GPU that is gone it hangs
     local said limit=; if command -v timeout >/dev/null; then limit="timeout 60"; fi
     said=$($limit nvidia-smi -L || :)
-    [[ $'\n'$said == *$'\n'"GPU "* ]]
+    [[ $'\n'$said == *$'\n'"GPU "* ]] || { say "nvidia-smi: ${said:0:300}"; return 1; }
 }
 [ -e "$WORK/code/.venv/bin/python" ] || retry 300 driver   # after a restart what is here is to be saved, with a GPU or without
 

@@ -18,6 +18,7 @@ from nanolan.payload import startup_script
 from nanolan.plan import Plan, parse_time
 from nanolan.postmortem import read_postmortem
 from nanolan.secret import Secret
+from nanolan.sim.box_trouble import make_trouble
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, environ, no_box_left, until
 
@@ -179,3 +180,50 @@ def test_a_script_with_damaged_facts_trains_nothing_and_leaves_the_end_to_the_pr
 def test_without_its_values_the_script_does_nothing(box: Box) -> None:
     assert boot(box, BOOT.read_text()) != 0
     assert "RUN_ID" in box.log() and not box.state.exists() and not timers(box)
+
+
+# ---- what is met on a real Ubuntu, by the words and exit codes that were reported
+
+@pytest.mark.parametrize("name, said", [
+    ("apt-locked", "install a C compiler: not yet, trying again"), ("dns-late", "install a C compiler: not yet, trying again"),
+    ("apt-repository-dead", "is not signed"), ("dpkg-interrupted", ""), ("driver-late", "nvidia-smi: NVIDIA-SMI has failed"),
+    ("smi-warns", ""), ("df-broken", "Operation not permitted")])
+def test_a_boot_waits_for_what_comes_late_and_goes_on_beside_what_is_only_odd(box: Box, name: str, said: str) -> None:
+    make_trouble(box.root, name)
+    assert boot(box, script_of(bundle(box))) == 0
+    assert said in box.log() and box.log().count("BOX PROGRAM") == 1 and "FAILED" not in box.log() and not box.deleted
+
+
+@pytest.mark.parametrize("program, text, step", [
+    ("nvidia-smi", "echo NVIDIA-SMI has failed; exit 9", "wait for the NVIDIA driver"),
+    ("nvidia-smi", "echo No devices were found; exit 0", "wait for the NVIDIA driver")])
+def test_a_boot_without_a_driver_ends_before_anything_is_installed(box: Box, program: str, text: str, step: str) -> None:
+    (box.root / "usr/bin" / program).write_text(f"#!/bin/sh\n{text}\n")
+    assert boot(box, script_of(bundle(box))) == 0
+    assert box.deleted and f"FAILED: {step}" in box.log() and "set up" not in box.log() and box.receipt()["reason"] == "boot_failed"
+
+
+def test_an_apt_that_never_works_is_given_up_by_its_name(box: Box) -> None:
+    make_trouble(box.root, "apt-locked")
+    (box.root / "usr/bin/apt-get").write_text("#!/bin/sh\necho E: Unable to correct problems, you have held broken packages >&2; exit 100\n")
+    assert boot(box, script_of(bundle(box)).replace('eval "$BOOT"', 'BOOT=${BOOT/retry 600/retry 60}; eval "$BOOT"')) == 0
+    assert box.deleted and "FAILED: install a C compiler" in box.log() and "held broken packages" in box.uploaded_log("error")
+
+
+def test_the_set_up_is_told_the_device_and_tried_again(box: Box) -> None:
+    late = 'echo "device $NANOLAN_DEVICE"; [ -e tried ] || { touch tried; echo no packages yet; exit 1; }\n' + CODE["scripts/setup.sh"]
+    assert boot(box, script_of(bundle(box, scripts_setup=late))) == 0
+    assert box.log().count("device cpu") == 2 and "no packages yet" in box.log() and "BOX PROGRAM" in box.log()
+
+
+def test_a_plan_that_another_has_changed_in_the_run_folder_is_not_run(box: Box) -> None:
+    script = script_of(bundle(box))
+    box.hub.put(REPO, {f"{box.plan.folder}/plan.json": replace(box.plan, limit_cents=10**6).to_json()})
+    assert boot(box, script) == 0
+    assert box.deleted and "plan.json is not the one that the launcher uploaded" in box.log() and "BOX PROGRAM" not in box.log()
+
+
+def test_a_folder_for_temporary_files_that_runs_nothing_is_replaced(box: Box) -> None:
+    gone = script_of(bundle(box)).replace("#!/bin/bash\n", "#!/bin/bash\nexport TMPDIR=/nowhere\n", 1)
+    assert boot(box, gone) == 0
+    assert f"('TMPDIR', '{box.work}/tmp')" in box.log() and mode(box.work / "tmp") == "0o777"
