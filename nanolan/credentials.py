@@ -9,9 +9,8 @@ import configparser
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from nanolan.secret import Secret
+from nanolan.secret import Secret, password_of
 
 PROXIES = re.compile(r"(?i)(https?|all|ftp|socks)_proxy")
 NAMED = re.compile(r"(?i).*(token|api_?key|access_?key|secret|secret_?key|passwd|password)")
@@ -37,16 +36,6 @@ def of_environment(environ: Mapping[str, str]) -> Iterator[str]:
             and not value.startswith(("/", "~"))
         ):
             yield value.strip()
-
-
-def password_of(url: str) -> Iterator[str]:
-    """The password in an address, as it stands there and as it is meant."""
-    try:
-        password = urlsplit(url if "://" in url else f"http://{url}").password
-    except ValueError:
-        return
-    if password:
-        yield from {password, unquote(password)}
 
 
 def hub_logins(environ: Mapping[str, str]) -> Iterator[str]:

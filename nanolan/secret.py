@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 STARS = "***"
 SHORTEST = 6        # masking shorter values would blank out ordinary words
@@ -116,9 +116,25 @@ def forms(value: str) -> set[str]:
     """How a value may be written: raw, in an address, JSON, HTML, Python, base64."""
     raw = value.encode(errors="surrogatepass")
     found = {value, quote(raw, safe=""), quote(raw), json.dumps(value)[1:-1], repr(value)[1:-1], html.escape(value),
-             html.escape(value, quote=False)}
-    for shift, cut in enumerate((0, 2, 3)):   # base64 of a longer text shows the secret at one of three alignments
+             html.escape(value, quote=False)} | base64_of(raw)
+    return {f for f in found if len(f) >= SHORTEST}
+
+
+def base64_of(raw: bytes) -> set[str]:
+    """How bytes show in the base64 of a longer text, at each of the three alignments."""
+    found = set()
+    for shift, cut in enumerate((0, 2, 3)):
         whole = (shift + len(raw)) * 8 // 6    # characters that no neighbouring byte changes
         code = base64.b64encode(b"\0" * shift + raw).decode()[cut:whole]
         found |= {code, code.replace("+", "-").replace("/", "_")}
-    return {f for f in found if len(f) >= SHORTEST}
+    return found
+
+
+def password_of(url: str) -> Iterator[str]:
+    """The password in an address, as it stands there and as it is meant."""
+    try:
+        password = urlsplit(url if "://" in url else f"http://{url}").password
+    except ValueError:
+        return
+    if password:
+        yield from {password, unquote(password)}

@@ -16,8 +16,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
+from urllib.parse import quote
 
-from nanolan.secret import forms, known_values, parts
+from nanolan.secret import base64_of, forms, known_values, parts, password_of
 
 ALLOW = b"pragma: allowlist secret"
 WHOLE = 12  # shorter values are looked for as whole words alone
@@ -129,13 +130,7 @@ class Scanner:
     def __init__(self, values: Iterable[str] | None = None) -> None:
         values = known_values() if values is None else values
         pieces = {piece for value in values for piece in pieces_of(value) if telling(piece)}
-        self._raw = sorted(
-            {
-                form.encode(errors="surrogatepass")
-                for piece in pieces
-                for form in (*forms(piece), *hex_of(piece))
-            }
-        )
+        self._raw = sorted({form for piece in pieces for form in written(piece)})
         self._joined = {squeezed(form) for form in self._raw if len(squeezed(form)) >= WHOLE}
         self._short = [form for form in self._raw if len(squeezed(form)) < WHOLE]
 
@@ -191,6 +186,7 @@ def pieces_of(value: str) -> Iterator[str]:
     yield from parts(value)
     for address in value.split():
         if "://" in address:
+            yield from password_of(address)
             yield from (
                 piece
                 for piece in re.split(r"[/@:?&=,]+", address)
@@ -205,9 +201,16 @@ def telling(value: str) -> bool:
     return len(value) >= (12 if value.lower() != value != value.upper() else 24)
 
 
-def hex_of(value: str) -> tuple[str, str]:
-    code = value.encode(errors="surrogatepass").hex()
-    return code, code.upper()
+def written(value: str) -> Iterator[bytes]:
+    """Every way in which a value may be written that is looked for."""
+    raw = value.encode(errors="surrogatepass")
+    yield raw.hex().encode()
+    yield raw.hex().upper().encode()
+    yield re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), quote(raw, safe="")).encode()
+    twice = (code for once in base64_of(raw) for code in base64_of(once.encode()))
+    of_utf16 = base64_of(value.encode("utf-16-le", errors="surrogatepass"))
+    for form in (*forms(value), *of_utf16, *twice):
+        yield form.encode(errors="surrogatepass")
 
 
 def squeezed(data: bytes) -> bytes:
@@ -262,6 +265,17 @@ class Room:
         return bytes(data)
 
 
+# zstd, lz4, 7z, rar, compress; and what git has packed
+CLOSED = (
+    b"\x28\xb5\x2f\xfd",
+    b"\x04\x22\x4d\x18",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\x07",
+    b"\x1f\x9d",
+    b"PACK\0\0\0",
+    b"# v2 git bundle\n",
+    b"# v3 git bundle\n",
+)
 DAMAGED = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 OPENERS: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...] = (
     (b"\x1f\x8b", lambda f: gzip.GzipFile(fileobj=f)),
@@ -280,6 +294,8 @@ def unpacked(data: bytes, room: Room, deep: int = 0) -> Iterator[bytes]:
 
 
 def opened(data: bytes, room: Room) -> Iterator[bytes]:
+    if data.startswith(CLOSED):
+        raise Unseen
     for magic, opener in OPENERS:
         if data.startswith(magic):
             yield room.read(opener(io.BytesIO(data)))

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import string
 import tarfile
 import zipfile
@@ -19,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanolan.secret import Secret
-from nanolan.secretscan import ALLOW, MOST_UNPACKED, UNSEEN, YOURS, Found, Scanner
+from nanolan.secretscan import ALLOW, CLOSED, MOST_UNPACKED, UNSEEN, YOURS, Found, Scanner
 
+PASSWORD = "Pa55word"
 ALNUM = string.ascii_letters + string.digits
 # Put together here: this file is part of the code that is sent
 VALUE = "".join(("kT9/", "w+Zq4RjM", '7vXb"2NcP'))
@@ -57,6 +59,10 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     "base64, two bytes on": lambda v: base64.b64encode(b"xy" + v.encode() + b"yz"),
     "base64 of addresses": lambda v: base64.urlsafe_b64encode(b"user:" + v.encode()),
     "base64 in short lines": lambda v: base64.encodebytes(b"x" * 50 + v.encode() * 3),
+    "base64, twice": lambda v: base64.b64encode(b"x" + base64.b64encode(b"yz" + v.encode())),
+    "base64 of UTF-16": lambda v: base64.b64encode(v.encode("utf-16")),
+    "in an address, small letters": lambda v: re.sub("%..", lambda m: m[0].lower(), quote(v, safe="")).encode(),
+    "in JSON, with strokes": lambda v: json.dumps(v).replace("/", "\\/").encode(),
     "hex": lambda v: v.encode().hex().encode(),
     "HEX": lambda v: v.encode().hex().upper().encode(),
     "UTF-16, little end first": lambda v: v.encode("utf-16-le"),
@@ -224,6 +230,11 @@ def test_the_line_is_named_and_a_path_with_a_secret_is_not() -> None:
     assert len(found) == 1 and VALUE not in str(found[0])
 
 
+@pytest.mark.parametrize("url", [f"mailto://me:{PASSWORD}@example.org", f"json://me:{PASSWORD}@example.org/x"])
+def test_of_an_address_the_password_is_found_alone_too(url: str) -> None:
+    assert scan(f"password: {PASSWORD}", url) and scan("example.org", url) is None
+
+
 def locked() -> bytes:
     packed = bytearray(zipped(b"x"))
     for at in (packed.index(b"PK\x03\x04") + 6, packed.index(b"PK\x01\x02") + 8):
@@ -245,8 +256,10 @@ def nested(deep: int) -> bytes:
         zipped(bytes(MOST_UNPACKED + 1)),
         locked(),
         nested(9),
+        zipped(b"7z\xbc\xaf\x27\x1c"),
+        *CLOSED,
     ],
-    ids=["gzip bomb", "zip bomb", "locked", "packed nine times"],
+    ids=["gzip bomb", "zip bomb", "locked", "packed nine times", "7z in zip", *map(repr, CLOSED)],
 )
 def test_what_cannot_be_looked_through_is_said(data: bytes) -> None:
     assert str(scan(data)) == f"nanolan/notes.py holds {UNSEEN}"
