@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 from nanolan.datasets import IDENTITY_FILE
+from nanolan.deadline import begin
 from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
 from nanolan.forecast import forecaster, work_of
-from nanolan.hub import TOKENS_URL, Hub, begin
+from nanolan.hub import TOKENS_URL, Hub, other_names
 from nanolan.money import dollars
 from nanolan.offers import choose, wanted_by
 from nanolan.patient import Patient
@@ -62,10 +63,18 @@ def look_at_token(p: Patient) -> list[Check]:
     if p.hub is None:
         return [Check("Hub token", False, "HF_TOKEN is not set, and nobody is logged in", f"just hf auth login; or {FINE}")]
     try:
-        checks = [scope(p.hub.whoami(), p.s.hf_repo)]
+        checks = [scope(p.hub.whoami(), _name_of_repo(p))]
     except AuthProblem as e:
         return [Check("Hub token", False, str(e), FINE)]
     return checks + [_may_write(p.hub, repo) for repo in dict.fromkeys((p.s.hf_repo, p.s.runs_repo)) if repo]
+
+
+def _name_of_repo(p: Patient) -> str | None:
+    """HF_REPO as the Hub calls it, which is what a token's rights name."""
+    try:
+        return p.tree().repo
+    except NanolanError:     # another look says so
+        return p.s.hf_repo
 
 
 def scope(who: dict[str, Any], repo: str | None) -> Check:
@@ -107,9 +116,10 @@ def look_at_repo(p: Patient) -> list[Check]:
         tree = p.tree()
     except NotFound as e:
         return [Check("HF_REPO", False, str(e), CREATE)]
+    names = [Check("repo name", None, text) for text in other_names({"HF_REPO": (p.s.hf_repo, tree.repo)})]
     if tree.private:
-        return [Check("HF_REPO", True, f"{tree.repo}, private, {len(tree.files)} files")]
-    return [Check("HF_REPO", None, f"{tree.repo} is PUBLIC: so will be checkpoints, logs, plan and code of every run",
+        return [*names, Check("HF_REPO", True, f"{tree.repo}, private, {len(tree.files)} files")]
+    return [*names, Check("HF_REPO", None, f"{tree.repo} is PUBLIC: so will be checkpoints, logs, plan and code of every run",
                   "RUNS_REPO=owner/private-repo keeps logs, plan and code private")]
 
 

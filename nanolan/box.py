@@ -26,7 +26,7 @@ from nanolan.control import LIMIT_FILE, Control, Limit
 from nanolan.departure import delete, wait_to_be_deleted, warrant_of
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.herald import Herald
-from nanolan.inputs import fetch_inputs
+from nanolan.inputs import fetch_inputs, patience_of
 from nanolan.inspection import already_here
 from nanolan.instance import Instance
 from nanolan.lastwords import last_words, loud
@@ -201,7 +201,8 @@ def prepare(m: Machine) -> None:
         return stop.text if stop else ""
     started, before = m.tools.clock(), already_here(m.work)
     try:
-        fetch_inputs(m.plan, m.token, m.work, give_up=give_up, say=say, transfer=m.tools.transfer)
+        fetch_inputs(m.plan, m.token, m.work, give_up=give_up, say=say, transfer=m.tools.transfer,
+                     patience_s=patience_of(m.meter.hourly_cents))
         _judge_hub(m, already_here(m.work) - before, m.tools.clock() - started)
         fetch_state(m)
     except NanolanError as e:

@@ -10,8 +10,10 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
+from typing import Any
 
 import msgspec
+from huggingface_hub import ModelCard
 
 from nanolan.costs import paid_cents
 from nanolan.money import dollars
@@ -25,8 +27,7 @@ BEGIN, END = "<!-- nanolan:begin -->", "<!-- nanolan:end -->"
 OURS = re.compile(rf"{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(END)}", re.S)
 DATA = re.compile(r"<!-- nanolan:data (.*?) -->", re.S)
 FRONT = re.compile(r"\A(\ufeff?---[ \t]*\r?\n)(.*?)(^---[ \t]*\r?(?:\n|\Z))", re.S | re.M)
-# A line of a mapping; one by one: as one pattern, sixteen lines of blanks would keep it busy for ten seconds
-YAML = re.compile(r"[ \t]*(?:#.*)?\r?|[\"']?[\w.-]+[\"']?[ \t]*:.*|[ \t]+.*|-[ \t].*")
+MOST_FRONT = 100_000
 FACTS = {"library_name": "nanochat", "pipeline_tag": "text-generation", "tags": "[nanochat, nanolan]"}
 HEAD = "# {}\n\nA [nanochat](https://github.com/karpathy/nanochat) model.\n"
 
@@ -135,9 +136,23 @@ def with_front(text: str, judged: bool) -> str:
     """The README with YAML front matter: what is there stays, the facts that are missing are added at its end."""
     facts = FACTS | ({"metrics": "[accuracy]"} if judged else {})
     found = FRONT.match(text)
-    if found is None or not all(map(YAML.fullmatch, found[2].split("\n"))):       # a text may begin with a rule
+    there = metadata(found[2]) if found else None
+    if found is None or there is None:       # a text may begin with a rule
         return "---\n" + "".join(f"{k}: {v}\n" for k, v in facts.items()) + "---\n\n" + text.lstrip("\ufeff")
     begin, inside, end = found.groups()
     line_end = "\r\n" if begin.endswith("\r\n") else "\n"
-    new = "".join(f"{k}: {v}{line_end}" for k, v in facts.items() if not re.search(rf"^[\"']?{k}[\"']?\s*:", inside, re.M))
+    new = "".join(f"{k}: {v}{line_end}" for k, v in facts.items()
+                  if k not in there and not re.search(rf"^[\"']?{k}[\"']?\s*:", inside, re.M))
+    if metadata(inside + new) is None:       # written in a style that takes no further line
+        return text
     return begin + inside + new + end + text[found.end():]
+
+
+def metadata(front: str) -> dict[str, Any] | None:
+    """The front matter as the Hub's own library reads it, of any YAML; None when it is no mapping."""
+    if len(front) > MOST_FRONT:
+        return None
+    try:
+        return ModelCard(f"---\n{front}\n---\n", ignore_metadata_errors=True).data.to_dict() if front.strip() else {}
+    except Exception:        # whatever a parser of any text may raise
+        return None

@@ -19,9 +19,9 @@ from nanolan.accounts import (
     look_at_structure,
     look_at_token,
 )
+from nanolan.deadline import begin
 from nanolan.envfile import look_at_env, look_at_settings
 from nanolan.errors import NanolanError, TooManyRequests, Unreachable, WrongSetting
-from nanolan.hub import begin
 from nanolan.leftovers import look_at_instances, look_at_keys, look_at_ledger, look_at_rehearsals
 from nanolan.patient import Patient
 from nanolan.preflight import Check

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec import structs
@@ -29,9 +30,24 @@ from nanolan.veil import NOTE
 from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0
+NOTIFY_AFTER_S = 20.0        # of an upload that fails: shorter troubles are no news
 PATIENCE_S = 20.0
+REPORTS = "the run's report"
 LAST_ROWS_BYTES = 20_000     # of metrics.jsonl: the last step is in there
 METRICS_BYTES = 32 << 20     # of it, for the Hub; 20,000 steps take 6 MB
+
+
+class Trouble(NamedTuple):
+    """An upload that is tried again."""
+
+    what: str
+    error: str
+    since: float                 # by the monotonic clock
+    at: str                      # ISO-8601 UTC
+
+    @property
+    def text(self) -> str:
+        return f"{self.what}: {self.error}; it is tried again by itself until the money or the time for it ends"
 
 
 class Herald:
@@ -47,6 +63,8 @@ class Herald:
         self.phases = {p: PhaseReport("none") for p in plan.phases}
         self.state, self._message = PREPARING, ""
         self._warned: int | None = None
+        self._clock = clock
+        self._troubles: dict[str, Trouble] = {}
         self._ticker = ticker(self._beat, BEAT_S, self._trouble)
         self._hub = hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=PATIENCE_S, sleep=self._ticker.pause,
                         clock=lambda: math.inf if self._ticker.closed else clock())    # no patience once this is closed
@@ -59,6 +77,23 @@ class Herald:
 
     def phase(self, name: str, report: PhaseReport) -> None:
         self.phases[name] = report
+
+    def trouble(self, what: str, error: str) -> None:
+        """The last error of an upload stands in every report until it is over (no error), and is sent as a notification when it
+        lasts."""
+        before = self._troubles.pop(what, None)
+        if error:
+            self._troubles[what] = now = Trouble(what, error, before.since if before else self._clock(),
+                                                 before.at if before else iso(now_utc()))
+            if self._clock() - now.since >= NOTIFY_AFTER_S:
+                self._notify.tell(f"{what} does not get to the Hub", now.text, WARNING)
+        if what != REPORTS and error != (before.error if before else ""):
+            self._ticker.wake()
+
+    def troubled(self, what: str) -> str:
+        """The last error of an upload that did not end well, with its begin; "" if there is none."""
+        found = self._troubles.get(what)
+        return f"{found.error}; since {found.at}" if found else ""
 
     def close(self, most_s: float = PATIENCE_S + 5) -> None:
         """No more heartbeats; waits for the one that is under way, for `most_s` at most."""
@@ -81,6 +116,7 @@ class Herald:
         self._warn(progress)
         self._hub.commit(self._plan.runs_repo, self._files(progress), f"run {self._plan.run_id}: {self.state}")
         self._parts.sent()
+        self._troubles.pop(REPORTS, None)
 
     def _warn(self, progress: Progress) -> None:
         """The moment the forecast crosses the limit; once for each limit."""
@@ -93,6 +129,7 @@ class Herald:
 
     def _trouble(self, e: Exception) -> None:
         """The next beat tells more."""
+        self.trouble(REPORTS, short(str(e), 200))
         print(f"heartbeat not sent: {type(e).__name__}: {short(str(e), 160)}", flush=True)
 
     def _files(self, progress: Progress) -> dict[str, bytes | Path]:
@@ -108,9 +145,11 @@ class Herald:
         stages = self._timeline.stages()
         here = self._timeline.stage == f"{row.phase}.train"
         phase_left_s = row.left_s if here and beat and beat.stage != "load" else None
+        trouble = next(reversed(list(self._troubles.values())), None)
         return Progress(plan.run_id, self.state, dict(self.phases), iso(now_utc()), self._message, row.step, row.steps, row.loss,
                         meter.spent_cents, plan.attempt, beat.stage if beat else "", row.phase, row.tok_per_s,
-                        left_s(plan, stages, self._timeline.stage, phase_left_s), phase_left_s, meter.limit_cents, meter.soft_cents)
+                        left_s(plan, stages, self._timeline.stage, phase_left_s), phase_left_s, meter.limit_cents, meter.soft_cents,
+                        trouble.text if trouble else "", trouble.at if trouble else "")
 
 
 def metrics_of(work: Path) -> bytes | None:

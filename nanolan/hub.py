@@ -5,32 +5,26 @@ here is tried again until `patience_s` is over. Big files go through nanolan/tra
 """
 from __future__ import annotations
 
-import os
+import math
 import random
-import re
-import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeVar
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_url, set_client_factory
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, get_session
-from huggingface_hub.utils._http import hf_request_event_hook  # not exported; without it requests lack their id
 
-from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound
-from nanolan.neterrors import BUSY, DOWN, HUB, SETTING, Trouble, of_answer, of_exception
+from nanolan.deadline import within
+from nanolan.errors import BadAnswer, NotFound
+from nanolan.hubclient import use_timeouts
+from nanolan.hubtrouble import FAILURES, failure_of
+from nanolan.hubtrouble import TOKENS_URL as TOKENS_URL
+from nanolan.neterrors import BUSY, Trouble
 from nanolan.plan import Pinned, PinnedFile, check_names
-from nanolan.secret import Secret, hide, short
-from nanolan.shadeform import retry_after_s
-from nanolan.times import SERVICE_CLOCK
+from nanolan.secret import Secret, hide
 
 LAPTOP_PATIENCE_S = 45.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
@@ -38,15 +32,16 @@ UNREACHED_S = 8.0                # with a host that cannot be found or refuses t
 MOST_TOLD = 3                    # waits as long as the Hub asks for, beyond the patience of a laptop
 COMMIT_S = 120.0                 # a commit of small files
 SMALL_FILE = 16 << 20            # most bytes that `read` takes into memory
-NO_PROXY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
-TOKENS_URL = "https://huggingface.co/settings/tokens"
+NAP_S = 5.0                      # so soon the end of all patience is noticed while waiting
+KEPT_HEADERS = ("retry-after", "ratelimit", "content-type", "location", "x-error-code", "x-error-message")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Tree:
-    """All files of a repo at one revision."""
+    """All files of a repo at one revision. `repo` of a model is its name by the Hub, whatever older name it was asked for by;
+    a data set keeps the name that the trainer knows it by."""
 
     repo: str
     kind: str
@@ -64,63 +59,36 @@ class Tree:
         return Pinned(self.repo, self.kind, self.revision, tuple(self.files[p] for p in wanted), proven)
 
 
-@lru_cache(maxsize=1)   # once: setting it again closes the connections that other threads are using
-def use_timeouts(read_s: float = 60.0) -> None:
-    """Give the Hub client of this process time-outs (it has none); loopback bypasses proxies.
-
-    HTTPS_PROXY and SSL_CERT_FILE count as everywhere; REQUESTS_CA_BUNDLE, which this client does not know, too.
-    """
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE")
-    try:
-        verify = ssl.create_default_context(cafile=bundle) if bundle and Path(bundle).is_file() else True
-    except ssl.SSLError as e:
-        raise of_exception(e, HUB, HUB.usual).error() from None
-    set_client_factory(lambda: httpx2.Client(
-        event_hooks={"request": [hf_request_event_hook], "response": [read_date]}, follow_redirects=True,
-        timeout=httpx2.Timeout(30, connect=10, read=read_s), mounts=NO_PROXY, verify=verify))
-
-
-def read_date(answer: httpx2.Response) -> None:
-    """A machine that holds no Shadeform key knows the time by the Hub's answers alone."""
-    SERVICE_CLOCK.learn("the Hub", answer.headers.get("Date"), answer.headers.get("Age"))
-
-
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """`call()`, or TimeoutError after `seconds`: Xet knows no time-outs. The call itself may then still end, unheard."""
-    return begin(call).result(seconds)
-
-
-def begin(call: Callable[[], T]) -> Future[T]:
-    """The answer of a call that runs in a thread of its own, which nobody waits for at the program's end."""
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(call())
-        except BaseException as e:
-            answer.set_exception(e)
-    Thread(target=run, daemon=True).start()   # a pool would be waited for
-    return answer
-
-
 def get_small(url: str, headers: dict[str, str]) -> httpx2.Response:
     """The answer to a GET, and no more of it than a byte too much for a small file."""
-    data = bytearray()
     with get_session().stream("GET", url, headers=headers) as answer:
-        for chunk in answer.iter_bytes(1 << 16):
-            data += chunk
-            if len(data) > SMALL_FILE:
-                break
-    kept = {k: v for k, v in answer.headers.items() if k.lower() == "retry-after"}
-    return httpx2.Response(answer.status_code, headers=kept, content=bytes(data), request=answer.request)
+        data = _at_most(SMALL_FILE + 1, answer)
+    kept = {k: v for k, v in answer.headers.items() if k.lower() in KEPT_HEADERS}
+    return httpx2.Response(answer.status_code, headers=kept, content=data, request=answer.request)
+
+
+def _at_most(size: int, answer: httpx2.Response) -> bytes:
+    """The first `size` bytes of an answer; the rest is not waited for."""
+    data = bytearray()
+    for chunk in answer.iter_bytes(1 << 16):
+        data += chunk
+        if len(data) >= size:
+            break
+    return bytes(data[:size])
 
 
 class Hub:
-    """The calls we make to the Hub; `sleep`, `clock`, the client (`api`, `get`) and `patience_s` can be passed in."""
+    """The calls we make to the Hub; `sleep`, `clock`, the client (`api`, `get`) and `patience_s` can be passed in.
+
+    With `insist` a refusal is no end either: only what a file holds, or that there is none, is an answer. `on_trouble` hears why
+    a try failed.
+    """
 
     def __init__(self, endpoint: str, token: Secret | None, *, patience_s: float = LAPTOP_PATIENCE_S,
                  sleep: Callable[[float], object] = time.sleep, clock: Callable[[], float] = time.monotonic,
-                 api: Any = None, get: Callable[..., Any] | None = None) -> None:
+                 api: Any = None, get: Callable[..., Any] | None = None, insist: bool = False,
+                 on_trouble: Callable[[str], object] = lambda why: None) -> None:
+        self._insist, self._on_trouble = insist, on_trouble
         self.endpoint, self.token, self.patience_s = endpoint.rstrip("/"), token, patience_s
         self._sleep, self._clock = sleep, clock
         self._raw_token: str | bool = token.reveal() if token else False
@@ -134,7 +102,8 @@ class Hub:
             repo, repo_type=kind, revision=revision, files_metadata=True))
         files = {s.rfilename: PinnedFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id or "")
                  for s in info.siblings or ()}
-        return Tree(repo, kind, info.sha, bool(info.private), files)
+        name = getattr(info, "id", None) or repo
+        return Tree(name if kind == "model" else repo, kind, info.sha, bool(info.private), files)
 
     def check_write(self, repo: str) -> None:
         """AuthProblem unless the token may write `repo`."""
@@ -154,7 +123,8 @@ class Hub:
 
         def get() -> bytes:
             answer = self._get(url, headers=build_hf_headers(token=self._raw_token))
-            if answer.status_code == 404:
+            hidden = self._insist and getattr(answer, "headers", {}).get("X-Error-Code") == "RepoNotFound"
+            if answer.status_code == 404 and not hidden:
                 raise NotFound(f"{repo} has no file {path}")
             answer.raise_for_status()
             if len(answer.content) > SMALL_FILE:
@@ -172,7 +142,7 @@ class Hub:
                 answer.raise_for_status()
                 if answer.status_code != 206:
                     raise BadAnswer(f"{repo}/{path}: the Hub sends no part of it")
-                return answer.read()
+                return _at_most(size, answer)
         return self._try(f"{repo}/{path}", get)
 
     def commit(self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()) -> str:
@@ -197,35 +167,32 @@ class Hub:
                                                           name=job.name))
         return started.id, started.url
 
+    def download(self, repo: str, path: str, folder: Path, *, kind: str, revision: str) -> None:
+        """A file of any size to folder/<path>."""
+        self._try(f"{repo}/{path}", lambda: hf_hub_download(
+            repo, path, repo_type=kind, revision=revision, local_dir=folder, endpoint=self.endpoint, token=self._raw_token))
+
     def _try(self, what: str, call: Callable[[], T]) -> T:
         """`call()` until it works, the answer is a definite no, or patience is over."""
         start, wait, told = self._clock(), FIRST_WAIT_S, 0
         while True:
-            trouble, at_least = None, 0.0
             try:
                 return call()
-            except (HfHubHTTPError, httpx2.HTTPStatusError) as e:
-                status = getattr(e.response, "status_code", 0)
-                trouble = of_answer(HUB, status, e.response.headers, _body(e.response))
-                if trouble is None and status not in (409, 412):
-                    raise self._refusal(what, e, status) from None
-                at_least = told_wait_s(e.response.headers)
-            except (httpx2.RequestError, httpx2.InvalidURL, OSError, ImportError, FutureTimeout) as e:  # ConnectionError: hf-xet
-                if isinstance(e, OSError) and e.filename:
+            except FAILURES as e:
+                if isinstance(e, OSError) and getattr(e, "filename", None):
                     raise                                                    # a file here, not the network
-                trouble = of_exception(e, HUB, self.endpoint)
-            except (ValueError, LookupError, TypeError, AttributeError) as e:   # 200 with a proxy's page, or half of an answer
-                trouble = of_answer(HUB, 200, {}, getattr(e, "doc", "")) or of_exception(e, HUB, self.endpoint)
-                if trouble.kind != SETTING:
-                    trouble = Trouble(DOWN, f"the Hub gave an answer that cannot be read, {type(e).__name__}")
-            trouble = trouble or Trouble(DOWN, f"the Hub is busy (HTTP {status})")
+                trouble, no, at_least, missing = failure_of(e, what, self.endpoint)
+            if no and (missing or not self._insist):
+                raise no
+            self._on_trouble(f"{trouble.text} ({what})")
             pause = max(at_least, wait * (0.5 + random.random() / 2))   # noqa: S311  # jitter, not a secret
             told += at_least > LONGEST_WAIT_S / 2
-            over = self._clock() + pause >= start + self._patience_with(trouble)
-            if over and not (trouble.kind == BUSY and 0 < told <= MOST_TOLD and self.patience_s >= LAPTOP_PATIENCE_S):
-                raise trouble.error(f", for {what}, tried for {self._patience_with(trouble):.0f} s. {trouble.advice}"
-                                    if trouble.again else f" ({what})")
-            self._sleep(pause)
+            end, patient = start + self._patience_with(trouble), self.patience_s >= LAPTOP_PATIENCE_S
+            if trouble.kind == BUSY and 0 < told <= MOST_TOLD and patient:
+                end = max(end, self._clock() + pause + 1)
+            if not self._wait(pause, end):
+                took = f", tried for {self._patience_with(trouble):.0f} s" if 0 < self.patience_s < math.inf else ""
+                raise no or trouble.error(f", for {what}{took}. {trouble.advice}" if trouble.again else f" ({what})")
             wait = min(wait * 2, LONGEST_WAIT_S)
 
     def _patience_with(self, trouble: Trouble) -> float:
@@ -234,29 +201,18 @@ class Hub:
             return self.patience_s
         return min(self.patience_s, UNREACHED_S) if trouble.again else 0.0
 
-    def _refusal(self, what: str, e: Exception, status: int) -> ApiProblem | AuthProblem:
-        if isinstance(e, (EntryNotFoundError, RevisionNotFoundError)):
-            return NotFound(f"the Hub has no {what}")
-        if isinstance(e, RepositoryNotFoundError) or status == 404:
-            return NotFound(f"the Hub has no {what}, or HF_TOKEN may not see it")
-        if status in (401, 403):
-            said = short(getattr(e, "server_message", "") or "", 150)
-            return AuthProblem(f"the Hub refused HF_TOKEN (HTTP {status}{f': {said}' if said else ''}) for {what}. "
-                               f"Make one that may write the repo: {TOKENS_URL}")
-        return ApiProblem(f"the Hub refused {what}: HTTP {status} {short(str(e))}")
+    def _wait(self, pause: float, end: float) -> bool:
+        """Wait for `pause` in naps; False as soon as it would be over after `end`."""
+        while pause > 0 and self._clock() + pause < end:
+            self._sleep(min(NAP_S, pause))
+            pause -= NAP_S
+        return pause <= 0
 
 
-def told_wait_s(headers: Mapping[str, str]) -> float:
-    """Seconds to wait as an answer asks for it: by Retry-After, or by the Hub's `RateLimit: "api";r=0;t=55`."""
-    limit = re.search(r";\s*t=(\d{1,4})\b", headers.get("RateLimit") or "")
-    return retry_after_s(headers.get("Retry-After") or (limit[1] if limit else None))
-
-
-def _body(answer: Any) -> str:
-    try:
-        return str(answer.text)[:4096]
-    except httpx2.StreamError:               # it was not read
-        return ""
+def other_names(names: Mapping[str, tuple[str | None, str]]) -> list[str]:
+    """A line for each setting that calls a repo by another name than the Hub does: renamed, transferred, other letter case."""
+    return [f"{asked} is called {name} by the Hub: so does this run. Keep it: {setting}={name} in .env"
+            for setting, (asked, name) in names.items() if asked and asked != name]
 
 
 def _masked(content: bytes | Path) -> bytes | Path:

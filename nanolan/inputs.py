@@ -13,7 +13,9 @@ from nanolan.secret import Secret
 from nanolan.transfer import Job, run_transfer
 
 ROUNDS = 3             # downloads of a file that arrives with other bytes than pinned
-PATIENCE_S = 15 * 60   # with a Hub that gives nothing, while the GPUs wait and nothing can be lost
+PATIENCE_S = 15 * 60   # with a Hub that gives nothing, or refuses, while the GPUs wait and nothing can be lost
+PATIENCE_CENTS = 500   # the same in money, but never less than
+LEAST_PATIENCE_S = 3 * 60
 
 
 def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[], str], say: Callable[[str], None],
@@ -26,6 +28,11 @@ def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[],
     if identity.is_file():
         (work / "data").mkdir(exist_ok=True)
         shutil.copyfile(identity, work / "data" / IDENTITY_FILE)
+
+
+def patience_of(hourly_cents: int) -> float:
+    """How long a machine of that price waits for a Hub that gives it no inputs. Pure."""
+    return min(PATIENCE_S, max(LEAST_PATIENCE_S, 3600 * PATIENCE_CENTS / max(hourly_cents, 1)))
 
 
 def fetch(pinned: Pinned, folder: Path, endpoint: str, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],

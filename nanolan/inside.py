@@ -20,8 +20,9 @@ from nanolan.architecture import (
 )
 from nanolan.conversations import count_conversations
 from nanolan.datasets import IDENTITY_FILE, MOST_DATA_BYTES, check_data, data_of
+from nanolan.deadline import begin
 from nanolan.errors import BadAnswer
-from nanolan.hub import SMALL_FILE, Hub, Tree, begin
+from nanolan.hub import SMALL_FILE, Hub, Tree
 from nanolan.parquet import TAIL_BYTES, read_footer
 from nanolan.pickles import encoding_state, tensors
 from nanolan.plan import Pinned, PinnedFile

@@ -12,9 +12,9 @@ import msgspec
 
 from nanolan.card import README, new_card
 from nanolan.curves import read_metrics
+from nanolan.deadline import within
 from nanolan.environment import environment_here
 from nanolan.herald import metrics_of
-from nanolan.hub import within
 from nanolan.machine import Machine, say
 from nanolan.manifest import MANIFEST
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended

@@ -172,7 +172,8 @@ def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, fo
     plan = Plan(
         run_id=run_id, run_name=s.run_name, owner=owner, created_at=iso(now), deadline=iso(now + timedelta(seconds=life)),
         limit_cents=s.spend_limit, phases=s.phases, model_tag=s.model_tag, output_tag=s.output_tag or s.model_tag,
-        hf_repo=s.hf_repo or "none/none", runs_repo=s.runs_repo or s.hf_repo or "none/none", hf_endpoint=s.hf_endpoint,
+        hf_repo=found.hf_repo or s.hf_repo or "none/none",
+        runs_repo=found.runs_repo or s.runs_repo or s.hf_repo or "none/none", hf_endpoint=s.hf_endpoint,
         shadeform_api=s.shadeform_api, code=code, inputs=found.inputs, datasets=found.datasets, keep_old=keep_old,
         offer=Rented(offer.cloud, offer.region, offer.instance_type, offer.gpu, offer.num_gpus, offer.vram_gb,
                      offer.hourly_cents, offer.os),

@@ -20,7 +20,7 @@ from nanolan.plan import now_utc
 from nanolan.secret import hide
 from nanolan.status import Overview, RunView
 from nanolan.veil import drawing, printable
-from nanolan.view import WIDTH, clock_of, duration_text, moment_text, render, to_dict
+from nanolan.view import WIDTH, clock_of, duration_text, moment_text, render, to_dict, trouble_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -145,6 +145,7 @@ def one_line(v: RunView) -> str:
     proven = ", ".join(f"{name} proven" for name, r in v.phases.items() if r.state == "proven")
     return ", ".join(filter(None, (f"{v.entry.plan.run_id} {v.state}", v.reason, step, money, will, proven,
                                    f"WARNING: the provider changed its mind: {changed}" if (changed := v.changed()) else "",
+                                   trouble_text(v),
                                    f"WARNING: {clock.warning}" if clock.warning else "")))
 
 

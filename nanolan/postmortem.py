@@ -23,9 +23,10 @@ import msgspec
 
 from nanolan.causes import explain, sentence
 from nanolan.confine import desk
+from nanolan.deadline import begin
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.gpus import query_gpus
-from nanolan.hub import Hub, begin
+from nanolan.hub import Hub
 from nanolan.plan import UNREADABLE, Plan, iso, now_utc
 from nanolan.report import Receipt
 from nanolan.secret import Mask

@@ -14,9 +14,10 @@ from nanolan.architecture import MODEL_FILE, SEQUENCE_LEN, newest_step
 from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.config import Settings
 from nanolan.datasets import IDENTITY_FILE, REVISIONS
+from nanolan.deadline import begin
 from nanolan.errors import AuthProblem, BadAnswer, NanolanError, NotFound, PreflightFailed, UsageProblem
 from nanolan.forecast import Forecast
-from nanolan.hub import Hub, Tree, begin
+from nanolan.hub import Hub, Tree, other_names
 from nanolan.inside import (
     TOKEN_BYTES,
     TOKENIZER,
@@ -62,6 +63,8 @@ class Findings:
     inputs: tuple[Pinned, ...] = ()
     datasets: tuple[Pinned, ...] = ()
     public: bool = False
+    hf_repo: str | None = None       # by their names on the Hub
+    runs_repo: str | None = None
     size: ModelSize | None = None    # of the input checkpoint
 
     @property
@@ -85,6 +88,9 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
             _look_at_model(found, hub, tree, s)
         runs_tree = tree if runs is model else _value(found, "runs repo", runs.result)
         if tree and runs_tree:
+            found.hf_repo, found.runs_repo = tree.repo, runs_tree.repo
+            other = other_names({"HF_REPO": (s.hf_repo, tree.repo), "RUNS_REPO": (s.runs_repo, runs_tree.repo)})
+            found.checks += [Check("repo name", None, text) for text in other]
             found.public = not (tree.private and runs_tree.private)
             found.checks += privacy(tree, runs_tree)
         pins = [_value(found, f"data set {repo}", answer.result) for repo, answer in data.items()]

@@ -69,6 +69,8 @@ class Progress(msgspec.Struct, frozen=True):
     phase_left_s: float | None = None    # until the end of the phase's training, by the trainer's word
     limit_cents: int | None = None   # that the machine knows of
     soft_cents: int | None = None    # the bill at which it saves and stops
+    trouble: str = ""                # the last error of an upload that is still tried again
+    trouble_since: str = ""          # ISO-8601 UTC
 
 
 class Receipt(msgspec.Struct, frozen=True):

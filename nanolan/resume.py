@@ -36,7 +36,7 @@ AFTER_REPORT_S = 600         # two heartbeats: how long a machine that vanished 
 ANEW = {"run_name": "run_name", "output_tag": "output_tag", "batch": "batch", "eval": "evaluate", "gate": "gate",
         "save_minutes": "save_minutes", "upload_minutes": "upload_minutes", "wandb_project": "wandb_project",
         "probation_usd": "probation_cents"}
-FRESH = ("owner", "created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "self_delete",
+FRESH = ("owner", "hf_repo", "runs_repo", "created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "self_delete",
          "public", "wandb_base_url")   # of the new machine
 REPLACED = ("input checkpoint", "tokenizer", "identity data", "data set", "spend limit", "code")   # checks that are made here
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from nanolan.errors import ApiProblem, BadAnswer, NanolanError, NotFound, Unreachable
+from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NanolanError, NotFound, Unreachable
 from nanolan.hub import Hub
 from nanolan.inspection import STATE_SIZE
 from nanolan.machine import Machine, say
@@ -36,8 +36,9 @@ from nanolan.results import hide_secrets, meta_name, numbers, with_results
 from nanolan.secret import hide
 from nanolan.transfer import Job
 
-HUB_PATIENCE_S = 3600.0      # how long a dead Hub is waited for
 MOST_META_BYTES = 64 << 20   # of a meta that is looked through; one of a d20 takes 1 kB
+STATE_PATIENCE_S = 600.0     # for a state while training goes on: newer ones follow
+AGAIN_S = 2.0
 NOTE_PATIENCE_S = 120.0      # for what is good to have
 SHORT_PATIENCE_S, SHORT_WAIT_S = 300.0, 5.0    # with this machine, where it lacks something
 
@@ -52,7 +53,8 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
     try:
         proof = when_short(m, lambda: _held_and_saved(m, phase, folder, manifest, place))
     except Exception:
-        m.unsaved.append(f"{phase} step {manifest.step}")
+        why = m.herald.troubled(place)
+        m.unsaved.append(f"{phase} step {manifest.step}{why and f' ({why})'}")
         m.herald.phase(phase, structs.replace(report, state="failed"))
         raise
     m.proofs.append(proof)
@@ -113,38 +115,46 @@ def mask_meta(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: Callable[[], bool] | None = None) -> Proof:
-    """Upload a whole step to `target` and prove it, unless one as new is proven there; Unreachable when the Hub or the money is
-    gone, or it is `superseded`."""
-    end, plan = m.tools.clock() + HUB_PATIENCE_S, m.plan
+    """Upload a whole step to `target` and prove it, unless one as new is proven there.
+
+    Only damage ends this (BadAnswer); all else is tried again until the money or the time for it ends: then Unreachable. A state
+    that may be `superseded` gets a few minutes: a newer one follows.
+    """
+    plan = m.plan
 
     def give_up() -> str:
-        if superseded and superseded():
-            return "a newer one follows"
-        return m.meter.give_up() or ("the Hub did not take it for an hour" if m.tools.clock() > end else "")
+        return "a newer one follows" if superseded and superseded() else m.meter.give_up()
 
-    hub = m.tools.hub(plan.hf_endpoint, m.token, patience_s=5 if superseded else HUB_PATIENCE_S,
+    def tell(error: str) -> None:
+        m.herald.trouble(target, error)
+    hub = m.tools.hub(plan.hf_endpoint, m.token, patience_s=5 if superseded else math.inf, insist=True, on_trouble=tell,
                       clock=lambda: math.inf if give_up() else m.tools.clock())
     repo, names = (plan.hf_repo if manifest.final else plan.runs_repo), (*(f.path for f in manifest.files), MANIFEST)
-    there = held(m, repo, target, hub) if manifest.final else known_state(m, manifest.phase, hub)
-    if there and there.manifest.step >= manifest.step:   # of an earlier life; or newer, when the newest is damaged here
-        return there
+    job = Job("upload", plan.hf_endpoint, repo, "model", "main", str(folder), names, target,
+              f"{manifest.phase} step {manifest.step} of run {plan.run_id}", plan.keep_old and manifest.final)
     while True:
-        say(f"uploading {target}: step {manifest.step}, {manifest.size / 1e6:.1f} MB")
-        started, entry = m.tools.clock(), _mend(folder, manifest)
-        m.tools.transfer(Job("upload", plan.hf_endpoint, repo, "model", "main", str(folder), names, target,
-                             f"{manifest.phase} step {manifest.step} of run {plan.run_id}", plan.keep_old and manifest.final),
-                         m.token, give_up=give_up, say=say)
+        started = m.tools.clock()
         try:
+            there = held(m, repo, target, hub) if manifest.final else known_state(m, manifest.phase, hub)
+            if there and there.manifest.step >= manifest.step:   # of an earlier life or try; or newer, when the newest is damaged
+                tell("")
+                return there
+            say(f"uploading {target}: step {manifest.step}, {manifest.size / 1e6:.1f} MB")
+            entry = _mend(folder, manifest)
+            m.tools.transfer(job, m.token, give_up=give_up, say=say, on_trouble=tell,
+                             patience_s=STATE_PATIENCE_S if superseded else math.inf)
             proof = prove(hub.tree(repo), target, manifest, entry)
-        except ApiProblem as e:   # the Hub said yes and holds something else, or cannot be read
+        except (ApiProblem, AuthProblem) as e:   # the Hub said no, or yes and holds something else, or cannot be read
+            if (reason := give_up()) or superseded:
+                raise Unreachable(f"{target} is not proven ({reason or 'the next state is tried'}): {e}") from e
             say(f"not proven yet: {e}")
+            tell(str(e))
             _mend(folder, manifest)
             read_whole(folder)    # BadAnswer: damaged here meanwhile, and no further try would be proven either
-            if reason := give_up():
-                raise Unreachable(f"{target} is not proven ({reason})") from e
-            m.tools.sleep(2)
+            m.tools.sleep(AGAIN_S)
             continue
         m.meter.note_upload((m.tools.clock() - started) * (STATE_SIZE if manifest.final else 1))
+        tell("")
         return proof
 
 
@@ -223,8 +233,13 @@ class StateUploads:
 
     def __init__(self, m: Machine, phase: str) -> None:
         self._m, self._phase = m, phase
-        self._ticker = m.tools.ticker(self.send, 60 * m.plan.upload_minutes,    # training goes on, the next state follows
-                                      lambda e: say(f"state of {phase} not uploaded: {e}"))
+        self._ticker = m.tools.ticker(self.send, 60 * m.plan.upload_minutes, self._trouble)
+
+    def _trouble(self, e: Exception) -> None:
+        """Training goes on, the next state follows."""
+        say(f"state of {self._phase} not uploaded: {e}")
+        if not self._ticker.closed:
+            self._m.herald.trouble(self._m.saved(self._phase), str(e))
 
     def __enter__(self) -> StateUploads:
         self._ticker.start()
@@ -233,6 +248,7 @@ class StateUploads:
     def __exit__(self, *exc: object) -> None:
         """Give up what is under way: the phase's result, or its last state, follows."""
         self._ticker.close(None)
+        self._m.herald.trouble(self._m.saved(self._phase), "")
 
     def send(self) -> None:
         """Upload the newest state if the Hub has not got it yet."""

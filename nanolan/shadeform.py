@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 import requests
 
+from nanolan.deadline import within
 from nanolan.errors import (
     ApiProblem,
     AuthProblem,
@@ -36,7 +37,8 @@ from nanolan.secret import Secret, short
 from nanolan.session import open_session
 from nanolan.times import SERVICE_CLOCK, ServiceClock
 
-TIMEOUT_S = (10, 30)          # connect, read
+TIMEOUT_S = (10, 30)          # connect, each read
+CALL_S = 60.0                 # a whole call: an answer that drips passes the time-out of each read
 TRIES = 4
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 8.0, 120.0
 CREATE = "/instances/create"
@@ -53,7 +55,8 @@ class Shadeform:
 
     def __init__(self, key: Secret | None, base: str, *, session: requests.Session | None = None,
                  sleep: Callable[[float], None] = time.sleep, jitter: Callable[[], float] = random.random,
-                 service_clock: ServiceClock = SERVICE_CLOCK) -> None:
+                 service_clock: ServiceClock = SERVICE_CLOCK, call_s: float = CALL_S) -> None:
+        self._call_s = call_s
         self._key, self.base, self.sleep, self._jitter = key, base.rstrip("/"), sleep, jitter
         self._service_clock = service_clock
         self._session = session or open_session(base)
@@ -135,10 +138,16 @@ class Shadeform:
         data = None if body is None else msgspec.json.encode(body)
         if data is not None:
             headers["Content-Type"] = "application/json"
-        answer = self._session.request(method, self.base + path, data=data, headers=headers, timeout=TIMEOUT_S,
-                                       allow_redirects=False, stream=True)
-        self._service_clock.learn("Shadeform", answer.headers.get("Date"), answer.headers.get("Age"))
-        return bounded(answer)
+
+        def call() -> requests.Response:
+            answer = self._session.request(method, self.base + path, data=data, headers=headers, timeout=TIMEOUT_S,
+                                           allow_redirects=False, stream=True)
+            self._service_clock.learn("Shadeform", answer.headers.get("Date"), answer.headers.get("Age"))
+            return bounded(answer)
+        try:
+            return within(self._call_s, call)
+        except TimeoutError as e:
+            raise requests.Timeout(str(e)) from None
 
     def _read(self, path: str) -> dict[str, Any]:
         trouble = None
@@ -212,8 +221,12 @@ def bounded(answer: requests.Response) -> requests.Response:
     """The answer with all of its content; RequestException for one that does not end."""
     if isinstance(answer, requests.Response):
         data = bytearray()
-        for chunk in answer.iter_content(1 << 16):
+        end = time.monotonic() + CALL_S
+        for chunk in answer.iter_content(1 << 10):
             data += chunk
+            if time.monotonic() > end:       # whoever asked has gone on
+                answer.close()
+                raise requests.Timeout(f"no whole answer in {CALL_S:.0f} s")
             if len(data) > MOST_BYTES:
                 answer.close()
                 raise requests.RequestException(f"an answer of more than {MOST_BYTES >> 20} MiB")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from nanolan.errors import Unreachable
+from nanolan.errors import NanolanError, Unreachable
 from nanolan.secret import Secret, short
 from nanolan.veil import drawing
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from nanolan.hub import Hub
 
 PATIENCE_S = 3600.0        # how long a Hub that refuses or fails is waited for
-STALL_S = 120.0            # no CPU used and no byte moved for this long: kill
+STALL_S = 120.0            # no work done for this long: kill
+STEP_BYTES, STEP_CPU_S = 64 << 10, 0.5     # what counts as work: an answer that drips is none
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 POLL_S = 0.1
 ERROR_CHARS = 400
@@ -51,12 +52,15 @@ class Job(msgspec.Struct, frozen=True):
 
 
 def run_transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],
+                 on_trouble: Callable[[str], object] = lambda error: None,
                  stall_s: float = STALL_S, patience_s: float = PATIENCE_S, attempt: Callable[..., str] | None = None,
                  clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
     """Run the job until it succeeds; Unreachable once `give_up()` has a reason, or `patience_s` after the first failure."""
     wait, failing_since, what = FIRST_WAIT_S, 0.0, f"{job.kind} of {job.target or job.repo}"
     while error := (attempt or _attempt)(msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s):
         failing_since = failing_since or clock()
+        if not give_up():
+            on_trouble(error)
         late = clock() - failing_since > patience_s
         reason = give_up() or (f"it has failed for {patience_s / 60:.0f} minutes" if late else "")
         if not reason:
@@ -83,7 +87,7 @@ def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
         child.stdin.close()
         os.set_blocking(child.stderr.fileno(), False)
         words, moved_at = b"", time.monotonic()
-        seen: tuple[object, ...] = ()
+        done = 0.0
         while child.poll() is None:
             new = child.stderr.read() or b""
             words = (words + new)[-20_000:]
@@ -92,8 +96,8 @@ def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
                 bar.write(new.decode(errors="replace"))
                 bar.flush()
             now = _progress(child.pid)
-            if now != seen:
-                seen, moved_at = now, time.monotonic()
+            if now >= done + 1:
+                done, moved_at = now, time.monotonic()
             if time.monotonic() - moved_at > stall_s:
                 return f"no progress for {stall_s:.0f} s"
             if reason := give_up():
@@ -115,16 +119,16 @@ def bars() -> dict[str, str]:
     return {"TQDM_POSITION": "-1", "COLUMNS": str(shutil.get_terminal_size().columns), "LINES": "24"}
 
 
-def _progress(pid: int) -> tuple[object, ...]:
-    """Something that changes while the child works: CPU tenths of a second, bytes read and written."""
+def _progress(pid: int) -> float:
+    """Steps of work that the child has done so far, by its CPU time and the bytes it has read and written."""
     import psutil
     try:
         p = psutil.Process(pid)
-        cpu = p.cpu_times()
-        io = p.io_counters() if hasattr(p, "io_counters") else None
-        return round(cpu.user + cpu.system, 1), io and (io.read_chars, io.write_chars)
+        cpu, io = p.cpu_times(), p.io_counters() if hasattr(p, "io_counters") else None
     except psutil.Error:
-        return ()
+        return 0.0
+    cpu_s = cpu.user + cpu.system
+    return (io.read_chars + io.write_chars) / STEP_BYTES + cpu_s / STEP_CPU_S if io else 10 * cpu_s
 
 
 # ------------------------------------------------------------------ the child
@@ -133,6 +137,8 @@ def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     try:
         _upload(job) if job.kind == "upload" else _download(job)
+    except NanolanError as e:
+        sys.exit(" ".join(str(e).split()))
     except Exception as e:
         sys.exit(f"{type(e).__name__}: {' '.join(str(e).split())}")
 
@@ -160,13 +166,10 @@ def commit_step(job: Job, hub: Hub) -> None:
 
 def _download(job: Job) -> None:
     """Each file to folder/<path in the repo>; files that are there already are checked by the caller."""
-    from huggingface_hub import hf_hub_download
-
-    from nanolan.hub import use_timeouts
-    use_timeouts()
+    from nanolan.hub import Hub
+    hub = Hub(job.endpoint, Secret(job.token) if job.token else None, patience_s=0)
     for path in job.files:
-        hf_hub_download(job.repo, path, repo_type=job.repo_kind, revision=job.revision, local_dir=job.folder,
-                        endpoint=job.endpoint, token=job.token or False)
+        hub.download(job.repo, path, Path(job.folder), kind=job.repo_kind, revision=job.revision)
 
 
 if __name__ == "__main__":

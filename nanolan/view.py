@@ -54,6 +54,7 @@ def render_run(v: RunView) -> list[str]:
         lines += _wrapped("  why       ", v.reason)
     if v.progress and not v.receipt and v.progress.step is not None:
         lines += _wrapped("  step      ", _step(v.progress))
+    lines += _wrapped("  TROUBLE   ", trouble_text(v))
     lines.append(f"  money     {_money(v)}")
     if changed := v.changed():
         lines += _wrapped("  WARNING   ", f"the provider changed its mind: {changed}")
@@ -106,6 +107,12 @@ def _step(p: Progress) -> str:
              f"loss {p.loss:.3f}" if p.loss is not None else "", p.stage if p.stage != "train" else "",
              f"told {_age(p.updated)} ago"]
     return ", ".join(filter(None, parts))
+
+
+def trouble_text(v: RunView) -> str:
+    """The last error of an upload that goes on, and since when; "" when there is none."""
+    p = v.progress
+    return f"{p.trouble} (since {p.trouble_since})" if p and p.trouble and not v.receipt and not v.ended else ""
 
 
 def clock_of(v: RunView) -> Outlook:
@@ -222,7 +229,7 @@ def _run_dict(v: RunView) -> dict[str, Any]:
 
 def _progress_dict(p: Progress) -> dict[str, Any]:
     names = ("phase", "stage", "step", "steps", "loss", "tok_per_s", "phase_left_s", "updated")
-    return {name: getattr(p, name) for name in names}
+    return {name: getattr(p, name) for name in names} | {"trouble": p.trouble or None, "trouble_since": p.trouble_since or None}
 
 
 def _clock_dict(v: RunView) -> dict[str, Any]:

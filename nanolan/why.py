@@ -90,6 +90,8 @@ def nothing_wrong(v: RunView) -> str:
         return "nothing went wrong: every phase is proven on the Hub"
     reason = f" ({v.reason})" if v.reason else ""
     told = f", told {age(v.progress.updated)} ago" if v.progress else ""
+    if v.progress and v.progress.trouble:
+        return f"{stands(v)}, but {v.progress.trouble} (since {v.progress.trouble_since}{told})"
     return f"nothing is wrong: {stands(v)}{reason}{told}" if not v.problems else f"{stands(v)}, by what could be seen{reason}{told}"
 
 

@@ -43,7 +43,8 @@ def machine(root: Path, hub: HubServer | None = None, *, life_s: float = 36_000,
     """A machine that was born now; its transfers are made in this process and noted in `sent`."""
     clock = Clock()
     plan_ = a_plan(**{"hf_endpoint": hub.url if hub else "http://127.0.0.1:1", "created_at": iso(BORN), "deadline": iso(BORN + timedelta(seconds=life_s)), **plan})
-    herald = SimpleNamespace(phases={p: PhaseReport("none") for p in plan_.phases}, state="training", tell=lambda state: None)
+    herald = SimpleNamespace(phases={p: PhaseReport("none") for p in plan_.phases}, state="training", tell=lambda state: None,
+                             trouble=lambda what, error: None, troubled=lambda what: "")
     herald.phase = herald.phases.__setitem__
     meter = SimpleNamespace(give_up=lambda: "", note_upload=lambda s: None, deadline=plan_.deadline)
     sent: list[Job] = []
@@ -51,7 +52,7 @@ def machine(root: Path, hub: HubServer | None = None, *, life_s: float = 36_000,
     def client(endpoint: str, token: Secret, **how: Any) -> Hub:
         return Hub(endpoint, token, **{**how, "sleep": clock.sleep})
 
-    def transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None]) -> None:
+    def transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None], **_: object) -> None:
         sent.append(job)
         if reason := give_up():
             raise Unreachable(f"given up ({reason})")

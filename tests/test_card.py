@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import pytest
+from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nanolan.card import BEGIN, END, earlier, new_card
+from nanolan.card import BEGIN, END, earlier, metadata, new_card
 
 from .report_fixtures import EVIL, FOLDERS, PHASES, PLAN, RECEIPT
 
@@ -111,3 +112,19 @@ def test_no_name_can_leave_its_cell_or_our_part() -> None:
 def test_numbers_that_are_none_are_left_out_and_lose_no_earlier_result() -> None:
     text = card(None, receipt=replace(RECEIPT, phases={"mid": replace(PHASES["mid"], measured={"val_bpb": float("nan"), "mmlu_acc": .3})}))
     assert "nan" not in text.replace("nanochat", "").replace("nanolan", "") and earlier(text)[FOLDERS["mid"]].measured == {"mmlu_acc": .3}
+
+
+FRONTS = ["description: |\n  several\n  lines\n", "description: >-\n  folded\n\n  text\n", "tags:\n- a\n- b\n", 'title: "one\n  two"\n',
+          "model-index:\n- name: x\n  results: []\n", "datasets: [a,\n  b\n]\nlicense: mit\n", "? license\n: mit\n", "'license': mit # why\n", "lizenz ü: x\n"]
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_front_matter_of_any_yaml_is_kept_as_the_hubs_library_reads_it(front: str) -> None:
+    before, text = metadata(front), card(f"---\n{front}---\n# Mine\n")
+    after = ModelCard(text, ignore_metadata_errors=True).data.to_dict()
+    assert before and {k: after.get(k) for k in before} == before and after["library_name"] == "nanochat"
+    assert text.startswith(f"---\n{front}")
+
+
+def test_front_matter_that_takes_no_further_line_stays_as_it_is() -> None:
+    assert card("---\n{license: mit}\n---\n# Mine\n").startswith("---\n{license: mit}\n---\n# Mine\n")

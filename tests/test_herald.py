@@ -187,3 +187,26 @@ def test_the_moment_the_forecast_crosses_the_limit_a_warning_is_logged_and_sent_
 def test_it_knows_whether_the_log_held_a_secret(herald: Herald, tmp_path: Path, log: str, masked: bool) -> None:
     log_file(tmp_path).write_text(log)
     assert herald.masked() is masked
+
+
+def test_an_upload_that_fails_stands_in_the_report_at_once_and_is_notified_when_it_lasts(server: HubServer, tmp_path: Path) -> None:
+    now, sent = [0.0], list[str]()
+
+    def send(url: str, title: str, text: str, kind: str) -> str:
+        sent.append(f"{kind}: {title}: {text}")
+        return ""
+    plan, notify = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34"), Notifier(Secret("ntfy://nowhere"), "n", send=send)
+    made = Herald(plan, {"HF_TOKEN": Secret(TOKEN)}, tmp_path / "w", Meter(plan, machine(3600), NOBODY),
+                  Timeline(tmp_path / "t.json"), notify, clock=lambda: now[0])
+    made.trouble("sft", "HTTP 403: storage limit reached")
+    until(lambda: "sft: HTTP 403: storage limit reached; it is tried again" in str(told(server).get("trouble")))
+    since = told(server)["trouble_since"]
+    assert not sent and made.troubled("sft") == f"HTTP 403: storage limit reached; since {since}"
+    now[0] = 21.0
+    for _ in range(2):
+        made.trouble("sft", "HTTP 403: storage limit reached")
+    made.trouble("sft", "")
+    until(lambda: told(server)["trouble"] == "")
+    made.close()
+    notify.close()
+    assert len(sent) == 1 and "sft does not get to the Hub" in sent[0] and "storage limit reached" in sent[0]

@@ -108,7 +108,7 @@ def test_retry_after_is_waited_for_in_full_and_never_longer_than_two_minutes(
     hub, sleeper = client(server, patience_s=600)
     server.fault(COMMIT, status=429, headers={"Retry-After": header})
     hub.commit(REPO, {"new.json": b"1"}, "words")
-    assert len(sleeper.slept) == 1 and least <= sleeper.slept[0] <= most
+    assert least <= sum(sleeper.slept) <= most and max(sleeper.slept) <= 5, "in naps, so that an end is noticed"
 
 
 def test_waits_grow_with_jitter_until_patience_is_over(server: HubServer) -> None:
@@ -117,7 +117,8 @@ def test_waits_grow_with_jitter_until_patience_is_over(server: HubServer) -> Non
     with pytest.raises(Unreachable, match="HTTP 503.*commit to me/lanbot.*300 s"):
         hub.commit(REPO, {"new.json": b"1"}, "words")
     assert 200 < sum(sleeper.slept) < 300, "the wait that would end after the patience is not begun"
-    assert max(sleeper.slept) <= 30 and len(set(sleeper.slept)) == len(sleeper.slept)
+    tries = commits(server)
+    assert 10 < tries < 20 and max(sleeper.slept) <= 5, "waits of up to 30 s, in naps"
     assert "new.json" not in server.files(REPO)
 
 
@@ -258,7 +259,7 @@ def test_no_secret_of_this_process_gets_onto_the_hub_in_a_text_or_a_message(serv
 
 
 @pytest.mark.parametrize("body, said", [
-    (f"who is {WRITER}? \x1b[2J\x07", "who is ***?"), ("x" * 296 + WRITER, "xxx..."), ("<html>" + "y " * 9999, "y..."), ("", "HTTP 422")],
+    (f"who is {WRITER}? \x1b[2J\x07", "who is ***?"), ("x" * 290 + WRITER + "x" * 50, "xxx..."), ("<html>" + "y " * 9999, "y..."), ("", "HTTP 422")],
                          ids=["secret", "cut", "page", "nothing"])
 def test_an_error_quotes_little_of_an_answer_and_no_half_of_a_secret(server: HubServer, body: str, said: str) -> None:
     hub, _ = client(server, patience_s=0)
@@ -266,3 +267,40 @@ def test_an_error_quotes_little_of_an_answer_and_no_half_of_a_secret(server: Hub
     with pytest.raises(ApiProblem) as e:
         hub.commit(REPO, {"a": b"x"}, "words")
     assert said in str(e.value).replace(" ...", "...") and MARKER[:6] not in str(e.value) and len(str(e.value)) < 400
+
+
+# ---- a repo under another name, and a README that is refused
+
+@pytest.mark.parametrize("old", ["me/before", "Me/LanBot", "someone/lanbot"], ids=["renamed", "letter case", "transferred"])
+def test_a_repo_is_known_by_its_name_on_the_hub_and_reached_by_its_old_one(
+        server: HubServer, monkeypatch: pytest.MonkeyPatch, old: str) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    server.moved[old] = REPO
+    hub, sleeper = client(server)
+    assert hub.tree(old).repo == REPO and hub.tree(REPO).repo == REPO
+    hub.check_write(old)
+    hub.commit(old, {"new.json": b"1", "large.bin": b"weights"}, "words", delete=["a.json"])
+    assert hub.read(old, "new.json") == b"1" and "large.bin" in server.files(REPO) and "a.json" not in server.files(REPO)
+    assert not sleeper.slept
+
+
+def test_a_readme_that_the_hub_refuses_is_told_in_the_hubs_words_at_once(server: HubServer) -> None:
+    server.bad_readmes = '"license" must be one of [...]'
+    hub, sleeper = client(server)
+    with pytest.raises(ApiProblem, match='the Hub refused commit to me/lanbot: Invalid metadata in README.md. - "license" must be one'):
+        hub.commit(REPO, {"README.md": b"---\nlicense: x\n---\n"}, "words")
+    assert not sleeper.slept
+
+
+def test_an_address_that_leads_in_circles_is_an_answer_that_never_comes(server: HubServer) -> None:
+    hub, _ = client(server, patience_s=5)
+    server.fault(r"GET /api/models", "redirect", status=302, times=1000)
+    with pytest.raises(Unreachable, match="TooManyRedirects"):
+        hub.tree(REPO)
+
+
+def test_a_full_storage_is_said_with_the_hubs_sentence(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    server.storage_full = True
+    with pytest.raises(ApiProblem, match="Private repository storage limit reached.*Make room"):
+        client(server, patience_s=0)[0].commit(REPO, {"large.bin": b"other weights"}, "words")

@@ -20,7 +20,7 @@ ORDER = [
     "paths", "money", "budget", "size", "memory", "datasets",
     "conversations", "parquet",
     "pickles", "phases", "gate", "settingvalues", "config", "neterrors", "session", "plan", "offers",
-    "records", "instance", "shadeform", "sshkey", "hub",
+    "records", "instance", "deadline", "shadeform", "sshkey", "hubclient", "hubtrouble", "hub",
     "inside",
     "manifest", "proof", "terms", "rent", "payload", "bundle", "report", "outlook", "locks", "ledger",
     "presence", "costs", "measured", "forecast", "transfer", "inputs", "identity", "basedir", "results", "ticker", "meter", "notify",

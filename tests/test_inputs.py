@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import BadAnswer, Unreachable
-from nanolan.inputs import fetch_inputs
+from nanolan.inputs import fetch_inputs, patience_of
 from nanolan.plan import Plan
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
@@ -95,3 +95,8 @@ def test_a_hub_that_gives_nothing_is_waited_for_only_while_there_is_time_and_mon
         fetch(plan, tmp_path / "work", patience_s=0.1)
     with pytest.raises(Unreachable, match="90 % of the limit"):
         fetch(plan, tmp_path / "work", give_up=lambda: "90 % of the limit")
+
+
+@pytest.mark.parametrize("hourly_cents, minutes", [(100, 15), (2400, 12.5), (3360, 8.9), (20_000, 3), (0, 15)])
+def test_a_hub_that_refuses_is_waited_for_a_quarter_of_an_hour_or_for_five_dollars(hourly_cents: int, minutes: float) -> None:
+    assert round(patience_of(hourly_cents) / 60, 1) == minutes

@@ -233,7 +233,7 @@ def test_a_hub_that_does_not_answer_fails_the_checks_in_plain_words(tmp_path: Pa
     with HubServer(tmp_path / "hub") as gone:
         pass
     found = look(gone)
-    assert found.failed and all("Hub did not answer" in text for text in failed(found).values())
+    assert found.failed and all("the Hub cannot be reached" in text for text in failed(found).values())
 
 
 def test_a_model_that_does_not_fit_the_gpus_is_refused_before_renting() -> None:
@@ -321,3 +321,10 @@ def test_which_key_goes_to_the_machine_is_said_and_a_second_one_is_tried(tmp_pat
 
 def test_a_line_of_the_checklist_shows_how_it_went() -> None:
     assert [Check("a", ok, "b").line() for ok in (True, False, None)] == ["  [  ok  ] a: b", "  [FAILED] a: b", "  [  --  ] a: b"]
+
+
+def test_a_repo_under_another_name_is_said_and_goes_into_the_run_by_its_name_on_the_hub(server: HubServer) -> None:
+    server.moved["me/before"] = REPO
+    found = look(server, hf_repo="me/before")
+    assert not failed(found) and found.hf_repo == found.runs_repo == REPO
+    assert f"me/before is called {REPO} by the Hub" in text_of(found, "repo name") and all(p.repo == REPO for p in found.inputs)

@@ -22,6 +22,7 @@ from nanolan.rest import Kept
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.status import RunView
+from nanolan.view import render_run
 from nanolan.why import WIDTH, answer, look_into, render, to_dict
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
@@ -252,3 +253,11 @@ def test_a_secret_in_a_public_log_is_told() -> None:
     assert view.receipt
     told = replace(view, receipt=structs.replace(view.receipt, warning="A SECRET WAS PRINTED INTO THE LOG"))
     assert "A SECRET WAS PRINTED" in "\n".join(render(answer(told, None))) and "SECRET" not in "\n".join(render(answer(view, None)))
+
+
+def test_an_upload_that_fails_is_told_by_why_and_status_and_is_not_called_well() -> None:
+    told = structs.replace(progress(), trouble="sft: HTTP 403: storage limit reached; it is tried again", trouble_since="2026-01-02T03:04:05Z")
+    view = run("uploading", progress=told)
+    assert "storage limit reached" in answer(view, None).cause and "nothing is wrong" not in answer(view, None).cause
+    text = " ".join(" ".join(render_run(view)).split())
+    assert "TROUBLE sft: HTTP 403: storage limit reached; it is tried again (since 2026-01-02T03:04:05Z)" in text

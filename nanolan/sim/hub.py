@@ -116,6 +116,7 @@ class HubServer(HubState):
             message: str = "put files") -> str:
         """Commit files to main (creating the repository, private or not) and return the commit's id."""
         changes = [Change(path, self.store.add(path, content)) for path, content in files.items()]
+        repo = self.moved.get(repo, repo)
         with self.store.lock:
             r = self.store.load(typ, repo) or Repo.new(
                 typ, repo, private, {".gitattributes": self.store.add(".gitattributes", gitattributes())})
@@ -123,9 +124,20 @@ class HubServer(HubState):
             self.store.save(r)
         return commit.oid
 
+    def rename(self, old: str, new: str, typ: str = "model") -> None:
+        """Give a repository another name; the old one leads there."""
+        with self.store.lock:
+            repo = self.store.load(typ, old)
+            if repo is None:
+                raise Refusal(404, f"no {typ} repository {old}", "RepoNotFound")
+            repo.id = new
+            self.store.save(repo)
+            self.store.delete(typ, old)
+            self.moved[old] = new
+
     def files(self, repo: str, typ: str = "model", rev: str = "main") -> dict[str, Blob]:
         """Path -> Blob (size, sha256, lfs) of a repository; Refusal if there is no such repository or revision."""
-        r = self.store.load(typ, repo)
+        r = self.store.load(typ, self.moved.get(repo, repo))
         if r is None:
             raise Refusal(404, f"no {typ} repository {repo}", "RepoNotFound")
         return r.at(rev).files

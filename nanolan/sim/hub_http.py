@@ -30,6 +30,29 @@ def route(method: str, pattern: str, answer: Callable[..., None]) -> Route:
     return method, re.compile(pattern), answer
 
 
+class Dripping:
+    """A stream that takes each byte after a wait."""
+
+    def __init__(self, stream: Any, wait: Callable[[], None]) -> None:
+        self._stream, self._wait = stream, wait
+
+    def write(self, data: bytes) -> int:
+        for i in range(len(data)):
+            self._wait()
+            self._stream.write(data[i:i + 1])
+        return len(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._stream.closed)
+
+
 class Request(BaseHTTPRequestHandler):
     """One connection; the attributes below are of the request that it is answering."""
 
@@ -101,10 +124,17 @@ class Request(BaseHTTPRequestHandler):
             self.stall(f.seconds)
         if f.action == "reset" and not f.after:
             self.reset()
+        if f.action == "redirect":
+            raise Refusal(f.status, "go round in a circle", headers={"Location": self.path})
+        if f.action == "drip":
+            self.wfile = Dripping(self.wfile, lambda: self.stall(f.seconds))  # type: ignore[assignment]
         if f.action == "status":
             raise Refusal(f.status, f"scripted {f.status}", headers=f.headers, **f.body or {})
 
     def _route(self) -> None:
+        for old, new in self.hub.moved.items():
+            if re.search(rf"/{re.escape(old)}(?![\w-])", self.url_path):
+                raise Refusal(307, f"moved to {new}", headers={"Location": self.path.replace(f"/{old}", f"/{new}", 1)})
         for method, pattern, answer in self.routes:
             m = pattern.fullmatch(self.url_path)
             if m and method == self.command:

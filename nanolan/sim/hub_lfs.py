@@ -20,6 +20,8 @@ def batch(ask: Request, prefix: str | None, rid: str) -> None:
     d = ask.json()
     upload = d["operation"] == "upload"
     repo_of(ask, (prefix or "models").strip("/"), rid, write=upload)
+    if upload:
+        _need_room(ask)
     parts_over = ask.hub.multipart_over if "multipart" in d.get("transfers", []) else 0
     verify = f"{ask.hub.url}/{prefix or ''}{rid}.git/info/lfs/objects/verify"
     objects, multipart = [], False
@@ -31,6 +33,11 @@ def batch(ask: Request, prefix: str | None, rid: str) -> None:
         objects.append({"oid": o["oid"], "size": o["size"]} | answer)
     ask.reply(200, {"transfer": "multipart" if multipart else "basic", "objects": objects},
               content_type="application/vnd.git-lfs+json")
+
+
+def _need_room(ask: Request) -> None:
+    if ask.hub.storage_full:
+        raise Refusal(403, "Private repository storage limit reached, please upgrade your plan to increase it.")
 
 
 def _upload(ask: Request, oid: str, size: int, verify: str, in_parts: bool, here: bool) -> dict[str, Any]:
@@ -91,6 +98,7 @@ def verify(ask: Request, prefix: str | None, rid: str) -> None:
 def xet_write_token(ask: Request, kind: str, rid: str, rev: str) -> None:
     """Where one upload goes: a fresh folder. 404 with Xet off, which clients with hf-xet do not survive."""
     repo_of(ask, kind, rid, write=True)
+    _need_room(ask)
     xet = ask.hub.store.xet
     if xet is None:
         raise Refusal(404, "Xet is off on this Hub: set HF_HUB_DISABLE_XET=1")

@@ -1,9 +1,11 @@
 """What every room of the local Hub shares: its settings, its store, the request log and the scripted faults."""
 from __future__ import annotations
 
+import math
 import re
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from nanolan.sim.hub_repo import User
 from nanolan.sim.hub_store import Store
 from nanolan.sim.marker import MARKER
 
-ACTIONS = ("status", "reset", "truncate", "stall", "committed_reply_lost")
+ACTIONS = ("status", "reset", "truncate", "stall", "drip", "redirect", "committed_reply_lost")
 # Stand-ins that work on loopback only, not secrets. Both act for "me", the owner in a rehearsal.
 WRITER, READER = f"hf_loopback{MARKER}", f"hf_readonly{MARKER}"
 TOKENS: dict[str, User] = {WRITER: {"name": "me", "orgs": [], "role": "write"},
@@ -27,6 +29,8 @@ class Fault:
     reset    a real RST: at once, or after `after` bytes of the upload or download
     truncate closes after `after` bytes of the reply, fewer than it promised
     stall    hangs `seconds` and goes on: first, or after `after` bytes of the upload; inside a download it then closes
+    drip     does what was asked, then answers a byte every `seconds`, headers included
+    redirect answers `status` (say 307) and sends the client to the very same address
     committed_reply_lost  does what was asked, then resets instead of answering
     """
 
@@ -39,6 +43,8 @@ class Fault:
     seconds: float = 0.0
     times: int = 1
     skip: int = 0
+    lasts_s: float = math.inf       # from the first time that it strikes, by the Hub's clock
+    struck_at: float | None = None
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
@@ -66,7 +72,14 @@ class HubState:
         self.jobs: list[dict[str, Any]] = []                # as they were sent
         self.faults: list[Fault] = []
         self.stopping = threading.Event()                   # ends stalls
+        self.moved: dict[str, str] = {}                     # a repo's old name -> its name now
+        self.storage_full = False                           # new large files are refused
+        self.bad_readmes = ""                               # what the check of a README's metadata says
+        self.clock: Callable[[], float] = time.monotonic    # of faults that last
         self._lock = threading.Lock()
+
+    def _over(self, fault: Fault) -> bool:
+        return fault.struck_at is not None and self.clock() - fault.struck_at >= fault.lasts_s
 
     def fault(self, match: str, action: str = "status", **how: Any) -> Fault:
         """Script a fault (see Fault); returns it: `.times` counts down."""
@@ -78,10 +91,11 @@ class HubState:
         """The fault that 'METHOD /path' runs into, if any; counts it."""
         with self._lock:
             for fault in self.faults:
-                if fault.times > 0 and re.search(fault.match, line):
+                if fault.times > 0 and re.search(fault.match, line) and not self._over(fault):
                     if fault.skip > 0:
                         fault.skip -= 1
                         continue
                     fault.times -= 1
+                    fault.struck_at = self.clock() if fault.struck_at is None else fault.struck_at
                     return fault
         return None

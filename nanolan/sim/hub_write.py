@@ -62,8 +62,11 @@ def _change(ask: Request, key: str, value: dict[str, Any]) -> Change:
 
 
 def validate_yaml(ask: Request) -> None:
-    """The check of a README's metadata that clients ask for; everything is fine."""
+    """The check of a README's metadata that clients ask for; everything is fine, unless a test says otherwise."""
     ask.json()
+    if ask.hub.bad_readmes:
+        ask.reply(400, {"errors": [{"message": ask.hub.bad_readmes}], "warnings": []})
+        return
     ask.reply(200, {"errors": [], "warnings": []})
 
 

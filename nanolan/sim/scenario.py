@@ -20,6 +20,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from nanolan.config import ROOT
+from nanolan.sim.scenario_hub import (
+    DOWN_S,
+    hub_down,
+    hub_drips,
+    hub_refuses,
+    refused_after_commit,
+    renamed,
+    storage_full,
+    upload_cut,
+)
 
 if TYPE_CHECKING:
     from nanolan.sim.machine import Machine
@@ -31,7 +41,6 @@ CREATE = "POST /v1/instances/create"
 LONG = {"max_steps": 150}
 ENDLESS = {"max_steps": 2000}
 STATES = ("save-minutes=0.02", "upload-minutes=0.03", "eval=none")
-DOWN_S = 6.0                     # of a Hub that comes back
 
 
 @dataclass(frozen=True)
@@ -99,19 +108,6 @@ def dear(factor: int) -> Act:
         for entry in world.cloud.account.catalogue:
             entry["hourly_price"] *= factor
     return act
-
-
-def hub_down(world: World) -> None:
-    """The Hub answers 503 to everything, for a while."""
-    fault = world.hub.fault(r".", status=503, times=10**9)
-    timer = threading.Timer(DOWN_S, world.hub.faults.remove, [fault])
-    timer.daemon = True
-    timer.start()
-
-
-def upload_cut(world: World) -> None:
-    """The connections of the next uploads break in the middle."""
-    world.hub.fault(r"(PUT|POST) /.*(lfs|xorb|shard|commit)", "reset", after=1000, times=3)
 
 
 def ask_to_stop(world: World) -> None:
@@ -273,6 +269,15 @@ SCENARIOS: dict[str, Scenario] = {
     # ---- the Hub, and the end
     "hub-down": Scenario("the Hub is away when the phase ends", moment=r"phase sft: done", then=hub_down),
     "upload-cut": Scenario("the upload is cut in the middle, three times", moment=r"sft step 20/", then=upload_cut),
+    "hub-refuses": Scenario("the Hub refuses with 400, 401 and 403 for 15 s when the phase ends", moment=r"phase sft: done",
+                            then=hub_refuses),
+    "hub-403-after-commit": Scenario("the Hub refuses for 10 s to show what was uploaded", moment=r"uploading chatsft_checkpoints",
+                                     then=refused_after_commit),
+    "hub-drips": Scenario("answers of the Hub come at a byte every two seconds when the phase ends", moment=r"phase sft: done",
+                          then=hub_drips),
+    "storage-full": Scenario("the Hub's storage is full when the phase ends; room is made later", moment=r"phase sft: done",
+                             then=storage_full),
+    "repo-renamed": Scenario("HF_REPO was renamed since it was set", before=renamed),
     "clock-behind": Scenario("the clocks of laptop and machine are 8 hours behind the provider's", before=clock_differs(8)),
     "clock-ahead": Scenario("the clocks of laptop and machine are 24 hours ahead of the provider's", before=clock_differs(-24)),
     "delete-stuck": Scenario("two deletes answer 200 and do nothing", before=switched("delete_ignored", 2)),

@@ -1,0 +1,55 @@
+"""What a rehearsal does to its Hub: acts of the rows in nanolan/sim/scenario.py."""
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nanolan.sim.world import World
+
+DOWN_S = 6.0                     # of a Hub that comes back
+ROOM_S = 12.0                    # until room is made
+
+
+def hub_down(world: World) -> None:
+    """The Hub answers 503 to everything, for a while."""
+    fault = world.hub.fault(r".", status=503, times=10**9)
+    timer = threading.Timer(DOWN_S, world.hub.faults.remove, [fault])
+    timer.daemon = True
+    timer.start()
+
+
+def hub_refuses(world: World) -> None:
+    """Whatever writes, or looks at what was written, is refused for 15 s, with one status after the other."""
+    for what, status in (("POST .*(preupload|lfs|xet)", 400), ("GET .*xet-write-token", 401), ("POST .*commit", 403),
+                         (r"GET /api/models/[^/]*/[^/]*$", 401)):
+        world.hub.fault(what, status=status, times=10**9, lasts_s=15.0)
+
+
+def refused_after_commit(world: World) -> None:
+    """The look at what the upload has left is refused for 10 s: the first one is the upload's own."""
+    world.hub.fault(r"GET /api/models/[^/]*/[^/]*$", status=403, times=10**9, lasts_s=10.0, skip=1)
+
+
+def hub_drips(world: World) -> None:
+    """The answers to the next two looks come at a byte every two seconds."""
+    world.hub.fault(r"GET /api/models/[^/]*/[^/]*$", "drip", seconds=2.0, times=2)
+
+
+def storage_full(world: World) -> None:
+    """Large files are refused until somebody makes room."""
+    world.hub.storage_full = True
+    timer = threading.Timer(ROOM_S, setattr, [world.hub, "storage_full", False])
+    timer.daemon = True
+    timer.start()
+
+
+def renamed(world: World) -> None:
+    """HF_REPO has got another name since it was set."""
+    from nanolan.sim.world import REPO
+    world.hub.rename(REPO, "me/lanbot-renamed")
+
+
+def upload_cut(world: World) -> None:
+    """The connections of the next uploads break in the middle."""
+    world.hub.fault(r"(PUT|POST) /.*(lfs|xorb|shard|commit)", "reset", after=1000, times=3)
