@@ -204,6 +204,19 @@ def long_report() -> str:
     return f"{'; '.join(said)} (goal for 20,000: 5 s, 3 MB)"
 
 
+def startup() -> str:
+    """The startup script of a plan for all phases with all keys, and the programs in it as they lie in cloud/."""
+    sys.path.insert(0, str(ROOT))
+    from nanolan.payload import CLOUD, MOST_SCRIPT_BYTES, create_body, startup_script
+    from tests.test_payload import KEYS, real_plan
+    plan = real_plan()
+    script = startup_script(plan, KEYS, "f" * 40)
+    sent = create_body(plan, script)["launch_configuration"]["script_configuration"]["base64_script"]
+    files = sum((CLOUD / name).stat().st_size for name in ("boot.sh", "rescue.py")) + len(plan.to_json())
+    return (f"startup script {len(script):,} bytes (goal {MOST_SCRIPT_BYTES:,}), {len(sent):,} in base64; "
+            f"{len(script) / files:.2f} x boot.sh, rescue.py and the plan as they are ({files:,})")
+
+
 def training() -> Iterator[str]:
     """The trainer's own bench, line by line."""
     command = [sys.executable, "-m", "nanolan.train.bench"]
@@ -216,7 +229,8 @@ def training() -> Iterator[str]:
 
 BENCHES: dict[str, Callable[[], str | Iterator[str]]] = {
     "help": help_ratio, "first": first_dry_run, "rehearse": rehearsals, "status": bench_status.status, "watch": bench_status.watch,
-    "heartbeat": bench_status.heartbeat, "stream": streaming, "states": state_uploads, "report": long_report, "train": training}
+    "heartbeat": bench_status.heartbeat, "stream": streaming, "states": state_uploads, "report": long_report, "script": startup,
+    "train": training}
 ASKED_FOR = {"train"}      # not among all
 
 

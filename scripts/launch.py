@@ -108,7 +108,8 @@ def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: boo
     body = create_body(prepared.plan, script, "(the id of your SSH_PUBLIC_KEY)" if s.ssh_public_key else None)
     count = len(box_secrets(s))
     body["launch_configuration"]["script_configuration"]["base64_script"] = \
-        f"*** ({len(script):,} bytes: boot.sh, rescue.py, the plan, {count} secret{'s' * (count != 1)})"
+        f"*** ({len(script):,} bytes, {(len(script) + 2) // 3 * 4:,} in base64: boot.sh, rescue.py, what the plan needs there, " \
+        f"{count} secret{'s' * (count != 1)})"
     if as_json:
         click.echo(json.dumps(summary(prepared) | {"checks": [vars(c) for c in prepared.checks], "request": body}, indent=2))
     else:

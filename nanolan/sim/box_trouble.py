@@ -71,7 +71,7 @@ TROUBLES: dict[str, dict[str, str]] = {
     "df-broken": {"df": DF},
     "no-hostname": {},
 }
-# A host name of its own, which nothing resolves; needs Linux, and root or user namespaces
+# A host name of its own, which nothing resolves; needs Linux and root
 UNKNOWN_HOST = ("unshare", "--uts", "/bin/sh", "-c", 'hostname nowhere-to-be-found; exec "$@"', "box")
 
 
