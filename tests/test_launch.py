@@ -227,7 +227,7 @@ def test_the_run_folder_is_on_the_hub_before_anything_is_rented_and_the_script_p
     assert read_plan(world.hub.read(REPO, f"runs/{plan.run_id}/plan.json")) == plan
     assert len(world.hub.read(REPO, f"runs/{plan.run_id}/code.bundle")) == plan.code.size
     script = base64.b64decode(world.cloud.instances[0].script or "").decode()
-    assert f"/resolve/{hub_of(world).tree(REPO).revision}/runs/{plan.run_id}/code.bundle" in script
+    assert f"/resolve/{hub_of(world).tree(REPO).revision}/runs/{plan.run_id}\n" in script
     assert world.cloud.instances[0].name == plan.instance_name == instance.name and instance.billing
 
 
