@@ -62,8 +62,13 @@ class Ledger:
         return owner
 
     def put(self, entry: Entry) -> None:
+        """Write a run's file. One that is there and cannot be read is kept beside it: a newer nanolan may know it."""
         text = msgspec.json.format(msgspec.json.encode(entry)).decode()
-        self._write(self.runs / f"{entry.plan.run_id}.json", hide(text).encode())
+        path = self.runs / f"{entry.plan.run_id}.json"
+        if path.is_file() and not self._reads(path):
+            with self._writing(path):
+                path.replace(path.with_suffix(".unreadable"))
+        self._write(path, hide(text).encode())
 
     def note(self, entry: Entry, say: Callable[[str], object]) -> None:
         """`put` of what is so already: a full disk hides no machine, and keeps none from being deleted."""
@@ -133,40 +138,57 @@ class Ledger:
 
     # -------------------------------------------------------------- reading
     def entries(self) -> list[Entry]:
-        """Every run, newest first; BadAnswer names a file that cannot be read."""
-        return sorted((self._read(p) for p in self.runs.glob("*.json")), key=lambda e: e.plan.created_at, reverse=True)
+        """Every run whose file can be read, newest first: no other file keeps one from being seen or stopped."""
+        return self.readable()[0]
 
     def readable(self) -> tuple[list[Entry], list[Path]]:
-        """The runs whose files can be read, and the files that cannot: for a look that must not stop at one of these."""
+        """The runs whose files can be read, newest first, and the files that cannot."""
         found: list[Entry] = []
         broken: list[Path] = []
         for path in sorted(self.runs.glob("*.json")):
-            try:
-                found.append(self._read(path))
-            except (BadAnswer, OSError):
+            entry = self._reads(path)
+            if entry:
+                found.append(entry)
+            else:
                 broken.append(path)
-        return found, broken
+        return sorted(found, key=lambda e: e.plan.created_at, reverse=True), broken
+
+    def gap(self) -> str:
+        """What of the ledger could not be read, or ""."""
+        broken = self.readable()[1]
+        return f"{broken_words(broken[0])}{f' ({len(broken)} such files)' if len(broken) > 1 else ''}" if broken else ""
 
     def find(self, text: str | None) -> Entry:
         """The run meant by an id, an instance id, a run name (of one that is not over, else the newest) or a unique
         prefix of an id; the newest when nothing is said."""
-        entries = self.entries()
+        entries, broken = self.readable()
         if not text:
+            self._newest_can_be_read(entries, broken)
             if not entries:
                 raise UsageProblem("no run in the ledger yet. Start one: just launch phase=sft")
             return entries[0]
         found = matching(entries, text)
         if len(found) == 1:
             return found[0]
+        if not found and (its := [p for p in broken if p.stem.startswith(text)]):
+            raise BadAnswer(broken_words(its[0]))
         if found:
             raise UsageProblem(f"{text!r} fits several runs: {', '.join(e.plan.run_id for e in found)}; give the id")
         raise UsageProblem(f"no run called {text[:60]!r} in the ledger. See: just status")
 
-    def _read(self, path: Path) -> Entry:
+    def _newest_can_be_read(self, entries: list[Entry], broken: list[Path]) -> None:
+        """BadAnswer when the newest run, which is meant where none is named, may be one whose file cannot be read."""
+        newest = max((self.runs / f"{e.plan.run_id}.json" for e in entries[:1]), key=written_at, default=None)
+        if late := [p for p in broken if newest is None or written_at(p) >= written_at(newest)]:
+            raise BadAnswer(f"{broken_words(late[0])}. Name another run if you mean one")
+
+    @staticmethod
+    def _reads(path: Path) -> Entry | None:
+        """What a file holds, None if it cannot be read."""
         try:
             return msgspec.json.decode(path.read_bytes(), type=Entry)
-        except UNREADABLE as e:
-            raise BadAnswer(f"{path} cannot be read ({str(e)[:200]}); move it away to go on") from None
+        except (*UNREADABLE, OSError):
+            return None
 
     def _write(self, path: Path, data: bytes) -> None:
         temp = path.with_suffix(f".{os.getpid()}.tmp")
@@ -192,6 +214,20 @@ class Ledger:
         except OSError as e:
             raise LedgerProblem(f"{path} cannot be written ({e.strerror or type(e).__name__}). Make room there, or name another "
                                 "place: NANOLAN_HOME") from None
+
+
+def written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def broken_words(path: Path) -> str:
+    """Of a file that cannot be read: what it means, and what to do."""
+    run_id = path.stem
+    return (f"{path} cannot be read, so run {run_id} is not shown; its machine, if there is one, is: just orphans. A newer "
+            f"nanolan may have written it: git pull; else: just status {run_id} makes it anew from the Hub")
 
 
 def matching(entries: list[Entry], text: str) -> list[Entry]:

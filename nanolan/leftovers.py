@@ -9,6 +9,7 @@ from nanolan.money import dollars
 from nanolan.orphans import compare
 from nanolan.patient import Patient
 from nanolan.preflight import Check
+from nanolan.records import gap_of
 
 NO_KEYS = [Check("SSH keys", True, "none yet: just status fetches a machine's")]
 REHEARSAL_S = 3600           # a younger folder may be in use
@@ -20,13 +21,18 @@ def look_at_instances(p: Patient) -> list[Check]:
     mine = owner.read_text().strip() if owner.is_file() else ""
     found = compare(p.ledger.readable()[0], p.instances(), mine, p.now())
     return [Check("instances", None, f"{o.instance.name}, {dollars(o.instance.hourly_cents)}/h: {o.what}", o.command)
-            for o in found] or [Check("instances", True, "none bills without being looked after")]
+            for o in found] or [_none_bills(gap_of(p.instances()))]
+
+
+def _none_bills(gap: str) -> Check:
+    return Check("instances", None if gap else True, f"none bills without being looked after{f'; but {gap}' if gap else ''}",
+                 "just status --json; or Shadeform's dashboard" if gap else "")
 
 
 def look_at_ledger(p: Patient) -> list[Check]:
-    """Files that cannot be read (they stop a launch), and runs that are not known to be over."""
+    """Files that cannot be read (their runs are not seen), and runs that are not known to be over."""
     entries, broken = p.ledger.readable()
-    found = [Check("ledger", False, f"{path} cannot be read", f"mv {path} {path}.broken") for path in broken]
+    found = [Check("ledger", None, f"{path} cannot be read", f"git pull; or mv {path} {path}.broken") for path in broken]
     found += [Check("runs", None, f"{e.plan.run_id} ({e.plan.run_name}, {'+'.join(e.plan.phases)}) is not known to be over",
                     f"just status {e.plan.run_id}") for e in entries if not e.gone]
     return found or [Check("runs", True, f"{len(entries)} in {p.ledger.runs}, all over" if entries else "none yet")]

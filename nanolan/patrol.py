@@ -21,6 +21,7 @@ from nanolan.money import dollars, usd
 from nanolan.plan import Plan, iso, now_utc
 from nanolan.presence import blind, is_past, unknown_words, unresolved
 from nanolan.rebuild import Elsewhere, rebuild
+from nanolan.records import gap_of
 from nanolan.rent import delete_and_confirm
 from nanolan.report import Receipt, read_receipt
 from nanolan.shadeform import Shadeform
@@ -33,7 +34,7 @@ SETTLE_S = 120.0             # with nothing of ours, before that is believed: a 
 
 @dataclass(frozen=True)
 class Event:
-    """One change: guards, left alone, trouble, deleting, deleted, failed, gone."""
+    """One change: guards, left alone, unreadable, trouble, deleting, deleted, failed, gone."""
 
     what: str
     text: str
@@ -64,12 +65,15 @@ class Patrol:
         """One look, and what follows from it: how many machines of ours still bill; None: that could not be seen."""
         self.failed = []
         try:
-            listed = [i for i in self._api.instances() if i.billing]
+            account = self._api.instances()
         except NanolanError as e:
             self.trouble(str(blind(NanolanError(f"the account could not be seen: {e}"), self._entries())))
             return None
         if self._said.pop("", None):
             self._say(Event("guards", "the account is seen again"))
+        listed = [i for i in account if i.billing]
+        if gap := gap_of(account):
+            self._tell("gap", Event("unreadable", gap))
         listed += self._unlisted({i.id for i in listed})
         ours = [s for i in listed if i.run_id and (s := self._known(i))]
         for i in [i for id, i in self._guarded.items() if id not in {s.instance.id for s in ours}]:

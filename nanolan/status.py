@@ -19,6 +19,7 @@ from nanolan.phases import PHASES
 from nanolan.plan import Plan, now_utc, parse_time
 from nanolan.presence import NOT_ASKED, Presence, of_attempt, presence, unknown_words
 from nanolan.proof import prove
+from nanolan.records import gap_of
 from nanolan.report import (
     ENDED,
     FAILED,
@@ -105,6 +106,7 @@ class Overview:
     problems: tuple[str, ...]
     unasked: tuple[Instance, ...] = ()                          # of runs in the ledger that were not asked for
     why: Mapping[str, str] = field(default_factory=dict)        # id of a stray -> what it is
+    gaps: tuple[str, ...] = ()       # records that could not be read: they keep nothing else from being seen
 
     def unresolved(self) -> MayBeBilling | None:
         """What bills, or may, without being looked after, with its price and what stops it."""
@@ -135,7 +137,8 @@ def look(ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[En
         _note(ledger, v, problems.append)
     known = {v.instance.id for v in runs if v.instance}
     left = [i for i in instances or () if i.id not in known and i.billing]
-    return _sorted(tuple(runs), left, ledger, instances or (), problems)
+    seen = _sorted(tuple(runs), left, ledger, instances or (), problems)
+    return replace(seen, gaps=tuple(filter(None, (gap_of(instances), ledger.gap()))))
 
 
 def _sorted(runs: tuple[RunView, ...], left: list[Instance], ledger: Ledger, instances: Iterable[Instance],

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,13 +31,21 @@ def render(o: Overview) -> list[str]:
     for i in o.unasked:
         lines += _wrapped("", f"run {i.run_id or '?'}: {i.name} ({i.id}), {i.status}, {dollars(i.hourly_cents)}/h, in the ledger")
     if o.others:
-        rate = sum(i.hourly_cents or 0 for i in o.others)
-        lines.append(f"{len(o.others)} other instance{'s' * (len(o.others) > 1)} on this account, {dollars(rate)}/h, not ours")
+        some = f"{len(o.others)} other instance{'s' * (len(o.others) > 1)}"
+        lines.append(f"{some} on this account, {dollars(rate_of(o.others))}/h, not ours")
         for i in o.others:
             lines += _wrapped("  ", f"{i.name} ({i.id}), {i.status}, {dollars(i.hourly_cents)}/h")
     for p in o.problems:
         lines += _wrapped("could not be seen: ", p)
+    for gap in o.gaps:
+        lines += _wrapped("note: ", gap)
     return lines or ["No run yet. Start one: just launch phase=sft   (or, for nothing: just rehearse)"]
+
+
+def rate_of(machines: Sequence[Instance]) -> int | None:
+    """Cents per hour of all of them; None when one does not tell its price."""
+    prices = [i.hourly_cents for i in machines]
+    return None if None in prices else sum(p for p in prices if p is not None)
 
 
 def stray_head(o: Overview, i: Instance) -> str:
@@ -196,7 +205,8 @@ def to_dict(o: Overview) -> dict[str, Any]:
     """For --json: no provider JSON, no secrets; money in dollars as text, unknown is null."""
     return {"schema_version": 1, "problems": list(o.problems), "runs": [_run_dict(v) for v in o.runs],
             "not_in_the_ledger": [i.id for i in o.strays], "machines": _machines(o),
-            "others": {"count": len(o.others), "usd_per_hour": usd(sum(i.hourly_cents or 0 for i in o.others))}}
+            "others": {"count": len(o.others), "usd_per_hour": usd(rate_of(o.others))},
+            "unreadable": list(o.gaps)}
 
 
 def _machines(o: Overview) -> list[dict[str, Any]]:

@@ -18,8 +18,12 @@ def costs(as_json: bool) -> int:
     """Sum up what was spent, every machine of every run included."""
     from nanolan.costs import render, to_dict
     from nanolan.ledger import Ledger, nanolan_home
-    entries = Ledger(nanolan_home()).entries()
-    click.echo(json.dumps(to_dict(entries), indent=2) if as_json else "\n".join(render(entries)))
+    ledger = Ledger(nanolan_home())
+    entries = ledger.entries()
+    gaps = [gap for gap in [ledger.gap()] if gap]
+    for gap in gaps:
+        click.echo(f"note: {gap}", err=True)
+    click.echo(json.dumps(to_dict(entries) | {"unreadable": gaps}, indent=2) if as_json else "\n".join(render(entries)))
     return 0
 
 

@@ -31,6 +31,7 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     from nanolan.orphans import compare, table, to_dict
     from nanolan.plan import now_utc
     from nanolan.presence import blind, unresolved
+    from nanolan.records import gap_of
     from nanolan.shadeform import Shadeform
     ledger, s = Ledger(nanolan_home()), settings_from(flags, strict=False)
     s.need("shadeform_api_key", *(("hf_token", "hf_repo") if owner else ()))
@@ -42,11 +43,14 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     if owner:
         adopt(ledger, api, s, owner, instances)
     found = compare(ledger.entries(), instances, ledger.owner, now_utc())
+    gaps = [gap for gap in (gap_of(instances), ledger.gap()) if gap]
     cared_for = sum(i.billing for i in instances) - len(found)
     if as_json:
-        click.echo(json.dumps(to_dict(found), indent=2))
+        click.echo(json.dumps(to_dict(found) | {"unreadable": gaps}, indent=2))
     else:
         click.echo("\n".join(table(found)) if found else "nothing bills that is not looked after")
+        for gap in gaps:
+            click.echo(f"note: {gap}")
         click.echo(f"{cared_for} machine{'s' * (cared_for != 1)} of runs in the ledger, within their limits")
     return refuse([o for o in found if o.ours], unresolved(ledger.readable()[0], instances, now_utc()))
 

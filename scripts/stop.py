@@ -70,13 +70,14 @@ def stop_it(ledger: Ledger, api: Shadeform, s: Settings, which: str | None, owne
 def meant(ledger: Ledger, which: str | None) -> list[Entry]:
     """The runs that `which` can mean by the ledger alone; the newest when nothing is said."""
     from nanolan.ledger import matching
-    entries = sorted(ledger.readable()[0], key=lambda e: e.plan.created_at, reverse=True)
-    return matching(entries, which) if which else entries[:1]
+    if not which and not ledger.entries():
+        return []
+    return matching(ledger.entries(), which) if which else [ledger.find(None)]
 
 
 def target(ledger: Ledger, api: Shadeform, s: Settings, which: str | None, owner: str | None) -> tuple[Entry | None, Presence]:
     """The run that is meant and its machines; no run for a machine of ours that is in no ledger and was meant by its own id."""
-    from nanolan.errors import ApiProblem, AuthProblem, UsageProblem
+    from nanolan.errors import ApiProblem, AuthProblem, NanolanError, UsageProblem
     from nanolan.plan import now_utc
     from nanolan.presence import Presence, presence
     from nanolan.rebuild import check_ours, elsewhere, find
@@ -91,7 +92,12 @@ def target(ledger: Ledger, api: Shadeform, s: Settings, which: str | None, owner
             raise UsageProblem(f"{one.id} ({one.name}) was not started from here; if it is yours: just orphans, or Shadeform's "
                                "dashboard")
         return None, Presence((one,))
-    entry = known[0] if one else find(ledger, which, elsewhere(s, api), owner)
+    try:
+        entry = known[0] if one else find(ledger, which, elsewhere(s, api), owner)
+    except NanolanError:     # the run's file, or its folder on the Hub, cannot be read: its tags say whose it is
+        if mine := [i for i in instances if which and i.run_id == which and i.owner == ledger.owner and i.billing]:
+            return None, Presence(tuple(mine))
+        raise
     check_ours(ledger, entry)
     return entry, Presence((one,)) if one else looked_for(api, entry, presence(api.info, entry, instances, now_utc()))
 

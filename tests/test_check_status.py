@@ -81,7 +81,7 @@ def test_with_nothing_to_show_it_says_the_next_command_and_exits_0(terminal: Ter
         assert code == 0 and "just launch phase=sft" in out
     code, out, _ = terminal.type("--json", SHADEFORM_API_KEY="")
     assert code == 0 and json.loads(out) == {"schema_version": 1, "problems": [], "runs": [], "not_in_the_ledger": [],
-                                             "machines": [], "others": {"count": 0, "usd_per_hour": "0.00"}}
+                                             "machines": [], "others": {"count": 0, "usd_per_hour": "0.00"}, "unreadable": []}
 
 
 def test_a_live_run_is_shown_with_a_shell_whose_key_only_the_owner_can_read(terminal: Terminal, desk: Desk) -> None:

@@ -118,13 +118,30 @@ def test_an_entry_keeps_its_receipt_and_one_that_was_written_before_receipts_wer
     assert ledger.entries() == [structs.replace(entry, receipt=None)]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"plan": {}}', '{"instance_id": "x"}'])
-def test_a_file_that_cannot_be_read_is_named_and_not_skipped(ledger: Ledger,
-                                                             text: str) -> None:   # it may stand for a running machine
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"plan": {}}', '{"instance_id": "x"}', '{"version": 9, "plan": 5}'])
+def test_a_file_that_cannot_be_read_hides_no_other_run_and_is_named(ledger: Ledger, text: str) -> None:
+    good = put(ledger, "ab12cd34")
+    bad = ledger.runs / "ee12cd34.json"
+    bad.write_text(text)
+    os.utime(bad, (1, 1))
+    assert ledger.entries() == [good] and ledger.find(None) == ledger.find("ab12") == good
+    with pytest.raises(BadAnswer, match=r"ee12cd34\.json cannot be read, so run ee12cd34 is not shown; its machine.*just orphans"):
+        ledger.find("ee12")
+    assert "ee12cd34.json cannot be read" in ledger.gap()
+
+
+def test_where_the_newest_run_may_be_one_that_cannot_be_read_no_older_one_is_taken_for_it(ledger: Ledger) -> None:
     put(ledger, "ab12cd34")
-    (ledger.runs / "bad.json").write_text(text)
-    with pytest.raises(BadAnswer, match=r"bad\.json cannot be read"):
-        ledger.entries()
+    (ledger.runs / "ee12cd34.json").write_text("")
+    with pytest.raises(BadAnswer, match="Name another run if you mean one"):
+        ledger.find(None)
+
+
+def test_a_file_that_cannot_be_read_is_kept_beside_the_one_that_takes_its_place(ledger: Ledger) -> None:
+    put(ledger, "ab12cd34")
+    (ledger.runs / "ab12cd34.json").write_text("of a newer nanolan")
+    entry = put(ledger, "ab12cd34")
+    assert ledger.entries() == [entry] and (ledger.runs / "ab12cd34.unreadable").read_text() == "of a newer nanolan"
 
 
 def test_a_write_that_was_cut_off_leaves_the_old_entry(ledger: Ledger) -> None:

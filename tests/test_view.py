@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -135,9 +136,16 @@ def test_what_could_not_be_seen_is_said_and_is_never_no_run() -> None:
 
 
 def test_others_are_counted_and_ours_outside_the_ledger_come_with_the_command_that_stops_them() -> None:
-    shown = text(overview(strays=(machine(id="stray-id"),), others=(machine(hourly_price=100), machine(hourly_price=None))))
-    assert "2 other instances on this account, $1.00/h, not ours" in shown and "just stop stray-id" in shown
+    shown = text(overview(strays=(machine(id="stray-id"),), others=(machine(hourly_price=100), machine(hourly_price=50))))
+    assert "2 other instances on this account, $1.50/h, not ours" in shown and "just stop stray-id" in shown
     assert "1 other instance on" in text(overview(others=(machine(),)))
+    unknown = overview(others=(machine(hourly_price=100), machine(hourly_price=None)))
+    assert "account, ?/h, not ours" in text(unknown) and to_dict(unknown)["others"]["usd_per_hour"] is None, "unknown is never zero"
+
+
+def test_what_could_not_be_read_is_said_in_text_and_json() -> None:
+    seen = replace(overview(), gaps=("1 record of Shadeform's list could not be read",))
+    assert "note: 1 record of Shadeform's list could not be read" in text(seen) and to_dict(seen)["unreadable"] == list(seen.gaps)
 
 
 def test_nothing_to_show_shows_the_next_command() -> None:

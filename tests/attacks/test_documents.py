@@ -20,7 +20,7 @@ from nanolan.closeup import TAIL_BYTES, newer
 from nanolan.control import Limit
 from nanolan.errors import BadAnswer, NanolanError, NotFound, UnclearAnswer, Unreachable
 from nanolan.hub import SMALL_FILE, Hub
-from nanolan.ledger import Ledger
+from nanolan.ledger import Entry, Ledger
 from nanolan.logs import fetch, shown, to_lines
 from nanolan.plan import UNREADABLE
 from nanolan.postmortem import exception_of, read_postmortem
@@ -94,8 +94,12 @@ def test_a_damaged_entry_of_the_ledger_is_named_and_keeps_no_other_away(data: by
     (tmp_path / "home/runs").mkdir(parents=True)
     (tmp_path / "home/runs/ab12cd34.json").write_bytes(data)
     assert ledger.readable() == ([], [tmp_path / "home/runs/ab12cd34.json"])
-    with pytest.raises(BadAnswer, match="move it away to go on"):
-        ledger.entries()
+    with pytest.raises(BadAnswer, match="git pull; else: just status ab12cd34"):
+        ledger.find("ab12")
+    with pytest.raises(BadAnswer, match="Name another run"):
+        ledger.find(None)
+    ledger.put(Entry(msgspec.structs.replace(PLAN, run_id="ffffffff")))
+    assert [e.plan.run_id for e in ledger.entries()] == ["ffffffff"] == [ledger.find("ffffffff").plan.run_id]
     with pytest.raises(UNREADABLE):
         msgspec.json.decode(data, type=Limit)
 
