@@ -147,7 +147,9 @@ def offers_of(entry: Any) -> list[Offer]:
 def _on_demand(entry: Any) -> str:
     """The region of an availability entry that can be rented now, else ""; old answers have no rental type."""
     a = record(entry)
-    return text(a.get("region")) if a.get("available") is True and a.get("rental_type", "on_demand") == "on_demand" else ""
+    region = a.get("region")       # as it is: it is sent back in a create
+    rentable = a.get("available") is True and a.get("rental_type", "on_demand") == "on_demand"
+    return region if rentable and isinstance(region, str) and len(region) <= MOST_CHARS else ""
 
 
 def key_of(entry: Any) -> Key:

@@ -19,6 +19,7 @@ HEAD = ("#", "Provider", "Region", "GPUs", "VRAM", "Price/hr", "Run", "NVLink")
 PROVIDER, REGION, GPU_COUNT = 1, 2, 3          # columns that give way, so that a line has 80 characters at most
 RIGHT = (0, 5, 6)
 NARROWEST = 8
+LEAST_DISK_GB = 90                             # a run needs 60 GB free (plan.min_free_gb); system, driver and PyTorch take the rest
 UNKNOWN = 10**9    # cents: a run of which nobody knows the cost comes last
 
 
@@ -103,6 +104,10 @@ def unusable(offer: Offer) -> str | None:
         return "not an NVIDIA GPU"
     if re.match(r"G[HB]\d", offer.gpu):
         return "an ARM machine"   # GH200, GB200: no wheels of ours were run there
+    if offer.deployment == "container":
+        return "a container, which runs no startup script as root"
+    if offer.disk_gb is not None and offer.disk_gb < LEAST_DISK_GB:
+        return f"a disk of less than {LEAST_DISK_GB} GB"
     if not offer.os:
         return "no image with a CUDA driver that torch can use"
     return None

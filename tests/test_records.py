@@ -17,6 +17,7 @@ from nanolan.guard import Sight, overdue
 from nanolan.instance import Instance, instance_of, offers_of
 from nanolan.ledger import Entry
 from nanolan.meter import Meter
+from nanolan.offers import unusable
 from nanolan.orphans import compare
 from nanolan.payload import create_body
 from nanolan.plan import iso, now_utc
@@ -196,3 +197,13 @@ def test_an_odd_region_costs_no_other_region() -> None:
     odd = [e for value in ODD for e in (value, {"region": value, "available": True})]
     entry = SAMPLE[0] | {"availability": [*odd, *SAMPLE[0]["availability"]]}
     assert {replace(o, region="x") for o in offers_of(SAMPLE[0])} <= {replace(o, region="x") for o in offers_of(entry)}
+
+
+@pytest.mark.parametrize("disk_gb, deployment, why", [
+    (None, "vm", None), (None, "", None), (2000, "baremetal", None), (2000, "something new", None),
+    (40, "vm", "a disk of less than 90 GB"), (89, "vm", "a disk of less than 90 GB"), (90, "vm", None),
+    (2000, "container", "a container, which runs no startup script as root")])
+def test_a_disk_that_is_too_small_and_a_container_are_not_rented(disk_gb: int | None, deployment: str, why: str | None) -> None:
+    shape = SAMPLE[0]["configuration"] | {"storage_in_gb": disk_gb}
+    for offer in offers_of(SAMPLE[0] | {"storage_in_gb": disk_gb, "configuration": shape, "deployment_type": deployment}):
+        assert unusable(offer) == why

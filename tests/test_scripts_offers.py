@@ -52,7 +52,7 @@ def test_the_expected_dollars_grow_with_the_model(env: dict[str, str]) -> None:
     assert dollars() < dollars("eval=full") and 2.5 < dollars("model-tag=d32") / dollars("model-tag=d20") < 3.4
 
 
-def test_earlier_receipts_of_the_ledger_count_and_a_file_that_cannot_be_read_is_named(env: dict[str, str], tmp_path: Path) -> None:
+def test_earlier_receipts_of_the_ledger_count_and_a_file_that_cannot_be_read_stops_nothing(env: dict[str, str], tmp_path: Path) -> None:
     from nanolan.ledger import Entry, Ledger
     from nanolan.report import PhaseReport, Receipt
     from tests.core_fixtures import PLAN
@@ -64,7 +64,7 @@ def test_earlier_receipts_of_the_ledger_count_and_a_file_that_cannot_be_read_is_
     assert float(after) < float(before) / 2
     (tmp_path / "home/runs/bad.json").write_text("{")
     done = script("offers", env=env)
-    assert done.returncode == 1 and "bad.json cannot be read" in done.stderr
+    assert done.returncode == 0 and done.stdout
 
 
 def test_json_has_the_same_offers_and_unknown_costs_are_null(env: dict[str, str], cloud: ShadeformServer) -> None:
