@@ -142,12 +142,15 @@ def endless() -> Iterator[str]:
 
 
 def test_an_answer_without_end_is_not_taken_into_memory(endless: str) -> None:
-    api, before = Shadeform(Secret("key-0123456789"), f"{endless}/v1", sleep=lambda s: None), grown()
+    api = Shadeform(Secret("key-0123456789"), f"{endless}/v1", sleep=lambda s: None)
+    hub = Hub(endless, Secret("hf_0123456789"), patience_s=0)
+    with pytest.raises(BadAnswer, match="larger than"):
+        hub.read("me/repo", "first")      # what the client loads on its first call is not the answer's
+    before = grown()
     with pytest.raises(Unreachable):
         api.instances()
     with pytest.raises(UnclearAnswer):
         api.create({"name": "x"})
-    hub = Hub(endless, Secret("hf_0123456789"), patience_s=0)
     with pytest.raises(BadAnswer, match="larger than"):
         hub.read("me/repo", "runs/ab12cd34/plan.json")
     assert grown() - before < 3 * (MOST_BYTES + SMALL_FILE) >> 20, "MB"
