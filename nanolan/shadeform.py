@@ -229,6 +229,7 @@ def bounded(answer: requests.Response) -> requests.Response:
                 raise requests.Timeout(f"no whole answer in {CALL_S:.0f} s")
             if len(data) > MOST_BYTES:
                 answer.close()
+                data.clear()     # the error, which is kept, holds this frame
                 raise requests.RequestException(f"an answer of more than {MOST_BYTES >> 20} MiB")
         answer._content = bytes(data)
     return answer
