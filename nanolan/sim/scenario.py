@@ -97,6 +97,13 @@ def stop_after_the_first_machine(world: World) -> None:
     threading.Thread(target=act, daemon=True).start()
 
 
+def odd_records(world: World) -> None:
+    """A colleague's machines, and what is none, that no strict reader takes."""
+    odd: dict[str, Any] = {"id": "i-odd", "name": None, "status": "active", "tags": {"team": "a"}, "hourly_price": 33.6,
+           "cost_estimate": "1,234.50", "created_at": "yesterday", "auto_delete": [], "configuration": None, "ip": 7}
+    world.cloud.account.odd_records += [None, "odd", 5, [], {}, {"id": None}, odd]
+
+
 def troubled(name: str) -> Act:
     """Every machine has this trouble of nanolan/sim/box_trouble.py."""
     return switched("box_trouble", name)
@@ -218,6 +225,8 @@ SCENARIOS: dict[str, Scenario] = {
     "came-back": Scenario("a machine that was seen to be deleted comes back before the next attempt", words=("max-price=60",),
                           before=all_of(switched("goes_to_error", True, 1), switched("comes_back", 0.5, 1),
                                         slow_between_attempts(3.0))),
+    "odd-records": Scenario("the account lists a colleague's machines with fields of other types, and what is no machine",
+                            before=odd_records),
     # ---- limits
     "limit": Scenario("the money runs out in mid-training", "stopped", "spend_limit", 6, recipe=ENDLESS,
                       words=(*STATES, "spend-limit=200", "--yes-really"), before=dear(428), most_lost=2),

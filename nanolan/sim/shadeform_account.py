@@ -30,6 +30,7 @@ class Account:
                  billed_from: str = "created", now: Callable[[], float] = time.time, keys: Keys | None = None) -> None:
         self.catalogue, self.wallet_cents, self.delays = deepcopy(catalogue), wallet_cents, delays
         self.switches, self.billed_from, self.now = switches or Switches(), billed_from, now
+        self.odd_records: list[Any] = []      # of colleagues: they stand in every listing, as they are
         self.keys = keys or Keys()
         self.instances: dict[str, Instance] = {}
         self.lock = threading.RLock()
@@ -45,7 +46,7 @@ class Account:
         now = self.now()
         shown = [i for i in self.instances.values()
                  if i.status_at(now) != "deleted" and now >= i.created_at + i.fate.get("list_lag", 0.0)]
-        return {"instances": [view.listed(i, now) for i in shown]}
+        return {"instances": [*self.odd_records, *(view.listed(i, now) for i in shown)]}
 
     def info(self, instance_id: str) -> dict[str, Any]:
         """GET /instances/{id}/info."""
