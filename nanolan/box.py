@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ from nanolan.control import LIMIT_FILE, Control, Limit
 from nanolan.departure import delete, wait_to_be_deleted, warrant_of
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.herald import Herald
+from nanolan.hub import Hub
 from nanolan.inputs import fetch_inputs, patience_of
 from nanolan.inspection import already_here
 from nanolan.instance import Instance
@@ -44,7 +45,7 @@ from nanolan.saver import forget_states, note_results, save_the_rest, upload
 from nanolan.secret import Secret, hide
 from nanolan.shadeform import Shadeform
 from nanolan.timeline import Timeline, phase_seconds
-from nanolan.times import SERVICE_CLOCK
+from nanolan.times import SERVICE_CLOCK, ServiceClock
 from nanolan.training import evaluate, fetch_state, pass_gate, train
 
 FIND_LOOKS = 18              # about 5 minutes
@@ -84,12 +85,14 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     timeline = Timeline(state / "timeline.json", lambda: tools.now().timestamp())
     api = tools.api(secrets["SHADEFORM_API_KEY"], plan.shadeform_api) if plan.self_delete else Nobody(plan)
     me = find_me(api, plan, state / "instance.json")
+    hub = tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0)
+    ask_the_time(api, hub, me, plan)
     say(f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}")
     _note_boot(timeline, me, plan, state, tools.now().timestamp())
     notify = tools.notifier(secrets.get("NOTIFY_URL"), f"{plan.run_name} {'+'.join(plan.phases)}", state / "notified.json", say)
     meter = Meter(plan, me, api, tools.clock, say=say, now=tools.now, ticker=tools.ticker,
                   alarm=lambda event, text: notify.tell(event, text, WARNING)).start()
-    control = Control(plan, tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0), say, ticker=tools.ticker,
+    control = Control(plan, hub, say, ticker=tools.ticker,
                       on_limit=lambda limit: _obey(limit, meter, state)).start()
     if limit := _kept_limit(state):
         meter.change(limit.limit_cents, limit.deadline)
@@ -125,6 +128,15 @@ def find_me(api: Shadeform, plan: Plan, note: Path) -> Instance:
         raise ApiProblem(f"Shadeform lists no instance of run {plan.run_id}; the provider's limit stays in force")
     _write(note, msgspec.json.encode(me))
     return me
+
+
+def ask_the_time(api: Shadeform, hub: Hub, me: Instance, plan: Plan, clock: ServiceClock = SERVICE_CLOCK) -> None:
+    """Before anything is counted: after a restart no service has told the time yet, and this machine's clock may have jumped."""
+    for ask in (lambda: api.info(me.id), lambda: hub.read(plan.runs_repo, f"{plan.folder}/plan.json")):
+        if clock.told:
+            return
+        with suppress(NanolanError):     # a refusal tells the time, too
+            ask()
 
 
 def _note_boot(timeline: Timeline, me: Instance, plan: Plan, state: Path, now: float) -> None:

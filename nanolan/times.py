@@ -63,6 +63,11 @@ class ServiceClock:
         self._reading = None
         self._said_s = 0.0
 
+    @property
+    def told(self) -> bool:
+        """Whether a service has told its time to this program."""
+        return self._reading is not None
+
     def now(self) -> datetime:
         """UTC by the service's clock as far as it is known."""
         machine, service = self._machine(), self._carried_on()

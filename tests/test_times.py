@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from check_status import enforce
 
+from nanolan.box import ask_the_time
 from nanolan.config import load_settings
+from nanolan.errors import Unreachable
 from nanolan.guard import Guard
 from nanolan.hub import Hub
 from nanolan.launch import make_plan
 from nanolan.ledger import Ledger
+from nanolan.nobody import machine_of
 from nanolan.patrol import Patrol, knowledge
 from nanolan.plan import now_utc, parse_time
 from nanolan.preflight import Findings
@@ -177,3 +180,30 @@ def test_a_ledger_is_dated_by_the_service(post: Post) -> None:  # noqa: F811
     service_is(post.cloud, 8)
     assert abs((now_utc() - datetime.now(timezone.utc)) - 8 * HOUR) < timedelta(seconds=10)
     assert Ledger(post.ledger.home).entries() == []
+
+
+class Asked:
+    """Stands for Shadeform or the Hub: each call tells `clock` the time, unless it is down."""
+
+    def __init__(self, m: Machine, down: bool) -> None:
+        self.m, self.down = m, down
+        self.calls = 0
+
+    def info(self, *_: object) -> None:
+        self.calls += 1
+        if self.down:
+            raise Unreachable("down")
+        self.m.hear()
+
+    read = info
+
+
+@pytest.mark.parametrize("down", [(), ("Shadeform",), ("the Hub",)])
+@pytest.mark.parametrize("hours", [-8, 8])
+def test_a_restarted_box_program_asks_for_the_time_before_it_counts(hours: float, down: tuple[str, ...]) -> None:
+    m = Machine(hours * HOUR)
+    api, hub = Asked(m, "Shadeform" in down), Asked(m, "the Hub" in down)
+    for _ in range(2):
+        ask_the_time(api, hub, machine_of(PLAN), PLAN, m.clock)  # type: ignore[arg-type]
+        assert m.clock.now() == m.truth
+    assert api.calls + hub.calls == (2 if api.down else 1)
