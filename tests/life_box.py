@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import types
@@ -20,7 +22,7 @@ from nanolan.confine import desk
 from nanolan.hub import Hub
 from nanolan.machine import Tools
 from nanolan.payload import unpack
-from nanolan.plan import read_plan
+from nanolan.plan import now_utc, read_plan
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform_instance import Instance
@@ -55,8 +57,11 @@ class Box:
         self.secrets: dict[str, str] = json.loads(self.unpacked["secrets.json"])
         self.deadline = float(values["DEADLINE"])
         self.on = False
-        self.boots, self.started_at = 0, 0.0     # the box program's newest start
+        self.boots = 0
+        self.booted_at = self.started_at = 0.0   # newest: of the machine, of the box program
         self.gpu_lost, self.rotten_at = False, -1e9
+        self.full_until = self.full_at = -1e9   # no file gets a byte until then; since when
+        self.ahead_s = 0.0                      # of this machine's clock
         self.fate = ""                          # of the next trainer
         self.trainers: list[Trainer] = []
         self.finished: set[str] = set()         # phases whose final checkpoint was whole on this disk
@@ -67,7 +72,7 @@ class Box:
 
     def boot(self) -> None:
         """boot.sh, up to its last act."""
-        self.on, self.boots = True, self.boots + 1
+        self.on, self.boots, self.booted_at = True, self.boots + 1, self.clock.now
         for folder in (self.state, self.work, self.root / "var/log"):
             folder.mkdir(parents=True, exist_ok=True)
         for name, data in self.unpacked.items():
@@ -137,6 +142,7 @@ class Box:
     def _start(self, boots: int) -> None:
         if self.on and boots == self.boots and not self.runs("box"):
             self.started_at = self.clock.now
+            self.world.new_process(self, "box")
             self.clock.spawn(self._program, self, "box")
 
     def runs(self, program: str) -> bool:
@@ -155,12 +161,22 @@ class Box:
         self.world.box_left(self)
 
     def _deadman(self) -> None:
-        self.clock.sleep(self.deadline - self.clock.now)
-        rescue = self._rescue()
+        """rescue.armed()."""
+        c, rescue = self.clock, self._rescue()
+        rescue.wait_until(lambda: rescue.deadline(self.deadline), lambda: self._provider_time(rescue), wall=lambda: c.now + self.ahead_s,
+                          clock=c.monotonic, sleep=c.sleep)
         if rescue.keyless(self.secrets):
             rescue.power_off()
             return
         rescue.delete_self(json.loads(self.unpacked["plan.json"]), self.secrets, rescue.POWER_OFF_S, **self._world_of_rescue())
+
+    def _provider_time(self, rescue: Any) -> float | None:
+        """rescue.provider_time()."""
+        try:
+            answer = self.world.cloud.request("GET", f"{self.plan.shadeform_api}/instances/types", data=None, headers={})
+        except OSError:
+            return None
+        return float(rescue.parsedate_to_datetime(answer.headers["Date"]).timestamp())
 
     def _rescue(self) -> Any:
         """cloud/rescue.py as it lies on this machine."""
@@ -213,7 +229,7 @@ class Box:
             trainer=partial(run_trainer, self), kill=self.kill_trainers, inspect=lambda plan, work, **_: w.gpu_problem(self),
             confine=self.confine,
             transfer=partial(run_transfer, attempt=partial(self._transfer, hub), clock=c.monotonic, sleep=self._doze),
-            api=partial(Shadeform, session=w.cloud, sleep=c.sleep, jitter=lambda: 0.5), hub=hub, clock=c.monotonic, now=c.utc,
+            api=partial(Shadeform, session=w.cloud, sleep=c.sleep, jitter=lambda: 0.5), hub=hub, clock=c.monotonic, now=now_utc,
             sleep=c.sleep, ticker=partial(Ticker, thread=c.thread, event=c.event), pool=c.pool, probes={})
 
     def confine(self, work: Path) -> tuple[None, str]:
@@ -254,12 +270,25 @@ class Box:
         if program != "trainer":
             self.said += f"{self.clock.now - self.instance.created_at:.0f} s: {text}"
         if self.on and not self._away.exists():
-            with open(self.root / LOG, "a") as f:
+            with contextlib.suppress(OSError), open(self.root / LOG, "a") as f:     # nanolan.plainfile.Log
                 f.write(text)
 
+    def fill(self, seconds: float) -> None:
+        """The disk takes nothing for so long."""
+        self.full_at, self.full_until = self.clock.now, self.clock.now + seconds
+
     def enter(self) -> None:
-        """What the environment of its programs says."""
+        """What its programs find: the environment, and a disk that takes nothing (EFBIG, by the kernel) or all."""
         os.environ["BOX_ROOT"] = str(self.root)
+        limit_files(0 if self.clock.now < self.full_until else resource.RLIM_INFINITY)
+
+    def leave(self) -> None:
+        limit_files(resource.RLIM_INFINITY)
+
+
+def limit_files(size: int) -> None:
+    """How many bytes a file may get from this process."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @lru_cache(maxsize=4)

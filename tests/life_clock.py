@@ -92,6 +92,7 @@ class Clock:
         self.current: Actor | None = None
         self.struck: Callable[[Actor], None] = lambda actor: None       # told when counted lines are over
         self.resumed: Callable[[Actor], None] = lambda actor: None      # told before an actor goes on
+        self.paused: Callable[[Actor], None] = lambda actor: None       # and after it has
         self.back = threading.Lock()
         self.back.acquire()
 
@@ -192,6 +193,7 @@ class Clock:
             actor.started = True
             threading.Thread(target=actor.live, daemon=True).start()
         self.back.acquire()
+        self.paused(actor)
         self.current = None
 
     def _push(self, moment: float, what: Any, ticket: int) -> None:

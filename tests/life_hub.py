@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
 from nanolan.hub import Tree
+from nanolan.hubclient import ANSWER_S, read_date
 from nanolan.plan import PinnedFile
 from nanolan.sim.hub_repo import is_lfs
 
@@ -25,7 +27,8 @@ from .life_clock import Clock
 
 BEFORE_S, AFTER_S = 0.5, 0.3        # of a call, around what it does
 # What a fault does to a call; the lies say yes to a commit of a checkpoint and hold something else
-TROUBLES = ("503", "429", "409", "forbidden", "reset", "lost", "page")
+TROUBLES = ("503", "429", "409", "forbidden", "reset", "lost", "page", "drips")
+REFUSALS = (400, 401, 402, 403, 404, 413)
 LIES = ("nothing", "other bytes", "one file less")
 
 
@@ -59,6 +62,7 @@ class MemoryHub:
     repos: dict[str, list[Commit]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     down_until: float = 0.0
+    refused: tuple[float, int, str] = (0.0, 0, "")      # until then, with that status, the calls of that name ("": all)
     troubled_at: float = -1e9           # when a call went wrong last
     token: str = ""
 
@@ -116,16 +120,29 @@ class MemoryHub:
         if self.clock.now < self.down_until:
             self.troubled_at = self.clock.now
             raise httpx2.ConnectError(f"no route to the Hub with {self.token}")
+        self._refuse(name, repo)
         kind = self._draw(name, lies)
         if kind in TROUBLE:
             TROUBLE[kind](repo)
         if repo not in self.repos:
             raise RepositoryNotFoundError("no such repo", response=_response(404))
         answer = act(kind) if kind in LIES else act()
-        self.clock.sleep(AFTER_S)
+        self.clock.sleep(ANSWER_S if kind == "drips" else AFTER_S)
+        if kind == "drips":
+            raise httpx2.ReadTimeout(f"no whole answer in {ANSWER_S:.0f} s")
         if kind == "lost":
             raise httpx2.ReadError("the answer was lost")
+        read_date(_response(200, {"Date": formatdate(self.clock.now, usegmt=True)}))
         return answer
+
+    def _refuse(self, name: str, repo: str) -> None:
+        until, status, only = self.refused
+        if self.clock.now >= until or only not in ("", name):
+            return
+        self.troubled_at = self.clock.now
+        if status == 404:       # of a private repo to a token that it does not know
+            raise RepositoryNotFoundError(f"no repo {repo}", response=_response(404, {"X-Error-Code": "RepoNotFound"}))
+        _status(status)(repo)
 
     def _draw(self, name: str, lies: bool) -> str:
         for fault in self.faults:

@@ -14,7 +14,7 @@ from nanolan.ledger import Entry
 from nanolan.manifest import FileEntry, Manifest, parse_manifest
 from nanolan.money import dollars
 from nanolan.phases import PHASES
-from nanolan.plan import Plan
+from nanolan.plan import Plan, parse_time, read_plan
 from nanolan.proof import prove
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.status import phase_state
@@ -23,8 +23,9 @@ from .core_fixtures import forms_of
 from .life_box import Box
 from .life_cloud import Request
 from .life_hub import Commit, tree_of
+from .life_laptop import KEY, LIMIT_CENTS, REPO, TEND_S, TOKEN, Outcome
 from .life_trainer import files_of
-from .life_world import KEY, REPO, TEND_S, TOKEN, Outcome, World, instance_of
+from .life_world import World, instance_of
 
 NOTHING = (-1, -1)
 SECRET = re.compile("|".join(sorted(re.escape(form) for secret in (KEY, TOKEN) for form in forms_of(secret))))
@@ -34,7 +35,8 @@ ROTTEN_S = 600.0               # what rots while it is sent arrives rotten
 NOT_SAVED = re.compile(r"(\w+) step (\d+)")
 QUIET_S = 20 * 60.0             # after so long without trouble no backstop may fire
 POLL_S, RETRY_S = 20.0, 35.0    # the meter's; the longest wait between two deletes
-PRICE = "$33.60/h"
+LOOKS = 12                      # at the account, after whatever trouble it has left
+EARLY_S = 3.0                   # a date has whole seconds
 
 
 class Laws:
@@ -46,6 +48,7 @@ class Laws:
         world.left.append(self._left)
         self.best: dict[tuple[str, str], tuple[int, int]] = {}      # (run, phase) -> (is final, step), proven on the Hub
         self.spoilt = dict[tuple[str, str], tuple[int, int]]()    # what a Hub that lies has spoilt since -> what it held
+        self.plans: dict[str, Plan] = {}        # by the name of the machine
         self.grace_s = 0.0              # how much longer faults may keep a machine
         self._commits = self._outcomes = self._requests = 0
         self._said: dict[str, int] = {}
@@ -70,12 +73,13 @@ class Laws:
 
     def _one_machine_a_run(self) -> None:
         for plan in self.w.plans:
-            alive = [i.id for i in instance_of(self.w, plan) if self.w.cloud.billing(i)]
+            alive = [i.id for i in instance_of(self.w, plan) if i in self.w.at_work]
             assert len(alive) <= 1, f"I1: {len(alive)} machines of run {plan.run_id}"
 
     def _heard(self, request: Request) -> None:
-        if request.method == "POST" and self.w.foreign.id in request.path:
-            self.w.broken("another user's machine was touched")
+        target = request.path.split("/")[-2]
+        if request.method == "POST" and target != "instances" and target not in {i.id for i in self.w.cloud.ours}:
+            self.w.broken(f"another user's machine was touched: {request.path}")
         elif request.method == "POST" and request.path.endswith("/create"):
             self._create(request)
         elif request.method == "POST" and request.path.endswith("/delete") and request.who[0] is not None:
@@ -83,7 +87,13 @@ class Laws:
 
     def _create(self, request: Request) -> None:
         name, limits = request.body["name"], request.body.get("auto_delete") or {}
-        plan = next(p for p in self.w.plans if name.endswith(p.run_id))
+        plan = self._plan_now(next(p for p in self.w.plans if name.endswith(p.run_id)))
+        if plan.instance_name != name:
+            self.w.broken(f"I2: {name} is created by the plan of {plan.instance_name}")
+        if not 0 < parse_time(plan.deadline).timestamp() - self.w.clock.now <= LIMIT_CENTS * 3600 / plan.offer.hourly_cents:
+            self.w.broken(f"I2: {name} is created at {self.w.clock.utc()} for {plan.deadline}")
+        if plan.run_id in self.w.stopped:
+            self.w.broken(f"I4: {name} is created after its run was stopped")
         if Decimal(limits.get("spend_threshold", "0")) * 100 != plan.limit_cents or limits.get("date_threshold") != plan.deadline \
                 or request.body.get("shade_cloud") is not True:
             self.w.broken(f"I2: a create with the limits {limits}")
@@ -92,10 +102,16 @@ class Laws:
         if not any(e.plan.run_id == plan.run_id for e in self.w.ledger.entries()):
             self.w.broken(f"I10: the ledger does not know {name} when it is created")
 
+    def _plan_now(self, plan: Plan) -> Plan:
+        """The plan of the run's newest attempt, by its run folder."""
+        newest = read_plan(self.w.hub.head(REPO).files[f"{plan.folder}/plan.json"])
+        self.w.plans[self.w.plans.index(plan)] = self.plans[newest.instance_name] = newest
+        return newest
+
     def _gone_was_seen(self) -> None:
         for entry in self.w.ledger.entries():
             if entry.gone:
-                alive = [i.id for i in instance_of(self.w, entry.plan) if self.w.cloud.billing(i)]
+                alive = [i.id for i in instance_of(self.w, entry.plan) if i in self.w.at_work]
                 assert not alive, f"I4: the ledger says that run {entry.plan.run_id} is gone, {alive} bills"
 
     def _left(self, box: Box) -> None:
@@ -109,6 +125,8 @@ class Laws:
             self.w.broken(f"I5: {box.id} deletes another machine: {request.path}")
         if program == "deadman":
             self._backstop(box, "the dead man's timer")
+            if self.w.clock.now < box.deadline - EARLY_S and not self._silent(box):
+                self.w.broken(f"the dead man's timer deletes {box.deadline - self.w.clock.now:.0f} s too early by the provider's clock")
         elif box.id not in self._ended:
             self._ended.add(box.id)
             self._hub()
@@ -118,6 +136,10 @@ class Laws:
                 self.w.broken(f"I5: deleted with {untold} on its disk alone, and nothing said; said: {box.said[-400:]}")
             elif lost and not self._in_need(box):
                 self.w.broken(f"I5: {lost} was given up without need")
+
+    def _silent(self, box: Box) -> bool:
+        """Whether Shadeform may have told a machine nothing since its boot."""
+        return self.w.api_troubled_at > box.booted_at or any(b > box.booted_at for _, b in self.w.cloud.outages)
 
     def _only_here(self, box: Box, phase: str) -> Iterator[int]:
         """The newest whole step of a phase on the machine's disk, unless the Hub has it too, or better."""
@@ -129,13 +151,13 @@ class Laws:
     def _verdict(self, box: Box) -> str:
         try:
             return str(json.loads((box.state / "verdict.json").read_bytes())["message"])
-        except (OSError, ValueError, KeyError):
-            return ""
+        except (OSError, ValueError, KeyError):     # a disk that takes nothing: then its log says it
+            return "".join(line for line in box.said.splitlines() if " box: verdict: " in line)
 
     def _in_need(self, box: Box) -> bool:
         """Money, time or the Hub stood in the way."""
         c = self.w.clock
-        return c.now - self.w.hub.troubled_at < 4000 or c.now - box.instance.created_at > 3000
+        return box.id in self.w.risen or c.now - self.w.hub.troubled_at < 4000 or c.now - box.instance.created_at > 3000
 
     # ---- I6, I7: what is on the Hub
 
@@ -189,7 +211,9 @@ class Laws:
         for i in self.w.cloud.ours:
             over_s = TEND_S + POLL_S + 2 * RETRY_S + self.grace_s + sum(b - a for a, b in self.w.cloud.outages)
             plan = self._plan_of(i)
-            most = (plan.limit_cents + i.price_cents * over_s / 3600) / 100
+            if i.id in self.w.back:         # nothing of ours runs there: the laptop has to see it
+                continue
+            most = max(plan.limit_cents / 100, self.w.risen.get(i.id, 0.0)) + i.price_cents * over_s / 3600 / 100
             assert i.cost_at(self.w.clock.now) <= most, f"I8: {i.name} cost ${i.cost_at(self.w.clock.now):.2f}, at most ${most:.2f} was agreed"
             box = self.w.boxes.get(i.id)
             if i.why in ("spend", "date") and box and i.id not in self._ended:
@@ -205,7 +229,7 @@ class Laws:
             self.w.broken(f"I8: {what} ended a machine whose box program ran undisturbed; said: {box.said[-300:]}")
 
     def _plan_of(self, instance: Instance) -> Plan:
-        return next(p for p in self.w.plans if instance.name.endswith(p.run_id))
+        return self.plans[instance.name]
 
     # ---- I9: secrets
 
@@ -224,27 +248,29 @@ class Laws:
     # ---- I10: what the user is told
 
     def _told(self, o: Outcome) -> None:
-        plan = next(p for p in self.w.plans if p.run_id == o.run_id)
-        alive = [i for i in instance_of(self.w, plan) if self.w.cloud.billing(i)]
-        words = o.said + str(o.error or "")
         if o.off or not o.launch:
             return
+        plan = next(p for p in self.w.plans if p.run_id == o.run_id)
+        alive, price = [i for i in instance_of(self.w, plan) if i in self.w.at_work], f"{dollars(plan.offer.hourly_cents)}/h"
+        words = o.said + str(o.error or "")
         named = plan.instance_name in words or any(i.id in words for i in alive)
         if isinstance(o.error, (MayBeBilling, KeyboardInterrupt)) and (alive or isinstance(o.error, MayBeBilling)):
-            assert named and PRICE in words and "just stop" in words, f"I10: {words}"
+            assert named and price in words and "just stop" in words, f"I10: {words}"
         elif isinstance(o.error, NanolanError):
-            assert not alive, f"I10: {o.error!r} does not say that {[i.name for i in alive]} bills"
+            assert not alive or "it deletes itself" in words, f"I10: {o.error!r} does not say that {[i.name for i in alive]} bills"
         elif o.error is None:
-            i = self.w.cloud.account.instances[o.value.id]
-            stored = i.spec.get("auto_delete") or {}
-            assert i.price_cents <= plan.offer.hourly_cents and {"spend_threshold", "date_threshold"} <= set(stored), f"I2: kept {i.spec}"
-            assert o.value.id in words and PRICE in words and dollars(plan.limit_cents) in words, f"I10: {words}"
+            cents, limits = o.kept
+            risen, dropped = o.value.id in self.w.risen, o.value.id in self.w.dropped      # since it was read back
+            assert cents <= plan.offer.hourly_cents or risen, f"I2: {cents} cents an hour"
+            assert {"spend_threshold", "date_threshold"} <= limits or dropped, f"I2: kept {limits}"
+            assert o.value.id in words and price in words and dollars(plan.limit_cents) in words, f"I10: {words}"
 
     # ---- the end
 
     def at_the_end(self) -> None:
         """After time has run on: no machine, no program, and every receipt true."""
         self.check()
+        self._what_came_back_is_seen()
         for i in self.w.cloud.ours:
             assert not self.w.cloud.billing(i), f"I8: {i.name} bills for ever"
         for box in self.w.boxes.values():
@@ -253,6 +279,21 @@ class Laws:
             if raw and json.loads(raw)["verdict"] == "succeeded":
                 short = [p for p in box.plan.phases if self.best.get((box.plan.run_id, p), NOTHING) < (1, 0)]
                 assert not short, f"a success without {short} on the Hub"
+
+
+    def _what_came_back_is_seen(self) -> None:
+        """A machine that bills again is named with the command that stops it, and that stops it."""
+        for _ in range(LOOKS):
+            back = [i for i in self.w.cloud.ours if i.id in self.w.back and self.w.cloud.billing(i)]
+            if not back:
+                return
+            shown = {o.instance.id: o.command for o in self.w.orphans().value or ()}
+            for i in back:
+                if i.id in shown and (entry := self.w.entry(self._plan_of(i))):
+                    assert "just stop" in shown[i.id], f"{i.name} bills again, and no command is told"
+                    self.w.stop(entry)
+            self.w.run(600)
+        raise AssertionError(f"{[i.name for i in back]} came back and is not seen, or not stopped")
 
 
 def proven(commit: Commit, plan: Plan, phase: str, folder: str, final: bool) -> tuple[int, int]:

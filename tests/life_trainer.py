@@ -38,7 +38,11 @@ class Trainer:
         return not self.actor.done
 
     def _live(self) -> None:
-        self.code = self._evaluate() if self.job.get("evaluate") else self._train()
+        try:
+            self.code = self._evaluate() if self.job.get("evaluate") else self._train()
+        except OSError as e:        # its disk is full
+            print(f"nanolan.train: {e}")
+            self.code = 1
 
     def _train(self) -> int:
         if not list(Path(self.job["init_dir"]).glob("model_*.pt")):

@@ -9,58 +9,28 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
 from nanolan.config import load_settings
-from nanolan.errors import NanolanError
-from nanolan.hub import Hub
-from nanolan.instance import Instance as Seen
-from nanolan.launch import Prepared, rent
-from nanolan.ledger import Entry, Ledger
-from nanolan.offers import Offer
-from nanolan.plan import Pinned, Plan, iso, parse_time
-from nanolan.rent import delete_and_confirm
-from nanolan.shadeform import Shadeform
-from nanolan.sim.marker import MARKER, TWIST
+from nanolan.ledger import Ledger
+from nanolan.plan import Plan
 from nanolan.sim.shadeform_instance import Instance
+from nanolan.times import SERVICE_CLOCK, ServiceClock
 
 from .canary import CANARY
-from .core_fixtures import PLAN
 from .life_box import Box
 from .life_clock import Actor, Clock
 from .life_cloud import Cloud, Request
 from .life_hub import MemoryHub
+from .life_laptop import KEY, LONGEST_S, REPO, SEED, START, TEND_S, TOKEN, Laptop, Outcome
 
-START = 2_208_988_800.0             # 2040: no time of today gets in unseen
-KEY, TOKEN = f"sk-{MARKER}/of+the=cloud{TWIST}", f"hf_{MARKER}_of_the_Hub"
-REPO = PLAN.hf_repo
-SEED = {"base_checkpoints/d20/model_000009.pt": b"a base " * 9, "base_checkpoints/d20/meta_000009.json": b"{}",
-        "mid_checkpoints/d20/model_000010.pt": b"a model " * 9, "mid_checkpoints/d20/meta_000010.json": b"{}",
-        "tokenizer/tokenizer.pkl": b"a tokenizer"}
-LIMIT_CENTS = 5000                  # at $33.60 an hour: 89 minutes, of which training gets 61
-TEND_S = 15.0                       # how often the provider looks at its machines
-LONGEST_S = 24 * 3600.0
 DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None      # on a disk each fsync takes milliseconds
 
 
 @dataclass
-class Outcome:
-    """What one command on the laptop came to."""
-
-    run_id: str
-    value: Any = None
-    error: BaseException | None = None
-    off: bool = False               # the laptop was shut while it ran
-    said: str = ""
-    launch: bool = False
-
-
-@dataclass
-class World:
+class World(Laptop):
     """Everything there is."""
 
     provider: bool = True           # whether the provider keeps its own limits
@@ -72,16 +42,24 @@ class World:
     api_troubled_at: float = -1e9   # when a call of the API was disturbed last
     heard: list[Callable[[Request], None]] = field(default_factory=list)
     left: list[Callable[[Box], None]] = field(default_factory=list)
+    ahead_s: float = 0.0            # of the laptop's clock
+    prices: dict[str, int] = field(default_factory=dict)        # of our machines, as seen last
+    risen: dict[str, float] = field(default_factory=dict)       # dollars that a machine has cost when its price had just risen
+    dropped: set[str] = field(default_factory=set)              # machines of which the provider keeps no limits any more
+    stopped: set[str] = field(default_factory=set)              # runs whose launch was told to stop, and has heard it
+    back: set[str] = field(default_factory=set)                 # machines that came back after their deletion
 
     def __post_init__(self) -> None:
         self.clock = Clock(START)
-        self.clock.struck, self.clock.resumed = self._struck, self._resumed
+        self.clock.struck, self.clock.resumed, self.clock.paused = self._struck, self._resumed, self._paused
+        self._own_clock, self._clocks = vars(SERVICE_CLOCK), dict[Any, ServiceClock]()
         self.cloud = Cloud(self.clock, KEY, heard=lambda request: [tell(request) for tell in self.heard])
         self.foreign = self.cloud.account.add_foreign("somebody-elses", 100)
         self.hub = MemoryHub(self.clock, token=TOKEN)
         self.hub.put(REPO, SEED)
         self.ledger = Ledger(self.root / "ledger")
-        self.settings = load_settings({}, {"HF_TOKEN": TOKEN, "SHADEFORM_API_KEY": KEY, "HF_REPO": REPO})
+        self.settings = load_settings({}, {"HF_TOKEN": TOKEN, "SHADEFORM_API_KEY": KEY, "HF_REPO": REPO,
+                                           "HF_ENDPOINT": "https://hub.invalid", "SHADEFORM_API": "https://api.invalid/v1"})
         self._saying, self._parts = Outcome(""), dict[Actor, str]()
         self.kept = {name: os.environ.get(name) for name in ("BOX_ROOT", "HF_HOME")}
         self.clock.at(START, self._tend)
@@ -90,6 +68,7 @@ class World:
         """End every actor; leave nothing behind."""
         with self.ears():
             self.clock.kill(lambda actor: True)
+        SERVICE_CLOCK.__dict__ = self._own_clock
         for name, value in self.kept.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         CANARY.sweep(self.root)
@@ -107,15 +86,23 @@ class World:
 
     def run_on(self) -> None:
         """Until no machine bills and every program has come to its end."""
-        self.run(LONGEST_S, lambda: not any(self.cloud.billing(i) for i in self.cloud.ours))
+        self.run(LONGEST_S, lambda: not self.at_work)
         self.run(120)
+
+    @property
+    def at_work(self) -> list[Instance]:
+        """What bills, but for a machine that came back."""
+        return [i for i in self.cloud.ours if i.id not in self.back and self.cloud.billing(i)]
 
     def _tend(self) -> None:
         """The provider's part: limits, and machines switched on and off."""
         now = self.clock.now
+        self._provider_changes_its_mind()
         if self.provider:
             self.cloud.account.enforce()
         for i in self.cloud.ours:
+            if i.id in self.back:
+                continue            # it bills; nothing runs there any more
             if i.id not in self.boxes and i.runs_at(now):
                 self.boxes[i.id] = Box(self, i)
                 self.boxes[i.id].boot()
@@ -123,8 +110,21 @@ class World:
                 self.boxes[i.id].off()
         self.clock.at(now + TEND_S, self._tend)
 
+    def _provider_changes_its_mind(self) -> None:
+        now = self.clock.now
+        for i in self.cloud.ours:
+            gone, kept = i.status_at(now) == "deleted", "limits_dropped" in i.fate
+            i.change_its_mind(now)
+            if kept and "limits_dropped" not in i.fate:
+                self.dropped.add(i.id)
+            if gone and i.status_at(now) != "deleted":
+                self.back.add(i.id)
+            if i.price_cents > self.prices.setdefault(i.id, i.price_cents):
+                self.prices[i.id], self.risen[i.id] = i.price_cents, float(i.cost_at(now))
+                self.api_troubled_at = now
+
     def has_power(self, box: Box) -> bool:
-        return box.instance.runs_at(self.clock.now)
+        return box.id not in self.back and box.instance.runs_at(self.clock.now)
 
     def _struck(self, actor: Actor) -> None:
         """Its counted lines are over: nothing of its program may go on, nor touch the disk."""
@@ -134,89 +134,7 @@ class World:
         program = actor.program
         self.clock.at(0, actor.box.crash if program == "box" else lambda: actor.box.end(lambda a: a.program == program))
 
-    # ---- the laptop
-
-    def laptop(self, run_id: str, act: Callable[[Outcome], object], cut: tuple[str, float] | None = None) -> Outcome:
-        """A command, to its end; cut=("ctrl-c" or "off", after seconds)."""
-        outcome = self._saying = Outcome(run_id)
-
-        def command() -> None:
-            outcome.value = act(outcome)
-        actor = self.clock.spawn(command, None, "laptop")
-        if cut:
-            self.clock.at(self.clock.now + cut[1], partial(self._cut, actor, outcome, cut[0]))
-        self.run(LONGEST_S, lambda: actor.done)
-        outcome.error = actor.error
-        if isinstance(actor.error, Exception) and not isinstance(actor.error, NanolanError):
-            raise actor.error
-        self.outcomes.append(outcome)
-        return outcome
-
-    def _cut(self, actor: Actor, outcome: Outcome, how: str) -> None:
-        if actor.done:
-            return
-        if how == "ctrl-c":
-            actor.throw = KeyboardInterrupt()
-            self.clock.ready(actor)
-        else:
-            outcome.off = True
-            self.clock.kill(lambda a: a is actor)
-
-    def api(self) -> Shadeform:
-        return Shadeform(self.settings.shadeform_api_key, PLAN.shadeform_api, session=self.cloud, sleep=self.clock.sleep,  # type: ignore[arg-type]
-                         jitter=lambda: 0.5)
-
-    def hub_client(self) -> Hub:
-        return Hub(PLAN.hf_endpoint, self.settings.hf_token, sleep=self.clock.sleep, clock=self.clock.monotonic, api=self.hub,
-                   get=self.hub.get)
-
-    def launch(self, phases: tuple[str, ...], recipe: dict[str, int], cut: tuple[str, float] | None = None, **fields: Any) -> Outcome:
-        """just launch, from the consent on."""
-        plan = self._plan(phases, recipe, **fields)
-        self.plans.append(plan)
-        o = plan.offer
-        offer = Offer(o.cloud, o.region, o.instance_type, o.gpu, o.num_gpus, o.vram_gb, o.hourly_cents, (o.os,), True, "", None)
-
-        def act(outcome: Outcome) -> Seen:
-            outcome.launch = True
-            return rent(Prepared(plan, offer, [], b"a bundle", False), self.settings, self.api(), self.hub_client(), self.ledger,
-                        self.say, clock=self.clock.monotonic)
-        return self.laptop(plan.run_id, act, cut)
-
-    def _plan(self, phases: tuple[str, ...], recipe: dict[str, int], **fields: Any) -> Plan:
-        born, number = self.clock.now, len(self.plans) + 1
-        inputs = tuple(f for path, f in self.hub.pinned(REPO).items() if path in SEED)
-        return replace(
-            PLAN, run_id=f"{number:07d}a", created_at=iso(self.clock.utc()), limit_cents=LIMIT_CENTS, phases=phases,
-            deadline=iso(parse_time(iso(self.clock.utc())) + _seconds(LIMIT_CENTS * 3600 / PLAN.offer.hourly_cents)),
-            output_tag=f"d20-{number}", recipe=recipe, hf_endpoint="https://hub.invalid", shadeform_api="https://api.invalid/v1",
-            inputs=(Pinned(REPO, "model", self.hub.head(REPO).revision, inputs),) if born else (), upload_minutes=5.0, **fields)
-
-    def stop(self, entry: Entry, cut: tuple[str, float] | None = None) -> Outcome:
-        """just stop, after its yes: every instance of the run, until it is seen to be gone."""
-        def act(outcome: Outcome) -> list[str]:
-            api, gone = self.api(), []
-            mine: list[Seen] = [i for i in api.instances() if i.is_run(entry.plan.run_id) or i.id == entry.instance_id]
-            for i in mine:
-                gone.append(delete_and_confirm(api, i, clock=self.clock.monotonic).id)
-                self.ledger.put(replace(entry, instance_id=i.id, gone=True, note="stopped"))
-            return gone
-        return self.laptop(entry.plan.run_id, act, cut)
-
-    def entry(self, plan: Plan) -> Entry | None:
-        """What the ledger knows of a run."""
-        return next((e for e in self.ledger.entries() if e.plan.run_id == plan.run_id), None)
-
-    def request_stop(self, plan: Plan) -> Outcome:
-        """The user's word on the Hub."""
-        word = json.dumps({"attempt": plan.attempt, "at": iso(self.clock.utc())}).encode()
-        return self.laptop(plan.run_id, lambda outcome: self.hub_client().commit(
-            plan.runs_repo, {f"{plan.folder}/stop.json": word}, "stop"))
-
     # ---- what programs say
-
-    def say(self, text: str) -> None:
-        self._saying.said += text + "\n"
 
     @contextlib.contextmanager
     def ears(self) -> Iterator[None]:
@@ -241,8 +159,25 @@ class World:
         """Nothing is kept back."""
 
     def _resumed(self, actor: Actor) -> None:
+        SERVICE_CLOCK.__dict__ = vars(self._clock_of(actor.box, actor.program))
         if actor.box is not None:
             actor.box.enter()
+
+    def _paused(self, actor: Actor) -> None:
+        if actor.box is not None:
+            actor.box.leave()
+
+    def new_process(self, box: Box | None, program: str) -> None:
+        """A program begins: nobody has told it yet what time it is."""
+        self._clocks.pop((box and box.id, program), None)
+
+    def _clock_of(self, box: Box | None, program: str) -> ServiceClock:
+        """What SERVICE_CLOCK is in that process, on a machine whose own clock may be wrong."""
+        key = box and box.id, program
+        if key not in self._clocks:
+            side = box or self
+            self._clocks[key] = ServiceClock(lambda: self.clock.utc() + timedelta(seconds=side.ahead_s), self.clock.monotonic)
+        return self._clocks[key]
 
     # ---- what machines reach
 
@@ -272,11 +207,6 @@ class World:
         """A box program has come to its own end."""
         for tell in self.left:
             tell(box)
-
-
-def _seconds(number: float) -> Any:
-    from datetime import timedelta
-    return timedelta(seconds=int(number))
 
 
 def instance_of(world: World, plan: Plan) -> list[Instance]:

@@ -11,40 +11,48 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from nanolan.shadeform import CALL_S
 from nanolan.sim.shadeform_faults import Fault, Switches
 
 from .life_box import Box
-from .life_hub import LIES, TROUBLES
+from .life_hub import LIES, REFUSALS, TROUBLES
 from .life_hub import Fault as HubFault
+from .life_laptop import KEY
 from .life_laws import Laws
 from .life_trainer import FATES
-from .life_world import KEY, World
+from .life_world import World
+from .test_records import FIELDS, ODD, RECORDS, THEIRS
 
 CREATE, DELETE, INFO, LIST = "POST /v1/instances/create", "POST /v1/instances/.*/delete", "GET /v1/instances/.*/info", "GET /v1/instances$"
 RUNS, STEPS = 4, 20
+ODD_VALUES = st.sampled_from([v for v in ODD if len(str(v)) < 1000])
+OTHERS: list[Any] = [*RECORDS, *(THEIRS | {name: v} for v in ODD if len(str(v)) < 1000 for name in ("id", "name", "tags", "status"))]
 
 pytestmark = pytest.mark.shows("file", "*/lanbot-training.log", "a library in the trainer prints the token")
 
+DRIPS: tuple[str, dict[str, Any]] = ("stall_after_effect", {"seconds": CALL_S})
 # What a create can come to: a fault of its answer, and what the machine is like
 CREATES: dict[str, tuple[str, dict[str, Any]]] = {
     "lost": ("reset_after_effect", {}), "never arrived": ("reset", {}), "500 though made": ("status_after_effect", {"status": 500}),
     "500": ("status", {"status": 500}), "half an answer": ("truncated", {}), "a page": ("html_after_effect", {}),
     "cut": ("cut", {}), "unsure": ("internal_error_after_effect", {}), "sold out": ("out_of_stock", {}),
-    "no key": ("unauthorized", {}), "too slow": ("stall_after_effect", {"seconds": 30.0}),
+    "no key": ("unauthorized", {}), "too slow": ("stall_after_effect", {"seconds": 30.0}), "drips": DRIPS,
     "no id": ("status_after_effect", {"status": 200, "body": {}})}
 MACHINES: dict[str, dict[str, Any]] = {
     "": {}, "lagging list": {"list_lag": 20.0}, "unlisted": {"list_lag": 600.0}, "no tags": {"tags_not_stored": True},
     "limits come late": {"auto_delete_late": 30.0}, "limits lost": {"auto_delete_not_stored": 1}, "limits lost twice": {"auto_delete_not_stored": 2},
     "dearer": {"price_differs": 4000}, "cost unknown": {"cost_frozen": True}, "never boots": {"stuck_in_pending_provider": True},
-    "goes to error": {"goes_to_error": True}, "no script": {"script_never_started": True}}
+    "goes to error": {"goes_to_error": True}, "no script": {"script_never_started": True},
+    "dearer later": {"price_rises": 600.0}, "much later": {"price_rises": 2000.0}, "limits dropped": {"limits_dropped": 300.0},
+    "comes back": {"comes_back": 300.0}}
 DEAD = ("never boots", "goes to error", "no script")
 READS: dict[str, tuple[str, dict[str, Any]]] = {
     "503": ("status", {"status": 503}), "reset": ("reset", {}), "a page": ("html", {}), "half": ("truncated", {}),
     "slow down": ("rate_limit", {"retry_after": "20"}), "refused": ("status", {"status": 418, "body": {"error": f"who sends {KEY}?"}}),
-    "no key": ("unauthorized", {}), "404 though there": ("not_found", {})}
+    "no key": ("unauthorized", {}), "404 though there": ("not_found", {}), "drips": DRIPS}
 DELETES: dict[str, tuple[str, dict[str, Any]]] = {
     "lost": ("reset_after_effect", {}), "500": ("status", {"status": 500}), "never arrived": ("reset", {}),
-    "404 though there": ("not_found", {}), "a page": ("html", {})}
+    "404 though there": ("not_found", {}), "a page": ("html", {}), "drips": DRIPS}
 API = [*((INFO, *r) for r in READS.values()), *((LIST, *r) for r in READS.values() if r[0] != "not_found"),
        *((DELETE, *d) for d in DELETES.values()), (DELETE, "nothing", {}), (DELETE, "nothing", {})]
 
@@ -54,6 +62,7 @@ PLANS = {"phases": st.sampled_from([("sft",), ("mid", "sft")]), "step_s": st.sam
 SMOOTH = st.fixed_dictionaries(PLANS)
 ROUGH = st.fixed_dictionaries(PLANS | {
     "create": st.sampled_from(["", *CREATES]), "machine": st.sampled_from(sorted(MACHINES)), "cut": st.none() | CUT,
+    "stop_s": st.none() | st.floats(0, 60), "wait": st.sampled_from([False, False, False, True]),
     "outage": st.none() | st.tuples(st.floats(0, 20), st.sampled_from([1, 12]))})
 
 
@@ -82,7 +91,7 @@ class Life(RuleBasedStateMachine):
 
     def machine(self) -> Box | None:
         """The machine that is on, if any; where none bills, the next run begins, and gets two minutes."""
-        if self.plans and not any(map(self.w.cloud.billing, self.w.cloud.ours)):
+        if self.plans and not self.w.at_work:
             self._launch(**self.plans.pop())
             self.w.run(120)
         return next((b for b in self.w.boxes.values() if b.on), None)
@@ -154,6 +163,11 @@ class Life(RuleBasedStateMachine):
         if box := self.machine():
             box.rot(which, at)
 
+    @rule(minutes=st.sampled_from([1, 5, 20, 10_000]))
+    def disk_is_full(self, minutes: int) -> None:
+        if box := self.machine():
+            box.fill(60.0 * minutes)
+
     @rule(what=st.sampled_from(["the laptop is shut", "it is open again", "a GPU falls off", "the machine is taken away"]))
     def misfortune(self, what: str) -> None:
         box = self.machine()
@@ -178,6 +192,11 @@ class Life(RuleBasedStateMachine):
         self.machine()
         self.w.hub.faults.append(HubFault("commit", kind, 1, skip))
 
+    @rule(status=st.sampled_from(REFUSALS), seconds=st.integers(5, 60), call=st.sampled_from(["", "", "commit", "info", "get"]))
+    def hub_refuses(self, status: int, seconds: int, call: str) -> None:
+        self.machine()
+        self.w.hub.refused = self.w.clock.now + seconds, status, call
+
     @rule(minutes=st.sampled_from([1, 5, 20, 80]))
     def hub_down(self, minutes: int) -> None:
         self.machine()
@@ -188,6 +207,27 @@ class Life(RuleBasedStateMachine):
         self.machine()
         self._api_down(0, minutes)
 
+    @rule(others=st.lists(st.integers(0, len(OTHERS) - 1), max_size=3),
+          fields=st.dictionaries(st.sampled_from(FIELDS), ODD_VALUES, max_size=3))
+    def records_are_odd(self, others: list[int], fields: dict[str, Any]) -> None:
+        """Of a colleague, and in those fields of our own machine by which nobody has to find or to stop it."""
+        self.machine()
+        self.w.cloud.odd_records, self.w.cloud.odd_fields = [OTHERS[n] for n in others], fields
+
+    @rule(seconds=st.sampled_from([20, 60, 180]), minutes=st.sampled_from([1, 5, 20]))
+    def list_is_late(self, seconds: int, minutes: int) -> None:
+        self.machine()
+        self.laws.grace_s += seconds + 60
+        self.w.cloud.late_s, self.w.cloud.late_until = seconds, self.w.clock.now + 60.0 * minutes
+
+    @rule(hours=st.sampled_from([-24, -8, -0.1, 0, 0.1, 1, 8, 24]), whose=st.sampled_from(["laptop", "machine"]))
+    def clock_jumps(self, hours: float, whose: str) -> None:
+        box = self.machine()
+        if whose == "laptop":
+            self.w.ahead_s = hours * 3600
+        elif box:
+            box.ahead_s = hours * 3600
+
     def _api_down(self, after_s: float, minutes: int) -> None:
         start = self.w.clock.now + after_s
         self.w.cloud.outages.append((start, start + 60.0 * minutes))
@@ -197,7 +237,7 @@ class Life(RuleBasedStateMachine):
     def api_fails(self, fault: tuple[str, str, dict[str, Any]], times: int) -> None:
         self.machine()
         match, action, params = fault
-        self.laws.grace_s += 60 * times
+        self.laws.grace_s += (60 + CALL_S * (params == DRIPS[1])) * times
         self.w.api_troubled_at = self.w.clock.now
         if action == "nothing":     # answers 200 and does nothing
             self.w.cloud.account.switches.set("delete_ignored", times)

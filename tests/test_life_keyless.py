@@ -19,12 +19,14 @@ from nanolan.patrol import Event, Patrol, knowledge
 from nanolan.plan import parse_time
 from nanolan.rebuild import Elsewhere
 from nanolan.report import read_receipt
+from nanolan.sim.shadeform_http import OPEN
 
 from .core_fixtures import PLAN
 from .life_box import Box
 from .life_cloud import Request
+from .life_laptop import KEY, REPO, Outcome
 from .life_laws import Laws
-from .life_world import KEY, REPO, Outcome, World
+from .life_world import World
 from .test_life import QUIET, STEPS, Life
 
 pytestmark = pytest.mark.shows("file", "*/lanbot-training.log", "a library in the trainer prints the token")
@@ -50,7 +52,7 @@ class KeylessWorld(World):
                   get=self.hub.get)
         s = dataclasses.replace(self.settings, hf_endpoint="https://hub.invalid", shadeform_api="https://api.invalid/v1")
         look = knowledge(Elsewhere(s, hub, api.instances), Ledger(self.root / "elsewhere"), PLAN.owner, api.info)
-        patrol = Patrol(api, look, self.events.append, now=c.utc, clock=c.monotonic, slack_s=SLACK_S)
+        patrol = Patrol(api, look, self.events.append, clock=c.monotonic, slack_s=SLACK_S)
         while True:
             patrol.round()
             c.sleep(EVERY_S)
@@ -66,7 +68,7 @@ class KeylessLaws(Laws):
     def _heard(self, request: Request) -> None:
         super()._heard(request)
         box, program = request.who or (None, "")
-        if box is not None:
+        if box is not None and not (program == "deadman" and request.path.endswith(OPEN)):      # what time it is, without a key
             self.w.broken(f"{program} of a machine without a key asks Shadeform: {request.method} {request.path}")
         if program == "guard" and request.path.endswith("/delete"):
             self._by_guard(request.path.split("/")[-2])
