@@ -40,6 +40,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 30
 HEAD_BYTES, TAIL_BYTES = 500_000, 4_500_000     # of a log that is longer
 PROBES = {"gpus": ["nvidia-smi"], "kernel": ["dmesg", "-T"], "disk": ["df", "-h"], "memory": ["free", "-m"]}
 PROBE_S, LINES = 8, 500
+DOUBT_S = 10 * 60       # for the provider to say what time it is, where a clock here says that all is over
 POWER_OFF_S = 15 * 60   # after this long of deleting in vain, past the provider's own limit
 NOTE = "[a secret stood here and was masked]"      # of nanolan/veil.py, in the log
 TROUBLE = (OSError, ValueError, http.client.HTTPException)   # URLError and HTTPError are OSErrors
@@ -336,12 +337,13 @@ def deadline(first: float) -> float:
     return moved if moved == moved else first     # not a number
 
 
-def wait_until(epoch: Callable[[], float], provider: Callable[[], float | None], *,
+def wait_until(epoch: Callable[[], float], provider: Callable[[], float | None], doubt_s: float = DOUBT_S, *,
                wall: Callable[[], float] = time.time, clock: Callable[[], float] = time.monotonic,
                sleep: Callable[[float], None] = time.sleep) -> None:
     """Until the provider's clock says so, asked at the start and at the end, and carried on in between by the monotonic one.
 
-    While it does not answer: until the wall clock or the monotonic one says so, whichever is first.
+    While it does not answer: until the wall clock or the monotonic one says so, whichever is first, and `doubt_s` longer: a
+    deletion needs its answer, too.
     """
     start, known = wall() - clock(), False
     while True:
@@ -351,8 +353,11 @@ def wait_until(epoch: Callable[[], float], provider: Callable[[], float | None],
             if told is not None:
                 start, known = told - clock(), True
                 left = epoch() - told
-        if left <= 0:
+        if left <= 0 and (known or doubt_s <= 0):
             return
+        if left <= 0:
+            left = LONGEST_WAIT_S
+            doubt_s -= left
         sleep(min(left, LONGEST_WAIT_S))
 
 
@@ -376,7 +381,8 @@ def armed(first: float) -> None:
     with contextlib.suppress(OSError):     # not for the kernel to end, when memory runs out
         Path("/proc/self/oom_score_adj").write_text("-1000")
     known = knowledge()
-    wait_until(lambda: deadline(first), lambda: provider_time(known[0]["shadeform_api"]) if known else None)
+    wait_until(lambda: deadline(first), lambda: provider_time(known[0]["shadeform_api"]) if known else None,
+               DOUBT_S if known else 0)
     say("the time is up")
     known = known or knowledge()
     if known is None or keyless(known[1]):
