@@ -67,7 +67,8 @@ CAUSES = (
     Cause("killed", "a process of the trainer was killed", f"Often the machine's memory was full. {HOST}", "batch=4",
           said=_re(r"exitcode\s*:\s*-9|Signal 9|SIGKILL")),
     # ---- what was told of the end
-    _told("hub_down", "", "Look at https://status.huggingface.co, then go on", r"the Hub did not answer"),
+    _told("hub_down", "", "Look at https://status.huggingface.co, then go on",
+          r"the Hub (did not answer|is down|cannot be reached|is busy)"),
     _told("hub_refused", "", f"Make a token that may write the repo: {TOKENS}", r"the Hub refused HF_TOKEN"),
     _told("wallet", "", "Add money: https://platform.shadeform.ai/settings/billing", r"wallet is too low|INSUFFICIENT_FUNDS"),
     _told("key", "Shadeform refused the key", "Get one: https://platform.shadeform.ai/settings/api", r"refused SHADEFORM_API_KEY"),

@@ -238,7 +238,7 @@ def test_a_hub_that_does_not_answer_is_a_problem_and_never_nothing(server: HubSe
     server.fault(r".", status=503, times=1000)
     found = look_into(hub, view, ("the account could not be read",))
     assert found.cause == "the trainer made no progress" and len(found.problems) >= 2
-    assert "could not be seen: the Hub did not answer" in "\n".join(render(found))
+    assert "could not be seen: the Hub is down" in "\n".join(render(found))
     server.faults.clear()
 
 
