@@ -11,7 +11,7 @@ import msgspec
 from nanolan.errors import BadAnswer
 from nanolan.offers import Offer
 from nanolan.plan import now_utc
-from nanolan.records import MOST_CHARS, amount_cents, flag, moment, past, price_cents, record, text, texts, whole
+from nanolan.records import MOST_CHARS, amount_cents, flag, moment, past, price_cents, record, text, texts, whole, word
 from nanolan.secret import Secret, hide, short
 
 GONE = {"deleting", "deleted"}          # billing has stopped
@@ -131,8 +131,8 @@ def offers_of(entry: Any) -> list[Offer]:
     """One offer per region with on-demand stock (a region may also hold a spot entry); BadAnswer when no price or GPU is told."""
     t = record(entry)
     c = t | record(t.get("configuration"))       # older answers have some of it at the top
-    price, gpus, gpu = price_cents(t.get("hourly_price")), whole(c.get("num_gpus")), text(c.get("gpu_type"))
-    cloud, name = text(t.get("cloud")), text(t.get("shade_instance_type"))
+    price, gpus, gpu = price_cents(t.get("hourly_price")), whole(c.get("num_gpus")), word(c.get("gpu_type"))
+    cloud, name = word(t.get("cloud")), word(t.get("shade_instance_type"))
     regions = t.get("availability")
     if price is None or not isinstance(regions, list) or gpus is None or gpus >= MOST_GPUS or not (gpu and cloud and name):
         raise BadAnswer("an offer without its cloud, type, GPUs or price")
@@ -147,9 +147,8 @@ def offers_of(entry: Any) -> list[Offer]:
 def _on_demand(entry: Any) -> str:
     """The region of an availability entry that can be rented now, else ""; old answers have no rental type."""
     a = record(entry)
-    region = a.get("region")       # as it is: it is sent back in a create
     rentable = a.get("available") is True and a.get("rental_type", "on_demand") == "on_demand"
-    return region if rentable and isinstance(region, str) and len(region) <= MOST_CHARS else ""
+    return word(a.get("region")) if rentable else ""
 
 
 def key_of(entry: Any) -> Key:

@@ -63,9 +63,14 @@ def gap_of(listed: Iterable[Any] | None) -> str:
 
 
 # ------------------------------------------------------------------ fields
+def word(value: Any) -> str:
+    """A word as it is, "" where there is none: what is sent back to the API in a create."""
+    return value if isinstance(value, str) and len(value) <= MOST_CHARS else ""
+
+
 def text(value: Any) -> str:
-    """A word, "" where there is none."""
-    return value if isinstance(value, str) and len(value) <= MOST_CHARS and value.isprintable() else ""
+    """A word that can be shown, "" where there is none."""
+    return value if word(value).isprintable() and word(value) else ""
 
 
 def texts(value: Any) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def test_every_command_runs_behind_the_veil_and_none_goes_around_it() -> None:
         text = path.read_text()
         assert not re.search(r"std(out|err)\.buffer|sys\.__std|os\.write\(", text) or path.stem == "veil", path
         if "@click.command" in text:
-            assert re.search(r'^if __name__ == "__main__":\n    run\(\w+\)$', text, re.M), f"{path}: not by nanolan.cli.run"
+            assert re.search(r'^if __name__ == "__main__":\n    run\(\w+(, insist=.+)?\)$', text, re.M), f"{path}: not by nanolan.cli.run"
         for call in (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
             if call.func.attr in ("prompt", "confirm"):     # type: ignore[attr-defined]
                 assert "err" in {k.arg for k in call.keywords}, f"{path}: click lets readline write a question to stdout by itself"

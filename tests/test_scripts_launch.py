@@ -366,11 +366,12 @@ def test_a_machine_at_another_price_is_deleted_at_once_with_exit_code_5(world: W
     assert world.cloud.instances[0].status in ("deleting", "deleted")
 
 
-@pytest.mark.parametrize("action", ["html", "truncated"])
-def test_a_page_instead_of_offers_is_one_line_and_exit_code_1(world: World, action: str) -> None:
+@pytest.mark.parametrize("action, code, said", [("html", 2, "a login page of the network, a proxy or a firewall"),
+                                                ("truncated", 1, "Shadeform's answer to GET /instances/types cannot be read")])
+def test_what_comes_instead_of_offers_is_one_line(world: World, action: str, code: int, said: str) -> None:
     world.cloud.fault(TYPES, action)
     done = launch(world, "--yes")
-    assert done.returncode == 1 and done.stderr.startswith("error: Shadeform's answer to GET /instances/types cannot be read")
+    assert done.returncode == code and done.stderr.startswith("error: ") and said in done.stderr
     assert done.stderr.count("\n") == 1
 
 
