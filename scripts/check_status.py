@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
 @setting_options("ssh_public_key", "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
 def status(words: tuple[str, ...], watch: bool, guard: bool, as_json: bool, owner: str | None, **flags: Any) -> int:
-    """Show runs: state, money, machine, SSH line, and what is proven on the Hub."""
+    """Show runs (state, money, machine, SSH line, what is proven on the Hub) and every other machine that bills."""
     from nanolan.ledger import Ledger, nanolan_home
     if guard and not watch:
         raise click.UsageError("--guard is for just watch")

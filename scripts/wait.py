@@ -25,7 +25,8 @@ LOOK_EVERY_S = 20.0
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
 @setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
 def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any) -> int:
-    """Wait for RUN (the newest if none is named). Exit code: the run's verdict; 1 when it has not ended in time."""
+    """Wait for RUN (the newest if none is named). Exit code: the run's verdict; 1 when it has not ended in time,
+    8 when nobody could see whether it bills."""
     from nanolan.config import duration
     from nanolan.errors import MayBeBilling, NanolanError
     from nanolan.hub import Hub
