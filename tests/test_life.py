@@ -44,7 +44,7 @@ MACHINES: dict[str, dict[str, Any]] = {
     "dearer": {"price_differs": 4000}, "cost unknown": {"cost_frozen": True}, "never boots": {"stuck_in_pending_provider": True},
     "goes to error": {"goes_to_error": True}, "no script": {"script_never_started": True},
     "dearer later": {"price_rises": 600.0}, "much later": {"price_rises": 2000.0}, "limits dropped": {"limits_dropped": 300.0},
-    "comes back": {"comes_back": 300.0}}
+    "comes back": {"comes_back": 60.0}}
 DEAD = ("never boots", "goes to error", "no script")
 READS: dict[str, tuple[str, dict[str, Any]]] = {
     "503": ("status", {"status": 503}), "reset": ("reset", {}), "a page": ("html", {}), "half": ("truncated", {}),
@@ -64,6 +64,10 @@ ROUGH = st.fixed_dictionaries(PLANS | {
     "create": st.sampled_from(["", *CREATES]), "machine": st.sampled_from(sorted(MACHINES)), "cut": st.none() | CUT,
     "stop_s": st.none() | st.floats(0, 60), "wait": st.sampled_from([False, False, False, True]),
     "outage": st.none() | st.tuples(st.floats(0, 20), st.sampled_from([1, 12]))})
+# A launch with a definite no, and with luck a word to stop before its next attempt; a machine of which the provider changes its mind
+FAILOVER = st.fixed_dictionaries(PLANS | {"create": st.sampled_from(["sold out", ""]), "machine": st.sampled_from(["dearer", "limits lost twice"]),
+                                          "stop_s": st.none() | st.floats(0, 40), "wait": st.booleans()})
+CHANGED = st.fixed_dictionaries(PLANS | {"machine": st.sampled_from(["dearer later", "much later", "limits dropped", "comes back"])})
 
 
 class Life(RuleBasedStateMachine):
@@ -84,7 +88,8 @@ class Life(RuleBasedStateMachine):
         finally:
             self.w.close()
 
-    @initialize(provider=st.booleans(), first=SMOOTH, then=st.lists(ROUGH | SMOOTH, min_size=RUNS - 1, max_size=RUNS - 1))
+    @initialize(provider=st.booleans(), first=SMOOTH | FAILOVER | CHANGED,
+                then=st.lists(ROUGH | SMOOTH | FAILOVER, min_size=RUNS - 1, max_size=RUNS - 1))
     def begin(self, provider: bool, first: dict[str, Any], then: list[dict[str, Any]]) -> None:
         self.w.provider, self.plans = provider, [*then, first]
         self.machine()
