@@ -49,7 +49,7 @@ def run(words: list[str], env: dict[str, str], **how: Any) -> int:
                           stdin=subprocess.DEVNULL, timeout=60, **how).returncode
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("output", ["full disk", *(pytest.param(o, marks=pytest.mark.slow) for o in OUTPUTS if o != "full disk")])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_a_command_cannot_print_keeps_it_from_no_deletion(cloud: ShadeformServer, ledger: Ledger, hub: HubServer,  # noqa: F811
                                                                command: str, output: str) -> None:

@@ -56,6 +56,7 @@ def test_the_light_set_installs_without_torch_or_wandb(checkout: Path, env: dict
     assert not {"torch", "wandb", "numpy"} & {p.name for p in site.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_report_set_adds_charts_and_no_torch_and_serves_the_light_commands(checkout: Path, env: dict[str, str]) -> None:
     done = setup(checkout, env, "report")
     assert done.returncode == 0, done.stderr
@@ -87,7 +88,7 @@ def test_two_first_runs_at_once_both_succeed(checkout: Path, env: dict[str, str]
     assert not (checkout / ".venv.lock").exists()
 
 
-@pytest.mark.parametrize("after_s", [0.05, 0.15, 0.3, 0.6])
+@pytest.mark.parametrize("after_s", [0.05, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.15, 0.3, 0.6))])
 def test_a_ctrl_c_at_any_moment_heals_on_the_next_run(checkout: Path, env: dict[str, str], after_s: float) -> None:
     first = subprocess.Popen(["sh", "scripts/setup.sh", "light"], cwd=checkout, env=env, stderr=subprocess.DEVNULL,
                              start_new_session=True)

@@ -281,6 +281,7 @@ STAGES = ["this is instance", pytest.param("sft step 2/5", marks=pytest.mark.slo
           pytest.param("phase sft: proven", marks=pytest.mark.slow), pytest.param("verdict:", marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_disk_that_is_full_from_some_stage_on_loses_nothing_whole_and_keeps_no_machine(tmp_path: Path, stage: str) -> None:
     with on_small_disk(tmp_path, {"seconds": 2.0, "save_at": 3}) as (box, disk):

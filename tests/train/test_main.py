@@ -152,6 +152,7 @@ def test_sigterm_to_torchrun_saves_one_step_that_all_ranks_agreed_on(tiny: Path,
     load(folder)
 
 
+@pytest.mark.slow
 def test_a_killed_torchrun_leaves_no_rank_behind(tiny: Path, tmp_path: Path, end: Any) -> None:
     job = write_job(tiny, tmp_path / "run", "mid", LONG)
     p = start(job, processes=2)

@@ -53,6 +53,7 @@ def end(child: subprocess.Popen[str]) -> str:
     return "\n".join(line for line in err.splitlines() if "warning: " in line)
 
 
+@pytest.mark.slow
 def test_a_resumed_phase_goes_on_with_the_same_run_whose_steps_may_go_back(tmp_path: Path) -> None:
     with WandbServer() as server:
         for step in (60, 40):

@@ -307,7 +307,7 @@ def newest_said(job: Path) -> int:
     return max(map(int, said), default=0)
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_leaves_the_last_whole_state(kills: int, tiny: Path, tmp_path: Path, forker: Forker) -> None:
     recipe, dice, told = {"max_steps": 5000, "val_rows": 0}, random.Random(kills), 0
     job = write_job(tiny, tmp_path / "run", "mid", recipe, save_minutes=0)
