@@ -16,6 +16,8 @@ AGREES_S = 5.0                        # a `Date` has whole seconds, and takes a 
 NOTE_S = 60.0                         # a larger difference is said
 FRESH_S = 600.0                       # how long an answer says what time it is for a deletion
 EARLIEST = datetime(2025, 1, 1, tzinfo=timezone.utc)   # a date before nanolan is no date
+LATEST = datetime(2100, 1, 1, tzinfo=timezone.utc)     # nor is one so late
+WITNESSES = 2                         # answers in a row, or one and this machine, that must agree before anything is deleted
 
 
 def machine_now() -> datetime:
@@ -44,6 +46,8 @@ class ServiceClock:
         self._machine = machine
         self._steady = steady
         self._reading: Reading | None = None
+        self._last: Reading | None = None        # the newest answer, believed or not
+        self._witnesses = 0
         self._said_s = 0.0
         self.tell: Callable[[str], object] = lambda text: None   # of a difference that is new
 
@@ -55,12 +59,31 @@ class ServiceClock:
             return
         if known and SERVICES.index(known.service) > SERVICES.index(service):
             return
-        self._reading = Reading(service, told, self._steady())
+        self._weigh(Reading(service, told, self._steady()))
         self._tell_difference()
+
+    def _weigh(self, new: Reading) -> None:
+        """One answer alone may be replayed, or of a server with a wrong clock: what contradicts the known time and this machine's
+        is believed when the next answer bears it out."""
+        again, right = self._agree(new, self._last), abs(self._machine() - new.date) <= timedelta(seconds=NOTE_S)
+        self._witnesses = 1 + right + (self._witnesses if again else 0)
+        self._last = new
+        first = self._reading is None or self._reading.service != new.service
+        if first or self._witnesses >= WITNESSES or self._agree(new, self._reading):
+            self._reading = new
+
+    @staticmethod
+    def _agree(new: Reading, old: Reading | None) -> bool:
+        """Whether two answers of one service tell the same time, within a minute."""
+        if old is None or old.service != new.service:
+            return False
+        return abs((new.date - old.date).total_seconds() - (new.at - old.at)) <= NOTE_S
 
     def forget(self) -> None:
         """Know only this machine's clock, as at the start."""
         self._reading = None
+        self._last = None
+        self._witnesses = 0
         self._said_s = 0.0
 
     @property
@@ -76,9 +99,10 @@ class ServiceClock:
         return service
 
     def agreed(self) -> datetime | None:
-        """Shadeform's own time, or None when it has not told it within the last minutes: then nothing is deleted for its age."""
+        """Shadeform's own time, or None when it has not told it within the last minutes, or its answers contradict each other:
+        then nothing is deleted for its age."""
         known = self._reading
-        if known is None or known.service != SERVICES[-1] or self._steady() - known.at > FRESH_S:
+        if self._witnesses < WITNESSES or known is None or known.service != SERVICES[-1] or self._steady() - known.at > FRESH_S:
             return None
         return self._carried_on()
 
@@ -112,10 +136,12 @@ def difference(ahead_s: float, service: str) -> str:
 def _date_of(text: str | None) -> datetime | None:
     try:
         told = parsedate_to_datetime(text or "")
+        if told.tzinfo is None:       # a zone that is not known: it may be hours off
+            return None
+        told = told.astimezone(timezone.utc)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    told = told if told.tzinfo else told.replace(tzinfo=timezone.utc)
-    return told if told > EARLIEST else None
+    return told if EARLIEST < told < LATEST else None
 
 
 SERVICE_CLOCK = ServiceClock()

@@ -240,6 +240,13 @@ def test_the_providers_time_is_read_from_any_answer_refusals_too(box: Box) -> No
     assert module.provider_time("http://127.0.0.1:1/v1") is None
 
 
+@pytest.mark.parametrize("told, believed", [((1e9, 1e9), 1e9), ((1e9, 1e9 + 5), 1e9 + 5), ((1e9, 1e9 + 7200), None),
+                                            ((1e9 + 7200, 1e9), None), ((None, 1e9), None), ((1e9, None), None)])
+def test_two_answers_that_contradict_each_other_tell_no_time(told: tuple[float | None, ...], believed: float | None) -> None:
+    answers = iter(told)
+    assert RESCUE.provider_time("", lambda api: next(answers)) == believed
+
+
 def test_only_one_timer_is_armed_and_a_killed_one_can_be_armed_again(box: Box) -> None:
     def arm() -> object:
         return box.program("/usr/bin/env", "python3", str(box.state / "rescue.py"), "deadman", str(time.time() + 600))

@@ -69,7 +69,9 @@ def test_a_machine_that_agrees_to_the_second_keeps_its_fractions() -> None:
 
 
 @pytest.mark.parametrize("date", [None, "", "now", "Thu, 01 Jan 1970 00:00:00 GMT", "Mon, 99 Foo 20026 99:99:99 GMT", "0", "\0",
-                                  "Sun, 01 Mar 99999999999 12:00:00 GMT", "Sun, 01 Mar 2026 12:00:00 +9999999"])
+                                  "Sun, 01 Mar 99999999999 12:00:00 GMT", "Sun, 01 Mar 2026 12:00:00 +9999999",
+                                  "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 -0500",
+                                  "Sun, 01 Mar 2026 14:00:00 CEST", "Sun, 01 Mar 2026 14:00:00"])
 def test_what_is_no_date_tells_nothing(date: str | None) -> None:
     m = Machine()
     m.clock.learn("Shadeform", date)
@@ -93,6 +95,33 @@ def test_a_deletion_needs_shadeforms_own_time_of_the_last_minutes() -> None:
     assert m.clock.agreed() == m.truth
     m.passed_s += 400
     assert m.clock.agreed() is None and m.clock.now() == m.truth
+
+
+@pytest.mark.parametrize("offset", [-48, -1, 1, 48])
+def test_one_answer_that_contradicts_the_others_changes_no_date_and_deletes_nothing(offset: int) -> None:
+    m = Machine()
+    m.hear()
+    m.clock.learn("Shadeform", format_datetime(m.truth + offset * HOUR, usegmt=True))
+    assert m.clock.now() == m.truth and m.clock.agreed() is None and not m.said
+    m.hear()
+    assert m.clock.agreed() == m.truth
+
+
+@pytest.mark.parametrize("wrong", [0, -8])
+def test_a_service_that_alternates_between_two_clocks_is_never_a_reason_to_delete_by_the_wrong_one(wrong: int) -> None:
+    m = Machine(wrong * HOUR)
+    for i in range(9):
+        m.passed_s += 10
+        m.clock.learn("Shadeform", format_datetime(m.truth + (9 * HOUR if i % 2 else timedelta()), usegmt=True))
+        assert m.clock.agreed() in (None, m.truth)
+
+
+def test_a_clock_of_the_service_that_was_set_counts_from_the_second_answer() -> None:
+    m = Machine()
+    m.hear()
+    for told in (None, m.truth + 5 * HOUR):
+        m.clock.learn("Shadeform", format_datetime(m.truth + 5 * HOUR, usegmt=True))
+        assert m.clock.agreed() == told
 
 
 def test_the_hubs_time_counts_only_until_shadeform_has_told_its_own() -> None:
