@@ -184,9 +184,9 @@ class Ledger:
 
     @staticmethod
     def _reads(path: Path) -> Entry | None:
-        """What a file holds, None if it cannot be read."""
+        """What a file holds, None if it cannot be read; a pipe, which nobody may ever write to, is not opened."""
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Entry)
+            return msgspec.json.decode(path.read_bytes(), type=Entry) if path.is_file() else None
         except (*UNREADABLE, OSError):
             return None
 

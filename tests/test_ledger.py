@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,14 @@ def test_a_file_that_cannot_be_read_is_kept_beside_the_one_that_takes_its_place(
     (ledger.runs / "ab12cd34.json").write_text("of a newer nanolan")
     entry = put(ledger, "ab12cd34")
     assert ledger.entries() == [entry] and (ledger.runs / "ab12cd34.unreadable").read_text() == "of a newer nanolan"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/nowhere"), lambda path: path.symlink_to(path)],
+                         ids=["pipe", "folder", "dead link", "endless link"])
+def test_what_is_no_file_among_the_runs_neither_holds_up_nor_hides_another(ledger: Ledger, make: Callable[[Path], object]) -> None:
+    entry = put(ledger, "ab12cd34")
+    make(ledger.runs / "ee12cd34.json")
+    assert ledger.entries() == [entry] and ledger.find("ab12") == entry and "ee12cd34.json cannot be read" in ledger.gap()
 
 
 def test_a_write_that_was_cut_off_leaves_the_old_entry(ledger: Ledger) -> None:
