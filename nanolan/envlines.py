@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from io import StringIO
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 256 << 10
 LIMIT = "SPEND_LIMIT"                       # the setting whose loss costs the most: its name is looked for more widely
-AROUND_LIMIT = {"NANOLAN", "MY", "MAX", "RUN", "USD", "DOLLARS", "CENTS"}
+AROUND_LIMIT = {"NANOLAN", "ENV", "MY", "MAX", "RUN", "USD", "DOLLARS", "CENTS"}
+ALSO_LIMIT = {"SPEND_MAX", "MAX_SPEND", "SPEND_CAP", "SPENDING_CAP", "MAX_SPENDING"}
 ALIKE, MUCH_ALIKE = 0.85, 0.94              # one letter wrong, missing, too many or out of place; the same of a long name
 OTHERS = {"NUM_CPUS", "GH_TOKEN"}           # near one of ours, but a name of its own
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
@@ -84,13 +86,13 @@ def parsed(text: str) -> Iterable[Line]:
 
 def nearest(name: str, names: Collection[str]) -> str:
     """The setting that was probably meant by a name which is none, or ""."""
-    plain = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
+    plain = re.sub(r"[^A-Z0-9]+", "_", unicodedata.normalize("NFKC", name).upper()).strip("_")
     if name in names or plain in OTHERS:
         return ""
     joined = {n.replace("_", ""): n for n in names}
     if same := joined.get(plain.replace("_", "")):
         return same
-    if LIMIT in names and set(plain.split("_")) - AROUND_LIMIT == set(LIMIT.split("_")):     # SPEND_LIMIT_USD
+    if LIMIT in names and (plain in ALSO_LIMIT or set(plain.split("_")) - AROUND_LIMIT == set(LIMIT.split("_"))):    # SPEND_LIMIT_USD
         return LIMIT
     longer = [n for n in names if plain.startswith(f"{n}_") or plain.endswith(f"_{n}")]     # AWS_REGION, HF_TOKEN_OLD
     close = difflib.get_close_matches(plain, names, 1, MUCH_ALIKE if longer else ALIKE)
