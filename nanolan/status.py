@@ -149,8 +149,9 @@ def _sorted(runs: tuple[RunView, ...], left: list[Instance], ledger: Ledger, ins
     orphans = {o.instance.id: o for o in compare(entries, tuple(instances), ledger.owner, now_utc())}
     before = {a.instance_id for e in asked for a in e.earlier}
     strays = [i for i in left if i.id in before or i.id in orphans and orphans[i.id].ours]
-    others = [i for i in left if i.id in orphans and i not in strays]
-    unasked = [i for i in left if i not in strays and i not in others]
+    astray = {i.id for i in strays}
+    others = [i for i in left if i.id in orphans and i.id not in astray]
+    unasked = [i for i in left if i.id not in orphans and i.id not in astray]
     why = {i.id: orphans[i.id].what if i.id in orphans and orphans[i.id].ours else "of an earlier attempt" for i in strays}
     return Overview(runs, tuple(strays), tuple(others), tuple(problems), tuple(unasked), why)
 
