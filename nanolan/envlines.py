@@ -92,7 +92,8 @@ def nearest(name: str, names: Collection[str]) -> str:
     joined = {n.replace("_", ""): n for n in names}
     if same := joined.get(plain.replace("_", "")):
         return same
-    if LIMIT in names and (plain in ALSO_LIMIT or set(plain.split("_")) - AROUND_LIMIT == set(LIMIT.split("_"))):    # SPEND_LIMIT_USD
+    words = set(plain.split("_")) - AROUND_LIMIT                                             # SPEND_LIMIT_USD
+    if LIMIT in names and (plain in ALSO_LIMIT or words == set(LIMIT.split("_"))):
         return LIMIT
     longer = [n for n in names if plain.startswith(f"{n}_") or plain.endswith(f"_{n}")]     # AWS_REGION, HF_TOKEN_OLD
     close = difflib.get_close_matches(plain, names, 1, MUCH_ALIKE if longer else ALIKE)
