@@ -10,6 +10,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import re
 import zipfile
 import zlib
@@ -25,6 +26,10 @@ WHOLE = 12  # shorter values are looked for as whole words alone
 MOST_UNPACKED = 64 << 20  # bytes of one packed file
 DEEPEST = 4  # packed files in packed files
 JOINTS = b" \t\r\n\0\"'\\+=,"  # what may stand between the pieces of a value
+# \\u0041, \\x41, %41, &#x41;; &#65;; the end of a line
+ESCAPE = re.compile(
+    rb"(?:\\u00|\\x|%|&#x)([0-9A-Fa-f]{2});?|&#0*([1-9][0-9]{0,2});|\\[nrt]"
+)
 YOURS = "a key, token or password of yours"
 UNSEEN = "packed content that cannot be looked through"
 
@@ -141,8 +146,8 @@ class Scanner:
                 yield found
 
     def path(self, name: str) -> Found | None:
-        what = self._known(name.encode(errors="surrogateescape"))
-        return Found(STARRED, YOURS) if what is not None else None
+        found = self.text(STARRED, os.fsencode(name))
+        return Found(STARRED, found.what) if found else None
 
     def file(self, name: str, data: bytes) -> Found | None:
         """The first secret in one file."""
@@ -152,6 +157,8 @@ class Scanner:
         """The same, for what is not packed; without `shapes` known values alone."""
         if (at := self._known(data)) is not None:
             return Found(name, YOURS, line_of(data, at))
+        if self._known(unescaped(data)) is not None:
+            return Found(name, YOURS)
         if shapes:
             for layer in (data, data.replace(b"\0", b"")) if b"\0" in data else (data,):
                 for what, anchor, pattern in PATTERNS:
@@ -216,6 +223,15 @@ def written(value: str) -> Iterator[bytes]:
 def squeezed(data: bytes) -> bytes:
     """Without blanks, quotes and the like: a value in two halves is one again, and UTF-16 is ASCII."""
     return data.translate(None, JOINTS)
+
+
+def unescaped(data: bytes) -> bytes:
+    """With its characters in place of their codes, as JSON, a notebook, an address and HTML have them."""
+    return ESCAPE.sub(lambda code: bytes([_code(code)]), data)
+
+
+def _code(found: re.Match[bytes]) -> int:
+    return int(found[1], 16) if found[1] else int(found[2]) & 0xFF if found[2] else ord("\n")
 
 
 def word_at(form: bytes, data: bytes) -> int | None:

@@ -83,6 +83,27 @@ FORMS: dict[str, Callable[[str], bytes]] = {
 }
 
 
+ESCAPED: dict[str, Callable[[str], str]] = {
+    "JSON codes": lambda v: "".join(f"\\u{ord(c):04x}" for c in v),
+    "byte codes": lambda v: "".join(f"\\x{ord(c):02X}" for c in v),
+    "an address, every letter": lambda v: "".join(f"%{ord(c):02x}" for c in v),
+    "HTML numbers": lambda v: "".join(f"&#{ord(c)};" for c in v),
+    "two lines of a notebook": lambda v: json.dumps({"source": [f"{v[:9]}\n", v[9:]]}, indent=1),
+}
+
+
+@pytest.mark.parametrize("form", ESCAPED)
+def test_a_known_value_is_found_in_codes_for_its_characters(form: str) -> None:
+    found = scan(ESCAPED[form](VALUE), VALUE)
+    assert found is not None and found.what == YOURS and VALUE not in str(found)
+
+
+def test_a_file_name_with_the_shape_of_a_key_is_found_and_not_shown() -> None:
+    name = f"nanolan/hf_{ALNUM}.py"
+    found = next(Scanner([]).files({name: b""}))
+    assert "a Hugging Face token" in str(found) and ALNUM not in str(found)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_known_value_is_found_in_every_form(form: str) -> None:
     found = scan(FORMS[form](VALUE), VALUE)
