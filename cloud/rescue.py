@@ -297,7 +297,7 @@ def delete_self(plan: dict[str, Any], secrets: dict[str, str], power_off_s: floa
         try:
             mine = [i for i in json.loads(ask(f"{api}/instances", key=key))["instances"] if is_this(plan, i)]
             seen = seen or bool(mine)
-            if seen and all(i.get("status") in ("deleting", "deleted") for i in mine):
+            if seen and all(str(i.get("status")).strip().lower() in ("deleting", "deleted") for i in mine):
                 return
             words = [delete(i["id"]) for i in mine]
         except Exception as e:   # a list that cannot be read: then by the id that the box program found

@@ -175,7 +175,7 @@ def instance_of(entry: Any) -> Instance:
     return Instance(
         id=instance_id,
         name=_line(i.get("name")),
-        status=_line(i.get("status")) or NO_STATUS,
+        status=_line(i.get("status")).strip().lower() or NO_STATUS,
         details=_line(i.get("status_details")),
         cloud=text(i.get("cloud")),
         region=text(i.get("region")),

@@ -75,7 +75,7 @@ def test_an_offer_that_cannot_be_read_is_refused_and_never_free(changes: dict[st
 
 # ---- instances
 
-@pytest.mark.parametrize("status, billing", [("creating", True), ("pending_provider", True), ("pending", True),
+@pytest.mark.parametrize("status, billing", [("DELETED", False), ("Deleting ", False), ("ACTIVE", True), ("creating", True), ("pending_provider", True), ("pending", True),
                                              ("active", True), ("error", True),
                                              ("a_new_word", True), ("", True), ("deleting", False), ("deleted", False)])
 def test_trap_10_every_status_but_the_last_two_bills_error_and_unknown_words_too(status: str, billing: bool) -> None:
