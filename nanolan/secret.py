@@ -11,6 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 STARS = "***"
 SHORTEST = 6        # masking shorter values would blank out ordinary words
 PIECE = 12          # of an address or a key file: what is shorter may be an ordinary word
+# \\u0041, \\x41, %41, &#x41;; &#65;; the end of a line
+ESCAPE = re.compile(rb"(?:\\u00|\\x|%|&#x)([0-9A-Fa-f]{2});?|&#0*([1-9][0-9]{0,2});|\\[nrt]")
 _values: dict[str, None] = {}      # of every secret of this process
 
 
@@ -138,3 +140,12 @@ def password_of(url: str) -> Iterator[str]:
         return
     if password:
         yield from {password, unquote(password)}
+
+
+def unescaped(data: bytes) -> bytes:
+    """With its characters in place of their codes, as JSON, a notebook, an address and HTML have them."""
+    return ESCAPE.sub(lambda code: bytes([_code(code)]), data)
+
+
+def _code(found: re.Match[bytes]) -> int:
+    return int(found[1], 16) if found[1] else int(found[2]) & 0xFF if found[2] else ord("\n")

@@ -19,17 +19,13 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import quote
 
-from nanolan.secret import base64_of, forms, known_values, parts, password_of
+from nanolan.secret import base64_of, forms, known_values, parts, password_of, unescaped
 
 ALLOW = b"pragma: allowlist secret"
 WHOLE = 12  # shorter values are looked for as whole words alone
 MOST_UNPACKED = 64 << 20  # bytes of one packed file
 DEEPEST = 4  # packed files in packed files
 JOINTS = b" \t\r\n\0\"'\\+=,"  # what may stand between the pieces of a value
-# \\u0041, \\x41, %41, &#x41;; &#65;; the end of a line
-ESCAPE = re.compile(
-    rb"(?:\\u00|\\x|%|&#x)([0-9A-Fa-f]{2});?|&#0*([1-9][0-9]{0,2});|\\[nrt]"
-)
 YOURS = "a key, token or password of yours"
 UNSEEN = "packed content that cannot be looked through"
 
@@ -223,15 +219,6 @@ def written(value: str) -> Iterator[bytes]:
 def squeezed(data: bytes) -> bytes:
     """Without blanks, quotes and the like: a value in two halves is one again, and UTF-16 is ASCII."""
     return data.translate(None, JOINTS)
-
-
-def unescaped(data: bytes) -> bytes:
-    """With its characters in place of their codes, as JSON, a notebook, an address and HTML have them."""
-    return ESCAPE.sub(lambda code: bytes([_code(code)]), data)
-
-
-def _code(found: re.Match[bytes]) -> int:
-    return int(found[1], 16) if found[1] else int(found[2]) & 0xFF if found[2] else ord("\n")
 
 
 def word_at(form: bytes, data: bytes) -> int | None:
