@@ -245,7 +245,7 @@ SCENARIOS: dict[str, Scenario] = {
     "hang": Scenario("a rank stands still", words=STATES, recipe=LONG, watch_s={"train": 6.0}, moment=TRAINED,
                      then=send(PAUSE, is_rank), most_lost=60),
     "nan": Scenario("sft's loss is no number, twice; mid is safe", "failed", "nan", 5, words=("phase=mid+sft", "eval=none"),
-                    recipe={"sft": {"embedding_lr": 1e38}}, most_lost=10),
+                    recipe={"sft": {"matrix_lr": 9e12, "init_lr_frac": 9e12}}, most_lost=10),
     "oom": Scenario("a rank is killed, as by the kernel when memory runs out", words=STATES, recipe=LONG, moment=TRAINED,
                     then=send(KILL, is_rank), most_lost=60),
     "oom-again": Scenario("a rank is killed, and killed again", "failed", "killed", 5, words=STATES, recipe=LONG,
