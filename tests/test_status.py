@@ -199,6 +199,15 @@ def test_a_live_run_is_seen_with_its_machine_its_money_and_its_progress_in_one_r
     assert len(asked) == len(set(asked)) == 5, "each thing is asked for once"
 
 
+def test_an_account_of_thousands_of_machines_is_sorted_in_a_moment(desk: Desk) -> None:
+    def crowd(body: Any) -> None:
+        body["instances"] += [body["instances"][0] | {"id": f"x{n}", "name": f"n{n}", "tags": []} for n in range(4000)]
+    desk.cloud.fault("GET /v1/instances$", "edit", change=crowd)
+    begun = time.process_time()
+    seen = desk.look()
+    assert len(seen.others) == 4000 and seen.runs[0].instance and time.process_time() - begun < 15
+
+
 def test_after_the_end_the_receipt_the_proof_and_the_log_are_still_there(desk: Desk) -> None:
     desk.hub.put(REPO,
                  {f"{SFT}/model_000090.pt": MODEL, f"{SFT}/meta_000090.json": META,
