@@ -24,7 +24,7 @@ _default:
 rehearse *args: (_setup "train")
     @{{python}} scripts/rehearse.py "$@"
 
-# the same with every fault, for real (10 minutes)
+# the same with every fault, for real (30 minutes)
 [group('run')]
 [no-exit-message]
 rehearse-faults *args: (_setup "train")

@@ -1,6 +1,6 @@
 """Play every fault for real, one rehearsal each, and print what was saved, lost and paid.
 
-    just rehearse-faults                all of them (about 10 minutes)
+    just rehearse-faults                all of them (about half an hour)
     just rehearse-faults hang reboot    only these
     just rehearse-faults --write        all, and keep the table in docs/faults.md
 

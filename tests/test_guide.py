@@ -38,7 +38,7 @@ MENU = {r.name: r for r in recipes((ROOT / "justfile").read_text())}
 
 UNRUN = {
     "just rehearse": "tests/test_rehearse.py and tests/test_faults.py rehearse",
-    "just rehearse-faults": "ten minutes; tests/test_rehearse_faults.py",
+    "just rehearse-faults": "half an hour; tests/test_rehearse_faults.py",
     "just test": "this is it",
     "just train-here": "needs an NVIDIA GPU; tests/test_here.py trains on the CPU",
     "just notify": "needs a service that takes the word; tests/test_notify.py has one",
