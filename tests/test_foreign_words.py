@@ -91,4 +91,4 @@ def test_every_command_runs_behind_the_veil_and_none_goes_around_it() -> None:
         for call in (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
             if call.func.attr in ("prompt", "confirm"):     # type: ignore[attr-defined]
                 assert "err" in {k.arg for k in call.keywords}, f"{path}: click lets readline write a question to stdout by itself"
-    assert "veiled(sys.stdout" in (ROOT / "cloud/train.py").read_text()
+    assert "sys.stdout = sys.stderr = veiled(Log(1)" in (ROOT / "cloud/train.py").read_text()
