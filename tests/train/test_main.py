@@ -211,7 +211,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(
         tiny: Path, tmp_path: Path, fixtures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = write_job(tiny, tmp_path / "run", tokenizer_dir=str(fixtures / "tiny" / "tokenizer"))
     assert main([str(job)]) == 1
-    assert "the tokenizer has 512 tokens, the model" in capsys.readouterr().err
+    assert "a vocabulary of 304, the tokenizer has 512 tokens" in capsys.readouterr().err
 
 
 def test_missing_test_splits_cost_the_validation_not_the_run(
