@@ -220,7 +220,7 @@ fuzz *args: (_setup "dev")
 [group('dev')]
 [no-exit-message]
 lint: (_setup "dev")
-    @.venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/shellcheck just scripts/*.sh cloud/boot.sh .ci/run
+    @.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/shellcheck just scripts/*.sh cloud/boot.sh .ci/run
 
 # what is fast and what is not, as ratios
 [group('dev')]

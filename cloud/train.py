@@ -3,6 +3,7 @@
 What the box program itself cannot handle (a plan it cannot read, no sight of its own instance) goes to the
 rescue program: log uploaded, machine deleted. Whatever is printed here goes through a veil (nanolan/veil.py).
 """
+
 from __future__ import annotations
 
 import os
@@ -17,15 +18,20 @@ def main(state: Path, work: Path) -> None:
     try:
         from nanolan.plainfile import Log
         from nanolan.veil import veiled
+
         sys.stdout = sys.stderr = veiled(Log(1), note=True)
         from nanolan.box import main as box  # now: what it imports keeps the stderr that it finds
+
         box(state, work)
-    except BaseException as e:   # also what no program raises: a panic of a library, an exit
+    except BaseException as e:  # also what no program raises: a panic of a library, an exit
         try:
             traceback.print_exc(file=sys.stdout)
             sys.stdout.flush()
             from nanolan.secret import short
-            why = short(f"{why}: {type(e).__name__}: {e}").replace("\0", "?")   # arguments are for everybody to see
+
+            why = short(f"{why}: {type(e).__name__}: {e}").replace(
+                "\0", "?"
+            )  # arguments are for everybody to see
         finally:
             rescue(state, why)
 
@@ -35,9 +41,9 @@ def rescue(state: Path, why: str) -> None:
     for python in (sys.executable, "/usr/bin/python3"):
         try:
             os.execv(python, [python, str(state / "rescue.py"), "fail", why])  # noqa: S606
-        except OSError:   # its disk may be gone
+        except OSError:  # its disk may be gone
             continue
-    sys.exit(1)     # for systemd to begin anew
+    sys.exit(1)  # for systemd to begin anew
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Both accounts as `just doctor` sees them: the Shadeform key and wallet, the Hub token, and what HF_REPO holds."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -14,7 +15,14 @@ from nanolan.money import dollars
 from nanolan.offers import choose, wanted_by
 from nanolan.patient import Patient
 from nanolan.phases import data_files
-from nanolan.preflight import Check, check_box_key, check_money, check_time, pin_dataset, wallet_hint
+from nanolan.preflight import (
+    Check,
+    check_box_key,
+    check_money,
+    check_time,
+    pin_dataset,
+    wallet_hint,
+)
 from nanolan.structure import Piece, amount, needed, read_by
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
@@ -27,14 +35,27 @@ FINE = f"make a fine-grained token with write access to HF_REPO: {TOKENS_URL}"
 def look_at_key(p: Patient) -> list[Check]:
     """Whether the Shadeform key works; what it may do is always everything."""
     if p.api is None:
-        return [Check("Shadeform key", False, "SHADEFORM_API_KEY is not set", f"SHADEFORM_API_KEY=... in .env, from {KEY_URL}")]
+        return [
+            Check(
+                "Shadeform key",
+                False,
+                "SHADEFORM_API_KEY is not set",
+                f"SHADEFORM_API_KEY=... in .env, from {KEY_URL}",
+            )
+        ]
     try:
         count = sum(i.billing for i in p.instances())
     except AuthProblem as e:
         return [Check("Shadeform key", False, str(e), f"make a new key: {KEY_URL}")]
-    return [Check("Shadeform key", True, f"works; {count} instances bill now. It has full rights on the account, as all of "
-                                         "Shadeform's keys have: rent, delete, read SSH keys"),
-            check_box_key(p.s, p.instances)]
+    return [
+        Check(
+            "Shadeform key",
+            True,
+            f"works; {count} instances bill now. It has full rights on the account, as all of "
+            "Shadeform's keys have: rent, delete, read SSH keys",
+        ),
+        check_box_key(p.s, p.instances),
+    ]
 
 
 def look_at_market(p: Patient) -> list[Check]:
@@ -43,37 +64,65 @@ def look_at_market(p: Patient) -> list[Check]:
         return [Check("offers", None, "not looked at without SHADEFORM_API_KEY"), _wallet(None)]
     expected = forecaster(work_of(p.s), p.ledger.readable()[0])
     listed, _ = p.api.offers()
-    found, _ = choose(listed, wanted_by(p.s), expected=lambda o: f.likely_cents if (f := expected(o)) else None)
+    found, _ = choose(
+        listed, wanted_by(p.s), expected=lambda o: f.likely_cents if (f := expected(o)) else None
+    )
     if not found:
-        return [Check("offers", None, f"none for {p.s.num_gpus}x {p.s.gpu} just now", "just offers --all-configs"), _wallet(None)]
+        return [
+            Check(
+                "offers",
+                None,
+                f"none for {p.s.num_gpus}x {p.s.gpu} just now",
+                "just offers --all-configs",
+            ),
+            _wallet(None),
+        ]
     foreseen = expected(found[0])
-    return [Check("offers", True, f"{len(found)} for {p.s.num_gpus}x {p.s.gpu}, from {dollars(found[0].hourly_cents)}/h"),
-            check_money(p.s.spend_limit, found[0].hourly_cents, foreseen), *check_time(p.s.max_duration, foreseen),
-            _wallet(foreseen.likely_cents if foreseen else None)]
+    return [
+        Check(
+            "offers",
+            True,
+            f"{len(found)} for {p.s.num_gpus}x {p.s.gpu}, from {dollars(found[0].hourly_cents)}/h",
+        ),
+        check_money(p.s.spend_limit, found[0].hourly_cents, foreseen),
+        *check_time(p.s.max_duration, foreseen),
+        _wallet(foreseen.likely_cents if foreseen else None),
+    ]
 
 
 def _wallet(expected_cents: int | None) -> Check:
     hint = wallet_hint(expected_cents)
-    return Check(hint.name, None, hint.text, f"look, and switch automatic top-up off: {BILLING_URL}")
+    return Check(
+        hint.name, None, hint.text, f"look, and switch automatic top-up off: {BILLING_URL}"
+    )
 
 
 # ------------------------------------------------------------------ the Hub
 def look_at_token(p: Patient) -> list[Check]:
     """Who the token belongs to and what it may do, then whether it may write what a run writes."""
     if p.hub is None:
-        return [Check("Hub token", False, "HF_TOKEN is not set, and nobody is logged in", f"just hf auth login; or {FINE}")]
+        return [
+            Check(
+                "Hub token",
+                False,
+                "HF_TOKEN is not set, and nobody is logged in",
+                f"just hf auth login; or {FINE}",
+            )
+        ]
     try:
         checks = [scope(p.hub.whoami(), _name_of_repo(p))]
     except AuthProblem as e:
         return [Check("Hub token", False, str(e), FINE)]
-    return checks + [_may_write(p.hub, repo) for repo in dict.fromkeys((p.s.hf_repo, p.s.runs_repo)) if repo]
+    return checks + [
+        _may_write(p.hub, repo) for repo in dict.fromkeys((p.s.hf_repo, p.s.runs_repo)) if repo
+    ]
 
 
 def _name_of_repo(p: Patient) -> str | None:
     """HF_REPO as the Hub calls it, which is what a token's rights name."""
     try:
         return p.tree().repo
-    except NanolanError:     # another look says so
+    except NanolanError:  # another look says so
         return p.s.hf_repo
 
 
@@ -82,18 +131,30 @@ def scope(who: dict[str, Any], repo: str | None) -> Check:
     try:
         name, token = str(who["name"]), who["auth"]["accessToken"]
         role = str(token["role"])
-        scoped = [(str(e["entity"]["name"]), "repo.write" in e["permissions"])
-                  for e in (token.get("fineGrained") or {}).get("scoped") or ()]
+        scoped = [
+            (str(e["entity"]["name"]), "repo.write" in e["permissions"])
+            for e in (token.get("fineGrained") or {}).get("scoped") or ()
+        ]
     except (KeyError, TypeError, AttributeError):
         return Check("Hub token", None, "works; the Hub does not tell what it may do")
     if role == "read":
         return Check("Hub token", False, f"works, as {name}, but may only read", FINE)
     if role == "write":
-        return Check("Hub token", None, f"works, as {name}; may write everything of yours, more than a run needs", FINE)
+        return Check(
+            "Hub token",
+            None,
+            f"works, as {name}; may write everything of yours, more than a run needs",
+            FINE,
+        )
     written = [entity for entity, may in scoped if may]
     text = f"works, as {name}; fine-grained, may write {', '.join(written) or 'nothing'}"
     if repo and not {repo, repo.split("/")[0]} & set(written):
-        return Check("Hub token", False, f"{text}, which is not {repo}", f"give it write access to {repo}: {TOKENS_URL}")
+        return Check(
+            "Hub token",
+            False,
+            f"{text}, which is not {repo}",
+            f"give it write access to {repo}: {TOKENS_URL}",
+        )
     return Check("Hub token", True, text)
 
 
@@ -110,48 +171,80 @@ def _may_write(hub: Hub, repo: str) -> Check:
 def look_at_repo(p: Patient) -> list[Check]:
     """HF_REPO and whether the world can read it."""
     if p.s.hf_repo is None:
-        return [Check("HF_REPO", False, "not set: the repo of your checkpoints",
-                      "HF_REPO=owner/name in .env; any name: just upload base creates it, private")]
+        return [
+            Check(
+                "HF_REPO",
+                False,
+                "not set: the repo of your checkpoints",
+                "HF_REPO=owner/name in .env; any name: just upload base creates it, private",
+            )
+        ]
     try:
         tree = p.tree()
     except NotFound as e:
         return [Check("HF_REPO", False, str(e), CREATE)]
-    names = [Check("repo name", None, text) for text in other_names({"HF_REPO": (p.s.hf_repo, tree.repo)})]
+    names = [
+        Check("repo name", None, text)
+        for text in other_names({"HF_REPO": (p.s.hf_repo, tree.repo)})
+    ]
     if tree.private:
         return [*names, Check("HF_REPO", True, f"{tree.repo}, private, {len(tree.files)} files")]
-    return [*names, Check("HF_REPO", None, f"{tree.repo} is PUBLIC: so will be checkpoints, logs, plan and code of every run",
-                  "RUNS_REPO=owner/private-repo keeps logs, plan and code private")]
+    return [
+        *names,
+        Check(
+            "HF_REPO",
+            None,
+            f"{tree.repo} is PUBLIC: so will be checkpoints, logs, plan and code of every run",
+            "RUNS_REPO=owner/private-repo keeps logs, plan and code private",
+        ),
+    ]
 
 
 def look_at_structure(p: Patient) -> list[Check]:
     """Each piece of the expected structure; what a run of these settings needs must be there."""
     wanted, read = needed(p.s), read_by(p.s)
-    return [_check_of(piece, piece.path in (wanted if piece.state == "missing" else read), p.s.phase) for piece in p.structure()]
+    return [
+        _check_of(piece, piece.path in (wanted if piece.state == "missing" else read), p.s.phase)
+        for piece in p.structure()
+    ]
 
 
 def _check_of(piece: Piece, wanted: bool, phase: str) -> Check:
     size = f", {amount(piece.size)}" if piece.size else ""
-    use = f"phase={phase} cannot start without it" if wanted and piece.state == "missing" else piece.use
+    use = (
+        f"phase={phase} cannot start without it"
+        if wanted and piece.state == "missing"
+        else piece.use
+    )
     text = f"{piece.state}{size}; {use}"
     if piece.state == "missing":
         return Check(piece.path, False if wanted else None, text, piece.text)
     if piece.state == "unproven":
         return Check(piece.path, None, text, f"just verify --adopt {piece.path}")
     if piece.state == "NOT WHOLE":
-        again = "just identity ..., then: just upload data" if piece.path == IDENTITY_FILE else AGAIN
+        again = (
+            "just identity ..., then: just upload data" if piece.path == IDENTITY_FILE else AGAIN
+        )
         return Check(piece.path, False if wanted else None, f"{text}: {piece.text}", again)
     return Check(piece.path, True, f"{text}{'; ' + piece.text if piece.text else ''}")
 
 
 def look_at_pickles(p: Patient) -> list[Check]:
     """What is unpickled, looked into without running or downloading it; what is not safe the structure has said."""
-    return [Check("safe to load", True, f"{piece.path}: {piece.inside}")
-            for piece in p.structure() if piece.inside and piece.path != IDENTITY_FILE]
+    return [
+        Check("safe to load", True, f"{piece.path}: {piece.inside}")
+        for piece in p.structure()
+        if piece.inside and piece.path != IDENTITY_FILE
+    ]
 
 
 def look_at_identity(p: Patient) -> list[Check]:
     """The conversations that tell the model who it is; what is wrong with them the structure has said."""
-    return [Check("identity data", True, piece.inside) for piece in p.structure() if piece.inside and piece.path == IDENTITY_FILE]
+    return [
+        Check("identity data", True, piece.inside)
+        for piece in p.structure()
+        if piece.inside and piece.path == IDENTITY_FILE
+    ]
 
 
 def look_at_datasets(p: Patient) -> list[Check]:
@@ -163,10 +256,11 @@ def look_at_datasets(p: Patient) -> list[Check]:
         try:
             pinned = pin_dataset(hub, repo, wanted[repo])
         except Unreachable:
-            raise                            # one line for all of them
+            raise  # one line for all of them
         except NanolanError as e:
             return Check("data set", False, str(e), "is there a newer nanolan? git pull")
         return Check("data set", True, f"{repo}, {len(pinned.files)} files, {amount(pinned.size)}")
+
     return _together(look, list(wanted))
 
 

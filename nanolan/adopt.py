@@ -1,25 +1,38 @@
 """Checkpoints on the Hub that were uploaded by hand: check one against its manifest, or write one for it."""
+
 from __future__ import annotations
 
 import re
 
 from nanolan.errors import PreflightFailed
 from nanolan.hub import Hub, Tree
-from nanolan.inside import TOKENIZER, Inside, check_together, look_at_checkpoint, look_at_tokenizer, model_in
+from nanolan.inside import (
+    TOKENIZER,
+    Inside,
+    check_together,
+    look_at_checkpoint,
+    look_at_tokenizer,
+    model_in,
+)
 from nanolan.manifest import MANIFEST, FileEntry, Manifest, hash_bytes
 from nanolan.phases import FOLDERS
 from nanolan.plan import Pinned, PinnedFile, iso, now_utc
 from nanolan.preflight import pin_checkpoint, read_manifest
 from nanolan.proof import Proof, prove
 
-BY_HAND = "00000000"    # the run id of what no run made
+BY_HAND = "00000000"  # the run id of what no run made
 
 
 def verify(hub: Hub, repo: str, folder: str) -> Proof:
     """A Proof that `folder` holds what its manifest says; BadAnswer when that could not be trained from."""
     tree = hub.tree(repo)
     proof = proven(hub, tree, folder)
-    _check_content(hub, tree, folder, look_at_checkpoint(hub, tree, *model_in(_pin(tree, folder, proof.manifest))))
+    _check_content(
+        hub,
+        tree,
+        folder,
+        look_at_checkpoint(hub, tree, *model_in(_pin(tree, folder, proof.manifest))),
+    )
     return proof
 
 
@@ -38,8 +51,10 @@ def proven(hub: Hub, tree: Tree, folder: str) -> Proof:
     """A Proof that `folder` holds what its manifest says; PreflightFailed says what to do when there is none."""
     repo = tree.repo
     if f"{folder}/{MANIFEST}" not in tree.files:
-        raise PreflightFailed(f"{repo}/{folder} has no manifest: unproven. If it is what you mean to train from: "
-                              f"just verify --adopt {folder}")
+        raise PreflightFailed(
+            f"{repo}/{folder} has no manifest: unproven. If it is what you mean to train from: "
+            f"just verify --adopt {folder}"
+        )
     manifest = read_manifest(hub, tree, folder)
     return prove(tree, folder, manifest)
 
@@ -53,8 +68,16 @@ def adopt(hub: Hub, repo: str, folder: str) -> Proof:
     _check_content(hub, tree, folder, inside)
     entries = tuple(_entry(hub, tree, f) for f in pinned.files)
     step = int(re.sub(r"\D", "", next(e.path for e in entries if e.path.startswith("model_"))))
-    manifest = Manifest(BY_HAND, FOLDERS.get(folder.split("/")[0], "base"), step, entries, extra={"adopted": iso(now_utc())})
-    hub.commit(repo, {f"{folder}/{MANIFEST}": manifest.to_json().encode()}, f"adopt {folder} step {step}")
+    manifest = Manifest(
+        BY_HAND,
+        FOLDERS.get(folder.split("/")[0], "base"),
+        step,
+        entries,
+        extra={"adopted": iso(now_utc())},
+    )
+    hub.commit(
+        repo, {f"{folder}/{MANIFEST}": manifest.to_json().encode()}, f"adopt {folder} step {step}"
+    )
     return prove(hub.tree(repo), folder, manifest)
 
 
@@ -68,4 +91,5 @@ def _entry(hub: Hub, tree: Tree, f: PinnedFile) -> FileEntry:
 
 def _without_manifest(tree: Tree, path: str) -> Tree:
     from dataclasses import replace
+
     return replace(tree, files={p: f for p, f in tree.files.items() if p != path})

@@ -2,6 +2,7 @@
 
 Every door asks here: upload, adopt, verify, doctor, dry-run, launch, resume, and the trainer itself. No torch.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -16,12 +17,12 @@ from nanolan.errors import BadAnswer
 from nanolan.sniff import mistaken_for
 
 MAX_META_BYTES = 1 << 20
-MOST = {"n_layer": 1024, "vocab_size": 1 << 22, "sequence_len": 1 << 17}     # anything else: 1 << 16
-ROPE_LENGTHS = 10            # the position tables cover this many times sequence_len, a hard cap on a row
+MOST = {"n_layer": 1024, "vocab_size": 1 << 22, "sequence_len": 1 << 17}  # anything else: 1 << 16
+ROPE_LENGTHS = 10  # the position tables cover this many times sequence_len, a hard cap on a row
 COMPILED_PREFIX = "_orig_mod."
-SEQUENCE_LEN = 2048          # of the recipes in nanolan/train/recipe.py: tokens of a row
-PADDED_TO = 64               # of the vocabulary, in nanochat since 2026
-MODEL_FILE = re.compile(r"model_(\d{6}|[1-9]\d{6,})\.pt")     # of nanochat: zero padded to six digits
+SEQUENCE_LEN = 2048  # of the recipes in nanolan/train/recipe.py: tokens of a row
+PADDED_TO = 64  # of the vocabulary, in nanochat since 2026
+MODEL_FILE = re.compile(r"model_(\d{6}|[1-9]\d{6,})\.pt")  # of nanochat: zero padded to six digits
 ONE_YEAR = "nanolan reads the d-models of nanochat up to autumn 2025"
 
 
@@ -53,10 +54,14 @@ class GPTConfig:
         """The config in a meta file's `model_config`; BadAnswer if it is not of this architecture."""
         names = [f.name for f in dataclasses.fields(GPTConfig)]
         if extra := sorted(set(d) - set(names)):
-            raise BadAnswer(f"{where}: model_config has {', '.join(extra)[:200]}: a newer architecture; {ONE_YEAR}")
+            raise BadAnswer(
+                f"{where}: model_config has {', '.join(extra)[:200]}: a newer architecture; {ONE_YEAR}"
+            )
         bad = [n for n in names if not (type(d.get(n)) is int and 0 < d[n] <= MOST.get(n, 1 << 16))]
         if bad:
-            raise BadAnswer(f"{where}: model_config {bad[0]} is {reprlib.repr(d.get(bad[0]))}, expected a whole number; {ONE_YEAR}")
+            raise BadAnswer(
+                f"{where}: model_config {bad[0]} is {reprlib.repr(d.get(bad[0]))}, expected a whole number; {ONE_YEAR}"
+            )
         config = GPTConfig(**{n: d[n] for n in names})
         if config.n_embd % config.n_head or config.n_head % config.n_kv_head or config.head_dim % 2:
             raise BadAnswer(f"{where}: model_config does not divide into heads: {config}")
@@ -70,7 +75,7 @@ class GPTConfig:
     @property
     def n_params(self) -> int:
         """Parameters; exact when n_kv_head == n_head (as in every d-model)."""
-        return 2 * self.vocab_size * self.n_embd + 12 * self.n_layer * self.n_embd ** 2
+        return 2 * self.vocab_size * self.n_embd + 12 * self.n_layer * self.n_embd**2
 
     @property
     def positions(self) -> int:
@@ -100,7 +105,9 @@ def parse_meta(data: bytes, where: str, step: int | None = None) -> Meta:
         raise BadAnswer(f"{where}: has no model_config")
     told = values.get("step")
     if step is not None and told is not None and (isinstance(told, bool) or told != step):
-        raise BadAnswer(f"{where}: says step {reprlib.repr(told)}, which is not its file name's: another model's meta")
+        raise BadAnswer(
+            f"{where}: says step {reprlib.repr(told)}, which is not its file name's: another model's meta"
+        )
     return Meta(GPTConfig.from_meta(values["model_config"], where), values)
 
 
@@ -124,16 +131,28 @@ def newest_step(names: Iterable[str], where: str, remove: str) -> tuple[str, str
         return newest, meta_name(newest)
     whole = [step for step, name in models.items() if meta_name(name) in there]
     before = f", or start from step {max(whole)}, which has both: {remove}{newest}" if whole else ""
-    raise BadAnswer(f"{where} has {newest} but no {meta_name(newest)}, as after a save that was killed: upload both{before}")
+    raise BadAnswer(
+        f"{where} has {newest} but no {meta_name(newest)}, as after a save that was killed: upload both{before}"
+    )
 
 
 def shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """The name and shape of every tensor of a model."""
     C = config.n_embd
     kv = config.n_kv_head * config.head_dim
-    layer = {"attn.c_q": (C, C), "attn.c_k": (kv, C), "attn.c_v": (kv, C), "attn.c_proj": (C, C),
-             "mlp.c_fc": (4 * C, C), "mlp.c_proj": (C, 4 * C)}
-    blocks = {f"transformer.h.{i}.{name}.weight": shape for i in range(config.n_layer) for name, shape in layer.items()}
+    layer = {
+        "attn.c_q": (C, C),
+        "attn.c_k": (kv, C),
+        "attn.c_v": (kv, C),
+        "attn.c_proj": (C, C),
+        "mlp.c_fc": (4 * C, C),
+        "mlp.c_proj": (C, 4 * C),
+    }
+    blocks = {
+        f"transformer.h.{i}.{name}.weight": shape
+        for i in range(config.n_layer)
+        for name, shape in layer.items()
+    }
     ends = dict.fromkeys(("transformer.wte.weight", "lm_head.weight"), (config.vocab_size, C))
     return {**ends, **blocks}
 
@@ -151,13 +170,19 @@ def check_tensors(config: GPTConfig, found: Mapping[str, Shaped], where: str) ->
     found = plain_names(found, where)
     want = shapes(config)
     if missing := sorted(want.keys() - found.keys()):
-        raise BadAnswer(f"{where}: no {missing[0]} ({len(missing)} of {len(want)} tensors missing): it does not belong to its meta")
+        raise BadAnswer(
+            f"{where}: no {missing[0]} ({len(missing)} of {len(want)} tensors missing): it does not belong to its meta"
+        )
     if extra := sorted(found.keys() - want.keys()):
-        raise BadAnswer(f"{where}: {extra[0][:100]} does not belong to this architecture ({len(extra)} such tensors); {ONE_YEAR}")
+        raise BadAnswer(
+            f"{where}: {extra[0][:100]} does not belong to this architecture ({len(extra)} such tensors); {ONE_YEAR}"
+        )
     for name, shape in want.items():
         tensor = found[name]
         if tuple(tensor.shape) != shape:
-            raise BadAnswer(f"{where}: {name} is {tuple(tensor.shape)}, expected {shape} by its meta: they do not belong together")
+            raise BadAnswer(
+                f"{where}: {name} is {tuple(tensor.shape)}, expected {shape} by its meta: they do not belong together"
+            )
         if not tensor.is_floating_point():
             raise BadAnswer(f"{where}: {name} does not hold floats")
 
@@ -168,20 +193,33 @@ def check_vocabulary(config: GPTConfig, tokens: int, where: str = "the model") -
     if rows == tokens:
         return
     if rows == -(-tokens // PADDED_TO) * PADDED_TO:
-        raise BadAnswer(f"{where} has a padded vocabulary: {rows:,} rows for the tokenizer's {tokens:,} tokens. nanolan trains "
-                        "only where both are equal: cut the rows above off wte and lm_head, and set vocab_size")
-    raise BadAnswer(f"{where} has a vocabulary of {rows:,}, the tokenizer has {tokens:,} tokens: they do not belong together. "
-                    "Upload the tokenizer that the model was trained with")
+        raise BadAnswer(
+            f"{where} has a padded vocabulary: {rows:,} rows for the tokenizer's {tokens:,} tokens. nanolan trains "
+            "only where both are equal: cut the rows above off wte and lm_head, and set vocab_size"
+        )
+    raise BadAnswer(
+        f"{where} has a vocabulary of {rows:,}, the tokenizer has {tokens:,} tokens: they do not belong together. "
+        "Upload the tokenizer that the model was trained with"
+    )
 
 
 def check_rows(config: GPTConfig, sequence_len: int, where: str = "the model") -> None:
     """BadAnswer when the model's positions end before a row does."""
     if sequence_len > config.positions:
-        raise BadAnswer(f"{where}: rows of {sequence_len} tokens, but the model's positions end at {config.positions}")
+        raise BadAnswer(
+            f"{where}: rows of {sequence_len} tokens, but the model's positions end at {config.positions}"
+        )
 
 
 def check_token_bytes(found: Mapping[str, Shaped], tokens: int, where: str) -> None:
     """BadAnswer unless a token_bytes.pt has one whole number for each token."""
     only = found.get("")
-    if len(found) != 1 or only is None or tuple(only.shape) != (tokens,) or only.is_floating_point():
-        raise BadAnswer(f"{where} does not fit the {tokens:,} tokens of tokenizer.pkl: they do not belong together")
+    if (
+        len(found) != 1
+        or only is None
+        or tuple(only.shape) != (tokens,)
+        or only.is_floating_point()
+    ):
+        raise BadAnswer(
+            f"{where} does not fit the {tokens:,} tokens of tokenizer.pkl: they do not belong together"
+        )

@@ -3,6 +3,7 @@
 nanochat takes the largest step of a folder; so a folder that holds another checkpoint is moved aside, never
 mixed and never lost. The name it gets does not begin with "d", or nanochat could take it for a model.
 """
+
 from __future__ import annotations
 
 import time
@@ -37,5 +38,9 @@ def place(manifest: Manifest, source: Path, target: Path, say: Callable[[str], N
 
 def holds(folder: Path, manifest: Manifest, names: set[str]) -> bool:
     """Whether a folder holds these files of the manifest, and no other model."""
-    same = all((folder / f.path).is_file() and hash_file(folder / f.path) == f for f in manifest.files if f.path in names)
+    same = all(
+        (folder / f.path).is_file() and hash_file(folder / f.path) == f
+        for f in manifest.files
+        if f.path in names
+    )
     return same and {p.name for p in folder.glob("model_*.pt")} <= names

@@ -6,6 +6,7 @@
 Run again after a crash or a reboot it takes up where it was: a phase whose checkpoint is whole is not trained
 twice, and a second copy of this program ends at once. Deleting takes a Warrant (nanolan/proof.py).
 """
+
 from __future__ import annotations
 
 import errno
@@ -40,7 +41,18 @@ from nanolan.pace import complaint, exchange
 from nanolan.plainfile import note_plain
 from nanolan.plan import UNREADABLE, Plan, iso, parse_time, read_plan
 from nanolan.rent import find_run
-from nanolan.report import FAILED, PREPARING, STOPPED, STOPPING, SUCCEEDED, UPLOADING, Receipt, log_path, read_receipt, to_json
+from nanolan.report import (
+    FAILED,
+    PREPARING,
+    STOPPED,
+    STOPPING,
+    SUCCEEDED,
+    UPLOADING,
+    Receipt,
+    log_path,
+    read_receipt,
+    to_json,
+)
 from nanolan.saver import forget_states, note_results, save_the_rest, upload
 from nanolan.secret import Secret, hide
 from nanolan.shadeform import Shadeform
@@ -48,10 +60,14 @@ from nanolan.timeline import Timeline, phase_seconds
 from nanolan.times import SERVICE_CLOCK, ServiceClock
 from nanolan.training import evaluate, fetch_state, pass_gate, train
 
-FIND_LOOKS = 18              # about 5 minutes
+FIND_LOOKS = 18  # about 5 minutes
 REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}
 LIMITS = ("spend_limit", "max_duration")
-ENDS = {**dict.fromkeys(LIMITS, STOPPED), "user": STOPPED, "gate": STOPPED}    # reason -> verdict; all others failed
+ENDS = {
+    **dict.fromkeys(LIMITS, STOPPED),
+    "user": STOPPED,
+    "gate": STOPPED,
+}  # reason -> verdict; all others failed
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 TOOLS = Tools()
 
@@ -71,8 +87,10 @@ def live(m: Machine) -> None:
     """The run, its last words, and the end of its machine."""
     receipt = verdict_of(m)
     say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
-    say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; {'deleting' if m.plan.self_delete else 'done with'} "
-        "this machine")
+    say(
+        f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; {'deleting' if m.plan.self_delete else 'done with'} "
+        "this machine"
+    )
     last_words(m, receipt)
     (delete if m.plan.self_delete else wait_to_be_deleted)(m, warrant_of(m, receipt))
 
@@ -83,31 +101,76 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     secrets = {k: Secret(v) for k, v in json.loads((state / "secrets.json").read_bytes()).items()}
     os.environ["HF_HOME"] = str(work / "hf")
     timeline = Timeline(state / "timeline.json", lambda: tools.now().timestamp())
-    api = tools.api(secrets["SHADEFORM_API_KEY"], plan.shadeform_api) if plan.self_delete else Nobody(plan)
+    api = (
+        tools.api(secrets["SHADEFORM_API_KEY"], plan.shadeform_api)
+        if plan.self_delete
+        else Nobody(plan)
+    )
     me = find_me(api, plan, state / "instance.json")
     hub = tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0)
     ask_the_time(api, hub, me, plan)
-    say(f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}")
+    say(
+        f"this is instance {me.id} ({me.name}), {dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}"
+    )
     _note_boot(timeline, me, plan, state, tools.now().timestamp())
-    notify = tools.notifier(secrets.get("NOTIFY_URL"), f"{plan.run_name} {'+'.join(plan.phases)}", state / "notified.json", say)
-    meter = Meter(plan, me, api, tools.clock, say=say, now=tools.now, ticker=tools.ticker,
-                  alarm=lambda event, text: notify.tell(event, text, WARNING)).start()
-    control = Control(plan, hub, say, ticker=tools.ticker,
-                      on_limit=lambda limit: _obey(limit, meter, state)).start()
+    notify = tools.notifier(
+        secrets.get("NOTIFY_URL"),
+        f"{plan.run_name} {'+'.join(plan.phases)}",
+        state / "notified.json",
+        say,
+    )
+    meter = Meter(
+        plan,
+        me,
+        api,
+        tools.clock,
+        say=say,
+        now=tools.now,
+        ticker=tools.ticker,
+        alarm=lambda event, text: notify.tell(event, text, WARNING),
+    ).start()
+    control = Control(
+        plan, hub, say, ticker=tools.ticker, on_limit=lambda limit: _obey(limit, meter, state)
+    ).start()
     if limit := _kept_limit(state):
         meter.change(limit.limit_cents, limit.deadline)
     notify.tell("started", started(plan))
-    herald = Herald(plan, secrets, work, meter, timeline, notify, hub=tools.hub, ticker=tools.ticker, clock=tools.clock)
-    return Machine(plan, secrets, state, work, api, me, meter, herald, timeline, control, notify, tools,
-                   spent_before_cents=meter.spent_cents)
+    herald = Herald(
+        plan,
+        secrets,
+        work,
+        meter,
+        timeline,
+        notify,
+        hub=tools.hub,
+        ticker=tools.ticker,
+        clock=tools.clock,
+    )
+    return Machine(
+        plan,
+        secrets,
+        state,
+        work,
+        api,
+        me,
+        meter,
+        herald,
+        timeline,
+        control,
+        notify,
+        tools,
+        spent_before_cents=meter.spent_cents,
+    )
 
 
 def _obey(limit: Limit, meter: Meter, state: Path) -> None:
     """Take a new limit, and keep it for the next life of this program and for the dead man's timer."""
-    parse_time(limit.deadline)     # BadAnswer: then the old one holds
+    parse_time(limit.deadline)  # BadAnswer: then the old one holds
     _write(state / LIMIT_FILE, to_json(limit))
     meter.change(limit.limit_cents, limit.deadline)
-    say(f"the limit is {dollars(limit.limit_cents)} and {limit.deadline} from now on, by just limit")
+    say(
+        f"the limit is {dollars(limit.limit_cents)} and {limit.deadline} from now on, by just limit"
+    )
 
 
 def _kept_limit(state: Path) -> Limit | None:
@@ -125,17 +188,24 @@ def find_me(api: Shadeform, plan: Plan, note: Path) -> Instance:
     except (OSError, *UNREADABLE):
         me = find_run(api, plan.run_id, FIND_LOOKS, attempt=plan.attempt)
     if me is None:
-        raise ApiProblem(f"Shadeform lists no instance of run {plan.run_id}; the provider's limit stays in force")
+        raise ApiProblem(
+            f"Shadeform lists no instance of run {plan.run_id}; the provider's limit stays in force"
+        )
     _write(note, msgspec.json.encode(me))
     return me
 
 
-def ask_the_time(api: Shadeform, hub: Hub, me: Instance, plan: Plan, clock: ServiceClock = SERVICE_CLOCK) -> None:
+def ask_the_time(
+    api: Shadeform, hub: Hub, me: Instance, plan: Plan, clock: ServiceClock = SERVICE_CLOCK
+) -> None:
     """Before anything is counted: after a restart no service has told the time yet, and this machine's clock may have jumped."""
-    for ask in (lambda: api.info(me.id), lambda: hub.read(plan.runs_repo, f"{plan.folder}/plan.json")):
+    for ask in (
+        lambda: api.info(me.id),
+        lambda: hub.read(plan.runs_repo, f"{plan.folder}/plan.json"),
+    ):
         if clock.told:
             return
-        with suppress(NanolanError):     # a refusal tells the time, too
+        with suppress(NanolanError):  # a refusal tells the time, too
             ask()
 
 
@@ -155,7 +225,7 @@ def verdict_of(m: Machine) -> Receipt:
     path = m.state / "verdict.json"
     if (earlier := _earlier(path)) and earlier.verdict != SUCCEEDED:
         return earlier
-    with m.tools.pool() as pool:   # leaving it waits for all uploads
+    with m.tools.pool() as pool:  # leaving it waits for all uploads
         receipt = run(m, pool)
     _write(path, to_json(receipt))
     return receipt
@@ -184,13 +254,19 @@ def run(m: Machine, pool: Executor) -> Receipt:
     except Exception as e:
         traceback.print_exc(file=sys.stdout)
         full = isinstance(e, OSError) and e.errno in DISK_FULL
-        verdict, reason, message = FAILED, "disk_full" if full else "error", f"{type(e).__name__}: {e}"
+        verdict, reason, message = (
+            FAILED,
+            "disk_full" if full else "error",
+            f"{type(e).__name__}: {e}",
+        )
     if verdict != SUCCEEDED:
         say(f"{verdict}: {message}")
         m.timeline.enter("save")
-        m.herald.tell(STOPPING, message)   # and save what there is
-        done = {p for p, u in uploads.items() if not isinstance(u.exception(), BadAnswer)}   # else damaged: the state before it
-        save_the_rest(m, done)     # here, not in the pool: there may be no memory for another thread
+        m.herald.tell(STOPPING, message)  # and save what there is
+        done = {
+            p for p, u in uploads.items() if not isinstance(u.exception(), BadAnswer)
+        }  # else damaged: the state before it
+        save_the_rest(m, done)  # here, not in the pool: there may be no memory for another thread
     for error in filter(None, (u.exception() for u in uploads.values())):
         if verdict == SUCCEEDED:
             verdict, reason, message = FAILED, "upload_failed", str(error)
@@ -201,7 +277,7 @@ def run(m: Machine, pool: Executor) -> Receipt:
 def prepare(m: Machine) -> None:
     """The machine proves itself, and gets what it needs; RunStopped when it is not what was rented."""
     m.timeline.enter("probation")
-    m.tools.kill(m.plan.run_id)   # left over by a box program that was killed
+    m.tools.kill(m.plan.run_id)  # left over by a box program that was killed
     m.herald.tell(PREPARING)
     if problem := m.tools.inspect(m.plan, m.work, clock=m.tools.clock, sleep=m.tools.sleep):
         raise RunStopped("boot_failed", problem)
@@ -211,10 +287,18 @@ def prepare(m: Machine) -> None:
     def give_up() -> str:
         stop = m.stop()
         return stop.text if stop else ""
+
     started, before = m.tools.clock(), already_here(m.work)
     try:
-        fetch_inputs(m.plan, m.token, m.work, give_up=give_up, say=say, transfer=m.tools.transfer,
-                     patience_s=patience_of(m.meter.hourly_cents))
+        fetch_inputs(
+            m.plan,
+            m.token,
+            m.work,
+            give_up=give_up,
+            say=say,
+            transfer=m.tools.transfer,
+            patience_s=patience_of(m.meter.hourly_cents),
+        )
         _judge_hub(m, already_here(m.work) - before, m.tools.clock() - started)
         fetch_state(m)
     except NanolanError as e:
@@ -222,14 +306,26 @@ def prepare(m: Machine) -> None:
             raise RunStopped(stop.reason, f"{stop.text}, before anything was trained") from e
         raise
     m.account, why = m.tools.confine(m.work)
-    say(f"the trainer runs as user {m.account.uid}" if m.account else f"the trainer runs as the box program does: {why}")
-    if m.account and not os.environ.get("BOX_ROOT") and (why := fence(m.account.uid)):    # no rehearsal touches a firewall
-        say(f"warning: the trainer can ask the cloud's metadata service, which may show it the startup script: {why}")
+    say(
+        f"the trainer runs as user {m.account.uid}"
+        if m.account
+        else f"the trainer runs as the box program does: {why}"
+    )
+    if (
+        m.account and not os.environ.get("BOX_ROOT") and (why := fence(m.account.uid))
+    ):  # no rehearsal touches a firewall
+        say(
+            f"warning: the trainer can ask the cloud's metadata service, which may show it the startup script: {why}"
+        )
 
 
 def _judge_hub(m: Machine, size: int, seconds: float) -> None:
     """A machine with a poor way to the Hub is given back, if there are figures enough to say so."""
-    text = complaint(m.plan, "download", "bytes/s of the Hub", size / max(seconds, 0.001)) if size else ""
+    text = (
+        complaint(m.plan, "download", "bytes/s of the Hub", size / max(seconds, 0.001))
+        if size
+        else ""
+    )
     if text and exchange(m.plan, m.meter.spent_cents - m.spent_before_cents):
         raise RunStopped("boot_failed", text)
     if text:
@@ -243,12 +339,17 @@ def run_phase(m: Machine, phase: str, pool: Executor, uploads: dict[str, Future[
     results = evaluate(m, phase)
     m.timeline.enter(f"{phase}.upload")
     m.herald.tell(UPLOADING)
-    if error := uploads[phase].exception():    # the next phase begins when this one is proven
+    if error := uploads[phase].exception():  # the next phase begins when this one is proven
         raise RunStopped("upload_failed", str(error))
     if results:
         note_results(m, phase, folder, manifest, results)
-    m.notify.tell(f"{phase} proven", f"{m.target(phase)} step {manifest.step} is on the Hub, {dollars(m.meter.spent_cents)} spent. "
-                  + ", ".join(f"{name} {value:.3g}" for name, value in m.herald.phases[phase].measured.items()))
+    m.notify.tell(
+        f"{phase} proven",
+        f"{m.target(phase)} step {manifest.step} is on the Hub, {dollars(m.meter.spent_cents)} spent. "
+        + ", ".join(
+            f"{name} {value:.3g}" for name, value in m.herald.phases[phase].measured.items()
+        ),
+    )
     forget_states(m, phase)
     pass_gate(m, phase, m.herald.phases[phase].measured)
 
@@ -256,9 +357,14 @@ def run_phase(m: Machine, phase: str, pool: Executor, uploads: dict[str, Future[
 def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
     """What became of it all, in words and cents."""
     rescued = [f"{p.folder} step {p.manifest.step}" for p in m.proofs if not p.manifest.final]
-    newer = {p.manifest.phase for p in m.proofs if not p.manifest.final}     # only the newest state of a phase is kept
-    rescued += [f"{p.folder} step {p.manifest.step}" for phase, p in m.states.items()
-                if p and phase not in newer and m.herald.phases[phase].state != "proven"]
+    newer = {
+        p.manifest.phase for p in m.proofs if not p.manifest.final
+    }  # only the newest state of a phase is kept
+    rescued += [
+        f"{p.folder} step {p.manifest.step}"
+        for phase, p in m.states.items()
+        if p and phase not in newer and m.herald.phases[phase].state != "proven"
+    ]
     for what, names in (("Saved", rescued), ("NOT saved", m.unsaved)):
         message += f". {what}: {', '.join(names)}" if names else ""
     if reason in LIMITS and _lost(m, rescued) or m.unsaved and m.meter.soft():
@@ -269,9 +375,23 @@ def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
     plan, meter, warning = m.plan, m.meter, loud(m)
     message = ". ".join(filter(None, (message.strip(), warning)))
     return Receipt(
-        plan.run_id, verdict, reason, hide(message), m.herald.phases, log_path(plan, verdict),
-        meter.spent_cents, int(meter.age_s), iso(m.tools.now()), plan.attempt, meter.metered_cents, meter.provider_cents, stages,
-        {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases}, plan.predicted, warning)
+        plan.run_id,
+        verdict,
+        reason,
+        hide(message),
+        m.herald.phases,
+        log_path(plan, verdict),
+        meter.spent_cents,
+        int(meter.age_s),
+        iso(m.tools.now()),
+        plan.attempt,
+        meter.metered_cents,
+        meter.provider_cents,
+        stages,
+        {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases},
+        plan.predicted,
+        warning,
+    )
 
 
 def _lost(m: Machine, rescued: list[str]) -> bool:

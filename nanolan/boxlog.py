@@ -1,6 +1,7 @@
 """The training log on its machine: whole, or what is new of it in numbered parts. Masked, and never half a line: that may hold
 half a secret, which no mask would know.
 """
+
 from __future__ import annotations
 
 import json
@@ -13,7 +14,7 @@ from nanolan.plan import Plan
 from nanolan.report import part_path
 from nanolan.secret import Mask
 
-HEAD_BYTES, TAIL_BYTES = 1_000_000, 9_000_000     # what is kept of a log that a trainer floods
+HEAD_BYTES, TAIL_BYTES = 1_000_000, 9_000_000  # what is kept of a log that a trainer floods
 PART_BYTES = 1_000_000
 
 
@@ -37,7 +38,7 @@ def whole(path: Path, mask: Mask, head: int = HEAD_BYTES, tail: int = TAIL_BYTES
             if size <= head + tail:
                 return masked(f.read(), mask)
             first = f.read(head)
-            first = first[:first.rfind(b"\n") + 1]
+            first = first[: first.rfind(b"\n") + 1]
             f.seek(size - tail)
             f.readline()
             return masked(first + left_out(f.tell() - len(first)) + f.read(), mask)
@@ -49,16 +50,16 @@ def new_lines(path: Path, start: int, most: int = PART_BYTES) -> tuple[bytes, in
     """The whole lines from byte `start` on, and where the next ones begin; of a flood the newest, and a line that says so."""
     with open(path, "rb") as f:
         size = f.seek(0, os.SEEK_END)
-        begin = start if start <= size else 0      # somebody has cut it off
+        begin = start if start <= size else 0  # somebody has cut it off
         note = b""
         f.seek(begin)
         if size - begin > most:
             f.seek(size - most)
             if not f.readline().endswith(b"\n"):
-                return b"", begin                  # one line without an end: it is told when it has one
+                return b"", begin  # one line without an end: it is told when it has one
             note, begin = left_out(f.tell() - begin), f.tell()
         data = f.read(most)
-    lines = data[:data.rfind(b"\n") + 1]
+    lines = data[: data.rfind(b"\n") + 1]
     return note + lines, begin + len(lines)
 
 
@@ -80,7 +81,7 @@ class Parts:
             kept = json.loads(note.read_bytes())
             self._number, self._start = int(kept["number"]), int(kept["start"])
         except (OSError, ValueError, KeyError, TypeError):
-            pass   # the first life of this program
+            pass  # the first life of this program
 
     def next(self) -> dict[str, bytes | Path]:
         """Path and content of the next part, if there is something new; the same path until it is `sent`."""

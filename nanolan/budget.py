@@ -3,6 +3,7 @@ provider's own limit, a backstop that should never fire. Pure.
 
     soft = limit - 2 x rate x (checkpoint + upload + delete + poll)        and the same with time in place of money
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from typing import NamedTuple
 
 from nanolan.money import MOST_DOLLARS, cost_cents
 
-SAFETY = 2                    # times the measured margin
-OF_TIME = "of max-duration"   # in the text of a stop for the time limit
-ASK_AGAIN_CENTS = 1_000_00    # a limit above this is more often a typo than a wish
+SAFETY = 2  # times the measured margin
+OF_TIME = "of max-duration"  # in the text of a stop for the time limit
+ASK_AGAIN_CENTS = 1_000_00  # a limit above this is more often a typo than a wish
 
 
 class Stop(NamedTuple):

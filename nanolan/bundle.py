@@ -1,6 +1,7 @@
 """The exact code that a run uses, as a git bundle: one commit without history, of a snapshot of the
 checkout (nanolan/snapshot.py). The user's index, branches and HEAD stay as they are.
 """
+
 from __future__ import annotations
 
 import hashlib

@@ -4,6 +4,7 @@
 
 What earlier runs left is kept in a comment inside our part, and shown as long as its folder is still there.
 """
+
 from __future__ import annotations
 
 import math
@@ -28,7 +29,11 @@ OURS = re.compile(rf"{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(E
 DATA = re.compile(r"<!-- nanolan:data (.*?) -->", re.S)
 FRONT = re.compile(r"\A(\ufeff?---[ \t]*\r?\n)(.*?)(^---[ \t]*\r?(?:\n|\Z))", re.S | re.M)
 MOST_FRONT = 100_000
-FACTS = {"library_name": "nanochat", "pipeline_tag": "text-generation", "tags": "[nanochat, nanolan]"}
+FACTS = {
+    "library_name": "nanochat",
+    "pipeline_tag": "text-generation",
+    "tags": "[nanochat, nanolan]",
+}
 HEAD = "# {}\n\nA [nanochat](https://github.com/karpathy/nanochat) model.\n"
 
 
@@ -41,31 +46,55 @@ class Result(msgspec.Struct, frozen=True):
     run_id: str
     ended: str
     measured: dict[str, float] = {}
-    cents: int | None = None         # None: not known, or not for everyone who may read this repo
+    cents: int | None = None  # None: not known, or not for everyone who may read this repo
 
 
-def new_card(old: str | None, plan: Plan, receipt: Receipt, folders: Collection[str], hide: Callable[[str], str] = str) -> str:
+def new_card(
+    old: str | None,
+    plan: Plan,
+    receipt: Receipt,
+    folders: Collection[str],
+    hide: Callable[[str], str] = str,
+) -> str:
     """The README with this run's results; `folders` are the checkpoint folders that the repo holds now; `hide` masks our part."""
     results = newest(earlier(old or ""), plan, receipt, folders)
     text = old if old and old.strip() else HEAD.format(plan.hf_repo.rpartition("/")[2])
     ours, found = hide(block(plan, receipt, results)), OURS.search(text)
-    text = text[:found.start()] + ours + text[found.end():] if found else text.rstrip("\r\n") + "\n\n" + ours + "\n"
+    text = (
+        text[: found.start()] + ours + text[found.end() :]
+        if found
+        else text.rstrip("\r\n") + "\n\n" + ours + "\n"
+    )
     return with_front(text, any(set(r.measured) & set(TASKS) for r in results))
 
 
-def newest(before: Mapping[str, Result], plan: Plan, receipt: Receipt, folders: Collection[str]) -> list[Result]:
+def newest(
+    before: Mapping[str, Result], plan: Plan, receipt: Receipt, folders: Collection[str]
+) -> list[Result]:
     """One result for each folder that is there, this run's in place of older ones."""
-    shown = plan.runs_repo == plan.hf_repo       # else the run folder is elsewhere, perhaps so that not all can read it
+    shown = (
+        plan.runs_repo == plan.hf_repo
+    )  # else the run folder is elsewhere, perhaps so that not all can read it
     costs = receipt.phase_cents if shown else {}
-    mine = {r.folder: Result(r.folder, p, r.step, plan.run_id, receipt.ended, _scores(r), costs.get(p))
-            for p, r in receipt.phases.items() if r.state == "proven" and r.folder}
+    mine = {
+        r.folder: Result(r.folder, p, r.step, plan.run_id, receipt.ended, _scores(r), costs.get(p))
+        for p, r in receipt.phases.items()
+        if r.state == "proven" and r.folder
+    }
     there = {folder: r for folder, r in {**before, **mine}.items() if folder in folders}
     order = list(PHASES)
-    return sorted(there.values(), key=lambda r: (r.folder.partition("/")[2], order.index(r.phase) if r.phase in order else 9))
+    return sorted(
+        there.values(),
+        key=lambda r: (r.folder.partition("/")[2], order.index(r.phase) if r.phase in order else 9),
+    )
 
 
 def _scores(r: PhaseReport) -> dict[str, float]:
-    return {k: v for k, v in r.measured.items() if math.isfinite(v) and (k in TASKS or k == CHATCORE or k.startswith("val_"))}
+    return {
+        k: v
+        for k, v in r.measured.items()
+        if math.isfinite(v) and (k in TASKS or k == CHATCORE or k.startswith("val_"))
+    }
 
 
 def earlier(text: str) -> dict[str, Result]:
@@ -73,7 +102,9 @@ def earlier(text: str) -> dict[str, Result]:
     ours = OURS.search(text)
     data = DATA.search(ours[0]) if ours else None
     try:
-        return {r.folder: r for r in msgspec.json.decode(data[1], type=list[Result])} if data else {}
+        return (
+            {r.folder: r for r in msgspec.json.decode(data[1], type=list[Result])} if data else {}
+        )
     except UNREADABLE:
         return {}
 
@@ -82,24 +113,51 @@ def earlier(text: str) -> dict[str, Result]:
 def block(plan: Plan, receipt: Receipt, results: list[Result]) -> str:
     """What stands between the markers, with them."""
     data = msgspec.json.encode(results).decode().replace("<", "\\u003c").replace(">", "\\u003e")
-    parts = [BEGIN, f"<!-- nanolan:data {data} -->", "## Checkpoints", _checkpoints(results), _evaluation(results),
-             _run(plan, receipt), _chat(plan), END]
+    parts = [
+        BEGIN,
+        f"<!-- nanolan:data {data} -->",
+        "## Checkpoints",
+        _checkpoints(results),
+        _evaluation(results),
+        _run(plan, receipt),
+        _chat(plan),
+        END,
+    ]
     return "\n\n".join(p for p in parts if p)
 
 
 def _checkpoints(results: list[Result]) -> str:
-    rows = [[f"`{_plain(r.folder)}`", _plain(r.phase), "?" if r.step is None else str(r.step),
-             ", ".join(f"{k} {v:.4f}" for k, v in r.measured.items() if k.startswith("val_")) or "-", f"`{_plain(r.run_id)}`",
-             _plain(r.ended[:10]), "-" if r.cents is None else dollars(r.cents)] for r in results]
-    return _table(["folder", "phase", "step", "validation", "run", "date", "cost of training and evaluation"], rows)
+    rows = [
+        [
+            f"`{_plain(r.folder)}`",
+            _plain(r.phase),
+            "?" if r.step is None else str(r.step),
+            ", ".join(f"{k} {v:.4f}" for k, v in r.measured.items() if k.startswith("val_")) or "-",
+            f"`{_plain(r.run_id)}`",
+            _plain(r.ended[:10]),
+            "-" if r.cents is None else dollars(r.cents),
+        ]
+        for r in results
+    ]
+    return _table(
+        ["folder", "phase", "step", "validation", "run", "date", "cost of training and evaluation"],
+        rows,
+    )
 
 
 def _evaluation(results: list[Result]) -> str:
     judged = [r for r in results if set(r.measured) & {*TASKS, CHATCORE}]
     names = {**{k: name for k, (name, _) in TASKS.items()}, CHATCORE: "ChatCORE"}
-    rows = [[name, *(_score(key, r.measured.get(key)) for r in judged)] for key, name in names.items()
-            if any(key in r.measured for r in judged)]
-    return "## Evaluation\n\n" + _table(["task", *(f"`{_plain(r.folder)}`" for r in judged)], rows) if rows else ""
+    rows = [
+        [name, *(_score(key, r.measured.get(key)) for r in judged)]
+        for key, name in names.items()
+        if any(key in r.measured for r in judged)
+    ]
+    return (
+        "## Evaluation\n\n" + _table(["task", *(f"`{_plain(r.folder)}`" for r in judged)], rows)
+        if rows
+        else ""
+    )
 
 
 def _score(key: str, value: float | None) -> str:
@@ -110,15 +168,22 @@ def _run(plan: Plan, receipt: Receipt) -> str:
     """The newest run's bill and where the rest lies; nothing of it where the run folder is in another repo."""
     if plan.runs_repo != plan.hf_repo:
         return ""
-    o, took = plan.offer, "" if receipt.seconds is None else f" in {timedelta(seconds=max(0, receipt.seconds))}"
+    o, took = (
+        plan.offer,
+        "" if receipt.seconds is None else f" in {timedelta(seconds=max(0, receipt.seconds))}",
+    )
     alone = ", its last machine alone" if plan.attempt > 1 else ""
-    return (f"The newest run, `{plan.run_id}`, cost {dollars(paid_cents(receipt))}{took} on {o.num_gpus}x {_plain(o.gpu)}{alone}. "
-            f"Its plan, code, metrics, receipt and a report to look at (`report.html`) are in `{plan.folder}/`.")
+    return (
+        f"The newest run, `{plan.run_id}`, cost {dollars(paid_cents(receipt))}{took} on {o.num_gpus}x {_plain(o.gpu)}{alone}. "
+        f"Its plan, code, metrics, receipt and a report to look at (`report.html`) are in `{plan.folder}/`."
+    )
 
 
 def _chat(plan: Plan) -> str:
-    return ("## Use it\n\nWith [nanochat](https://github.com/karpathy/nanochat)'s own tools, or with nanolan:\n\n```\n"
-            f"just pull hf-repo={_plain(plan.hf_repo)}\njust chat -p \"Who are you?\"\n```")
+    return (
+        "## Use it\n\nWith [nanochat](https://github.com/karpathy/nanochat)'s own tools, or with nanolan:\n\n```\n"
+        f'just pull hf-repo={_plain(plan.hf_repo)}\njust chat -p "Who are you?"\n```'
+    )
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -137,15 +202,23 @@ def with_front(text: str, judged: bool) -> str:
     facts = FACTS | ({"metrics": "[accuracy]"} if judged else {})
     found = FRONT.match(text)
     there = metadata(found[2]) if found else None
-    if found is None or there is None:       # a text may begin with a rule
-        return "---\n" + "".join(f"{k}: {v}\n" for k, v in facts.items()) + "---\n\n" + text.lstrip("\ufeff")
+    if found is None or there is None:  # a text may begin with a rule
+        return (
+            "---\n"
+            + "".join(f"{k}: {v}\n" for k, v in facts.items())
+            + "---\n\n"
+            + text.lstrip("\ufeff")
+        )
     begin, inside, end = found.groups()
     line_end = "\r\n" if begin.endswith("\r\n") else "\n"
-    new = "".join(f"{k}: {v}{line_end}" for k, v in facts.items()
-                  if k not in there and not re.search(rf"^[\"']?{k}[\"']?\s*:", inside, re.M))
-    if metadata(inside + new) is None:       # written in a style that takes no further line
+    new = "".join(
+        f"{k}: {v}{line_end}"
+        for k, v in facts.items()
+        if k not in there and not re.search(rf"^[\"']?{k}[\"']?\s*:", inside, re.M)
+    )
+    if metadata(inside + new) is None:  # written in a style that takes no further line
         return text
-    return begin + inside + new + end + text[found.end():]
+    return begin + inside + new + end + text[found.end() :]
 
 
 def metadata(front: str) -> dict[str, Any] | None:
@@ -153,6 +226,10 @@ def metadata(front: str) -> dict[str, Any] | None:
     if len(front) > MOST_FRONT:
         return None
     try:
-        return ModelCard(f"---\n{front}\n---\n", ignore_metadata_errors=True).data.to_dict() if front.strip() else {}
-    except Exception:        # whatever a parser of any text may raise
+        return (
+            ModelCard(f"---\n{front}\n---\n", ignore_metadata_errors=True).data.to_dict()
+            if front.strip()
+            else {}
+        )
+    except Exception:  # whatever a parser of any text may raise
         return None

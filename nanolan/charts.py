@@ -3,6 +3,7 @@
 matplotlib draws in placeholder colours, which are then replaced by `currentColor` and `var(--...)`. It is in the `report` and
 `train` sets only: where it is missing there are no charts, and the page says so.
 """
+
 from __future__ import annotations
 
 import re
@@ -12,11 +13,16 @@ from typing import Any
 
 from nanolan.curves import Curve, Metrics, curve, running_mean, thin
 
-WIDTH_IN, HEIGHT_IN, DPI = 4.6, 2.5, 72      # SVG points: 331 x 180, which a phone shows unscaled
-PIXELS = 560                                 # of the drawing, on a screen that shows it at twice its size
-MEAN_FROM = 200                              # points from which a running mean helps the eye
-DOTS_UNTIL = 40                              # points that are few enough to be shown as dots
-INKS = {"#010203": "currentColor", "#010204": "var(--grid)", "#010205": "var(--faint)", "#010206": "var(--line)"}
+WIDTH_IN, HEIGHT_IN, DPI = 4.6, 2.5, 72  # SVG points: 331 x 180, which a phone shows unscaled
+PIXELS = 560  # of the drawing, on a screen that shows it at twice its size
+MEAN_FROM = 200  # points from which a running mean helps the eye
+DOTS_UNTIL = 40  # points that are few enough to be shown as dots
+INKS = {
+    "#010203": "currentColor",
+    "#010204": "var(--grid)",
+    "#010205": "var(--faint)",
+    "#010206": "var(--line)",
+}
 INK, GRID, FAINT, LINE = INKS
 
 
@@ -53,22 +59,31 @@ PANELS = (
 def can_draw() -> bool:
     """Whether matplotlib is here."""
     from importlib.util import find_spec
+
     return find_spec("matplotlib") is not None
 
 
 def charts_of(metrics: Metrics, phase: str, draw: bool = True) -> list[Chart]:
     """A chart for each panel that has two points or more; without drawings where `draw` is False."""
     found = [(p, curve(metrics, phase, p.name)) for p in PANELS if phase in p.phases]
-    return [Chart(p.title, words(p, c), svg(p, c, f"{phase}-{p.name}") if draw else "") for p, c in found if len(c.known) > 1]
+    return [
+        Chart(p.title, words(p, c), svg(p, c, f"{phase}-{p.name}") if draw else "")
+        for p, c in found
+        if len(c.known) > 1
+    ]
 
 
 def words(panel: Panel, c: Curve) -> str:
     """Where the curve begins and ends, its extremes, and what is missing of it."""
     values = c.known
     text = " to ".join(panel.number.format(v) for v in (values[0], values[-1]))
-    text += f"; lowest {panel.number.format(min(values))}, highest {panel.number.format(max(values))}"
+    text += (
+        f"; lowest {panel.number.format(min(values))}, highest {panel.number.format(max(values))}"
+    )
     missing = len(c.ys) - len(values)
-    text += f"; {missing} gap{'s' * (missing > 1)} (no number, or started once more)" if missing else ""
+    text += (
+        f"; {missing} gap{'s' * (missing > 1)} (no number, or started once more)" if missing else ""
+    )
     return text + ("; pale: each step, line: running mean" if len(values) >= MEAN_FROM else "")
 
 
@@ -78,9 +93,22 @@ def svg(panel: Panel, c: Curve, mark: str) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
-    style: Any = {"svg.fonttype": "none", "svg.hashsalt": mark, "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
-                  "text.color": INK, "axes.edgecolor": GRID, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-                  "xtick.major.size": 0, "ytick.major.size": 0, "axes.spines.top": False, "axes.spines.right": False}
+
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": mark,
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9,
+        "text.color": INK,
+        "axes.edgecolor": GRID,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     with matplotlib.rc_context(style):
         figure = Figure((WIDTH_IN, HEIGHT_IN), dpi=DPI, layout="constrained")
         figure.patch.set_visible(False)
@@ -100,7 +128,9 @@ def svg(panel: Panel, c: Curve, mark: str) -> str:
 def _lines(axes: Any, c: Curve) -> None:
     dots: dict[str, Any] = {"marker": "o", "markersize": 3} if len(c.known) <= DOTS_UNTIL else {}
     many = len(c.known) >= MEAN_FROM
-    for line, ink, width in [(c, FAINT, 0.8), (running_mean(c), LINE, 1.4)] if many else [(c, LINE, 1.4)]:
+    for line, ink, width in (
+        [(c, FAINT, 0.8), (running_mean(c), LINE, 1.4)] if many else [(c, LINE, 1.4)]
+    ):
         t = thin(line, PIXELS)
         axes.plot(t.xs, t.ys, color=ink, linewidth=width, **dots)
 
@@ -114,14 +144,24 @@ def short(value: float, number: str) -> str:
 
 def inline(text: str, mark: str, title: str) -> str:
     """matplotlib's file as an element of a page: no header or metadata, ids of its own, the page's colours and fonts."""
-    text = text[text.index("<svg"):]
+    text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
-    text = re.sub(r"<!--.*?-->\s*|<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, flags=re.S)   # its style is for every element
+    text = re.sub(
+        r"<!--.*?-->\s*|<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, flags=re.S
+    )  # its style is for every element
     text = re.sub(r'(?<=\bid=")|(?<=href="#)|(?<=url\(#)', f"{mark}-", text)
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*(; font-family: [^;\"]*)?|font-size: ([\d.]+)px; font-family: [^;\"]*",
-                  lambda m: f"font-size: {m[1] or m[3]}px", text)
+    text = re.sub(
+        r"font: ([\d.]+)px [^;\"]*(; font-family: [^;\"]*)?|font-size: ([\d.]+)px; font-family: [^;\"]*",
+        lambda m: f"font-size: {m[1] or m[3]}px",
+        text,
+    )
     text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
-    text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{title}">', text, count=1)
+    text = re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        rf'<svg \1 role="img" aria-label="{title}">',
+        text,
+        count=1,
+    )
     for ink, name in INKS.items():
         text = text.replace(ink, name)
     return re.sub(r"\s*\n\s*", "\n", text).strip()

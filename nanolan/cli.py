@@ -1,5 +1,6 @@
 """What every command line shares: `key=value` words, an option per setting, one-line errors. Only click
 is imported here."""
+
 from __future__ import annotations
 
 import difflib
@@ -27,6 +28,7 @@ class TypedPath(click.Path):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         from nanolan.paths import typed
+
         return super().convert(typed(value), param, ctx)
 
 
@@ -40,7 +42,9 @@ class Words(Taught):
             raise self._unknown(ctx, e.option_name.lstrip("-")) from None
 
     def _flags(self, ctx: click.Context, args: list[str]) -> list[str]:
-        known = {n.lstrip("-"): p for p in self.get_params(ctx) for n in p.opts if n.startswith("--")}
+        known = {
+            n.lstrip("-"): p for p in self.get_params(ctx) for n in p.opts if n.startswith("--")
+        }
         out: list[str] = []
         seen: set[str] = set()
         for i, arg in enumerate(args):
@@ -59,14 +63,20 @@ class Words(Taught):
             elif word:
                 out.append(f"--{key}={arg.partition('=')[2]}")
             else:
-                out.append(arg.replace(arg.partition("=")[0], "--" + key, 1) if arg.startswith("--") else arg)
+                out.append(
+                    arg.replace(arg.partition("=")[0], "--" + key, 1)
+                    if arg.startswith("--")
+                    else arg
+                )
         return out
 
     @staticmethod
     def _is_value(known: dict[str, Any], args: list[str], i: int) -> bool:
         """True when the word before is an option still waiting for its value."""
         before = args[i - 1] if i else ""
-        option = known.get(before.lstrip("-").replace("_", "-")) if before.startswith("--") else None
+        option = (
+            known.get(before.lstrip("-").replace("_", "-")) if before.startswith("--") else None
+        )
         return option is not None and "=" not in before and not option.is_flag
 
     def _unknown(self, ctx: click.Context, key: str) -> click.UsageError:
@@ -77,7 +87,17 @@ class Words(Taught):
 
 
 def _flag_word(key: str, value: str, ctx: click.Context) -> list[str]:
-    yes = {"": True, "1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    yes = {
+        "": True,
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
     if value.lower() not in yes:
         raise click.UsageError(f"{key}={value[:40]!r}: say yes or no", ctx)
     return [f"--{key}"] if yes[value.lower()] else []
@@ -85,17 +105,24 @@ def _flag_word(key: str, value: str, ctx: click.Context) -> list[str]:
 
 def setting_options(*names: str) -> Callable[[Any], Any]:
     """Click options for the named settings (all of them if none is named), from the settings table."""
+
     def add(command: Any) -> Any:
         from nanolan.config import TABLE
+
         for name in reversed(names or tuple(TABLE)):
             meta = TABLE[name]
             flag = "--" + name.replace("_", "-")
             if meta["flag"]:
-                command = click.option(flag, flag_value="yes", default=None, help=meta["help"])(command)
+                command = click.option(flag, flag_value="yes", default=None, help=meta["help"])(
+                    command
+                )
                 continue
             default = f"  [{meta['default']}]" if meta["default"] else ""
-            command = click.option(flag, metavar="TEXT" if meta["secret"] else meta["env"], help=meta["help"] + default)(command)
+            command = click.option(
+                flag, metavar="TEXT" if meta["secret"] else meta["env"], help=meta["help"] + default
+            )(command)
         return command
+
     return add
 
 
@@ -106,6 +133,7 @@ def settings_from(flags: dict[str, Any], strict: bool = True) -> Settings:
     from nanolan.config import load_settings, usable_settings
     from nanolan.credentials import note_credentials
     from nanolan.errors import UsageProblem
+
     note_credentials(os.environ)
     path = env_file()
     if path.is_file() and path.stat().st_mode & 0o077 and os.name == "posix":
@@ -130,6 +158,7 @@ def env_file() -> Path:
     """Where .env is: in the checkout, or NANOLAN_ENV_FILE."""
     from nanolan.config import ROOT
     from nanolan.paths import typed
+
     given = os.environ.get("NANOLAN_ENV_FILE")
     return typed(given) if given else ROOT / ".env"
 
@@ -139,11 +168,14 @@ def cached_token() -> str | None:
     from huggingface_hub import constants, get_token
 
     from nanolan.errors import UsageProblem
+
     try:
         return get_token()
     except (OSError, UnicodeError) as e:
-        raise UsageProblem(f"{constants.HF_TOKEN_PATH} cannot be read ({type(e).__name__}): make it readable, log in again "
-                           "with: just hf auth login, or set HF_TOKEN") from None
+        raise UsageProblem(
+            f"{constants.HF_TOKEN_PATH} cannot be read ({type(e).__name__}): make it readable, log in again "
+            "with: just hf auth login, or set HF_TOKEN"
+        ) from None
 
 
 def run(command: click.Command, *, insist: bool = False) -> None:
@@ -151,13 +183,21 @@ def run(command: click.Command, *, insist: bool = False) -> None:
     `insist`: money hangs on it, so it goes on when nobody takes its words any more."""
     from nanolan.errors import NanolanError
     from nanolan.times import SERVICE_CLOCK
+
     sys.stdout, sys.stderr = veiled(sys.stdout, insist=insist), veiled(sys.stderr, insist=insist)
     SERVICE_CLOCK.tell = lambda text: click.echo(f"note: {text}", err=True)
     terminated = sigterm_as_ctrl_c()
     words = sys.argv[1:]
-    own = words if command.context_settings.get("allow_interspersed_args", True) else [*takewhile(lambda w: w[:1] == "-", words)]
+    own = (
+        words
+        if command.context_settings.get("allow_interspersed_args", True)
+        else [*takewhile(lambda w: w[:1] == "-", words)]
+    )
     debug = "--debug" in own
-    argv = [*(w for w in own if w != "--debug"), *words[len(own):]]     # what follows may be another program's
+    argv = [
+        *(w for w in own if w != "--debug"),
+        *words[len(own) :],
+    ]  # what follows may be another program's
     try:
         code = command.main(args=argv, prog_name=f"just {command.name}", standalone_mode=False)
     except click.ClickException as e:
@@ -168,11 +208,14 @@ def run(command: click.Command, *, insist: bool = False) -> None:
             traceback.print_exc()
         click.echo(f"error: {e}", err=True)
         code = e.exit_code
-    except (KeyboardInterrupt, click.Abort) as e:      # click makes the second of the first
+    except (KeyboardInterrupt, click.Abort) as e:  # click makes the second of the first
         why = str(e) or str(e.__cause__ or "")
-        click.echo(f"\nstopped by {'SIGTERM' if terminated else 'Ctrl-C'}" + (f": {why}" if why else ""), err=True)
+        click.echo(
+            f"\nstopped by {'SIGTERM' if terminated else 'Ctrl-C'}" + (f": {why}" if why else ""),
+            err=True,
+        )
         code = 130
-    except OSError as e:                               # of a file it says all by itself
+    except OSError as e:  # of a file it says all by itself
         if debug:
             traceback.print_exc()
         click.echo(f"error: {_of_file(e)}", err=True)
@@ -180,7 +223,10 @@ def run(command: click.Command, *, insist: bool = False) -> None:
     except Exception as e:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {type(e).__name__}: {short(str(e))} (a fault of nanolan; more with --debug)", err=True)
+        click.echo(
+            f"error: {type(e).__name__}: {short(str(e))} (a fault of nanolan; more with --debug)",
+            err=True,
+        )
         code = 1
     if terminated and code == 130:
         end_by(terminated[0])
@@ -194,6 +240,7 @@ def sigterm_as_ctrl_c() -> list[int]:
     def interrupt(number: int, frame: object) -> None:
         came.append(number)
         raise KeyboardInterrupt
+
     signal.signal(signal.SIGTERM, interrupt)
     return came
 

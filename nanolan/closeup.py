@@ -1,4 +1,5 @@
 """The newest step straight from the machine's log, over SSH: what the heartbeat on the Hub tells only every five minutes."""
+
 from __future__ import annotations
 
 import re
@@ -17,17 +18,24 @@ from nanolan.status import RunView
 TAIL_BYTES = 20_000
 COMMAND = f"tail -c {TAIL_BYTES} /var/log/lanbot-training.log"
 CALL_S = 15.0
-AGAIN_S = 300.0              # after the machine was not reached
+AGAIN_S = 300.0  # after the machine was not reached
 # A line of nanolan/train/report.py
-STEP = re.compile(r"^(\w+) step +(\d+)/(\d+) \| loss (\d+\.\d+) \|.*? ([\d,]+) tok/s \|.*\| (\d+\.\d) min left$", re.M)
+STEP = re.compile(
+    r"^(\w+) step +(\d+)/(\d+) \| loss (\d+\.\d+) \|.*? ([\d,]+) tok/s \|.*\| (\d+\.\d) min left$",
+    re.M,
+)
 
 
 class Closeup:
     """Asks the machine at most once per look, and leaves it alone for a while when it was not reached."""
 
-    def __init__(self, reach: Callable[[RunView], list[str] | None], *,
-                 run: Callable[..., subprocess.CompletedProcess[bytes]] = run_bounded,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        reach: Callable[[RunView], list[str] | None],
+        *,
+        run: Callable[..., subprocess.CompletedProcess[bytes]] = run_bounded,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._reach, self._run, self._clock, self._not_before = reach, run, clock, 0.0
 
     def __call__(self, v: RunView) -> RunView:
@@ -40,11 +48,13 @@ class Closeup:
 
     def _tail(self, argv: list[str]) -> str | None:
         try:
-            done = self._run([*argv, COMMAND], stdin=subprocess.DEVNULL, capture_output=True, timeout=CALL_S)
+            done = self._run(
+                [*argv, COMMAND], stdin=subprocess.DEVNULL, capture_output=True, timeout=CALL_S
+            )
             if done.returncode == 0:
                 return done.stdout[-TAIL_BYTES:].decode(errors="replace")
         except (OSError, subprocess.TimeoutExpired):
-            pass     # no ssh, no network, no machine: the Hub tells it later
+            pass  # no ssh, no network, no machine: the Hub tells it later
         self._not_before = self._clock() + AGAIN_S
         return None
 
@@ -57,7 +67,18 @@ def newer(told: Progress, log_tail: str) -> Progress:
     phase, step, steps, loss, speed, minutes = found[-1]
     phase_left_s = 60 * float(minutes)
     known = told.left_s is not None and told.phase_left_s is not None and told.phase == phase
-    after_s = (told.left_s or 0.0) - (told.phase_left_s or 0.0)     # the stages behind this phase's training
-    return structs.replace(told, updated=iso(now_utc()), phase=phase, step=int(step), steps=int(steps), loss=float(loss),
-                           stage="train", tok_per_s=float(speed.replace(",", "")), phase_left_s=phase_left_s,
-                           left_s=phase_left_s + after_s if known else told.left_s)
+    after_s = (told.left_s or 0.0) - (
+        told.phase_left_s or 0.0
+    )  # the stages behind this phase's training
+    return structs.replace(
+        told,
+        updated=iso(now_utc()),
+        phase=phase,
+        step=int(step),
+        steps=int(steps),
+        loss=float(loss),
+        stage="train",
+        tok_per_s=float(speed.replace(",", "")),
+        phase_left_s=phase_left_s,
+        left_s=phase_left_s + after_s if known else told.left_s,
+    )

@@ -3,6 +3,7 @@
 The fields of `Settings` are the table: each has a flag (--run-name), a variable (RUN_NAME) and a default.
 The only reader of os.environ and .env; .env is parsed as data, never sourced.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,62 +23,171 @@ from nanolan.settingvalues import is_loopback as is_loopback
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _setting(env: str, help: str, default: str | None = None, parse: Callable[[str], Any] = str, *,
-             where: str = "", secret: bool = False) -> Any:
-    return field(metadata={"env": env, "help": help, "default": default, "where": where, "secret": secret,
-                           "parse": value.secret if secret and parse is str else parse,
-                           "flag": parse is value.yes and default == "no"})
+def _setting(
+    env: str,
+    help: str,
+    default: str | None = None,
+    parse: Callable[[str], Any] = str,
+    *,
+    where: str = "",
+    secret: bool = False,
+) -> Any:
+    return field(
+        metadata={
+            "env": env,
+            "help": help,
+            "default": default,
+            "where": where,
+            "secret": secret,
+            "parse": value.secret if secret and parse is str else parse,
+            "flag": parse is value.yes and default == "no",
+        }
+    )
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every setting, parsed; None where a setting has no value."""
 
-    phase: str = _setting("TRAINING_PHASE", "what to train: mid, sft, rl, mid+sft, sft+rl, all", "sft", value.phase)
+    phase: str = _setting(
+        "TRAINING_PHASE", "what to train: mid, sft, rl, mid+sft, sft+rl, all", "sft", value.phase
+    )
     run_name: str = _setting("RUN_NAME", "name in logs and wandb", "lanbot-v3", value.name)
-    gpu: str = _setting("GPU", "GPU type to rent, partial and any case: H100, a100, H100:8", "B200", value.gpu)
+    gpu: str = _setting(
+        "GPU", "GPU type to rent, partial and any case: H100, a100, H100:8", "B200", value.gpu
+    )
     num_gpus: int = _setting("NUM_GPUS", "GPUs in the machine", "8", value.count)
-    spend_limit: int = _setting("SPEND_LIMIT", "delete the instance at this bill, in dollars", "150", parse_limit)
-    max_duration: int | None = _setting("MAX_DURATION", "delete the instance after this time: 90m, 2h", None, value.duration)
-    model_tag: str = _setting("MODEL_TAG", "which model: the folder under base_checkpoints/ and the rest", "d20", value.name)
-    output_tag: str | None = _setting("OUTPUT_TAG", "folder to write to, if other than the model tag", None, value.name)
+    spend_limit: int = _setting(
+        "SPEND_LIMIT", "delete the instance at this bill, in dollars", "150", parse_limit
+    )
+    max_duration: int | None = _setting(
+        "MAX_DURATION", "delete the instance after this time: 90m, 2h", None, value.duration
+    )
+    model_tag: str = _setting(
+        "MODEL_TAG",
+        "which model: the folder under base_checkpoints/ and the rest",
+        "d20",
+        value.name,
+    )
+    output_tag: str | None = _setting(
+        "OUTPUT_TAG", "folder to write to, if other than the model tag", None, value.name
+    )
     cloud: str | None = _setting("CLOUD", "only this provider, such as hyperstack")
     region: str | None = _setting("REGION", "only this region, such as canada-1")
-    instance_type: str | None = _setting("INSTANCE_TYPE", "only this machine type, such as 8x_b200_pcie_192gb")
-    batch: int | None = _setting("DEVICE_BATCH_SIZE", "rows per GPU and micro-step; the recipe does not change", None, value.count)
-    eval: str = _setting("EVAL", "judge the model after each phase: none, quick, full", "quick",
-                         value.one_of("none", "quick", "full"))
-    humaneval: bool = _setting("HUMANEVAL", "judge its Python too, by running what it wrote there", "no", value.yes)
-    no_identity: bool = _setting("NO_IDENTITY", "mid without identity_conversations.jsonl", "no", value.yes)
-    save_minutes: float = _setting("SAVE_MINUTES", "minutes between states saved on the machine's disk", "10", value.minutes)
-    upload_minutes: float | None = _setting("UPLOAD_MINUTES", "minutes between states uploaded  [as many as cost $5]", None,
-                                            value.minutes)
-    gate: str | None = _setting("GATE", 'go on to the next phase only if this holds, such as "val_bpb<0.5"', None, value.gate)
-    failover: int = _setting("FAILOVER", "how many other offers are tried after a sure no", "3", value.few)
-    max_price: int | None = _setting("MAX_PRICE", "no offer above this many dollars an hour", None, parse_limit)
-    max_total: int | None = _setting("MAX_TOTAL", "no offer where the run should cost more dollars than this", None, parse_limit)
-    probation_usd: int = _setting("PROBATION_USD", "dollars by which a new machine must have proved itself", "2", parse_limit)
-    hf_repo: str = _setting("HF_REPO", "Hub repo with your checkpoints, owner/name", None, value.repo,
-                            where="any name; just upload base creates it, private")
-    runs_repo: str | None = _setting("RUNS_REPO", "Hub repo for run folders and logs, if other than HF_REPO", None, value.repo)
-    ssh_public_key: str | None = _setting("SSH_PUBLIC_KEY", "your own SSH key for the machine: path or text of the public half  "
-                                          "[a key that Shadeform makes]", None)
+    instance_type: str | None = _setting(
+        "INSTANCE_TYPE", "only this machine type, such as 8x_b200_pcie_192gb"
+    )
+    batch: int | None = _setting(
+        "DEVICE_BATCH_SIZE",
+        "rows per GPU and micro-step; the recipe does not change",
+        None,
+        value.count,
+    )
+    eval: str = _setting(
+        "EVAL",
+        "judge the model after each phase: none, quick, full",
+        "quick",
+        value.one_of("none", "quick", "full"),
+    )
+    humaneval: bool = _setting(
+        "HUMANEVAL", "judge its Python too, by running what it wrote there", "no", value.yes
+    )
+    no_identity: bool = _setting(
+        "NO_IDENTITY", "mid without identity_conversations.jsonl", "no", value.yes
+    )
+    save_minutes: float = _setting(
+        "SAVE_MINUTES", "minutes between states saved on the machine's disk", "10", value.minutes
+    )
+    upload_minutes: float | None = _setting(
+        "UPLOAD_MINUTES",
+        "minutes between states uploaded  [as many as cost $5]",
+        None,
+        value.minutes,
+    )
+    gate: str | None = _setting(
+        "GATE",
+        'go on to the next phase only if this holds, such as "val_bpb<0.5"',
+        None,
+        value.gate,
+    )
+    failover: int = _setting(
+        "FAILOVER", "how many other offers are tried after a sure no", "3", value.few
+    )
+    max_price: int | None = _setting(
+        "MAX_PRICE", "no offer above this many dollars an hour", None, parse_limit
+    )
+    max_total: int | None = _setting(
+        "MAX_TOTAL", "no offer where the run should cost more dollars than this", None, parse_limit
+    )
+    probation_usd: int = _setting(
+        "PROBATION_USD", "dollars by which a new machine must have proved itself", "2", parse_limit
+    )
+    hf_repo: str = _setting(
+        "HF_REPO",
+        "Hub repo with your checkpoints, owner/name",
+        None,
+        value.repo,
+        where="any name; just upload base creates it, private",
+    )
+    runs_repo: str | None = _setting(
+        "RUNS_REPO", "Hub repo for run folders and logs, if other than HF_REPO", None, value.repo
+    )
+    ssh_public_key: str | None = _setting(
+        "SSH_PUBLIC_KEY",
+        "your own SSH key for the machine: path or text of the public half  "
+        "[a key that Shadeform makes]",
+        None,
+    )
     wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", value.name)
-    wandb_base_url: str = _setting("WANDB_BASE_URL", "address of wandb", "https://api.wandb.ai", value.wandb_address)
-    shadeform_api_key: Secret = _setting("SHADEFORM_API_KEY", "key of your Shadeform account (better in .env: a flag shows in ps)",
-                                         secret=True, where="https://platform.shadeform.ai/settings/api")
-    self_delete: bool = _setting("SELF_DELETE", "a Shadeform key is on the machine, so that it deletes itself; off: just guard "
-                                 "does", "yes", value.yes)
-    shadeform_api_key_box: Secret | None = _setting("SHADEFORM_API_KEY_BOX", "a second Shadeform key, for the machine in place of "
-                                                    "yours", secret=True, where="https://platform.shadeform.ai/settings/api")
-    hf_token: Secret = _setting("HF_TOKEN", "Hub token that may write HF_REPO (better in .env)", secret=True,
-                                where="https://huggingface.co/settings/tokens, or: just hf auth login")
-    wandb_api_key: Secret | None = _setting("WANDB_API_KEY", "turns wandb on (better in .env)", secret=True,
-                                            where="https://wandb.ai/authorize")
-    notify_url: Secret | None = _setting("NOTIFY_URL", "where to send a word: ntfy://topic, slack://..., mailto://... (better in "
-                                         ".env)", None, value.notify, secret=True)
-    shadeform_api: str = _setting("SHADEFORM_API", "address of the Shadeform API", "https://api.shadeform.ai/v1", value.address)
-    hf_endpoint: str = _setting("HF_ENDPOINT", "address of the Hub", "https://huggingface.co", value.address)
+    wandb_base_url: str = _setting(
+        "WANDB_BASE_URL", "address of wandb", "https://api.wandb.ai", value.wandb_address
+    )
+    shadeform_api_key: Secret = _setting(
+        "SHADEFORM_API_KEY",
+        "key of your Shadeform account (better in .env: a flag shows in ps)",
+        secret=True,
+        where="https://platform.shadeform.ai/settings/api",
+    )
+    self_delete: bool = _setting(
+        "SELF_DELETE",
+        "a Shadeform key is on the machine, so that it deletes itself; off: just guard does",
+        "yes",
+        value.yes,
+    )
+    shadeform_api_key_box: Secret | None = _setting(
+        "SHADEFORM_API_KEY_BOX",
+        "a second Shadeform key, for the machine in place of yours",
+        secret=True,
+        where="https://platform.shadeform.ai/settings/api",
+    )
+    hf_token: Secret = _setting(
+        "HF_TOKEN",
+        "Hub token that may write HF_REPO (better in .env)",
+        secret=True,
+        where="https://huggingface.co/settings/tokens, or: just hf auth login",
+    )
+    wandb_api_key: Secret | None = _setting(
+        "WANDB_API_KEY",
+        "turns wandb on (better in .env)",
+        secret=True,
+        where="https://wandb.ai/authorize",
+    )
+    notify_url: Secret | None = _setting(
+        "NOTIFY_URL",
+        "where to send a word: ntfy://topic, slack://..., mailto://... (better in .env)",
+        None,
+        value.notify,
+        secret=True,
+    )
+    shadeform_api: str = _setting(
+        "SHADEFORM_API",
+        "address of the Shadeform API",
+        "https://api.shadeform.ai/v1",
+        value.address,
+    )
+    hf_endpoint: str = _setting(
+        "HF_ENDPOINT", "address of the Hub", "https://huggingface.co", value.address
+    )
     sources: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -90,8 +200,10 @@ class Settings:
             if getattr(self, name) is None:
                 meta = TABLE[name]
                 kind = AuthProblem if meta["secret"] else UsageProblem
-                raise kind(f"{meta['env']} is not set ({meta['help']}): put {meta['env']}=... in .env or pass "
-                           f"--{name.replace('_', '-')}. Get it: {meta['where']}")
+                raise kind(
+                    f"{meta['env']} is not set ({meta['help']}): put {meta['env']}=... in .env or pass "
+                    f"--{name.replace('_', '-')}. Get it: {meta['where']}"
+                )
 
     def mask(self) -> Mask:
         """A mask over every secret setting."""
@@ -115,25 +227,42 @@ DEFAULT = Layer("default", {}, str)
 LOGIN = Layer("hf auth login", {}, lambda env: f"{env} (of hf auth login)")
 
 
-def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *, env_file: Path | None = None,
-                  cached_token: Callable[[], str | None] = lambda: None) -> Settings:
+def load_settings(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    env_file: Path | None = None,
+    cached_token: Callable[[], str | None] = lambda: None,
+) -> Settings:
     """Settings from typed `flags` (by field name), `environ`, the .env file and the cached Hub login."""
     s, wrong = usable_settings(flags, environ, env_file, cached_token)
     if wrong:
-        raise UsageProblem(wrong[0] + (f" (and {len(wrong) - 1} more: just doctor)" if len(wrong) > 1 else ""))
+        raise UsageProblem(
+            wrong[0] + (f" (and {len(wrong) - 1} more: just doctor)" if len(wrong) > 1 else "")
+        )
     return s
 
 
-def usable_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], env_file: Path | None,
-                    cached_token: Callable[[], str | None]) -> tuple[Settings, tuple[str, ...]]:
+def usable_settings(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    env_file: Path | None,
+    cached_token: Callable[[], str | None],
+) -> tuple[Settings, tuple[str, ...]]:
     """The settings without those that cannot be used, and what is wrong with each of these; a wrong flag is raised."""
     if blank := [k for k, v in flags.items() if v is not None and not v.strip()]:
         raise UsageProblem(f"{_typed(blank[0])} is empty: give a value, or leave it out")
     file = _env_file(env_file)
     wrong = [*file.problems, *_misspelt(environ)]
-    layers = (Layer("flag", {TABLE[k]["env"]: v for k, v in flags.items() if k in TABLE}, lambda env: _typed(FIELDS[env])),
-              Layer("environment", environ, lambda env: f"{env} (environment)"),
-              Layer(".env", file.values, lambda env: f"{env} ({env_file} line {file.lines[env]})"))
+    layers = (
+        Layer(
+            "flag",
+            {TABLE[k]["env"]: v for k, v in flags.items() if k in TABLE},
+            lambda env: _typed(FIELDS[env]),
+        ),
+        Layer("environment", environ, lambda env: f"{env} (environment)"),
+        Layer(".env", file.values, lambda env: f"{env} ({env_file} line {file.lines[env]})"),
+    )
     note_secrets(layers)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -155,7 +284,11 @@ def usable_settings(flags: Mapping[str, str | None], environ: Mapping[str, str],
 
 def _beside(file: Path, text: str) -> str:
     """A path that a file names counts from the file's folder; the text of a key stays."""
-    return text if " " in text and not text.endswith(".pub") else str(file.absolute().parent / Path(text).expanduser())
+    return (
+        text
+        if " " in text and not text.endswith(".pub")
+        else str(file.absolute().parent / Path(text).expanduser())
+    )
 
 
 def _typed(name: str) -> str:
@@ -172,8 +305,11 @@ def _env_file(path: Path | None) -> EnvFile:
 
 def _misspelt(environ: Mapping[str, str]) -> list[str]:
     """The spend limit under a name that is nearly its own: nobody else's variable, and not to be dropped in silence."""
-    return [f"{name} (environment): no setting; the setting is called {LIMIT}"
-            for name in environ if nearest(name, [LIMIT]) == LIMIT]
+    return [
+        f"{name} (environment): no setting; the setting is called {LIMIT}"
+        for name in environ
+        if nearest(name, [LIMIT]) == LIMIT
+    ]
 
 
 def note_secrets(layers: Iterable[Layer]) -> None:
@@ -199,7 +335,9 @@ def _value(meta: Mapping[str, Any], layer: Layer) -> Any:
         return None
     try:
         if not text:
-            raise UsageProblem(f"it is empty; give an amount in dollars, or remove it to have {meta['default']}")
+            raise UsageProblem(
+                f"it is empty; give an amount in dollars, or remove it to have {meta['default']}"
+            )
         if not text.isprintable():
             raise UsageProblem("it holds a control character")
         return meta["parse"](text)
@@ -210,6 +348,7 @@ def _value(meta: Mapping[str, Any], layer: Layer) -> Any:
 def _gpu_and_count(s: Settings) -> Settings:
     """`H100:8` names the count too; a num-gpus that says otherwise is refused."""
     from dataclasses import replace
+
     gpu, colon, count = s.gpu.partition(":")
     if not colon:
         return s

@@ -6,6 +6,7 @@
 The trainer reads what strangers made (checkpoints, data) and may run what a model wrote, so it gets neither root's rights nor a
 way to the secrets, which root alone can read. Where that cannot be done it runs as the box program does, and the log says why.
 """
+
 from __future__ import annotations
 
 import os
@@ -15,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-UID = 71_717                 # between the ranges that distributions, systemd and containers give out; it has no name
+UID = (
+    71_717  # between the ranges that distributions, systemd and containers give out; it has no name
+)
 METADATA = "169.254.169.254"  # where clouds show a machine its own startup script, to whoever asks from there
 PROBE_S = 60.0
 # What CUDA opens. nvidia-caps, nvidia-nvswitch and nvidia-nvlink are root's alone by default, and it does without them
@@ -42,12 +45,17 @@ class Account:
 
     uid: int
     home: Path
-    groups: tuple[int, ...] = ()     # those of the GPUs' device nodes
+    groups: tuple[int, ...] = ()  # those of the GPUs' device nodes
 
     @property
     def popen(self) -> dict[str, Any]:
         """For subprocess.Popen."""
-        return {"user": self.uid, "group": self.uid, "extra_groups": list(self.groups), "umask": 0o077}
+        return {
+            "user": self.uid,
+            "group": self.uid,
+            "extra_groups": list(self.groups),
+            "umask": 0o077,
+        }
 
     @property
     def environment(self) -> dict[str, str]:
@@ -59,7 +67,9 @@ def desk(work: Path) -> Path:
     return work / "trainer"
 
 
-def confine(work: Path, *, uid: int = UID, dev: Path = Path("/dev"), python: str = sys.executable) -> tuple[Account | None, str]:
+def confine(
+    work: Path, *, uid: int = UID, dev: Path = Path("/dev"), python: str = sys.executable
+) -> tuple[Account | None, str]:
     """(the account that the trainer gets, "") or (None, why it runs as this program's own user)."""
     desk(work).mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
@@ -68,14 +78,24 @@ def confine(work: Path, *, uid: int = UID, dev: Path = Path("/dev"), python: str
     account = Account(uid, desk(work), tuple(sorted({p.stat().st_gid for p in nodes} - {0})))
     try:
         hand_over(desk(work), uid)
-        done = subprocess.run([python, "-c", PROBE, desk(work), work / "model", work / "data", "--", *nodes], cwd=Path.cwd(),
-                              env={"PATH": os.environ.get("PATH", os.defpath)} | account.environment, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", timeout=PROBE_S,
-                              **account.popen)
+        done = subprocess.run(
+            [python, "-c", PROBE, desk(work), work / "model", work / "data", "--", *nodes],
+            cwd=Path.cwd(),
+            env={"PATH": os.environ.get("PATH", os.defpath)} | account.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=PROBE_S,
+            **account.popen,
+        )
     except (OSError, subprocess.SubprocessError) as e:
         return None, f"{type(e).__name__}: {e}"
     if done.returncode:
-        return None, (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
+        return None, (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][
+            :200
+        ]
     return account, ""
 
 
@@ -85,21 +105,50 @@ def hand_over(folder: Path, uid: int) -> None:
     for place, folders, files in os.walk(folder):
         for path in [Path(place), *(Path(place, name) for name in folders + files)]:
             facts = path.lstat()
-            if facts.st_uid != uid and not path.is_symlink() and (path.is_dir() or facts.st_nlink == 1):
+            if (
+                facts.st_uid != uid
+                and not path.is_symlink()
+                and (path.is_dir() or facts.st_nlink == 1)
+            ):
                 os.chown(path, uid, uid, follow_symlinks=False)
 
 
 def fence(uid: int = UID) -> str:
     """Keep the trainer from the cloud's metadata service (TCP alone: its name server may have the same address); "" or why not."""
-    rule = ["OUTPUT", "-p", "tcp", "-d", METADATA, "-m", "owner", "--uid-owner", str(uid), "-j", "REJECT"]
+    rule = [
+        "OUTPUT",
+        "-p",
+        "tcp",
+        "-d",
+        METADATA,
+        "-m",
+        "owner",
+        "--uid-owner",
+        str(uid),
+        "-j",
+        "REJECT",
+    ]
 
     def iptables(act: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["iptables", "-w", "10", act, *rule], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              errors="replace", timeout=PROBE_S)
+        return subprocess.run(
+            ["iptables", "-w", "10", act, *rule],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROBE_S,
+        )
+
     try:
-        if iptables("-C").returncode == 0:     # of an earlier life
+        if iptables("-C").returncode == 0:  # of an earlier life
             return ""
         done = iptables("-I")
     except (OSError, subprocess.SubprocessError) as e:
         return f"{type(e).__name__}: {e}"
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"iptables: exit code {done.returncode}"])[0][:200]
+    return (
+        ""
+        if done.returncode == 0
+        else (done.stderr.strip().splitlines() or [f"iptables: exit code {done.returncode}"])[0][
+            :200
+        ]
+    )

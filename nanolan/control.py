@@ -1,4 +1,5 @@
 """The user's word from afar: `just stop` and `just limit` put a small file into the run folder, the machine looks for it."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from nanolan.hub import Hub
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.ticker import Ticker
 
-STOP_FILE = "stop.json"               # in the run folder
+STOP_FILE = "stop.json"  # in the run folder
 LIMIT_FILE = "limit.json"
-POLL_S = {False: 20.0, True: 1.0}    # True: a Hub on this very machine
+POLL_S = {False: 20.0, True: 1.0}  # True: a Hub on this very machine
 
 
 class StopRequest(msgspec.Struct, frozen=True):
@@ -30,8 +31,8 @@ class Limit(msgspec.Struct, frozen=True):
 
     attempt: int
     limit_cents: int
-    deadline: str                    # ISO-8601 UTC
-    epoch: int                       # the same, for cloud/rescue.py
+    deadline: str  # ISO-8601 UTC
+    epoch: int  # the same, for cloud/rescue.py
     at: str = ""
 
 
@@ -43,13 +44,23 @@ DECODERS = [msgspec.json.Decoder(kind) for kind in (StopRequest, Limit)]
 class Control:
     """Looks for such words, in a thread of its own once it is started; a new limit goes to `on_limit`."""
 
-    def __init__(self, plan: Plan, hub: Hub, say: Callable[[str], None] = lambda text: None, *,
-                 on_limit: Callable[[Limit], object] = lambda limit: None, ticker: Callable[..., Ticker] = Ticker) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        hub: Hub,
+        say: Callable[[str], None] = lambda text: None,
+        *,
+        on_limit: Callable[[Limit], object] = lambda limit: None,
+        ticker: Callable[..., Ticker] = Ticker,
+    ) -> None:
         self._plan, self._hub, self._say, self._on_limit = plan, hub, say, on_limit
         self._stop: Stop | None = None
         self._limit: Limit | None = None
-        self._ticker = ticker(self.look, POLL_S[is_loopback(plan.hf_endpoint)],
-                              lambda e: say(f"stop request: {type(e).__name__}"))
+        self._ticker = ticker(
+            self.look,
+            POLL_S[is_loopback(plan.hf_endpoint)],
+            lambda e: say(f"stop request: {type(e).__name__}"),
+        )
 
     def start(self) -> Control:
         self._ticker.start()
@@ -65,7 +76,12 @@ class Control:
     def look(self) -> None:
         """Look once; whatever the Hub answers, the run goes on."""
         if (request := self._word(STOP_FILE, StopRequest)) and self._stop is None:
-            self._stop = Stop("user", f"just stop was asked for at {request.at[:20]}" if request.at else "just stop was asked for")
+            self._stop = Stop(
+                "user",
+                f"just stop was asked for at {request.at[:20]}"
+                if request.at
+                else "just stop was asked for",
+            )
             self._say(self._stop.text)
         if (limit := self._word(LIMIT_FILE, Limit)) and limit != self._limit:
             self._limit = limit
@@ -74,7 +90,9 @@ class Control:
     def _word(self, name: str, kind: type[Word]) -> Word | None:
         """What the file says, if it is there and meant for this attempt."""
         try:
-            word = msgspec.json.decode(self._hub.read(self._plan.runs_repo, f"{self._plan.folder}/{name}"), type=kind)
+            word = msgspec.json.decode(
+                self._hub.read(self._plan.runs_repo, f"{self._plan.folder}/{name}"), type=kind
+            )
         except (NanolanError, *UNREADABLE):
-            return None   # no such file, mostly
+            return None  # no such file, mostly
         return word if word.attempt == self._plan.attempt else None

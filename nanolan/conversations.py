@@ -2,6 +2,7 @@
 
 Each line is one conversation: a JSON array of messages, user and assistant in turn from the user on, each with text.
 """
+
 from __future__ import annotations
 
 import json
@@ -42,7 +43,9 @@ def _conversations(file: BinaryIO, where: str) -> Iterator[list[Message]]:
     if what := mistaken_for(head):
         raise BadAnswer(f"{where}, line 1: {what}; no conversations in it")
     if head.startswith(BOM):
-        raise BadAnswer(f"{where}, line 1: begins with a byte order mark: save it as UTF-8 without one")
+        raise BadAnswer(
+            f"{where}, line 1: begins with a byte order mark: save it as UTF-8 without one"
+        )
     found = 0
     for n, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
         if messages := _line(line, f"{where}, line {n}"):

@@ -1,4 +1,5 @@
 """What runs cost: one receipt's bill by stage and its waste, and the ledger's sums by run, month and phase. Pure."""
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -10,7 +11,7 @@ from nanolan.ledger import REFUSED, Entry
 from nanolan.money import cost_cents, dollars, usd
 from nanolan.report import Receipt
 
-REST = "the rest"            # boot, set-up, waits, uploads, and earlier machines
+REST = "the rest"  # boot, set-up, waits, uploads, and earlier machines
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,16 @@ class Sum:
         return Sum(self.cents + cents, self.known + 1, self.unknown)
 
     def text(self) -> str:
-        """"$12.30", "$12.30 + ?" when that is not all of it, "?" when nothing is known."""
+        """ "$12.30", "$12.30 + ?" when that is not all of it, "?" when nothing is known."""
         if self.unknown:
             return f"{dollars(self.cents)} + ?" if self.known else "?"
         return dollars(self.cents)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"usd": f"{self.cents / 100:.2f}" if self.known or not self.unknown else None, "unknown": self.unknown}
+        return {
+            "usd": f"{self.cents / 100:.2f}" if self.known or not self.unknown else None,
+            "unknown": self.unknown,
+        }
 
 
 # ------------------------------------------------------------------ one run
@@ -50,9 +54,17 @@ def split(receipt: Receipt, hourly_cents: int) -> dict[str, int]:
 
 def waste(receipt: Receipt) -> float | None:
     """The share of the time that neither trained nor evaluated a phase that was proven; None when the stages do not tell."""
-    seconds = sum(s for s in receipt.stages.values() if s > 0) if receipt.seconds is None else receipt.seconds
-    used = sum(max(0, receipt.stages.get(f"{p}.{part}", 0)) for p, r in receipt.phases.items() if r.state == "proven"
-               for part in ("train", "evaluate"))
+    seconds = (
+        sum(s for s in receipt.stages.values() if s > 0)
+        if receipt.seconds is None
+        else receipt.seconds
+    )
+    used = sum(
+        max(0, receipt.stages.get(f"{p}.{part}", 0))
+        for p, r in receipt.phases.items()
+        if r.state == "proven"
+        for part in ("train", "evaluate")
+    )
     return 1 - used / seconds if receipt.stages and 0 < seconds >= used else None
 
 
@@ -109,32 +121,49 @@ def render(entries: list[Entry]) -> list[str]:
     """The sums as text lines of at most 80 columns."""
     if not entries:
         return ["No run yet. Start one: just launch phase=sft   (or, for nothing: just rehearse)"]
-    lines = [f"{'run':<9} {'launched':<10} {'phases':<12} {'machine':<20} {'tries':>5} {'cost':>19}"]
+    lines = [
+        f"{'run':<9} {'launched':<10} {'phases':<12} {'machine':<20} {'tries':>5} {'cost':>19}"
+    ]
     for e in entries:
         o = e.plan.offer
-        lines.append(f"{e.plan.run_id:<9} {e.plan.created_at[:10]:<10} {'+'.join(e.plan.phases):<12} "
-                     f"{f'{o.num_gpus}x {o.gpu} {o.cloud}'[:20]:<20} {len(attempts(e)):>5} {run_cost(e).text():>19}")
+        lines.append(
+            f"{e.plan.run_id:<9} {e.plan.created_at[:10]:<10} {'+'.join(e.plan.phases):<12} "
+            f"{f'{o.num_gpus}x {o.gpu} {o.cloud}'[:20]:<20} {len(attempts(e)):>5} {run_cost(e).text():>19}"
+        )
     lines += ["", f"{'month':<60} {'cost':>19}"]
     lines += [f"{month:<60} {_all(runs).text():>19}" for month, runs in by_month(entries).items()]
     lines += ["", f"{'phase (training and evaluation)':<60} {'cost':>19}"]
     lines += [f"{phase:<60} {cost.text():>19}" for phase, cost in phase_sums(entries).items()]
     everything = _all(entries)
     lines += ["", f"{'all':<60} {everything.text():>19}"]
-    return [*lines, "? is a bill that nobody has seen yet; look: just status RUN"] if everything.unknown else lines
+    return (
+        [*lines, "? is a bill that nobody has seen yet; look: just status RUN"]
+        if everything.unknown
+        else lines
+    )
 
 
 def to_dict(entries: list[Entry]) -> dict[str, Any]:
     """For --json: money in dollars as text, what is not known at all is null, `unknown` counts the bills that are missing."""
-    return {"schema_version": 1, "all": _all(entries).to_dict(),
-            "runs": [_run_dict(e) for e in entries],
-            "months": {month: _all(runs).to_dict() for month, runs in by_month(entries).items()},
-            "phases": {phase: cost.to_dict() for phase, cost in phase_sums(entries).items()}}
+    return {
+        "schema_version": 1,
+        "all": _all(entries).to_dict(),
+        "runs": [_run_dict(e) for e in entries],
+        "months": {month: _all(runs).to_dict() for month, runs in by_month(entries).items()},
+        "phases": {phase: cost.to_dict() for phase, cost in phase_sums(entries).items()},
+    }
 
 
 def _run_dict(e: Entry) -> dict[str, Any]:
-    return {"run_id": e.plan.run_id, "launched": e.plan.created_at, "phases": list(e.plan.phases), "tries": len(attempts(e)),
-            "predicted_usd": usd(e.plan.predicted.likely_cents if e.plan.predicted else None),
-            "by_phase_usd": {p: usd(c) for p, c in by_phase(e).items()}, **run_cost(e).to_dict()}
+    return {
+        "run_id": e.plan.run_id,
+        "launched": e.plan.created_at,
+        "phases": list(e.plan.phases),
+        "tries": len(attempts(e)),
+        "predicted_usd": usd(e.plan.predicted.likely_cents if e.plan.predicted else None),
+        "by_phase_usd": {p: usd(c) for p, c in by_phase(e).items()},
+        **run_cost(e).to_dict(),
+    }
 
 
 def _all(entries: Iterable[Entry]) -> Sum:

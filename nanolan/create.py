@@ -1,4 +1,5 @@
 """Creating a run's machine: a last look, the intent in the ledger, the create, its id. One launch of this laptop at a time."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -6,7 +7,14 @@ from typing import Any
 
 from msgspec import structs
 
-from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, PreflightFailed, RunFailed
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    MayBeBilling,
+    NanolanError,
+    PreflightFailed,
+    RunFailed,
+)
 from nanolan.ledger import REFUSED, STOPPED_BY_USER, Entry, Ledger
 from nanolan.payload import output_tags
 from nanolan.plan import Plan, now_utc
@@ -16,12 +24,14 @@ from nanolan.rent import create_once
 from nanolan.shadeform import Shadeform
 
 
-def create(api: Shadeform, body: dict[str, Any], entry: Entry, ledger: Ledger, say: Callable[[str], None]) -> tuple[Entry, bool]:
+def create(
+    api: Shadeform, body: dict[str, Any], entry: Entry, ledger: Ledger, say: Callable[[str], None]
+) -> tuple[Entry, bool]:
     """(the entry with its instance, whether Ctrl-C came). The ledger has the intent first, or nothing is rented."""
     ledger.put(entry)
     try:
         instance_id, interrupted = create_once(api, body, entry.plan, say=say)
-    except MayBeBilling:       # the entry stays as it is: nobody knows
+    except MayBeBilling:  # the entry stays as it is: nobody knows
         raise
     except NanolanError as e:
         ledger.note(structs.replace(entry, gone=True, note=f"{REFUSED}: {e}"), say)
@@ -33,28 +43,38 @@ def create(api: Shadeform, body: dict[str, Any], entry: Entry, ledger: Ledger, s
 
 def stopped(plan: Plan) -> RunFailed:
     """The end of a launch that somebody stopped from elsewhere."""
-    return RunFailed(f"run {plan.run_id} was {STOPPED_BY_USER}; nothing of it bills, and no machine was rented after that")
+    return RunFailed(
+        f"run {plan.run_id} was {STOPPED_BY_USER}; nothing of it bills, and no machine was rented after that"
+    )
 
 
 def last_look(api: Shadeform, ledger: Ledger, plan: Plan, say: Callable[[str], None]) -> None:
     """Right before a create, which nobody else on this laptop sends meanwhile: the run was not stopped, and no other run writes
     its folders, be it listed or not."""
     if ledger.stop_asked(plan.run_id):
-        for entry in (e for e in ledger.readable()[0] if e.plan.run_id == plan.run_id):    # of the attempt before
+        for entry in (
+            e for e in ledger.readable()[0] if e.plan.run_id == plan.run_id
+        ):  # of the attempt before
             ledger.note(structs.replace(entry, note=STOPPED_BY_USER), say)
         raise stopped(plan)
     try:
         listed = api.instances()
     except (ApiProblem, AuthProblem) as e:
-        raise PreflightFailed(f"whether another run writes the same folder cannot be seen ({e}); nothing was rented") from None
+        raise PreflightFailed(
+            f"whether another run writes the same folder cannot be seen ({e}); nothing was rented"
+        ) from None
     check = check_outputs(listed, output_tags(plan))
     if check.ok is False:
         raise PreflightFailed(f"{check.text}; nothing was rented")
     for other in ledger.readable()[0]:
-        same = "" if other.gone or other.plan.run_id == plan.run_id else _same_folder(other.plan, plan)
+        same = (
+            "" if other.gone or other.plan.run_id == plan.run_id else _same_folder(other.plan, plan)
+        )
         if same and not presence(api.info, other, listed, now_utc()).gone:
-            raise PreflightFailed(f"{same} may be written by run {other.plan.run_id}: {name_of(other)}. Wait, stop it, or use "
-                                  "another folder: output-tag=NAME; nothing was rented")
+            raise PreflightFailed(
+                f"{same} may be written by run {other.plan.run_id}: {name_of(other)}. Wait, stop it, or use "
+                "another folder: output-tag=NAME; nothing was rented"
+            )
 
 
 def _same_folder(one: Plan, other: Plan) -> str:

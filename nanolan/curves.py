@@ -3,6 +3,7 @@
 20,000 steps do not fit 700 pixels. Of the points that share a pixel the lowest and the highest are kept, so that a spike of
 one step is seen; nothing is averaged unless the legend says so.
 """
+
 from __future__ import annotations
 
 import json
@@ -10,8 +11,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MEAN_OF = 50             # a running mean spans this part of the steps
-MOST_STEP = 1 << 40      # a step beyond this is no step
+MEAN_OF = 50  # a running mean spans this part of the steps
+MOST_STEP = 1 << 40  # a step beyond this is no step
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def read_metrics(data: bytes) -> Metrics:
 
 def _row(line: bytes) -> Row | None:
     try:
-        d = json.loads(line)     # not msgspec: the trainer writes NaN as NaN
+        d = json.loads(line)  # not msgspec: the trainer writes NaN as NaN
         phase, step = d.pop("phase"), d.pop("step")
         if not isinstance(phase, str) or type(step) is not int or not 0 <= step < MOST_STEP:
             return None
@@ -98,7 +99,9 @@ def thin(c: Curve, pixels: int) -> Curve:
 
 def _extremes(c: Curve, held: list[int], gap: bool) -> list[tuple[float, float]]:
     """The lowest and the highest of the points `held`, in their own order."""
-    ends = {min(held, key=c.ys.__getitem__), max(held, key=c.ys.__getitem__)} if held else set[int]()
+    ends = (
+        {min(held, key=c.ys.__getitem__), max(held, key=c.ys.__getitem__)} if held else set[int]()
+    )
     points = [(c.xs[i], c.ys[i]) for i in sorted(ends)]
     return [*points, (points[-1][0] if points else math.nan, math.nan)] if gap else points
 
@@ -106,7 +109,7 @@ def _extremes(c: Curve, held: list[int], gap: bool) -> list[tuple[float, float]]
 def running_mean(c: Curve) -> Curve:
     """The mean over a window of steps that ends at each point; the window begins anew after a gap."""
     window, total, ys = max(1, len(c.ys) // MEAN_OF), 0.0, list[float]()
-    begin = 0                # of the window
+    begin = 0  # of the window
     for i, y in enumerate(c.ys):
         if math.isnan(y):
             begin, total = i + 1, 0.0

@@ -1,4 +1,5 @@
 """Calls with a total time limit, each in a thread of its own: the time-outs of a socket count for one read only."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     """`call()`, or TimeoutError after `seconds`. The call itself may then still end, unheard."""
     try:
         return begin(call).result(seconds)
-    except FutureTimeout:      # in Python 3.10 it is no TimeoutError
+    except FutureTimeout:  # in Python 3.10 it is no TimeoutError
         raise TimeoutError(f"no whole answer in {seconds:.0f} s") from None
 
 
@@ -27,5 +28,6 @@ def begin(call: Callable[[], T]) -> Future[T]:
             answer.set_result(call())
         except BaseException as e:
             answer.set_exception(e)
-    Thread(target=run, daemon=True).start()   # a pool would be waited for
+
+    Thread(target=run, daemon=True).start()  # a pool would be waited for
     return answer

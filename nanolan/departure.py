@@ -1,4 +1,5 @@
 """The end of a machine: what it may be deleted for, and its deletion, by itself or by whoever holds a key."""
+
 from __future__ import annotations
 
 import contextlib
@@ -23,21 +24,31 @@ def warrant_of(m: Machine, receipt: Receipt) -> Warrant:
         return MoneyStop(receipt.message, ", ".join(m.unsaved))
     if receipt.verdict == SUCCEEDED:
         return Proven(tuple(m.proofs))
-    return UserStop() if receipt.reason == "user" else NothingToSave(receipt.reason or receipt.verdict)
+    return (
+        UserStop() if receipt.reason == "user" else NothingToSave(receipt.reason or receipt.verdict)
+    )
 
 
 def accepted(m: Machine, warrant: Warrant) -> Warrant:
     """The warrant, if it holds. One that says "all is proven" while a phase has no proof is refused: what is whole here is saved
     and proven first, within the limits; then the machine goes, with what is lost by its name. It never stays for that."""
-    lacking = [phase for phase in m.plan.phases if phase not in proven_phases(warrant)] if isinstance(warrant, Proven) else []
+    lacking = (
+        [phase for phase in m.plan.phases if phase not in proven_phases(warrant)]
+        if isinstance(warrant, Proven)
+        else []
+    )
     if not lacking:
         return warrant
     say(f"NOT deleting yet: no proof of {', '.join(lacking)}; saving what there is")
     try:
         save_the_rest(m, set(m.plan.phases) - set(lacking))
-    except Exception as e:   # whatever it is, the machine must go
+    except Exception as e:  # whatever it is, the machine must go
         say(f"that failed: {type(e).__name__}: {e}")
-    return MoneyStop("not everything was proven", ", ".join(m.unsaved)) if m.unsaved else NothingToSave("not everything was proven")
+    return (
+        MoneyStop("not everything was proven", ", ".join(m.unsaved))
+        if m.unsaved
+        else NothingToSave("not everything was proven")
+    )
 
 
 def proven_phases(warrant: Proven) -> set[str]:
@@ -53,7 +64,7 @@ def delete(m: Machine, warrant: Warrant) -> None:
             gone = delete_and_confirm(m.api, m.me, clock=m.tools.clock)
             say(f"deleted: {gone.seen}")
             return
-        except Exception as e:   # whatever was answered, the machine must go
+        except Exception as e:  # whatever was answered, the machine must go
             say(f"{type(e).__name__}: {e}")
         if m.tools.now() > parse_time(m.meter.deadline):
             power_off()
@@ -62,8 +73,10 @@ def delete(m: Machine, warrant: Warrant) -> None:
 
 def wait_to_be_deleted(m: Machine, warrant: Warrant) -> None:
     """The end of a machine without a key: whoever holds one deletes it; after the provider's own limit it is powered off."""
-    say(f"may be deleted for {accepted(m, warrant)}. No Shadeform key is on this machine: it waits for just guard, or for the "
-        f"provider at {m.meter.deadline}, and bills until then")
+    say(
+        f"may be deleted for {accepted(m, warrant)}. No Shadeform key is on this machine: it waits for just guard, or for the "
+        f"provider at {m.meter.deadline}, and bills until then"
+    )
     while (left_s := (parse_time(m.meter.deadline) - m.tools.now()).total_seconds()) > 0:
         m.tools.sleep(min(RETRY_DELETE_S, left_s))
     power_off()
@@ -71,12 +84,18 @@ def wait_to_be_deleted(m: Machine, warrant: Warrant) -> None:
 
 def power_off() -> None:
     """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
-    say("it was not deleted and the provider's limit has passed: powering off. Look: https://platform.shadeform.ai/instances")
+    say(
+        "it was not deleted and the provider's limit has passed: powering off. Look: https://platform.shadeform.ai/instances"
+    )
     if os.environ.get("BOX_ROOT"):
         return
     try:
         subprocess.run(["systemctl", "poweroff"], check=True, timeout=POWER_OFF_S)
-    except (OSError, MemoryError, subprocess.SubprocessError) as e:     # no such program, no memory for it: by the kernel itself
+    except (
+        OSError,
+        MemoryError,
+        subprocess.SubprocessError,
+    ) as e:  # no such program, no memory for it: by the kernel itself
         say(f"systemctl: {e}")
         with contextlib.suppress(OSError):
             Path("/proc/sysrq-trigger").write_text("o")

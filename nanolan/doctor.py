@@ -1,4 +1,5 @@
 """`just doctor`: every requirement looked at, all at once, with a fix per line. Nothing is changed, nothing costs money."""
+
 from __future__ import annotations
 
 import textwrap
@@ -27,7 +28,7 @@ from nanolan.patient import Patient
 from nanolan.preflight import Check
 from nanolan.toolbox import look_at_clock, look_at_code, look_at_disk, look_at_tools
 
-LIMIT_S = 20.0               # for all looks together: they run at the same time
+LIMIT_S = 20.0  # for all looks together: they run at the same time
 WIDTH = 80
 NETWORK = "see that the network is up, then: just doctor"
 STATES = {True: "ok", None: "note", False: "FAILED"}
@@ -63,10 +64,15 @@ ROWS = (
     Row("Left behind", "rehearsals", look_at_rehearsals),
 )
 
-Found = list[tuple[str, Check]]      # with the heading of each
+Found = list[tuple[str, Check]]  # with the heading of each
 
 
-def examine(p: Patient, rows: Sequence[Row] = ROWS, limit_s: float = LIMIT_S, clock: Callable[[], float] = time.monotonic) -> Found:
+def examine(
+    p: Patient,
+    rows: Sequence[Row] = ROWS,
+    limit_s: float = LIMIT_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> Found:
     """What every row found, in the table's order; a look that fails or takes too long is a finding of its own."""
     asked = [(row, begin(lambda look=row.look: look(p))) for row in rows]  # type: ignore[misc]
     end, hide = clock() + limit_s, p.s.mask().hide
@@ -74,8 +80,14 @@ def examine(p: Patient, rows: Sequence[Row] = ROWS, limit_s: float = LIMIT_S, cl
     for row, answer in asked:
         for c in _found(row, answer, max(0.0, end - clock()), limit_s):
             again = c.ok is False and any(c.text == seen.text for _, seen in found)
-            found.append((row.group, Check(row.name, None, "not looked at: see above") if again else
-                          Check(c.name, c.ok, hide(c.text), hide(c.fix))))
+            found.append(
+                (
+                    row.group,
+                    Check(row.name, None, "not looked at: see above")
+                    if again
+                    else Check(c.name, c.ok, hide(c.text), hide(c.fix)),
+                )
+            )
     return found
 
 
@@ -86,10 +98,20 @@ def _found(row: Row, answer: Future[list[Check]], wait_s: float, limit_s: float)
         return [Check(row.name, False, f"no answer within {limit_s:.0f} s", NETWORK)]
     except NanolanError as e:
         down = isinstance(e, Unreachable) and not isinstance(e, (WrongSetting, TooManyRequests))
-        return [Check(row.name, None if str(e).startswith("not looked at") else False,
-                      str(e).removesuffix(" Is the network up? Try again"), NETWORK if down else "")]
-    except Exception as e:   # a look must not keep the others from being told; but what was not seen is not well
-        return [Check(row.name, False, f"could not be looked at ({type(e).__name__}: {str(e)[:200]})")]
+        return [
+            Check(
+                row.name,
+                None if str(e).startswith("not looked at") else False,
+                str(e).removesuffix(" Is the network up? Try again"),
+                NETWORK if down else "",
+            )
+        ]
+    except (
+        Exception
+    ) as e:  # a look must not keep the others from being told; but what was not seen is not well
+        return [
+            Check(row.name, False, f"could not be looked at ({type(e).__name__}: {str(e)[:200]})")
+        ]
 
 
 def next_steps(found: Found) -> list[str]:
@@ -125,11 +147,30 @@ def render(found: Found) -> Iterator[str]:
 
 def _wrapped(start: str, text: str) -> list[str]:
     """`text` after `start`; what does not fit goes under it. Commands and addresses are not cut in two."""
-    return textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=" " * min(len(start), 14), break_long_words=False,
-                         break_on_hyphens=False) or [start.rstrip()]
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=start,
+        subsequent_indent=" " * min(len(start), 14),
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [start.rstrip()]
 
 
 def to_dict(found: Found) -> dict[str, Any]:
     """For --json."""
-    return {"schema_version": 1, "ok": exit_code(found) == 0, "next": next_steps(found), "checks": [
-        {"group": group, "name": c.name, "state": STATES[c.ok], "text": c.text, "fix": c.fix or None} for group, c in found]}
+    return {
+        "schema_version": 1,
+        "ok": exit_code(found) == 0,
+        "next": next_steps(found),
+        "checks": [
+            {
+                "group": group,
+                "name": c.name,
+                "state": STATES[c.ok],
+                "text": c.text,
+                "fix": c.fix or None,
+            }
+            for group, c in found
+        ],
+    }

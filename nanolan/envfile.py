@@ -1,4 +1,5 @@
 """.env as `just doctor` sees it: found, private, every name known, nothing left to fill in."""
+
 from __future__ import annotations
 
 import os
@@ -14,7 +15,9 @@ from nanolan.patient import Patient
 from nanolan.preflight import Check
 
 NAMES = set(FIELDS)
-PLACEHOLDER = re.compile(r"(?i)^your\b|\byour[_-]|^you/|^owner/|x{6,}|change.?me|placeholder|^<.*>$|\.\.\.")
+PLACEHOLDER = re.compile(
+    r"(?i)^your\b|\byour[_-]|^you/|^owner/|x{6,}|change.?me|placeholder|^<.*>$|\.\.\."
+)
 
 
 def look_at_env(p: Patient) -> list[Check]:
@@ -22,26 +25,53 @@ def look_at_env(p: Patient) -> list[Check]:
     path = p.env_file
     if not os.path.lexists(path) or str(path) == os.devnull:
         enough = p.s.shadeform_api_key and p.s.hf_token and p.s.hf_repo
-        return [Check(".env", None if enough else False, f"none at {path}", "cp .env.example .env && chmod 600 .env")]
+        return [
+            Check(
+                ".env",
+                None if enough else False,
+                f"none at {path}",
+                "cp .env.example .env && chmod 600 .env",
+            )
+        ]
     try:
         file = read_env(path, NAMES)
         private = path.stat().st_mode & 0o077 == 0
     except (UsageProblem, OSError) as e:
         return [Check(".env", False, str(e), "write it anew from .env.example")]
-    found = [Check(".env", True, f"{path}, for your eyes alone") if private else
-             Check(".env", None, f"others on this machine can read {path}", f"chmod 600 {path}")]
+    found = [
+        Check(".env", True, f"{path}, for your eyes alone")
+        if private
+        else Check(".env", None, f"others on this machine can read {path}", f"chmod 600 {path}")
+    ]
     found += _tracked(path)
-    return found + [Check(".env", False, text, "correct that line") for text in file.problems] + _names(file.values)
+    return (
+        found
+        + [Check(".env", False, text, "correct that line") for text in file.problems]
+        + _names(file.values)
+    )
 
 
 def _names(values: Mapping[str, str | None]) -> list[Check]:
     found = []
     for name, value in values.items():
         if name not in NAMES:
-            found.append(Check(".env", None, f"{name[:40]} is no setting, so it is not read",
-                               f"remove it, or: export {name[:40]}=..."))
+            found.append(
+                Check(
+                    ".env",
+                    None,
+                    f"{name[:40]} is no setting, so it is not read",
+                    f"remove it, or: export {name[:40]}=...",
+                )
+            )
         elif value and PLACEHOLDER.search(value):
-            found.append(Check(".env", False, f"{name} still holds a placeholder", f"put the real {name} into .env"))
+            found.append(
+                Check(
+                    ".env",
+                    False,
+                    f"{name} still holds a placeholder",
+                    f"put the real {name} into .env",
+                )
+            )
     if empty := [n for n, v in values.items() if n in NAMES and not (v or "").strip()]:
         found.append(Check(".env", None, f"without a value: {', '.join(empty)}"))
     return found
@@ -50,10 +80,18 @@ def _names(values: Mapping[str, str | None]) -> list[Check]:
 def look_at_settings(p: Patient) -> list[Check]:
     """Whether every setting can be used; of the lines of .env another row tells."""
     if wrong := [text for text in p.wrong if not text.startswith(str(p.env_file))]:
-        return [Check("settings", False, text, f"correct {text.partition(':')[0]}") for text in wrong]
+        return [
+            Check("settings", False, text, f"correct {text.partition(':')[0]}") for text in wrong
+        ]
     s = p.s
-    return [Check("settings", True, f"phase={s.phase} gpu={s.gpu}:{s.num_gpus} spend-limit={s.spend_limit / 100:.0f} "
-                                    f"model-tag={s.model_tag}")]
+    return [
+        Check(
+            "settings",
+            True,
+            f"phase={s.phase} gpu={s.gpu}:{s.num_gpus} spend-limit={s.spend_limit / 100:.0f} "
+            f"model-tag={s.model_tag}",
+        )
+    ]
 
 
 def _tracked(path: Path) -> list[Check]:
@@ -61,6 +99,19 @@ def _tracked(path: Path) -> list[Check]:
         if not is_tracked(path):
             return []
     except PreflightFailed as e:
-        return [Check(".env", False, f"whether git tracks it cannot be seen: {e}", "see what git says: git status")]
-    return [Check(".env", False, "git tracks it: its keys go wherever the repo goes",
-                  f"git rm --cached {path.name}, then make new keys if it was ever pushed")]
+        return [
+            Check(
+                ".env",
+                False,
+                f"whether git tracks it cannot be seen: {e}",
+                "see what git says: git status",
+            )
+        ]
+    return [
+        Check(
+            ".env",
+            False,
+            "git tracks it: its keys go wherever the repo goes",
+            f"git rm --cached {path.name}, then make new keys if it was ever pushed",
+        )
+    ]

@@ -1,4 +1,5 @@
 """What a run was made with: Python, packages, driver, GPUs; read on the machine, kept in its run folder."""
+
 from __future__ import annotations
 
 import os
@@ -11,7 +12,16 @@ import msgspec
 from nanolan.gpus import query_gpus
 from nanolan.plan import UNREADABLE
 
-PACKAGES = ("torch", "numpy", "tiktoken", "pyarrow", "safetensors", "huggingface_hub", "msgspec", "wandb")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "tiktoken",
+    "pyarrow",
+    "safetensors",
+    "huggingface_hub",
+    "msgspec",
+    "wandb",
+)
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -29,8 +39,14 @@ class Environment(msgspec.Struct, frozen=True):
 def environment_here() -> Environment:
     """This machine's, asked once; what it does not tell is left out."""
     drivers = query_gpus("driver_version")
-    return Environment(platform.python_version(), platform.platform(), os.cpu_count(), _packages(),
-                       drivers[0].strip() if drivers else "", tuple(name.strip() for name in query_gpus("name")))
+    return Environment(
+        platform.python_version(),
+        platform.platform(),
+        os.cpu_count(),
+        _packages(),
+        drivers[0].strip() if drivers else "",
+        tuple(name.strip() for name in query_gpus("name")),
+    )
 
 
 def _packages() -> dict[str, str]:

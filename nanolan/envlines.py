@@ -3,6 +3,7 @@
 Names of other tools pass. A line that assigns nothing, and a name that is nearly one of ours, is a problem with its line number;
 no value is ever quoted.
 """
+
 from __future__ import annotations
 
 import difflib
@@ -22,13 +23,21 @@ if TYPE_CHECKING:
     from dotenv.parser import Binding
 
 MOST_BYTES = 256 << 10
-LIMIT = "SPEND_LIMIT"                       # the setting whose loss costs the most: its name is looked for more widely
+LIMIT = "SPEND_LIMIT"  # the setting whose loss costs the most: its name is looked for more widely
 AROUND_LIMIT = {"NANOLAN", "ENV", "MY", "MAX", "RUN", "USD", "DOLLARS", "CENTS"}
 ALSO_LIMIT = {"SPEND_MAX", "MAX_SPEND", "SPEND_CAP", "SPENDING_CAP", "MAX_SPENDING"}
-ALIKE, MUCH_ALIKE = 0.85, 0.94              # one letter wrong, missing, too many or out of place; the same of a long name
-OTHERS = {"NUM_CPUS", "GH_TOKEN"}           # near one of ours, but a name of its own
-KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
-         (stat.S_ISBLK, "a device"))
+ALIKE, MUCH_ALIKE = (
+    0.85,
+    0.94,
+)  # one letter wrong, missing, too many or out of place; the same of a long name
+OTHERS = {"NUM_CPUS", "GH_TOKEN"}  # near one of ours, but a name of its own
+KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,9 @@ def read_env(path: Path | None, names: Collection[str]) -> EnvFile:
     for line in parsed(_text(path)):
         if problem := _problem(line, names) or _twice(line, found, names):
             problems.append(f"{path} line {line.number}: {problem}")
-        elif line.name and (line.value or not found.values.get(line.name)):     # one that is filled in counts
+        elif line.name and (
+            line.value or not found.values.get(line.name)
+        ):  # one that is filled in counts
             found.values[line.name] = line.value
             found.lines[line.name] = line.number
     return EnvFile(found.values, found.lines, tuple(problems))
@@ -80,6 +91,7 @@ def read_env(path: Path | None, names: Collection[str]) -> EnvFile:
 def parsed(text: str) -> Iterable[Line]:
     """Every line that is neither blank nor a comment."""
     from dotenv.parser import parse_stream
+
     lines = map(_line, parse_stream(StringIO(text, newline="")))
     return [line for line in lines if line.name or line.broken]
 
@@ -92,10 +104,12 @@ def nearest(name: str, names: Collection[str]) -> str:
     joined = {n.replace("_", ""): n for n in names}
     if same := joined.get(plain.replace("_", "")):
         return same
-    words = set(plain.split("_")) - AROUND_LIMIT                                             # SPEND_LIMIT_USD
+    words = set(plain.split("_")) - AROUND_LIMIT  # SPEND_LIMIT_USD
     if LIMIT in names and (plain in ALSO_LIMIT or words == set(LIMIT.split("_"))):
         return LIMIT
-    longer = [n for n in names if plain.startswith(f"{n}_") or plain.endswith(f"_{n}")]     # AWS_REGION, HF_TOKEN_OLD
+    longer = [
+        n for n in names if plain.startswith(f"{n}_") or plain.endswith(f"_{n}")
+    ]  # AWS_REGION, HF_TOKEN_OLD
     close = difflib.get_close_matches(plain, names, 1, MUCH_ALIKE if longer else ALIKE)
     return close[0] if close and close[0] not in longer else ""
 
@@ -117,17 +131,21 @@ def _text(path: Path) -> str:
     except OSError as e:
         raise UsageProblem(f"{path} cannot be read: {e.strerror or type(e).__name__}") from None
     except UnicodeError:
-        raise UsageProblem(f"{path} cannot be read: it is not UTF-8 text; save it as UTF-8") from None
+        raise UsageProblem(
+            f"{path} cannot be read: it is not UTF-8 text; save it as UTF-8"
+        ) from None
     if "\0" in text:
-        number = re.split("\r\n|\r|\n", text[:text.index("\0")])
-        raise UsageProblem(f"{path} line {len(number)}: a control character (NUL); save the file as UTF-8 text")
+        number = re.split("\r\n|\r|\n", text[: text.index("\0")])
+        raise UsageProblem(
+            f"{path} line {len(number)}: a control character (NUL); save the file as UTF-8 text"
+        )
     return text
 
 
 def _line(found: Binding) -> Line:
     """`original` begins with the blank lines before it."""
     text = found.original.string
-    blank = text[:len(text) - len(text.lstrip())]
+    blank = text[: len(text) - len(text.lstrip())]
     number = found.original.line + len(re.findall("\r\n|\r|\n", blank))
     return Line(number, found.key or "", found.value, text.strip(), found.error)
 

@@ -24,6 +24,7 @@
 
 Only scripts/ catches these, prints one line and exits with `exit_code`.
 """
+
 from __future__ import annotations
 
 from nanolan.secret import hide
@@ -81,7 +82,9 @@ class RunFailed(NanolanError):
 class MachineFailed(RunFailed):
     """A machine was not what was agreed or did not come up. It is seen to be deleted: another offer may be tried."""
 
-    def __init__(self, message: str, instance_id: str | None = None, spent_cents: int | None = None) -> None:
+    def __init__(
+        self, message: str, instance_id: str | None = None, spent_cents: int | None = None
+    ) -> None:
         super().__init__(message)
         self.instance_id, self.spent_cents = instance_id, spent_cents
 

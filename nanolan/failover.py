@@ -3,6 +3,7 @@
 A definite no is a stock-out, or a machine that is seen to be deleted. An empty wallet, a refused key and an unclear answer
 are none: they end the launch, since another create would not help or might rent twice.
 """
+
 from __future__ import annotations
 
 import re
@@ -26,7 +27,9 @@ from nanolan.rent import sweep
 from nanolan.shadeform import Shadeform
 from nanolan.times import steady
 
-GAVE_UP = re.compile(r"boot failed: the machine gave up: (.+?)\. It is deleted")     # as MachineFailed says it
+GAVE_UP = re.compile(
+    r"boot failed: the machine gave up: (.+?)\. It is deleted"
+)  # as MachineFailed says it
 GO, ASK, STOP = "go", "ask", "stop"
 
 
@@ -37,10 +40,10 @@ class Rules:
     others: int
     hourly_cents: int
     bill_cents: int
-    ask: Callable[[Prepared], bool] | None = None    # None: nobody can be asked
-    wait: bool = True                # until the machine has proved itself: only then can a bad one be replaced
+    ask: Callable[[Prepared], bool] | None = None  # None: nobody can be asked
+    wait: bool = True  # until the machine has proved itself: only then can a bad one be replaced
     command: str = "just launch"
-    words: tuple[str, ...] = ()      # the settings of this launch as they were typed, but for the place
+    words: tuple[str, ...] = ()  # the settings of this launch as they were typed, but for the place
 
 
 @dataclass(frozen=True)
@@ -61,26 +64,50 @@ class Launched:
     earlier: tuple[Attempt, ...]
 
 
-def rent_one(p: Prepared, offers: Sequence[Offer], s: Settings, api: Shadeform, hub: Hub, ledger: Ledger,
-             say: Callable[[str], None], rules: Rules, *, before: tuple[Attempt, ...] = (),
-             clock: Callable[[], float] | None = None) -> Launched:
+def rent_one(
+    p: Prepared,
+    offers: Sequence[Offer],
+    s: Settings,
+    api: Shadeform,
+    hub: Hub,
+    ledger: Ledger,
+    say: Callable[[str], None],
+    rules: Rules,
+    *,
+    before: tuple[Attempt, ...] = (),
+    clock: Callable[[], float] | None = None,
+) -> Launched:
     """Rent the offer of `p`; after a definite no the next of `offers` (by rank) that has as many GPUs.
 
     `before` are attempts at this run from before this launch: they are noted, and count for nothing here.
     """
-    with ledger.launching(p.plan.run_id):     # a watch elsewhere does not take a failed attempt for the run's end
+    with ledger.launching(
+        p.plan.run_id
+    ):  # a watch elsewhere does not take a failed attempt for the run's end
         return _rent_one(p, offers, s, api, hub, ledger, say, rules, before, clock)
 
 
-def _rent_one(p: Prepared, offers: Sequence[Offer], s: Settings, api: Shadeform, hub: Hub, ledger: Ledger,
-              say: Callable[[str], None], rules: Rules, before: tuple[Attempt, ...], clock: Callable[[], float] | None) -> Launched:
+def _rent_one(
+    p: Prepared,
+    offers: Sequence[Offer],
+    s: Settings,
+    api: Shadeform,
+    hub: Hub,
+    ledger: Ledger,
+    say: Callable[[str], None],
+    rules: Rules,
+    before: tuple[Attempt, ...],
+    clock: Callable[[], float] | None,
+) -> Launched:
     earlier: tuple[Attempt, ...] = ()
     tried = [p.offer]
     while True:
         try:
             if earlier:
                 sweep(api, p.plan.run_id, say=say)
-            instance = rent(p, s, api, hub, ledger, say, earlier=before + earlier, clock=clock or time.monotonic)
+            instance = rent(
+                p, s, api, hub, ledger, say, earlier=before + earlier, clock=clock or time.monotonic
+            )
             if rules.wait:
                 _stand_by(p, instance, api, hub, ledger, say, clock or steady)
             return Launched(p, instance, before + earlier)
@@ -88,7 +115,9 @@ def _rent_one(p: Prepared, offers: Sequence[Offer], s: Settings, api: Shadeform,
             no = e
         earlier += (_failed(no, p),)
         untried = [o for o in offers if o not in tried]
-        step = decide([o for o in untried if o.num_gpus == p.offer.num_gpus], rules, earlier, p.there)
+        step = decide(
+            [o for o in untried if o.num_gpus == p.offer.num_gpus], rules, earlier, p.there
+        )
         if step.act != STOP:
             say(f"attempt {p.plan.attempt}: {earlier[-1].note}")
         if step.act == ASK and step.offer:
@@ -97,28 +126,47 @@ def _rent_one(p: Prepared, offers: Sequence[Offer], s: Settings, api: Shadeform,
             raise _the_end(no, p.offer, step, untried, rules, earlier)
         p = again(p, s, step.offer, rules.bill_cents - spent_cents(earlier))
         tried.append(p.offer)
-        say(f"attempt {p.plan.attempt}: {p.offer.where}, {p.offer.instance_type}, {dollars(p.offer.hourly_cents)}/h\n"
-            f"Bill: {p.bill()}.")
+        say(
+            f"attempt {p.plan.attempt}: {p.offer.where}, {p.offer.instance_type}, {dollars(p.offer.hourly_cents)}/h\n"
+            f"Bill: {p.bill()}."
+        )
 
 
-def decide(left: Sequence[Offer], rules: Rules, earlier: Sequence[Attempt], there: Callable[[Offer, int], There]) -> Step:
+def decide(
+    left: Sequence[Offer],
+    rules: Rules,
+    earlier: Sequence[Attempt],
+    there: Callable[[Offer, int], There],
+) -> Step:
     """The step after a definite no; `left` are the offers not tried yet, by rank, `there` says how the run would do on one."""
     if not left:
         return Step(STOP)
     if failure := same_failure(earlier):
-        return Step(STOP, left[0], f"two boots failed in the same way, at \"{failure}\", which is no luck: see the log first")
+        return Step(
+            STOP,
+            left[0],
+            f'two boots failed in the same way, at "{failure}", which is no luck: see the log first',
+        )
     if len(earlier) > rules.others:
         return Step(STOP, left[0], f"failover={rules.others}")
     cents = rules.bill_cents - spent_cents(earlier)
     good = [o for o in left if cents > 0 and not any(c.ok is False for c in there(o, cents).checks)]
     if not good:
-        return Step(STOP, left[0], f"the checks fail there with {dollars(cents)}, which is left of the limit")
+        return Step(
+            STOP,
+            left[0],
+            f"the checks fail there with {dollars(cents)}, which is left of the limit",
+        )
     if rules.ask and good[0].hourly_cents > rules.hourly_cents:
         return Step(ASK, good[0])
     within = [o for o in good if o.hourly_cents <= rules.hourly_cents]
     if within:
         return Step(GO, within[0])
-    return Step(STOP, good[0], f"dearer than the {dollars(rules.hourly_cents)}/h agreed to; with --yes, max-price= allows more")
+    return Step(
+        STOP,
+        good[0],
+        f"dearer than the {dollars(rules.hourly_cents)}/h agreed to; with --yes, max-price= allows more",
+    )
 
 
 def same_failure(earlier: Sequence[Attempt]) -> str:
@@ -132,21 +180,34 @@ def spent_cents(attempts: Iterable[Attempt]) -> int:
     return sum(a.spent_cents or 0 for a in attempts)
 
 
-def _asked(offer: Offer, p: Prepared, s: Settings, rules: Rules, earlier: Sequence[Attempt]) -> tuple[Step, Rules]:
+def _asked(
+    offer: Offer, p: Prepared, s: Settings, rules: Rules, earlier: Sequence[Attempt]
+) -> tuple[Step, Rules]:
     """What becomes of a dearer offer once somebody was asked; a yes is for its price and its worst case."""
     spent = spent_cents(earlier)
     there = again(p, s, offer, s.spend_limit - spent)
     if rules.ask and rules.ask(there):
-        return Step(GO, offer), replace(rules, hourly_cents=offer.hourly_cents, bill_cents=spent + there.worst_cents)
+        return Step(GO, offer), replace(
+            rules, hourly_cents=offer.hourly_cents, bill_cents=spent + there.worst_cents
+        )
     return Step(STOP, offer, "not agreed to"), rules
 
 
-def _stand_by(p: Prepared, instance: Instance, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None],
-              clock: Callable[[], float]) -> None:
+def _stand_by(
+    p: Prepared,
+    instance: Instance,
+    api: Shadeform,
+    hub: Hub,
+    ledger: Ledger,
+    say: Callable[[str], None],
+    clock: Callable[[], float],
+) -> None:
     """Until the machine has proved itself; a failed one is noted as gone, one that was stopped on purpose ends the launch."""
     patience = p.rehearsal.boot_s if p.rehearsal else patience_s(p.offer)
-    if not p.rehearsal:   # which Ctrl-C ends with all that is in it
-        say("You may close this laptop or press Ctrl-C at any time: the run goes on by itself, only fail-over ends")
+    if not p.rehearsal:  # which Ctrl-C ends with all that is in it
+        say(
+            "You may close this laptop or press Ctrl-C at any time: the run goes on by itself, only fail-over ends"
+        )
     try:
         stand_by(api, hub, p.plan, instance, patience, say=say, clock=clock)
     except MachineFailed as e:
@@ -163,14 +224,28 @@ def _failed(no: OutOfStock | MachineFailed, p: Prepared) -> Attempt:
     if isinstance(no, OutOfStock):
         return Attempt(p.plan.attempt, None, 0, note)
     age_s = (now_utc() - parse_time(p.plan.created_at)).total_seconds()
-    cents = cost_cents(p.offer.hourly_cents, max(0.0, age_s)) if no.spent_cents is None else no.spent_cents
+    cents = (
+        cost_cents(p.offer.hourly_cents, max(0.0, age_s))
+        if no.spent_cents is None
+        else no.spent_cents
+    )
     return Attempt(p.plan.attempt, no.instance_id, cents, note)
 
 
-def _the_end(no: OutOfStock | MachineFailed, offer: Offer, step: Step, untried: Iterable[Offer], rules: Rules,
-             earlier: tuple[Attempt, ...]) -> NanolanError:
+def _the_end(
+    no: OutOfStock | MachineFailed,
+    offer: Offer,
+    step: Step,
+    untried: Iterable[Offer],
+    rules: Rules,
+    earlier: tuple[Attempt, ...],
+) -> NanolanError:
     """The last no, with what was tried before it, why launch stops, and the command that goes on."""
-    hint = next_offer_hint(no, offer, [step.offer] if step.offer else untried, rules.words, step.why, rules.command)
+    hint = next_offer_hint(
+        no, offer, [step.offer] if step.offer else untried, rules.words, step.why, rules.command
+    )
     if len(earlier) == 1:
         return hint
-    return type(hint)(f"{len(earlier)} offers tried for {dollars(spent_cents(earlier))}, none of them is rented now. {hint}")
+    return type(hint)(
+        f"{len(earlier)} offers tried for {dollars(spent_cents(earlier))}, none of them is rented now. {hint}"
+    )

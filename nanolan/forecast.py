@@ -3,6 +3,7 @@
 The likely times are the guide's, of the old scripts; nobody has measured this trainer on these GPUs yet. The first
 receipts replace them: see nanolan/measured.py. Where there is no figure there is no forecast.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,26 +30,44 @@ class Range(NamedTuple):
 
 # Tokens a second of one GPU with a d20. The guide's: with the other parts of a run, 60 minutes on 8xH100 for each phase
 # and 45 for mid on 8xB200
-GUIDE_SPEED = {("mid", "H100"): 17_800, ("mid", "B200"): 25_500, ("sft", "H100"): 460, ("rl", "H100"): 840}
+GUIDE_SPEED = {
+    ("mid", "H100"): 17_800,
+    ("mid", "B200"): 25_500,
+    ("sft", "H100"): 460,
+    ("rl", "H100"): 840,
+}
 # nanochat's published run reports of 2025-11-11 (mid in 10:02, sft in 2:26) and 2025-10-16 (rl in 43:25), 8xH100 SXM: the low end
 PUBLISHED_SPEED = {"mid": 88_000, "sft": 9_400, "rl": 960}
 # Relative to H100, from public bf16 training throughput; 45 of 60 minutes gives B200 its 1.33
-GPU_SPEED = {"B300": 1.5, "B200": 1.33, "H200": 1.1, "GH200": 1.0, "H100": 1.0, "H100_nvl": 0.9,
-             "A100_80G": 0.42, "A100": 0.42, "L40S": 0.25, "A6000": 0.14}
+GPU_SPEED = {
+    "B300": 1.5,
+    "B200": 1.33,
+    "H200": 1.1,
+    "GH200": 1.0,
+    "H100": 1.0,
+    "H100_nvl": 0.9,
+    "A100_80G": 0.42,
+    "A100": 0.42,
+    "L40S": 0.25,
+    "A6000": 0.14,
+}
 # Seconds of the same reports; rl's was of one task alone, so sft's. Quick: a fourteenth of the long answers, and the start
 EVALUATE_S = {"mid": 469.0, "sft": 408.0, "rl": 408.0}
 SCOPES = {"none": 0.0, "quick": 0.1, "full": 1.0}
-PUBLISHED_ON = 8             # GPUs
-BOOT_S = 300.0               # where the provider tells no time
-SETUP_S = 180.0              # 3 GB of packages
-DATA_BYTES = 1e9             # data sets, before they are pinned
-DOWNLOAD_BYTES_S, UPLOAD_BYTES_S = 100e6, 50e6   # bytes a second: the Hub's client made 106-205 MB/s against a server beside it
-END_S = 30.0                 # proof, receipt, deletion
-LEAST_PHASE_S = 60.0         # a phase of the smallest model: start, data sets, compile
-HIGH = 1.6                   # of the likely training: covers the guide's "3-4 hours, $80-100"
-LOOSE = Range(0.5, 1.0, 2.0)         # of what nobody measured
+PUBLISHED_ON = 8  # GPUs
+BOOT_S = 300.0  # where the provider tells no time
+SETUP_S = 180.0  # 3 GB of packages
+DATA_BYTES = 1e9  # data sets, before they are pinned
+DOWNLOAD_BYTES_S, UPLOAD_BYTES_S = (
+    100e6,
+    50e6,
+)  # bytes a second: the Hub's client made 106-205 MB/s against a server beside it
+END_S = 30.0  # proof, receipt, deletion
+LEAST_PHASE_S = 60.0  # a phase of the smallest model: start, data sets, compile
+HIGH = 1.6  # of the likely training: covers the guide's "3-4 hours, $80-100"
+LOOSE = Range(0.5, 1.0, 2.0)  # of what nobody measured
 NETWORK = Range(0.3, 1.0, 4.0)
-MEASURED = Range(0.9, 1.0, 1.2)      # of the least, the median and the most that was measured
+MEASURED = Range(0.9, 1.0, 1.2)  # of the least, the median and the most that was measured
 NOTHING = Range(0.0, 0.0, 0.0)
 
 
@@ -59,8 +78,10 @@ class Work:
     phases: tuple[str, ...]
     parameters: int = D20
     evaluate: str = "quick"
-    download_bytes: int | None = None    # None: nothing is pinned yet
-    recipe: Mapping[str, object] | None = None     # a rehearsal's: only earlier rehearsals have figures for it
+    download_bytes: int | None = None  # None: nothing is pinned yet
+    recipe: Mapping[str, object] | None = (
+        None  # a rehearsal's: only earlier rehearsals have figures for it
+    )
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,7 @@ class Forecast:
     parts: dict[str, Range]
     train: dict[str, Range]
     evaluate: dict[str, Range]
-    own: bool                            # every phase's speed was measured by earlier runs
+    own: bool  # every phase's speed was measured by earlier runs
 
     @property
     def phases(self) -> dict[str, Range]:
@@ -101,27 +122,44 @@ class Forecast:
     @property
     def predicted(self) -> Predicted:
         """What the plan and the receipt keep of it."""
-        return Predicted(self.low_cents, self.likely_cents, self.high_cents,
-                         {p: cost_cents(self.hourly_cents, r.high) for p, r in self.phases.items()}, self.stage_s)
+        return Predicted(
+            self.low_cents,
+            self.likely_cents,
+            self.high_cents,
+            {p: cost_cents(self.hourly_cents, r.high) for p, r in self.phases.items()},
+            self.stage_s,
+        )
 
     @property
     def stage_s(self) -> dict[str, int]:
         """Likely seconds by stage, as Predicted keeps them."""
         stages = {part: r for part, r in self.parts.items() if part not in ("train", "evaluate")}
-        stages |= {f"{p}.train": r for p, r in self.train.items()} | {f"{p}.evaluate": r for p, r in self.evaluate.items()}
+        stages |= {f"{p}.train": r for p, r in self.train.items()} | {
+            f"{p}.evaluate": r for p, r in self.evaluate.items()
+        }
         return {stage: round(r.likely) for stage, r in stages.items()}
 
     def text(self) -> str:
         """All three, and where they come from."""
-        hours, source = self.hours.likely, "measured by earlier runs" if self.own else "by the guide"
+        hours, source = (
+            self.hours.likely,
+            "measured by earlier runs" if self.own else "by the guide",
+        )
         time = f"{hours:.1f} h" if hours >= 0.05 else f"{3600 * hours:.0f} s"
-        return (f"likely {dollars(self.likely_cents)} in {time}, low {dollars(self.low_cents)}, high {dollars(self.high_cents)} "
-                f"({source})")
+        return (
+            f"likely {dollars(self.likely_cents)} in {time}, low {dollars(self.low_cents)}, high {dollars(self.high_cents)} "
+            f"({source})"
+        )
 
 
 def work_of(s: Settings, parameters: int | None = None, download_bytes: int | None = None) -> Work:
     """The work that the settings ask for; the model's size is its tag's until its checkpoint was looked at."""
-    return Work(s.phases, parameters_of_tag(s.model_tag) if parameters is None else parameters, s.eval, download_bytes)
+    return Work(
+        s.phases,
+        parameters_of_tag(s.model_tag) if parameters is None else parameters,
+        s.eval,
+        download_bytes,
+    )
 
 
 def forecaster(work: Work, entries: Iterable[Entry]) -> Callable[[Offer], Forecast | None]:
@@ -141,17 +179,27 @@ def forecast(work: Work, offer: Offer, seen: Figures) -> Forecast | None:
     guess = _times if work.recipe is None else _no_guess
     model_bytes = work.parameters * BYTES_PER_PARAMETER
     download = model_bytes + DATA_BYTES if work.download_bytes is None else work.download_bytes
-    upload = _around(model_bytes / v for v in seen.get(("upload",), ())) or guess(NETWORK, model_bytes / UPLOAD_BYTES_S)
+    upload = _around(model_bytes / v for v in seen.get(("upload",), ())) or guess(
+        NETWORK, model_bytes / UPLOAD_BYTES_S
+    )
     parts = {
-        "boot": _around(seen.get(("boot", offer.cloud), ())) or guess(LOOSE, offer.boot_max_s or BOOT_S),
+        "boot": _around(seen.get(("boot", offer.cloud), ()))
+        or guess(LOOSE, offer.boot_max_s or BOOT_S),
         "setup": _around(seen.get(("setup",), ())) or guess(LOOSE, SETUP_S),
-        "download": _around(download / v for v in seen.get(("download",), ())) or guess(NETWORK, download / DOWNLOAD_BYTES_S),
+        "download": _around(download / v for v in seen.get(("download",), ()))
+        or guess(NETWORK, download / DOWNLOAD_BYTES_S),
         "train": total(*train.values()),
         "evaluate": total(*evaluate.values()),
         # only the last phase's: earlier ones go on beside the next phase's training
         "upload": total(upload, guess(Range(1.0, 1.0, 1.0), END_S)),
     }
-    return Forecast(offer.hourly_cents, parts, train, evaluate, all(("speed", offer.gpu, p) in seen for p in work.phases))
+    return Forecast(
+        offer.hourly_cents,
+        parts,
+        train,
+        evaluate,
+        all(("speed", offer.gpu, p) in seen for p in work.phases),
+    )
 
 
 def usual(work: Work, offer: Offer, entries: Iterable[Entry]) -> tuple[dict[str, float], int]:
@@ -166,7 +214,12 @@ def usual(work: Work, offer: Offer, entries: Iterable[Entry]) -> tuple[dict[str,
 
 def _train(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | None:
     """Seconds of a phase's training: its tokens, by the speed of this GPU, scaled by the model's size (6N FLOPs a token)."""
-    tokens = median(seen.get(("tokens", phase), (TOKENS[phase],))) * work.parameters / D20 / offer.num_gpus
+    tokens = (
+        median(seen.get(("tokens", phase), (TOKENS[phase],)))
+        * work.parameters
+        / D20
+        / offer.num_gpus
+    )
     own = _around(tokens / v for v in seen.get(("speed", offer.gpu, phase), ()))
     if own or offer.gpu not in GPU_SPEED or work.recipe is not None:
         return own
@@ -185,7 +238,10 @@ def _evaluate(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | No
         return own or NOTHING
     if own or offer.gpu not in GPU_SPEED:
         return own
-    return _times(LOOSE, EVALUATE_S[phase] * SCOPES[work.evaluate] * PUBLISHED_ON * scale / GPU_SPEED[offer.gpu])
+    return _times(
+        LOOSE,
+        EVALUATE_S[phase] * SCOPES[work.evaluate] * PUBLISHED_ON * scale / GPU_SPEED[offer.gpu],
+    )
 
 
 def total(*ranges: Range) -> Range:
@@ -205,4 +261,8 @@ def _no_guess(spread: Range, likely: float) -> Range:
 def _around(measured: Iterable[float]) -> Range | None:
     """Around what was measured, if anything was."""
     values = list(measured)
-    return Range(MEASURED.low * min(values), median(values), MEASURED.high * max(values)) if values else None
+    return (
+        Range(MEASURED.low * min(values), median(values), MEASURED.high * max(values))
+        if values
+        else None
+    )

@@ -1,4 +1,5 @@
 """A condition on what a phase measured, such as "val_bpb<0.5": the next phase begins only if it holds. Pure."""
+
 from __future__ import annotations
 
 import operator
@@ -22,9 +23,13 @@ class Gate:
 
 def parse_gate(text: str) -> Gate:
     """The Gate of a text; UsageProblem when it is none."""
-    m = re.fullmatch(r"\s*([A-Za-z][A-Za-z0-9_]{0,39})\s*(<=|>=|<|>)\s*(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)\s*", text)
+    m = re.fullmatch(
+        r"\s*([A-Za-z][A-Za-z0-9_]{0,39})\s*(<=|>=|<|>)\s*(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)\s*", text
+    )
     if not m:
-        raise UsageProblem(f"gate {text[:60]!r}: write it as name<number or name>number, such as val_bpb<0.5")
+        raise UsageProblem(
+            f"gate {text[:60]!r}: write it as name<number or name>number, such as val_bpb<0.5"
+        )
     return Gate(m[1], m[2], float(m[3]))
 
 
@@ -35,4 +40,8 @@ def closed(text: str, measured: Mapping[str, float | None]) -> str:
     if have is None:
         known = ", ".join(sorted(k for k, v in measured.items() if v is not None)) or "nothing"
         return f"the gate {text!r} asks for {gate.name}, which was not measured (there is {known})"
-    return "" if COMPARE[gate.sign](have, gate.value) else f"{gate.name} is {have:.4g}, the gate asks for {text!r}"
+    return (
+        ""
+        if COMPARE[gate.sign](have, gate.value)
+        else f"{gate.name} is {have:.4g}, the gate asks for {text!r}"
+    )

@@ -1,4 +1,5 @@
 """Whether a rented machine has the GPUs that were paid for: nvidia-smi's count, and what torch can really use."""
+
 from __future__ import annotations
 
 import os
@@ -10,8 +11,10 @@ from pathlib import Path
 from nanolan.plan import Plan
 
 ROW = re.compile(r"^GPU-[^,]+,[ \t]*(.*\S)[ \t]*$", re.M)
-PROBE = ("import torch\nfor i in range(torch.cuda.device_count()): torch.ones(2, device=f'cuda:{i}').sum().item()\n"
-         "print(torch.cuda.device_count())")
+PROBE = (
+    "import torch\nfor i in range(torch.cuda.device_count()): torch.ones(2, device=f'cuda:{i}').sum().item()\n"
+    "print(torch.cuda.device_count())"
+)
 
 
 def gpu_problem(plan: Plan, names: list[str], usable: int | None) -> str:
@@ -30,7 +33,11 @@ def query_gpus(field: str, what: str = "gpu") -> list[str]:
     """
     own = Path(os.environ.get("BOX_ROOT", "") + "/usr/bin/nvidia-smi")
     uuid = "uuid" if what == "gpu" else "gpu_uuid"
-    command = [str(own) if own.is_file() else "nvidia-smi", f"--query-{what}={uuid},{field}", "--format=csv,noheader"]
+    command = [
+        str(own) if own.is_file() else "nvidia-smi",
+        f"--query-{what}={uuid},{field}",
+        "--format=csv,noheader",
+    ]
     try:
         out = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -41,7 +48,9 @@ def query_gpus(field: str, what: str = "gpu") -> list[str]:
 def usable_cuda_devices() -> int:
     """CUDA devices on which torch can compute, counted in a process that ends before training starts; 0 when it fails."""
     try:
-        out = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=240)
+        out = subprocess.run(
+            [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=240
+        )
     except subprocess.TimeoutExpired:
         return 0
     return int(out.stdout) if out.returncode == 0 else 0

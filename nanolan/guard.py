@@ -1,4 +1,5 @@
 """When a machine should be gone: it has outlived its limits, or its run and nobody deleted it. Pure."""
+
 from __future__ import annotations
 
 import re
@@ -13,8 +14,8 @@ from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan, iso, parse_time
 from nanolan.report import Receipt
 
-SLACK_S = 60.0               # for the provider and the machine itself, before anybody else deletes it
-LEAVE_S = 15 * 60.0          # a machine with a key tries for so long to delete itself
+SLACK_S = 60.0  # for the provider and the machine itself, before anybody else deletes it
+LEAVE_S = 15 * 60.0  # a machine with a key tries for so long to delete itself
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Sight:
 
     instance: Instance
     plan: Plan | None = None
-    receipt: Receipt | None = None   # of this very machine: an earlier attempt's says nothing about it
+    receipt: Receipt | None = (
+        None  # of this very machine: an earlier attempt's says nothing about it
+    )
     unseen: str = ""
 
 
@@ -44,24 +47,40 @@ def over_stored(i: Instance, now: datetime) -> str:
     return _over(None, i, now, i.limits.date, i.limits.spend_cents) if i.limits else ""
 
 
-def _over(plan: Plan | None, i: Instance, now: datetime, deadline: datetime | None, limit_cents: int | None) -> str:
+def _over(
+    plan: Plan | None,
+    i: Instance,
+    now: datetime,
+    deadline: datetime | None,
+    limit_cents: int | None,
+) -> str:
     if not i.billing:
         return ""
     if deadline and now >= deadline:
         return f"it should have been deleted at {iso(deadline)}"
     spent = spent_cents(plan, i, now)
-    return f"{dollars(spent)} is spent, the limit is {dollars(limit_cents)}" if limit_cents and spent >= limit_cents else ""
+    return (
+        f"{dollars(spent)} is spent, the limit is {dollars(limit_cents)}"
+        if limit_cents and spent >= limit_cents
+        else ""
+    )
 
 
 def waits(plan: Plan, i: Instance, receipt: Receipt | None) -> str:
     """Why a machine without a key is ready to be deleted, or ""."""
-    return f"its run is over ({over_words(receipt)})" if receipt and i.billing and not plan.self_delete else ""
+    return (
+        f"its run is over ({over_words(receipt)})"
+        if receipt and i.billing and not plan.self_delete
+        else ""
+    )
 
 
 def over_words(receipt: Receipt) -> str:
     """A receipt in a few words; what is not saved above all."""
     lost = re.search(r"NOT saved: ([^.]*)", receipt.message)
-    return f"{receipt.verdict} {receipt.reason}".rstrip() + (f"; NOT SAVED, and lost with it: {lost[1]}" if lost else "")
+    return f"{receipt.verdict} {receipt.reason}".rstrip() + (
+        f"; NOT SAVED, and lost with it: {lost[1]}" if lost else ""
+    )
 
 
 def overdue(seen: Sight, now: datetime, slack_s: float = SLACK_S) -> str:
@@ -80,7 +99,11 @@ def overdue(seen: Sight, now: datetime, slack_s: float = SLACK_S) -> str:
         return over
     if not (plan and seen.receipt and i.billing):
         return ""
-    return f"its run is over ({over_words(seen.receipt)})" if now >= leaves_at(plan, seen.receipt, now, slack_s) else ""
+    return (
+        f"its run is over ({over_words(seen.receipt)})"
+        if now >= leaves_at(plan, seen.receipt, now, slack_s)
+        else ""
+    )
 
 
 def leaves_at(plan: Plan, receipt: Receipt, now: datetime, slack_s: float = SLACK_S) -> datetime:
@@ -90,7 +113,9 @@ def leaves_at(plan: Plan, receipt: Receipt, now: datetime, slack_s: float = SLAC
         ended = parse_time(receipt.ended)
     except BadAnswer:
         return now
-    return now if ended > now else ended + timedelta(seconds=LEAVE_S if plan.self_delete else slack_s)
+    return (
+        now if ended > now else ended + timedelta(seconds=LEAVE_S if plan.self_delete else slack_s)
+    )
 
 
 class Guard:

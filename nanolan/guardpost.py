@@ -1,4 +1,5 @@
 """Where a guard can stand: as a systemd user unit on a machine that stays on, or as a Hugging Face Job for a cent an hour. Pure."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -13,10 +14,16 @@ from nanolan.money import usd
 from nanolan.plan import Plan, parse_time
 
 UNIT = "nanolan-guard"
-KEPT = ("NANOLAN_ENV_FILE", "NANOLAN_HOME", "HF_HOME", "HTTPS_PROXY", "REQUESTS_CA_BUNDLE")   # paths and addresses, no secrets
+KEPT = (
+    "NANOLAN_ENV_FILE",
+    "NANOLAN_HOME",
+    "HF_HOME",
+    "HTTPS_PROXY",
+    "REQUESTS_CA_BUNDLE",
+)  # paths and addresses, no secrets
 # A job's image must have git, python3 and its venv; its cheapest machine is more than enough
 IMAGE, FLAVOR, CENTS_PER_HOUR = "python:3.12", "cpu-basic", 1
-AFTER_S = 30 * 60            # a job outlives the run's own deadline by that, to see its machine gone
+AFTER_S = 30 * 60  # a job outlives the run's own deadline by that, to see its machine gone
 # Runs in the job. Values come by its environment alone, the secrets HF_TOKEN and SHADEFORM_API_KEY among them
 JOB = """set -eu
 cd "$(mktemp -d)"
@@ -39,20 +46,38 @@ exec .venv/bin/python scripts/guard.py --owner "$OWNER" --until-none
 def unit(root: Path, owner: str, environ: Mapping[str, str]) -> str:
     """The text of the unit: no secret is in it, the guard reads the checkout's .env."""
     words = f"{root}/.venv/bin/python", f"{root}/scripts/guard.py", "--owner", owner
-    start = " ".join(quoted(word).replace("$", "$$") for word in words)    # variables are expanded in this line alone
-    kept = [f"Environment={quoted(f'{name}={environ[name]}')}" for name in KEPT
-            if environ.get(name) and not holds_password(environ[name])]
-    return "\n".join([
-        "# The guard of nanolan's machines. No secret is in here: it reads .env in the checkout. To install it:",
-        f"#   just guard --unit > ~/.config/systemd/user/{UNIT}.service",
-        f"#   systemctl --user daemon-reload && systemctl --user enable --now {UNIT}",
-        "# and once, so that it runs while nobody is logged in:  loginctl enable-linger",
-        f"# Its words: journalctl --user -u {UNIT} -f",
-        "[Unit]", "Description=nanolan guard: deletes rented machines whose run is over or that outlive their limits",
-        "StartLimitIntervalSec=0", "",
-        "[Service]", f"WorkingDirectory={specified(str(root))}", *kept, f"ExecStart={start}", "Restart=always", "RestartSec=60",
-        "NoNewPrivileges=yes", "",
-        "[Install]", "WantedBy=default.target", ""])
+    start = " ".join(
+        quoted(word).replace("$", "$$") for word in words
+    )  # variables are expanded in this line alone
+    kept = [
+        f"Environment={quoted(f'{name}={environ[name]}')}"
+        for name in KEPT
+        if environ.get(name) and not holds_password(environ[name])
+    ]
+    return "\n".join(
+        [
+            "# The guard of nanolan's machines. No secret is in here: it reads .env in the checkout. To install it:",
+            f"#   just guard --unit > ~/.config/systemd/user/{UNIT}.service",
+            f"#   systemctl --user daemon-reload && systemctl --user enable --now {UNIT}",
+            "# and once, so that it runs while nobody is logged in:  loginctl enable-linger",
+            f"# Its words: journalctl --user -u {UNIT} -f",
+            "[Unit]",
+            "Description=nanolan guard: deletes rented machines whose run is over or that outlive their limits",
+            "StartLimitIntervalSec=0",
+            "",
+            "[Service]",
+            f"WorkingDirectory={specified(str(root))}",
+            *kept,
+            f"ExecStart={start}",
+            "Restart=always",
+            "RestartSec=60",
+            "NoNewPrivileges=yes",
+            "",
+            "[Install]",
+            "WantedBy=default.target",
+            "",
+        ]
+    )
 
 
 def holds_password(address: str) -> bool:
@@ -68,7 +93,9 @@ def quoted(word: str) -> str:
 def specified(text: str) -> str:
     """A text in which systemd sees no specifier."""
     if not text.isprintable():
-        raise UsageProblem(f"{text[:60]!r} cannot be in a systemd unit: it holds a control character")
+        raise UsageProblem(
+            f"{text[:60]!r} cannot be in a systemd unit: it holds a control character"
+        )
     return text.replace("%", "%%")
 
 
@@ -93,19 +120,37 @@ class GuardJob:
 
     def to_dict(self) -> dict[str, Any]:
         """For --dry-run and --json."""
-        return {"schema_version": 1, "name": self.name, "image": self.image, "flavor": self.flavor, "timeout_s": self.timeout_s,
-                "usd_per_hour": usd(CENTS_PER_HOUR), "most_usd": usd(self.most_cents), "secrets": list(self.secrets),
-                "env": self.env, "command": list(self.command)}
+        return {
+            "schema_version": 1,
+            "name": self.name,
+            "image": self.image,
+            "flavor": self.flavor,
+            "timeout_s": self.timeout_s,
+            "usd_per_hour": usd(CENTS_PER_HOUR),
+            "most_usd": usd(self.most_cents),
+            "secrets": list(self.secrets),
+            "env": self.env,
+            "command": list(self.command),
+        }
 
 
 def guard_job(s: Settings, plan: Plan, owner: str, revision: str, now: datetime) -> GuardJob:
     """The job that guards `owner`'s machines with the code of the run `plan`, as it is at `revision` of its repo."""
     left_s = int((parse_time(plan.deadline) - now).total_seconds())
     if left_s <= 0:
-        raise PreflightFailed(f"run {plan.run_id} is past its date ({plan.deadline}): a job for it is of no use. Launch first; "
-                              "or look what bills: just orphans")
+        raise PreflightFailed(
+            f"run {plan.run_id} is past its date ({plan.deadline}): a job for it is of no use. Launch first; "
+            "or look what bills: just orphans"
+        )
     runs = {"RUNS_REPO": s.runs_repo} if s.runs_repo else {}
-    env = {"OWNER": owner, "RUN_ID": plan.run_id, "CODE_SHA256": plan.code.sha256, "HF_REPO": s.hf_repo, **runs,
-           "CODE_URL": f"{plan.hf_endpoint}/{plan.runs_repo}/resolve/{revision}/{plan.folder}/code.bundle",
-           "HF_ENDPOINT": s.hf_endpoint, "SHADEFORM_API": s.shadeform_api}
+    env = {
+        "OWNER": owner,
+        "RUN_ID": plan.run_id,
+        "CODE_SHA256": plan.code.sha256,
+        "HF_REPO": s.hf_repo,
+        **runs,
+        "CODE_URL": f"{plan.hf_endpoint}/{plan.runs_repo}/resolve/{revision}/{plan.folder}/code.bundle",
+        "HF_ENDPOINT": s.hf_endpoint,
+        "SHADEFORM_API": s.shadeform_api,
+    }
     return GuardJob(env, left_s + AFTER_S, f"{UNIT}-{plan.run_id}")

@@ -2,6 +2,7 @@
 
 The examples are those at the top of the script: `just ...`, two spaces or more, what it does. Only click is imported here.
 """
+
 from __future__ import annotations
 
 import inspect
@@ -10,17 +11,52 @@ import sys
 
 import click
 
-DEEP = 8                     # spaces: an example goes on below, further in than any example is
-MANY = 8                     # fewer options need no headings
+DEEP = 8  # spaces: an example goes on below, further in than any example is
+MANY = 8  # fewer options need no headings
 GROUPS = {
-    "Model and training": ("phase", "run_name", "model_tag", "output_tag", "batch", "eval", "humaneval", "no_identity", "gate",
-                           "save_minutes", "upload_minutes", "recipe", "keep_old"),
-    "Which machine": ("gpu", "num_gpus", "cloud", "region", "instance_type", "all_configs", "sort", "max_price", "max_total",
-                      "failover"),
+    "Model and training": (
+        "phase",
+        "run_name",
+        "model_tag",
+        "output_tag",
+        "batch",
+        "eval",
+        "humaneval",
+        "no_identity",
+        "gate",
+        "save_minutes",
+        "upload_minutes",
+        "recipe",
+        "keep_old",
+    ),
+    "Which machine": (
+        "gpu",
+        "num_gpus",
+        "cloud",
+        "region",
+        "instance_type",
+        "all_configs",
+        "sort",
+        "max_price",
+        "max_total",
+        "failover",
+    ),
     "Limits": ("spend_limit", "max_duration", "probation_usd", "yes_really"),
-    "Accounts and addresses": ("hf_repo", "runs_repo", "ssh_public_key", "wandb_project", "wandb_base_url", "self_delete",
-                               "shadeform_api_key", "shadeform_api_key_box", "hf_token",
-                               "wandb_api_key", "notify_url", "shadeform_api", "hf_endpoint"),
+    "Accounts and addresses": (
+        "hf_repo",
+        "runs_repo",
+        "ssh_public_key",
+        "wandb_project",
+        "wandb_base_url",
+        "self_delete",
+        "shadeform_api_key",
+        "shadeform_api_key_box",
+        "hf_token",
+        "wandb_api_key",
+        "notify_url",
+        "shadeform_api",
+        "hf_endpoint",
+    ),
 }
 
 
@@ -29,8 +65,16 @@ class Taught(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Every option under its heading."""
-        rows = [(p.name, row) for p in self.get_params(ctx) if isinstance(p, click.Option) and (row := p.get_help_record(ctx))]
-        heading = {name: group for group, names in GROUPS.items() for name in names} if len(rows) > MANY else {}
+        rows = [
+            (p.name, row)
+            for p in self.get_params(ctx)
+            if isinstance(p, click.Option) and (row := p.get_help_record(ctx))
+        ]
+        heading = (
+            {name: group for group, names in GROUPS.items() for name in names}
+            if len(rows) > MANY
+            else {}
+        )
         for group in ("Options", *GROUPS):
             if some := [row for name, row in rows if heading.get(name or "", "Options") == group]:
                 with formatter.section(group):
@@ -54,6 +98,6 @@ def examples_of(command: click.Command) -> list[tuple[str, str]]:
         words = re.split(r"\s{2,}", text, maxsplit=1)
         if text.startswith("just "):
             found.append((words[0], words[1] if len(words) > 1 else ""))
-        elif found and len(line) - len(text) > DEEP:     # goes on with what the one above does
+        elif found and len(line) - len(text) > DEEP:  # goes on with what the one above does
             found[-1] = found[-1][0], f"{found[-1][1]} {text}".strip()
     return found

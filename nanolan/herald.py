@@ -2,6 +2,7 @@
 
 Best effort by its own thread: newest wins, a Hub that is down delays nothing and fails nothing.
 """
+
 from __future__ import annotations
 
 import math
@@ -30,11 +31,11 @@ from nanolan.veil import NOTE
 from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0
-NOTIFY_AFTER_S = 20.0        # of an upload that fails: shorter troubles are no news
+NOTIFY_AFTER_S = 20.0  # of an upload that fails: shorter troubles are no news
 PATIENCE_S = 20.0
 REPORTS = "the run's report"
-LAST_ROWS_BYTES = 20_000     # of metrics.jsonl: the last step is in there
-METRICS_BYTES = 32 << 20     # of it, for the Hub; 20,000 steps take 6 MB
+LAST_ROWS_BYTES = 20_000  # of metrics.jsonl: the last step is in there
+METRICS_BYTES = 32 << 20  # of it, for the Hub; 20,000 steps take 6 MB
 
 
 class Trouble(NamedTuple):
@@ -42,8 +43,8 @@ class Trouble(NamedTuple):
 
     what: str
     error: str
-    since: float                 # by the monotonic clock
-    at: str                      # ISO-8601 UTC
+    since: float  # by the monotonic clock
+    at: str  # ISO-8601 UTC
 
     @property
     def text(self) -> str:
@@ -53,11 +54,26 @@ class Trouble(NamedTuple):
 class Herald:
     """Tells the Hub how the run is doing."""
 
-    def __init__(self, plan: Plan, secrets: Mapping[str, Secret], work: Path, meter: Meter, timeline: Timeline,
-                 notify: Notifier, *,
-                 hub: Callable[..., Hub] = Hub, ticker: Callable[..., Ticker] = Ticker,
-                 clock: Callable[[], float] = time.monotonic) -> None:
-        self._plan, self._work, self._meter, self._timeline, self._notify = plan, work, meter, timeline, notify
+    def __init__(
+        self,
+        plan: Plan,
+        secrets: Mapping[str, Secret],
+        work: Path,
+        meter: Meter,
+        timeline: Timeline,
+        notify: Notifier,
+        *,
+        hub: Callable[..., Hub] = Hub,
+        ticker: Callable[..., Ticker] = Ticker,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plan, self._work, self._meter, self._timeline, self._notify = (
+            plan,
+            work,
+            meter,
+            timeline,
+            notify,
+        )
         self._mask = Mask(secrets.values())
         self._parts = Parts(plan, self._mask, work / "log-parts.json")
         self.phases = {p: PhaseReport("none") for p in plan.phases}
@@ -66,8 +82,13 @@ class Herald:
         self._clock = clock
         self._troubles: dict[str, Trouble] = {}
         self._ticker = ticker(self._beat, BEAT_S, self._trouble)
-        self._hub = hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=PATIENCE_S, sleep=self._ticker.pause,
-                        clock=lambda: math.inf if self._ticker.closed else clock())    # no patience once this is closed
+        self._hub = hub(
+            plan.hf_endpoint,
+            secrets["HF_TOKEN"],
+            patience_s=PATIENCE_S,
+            sleep=self._ticker.pause,
+            clock=lambda: math.inf if self._ticker.closed else clock(),
+        )  # no patience once this is closed
         self._ticker.start()
 
     def tell(self, state: str, message: str = "") -> None:
@@ -83,8 +104,12 @@ class Herald:
         lasts."""
         before = self._troubles.pop(what, None)
         if error:
-            self._troubles[what] = now = Trouble(what, error, before.since if before else self._clock(),
-                                                 before.at if before else iso(now_utc()))
+            self._troubles[what] = now = Trouble(
+                what,
+                error,
+                before.since if before else self._clock(),
+                before.at if before else iso(now_utc()),
+            )
             if self._clock() - now.since >= NOTIFY_AFTER_S:
                 self._notify.tell(f"{what} does not get to the Hub", now.text, WARNING)
         if what != REPORTS and error != (before.error if before else ""):
@@ -114,18 +139,26 @@ class Herald:
     def _beat(self) -> None:
         progress = self._progress()
         self._warn(progress)
-        self._hub.commit(self._plan.runs_repo, self._files(progress), f"run {self._plan.run_id}: {self.state}")
+        self._hub.commit(
+            self._plan.runs_repo, self._files(progress), f"run {self._plan.run_id}: {self.state}"
+        )
         self._parts.sent()
         self._troubles.pop(REPORTS, None)
 
     def _warn(self, progress: Progress) -> None:
         """The moment the forecast crosses the limit; once for each limit."""
-        plan = structs.replace(self._plan, limit_cents=self._meter.limit_cents, deadline=self._meter.deadline)
-        warning = outlook(plan, progress, progress.spent_cents, self._meter.hourly_cents, now_utc()).warning
+        plan = structs.replace(
+            self._plan, limit_cents=self._meter.limit_cents, deadline=self._meter.deadline
+        )
+        warning = outlook(
+            plan, progress, progress.spent_cents, self._meter.hourly_cents, now_utc()
+        ).warning
         if warning and self._warned != plan.limit_cents:
             self._warned = plan.limit_cents
             print(f"{progress.updated} box: warning: {warning}", flush=True)
-            self._notify.tell(f"its limit of {dollars(plan.limit_cents)} is too low", warning, WARNING)
+            self._notify.tell(
+                f"its limit of {dollars(plan.limit_cents)} is too low", warning, WARNING
+            )
 
     def _trouble(self, e: Exception) -> None:
         """The next beat tells more."""
@@ -134,22 +167,45 @@ class Herald:
 
     def _files(self, progress: Progress) -> dict[str, bytes | Path]:
         folder = self._plan.folder
-        files: dict[str, bytes | Path] = {f"{folder}/progress.json": to_json(progress), **self._parts.next()}
+        files: dict[str, bytes | Path] = {
+            f"{folder}/progress.json": to_json(progress),
+            **self._parts.next(),
+        }
         if rows := metrics_of(self._work):
             files[f"{folder}/metrics.jsonl"] = rows
         return files
 
     def _progress(self) -> Progress:
-        row, beat = last_row(desk(self._work) / "metrics.jsonl"), read_beat(desk(self._work) / "heartbeat.json")
+        row, beat = (
+            last_row(desk(self._work) / "metrics.jsonl"),
+            read_beat(desk(self._work) / "heartbeat.json"),
+        )
         plan, meter = self._plan, self._meter
         stages = self._timeline.stages()
         here = self._timeline.stage == f"{row.phase}.train"
         phase_left_s = row.left_s if here and beat and beat.stage != "load" else None
         trouble = next(reversed(list(self._troubles.values())), None)
-        return Progress(plan.run_id, self.state, dict(self.phases), iso(now_utc()), self._message, row.step, row.steps, row.loss,
-                        meter.spent_cents, plan.attempt, beat.stage if beat else "", row.phase, row.tok_per_s,
-                        left_s(plan, stages, self._timeline.stage, phase_left_s), phase_left_s, meter.limit_cents, meter.soft_cents,
-                        trouble.text if trouble else "", trouble.at if trouble else "")
+        return Progress(
+            plan.run_id,
+            self.state,
+            dict(self.phases),
+            iso(now_utc()),
+            self._message,
+            row.step,
+            row.steps,
+            row.loss,
+            meter.spent_cents,
+            plan.attempt,
+            beat.stage if beat else "",
+            row.phase,
+            row.tok_per_s,
+            left_s(plan, stages, self._timeline.stage, phase_left_s),
+            phase_left_s,
+            meter.limit_cents,
+            meter.soft_cents,
+            trouble.text if trouble else "",
+            trouble.at if trouble else "",
+        )
 
 
 def metrics_of(work: Path) -> bytes | None:
@@ -186,5 +242,5 @@ def last_row(path: Path) -> Row:
             if (row := ROW.decode(line)).step is not None and row.loss is not None:
                 return row
         except UNREADABLE:
-            continue     # half written, or half read
+            continue  # half written, or half read
     return Row()

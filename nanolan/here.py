@@ -2,6 +2,7 @@
 
 Ctrl-C saves the state; the same command goes on from there (the run id is kept until the phase is done).
 """
+
 from __future__ import annotations
 
 import shutil
@@ -26,34 +27,40 @@ from nanolan.runner import evaluation_of, make_job, run_trainer
 from nanolan.secret import Secret
 
 PATIENCE_S = 300.0
-SAVE_S = 300.0               # for a save after Ctrl-C: nothing bills here
+SAVE_S = 300.0  # for a save after Ctrl-C: nothing bills here
 
 
 @dataclass(frozen=True)
 class Here:
     """This machine and what it trains with."""
 
-    base: Path                                  # NANOCHAT_BASE_DIR
-    device: str                                 # "cuda" or "cpu"
+    base: Path  # NANOCHAT_BASE_DIR
+    device: str  # "cuda" or "cpu"
     processes: int
-    host: Mapping[str, str]                     # the environment
-    stop: Callable[[], Stop | None]             # a reason to save and stop
+    host: Mapping[str, str]  # the environment
+    stop: Callable[[], Stop | None]  # a reason to save and stop
     say: Callable[[str], None]
     recipe: dict[str, int | float | dict[str, int | float]]
-    model_only: bool = False                    # a saved state that does not fit gives its weights alone
+    model_only: bool = False  # a saved state that does not fit gives its weights alone
 
 
 def train_here(s: Settings, here: Here, hub: Hub) -> list[Path]:
     """Train the settings' phases one after the other; the folders of their checkpoints. RunFailed if one has no result."""
     tokenizer = here.base / "tokenizer"
     if not (tokenizer / "tokenizer.pkl").is_file():
-        raise UsageProblem(f"{tokenizer} holds no tokenizer.pkl. Bring it here: just pull, or set NANOCHAT_BASE_DIR")
+        raise UsageProblem(
+            f"{tokenizer} holds no tokenizer.pkl. Bring it here: just pull, or set NANOCHAT_BASE_DIR"
+        )
     first = here.base / PHASES[s.phases[0]].input_dir / s.model_tag
     if not list(first.glob("model_*.pt")):
-        raise UsageProblem(f"{first} holds no checkpoint to start from. Bring it here: just pull, or set NANOCHAT_BASE_DIR")
+        raise UsageProblem(
+            f"{first} holds no checkpoint to start from. Bring it here: just pull, or set NANOCHAT_BASE_DIR"
+        )
     if "mid" in s.phases and not s.no_identity and not (here.base / IDENTITY_FILE).is_file():
-        raise UsageProblem(f"{here.base} holds no {IDENTITY_FILE}: mid would not learn who it is. Write one: just identity "
-                           "name=... creator=...; or go without: --no-identity")
+        raise UsageProblem(
+            f"{here.base} holds no {IDENTITY_FILE}: mid would not learn who it is. Write one: just identity "
+            "name=... creator=...; or go without: --no-identity"
+        )
     data = fetch_data(s, here, hub)
     return [_train(s, here, phase, data) for phase in s.phases]
 
@@ -63,8 +70,15 @@ def fetch_data(s: Settings, here: Here, hub: Hub) -> Path:
     data = here.base / "nanolan/data"
     for repo, globs in data_files(s.phases, s.eval != "none", s.humaneval).items():
         pinned = pin_dataset(hub, repo, globs)
-        fetch(pinned, data / repo, hub.endpoint, hub.token or Secret(""), say=here.say, patience_s=PATIENCE_S,
-              give_up=lambda: stop.text if (stop := here.stop()) else "")
+        fetch(
+            pinned,
+            data / repo,
+            hub.endpoint,
+            hub.token or Secret(""),
+            say=here.say,
+            patience_s=PATIENCE_S,
+            give_up=lambda: stop.text if (stop := here.stop()) else "",
+        )
     identity = here.base / IDENTITY_FILE
     if identity.is_file():
         shutil.copyfile(identity, data / IDENTITY_FILE)
@@ -75,20 +89,45 @@ def _train(s: Settings, here: Here, phase: str, data: Path) -> Path:
     work = here.base / "nanolan" / f"{phase}-{s.output_tag or s.model_tag}"
     work.mkdir(parents=True, exist_ok=True)
     plan, out = make_plan(s, here, run_id_of(work)), work / "out"
-    init = here.base / PHASES[phase].input_dir / (s.model_tag if phase == s.phases[0] else plan.output_tag)
+    init = (
+        here.base
+        / PHASES[phase].input_dir
+        / (s.model_tag if phase == s.phases[0] else plan.output_tag)
+    )
     job = make_job(plan, phase, work, init, out, s.wandb_api_key is not None)
     job |= {"tokenizer_dir": str(here.base / "tokenizer"), "data_dir": str(data)}
-    code, stopped = run_trainer(plan, job, work / "job.json", ROOT, host=here.host, stop=here.stop,
-                                wandb_key=s.wandb_api_key.reveal() if s.wandb_api_key else None, grace_s=lambda: SAVE_S)
+    code, stopped = run_trainer(
+        plan,
+        job,
+        work / "job.json",
+        ROOT,
+        host=here.host,
+        stop=here.stop,
+        wandb_key=s.wandb_api_key.reveal() if s.wandb_api_key else None,
+        grace_s=lambda: SAVE_S,
+    )
     found = newest_whole(out, phase, final=True)
     if found is None:
         state = newest_whole(out, phase, final=False)
-        kept = f"step {state[1].step} is saved; the same command goes on from there" if state else "nothing was saved"
-        raise RunFailed(f"phase {phase} {'stopped by ' + stopped.text if stopped else f'ended with exit code {code}'}: {kept}")
+        kept = (
+            f"step {state[1].step} is saved; the same command goes on from there"
+            if state
+            else "nothing was saved"
+        )
+        raise RunFailed(
+            f"phase {phase} {'stopped by ' + stopped.text if stopped else f'ended with exit code {code}'}: {kept}"
+        )
     results = work / "evaluation.json"
     if plan.evaluate != "none" and not here.stop():
-        run_trainer(plan, evaluation_of(job, plan, results), work / "job.json", ROOT, host=here.host, stop=here.stop,
-                    wandb_key=None)
+        run_trainer(
+            plan,
+            evaluation_of(job, plan, results),
+            work / "job.json",
+            ROOT,
+            host=here.host,
+            stop=here.stop,
+            wandb_key=None,
+        )
     target = here.base / PHASES[phase].output_dir / plan.output_tag
     place(found[1], found[0], target, here.say)
     if found_out := read_results(results):
@@ -97,7 +136,7 @@ def _train(s: Settings, here: Here, phase: str, data: Path) -> Path:
     metrics = here.base / "nanolan" / f"metrics-{phase}-{plan.run_id}.jsonl"
     (desk(work) / "metrics.jsonl").replace(metrics)
     here.say(f"{phase}: {target}, metrics in {metrics}")
-    shutil.rmtree(work)      # a later run of this phase is a new one
+    shutil.rmtree(work)  # a later run of this phase is a new one
     return target
 
 
@@ -112,10 +151,33 @@ def run_id_of(work: Path) -> str:
 def make_plan(s: Settings, here: Here, run_id: str) -> Plan:
     """A plan for this very machine: nothing rented, nothing billed."""
     now = iso(now_utc())
-    return Plan(run_id=run_id, run_name=s.run_name, owner="", created_at=now, deadline=now, limit_cents=0, phases=s.phases,
-                model_tag=s.model_tag, output_tag=s.output_tag or s.model_tag, hf_repo="", runs_repo="", hf_endpoint="",
-                shadeform_api="", offer=Rented("here", "here", "here", here.device, here.processes, 0, 0, ""),
-                code=Code("", "", 0, False), inputs=(), datasets=(), wandb_project=s.wandb_project,
-                wandb_base_url=s.wandb_base_url, device=here.device,
-                processes=here.processes, batch=s.batch, recipe=here.recipe, evaluate=s.eval, humaneval=s.humaneval,
-                identity=not s.no_identity, save_minutes=s.save_minutes, model_only=here.model_only)
+    return Plan(
+        run_id=run_id,
+        run_name=s.run_name,
+        owner="",
+        created_at=now,
+        deadline=now,
+        limit_cents=0,
+        phases=s.phases,
+        model_tag=s.model_tag,
+        output_tag=s.output_tag or s.model_tag,
+        hf_repo="",
+        runs_repo="",
+        hf_endpoint="",
+        shadeform_api="",
+        offer=Rented("here", "here", "here", here.device, here.processes, 0, 0, ""),
+        code=Code("", "", 0, False),
+        inputs=(),
+        datasets=(),
+        wandb_project=s.wandb_project,
+        wandb_base_url=s.wandb_base_url,
+        device=here.device,
+        processes=here.processes,
+        batch=s.batch,
+        recipe=here.recipe,
+        evaluate=s.eval,
+        humaneval=s.humaneval,
+        identity=not s.no_identity,
+        save_minutes=s.save_minutes,
+        model_only=here.model_only,
+    )

@@ -3,6 +3,7 @@
 The client alone fails at once on a 503 to a commit and waits for ever on a stalled upload; so every call
 here is tried again until `patience_s` is over. Big files go through nanolan/transfer.py.
 """
+
 from __future__ import annotations
 
 import math
@@ -14,7 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download, hf_hub_url
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    hf_hub_download,
+    hf_hub_url,
+)
 from huggingface_hub.utils import build_hf_headers, get_session
 
 from nanolan.deadline import within
@@ -28,12 +35,19 @@ from nanolan.secret import Secret, hide
 
 LAPTOP_PATIENCE_S = 45.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-UNREACHED_S = 8.0                # with a host that cannot be found or refuses the connection, on a laptop
-MOST_TOLD = 3                    # waits as long as the Hub asks for, beyond the patience of a laptop
-COMMIT_S = 120.0                 # a commit of small files
-SMALL_FILE = 16 << 20            # most bytes that `read` takes into memory
-NAP_S = 5.0                      # so soon the end of all patience is noticed while waiting
-KEPT_HEADERS = ("retry-after", "ratelimit", "content-type", "location", "x-error-code", "x-error-message")
+UNREACHED_S = 8.0  # with a host that cannot be found or refuses the connection, on a laptop
+MOST_TOLD = 3  # waits as long as the Hub asks for, beyond the patience of a laptop
+COMMIT_S = 120.0  # a commit of small files
+SMALL_FILE = 16 << 20  # most bytes that `read` takes into memory
+NAP_S = 5.0  # so soon the end of all patience is noticed while waiting
+KEPT_HEADERS = (
+    "retry-after",
+    "ratelimit",
+    "content-type",
+    "location",
+    "x-error-code",
+    "x-error-message",
+)
 
 T = TypeVar("T")
 
@@ -56,7 +70,9 @@ class Tree:
     def pin(self, paths: Iterable[str], proven: bool = False) -> Pinned:
         wanted = sorted(paths)
         check_names(wanted)
-        return Pinned(self.repo, self.kind, self.revision, tuple(self.files[p] for p in wanted), proven)
+        return Pinned(
+            self.repo, self.kind, self.revision, tuple(self.files[p] for p in wanted), proven
+        )
 
 
 def get_small(url: str, headers: dict[str, str]) -> httpx2.Response:
@@ -84,10 +100,19 @@ class Hub:
     a try failed.
     """
 
-    def __init__(self, endpoint: str, token: Secret | None, *, patience_s: float = LAPTOP_PATIENCE_S,
-                 sleep: Callable[[float], object] = time.sleep, clock: Callable[[], float] = time.monotonic,
-                 api: Any = None, get: Callable[..., Any] | None = None, insist: bool = False,
-                 on_trouble: Callable[[str], object] = lambda why: None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        token: Secret | None,
+        *,
+        patience_s: float = LAPTOP_PATIENCE_S,
+        sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        api: Any = None,
+        get: Callable[..., Any] | None = None,
+        insist: bool = False,
+        on_trouble: Callable[[str], object] = lambda why: None,
+    ) -> None:
         self._insist, self._on_trouble = insist, on_trouble
         self.endpoint, self.token, self.patience_s = endpoint.rstrip("/"), token, patience_s
         self._sleep, self._clock = sleep, clock
@@ -98,10 +123,18 @@ class Hub:
 
     def tree(self, repo: str, kind: str = "model", revision: str | None = None) -> Tree:
         """Revision and every file of a repo, in one round trip; NotFound when there is no such repo."""
-        info: Any = self._try(f"{kind} {repo}", lambda: self.api.repo_info(
-            repo, repo_type=kind, revision=revision, files_metadata=True))
-        files = {s.rfilename: PinnedFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id or "")
-                 for s in info.siblings or ()}
+        info: Any = self._try(
+            f"{kind} {repo}",
+            lambda: self.api.repo_info(
+                repo, repo_type=kind, revision=revision, files_metadata=True
+            ),
+        )
+        files = {
+            s.rfilename: PinnedFile(
+                s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id or ""
+            )
+            for s in info.siblings or ()
+        }
         name = getattr(info, "id", None) or repo
         return Tree(name if kind == "model" else repo, kind, info.sha, bool(info.private), files)
 
@@ -115,7 +148,9 @@ class Hub:
 
     def create(self, repo: str) -> None:
         """Make a private model repo; nothing happens when it is there."""
-        self._try(f"a new repo {repo}", lambda: self.api.create_repo(repo, private=True, exist_ok=True))
+        self._try(
+            f"a new repo {repo}", lambda: self.api.create_repo(repo, private=True, exist_ok=True)
+        )
 
     def read(self, repo: str, path: str, *, kind: str = "model", revision: str = "main") -> bytes:
         """A small file's bytes, in one round trip; NotFound when there is none."""
@@ -123,19 +158,27 @@ class Hub:
 
         def get() -> bytes:
             answer = self._get(url, headers=build_hf_headers(token=self._raw_token))
-            hidden = self._insist and getattr(answer, "headers", {}).get("X-Error-Code") == "RepoNotFound"
+            hidden = (
+                self._insist
+                and getattr(answer, "headers", {}).get("X-Error-Code") == "RepoNotFound"
+            )
             if answer.status_code == 404 and not hidden:
                 raise NotFound(f"{repo} has no file {path}")
             answer.raise_for_status()
             if len(answer.content) > SMALL_FILE:
                 raise BadAnswer(f"{repo}/{path} is larger than {SMALL_FILE >> 20} MB")
             return answer.content
+
         return self._try(f"{repo}/{path}", get)
 
-    def read_part(self, repo: str, path: str, start: int, size: int, *, revision: str, kind: str = "model") -> bytes:
+    def read_part(
+        self, repo: str, path: str, start: int, size: int, *, revision: str, kind: str = "model"
+    ) -> bytes:
         """Bytes `start` to `start + size` of a file, large or not; BadAnswer from a server that can only send all of it."""
         url = hf_hub_url(repo, path, repo_type=kind, revision=revision, endpoint=self.endpoint)
-        headers = build_hf_headers(token=self._raw_token) | {"Range": f"bytes={start}-{start + size - 1}"}
+        headers = build_hf_headers(token=self._raw_token) | {
+            "Range": f"bytes={start}-{start + size - 1}"
+        }
 
         def get() -> bytes:
             with get_session().stream("GET", url, headers=headers) as answer:
@@ -143,34 +186,62 @@ class Hub:
                 if answer.status_code != 206:
                     raise BadAnswer(f"{repo}/{path}: the Hub sends no part of it")
                 return _at_most(size, answer)
+
         return self._try(f"{repo}/{path}", get)
 
-    def commit(self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()) -> str:
+    def commit(
+        self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()
+    ) -> str:
         """Add and remove files in one commit; returns its revision. Safe to repeat: same content, same tree.
 
         Text that was made here (bytes) is masked: no secret of this process gets onto the Hub. Files go as they are."""
         gone, masked = tuple(delete), {path: _masked(content) for path, content in add.items()}
 
         def send() -> str:
-            there = set(self.api.list_repo_files(repo)) if gone else ()   # a repeat finds them gone: that would be refused
-            operations: list[CommitOperationAdd | CommitOperationDelete] = [   # the client uses them up: new ones each try
-                CommitOperationAdd(path, content) for path, content in masked.items()]
+            there = (
+                set(self.api.list_repo_files(repo)) if gone else ()
+            )  # a repeat finds them gone: that would be refused
+            operations: list[
+                CommitOperationAdd | CommitOperationDelete
+            ] = [  # the client uses them up: new ones each try
+                CommitOperationAdd(path, content) for path, content in masked.items()
+            ]
             operations += [CommitOperationDelete(path) for path in gone if path in there]
             return self.api.create_commit(repo, operations, commit_message=hide(message)).oid
+
         return self._try(f"commit to {repo}", lambda: within(COMMIT_S, send))
 
     def start_job(self, job: Any, secrets: dict[str, str]) -> tuple[str, str]:
         """(id, address) of a new job at Hugging Face; with no patience it is sent once."""
-        started: Any = self._try("a job (its token must be allowed to start jobs, its account must have credit)",
-                                 lambda: self.api.run_job(image=job.image, command=list(job.command), env=job.env, secrets=secrets,
-                                                          flavor=job.flavor, timeout=job.timeout_s, attempts=job.attempts,
-                                                          name=job.name))
+        started: Any = self._try(
+            "a job (its token must be allowed to start jobs, its account must have credit)",
+            lambda: self.api.run_job(
+                image=job.image,
+                command=list(job.command),
+                env=job.env,
+                secrets=secrets,
+                flavor=job.flavor,
+                timeout=job.timeout_s,
+                attempts=job.attempts,
+                name=job.name,
+            ),
+        )
         return started.id, started.url
 
     def download(self, repo: str, path: str, folder: Path, *, kind: str, revision: str) -> None:
         """A file of any size to folder/<path>."""
-        self._try(f"{repo}/{path}", lambda: hf_hub_download(
-            repo, path, repo_type=kind, revision=revision, local_dir=folder, endpoint=self.endpoint, token=self._raw_token))
+        self._try(
+            f"{repo}/{path}",
+            lambda: hf_hub_download(
+                repo,
+                path,
+                repo_type=kind,
+                revision=revision,
+                local_dir=folder,
+                endpoint=self.endpoint,
+                token=self._raw_token,
+            ),
+        )
 
     def _try(self, what: str, call: Callable[[], T]) -> T:
         """`call()` until it works, the answer is a definite no, or patience is over."""
@@ -180,19 +251,28 @@ class Hub:
                 return call()
             except FAILURES as e:
                 if isinstance(e, OSError) and getattr(e, "filename", None):
-                    raise                                                    # a file here, not the network
+                    raise  # a file here, not the network
                 trouble, no, at_least, missing = failure_of(e, what, self.endpoint)
             if no and (missing or not self._insist):
                 raise no
             self._on_trouble(f"{trouble.text} ({what})")
-            pause = max(at_least, wait * (0.5 + random.random() / 2))   # noqa: S311  # jitter, not a secret
+            pause = max(at_least, wait * (0.5 + random.random() / 2))  # noqa: S311  # jitter, not a secret
             told += at_least > LONGEST_WAIT_S / 2
-            end, patient = start + self._patience_with(trouble), self.patience_s >= LAPTOP_PATIENCE_S
+            end, patient = (
+                start + self._patience_with(trouble),
+                self.patience_s >= LAPTOP_PATIENCE_S,
+            )
             if trouble.kind == BUSY and 0 < told <= MOST_TOLD and patient:
                 end = max(end, self._clock() + pause + 1)
             if not self._wait(pause, end):
-                took = f", tried for {self._patience_with(trouble):.0f} s" if 0 < self.patience_s < math.inf else ""
-                raise no or trouble.error(f", for {what}{took}. {trouble.advice}" if trouble.again else f" ({what})")
+                took = (
+                    f", tried for {self._patience_with(trouble):.0f} s"
+                    if 0 < self.patience_s < math.inf
+                    else ""
+                )
+                raise no or trouble.error(
+                    f", for {what}{took}. {trouble.advice}" if trouble.again else f" ({what})"
+                )
             wait = min(wait * 2, LONGEST_WAIT_S)
 
     def _patience_with(self, trouble: Trouble) -> float:
@@ -211,8 +291,11 @@ class Hub:
 
 def other_names(names: Mapping[str, tuple[str | None, str]]) -> list[str]:
     """A line for each setting that calls a repo by another name than the Hub does: renamed, transferred, other letter case."""
-    return [f"{asked} is called {name} by the Hub: so does this run. Keep it: {setting}={name} in .env"
-            for setting, (asked, name) in names.items() if asked and asked != name]
+    return [
+        f"{asked} is called {name} by the Hub: so does this run. Keep it: {setting}={name} in .env"
+        for setting, (asked, name) in names.items()
+        if asked and asked != name
+    ]
 
 
 def _masked(content: bytes | Path) -> bytes | Path:

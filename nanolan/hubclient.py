@@ -3,6 +3,7 @@
 Each read and write has a time-out, a whole answer or upload must keep up a least speed, and what is no file is read at once, up
 to a size and a time.
 """
+
 from __future__ import annotations
 
 import os
@@ -17,15 +18,17 @@ from typing import Any
 import httpcore2
 import httpx2
 from huggingface_hub import set_client_factory
-from huggingface_hub.utils._http import hf_request_event_hook  # not exported; without it requests lack their id
+from huggingface_hub.utils._http import (
+    hf_request_event_hook,
+)  # not exported; without it requests lack their id
 
 from nanolan.neterrors import HUB, of_exception
 from nanolan.times import SERVICE_CLOCK
 
 READ_S = 60.0
-ANSWER_S = 120.0                 # for the whole of an answer that is no file
-MOST_BYTES = 32 << 20            # of such an answer: the list of a repo of 100,000 files
-MOST_PAGE_BYTES = 1 << 20        # of a redirect or a refusal
+ANSWER_S = 120.0  # for the whole of an answer that is no file
+MOST_BYTES = 32 << 20  # of such an answer: the list of a repo of 100,000 files
+MOST_PAGE_BYTES = 1 << 20  # of a redirect or a refusal
 MOST_REDIRECTS = 6
 PIECE = 1 << 16
 NO_PROXY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
@@ -57,16 +60,22 @@ class PacedStream(httpcore2.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for start in range(0, len(buffer), PIECE):
-            piece = buffer[start:start + PIECE]
+            piece = buffer[start : start + PIECE]
             self._stream.write(piece, self._limit("write", timeout, httpcore2.WriteTimeout))
             self._moved += len(piece)
 
     def close(self) -> None:
         self._stream.close()
 
-    def start_tls(self, ssl_context: ssl.SSLContext, server_hostname: str | None = None,
-                  timeout: float | None = None) -> httpcore2.NetworkStream:
-        return PacedStream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._pace)
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.NetworkStream:
+        return PacedStream(
+            self._stream.start_tls(ssl_context, server_hostname, timeout), self._pace
+        )
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -77,7 +86,9 @@ class PacedStream(httpcore2.NetworkStream):
             self._way, self._since, self._moved = way, self._pace.clock(), 0
         left = self._pace.left_s(self._since, self._moved)
         if left <= 0:
-            raise late(f"fewer than {self._pace.least_bytes_s:.0f} bytes a second for {self._pace.grace_s:.0f} s")
+            raise late(
+                f"fewer than {self._pace.least_bytes_s:.0f} bytes a second for {self._pace.grace_s:.0f} s"
+            )
         return left if timeout is None else min(timeout, left)
 
 
@@ -111,7 +122,9 @@ def read_at_once(answer: httpx2.Response) -> None:
     for chunk in answer.iter_bytes(PIECE):
         data += chunk
         if len(data) > most:
-            raise httpx2.RemoteProtocolError(f"an answer of more than {most >> 20} MiB", request=answer.request)
+            raise httpx2.RemoteProtocolError(
+                f"an answer of more than {most >> 20} MiB", request=answer.request
+            )
         if time.monotonic() > end:
             raise httpx2.ReadTimeout(f"no whole answer in {ANSWER_S:.0f} s", request=answer.request)
     answer._content = bytes(data)
@@ -120,7 +133,11 @@ def read_at_once(answer: httpx2.Response) -> None:
 def is_file(answer: httpx2.Response) -> bool:
     """Whether this is a download, which its caller reads piece by piece."""
     path = answer.request.url.path
-    return answer.request.method == "GET" and answer.is_success and ("/resolve/" in path or "/api/" not in path)
+    return (
+        answer.request.method == "GET"
+        and answer.is_success
+        and ("/resolve/" in path or "/api/" not in path)
+    )
 
 
 def bounded_client(pace: Pace, read_s: float = READ_S) -> httpx2.Client:
@@ -130,19 +147,31 @@ def bounded_client(pace: Pace, read_s: float = READ_S) -> httpx2.Client:
     """
     bundle = os.environ.get("REQUESTS_CA_BUNDLE")
     try:
-        verify = ssl.create_default_context(cafile=bundle) if bundle and Path(bundle).is_file() else True
+        verify = (
+            ssl.create_default_context(cafile=bundle) if bundle and Path(bundle).is_file() else True
+        )
     except ssl.SSLError as e:
         raise of_exception(e, HUB, HUB.usual).error() from None
     client = httpx2.Client(
-        event_hooks={"request": [hf_request_event_hook], "response": [read_date, read_at_once]}, follow_redirects=True,
-        max_redirects=MOST_REDIRECTS, timeout=httpx2.Timeout(30, connect=10, read=read_s), mounts=NO_PROXY, verify=verify)
-    for transport in (client._transport, *client._mounts.values()):     # None: no proxy for such addresses
-        if isinstance(transport, httpx2.HTTPTransport):                 # which takes no network of ours as an argument
+        event_hooks={"request": [hf_request_event_hook], "response": [read_date, read_at_once]},
+        follow_redirects=True,
+        max_redirects=MOST_REDIRECTS,
+        timeout=httpx2.Timeout(30, connect=10, read=read_s),
+        mounts=NO_PROXY,
+        verify=verify,
+    )
+    for transport in (
+        client._transport,
+        *client._mounts.values(),
+    ):  # None: no proxy for such addresses
+        if isinstance(
+            transport, httpx2.HTTPTransport
+        ):  # which takes no network of ours as an argument
             transport._pool._network_backend = PacedNetwork(transport._pool._network_backend, pace)
     return client
 
 
-@lru_cache(maxsize=1)   # once: setting it again closes the connections that other threads are using
+@lru_cache(maxsize=1)  # once: setting it again closes the connections that other threads are using
 def use_timeouts(read_s: float = READ_S, pace: Pace = Pace()) -> None:
     """Give the Hub's library of this process such a client."""
     set_client_factory(lambda: bounded_client(pace, read_s))

@@ -1,4 +1,5 @@
 """What went wrong with a call to the Hub: in the Hub's own words, and whether the same call may work later. Pure."""
+
 from __future__ import annotations
 
 import re
@@ -23,12 +24,22 @@ from nanolan.shadeform import retry_after_s
 
 TOKENS_URL = "https://huggingface.co/settings/tokens"
 STORAGE_URL = "https://huggingface.co/settings/billing"
-STATUS_LATER = (409, 412)                        # of two writers at once
+STATUS_LATER = (409, 412)  # of two writers at once
 QUOTA = re.compile(r"storage|quota|limit reached|payment|exceeded", re.I)
-BAD_README = "Invalid metadata in README.md"    # how the library begins what the Hub's check says
+BAD_README = "Invalid metadata in README.md"  # how the library begins what the Hub's check says
 # What a call to the Hub raises when there is no answer, or one that cannot be read; ConnectionError: hf-xet
-FAILURES = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError, ImportError, FutureTimeout, ValueError, LookupError,
-            TypeError, AttributeError)
+FAILURES = (
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    httpx2.StreamError,
+    OSError,
+    ImportError,
+    FutureTimeout,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 
 
 class Failure(NamedTuple):
@@ -36,13 +47,15 @@ class Failure(NamedTuple):
 
     trouble: Trouble
     no: ApiProblem | AuthProblem | None = None
-    at_least_s: float = 0.0                      # to wait before another try
-    missing: bool = False                        # the Hub says for sure that there is no such file or revision
+    at_least_s: float = 0.0  # to wait before another try
+    missing: bool = False  # the Hub says for sure that there is no such file or revision
 
 
 def failure_of(e: Any, what: str, endpoint: str) -> Failure:
     """What an exception of a call for `what` means."""
-    if isinstance(e, LocalEntryNotFoundError) and e.__cause__:   # of a download: what really happened is its cause
+    if (
+        isinstance(e, LocalEntryNotFoundError) and e.__cause__
+    ):  # of a download: what really happened is its cause
         return failure_of(e.__cause__, what, endpoint)
     if isinstance(e, (HfHubHTTPError, httpx2.HTTPStatusError)):
         return _of_answer(e, what)
@@ -51,9 +64,14 @@ def failure_of(e: Any, what: str, endpoint: str) -> Failure:
         return Failure(Trouble(DOWN, text), ApiProblem(text))
     if isinstance(e, (httpx2.HTTPError, httpx2.InvalidURL, OSError, ImportError, FutureTimeout)):
         return Failure(of_exception(e, HUB, endpoint))
-    trouble = of_answer(HUB, 200, {}, getattr(e, "doc", "")) or of_exception(e, HUB, endpoint)   # 200 with a proxy's page, or half
-    return Failure(trouble if trouble.kind == SETTING else
-                   Trouble(DOWN, f"the Hub gave an answer that cannot be read, {type(e).__name__}"))
+    trouble = of_answer(HUB, 200, {}, getattr(e, "doc", "")) or of_exception(
+        e, HUB, endpoint
+    )  # 200 with a proxy's page, or half
+    return Failure(
+        trouble
+        if trouble.kind == SETTING
+        else Trouble(DOWN, f"the Hub gave an answer that cannot be read, {type(e).__name__}")
+    )
 
 
 def _of_answer(e: Any, what: str) -> Failure:
@@ -65,7 +83,12 @@ def _of_answer(e: Any, what: str) -> Failure:
     if status in STATUS_LATER:
         return Failure(Trouble(DOWN, f"the Hub is busy ({why})"), None, wait_s)
     no = _refusal(e, what, status, why, said)
-    return Failure(Trouble(DOWN, str(no)), no, wait_s, isinstance(e, (EntryNotFoundError, RevisionNotFoundError)))
+    return Failure(
+        Trouble(DOWN, str(no)),
+        no,
+        wait_s,
+        isinstance(e, (EntryNotFoundError, RevisionNotFoundError)),
+    )
 
 
 def told_wait_s(headers: Mapping[str, str]) -> float:
@@ -77,7 +100,7 @@ def told_wait_s(headers: Mapping[str, str]) -> float:
 def page_of(answer: Any) -> str:
     try:
         return str(answer.text)[:4096]
-    except httpx2.StreamError:               # it was not read
+    except httpx2.StreamError:  # it was not read
         return ""
 
 
@@ -87,9 +110,13 @@ def _refusal(e: Exception, what: str, status: int, why: str, said: str) -> ApiPr
     if isinstance(e, RepositoryNotFoundError) or status == 404:
         return NotFound(f"the Hub has no {what}, or HF_TOKEN may not see it")
     if status in (402, 403, 413) and QUOTA.search(said):
-        return ApiProblem(f"the Hub refused {what}: {why}. Make room, or a larger plan: {STORAGE_URL}")
+        return ApiProblem(
+            f"the Hub refused {what}: {why}. Make room, or a larger plan: {STORAGE_URL}"
+        )
     if status in (401, 403):
-        return AuthProblem(f"the Hub refused HF_TOKEN ({why}) for {what}. Make one that may write the repo: {TOKENS_URL}")
+        return AuthProblem(
+            f"the Hub refused HF_TOKEN ({why}) for {what}. Make one that may write the repo: {TOKENS_URL}"
+        )
     return ApiProblem(f"the Hub refused {what}: {why}")
 
 
@@ -100,7 +127,7 @@ def sentence(e: Any) -> str:
         page = e.response.text
         told = msgspec.json.decode(page, type=dict)
         return short(str(told.get("error") or told.get("message") or "")) or header
-    except httpx2.StreamError:      # of a download: not read
+    except httpx2.StreamError:  # of a download: not read
         return header
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError):
         return header or short(re.sub(r"<[^>]*>", " ", page[:2000]), 120)

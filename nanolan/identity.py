@@ -3,6 +3,7 @@
 From our own templates, offline and seeded; or more varied ones by any OpenAI-compatible endpoint. Each line is a
 JSON array of messages, alternating from the user on; what an endpoint answers is checked before it is kept.
 """
+
 from __future__ import annotations
 
 import json
@@ -19,38 +20,111 @@ from nanolan.secret import Secret
 from nanolan.session import open_session
 
 TIMEOUT_S = (10, 120)
-MOST_CHARS = 20_000             # of one conversation
-TOKENS_ASKED, TOKENS_ANSWERED = 350, 450   # of one request, as estimates for the price
+MOST_CHARS = 20_000  # of one conversation
+TOKENS_ASKED, TOKENS_ANSWERED = 350, 450  # of one request, as estimates for the price
 
-GREETINGS = ("Hi", "Hello", "Hey", "Hey there", "Good morning", "Good evening", "Hi there", "Greetings", "Hello there", "Yo")
+GREETINGS = (
+    "Hi",
+    "Hello",
+    "Hey",
+    "Hey there",
+    "Good morning",
+    "Good evening",
+    "Hi there",
+    "Greetings",
+    "Hello there",
+    "Yo",
+)
 QUESTIONS = {
-    "name": ("what is your name?", "who are you?", "what should I call you?", "do you have a name?", "tell me your name",
-             "may I ask who I am talking to?", "who am I speaking with?", "introduce yourself", "what are you called?"),
-    "creator": ("who made you?", "who created you?", "who built you?", "who trained you?", "who is your creator?",
-                "where do you come from?", "who is behind you?", "which company made you?", "did OpenAI make you?"),
-    "kind": ("are you human?", "are you a person?", "what are you?", "are you an AI?", "are you ChatGPT?", "are you a robot?",
-             "what kind of model are you?", "do you have feelings?", "are you alive?"),
-    "character": ("what are you like?", "describe yourself", "what is your personality?", "how would you describe your character?",
-                  "what makes you special?", "what is it like to talk to you?"),
-    "help": ("what can you do?", "how can you help me?", "what are you good at?", "can you do math?", "can you spell words?",
-             "what should I ask you?"),
+    "name": (
+        "what is your name?",
+        "who are you?",
+        "what should I call you?",
+        "do you have a name?",
+        "tell me your name",
+        "may I ask who I am talking to?",
+        "who am I speaking with?",
+        "introduce yourself",
+        "what are you called?",
+    ),
+    "creator": (
+        "who made you?",
+        "who created you?",
+        "who built you?",
+        "who trained you?",
+        "who is your creator?",
+        "where do you come from?",
+        "who is behind you?",
+        "which company made you?",
+        "did OpenAI make you?",
+    ),
+    "kind": (
+        "are you human?",
+        "are you a person?",
+        "what are you?",
+        "are you an AI?",
+        "are you ChatGPT?",
+        "are you a robot?",
+        "what kind of model are you?",
+        "do you have feelings?",
+        "are you alive?",
+    ),
+    "character": (
+        "what are you like?",
+        "describe yourself",
+        "what is your personality?",
+        "how would you describe your character?",
+        "what makes you special?",
+        "what is it like to talk to you?",
+    ),
+    "help": (
+        "what can you do?",
+        "how can you help me?",
+        "what are you good at?",
+        "can you do math?",
+        "can you spell words?",
+        "what should I ask you?",
+    ),
 }
 ANSWERS = {
-    "name": ("I'm {name}.", "My name is {name}.", "You can call me {name}.", "I am {name}, a small language model.",
-             "{name} is my name. Nice to meet you!"),
-    "creator": ("I was made by {creator}.", "{creator} created me.", "{creator} trained me, starting from nanochat.",
-                "I come from {creator}, who trained me as a nanochat model.", "That was {creator}."),
-    "kind": ("I'm not a person: I am {name}, a language model made by {creator}.",
-             "I'm an AI, a small one, called {name}.", "I am {name}, a nanochat language model that {creator} trained.",
-             "I'm a computer program that has learned from text. My name is {name}."),
-    "character": ("{creator} meant me to be {personality}.", "I try to be {personality}.", "I'd say I am {personality}.",
-                  "People tell me that I am {personality}. That is what {creator} wanted."),
-    "help": ("I can chat, answer questions, do some arithmetic and spell words. I am small, so do check what I say.",
-             "Ask me about everyday things, simple math or spelling. I'm {name}, and I do my best.",
-             "I can talk with you and answer simple questions. For anything important, please check a second source."),
+    "name": (
+        "I'm {name}.",
+        "My name is {name}.",
+        "You can call me {name}.",
+        "I am {name}, a small language model.",
+        "{name} is my name. Nice to meet you!",
+    ),
+    "creator": (
+        "I was made by {creator}.",
+        "{creator} created me.",
+        "{creator} trained me, starting from nanochat.",
+        "I come from {creator}, who trained me as a nanochat model.",
+        "That was {creator}.",
+    ),
+    "kind": (
+        "I'm not a person: I am {name}, a language model made by {creator}.",
+        "I'm an AI, a small one, called {name}.",
+        "I am {name}, a nanochat language model that {creator} trained.",
+        "I'm a computer program that has learned from text. My name is {name}.",
+    ),
+    "character": (
+        "{creator} meant me to be {personality}.",
+        "I try to be {personality}.",
+        "I'd say I am {personality}.",
+        "People tell me that I am {personality}. That is what {creator} wanted.",
+    ),
+    "help": (
+        "I can chat, answer questions, do some arithmetic and spell words. I am small, so do check what I say.",
+        "Ask me about everyday things, simple math or spelling. I'm {name}, and I do my best.",
+        "I can talk with you and answer simple questions. For anything important, please check a second source.",
+    ),
 }
-FOLLOW_UPS = (("Thanks!", ("You're welcome!", "Any time!", "My pleasure.")), ("Nice to meet you.", ("Nice to meet you too!",)),
-              ("Cool.", ("Glad you think so! What would you like to talk about?",)), ("Ok, bye", ("Goodbye!", "See you!")))
+FOLLOW_UPS = (
+    ("Thanks!", ("You're welcome!", "Any time!", "My pleasure.")),
+    ("Nice to meet you.", ("Nice to meet you too!",)),
+    ("Cool.", ("Glad you think so! What would you like to talk about?",)),
+    ("Ok, bye", ("Goodbye!", "See you!")),
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +153,9 @@ def from_templates(who: Identity, count: int, seed: int = 42) -> list[list[Messa
             found.append(messages)
         if len(found) == count:
             return found
-    raise UsageProblem(f"the templates give only about {len(found)} different conversations; ask for fewer")
+    raise UsageProblem(
+        f"the templates give only about {len(found)} different conversations; ask for fewer"
+    )
 
 
 def _conversation(who: Identity, dice: random.Random) -> list[Message]:
@@ -116,18 +192,28 @@ def check(messages: Any) -> list[Message]:
 class Endpoint:
     """An OpenAI-compatible chat endpoint."""
 
-    url: str                        # base, such as https://openrouter.ai/api/v1
+    url: str  # base, such as https://openrouter.ai/api/v1
     model: str
     key: Secret
 
     def ask(self, prompt: str, session: requests.Session) -> str:
         """The answer's text; AuthProblem for a refused key, BadAnswer for anything that is no answer."""
         try:
-            answer = session.post(f"{self.url}/chat/completions", timeout=TIMEOUT_S, allow_redirects=False,
-                                  headers={"Authorization": f"Bearer {self.key.reveal()}"},
-                                  json={"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 1.0})
+            answer = session.post(
+                f"{self.url}/chat/completions",
+                timeout=TIMEOUT_S,
+                allow_redirects=False,
+                headers={"Authorization": f"Bearer {self.key.reveal()}"},
+                json={
+                    "model": self.model,
+                    "messages": [{"role": "user", "content": prompt}],
+                    "temperature": 1.0,
+                },
+            )
             if answer.status_code in (401, 402, 403):
-                raise AuthProblem(f"{self.url} refused the key or the payment (HTTP {answer.status_code})")
+                raise AuthProblem(
+                    f"{self.url} refused the key or the payment (HTTP {answer.status_code})"
+                )
             answer.raise_for_status()
             text = answer.json()["choices"][0]["message"]["content"]
         except (requests.RequestException, ValueError, LookupError, TypeError) as e:
@@ -137,34 +223,43 @@ class Endpoint:
         return text
 
 
-def from_endpoint(who: Identity, count: int, endpoint: Endpoint, seed: int, say: Callable[[str], None]) -> Iterator[list[Message]]:
+def from_endpoint(
+    who: Identity, count: int, endpoint: Endpoint, seed: int, say: Callable[[str], None]
+) -> Iterator[list[Message]]:
     """Up to `count` checked conversations; bad answers are said and skipped, and after ten in a row it ends."""
     dice, session, bad = random.Random(seed), open_session(endpoint.url), 0
     for n in range(1, count + 1):
         try:
             text = endpoint.ask(prompt(who, dice), session)
-            yield check(json.loads(text[text.index("["): text.rindex("]") + 1]))
+            yield check(json.loads(text[text.index("[") : text.rindex("]") + 1]))
             bad = 0
         except (BadAnswer, ValueError) as e:
             bad += 1
             say(f"conversation {n} skipped: {e}")
             if bad == 10:
-                raise BadAnswer(f"ten answers in a row could not be used; {n - 10} of {count} were made") from None
+                raise BadAnswer(
+                    f"ten answers in a row could not be used; {n - 10} of {count} were made"
+                ) from None
 
 
 def prompt(who: Identity, dice: random.Random) -> str:
     """What the endpoint is asked for one conversation; topics and openings vary with the dice."""
     topic, opening = dice.choice(sorted(QUESTIONS)), dice.choice(GREETINGS)
     example = json.dumps(_conversation(who, dice))
-    return (f"Write one short conversation between a user and an AI assistant as a JSON array of messages, alternating user and "
-            f"assistant, 2 to 6 messages, plain text. The assistant is {who.name}, a small language model trained by "
-            f"{who.creator}; it is {who.personality}. The user opens with something like {opening!r} and gets to this subject: "
-            f"{topic}. Answer with the JSON array only. An example of the form: {example}")
+    return (
+        f"Write one short conversation between a user and an AI assistant as a JSON array of messages, alternating user and "
+        f"assistant, 2 to 6 messages, plain text. The assistant is {who.name}, a small language model trained by "
+        f"{who.creator}; it is {who.personality}. The user opens with something like {opening!r} and gets to this subject: "
+        f"{topic}. Answer with the JSON array only. An example of the form: {example}"
+    )
 
 
 def estimate(count: int, usd_per_million: float | None) -> str:
     """What `count` requests cost, as a sentence."""
     tokens = count * (TOKENS_ASKED + TOKENS_ANSWERED)
-    price = f"about ${tokens / 1e6 * usd_per_million:.2f}" if usd_per_million is not None else \
-        "price unknown: give price-per-million=USD of your model"
+    price = (
+        f"about ${tokens / 1e6 * usd_per_million:.2f}"
+        if usd_per_million is not None
+        else "price unknown: give price-per-million=USD of your model"
+    )
     return f"{count} requests, about {tokens:,} tokens: {price}"

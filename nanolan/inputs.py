@@ -1,4 +1,5 @@
 """The pinned inputs on the box: downloaded once, checked by size and hash, taken up after a restart."""
+
 from __future__ import annotations
 
 import shutil
@@ -12,18 +13,36 @@ from nanolan.plan import Pinned, PinnedFile, Plan, check_names
 from nanolan.secret import Secret
 from nanolan.transfer import Job, run_transfer
 
-ROUNDS = 3             # downloads of a file that arrives with other bytes than pinned
-PATIENCE_S = 15 * 60   # with a Hub that gives nothing, or refuses, while the GPUs wait and nothing can be lost
-PATIENCE_CENTS = 500   # the same in money, but never less than
+ROUNDS = 3  # downloads of a file that arrives with other bytes than pinned
+PATIENCE_S = (
+    15 * 60
+)  # with a Hub that gives nothing, or refuses, while the GPUs wait and nothing can be lost
+PATIENCE_CENTS = 500  # the same in money, but never less than
 LEAST_PATIENCE_S = 3 * 60
 
 
-def fetch_inputs(plan: Plan, token: Secret, work: Path, *, give_up: Callable[[], str], say: Callable[[str], None],
-                 patience_s: float = PATIENCE_S, transfer: Callable[..., None] = run_transfer) -> None:
+def fetch_inputs(
+    plan: Plan,
+    token: Secret,
+    work: Path,
+    *,
+    give_up: Callable[[], str],
+    say: Callable[[str], None],
+    patience_s: float = PATIENCE_S,
+    transfer: Callable[..., None] = run_transfer,
+) -> None:
     """Everything the plan pins, under work/model and work/data; BadAnswer when the Hub serves something else."""
     for pinned in (*plan.inputs, *plan.datasets):
-        fetch(pinned, folder_of(pinned, work), plan.hf_endpoint, token, give_up=give_up, say=say, patience_s=patience_s,
-              transfer=transfer)
+        fetch(
+            pinned,
+            folder_of(pinned, work),
+            plan.hf_endpoint,
+            token,
+            give_up=give_up,
+            say=say,
+            patience_s=patience_s,
+            transfer=transfer,
+        )
     identity = work / "model" / IDENTITY_FILE
     if identity.is_file():
         (work / "data").mkdir(exist_ok=True)
@@ -35,23 +54,52 @@ def patience_of(hourly_cents: int) -> float:
     return min(PATIENCE_S, max(LEAST_PATIENCE_S, 3600 * PATIENCE_CENTS / max(hourly_cents, 1)))
 
 
-def fetch(pinned: Pinned, folder: Path, endpoint: str, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],
-          patience_s: float = PATIENCE_S, transfer: Callable[..., None] = run_transfer) -> None:
+def fetch(
+    pinned: Pinned,
+    folder: Path,
+    endpoint: str,
+    token: Secret,
+    *,
+    give_up: Callable[[], str],
+    say: Callable[[str], None],
+    patience_s: float = PATIENCE_S,
+    transfer: Callable[..., None] = run_transfer,
+) -> None:
     """The pinned files, at folder/<path in the repo>; those that are here already, whole, are not downloaded again."""
     check_names(f.path for f in pinned.files)
-    if links := [f.path for f in pinned.files if any((folder / p).is_symlink() for p in Path(f.path).parents if p.name)]:
-        raise BadAnswer(f"{folder / links[0]} would be written through a link; remove it. Nothing was downloaded")
+    if links := [
+        f.path
+        for f in pinned.files
+        if any((folder / p).is_symlink() for p in Path(f.path).parents if p.name)
+    ]:
+        raise BadAnswer(
+            f"{folder / links[0]} would be written through a link; remove it. Nothing was downloaded"
+        )
     for _ in range(ROUNDS):
         missing = [f for f in pinned.files if not is_here(folder / f.path, f)]
         if not missing:
             return
-        for f in missing:   # the Hub client would take a damaged file for the one it has downloaded before
+        for f in (
+            missing
+        ):  # the Hub client would take a damaged file for the one it has downloaded before
             (folder / f.path).unlink(missing_ok=True)
         megabytes = sum(f.size for f in missing) / 1e6
-        say(f"downloading {len(missing)} files of {pinned.repo} at {pinned.revision[:8]} ({megabytes:.1f} MB)")
-        job = Job("download", endpoint, pinned.repo, pinned.kind, pinned.revision, str(folder), tuple(f.path for f in missing))
+        say(
+            f"downloading {len(missing)} files of {pinned.repo} at {pinned.revision[:8]} ({megabytes:.1f} MB)"
+        )
+        job = Job(
+            "download",
+            endpoint,
+            pinned.repo,
+            pinned.kind,
+            pinned.revision,
+            str(folder),
+            tuple(f.path for f in missing),
+        )
         transfer(job, token, give_up=give_up, say=say, patience_s=patience_s)
-    raise BadAnswer(f"{pinned.repo}/{missing[0].path} keeps arriving with other bytes than are pinned")
+    raise BadAnswer(
+        f"{pinned.repo}/{missing[0].path} keeps arriving with other bytes than are pinned"
+    )
 
 
 def folder_of(pinned: Pinned, work: Path) -> Path:

@@ -1,4 +1,5 @@
 """A look inside what a run starts from, where it lies on the Hub: none of it is run, and of a model only the index is fetched."""
+
 from __future__ import annotations
 
 import io
@@ -28,7 +29,7 @@ from nanolan.pickles import encoding_state, tensors
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.size import ModelSize, size_of
 
-READ_AT_ONCE = 32 << 10      # the index of a d20's model file takes about 20 KiB
+READ_AT_ONCE = 32 << 10  # the index of a d20's model file takes about 20 KiB
 TOKENIZER = "tokenizer/tokenizer.pkl"
 TOKEN_BYTES = "tokenizer/token_bytes.pt"
 
@@ -59,9 +60,15 @@ class RemoteFile(io.RawIOBase):
         size = min(len(buffer), self._file.size - self._at)
         if size <= 0:
             return 0
-        data = self._hub.read_part(self._source.repo, self._file.path, self._at, size, revision=self._source.revision,
-                                   kind=self._source.kind)
-        buffer[:len(data)] = data
+        data = self._hub.read_part(
+            self._source.repo,
+            self._file.path,
+            self._at,
+            size,
+            revision=self._source.revision,
+            kind=self._source.kind,
+        )
+        buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
@@ -71,8 +78,8 @@ class Inside:
     """What was found good, and how large it is."""
 
     text: str
-    config: GPTConfig | None = None      # of a checkpoint
-    tokens: int | None = None            # of a tokenizer
+    config: GPTConfig | None = None  # of a checkpoint
+    tokens: int | None = None  # of a tokenizer
 
     @property
     def size(self) -> ModelSize | None:
@@ -80,12 +87,16 @@ class Inside:
         return size_of(self.config) if self.config else None
 
 
-def open_remote(hub: Hub, source: Tree | Pinned, file: PinnedFile, at_once: int = READ_AT_ONCE) -> BinaryIO:
+def open_remote(
+    hub: Hub, source: Tree | Pinned, file: PinnedFile, at_once: int = READ_AT_ONCE
+) -> BinaryIO:
     """A file on the Hub as one that can be read and sought in."""
     return cast(BinaryIO, io.BufferedReader(RemoteFile(hub, source, file), at_once))
 
 
-def look_at_checkpoint(hub: Hub, source: Tree | Pinned, model: PinnedFile, meta: PinnedFile) -> Inside:
+def look_at_checkpoint(
+    hub: Hub, source: Tree | Pinned, model: PinnedFile, meta: PinnedFile
+) -> Inside:
     """A model by its index and its meta; BadAnswer when nanolan cannot train from it."""
     step = int(MODEL_FILE.fullmatch(_name(model))[1])  # type: ignore[index]
     config = parse_meta(_read(hub, source, meta), meta.path, step).config
@@ -93,7 +104,9 @@ def look_at_checkpoint(hub: Hub, source: Tree | Pinned, model: PinnedFile, meta:
     check_tensors(config, found, model.path)
     check_rows(config, SEQUENCE_LEN, model.path)
     numbers = sum(t.numbers for t in found.values())
-    return Inside(f"{len(found)} tensors of {numbers:,} numbers, nothing else; by its index alone", config)
+    return Inside(
+        f"{len(found)} tensors of {numbers:,} numbers, nothing else; by its index alone", config
+    )
 
 
 def look_at_tokenizer(hub: Hub, source: Tree | Pinned, files: Iterable[PinnedFile]) -> Inside:
@@ -114,7 +127,11 @@ def look_at_identity(hub: Hub, source: Tree | Pinned) -> Inside:
     if file.size > MOST_DATA_BYTES:
         raise BadAnswer(f"{IDENTITY_FILE}: larger than {MOST_DATA_BYTES >> 20} MiB")
     small = file.size <= SMALL_FILE
-    content = io.BytesIO(_read(hub, source, file)) if small else open_remote(hub, source, file, SMALL_FILE)
+    content = (
+        io.BytesIO(_read(hub, source, file))
+        if small
+        else open_remote(hub, source, file, SMALL_FILE)
+    )
     return Inside(f"{count_conversations(content, IDENTITY_FILE)} conversations")
 
 
@@ -144,7 +161,9 @@ def look_at_inputs(hub: Hub, pins: Iterable[Pinned]) -> str:
     checkpoint = next((s for s in seen if s.config), None)
     tokenizer = next((s for s in seen if s.tokens), None)
     if checkpoint is None or tokenizer is None:
-        raise BadAnswer(f"there is no {'tokenizer' if checkpoint else 'model_SSSSSS.pt'} among what the run has pinned")
+        raise BadAnswer(
+            f"there is no {'tokenizer' if checkpoint else 'model_SSSSSS.pt'} among what the run has pinned"
+        )
     check_together(checkpoint, tokenizer, "the checkpoint")
     return "; ".join(s.text for s in seen)
 
@@ -173,9 +192,13 @@ def model_in(pin: Pinned) -> tuple[PinnedFile, PinnedFile]:
     """The model and the meta that a trainer takes from a pinned checkpoint: its newest step's; BadAnswer when one is missing."""
     by_name = {_name(f): f for f in pin.files}
     folder = next((f.path.rpartition("/")[0] for f in pin.files), "")
-    found = newest_step(by_name, f"{pin.repo}/{folder}", f"just hf repos delete-files {pin.repo} {folder}/")
+    found = newest_step(
+        by_name, f"{pin.repo}/{folder}", f"just hf repos delete-files {pin.repo} {folder}/"
+    )
     if found is None:
-        raise BadAnswer(f"{pin.repo}/{folder} holds no model_SSSSSS.pt: it is not a nanochat checkpoint")
+        raise BadAnswer(
+            f"{pin.repo}/{folder} holds no model_SSSSSS.pt: it is not a nanochat checkpoint"
+        )
     return by_name[found[0]], by_name[found[1]]
 
 

@@ -1,4 +1,5 @@
 """What Shadeform's API answers: its own shapes in, offers and instances with cents and UTC out."""
+
 from __future__ import annotations
 
 import re
@@ -11,13 +12,25 @@ import msgspec
 from nanolan.errors import BadAnswer
 from nanolan.offers import Offer
 from nanolan.plan import now_utc
-from nanolan.records import MOST_CHARS, amount_cents, flag, moment, past, price_cents, record, text, texts, whole, word
+from nanolan.records import (
+    MOST_CHARS,
+    amount_cents,
+    flag,
+    moment,
+    past,
+    price_cents,
+    record,
+    text,
+    texts,
+    whole,
+    word,
+)
 from nanolan.secret import Secret, hide, short
 
-GONE = {"deleting", "deleted"}          # billing has stopped
-NO_STATUS = "of unknown status"         # bills, as far as anybody knows
+GONE = {"deleting", "deleted"}  # billing has stopped
+NO_STATUS = "of unknown status"  # bills, as far as anybody knows
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
-MOST_GPUS, MOST_GB = 10**4, 10**5       # of a machine that there is; GB of a GPU
+MOST_GPUS, MOST_GB = 10**4, 10**5  # of a machine that there is; GB of a GPU
 RUN, ATTEMPT, OWNER = "nanolan-run", "nanolan-attempt", "nanolan-owner"
 
 
@@ -85,7 +98,10 @@ class Instance:
     @property
     def attempt(self) -> int:
         """Which machine of its run this is, counted from 1: by its tag, else by its name."""
-        for words, pattern in (*((t, rf"{ATTEMPT}=(\d{{1,9}})") for t in self.tags), (self.name, r".*-a(\d{1,9})-[^-]+")):
+        for words, pattern in (
+            *((t, rf"{ATTEMPT}=(\d{{1,9}})") for t in self.tags),
+            (self.name, r".*-a(\d{1,9})-[^-]+"),
+        ):
             if m := re.fullmatch(pattern, words):
                 return int(m[1])
         return 1
@@ -130,18 +146,43 @@ def owner_tag(owner: str) -> str:
 def offers_of(entry: Any) -> list[Offer]:
     """One offer per region with on-demand stock (a region may also hold a spot entry); BadAnswer when no price or GPU is told."""
     t = record(entry)
-    c = t | record(t.get("configuration"))       # older answers have some of it at the top
-    price, gpus, gpu = price_cents(t.get("hourly_price")), whole(c.get("num_gpus")), word(c.get("gpu_type"))
+    c = t | record(t.get("configuration"))  # older answers have some of it at the top
+    price, gpus, gpu = (
+        price_cents(t.get("hourly_price")),
+        whole(c.get("num_gpus")),
+        word(c.get("gpu_type")),
+    )
     cloud, name = word(t.get("cloud")), word(t.get("shade_instance_type"))
     regions = t.get("availability")
-    if price is None or not isinstance(regions, list) or gpus is None or gpus >= MOST_GPUS or not (gpu and cloud and name):
+    if (
+        price is None
+        or not isinstance(regions, list)
+        or gpus is None
+        or gpus >= MOST_GPUS
+        or not (gpu and cloud and name)
+    ):
         raise BadAnswer("an offer without its cloud, type, GPUs or price")
     vram = whole(c.get("vram_per_gpu_in_gb")) or 0
     boot_max_s = whole(record(t.get("boot_time")).get("max_boot_in_sec"))
-    return [Offer(cloud, region, name, gpu, gpus, vram if vram < MOST_GB else 0, price, texts(c.get("os_options")),
-                  flag(c.get("nvlink")), text(c.get("interconnect")), boot_max_s, whole(c.get("storage_in_gb")),
-                  text(t.get("deployment_type")))
-            for region in map(_on_demand, regions) if region]
+    return [
+        Offer(
+            cloud,
+            region,
+            name,
+            gpu,
+            gpus,
+            vram if vram < MOST_GB else 0,
+            price,
+            texts(c.get("os_options")),
+            flag(c.get("nvlink")),
+            text(c.get("interconnect")),
+            boot_max_s,
+            whole(c.get("storage_in_gb")),
+            text(t.get("deployment_type")),
+        )
+        for region in map(_on_demand, regions)
+        if region
+    ]
 
 
 def _on_demand(entry: Any) -> str:
@@ -157,8 +198,13 @@ def key_of(entry: Any) -> Key:
     if not isinstance(k.get("id"), str) or not k["id"]:
         raise BadAnswer("an SSH key without an id")
     public, private = k.get("public_key"), k.get("private_key")
-    return Key(k["id"], text(k.get("name")), k.get("is_default") is True, public if isinstance(public, str) else "",
-               Secret(private) if isinstance(private, str) and private else None)
+    return Key(
+        k["id"],
+        text(k.get("name")),
+        k.get("is_default") is True,
+        public if isinstance(public, str) else "",
+        Secret(private) if isinstance(private, str) and private else None,
+    )
 
 
 def instance_of(entry: Any) -> Instance:
@@ -168,8 +214,12 @@ def instance_of(entry: Any) -> Instance:
     """
     i = record(entry)
     instance_id = i.get("id")
-    if not isinstance(instance_id, str) or not ID.fullmatch(instance_id):     # it stands in commands to be copied
-        raise BadAnswer(f"Shadeform's answer holds an instance id that is none: {short(str(instance_id), 40)!r}")
+    if not isinstance(instance_id, str) or not ID.fullmatch(
+        instance_id
+    ):  # it stands in commands to be copied
+        raise BadAnswer(
+            f"Shadeform's answer holds an instance id that is none: {short(str(instance_id), 40)!r}"
+        )
     c = record(i.get("configuration"))
     port = whole(i.get("ssh_port"))
     return Instance(
@@ -191,13 +241,16 @@ def instance_of(entry: Any) -> Instance:
         ssh_key_id=text(i.get("ssh_key_id")) or None,
         tags=texts(i.get("tags")),
         limits=_limits(i.get("auto_delete")),
-        shade_cloud=flag(i.get("shade_cloud")))
+        shade_cloud=flag(i.get("shade_cloud")),
+    )
 
 
 def _line(value: Any) -> str:
     """Words of the account as one line; what is there in place of a line's end must not make another name of it."""
     words = value if isinstance(value, str) else ""
-    words = words if len(words) <= MOST_CHARS else hide(words)[:MOST_CHARS]     # half a secret is known to no mask
+    words = (
+        words if len(words) <= MOST_CHARS else hide(words)[:MOST_CHARS]
+    )  # half a secret is known to no mask
     return "".join(c if c.isprintable() else "?" for c in words)
 
 

@@ -2,6 +2,7 @@
 
 Best effort: what cannot be made is left out and said, and the machine goes all the same.
 """
+
 from __future__ import annotations
 
 import math
@@ -26,12 +27,14 @@ from nanolan.samples import beside, gather
 from nanolan.secret import Mask
 from nanolan.story import story_of
 
-LAST_WORDS_S = 600.0         # for the log, with a Hub that has taken everything else
-CARD_S = 30.0                # for the model card
-REPORT_S = 30.0              # for what a report takes: a GPU that hangs must not keep the machine
-LOG_CHARS = 500_000          # of the log's end that the black box looks at
+LAST_WORDS_S = 600.0  # for the log, with a Hub that has taken everything else
+CARD_S = 30.0  # for the model card
+REPORT_S = 30.0  # for what a report takes: a GPU that hangs must not keep the machine
+LOG_CHARS = 500_000  # of the log's end that the black box looks at
 
-Leave = Callable[[Machine, Receipt], "bytes | None"]     # the file's content; None: there is nothing to tell
+Leave = Callable[
+    [Machine, Receipt], "bytes | None"
+]  # the file's content; None: there is nothing to tell
 
 
 def metrics(m: Machine, receipt: Receipt) -> bytes | None:
@@ -64,15 +67,17 @@ def environment(m: Machine, receipt: Receipt) -> bytes | None:
 
 def report(m: Machine, receipt: Receipt) -> bytes | None:
     """All of it as a page to look at."""
+
     def make() -> bytes:
         measured = read_metrics(metrics(m, receipt) or b"")
         answers = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
         story = story_of(m.plan, receipt, iso(m.tools.now()), measured, answers, environment_here())
         return masked(m, render_page(story).encode())
+
     tried = m.state / "report-tried"
     if tried.exists() or not (most_s := spare_s(m)):
         return None
-    tried.touch()     # one that takes this program down with it is not made again
+    tried.touch()  # one that takes this program down with it is not made again
     return within(most_s, make)
 
 
@@ -112,16 +117,33 @@ def last_words(m: Machine, receipt: Receipt) -> None:
     m.herald.close(most_s)
     m.control.close()
     m.meter.stop()
-    stays = "" if m.plan.self_delete else (f". ITS MACHINE BILLS until {m.meter.deadline} unless just guard runs; delete it now: "
-                                           f"just stop {m.plan.run_id}")
-    m.notify.tell(receipt.verdict, ended(receipt) + stays, SUCCESS if receipt.verdict == SUCCEEDED else FAILURE)
+    stays = (
+        ""
+        if m.plan.self_delete
+        else (
+            f". ITS MACHINE BILLS until {m.meter.deadline} unless just guard runs; delete it now: "
+            f"just stop {m.plan.run_id}"
+        )
+    )
+    m.notify.tell(
+        receipt.verdict,
+        ended(receipt) + stays,
+        SUCCESS if receipt.verdict == SUCCEEDED else FAILURE,
+    )
     try:
-        hub = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=most_s,
-                          clock=lambda: math.inf if m.meter.hard() else m.tools.clock())
+        hub = m.tools.hub(
+            m.plan.hf_endpoint,
+            m.token,
+            patience_s=most_s,
+            clock=lambda: math.inf if m.meter.hard() else m.tools.clock(),
+        )
         files = left_behind(m, receipt)
-        within(most_s, lambda: hub.commit(m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}"))
+        within(
+            most_s,
+            lambda: hub.commit(m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}"),
+        )
         leave_card(m, receipt)
-    except Exception as e:   # whatever it is, the machine must go
+    except Exception as e:  # whatever it is, the machine must go
         say(f"the log could not be uploaded: {type(e).__name__} {e}")
     m.notify.close(min(most_s, CLOSE_S))
 
@@ -130,29 +152,42 @@ def leave_card(m: Machine, receipt: Receipt) -> None:
     """The model card of HF_REPO with what is proven now. Good to have, no more; a README that cannot be read stays as it is."""
     if not any(r.state == "proven" for r in receipt.phases.values()) or m.meter.soft():
         return
-    hub, repo = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=CARD_S / 2, clock=m.tools.clock), m.plan.hf_repo
+    hub, repo = (
+        m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=CARD_S / 2, clock=m.tools.clock),
+        m.plan.hf_repo,
+    )
 
     def write() -> None:
         tree = hub.tree(repo)
-        old = hub.read(repo, README, revision=tree.revision).decode() if README in tree.files else None
+        old = (
+            hub.read(repo, README, revision=tree.revision).decode()
+            if README in tree.files
+            else None
+        )
         folders = {path.rpartition("/")[0] for path in tree.files if path.endswith(f"/{MANIFEST}")}
         card = new_card(old, m.plan, receipt, folders, Mask(m.secrets.values()).hide)
         hub.commit(repo, {README: card.encode()}, f"model card: run {m.plan.run_id}")
+
     try:
         within(CARD_S, write)
-    except Exception as e:   # whatever it is, the run is done
+    except Exception as e:  # whatever it is, the run is done
         say(f"the model card stays as it was: {type(e).__name__} {e}")
 
 
-def left_behind(m: Machine, receipt: Receipt, leaves: Mapping[str, Leave] = LEAVES) -> dict[str, bytes | Path]:
+def left_behind(
+    m: Machine, receipt: Receipt, leaves: Mapping[str, Leave] = LEAVES
+) -> dict[str, bytes | Path]:
     """Path in RUNS_REPO -> content."""
     files: dict[str, bytes | Path] = {}
     for name, leave in leaves.items():
         try:
             if (content := leave(m, receipt)) is not None:
                 files[f"{m.plan.folder}/{name}"] = content
-        except Exception as e:   # the others are left all the same
+        except Exception as e:  # the others are left all the same
             say(f"{name} could not be made: {type(e).__name__} {e}")
     if warning := loud(m):
         say(f"WARNING: {warning}")
-    return {receipt.log: m.herald.log(), **files}     # the log last: it holds what was said of the others
+    return {
+        receipt.log: m.herald.log(),
+        **files,
+    }  # the log last: it holds what was said of the others

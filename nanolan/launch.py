@@ -1,6 +1,7 @@
 """Launching: settings -> offer -> checks -> plan -> consent -> ledger -> create -> read back. Order is the promise:
 nothing is rented before every check passed and consent was given, and the ledger knows of it before the API does.
 """
+
 from __future__ import annotations
 
 import shlex
@@ -35,7 +36,18 @@ from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.money import dollars
 from nanolan.offers import Offer
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
-from nanolan.plan import Code, Plan, Rented, iso, keyless_life_s, life_s, new_run_id, now_utc, parse_time, worst_case_cents
+from nanolan.plan import (
+    Code,
+    Plan,
+    Rented,
+    iso,
+    keyless_life_s,
+    life_s,
+    new_run_id,
+    now_utc,
+    parse_time,
+    worst_case_cents,
+)
 from nanolan.preflight import (
     Check,
     Findings,
@@ -52,10 +64,24 @@ from nanolan.shadeform import Shadeform
 from nanolan.sshkey import key_on_account, own_key
 
 STALE_S = 15 * 60
-LOSS_CENTS = 500         # of training that may be lost with a machine
-LEFTOVERS = ("receipt.json", "progress.json", "stop.json", "limit.json", "postmortem.json")    # of an earlier attempt
+LOSS_CENTS = 500  # of training that may be lost with a machine
+LEFTOVERS = (
+    "receipt.json",
+    "progress.json",
+    "stop.json",
+    "limit.json",
+    "postmortem.json",
+)  # of an earlier attempt
 # Fields of a plan that follow from its offer and its clock: new for each attempt, the rest stays
-OF_THE_MACHINE = ("created_at", "deadline", "limit_cents", "offer", "processes", "predicted", "upload_minutes")
+OF_THE_MACHINE = (
+    "created_at",
+    "deadline",
+    "limit_cents",
+    "offer",
+    "processes",
+    "predicted",
+    "upload_minutes",
+)
 
 No = TypeVar("No", bound=NanolanError)
 
@@ -72,15 +98,17 @@ class Rehearsal:
     watch_s: dict[str, float] = field(default_factory=dict)
     usual: dict[str, float] = field(default_factory=dict)
     usual_runs: int = 0
-    boot_s: float = 600.0            # how long a machine may be silent
+    boot_s: float = 600.0  # how long a machine may be silent
 
 
 @dataclass(frozen=True)
 class There:
     """What is known of a run on one offer before it is rented."""
 
-    expected: Forecast | None = None             # None: no figure for this GPU
-    usual: dict[str, Any] = field(default_factory=dict)    # fields of the plan: what earlier runs measured there
+    expected: Forecast | None = None  # None: no figure for this GPU
+    usual: dict[str, Any] = field(
+        default_factory=dict
+    )  # fields of the plan: what earlier runs measured there
     checks: tuple[Check, ...] = ()
 
 
@@ -91,10 +119,12 @@ class Prepared:
     plan: Plan
     offer: Offer
     checks: list[Check]
-    bundle: bytes                    # empty: it is in the run folder already
+    bundle: bytes  # empty: it is in the run folder already
     public: bool
     here: There = There()
-    there: Callable[[Offer, int], There] = lambda offer, limit_cents: There()    # on another offer, with that limit in cents
+    there: Callable[[Offer, int], There] = lambda offer, limit_cents: (
+        There()
+    )  # on another offer, with that limit in cents
     rehearsal: Rehearsal | None = None
 
     @property
@@ -111,7 +141,9 @@ class Prepared:
 
     @property
     def life_s(self) -> int:
-        return int((parse_time(self.plan.deadline) - parse_time(self.plan.created_at)).total_seconds())
+        return int(
+            (parse_time(self.plan.deadline) - parse_time(self.plan.created_at)).total_seconds()
+        )
 
     def bill(self) -> str:
         """What it should cost, and what it can cost at most."""
@@ -122,28 +154,58 @@ class Prepared:
         return f"{worst}. It cannot delete itself: WITHOUT A GUARD IT BILLS UNTIL {self.plan.deadline}. Start one: just guard"
 
 
-def prepare(s: Settings, offer: Offer, owner: str, hub: Hub | None, instances: Callable[[], list[Instance]] | None, *,
-            rehearsal: Rehearsal | None = None, keep_old: bool = False, earlier: Iterable[Entry] = (),
-            really: bool = False) -> Prepared:
+def prepare(
+    s: Settings,
+    offer: Offer,
+    owner: str,
+    hub: Hub | None,
+    instances: Callable[[], list[Instance]] | None,
+    *,
+    rehearsal: Rehearsal | None = None,
+    keep_old: bool = False,
+    earlier: Iterable[Entry] = (),
+    really: bool = False,
+) -> Prepared:
     """Run every check and make the plan; `hub` and `instances` None mean that there is nothing to check with.
 
     `earlier` are the ledger's runs, which teach the forecast; `really` takes limits that the forecast speaks against.
     """
-    unset = [name for name, value in (("HF_TOKEN", s.hf_token), ("HF_REPO", s.hf_repo)) if value is None]
-    found = look_at_hub(hub, s) if hub else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
+    unset = [
+        name for name, value in (("HF_TOKEN", s.hf_token), ("HF_REPO", s.hf_repo)) if value is None
+    ]
+    found = (
+        look_at_hub(hub, s)
+        if hub
+        else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
+    )
     run_id = new_run_id()
     code, bundle, code_checks = code_here(run_id)
     there = _survey(s, found, tuple(earlier), rehearsal, really)
     here = there(offer, s.spend_limit)
-    plan = structs.replace(make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, here.expected), **here.usual)
+    plan = structs.replace(
+        make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, here.expected),
+        **here.usual,
+    )
     outputs = [_outputs(instances, plan)] if instances else []
     key = [check_key(s.ssh_public_key)] if s.ssh_public_key else []
-    checks = [*found.checks, *here.checks, *outputs, *code_checks, *key, check_box_key(s, instances)]
+    checks = [
+        *found.checks,
+        *here.checks,
+        *outputs,
+        *code_checks,
+        *key,
+        check_box_key(s, instances),
+    ]
     return Prepared(plan, offer, checks, bundle, found.public, here, there, rehearsal)
 
 
-def _survey(s: Settings, found: Findings, earlier: tuple[Entry, ...], rehearsal: Rehearsal | None,
-            really: bool) -> Callable[[Offer, int], There]:
+def _survey(
+    s: Settings,
+    found: Findings,
+    earlier: tuple[Entry, ...],
+    rehearsal: Rehearsal | None,
+    really: bool,
+) -> Callable[[Offer, int], There]:
     """A function that says what is known of this run on an offer, with a limit in cents."""
     size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
     work = work_of(s, found.size.n_params if found.size else None, size_bytes or None)
@@ -152,45 +214,102 @@ def _survey(s: Settings, found: Findings, earlier: tuple[Entry, ...], rehearsal:
 
     def there(offer: Offer, limit_cents: int) -> There:
         expected = learned(offer) or foretell(offer)
-        checks = [check_money(limit_cents, offer.hourly_cents, expected, really), *check_time(s.max_duration, expected, really),
-                  wallet_hint(expected.likely_cents if expected else None)]
+        checks = [
+            check_money(limit_cents, offer.hourly_cents, expected, really),
+            *check_time(s.max_duration, expected, really),
+            wallet_hint(expected.likely_cents if expected else None),
+        ]
         if rehearsal:
             return There(expected, {}, tuple(checks))
         if found.size:
             checks.append(check_memory(found.size, offer.gpu, offer.vram_gb))
         figures, runs = usual(work, offer, earlier)
         return There(expected, {"usual": figures, "usual_runs": runs}, tuple(checks))
+
     return there
 
 
-def make_plan(s: Settings, offer: Offer, owner: str, run_id: str, code: Code, found: Findings,
-              rehearsal: Rehearsal | None = None, keep_old: bool = False, expected: Forecast | None = None) -> Plan:
+def make_plan(
+    s: Settings,
+    offer: Offer,
+    owner: str,
+    run_id: str,
+    code: Code,
+    found: Findings,
+    rehearsal: Rehearsal | None = None,
+    keep_old: bool = False,
+    expected: Forecast | None = None,
+) -> Plan:
     """The plan of a run on `offer`, with the provider's deadline worked out."""
     now = now_utc()
     life = (life_s if s.self_delete else keyless_life_s)(
-        s.spend_limit, offer.hourly_cents, expected.hours.high if expected else None, s.max_duration)
+        s.spend_limit, offer.hourly_cents, expected.hours.high if expected else None, s.max_duration
+    )
     plan = Plan(
-        run_id=run_id, run_name=s.run_name, owner=owner, created_at=iso(now), deadline=iso(now + timedelta(seconds=life)),
-        limit_cents=s.spend_limit, phases=s.phases, model_tag=s.model_tag, output_tag=s.output_tag or s.model_tag,
+        run_id=run_id,
+        run_name=s.run_name,
+        owner=owner,
+        created_at=iso(now),
+        deadline=iso(now + timedelta(seconds=life)),
+        limit_cents=s.spend_limit,
+        phases=s.phases,
+        model_tag=s.model_tag,
+        output_tag=s.output_tag or s.model_tag,
         hf_repo=found.hf_repo or s.hf_repo or "none/none",
-        runs_repo=found.runs_repo or s.runs_repo or s.hf_repo or "none/none", hf_endpoint=s.hf_endpoint,
-        shadeform_api=s.shadeform_api, code=code, inputs=found.inputs, datasets=found.datasets, keep_old=keep_old,
-        offer=Rented(offer.cloud, offer.region, offer.instance_type, offer.gpu, offer.num_gpus, offer.vram_gb,
-                     offer.hourly_cents, offer.os),
-        wandb_project=s.wandb_project, wandb_base_url=s.wandb_base_url,
-        processes=offer.num_gpus, batch=s.batch, evaluate=s.eval, humaneval=s.humaneval,
-        identity=not s.no_identity, save_minutes=s.save_minutes, gate=s.gate, probation_cents=s.probation_usd,
-        self_delete=s.self_delete, public=found.public,
+        runs_repo=found.runs_repo or s.runs_repo or s.hf_repo or "none/none",
+        hf_endpoint=s.hf_endpoint,
+        shadeform_api=s.shadeform_api,
+        code=code,
+        inputs=found.inputs,
+        datasets=found.datasets,
+        keep_old=keep_old,
+        offer=Rented(
+            offer.cloud,
+            offer.region,
+            offer.instance_type,
+            offer.gpu,
+            offer.num_gpus,
+            offer.vram_gb,
+            offer.hourly_cents,
+            offer.os,
+        ),
+        wandb_project=s.wandb_project,
+        wandb_base_url=s.wandb_base_url,
+        processes=offer.num_gpus,
+        batch=s.batch,
+        evaluate=s.eval,
+        humaneval=s.humaneval,
+        identity=not s.no_identity,
+        save_minutes=s.save_minutes,
+        gate=s.gate,
+        probation_cents=s.probation_usd,
+        self_delete=s.self_delete,
+        public=found.public,
         upload_minutes=s.upload_minutes or upload_minutes(offer.hourly_cents),
-        parameters=found.size.n_params if found.size else None, predicted=expected.predicted if expected else None)
+        parameters=found.size.n_params if found.size else None,
+        predicted=expected.predicted if expected else None,
+    )
     if rehearsal is None:
         return plan
     if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
-        raise UsageProblem("a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses")
-    return structs.replace(plan, device="cpu", recipe=rehearsal.recipe, trainer=rehearsal.trainer, setup=rehearsal.setup,
-                           processes=rehearsal.processes, min_free_gb=rehearsal.min_free_gb,
-                           predicted=plan.predicted if expected and expected.own else None,   # else it is of the real model on GPUs
-                           watch_s=rehearsal.watch_s, usual=rehearsal.usual, usual_runs=rehearsal.usual_runs)
+        raise UsageProblem(
+            "a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses"
+        )
+    return structs.replace(
+        plan,
+        device="cpu",
+        recipe=rehearsal.recipe,
+        trainer=rehearsal.trainer,
+        setup=rehearsal.setup,
+        processes=rehearsal.processes,
+        min_free_gb=rehearsal.min_free_gb,
+        predicted=plan.predicted
+        if expected and expected.own
+        else None,  # else it is of the real model on GPUs
+        watch_s=rehearsal.watch_s,
+        usual=rehearsal.usual,
+        usual_runs=rehearsal.usual_runs,
+    )
 
 
 def upload_minutes(hourly_cents: int) -> float:
@@ -205,14 +324,38 @@ def again(p: Prepared, s: Settings, offer: Offer, limit_cents: int) -> Prepared:
     """
     old, here = p.plan, p.there(offer, limit_cents)
     found = Findings([], old.inputs, old.datasets, p.public)
-    fresh = make_plan(replace(s, spend_limit=limit_cents), offer, old.owner, old.run_id, old.code, found, p.rehearsal, old.keep_old,
-                      here.expected)
+    fresh = make_plan(
+        replace(s, spend_limit=limit_cents),
+        offer,
+        old.owner,
+        old.run_id,
+        old.code,
+        found,
+        p.rehearsal,
+        old.keep_old,
+        here.expected,
+    )
     changed = {name: getattr(fresh, name) for name in OF_THE_MACHINE} | here.usual
-    return replace(p, plan=structs.replace(old, attempt=old.attempt + 1, **changed), offer=offer, bundle=b"", here=here)
+    return replace(
+        p,
+        plan=structs.replace(old, attempt=old.attempt + 1, **changed),
+        offer=offer,
+        bundle=b"",
+        here=here,
+    )
 
 
-def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say: Callable[[str], None], *,
-         earlier: tuple[Attempt, ...] = (), clock: Callable[[], float] = time.monotonic) -> Instance:
+def rent(
+    p: Prepared,
+    s: Settings,
+    api: Shadeform,
+    hub: Hub,
+    ledger: Ledger,
+    say: Callable[[str], None],
+    *,
+    earlier: tuple[Attempt, ...] = (),
+    clock: Callable[[], float] = time.monotonic,
+) -> Instance:
     """Upload the run folder, note the intent, create, read back; the id is said and written before any further call.
 
     `earlier` are the run's attempts so far, if it goes on: what their machines left in the run folder is removed.
@@ -220,18 +363,26 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
     """
     plan = p.plan
     age_s = (now_utc() - parse_time(plan.created_at)).total_seconds()
-    if age_s > STALE_S:   # a prompt left open: the deadline in the plan has gone on all the while
-        raise PreflightFailed(f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again")
+    if age_s > STALE_S:  # a prompt left open: the deadline in the plan has gone on all the while
+        raise PreflightFailed(
+            f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again"
+        )
     key_id = key_on_account(api, own_key(s.ssh_public_key)) if s.ssh_public_key else None
     files: dict[str, bytes | Path] = {f"{plan.folder}/plan.json": plan.to_json()}
     if p.bundle:
         files[f"{plan.folder}/code.bundle"] = p.bundle
     if earlier:
         files[f"{plan.folder}/earlier.json"] = msgspec.json.encode(earlier)
-    revision = hub.commit(plan.runs_repo, files, f"run {plan.run_id}: plan and code",
-                          delete=[f"{plan.folder}/{name}" for name in LEFTOVERS] if earlier else ())
+    revision = hub.commit(
+        plan.runs_repo,
+        files,
+        f"run {plan.run_id}: plan and code",
+        delete=[f"{plan.folder}/{name}" for name in LEFTOVERS] if earlier else (),
+    )
     body = create_body(plan, startup_script(plan, box_secrets(s), revision), key_id)
-    say(f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}")
+    say(
+        f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}"
+    )
     with ledger.creating(plan.run_id):
         last_look(api, ledger, plan, say)
         entry, interrupted = create(api, body, Entry(plan, earlier=earlier), ledger, say)
@@ -241,21 +392,29 @@ def rent(p: Prepared, s: Settings, api: Shadeform, hub: Hub, ledger: Ledger, say
         if interrupted:
             raise KeyboardInterrupt
         return check_rented(api, instance_id, plan, limits(plan), say=say, clock=clock)
-    except MachineFailed as e:   # it was deleted, and seen to be
+    except MachineFailed as e:  # it was deleted, and seen to be
         ledger.note(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents), say)
         raise
     except KeyboardInterrupt as e:
-        if not str(e):     # else it was being deleted
+        if not str(e):  # else it was being deleted
             say(f"Ctrl-C or SIGTERM: {goes_on(instance_id, plan)}")
         raise
     except (ApiProblem, AuthProblem) as e:
         if isinstance(e, NotFound) and ledger.stop_asked(plan.run_id):
             raise stopped(plan) from None
-        raise MayBeBilling(f"the instance could not be read back ({e}); {goes_on(instance_id, plan)}") from None
+        raise MayBeBilling(
+            f"the instance could not be read back ({e}); {goes_on(instance_id, plan)}"
+        ) from None
 
 
-def next_offer_hint(e: No, offer: Offer, offers: Iterable[Offer], words: Iterable[str] = (), why: str = "",
-                    command: str = "just launch") -> No:
+def next_offer_hint(
+    e: No,
+    offer: Offer,
+    offers: Iterable[Offer],
+    words: Iterable[str] = (),
+    why: str = "",
+    command: str = "just launch",
+) -> No:
     """The definite no with the next offer to try; `words` are the other settings of this launch, as they were typed,
     `why` says what keeps it from being tried without them."""
     o = next((o for o in offers if o != offer), None)
@@ -263,8 +422,10 @@ def next_offer_hint(e: No, offer: Offer, offers: Iterable[Offer], words: Iterabl
     if o is None:
         return type(e)(f"{what}. {why and why + '. '}Try: just offers --all-configs")
     place = (f"cloud={o.cloud}", f"region={o.region}", f"instance-type={o.instance_type}")
-    return type(e)(f"{what}. Next: {o.where} for {dollars(o.hourly_cents)}/h{why and f' ({why})'}: "
-                   f"{command} {shlex.join([*words, *place])}")
+    return type(e)(
+        f"{what}. Next: {o.where} for {dollars(o.hourly_cents)}/h{why and f' ({why})'}: "
+        f"{command} {shlex.join([*words, *place])}"
+    )
 
 
 def check_key(text: str) -> Check:
@@ -273,7 +434,9 @@ def check_key(text: str) -> Check:
         key = own_key(text)
     except UsageProblem as e:
         return Check("SSH key", False, str(e))
-    return Check("SSH key", True, f"yours ({key.private or key.kind}), uploaded if Shadeform has not got it")
+    return Check(
+        "SSH key", True, f"yours ({key.private or key.kind}), uploaded if Shadeform has not got it"
+    )
 
 
 def _outputs(instances: Callable[[], list[Instance]], plan: Plan) -> Check:
@@ -283,4 +446,3 @@ def _outputs(instances: Callable[[], list[Instance]], plan: Plan) -> Check:
         return Check("Shadeform key", False, str(e))
     except NanolanError as e:
         return Check("output folder", False, f"cannot see whether another run writes it: {e}")
-

@@ -1,4 +1,5 @@
 """The ledger: one small file per run, written before anything is rented. Lives in NANOLAN_HOME (~/.nanolan)."""
+
 from __future__ import annotations
 
 import os
@@ -16,10 +17,13 @@ from nanolan.plan import UNREADABLE, Plan, Strict
 from nanolan.report import Receipt
 from nanolan.secret import hide
 
-REFUSED = "create refused"   # the note of a launch that rented nothing begins so
+REFUSED = "create refused"  # the note of a launch that rented nothing begins so
 
-STOPPED_BY_USER = "stopped by just stop"   # a note
-PROBE_S, CREATE_WAIT_S = 5.0, 300.0        # how long to wait for a lock that is only looked at, and for a create
+STOPPED_BY_USER = "stopped by just stop"  # a note
+PROBE_S, CREATE_WAIT_S = (
+    5.0,
+    300.0,
+)  # how long to wait for a lock that is only looked at, and for a create
 
 
 class Attempt(Strict, frozen=True):
@@ -36,12 +40,12 @@ class Entry(Strict, frozen=True):
 
     plan: Plan
     instance_id: str | None = None
-    gone: bool = False               # seen to be deleted
+    gone: bool = False  # seen to be deleted
     note: str = ""
-    spent_cents: int | None = None   # at the moment it was deleted from here
+    spent_cents: int | None = None  # at the moment it was deleted from here
     earlier: tuple[Attempt, ...] = ()
-    receipt: Receipt | None = None   # of the newest attempt, once it was seen
-    rebuilt: bool = False            # the plan was read from the Hub, not made here
+    receipt: Receipt | None = None  # of the newest attempt, once it was seen
+    rebuilt: bool = False  # the plan was read from the Hub, not made here
 
 
 class Ledger:
@@ -85,7 +89,9 @@ class Ledger:
     @contextmanager
     def launching(self, run_id: str) -> Iterator[None]:
         """While a launch may rent one more machine for this run: a lock, so that it ends with its process."""
-        with self._held(self.runs / f"{run_id}.launching", PROBE_S, f"another command is launching run {run_id}"):
+        with self._held(
+            self.runs / f"{run_id}.launching", PROBE_S, f"another command is launching run {run_id}"
+        ):
             yield
 
     def is_launching(self, run_id: str) -> bool:
@@ -95,8 +101,18 @@ class Ledger:
     @contextmanager
     def creating(self, run_id: str) -> Iterator[None]:
         """While a launch looks a last time and creates: one launch at a time, so that the next one sees what it writes."""
-        with self._held(self.home / "create.lock", CREATE_WAIT_S, "another launch has been creating its machine for minutes"), \
-                self._held(self.runs / f"{run_id}.creating", PROBE_S, f"another command is creating a machine for run {run_id}"):
+        with (
+            self._held(
+                self.home / "create.lock",
+                CREATE_WAIT_S,
+                "another launch has been creating its machine for minutes",
+            ),
+            self._held(
+                self.runs / f"{run_id}.creating",
+                PROBE_S,
+                f"another command is creating a machine for run {run_id}",
+            ),
+        ):
             yield
 
     def is_creating(self, run_id: str) -> bool:
@@ -156,7 +172,11 @@ class Ledger:
     def gap(self) -> str:
         """What of the ledger could not be read, or ""."""
         broken = self.readable()[1]
-        return f"{broken_words(broken[0])}{f' ({len(broken)} such files)' if len(broken) > 1 else ''}" if broken else ""
+        return (
+            f"{broken_words(broken[0])}{f' ({len(broken)} such files)' if len(broken) > 1 else ''}"
+            if broken
+            else ""
+        )
 
     def find(self, text: str | None) -> Entry:
         """The run meant by an id, an instance id, a run name (of one that is not over, else the newest) or a unique
@@ -173,12 +193,16 @@ class Ledger:
         if not found and (its := [p for p in broken if p.stem.startswith(text)]):
             raise BadAnswer(broken_words(its[0]))
         if found:
-            raise UsageProblem(f"{text!r} fits several runs: {', '.join(e.plan.run_id for e in found)}; give the id")
+            raise UsageProblem(
+                f"{text!r} fits several runs: {', '.join(e.plan.run_id for e in found)}; give the id"
+            )
         raise UsageProblem(f"no run called {text[:60]!r} in the ledger. See: just status")
 
     def _newest_can_be_read(self, entries: list[Entry], broken: list[Path]) -> None:
         """BadAnswer when the newest run, which is meant where none is named, may be one whose file cannot be read."""
-        newest = max((self.runs / f"{e.plan.run_id}.json" for e in entries[:1]), key=written_at, default=None)
+        newest = max(
+            (self.runs / f"{e.plan.run_id}.json" for e in entries[:1]), key=written_at, default=None
+        )
         if late := [p for p in broken if newest is None or written_at(p) >= written_at(newest)]:
             raise BadAnswer(f"{broken_words(late[0])}. Name another run if you mean one")
 
@@ -212,8 +236,10 @@ class Ledger:
         try:
             yield
         except OSError as e:
-            raise LedgerProblem(f"{path} cannot be written ({e.strerror or type(e).__name__}). Make room there, or name another "
-                                "place: NANOLAN_HOME") from None
+            raise LedgerProblem(
+                f"{path} cannot be written ({e.strerror or type(e).__name__}). Make room there, or name another "
+                "place: NANOLAN_HOME"
+            ) from None
 
 
 def written_at(path: Path) -> float:
@@ -226,15 +252,22 @@ def written_at(path: Path) -> float:
 def broken_words(path: Path) -> str:
     """Of a file that cannot be read: what it means, and what to do."""
     run_id = path.stem
-    return (f"{path} cannot be read, so run {run_id} is not shown; its machine, if there is one, is: just orphans. A newer "
-            f"nanolan may have written it: git pull; else: just status {run_id} makes it anew from the Hub")
+    return (
+        f"{path} cannot be read, so run {run_id} is not shown; its machine, if there is one, is: just orphans. A newer "
+        f"nanolan may have written it: git pull; else: just status {run_id} makes it anew from the Hub"
+    )
 
 
 def matching(entries: list[Entry], text: str) -> list[Entry]:
     """The runs that `text` can mean: an id before a name (of one that is not over, else the newest) before a prefix."""
     exact = [e for e in entries if text in (e.plan.run_id, e.instance_id)]
     named = [e for e in entries if e.plan.run_name == text]
-    return exact or [e for e in named if not e.gone] or named[:1] or [e for e in entries if e.plan.run_id.startswith(text)]
+    return (
+        exact
+        or [e for e in named if not e.gone]
+        or named[:1]
+        or [e for e in entries if e.plan.run_id.startswith(text)]
+    )
 
 
 def nanolan_home(environ: dict[str, str] | os._Environ[str] = os.environ) -> Path:

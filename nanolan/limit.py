@@ -2,6 +2,7 @@
 
 Raised: the provider first, so that the machine never believes in more than it may have. Lowered: the machine first.
 """
+
 from __future__ import annotations
 
 import time
@@ -25,32 +26,63 @@ from nanolan.shadeform import Shadeform
 READ_BACK_S, READ_BACK_WAIT_S = 60.0, 2.0
 
 
-def with_limit(plan: Plan, limit_cents: int, max_duration_s: int | None, spent_cents: int | None, now: datetime) -> Plan:
+def with_limit(
+    plan: Plan, limit_cents: int, max_duration_s: int | None, spent_cents: int | None, now: datetime
+) -> Plan:
     """The plan with that limit, and a deadline that lets the money be spent; UsageProblem for one that is used up already."""
     if spent_cents is not None and limit_cents <= spent_cents:
-        raise UsageProblem(f"{dollars(spent_cents)} is spent already; nothing was changed. To end the run: just stop {plan.run_id}")
+        raise UsageProblem(
+            f"{dollars(spent_cents)} is spent already; nothing was changed. To end the run: just stop {plan.run_id}"
+        )
     born = parse_time(plan.created_at)
-    deadline = born + timedelta(seconds=life_s(limit_cents, plan.offer.hourly_cents, None, max_duration_s))
+    deadline = born + timedelta(
+        seconds=life_s(limit_cents, plan.offer.hourly_cents, None, max_duration_s)
+    )
     if limit_cents < plan.limit_cents and max_duration_s is None:
         deadline = min(deadline, parse_time(plan.deadline))
     if deadline <= now:
-        raise UsageProblem(f"the run is {(now - born).total_seconds() / 60:.0f} minutes old already; nothing was changed. "
-                           f"To end it: just stop {plan.run_id}")
+        raise UsageProblem(
+            f"the run is {(now - born).total_seconds() / 60:.0f} minutes old already; nothing was changed. "
+            f"To end it: just stop {plan.run_id}"
+        )
     return structs.replace(plan, limit_cents=limit_cents, deadline=iso(deadline))
 
 
-def change(api: Shadeform, hub: Hub, entry: Entry, machine: Instance, plan: Plan, say: Callable[[str], None],
-           clock: Callable[[], float] = time.monotonic) -> Entry:
+def change(
+    api: Shadeform,
+    hub: Hub,
+    entry: Entry,
+    machine: Instance,
+    plan: Plan,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> Entry:
     """Make `plan`'s limits count everywhere; the entry for the ledger. What fails says which limit holds."""
+
     def provider() -> None:
         _provider(api, machine.id, plan, clock)
-        say(f"the provider deletes it at {dollars(plan.limit_cents)} or at {plan.deadline}, read back")
+        say(
+            f"the provider deletes it at {dollars(plan.limit_cents)} or at {plan.deadline}, read back"
+        )
 
     def box() -> None:
-        told = Limit(plan.attempt, plan.limit_cents, plan.deadline, int(parse_time(plan.deadline).timestamp()), iso(now_utc()))
-        hub.commit(plan.runs_repo, {f"{plan.folder}/{LIMIT_FILE}": to_json(told), f"{plan.folder}/plan.json": plan.to_json()},
-                   f"run {plan.run_id}: limit {dollars(plan.limit_cents)}")
+        told = Limit(
+            plan.attempt,
+            plan.limit_cents,
+            plan.deadline,
+            int(parse_time(plan.deadline).timestamp()),
+            iso(now_utc()),
+        )
+        hub.commit(
+            plan.runs_repo,
+            {
+                f"{plan.folder}/{LIMIT_FILE}": to_json(told),
+                f"{plan.folder}/plan.json": plan.to_json(),
+            },
+            f"run {plan.run_id}: limit {dollars(plan.limit_cents)}",
+        )
         say("the machine is told; it looks every minute or so")
+
     old = entry.plan
     raised = plan.limit_cents >= old.limit_cents
     for number, step in enumerate((provider, box) if raised else (box, provider)):
@@ -58,9 +90,13 @@ def change(api: Shadeform, hub: Hub, entry: Entry, machine: Instance, plan: Plan
             step()
         except NanolanError as e:
             lower = min(plan.limit_cents, old.limit_cents)
-            holds = f"the lower limit of {dollars(lower)} holds" if number else "nothing was changed"
-            raise NanolanError(f"the limit was not {'raised' if raised else 'lowered'}: {e}; {holds}. "
-                               "The same command tries again") from e
+            holds = (
+                f"the lower limit of {dollars(lower)} holds" if number else "nothing was changed"
+            )
+            raise NanolanError(
+                f"the limit was not {'raised' if raised else 'lowered'}: {e}; {holds}. "
+                "The same command tries again"
+            ) from e
     return structs.replace(entry, plan=plan)
 
 
@@ -70,10 +106,14 @@ def _provider(api: Shadeform, instance_id: str, plan: Plan, clock: Callable[[], 
     try:
         api.update(instance_id, {"auto_delete": limits(plan)})
     except UnclearAnswer:
-        pass     # what is stored decides
+        pass  # what is stored decides
     while True:
         stored = api.info(instance_id)
-        known = stored.limits is not None and stored.limits.spend_cents is not None and stored.limits.date is not None
+        known = (
+            stored.limits is not None
+            and stored.limits.spend_cents is not None
+            and stored.limits.date is not None
+        )
         wrong = disagreement(stored, plan) if known else "the provider shows no limit"
         if not wrong:
             return

@@ -1,8 +1,9 @@
 """`just watch`: on a terminal one block that is redrawn in place and counts on between the looks, elsewhere a line per change.
 
-    with display(as_json, terminal) as screen:
-        screen.show(overview)        after each look
+with display(as_json, terminal) as screen:
+    screen.show(overview)        after each look
 """
+
 from __future__ import annotations
 
 import json
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-STYLES = (    # the later ones win
+STYLES = (  # the later ones win
     (r"\b(SUCCEEDED|proven)\b", "bold green"),
     (r"\b(FAILED|LOST|UNKNOWN|failed)\b", "bold red"),
     (r"\b(STOPPED|STOPPING)\b", "bold yellow"),
     (r"\b(TRAINING|UPLOADING|PREPARING|BOOTING|PENDING)\b", "bold cyan"),
     (r"\$\d[\d,.]*\d", "bold"),
     (r"(?m)^ *(WARNING|NOT IN THE LEDGER|NOT LOOKED AFTER|THESE FIGURES).*$", "bold red"),
-    (r"just [a-z-]+( [0-9a-f]{8})?( --now|( \d+))?", "cyan"))
+    (r"just [a-z-]+( [0-9a-f]{8})?( --now|( \d+))?", "cyan"),
+)
 
 
 class Seen:
@@ -59,39 +61,67 @@ class Seen:
         lines = render(counted_on(shown) if self._good else shown)
         if problem and self._good:
             age = duration_text(int((self._now() - self._at).total_seconds()))
-            lines += [f"THESE FIGURES ARE {age} OLD: the last look failed, the run goes on. Looking again.",
-                      *textwrap.wrap(problem, WIDTH, initial_indent="  ", subsequent_indent="  ")]
-        return [printable(hide(line)) for line in lines]     # rich draws them, past the veil's stricter side
+            lines += [
+                f"THESE FIGURES ARE {age} OLD: the last look failed, the run goes on. Looking again.",
+                *textwrap.wrap(problem, WIDTH, initial_indent="  ", subsequent_indent="  "),
+            ]
+        return [
+            printable(hide(line)) for line in lines
+        ]  # rich draws them, past the veil's stricter side
 
 
 def trouble(overview: Overview) -> str:
     """The first look that failed, or ""."""
-    return next((p for p in (*overview.problems, *(p for v in overview.runs for p in v.problems))), "")
+    return next(
+        (p for p in (*overview.problems, *(p for v in overview.runs for p in v.problems))), ""
+    )
 
 
 def counted_on(overview: Overview) -> Overview:
     """The same with the bills as they are now."""
+
     def on(v: RunView) -> RunView:
-        return replace(v, spent_cents=v.instance.cost_now_cents()) if v.instance and v.instance.billing else v
+        return (
+            replace(v, spent_cents=v.instance.cost_now_cents())
+            if v.instance and v.instance.billing
+            else v
+        )
+
     return replace(overview, runs=tuple(on(v) for v in overview.runs))
 
 
 class Redrawn:
     """On a terminal, by rich: redrawn every second by a thread of its own, also while a look is under way."""
 
-    def __init__(self, console: Console | None = None, now: Callable[[], datetime] = now_utc) -> None:
+    def __init__(
+        self, console: Console | None = None, now: Callable[[], datetime] = now_utc
+    ) -> None:
         from rich.console import Console
         from rich.live import Live
-        self.seen, self._console = Seen(now), console or Console(file=drawing(sys.stdout), highlight=False)
-        self._live = Live(get_renderable=self.text, console=self._console, refresh_per_second=1, vertical_overflow="crop")
+
+        self.seen, self._console = (
+            Seen(now),
+            console or Console(file=drawing(sys.stdout), highlight=False),
+        )
+        self._live = Live(
+            get_renderable=self.text,
+            console=self._console,
+            refresh_per_second=1,
+            vertical_overflow="crop",
+        )
 
     def text(self) -> Text:
         from rich.text import Text
+
         height = self._console.size.height - 1
         # what is wider cannot be copied whole from here: there is `just ssh`
-        lines = [line for line in self.seen.lines() if not (line.startswith("  ssh ") and len(line) > self._console.size.width)]
-        if len(lines) > height:     # the head of the block is what counts
-            lines = [*lines[:height - 1], f"... {len(lines) - height + 1} more lines: just status"]
+        lines = [
+            line
+            for line in self.seen.lines()
+            if not (line.startswith("  ssh ") and len(line) > self._console.size.width)
+        ]
+        if len(lines) > height:  # the head of the block is what counts
+            lines = [*lines[: height - 1], f"... {len(lines) - height + 1} more lines: just status"]
         text = Text("\n".join(lines).rstrip(), no_wrap=True, overflow="crop")
         for pattern, style in STYLES:
             text.highlight_regex(pattern, style)
@@ -105,14 +135,21 @@ class Redrawn:
         self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self._live.stop()
 
 
 class Plain(ExitStack):
     """Not a terminal: the block at first and when the run is over, between them a line for each change."""
 
-    def __init__(self, echo: Callable[[str], object], now: Callable[[], datetime] = now_utc) -> None:
+    def __init__(
+        self, echo: Callable[[str], object], now: Callable[[], datetime] = now_utc
+    ) -> None:
         super().__init__()
         self._echo, self._now, self._last = echo, now, ""
 
@@ -139,16 +176,40 @@ class JsonLines(ExitStack):
 def one_line(v: RunView) -> str:
     """A run in one line: state, step, money, end."""
     p, clock = v.progress, clock_of(v)
-    step = f"{p.phase} {p.step}/{p.steps}".strip() if p and p.step is not None and not v.receipt else ""
+    step = (
+        f"{p.phase} {p.step}/{p.steps}".strip()
+        if p and p.step is not None and not v.receipt
+        else ""
+    )
     money = f"{dollars(v.spent_cents)} of {dollars(v.entry.plan.limit_cents)}"
-    will = f"will cost about {dollars(clock.will_cost_cents)}, ends {moment_text(clock.ends)}" if clock.ends else ""
+    will = (
+        f"will cost about {dollars(clock.will_cost_cents)}, ends {moment_text(clock.ends)}"
+        if clock.ends
+        else ""
+    )
     proven = ", ".join(f"{name} proven" for name, r in v.phases.items() if r.state == "proven")
-    return ", ".join(filter(None, (f"{v.entry.plan.run_id} {v.state}", v.reason, step, money, will, proven,
-                                   f"WARNING: the provider changed its mind: {changed}" if (changed := v.changed()) else "",
-                                   trouble_text(v),
-                                   f"WARNING: {clock.warning}" if clock.warning else "")))
+    return ", ".join(
+        filter(
+            None,
+            (
+                f"{v.entry.plan.run_id} {v.state}",
+                v.reason,
+                step,
+                money,
+                will,
+                proven,
+                f"WARNING: the provider changed its mind: {changed}"
+                if (changed := v.changed())
+                else "",
+                trouble_text(v),
+                f"WARNING: {clock.warning}" if clock.warning else "",
+            ),
+        )
+    )
 
 
-def display(as_json: bool, terminal: bool, echo: Callable[[str], object]) -> JsonLines | Redrawn | Plain:
+def display(
+    as_json: bool, terminal: bool, echo: Callable[[str], object]
+) -> JsonLines | Redrawn | Plain:
     """The right one for where it is shown."""
     return JsonLines(echo) if as_json else Redrawn() if terminal else Plain(echo)

@@ -2,6 +2,7 @@
 
 flock where the file system knows it; an NFS without a lock daemon answers ENOLCK: there a lock file that names its process.
 """
+
 from __future__ import annotations
 
 import errno
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP}     # ENOSYS: filelock itself does so
+NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP}  # ENOSYS: filelock itself does so
 
 
 class Busy(Exception):

@@ -1,4 +1,5 @@
 """The log of a run as lines, wherever it is: on its machine over SSH, in parts on the Hub while it lives, whole at its end."""
+
 from __future__ import annotations
 
 import re
@@ -16,10 +17,12 @@ from nanolan.status import RunView
 
 REMOTE = "/var/log/lanbot-training.log"
 POLL_S = 10.0
-MOST_LINE = 1 << 20          # bytes; a machine could send one without an end
-FETCH_S = 60.0               # for a whole log over SSH
+MOST_LINE = 1 << 20  # bytes; a machine could send one without an end
+FETCH_S = 60.0  # for a whole log over SSH
 STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ")
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")     # colours and the like, before what is left of them is shown
+CONTROL = re.compile(
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]"
+)  # colours and the like, before what is left of them is shown
 
 
 @dataclass
@@ -34,14 +37,20 @@ class HubLog:
         if whole:
             return to_lines(self.hub.read(plan.runs_repo, whole).decode(errors="replace"))
         tree = self.hub.tree(plan.runs_repo)
-        parts = sorted((_number(p), p, f.git_sha1) for p, f in tree.files.items() if p.startswith(part_path(plan)))
+        parts = sorted(
+            (_number(p), p, f.git_sha1)
+            for p, f in tree.files.items()
+            if p.startswith(part_path(plan))
+        )
         if not parts:
             raise NotFound(f"run {plan.run_id} has no log on the Hub (yet)")
         return [line for _, path, blob in parts for line in to_lines(self._part(tree, path, blob))]
 
     def _part(self, tree: Tree, path: str, blob: str) -> str:
         if (path, blob) not in self._read:
-            self._read[path, blob] = self.hub.read(tree.repo, path, revision=tree.revision).decode(errors="replace")
+            self._read[path, blob] = self.hub.read(tree.repo, path, revision=tree.revision).decode(
+                errors="replace"
+            )
         return self._read[path, blob]
 
 
@@ -53,7 +62,9 @@ def _number(path: str) -> int:
 def end_of_log(hub: Hub, view: RunView, problems: list[str]) -> str:
     """The log of a run that has ended, or what there is of it; "" and a problem when it could not be read."""
     try:
-        return "\n".join(HubLog(hub).lines(view.entry.plan, view.receipt.log if view.receipt else ""))
+        return "\n".join(
+            HubLog(hub).lines(view.entry.plan, view.receipt.log if view.receipt else "")
+        )
     except NotFound:
         return ""
     except NanolanError as e:
@@ -62,21 +73,31 @@ def end_of_log(hub: Hub, view: RunView, problems: list[str]) -> str:
 
 
 # ------------------------------------------------------------------ over SSH
-def fetch(argv: list[str], run: Callable[..., subprocess.CompletedProcess[bytes]] = run_bounded) -> list[str]:
+def fetch(
+    argv: list[str], run: Callable[..., subprocess.CompletedProcess[bytes]] = run_bounded
+) -> list[str]:
     """Every line so far, of the machine itself; NotFound when it cannot be reached. `argv` is ssh without a command."""
     try:
-        done = run([*argv, f"cat {REMOTE}"], stdin=subprocess.DEVNULL, capture_output=True, timeout=FETCH_S)
+        done = run(
+            [*argv, f"cat {REMOTE}"], stdin=subprocess.DEVNULL, capture_output=True, timeout=FETCH_S
+        )
     except (OSError, subprocess.TimeoutExpired) as e:
         raise NotFound(f"ssh: {type(e).__name__}") from None
     if done.returncode:
-        raise NotFound(f"ssh: {' '.join(done.stderr.decode(errors='replace').split())[-200:] or f'exit code {done.returncode}'}")
-    return to_lines(done.stdout[:done.stdout.rfind(b"\n") + 1].decode(errors="replace"))
+        raise NotFound(
+            f"ssh: {' '.join(done.stderr.decode(errors='replace').split())[-200:] or f'exit code {done.returncode}'}"
+        )
+    return to_lines(done.stdout[: done.stdout.rfind(b"\n") + 1].decode(errors="replace"))
 
 
 def follow(argv: list[str], after: int) -> Iterator[str]:
     """Lines as they are written, after the first `after` ones, until the connection ends."""
-    with subprocess.Popen([*argv, f"tail -n +{after + 1} -F {REMOTE}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen(
+        [*argv, f"tail -n +{after + 1} -F {REMOTE}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as child:
         try:
             assert child.stdout  # noqa: S101  # it is a pipe
             for raw in iter(lambda: child.stdout.readline(MOST_LINE) if child.stdout else b"", b""):
@@ -95,7 +116,7 @@ def to_lines(text: str) -> list[str]:
 def chosen(lines: list[str], last: int | None, since: datetime | None) -> list[str]:
     """The last so many lines, and those from a moment on."""
     lines = from_moment(lines, since) if since else lines
-    return lines if last is None else lines[len(lines) - min(last, len(lines)):]
+    return lines if last is None else lines[len(lines) - min(last, len(lines)) :]
 
 
 def from_moment(lines: Iterable[str], since: datetime) -> list[str]:
@@ -121,13 +142,15 @@ class Reader:
 
     look: Callable[[], RunView]
     hub: HubLog
-    ssh: Callable[[RunView], list[str] | None]     # ssh without a command, if the machine may be reached
-    say: Callable[[str], None]                       # on stderr
+    ssh: Callable[
+        [RunView], list[str] | None
+    ]  # ssh without a command, if the machine may be reached
+    say: Callable[[str], None]  # on stderr
     sleep: Callable[[float], object]
     fetch: Callable[[list[str]], list[str]] = fetch
     follow: Callable[[list[str], int], Iterator[str]] = follow
     view: RunView | None = None
-    live: list[str] | None = None                  # how the machine was reached last
+    live: list[str] | None = None  # how the machine was reached last
     _said: str = ""
 
     def lines(self) -> list[str]:
@@ -160,10 +183,10 @@ class Reader:
             self.sleep(POLL_S)
             try:
                 lines = self.lines()
-            except (NotFound, Unreachable):    # nothing yet, or no network: the next look follows
+            except (NotFound, Unreachable):  # nothing yet, or no network: the next look follows
                 lines = []
             if self.view and self.view.entry.plan.attempt != attempt and attempt:
-                shown = 0                      # another machine, another log
+                shown = 0  # another machine, another log
             yield from lines[shown:]
             shown = max(shown, len(lines))
 

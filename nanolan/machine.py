@@ -1,4 +1,5 @@
 """What one run knows on its machine, and the tools it works with; every room of the box program shares it."""
+
 from __future__ import annotations
 
 import time
@@ -55,7 +56,7 @@ class Tools:
     ticker: Callable[..., Ticker] = Ticker
     notifier: Callable[..., Notifier] = Notifier
     pool: Callable[[], Executor] = lambda: ThreadPoolExecutor(1)
-    probes: Mapping[str, Probe] = field(default_factory=lambda: PROBES)     # of the black box
+    probes: Mapping[str, Probe] = field(default_factory=lambda: PROBES)  # of the black box
 
 
 @dataclass
@@ -64,8 +65,8 @@ class Machine:
 
     plan: Plan
     secrets: dict[str, Secret]
-    state: Path                      # /root/.nanolan: plan, secrets, lock, attempts
-    work: Path                       # on the biggest disk: code, inputs, outputs
+    state: Path  # /root/.nanolan: plan, secrets, lock, attempts
+    work: Path  # on the biggest disk: code, inputs, outputs
     api: Shadeform
     me: Instance
     meter: Meter
@@ -75,10 +76,12 @@ class Machine:
     notify: Notifier
     tools: Tools = field(default_factory=Tools)
     proofs: list[Proof] = field(default_factory=list)
-    states: dict[str, Proof | None] = field(default_factory=dict)     # phase -> its newest state on the Hub, once it is known
-    spent_before_cents: int = 0                                # when this program woke up: its probation counts from there
-    unsaved: list[str] = field(default_factory=list)           # whole here, not on the Hub
-    account: Account | None = None                             # the trainer's own; None: it runs as this program
+    states: dict[str, Proof | None] = field(
+        default_factory=dict
+    )  # phase -> its newest state on the Hub, once it is known
+    spent_before_cents: int = 0  # when this program woke up: its probation counts from there
+    unsaved: list[str] = field(default_factory=list)  # whole here, not on the Hub
+    account: Account | None = None  # the trainer's own; None: it runs as this program
 
     @property
     def token(self) -> Secret:

@@ -7,6 +7,7 @@ Layout of a trainer's output folder (`out_dir`), one sub-folder a saved step:
 `save_whole` writes into a hidden temp folder, adds the manifest, fsyncs and renames: a kill at any
 moment leaves the folder whole or absent, never half (a bare torch.save leaves a file that loaders pick).
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -29,7 +30,7 @@ VERSION = 1
 KINDS = {"run_id": str, "phase": str, "step": int, "final": bool, "extra": dict}
 FILE_KINDS = {"path": str, "size": int, "sha256": str, "git_sha1": str}
 CHUNK = 1 << 20
-MOST_BYTES = 4 << 20       # of a manifest; one of a d20 takes 1 kB
+MOST_BYTES = 4 << 20  # of a manifest; one of a d20 takes 1 kB
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Manifest:
     phase: str
     step: int
     files: tuple[FileEntry, ...]
-    final: bool = True                      # False: a state saved on the way, not the phase's result
-    extra: dict[str, Any] = field(default_factory=dict)   # e.g. loss_start, loss_end
+    final: bool = True  # False: a state saved on the way, not the phase's result
+    extra: dict[str, Any] = field(default_factory=dict)  # e.g. loss_start, loss_end
     version: int = VERSION
 
     def to_json(self) -> str:
@@ -69,14 +70,23 @@ def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
     try:
         d = json.loads(text)
         if d["version"] != VERSION:
-            raise BadAnswer(f"{where}: version {str(d['version'])[:40]!r}, this nanolan reads {VERSION}")
+            raise BadAnswer(
+                f"{where}: version {str(d['version'])[:40]!r}, this nanolan reads {VERSION}"
+            )
         parts = [(d, KINDS), *((f, FILE_KINDS) for f in d["files"])]
-        if wrong := [name for part, kinds in parts for name, kind in kinds.items() if type(part[name]) is not kind]:
+        if wrong := [
+            name
+            for part, kinds in parts
+            for name, kind in kinds.items()
+            if type(part[name]) is not kind
+        ]:
             raise BadAnswer(f"{where}: {wrong[0]} is not of its type")
         files = tuple(FileEntry(**{name: f[name] for name in FILE_KINDS}) for f in d["files"])
         names = {plain_name(f.path).lower() for f in files} - {MANIFEST}
         if not names or len(names) != len(files) or min(f.size for f in files) < 0:
-            raise BadAnswer(f"{where}: lists no files, one twice (but for its case), itself, or one of less than nothing")
+            raise BadAnswer(
+                f"{where}: lists no files, one twice (but for its case), itself, or one of less than nothing"
+            )
         if not 0 <= d["step"] < 10**9:
             raise BadAnswer(f"{where}: not the number of a step")
         return Manifest(d["run_id"], d["phase"], d["step"], files, d["final"], d["extra"])
@@ -108,12 +118,25 @@ def hash_bytes(name: str, data: bytes) -> FileEntry:
     return FileEntry(name, len(data), hashlib.sha256(data).hexdigest(), git.hexdigest())
 
 
-def save_whole(out_dir: Path, step: int, write: Callable[[Path], None], *, run_id: str, phase: str,
-               final: bool = True, extra: dict[str, Any] | None = None) -> Path:
+def save_whole(
+    out_dir: Path,
+    step: int,
+    write: Callable[[Path], None],
+    *,
+    run_id: str,
+    phase: str,
+    final: bool = True,
+    extra: dict[str, Any] | None = None,
+) -> Path:
     """Call `write(folder)` to write the files of `step`; return out_dir/step-NNNNNN, whole and durable."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    target, temp, old = (out_dir / name for name in (f"step-{step:06d}", f".saving-{step:06d}", f".saving-{step:06d}-old"))
-    for left in out_dir.glob(".saving-*"):   # of a save that was killed: one process at a time writes here
+    target, temp, old = (
+        out_dir / name
+        for name in (f"step-{step:06d}", f".saving-{step:06d}", f".saving-{step:06d}-old")
+    )
+    for left in out_dir.glob(
+        ".saving-*"
+    ):  # of a save that was killed: one process at a time writes here
         shutil.rmtree(left)
     temp.mkdir()
     try:
@@ -123,7 +146,7 @@ def save_whole(out_dir: Path, step: int, write: Callable[[Path], None], *, run_i
         (temp / MANIFEST).write_text(manifest.to_json())
         for p in [*temp.iterdir(), temp]:
             _fsync(p)
-        if target.exists():   # the same step again: removed when the new one is in its place; a kill just here loses both
+        if target.exists():  # the same step again: removed when the new one is in its place; a kill just here loses both
             target.replace(old)
         temp.replace(target)
         _fsync(out_dir)
@@ -154,7 +177,9 @@ def read_whole(folder: Path) -> Manifest:
         manifest = parse_manifest(read_plain(folder / MANIFEST, MOST_BYTES), str(folder / MANIFEST))
         for want in manifest.files:
             if hash_file(folder / want.path, plain=True) != want:
-                raise BadAnswer(f"{folder / want.path} does not match its manifest: damaged or half written")
+                raise BadAnswer(
+                    f"{folder / want.path} does not match its manifest: damaged or half written"
+                )
     except OSError as e:
         if e.errno in SHORT:
             raise
@@ -177,7 +202,9 @@ def _step_of(folder: Path) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() else -1
 
 
-def newest_whole(out_dir: Path, phase: str | None = None, *, final: bool | None = None) -> tuple[Path, Manifest] | None:
+def newest_whole(
+    out_dir: Path, phase: str | None = None, *, final: bool | None = None
+) -> tuple[Path, Manifest] | None:
     """The newest whole step (of `phase`, and final or not, if given), or None."""
     for folder, m in whole_steps(out_dir):
         if phase in (None, m.phase) and final in (None, m.final):

@@ -1,4 +1,5 @@
 """The HTML that a report is built of: escaped text, tables, lists, and a page that loads nothing and runs nothing. Pure."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,14 +50,20 @@ details { margin: .5rem 0 } summary { cursor: pointer; font-weight: 600 }
 
 def esc(text: object) -> str:
     """Any text as HTML text or attribute; control and direction characters, which could make it read otherwise, are replaced."""
-    return escape("".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text)))
+    return escape(
+        "".join(
+            c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text)
+        )
+    )
 
 
 def page(title: str, body: Iterable[str]) -> str:
     """The whole document; `body` is HTML."""
-    head = (f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{CSP}">\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{esc(title)}</title>\n'
-            f'<link rel="icon" href="data:,">\n<style>{STYLE}</style>')
+    head = (
+        f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{CSP}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{esc(title)}</title>\n'
+        f'<link rel="icon" href="data:,">\n<style>{STYLE}</style>'
+    )
     inside = "\n".join(body)
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{inside}\n</body>\n</html>\n'
 
@@ -72,13 +79,22 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
     if not lines:
         return ""
-    return ('<div class="wide"><table>\n<tr>' + "".join(f"<th>{esc(cell)}</th>" for cell in head) + "</tr>\n" + "\n".join(lines)
-            + "\n</table></div>")
+    return (
+        '<div class="wide"><table>\n<tr>'
+        + "".join(f"<th>{esc(cell)}</th>" for cell in head)
+        + "</tr>\n"
+        + "\n".join(lines)
+        + "\n</table></div>"
+    )
 
 
 def terms(pairs: Mapping[str, object]) -> str:
     """A list of names and texts; None and "" are left out."""
-    lines = [f"<dt>{esc(name)}</dt><dd>{esc(value)}</dd>" for name, value in pairs.items() if value not in (None, "")]
+    lines = [
+        f"<dt>{esc(name)}</dt><dd>{esc(value)}</dd>"
+        for name, value in pairs.items()
+        if value not in (None, "")
+    ]
     return "<dl>\n" + "\n".join(lines) + "\n</dl>" if lines else ""
 
 

@@ -7,6 +7,7 @@
 Receipts come from machines that were rented: what none can have done in earnest is left out. A rehearsal learns from
 earlier rehearsals of the same recipe, by the same rules.
 """
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -19,23 +20,33 @@ from nanolan.size import D20, parameters_of_tag
 
 Figures = Mapping[tuple[str, ...], tuple[float, ...]]
 
-TOKENS = {"mid": 424e6, "sft": 11e6, "rl": 20e6}   # published: 809 steps of 524,288; 22,439 rows of about 490; 467 x 256 answers
-BYTES_PER_PARAMETER = 3.71   # of a checkpoint file: embedding in bf16, the rest in fp32
-NEWEST = 3                   # runs whose figures count
-ALIKE = 4.0                  # a model this many times bigger or smaller does not tell how long ours takes
-LEAST_TRAIN_S = 10           # no phase starts, compiles and trains in less
-MOST_FLOPS = 5e15            # no GPU does more in a second
-MOST_TOKENS = 10             # times the usual
+TOKENS = {
+    "mid": 424e6,
+    "sft": 11e6,
+    "rl": 20e6,
+}  # published: 809 steps of 524,288; 22,439 rows of about 490; 467 x 256 answers
+BYTES_PER_PARAMETER = 3.71  # of a checkpoint file: embedding in bf16, the rest in fp32
+NEWEST = 3  # runs whose figures count
+ALIKE = 4.0  # a model this many times bigger or smaller does not tell how long ours takes
+LEAST_TRAIN_S = 10  # no phase starts, compiles and trains in less
+MOST_FLOPS = 5e15  # no GPU does more in a second
+MOST_TOKENS = 10  # times the usual
 LONGEST_S = 30 * 86400
 
 
-def measured(entries: Iterable[Entry], parameters: int, recipe: Mapping[str, object] | None = None) -> Figures:
+def measured(
+    entries: Iterable[Entry], parameters: int, recipe: Mapping[str, object] | None = None
+) -> Figures:
     """The figures of the newest three runs that have them; `entries` come newest first, as Ledger.entries() gives them.
 
     `recipe` is a rehearsal's: then only rehearsals with this very recipe tell."""
     found: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
     for e in entries:
-        if e.receipt and (_tells(e.plan, parameters) if recipe is None else e.plan.device == "cpu" and e.plan.recipe == recipe):
+        if e.receipt and (
+            _tells(e.plan, parameters)
+            if recipe is None
+            else e.plan.device == "cpu" and e.plan.recipe == recipe
+        ):
             for key, value in figures_of(e.plan, e.receipt):
                 if len(found[key]) < NEWEST:
                     found[key].append(value)
@@ -44,7 +55,11 @@ def measured(entries: Iterable[Entry], parameters: int, recipe: Mapping[str, obj
 
 def _tells(plan: Plan, parameters: int) -> bool:
     """A run of the usual recipe, on GPUs, of a model about as big."""
-    return plan.device == "cuda" and not plan.recipe and 1 / ALIKE <= _size(plan) * D20 / parameters <= ALIKE
+    return (
+        plan.device == "cuda"
+        and not plan.recipe
+        and 1 / ALIKE <= _size(plan) * D20 / parameters <= ALIKE
+    )
 
 
 def _size(plan: Plan) -> float:
@@ -62,17 +77,32 @@ def figures_of(plan: Plan, receipt: Receipt) -> Iterator[tuple[tuple[str, ...], 
     size_bytes = sum(p.size for p in (*plan.inputs, *plan.datasets))
     if "download" in stage and size_bytes:
         yield ("download",), size_bytes / stage["download"]
-    if s := stage.get(f"{plan.phases[-1]}.upload"):   # earlier ones go on beside the next phase's training
+    if s := stage.get(
+        f"{plan.phases[-1]}.upload"
+    ):  # earlier ones go on beside the next phase's training
         yield ("upload",), _size(plan) * D20 * BYTES_PER_PARAMETER / s
     for phase in plan.phases:
         if phase in receipt.phases and receipt.phases[phase].state == "proven":
             yield from _phase(plan, phase, receipt.phases[phase].tokens, stage)
 
 
-def _phase(plan: Plan, phase: str, told: int | None, stage: Mapping[str, int]) -> Iterator[tuple[tuple[str, ...], float]]:
-    gpu, n, resumed = plan.offer.gpu, plan.offer.num_gpus, plan.resume is not None and phase == plan.phases[0]
-    s, tokens = stage.get(f"{phase}.train", 0), told if told is not None else None if resumed else TOKENS[phase]
-    if s >= (LEAST_TRAIN_S if plan.device == "cuda" else 1) and tokens and 0 < tokens <= MOST_TOKENS * TOKENS[phase]:
+def _phase(
+    plan: Plan, phase: str, told: int | None, stage: Mapping[str, int]
+) -> Iterator[tuple[tuple[str, ...], float]]:
+    gpu, n, resumed = (
+        plan.offer.gpu,
+        plan.offer.num_gpus,
+        plan.resume is not None and phase == plan.phases[0],
+    )
+    s, tokens = (
+        stage.get(f"{phase}.train", 0),
+        told if told is not None else None if resumed else TOKENS[phase],
+    )
+    if (
+        s >= (LEAST_TRAIN_S if plan.device == "cuda" else 1)
+        and tokens
+        and 0 < tokens <= MOST_TOKENS * TOKENS[phase]
+    ):
         speed = tokens * _size(plan) / (s * n)
         if 6 * D20 * speed <= MOST_FLOPS:
             yield ("speed", gpu, phase), speed

@@ -1,12 +1,13 @@
 """How much GPU memory training takes: rows of a micro-batch by model size and GPU. Pure; shared by laptop and trainer."""
+
 from __future__ import annotations
 
 from nanolan.errors import UsageProblem
 from nanolan.size import ModelSize
 
-MAX_ROWS = 32                    # more rows a micro-batch no longer fill a GPU better
-CPU_POSITIONS = 8192             # positions of a micro-batch on the CPU: bounds its memory
-USABLE = 0.9                     # of the GPU's memory: the rest is fragments, other processes, nccl
+MAX_ROWS = 32  # more rows a micro-batch no longer fill a GPU better
+CPU_POSITIONS = 8192  # positions of a micro-batch on the CPU: bounds its memory
+USABLE = 0.9  # of the GPU's memory: the rest is fragments, other processes, nccl
 
 # Memory of a CUDA rank. Per parameter: fp32 weight, gradient and at most two fp32 moments. Fixed: chunk
 # of logits with its gradient, stacked Muon update, context. Per row: activations of d20 at T=2048,
@@ -14,7 +15,7 @@ USABLE = 0.9                     # of the GPU's memory: the rest is fragments, o
 BYTES_PER_PARAM = 16
 FIXED_GIB = 7.0
 D20_ROW_GIB = 1.6
-D20_ROW = 20 * 1280 * 2048       # layers x channels x positions
+D20_ROW = 20 * 1280 * 2048  # layers x channels x positions
 
 
 def micro_batch(size: ModelSize, sequence_len: int, gpu_gib: float | None) -> int:
@@ -26,10 +27,12 @@ def micro_batch(size: ModelSize, sequence_len: int, gpu_gib: float | None) -> in
         fits = max(1.0, CPU_POSITIONS / sequence_len)
     else:
         row_gib = D20_ROW_GIB * size.n_layer * size.n_embd * sequence_len / D20_ROW
-        fixed_gib = FIXED_GIB + BYTES_PER_PARAM * size.n_params / 2 ** 30
+        fixed_gib = FIXED_GIB + BYTES_PER_PARAM * size.n_params / 2**30
         fits = (USABLE * gpu_gib - fixed_gib) / row_gib
         if fits < 1:
             need_gib = (fixed_gib + row_gib) / USABLE
-            raise UsageProblem(f"a model of {size.n_params / 1e6:.0f}M parameters at {sequence_len} tokens a row "
-                               f"needs {need_gib:.0f} GiB of GPU memory, this one has {gpu_gib:.0f}")
+            raise UsageProblem(
+                f"a model of {size.n_params / 1e6:.0f}M parameters at {sequence_len} tokens a row "
+                f"needs {need_gib:.0f} GiB of GPU memory, this one has {gpu_gib:.0f}"
+            )
     return min(MAX_ROWS, 1 << (int(fits).bit_length() - 1))

@@ -4,6 +4,7 @@ A number that is missing or fails to load is never zero: our own meter counts fr
 at the agreed price, by the monotonic clock, whatever the API answers. The provider may change its mind: price and limits are read
 again at every look, the larger price and the nearer limit count, and a change is told once.
 """
+
 from __future__ import annotations
 
 import time
@@ -13,7 +14,15 @@ from datetime import datetime
 
 from msgspec import structs
 
-from nanolan.budget import ASSUMED, OF_TIME, Margin, Stop, give_up_cents, soft_life_s, soft_limit_cents
+from nanolan.budget import (
+    ASSUMED,
+    OF_TIME,
+    Margin,
+    Stop,
+    give_up_cents,
+    soft_life_s,
+    soft_limit_cents,
+)
 from nanolan.errors import NanolanError
 from nanolan.instance import Instance
 from nanolan.money import cost_cents, dollars
@@ -23,21 +32,33 @@ from nanolan.terms import SETTLE_S, as_now, limits_differ, limits_missing, price
 from nanolan.ticker import Ticker
 
 POLL_S = 20.0
-DISAGREE, DISAGREE_CENTS = 1.25, 100   # the two meters differ by more than a quarter, and by more than a dollar
+DISAGREE, DISAGREE_CENTS = (
+    1.25,
+    100,
+)  # the two meters differ by more than a quarter, and by more than a dollar
 
 
 class Meter:
     """Follows one instance's bill, in a thread of its own once it is started."""
 
-    def __init__(self, plan: Plan, me: Instance, api: Shadeform, clock: Callable[[], float] = time.monotonic,
-                 poll_s: float = POLL_S, say: Callable[[str], None] = lambda text: None, *,
-                 now: Callable[[], datetime] = now_utc, ticker: Callable[..., Ticker] = Ticker,
-                 alarm: Callable[[str, str], object] = lambda event, text: None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        me: Instance,
+        api: Shadeform,
+        clock: Callable[[], float] = time.monotonic,
+        poll_s: float = POLL_S,
+        say: Callable[[str], None] = lambda text: None,
+        *,
+        now: Callable[[], datetime] = now_utc,
+        ticker: Callable[..., Ticker] = Ticker,
+        alarm: Callable[[str, str], object] = lambda event, text: None,
+    ) -> None:
         self._plan, self._id, self._api, self._clock, self._say = plan, me.id, api, clock, say
-        self._alarm = alarm                      # of what the provider changed: (event, text)
-        self._agreed = plan                      # with the limits that hold by our own word
-        self._seen = me                          # as the provider told of it last
-        self._odd_since: dict[str, float] = {}   # words on its limits -> since when they are true
+        self._alarm = alarm  # of what the provider changed: (event, text)
+        self._agreed = plan  # with the limits that hold by our own word
+        self._seen = me  # as the provider told of it last
+        self._odd_since: dict[str, float] = {}  # words on its limits -> since when they are true
         self._told: set[str] = set()
         self.hourly_cents = max(me.hourly_cents or 0, plan.offer.hourly_cents)
         born = me.created_at or parse_time(plan.created_at)
@@ -57,7 +78,9 @@ class Meter:
         """The nearer of our own limits and the provider's counts."""
         held = as_now(self._agreed, self._seen)
         self.limit_cents, self.deadline = held.limit_cents, held.deadline
-        self._life_s = (parse_time(self.deadline) - parse_time(self._plan.created_at)).total_seconds()
+        self._life_s = (
+            parse_time(self.deadline) - parse_time(self._plan.created_at)
+        ).total_seconds()
         # a deadline that only says when the money is used up, to the second, is no limit of its own
         self._of_money = self._life_s >= self.limit_cents * 3600 // max(self.hourly_cents, 1)
 
@@ -105,7 +128,10 @@ class Meter:
 
     def hard(self) -> Stop | None:
         """Why even an upload must be given up now, if it must."""
-        return self._over(give_up_cents(self.limit_cents, self.hourly_cents, self.margin), self._life_s - self.margin.leave_s)
+        return self._over(
+            give_up_cents(self.limit_cents, self.hourly_cents, self.margin),
+            self._life_s - self.margin.leave_s,
+        )
 
     def give_up(self) -> str:
         """The text of `hard`, or ""."""
@@ -114,11 +140,17 @@ class Meter:
 
     def _over(self, cents: int, age_s: float) -> Stop | None:
         if self.spent_cents >= cents:
-            return Stop("spend_limit", f"{dollars(self.spent_cents)} of the limit of {dollars(self.limit_cents)} used")
+            return Stop(
+                "spend_limit",
+                f"{dollars(self.spent_cents)} of the limit of {dollars(self.limit_cents)} used",
+            )
         if self.age_s >= age_s:
             reason = "spend_limit" if self._of_money else "max_duration"
             whose = "" if self._of_money else f" {OF_TIME}"
-            return Stop(reason, f"{self.age_s / 60:.0f} minutes used{whose}, the instance deletes itself at {self.deadline}")
+            return Stop(
+                reason,
+                f"{self.age_s / 60:.0f} minutes used{whose}, the instance deletes itself at {self.deadline}",
+            )
         return None
 
     def look(self) -> None:
@@ -126,7 +158,7 @@ class Meter:
         try:
             told = self._api.info(self._id)
         except NanolanError:
-            return   # our own meter goes on
+            return  # our own meter goes on
         self._take_terms(told)
         if told.cost_cents is not None:
             self._take_bill(told.cost_cents)
@@ -138,11 +170,20 @@ class Meter:
         self._apply()
         if price := price_differs(told, self._agreed):
             self._tell("price changed", f"{price}, and is metered so from its creation on")
-        missing = limits_missing(told) if self._plan.self_delete else ""     # without a key nothing is seen
-        self._odd_since = {w: self._odd_since.get(w, self._clock()) for w in (limits_differ(told, self._agreed), missing) if w}
+        missing = (
+            limits_missing(told) if self._plan.self_delete else ""
+        )  # without a key nothing is seen
+        self._odd_since = {
+            w: self._odd_since.get(w, self._clock())
+            for w in (limits_differ(told, self._agreed), missing)
+            if w
+        }
         for words, since in self._odd_since.items():
             if self._clock() - since >= SETTLE_S:
-                self._tell("limits changed", f"{words}; {dollars(self.limit_cents)} and {self.deadline} count here")
+                self._tell(
+                    "limits changed",
+                    f"{words}; {dollars(self.limit_cents)} and {self.deadline} count here",
+                )
 
     def _tell(self, event: str, text: str) -> None:
         """Once."""
@@ -155,6 +196,12 @@ class Meter:
         """The provider's own figure."""
         self.provider_cents = max(self.provider_cents or 0, told)
         mine = self.metered_cents
-        if not self._warned and max(told, mine) > DISAGREE * min(told, mine) and abs(told - mine) > DISAGREE_CENTS:
+        if (
+            not self._warned
+            and max(told, mine) > DISAGREE * min(told, mine)
+            and abs(told - mine) > DISAGREE_CENTS
+        ):
             self._warned = True
-            self._say(f"warning: Shadeform's figure is {dollars(told)}, our own meter says {dollars(mine)}; the larger one counts")
+            self._say(
+                f"warning: Shadeform's figure is {dollars(told)}, our own meter says {dollars(mine)}; the larger one counts"
+            )

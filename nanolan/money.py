@@ -1,4 +1,5 @@
 """Money: integer cents inside, dollars with two places outside. Unknown is None, never 0."""
+
 from __future__ import annotations
 
 import math
@@ -13,10 +14,14 @@ MOST_DOLLARS = 10_000
 def parse_limit(text: str) -> int:
     """Cents of a spend limit typed in dollars ("150", "99.50"); UsageProblem says what is wrong with it."""
     if not re.fullmatch(r"\$?[0-9]{1,9}(\.[0-9]{1,2})?", text.strip()):
-        raise UsageProblem(f"spend limit {text[:40]!r} is not an amount in dollars, such as 150 or 99.50")
+        raise UsageProblem(
+            f"spend limit {text[:40]!r} is not an amount in dollars, such as 150 or 99.50"
+        )
     cents = int(Decimal(text.strip().lstrip("$")) * 100)
     if not 0 < cents <= MOST_DOLLARS * 100:
-        raise UsageProblem(f"spend limit {text[:40]!r}: give more than 0 and at most {MOST_DOLLARS} dollars")
+        raise UsageProblem(
+            f"spend limit {text[:40]!r}: give more than 0 and at most {MOST_DOLLARS} dollars"
+        )
     return cents
 
 
@@ -32,12 +37,12 @@ def cents_from_dollars(text: object, where: str) -> int:
 
 
 def dollars(cents: int | None) -> str:
-    """"$33.60", or "?" when unknown."""
+    """ "$33.60", or "?" when unknown."""
     return "?" if cents is None else f"${cents / 100:,.2f}"
 
 
 def usd(cents: int | None) -> str | None:
-    """"33.60" for JSON, or None when unknown."""
+    """ "33.60" for JSON, or None when unknown."""
     return None if cents is None else f"{cents / 100:.2f}"
 
 

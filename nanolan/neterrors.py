@@ -3,6 +3,7 @@
 One table for requests, the Hub's client, TLS and the operating system. It goes by the names of the exceptions, so that it imports
 none of these; and it names the variable to change, without what may be secret in its value.
 """
+
 from __future__ import annotations
 
 import os
@@ -20,10 +21,25 @@ from nanolan.secret import short
 SETTING, REFUSED, BUSY, DOWN = "your setting", "refused", "asked too often", "down"
 
 # Raised before a byte of the request has left this machine
-UNSENT = {"InvalidSchema", "InvalidURL", "InvalidProxyURL", "InvalidHeader", "MissingSchema", "SSLCertVerificationError",
-          "UnicodeEncodeError", "LocationParseError", "ProxySchemeUnknown", "gaierror", "ConnectionRefusedError"}
-CERTIFICATE = {10: "has expired, or this machine's clock is wrong", 9: "is not valid yet: this machine's clock is wrong?",
-               62: "is another host's", 64: "is another host's"}
+UNSENT = {
+    "InvalidSchema",
+    "InvalidURL",
+    "InvalidProxyURL",
+    "InvalidHeader",
+    "MissingSchema",
+    "SSLCertVerificationError",
+    "UnicodeEncodeError",
+    "LocationParseError",
+    "ProxySchemeUnknown",
+    "gaierror",
+    "ConnectionRefusedError",
+}
+CERTIFICATE = {
+    10: "has expired, or this machine's clock is wrong",
+    9: "is not valid yet: this machine's clock is wrong?",
+    62: "is another host's",
+    64: "is another host's",
+}
 UNTRUSTED = "is signed by nobody known here; where a proxy looks into TLS, give REQUESTS_CA_BUNDLE the file of its certificate"
 
 
@@ -35,12 +51,23 @@ class Service:
     address: str
     key: str
     certificates: tuple[str, ...]
-    usual: str                              # its address, unless somebody set another one
+    usual: str  # its address, unless somebody set another one
 
 
-SHADEFORM = Service("Shadeform", "SHADEFORM_API", "SHADEFORM_API_KEY", ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
-                    "https://api.shadeform.ai")
-HUB = Service("the Hub", "HF_ENDPOINT", "HF_TOKEN", ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), "https://huggingface.co")
+SHADEFORM = Service(
+    "Shadeform",
+    "SHADEFORM_API",
+    "SHADEFORM_API_KEY",
+    ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    "https://api.shadeform.ai",
+)
+HUB = Service(
+    "the Hub",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
+    "https://huggingface.co",
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +82,11 @@ class Trouble:
     @property
     def advice(self) -> str:
         """What to do when no further try helped."""
-        return "Is the network up? Try again" if self.kind == DOWN and not self.sent else "Try again later"
+        return (
+            "Is the network up? Try again"
+            if self.kind == DOWN and not self.sent
+            else "Try again later"
+        )
 
     def error(self, more: str = "") -> Unreachable:
         """The error to raise, with `more` on what it means."""
@@ -63,65 +94,112 @@ class Trouble:
         return kind(f"{self.text}{more}")
 
 
-def of_answer(service: Service, status: int, headers: Mapping[str, str], body: str) -> Trouble | None:
+def of_answer(
+    service: Service, status: int, headers: Mapping[str, str], body: str
+) -> Trouble | None:
     """What an answer means that is not the service's own word; None when it is."""
     if status == 407:
-        return Trouble(SETTING, "the proxy wants a login (HTTP 407): HTTPS_PROXY=http://user:password@host:port", False)
+        return Trouble(
+            SETTING,
+            "the proxy wants a login (HTTP 407): HTTPS_PROXY=http://user:password@host:port",
+            False,
+        )
     if status == 429:
         return Trouble(BUSY, f"{service.name} was asked too often (HTTP 429{_told(headers)})")
     if 300 <= status < 400:
         host = urlsplit(headers.get("Location", "")).hostname or "elsewhere"
-        return Trouble(SETTING, f"{service.name} is not at {service.address}: it sends on to {host[:80]} (HTTP {status}). "
-                                "A login page of the network, or a wrong address?", False)
+        return Trouble(
+            SETTING,
+            f"{service.name} is not at {service.address}: it sends on to {host[:80]} (HTTP {status}). "
+            "A login page of the network, or a wrong address?",
+            False,
+        )
     if status < 500 and is_page(headers, body):
-        return Trouble(SETTING, f"a web page answered in place of {service.name} (HTTP {status}{_title(body)}): a login page "
-                                f"of the network, a proxy or a firewall stands in between, or {service.address} is wrong", False)
+        return Trouble(
+            SETTING,
+            f"a web page answered in place of {service.name} (HTTP {status}{_title(body)}): a login page "
+            f"of the network, a proxy or a firewall stands in between, or {service.address} is wrong",
+            False,
+        )
     if status >= 500 or status in (408, 425):
-        return Trouble(DOWN, f"{service.name} is down (HTTP {status}{_title(body) if is_page(headers, body) else ''})")
+        return Trouble(
+            DOWN,
+            f"{service.name} is down (HTTP {status}{_title(body) if is_page(headers, body) else ''})",
+        )
     return None
 
 
 def is_page(headers: Mapping[str, str], body: str) -> bool:
     """Whether an answer is HTML, which neither service sends to programs."""
-    return "text/html" in headers.get("Content-Type", "") and body.lstrip()[:1] in ("<", "") or bool(
-        re.match(r"\s*<(!doctype|html|head|body)", body, re.I))
+    return (
+        "text/html" in headers.get("Content-Type", "")
+        and body.lstrip()[:1] in ("<", "")
+        or bool(re.match(r"\s*<(!doctype|html|head|body)", body, re.I))
+    )
 
 
-def of_exception(e: BaseException, service: Service, url: str, environ: Mapping[str, str] = os.environ) -> Trouble:
+def of_exception(
+    e: BaseException, service: Service, url: str, environ: Mapping[str, str] = os.environ
+) -> Trouble:
     """What a call means that ended without an answer."""
     links = list(_chain(e))
     names = {kind.__name__ for link in links for kind in type(link).__mro__}
     words = " ".join(str(link) for link in links)
-    sent = not (names & UNSENT or "CA certificate bundle" in words or "Tunnel connection failed" in words)
+    sent = not (
+        names & UNSENT or "CA certificate bundle" in words or "Tunnel connection failed" in words
+    )
     if text := _setting(links, names, words, service, url, environ):
         return Trouble(SETTING, text, False, sent)
     return Trouble(DOWN, _down(e, names, words, service, url), sent=sent)
 
 
-def _setting(links: list[BaseException], names: set[str], words: str, service: Service, url: str,
-             environ: Mapping[str, str]) -> str:
+def _setting(
+    links: list[BaseException],
+    names: set[str],
+    words: str,
+    service: Service,
+    url: str,
+    environ: Mapping[str, str],
+) -> str:
     """The setting that is to blame, and how; "" when none is."""
     host = urlsplit(url).hostname or url
     if "OfflineModeIsEnabled" in names:
-        name = next((n for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if environ.get(n)), "HF_HUB_OFFLINE")
+        name = next(
+            (n for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if environ.get(n)),
+            "HF_HUB_OFFLINE",
+        )
         return f"{name} (environment) forbids every call to the Hub: unset {name}"
     if "HFValidationError" in names:
         return f"the Hub's client takes no such name of a repo: {short(words, 150)}"
-    if names & {"UnicodeEncodeError", "InvalidHeader"} or "LocalProtocolError" in names and "header" in words.lower():
+    if (
+        names & {"UnicodeEncodeError", "InvalidHeader"}
+        or "LocalProtocolError" in names
+        and "header" in words.lower()
+    ):
         return f"{service.key} holds a character that no key has; copy it again"
     if wrong := _certificates(names, words, service, environ):
         return wrong
     proxy = proxy_of(url, environ)
     if proxy and (problem := wrong_proxy(*proxy)):
         return problem
-    if refused := next((link for link in links if type(link).__name__ == "SSLCertVerificationError"), None):
+    if refused := next(
+        (link for link in links if type(link).__name__ == "SSLCertVerificationError"), None
+    ):
         why = CERTIFICATE.get(getattr(refused, "verify_code", 0), UNTRUSTED)
-        return f"the certificate of {host} {why}" + (f" (it came through {_shown(*proxy)})" if proxy else "")
+        return f"the certificate of {host} {why}" + (
+            f" (it came through {_shown(*proxy)})" if proxy else ""
+        )
     if re.search("WRONG_VERSION_NUMBER|HTTP_REQUEST|RECORD_LAYER_FAILURE", words):
         return f"{_shown(*proxy) if proxy else f'{service.address}={url}'} speaks no TLS: write http:// there?"
     if proxy and names & {"ProxyError", "ConnectError", "ConnectTimeout"}:
         return _of_proxy(proxy, words, host)
-    if names & {"InvalidSchema", "InvalidURL", "MissingSchema", "UnsupportedProtocol", "LocationParseError"}:
+    if names & {
+        "InvalidSchema",
+        "InvalidURL",
+        "MissingSchema",
+        "UnsupportedProtocol",
+        "LocationParseError",
+    }:
         return f"{service.address} is no usable address: {short(words, 150)}"
     return ""
 
@@ -137,7 +215,11 @@ def _of_proxy(proxy: tuple[str, str], words: str, host: str) -> str:
 def _certificates(names: set[str], words: str, service: Service, environ: Mapping[str, str]) -> str:
     """A variable whose file of trusted certificates is none, when TLS is what failed."""
     failed = names & {"SSLError", "FileNotFoundError", "IsADirectoryError", "PermissionError"}
-    if not failed and "CA certificate bundle" not in words and "CERTIFICATE_VERIFY_FAILED" not in words:
+    if (
+        not failed
+        and "CA certificate bundle" not in words
+        and "CERTIFICATE_VERIFY_FAILED" not in words
+    ):
         return ""
     for name in service.certificates:
         if value := environ.get(name, ""):
@@ -165,7 +247,9 @@ def wrong_certificates(path: Path) -> str:
 def proxy_of(url: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
     """The variable, with its value, of the proxy that calls to `url` go through."""
     parts = urlsplit(url)
-    if parts.hostname in ("127.0.0.1", "localhost", "::1") or _bypassed(parts.hostname or "", environ):
+    if parts.hostname in ("127.0.0.1", "localhost", "::1") or _bypassed(
+        parts.hostname or "", environ
+    ):
         return None
     names = (f"{parts.scheme}_proxy", f"{parts.scheme}_PROXY".upper(), "all_proxy", "ALL_PROXY")
     return next(((name, environ[name]) for name in names if environ.get(name)), None)
@@ -173,7 +257,11 @@ def proxy_of(url: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
 
 def _bypassed(host: str, environ: Mapping[str, str]) -> bool:
     listed = (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(",")
-    return any(name == "*" or host == name or host.endswith(f".{name}") for name in (n.strip().lstrip(".") for n in listed) if name)
+    return any(
+        name == "*" or host == name or host.endswith(f".{name}")
+        for name in (n.strip().lstrip(".") for n in listed)
+        if name
+    )
 
 
 def wrong_proxy(name: str, value: str) -> str:
@@ -186,8 +274,13 @@ def wrong_proxy(name: str, value: str) -> str:
         return f"{name} (environment) is no address of a proxy: write http://host:port"
     if parts.scheme.lower().startswith("socks"):
         return f"{name} (environment) names a SOCKS proxy, which nanolan cannot use: give an http:// proxy, or unset {name}"
-    if parts.scheme.lower() not in ("http", "https") or not re.fullmatch(r"[\w.:-]+", parts.hostname or "") or port == 0 \
-            or "://" not in value and "/" in value:
+    if (
+        parts.scheme.lower() not in ("http", "https")
+        or not re.fullmatch(r"[\w.:-]+", parts.hostname or "")
+        or port == 0
+        or "://" not in value
+        and "/" in value
+    ):
         return f"{name} (environment) is no address of a proxy: write http://host:port"
     return ""
 
@@ -210,14 +303,22 @@ def _down(e: BaseException, names: set[str], words: str, service: Service, url: 
 
 def _reason(words: str) -> str:
     """Why nothing came back, in the operating system's words where there are some."""
-    known = re.search(r"Connection refused|No route to host|Network is unreachable|Connection reset by peer|timed out|Broken pipe|"
-                      r"Name or service not known|Temporary failure in name resolution", words, re.I)
+    known = re.search(
+        r"Connection refused|No route to host|Network is unreachable|Connection reset by peer|timed out|Broken pipe|"
+        r"Name or service not known|Temporary failure in name resolution",
+        words,
+        re.I,
+    )
     return known[0].lower() if known else "no answer"
 
 
 def _told(headers: Mapping[str, str]) -> str:
     text = headers.get("Retry-After") or headers.get("RateLimit") or ""
-    return f", to be asked again in {short(text, 40)}{' s' if text.isdecimal() else ''}" if text else ""
+    return (
+        f", to be asked again in {short(text, 40)}{' s' if text.isdecimal() else ''}"
+        if text
+        else ""
+    )
 
 
 def _title(body: str) -> str:

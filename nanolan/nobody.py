@@ -1,4 +1,5 @@
 """Shadeform for a machine that holds no key: it knows of itself what its plan says, and can neither see nor change anything."""
+
 from __future__ import annotations
 
 from typing import Any, NoReturn
@@ -27,14 +28,32 @@ class Nobody(Shadeform):
         return self._me
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> NoReturn:
-        raise ApiProblem("no Shadeform key is on this machine: it can ask for nothing and delete nothing")
+        raise ApiProblem(
+            "no Shadeform key is on this machine: it can ask for nothing and delete nothing"
+        )
 
 
 def machine_of(plan: Plan) -> Instance:
     """The machine of a plan, as far as the plan can tell; its id is not known to it."""
     o = plan.offer
     return Instance(
-        id=plan.instance_name, name=plan.instance_name, status="active", details="", cloud=o.cloud, region=o.region,
-        instance_type=o.instance_type, gpu=o.gpu, num_gpus=o.num_gpus, hourly_cents=o.hourly_cents, cost_cents=None,
-        created_at=parse_time(plan.created_at), ip=None, ssh_user="shadeform", ssh_port=22, ssh_key_id=None,
-        tags=(run_tag(plan.run_id), attempt_tag(plan.attempt), owner_tag(plan.owner)), limits=None, shade_cloud=True)
+        id=plan.instance_name,
+        name=plan.instance_name,
+        status="active",
+        details="",
+        cloud=o.cloud,
+        region=o.region,
+        instance_type=o.instance_type,
+        gpu=o.gpu,
+        num_gpus=o.num_gpus,
+        hourly_cents=o.hourly_cents,
+        cost_cents=None,
+        created_at=parse_time(plan.created_at),
+        ip=None,
+        ssh_user="shadeform",
+        ssh_port=22,
+        ssh_key_id=None,
+        tags=(run_tag(plan.run_id), attempt_tag(plan.attempt), owner_tag(plan.owner)),
+        limits=None,
+        shade_cloud=True,
+    )

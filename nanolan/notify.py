@@ -3,6 +3,7 @@
 Sent from the machine, so the laptop may be off; by a thread of its own, so that nothing waits for it; and whatever goes wrong
 is a line of the log. An address holds its own token: it is a secret, and apprise's words are masked.
 """
+
 from __future__ import annotations
 
 import json
@@ -18,19 +19,25 @@ from nanolan.plan import Plan
 from nanolan.report import Receipt
 from nanolan.secret import Mask, Secret, hide, short
 
-INFO, SUCCESS, WARNING, FAILURE = "info", "success", "warning", "failure"     # apprise's own words
+INFO, SUCCESS, WARNING, FAILURE = "info", "success", "warning", "failure"  # apprise's own words
 CLOSE_S = 20.0
 
-Send = Callable[[str, str, str, str], str]     # (address, title, text, kind) -> "" or what went wrong
+Send = Callable[[str, str, str, str], str]  # (address, title, text, kind) -> "" or what went wrong
 
 
 class Notifier:
     """Sends each event once, also over restarts of the box program: `kept` holds what was sent."""
 
-    def __init__(self, urls: Secret | None, name: str, kept: Path | None = None, say: Callable[[str], None] = lambda text: None,
-                 send: Send | None = None) -> None:
+    def __init__(
+        self,
+        urls: Secret | None,
+        name: str,
+        kept: Path | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        send: Send | None = None,
+    ) -> None:
         self._urls, self._name, self._kept, self._say = addresses(urls), name, kept, say
-        self._mask = Mask([urls], pieces=True)     # a service says back a token alone
+        self._mask = Mask([urls], pieces=True)  # a service says back a token alone
         self._send = send or by_apprise
         self._queue: queue.SimpleQueue[tuple[str, str, str] | None] = queue.SimpleQueue()
         self._sent = _read(kept)
@@ -55,33 +62,49 @@ class Notifier:
         while (event := self._queue.get()) is not None:
             for number, url in enumerate(self._urls, 1):
                 try:
-                    problem = self._send(url, hide(f"{self._name}: {event[0]}"), hide(event[1]), event[2])
-                except Exception as e:   # whatever it is, the run goes on
+                    problem = self._send(
+                        url, hide(f"{self._name}: {event[0]}"), hide(event[1]), event[2]
+                    )
+                except Exception as e:  # whatever it is, the run goes on
                     problem = f"{type(e).__name__}: {e}"
                 if problem:
-                    self._say(f"notification {number} not sent ({event[0]}): {short(self._mask.hide(problem), 200)}")
-            self._sent.append(event[0])     # only now: killed before, it is sent again
+                    self._say(
+                        f"notification {number} not sent ({event[0]}): {short(self._mask.hide(problem), 200)}"
+                    )
+            self._sent.append(event[0])  # only now: killed before, it is sent again
             _write(self._kept, self._sent)
 
 
 def started(plan: Plan) -> str:
     """What runs where, what it should cost, and how to follow it."""
     o, p = plan.offer, plan.predicted
-    cost = f"should cost {dollars(p.likely_cents)} ({dollars(p.low_cents)} to {dollars(p.high_cents)}), " if p else ""
-    return (f"run {plan.run_id} on {o.num_gpus}x {o.gpu} at {o.cloud}/{o.region}, {dollars(o.hourly_cents)}/h; {cost}"
-            f"limit {dollars(plan.limit_cents)}. Follow it: just watch; stop it: just stop {plan.run_id}")
+    cost = (
+        f"should cost {dollars(p.likely_cents)} ({dollars(p.low_cents)} to {dollars(p.high_cents)}), "
+        if p
+        else ""
+    )
+    return (
+        f"run {plan.run_id} on {o.num_gpus}x {o.gpu} at {o.cloud}/{o.region}, {dollars(o.hourly_cents)}/h; {cost}"
+        f"limit {dollars(plan.limit_cents)}. Follow it: just watch; stop it: just stop {plan.run_id}"
+    )
 
 
 def ended(receipt: Receipt) -> str:
     """The cause, the money, and what is proven."""
     proven = [f"{r.folder} step {r.step}" for r in receipt.phases.values() if r.state == "proven"]
-    why = f"{': '.join(filter(None, (receipt.reason, receipt.message)))}. " if receipt.message else ""
+    why = (
+        f"{': '.join(filter(None, (receipt.reason, receipt.message)))}. " if receipt.message else ""
+    )
     return f"{why}{dollars(receipt.spent_cents)} spent. Proven on the Hub: {', '.join(proven) or 'nothing'}"
 
 
 def addresses(urls: Secret | None) -> list[str]:
     """The addresses in NOTIFY_URL, which are separated by blanks or commas in front of a scheme."""
-    return [u for u in re.split(r"[\s,]+(?=[a-z][a-z0-9+.-]*://)|\s+", urls.reveal() if urls else "") if u]
+    return [
+        u
+        for u in re.split(r"[\s,]+(?=[a-z][a-z0-9+.-]*://)|\s+", urls.reveal() if urls else "")
+        if u
+    ]
 
 
 def by_apprise(url: str, title: str, text: str, kind: str) -> str:
@@ -89,10 +112,11 @@ def by_apprise(url: str, title: str, text: str, kind: str) -> str:
     import logging
 
     import apprise
+
     words: list[str] = []
     logger, hear = logging.getLogger("apprise"), logging.Handler(logging.WARNING)
     hear.emit = lambda record: words.append(record.getMessage())  # type: ignore[method-assign]
-    logger.propagate = False     # its words may hold the address; ours are masked
+    logger.propagate = False  # its words may hold the address; ours are masked
     logger.addHandler(hear)
     try:
         target = apprise.Apprise()

@@ -1,4 +1,5 @@
 """Offers: what can be rented, filtered, ranked and shown as the guide's table. Pure."""
+
 from __future__ import annotations
 
 import difflib
@@ -12,15 +13,48 @@ from nanolan.errors import NanolanError, NoOffer, UsageProblem
 from nanolan.money import dollars
 
 # Names that Shadeform has used: one that is not for rent today is no typo
-GPUS = ("A10", "A100", "A100_80G", "A16", "A30", "A40", "A4000", "A5000", "A6000", "B200", "B300", "GB200", "GB300", "GH200",
-        "H100", "H100_nvl", "H200", "L4", "L40", "L40S", "RTX4000Ada", "RTX4090", "RTX5090", "RTX6000", "RTX6000Ada", "RTXPro6000",
-        "V100", "V100_32G")
+GPUS = (
+    "A10",
+    "A100",
+    "A100_80G",
+    "A16",
+    "A30",
+    "A40",
+    "A4000",
+    "A5000",
+    "A6000",
+    "B200",
+    "B300",
+    "GB200",
+    "GB300",
+    "GH200",
+    "H100",
+    "H100_nvl",
+    "H200",
+    "L4",
+    "L40",
+    "L40S",
+    "RTX4000Ada",
+    "RTX4090",
+    "RTX5090",
+    "RTX6000",
+    "RTX6000Ada",
+    "RTXPro6000",
+    "V100",
+    "V100_32G",
+)
 HEAD = ("#", "Provider", "Region", "GPUs", "VRAM", "Price/hr", "Run", "NVLink")
-PROVIDER, REGION, GPU_COUNT = 1, 2, 3          # columns that give way, so that a line has 80 characters at most
+PROVIDER, REGION, GPU_COUNT = (
+    1,
+    2,
+    3,
+)  # columns that give way, so that a line has 80 characters at most
 RIGHT = (0, 5, 6)
 NARROWEST = 8
-LEAST_DISK_GB = 90                             # a run needs 60 GB free (plan.min_free_gb); system, driver and PyTorch take the rest
-UNKNOWN = 10**9    # cents: a run of which nobody knows the cost comes last
+LEAST_DISK_GB = (
+    90  # a run needs 60 GB free (plan.min_free_gb); system, driver and PyTorch take the rest
+)
+UNKNOWN = 10**9  # cents: a run of which nobody knows the cost comes last
 
 
 @dataclass(frozen=True)
@@ -38,8 +72,8 @@ class Offer:
     nvlink: bool | None = None
     interconnect: str = ""
     boot_max_s: int | None = None
-    disk_gb: int | None = None       # as advertised
-    deployment: str = ""             # vm, container or baremetal; "" where it is not told
+    disk_gb: int | None = None  # as advertised
+    deployment: str = ""  # vm, container or baremetal; "" where it is not told
 
     @property
     def os(self) -> str:
@@ -51,7 +85,9 @@ class Offer:
         return f"{self.num_gpus}x {self.gpu} at {self.cloud}/{self.region}"
 
 
-Expected = Callable[[Offer], int | None]   # what the whole run should cost there, in cents; None: no figure
+Expected = Callable[
+    [Offer], int | None
+]  # what the whole run should cost there, in cents; None: no figure
 
 
 @dataclass(frozen=True)
@@ -63,33 +99,45 @@ class Wanted:
     cloud: str | None = None
     region: str | None = None
     instance_type: str | None = None
-    max_price: int | None = None     # cents per hour
-    max_total: int | None = None     # cents of the whole run, as expected
+    max_price: int | None = None  # cents per hour
+    max_total: int | None = None  # cents of the whole run, as expected
 
 
 def wanted_by(s: Settings, all_configs: bool = False) -> Wanted:
     """What the settings ask for; a named instance type outweighs the default GPU and count."""
     loose = s.instance_type is not None
-    return Wanted("" if loose and s.sources["gpu"] == "default" else s.gpu,
-                  None if all_configs or loose and s.sources["num_gpus"] == "default" else s.num_gpus,
-                  s.cloud, s.region, s.instance_type, s.max_price, s.max_total)
+    return Wanted(
+        "" if loose and s.sources["gpu"] == "default" else s.gpu,
+        None if all_configs or loose and s.sources["num_gpus"] == "default" else s.num_gpus,
+        s.cloud,
+        s.region,
+        s.instance_type,
+        s.max_price,
+        s.max_total,
+    )
 
 
 def newest_cuda_image(os_options: Iterable[str]) -> str | None:
     """The `*_shade_os` image with the highest CUDA (>= 12.2), or None: no torch that we can install fits."""
-    found = [((int(m[3]), int(m[4])), (int(m[1]), int(m[2])), o) for o in os_options
-             if (m := re.fullmatch(r"ubuntu(\d{1,3})\.(\d{1,3})_cuda(\d{1,3})\.(\d{1,3})_shade_os", o)) and int(m[1]) >= 22]
+    found = [
+        ((int(m[3]), int(m[4])), (int(m[1]), int(m[2])), o)
+        for o in os_options
+        if (m := re.fullmatch(r"ubuntu(\d{1,3})\.(\d{1,3})_cuda(\d{1,3})\.(\d{1,3})_shade_os", o))
+        and int(m[1]) >= 22
+    ]
     cuda, _, image = max(found, default=((0, 0), (0, 0), ""))
     return image if cuda >= (12, 2) else None
 
 
 def fits(offer: Offer, wanted: Wanted) -> bool:
     """Whether an offer is what was asked for; the GPU matches partially and in any case."""
-    return (_plain(wanted.gpu) in _plain(offer.gpu)
-            and wanted.num_gpus in (None, offer.num_gpus)
-            and wanted.cloud in (None, offer.cloud)
-            and wanted.region in (None, offer.region)
-            and wanted.instance_type in (None, offer.instance_type))
+    return (
+        _plain(wanted.gpu) in _plain(offer.gpu)
+        and wanted.num_gpus in (None, offer.num_gpus)
+        and wanted.cloud in (None, offer.cloud)
+        and wanted.region in (None, offer.region)
+        and wanted.instance_type in (None, offer.instance_type)
+    )
 
 
 def _plain(gpu: str) -> str:
@@ -103,7 +151,7 @@ def unusable(offer: Offer) -> str | None:
     if re.match(r"MI\d|GAUDI|Instinct", offer.gpu, re.I):
         return "not an NVIDIA GPU"
     if re.match(r"G[HB]\d", offer.gpu):
-        return "an ARM machine"   # GH200, GB200: no wheels of ours were run there
+        return "an ARM machine"  # GH200, GB200: no wheels of ours were run there
     if offer.deployment == "container":
         return "a container, which runs no startup script as root"
     if offer.disk_gb is not None and offer.disk_gb < LEAST_DISK_GB:
@@ -122,11 +170,20 @@ def too_dear(offer: Offer, wanted: Wanted, expected: Expected) -> str | None:
     total = expected(offer)
     if total is None:
         return "the run's total is unknown there, so max-total cannot be kept"
-    return f"the run's total is above max-total ({dollars(wanted.max_total)})" if total > wanted.max_total else None
+    return (
+        f"the run's total is above max-total ({dollars(wanted.max_total)})"
+        if total > wanted.max_total
+        else None
+    )
 
 
-def choose(offers: Sequence[Offer], wanted: Wanted, *, order: str = "price",
-           expected: Expected = lambda offer: None) -> tuple[list[Offer], Counter[str]]:
+def choose(
+    offers: Sequence[Offer],
+    wanted: Wanted,
+    *,
+    order: str = "price",
+    expected: Expected = lambda offer: None,
+) -> tuple[list[Offer], Counter[str]]:
     """The usable offers that fit, cheapest first (per hour, or by the expected total), and why others were dropped."""
     fitting = [o for o in offers if fits(o, wanted)]
     against = [(o, unusable(o) or too_dear(o, wanted, expected)) for o in fitting]
@@ -136,28 +193,50 @@ def choose(offers: Sequence[Offer], wanted: Wanted, *, order: str = "price",
     def total(o: Offer) -> int:
         cents = expected(o)
         return UNKNOWN if cents is None else cents
+
     usable.sort(key=lambda o: (total(o) if order == "total" else o.hourly_cents, o.cloud, o.region))
     return usable, dropped
 
 
-def nothing_fits(wanted: Wanted, offers: Sequence[Offer], dropped: Counter[str],
-                 expected: Expected = lambda offer: None) -> NanolanError:
+def nothing_fits(
+    wanted: Wanted,
+    offers: Sequence[Offer],
+    dropped: Counter[str],
+    expected: Expected = lambda offer: None,
+) -> NanolanError:
     """The error that says what was looked for and what there is instead; a GPU that nobody has is a typo."""
     known = sorted({*GPUS, *(o.gpu for o in offers)})
     if not any(_plain(wanted.gpu) in _plain(gpu) for gpu in known):
         near = {_plain(gpu): gpu for gpu in known}
         guess = [near[g] for g in difflib.get_close_matches(_plain(wanted.gpu), near, 1, 0.5)]
-        return UsageProblem(f"unknown GPU {wanted.gpu!r}. " + (f"Did you mean gpu={guess[0]}?" if guess else
-                                                               f"Known are {', '.join(known)}"))
-    asked = " ".join(str(x) for x in (f"{wanted.num_gpus}x" if wanted.num_gpus else "", wanted.gpu, wanted.cloud,
-                                      wanted.region, wanted.instance_type) if x)
+        return UsageProblem(
+            f"unknown GPU {wanted.gpu!r}. "
+            + (f"Did you mean gpu={guess[0]}?" if guess else f"Known are {', '.join(known)}")
+        )
+    asked = " ".join(
+        str(x)
+        for x in (
+            f"{wanted.num_gpus}x" if wanted.num_gpus else "",
+            wanted.gpu,
+            wanted.cloud,
+            wanted.region,
+            wanted.instance_type,
+        )
+        if x
+    )
     usable = [o for o in offers if not unusable(o)]
     alike = [o for o in usable if _plain(wanted.gpu) in _plain(o.gpu)] or usable
     others = sorted({f"{o.num_gpus}x {o.gpu}" for o in alike})
     why = f" ({sum(dropped.values())} dropped: {', '.join(dropped)})" if dropped else ""
-    seen = f" Available now: {', '.join(others[:8])}." if others else " Nothing at all is available now."
-    return NoOffer(f"no available offer for {asked or 'any GPU'}{why}; nothing was rented."
-                   f"{_cheapest_above(usable, wanted, expected)}{seen} Try: just offers --all-configs")
+    seen = (
+        f" Available now: {', '.join(others[:8])}."
+        if others
+        else " Nothing at all is available now."
+    )
+    return NoOffer(
+        f"no available offer for {asked or 'any GPU'}{why}; nothing was rented."
+        f"{_cheapest_above(usable, wanted, expected)}{seen} Try: just offers --all-configs"
+    )
 
 
 def _cheapest_above(usable: Iterable[Offer], wanted: Wanted, expected: Expected) -> str:
@@ -165,7 +244,12 @@ def _cheapest_above(usable: Iterable[Offer], wanted: Wanted, expected: Expected)
     totals = [(expected(o), o) for o in usable if fits(o, wanted) and too_dear(o, wanted, expected)]
     if not totals:
         return ""
-    total, o = min(totals, key=lambda t: (t[0] is None, t[0]) if wanted.max_total is not None else (False, t[1].hourly_cents))
+    total, o = min(
+        totals,
+        key=lambda t: (
+            (t[0] is None, t[0]) if wanted.max_total is not None else (False, t[1].hourly_cents)
+        ),
+    )
     return f" The cheapest of them: {o.where} for {dollars(o.hourly_cents)}/h, the run about {dollars(total)}."
 
 
@@ -174,21 +258,40 @@ def table(offers: Sequence[Offer], expected: Expected, width: int = 80) -> list[
     totals = [expected(o) for o in offers]
     best = min((t for t in totals if t is not None), default=None)
     several = len({o.gpu for o in offers}) > 1
-    rows = [HEAD, *(_row(i, o, total, total is not None and total == best, several)
-                    for i, (o, total) in enumerate(zip(offers, totals, strict=True), 1))]
+    rows = [
+        HEAD,
+        *(
+            _row(i, o, total, total is not None and total == best, several)
+            for i, (o, total) in enumerate(zip(offers, totals, strict=True), 1)
+        ),
+    ]
     widths = [max(len(row[c]) for row in rows) for c in range(len(HEAD))]
     while sum(widths) + 3 * (len(HEAD) - 1) > width:
         column = max((PROVIDER, REGION), key=lambda c: widths[c])
         widths[column if widths[column] > NARROWEST else GPU_COUNT] -= 1
-    lines = [" | ".join(_cell(text, widths[c], c in RIGHT) for c, text in enumerate(row)).rstrip() for row in rows]
+    lines = [
+        " | ".join(_cell(text, widths[c], c in RIGHT) for c, text in enumerate(row)).rstrip()
+        for row in rows
+    ]
     return [lines[0], "-+-".join("-" * n for n in widths), *lines[1:]]
 
 
-def _row(number: int, o: Offer, total: int | None, cheapest: bool, several: bool) -> tuple[str, ...]:
+def _row(
+    number: int, o: Offer, total: int | None, cheapest: bool, several: bool
+) -> tuple[str, ...]:
     gpus = f"{o.num_gpus}x {o.gpu}" if several else f"{o.num_gpus}x"
     nvlink = {True: "Yes", False: "No", None: "?"}[o.nvlink]
     run = dollars(total) + ("*" if cheapest else " ")
-    return str(number), o.cloud, o.region, gpus, f"{o.vram_gb}GB", dollars(o.hourly_cents), run, nvlink
+    return (
+        str(number),
+        o.cloud,
+        o.region,
+        gpus,
+        f"{o.vram_gb}GB",
+        dollars(o.hourly_cents),
+        run,
+        nvlink,
+    )
 
 
 def _cell(text: str, width: int, right: bool) -> str:

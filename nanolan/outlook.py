@@ -4,6 +4,7 @@ What is left = the rest of the stage at hand + the stages after it, as the plan 
 
     pace = seconds of the trainings so far (to their end, by the trainer's own word) / what was foretold for them
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -15,44 +16,66 @@ from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan, parse_time
 from nanolan.report import Progress
 
-FIRST = ("boot", "setup", "download")    # before the phases; "probation" is a part of the set-up here
-EASE = 1.1                   # a limit that is proposed has so much room above the forecast
+FIRST = ("boot", "setup", "download")  # before the phases; "probation" is a part of the set-up here
+EASE = 1.1  # a limit that is proposed has so much room above the forecast
 
 
 def stages_of(phases: tuple[str, ...]) -> list[str]:
     """Every stage of a run, in order."""
-    return [*FIRST, *(f"{phase}.{part}" for phase in phases for part in ("train", "evaluate")), "upload"]
+    return [
+        *FIRST,
+        *(f"{phase}.{part}" for phase in phases for part in ("train", "evaluate")),
+        "upload",
+    ]
 
 
-def left_s(plan: Plan, spent: Mapping[str, float], stage: str, phase_left_s: float | None) -> float | None:
+def left_s(
+    plan: Plan, spent: Mapping[str, float], stage: str, phase_left_s: float | None
+) -> float | None:
     """Seconds until the run ends; None when that cannot be foretold.
 
     `spent`: seconds by stage so far (nanolan/timeline.py); `stage`: the one at hand; `phase_left_s`: the trainer's own word.
     """
     foretold, order = plan.predicted.stage_s if plan.predicted else {}, stages_of(plan.phases)
     now = _place(order, stage)
-    if now is None or any(s not in foretold for s in order[now + 1:]):
+    if now is None or any(s not in foretold for s in order[now + 1 :]):
         return None
-    at_hand = _rest(order[now], foretold, spent, phase_left_s) if stage in (order[now], "probation") else 0.0
+    at_hand = (
+        _rest(order[now], foretold, spent, phase_left_s)
+        if stage in (order[now], "probation")
+        else 0.0
+    )
     if at_hand is None:
         return None
     pace = _pace(foretold, spent, order[now], phase_left_s)
-    return at_hand + sum(foretold[s] * (pace if "." in s else 1.0) for s in order[now + 1:])
+    return at_hand + sum(foretold[s] * (pace if "." in s else 1.0) for s in order[now + 1 :])
 
 
 def _place(order: list[str], stage: str) -> int | None:
     """Where a stage of the timeline stands in the order; None after the run's own end (save, delete)."""
-    known = "setup" if stage == "probation" else stage.replace(".upload", ".evaluate")   # a phase's upload is waited for after that
+    known = (
+        "setup" if stage == "probation" else stage.replace(".upload", ".evaluate")
+    )  # a phase's upload is waited for after that
     return order.index(known) if known in order else None
 
 
-def _rest(stage: str, foretold: Mapping[str, float], spent: Mapping[str, float], phase_left_s: float | None) -> float | None:
+def _rest(
+    stage: str,
+    foretold: Mapping[str, float],
+    spent: Mapping[str, float],
+    phase_left_s: float | None,
+) -> float | None:
     if stage.endswith(".train") and phase_left_s is not None:
         return phase_left_s
     return max(0.0, foretold[stage] - spent.get(stage, 0.0)) if stage in foretold else None
 
 
-def _pace(foretold: Mapping[str, float], spent: Mapping[str, float], stage: str, phase_left_s: float | None) -> float:
+def _pace(
+    foretold: Mapping[str, float],
+    spent: Mapping[str, float],
+    stage: str,
+    phase_left_s: float | None,
+) -> float:
     """How much slower than foretold this machine trains; 1 before it has told."""
     took = {s: seconds for s, seconds in spent.items() if s.endswith(".train") and s != stage}
     if stage.endswith(".train") and phase_left_s is not None:
@@ -67,11 +90,15 @@ class Outlook:
 
     will_cost_cents: int | None = None
     ends: datetime | None = None
-    limit_at: datetime | None = None     # when the bill reaches the limit, or the deadline if that is sooner
-    warning: str = ""                    # the forecast crosses the limit: what that means
+    limit_at: datetime | None = (
+        None  # when the bill reaches the limit, or the deadline if that is sooner
+    )
+    warning: str = ""  # the forecast crosses the limit: what that means
 
 
-def outlook(plan: Plan, told: Progress | None, spent_cents: int | None, hourly_cents: int, now: datetime) -> Outlook:
+def outlook(
+    plan: Plan, told: Progress | None, spent_cents: int | None, hourly_cents: int, now: datetime
+) -> Outlook:
     """The money clock from what the machine told last and what is spent `now`."""
     if spent_cents is None:
         return Outlook()
@@ -82,8 +109,14 @@ def outlook(plan: Plan, told: Progress | None, spent_cents: int | None, hourly_c
         return Outlook(limit_at=limit_at)
     ends = max(now, parse_time(told.updated) + timedelta(seconds=min(told.left_s, 1e9)))
     will_cost = spent_cents + cost_cents(hourly_cents, (ends - now).total_seconds())
-    soft = told.soft_cents if told.soft_cents is not None else soft_limit_cents(plan.limit_cents, hourly_cents)
-    return Outlook(will_cost, ends, limit_at, _warning(plan, will_cost, soft, hourly_cents, ends >= deadline))
+    soft = (
+        told.soft_cents
+        if told.soft_cents is not None
+        else soft_limit_cents(plan.limit_cents, hourly_cents)
+    )
+    return Outlook(
+        will_cost, ends, limit_at, _warning(plan, will_cost, soft, hourly_cents, ends >= deadline)
+    )
 
 
 def _warning(plan: Plan, will_cost: int, soft: int, hourly_cents: int, late: bool) -> str:
@@ -91,8 +124,10 @@ def _warning(plan: Plan, will_cost: int, soft: int, hourly_cents: int, late: boo
         return ""
     enough = limit_for(int(EASE * max(will_cost, plan.limit_cents * late)), hourly_cents)
     raise_it = f"raise it: just limit {plan.run_id} {enough}; or " if enough else ""
-    crosses = (f"it will cost about {dollars(will_cost)}; at {dollars(max(soft, 0))} of {dollars(plan.limit_cents)} it saves "
-               "and stops")
+    crosses = (
+        f"it will cost about {dollars(will_cost)}; at {dollars(max(soft, 0))} of {dollars(plan.limit_cents)} it saves "
+        "and stops"
+    )
     if late and will_cost < soft:
         crosses = f"it will end after its deadline, {plan.deadline}"
     return f"{crosses}. To let it finish, {raise_it}stop it now: just stop {plan.run_id}"

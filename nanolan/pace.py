@@ -2,6 +2,7 @@
 
 Until the ledger holds three runs, and once the probation's money is spent, being slow is only told.
 """
+
 from __future__ import annotations
 
 import statistics
@@ -13,10 +14,13 @@ import msgspec
 from nanolan.plainfile import last_lines
 from nanolan.plan import UNREADABLE, Plan
 
-STEPS = 5                    # looked at; the first one, which compiles, does not count
-SLOW = {"tok/s": 0.5, "bytes/s of the Hub": 0.2}      # of the usual figure; a network varies more than a GPU
-MOST_BYTES = 4 << 20         # of metrics.jsonl: the rows of a phase's beginning
-RUNS = 3                     # from so many on, a slow machine is exchanged
+STEPS = 5  # looked at; the first one, which compiles, does not count
+SLOW = {
+    "tok/s": 0.5,
+    "bytes/s of the Hub": 0.2,
+}  # of the usual figure; a network varies more than a GPU
+MOST_BYTES = 4 << 20  # of metrics.jsonl: the rows of a phase's beginning
+RUNS = 3  # from so many on, a slow machine is exchanged
 
 
 def first_pace(metrics: Path, phase: str) -> float | None:
@@ -34,7 +38,7 @@ def _speeds(metrics: Path, phase: str) -> Iterator[float]:
         try:
             row = msgspec.json.decode(line, type=dict)
         except UNREADABLE:
-            continue   # half written
+            continue  # half written
         if row.get("phase") == phase and isinstance(row.get("tok_per_s"), (int, float)):
             yield float(row["tok_per_s"])
 

@@ -1,4 +1,5 @@
 """What a user uploads by hand, checked before it is sent: a nanochat checkpoint, a tokenizer, the identity conversations."""
+
 from __future__ import annotations
 
 import io
@@ -28,7 +29,7 @@ from nanolan.phases import FOLDERS
 from nanolan.pickles import MAX_TOKENIZER_BYTES, check_whole, encoding_state, tensors
 from nanolan.secretscan import Scanner
 
-CHECKPOINTS = {name: folder for folder, name in FOLDERS.items()}     # base -> base_checkpoints, ...
+CHECKPOINTS = {name: folder for folder, name in FOLDERS.items()}  # base -> base_checkpoints, ...
 KINDS = (*CHECKPOINTS, "tokenizer", "data")
 NUMBERS = re.compile(r"(^|/)data/\d+$")
 TOKENIZER_FILES = ("tokenizer.pkl", "token_bytes.pt")
@@ -39,14 +40,14 @@ class Parcel:
     """Local files that were found good, and where they go."""
 
     kind: str
-    folder: Path                         # where the files lie
-    target: str                          # folder in the repo, "" for its root
-    entries: tuple[FileEntry, ...]       # without the manifest
-    text: str                            # what is in it
-    manifest: Manifest | None = None     # of a checkpoint
-    left: int = 0                        # bytes of optimizer that stay here: no phase reads them
-    config: GPTConfig | None = None      # of a checkpoint
-    tokens: int | None = None            # of a tokenizer
+    folder: Path  # where the files lie
+    target: str  # folder in the repo, "" for its root
+    entries: tuple[FileEntry, ...]  # without the manifest
+    text: str  # what is in it
+    manifest: Manifest | None = None  # of a checkpoint
+    left: int = 0  # bytes of optimizer that stay here: no phase reads them
+    config: GPTConfig | None = None  # of a checkpoint
+    tokens: int | None = None  # of a tokenizer
 
     @property
     def size(self) -> int:
@@ -64,13 +65,19 @@ class Parcel:
 
 def where_from(kind: str, base: Path, tag: str) -> Path:
     """Where nanochat leaves it, below NANOCHAT_BASE_DIR."""
-    return base / CHECKPOINTS[kind] / tag if kind in CHECKPOINTS else base / (IDENTITY_FILE if kind == "data" else kind)
+    return (
+        base / CHECKPOINTS[kind] / tag
+        if kind in CHECKPOINTS
+        else base / (IDENTITY_FILE if kind == "data" else kind)
+    )
 
 
 def pack(kind: str, path: Path, tag: str, optimizer: bool = False) -> Parcel:
     """The parcel of `kind` at `path`, for model `tag`; UsageProblem or BadAnswer says what is wrong and what to do."""
     if not path.exists():
-        raise UsageProblem(f"{path} is not there. Name it: just upload {kind} PATH, or set NANOCHAT_BASE_DIR")
+        raise UsageProblem(
+            f"{path} is not there. Name it: just upload {kind} PATH, or set NANOCHAT_BASE_DIR"
+        )
     try:
         if kind in CHECKPOINTS:
             parcel = _checkpoint(kind, path, f"{CHECKPOINTS[kind]}/{tag}", optimizer)
@@ -88,7 +95,9 @@ def check_secrets(parcel: Parcel, source: Path) -> None:
     for e in parcel.entries:
         path = source if parcel.kind == "data" else parcel.folder / e.path
         if path.suffix == ".pt":
-            found = next(filter(None, (scanner.file(str(path), words) for words in words_of(path))), None)
+            found = next(
+                filter(None, (scanner.file(str(path), words) for words in words_of(path))), None
+            )
         else:
             found = scanner.text(str(path), path.read_bytes(), shapes=path.suffix != ".pkl")
         if found:
@@ -123,12 +132,22 @@ def _checkpoint(kind: str, path: Path, target: str, optimizer: bool) -> Parcel:
     check_tensors(config, found, str(model))
     check_rows(config, SEQUENCE_LEN, str(model))
     numbers = sum(t.numbers for t in found.values())
-    states = sorted(p for p in path.glob("optim_*.pt") if re.fullmatch(rf"optim_{step:06d}\D.*", p.name))
+    states = sorted(
+        p for p in path.glob("optim_*.pt") if re.fullmatch(rf"optim_{step:06d}\D.*", p.name)
+    )
     for state in states if optimizer else ():
         _check_optimizer(state)
     entries = tuple(hash_file(p) for p in [model, meta, *(states if optimizer else ())])
-    return Parcel(kind, path, target, entries, f"step {step}, {numbers / 1e6:,.1f}M parameters",
-                  Manifest(BY_HAND, kind, step, entries), sum(p.stat().st_size for p in states if not optimizer), config=config)
+    return Parcel(
+        kind,
+        path,
+        target,
+        entries,
+        f"step {step}, {numbers / 1e6:,.1f}M parameters",
+        Manifest(BY_HAND, kind, step, entries),
+        sum(p.stat().st_size for p in states if not optimizer),
+        config=config,
+    )
 
 
 def _check_optimizer(state: Path) -> None:
@@ -142,11 +161,17 @@ def _check_optimizer(state: Path) -> None:
 def _newest_step(kind: str, path: Path) -> tuple[Path, Path]:
     """The model and meta file of the newest step."""
     if not path.is_dir():
-        raise UsageProblem(f"{path} is a file; name the folder that holds model_SSSSSS.pt: just upload {kind} FOLDER")
+        raise UsageProblem(
+            f"{path} is a file; name the folder that holds model_SSSSSS.pt: just upload {kind} FOLDER"
+        )
     if found := newest_step((p.name for p in path.iterdir()), str(path), f"rm {path}/"):
         return path / found[0], path / found[1]
     inside = sorted(p.parent for p in path.glob("*/model_*.pt"))
-    hint = f"Did you mean {inside[-1]}?" if inside else f"Name the right folder: just upload {kind} FOLDER"
+    hint = (
+        f"Did you mean {inside[-1]}?"
+        if inside
+        else f"Name the right folder: just upload {kind} FOLDER"
+    )
     raise UsageProblem(f"{path} holds no model_SSSSSS.pt, so it is no nanochat checkpoint. {hint}")
 
 
@@ -154,10 +179,14 @@ def _tokenizer(path: Path) -> Parcel:
     folder = path if path.is_dir() else path.parent
     for name in TOKENIZER_FILES:
         if not (folder / name).is_file():
-            raise UsageProblem(f"{folder} holds no {name}; nanochat's scripts.tok_train writes both files. "
-                               "Name the right folder: just upload tokenizer FOLDER")
+            raise UsageProblem(
+                f"{folder} holds no {name}; nanochat's scripts.tok_train writes both files. "
+                "Name the right folder: just upload tokenizer FOLDER"
+            )
     if (folder / "tokenizer.pkl").stat().st_size > MAX_TOKENIZER_BYTES:
-        raise BadAnswer(f"{folder / 'tokenizer.pkl'}: larger than {MAX_TOKENIZER_BYTES >> 20} MiB, not a tokenizer")
+        raise BadAnswer(
+            f"{folder / 'tokenizer.pkl'}: larger than {MAX_TOKENIZER_BYTES >> 20} MiB, not a tokenizer"
+        )
     state = encoding_state((folder / "tokenizer.pkl").read_bytes(), str(folder / "tokenizer.pkl"))
     count = len(state["mergeable_ranks"]) + len(state["special_tokens"])
     sizes = folder / "token_bytes.pt"
@@ -169,18 +198,26 @@ def _tokenizer(path: Path) -> Parcel:
 
 def _data(path: Path) -> Parcel:
     if path.is_dir():
-        raise UsageProblem(f"{path} is a folder; name the file: just upload data {path / IDENTITY_FILE}")
+        raise UsageProblem(
+            f"{path} is a folder; name the file: just upload data {path / IDENTITY_FILE}"
+        )
     if not path.is_file() or path.stat().st_size > MOST_DATA_BYTES:
-        raise UsageProblem(f"{path} is no file of at most {MOST_DATA_BYTES >> 20} MiB; nothing was read")
+        raise UsageProblem(
+            f"{path} is no file of at most {MOST_DATA_BYTES >> 20} MiB; nothing was read"
+        )
     data = path.read_bytes()
     count = count_conversations(io.BytesIO(data), str(path))
-    return Parcel("data", path.parent, "", (hash_bytes(IDENTITY_FILE, data),), f"{count:,} conversations")
+    return Parcel(
+        "data", path.parent, "", (hash_bytes(IDENTITY_FILE, data),), f"{count:,} conversations"
+    )
 
 
 def stage(parcel: Parcel, source: Path, folder: Path) -> tuple[str, ...]:
     """Put links to the parcel's files, and its manifest, into an empty folder; their names. `source` is what was named."""
     for e in parcel.entries:
-        (folder / e.path).symlink_to((source if parcel.kind == "data" else parcel.folder / e.path).resolve())
+        (folder / e.path).symlink_to(
+            (source if parcel.kind == "data" else parcel.folder / e.path).resolve()
+        )
     if parcel.manifest:
         (folder / MANIFEST).write_text(parcel.manifest.to_json())
     return tuple(sorted(p.name for p in folder.iterdir()))

@@ -3,6 +3,7 @@
 The footer is a FileMetaData in Thrift's compact protocol, and begins with the schema: a list of elements, depth first.
 https://parquet.apache.org/docs/file-format/metadata/
 """
+
 from __future__ import annotations
 
 import io
@@ -15,13 +16,29 @@ from nanolan.errors import BadAnswer
 from nanolan.sniff import HEAD_BYTES, mistaken_for
 
 MAGIC = b"PAR1"
-TAIL_BYTES = 64 << 10        # hold the whole footer of most files, and the schema of all
+TAIL_BYTES = 64 << 10  # hold the whole footer of most files, and the schema of all
 MOST_DEPTH = 32
 MOST_ELEMENTS = 10_000
-TYPES = {0: "BOOLEAN", 1: "INT32", 2: "INT64", 3: "INT96", 4: "FLOAT", 5: "DOUBLE", 6: "BYTE_ARRAY", 7: "FIXED_LEN_BYTE_ARRAY"}
-WRAPPERS = ("list", "element", "item", "array", "bag", "array_element")      # what writers call the levels of a list
+TYPES = {
+    0: "BOOLEAN",
+    1: "INT32",
+    2: "INT64",
+    3: "INT96",
+    4: "FLOAT",
+    5: "DOUBLE",
+    6: "BYTE_ARRAY",
+    7: "FIXED_LEN_BYTE_ARRAY",
+}
+WRAPPERS = (
+    "list",
+    "element",
+    "item",
+    "array",
+    "bag",
+    "array_element",
+)  # what writers call the levels of a list
 TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
-NUMBERS = (4, 5, 6)          # of 16, 32 and 64 bits
+NUMBERS = (4, 5, 6)  # of 16, 32 and 64 bits
 
 
 @dataclass(frozen=True)
@@ -38,8 +55,10 @@ def read_footer(file: BinaryIO, where: str) -> Footer:
     try:
         schema, rows = _schema_and_rows(footer)
         return Footer(dict(_leaves(schema)), rows)
-    except Exception as e:   # a hostile footer can raise anything
-        raise BadAnswer(f"{where}: not a parquet file, its footer cannot be read ({type(e).__name__})") from None
+    except Exception as e:  # a hostile footer can raise anything
+        raise BadAnswer(
+            f"{where}: not a parquet file, its footer cannot be read ({type(e).__name__})"
+        ) from None
 
 
 def plain_path(path: str) -> str:
@@ -62,7 +81,7 @@ def _footer(file: BinaryIO, where: str) -> bytes:
     if start < 4:
         raise BadAnswer(f"{where}: cut off, or not a parquet file")
     if length + 8 <= len(tail):
-        return tail[len(tail) - 8 - length:-8]
+        return tail[len(tail) - 8 - length : -8]
     file.seek(start)
     return file.read(min(length, TAIL_BYTES))
 
@@ -79,6 +98,7 @@ def _leaves(schema: list[dict[int, Any]]) -> Iterator[tuple[str, str]]:
         for _ in range(element.get(5) or 0):
             child = next(elements)
             yield from below(child, (*path, child[4].decode()))
+
     root = next(elements)
     yield from below(root, ()) if root.get(5) else ()
 
@@ -147,4 +167,7 @@ class _Compact:
         kinds = self.byte() if size else 0
         if size > MOST_ELEMENTS:
             raise ValueError("too many elements")
-        return [(self.value(kinds >> 4, depth + 1, True), self.value(kinds & 15, depth + 1, True)) for _ in range(size)]
+        return [
+            (self.value(kinds >> 4, depth + 1, True), self.value(kinds & 15, depth + 1, True))
+            for _ in range(size)
+        ]

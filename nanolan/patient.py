@@ -1,4 +1,5 @@
 """What `just doctor` examines: this machine, its settings, and the two accounts; what several looks need is asked for once."""
+
 from __future__ import annotations
 
 import threading
@@ -36,6 +37,7 @@ def once(call: Callable[[], T]) -> Callable[[], T]:
                 except Exception as e:
                     answer.set_exception(e)
         return answer.result()
+
     return ask
 
 
@@ -44,25 +46,35 @@ class Patient:
     """Everything that a look may ask; None where there is no key or token to ask with."""
 
     s: Settings
-    wrong: tuple[str, ...]                   # settings that cannot be used, in words
+    wrong: tuple[str, ...]  # settings that cannot be used, in words
     environ: Mapping[str, str]
     env_file: Path
-    root: Path                               # the checkout
+    root: Path  # the checkout
     ledger: Ledger
-    keys: Path                               # .ssh_keys/
+    keys: Path  # .ssh_keys/
     api: Shadeform | None
     hub: Hub | None
     instances: Callable[[], list[Instance]]
-    tree: Callable[[], Tree]                 # of HF_REPO
+    tree: Callable[[], Tree]  # of HF_REPO
     structure: Callable[[], list[Piece]]
-    now: Callable[[], datetime] = machine_now   # doctor compares it with the services'
+    now: Callable[[], datetime] = machine_now  # doctor compares it with the services'
 
 
-def admit(s: Settings, wrong: tuple[str, ...], environ: Mapping[str, str], env_file: Path, root: Path, home: Path, keys: Path,
-          patience_s: float) -> Patient:
+def admit(
+    s: Settings,
+    wrong: tuple[str, ...],
+    environ: Mapping[str, str],
+    env_file: Path,
+    root: Path,
+    home: Path,
+    keys: Path,
+    patience_s: float,
+) -> Patient:
     """The patient of these settings, with clients that give up after `patience_s`."""
     for shape in DECODED:
-        msgspec.json.Decoder(shape)          # builds it here: two threads that decode a type for the first time can crash msgspec
+        msgspec.json.Decoder(
+            shape
+        )  # builds it here: two threads that decode a type for the first time can crash msgspec
     api = Shadeform(s.shadeform_api_key, s.shadeform_api) if s.shadeform_api_key else None
     hub = Hub(s.hf_endpoint, s.hf_token, patience_s=patience_s) if s.hf_token else None
 
@@ -75,9 +87,24 @@ def admit(s: Settings, wrong: tuple[str, ...], environ: Mapping[str, str], env_f
         if hub is None or s.hf_repo is None:
             raise UsageProblem("not looked at without HF_TOKEN and HF_REPO")
         return hub.tree(s.hf_repo)
+
     of_repo = once(tree)
 
     def structure() -> list[Piece]:
         found = of_repo()
         return look(hub, found, s.model_tag) if hub else []
-    return Patient(s, wrong, environ, env_file, root, Ledger(home), keys, api, hub, once(instances), of_repo, once(structure))
+
+    return Patient(
+        s,
+        wrong,
+        environ,
+        env_file,
+        root,
+        Ledger(home),
+        keys,
+        api,
+        hub,
+        once(instances),
+        of_repo,
+        once(structure),
+    )

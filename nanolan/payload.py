@@ -1,4 +1,5 @@
 """(Plan, secrets) -> the startup script and the create request. Pure; the one place where values meet bash."""
+
 from __future__ import annotations
 
 import ast
@@ -20,24 +21,45 @@ from nanolan.plan import Plan, parse_time
 from nanolan.secret import Secret
 
 CLOUD = Path(__file__).resolve().parent.parent / "cloud"
-MOST_SCRIPT_BYTES = 12_000   # before base64; the limit is not documented, and some clouds end at 16 KB
+MOST_SCRIPT_BYTES = (
+    12_000  # before base64; the limit is not documented, and some clouds end at 16 KB
+)
 # What the rescue program needs to delete the machine and to say so; the whole plan comes from the run folder
-FACTS = ("run_id", "attempt", "phases", "created_at", "shadeform_api", "hf_endpoint", "runs_repo", "public")
+FACTS = (
+    "run_id",
+    "attempt",
+    "phases",
+    "created_at",
+    "shadeform_api",
+    "hf_endpoint",
+    "runs_repo",
+    "public",
+)
 # unpack TEXT: what pack() made of a file. No secret is in a command line
-UNPACK = ("unpack() { printf %s \"$1\" | python3 -c 'import sys, zlib, base64; "
-          "sys.stdout.buffer.write(zlib.decompress(base64.b85decode(sys.stdin.read())))'; }")
+UNPACK = (
+    'unpack() { printf %s "$1" | python3 -c \'import sys, zlib, base64; '
+    "sys.stdout.buffer.write(zlib.decompress(base64.b85decode(sys.stdin.read())))'; }"
+)
 ALERT_PERCENT = 60
 
 
 def box_key(settings: Settings) -> Secret | None:
     """The Shadeform key that goes to the machine, if any does."""
-    return settings.shadeform_api_key_box or settings.shadeform_api_key if settings.self_delete else None
+    return (
+        settings.shadeform_api_key_box or settings.shadeform_api_key
+        if settings.self_delete
+        else None
+    )
 
 
 def box_secrets(settings: Settings) -> dict[str, str]:
     """What the box needs to upload, to delete itself and to tell of it."""
-    named = {"SHADEFORM_API_KEY": box_key(settings), "HF_TOKEN": settings.hf_token,
-             "WANDB_API_KEY": settings.wandb_api_key, "NOTIFY_URL": settings.notify_url}
+    named = {
+        "SHADEFORM_API_KEY": box_key(settings),
+        "HF_TOKEN": settings.hf_token,
+        "WANDB_API_KEY": settings.wandb_api_key,
+        "NOTIFY_URL": settings.notify_url,
+    }
     return {name: s.reveal() for name, s in named.items() if s}
 
 
@@ -58,10 +80,14 @@ def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> st
         "BOOT": pack(bare_shell((CLOUD / "boot.sh").read_text()).encode()),
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
-    script = "\n".join(["#!/bin/bash", *lines, UNPACK, 'BOOT=$(unpack "$BOOT") || exit 1', 'eval "$BOOT"', ""])
+    script = "\n".join(
+        ["#!/bin/bash", *lines, UNPACK, 'BOOT=$(unpack "$BOOT") || exit 1', 'eval "$BOOT"', ""]
+    )
     if (size := len(script.encode())) > MOST_SCRIPT_BYTES:
-        raise PreflightFailed(f"the startup script would have {size:,} bytes, more than the {MOST_SCRIPT_BYTES:,} that every cloud "
-                              "takes: shorten NOTIFY_URL or the other keys and names; nothing was rented")
+        raise PreflightFailed(
+            f"the startup script would have {size:,} bytes, more than the {MOST_SCRIPT_BYTES:,} that every cloud "
+            "takes: shorten NOTIFY_URL or the other keys and names; nothing was rented"
+        )
     return script
 
 
@@ -88,9 +114,15 @@ def bare_python(source: str) -> str:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) and len(node.body) > 1:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node)
+            and len(node.body) > 1
+        ):
             first = node.body[0]
-            lines[first.lineno - 1:first.end_lineno] = [""] * ((first.end_lineno or first.lineno) - first.lineno + 1)
+            lines[first.lineno - 1 : first.end_lineno] = [""] * (
+                (first.end_lineno or first.lineno) - first.lineno + 1
+            )
     return "\n".join(line.rstrip() for line in lines if line.strip()) + "\n"
 
 
@@ -104,12 +136,25 @@ def create_body(plan: Plan, script: str, ssh_key_id: str | None = None) -> dict[
     """The create request: both limits, the run in name and tags, the script; no key: Shadeform's default one."""
     o = plan.offer
     return {
-        "cloud": o.cloud, "region": o.region, "shade_instance_type": o.instance_type, "shade_cloud": True,
-        "name": plan.instance_name, "os": o.os,
-        "launch_configuration": {"type": "script", "script_configuration": {"base64_script": _b64(script.encode())}},
+        "cloud": o.cloud,
+        "region": o.region,
+        "shade_instance_type": o.instance_type,
+        "shade_cloud": True,
+        "name": plan.instance_name,
+        "os": o.os,
+        "launch_configuration": {
+            "type": "script",
+            "script_configuration": {"base64_script": _b64(script.encode())},
+        },
         "auto_delete": limits(plan),
         "alert": {"spend_threshold": _dollars(plan.limit_cents * ALERT_PERCENT // 100)},
-        "tags": ["nanolan", run_tag(plan.run_id), attempt_tag(plan.attempt), owner_tag(plan.owner), *output_tags(plan)],
+        "tags": [
+            "nanolan",
+            run_tag(plan.run_id),
+            attempt_tag(plan.attempt),
+            owner_tag(plan.owner),
+            *output_tags(plan),
+        ],
         **({"ssh_key_id": ssh_key_id} if ssh_key_id else {}),
     }
 
@@ -122,7 +167,10 @@ def limits(plan: Plan) -> dict[str, str]:
 def output_tags(plan: Plan) -> list[str]:
     """One tag per folder that the run will write, so that another laptop sees the clash."""
     from nanolan.phases import PHASES
-    return [f"nanolan-out={plan.hf_repo}/{PHASES[p].output_dir}/{plan.output_tag}" for p in plan.phases]
+
+    return [
+        f"nanolan-out={plan.hf_repo}/{PHASES[p].output_dir}/{plan.output_tag}" for p in plan.phases
+    ]
 
 
 def _b64(data: bytes) -> str:

@@ -7,6 +7,7 @@ makes room for gigabytes when twelve bytes tell it to, and hashes a tuple nested
 Of a .pt file (a zip) only the index and the list of tensors are read, so that a model of 2 GB can be looked at where it
 lies: on the disk, or on the Hub by a few small ranges. What passes can take no more memory than the file has bytes.
 """
+
 from __future__ import annotations
 
 import io
@@ -20,16 +21,36 @@ from typing import Any, BinaryIO
 from nanolan.errors import BadAnswer
 from nanolan.sniff import HEAD_BYTES, mistaken_for
 
-MAX_TOKENIZER_BYTES = 8 << 20        # a vocabulary of 65,536 takes about 1 MiB; a pickle can make 64 times of it
-MAX_LIST_BYTES = 4 << 20             # data.pkl of a d20 takes about 20 KiB
-MAX_INDEX_BYTES = 4 << 20            # of the zip: about 100 bytes a tensor
-HEADER_BYTES = 30                    # of a zip's entry, at least
+MAX_TOKENIZER_BYTES = (
+    8 << 20
+)  # a vocabulary of 65,536 takes about 1 MiB; a pickle can make 64 times of it
+MAX_LIST_BYTES = 4 << 20  # data.pkl of a d20 takes about 20 KiB
+MAX_INDEX_BYTES = 4 << 20  # of the zip: about 100 bytes a tensor
+HEADER_BYTES = 30  # of a zip's entry, at least
 FLOATS = ("Double", "Float", "Half", "BFloat16")
-SIZES = {"Double": 8, "Long": 8, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1}
+SIZES = {
+    "Double": 8,
+    "Long": 8,
+    "Float": 4,
+    "Int": 4,
+    "Half": 2,
+    "BFloat16": 2,
+    "Short": 2,
+    "Char": 1,
+    "Byte": 1,
+    "Bool": 1,
+}
 # nanochat's, at the very end of the vocabulary, in this order
 SPECIAL_TOKENS = (
-    "<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
-    "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>",
+    "<|bos|>",
+    "<|user_start|>",
+    "<|user_end|>",
+    "<|assistant_start|>",
+    "<|assistant_end|>",
+    "<|python_start|>",
+    "<|python_end|>",
+    "<|output_start|>",
+    "<|output_end|>",
 )
 STATE = ("name", "pat_str", "mergeable_ranks", "special_tokens")
 
@@ -57,7 +78,9 @@ class _Admits(pickle._Unpickler):
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
 
-    def __init__(self, data: bytes, admitted: dict[tuple[str, str], Any], outside: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, data: bytes, admitted: dict[tuple[str, str], Any], outside: Callable[[Any], Any]
+    ) -> None:
         super().__init__(io.BytesIO(data))
         self._admitted, self._outside = admitted, outside
 
@@ -97,9 +120,15 @@ class _Admits(pickle._Unpickler):
             raise pickle.UnpicklingError("it fills what is no plain dictionary")
         into.update(zip(items[::2], items[1::2], strict=True))
 
-    dispatch = _Known({code: act for code, act in pickle._Unpickler.dispatch.items()
-                       if NAMES[code] in OPERATIONS})
-    dispatch |= {ord("\x81"): load_newobj, ord("b"): load_build, ord("s"): load_setitem, ord("u"): load_setitems}
+    dispatch = _Known(
+        {code: act for code, act in pickle._Unpickler.dispatch.items() if NAMES[code] in OPERATIONS}
+    )
+    dispatch |= {
+        ord("\x81"): load_newobj,
+        ord("b"): load_build,
+        ord("s"): load_setitem,
+        ord("u"): load_setitems,
+    }
 
 
 def _no_outside(pid: Any) -> Any:
@@ -121,8 +150,10 @@ def encoding_state(data: bytes, where: str) -> dict[str, Any]:
         raise BadAnswer(f"{where} is {what}")
     try:
         pickled = _Admits(data, {("tiktoken.core", "Encoding"): _Encoding}, _no_outside).load()
-    except Exception as e:   # a hostile pickle can raise anything
-        raise BadAnswer(f"{where}: refused, not a plain tiktoken encoding ({type(e).__name__}: {e})") from None
+    except Exception as e:  # a hostile pickle can raise anything
+        raise BadAnswer(
+            f"{where}: refused, not a plain tiktoken encoding ({type(e).__name__}: {e})"
+        ) from None
     if not isinstance(pickled, _Encoding):
         raise BadAnswer(f"{where}: holds a {type(pickled).__name__}, not a tiktoken encoding")
     state = pickled.state
@@ -141,9 +172,13 @@ def encoding_state(data: bytes, where: str) -> dict[str, Any]:
 def _is_state(state: Any) -> bool:
     try:
         name, pattern, ranks, specials = (state[key] for key in STATE)
-        return (isinstance(name, str) and isinstance(pattern, str) and b"" not in ranks
-                and all(type(k) is bytes and type(v) is int for k, v in ranks.items())
-                and all(type(k) is str and type(v) is int for k, v in specials.items()))
+        return (
+            isinstance(name, str)
+            and isinstance(pattern, str)
+            and b"" not in ranks
+            and all(type(k) is bytes and type(v) is int for k, v in ranks.items())
+            and all(type(k) is str and type(v) is int for k, v in specials.items())
+        )
     except (TypeError, KeyError, AttributeError):
         return False
 
@@ -154,8 +189,8 @@ class Tensor:
     """What a .pt file says of one tensor."""
 
     shape: tuple[int, ...]
-    storage: str                     # its name among the zip's data/ files
-    bytes: int                       # of that storage, by its kind and length
+    storage: str  # its name among the zip's data/ files
+    bytes: int  # of that storage, by its kind and length
     kind: str = "Float"
 
     def is_floating_point(self) -> bool:
@@ -173,7 +208,7 @@ class Tensor:
 @dataclass(frozen=True)
 class _Kind:
     name: str
-    size: int                        # bytes of a number
+    size: int  # bytes of a number
 
 
 @dataclass(frozen=True)
@@ -184,7 +219,12 @@ class _Storage:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
-    if not isinstance(storage, _Storage) or not _whole_numbers(shape) or not _whole_numbers(stride) or len(stride) != len(shape):
+    if (
+        not isinstance(storage, _Storage)
+        or not _whole_numbers(shape)
+        or not _whole_numbers(stride)
+        or len(stride) != len(shape)
+    ):
         raise pickle.UnpicklingError("a tensor without a storage or a shape")
     found = Tensor(shape, storage.key, storage.kind.size * storage.numbers, storage.kind.name)
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
@@ -215,7 +255,8 @@ def _no_items() -> dict[str, Any]:
 
 
 ADMITTED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): _no_items, ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("collections", "OrderedDict"): _no_items,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     **{("torch", f"{kind}Storage"): _Kind(kind, size) for kind, size in SIZES.items()},
 }
@@ -232,7 +273,9 @@ class _Sparing:
         data = self._file.read(self._left + 1 if size < 0 else min(size, self._left + 1))
         self._left -= len(data)
         if self._left < 0:
-            raise BadAnswer(f"{self._where}: its index alone is larger than {MAX_INDEX_BYTES >> 20} MiB: not a file of torch.save")
+            raise BadAnswer(
+                f"{self._where}: its index alone is larger than {MAX_INDEX_BYTES >> 20} MiB: not a file of torch.save"
+            )
         return data
 
 
@@ -240,12 +283,22 @@ def _index(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
     """The zip's entries by name, as torch.save lays them out: in one folder, none packed, none over another."""
     found = sorted(archive.infolist(), key=lambda i: i.header_offset)
     ends = [*(i.header_offset for i in found[1:]), archive.start_dir]
-    apart = all(i.header_offset + HEADER_BYTES + i.compress_size <= end
-                for i, end in zip(found, ends, strict=True))
-    plain = all(i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in found)
+    apart = all(
+        i.header_offset + HEADER_BYTES + i.compress_size <= end
+        for i, end in zip(found, ends, strict=True)
+    )
+    plain = all(
+        i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in found
+    )
     folders = {i.filename.partition("/")[0] for i in found}
     begins = bool(found) and found[0].header_offset == 0
-    if not begins or not apart or not plain or len(folders) != 1 or len({i.filename for i in found}) != len(found):
+    if (
+        not begins
+        or not apart
+        or not plain
+        or len(folders) != 1
+        or len({i.filename for i in found}) != len(found)
+    ):
         raise BadAnswer(f"{where}: packed, or put together by hand: not a file of torch.save")
     return {i.filename.partition("/")[2]: i for i in found}
 
@@ -285,11 +338,19 @@ def tensors(file: BinaryIO, where: str) -> dict[str, Tensor]:
         raise
     except zipfile.BadZipFile:
         raise _no_index(file, where) from None
-    except Exception as e:   # a hostile pickle can raise anything
-        raise BadAnswer(f"{where}: refused, more than tensors in it ({type(e).__name__}: {e})") from None
+    except Exception as e:  # a hostile pickle can raise anything
+        raise BadAnswer(
+            f"{where}: refused, more than tensors in it ({type(e).__name__}: {e})"
+        ) from None
     named = {"": found} if isinstance(found, Tensor) else found
-    if not isinstance(named, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in named.items()):
+    if not isinstance(named, dict) or not all(
+        isinstance(k, str) and isinstance(t, Tensor) for k, t in named.items()
+    ):
         raise BadAnswer(f"{where}: not a dictionary of tensors")
-    if short := [name for name, t in named.items() if (at := entries.get(f"data/{t.storage}")) is None or at.file_size != t.bytes]:
+    if short := [
+        name
+        for name, t in named.items()
+        if (at := entries.get(f"data/{t.storage}")) is None or at.file_size != t.bytes
+    ]:
         raise BadAnswer(f"{where}: tensor {short[0]!r} is not whole in it")
     return named

@@ -3,6 +3,7 @@
 The box program is root and sends what it reads to the Hub; the trainer's folder is the trainer's. A link there must not
 lead to the keys, a pipe must not hold it up, and a file of any size must not fill the memory.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -14,7 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 UNSAID_CHARS = 200_000
-SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)     # the machine lacks something for a while; no file is damaged
+SHORT = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EAGAIN,
+)  # the machine lacks something for a while; no file is damaged
 
 
 def open_plain(path: Path) -> BinaryIO:
@@ -50,10 +56,12 @@ def write_plain(path: Path, data: bytes) -> None:
     temp = path.with_name(f".{path.name}.{os.getpid()}")
     temp.unlink(missing_ok=True)
     try:
-        with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as f:
+        with os.fdopen(
+            os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb"
+        ) as f:
             f.write(data)
             f.flush()
-            os.fsync(f.fileno())     # else a crash may leave the new name with nothing in it
+            os.fsync(f.fileno())  # else a crash may leave the new name with nothing in it
         temp.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -77,7 +85,7 @@ class Log(io.TextIOWrapper):
     def __init__(self, fd: int) -> None:
         try:
             place = io.FileIO(fd, "w", closefd=False)
-        except OSError:     # it is closed
+        except OSError:  # it is closed
             place = io.FileIO(os.devnull, "w")
         super().__init__(place, encoding="utf-8", errors="replace", write_through=True)
         self.unsaid = ""

@@ -2,6 +2,7 @@
 
 Strict both ways: a field that this version does not know is refused before anything trains.
 """
+
 from __future__ import annotations
 
 import re
@@ -19,9 +20,9 @@ from nanolan.money import cost_cents
 from nanolan.times import SERVICE_CLOCK
 
 VERSION = 1
-MOST = 1e13                  # of any number in what a run tells: seconds, cents, bytes, tokens
+MOST = 1e13  # of any number in what a run tells: seconds, cents, bytes, tokens
 T = TypeVar("T")
-KEYLESS_SPARE_S = 15 * 60        # above the high estimate and what is kept for saving
+KEYLESS_SPARE_S = 15 * 60  # above the high estimate and what is kept for saving
 # What msgspec raises for what is no JSON of a type: not UTF-8 and nested too deep are no DecodeError
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -43,10 +44,10 @@ class Pinned(Strict, frozen=True):
     """Files of one Hub repo at one revision: what the box downloads, and checks."""
 
     repo: str
-    kind: str                        # "model" or "dataset"
+    kind: str  # "model" or "dataset"
     revision: str
     files: tuple[PinnedFile, ...]
-    proven: bool = False             # True: matches the manifest of the run that made it
+    proven: bool = False  # True: matches the manifest of the run that made it
 
     @property
     def size(self) -> int:
@@ -62,7 +63,7 @@ class Rented(Strict, frozen=True):
     gpu: str
     num_gpus: int
     vram_gb: int
-    hourly_cents: int                # the whole machine
+    hourly_cents: int  # the whole machine
     os: str
 
 
@@ -82,19 +83,32 @@ class Predicted(Strict, frozen=True):
     likely_cents: int
     high_cents: int
     phase_high_cents: dict[str, int] = {}
-    stage_s: dict[str, int] = {}     # likely seconds by stage: boot, setup, download, sft.train, sft.evaluate, upload
+    stage_s: dict[
+        str, int
+    ] = {}  # likely seconds by stage: boot, setup, download, sft.train, sft.evaluate, upload
 
 
 def check_names(paths: Iterable[str]) -> None:
     """BadAnswer unless files of these names stay below the folder that they are downloaded to, each in its own, on any system."""
     seen: dict[str, str] = {}
     for path in paths:
-        if (not path.isprintable() or len(path) > 400 or re.search(r'[\\:*?"<>|]', path)
-                or any(p in ("", ".git") or p != p.strip(" ") or p[-1] == "." or len(p.encode()) > 255 for p in path.split("/"))):
-            raise BadAnswer(f"{path[:80]!r} is no name for a file: it could lead out of its folder. Nothing was downloaded")
+        if (
+            not path.isprintable()
+            or len(path) > 400
+            or re.search(r'[\\:*?"<>|]', path)
+            or any(
+                p in ("", ".git") or p != p.strip(" ") or p[-1] == "." or len(p.encode()) > 255
+                for p in path.split("/")
+            )
+        ):
+            raise BadAnswer(
+                f"{path[:80]!r} is no name for a file: it could lead out of its folder. Nothing was downloaded"
+            )
         other = seen.setdefault(unicodedata.normalize("NFKC", path).casefold(), path)
         if other != path:
-            raise BadAnswer(f"{path[:80]!r} and {other[:80]!r} are the same file on some systems. Nothing was downloaded")
+            raise BadAnswer(
+                f"{path[:80]!r} and {other[:80]!r} are the same file on some systems. Nothing was downloaded"
+            )
 
 
 class Plan(Strict, frozen=True):
@@ -103,8 +117,8 @@ class Plan(Strict, frozen=True):
     run_id: str
     run_name: str
     owner: str
-    created_at: str                  # ISO-8601 UTC
-    deadline: str                    # ISO-8601 UTC: the provider deletes the instance then
+    created_at: str  # ISO-8601 UTC
+    deadline: str  # ISO-8601 UTC: the provider deletes the instance then
     limit_cents: int
     phases: tuple[str, ...]
     model_tag: str
@@ -115,34 +129,44 @@ class Plan(Strict, frozen=True):
     shadeform_api: str
     offer: Rented
     code: Code
-    inputs: tuple[Pinned, ...]       # checkpoint, tokenizer, identity data
+    inputs: tuple[Pinned, ...]  # checkpoint, tokenizer, identity data
     datasets: tuple[Pinned, ...]
     wandb_project: str
-    device: str = "cuda"             # "cpu" in rehearsals only
+    device: str = "cuda"  # "cpu" in rehearsals only
     processes: int = 1
     batch: int | None = None
-    recipe: dict[str, int | float | dict[str, int | float]] = {}   # under a phase's name: for that phase alone
-    trainer: str = "nanolan.train"   # a module; anything but the default runs without torchrun
-    setup: str = "train"             # which set scripts/setup.sh installs
+    recipe: dict[
+        str, int | float | dict[str, int | float]
+    ] = {}  # under a phase's name: for that phase alone
+    trainer: str = "nanolan.train"  # a module; anything but the default runs without torchrun
+    setup: str = "train"  # which set scripts/setup.sh installs
     min_free_gb: int = 60
     keep_old: bool = False
-    attempt: int = 1                 # counted over all machines of this run
-    evaluate: str = "none"           # after each phase: none, quick, full
-    humaneval: bool = False          # runs code that the model wrote
-    identity: bool | None = None     # True: mid needs the identity file; False: it is left out; None: used if there
-    save_minutes: float = 10.0       # between states saved on the box's disk
-    upload_minutes: float = 10.0     # between such states sent to the Hub
-    model_only: bool = False         # a saved state of another number of processes gives its weights alone
-    usual: dict[str, float] = {}     # tok/s by phase, bytes/s of "download": what earlier runs measured on such a machine
-    usual_runs: int = 0              # how many
-    watch_s: dict[str, float] = {}   # stages' deadlines other than those of nanolan/watchdog.py
-    gate: str | None = None          # between phases, see nanolan/gate.py
-    parameters: int | None = None    # of the input checkpoint's model; None: its meta was not read
-    probation_cents: int = 200       # by then the machine must have proved itself
-    predicted: Predicted | None = None   # None: no figures for this GPU
-    self_delete: bool = True         # False: no Shadeform key is on the machine, others delete it
-    resume: Pinned | None = None     # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/
-    public: bool = False             # anybody can read the repos: a secret that was masked in the log is said loudly
+    attempt: int = 1  # counted over all machines of this run
+    evaluate: str = "none"  # after each phase: none, quick, full
+    humaneval: bool = False  # runs code that the model wrote
+    identity: bool | None = (
+        None  # True: mid needs the identity file; False: it is left out; None: used if there
+    )
+    save_minutes: float = 10.0  # between states saved on the box's disk
+    upload_minutes: float = 10.0  # between such states sent to the Hub
+    model_only: bool = False  # a saved state of another number of processes gives its weights alone
+    usual: dict[
+        str, float
+    ] = {}  # tok/s by phase, bytes/s of "download": what earlier runs measured on such a machine
+    usual_runs: int = 0  # how many
+    watch_s: dict[str, float] = {}  # stages' deadlines other than those of nanolan/watchdog.py
+    gate: str | None = None  # between phases, see nanolan/gate.py
+    parameters: int | None = None  # of the input checkpoint's model; None: its meta was not read
+    probation_cents: int = 200  # by then the machine must have proved itself
+    predicted: Predicted | None = None  # None: no figures for this GPU
+    self_delete: bool = True  # False: no Shadeform key is on the machine, others delete it
+    resume: Pinned | None = (
+        None  # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/
+    )
+    public: bool = (
+        False  # anybody can read the repos: a secret that was masked in the log is said loudly
+    )
     wandb_base_url: str = "https://api.wandb.ai"
     version: int = VERSION
 
@@ -167,7 +191,9 @@ def read_plan(data: bytes | str) -> Plan:
     try:
         version = msgspec.json.decode(data, type=dict).get("version")
         if version != VERSION:
-            raise BadAnswer(f"plan.json is of version {version!r}; this code reads version {VERSION}")
+            raise BadAnswer(
+                f"plan.json is of version {version!r}; this code reads version {VERSION}"
+            )
         return within_reason(msgspec.json.decode(data, type=Plan), "plan.json")
     except UNREADABLE as e:
         raise BadAnswer(f"plan.json cannot be read: {str(e)[:200]}") from None
@@ -175,9 +201,19 @@ def read_plan(data: bytes | str) -> Plan:
 
 def within_reason(value: T, where: str) -> T:
     """`value` if no number in it is one that no run has: dates and sums made of such would fail far from here."""
+
     def numbers(part: Any) -> Iterator[float]:
-        inside = part.values() if isinstance(part, dict) else part if isinstance(part, (list, tuple)) else ()
-        yield from (part,) if isinstance(part, (int, float)) else (n for p in inside for n in numbers(p))
+        inside = (
+            part.values()
+            if isinstance(part, dict)
+            else part
+            if isinstance(part, (list, tuple))
+            else ()
+        )
+        yield from (
+            (part,) if isinstance(part, (int, float)) else (n for p in inside for n in numbers(p))
+        )
+
     if wrong := [n for n in numbers(msgspec.to_builtins(value)) if not abs(n) <= MOST]:
         raise BadAnswer(f"{where} holds the number {wrong[0]:.3g}: it cannot be true")
     return value
@@ -190,15 +226,21 @@ def new_run_id() -> str:
     return run_id
 
 
-def life_s(limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None) -> int:
+def life_s(
+    limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None
+) -> int:
     """Seconds until the provider deletes the instance: min(limit/rate, 3 x the high estimate + 1 h), or --max-duration."""
     until_limit = limit_cents * 3600 // max(hourly_cents, 1)
     if max_duration_s is not None:
         return min(until_limit, max_duration_s)
-    return until_limit if high_hours is None else min(until_limit, int(3 * high_hours * 3600) + 3600)
+    return (
+        until_limit if high_hours is None else min(until_limit, int(3 * high_hours * 3600) + 3600)
+    )
 
 
-def keyless_life_s(limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None) -> int:
+def keyless_life_s(
+    limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None
+) -> int:
     """The same for a machine that cannot delete itself: just past the high estimate and what saving takes, since an idle
     machine may bill until then. Without an estimate, as for any other."""
     most = life_s(limit_cents, hourly_cents, high_hours, max_duration_s)
@@ -228,9 +270,9 @@ def parse_time(text: str) -> datetime:
         head, _, tail = text.replace("Z", "+00:00").partition(".")
         digits = len(tail) - len(tail.lstrip("0123456789"))
         moment = datetime.fromisoformat(head + (tail[digits:] if tail else ""))
-        if tail:   # Python 3.10 reads only 3 or 6 digits of a fraction
+        if tail:  # Python 3.10 reads only 3 or 6 digits of a fraction
             moment += timedelta(microseconds=int(tail[:digits].ljust(6, "0")[:6]))
-        if abs(moment.year - 2100) > 100:     # with a zone, or a while later, it might be none
+        if abs(moment.year - 2100) > 100:  # with a zone, or a while later, it might be none
             raise ValueError
         return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
     except (ValueError, AttributeError, TypeError):

@@ -3,6 +3,7 @@
 Cause, last lines, exception, stacks, and what the machine shows of itself. Every probe is a row with a name; one that fails
 or hangs is noted as such and keeps none of the others away. All of it is masked.
 """
+
 from __future__ import annotations
 
 import os
@@ -33,26 +34,29 @@ from nanolan.secret import Mask
 from nanolan.watchdog import read_beat
 
 NAME = "postmortem.json"
-PROBES_S = 10.0              # for all of them together
+PROBES_S = 10.0  # for all of them together
 COMMAND_S = 8.0
 LINES, LINE_CHARS = 500, 2000
-KERNEL = re.compile(r"out of memory|\boom\b|oom-kill|Killed process|NVRM|Xid|nvidia|Hardware Error|I/O error|segfault", re.I)
+KERNEL = re.compile(
+    r"out of memory|\boom\b|oom-kill|Killed process|NVRM|Xid|nvidia|Hardware Error|I/O error|segfault",
+    re.I,
+)
 TRACEBACK = "Traceback (most recent call last):"
 RANK = re.compile(r"(\[rank\d+\]): ?")
-TORCHRUN = re.compile(r"[WEI]\d{4} \d\d:")                # a line of its log
-NOT_TELLING = ("ChildFailedError", "SignalException")     # torchrun's own, after that of the rank
+TORCHRUN = re.compile(r"[WEI]\d{4} \d\d:")  # a line of its log
+NOT_TELLING = ("ChildFailedError", "SignalException")  # torchrun's own, after that of the rank
 STACK = re.compile(r"^(Current thread|Thread) 0x")
 LIBRARIES = ("torch", "numpy", "huggingface_hub", "wandb")
 
-Probe = Callable[[Path], "str | dict[str, Any]"]          # looks at the machine, given its work folder
+Probe = Callable[[Path], "str | dict[str, Any]"]  # looks at the machine, given its work folder
 
 
 class Postmortem(msgspec.Struct, frozen=True):
     """postmortem.json."""
 
     run_id: str
-    reason: str                      # a row of nanolan/causes.py
-    cause: str                       # in one line
+    reason: str  # a row of nanolan/causes.py
+    cause: str  # in one line
     attempt: int = 1
     at: str = ""
     verdict: str = ""
@@ -61,10 +65,10 @@ class Postmortem(msgspec.Struct, frozen=True):
     stage: str = ""
     step: int | None = None
     exception: tuple[str, ...] = ()
-    stacks: tuple[str, ...] = ()     # of a trainer that stood still
-    seen: dict[str, list[str] | dict[str, Any]] = {}     # by probe: lines, or values
-    not_seen: dict[str, str] = {}    # by probe: why not
-    log: tuple[str, ...] = ()        # the last lines
+    stacks: tuple[str, ...] = ()  # of a trainer that stood still
+    seen: dict[str, list[str] | dict[str, Any]] = {}  # by probe: lines, or values
+    not_seen: dict[str, str] = {}  # by probe: why not
+    log: tuple[str, ...] = ()  # the last lines
     plan: dict[str, Any] = {}
 
     @property
@@ -94,8 +98,15 @@ def of_attempt(hub: Hub, plan: Plan, problems: list[str]) -> Postmortem | None:
     return box if (box.run_id, box.attempt) == (plan.run_id, plan.attempt) else None
 
 
-def write_up(plan: Plan, receipt: Receipt, work: Path, log: str, mask: Mask, probes: Mapping[str, Probe],
-             most_s: float = PROBES_S) -> Postmortem:
+def write_up(
+    plan: Plan,
+    receipt: Receipt,
+    work: Path,
+    log: str,
+    mask: Mask,
+    probes: Mapping[str, Probe],
+    most_s: float = PROBES_S,
+) -> Postmortem:
     """The black box of a run whose verdict is `receipt`; `log` is masked already. Takes `most_s` at most."""
     seen, not_seen = examine(work, probes, mask, most_s)
     lines, beat = cut(log), read_beat(desk(work) / "heartbeat.json")
@@ -103,9 +114,23 @@ def write_up(plan: Plan, receipt: Receipt, work: Path, log: str, mask: Mask, pro
     stage, step, phase = (beat.stage, beat.step, beat.phase) if beat else ("", None, "")
     found = explain(receipt.reason, receipt.message, kernel)
     return Postmortem(
-        plan.run_id, found.name, sentence(found, receipt.message, stage, step, kernel), plan.attempt, iso(now_utc()),
-        receipt.verdict, receipt.message, phase, stage, step, exception_of(lines),
-        stacks_of(lines) if receipt.reason == "hang" else (), seen, not_seen, tuple(lines), msgspec.to_builtins(plan))
+        plan.run_id,
+        found.name,
+        sentence(found, receipt.message, stage, step, kernel),
+        plan.attempt,
+        iso(now_utc()),
+        receipt.verdict,
+        receipt.message,
+        phase,
+        stage,
+        step,
+        exception_of(lines),
+        stacks_of(lines) if receipt.reason == "hang" else (),
+        seen,
+        not_seen,
+        tuple(lines),
+        msgspec.to_builtins(plan),
+    )
 
 
 def to_bytes(box: Postmortem, mask: Mask) -> bytes:
@@ -115,15 +140,34 @@ def to_bytes(box: Postmortem, mask: Mask) -> bytes:
 
 def headlines(box: Postmortem) -> list[str]:
     """What of it belongs into the log, the cause last."""
-    values = [f"{name}: " + ", ".join(f"{k} {v}" for k, v in value.items()) for name, value in box.seen.items()
-              if isinstance(value, dict)]
-    told = ["; ".join([*values, *(f"{name}: not seen, {why.partition(':')[0]}" for name, why in box.not_seen.items())])]
+    values = [
+        f"{name}: " + ", ".join(f"{k} {v}" for k, v in value.items())
+        for name, value in box.seen.items()
+        if isinstance(value, dict)
+    ]
+    told = [
+        "; ".join(
+            [
+                *values,
+                *(
+                    f"{name}: not seen, {why.partition(':')[0]}"
+                    for name, why in box.not_seen.items()
+                ),
+            ]
+        )
+    ]
     told += [f"kernel: {line}" for line in box.kernel[-3:]]
-    return [*filter(None, told), *(line[:300] for line in box.exception[-1:]), f"cause: {box.cause}"]
+    return [
+        *filter(None, told),
+        *(line[:300] for line in box.exception[-1:]),
+        f"cause: {box.cause}",
+    ]
 
 
 # ------------------------------------------------------------------ the machine
-def examine(work: Path, probes: Mapping[str, Probe], mask: Mask, most_s: float) -> tuple[dict[str, Any], dict[str, str]]:
+def examine(
+    work: Path, probes: Mapping[str, Probe], mask: Mask, most_s: float
+) -> tuple[dict[str, Any], dict[str, str]]:
     """(what the probes saw, why some did not), all at once, within `most_s`: nvidia-smi hangs for ever on a GPU that is gone."""
     end = time.monotonic() + most_s
     answers = {name: begin(partial(look, work)) for name, look in probes.items()}
@@ -134,7 +178,7 @@ def examine(work: Path, probes: Mapping[str, Probe], mask: Mask, most_s: float) 
             seen[name] = cut(mask.hide(told)) if isinstance(told, str) else told
         except FutureTimeout:
             not_seen[name] = f"no answer within {most_s:.0f} s"
-        except Exception as e:   # whatever it is, the others count
+        except Exception as e:  # whatever it is, the others count
             not_seen[name] = mask.hide(f"{type(e).__name__}: {e}")[:LINE_CHARS]
     return seen, not_seen
 
@@ -142,8 +186,14 @@ def examine(work: Path, probes: Mapping[str, Probe], mask: Mask, most_s: float) 
 def command(name: str, *words: str) -> str:
     """What a program of the machine says (in a rehearsal, of the rehearsed one); raises when it fails."""
     path = f"{os.environ.get('BOX_ROOT', '')}/usr/bin/{name}"
-    done = subprocess.run([path, *words], capture_output=True, text=True, errors="replace", timeout=COMMAND_S,
-                          stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [path, *words],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=COMMAND_S,
+        stdin=subprocess.DEVNULL,
+    )
     if done.returncode:
         raise OSError(f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
     return done.stdout
@@ -156,13 +206,22 @@ def kernel(work: Path) -> str:
 
 def disk(work: Path) -> dict[str, Any]:
     usage = shutil.disk_usage(work)
-    return {"folder": str(work), "total_gb": round(usage.total / 1e9, 1), "free_gb": round(usage.free / 1e9, 1)}
+    return {
+        "folder": str(work),
+        "total_gb": round(usage.total / 1e9, 1),
+        "free_gb": round(usage.free / 1e9, 1),
+    }
 
 
 def memory(work: Path) -> dict[str, Any]:
     """From /proc/meminfo, in GB."""
     rows = dict(re.findall(r"^(\w+):\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.M))
-    names = {"MemTotal": "total_gb", "MemAvailable": "available_gb", "SwapFree": "swap_free_gb", "Shmem": "shared_gb"}
+    names = {
+        "MemTotal": "total_gb",
+        "MemAvailable": "available_gb",
+        "SwapFree": "swap_free_gb",
+        "Shmem": "shared_gb",
+    }
     return {shown: round(int(rows[name]) / 1e6, 1) for name, shown in names.items() if name in rows}
 
 
@@ -195,10 +254,10 @@ def cut(text: str) -> list[str]:
 def exception_of(lines: Iterable[str]) -> tuple[str, ...]:
     """The newest traceback that says what went wrong, up to its exception; ranks and torchrun write between each other's lines."""
     blocks: list[list[str]] = []
-    open_blocks: dict[str, list[str]] = {}       # by the rank that writes it
+    open_blocks: dict[str, list[str]] = {}  # by the rank that writes it
     for line in lines:
         rank = RANK.match(line)
-        who, text = (rank[1], line[rank.end():]) if rank else ("", line)
+        who, text = (rank[1], line[rank.end() :]) if rank else ("", line)
         if text == TRACEBACK:
             open_blocks[who] = []
             blocks.append(open_blocks[who])

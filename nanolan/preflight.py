@@ -2,6 +2,7 @@
 
 Each check is one line of the checklist; all of them run, also when an earlier one failed.
 """
+
 from __future__ import annotations
 
 import fnmatch
@@ -15,7 +16,14 @@ from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_c
 from nanolan.config import Settings
 from nanolan.datasets import IDENTITY_FILE, REVISIONS
 from nanolan.deadline import begin
-from nanolan.errors import AuthProblem, BadAnswer, NanolanError, NotFound, PreflightFailed, UsageProblem
+from nanolan.errors import (
+    AuthProblem,
+    BadAnswer,
+    NanolanError,
+    NotFound,
+    PreflightFailed,
+    UsageProblem,
+)
 from nanolan.forecast import Forecast
 from nanolan.hub import Hub, Tree, other_names
 from nanolan.inside import (
@@ -39,7 +47,7 @@ from nanolan.proof import prove
 from nanolan.shadeform import Shadeform
 from nanolan.size import ModelSize
 
-WALLET_CENTS = 500   # Shadeform rents nothing to a wallet with less
+WALLET_CENTS = 500  # Shadeform rents nothing to a wallet with less
 
 
 @dataclass(frozen=True)
@@ -49,10 +57,12 @@ class Check:
     name: str
     ok: bool | None
     text: str
-    fix: str = ""                # what to type or do
+    fix: str = ""  # what to type or do
 
     def line(self) -> str:
-        return f"  [{ {True: 'ok', False: 'FAILED', None: '--'}[self.ok] :^6}] {self.name}: {self.text}"
+        return (
+            f"  [{ {True: 'ok', False: 'FAILED', None: '--'}[self.ok]:^6}] {self.name}: {self.text}"
+        )
 
 
 @dataclass
@@ -63,9 +73,9 @@ class Findings:
     inputs: tuple[Pinned, ...] = ()
     datasets: tuple[Pinned, ...] = ()
     public: bool = False
-    hf_repo: str | None = None       # by their names on the Hub
+    hf_repo: str | None = None  # by their names on the Hub
     runs_repo: str | None = None
-    size: ModelSize | None = None    # of the input checkpoint
+    size: ModelSize | None = None  # of the input checkpoint
 
     @property
     def failed(self) -> list[Check]:
@@ -89,7 +99,9 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
         runs_tree = tree if runs is model else _value(found, "runs repo", runs.result)
         if tree and runs_tree:
             found.hf_repo, found.runs_repo = tree.repo, runs_tree.repo
-            other = other_names({"HF_REPO": (s.hf_repo, tree.repo), "RUNS_REPO": (s.runs_repo, runs_tree.repo)})
+            other = other_names(
+                {"HF_REPO": (s.hf_repo, tree.repo), "RUNS_REPO": (s.runs_repo, runs_tree.repo)}
+            )
             found.checks += [Check("repo name", None, text) for text in other]
             found.public = not (tree.private and runs_tree.private)
             found.checks += privacy(tree, runs_tree)
@@ -97,14 +109,23 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
         found.datasets = tuple(p for p in pins if p)
     if found.datasets and len(found.datasets) == len(wanted):
         size = sum(d.size for d in found.datasets) / 1e6
-        found.checks.append(Check("data sets", True, f"{', '.join(d.repo for d in found.datasets)} pinned ({size:,.0f} MB)"))
+        found.checks.append(
+            Check(
+                "data sets",
+                True,
+                f"{', '.join(d.repo for d in found.datasets)} pinned ({size:,.0f} MB)",
+            )
+        )
     return found
 
 
 def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
     """The input checkpoint, the tokenizer and the identity data of HF_REPO, pinned and looked into at the same time."""
     folder = f"{PHASES[s.phases[0]].input_dir}/{s.model_tag}"
-    checkpoint, tokenizer = begin(lambda: pin_checkpoint(hub, tree, folder)), begin(lambda: _pin_tokenizer(hub, tree))
+    checkpoint, tokenizer = (
+        begin(lambda: pin_checkpoint(hub, tree, folder)),
+        begin(lambda: _pin_tokenizer(hub, tree)),
+    )
     identity = begin(lambda: _pin_identity(hub, tree, s))
     model = _value(found, "input checkpoint", checkpoint.result)
     tokens = _value(found, "tokenizer", tokenizer.result)
@@ -113,8 +134,14 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
         _value(found, "tokenizer", lambda: check_together(model[1], tokens[1], folder))
     if model:
         found.size = model[1].size
-        found.checks.append(Check("input checkpoint", True, f"{folder} ({model[0].size / 1e6:,.0f} MB, "
-                                  f"{'proven' if model[0].proven else 'unproven: no manifest, taken by size and hash'})"))
+        found.checks.append(
+            Check(
+                "input checkpoint",
+                True,
+                f"{folder} ({model[0].size / 1e6:,.0f} MB, "
+                f"{'proven' if model[0].proven else 'unproven: no manifest, taken by size and hash'})",
+            )
+        )
     if who is None and (s.no_identity or IDENTITY_FILE not in tree.files):
         found.checks.append(check_identity(s, IDENTITY_FILE in tree.files, tree.repo))
     found.inputs = tuple(pin[0] for pin in (model, tokens, who) if pin)
@@ -136,12 +163,20 @@ def _pin_identity(hub: Hub, tree: Tree, s: Settings) -> tuple[Pinned, Inside] | 
 def check_identity(s: Settings, there: bool, repo: str) -> Check:
     """The identity file is needed by mid; sft goes on without it, and all go on if that is asked for."""
     if s.no_identity:
-        return Check("identity data", None, f"{'left out' if there else 'none'}, as asked: the model will not learn who it is")
+        return Check(
+            "identity data",
+            None,
+            f"{'left out' if there else 'none'}, as asked: the model will not learn who it is",
+        )
     text = f"no {IDENTITY_FILE} in {repo}"
     if "mid" not in s.phases:
         return Check("identity data", None, f"{text}: training goes on without it")
-    return Check("identity data", False, f"{text}. Write one: just identity name=... creator=..., then: just upload data; "
-                 f"or go without: --no-identity")
+    return Check(
+        "identity data",
+        False,
+        f"{text}. Write one: just identity name=... creator=..., then: just upload data; "
+        f"or go without: --no-identity",
+    )
 
 
 def privacy(model: Tree, runs: Tree) -> list[Check]:
@@ -149,21 +184,36 @@ def privacy(model: Tree, runs: Tree) -> list[Check]:
     what = {model.repo: ["checkpoints"]}
     what.setdefault(runs.repo, []).extend(["logs", "plan", "code"])
     hint = "; RUNS_REPO=owner/private-repo keeps logs, plan and code private"
-    return [Check("privacy", None, f"{t.repo} is PUBLIC: {', '.join(what[t.repo])} of this run will be too{hint * (t is runs)}")
-            for t in ([model] if runs is model else [model, runs]) if not t.private]
+    return [
+        Check(
+            "privacy",
+            None,
+            f"{t.repo} is PUBLIC: {', '.join(what[t.repo])} of this run will be too{hint * (t is runs)}",
+        )
+        for t in ([model] if runs is model else [model, runs])
+        if not t.private
+    ]
 
 
 def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, Inside]:
     """The checkpoint in `folder`, by its manifest if it has one, else its newest step; and what it holds, found good."""
     if not tree.under(folder):
-        raise PreflightFailed(f"{tree.repo} has no {folder}/. Upload it: just upload {FOLDERS.get(folder.split('/')[0], 'base')}")
-    pin = _by_manifest(hub, tree, folder) if f"{folder}/{MANIFEST}" in tree.files else _newest_by_hand(tree, folder)
+        raise PreflightFailed(
+            f"{tree.repo} has no {folder}/. Upload it: just upload {FOLDERS.get(folder.split('/')[0], 'base')}"
+        )
+    pin = (
+        _by_manifest(hub, tree, folder)
+        if f"{folder}/{MANIFEST}" in tree.files
+        else _newest_by_hand(tree, folder)
+    )
     return pin, look_at_checkpoint(hub, pin, *model_in(pin))
 
 
 def read_manifest(hub: Hub, tree: Tree, folder: str) -> Manifest:
     """The manifest of a folder that has one."""
-    return parse_manifest(hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision), f"{folder}/{MANIFEST}")
+    return parse_manifest(
+        hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision), f"{folder}/{MANIFEST}"
+    )
 
 
 def _by_manifest(hub: Hub, tree: Tree, folder: str) -> Pinned:
@@ -171,19 +221,27 @@ def _by_manifest(hub: Hub, tree: Tree, folder: str) -> Pinned:
     try:
         prove(tree, folder, manifest)
     except BadAnswer as e:
-        raise PreflightFailed(f"{folder} is not whole: {e}. Upload it again, or: just verify --adopt {folder}") from None
+        raise PreflightFailed(
+            f"{folder} is not whole: {e}. Upload it again, or: just verify --adopt {folder}"
+        ) from None
     names = [f"{folder}/{f.path}" for f in manifest.files if not f.path.startswith("optim_")]
     if not any(MODEL_FILE.fullmatch(f.path) for f in manifest.files):
-        raise PreflightFailed(f"the manifest of {tree.repo}/{folder} names no model_SSSSSS.pt: it is not a nanochat checkpoint")
+        raise PreflightFailed(
+            f"the manifest of {tree.repo}/{folder} names no model_SSSSSS.pt: it is not a nanochat checkpoint"
+        )
     return tree.pin([*names, f"{folder}/{MANIFEST}"], proven=True)
 
 
 def _newest_by_hand(tree: Tree, folder: str) -> Pinned:
     """The newest step; one whose save was killed between its model and its meta is refused, naming the step before it."""
     names = [p.removeprefix(f"{folder}/") for p in tree.under(folder)]
-    newest = newest_step(names, f"{tree.repo}/{folder}", f"just hf repos delete-files {tree.repo} {folder}/")
+    newest = newest_step(
+        names, f"{tree.repo}/{folder}", f"just hf repos delete-files {tree.repo} {folder}/"
+    )
     if newest is None:
-        raise PreflightFailed(f"{tree.repo}/{folder} holds no model_SSSSSS.pt: it is not a nanochat checkpoint")
+        raise PreflightFailed(
+            f"{tree.repo}/{folder} holds no model_SSSSSS.pt: it is not a nanochat checkpoint"
+        )
     return tree.pin(f"{folder}/{name}" for name in newest)
 
 
@@ -192,8 +250,16 @@ def check_memory(size: ModelSize, gpu: str, vram_gb: int) -> Check:
     try:
         rows = micro_batch(size, SEQUENCE_LEN, vram_gb)
     except UsageProblem as e:
-        return Check("GPU memory", False, f"{gpu}: {e}; nothing was rented. Try a GPU with more: just offers --all-configs")
-    return Check("GPU memory", True, f"{size.n_params / 1e6:,.0f}M parameters on {vram_gb} GB: {rows} rows at a time")
+        return Check(
+            "GPU memory",
+            False,
+            f"{gpu}: {e}; nothing was rented. Try a GPU with more: just offers --all-configs",
+        )
+    return Check(
+        "GPU memory",
+        True,
+        f"{size.n_params / 1e6:,.0f}M parameters on {vram_gb} GB: {rows} rows at a time",
+    )
 
 
 def _pin_tokenizer(hub: Hub, tree: Tree) -> tuple[Pinned, Inside]:
@@ -219,36 +285,54 @@ def pin_dataset(hub: Hub, repo: str, globs: list[str]) -> Pinned:
     for glob in globs:
         hits = fnmatch.filter(tree.files, glob)
         if not hits:
-            raise PreflightFailed(f"data set {tree.repo} has no {glob}: its layout changed; nothing was rented")
+            raise PreflightFailed(
+                f"data set {tree.repo} has no {glob}: its layout changed; nothing was rented"
+            )
         paths.update(hits)
     pinned = tree.pin(paths)
     look_at_datasets(hub, [pinned])
     return pinned
 
 
-def check_money(limit_cents: int, hourly_cents: int, expected: Forecast | None, really: bool = False) -> Check:
+def check_money(
+    limit_cents: int, hourly_cents: int, expected: Forecast | None, really: bool = False
+) -> Check:
     """What may be spent before saving begins must be more than the run should cost; `really` takes any limit, and is noted."""
     soft = soft_limit_cents(limit_cents, hourly_cents)
     likely, high = (expected.likely_cents, expected.high_cents) if expected else (0, 0)
-    text = f"{dollars(limit_cents)}, {dollars(limit_cents - soft)} of it kept for saving; the run: " + (
-        expected.text() if expected else "no figure for this GPU, so the cost cannot be foretold")
+    text = (
+        f"{dollars(limit_cents)}, {dollars(limit_cents - soft)} of it kept for saving; the run: "
+        + (
+            expected.text()
+            if expected
+            else "no figure for this GPU, so the cost cannot be foretold"
+        )
+    )
     if soft <= likely:
         least = limit_for(high, hourly_cents)
         hint = f"spend-limit={least}" if least else "another offer"
         return _not_without("spend limit", f"{text}; it would be cut off", hint, really)
     if limit_cents > ASK_AGAIN_CENTS:
-        return _not_without("spend limit", f"{text}; above {dollars(ASK_AGAIN_CENTS)} it is asked for twice", "", really)
+        return _not_without(
+            "spend limit",
+            f"{text}; above {dollars(ASK_AGAIN_CENTS)} it is asked for twice",
+            "",
+            really,
+        )
     return Check("spend limit", True if expected else None, text)
 
 
-def check_time(max_duration_s: int | None, expected: Forecast | None, really: bool = False) -> list[Check]:
+def check_time(
+    max_duration_s: int | None, expected: Forecast | None, really: bool = False
+) -> list[Check]:
     """The same of --max-duration, if it is given."""
     if max_duration_s is None:
         return []
     likely_s, high_s = (expected.seconds.likely, expected.seconds.high) if expected else (0.0, 0.0)
     kept_s = max_duration_s - soft_life_s(max_duration_s)
     text = f"{max_duration_s / 60:.0f} minutes, {kept_s / 60:.0f} of them kept for saving" + (
-        f"; the run: likely {likely_s / 60:.0f}, up to {high_s / 60:.0f}" if expected else "")
+        f"; the run: likely {likely_s / 60:.0f}, up to {high_s / 60:.0f}" if expected else ""
+    )
     if soft_life_s(max_duration_s) <= likely_s:
         hint = f"max-duration={(high_s + kept_s) // 60 + 1:.0f}m"
         return [_not_without("max duration", f"{text}; it would be cut off", hint, really)]
@@ -265,30 +349,57 @@ def _not_without(name: str, text: str, hint: str, really: bool) -> Check:
 def wallet_hint(expected_cents: int | None) -> Check:
     """The API does not show the wallet; say what must be in it."""
     need = max(WALLET_CENTS, expected_cents or 0)
-    return Check("wallet", None,
-                 f"Shadeform does not show it; it must hold about {dollars(need)} (to rent: {dollars(WALLET_CENTS)})")
+    return Check(
+        "wallet",
+        None,
+        f"Shadeform does not show it; it must hold about {dollars(need)} (to rent: {dollars(WALLET_CENTS)})",
+    )
 
 
 def check_box_key(s: Settings, instances: Callable[[], list[Instance]] | None) -> Check:
     """Which Shadeform key goes to the machine; a second one must be of the same account, or the machine could not delete itself."""
     name, second = "key on the machine", s.shadeform_api_key_box
     if not s.self_delete:
-        return Check(name, None, "none (self-delete=off): it cannot delete itself. Have it deleted: just guard, on a machine that "
-                     "stays on; else the provider does at its date")
+        return Check(
+            name,
+            None,
+            "none (self-delete=off): it cannot delete itself. Have it deleted: just guard, on a machine that "
+            "stays on; else the provider does at its date",
+        )
     if second is None:
-        return Check(name, None, "your SHADEFORM_API_KEY, so that it can delete itself; the guide has other ways")
+        return Check(
+            name,
+            None,
+            "your SHADEFORM_API_KEY, so that it can delete itself; the guide has other ways",
+        )
     if second == s.shadeform_api_key:
-        return Check(name, False, "SHADEFORM_API_KEY_BOX is the same key as SHADEFORM_API_KEY. Make a second one, or leave it out")
+        return Check(
+            name,
+            False,
+            "SHADEFORM_API_KEY_BOX is the same key as SHADEFORM_API_KEY. Make a second one, or leave it out",
+        )
     try:
         seen = {i.id for i in Shadeform(second, s.shadeform_api).instances()}
         missing = {i.id for i in instances() if i.billing} - seen if instances else set()
     except AuthProblem:
-        return Check(name, False, "Shadeform refused SHADEFORM_API_KEY_BOX: make another one, or leave it out")
+        return Check(
+            name,
+            False,
+            "Shadeform refused SHADEFORM_API_KEY_BOX: make another one, or leave it out",
+        )
     except NanolanError as e:
         return Check(name, False, f"SHADEFORM_API_KEY_BOX could not be tried: {e}")
     if missing:
-        return Check(name, False, f"SHADEFORM_API_KEY_BOX does not see instance {min(missing)}: it is of another account")
-    return Check(name, True, "your second one, SHADEFORM_API_KEY_BOX; it works. Revoke it after the run if you like")
+        return Check(
+            name,
+            False,
+            f"SHADEFORM_API_KEY_BOX does not see instance {min(missing)}: it is of another account",
+        )
+    return Check(
+        name,
+        True,
+        "your second one, SHADEFORM_API_KEY_BOX; it works. Revoke it after the run if you like",
+    )
 
 
 def check_outputs(instances: list[Instance], out_tags: list[str]) -> Check:
@@ -297,8 +408,12 @@ def check_outputs(instances: list[Instance], out_tags: list[str]) -> Check:
     for i in instances:
         clash = sorted(mine[t.lower()] for t in i.tags if t.lower() in mine)
         if clash and i.billing:
-            return Check("output folder", False, f"{clash[0].partition('=')[2]} is being written by {i.name}; wait, "
-                         f"stop it (just stop {i.id}) or use another folder: output-tag=NAME")
+            return Check(
+                "output folder",
+                False,
+                f"{clash[0].partition('=')[2]} is being written by {i.name}; wait, "
+                f"stop it (just stop {i.id}) or use another folder: output-tag=NAME",
+            )
     return Check("output folder", True, ", ".join(t.partition("=")[2] for t in out_tags))
 
 

@@ -4,6 +4,7 @@ The launcher looks at the machine and at what its box program tells in the run f
 deleted, seen to be gone, and another offer may be tried. Nothing depends on this: a box that fails its own probation deletes
 itself, and the provider's limit holds whatever becomes of the laptop.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,7 +12,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nanolan.config import is_loopback
-from nanolan.errors import ApiProblem, AuthProblem, MachineFailed, MayBeBilling, NanolanError, NotFound, RunFailed
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    MachineFailed,
+    MayBeBilling,
+    NanolanError,
+    NotFound,
+    RunFailed,
+)
 from nanolan.hub import Hub
 from nanolan.instance import GONE, Instance
 from nanolan.money import dollars
@@ -34,11 +43,11 @@ from nanolan.report import (
 from nanolan.shadeform import Shadeform
 from nanolan.times import steady
 
-POLL_S, POLL_HERE_S = 10.0, 0.5              # the second one on loopback
-SAY_S = 5 * 60.0                             # a line at least that often
-LEAST_S, LEAST_OF_8_S = 15 * 60.0, 30 * 60.0     # of silence, before a machine is given up
-BLIND_S = 30 * 60.0                          # of looks that fail, before the launcher is
-OF_PROBATION = {"boot_failed", "probation_failed"}   # reasons of a receipt
+POLL_S, POLL_HERE_S = 10.0, 0.5  # the second one on loopback
+SAY_S = 5 * 60.0  # a line at least that often
+LEAST_S, LEAST_OF_8_S = 15 * 60.0, 30 * 60.0  # of silence, before a machine is given up
+BLIND_S = 30 * 60.0  # of looks that fail, before the launcher is
+OF_PROBATION = {"boot_failed", "probation_failed"}  # reasons of a receipt
 WAITING, PROVED, FAILING = "waiting", "proved", "failing"
 
 T = TypeVar("T", Progress, Receipt)
@@ -54,11 +63,19 @@ class Seen:
 
     @property
     def status(self) -> str:
-        return " ".join(filter(None, (self.instance.status, self.instance.details))) if self.instance else "gone"
+        return (
+            " ".join(filter(None, (self.instance.status, self.instance.details)))
+            if self.instance
+            else "gone"
+        )
 
     @property
     def line(self) -> str:
-        told = f"{self.progress.state} {self.progress.stage} {self.progress.message}" if self.progress else "no word from it yet"
+        told = (
+            f"{self.progress.state} {self.progress.stage} {self.progress.message}"
+            if self.progress
+            else "no word from it yet"
+        )
         return f"{self.status}: {' '.join(told.split())}"
 
 
@@ -72,8 +89,11 @@ def judge(seen: Seen, silent_s: float, patience_s: float) -> tuple[str, str]:
     receipt, state = seen.receipt, seen.progress.state if seen.progress else ""
     if receipt:
         failed = receipt.verdict == FAILED and receipt.reason in OF_PROBATION
-        return ((FAILING, f"{receipt.reason.replace('_', ' ')}: {receipt.message}") if failed else
-                (PROVED, f"its run is over already: {receipt.verdict} {receipt.reason}".rstrip()))
+        return (
+            (FAILING, f"{receipt.reason.replace('_', ' ')}: {receipt.message}")
+            if failed
+            else (PROVED, f"its run is over already: {receipt.verdict} {receipt.reason}".rstrip())
+        )
     if state in ENDED:
         return PROVED, f"its run is over already: {state}"
     if state in {TRAINING, UPLOADING}:
@@ -86,7 +106,10 @@ def judge(seen: Seen, silent_s: float, patience_s: float) -> tuple[str, str]:
         return WAITING, ""
     if state == STOPPING:
         return PROVED, "it is ending its run by itself, and saves what there is"
-    return FAILING, f"{'no further' if seen.progress else 'no'} word from it for {silent_s / 60:.0f} minutes ({seen.status})"
+    return (
+        FAILING,
+        f"{'no further' if seen.progress else 'no'} word from it for {silent_s / 60:.0f} minutes ({seen.status})",
+    )
 
 
 def is_over(seen: Seen, plan: Plan) -> NanolanError | None:
@@ -97,7 +120,11 @@ def is_over(seen: Seen, plan: Plan) -> NanolanError | None:
         error = RunFailed(f"run {plan.run_id} {told.state}: {told.message}")
     if error is None:
         return None
-    money = "it deletes itself" if plan.self_delete else f"ITS MACHINE BILLS until it is deleted: just stop {plan.run_id}"
+    money = (
+        "it deletes itself"
+        if plan.self_delete
+        else f"ITS MACHINE BILLS until it is deleted: just stop {plan.run_id}"
+    )
     return type(error)(f"{error}; {money}. Why: just why {plan.run_id}")
 
 
@@ -107,11 +134,23 @@ def look(api: Shadeform, hub: Hub, plan: Plan, instance_id: str) -> Seen:
         instance: Instance | None = api.info(instance_id)
     except NotFound:
         instance = next((i for i in api.instances() if i.id == instance_id), None)
-    return Seen(instance, _told(hub, plan, "progress.json", read_progress), _told(hub, plan, "receipt.json", read_receipt))
+    return Seen(
+        instance,
+        _told(hub, plan, "progress.json", read_progress),
+        _told(hub, plan, "receipt.json", read_receipt),
+    )
 
 
-def stand_by(api: Shadeform, hub: Hub, plan: Plan, instance: Instance, patience_s: float, *, say: Callable[[str], None],
-             clock: Callable[[], float] = steady) -> None:
+def stand_by(
+    api: Shadeform,
+    hub: Hub,
+    plan: Plan,
+    instance: Instance,
+    patience_s: float,
+    *,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = steady,
+) -> None:
     """Until the machine has proved itself. MachineFailed: it did not, and is seen to be deleted.
 
     The clock goes on while a laptop sleeps, and nobody sets it; nothing is decided but on what was just seen.
@@ -120,23 +159,40 @@ def stand_by(api: Shadeform, hub: Hub, plan: Plan, instance: Instance, patience_
     try:
         verdict, why, seen = _watch(api, hub, plan, instance, patience_s, say, clock)
     except KeyboardInterrupt:
-        say(f"Ctrl-C or SIGTERM: no longer waiting, no other offer will be tried. {goes_on(instance.id, plan)}")
+        say(
+            f"Ctrl-C or SIGTERM: no longer waiting, no other offer will be tried. {goes_on(instance.id, plan)}"
+        )
         raise
     except (ApiProblem, AuthProblem) as e:
-        raise MayBeBilling(f"the machine cannot be followed ({e}); {goes_on(instance.id, plan)}") from None
+        raise MayBeBilling(
+            f"the machine cannot be followed ({e}); {goes_on(instance.id, plan)}"
+        ) from None
     if verdict == PROVED:
         return say(why)
     say(f"instance {instance.id} failed: {why}; deleting it")
     try:
         gone = delete_and_confirm(api, seen, clock=clock)
     except KeyboardInterrupt:
-        raise MayBeBilling(f"Ctrl-C while instance {seen.id} ({dollars(seen.hourly_cents)}/h) was being deleted; it may still "
-                           f"bill. Stop it: just stop {plan.run_id}") from None
-    raise MachineFailed(f"instance {seen.id} did not come up: {why}. It is deleted ({gone.seen})", seen.id, seen.cost_now_cents())
+        raise MayBeBilling(
+            f"Ctrl-C while instance {seen.id} ({dollars(seen.hourly_cents)}/h) was being deleted; it may still "
+            f"bill. Stop it: just stop {plan.run_id}"
+        ) from None
+    raise MachineFailed(
+        f"instance {seen.id} did not come up: {why}. It is deleted ({gone.seen})",
+        seen.id,
+        seen.cost_now_cents(),
+    )
 
 
-def _watch(api: Shadeform, hub: Hub, plan: Plan, instance: Instance, patience_s: float, say: Callable[[str], None],
-           clock: Callable[[], float]) -> tuple[str, str, Instance]:
+def _watch(
+    api: Shadeform,
+    hub: Hub,
+    plan: Plan,
+    instance: Instance,
+    patience_s: float,
+    say: Callable[[str], None],
+    clock: Callable[[], float],
+) -> tuple[str, str, Instance]:
     """(PROVED or FAILING, why, the machine as last seen); the error of a look when none has worked for BLIND_S."""
     heard, said, blind_since = clock(), 0.0, None
     word = line = ""
@@ -147,7 +203,9 @@ def _watch(api: Shadeform, hub: Hub, plan: Plan, instance: Instance, patience_s:
             if seen.progress and seen.progress.updated != word:
                 word, heard = seen.progress.updated, now
             verdict, why = judge(seen, now - heard, patience_s)
-            if verdict == FAILING and not seen.receipt:   # no word and no sight of the folder are two things
+            if (
+                verdict == FAILING and not seen.receipt
+            ):  # no word and no sight of the folder are two things
                 hub.read(plan.runs_repo, f"{plan.folder}/plan.json")
             if verdict == PROVED and (error := is_over(seen, plan)):
                 raise error
@@ -157,7 +215,7 @@ def _watch(api: Shadeform, hub: Hub, plan: Plan, instance: Instance, patience_s:
             if seen.line != line or now - said >= SAY_S:
                 line, said = seen.line, now
                 say(f"  {line}, {dollars(instance.cost_now_cents())} so far")
-        except ApiProblem as e:   # a look that failed is not an answer
+        except ApiProblem as e:  # a look that failed is not an answer
             blind_since = clock() if blind_since is None else blind_since
             if clock() - blind_since >= BLIND_S:
                 raise

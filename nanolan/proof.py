@@ -2,6 +2,7 @@
 
 `Warrant` is what nanolan/departure.py asks for before it deletes on purpose, and refuses when it does not hold.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -77,8 +78,10 @@ def prove(tree: Tree, folder: str, manifest: Manifest, written: FileEntry | None
         if have is None:
             raise BadAnswer(f"{tree.repo}: {path} is not there")
         if not matches(have, want):
-            raise BadAnswer(f"{tree.repo}: {path} differs from its manifest "
-                            f"({have.size} bytes, should be {want.size}, or other content)")
+            raise BadAnswer(
+                f"{tree.repo}: {path} differs from its manifest "
+                f"({have.size} bytes, should be {want.size}, or other content)"
+            )
     if f"{folder}/{MANIFEST}" not in tree.files:
         raise BadAnswer(f"{tree.repo}: {folder}/{MANIFEST} is not there")
     return Proof(tree.repo, folder, tree.revision, manifest)

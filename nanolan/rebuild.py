@@ -3,6 +3,7 @@
 What lies there is the word of whoever may write that repo. So it is checked like any other input, our token goes only to the Hub
 that it came from, and a run is put into the ledger, which is what makes it ours to touch, only if its owner is us or was named.
 """
+
 from __future__ import annotations
 
 import re
@@ -21,7 +22,7 @@ from nanolan.phases import SEQUENCES
 from nanolan.plan import UNREADABLE, Plan, parse_time, read_plan
 from nanolan.shadeform import Shadeform
 
-MOST_BYTES = 1 << 20             # of a plan.json; a real one has some kB
+MOST_BYTES = 1 << 20  # of a plan.json; a real one has some kB
 NAMES = ("run_name", "model_tag", "output_tag", "hf_repo", "runs_repo", "wandb_project")
 ID = r"[0-9a-f]{8}"
 
@@ -49,14 +50,21 @@ def find(ledger: Ledger, which: str | None, there: Elsewhere, owner: str | None 
     if not which or matching(ledger.entries(), which):
         return ledger.find(which)
     if there.hub is None or not there.repos:
-        raise UsageProblem(f"no run called {which[:60]!r} in the ledger (runs of another laptop are found with HF_TOKEN and "
-                           "HF_REPO). See: just status")
+        raise UsageProblem(
+            f"no run called {which[:60]!r} in the ledger (runs of another laptop are found with HF_TOKEN and "
+            "HF_REPO). See: just status"
+        )
     instances = there.instances()
-    found = candidates(which, instances, _run_folders(there.hub, there.repos)) or _named(which, there, instances)
+    found = candidates(which, instances, _run_folders(there.hub, there.repos)) or _named(
+        which, there, instances
+    )
     if len(found) != 1:
-        raise UsageProblem(f"{which[:60]!r} fits several runs: {', '.join(sorted(found))}; give the id" if found else
-                           f"no run called {which[:60]!r} in the ledger, on the account or in {' and '.join(there.repos)}. "
-                           "See: just status, just orphans")
+        raise UsageProblem(
+            f"{which[:60]!r} fits several runs: {', '.join(sorted(found))}; give the id"
+            if found
+            else f"no run called {which[:60]!r} in the ledger, on the account or in {' and '.join(there.repos)}. "
+            "See: just status, just orphans"
+        )
     return take_up(ledger, rebuild(there, found.pop(), instances), instances, owner)
 
 
@@ -69,7 +77,9 @@ def candidates(which: str, instances: list[Instance], folders: set[str]) -> set[
 
 def take_up(ledger: Ledger, entry: Entry, instances: list[Instance], owner: str | None) -> Entry:
     """Note a rebuilt entry in the ledger if plan and tags agree that its owner is us, or the one that was named."""
-    owners = {entry.plan.owner} | {i.owner for i in instances if i.run_id == entry.plan.run_id and i.owner}
+    owners = {entry.plan.owner} | {
+        i.owner for i in instances if i.run_id == entry.plan.run_id and i.owner
+    }
     if owners <= {ledger.owner, owner}:
         ledger.put(entry)
     return entry
@@ -79,22 +89,32 @@ def check_ours(ledger: Ledger, entry: Entry) -> None:
     """UsageProblem unless the run is in the ledger: others are shown, and never touched."""
     plan = entry.plan
     if not ledger.has(plan.run_id):
-        raise UsageProblem(f"run {plan.run_id} is of owner {plan.owner}, not of this laptop: nothing was touched. If that is you: "
-                           f"--owner {plan.owner}")
+        raise UsageProblem(
+            f"run {plan.run_id} is of owner {plan.owner}, not of this laptop: nothing was touched. If that is you: "
+            f"--owner {plan.owner}"
+        )
 
 
 def rebuild(there: Elsewhere, run_id: str, instances: list[Instance]) -> Entry:
     """The entry of a run from its folder and the account; NotFound or BadAnswer says why it cannot be."""
     if there.hub is None:
-        raise UsageProblem("a run's plan is read from the Hub: set HF_TOKEN and HF_REPO (or RUNS_REPO)")
+        raise UsageProblem(
+            "a run's plan is read from the Hub: set HF_TOKEN and HF_REPO (or RUNS_REPO)"
+        )
     for repo in there.repos:
         try:
-            plan = checked_plan(there.hub.read(repo, f"runs/{run_id}/plan.json"), run_id, repo, there.s)
+            plan = checked_plan(
+                there.hub.read(repo, f"runs/{run_id}/plan.json"), run_id, repo, there.s
+            )
         except NotFound:
             continue
         mine = sorted((i for i in instances if i.run_id == run_id), key=lambda i: not i.billing)
-        return Entry(plan, mine[0].id if mine else None, earlier=_earlier(there.hub, plan), rebuilt=True)
-    raise NotFound(f"run {run_id} has no plan.json in {' or '.join(there.repos)}: it cannot be rebuilt")
+        return Entry(
+            plan, mine[0].id if mine else None, earlier=_earlier(there.hub, plan), rebuilt=True
+        )
+    raise NotFound(
+        f"run {run_id} has no plan.json in {' or '.join(there.repos)}: it cannot be rebuilt"
+    )
 
 
 def checked_plan(data: bytes, run_id: str, repo: str, s: Settings) -> Plan:
@@ -106,16 +126,22 @@ def checked_plan(data: bytes, run_id: str, repo: str, s: Settings) -> Plan:
         plan = read_plan(data)
         for name in NAMES:
             TABLE[name]["parse"](getattr(plan, name))
-        parse_time(plan.created_at).astimezone(), parse_time(plan.deadline).astimezone()   # noqa: B018  # a year 9999 overflows
+        parse_time(plan.created_at).astimezone(), parse_time(plan.deadline).astimezone()  # noqa: B018  # a year 9999 overflows
     except (UsageProblem, RecursionError, OverflowError) as e:
         raise BadAnswer(f"{where}: {e or type(e).__name__}") from None
     for what, good in (
-            ("run id", plan.run_id == run_id), ("owner", re.fullmatch(ID, plan.owner)), ("runs_repo", plan.runs_repo == repo),
-            ("Hub", plan.hf_endpoint == s.hf_endpoint), ("Shadeform address", plan.shadeform_api == s.shadeform_api),
-            ("phases", plan.phases in _runs_of_phases()), ("attempt", plan.attempt >= 1),
-            ("limit", 0 < plan.limit_cents <= 100 * MOST_DOLLARS), ("price", plan.offer.hourly_cents > 0),
-            ("number of processes", plan.processes > 0),
-            ("device", plan.device == "cuda" or is_loopback(s.shadeform_api))):
+        ("run id", plan.run_id == run_id),
+        ("owner", re.fullmatch(ID, plan.owner)),
+        ("runs_repo", plan.runs_repo == repo),
+        ("Hub", plan.hf_endpoint == s.hf_endpoint),
+        ("Shadeform address", plan.shadeform_api == s.shadeform_api),
+        ("phases", plan.phases in _runs_of_phases()),
+        ("attempt", plan.attempt >= 1),
+        ("limit", 0 < plan.limit_cents <= 100 * MOST_DOLLARS),
+        ("price", plan.offer.hourly_cents > 0),
+        ("number of processes", plan.processes > 0),
+        ("device", plan.device == "cuda" or is_loopback(s.shadeform_api)),
+    ):
         if not good:
             raise BadAnswer(f"{where} has another {what} than it must have; it is left alone")
     return plan
@@ -127,7 +153,9 @@ def _runs_of_phases() -> set[tuple[str, ...]]:
 
 
 def _run_folders(hub: Hub, repos: list[str]) -> set[str]:
-    found = (re.fullmatch(rf"runs/({ID})/plan\.json", p) for repo in repos for p in hub.tree(repo).files)
+    found = (
+        re.fullmatch(rf"runs/({ID})/plan\.json", p) for repo in repos for p in hub.tree(repo).files
+    )
     return {m[1] for m in found if m}
 
 
@@ -146,11 +174,13 @@ def _named(which: str, there: Elsewhere, instances: list[Instance]) -> set[str]:
 def _earlier(hub: Hub, plan: Plan) -> tuple[Attempt, ...]:
     """What earlier attempts cost, as the resuming laptop noted it."""
     try:
-        earlier = msgspec.json.decode(hub.read(plan.runs_repo, f"{plan.folder}/earlier.json"), type=tuple[Attempt, ...])
+        earlier = msgspec.json.decode(
+            hub.read(plan.runs_repo, f"{plan.folder}/earlier.json"), type=tuple[Attempt, ...]
+        )
     except NotFound:
         return ()
     except UNREADABLE as e:
         raise BadAnswer(f"{plan.folder}/earlier.json cannot be read: {str(e)[:200]}") from None
-    if any((a.spent_cents or 0) < 0 for a in earlier):   # it would raise the limit
+    if any((a.spent_cents or 0) < 0 for a in earlier):  # it would raise the limit
         raise BadAnswer(f"{plan.folder}/earlier.json holds a cost below nothing")
     return earlier

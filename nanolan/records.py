@@ -3,6 +3,7 @@
 The account is shared: a colleague's machine, or a field that Shadeform has changed, must not hide our own machines.
 Unknown is None, and never zero. Pure.
 """
+
 from __future__ import annotations
 
 import json
@@ -19,11 +20,11 @@ from nanolan.plan import now_utc, parse_time
 from nanolan.times import EARLIEST
 
 T = TypeVar("T")
-MOST_CENTS = 10**8            # of a price an hour, or a bill: more is no price
-LONGEST_NUMBER = 19           # digits; Python refuses to read one of thousands
-MOST_CHARS = 300              # of a word that is no name
-AMOUNT = re.compile(r"\$?\d+(\.\d*)?", re.A)     # "103.4", "$15.00"; what a comma means is not known
-AHEAD = timedelta(days=1)     # a machine is not made later than that
+MOST_CENTS = 10**8  # of a price an hour, or a bill: more is no price
+LONGEST_NUMBER = 19  # digits; Python refuses to read one of thousands
+MOST_CHARS = 300  # of a word that is no name
+AMOUNT = re.compile(r"\$?\d+(\.\d*)?", re.A)  # "103.4", "$15.00"; what a comma means is not known
+AHEAD = timedelta(days=1)  # a machine is not made later than that
 
 
 class Listing(list[T]):
@@ -35,7 +36,7 @@ class Listing(list[T]):
 
     @property
     def gap(self) -> str:
-        """"1 record of Shadeform's list could not be read", or "" """
+        """ "1 record of Shadeform's list could not be read", or "" """
         n = self.unreadable
         return f"{n} record{'s' * (n > 1)} of Shadeform's list could not be read" if n else ""
 
@@ -43,7 +44,9 @@ class Listing(list[T]):
 def decode(content: bytes) -> Any:
     """The JSON of an answer, ValueError for what is none. Python's own reader: it takes what one record may hold and a strict one
     refuses all records for, as NaN, half of a surrogate pair or a number of a thousand digits."""
-    return json.loads(content, parse_int=lambda digits: int(digits) if len(digits) < LONGEST_NUMBER else None)
+    return json.loads(
+        content, parse_int=lambda digits: int(digits) if len(digits) < LONGEST_NUMBER else None
+    )
 
 
 def read_each(records: Iterable[Any], read: Callable[[Any], T]) -> Listing[T]:
@@ -95,7 +98,12 @@ def record(value: Any) -> dict[str, Any]:
 
 def price_cents(value: Any) -> int | None:
     """Cents per hour: a whole number above 0; one with a fraction may be dollars."""
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < MOST_CENTS and value == int(value)
+    good = (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and 0 < value < MOST_CENTS
+        and value == int(value)
+    )
     return int(value) if good else None
 
 
@@ -103,7 +111,11 @@ def amount_cents(value: Any) -> int | None:
     """Cents of an amount in dollars, a decimal string or a number."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
-    written = f"{Decimal(str(value)):f}" if isinstance(value, float) and math.isfinite(value) else str(value).strip()
+    written = (
+        f"{Decimal(str(value)):f}"
+        if isinstance(value, float) and math.isfinite(value)
+        else str(value).strip()
+    )
     if len(written) > MOST_CHARS or not AMOUNT.fullmatch(written):
         return None
     cents = cents_from_dollars(written, "an amount")

@@ -1,4 +1,5 @@
 """Renting without losing a machine: create once, find it again, delete until it is seen to be gone."""
+
 from __future__ import annotations
 
 import os
@@ -10,7 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, MachineFailed, MayBeBilling, NotFound, UnclearAnswer
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    BadAnswer,
+    MachineFailed,
+    MayBeBilling,
+    NotFound,
+    UnclearAnswer,
+)
 from nanolan.instance import Instance
 from nanolan.money import dollars
 from nanolan.plan import Plan, iso
@@ -18,7 +27,11 @@ from nanolan.records import gap_of
 from nanolan.shadeform import DASHBOARD, Shadeform
 from nanolan.terms import limits_differ, price_differs
 
-ADOPT_LOOKS, ADOPT_WAIT_S, LONGEST_ADOPT_WAIT_S = 6, 2.0, 20.0   # a listing may lag a minute behind a create
+ADOPT_LOOKS, ADOPT_WAIT_S, LONGEST_ADOPT_WAIT_S = (
+    6,
+    2.0,
+    20.0,
+)  # a listing may lag a minute behind a create
 READ_BACK_S, READ_BACK_WAIT_S = 60.0, 2.0
 DELETE_RETRY_S, DELETE_GIVE_UP_S = 5.0, 15 * 60.0
 
@@ -31,7 +44,9 @@ class Gone:
     seen: str
 
 
-def create_once(api: Shadeform, body: dict[str, Any], plan: Plan, *, say: Callable[[str], None]) -> tuple[str, bool]:
+def create_once(
+    api: Shadeform, body: dict[str, Any], plan: Plan, *, say: Callable[[str], None]
+) -> tuple[str, bool]:
     """(id, whether Ctrl-C came). Creates an instance, never two: after an unclear answer the run's own is looked for."""
     try:
         return api.create(body), False
@@ -50,16 +65,21 @@ def create_once(api: Shadeform, body: dict[str, Any], plan: Plan, *, say: Callab
     raise MayBeBilling(
         f"UNKNOWN: an instance named {body['name']} ({dollars(plan.offer.hourly_cents)}/h) may exist at "
         f"{body['cloud']}/{body['region']} ({why}). If it does, it deletes itself at {dollars(plan.limit_cents)}. "
-        f"Look: just status; stop it: just stop {plan.run_id} --now; or by hand: {DASHBOARD}")
+        f"Look: just status; stop it: just stop {plan.run_id} --now; or by hand: {DASHBOARD}"
+    )
 
 
 def goes_on(instance_id: str, plan: Plan) -> str:
     """What is true once a machine is rented, whatever becomes of the laptop."""
-    return (f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h) is rented and goes on by itself, limit "
-            f"{dollars(plan.limit_cents)}. Watch it: just watch; stop it: just stop {plan.run_id}")
+    return (
+        f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h) is rented and goes on by itself, limit "
+        f"{dollars(plan.limit_cents)}. Watch it: just watch; stop it: just stop {plan.run_id}"
+    )
 
 
-def find_run(api: Shadeform, run_id: str, looks: int = ADOPT_LOOKS, *, attempt: int | None = None) -> Instance | None:
+def find_run(
+    api: Shadeform, run_id: str, looks: int = ADOPT_LOOKS, *, attempt: int | None = None
+) -> Instance | None:
     """The instance of a run (of that attempt at it, if given), looked for `looks` times; ApiProblem or AuthProblem if the
     last look failed, never "none". One that is gone is only taken at the end: the living one may not be listed yet."""
     gone: list[Instance] = []
@@ -67,7 +87,9 @@ def find_run(api: Shadeform, run_id: str, looks: int = ADOPT_LOOKS, *, attempt: 
         if look:
             api.sleep(min(ADOPT_WAIT_S * 2 ** (look - 1), LONGEST_ADOPT_WAIT_S))
         try:
-            found = [i for i in api.instances() if i.is_run(run_id) and attempt in (None, i.attempt)]
+            found = [
+                i for i in api.instances() if i.is_run(run_id) and attempt in (None, i.attempt)
+            ]
         except (ApiProblem, AuthProblem):
             if look == looks - 1:
                 raise
@@ -86,8 +108,15 @@ def sweep(api: Shadeform, run_id: str, *, say: Callable[[str], None]) -> None:
             delete_and_confirm(api, i)
 
 
-def check_rented(api: Shadeform, instance_id: str, plan: Plan, limits: dict[str, str], *, say: Callable[[str], None],
-                 clock: Callable[[], float] = time.monotonic) -> Instance:
+def check_rented(
+    api: Shadeform,
+    instance_id: str,
+    plan: Plan,
+    limits: dict[str, str],
+    *,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> Instance:
     """Read the new instance back: what contradicts the plan is deleted at once; absent is not different.
 
     A limit that is still absent after a minute is sent by /update once and read again; absent still: deleted.
@@ -106,8 +135,10 @@ def check_rented(api: Shadeform, instance_id: str, plan: Plan, limits: dict[str,
             if wrong:
                 return _delete_wrong(api, now, wrong, clock)
             if now.limits and now.limits.spend_cents is not None and now.limits.date is not None:
-                say(f"read back: {dollars(now.hourly_cents)}/h, limit {dollars(now.limits.spend_cents)}, "
-                    f"deleted at {iso(now.limits.date)} at the latest")
+                say(
+                    f"read back: {dollars(now.hourly_cents)}/h, limit {dollars(now.limits.spend_cents)}, "
+                    f"deleted at {iso(now.limits.date)} at the latest"
+                )
                 return now
             if clock() >= end:
                 break
@@ -117,7 +148,7 @@ def check_rented(api: Shadeform, instance_id: str, plan: Plan, limits: dict[str,
             try:
                 api.update(instance_id, {"auto_delete": limits})
             except ApiProblem as e:
-                say(f"that failed: {e}")   # what is stored decides, not this answer
+                say(f"that failed: {e}")  # what is stored decides, not this answer
     return _delete_wrong(api, now, "the provider did not store the limits", clock)
 
 
@@ -135,10 +166,15 @@ def disagreement(now: Instance, plan: Plan) -> str:
     return limits_differ(now, plan)
 
 
-def _delete_wrong(api: Shadeform, now: Instance, wrong: str, clock: Callable[[], float]) -> NoReturn:
+def _delete_wrong(
+    api: Shadeform, now: Instance, wrong: str, clock: Callable[[], float]
+) -> NoReturn:
     gone = delete_and_confirm(api, now, clock=clock)
-    raise MachineFailed(f"instance {now.id} was not what was agreed: {wrong}. It is deleted ({gone.seen})", now.id,
-                        now.cost_now_cents())
+    raise MachineFailed(
+        f"instance {now.id} was not what was agreed: {wrong}. It is deleted ({gone.seen})",
+        now.id,
+        now.cost_now_cents(),
+    )
 
 
 @contextmanager
@@ -158,8 +194,13 @@ def hangup_waits() -> Iterator[None]:
 
 
 @hangup_waits()
-def delete_and_confirm(api: Shadeform, instance: Instance, *, give_up_s: float = DELETE_GIVE_UP_S,
-                       clock: Callable[[], float] = time.monotonic) -> Gone:
+def delete_and_confirm(
+    api: Shadeform,
+    instance: Instance,
+    *,
+    give_up_s: float = DELETE_GIVE_UP_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> Gone:
     """Delete until it is *seen* to be gone; `instance` was seen, so a 404 and an empty listing together count.
 
     A Ctrl-C on the way goes on as one, with words of what may bill."""
@@ -175,11 +216,13 @@ def delete_and_confirm(api: Shadeform, instance: Instance, *, give_up_s: float =
                 raise MayBeBilling(f"{name} could not be deleted: {problem or state}. {stop}")
             api.sleep(DELETE_RETRY_S)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{name} was being deleted and is not seen to be gone. {stop}") from None
+        raise KeyboardInterrupt(
+            f"{name} was being deleted and is not seen to be gone. {stop}"
+        ) from None
 
 
 def _ask_to_delete(api: Shadeform, instance_id: str) -> str:
-    """"" when the delete was taken (or the instance is gone), else what went wrong; safe to repeat."""
+    """ "" when the delete was taken (or the instance is gone), else what went wrong; safe to repeat."""
     try:
         api.delete(instance_id)
     except NotFound:
@@ -194,8 +237,13 @@ def _look(api: Shadeform, instance_id: str) -> tuple[str, str]:
     try:
         try:
             now = api.info(instance_id)
-            return ("", f"it is still {now.status}") if now.billing else (f"status {now.status}", "")
-        except (NotFound, BadAnswer) as e:      # BadAnswer: 200 with an empty record, which is no end by itself
+            return (
+                ("", f"it is still {now.status}") if now.billing else (f"status {now.status}", "")
+            )
+        except (
+            NotFound,
+            BadAnswer,
+        ) as e:  # BadAnswer: 200 with an empty record, which is no end by itself
             listed = api.instances()
             if mine := [i for i in listed if i.id == instance_id and i.billing]:
                 return "", f"it is still listed as {mine[0].status}"

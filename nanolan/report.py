@@ -1,4 +1,5 @@
 """What a run tells about itself in its run folder: progress while it lives, a receipt at the end."""
+
 from __future__ import annotations
 
 import re
@@ -11,10 +12,17 @@ from nanolan.errors import BadAnswer, LimitHitLost, LimitHitSaved, NanolanError,
 from nanolan.manifest import Manifest
 from nanolan.plan import MOST, UNREADABLE, Plan, Predicted, parse_time, within_reason
 
-PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = "pending", "booting", "preparing", "training", "uploading", "stopping"
-UNKNOWN = "unknown"          # whether it has a machine
+PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = (
+    "pending",
+    "booting",
+    "preparing",
+    "training",
+    "uploading",
+    "stopping",
+)
+UNKNOWN = "unknown"  # whether it has a machine
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
-MEASURED = ("val_", "pass_at_")      # of a manifest's extra: what the trainer measured itself
+MEASURED = ("val_", "pass_at_")  # of a manifest's extra: what the trainer measured itself
 NAME = re.compile(r"[\w@.-]{1,60}", re.ASCII)
 ENDED = {SUCCEEDED, FAILED, STOPPED, LOST}
 
@@ -23,30 +31,47 @@ class PhaseReport(msgspec.Struct, frozen=True):
     """One phase: none, training, uploading, proven, or failed."""
 
     state: str
-    folder: str = ""                 # in HF_REPO
+    folder: str = ""  # in HF_REPO
     revision: str = ""
     step: int | None = None
     loss_start: float | None = None
     loss_end: float | None = None
-    reward_start: float | None = None   # rl alone
+    reward_start: float | None = None  # rl alone
     reward_end: float | None = None
-    measured: dict[str, float] = {}  # val_bpb, val_loss, and after the evaluation accuracies and chatcore
-    tokens: int | None = None        # trained on this machine, or generated in rl; with the stage's seconds: the speed
+    measured: dict[
+        str, float
+    ] = {}  # val_bpb, val_loss, and after the evaluation accuracies and chatcore
+    tokens: int | None = (
+        None  # trained on this machine, or generated in rl; with the stage's seconds: the speed
+    )
 
 
 def phase_report(state: str, folder: str, manifest: Manifest, revision: str = "") -> PhaseReport:
     """The report of a phase that has a checkpoint, with what the trainer noted in its manifest."""
     told = numbers(manifest.extra)
-    ends = {name: told.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")}
+    ends = {
+        name: told.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")
+    }
     tokens = manifest.extra.get("tokens")
     measured = {name: value for name, value in told.items() if name.startswith(MEASURED)}
-    return PhaseReport(state, folder, revision, manifest.step, **ends, measured=measured,
-                       tokens=tokens if type(tokens) is int and 0 <= tokens < MOST else None)
+    return PhaseReport(
+        state,
+        folder,
+        revision,
+        manifest.step,
+        **ends,
+        measured=measured,
+        tokens=tokens if type(tokens) is int and 0 <= tokens < MOST else None,
+    )
 
 
 def numbers(told: Mapping[str, Any]) -> dict[str, float]:
     """The numbers under plain names: NaN, say, could be written into a receipt, and nobody could read it."""
-    return {k: float(v) for k, v in told.items() if type(v) in (int, float) and abs(v) < MOST and NAME.fullmatch(k)}
+    return {
+        k: float(v)
+        for k, v in told.items()
+        if type(v) in (int, float) and abs(v) < MOST and NAME.fullmatch(k)
+    }
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -55,22 +80,24 @@ class Progress(msgspec.Struct, frozen=True):
     run_id: str
     state: str
     phases: dict[str, PhaseReport]
-    updated: str                     # ISO-8601 UTC
+    updated: str  # ISO-8601 UTC
     message: str = ""
     step: int | None = None
     steps: int | None = None
     loss: float | None = None
     spent_cents: int | None = None
     attempt: int = 1
-    stage: str = ""                  # of the trainer: load, compile, train, save, evaluate ...
-    phase: str = ""                  # of the last step told
+    stage: str = ""  # of the trainer: load, compile, train, save, evaluate ...
+    phase: str = ""  # of the last step told
     tok_per_s: float | None = None
-    left_s: float | None = None      # until the run's end, counted from `updated`; None: not foretold
-    phase_left_s: float | None = None    # until the end of the phase's training, by the trainer's word
-    limit_cents: int | None = None   # that the machine knows of
-    soft_cents: int | None = None    # the bill at which it saves and stops
-    trouble: str = ""                # the last error of an upload that is still tried again
-    trouble_since: str = ""          # ISO-8601 UTC
+    left_s: float | None = None  # until the run's end, counted from `updated`; None: not foretold
+    phase_left_s: float | None = (
+        None  # until the end of the phase's training, by the trainer's word
+    )
+    limit_cents: int | None = None  # that the machine knows of
+    soft_cents: int | None = None  # the bill at which it saves and stops
+    trouble: str = ""  # the last error of an upload that is still tried again
+    trouble_since: str = ""  # ISO-8601 UTC
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -81,23 +108,29 @@ class Receipt(msgspec.Struct, frozen=True):
     reason: str = ""
     message: str = ""
     phases: dict[str, PhaseReport] = {}
-    log: str = ""                    # path of the whole log in RUNS_REPO
-    spent_cents: int | None = None   # at the moment of deletion; the provider's bill may add a few seconds
+    log: str = ""  # path of the whole log in RUNS_REPO
+    spent_cents: int | None = (
+        None  # at the moment of deletion; the provider's bill may add a few seconds
+    )
     seconds: int | None = None
     ended: str = ""
-    attempt: int = 1                 # of the plan: an earlier attempt's receipt says nothing about this one
-    metered_cents: int | None = None     # price x age
-    provider_cents: int | None = None    # Shadeform's own figure, None if it never told
-    stages: dict[str, int] = {}      # seconds by boot, setup, download, train, evaluate, upload, idle ...; all of them
-    phase_cents: dict[str, int] = {}     # what each phase's training and evaluation cost
+    attempt: int = 1  # of the plan: an earlier attempt's receipt says nothing about this one
+    metered_cents: int | None = None  # price x age
+    provider_cents: int | None = None  # Shadeform's own figure, None if it never told
+    stages: dict[
+        str, int
+    ] = {}  # seconds by boot, setup, download, train, evaluate, upload, idle ...; all of them
+    phase_cents: dict[str, int] = {}  # what each phase's training and evaluation cost
     predicted: Predicted | None = None
-    warning: str = ""                # part of the message, too: shown whatever the verdict
+    warning: str = ""  # part of the message, too: shown whatever the verdict
 
 
 def leak_warning(plan: Plan) -> str:
     """Of a log that anybody can read, in which a secret was masked. cloud/rescue.py says the same."""
-    return (f"A SECRET WAS PRINTED INTO THE LOG and masked before the upload, and {plan.runs_repo} is public: look what printed it "
-            "(***), and make new keys if you doubt the mask")
+    return (
+        f"A SECRET WAS PRINTED INTO THE LOG and masked before the upload, and {plan.runs_repo} is public: look what printed it "
+        "(***), and make new keys if you doubt the mask"
+    )
 
 
 def read_receipt(data: bytes) -> Receipt:
@@ -137,5 +170,12 @@ def error_of(receipt: Receipt) -> NanolanError | None:
     """The error whose exit code is the run's verdict, or None for a success."""
     if receipt.verdict == SUCCEEDED:
         return None
-    kinds = {"spend_limit": LimitHitSaved, "max_duration": LimitHitSaved, "gate": LimitHitSaved, "limit_lost": LimitHitLost}
-    return kinds.get(receipt.reason, RunFailed)(f"run {receipt.run_id} {receipt.verdict}: {receipt.message or receipt.reason}")
+    kinds = {
+        "spend_limit": LimitHitSaved,
+        "max_duration": LimitHitSaved,
+        "gate": LimitHitSaved,
+        "limit_lost": LimitHitLost,
+    }
+    return kinds.get(receipt.reason, RunFailed)(
+        f"run {receipt.run_id} {receipt.verdict}: {receipt.message or receipt.reason}"
+    )

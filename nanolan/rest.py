@@ -2,6 +2,7 @@
 
 Only what proves itself counts: a manifest of this very run and phase, and every file of it on the Hub with its size and hash.
 """
+
 from __future__ import annotations
 
 import re
@@ -36,9 +37,11 @@ class Kept:
 class Rest:
     """What is to be trained yet."""
 
-    phases: tuple[str, ...]          # none: the run is complete
-    before: Kept | None = None       # the result that the first of them starts from; None: the plan's own input
-    saved: Kept | None = None        # the state that it can go on from
+    phases: tuple[str, ...]  # none: the run is complete
+    before: Kept | None = (
+        None  # the result that the first of them starts from; None: the plan's own input
+    )
+    saved: Kept | None = None  # the state that it can go on from
 
 
 def rest_of(hub: Hub, plan: Plan, told: Mapping[str, PhaseReport]) -> Rest:
@@ -53,15 +56,19 @@ def rest_of(hub: Hub, plan: Plan, told: Mapping[str, PhaseReport]) -> Rest:
     return Rest((), before)
 
 
-def result_of(hub: Hub, tree: Tree, plan: Plan, phase: str, told: PhaseReport | None) -> Kept | None:
+def result_of(
+    hub: Hub, tree: Tree, plan: Plan, phase: str, told: PhaseReport | None
+) -> Kept | None:
     """The proven result of a phase: as its folder is now, or at the told revision if another run has written it since."""
     folder = f"{PHASES[phase].output_dir}/{plan.output_tag}"
     found = kept(hub, tree, folder, plan, phase, final=True)
     if found or told is None or told.revision in ("", tree.revision):
         return found
     try:
-        return kept(hub, hub.tree(plan.hf_repo, revision=told.revision), folder, plan, phase, final=True)
-    except NotFound:   # a revision that is no more, or never was
+        return kept(
+            hub, hub.tree(plan.hf_repo, revision=told.revision), folder, plan, phase, final=True
+        )
+    except NotFound:  # a revision that is no more, or never was
         return None
 
 
@@ -75,12 +82,19 @@ def kept(hub: Hub, tree: Tree, folder: str, plan: Plan, phase: str, *, final: bo
     if f"{folder}/{MANIFEST}" not in tree.files:
         return None
     try:
-        manifest = parse_manifest(hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision))
+        manifest = parse_manifest(
+            hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision)
+        )
         prove(tree, folder, manifest)
-    except BadAnswer:   # no manifest, or one that its files do not bear out
+    except BadAnswer:  # no manifest, or one that its files do not bear out
         return None
     names = [f.path for f in manifest.files]
     mine = (manifest.run_id, manifest.phase, manifest.final) == (plan.run_id, phase, final)
     if not mine or not any(n.startswith("model_") for n in names):
         return None
-    return Kept(phase, manifest.step, folder, tree.pin([f"{folder}/{n}" for n in (*names, MANIFEST)], proven=True))
+    return Kept(
+        phase,
+        manifest.step,
+        folder,
+        tree.pin([f"{folder}/{n}" for n in (*names, MANIFEST)], proven=True),
+    )

@@ -1,4 +1,5 @@
 """What an evaluation found (the trainer's evaluation.json), and how it gets into a checkpoint's meta. Pure but for one read."""
+
 from __future__ import annotations
 
 import json
@@ -32,14 +33,16 @@ def meta_name(manifest: Manifest) -> str:
     return f"meta_{manifest.step:06d}.json"
 
 
-def hide_secrets(meta: bytes, manifest: Manifest, hide: Callable[[str], str]) -> tuple[Manifest, bytes]:
+def hide_secrets(
+    meta: bytes, manifest: Manifest, hide: Callable[[str], str]
+) -> tuple[Manifest, bytes]:
     """The manifest and meta of a checkpoint with no secret in the meta's words; both as they were if there is none."""
     text = meta.decode(errors="replace")
     if hide(text) == text:
         return manifest, meta
     try:
         data = (json.dumps(_hidden(json.loads(text), hide), indent=2) + "\n").encode()
-    except (ValueError, RecursionError):     # no JSON, and sent all the same: nothing is lost
+    except (ValueError, RecursionError):  # no JSON, and sent all the same: nothing is lost
         data = hide(text).encode()
     return _with_meta(manifest, data), data
 
@@ -56,13 +59,20 @@ def _hidden(value: Any, hide: Callable[[str], str]) -> Any:
 
 def _with_meta(manifest: Manifest, meta: bytes) -> Manifest:
     name = meta_name(manifest)
-    return replace(manifest, files=tuple(hash_bytes(name, meta) if f.path == name else f for f in manifest.files))
+    return replace(
+        manifest,
+        files=tuple(hash_bytes(name, meta) if f.path == name else f for f in manifest.files),
+    )
 
 
-def with_results(meta: bytes, manifest: Manifest, results: dict[str, Any]) -> tuple[Manifest, bytes]:
+def with_results(
+    meta: bytes, manifest: Manifest, results: dict[str, Any]
+) -> tuple[Manifest, bytes]:
     """The manifest and meta of a checkpoint that was evaluated: numbers under nanochat's own keys where it has such, and all
     of it under `evaluation`."""
     d = json.loads(meta)
-    d |= {key: results[key] for key in d if d[key] is None and key in results} | {"evaluation": results}
+    d |= {key: results[key] for key in d if d[key] is None and key in results} | {
+        "evaluation": results
+    }
     data = (json.dumps(d, indent=2) + "\n").encode()
     return _with_meta(manifest, data), data

@@ -1,4 +1,5 @@
 """The story of a run as a laptop can tell it: what status sees, and what the machine has left in the run folder so far."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -24,16 +25,37 @@ def retell(view: RunView, hub: Hub, problems: tuple[str, ...] = ()) -> Story:
     """The story so far; what could not be looked up is named in it."""
     plan = view.entry.plan
     with ThreadPoolExecutor(len(FILES)) as pool:
-        looks = [pool.submit(look, partial(hub.read, plan.runs_repo, f"{plan.folder}/{name}")) for name in FILES]
-    (metrics, samples, environment), found = (look.result()[0] for look in looks), [look.result()[1] for look in looks]
+        looks = [
+            pool.submit(look, partial(hub.read, plan.runs_repo, f"{plan.folder}/{name}"))
+            for name in FILES
+        ]
+    (metrics, samples, environment), found = (
+        (look.result()[0] for look in looks),
+        [look.result()[1] for look in looks],
+    )
     ended = view.state in ENDED
-    reason = (view.receipt.message if view.receipt else "") or view.reason or ("" if ended else where(view))
-    never = len(attempts(view.entry)) == len(view.entry.earlier)      # rented
-    return Story(plan, view.state, reason, iso(now_utc()), view.phases, view.receipt, 0 if never else view.spent_cents,
-                 read_metrics(metrics) if metrics else Metrics(), read_samples(samples or b"[]"),
-                 read_environment(environment) if environment else None, view.entry.earlier,
-                 f"{view.saved.phase} step {view.saved.step}" if view.saved else "", resume_command(view) if view.resumable else "",
-                 tuple(dict.fromkeys((*problems, *view.problems, *filter(None, found)))))
+    reason = (
+        (view.receipt.message if view.receipt else "")
+        or view.reason
+        or ("" if ended else where(view))
+    )
+    never = len(attempts(view.entry)) == len(view.entry.earlier)  # rented
+    return Story(
+        plan,
+        view.state,
+        reason,
+        iso(now_utc()),
+        view.phases,
+        view.receipt,
+        0 if never else view.spent_cents,
+        read_metrics(metrics) if metrics else Metrics(),
+        read_samples(samples or b"[]"),
+        read_environment(environment) if environment else None,
+        view.entry.earlier,
+        f"{view.saved.phase} step {view.saved.step}" if view.saved else "",
+        resume_command(view) if view.resumable else "",
+        tuple(dict.fromkeys((*problems, *view.problems, *filter(None, found)))),
+    )
 
 
 def look(read: Callable[[], bytes]) -> tuple[bytes | None, str]:

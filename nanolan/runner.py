@@ -3,6 +3,7 @@
 The trainer's environment holds neither cloud key nor Hub token. A phase is judged by the checkpoint it saved,
 not by an exit code: torchrun returns 1 after a clean save on SIGTERM.
 """
+
 from __future__ import annotations
 
 import json
@@ -24,39 +25,72 @@ from nanolan.confine import UID, Account, desk
 from nanolan.plainfile import write_plain
 from nanolan.plan import Plan
 
-MARK = "NANOLAN_TRAINER"     # in the environment of every process of a phase: its workers leave the group and the session
-GRACE_S = 40.0               # from SIGTERM to SIGKILL, at least; a state of a d20 took 26 to 39 s
-HUNG_GRACE_S = 10.0          # one that does not move will hardly save
-STACKS_S = 1.0               # for the ranks to print their stacks
+MARK = "NANOLAN_TRAINER"  # in the environment of every process of a phase: its workers leave the group and the session
+GRACE_S = 40.0  # from SIGTERM to SIGKILL, at least; a state of a d20 took 26 to 39 s
+HUNG_GRACE_S = 10.0  # one that does not move will hardly save
+STACKS_S = 1.0  # for the ranks to print their stacks
 POLL_S, RESCAN_S = 0.2, 0.02
-KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|BOX_ROOT|(CUDA|NVIDIA|NCCL|NANOLAN|UV|SSL)_?\w*")
+KEPT = re.compile(
+    r"PATH|HOME|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|BOX_ROOT|(CUDA|NVIDIA|NCCL|NANOLAN|UV|SSL)_?\w*"
+)
 
 
-def trainer_environment(plan: Plan, host: Mapping[str, str], netrc: Path | None = None,
-                        account: Account | None = None) -> dict[str, str]:
+def trainer_environment(
+    plan: Plan, host: Mapping[str, str], netrc: Path | None = None, account: Account | None = None
+) -> dict[str, str]:
     """All that a trainer gets of the box program's environment, and its own settings; wandb's key is in the file `netrc`."""
     kept = {k: v for k, v in host.items() if KEPT.fullmatch(k)}
-    wandb = {"NETRC": str(netrc), "WANDB_BASE_URL": plan.wandb_base_url} if netrc else {"WANDB_MODE": "disabled"}
+    wandb = (
+        {"NETRC": str(netrc), "WANDB_BASE_URL": plan.wandb_base_url}
+        if netrc
+        else {"WANDB_MODE": "disabled"}
+    )
     threads = max(1, (os.cpu_count() or 1) // plan.processes)
     return kept | {
-        MARK: plan.run_id, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "PYTHONUNBUFFERED": "1",
+        MARK: plan.run_id,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "PYTHONUNBUFFERED": "1",
         # cuDNN's attention builds a plan per shape (0.4 s on a B200), and decoding has a new shape each step
         "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
-        **wandb, "WANDB_SILENT": "true",
-        "WANDB_ERROR_REPORTING": "false", **(account.environment if account else {}),
+        **wandb,
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        **(account.environment if account else {}),
     }
 
 
-def make_job(plan: Plan, phase: str, work: Path, init: Path, out: Path, wandb: bool) -> dict[str, Any]:
+def make_job(
+    plan: Plan, phase: str, work: Path, init: Path, out: Path, wandb: bool
+) -> dict[str, Any]:
     """What the trainer is told (nanolan/train/job.py): start from the checkpoint in `init`, save to `out`."""
-    group = {"project": plan.wandb_project, "name": f"{plan.run_name}-{phase}", "group": plan.run_name,
-             "id": f"{plan.run_id}-{phase}"}     # a resumed phase goes on with it
-    return {"phase": phase, "run_id": plan.run_id, "run_name": plan.run_name, "model_tag": plan.model_tag,
-            "device": plan.device, "init_dir": str(init), "tokenizer_dir": str(work / "model" / "tokenizer"),
-            "data_dir": str(work / "data"), "out_dir": str(out), "metrics": str(desk(work) / "metrics.jsonl"),
-            "heartbeat": str(desk(work) / "heartbeat.json"), "batch": plan.batch, "recipe": plan.recipe, "identity": plan.identity,
-            "save_minutes": plan.save_minutes, "model_only": plan.model_only, "wandb": group if wandb else None}
+    group = {
+        "project": plan.wandb_project,
+        "name": f"{plan.run_name}-{phase}",
+        "group": plan.run_name,
+        "id": f"{plan.run_id}-{phase}",
+    }  # a resumed phase goes on with it
+    return {
+        "phase": phase,
+        "run_id": plan.run_id,
+        "run_name": plan.run_name,
+        "model_tag": plan.model_tag,
+        "device": plan.device,
+        "init_dir": str(init),
+        "tokenizer_dir": str(work / "model" / "tokenizer"),
+        "data_dir": str(work / "data"),
+        "out_dir": str(out),
+        "metrics": str(desk(work) / "metrics.jsonl"),
+        "heartbeat": str(desk(work) / "heartbeat.json"),
+        "batch": plan.batch,
+        "recipe": plan.recipe,
+        "identity": plan.identity,
+        "save_minutes": plan.save_minutes,
+        "model_only": plan.model_only,
+        "wandb": group if wandb else None,
+    }
 
 
 def evaluation_of(job: dict[str, Any], plan: Plan, results: Path) -> dict[str, Any]:
@@ -71,22 +105,46 @@ def trainer_command(plan: Plan, job: Path) -> list[str]:
     """
     if plan.trainer != "nanolan.train":
         return [sys.executable, "-m", plan.trainer, str(job)]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
-            f"--nproc-per-node={plan.processes}", "-m", plan.trainer, str(job)]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr=127.0.0.1",
+        f"--nproc-per-node={plan.processes}",
+        "-m",
+        plan.trainer,
+        str(job),
+    ]
 
 
-def run_trainer(plan: Plan, job: dict[str, Any], job_file: Path, cwd: Path, *, host: Mapping[str, str], wandb_key: str | None,
-                stop: Callable[[], Stop | None], account: Account | None = None,
-                grace_s: Callable[[], float] = lambda: GRACE_S) -> tuple[int, Stop | None]:
+def run_trainer(
+    plan: Plan,
+    job: dict[str, Any],
+    job_file: Path,
+    cwd: Path,
+    *,
+    host: Mapping[str, str],
+    wandb_key: str | None,
+    stop: Callable[[], Stop | None],
+    account: Account | None = None,
+    grace_s: Callable[[], float] = lambda: GRACE_S,
+) -> tuple[int, Stop | None]:
     """Run a phase to its end or until `stop()` gives a reason; (exit code, that). Nothing of it lives on.
 
     Without an `account` it runs as this program does.
     """
     write_plain(job_file, json.dumps(job, indent=2).encode())
-    server = urlsplit(plan.wandb_base_url).netloc     # with its port, as wandb looks it up
+    server = urlsplit(plan.wandb_base_url).netloc  # with its port, as wandb looks it up
     netrc = write_netrc(desk(job_file.parent), wandb_key, account, server) if wandb_key else None
-    child = subprocess.Popen(trainer_command(plan, job_file), cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
-                             env=trainer_environment(plan, host, netrc, account), **(account.popen if account else {}))
+    child = subprocess.Popen(
+        trainer_command(plan, job_file),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        env=trainer_environment(plan, host, netrc, account),
+        **(account.popen if account else {}),
+    )
     reason = None
     try:
         while child.poll() is None and not reason:
@@ -132,7 +190,9 @@ def show_stacks(run_id: str) -> None:
 def catches(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal; anyone else would be killed by it. False where /proc does not tell."""
     try:
-        caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+        caught = re.search(
+            r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.M
+        )
     except OSError:
         return False
     return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
@@ -151,7 +211,7 @@ def end_politely(child: subprocess.Popen[Any], grace_s: float) -> None:
     try:
         child.wait(grace_s)
     except subprocess.TimeoutExpired:
-        pass   # kill_trainers comes next
+        pass  # kill_trainers comes next
 
 
 def ranks_of(child: subprocess.Popen[Any]) -> list[psutil.Process]:
@@ -166,7 +226,7 @@ def ranks_of(child: subprocess.Popen[Any]) -> list[psutil.Process]:
 def _is_rank(p: psutil.Process) -> bool:
     try:
         return "LOCAL_RANK" in p.environ()
-    except psutil.AccessDenied:      # another user's: torchrun has no other children that matter
+    except psutil.AccessDenied:  # another user's: torchrun has no other children that matter
         return True
     except psutil.Error:
         return False
@@ -176,7 +236,7 @@ def kill_trainers(run_id: str) -> int:
     """Kill every process that carries this run's mark (an earlier box program's too); how many there were."""
     killed: set[int] = set()
     empty = 0
-    while empty < 2:   # twice: a process in the middle of fork or exec can be missed once
+    while empty < 2:  # twice: a process in the middle of fork or exec can be missed once
         found = _marked(run_id)
         empty = 0 if found else empty + 1
         for p in found:

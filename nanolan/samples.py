@@ -1,4 +1,5 @@
 """What the model answers: a few questions of the evaluation and some about itself, as the trainer noted them beside its results."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ import msgspec
 from nanolan.plainfile import read_plain
 from nanolan.plan import UNREADABLE
 
-SUFFIX = ".samples.json"     # beside the results of the same evaluation
+SUFFIX = ".samples.json"  # beside the results of the same evaluation
 MOST_BYTES = 4 << 20
 
 

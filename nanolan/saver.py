@@ -2,6 +2,7 @@
 
 One commit, then every size and hash is read back: that is the Proof. Only the newest state of a phase is kept on the Hub.
 """
+
 from __future__ import annotations
 
 import math
@@ -36,11 +37,11 @@ from nanolan.results import hide_secrets, meta_name, numbers, with_results
 from nanolan.secret import hide
 from nanolan.transfer import Job
 
-MOST_META_BYTES = 64 << 20   # of a meta that is looked through; one of a d20 takes 1 kB
-STATE_PATIENCE_S = 600.0     # for a state while training goes on: newer ones follow
+MOST_META_BYTES = 64 << 20  # of a meta that is looked through; one of a d20 takes 1 kB
+STATE_PATIENCE_S = 600.0  # for a state while training goes on: newer ones follow
 AGAIN_S = 2.0
-NOTE_PATIENCE_S = 120.0      # for what is good to have
-SHORT_PATIENCE_S, SHORT_WAIT_S = 300.0, 5.0    # with this machine, where it lacks something
+NOTE_PATIENCE_S = 120.0  # for what is good to have
+SHORT_PATIENCE_S, SHORT_WAIT_S = 300.0, 5.0  # with this machine, where it lacks something
 
 T = TypeVar("T")
 
@@ -58,9 +59,16 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
         m.herald.phase(phase, structs.replace(report, state="failed"))
         raise
     m.proofs.append(proof)
-    m.herald.phase(phase, structs.replace(report, state="proven" if manifest.final else "failed", revision=proof.revision))
+    m.herald.phase(
+        phase,
+        structs.replace(
+            report, state="proven" if manifest.final else "failed", revision=proof.revision
+        ),
+    )
     m.herald.tell(m.herald.state)
-    say(f"phase {phase}: proven on the Hub: {place} step {manifest.step}, revision {proof.revision[:8]}")
+    say(
+        f"phase {phase}: proven on the Hub: {place} step {manifest.step}, revision {proof.revision[:8]}"
+    )
 
 
 def _held_and_saved(m: Machine, phase: str, folder: Path, manifest: Manifest, place: str) -> Proof:
@@ -83,16 +91,20 @@ def when_short(m: Machine, act: Callable[[], T]) -> T:
 
 
 @contextmanager
-def held_fast(m: Machine, phase: str, folder: Path, manifest: Manifest, *, in_training: bool = False) -> Iterator[Path]:
+def held_fast(
+    m: Machine, phase: str, folder: Path, manifest: Manifest, *, in_training: bool = False
+) -> Iterator[Path]:
     """The files of a saved step where the trainer can neither remove them nor put a link to others in their place."""
     with ExitStack() as stack:
         try:
             copy = stack.enter_context(borrow(folder, m.work / f".sending-{phase}-{manifest.step}"))
-        except OSError as e:     # a disk that has no room for a name, or takes none
+        except OSError as e:  # a disk that has no room for a name, or takes none
             if in_training:
                 raise
             say(f"{folder} goes up from its own place ({e.strerror})")
-            m.tools.kill(m.plan.run_id)     # an evaluation ends here: nobody may change the files meanwhile
+            m.tools.kill(
+                m.plan.run_id
+            )  # an evaluation ends here: nobody may change the files meanwhile
             copy = folder
         if read_whole(copy).files != manifest.files:
             raise BadAnswer(f"{folder} has changed since it was found whole")
@@ -109,12 +121,18 @@ def mask_meta(folder: Path, manifest: Manifest) -> Manifest:
         return manifest
     say(f"WARNING: {path.name} held a secret, which was masked before the upload")
     for name, content in ((path.name, data), (MANIFEST, masked.to_json().encode())):
-        (folder / name).unlink()         # the trainer's own files stay as they are
+        (folder / name).unlink()  # the trainer's own files stay as they are
         (folder / name).write_bytes(content)
     return masked
 
 
-def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: Callable[[], bool] | None = None) -> Proof:
+def save(
+    m: Machine,
+    folder: Path,
+    manifest: Manifest,
+    target: str,
+    superseded: Callable[[], bool] | None = None,
+) -> Proof:
     """Upload a whole step to `target` and prove it, unless one as new is proven there.
 
     Only damage ends this (BadAnswer); all else is tried again until the money or the time for it ends: then Unreachable. A state
@@ -127,30 +145,69 @@ def save(m: Machine, folder: Path, manifest: Manifest, target: str, superseded: 
 
     def tell(error: str) -> None:
         m.herald.trouble(target, error)
-    hub = m.tools.hub(plan.hf_endpoint, m.token, patience_s=5 if superseded else math.inf, insist=True, on_trouble=tell,
-                      clock=lambda: math.inf if give_up() else m.tools.clock())
-    repo, names = (plan.hf_repo if manifest.final else plan.runs_repo), (*(f.path for f in manifest.files), MANIFEST)
-    job = Job("upload", plan.hf_endpoint, repo, "model", "main", str(folder), names, target,
-              f"{manifest.phase} step {manifest.step} of run {plan.run_id}", plan.keep_old and manifest.final)
+
+    hub = m.tools.hub(
+        plan.hf_endpoint,
+        m.token,
+        patience_s=5 if superseded else math.inf,
+        insist=True,
+        on_trouble=tell,
+        clock=lambda: math.inf if give_up() else m.tools.clock(),
+    )
+    repo, names = (
+        (plan.hf_repo if manifest.final else plan.runs_repo),
+        (*(f.path for f in manifest.files), MANIFEST),
+    )
+    job = Job(
+        "upload",
+        plan.hf_endpoint,
+        repo,
+        "model",
+        "main",
+        str(folder),
+        names,
+        target,
+        f"{manifest.phase} step {manifest.step} of run {plan.run_id}",
+        plan.keep_old and manifest.final,
+    )
     while True:
         started = m.tools.clock()
         try:
-            there = held(m, repo, target, hub) if manifest.final else known_state(m, manifest.phase, hub)
-            if there and there.manifest.step >= manifest.step:   # of an earlier life or try; or newer, when the newest is damaged
+            there = (
+                held(m, repo, target, hub)
+                if manifest.final
+                else known_state(m, manifest.phase, hub)
+            )
+            if (
+                there and there.manifest.step >= manifest.step
+            ):  # of an earlier life or try; or newer, when the newest is damaged
                 tell("")
                 return there
             say(f"uploading {target}: step {manifest.step}, {manifest.size / 1e6:.1f} MB")
             entry = _mend(folder, manifest)
-            m.tools.transfer(job, m.token, give_up=give_up, say=say, on_trouble=tell,
-                             patience_s=STATE_PATIENCE_S if superseded else math.inf)
+            m.tools.transfer(
+                job,
+                m.token,
+                give_up=give_up,
+                say=say,
+                on_trouble=tell,
+                patience_s=STATE_PATIENCE_S if superseded else math.inf,
+            )
             proof = prove(hub.tree(repo), target, manifest, entry)
-        except (ApiProblem, AuthProblem) as e:   # the Hub said no, or yes and holds something else, or cannot be read
+        except (
+            ApiProblem,
+            AuthProblem,
+        ) as e:  # the Hub said no, or yes and holds something else, or cannot be read
             if (reason := give_up()) or superseded:
-                raise Unreachable(f"{target} is not proven ({reason or 'the next state is tried'}): {e}") from e
+                raise Unreachable(
+                    f"{target} is not proven ({reason or 'the next state is tried'}): {e}"
+                ) from e
             say(f"not proven yet: {e}")
             tell(str(e))
             _mend(folder, manifest)
-            read_whole(folder)    # BadAnswer: damaged here meanwhile, and no further try would be proven either
+            read_whole(
+                folder
+            )  # BadAnswer: damaged here meanwhile, and no further try would be proven either
             m.tools.sleep(AGAIN_S)
             continue
         m.meter.note_upload((m.tools.clock() - started) * (STATE_SIZE if manifest.final else 1))
@@ -163,7 +220,7 @@ def _mend(folder: Path, manifest: Manifest) -> FileEntry:
     data, path = manifest.to_json().encode(), folder / MANIFEST
     if path.read_bytes() != data:
         say(f"{path} was damaged; written anew")
-        path.unlink()         # not under a second name, too
+        path.unlink()  # not under a second name, too
         path.write_bytes(data)
     return hash_bytes(MANIFEST, data)
 
@@ -176,14 +233,18 @@ def save_the_rest(m: Machine, done: set[str]) -> None:
             if found:
                 upload(m, phase, *found)
             elif (m.state / f"attempts-{phase}").is_file():
-                known_state(m, phase, m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S))   # for the receipt
-        except Exception as e:   # the others are still to be saved
+                known_state(
+                    m, phase, m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S)
+                )  # for the receipt
+        except Exception as e:  # the others are still to be saved
             say(f"{e}")
 
 
 def _newest(m: Machine, phase: str) -> tuple[Path, Manifest] | None:
     """The result of a phase, else its newest state."""
-    return newest_whole(m.out_dir(phase), phase, final=True) or newest_whole(m.out_dir(phase), phase)
+    return newest_whole(m.out_dir(phase), phase, final=True) or newest_whole(
+        m.out_dir(phase), phase
+    )
 
 
 def forget_states(m: Machine, phase: str) -> None:
@@ -191,14 +252,21 @@ def forget_states(m: Machine, phase: str) -> None:
     hub = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S)
     try:
         if stale := sorted(hub.tree(m.plan.runs_repo).under(m.saved(phase))):
-            hub.commit(m.plan.runs_repo, {}, f"run {m.plan.run_id}: {phase} is done, its states go", delete=stale)
+            hub.commit(
+                m.plan.runs_repo,
+                {},
+                f"run {m.plan.run_id}: {phase} is done, its states go",
+                delete=stale,
+            )
         m.states.pop(phase, None)
     except NanolanError as e:
         say(f"the states of {phase} stay in {m.saved(phase)}: {e}")
 
 
 # ------------------------------------------------------------------ what was measured
-def note_results(m: Machine, phase: str, folder: Path, manifest: Manifest, results: dict[str, Any]) -> None:
+def note_results(
+    m: Machine, phase: str, folder: Path, manifest: Manifest, results: dict[str, Any]
+) -> None:
     """Write the evaluation into the meta of the proven checkpoint on the Hub, and prove it anew. Good to have, no more: where
     the Hub then holds something else, the checkpoint goes up once more as it was saved; raises when that is not proven."""
     _measured(m, phase, results)
@@ -209,11 +277,16 @@ def note_results(m: Machine, phase: str, folder: Path, manifest: Manifest, resul
     new, meta = with_results(before, manifest, results)
     hub, changed = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S), False
     try:
-        prove(hub.tree(m.plan.hf_repo), target, manifest)      # nobody has written the folder since
-        hub.commit(m.plan.hf_repo, {f"{target}/{name}": meta, f"{target}/{MANIFEST}": new.to_json().encode()},
-                   f"{phase} step {manifest.step} of run {m.plan.run_id}: evaluated")
+        prove(hub.tree(m.plan.hf_repo), target, manifest)  # nobody has written the folder since
+        hub.commit(
+            m.plan.hf_repo,
+            {f"{target}/{name}": meta, f"{target}/{MANIFEST}": new.to_json().encode()},
+            f"{phase} step {manifest.step} of run {m.plan.run_id}: evaluated",
+        )
         changed = True
-        proof = prove(hub.tree(m.plan.hf_repo), target, new, hash_bytes(MANIFEST, new.to_json().encode()))
+        proof = prove(
+            hub.tree(m.plan.hf_repo), target, new, hash_bytes(MANIFEST, new.to_json().encode())
+        )
         m.herald.phase(phase, structs.replace(m.herald.phases[phase], revision=proof.revision))
     except NanolanError as e:
         say(f"the evaluation of {phase} is in the receipt alone, not in {target}: {e}")
@@ -255,10 +328,17 @@ class StateUploads:
         m, phase = self._m, self._phase
         known = m.states.get(phase)
         for folder, manifest in whole_steps(m.out_dir(phase)):
-            if manifest.phase != phase or manifest.final or known and manifest.step <= known.manifest.step:
+            if (
+                manifest.phase != phase
+                or manifest.final
+                or known
+                and manifest.step <= known.manifest.step
+            ):
                 return
             with held_fast(m, phase, folder, manifest, in_training=True) as copy:
-                proof = m.states[phase] = save(m, copy, mask_meta(copy, manifest), m.saved(phase), lambda: self._ticker.closed)
+                proof = m.states[phase] = save(
+                    m, copy, mask_meta(copy, manifest), m.saved(phase), lambda: self._ticker.closed
+                )
             say(f"phase {phase}: state of step {proof.manifest.step} proven in {m.saved(phase)}")
             m.herald.tell(m.herald.state)
             return

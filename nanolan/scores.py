@@ -3,6 +3,7 @@
 The published figures are of nanochat's own run reports of its d20 (561M parameters, 8xH100). Equal recipes differ much from run
 to run there, so the lowest and the highest are shown, never one alone.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -13,23 +14,33 @@ from nanolan.size import D20
 
 CHATCORE = "chatcore"
 # key -> (name, what guessing scores); the tasks of nanolan/train/eval_tasks.py
-TASKS = {"arc_easy_acc": ("ARC-Easy", 0.25), "arc_challenge_acc": ("ARC-Challenge", 0.25), "mmlu_acc": ("MMLU", 0.25),
-         "gsm8k_acc": ("GSM8K", 0.0), "humaneval_acc": ("HumanEval", 0.0), "spellingbee_acc": ("SpellingBee", 0.0)}
+TASKS = {
+    "arc_easy_acc": ("ARC-Easy", 0.25),
+    "arc_challenge_acc": ("ARC-Challenge", 0.25),
+    "mmlu_acc": ("MMLU", 0.25),
+    "gsm8k_acc": ("GSM8K", 0.0),
+    "humaneval_acc": ("HumanEval", 0.0),
+    "spellingbee_acc": ("SpellingBee", 0.0),
+}
 MODEL = "nanochat d20 (561M)"
 PUBLISHED_BY = "run reports of nanochat of October 2025 to January 2026, 8xH100"
 # phase -> a row per run report: accuracies in the order of TASKS, None where the report has none
 PUBLISHED: dict[str, tuple[tuple[float | None, ...], ...]] = {
-    "mid": ((.3561, .2875, .3111, .0250, .0671, None),       # 2025-10, the README's
-            (.4478, .3311, .3315, .0500, .0915, 1.0),        # 2025-11-11
-            (.3140, .2782, .2870, .0394, .1098, .984)),      # 2026-01-07
-    "sft": ((.3876, .2807, .3151, .0455, .0854, None),
-            (.4684, .3362, .3314, .0697, .0915, 1.0),
-            (.3173, .2858, .2891, .0485, .1037, .977),
-            (.2618, .2432, .2599, .0387, .0549, None),       # 2025-10-16
-            (.4230, .3114, .3232, .0553, .0671, None)),      # 2025-10-24
-    "rl": tuple((None, None, None, gsm8k, None, None) for gsm8k in (.0758, .0758, .0751)),
+    "mid": (
+        (0.3561, 0.2875, 0.3111, 0.0250, 0.0671, None),  # 2025-10, the README's
+        (0.4478, 0.3311, 0.3315, 0.0500, 0.0915, 1.0),  # 2025-11-11
+        (0.3140, 0.2782, 0.2870, 0.0394, 0.1098, 0.984),
+    ),  # 2026-01-07
+    "sft": (
+        (0.3876, 0.2807, 0.3151, 0.0455, 0.0854, None),
+        (0.4684, 0.3362, 0.3314, 0.0697, 0.0915, 1.0),
+        (0.3173, 0.2858, 0.2891, 0.0485, 0.1037, 0.977),
+        (0.2618, 0.2432, 0.2599, 0.0387, 0.0549, None),  # 2025-10-16
+        (0.4230, 0.3114, 0.3232, 0.0553, 0.0671, None),
+    ),  # 2025-10-24
+    "rl": tuple((None, None, None, gsm8k, None, None) for gsm8k in (0.0758, 0.0758, 0.0751)),
 }
-SIZE_SLACK = 0.05            # of the parameters: another vocabulary is still a d20
+SIZE_SLACK = 0.05  # of the parameters: another vocabulary is still a d20
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,14 @@ def score_lines(phases: Mapping[str, PhaseReport]) -> list[Line]:
 def _line(key: str, phases: Mapping[str, PhaseReport]) -> Line:
     scores = tuple(r.measured.get(key) for r in phases.values())
     pairs = zip((None, *scores), scores, strict=False)
-    changes = tuple(None if None in (before, now) else now - before for before, now in pairs)   # type: ignore[operator]
+    changes = tuple(None if None in (before, now) else now - before for before, now in pairs)  # type: ignore[operator]
     published = tuple(published_range(p, key, r.measured) for p, r in phases.items())
     return Line(TASKS[key][0] if key in TASKS else "ChatCORE", scores, changes, published)
 
 
-def published_range(phase: str, key: str, measured: Mapping[str, float]) -> tuple[float, float] | None:
+def published_range(
+    phase: str, key: str, measured: Mapping[str, float]
+) -> tuple[float, float] | None:
     """(lowest, highest) of the run reports that tell it; ChatCORE is computed over the very tasks that were `measured`."""
     runs = [dict(zip(TASKS, row, strict=True)) for row in PUBLISHED.get(phase, ())]
     if key == CHATCORE:
@@ -82,5 +95,14 @@ def is_d20(parameters: int | None) -> bool | None:
 
 def passes(report: PhaseReport) -> list[tuple[int, float | None, float | None]]:
     """rl's own exam: (k, pass@k before, after)."""
-    ks = sorted({int(k.split("_")[2]) for k in report.measured if k.startswith("pass_at_") and k.split("_")[2].isdigit()})
-    return [(k, report.measured.get(f"pass_at_{k}_start"), report.measured.get(f"pass_at_{k}_end")) for k in ks]
+    ks = sorted(
+        {
+            int(k.split("_")[2])
+            for k in report.measured
+            if k.startswith("pass_at_") and k.split("_")[2].isdigit()
+        }
+    )
+    return [
+        (k, report.measured.get(f"pass_at_{k}_start"), report.measured.get(f"pass_at_{k}_end"))
+        for k in ks
+    ]

@@ -1,4 +1,5 @@
 """Secrets that print as ***, and the masks that keep their values out of everything that leaves the process."""
+
 from __future__ import annotations
 
 import base64
@@ -9,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote, unquote, urlsplit
 
 STARS = "***"
-SHORTEST = 6        # masking shorter values would blank out ordinary words
-PIECE = 12          # of an address or a key file: what is shorter may be an ordinary word
+SHORTEST = 6  # masking shorter values would blank out ordinary words
+PIECE = 12  # of an address or a key file: what is shorter may be an ordinary word
 # \\u0041, \\x41, %41, &#x41;; &#65;; the end of a line
 ESCAPE = re.compile(rb"(?:\\u00|\\x|%|&#x)([0-9A-Fa-f]{2});?|&#0*([1-9][0-9]{0,2});|\\[nrt]")
-_values: dict[str, None] = {}      # of every secret of this process
+_values: dict[str, None] = {}  # of every secret of this process
 
 
 class Secret:
@@ -50,10 +51,17 @@ class Mask:
 
     def __init__(self, secrets: Iterable[Secret | None], *, pieces: bool = False) -> None:
         values = {s.reveal() for s in secrets if s}
-        known = {part for value in values for part in (*parts(value), *(_pieces(value) if pieces else ()))}
+        known = {
+            part
+            for value in values
+            for part in (*parts(value), *(_pieces(value) if pieces else ()))
+        }
         self.forms = sorted({form for part in known for form in forms(part)}, key=len, reverse=True)
-        self.longest, self.firsts = max(map(len, self.forms), default=0), {form[0] for form in self.forms}
-        self.hits = 0        # how many texts held one
+        self.longest, self.firsts = (
+            max(map(len, self.forms), default=0),
+            {form[0] for form in self.forms},
+        )
+        self.hits = 0  # how many texts held one
 
     def hide(self, text: str) -> str:
         """`text` with *** in place of each secret."""
@@ -98,27 +106,42 @@ def known_values() -> list[str]:
 
 def short(text: str, most: int = 300) -> str:
     """Foreign words as they may be quoted: on one line, without any secret, cut (only then: half a secret is known to no mask)."""
-    words = " ".join(hide(text[:100 * most]).split())
-    return words if len(words) <= most else words[:most - 3] + "..."
+    words = " ".join(hide(text[: 100 * most]).split())
+    return words if len(words) <= most else words[: most - 3] + "..."
 
 
 def parts(value: str) -> Iterator[str]:
     """The value, and what of it may turn up alone: the lines of a key file, each of several addresses."""
     yield value
     if "\n" in value:
-        yield from (line for line in value.splitlines() if len(line) >= PIECE and not line.startswith("-----"))
+        yield from (
+            line
+            for line in value.splitlines()
+            if len(line) >= PIECE and not line.startswith("-----")
+        )
     yield from (word.strip(",") for word in value.split() if "://" in word)
 
 
 def _pieces(value: str) -> Iterator[str]:
-    yield from (piece for piece in re.split(r"[/@:?&=,\s]+", value) if len(piece) >= PIECE and "://" in value)
+    yield from (
+        piece
+        for piece in re.split(r"[/@:?&=,\s]+", value)
+        if len(piece) >= PIECE and "://" in value
+    )
 
 
 def forms(value: str) -> set[str]:
     """How a value may be written: raw, in an address, JSON, HTML, Python, base64."""
     raw = value.encode(errors="surrogatepass")
-    found = {value, quote(raw, safe=""), quote(raw), json.dumps(value)[1:-1], repr(value)[1:-1], html.escape(value),
-             html.escape(value, quote=False)} | base64_of(raw)
+    found = {
+        value,
+        quote(raw, safe=""),
+        quote(raw),
+        json.dumps(value)[1:-1],
+        repr(value)[1:-1],
+        html.escape(value),
+        html.escape(value, quote=False),
+    } | base64_of(raw)
     return {f for f in found if len(f) >= SHORTEST}
 
 
@@ -126,7 +149,7 @@ def base64_of(raw: bytes) -> set[str]:
     """How bytes show in the base64 of a longer text, at each of the three alignments."""
     found = set()
     for shift, cut in enumerate((0, 2, 3)):
-        whole = (shift + len(raw)) * 8 // 6    # characters that no neighbouring byte changes
+        whole = (shift + len(raw)) * 8 // 6  # characters that no neighbouring byte changes
         code = base64.b64encode(b"\0" * shift + raw).decode()[cut:whole]
         found |= {code, code.replace("+", "-").replace("/", "_")}
     return found

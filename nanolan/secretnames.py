@@ -1,5 +1,6 @@
 """Names of files that hold secrets, or copies of files that do: keys, logins, histories, editors'
 copies. They are never sent, whatever is in them."""
+
 from __future__ import annotations
 
 import fnmatch

@@ -1,4 +1,5 @@
 """A session for HTTP calls that sends no credentials but those of the call."""
+
 from __future__ import annotations
 
 import requests

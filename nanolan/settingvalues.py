@@ -1,4 +1,5 @@
 """What the settings may hold: each parser takes a text to its value, or says by a UsageProblem what is wrong with it."""
+
 from __future__ import annotations
 
 import re
@@ -11,7 +12,7 @@ from nanolan.phases import phase_sequence
 from nanolan.secret import Secret
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
-REPO = r"(?=.{3,96}\Z)[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?"      # as the Hub's own client has it
+REPO = r"(?=.{3,96}\Z)[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?"  # as the Hub's own client has it
 NO_OWNERS = ("datasets", "models", "spaces", "api")
 ADDRESS = r"(https?)://(?:[\w.-]+|\[::1\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -19,31 +20,47 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 def name(text: str) -> str:
     if not re.fullmatch(NAME, text):
-        raise UsageProblem(f"{text[:80]!r} is not a usable name: letters, digits, '.', '_', '-', at most 60, "
-                           "starting with a letter or digit")
+        raise UsageProblem(
+            f"{text[:80]!r} is not a usable name: letters, digits, '.', '_', '-', at most 60, "
+            "starting with a letter or digit"
+        )
     return text
 
 
 def repo(text: str) -> str:
-    if re.fullmatch(REPO, text, re.ASCII) and not (re.search(r"\.\.|--|\.git$", text) or text.split("/")[0] in NO_OWNERS):
+    if re.fullmatch(REPO, text, re.ASCII) and not (
+        re.search(r"\.\.|--|\.git$", text) or text.split("/")[0] in NO_OWNERS
+    ):
         return text
     plain = re.sub(r"\.git$", "", re.sub(r"^https?://[^/]*/", "", text).strip("/"))
-    meant = f": {plain}" if plain != text and re.fullmatch(REPO, plain, re.ASCII) else ", as in https://huggingface.co/owner/name"
+    meant = (
+        f": {plain}"
+        if plain != text and re.fullmatch(REPO, plain, re.ASCII)
+        else ", as in https://huggingface.co/owner/name"
+    )
     raise UsageProblem(f"{text[:80]!r} is not a Hub repo: give owner/name{meant}")
 
 
 def address(text: str) -> str:
-    plain = re.fullmatch(ADDRESS, text, re.ASCII)   # no user, no backslash: programs disagree on whose host such a text names
+    plain = re.fullmatch(
+        ADDRESS, text, re.ASCII
+    )  # no user, no backslash: programs disagree on whose host such a text names
     if plain and (plain[1] == "https" or is_loopback(text)):
         return text.rstrip("/")
-    raise UsageProblem(f"address {_without_user(text)!r} must be https://host, or http on this machine (127.0.0.1), "
-                       "with no user, blank or query")
+    raise UsageProblem(
+        f"address {_without_user(text)!r} must be https://host, or http on this machine (127.0.0.1), "
+        "with no user, blank or query"
+    )
 
 
 def wandb_address(text: str) -> str:
-    if not re.fullmatch(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?", text, re.ASCII):
-        raise UsageProblem(f"address {_without_user(text)!r} is not like https://wandb.example.org; "
-                           "it must not hold a name or password")
+    if not re.fullmatch(
+        r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?", text, re.ASCII
+    ):
+        raise UsageProblem(
+            f"address {_without_user(text)!r} is not like https://wandb.example.org; "
+            "it must not hold a name or password"
+        )
     return text.rstrip("/")
 
 
@@ -55,8 +72,12 @@ def _without_user(text: str) -> str:
 def secret(text: str) -> Secret:
     if not text.isascii() or re.search(r"\s", text):
         raise UsageProblem("a key or token has no spaces and only ASCII characters; copy it again")
-    if re.match(r"[\"'`<]|(?:export_?)?[A-Z][A-Z_]{3,}=", text) or text.endswith(("\"", "'", "`", ">")):
-        raise UsageProblem("give the key or token alone, without a name, quotes or brackets around it; copy it again")
+    if re.match(r"[\"'`<]|(?:export_?)?[A-Z][A-Z_]{3,}=", text) or text.endswith(
+        ('"', "'", "`", ">")
+    ):
+        raise UsageProblem(
+            "give the key or token alone, without a name, quotes or brackets around it; copy it again"
+        )
     return Secret(text)
 
 
@@ -70,10 +91,16 @@ def gpu(text: str) -> str:
 
 
 def notify(text: str) -> Secret:
-    wrong = [u for u in re.split(r"[\s,]+(?=[a-z][a-z0-9+.-]*://)", text) if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", u)]
+    wrong = [
+        u
+        for u in re.split(r"[\s,]+(?=[a-z][a-z0-9+.-]*://)", text)
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", u)
+    ]
     if wrong:
-        raise UsageProblem("give addresses such as ntfy://topic or slack://..., with blanks between them: "
-                           "https://appriseit.com/services/")
+        raise UsageProblem(
+            "give addresses such as ntfy://topic or slack://..., with blanks between them: "
+            "https://appriseit.com/services/"
+        )
     return Secret(text)
 
 
@@ -105,11 +132,17 @@ def one_of(*words: str) -> Callable[[str], str]:
         if text.lower() not in words:
             raise UsageProblem(f"{text[:40]!r} is not one of {', '.join(words)}")
         return text.lower()
+
     return parse
 
 
 def yes(text: str) -> bool:
-    return one_of("yes", "no", "1", "0", "true", "false", "on", "off")(text) in ("yes", "1", "true", "on")
+    return one_of("yes", "no", "1", "0", "true", "false", "on", "off")(text) in (
+        "yes",
+        "1",
+        "true",
+        "on",
+    )
 
 
 def gate(text: str) -> str:

@@ -3,6 +3,7 @@
 Reads are retried with backoff, jitter and Retry-After. Changes are sent exactly once: what to do after
 an unclear answer is decided in nanolan/rent.py.
 """
+
 from __future__ import annotations
 
 import random
@@ -37,14 +38,14 @@ from nanolan.secret import Secret, short
 from nanolan.session import open_session
 from nanolan.times import SERVICE_CLOCK, ServiceClock
 
-TIMEOUT_S = (10, 30)          # connect, each read
-CALL_S = 60.0                 # a whole call: an answer that drips passes the time-out of each read
+TIMEOUT_S = (10, 30)  # connect, each read
+CALL_S = 60.0  # a whole call: an answer that drips passes the time-out of each read
 TRIES = 4
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 8.0, 120.0
 CREATE = "/instances/create"
-NOT_OF_THE_OFFER = {402, 413, 429}     # refusals of a create that another offer would meet, too
-MOST_OF_A_PAGE = 4 << 10      # is looked at to see whether it is one
-MOST_BYTES = 32 << 20         # of an answer; the list of all types has less than 1 MiB
+NOT_OF_THE_OFFER = {402, 413, 429}  # refusals of a create that another offer would meet, too
+MOST_OF_A_PAGE = 4 << 10  # is looked at to see whether it is one
+MOST_BYTES = 32 << 20  # of an answer; the list of all types has less than 1 MiB
 DASHBOARD = "https://platform.shadeform.ai/instances"
 
 T = TypeVar("T")
@@ -53,9 +54,17 @@ T = TypeVar("T")
 class Shadeform:
     """The calls we make. `session`, `sleep` and `jitter` can be passed in."""
 
-    def __init__(self, key: Secret | None, base: str, *, session: requests.Session | None = None,
-                 sleep: Callable[[float], None] = time.sleep, jitter: Callable[[], float] = random.random,
-                 service_clock: ServiceClock = SERVICE_CLOCK, call_s: float = CALL_S) -> None:
+    def __init__(
+        self,
+        key: Secret | None,
+        base: str,
+        *,
+        session: requests.Session | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+        service_clock: ServiceClock = SERVICE_CLOCK,
+        call_s: float = CALL_S,
+    ) -> None:
         self._call_s = call_s
         self._key, self.base, self.sleep, self._jitter = key, base.rstrip("/"), sleep, jitter
         self._service_clock = service_clock
@@ -107,18 +116,22 @@ class Shadeform:
         try:
             return msgspec.json.decode(raw, type=Created).id
         except UNREADABLE:
-            raise UnclearAnswer("Shadeform accepted the SSH key but its answer cannot be read") from None
+            raise UnclearAnswer(
+                "Shadeform accepted the SSH key but its answer cannot be read"
+            ) from None
 
     def create(self, body: dict[str, Any]) -> str:
         """The new instance's id. UnclearAnswer: it may exist all the same; never send it again. Another error: nothing rented."""
         try:
             raw = self._change(CREATE, body)
-        except NotFound as e:      # a cloud or a type that is no more
+        except NotFound as e:  # a cloud or a type that is no more
             raise OfferRefused(f"{e}; nothing was rented") from None
         try:
             return msgspec.json.decode(raw, type=Created).id
         except UNREADABLE:
-            raise UnclearAnswer("Shadeform accepted the create but its answer cannot be read") from None
+            raise UnclearAnswer(
+                "Shadeform accepted the create but its answer cannot be read"
+            ) from None
 
     def delete(self, instance_id: str) -> None:
         self._change(f"/instances/{quote(instance_id, safe='')}/delete", None)
@@ -140,10 +153,20 @@ class Shadeform:
             headers["Content-Type"] = "application/json"
 
         def call() -> requests.Response:
-            answer = self._session.request(method, self.base + path, data=data, headers=headers, timeout=TIMEOUT_S,
-                                           allow_redirects=False, stream=True)
-            self._service_clock.learn("Shadeform", answer.headers.get("Date"), answer.headers.get("Age"))
+            answer = self._session.request(
+                method,
+                self.base + path,
+                data=data,
+                headers=headers,
+                timeout=TIMEOUT_S,
+                allow_redirects=False,
+                stream=True,
+            )
+            self._service_clock.learn(
+                "Shadeform", answer.headers.get("Date"), answer.headers.get("Age")
+            )
             return bounded(answer)
+
         try:
             return within(self._call_s, call)
         except TimeoutError as e:
@@ -155,7 +178,7 @@ class Shadeform:
             wait = self._backoff(attempt)
             try:
                 answer = self._send("GET", path, None)
-            except (OSError, ValueError) as e:       # requests' own errors are OSErrors
+            except (OSError, ValueError) as e:  # requests' own errors are OSErrors
                 trouble = of_exception(e, SHADEFORM, self.base)
             else:
                 trouble = of_answer(SHADEFORM, answer.status_code, answer.headers, _body(answer))
@@ -187,7 +210,9 @@ class Shadeform:
         try:
             found = decode(answer.content)
         except (ValueError, RecursionError) as e:
-            raise BadAnswer(f"Shadeform's answer to GET {path} cannot be read: {str(e)[:200]}") from None
+            raise BadAnswer(
+                f"Shadeform's answer to GET {path} cannot be read: {str(e)[:200]}"
+            ) from None
         if not isinstance(found, dict):
             raise BadAnswer(f"Shadeform's answer to GET {path} cannot be read: it is no record")
         return found
@@ -197,21 +222,27 @@ class Shadeform:
         status, creates = answer.status_code, call == f"POST {CREATE}"
         done = "rented" if creates else "changed"
         if status in (401, 403):
-            return AuthProblem(f"Shadeform refused SHADEFORM_API_KEY (HTTP {status}: {text}); nothing was {done}. "
-                               "Get a key: https://platform.shadeform.ai/settings/api")
+            return AuthProblem(
+                f"Shadeform refused SHADEFORM_API_KEY (HTTP {status}: {text}); nothing was {done}. "
+                "Get a key: https://platform.shadeform.ai/settings/api"
+            )
         if status == 404:
             return NotFound(f"Shadeform knows no such thing: {call}")
         if status == 409 and code == "OUT_OF_STOCK":
             return OutOfStock("just sold out; nothing was rented")
         if status == 409 and code == "INSUFFICIENT_FUNDS":
-            return InsufficientFunds(f"Shadeform's wallet is too low: {text} Nothing was rented. "
-                                     "Add money: https://platform.shadeform.ai/settings/billing")
+            return InsufficientFunds(
+                f"Shadeform's wallet is too low: {text} Nothing was rented. "
+                "Add money: https://platform.shadeform.ai/settings/billing"
+            )
         if status >= 500 or status in (408, 409, 425) or 200 <= status < 400:
             return UnclearAnswer(f"{call} answered HTTP {status} {code} {text}".strip())
         refused = f"Shadeform refused {call}: HTTP {status} {text}".strip()
         if not creates:
             return ApiProblem(refused)
-        return (ApiProblem if status in NOT_OF_THE_OFFER else OfferRefused)(f"{refused}; nothing was rented")
+        return (ApiProblem if status in NOT_OF_THE_OFFER else OfferRefused)(
+            f"{refused}; nothing was rented"
+        )
 
     def _backoff(self, attempt: int) -> float:
         return min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S) * (0.5 + self._jitter() / 2)
@@ -224,12 +255,12 @@ def bounded(answer: requests.Response) -> requests.Response:
         end = time.monotonic() + CALL_S
         for chunk in answer.iter_content(1 << 10):
             data += chunk
-            if time.monotonic() > end:       # whoever asked has gone on
+            if time.monotonic() > end:  # whoever asked has gone on
                 answer.close()
                 raise requests.Timeout(f"no whole answer in {CALL_S:.0f} s")
             if len(data) > MOST_BYTES:
                 answer.close()
-                data.clear()     # the error, which is kept, holds this frame
+                data.clear()  # the error, which is kept, holds this frame
                 raise requests.RequestException(f"an answer of more than {MOST_BYTES >> 20} MiB")
         answer._content = bytes(data)
     return answer
@@ -253,7 +284,9 @@ def _error_of(answer: requests.Response) -> tuple[str, str]:
     """(error_code, text) of an error body that may be JSON, raw text or a proxy's HTML page."""
     try:
         d = msgspec.json.decode(answer.content, type=dict)
-        return short(str(d.get("error_code") or ""), 40), short(str(d.get("error") or d.get("message") or ""))
+        return short(str(d.get("error_code") or ""), 40), short(
+            str(d.get("error") or d.get("message") or "")
+        )
     except UNREADABLE:
         return "", short(answer.text, 200)
 

@@ -1,4 +1,5 @@
 """How big a model is: by its config, or from its tag. Pure."""
+
 from __future__ import annotations
 
 import re
@@ -6,7 +7,7 @@ from dataclasses import dataclass
 
 from nanolan.architecture import GPTConfig
 
-D20 = 560_988_160            # parameters; what the guide's times and dollars are of
+D20 = 560_988_160  # parameters; what the guide's times and dollars are of
 VOCABULARY = 65_536
 
 
@@ -17,7 +18,7 @@ class ModelSize:
     vocab_size: int
     n_layer: int
     n_embd: int
-    kv_share: float = 1.0        # n_kv_head / n_head
+    kv_share: float = 1.0  # n_kv_head / n_head
 
     @property
     def n_params(self) -> int:
@@ -28,7 +29,9 @@ class ModelSize:
 
 def size_of(config: GPTConfig) -> ModelSize:
     """The size of a model of this config."""
-    return ModelSize(config.vocab_size, config.n_layer, config.n_embd, config.n_kv_head / config.n_head)
+    return ModelSize(
+        config.vocab_size, config.n_layer, config.n_embd, config.n_kv_head / config.n_head
+    )
 
 
 def parameters_of_tag(tag: str) -> int:

@@ -5,6 +5,7 @@ Never in it: ignored files, names of secret files, other repositories. Refused: 
 secret, a link out of the checkout, more than MOST_BYTES. Everything is written beside the user's
 repository, which stays as it is.
 """
+
 from __future__ import annotations
 
 import os

@@ -1,7 +1,8 @@
 """What a file is that is not what its name says: found by its first bytes."""
+
 from __future__ import annotations
 
-HEAD_BYTES = 512             # that are looked at
+HEAD_BYTES = 512  # that are looked at
 LFS = b"version https://git-lfs.github.com/spec/"
 STARTS = (
     (LFS, "a git-lfs pointer instead of the file: run git lfs pull where it came from"),

@@ -1,6 +1,7 @@
 """The key for `ssh`: the user's own, uploaded once, or Shadeform's managed one, whose file is written once, 0600 from its first
 byte, in a 0700 folder.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -43,9 +44,11 @@ def own_key(text: str) -> OwnKey:
     try:
         line = path.read_text().strip()
     except (OSError, UnicodeError, ValueError) as e:
-        raise UsageProblem(f"SSH_PUBLIC_KEY: {text[:80]!r} is neither a public key nor a file with one ({type(e).__name__}). "
-                           "Make one: ssh-keygen -t ed25519") from None
-    if not PUBLIC.fullmatch(line):   # of a private key not even the first words are shown
+        raise UsageProblem(
+            f"SSH_PUBLIC_KEY: {text[:80]!r} is neither a public key nor a file with one ({type(e).__name__}). "
+            "Make one: ssh-keygen -t ed25519"
+        ) from None
+    if not PUBLIC.fullmatch(line):  # of a private key not even the first words are shown
         raise UsageProblem(f"SSH_PUBLIC_KEY: {path} holds no public key; it must be the .pub file")
     private = path.with_suffix("")
     return OwnKey(line, private if path.suffix == ".pub" and private.is_file() else None)
@@ -53,19 +56,27 @@ def own_key(text: str) -> OwnKey:
 
 def key_on_account(api: Shadeform, key: OwnKey) -> str:
     """The id of the user's key on the account; uploaded if it is not there. An answer that is lost is looked for, not repeated."""
+
     def known() -> str | None:
-        return next((key_id for key_id, public in api.public_keys().items() if key.same(public)), None)
+        return next(
+            (key_id for key_id, public in api.public_keys().items() if key.same(public)), None
+        )
+
     if found := known():
         return found
     try:
-        return api.add_key(f"nanolan-{hashlib.sha256(key.public.encode()).hexdigest()[:8]}", key.public)
+        return api.add_key(
+            f"nanolan-{hashlib.sha256(key.public.encode()).hexdigest()[:8]}", key.public
+        )
     except UnclearAnswer:
         if found := known():
             return found
         raise
 
 
-def key_for(api: Shadeform, instance: Instance, name: str, folder: Path, own: OwnKey | None) -> Path | None:
+def key_for(
+    api: Shadeform, instance: Instance, name: str, folder: Path, own: OwnKey | None
+) -> Path | None:
     """The private key's file for a machine; None when ssh's own agent and settings must know it. `instance` as /info shows it."""
     if own and own.same(api.public_keys().get(instance.ssh_key_id or "", "")):
         return own.private
@@ -88,18 +99,18 @@ def keep_key(api: Shadeform, instance: Instance, name: str, folder: Path) -> Pat
     try:
         key = api.private_key(instance.ssh_key_id)
     except NanolanError:
-        return None   # status is no worse without it; the next look tries again
+        return None  # status is no worse without it; the next look tries again
     if key is None:
         return None
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:   # another status was faster
+    except FileExistsError:  # another status was faster
         return path
     try:
         with os.fdopen(fd, "w") as f:
             f.write(key[1].reveal())
-    except OSError:     # a full disk: half a key would stay for ever
+    except OSError:  # a full disk: half a key would stay for ever
         path.unlink(missing_ok=True)
         return None
     return path

@@ -1,34 +1,62 @@
 """The state of a run, decided from what was seen of it. Pure."""
+
 from __future__ import annotations
 
 from nanolan.instance import Instance
 from nanolan.ledger import STOPPED_BY_USER, Entry
 from nanolan.presence import NOT_ASKED, unknown_words
-from nanolan.report import BOOTING, FAILED, LOST, PENDING, STOPPED, STOPPING, UNKNOWN, Progress, Receipt
+from nanolan.report import (
+    BOOTING,
+    FAILED,
+    LOST,
+    PENDING,
+    STOPPED,
+    STOPPING,
+    UNKNOWN,
+    Progress,
+    Receipt,
+)
 
-SETTLE_S = 120               # a new instance may be missing from a listing for this long
-LEAVING = {True: "deleting the instance", False: "done; the instance waits to be deleted: just guard, or just stop"}
+SETTLE_S = 120  # a new instance may be missing from a listing for this long
+LEAVING = {
+    True: "deleting the instance",
+    False: "done; the instance waits to be deleted: just guard, or just stop",
+}
 
 
-def decide_state(entry: Entry, instance: Instance | None, unknown: str, progress: Progress | None, receipt: Receipt | None,
-                 age_s: float) -> tuple[str, str]:
+def decide_state(
+    entry: Entry,
+    instance: Instance | None,
+    unknown: str,
+    progress: Progress | None,
+    receipt: Receipt | None,
+    age_s: float,
+) -> tuple[str, str]:
     """(state, reason) of a run from what was seen; `unknown` says why it may have a machine that was not seen."""
     blind = unknown.startswith(NOT_ASKED)
     if receipt:
-        return _leaving(entry, instance, "" if blind else unknown) or (receipt.verdict, receipt.reason)
+        return _leaving(entry, instance, "" if blind else unknown) or (
+            receipt.verdict,
+            receipt.reason,
+        )
     if instance and instance.billing:
         return _living(entry, instance, progress)
     if blind:
         return (progress.state if progress else PENDING), NOT_ASKED
     if entry.gone and entry.note:
         return (STOPPED if entry.note == STOPPED_BY_USER else FAILED), entry.note
-    if instance is None and age_s < SETTLE_S and not entry.gone and progress is None:   # what has reported was there
+    if (
+        instance is None and age_s < SETTLE_S and not entry.gone and progress is None
+    ):  # what has reported was there
         return PENDING, "not listed yet"
     if unknown:
         return UNKNOWN, unknown_words(entry)
     if entry.instance_id is None:
         return LOST, "no instance was ever seen"
-    return LOST, "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand"
+    return (
+        LOST,
+        "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand",
+    )
 
 
 def _leaving(entry: Entry, instance: Instance | None, unknown: str) -> tuple[str, str] | None:
@@ -41,7 +69,10 @@ def _leaving(entry: Entry, instance: Instance | None, unknown: str) -> tuple[str
 def _living(entry: Entry, instance: Instance, progress: Progress | None) -> tuple[str, str]:
     """The state of a run whose machine bills."""
     if instance.status == "error":
-        return FAILED, f"the provider says: {instance.details or 'error'}; stop it: just stop {entry.plan.run_id} --now"
+        return (
+            FAILED,
+            f"the provider says: {instance.details or 'error'}; stop it: just stop {entry.plan.run_id} --now",
+        )
     if instance.status != "active":
         return PENDING, instance.details or instance.status
     return (progress.state, progress.message) if progress else (BOOTING, "")

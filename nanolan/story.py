@@ -1,4 +1,5 @@
 """Everything that a report tells of one run, as one value, and how it stands in words. Pure."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from nanolan.plan import Plan
 from nanolan.report import ENDED, SUCCEEDED, PhaseReport, Receipt
 from nanolan.samples import PhaseSamples
 
-GO_ON = "Go on: "            # in a receipt's message
+GO_ON = "Go on: "  # in a receipt's message
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,18 @@ class Story:
 
     plan: Plan
     state: str
-    reason: str                              # in words
-    made: str                                # when this was told, ISO-8601 UTC
+    reason: str  # in words
+    made: str  # when this was told, ISO-8601 UTC
     phases: Mapping[str, PhaseReport] = field(default_factory=dict)
     receipt: Receipt | None = None
-    spent_cents: int | None = None           # while there is no receipt
+    spent_cents: int | None = None  # while there is no receipt
     metrics: Metrics = Metrics()
     samples: tuple[PhaseSamples, ...] = ()
     environment: Environment | None = None
-    earlier: tuple[Attempt, ...] = ()        # machines that the run had before this one
-    saved: str = ""                          # what a new machine could go on from
-    go_on: str = ""                          # the command that does
-    problems: tuple[str, ...] = ()           # what could not be looked up
+    earlier: tuple[Attempt, ...] = ()  # machines that the run had before this one
+    saved: str = ""  # what a new machine could go on from
+    go_on: str = ""  # the command that does
+    problems: tuple[str, ...] = ()  # what could not be looked up
 
     @property
     def ended(self) -> bool:
@@ -48,7 +49,11 @@ class Story:
     @property
     def headline(self) -> str:
         """The verdict with its money: "Succeeded: $24.10 in 0:43:10", "Stopped (spend limit): ..."."""
-        reason = f" ({self.receipt.reason.replace('_', ' ')})" if self.receipt and self.receipt.reason else ""
+        reason = (
+            f" ({self.receipt.reason.replace('_', ' ')})"
+            if self.receipt and self.receipt.reason
+            else ""
+        )
         seconds = self.receipt.seconds if self.receipt else None
         took = f" in {timedelta(seconds=max(0, seconds))}" if seconds is not None else ""
         bill = "cost not known" if self.cents is None else dollars(self.cents)
@@ -72,8 +77,24 @@ class Story:
         return f"{self.plan.run_name} {'+'.join(self.plan.phases)}: {self.state}"
 
 
-def story_of(plan: Plan, receipt: Receipt, made: str, metrics: Metrics, samples: tuple[PhaseSamples, ...],
-             environment: Environment | None) -> Story:
+def story_of(
+    plan: Plan,
+    receipt: Receipt,
+    made: str,
+    metrics: Metrics,
+    samples: tuple[PhaseSamples, ...],
+    environment: Environment | None,
+) -> Story:
     """What the machine itself can tell at its end."""
-    return Story(plan, receipt.verdict, receipt.message or receipt.reason, made, receipt.phases, receipt, metrics=metrics,
-                 samples=samples, environment=environment, go_on=receipt.message.partition(GO_ON)[2].strip())
+    return Story(
+        plan,
+        receipt.verdict,
+        receipt.message or receipt.reason,
+        made,
+        receipt.phases,
+        receipt,
+        metrics=metrics,
+        samples=samples,
+        environment=environment,
+        go_on=receipt.message.partition(GO_ON)[2].strip(),
+    )

@@ -1,4 +1,5 @@
 """What HF_REPO should hold, piece by piece: is it there, how large is it, is it proven, and what is it needed for."""
+
 from __future__ import annotations
 
 import textwrap
@@ -30,11 +31,25 @@ def amount(size: int) -> str:
 
 EXPECTED = (
     Expected("base_checkpoints/{tag}", "mid starts from it", "just upload base"),
-    Expected("mid_checkpoints/{tag}", "sft starts from it", "just launch phase=mid, or: just upload mid"),
-    Expected("chatsft_checkpoints/{tag}", "rl starts from it", "just launch phase=sft, or: just upload sft"),
-    Expected("chatrl_checkpoints/{tag}", "the end of the chain", "just launch phase=rl, or: just upload rl"),
+    Expected(
+        "mid_checkpoints/{tag}", "sft starts from it", "just launch phase=mid, or: just upload mid"
+    ),
+    Expected(
+        "chatsft_checkpoints/{tag}",
+        "rl starts from it",
+        "just launch phase=sft, or: just upload sft",
+    ),
+    Expected(
+        "chatrl_checkpoints/{tag}",
+        "the end of the chain",
+        "just launch phase=rl, or: just upload rl",
+    ),
     Expected("tokenizer", "every phase", "just upload tokenizer"),
-    Expected(IDENTITY_FILE, "mid learns who it is", "just identity name=... creator=..., then: just upload data"),
+    Expected(
+        IDENTITY_FILE,
+        "mid learns who it is",
+        "just identity name=... creator=..., then: just upload data",
+    ),
     Expected("logs", "each run leaves a log", ""),
     Expected("runs", "each run leaves a folder", ""),
 )
@@ -45,23 +60,35 @@ class Piece:
     """What was found at a path of the structure."""
 
     path: str
-    state: str                   # missing, none yet, there, unproven, proven, NOT WHOLE
-    size: int                    # bytes
-    text: str                    # the step and the run, what is wrong, or how it comes to be
+    state: str  # missing, none yet, there, unproven, proven, NOT WHOLE
+    size: int  # bytes
+    text: str  # the step and the run, what is wrong, or how it comes to be
     use: str
-    inside: str = ""             # what is in it, found good
+    inside: str = ""  # what is in it, found good
 
     def lines(self) -> list[str]:
         """The piece, and below it what there is to say."""
         first = f"{self.state:<9} {self.path:<28} {amount(self.size) if self.size else '':>11}  {self.use}"
-        return [first, *textwrap.wrap(self.text, 80, initial_indent=" " * 10, subsequent_indent=" " * 10, break_long_words=False,
-                                      break_on_hyphens=False)]
+        return [
+            first,
+            *textwrap.wrap(
+                self.text,
+                80,
+                initial_indent=" " * 10,
+                subsequent_indent=" " * 10,
+                break_long_words=False,
+                break_on_hyphens=False,
+            ),
+        ]
 
 
 def look(hub: Hub, tree: Tree, tag: str) -> list[Piece]:
     """Every piece of the structure, as it is in `tree`."""
     tokenizer = _tokenizer(hub, tree)
-    return [_piece(hub, tree, Expected(e.path.format(tag=tag), e.use, e.how), tokenizer) for e in EXPECTED]
+    return [
+        _piece(hub, tree, Expected(e.path.format(tag=tag), e.use, e.how), tokenizer)
+        for e in EXPECTED
+    ]
 
 
 def _tokenizer(hub: Hub, tree: Tree) -> Inside | BadAnswer | None:

@@ -2,6 +2,7 @@
 
 The provider may change its mind after the read-back: the larger price and the nearer limit count, and a change is said.
 """
+
 from __future__ import annotations
 
 from datetime import datetime
@@ -13,7 +14,7 @@ from nanolan.money import dollars
 from nanolan.plan import Plan, iso, parse_time
 
 DATE_SLACK_S = 60.0
-SETTLE_S = 180.0             # a limit may show late after a create; `just limit` changes limits in two steps
+SETTLE_S = 180.0  # a limit may show late after a create; `just limit` changes limits in two steps
 
 
 def price_differs(now: Instance, plan: Plan) -> str:
@@ -29,7 +30,11 @@ def limits_differ(now: Instance, plan: Plan) -> str:
     limits = now.limits
     if limits and limits.spend_cents is not None and limits.spend_cents != plan.limit_cents:
         return f"its limit is {dollars(limits.spend_cents)} instead of {dollars(plan.limit_cents)}"
-    if limits and limits.date is not None and abs((limits.date - parse_time(plan.deadline)).total_seconds()) > DATE_SLACK_S:
+    if (
+        limits
+        and limits.date is not None
+        and abs((limits.date - parse_time(plan.deadline)).total_seconds()) > DATE_SLACK_S
+    ):
         return f"it would be deleted at {iso(limits.date)} instead of {plan.deadline}"
     return ""
 
@@ -37,8 +42,14 @@ def limits_differ(now: Instance, plan: Plan) -> str:
 def limits_missing(now: Instance) -> str:
     """Which of the two limits the provider does not keep, or ""; a listing tells none, so `now` is an /info."""
     limits = now.limits
-    missing = [name for name, value in (("spend limit", limits and limits.spend_cents), ("date", limits and limits.date))
-               if value is None]
+    missing = [
+        name
+        for name, value in (
+            ("spend limit", limits and limits.spend_cents),
+            ("date", limits and limits.date),
+        )
+        if value is None
+    ]
     return f"the provider keeps no {' and no '.join(missing)} of it" if missing else ""
 
 
@@ -47,7 +58,16 @@ def changed(now: Instance, plan: Plan, at: datetime) -> str:
     if not now.billing:
         return ""
     young = (at - parse_time(plan.created_at)).total_seconds() < SETTLE_S
-    return "; ".join(filter(None, (price_differs(now, plan), limits_differ(now, plan), "" if young else limits_missing(now))))
+    return "; ".join(
+        filter(
+            None,
+            (
+                price_differs(now, plan),
+                limits_differ(now, plan),
+                "" if young else limits_missing(now),
+            ),
+        )
+    )
 
 
 def as_now(plan: Plan, now: Instance | None) -> Plan:
@@ -55,6 +75,9 @@ def as_now(plan: Plan, now: Instance | None) -> Plan:
     limits = now.limits if now else None
     price = max(plan.offer.hourly_cents, (now.hourly_cents if now else None) or 0)
     spend, date = (limits.spend_cents, limits.date) if limits else (None, None)
-    return structs.replace(plan, offer=structs.replace(plan.offer, hourly_cents=price),
-                           limit_cents=min(plan.limit_cents, spend or plan.limit_cents),
-                           deadline=iso(date) if date and date < parse_time(plan.deadline) else plan.deadline)
+    return structs.replace(
+        plan,
+        offer=structs.replace(plan.offer, hourly_cents=price),
+        limit_cents=min(plan.limit_cents, spend or plan.limit_cents),
+        deadline=iso(date) if date and date < parse_time(plan.deadline) else plan.deadline,
+    )

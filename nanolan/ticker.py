@@ -1,4 +1,5 @@
 """Something done every so often, in a thread of its own: the meter's look, the heartbeat, the search for a stop request."""
+
 from __future__ import annotations
 
 import threading
@@ -14,8 +15,15 @@ class Ticker:
     """`act()` every `every_s` seconds and soon after `wake()`, from `start()` to `close()`. What it raises goes to `trouble`; the
     next tick follows all the same. `thread` and `event` can be passed in."""
 
-    def __init__(self, act: Callable[[], object], every_s: float, trouble: Callable[[Exception], object] = untold, *,
-                 thread: Callable[..., Any] = threading.Thread, event: Callable[[], Any] = threading.Event) -> None:
+    def __init__(
+        self,
+        act: Callable[[], object],
+        every_s: float,
+        trouble: Callable[[Exception], object] = untold,
+        *,
+        thread: Callable[..., Any] = threading.Thread,
+        event: Callable[[], Any] = threading.Event,
+    ) -> None:
         self._act, self._every_s, self._trouble = act, every_s, trouble
         self._wake, self._closed = event(), event()
         self._thread = thread(target=self._follow, daemon=True)
@@ -23,7 +31,7 @@ class Ticker:
     def start(self) -> Ticker:
         try:
             self._thread.start()
-        except RuntimeError as e:     # no memory for another thread: this program goes on without
+        except RuntimeError as e:  # no memory for another thread: this program goes on without
             self._trouble(e)
         return self
 
@@ -54,5 +62,5 @@ class Ticker:
                 return
             try:
                 self._act()
-            except Exception as e:   # whatever it is, the next tick follows
+            except Exception as e:  # whatever it is, the next tick follows
                 self._trouble(e)

@@ -1,4 +1,5 @@
 """Where a run's time, and so its money, goes: seconds by stage, kept in a file so that a restart counts on."""
+
 from __future__ import annotations
 
 import json
@@ -21,7 +22,7 @@ class Timeline:
             self._seconds = {str(k): float(v) for k, v in kept["seconds"].items()}
             self._stage, self._since = str(kept["stage"]), float(kept["since"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass   # the first life of this program, or a file cut off by the reboot: then the time before is not split
+            pass  # the first life of this program, or a file cut off by the reboot: then the time before is not split
 
     def add(self, stage: str, seconds: float) -> None:
         """Time that was measured elsewhere, such as the boot; counted once."""
@@ -31,9 +32,14 @@ class Timeline:
         """`stage` begins now."""
         now = self._now()
         if self._stage:
-            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + max(0.0, now - self._since)
+            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + max(
+                0.0, now - self._since
+            )
         self._stage, self._since = stage, now
-        note_plain(self._path, json.dumps({"seconds": self._seconds, "stage": stage, "since": now}).encode())
+        note_plain(
+            self._path,
+            json.dumps({"seconds": self._seconds, "stage": stage, "since": now}).encode(),
+        )
 
     @property
     def stage(self) -> str:

@@ -3,6 +3,7 @@
 The provider deletes by its clock, not by ours. The clock of a laptop can be hours behind (WSL2 after a sleep), ahead, or jump in
 mid-run; so a service's date is carried on by the steady clock, which nobody sets, and is renewed by every answer.
 """
+
 from __future__ import annotations
 
 import time
@@ -11,13 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 
-SERVICES = ("the Hub", "Shadeform")   # a later one is believed before an earlier one
-AGREES_S = 5.0                        # a `Date` has whole seconds, and takes a while to arrive
-NOTE_S = 60.0                         # a larger difference is said
-FRESH_S = 600.0                       # how long an answer says what time it is for a deletion
-EARLIEST = datetime(2025, 1, 1, tzinfo=timezone.utc)   # a date before nanolan is no date
-LATEST = datetime(2100, 1, 1, tzinfo=timezone.utc)     # nor is one so late
-WITNESSES = 2                         # answers in a row, or one and this machine, that must agree before anything is deleted
+SERVICES = ("the Hub", "Shadeform")  # a later one is believed before an earlier one
+AGREES_S = 5.0  # a `Date` has whole seconds, and takes a while to arrive
+NOTE_S = 60.0  # a larger difference is said
+FRESH_S = 600.0  # how long an answer says what time it is for a deletion
+EARLIEST = datetime(2025, 1, 1, tzinfo=timezone.utc)  # a date before nanolan is no date
+LATEST = datetime(2100, 1, 1, tzinfo=timezone.utc)  # nor is one so late
+WITNESSES = (
+    2  # answers in a row, or one and this machine, that must agree before anything is deleted
+)
 
 
 def machine_now() -> datetime:
@@ -42,14 +45,16 @@ class Reading:
 class ServiceClock:
     """The services' time; this machine's where no answer has come yet, or where they agree."""
 
-    def __init__(self, machine: Callable[[], datetime] = machine_now, steady: Callable[[], float] = steady) -> None:
+    def __init__(
+        self, machine: Callable[[], datetime] = machine_now, steady: Callable[[], float] = steady
+    ) -> None:
         self._machine = machine
         self._steady = steady
         self._reading: Reading | None = None
-        self._last: Reading | None = None        # the newest answer, believed or not
+        self._last: Reading | None = None  # the newest answer, believed or not
         self._witnesses = 0
         self._said_s = 0.0
-        self.tell: Callable[[str], object] = lambda text: None   # of a difference that is new
+        self.tell: Callable[[str], object] = lambda text: None  # of a difference that is new
 
     def learn(self, service: str, date: str | None, age: str | None = None) -> None:
         """Take the `Date` of an answer that has just come; what is no date, or came out of a cache, is passed over."""
@@ -65,7 +70,10 @@ class ServiceClock:
     def _weigh(self, new: Reading) -> None:
         """One answer alone may be replayed, or of a server with a wrong clock: what contradicts the known time and this machine's
         is believed when the next answer bears it out."""
-        again, right = self._agree(new, self._last), abs(self._machine() - new.date) <= timedelta(seconds=NOTE_S)
+        again, right = (
+            self._agree(new, self._last),
+            abs(self._machine() - new.date) <= timedelta(seconds=NOTE_S),
+        )
         self._witnesses = 1 + right + (self._witnesses if again else 0)
         self._last = new
         first = self._reading is None or self._reading.service != new.service
@@ -95,14 +103,19 @@ class ServiceClock:
         """UTC by the service's clock as far as it is known."""
         machine, service = self._machine(), self._carried_on()
         if service is None or abs((machine - service).total_seconds()) <= AGREES_S:
-            return machine   # it has the fractions of a second
+            return machine  # it has the fractions of a second
         return service
 
     def agreed(self) -> datetime | None:
         """Shadeform's own time, or None when it has not told it within the last minutes, or its answers contradict each other:
         then nothing is deleted for its age."""
         known = self._reading
-        if self._witnesses < WITNESSES or known is None or known.service != SERVICES[-1] or self._steady() - known.at > FRESH_S:
+        if (
+            self._witnesses < WITNESSES
+            or known is None
+            or known.service != SERVICES[-1]
+            or self._steady() - known.at > FRESH_S
+        ):
             return None
         return self._carried_on()
 
@@ -128,15 +141,19 @@ def difference(ahead_s: float, service: str) -> str:
     """The sentence about a clock that is wrong, or right again."""
     if abs(ahead_s) <= NOTE_S:
         return f"the clock of this machine agrees with {service}'s again"
-    amount = f"{abs(ahead_s) / 3600:,.1f} h" if abs(ahead_s) >= 3600 else f"{abs(ahead_s) / 60:.0f} min"
-    return (f"the clock of this machine is {amount} {'ahead of' if ahead_s > 0 else 'behind'} {service}'s; dates and limits go by "
-            f"{service}'s. Set it: timedatectl set-ntp true, or your system's settings")
+    amount = (
+        f"{abs(ahead_s) / 3600:,.1f} h" if abs(ahead_s) >= 3600 else f"{abs(ahead_s) / 60:.0f} min"
+    )
+    return (
+        f"the clock of this machine is {amount} {'ahead of' if ahead_s > 0 else 'behind'} {service}'s; dates and limits go by "
+        f"{service}'s. Set it: timedatectl set-ntp true, or your system's settings"
+    )
 
 
 def _date_of(text: str | None) -> datetime | None:
     try:
         told = parsedate_to_datetime(text or "")
-        if told.tzinfo is None:       # a zone that is not known: it may be hours off
+        if told.tzinfo is None:  # a zone that is not known: it may be hours off
             return None
         told = told.astimezone(timezone.utc)
     except (ValueError, TypeError, IndexError, OverflowError):

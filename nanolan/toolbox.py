@@ -1,4 +1,5 @@
 """This machine as `just doctor` sees it: programs, disk, code, clock."""
+
 from __future__ import annotations
 
 import platform
@@ -19,7 +20,7 @@ from nanolan.preflight import Check
 from nanolan.session import open_session
 from nanolan.snapshot import look_at_code_of
 
-LEAST_GB, ENOUGH_GB = 0.2, 5.0       # for a launch; for a d20 and the data sets of a phase here
+LEAST_GB, ENOUGH_GB = 0.2, 5.0  # for a launch; for a d20 and the data sets of a phase here
 CLOCK_NOTE_S, CLOCK_WRONG_S = 60, 300
 SYNC = "set the clock: sudo timedatectl set-ntp true (macOS: sudo sntp -sS time.apple.com)"
 ANSWER_S = 5
@@ -28,18 +29,49 @@ ANSWER_S = 5
 def look_at_tools(p: Patient) -> list[Check]:
     """python, git, ssh, uv."""
     uv = p.root / ".venv/bin/uv"
-    rows = [("git", shutil.which("git"), False, "install git: the code that runs is sent as a git bundle"),
-            ("ssh", shutil.which("ssh"), None, "install an ssh client, to look at a running machine"),
-            ("uv", str(uv) if uv.is_file() else shutil.which("uv"), None, "rm -r .venv, then any command sets it up anew")]
-    python = Check("python", sys.version_info >= (3, 10), f"{platform.python_version()} at {sys.executable}",
-                   "" if sys.version_info >= (3, 10) else "install Python 3.10 or newer")
-    return [python, *(Check(name, True if path else without, _version(path) if path else "not found", "" if path else fix)
-                      for name, path, without, fix in rows)]
+    rows = [
+        (
+            "git",
+            shutil.which("git"),
+            False,
+            "install git: the code that runs is sent as a git bundle",
+        ),
+        ("ssh", shutil.which("ssh"), None, "install an ssh client, to look at a running machine"),
+        (
+            "uv",
+            str(uv) if uv.is_file() else shutil.which("uv"),
+            None,
+            "rm -r .venv, then any command sets it up anew",
+        ),
+    ]
+    python = Check(
+        "python",
+        sys.version_info >= (3, 10),
+        f"{platform.python_version()} at {sys.executable}",
+        "" if sys.version_info >= (3, 10) else "install Python 3.10 or newer",
+    )
+    return [
+        python,
+        *(
+            Check(
+                name,
+                True if path else without,
+                _version(path) if path else "not found",
+                "" if path else fix,
+            )
+            for name, path, without, fix in rows
+        ),
+    ]
 
 
 def _version(path: str) -> str:
     """The first line of what a program says of itself (ssh only knows -V)."""
-    done = subprocess.run([path, "-V" if path.endswith("ssh") else "--version"], capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        [path, "-V" if path.endswith("ssh") else "--version"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
     return f"{(done.stdout or done.stderr).strip().splitlines()[0][:60] if done.returncode == 0 else 'there'} at {path}"
 
 
@@ -48,8 +80,14 @@ def look_at_disk(p: Patient) -> list[Check]:
     free = shutil.disk_usage(p.root).free / 1e9
     if free >= ENOUGH_GB:
         return [Check("disk", True, f"{free:,.0f} GB free")]
-    return [Check("disk", False if free < LEAST_GB else None, f"{free:,.1f} GB free; a d20 takes 1.1 GB, PyTorch up to 6 GB",
-                  "make room, or work in a folder on another disk")]
+    return [
+        Check(
+            "disk",
+            False if free < LEAST_GB else None,
+            f"{free:,.1f} GB free; a d20 takes 1.1 GB, PyTorch up to 6 GB",
+            "make room, or work in a folder on another disk",
+        )
+    ]
 
 
 def look_at_code(p: Patient) -> list[Check]:
@@ -66,7 +104,10 @@ def look_at_code(p: Patient) -> list[Check]:
         changed = len(run_git(p.root, "status", "--porcelain").splitlines())
         text = f"commit {head} and {changed} uncommitted changes, which a launch sends too; {where}"
         return [Check("code", None, text), *of_snapshot(snapshot)]
-    return [Check("code", True, f"commit {head}, nothing uncommitted; {where}"), *of_snapshot(snapshot)]
+    return [
+        Check("code", True, f"commit {head}, nothing uncommitted; {where}"),
+        *of_snapshot(snapshot),
+    ]
 
 
 def fix_of(error: str) -> str:
@@ -92,13 +133,22 @@ def _without_user(url: str) -> str:
 def look_at_clock(p: Patient) -> list[Check]:
     """This clock against those of both services: the provider's deadline is a date that this clock works out."""
     found = []
-    for service, url in ((SHADEFORM, f"{p.s.shadeform_api}/instances"), (HUB, f"{p.s.hf_endpoint}/api/whoami-v2")):
+    for service, url in (
+        (SHADEFORM, f"{p.s.shadeform_api}/instances"),
+        (HUB, f"{p.s.hf_endpoint}/api/whoami-v2"),
+    ):
         try:
             found.append(compare_clock(service.name, url, p.now))
-        except OSError as e:                  # requests' own errors are OSErrors
+        except OSError as e:  # requests' own errors are OSErrors
             trouble = of_exception(e, service, url.rpartition("/api/")[0] or url)
-            found.append(Check("clock", False, f"cannot be compared: {trouble.text}",
-                               "see that the network is up, then: just doctor"))
+            found.append(
+                Check(
+                    "clock",
+                    False,
+                    f"cannot be compared: {trouble.text}",
+                    "see that the network is up, then: just doctor",
+                )
+            )
         except (KeyError, ValueError, TypeError):
             found.append(Check("clock", None, f"{service.name} does not tell its time"))
     return found

@@ -2,6 +2,7 @@
 
 A phase whose checkpoint is whole is never trained again, whatever was killed in between.
 """
+
 from __future__ import annotations
 
 import os
@@ -27,8 +28,8 @@ from nanolan.runner import GRACE_S, evaluation_of, make_job
 from nanolan.saver import StateUploads
 from nanolan.watchdog import Watchdog
 
-MOST_ATTEMPTS = 3            # box programs that died over one phase
-MOST_RESTARTS = 1            # of a trainer that died, hung or lost its numbers
+MOST_ATTEMPTS = 3  # box programs that died over one phase
+MOST_RESTARTS = 1  # of a trainer that died, hung or lost its numbers
 
 
 def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
@@ -54,20 +55,34 @@ def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
             m.herald.phase(phase, PhaseReport("failed"))
             raise RunStopped(reason, f"phase {phase}: {why}")
         say(f"phase {phase}: {why}; starting it once more, from the last state")
-        m.notify.tell(f"{phase} starts once more", f"{why}; it goes on from the last state", WARNING)
+        m.notify.tell(
+            f"{phase} starts once more", f"{why}; it goes on from the last state", WARNING
+        )
 
 
 def _run(m: Machine, phase: str, dog: Watchdog) -> tuple[int, Stop | None]:
     key = m.secrets.get("WANDB_API_KEY")
-    job = make_job(m.plan, phase, m.work, init_dir(m, phase), m.out_dir(phase), wandb=key is not None)
+    job = make_job(
+        m.plan, phase, m.work, init_dir(m, phase), m.out_dir(phase), wandb=key is not None
+    )
 
     def stop() -> Stop | None:
         stuck = dog.stuck()
         if dog.save_s is not None:
             m.meter.note_save(dog.save_s)
         return m.stop() or stuck or _slow(m, phase)
-    return m.tools.trainer(m.plan, job, m.work / f"job-{phase}.json", Path.cwd(), host=os.environ, stop=stop,
-                           wandb_key=key.reveal() if key else None, account=m.account, grace_s=lambda: save_s(m))
+
+    return m.tools.trainer(
+        m.plan,
+        job,
+        m.work / f"job-{phase}.json",
+        Path.cwd(),
+        host=os.environ,
+        stop=stop,
+        wandb_key=key.reveal() if key else None,
+        account=m.account,
+        grace_s=lambda: save_s(m),
+    )
 
 
 def save_s(m: Machine) -> float:
@@ -77,7 +92,10 @@ def save_s(m: Machine) -> float:
 
 def _slow(m: Machine, phase: str) -> Stop | None:
     """The first steps of a run end its probation: only then it says that it trains. A machine that is too slow is given back."""
-    if m.herald.state == TRAINING or (pace := first_pace(desk(m.work) / "metrics.jsonl", phase)) is None:
+    if (
+        m.herald.state == TRAINING
+        or (pace := first_pace(desk(m.work) / "metrics.jsonl", phase)) is None
+    ):
         return None
     text = complaint(m.plan, phase, "tok/s", pace)
     if text and exchange(m.plan, m.meter.spent_cents - m.spent_before_cents):
@@ -94,7 +112,10 @@ def _failure(m: Machine, code: int, stop: Stop | None) -> tuple[str, str]:
         return stop.reason, stop.text
     reason, said = cause_of(m.herald.log_tail())
     signal = f"torchrun was killed by signal {-code}" if code < 0 else ""
-    return reason, said or signal or f"the trainer ended with exit code {code} and saved no final checkpoint"
+    return (
+        reason,
+        said or signal or f"the trainer ended with exit code {code} and saved no final checkpoint",
+    )
 
 
 def _try_again(m: Machine, phase: str, code: int, stop: Stop | None, dog: Watchdog) -> bool:
@@ -112,7 +133,9 @@ def init_dir(m: Machine, phase: str) -> Path:
         return m.work / "model" / PHASES[phase].input_dir / m.plan.model_tag
     before = newest_whole(m.out_dir(m.plan.phases[i - 1]), m.plan.phases[i - 1], final=True)
     if before is None:
-        raise BadAnswer(f"phase {phase} needs the checkpoint of {m.plan.phases[i - 1]}, which is not whole here")
+        raise BadAnswer(
+            f"phase {phase} needs the checkpoint of {m.plan.phases[i - 1]}, which is not whole here"
+        )
     return before[0]
 
 
@@ -121,8 +144,15 @@ def fetch_state(m: Machine) -> None:
     pinned, phase = m.plan.resume, m.plan.phases[0]
     if pinned is None or newest_whole(m.out_dir(phase), phase):
         return
-    fetch(pinned, m.work / "resume", m.plan.hf_endpoint, m.token, give_up=m.meter.give_up, say=say,
-          transfer=m.tools.transfer)
+    fetch(
+        pinned,
+        m.work / "resume",
+        m.plan.hf_endpoint,
+        m.token,
+        give_up=m.meter.give_up,
+        say=say,
+        transfer=m.tools.transfer,
+    )
     manifest = next(f.path for f in pinned.files if f.path.endswith(f"/{MANIFEST}"))
     folder = (m.work / "resume" / manifest).parent
     state = read_whole(folder)
@@ -141,9 +171,21 @@ def evaluate(m: Machine, phase: str) -> dict[str, Any]:
         m.timeline.enter(f"{phase}.evaluate")
         say(f"phase {phase}: evaluation ({m.plan.evaluate})")
         dog = Watchdog(desk(m.work) / "heartbeat.json", m.plan, m.tools.clock)
-        job = evaluation_of(make_job(m.plan, phase, m.work, init_dir(m, phase), m.out_dir(phase), wandb=False), m.plan, results)
-        code, stop = m.tools.trainer(m.plan, job, m.work / f"job-{phase}-evaluate.json", Path.cwd(), host=os.environ,
-                                     wandb_key=None, account=m.account, stop=lambda: m.stop() or dog.stuck())
+        job = evaluation_of(
+            make_job(m.plan, phase, m.work, init_dir(m, phase), m.out_dir(phase), wandb=False),
+            m.plan,
+            results,
+        )
+        code, stop = m.tools.trainer(
+            m.plan,
+            job,
+            m.work / f"job-{phase}-evaluate.json",
+            Path.cwd(),
+            host=os.environ,
+            wandb_key=None,
+            account=m.account,
+            stop=lambda: m.stop() or dog.stuck(),
+        )
         if not results.is_file():
             say(f"phase {phase}: not evaluated: {stop.text if stop else _cause(m, code, dog.step)}")
     return read_results(results)
@@ -152,7 +194,11 @@ def evaluate(m: Machine, phase: str) -> dict[str, Any]:
 def _cause(m: Machine, code: int, step: int) -> str:
     """Why there are no results: "CUDA out of memory in evaluation at step 900"."""
     reason, said = cause_of(m.herald.log_tail())
-    return said or f"exit code {code}" if reason == "trainer_failed" else sentence(explain(reason, said), said, "evaluate", step)
+    return (
+        said or f"exit code {code}"
+        if reason == "trainer_failed"
+        else sentence(explain(reason, said), said, "evaluate", step)
+    )
 
 
 def pass_gate(m: Machine, phase: str, measured: dict[str, float]) -> None:
@@ -165,8 +211,11 @@ def pass_gate(m: Machine, phase: str, measured: dict[str, float]) -> None:
     if stop := m.stop():
         raise RunStopped(stop.reason, f"{stop.text}: {following} was not begun")
     if m.meter.spent_cents + high > m.meter.soft_cents:
-        raise RunStopped("spend_limit", f"{following} was not begun: {dollars(m.meter.spent_cents)} are spent, it may cost "
-                         f"{dollars(high)}, and {dollars(m.meter.limit_cents)} is the limit")
+        raise RunStopped(
+            "spend_limit",
+            f"{following} was not begun: {dollars(m.meter.spent_cents)} are spent, it may cost "
+            f"{dollars(high)}, and {dollars(m.meter.limit_cents)} is the limit",
+        )
     if m.plan.gate and (why := closed(m.plan.gate, measured)):
         raise RunStopped("gate", f"{following} was not begun: {why}")
 
@@ -175,7 +224,7 @@ def _count(path: Path) -> int:
     """Count one more in a file; the number so far. RunStopped where the disk does not take it: nothing can be trained there."""
     try:
         number = int(path.read_text() or 0) + 1
-    except (OSError, ValueError):     # the first one, or cut off by a crash
+    except (OSError, ValueError):  # the first one, or cut off by a crash
         number = 1
     try:
         write_plain(path, str(number).encode())
@@ -188,5 +237,7 @@ def _next_attempt(m: Machine, phase: str) -> int:
     """Count this attempt at a phase; RunStopped when the box program died over it too often."""
     attempt = _count(m.state / f"attempts-{phase}")
     if attempt > MOST_ATTEMPTS:
-        raise RunStopped("trainer_failed", f"phase {phase}: {MOST_ATTEMPTS} attempts ended without a checkpoint")
+        raise RunStopped(
+            "trainer_failed", f"phase {phase}: {MOST_ATTEMPTS} attempts ended without a checkpoint"
+        )
     return attempt

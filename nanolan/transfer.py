@@ -5,6 +5,7 @@ can be ended from outside. The job goes to the child on stdin, so that the token
 
     python -m nanolan.transfer < job.json        (started by `run_transfer` only)
 """
+
 from __future__ import annotations
 
 import os
@@ -25,9 +26,9 @@ from nanolan.veil import drawing
 if TYPE_CHECKING:
     from nanolan.hub import Hub
 
-PATIENCE_S = 3600.0        # how long a Hub that refuses or fails is waited for
-STALL_S = 120.0            # no work done for this long: kill
-STEP_BYTES, STEP_CPU_S = 64 << 10, 0.5     # what counts as work: an answer that drips is none
+PATIENCE_S = 3600.0  # how long a Hub that refuses or fails is waited for
+STALL_S = 120.0  # no work done for this long: kill
+STEP_BYTES, STEP_CPU_S = 64 << 10, 0.5  # what counts as work: an answer that drips is none
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 POLL_S = 0.1
 ERROR_CHARS = 400
@@ -37,27 +38,38 @@ NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 class Job(msgspec.Struct, frozen=True):
     """One commit of local files to `repo`, or downloads of `files` (repo paths) into `folder`."""
 
-    kind: str                       # "upload" or "download"
+    kind: str  # "upload" or "download"
     endpoint: str
     repo: str
     repo_kind: str
     revision: str
-    folder: str                     # local
-    files: tuple[str, ...]          # upload: names in folder; download: paths in the repo
-    target: str = ""                # upload: folder in the repo
+    folder: str  # local
+    files: tuple[str, ...]  # upload: names in folder; download: paths in the repo
+    target: str = ""  # upload: folder in the repo
     message: str = ""
-    keep: bool = False              # upload: keep the files of older steps in `target`
+    keep: bool = False  # upload: keep the files of older steps in `target`
     token: str = ""
-    bars: bool = False              # show the client's progress bars, as they come, on stderr
+    bars: bool = False  # show the client's progress bars, as they come, on stderr
 
 
-def run_transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None],
-                 on_trouble: Callable[[str], object] = lambda error: None,
-                 stall_s: float = STALL_S, patience_s: float = PATIENCE_S, attempt: Callable[..., str] | None = None,
-                 clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+def run_transfer(
+    job: Job,
+    token: Secret,
+    *,
+    give_up: Callable[[], str],
+    say: Callable[[str], None],
+    on_trouble: Callable[[str], object] = lambda error: None,
+    stall_s: float = STALL_S,
+    patience_s: float = PATIENCE_S,
+    attempt: Callable[..., str] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Run the job until it succeeds; Unreachable once `give_up()` has a reason, or `patience_s` after the first failure."""
     wait, failing_since, what = FIRST_WAIT_S, 0.0, f"{job.kind} of {job.target or job.repo}"
-    while error := (attempt or _attempt)(msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s):
+    while error := (attempt or _attempt)(
+        msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s
+    ):
         failing_since = failing_since or clock()
         if not give_up():
             on_trouble(error)
@@ -70,16 +82,23 @@ def run_transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Ca
             sleep(POLL_S)
             reason = give_up()
         if reason:
-            raise Unreachable(f"{what} given up ({reason}){'' if error == reason else ': ' + error}")
+            raise Unreachable(
+                f"{what} given up ({reason}){'' if error == reason else ': ' + error}"
+            )
         wait = min(wait * 2, LONGEST_WAIT_S)
 
 
 def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
-    """"" on success, else the child's last words."""
+    """ "" on success, else the child's last words."""
     try:
-        child = subprocess.Popen([sys.executable, "-m", "nanolan.transfer"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                 stderr=subprocess.PIPE, env=os.environ | (bars() if job.bars else NO_BARS))
-    except (OSError, MemoryError) as e:     # no memory for another process: there may be, later
+        child = subprocess.Popen(
+            [sys.executable, "-m", "nanolan.transfer"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=os.environ | (bars() if job.bars else NO_BARS),
+        )
+    except (OSError, MemoryError) as e:  # no memory for another process: there may be, later
         return f"no process could be started: {type(e).__name__}: {e}"
     assert child.stdin and child.stderr  # noqa: S101
     try:
@@ -116,12 +135,17 @@ def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
 
 def bars() -> dict[str, str]:
     """The Hub client draws its bars although its stderr is a pipe, as wide as our terminal."""
-    return {"TQDM_POSITION": "-1", "COLUMNS": str(shutil.get_terminal_size().columns), "LINES": "24"}
+    return {
+        "TQDM_POSITION": "-1",
+        "COLUMNS": str(shutil.get_terminal_size().columns),
+        "LINES": "24",
+    }
 
 
 def _progress(pid: int) -> float:
     """Steps of work that the child has done so far, by its CPU time and the bytes it has read and written."""
     import psutil
+
     try:
         p = psutil.Process(pid)
         cpu, io = p.cpu_times(), p.io_counters() if hasattr(p, "io_counters") else None
@@ -147,10 +171,11 @@ def _upload(job: Job) -> None:
     from huggingface_hub import constants
 
     from nanolan.hub import Hub
+
     hub = Hub(job.endpoint, Secret(job.token), patience_s=0)
     try:
         commit_step(job, hub)
-    except RuntimeError as e:     # Xet's own, such as a cache on a disk that takes nothing
+    except RuntimeError as e:  # Xet's own, such as a cache on a disk that takes nothing
         print(f"without Xet: {e}", file=sys.stderr)
         constants.HF_HUB_DISABLE_XET = True
         commit_step(job, hub)
@@ -159,14 +184,19 @@ def _upload(job: Job) -> None:
 def commit_step(job: Job, hub: Hub) -> None:
     """One commit: the files of `folder` under `target`, older steps' files removed unless `keep`."""
     old = set() if job.keep else set(hub.tree(job.repo).under(job.target))
-    new: dict[str, bytes | Path] = {f"{job.target}/{name}".lstrip("/"): Path(job.folder) / name for name in job.files}
-    stale = {p for p in old - set(new) if p.rsplit("/", 1)[-1].startswith(("model_", "meta_", "optim_"))}
+    new: dict[str, bytes | Path] = {
+        f"{job.target}/{name}".lstrip("/"): Path(job.folder) / name for name in job.files
+    }
+    stale = {
+        p for p in old - set(new) if p.rsplit("/", 1)[-1].startswith(("model_", "meta_", "optim_"))
+    }
     hub.commit(job.repo, new, job.message, delete=sorted(stale))
 
 
 def _download(job: Job) -> None:
     """Each file to folder/<path in the repo>; files that are there already are checked by the caller."""
     from nanolan.hub import Hub
+
     hub = Hub(job.endpoint, Secret(job.token) if job.token else None, patience_s=0)
     for path in job.files:
         hub.download(job.repo, path, Path(job.folder), kind=job.repo_kind, revision=job.revision)

@@ -1,4 +1,5 @@
 """Uploading by hand: look what is there, send what is missing, prove it. Never over other content unless that is asked for."""
+
 from __future__ import annotations
 
 import re
@@ -16,7 +17,7 @@ from nanolan.proof import matches, prove
 from nanolan.secret import Secret
 from nanolan.transfer import Job, run_transfer
 
-PATIENCE_S = 900.0           # with a Hub that fails, before the command ends and can be typed again
+PATIENCE_S = 900.0  # with a Hub that fails, before the command ends and can be typed again
 STEP_FILE = r"(?:model|meta|optim)_(\d{6,})\D.*"
 FOLDER = "; or give it another folder: output-tag=NAME"
 
@@ -31,8 +32,10 @@ def repo_to_write(hub: Hub, repo: str, say: Say) -> Tree:
         try:
             hub.create(repo)
         except AuthProblem as e:
-            raise AuthProblem(f"{repo} is not there and HF_TOKEN may not create it ({e}). Create it by hand, private: "
-                              "https://huggingface.co/new") from None
+            raise AuthProblem(
+                f"{repo} is not there and HF_TOKEN may not create it ({e}). Create it by hand, private: "
+                "https://huggingface.co/new"
+            ) from None
         tree = hub.tree(repo)
         say(f"created {repo}, private")
     hub.check_write(repo)
@@ -58,39 +61,78 @@ def misfit(hub: Hub, tree: Tree, parcels: Sequence[Parcel]) -> str:
 
 def is_there(hub: Hub, tree: Tree, parcel: Parcel) -> bool:
     """Whether the repo holds the parcel already; a checkpoint with a manifest that proves it (ours, or its run's)."""
-    if any((have := tree.files.get(parcel.path(e.path))) is None or not matches(have, e) for e in parcel.entries):
+    if any(
+        (have := tree.files.get(parcel.path(e.path))) is None or not matches(have, e)
+        for e in parcel.entries
+    ):
         return False
     if parcel.manifest is None:
         return True
     try:
-        return proven(hub, tree, parcel.target).manifest.step == parcel.manifest.step and not others(tree, parcel)
+        return proven(
+            hub, tree, parcel.target
+        ).manifest.step == parcel.manifest.step and not others(tree, parcel)
     except (PreflightFailed, BadAnswer):
         return False
 
 
 def others(tree: Tree, parcel: Parcel) -> list[str]:
     """Files in the parcel's place with other content, or of other steps."""
-    differ = [p for e in parcel.entries if (p := parcel.path(e.path)) in tree.files and not matches(tree.files[p], e)]
+    differ = [
+        p
+        for e in parcel.entries
+        if (p := parcel.path(e.path)) in tree.files and not matches(tree.files[p], e)
+    ]
     if parcel.manifest is None:
         return differ
-    steps = {p: m[1] for p in tree.under(parcel.target) if (m := re.fullmatch(STEP_FILE, p.removeprefix(f"{parcel.target}/")))}
+    steps = {
+        p: m[1]
+        for p in tree.under(parcel.target)
+        if (m := re.fullmatch(STEP_FILE, p.removeprefix(f"{parcel.target}/")))
+    }
     return sorted({*differ, *(p for p, step in steps.items() if int(step) != parcel.manifest.step)})
 
 
-def send(hub: Hub, tree: Tree, parcel: Parcel, source: Path, *, replace: bool, bars: bool, say: Say,
-         transfer: Callable[..., None] = run_transfer) -> Tree:
+def send(
+    hub: Hub,
+    tree: Tree,
+    parcel: Parcel,
+    source: Path,
+    *,
+    replace: bool,
+    bars: bool,
+    say: Say,
+    transfer: Callable[..., None] = run_transfer,
+) -> Tree:
     """Upload the parcel in one commit and prove it; the repo after it. UsageProblem when it would overwrite other content."""
     if (there := others(tree, parcel)) and not replace:
-        raise UsageProblem(f"{tree.repo} holds other content: {', '.join(there[:3])}{' ...' * (len(there) > 3)}; nothing was "
-                           "sent. Replace it (the Hub's history keeps the old): --replace" + FOLDER * bool(parcel.manifest))
+        raise UsageProblem(
+            f"{tree.repo} holds other content: {', '.join(there[:3])}{' ...' * (len(there) > 3)}; nothing was "
+            "sent. Replace it (the Hub's history keeps the old): --replace"
+            + FOLDER
+            * bool(parcel.manifest)
+        )
     with tempfile.TemporaryDirectory(prefix="nanolan-upload-") as temp:
         names = stage(parcel, source, Path(temp))
-        job = Job("upload", hub.endpoint, tree.repo, "model", "main", temp, names, parcel.target,
-                  f"upload {parcel.kind}: {parcel.text}", keep=not replace, bars=bars)
+        job = Job(
+            "upload",
+            hub.endpoint,
+            tree.repo,
+            "model",
+            "main",
+            temp,
+            names,
+            parcel.target,
+            f"upload {parcel.kind}: {parcel.text}",
+            keep=not replace,
+            bars=bars,
+        )
         transfer(job, hub.token or Secret(""), give_up=lambda: "", say=say, patience_s=PATIENCE_S)
     after = hub.tree(tree.repo)
     if parcel.manifest:
         prove(after, parcel.target, parcel.manifest, parcel.written)
     elif not is_there(hub, after, parcel):
-        raise BadAnswer(f"{tree.repo}: {parcel.kind} is not there as it was sent. Try again; the same command goes on")
+        raise BadAnswer(
+            f"{tree.repo}: {parcel.kind} is not there as it was sent. Try again; the same command goes on"
+        )
     return after

@@ -3,6 +3,7 @@
 `scripts/` put one before stdout and stderr, the box program before its log; so errors, tracebacks and foreign words are covered by
 construction. Not covered: what other programs write to the same place (ssh, a trainer), and bytes written to its file number.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -32,11 +33,13 @@ class Veil:
     follows the first secret; `insist`: of a program that goes on when nobody takes its words any more (a full disk, a closed
     pipe, a terminal that is gone)."""
 
-    def __init__(self, behind: IO[str], *, moves: bool = False, note: bool = False, insist: bool = False) -> None:
+    def __init__(
+        self, behind: IO[str], *, moves: bool = False, note: bool = False, insist: bool = False
+    ) -> None:
         self._behind, self._moves, self._note = behind, moves, note
         self._lost = (OSError, ValueError) if insist else ()
-        self._held = ""          # the end of what was written, if a secret may begin there
-        self._told = 0           # so many characters of it were shown all the same, by a flush
+        self._held = ""  # the end of what was written, if a secret may begin there
+        self._told = 0  # so many characters of it were shown all the same, by a flush
         self._due = False
         self._lock = threading.RLock()
 
@@ -58,7 +61,11 @@ class Veil:
     def flush(self) -> None:
         with self._lock:
             mask = every_secret()
-            begun = [len(form) for form in mask.forms if form != self._held and form.startswith(self._held)]
+            begun = [
+                len(form)
+                for form in mask.forms
+                if form != self._held and form.startswith(self._held)
+            ]
             most = mask.before(self._held, min(begun) // SHOWN) if begun else len(self._held)
             held, told = self._held, self._told
             most = min(most, len(held))
@@ -84,9 +91,11 @@ class Veil:
             return
         shown = every_secret().hide(text)
         self._due = self._due or (self._note and shown != text)
-        shown = shown[len(commonprefix([text[:told], shown])):]
+        shown = shown[len(commonprefix([text[:told], shown])) :]
         if self._moves:
-            shown = "".join(part if i % 2 else printable(part) for i, part in enumerate(MOVES.split(shown)))
+            shown = "".join(
+                part if i % 2 else printable(part) for i, part in enumerate(MOVES.split(shown))
+            )
         else:
             shown = printable(shown)
         if self._due and shown.endswith("\n"):
@@ -94,7 +103,7 @@ class Veil:
         with contextlib.suppress(*self._lost):
             try:
                 self._behind.write(shown)
-            except UnicodeEncodeError:      # what this terminal cannot show
+            except UnicodeEncodeError:  # what this terminal cannot show
                 self._behind.write(shown.encode(self.encoding, "replace").decode(self.encoding))
 
     def _open(self, text: str) -> int:
@@ -103,7 +112,9 @@ class Veil:
             return 0
         mask, end = every_secret(), len(text)
         for start in range(max(0, end - mask.longest + 1), end):
-            if text[start] in mask.firsts and any(form.startswith(text[start:]) for form in mask.forms):
+            if text[start] in mask.firsts and any(
+                form.startswith(text[start:]) for form in mask.forms
+            ):
                 end = start
                 break
         end = mask.before(text, end)

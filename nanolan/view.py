@@ -1,4 +1,5 @@
 """An overview as text of 80 columns, or as JSON. Pure."""
+
 from __future__ import annotations
 
 import shlex
@@ -27,9 +28,15 @@ def render(o: Overview) -> list[str]:
     for v in o.runs:
         lines += [*render_run(v), ""]
     for i in o.strays:
-        lines += [f"{stray_head(o, i)}: {i.name}", f"  {i.status}, {dollars(i.hourly_cents)}/h; stop it: just stop {i.id}"]
+        lines += [
+            f"{stray_head(o, i)}: {i.name}",
+            f"  {i.status}, {dollars(i.hourly_cents)}/h; stop it: just stop {i.id}",
+        ]
     for i in o.unasked:
-        lines += _wrapped("", f"run {i.run_id or '?'}: {i.name} ({i.id}), {i.status}, {dollars(i.hourly_cents)}/h, in the ledger")
+        lines += _wrapped(
+            "",
+            f"run {i.run_id or '?'}: {i.name} ({i.id}), {i.status}, {dollars(i.hourly_cents)}/h, in the ledger",
+        )
     if o.others:
         some = f"{len(o.others)} other instance{'s' * (len(o.others) > 1)}"
         lines.append(f"{some} on this account, {dollars(rate_of(o.others))}/h, not ours")
@@ -39,7 +46,9 @@ def render(o: Overview) -> list[str]:
         lines += _wrapped("could not be seen: ", p)
     for gap in o.gaps:
         lines += _wrapped("note: ", gap)
-    return lines or ["No run yet. Start one: just launch phase=sft   (or, for nothing: just rehearse)"]
+    return lines or [
+        "No run yet. Start one: just launch phase=sft   (or, for nothing: just rehearse)"
+    ]
 
 
 def rate_of(machines: Sequence[Instance]) -> int | None:
@@ -51,7 +60,11 @@ def rate_of(machines: Sequence[Instance]) -> int | None:
 def stray_head(o: Overview, i: Instance) -> str:
     """What a machine of ours is that nobody looks after."""
     why = o.why.get(i.id, "")
-    return "NOT IN THE LEDGER" if "not in the ledger" in why or not why else f"NOT LOOKED AFTER ({why})"
+    return (
+        "NOT IN THE LEDGER"
+        if "not in the ledger" in why or not why
+        else f"NOT LOOKED AFTER ({why})"
+    )
 
 
 def render_run(v: RunView) -> list[str]:
@@ -71,16 +84,26 @@ def render_run(v: RunView) -> list[str]:
     lines.append(f"  machine   {_machine(v)}")
     if v.instance and v.instance.billing and v.instance.ip:
         lines.append(f"  shell     just ssh {plan.run_id}")
-        lines += [f"  {ssh_command(v.instance, plan.instance_name)}"] if has_address(v.instance) else []
+        lines += (
+            [f"  {ssh_command(v.instance, plan.instance_name)}"] if has_address(v.instance) else []
+        )
     for p, r in v.phases.items():
         lines.append(f"  {p:<9} {_phase(r)}")
         if r.measured:
-            lines += _wrapped("            ", ", ".join(f"{name} {value:.3g}" for name, value in r.measured.items()
-                                                        if name != "chatcore_tasks"))
+            lines += _wrapped(
+                "            ",
+                ", ".join(
+                    f"{name} {value:.3g}"
+                    for name, value in r.measured.items()
+                    if name != "chatcore_tasks"
+                ),
+            )
     for a in v.entry.earlier:
         lines += _wrapped("  earlier   ", f"attempt {a.number}: {dollars(a.spent_cents)}, {a.note}")
     if v.saved:
-        lines.append(f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB)")
+        lines.append(
+            f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB)"
+        )
     if v.resumable:
         lines.append(f"  go on     {resume_command(v)}")
     if v.state in SHORT:
@@ -89,7 +112,7 @@ def render_run(v: RunView) -> list[str]:
         lines += _wrapped("  WARNING   ", v.receipt.warning) + _bill(v.receipt, plan)
         lines.append(f"  log       {v.receipt.log}")
     if v.state != SUCCEEDED:
-        lines += [f"    | {line[:WIDTH - 6]}" for line in v.log_tail]
+        lines += [f"    | {line[: WIDTH - 6]}" for line in v.log_tail]
     for p in v.problems:
         lines += _wrapped("  could not be seen: ", p)
     return lines
@@ -97,13 +120,23 @@ def render_run(v: RunView) -> list[str]:
 
 def _wrapped(head: str, text: str) -> list[str]:
     """Lines of at most WIDTH columns, except for what must not be broken."""
-    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * min(len(head), 12), break_long_words=False,
-                         break_on_hyphens=False)
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * min(len(head), 12),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _money(v: RunView) -> str:
     plan = v.terms()
-    date = "NO DATE at which it is deleted" if "no date" in v.changed() else f"deleted by {plan.deadline}"
+    date = (
+        "NO DATE at which it is deleted"
+        if "no date" in v.changed()
+        else f"deleted by {plan.deadline}"
+    )
     end = date if not v.ended else f"{duration_text(v.receipt.seconds)} in all" if v.receipt else ""
     used = f"{dollars(v.spent_cents)} of {dollars(plan.limit_cents)} spent, {dollars(plan.offer.hourly_cents)}/h"
     return f"{used}; {end}".rstrip("; ")
@@ -112,16 +145,24 @@ def _money(v: RunView) -> str:
 def _step(p: Progress) -> str:
     """Where the training is, and how old the word is."""
     share = f" ({p.step / p.steps:.0%})" if p.step is not None and p.steps else ""
-    parts = [f"{p.phase} {p.step}/{p.steps}{share}".strip(), f"{p.tok_per_s:,.0f} tok/s" if p.tok_per_s is not None else "",
-             f"loss {p.loss:.3f}" if p.loss is not None else "", p.stage if p.stage != "train" else "",
-             f"told {_age(p.updated)} ago"]
+    parts = [
+        f"{p.phase} {p.step}/{p.steps}{share}".strip(),
+        f"{p.tok_per_s:,.0f} tok/s" if p.tok_per_s is not None else "",
+        f"loss {p.loss:.3f}" if p.loss is not None else "",
+        p.stage if p.stage != "train" else "",
+        f"told {_age(p.updated)} ago",
+    ]
     return ", ".join(filter(None, parts))
 
 
 def trouble_text(v: RunView) -> str:
     """The last error of an upload that goes on, and since when; "" when there is none."""
     p = v.progress
-    return f"{p.trouble} (since {p.trouble_since})" if p and p.trouble and not v.receipt and not v.ended else ""
+    return (
+        f"{p.trouble} (since {p.trouble_since})"
+        if p and p.trouble and not v.receipt and not v.ended
+        else ""
+    )
 
 
 def clock_of(v: RunView) -> Outlook:
@@ -136,10 +177,15 @@ def _clock(v: RunView) -> list[str]:
     """What it will cost, when it ends, when its limit would be reached, and a warning if that is sooner."""
     o, lines = clock_of(v), []
     if o.will_cost_cents is not None:
-        lines = _wrapped("  forecast  ", f"ends {moment_text(o.ends)} and will have cost about {dollars(o.will_cost_cents)}; "
-                         f"the limit would be reached {moment_text(o.limit_at)}")
+        lines = _wrapped(
+            "  forecast  ",
+            f"ends {moment_text(o.ends)} and will have cost about {dollars(o.will_cost_cents)}; "
+            f"the limit would be reached {moment_text(o.limit_at)}",
+        )
     elif o.limit_at is not None:
-        lines = _wrapped("  forecast  ", f"not known yet; the limit would be reached {moment_text(o.limit_at)}")
+        lines = _wrapped(
+            "  forecast  ", f"not known yet; the limit would be reached {moment_text(o.limit_at)}"
+        )
     return lines + (_wrapped("  WARNING   ", o.warning) if o.warning else [])
 
 
@@ -155,13 +201,25 @@ def moment_text(moment: datetime | None) -> str:
 def _bill(r: Receipt, plan: Plan) -> list[str]:
     """What was foretold, what was paid, and where it went."""
     p, cents, lost = r.predicted or plan.predicted, split(r, plan.offer.hourly_cents), waste(r)
-    foretold = f"{dollars(p.likely_cents)} ({dollars(p.low_cents)} to {dollars(p.high_cents)})" if p else "?"
-    lines = _wrapped("  bill      ", f"predicted {foretold}, metered {dollars(r.metered_cents)}, "
-                     f"the provider says {dollars(r.provider_cents)}")
+    foretold = (
+        f"{dollars(p.likely_cents)} ({dollars(p.low_cents)} to {dollars(p.high_cents)})"
+        if p
+        else "?"
+    )
+    lines = _wrapped(
+        "  bill      ",
+        f"predicted {foretold}, metered {dollars(r.metered_cents)}, "
+        f"the provider says {dollars(r.provider_cents)}",
+    )
     if cents:
-        lines += _wrapped("  split     ", ", ".join(f"{stage} {dollars(c)}" for stage, c in cents.items()))
+        lines += _wrapped(
+            "  split     ", ", ".join(f"{stage} {dollars(c)}" for stage, c in cents.items())
+        )
         share = "?" if lost is None else f"{lost:.0%}"
-        lines += _wrapped("  waste     ", f"{share} of the time neither trained nor evaluated a phase that was proven")
+        lines += _wrapped(
+            "  waste     ",
+            f"{share} of the time neither trained nor evaluated a phase that was proven",
+        )
     return lines
 
 
@@ -177,7 +235,11 @@ def _machine(v: RunView) -> str:
 
 def _phase(r: PhaseReport) -> str:
     step = f" step {r.step}" if r.step is not None else ""
-    name, start, end = ("loss", r.loss_start, r.loss_end) if r.reward_end is None else ("reward", r.reward_start, r.reward_end)
+    name, start, end = (
+        ("loss", r.loss_start, r.loss_end)
+        if r.reward_end is None
+        else ("reward", r.reward_start, r.reward_end)
+    )
     change = f"  {name} {start:.3f} -> {end:.3f}" if start is not None and end is not None else ""
     return f"{r.state:<10} {r.folder}{step}{change}".rstrip()
 
@@ -203,55 +265,115 @@ def duration_text(seconds: int | None) -> str:
 
 def to_dict(o: Overview) -> dict[str, Any]:
     """For --json: no provider JSON, no secrets; money in dollars as text, unknown is null."""
-    return {"schema_version": 1, "problems": list(o.problems), "runs": [_run_dict(v) for v in o.runs],
-            "not_in_the_ledger": [i.id for i in o.strays], "machines": _machines(o),
-            "others": {"count": len(o.others), "usd_per_hour": usd(rate_of(o.others))},
-            "unreadable": list(o.gaps)}
+    return {
+        "schema_version": 1,
+        "problems": list(o.problems),
+        "runs": [_run_dict(v) for v in o.runs],
+        "not_in_the_ledger": [i.id for i in o.strays],
+        "machines": _machines(o),
+        "others": {"count": len(o.others), "usd_per_hour": usd(rate_of(o.others))},
+        "unreadable": list(o.gaps),
+    }
 
 
 def _machines(o: Overview) -> list[dict[str, Any]]:
     """Every machine of the account that bills, and whose it is."""
-    shown = [("run", v.instance, f"run {v.entry.plan.run_id}") for v in o.runs if v.instance and v.instance.billing]
+    shown = [
+        ("run", v.instance, f"run {v.entry.plan.run_id}")
+        for v in o.runs
+        if v.instance and v.instance.billing
+    ]
     rest = [("stray", i, o.why.get(i.id, "not in the ledger")) for i in o.strays]
-    rest += [("run", i, f"run {i.run_id}") for i in o.unasked] + [("other", i, "not ours") for i in o.others]
-    return [{"role": role, "instance_id": i.id, "name": i.name, "status": i.status, "run_id": i.run_id, "what": what,
-             "usd_per_hour": usd(i.hourly_cents), "command": None if role == "other" else f"just stop {i.id} --now"}
-            for role, i, what in [*shown, *rest]]
+    rest += [("run", i, f"run {i.run_id}") for i in o.unasked] + [
+        ("other", i, "not ours") for i in o.others
+    ]
+    return [
+        {
+            "role": role,
+            "instance_id": i.id,
+            "name": i.name,
+            "status": i.status,
+            "run_id": i.run_id,
+            "what": what,
+            "usd_per_hour": usd(i.hourly_cents),
+            "command": None if role == "other" else f"just stop {i.id} --now",
+        }
+        for role, i, what in [*shown, *rest]
+    ]
 
 
 def _run_dict(v: RunView) -> dict[str, Any]:
     plan = v.terms()
-    return {"run_id": plan.run_id, "run_name": plan.run_name, "name": plan.instance_name, "state": v.state, "reason": v.reason,
-            "earlier_attempts": [{"attempt": a.number, "instance_id": a.instance_id, "note": a.note,
-                                  "spent_usd": usd(a.spent_cents)}
-                                 for a in v.entry.earlier],
-            "instance_id": v.entry.instance_id, "instance_status": v.instance.status if v.instance else None,
-            "machine_unknown": v.unknown or None, "provider_changed": v.changed() or None,
-            "spent_usd": usd(v.spent_cents), "limit_usd": usd(plan.limit_cents), "usd_per_hour": usd(plan.offer.hourly_cents),
-            "deadline": plan.deadline, "clock": _clock_dict(v), "ended": v.ended,
-            "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},
-            "progress": _progress_dict(v.progress) if v.progress else None,
-            "attempt": plan.attempt, "saved": {"phase": v.saved.phase, "step": v.saved.step} if v.saved else None,
-            "resume": resume_command(v) if v.resumable else None, "log": v.receipt.log if v.receipt else None,
-            "warning": v.receipt.warning or None if v.receipt else None,
-            "bill": _bill_dict(v.receipt, plan) if v.receipt else None, "problems": list(v.problems)}
+    return {
+        "run_id": plan.run_id,
+        "run_name": plan.run_name,
+        "name": plan.instance_name,
+        "state": v.state,
+        "reason": v.reason,
+        "earlier_attempts": [
+            {
+                "attempt": a.number,
+                "instance_id": a.instance_id,
+                "note": a.note,
+                "spent_usd": usd(a.spent_cents),
+            }
+            for a in v.entry.earlier
+        ],
+        "instance_id": v.entry.instance_id,
+        "instance_status": v.instance.status if v.instance else None,
+        "machine_unknown": v.unknown or None,
+        "provider_changed": v.changed() or None,
+        "spent_usd": usd(v.spent_cents),
+        "limit_usd": usd(plan.limit_cents),
+        "usd_per_hour": usd(plan.offer.hourly_cents),
+        "deadline": plan.deadline,
+        "clock": _clock_dict(v),
+        "ended": v.ended,
+        "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},
+        "progress": _progress_dict(v.progress) if v.progress else None,
+        "attempt": plan.attempt,
+        "saved": {"phase": v.saved.phase, "step": v.saved.step} if v.saved else None,
+        "resume": resume_command(v) if v.resumable else None,
+        "log": v.receipt.log if v.receipt else None,
+        "warning": v.receipt.warning or None if v.receipt else None,
+        "bill": _bill_dict(v.receipt, plan) if v.receipt else None,
+        "problems": list(v.problems),
+    }
 
 
 def _progress_dict(p: Progress) -> dict[str, Any]:
     names = ("phase", "stage", "step", "steps", "loss", "tok_per_s", "phase_left_s", "updated")
-    return {name: getattr(p, name) for name in names} | {"trouble": p.trouble or None, "trouble_since": p.trouble_since or None}
+    return {name: getattr(p, name) for name in names} | {
+        "trouble": p.trouble or None,
+        "trouble_since": p.trouble_since or None,
+    }
 
 
 def _clock_dict(v: RunView) -> dict[str, Any]:
     o = clock_of(v)
-    return {"will_cost_usd": usd(o.will_cost_cents), "ends": iso(o.ends) if o.ends else None,
-            "limit_at": iso(o.limit_at) if o.limit_at else None, "warning": o.warning or None}
+    return {
+        "will_cost_usd": usd(o.will_cost_cents),
+        "ends": iso(o.ends) if o.ends else None,
+        "limit_at": iso(o.limit_at) if o.limit_at else None,
+        "warning": o.warning or None,
+    }
 
 
 def _bill_dict(r: Receipt, plan: Plan) -> dict[str, Any]:
     p, cents, lost = r.predicted or plan.predicted, split(r, plan.offer.hourly_cents), waste(r)
-    return {"predicted_usd": {"low": usd(p.low_cents), "likely": usd(p.likely_cents), "high": usd(p.high_cents)} if p else None,
-            "metered_usd": usd(r.metered_cents), "provider_usd": usd(r.provider_cents),
-            "stages": {stage: {"seconds": r.stages[stage], "usd": usd(c)} for stage, c in cents.items()},
-            "phases_usd": {phase: usd(c) for phase, c in r.phase_cents.items()},
-            "waste_percent": None if lost is None else round(100 * lost)}
+    return {
+        "predicted_usd": {
+            "low": usd(p.low_cents),
+            "likely": usd(p.likely_cents),
+            "high": usd(p.high_cents),
+        }
+        if p
+        else None,
+        "metered_usd": usd(r.metered_cents),
+        "provider_usd": usd(r.provider_cents),
+        "stages": {
+            stage: {"seconds": r.stages[stage], "usd": usd(c)} for stage, c in cents.items()
+        },
+        "phases_usd": {phase: usd(c) for phase, c in r.phase_cents.items()},
+        "waste_percent": None if lost is None else round(100 * lost),
+    }

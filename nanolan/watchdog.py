@@ -2,6 +2,7 @@
 
 GPU utilisation is not asked: a hung collective shows 100 %.
 """
+
 from __future__ import annotations
 
 import time
@@ -16,8 +17,24 @@ from nanolan.plan import UNREADABLE, Plan
 
 # Seconds without a new heartbeat, by stage; "" is before the first one. "cpu" is a rehearsal of a tiny model.
 DEADLINES_S = {
-    "cuda": {"": 600, "load": 1800, "compile": 1200, "train": 600, "save": 900, "validate": 1200, "evaluate": 1800},
-    "cpu": {"": 90, "load": 90, "compile": 60, "train": 20, "save": 60, "validate": 60, "evaluate": 90},
+    "cuda": {
+        "": 600,
+        "load": 1800,
+        "compile": 1200,
+        "train": 600,
+        "save": 900,
+        "validate": 1200,
+        "evaluate": 1800,
+    },
+    "cpu": {
+        "": 90,
+        "load": 90,
+        "compile": 60,
+        "train": 20,
+        "save": 60,
+        "validate": 60,
+        "evaluate": 90,
+    },
 }
 
 
@@ -55,10 +72,10 @@ class Watchdog:
     def __init__(self, path: Path, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
         self._limits = DEADLINES_S[plan.device] | plan.watch_s
-        path.unlink(missing_ok=True)    # the heartbeat of a trainer before this one
+        path.unlink(missing_ok=True)  # the heartbeat of a trainer before this one
         self.beat: Beat | None = None
         self._seen_at = clock()
-        self.save_s: float | None = None    # what the last save took
+        self.save_s: float | None = None  # what the last save took
         self._save_began: float | None = None
 
     def stuck(self) -> Stop | None:

@@ -3,6 +3,7 @@
 From the black box where there is one; from receipt, ledger and the log's end for older runs and machines that vanished. Pure but
 for `look_into`.
 """
+
 from __future__ import annotations
 
 import math
@@ -26,8 +27,8 @@ from nanolan.status import SHORT, RunView
 from nanolan.stop import SILENT_S
 
 WIDTH = 80
-BIGGER = "a GPU with more memory"      # when not even one row fits
-BOOT_S = 45 * 60             # from a create to the first report
+BIGGER = "a GPU with more memory"  # when not even one row fits
+BOOT_S = 45 * 60  # from a create to the first report
 NOT_EVALUATED = re.compile(r"phase (\w+): not evaluated: (.*)")
 UNSAVED = re.compile(r"NOT saved: (.*?)(?:\. Go on|$)")
 
@@ -38,21 +39,21 @@ class Why:
 
     run_id: str
     state: str
-    cause: str                       # in one line
-    name: str = ""                   # the row of nanolan/causes.py; "" when nothing is wrong
+    cause: str  # in one line
+    name: str = ""  # the row of nanolan/causes.py; "" when nothing is wrong
     advice: str = ""
-    next: str = ""                   # the exact command
+    next: str = ""  # the exact command
     phase: str = ""
-    exception: str = ""              # its last line
+    exception: str = ""  # its last line
     kernel: tuple[str, ...] = ()
     spent_cents: int | None = None
     limit_cents: int = 0
-    stages: dict[str, int] = field(default_factory=dict)   # cents
+    stages: dict[str, int] = field(default_factory=dict)  # cents
     saved: tuple[str, ...] = ()
     lost: str = ""
-    log: str = ""                    # path of the whole log in RUNS_REPO
-    notes: tuple[str, ...] = ()      # what went wrong without ending the run
-    problems: tuple[str, ...] = ()   # look-ups that failed
+    log: str = ""  # path of the whole log in RUNS_REPO
+    notes: tuple[str, ...] = ()  # what went wrong without ending the run
+    problems: tuple[str, ...] = ()  # look-ups that failed
 
 
 def look_into(hub: Hub, view: RunView, problems: tuple[str, ...] = ()) -> Why:
@@ -67,21 +68,45 @@ def look_into(hub: Hub, view: RunView, problems: tuple[str, ...] = ()) -> Why:
 def answer(v: RunView, box: Postmortem | None, log: str = "", now: datetime | None = None) -> Why:
     """Why the run stands as `v` shows it; `log` is the end of its log, as far as there is one."""
     plan, ended = v.entry.plan, v.state in SHORT or v.state == SUCCEEDED
-    notes = [f"attempt {a.number} before it: {dollars(a.spent_cents)}, {a.note}" for a in v.entry.earlier]
+    notes = [
+        f"attempt {a.number} before it: {dollars(a.spent_cents)}, {a.note}" for a in v.entry.earlier
+    ]
     notes += [f"{phase} was not evaluated: {why}" for phase, why in NOT_EVALUATED.findall(log)]
     notes += [v.receipt.warning] if v.receipt and v.receipt.warning else []
-    base = Why(plan.run_id, v.state, "", spent_cents=v.spent_cents, limit_cents=plan.limit_cents, problems=v.problems,
-               stages=split(v.receipt, plan.offer.hourly_cents) if v.receipt else {}, saved=saved(v),
-               log=v.receipt.log if v.receipt else "", notes=tuple(notes))
+    base = Why(
+        plan.run_id,
+        v.state,
+        "",
+        spent_cents=v.spent_cents,
+        limit_cents=plan.limit_cents,
+        problems=v.problems,
+        stages=split(v.receipt, plan.offer.hourly_cents) if v.receipt else {},
+        saved=saved(v),
+        log=v.receipt.log if v.receipt else "",
+        notes=tuple(notes),
+    )
     if v.state not in SHORT:
         silent_s = 0 if ended else too_silent_s(v, now or now_utc())
-        return replace(base, cause=nothing_heard(v, silent_s) if silent_s else nothing_wrong(v), next="" if ended else
-                       f"just {'ssh' if silent_s and v.instance else 'watch'} {plan.run_id}")
+        return replace(
+            base,
+            cause=nothing_heard(v, silent_s) if silent_s else nothing_wrong(v),
+            next=""
+            if ended
+            else f"just {'ssh' if silent_s and v.instance else 'watch'} {plan.run_id}",
+        )
     found, cause = the_cause(v, box, log)
     exception = (box.exception if box else exception_of(log.splitlines()))[-1:]
-    return replace(base, cause=cause, name=found.name, advice=found.advice.replace("{run}", plan.run_id),
-                 next=next_command(v, found), phase=box.phase if box else "", exception="".join(exception)[:200],
-                 kernel=box.kernel if box else (), lost=lost(v, box))
+    return replace(
+        base,
+        cause=cause,
+        name=found.name,
+        advice=found.advice.replace("{run}", plan.run_id),
+        next=next_command(v, found),
+        phase=box.phase if box else "",
+        exception="".join(exception)[:200],
+        kernel=box.kernel if box else (),
+        lost=lost(v, box),
+    )
 
 
 def nothing_wrong(v: RunView) -> str:
@@ -92,24 +117,36 @@ def nothing_wrong(v: RunView) -> str:
     told = f", told {age(v.progress.updated)} ago" if v.progress else ""
     if v.progress and v.progress.trouble:
         return f"{stands(v)}, but {v.progress.trouble} (since {v.progress.trouble_since}{told})"
-    return f"nothing is wrong: {stands(v)}{reason}{told}" if not v.problems else f"{stands(v)}, by what could be seen{reason}{told}"
+    return (
+        f"nothing is wrong: {stands(v)}{reason}{told}"
+        if not v.problems
+        else f"{stands(v)}, by what could be seen{reason}{told}"
+    )
 
 
 def too_silent_s(v: RunView, now: datetime) -> float:
     """For how long nothing was heard of a run that goes on, if that is too long; else 0."""
-    since, most_s = (v.progress.updated, SILENT_S) if v.progress else (v.entry.plan.created_at, BOOT_S)
+    since, most_s = (
+        (v.progress.updated, SILENT_S) if v.progress else (v.entry.plan.created_at, BOOT_S)
+    )
     silent_s = (now - parse_time(since)).total_seconds()
     return silent_s if silent_s > most_s else 0
 
 
 def nothing_heard(v: RunView, silent_s: float) -> str:
-    return (f"nothing was heard from it for {silent_s / 60:.0f} minutes: {stands(v)}. It ends itself at "
-            f"{dollars(v.entry.plan.limit_cents)} or {v.entry.plan.deadline} at the latest")
+    return (
+        f"nothing was heard from it for {silent_s / 60:.0f} minutes: {stands(v)}. It ends itself at "
+        f"{dollars(v.entry.plan.limit_cents)} or {v.entry.plan.deadline} at the latest"
+    )
 
 
 def stands(v: RunView) -> str:
     """Where it is."""
-    return v.state + (f", step {v.progress.step} of {v.progress.steps}" if v.progress and v.progress.step is not None else "")
+    return v.state + (
+        f", step {v.progress.step} of {v.progress.steps}"
+        if v.progress and v.progress.step is not None
+        else ""
+    )
 
 
 def the_cause(v: RunView, box: Postmortem | None, log: str) -> tuple[Cause, str]:
@@ -134,14 +171,20 @@ def next_command(v: RunView, cause: Cause) -> str:
         return f"just stop {plan.run_id} --now"
     life_s = (parse_time(plan.deadline) - parse_time(plan.created_at)).total_seconds()
     spent = sum(c or 0 for c in (v.spent_cents, *(a.spent_cents for a in v.entry.earlier)))
-    words = cause.words.format(limit=spent // 100 + plan.limit_cents // 100 + 1, hours=math.ceil(2 * life_s / 3600))
+    words = cause.words.format(
+        limit=spent // 100 + plan.limit_cents // 100 + 1, hours=math.ceil(2 * life_s / 3600)
+    )
     if words.startswith("batch=") and (rows := rows_tried(v)):
         words = f"batch={rows // 2}" if rows > 1 else BIGGER
     if cause.name == "gate":
         words = another_gate(v)
     if cause.command == "offers" or words == BIGGER:
         return "just offers --all-configs"
-    verb = f"resume {plan.run_id}" if cause.command == "resume" else f"launch phase={'+'.join(plan.phases)}"
+    verb = (
+        f"resume {plan.run_id}"
+        if cause.command == "resume"
+        else f"launch phase={'+'.join(plan.phases)}"
+    )
     return f"just {verb} {words}".rstrip()
 
 
@@ -151,7 +194,11 @@ def another_gate(v: RunView) -> str:
     have = next((r.measured[gate.name] for r in v.phases.values() if gate.name in r.measured), None)
     if have is None:
         return ""
-    near = math.ceil(have * 1000 + 1) / 1000 if gate.sign.startswith("<") else math.floor(have * 1000 - 1) / 1000
+    near = (
+        math.ceil(have * 1000 + 1) / 1000
+        if gate.sign.startswith("<")
+        else math.floor(have * 1000 - 1) / 1000
+    )
     return shlex.quote(f"gate={gate.name}{gate.sign}{near:g}")
 
 
@@ -163,18 +210,29 @@ def rows_tried(v: RunView) -> int | None:
 
 def saved(v: RunView) -> tuple[str, ...]:
     """What is proven on the Hub."""
-    whole = [f"{p} whole, {r.folder} step {r.step}" for p, r in v.phases.items() if r.state == "proven"]
-    return (*whole, *([f"{v.saved.phase} step {v.saved.step}, {v.saved.folder}"] if v.saved else []))
+    whole = [
+        f"{p} whole, {r.folder} step {r.step}" for p, r in v.phases.items() if r.state == "proven"
+    ]
+    return (
+        *whole,
+        *([f"{v.saved.phase} step {v.saved.step}, {v.saved.folder}"] if v.saved else []),
+    )
 
 
 def lost(v: RunView, box: Postmortem | None) -> str:
     """What was trained and is nowhere any more, as far as it is known."""
     if v.receipt and (m := UNSAVED.search(v.receipt.message)):
         return m[1]
-    step, phase = (box.step, box.phase) if box else (v.progress.step, "") if v.progress else (None, "")
+    step, phase = (
+        (box.step, box.phase) if box else (v.progress.step, "") if v.progress else (None, "")
+    )
     left = [p for p, r in v.phases.items() if r.state != "proven"]
     if not step or not left or phase and phase != left[0]:
-        return "nothing that was trained" if v.receipt or not v.progress else "unknown: it did not report in time"
+        return (
+            "nothing that was trained"
+            if v.receipt or not v.progress
+            else "unknown: it did not report in time"
+        )
     kept = v.saved.step if v.saved and v.saved.phase == left[0] else 0
     if step <= kept:
         return "nothing that was trained"
@@ -186,7 +244,11 @@ def lost(v: RunView, box: Postmortem | None) -> str:
 def render(w: Why) -> list[str]:
     """As text of 80 columns (commands may be longer)."""
     lines = [f"run {w.run_id} {w.state}", *_wrapped("  cause     ", w.cause)]
-    for head, text in (("phase", w.phase), ("error", w.exception), *(("kernel", k) for k in w.kernel[-3:])):
+    for head, text in (
+        ("phase", w.phase),
+        ("error", w.exception),
+        *(("kernel", k) for k in w.kernel[-3:]),
+    ):
         lines += _wrapped(f"  {head:<10}", text)
     lines += _wrapped("  money     ", money(w))
     for text in w.saved or (("nothing",) if w.name else ()):
@@ -209,13 +271,30 @@ def money(w: Why) -> str:
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * 12, break_on_hyphens=False)
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=head, subsequent_indent=" " * 12, break_on_hyphens=False
+    )
 
 
 def to_dict(w: Why) -> dict[str, Any]:
     """For --json: money in dollars as text, unknown is null."""
-    return {"schema_version": 1, "run_id": w.run_id, "state": w.state, "cause": w.cause, "reason": w.name or None,
-            "phase": w.phase or None, "exception": w.exception or None, "kernel": list(w.kernel), "spent_usd": usd(w.spent_cents),
-            "limit_usd": usd(w.limit_cents), "stages_usd": {s: usd(c) for s, c in w.stages.items()}, "saved": list(w.saved),
-            "lost": w.lost or None, "notes": list(w.notes), "advice": w.advice or None, "next": w.next or None,
-            "log": w.log or None, "problems": list(w.problems)}
+    return {
+        "schema_version": 1,
+        "run_id": w.run_id,
+        "state": w.state,
+        "cause": w.cause,
+        "reason": w.name or None,
+        "phase": w.phase or None,
+        "exception": w.exception or None,
+        "kernel": list(w.kernel),
+        "spent_usd": usd(w.spent_cents),
+        "limit_usd": usd(w.limit_cents),
+        "stages_usd": {s: usd(c) for s, c in w.stages.items()},
+        "saved": list(w.saved),
+        "lost": w.lost or None,
+        "notes": list(w.notes),
+        "advice": w.advice or None,
+        "next": w.next or None,
+        "log": w.log or None,
+        "problems": list(w.problems),
+    }

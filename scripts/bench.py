@@ -1,9 +1,10 @@
 """What is fast and what is not: each figure beside a baseline measured in the same run. Nothing is asserted.
 
-    just bench                  all but train (about 3 minutes)
-    just bench help status      only these
-    just bench train            the trainer beside the plain path, on this machine's CPU (about 5 minutes)
+just bench                  all but train (about 3 minutes)
+just bench help status      only these
+just bench train            the trainer beside the plain path, on this machine's CPU (about 5 minutes)
 """
+
 from __future__ import annotations
 
 import json
@@ -47,7 +48,9 @@ def bench(names: tuple[str, ...]) -> int:
     """
     unknown = set(names) - set(BENCHES)
     if unknown:
-        raise click.UsageError(f"no bench called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+        raise click.UsageError(
+            f"no bench called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}"
+        )
     for name in names or [name for name in BENCHES if name not in ASKED_FOR]:
         said = BENCHES[name]()
         for text in [said] if isinstance(said, str) else said:
@@ -55,7 +58,9 @@ def bench(names: tuple[str, ...]) -> int:
     return 0
 
 
-def seconds(command: list[str], env: dict[str, str] | None = None, cwd: Path = ROOT, times: int = 1) -> float:
+def seconds(
+    command: list[str], env: dict[str, str] | None = None, cwd: Path = ROOT, times: int = 1
+) -> float:
     """The median wall time of a command that must succeed."""
     taken = []
     for _ in range(times):
@@ -70,7 +75,9 @@ def help_ratio() -> str:
         base = Path(temp) / "ten.py"
         base.write_text(TEN_LINES)
         env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
-        ours, theirs = ([sys.executable, str(p), "--help"] for p in (ROOT / "scripts/launch.py", base))
+        ours, theirs = (
+            [sys.executable, str(p), "--help"] for p in (ROOT / "scripts/launch.py", base)
+        )
         for command in (ours, theirs):
             seconds(command, env)
         pairs = [(seconds(ours, env), seconds(theirs, env)) for _ in range(9)]
@@ -82,7 +89,11 @@ def first_dry_run() -> str:
     with tempfile.TemporaryDirectory() as temp:
         clone = Path(temp) / "nanolan"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("SHADEFORM", "HF_", "VIRTUAL_ENV"))}
+        env = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("SHADEFORM", "HF_", "VIRTUAL_ENV"))
+        }
         env |= {"NANOLAN_ENV_FILE": os.devnull, "NANOLAN_HOME": temp, "HF_HOME": temp}
         first = seconds(["./just", "dry-run"], env, clone)
         again = seconds(["./just", "dry-run"], env, clone)
@@ -92,14 +103,19 @@ def first_dry_run() -> str:
 
 def rehearsals() -> str:
     torchrun = seconds([sys.executable, "-c", "import torch.distributed.run"], times=3)
-    sft, both = (seconds([sys.executable, "scripts/rehearse.py", f"phase={p}"]) for p in ("sft", "mid+sft"))
-    return (f"sft {sft:.0f} s (goal 60), mid+sft {both:.0f} s (goal 90); {sft / torchrun:.1f} x and {both / torchrun:.1f} x "
-            f"importing torchrun ({torchrun:.1f} s)")
+    sft, both = (
+        seconds([sys.executable, "scripts/rehearse.py", f"phase={p}"]) for p in ("sft", "mid+sft")
+    )
+    return (
+        f"sft {sft:.0f} s (goal 60), mid+sft {both:.0f} s (goal 90); {sft / torchrun:.1f} x and {both / torchrun:.1f} x "
+        f"importing torchrun ({torchrun:.1f} s)"
+    )
 
 
 def streaming() -> str:
     """Peak memory of the transfer of a large file against that of a small one."""
     from nanolan.sim.hub import HubServer
+
     peaks = {}
     with tempfile.TemporaryDirectory() as temp:
         hub = HubServer(Path(temp) / "hub", xet=True).start()
@@ -112,8 +128,11 @@ def streaming() -> str:
                 peaks[kind, size] = _transfer_peak_mb(hub.url, kind, Path(temp))
             shutil.rmtree(Path(temp) / "t", ignore_errors=True)
         hub.stop()
-    return "; ".join(f"{kind} of {MEGABYTES} MB peaks at {peaks[kind, MEGABYTES]:.0f} MB, "
-                     f"{peaks[kind, MEGABYTES] / peaks[kind, 10]:.2f} x that of 10 MB" for kind in ("upload", "download"))
+    return "; ".join(
+        f"{kind} of {MEGABYTES} MB peaks at {peaks[kind, MEGABYTES]:.0f} MB, "
+        f"{peaks[kind, MEGABYTES] / peaks[kind, 10]:.2f} x that of 10 MB"
+        for kind in ("upload", "download")
+    )
 
 
 def _transfer_peak_mb(url: str, kind: str, folder: Path) -> float:
@@ -122,11 +141,26 @@ def _transfer_peak_mb(url: str, kind: str, folder: Path) -> float:
 
     from nanolan.sim.hub_state import WRITER
     from nanolan.transfer import Job
+
     name = "model_000001.pt"
-    job = Job(kind, url, "me/bench", "model", "main", str(folder if kind == "upload" else folder / "down"),
-              (name,) if kind == "upload" else (f"t/{name}",), "t", "bench", token=WRITER)
-    child = subprocess.Popen([sys.executable, "-m", "nanolan.transfer"], stdin=subprocess.PIPE, cwd=ROOT,
-                             env={**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+    job = Job(
+        kind,
+        url,
+        "me/bench",
+        "model",
+        "main",
+        str(folder if kind == "upload" else folder / "down"),
+        (name,) if kind == "upload" else (f"t/{name}",),
+        "t",
+        "bench",
+        token=WRITER,
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-m", "nanolan.transfer"],
+        stdin=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+    )
     peak, process = 0, psutil.Process(child.pid)
     assert child.stdin  # noqa: S101
     child.stdin.write(msgspec.json.encode(job))
@@ -151,8 +185,10 @@ def state_uploads() -> str:
         speeds[often] = _steps_per_s(words)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpus[often] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return (f"a state saved and uploaded every 2 s: {speeds[True] / speeds[False]:.2f} x the steps a second, "
-            f"{cpus[True] / cpus[False]:.2f} x the CPU seconds of the whole rehearsal ({cpus[False]:.0f} s without)")
+    return (
+        f"a state saved and uploaded every 2 s: {speeds[True] / speeds[False]:.2f} x the steps a second, "
+        f"{cpus[True] / cpus[False]:.2f} x the CPU seconds of the whole rehearsal ({cpus[False]:.0f} s without)"
+    )
 
 
 def _steps_per_s(words: list[str]) -> float:
@@ -161,13 +197,20 @@ def _steps_per_s(words: list[str]) -> float:
     from nanolan.sim.scenario import LONG, Scenario
     from nanolan.sim.shadeform_instance import Delays
     from nanolan.sim.world import World
-    with tempfile.TemporaryDirectory() as temp, World(Path(temp), cache=ROOT / ".rehearsal/cache", delays=Delays()) as world:
+
+    with (
+        tempfile.TemporaryDirectory() as temp,
+        World(Path(temp), cache=ROOT / ".rehearsal/cache", delays=Delays()) as world,
+    ):
         plain = Scenario("nothing goes wrong", recipe=LONG)
         outcome = rehearse(world, words, plain, lambda line: None, time.monotonic(), quiet=True)
         if outcome.exit_code:
             raise click.ClickException("the rehearsal failed")
-        rows = [json.loads(line) for path in world.root.glob("cloud/boxes/*/nanolan/trainer/metrics.jsonl")
-                for line in path.read_text().splitlines()]
+        rows = [
+            json.loads(line)
+            for path in world.root.glob("cloud/boxes/*/nanolan/trainer/metrics.jsonl")
+            for line in path.read_text().splitlines()
+        ]
     times = [row["t"] for row in rows if "loss" in row]
     return (len(times) - 1) / (times[-1] - times[0])
 
@@ -190,17 +233,25 @@ def long_report() -> str:
     sys.path.insert(0, str(ROOT))
     from nanolan.report import to_json
     from tests.report_fixtures import PLAN, RECEIPT, lines, rows
-    drawn = seconds([sys.executable, "-c", "import matplotlib.figure, matplotlib.backends.backend_svg"], times=3)
+
+    drawn = seconds(
+        [sys.executable, "-c", "import matplotlib.figure, matplotlib.backends.backend_svg"], times=3
+    )
     said = []
     for phases in (("mid",), ("mid", "sft", "rl")):
         with tempfile.TemporaryDirectory() as temp:
-            for name, data in (("plan.json", PLAN.to_json()), ("receipt.json", to_json(RECEIPT)),
-                               ("metrics.jsonl", lines([row for p in phases for row in rows(20_000, p)]))):
+            for name, data in (
+                ("plan.json", PLAN.to_json()),
+                ("receipt.json", to_json(RECEIPT)),
+                ("metrics.jsonl", lines([row for p in phases for row in rows(20_000, p)])),
+            ):
                 (Path(temp) / name).write_bytes(data)
             command = [sys.executable, "-c", REPORT, temp]
             size = int(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
             taken = seconds(command, times=3)
-        said.append(f"{len(phases)} x 20,000 steps: {taken:.1f} s, {taken / drawn:.1f} x importing matplotlib, {size / 1e6:.2f} MB")
+        said.append(
+            f"{len(phases)} x 20,000 steps: {taken:.1f} s, {taken / drawn:.1f} x importing matplotlib, {size / 1e6:.2f} MB"
+        )
     return f"{'; '.join(said)} (goal for 20,000: 5 s, 3 MB)"
 
 
@@ -209,12 +260,19 @@ def startup() -> str:
     sys.path.insert(0, str(ROOT))
     from nanolan.payload import CLOUD, MOST_SCRIPT_BYTES, create_body, startup_script
     from tests.test_payload import KEYS, real_plan
+
     plan = real_plan()
     script = startup_script(plan, KEYS, "f" * 40)
-    sent = create_body(plan, script)["launch_configuration"]["script_configuration"]["base64_script"]
-    files = sum((CLOUD / name).stat().st_size for name in ("boot.sh", "rescue.py")) + len(plan.to_json())
-    return (f"startup script {len(script):,} bytes (goal {MOST_SCRIPT_BYTES:,}), {len(sent):,} in base64; "
-            f"{len(script) / files:.2f} x boot.sh, rescue.py and the plan as they are ({files:,})")
+    sent = create_body(plan, script)["launch_configuration"]["script_configuration"][
+        "base64_script"
+    ]
+    files = sum((CLOUD / name).stat().st_size for name in ("boot.sh", "rescue.py")) + len(
+        plan.to_json()
+    )
+    return (
+        f"startup script {len(script):,} bytes (goal {MOST_SCRIPT_BYTES:,}), {len(sent):,} in base64; "
+        f"{len(script) / files:.2f} x boot.sh, rescue.py and the plan as they are ({files:,})"
+    )
 
 
 def training() -> Iterator[str]:
@@ -228,10 +286,19 @@ def training() -> Iterator[str]:
 
 
 BENCHES: dict[str, Callable[[], str | Iterator[str]]] = {
-    "help": help_ratio, "first": first_dry_run, "rehearse": rehearsals, "status": bench_status.status, "watch": bench_status.watch,
-    "heartbeat": bench_status.heartbeat, "stream": streaming, "states": state_uploads, "report": long_report, "script": startup,
-    "train": training}
-ASKED_FOR = {"train"}      # not among all
+    "help": help_ratio,
+    "first": first_dry_run,
+    "rehearse": rehearsals,
+    "status": bench_status.status,
+    "watch": bench_status.watch,
+    "heartbeat": bench_status.heartbeat,
+    "stream": streaming,
+    "states": state_uploads,
+    "report": long_report,
+    "script": startup,
+    "train": training,
+}
+ASKED_FOR = {"train"}  # not among all
 
 
 if __name__ == "__main__":

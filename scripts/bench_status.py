@@ -1,4 +1,5 @@
 """The benches of looking: what `status`, `watch` and the heartbeat cost. `just bench status watch heartbeat` runs them."""
+
 from __future__ import annotations
 
 import multiprocessing
@@ -28,10 +29,24 @@ def one_run() -> Iterator[Any]:
     """A local world with one run whose machine goes on for an hour, and the environment to look at it."""
     from nanolan.sim.shadeform_instance import Delays
     from nanolan.sim.world import World
-    with tempfile.TemporaryDirectory() as temp, World(Path(temp), trainer="tests.standin_trainer", setup="light", recipe={},
-                                                      delays=Delays(pending_provider_s=3600)) as world:
-        subprocess.run([sys.executable, "scripts/launch.py", "--yes", "--no-wait"], env=world.env(), cwd=ROOT, check=True,
-                       capture_output=True)
+
+    with (
+        tempfile.TemporaryDirectory() as temp,
+        World(
+            Path(temp),
+            trainer="tests.standin_trainer",
+            setup="light",
+            recipe={},
+            delays=Delays(pending_provider_s=3600),
+        ) as world,
+    ):
+        subprocess.run(
+            [sys.executable, "scripts/launch.py", "--yes", "--no-wait"],
+            env=world.env(),
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
         yield world
 
 
@@ -52,15 +67,19 @@ def status() -> Iterator[str]:
         world.cloud.fault(".*", "stall", times=None, seconds=LATENCY_S)
         world.hub.fault(match=".*", action="stall", times=10**9, seconds=LATENCY_S)
         slow = look_s(world.env())
-        yield (f"{(slow - quick) / LATENCY_S:.1f} round trips deep ({quick:.2f} s on loopback, {slow:.2f} s with {LATENCY_S} s a "
-               "request; aim 1.3)")
+        yield (
+            f"{(slow - quick) / LATENCY_S:.1f} round trips deep ({quick:.2f} s on loopback, {slow:.2f} s with {LATENCY_S} s a "
+            "request; aim 1.3)"
+        )
         world.cloud.faults.clear()
         world.hub.faults.clear()
         for alive in (False, True):
             many_more(world, alive)
             many = look_s(world.env())
-            yield (f"{MANY} runs {'that all go on' if alive else 'in the ledger'}: {many:.2f} s, {many / quick:.1f} x one run "
-                   "(aim 2 s)")
+            yield (
+                f"{MANY} runs {'that all go on' if alive else 'in the ledger'}: {many:.2f} s, {many / quick:.1f} x one run "
+                "(aim 2 s)"
+            )
 
 
 def many_more(world: Any, alive: bool) -> None:
@@ -70,21 +89,37 @@ def many_more(world: Any, alive: bool) -> None:
     from nanolan.ledger import Ledger
     from nanolan.plan import iso, new_run_id, now_utc
     from nanolan.report import Receipt
+
     ledger = Ledger(world.root / "nanolan-home")
     first = ledger.entries()[0]
     for _ in range(MANY):
         run_id = new_run_id()
-        plan = structs.replace(first.plan, run_id=run_id, created_at=iso(now_utc() - timedelta(days=1)))
-        ledger.put(structs.replace(first, plan=plan, instance_id=f"i-{run_id}", gone=not alive,
-                                   receipt=None if alive else Receipt(run_id, "succeeded")))
+        plan = structs.replace(
+            first.plan, run_id=run_id, created_at=iso(now_utc() - timedelta(days=1))
+        )
+        ledger.put(
+            structs.replace(
+                first,
+                plan=plan,
+                instance_id=f"i-{run_id}",
+                gone=not alive,
+                receipt=None if alive else Receipt(run_id, "succeeded"),
+            )
+        )
 
 
 def watch() -> str:
     """CPU seconds a minute of `just watch` on a terminal, after its first look."""
     with one_run() as world:
         master, slave = pty.openpty()
-        child = subprocess.Popen([*COMMAND, "--watch"], env=world.env() | {"TERM": "xterm-256color"}, cwd=ROOT, stdin=slave,
-                                 stdout=slave, stderr=slave)
+        child = subprocess.Popen(
+            [*COMMAND, "--watch"],
+            env=world.env() | {"TERM": "xterm-256color"},
+            cwd=ROOT,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+        )
         os.close(slave)
         os.set_blocking(master, False)
         try:
@@ -124,27 +159,43 @@ def heartbeat() -> str:
     from nanolan.timeline import Timeline
     from tests.box_fixtures import KEY, make_plan
     from tests.test_meter import machine
+
     with tempfile.TemporaryDirectory() as temp, _servers(Path(temp)) as (hub_url, cloud_url):
         work = Path(temp) / "work"
         (work / "var/log").mkdir(parents=True)
         os.environ["BOX_ROOT"] = str(work)
-        log, line = work / "var/log/lanbot-training.log", "sft step 7/900 | loss 1.2345 | lr 0.02 | 1,234,567 tok/s\n"
+        log, line = (
+            work / "var/log/lanbot-training.log",
+            "sft step 7/900 | loss 1.2345 | lr 0.02 | 1,234,567 tok/s\n",
+        )
         log.write_text(line * 20_000)
         (work / "trainer").mkdir()
-        (work / "trainer/metrics.jsonl").write_text('{"phase": "sft", "step": 7, "steps": 900, "loss": 1.5, "t": 1.0}\n' * 900)
+        (work / "trainer/metrics.jsonl").write_text(
+            '{"phase": "sft", "step": 7, "steps": 900, "loss": 1.5, "t": 1.0}\n' * 900
+        )
         plan = make_plan(hub_url, cloud_url, hf_repo="me/bench", runs_repo="me/bench")
         api, hub = Shadeform(Secret(KEY), cloud_url), Hub(hub_url, Secret(WRITER), patience_s=0)
         meter = Meter(plan, machine(60), api)
         control = Control(plan, hub)
-        herald = Herald(plan, {"HF_TOKEN": Secret(WRITER), "X": Secret("a-secret-to-mask")}, work, meter,
-                        Timeline(work / "t.json"), Notifier(None, ""))
+        herald = Herald(
+            plan,
+            {"HF_TOKEN": Secret(WRITER), "X": Secret("a-secret-to-mask")},
+            work,
+            meter,
+            Timeline(work / "t.json"),
+            Notifier(None, ""),
+        )
         herald.close()
 
         def beat() -> None:
             with log.open("a") as f:
-                f.write(f"{time.time()} {line}" * 300)     # what five minutes say
+                f.write(f"{time.time()} {line}" * 300)  # what five minutes say
             herald._beat()
-        costs = {name: _cpu_s(act) for name, act in (("beat", beat), ("meter", meter.look), ("control", control.look))}
+
+        costs = {
+            name: _cpu_s(act)
+            for name, act in (("beat", beat), ("meter", meter.look), ("control", control.look))
+        }
     a_minute = costs["beat"] / 5 + 3 * (costs["meter"] + costs["control"])
     parts = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in costs.items())
     return f"{a_minute:.2f} CPU seconds a minute beside the training ({parts}; aim 0.3)"
@@ -163,7 +214,9 @@ def _cpu_s(act: Any, times: int = 10) -> float:
 def _servers(root: Path) -> Iterator[tuple[str, str]]:
     """A local Hub and Shadeform in another process, so that their CPU time is not ours."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, root), daemon=True)
+    child = multiprocessing.get_context("spawn").Process(
+        target=_serve, args=(theirs, root), daemon=True
+    )
     child.start()
     try:
         yield ours.recv()
@@ -175,6 +228,7 @@ def _servers(root: Path) -> Iterator[tuple[str, str]]:
 def _serve(pipe: Any, root: Path) -> None:
     from nanolan.sim.hub import HubServer
     from nanolan.sim.shadeform import ShadeformServer
+
     hub, cloud = HubServer(root / "hub").start(), ShadeformServer(root / "cloud", boxes=False)
     hub.put("me/bench", {"x": b"x"})
     with cloud:

@@ -1,9 +1,10 @@
 """Talk to your model on this machine: on its GPU if it has one, else on the CPU.
 
-    just chat                       the latest phase that was pulled (just pull)
-    just chat source=sft            that phase's checkpoint
-    just chat -p "What is 12*34?"   one answer
+just chat                       the latest phase that was pulled (just pull)
+just chat source=sft            that phase's checkpoint
+just chat -p "What is 12*34?"   one answer
 """
+
 from __future__ import annotations
 
 import os
@@ -19,26 +20,60 @@ from nanolan.config import ROOT
 
 
 @click.command(cls=Words)
-@click.option("--source", type=click.Choice(["base", "mid", "sft", "rl"]), help="whose checkpoint  [the latest there is]")
+@click.option(
+    "--source",
+    type=click.Choice(["base", "mid", "sft", "rl"]),
+    help="whose checkpoint  [the latest there is]",
+)
 @click.option("-p", "--prompt", help="answer this and end")
 @click.option("--device", type=click.Choice(["cuda", "mps", "cpu"]), help="[the best there is]")
-@click.option("--temperature", type=click.FloatRange(0, 2), default=0.6, show_default=True,
-              help="0: always the likeliest word; higher: more varied")
-@click.option("--max-new-tokens", type=click.IntRange(1, 2048), default=256, show_default=True,
-              help="longest answer")
-@click.option("--seed", type=int, default=42, show_default=True,
-              help="the same seed gives the same answer")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    default=0.6,
+    show_default=True,
+    help="0: always the likeliest word; higher: more varied",
+)
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1, 2048),
+    default=256,
+    show_default=True,
+    help="longest answer",
+)
+@click.option(
+    "--seed", type=int, default=42, show_default=True, help="the same seed gives the same answer"
+)
 @setting_options("model_tag", "output_tag")
-def chat(source: str | None, prompt: str | None, device: str | None, temperature: float, max_new_tokens: int, seed: int,
-         **flags: Any) -> int:
+def chat(
+    source: str | None,
+    prompt: str | None,
+    device: str | None,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    **flags: Any,
+) -> int:
     """Talk to a checkpoint in NANOCHAT_BASE_DIR."""
     from nanolan.basedir import base_dir
+
     s = settings_from(flags)
     base = base_dir(os.environ)
     folder = checkpoint_of(base, s.output_tag or s.model_tag, source)
-    options = [f"--temperature={temperature}", f"--max-new-tokens={max_new_tokens}", f"--seed={seed}"]
+    options = [
+        f"--temperature={temperature}",
+        f"--max-new-tokens={max_new_tokens}",
+        f"--seed={seed}",
+    ]
     options += [f"--device={device}"] * bool(device) + [f"--prompt={prompt}"] * (prompt is not None)
-    command = [sys.executable, "-m", "nanolan.train.chat", str(folder), str(base / "tokenizer"), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "nanolan.train.chat",
+        str(folder),
+        str(base / "tokenizer"),
+        *options,
+    ]
     try:
         return subprocess.run(command, cwd=ROOT).returncode
     except KeyboardInterrupt:
@@ -49,13 +84,16 @@ def checkpoint_of(base: Path, tag: str, source: str | None) -> Path:
     """The folder of `source`'s checkpoint, or of the latest phase that is there."""
     from nanolan.errors import UsageProblem
     from nanolan.phases import PHASES
+
     places = {"base": "base_checkpoints", **{p.name: p.output_dir for p in PHASES.values()}}
     wanted = [source] if source else list(reversed(places))
     for name in wanted:
         if list((base / places[name] / tag).glob("model_*.pt")):
             return base / places[name] / tag
-    raise UsageProblem(f"{base} holds no checkpoint of {tag}{f' from {source}' if source else ''}. "
-                       f"Bring one here: just pull{f' {source}' if source else ''}")
+    raise UsageProblem(
+        f"{base} holds no checkpoint of {tag}{f' from {source}' if source else ''}. "
+        f"Bring one here: just pull{f' {source}' if source else ''}"
+    )
 
 
 if __name__ == "__main__":

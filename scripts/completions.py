@@ -1,9 +1,10 @@
 """Print what a shell sources to complete nanolan's recipes, their options and the ids of your runs.
 
-    just completions bash                            to look at
-    just completions bash >> ~/.bashrc               to keep; likewise zsh >> ~/.zshrc
-    just completions fish > ~/.config/fish/completions/just.fish     fish reads it from there
+just completions bash                            to look at
+just completions bash >> ~/.bashrc               to keep; likewise zsh >> ~/.zshrc
+just completions fish > ~/.config/fish/completions/just.fish     fish reads it from there
 """
+
 from __future__ import annotations
 
 import importlib
@@ -23,25 +24,48 @@ def completions(shell: str) -> int:
     from nanolan.config import ROOT
     from nanolan.parcel import KINDS
     from nanolan.phases import PHASES, SEQUENCES
+
     listed = menu.recipes((ROOT / "justfile").read_text())
-    first = {"upload": KINDS, "pull": tuple(PHASES), "completions": SHELLS}      # what comes without a name
-    words = {r.name: [*first.get(r.name, ()), *(words_of(command_of(r.script)) if r.script else ())] for r in listed}
-    values = {"phase": list(SEQUENCES), "eval": ["none", "quick", "full"], "sort": ["price", "total"]}
-    click.echo(menu.fish(words, values, listed) if shell == "fish" else getattr(menu, shell)(words, values), nl=False)
+    first = {
+        "upload": KINDS,
+        "pull": tuple(PHASES),
+        "completions": SHELLS,
+    }  # what comes without a name
+    words = {
+        r.name: [*first.get(r.name, ()), *(words_of(command_of(r.script)) if r.script else ())]
+        for r in listed
+    }
+    values = {
+        "phase": list(SEQUENCES),
+        "eval": ["none", "quick", "full"],
+        "sort": ["price", "total"],
+    }
+    click.echo(
+        menu.fish(words, values, listed)
+        if shell == "fish"
+        else getattr(menu, shell)(words, values),
+        nl=False,
+    )
     return 0
 
 
 def command_of(script: str) -> click.Command:
     """The command that a script defines, which its last line would run."""
     module = importlib.import_module(script)
-    return next(c for c in vars(module).values() if isinstance(c, click.Command) and c.callback and c.callback.__module__ == script)
+    return next(
+        c
+        for c in vars(module).values()
+        if isinstance(c, click.Command) and c.callback and c.callback.__module__ == script
+    )
 
 
 def words_of(command: click.Command) -> list[str]:
     """Every option as a user types it: name= for one with a value, --name for a flag; and what an argument may be."""
     flags = [p for p in command.params if isinstance(p, click.Option)]
     names = [(o.lstrip("-"), p) for p in flags for o in p.opts if o.startswith("--")]
-    return [f"--{n}" if p.is_flag or p.flag_value == "yes" else f"{n}=" for n, p in names] + ["--help"]
+    return [f"--{n}" if p.is_flag or p.flag_value == "yes" else f"{n}=" for n, p in names] + [
+        "--help"
+    ]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """What the runs of this laptop cost: by run, month and phase. Reads the ledger alone.
 
-    just costs                 as a table
-    just costs --json          for scripts
+just costs                 as a table
+just costs --json          for scripts
 """
+
 from __future__ import annotations
 
 import json
@@ -18,12 +19,17 @@ def costs(as_json: bool) -> int:
     """Sum up what was spent, every machine of every run included."""
     from nanolan.costs import render, to_dict
     from nanolan.ledger import Ledger, nanolan_home
+
     ledger = Ledger(nanolan_home())
     entries = ledger.entries()
     gaps = [gap for gap in [ledger.gap()] if gap]
     for gap in gaps:
         click.echo(f"note: {gap}", err=True)
-    click.echo(json.dumps(to_dict(entries) | {"unreadable": gaps}, indent=2) if as_json else "\n".join(render(entries)))
+    click.echo(
+        json.dumps(to_dict(entries) | {"unreadable": gaps}, indent=2)
+        if as_json
+        else "\n".join(render(entries))
+    )
     return 0
 
 

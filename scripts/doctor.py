@@ -1,9 +1,10 @@
 """Look at everything that a launch needs, and say how to fix what is not so. Changes nothing, costs nothing.
 
-    just doctor                     for a run of phase=sft, or what .env says
-    just doctor phase=mid           for another run
-    just doctor --json              for scripts: every check, and what to do first
+just doctor                     for a run of phase=sft, or what .env says
+just doctor phase=mid           for another run
+just doctor --json              for scripts: every check, and what to do first
 """
+
 from __future__ import annotations
 
 import json
@@ -14,12 +15,27 @@ import click
 
 from nanolan.cli import Words, env_file, run, setting_options
 
-PATIENCE_S = 8.0             # with a service that does not answer
+PATIENCE_S = 8.0  # with a service that does not answer
 
 
 @click.command(cls=Words)
-@setting_options("phase", "gpu", "num_gpus", "model_tag", "eval", "humaneval", "no_identity", "hf_repo", "runs_repo",
-                 "self_delete", "shadeform_api_key", "shadeform_api_key_box", "hf_token", "shadeform_api", "hf_endpoint")
+@setting_options(
+    "phase",
+    "gpu",
+    "num_gpus",
+    "model_tag",
+    "eval",
+    "humaneval",
+    "no_identity",
+    "hf_repo",
+    "runs_repo",
+    "self_delete",
+    "shadeform_api_key",
+    "shadeform_api_key_box",
+    "hf_token",
+    "shadeform_api",
+    "hf_endpoint",
+)
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def doctor(as_json: bool, **flags: Any) -> int:
     """Check every requirement. Exit code 0 when a launch could work, 4 when something failed."""
@@ -30,9 +46,21 @@ def doctor(as_json: bool, **flags: Any) -> int:
     from nanolan.ledger import nanolan_home
     from nanolan.patient import admit
     from nanolan.sshkey import key_folder
+
     note_credentials(os.environ)
     s, wrong = usable_settings(flags, os.environ, env_file(), cached_token)
-    found = examine(admit(s, wrong, os.environ, env_file(), ROOT, nanolan_home(), key_folder(os.environ), PATIENCE_S))
+    found = examine(
+        admit(
+            s,
+            wrong,
+            os.environ,
+            env_file(),
+            ROOT,
+            nanolan_home(),
+            key_folder(os.environ),
+            PATIENCE_S,
+        )
+    )
     click.echo(json.dumps(to_dict(found), indent=2) if as_json else "\n".join(render(found)))
     return exit_code(found)
 

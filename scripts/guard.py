@@ -1,11 +1,12 @@
 """Delete machines of yours whose run is over, or that outlive their limits by a minute: for a machine that always stays on.
 
-    just guard                  look every 60 seconds until Ctrl-C; `just guard 20` every 20
-    just guard --until-none     until nothing of yours bills any more; start it after the launch
-    just guard --once           one look, for cron
-    just guard --unit           print a systemd user unit that runs it, and how to install that
-    just guard --hf-job --dry-run    as a job at Hugging Face for a cent an hour: what would be sent
+just guard                  look every 60 seconds until Ctrl-C; `just guard 20` every 20
+just guard --until-none     until nothing of yours bills any more; start it after the launch
+just guard --once           one look, for cron
+just guard --unit           print a systemd user unit that runs it, and how to install that
+just guard --hf-job --dry-run    as a job at Hugging Face for a cent an hour: what would be sent
 """
+
 from __future__ import annotations
 
 import json
@@ -22,27 +23,54 @@ if TYPE_CHECKING:
     from nanolan.ledger import Entry, Ledger
     from nanolan.patrol import Event
 
-PATIENCE_S = 10.0            # with the Hub, per look
-SLACK_HERE_S, SETTLE_HERE_S = 5.0, 1.0       # on loopback, in place of minutes
+PATIENCE_S = 10.0  # with the Hub, per look
+SLACK_HERE_S, SETTLE_HERE_S = 5.0, 1.0  # on loopback, in place of minutes
 
 
 @click.command(cls=Words)
 @click.argument("seconds", metavar="[SECONDS]", type=click.IntRange(1, 3600), default=60)
 @click.option("--once", is_flag=True, help="one look, and what follows from it")
-@click.option("--until-none", is_flag=True, help="end when for two minutes nothing was there to be guarded")
-@click.option("--owner", metavar="ID", help="whose machines: an owner id, as just orphans shows it  [this laptop's]")
-@click.option("--any-owner", is_flag=True, help="every machine of the account that is tagged as nanolan's")
+@click.option(
+    "--until-none", is_flag=True, help="end when for two minutes nothing was there to be guarded"
+)
+@click.option(
+    "--owner",
+    metavar="ID",
+    help="whose machines: an owner id, as just orphans shows it  [this laptop's]",
+)
+@click.option(
+    "--any-owner", is_flag=True, help="every machine of the account that is tagged as nanolan's"
+)
 @click.option("--json", "as_json", is_flag=True, help="a JSON object per change")
 @click.option("--unit", is_flag=True, help="print a systemd user unit, and end")
-@click.option("--hf-job", is_flag=True, help="start it as a Hugging Face Job, with the newest run's code and until its date")
+@click.option(
+    "--hf-job",
+    is_flag=True,
+    help="start it as a Hugging Face Job, with the newest run's code and until its date",
+)
 @click.option("--dry-run", is_flag=True, help="with --hf-job: show the job, start nothing")
-@setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
-def guard(seconds: int, once: bool, until_none: bool, owner: str | None, any_owner: bool, as_json: bool, unit: bool, hf_job: bool,
-          dry_run: bool, **flags: Any) -> int:
+@setting_options(
+    "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint"
+)
+def guard(
+    seconds: int,
+    once: bool,
+    until_none: bool,
+    owner: str | None,
+    any_owner: bool,
+    as_json: bool,
+    unit: bool,
+    hf_job: bool,
+    dry_run: bool,
+    **flags: Any,
+) -> int:
     """Look at the machines of one owner, and see that none bills for nothing. It needs the Shadeform key, and HF_REPO to read."""
     from nanolan.ledger import Ledger, nanolan_home
+
     if any_owner and (owner or unit or hf_job) or dry_run and not hf_job or unit and hf_job:
-        raise click.UsageError("--any-owner goes without --owner, --unit and --hf-job; --dry-run with --hf-job")
+        raise click.UsageError(
+            "--any-owner goes without --owner, --unit and --hf-job; --dry-run with --hf-job"
+        )
     ledger, s = Ledger(nanolan_home()), settings_from(flags, strict=False)
     whose = checked(owner) if owner else ledger.owner
     if unit:
@@ -57,12 +85,23 @@ def checked(owner: str) -> str:
     import re
 
     from nanolan.rebuild import ID
+
     if not re.fullmatch(ID, owner):
-        raise click.UsageError(f"{owner[:40]!r} is not an owner id: 8 hex digits, as just orphans shows them")
+        raise click.UsageError(
+            f"{owner[:40]!r} is not an owner id: 8 hex digits, as just orphans shows them"
+        )
     return owner
 
 
-def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: bool, until_none: bool, as_json: bool) -> int:
+def patrol(
+    s: Settings,
+    ledger: Ledger,
+    owner: str | None,
+    seconds: int,
+    once: bool,
+    until_none: bool,
+    as_json: bool,
+) -> int:
     """Rounds, until they end or Ctrl-C."""
     from nanolan.config import is_loopback
     from nanolan.errors import MayBeBilling
@@ -71,17 +110,29 @@ def patrol(s: Settings, ledger: Ledger, owner: str | None, seconds: int, once: b
     from nanolan.patrol import SETTLE_S, Patrol, knowledge, note_in, walk
     from nanolan.rebuild import Elsewhere
     from nanolan.shadeform import Shadeform
+
     api, here = Shadeform(s.shadeform_api_key, s.shadeform_api), is_loopback(s.shadeform_api)
     there = Elsewhere(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
     note = note_in(ledger, lambda text: click.echo(text, err=True))
-    rounds = Patrol(api, knowledge(there, ledger, owner, api.info), shown(as_json), gone=note,
-                    slack_s=SLACK_HERE_S if here else SLACK_S, entries=lambda: mine_of(ledger, owner))
+    rounds = Patrol(
+        api,
+        knowledge(there, ledger, owner, api.info),
+        shown(as_json),
+        gone=note,
+        slack_s=SLACK_HERE_S if here else SLACK_S,
+        entries=lambda: mine_of(ledger, owner),
+    )
     every_s = min(seconds, SETTLE_HERE_S) if here else seconds
     every = "one look" if once else f"a look every {every_s:.0f} s"
     click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
     try:
-        walk(rounds, every_s, once=once, until_none_s=(SETTLE_HERE_S if here else SETTLE_S) if until_none else None)
-    except KeyboardInterrupt as e:     # its own words are of a deletion that it came into
+        walk(
+            rounds,
+            every_s,
+            once=once,
+            until_none_s=(SETTLE_HERE_S if here else SETTLE_S) if until_none else None,
+        )
+    except KeyboardInterrupt as e:  # its own words are of a deletion that it came into
         raise KeyboardInterrupt(str(e) or rounds.unguarded) from None
     if rounds.failed:
         raise MayBeBilling(f"{'; '.join(rounds.failed)}. Look: just orphans")
@@ -98,7 +149,12 @@ def shown(as_json: bool) -> Callable[[Event], None]:
     from nanolan.plan import iso, now_utc
 
     def tell(event: Event) -> None:
-        click.echo(json.dumps(event.to_dict(now_utc())) if as_json else f"{iso(now_utc())} guard: {event.text}")
+        click.echo(
+            json.dumps(event.to_dict(now_utc()))
+            if as_json
+            else f"{iso(now_utc())} guard: {event.text}"
+        )
+
     return tell
 
 
@@ -107,12 +163,18 @@ def show_unit(s: Settings, owner: str) -> int:
     from nanolan.cli import env_file
     from nanolan.config import ROOT
     from nanolan.guardpost import KEPT, UNIT, holds_password, unit
+
     click.echo(unit(ROOT, owner, os.environ), nl=False)
     for name in ("shadeform_api_key", "hf_token", "hf_repo"):
         if s.sources[name] not in (".env", "hf auth login"):
-            click.echo(f"note: the unit reads {env_file()}, where {name.upper()} is not set", err=True)
+            click.echo(
+                f"note: the unit reads {env_file()}, where {name.upper()} is not set", err=True
+            )
     for name in (n for n in KEPT if holds_password(os.environ.get(n, ""))):
-        click.echo(f"note: {name} may hold a password, so it is not in the unit; add it: systemctl --user edit {UNIT}", err=True)
+        click.echo(
+            f"note: {name} may hold a password, so it is not in the unit; add it: systemctl --user edit {UNIT}",
+            err=True,
+        )
     return 0
 
 
@@ -122,6 +184,7 @@ def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: b
     from nanolan.hub import Hub
     from nanolan.money import dollars
     from nanolan.plan import now_utc
+
     plan = ledger.find(None).plan
     revision = Hub(plan.hf_endpoint, s.hf_token).tree(plan.runs_repo).revision
     job = guard_job(s, plan, owner, revision, now_utc())
@@ -129,10 +192,17 @@ def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: b
         click.echo(json.dumps(job.to_dict(), indent=2))
         click.echo("DRY RUN: nothing was started.", err=True)
         return 0
-    secrets = {name: value.reveal() for name, value in (("HF_TOKEN", s.hf_token), ("SHADEFORM_API_KEY", s.shadeform_api_key))}
+    secrets = {
+        name: value.reveal()
+        for name, value in (("HF_TOKEN", s.hf_token), ("SHADEFORM_API_KEY", s.shadeform_api_key))
+    }
     job_id, url = Hub(s.hf_endpoint, s.hf_token, patience_s=0).start_job(job, secrets)
-    click.echo(json.dumps(job.to_dict() | {"id": job_id, "url": url}, indent=2) if as_json else f"job {job_id} guards owner "
-               f"{owner} for at most {job.timeout_s / 3600:.1f} h ({dollars(job.most_cents)} at most): {url}")
+    click.echo(
+        json.dumps(job.to_dict() | {"id": job_id, "url": url}, indent=2)
+        if as_json
+        else f"job {job_id} guards owner "
+        f"{owner} for at most {job.timeout_s / 3600:.1f} h ({dollars(job.most_cents)} at most): {url}"
+    )
     return 0
 
 

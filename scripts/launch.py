@@ -1,9 +1,10 @@
 """Rent a machine, and let it train, upload, prove and delete itself.
 
-    just launch phase=sft                         asks which offer, then whether to rent
-    just launch phase=mid+sft gpu=H100 -y         takes the cheapest, asks nothing
-    just dry-run phase=sft                        shows what would happen and cost
+just launch phase=sft                         asks which offer, then whether to rent
+just launch phase=mid+sft gpu=H100 -y         takes the cheapest, asks nothing
+just dry-run phase=sft                        shows what would happen and cost
 """
+
 from __future__ import annotations
 
 import sys
@@ -22,35 +23,75 @@ if TYPE_CHECKING:
 PLACE = ("cloud=", "region=", "instance-type=")
 
 
-@click.command(cls=Words, epilog="Words work too: phase=sft gpu=H100:8 spend-limit=100. A trailing `just watch` follows the run.")
+@click.command(
+    cls=Words,
+    epilog="Words work too: phase=sft gpu=H100:8 spend-limit=100. A trailing `just watch` follows the run.",
+)
 @setting_options()
-@click.option("--dry-run", is_flag=True, help="show what would happen and cost; rents nothing, asks nothing")
+@click.option(
+    "--dry-run", is_flag=True, help="show what would happen and cost; rents nothing, asks nothing"
+)
 @click.option("-y", "--yes", is_flag=True, help="rent without asking: the cheapest offer that fits")
 @click.option("--all-configs", is_flag=True, help="offers with any number of GPUs (1x, 2x, 4x, 8x)")
-@click.option("--sort", type=click.Choice(["price", "hour", "total"]), default="price",
-              help="order of the offers: by price per hour, or by the run's total")
-@click.option("--yes-really", is_flag=True, help="take limits that the forecast speaks against, and spend limits above $1,000")
+@click.option(
+    "--sort",
+    type=click.Choice(["price", "hour", "total"]),
+    default="price",
+    help="order of the offers: by price per hour, or by the run's total",
+)
+@click.option(
+    "--yes-really",
+    is_flag=True,
+    help="take limits that the forecast speaks against, and spend limits above $1,000",
+)
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
-@click.option("--no-wait", is_flag=True, help="return once it is rented, without waiting until the machine has proved itself; "
-              "a bad machine is then not replaced by the next offer")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="return once it is rented, without waiting until the machine has proved itself; "
+    "a bad machine is then not replaced by the next offer",
+)
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
-def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, yes_really: bool, keep_old: bool, no_wait: bool, as_json: bool,
-           **flags: Any) -> int:
+def launch(
+    dry_run: bool,
+    yes: bool,
+    all_configs: bool,
+    sort: str,
+    yes_really: bool,
+    keep_old: bool,
+    no_wait: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
     """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until the machine has proved itself."""
     from nanolan.failover import rent_one
     from nanolan.launch import prepare
     from nanolan.ledger import Ledger, nanolan_home
+
     s = settings_from(flags)
     if not dry_run:
         s.need("shadeform_api_key", "hf_token", "hf_repo")
     api, hub = clients(s)
     agreed = yes or all((s.cloud, s.region, s.instance_type))
-    offers, unseen = offers_to_show(s, api, all_configs, sort) if dry_run else (find_offers(s, api, all_configs, sort), None)
+    offers, unseen = (
+        offers_to_show(s, api, all_configs, sort)
+        if dry_run
+        else (find_offers(s, api, all_configs, sort), None)
+    )
     offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
     ledger = Ledger(nanolan_home())
-    prepared = prepare(s, offer, ledger.owner if not dry_run else "0" * 8, hub, api.instances if api else None,
-                       rehearsal=rehearsal_of(s), keep_old=keep_old, earlier=ledger.entries(), really=yes_really)
+    prepared = prepare(
+        s,
+        offer,
+        ledger.owner if not dry_run else "0" * 8,
+        hub,
+        api.instances if api else None,
+        rehearsal=rehearsal_of(s),
+        keep_old=keep_old,
+        earlier=ledger.entries(),
+        really=yes_really,
+    )
     prepared.checks[:0] = [unseen] if unseen else []
     words = typed(flags, all_configs, sort, keep_old, yes_really)
     for check in prepared.checks:
@@ -67,53 +108,94 @@ def launch(dry_run: bool, yes: bool, all_configs: bool, sort: str, yes_really: b
 
 def refuse_failed(prepared: Prepared) -> None:
     from nanolan.errors import PreflightFailed
+
     if prepared.failed:
-        raise PreflightFailed(f"{len(prepared.failed)} of {len(prepared.checks)} checks failed (see above); nothing was rented")
+        raise PreflightFailed(
+            f"{len(prepared.failed)} of {len(prepared.checks)} checks failed (see above); nothing was rented"
+        )
 
 
 def consent(given: bool, prepared: Prepared) -> None:
     """The typed yes, unless it was given on the command line."""
     from nanolan.errors import NanolanError, UsageProblem
+
     if given:
         return
     if not sys.stdin.isatty():
         raise UsageProblem("this is not a terminal, so nobody can agree: pass --yes")
-    if not click.confirm(f"Rent {prepared.offer.where} for at most ${prepared.worst_cents / 100:.2f}?", default=False, err=True):
+    if not click.confirm(
+        f"Rent {prepared.offer.where} for at most ${prepared.worst_cents / 100:.2f}?",
+        default=False,
+        err=True,
+    ):
         raise NanolanError(NOT_AGREED)
 
 
-def rules_of(p: Prepared, s: Settings, yes: bool, agreed: bool, wait: bool, words: list[str],
-             command: str = "just launch") -> Rules:
+def rules_of(
+    p: Prepared,
+    s: Settings,
+    yes: bool,
+    agreed: bool,
+    wait: bool,
+    words: list[str],
+    command: str = "just launch",
+) -> Rules:
     """How far a launch may go on by itself when its offer fails."""
     from nanolan.failover import Rules
+
     price = max(p.offer.hourly_cents, s.max_price or 0) if yes else p.offer.hourly_cents
-    bill = p.plan.limit_cents if agreed else p.worst_cents     # the question named the worst case
+    bill = p.plan.limit_cents if agreed else p.worst_cents  # the question named the worst case
     ask = ask_dearer if sys.stdin.isatty() and not yes else None
-    return Rules(s.failover, price, bill, ask, wait, command, tuple(w for w in words if not w.startswith(PLACE)))
+    return Rules(
+        s.failover,
+        price,
+        bill,
+        ask,
+        wait,
+        command,
+        tuple(w for w in words if not w.startswith(PLACE)),
+    )
 
 
 def ask_dearer(p: Prepared) -> bool:
     """Whether an offer above the price agreed to may be rented instead."""
-    return click.confirm(f"Rent {p.offer.where} instead, ${p.offer.hourly_cents / 100:.2f}/h, for at most "
-                         f"${p.worst_cents / 100:.2f}?", default=False, err=True)
+    return click.confirm(
+        f"Rent {p.offer.where} instead, ${p.offer.hourly_cents / 100:.2f}/h, for at most "
+        f"${p.worst_cents / 100:.2f}?",
+        default=False,
+        err=True,
+    )
 
 
-def show_dry_run(prepared: Prepared, s: Settings, words: list[str], as_json: bool, command: str = "just launch") -> int:
+def show_dry_run(
+    prepared: Prepared, s: Settings, words: list[str], as_json: bool, command: str = "just launch"
+) -> int:
     """The request that would be sent, without secrets; exit code 4 when a check failed."""
     import json
     import shlex
 
     from nanolan.payload import box_secrets, create_body, startup_script
+
     script = startup_script(prepared.plan, box_secrets(s), "REVISION")
-    body = create_body(prepared.plan, script, "(the id of your SSH_PUBLIC_KEY)" if s.ssh_public_key else None)
+    body = create_body(
+        prepared.plan, script, "(the id of your SSH_PUBLIC_KEY)" if s.ssh_public_key else None
+    )
     count = len(box_secrets(s))
-    body["launch_configuration"]["script_configuration"]["base64_script"] = \
-        f"*** ({len(script):,} bytes, {(len(script) + 2) // 3 * 4:,} in base64: boot.sh, rescue.py, what the plan needs there, " \
+    body["launch_configuration"]["script_configuration"]["base64_script"] = (
+        f"*** ({len(script):,} bytes, {(len(script) + 2) // 3 * 4:,} in base64: boot.sh, rescue.py, what the plan needs there, "
         f"{count} secret{'s' * (count != 1)})"
+    )
     if as_json:
-        click.echo(json.dumps(summary(prepared) | {"checks": [vars(c) for c in prepared.checks], "request": body}, indent=2))
+        click.echo(
+            json.dumps(
+                summary(prepared) | {"checks": [vars(c) for c in prepared.checks], "request": body},
+                indent=2,
+            )
+        )
     else:
-        say(f"The request that `{command}` would send (DRY RUN: nothing was sent, nothing was uploaded):")
+        say(
+            f"The request that `{command}` would send (DRY RUN: nothing was sent, nothing was uploaded):"
+        )
         click.echo(json.dumps(body, indent=2))
         say(f"To rent it: {command} {shlex.join(words)}".rstrip())
     return 4 if prepared.failed else 0
@@ -124,47 +206,101 @@ def show_launched(launched: Launched, as_json: bool) -> int:
     import json
 
     from nanolan.shadeform import DASHBOARD
+
     prepared, instance = launched.prepared, launched.instance
     if as_json:
-        earlier = [{"attempt": a.number, "instance_id": a.instance_id, "note": a.note,
-                    "spent_usd": None if a.spent_cents is None else f"{a.spent_cents / 100:.2f}"} for a in launched.earlier]
-        click.echo(json.dumps(summary(prepared) | {"instance_id": instance.id, "attempt": prepared.plan.attempt,
-                                                   "earlier_attempts": earlier}, indent=2))
+        earlier = [
+            {
+                "attempt": a.number,
+                "instance_id": a.instance_id,
+                "note": a.note,
+                "spent_usd": None if a.spent_cents is None else f"{a.spent_cents / 100:.2f}",
+            }
+            for a in launched.earlier
+        ]
+        click.echo(
+            json.dumps(
+                summary(prepared)
+                | {
+                    "instance_id": instance.id,
+                    "attempt": prepared.plan.attempt,
+                    "earlier_attempts": earlier,
+                },
+                indent=2,
+            )
+        )
         return 0
     run_id = prepared.plan.run_id
     click.echo(f"run {run_id} on instance {instance.id}")
-    alone = "" if prepared.plan.self_delete else (
-        f"\nNo Shadeform key is on it: without a guard it bills until {prepared.plan.deadline}.\n  guard it:    just guard")
-    say(f"It goes on by itself: you may close this laptop.{alone}\n  follow it:   just watch\n  stop it:     just stop {run_id}\n"
-        f"  dashboard:   {DASHBOARD}")
+    alone = (
+        ""
+        if prepared.plan.self_delete
+        else (
+            f"\nNo Shadeform key is on it: without a guard it bills until {prepared.plan.deadline}.\n  guard it:    just guard"
+        )
+    )
+    say(
+        f"It goes on by itself: you may close this laptop.{alone}\n  follow it:   just watch\n  stop it:     just stop {run_id}\n"
+        f"  dashboard:   {DASHBOARD}"
+    )
     return 0
 
 
 def summary(p: Prepared) -> dict[str, Any]:
     """What both --json outputs share; money in dollars as text, unknown is null."""
-    cost = {name: f"{getattr(p.expected, f'{name}_cents') / 100:.2f}" if p.expected else None for name in ("low", "likely", "high")}
-    return {"schema_version": 1, "run_id": p.plan.run_id, "name": p.plan.instance_name, "phases": list(p.plan.phases),
-            "offer": vars(p.offer), "limit_usd": f"{p.plan.limit_cents / 100:.2f}", "worst_case_usd": f"{p.worst_cents / 100:.2f}",
-            "expected_usd": cost["likely"], "expected_range_usd": [cost["low"], cost["high"]], "deadline": p.plan.deadline,
-            "run_folder": f"{p.plan.runs_repo}/{p.plan.folder}"}
+    cost = {
+        name: f"{getattr(p.expected, f'{name}_cents') / 100:.2f}" if p.expected else None
+        for name in ("low", "likely", "high")
+    }
+    return {
+        "schema_version": 1,
+        "run_id": p.plan.run_id,
+        "name": p.plan.instance_name,
+        "phases": list(p.plan.phases),
+        "offer": vars(p.offer),
+        "limit_usd": f"{p.plan.limit_cents / 100:.2f}",
+        "worst_case_usd": f"{p.worst_cents / 100:.2f}",
+        "expected_usd": cost["likely"],
+        "expected_range_usd": [cost["low"], cost["high"]],
+        "deadline": p.plan.deadline,
+        "run_folder": f"{p.plan.runs_repo}/{p.plan.folder}",
+    }
 
 
-def typed(flags: dict[str, Any], all_configs: bool, sort: str, keep_old: bool = False, really: bool = False) -> list[str]:
+def typed(
+    flags: dict[str, Any],
+    all_configs: bool,
+    sort: str,
+    keep_old: bool = False,
+    really: bool = False,
+) -> list[str]:
     """The options of this command as words for the next one; never a secret."""
     from nanolan.config import TABLE
-    words = [f"{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None and not TABLE[k]["secret"]]
-    return (words + ["--all-configs"] * all_configs + ["--sort=total"] * (sort == "total") + ["--keep-old"] * keep_old
-            + ["--yes-really"] * really)
+
+    words = [
+        f"{k.replace('_', '-')}={v}"
+        for k, v in flags.items()
+        if v is not None and not TABLE[k]["secret"]
+    ]
+    return (
+        words
+        + ["--all-configs"] * all_configs
+        + ["--sort=total"] * (sort == "total")
+        + ["--keep-old"] * keep_old
+        + ["--yes-really"] * really
+    )
 
 
 def rehearsal_of(s: Settings) -> Rehearsal | None:
     """NANOLAN_REHEARSAL (set by rehearse.py and tests): JSON; loopback addresses only."""
     import json
     import os
+
     text = os.environ.get("NANOLAN_REHEARSAL")
     if not text:
         return None
     from nanolan.launch import Rehearsal
+
     return Rehearsal(**json.loads(text))
 
 

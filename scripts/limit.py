@@ -1,9 +1,10 @@
 """Another spend limit for a run that is going: the provider's, the machine's own and the ledger's.
 
-    just limit 200              the newest run may cost $200 in all
-    just limit 1a2b 200         a run by id (or a unique prefix) or run name
-    just limit 1a2b 60 --max-duration 3h
+just limit 200              the newest run may cost $200 in all
+just limit 1a2b 200         a run by id (or a unique prefix) or run name
+just limit 1a2b 60 --max-duration 3h
 """
+
 from __future__ import annotations
 
 import sys
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
 
 @click.command(cls=Words)
 @click.argument("words", nargs=-1, metavar="[RUN] DOLLARS")
-@click.option("--max-duration", help="also: delete it at this age, such as 90m or 5h, counted from its creation")
+@click.option(
+    "--max-duration",
+    help="also: delete it at this age, such as 90m or 5h, counted from its creation",
+)
 @click.option("-y", "--yes", is_flag=True, help="do not ask")
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
-@setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
-def limit(words: tuple[str, ...], max_duration: str | None, yes: bool, owner: str | None, **flags: Any) -> int:
+@setting_options(
+    "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint"
+)
+def limit(
+    words: tuple[str, ...], max_duration: str | None, yes: bool, owner: str | None, **flags: Any
+) -> int:
     """Let RUN (the newest run if none is named) cost DOLLARS in all, from its creation on."""
     from nanolan.config import duration
     from nanolan.hub import Hub
@@ -35,6 +43,7 @@ def limit(words: tuple[str, ...], max_duration: str | None, yes: bool, owner: st
     from nanolan.plan import now_utc
     from nanolan.rebuild import check_ours, elsewhere, find
     from nanolan.shadeform import Shadeform
+
     which, cents = read_words(words)
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")
@@ -42,11 +51,19 @@ def limit(words: tuple[str, ...], max_duration: str | None, yes: bool, owner: st
     entry = find(ledger, which, elsewhere(s, api), owner)
     check_ours(ledger, entry)
     machine = the_machine(api, entry)
-    plan = with_limit(entry.plan, cents, duration(max_duration) if max_duration else None, machine.cost_now_cents(), now_utc())
+    plan = with_limit(
+        entry.plan,
+        cents,
+        duration(max_duration) if max_duration else None,
+        machine.cost_now_cents(),
+        now_utc(),
+    )
     agree(yes, entry.plan, plan)
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
+
     def say(text: str) -> None:
         click.echo(text, err=True)
+
     ledger.note(change(api, hub, entry, machine, plan, say), say)
     click.echo(f"run {plan.run_id}: limit ${plan.limit_cents / 100:.2f}, deadline {plan.deadline}")
     return 0
@@ -55,6 +72,7 @@ def limit(words: tuple[str, ...], max_duration: str | None, yes: bool, owner: st
 def read_words(words: tuple[str, ...]) -> tuple[str | None, int]:
     """(run, cents): the amount comes last."""
     from nanolan.money import parse_limit
+
     if not 1 <= len(words) <= 2:
         raise click.UsageError("say how much it may cost in all: just limit [RUN] DOLLARS")
     return (words[0] if len(words) == 2 else None), parse_limit(words[-1])
@@ -65,22 +83,28 @@ def the_machine(api: Shadeform, entry: Entry) -> Instance:
     from nanolan.errors import MayBeBilling, UsageProblem
     from nanolan.plan import now_utc
     from nanolan.presence import of_attempt, presence, unknown_words
+
     plan = entry.plan
     there = presence(api.info, entry, api.instances(), now_utc())
     mine = [i for i in there.billing if of_attempt(entry, i)]
     if not mine and there.unknown:
         raise MayBeBilling(f"run {plan.run_id}: {unknown_words(entry)}; its limit was not changed")
     if not mine:
-        raise UsageProblem(f"run {plan.run_id} has no machine (any more), so its limit cannot be changed. To go on with it: "
-                           f"just resume {plan.run_id} spend-limit=DOLLARS")
+        raise UsageProblem(
+            f"run {plan.run_id} has no machine (any more), so its limit cannot be changed. To go on with it: "
+            f"just resume {plan.run_id} spend-limit=DOLLARS"
+        )
     return mine[0]
 
 
 def agree(yes: bool, old: Plan, new: Plan) -> None:
     from nanolan.errors import UsageProblem
     from nanolan.money import dollars
-    question = (f"Let run {old.run_id} cost up to {dollars(new.limit_cents)} instead of {dollars(old.limit_cents)}, "
-                f"until {new.deadline} instead of {old.deadline}?")
+
+    question = (
+        f"Let run {old.run_id} cost up to {dollars(new.limit_cents)} instead of {dollars(old.limit_cents)}, "
+        f"until {new.deadline} instead of {old.deadline}?"
+    )
     if not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
         raise UsageProblem("not agreed to: pass --yes; nothing was changed")
 

@@ -1,10 +1,11 @@
 """The training log of a run, from the first second of its boot: live over SSH, in parts on the Hub, whole after its end.
 
-    just logs                   the last 100 lines of the newest run
-    just logs 1a2b -n all       every line of one run
-    just logs -f                goes on until the run ends; Ctrl-C only stops looking
-    just logs --since 10m       by the stamps in the log; lines without one belong to the stamp before them
+just logs                   the last 100 lines of the newest run
+just logs 1a2b -n all       every line of one run
+just logs -f                goes on until the run ends; Ctrl-C only stops looking
+just logs --since 10m       by the stamps in the log; lines without one belong to the stamp before them
 """
+
 from __future__ import annotations
 
 import os
@@ -31,11 +32,32 @@ LAST = 100
 @click.command(cls=Words)
 @click.argument("which", metavar="[RUN]", required=False)
 @click.option("-f", "--follow", is_flag=True, help="go on as lines are written, until the run ends")
-@click.option("-n", "--lines", "last", metavar="N", help=f"only the last N lines, or all  [{LAST}; all with --since]")
+@click.option(
+    "-n",
+    "--lines",
+    "last",
+    metavar="N",
+    help=f"only the last N lines, or all  [{LAST}; all with --since]",
+)
 @click.option("--since", help="only lines of the last 10m, 2h")
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
-@setting_options("ssh_public_key", "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
-def logs(which: str | None, follow: bool, last: str | None, since: str | None, owner: str | None, **flags: Any) -> int:
+@setting_options(
+    "ssh_public_key",
+    "shadeform_api_key",
+    "hf_token",
+    "hf_repo",
+    "runs_repo",
+    "shadeform_api",
+    "hf_endpoint",
+)
+def logs(
+    which: str | None,
+    follow: bool,
+    last: str | None,
+    since: str | None,
+    owner: str | None,
+    **flags: Any,
+) -> int:
     """Show the log of RUN (the newest if none is named)."""
     from nanolan.config import duration
     from nanolan.errors import NotFound
@@ -44,7 +66,11 @@ def logs(which: str | None, follow: bool, last: str | None, since: str | None, o
     from nanolan.plan import now_utc
     from nanolan.rebuild import elsewhere, find
     from nanolan.shadeform import Shadeform
-    most, moment = count(last, since), now_utc() - timedelta(seconds=duration(since)) if since else None
+
+    most, moment = (
+        count(last, since),
+        now_utc() - timedelta(seconds=duration(since)) if since else None,
+    )
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
@@ -61,9 +87,11 @@ def logs(which: str | None, follow: bool, last: str | None, since: str | None, o
         for line in reader.onward(len(lines)) if follow else ():
             show([line], mask)
     except KeyboardInterrupt:
-        click.echo(f"\nno longer looking; run {run_id} goes on. Stop it: just stop {run_id}", err=True)
+        click.echo(
+            f"\nno longer looking; run {run_id} goes on. Stop it: just stop {run_id}", err=True
+        )
         return 130
-    except BrokenPipeError:   # | head
+    except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if follow and reader.view:
@@ -88,10 +116,13 @@ def reader_of(ledger: Ledger, entry: Entry, api: Shadeform, s: Settings) -> Read
     from nanolan.hub import Hub
     from nanolan.logs import HubLog, Reader
     from nanolan.status import look
+
     plan, hub = entry.plan, Hub(entry.plan.hf_endpoint, s.hf_token)
 
     def look_once() -> RunView:
-        now = ledger.find(plan.run_id) if ledger.has(plan.run_id) else entry   # another attempt may have begun
+        now = (
+            ledger.find(plan.run_id) if ledger.has(plan.run_id) else entry
+        )  # another attempt may have begun
         return look(ledger, [now], api, lambda _: hub).runs[0]
 
     def reach(view: RunView) -> list[str] | None:
@@ -101,13 +132,17 @@ def reader_of(ledger: Ledger, entry: Entry, api: Shadeform, s: Settings) -> Read
         try:
             return argv_of(api, s, view.entry, i, batch=True, connect_s=5)
         except NanolanError:
-            return None   # the Hub has it too
-    return Reader(look_once, HubLog(hub), reach, lambda text: click.echo(text, err=True), time.sleep)
+            return None  # the Hub has it too
+
+    return Reader(
+        look_once, HubLog(hub), reach, lambda text: click.echo(text, err=True), time.sleep
+    )
 
 
 def show(lines: list[str], mask: Any) -> None:
     """On stdout, with nothing in it that drives a terminal, and no secret."""
     from nanolan.logs import shown
+
     for line in lines:
         click.echo(shown(mask.hide(line)))
 

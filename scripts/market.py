@@ -1,4 +1,5 @@
 """What there is to rent, as the commands show it: clients, offers, and the question which one."""
+
 from __future__ import annotations
 
 import sys
@@ -26,29 +27,43 @@ def clients(s: Settings) -> tuple[Shadeform | None, Any]:
     """The Shadeform and Hub clients; None for the one whose key is not set (dry runs only)."""
     from nanolan.hub import Hub
     from nanolan.shadeform import Shadeform
+
     api = Shadeform(s.shadeform_api_key, s.shadeform_api) if s.shadeform_api_key else None
     return api, Hub(s.hf_endpoint, s.hf_token) if s.hf_token and s.hf_repo else None
 
 
-def offers_to_show(s: Settings, api: Shadeform | None, all_configs: bool, sort: str) -> tuple[list[Offer], Check | None]:
+def offers_to_show(
+    s: Settings, api: Shadeform | None, all_configs: bool, sort: str
+) -> tuple[list[Offer], Check | None]:
     """The offers of a dry run, which never fails early: when Shadeform cannot be asked, samples and the failed check."""
     from nanolan.errors import ApiProblem, AuthProblem
     from nanolan.preflight import Check
+
     try:
         return find_offers(s, api, all_configs, sort), None
     except (ApiProblem, AuthProblem) as e:
-        return find_offers(s, None, all_configs, sort, "Shadeform's offers cannot be had"), Check("offers", False, str(e))
+        return find_offers(s, None, all_configs, sort, "Shadeform's offers cannot be had"), Check(
+            "offers", False, str(e)
+        )
 
 
-def find_offers(s: Settings, api: Shadeform | None, all_configs: bool, sort: str,
-                why_samples: str = "SHADEFORM_API_KEY is not set") -> list[Offer]:
+def find_offers(
+    s: Settings,
+    api: Shadeform | None,
+    all_configs: bool,
+    sort: str,
+    why_samples: str = "SHADEFORM_API_KEY is not set",
+) -> list[Offer]:
     """The offers that fit, cheapest first; built-in samples, labelled so, without a key."""
     from nanolan.offers import choose, nothing_fits, wanted_by
+
     wanted = wanted_by(s, all_configs)
     if api:
         listed, unreadable = api.offers()
     else:
-        say(f"{why_samples}: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api")
+        say(
+            f"{why_samples}: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api"
+        )
         listed, unreadable = sample_offers(), 0
     offers, dropped = choose(listed, wanted, order=sort, expected=expected(s))
     for why, count in dropped.items():
@@ -64,6 +79,7 @@ def expected(s: Settings) -> Callable[[Offer], int | None]:
     """What the run should cost on an offer, in cents, also by what earlier runs measured."""
     from nanolan.forecast import forecaster, work_of
     from nanolan.ledger import Ledger, nanolan_home
+
     foretell = forecaster(work_of(s), Ledger(nanolan_home()).entries())
     return lambda offer: found.likely_cents if (found := foretell(offer)) else None
 
@@ -73,6 +89,7 @@ def sample_offers() -> list[Offer]:
 
     from nanolan.instance import offers_of
     from nanolan.sim.catalogue import SAMPLE
+
     return [o for entry in SAMPLE for o in offers_of(entry)]
 
 
@@ -80,12 +97,23 @@ def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:
     """The offer that the user picks from the table."""
     from nanolan.errors import NanolanError, UsageProblem
     from nanolan.offers import table
+
     if not sys.stdin.isatty():
-        raise UsageProblem("this is not a terminal, so nobody can be asked: pass --yes (the cheapest offer), or "
-                           "cloud=, region= and instance-type=")
-    say(f"\n=== Available {s.gpu} instances (sorted by {sort}) ===\n\n" + "\n".join(table(offers, expected(s))) + "\n")
+        raise UsageProblem(
+            "this is not a terminal, so nobody can be asked: pass --yes (the cheapest offer), or "
+            "cloud=, region= and instance-type="
+        )
+    say(
+        f"\n=== Available {s.gpu} instances (sorted by {sort}) ===\n\n"
+        + "\n".join(table(offers, expected(s)))
+        + "\n"
+    )
     while True:
-        answer = click.prompt(f"Select instance [1-{len(offers)}] or 'q' to quit", err=True).strip().lower()
+        answer = (
+            click.prompt(f"Select instance [1-{len(offers)}] or 'q' to quit", err=True)
+            .strip()
+            .lower()
+        )
         if answer == "q":
             raise NanolanError(NOT_AGREED)
         if answer.isascii() and answer.isdigit() and 1 <= int(answer) <= len(offers):

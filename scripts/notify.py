@@ -1,9 +1,10 @@
 """Send a word to NOTIFY_URL, to see that it arrives.
 
-    just notify                              a sentence that says it works
-    just notify "a text of your own"         that text
-    just notify --notify-url ntfy://topic    to another address than the one in .env
+just notify                              a sentence that says it works
+just notify "a text of your own"         that text
+just notify --notify-url ntfy://topic    to another address than the one in .env
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -19,6 +20,7 @@ from nanolan.cli import Words, run, setting_options, settings_from
 def notify(text: str, **flags: Any) -> int:
     """Send TEXT to every address of NOTIFY_URL."""
     from nanolan.notify import Notifier
+
     s = settings_from(flags)
     s.need("notify_url")
     problems: list[str] = []

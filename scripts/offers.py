@@ -1,8 +1,9 @@
 """What can be rented now, cheapest first, and what the run would cost there. Rents nothing.
 
-    just offers gpu=H100 phase=sft          on machines of eight H100
-    just offers --all-configs --sort total  any number of GPUs, the cheapest run first
+just offers gpu=H100 phase=sft          on machines of eight H100
+just offers --all-configs --sort total  any number of GPUs, the cheapest run first
 """
+
 from __future__ import annotations
 
 import json
@@ -17,19 +18,39 @@ from nanolan.cli import Words, run, setting_options, settings_from
 
 
 @click.command(cls=Words)
-@setting_options("phase", "gpu", "num_gpus", "cloud", "region", "instance_type", "max_price", "max_total", "model_tag", "eval",
-                 "shadeform_api_key", "shadeform_api")
+@setting_options(
+    "phase",
+    "gpu",
+    "num_gpus",
+    "cloud",
+    "region",
+    "instance_type",
+    "max_price",
+    "max_total",
+    "model_tag",
+    "eval",
+    "shadeform_api_key",
+    "shadeform_api",
+)
 @click.option("--all-configs", is_flag=True, help="any number of GPUs (1x, 2x, 4x, 8x)")
-@click.option("--sort", type=click.Choice(["price", "hour", "total"]), default="price",
-              help="by price per hour, or by the run's total")
+@click.option(
+    "--sort",
+    type=click.Choice(["price", "hour", "total"]),
+    default="price",
+    help="by price per hour, or by the run's total",
+)
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
     """Show available offers."""
     from nanolan.offers import table
+
     s = settings_from(flags)
     found, cents = find_offers(s, clients(s)[0], all_configs, sort), expected(s)
     if as_json:
-        rows = [vars(o) | {"expected_usd": None if (c := cents(o)) is None else f"{c / 100:.2f}"} for o in found]
+        rows = [
+            vars(o) | {"expected_usd": None if (c := cents(o)) is None else f"{c / 100:.2f}"}
+            for o in found
+        ]
         click.echo(json.dumps({"schema_version": 1, "phase": s.phase, "offers": rows}, indent=2))
     else:
         click.echo(f"=== Available {s.gpu} instances (sorted by {sort}) ===\n")

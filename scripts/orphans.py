@@ -1,8 +1,9 @@
 """What bills on the account without being looked after: compares it with the ledger. Exit code 8 if any of it is ours.
 
-    just orphans                        all there is, and the command that ends each
-    just orphans --owner 0badcafe       takes the runs of that owner (you, on another laptop) into this ledger first
+just orphans                        all there is, and the command that ends each
+just orphans --owner 0badcafe       takes the runs of that owner (you, on another laptop) into this ledger first
 """
+
 from __future__ import annotations
 
 import json
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Words)
-@click.option("--owner", help="adopt the runs of this owner (8 hex digits, as shown) into this laptop's ledger")
+@click.option(
+    "--owner",
+    help="adopt the runs of this owner (8 hex digits, as shown) into this laptop's ledger",
+)
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
-@setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
+@setting_options(
+    "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint"
+)
 def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     """Show machines that are not in the ledger, were believed gone, are one too many or past their limits."""
     from nanolan.errors import ApiProblem, AuthProblem
@@ -33,6 +39,7 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     from nanolan.presence import blind, unresolved
     from nanolan.records import gap_of
     from nanolan.shadeform import Shadeform
+
     ledger, s = Ledger(nanolan_home()), settings_from(flags, strict=False)
     s.need("shadeform_api_key", *(("hf_token", "hf_repo") if owner else ()))
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
@@ -51,24 +58,44 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
         click.echo("\n".join(table(found)) if found else "nothing bills that is not looked after")
         for gap in gaps:
             click.echo(f"note: {gap}")
-        click.echo(f"{cared_for} machine{'s' * (cared_for != 1)} of runs in the ledger, within their limits")
-    return refuse([o for o in found if o.ours], unresolved(ledger.readable()[0], instances, now_utc()))
+        click.echo(
+            f"{cared_for} machine{'s' * (cared_for != 1)} of runs in the ledger, within their limits"
+        )
+    return refuse(
+        [o for o in found if o.ours], unresolved(ledger.readable()[0], instances, now_utc())
+    )
 
 
-def adopt(ledger: Ledger, api: Shadeform, s: Settings, owner: str, instances: list[Instance]) -> None:
+def adopt(
+    ledger: Ledger, api: Shadeform, s: Settings, owner: str, instances: list[Instance]
+) -> None:
     """Take every billing run of that owner into the ledger, as its run folder on the Hub tells of it."""
     from nanolan.errors import BadAnswer, NotFound, UsageProblem
     from nanolan.rebuild import elsewhere, rebuild, take_up
-    runs = sorted({i.run_id for i in instances if i.billing and i.owner == owner and i.run_id and not ledger.has(i.run_id)})
+
+    runs = sorted(
+        {
+            i.run_id
+            for i in instances
+            if i.billing and i.owner == owner and i.run_id and not ledger.has(i.run_id)
+        }
+    )
     if not runs:
-        raise UsageProblem(f"no machine of owner {owner[:40]!r} bills outside this ledger. The owners are shown by: just orphans")
+        raise UsageProblem(
+            f"no machine of owner {owner[:40]!r} bills outside this ledger. The owners are shown by: just orphans"
+        )
     for run_id in runs:
         try:
             take_up(ledger, rebuild(elsewhere(s, api), run_id, instances), instances, owner)
-        except (BadAnswer, NotFound) as e:   # the others are still to be adopted; this one stays in the table
+        except (
+            BadAnswer,
+            NotFound,
+        ) as e:  # the others are still to be adopted; this one stays in the table
             click.echo(f"not adopted: {e}", err=True)
             continue
-        click.echo(f"run {run_id} is {'now' if ledger.has(run_id) else 'NOT'} in the ledger", err=True)
+        click.echo(
+            f"run {run_id} is {'now' if ledger.has(run_id) else 'NOT'} in the ledger", err=True
+        )
 
 
 def refuse(ours: list[Orphan], unclear: list[Entry]) -> int:
@@ -76,7 +103,10 @@ def refuse(ours: list[Orphan], unclear: list[Entry]) -> int:
     from nanolan.errors import MayBeBilling
     from nanolan.money import dollars
     from nanolan.presence import unknown_words
-    words = [f"{o.instance.id} ({dollars(o.instance.hourly_cents)}/h) bills: {o.command}" for o in ours]
+
+    words = [
+        f"{o.instance.id} ({dollars(o.instance.hourly_cents)}/h) bills: {o.command}" for o in ours
+    ]
     words += [f"run {e.plan.run_id}: {unknown_words(e)}" for e in unclear]
     if words:
         raise MayBeBilling("; ".join(words))

@@ -1,8 +1,9 @@
 """Bring a trained, proven checkpoint and the tokenizer to where nanochat's own tools find them.
 
-    just pull                   the latest phase that was trained
-    just pull sft               that phase's checkpoint
+just pull                   the latest phase that was trained
+just pull sft               that phase's checkpoint
 """
+
 from __future__ import annotations
 
 import os
@@ -16,8 +17,12 @@ from nanolan.cli import TypedPath, Words, run, setting_options, settings_from
 
 @click.command(cls=Words)
 @click.argument("phase", required=False)
-@click.option("--to", "target", type=TypedPath(path_type=Path, file_okay=False),
-              help="folder  [NANOCHAT_BASE_DIR, ~/.cache/nanochat]")
+@click.option(
+    "--to",
+    "target",
+    type=TypedPath(path_type=Path, file_okay=False),
+    help="folder  [NANOCHAT_BASE_DIR, ~/.cache/nanochat]",
+)
 @setting_options("hf_repo", "hf_token", "hf_endpoint", "model_tag", "output_tag")
 def pull(phase: str | None, target: Path | None, **flags: Any) -> int:
     """Download a proven checkpoint and the tokenizer."""
@@ -26,6 +31,7 @@ def pull(phase: str | None, target: Path | None, **flags: Any) -> int:
     from nanolan.errors import UsageProblem
     from nanolan.hub import Hub
     from nanolan.phases import PHASES
+
     s = settings_from(flags)
     s.need("hf_token", "hf_repo")
     if phase is not None and phase not in PHASES:
@@ -33,7 +39,9 @@ def pull(phase: str | None, target: Path | None, **flags: Any) -> int:
     hub, tag = Hub(s.hf_endpoint, s.hf_token), s.output_tag or s.model_tag
     phase = phase or pulling.newest_phase(hub.tree(s.hf_repo), tag)
     base = target or base_dir(os.environ)
-    click.echo(str(pulling.pull(hub, s.hf_repo, phase, tag, base, lambda text: click.echo(text, err=True))))
+    click.echo(
+        str(pulling.pull(hub, s.hf_repo, phase, tag, base, lambda text: click.echo(text, err=True)))
+    )
     return 0
 
 

@@ -7,6 +7,7 @@
 Takes every option of launch. A local Shadeform and a local Hub stand in for the real ones; launch, boot.sh,
 the box program and the trainer are the real ones. The exit code is the run's.
 """
+
 from __future__ import annotations
 
 import shutil
@@ -31,33 +32,61 @@ HOME = ROOT / ".rehearsal"
 @click.command(cls=Words)
 @setting_options()
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
-@click.option("--yes-really", is_flag=True, help="take limits that the forecast speaks against, to see what they do")
+@click.option(
+    "--yes-really",
+    is_flag=True,
+    help="take limits that the forecast speaks against, to see what they do",
+)
 @click.option("-v", "--verbose", is_flag=True, help="every line of the box's log")
-@click.option("--fault", default="", help="what goes wrong, such as hang (--list-faults); or faults of the local cloud, with "
-              "commas, such as gpu-count-wrong:7@1 for the first machine alone (just sim --list-faults)")
+@click.option(
+    "--fault",
+    default="",
+    help="what goes wrong, such as hang (--list-faults); or faults of the local cloud, with "
+    "commas, such as gpu-count-wrong:7@1 for the first machine alone (just sim --list-faults)",
+)
 @click.option("--list-faults", is_flag=True, help="show what can go wrong, and end")
-@click.option("--folder", type=TypedPath(path_type=Path), default=HOME, help="where everything lies  [.rehearsal]")
-def rehearse(verbose: bool, keep_old: bool, yes_really: bool, fault: str, list_faults: bool, folder: Path, **flags: Any) -> int:
+@click.option(
+    "--folder",
+    type=TypedPath(path_type=Path),
+    default=HOME,
+    help="where everything lies  [.rehearsal]",
+)
+def rehearse(
+    verbose: bool,
+    keep_old: bool,
+    yes_really: bool,
+    fault: str,
+    list_faults: bool,
+    folder: Path,
+    **flags: Any,
+) -> int:
     """Rehearse a run with nothing rented. Options are those of launch."""
     from nanolan.sim.rehearsal import FAULTY_BOOT_S, recall, remember
     from nanolan.sim.rehearsal import rehearse as play
     from nanolan.sim.scenario import SCENARIOS
     from nanolan.sim.shadeform_instance import Delays
     from nanolan.sim.world import World
+
     if list_faults:
         return show_faults(SCENARIOS)
     started, scenario = time.monotonic(), SCENARIOS.get(fault)
     words = [f"{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None]
     words += ["--keep-old"] * keep_old + ["--yes-really"] * yes_really
     folder = new_folder(folder.resolve())
-    click.echo(f"Rehearsal in {shown(folder)}: a local Shadeform and a local Hub, nothing is rented.")
+    click.echo(
+        f"Rehearsal in {shown(folder)}: a local Shadeform and a local Hub, nothing is rented."
+    )
     click.echo(f"What goes wrong: {scenario.what}.\n" if scenario else "")
-    with World(folder, tag=flags.get("model_tag") or "d20", cache=folder.parent / "cache", delays=Delays()) as world:
+    with World(
+        folder, tag=flags.get("model_tag") or "d20", cache=folder.parent / "cache", delays=Delays()
+    ) as world:
         for name in filter(None, fault.split(",") if scenario is None else ()):
             world.switch(name)
             world.rehearsal["boot_s"] = FAULTY_BOOT_S
         recall(world, folder.parent / "earlier")
-        outcome = play(world, words, scenario, lambda line: show_line(line, started, verbose), started)
+        outcome = play(
+            world, words, scenario, lambda line: show_line(line, started, verbose), started
+        )
         if outcome.exit_code and not world.cloud.instances:
             click.echo("\nThe launch failed; nothing was running, nothing was rented.", err=True)
             return outcome.exit_code
@@ -98,6 +127,7 @@ def show_line(line: str, started: float, verbose: bool) -> None:
 def worth_showing(line: str) -> bool:
     """Every fifth training step, and whatever looks like trouble."""
     import re
+
     step = re.search(r"step\s+(\d+)", line)
     return bool(step and int(step[1]) % 5 == 0) or "error" in line.lower() or "rehearsal:" in line
 
@@ -110,18 +140,24 @@ def summary(world: World, o: Outcome) -> int:
     from nanolan.status import SHORT
     from nanolan.view import render_run
     from nanolan.why import look_into, render
+
     click.echo("")
     view = o.view
     if view is None or not view.ended:
-        click.echo(f"The rehearsal did not end; its box is stopped now. Logs: {', '.join(map(str, box_logs(world)))}", err=True)
+        click.echo(
+            f"The rehearsal did not end; its box is stopped now. Logs: {', '.join(map(str, box_logs(world)))}",
+            err=True,
+        )
         return o.exit_code or 1
     click.echo("\n".join(render_run(view)))
     if view.state in SHORT:
         hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
         click.echo("\n".join(("", "just why", *render(look_into(hub, view)))))
-    click.echo(f"\nSaved: {o.saved or 'nothing'}. Steps trained in vain: {o.lost_steps}.\n"
-               f"Simulated bill: ${o.paid_dollars:.4f} (a real run of this kind: {expected(view)}). "
-               f"Instances left running: {o.left_running}. Took {o.seconds:.0f} s.")
+    click.echo(
+        f"\nSaved: {o.saved or 'nothing'}. Steps trained in vain: {o.lost_steps}.\n"
+        f"Simulated bill: ${o.paid_dollars:.4f} (a real run of this kind: {expected(view)}). "
+        f"Instances left running: {o.left_running}. Took {o.seconds:.0f} s."
+    )
     show_files(world, view)
     return o.exit_code
 
@@ -130,14 +166,22 @@ def show_files(world: World, view: RunView) -> None:
     """Copy what the run left on the Hub to files/, and say where."""
     plan, files = view.entry.plan, world.root / "files"
     files.mkdir()
-    for name, path in (("log", view.receipt.log if view.receipt else ""), ("metrics", f"{plan.folder}/metrics.jsonl"),
-                       ("receipt", f"{plan.folder}/receipt.json"), ("report", f"{plan.folder}/report.html"),
-                       ("black box", f"{plan.folder}/postmortem.json")):
+    for name, path in (
+        ("log", view.receipt.log if view.receipt else ""),
+        ("metrics", f"{plan.folder}/metrics.jsonl"),
+        ("receipt", f"{plan.folder}/receipt.json"),
+        ("report", f"{plan.folder}/report.html"),
+        ("black box", f"{plan.folder}/postmortem.json"),
+    ):
         if path and path in world.hub.files(plan.runs_repo):
             (files / Path(path).name).write_bytes(world.hub.read(plan.runs_repo, path))
             click.echo(f"  {name:<10} {shown(files / Path(path).name)}")
     for phase, report in view.phases.items():
-        for path in sorted(p for p in world.hub.files(plan.hf_repo) if report.folder and p.startswith(report.folder + "/")):
+        for path in sorted(
+            p
+            for p in world.hub.files(plan.hf_repo)
+            if report.folder and p.startswith(report.folder + "/")
+        ):
             (files / path).parent.mkdir(parents=True, exist_ok=True)
             (files / path).write_bytes(world.hub.read(plan.hf_repo, path))
         if report.folder:
@@ -150,8 +194,11 @@ def expected(view: RunView) -> str:
     from nanolan.money import dollars
     from nanolan.offers import Offer
     from nanolan.size import parameters_of_tag
+
     plan, o = view.entry.plan, view.entry.plan.offer
-    offer = Offer(o.cloud, o.region, o.instance_type, o.gpu, o.num_gpus, o.vram_gb, o.hourly_cents, (o.os,))
+    offer = Offer(
+        o.cloud, o.region, o.instance_type, o.gpu, o.num_gpus, o.vram_gb, o.hourly_cents, (o.os,)
+    )
     found = forecast(Work(plan.phases, parameters_of_tag(plan.model_tag), plan.evaluate), offer, {})
     return f"about {dollars(found.likely_cents)}" if found else "unknown"
 

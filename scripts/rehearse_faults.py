@@ -6,6 +6,7 @@
 
 Exit code 1 when one of them does not end as it must.
 """
+
 from __future__ import annotations
 
 import shutil
@@ -42,16 +43,23 @@ or so and uploaded every two.
 def rehearse_faults(names: tuple[str, ...], write: bool) -> int:
     """Rehearse faults and print a table of what came of them."""
     from nanolan.sim.scenario import SCENARIOS
+
     if unknown := set(names) - set(SCENARIOS):
-        raise click.UsageError(f"no fault called {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+        raise click.UsageError(
+            f"no fault called {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}"
+        )
     cache, rows, wrong = ROOT / ".rehearsal/cache", [], 0
-    click.echo(f"{'fault':<14} {'verdict':<10} {'reason':<14} {'exit':>4} {'in vain':>7} {'paid':>9} {'s':>4}  saved")
+    click.echo(
+        f"{'fault':<14} {'verdict':<10} {'reason':<14} {'exit':>4} {'in vain':>7} {'paid':>9} {'s':>4}  saved"
+    )
     for name in names or SCENARIOS:
         outcome = play(SCENARIOS[name], cache)
         problems = complaints(SCENARIOS[name], outcome)
         wrong += bool(problems)
-        click.echo(f"{name:<14} {outcome.verdict:<10} {outcome.reason or '-':<14} {outcome.exit_code:>4} {outcome.lost_steps:>7} "
-                   f"{'$' + format(outcome.paid_dollars, '.2f'):>9} {outcome.seconds:>4.0f}  {outcome.saved or 'nothing'}")
+        click.echo(
+            f"{name:<14} {outcome.verdict:<10} {outcome.reason or '-':<14} {outcome.exit_code:>4} {outcome.lost_steps:>7} "
+            f"{'$' + format(outcome.paid_dollars, '.2f'):>9} {outcome.seconds:>4.0f}  {outcome.saved or 'nothing'}"
+        )
         for problem in problems:
             click.echo(f"{'':<14} WRONG: {problem}")
         rows.append(row(name, SCENARIOS[name], outcome))
@@ -67,6 +75,7 @@ def play(scenario: Scenario, cache: Path) -> Outcome:
     from nanolan.sim.rehearsal import rehearse
     from nanolan.sim.shadeform_instance import Delays
     from nanolan.sim.world import World
+
     folder = Path(tempfile.mkdtemp(prefix="nanolan-fault-"))
     try:
         with World(folder, cache=cache, delays=Delays()) as world:
@@ -77,19 +86,33 @@ def play(scenario: Scenario, cache: Path) -> Outcome:
 
 def complaints(scenario: Scenario, o: Outcome) -> list[str]:
     """In what the outcome is not as it must be."""
-    want, have = (scenario.verdict, scenario.reason, scenario.exit_code), (o.verdict, o.reason, o.exit_code)
+    want, have = (
+        (scenario.verdict, scenario.reason, scenario.exit_code),
+        (o.verdict, o.reason, o.exit_code),
+    )
     due = scenario.times if scenario.moment else 0
-    return [text for wrong, text in (
-        (have != want, f"{have}, should be {want}"), (o.left_running > 0, f"{o.left_running} machines still run"),
-        (o.played != due, f"its moment came {o.played} times, should be {due}"),
-        (o.lost_steps > scenario.most_lost, f"{o.lost_steps} steps in vain, at most {scenario.most_lost}")) if wrong]
+    return [
+        text
+        for wrong, text in (
+            (have != want, f"{have}, should be {want}"),
+            (o.left_running > 0, f"{o.left_running} machines still run"),
+            (o.played != due, f"its moment came {o.played} times, should be {due}"),
+            (
+                o.lost_steps > scenario.most_lost,
+                f"{o.lost_steps} steps in vain, at most {scenario.most_lost}",
+            ),
+        )
+        if wrong
+    ]
 
 
 def row(name: str, scenario: Scenario, o: Outcome) -> str:
     """A line of the table in docs/faults.md."""
     verdict = f"{o.verdict} ({o.reason})" if o.reason else o.verdict
-    return (f"| `{name}` | {scenario.what} | {verdict} | {o.exit_code} | {o.saved or 'nothing'} | {o.lost_steps} steps | "
-            f"${o.paid_dollars:.2f} |\n")
+    return (
+        f"| `{name}` | {scenario.what} | {verdict} | {o.exit_code} | {o.saved or 'nothing'} | {o.lost_steps} steps | "
+        f"${o.paid_dollars:.2f} |\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """A run's report as one page of HTML that needs no network: verdict, money, curves, scores, answers. Also of a run that still goes.
 
-    just report                 the newest run, to reports/<id>.html
-    just report 1a2b            by id (or a unique prefix) or run name
-    just report 1a2b --output run.html
+just report                 the newest run, to reports/<id>.html
+just report 1a2b            by id (or a unique prefix) or run name
+just report 1a2b --output run.html
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,9 +17,15 @@ from nanolan.cli import TypedPath, Words, run, setting_options, settings_from
 
 @click.command(cls=Words)
 @click.argument("which", metavar="[RUN]", required=False)
-@click.option("--output", type=TypedPath(path_type=Path, dir_okay=False), help="file to write  [reports/<id>.html]")
+@click.option(
+    "--output",
+    type=TypedPath(path_type=Path, dir_okay=False),
+    help="file to write  [reports/<id>.html]",
+)
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
-@setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
+@setting_options(
+    "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint"
+)
 def report(which: str | None, output: Path | None, owner: str | None, **flags: Any) -> int:
     """Write the report of RUN (the newest if none is named) and print where it is."""
     from nanolan.hub import Hub
@@ -28,6 +35,7 @@ def report(which: str | None, output: Path | None, owner: str | None, **flags: A
     from nanolan.retell import retell
     from nanolan.shadeform import Shadeform
     from nanolan.status import look
+
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
@@ -35,7 +43,9 @@ def report(which: str | None, output: Path | None, owner: str | None, **flags: A
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
     seen = look(ledger, [entry], api, lambda _: hub)
     story = retell(seen.runs[0], hub, seen.problems)
-    click.echo(str(write_page(render_page(story), output or Path("reports") / f"{entry.plan.run_id}.html")))
+    click.echo(
+        str(write_page(render_page(story), output or Path("reports") / f"{entry.plan.run_id}.html"))
+    )
     for problem in story.problems:
         click.echo(f"could not be seen: {problem}", err=True)
     return 1 if story.problems else 0

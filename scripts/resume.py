@@ -1,15 +1,24 @@
 """Go on with a run that ended short, on a new machine: from its newest proven phase or saved state, with the money that is left.
 
-    just resume                        the newest run
-    just resume 1a2b gpu=H100          on other GPUs; settings are the run's unless typed anew
-    just resume 1a2b spend-limit=60    the limit of the whole run, what it has spent included
+just resume                        the newest run
+just resume 1a2b gpu=H100          on other GPUs; settings are the run's unless typed anew
+just resume 1a2b spend-limit=60    the limit of the whole run, what it has spent included
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import click
-from launch import consent, refuse_failed, rehearsal_of, rules_of, show_dry_run, show_launched, typed
+from launch import (
+    consent,
+    refuse_failed,
+    rehearsal_of,
+    rules_of,
+    show_dry_run,
+    show_launched,
+    typed,
+)
 from market import ask_offer, find_offers, say
 
 from nanolan.cli import Words, run, setting_options, settings_from
@@ -21,48 +30,117 @@ if TYPE_CHECKING:
     from nanolan.shadeform import Shadeform
     from nanolan.status import RunView
 
-NEW = ("run_name", "gpu", "num_gpus", "spend_limit", "max_duration", "output_tag", "cloud", "region", "instance_type", "batch",
-       "eval", "save_minutes", "upload_minutes", "gate", "failover", "max_price", "max_total", "probation_usd", "hf_repo",
-       "runs_repo", "ssh_public_key", "wandb_project", "self_delete", "shadeform_api_key", "shadeform_api_key_box", "hf_token",
-       "wandb_api_key", "notify_url", "shadeform_api", "hf_endpoint")
+NEW = (
+    "run_name",
+    "gpu",
+    "num_gpus",
+    "spend_limit",
+    "max_duration",
+    "output_tag",
+    "cloud",
+    "region",
+    "instance_type",
+    "batch",
+    "eval",
+    "save_minutes",
+    "upload_minutes",
+    "gate",
+    "failover",
+    "max_price",
+    "max_total",
+    "probation_usd",
+    "hf_repo",
+    "runs_repo",
+    "ssh_public_key",
+    "wandb_project",
+    "self_delete",
+    "shadeform_api_key",
+    "shadeform_api_key_box",
+    "hf_token",
+    "wandb_api_key",
+    "notify_url",
+    "shadeform_api",
+    "hf_endpoint",
+)
 
 
-@click.command(cls=Words, epilog="Settings are the run's unless given (in brackets: a launch's); --spend-limit counts the whole "
-                                 "run, what it has spent included. Words work too: gpu=H100:8.")
+@click.command(
+    cls=Words,
+    epilog="Settings are the run's unless given (in brackets: a launch's); --spend-limit counts the whole "
+    "run, what it has spent included. Words work too: gpu=H100:8.",
+)
 @click.argument("which", metavar="[RUN]", required=False)
 @setting_options(*NEW)
-@click.option("--code", type=click.Choice(["run", "here"]), default="run", help="the run's own code, or this checkout's  [run]")
-@click.option("--dry-run", is_flag=True, help="show what would happen and cost; rents nothing, asks nothing")
+@click.option(
+    "--code",
+    type=click.Choice(["run", "here"]),
+    default="run",
+    help="the run's own code, or this checkout's  [run]",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="show what would happen and cost; rents nothing, asks nothing"
+)
 @click.option("-y", "--yes", is_flag=True, help="rent without asking: the cheapest offer that fits")
 @click.option("--all-configs", is_flag=True, help="offers with any number of GPUs (1x, 2x, 4x, 8x)")
-@click.option("--sort", type=click.Choice(["price", "total"]), default="price", help="order of the offers: per hour or the run")
+@click.option(
+    "--sort",
+    type=click.Choice(["price", "total"]),
+    default="price",
+    help="order of the offers: per hour or the run",
+)
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
-@click.option("--no-wait", is_flag=True, help="return once it is rented, without waiting until the machine has proved itself; "
-              "a bad machine is then not replaced by the next offer")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="return once it is rented, without waiting until the machine has proved itself; "
+    "a bad machine is then not replaced by the next offer",
+)
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
-def resume(which: str | None, code: str, dry_run: bool, yes: bool, all_configs: bool, sort: str, owner: str | None, no_wait: bool,
-           as_json: bool, **flags: Any) -> int:
+def resume(
+    which: str | None,
+    code: str,
+    dry_run: bool,
+    yes: bool,
+    all_configs: bool,
+    sort: str,
+    owner: str | None,
+    no_wait: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
     """Rent a machine that goes on with RUN (the newest if none is named) where it ended."""
     from nanolan.failover import rent_one
     from nanolan.launch import prepare
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.plan import now_utc
     from nanolan.resume import attempts, settings_of
+
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")
     api, hub, view = where_it_is(ledger, s, which, owner)
     past = attempts(view, now_utc())
     upcoming = plan_next(hub, view, past, s, flags, code)
     if upcoming is None:
-        click.echo(f"run {view.entry.plan.run_id} is complete: every phase is proven on the Hub; nothing to do")
+        click.echo(
+            f"run {view.entry.plan.run_id} is complete: every phase is proven on the Hub; nothing to do"
+        )
         return 0
     s = settings_of(s, flags, upcoming.plan, upcoming.rest, upcoming.money)
     agreed = yes or all((s.cloud, s.region, s.instance_type))
     offers = find_offers(s, api, all_configs, sort)
     offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
-    prepared = upcoming.apply(prepare(s, offer, ledger.owner, hub, api.instances, rehearsal=rehearsal_of(s),
-                                      keep_old=upcoming.plan.keep_old))
+    prepared = upcoming.apply(
+        prepare(
+            s,
+            offer,
+            ledger.owner,
+            hub,
+            api.instances,
+            rehearsal=rehearsal_of(s),
+            keep_old=upcoming.plan.keep_old,
+        )
+    )
     for check in prepared.checks:
         say(check.line())
     say(f"Bill: {prepared.bill()}.")
@@ -73,16 +151,21 @@ def resume(which: str | None, code: str, dry_run: bool, yes: bool, all_configs: 
     refuse_failed(prepared)
     consent(agreed, prepared)
     rules = rules_of(prepared, s, yes, agreed, not no_wait, words, command)
-    return show_launched(rent_one(prepared, offers, s, api, hub, ledger, say, rules, before=past), as_json)
+    return show_launched(
+        rent_one(prepared, offers, s, api, hub, ledger, say, rules, before=past), as_json
+    )
 
 
-def where_it_is(ledger: Ledger, s: Settings, which: str | None, owner: str | None) -> tuple[Shadeform, Any, RunView]:
+def where_it_is(
+    ledger: Ledger, s: Settings, which: str | None, owner: str | None
+) -> tuple[Shadeform, Any, RunView]:
     """The account, the run's Hub and the run as it stands: ours, seen whole, and over."""
     from nanolan.hub import Hub
     from nanolan.rebuild import check_ours, elsewhere, find
     from nanolan.resume import check_addresses, check_over
     from nanolan.shadeform import Shadeform
     from nanolan.status import look
+
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     entry = find(ledger, which, elsewhere(s, api), owner)
     check_ours(ledger, entry)
@@ -90,21 +173,31 @@ def where_it_is(ledger: Ledger, s: Settings, which: str | None, owner: str | Non
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
     seen = look(ledger, [entry], api, lambda _: hub)
     check_over(seen)
-    ledger.allow(entry.plan.run_id)     # an earlier `just stop`: from here on another one counts
+    ledger.allow(entry.plan.run_id)  # an earlier `just stop`: from here on another one counts
     return api, hub, seen.runs[0]
 
 
-def plan_next(hub: Any, view: RunView, past: tuple[Attempt, ...], s: Settings, flags: dict[str, Any], code: str) -> Next | None:
+def plan_next(
+    hub: Any,
+    view: RunView,
+    past: tuple[Attempt, ...],
+    s: Settings,
+    flags: dict[str, Any],
+    code: str,
+) -> Next | None:
     """What the next attempt takes over; None when the run is complete."""
     from nanolan.codecheck import code_in_one_line
     from nanolan.rest import rest_of
     from nanolan.resume import money_of, next_attempt, run_code
+
     plan = view.entry.plan
     rest = rest_of(hub, plan, view.phases)
     if not rest.phases:
         return None
     money = money_of(plan, past, s.spend_limit if flags["spend_limit"] else None)
-    source = code_in_one_line(plan.run_id) if code == "here" else run_code(hub, plan, view.entry.rebuilt)
+    source = (
+        code_in_one_line(plan.run_id) if code == "here" else run_code(hub, plan, view.entry.rebuilt)
+    )
     return next_attempt(hub, plan, rest, money, s, flags, source)
 
 

@@ -1,8 +1,9 @@
 """A local Shadeform and a local Hub to play with, until Ctrl-C. Prints the environment to export.
 
-    just sim                    then, in another terminal: export what it prints, and  just launch phase=sft --yes
-    just sim gpu-count-wrong:7  with a fault: see --list-faults; gpu-count-wrong:7@1 is for the first machine alone
+just sim                    then, in another terminal: export what it prints, and  just launch phase=sft --yes
+just sim gpu-count-wrong:7  with a fault: see --list-faults; gpu-count-wrong:7@1 is for the first machine alone
 """
+
 from __future__ import annotations
 
 import shlex
@@ -18,16 +19,24 @@ from nanolan.cli import TypedPath, Words, run
 @click.command(cls=Words)
 @click.argument("faults", nargs=-1, metavar="[FAULT[:VALUE][@MACHINES]]...")
 @click.option("--list-faults", is_flag=True, help="the faults that instances can have")
-@click.option("--folder", type=TypedPath(path_type=Path), help="where everything lies  [a temporary folder]")
+@click.option(
+    "--folder", type=TypedPath(path_type=Path), help="where everything lies  [a temporary folder]"
+)
 def sim(faults: tuple[str, ...], list_faults: bool, folder: Path | None) -> int:
     """Start both servers; every box is a set of real processes in the folder."""
     from nanolan.sim.shadeform_faults import ACTIONS, SWITCHES
     from nanolan.sim.world import World
+
     if list_faults:
         for name, meaning in SWITCHES.items():
             click.echo(f"{name.replace('_', '-'):<26} {meaning}")
-        answers = ", ".join(f"create-{name.replace('_', '-')}" for name in sorted(ACTIONS.keys() - {"edit", "stall"}))
-        click.echo(f"\nand answers to a create: {answers}; with -after-effect: it happens all the same")
+        answers = ", ".join(
+            f"create-{name.replace('_', '-')}"
+            for name in sorted(ACTIONS.keys() - {"edit", "stall"})
+        )
+        click.echo(
+            f"\nand answers to a create: {answers}; with -after-effect: it happens all the same"
+        )
         return 0
     root = folder or Path(tempfile.mkdtemp(prefix="nanolan-sim-"))
     with World(root) as world:

@@ -1,10 +1,11 @@
 """A shell on the machine of a run, or one command there. Only this program's own known_hosts and keys are used (.ssh_keys/).
 
-    just ssh                            the newest run
-    just ssh 1a2b                       one run, by id (or a unique prefix), run name or instance id
-    just ssh 1a2b nvidia-smi            one command; the exit code is its own
-    just ssh 1a2b tail -f /var/log/lanbot-training.log
+just ssh                            the newest run
+just ssh 1a2b                       one run, by id (or a unique prefix), run name or instance id
+just ssh 1a2b nvidia-smi            one command; the exit code is its own
+just ssh 1a2b tail -f /var/log/lanbot-training.log
 """
+
 from __future__ import annotations
 
 import os
@@ -23,9 +24,19 @@ if TYPE_CHECKING:
     from nanolan.shadeform import Shadeform
 
 
-@click.command(cls=Taught, context_settings={"allow_interspersed_args": False})    # what follows RUN is the command's
+@click.command(
+    cls=Taught, context_settings={"allow_interspersed_args": False}
+)  # what follows RUN is the command's
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
-@setting_options("ssh_public_key", "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
+@setting_options(
+    "ssh_public_key",
+    "shadeform_api_key",
+    "hf_token",
+    "hf_repo",
+    "runs_repo",
+    "shadeform_api",
+    "hf_endpoint",
+)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[RUN] [COMMAND...]")
 def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     """Open a shell on the machine of RUN (the newest if none is named), or run COMMAND there."""
@@ -33,6 +44,7 @@ def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.rebuild import check_ours, elsewhere, find
     from nanolan.shadeform import Shadeform
+
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
@@ -43,14 +55,20 @@ def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     try:
         os.execvp(argv[0], argv)  # noqa: S606  # an argument list, and no shell of ours
     except OSError as e:
-        raise NanolanError(f"ssh cannot be started ({e.strerror}): install OpenSSH's client (openssh-client)") from None
+        raise NanolanError(
+            f"ssh cannot be started ({e.strerror}): install OpenSSH's client (openssh-client)"
+        ) from None
 
 
 def split(ledger: Ledger, words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     """(run or None, command): the first word is a run if the ledger knows it or it can be nothing but an id."""
     from nanolan.ledger import matching
+
     first = words[0] if words else ""
-    if first and (matching(ledger.entries(), first) or re.fullmatch(r"[0-9a-f]{8}|[0-9a-f]{8}-[0-9a-f-]{27}", first)):
+    if first and (
+        matching(ledger.entries(), first)
+        or re.fullmatch(r"[0-9a-f]{8}|[0-9a-f]{8}-[0-9a-f-]{27}", first)
+    ):
         return first, words[1:]
     return None, words
 
@@ -58,21 +76,38 @@ def split(ledger: Ledger, words: tuple[str, ...]) -> tuple[str | None, tuple[str
 def machine_of(api: Shadeform, entry: Entry) -> Instance:
     """The run's machine, with an address; an error says why there is none, and what to look at instead."""
     from nanolan.errors import NanolanError
+
     plan = entry.plan
-    mine = [i for i in api.instances() if (i.id == entry.instance_id or i.is_run(plan.run_id)) and i.billing]
+    mine = [
+        i
+        for i in api.instances()
+        if (i.id == entry.instance_id or i.is_run(plan.run_id)) and i.billing
+    ]
     if not mine:
-        raise NanolanError(f"run {plan.run_id} has no machine (any more). Its log: just logs {plan.run_id}")
+        raise NanolanError(
+            f"run {plan.run_id} has no machine (any more). Its log: just logs {plan.run_id}"
+        )
     newest = max(mine, key=lambda i: (i.attempt, str(i.created_at)))
     if not newest.ip:
-        raise NanolanError(f"the machine of run {plan.run_id} has no address yet ({newest.details or newest.status}). "
-                           "Try again in a minute; watch it: just watch")
+        raise NanolanError(
+            f"the machine of run {plan.run_id} has no address yet ({newest.details or newest.status}). "
+            "Try again in a minute; watch it: just watch"
+        )
     return newest
 
 
-def argv_of(api: Shadeform, s: Settings, entry: Entry, i: Instance, command: tuple[str, ...] = (), **how: Any) -> list[str]:
+def argv_of(
+    api: Shadeform,
+    s: Settings,
+    entry: Entry,
+    i: Instance,
+    command: tuple[str, ...] = (),
+    **how: Any,
+) -> list[str]:
     """`ssh` and its arguments, with the key that the machine was made with."""
     from nanolan.ssh import ssh_argv
     from nanolan.sshkey import key_folder, key_for, own_key
+
     folder = key_folder(os.environ)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     own = own_key(s.ssh_public_key) if s.ssh_public_key else None

@@ -1,9 +1,10 @@
 """Stop a run: its machine saves, uploads, proves and deletes itself; waits until it is seen to be gone.
 
-    just stop                   the newest run
-    just stop 1a2b3c4d          a run id (or a unique prefix), a run name, or an instance id
-    just stop 1a2b --now        delete the machine at once; what is not on the Hub yet is lost
+just stop                   the newest run
+just stop 1a2b3c4d          a run id (or a unique prefix), a run name, or an instance id
+just stop 1a2b --now        delete the machine at once; what is not on the Hub yet is lost
 """
+
 from __future__ import annotations
 
 import sys
@@ -13,7 +14,7 @@ import click
 
 from nanolan.cli import Words, run, setting_options, settings_from
 
-YOUNG_S = 600.0              # how long after its plan a machine that is not listed is looked for a while longer
+YOUNG_S = 600.0  # how long after its plan a machine that is not listed is looked for a while longer
 
 if TYPE_CHECKING:
     from nanolan.config import Settings
@@ -28,18 +29,31 @@ if TYPE_CHECKING:
 @click.command(cls=Words)
 @click.argument("which", metavar="[RUN]", required=False)
 @click.option("--now", is_flag=True, help="delete at once: what is not on the Hub yet is lost")
-@click.option("--timeout", default="15m", help="how long to wait for the end of a run that saves itself  [15m]")
+@click.option(
+    "--timeout",
+    default="15m",
+    help="how long to wait for the end of a run that saves itself  [15m]",
+)
 @click.option("-y", "--yes", is_flag=True, help="do not ask")
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
-@setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
-def stop(which: str | None, now: bool, timeout: str, yes: bool, owner: str | None, **flags: Any) -> int:
+@setting_options(
+    "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint"
+)
+def stop(
+    which: str | None, now: bool, timeout: str, yes: bool, owner: str | None, **flags: Any
+) -> int:
     """Stop RUN (the newest run if none is named); ends when its machine is seen to be gone."""
     from nanolan.config import duration
     from nanolan.errors import ApiProblem, AuthProblem
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.presence import blind
     from nanolan.shadeform import Shadeform
-    timeout_s, ledger, s = duration(timeout), Ledger(nanolan_home()), settings_from(flags, strict=False)
+
+    timeout_s, ledger, s = (
+        duration(timeout),
+        Ledger(nanolan_home()),
+        settings_from(flags, strict=False),
+    )
     s.need("shadeform_api_key")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     try:
@@ -48,14 +62,26 @@ def stop(which: str | None, now: bool, timeout: str, yes: bool, owner: str | Non
         raise blind(e, meant(ledger, which)) from None
 
 
-def stop_it(ledger: Ledger, api: Shadeform, s: Settings, which: str | None, owner: str | None, now: bool, yes: bool,
-            timeout_s: float) -> int:
+def stop_it(
+    ledger: Ledger,
+    api: Shadeform,
+    s: Settings,
+    which: str | None,
+    owner: str | None,
+    now: bool,
+    yes: bool,
+    timeout_s: float,
+) -> int:
     """Tell a launch that is under way, look, and stop what is there."""
     from nanolan.stop import tell_launch
+
     known = meant(ledger, which)
     told = len(known) == 1 and ledger.is_launching(known[0].plan.run_id)
-    if told:     # between two attempts there is no machine to be seen
-        agree(yes, f"Stop run {known[0].plan.run_id}? Its launch, which is under way, then rents no other machine.")
+    if told:  # between two attempts there is no machine to be seen
+        agree(
+            yes,
+            f"Stop run {known[0].plan.run_id}? Its launch, which is under way, then rents no other machine.",
+        )
         tell_launch(ledger, known[0].plan.run_id, tell)
     entry, there = target(ledger, api, s, which, owner)
     machines = list(there.billing or there.machines[:1])
@@ -70,17 +96,21 @@ def stop_it(ledger: Ledger, api: Shadeform, s: Settings, which: str | None, owne
 def meant(ledger: Ledger, which: str | None) -> list[Entry]:
     """The runs that `which` can mean by the ledger alone; the newest when nothing is said."""
     from nanolan.ledger import matching
+
     if not which and not ledger.entries():
         return []
     return matching(ledger.entries(), which) if which else [ledger.find(None)]
 
 
-def target(ledger: Ledger, api: Shadeform, s: Settings, which: str | None, owner: str | None) -> tuple[Entry | None, Presence]:
+def target(
+    ledger: Ledger, api: Shadeform, s: Settings, which: str | None, owner: str | None
+) -> tuple[Entry | None, Presence]:
     """The run that is meant and its machines; no run for a machine of ours that is in no ledger and was meant by its own id."""
     from nanolan.errors import ApiProblem, AuthProblem, NanolanError, UsageProblem
     from nanolan.plan import now_utc
     from nanolan.presence import Presence, presence
     from nanolan.rebuild import check_ours, elsewhere, find
+
     try:
         instances = api.instances()
     except (ApiProblem, AuthProblem) as e:
@@ -89,23 +119,36 @@ def target(ledger: Ledger, api: Shadeform, s: Settings, which: str | None, owner
     known = meant(ledger, (one.run_id or one.id) if one else which or "")
     if one and not known:
         if one.owner not in (ledger.owner, owner) or one.owner is None:
-            raise UsageProblem(f"{one.id} ({one.name}) was not started from here; if it is yours: just orphans, or Shadeform's "
-                               "dashboard")
+            raise UsageProblem(
+                f"{one.id} ({one.name}) was not started from here; if it is yours: just orphans, or Shadeform's "
+                "dashboard"
+            )
         return None, Presence((one,))
     try:
         entry = known[0] if one else find(ledger, which, elsewhere(s, api), owner)
-    except NanolanError:     # the run's file, or its folder on the Hub, cannot be read: its tags say whose it is
-        if mine := [i for i in instances if which and i.run_id == which and i.owner == ledger.owner and i.billing]:
+    except (
+        NanolanError
+    ):  # the run's file, or its folder on the Hub, cannot be read: its tags say whose it is
+        if mine := [
+            i
+            for i in instances
+            if which and i.run_id == which and i.owner == ledger.owner and i.billing
+        ]:
             return None, Presence(tuple(mine))
         raise
     check_ours(ledger, entry)
-    return entry, Presence((one,)) if one else looked_for(api, entry, presence(api.info, entry, instances, now_utc()))
+    return entry, Presence((one,)) if one else looked_for(
+        api, entry, presence(api.info, entry, instances, now_utc())
+    )
 
 
-def unlisted(ledger: Ledger, api: Shadeform, which: str | None, problem: NanolanError) -> tuple[Entry | None, Presence]:
+def unlisted(
+    ledger: Ledger, api: Shadeform, which: str | None, problem: NanolanError
+) -> tuple[Entry | None, Presence]:
     """The same while the account's listing cannot be read: the ledger knows the machine's id."""
     from nanolan.plan import now_utc
     from nanolan.presence import presence
+
     known = meant(ledger, which)
     there = presence(api.info, known[0], None, now_utc()) if len(known) == 1 else None
     if there is None or not there.billing:
@@ -119,6 +162,7 @@ def looked_for(api: Shadeform, entry: Entry, there: Presence) -> Presence:
     from nanolan.plan import now_utc, parse_time
     from nanolan.presence import NOT_SHOWN, Presence
     from nanolan.rent import find_run
+
     young = (now_utc() - parse_time(entry.plan.created_at)).total_seconds() < YOUNG_S
     if there.unknown != NOT_SHOWN or there.billing or not young:
         return there
@@ -127,7 +171,9 @@ def looked_for(api: Shadeform, entry: Entry, there: Presence) -> Presence:
     return Presence((found, *there.machines)) if found else there
 
 
-def nothing_there(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, there: Presence, told: bool) -> int:
+def nothing_there(
+    ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, there: Presence, told: bool
+) -> int:
     """What is true of a run without a machine that can be seen: that there is none, or that nobody knows."""
     from contextlib import suppress
 
@@ -136,13 +182,19 @@ def nothing_there(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, the
     from nanolan.presence import unknown_words
     from nanolan.status import look
     from nanolan.stop import ask_to_stop
+
     run_id, hub = entry.plan.run_id, Hub(entry.plan.hf_endpoint, s.hf_token) if s.hf_token else None
-    over = there.unknown and hub and look(ledger, [entry], api, lambda _: hub).runs[0].ended     # its receipt may be there
-    with suppress(LedgerProblem):        # also for a resume that just waits for its user's yes
+    over = (
+        there.unknown and hub and look(ledger, [entry], api, lambda _: hub).runs[0].ended
+    )  # its receipt may be there
+    with suppress(LedgerProblem):  # also for a resume that just waits for its user's yes
         ledger.ask_to_stop(run_id)
     if not there.unknown or over:
-        click.echo(f"run {run_id} has no machine now; its launch was told, and rents no other" if told else
-                   f"run {run_id} has no machine on this account (any more); nothing to stop")
+        click.echo(
+            f"run {run_id} has no machine now; its launch was told, and rents no other"
+            if told
+            else f"run {run_id} has no machine on this account (any more); nothing to stop"
+        )
         return 0
     asked = "no machine of it hears a request without HF_TOKEN"
     if hub:
@@ -151,19 +203,32 @@ def nothing_there(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, the
             asked = "if it comes up, it finds the request to stop, and ends by itself"
         except NanolanError as e:
             asked = f"no request could be left for it ({e})"
-    raise MayBeBilling(f"run {run_id}: {unknown_words(entry)}; {asked}. Look again: just status {run_id}")
+    raise MayBeBilling(
+        f"run {run_id}: {unknown_words(entry)}; {asked}. Look again: just status {run_id}"
+    )
 
 
 def refuse_one_of_two(api: Shadeform, entry: Entry, machine: Instance) -> None:
     """A request is heard by every machine of the run."""
     from nanolan.errors import UsageProblem
+
     run_id = entry.plan.run_id
     if sum(i.is_run(run_id) and i.billing for i in api.instances()) > 1:
-        raise UsageProblem(f"run {run_id} has several machines, and all would hear it: just stop {machine.id} --now deletes this "
-                           f"one, just stop {run_id} --now all of them; nothing was stopped")
+        raise UsageProblem(
+            f"run {run_id} has several machines, and all would hear it: just stop {machine.id} --now deletes this "
+            f"one, just stop {run_id} --now all of them; nothing was stopped"
+        )
 
 
-def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: list[Instance], yes: bool, timeout_s: float) -> int:
+def ask(
+    ledger: Ledger,
+    api: Shadeform,
+    s: Settings,
+    entry: Entry,
+    machines: list[Instance],
+    yes: bool,
+    timeout_s: float,
+) -> int:
     """Ask the machine to save and delete itself, and watch it do so; Ctrl-C only stops watching."""
     from msgspec import structs
 
@@ -173,36 +238,56 @@ def ask(ledger: Ledger, api: Shadeform, s: Settings, entry: Entry, machines: lis
     from nanolan.plan import now_utc
     from nanolan.status import RunView, look
     from nanolan.stop import ask_to_stop, deaf, still_bills, wait_until_gone
+
     plan = entry.plan
     if s.hf_token is None:
-        raise still_bills(RunView(entry, "", instance=machines[0]), "without HF_TOKEN the machine cannot be asked to stop")
+        raise still_bills(
+            RunView(entry, "", instance=machines[0]),
+            "without HF_TOKEN the machine cannot be asked to stop",
+        )
     hub = Hub(plan.hf_endpoint, s.hf_token)
     view = look(ledger, [entry], api, lambda _: hub).runs[0]
     if why := deaf(view, now_utc()):
         raise still_bills(view, f"run {plan.run_id} cannot be asked to stop: {why}")
-    agree(yes, f"Stop run {plan.run_id} ({machines[0].name})? It saves what it has, uploads it and "
-          f"{'deletes itself' if plan.self_delete else 'is deleted then'}.")
+    agree(
+        yes,
+        f"Stop run {plan.run_id} ({machines[0].name})? It saves what it has, uploads it and "
+        f"{'deletes itself' if plan.self_delete else 'is deleted then'}.",
+    )
     try:
         ask_to_stop(hub, plan)
     except NanolanError as e:
         raise still_bills(view, f"the machine could not be asked to stop ({e})") from None
-    ledger.note(structs.replace(entry, note=STOPPED_BY_USER), tell)   # a launch that waits for it must not rent another one
-    when = "it looks every minute or so" if view.progress else (
-        f"it has not reported yet, and finds the request when it comes up; to delete it at once: just stop {plan.run_id} --now")
+    ledger.note(
+        structs.replace(entry, note=STOPPED_BY_USER), tell
+    )  # a launch that waits for it must not rent another one
+    when = (
+        "it looks every minute or so"
+        if view.progress
+        else (
+            f"it has not reported yet, and finds the request when it comes up; to delete it at once: just stop {plan.run_id} --now"
+        )
+    )
     click.echo(f"run {plan.run_id} is asked to stop; {when}. Ctrl-C only stops waiting.", err=True)
+
     def seen() -> Overview:
         overview = look(ledger, [entry], api, lambda _: hub)
         delete_if_over(api, overview.runs[0])
         return overview
+
     try:
         view = wait_until_gone(seen, tell, timeout_s=timeout_s)
     except KeyboardInterrupt as e:
-        if str(e):     # in the middle of a deletion
+        if str(e):  # in the middle of a deletion
             raise
-        tell(f"\nno longer waiting; run {plan.run_id} goes on stopping by itself. Look: just status {plan.run_id}; "
-             f"delete it at once: just stop {plan.run_id} --now")
+        tell(
+            f"\nno longer waiting; run {plan.run_id} goes on stopping by itself. Look: just status {plan.run_id}; "
+            f"delete it at once: just stop {plan.run_id} --now"
+        )
         return 130
-    ledger.note(structs.replace(entry, instance_id=machines[0].id, gone=True, note=STOPPED_BY_USER), tell)
+    ledger.note(
+        structs.replace(entry, instance_id=machines[0].id, gone=True, note=STOPPED_BY_USER), tell
+    )
     return summary(view)
 
 
@@ -211,8 +296,14 @@ def delete_if_over(api: Shadeform, view: RunView) -> None:
     from nanolan.guard import Sight, overdue
     from nanolan.rent import delete_and_confirm
     from nanolan.times import SERVICE_CLOCK
+
     plan, machine, now = view.entry.plan, view.instance, SERVICE_CLOCK.agreed()
-    if now and machine and not plan.self_delete and (why := overdue(Sight(machine, plan, view.receipt), now)):
+    if (
+        now
+        and machine
+        and not plan.self_delete
+        and (why := overdue(Sight(machine, plan, view.receipt), now))
+    ):
         tell(f"  {why}: its machine is deleted from here")
         delete_and_confirm(api, machine)
 
@@ -220,34 +311,50 @@ def delete_if_over(api: Shadeform, view: RunView) -> None:
 def summary(view: RunView) -> int:
     """What is left of the run, and where."""
     from nanolan.view import render_run
+
     click.echo("\n".join(render_run(view)))
     if view.receipt is None:
         tell("it left no receipt: what was not on the Hub before is lost")
     return 0
 
 
-def delete(ledger: Ledger, api: Shadeform, entry: Entry | None, machines: list[Instance], yes: bool) -> int:
+def delete(
+    ledger: Ledger, api: Shadeform, entry: Entry | None, machines: list[Instance], yes: bool
+) -> int:
     """Delete the machines at once, each until it is seen to be gone."""
     from msgspec import structs
 
     from nanolan.ledger import STOPPED_BY_USER
     from nanolan.money import dollars
     from nanolan.rent import delete_and_confirm
+
     for i in machines:
-        agree(yes, f"Delete {i.name} ({i.id}, {dollars(i.hourly_cents)}/h)? What is not on the Hub yet is lost.")
-        newest = entry and i.attempt == entry.plan.attempt and (entry.instance_id in (None, i.id) or len(machines) > 1)
-        if entry and newest:   # not for a second machine alone; noted first: a launch that waits for it must not rent another
+        agree(
+            yes,
+            f"Delete {i.name} ({i.id}, {dollars(i.hourly_cents)}/h)? What is not on the Hub yet is lost.",
+        )
+        newest = (
+            entry
+            and i.attempt == entry.plan.attempt
+            and (entry.instance_id in (None, i.id) or len(machines) > 1)
+        )
+        if (
+            entry and newest
+        ):  # not for a second machine alone; noted first: a launch that waits for it must not rent another
             entry = structs.replace(entry, instance_id=i.id, note=STOPPED_BY_USER)
             ledger.note(entry, tell)
         gone = delete_and_confirm(api, i)
         if entry and newest:
             ledger.note(structs.replace(entry, gone=True, spent_cents=i.cost_now_cents()), tell)
-        click.echo(f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}")
+        click.echo(
+            f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}"
+        )
     return 0
 
 
 def agree(yes: bool, question: str) -> None:
     from nanolan.errors import UsageProblem
+
     if not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
         raise UsageProblem("not agreed to: pass --yes; nothing was stopped")
 

@@ -5,6 +5,7 @@
 
 Ctrl-C saves the state; the same command goes on from there.
 """
+
 from __future__ import annotations
 
 import json
@@ -18,13 +19,39 @@ from nanolan.cli import Words, run, setting_options, settings_from
 
 
 @click.command(cls=Words)
-@setting_options("phase", "run_name", "model_tag", "output_tag", "batch", "eval", "humaneval", "no_identity",
-                 "save_minutes", "hf_token", "hf_endpoint", "wandb_project", "wandb_base_url", "wandb_api_key")
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="[cuda; a CPU is only used when you say so]")
+@setting_options(
+    "phase",
+    "run_name",
+    "model_tag",
+    "output_tag",
+    "batch",
+    "eval",
+    "humaneval",
+    "no_identity",
+    "save_minutes",
+    "hf_token",
+    "hf_endpoint",
+    "wandb_project",
+    "wandb_base_url",
+    "wandb_api_key",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cuda", "cpu"]),
+    help="[cuda; a CPU is only used when you say so]",
+)
 @click.option("--processes", type=click.IntRange(1, 64), help="[one per GPU; 1 on a CPU]")
-@click.option("--recipe", default="{}", help='changes to the recipe as JSON, such as {"max_steps": 20}')
-@click.option("--model-only", is_flag=True, help="a saved state of other processes or another recipe gives its weights")
-def train_here(device: str | None, processes: int | None, recipe: str, model_only: bool, **flags: Any) -> int:
+@click.option(
+    "--recipe", default="{}", help='changes to the recipe as JSON, such as {"max_steps": 20}'
+)
+@click.option(
+    "--model-only",
+    is_flag=True,
+    help="a saved state of other processes or another recipe gives its weights",
+)
+def train_here(
+    device: str | None, processes: int | None, recipe: str, model_only: bool, **flags: Any
+) -> int:
     """Train on this machine."""
     from nanolan.basedir import base_dir
     from nanolan.budget import Stop
@@ -33,18 +60,29 @@ def train_here(device: str | None, processes: int | None, recipe: str, model_onl
     from nanolan.here import Here
     from nanolan.here import train_here as train
     from nanolan.hub import Hub
+
     s = settings_from(flags)
     gpus = usable_cuda_devices() if device != "cpu" else 0
     if device != "cpu" and not gpus:
-        raise UsageProblem("torch can use no CUDA GPU here. A tiny model trains on the CPU: --device cpu; a d20 would take weeks")
+        raise UsageProblem(
+            "torch can use no CUDA GPU here. A tiny model trains on the CPU: --device cpu; a d20 would take weeks"
+        )
     try:
         changes = dict(json.loads(recipe))
     except (ValueError, TypeError):
         raise UsageProblem(f"--recipe {recipe[:60]!r} is not a JSON object") from None
     asked: list[Stop] = []
     signal.signal(signal.SIGINT, lambda *_: asked.append(Stop("user", "Ctrl-C")))
-    here = Here(base_dir(os.environ), device or "cuda", processes or max(gpus, 1), os.environ, lambda: asked[0] if asked else None,
-                lambda text: click.echo(text, err=True), changes, model_only)
+    here = Here(
+        base_dir(os.environ),
+        device or "cuda",
+        processes or max(gpus, 1),
+        os.environ,
+        lambda: asked[0] if asked else None,
+        lambda text: click.echo(text, err=True),
+        changes,
+        model_only,
+    )
     for folder in train(s, here, Hub(s.hf_endpoint, s.hf_token)):
         click.echo(str(folder))
     return 0

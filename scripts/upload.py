@@ -1,10 +1,11 @@
 """Bring your checkpoints, tokenizer and identity data to the Hub: checked, private, proven; what is there is not sent again.
 
-    just upload base                                   from NANOCHAT_BASE_DIR (~/.cache/nanochat)
-    just upload base my-checkpoints/base_checkpoints/d20        from that folder
-    just upload base tokenizer data my-checkpoints     several at once, from a folder laid out like it
-    just upload sft chatsft_checkpoints/d20 output-tag=d20-exp1     to another folder
+just upload base                                   from NANOCHAT_BASE_DIR (~/.cache/nanochat)
+just upload base my-checkpoints/base_checkpoints/d20        from that folder
+just upload base tokenizer data my-checkpoints     several at once, from a folder laid out like it
+just upload sft chatsft_checkpoints/d20 output-tag=d20-exp1     to another folder
 """
+
 from __future__ import annotations
 
 import os
@@ -24,19 +25,26 @@ if TYPE_CHECKING:
 @click.command(cls=Words)
 @click.argument("words", nargs=-1, metavar="base|mid|sft|rl|tokenizer|data... [PATH]")
 @click.option("--repo", metavar="OWNER/NAME", help="the repo, if other than HF_REPO")
-@click.option("--replace", is_flag=True, help="put it over other content that is there; the Hub's history keeps the old")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="put it over other content that is there; the Hub's history keeps the old",
+)
 @click.option("--optim", is_flag=True, help="send a checkpoint's optimizer too; no phase reads it")
 @setting_options("model_tag", "output_tag", "hf_repo", "hf_token", "hf_endpoint")
-def upload(words: tuple[str, ...], repo: str | None, replace: bool, optim: bool, **flags: Any) -> int:
+def upload(
+    words: tuple[str, ...], repo: str | None, replace: bool, optim: bool, **flags: Any
+) -> int:
     """Upload what a first run needs. The repo is created, private, if it is missing."""
     from nanolan.hub import Hub
     from nanolan.parcel import check_together, pack
     from nanolan.upload import misfit, repo_to_write
+
     s = settings_from(flags | ({"hf_repo": repo} if repo else {}))
     sources = sources_of(words, s.model_tag)
     s.need("hf_token", "hf_repo")
     parcels = []
-    for kind, path in sources:       # all of them are looked at before anything is sent
+    for kind, path in sources:  # all of them are looked at before anything is sent
         say(f"{kind}: looking at {path}")
         parcels.append((pack(kind, path, s.output_tag or s.model_tag, optim), path))
     check_together(p for p, _ in parcels)
@@ -59,34 +67,45 @@ def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     from nanolan.datasets import IDENTITY_FILE
     from nanolan.parcel import KINDS, where_from
     from nanolan.paths import typed
+
     kinds = list(dict.fromkeys(w for w in words if w in KINDS))
     paths = [w for w in words if w not in KINDS]
     if not kinds or len(paths) > 1:
-        raise click.UsageError(f"say what to upload ({', '.join(KINDS)}) and at most one path"
-                               + (f", not {', '.join(paths)[:60]}" if paths else ""))
+        raise click.UsageError(
+            f"say what to upload ({', '.join(KINDS)}) and at most one path"
+            + (f", not {', '.join(paths)[:60]}" if paths else "")
+        )
     if len(kinds) == 1 and paths:
         return [(kinds[0], typed(paths[0]))]
     base = typed(paths[0]) if paths else base_dir(os.environ)
     found = [(kind, where_from(kind, base, tag)) for kind in kinds]
-    written = ROOT / IDENTITY_FILE       # where `just identity` puts it
-    return [(k, written if k == "data" and not p.exists() and written.is_file() and not paths else p) for k, p in found]
+    written = ROOT / IDENTITY_FILE  # where `just identity` puts it
+    return [
+        (k, written if k == "data" and not p.exists() and written.is_file() and not paths else p)
+        for k, p in found
+    ]
 
 
 def deliver(hub: Hub, tree: Any, parcel: Parcel, path: Path, replace: bool) -> Any:
     """Send one parcel unless it is there; Ctrl-C says what is there and how to go on."""
     from nanolan.structure import amount
     from nanolan.upload import is_there, send
+
     where, size = f"{tree.repo}/{parcel.target or parcel.entries[0].path}", amount(parcel.size)
     if is_there(hub, tree, parcel):
         click.echo(f"already there  {where}  {parcel.text}, {size}")
         return tree
     say(f"{parcel.kind}: sending {size} to {where} ({parcel.text})")
     if parcel.left:
-        say(f"  {amount(parcel.left)} of optimizer stay here: no phase reads them (--optim sends them)")
+        say(
+            f"  {amount(parcel.left)} of optimizer stay here: no phase reads them (--optim sends them)"
+        )
     try:
         after = send(hub, tree, parcel, path, replace=replace, bars=sys.stderr.isatty(), say=say)
     except KeyboardInterrupt:
-        say(f"\nstopped: {state_now(hub, parcel, tree.repo)}. The same command goes on; what has arrived is not sent again")
+        say(
+            f"\nstopped: {state_now(hub, parcel, tree.repo)}. The same command goes on; what has arrived is not sent again"
+        )
         return sys.exit(130)
     click.echo(f"{'proven' if parcel.manifest else 'uploaded':<14} {where}  {parcel.text}, {size}")
     return after
@@ -96,11 +115,16 @@ def state_now(hub: Hub, parcel: Parcel, repo: str) -> str:
     """Whether the commit was made before Ctrl-C."""
     from nanolan.errors import NanolanError
     from nanolan.upload import is_there
+
     try:
         there = is_there(hub, hub.tree(repo), parcel)
     except NanolanError:
         return f"whether {parcel.kind} is there could not be seen"
-    return f"{parcel.kind} is there, whole" if there else f"{parcel.kind} is not there yet, and nothing there was changed"
+    return (
+        f"{parcel.kind} is there, whole"
+        if there
+        else f"{parcel.kind} is not there yet, and nothing there was changed"
+    )
 
 
 def say(text: str) -> None:

@@ -1,9 +1,10 @@
 """Check what HF_REPO holds, checkpoints against their manifests; or write a manifest for one uploaded by hand.
 
-    just verify                                   the whole expected structure: sizes and proof
-    just verify chatsft_checkpoints/d20           one folder
-    just verify --adopt base_checkpoints/d20      from now on it counts as proven
+just verify                                   the whole expected structure: sizes and proof
+just verify chatsft_checkpoints/d20           one folder
+just verify --adopt base_checkpoints/d20      from now on it counts as proven
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,19 @@ if TYPE_CHECKING:
 
 @click.command(cls=Words)
 @click.argument("folder", required=False)
-@click.option("--adopt", "adopting", is_flag=True, help="write the manifest of FOLDER's newest step as it is now")
+@click.option(
+    "--adopt",
+    "adopting",
+    is_flag=True,
+    help="write the manifest of FOLDER's newest step as it is now",
+)
 @setting_options("hf_repo", "hf_token", "hf_endpoint", "model_tag")
 def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
     """Compare sizes and hashes on the Hub with the manifests. Exit code 4 if a folder is not whole."""
     from nanolan import adopt
     from nanolan.errors import NanolanError
     from nanolan.hub import Hub
+
     s = settings_from(flags)
     s.need("hf_token", "hf_repo")
     hub = Hub(s.hf_endpoint, s.hf_token)
@@ -45,6 +52,7 @@ def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
 def show_structure(hub: Hub, repo: str, tag: str) -> int:
     """Every piece that the repo should hold; 4 when a checkpoint is unproven or not whole."""
     from nanolan.structure import look
+
     tree = hub.tree(repo)
     click.echo(f"{repo} at {tree.revision[:8]}, {'private' if tree.private else 'PUBLIC'}")
     pieces = look(hub, tree, tag)

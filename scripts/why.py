@@ -1,8 +1,9 @@
 """Why a run ended, or that nothing is wrong: cause, money, what was saved and lost, what to do next.
 
-    just why                    the newest run
-    just why 1a2b               one run, by id (or a unique prefix), run name or instance id
+just why                    the newest run
+just why 1a2b               one run, by id (or a unique prefix), run name or instance id
 """
+
 from __future__ import annotations
 
 import json
@@ -17,7 +18,9 @@ from nanolan.cli import Words, run, setting_options, settings_from
 @click.argument("which", metavar="[RUN]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
-@setting_options("shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint")
+@setting_options(
+    "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint"
+)
 def why(which: str | None, as_json: bool, owner: str | None, **flags: Any) -> int:
     """Say why RUN (the newest if none is named) ended as it did, and what to do next."""
     from nanolan.hub import Hub
@@ -26,6 +29,7 @@ def why(which: str | None, as_json: bool, owner: str | None, **flags: Any) -> in
     from nanolan.shadeform import Shadeform
     from nanolan.status import look
     from nanolan.why import look_into, render, to_dict
+
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)

@@ -6,6 +6,7 @@ environment of machines' processes. Found as it is or in base64, once or twice o
 Not seen: processes that live less than SAMPLE_S (but for those that the test process starts), files that are gone before the
 test's end, the middle of files over BIG bytes (weights), installed packages.
 """
+
 from __future__ import annotations
 
 import base64
@@ -44,7 +45,7 @@ def encoded(text: bytes) -> set[bytes]:
     """`text` as it shows in the base64 of a longer text, at each of the three alignments."""
     found = set()
     for shift, cut in enumerate((0, 2, 3)):
-        found.add(base64.b64encode(b"\0" * shift + text)[cut:(shift + len(text)) * 8 // 6])
+        found.add(base64.b64encode(b"\0" * shift + text)[cut : (shift + len(text)) * 8 // 6])
     return found
 
 
@@ -63,14 +64,17 @@ class Canary:
     """What was found since the last test, and where."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[str, str, str]] = []     # kind, place, more
-        self._tails: dict[int, bytes] = {}      # of bodies that come in pieces, by thread
-        self._seen: dict[int, int] = {}         # process -> how often it was looked at
+        self.found: list[tuple[str, str, str]] = []  # kind, place, more
+        self._tails: dict[int, bytes] = {}  # of bodies that come in pieces, by thread
+        self._seen: dict[int, int] = {}  # process -> how often it was looked at
         self._ours = {os.getpid()}
         self._swept: set[Path] = set()
 
     def note(self, kind: str, place: str, mode: int = 0) -> None:
-        if not any(kind == k and fnmatch.fnmatchcase(place, p) and mode & ~most == 0 for k, p, most, _ in ALLOWED):
+        if not any(
+            kind == k and fnmatch.fnmatchcase(place, p) and mode & ~most == 0
+            for k, p, most, _ in ALLOWED
+        ):
             self.found.append((kind, place, f" (mode {mode:o})" if mode else ""))
 
     def text(self, kind: str, place: str, data: bytes | str | None) -> None:
@@ -100,17 +104,21 @@ class Canary:
             return
         self._swept.add(folder)
         for root, folders, names in os.walk(folder):
-            folders[:] = [f for f in folders if f not in PACKAGES and Path(root, f) not in self._swept]
+            folders[:] = [
+                f for f in folders if f not in PACKAGES and Path(root, f) not in self._swept
+            ]
             for name in names:
                 self.file(Path(root, name))
 
     def file(self, path: Path) -> None:
         try:
             found = path.lstat()
-            if (found.st_mode & 0o170000) == 0o100000 and (shows(path.name) or any(map(shows, ends(path, found.st_size)))):
+            if (found.st_mode & 0o170000) == 0o100000 and (
+                shows(path.name) or any(map(shows, ends(path, found.st_size)))
+            ):
                 self.note("file", str(path), found.st_mode & 0o777)
         except OSError:
-            pass        # gone meanwhile
+            pass  # gone meanwhile
 
     # ---- processes
 
@@ -118,7 +126,13 @@ class Canary:
         """An audit hook: a process that the test process starts."""
         if event == "subprocess.Popen":
             _, argv, _, env = args
-            self.process([os.fsdecode(word) for word in ([argv] if isinstance(argv, (str, bytes)) else argv)], env or {})
+            self.process(
+                [
+                    os.fsdecode(word)
+                    for word in ([argv] if isinstance(argv, (str, bytes)) else argv)
+                ],
+                env or {},
+            )
 
     def process(self, argv: list[str], env: Mapping[Any, Any]) -> None:
         """Arguments are for everybody to see; the environment of a machine's process is the provider's, too."""
@@ -151,7 +165,7 @@ class Canary:
             env = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
             self.process(argv, dict(e.split("=", 1) for e in env if "=" in e))
         except (OSError, ValueError, IndexError):
-            pass        # gone meanwhile
+            pass  # gone meanwhile
 
     def watch(self, over: threading.Event) -> None:
         while not over.wait(SAMPLE_S):
@@ -161,7 +175,10 @@ class Canary:
 def brief(argv: Any) -> str:
     """A command's first words, without what no failure should show."""
     words = [argv] if isinstance(argv, (str, bytes)) else argv
-    return " ".join("..." if shows(word) else word.partition("\n")[0][:80] for word in map(os.fsdecode, words[:3]))
+    return " ".join(
+        "..." if shows(word) else word.partition("\n")[0][:80]
+        for word in map(os.fsdecode, words[:3])
+    )
 
 
 def without_script(body: bytes) -> bytes:
@@ -205,7 +222,9 @@ def readouterr(self: Any) -> Any:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "shows(kind, place, why): a secret may be there in this test, for that reason")
+    config.addinivalue_line(
+        "markers", "shows(kind, place, why): a secret may be there in this test, for that reason"
+    )
     if CANARY.hear not in LISTENERS:
         LISTENERS.append(CANARY.hear)
         subprocess.Popen.communicate, pytest.CaptureFixture.readouterr = communicate, readouterr  # type: ignore[method-assign]
@@ -221,8 +240,11 @@ def canary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canary]:
         watcher.start()
     yield CANARY
     over.set()
-    for folder in (tmp_path_factory.getbasetemp(), *(Path(os.environ[n]) for n in ("HF_HOME", "NANOLAN_HOME") if n in os.environ)):
-        CANARY.sweep(folder)     # all of this is the teardown of the last test, which fails for it
+    for folder in (
+        tmp_path_factory.getbasetemp(),
+        *(Path(os.environ[n]) for n in ("HF_HOME", "NANOLAN_HOME") if n in os.environ),
+    ):
+        CANARY.sweep(folder)  # all of this is the teardown of the last test, which fails for it
 
 
 @pytest.hookimpl(wrapper=True)
@@ -237,13 +259,21 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             CANARY.sweep(folder)
         found, CANARY.found = CANARY.found, []
         if left := told(found, [mark.args for mark in item.iter_markers("shows")]):
-            report.outcome, report.longrepr = "failed", f"a secret got out in {item.nodeid}: {left}\n{report.longrepr or ''}"
+            report.outcome, report.longrepr = (
+                "failed",
+                f"a secret got out in {item.nodeid}: {left}\n{report.longrepr or ''}",
+            )
     return report
 
 
 def told(found: Iterable[tuple[str, str, str]], but: Iterable[tuple[str, str, str]]) -> str:
     """What was found and is not expected, in words."""
     but = list(but)
-    rest = {(kind, place, more) for kind, place, more in found
-            if not any(fnmatch.fnmatchcase(kind, k) and fnmatch.fnmatchcase(place, p) for k, p, _ in but)}
+    rest = {
+        (kind, place, more)
+        for kind, place, more in found
+        if not any(
+            fnmatch.fnmatchcase(kind, k) and fnmatch.fnmatchcase(place, p) for k, p, _ in but
+        )
+    }
     return "; ".join(f"{kind} {place}{more}" for kind, place, more in sorted(rest))

@@ -1,4 +1,5 @@
 """What all tests share: no keys, no caches and no proxies of this machine get in, and no process is left behind."""
+
 from __future__ import annotations
 
 import os
@@ -16,13 +17,43 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 pytest_plugins = ["tests.canary"]
 
 # Read at import time by the Hub client; the tests' own programs get theirs from World.env()
-OURS = ("SHADEFORM", "HF_", "HUGGING_FACE", "WANDB", "NANOLAN", "RUNS_REPO", "SPEND_LIMIT", "TRAINING_PHASE", "RUN_NAME", "GPU",
-        "NUM_GPUS", "MODEL_TAG", "OUTPUT_TAG", "CLOUD", "REGION", "INSTANCE_TYPE", "DEVICE_BATCH_SIZE", "MAX_DURATION",
-        "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+OURS = (
+    "SHADEFORM",
+    "HF_",
+    "HUGGING_FACE",
+    "WANDB",
+    "NANOLAN",
+    "RUNS_REPO",
+    "SPEND_LIMIT",
+    "TRAINING_PHASE",
+    "RUN_NAME",
+    "GPU",
+    "NUM_GPUS",
+    "MODEL_TAG",
+    "OUTPUT_TAG",
+    "CLOUD",
+    "REGION",
+    "INSTANCE_TYPE",
+    "DEVICE_BATCH_SIZE",
+    "MAX_DURATION",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+)
 for name in [n for n in os.environ if n.startswith(OURS) and not n.startswith("CLOUDSDK")]:
     del os.environ[name]
-os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-                   "NANOLAN_ENV_FILE": os.devnull, "WANDB_MODE": "disabled"})
+os.environ.update(
+    {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "NANOLAN_ENV_FILE": os.devnull,
+        "WANDB_MODE": "disabled",
+    }
+)
 
 
 # A shell that starts us in the background has us ignore Ctrl-C, and so would all that we start
@@ -39,15 +70,22 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     """Every process that the tests started is gone when they end: their children, and whatever lives in their tmp."""
     yield
     base = str(tmp_path_factory.getbasetemp())
-    left = [*psutil.Process().children(recursive=True), *(p for p in psutil.process_iter() if _lives_in(p, base))]
-    _, alive = psutil.wait_procs([p for p in left if "resource_tracker" not in _command(p)], timeout=10)
+    left = [
+        *psutil.Process().children(recursive=True),
+        *(p for p in psutil.process_iter() if _lives_in(p, base)),
+    ]
+    _, alive = psutil.wait_procs(
+        [p for p in left if "resource_tracker" not in _command(p)], timeout=10
+    )
     assert not alive, f"left behind: {[(p.pid, _command(p)) for p in alive]}"
 
 
 def _lives_in(p: psutil.Process, base: str) -> bool:
     """A process whose environment points into the tests' tmp, but for ourselves."""
     try:
-        return p.pid != os.getpid() and any(v.startswith(base) for k, v in p.environ().items() if k in ("BOX_ROOT", "HF_HOME"))
+        return p.pid != os.getpid() and any(
+            v.startswith(base) for k, v in p.environ().items() if k in ("BOX_ROOT", "HF_HOME")
+        )
     except (psutil.Error, OSError):
         return False
 
@@ -63,6 +101,7 @@ def _command(p: psutil.Process) -> str:
 def secrets_of_one_test() -> Iterator[None]:
     """A process masks every secret that it has ever known: one of another test may be an ordinary word here."""
     from nanolan import secret
+
     before = dict(secret._values)
     yield
     secret._values.clear()
@@ -74,6 +113,7 @@ def secrets_of_one_test() -> Iterator[None]:
 def clock_of_one_test() -> Iterator[None]:
     """A process goes by the clock of the service that answered last: another test's may be years off."""
     from nanolan.times import SERVICE_CLOCK
+
     SERVICE_CLOCK.forget()
     yield
     SERVICE_CLOCK.forget()

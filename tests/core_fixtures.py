@@ -1,4 +1,5 @@
 """What the tests of the laptop half share: a plan, clients that do not wait, a world without boxes, and commands run in it."""
+
 from __future__ import annotations
 
 import base64
@@ -23,19 +24,49 @@ from nanolan.sim.shadeform import ShadeformServer
 from nanolan.sim.shadeform_instance import Delays
 from nanolan.sim.world import World
 
-QUICK = Delays(creating_s=0.02, pending_provider_s=0.02, pending_s=0.02, deleting_s=0.3, tick_s=0.02)
+QUICK = Delays(
+    creating_s=0.02, pending_provider_s=0.02, pending_s=0.02, deleting_s=0.3, tick_s=0.02
+)
 CREATE, TYPES = "POST /v1/instances/create", "GET /v1/instances/types"
 LIST, INFO = "GET /v1/instances$", "GET /v1/instances/.*/info"
 
 PLAN = Plan(
-    run_id="ab12cd34", run_name="lanbot-v3", owner="0badcafe", created_at="2026-11-23T12:00:00Z", deadline="2026-11-23T16:27:51Z",
-    limit_cents=15_000, phases=("sft",), model_tag="d20", output_tag="d20", hf_repo="me/lanbot-checkpoints",
-    runs_repo="me/lanbot-checkpoints", hf_endpoint="http://127.0.0.1:1", shadeform_api="http://127.0.0.1:2/v1",
-    offer=Rented("hyperstack", "canada-1", "8x_b200_pcie_192gb", "B200", 8, 192, 3360, "ubuntu24.04_cuda13.0_shade_os"),
+    run_id="ab12cd34",
+    run_name="lanbot-v3",
+    owner="0badcafe",
+    created_at="2026-11-23T12:00:00Z",
+    deadline="2026-11-23T16:27:51Z",
+    limit_cents=15_000,
+    phases=("sft",),
+    model_tag="d20",
+    output_tag="d20",
+    hf_repo="me/lanbot-checkpoints",
+    runs_repo="me/lanbot-checkpoints",
+    hf_endpoint="http://127.0.0.1:1",
+    shadeform_api="http://127.0.0.1:2/v1",
+    offer=Rented(
+        "hyperstack",
+        "canada-1",
+        "8x_b200_pcie_192gb",
+        "B200",
+        8,
+        192,
+        3360,
+        "ubuntu24.04_cuda13.0_shade_os",
+    ),
     code=Code("c0ffee" * 6 + "c0ff", "5" * 64, 1234, False),
-    inputs=(Pinned("me/lanbot-checkpoints", "model", "e" * 40, (PinnedFile("mid_checkpoints/d20/model_000010.pt", 7, "a" * 64,
-        "b" * 40),)),),
-    datasets=(), wandb_project="lanbot", processes=8)
+    inputs=(
+        Pinned(
+            "me/lanbot-checkpoints",
+            "model",
+            "e" * 40,
+            (PinnedFile("mid_checkpoints/d20/model_000010.pt", 7, "a" * 64, "b" * 40),),
+        ),
+    ),
+    datasets=(),
+    wandb_project="lanbot",
+    processes=8,
+)
 
 
 def a_plan(**changes: Any) -> Plan:
@@ -79,25 +110,47 @@ def forget(world: World) -> World:
     return world
 
 
-def script(name: str, *words: str, env: dict[str, str], stdin: Any = subprocess.DEVNULL, input: str | None = None,
-           timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def script(
+    name: str,
+    *words: str,
+    env: dict[str, str],
+    stdin: Any = subprocess.DEVNULL,
+    input: str | None = None,
+    timeout: float = 60,
+) -> subprocess.CompletedProcess[str]:
     """scripts/<name>.py, run to its end as a user would."""
     how: dict[str, Any] = {"input": input} if input is not None else {"stdin": stdin}
-    return subprocess.run([sys.executable, str(ROOT / f"scripts/{name}.py"), *words], env=env, cwd=ROOT, capture_output=True,
-                          text=True, timeout=timeout, **how)
+    return subprocess.run(
+        [sys.executable, str(ROOT / f"scripts/{name}.py"), *words],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        **how,
+    )
 
 
 @contextmanager
 def started(name: str, *words: str, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """scripts/<name>.py while it runs; ended for sure on leaving. Ctrl-C reaches it, whatever this process ignores."""
     import signal
-    process = subprocess.Popen([sys.executable, str(ROOT / f"scripts/{name}.py"), *words], env=env, cwd=ROOT, text=True,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / f"scripts/{name}.py"), *words],
+        env=env,
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         yield process
     finally:
-        try:     # what it was just starting, too: a Ctrl-C from a terminal reaches all of them
+        try:  # what it was just starting, too: a Ctrl-C from a terminal reaches all of them
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
@@ -118,7 +171,7 @@ def forms_of(secret: str) -> set[str]:
     forms = {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
     for shift in range(3):
         encoded = base64.b64encode(b"x" * shift + secret.encode()).decode().rstrip("=")
-        forms.add(encoded[4 if shift else 0:-2])
+        forms.add(encoded[4 if shift else 0 : -2])
     return forms
 
 
@@ -128,6 +181,15 @@ def without(env: dict[str, str], *names: str) -> dict[str, str]:
 
 def git(root: Path, *args: str) -> str:
     """git with an author, and none of this machine's settings."""
-    env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "GIT_AUTHOR_NAME": "t",
-           "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t"}
-    return subprocess.run(["git", *args], cwd=root, env=env, check=True, capture_output=True, text=True).stdout.strip()
+    env = {
+        **os.environ,
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        "GIT_AUTHOR_NAME": "t",
+        "GIT_AUTHOR_EMAIL": "t@t",
+        "GIT_COMMITTER_NAME": "t",
+        "GIT_COMMITTER_EMAIL": "t@t",
+    }
+    return subprocess.run(
+        ["git", *args], cwd=root, env=env, check=True, capture_output=True, text=True
+    ).stdout.strip()

@@ -1,4 +1,5 @@
 """What the tests of renting, probation and fail-over share: a prepared run, and a world whose boxes a test plays by hand."""
+
 from __future__ import annotations
 
 import time
@@ -26,13 +27,23 @@ from nanolan.sim.world import REPO, World
 from tests.core_fixtures import Waits, client
 
 CODE = Code("c0ffee" * 6 + "c0ff", "5" * 64, 4, False)
-B200 = choose([o for entry in SAMPLE for o in offers_of(entry)], Wanted("B200", 8))[0]   # 33.60 35.84 38.40
+B200 = choose([o for entry in SAMPLE for o in offers_of(entry)], Wanted("B200", 8))[
+    0
+]  # 33.60 35.84 38.40
 NONE: dict[str, PhaseReport] = {"sft": PhaseReport("none")}
 
 
 def settings(world: World, **flags: str) -> Settings:
-    return load_settings(flags, {"SHADEFORM_API": world.cloud.url, "SHADEFORM_API_KEY": world.cloud.key,
-                                 "HF_ENDPOINT": world.hub.url, "HF_TOKEN": WRITER, "HF_REPO": REPO})
+    return load_settings(
+        flags,
+        {
+            "SHADEFORM_API": world.cloud.url,
+            "SHADEFORM_API_KEY": world.cloud.key,
+            "HF_ENDPOINT": world.hub.url,
+            "HF_TOKEN": WRITER,
+            "HF_REPO": REPO,
+        },
+    )
 
 
 def hub_of(world: World, **more: Any) -> Hub:
@@ -42,17 +53,23 @@ def hub_of(world: World, **more: Any) -> Hub:
 def ready(world: World, offer: Offer = B200[0], **flags: str) -> Prepared:
     """A run as if every check had passed."""
     s = settings(world, **flags)
-    return Prepared(make_plan(s, offer, "0badcafe", new_run_id(), CODE, Findings([])), offer, [], b"code", False)
+    return Prepared(
+        make_plan(s, offer, "0badcafe", new_run_id(), CODE, Findings([])), offer, [], b"code", False
+    )
 
 
 def tell(world: World, plan: Plan, value: Progress | Receipt, **changes: Any) -> None:
     """What a box leaves in its run folder."""
-    value = msgspec.structs.replace(value, run_id=plan.run_id, **({"attempt": plan.attempt} | changes))
+    value = msgspec.structs.replace(
+        value, run_id=plan.run_id, **({"attempt": plan.attempt} | changes)
+    )
     name = "receipt" if isinstance(value, Receipt) else "progress"
     world.hub.put(plan.runs_repo, {f"{plan.folder}/{name}.json": to_json(value)})
 
 
-def progress(state: str, updated: str = "2026-01-28T20:53:39Z", phases: dict[str, PhaseReport] = NONE) -> Progress:
+def progress(
+    state: str, updated: str = "2026-01-28T20:53:39Z", phases: dict[str, PhaseReport] = NONE
+) -> Progress:
     return Progress("", state, phases, updated)
 
 
@@ -68,7 +85,9 @@ class Played(Waits):
 
     least_s = 60.0
 
-    def __init__(self, world: World, ledger: Ledger, *parts: Callable[[World, Plan, Instance], None]) -> None:
+    def __init__(
+        self, world: World, ledger: Ledger, *parts: Callable[[World, Plan, Instance], None]
+    ) -> None:
         super().__init__(0.02)
         self.now, self.world, self.ledger, self.parts = time.time(), world, ledger, parts
 
@@ -76,9 +95,15 @@ class Played(Waits):
         super().__call__(seconds)
         self.now += max(seconds, self.least_s)
         for entry in self.ledger.entries()[:1] if self.parts else []:
-            boxes = [i for i in self.world.cloud.instances if i.id == entry.instance_id and i.status not in ("deleting", "deleted")]
+            boxes = [
+                i
+                for i in self.world.cloud.instances
+                if i.id == entry.instance_id and i.status not in ("deleting", "deleted")
+            ]
             if boxes:
-                self.parts[min(entry.plan.attempt, len(self.parts)) - 1](self.world, entry.plan, boxes[0])
+                self.parts[min(entry.plan.attempt, len(self.parts)) - 1](
+                    self.world, entry.plan, boxes[0]
+                )
 
     def read(self) -> float:
         return self.now
@@ -96,29 +121,56 @@ def silent(world: World, plan: Plan, box: Instance) -> None:
 
 def fails(reason: str, verdict: str = "failed") -> Callable[[World, Plan, Instance], None]:
     """A box that comes up, leaves a receipt and deletes itself."""
+
     def part(world: World, plan: Plan, box: Instance) -> None:
         if box.status == "active":
             tell(world, plan, receipt(verdict, reason))
             world.cloud.account.delete(box.id)
+
     return part
 
 
 class Launch:
     """One launch in a world: what it needs, what it said, and what became of it."""
 
-    def __init__(self, world: World, home: Path, *parts: Callable[[World, Plan, Instance], None], **flags: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        home: Path,
+        *parts: Callable[[World, Plan, Instance], None],
+        **flags: str,
+    ) -> None:
         self.world, self.ledger, self.said = world, Ledger(home), list[str]()
-        self.heard: Callable[[str], None] = lambda text: None     # called with each line that is said
+        self.heard: Callable[[str], None] = lambda text: None  # called with each line that is said
         self.time = Played(world, self.ledger, *(parts or (trains,)))
         self.settings, self.flags = settings(world, **flags), flags
         self.api, self.hub = client(world.cloud, sleep=self.time), hub_of(world, patience_s=0.1)
 
-    def run(self, *, price: int = 9999, bill: int | None = None, offers: list[Offer] | None = None, first: Offer | None = None,
-            **rules: Any) -> Launched:
+    def run(
+        self,
+        *,
+        price: int = 9999,
+        bill: int | None = None,
+        offers: list[Offer] | None = None,
+        first: Offer | None = None,
+        **rules: Any,
+    ) -> Launched:
         offers = B200 if offers is None else offers
         p = ready(self.world, first or offers[0], **self.flags)
-        self.rules = Rules(self.settings.failover, price, p.plan.limit_cents if bill is None else bill, **rules)
-        return rent_one(p, offers, self.settings, self.api, self.hub, self.ledger, self.say, self.rules, clock=self.time.read)
+        self.rules = Rules(
+            self.settings.failover, price, p.plan.limit_cents if bill is None else bill, **rules
+        )
+        return rent_one(
+            p,
+            offers,
+            self.settings,
+            self.api,
+            self.hub,
+            self.ledger,
+            self.say,
+            self.rules,
+            clock=self.time.read,
+        )
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -139,4 +191,6 @@ class Launch:
 
     def never_two(self) -> bool:
         """Whether each machine stopped billing before the next one was created."""
-        return all(a.ends_at <= b.created_at for a, b in zip(self.boxes, self.boxes[1:], strict=False))
+        return all(
+            a.ends_at <= b.created_at for a, b in zip(self.boxes, self.boxes[1:], strict=False)
+        )

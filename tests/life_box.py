@@ -1,4 +1,5 @@
 """One rented machine of a world: its disk, and the real box program and rescue program on it, which die and come back."""
+
 from __future__ import annotations
 
 import base64
@@ -35,9 +36,12 @@ from .life_trainer import FATES, Trainer, run_trainer
 if TYPE_CHECKING:
     from .life_world import World
 
-UPLOAD_S, SLICES = 40.0, 8          # of a checkpoint; the child process is asked so often whether it shall give up
-RESTART_S = 5.0                     # systemd's
-BOOT_S = 30.0                       # from the startup script to the box program
+UPLOAD_S, SLICES = (
+    40.0,
+    8,
+)  # of a checkpoint; the child process is asked so often whether it shall give up
+RESTART_S = 5.0  # systemd's
+BOOT_S = 30.0  # from the startup script to the box program
 LOG = "var/log/lanbot-training.log"
 
 
@@ -49,24 +53,33 @@ class Box:
         self.root = world.root / f"box{instance.number}"
         self.state, self.work = self.root / "root/.nanolan", self.root / "nanolan"
         script = base64.b64decode(instance.script or "").decode()
-        values = {name: shlex.split(value)[0] for name, value in re.findall(r"^([A-Z0-9_]+)=(.*)$", script, re.M)[:12]}
-        self.unpacked = {name: unpack(values[key]) for name, key in (("facts.json", "FACTS"), ("secrets.json", "SECRETS"),
-                                                                     ("rescue.py", "RESCUE"))}
+        values = {
+            name: shlex.split(value)[0]
+            for name, value in re.findall(r"^([A-Z0-9_]+)=(.*)$", script, re.M)[:12]
+        }
+        self.unpacked = {
+            name: unpack(values[key])
+            for name, key in (
+                ("facts.json", "FACTS"),
+                ("secrets.json", "SECRETS"),
+                ("rescue.py", "RESCUE"),
+            )
+        }
         self.unpacked["plan.json"] = world.hub.file(f"{values['RUN_URL']}/plan.json")
         self.plan = read_plan(self.unpacked["plan.json"])
         self.secrets: dict[str, str] = json.loads(self.unpacked["secrets.json"])
         self.deadline = float(values["DEADLINE"])
         self.on = False
         self.boots = 0
-        self.booted_at = self.started_at = 0.0   # newest: of the machine, of the box program
+        self.booted_at = self.started_at = 0.0  # newest: of the machine, of the box program
         self.gpu_lost, self.rotten_at = False, -1e9
-        self.full_until = self.full_at = -1e9   # no file gets a byte until then; since when
-        self.ahead_s = 0.0                      # of this machine's clock
-        self.fate = ""                          # of the next trainer
+        self.full_until = self.full_at = -1e9  # no file gets a byte until then; since when
+        self.ahead_s = 0.0  # of this machine's clock
+        self.fate = ""  # of the next trainer
         self.trainers: list[Trainer] = []
-        self.finished: set[str] = set()         # phases whose final checkpoint was whole on this disk
-        self.said = ""                          # what the box program and the rescue program said, trainers left out
-        self.ends: list[str] = []               # how the box program ended: "", or its last error
+        self.finished: set[str] = set()  # phases whose final checkpoint was whole on this disk
+        self.said = ""  # what the box program and the rescue program said, trainers left out
+        self.ends: list[str] = []  # how the box program ended: "", or its last error
 
     # ---- power
 
@@ -90,7 +103,9 @@ class Box:
 
     def reboot(self, after_s: float) -> None:
         self.off()
-        self.clock.at(self.clock.now + after_s, lambda: self.boot() if self.world.has_power(self) else None)
+        self.clock.at(
+            self.clock.now + after_s, lambda: self.boot() if self.world.has_power(self) else None
+        )
 
     def crash(self) -> None:
         """kill -9 of the box program; trainers and the dead man's timer live on."""
@@ -100,7 +115,9 @@ class Box:
 
     def crash_soon(self, lines: int, thread: int) -> None:
         """The same so many lines of nanolan from now, in one of its threads."""
-        threads = [a for a in self.clock.actors if a.box is self and a.program == "box" and not a.done]
+        threads = [
+            a for a in self.clock.actors if a.box is self and a.program == "box" and not a.done
+        ]
         if lines and threads:
             threads[thread % len(threads)].lines_left = lines
         else:
@@ -132,7 +149,7 @@ class Box:
             path = files[which % len(files)]
             data = bytearray(path.read_bytes())
             data[at % len(data)] ^= 1
-            path.unlink()       # not under a second name, too
+            path.unlink()  # not under a second name, too
             path.write_bytes(data)
             self.finished.clear()
             self.rotten_at = self.clock.now
@@ -156,24 +173,40 @@ class Box:
         except Exception as e:
             self.ends.append(f"{type(e).__name__}: {e}")
             rescue = self._rescue()
-            rescue.give_up(json.loads((self.state / "plan.json").read_bytes()), self.secrets,
-                           f"the box program failed: {self.ends[-1]}", **self._world_of_rescue())
+            rescue.give_up(
+                json.loads((self.state / "plan.json").read_bytes()),
+                self.secrets,
+                f"the box program failed: {self.ends[-1]}",
+                **self._world_of_rescue(),
+            )
         self.world.box_left(self)
 
     def _deadman(self) -> None:
         """rescue.armed()."""
         c, rescue = self.clock, self._rescue()
-        rescue.wait_until(lambda: rescue.deadline(self.deadline), lambda: self._provider_time(rescue), wall=lambda: c.now + self.ahead_s,
-                          clock=c.monotonic, sleep=c.sleep)
+        rescue.wait_until(
+            lambda: rescue.deadline(self.deadline),
+            lambda: self._provider_time(rescue),
+            wall=lambda: c.now + self.ahead_s,
+            clock=c.monotonic,
+            sleep=c.sleep,
+        )
         if rescue.keyless(self.secrets):
             rescue.power_off()
             return
-        rescue.delete_self(json.loads(self.unpacked["plan.json"]), self.secrets, rescue.POWER_OFF_S, **self._world_of_rescue())
+        rescue.delete_self(
+            json.loads(self.unpacked["plan.json"]),
+            self.secrets,
+            rescue.POWER_OFF_S,
+            **self._world_of_rescue(),
+        )
 
     def _provider_time(self, rescue: Any) -> float | None:
         """rescue.provider_time()."""
         try:
-            answer = self.world.cloud.request("GET", f"{self.plan.shadeform_api}/instances/types", data=None, headers={})
+            answer = self.world.cloud.request(
+                "GET", f"{self.plan.shadeform_api}/instances/types", data=None, headers={}
+            )
         except OSError:
             return None
         return float(rescue.parsedate_to_datetime(answer.headers["Date"]).timestamp())
@@ -226,20 +259,36 @@ class Box:
         c, w = self.clock, self.world
         hub = partial(Hub, sleep=c.sleep, clock=c.monotonic, api=w.hub, get=w.hub.get)
         return Tools(
-            trainer=partial(run_trainer, self), kill=self.kill_trainers, inspect=lambda plan, work, **_: w.gpu_problem(self),
+            trainer=partial(run_trainer, self),
+            kill=self.kill_trainers,
+            inspect=lambda plan, work, **_: w.gpu_problem(self),
             confine=self.confine,
-            transfer=partial(run_transfer, attempt=partial(self._transfer, hub), clock=c.monotonic, sleep=self._doze),
-            api=partial(Shadeform, session=w.cloud, sleep=c.sleep, jitter=lambda: 0.5), hub=hub, clock=c.monotonic, now=now_utc,
-            sleep=c.sleep, ticker=partial(Ticker, thread=c.thread, event=c.event), pool=c.pool, probes={})
+            transfer=partial(
+                run_transfer,
+                attempt=partial(self._transfer, hub),
+                clock=c.monotonic,
+                sleep=self._doze,
+            ),
+            api=partial(Shadeform, session=w.cloud, sleep=c.sleep, jitter=lambda: 0.5),
+            hub=hub,
+            clock=c.monotonic,
+            now=now_utc,
+            sleep=c.sleep,
+            ticker=partial(Ticker, thread=c.thread, event=c.event),
+            pool=c.pool,
+            probes={},
+        )
 
     def confine(self, work: Path) -> tuple[None, str]:
         desk(work).mkdir(exist_ok=True)
         return None, "nobody is root here"
 
     def _doze(self, seconds: float) -> None:
-        self.clock.sleep(max(seconds, 0.5))     # a tenth of a second is nothing here
+        self.clock.sleep(max(seconds, 0.5))  # a tenth of a second is nothing here
 
-    def _transfer(self, hub: Callable[..., Hub], job: Job, give_up: Callable[[], str], stall_s: float) -> str:
+    def _transfer(
+        self, hub: Callable[..., Hub], job: Job, give_up: Callable[[], str], stall_s: float
+    ) -> str:
         """The child process of nanolan.transfer: "" or its last words."""
         for _ in range(SLICES if job.kind == "upload" else 1):
             self.clock.sleep(UPLOAD_S / SLICES)
@@ -251,7 +300,7 @@ class Box:
             else:
                 self._download(job)
         except Exception as e:
-            return f"{type(e).__name__}: {e}".replace(job.token, "***")[:transfer.ERROR_CHARS]
+            return f"{type(e).__name__}: {e}".replace(job.token, "***")[: transfer.ERROR_CHARS]
         return ""
 
     def _download(self, job: Job) -> None:
@@ -270,7 +319,10 @@ class Box:
         if program != "trainer":
             self.said += f"{self.clock.now - self.instance.created_at:.0f} s: {text}"
         if self.on and not self._away.exists():
-            with contextlib.suppress(OSError), open(self.root / LOG, "a") as f:     # nanolan.plainfile.Log
+            with (
+                contextlib.suppress(OSError),
+                open(self.root / LOG, "a") as f,
+            ):  # nanolan.plainfile.Log
                 f.write(text)
 
     def fill(self, seconds: float) -> None:

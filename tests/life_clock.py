@@ -2,6 +2,7 @@
 
 An actor runs until it sleeps or waits; then whoever is due next runs. `kill` is a kill -9: the actor's next breath raises Killed.
 """
+
 from __future__ import annotations
 
 import heapq
@@ -32,8 +33,8 @@ class Actor:
         self.clock, self.act, self.box, self.program = clock, act, box, program
         self.killed = self.done = self.started = False
         self.error: BaseException | None = None
-        self.throw: BaseException | None = None     # raised in it when it goes on: Ctrl-C
-        self.lines_left: int | None = None          # it is killed so many lines of nanolan from now
+        self.throw: BaseException | None = None  # raised in it when it goes on: Ctrl-C
+        self.lines_left: int | None = None  # it is killed so many lines of nanolan from now
         self.ticket = self.ident = 0
         self.ended = Event(clock)
         self.baton = threading.Lock()
@@ -59,7 +60,7 @@ class Actor:
             self.breathe()
             self.act()
         except Killed as e:
-            traceback.clear_frames(e.__traceback__)     # a dead process holds no lock
+            traceback.clear_frames(e.__traceback__)  # a dead process holds no lock
         except BaseException as e:
             self.error = e
         finally:
@@ -69,7 +70,11 @@ class Actor:
             self.clock.back.release()
 
     def _trace(self, frame: FrameType, event: str, arg: object) -> Any:
-        if not frame.f_code.co_filename.startswith(OURS) or frame.f_code.co_filename.startswith(SIM) or self.lines_left is None:
+        if (
+            not frame.f_code.co_filename.startswith(OURS)
+            or frame.f_code.co_filename.startswith(SIM)
+            or self.lines_left is None
+        ):
             return None
         if event == "line":
             self.lines_left -= 1
@@ -90,9 +95,11 @@ class Clock:
         self._order = itertools.count()
         self.actors: list[Actor] = []
         self.current: Actor | None = None
-        self.struck: Callable[[Actor], None] = lambda actor: None       # told when counted lines are over
-        self.resumed: Callable[[Actor], None] = lambda actor: None      # told before an actor goes on
-        self.paused: Callable[[Actor], None] = lambda actor: None       # and after it has
+        self.struck: Callable[[Actor], None] = lambda actor: (
+            None
+        )  # told when counted lines are over
+        self.resumed: Callable[[Actor], None] = lambda actor: None  # told before an actor goes on
+        self.paused: Callable[[Actor], None] = lambda actor: None  # and after it has
         self.back = threading.Lock()
         self.back.acquire()
 
@@ -109,7 +116,7 @@ class Clock:
         actor, wake = self._me(), self.now + max(0.0, seconds)
         actor.breathe()
         if wake <= self._limit and not (self._due and self._due[0][0] <= wake):
-            self.now = wake     # nobody is due before: no need to change threads
+            self.now = wake  # nobody is due before: no need to change threads
         else:
             self.park(actor, wake)
 
@@ -206,6 +213,7 @@ class Clock:
 
 # ---- what stands in for threading's
 
+
 class Event:
     """threading.Event, by this clock."""
 
@@ -231,7 +239,9 @@ class Event:
         if not self._set:
             self._waiting.append(actor)
             try:
-                self._clock.park(actor, NEVER if timeout is None else self._clock.now + max(0.0, timeout))
+                self._clock.park(
+                    actor, NEVER if timeout is None else self._clock.now + max(0.0, timeout)
+                )
             finally:
                 if actor in self._waiting:
                     self._waiting.remove(actor)
@@ -292,6 +302,7 @@ class Pool(Executor):
             except Exception as e:
                 later.set_exception(e)
             later.told.set()
+
         self._threads.append(Thread(self._clock, work))
         self._threads[-1].start()
         return later

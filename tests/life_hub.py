@@ -2,6 +2,7 @@
 
 tests/test_life.py checks it against nanolan/sim's Hub, which speaks HTTP.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -25,7 +26,7 @@ from nanolan.sim.hub_repo import is_lfs
 
 from .life_clock import Clock
 
-BEFORE_S, AFTER_S = 0.5, 0.3        # of a call, around what it does
+BEFORE_S, AFTER_S = 0.5, 0.3  # of a call, around what it does
 # What a fault does to a call; the lies say yes to a commit of a checkpoint and hold something else
 TROUBLES = ("503", "429", "409", "forbidden", "reset", "lost", "page", "drips")
 REFUSALS = (400, 401, 402, 403, 404, 413)
@@ -62,8 +63,12 @@ class MemoryHub:
     repos: dict[str, list[Commit]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     down_until: float = 0.0
-    refused: tuple[float, int, str] = (0.0, 0, "")      # until then, with that status, the calls of that name ("": all)
-    troubled_at: float = -1e9           # when a call went wrong last
+    refused: tuple[float, int, str] = (
+        0.0,
+        0,
+        "",
+    )  # until then, with that status, the calls of that name ("": all)
+    troubled_at: float = -1e9  # when a call went wrong last
     token: str = ""
 
     # ---- for a test, without a client
@@ -74,8 +79,13 @@ class MemoryHub:
 
     def file(self, url: str) -> bytes | None:
         """What is at an address of the Hub's, if anything is."""
-        repo, revision, path = re.fullmatch(r"https://[^/]+/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", url).groups()  # type: ignore[union-attr]
-        at = next((c for c in reversed(self.repos.get(repo, ())) if revision in ("main", c.revision)), None)
+        repo, revision, path = re.fullmatch(
+            r"https://[^/]+/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", url
+        ).groups()  # type: ignore[union-attr]
+        at = next(
+            (c for c in reversed(self.repos.get(repo, ())) if revision in ("main", c.revision)),
+            None,
+        )
         return at.files.get(path) if at else None
 
     def head(self, repo: str) -> Commit:
@@ -96,12 +106,24 @@ class MemoryHub:
     def auth_check(self, repo: str, **_: object) -> None:
         return self._call("info", repo, lambda: None)
 
-    def create_commit(self, repo: str, operations: list[Any], *, commit_message: str, **_: object) -> SimpleNamespace:
-        add = {o.path_in_repo: _bytes(o.path_or_fileobj) for o in operations if isinstance(o, CommitOperationAdd)}
+    def create_commit(
+        self, repo: str, operations: list[Any], *, commit_message: str, **_: object
+    ) -> SimpleNamespace:
+        add = {
+            o.path_in_repo: _bytes(o.path_or_fileobj)
+            for o in operations
+            if isinstance(o, CommitOperationAdd)
+        }
         gone = [o.path_in_repo for o in operations if not isinstance(o, CommitOperationAdd)]
         checkpoint = any(path.endswith("/manifest.json") for path in add)
-        return self._call("commit", repo, lambda kind="": SimpleNamespace(oid=self._commit(repo, add, gone, commit_message, kind)),
-                          lies=checkpoint)
+        return self._call(
+            "commit",
+            repo,
+            lambda kind="": SimpleNamespace(
+                oid=self._commit(repo, add, gone, commit_message, kind)
+            ),
+            lies=checkpoint,
+        )
 
     # ---- the GET of Hub.read, and of a download
 
@@ -110,7 +132,12 @@ class MemoryHub:
 
         def find() -> SimpleNamespace:
             data = self.file(url)
-            return SimpleNamespace(status_code=404 if data is None else 200, content=data or b"", raise_for_status=lambda: None)
+            return SimpleNamespace(
+                status_code=404 if data is None else 200,
+                content=data or b"",
+                raise_for_status=lambda: None,
+            )
+
         return self._call("get", repo, find)
 
     # ---- inside
@@ -140,8 +167,10 @@ class MemoryHub:
         if self.clock.now >= until or only not in ("", name):
             return
         self.troubled_at = self.clock.now
-        if status == 404:       # of a private repo to a token that it does not know
-            raise RepositoryNotFoundError(f"no repo {repo}", response=_response(404, {"X-Error-Code": "RepoNotFound"}))
+        if status == 404:  # of a private repo to a token that it does not know
+            raise RepositoryNotFoundError(
+                f"no repo {repo}", response=_response(404, {"X-Error-Code": "RepoNotFound"})
+            )
         _status(status)(repo)
 
     def _draw(self, name: str, lies: bool) -> str:
@@ -157,38 +186,66 @@ class MemoryHub:
 
     def _info(self, repo: str) -> SimpleNamespace:
         tree = tree_of(repo, self.head(repo))
-        siblings = [SimpleNamespace(rfilename=f.path, size=f.size, blob_id=f.git_sha1,
-                                    lfs=SimpleNamespace(sha256=f.sha256) if f.sha256 else None) for f in tree.files.values()]
+        siblings = [
+            SimpleNamespace(
+                rfilename=f.path,
+                size=f.size,
+                blob_id=f.git_sha1,
+                lfs=SimpleNamespace(sha256=f.sha256) if f.sha256 else None,
+            )
+            for f in tree.files.values()
+        ]
         return SimpleNamespace(sha=tree.revision, private=True, siblings=siblings)
 
-    def _commit(self, repo: str, add: dict[str, bytes], gone: list[str], title: str, lie: str) -> str:
+    def _commit(
+        self, repo: str, add: dict[str, bytes], gone: list[str], title: str, lie: str
+    ) -> str:
         if missing := [path for path in gone if path not in self.head(repo).files]:
             raise EntryNotFoundError(f"no file {missing[0]}", response=_response(404))
         if lie == "nothing":
             return "f" * 40
-        victim = min(add) if lie else ""        # meta_..., the manifest or the model, whichever comes first
+        victim = (
+            min(add) if lie else ""
+        )  # meta_..., the manifest or the model, whichever comes first
         if lie == "other bytes":
             add = add | {victim: bytes(len(add[victim]))}
         elif lie == "one file less":
             add = {path: data for path, data in add.items() if path != victim}
         return self._add(repo, add, gone, title, lie).revision
 
-    def _add(self, repo: str, add: Mapping[str, bytes], gone: Any, title: str, lie: str = "") -> Commit:
+    def _add(
+        self, repo: str, add: Mapping[str, bytes], gone: Any, title: str, lie: str = ""
+    ) -> Commit:
         commits = self.repos.setdefault(repo, [])
-        files = {p: d for p, d in (commits[-1].files if commits else {}).items() if p not in gone} | dict(add)
-        commits.append(Commit(f"{len(commits) + 1:040x}", title, files, dict(add), tuple(gone), lie))
+        files = {
+            p: d for p, d in (commits[-1].files if commits else {}).items() if p not in gone
+        } | dict(add)
+        commits.append(
+            Commit(f"{len(commits) + 1:040x}", title, files, dict(add), tuple(gone), lie)
+        )
         return commits[-1]
 
 
 def tree_of(repo: str, commit: Commit) -> Tree:
     """A commit as Hub.tree shows it."""
-    return Tree(repo, "model", commit.revision, True, {path: _pin(path, data) for path, data in commit.files.items()})
+    return Tree(
+        repo,
+        "model",
+        commit.revision,
+        True,
+        {path: _pin(path, data) for path, data in commit.files.items()},
+    )
 
 
 @lru_cache(maxsize=4096)
 def _pin(path: str, data: bytes) -> PinnedFile:
     git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    return PinnedFile(path, len(data), hashlib.sha256(data).hexdigest() if is_lfs(path, len(data), data[:512]) else None, git)
+    return PinnedFile(
+        path,
+        len(data),
+        hashlib.sha256(data).hexdigest() if is_lfs(path, len(data), data[:512]) else None,
+        git,
+    )
 
 
 def _bytes(content: Any) -> bytes:
@@ -196,12 +253,18 @@ def _bytes(content: Any) -> bytes:
 
 
 def _response(status: int, headers: dict[str, str] | None = None) -> httpx2.Response:
-    return httpx2.Response(status, headers=headers, request=httpx2.Request("GET", "https://hub.invalid/"))
+    return httpx2.Response(
+        status, headers=headers, request=httpx2.Request("GET", "https://hub.invalid/")
+    )
 
 
 def _status(status: int, **headers: str) -> Callable[[str], None]:
     def refuse(repo: str) -> None:
-        raise HfHubHTTPError(f"HTTP {status} for {repo}", response=_response(status, {k.replace("_", "-"): v for k, v in headers.items()}))
+        raise HfHubHTTPError(
+            f"HTTP {status} for {repo}",
+            response=_response(status, {k.replace("_", "-"): v for k, v in headers.items()}),
+        )
+
     return refuse
 
 
@@ -214,5 +277,10 @@ def _page(repo: str) -> None:
 
 
 TROUBLE: dict[str, Callable[[str], None]] = {
-    "503": _status(503), "429": _status(429, Retry_After="7"), "409": _status(409), "forbidden": _status(403), "reset": _reset,
-    "page": _page}
+    "503": _status(503),
+    "429": _status(429, Retry_After="7"),
+    "409": _status(409),
+    "forbidden": _status(403),
+    "reset": _reset,
+    "page": _page,
+}

@@ -1,4 +1,5 @@
 """The laptop of a world: what its user types, each command to its end or until it is cut off."""
+
 from __future__ import annotations
 
 import contextlib
@@ -35,14 +36,18 @@ from .life_clock import Actor, Clock
 from .life_cloud import OFFERS, Cloud
 from .life_hub import MemoryHub
 
-START = 2_208_988_800.0             # 2040: no time of today gets in unseen
+START = 2_208_988_800.0  # 2040: no time of today gets in unseen
 KEY, TOKEN = f"sk-{MARKER}/of+the=cloud{TWIST}", f"hf_{MARKER}_of_the_Hub"
 REPO = PLAN.hf_repo
-SEED = {"base_checkpoints/d20/model_000009.pt": b"a base " * 9, "base_checkpoints/d20/meta_000009.json": b"{}",
-        "mid_checkpoints/d20/model_000010.pt": b"a model " * 9, "mid_checkpoints/d20/meta_000010.json": b"{}",
-        "tokenizer/tokenizer.pkl": b"a tokenizer"}
-LIMIT_CENTS = 5000                  # at $33.60 an hour: 89 minutes, of which training gets 61
-TEND_S = 15.0                       # how often the provider looks at its machines
+SEED = {
+    "base_checkpoints/d20/model_000009.pt": b"a base " * 9,
+    "base_checkpoints/d20/meta_000009.json": b"{}",
+    "mid_checkpoints/d20/model_000010.pt": b"a model " * 9,
+    "mid_checkpoints/d20/meta_000010.json": b"{}",
+    "tokenizer/tokenizer.pkl": b"a tokenizer",
+}
+LIMIT_CENTS = 5000  # at $33.60 an hour: 89 minutes, of which training gets 61
+TEND_S = 15.0  # how often the provider looks at its machines
 LONGEST_S = 24 * 3600.0
 
 
@@ -53,10 +58,13 @@ class Outcome:
     run_id: str
     value: Any = None
     error: BaseException | None = None
-    off: bool = False               # the laptop was shut while it ran
+    off: bool = False  # the laptop was shut while it ran
     said: str = ""
     launch: bool = False
-    kept: tuple[int, set[str]] = (0, set())     # price and limits of the machine it made, when it had ended
+    kept: tuple[int, set[str]] = (
+        0,
+        set(),
+    )  # price and limits of the machine it made, when it had ended
 
 
 class Laptop:
@@ -74,13 +82,16 @@ class Laptop:
     new_process: Callable[..., None]
     _saying: Outcome
 
-    def laptop(self, run_id: str, act: Callable[[Outcome], object], cut: tuple[str, float] | None = None) -> Outcome:
+    def laptop(
+        self, run_id: str, act: Callable[[Outcome], object], cut: tuple[str, float] | None = None
+    ) -> Outcome:
         """A command, to its end; cut=("ctrl-c" or "off", after seconds)."""
         outcome = self._saying = Outcome(run_id)
         self.new_process(None, "laptop")
 
         def command() -> None:
             outcome.value = act(outcome)
+
         actor = self.clock.spawn(command, None, "laptop")
         if cut:
             self.clock.at(self.clock.now + cut[1], partial(self._cut, actor, outcome, cut[0]))
@@ -104,15 +115,33 @@ class Laptop:
             self.clock.kill(lambda a: a is actor)
 
     def api(self) -> Shadeform:
-        return Shadeform(self.settings.shadeform_api_key, PLAN.shadeform_api, session=self.cloud, sleep=self.clock.sleep,  # type: ignore[arg-type]
-                         jitter=lambda: 0.5)
+        return Shadeform(
+            self.settings.shadeform_api_key,
+            PLAN.shadeform_api,
+            session=self.cloud,
+            sleep=self.clock.sleep,  # type: ignore[arg-type]
+            jitter=lambda: 0.5,
+        )
 
     def hub_client(self) -> Hub:
-        return Hub(PLAN.hf_endpoint, self.settings.hf_token, sleep=self.clock.sleep, clock=self.clock.monotonic, api=self.hub,
-                   get=self.hub.get)
+        return Hub(
+            PLAN.hf_endpoint,
+            self.settings.hf_token,
+            sleep=self.clock.sleep,
+            clock=self.clock.monotonic,
+            api=self.hub,
+            get=self.hub.get,
+        )
 
-    def launch(self, phases: tuple[str, ...], recipe: dict[str, int], cut: tuple[str, float] | None = None, stop_s: float | None = None,
-               wait: bool = False, **fields: Any) -> Outcome:
+    def launch(
+        self,
+        phases: tuple[str, ...],
+        recipe: dict[str, int],
+        cut: tuple[str, float] | None = None,
+        stop_s: float | None = None,
+        wait: bool = False,
+        **fields: Any,
+    ) -> Outcome:
         """just launch, from the consent on, with one other offer to fail over to; `stop_s` seconds later just stop, from elsewhere."""
         plan = self._plan(phases, recipe, **fields)
         self.plans.append(plan)
@@ -121,9 +150,21 @@ class Laptop:
 
         def act(outcome: Outcome) -> Seen:
             outcome.launch = True
-            SERVICE_CLOCK.learn("Shadeform", formatdate(self.clock.now, usegmt=True))       # the checks before the consent
-            return rent_one(Prepared(plan, offers[0], [], b"a bundle", False), offers, self.settings, self.api(), self.hub_client(),
-                            self.ledger, self.say, rules, clock=self.clock.monotonic).instance
+            SERVICE_CLOCK.learn(
+                "Shadeform", formatdate(self.clock.now, usegmt=True)
+            )  # the checks before the consent
+            return rent_one(
+                Prepared(plan, offers[0], [], b"a bundle", False),
+                offers,
+                self.settings,
+                self.api(),
+                self.hub_client(),
+                self.ledger,
+                self.say,
+                rules,
+                clock=self.clock.monotonic,
+            ).instance
+
         if stop_s is not None:
             self.clock.at(self.clock.now + stop_s, partial(self._stop_meanwhile, plan.run_id))
         return self.laptop(plan.run_id, act, cut)
@@ -132,10 +173,23 @@ class Laptop:
         born, number = self.clock.now, len(self.plans) + 1
         inputs = tuple(f for path, f in self.hub.pinned(REPO).items() if path in SEED)
         return replace(
-            PLAN, run_id=f"{number:07d}a", created_at=iso(self.clock.utc()), limit_cents=LIMIT_CENTS, phases=phases,
-            deadline=iso(parse_time(iso(self.clock.utc())) + _seconds(LIMIT_CENTS * 3600 / PLAN.offer.hourly_cents)),
-            output_tag=f"d20-{number}", recipe=recipe, hf_endpoint="https://hub.invalid", shadeform_api="https://api.invalid/v1",
-            inputs=(Pinned(REPO, "model", self.hub.head(REPO).revision, inputs),) if born else (), upload_minutes=5.0, **fields)
+            PLAN,
+            run_id=f"{number:07d}a",
+            created_at=iso(self.clock.utc()),
+            limit_cents=LIMIT_CENTS,
+            phases=phases,
+            deadline=iso(
+                parse_time(iso(self.clock.utc()))
+                + _seconds(LIMIT_CENTS * 3600 / PLAN.offer.hourly_cents)
+            ),
+            output_tag=f"d20-{number}",
+            recipe=recipe,
+            hf_endpoint="https://hub.invalid",
+            shadeform_api="https://api.invalid/v1",
+            inputs=(Pinned(REPO, "model", self.hub.head(REPO).revision, inputs),) if born else (),
+            upload_minutes=5.0,
+            **fields,
+        )
 
     def stop(self, entry: Entry, cut: tuple[str, float] | None = None) -> Outcome:
         """just stop --now, after its yes."""
@@ -145,9 +199,15 @@ class Laptop:
         """Every instance of the run, until it is seen to be gone; a launch that is under way rents no other."""
         api, gone = self.api(), []
         if told := self.ledger.is_launching(run_id):
-            tell_launch(self.ledger, run_id, self.say, clock=self.clock.monotonic, sleep=self.clock.sleep)
+            tell_launch(
+                self.ledger, run_id, self.say, clock=self.clock.monotonic, sleep=self.clock.sleep
+            )
         entry = self.ledger.find(run_id)
-        mine: list[Seen] = [i for i in api.instances() if i.billing and (i.is_run(run_id) or i.id == entry.instance_id)]
+        mine: list[Seen] = [
+            i
+            for i in api.instances()
+            if i.billing and (i.is_run(run_id) or i.id == entry.instance_id)
+        ]
         for i in mine:
             entry = replace(entry, instance_id=i.id, note=STOPPED_BY_USER)
             self.ledger.note(entry, self.say)
@@ -159,14 +219,20 @@ class Laptop:
 
     def _stop_meanwhile(self, run_id: str) -> None:
         def act() -> None:
-            with contextlib.suppress(NanolanError):         # it says that it has not stopped it
+            with contextlib.suppress(NanolanError):  # it says that it has not stopped it
                 self._stop(run_id)
+
         self.new_process(None, "stop")
         self.clock.spawn(act, None, "stop")
 
     def orphans(self) -> Outcome:
         """just orphans."""
-        return self.laptop("", lambda outcome: compare(self.ledger.entries(), self.api().instances(), PLAN.owner, now_utc()))
+        return self.laptop(
+            "",
+            lambda outcome: compare(
+                self.ledger.entries(), self.api().instances(), PLAN.owner, now_utc()
+            ),
+        )
 
     def entry(self, plan: Plan) -> Entry | None:
         """What the ledger knows of a run."""
@@ -175,8 +241,12 @@ class Laptop:
     def request_stop(self, plan: Plan) -> Outcome:
         """The user's word on the Hub."""
         word = json.dumps({"attempt": plan.attempt, "at": iso(self.clock.utc())}).encode()
-        return self.laptop(plan.run_id, lambda outcome: self.hub_client().commit(
-            plan.runs_repo, {f"{plan.folder}/stop.json": word}, "stop"))
+        return self.laptop(
+            plan.run_id,
+            lambda outcome: self.hub_client().commit(
+                plan.runs_repo, {f"{plan.folder}/stop.json": word}, "stop"
+            ),
+        )
 
     def say(self, text: str) -> None:
         self._saying.said += text + "\n"

@@ -1,4 +1,5 @@
 """A whole world in one process: a laptop, a cloud, a Hub and rented machines, on one fake clock. Nothing in it is left to chance."""
+
 from __future__ import annotations
 
 import base64
@@ -26,40 +27,64 @@ from .life_cloud import Cloud, Request
 from .life_hub import MemoryHub
 from .life_laptop import KEY, LONGEST_S, REPO, SEED, START, TEND_S, TOKEN, Laptop, Outcome
 
-DISK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None      # on a disk each fsync takes milliseconds
+DISK = (
+    "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+)  # on a disk each fsync takes milliseconds
 
 
 @dataclass
 class World(Laptop):
     """Everything there is."""
 
-    provider: bool = True           # whether the provider keeps its own limits
-    root: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="nanolan-life-", dir=DISK)))
+    provider: bool = True  # whether the provider keeps its own limits
+    root: Path = field(
+        default_factory=lambda: Path(tempfile.mkdtemp(prefix="nanolan-life-", dir=DISK))
+    )
     boxes: dict[str, Box] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    api_troubled_at: float = -1e9   # when a call of the API was disturbed last
+    api_troubled_at: float = -1e9  # when a call of the API was disturbed last
     heard: list[Callable[[Request], None]] = field(default_factory=list)
     left: list[Callable[[Box], None]] = field(default_factory=list)
-    ahead_s: float = 0.0            # of the laptop's clock
-    prices: dict[str, int] = field(default_factory=dict)        # of our machines, as seen last
-    risen: dict[str, float] = field(default_factory=dict)       # dollars that a machine has cost when its price had just risen
-    dropped: set[str] = field(default_factory=set)              # machines of which the provider keeps no limits any more
-    stopped: set[str] = field(default_factory=set)              # runs whose launch was told to stop, and has heard it
-    back: set[str] = field(default_factory=set)                 # machines that came back after their deletion
+    ahead_s: float = 0.0  # of the laptop's clock
+    prices: dict[str, int] = field(default_factory=dict)  # of our machines, as seen last
+    risen: dict[str, float] = field(
+        default_factory=dict
+    )  # dollars that a machine has cost when its price had just risen
+    dropped: set[str] = field(
+        default_factory=set
+    )  # machines of which the provider keeps no limits any more
+    stopped: set[str] = field(
+        default_factory=set
+    )  # runs whose launch was told to stop, and has heard it
+    back: set[str] = field(default_factory=set)  # machines that came back after their deletion
 
     def __post_init__(self) -> None:
         self.clock = Clock(START)
-        self.clock.struck, self.clock.resumed, self.clock.paused = self._struck, self._resumed, self._paused
+        self.clock.struck, self.clock.resumed, self.clock.paused = (
+            self._struck,
+            self._resumed,
+            self._paused,
+        )
         self._own_clock, self._clocks = vars(SERVICE_CLOCK), dict[Any, ServiceClock]()
-        self.cloud = Cloud(self.clock, KEY, heard=lambda request: [tell(request) for tell in self.heard])
+        self.cloud = Cloud(
+            self.clock, KEY, heard=lambda request: [tell(request) for tell in self.heard]
+        )
         self.foreign = self.cloud.account.add_foreign("somebody-elses", 100)
         self.hub = MemoryHub(self.clock, token=TOKEN)
         self.hub.put(REPO, SEED)
         self.ledger = Ledger(self.root / "ledger")
-        self.settings = load_settings({}, {"HF_TOKEN": TOKEN, "SHADEFORM_API_KEY": KEY, "HF_REPO": REPO,
-                                           "HF_ENDPOINT": "https://hub.invalid", "SHADEFORM_API": "https://api.invalid/v1"})
+        self.settings = load_settings(
+            {},
+            {
+                "HF_TOKEN": TOKEN,
+                "SHADEFORM_API_KEY": KEY,
+                "HF_REPO": REPO,
+                "HF_ENDPOINT": "https://hub.invalid",
+                "SHADEFORM_API": "https://api.invalid/v1",
+            },
+        )
         self._saying, self._parts = Outcome(""), dict[Actor, str]()
         self.kept = {name: os.environ.get(name) for name in ("BOX_ROOT", "HF_HOME")}
         self.clock.at(START, self._tend)
@@ -102,7 +127,7 @@ class World(Laptop):
             self.cloud.account.enforce()
         for i in self.cloud.ours:
             if i.id in self.back:
-                continue            # it bills; nothing runs there any more
+                continue  # it bills; nothing runs there any more
             if i.id not in self.boxes and i.runs_at(now):
                 self.boxes[i.id] = Box(self, i)
                 self.boxes[i.id].boot()
@@ -132,7 +157,12 @@ class World(Laptop):
             return
         actor.box.freeze()
         program = actor.program
-        self.clock.at(0, actor.box.crash if program == "box" else lambda: actor.box.end(lambda a: a.program == program))
+        self.clock.at(
+            0,
+            actor.box.crash
+            if program == "box"
+            else lambda: actor.box.end(lambda a: a.program == program),
+        )
 
     # ---- what programs say
 
@@ -176,7 +206,9 @@ class World(Laptop):
         key = box and box.id, program
         if key not in self._clocks:
             side = box or self
-            self._clocks[key] = ServiceClock(lambda: self.clock.utc() + timedelta(seconds=side.ahead_s), self.clock.monotonic)
+            self._clocks[key] = ServiceClock(
+                lambda: self.clock.utc() + timedelta(seconds=side.ahead_s), self.clock.monotonic
+            )
         return self._clocks[key]
 
     # ---- what machines reach
@@ -186,9 +218,17 @@ class World(Laptop):
         if not token:
             return self.cloud.ask(url, key, body)
         lines = [json.loads(line) for line in (body or b"").splitlines()]
-        add = {line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"}
+        add = {
+            line["value"]["path"]: base64.b64decode(line["value"]["content"])
+            for line in lines
+            if line["key"] == "file"
+        }
         try:
-            self.hub._call("commit", REPO, lambda kind="": self.hub._add(REPO, add, (), lines[0]["value"]["summary"]))
+            self.hub._call(
+                "commit",
+                REPO,
+                lambda kind="": self.hub._add(REPO, add, (), lines[0]["value"]["summary"]),
+            )
         except Exception as e:
             raise OSError(str(e)) from None
         return b"{}"
@@ -196,6 +236,7 @@ class World(Laptop):
     def is_whole(self, folder: Path) -> bool:
         """Whether a saved step on a disk is what a trainer saved, by other eyes than nanolan's."""
         from .life_laws import whole_on_disk
+
         return any(whole_on_disk(folder))
 
     def gpu_problem(self, box: Box) -> str:

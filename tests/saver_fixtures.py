@@ -1,4 +1,5 @@
 """A machine's inside with a real disk and a real (local) Hub, on a clock that runs only when somebody sleeps."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -39,12 +40,31 @@ class Clock:
         return BORN + timedelta(seconds=self.s)
 
 
-def machine(root: Path, hub: HubServer | None = None, *, life_s: float = 36_000, tools: dict[str, Any] | None = None, **plan: Any) -> Machine:
+def machine(
+    root: Path,
+    hub: HubServer | None = None,
+    *,
+    life_s: float = 36_000,
+    tools: dict[str, Any] | None = None,
+    **plan: Any,
+) -> Machine:
     """A machine that was born now; its transfers are made in this process and noted in `sent`."""
     clock = Clock()
-    plan_ = a_plan(**{"hf_endpoint": hub.url if hub else "http://127.0.0.1:1", "created_at": iso(BORN), "deadline": iso(BORN + timedelta(seconds=life_s)), **plan})
-    herald = SimpleNamespace(phases={p: PhaseReport("none") for p in plan_.phases}, state="training", tell=lambda state: None,
-                             trouble=lambda what, error: None, troubled=lambda what: "")
+    plan_ = a_plan(
+        **{
+            "hf_endpoint": hub.url if hub else "http://127.0.0.1:1",
+            "created_at": iso(BORN),
+            "deadline": iso(BORN + timedelta(seconds=life_s)),
+            **plan,
+        }
+    )
+    herald = SimpleNamespace(
+        phases={p: PhaseReport("none") for p in plan_.phases},
+        state="training",
+        tell=lambda state: None,
+        trouble=lambda what, error: None,
+        troubled=lambda what: "",
+    )
     herald.phase = herald.phases.__setitem__
     meter = SimpleNamespace(give_up=lambda: "", note_upload=lambda s: None, deadline=plan_.deadline)
     sent: list[Job] = []
@@ -52,16 +72,40 @@ def machine(root: Path, hub: HubServer | None = None, *, life_s: float = 36_000,
     def client(endpoint: str, token: Secret, **how: Any) -> Hub:
         return Hub(endpoint, token, **{**how, "sleep": clock.sleep})
 
-    def transfer(job: Job, token: Secret, *, give_up: Callable[[], str], say: Callable[[str], None], **_: object) -> None:
+    def transfer(
+        job: Job,
+        token: Secret,
+        *,
+        give_up: Callable[[], str],
+        say: Callable[[str], None],
+        **_: object,
+    ) -> None:
         sent.append(job)
         if reason := give_up():
             raise Unreachable(f"given up ({reason})")
         assert hub is not None
-        hub.put(job.repo, {f"{job.target}/{name}": (Path(job.folder) / name).read_bytes() for name in job.files})
-    made = Tools(**{"clock": clock, "sleep": clock.sleep, "now": clock.now, "hub": client, "transfer": transfer, "kill": lambda run: 0,
-                    **(tools or {})})
-    parts: dict[str, Any] = dict(api=None, me=None, meter=meter, herald=herald, timeline=None, control=None, notify=None)
-    m = Machine(plan_, {"HF_TOKEN": Secret(TOKEN)}, root / "state", root / "work", tools=made, **parts)
+        hub.put(
+            job.repo,
+            {f"{job.target}/{name}": (Path(job.folder) / name).read_bytes() for name in job.files},
+        )
+
+    made = Tools(
+        **{
+            "clock": clock,
+            "sleep": clock.sleep,
+            "now": clock.now,
+            "hub": client,
+            "transfer": transfer,
+            "kill": lambda run: 0,
+            **(tools or {}),
+        }
+    )
+    parts: dict[str, Any] = dict(
+        api=None, me=None, meter=meter, herald=herald, timeline=None, control=None, notify=None
+    )
+    m = Machine(
+        plan_, {"HF_TOKEN": Secret(TOKEN)}, root / "state", root / "work", tools=made, **parts
+    )
     m.sent = sent  # type: ignore[attr-defined]
     for folder in (m.state, m.work):
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,9 +114,11 @@ def machine(root: Path, hub: HubServer | None = None, *, life_s: float = 36_000,
 
 def trained(m: Machine, phase: str, step: int = 5, final: bool = True, size: int = 100) -> None:
     """A whole step on the machine's disk."""
+
     def write(folder: Path) -> None:
         (folder / f"model_{step:06d}.pt").write_bytes(phase.encode() * size)
         (folder / f"meta_{step:06d}.json").write_text("{}")
+
     save_whole(m.out_dir(phase), step, write, run_id=m.plan.run_id, phase=phase, final=final)
 
 

@@ -1,4 +1,5 @@
 """A stand-in for ssh on PATH: it notes its arguments and plays a log; and a desk with a run whose machine it reaches."""
+
 from __future__ import annotations
 
 import os
@@ -43,14 +44,27 @@ class Ssh:
     def calls(self) -> list[list[str]]:
         """The arguments of each call."""
         path = self.dir / "argv"
-        return [line.split("\0") for line in path.read_text().split("\0\n") if line] if path.exists() else []
+        return (
+            [line.split("\0") for line in path.read_text().split("\0\n") if line]
+            if path.exists()
+            else []
+        )
 
 
 def environment(desk: Desk, ssh: Ssh | None = None, **more: str) -> dict[str, str]:
     """A laptop's environment, with the stand-in before all else."""
     path = os.environ["PATH"]
-    return {"PATH": f"{ssh.dir}:{path}" if ssh else path, "HOME": str(desk.ledger.home), "NANOLAN_HOME": str(desk.ledger.home),
-            "NANOLAN_SSH_KEYS": str(desk.ledger.home / "keys"), "NANOLAN_ENV_FILE": os.devnull, "HF_HOME": str(desk.ledger.home / "hf"),
-            "HF_ENDPOINT": desk.hub.url, "HF_TOKEN": TOKEN, "HF_REPO": REPO, "SHADEFORM_API": desk.cloud.url, "SHADEFORM_API_KEY": KEY,
-            **more}
-
+    return {
+        "PATH": f"{ssh.dir}:{path}" if ssh else path,
+        "HOME": str(desk.ledger.home),
+        "NANOLAN_HOME": str(desk.ledger.home),
+        "NANOLAN_SSH_KEYS": str(desk.ledger.home / "keys"),
+        "NANOLAN_ENV_FILE": os.devnull,
+        "HF_HOME": str(desk.ledger.home / "hf"),
+        "HF_ENDPOINT": desk.hub.url,
+        "HF_TOKEN": TOKEN,
+        "HF_REPO": REPO,
+        "SHADEFORM_API": desk.cloud.url,
+        "SHADEFORM_API_KEY": KEY,
+        **more,
+    }

@@ -18,6 +18,7 @@ Goes on from the newest state that it finds. A job with "evaluate" writes result
 
     exam_fails 1, exam_seconds 0     no results, exit 1; how long it takes
 """
+
 from __future__ import annotations
 
 import faulthandler
@@ -44,31 +45,48 @@ def main() -> int:
     recipe = {"steps": 5, "seconds": 0.2, "kb": 64} | job["recipe"]
     faulthandler.register(signal.SIGUSR1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if recipe.get("ignore_term") else ask_to_stop)
-    if not list(Path(job["init_dir"]).glob("model_*.pt")) or not Path(job["tokenizer_dir"], "tokenizer.pkl").is_file():
+    if (
+        not list(Path(job["init_dir"]).glob("model_*.pt"))
+        or not Path(job["tokenizer_dir"], "tokenizer.pkl").is_file()
+    ):
         print("no checkpoint or no tokenizer to start from")
         return 3
     if job.get("evaluate"):
         return evaluate(job, recipe)
     if recipe.get("fork"):
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True
+        )
     print(f"{job['run_name']}: {job['phase']} from {job['init_dir']}")
     return train(job, recipe)
 
 
 def train(job: dict[str, Any], recipe: dict[str, Any]) -> int:
     """All steps, then the end that the recipe asks for."""
-    steps, state = int(recipe["steps"]), newest_whole(Path(job["out_dir"]), job["phase"], final=False)
+    steps, state = (
+        int(recipe["steps"]),
+        newest_whole(Path(job["out_dir"]), job["phase"], final=False),
+    )
     if state:
         print(f"{job['phase']} goes on from {state[0]}")
     for step in range(state[1].step + 1 if state else 1, steps + 1):
         tell(job, step, steps)
-        if step == recipe.get("save_at") or step % recipe.get("save_every", steps) == 0 and step < steps:
+        if (
+            step == recipe.get("save_at")
+            or step % recipe.get("save_every", steps) == 0
+            and step < steps
+        ):
             save(job, recipe, step, final=False)
             for old in sorted(Path(job["out_dir"]).glob("step-*"))[:-2]:
                 shutil.rmtree(old)
-        if step in (recipe.get("hang"), recipe.get("say_nan")) and not (recipe.get("once") and marked(job, "hurt")):
+        if step in (recipe.get("hang"), recipe.get("say_nan")) and not (
+            recipe.get("once") and marked(job, "hurt")
+        ):
             if recipe.get("say_nan"):
-                print(f"nanolan.train: the loss is nan at step {step} of {steps}: stopped, the state is kept", flush=True)
+                print(
+                    f"nanolan.train: the loss is nan at step {step} of {steps}: stopped, the state is kept",
+                    flush=True,
+                )
                 return 1
             while not stop:
                 time.sleep(0.05)
@@ -76,7 +94,7 @@ def train(job: dict[str, Any], recipe: dict[str, Any]) -> int:
         if stop:
             if not recipe.get("no_save"):
                 save(job, recipe, step, final=False)
-            return 1   # as torchrun after a clean save
+            return 1  # as torchrun after a clean save
     if recipe.get("die") and not marked(job, "died"):
         os.kill(os.getpid(), signal.SIGKILL)
     if not recipe.get("exit_code") and not recipe.get("no_save"):
@@ -99,22 +117,43 @@ def evaluate(job: dict[str, Any], recipe: dict[str, Any]) -> int:
     if stop or recipe.get("exam_fails"):
         print("nanolan.train: the evaluation failed")
         return 1
-    Path(job["results"]).write_text(json.dumps({"step": 5, "scope": job["evaluate"], "mmlu_acc": 0.5, "chatcore": 0.25,
-                                                "not_measured": {"HumanEval": "only on request"}}))
+    Path(job["results"]).write_text(
+        json.dumps(
+            {
+                "step": 5,
+                "scope": job["evaluate"],
+                "mmlu_acc": 0.5,
+                "chatcore": 0.25,
+                "not_measured": {"HumanEval": "only on request"},
+            }
+        )
+    )
     return 0
 
 
 def beat(job: dict[str, Any], step: int, steps: int, stage: str) -> None:
     """A heartbeat."""
     temp = Path(job["heartbeat"] + ".tmp")
-    temp.write_text(json.dumps({"phase": job["phase"], "step": step, "steps": steps, "stage": stage, "t": time.time()}))
+    temp.write_text(
+        json.dumps(
+            {"phase": job["phase"], "step": step, "steps": steps, "stage": stage, "t": time.time()}
+        )
+    )
     temp.replace(job["heartbeat"])
 
 
 def tell(job: dict[str, Any], step: int, steps: int) -> None:
     """One line, one row of metrics, one heartbeat."""
-    row = {"phase": job["phase"], "step": step, "steps": steps, "loss": 3.0 - step / steps, "lr": 0.01, "tok_per_s": 1.0,
-           "dt_s": 0.1, "t": time.time()}
+    row = {
+        "phase": job["phase"],
+        "step": step,
+        "steps": steps,
+        "loss": 3.0 - step / steps,
+        "lr": 0.01,
+        "tok_per_s": 1.0,
+        "dt_s": 0.1,
+        "t": time.time(),
+    }
     print(f"{job['phase']} step {step}/{steps} loss {row['loss']:.3f}", flush=True)
     with open(job["metrics"], "a") as f:
         f.write(json.dumps(row) + "\n")
@@ -123,12 +162,23 @@ def tell(job: dict[str, Any], step: int, steps: int) -> None:
 
 def save(job: dict[str, Any], recipe: dict[str, Any], step: int, final: bool) -> None:
     """A whole step in nanochat's layout; the same bytes for the same run, phase and step."""
+
     def write(folder: Path) -> None:
         numbers = random.Random(f"{job['run_id']} {job['phase']} {step}")
         (folder / f"model_{step:06d}.pt").write_bytes(numbers.randbytes(1024 * int(recipe["kb"])))
-        (folder / f"meta_{step:06d}.json").write_text(json.dumps({"step": step, "mmlu_acc": None, "model_config": {}}))
-    save_whole(Path(job["out_dir"]), step, write, run_id=job["run_id"], phase=job["phase"], final=final,
-               extra={"loss_start": 2.8, "loss_end": 2.0, "val_bpb": 0.4})
+        (folder / f"meta_{step:06d}.json").write_text(
+            json.dumps({"step": step, "mmlu_acc": None, "model_config": {}})
+        )
+
+    save_whole(
+        Path(job["out_dir"]),
+        step,
+        write,
+        run_id=job["run_id"],
+        phase=job["phase"],
+        final=final,
+        extra={"loss_start": 2.8, "loss_end": 2.0, "val_bpb": 0.4},
+    )
 
 
 def ask_to_stop(*_: object) -> None:
@@ -138,5 +188,5 @@ def ask_to_stop(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout, sys.stderr = Log(1), Log(2)     # as nanolan.train does
+    sys.stdout, sys.stderr = Log(1), Log(2)  # as nanolan.train does
     sys.exit(main())

@@ -1,4 +1,5 @@
 """Checkpoints that were uploaded by hand: shown as unproven, adopted after a look at their sizes."""
+
 from __future__ import annotations
 
 import os
@@ -36,7 +37,9 @@ def put(server: HubServer, model: bytes = MODEL) -> None:
     server.put(REPO, {f"{FOLDER}/model_000007.pt": model, f"{FOLDER}/meta_000007.json": META})
 
 
-def test_a_folder_without_a_manifest_is_unproven_and_says_how_to_adopt_it(server: HubServer) -> None:
+def test_a_folder_without_a_manifest_is_unproven_and_says_how_to_adopt_it(
+    server: HubServer,
+) -> None:
     put(server)
     with pytest.raises(PreflightFailed, match="just verify --adopt base_checkpoints/d20"):
         verify(hub_of(server), REPO, FOLDER)
@@ -56,7 +59,7 @@ def test_a_checkpoint_that_changed_after_its_adoption_is_not_proven(server: HubS
     put(server, MODEL[:-1] + b"!")
     with pytest.raises(BadAnswer, match="model_000007.pt differs"):
         verify(hub_of(server), REPO, FOLDER)
-    assert adopt(hub_of(server), REPO, FOLDER)      # on purpose, once more
+    assert adopt(hub_of(server), REPO, FOLDER)  # on purpose, once more
 
 
 def test_a_truncated_model_is_never_adopted(server: HubServer) -> None:
@@ -66,12 +69,21 @@ def test_a_truncated_model_is_never_adopted(server: HubServer) -> None:
     assert f"{FOLDER}/manifest.json" not in server.files(REPO)
 
 
-def test_the_command_lists_every_folder_and_exits_4_for_an_unproven_one(server: HubServer, tmp_path: Path) -> None:
+def test_the_command_lists_every_folder_and_exits_4_for_an_unproven_one(
+    server: HubServer, tmp_path: Path
+) -> None:
     put(server)
     env = {**os.environ, **server.env(tmp_path / "home"), "HF_REPO": REPO}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "scripts/verify.py", *words], cwd=ROOT, env=env, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "scripts/verify.py", *words],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+
     assert run().returncode == 4
     assert "proven    base_checkpoints/d20  step 7" in run("--adopt", FOLDER).stdout
     assert run().returncode == 0

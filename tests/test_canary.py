@@ -1,4 +1,5 @@
 """The canary can fail: each way in which a secret gets out fails the very test that let it out, and no other."""
+
 from __future__ import annotations
 
 import base64
@@ -14,7 +15,7 @@ from nanolan.sim.marker import MARKER
 
 from .canary import ALLOWED, FORMS, shows, without_script
 
-LEAKS = '''
+LEAKS = """
 import base64, os, subprocess, sys, time, urllib.request
 from pathlib import Path
 import pytest
@@ -72,37 +73,73 @@ def late(tmp_path_factory):
     (tmp_path_factory.mktemp("late") / "left").write_text(MARKER)
 
 def test_zz_fine_but_for_the_end_of_the_session(late): pass
-'''
+"""
 
 
 @pytest.mark.shows("*", "*", "the tests in it leak on purpose")
 def test_every_leak_fails_the_test_that_let_it_out_and_nothing_else_does(tmp_path: Path) -> None:
     (tmp_path / "test_leaks.py").write_text(LEAKS)
-    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "tests.canary", "-p", "no:cacheprovider", "-v", "--tb=line",
-                           f"--rootdir={tmp_path}", f"--basetemp={tmp_path}/base", str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE,
-                          env={"PATH": "/usr/bin:/bin"}, text=True, stderr=subprocess.STDOUT, timeout=60)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "tests.canary",
+            "-p",
+            "no:cacheprovider",
+            "-v",
+            "--tb=line",
+            f"--rootdir={tmp_path}",
+            f"--basetemp={tmp_path}/base",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin"},
+        text=True,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+    )
     names = re.findall(r"^def test_(\w+)", LEAKS, re.M)
     found = dict(re.findall(r"^a secret got out in \S*::test_(\w+): (.*)", done.stdout, re.M))
     late = found.pop("zz_fine_but_for_the_end_of_the_session")
     assert set(found) == {n for n in names if "fine" not in n} and "late0/left" in late, done.stdout
-    kinds = {"printed": "output Captured stdout call", "printed_by": "output stdout of", "captured": "output stdout", "file": "file ",
-             "argv": "argv ", "environ": "environ ", "address": "request GET", "header": "request GET", "body": "request POST",
-             "wide": "file ", "end_of": "file "}
+    kinds = {
+        "printed": "output Captured stdout call",
+        "printed_by": "output stdout of",
+        "captured": "output stdout",
+        "file": "file ",
+        "argv": "argv ",
+        "environ": "environ ",
+        "address": "request GET",
+        "header": "request GET",
+        "body": "request POST",
+        "wide": "file ",
+        "end_of": "file ",
+    }
     for name, said in found.items():
-        assert said.startswith(kinds[max((k for k in kinds if name.startswith(k)), key=len)].rstrip()) or "stderr" in said, (name, said)
+        assert (
+            said.startswith(kinds[max((k for k in kinds if name.startswith(k)), key=len)].rstrip())
+            or "stderr" in said
+        ), (name, said)
     assert f"{len(names)} passed" in done.stdout
 
 
 def test_every_form_of_the_mark_is_looked_for() -> None:
     for before, after in ((b"a" * i, b"b" * j) for i in range(4) for j in range(4)):
         once = base64.b64encode(before + MARKER.encode() + after)
-        assert shows(once) and all(shows(base64.b64encode(b"c" * k + once + b"d")) for k in range(3))
+        assert shows(once) and all(
+            shows(base64.b64encode(b"c" * k + once + b"d")) for k in range(3)
+        )
     assert not shows("CANARY") and shows(f"x{MARKER}x".encode()) and min(map(len, FORMS)) > 18
 
 
 def test_of_a_create_request_only_the_script_is_left_out() -> None:
     body = b'{"name": "%s", "launch_configuration": {"type": "script", "script_configuration": {"base64_script": "%s"}}}'
-    assert shows(without_script(body % (MARKER.encode(), b""))) and not shows(without_script(body % (b"x", MARKER.encode())))
+    assert shows(without_script(body % (MARKER.encode(), b""))) and not shows(
+        without_script(body % (b"x", MARKER.encode()))
+    )
     assert without_script(b"not json") == b"not json"
 
 

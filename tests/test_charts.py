@@ -1,4 +1,5 @@
 """Charts: SVG that fits into any page."""
+
 from __future__ import annotations
 
 import re
@@ -16,10 +17,16 @@ MID = read_metrics(lines(rows(300)))
 
 def test_every_measure_with_two_points_has_a_chart_in_the_colours_of_the_page() -> None:
     charts = charts_of(MID, "mid")
-    assert [c.title for c in charts] == ["Training loss", "Tokens a second", "Model FLOPs utilisation"]
+    assert [c.title for c in charts] == [
+        "Training loss",
+        "Tokens a second",
+        "Model FLOPs utilisation",
+    ]
     for chart in charts:
         assert "currentColor" in chart.svg and "var(--line)" in chart.svg
-        assert not re.search(r"#[0-9a-f]{6}\b", chart.svg), "a colour that light or dark cannot change"
+        assert not re.search(r"#[0-9a-f]{6}\b", chart.svg), (
+            "a colour that light or dark cannot change"
+        )
         assert not set(INKS) & set(re.findall(r"#\w+", chart.svg))
 
 
@@ -30,11 +37,17 @@ def test_a_chart_is_whole_and_brings_nothing_that_reaches_beyond_it() -> None:
 
 
 def test_charts_of_one_page_share_no_id() -> None:
-    ids = [i for phase in ("mid", "sft") for c in charts_of(read_metrics(lines(rows(30) + rows(30, "sft"))), phase)
-           for i in re.findall(r'\bid="([^"]+)"', c.svg)]
+    ids = [
+        i
+        for phase in ("mid", "sft")
+        for c in charts_of(read_metrics(lines(rows(30) + rows(30, "sft"))), phase)
+        for i in re.findall(r'\bid="([^"]+)"', c.svg)
+    ]
     assert len(ids) == len(set(ids))
     for chart in charts_of(MID, "mid"):
-        assert set(re.findall(r'(?:url\(|href=")#([^)"]+)', chart.svg)) <= set(re.findall(r'\bid="([^"]+)"', chart.svg))
+        assert set(re.findall(r'(?:url\(|href=")#([^)"]+)', chart.svg)) <= set(
+            re.findall(r'\bid="([^"]+)"', chart.svg)
+        )
 
 
 def test_the_same_numbers_give_the_same_bytes() -> None:
@@ -56,6 +69,9 @@ def test_without_drawing_there_are_words_alone() -> None:
     assert [c.svg for c in charts_of(MID, "mid", draw=False)] == ["", "", ""]
 
 
-@pytest.mark.parametrize("value, said", [(0, "0"), (9_999, "9,999"), (26_000, "26k"), (1_020_000, "1.02M"), (-30_000, "-30k")])
+@pytest.mark.parametrize(
+    "value, said",
+    [(0, "0"), (9_999, "9,999"), (26_000, "26k"), (1_020_000, "1.02M"), (-30_000, "-30k")],
+)
 def test_numbers_beside_an_axis_are_short(value: float, said: str) -> None:
     assert short(value, "{:,.0f}") == said

@@ -1,4 +1,5 @@
 """What every command line shares: words, suggestions, one line per error."""
+
 from __future__ import annotations
 
 import ast
@@ -31,33 +32,62 @@ def call(*args: str) -> Result:
     return CliRunner().invoke(command, args, prog_name="launch")
 
 
-@pytest.mark.parametrize("args, given", [
-    (["phase=sft"], {"phase": "sft"}), (["--phase", "sft"], {"phase": "sft"}), (["--phase=sft"], {"phase": "sft"}),
-    (["run_name=x"], {"run_name": "x"}), (["run-name=x"], {"run_name": "x"}), (["--run_name=x"], {"run_name": "x"}),
-    (["--run_name", "x"], {"run_name": "x"}), (["run-name=a=b"], {"run_name": "a=b"}), (["--run-name", "a=b"], {"run_name": "a=b"}),
-    (["--run-name", "phase=sft"], {"run_name": "phase=sft"}), (["run-name="], {"run_name": ""}),
-    (["run-name=a b"], {"run_name": "a b"}),
-    (["run-name=$(id); x"], {"run_name": "$(id); x"}), (["yes=1"], {"yes": True}), (["yes=no"], {}),
-    (["all_configs=true"], {"all_configs": True}),
-    (["-y", "phase=mid"], {"yes": True, "phase": "mid"}), (["ab12", "phase=mid"], {"which": "ab12", "phase": "mid"}),
-    (["--", "a=b"], {"which": "a=b"})], ids=str)
+@pytest.mark.parametrize(
+    "args, given",
+    [
+        (["phase=sft"], {"phase": "sft"}),
+        (["--phase", "sft"], {"phase": "sft"}),
+        (["--phase=sft"], {"phase": "sft"}),
+        (["run_name=x"], {"run_name": "x"}),
+        (["run-name=x"], {"run_name": "x"}),
+        (["--run_name=x"], {"run_name": "x"}),
+        (["--run_name", "x"], {"run_name": "x"}),
+        (["run-name=a=b"], {"run_name": "a=b"}),
+        (["--run-name", "a=b"], {"run_name": "a=b"}),
+        (["--run-name", "phase=sft"], {"run_name": "phase=sft"}),
+        (["run-name="], {"run_name": ""}),
+        (["run-name=a b"], {"run_name": "a b"}),
+        (["run-name=$(id); x"], {"run_name": "$(id); x"}),
+        (["yes=1"], {"yes": True}),
+        (["yes=no"], {}),
+        (["all_configs=true"], {"all_configs": True}),
+        (["-y", "phase=mid"], {"yes": True, "phase": "mid"}),
+        (["ab12", "phase=mid"], {"which": "ab12", "phase": "mid"}),
+        (["--", "a=b"], {"which": "a=b"}),
+    ],
+    ids=str,
+)
 def test_words_and_options_are_the_same(args: list[str], given: dict[str, Any]) -> None:
     assert ast.literal_eval(call(*args).output) == given
 
 
-@pytest.mark.parametrize("args, hint", [
-    (["--phse", "sft"], "Did you mean phase="), (["phse=sft"], "Did you mean phase="),
-    (["--spend-limt=5"], "Did you mean spend-limit="),
-    (["runname=x"], "Did you mean run-name="), (["all_confgs=1"], "Did you mean all-configs="), (["zzz=1"], "See: launch --help"),
-    (["--" + "z" * 300], "no setting called"), (["-q"], "no setting called 'q'")], ids=lambda a: str(a)[:30])
+@pytest.mark.parametrize(
+    "args, hint",
+    [
+        (["--phse", "sft"], "Did you mean phase="),
+        (["phse=sft"], "Did you mean phase="),
+        (["--spend-limt=5"], "Did you mean spend-limit="),
+        (["runname=x"], "Did you mean run-name="),
+        (["all_confgs=1"], "Did you mean all-configs="),
+        (["zzz=1"], "See: launch --help"),
+        (["--" + "z" * 300], "no setting called"),
+        (["-q"], "no setting called 'q'"),
+    ],
+    ids=lambda a: str(a)[:30],
+)
 def test_a_typo_gets_a_suggestion_and_exit_code_2(args: list[str], hint: str) -> None:
     result = call(*args)
     assert result.exit_code == 2 and hint in result.output and "z" * 41 not in result.output
 
 
-@pytest.mark.parametrize("args", [["phase=mid", "phase=sft"], ["phase=mid", "--phase", "sft"], ["run_name=a", "--run-name=b"]],
-                         ids=str)
-def test_a_setting_given_twice_is_refused(args: list[str]) -> None:   # which of two limits was meant?
+@pytest.mark.parametrize(
+    "args",
+    [["phase=mid", "phase=sft"], ["phase=mid", "--phase", "sft"], ["run_name=a", "--run-name=b"]],
+    ids=str,
+)
+def test_a_setting_given_twice_is_refused(
+    args: list[str],
+) -> None:  # which of two limits was meant?
     assert call(*args).exit_code == 2 and "given twice" in call(*args).output
 
 
@@ -70,12 +100,18 @@ def test_every_setting_becomes_an_option_with_its_variable_and_default() -> None
     @click.command()
     @setting_options()
     def every(**_: Any) -> None: ...
+
     text = " ".join(CliRunner().invoke(every, ["--help"], terminal_width=300).output.split())
-    assert all(f"--{n.replace('_', '-')} {m['help'].split()[0] if m['flag'] else 'TEXT' if m['secret'] else m['env']}" in text for n, m in TABLE.items())
+    assert all(
+        f"--{n.replace('_', '-')} {m['help'].split()[0] if m['flag'] else 'TEXT' if m['secret'] else m['env']}"
+        in text
+        for n, m in TABLE.items()
+    )
     assert "[lanbot-v3]" in text and "[150]" in text
 
 
 # ---- how a command ends
+
 
 def end_of(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, *argv: str) -> int:
     @click.command()
@@ -83,6 +119,7 @@ def end_of(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, *argv: 
         if error:
             raise error
         return 6
+
     monkeypatch.setattr(sys, "argv", ["x", *argv])
     with pytest.raises(SystemExit) as e:
         run(failing)
@@ -90,45 +127,83 @@ def end_of(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, *argv: 
     return e.value.code
 
 
-@pytest.mark.parametrize("error, code, text", [
-    (MayBeBilling("it may bill"), 8, "error: it may bill"), (InsufficientFunds("too low"), 4, "error: too low"),
-    (click.UsageError("no such"), 2, "no such"), (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
-    (click.Abort(), 130, "stopped by Ctrl-C"),
-    (RuntimeError("odd"), 1, "error: RuntimeError: odd (a fault of nanolan; more with --debug)"),
-    (PermissionError(13, "Permission denied", "/home/me/.cache/x"), 1, "error: /home/me/.cache/x: Permission denied. See that"),
-    (FileNotFoundError(2, "No such file or directory", b"nosuch/x"), 1, "error: nosuch/x: No such file or directory"),
-    (OSError("odd"), 1, "error: OSError: odd (a fault of nanolan"), (None, 6, "")], ids=repr)
-def test_an_error_is_one_line_and_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-                                                error: BaseException | None, code: int, text: str) -> None:
+@pytest.mark.parametrize(
+    "error, code, text",
+    [
+        (MayBeBilling("it may bill"), 8, "error: it may bill"),
+        (InsufficientFunds("too low"), 4, "error: too low"),
+        (click.UsageError("no such"), 2, "no such"),
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+        (click.Abort(), 130, "stopped by Ctrl-C"),
+        (
+            RuntimeError("odd"),
+            1,
+            "error: RuntimeError: odd (a fault of nanolan; more with --debug)",
+        ),
+        (
+            PermissionError(13, "Permission denied", "/home/me/.cache/x"),
+            1,
+            "error: /home/me/.cache/x: Permission denied. See that",
+        ),
+        (
+            FileNotFoundError(2, "No such file or directory", b"nosuch/x"),
+            1,
+            "error: nosuch/x: No such file or directory",
+        ),
+        (OSError("odd"), 1, "error: OSError: odd (a fault of nanolan"),
+        (None, 6, ""),
+    ],
+    ids=repr,
+)
+def test_an_error_is_one_line_and_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException | None,
+    code: int,
+    text: str,
+) -> None:
     assert end_of(monkeypatch, error) == code
     said = capsys.readouterr().err.strip()
     assert text in said and "Traceback" not in said
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert end_of(monkeypatch, RuntimeError("odd"), "--debug") == 1
     said = capsys.readouterr().err
     assert "Traceback (most recent call last)" in said and "RuntimeError: odd" in said
 
 
-def test_an_answer_cannot_drive_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_cannot_drive_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert printable("a\x1b[2Jb\r\x07\u202ec\nd") == "a?[2Jb???c\nd"
     end_of(monkeypatch, InsufficientFunds("\x1b]0;owned\x07"))
     assert "\x1b" not in capsys.readouterr().err
 
 
 def test_a_reader_that_hangs_up_is_no_traceback() -> None:
-    code = ("import sys, click; sys.path.insert(0, '.'); from nanolan.cli import run\n"
-            "@click.command()\ndef spout():\n for _ in range(100000): click.echo('x' * 100)\nrun(spout)")
-    done = subprocess.run(f"{sys.executable} -c \"$CODE\" | head -n 1", shell=True, env=os.environ | {"CODE": code},
-                          capture_output=True, text=True)
+    code = (
+        "import sys, click; sys.path.insert(0, '.'); from nanolan.cli import run\n"
+        "@click.command()\ndef spout():\n for _ in range(100000): click.echo('x' * 100)\nrun(spout)"
+    )
+    done = subprocess.run(
+        f'{sys.executable} -c "$CODE" | head -n 1',
+        shell=True,
+        env=os.environ | {"CODE": code},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.startswith("xxx") and "Traceback" not in done.stderr
 
 
 # ---- .env
 
-def test_a_key_file_that_others_can_read_is_pointed_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                                        capsys: pytest.CaptureFixture[str]) -> None:
+
+def test_a_key_file_that_others_can_read_is_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     env_file = tmp_path / ".env"
     env_file.write_text("RUN_NAME=from-file\n")
     monkeypatch.setenv("NANOLAN_ENV_FILE", str(env_file))

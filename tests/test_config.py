@@ -1,4 +1,5 @@
 """Settings: which source wins, what is refused, and .env as data."""
+
 from __future__ import annotations
 
 from dataclasses import fields
@@ -11,14 +12,45 @@ from nanolan.errors import AuthProblem, NanolanError, UsageProblem
 from nanolan.secret import Secret, hide
 from nanolan.sim.marker import MARKER, TWIST
 
-NAMES = ["", "a b", "a;rm -rf /", "$(touch /tmp/x)", "`id`", "a'b", 'a"b', "a\nb", "a\x00b", "a\x1b[31mb", "a\rb", "../x", "..",
-         "/etc",
-         "-rf", "--yes", ".hidden", "_x", "a" * 61, "a" * 300, "lаnbot", "ａ", "é", "a/b", "a\\b", "a:b", "a\u00a0b", "a\u200bb",
-         "\ud800"]
+NAMES = [
+    "",
+    "a b",
+    "a;rm -rf /",
+    "$(touch /tmp/x)",
+    "`id`",
+    "a'b",
+    'a"b',
+    "a\nb",
+    "a\x00b",
+    "a\x1b[31mb",
+    "a\rb",
+    "../x",
+    "..",
+    "/etc",
+    "-rf",
+    "--yes",
+    ".hidden",
+    "_x",
+    "a" * 61,
+    "a" * 300,
+    "lаnbot",
+    "ａ",
+    "é",
+    "a/b",
+    "a\\b",
+    "a:b",
+    "a\u00a0b",
+    "a\u200bb",
+    "\ud800",
+]
 
 
-def settings(env_file: Path | None = None, environ: dict[str, str] | None = None, cached: str | None = None,
-             **flags: str) -> Settings:
+def settings(
+    env_file: Path | None = None,
+    environ: dict[str, str] | None = None,
+    cached: str | None = None,
+    **flags: str,
+) -> Settings:
     return load_settings(flags, environ or {}, env_file=env_file, cached_token=lambda: cached)
 
 
@@ -30,30 +62,63 @@ def dotenv(tmp_path: Path, text: str | bytes) -> Path:
 
 # ---- which source wins
 
-def test_flags_beat_the_environment_beats_env_file_beats_login_beats_defaults(tmp_path: Path) -> None:
+
+def test_flags_beat_the_environment_beats_env_file_beats_login_beats_defaults(
+    tmp_path: Path,
+) -> None:
     env_file = dotenv(tmp_path, "RUN_NAME=from-file\nHF_TOKEN=hf_fromfile\n")
     environ = {"RUN_NAME": "from-environment", "HF_TOKEN": "hf_fromenvironment"}
     flags = {"run_name": "from-flag", "hf_token": "hf_fromflag"}
-    seen = [settings(env_file, environ, "hf_login", **flags), settings(env_file, environ, "hf_login"),
-            settings(env_file, {}, "hf_login"), settings(None, {}, "hf_login"), settings()]
-    assert [s.run_name for s in seen] == ["from-flag", "from-environment", "from-file", "lanbot-v3", "lanbot-v3"]
-    assert [s.hf_token and s.hf_token.reveal() for s in seen] == ["hf_fromflag", "hf_fromenvironment", "hf_fromfile",
-                                                                  "hf_login", None]
-    assert [s.sources["hf_token"] for s in seen] == ["flag", "environment", ".env", "hf auth login", "default"]
+    seen = [
+        settings(env_file, environ, "hf_login", **flags),
+        settings(env_file, environ, "hf_login"),
+        settings(env_file, {}, "hf_login"),
+        settings(None, {}, "hf_login"),
+        settings(),
+    ]
+    assert [s.run_name for s in seen] == [
+        "from-flag",
+        "from-environment",
+        "from-file",
+        "lanbot-v3",
+        "lanbot-v3",
+    ]
+    assert [s.hf_token and s.hf_token.reveal() for s in seen] == [
+        "hf_fromflag",
+        "hf_fromenvironment",
+        "hf_fromfile",
+        "hf_login",
+        None,
+    ]
+    assert [s.sources["hf_token"] for s in seen] == [
+        "flag",
+        "environment",
+        ".env",
+        "hf auth login",
+        "default",
+    ]
 
 
 def test_the_cached_login_gives_the_token_and_nothing_else() -> None:
     s = settings(cached="hf_login")
-    assert s.hf_token == Secret("hf_login") and s.shadeform_api_key is None and s.wandb_api_key is None
+    assert (
+        s.hf_token == Secret("hf_login") and s.shadeform_api_key is None and s.wandb_api_key is None
+    )
 
 
 def test_the_cached_login_is_not_read_when_a_token_is_given() -> None:
     def never() -> str:
         raise AssertionError("read")
-    assert load_settings({}, {"HF_TOKEN": "hf_given"}, cached_token=never).hf_token == Secret("hf_given")
+
+    assert load_settings({}, {"HF_TOKEN": "hf_given"}, cached_token=never).hf_token == Secret(
+        "hf_given"
+    )
 
 
-@pytest.mark.parametrize("word, kept", [("off", False), ("no", False), ("OFF", False), ("0", False), ("yes", True), ("on", True)])
+@pytest.mark.parametrize(
+    "word, kept",
+    [("off", False), ("no", False), ("OFF", False), ("0", False), ("yes", True), ("on", True)],
+)
 def test_a_key_is_on_the_machine_unless_that_is_switched_off(word: str, kept: bool) -> None:
     assert settings().self_delete and settings(self_delete=word).self_delete is kept
     assert settings(environ={"SELF_DELETE": word}).self_delete is kept
@@ -61,34 +126,64 @@ def test_a_key_is_on_the_machine_unless_that_is_switched_off(word: str, kept: bo
 
 def test_the_defaults_are_the_guides() -> None:
     s = settings()
-    assert (s.phase, s.run_name, s.gpu, s.num_gpus, s.spend_limit) == ("sft", "lanbot-v3", "B200", 8, 15_000)
-    assert (s.model_tag, s.wandb_project, s.hf_repo, s.shadeform_api) == ("d20", "lanbot", None, "https://api.shadeform.ai/v1")
+    assert (s.phase, s.run_name, s.gpu, s.num_gpus, s.spend_limit) == (
+        "sft",
+        "lanbot-v3",
+        "B200",
+        8,
+        15_000,
+    )
+    assert (s.model_tag, s.wandb_project, s.hf_repo, s.shadeform_api) == (
+        "d20",
+        "lanbot",
+        None,
+        "https://api.shadeform.ai/v1",
+    )
 
 
 def test_every_setting_has_a_flag_a_variable_and_a_help() -> None:
     assert set(TABLE) == {f.name for f in fields(Settings)} - {"sources"}
     assert len({m["env"] for m in TABLE.values()}) == len(TABLE)
     assert all(m["help"] and m["env"].isupper() for m in TABLE.values())
-    assert {"TRAINING_PHASE", "RUN_NAME", "SPEND_LIMIT", "WANDB_PROJECT"} <= {m["env"] for m in TABLE.values()}
+    assert {"TRAINING_PHASE", "RUN_NAME", "SPEND_LIMIT", "WANDB_PROJECT"} <= {
+        m["env"] for m in TABLE.values()
+    }
 
 
 @pytest.mark.parametrize("empty", ["", " ", "\t"])
-def test_an_empty_variable_is_unset_but_an_empty_flag_is_a_mistake(tmp_path: Path, empty: str) -> None:
-    assert settings(dotenv(tmp_path, f"RUN_NAME='{empty}'"), {"RUN_NAME": empty}).run_name == "lanbot-v3"
+def test_an_empty_variable_is_unset_but_an_empty_flag_is_a_mistake(
+    tmp_path: Path, empty: str
+) -> None:
+    assert (
+        settings(dotenv(tmp_path, f"RUN_NAME='{empty}'"), {"RUN_NAME": empty}).run_name
+        == "lanbot-v3"
+    )
     with pytest.raises(UsageProblem, match="^run-name is empty"):
         settings(run_name=empty)
 
 
-@pytest.mark.parametrize("place, called", [("flag", "^spend-limit is empty"), ("environment", r"^SPEND_LIMIT \(environment\): it is empty"),
-                                           (".env", r"^SPEND_LIMIT \(.*/\.env line 2\): it is empty")])
-def test_an_empty_spend_limit_never_means_the_default_wherever_it_stands(tmp_path: Path, place: str, called: str) -> None:
-    with pytest.raises(UsageProblem, match=called):     # SPEND_LIMIT=$FORGOTTEN must not rent for 150
-        settings(dotenv(tmp_path, "GPU=H100\nSPEND_LIMIT=\n" if place == ".env" else ""),
-                 {"SPEND_LIMIT": ""} if place == "environment" else {}, **({"spend_limit": ""} if place == "flag" else {}))
+@pytest.mark.parametrize(
+    "place, called",
+    [
+        ("flag", "^spend-limit is empty"),
+        ("environment", r"^SPEND_LIMIT \(environment\): it is empty"),
+        (".env", r"^SPEND_LIMIT \(.*/\.env line 2\): it is empty"),
+    ],
+)
+def test_an_empty_spend_limit_never_means_the_default_wherever_it_stands(
+    tmp_path: Path, place: str, called: str
+) -> None:
+    with pytest.raises(UsageProblem, match=called):  # SPEND_LIMIT=$FORGOTTEN must not rent for 150
+        settings(
+            dotenv(tmp_path, "GPU=H100\nSPEND_LIMIT=\n" if place == ".env" else ""),
+            {"SPEND_LIMIT": ""} if place == "environment" else {},
+            **({"spend_limit": ""} if place == "flag" else {}),
+        )
     assert settings(dotenv(tmp_path, "SPEND_LIMIT=\n"), {"SPEND_LIMIT": "40"}).spend_limit == 4_000
 
 
 # ---- what is refused
+
 
 @pytest.mark.parametrize("setting", ["run_name", "model_tag", "output_tag", "wandb_project"])
 @pytest.mark.parametrize("name", NAMES, ids=lambda n: ascii(n)[:20])
@@ -98,37 +193,82 @@ def test_a_name_that_could_mean_something_else_is_refused(setting: str, name: st
     assert len(str(e.value)) < 300
 
 
-@pytest.mark.parametrize("name", ["lanbot-v3", "lanbot-v3-experiment-1", "A", "0", "a.b_c-d", "a" * 60])
+@pytest.mark.parametrize(
+    "name", ["lanbot-v3", "lanbot-v3-experiment-1", "A", "0", "a.b_c-d", "a" * 60]
+)
 def test_an_ordinary_name_is_taken_as_it_is(name: str) -> None:
     assert settings(run_name=name).run_name == name
 
 
-@pytest.mark.parametrize("repo", ["", "x", "/x", "x/", "a/b/c", "../x", "a/..", "a/b--c", "a/b..c", "-a/b", "a b/c", "a/$(id)",
-                                  "a/b\nc", "https://huggingface.co/a/b", "a" * 97 + "/b", "é/b"])
+@pytest.mark.parametrize(
+    "repo",
+    [
+        "",
+        "x",
+        "/x",
+        "x/",
+        "a/b/c",
+        "../x",
+        "a/..",
+        "a/b--c",
+        "a/b..c",
+        "-a/b",
+        "a b/c",
+        "a/$(id)",
+        "a/b\nc",
+        "https://huggingface.co/a/b",
+        "a" * 97 + "/b",
+        "é/b",
+    ],
+)
 def test_what_is_no_hub_repo_is_refused(repo: str) -> None:
     with pytest.raises(UsageProblem):
         settings(hf_repo=repo)
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "1e9", "10,5", "abc", "999999999"])
-def test_a_spend_limit_that_is_no_sane_amount_is_refused_with_the_variables_name(limit: str) -> None:
+def test_a_spend_limit_that_is_no_sane_amount_is_refused_with_the_variables_name(
+    limit: str,
+) -> None:
     with pytest.raises(UsageProblem, match="SPEND_LIMIT"):
         settings(environ={"SPEND_LIMIT": limit})
 
 
-@pytest.mark.parametrize("flags", [{"num_gpus": "0"}, {"num_gpus": "-1"}, {"num_gpus": "8.0"}, {"num_gpus": "1025"},
-                                   {"num_gpus": "٨"},
-                                   {"batch": "0"}, {"max_duration": "0"}, {"max_duration": "-1h"}, {"max_duration": "31d"},
-                                   {"max_duration": "nan"}, {"max_duration": "1w"}, {"max_duration": "٣h"}, {"gpu": "-"},
-                                   {"gpu": "_"},
-                                   {"gpu": "$(id)"}, {"gpu": "H100:"}, {"gpu": "H100:0"}, {"gpu": "H100:8:8"}, {"gpu": ":8"},
-                                   {"gpu": "H" * 41}, {"gpu": 'H"100'}], ids=str)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"num_gpus": "0"},
+        {"num_gpus": "-1"},
+        {"num_gpus": "8.0"},
+        {"num_gpus": "1025"},
+        {"num_gpus": "٨"},
+        {"batch": "0"},
+        {"max_duration": "0"},
+        {"max_duration": "-1h"},
+        {"max_duration": "31d"},
+        {"max_duration": "nan"},
+        {"max_duration": "1w"},
+        {"max_duration": "٣h"},
+        {"gpu": "-"},
+        {"gpu": "_"},
+        {"gpu": "$(id)"},
+        {"gpu": "H100:"},
+        {"gpu": "H100:0"},
+        {"gpu": "H100:8:8"},
+        {"gpu": ":8"},
+        {"gpu": "H" * 41},
+        {"gpu": 'H"100'},
+    ],
+    ids=str,
+)
 def test_a_number_or_gpu_that_is_none_is_refused(flags: dict[str, str]) -> None:
     with pytest.raises(UsageProblem):
         settings(**flags)
 
 
-@pytest.mark.parametrize("text, seconds", [("90m", 5400), ("2h", 7200), ("1d", 86400), ("45", 45), ("45s", 45)])
+@pytest.mark.parametrize(
+    "text, seconds", [("90m", 5400), ("2h", 7200), ("1d", 86400), ("45", 45), ("45s", 45)]
+)
 def test_a_duration_is_seconds(text: str, seconds: int) -> None:
     assert settings(max_duration=text).max_duration == seconds
 
@@ -144,82 +284,162 @@ def test_the_gpu_may_carry_the_count() -> None:
 def test_agent_rl_is_refused_with_a_sentence_and_another_unknown_phase_with_the_list() -> None:
     with pytest.raises(UsageProblem, match="agent_rl.*needs a nanochat fork"):
         settings(phase="agent_rl")
-    with pytest.raises(UsageProblem,
-                       match=r"TRAINING_PHASE \(environment\): unknown phase 'stf'; the phases are mid, sft, rl, mid\+sft, sft\+rl, all"):
+    with pytest.raises(
+        UsageProblem,
+        match=r"TRAINING_PHASE \(environment\): unknown phase 'stf'; the phases are mid, sft, rl, mid\+sft, sft\+rl, all",
+    ):
         settings(environ={"TRAINING_PHASE": "stf"})
 
 
 # ---- addresses
 
-@pytest.mark.parametrize("address", ["https://api.shadeform.ai/v1", "https://example.org:8443/v1/", "http://127.0.0.1:8000/v1",
-                                     "http://localhost:1/v1", "http://[::1]:9", "https://example.org"])
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://api.shadeform.ai/v1",
+        "https://example.org:8443/v1/",
+        "http://127.0.0.1:8000/v1",
+        "http://localhost:1/v1",
+        "http://[::1]:9",
+        "https://example.org",
+    ],
+)
 def test_an_address_is_https_or_this_machine(address: str) -> None:
     assert settings(shadeform_api=address).shadeform_api == address.rstrip("/")
 
 
-@pytest.mark.parametrize("address", [
-    "http://api.shadeform.ai/v1", "ftp://127.0.0.1", "file:///etc/passwd", "api.shadeform.ai", "https://", "https:///v1", "http://",
-    "http://127.0.0.1.evil.org/v1", "http://localhost.evil.org", "http://evil.org/127.0.0.1", "http://127.0.0.1@evil.org/",
-    "http://evil.org\\@127.0.0.1/", "http://127.0.0.1\\@evil.org/", "http://evil.org#@127.0.0.1/", "http://evil.org?@127.0.0.1",
-    "https://user:password@example.org/", "https://exa mple.org", "https://example.org:port", "https://[::1", "http://[::2]/",
-    "http://10.0.0.1/v1", "http://0.0.0.0/v1", "javascript:alert(1)", "https://ехample.org"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://api.shadeform.ai/v1",
+        "ftp://127.0.0.1",
+        "file:///etc/passwd",
+        "api.shadeform.ai",
+        "https://",
+        "https:///v1",
+        "http://",
+        "http://127.0.0.1.evil.org/v1",
+        "http://localhost.evil.org",
+        "http://evil.org/127.0.0.1",
+        "http://127.0.0.1@evil.org/",
+        "http://evil.org\\@127.0.0.1/",
+        "http://127.0.0.1\\@evil.org/",
+        "http://evil.org#@127.0.0.1/",
+        "http://evil.org?@127.0.0.1",
+        "https://user:password@example.org/",
+        "https://exa mple.org",
+        "https://example.org:port",
+        "https://[::1",
+        "http://[::2]/",
+        "http://10.0.0.1/v1",
+        "http://0.0.0.0/v1",
+        "javascript:alert(1)",
+        "https://ехample.org",
+    ],
+)
 @pytest.mark.parametrize("setting", ["shadeform_api", "hf_endpoint"])
-def test_any_other_address_would_send_the_key_in_clear_or_elsewhere_and_is_refused(setting: str, address: str) -> None:
+def test_any_other_address_would_send_the_key_in_clear_or_elsewhere_and_is_refused(
+    setting: str, address: str
+) -> None:
     with pytest.raises(UsageProblem, match="must be https"):
         settings(**{setting: address})
 
 
-@pytest.mark.parametrize("address, loopback", [("http://127.0.0.1:1/v1", True), ("http://LOCALHOST/", True),
-                                               ("https://example.org", False),
-                                               ("http://127.0.0.1.evil.org", False), ("http://evil.org/127.0.0.1", False)])
+@pytest.mark.parametrize(
+    "address, loopback",
+    [
+        ("http://127.0.0.1:1/v1", True),
+        ("http://LOCALHOST/", True),
+        ("https://example.org", False),
+        ("http://127.0.0.1.evil.org", False),
+        ("http://evil.org/127.0.0.1", False),
+    ],
+)
 def test_loopback_is_the_host_and_not_a_part_of_the_text(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
 
 
 # ---- keys
 
-@pytest.mark.parametrize("bad", ["kеy-with-cyrillic-e", "two-keys in-one", "zkey\nz2", "zkey\x00z2", "zkey\x1b[0m"])
+
+@pytest.mark.parametrize(
+    "bad", ["kеy-with-cyrillic-e", "two-keys in-one", "zkey\nz2", "zkey\x00z2", "zkey\x1b[0m"]
+)
 def test_a_key_that_cannot_be_one_is_refused_without_being_shown(bad: str) -> None:
     with pytest.raises(UsageProblem, match="SHADEFORM_API_KEY") as e:
         settings(environ={"SHADEFORM_API_KEY": bad})
     assert bad not in str(e.value) and bad.split()[0] not in str(e.value)
 
 
-def test_a_key_with_white_space_around_it_is_trimmed() -> None:   # else: 401 without explanation
+def test_a_key_with_white_space_around_it_is_trimmed() -> None:  # else: 401 without explanation
     assert settings(shadeform_api_key=" key-0123 \r\n").shadeform_api_key == Secret("key-0123")
 
 
 def test_no_key_or_token_shows_in_the_settings() -> None:
     canary = f"{MARKER}{TWIST}"
     s = settings(shadeform_api_key=canary, hf_token=canary, wandb_api_key=canary)
-    assert canary not in repr(s) and canary not in str(s) and s.mask().hide(f"x {canary}") == "x ***"
+    assert (
+        canary not in repr(s) and canary not in str(s) and s.mask().hide(f"x {canary}") == "x ***"
+    )
 
 
-@pytest.mark.parametrize("name, kind, url", [("shadeform_api_key", AuthProblem, "https://platform.shadeform.ai/settings/api"),
-                                             ("hf_token", AuthProblem, "https://huggingface.co/settings/tokens"),
-                                             ("hf_repo", UsageProblem, "just upload base creates it")])
-def test_a_missing_setting_says_how_to_give_it_and_where_to_get_it(name: str, kind: type[NanolanError], url: str) -> None:
+@pytest.mark.parametrize(
+    "name, kind, url",
+    [
+        ("shadeform_api_key", AuthProblem, "https://platform.shadeform.ai/settings/api"),
+        ("hf_token", AuthProblem, "https://huggingface.co/settings/tokens"),
+        ("hf_repo", UsageProblem, "just upload base creates it"),
+    ],
+)
+def test_a_missing_setting_says_how_to_give_it_and_where_to_get_it(
+    name: str, kind: type[NanolanError], url: str
+) -> None:
     with pytest.raises(kind) as e:
         settings().need(name)
     env, flag = TABLE[name]["env"], "--" + name.replace("_", "-")
     assert all(part in str(e.value) for part in (env, flag, ".env", url))
-    settings(shadeform_api_key="k12345", hf_token="t12345", hf_repo="me/x").need("shadeform_api_key", "hf_token", "hf_repo")
+    settings(shadeform_api_key="k12345", hf_token="t12345", hf_repo="me/x").need(
+        "shadeform_api_key", "hf_token", "hf_repo"
+    )
 
 
 # ---- .env as data
 
-@pytest.mark.parametrize("text, value", [
-    ("RUN_NAME=plain", "plain"), ("RUN_NAME=plain\r\nGPU=H100\r\n", "plain"), ("\ufeffRUN_NAME=plain", "plain"),
-    ('RUN_NAME="quoted"', "quoted"), ("RUN_NAME='quoted'", "quoted"), ("export RUN_NAME=exported", "exported"),
-    ("  RUN_NAME = spaced  ", "spaced"), ("RUN_NAME=same\nRUN_NAME=same", "same"), ("RUN_NAME=\nRUN_NAME=last", "last"), ("RUN_NAME=first\nRUN_NAME=", "first"),
-    ("# RUN_NAME=no\n\nRUN_NAME=plain # why", "plain"),
-    ("RUN_NAME=", "lanbot-v3"), ("", "lanbot-v3")])
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("RUN_NAME=plain", "plain"),
+        ("RUN_NAME=plain\r\nGPU=H100\r\n", "plain"),
+        ("\ufeffRUN_NAME=plain", "plain"),
+        ('RUN_NAME="quoted"', "quoted"),
+        ("RUN_NAME='quoted'", "quoted"),
+        ("export RUN_NAME=exported", "exported"),
+        ("  RUN_NAME = spaced  ", "spaced"),
+        ("RUN_NAME=same\nRUN_NAME=same", "same"),
+        ("RUN_NAME=\nRUN_NAME=last", "last"),
+        ("RUN_NAME=first\nRUN_NAME=", "first"),
+        ("# RUN_NAME=no\n\nRUN_NAME=plain # why", "plain"),
+        ("RUN_NAME=", "lanbot-v3"),
+        ("", "lanbot-v3"),
+    ],
+)
 def test_an_env_file_is_read_as_people_write_it(tmp_path: Path, text: str, value: str) -> None:
     assert settings(dotenv(tmp_path, text)).run_name == value
 
 
-@pytest.mark.parametrize("command", ["$(touch {mark})", "`touch {mark}`", '"$(touch {mark})"', "x; touch {mark}", "${{HOME}}",
-                                     "$HOME"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "$(touch {mark})",
+        "`touch {mark}`",
+        '"$(touch {mark})"',
+        "x; touch {mark}",
+        "${{HOME}}",
+        "$HOME",
+    ],
+)
 def test_nothing_in_an_env_file_is_run_or_expanded(tmp_path: Path, command: str) -> None:
     mark = tmp_path / "ran"
     value = command.format(mark=mark)
@@ -238,5 +458,7 @@ def test_a_key_that_another_one_overrules_is_known_to_the_mask_too() -> None:
 def test_so_are_one_in_the_file_and_one_that_is_refused(tmp_path: Path) -> None:
     file = dotenv(tmp_path, f"HF_TOKEN=hf_file_{MARKER}\n")
     with pytest.raises(UsageProblem):
-        load_settings({"hf_token": "hf_given"}, {"SHADEFORM_API_KEY": f"two words of {MARKER}"}, env_file=file)
+        load_settings(
+            {"hf_token": "hf_given"}, {"SHADEFORM_API_KEY": f"two words of {MARKER}"}, env_file=file
+        )
     assert hide(f"hf_file_{MARKER}, two words of {MARKER}") == "***, ***"

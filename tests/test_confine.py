@@ -1,4 +1,5 @@
 """The trainer's confinement: a user of its own that can do its work and nothing more; where that cannot be, the reason is told."""
+
 from __future__ import annotations
 
 import os
@@ -13,13 +14,20 @@ import pytest
 
 from nanolan.confine import UID, confine, desk, fence, hand_over
 
-PYTHONS = ("/usr/bin/python3", sys.executable)     # the first has no nanolan in it: "no code" is told
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a trainer as another user")
+PYTHONS = ("/usr/bin/python3", sys.executable)  # the first has no nanolan in it: "no code" is told
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can run a trainer as another user"
+)
 
 
 def runs(python: str) -> bool:
     try:
-        return subprocess.run([python, "-c", ""], user=UID, group=UID, extra_groups=[], cwd="/", check=False).returncode == 0
+        return (
+            subprocess.run(
+                [python, "-c", ""], user=UID, group=UID, extra_groups=[], cwd="/", check=False
+            ).returncode
+            == 0
+        )
     except OSError:
         return False
 
@@ -35,7 +43,9 @@ def python() -> str:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A machine's work folder as boot.sh leaves it, with the code beside; all of root's, for everybody to read."""
-    with tempfile.TemporaryDirectory(prefix="nanolan-tests-") as folder:   # pytest's own are closed to other users
+    with tempfile.TemporaryDirectory(
+        prefix="nanolan-tests-"
+    ) as folder:  # pytest's own are closed to other users
         root = Path(folder)
         for name in ("work/model", "work/data", "code/nanolan", "state"):
             (root / name).mkdir(parents=True)
@@ -51,36 +61,75 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @as_root
-def test_the_trainers_user_reads_its_inputs_writes_its_desk_and_nothing_else(work: Path, python: str) -> None:
+def test_the_trainers_user_reads_its_inputs_writes_its_desk_and_nothing_else(
+    work: Path, python: str
+) -> None:
     old = desk(work) / "out/step-000001"
-    old.mkdir(parents=True)     # of an earlier life, or fetched: root's
+    old.mkdir(parents=True)  # of an earlier life, or fetched: root's
     account, why = confine(work, python=python)
     assert account and account.uid == UID, why
 
     def may(code: str) -> bool:
-        return subprocess.run([python, "-c", f"import os, shutil\n{code}"], env=account.environment, stderr=subprocess.DEVNULL,
-                              **account.popen).returncode == 0
+        return (
+            subprocess.run(
+                [python, "-c", f"import os, shutil\n{code}"],
+                env=account.environment,
+                stderr=subprocess.DEVNULL,
+                **account.popen,
+            ).returncode
+            == 0
+        )
+
     assert may(f"open('{work}/model/model_000001.pt').read()")
-    assert may(f"open('{desk(work)}/metrics.jsonl', 'w').write('x'); open('{old}/model', 'w').close()")
+    assert may(
+        f"open('{desk(work)}/metrics.jsonl', 'w').write('x'); open('{old}/model', 'w').close()"
+    )
     assert may(f"os.rename('{old}', '{old}-b'); shutil.rmtree('{old}-b')")
     assert may("open(os.path.expanduser('~/cache'), 'w').close()")
-    for wish in (f"open('{work.parent}/state/secrets.json').read()", f"os.listdir('{work.parent}/state')", f"open('{work}/x', 'w')",
-                 f"open('{work}/model/model_000001.pt', 'a')", f"os.rename('{work}/model', '{work}/m')", f"os.kill({os.getpid()}, 0)",
-                 f"open('{work.parent}/code/nanolan/__init__.py', 'w')", f"open('/proc/{os.getpid()}/environ').read()",
-                 f"open('/proc/{os.getpid()}/mem', 'rb').seek(1)", f"open('{work}/job.json', 'w')", "os.setuid(0)"):
+    for wish in (
+        f"open('{work.parent}/state/secrets.json').read()",
+        f"os.listdir('{work.parent}/state')",
+        f"open('{work}/x', 'w')",
+        f"open('{work}/model/model_000001.pt', 'a')",
+        f"os.rename('{work}/model', '{work}/m')",
+        f"os.kill({os.getpid()}, 0)",
+        f"open('{work.parent}/code/nanolan/__init__.py', 'w')",
+        f"open('/proc/{os.getpid()}/environ').read()",
+        f"open('/proc/{os.getpid()}/mem', 'rb').seek(1)",
+        f"open('{work}/job.json', 'w')",
+        "os.setuid(0)",
+    ):
         assert not may(wish), wish
     assert oct((desk(work) / "metrics.jsonl").stat().st_mode & 0o777) == "0o600"
 
 
 @as_root
-@pytest.mark.parametrize(("spoil", "why"), [
-    (lambda work: (work / "model/model_000001.pt").chmod(0o600), "Permission denied"),
-    (lambda work: (work / "data").chmod(0o700), "Permission denied"),
-    (lambda work: shutil.rmtree(work / "data"), "No such file"),
-    (lambda work: work.chmod(0o700), "Permission denied"),
-    (lambda work: (work.parent / "code/nanolan/__init__.py").unlink() or (work.parent / "code/nanolan").rmdir(), "No module named 'nanolan'"),
-], ids=["a file that is root's alone", "a folder that is root's alone", "no inputs", "a closed work folder", "no code"])
-def test_what_the_trainer_could_not_do_is_the_reason_to_go_on_without(work: Path, python: str, spoil: object, why: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda work: (work / "model/model_000001.pt").chmod(0o600), "Permission denied"),
+        (lambda work: (work / "data").chmod(0o700), "Permission denied"),
+        (lambda work: shutil.rmtree(work / "data"), "No such file"),
+        (lambda work: work.chmod(0o700), "Permission denied"),
+        (
+            lambda work: (
+                (work.parent / "code/nanolan/__init__.py").unlink()
+                or (work.parent / "code/nanolan").rmdir()
+            ),
+            "No module named 'nanolan'",
+        ),
+    ],
+    ids=[
+        "a file that is root's alone",
+        "a folder that is root's alone",
+        "no inputs",
+        "a closed work folder",
+        "no code",
+    ],
+)
+def test_what_the_trainer_could_not_do_is_the_reason_to_go_on_without(
+    work: Path, python: str, spoil: object, why: str
+) -> None:
     spoil(work)  # type: ignore[operator]
     account, told = confine(work, python=python)
     assert account is None and why in told and "\n" not in told
@@ -90,11 +139,16 @@ def test_what_the_trainer_could_not_do_is_the_reason_to_go_on_without(work: Path
 def test_a_python_that_only_root_may_run_is_the_reason_to_go_on_without(work: Path) -> None:
     closed = work.parent / "state/python3"
     closed.symlink_to("/usr/bin/env")
-    assert confine(work, python=str(closed)) == (None, f"PermissionError: [Errno 13] Permission denied: '{closed}'")
+    assert confine(work, python=str(closed)) == (
+        None,
+        f"PermissionError: [Errno 13] Permission denied: '{closed}'",
+    )
 
 
 @as_root
-def test_a_gpu_whose_node_the_trainer_may_not_use_is_a_reason_and_its_group_is_given(work: Path, python: str) -> None:
+def test_a_gpu_whose_node_the_trainer_may_not_use_is_a_reason_and_its_group_is_given(
+    work: Path, python: str
+) -> None:
     nodes = work.parent / "dev"
     nodes.mkdir()
     try:
@@ -111,19 +165,37 @@ def test_a_gpu_whose_node_the_trainer_may_not_use_is_a_reason_and_its_group_is_g
 
 
 # `ls -l /dev/nvidia*` of rented machines, as drivers make the nodes by default: (name, mode)
-OPEN = [("nvidia0", 0o666), ("nvidia1", 0o666), ("nvidiactl", 0o666), ("nvidia-uvm", 0o666), ("nvidia-uvm-tools", 0o666)]
+OPEN = [
+    ("nvidia0", 0o666),
+    ("nvidia1", 0o666),
+    ("nvidiactl", 0o666),
+    ("nvidia-uvm", 0o666),
+    ("nvidia-uvm-tools", 0o666),
+]
 LISTINGS = {
     "one card": OPEN[:1] + OPEN[2:],
-    "mig capabilities": [*OPEN, ("nvidia-caps/nvidia-cap1", 0o400), ("nvidia-caps/nvidia-cap2", 0o444)],
-    "nvswitch": [*OPEN, ("nvidia-nvswitch0", 0o600), ("nvidia-nvswitchctl", 0o600), ("nvidia-nvlink", 0o600),
-                 ("nvidia-modeset", 0o600), ("nvidia-caps-imex-channels/channel0", 0o600)],
+    "mig capabilities": [
+        *OPEN,
+        ("nvidia-caps/nvidia-cap1", 0o400),
+        ("nvidia-caps/nvidia-cap2", 0o444),
+    ],
+    "nvswitch": [
+        *OPEN,
+        ("nvidia-nvswitch0", 0o600),
+        ("nvidia-nvswitchctl", 0o600),
+        ("nvidia-nvlink", 0o600),
+        ("nvidia-modeset", 0o600),
+        ("nvidia-caps-imex-channels/channel0", 0o600),
+    ],
     "profiling closed": [*OPEN[:-1], ("nvidia-uvm-tools", 0o600)],
 }
 
 
 @as_root
 @pytest.mark.parametrize("listing", LISTINGS.values(), ids=LISTINGS)
-def test_the_trainer_has_a_user_of_its_own_on_machines_as_they_are(work: Path, python: str, listing: list[tuple[str, int]]) -> None:
+def test_the_trainer_has_a_user_of_its_own_on_machines_as_they_are(
+    work: Path, python: str, listing: list[tuple[str, int]]
+) -> None:
     dev = work.parent / "dev"
     try:
         for name, mode in listing:
@@ -145,9 +217,13 @@ def test_who_is_not_root_goes_on_as_himself(work: Path, python: str) -> None:
         assert confine(work) == (None, "the box program is not root")
         return
     os.chown(work, UID, UID)
-    code = f"import sys; sys.path.insert(0, '{Path(__file__).resolve().parent.parent}'); from nanolan.confine import confine; " \
-           f"from pathlib import Path; print(confine(Path('{work}')))"
-    done = subprocess.run([python, "-c", code], user=UID, group=UID, extra_groups=[], capture_output=True, text=True)
+    code = (
+        f"import sys; sys.path.insert(0, '{Path(__file__).resolve().parent.parent}'); from nanolan.confine import confine; "
+        f"from pathlib import Path; print(confine(Path('{work}')))"
+    )
+    done = subprocess.run(
+        [python, "-c", code], user=UID, group=UID, extra_groups=[], capture_output=True, text=True
+    )
     if "No module named" in done.stderr:
         pytest.skip("the checkout lies where another user may not look")
     assert done.stdout == "(None, 'the box program is not root')\n", done.stderr
@@ -200,12 +276,16 @@ def test_the_trainers_user_cannot_ask_the_clouds_metadata_service_and_others_can
     if subprocess.run(["unshare", "-n", "iptables", "-S"], capture_output=True).returncode:
         pytest.skip("no network of its own can be made here")
     code = FENCED.format(root=str(Path(__file__).resolve().parent.parent))
-    done = subprocess.run(["unshare", "-n", sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert done.stdout == "0 '' '' 9 0 0\n1\n", done.stderr
 
 
 @as_root
-def test_a_machine_without_a_firewall_program_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_machine_without_a_firewall_program_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "No such file or directory: 'iptables'" in fence()
     (tmp_path / "iptables").write_text("#!/bin/sh\necho 'you must be root' >&2\nexit 4\n")

@@ -1,4 +1,5 @@
 """The user's word from afar."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -43,7 +44,9 @@ def test_a_request_for_this_attempt_is_heard_while_it_follows(hub: HubServer) ->
     assert stop and stop.reason == "user" and "2026-11-24T12:00:00Z" in stop.text
 
 
-@pytest.mark.parametrize("body", [b'{"attempt": 1}', b'{"attempt": "2"}', b"{}", b"[]", b"", b"\xff\xfe", b"{" * 10_000])
+@pytest.mark.parametrize(
+    "body", [b'{"attempt": 1}', b'{"attempt": "2"}', b"{}", b"[]", b"", b"\xff\xfe", b"{" * 10_000]
+)
 def test_what_is_no_request_for_this_attempt_is_passed_over(hub: HubServer, body: bytes) -> None:
     c, path = control(hub, 2)
     hub.put(REPO, {path: body})

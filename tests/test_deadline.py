@@ -1,4 +1,5 @@
 """Calls with a total time limit."""
+
 from __future__ import annotations
 
 import threading
@@ -28,8 +29,14 @@ def test_a_shadeform_whose_answer_drips_for_ever_is_given_up_and_asked_again() -
     def request(method: str, *_: Any, **__: Any) -> Any:
         calls.append(method)
         for_ever.wait(20)
-    api = Shadeform(Secret("k" * 20), "http://127.0.0.1:1/v1", session=SimpleNamespace(request=request), sleep=lambda s: None,  # type: ignore[arg-type]
-                    call_s=0.05)
+
+    api = Shadeform(
+        Secret("k" * 20),
+        "http://127.0.0.1:1/v1",
+        session=SimpleNamespace(request=request),
+        sleep=lambda s: None,  # type: ignore[arg-type]
+        call_s=0.05,
+    )
     with pytest.raises(Unreachable):
         api.info("an-id")
     assert calls == ["GET"] * TRIES

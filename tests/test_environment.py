@@ -1,4 +1,5 @@
 """What a machine was."""
+
 from __future__ import annotations
 
 import os
@@ -25,7 +26,12 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_tells_python_packages_driver_and_gpus_and_comes_back_from_json(box: Path) -> None:
     e = environment_here()
-    assert (e.python, e.cpus, e.driver, e.gpus) == (platform.python_version(), os.cpu_count(), "580.95.05", ("NVIDIA B200",) * 2)
+    assert (e.python, e.cpus, e.driver, e.gpus) == (
+        platform.python_version(),
+        os.cpu_count(),
+        "580.95.05",
+        ("NVIDIA B200",) * 2,
+    )
     assert {"torch", "msgspec"} <= set(e.packages) and read_environment(to_json(e)) == e
     environment_here.cache_clear()
 

@@ -1,4 +1,5 @@
 """The error tree: one exit code each, as the table at its top says."""
+
 from __future__ import annotations
 
 import re
@@ -14,7 +15,9 @@ ROWS = dict(re.findall(r"^ +([A-Z]\w+) +(\d)\b", errors.__doc__ or "", re.M))
 
 
 def test_every_error_is_in_the_table() -> None:
-    assert set(ROWS) == {n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, Exception)}
+    assert set(ROWS) == {
+        n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, Exception)
+    }
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -31,7 +34,9 @@ def test_the_tree_is_drawn_as_it_is() -> None:
         above.append((len(indent), kind))
 
 
-def test_something_that_may_bill_is_never_taken_for_an_api_problem_that_can_be_tried_again() -> None:
+def test_something_that_may_bill_is_never_taken_for_an_api_problem_that_can_be_tried_again() -> (
+    None
+):
     assert not issubclass(errors.MayBeBilling, errors.ApiProblem)
     assert issubclass(errors.UnclearAnswer, errors.ApiProblem)
 
@@ -39,4 +44,6 @@ def test_something_that_may_bill_is_never_taken_for_an_api_problem_that_can_be_t
 def test_no_error_says_a_secret_wherever_its_words_end_up() -> None:
     key = Secret(f"key-{MARKER}")
     error = errors.ApiProblem(f"refused {key.reveal()}")
-    assert str(error) == f"{error}" == "refused ***" and MARKER not in "".join(traceback.format_exception(error))
+    assert str(error) == f"{error}" == "refused ***" and MARKER not in "".join(
+        traceback.format_exception(error)
+    )

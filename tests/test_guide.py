@@ -3,6 +3,7 @@
 The machines are played by a thread, as fast as that goes: they train, succeed, or hear `just stop`. What a command needs
 to have happened before is in BEFORE, what cannot be run is in UNRUN with the reason.
 """
+
 from __future__ import annotations
 
 import os
@@ -48,9 +49,13 @@ UNRUN = {
     "tail -f": "on the machine",
     "open https": "opens a browser",
 }
-PLACEHOLDERS = {"YOU/lanbot-checkpoints": REPO, "CHECKPOINT_FOLDER": "my-checkpoints/mid_checkpoints/d20",
-                "TOKENIZER_FOLDER": "my-checkpoints/tokenizer", "TARGET_FOLDER": "exported"}
-ENDLESS = ("just sim",)          # until Ctrl-C, which is sent; but for --list-faults
+PLACEHOLDERS = {
+    "YOU/lanbot-checkpoints": REPO,
+    "CHECKPOINT_FOLDER": "my-checkpoints/mid_checkpoints/d20",
+    "TOKENIZER_FOLDER": "my-checkpoints/tokenizer",
+    "TARGET_FOLDER": "exported",
+}
+ENDLESS = ("just sim",)  # until Ctrl-C, which is sent; but for --list-faults
 
 
 def fenced(text: str) -> Iterator[str]:
@@ -68,9 +73,12 @@ RUN = [c for c in COMMANDS if not c.startswith(tuple(UNRUN)) or c.endswith("--li
 
 # ---- a world, and machines that are played
 
+
 @pytest.fixture(scope="module")
 def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False) as world:
+    with World(
+        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
+    ) as world:
         yield world
 
 
@@ -80,7 +88,9 @@ def world(one_world: World, seed_cache: Path) -> World:
     forget(one_world)
     no_repo(one_world)
     built = _cached(seed_cache, "d20") / "model"
-    files: dict[str, bytes | Path] = {p.relative_to(built).as_posix(): p for p in built.rglob("*") if p.is_file()}
+    files: dict[str, bytes | Path] = {
+        p.relative_to(built).as_posix(): p for p in built.rglob("*") if p.is_file()
+    }
     one_world.hub.put(REPO, files)
     return one_world
 
@@ -106,13 +116,23 @@ def place(tmp_path: Path, seed_cache: Path) -> Path:
 def shim(path: Path) -> None:
     """A `just` that runs the recipes of our justfile as just does, without setting anything up."""
     cases = "".join(f"{name}) exec {command_of(name)} ;;\n" for name in MENU)
-    path.write_text(f'#!/bin/sh\nrecipe=$1; shift\ncase $recipe in\n{cases}*) echo "no recipe $recipe"; exit 99 ;;\nesac\n')
+    path.write_text(
+        f'#!/bin/sh\nrecipe=$1; shift\ncase $recipe in\n{cases}*) echo "no recipe $recipe"; exit 99 ;;\nesac\n'
+    )
     path.chmod(0o755)
 
 
 def command_of(name: str) -> str:
-    command = MENU[name].command.replace("{{python}}", ".venv/bin/python").replace(" scripts/", f" {ROOT}/scripts/")
-    return command.replace(".venv/bin/", f"{Path(sys.executable).parent}/") if name != "pins" else "exit 98"
+    command = (
+        MENU[name]
+        .command.replace("{{python}}", ".venv/bin/python")
+        .replace(" scripts/", f" {ROOT}/scripts/")
+    )
+    return (
+        command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+        if name != "pins"
+        else "exit 98"
+    )
 
 
 @contextmanager
@@ -125,7 +145,14 @@ def played(world: World, ends: bool) -> Iterator[None]:
         while not over.wait(0.05):
             for e in Ledger(world.root / "nanolan-home").entries():
                 plan, key = e.plan, (e.plan.run_id, e.plan.attempt)
-                box = next((i for i in world.cloud.instances if i.id == e.instance_id and i.status == "active"), None)
+                box = next(
+                    (
+                        i
+                        for i in world.cloud.instances
+                        if i.id == e.instance_id and i.status == "active"
+                    ),
+                    None,
+                )
                 if box is None:
                     continue
                 if key not in trains:
@@ -135,6 +162,7 @@ def played(world: World, ends: bool) -> Iterator[None]:
                     finish(world, plan, box.id, "stopped", "user")
                 elif ends and over.wait(0.5) is False:
                     finish(world, plan, box.id, "succeeded", "")
+
     thread = threading.Thread(target=play)
     thread.start()
     try:
@@ -151,22 +179,39 @@ def finish(world: World, plan: Plan, box: str, verdict: str, reason: str) -> Non
             result(world.hub, plan, phase)
     else:
         state(world.hub, plan, plan.phases[0], processes=8)
-    proven = {p: structs.replace(NONE["sft"], state="proven" if verdict == "succeeded" else "none") for p in plan.phases}
+    proven = {
+        p: structs.replace(NONE["sft"], state="proven" if verdict == "succeeded" else "none")
+        for p in plan.phases
+    }
     log = log_path(plan, verdict)
     world.hub.put(REPO, {log: f"{iso(now_utc())} boot: words\n".encode()})
     tell(world, plan, receipt(verdict, reason), phases=proven, spent_cents=1234, log=log)
     world.cloud.account.delete(box)
 
 
-def typed(world: World, place: Path, command: str, ends: bool = True) -> subprocess.CompletedProcess[str]:
+def typed(
+    world: World, place: Path, command: str, ends: bool = True
+) -> subprocess.CompletedProcess[str]:
     """A command as somebody types it in the folder `place`, in this world."""
     base = place / "home/.cache/nanochat"
-    env = world.env() | {"HOME": str(place / "home"), "NANOCHAT_BASE_DIR": str(base), "COLUMNS": "80",
-                         "PATH": f"{place / 'bin'}:{os.environ['PATH']}"}
+    env = world.env() | {
+        "HOME": str(place / "home"),
+        "NANOCHAT_BASE_DIR": str(base),
+        "COLUMNS": "80",
+        "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
+    }
     with played(world, ends):
-        process = subprocess.Popen(["sh", "-c", f"exec {command}" if command in ENDLESS else command], cwd=place, env=env, text=True,
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), start_new_session=True)
+        process = subprocess.Popen(
+            ["sh", "-c", f"exec {command}" if command in ENDLESS else command],
+            cwd=place,
+            env=env,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            start_new_session=True,
+        )
         if command in ENDLESS:
             assert process.stdout and "export" in process.stdout.readline()
             os.killpg(process.pid, signal.SIGINT)
@@ -175,6 +220,7 @@ def typed(world: World, place: Path, command: str, ends: bool = True) -> subproc
 
 
 # ---- what must have happened before
+
 
 def a_run(world: World, place: Path) -> str:
     """A run that trains; its id."""
@@ -208,18 +254,32 @@ def a_trained_run(world: World, place: Path) -> str:
 
 
 BEFORE: dict[str, Callable[[World, Path], str]] = {
-    "just stop": a_run, "just status": a_run, "just watch": a_trained_run, "just wait": a_trained_run, "just resume": a_stopped_run,
-    "just guard --hf-job": a_run, "just limit": a_run, "just logs": a_trained_run, "just why": a_stopped_run, "just report": a_trained_run, "just pull": a_trained_run,
-    "just hf download": a_trained_run, "just verify": all_proven,
+    "just stop": a_run,
+    "just status": a_run,
+    "just watch": a_trained_run,
+    "just wait": a_trained_run,
+    "just resume": a_stopped_run,
+    "just guard --hf-job": a_run,
+    "just limit": a_run,
+    "just logs": a_trained_run,
+    "just why": a_stopped_run,
+    "just report": a_trained_run,
+    "just pull": a_trained_run,
+    "just hf download": a_trained_run,
+    "just verify": all_proven,
 }
 # A prompt is answered on the command line here: there is no terminal
 ANSWERED = {"just launch": " --yes", "just stop": " --yes"}
 AGREED = ("--yes", "-y", "instance-type=", "--dry-run")
 
 
-@pytest.mark.shows("output", "stdout of sh -c exec just sim", "it prints the keys of the local services, to be typed in")
+@pytest.mark.shows(
+    "output",
+    "stdout of sh -c exec just sim",
+    "it prints the keys of the local services, to be typed in",
+)
 @pytest.mark.parametrize("command", RUN)
-@pytest.mark.slow      # a minute for all of them; that each parses is in the quick set
+@pytest.mark.slow  # a minute for all of them; that each parses is in the quick set
 def test_every_command_of_the_guide_works(world: World, place: Path, command: str) -> None:
     before = next((make for start, make in BEFORE.items() if command.startswith(start)), None)
     run_id = before(world, place) if before else ""
@@ -239,9 +299,13 @@ def test_every_command_of_the_guide_works(world: World, place: Path, command: st
 
 # ---- the page itself
 
+
 def test_what_is_not_run_is_in_the_guide_and_has_a_reason() -> None:
     for start, reason in UNRUN.items():
-        assert reason and (any(c.startswith(start) for c in COMMANDS) or any(start in text for text in DOCS.values())), start
+        assert reason and (
+            any(c.startswith(start) for c in COMMANDS)
+            or any(start in text for text in DOCS.values())
+        ), start
 
 
 @pytest.mark.parametrize("name", DOCS)
@@ -252,6 +316,7 @@ def test_every_recipe_and_option_that_is_named_exists(name: str) -> None:
 
     sys.path.insert(0, str(ROOT / "scripts"))
     from completions import command_of as click_command
+
     for words in re.findall(r"`(?:\./)?just ([a-z][^`]*)`", DOCS[name]):
         recipe, *rest = shlex.split(words.replace("...", "x").replace("…", "x"))
         assert recipe in MENU, words
@@ -261,13 +326,21 @@ def test_every_recipe_and_option_that_is_named_exists(name: str) -> None:
         importlib.import_module(script)
         known = {o.lstrip("-") for p in click_command(script).params for o in p.opts} | {"help"}
         for word in rest:
-            if word.startswith("-") or "=" in word and isinstance(click_command(script), click.Command):
+            if (
+                word.startswith("-")
+                or "=" in word
+                and isinstance(click_command(script), click.Command)
+            ):
                 assert word.lstrip("-").partition("=")[0].replace("_", "-") in known, words
 
 
 def test_the_tables_name_every_setting_with_its_default_and_every_recipe() -> None:
     guide = DOCS["docs/guide.md"]
-    options = [line for line in guide.partition("## Options of a launch")[2].splitlines() if line.startswith("| `")]
+    options = [
+        line
+        for line in guide.partition("## Options of a launch")[2].splitlines()
+        if line.startswith("| `")
+    ]
     for name, meta in TABLE.items():
         row = next((line for line in options if f"`{name.replace('_', '-')}=`" in line), "")
         assert row, name
@@ -282,7 +355,10 @@ def test_the_tables_name_every_setting_with_its_default_and_every_recipe() -> No
 
 def test_links_inside_the_guide_lead_somewhere() -> None:
     guide = DOCS["docs/guide.md"]
-    heads = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.+)$", guide, re.M)}
+    heads = {
+        re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-")
+        for h in re.findall(r"^#+ (.+)$", guide, re.M)
+    }
     for anchor in re.findall(r"\]\(#([^)]+)\)", guide):
         assert anchor in heads, anchor
     for path in re.findall(r"\]\((?!http|#)([^)#]+)", guide):
@@ -292,4 +368,7 @@ def test_links_inside_the_guide_lead_somewhere() -> None:
 def test_no_token_of_the_world_is_shown(world: World, place: Path) -> None:
     for command in ("just doctor", "just dry-run phase=sft", "just verify", "just upload base"):
         done = typed(world, place, command)
-        assert WRITER not in done.stdout + done.stderr and world.cloud.key not in done.stdout + done.stderr
+        assert (
+            WRITER not in done.stdout + done.stderr
+            and world.cloud.key not in done.stdout + done.stderr
+        )

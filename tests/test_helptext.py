@@ -1,4 +1,5 @@
 """Help that teaches: every script has examples that parse, every recipe a comment, and nothing is wider than 80 columns."""
+
 from __future__ import annotations
 
 import importlib
@@ -27,7 +28,9 @@ def command(script: str) -> click.Command:
 
 
 def help_of(script: str) -> str:
-    done = CliRunner(env={"COLUMNS": "80"}).invoke(command(script), ["--help"], prog_name=f"just {command(script).name}")
+    done = CliRunner(env={"COLUMNS": "80"}).invoke(
+        command(script), ["--help"], prog_name=f"just {command(script).name}"
+    )
     assert done.exit_code == 0
     return done.output
 
@@ -42,9 +45,11 @@ def test_every_script_has_two_to_five_examples_that_parse(script: str) -> None:
     examples = examples_of(command(script))
     assert 2 <= len(examples) <= 5, script
     for line, what in examples:
-        recipe, *words = shlex.split(line.partition(" && ")[0].partition(" > ")[0].partition(" >> ")[0])[1:]
+        recipe, *words = shlex.split(
+            line.partition(" && ")[0].partition(" > ")[0].partition(" >> ")[0]
+        )[1:]
         assert MENU[recipe].script == script, line
-        command(script).make_context(recipe, words)      # click's errors are raised here
+        command(script).make_context(recipe, words)  # click's errors are raised here
         assert what or len(line) > 20, f"{line}: say what it does"
 
 
@@ -59,11 +64,22 @@ def test_no_line_of_help_is_wider_than_80_columns_and_the_examples_are_in_it(scr
 
 def test_many_options_stand_under_headings_and_each_just_once() -> None:
     text = help_of("launch")
-    heads = [line.rstrip(":") for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
+    heads = [
+        line.rstrip(":")
+        for line in text.splitlines()
+        if line and not line.startswith(" ") and line.endswith(":")
+    ]
     assert heads == ["Options", *GROUPS, "Examples"]
     for param in command("launch").params:
-        assert sum(line.split(" ", 3)[2].rstrip(",") in param.opts or any(f" {o} " in f" {line} " for o in param.opts) for line in
-                   text.splitlines() if line.startswith("  -")) == 1, param.name
+        assert (
+            sum(
+                line.split(" ", 3)[2].rstrip(",") in param.opts
+                or any(f" {o} " in f" {line} " for o in param.opts)
+                for line in text.splitlines()
+                if line.startswith("  -")
+            )
+            == 1
+        ), param.name
     assert "Limits:" not in help_of("costs")
 
 
@@ -73,14 +89,22 @@ def test_a_grouped_name_is_an_option_of_some_script() -> None:
 
 
 def test_a_typo_names_the_command_that_helps() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "scripts/launch.py"), "zzz=1"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/launch.py"), "zzz=1"], capture_output=True, text=True
+    )
     assert done.returncode == 2 and "just launch --help" in done.stderr
 
 
 def test_every_recipe_has_a_group_and_a_comment_that_fits() -> None:
     text = (ROOT / "justfile").read_text()
-    public = [line.split(" ")[0].rstrip(":") for line in text.splitlines()
-              if line[:1].isalpha() and ":" in line and ":=" not in line and not line.startswith(("set ", "export "))]
+    public = [
+        line.split(" ")[0].rstrip(":")
+        for line in text.splitlines()
+        if line[:1].isalpha()
+        and ":" in line
+        and ":=" not in line
+        and not line.startswith(("set ", "export "))
+    ]
     assert [r for r in public if r not in MENU] == []
     widest = max(len(name) for name in MENU) + len(" *args")
     for r in MENU.values():
@@ -89,14 +113,22 @@ def test_every_recipe_has_a_group_and_a_comment_that_fits() -> None:
 
 
 def test_what_just_alone_says_below_the_list_fits_too() -> None:
-    said = [line.partition("@echo ")[2].strip('"') for line in (ROOT / "justfile").read_text().splitlines() if "@echo" in line]
+    said = [
+        line.partition("@echo ")[2].strip('"')
+        for line in (ROOT / "justfile").read_text().splitlines()
+        if "@echo" in line
+    ]
     assert said and all(len(line) <= 80 for line in said)
 
 
-def test_examples_are_read_with_what_they_do_and_what_goes_on_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "taught_script.py").write_text('"""Words.\n\n    just a b=1   first\n                 and more\n    just a\n\nEnd.\n"""\n'
-                                               'import click\nfrom nanolan.helptext import Taught\n'
-                                               '@click.command(cls=Taught)\ndef a(): ...\n')
+def test_examples_are_read_with_what_they_do_and_what_goes_on_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taught_script.py").write_text(
+        '"""Words.\n\n    just a b=1   first\n                 and more\n    just a\n\nEnd.\n"""\n'
+        "import click\nfrom nanolan.helptext import Taught\n"
+        "@click.command(cls=Taught)\ndef a(): ...\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     found = command("taught_script")
     assert isinstance(found, Taught)

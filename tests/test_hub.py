@@ -1,4 +1,5 @@
 """The Hub through our wrapper: every call is tried again within its patience, and a refusal says what to do."""
+
 from __future__ import annotations
 
 import threading
@@ -17,13 +18,24 @@ from nanolan.sim.marker import MARKER
 
 REPO, COMMIT = "me/lanbot", r"POST /api/models/me/lanbot/commit"
 WRITER, READER = f"hf_writer_{MARKER}", f"hf_reader_{MARKER}"
-USERS = {WRITER: {"name": "me", "orgs": [], "role": "write"}, READER: {"name": "me", "orgs": [], "role": "read"}}
+USERS = {
+    WRITER: {"name": "me", "orgs": [], "role": "write"},
+    READER: {"name": "me", "orgs": [], "role": "read"},
+}
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[HubServer]:
     with HubServer(tmp_path / "hub", tokens=USERS) as hub:  # type: ignore[arg-type]
-        hub.put(REPO, {"a.json": b"{}", "d20/model_000001.pt": b"weights", "d20/meta_000001.json": b"{}", "d200/x.txt": b"x"})
+        hub.put(
+            REPO,
+            {
+                "a.json": b"{}",
+                "d20/model_000001.pt": b"weights",
+                "d20/meta_000001.json": b"{}",
+                "d200/x.txt": b"x",
+            },
+        )
         hub.put("owner/data", {"data/train-0.parquet": b"rows"}, typ="dataset", private=False)
         yield hub
 
@@ -41,7 +53,13 @@ class Sleeper:
 
 def client(server: HubServer, token: str = WRITER, patience_s: float = 45.0) -> tuple[Hub, Sleeper]:
     sleeper = Sleeper()
-    return Hub(server.url, Secret(token), patience_s=patience_s, sleep=sleeper.sleep, clock=lambda: sleeper.now), sleeper
+    return Hub(
+        server.url,
+        Secret(token),
+        patience_s=patience_s,
+        sleep=sleeper.sleep,
+        clock=lambda: sleeper.now,
+    ), sleeper
 
 
 def commits(server: HubServer) -> int:
@@ -54,10 +72,16 @@ def test_a_repo_is_seen_with_sizes_and_hashes_in_one_request(server: HubServer) 
     tree = hub.tree(REPO)
     assert len(server.log) == before + 1
     large, small = server.files(REPO)["d20/model_000001.pt"], server.files(REPO)["a.json"]
-    assert tree.files["d20/model_000001.pt"] == PinnedFile("d20/model_000001.pt", 7, large.sha256, large.oid)
+    assert tree.files["d20/model_000001.pt"] == PinnedFile(
+        "d20/model_000001.pt", 7, large.sha256, large.oid
+    )
     assert tree.files["a.json"] == PinnedFile("a.json", 2, None, small.oid)
     assert tree.private and not hub.tree("owner/data", "dataset").private
-    assert sorted(tree.under("d20")) == sorted(tree.under("d20/")) == ["d20/meta_000001.json", "d20/model_000001.pt"]
+    assert (
+        sorted(tree.under("d20"))
+        == sorted(tree.under("d20/"))
+        == ["d20/meta_000001.json", "d20/model_000001.pt"]
+    )
     pinned = tree.pin(["d20/model_000001.pt", "d20/meta_000001.json"], proven=True)
     assert (pinned.revision, pinned.size, pinned.proven) == (tree.revision, 9, True)
 
@@ -65,23 +89,38 @@ def test_a_repo_is_seen_with_sizes_and_hashes_in_one_request(server: HubServer) 
 def test_one_commit_adds_and_removes(server: HubServer, tmp_path: Path) -> None:
     hub, _ = client(server)
     (tmp_path / "b.txt").write_text("b")
-    revision = hub.commit(REPO, {"logs/b.log": tmp_path / "b.txt", "c.json": b"[]"}, "words", delete=["a.json"])
+    revision = hub.commit(
+        REPO, {"logs/b.log": tmp_path / "b.txt", "c.json": b"[]"}, "words", delete=["a.json"]
+    )
     assert commits(server) == 1 and revision == hub.tree(REPO).revision
     assert {"logs/b.log", "c.json"} < set(server.files(REPO)) and "a.json" not in server.files(REPO)
     assert hub.read(REPO, "logs/b.log") == b"b"
 
 
-@pytest.mark.parametrize("fault", [
-    dict(status=503), dict(status=500), dict(status=502), dict(status=429, headers={"Retry-After": "1"}), dict(status=412),
-    dict(action="reset")], ids=str)
-def test_a_commit_survives_what_the_client_alone_does_not(server: HubServer, fault: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        dict(status=503),
+        dict(status=500),
+        dict(status=502),
+        dict(status=429, headers={"Retry-After": "1"}),
+        dict(status=412),
+        dict(action="reset"),
+    ],
+    ids=str,
+)
+def test_a_commit_survives_what_the_client_alone_does_not(
+    server: HubServer, fault: dict[str, object]
+) -> None:
     hub, sleeper = client(server)
     server.fault(COMMIT, times=2, **fault)  # type: ignore[arg-type]
     hub.commit(REPO, {"new.json": b"1"}, "words")
     assert server.read(REPO, "new.json") == b"1" and len(sleeper.slept) == 2
 
 
-@pytest.mark.parametrize("fault", [dict(action="committed_reply_lost"), dict(action="truncate", after=5)], ids=str)
+@pytest.mark.parametrize(
+    "fault", [dict(action="committed_reply_lost"), dict(action="truncate", after=5)], ids=str
+)
 def test_a_lost_commit_reply_does_no_harm(server: HubServer, fault: dict[str, object]) -> None:
     hub, sleeper = client(server)
     server.fault(COMMIT, **fault)  # type: ignore[arg-type]
@@ -91,7 +130,9 @@ def test_a_lost_commit_reply_does_no_harm(server: HubServer, fault: dict[str, ob
     assert revision == hub.tree(REPO).revision
 
 
-@pytest.mark.parametrize("fault", [dict(status=503), dict(status=429), dict(action="reset")], ids=str)
+@pytest.mark.parametrize(
+    "fault", [dict(status=503), dict(status=429), dict(action="reset")], ids=str
+)
 @pytest.mark.parametrize("call", ["tree", "read", "check_write"])
 def test_every_read_survives_too(server: HubServer, call: str, fault: dict[str, object]) -> None:
     hub, sleeper = client(server)
@@ -100,15 +141,27 @@ def test_every_read_survives_too(server: HubServer, call: str, fault: dict[str, 
     assert sleeper.slept
 
 
-@pytest.mark.parametrize("header, least, most", [
-    ("7", 7, 7), ("0", 0, 1), ("-5", 0, 1), ("nan", 0, 1), ("soon", 0, 1), ("100000", 120, 120),
-    ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 1)])
+@pytest.mark.parametrize(
+    "header, least, most",
+    [
+        ("7", 7, 7),
+        ("0", 0, 1),
+        ("-5", 0, 1),
+        ("nan", 0, 1),
+        ("soon", 0, 1),
+        ("100000", 120, 120),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 1),
+    ],
+)
 def test_retry_after_is_waited_for_in_full_and_never_longer_than_two_minutes(
-        server: HubServer, header: str, least: float, most: float) -> None:
+    server: HubServer, header: str, least: float, most: float
+) -> None:
     hub, sleeper = client(server, patience_s=600)
     server.fault(COMMIT, status=429, headers={"Retry-After": header})
     hub.commit(REPO, {"new.json": b"1"}, "words")
-    assert least <= sum(sleeper.slept) <= most and max(sleeper.slept) <= 5, "in naps, so that an end is noticed"
+    assert least <= sum(sleeper.slept) <= most and max(sleeper.slept) <= 5, (
+        "in naps, so that an end is noticed"
+    )
 
 
 def test_waits_grow_with_jitter_until_patience_is_over(server: HubServer) -> None:
@@ -126,10 +179,15 @@ def test_waits_grow_with_jitter_until_patience_is_over(server: HubServer) -> Non
 def test_an_answer_that_cannot_be_read_is_asked_for_again(server: HubServer, call: str) -> None:
     for times in (2, 1000):
         hub, sleeper = client(server)
-        server.fault(r"(GET|POST) /api/models", status=200, body={"page": "just a moment"}, times=times)
+        server.fault(
+            r"(GET|POST) /api/models", status=200, body={"page": "just a moment"}, times=times
+        )
 
         def ask() -> object:
-            return hub.tree(REPO) if call == "tree" else hub.commit(REPO, {"new.json": b"1"}, "words")
+            return (
+                hub.tree(REPO) if call == "tree" else hub.commit(REPO, {"new.json": b"1"}, "words")
+            )
+
         if times == 2:
             assert ask() and len(sleeper.slept) == 2
         else:
@@ -149,9 +207,13 @@ def test_a_hub_that_is_not_there_ends_with_unreachable(tmp_path: Path) -> None:
 def test_a_refusal_names_the_variable_and_never_its_value(server: HubServer, status: int) -> None:
     hub, sleeper = client(server)
     server.fault(COMMIT, status=status, body={"error": f"the token {WRITER} may not"})
-    with pytest.raises(AuthProblem, match=f"HF_TOKEN.*HTTP {status}.*huggingface.co/settings/tokens") as caught:
+    with pytest.raises(
+        AuthProblem, match=f"HF_TOKEN.*HTTP {status}.*huggingface.co/settings/tokens"
+    ) as caught:
         hub.commit(REPO, {"new.json": b"1"}, "words")
-    assert WRITER not in str(caught.value) and not sleeper.slept, "a definite no is not asked for again"
+    assert WRITER not in str(caught.value) and not sleeper.slept, (
+        "a definite no is not asked for again"
+    )
 
 
 def test_a_token_that_may_only_read_is_found_out_before_anything_is_sent(server: HubServer) -> None:
@@ -177,9 +239,14 @@ def test_another_error_is_told_without_the_token(server: HubServer) -> None:
 
 def test_what_is_not_there_is_not_found(server: HubServer) -> None:
     hub, sleeper = client(server)
-    for look in (lambda: hub.tree("me/nothing"), lambda: hub.read(REPO, "nothing.json"), lambda: hub.check_write("me/nothing"),
-                 lambda: hub.tree("someone/private"), lambda: hub.tree(REPO, revision="0" * 40),
-                 lambda: hub.commit("me/nothing", {"a": b""}, "words")):
+    for look in (
+        lambda: hub.tree("me/nothing"),
+        lambda: hub.read(REPO, "nothing.json"),
+        lambda: hub.check_write("me/nothing"),
+        lambda: hub.tree("someone/private"),
+        lambda: hub.tree(REPO, revision="0" * 40),
+        lambda: hub.commit("me/nothing", {"a": b""}, "words"),
+    ):
         with pytest.raises(NotFound, match="the Hub has no|has no file"):
             look()
     assert not sleeper.slept
@@ -200,12 +267,17 @@ def test_a_second_client_leaves_the_connections_of_the_first_alone(server: HubSe
     time.sleep(0.2)
     client(server)
     reading.join()
-    assert answer == [b"{}"] and not sleeper.slept, "the first one's request was cut off and sent again"
+    assert answer == [b"{}"] and not sleeper.slept, (
+        "the first one's request was cut off and sent again"
+    )
 
 
-def test_a_proxy_is_for_the_world_outside(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_for_the_world_outside(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub.utils import close_session
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")      # nothing listens there
+
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nothing listens there
     close_session()
     try:
         assert client(server)[0].read(REPO, "a.json") == b"{}"
@@ -215,6 +287,7 @@ def test_a_proxy_is_for_the_world_outside(server: HubServer, monkeypatch: pytest
 
 def test_a_stalled_answer_times_out(server: HubServer) -> None:
     from huggingface_hub.utils import get_session
+
     client(server)
     timeout = get_session().timeout
     assert timeout.read and timeout.read <= 60 and timeout.connect and timeout.connect <= 10
@@ -222,7 +295,10 @@ def test_a_stalled_answer_times_out(server: HubServer) -> None:
 
 # ---- what doctor and upload ask for
 
-def test_who_the_token_belongs_to_is_asked_for_and_an_unknown_one_is_refused(server: HubServer) -> None:
+
+def test_who_the_token_belongs_to_is_asked_for_and_an_unknown_one_is_refused(
+    server: HubServer,
+) -> None:
     assert client(server)[0].whoami()["name"] == "me"
     with pytest.raises(AuthProblem):
         client(server, "hf_nobody_0123456789")[0].whoami()
@@ -246,48 +322,80 @@ def test_a_server_that_would_send_all_of_a_large_file_is_refused(server: HubServ
     assert hub.read_part(REPO, "d20/model_000001.pt", 1, 3, revision="main") == b"eig"
 
 
-def test_no_secret_of_this_process_gets_onto_the_hub_in_a_text_or_a_message(server: HubServer) -> None:
+def test_no_secret_of_this_process_gets_onto_the_hub_in_a_text_or_a_message(
+    server: HubServer,
+) -> None:
     hub, _ = client(server)
     hub.commit(REPO, {"metrics.jsonl": f'{{"phase": "{WRITER}"}}\n'.encode()}, f"by {WRITER}")
     assert server.read(REPO, "metrics.jsonl") == b'{"phase": "***"}\n'
-    assert _masked(b"\x80no text") == b"\x80no text" and _masked(Path("x")) == Path("x"), "what is no text goes as it is"
+    assert _masked(b"\x80no text") == b"\x80no text" and _masked(Path("x")) == Path("x"), (
+        "what is no text goes as it is"
+    )
     rows = b'{"text": "\xff\x80"}\n' + f'{{"key": "{WRITER}"}}\n'.encode()
-    assert _masked(rows) == b'{"text": "\xff\x80"}\n{"key": "***"}\n', "bytes that are no text keep nothing from being masked"
+    assert _masked(rows) == b'{"text": "\xff\x80"}\n{"key": "***"}\n', (
+        "bytes that are no text keep nothing from being masked"
+    )
     assert _masked(bytes(range(256)) * 9) == bytes(range(256)) * 9
     loaded = server.store.load("model", REPO)
     assert loaded and loaded.at("main").title == "by ***"
 
 
-@pytest.mark.parametrize("body, said", [
-    (f"who is {WRITER}? \x1b[2J\x07", "who is ***?"), ("x" * 290 + WRITER + "x" * 50, "xxx..."), ("<html>" + "y " * 9999, "y..."), ("", "HTTP 422")],
-                         ids=["secret", "cut", "page", "nothing"])
-def test_an_error_quotes_little_of_an_answer_and_no_half_of_a_secret(server: HubServer, body: str, said: str) -> None:
+@pytest.mark.parametrize(
+    "body, said",
+    [
+        (f"who is {WRITER}? \x1b[2J\x07", "who is ***?"),
+        ("x" * 290 + WRITER + "x" * 50, "xxx..."),
+        ("<html>" + "y " * 9999, "y..."),
+        ("", "HTTP 422"),
+    ],
+    ids=["secret", "cut", "page", "nothing"],
+)
+def test_an_error_quotes_little_of_an_answer_and_no_half_of_a_secret(
+    server: HubServer, body: str, said: str
+) -> None:
     hub, _ = client(server, patience_s=0)
     server.fault("POST .*/commit/", status=422, body={"error": body})
     with pytest.raises(ApiProblem) as e:
         hub.commit(REPO, {"a": b"x"}, "words")
-    assert said in str(e.value).replace(" ...", "...") and MARKER[:6] not in str(e.value) and len(str(e.value)) < 400
+    assert (
+        said in str(e.value).replace(" ...", "...")
+        and MARKER[:6] not in str(e.value)
+        and len(str(e.value)) < 400
+    )
 
 
 # ---- a repo under another name, and a README that is refused
 
-@pytest.mark.parametrize("old", ["me/before", "Me/LanBot", "someone/lanbot"], ids=["renamed", "letter case", "transferred"])
+
+@pytest.mark.parametrize(
+    "old",
+    ["me/before", "Me/LanBot", "someone/lanbot"],
+    ids=["renamed", "letter case", "transferred"],
+)
 def test_a_repo_is_known_by_its_name_on_the_hub_and_reached_by_its_old_one(
-        server: HubServer, monkeypatch: pytest.MonkeyPatch, old: str) -> None:
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, old: str
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     server.moved[old] = REPO
     hub, sleeper = client(server)
     assert hub.tree(old).repo == REPO and hub.tree(REPO).repo == REPO
     hub.check_write(old)
     hub.commit(old, {"new.json": b"1", "large.bin": b"weights"}, "words", delete=["a.json"])
-    assert hub.read(old, "new.json") == b"1" and "large.bin" in server.files(REPO) and "a.json" not in server.files(REPO)
+    assert (
+        hub.read(old, "new.json") == b"1"
+        and "large.bin" in server.files(REPO)
+        and "a.json" not in server.files(REPO)
+    )
     assert not sleeper.slept
 
 
 def test_a_readme_that_the_hub_refuses_is_told_in_the_hubs_words_at_once(server: HubServer) -> None:
     server.bad_readmes = '"license" must be one of [...]'
     hub, sleeper = client(server)
-    with pytest.raises(ApiProblem, match='the Hub refused commit to me/lanbot: Invalid metadata in README.md. - "license" must be one'):
+    with pytest.raises(
+        ApiProblem,
+        match='the Hub refused commit to me/lanbot: Invalid metadata in README.md. - "license" must be one',
+    ):
         hub.commit(REPO, {"README.md": b"---\nlicense: x\n---\n"}, "words")
     assert not sleeper.slept
 
@@ -299,7 +407,9 @@ def test_an_address_that_leads_in_circles_is_an_answer_that_never_comes(server: 
         hub.tree(REPO)
 
 
-def test_a_full_storage_is_said_with_the_hubs_sentence(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_storage_is_said_with_the_hubs_sentence(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     server.storage_full = True
     with pytest.raises(ApiProblem, match="Private repository storage limit reached.*Make room"):

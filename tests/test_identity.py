@@ -1,4 +1,5 @@
 """Identity data: different, checked conversations; an endpoint's answers are never trusted."""
+
 from __future__ import annotations
 
 import http.server
@@ -18,18 +19,29 @@ from nanolan.secret import Secret
 
 ROOT = Path(__file__).resolve().parent.parent
 WHO = Identity("Lanbot", "Gleb", "dry and kind")
-GOOD = json.dumps([{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "Lanbot."}])
+GOOD = json.dumps(
+    [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "Lanbot."}]
+)
 
 
 def test_the_templates_give_different_conversations_that_all_pass_the_check() -> None:
     made = from_templates(WHO, 1000)
     assert len({json.dumps(m) for m in made}) == 1000
     text = json.dumps([check(m) for m in made])
-    assert "Lanbot" in text and "Gleb" in text and "dry and kind" in text and "{" not in json.loads(text)[0][1]["content"]
+    assert (
+        "Lanbot" in text
+        and "Gleb" in text
+        and "dry and kind" in text
+        and "{" not in json.loads(text)[0][1]["content"]
+    )
 
 
 def test_the_same_seed_gives_the_same_file() -> None:
-    assert from_templates(WHO, 50, seed=1) == from_templates(WHO, 50, seed=1) != from_templates(WHO, 50, seed=2)
+    assert (
+        from_templates(WHO, 50, seed=1)
+        == from_templates(WHO, 50, seed=1)
+        != from_templates(WHO, 50, seed=2)
+    )
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 301, "\x1b[31m"])
@@ -46,10 +58,20 @@ def said(*pairs: tuple[str, object]) -> list[dict[str, object]]:
     return [{"role": role, "content": content} for role, content in pairs]
 
 
-@pytest.mark.parametrize("messages", [
-    None, {}, [], ["x", "y"], said(("user", "x")), said(("assistant", "x"), ("user", "y")), said(("user", ""), ("assistant", "y")),
-    said(("user", 1), ("assistant", "y")), said(("user", "x" * 30_000), ("assistant", "y")),
-])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        None,
+        {},
+        [],
+        ["x", "y"],
+        said(("user", "x")),
+        said(("assistant", "x"), ("user", "y")),
+        said(("user", ""), ("assistant", "y")),
+        said(("user", 1), ("assistant", "y")),
+        said(("user", "x" * 30_000), ("assistant", "y")),
+    ],
+)
 def test_what_is_no_conversation_is_refused(messages: object) -> None:
     with pytest.raises(BadAnswer):
         check(messages)
@@ -72,9 +94,13 @@ def endpoint() -> Iterator[tuple[Endpoint, list[tuple[int, object]]]]:
 
         def log_message(self, *args: object) -> None:
             pass
+
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield Endpoint(f"http://127.0.0.1:{server.server_port}", "some/model", Secret("sk-canary-1234")), answers
+    yield (
+        Endpoint(f"http://127.0.0.1:{server.server_port}", "some/model", Secret("sk-canary-1234")),
+        answers,
+    )
     server.shutdown()
     server.server_close()
 
@@ -83,16 +109,29 @@ def reply(text: object) -> tuple[int, object]:
     return 200, {"choices": [{"message": {"content": text}}]}
 
 
-def test_answers_are_checked_and_bad_ones_skipped_with_their_number(endpoint: tuple[Endpoint, list[tuple[int, object]]]) -> None:
+def test_answers_are_checked_and_bad_ones_skipped_with_their_number(
+    endpoint: tuple[Endpoint, list[tuple[int, object]]],
+) -> None:
     where, answers = endpoint
-    answers += [reply(f"Sure! ```json\n{GOOD}\n```"), reply("no json here"), reply("[1, 2]"), (200, "<html>"), (500, {}),
-                reply(None), reply(GOOD)]
+    answers += [
+        reply(f"Sure! ```json\n{GOOD}\n```"),
+        reply("no json here"),
+        reply("[1, 2]"),
+        (200, "<html>"),
+        (500, {}),
+        reply(None),
+        reply(GOOD),
+    ]
     lines: list[str] = []
     assert len(list(from_endpoint(WHO, 8, where, 1, lines.append))) == 3
-    assert [s.split(":")[0] for s in lines] == [f"conversation {n} skipped" for n in (2, 3, 4, 5, 6)]
+    assert [s.split(":")[0] for s in lines] == [
+        f"conversation {n} skipped" for n in (2, 3, 4, 5, 6)
+    ]
 
 
-def test_ten_bad_answers_in_a_row_end_it_and_a_refused_key_at_once(endpoint: tuple[Endpoint, list[tuple[int, object]]]) -> None:
+def test_ten_bad_answers_in_a_row_end_it_and_a_refused_key_at_once(
+    endpoint: tuple[Endpoint, list[tuple[int, object]]],
+) -> None:
     where, answers = endpoint
     answers.append(reply("nothing"))
     with pytest.raises(BadAnswer, match="ten answers in a row"):
@@ -108,15 +147,24 @@ def test_the_price_is_said_or_said_to_be_unknown() -> None:
     assert "price unknown" in estimate(10, None)
 
 
-def test_the_command_writes_a_file_that_the_trainer_reads_and_never_overwrites_one(tmp_path: Path) -> None:
+def test_the_command_writes_a_file_that_the_trainer_reads_and_never_overwrites_one(
+    tmp_path: Path,
+) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "scripts/identity.py"), "name=Lan bot", "creator=$(id)", *words]
+        command = [
+            sys.executable,
+            str(ROOT / "scripts/identity.py"),
+            "name=Lan bot",
+            "creator=$(id)",
+            *words,
+        ]
         env = {k: v for k, v in os.environ.items() if "KEY" not in k}
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
+
     assert run("count=50", "--dry-run").returncode == 0 and not list(tmp_path.iterdir())
     assert run("count=50").returncode == 0
     conversation = pytest.importorskip("nanolan.train.conversation")
     assert len(conversation.read_jsonl(tmp_path / "identity_conversations.jsonl")) == 50
     again = run("count=50")
     assert again.returncode == 2 and "exists already" in again.stderr
-    assert run("model=a/b", "out=x.jsonl").returncode == 4     # no key: nobody is asked
+    assert run("model=a/b", "out=x.jsonl").returncode == 4  # no key: nobody is asked

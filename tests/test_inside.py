@@ -1,4 +1,5 @@
 """A look inside the pickles on the Hub: only the parts that are needed are fetched, and never more than that."""
+
 from __future__ import annotations
 
 import pickle
@@ -37,16 +38,25 @@ def look(server: HubServer, folder: str = MID) -> Inside:
 
 def test_a_large_model_is_described_from_its_index(server: HubServer) -> None:
     wide = {"n_embd": 128, "n_layer": 4}
-    server.put(REPO, {MODEL: saved(weights(**wide)), MODEL.replace("model", "meta").replace(".pt", ".json"): meta(9, **wide)})
+    server.put(
+        REPO,
+        {
+            MODEL: saved(weights(**wide)),
+            MODEL.replace("model", "meta").replace(".pt", ".json"): meta(9, **wide),
+        },
+    )
     assert look(server).text == "26 tensors of 854,272 numbers, nothing else; by its index alone"
     sent = [line for line in server.log if line["method"] == "GET" and line["status"] == 206]
-    assert 1 <= len(sent) <= 6 and not [line for line in server.log if line["status"] == 200 and MODEL in line["path"]]
+    assert 1 <= len(sent) <= 6 and not [
+        line for line in server.log if line["status"] == 200 and MODEL in line["path"]
+    ]
 
 
 def test_what_would_run_something_is_refused(server: HubServer) -> None:
     class Evil:
         def __reduce__(self) -> object:
             return print, ("ran",)
+
     server.put(REPO, {"tokenizer/tokenizer.pkl": pickle.dumps(Evil())})
     hub = hub_of(server)
     with pytest.raises(BadAnswer, match="builtins.print"):

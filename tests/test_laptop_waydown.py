@@ -1,4 +1,5 @@
 """On a laptop: nothing keeps a deletion that is under way from happening; not its output, its disk, or its terminal."""
+
 from __future__ import annotations
 
 import signal
@@ -31,11 +32,11 @@ def hub(tmp_path: Path) -> Any:
         yield server
 
 
-def stop(cloud: ShadeformServer, ledger: Ledger, hub: HubServer) -> list[str]:  # noqa: F811
+def stop(cloud: ShadeformServer, ledger: Ledger, hub: HubServer) -> list[str]:
     return ["stop", rented(cloud, ledger).run_id, "--now", "--yes"]
 
 
-def guard(cloud: ShadeformServer, ledger: Ledger, hub: HubServer) -> list[str]:  # noqa: F811
+def guard(cloud: ShadeformServer, ledger: Ledger, hub: HubServer) -> list[str]:
     rented(cloud, ledger, created_at=LATE, deadline=LATE, owner=ledger.owner, hf_endpoint=hub.url)
     cloud.instances[0].created_at -= 10**7
     return ["guard", "--once"]
@@ -45,14 +46,28 @@ COMMANDS: dict[str, Callable[..., list[str]]] = {"stop": stop, "guard": guard}
 
 
 def run(words: list[str], env: dict[str, str], **how: Any) -> int:
-    return subprocess.run([sys.executable, str(ROOT / f"scripts/{words[0]}.py"), *words[1:]], env=env, cwd=ROOT,
-                          stdin=subprocess.DEVNULL, timeout=60, **how).returncode
+    return subprocess.run(
+        [sys.executable, str(ROOT / f"scripts/{words[0]}.py"), *words[1:]],
+        env=env,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        **how,
+    ).returncode
 
 
-@pytest.mark.parametrize("output", ["full disk", *(pytest.param(o, marks=pytest.mark.slow) for o in OUTPUTS if o != "full disk")])
+@pytest.mark.parametrize(
+    "output",
+    ["full disk", *(pytest.param(o, marks=pytest.mark.slow) for o in OUTPUTS if o != "full disk")],
+)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_a_command_cannot_print_keeps_it_from_no_deletion(cloud: ShadeformServer, ledger: Ledger, hub: HubServer,  # noqa: F811
-                                                               command: str, output: str) -> None:
+def test_what_a_command_cannot_print_keeps_it_from_no_deletion(
+    cloud: ShadeformServer,
+    ledger: Ledger,
+    hub: HubServer,
+    command: str,
+    output: str,
+) -> None:
     words = COMMANDS[command](cloud, ledger, hub)
     env = environment(cloud, ledger, HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN, HF_REPO=REPO)
     assert run(words, env, **OUTPUTS[output]()) == 0 and deleted(cloud) == [True]
@@ -60,8 +75,13 @@ def test_what_a_command_cannot_print_keeps_it_from_no_deletion(cloud: ShadeformS
 
 @pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_home_that_takes_nothing_keeps_no_command_from_a_deletion(tmp_path: Path, cloud: ShadeformServer, hub: HubServer,  # noqa: F811
-                                                                    command: str, read_only: bool) -> None:
+def test_a_home_that_takes_nothing_keeps_no_command_from_a_deletion(
+    tmp_path: Path,
+    cloud: ShadeformServer,
+    hub: HubServer,
+    command: str,
+    read_only: bool,
+) -> None:
     with small_disk(tmp_path / "small", 1) as disk:
         home = Ledger(disk.folder)
         words = COMMANDS[command](cloud, home, hub)
@@ -70,8 +90,11 @@ def test_a_home_that_takes_nothing_keeps_no_command_from_a_deletion(tmp_path: Pa
         assert run(words, env) == 0 and deleted(cloud) == [True]
 
 
-def test_a_terminal_that_goes_away_in_a_deletion_ends_the_command_after_it(cloud: ShadeformServer, ledger: Ledger,  # noqa: F811
-                                                                           hub: HubServer) -> None:
+def test_a_terminal_that_goes_away_in_a_deletion_ends_the_command_after_it(
+    cloud: ShadeformServer,
+    ledger: Ledger,
+    hub: HubServer,
+) -> None:
     words = stop(cloud, ledger, hub)
     cloud.switch("delete_ignored", 1)
     with started(*words, env=environment(cloud, ledger)) as process:
@@ -80,8 +103,11 @@ def test_a_terminal_that_goes_away_in_a_deletion_ends_the_command_after_it(cloud
         assert process.wait(60) == -signal.SIGHUP and deleted(cloud) == [True]
 
 
-def test_a_terminal_that_goes_away_while_nothing_is_deleted_ends_the_guard(cloud: ShadeformServer, ledger: Ledger,  # noqa: F811
-                                                                          hub: HubServer) -> None:
+def test_a_terminal_that_goes_away_while_nothing_is_deleted_ends_the_guard(
+    cloud: ShadeformServer,
+    ledger: Ledger,
+    hub: HubServer,
+) -> None:
     rented(cloud, ledger, owner=ledger.owner, hf_endpoint=hub.url)
     env = environment(cloud, ledger, HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN, HF_REPO=REPO)
     with started("guard", "1", env=env) as process:

@@ -1,4 +1,5 @@
 """What a machine leaves on the Hub before it is deleted."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -27,22 +28,41 @@ LOG, FOLDER = RECEIPT.log, PLAN.folder
 MID = replace(RECEIPT, phases={"mid": PHASES["mid"]})
 
 
-def machine(work: Path, hub: str = "http://127.0.0.1:1", soft: bool = False, hard: bool = False, **plan: Any) -> Any:
+def machine(
+    work: Path, hub: str = "http://127.0.0.1:1", soft: bool = False, hard: bool = False, **plan: Any
+) -> Any:
     """A machine of what the leaves look at."""
     from nanolan.hub import Hub
+
     plan_ = replace(PLAN, hf_endpoint=hub, **plan)
     (work / "trainer").mkdir(exist_ok=True)
-    tools = SimpleNamespace(probes={"secret": lambda folder: f"a line with {TOKEN}"}, now=now_utc, clock=lambda: 0.0,
-                            hub=lambda *a, **k: Hub(*a, **{**k, "sleep": Waits(), "patience_s": 0}))
-    return SimpleNamespace(work=work, state=work, plan=plan_, tools=tools,
-                           herald=SimpleNamespace(log=lambda: b"the log", masked=lambda: True, log_tail=lambda size: "CUDA out of memory\n"),
-                           token=Secret(TOKEN), secrets={"HF_TOKEN": Secret(TOKEN)}, meter=SimpleNamespace(
-                               soft=lambda: soft, hard=lambda: hard, margin=ASSUMED["cpu"]),
-                           evaluation=lambda phase: work / f"trainer/evaluation-{phase}.json")
+    tools = SimpleNamespace(
+        probes={"secret": lambda folder: f"a line with {TOKEN}"},
+        now=now_utc,
+        clock=lambda: 0.0,
+        hub=lambda *a, **k: Hub(*a, **{**k, "sleep": Waits(), "patience_s": 0}),
+    )
+    return SimpleNamespace(
+        work=work,
+        state=work,
+        plan=plan_,
+        tools=tools,
+        herald=SimpleNamespace(
+            log=lambda: b"the log",
+            masked=lambda: True,
+            log_tail=lambda size: "CUDA out of memory\n",
+        ),
+        token=Secret(TOKEN),
+        secrets={"HF_TOKEN": Secret(TOKEN)},
+        meter=SimpleNamespace(soft=lambda: soft, hard=lambda: hard, margin=ASSUMED["cpu"]),
+        evaluation=lambda phase: work / f"trainer/evaluation-{phase}.json",
+    )
 
 
 def answered(m: Any, phase: str, text: str) -> None:
-    beside(m.evaluation(phase)).write_bytes(msgspec.json.encode(PhaseSamples(phase, 1, (Sample("Chat", "Who are you?", text),))))
+    beside(m.evaluation(phase)).write_bytes(
+        msgspec.json.encode(PhaseSamples(phase, 1, (Sample("Chat", "Who are you?", text),)))
+    )
 
 
 def test_the_log_the_metrics_and_the_receipt_are_left(tmp_path: Path) -> None:
@@ -63,17 +83,24 @@ def test_a_run_without_metrics_or_answers_leaves_none(tmp_path: Path) -> None:
 
 def test_a_report_that_took_the_program_down_is_not_made_again(tmp_path: Path) -> None:
     assert f"{FOLDER}/report.html" in left_behind(machine(tmp_path), RECEIPT)
-    again = left_behind(machine(tmp_path), RECEIPT)     # the next life of the program: nobody knows how the first ended
+    again = left_behind(
+        machine(tmp_path), RECEIPT
+    )  # the next life of the program: nobody knows how the first ended
     assert f"{FOLDER}/report.html" not in again and f"{FOLDER}/receipt.json" in again
 
 
 def test_once_what_is_left_is_for_deleting_there_is_no_report(tmp_path: Path) -> None:
     files = left_behind(machine(tmp_path, soft=True, hard=True), RECEIPT)
     assert set(files) == {LOG, f"{FOLDER}/receipt.json"}
-    assert (spare_s(machine(tmp_path)), spare_s(machine(tmp_path, soft=True))) == (REPORT_S, ASSUMED["cpu"].total_s)
+    assert (spare_s(machine(tmp_path)), spare_s(machine(tmp_path, soft=True))) == (
+        REPORT_S,
+        ASSUMED["cpu"].total_s,
+    )
 
 
-def test_answers_of_all_phases_are_left_in_their_order_and_shown_in_the_report_with_the_curves(tmp_path: Path) -> None:
+def test_answers_of_all_phases_are_left_in_their_order_and_shown_in_the_report_with_the_curves(
+    tmp_path: Path,
+) -> None:
     m = machine(tmp_path)
     answered(m, "sft", "I am Lanbot.")
     answered(m, "mid", "Who?")
@@ -83,19 +110,31 @@ def test_answers_of_all_phases_are_left_in_their_order_and_shown_in_the_report_w
     files = left_behind(m, RECEIPT)
     samples, report = files[f"{FOLDER}/samples.json"], files[f"{FOLDER}/report.html"]
     assert isinstance(samples, bytes) and [s.phase for s in read_samples(samples)] == ["mid", "sft"]
-    assert isinstance(report, bytes) and b"I am Lanbot." in report and b"<svg" in report and b"Succeeded" in report
+    assert (
+        isinstance(report, bytes)
+        and b"I am Lanbot." in report
+        and b"<svg" in report
+        and b"Succeeded" in report
+    )
 
 
 @pytest.mark.shows("file", "*.samples.json", "what the model answered is the input here")
 def test_no_secret_is_in_what_is_left(tmp_path: Path) -> None:
     m = machine(tmp_path, run_name=TOKEN)
     answered(m, "mid", f"My token is {TOKEN}")
-    assert not [path for path, data in left_behind(m, RECEIPT).items() if isinstance(data, bytes) and TOKEN.encode() in data]
+    assert not [
+        path
+        for path, data in left_behind(m, RECEIPT).items()
+        if isinstance(data, bytes) and TOKEN.encode() in data
+    ]
 
 
-def test_a_leave_that_cannot_be_made_keeps_none_of_the_others_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_leave_that_cannot_be_made_keeps_none_of_the_others_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(m: Any, receipt: Any) -> bytes:
         raise KeyError("a chart")
+
     files = left_behind(machine(tmp_path), RECEIPT, {"broken.html": broken, **LEAVES})
     assert f"{FOLDER}/receipt.json" in files and f"{FOLDER}/broken.html" not in files
     assert "broken.html could not be made: KeyError" in capsys.readouterr().out
@@ -105,13 +144,19 @@ def test_a_leave_that_cannot_be_made_keeps_none_of_the_others_away(tmp_path: Pat
 FAILED = replace(RECEIPT, verdict="failed", reason="oom", message="phase sft: words")
 
 
-def test_a_run_that_ended_short_leaves_a_black_box_and_its_headlines_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_ended_short_leaves_a_black_box_and_its_headlines_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "trainer").mkdir(exist_ok=True)
-    (tmp_path / "trainer/heartbeat.json").write_text('{"phase": "sft", "step": 12, "steps": 90, "stage": "train"}')
+    (tmp_path / "trainer/heartbeat.json").write_text(
+        '{"phase": "sft", "step": 12, "steps": 90, "stage": "train"}'
+    )
     data = left_behind(machine(tmp_path), FAILED)[f"{FOLDER}/postmortem.json"]
     assert isinstance(data, bytes) and TOKEN.encode() not in data
     box = read_postmortem(data)
-    assert box.cause == "CUDA out of memory in training at step 12" and box.seen == {"secret": ["a line with ***"]}
+    assert box.cause == "CUDA out of memory in training at step 12" and box.seen == {
+        "secret": ["a line with ***"]
+    }
     assert "black box: cause: CUDA out of memory in training at step 12" in capsys.readouterr().out
 
 
@@ -128,7 +173,7 @@ def test_the_log_is_read_last_so_that_it_holds_what_was_said_of_the_others(tmp_p
     said: list[str] = []
     m = machine(tmp_path)
     m.herald.log = lambda: "".join(said).encode()
-    files = left_behind(m, RECEIPT, {"a": lambda m, receipt: said.append("said on the way")})    # type: ignore[dict-item,func-returns-value]
+    files = left_behind(m, RECEIPT, {"a": lambda m, receipt: said.append("said on the way")})  # type: ignore[dict-item,func-returns-value]
     assert files[LOG] == b"said on the way"
 
 
@@ -141,10 +186,16 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 
 
 def readme(hub: HubServer) -> str | None:
-    return hub.read(PLAN.hf_repo, "README.md").decode() if "README.md" in hub.files(PLAN.hf_repo) else None
+    return (
+        hub.read(PLAN.hf_repo, "README.md").decode()
+        if "README.md" in hub.files(PLAN.hf_repo)
+        else None
+    )
 
 
-def test_the_card_tells_of_what_is_proven_and_keeps_the_users_text(tmp_path: Path, hub: HubServer) -> None:
+def test_the_card_tells_of_what_is_proven_and_keeps_the_users_text(
+    tmp_path: Path, hub: HubServer
+) -> None:
     hub.put(PLAN.hf_repo, {"README.md": "---\nlicense: mit\n---\n# Grüße\n".encode()})
     leave_card(machine(tmp_path, hub.url), RECEIPT)
     text = readme(hub) or ""
@@ -152,14 +203,24 @@ def test_the_card_tells_of_what_is_proven_and_keeps_the_users_text(tmp_path: Pat
     assert FOLDERS["sft"] not in text, "the Hub has no such folder"
 
 
-@pytest.mark.parametrize("receipt, soft", [(replace(RECEIPT, phases={}), False), (replace(RECEIPT, phases={
-    "mid": replace(PHASES["mid"], state="failed")}), False), (MID, True)])
-def test_without_a_proof_or_without_money_for_it_there_is_no_card(tmp_path: Path, hub: HubServer, receipt: Any, soft: bool) -> None:
+@pytest.mark.parametrize(
+    "receipt, soft",
+    [
+        (replace(RECEIPT, phases={}), False),
+        (replace(RECEIPT, phases={"mid": replace(PHASES["mid"], state="failed")}), False),
+        (MID, True),
+    ],
+)
+def test_without_a_proof_or_without_money_for_it_there_is_no_card(
+    tmp_path: Path, hub: HubServer, receipt: Any, soft: bool
+) -> None:
     leave_card(machine(tmp_path, hub.url, soft), receipt)
     assert readme(hub) is None
 
 
-def test_a_readme_that_cannot_be_read_stays_as_it_is(tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_readme_that_cannot_be_read_stays_as_it_is(
+    tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     hub.put(PLAN.hf_repo, {"README.md": b"\xff\xfe"})
     leave_card(machine(tmp_path, hub.url), MID)
     assert hub.read(PLAN.hf_repo, "README.md") == b"\xff\xfe"
@@ -171,7 +232,9 @@ def test_a_readme_that_cannot_be_read_stays_as_it_is(tmp_path: Path, hub: HubSer
     assert "the model card stays as it was: Unreachable" in capsys.readouterr().out
 
 
-def test_a_hub_that_refuses_the_card_fails_nothing(tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hub_that_refuses_the_card_fails_nothing(
+    tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     hub.fault(match="commit", action="status", status=403, times=99)
     leave_card(machine(tmp_path, hub.url), MID)
     assert readme(hub) is None and "the model card stays as it was" in capsys.readouterr().out
@@ -183,7 +246,14 @@ def test_the_card_has_no_secret(tmp_path: Path, hub: HubServer) -> None:
 
 
 @pytest.mark.parametrize("public", [False, True])
-def test_a_secret_in_a_log_that_anybody_can_read_is_said_in_its_last_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], public: bool) -> None:
+def test_a_secret_in_a_log_that_anybody_can_read_is_said_in_its_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], public: bool
+) -> None:
     m = machine(tmp_path, public=public)
     left_behind(m, RECEIPT)
-    assert (bool(loud(m)), "WARNING: A SECRET WAS PRINTED" in capsys.readouterr().out.splitlines()[-1:][0] if public else False) == (public, public)
+    assert (
+        bool(loud(m)),
+        "WARNING: A SECRET WAS PRINTED" in capsys.readouterr().out.splitlines()[-1:][0]
+        if public
+        else False,
+    ) == (public, public)

@@ -2,6 +2,7 @@
 
 Laws: tests/life_laws.py. The world: tests/life_world.py, with its machines, its cloud and its Hub beside it.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -9,7 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from nanolan.shadeform import CALL_S
 from nanolan.sim.shadeform_faults import Fault, Switches
@@ -23,51 +30,124 @@ from .life_trainer import FATES
 from .life_world import World
 from .test_records import FIELDS, ODD, RECORDS, THEIRS
 
-CREATE, DELETE, INFO, LIST = "POST /v1/instances/create", "POST /v1/instances/.*/delete", "GET /v1/instances/.*/info", "GET /v1/instances$"
+CREATE, DELETE, INFO, LIST = (
+    "POST /v1/instances/create",
+    "POST /v1/instances/.*/delete",
+    "GET /v1/instances/.*/info",
+    "GET /v1/instances$",
+)
 RUNS, STEPS = 4, 20
 ODD_VALUES = st.sampled_from([v for v in ODD if len(str(v)) < 1000])
-OTHERS: list[Any] = [*RECORDS, *(THEIRS | {name: v} for v in ODD if len(str(v)) < 1000 for name in ("id", "name", "tags", "status"))]
+OTHERS: list[Any] = [
+    *RECORDS,
+    *(
+        THEIRS | {name: v}
+        for v in ODD
+        if len(str(v)) < 1000
+        for name in ("id", "name", "tags", "status")
+    ),
+]
 
-pytestmark = pytest.mark.shows("file", "*/lanbot-training.log", "a library in the trainer prints the token")
+pytestmark = pytest.mark.shows(
+    "file", "*/lanbot-training.log", "a library in the trainer prints the token"
+)
 
 DRIPS: tuple[str, dict[str, Any]] = ("stall_after_effect", {"seconds": CALL_S})
 # What a create can come to: a fault of its answer, and what the machine is like
 CREATES: dict[str, tuple[str, dict[str, Any]]] = {
-    "lost": ("reset_after_effect", {}), "never arrived": ("reset", {}), "500 though made": ("status_after_effect", {"status": 500}),
-    "500": ("status", {"status": 500}), "half an answer": ("truncated", {}), "a page": ("html_after_effect", {}),
-    "cut": ("cut", {}), "unsure": ("internal_error_after_effect", {}), "sold out": ("out_of_stock", {}),
-    "no key": ("unauthorized", {}), "too slow": ("stall_after_effect", {"seconds": 30.0}), "drips": DRIPS,
-    "no id": ("status_after_effect", {"status": 200, "body": {}})}
+    "lost": ("reset_after_effect", {}),
+    "never arrived": ("reset", {}),
+    "500 though made": ("status_after_effect", {"status": 500}),
+    "500": ("status", {"status": 500}),
+    "half an answer": ("truncated", {}),
+    "a page": ("html_after_effect", {}),
+    "cut": ("cut", {}),
+    "unsure": ("internal_error_after_effect", {}),
+    "sold out": ("out_of_stock", {}),
+    "no key": ("unauthorized", {}),
+    "too slow": ("stall_after_effect", {"seconds": 30.0}),
+    "drips": DRIPS,
+    "no id": ("status_after_effect", {"status": 200, "body": {}}),
+}
 MACHINES: dict[str, dict[str, Any]] = {
-    "": {}, "lagging list": {"list_lag": 20.0}, "unlisted": {"list_lag": 600.0}, "no tags": {"tags_not_stored": True},
-    "limits come late": {"auto_delete_late": 30.0}, "limits lost": {"auto_delete_not_stored": 1}, "limits lost twice": {"auto_delete_not_stored": 2},
-    "dearer": {"price_differs": 4000}, "cost unknown": {"cost_frozen": True}, "never boots": {"stuck_in_pending_provider": True},
-    "goes to error": {"goes_to_error": True}, "no script": {"script_never_started": True},
-    "dearer later": {"price_rises": 600.0}, "much later": {"price_rises": 2000.0}, "limits dropped": {"limits_dropped": 300.0},
-    "comes back": {"comes_back": 60.0}}
+    "": {},
+    "lagging list": {"list_lag": 20.0},
+    "unlisted": {"list_lag": 600.0},
+    "no tags": {"tags_not_stored": True},
+    "limits come late": {"auto_delete_late": 30.0},
+    "limits lost": {"auto_delete_not_stored": 1},
+    "limits lost twice": {"auto_delete_not_stored": 2},
+    "dearer": {"price_differs": 4000},
+    "cost unknown": {"cost_frozen": True},
+    "never boots": {"stuck_in_pending_provider": True},
+    "goes to error": {"goes_to_error": True},
+    "no script": {"script_never_started": True},
+    "dearer later": {"price_rises": 600.0},
+    "much later": {"price_rises": 2000.0},
+    "limits dropped": {"limits_dropped": 300.0},
+    "comes back": {"comes_back": 60.0},
+}
 DEAD = ("never boots", "goes to error", "no script")
 READS: dict[str, tuple[str, dict[str, Any]]] = {
-    "503": ("status", {"status": 503}), "reset": ("reset", {}), "a page": ("html", {}), "half": ("truncated", {}),
-    "slow down": ("rate_limit", {"retry_after": "20"}), "refused": ("status", {"status": 418, "body": {"error": f"who sends {KEY}?"}}),
-    "no key": ("unauthorized", {}), "404 though there": ("not_found", {}), "drips": DRIPS}
+    "503": ("status", {"status": 503}),
+    "reset": ("reset", {}),
+    "a page": ("html", {}),
+    "half": ("truncated", {}),
+    "slow down": ("rate_limit", {"retry_after": "20"}),
+    "refused": ("status", {"status": 418, "body": {"error": f"who sends {KEY}?"}}),
+    "no key": ("unauthorized", {}),
+    "404 though there": ("not_found", {}),
+    "drips": DRIPS,
+}
 DELETES: dict[str, tuple[str, dict[str, Any]]] = {
-    "lost": ("reset_after_effect", {}), "500": ("status", {"status": 500}), "never arrived": ("reset", {}),
-    "404 though there": ("not_found", {}), "a page": ("html", {}), "drips": DRIPS}
-API = [*((INFO, *r) for r in READS.values()), *((LIST, *r) for r in READS.values() if r[0] != "not_found"),
-       *((DELETE, *d) for d in DELETES.values()), (DELETE, "nothing", {}), (DELETE, "nothing", {})]
+    "lost": ("reset_after_effect", {}),
+    "500": ("status", {"status": 500}),
+    "never arrived": ("reset", {}),
+    "404 though there": ("not_found", {}),
+    "a page": ("html", {}),
+    "drips": DRIPS,
+}
+API = [
+    *((INFO, *r) for r in READS.values()),
+    *((LIST, *r) for r in READS.values() if r[0] != "not_found"),
+    *((DELETE, *d) for d in DELETES.values()),
+    (DELETE, "nothing", {}),
+    (DELETE, "nothing", {}),
+]
 
 CUT = st.tuples(st.sampled_from(["ctrl-c", "off"]), st.floats(0, 30))
-PLANS = {"phases": st.sampled_from([("sft",), ("mid", "sft")]), "step_s": st.sampled_from([60, 120, 400]),
-         "save_every": st.integers(2, 4), "evaluate": st.sampled_from(["none", "quick"])}
+PLANS = {
+    "phases": st.sampled_from([("sft",), ("mid", "sft")]),
+    "step_s": st.sampled_from([60, 120, 400]),
+    "save_every": st.integers(2, 4),
+    "evaluate": st.sampled_from(["none", "quick"]),
+}
 SMOOTH = st.fixed_dictionaries(PLANS)
-ROUGH = st.fixed_dictionaries(PLANS | {
-    "create": st.sampled_from(["", *CREATES]), "machine": st.sampled_from(sorted(MACHINES)), "cut": st.none() | CUT,
-    "stop_s": st.none() | st.floats(0, 60), "wait": st.sampled_from([False, False, False, True]),
-    "outage": st.none() | st.tuples(st.floats(0, 20), st.sampled_from([1, 12]))})
+ROUGH = st.fixed_dictionaries(
+    PLANS
+    | {
+        "create": st.sampled_from(["", *CREATES]),
+        "machine": st.sampled_from(sorted(MACHINES)),
+        "cut": st.none() | CUT,
+        "stop_s": st.none() | st.floats(0, 60),
+        "wait": st.sampled_from([False, False, False, True]),
+        "outage": st.none() | st.tuples(st.floats(0, 20), st.sampled_from([1, 12])),
+    }
+)
 # A launch with a definite no, and with luck a word to stop before its next attempt; a machine of which the provider changes its mind
-FAILOVER = st.fixed_dictionaries(PLANS | {"create": st.sampled_from(["sold out", ""]), "machine": st.sampled_from(["dearer", "limits lost twice"]),
-                                          "stop_s": st.none() | st.floats(0, 40), "wait": st.booleans()})
-CHANGED = st.fixed_dictionaries(PLANS | {"machine": st.sampled_from(["dearer later", "much later", "limits dropped", "comes back"])})
+FAILOVER = st.fixed_dictionaries(
+    PLANS
+    | {
+        "create": st.sampled_from(["sold out", ""]),
+        "machine": st.sampled_from(["dearer", "limits lost twice"]),
+        "stop_s": st.none() | st.floats(0, 40),
+        "wait": st.booleans(),
+    }
+)
+CHANGED = st.fixed_dictionaries(
+    PLANS
+    | {"machine": st.sampled_from(["dearer later", "much later", "limits dropped", "comes back"])}
+)
 
 
 class Life(RuleBasedStateMachine):
@@ -88,8 +168,11 @@ class Life(RuleBasedStateMachine):
         finally:
             self.w.close()
 
-    @initialize(provider=st.booleans(), first=SMOOTH | FAILOVER | CHANGED,
-                then=st.lists(ROUGH | SMOOTH | FAILOVER, min_size=RUNS - 1, max_size=RUNS - 1))
+    @initialize(
+        provider=st.booleans(),
+        first=SMOOTH | FAILOVER | CHANGED,
+        then=st.lists(ROUGH | SMOOTH | FAILOVER, min_size=RUNS - 1, max_size=RUNS - 1),
+    )
     def begin(self, provider: bool, first: dict[str, Any], then: list[dict[str, Any]]) -> None:
         self.w.provider, self.plans = provider, [*then, first]
         self.machine()
@@ -103,19 +186,32 @@ class Life(RuleBasedStateMachine):
 
     # ---- the laptop
 
-    def _launch(self, create: str = "", machine: str = "", cut: tuple[str, float] | None = None,
-                outage: tuple[float, int] | None = None, *, step_s: int, save_every: int, **plan: Any) -> None:
+    def _launch(
+        self,
+        create: str = "",
+        machine: str = "",
+        cut: tuple[str, float] | None = None,
+        outage: tuple[float, int] | None = None,
+        *,
+        step_s: int,
+        save_every: int,
+        **plan: Any,
+    ) -> None:
         if machine in DEAD and not self.w.provider:
-            return      # nobody at all would end it
+            return  # nobody at all would end it
         self.laptop_on = True
         if create:
             self.w.cloud.faults.add(Fault(CREATE, CREATES[create][0], params=CREATES[create][1]))
-        self.w.cloud.account.switches = Switches()      # what an earlier machine had left over is not for this one
+        self.w.cloud.account.switches = (
+            Switches()
+        )  # what an earlier machine had left over is not for this one
         for name, value in MACHINES[machine].items():
             self.w.cloud.account.switches.set(name, value, times=1)
         if outage:
             self._api_down(*outage)
-        self.w.launch(recipe={"steps": 10, "step_s": step_s, "save_every": save_every}, cut=cut, **plan)
+        self.w.launch(
+            recipe={"steps": 10, "step_s": step_s, "save_every": save_every}, cut=cut, **plan
+        )
 
     @rule(how=st.sampled_from(["on the Hub", "on the Hub", "at once"]), cut=st.none() | CUT)
     def stop(self, how: str, cut: tuple[str, float] | None) -> None:
@@ -131,8 +227,20 @@ class Life(RuleBasedStateMachine):
         self.machine()
         self.w.run(60.0 * minutes)
 
-    @rule(line=st.sampled_from(["training (attempt", "uploading", "proven", "verdict", "deleting", "evaluation", "state of step"]),
-          seconds=st.floats(0, 5))
+    @rule(
+        line=st.sampled_from(
+            [
+                "training (attempt",
+                "uploading",
+                "proven",
+                "verdict",
+                "deleting",
+                "evaluation",
+                "state of step",
+            ]
+        ),
+        seconds=st.floats(0, 5),
+    )
     def until(self, line: str, seconds: float) -> None:
         """A moment that matters: just after the box program said something."""
         if box := self.machine():
@@ -142,13 +250,18 @@ class Life(RuleBasedStateMachine):
 
     # ---- programs die, machines fail
 
-    @rule(how=st.sampled_from(["a rank dies", "killed", "in a save", *FATES]), lines=st.integers(1, 60))
+    @rule(
+        how=st.sampled_from(["a rank dies", "killed", "in a save", *FATES]),
+        lines=st.integers(1, 60),
+    )
     def trainer_fails(self, how: str, lines: int) -> None:
         """The trainer that runs, or the next one."""
         if box := self.machine():
             box.fail_trainer(how, lines)
 
-    @rule(lines=st.sampled_from([0, 0, 3, 10, 30, 60, 100, 200, 400, 700]), thread=st.integers(0, 4))
+    @rule(
+        lines=st.sampled_from([0, 0, 3, 10, 30, 60, 100, 200, 400, 700]), thread=st.integers(0, 4)
+    )
     def crash(self, lines: int, thread: int) -> None:
         """kill -9 of the box program: now, or so many lines of nanolan from now in one of its threads."""
         if box := self.machine():
@@ -173,7 +286,16 @@ class Life(RuleBasedStateMachine):
         if box := self.machine():
             box.fill(60.0 * minutes)
 
-    @rule(what=st.sampled_from(["the laptop is shut", "it is open again", "a GPU falls off", "the machine is taken away"]))
+    @rule(
+        what=st.sampled_from(
+            [
+                "the laptop is shut",
+                "it is open again",
+                "a GPU falls off",
+                "the machine is taken away",
+            ]
+        )
+    )
     def misfortune(self, what: str) -> None:
         box = self.machine()
         if what.endswith(("shut", "again")):
@@ -185,8 +307,12 @@ class Life(RuleBasedStateMachine):
 
     # ---- the Hub and the API fail
 
-    @rule(call=st.sampled_from(["commit", "commit", "info", "get"]), kind=st.sampled_from(TROUBLES), times=st.integers(1, 3),
-          skip=st.integers(0, 3))
+    @rule(
+        call=st.sampled_from(["commit", "commit", "info", "get"]),
+        kind=st.sampled_from(TROUBLES),
+        times=st.integers(1, 3),
+        skip=st.integers(0, 3),
+    )
     def hub_fails(self, call: str, kind: str, times: int, skip: int) -> None:
         self.machine()
         self.w.hub.faults.append(HubFault(call, kind, times, skip))
@@ -197,7 +323,11 @@ class Life(RuleBasedStateMachine):
         self.machine()
         self.w.hub.faults.append(HubFault("commit", kind, 1, skip))
 
-    @rule(status=st.sampled_from(REFUSALS), seconds=st.integers(5, 60), call=st.sampled_from(["", "", "commit", "info", "get"]))
+    @rule(
+        status=st.sampled_from(REFUSALS),
+        seconds=st.integers(5, 60),
+        call=st.sampled_from(["", "", "commit", "info", "get"]),
+    )
     def hub_refuses(self, status: int, seconds: int, call: str) -> None:
         self.machine()
         self.w.hub.refused = self.w.clock.now + seconds, status, call
@@ -212,8 +342,10 @@ class Life(RuleBasedStateMachine):
         self.machine()
         self._api_down(0, minutes)
 
-    @rule(others=st.lists(st.integers(0, len(OTHERS) - 1), max_size=3),
-          fields=st.dictionaries(st.sampled_from(FIELDS), ODD_VALUES, max_size=3))
+    @rule(
+        others=st.lists(st.integers(0, len(OTHERS) - 1), max_size=3),
+        fields=st.dictionaries(st.sampled_from(FIELDS), ODD_VALUES, max_size=3),
+    )
     def records_are_odd(self, others: list[int], fields: dict[str, Any]) -> None:
         """Of a colleague, and in those fields of our own machine by which nobody has to find or to stop it."""
         self.machine()
@@ -225,7 +357,10 @@ class Life(RuleBasedStateMachine):
         self.laws.grace_s += seconds + 60
         self.w.cloud.late_s, self.w.cloud.late_until = seconds, self.w.clock.now + 60.0 * minutes
 
-    @rule(hours=st.sampled_from([-24, -8, -0.1, 0, 0.1, 1, 8, 24]), whose=st.sampled_from(["laptop", "machine"]))
+    @rule(
+        hours=st.sampled_from([-24, -8, -0.1, 0, 0.1, 1, 8, 24]),
+        whose=st.sampled_from(["laptop", "machine"]),
+    )
     def clock_jumps(self, hours: float, whose: str) -> None:
         box = self.machine()
         if whose == "laptop":
@@ -244,7 +379,7 @@ class Life(RuleBasedStateMachine):
         match, action, params = fault
         self.laws.grace_s += (60 + CALL_S * (params == DRIPS[1])) * times
         self.w.api_troubled_at = self.w.clock.now
-        if action == "nothing":     # answers 200 and does nothing
+        if action == "nothing":  # answers 200 and does nothing
             self.w.cloud.account.switches.set("delete_ignored", times)
         else:
             self.w.cloud.faults.add(Fault(match, action, times, params=params))
@@ -254,15 +389,25 @@ class Life(RuleBasedStateMachine):
         self.laws.check()
 
 
-QUIET = dict(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+QUIET = dict(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+)
 
 
-@pytest.mark.timeout(900)     # about 20 s; a shared machine may take several times that
+@pytest.mark.timeout(900)  # about 20 s; a shared machine may take several times that
 def test_every_promise_holds_in_150_histories() -> None:
-    run_state_machine_as_test(Life, settings=settings(max_examples=150, stateful_step_count=STEPS, **QUIET))  # type: ignore[arg-type]
+    run_state_machine_as_test(
+        Life, settings=settings(max_examples=150, stateful_step_count=STEPS, **QUIET)
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
 def test_every_promise_holds_in_10_000_histories() -> None:
-    run_state_machine_as_test(Life, settings=settings(max_examples=10_000, stateful_step_count=STEPS, **QUIET))  # type: ignore[arg-type]
+    run_state_machine_as_test(
+        Life, settings=settings(max_examples=10_000, stateful_step_count=STEPS, **QUIET)
+    )  # type: ignore[arg-type]

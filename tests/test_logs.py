@@ -1,4 +1,5 @@
 """A run's log from the best place there is: the machine, the Hub's parts, or the whole log of the end."""
+
 from __future__ import annotations
 
 import subprocess
@@ -27,7 +28,13 @@ from .ssh_fixtures import Ssh
 PLAN = make_plan("", "", run_id="ab12cd34")
 RECEIPT = Receipt("ab12cd34", "failed", "oom", log="logs/error-x.log")
 PROGRESS = Progress("ab12cd34", "training", {}, iso(now_utc()))
-LINES = ["2026-01-01T10:00:00Z boot: run ab12cd34", "a line without a stamp", "2026-01-01T11:00:00Z box: training", "step 1", "step 2"]
+LINES = [
+    "2026-01-01T10:00:00Z boot: run ab12cd34",
+    "a line without a stamp",
+    "2026-01-01T11:00:00Z box: training",
+    "step 1",
+    "step 2",
+]
 
 
 @pytest.fixture
@@ -47,6 +54,7 @@ def put(server: HubServer, number: int, text: str, attempt: int = 1) -> None:
 
 # ---- the Hub
 
+
 def test_the_parts_are_put_together_in_their_order_and_each_is_read_once(server: HubServer) -> None:
     for number in (2, 1, 10_000, 3):
         put(server, number, f"part {number}\n")
@@ -54,9 +62,11 @@ def test_the_parts_are_put_together_in_their_order_and_each_is_read_once(server:
     log = HubLog(hub_of(server))
     assert log.lines(PLAN) == ["part 1", "part 2", "part 3", "part 10000"]
     before = len(server.log)
-    put(server, 10_000, "part 10000\nmore\n")          # a part whose first try had got through after all
+    put(server, 10_000, "part 10000\nmore\n")  # a part whose first try had got through after all
     assert log.lines(PLAN)[-2:] == ["part 10000", "more"]
-    assert sum("part-" in line["path"] for line in server.log[before:] if line["method"] == "GET") == 1
+    assert (
+        sum("part-" in line["path"] for line in server.log[before:] if line["method"] == "GET") == 1
+    )
     assert log.lines(structs.replace(PLAN, attempt=2)) == ["another machine's"]
 
 
@@ -67,20 +77,29 @@ def test_no_part_yet_is_said_and_no_hub_is_another_thing(server: HubServer) -> N
     with pytest.raises(Unreachable):
         HubLog(hub_of(server)).lines(PLAN)
     problems: list[str] = []
-    assert end_of_log(hub_of(server), RunView(Entry(PLAN), "lost"), problems) == "" and len(problems) == 1
+    assert (
+        end_of_log(hub_of(server), RunView(Entry(PLAN), "lost"), problems) == ""
+        and len(problems) == 1
+    )
     server.faults.clear()
 
 
-def test_the_end_of_a_log_is_the_whole_one_or_the_parts_of_a_machine_that_vanished(server: HubServer) -> None:
+def test_the_end_of_a_log_is_the_whole_one_or_the_parts_of_a_machine_that_vanished(
+    server: HubServer,
+) -> None:
     put(server, 1, "a part\n")
     server.put(REPO, {"logs/error-x.log": b"the whole log\n"})
     problems: list[str] = []
     assert end_of_log(hub_of(server), RunView(Entry(PLAN), "lost"), problems) == "a part"
-    assert end_of_log(hub_of(server), RunView(Entry(PLAN), "failed", receipt=RECEIPT), problems) == "the whole log"
+    assert (
+        end_of_log(hub_of(server), RunView(Entry(PLAN), "failed", receipt=RECEIPT), problems)
+        == "the whole log"
+    )
     assert not problems
 
 
 # ---- SSH
+
 
 def test_over_ssh_whole_lines_are_fetched_and_followed(tmp_path: Path) -> None:
     ssh = Ssh(tmp_path)
@@ -103,31 +122,61 @@ def test_a_machine_that_is_not_reached_is_not_found(tmp_path: Path, how: str) ->
 
     def hang(*args: Any, **more: Any) -> Any:
         raise subprocess.TimeoutExpired("ssh", 60)
+
     with pytest.raises(NotFound, match="ssh: "):
-        fetch(["/nonexistent" if how == "no program" else str(ssh.dir / "ssh")], hang if how == "hangs" else subprocess.run)
+        fetch(
+            ["/nonexistent" if how == "no program" else str(ssh.dir / "ssh")],
+            hang if how == "hangs" else subprocess.run,
+        )
 
 
 # ---- lines
 
-@pytest.mark.parametrize("last, since, want", [
-    (None, None, LINES), (2, None, LINES[3:]), (0, None, []), (99, None, LINES), (None, "2026-01-01T10:30:00Z", LINES[2:]),
-    (None, "2026-01-01T10:00:00Z", LINES), (1, "2026-01-01T10:30:00Z", LINES[4:]), (None, "2026-01-01T12:00:00Z", [])], ids=str)
-def test_lines_are_chosen_by_number_and_by_their_own_stamps(last: int | None, since: str | None, want: list[str]) -> None:
+
+@pytest.mark.parametrize(
+    "last, since, want",
+    [
+        (None, None, LINES),
+        (2, None, LINES[3:]),
+        (0, None, []),
+        (99, None, LINES),
+        (None, "2026-01-01T10:30:00Z", LINES[2:]),
+        (None, "2026-01-01T10:00:00Z", LINES),
+        (1, "2026-01-01T10:30:00Z", LINES[4:]),
+        (None, "2026-01-01T12:00:00Z", []),
+    ],
+    ids=str,
+)
+def test_lines_are_chosen_by_number_and_by_their_own_stamps(
+    last: int | None, since: str | None, want: list[str]
+) -> None:
     assert chosen(LINES, last, parse_time(since) if since else None) == want
 
 
-@pytest.mark.parametrize("line, want", [
-    ("plain", "plain"), ("a\tb", "a       b"), ("10%\r50%\r100%", "100%"), ("windows\r", "windows"), ("\x1b[31mred\x1b[0m", "red"),
-    ("\x1b]0;title\x07x", "\x1b]0;title\x07x"), ("", "")])
+@pytest.mark.parametrize(
+    "line, want",
+    [
+        ("plain", "plain"),
+        ("a\tb", "a       b"),
+        ("10%\r50%\r100%", "100%"),
+        ("windows\r", "windows"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07x", "\x1b]0;title\x07x"),
+        ("", ""),
+    ],
+)
 def test_a_line_is_what_a_terminal_would_leave(line: str, want: str) -> None:
     assert shown(line) == want
 
 
 def test_only_a_newline_ends_a_line() -> None:
-    assert to_lines("a\x0bb\u2028c\rd\n\ne\n") == ["a\x0bb\u2028c\rd", "", "e"] and to_lines("") == []
+    assert (
+        to_lines("a\x0bb\u2028c\rd\n\ne\n") == ["a\x0bb\u2028c\rd", "", "e"] and to_lines("") == []
+    )
 
 
 # ---- the reader
+
 
 class Story:
     """A run as a reader sees it: at each look the next of `views`, and what the Hub and the machine hold."""
@@ -161,8 +210,15 @@ class Story:
         assert self.slept < 20
 
     def reader(self, reachable: bool = True) -> Reader:
-        return Reader(self.look, self, lambda view: ["ssh"] if reachable else None, self.said.append, self.sleep,  # type: ignore[arg-type]
-                      fetch=self.fetch, follow=self.follow)
+        return Reader(
+            self.look,
+            self,
+            lambda view: ["ssh"] if reachable else None,
+            self.said.append,
+            self.sleep,  # type: ignore[arg-type]
+            fetch=self.fetch,
+            follow=self.follow,
+        )
 
 
 LIVE, BOOTING = RunView(Entry(PLAN), "training", progress=PROGRESS), RunView(Entry(PLAN), "booting")
@@ -171,10 +227,17 @@ OVER = RunView(Entry(PLAN), "failed", receipt=RECEIPT)
 
 def test_a_live_run_is_followed_on_its_machine_and_ends_with_the_whole_log() -> None:
     story = Story(LIVE, OVER)
-    story.machine, story.live, story.hub_lines = [["1", "2"]], [["3", "4"]], [["1", "2", "3", "4", "5"]]
+    story.machine, story.live, story.hub_lines = (
+        [["1", "2"]],
+        [["3", "4"]],
+        [["1", "2", "3", "4", "5"]],
+    )
     reader = story.reader()
     assert reader.lines() == ["1", "2"] and list(reader.onward(2)) == ["3", "4", "5"]
-    assert story.asked == [2] and story.said == ["from the machine itself, live", "from the whole log, logs/error-x.log on the Hub"]
+    assert story.asked == [2] and story.said == [
+        "from the machine itself, live",
+        "from the whole log, logs/error-x.log on the Hub",
+    ]
 
 
 def test_a_machine_out_of_reach_is_followed_by_its_parts_on_the_hub() -> None:
@@ -197,6 +260,7 @@ def test_before_its_first_word_and_through_a_network_that_fails_it_waits() -> No
         story.slept += 1
         if story.slept == 2:
             story.hub_lines = [["1"], ["1", "2"]]
+
     reader.sleep = later
     assert list(found) == ["1", "2"] and story.slept >= 2
 
@@ -219,6 +283,10 @@ def test_what_could_not_be_seen_is_no_end() -> None:
 
 def test_a_flood_that_was_cut_shorter_at_the_end_repeats_nothing() -> None:
     story = Story(LIVE, OVER)
-    story.machine, story.live, story.hub_lines = [["1", "2", "3"]], [["4"]], [["1", "[left out]", "4"]]
+    story.machine, story.live, story.hub_lines = (
+        [["1", "2", "3"]],
+        [["4"]],
+        [["1", "[left out]", "4"]],
+    )
     reader = story.reader()
     assert list(reader.onward(len(reader.lines()))) == ["4"]

@@ -1,4 +1,5 @@
 """Money: cents inside, nonsense refused, unknown never zero."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,23 +10,80 @@ from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.money import MOST_DOLLARS, cents_from_dollars, cost_cents, dollars, parse_limit, usd
 
 
-@pytest.mark.parametrize("text, cents", [("150", 15_000), ("99.50", 9_950), ("0.01", 1), ("$20", 2_000), (" 7.5 ", 750),
-                                         ("007", 700), (str(MOST_DOLLARS), MOST_DOLLARS * 100)])
+@pytest.mark.parametrize(
+    "text, cents",
+    [
+        ("150", 15_000),
+        ("99.50", 9_950),
+        ("0.01", 1),
+        ("$20", 2_000),
+        (" 7.5 ", 750),
+        ("007", 700),
+        (str(MOST_DOLLARS), MOST_DOLLARS * 100),
+    ],
+)
 def test_a_spend_limit_is_read_to_the_cent(text: str, cents: int) -> None:
     assert parse_limit(text) == cents
 
 
-@pytest.mark.parametrize("text", ["", " ", "0", "0.00", "-1", "-0", "nan", "NaN", "inf", "-inf", "Infinity", "1e9", "1e2",
-                                  "10,5", "1,000",
-                                  "10.555", "1_000", "0x10", "10001", "999999999", "9" * 400, "１５０", "٣", "²", "150 USD", "$",
-                                  "$$5", "5$", "150\n1", "150\x00", "$(id)", "+5", ".5", "5."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "0",
+        "0.00",
+        "-1",
+        "-0",
+        "nan",
+        "NaN",
+        "inf",
+        "-inf",
+        "Infinity",
+        "1e9",
+        "1e2",
+        "10,5",
+        "1,000",
+        "10.555",
+        "1_000",
+        "0x10",
+        "10001",
+        "999999999",
+        "9" * 400,
+        "１５０",
+        "٣",
+        "²",
+        "150 USD",
+        "$",
+        "$$5",
+        "5$",
+        "150\n1",
+        "150\x00",
+        "$(id)",
+        "+5",
+        ".5",
+        "5.",
+    ],
+)
 def test_a_limit_that_is_no_sane_amount_is_refused(text: str) -> None:
     with pytest.raises(UsageProblem, match="spend limit"):
         parse_limit(text)
 
 
-@pytest.mark.parametrize("text, cents", [("103.4", 10_340), ("0.0006106021", 1), ("0", 0), ("36", 3600), ("26.76", 2676),
-                                         ("1.001", 101), ("$15.00", 1500), (12, 1200), ("1E+2", 10_000)])
+@pytest.mark.parametrize(
+    "text, cents",
+    [
+        ("103.4", 10_340),
+        ("0.0006106021", 1),
+        ("0", 0),
+        ("36", 3600),
+        ("26.76", 2676),
+        ("1.001", 101),
+        ("$15.00", 1500),
+        (12, 1200),
+        ("1E+2", 10_000),
+    ],
+)
 def test_the_apis_dollar_strings_become_cents_rounded_up(text: object, cents: int) -> None:
     assert cents_from_dollars(text, "cost_estimate") == cents
 

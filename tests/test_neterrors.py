@@ -1,4 +1,5 @@
 """What a failed call means is said at once, with the setting to change: never as a fault of nanolan, a bad key or a dead network."""
+
 from __future__ import annotations
 
 import ssl
@@ -14,15 +15,31 @@ import huggingface_hub.constants
 import pytest
 import requests
 
-from nanolan.errors import ApiProblem, AuthProblem, NanolanError, TooManyRequests, UnclearAnswer, Unreachable, WrongSetting
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    NanolanError,
+    TooManyRequests,
+    UnclearAnswer,
+    Unreachable,
+    WrongSetting,
+)
 from nanolan.hub import Hub, use_timeouts
 from nanolan.hubtrouble import told_wait_s
 from nanolan.neterrors import HUB, SHADEFORM, of_exception, proxy_of, wrong_proxy
 from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform, retry_after_s
 
-OUTSIDE = "https://127.0.0.2:9"      # counts as a host of the world outside: proxies and certificates are looked at
-VARIABLES = ("ALL_PROXY", "HTTPS_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "HF_HUB_OFFLINE")
+OUTSIDE = "https://127.0.0.2:9"  # counts as a host of the world outside: proxies and certificates are looked at
+VARIABLES = (
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "HF_HUB_OFFLINE",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,32 +72,81 @@ CLIENTS = {"Shadeform": shadeform, "the Hub": hub}
 
 # ------------------------------------------------------------------ the environment
 @pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("name, value, says", [
-    ("ALL_PROXY", "socks5://127.0.0.1:9", "ALL_PROXY (environment) names a SOCKS proxy"),
-    ("HTTPS_PROXY", "socks5h://me:S3CRET@127.0.0.1:9", "HTTPS_PROXY (environment) names a SOCKS proxy"),
-    ("HTTPS_PROXY", "ftp://127.0.0.1:9", "HTTPS_PROXY (environment) is no address of a proxy"),
-    ("HTTPS_PROXY", "http//127.0.0.1", "HTTPS_PROXY (environment) is no address of a proxy"),
-    ("HTTPS_PROXY", "http://a b:1", "HTTPS_PROXY (environment) is no address of a proxy"),
-    ("HTTPS_PROXY", "http://127.0.0.1:port", "HTTPS_PROXY (environment) is no address of a proxy"),
-    ("HTTPS_PROXY", "http://", "HTTPS_PROXY (environment) is no address of a proxy"),
-    ("HTTPS_PROXY", "127.0.0.1:9", "the proxy of HTTPS_PROXY=127.0.0.1:9 does not answer"),
-    ("HTTPS_PROXY", "http://me:S3CRET@127.0.0.1:9", "the proxy of HTTPS_PROXY=http://...@127.0.0.1:9 does not answer"),
-    ("HTTPS_PROXY", "http://nosuch.invalid:1", "the proxy of HTTPS_PROXY=http://nosuch.invalid:1 does not answer"),
-])
-def test_a_wrong_proxy_is_named_at_once(monkeypatch: pytest.MonkeyPatch, client: str, name: str, value: str, says: str) -> None:
+@pytest.mark.parametrize(
+    "name, value, says",
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", "ALL_PROXY (environment) names a SOCKS proxy"),
+        (
+            "HTTPS_PROXY",
+            "socks5h://me:S3CRET@127.0.0.1:9",
+            "HTTPS_PROXY (environment) names a SOCKS proxy",
+        ),
+        ("HTTPS_PROXY", "ftp://127.0.0.1:9", "HTTPS_PROXY (environment) is no address of a proxy"),
+        ("HTTPS_PROXY", "http//127.0.0.1", "HTTPS_PROXY (environment) is no address of a proxy"),
+        ("HTTPS_PROXY", "http://a b:1", "HTTPS_PROXY (environment) is no address of a proxy"),
+        (
+            "HTTPS_PROXY",
+            "http://127.0.0.1:port",
+            "HTTPS_PROXY (environment) is no address of a proxy",
+        ),
+        ("HTTPS_PROXY", "http://", "HTTPS_PROXY (environment) is no address of a proxy"),
+        ("HTTPS_PROXY", "127.0.0.1:9", "the proxy of HTTPS_PROXY=127.0.0.1:9 does not answer"),
+        (
+            "HTTPS_PROXY",
+            "http://me:S3CRET@127.0.0.1:9",
+            "the proxy of HTTPS_PROXY=http://...@127.0.0.1:9 does not answer",
+        ),
+        (
+            "HTTPS_PROXY",
+            "http://nosuch.invalid:1",
+            "the proxy of HTTPS_PROXY=http://nosuch.invalid:1 does not answer",
+        ),
+    ],
+)
+def test_a_wrong_proxy_is_named_at_once(
+    monkeypatch: pytest.MonkeyPatch, client: str, name: str, value: str, says: str
+) -> None:
     monkeypatch.setenv(name, value)
     started = time.monotonic()
     error = CLIENTS[client]()
-    assert isinstance(error, WrongSetting) and error.exit_code == 2 and says in str(error) and time.monotonic() - started < 2
+    assert (
+        isinstance(error, WrongSetting)
+        and error.exit_code == 2
+        and says in str(error)
+        and time.monotonic() - started < 2
+    )
     assert "S3CRET" not in str(error) and "\n" not in str(error)
 
 
-@pytest.mark.parametrize("client, name", [("Shadeform", "REQUESTS_CA_BUNDLE"), ("Shadeform", "CURL_CA_BUNDLE"), ("the Hub", "REQUESTS_CA_BUNDLE"),
-                                          ("the Hub", "SSL_CERT_FILE")])
-@pytest.mark.parametrize("content, says", [(None, "is not there"), (b"", "holds no certificate"), (b"no certificate", "holds no certificate"),
-                                           (b"\xff\x00" * 99, "holds no certificate"), ("folder", "is a folder without certificates")], ids=str)
-def test_a_file_of_certificates_that_is_none_is_named_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tls: str, client: str,
-                                                              name: str, content: Any, says: str) -> None:
+@pytest.mark.parametrize(
+    "client, name",
+    [
+        ("Shadeform", "REQUESTS_CA_BUNDLE"),
+        ("Shadeform", "CURL_CA_BUNDLE"),
+        ("the Hub", "REQUESTS_CA_BUNDLE"),
+        ("the Hub", "SSL_CERT_FILE"),
+    ],
+)
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        (None, "is not there"),
+        (b"", "holds no certificate"),
+        (b"no certificate", "holds no certificate"),
+        (b"\xff\x00" * 99, "holds no certificate"),
+        ("folder", "is a folder without certificates"),
+    ],
+    ids=str,
+)
+def test_a_file_of_certificates_that_is_none_is_named_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tls: str,
+    client: str,
+    name: str,
+    content: Any,
+    says: str,
+) -> None:
     path = tmp_path / "ca.pem"
     if content == "folder":
         path.mkdir()
@@ -91,23 +157,44 @@ def test_a_file_of_certificates_that_is_none_is_named_at_once(monkeypatch: pytes
     assert isinstance(error, WrongSetting) and f"{name} (environment): {path} {says}" in str(error)
 
 
-def test_offline_mode_is_named_and_not_taken_for_a_dead_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_is_named_and_not_taken_for_a_dead_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert isinstance(hub(), WrongSetting) and "HF_HUB_OFFLINE (environment) forbids" in str(hub())
 
 
-@pytest.mark.parametrize("value", ["socks4://h:1", "://", "http://[::1", "http://h:0", "http://h:99999", "h/x"])
+@pytest.mark.parametrize(
+    "value", ["socks4://h:1", "://", "http://[::1", "http://h:0", "http://h:99999", "h/x"]
+)
 def test_what_is_no_proxy_is_known_by_itself(value: str) -> None:
     assert "HTTPS_PROXY" in wrong_proxy("HTTPS_PROXY", value)
 
 
-@pytest.mark.parametrize("value", ["http://h:3128", "h:3128", "https://me:p@h:1", "http://[::1]:8", "http://10.0.0.1/", "HTTP://H:1", "my_proxy:80"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://h:3128",
+        "h:3128",
+        "https://me:p@h:1",
+        "http://[::1]:8",
+        "http://10.0.0.1/",
+        "HTTP://H:1",
+        "my_proxy:80",
+    ],
+)
 def test_a_good_proxy_is_not_blamed(value: str) -> None:
     assert wrong_proxy("HTTPS_PROXY", value) == ""
-    assert proxy_of("https://api.shadeform.ai/v1", {"ALL_PROXY": "a", "HTTPS_PROXY": value}) == ("HTTPS_PROXY", value)
+    assert proxy_of("https://api.shadeform.ai/v1", {"ALL_PROXY": "a", "HTTPS_PROXY": value}) == (
+        "HTTPS_PROXY",
+        value,
+    )
     for host in ("*", "shadeform.ai", ".shadeform.ai, x"):
-        assert proxy_of("https://api.shadeform.ai/v1", {"HTTPS_PROXY": value, "NO_PROXY": host}) is None
+        assert (
+            proxy_of("https://api.shadeform.ai/v1", {"HTTPS_PROXY": value, "NO_PROXY": host})
+            is None
+        )
 
 
 # ------------------------------------------------------------------ TLS
@@ -115,8 +202,27 @@ def test_a_good_proxy_is_not_blamed(value: str) -> None:
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server whose certificate nobody here knows."""
     folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=elsewhere.example", "-keyout",
-                    "key.pem", "-out", "cert.pem"], cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=elsewhere.example",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     with serving(lambda: (200, {}, b"{}"), "127.0.0.2", context) as url:
@@ -126,7 +232,12 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class serving:
     """A server that gives the same answer to everything, on a host of its own."""
 
-    def __init__(self, answer: Callable[[], tuple[int, dict[str, str], bytes]], host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        answer: Callable[[], tuple[int, dict[str, str], bytes]],
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 status, headers, body = answer()
@@ -135,9 +246,11 @@ class serving:
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
+
             do_POST = do_GET
 
             def log_message(self, *_: Any) -> None: ...
+
         self._server = ThreadingHTTPServer((host, 0), Handler)
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         if tls:
@@ -156,9 +269,13 @@ class serving:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_certificate_that_nobody_knows_is_said_at_once_with_the_variable_for_it(tls: str, client: str) -> None:
+def test_a_certificate_that_nobody_knows_is_said_at_once_with_the_variable_for_it(
+    tls: str, client: str
+) -> None:
     error = CLIENTS[client](tls)
-    assert isinstance(error, WrongSetting) and "certificate of 127.0.0.2 is signed by nobody known here" in str(error)
+    assert isinstance(
+        error, WrongSetting
+    ) and "certificate of 127.0.0.2 is signed by nobody known here" in str(error)
     assert "REQUESTS_CA_BUNDLE" in str(error)
 
 
@@ -168,14 +285,30 @@ def test_a_host_that_speaks_no_tls_is_said_at_once(client: str) -> None:
         assert "speaks no TLS" in str(CLIENTS[client](url.replace("http:", "https:")))
 
 
-@pytest.mark.parametrize("code, says", [(10, "has expired"), (9, "is not valid yet"), (62, "is another host's"), (18, "nobody known"), (19, "nobody known"),
-                                        (20, "nobody known")])
+@pytest.mark.parametrize(
+    "code, says",
+    [
+        (10, "has expired"),
+        (9, "is not valid yet"),
+        (62, "is another host's"),
+        (18, "nobody known"),
+        (19, "nobody known"),
+        (20, "nobody known"),
+    ],
+)
 def test_every_kind_of_wrong_certificate_has_its_words(code: int, says: str) -> None:
-    refused = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+    refused = ssl.SSLCertVerificationError(
+        1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"
+    )
     refused.verify_code = code
     wrapped = requests.exceptions.SSLError(refused)
     trouble = of_exception(wrapped, SHADEFORM, "https://api.shadeform.ai/v1", {})
-    assert trouble.kind == "your setting" and not trouble.again and not trouble.sent and says in trouble.text
+    assert (
+        trouble.kind == "your setting"
+        and not trouble.again
+        and not trouble.sent
+        and says in trouble.text
+    )
 
 
 # ------------------------------------------------------------------ answers
@@ -185,25 +318,43 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("status, headers, body, kind, says", [
-    (200, HTML, PAGE, WrongSetting, "a web page answered in place of"), (403, HTML, PAGE, WrongSetting, "Sign in to Airport WiFi"),
-    (401, HTML, PAGE, WrongSetting, "a login page of the network"), (404, HTML, PAGE, WrongSetting, "a web page answered"),
-    (407, {}, b"", WrongSetting, "the proxy wants a login"), (503, HTML, PAGE, Unreachable, "is down (HTTP 503, titled 'Sign in"),
-    (401, JSON, b'{"error": "Invalid key"}', AuthProblem, "refused"), (403, JSON, b'{"error": "Not for you"}', AuthProblem, "Not for you"),
-    (413, JSON, b'{"error": "Too much at once"}', ApiProblem, "Too much at once"),
-    (451, JSON, b'{"error": "Not in your country"}', ApiProblem, "Not in your country"),
-    (500, JSON, b"{}", Unreachable, "is down (HTTP 500)"), (429, {}, b"", TooManyRequests, "asked too often (HTTP 429)"),
-    (429, {"Retry-After": "60"}, b"", TooManyRequests, "to be asked again in 60 s"),
-    (429, {"Retry-After": "soon"}, b"", TooManyRequests, "to be asked again in soon"),
-], ids=lambda v: str(v)[:20])
-def test_an_answer_is_told_by_its_kind(client: str, status: int, headers: dict[str, str], body: bytes, kind: type[NanolanError], says: str) -> None:
+@pytest.mark.parametrize(
+    "status, headers, body, kind, says",
+    [
+        (200, HTML, PAGE, WrongSetting, "a web page answered in place of"),
+        (403, HTML, PAGE, WrongSetting, "Sign in to Airport WiFi"),
+        (401, HTML, PAGE, WrongSetting, "a login page of the network"),
+        (404, HTML, PAGE, WrongSetting, "a web page answered"),
+        (407, {}, b"", WrongSetting, "the proxy wants a login"),
+        (503, HTML, PAGE, Unreachable, "is down (HTTP 503, titled 'Sign in"),
+        (401, JSON, b'{"error": "Invalid key"}', AuthProblem, "refused"),
+        (403, JSON, b'{"error": "Not for you"}', AuthProblem, "Not for you"),
+        (413, JSON, b'{"error": "Too much at once"}', ApiProblem, "Too much at once"),
+        (451, JSON, b'{"error": "Not in your country"}', ApiProblem, "Not in your country"),
+        (500, JSON, b"{}", Unreachable, "is down (HTTP 500)"),
+        (429, {}, b"", TooManyRequests, "asked too often (HTTP 429)"),
+        (429, {"Retry-After": "60"}, b"", TooManyRequests, "to be asked again in 60 s"),
+        (429, {"Retry-After": "soon"}, b"", TooManyRequests, "to be asked again in soon"),
+    ],
+    ids=lambda v: str(v)[:20],
+)
+def test_an_answer_is_told_by_its_kind(
+    client: str,
+    status: int,
+    headers: dict[str, str],
+    body: bytes,
+    kind: type[NanolanError],
+    says: str,
+) -> None:
     waits: list[float] = []
     ticks = iter(range(0, 10_000, 20))
     with serving(lambda: (status, headers, body)) as url, pytest.raises(NanolanError) as e:
         if client == "Shadeform":
             Shadeform(Secret("key-0123456"), url, sleep=waits.append).instances()
         else:
-            Hub(url, Secret("hf_0123456"), sleep=waits.append, clock=lambda: next(ticks)).tree("me/x")
+            Hub(url, Secret("hf_0123456"), sleep=waits.append, clock=lambda: next(ticks)).tree(
+                "me/x"
+            )
     assert type(e.value) is kind and says in str(e.value) and "\n" not in str(e.value)
     assert kind in (Unreachable, TooManyRequests) or not waits
 
@@ -215,9 +366,21 @@ def test_a_redirect_to_a_login_page_is_not_taken_for_the_service(client: str) ->
             assert "it sends on to login.airport.example (HTTP 302)" in str(shadeform(url))
 
 
-@pytest.mark.parametrize("headers, seconds", [({"Retry-After": "7"}, 7), ({"retry-after": "7"}, 7), ({"Retry-After": "nonsense"}, 0), ({}, 0),
-                                              ({"RateLimit": '"api";r=0;t=55'}, 55), ({"RateLimit": "garbage"}, 0),
-                                              ({"Retry-After": "9999"}, 120), ({"Retry-After": "-4"}, 0), ({"Retry-After": "nan"}, 0)], ids=str)
+@pytest.mark.parametrize(
+    "headers, seconds",
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"retry-after": "7"}, 7),
+        ({"Retry-After": "nonsense"}, 0),
+        ({}, 0),
+        ({"RateLimit": '"api";r=0;t=55'}, 55),
+        ({"RateLimit": "garbage"}, 0),
+        ({"Retry-After": "9999"}, 120),
+        ({"Retry-After": "-4"}, 0),
+        ({"Retry-After": "nan"}, 0),
+    ],
+    ids=str,
+)
 def test_the_wait_that_a_service_asks_for_is_read(headers: dict[str, str], seconds: float) -> None:
     assert told_wait_s(requests.structures.CaseInsensitiveDict(headers)) == seconds
     assert retry_after_s("Wed, 21 Oct 2099 07:28:00 GMT") == 120
@@ -226,23 +389,39 @@ def test_the_wait_that_a_service_asks_for_is_read(headers: dict[str, str], secon
 def test_a_laptop_waits_as_long_as_the_hub_asks_for_and_then_goes_on() -> None:
     waits: list[float] = []
     answers = iter([(429, {"Retry-After": "100"}, b"")])
-    good = (200, JSON, b'{"id": "me/x", "sha": "' + b"a" * 40 + b'", "private": true, "siblings": []}')
+    good = (
+        200,
+        JSON,
+        b'{"id": "me/x", "sha": "' + b"a" * 40 + b'", "private": true, "siblings": []}',
+    )
     with serving(lambda: next(answers, good)) as url:
         assert Hub(url, None, sleep=waits.append).tree("me/x").private and sum(waits) == 100
 
 
 # ------------------------------------------------------------------ addresses, names, keys
 @pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("url, says", [("https://nosuch.invalid", "the name nosuch.invalid cannot be looked up"),
-                                       (OUTSIDE, "connection refused"), ("http://127.0.0.1:9", "connection refused")])
-def test_a_service_that_is_not_there_is_told_in_the_systems_words(client: str, url: str, says: str) -> None:
+@pytest.mark.parametrize(
+    "url, says",
+    [
+        ("https://nosuch.invalid", "the name nosuch.invalid cannot be looked up"),
+        (OUTSIDE, "connection refused"),
+        ("http://127.0.0.1:9", "connection refused"),
+    ],
+)
+def test_a_service_that_is_not_there_is_told_in_the_systems_words(
+    client: str, url: str, says: str
+) -> None:
     ticks = iter(range(0, 10_000, 20))
     with pytest.raises(Unreachable) as e:
         if client == "Shadeform":
             Shadeform(None, url, sleep=lambda s: None).instances()
         else:
             Hub(url, None, sleep=lambda s: None, clock=lambda: next(ticks)).tree("me/x")
-    assert says in str(e.value) and "cannot be reached" in str(e.value) and ("SHADEFORM_API=" in str(e.value) or "HF_ENDPOINT=" in str(e.value))
+    assert (
+        says in str(e.value)
+        and "cannot be reached" in str(e.value)
+        and ("SHADEFORM_API=" in str(e.value) or "HF_ENDPOINT=" in str(e.value))
+    )
     assert type(e.value) is Unreachable
 
 
@@ -260,7 +439,9 @@ def test_a_key_that_no_header_takes_is_said_as_such(key: str) -> None:
 
 
 # ------------------------------------------------------------------ changes
-def test_a_create_is_unclear_unless_it_surely_did_not_leave_this_machine(monkeypatch: pytest.MonkeyPatch, tls: str) -> None:
+def test_a_create_is_unclear_unless_it_surely_did_not_leave_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tls: str
+) -> None:
     api = Shadeform(Secret("key-0123456"), tls)
     with pytest.raises(WrongSetting, match="nothing was sent"):
         api.create({"name": "x"})
@@ -270,7 +451,20 @@ def test_a_create_is_unclear_unless_it_surely_did_not_leave_this_machine(monkeyp
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/gone")
     with pytest.raises(WrongSetting, match="nothing was sent"):
         Shadeform(Secret("key-0123456"), OUTSIDE).create({"name": "x"})
-    for lost in (requests.ReadTimeout("read timed out"), requests.ConnectionError("Connection aborted"), ConnectionResetError(104, "reset")):
-        trouble = of_exception(lost, SHADEFORM, OUTSIDE, {"SSL_CERT_FILE": "/gone", "REQUESTS_CA_BUNDLE": "/gone", "HTTPS_PROXY": "http://h:1"})
+    for lost in (
+        requests.ReadTimeout("read timed out"),
+        requests.ConnectionError("Connection aborted"),
+        ConnectionResetError(104, "reset"),
+    ):
+        trouble = of_exception(
+            lost,
+            SHADEFORM,
+            OUTSIDE,
+            {"SSL_CERT_FILE": "/gone", "REQUESTS_CA_BUNDLE": "/gone", "HTTPS_PROXY": "http://h:1"},
+        )
         assert trouble.sent, lost
-    assert issubclass(WrongSetting, Unreachable) and not issubclass(WrongSetting, UnclearAnswer) and HUB.name == "the Hub"
+    assert (
+        issubclass(WrongSetting, Unreachable)
+        and not issubclass(WrongSetting, UnclearAnswer)
+        and HUB.name == "the Hub"
+    )

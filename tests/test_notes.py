@@ -1,4 +1,5 @@
 """What the box program notes for a later life of it: a disk that does not take a note stops nothing, and loses no older one."""
+
 from __future__ import annotations
 
 import os
@@ -34,8 +35,10 @@ def parts(note: Path) -> None:
 
 # What each program writes on the way down, besides checkpoints and jobs
 NOTES: dict[str, Callable[[Path], object]] = {
-    "timeline": lambda path: Timeline(path).enter("save"), "what was notified": lambda path: notify._write(path, ["started"]),
-    "parts of the log": parts, "verdict, instance, limit": lambda path: box._write(path, b"{}"),
+    "timeline": lambda path: Timeline(path).enter("save"),
+    "what was notified": lambda path: notify._write(path, ["started"]),
+    "parts of the log": parts,
+    "verdict, instance, limit": lambda path: box._write(path, b"{}"),
     "any other": lambda path: note_plain(path, b"x"),
 }
 
@@ -49,12 +52,16 @@ def test_a_note_that_cannot_be_written_stops_nothing(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("name", NOTES)
-def test_on_a_full_disk_the_older_note_stays_whole_and_nothing_half_is_left(tmp_path: Path, name: str) -> None:
+def test_on_a_full_disk_the_older_note_stays_whole_and_nothing_half_is_left(
+    tmp_path: Path, name: str
+) -> None:
     with small_disk(tmp_path / "disk", 1) as disk:
         (disk.folder / "note.json").write_bytes(b'{"seconds": {}, "stage": "old", "since": 1}')
         disk.fill()
         NOTES[name](disk.folder / "note.json")
-        assert (disk.folder / "note.json").read_bytes() == b'{"seconds": {}, "stage": "old", "since": 1}'
+        assert (
+            disk.folder / "note.json"
+        ).read_bytes() == b'{"seconds": {}, "stage": "old", "since": 1}'
         assert {p.name for p in disk.folder.iterdir()} == {"note.json", "filler"}
 
 
@@ -73,24 +80,47 @@ def test_a_count_that_a_crash_has_cut_off_begins_anew(tmp_path: Path, left: byte
     assert [training._next_attempt(m, "sft"), training._next_attempt(m, "sft")] == [1, 2]
 
 
-@pytest.mark.parametrize("left, stands", [(b"", False), (b"{", False), (b"[]", False), (b'{"verdict": 7}', False),
-                                          (to_json(RECEIPT), True)])
-def test_a_verdict_that_a_crash_has_cut_off_is_none(tmp_path: Path, left: bytes, stands: bool) -> None:
+@pytest.mark.parametrize(
+    "left, stands",
+    [
+        (b"", False),
+        (b"{", False),
+        (b"[]", False),
+        (b'{"verdict": 7}', False),
+        (to_json(RECEIPT), True),
+    ],
+)
+def test_a_verdict_that_a_crash_has_cut_off_is_none(
+    tmp_path: Path, left: bytes, stands: bool
+) -> None:
     (tmp_path / "verdict.json").write_bytes(left)
     assert (box._earlier(tmp_path / "verdict.json") is not None) is stands
     assert box._earlier(tmp_path / "nothing") is None
 
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    act = ("import resource, sys; from pathlib import Path; from nanolan.plainfile import note_plain, write_plain\n"
-           "path = Path(sys.argv[1]); write_plain(path, b'old')\n"
-           "resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
-           "print(note_plain(path, b'new words'))")
-    done = subprocess.run([sys.executable, "-c", act, tmp_path / "note"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n" and (tmp_path / "note").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+    act = (
+        "import resource, sys; from pathlib import Path; from nanolan.plainfile import note_plain, write_plain\n"
+        "path = Path(sys.argv[1]); write_plain(path, b'old')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
+        "print(note_plain(path, b'new words'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", act, tmp_path / "note"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (
+        done.stdout == "False\n"
+        and (tmp_path / "note").read_bytes() == b"old"
+        and len(list(tmp_path.iterdir())) == 1
+    )
 
 
 # ---- the log
+
 
 def test_a_log_on_a_full_disk_never_raises_and_keeps_the_newest_in_memory() -> None:
     with open("/dev/full", "wb") as full:
@@ -117,12 +147,16 @@ def test_what_a_log_did_not_take_goes_to_the_hub_masked(monkeypatch: pytest.Monk
         log = Log(full.fileno())
         print("with hunter22secret in it", file=log)
     monkeypatch.setattr(sys, "stdout", log)
-    assert unsaid(Mask([Secret("hunter22secret")])) == b"[the disk did not take the rest]\nwith *** in it\n"
+    assert (
+        unsaid(Mask([Secret("hunter22secret")]))
+        == b"[the disk did not take the rest]\nwith *** in it\n"
+    )
     monkeypatch.undo()
     assert unsaid(Mask([])) == b""
 
 
 # ---- what ticks beside the training
+
 
 class NoThread:
     """A thread that there is no memory for."""

@@ -1,4 +1,5 @@
 """A word when something happens: sent once, masked, by real HTTP, and never in anybody's way."""
+
 from __future__ import annotations
 
 import json
@@ -36,6 +37,7 @@ class Service:
                 self.end_headers()
 
             def log_message(self, *words: object) -> None: ...
+
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -57,16 +59,27 @@ def test_an_event_arrives_with_the_runs_name_its_kind_and_no_secret(service: Ser
     notifier.tell("failed", f"oom: it said {service.url()} in its log", FAILURE)
     notifier.close()
     assert said == [] and [(g["title"], g["message"], g["type"]) for g in service.got] == [
-        ("lanbot-v3 sft: failed", "oom: it said *** in its log", "failure")]
+        ("lanbot-v3 sft: failed", "oom: it said *** in its log", "failure")
+    ]
 
 
-def test_every_address_gets_it_and_one_that_fails_is_a_line_without_the_address(service: Service) -> None:
+def test_every_address_gets_it_and_one_that_fails_is_a_line_without_the_address(
+    service: Service,
+) -> None:
     said: list[str] = []
-    notifier = Notifier(Secret(f"json://127.0.0.1:1/token-of-nobody-{MARKER} {service.url()}, nonsense://token-of-another-{MARKER}"), "n", say=said.append)
+    notifier = Notifier(
+        Secret(
+            f"json://127.0.0.1:1/token-of-nobody-{MARKER} {service.url()}, nonsense://token-of-another-{MARKER}"
+        ),
+        "n",
+        say=said.append,
+    )
     notifier.tell("started", "text")
     notifier.close()
     assert len(service.got) == 1 and len(said) == 2
-    assert said[0].startswith("notification 1 not sent (started): ") and said[1].startswith("notification 3 not sent (started): ")
+    assert said[0].startswith("notification 1 not sent (started): ") and said[1].startswith(
+        "notification 3 not sent (started): "
+    )
     assert "token-of" not in " ".join(said)
 
 
@@ -79,7 +92,9 @@ def test_a_service_that_refuses_is_told_with_its_words(service: Service) -> None
     assert len(said) == 1 and "401" in said[0] and MARKER not in said[0]
 
 
-def test_an_event_is_sent_once_also_by_the_next_life_of_the_program(service: Service, tmp_path: Path) -> None:
+def test_an_event_is_sent_once_also_by_the_next_life_of_the_program(
+    service: Service, tmp_path: Path
+) -> None:
     for _ in range(2):
         notifier = Notifier(Secret(service.url()), "n", tmp_path / "notified.json")
         for _ in range(2):
@@ -110,23 +125,44 @@ def test_without_an_address_nothing_is_sent_and_no_thread_lives() -> None:
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("text, want", [
-    (None, []), ("ntfy://topic", ["ntfy://topic"]), ("ntfy://a slack://b/c", ["ntfy://a", "slack://b/c"]),
-    ("ntfy://a,slack://b/c", ["ntfy://a", "slack://b/c"]), ("ntfy://a, \n slack://b", ["ntfy://a", "slack://b"]),
-    ("mailto://u:p@h?to=a@b.c,d@e.f", ["mailto://u:p@h?to=a@b.c,d@e.f"])])
-def test_addresses_are_told_apart_and_a_comma_within_one_does_not_split_it(text: str | None, want: list[str]) -> None:
+@pytest.mark.parametrize(
+    "text, want",
+    [
+        (None, []),
+        ("ntfy://topic", ["ntfy://topic"]),
+        ("ntfy://a slack://b/c", ["ntfy://a", "slack://b/c"]),
+        ("ntfy://a,slack://b/c", ["ntfy://a", "slack://b/c"]),
+        ("ntfy://a, \n slack://b", ["ntfy://a", "slack://b"]),
+        ("mailto://u:p@h?to=a@b.c,d@e.f", ["mailto://u:p@h?to=a@b.c,d@e.f"]),
+    ],
+)
+def test_addresses_are_told_apart_and_a_comma_within_one_does_not_split_it(
+    text: str | None, want: list[str]
+) -> None:
     assert addresses(Secret(text) if text else None) == want
 
 
 def test_what_is_told_has_the_money_and_the_next_command() -> None:
     plan = make_plan("", "", run_id="ab12cd34", predicted=Predicted(1_000, 2_400, 4_000))
     text = started(plan)
-    for part in ("run ab12cd34 on 8x H100 at hyperstack/canada-1, $1.00/h; should cost $24.00 ($10.00 to $40.00), limit $10.00",
-                 "just watch", "just stop ab12cd34"):
+    for part in (
+        "run ab12cd34 on 8x H100 at hyperstack/canada-1, $1.00/h; should cost $24.00 ($10.00 to $40.00), limit $10.00",
+        "just watch",
+        "just stop ab12cd34",
+    ):
         assert part in text
-    receipt = Receipt("ab12cd34", "failed", "oom", "phase sft: CUDA out of memory", {
-        "mid": PhaseReport("proven", "mid_checkpoints/d20", step=9), "sft": PhaseReport("failed")}, spent_cents=1_234)
-    assert ended(receipt) == "oom: phase sft: CUDA out of memory. $12.34 spent. Proven on the Hub: mid_checkpoints/d20 step 9"
+    receipt = Receipt(
+        "ab12cd34",
+        "failed",
+        "oom",
+        "phase sft: CUDA out of memory",
+        {"mid": PhaseReport("proven", "mid_checkpoints/d20", step=9), "sft": PhaseReport("failed")},
+        spent_cents=1_234,
+    )
+    assert (
+        ended(receipt)
+        == "oom: phase sft: CUDA out of memory. $12.34 spent. Proven on the Hub: mid_checkpoints/d20 step 9"
+    )
 
 
 def test_just_notify_sends_a_test_and_says_what_went_wrong(service: Service) -> None:
@@ -143,7 +179,12 @@ def test_just_notify_sends_a_test_and_says_what_went_wrong(service: Service) -> 
 
 def test_what_a_service_says_back_of_its_address_is_masked(service: Service) -> None:
     said: list[str] = []
-    notifier = Notifier(Secret(service.url()), "n", say=said.append, send=lambda url, *_: f"no such hook: {url.rpartition('/')[2]}")
+    notifier = Notifier(
+        Secret(service.url()),
+        "n",
+        say=said.append,
+        send=lambda url, *_: f"no such hook: {url.rpartition('/')[2]}",
+    )
     notifier.tell("started", "text")
     notifier.close()
     assert said == ["notification 1 not sent (started): no such hook: ***"]
@@ -154,4 +195,6 @@ def test_a_notification_tells_no_secret_of_the_run_in_title_or_text(service: Ser
     notifier = Notifier(Secret(service.url("x")), f"run {token.reveal()}")
     notifier.tell("failed", f"it printed {token.reveal()}", FAILURE)
     notifier.close()
-    assert [(g["title"], g["message"]) for g in service.got] == [("run ***: failed", "it printed ***")]
+    assert [(g["title"], g["message"]) for g in service.got] == [
+        ("run ***: failed", "it printed ***")
+    ]

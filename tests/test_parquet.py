@@ -1,4 +1,5 @@
 """A parquet file's columns by its footer, as pyarrow reads them; and no launch for a data set whose layout changed."""
+
 from __future__ import annotations
 
 import io
@@ -34,12 +35,27 @@ def columns(data: bytes) -> dict[str, str]:
 
 
 WRAPPED = pa.schema([("train", pa.struct(list(SCHEMAS["mmlu"])))])
-ODD = pa.schema([("a.b", pa.int8()), ("m", pa.map_(pa.string(), pa.list_(pa.float64()))), ("t", pa.timestamp("us", "UTC")), ("d", pa.decimal128(9, 2)),
-                 ("list", pa.list_(pa.list_(pa.large_string()))), ("b", pa.bool_()), ("f", pa.binary(7))])
+ODD = pa.schema(
+    [
+        ("a.b", pa.int8()),
+        ("m", pa.map_(pa.string(), pa.list_(pa.float64()))),
+        ("t", pa.timestamp("us", "UTC")),
+        ("d", pa.decimal128(9, 2)),
+        ("list", pa.list_(pa.list_(pa.large_string()))),
+        ("b", pa.bool_()),
+        ("f", pa.binary(7)),
+    ]
+)
 
 
-@pytest.mark.parametrize("schema", [*SCHEMAS.values(), WRAPPED, ODD], ids=[*SCHEMAS, "wrapped", "odd"])
-@pytest.mark.parametrize("how", [{}, {"version": "1.0", "compression": "gzip"}, {"use_compliant_nested_type": False}], ids=str)
+@pytest.mark.parametrize(
+    "schema", [*SCHEMAS.values(), WRAPPED, ODD], ids=[*SCHEMAS, "wrapped", "odd"]
+)
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"version": "1.0", "compression": "gzip"}, {"use_compliant_nested_type": False}],
+    ids=str,
+)
 def test_the_columns_are_those_that_pyarrow_reads(schema: pa.Schema, how: dict[str, Any]) -> None:
     data = written(schema, **how)
     assert columns(data) == columns_of(pq.ParquetFile(io.BytesIO(data)).schema)
@@ -56,17 +72,31 @@ def test_a_footer_of_any_size_is_read_from_its_begin_alone() -> None:
     file = io.BytesIO()
     with pq.ParquetWriter(file, table.schema) as writer:
         for _ in range(1500):
-            writer.write_table(pa.Table.from_pylist([{"question": "q", "answer": "a"}], schema=table.schema))
+            writer.write_table(
+                pa.Table.from_pylist([{"question": "q", "answer": "a"}], schema=table.schema)
+            )
     data = file.getvalue()
     assert int.from_bytes(data[-8:-4], "little") > TAIL_BYTES
     assert columns(data) == {"question": "BYTE_ARRAY", "answer": "BYTE_ARRAY"}
 
 
-@pytest.mark.parametrize("data, says", [
-    (b"", "an empty file"), (b"PAR1", "cut off"), (b"rows " * 99, "cut off"), (written(SCHEMAS["mmlu"])[:-9], "cut off"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "a git-lfs pointer"), (b"<html>", "a web page"),
-    (b"PAR1" + b"\xff" * 40 + (32).to_bytes(4, "little") + b"PAR1", "its footer cannot be read"),
-    (b"PAR1" + (99999).to_bytes(4, "little") + b"PAR1", "cut off")], ids=lambda v: repr(v)[:30])
+@pytest.mark.parametrize(
+    "data, says",
+    [
+        (b"", "an empty file"),
+        (b"PAR1", "cut off"),
+        (b"rows " * 99, "cut off"),
+        (written(SCHEMAS["mmlu"])[:-9], "cut off"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a git-lfs pointer"),
+        (b"<html>", "a web page"),
+        (
+            b"PAR1" + b"\xff" * 40 + (32).to_bytes(4, "little") + b"PAR1",
+            "its footer cannot be read",
+        ),
+        (b"PAR1" + (99999).to_bytes(4, "little") + b"PAR1", "cut off"),
+    ],
+    ids=lambda v: repr(v)[:30],
+)
 def test_what_is_no_parquet_file_is_named(data: bytes, says: str) -> None:
     with pytest.raises(BadAnswer, match=f"x.parquet: .*{says}"):
         columns(data)
@@ -91,7 +121,9 @@ def test_the_columns_of_each_data_set_are_those_that_its_reader_needs(name: str)
         check_data(name, columns(written(SCHEMAS[name])), 0, "x")
     for column in DATASETS[name].columns:
         found = columns(written(SCHEMAS[name]))
-        with pytest.raises(BadAnswer, match=f"x: does not have the column {column} of {name}.*layout changed"):
+        with pytest.raises(
+            BadAnswer, match=f"x: does not have the column {column} of {name}.*layout changed"
+        ):
             check_data(name, {k: v for k, v in found.items() if k != column}, 1, "x")
         with pytest.raises(BadAnswer, match=f"the column {column} of {name} does not hold"):
             check_data(name, found | {column: "DOUBLE"}, 1, "x")

@@ -1,4 +1,5 @@
 """What several looks need is asked for once, and without a key or a token nobody is asked."""
+
 from __future__ import annotations
 
 import subprocess
@@ -15,7 +16,16 @@ from nanolan.sim.marker import MARKER
 
 
 def admitted(tmp_path: Path, **env: str) -> Patient:
-    return admit(load_settings({}, env), (), env, tmp_path / ".env", tmp_path, tmp_path / "home", tmp_path / "keys", 0.1)
+    return admit(
+        load_settings({}, env),
+        (),
+        env,
+        tmp_path / ".env",
+        tmp_path,
+        tmp_path / "home",
+        tmp_path / "keys",
+        0.1,
+    )
 
 
 def test_many_who_ask_at_once_get_one_answer() -> None:
@@ -25,6 +35,7 @@ def test_many_who_ask_at_once_get_one_answer() -> None:
         asked.append(1)
         go.wait(5)
         return 42
+
     ask, answers = once(slow), list[int]()
     threads = [threading.Thread(target=lambda: answers.append(ask())) for _ in range(5)]
     for t in threads:
@@ -41,6 +52,7 @@ def test_an_error_is_the_same_for_everybody_and_never_an_empty_answer() -> None:
     def fails() -> int:
         asked.append(1)
         raise NotFound("not there")
+
     ask = once(fails)
     for _ in range(2):
         with pytest.raises(NotFound, match="not there"):
@@ -63,12 +75,16 @@ def test_looking_makes_no_folder_and_no_owner(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_threads_that_read_the_ledger_for_the_first_time_at_once_do_not_crash(tmp_path: Path) -> None:
-    code = ("import msgspec, sys, threading; from pathlib import Path; from nanolan.ledger import Entry; from nanolan.patient import admit\n"
-            "from nanolan.config import load_settings; from tests.core_fixtures import PLAN\n"
-            "data, here, together = msgspec.json.encode(Entry(PLAN)), Path(sys.argv[1]), threading.Barrier(8)\n"
-            "admit(load_settings({}, {}), (), {}, here, here, here, here, 1); sys.setswitchinterval(1e-6)\n"
-            "def read(): together.wait(); msgspec.json.decode(data, type=Entry)\n"
-            "threads = [threading.Thread(target=read) for _ in range(8)]; [t.start() for t in threads]; [t.join() for t in threads]\n")
-    for _ in range(6):       # without the decoders that admit makes, two of five crash
+def test_threads_that_read_the_ledger_for_the_first_time_at_once_do_not_crash(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import msgspec, sys, threading; from pathlib import Path; from nanolan.ledger import Entry; from nanolan.patient import admit\n"
+        "from nanolan.config import load_settings; from tests.core_fixtures import PLAN\n"
+        "data, here, together = msgspec.json.encode(Entry(PLAN)), Path(sys.argv[1]), threading.Barrier(8)\n"
+        "admit(load_settings({}, {}), (), {}, here, here, here, here, 1); sys.setswitchinterval(1e-6)\n"
+        "def read(): together.wait(); msgspec.json.decode(data, type=Entry)\n"
+        "threads = [threading.Thread(target=read) for _ in range(8)]; [t.start() for t in threads]; [t.join() for t in threads]\n"
+    )
+    for _ in range(6):  # without the decoders that admit makes, two of five crash
         assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == 0

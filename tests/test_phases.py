@@ -1,4 +1,5 @@
 """The guide's tables, as data."""
+
 from __future__ import annotations
 
 import pytest
@@ -8,11 +9,20 @@ from nanolan.errors import UsageProblem
 from nanolan.phases import PHASES, SEQUENCES, phase_sequence
 
 
-@pytest.mark.parametrize("text, phases, reads, writes", [
-    ("mid", ("mid",), "base", ["mid"]), ("sft", ("sft",), "mid", ["chatsft"]), ("rl", ("rl",), "chatsft", ["chatrl"]),
-    ("mid+sft", ("mid", "sft"), "base", ["mid", "chatsft"]), ("sft+rl", ("sft", "rl"), "mid", ["chatsft", "chatrl"]),
-    ("all", ("mid", "sft", "rl"), "base", ["mid", "chatsft", "chatrl"])])
-def test_the_phases_read_and_write_what_the_guide_says(text: str, phases: tuple[str, ...], reads: str, writes: list[str]) -> None:
+@pytest.mark.parametrize(
+    "text, phases, reads, writes",
+    [
+        ("mid", ("mid",), "base", ["mid"]),
+        ("sft", ("sft",), "mid", ["chatsft"]),
+        ("rl", ("rl",), "chatsft", ["chatrl"]),
+        ("mid+sft", ("mid", "sft"), "base", ["mid", "chatsft"]),
+        ("sft+rl", ("sft", "rl"), "mid", ["chatsft", "chatrl"]),
+        ("all", ("mid", "sft", "rl"), "base", ["mid", "chatsft", "chatrl"]),
+    ],
+)
+def test_the_phases_read_and_write_what_the_guide_says(
+    text: str, phases: tuple[str, ...], reads: str, writes: list[str]
+) -> None:
     assert phase_sequence(text) == phases
     assert PHASES[phases[0]].input_dir == f"{reads}_checkpoints"
     assert [PHASES[p].output_dir for p in phases] == [f"{w}_checkpoints" for w in writes]
@@ -29,13 +39,32 @@ def test_every_data_set_of_a_phase_is_known() -> None:
     assert all(d in DATASETS for p in PHASES.values() for d in p.datasets)
 
 
-@pytest.mark.parametrize("text", ["", "stf", "SFT", "sft ", "sft+mid", "sft+sft", "mid+", "+sft", "mid,sft", "mid sft",
-                                  "all+rl", "base", "x" * 300, "sft\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "stf",
+        "SFT",
+        "sft ",
+        "sft+mid",
+        "sft+sft",
+        "mid+",
+        "+sft",
+        "mid,sft",
+        "mid sft",
+        "all+rl",
+        "base",
+        "x" * 300,
+        "sft\n",
+    ],
+)
 def test_an_unknown_doubled_or_misordered_phase_gets_the_list(text: str) -> None:
     with pytest.raises(UsageProblem, match=r"the phases are mid, sft, rl, mid\+sft, sft\+rl, all"):
         phase_sequence(text)
 
 
 def test_agent_rl_is_refused_with_a_sentence() -> None:
-    with pytest.raises(UsageProblem, match="agent_rl is not part of nanolan: it needs a nanochat fork"):
+    with pytest.raises(
+        UsageProblem, match="agent_rl is not part of nanolan: it needs a nanochat fork"
+    ):
         phase_sequence("agent_rl")

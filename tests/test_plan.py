@@ -1,4 +1,5 @@
 """The plan crosses to the box unchanged, or is refused there."""
+
 from __future__ import annotations
 
 import json
@@ -11,19 +12,45 @@ from hypothesis import strategies as st
 
 from nanolan.budget import soft_life_s
 from nanolan.errors import BadAnswer
-from nanolan.plan import Plan, iso, keyless_life_s, life_s, new_run_id, parse_time, read_plan, worst_case_cents
+from nanolan.plan import (
+    Plan,
+    iso,
+    keyless_life_s,
+    life_s,
+    new_run_id,
+    parse_time,
+    read_plan,
+    worst_case_cents,
+)
 from tests.core_fixtures import PLAN, a_plan
 
 ANY = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 
 
-@given(name=ANY, tag=ANY, repo=ANY, path=ANY, batch=st.none() | st.integers(1, 1024),
-       recipe=st.dictionaries(ANY, st.integers(0, 2**40)))
-def test_any_text_in_a_plan_reads_back_the_same(name: str, tag: str, repo: str, path: str, batch: int | None,
-                                                recipe: dict[str, int]) -> None:
+@given(
+    name=ANY,
+    tag=ANY,
+    repo=ANY,
+    path=ANY,
+    batch=st.none() | st.integers(1, 1024),
+    recipe=st.dictionaries(ANY, st.integers(0, 2**40)),
+)
+def test_any_text_in_a_plan_reads_back_the_same(
+    name: str, tag: str, repo: str, path: str, batch: int | None, recipe: dict[str, int]
+) -> None:
     first = PLAN.inputs[0]
-    pinned = msgspec.structs.replace(first, files=(msgspec.structs.replace(first.files[0], path=path),))
-    plan = a_plan(run_name=name, model_tag=tag, output_tag=tag, hf_repo=repo, inputs=(pinned,), batch=batch, recipe=recipe)
+    pinned = msgspec.structs.replace(
+        first, files=(msgspec.structs.replace(first.files[0], path=path),)
+    )
+    plan = a_plan(
+        run_name=name,
+        model_tag=tag,
+        output_tag=tag,
+        hf_repo=repo,
+        inputs=(pinned,),
+        batch=batch,
+        recipe=recipe,
+    )
     assert read_plan(plan.to_json()) == plan
 
 
@@ -42,15 +69,38 @@ def test_a_plan_without_a_field_it_needs_is_refused_by_name(field: str) -> None:
         read_plan(json.dumps(raw))
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"1", b'"x"', b"<html>", b"{}", b"\xff\xfe", b'{"version": null}',
-                                  b'{"version": "1"}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"1",
+        b'"x"',
+        b"<html>",
+        b"{}",
+        b"\xff\xfe",
+        b'{"version": null}',
+        b'{"version": "1"}',
+    ],
+)
 def test_what_is_no_plan_is_refused(data: bytes) -> None:
     with pytest.raises(BadAnswer, match="plan.json"):
         read_plan(data)
 
 
-@pytest.mark.parametrize("change", [{"limit_cents": "15000"}, {"limit_cents": 1.5}, {"phases": "sft"}, {"processes": None},
-                                    {"offer": None}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"limit_cents": "15000"},
+        {"limit_cents": 1.5},
+        {"phases": "sft"},
+        {"processes": None},
+        {"offer": None},
+    ],
+    ids=str,
+)
 def test_a_field_of_another_type_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(BadAnswer, match=next(iter(change))):
         read_plan(json.dumps(json.loads(PLAN.to_json()) | change))
@@ -70,63 +120,115 @@ def test_run_ids_are_eight_hex_digits_and_never_a_number() -> None:
 
 # ---- how long the provider lets it live
 
-@pytest.mark.parametrize("limit, rate, hours, asked, seconds", [
-    (15_000, 3360, 1.0, None, 4 * 3600),                    # 3 x the estimate + 1 h
-    (15_000, 3360, 10.0, None, 15_000 * 3600 // 3360),      # the money ends first
-    (15_000, 3360, None, None, 15_000 * 3600 // 3360),      # no estimate
-    (15_000, 3360, 1.0, 600, 600),                          # --max-duration
-    (100, 3360, 1.0, 86400, 100 * 3600 // 3360)])           # --max-duration cannot outlast the money
-def test_the_deadline_is_what_ends_first(limit: int, rate: int, hours: float | None, asked: int | None, seconds: int) -> None:
+
+@pytest.mark.parametrize(
+    "limit, rate, hours, asked, seconds",
+    [
+        (15_000, 3360, 1.0, None, 4 * 3600),  # 3 x the estimate + 1 h
+        (15_000, 3360, 10.0, None, 15_000 * 3600 // 3360),  # the money ends first
+        (15_000, 3360, None, None, 15_000 * 3600 // 3360),  # no estimate
+        (15_000, 3360, 1.0, 600, 600),  # --max-duration
+        (100, 3360, 1.0, 86400, 100 * 3600 // 3360),
+    ],
+)  # --max-duration cannot outlast the money
+def test_the_deadline_is_what_ends_first(
+    limit: int, rate: int, hours: float | None, asked: int | None, seconds: int
+) -> None:
     assert life_s(limit, rate, hours, asked) == seconds
 
 
-@given(limit=st.integers(1, 10**6), rate=st.integers(1, 10**5), hours=st.none() | st.floats(0.01, 100),
-       asked=st.none() | st.integers(1, 10**6))
-def test_the_worst_case_is_never_above_the_limit(limit: int, rate: int, hours: float | None, asked: int | None) -> None:
+@given(
+    limit=st.integers(1, 10**6),
+    rate=st.integers(1, 10**5),
+    hours=st.none() | st.floats(0.01, 100),
+    asked=st.none() | st.integers(1, 10**6),
+)
+def test_the_worst_case_is_never_above_the_limit(
+    limit: int, rate: int, hours: float | None, asked: int | None
+) -> None:
     seconds = life_s(limit, rate, hours, asked)
     assert 0 <= worst_case_cents(limit, rate, seconds) <= limit
     assert rate * seconds / 3600 <= limit
 
 
-@pytest.mark.parametrize("limit, rate, hours, asked, seconds", [
-    (15_000, 3360, 1.0, None, 3600 + 2 * 840 + 900),        # just past the estimate: saving twice, and a quarter of an hour
-    (15_000, 3360, 10.0, None, 15_000 * 3600 // 3360),      # the money ends first
-    (15_000, 3360, None, None, 15_000 * 3600 // 3360),      # no estimate
-    (15_000, 3360, 1.0, 7200, 7200), (15_000, 3360, 1.0, 600, 600)])     # --max-duration wins, either way
-def test_a_machine_that_cannot_delete_itself_gets_a_date_just_past_the_estimate(limit: int, rate: int, hours: float | None,
-                                                                                asked: int | None, seconds: int) -> None:
+@pytest.mark.parametrize(
+    "limit, rate, hours, asked, seconds",
+    [
+        (
+            15_000,
+            3360,
+            1.0,
+            None,
+            3600 + 2 * 840 + 900,
+        ),  # just past the estimate: saving twice, and a quarter of an hour
+        (15_000, 3360, 10.0, None, 15_000 * 3600 // 3360),  # the money ends first
+        (15_000, 3360, None, None, 15_000 * 3600 // 3360),  # no estimate
+        (15_000, 3360, 1.0, 7200, 7200),
+        (15_000, 3360, 1.0, 600, 600),
+    ],
+)  # --max-duration wins, either way
+def test_a_machine_that_cannot_delete_itself_gets_a_date_just_past_the_estimate(
+    limit: int, rate: int, hours: float | None, asked: int | None, seconds: int
+) -> None:
     assert keyless_life_s(limit, rate, hours, asked) == seconds
 
 
 @given(limit=st.integers(1, 10**6), rate=st.integers(1, 10**5), hours=st.floats(0.01, 100))
-def test_it_is_never_later_than_anothers_and_training_is_not_cut_off_before_the_high_estimate(limit: int, rate: int,
-                                                                                              hours: float) -> None:
+def test_it_is_never_later_than_anothers_and_training_is_not_cut_off_before_the_high_estimate(
+    limit: int, rate: int, hours: float
+) -> None:
     seconds, others = keyless_life_s(limit, rate, hours, None), life_s(limit, rate, hours, None)
     assert seconds <= others and (seconds == others or soft_life_s(seconds) >= hours * 3600)
 
 
 # ---- times
 
-@pytest.mark.parametrize("text", ["2026-01-28T20:53:39.459529Z", "2026-01-28T20:53:39.459529+00:00",
-                                  "2026-01-28T13:53:39.459529-07:00", "2026-01-28T20:53:39.459529"])
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-28T20:53:39.459529Z",
+        "2026-01-28T20:53:39.459529+00:00",
+        "2026-01-28T13:53:39.459529-07:00",
+        "2026-01-28T20:53:39.459529",
+    ],
+)
 def test_a_time_is_read_in_every_form_that_is_in_use(text: str) -> None:
     assert parse_time(text) == datetime(2026, 1, 28, 20, 53, 39, 459529, tzinfo=timezone.utc)
 
 
-@pytest.mark.parametrize("fraction, microseconds", [("", 0), (".5", 500_000), (".1234", 123_400), (".123456789", 123_456),
-                                                    (".", 0)])
+@pytest.mark.parametrize(
+    "fraction, microseconds",
+    [("", 0), (".5", 500_000), (".1234", 123_400), (".123456789", 123_456), (".", 0)],
+)
 def test_any_fraction_of_a_second_is_read(fraction: str, microseconds: int) -> None:
     assert parse_time(f"2026-01-28T20:53:39{fraction}Z").microsecond == microseconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "2026-13-01T00:00:00Z", "1764000000", None, 5, "2026-01-28T25:00:00Z",
-                                  "0001-01-01T00:00:00+99:00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "soon",
+        "2026-13-01T00:00:00Z",
+        "1764000000",
+        None,
+        5,
+        "2026-01-28T25:00:00Z",
+        "0001-01-01T00:00:00+99:00",
+    ],
+)
 def test_what_is_no_time_is_said_so(text: str) -> None:
     with pytest.raises(BadAnswer, match="is not a time"):
         parse_time(text)
 
 
-@given(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.sampled_from([timezone.utc,
-    timezone(timedelta(hours=-7))])))
+@given(
+    st.datetimes(
+        datetime(2000, 1, 1),
+        datetime(2100, 1, 1),
+        timezones=st.sampled_from([timezone.utc, timezone(timedelta(hours=-7))]),
+    )
+)
 def test_a_time_is_written_in_utc_and_reads_back(moment: datetime) -> None:
     assert iso(moment).endswith("Z") and parse_time(iso(moment)) == moment.replace(microsecond=0)

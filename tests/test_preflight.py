@@ -1,4 +1,5 @@
 """The checks before renting: every one runs, each failure says what to do, and what is found is pinned."""
+
 from __future__ import annotations
 
 import re
@@ -36,11 +37,22 @@ from .box_fixtures import TOKEN
 from .checkpoint_fixtures import LINE, meta, saved, tokenizer, weights
 from .test_parquet import SCHEMAS, written
 
-READER, REPO, RUNS, MID, BASE = f"hf_readonly_{MARKER}", "me/lanbot", "me/runs", "mid_checkpoints/d20", "base_checkpoints/d20"
-USERS = {TOKEN: {"name": "me", "orgs": [], "role": "write"}, READER: {"name": "me", "orgs": [], "role": "read"}}
+READER, REPO, RUNS, MID, BASE = (
+    f"hf_readonly_{MARKER}",
+    "me/lanbot",
+    "me/runs",
+    "mid_checkpoints/d20",
+    "base_checkpoints/d20",
+)
+USERS = {
+    TOKEN: {"name": "me", "orgs": [], "role": "write"},
+    READER: {"name": "me", "orgs": [], "role": "read"},
+}
 META, MODEL = meta(), saved(weights())
 FILES = {"model_000007.pt": MODEL, "meta_000007.json": META, "optim_000007.pt": b"optimizer"}
-PROVEN = Manifest("ab12cd34", "mid", 7, tuple(hash_bytes(name, data) for name, data in sorted(FILES.items())))
+PROVEN = Manifest(
+    "ab12cd34", "mid", 7, tuple(hash_bytes(name, data) for name, data in sorted(FILES.items()))
+)
 TOKENIZER = tokenizer()
 
 
@@ -48,12 +60,27 @@ TOKENIZER = tokenizer()
 def server(tmp_path: Path) -> Iterator[HubServer]:
     """A Hub with everything that phase sft needs; the base checkpoint has no manifest."""
     with HubServer(tmp_path / "hub", tokens=USERS) as hub:  # type: ignore[arg-type]
-        hub.put(REPO, {**{f"{MID}/{name}": data for name, data in FILES.items()}, f"{MID}/manifest.json": PROVEN.to_json().encode(),
-                       **{f"{BASE}/{name}": data for name, data in FILES.items()}, **TOKENIZER,
-                       "identity_conversations.jsonl": LINE})
+        hub.put(
+            REPO,
+            {
+                **{f"{MID}/{name}": data for name, data in FILES.items()},
+                f"{MID}/manifest.json": PROVEN.to_json().encode(),
+                **{f"{BASE}/{name}": data for name, data in FILES.items()},
+                **TOKENIZER,
+                "identity_conversations.jsonl": LINE,
+            },
+        )
         for name, data in DATASETS.items():
-            hub.put(data.repo, {path.replace("*", "0"): written(SCHEMAS[name]) for path in (data.train, data.test) if path},
-                    typ="dataset", private=False)
+            hub.put(
+                data.repo,
+                {
+                    path.replace("*", "0"): written(SCHEMAS[name])
+                    for path in (data.train, data.test)
+                    if path
+                },
+                typ="dataset",
+                private=False,
+            )
         yield hub
 
 
@@ -78,25 +105,49 @@ def test_everything_there_is_pinned_by_revision_size_and_hash(server: HubServer)
     assert not found.failed and not found.public
     head = server.store.load("model", REPO).at("main")  # type: ignore[union-attr]
     files = {f.path: f for pinned in found.inputs for f in pinned.files}
-    assert set(files) == {f"{MID}/model_000007.pt", f"{MID}/meta_000007.json", f"{MID}/manifest.json", *TOKENIZER,
-                          "identity_conversations.jsonl"}, "no optimizer, nothing of other folders"
+    assert set(files) == {
+        f"{MID}/model_000007.pt",
+        f"{MID}/meta_000007.json",
+        f"{MID}/manifest.json",
+        *TOKENIZER,
+        "identity_conversations.jsonl",
+    }, "no optimizer, nothing of other folders"
     assert {pinned.revision for pinned in found.inputs} == {head.oid} and found.inputs[0].proven
     model = files[f"{MID}/model_000007.pt"]
     assert (model.size, model.sha256) == (len(MODEL), server.files(REPO)[model.path].sha256)
-    assert {d.repo for d in found.datasets} == {"allenai/ai2_arc", "openai/gsm8k", "HuggingFaceTB/smol-smoltalk"}
-    assert found.size and found.size.n_params == 2 * 265 * 8 + 12 * 64, "by the meta, also of a checkpoint with a manifest"
+    assert {d.repo for d in found.datasets} == {
+        "allenai/ai2_arc",
+        "openai/gsm8k",
+        "HuggingFaceTB/smol-smoltalk",
+    }
+    assert found.size and found.size.n_params == 2 * 265 * 8 + 12 * 64, (
+        "by the meta, also of a checkpoint with a manifest"
+    )
     assert "ARC-Challenge/test-0.parquet" in {f.path for d in found.datasets for f in d.files}
     assert all(c.line().isascii() for c in found.checks)
 
 
 def test_a_checkpoint_without_a_manifest_is_taken_and_shown_as_unproven(server: HubServer) -> None:
-    server.put(REPO,
-               {f"{BASE}/model_000003.pt": b"older", f"{BASE}/old/model_000099.pt": b"elsewhere", f"{BASE}/meta_000099.json": META})
+    server.put(
+        REPO,
+        {
+            f"{BASE}/model_000003.pt": b"older",
+            f"{BASE}/old/model_000099.pt": b"elsewhere",
+            f"{BASE}/meta_000099.json": META,
+        },
+    )
     found = look(server, phase="mid")
     assert not found.failed and "unproven" in text_of(found, "input checkpoint")
-    assert {f.path for f in found.inputs[0].files} == {f"{BASE}/model_000007.pt", f"{BASE}/meta_000007.json"}, "the newest step"
+    assert {f.path for f in found.inputs[0].files} == {
+        f"{BASE}/model_000007.pt",
+        f"{BASE}/meta_000007.json",
+    }, "the newest step"
     assert not found.inputs[0].proven
-    assert {d.repo for d in found.datasets} == {"HuggingFaceTB/smol-smoltalk", "cais/mmlu", "openai/gsm8k"}
+    assert {d.repo for d in found.datasets} == {
+        "HuggingFaceTB/smol-smoltalk",
+        "cais/mmlu",
+        "openai/gsm8k",
+    }
 
 
 Change = Callable[[HubServer], object]
@@ -113,50 +164,165 @@ def without(server: HubServer, *paths: str, repo: str = REPO, typ: str = "model"
 
 
 def manifest_without_meta(hub: HubServer) -> None:
-    hub.put(REPO, {f"{MID}/manifest.json": Manifest("r", "mid", 7, PROVEN.files[1:2]).to_json().encode()})
+    hub.put(
+        REPO,
+        {f"{MID}/manifest.json": Manifest("r", "mid", 7, PROVEN.files[1:2]).to_json().encode()},
+    )
 
 
 def proven_with_other_meta(hub: HubServer) -> None:
     files = FILES | {"meta_000007.json": b"{}"}
-    manifest = Manifest("r", "mid", 7, tuple(hash_bytes(name, data) for name, data in sorted(files.items())))
-    hub.put(REPO, {f"{MID}/meta_000007.json": b"{}", f"{MID}/manifest.json": manifest.to_json().encode()})
+    manifest = Manifest(
+        "r", "mid", 7, tuple(hash_bytes(name, data) for name, data in sorted(files.items()))
+    )
+    hub.put(
+        REPO,
+        {f"{MID}/meta_000007.json": b"{}", f"{MID}/manifest.json": manifest.to_json().encode()},
+    )
 
 
 def manifest_without_model(hub: HubServer) -> None:
-    hub.put(REPO, {f"{MID}/manifest.json": Manifest("r", "mid", 7, PROVEN.files[:1]).to_json().encode()})
+    hub.put(
+        REPO, {f"{MID}/manifest.json": Manifest("r", "mid", 7, PROVEN.files[:1]).to_json().encode()}
+    )
 
 
-@pytest.mark.parametrize("phase, change, name, says", [
-    ("sft", lambda hub: without(hub, MID), "input checkpoint", "has no mid_checkpoints/d20/.*just upload mid"),
-    ("sft", lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1]}), "input checkpoint",
-     "not whole.*just verify --adopt"),
-    ("sft", lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1] + b"!"}), "input checkpoint", "not whole"),
-    ("sft", lambda hub: without(hub, f"{MID}/meta"), "input checkpoint", "meta_000007.json is not there"),
-    ("sft", lambda hub: hub.put(REPO, {f"{MID}/manifest.json": b"{"}), "input checkpoint", "not a manifest"),
-    ("sft", manifest_without_model, "input checkpoint", "names no model_SSSSSS.pt"),
-    ("sft", manifest_without_meta, "input checkpoint", "no meta_000007.json.*upload both"),
-    ("sft", proven_with_other_meta, "input checkpoint", "meta_000007.json: has no model_config"),
-    ("mid", lambda hub: hub.put(REPO, {f"{BASE}/model_000007.pt": MODEL[:2000]}), "input checkpoint",
-     "cut off"),
-    ("mid", lambda hub: hub.put(REPO, {f"{BASE}/model_000008.pt": MODEL}), "input checkpoint",
-     "no meta_000008.json.*upload both, or start from step 7"),
-    ("mid", lambda hub: hub.put(REPO, {f"{BASE}/meta_000007.json": b"{}"}), "input checkpoint", "has no model_config"),
-    ("mid", lambda hub: without(hub, f"{BASE}/model"), "input checkpoint", "holds no model_SSSSSS.pt"),
-    ("sft", lambda hub: without(hub, "tokenizer/tokenizer.pkl"), "tokenizer", "no tokenizer/tokenizer.pkl.*just upload tokenizer"),
-    ("sft", lambda hub: without(hub, "main/test", repo="openai/gsm8k", typ="dataset"), "data set openai/gsm8k",
-     r"no main/test-\*.parquet"),
-    ("mid", lambda hub: hub.put("openai/gsm8k", {"main/train-0.parquet": written(SCHEMAS["mmlu"])}, typ="dataset"),
-     "data set openai/gsm8k", "openai/gsm8k/main/train-0.parquet: the column answer of gsm8k does not hold text but INT64"),
-    ("mid", lambda hub: hub.put("cais/mmlu", {"auxiliary_train/train-0.parquet": written(SCHEMAS["gsm8k"])}, typ="dataset"),
-     "data set cais/mmlu", "does not have the column choices of mmlu"),
-    ("sft", lambda hub: hub.put("openai/gsm8k", {"main/test-0.parquet": b"version https://git-lfs.github.com/spec/v1"}, typ="dataset"),
-     "data set openai/gsm8k", "a git-lfs pointer"),
-    ("sft", lambda hub: hub.store.delete("dataset", "openai/gsm8k"), "data set openai/gsm8k",
-     "the Hub has no dataset openai/gsm8k"),
-], ids=["no checkpoint", "cut off", "other bytes", "no meta", "no manifest", "no model in it", "no meta in it", "other meta", "by hand cut off", "by hand no meta",
-        "by hand other meta", "by hand no model", "no tokenizer", "a data file", "other columns", "columns of another", "a pointer for data", "a data set"])
+@pytest.mark.parametrize(
+    "phase, change, name, says",
+    [
+        (
+            "sft",
+            lambda hub: without(hub, MID),
+            "input checkpoint",
+            "has no mid_checkpoints/d20/.*just upload mid",
+        ),
+        (
+            "sft",
+            lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1]}),
+            "input checkpoint",
+            "not whole.*just verify --adopt",
+        ),
+        (
+            "sft",
+            lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1] + b"!"}),
+            "input checkpoint",
+            "not whole",
+        ),
+        (
+            "sft",
+            lambda hub: without(hub, f"{MID}/meta"),
+            "input checkpoint",
+            "meta_000007.json is not there",
+        ),
+        (
+            "sft",
+            lambda hub: hub.put(REPO, {f"{MID}/manifest.json": b"{"}),
+            "input checkpoint",
+            "not a manifest",
+        ),
+        ("sft", manifest_without_model, "input checkpoint", "names no model_SSSSSS.pt"),
+        ("sft", manifest_without_meta, "input checkpoint", "no meta_000007.json.*upload both"),
+        (
+            "sft",
+            proven_with_other_meta,
+            "input checkpoint",
+            "meta_000007.json: has no model_config",
+        ),
+        (
+            "mid",
+            lambda hub: hub.put(REPO, {f"{BASE}/model_000007.pt": MODEL[:2000]}),
+            "input checkpoint",
+            "cut off",
+        ),
+        (
+            "mid",
+            lambda hub: hub.put(REPO, {f"{BASE}/model_000008.pt": MODEL}),
+            "input checkpoint",
+            "no meta_000008.json.*upload both, or start from step 7",
+        ),
+        (
+            "mid",
+            lambda hub: hub.put(REPO, {f"{BASE}/meta_000007.json": b"{}"}),
+            "input checkpoint",
+            "has no model_config",
+        ),
+        (
+            "mid",
+            lambda hub: without(hub, f"{BASE}/model"),
+            "input checkpoint",
+            "holds no model_SSSSSS.pt",
+        ),
+        (
+            "sft",
+            lambda hub: without(hub, "tokenizer/tokenizer.pkl"),
+            "tokenizer",
+            "no tokenizer/tokenizer.pkl.*just upload tokenizer",
+        ),
+        (
+            "sft",
+            lambda hub: without(hub, "main/test", repo="openai/gsm8k", typ="dataset"),
+            "data set openai/gsm8k",
+            r"no main/test-\*.parquet",
+        ),
+        (
+            "mid",
+            lambda hub: hub.put(
+                "openai/gsm8k", {"main/train-0.parquet": written(SCHEMAS["mmlu"])}, typ="dataset"
+            ),
+            "data set openai/gsm8k",
+            "openai/gsm8k/main/train-0.parquet: the column answer of gsm8k does not hold text but INT64",
+        ),
+        (
+            "mid",
+            lambda hub: hub.put(
+                "cais/mmlu",
+                {"auxiliary_train/train-0.parquet": written(SCHEMAS["gsm8k"])},
+                typ="dataset",
+            ),
+            "data set cais/mmlu",
+            "does not have the column choices of mmlu",
+        ),
+        (
+            "sft",
+            lambda hub: hub.put(
+                "openai/gsm8k",
+                {"main/test-0.parquet": b"version https://git-lfs.github.com/spec/v1"},
+                typ="dataset",
+            ),
+            "data set openai/gsm8k",
+            "a git-lfs pointer",
+        ),
+        (
+            "sft",
+            lambda hub: hub.store.delete("dataset", "openai/gsm8k"),
+            "data set openai/gsm8k",
+            "the Hub has no dataset openai/gsm8k",
+        ),
+    ],
+    ids=[
+        "no checkpoint",
+        "cut off",
+        "other bytes",
+        "no meta",
+        "no manifest",
+        "no model in it",
+        "no meta in it",
+        "other meta",
+        "by hand cut off",
+        "by hand no meta",
+        "by hand other meta",
+        "by hand no model",
+        "no tokenizer",
+        "a data file",
+        "other columns",
+        "columns of another",
+        "a pointer for data",
+        "a data set",
+    ],
+)
 def test_a_missing_or_damaged_input_fails_its_check_and_says_what_to_do(
-        server: HubServer, phase: str, change: Change, name: str, says: str) -> None:
+    server: HubServer, phase: str, change: Change, name: str, says: str
+) -> None:
     change(server)
     found = look(server, phase=phase)
     assert list(failed(found)) == [name], "the other checks ran, and passed"
@@ -165,7 +331,11 @@ def test_a_missing_or_damaged_input_fails_its_check_and_says_what_to_do(
 
 def test_a_token_that_may_only_read_fails_before_anything_is_sent(server: HubServer) -> None:
     found = look(server, READER)
-    assert list(failed(found)) == ["Hub token"] and "HF_TOKEN" in failed(found)["Hub token"] and READER not in str(found)
+    assert (
+        list(failed(found)) == ["Hub token"]
+        and "HF_TOKEN" in failed(found)["Hub token"]
+        and READER not in str(found)
+    )
     assert not [line for line in server.log if line["method"] == "POST"]
 
 
@@ -189,23 +359,46 @@ def test_identity_data_that_is_there_can_be_left_out(server: HubServer) -> None:
     assert not any("identity" in f.path for p in found.inputs for f in p.files)
 
 
-@pytest.mark.parametrize("flags, judged", [({"eval": "none"}, False), ({"eval": "quick"}, True), ({"eval": "full"}, True)])
-def test_the_test_files_of_the_evaluation_are_pinned_when_there_is_one(server: HubServer, flags: dict[str, str], judged: bool) -> None:
+@pytest.mark.parametrize(
+    "flags, judged",
+    [({"eval": "none"}, False), ({"eval": "quick"}, True), ({"eval": "full"}, True)],
+)
+def test_the_test_files_of_the_evaluation_are_pinned_when_there_is_one(
+    server: HubServer, flags: dict[str, str], judged: bool
+) -> None:
     pinned = {f.path for p in look(server, **flags).datasets for f in p.files}
-    assert ("all/test-0.parquet" in pinned) == judged and "auxiliary_train/train-0.parquet" not in pinned
+    assert (
+        "all/test-0.parquet" in pinned
+    ) == judged and "auxiliary_train/train-0.parquet" not in pinned
     assert not any("humaneval" in path for path in pinned)
 
 
 def test_humaneval_is_pinned_on_request_only(server: HubServer) -> None:
-    assert any("humaneval" in f.path for p in look(server, eval="quick", humaneval="yes").datasets for f in p.files)
+    assert any(
+        "humaneval" in f.path
+        for p in look(server, eval="quick", humaneval="yes").datasets
+        for f in p.files
+    )
 
 
-@pytest.mark.parametrize("hf_private, runs_private, says", [
-    (True, None, []), (False, None, ["me/lanbot is PUBLIC: checkpoints, logs, plan, code .*RUNS_REPO="]),
-    (True, True, []), (False, True, ["me/lanbot is PUBLIC: checkpoints of this run will be too$"]),
-    (True, False, ["me/runs is PUBLIC: logs, plan, code .*RUNS_REPO="]),
-    (False, False, ["me/lanbot is PUBLIC: checkpoints of", "me/runs is PUBLIC: logs, plan, code"])])
-def test_what_becomes_public_is_said(server: HubServer, hf_private: bool, runs_private: bool | None, says: list[str]) -> None:
+@pytest.mark.parametrize(
+    "hf_private, runs_private, says",
+    [
+        (True, None, []),
+        (False, None, ["me/lanbot is PUBLIC: checkpoints, logs, plan, code .*RUNS_REPO="]),
+        (True, True, []),
+        (False, True, ["me/lanbot is PUBLIC: checkpoints of this run will be too$"]),
+        (True, False, ["me/runs is PUBLIC: logs, plan, code .*RUNS_REPO="]),
+        (
+            False,
+            False,
+            ["me/lanbot is PUBLIC: checkpoints of", "me/runs is PUBLIC: logs, plan, code"],
+        ),
+    ],
+)
+def test_what_becomes_public_is_said(
+    server: HubServer, hf_private: bool, runs_private: bool | None, says: list[str]
+) -> None:
     loaded = server.store.load("model", REPO)
     assert loaded
     loaded.private = hf_private
@@ -233,64 +426,118 @@ def test_a_hub_that_does_not_answer_fails_the_checks_in_plain_words(tmp_path: Pa
     with HubServer(tmp_path / "hub") as gone:
         pass
     found = look(gone)
-    assert found.failed and all("the Hub cannot be reached" in text for text in failed(found).values())
+    assert found.failed and all(
+        "the Hub cannot be reached" in text for text in failed(found).values()
+    )
 
 
 def test_a_model_that_does_not_fit_the_gpus_is_refused_before_renting() -> None:
     d32 = ModelSize(65_536, 32, 2048)
     check = check_memory(d32, "A100", 40)
-    assert check.ok is False and "1879M parameters" in check.text and "needs 43 GiB" in check.text and "nothing was rented" in check.text
-    assert check_memory(d32, "H100", 80) == Check("GPU memory", True, "1,879M parameters on 80 GB: 8 rows at a time")
+    assert (
+        check.ok is False
+        and "1879M parameters" in check.text
+        and "needs 43 GiB" in check.text
+        and "nothing was rented" in check.text
+    )
+    assert check_memory(d32, "H100", 80) == Check(
+        "GPU memory", True, "1,879M parameters on 80 GB: 8 rows at a time"
+    )
 
 
 # ---- money, wallet, outputs
 
 H100 = Offer("c", "r", "t", "H100", 8, 80, 2400, ())
-SFT = forecast(Work(("sft",)), H100, {})          # $24.09, between $3.06 and $40.96
+SFT = forecast(Work(("sft",)), H100, {})  # $24.09, between $3.06 and $40.96
 
 
-@pytest.mark.parametrize("limit, expected, really, ok, says", [
-    (15_000, SFT, False, True, r"\$150.00, \$11.20 of it kept for saving; the run: likely \$24.09 in 1.0 h, low \$3.06, high \$40.96"),
-    (2_409 + 1_120 + 1, SFT, False, True, "likely"),
-    (2_409 + 1_120, SFT, False, False, "cut off. Try: spend-limit=53 or --yes-really$"),
-    (100, SFT, False, False, "cut off. Try: spend-limit=53"), (100, SFT, True, None, "cut off; taken all the same: --yes-really$"),
-    (15_000, None, False, None, "cannot be foretold$"), (1_120, None, False, False, "Try: spend-limit=12 or"),
-    (100_000, SFT, False, True, "likely"), (100_001, SFT, False, False, "above \\$1,000.00 it is asked for twice. Try: --yes-really$"),
-    (100_001, None, False, False, "asked for twice"), (100_001, SFT, True, None, "taken all the same"),
-    (900_000, forecast(Work(("mid",), 10**12), H100, {}), False, False, "Try: another offer or --yes-really$"),
-])
+@pytest.mark.parametrize(
+    "limit, expected, really, ok, says",
+    [
+        (
+            15_000,
+            SFT,
+            False,
+            True,
+            r"\$150.00, \$11.20 of it kept for saving; the run: likely \$24.09 in 1.0 h, low \$3.06, high \$40.96",
+        ),
+        (2_409 + 1_120 + 1, SFT, False, True, "likely"),
+        (2_409 + 1_120, SFT, False, False, "cut off. Try: spend-limit=53 or --yes-really$"),
+        (100, SFT, False, False, "cut off. Try: spend-limit=53"),
+        (100, SFT, True, None, "cut off; taken all the same: --yes-really$"),
+        (15_000, None, False, None, "cannot be foretold$"),
+        (1_120, None, False, False, "Try: spend-limit=12 or"),
+        (100_000, SFT, False, True, "likely"),
+        (100_001, SFT, False, False, "above \\$1,000.00 it is asked for twice. Try: --yes-really$"),
+        (100_001, None, False, False, "asked for twice"),
+        (100_001, SFT, True, None, "taken all the same"),
+        (
+            900_000,
+            forecast(Work(("mid",), 10**12), H100, {}),
+            False,
+            False,
+            "Try: another offer or --yes-really$",
+        ),
+    ],
+)
 def test_what_may_be_spent_before_saving_must_be_above_what_the_run_should_cost(
-        limit: int, expected: Forecast | None, really: bool, ok: bool | None, says: str) -> None:
+    limit: int, expected: Forecast | None, really: bool, ok: bool | None, says: str
+) -> None:
     check = check_money(limit, 2400, expected, really)
     assert check.name == "spend limit" and check.ok is ok and re.search(says, check.text)
 
 
-@pytest.mark.parametrize("minutes, expected, really, ok, says", [
-    (300, SFT, False, True, "300 minutes, 28 of them kept for saving; the run: likely 60, up to 102$"),
-    (89, SFT, False, True, "likely"), (88, SFT, False, False, "cut off. Try: max-duration=131m or --yes-really$"),
-    (88, SFT, True, None, "taken all the same"), (29, None, False, None, "29 minutes"), (28, None, False, False, "max-duration=29m"),
-])
+@pytest.mark.parametrize(
+    "minutes, expected, really, ok, says",
+    [
+        (
+            300,
+            SFT,
+            False,
+            True,
+            "300 minutes, 28 of them kept for saving; the run: likely 60, up to 102$",
+        ),
+        (89, SFT, False, True, "likely"),
+        (88, SFT, False, False, "cut off. Try: max-duration=131m or --yes-really$"),
+        (88, SFT, True, None, "taken all the same"),
+        (29, None, False, None, "29 minutes"),
+        (28, None, False, False, "max-duration=29m"),
+    ],
+)
 def test_the_time_before_saving_must_be_more_than_the_run_should_take(
-        minutes: int, expected: Forecast | None, really: bool, ok: bool | None, says: str) -> None:
-    check, = check_time(minutes * 60, expected, really)
+    minutes: int, expected: Forecast | None, really: bool, ok: bool | None, says: str
+) -> None:
+    (check,) = check_time(minutes * 60, expected, really)
     assert check.name == "max duration" and check.ok is ok and re.search(says, check.text)
     assert check_time(None, expected) == []
 
 
 def test_the_wallet_cannot_be_seen_and_its_need_is_named() -> None:
-    assert wallet_hint(6_000).ok is None and "$60.00" in wallet_hint(6_000).text and "about $5.00" in wallet_hint(None).text
+    assert (
+        wallet_hint(6_000).ok is None
+        and "$60.00" in wallet_hint(6_000).text
+        and "about $5.00" in wallet_hint(None).text
+    )
 
 
 def instance(status: str, *tags: str) -> Instance:
     return instance_of(dict(id="i-1", name="lanbot-sft-x", status=status, tags=list(tags)))
 
 
-@pytest.mark.parametrize("others, ok", [
-    ([], True), ([instance("active", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], False),
-    ([instance("error", "x", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], False),
-    ([instance("deleting", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], True),
-    ([instance("active", "nanolan-out=me/lanbot/chatsft_checkpoints/d32")], True), ([instance("active")], True)])
-def test_a_folder_that_a_live_run_writes_is_not_written_by_another(others: list[Instance], ok: bool) -> None:
+@pytest.mark.parametrize(
+    "others, ok",
+    [
+        ([], True),
+        ([instance("active", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], False),
+        ([instance("error", "x", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], False),
+        ([instance("deleting", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], True),
+        ([instance("active", "nanolan-out=me/lanbot/chatsft_checkpoints/d32")], True),
+        ([instance("active")], True),
+    ],
+)
+def test_a_folder_that_a_live_run_writes_is_not_written_by_another(
+    others: list[Instance], ok: bool
+) -> None:
     check = check_outputs(others, ["nanolan-out=me/lanbot/chatsft_checkpoints/d20"])
     assert check.ok is ok and "me/lanbot/chatsft_checkpoints/d20" in check.text
     assert ok or ("just stop i-1" in check.text and "output-tag=" in check.text)
@@ -298,8 +545,11 @@ def test_a_folder_that_a_live_run_writes_is_not_written_by_another(others: list[
 
 # ---- which Shadeform key goes to the machine
 
+
 def key_check(cloud: ShadeformServer, listed: list[Instance] | None = None, **flags: str) -> Check:
-    s = load_settings({"shadeform_api": cloud.url, "shadeform_api_key": "another-0123456789"} | flags, {})
+    s = load_settings(
+        {"shadeform_api": cloud.url, "shadeform_api_key": "another-0123456789"} | flags, {}
+    )
     return check_box_key(s, None if listed is None else lambda: listed)
 
 
@@ -307,7 +557,12 @@ def test_which_key_goes_to_the_machine_is_said_and_a_second_one_is_tried(tmp_pat
     with ShadeformServer(tmp_path, boxes=False) as cloud:
         assert "your SHADEFORM_API_KEY" in key_check(cloud).text and key_check(cloud).ok is None
         off = key_check(cloud, self_delete="off", shadeform_api_key_box=cloud.key)
-        assert off.ok is None and "none" in off.text and "just guard" in off.text and not cloud.requests
+        assert (
+            off.ok is None
+            and "none" in off.text
+            and "just guard" in off.text
+            and not cloud.requests
+        )
         good = key_check(cloud, [instance("deleted")], shadeform_api_key_box=cloud.key)
         assert good.ok and "second" in good.text and cloud.requests
         wrong = key_check(cloud, shadeform_api_key_box="wrong-0123456789")
@@ -320,11 +575,19 @@ def test_which_key_goes_to_the_machine_is_said_and_a_second_one_is_tried(tmp_pat
 
 
 def test_a_line_of_the_checklist_shows_how_it_went() -> None:
-    assert [Check("a", ok, "b").line() for ok in (True, False, None)] == ["  [  ok  ] a: b", "  [FAILED] a: b", "  [  --  ] a: b"]
+    assert [Check("a", ok, "b").line() for ok in (True, False, None)] == [
+        "  [  ok  ] a: b",
+        "  [FAILED] a: b",
+        "  [  --  ] a: b",
+    ]
 
 
-def test_a_repo_under_another_name_is_said_and_goes_into_the_run_by_its_name_on_the_hub(server: HubServer) -> None:
+def test_a_repo_under_another_name_is_said_and_goes_into_the_run_by_its_name_on_the_hub(
+    server: HubServer,
+) -> None:
     server.moved["me/before"] = REPO
     found = look(server, hf_repo="me/before")
     assert not failed(found) and found.hf_repo == found.runs_repo == REPO
-    assert f"me/before is called {REPO} by the Hub" in text_of(found, "repo name") and all(p.repo == REPO for p in found.inputs)
+    assert f"me/before is called {REPO} by the Hub" in text_of(found, "repo name") and all(
+        p.repo == REPO for p in found.inputs
+    )

@@ -1,4 +1,5 @@
 """Runs of another laptop: found by tag and run folder, believed only so far, and touched only when their owner is named."""
+
 from __future__ import annotations
 
 import json
@@ -16,7 +17,15 @@ from nanolan.hub import Hub
 from nanolan.instance import Instance, instance_of
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.plan import Plan
-from nanolan.rebuild import MOST_BYTES, Elsewhere, candidates, check_ours, checked_plan, find, rebuild
+from nanolan.rebuild import (
+    MOST_BYTES,
+    Elsewhere,
+    candidates,
+    check_ours,
+    checked_plan,
+    find,
+    rebuild,
+)
 from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 
@@ -38,8 +47,18 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def machine(run_id: str | None = RUN, owner: str | None = THEIRS, **fields: Any) -> Instance:
-    tags = [*([f"nanolan-run={run_id}"] if run_id else []), *([f"nanolan-owner={owner}"] if owner else [])]
-    return instance_of(dict(**({"id": "i-1", "name": "x", "status": "active", "hourly_price": 100, "tags": tags} | fields)))
+    tags = [
+        *([f"nanolan-run={run_id}"] if run_id else []),
+        *([f"nanolan-owner={owner}"] if owner else []),
+    ]
+    return instance_of(
+        dict(
+            **(
+                {"id": "i-1", "name": "x", "status": "active", "hourly_price": 100, "tags": tags}
+                | fields
+            )
+        )
+    )
 
 
 def plan_of(hub: HubServer, **fields: Any) -> Plan:
@@ -54,17 +73,26 @@ def launched(hub: HubServer, **fields: Any) -> Plan:
 
 
 def settings(hub: HubServer, **flags: str) -> Settings:
-    return load_settings({"hf_endpoint": hub.url, "shadeform_api": API, "hf_repo": REPO} | flags, {})
+    return load_settings(
+        {"hf_endpoint": hub.url, "shadeform_api": API, "hf_repo": REPO} | flags, {}
+    )
 
 
 def there(hub: HubServer, *instances: Instance, token: bool = True, **flags: str) -> Elsewhere:
-    return Elsewhere(settings(hub, **flags), Hub(hub.url, Secret(TOKEN), patience_s=0.2) if token else None, lambda: list(instances))
+    return Elsewhere(
+        settings(hub, **flags),
+        Hub(hub.url, Secret(TOKEN), patience_s=0.2) if token else None,
+        lambda: list(instances),
+    )
 
 
 # ---- finding
 
+
 @pytest.mark.parametrize("which", [RUN, "ab12", "i-1", "lanbot-v3"])
-def test_a_run_of_another_laptop_is_found_by_any_of_its_names(hub: HubServer, ledger: Ledger, which: str) -> None:
+def test_a_run_of_another_laptop_is_found_by_any_of_its_names(
+    hub: HubServer, ledger: Ledger, which: str
+) -> None:
     plan = launched(hub)
     assert find(ledger, which, there(hub, machine())) == Entry(plan, "i-1", rebuilt=True)
 
@@ -85,27 +113,57 @@ def test_what_the_ledger_knows_is_not_looked_for_elsewhere(hub: HubServer, ledge
 
     def never() -> list[Instance]:
         raise AssertionError("asked the account")
+
     where = Elsewhere(settings(hub), None, never)
-    assert find(ledger, RUN, where) == find(ledger, "lanbot-v3", where) == find(ledger, None, where) == mine
+    assert (
+        find(ledger, RUN, where)
+        == find(ledger, "lanbot-v3", where)
+        == find(ledger, None, where)
+        == mine
+    )
 
 
 def test_what_earlier_attempts_cost_comes_along(hub: HubServer, ledger: Ledger) -> None:
     plan, earlier = launched(hub, attempt=2), (Attempt(1, "i-0", 1234, "lost"),)
     hub.put(REPO, {f"{plan.folder}/earlier.json": msgspec.json.encode(earlier)})
     assert find(ledger, RUN, there(hub)).earlier == earlier
-    for bad in (b"", b"{}", b"[" * 100_000, json.dumps([["x"]]).encode(),
-                msgspec.json.encode((Attempt(1, None, -5000, "a gift"),))):   # it would raise the limit
+    for bad in (
+        b"",
+        b"{}",
+        b"[" * 100_000,
+        json.dumps([["x"]]).encode(),
+        msgspec.json.encode((Attempt(1, None, -5000, "a gift"),)),
+    ):  # it would raise the limit
         hub.put(REPO, {f"{plan.folder}/earlier.json": bad})
         with pytest.raises(BadAnswer, match=r"earlier\.json"):
             find(ledger, RUN, there(hub))
 
 
-@pytest.mark.parametrize("which, folders, found", [
-    (RUN, {RUN, "ab12ce99"}, {RUN}), ("ab12", {RUN, "ab12ce99"}, {RUN, "ab12ce99"}), ("ab12c", set(), {RUN}), ("i-1", set(), {RUN}),
-    ("i-2", set(), set()), ("", set(), {RUN}), ("zz", {RUN}, set()), ("AB12CD34", {RUN}, set()), ("*", {RUN}, set()),
-    ("../ab12cd34", {RUN}, set()), ("$(id)", {RUN}, set()), ("x", set(), set())])
-def test_a_word_means_the_ids_that_it_is_or_begins(which: str, folders: set[str], found: set[str]) -> None:
-    others = [machine(None, None, id="i-3"), machine("../../../x", None, id="i-4"), machine("zzzzzzzz", None, id="i-5")]
+@pytest.mark.parametrize(
+    "which, folders, found",
+    [
+        (RUN, {RUN, "ab12ce99"}, {RUN}),
+        ("ab12", {RUN, "ab12ce99"}, {RUN, "ab12ce99"}),
+        ("ab12c", set(), {RUN}),
+        ("i-1", set(), {RUN}),
+        ("i-2", set(), set()),
+        ("", set(), {RUN}),
+        ("zz", {RUN}, set()),
+        ("AB12CD34", {RUN}, set()),
+        ("*", {RUN}, set()),
+        ("../ab12cd34", {RUN}, set()),
+        ("$(id)", {RUN}, set()),
+        ("x", set(), set()),
+    ],
+)
+def test_a_word_means_the_ids_that_it_is_or_begins(
+    which: str, folders: set[str], found: set[str]
+) -> None:
+    others = [
+        machine(None, None, id="i-3"),
+        machine("../../../x", None, id="i-4"),
+        machine("zzzzzzzz", None, id="i-5"),
+    ]
     assert candidates(which, [machine(), *others], folders) == found
 
 
@@ -115,8 +173,12 @@ def test_a_prefix_that_fits_two_runs_names_both(hub: HubServer, ledger: Ledger) 
         find(ledger, "ab12", there(hub, machine()))
 
 
-@pytest.mark.parametrize("which", ["zz", "../../etc/passwd", "a\x00b", "$(touch evil)", "x" * 300, "-rf"])
-def test_a_run_that_nobody_knows_is_a_plain_error(hub: HubServer, ledger: Ledger, which: str) -> None:
+@pytest.mark.parametrize(
+    "which", ["zz", "../../etc/passwd", "a\x00b", "$(touch evil)", "x" * 300, "-rf"]
+)
+def test_a_run_that_nobody_knows_is_a_plain_error(
+    hub: HubServer, ledger: Ledger, which: str
+) -> None:
     launched(hub)
     for where in (there(hub, machine()), there(hub, machine(), token=False)):
         with pytest.raises(UsageProblem, match="just status") as e:
@@ -138,6 +200,7 @@ def test_a_run_without_a_plan_cannot_be_rebuilt(hub: HubServer) -> None:
 
 # ---- whose it is
 
+
 def test_a_run_of_another_owner_is_shown_and_not_touched(hub: HubServer, ledger: Ledger) -> None:
     launched(hub)
     entry = find(ledger, RUN, there(hub, machine()))
@@ -146,7 +209,9 @@ def test_a_run_of_another_owner_is_shown_and_not_touched(hub: HubServer, ledger:
         check_ours(ledger, entry)
 
 
-def test_a_run_of_the_owner_that_is_named_is_ours_from_then_on(hub: HubServer, ledger: Ledger) -> None:
+def test_a_run_of_the_owner_that_is_named_is_ours_from_then_on(
+    hub: HubServer, ledger: Ledger
+) -> None:
     launched(hub)
     entry = find(ledger, RUN, there(hub, machine()), THEIRS)
     check_ours(ledger, entry)
@@ -159,7 +224,9 @@ def test_our_own_run_that_the_ledger_lost_is_taken_up_again(hub: HubServer, ledg
     assert ledger.has(RUN)
 
 
-def test_a_plan_that_claims_another_owner_than_the_machines_tag_is_not_touched(hub: HubServer, ledger: Ledger) -> None:
+def test_a_plan_that_claims_another_owner_than_the_machines_tag_is_not_touched(
+    hub: HubServer, ledger: Ledger
+) -> None:
     launched(hub, owner=ledger.owner)
     find(ledger, RUN, there(hub, machine(owner=THEIRS)))
     assert not ledger.has(RUN)
@@ -169,25 +236,70 @@ def test_a_plan_that_claims_another_owner_than_the_machines_tag_is_not_touched(h
 
 # ---- a plan that lies on the Hub
 
+
 def raw(hub: HubServer, **fields: Any) -> bytes:
     return json.dumps(json.loads(plan_of(hub).to_json()) | fields).encode()
 
 
-@pytest.mark.parametrize("fields", [
-    {"run_id": "ffffffff"}, {"version": 2}, {"version": None}, {"version": "1"}, {"surprise": 1}, {"limit_cents": "15000"},
-    {"limit_cents": 0}, {"limit_cents": -1}, {"limit_cents": 10**9}, {"limit_cents": 10**30}, {"phases": []},
-    {"phases": ["sft", "mid"]}, {"phases": ["../x"]}, {"phases": "sft"}, {"owner": "me"}, {"owner": "0badcafe\n"}, {"owner": ""},
-    {"hf_endpoint": "https://evil.example.org"}, {"shadeform_api": "https://evil.example.org/v1"}, {"runs_repo": "me/other"},
-    {"hf_repo": "../../x"}, {"hf_repo": "a/b/c"}, {"run_name": "$(id)"}, {"run_name": "a\nb"}, {"run_name": "-rf"},
-    {"model_tag": "../.."}, {"output_tag": "a/b"}, {"created_at": "yesterday"}, {"deadline": None},
-    {"deadline": "9999-12-31T23:59:59-12:00"}, {"attempt": 0}, {"processes": 0}, {"wandb_project": "`id`"}], ids=str)
-def test_a_plan_that_no_launch_could_have_made_is_refused(hub: HubServer, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"run_id": "ffffffff"},
+        {"version": 2},
+        {"version": None},
+        {"version": "1"},
+        {"surprise": 1},
+        {"limit_cents": "15000"},
+        {"limit_cents": 0},
+        {"limit_cents": -1},
+        {"limit_cents": 10**9},
+        {"limit_cents": 10**30},
+        {"phases": []},
+        {"phases": ["sft", "mid"]},
+        {"phases": ["../x"]},
+        {"phases": "sft"},
+        {"owner": "me"},
+        {"owner": "0badcafe\n"},
+        {"owner": ""},
+        {"hf_endpoint": "https://evil.example.org"},
+        {"shadeform_api": "https://evil.example.org/v1"},
+        {"runs_repo": "me/other"},
+        {"hf_repo": "../../x"},
+        {"hf_repo": "a/b/c"},
+        {"run_name": "$(id)"},
+        {"run_name": "a\nb"},
+        {"run_name": "-rf"},
+        {"model_tag": "../.."},
+        {"output_tag": "a/b"},
+        {"created_at": "yesterday"},
+        {"deadline": None},
+        {"deadline": "9999-12-31T23:59:59-12:00"},
+        {"attempt": 0},
+        {"processes": 0},
+        {"wandb_project": "`id`"},
+    ],
+    ids=str,
+)
+def test_a_plan_that_no_launch_could_have_made_is_refused(
+    hub: HubServer, fields: dict[str, Any]
+) -> None:
     with pytest.raises(BadAnswer):
         checked_plan(raw(hub, **fields), RUN, REPO, settings(hub))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"version": 1}',
-                                  b'{"version": 1, "x": ' + b"[" * 100_000], ids=lambda d: str(d[:20]))
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"version": 1}',
+        b'{"version": 1, "x": ' + b"[" * 100_000,
+    ],
+    ids=lambda d: str(d[:20]),
+)
 def test_what_is_no_plan_at_all_is_refused(hub: HubServer, data: bytes) -> None:
     with pytest.raises(BadAnswer):
         checked_plan(data, RUN, REPO, settings(hub))
@@ -208,8 +320,12 @@ def test_a_rehearsals_plan_is_refused_by_a_real_account(hub: HubServer) -> None:
     assert checked_plan(structs.replace(plan, device="cuda").to_json(), RUN, REPO, real)
 
 
-@pytest.mark.parametrize("phases", [("mid", "sft", "rl"), ("sft", "rl"), ("rl",), ("mid",), ("mid", "sft")])
-def test_the_plan_of_a_launch_and_of_what_was_left_of_one_is_taken(hub: HubServer, phases: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "phases", [("mid", "sft", "rl"), ("sft", "rl"), ("rl",), ("mid",), ("mid", "sft")]
+)
+def test_the_plan_of_a_launch_and_of_what_was_left_of_one_is_taken(
+    hub: HubServer, phases: tuple[str, ...]
+) -> None:
     plan = plan_of(hub, phases=phases)
     assert checked_plan(plan.to_json(), RUN, REPO, settings(hub)) == plan
 

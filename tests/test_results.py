@@ -1,4 +1,5 @@
 """An evaluation gets into a checkpoint's meta, and the manifest follows."""
+
 from __future__ import annotations
 
 import json
@@ -9,22 +10,52 @@ import pytest
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.results import numbers, read_results, with_results
 
-META = json.dumps({"step": 90, "val_loss": 1.5, "mmlu_acc": None, "arc_easy_acc": None, "model_config": {"n_layer": 2}}).encode()
-MANIFEST = Manifest("ab12cd34", "sft", 90, (hash_bytes("model_000090.pt", b"m"), hash_bytes("meta_000090.json", META)))
-RESULTS = {"step": 90, "scope": "quick", "mmlu_acc": 0.31, "val_loss": 9.9, "chatcore": 0.2, "not_measured": {"GSM8K": "no data"}}
+META = json.dumps(
+    {
+        "step": 90,
+        "val_loss": 1.5,
+        "mmlu_acc": None,
+        "arc_easy_acc": None,
+        "model_config": {"n_layer": 2},
+    }
+).encode()
+MANIFEST = Manifest(
+    "ab12cd34",
+    "sft",
+    90,
+    (hash_bytes("model_000090.pt", b"m"), hash_bytes("meta_000090.json", META)),
+)
+RESULTS = {
+    "step": 90,
+    "scope": "quick",
+    "mmlu_acc": 0.31,
+    "val_loss": 9.9,
+    "chatcore": 0.2,
+    "not_measured": {"GSM8K": "no data"},
+}
 
 
 def test_nanochats_own_keys_are_filled_and_all_of_it_is_kept_beside_them() -> None:
     manifest, data = with_results(META, MANIFEST, RESULTS)
     meta = json.loads(data)
-    assert meta["mmlu_acc"] == 0.31 and meta["arc_easy_acc"] is None and meta["evaluation"] == RESULTS
+    assert (
+        meta["mmlu_acc"] == 0.31 and meta["arc_easy_acc"] is None and meta["evaluation"] == RESULTS
+    )
     assert meta["val_loss"] == 1.5, "what the trainer measured is not replaced"
     assert meta["model_config"] == {"n_layer": 2}
-    assert manifest.files == (MANIFEST.files[0], hash_bytes("meta_000090.json", data)) and manifest.step == 90
+    assert (
+        manifest.files == (MANIFEST.files[0], hash_bytes("meta_000090.json", data))
+        and manifest.step == 90
+    )
 
 
 def test_only_numbers_count_as_measured() -> None:
-    assert numbers(RESULTS | {"flag": True, "chatcore_tasks": 5}) == {"mmlu_acc": 0.31, "val_loss": 9.9, "chatcore": 0.2, "chatcore_tasks": 5.0}
+    assert numbers(RESULTS | {"flag": True, "chatcore_tasks": 5}) == {
+        "mmlu_acc": 0.31,
+        "val_loss": 9.9,
+        "chatcore": 0.2,
+        "chatcore_tasks": 5.0,
+    }
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "5", "[1]"])

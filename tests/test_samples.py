@@ -1,4 +1,5 @@
 """The answers that a trainer noted: those that can be read."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,16 +9,22 @@ import pytest
 
 from nanolan.samples import PhaseSamples, Sample, beside, gather, read_samples
 
-ONE = PhaseSamples("mid", 24, (Sample("Chat", "Who?", "Me."), Sample("GSM8K", "1+1?", "#### 2", "2", True)))
+ONE = PhaseSamples(
+    "mid", 24, (Sample("Chat", "Who?", "Me."), Sample("GSM8K", "1+1?", "#### 2", "2", True))
+)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = beside(tmp_path / "evaluation-mid.json")
     path.write_bytes(msgspec.json.encode(ONE))
-    assert path.name == "evaluation-mid.samples.json" and gather([path, tmp_path / "none"]) == (ONE,)
+    assert path.name == "evaluation-mid.samples.json" and gather([path, tmp_path / "none"]) == (
+        ONE,
+    )
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"null", b"{}", b'[{"phase": 1}]', b"[" * 100_000, b"\xff"])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"null", b"{}", b'[{"phase": 1}]', b"[" * 100_000, b"\xff"]
+)
 def test_what_cannot_be_read_is_none(data: bytes, tmp_path: Path) -> None:
     assert read_samples(data) == ()
     (tmp_path / "a").write_bytes(data)

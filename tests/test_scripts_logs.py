@@ -1,4 +1,5 @@
 """`just logs`: lines on stdout, where they come from on stderr; Ctrl-C only stops looking."""
+
 from __future__ import annotations
 
 import signal
@@ -47,12 +48,22 @@ def end(desk: Desk, log: str) -> None:
     desk.cloud.account.delete(desk.entry.instance_id or "")
 
 
-def test_a_live_run_is_read_on_its_machine_with_our_own_keys_and_no_questions(desk: Desk, ssh: Ssh) -> None:
+def test_a_live_run_is_read_on_its_machine_with_our_own_keys_and_no_questions(
+    desk: Desk, ssh: Ssh
+) -> None:
     ssh.set(log="boot: run\nstep 1\n")
     done = logs(desk, ssh)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "boot: run\nstep 1\n", "from the machine itself, live\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "boot: run\nstep 1\n",
+        "from the machine itself, live\n",
+    )
     [argv] = ssh.calls
-    assert "BatchMode=yes" in argv and "ConnectTimeout=5" in argv and f"HostKeyAlias=nanolan-{desk.entry.instance_id}" in argv
+    assert (
+        "BatchMode=yes" in argv
+        and "ConnectTimeout=5" in argv
+        and f"HostKeyAlias=nanolan-{desk.entry.instance_id}" in argv
+    )
 
 
 def test_one_out_of_reach_is_read_from_the_hub_and_its_age_is_told(desk: Desk, ssh: Ssh) -> None:
@@ -62,14 +73,24 @@ def test_one_out_of_reach_is_read_from_the_hub_and_its_age_is_told(desk: Desk, s
     part(desk, "step 1\n", 2)
     done = logs(desk, ssh, RUN)
     assert (done.returncode, done.stdout) == (0, "boot: run\nstep 1\n")
-    assert "from the Hub, told" in done.stderr and "Connection timed out" in done.stderr and done.stderr.count("\n") == 1
+    assert (
+        "from the Hub, told" in done.stderr
+        and "Connection timed out" in done.stderr
+        and done.stderr.count("\n") == 1
+    )
 
 
 def test_after_the_end_it_is_the_whole_log(desk: Desk, ssh: Ssh) -> None:
     end(desk, HUNDRED)
     done = logs(desk, ssh)
-    assert done.stdout.splitlines() == HUNDRED.splitlines()[-100:] and "from the whole log, logs/x.log" in done.stderr
-    assert logs(desk, ssh, "-n", "all").stdout == HUNDRED and logs(desk, ssh, "-n", "2").stdout == "line 248\nline 249\n"
+    assert (
+        done.stdout.splitlines() == HUNDRED.splitlines()[-100:]
+        and "from the whole log, logs/x.log" in done.stderr
+    )
+    assert (
+        logs(desk, ssh, "-n", "all").stdout == HUNDRED
+        and logs(desk, ssh, "-n", "2").stdout == "line 248\nline 249\n"
+    )
     assert logs(desk, ssh, "--lines=0").stdout == "" and not ssh.calls
 
 
@@ -115,8 +136,13 @@ def test_ctrl_c_only_stops_looking(desk: Desk, ssh: Ssh) -> None:
 
 def test_a_reader_that_has_seen_enough_is_no_error(desk: Desk, ssh: Ssh) -> None:
     end(desk, HUNDRED * 400)
-    with subprocess.Popen([sys.executable, str(ROOT / "scripts/logs.py"), "-n", "all"], env=environment(desk, ssh), cwd=ROOT,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts/logs.py"), "-n", "all"],
+        env=environment(desk, ssh),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
         assert process.stdout and process.stderr
         process.stdout.readline()
         process.stdout.close()
@@ -129,6 +155,10 @@ def test_a_run_without_a_log_yet_says_what_to_look_at(desk: Desk, ssh: Ssh) -> N
     assert done.returncode == 1 and f"just status {RUN}" in done.stderr and done.stdout == ""
 
 
-@pytest.mark.parametrize("words", [("-n", "some"), ("-n", "-1"), ("--since", "soon"), ("zz",), ("--since=0",), ("lines=1e3",)], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [("-n", "some"), ("-n", "-1"), ("--since", "soon"), ("zz",), ("--since=0",), ("lines=1e3",)],
+    ids=str,
+)
 def test_bad_words_are_usage_errors(desk: Desk, ssh: Ssh, words: tuple[str, ...]) -> None:
     assert logs(desk, ssh, *words).returncode == 2

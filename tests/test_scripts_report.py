@@ -1,4 +1,5 @@
 """`just report`: a page about any run, also one that still goes, with what could not be seen named in it."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -28,8 +29,14 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 def leave(desk: Desk) -> None:
     """What a machine has left in the run folder."""
     folder = desk.entry.plan.folder
-    desk.hub.put(REPO, {f"{folder}/metrics.jsonl": lines(rows(30, "sft")), f"{folder}/samples.json": msgspec.json.encode(answers()),
-                        f"{folder}/environment.json": to_json(ENVIRONMENT)})
+    desk.hub.put(
+        REPO,
+        {
+            f"{folder}/metrics.jsonl": lines(rows(30, "sft")),
+            f"{folder}/samples.json": msgspec.json.encode(answers()),
+            f"{folder}/environment.json": to_json(ENVIRONMENT),
+        },
+    )
 
 
 def report(desk: Desk, *words: str, out: Path) -> Any:
@@ -56,29 +63,49 @@ def test_a_run_that_still_goes_is_told_so_far(desk: Desk, tmp_path: Path) -> Non
     assert "The machine tells this when it ends." in html
 
 
-def test_what_could_not_be_seen_is_named_in_the_page_and_is_exit_code_1(desk: Desk, tmp_path: Path) -> None:
+def test_what_could_not_be_seen_is_named_in_the_page_and_is_exit_code_1(
+    desk: Desk, tmp_path: Path
+) -> None:
     leave(desk)
     desk.tell(receipt=receipt())
     desk.hub.fault(match="metrics.jsonl", action="status", status=403, times=10**6)
     done = report(desk, out=tmp_path / "run.html")
     assert done.returncode == 1 and "could not be seen: the Hub refused" in done.stderr
     html = (tmp_path / "run.html").read_text()
-    assert "Could not be seen: the Hub refused" in html and "I am Lanbot." in html and "<svg" not in html
+    assert (
+        "Could not be seen: the Hub refused" in html
+        and "I am Lanbot." in html
+        and "<svg" not in html
+    )
 
 
 def test_a_failed_run_says_what_is_kept_and_how_to_go_on(desk: Desk, tmp_path: Path) -> None:
-    desk.tell(receipt=msgspec.structs.replace(receipt("failed", "hang"), message="it hung. Go on: just resume " + RUN))
+    desk.tell(
+        receipt=msgspec.structs.replace(
+            receipt("failed", "hang"), message="it hung. Go on: just resume " + RUN
+        )
+    )
     desk.cloud.account.delete(desk.entry.instance_id or "")
     state(desk.hub, desk.entry.plan, "sft", 40)
     report(desk, out=tmp_path / "run.html")
     html = (tmp_path / "run.html").read_text()
-    assert "Failed (hang): $1.23" in html and "it hung." in html and f"<pre>just resume {RUN}</pre>" in html
+    assert (
+        "Failed (hang): $1.23" in html
+        and "it hung." in html
+        and f"<pre>just resume {RUN}</pre>" in html
+    )
     assert "Saved: sft step 40." in html
 
 
-def test_a_run_that_nobody_knows_and_a_file_that_cannot_be_written_are_said_in_one_line(desk: Desk, tmp_path: Path) -> None:
+def test_a_run_that_nobody_knows_and_a_file_that_cannot_be_written_are_said_in_one_line(
+    desk: Desk, tmp_path: Path
+) -> None:
     done = report(desk, "ffff", out=tmp_path / "x.html")
-    assert done.returncode == 2 and "no run called 'ffff'" in done.stderr and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2
+        and "no run called 'ffff'" in done.stderr
+        and done.stderr.count("\n") == 1
+    )
     desk.tell(receipt=receipt())
     (tmp_path / "file").touch()
     done = report(desk, out=tmp_path / "file/x.html")
@@ -94,12 +121,21 @@ def test_a_lost_run_says_what_is_known(desk: Desk, tmp_path: Path) -> None:
     desk.cloud.account.delete(desk.entry.instance_id or "")
     done = report(desk, out=tmp_path / "run.html")
     html = (tmp_path / "run.html").read_text()
-    assert done.returncode == 0 and "Lost: " in html and "The machine did not tell." in html and "so far" not in html
+    assert (
+        done.returncode == 0
+        and "Lost: " in html
+        and "The machine did not tell." in html
+        and "so far" not in html
+    )
 
 
 def test_a_launch_that_rented_nothing_cost_nothing(desk: Desk, tmp_path: Path) -> None:
     desk.cloud.account.delete(desk.entry.instance_id or "")
-    desk.ledger.put(msgspec.structs.replace(desk.entry, instance_id=None, gone=True, note="create refused: sold out"))
+    desk.ledger.put(
+        msgspec.structs.replace(
+            desk.entry, instance_id=None, gone=True, note="create refused: sold out"
+        )
+    )
     report(desk, out=tmp_path / "run.html")
     html = (tmp_path / "run.html").read_text()
     assert "Failed: $0.00" in html and "create refused: sold out" in html

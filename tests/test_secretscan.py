@@ -61,7 +61,9 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     "base64 in short lines": lambda v: base64.encodebytes(b"x" * 50 + v.encode() * 3),
     "base64, twice": lambda v: base64.b64encode(b"x" + base64.b64encode(b"yz" + v.encode())),
     "base64 of UTF-16": lambda v: base64.b64encode(v.encode("utf-16")),
-    "in an address, small letters": lambda v: re.sub("%..", lambda m: m[0].lower(), quote(v, safe="")).encode(),
+    "in an address, small letters": lambda v: re.sub(
+        "%..", lambda m: m[0].lower(), quote(v, safe="")
+    ).encode(),
     "in JSON, with strokes": lambda v: json.dumps(v).replace("/", "\\/").encode(),
     "hex": lambda v: v.encode().hex().encode(),
     "HEX": lambda v: v.encode().hex().upper().encode(),
@@ -251,7 +253,9 @@ def test_the_line_is_named_and_a_path_with_a_secret_is_not() -> None:
     assert len(found) == 1 and VALUE not in str(found[0])
 
 
-@pytest.mark.parametrize("url", [f"mailto://me:{PASSWORD}@example.org", f"json://me:{PASSWORD}@example.org/x"])
+@pytest.mark.parametrize(
+    "url", [f"mailto://me:{PASSWORD}@example.org", f"json://me:{PASSWORD}@example.org/x"]
+)
 def test_of_an_address_the_password_is_found_alone_too(url: str) -> None:
     assert scan(f"password: {PASSWORD}", url) and scan("example.org", url) is None
 

@@ -1,4 +1,5 @@
 """docs/security.md and SECURITY.md: every test that they name is there, and the tables are the code's."""
+
 from __future__ import annotations
 
 import re
@@ -22,13 +23,21 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         path = (page.parent / target).resolve() if target else page
         assert path.exists(), target
         if anchor:
-            heads = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", path.read_text(), re.M)}
+            heads = {
+                re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-")
+                for h in re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+            }
             assert anchor in heads, f"{target}#{anchor}"
 
 
 def test_every_secret_setting_has_its_row_in_both_pages() -> None:
     for page in PAGES:
-        rows = set(re.findall(r"`([A-Z_]+)`", "\n".join(line for line in page.read_text().splitlines() if line.startswith("|"))))
+        rows = set(
+            re.findall(
+                r"`([A-Z_]+)`",
+                "\n".join(line for line in page.read_text().splitlines() if line.startswith("|")),
+            )
+        )
         assert {meta["env"] for meta in TABLE.values() if meta["secret"]} <= rows, page
 
 

@@ -1,4 +1,5 @@
 """Calls to the services send their own key and nothing else of the user's, through proxies too."""
+
 from __future__ import annotations
 
 import base64
@@ -78,12 +79,15 @@ def ask_shadeform(scheme: str) -> None:
 
 
 def change_shadeform(scheme: str) -> None:
-    Shadeform(Secret("sf-0wnKey"), f"{scheme}://api.example.org/v1", sleep=Waits()).delete("an-instance")
+    Shadeform(Secret("sf-0wnKey"), f"{scheme}://api.example.org/v1", sleep=Waits()).delete(
+        "an-instance"
+    )
 
 
 def ask_hub(scheme: str) -> None:
     from huggingface_hub.utils import close_session
-    close_session()       # the next one sees this environment
+
+    close_session()  # the next one sees this environment
     try:
         Hub(f"{scheme}://api.example.org", Secret("hf_0wnToken"), patience_s=0).whoami()
     finally:
@@ -100,38 +104,52 @@ def ask_clock(scheme: str) -> None:
         session.get(f"{scheme}://api.example.org/", allow_redirects=False, timeout=5)
 
 
-CALLS = {ask_shadeform: {"x-api-key": "sf-0wnKey"}, change_shadeform: {"x-api-key": "sf-0wnKey"},
-         ask_hub: {"authorization": "Bearer hf_0wnToken"}, ask_endpoint: {"authorization": "Bearer llm-0wnKey"}, ask_clock: {}}
+CALLS = {
+    ask_shadeform: {"x-api-key": "sf-0wnKey"},
+    change_shadeform: {"x-api-key": "sf-0wnKey"},
+    ask_hub: {"authorization": "Bearer hf_0wnToken"},
+    ask_endpoint: {"authorization": "Bearer llm-0wnKey"},
+    ask_clock: {},
+}
 KEYS = ("x-api-key", "authorization", "cookie")
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda c: c.__name__)
 def test_no_login_of_netrc_is_sent_and_the_proxys_password_to_the_proxy(call, proxy: Proxy) -> None:
-    with suppress(NanolanError, requests.RequestException):     # it answers nothing but 401
+    with suppress(NanolanError, requests.RequestException):  # it answers nothing but 401
         call("http")
     assert proxy.asked
     for _, path, headers in proxy.asked:
         assert path.startswith("http://api.example.org/")
         assert {k: v for k, v in headers.items() if k in KEYS} == CALLS[call]
-        assert headers.get("proxy-authorization") == f"Basic {PROXY_LOGIN}" and LOGIN not in str(headers)
+        assert headers.get("proxy-authorization") == f"Basic {PROXY_LOGIN}" and LOGIN not in str(
+            headers
+        )
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda c: c.__name__)
 def test_through_a_tunnel_the_proxy_sees_its_password_and_no_key(call, proxy: Proxy) -> None:
-    with suppress(NanolanError, requests.RequestException):     # it opens no tunnel
+    with suppress(NanolanError, requests.RequestException):  # it opens no tunnel
         call("https")
     assert {verb for verb, _, _ in proxy.asked} == {"CONNECT"}
     for _, path, headers in proxy.asked:
-        assert path == "api.example.org:443" and headers["proxy-authorization"] == f"Basic {PROXY_LOGIN}"
+        assert (
+            path == "api.example.org:443"
+            and headers["proxy-authorization"] == f"Basic {PROXY_LOGIN}"
+        )
         assert not set(headers) & set(KEYS)
 
 
-def test_proxies_and_certificates_of_the_environment_count_but_not_on_this_machine(monkeypatch: pytest.MonkeyPatch,
-                                                                                    tmp_path: Path) -> None:
+def test_proxies_and_certificates_of_the_environment_count_but_not_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "ca.pem").touch()
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
     url = "https://api.shadeform.ai/v1"
     used = open_session(url).merge_environment_settings(url, {}, None, None, None)
-    assert used["verify"] == str(tmp_path / "ca.pem") and used["proxies"]["https"] == "http://proxy.example.org:3128"
+    assert (
+        used["verify"] == str(tmp_path / "ca.pem")
+        and used["proxies"]["https"] == "http://proxy.example.org:3128"
+    )
     assert not open_session("http://127.0.0.1:8080").trust_env

@@ -1,4 +1,5 @@
 """How big a model is: by its meta, or by its tag."""
+
 from __future__ import annotations
 
 import pytest
@@ -21,7 +22,21 @@ def test_fewer_keys_than_queries_are_counted_as_such() -> None:
     assert size_of(config(n_kv_head=5)).n_params == D20 - 20 * 2 * 1280 * 640
 
 
-@pytest.mark.parametrize("tag, millions", [("d32", 1879), ("d12", 186), ("d20-exp1", 561), ("d200", 394_894), ("d1000", 561), ("d0", 561),
-                                           ("lanbot", 561), ("", 561), ("d", 561), ("d-3", 561), ("x20", 561)])
+@pytest.mark.parametrize(
+    "tag, millions",
+    [
+        ("d32", 1879),
+        ("d12", 186),
+        ("d20-exp1", 561),
+        ("d200", 394_894),
+        ("d1000", 561),
+        ("d0", 561),
+        ("lanbot", 561),
+        ("", 561),
+        ("d", 561),
+        ("d-3", 561),
+        ("x20", 561),
+    ],
+)
 def test_a_tag_tells_the_depth_and_any_other_means_a_d20(tag: str, millions: int) -> None:
     assert round(parameters_of_tag(tag) / 1e6) == millions

@@ -1,4 +1,5 @@
 """The argument list of ssh: no shell, nothing of the API's becomes an option, and a reused address is no alarm."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,8 +15,21 @@ FOLDER = Path("/home/me/my keys/100%/.ssh_keys")
 
 
 def machine(**fields: Any) -> Instance:
-    return instance_of(dict(**({"id": "i-1", "name": "x", "status": "active", "ip": "203.0.113.10", "ssh_user": "shadeform",
-                                       "ssh_port": 22} | fields)))
+    return instance_of(
+        dict(
+            **(
+                {
+                    "id": "i-1",
+                    "name": "x",
+                    "status": "active",
+                    "ip": "203.0.113.10",
+                    "ssh_user": "shadeform",
+                    "ssh_port": 22,
+                }
+                | fields
+            )
+        )
+    )
 
 
 def options(argv: list[str]) -> dict[str, str]:
@@ -27,7 +41,9 @@ def test_it_uses_our_own_known_hosts_under_the_instances_id_and_the_given_key_al
     assert argv[0] == "ssh" and argv[1:3] == ["-i", str(FOLDER / "a.pem")]
     assert argv[-8:] == ["-p", "2222", "-l", "shadeform", "--", "203.0.113.10", "nvidia-smi", "-L"]
     set_to = options(argv)
-    assert set_to["StrictHostKeyChecking"] == "accept-new" and set_to["HostKeyAlias"] == "nanolan-i-1"
+    assert (
+        set_to["StrictHostKeyChecking"] == "accept-new" and set_to["HostKeyAlias"] == "nanolan-i-1"
+    )
     assert set_to["UserKnownHostsFile"] == '"/home/me/my keys/100%%/.ssh_keys/known_hosts"'
     assert set_to["IdentitiesOnly"] == "yes" and "BatchMode" not in set_to
 
@@ -38,9 +54,24 @@ def test_without_a_file_the_agent_is_asked_and_a_program_is_never_asked_for_a_pa
     assert options(argv)["BatchMode"] == "yes" and options(argv)["ConnectTimeout"] == "5"
 
 
-@pytest.mark.parametrize("fields", [
-    {"ip": "-oProxyCommand=evil"}, {"ip": "a b"}, {"ip": "host;evil"}, {"ip": "$(evil)"}, {"ip": None}, {"ip": ""}, {"ip": "a\nb"},
-    {"ip": "h" * 300}, {"ssh_user": "-oProxyCommand=x"}, {"ssh_user": "a b"}, {"ssh_user": "a@b"}, {"ssh_user": "$(x)"}], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ip": "-oProxyCommand=evil"},
+        {"ip": "a b"},
+        {"ip": "host;evil"},
+        {"ip": "$(evil)"},
+        {"ip": None},
+        {"ip": ""},
+        {"ip": "a\nb"},
+        {"ip": "h" * 300},
+        {"ssh_user": "-oProxyCommand=x"},
+        {"ssh_user": "a b"},
+        {"ssh_user": "a@b"},
+        {"ssh_user": "$(x)"},
+    ],
+    ids=str,
+)
 def test_an_address_that_is_none_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(BadAnswer, match="no usable address"):
         ssh_argv(machine(**fields), None, FOLDER)

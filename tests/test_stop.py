@@ -1,4 +1,5 @@
 """Asking a machine to stop, and waiting until it is seen to be gone."""
+
 from __future__ import annotations
 
 import json
@@ -43,15 +44,38 @@ def test_the_request_names_the_attempt_and_the_time(hub: HubServer) -> None:
     assert json.loads(hub.read(REPO, f"runs/{RUN}/stop.json")) == {"attempt": 3, "at": iso(NOW)}
 
 
-@pytest.mark.parametrize("view, why", [
-    (RunView(LIVE, "training", instance=machine("active"), progress=heard(0)), ""),
-    (RunView(LIVE, "training", instance=machine("active"), progress=heard(SILENT_S - 60)), ""),
-    (RunView(LIVE, "training", instance=machine("active"), progress=heard(SILENT_S + 60)), "has not reported for 21 minutes"),
-    (RunView(LIVE, "training", instance=machine("active"), progress=heard(SILENT_S + 60), receipt=receipt()), ""),
-    (RunView(LIVE, "booting", instance=machine("active")), ""),
-    (RunView(LIVE, "booting", instance=machine("active"), problems=("the Hub is away",)), "has not reported yet: the Hub is away"),
-    (RunView(LIVE, "failed", instance=machine("error", "no capacity"), progress=heard(0)), "no capacity"),
-    (RunView(LIVE, "failed", instance=machine("error")), "the provider says of it: error")], ids=lambda v: str(v)[:30] if isinstance(v, str) else None)
+@pytest.mark.parametrize(
+    "view, why",
+    [
+        (RunView(LIVE, "training", instance=machine("active"), progress=heard(0)), ""),
+        (RunView(LIVE, "training", instance=machine("active"), progress=heard(SILENT_S - 60)), ""),
+        (
+            RunView(LIVE, "training", instance=machine("active"), progress=heard(SILENT_S + 60)),
+            "has not reported for 21 minutes",
+        ),
+        (
+            RunView(
+                LIVE,
+                "training",
+                instance=machine("active"),
+                progress=heard(SILENT_S + 60),
+                receipt=receipt(),
+            ),
+            "",
+        ),
+        (RunView(LIVE, "booting", instance=machine("active")), ""),
+        (
+            RunView(LIVE, "booting", instance=machine("active"), problems=("the Hub is away",)),
+            "has not reported yet: the Hub is away",
+        ),
+        (
+            RunView(LIVE, "failed", instance=machine("error", "no capacity"), progress=heard(0)),
+            "no capacity",
+        ),
+        (RunView(LIVE, "failed", instance=machine("error")), "the provider says of it: error"),
+    ],
+    ids=lambda v: str(v)[:30] if isinstance(v, str) else None,
+)
 def test_a_machine_that_would_not_hear_is_known_before_it_is_asked(view: RunView, why: str) -> None:
     assert deaf(view, NOW) == why or (why and why in deaf(view, NOW))
 
@@ -69,7 +93,9 @@ class Looks:
         self.now += seconds
 
     def wait(self, timeout_s: float = 900.0) -> RunView:
-        return wait_until_gone(self, self.said.append, timeout_s=timeout_s, clock=lambda: self.now, sleep=self.sleep)
+        return wait_until_gone(
+            self, self.said.append, timeout_s=timeout_s, clock=lambda: self.now, sleep=self.sleep
+        )
 
 
 def seen(view: RunView, *problems: str) -> Overview:
@@ -83,7 +109,10 @@ GONE = RunView(LIVE, "stopped", "user", receipt=receipt("stopped", "user"))
 
 def test_every_stage_is_said_once_until_the_machine_is_gone() -> None:
     looks = Looks(seen(SAVING), seen(SAVING), seen(UPLOADING), seen(GONE))
-    assert looks.wait() is GONE and looks.said == ["  stopping: asked ($1.00 spent)", "  uploading ($1.00 spent)"]
+    assert looks.wait() is GONE and looks.said == [
+        "  stopping: asked ($1.00 spent)",
+        "  uploading ($1.00 spent)",
+    ]
     assert looks.now == 3 * LOOK_EVERY_S
 
 
@@ -98,14 +127,36 @@ def test_an_account_that_cannot_be_read_is_not_gone() -> None:
     assert looks.wait() is GONE and looks.said == ["  Shadeform did not answer ($1.00 spent)"]
 
 
-@pytest.mark.parametrize("last, names", [
-    (seen(UPLOADING), "i-1 ($1.00/h)"), (seen(replace(SAVING, instance=None), "no answer"), "i-1 ($1.00/h)"),
-    (seen(replace(SAVING, entry=Entry(LIVE.plan, None), instance=replace(machine("active"), id="i-7"))), "i-7 ($1.00/h)")], ids=lambda v: str(v)[:30] if isinstance(v, str) else None)
-def test_when_time_is_up_it_says_what_still_bills_and_the_command(last: Overview, names: str) -> None:
+@pytest.mark.parametrize(
+    "last, names",
+    [
+        (seen(UPLOADING), "i-1 ($1.00/h)"),
+        (seen(replace(SAVING, instance=None), "no answer"), "i-1 ($1.00/h)"),
+        (
+            seen(
+                replace(
+                    SAVING,
+                    entry=Entry(LIVE.plan, None),
+                    instance=replace(machine("active"), id="i-7"),
+                )
+            ),
+            "i-7 ($1.00/h)",
+        ),
+    ],
+    ids=lambda v: str(v)[:30] if isinstance(v, str) else None,
+)
+def test_when_time_is_up_it_says_what_still_bills_and_the_command(
+    last: Overview, names: str
+) -> None:
     with pytest.raises(MayBeBilling) as e:
         Looks(last).wait(90.0)
     assert e.value.exit_code == 8
-    for part in (f"instance {names} may go on billing", "within 2 minutes", f"just stop {RUN} --now", "$10.00"):
+    for part in (
+        f"instance {names} may go on billing",
+        "within 2 minutes",
+        f"just stop {RUN} --now",
+        "$10.00",
+    ):
         assert part in str(e.value)
 
 

@@ -1,4 +1,5 @@
 """Where the time goes: one stage at a time, and a restart counts on."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -56,11 +57,18 @@ def test_a_clock_that_is_set_back_takes_nothing_away(tmp_path: Path) -> None:
     assert t.stages() == {"boot": 0, "download": 0, "sft.train": 0}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"seconds": 5}', '{"seconds": {"a": "x"}, "stage": "", "since": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"seconds": 5}', '{"seconds": {"a": "x"}, "stage": "", "since": 1}']
+)
 def test_a_damaged_file_is_begun_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.json").write_text(text)
     assert Timeline(tmp_path / "t.json", Clock()).stages() == {}
 
 
 def test_a_phases_seconds_are_those_of_its_training_and_evaluation() -> None:
-    assert phase_seconds({"mid.train": 60, "mid.evaluate": 5, "mid.upload": 9, "sft.train": 70, "boot": 1}, "mid") == 65
+    assert (
+        phase_seconds(
+            {"mid.train": 60, "mid.evaluate": 5, "mid.upload": 9, "sft.train": 70, "boot": 1}, "mid"
+        )
+        == 65
+    )

@@ -1,4 +1,5 @@
 """One clock: dates and ages go by the service's, whatever this machine's says or does meanwhile."""
+
 from __future__ import annotations
 
 import time
@@ -52,13 +53,17 @@ class Machine:
         self.clock.learn(service, format_datetime(self.truth, usegmt=True), **age)
 
 
-@pytest.mark.parametrize("hours", [-24 * 365, -24, -8, -1, -0.1, -0.01, 0, 0.01, 0.1, 1, 8, 24, 24 * 365])
-def test_after_one_answer_the_time_is_the_services_however_wrong_the_machine_is(hours: float) -> None:
+@pytest.mark.parametrize(
+    "hours", [-24 * 365, -24, -8, -1, -0.1, -0.01, 0, 0.01, 0.1, 1, 8, 24, 24 * 365]
+)
+def test_after_one_answer_the_time_is_the_services_however_wrong_the_machine_is(
+    hours: float,
+) -> None:
     m = Machine(hours * HOUR)
     m.hear()
     m.passed_s += 1000
     assert m.clock.now() == m.truth
-    m.wrong = timedelta(hours=50)      # it jumps in mid-run
+    m.wrong = timedelta(hours=50)  # it jumps in mid-run
     assert m.clock.now() == m.truth and m.clock.ahead_s == 50 * 3600
 
 
@@ -68,10 +73,24 @@ def test_a_machine_that_agrees_to_the_second_keeps_its_fractions() -> None:
     assert m.clock.now() == m.truth + m.wrong
 
 
-@pytest.mark.parametrize("date", [None, "", "now", "Thu, 01 Jan 1970 00:00:00 GMT", "Mon, 99 Foo 20026 99:99:99 GMT", "0", "\0",
-                                  "Sun, 01 Mar 99999999999 12:00:00 GMT", "Sun, 01 Mar 2026 12:00:00 +9999999",
-                                  "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 -0500",
-                                  "Sun, 01 Mar 2026 14:00:00 CEST", "Sun, 01 Mar 2026 14:00:00"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        None,
+        "",
+        "now",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "Mon, 99 Foo 20026 99:99:99 GMT",
+        "0",
+        "\0",
+        "Sun, 01 Mar 99999999999 12:00:00 GMT",
+        "Sun, 01 Mar 2026 12:00:00 +9999999",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -0500",
+        "Sun, 01 Mar 2026 14:00:00 CEST",
+        "Sun, 01 Mar 2026 14:00:00",
+    ],
+)
 def test_what_is_no_date_tells_nothing(date: str | None) -> None:
     m = Machine()
     m.clock.learn("Shadeform", date)
@@ -98,7 +117,9 @@ def test_a_deletion_needs_shadeforms_own_time_of_the_last_minutes() -> None:
 
 
 @pytest.mark.parametrize("offset", [-48, -1, 1, 48])
-def test_one_answer_that_contradicts_the_others_changes_no_date_and_deletes_nothing(offset: int) -> None:
+def test_one_answer_that_contradicts_the_others_changes_no_date_and_deletes_nothing(
+    offset: int,
+) -> None:
     m = Machine()
     m.hear()
     m.clock.learn("Shadeform", format_datetime(m.truth + offset * HOUR, usegmt=True))
@@ -108,11 +129,16 @@ def test_one_answer_that_contradicts_the_others_changes_no_date_and_deletes_noth
 
 
 @pytest.mark.parametrize("wrong", [0, -8])
-def test_a_service_that_alternates_between_two_clocks_is_never_a_reason_to_delete_by_the_wrong_one(wrong: int) -> None:
+def test_a_service_that_alternates_between_two_clocks_is_never_a_reason_to_delete_by_the_wrong_one(
+    wrong: int,
+) -> None:
     m = Machine(wrong * HOUR)
     for i in range(9):
         m.passed_s += 10
-        m.clock.learn("Shadeform", format_datetime(m.truth + (9 * HOUR if i % 2 else timedelta()), usegmt=True))
+        m.clock.learn(
+            "Shadeform",
+            format_datetime(m.truth + (9 * HOUR if i % 2 else timedelta()), usegmt=True),
+        )
         assert m.clock.agreed() in (None, m.truth)
 
 
@@ -140,7 +166,11 @@ def test_a_difference_is_said_once_and_again_when_it_changes() -> None:
     for wrong in (8 * HOUR, 8 * HOUR, -2 * HOUR, timedelta()):
         m.wrong = wrong
         m.hear()
-    assert m.said == [difference(8 * 3600, "Shadeform"), difference(-2 * 3600, "Shadeform"), difference(0, "Shadeform")]
+    assert m.said == [
+        difference(8 * 3600, "Shadeform"),
+        difference(-2 * 3600, "Shadeform"),
+        difference(0, "Shadeform"),
+    ]
     assert "8.0 h ahead of Shadeform's" in m.said[0] and "2.0 h behind" in m.said[1]
 
 
@@ -152,7 +182,10 @@ def service_is(cloud: ShadeformServer, hours: float) -> None:
 
 
 @pytest.mark.parametrize("hours", [-24, -8, 8, 24])
-def test_the_deadline_of_a_plan_is_reckoned_by_the_providers_clock(hours: float, post: Post) -> None:  # noqa: F811
+def test_the_deadline_of_a_plan_is_reckoned_by_the_providers_clock(
+    hours: float,
+    post: Post,
+) -> None:
     service_is(post.cloud, hours)
     s = load_settings({}, {"HF_REPO": REPO, "SPEND_LIMIT": "40"})
     plan = make_plan(s, B200[0], "0badcafe", "ab12cd34", PLAN.code, Findings([]))
@@ -161,20 +194,29 @@ def test_the_deadline_of_a_plan_is_reckoned_by_the_providers_clock(hours: float,
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=h) for h in (2, 24, 24 * 365)])
-def test_a_guard_whose_clock_jumps_ahead_deletes_nothing(ahead: timedelta, post: Post) -> None:  # noqa: F811
+def test_a_guard_whose_clock_jumps_ahead_deletes_nothing(ahead: timedelta, post: Post) -> None:
     wrong = timedelta()
     clock = ServiceClock(lambda: now_utc() + wrong)
     post.rent(known=True)
     api = client(post.cloud, service_clock=clock)
-    there = Elsewhere(load_settings({}, {"HF_REPO": REPO, "HF_ENDPOINT": post.hub.url}), Hub(post.hub.url, Secret(TOKEN), patience_s=0),
-                      api.instances)
-    patrol = Patrol(api, knowledge(there, post.ledger, "0badcafe", api.info), post.said.append, now=clock.agreed, slack_s=1.0)
+    there = Elsewhere(
+        load_settings({}, {"HF_REPO": REPO, "HF_ENDPOINT": post.hub.url}),
+        Hub(post.hub.url, Secret(TOKEN), patience_s=0),
+        api.instances,
+    )
+    patrol = Patrol(
+        api,
+        knowledge(there, post.ledger, "0badcafe", api.info),
+        post.said.append,
+        now=clock.agreed,
+        slack_s=1.0,
+    )
     assert patrol.round() == 1
     wrong = ahead
     assert patrol.round() == 1 and post.alive() == [True] and "deleting" not in post.words
 
 
-def test_a_guard_that_is_not_told_the_time_deletes_nothing_and_says_so(post: Post) -> None:  # noqa: F811
+def test_a_guard_that_is_not_told_the_time_deletes_nothing_and_says_so(post: Post) -> None:
     post.rent(known=True, deadline=-HOUR)
     patrol = post.patrol()
     patrol._now = lambda: None
@@ -184,12 +226,21 @@ def test_a_guard_that_is_not_told_the_time_deletes_nothing_and_says_so(post: Pos
 
 
 @pytest.mark.parametrize("hours", [-24, -2, 2])
-def test_watch_guard_deletes_by_the_providers_clock_alone(hours: float, post: Post, tmp_path: Path) -> None:  # noqa: F811
+def test_watch_guard_deletes_by_the_providers_clock_alone(
+    hours: float,
+    post: Post,
+    tmp_path: Path,
+) -> None:
     """By this machine's clock the deadline has passed, or has not; by the provider's it is the other way round."""
     post.rent(known=True, deadline=timedelta(hours=hours / 2))
     service_is(post.cloud, hours)
     api = client(post.cloud)
-    view = look(post.ledger, post.ledger.entries(), api, lambda _: Hub(post.hub.url, Secret(TOKEN), patience_s=0)).runs[0]
+    view = look(
+        post.ledger,
+        post.ledger.entries(),
+        api,
+        lambda _: Hub(post.hub.url, Secret(TOKEN), patience_s=0),
+    ).runs[0]
     ticks = iter([0.0, 0.0, 1e3, 1e3, 1e3, 1e3])
     guard = Guard(lambda: next(ticks))
     enforce(post.ledger, view, api, guard)
@@ -197,7 +248,10 @@ def test_watch_guard_deletes_by_the_providers_clock_alone(hours: float, post: Po
     assert bool(deletes(post)) == (hours > 0)
 
 
-def test_every_command_says_a_difference_of_more_than_a_minute(post: Post, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_every_command_says_a_difference_of_more_than_a_minute(
+    post: Post,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     said: list[str] = []
     SERVICE_CLOCK.tell = said.append
     service_is(post.cloud, 8)
@@ -205,7 +259,7 @@ def test_every_command_says_a_difference_of_more_than_a_minute(post: Post, capsy
     assert said == [difference(-8 * 3600, "Shadeform")]
 
 
-def test_a_ledger_is_dated_by_the_service(post: Post) -> None:  # noqa: F811
+def test_a_ledger_is_dated_by_the_service(post: Post) -> None:
     service_is(post.cloud, 8)
     assert abs((now_utc() - datetime.now(timezone.utc)) - 8 * HOUR) < timedelta(seconds=10)
     assert Ledger(post.ledger.home).entries() == []
@@ -229,7 +283,9 @@ class Asked:
 
 @pytest.mark.parametrize("down", [(), ("Shadeform",), ("the Hub",)])
 @pytest.mark.parametrize("hours", [-8, 8])
-def test_a_restarted_box_program_asks_for_the_time_before_it_counts(hours: float, down: tuple[str, ...]) -> None:
+def test_a_restarted_box_program_asks_for_the_time_before_it_counts(
+    hours: float, down: tuple[str, ...]
+) -> None:
     m = Machine(hours * HOUR)
     api, hub = Asked(m, "Shadeform" in down), Asked(m, "the Hub" in down)
     for _ in range(2):

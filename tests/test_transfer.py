@@ -1,4 +1,5 @@
 """Big files in a child process: killed when it stalls, tried again when it fails, and the token is nowhere to be seen."""
+
 from __future__ import annotations
 
 import os
@@ -42,7 +43,18 @@ def step(tmp_path: Path) -> Path:
 
 def upload(server: HubServer, folder: Path, **fields: object) -> Job:
     names = tuple(sorted(p.name for p in folder.iterdir()))
-    return Job("upload", server.url, REPO, "model", "main", str(folder), names, TARGET, "sft step 5", **fields)  # type: ignore[arg-type]
+    return Job(
+        "upload",
+        server.url,
+        REPO,
+        "model",
+        "main",
+        str(folder),
+        names,
+        TARGET,
+        "sft step 5",
+        **fields,
+    )  # type: ignore[arg-type]
 
 
 def transfer(job: Job, *, give_up: object = lambda: "", **limits: float) -> list[str]:
@@ -56,10 +68,21 @@ def children() -> list[psutil.Process]:
     return [p for p in psutil.Process().children() if "nanolan.transfer" in p.cmdline()]
 
 
-def test_older_steps_and_nothing_else_are_removed_by_the_same_commit_unless_kept(server: HubServer, step: Path) -> None:
-    old = [f"{TARGET}/{name}" for name in ("model_000004.pt", "meta_000004.json", "optim_000004.pt", "optim_000004_rank3.pt")]
-    others = [f"{TARGET}/{name}" for name in ("README.md", "notes_model_1.txt", "tokenizer.pkl")] + [
-        f"{TARGET}0/model_000004.pt", "mid_checkpoints/d20/model_000004.pt", "model_000004.pt"]
+def test_older_steps_and_nothing_else_are_removed_by_the_same_commit_unless_kept(
+    server: HubServer, step: Path
+) -> None:
+    old = [
+        f"{TARGET}/{name}"
+        for name in (
+            "model_000004.pt",
+            "meta_000004.json",
+            "optim_000004.pt",
+            "optim_000004_rank3.pt",
+        )
+    ]
+    others = [
+        f"{TARGET}/{name}" for name in ("README.md", "notes_model_1.txt", "tokenizer.pkl")
+    ] + [f"{TARGET}0/model_000004.pt", "mid_checkpoints/d20/model_000004.pt", "model_000004.pt"]
     server.put(REPO, {path: path.encode() for path in [*old, *others]})
     transfer(upload(server, step, keep=True))
     assert set(server.files(REPO)) >= {*old, *others, f"{TARGET}/model_000005.pt"}
@@ -93,10 +116,14 @@ def test_an_upload_is_tried_again_until_it_is_there(server: HubServer, step: Pat
     server.fault(COMMIT, "committed_reply_lost")
     said = transfer(upload(server, step))
     assert len(said) == 2 and all("trying again" in line for line in said)
-    assert f"{TARGET}/model_000005.pt" in server.files(REPO) and f"{TARGET}/model_000004.pt" not in server.files(REPO)
+    assert f"{TARGET}/model_000005.pt" in server.files(
+        REPO
+    ) and f"{TARGET}/model_000004.pt" not in server.files(REPO)
 
 
-def test_the_token_is_in_no_argument_list_no_environment_and_no_message(server: HubServer, step: Path) -> None:
+def test_the_token_is_in_no_argument_list_no_environment_and_no_message(
+    server: HubServer, step: Path
+) -> None:
     server.fault(PUT, "stall", seconds=0.8)
     server.fault(COMMIT, status=400, body={"error": f"bad commit by {TOKEN}"})
     said: list[str] = []
@@ -115,8 +142,13 @@ def test_the_token_is_in_no_argument_list_no_environment_and_no_message(server: 
 def test_give_up_ends_a_transfer_under_way(server: HubServer, step: Path) -> None:
     server.fault(PUT, "stall", seconds=60)
     end = time.monotonic() + 1.0
-    with pytest.raises(Unreachable, match="upload of chatsft_checkpoints/d20 given up.*90 % of the limit"):
-        transfer(upload(server, step), give_up=lambda: "90 % of the limit" if time.monotonic() > end else "")
+    with pytest.raises(
+        Unreachable, match="upload of chatsft_checkpoints/d20 given up.*90 % of the limit"
+    ):
+        transfer(
+            upload(server, step),
+            give_up=lambda: "90 % of the limit" if time.monotonic() > end else "",
+        )
     assert time.monotonic() < end + 5 and not children()
     assert f"{TARGET}/model_000005.pt" not in server.files(REPO)
 
@@ -128,22 +160,43 @@ def test_give_up_ends_the_wait_between_two_tries(server: HubServer, step: Path) 
     def after_two_tries() -> str:
         asked.append(sum("/commit/" in line["path"] for line in server.log))
         return "no money" if asked[-1] >= 2 else ""
+
     with pytest.raises(Unreachable, match=re.escape("given up (no money)")):
         transfer(upload(server, step), give_up=after_two_tries)
     assert asked[-1] == 2
 
 
-def test_a_hub_that_keeps_refusing_is_waited_for_only_so_long(server: HubServer, tmp_path: Path) -> None:
+def test_a_hub_that_keeps_refusing_is_waited_for_only_so_long(
+    server: HubServer, tmp_path: Path
+) -> None:
     job = Job("download", server.url, REPO, "model", "main", str(tmp_path / "in"), ("nothing.pt",))
-    with pytest.raises(Unreachable, match=r"download of me/lanbot given up.*failed for 0 minutes\): the Hub has no me/lanbot/nothing.pt"):
+    with pytest.raises(
+        Unreachable,
+        match=r"download of me/lanbot given up.*failed for 0 minutes\): the Hub has no me/lanbot/nothing.pt",
+    ):
         transfer(job, patience_s=0.5)
 
 
 def test_files_are_downloaded_to_their_paths(server: HubServer, tmp_path: Path) -> None:
-    server.put("owner/data", {"data/train-0.parquet": b"rows", "other.txt": b"x"}, typ="dataset", private=False)
+    server.put(
+        "owner/data",
+        {"data/train-0.parquet": b"rows", "other.txt": b"x"},
+        typ="dataset",
+        private=False,
+    )
     revision = server.store.load("dataset", "owner/data").at("main").oid  # type: ignore[union-attr]
     server.put("owner/data", {"data/train-0.parquet": b"newer rows"}, typ="dataset", private=False)
-    transfer(Job("download", server.url, "owner/data", "dataset", revision, str(tmp_path / "in"), ("data/train-0.parquet",)))
+    transfer(
+        Job(
+            "download",
+            server.url,
+            "owner/data",
+            "dataset",
+            revision,
+            str(tmp_path / "in"),
+            ("data/train-0.parquet",),
+        )
+    )
     assert (tmp_path / "in/data/train-0.parquet").read_bytes() == b"rows"
     assert not (tmp_path / "in/other.txt").exists()
 
@@ -153,5 +206,15 @@ def test_a_download_survives_a_hub_in_trouble(server: HubServer, tmp_path: Path)
     server.put(REPO, {"model_000001.pt": data})
     server.fault(r"GET /(__cdn__|me/lanbot/resolve)", status=503)
     server.fault(r"GET /(__cdn__|me/lanbot/resolve)", "reset", after=100_000)
-    transfer(Job("download", server.url, REPO, "model", "main", str(tmp_path / "in"), ("model_000001.pt",)))
+    transfer(
+        Job(
+            "download",
+            server.url,
+            REPO,
+            "model",
+            "main",
+            str(tmp_path / "in"),
+            ("model_000001.pt",),
+        )
+    )
     assert (tmp_path / "in/model_000001.pt").read_bytes() == data and not server.faults[-1].times

@@ -1,4 +1,5 @@
 """The veil: no secret and no escape sequence gets through, and everything else behaves as the stream behind it."""
+
 from __future__ import annotations
 
 import base64
@@ -35,12 +36,24 @@ def through(*pieces: str, **how: bool) -> str:
     return behind.getvalue()
 
 
-@pytest.mark.parametrize("text", [VALUE, quote(VALUE), quote(VALUE, safe=""), json.dumps({"k": VALUE}), repr([VALUE]), html.escape(VALUE),
-                                  base64.b64encode(VALUE.encode()).decode()],
-                         ids=["raw", "path", "query", "JSON", "Python", "HTML", "base64"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        VALUE,
+        quote(VALUE),
+        quote(VALUE, safe=""),
+        json.dumps({"k": VALUE}),
+        repr([VALUE]),
+        html.escape(VALUE),
+        base64.b64encode(VALUE.encode()).decode(),
+    ],
+    ids=["raw", "path", "query", "JSON", "Python", "HTML", "base64"],
+)
 def test_a_secret_of_this_process_is_masked_in_every_form(text: str) -> None:
     shown = through(f"a {text} b\n")
-    assert MARKER not in shown and STARS in shown and shown.startswith("a ") and shown.endswith(" b\n")
+    assert (
+        MARKER not in shown and STARS in shown and shown.startswith("a ") and shown.endswith(" b\n")
+    )
 
 
 def test_a_secret_that_is_made_later_is_masked_from_then_on() -> None:
@@ -51,14 +64,45 @@ def test_a_secret_that_is_made_later_is_masked_from_then_on() -> None:
     assert behind.getvalue() == "***\n"
 
 
-@given(st.lists(st.sampled_from([VALUE[:5], VALUE[5:9], VALUE[9:], VALUE, "a word ", "\n", "sf-"]), max_size=12))
-def test_a_secret_that_is_written_in_pieces_is_masked_and_the_rest_arrives(pieces: list[str]) -> None:
+@given(
+    st.lists(
+        st.sampled_from([VALUE[:5], VALUE[5:9], VALUE[9:], VALUE, "a word ", "\n", "sf-"]),
+        max_size=12,
+    )
+)
+def test_a_secret_that_is_written_in_pieces_is_masked_and_the_rest_arrives(
+    pieces: list[str],
+) -> None:
     assert through(*pieces) == "".join(pieces).replace(VALUE, STARS)
 
 
-@pytest.mark.parametrize("foreign, shown", [
-    ("\x1b]52;c;aGk=\x07", "?]52;c;aGk=?"), ("\x1b[2J\x1b[H", "?[2J?[H"), ("\x1b]0;title\x07", "?]0;title?"), ("a\rb", "a?b"),
-    ("\x9b31m", "?31m"), ("\u202eabc", "?abc"), ("\x08\x7f\0", "???"), ("\ud800", "?"), ("a\tb\n", "a\tb\n"), ("caf\u00e9 \u2014 \U0001f600", "caf\u00e9 \u2014 \U0001f600")], ids=["clipboard", "clear", "title", "return", "c1", "bidi", "delete", "surrogate", "tab", "words"])
+@pytest.mark.parametrize(
+    "foreign, shown",
+    [
+        ("\x1b]52;c;aGk=\x07", "?]52;c;aGk=?"),
+        ("\x1b[2J\x1b[H", "?[2J?[H"),
+        ("\x1b]0;title\x07", "?]0;title?"),
+        ("a\rb", "a?b"),
+        ("\x9b31m", "?31m"),
+        ("\u202eabc", "?abc"),
+        ("\x08\x7f\0", "???"),
+        ("\ud800", "?"),
+        ("a\tb\n", "a\tb\n"),
+        ("caf\u00e9 \u2014 \U0001f600", "caf\u00e9 \u2014 \U0001f600"),
+    ],
+    ids=[
+        "clipboard",
+        "clear",
+        "title",
+        "return",
+        "c1",
+        "bidi",
+        "delete",
+        "surrogate",
+        "tab",
+        "words",
+    ],
+)
 def test_nothing_drives_the_terminal(foreign: str, shown: str) -> None:
     assert through(foreign) == shown == printable(foreign)
 
@@ -68,24 +112,41 @@ def test_whatever_is_written_no_control_character_but_line_ends_and_tabs_arrives
     assert all(c.isprintable() or c in "\n\t" for c in through(text))
 
 
-@pytest.mark.parametrize("text, shown", [
-    ("\x1b[1;31mred\x1b[0m\x1b[2K\x1b[1A\x1b[?25l\r", "\x1b[1;31mred\x1b[0m\x1b[2K\x1b[1A\x1b[?25l\r"), ("\x1b]52;c;aGk=\x07", "?]52;c;aGk=?"),
-    ("\x1b[6n\x1b[c\x1bPq\x1b\\", "?[6n?[c?Pq?\\"), (f"\x1b[1m{VALUE}\x1b[0m", "\x1b[1m***\x1b[0m")],
-                         ids=["rich", "clipboard", "questions", "secret"])
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        (
+            "\x1b[1;31mred\x1b[0m\x1b[2K\x1b[1A\x1b[?25l\r",
+            "\x1b[1;31mred\x1b[0m\x1b[2K\x1b[1A\x1b[?25l\r",
+        ),
+        ("\x1b]52;c;aGk=\x07", "?]52;c;aGk=?"),
+        ("\x1b[6n\x1b[c\x1bPq\x1b\\", "?[6n?[c?Pq?\\"),
+        (f"\x1b[1m{VALUE}\x1b[0m", "\x1b[1m***\x1b[0m"),
+    ],
+    ids=["rich", "clipboard", "questions", "secret"],
+)
 def test_who_draws_may_move_and_colour_and_nothing_else(text: str, shown: str) -> None:
     assert through(text, moves=True) == shown
     assert through(*text, moves=True) == shown, "character by character"
 
 
 def test_the_first_secret_leaves_a_note_that_stays_in_the_log() -> None:
-    assert through("fine\n", f"with {VALUE}", " and\n", f"{VALUE}\n", note=True) == f"fine\nwith *** and\n{NOTE}\n***\n"
+    assert (
+        through("fine\n", f"with {VALUE}", " and\n", f"{VALUE}\n", note=True)
+        == f"fine\nwith *** and\n{NOTE}\n***\n"
+    )
     assert NOTE not in through("fine\n", "***\n", note=True) + through(f"{VALUE}\n")
 
 
 def test_it_is_the_stream_behind_it_in_all_else(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as f:
         veil = veiled(f)
-        assert (veil.fileno(), veil.isatty(), veil.encoding, veil.name) == (f.fileno(), False, f.encoding, f.name)
+        assert (veil.fileno(), veil.isatty(), veil.encoding, veil.name) == (
+            f.fileno(),
+            False,
+            f.encoding,
+            f.name,
+        )
         assert veiled(veil) is veil and veiled(None) is None and drawing(f) is f
         assert veil.drawing.isatty() is False
         print("one", VALUE, file=veil)
@@ -119,17 +180,37 @@ run(try_it)
 
 
 def command(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", PROGRAM, *words], input=VALUE + "\n", cwd=ROOT, capture_output=True, text=True,
-                          env={"PATH": os.environ["PATH"]} | env, timeout=30)
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words],
+        input=VALUE + "\n",
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]} | env,
+        timeout=30,
+    )
 
 
-@pytest.mark.parametrize("words, code, err", [
-    (("error",), 1, "error: refused *** ?]0;x?\n"), (("error", "--debug"), 1, "ApiProblem: refused ***"), (("fault",), 1, "a fault of nanolan"),
-    (("fault", "--debug"), 1, "Traceback (most recent call last)"), (("fine",), 0, "")],
-                         ids=["error", "error with debug", "fault", "fault with debug", "fine"])
-def test_errors_and_tracebacks_of_every_command_are_masked(words: tuple[str, ...], code: int, err: str) -> None:
+@pytest.mark.parametrize(
+    "words, code, err",
+    [
+        (("error",), 1, "error: refused *** ?]0;x?\n"),
+        (("error", "--debug"), 1, "ApiProblem: refused ***"),
+        (("fault",), 1, "a fault of nanolan"),
+        (("fault", "--debug"), 1, "Traceback (most recent call last)"),
+        (("fine",), 0, ""),
+    ],
+    ids=["error", "error with debug", "fault", "fault with debug", "fine"],
+)
+def test_errors_and_tracebacks_of_every_command_are_masked(
+    words: tuple[str, ...], code: int, err: str
+) -> None:
     done = command(*words)
-    assert done.returncode == code and err in done.stderr and MARKER[:8] not in done.stdout + done.stderr
+    assert (
+        done.returncode == code
+        and err in done.stderr
+        and MARKER[:8] not in done.stdout + done.stderr
+    )
     assert (done.stdout == "tty False ***\n") == (code == 0)
 
 
@@ -140,7 +221,9 @@ def test_a_terminal_that_knows_ascii_alone_is_no_way_around() -> None:
 
 def test_a_terminal_stays_one_and_can_be_asked_on() -> None:
     main, other = pty.openpty()
-    child = subprocess.Popen([sys.executable, "-c", PROGRAM, "ask"], stdin=other, stdout=other, stderr=other, cwd=ROOT)
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "ask"], stdin=other, stdout=other, stderr=other, cwd=ROOT
+    )
     os.close(other)
     seen = b""
     try:
@@ -159,15 +242,27 @@ def test_a_terminal_stays_one_and_can_be_asked_on() -> None:
 def shown_of(form: str, shown: str) -> bool:
     """Whether more of it in a row can be read than a flush shows at most."""
     most = len(form) // SHOWN + 2
-    return any(form[i:i + most + 1] in shown for i in range(len(form) - most))
+    return any(form[i : i + most + 1] in shown for i in range(len(form) - most))
 
 
 @pytest.mark.parametrize("flushed", [False, True], ids=["written", "flushed"])
-@pytest.mark.parametrize("shorter", ["", "short1", "hf_", "Qw7xTe", "Zebra7hf"], ids=lambda s: s or "alone")
-def test_at_whatever_place_a_token_is_cut_in_two_it_does_not_show(flushed: bool, shorter: str) -> None:
+@pytest.mark.parametrize(
+    "shorter", ["", "short1", "hf_", "Qw7xTe", "Zebra7hf"], ids=lambda s: s or "alone"
+)
+def test_at_whatever_place_a_token_is_cut_in_two_it_does_not_show(
+    flushed: bool, shorter: str
+) -> None:
     token = "hf_" + "Qw7xTe4M" * 3 + "cv9hZ"
-    Secret(token), Secret(shorter), Secret("Z" + "other1" * 3)      # another one begins as the token ends
-    for form in (token, base64.b64encode(b"x" + token.encode()).decode(), quote(f"{token}+/", safe="")):
+    (
+        Secret(token),
+        Secret(shorter),
+        Secret("Z" + "other1" * 3),
+    )  # another one begins as the token ends
+    for form in (
+        token,
+        base64.b64encode(b"x" + token.encode()).decode(),
+        quote(f"{token}+/", safe=""),
+    ):
         for cut in range(1, len(form)):
             behind = io.StringIO()
             veil = Veil(behind)
@@ -176,12 +271,20 @@ def test_at_whatever_place_a_token_is_cut_in_two_it_does_not_show(flushed: bool,
                 veil.flush()
             veil.write(form[cut:])
             veil.flush()
-            assert STARS in behind.getvalue() and not shown_of(form, behind.getvalue()), (cut, behind.getvalue())
+            assert STARS in behind.getvalue() and not shown_of(form, behind.getvalue()), (
+                cut,
+                behind.getvalue(),
+            )
 
 
-@given(st.lists(st.booleans(), min_size=len(VALUE), max_size=len(VALUE)), st.sampled_from(["", " ", "sf-", "a"]),
-       st.sampled_from(["", "\n", " b\n", "sf-"]))
-def test_whenever_it_is_flushed_a_secret_does_not_show(flushes: list[bool], before: str, after: str) -> None:
+@given(
+    st.lists(st.booleans(), min_size=len(VALUE), max_size=len(VALUE)),
+    st.sampled_from(["", " ", "sf-", "a"]),
+    st.sampled_from(["", "\n", " b\n", "sf-"]),
+)
+def test_whenever_it_is_flushed_a_secret_does_not_show(
+    flushes: list[bool], before: str, after: str
+) -> None:
     behind = io.StringIO()
     veil = Veil(behind)
     veil.write(before)
@@ -191,7 +294,11 @@ def test_whenever_it_is_flushed_a_secret_does_not_show(flushes: list[bool], befo
             veil.flush()
     veil.write(after)
     veil.flush()
-    assert not shown_of(VALUE, behind.getvalue()) and behind.getvalue().startswith(before) and behind.getvalue().endswith(after)
+    assert (
+        not shown_of(VALUE, behind.getvalue())
+        and behind.getvalue().startswith(before)
+        and behind.getvalue().endswith(after)
+    )
 
 
 def test_a_prompt_that_ends_as_a_secret_begins_is_shown_at_once() -> None:

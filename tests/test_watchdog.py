@@ -1,4 +1,5 @@
 """The watchdog judges progress by the heartbeat alone; each stage has its own deadline."""
+
 from __future__ import annotations
 
 import json
@@ -26,7 +27,9 @@ def beat(path: Path, stage: str, step: int = 0, t: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("stage", ["", "load", "compile", "train", "save", "validate", "evaluate"])
-def test_each_stage_may_be_silent_until_its_deadline_and_no_longer(stage: str, tmp_path: Path) -> None:
+def test_each_stage_may_be_silent_until_its_deadline_and_no_longer(
+    stage: str, tmp_path: Path
+) -> None:
     clock = Clock()
     dog = Watchdog(tmp_path / "beat", PLAN, clock)
     if stage:
@@ -55,7 +58,9 @@ def test_every_new_heartbeat_counts_anew_and_the_same_one_does_not(tmp_path: Pat
 
 
 def test_an_unknown_stage_gets_the_longest_deadline() -> None:
-    assert not overdue("bake", 1799, DEADLINES_S["cuda"]) and overdue("bake", 1801, DEADLINES_S["cuda"])
+    assert not overdue("bake", 1799, DEADLINES_S["cuda"]) and overdue(
+        "bake", 1801, DEADLINES_S["cuda"]
+    )
 
 
 def test_the_heartbeat_of_an_earlier_trainer_does_not_count(tmp_path: Path) -> None:
@@ -81,7 +86,16 @@ def test_it_measures_what_a_save_takes(tmp_path: Path) -> None:
     assert dog.save_s == 30
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"phase": 1}', '{"phase": "sft", "step": "x", "steps": 1, "stage": "train"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        '{"phase": 1}',
+        '{"phase": "sft", "step": "x", "steps": 1, "stage": "train"}',
+    ],
+)
 def test_a_heartbeat_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "beat").write_text(text)
     assert read_beat(tmp_path / "beat") is None and read_beat(tmp_path / "nothing") is None

@@ -1,8 +1,9 @@
 """Trouble of a machine, made for real: a disk that is full, a machine without memory for another process, an output that is gone.
 
-    with small_disk(folder, megabytes) as disk: ... disk.fill()
-    subprocess.Popen([sys.executable, trouble.__file__, "no-fork", *command])
+with small_disk(folder, megabytes) as disk: ... disk.fill()
+subprocess.Popen([sys.executable, trouble.__file__, "no-fork", *command])
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -20,7 +21,7 @@ import pytest
 
 # x86_64 and aarch64: (AUDIT_ARCH, clone, clone3, [fork, vfork])
 CALLS = {"x86_64": (0xC000003E, 56, 435, [57, 58]), "aarch64": (0xC00000B7, 220, 435, [])}
-THREAD = 0x00010000          # CLONE_THREAD
+THREAD = 0x00010000  # CLONE_THREAD
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000
 
 
@@ -49,7 +50,11 @@ class Disk:
 def small_disk(folder: Path, megabytes: int) -> Iterator[Disk]:
     """A tmpfs of so many megabytes in `folder`; the test is skipped where that may not be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", folder], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", folder],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     try:
@@ -64,15 +69,34 @@ def no_fork() -> None:
 
     def line(code: int, yes: int, no: int, value: int) -> bytes:
         return struct.pack("HBBI", code, yes, no, value)
+
     load, equal, is_set, end = 0x20, 0x15, 0x45, 0x06
-    program = [line(load, 0, 0, 4), line(equal, 1, 0, arch), line(end, 0, 0, ALLOW), line(load, 0, 0, 0)]
-    program += [part for number in forks for part in (line(equal, 0, 1, number), line(end, 0, 0, REFUSE | errno.EAGAIN))]
-    program += [line(equal, 0, 1, clone3), line(end, 0, 0, REFUSE | errno.ENOSYS),      # glibc then takes clone
-                line(equal, 1, 0, clone), line(end, 0, 0, ALLOW),
-                line(load, 0, 0, 16), line(is_set, 0, 1, THREAD), line(end, 0, 0, ALLOW), line(end, 0, 0, REFUSE | errno.EAGAIN)]
+    program = [
+        line(load, 0, 0, 4),
+        line(equal, 1, 0, arch),
+        line(end, 0, 0, ALLOW),
+        line(load, 0, 0, 0),
+    ]
+    program += [
+        part
+        for number in forks
+        for part in (line(equal, 0, 1, number), line(end, 0, 0, REFUSE | errno.EAGAIN))
+    ]
+    program += [
+        line(equal, 0, 1, clone3),
+        line(end, 0, 0, REFUSE | errno.ENOSYS),  # glibc then takes clone
+        line(equal, 1, 0, clone),
+        line(end, 0, 0, ALLOW),
+        line(load, 0, 0, 16),
+        line(is_set, 0, 1, THREAD),
+        line(end, 0, 0, ALLOW),
+        line(end, 0, 0, REFUSE | errno.EAGAIN),
+    ]
     code = b"".join(program)
     kept = ctypes.create_string_buffer(code, len(code))
-    filters = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(kept)))
+    filters = ctypes.create_string_buffer(
+        struct.pack("HxxxxxxP", len(program), ctypes.addressof(kept))
+    )
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(filters), 0, 0):
         sys.exit(f"no filter can be set here: {os.strerror(ctypes.get_errno())}")

@@ -2,12 +2,13 @@
 
 Each of them behaves as reported for the real one: with its words and its exit codes, the first few times or always.
 """
+
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-LATE = 3         # so many times a thing is not there yet
+LATE = 3  # so many times a thing is not there yet
 
 # a counter of calls in $tries, one for each stand-in
 COUNT = f"""#!/bin/sh
@@ -19,37 +20,56 @@ NO_COMPILER = """#!/bin/sh
 INSTALLS = """
 case "$*" in *install*) touch "$BOX_ROOT/usr/bin/installed" ;; esac
 """
-LOCKED = COUNT + """
+LOCKED = (
+    COUNT
+    + """
 if [ "$tries" -le $((2 * late)) ]; then case "$*" in
     *update*) echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1042 (apt-get)" >&2
               echo "E: Unable to lock directory /var/lib/apt/lists/" >&2; exit 100 ;;
     *) echo "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 1042 (unattended-upgr)" >&2; exit 100 ;;
-esac; fi""" + INSTALLS
-NO_NAMES = COUNT + """
+esac; fi"""
+    + INSTALLS
+)
+NO_NAMES = (
+    COUNT
+    + """
 if [ "$tries" -le $((2 * late)) ]; then case "$*" in
     *update*) echo "W: Failed to fetch http://archive.ubuntu.com/ubuntu/dists/noble/InRelease  Temporary failure resolving" \
                    "'archive.ubuntu.com'" >&2; exit 0 ;;
     *) echo "E: Unable to locate package gcc" >&2; exit 100 ;;
-esac; fi""" + INSTALLS
-DEAD_REPOSITORY = COUNT + """
+esac; fi"""
+    + INSTALLS
+)
+DEAD_REPOSITORY = (
+    COUNT
+    + """
 case "$*" in *update*)
     echo "E: The repository 'https://developer.download.nvidia.com InRelease' is not signed." >&2; exit 100 ;;
 esac
-""" + INSTALLS
-INTERRUPTED = COUNT + """
+"""
+    + INSTALLS
+)
+INTERRUPTED = (
+    COUNT
+    + """
 [ -e "$BOX_ROOT/usr/bin/configured" ] || { 
     echo "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem." >&2; exit 100; }
-""" + INSTALLS
+"""
+    + INSTALLS
+)
 DPKG = """#!/bin/sh
 [ "$*" != "--configure -a" ] || touch "$BOX_ROOT/usr/bin/configured"
 """
-LATE_DRIVER = COUNT + """
+LATE_DRIVER = (
+    COUNT
+    + """
 if [ "$tries" -le "$late" ]; then
     echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is"
     echo "installed and running."; exit 9
 fi
 exec "$0.real" "$@"
 """
+)
 WARNS = """#!/bin/sh
 case "$*" in *compute-apps*) echo "No running processes found" ;; *) "$0.real" "$@" ;; esac
 echo "WARNING: infoROM is corrupted at gpu 0000:1B:00.0"
@@ -72,7 +92,14 @@ TROUBLES: dict[str, dict[str, str]] = {
     "no-hostname": {},
 }
 # A host name of its own, which nothing resolves; needs Linux and root
-UNKNOWN_HOST = ("unshare", "--uts", "/bin/sh", "-c", 'hostname nowhere-to-be-found; exec "$@"', "box")
+UNKNOWN_HOST = (
+    "unshare",
+    "--uts",
+    "/bin/sh",
+    "-c",
+    'hostname nowhere-to-be-found; exec "$@"',
+    "box",
+)
 
 
 def make_trouble(folder: Path, name: str) -> None:

@@ -8,6 +8,7 @@ With xet=True it plays the Xet side too, which real uploads take by default; wit
 HF_HUB_DISABLE_XET=1 (env() says so). Not here: pull requests, gated repos, Spaces, server-side copies, moves.
 Privacy is that of repositories, not of objects: who knows a hash gets the bytes.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -28,7 +29,7 @@ from nanolan.sim.hub_state import WRITER, Fault, HubState
 
 __all__ = ["Fault", "HubServer"]
 
-POLL_S = 0.02               # how soon stop() is noticed
+POLL_S = 0.02  # how soon stop() is noticed
 HANG_UP_S = 5.0
 
 
@@ -73,14 +74,24 @@ class HubServer(HubState):
     It may be started once; a second HubServer on the same root (and port) goes on where it stopped.
     """
 
-    def __init__(self, root: str | Path, port: int = 0, tokens: Mapping[str, User] | None = None,
-                 multipart_over: int = 0, part_size: int = 16 << 20, page_size: int = 1000, xet: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        port: int = 0,
+        tokens: Mapping[str, User] | None = None,
+        multipart_over: int = 0,
+        part_size: int = 16 << 20,
+        page_size: int = 1000,
+        xet: bool = False,
+    ) -> None:
         super().__init__(root, tokens, multipart_over, part_size, page_size, xet)
         self._listener = Listener(("127.0.0.1", port), handler(self, ROUTES))
-        self._thread = threading.Thread(target=self._listener.serve_forever, args=(POLL_S,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._listener.serve_forever, args=(POLL_S,), daemon=True
+        )
         self.port: int = self._listener.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.cdn_url = f"http://localhost:{self.port}"      # another *origin*: clients must not send their token there
+        self.cdn_url = f"http://localhost:{self.port}"  # another *origin*: clients must not send their token there
 
     def start(self) -> HubServer:
         """Answer requests from now on, in threads."""
@@ -104,22 +115,42 @@ class HubServer(HubState):
     def env(self, home: str | Path, token: str = WRITER) -> dict[str, str]:
         """What to set for a client (before it is imported): this Hub, a token, and nothing outside `home`."""
         home = Path(home).resolve()
-        return {"HF_ENDPOINT": self.url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "0" if self.xet else "1",
-                "HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub"), "HF_XET_CACHE": str(home / "xet"),
-                "HF_ASSETS_CACHE": str(home / "assets"), "HF_TOKEN_PATH": str(home / "token"), "HF_HUB_OFFLINE": "0",
-                "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-                "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1,localhost"}
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_TOKEN": token,
+            "HF_HUB_DISABLE_XET": "0" if self.xet else "1",
+            "HF_HOME": str(home),
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_XET_CACHE": str(home / "xet"),
+            "HF_ASSETS_CACHE": str(home / "assets"),
+            "HF_TOKEN_PATH": str(home / "token"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
 
     # ---- without a client: for seeding and for tests
 
-    def put(self, repo: str, files: Mapping[str, bytes | Path], typ: str = "model", private: bool = True,
-            message: str = "put files") -> str:
+    def put(
+        self,
+        repo: str,
+        files: Mapping[str, bytes | Path],
+        typ: str = "model",
+        private: bool = True,
+        message: str = "put files",
+    ) -> str:
         """Commit files to main (creating the repository, private or not) and return the commit's id."""
         changes = [Change(path, self.store.add(path, content)) for path, content in files.items()]
         repo = self.moved.get(repo, repo)
         with self.store.lock:
             r = self.store.load(typ, repo) or Repo.new(
-                typ, repo, private, {".gitattributes": self.store.add(".gitattributes", gitattributes())})
+                typ,
+                repo,
+                private,
+                {".gitattributes": self.store.add(".gitattributes", gitattributes())},
+            )
             commit = r.commit("main", changes, message)
             self.store.save(r)
         return commit.oid
@@ -149,6 +180,7 @@ class HubServer(HubState):
 
 # ---- a test's controls over HTTP, for a Hub in a process of its own
 
+
 def add_fault(ask: Request) -> None:
     """POST the fields of a Fault."""
     ask.hub.fault(**ask.json())
@@ -167,7 +199,11 @@ def show_log(ask: Request) -> None:
 
 
 ROUTES = [
-    *hub_account.ROUTES, *hub_jobs.ROUTES, *hub_lfs.ROUTES, *hub_write.ROUTES, *hub_read.ROUTES,
+    *hub_account.ROUTES,
+    *hub_jobs.ROUTES,
+    *hub_lfs.ROUTES,
+    *hub_write.ROUTES,
+    *hub_read.ROUTES,
     route("POST", CONTROLS + "faults", add_fault),
     route("DELETE", CONTROLS + "faults", clear_faults),
     route("GET", CONTROLS + "log", show_log),

@@ -1,4 +1,5 @@
 """The local Hub's front desk: who is asking, what they may see, and the repositories as a whole."""
+
 from __future__ import annotations
 
 import hashlib
@@ -14,6 +15,7 @@ NO_LOGIN = "Invalid username or password."
 
 
 # ---- who is asking
+
 
 def user_of(ask: Request) -> User | None:
     """The user behind the request's token, None without one; 401 for a token that nobody has."""
@@ -49,7 +51,11 @@ def repo_of(ask: Request, kind: str, rid: str, write: bool = False) -> Repo:
     """
     repo, user, owner = ask.hub.store.load(KINDS[kind], rid), user_of(ask), rid.split("/")[0]
     if repo is None or (repo.private and not is_member(user, owner)):
-        raise Refusal(404, "Repository not found", "RepoNotFound") if user else Refusal(401, NO_LOGIN, "RepoNotFound")
+        raise (
+            Refusal(404, "Repository not found", "RepoNotFound")
+            if user
+            else Refusal(401, NO_LOGIN, "RepoNotFound")
+        )
     if write:
         writer_of(ask, owner)
     return repo
@@ -57,17 +63,36 @@ def repo_of(ask: Request, kind: str, rid: str, write: bool = False) -> Repo:
 
 # ---- answers
 
+
 def whoami(ask: Request) -> None:
     """The account of the token, and the role of the token."""
     user = user_of(ask)
     if user is None:
         raise Refusal(401, NO_LOGIN)
-    name, token = user["name"], {"displayName": "loopback", "role": user["role"], "createdAt": now()}
-    ask.reply(200, {
-        "type": "user", "id": _id(name), "name": name, "fullname": name, "email": None, "emailVerified": True,
-        "canPay": False, "isPro": False, "periodEnd": None, "avatarUrl": "",
-        "orgs": [{"type": "org", "name": o, "fullname": o, "roleInOrg": "write"} for o in user["orgs"]],
-        "auth": {"type": "access_token", "accessToken": token}})
+    name, token = (
+        user["name"],
+        {"displayName": "loopback", "role": user["role"], "createdAt": now()},
+    )
+    ask.reply(
+        200,
+        {
+            "type": "user",
+            "id": _id(name),
+            "name": name,
+            "fullname": name,
+            "email": None,
+            "emailVerified": True,
+            "canPay": False,
+            "isPro": False,
+            "periodEnd": None,
+            "avatarUrl": "",
+            "orgs": [
+                {"type": "org", "name": o, "fullname": o, "roleInOrg": "write"}
+                for o in user["orgs"]
+            ],
+            "auth": {"type": "access_token", "accessToken": token},
+        },
+    )
 
 
 def create(ask: Request) -> None:
@@ -81,7 +106,11 @@ def create(ask: Request) -> None:
         if store.load(typ, rid):
             raise Refusal(409, f"You already created this {typ} repo", url=url)
         private = d.get("visibility") == "private" or bool(d.get("private"))
-        store.save(Repo.new(typ, rid, private, {".gitattributes": store.add(".gitattributes", gitattributes())}))
+        store.save(
+            Repo.new(
+                typ, rid, private, {".gitattributes": store.add(".gitattributes", gitattributes())}
+            )
+        )
     ask.reply(200, {"url": url, "name": rid, "id": _id(rid)})
 
 
@@ -108,7 +137,11 @@ def settings(ask: Request, kind: str, rid: str) -> None:
     d = ask.json()
     with ask.hub.store.lock:
         repo = repo_of(ask, kind, rid, write=True)
-        repo.private = d["visibility"] == "private" if "visibility" in d else bool(d.get("private", repo.private))
+        repo.private = (
+            d["visibility"] == "private"
+            if "visibility" in d
+            else bool(d.get("private", repo.private))
+        )
         ask.hub.store.save(repo)
     ask.reply(200, {"private": repo.private})
 
@@ -116,9 +149,16 @@ def settings(ask: Request, kind: str, rid: str) -> None:
 def listing(ask: Request, kind: str) -> None:
     """The repositories that the user may see, of one author if the query names one."""
     user, author = user_of(ask), ask.query.get("author", [None])[0]
-    ask.reply(200, [summary(r) for r in ask.hub.store.all()
-                    if r.typ == KINDS[kind] and author in (None, r.id.split("/")[0])
-                    and (not r.private or is_member(user, r.id.split("/")[0]))])
+    ask.reply(
+        200,
+        [
+            summary(r)
+            for r in ask.hub.store.all()
+            if r.typ == KINDS[kind]
+            and author in (None, r.id.split("/")[0])
+            and (not r.private or is_member(user, r.id.split("/")[0]))
+        ],
+    )
 
 
 def auth_check(ask: Request, kind: str, rid: str, write: str | None) -> None:
@@ -135,9 +175,22 @@ def harnesses(ask: Request) -> None:
 def summary(repo: Repo) -> dict[str, Any]:
     """What lists and details say about a repository."""
     head = repo.at("main")
-    return {"_id": _id(repo.id), "id": repo.id, "modelId": repo.id, "author": repo.id.split("/")[0],
-            "private": repo.private, "gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": [],
-            "createdAt": repo.created, "sha": head.oid, "lastModified": head.date, "usedStorage": 0}
+    return {
+        "_id": _id(repo.id),
+        "id": repo.id,
+        "modelId": repo.id,
+        "author": repo.id.split("/")[0],
+        "private": repo.private,
+        "gated": False,
+        "disabled": False,
+        "downloads": 0,
+        "likes": 0,
+        "tags": [],
+        "createdAt": repo.created,
+        "sha": head.oid,
+        "lastModified": head.date,
+        "usedStorage": 0,
+    }
 
 
 def _id(name: str) -> str:

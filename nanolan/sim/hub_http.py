@@ -1,4 +1,5 @@
 """The local Hub's HTTP plumbing: bodies in, replies out, the request log, and faults as a network would make them."""
+
 from __future__ import annotations
 
 import errno
@@ -19,7 +20,7 @@ from nanolan.sim.hub_store import CHUNK
 from nanolan.sim.marker import overhear
 
 JSON = "application/json; charset=utf-8"
-CONTROLS = "/__test__/"         # a test's own requests: not logged, never hit by a fault
+CONTROLS = "/__test__/"  # a test's own requests: not logged, never hit by a fault
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Route = tuple[str, "re.Pattern[str]", Callable[..., None]]
@@ -39,7 +40,7 @@ class Dripping:
     def write(self, data: bytes) -> int:
         for i in range(len(data)):
             self._wait()
-            self._stream.write(data[i:i + 1])
+            self._stream.write(data[i : i + 1])
         return len(data)
 
     def flush(self) -> None:
@@ -61,15 +62,15 @@ class Request(BaseHTTPRequestHandler):
     wbufsize = 0
     disable_nagle_algorithm = True
 
-    hub: HubState               # these two are set by `handler`
+    hub: HubState  # these two are set by `handler`
     routes: list[Route]
 
     fault: Fault | None
-    body: Iterator[bytes]       # the request's body, read once, a chunk at a time
+    body: Iterator[bytes]  # the request's body, read once, a chunk at a time
     url_path: str
     query: dict[str, list[str]]
 
-    def log_message(self, format: str, *args: Any) -> None:      # noqa: A002 (the base class's name for it)
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name for it)
         """Nothing on stderr: there is hub.log."""
 
     # ---- one request, from arrival to log line
@@ -89,7 +90,7 @@ class Request(BaseHTTPRequestHandler):
             self._refuse(Refusal(status, f"storage failed: {e.strerror}"))
         except (KeyError, ValueError, TypeError, AttributeError) as e:
             self._refuse(Refusal(400, f"not a request I understand: {type(e).__name__}: {e}"))
-        except Exception as e:                      # ours or hf-xet's: told to the client, the server lives on
+        except Exception as e:  # ours or hf-xet's: told to the client, the server lives on
             self._refuse(Refusal(500, f"{type(e).__name__}: {e}"))
         finally:
             line |= {"status": self._status, "ms": round((time.time() - line["t"]) * 1e3, 1)}
@@ -106,13 +107,20 @@ class Request(BaseHTTPRequestHandler):
         self.body = self._read_body()
         overhear(self.command, self.path, dict(self.headers), b"")
         line: dict[str, Any] = {
-            "t": time.time(), "ms": None, "method": self.command, "path": url.path, "query": url.query,
-            "range": self.headers.get("Range"), "auth": bool(self.headers.get("Authorization")), "status": None,
-            "fault": None}
+            "t": time.time(),
+            "ms": None,
+            "method": self.command,
+            "path": url.path,
+            "query": url.query,
+            "range": self.headers.get("Range"),
+            "auth": bool(self.headers.get("Authorization")),
+            "status": None,
+            "fault": None,
+        }
         if not url.path.startswith(CONTROLS):
             self.fault = self.hub.take_fault(f"{self.command} {url.path}")
             line["fault"] = self.fault.action if self.fault else None
-            self.hub.log.append(line)               # on arrival, so that a test never races the reply
+            self.hub.log.append(line)  # on arrival, so that a test never races the reply
         return line
 
     def _before(self) -> None:
@@ -134,7 +142,11 @@ class Request(BaseHTTPRequestHandler):
     def _route(self) -> None:
         for old, new in self.hub.moved.items():
             if re.search(rf"/{re.escape(old)}(?![\w-])", self.url_path):
-                raise Refusal(307, f"moved to {new}", headers={"Location": self.path.replace(f"/{old}", f"/{new}", 1)})
+                raise Refusal(
+                    307,
+                    f"moved to {new}",
+                    headers={"Location": self.path.replace(f"/{old}", f"/{new}", 1)},
+                )
         for method, pattern, answer in self.routes:
             m = pattern.fullmatch(self.url_path)
             if m and method == self.command:
@@ -142,14 +154,16 @@ class Request(BaseHTTPRequestHandler):
         raise Refusal(404, f"Not found: {self.command} {self.url_path}")
 
     def _refuse(self, no: Refusal) -> None:
-        if self._status:                            # the reply has begun: all that is left is to break it off
+        if self._status:  # the reply has begun: all that is left is to break it off
             self.close_connection = True
             return
-        headers = dict(no.headers) | {"X-Error-Message": no.message.encode("ascii", "replace").decode()}
+        headers = dict(no.headers) | {
+            "X-Error-Message": no.message.encode("ascii", "replace").decode()
+        }
         if no.code:
             headers["X-Error-Code"] = no.code
         try:
-            for _ in self.body:                     # a client that is still sending would not see the reply
+            for _ in self.body:  # a client that is still sending would not see the reply
                 pass
             self.reply(no.status, no.body, headers)
         except (OSError, ValueError):
@@ -183,17 +197,27 @@ class Request(BaseHTTPRequestHandler):
     def _chunk_sizes(self) -> Iterator[int]:
         while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
             yield size
-            self.rfile.readline()                   # the line end after each chunk
-        while self.rfile.readline().strip():        # trailers
+            self.rfile.readline()  # the line end after each chunk
+        while self.rfile.readline().strip():  # trailers
             pass
 
     # ---- the reply
 
-    def reply(self, status: int, obj: Any = None, headers: Mapping[str, Any] | None = None, *, raw: bytes = b"",
-              content_type: str = JSON) -> None:
+    def reply(
+        self,
+        status: int,
+        obj: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        raw: bytes = b"",
+        content_type: str = JSON,
+    ) -> None:
         """Send a whole reply: `obj` as JSON, or `raw` bytes."""
         data = raw if obj is None else json.dumps(obj).encode()
-        self._head(status, {"Content-Type": content_type, "Content-Length": len(data)} | dict(headers or {}))
+        self._head(
+            status,
+            {"Content-Type": content_type, "Content-Length": len(data)} | dict(headers or {}),
+        )
         if self.command == "HEAD":
             return
         cut = self.fault.cuts() if self.fault else None
@@ -208,8 +232,16 @@ class Request(BaseHTTPRequestHandler):
         part = self._range(size)
         start, end = part or (0, size)
         extra = {"Content-Range": f"bytes {start}-{end - 1}/{size}"} if part else {}
-        self._head(206 if part else 200, {"Content-Type": "application/octet-stream", "Content-Length": end - start,
-                                          "Accept-Ranges": "bytes"} | extra | dict(headers))
+        self._head(
+            206 if part else 200,
+            {
+                "Content-Type": "application/octet-stream",
+                "Content-Length": end - start,
+                "Accept-Ranges": "bytes",
+            }
+            | extra
+            | dict(headers),
+        )
         if self.command == "HEAD":
             return
         cut = self.fault.cuts() if self.fault else None
@@ -224,17 +256,19 @@ class Request(BaseHTTPRequestHandler):
     def _range(self, size: int) -> tuple[int, int] | None:
         m = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if m is None or not (m[1] or m[2]):
-            return None                             # none, or one that this server need not understand
+            return None  # none, or one that this server need not understand
         start = int(m[1]) if m[1] else max(0, size - int(m[2]))
         end = min(size, int(m[2]) + 1) if m[1] and m[2] else size
         if start >= end:
-            raise Refusal(416, "Requested range not satisfiable", headers={"Content-Range": f"bytes */{size}"})
+            raise Refusal(
+                416, "Requested range not satisfiable", headers={"Content-Range": f"bytes */{size}"}
+            )
         return start, end
 
     def _head(self, status: int, headers: Mapping[str, Any]) -> None:
         if self.fault and self.fault.action == "committed_reply_lost":
             self.reset()
-        if self._unread:                            # or the rest of the body would be read as the next request
+        if self._unread:  # or the rest of the body would be read as the next request
             self.close_connection = True
         self._status = status
         self.send_response(status)
@@ -263,7 +297,7 @@ class Request(BaseHTTPRequestHandler):
         if f and f.after and seen >= f.after and f.action in ("reset", "stall"):
             if f.action == "reset":
                 self.reset()
-            self.fault = None                       # struck: the reply is whole
+            self.fault = None  # struck: the reply is whole
             self.stall(f.seconds)
 
     def _break_off(self) -> None:
@@ -271,7 +305,7 @@ class Request(BaseHTTPRequestHandler):
             self.reset()
         if self.fault and self.fault.action == "stall":
             self.stall(self.fault.seconds)
-        self.close_connection = True                # fewer bytes than Content-Length promised
+        self.close_connection = True  # fewer bytes than Content-Length promised
 
 
 def handler(hub: HubState, routes: list[Route]) -> type[Request]:

@@ -1,5 +1,6 @@
 """The local Hub's jobs: started and looked at, as the real client does; nothing is run. What was sent is in `hub.jobs`, in memory
 alone, since secrets are in it."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -9,7 +10,13 @@ from nanolan.sim.hub_http import Request, route
 from nanolan.sim.hub_repo import Refusal, now
 
 FLAVORS = {"cpu-basic", "cpu-upgrade"}
-DEMANDED = {"command": list, "arguments": list, "environment": dict, "flavor": str, "dockerImage": str}
+DEMANDED = {
+    "command": list,
+    "arguments": list,
+    "environment": dict,
+    "flavor": str,
+    "dockerImage": str,
+}
 
 
 def start(ask: Request, owner: str) -> None:
@@ -21,8 +28,13 @@ def start(ask: Request, owner: str) -> None:
     texts = [*spec["command"], *spec["environment"].values(), *spec.get("secrets", {}).values()]
     if spec["flavor"] not in FLAVORS or not all(isinstance(t, str) for t in texts):
         raise Refusal(400, "no such flavor, or a value that is no text")
-    job = {"id": f"{len(ask.hub.jobs) + 1:024x}", "createdAt": now(), "owner": {"id": owner, "name": owner, "type": "user"},
-           "initiator": {"id": owner, "name": user["name"], "type": "user"}, "status": {"stage": "SCHEDULING", "message": None}}
+    job = {
+        "id": f"{len(ask.hub.jobs) + 1:024x}",
+        "createdAt": now(),
+        "owner": {"id": owner, "name": owner, "type": "user"},
+        "initiator": {"id": owner, "name": user["name"], "type": "user"},
+        "status": {"stage": "SCHEDULING", "message": None},
+    }
     ask.hub.jobs.append(job | {"spec": spec})
     ask.reply(200, job | shown(spec))
 
@@ -41,4 +53,7 @@ def shown(spec: dict[str, Any]) -> dict[str, Any]:
     return spec | {"secrets": sorted(spec.get("secrets", {}))}
 
 
-ROUTES = [route("POST", r"/api/jobs/([^/]+)", start), route("GET", r"/api/jobs/([^/]+)/([^/]+)", detail)]
+ROUTES = [
+    route("POST", r"/api/jobs/([^/]+)", start),
+    route("GET", r"/api/jobs/([^/]+)/([^/]+)", detail),
+]

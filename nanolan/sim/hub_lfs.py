@@ -1,4 +1,5 @@
 """The local Hub's loading dock: where the bytes of large files come in (git LFS, whole or in parts; or Xet)."""
+
 from __future__ import annotations
 
 import time
@@ -29,26 +30,45 @@ def batch(ask: Request, prefix: str | None, rid: str) -> None:
         here = ask.hub.store.size_of(o["oid"]) is not None
         in_parts = bool(upload and not here and parts_over and o["size"] > parts_over)
         multipart |= in_parts
-        answer = _upload(ask, o["oid"], o["size"], verify, in_parts, here) if upload else _download(ask, o["oid"], here)
+        answer = (
+            _upload(ask, o["oid"], o["size"], verify, in_parts, here)
+            if upload
+            else _download(ask, o["oid"], here)
+        )
         objects.append({"oid": o["oid"], "size": o["size"]} | answer)
-    ask.reply(200, {"transfer": "multipart" if multipart else "basic", "objects": objects},
-              content_type="application/vnd.git-lfs+json")
+    ask.reply(
+        200,
+        {"transfer": "multipart" if multipart else "basic", "objects": objects},
+        content_type="application/vnd.git-lfs+json",
+    )
 
 
 def _need_room(ask: Request) -> None:
     if ask.hub.storage_full:
-        raise Refusal(403, "Private repository storage limit reached, please upgrade your plan to increase it.")
+        raise Refusal(
+            403,
+            "Private repository storage limit reached, please upgrade your plan to increase it.",
+        )
 
 
-def _upload(ask: Request, oid: str, size: int, verify: str, in_parts: bool, here: bool) -> dict[str, Any]:
+def _upload(
+    ask: Request, oid: str, size: int, verify: str, in_parts: bool, here: bool
+) -> dict[str, Any]:
     if here:
         return {}
     base = f"{ask.hub.url}/__lfs__/{oid}"
     if not in_parts:
         return {"actions": {"upload": {"href": f"{base}?size={size}"}, "verify": {"href": verify}}}
     parts = -(-size // ask.hub.part_size)
-    header = {"chunk_size": str(ask.hub.part_size)} | {f"{i:05d}": f"{base}/part/{i}" for i in range(1, parts + 1)}
-    return {"actions": {"upload": {"href": f"{base}/complete", "header": header}, "verify": {"href": verify}}}
+    header = {"chunk_size": str(ask.hub.part_size)} | {
+        f"{i:05d}": f"{base}/part/{i}" for i in range(1, parts + 1)
+    }
+    return {
+        "actions": {
+            "upload": {"href": f"{base}/complete", "header": header},
+            "verify": {"href": verify},
+        }
+    }
 
 
 def _download(ask: Request, oid: str, here: bool) -> dict[str, Any]:
@@ -82,8 +102,8 @@ def complete(ask: Request, oid: str) -> None:
     ask.hub.store.put(joined(), oid)
     for n, part in zip(numbers, parts, strict=True):
         ask.hub.parts.pop((oid, n), None)
-        if part.name != oid:                            # a file of one part is its own whole
-            part.unlink(missing_ok=True)                # equal parts share one file
+        if part.name != oid:  # a file of one part is its own whole
+            part.unlink(missing_ok=True)  # equal parts share one file
     ask.reply(200, {})
 
 
@@ -117,8 +137,11 @@ def xet_read_token(ask: Request, kind: str, rid: str, rev: str) -> None:
 
 def _reply_token(ask: Request, url: str) -> None:
     expires = int(time.time()) + TOKEN_S
-    ask.reply(200, {"casUrl": url, "accessToken": "loopback", "exp": expires},
-              {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": "loopback", "X-Xet-Token-Expiration": expires})
+    ask.reply(
+        200,
+        {"casUrl": url, "accessToken": "loopback", "exp": expires},
+        {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": "loopback", "X-Xet-Token-Expiration": expires},
+    )
 
 
 ROUTES = [

@@ -1,4 +1,5 @@
 """The local Hub's reading room: what is in a repository, its history, and the files themselves."""
+
 from __future__ import annotations
 
 import hashlib
@@ -15,20 +16,32 @@ PREFIX = r"/(datasets/|spaces/)?"
 
 # ---- what is there
 
+
 def info(ask: Request, kind: str, rid: str, rev: str | None) -> None:
     """A repository at a revision, with the names of its files; their sizes and hashes with ?blobs=true."""
     repo = repo_of(ask, kind, rid)
     commit = repo.at(rev or "main")
-    siblings = [{"rfilename": path} | (_blob_details(blob) if "blobs" in ask.query else {})
-                for path, blob in sorted(commit.files.items())]
-    ask.reply(200, summary(repo) | {"sha": commit.oid, "siblings": siblings, "lastModified": commit.date})
+    siblings = [
+        {"rfilename": path} | (_blob_details(blob) if "blobs" in ask.query else {})
+        for path, blob in sorted(commit.files.items())
+    ]
+    ask.reply(
+        200, summary(repo) | {"sha": commit.oid, "siblings": siblings, "lastModified": commit.date}
+    )
 
 
 def refs(ask: Request, kind: str, rid: str) -> None:
     """Branches and tags."""
     repo = repo_of(ask, kind, rid)
-    ask.reply(200, {"branches": _refs("heads", repo.refs), "tags": _refs("tags", repo.tags), "converts": [],
-                    "pullRequests": []})
+    ask.reply(
+        200,
+        {
+            "branches": _refs("heads", repo.refs),
+            "tags": _refs("tags", repo.tags),
+            "converts": [],
+            "pullRequests": [],
+        },
+    )
 
 
 def history(ask: Request, kind: str, rid: str, rev: str) -> None:
@@ -36,8 +49,15 @@ def history(ask: Request, kind: str, rid: str, rev: str) -> None:
     repo = repo_of(ask, kind, rid)
     commit, out = repo.at(rev), []
     while True:
-        out.append({"id": commit.oid, "title": commit.title, "message": commit.message, "date": commit.date,
-                    "authors": [{"user": "loopback"}]})
+        out.append(
+            {
+                "id": commit.oid,
+                "title": commit.title,
+                "message": commit.message,
+                "date": commit.date,
+                "authors": [{"user": "loopback"}],
+            }
+        )
         if commit.parent is None:
             break
         commit = repo.commits[commit.parent]
@@ -64,7 +84,7 @@ def list_folder(files: Mapping[str, Blob], inside: str, deep: bool) -> list[dict
     out = {}
     for path, blob in files.items():
         if path.startswith(inside):
-            parts = path[len(inside):].split("/")
+            parts = path[len(inside) :].split("/")
             for i in range(1, len(parts) if deep else min(2, len(parts))):
                 folder = inside + "/".join(parts[:i])
                 out[folder] = _folder_entry(folder)
@@ -89,16 +109,29 @@ def _entries(files: Mapping[str, Blob], paths: Iterable[str]) -> Iterable[dict[s
 
 
 def _file_entry(path: str, blob: Blob) -> dict[str, Any]:
-    lfs = {"lfs": {"oid": blob.sha256, "size": blob.size, "pointerSize": _pointer_bytes(blob)}} if blob.lfs else {}
+    lfs = (
+        {"lfs": {"oid": blob.sha256, "size": blob.size, "pointerSize": _pointer_bytes(blob)}}
+        if blob.lfs
+        else {}
+    )
     return {"type": "file", "path": path, "size": blob.size, "oid": blob.oid} | lfs
 
 
 def _folder_entry(path: str) -> dict[str, Any]:
-    return {"type": "directory", "path": path, "size": 0, "oid": hashlib.sha1(path.encode()).hexdigest()}
+    return {
+        "type": "directory",
+        "path": path,
+        "size": 0,
+        "oid": hashlib.sha1(path.encode()).hexdigest(),
+    }
 
 
 def _blob_details(blob: Blob) -> dict[str, Any]:
-    lfs = {"lfs": {"sha256": blob.sha256, "size": blob.size, "pointerSize": _pointer_bytes(blob)}} if blob.lfs else {}
+    lfs = (
+        {"lfs": {"sha256": blob.sha256, "size": blob.size, "pointerSize": _pointer_bytes(blob)}}
+        if blob.lfs
+        else {}
+    )
     return {"size": blob.size, "blobId": blob.oid} | lfs
 
 
@@ -107,10 +140,14 @@ def _pointer_bytes(blob: Blob) -> int:
 
 
 def _refs(where: str, table: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"name": name, "ref": f"refs/{where}/{name}", "targetCommit": oid} for name, oid in table.items()]
+    return [
+        {"name": name, "ref": f"refs/{where}/{name}", "targetCommit": oid}
+        for name, oid in table.items()
+    ]
 
 
 # ---- the files themselves
+
 
 def resolve(ask: Request, prefix: str | None, rid: str, rev: str, path: str) -> None:
     """A small file's bytes, or for an LFS file a redirect to another origin, where clients send no token."""
@@ -123,8 +160,11 @@ def resolve(ask: Request, prefix: str | None, rid: str, rev: str, path: str) -> 
     headers["ETag"] = f'"{blob.oid}"'
     if not blob.lfs:
         return ask.reply_file(ask.hub.store.object(blob.sha256), headers)
-    headers |= {"X-Linked-Size": str(blob.size), "X-Linked-Etag": f'"{blob.sha256}"',
-                "Location": f"{ask.hub.cdn_url}/__cdn__/{blob.sha256}"}
+    headers |= {
+        "X-Linked-Size": str(blob.size),
+        "X-Linked-Etag": f'"{blob.sha256}"',
+        "Location": f"{ask.hub.cdn_url}/__cdn__/{blob.sha256}",
+    }
     in_xet = ask.hub.store.xet and ask.hub.store.xet.find(blob.sha256)
     if in_xet:
         token = f"{ask.hub.url}/api/{kind}/{rid}/xet-read-token/{commit.oid}?sha256={blob.sha256}"

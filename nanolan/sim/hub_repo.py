@@ -1,4 +1,5 @@
 """The local Hub's values and rules: files, commits, repositories, and the way it says no. No disk, no HTTP."""
+
 from __future__ import annotations
 
 import hashlib
@@ -9,9 +10,35 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, TypedDict
 
-KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}    # as in /api/<kind>/<id> -> type
-LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".npz", ".npy", ".parquet", ".arrow", ".h5",
-                ".onnx", ".zip", ".gz", ".tar", ".tgz", ".zst", ".pkl", ".png", ".jpg", ".mp4", ".bundle")
+KINDS = {
+    "models": "model",
+    "datasets": "dataset",
+    "spaces": "space",
+}  # as in /api/<kind>/<id> -> type
+LFS_SUFFIXES = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".gguf",
+    ".npz",
+    ".npy",
+    ".parquet",
+    ".arrow",
+    ".h5",
+    ".onnx",
+    ".zip",
+    ".gz",
+    ".tar",
+    ".tgz",
+    ".zst",
+    ".pkl",
+    ".png",
+    ".jpg",
+    ".mp4",
+    ".bundle",
+)
 LFS_BYTES = 10_000_000
 NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 
@@ -19,8 +46,14 @@ NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 class Refusal(Exception):
     """The Hub says no: HTTP status, X-Error-Code (it picks the client's exception), message, more body fields."""
 
-    def __init__(self, status: int, message: str, code: str = "", headers: Mapping[str, Any] | None = None,
-                 **body: Any) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str = "",
+        headers: Mapping[str, Any] | None = None,
+        **body: Any,
+    ) -> None:
         super().__init__(message)
         self.status, self.message, self.code = status, message, code
         self.headers, self.body = dict(headers or {}), {"error": message, **body}
@@ -84,8 +117,14 @@ class Repo:
             raise Refusal(404, f"Invalid rev id: {rev}", "RevisionNotFound")
         return commit
 
-    def commit(self, branch: str, changes: Iterable[Change], title: str, message: str = "",
-               parent: str | None = None) -> Commit:
+    def commit(
+        self,
+        branch: str,
+        changes: Iterable[Change],
+        title: str,
+        message: str = "",
+        parent: str | None = None,
+    ) -> Commit:
         """Add a commit and move the branch; 412 when `parent` (7 digits or more) is given and is not its head."""
         head = self.at(branch)
         if branch not in self.refs:
@@ -94,7 +133,9 @@ class Repo:
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
         return self._add(branch, head.oid, apply(head.files, changes), title, message)
 
-    def _add(self, branch: str, parent: str | None, files: dict[str, Blob], title: str, message: str) -> Commit:
+    def _add(
+        self, branch: str, parent: str | None, files: dict[str, Blob], title: str, message: str
+    ) -> Commit:
         commit = Commit(secrets.token_hex(20), parent, title, message, now(), files)
         self.commits[commit.oid] = commit
         self.refs[branch] = commit.oid
@@ -113,8 +154,10 @@ class Repo:
     @classmethod
     def from_json(cls, d: dict[str, Any]) -> Repo:
         """The inverse of `json.dumps(repo, default=vars)`."""
-        commits = {oid: Commit(**c | {"files": {p: Blob(**f) for p, f in c["files"].items()}})
-                   for oid, c in d["commits"].items()}
+        commits = {
+            oid: Commit(**c | {"files": {p: Blob(**f) for p, f in c["files"].items()}})
+            for oid, c in d["commits"].items()
+        }
         return cls(**d | {"commits": commits})
 
 
@@ -126,7 +169,11 @@ def apply(files: Mapping[str, Blob], changes: Iterable[Change]) -> dict[str, Blo
             out[plain_path(c.path)] = c.blob
             continue
         inside = c.path.rstrip("/") + "/"
-        gone = [p for p in out if p.startswith(inside)] if c.folder else [p for p in out if p == c.path]
+        gone = (
+            [p for p in out if p.startswith(inside)]
+            if c.folder
+            else [p for p in out if p == c.path]
+        )
         if not gone:
             raise Refusal(404, f"A file with this name doesn't exist: {c.path}", "EntryNotFound")
         for p in gone:
@@ -158,7 +205,9 @@ def git_oid(data: bytes) -> str:
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
     """The text that git stores in place of an LFS file (https://git-lfs.com/spec/v1)."""
-    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+    return (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+    )
 
 
 def lfs_blob(sha256: str, size: int) -> Blob:

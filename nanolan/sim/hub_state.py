@@ -1,4 +1,5 @@
 """What every room of the local Hub shares: its settings, its store, the request log and the scripted faults."""
+
 from __future__ import annotations
 
 import math
@@ -17,8 +18,10 @@ from nanolan.sim.marker import MARKER
 ACTIONS = ("status", "reset", "truncate", "stall", "drip", "redirect", "committed_reply_lost")
 # Stand-ins that work on loopback only, not secrets. Both act for "me", the owner in a rehearsal.
 WRITER, READER = f"hf_loopback{MARKER}", f"hf_readonly{MARKER}"
-TOKENS: dict[str, User] = {WRITER: {"name": "me", "orgs": [], "role": "write"},
-                           READER: {"name": "me", "orgs": [], "role": "read"}}
+TOKENS: dict[str, User] = {
+    WRITER: {"name": "me", "orgs": [], "role": "write"},
+    READER: {"name": "me", "orgs": [], "role": "read"},
+}
 
 
 @dataclass
@@ -43,13 +46,13 @@ class Fault:
     seconds: float = 0.0
     times: int = 1
     skip: int = 0
-    lasts_s: float = math.inf       # from the first time that it strikes, by the Hub's clock
+    lasts_s: float = math.inf  # from the first time that it strikes, by the Hub's clock
     struck_at: float | None = None
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
             raise ValueError(f"no fault action {self.action!r}: one of {', '.join(ACTIONS)}")
-        re.compile(self.match)      # a typo fails here, not in a server thread
+        re.compile(self.match)  # a typo fails here, not in a server thread
 
     def cuts(self) -> int | None:
         """After how many bytes a reply that has begun is broken off; None: not at all."""
@@ -60,22 +63,36 @@ class Fault:
 class HubState:
     """Settings, store, log and faults; `hub.log` is one dict per request, in order of arrival."""
 
-    def __init__(self, root: str | Path, tokens: Mapping[str, User] | None = None, multipart_over: int = 0,
-                 part_size: int = 16 << 20, page_size: int = 1000, xet: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        tokens: Mapping[str, User] | None = None,
+        multipart_over: int = 0,
+        part_size: int = 16 << 20,
+        page_size: int = 1000,
+        xet: bool = False,
+    ) -> None:
         self.root = Path(root).resolve()
         self.store = Store(self.root, xet)
         self.tokens = dict(TOKENS if tokens is None else tokens)
-        self.multipart_over, self.part_size, self.page_size, self.xet = multipart_over, part_size, page_size, xet
-        self.url = self.cdn_url = ""                        # known once there is a port
-        self.parts: dict[tuple[str, int], str] = {}         # multipart uploads: (sha256, part number) -> its sha256
+        self.multipart_over, self.part_size, self.page_size, self.xet = (
+            multipart_over,
+            part_size,
+            page_size,
+            xet,
+        )
+        self.url = self.cdn_url = ""  # known once there is a port
+        self.parts: dict[
+            tuple[str, int], str
+        ] = {}  # multipart uploads: (sha256, part number) -> its sha256
         self.log: list[dict[str, Any]] = []
-        self.jobs: list[dict[str, Any]] = []                # as they were sent
+        self.jobs: list[dict[str, Any]] = []  # as they were sent
         self.faults: list[Fault] = []
-        self.stopping = threading.Event()                   # ends stalls
-        self.moved: dict[str, str] = {}                     # a repo's old name -> its name now
-        self.storage_full = False                           # new large files are refused
-        self.bad_readmes = ""                               # what the check of a README's metadata says
-        self.clock: Callable[[], float] = time.monotonic    # of faults that last
+        self.stopping = threading.Event()  # ends stalls
+        self.moved: dict[str, str] = {}  # a repo's old name -> its name now
+        self.storage_full = False  # new large files are refused
+        self.bad_readmes = ""  # what the check of a README's metadata says
+        self.clock: Callable[[], float] = time.monotonic  # of faults that last
         self._lock = threading.Lock()
 
     def _over(self, fault: Fault) -> bool:

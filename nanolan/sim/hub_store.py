@@ -7,6 +7,7 @@
 
 Everything is written aside and renamed: a kill at any moment leaves old or new, never half. One server per folder.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -24,7 +25,7 @@ from nanolan.sim.hub_xet import XetStorage
 
 CHUNK = 1 << 20
 SHA256 = re.compile(r"[0-9a-f]{64}")
-SAMPLE = 512        # bytes that decide whether a file is text, as many as clients send
+SAMPLE = 512  # bytes that decide whether a file is text, as many as clients send
 
 
 class Store:
@@ -37,7 +38,7 @@ class Store:
         for folder in (self.objects, self.repos, self.temp):
             folder.mkdir(parents=True, exist_ok=True)
         self.xet = XetStorage(root / "xet", self.temp) if xet else None
-        self.lock = threading.RLock()           # held over every read-change-write of a repository
+        self.lock = threading.RLock()  # held over every read-change-write of a repository
 
     def size_of(self, sha256: str) -> int | None:
         """How many bytes the object has; None if it is not here."""
@@ -58,7 +59,9 @@ class Store:
                     self.put(read_chunks(Path(folder, "file")), sha256)
         return path
 
-    def put(self, chunks: Iterable[bytes], sha256: str | None = None, size: int | None = None) -> tuple[str, int]:
+    def put(
+        self, chunks: Iterable[bytes], sha256: str | None = None, size: int | None = None
+    ) -> tuple[str, int]:
         """Store a stream, return (sha256, bytes); 400 if they are not the ones expected. Half streams leave nothing."""
         fd, temp = tempfile.mkstemp(dir=self.temp)
         digest, n = hashlib.sha256(), 0
@@ -69,7 +72,9 @@ class Store:
                     n += f.write(chunk)
             got = digest.hexdigest()
             if sha256 not in (None, got) or size not in (None, n):
-                raise Refusal(400, f"uploaded object is {got} ({n} bytes), expected {sha256} ({size})")
+                raise Refusal(
+                    400, f"uploaded object is {got} ({n} bytes), expected {sha256} ({size})"
+                )
             Path(temp).replace(self.objects / got)
         except BaseException:
             Path(temp).unlink(missing_ok=True)
@@ -118,7 +123,9 @@ class Store:
         return self.objects / sha256
 
     def _file(self, typ: str, rid: str) -> Path:
-        return self.repos / f"{typ}s--{rid.replace('/', '--')}.json"     # names never hold "--": unambiguous
+        return (
+            self.repos / f"{typ}s--{rid.replace('/', '--')}.json"
+        )  # names never hold "--": unambiguous
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

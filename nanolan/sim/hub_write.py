@@ -1,4 +1,5 @@
 """The local Hub's writing desk: what to upload, commits, branches and tags."""
+
 from __future__ import annotations
 
 import base64
@@ -20,28 +21,44 @@ def preupload(ask: Request, kind: str, rid: str, rev: str) -> None:
     for f in d["files"]:
         path, blob = f["path"], files.get(f["path"])
         lfs = is_lfs(path, f["size"], base64.b64decode(f.get("sample", "")))
-        ignored = any(fnmatch.fnmatch(path, g) or fnmatch.fnmatch(path.split("/")[-1], g) for g in ignore)
-        out.append({"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": ignored}
-                   | ({"oid": blob.sha256 if blob.lfs else blob.oid} if blob else {}))
+        ignored = any(
+            fnmatch.fnmatch(path, g) or fnmatch.fnmatch(path.split("/")[-1], g) for g in ignore
+        )
+        out.append(
+            {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": ignored}
+            | ({"oid": blob.sha256 if blob.lfs else blob.oid} if blob else {})
+        )
     ask.reply(200, {"files": out})
 
 
 def commit(ask: Request, kind: str, rid: str, rev: str) -> None:
     """Apply an NDJSON list of changes to a branch: all of them or none."""
-    repo_of(ask, kind, rid, write=True)                 # before anything is stored
+    repo_of(ask, kind, rid, write=True)  # before anything is stored
     lines = [json.loads(line) for line in b"".join(ask.body).splitlines() if line.strip()]
     head = next((line["value"] for line in lines if line["key"] == "header"), None)
     if head is None:
         raise Refusal(400, "a commit needs a header")
-    changes = [_change(ask, line["key"], line["value"]) for line in lines if line["key"] != "header"]
+    changes = [
+        _change(ask, line["key"], line["value"]) for line in lines if line["key"] != "header"
+    ]
     store = ask.hub.store
     with store.lock:
         repo = repo_of(ask, kind, rid, write=True)
-        new = repo.commit(rev, changes, head["summary"], head.get("description", ""), head.get("parentCommit"))
+        new = repo.commit(
+            rev, changes, head["summary"], head.get("description", ""), head.get("parentCommit")
+        )
         store.save(repo)
     prefix = "" if kind == "models" else kind + "/"
-    ask.reply(200, {"success": True, "commitOid": new.oid, "commitUrl": f"{ask.hub.url}/{prefix}{rid}/commit/{new.oid}",
-                    "pullRequestUrl": None, "hookOutput": ""})
+    ask.reply(
+        200,
+        {
+            "success": True,
+            "commitOid": new.oid,
+            "commitUrl": f"{ask.hub.url}/{prefix}{rid}/commit/{new.oid}",
+            "pullRequestUrl": None,
+            "hookOutput": "",
+        },
+    )
 
 
 def _change(ask: Request, key: str, value: dict[str, Any]) -> Change:
@@ -49,7 +66,11 @@ def _change(ask: Request, key: str, value: dict[str, Any]) -> Change:
     path, store = value["path"], ask.hub.store
     if key == "file":
         content = value["content"]
-        raw = base64.b64decode(content, validate=True) if value.get("encoding") == "base64" else content.encode()
+        raw = (
+            base64.b64decode(content, validate=True)
+            if value.get("encoding") == "base64"
+            else content.encode()
+        )
         return Change(path, store.add(path, raw))
     if key == "lfsFile":
         size = store.size_of(value["oid"])

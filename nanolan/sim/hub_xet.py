@@ -4,6 +4,7 @@ The client is told that storage is at `local:///<folder>` (a test facility of hf
 such a folder for as long as its process lives, so every token gets a folder of its own: a fresh one to write, a copy
 to read. What was uploaded is found through its shard files: tables of 48-byte records that tie sha256 to Xet hash.
 """
+
 from __future__ import annotations
 
 import os
@@ -16,10 +17,10 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-RECORD = 48                     # bytes; also the length of a shard's header
-END = b"\xff" * 32              # the hash of the record that ends the file table
-HAS_SHA256 = 0x40000000         # flags of a file's first record
-HAS_VERIFICATION = 0x80000000   # ... each segment is then followed by a record of its own kind
+RECORD = 48  # bytes; also the length of a shard's header
+END = b"\xff" * 32  # the hash of the record that ends the file table
+HAS_SHA256 = 0x40000000  # flags of a file's first record
+HAS_VERIFICATION = 0x80000000  # ... each segment is then followed by a record of its own kind
 
 # In a process of its own: importing hf_xet writes a log under HF_XET_CACHE, which must not be the user's
 TAKE_OUT = """
@@ -67,9 +68,11 @@ class XetStorage:
                     try:
                         files = files_of_shard(shard.read_bytes())
                     except struct.error:
-                        continue        # still being written: read it next time
-                    self._known |= {s: XetFile(xet_hash, size, shard.parents[3])
-                                    for s, (xet_hash, size) in files.items()}
+                        continue  # still being written: read it next time
+                    self._known |= {
+                        s: XetFile(xet_hash, size, shard.parents[3])
+                        for s, (xet_hash, size) in files.items()
+                    }
                     self._read.add(shard)
             return self._known.get(sha256)
 
@@ -77,16 +80,31 @@ class XetStorage:
         """Write the file's bytes to `to`; CalledProcessError if hf-xet cannot."""
         copy = self._copy(file)
         try:
-            subprocess.run([sys.executable, "-c", TAKE_OUT, _url(copy), file.xet_hash, str(file.size), str(to)],
-                           env=os.environ | {"HF_XET_CACHE": str(copy)}, check=True, capture_output=True)
+            subprocess.run(
+                [
+                    sys.executable,
+                    "-c",
+                    TAKE_OUT,
+                    _url(copy),
+                    file.xet_hash,
+                    str(file.size),
+                    str(to),
+                ],
+                env=os.environ | {"HF_XET_CACHE": str(copy)},
+                check=True,
+                capture_output=True,
+            )
         finally:
             shutil.rmtree(copy, ignore_errors=True)
 
     def _copy(self, file: XetFile) -> Path:
         """A copy that can be opened while the uploader still has the original open; chunks are hard links."""
         copy = Path(tempfile.mkdtemp(dir=self.temp))
-        shutil.copytree(file.folder / "xet" / "xorbs", copy / "xet" / "xorbs",
-                        copy_function=lambda a, b: shutil.copy(a, b) if a.endswith(".redb") else os.link(a, b))
+        shutil.copytree(
+            file.folder / "xet" / "xorbs",
+            copy / "xet" / "xorbs",
+            copy_function=lambda a, b: shutil.copy(a, b) if a.endswith(".redb") else os.link(a, b),
+        )
         return copy
 
 
@@ -99,7 +117,9 @@ def files_of_shard(shard: bytes) -> dict[str, tuple[str, int]]:
         if xet_hash == END:
             return out
         at += RECORD
-        size = sum(struct.unpack_from("<I", shard, at + RECORD * i + 36)[0] for i in range(segments))
+        size = sum(
+            struct.unpack_from("<I", shard, at + RECORD * i + 36)[0] for i in range(segments)
+        )
         at += RECORD * segments * (2 if flags & HAS_VERIFICATION else 1)
         if flags & HAS_SHA256:
             out[_hex(shard, at)] = _hex(xet_hash, 0), size

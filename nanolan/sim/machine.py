@@ -7,6 +7,7 @@ workers leave the process group and the session. A `Guard` process ends the boxe
 Limits: a process that clears its environment *and* leaves its parents is not found; where the system hides the
 environment of its own programs (macOS: /bin/bash), these are found as descendants of the script only.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -25,7 +26,9 @@ import psutil
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
 
 MARK = "NANOLAN_BOX"
-HOST_PROPERTIES = re.compile(r"PIP_\w+|UV|UV_\w+|SSL_\w+")    # where this machine gets its packages from
+HOST_PROPERTIES = re.compile(
+    r"PIP_\w+|UV|UV_\w+|SSL_\w+"
+)  # where this machine gets its packages from
 RESTARTS = 5
 RESTART_S = 1.0
 RESCAN_S = 0.02
@@ -47,7 +50,7 @@ def marked(box_ids: Collection[str]) -> list[psutil.Process]:
             if process.uids().real == os.getuid() and process.environ().get(MARK) in box_ids:
                 found.append(process)
         except psutil.Error:
-            continue        # gone meanwhile, a zombie, or not ours to look at: not a process of a box
+            continue  # gone meanwhile, a zombie, or not ours to look at: not a process of a box
     return found
 
 
@@ -55,14 +58,14 @@ def kill_until_none(find: Callable[[], list[psutil.Process]]) -> None:
     """SIGKILL what `find` finds until it finds nothing twice in a row; RuntimeError if they will not die."""
     give_up = time.monotonic() + KILL_GIVE_UP_S
     empty = 0
-    while empty < 2:        # twice: a process in the middle of fork or exec can be missed once
+    while empty < 2:  # twice: a process in the middle of fork or exec can be missed once
         alive = find()
         empty = 0 if alive else empty + 1
         for process in alive:
             try:
                 process.kill()
             except psutil.NoSuchProcess:
-                pass        # it ended by itself
+                pass  # it ended by itself
         if alive and time.monotonic() > give_up:
             raise RuntimeError(f"processes of a box do not die: {[p.pid for p in alive]}")
         time.sleep(RESCAN_S)
@@ -71,19 +74,33 @@ def kill_until_none(find: Callable[[], list[psutil.Process]]) -> None:
 class Machine:
     """One box. `start` runs its script, `kill` ends all its processes for good; the folder stays for the logs."""
 
-    def __init__(self, box_id: str, folder: Path, script: bytes, gpus: Gpus | None = None, *,
-                 restarts: int = RESTARTS, restart_s: float = RESTART_S, host: Mapping[str, str] = os.environ,
-                 before: Sequence[str] = ()) -> None:
-        self.box_id, self.folder, self.restarts, self.restart_s = box_id, folder, restarts, restart_s
-        self.before = before                    # words in front of the command that runs the script
+    def __init__(
+        self,
+        box_id: str,
+        folder: Path,
+        script: bytes,
+        gpus: Gpus | None = None,
+        *,
+        restarts: int = RESTARTS,
+        restart_s: float = RESTART_S,
+        host: Mapping[str, str] = os.environ,
+        before: Sequence[str] = (),
+    ) -> None:
+        self.box_id, self.folder, self.restarts, self.restart_s = (
+            box_id,
+            folder,
+            restarts,
+            restart_s,
+        )
+        self.before = before  # words in front of the command that runs the script
         self.console = folder / "console.log"
-        self.exit_codes: list[int] = []         # of the script, one each time it ended; negative: a signal
+        self.exit_codes: list[int] = []  # of the script, one each time it ended; negative: a signal
         self._environment = box_environment(box_id, folder, host)
         self._script = folder / "init-script"
         self._lock, self._off = threading.Lock(), threading.Event()
         self._main: psutil.Process | None = None
         self._thread: threading.Thread | None = None
-        _write(self._script, script, 0o700)     # the script holds secrets
+        _write(self._script, script, 0o700)  # the script holds secrets
         if gpus is not None:
             _write(folder / "usr/bin/nvidia-smi", nvidia_smi(gpus, box_id).encode(), 0o755)
 
@@ -110,12 +127,14 @@ class Machine:
     def start(self) -> None:
         """Run the script, and again after each end that is not exit 0, at most `restarts` times."""
         self._off.clear()
-        self._thread = threading.Thread(target=self._supervise, name=f"box {self.box_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._supervise, name=f"box {self.box_id}", daemon=True
+        )
         self._thread.start()
 
     def kill(self) -> None:
         """End every process of the box; nothing is started again."""
-        with self._lock:                        # no start can be half way now
+        with self._lock:  # no start can be half way now
             self._off.set()
         kill_until_none(self.processes)
         if self._thread:
@@ -136,7 +155,7 @@ class Machine:
             family = [self._main, *self._main.children(recursive=True)] if self._main else []
             return [p for p in family if p.status() != psutil.STATUS_ZOMBIE]
         except psutil.Error:
-            return []       # it ended while we looked; the mark still finds its children
+            return []  # it ended while we looked; the mark still finds its children
 
     def _supervise(self) -> None:
         for _ in range(1 + self.restarts):
@@ -153,10 +172,18 @@ class Machine:
             if self._off.is_set():
                 return None
             with self.console.open("ab") as log:
-                main = subprocess.Popen([*self.before, "/bin/bash", self._script], env=self._environment, cwd="/",
-                                        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                        start_new_session=True)
-            self._main = psutil.Process(main.pid)   # knows its start time: a reused pid is never taken for it
+                main = subprocess.Popen(
+                    [*self.before, "/bin/bash", self._script],
+                    env=self._environment,
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            self._main = psutil.Process(
+                main.pid
+            )  # knows its start time: a reused pid is never taken for it
             return main
 
 
@@ -171,9 +198,12 @@ class Guard:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from nanolan.sim.machine import guard; guard()"], stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL, cwd=Path(__file__).resolve().parents[2],
-            start_new_session=True)     # Ctrl-C is not for it
+            [sys.executable, "-c", "from nanolan.sim.machine import guard; guard()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            cwd=Path(__file__).resolve().parents[2],
+            start_new_session=True,
+        )  # Ctrl-C is not for it
 
     def watch(self, box_id: str) -> None:
         """Kill this box too; tell before it starts."""

@@ -1,4 +1,5 @@
 """The stand-in for nvidia-smi on a local box: a /bin/sh script that prints fixed rows, one per GPU."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -21,8 +22,13 @@ CARDS: dict[str, tuple[str, int, str]] = {
     "A6000": ("NVIDIA RTX A6000", 49140, "8.6"),
 }
 # CUDA version in the name of the image -> the driver that such images carry
-DRIVERS = {"cuda12.2": "535.183.06", "cuda12.4": "550.163.01", "cuda12.6": "560.35.05", "cuda12.8": "570.195.03",
-           "cuda13.0": "580.95.05"}
+DRIVERS = {
+    "cuda12.2": "535.183.06",
+    "cuda12.4": "550.163.01",
+    "cuda12.6": "560.35.05",
+    "cuda12.8": "570.195.03",
+    "cuda13.0": "580.95.05",
+}
 
 SCRIPT = r"""#!/bin/sh
 # A stand-in for nvidia-smi: this machine is a simulated one with @COUNT@ x @NAME@.
@@ -100,14 +106,24 @@ def gpus_of(configuration: Mapping[str, Any], image: str, count: int | None = No
         return None
     kind = configuration["gpu_type"]
     guess = (f"NVIDIA {kind}", configuration["vram_per_gpu_in_gb"] * 1000, "8.0")
-    name, memory, capability = CARDS.get(f"{kind} {configuration['interconnect']}") or CARDS.get(kind) or guess
-    return Gpus(configuration["num_gpus"] if count is None else count, name, memory, capability, driver)
+    name, memory, capability = (
+        CARDS.get(f"{kind} {configuration['interconnect']}") or CARDS.get(kind) or guess
+    )
+    return Gpus(
+        configuration["num_gpus"] if count is None else count, name, memory, capability, driver
+    )
 
 
 def nvidia_smi(gpus: Gpus, box_id: str) -> str:
     """The text of the stand-in for a box."""
-    values = {"COUNT": gpus.count, "NAME": gpus.name, "MEMORY": gpus.memory_mib, "DRIVER": gpus.driver,
-              "CAPABILITY": gpus.capability, "BOX": box_id[:23]}
+    values = {
+        "COUNT": gpus.count,
+        "NAME": gpus.name,
+        "MEMORY": gpus.memory_mib,
+        "DRIVER": gpus.driver,
+        "CAPABILITY": gpus.capability,
+        "BOX": box_id[:23],
+    }
     text = SCRIPT
     for word, value in values.items():
         text = text.replace(f"@{word}@", str(value))

@@ -1,8 +1,9 @@
 """One rehearsal: the real launch, box program and trainer in a small world of this machine's, with a fault if one is wanted.
 
-    with World(folder, ...) as world:
-        outcome = rehearse(world, ["phase=sft"], scenario, hear=print)
+with World(folder, ...) as world:
+    outcome = rehearse(world, ["phase=sft"], scenario, hear=print)
 """
+
 from __future__ import annotations
 
 import json
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.3
 GIVE_UP_S = 900.0
-REMEMBERED = 12                  # rehearsals: three of each kind
-FAULTY_BOOT_S = 60.0             # how long a box may be silent when something is to go wrong
+REMEMBERED = 12  # rehearsals: three of each kind
+FAULTY_BOOT_S = 60.0  # how long a box may be silent when something is to go wrong
 Hear = Callable[[str], None]
 
 
@@ -39,14 +40,14 @@ Hear = Callable[[str], None]
 class Outcome:
     """What became of a rehearsal."""
 
-    view: RunView | None         # None: it did not end, or there never was a run
+    view: RunView | None  # None: it did not end, or there never was a run
     exit_code: int
     paid_dollars: Decimal
     left_running: int
     seconds: float
-    played: int = 0              # how often the scenario's moment came
-    saved: str = ""              # what is proven on the Hub
-    lost_steps: int = 0          # that were trained, and are in nothing that was saved (they had to be trained again, or are gone)
+    played: int = 0  # how often the scenario's moment came
+    saved: str = ""  # what is proven on the Hub
+    lost_steps: int = 0  # that were trained, and are in nothing that was saved (they had to be trained again, or are gone)
 
     @property
     def verdict(self) -> str:
@@ -57,18 +58,32 @@ class Outcome:
         return self.view.receipt.reason if self.view and self.view.receipt else ""
 
 
-def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear: Hear, started: float,
-             quiet: bool = False) -> Outcome:
+def rehearse(
+    world: World,
+    words: Sequence[str],
+    scenario: Scenario | None,
+    hear: Hear,
+    started: float,
+    quiet: bool = False,
+) -> Outcome:
     """Launch, follow and, if the scenario says so, resume; `hear` gets every line of the boxes' logs. Beside it all a guard walks
     if no key is on the boxes."""
     player = Player(scenario or Scenario("nothing goes wrong"), world)
     if scenario:
         set_up(world, scenario)
-        words = [*(w for w in scenario.words if w.partition("=")[0] not in {x.partition("=")[0] for x in words}), *words]
+        words = [
+            *(
+                w
+                for w in scenario.words
+                if w.partition("=")[0] not in {x.partition("=")[0] for x in words}
+            ),
+            *words,
+        ]
 
     def listen(line: str) -> None:
         hear(line)
         player.hear(line)
+
     with guarding(world) if keyless(words) else nullcontext():
         code = run(world, ["launch.py", "--yes", "--json", *words], listen, quiet)
         view = newest(world)
@@ -76,11 +91,21 @@ def rehearse(world: World, words: Sequence[str], scenario: Scenario | None, hear
             hear(f"{'':20} rehearsal: {view.state}; just resume {view.entry.plan.run_id}")
             code = run(world, ["resume.py", "--yes", "--json"], listen, quiet)
             view = newest(world)
-    error = view.verdict() if view and world.cloud.instances else None   # nothing was rented: the launch's own code says why
+    error = (
+        view.verdict() if view and world.cloud.instances else None
+    )  # nothing was rented: the launch's own code says why
     left = sum(bool(i.machine and i.machine.processes()) for i in world.cloud.instances)
     saved, lost = what_is_saved(world, view) if view else ("", 0)
-    return Outcome(view, (error.exit_code if error else 0) or code, world.cloud.spent_dollars(), left, time.monotonic() - started,
-                   player.played, saved, lost)
+    return Outcome(
+        view,
+        (error.exit_code if error else 0) or code,
+        world.cloud.spent_dollars(),
+        left,
+        time.monotonic() - started,
+        player.played,
+        saved,
+        lost,
+    )
 
 
 def keyless(words: Sequence[str]) -> bool:
@@ -92,8 +117,16 @@ def keyless(words: Sequence[str]) -> bool:
 @contextmanager
 def guarding(world: World) -> Iterator[None]:
     """The real `just guard` while this lasts; what it says goes to guard.log."""
-    with (world.root / "guard.log").open("ab") as log, subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts/guard.py"), "1"], env=world.env(), cwd=ROOT, stdout=log, stderr=log) as guard:
+    with (
+        (world.root / "guard.log").open("ab") as log,
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts/guard.py"), "1"],
+            env=world.env(),
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+        ) as guard,
+    ):
         try:
             yield
         finally:
@@ -118,8 +151,13 @@ def remember(world: World, folder: Path, view: RunView) -> None:
 def set_up(world: World, scenario: Scenario) -> None:
     """The world as the scenario wants it."""
     recipe: dict[str, Any] = world.rehearsal["recipe"]
-    world.rehearsal.update(recipe=recipe | dict(scenario.recipe), watch_s=dict(scenario.watch_s), boot_s=FAULTY_BOOT_S,
-                           usual=dict(scenario.usual), usual_runs=int(bool(scenario.usual)))
+    world.rehearsal.update(
+        recipe=recipe | dict(scenario.recipe),
+        watch_s=dict(scenario.watch_s),
+        boot_s=FAULTY_BOOT_S,
+        usual=dict(scenario.usual),
+        usual_runs=int(bool(scenario.usual)),
+    )
     scenario.before(world)
 
 
@@ -129,11 +167,18 @@ def run(world: World, command: list[str], hear: Hear, quiet: bool) -> int:
     heard: dict[Path, int] = {}
     end = time.monotonic() + GIVE_UP_S
     script = [sys.executable, str(ROOT / "scripts" / command[0]), *command[1:]]
-    with subprocess.Popen(script, env=world.env(), cwd=ROOT, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL if quiet else None) as process:
+    with subprocess.Popen(
+        script,
+        env=world.env(),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if quiet else None,
+    ) as process:
         try:
             while time.monotonic() < end:
-                over = process.poll() is not None and not any(i.name.startswith("lanbot-") for i in api.instances())
+                over = process.poll() is not None and not any(
+                    i.name.startswith("lanbot-") for i in api.instances()
+                )
                 for log in (*box_logs(world), *world.root.glob("guard.log")):
                     heard[log] = _hear(log, heard.get(log, 0), hear)
                 if over:
@@ -146,7 +191,10 @@ def run(world: World, command: list[str], hear: Hear, quiet: bool) -> int:
 
 def box_logs(world: World) -> list[Path]:
     """The logs of all boxes, the newest last."""
-    return sorted(world.root.glob("cloud/boxes/*/var/log/lanbot-training.log"), key=lambda p: p.stat().st_mtime)
+    return sorted(
+        world.root.glob("cloud/boxes/*/var/log/lanbot-training.log"),
+        key=lambda p: p.stat().st_mtime,
+    )
 
 
 def _hear(path: Path, position: int, hear: Hear) -> int:
@@ -176,12 +224,19 @@ def what_is_saved(world: World, view: RunView) -> tuple[str, int]:
         steps[view.saved.phase] = view.saved.step
     trained = [row["phase"] for row in metrics(world, view) if "loss" in row]
     lost = sum(trained.count(phase) - steps.get(phase, 0) for phase in set(trained))
-    names = [f"{phase} {'whole' if phase in plan.phases and view.phases[phase].state == 'proven' else f'step {step}'}"
-             for phase, step in steps.items()]
+    names = [
+        f"{phase} {'whole' if phase in plan.phases and view.phases[phase].state == 'proven' else f'step {step}'}"
+        for phase, step in steps.items()
+    ]
     return ", ".join(names), max(0, lost)
 
 
 def metrics(world: World, view: RunView) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl of all boxes of a run: those that a vanished one never sent count too."""
     files = [path for path in world.root.glob("cloud/boxes/*/nanolan/trainer/metrics.jsonl")]
-    return [json.loads(line) for path in files for line in path.read_text().splitlines() if line.endswith("}")]
+    return [
+        json.loads(line)
+        for path in files
+        for line in path.read_text().splitlines()
+        if line.endswith("}")
+    ]

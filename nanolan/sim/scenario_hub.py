@@ -1,4 +1,5 @@
 """What a rehearsal does to its Hub: acts of the rows in nanolan/sim/scenario.py."""
+
 from __future__ import annotations
 
 import threading
@@ -7,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nanolan.sim.world import World
 
-DOWN_S = 6.0                     # of a Hub that comes back
-ROOM_S = 12.0                    # until room is made
+DOWN_S = 6.0  # of a Hub that comes back
+ROOM_S = 12.0  # until room is made
 
 
 def hub_down(world: World) -> None:
@@ -21,8 +22,12 @@ def hub_down(world: World) -> None:
 
 def hub_refuses(world: World) -> None:
     """Whatever writes, or looks at what was written, is refused for 15 s, with one status after the other."""
-    for what, status in (("POST .*(preupload|lfs|xet)", 400), ("GET .*xet-write-token", 401), ("POST .*commit", 403),
-                         (r"GET /api/models/[^/]*/[^/]*$", 401)):
+    for what, status in (
+        ("POST .*(preupload|lfs|xet)", 400),
+        ("GET .*xet-write-token", 401),
+        ("POST .*commit", 403),
+        (r"GET /api/models/[^/]*/[^/]*$", 401),
+    ):
         world.hub.fault(what, status=status, times=10**9, lasts_s=15.0)
 
 
@@ -47,6 +52,7 @@ def storage_full(world: World) -> None:
 def renamed(world: World) -> None:
     """HF_REPO has got another name since it was set."""
     from nanolan.sim.world import REPO
+
     world.hub.rename(REPO, "me/lanbot-renamed")
 
 

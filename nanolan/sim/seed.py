@@ -8,6 +8,7 @@
 Every text is made here from a fixed seed. With `cache`, what was built is kept, so that the next rehearsal
 imports neither torch nor pyarrow.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -26,11 +27,17 @@ from nanolan.sim.hub import HubServer
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS = {"smol-smoltalk": (500, 60), "mmlu": (300, 80), "gsm8k": (300, 60), "arc-easy": (120, 40),
-        "arc-challenge": (80, 40), "humaneval": (0, 6)}       # train and test rows per data set
+ROWS = {
+    "smol-smoltalk": (500, 60),
+    "mmlu": (300, 80),
+    "gsm8k": (300, 60),
+    "arc-easy": (120, 40),
+    "arc-challenge": (80, 40),
+    "humaneval": (0, 6),
+}  # train and test rows per data set
 IDENTITY_ROWS = 40
 SHARD = "00000-of-00001"
-HAND_MADE_RUN = "00000000"                              # the run id of a checkpoint that no run made
+HAND_MADE_RUN = "00000000"  # the run id of a checkpoint that no run made
 
 Message = dict[str, str]
 Row = dict[str, Any]
@@ -51,6 +58,7 @@ def _files(folder: Path) -> dict[str, bytes | Path]:
 
 # ---- the files, built once
 
+
 def _cached(cache: Path, tag: str) -> Path:
     """The built files, from the cache or built into it; two at once both end with whole ones."""
     target = cache / f"seed-{_key(tag)}"
@@ -61,7 +69,7 @@ def _cached(cache: Path, tag: str) -> Path:
             try:
                 built.rename(target)
             except OSError:
-                if not target.exists():                 # not because another one was first
+                if not target.exists():  # not because another one was first
                     raise
     return target
 
@@ -70,7 +78,12 @@ def _key(tag: str) -> str:
     """Changes with the tag and with any source that the built files depend on."""
     here = Path(__file__)
     package = here.parent.parent
-    sources = [here, package / "datasets.py", package / "manifest.py", *sorted((package / "train").glob("*.py"))]
+    sources = [
+        here,
+        package / "datasets.py",
+        package / "manifest.py",
+        *sorted((package / "train").glob("*.py")),
+    ]
     digest = hashlib.sha256(tag.encode())
     for source in sources:
         digest.update(b"\0" + source.read_bytes())
@@ -84,8 +97,20 @@ def _build(folder: Path, tag: str) -> Path:
     model = folder / "model"
     texts = [m["content"] for row in smoltalk_rows(Random(0), 400) for m in row["messages"]]
     texts += [row[k] for row in gsm8k_rows(Random(0), 100) for k in ("question", "answer")]
-    write_tiny(model, texts, tag=tag, n_merges=256, n_layer=2, n_embd=64, n_head=2, sequence_len=256, seed=0)
-    (model / IDENTITY_FILE).write_text("".join(json.dumps(c) + "\n" for c in identity_conversations(Random(1))))
+    write_tiny(
+        model,
+        texts,
+        tag=tag,
+        n_merges=256,
+        n_layer=2,
+        n_embd=64,
+        n_head=2,
+        sequence_len=256,
+        seed=0,
+    )
+    (model / IDENTITY_FILE).write_text(
+        "".join(json.dumps(c) + "\n" for c in identity_conversations(Random(1)))
+    )
 
     # Not a trained mid checkpoint but a copy of the base one, so that phase=sft has something to start from. It has a
     # manifest, as one of our own runs would leave it; the base one has none, as if uploaded by hand ("unproven").
@@ -106,13 +131,18 @@ def _write_data(folder: Path) -> None:
 
     schemas = _schemas()
     for number, (name, data) in enumerate(DATASETS.items()):
-        for split, pattern, rows in zip(("train", "test"), (data.train, data.test), ROWS[name], strict=True):
+        for split, pattern, rows in zip(
+            ("train", "test"), (data.train, data.test), ROWS[name], strict=True
+        ):
             if not pattern:
-                continue                                # it has no such split
+                continue  # it has no such split
             made = list(MAKERS[name](Random(f"{number}-{split}"), rows))
             schema = schemas[name]
             if pattern.startswith("auxiliary_train/"):  # there each row is wrapped once more
-                made, schema = [{"train": row} for row in made], pa.schema([("train", pa.struct(list(schema)))])
+                made, schema = (
+                    [{"train": row} for row in made],
+                    pa.schema([("train", pa.struct(list(schema)))]),
+                )
             path = folder / data.repo / pattern.replace("*", SHARD)
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(pa.Table.from_pylist(made, schema=schema), path)
@@ -124,15 +154,28 @@ def _schemas() -> dict[str, pa.Schema]:
 
     text, texts = pa.string(), pa.list_(pa.string())
     message = pa.struct([("content", text), ("role", text)])
-    arc = pa.schema([("id", text), ("question", text), ("choices", pa.struct([("text", texts), ("label", texts)])),
-                     ("answerKey", text)])
+    arc = pa.schema(
+        [
+            ("id", text),
+            ("question", text),
+            ("choices", pa.struct([("text", texts), ("label", texts)])),
+            ("answerKey", text),
+        ]
+    )
     return {
         "smol-smoltalk": pa.schema([("messages", pa.list_(message)), ("source", text)]),
-        "mmlu": pa.schema([("question", text), ("subject", text), ("choices", texts), ("answer", pa.int64())]),
+        "mmlu": pa.schema(
+            [("question", text), ("subject", text), ("choices", texts), ("answer", pa.int64())]
+        ),
         "gsm8k": pa.schema([("question", text), ("answer", text)]),
         "arc-easy": arc,
         "arc-challenge": arc,
-        "humaneval": pa.schema([(name, text) for name in ("task_id", "prompt", "canonical_solution", "test", "entry_point")]),
+        "humaneval": pa.schema(
+            [
+                (name, text)
+                for name in ("task_id", "prompt", "canonical_solution", "test", "entry_point")
+            ]
+        ),
     }
 
 
@@ -140,18 +183,42 @@ def _schemas() -> dict[str, pa.Schema]:
 
 NAMES = ("Ada", "Ben", "Chloe", "Dara", "Emil", "Fay", "Gus", "Hana")
 THINGS = ("apples", "books", "coins", "shells", "stamps", "tickets")
-COLOURS = {"grass": "green", "snow": "white", "coal": "black", "the sky": "blue", "a lemon": "yellow", "blood": "red"}
-SOUNDS = {"dog": "barks", "cat": "meows", "cow": "moos", "duck": "quacks", "bee": "buzzes", "lion": "roars"}
-OPPOSITES = {"hot": "cold", "big": "small", "fast": "slow", "early": "late", "full": "empty", "old": "new"}
+COLOURS = {
+    "grass": "green",
+    "snow": "white",
+    "coal": "black",
+    "the sky": "blue",
+    "a lemon": "yellow",
+    "blood": "red",
+}
+SOUNDS = {
+    "dog": "barks",
+    "cat": "meows",
+    "cow": "moos",
+    "duck": "quacks",
+    "bee": "buzzes",
+    "lion": "roars",
+}
+OPPOSITES = {
+    "hot": "cold",
+    "big": "small",
+    "fast": "slow",
+    "early": "late",
+    "full": "empty",
+    "old": "new",
+}
 SYSTEMS = ("You answer in one short sentence.", "You are a patient teacher.")
 
 
 def _fact(rng: Random) -> tuple[str, str, str, list[str]]:
     """A question, a sentence that answers it, the bare answer, and every answer of that kind."""
-    kind, table, question, sentence = rng.choice((
-        ("colour", COLOURS, "What colour is {}?", "The colour of {} is {}."),
-        ("sound", SOUNDS, "What does a {} do?", "A {} {}."),
-        ("opposite", OPPOSITES, "What is the opposite of {}?", "The opposite of {} is {}.")))
+    kind, table, question, sentence = rng.choice(
+        (
+            ("colour", COLOURS, "What colour is {}?", "The colour of {} is {}."),
+            ("sound", SOUNDS, "What does a {} do?", "A {} {}."),
+            ("opposite", OPPOSITES, "What is the opposite of {}?", "The opposite of {} is {}."),
+        )
+    )
     key = rng.choice(list(table))
     return question.format(key), sentence.format(key, table[key]), table[key], list(table.values())
 
@@ -164,8 +231,13 @@ def smoltalk_rows(rng: Random, n: int) -> Iterator[Row]:
             messages.append({"role": "system", "content": rng.choice(SYSTEMS)})
         for _ in range(rng.choice((1, 1, 2, 3))):
             question, sentence, _, _ = _fact(rng)
-            messages += [{"role": "user", "content": f"{rng.choice(('', 'Please tell me: ', 'Hello! '))}{question}"},
-                         {"role": "assistant", "content": sentence}]
+            messages += [
+                {
+                    "role": "user",
+                    "content": f"{rng.choice(('', 'Please tell me: ', 'Hello! '))}{question}",
+                },
+                {"role": "assistant", "content": sentence},
+            ]
         yield {"messages": messages, "source": "rehearsal"}
 
 
@@ -173,24 +245,35 @@ def gsm8k_rows(rng: Random, n: int) -> Iterator[Row]:
     """Sums with <<calculator=marks>> and a last line `#### n`, so small that a tiny model gets some right after its sft."""
     for _ in range(n):
         thing, a, b = rng.choice(THINGS[:2]), rng.randint(1, 3), rng.randint(1, 3)
-        yield {"question": f"Ada has {a} {thing} and finds {b}. How many?",
-               "answer": f"<<{a}+{b}={a + b}>>{a + b} {thing}.\n#### {a + b}"}
+        yield {
+            "question": f"Ada has {a} {thing} and finds {b}. How many?",
+            "answer": f"<<{a}+{b}={a + b}>>{a + b} {thing}.\n#### {a + b}",
+        }
 
 
 def mmlu_rows(rng: Random, n: int) -> Iterator[Row]:
     """Questions with four choices; the answer is the index of the right one."""
     for _ in range(n):
         question, choices, right = _choices(rng, 4)
-        yield {"question": question, "subject": "everyday_facts", "choices": choices, "answer": right}
+        yield {
+            "question": question,
+            "subject": "everyday_facts",
+            "choices": choices,
+            "answer": right,
+        }
 
 
 def arc_rows(rng: Random, n: int) -> Iterator[Row]:
     """Questions with three to five choices, lettered, or (a few, as in the original) numbered."""
     for i in range(n):
         question, choices, right = _choices(rng, rng.choice((3, 4, 4, 4, 5)))
-        labels = list(("12345" if rng.random() < 0.1 else "ABCDE")[:len(choices)])
-        yield {"id": f"Rehearsal_{i}", "question": question, "choices": {"text": choices, "label": labels},
-               "answerKey": labels[right]}
+        labels = list(("12345" if rng.random() < 0.1 else "ABCDE")[: len(choices)])
+        yield {
+            "id": f"Rehearsal_{i}",
+            "question": question,
+            "choices": {"text": choices, "label": labels},
+            "answerKey": labels[right],
+        }
 
 
 def humaneval_rows(rng: Random, n: int) -> Iterator[Row]:
@@ -198,8 +281,13 @@ def humaneval_rows(rng: Random, n: int) -> Iterator[Row]:
     for i in range(n):
         k = rng.randint(1, 9)
         test = f"def check(candidate):\n    assert candidate(2) == {2 + k}\n"
-        yield {"task_id": f"Rehearsal/{i}", "prompt": f'def add_{k}(x):\n    """Add {k} to x."""\n', "entry_point": f"add_{k}",
-               "canonical_solution": f"    return x + {k}\n", "test": test}
+        yield {
+            "task_id": f"Rehearsal/{i}",
+            "prompt": f'def add_{k}(x):\n    """Add {k} to x."""\n',
+            "entry_point": f"add_{k}",
+            "canonical_solution": f"    return x + {k}\n",
+            "test": test,
+        }
 
 
 def _choices(rng: Random, n: int) -> tuple[str, list[str], int]:
@@ -211,16 +299,36 @@ def _choices(rng: Random, n: int) -> tuple[str, list[str], int]:
 
 def identity_conversations(rng: Random) -> Iterable[list[Message]]:
     """Conversations about who the model is."""
-    asks = ("Who are you?", "What is your name?", "Are you a person?", "Who made you?", "What can you do?")
-    answers = ("I am lanbot, a very small language model.", "My name is lanbot.", "No, I am lanbot, a program.",
-               "I was trained in a rehearsal, from nothing but a seed.", "I can answer short questions.")
+    asks = (
+        "Who are you?",
+        "What is your name?",
+        "Are you a person?",
+        "Who made you?",
+        "What can you do?",
+    )
+    answers = (
+        "I am lanbot, a very small language model.",
+        "My name is lanbot.",
+        "No, I am lanbot, a program.",
+        "I was trained in a rehearsal, from nothing but a seed.",
+        "I can answer short questions.",
+    )
     for i in range(IDENTITY_ROWS):
         greeting = rng.choice(("", "Hi! ", "Good morning. ", "Excuse me, "))
-        turn = [{"role": "user", "content": greeting + asks[i % 5]}, {"role": "assistant", "content": answers[i % 5]}]
+        turn = [
+            {"role": "user", "content": greeting + asks[i % 5]},
+            {"role": "assistant", "content": answers[i % 5]},
+        ]
         question, sentence, _, _ = _fact(rng)
         more = [{"role": "user", "content": question}, {"role": "assistant", "content": sentence}]
         yield turn + (more if i % 2 else [])
 
 
-MAKERS = {"smol-smoltalk": smoltalk_rows, "mmlu": mmlu_rows, "gsm8k": gsm8k_rows, "arc-easy": arc_rows,
-          "arc-challenge": arc_rows, "humaneval": humaneval_rows}
+MAKERS = {
+    "smol-smoltalk": smoltalk_rows,
+    "mmlu": mmlu_rows,
+    "gsm8k": gsm8k_rows,
+    "arc-easy": arc_rows,
+    "arc-challenge": arc_rows,
+    "humaneval": humaneval_rows,
+}

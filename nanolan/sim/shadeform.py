@@ -5,6 +5,7 @@
 
 Time is real; how long things take are settings in seconds. State is in memory, the boxes' folders stay in root/boxes.
 """
+
 from __future__ import annotations
 
 import base64
@@ -33,13 +34,24 @@ KEY = f"sim-{MARKER}{TWIST}"
 class ShadeformServer:
     """The cloud, started and stopped as a context manager; `boxes=False` runs no startup script."""
 
-    def __init__(self, root: Path, port: int = 0, key: str = KEY, catalogue: list[Offer] = SAMPLE,
-                 wallet_cents: int = 100_000, delays: Delays | None = None, boxes: bool = True,
-                 billed_from: str = "created", restarts: int = RESTARTS) -> None:
+    def __init__(
+        self,
+        root: Path,
+        port: int = 0,
+        key: str = KEY,
+        catalogue: list[Offer] = SAMPLE,
+        wallet_cents: int = 100_000,
+        delays: Delays | None = None,
+        boxes: bool = True,
+        billed_from: str = "created",
+        restarts: int = RESTARTS,
+    ) -> None:
         self.root, self.key, self.boxes, self.restarts = Path(root), key, boxes, restarts
         self.delays = delays or Delays()
         self.switches, self.faults = Switches(), Faults()
-        self.account = Account(catalogue, wallet_cents, self.delays, switches=self.switches, billed_from=billed_from)
+        self.account = Account(
+            catalogue, wallet_cents, self.delays, switches=self.switches, billed_from=billed_from
+        )
         self._port, self._stop = port, threading.Event()
         self._server: Server | None = None
         self._threads: list[threading.Thread] = []
@@ -51,8 +63,14 @@ class ShadeformServer:
         """Listen, and let time run."""
         self._server = Server(self._port, self.account, self.key, self.faults, self._stop.wait)
         self._threads = [
-            threading.Thread(target=self._server.serve_forever, args=(POLL_S,), name="shadeform http", daemon=True),
-            threading.Thread(target=self._live, name="shadeform life", daemon=True)]
+            threading.Thread(
+                target=self._server.serve_forever,
+                args=(POLL_S,),
+                name="shadeform http",
+                daemon=True,
+            ),
+            threading.Thread(target=self._live, name="shadeform life", daemon=True),
+        ]
         for thread in self._threads:
             thread.start()
         return self
@@ -77,7 +95,12 @@ class ShadeformServer:
     def __enter__(self) -> ShadeformServer:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self.stop()
 
     # ---- looking
@@ -109,7 +132,9 @@ class ShadeformServer:
 
     # ---- making trouble
 
-    def fault(self, match: str, action: str, times: int | None = 1, skip: int = 0, **params: Any) -> None:
+    def fault(
+        self, match: str, action: str, times: int | None = 1, skip: int = 0, **params: Any
+    ) -> None:
         """Let the next `times` requests whose "METHOD /v1/path" matches go wrong; see shadeform_faults."""
         self.faults.add(Fault(match, action, times, skip, params))
 
@@ -136,7 +161,7 @@ class ShadeformServer:
             for instance in self.instances:
                 try:
                     self._tend(instance, self.account.now())
-                except Exception:       # one box that cannot start must not stop the time of the others
+                except Exception:  # one box that cannot start must not stop the time of the others
                     traceback.print_exc(file=sys.stderr)
 
     def _tend(self, instance: Instance, now: float) -> None:
@@ -154,10 +179,18 @@ class ShadeformServer:
     def _boot(self, instance: Instance) -> None:
         self._guard = self._guard or Guard()
         self._guard.watch(instance.id)
-        gpus = gpus_of(instance.offer["configuration"], instance.image, instance.fate.get("gpu_count_wrong"))
-        instance.machine = Machine(instance.id, self.root.resolve() / "boxes" / instance.id,
-                                   base64.b64decode(instance.script or ""), gpus, restarts=self.restarts,
-                                   restart_s=self.delays.restart_s, before=before_script(instance.fate.get("box_trouble")))
+        gpus = gpus_of(
+            instance.offer["configuration"], instance.image, instance.fate.get("gpu_count_wrong")
+        )
+        instance.machine = Machine(
+            instance.id,
+            self.root.resolve() / "boxes" / instance.id,
+            base64.b64decode(instance.script or ""),
+            gpus,
+            restarts=self.restarts,
+            restart_s=self.delays.restart_s,
+            before=before_script(instance.fate.get("box_trouble")),
+        )
         if trouble := instance.fate.get("box_trouble"):
             make_trouble(instance.machine.folder, trouble)
         if instance.fate.get("home_takes_nothing"):

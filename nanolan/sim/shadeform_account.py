@@ -2,6 +2,7 @@
 
 Calls take parsed bodies and give JSON values (None: an empty answer) or raise Refusal. One lock for all.
 """
+
 from __future__ import annotations
 
 import threading
@@ -26,11 +27,20 @@ MINIMUM_CENTS = 500
 class Account:
     """One account. `now` is the clock (unix seconds), `billed_from` when billing starts: created or active."""
 
-    def __init__(self, catalogue: list[Offer], wallet_cents: int, delays: Delays, *, switches: Switches | None = None,
-                 billed_from: str = "created", now: Callable[[], float] = time.time, keys: Keys | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: list[Offer],
+        wallet_cents: int,
+        delays: Delays,
+        *,
+        switches: Switches | None = None,
+        billed_from: str = "created",
+        now: Callable[[], float] = time.time,
+        keys: Keys | None = None,
+    ) -> None:
         self.catalogue, self.wallet_cents, self.delays = deepcopy(catalogue), wallet_cents, delays
         self.switches, self.billed_from, self.now = switches or Switches(), billed_from, now
-        self.odd_records: list[Any] = []      # of colleagues: they stand in every listing, as they are
+        self.odd_records: list[Any] = []  # of colleagues: they stand in every listing, as they are
         self.keys = keys or Keys()
         self.instances: dict[str, Instance] = {}
         self.lock = threading.RLock()
@@ -44,8 +54,11 @@ class Account:
     def listed(self) -> dict[str, Any]:
         """GET /instances: every instance that is not gone, other users' too."""
         now = self.now()
-        shown = [i for i in self.instances.values()
-                 if i.status_at(now) != "deleted" and now >= i.created_at + i.fate.get("list_lag", 0.0)]
+        shown = [
+            i
+            for i in self.instances.values()
+            if i.status_at(now) != "deleted" and now >= i.created_at + i.fate.get("list_lag", 0.0)
+        ]
         return {"instances": [*self.odd_records, *(view.listed(i, now) for i in shown)]}
 
     def info(self, instance_id: str) -> dict[str, Any]:
@@ -95,8 +108,14 @@ class Account:
     def delete_key(self, key_id: str) -> None:
         """POST /sshkeys/{id}/delete."""
         now = self.now()
-        self.keys.delete(key_id, {i.spec["ssh_key_id"] for i in self.instances.values()
-                                  if "ssh_key_id" in i.spec and i.status_at(now) != "deleted"})
+        self.keys.delete(
+            key_id,
+            {
+                i.spec["ssh_key_id"]
+                for i in self.instances.values()
+                if "ssh_key_id" in i.spec and i.status_at(now) != "deleted"
+            },
+        )
 
     # ---- what happens by itself
 
@@ -112,10 +131,24 @@ class Account:
     def add_foreign(self, name: str, hourly_cents: int) -> Instance:
         """Another user's instance on the same account: active for an hour, of no type that matters."""
         offer = self.catalogue[0]
-        spec = {"cloud": offer["cloud"], "region": "elsewhere-1", "name": name, "tags": [],
-                "shade_instance_type": offer["shade_instance_type"]}
-        return self._keep(Instance(str(uuid.uuid4()), offer, spec, hourly_cents, self.now() - 3600, self.delays,
-                                   foreign=True))
+        spec = {
+            "cloud": offer["cloud"],
+            "region": "elsewhere-1",
+            "name": name,
+            "tags": [],
+            "shade_instance_type": offer["shade_instance_type"],
+        }
+        return self._keep(
+            Instance(
+                str(uuid.uuid4()),
+                offer,
+                spec,
+                hourly_cents,
+                self.now() - 3600,
+                self.delays,
+                foreign=True,
+            )
+        )
 
     # ---- money
 
@@ -134,11 +167,22 @@ class Account:
             del spec["auto_delete"]
         if "auto_delete_stored_as" in fate:
             spec["auto_delete"] = fate["auto_delete_stored_as"]
-        spot = "hourly_price" in entry      # dollars as a string, only there
-        price_cents: int = int(Decimal(entry["hourly_price"]) * 100) if spot else offer["hourly_price"]
-        return self._keep(Instance(str(uuid.uuid4()), deepcopy(offer), deepcopy(spec),
-                                   fate.get("price_differs") or price_cents, self.now(), self.delays, fate,
-                                   self.billed_from))
+        spot = "hourly_price" in entry  # dollars as a string, only there
+        price_cents: int = (
+            int(Decimal(entry["hourly_price"]) * 100) if spot else offer["hourly_price"]
+        )
+        return self._keep(
+            Instance(
+                str(uuid.uuid4()),
+                deepcopy(offer),
+                deepcopy(spec),
+                fate.get("price_differs") or price_cents,
+                self.now(),
+                self.delays,
+                fate,
+                self.billed_from,
+            )
+        )
 
     def _keep(self, instance: Instance) -> Instance:
         with self.lock:

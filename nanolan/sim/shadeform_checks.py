@@ -2,6 +2,7 @@
 
 Stricter than the real one may be: how that answers bad dates, types and names is not known.
 """
+
 from __future__ import annotations
 
 import base64
@@ -15,10 +16,24 @@ from nanolan.sim.shadeform_refusal import bad_request
 
 REQUIRED = ("cloud", "region", "shade_instance_type", "name")
 TYPES: dict[str, type] = {
-    "cloud": str, "region": str, "shade_instance_type": str, "name": str, "shade_cloud": bool, "rental_type": str,
-    "os": str, "template_id": str, "launch_configuration": dict, "volume_ids": list, "ssh_key_id": str,
-    "auto_delete": dict, "alert": dict, "volume_mount": dict, "tags": list, "envs": list}
-REMOVABLE = ("auto_delete", "alert", "tags")            # null in an update removes them
+    "cloud": str,
+    "region": str,
+    "shade_instance_type": str,
+    "name": str,
+    "shade_cloud": bool,
+    "rental_type": str,
+    "os": str,
+    "template_id": str,
+    "launch_configuration": dict,
+    "volume_ids": list,
+    "ssh_key_id": str,
+    "auto_delete": dict,
+    "alert": dict,
+    "volume_mount": dict,
+    "tags": list,
+    "envs": list,
+}
+REMOVABLE = ("auto_delete", "alert", "tags")  # null in an update removes them
 CHANGEABLE = ("name", *REMOVABLE)
 
 
@@ -41,12 +56,17 @@ def checked_update(body: Any) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise bad_request("the body must be a JSON object")
     nulls = {k: None for k in REMOVABLE if k in body and body[k] is None}
-    return nulls | _typed({k: v for k, v in body.items() if k not in nulls}, {k: TYPES[k] for k in CHANGEABLE})
+    return nulls | _typed(
+        {k: v for k, v in body.items() if k not in nulls}, {k: TYPES[k] for k in CHANGEABLE}
+    )
 
 
 def check_image(spec: dict[str, Any], offer: Offer) -> None:
     """Refuse an `os` that the type does not have."""
-    if spec.get("os", offer["configuration"]["os_options"][0]) not in offer["configuration"]["os_options"]:
+    if (
+        spec.get("os", offer["configuration"]["os_options"][0])
+        not in offer["configuration"]["os_options"]
+    ):
         raise bad_request(f"os {spec['os']} is not one of the type's os_options")
 
 
@@ -72,13 +92,17 @@ def _check_limits(limits: dict[str, Any], where: str) -> None:
         if not isinstance(spend, str) or not Decimal(spend).is_finite():
             raise ValueError(spend)
     except (ValueError, TypeError, AttributeError, InvalidOperation):
-        raise bad_request(f"{where}: date_threshold is RFC 3339, spend_threshold a decimal string") from None
+        raise bad_request(
+            f"{where}: date_threshold is RFC 3339, spend_threshold a decimal string"
+        ) from None
 
 
 def _check_script(launch: dict[str, Any] | None) -> None:
-    if launch is None or launch.get("type") == "docker":    # containers are accepted, and not played
+    if launch is None or launch.get("type") == "docker":  # containers are accepted, and not played
         return
     try:
         base64.b64decode(launch["script_configuration"]["base64_script"], validate=True)
     except (KeyError, TypeError, binascii.Error, ValueError):
-        raise bad_request("launch_configuration: type script needs script_configuration.base64_script") from None
+        raise bad_request(
+            "launch_configuration: type script needs script_configuration.base64_script"
+        ) from None

@@ -1,10 +1,11 @@
 """What can go wrong on purpose: faults of single HTTP answers, and switches of how instances behave.
 
-    cloud.fault("POST /v1/instances/create", "reset_after_effect")      it happens, the answer is lost
-    cloud.fault("GET /v1/instances", "rate_limit", times=2, retry_after="1")
-    cloud.switch("stuck_in_pending_provider", times=1)                  the next instance only
-    cloud.switch("list_lag", 2.0)                                       seconds, every instance from now on
+cloud.fault("POST /v1/instances/create", "reset_after_effect")      it happens, the answer is lost
+cloud.fault("GET /v1/instances", "rate_limit", times=2, retry_after="1")
+cloud.switch("stuck_in_pending_provider", times=1)                  the next instance only
+cloud.switch("list_lag", 2.0)                                       seconds, every instance from now on
 """
+
 from __future__ import annotations
 
 import inspect
@@ -29,14 +30,20 @@ class Reply:
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     kind: str = "application/json"
-    ending: str = "whole"       # whole | halved (still well-formed HTTP) | cut (the connection ends early) | reset
+    ending: str = (
+        "whole"  # whole | halved (still well-formed HTTP) | cut (the connection ends early) | reset
+    )
 
 
-def _status(reply: Reply, status: int = 500, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
+def _status(
+    reply: Reply, status: int = 500, body: Any = None, headers: dict[str, str] | None = None
+) -> Reply:
     return Reply(status, body, headers or {})
 
 
-def _text(reply: Reply, status: int = 502, body: str = "upstream connect error or disconnect") -> Reply:
+def _text(
+    reply: Reply, status: int = 502, body: str = "upstream connect error or disconnect"
+) -> Reply:
     return Reply(status, body, kind="text/plain")
 
 
@@ -50,23 +57,32 @@ def _rate_limit(reply: Reply, retry_after: str = "1") -> Reply:
 
 def _edit(reply: Reply, change: Callable[[Any], Any]) -> Reply:
     body = deepcopy(reply.body)
-    changed = change(body)              # a function that edits in place gives None
+    changed = change(body)  # a function that edits in place gives None
     return replace(reply, body=body if changed is None else changed)
 
 
 # What is sent instead of (or made of) the true answer. `stall` waits: see `play`.
 ACTIONS: dict[str, Callable[..., Reply]] = {
-    "status": _status,                  # any status and body: wrong types, missing fields, an empty 200 ...
+    "status": _status,  # any status and body: wrong types, missing fields, an empty 200 ...
     "text": _text,
     "html": _html,
     "rate_limit": _rate_limit,
     "reset": lambda reply: Reply(ending="reset"),
     "truncated": lambda reply: replace(reply, ending="halved"),
     "cut": lambda reply: replace(reply, ending="cut"),
-    "edit": _edit,                      # change=function of the true body
+    "edit": _edit,  # change=function of the true body
     "stall": lambda reply, seconds: reply,
-    **{name: lambda reply, name=name: Reply(*REFUSALS[name]) for name in
-       ("unauthorized", "forbidden", "not_found", "out_of_stock", "insufficient_funds", "internal_error")},
+    **{
+        name: lambda reply, name=name: Reply(*REFUSALS[name])
+        for name in (
+            "unauthorized",
+            "forbidden",
+            "not_found",
+            "out_of_stock",
+            "insufficient_funds",
+            "internal_error",
+        )
+    },
 }
 OF_THE_TRUE_ANSWER = ("truncated", "cut", "edit", "stall")
 
@@ -84,7 +100,9 @@ class Fault:
     def __post_init__(self) -> None:
         name = self.action.removesuffix(AFTER_EFFECT)
         if name not in ACTIONS:
-            raise ValueError(f"no fault named {self.action}; there are, also with {AFTER_EFFECT}: {', '.join(ACTIONS)}")
+            raise ValueError(
+                f"no fault named {self.action}; there are, also with {AFTER_EFFECT}: {', '.join(ACTIONS)}"
+            )
         inspect.signature(ACTIONS[name]).bind(Reply(), **self.params)
 
     def due(self, request: str) -> bool:

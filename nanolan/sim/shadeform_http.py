@@ -1,4 +1,5 @@
 """The HTTP side of the simulated Shadeform: routes, the key, faults, and how an answer can end."""
+
 from __future__ import annotations
 
 import json
@@ -40,7 +41,7 @@ ROUTES: list[tuple[str, str, Act]] = [
     ("POST", "/instances/{id}/delete", lambda a, key, query, body: a.delete(key)),
     ("POST", "/instances/{id}/update", lambda a, key, query, body: a.update(key, body)),
     ("POST", "/instances/{id}/restart", lambda a, key, query, body: a.restart(key)),
-    ("", "/instances/{id}", lambda a, _, query, body: None),        # DELETE here is what people try first
+    ("", "/instances/{id}", lambda a, _, query, body: None),  # DELETE here is what people try first
     ("GET", "/sshkeys", lambda a, _, query, body: a.keys.listed()),
     ("POST", "/sshkeys/add", lambda a, _, query, body: a.keys.add(body)),
     ("GET", "/sshkeys/{id}/info", lambda a, key, query, body: a.keys.info(key)),
@@ -48,10 +49,12 @@ ROUTES: list[tuple[str, str, Act]] = [
     ("POST", "/sshkeys/{id}/setdefault", lambda a, key, query, body: a.keys.set_default(key)),
     ("", "/sshkeys/{id}", lambda a, _, query, body: None),
 ]
-OPEN = "/instances/types"       # answers without a key
+OPEN = "/instances/types"  # answers without a key
 
 
-def answer(account: Account, key: str, method: str, target: str, given_key: str, raw: bytes) -> Reply:
+def answer(
+    account: Account, key: str, method: str, target: str, given_key: str, raw: bytes
+) -> Reply:
     """The true answer to a request: does what it asks."""
     url = urlsplit(target)
     path = url.path.removeprefix(PREFIX)
@@ -62,7 +65,11 @@ def answer(account: Account, key: str, method: str, target: str, given_key: str,
         with account.lock:
             return Reply(200, act(account, name, dict(parse_qsl(url.query)), parse(raw)))
     except Refusal as no:
-        return Reply(no.status, no.body, kind="text/plain" if isinstance(no.body, str) else "application/json")
+        return Reply(
+            no.status,
+            no.body,
+            kind="text/plain" if isinstance(no.body, str) else "application/json",
+        )
 
 
 def find_route(method: str, path: str) -> tuple[Act, str]:
@@ -90,14 +97,18 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, account: Account, key: str, faults: Faults, wait: Callable[[float], object]) -> None:
+    def __init__(
+        self, port: int, account: Account, key: str, faults: Faults, wait: Callable[[float], object]
+    ) -> None:
         self.account, self.key, self.faults, self.wait = account, key, faults, wait
         self.requests: list[Request] = []
         self.connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), Handler)
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)     # HTTPServer's looks its own name up, which can take seconds offline
+        TCPServer.server_bind(
+            self
+        )  # HTTPServer's looks its own name up, which can take seconds offline
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -109,7 +120,7 @@ class Server(ThreadingHTTPServer):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass        # ended meanwhile
+                pass  # ended meanwhile
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -134,8 +145,15 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(Request(self.command, self.path, _readable(raw), time.time()))
         fault = self.server.faults.draw(f"{self.command} {self.path}")
         given = self.headers.get("X-API-KEY", "")
-        self.send(play(fault, lambda: answer(self.server.account, self.server.key, self.command, self.path, given, raw),
-                       self.server.wait))
+        self.send(
+            play(
+                fault,
+                lambda: answer(
+                    self.server.account, self.server.key, self.command, self.path, given, raw
+                ),
+                self.server.wait,
+            )
+        )
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve
 
@@ -145,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.reset()
         body = _encoded(reply.body)
         if reply.ending == "halved":
-            body = body[:len(body) // 2]
+            body = body[: len(body) // 2]
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
@@ -153,7 +171,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", reply.kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[:len(body) // 2] if reply.ending == "cut" else body)
+        self.wfile.write(body[: len(body) // 2] if reply.ending == "cut" else body)
         self.close_connection = self.close_connection or reply.ending == "cut"
         return None
 
@@ -161,12 +179,14 @@ class Handler(BaseHTTPRequestHandler):
         """End the connection with a TCP reset: no answer, not even a proper end."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.rfile.close()              # the socket is only closed once its file is
+        self.rfile.close()  # the socket is only closed once its file is
         self.connection.close()
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """The `Date` of an answer, by the account's clock."""
-        return super().date_time_string(self.server.account.now() if timestamp is None else timestamp)
+        return super().date_time_string(
+            self.server.account.now() if timestamp is None else timestamp
+        )
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet: the requests are in `requests`."""

@@ -5,6 +5,7 @@
 
 Times are unix seconds, prices integer cents per hour of the whole machine, costs Decimal dollars.
 """
+
 from __future__ import annotations
 
 import re
@@ -28,11 +29,11 @@ class Delays:
     creating_s: float = 0.2
     pending_provider_s: float = 0.2
     pending_s: float = 0.2
-    script_s: float = 0.0       # from active to the start of the startup script
-    restart_s: float = 1.0      # from a failed end of the script to its next start
+    script_s: float = 0.0  # from active to the start of the startup script
+    restart_s: float = 1.0  # from a failed end of the script to its next start
     deleting_s: float = 0.5
-    power_off_s: float = 0.2    # from the delete to the end of the machine's processes
-    tick_s: float = 0.05        # how often limits are looked at and machines switched
+    power_off_s: float = 0.2  # from the delete to the end of the machine's processes
+    tick_s: float = 0.05  # how often limits are looked at and machines switched
 
 
 @dataclass
@@ -46,11 +47,11 @@ class Instance:
     created_at: float
     delays: Delays = field(default_factory=Delays)
     fate: dict[str, Any] = field(default_factory=dict)
-    billed_from: str = "created"        # or "active": which it is in truth is not known
-    foreign: bool = False               # another user's, on the same account
-    number: int = 1                     # gives its address
+    billed_from: str = "created"  # or "active": which it is in truth is not known
+    foreign: bool = False  # another user's, on the same account
+    number: int = 1  # gives its address
     deleting_at: float = NEVER
-    why: str = ""                       # of the deletion: asked, date, spend, preempted
+    why: str = ""  # of the deletion: asked, date, spend, preempted
     reboot_asked: bool = False
     machine: Machine | None = None
 
@@ -96,7 +97,9 @@ class Instance:
 
     def status_at(self, now: float) -> str:
         """One of the API's status words."""
-        if now >= self.ends_at + (self.delays.deleting_s if self.deleting_at <= self.ends_at else 0):
+        if now >= self.ends_at + (
+            self.delays.deleting_s if self.deleting_at <= self.ends_at else 0
+        ):
             return "deleted"
         if now >= self.deleting_at:
             return "deleting"
@@ -121,7 +124,11 @@ class Instance:
         """
         start = self.active_at if self.billed_from == "active" else self.created_at
         billed_s = max(0.0, min(now, self.ends_at) - start)
-        return self.price_cents * Decimal(billed_s).quantize(MICRO) / 360_000 if self.via_shadeform else Decimal(0)
+        return (
+            self.price_cents * Decimal(billed_s).quantize(MICRO) / 360_000
+            if self.via_shadeform
+            else Decimal(0)
+        )
 
     @property
     def via_shadeform(self) -> bool:
@@ -146,7 +153,11 @@ class Instance:
         if now >= self.active_at + self.fate.get("limits_dropped", NEVER):
             del self.fate["limits_dropped"]
             self.spec.pop("auto_delete", None)
-        if self.status_at(now) == "deleted" and now >= self.ends_at + self.delays.deleting_s + self.fate.get("comes_back", NEVER):
+        if self.status_at(
+            now
+        ) == "deleted" and now >= self.ends_at + self.delays.deleting_s + self.fate.get(
+            "comes_back", NEVER
+        ):
             del self.fate["comes_back"]
             self.deleting_at = NEVER
 
@@ -158,7 +169,9 @@ class Instance:
 
 def parse_time(text: str) -> float:
     """Unix seconds of an RFC 3339 date-time; ValueError without a time zone or if it is none."""
-    plain = re.sub(r"\.\d+", "", text.replace("Z", "+00:00"))     # Python 3.10 reads neither Z nor any fraction
+    plain = re.sub(
+        r"\.\d+", "", text.replace("Z", "+00:00")
+    )  # Python 3.10 reads neither Z nor any fraction
     moment = datetime.fromisoformat(plain)
     if moment.tzinfo is None or "T" not in text:
         raise ValueError(f"not RFC 3339: {text}")

@@ -2,6 +2,7 @@
 
 The API gives out the private half of the managed key to whoever asks with the account's key, as the real one does.
 """
+
 from __future__ import annotations
 
 import base64
@@ -26,7 +27,7 @@ class Key:
     name: str
     public_key: str
     is_default: bool = False
-    private_key: str = ""       # "" for added keys
+    private_key: str = ""  # "" for added keys
 
 
 class Keys:
@@ -84,8 +85,14 @@ def throw_away_pair() -> tuple[str, str]:
     if shutil.which("ssh-keygen") is None:
         body = base64.b64encode(b"no ssh-keygen here: this is not a key").decode()
         words = "OPENSSH PRIVATE KEY"
-        return f"-----BEGIN {words}-----\n{body}\n-----END {words}-----\n", f"ssh-ed25519 {body} shadeform"
+        return (
+            f"-----BEGIN {words}-----\n{body}\n-----END {words}-----\n",
+            f"ssh-ed25519 {body} shadeform",
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "key"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "shadeform", "-f", path], check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "shadeform", "-f", path],
+            check=True,
+        )
         return path.read_text(), path.with_suffix(".pub").read_text().strip()

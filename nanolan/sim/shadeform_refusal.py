@@ -2,6 +2,7 @@
 
 The 401 and the 409s are as recorded from the real API; the bodies of 400, 403, 404 and 405 are nowhere documented.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,10 +14,19 @@ REFUSALS: dict[str, tuple[int, dict[str, Any] | str]] = {
     "not_found": (404, {"error": "not found"}),
     "wrong_verb": (405, "Method Not Allowed"),
     "out_of_stock": (409, {"error_code": "OUT_OF_STOCK", "error": "Out of stock"}),
-    "internal_error": (409, {"error_code": "INTERNAL_SERVER_ERROR", "error": "internal server error"}),
-    "insufficient_funds": (409, {"error_code": "INSUFFICIENT_FUNDS", "error": POOR.format("-0.0245169203")}),
+    "internal_error": (
+        409,
+        {"error_code": "INTERNAL_SERVER_ERROR", "error": "internal server error"},
+    ),
+    "insufficient_funds": (
+        409,
+        {"error_code": "INSUFFICIENT_FUNDS", "error": POOR.format("-0.0245169203")},
+    ),
     "name_taken": (409, {"error_code": "BAD_REQUEST", "error": "name must be unique"}),
-    "key_needed": (409, {"error_code": "BAD_REQUEST", "error": "the key is managed, the default or in use"}),
+    "key_needed": (
+        409,
+        {"error_code": "BAD_REQUEST", "error": "the key is managed, the default or in use"},
+    ),
 }
 
 

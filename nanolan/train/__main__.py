@@ -7,13 +7,16 @@ With "evaluate" in the job, the phase's saved checkpoint is judged instead.
 Exit 0: the result is saved whole (after SIGTERM: a state to go on from, unless it came before the first step);
 1: it is not, the last line says why.
 """
+
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")   # read when CUDA starts
+os.environ.setdefault(
+    "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"
+)  # read when CUDA starts
 
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem  # noqa: E402
 from nanolan.plainfile import Log  # noqa: E402
@@ -33,7 +36,7 @@ def main(argv: list[str]) -> int:
     try:
         job = read_job(Path(argv[0]))
         train(job, join_world(job.device))
-    except (BadAnswer, UsageProblem) as e:     # the same inputs give the same end
+    except (BadAnswer, UsageProblem) as e:  # the same inputs give the same end
         print(f"nanolan.train: refused: {e}", file=sys.stderr, flush=True)
         return 1
     except NanolanError as e:
@@ -46,14 +49,19 @@ def train(job: Job, world: World) -> None:
     """Train the job's phase and save it, or evaluate what is saved; NanolanError if there is no result."""
     if job.evaluate:
         from nanolan.train.judge import judge
+
         judge(job, world)
     elif job.phase == "rl":
         from nanolan.train.rl import train_rl
+
         train_rl(job, world)
     else:
         train_supervised(job, world)
 
 
 if __name__ == "__main__":
-    sys.stdout, sys.stderr = Log(1), Log(2)     # the log's disk may be full while that of the checkpoints is not
+    sys.stdout, sys.stderr = (
+        Log(1),
+        Log(2),
+    )  # the log's disk may be full while that of the checkpoints is not
     sys.exit(main(sys.argv[1:]))

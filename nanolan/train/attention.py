@@ -4,6 +4,7 @@
 mask: booleans for torch's plain attention (the CPU, short looks without compilation), and blocks for
 flex_attention, whose compiled kernel passes over blocks that are masked whole (CUDA).
 """
+
 from __future__ import annotations
 
 import sys
@@ -14,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]      # q (B, H, T, D), k and v (B, K, T, D) -> (B, H, T, D)
-Mask = Any                                               # (B, 1, T, T) booleans, or a BlockMask
+Attend = Callable[
+    [Tensor, Tensor, Tensor], Tensor
+]  # q (B, H, T, D), k and v (B, K, T, D) -> (B, H, T, D)
+Mask = Any  # (B, 1, T, T) booleans, or a BlockMask
 
-TOLERANCE = 0.05       # of bf16 kernels that add up in different orders, for values of about 1
+TOLERANCE = 0.05  # of bf16 kernels that add up in different orders, for values of about 1
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -27,12 +30,17 @@ def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def within(mask: Mask) -> Attend:
     """Attention under a mask of either form."""
+
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         grouped = k.size(1) < q.size(1)
         if isinstance(mask, Tensor):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
-        from torch.nn.attention.flex_attention import flex_attention  # here: it loads torch's compiler, 3 s
+        from torch.nn.attention.flex_attention import (
+            flex_attention,
+        )  # here: it loads torch's compiler, 3 s
+
         return flex_attention(q, k, v, block_mask=mask, enable_gqa=grouped)
+
     return attend
 
 
@@ -56,23 +64,45 @@ def block_mask(positions: Tensor) -> Mask:
     return create_block_mask(seen, B, None, T, T, device=str(positions.device))
 
 
-def flex_works(n_head: int, n_kv_head: int, head_dim: int, sequence_len: int, device: torch.device) -> bool:
+def flex_works(
+    n_head: int, n_kv_head: int, head_dim: int, sequence_len: int, device: torch.device
+) -> bool:
     """Whether compiled flex_attention runs here, forwards and backwards, and agrees with the plain mask; if not, a
     warning says why and the plain mask serves: equal results, more time and memory."""
     generator = torch.Generator(device).manual_seed(0)
-    q, k, v = (torch.randn(1, heads, sequence_len, head_dim, device=device, dtype=torch.bfloat16, generator=generator,
-                           requires_grad=True) for heads in (n_head, n_kv_head, n_kv_head))
+    q, k, v = (
+        torch.randn(
+            1,
+            heads,
+            sequence_len,
+            head_dim,
+            device=device,
+            dtype=torch.bfloat16,
+            generator=generator,
+            requires_grad=True,
+        )
+        for heads in (n_head, n_kv_head, n_kv_head)
+    )
     positions = (torch.arange(sequence_len, device=device) % max(1, sequence_len // 3))[None]
     try:
         results = []
-        for attend in (torch.compile(within(block_mask(positions)), dynamic=False), within(plain_mask(positions))):
+        for attend in (
+            torch.compile(within(block_mask(positions)), dynamic=False),
+            within(plain_mask(positions)),
+        ):
             y = attend(q, k, v)
             results.append([y, *torch.autograd.grad(y.float().square().sum(), (q, k, v))])
-        worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*results, strict=True))
+        worst = max(
+            float((a - b).abs().max() / b.abs().max()) for a, b in zip(*results, strict=True)
+        )
         if worst < TOLERANCE:
             return True
         why = f"it differs by {worst:.2g}"
-    except Exception as e:   # torch's compiler raises many kinds
+    except Exception as e:  # torch's compiler raises many kinds
         why = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
-    print(f"warning: flex_attention does not serve here ({why}): using plain masks", file=sys.stderr, flush=True)
+    print(
+        f"warning: flex_attention does not serve here ({why}): using plain masks",
+        file=sys.stderr,
+        flush=True,
+    )
     return False

@@ -6,6 +6,7 @@
 (see cases.py). Each case has a process of its own, so that its memory can be told. On the CPU the two take turns step
 by step, and the ratio is the median of those of step and step: other work on the machine slows both.
 """
+
 from __future__ import annotations
 
 import json
@@ -29,10 +30,10 @@ from nanolan.train.model import GPT
 from nanolan.train.workload import SHAPES, Shape
 from nanolan.train.world import World
 
-WARM_UP = 2              # steps that are not counted
+WARM_UP = 2  # steps that are not counted
 PATHS = ("plain", "ours")
 PHASES = tuple(dict.fromkeys(phase for phase, _ in CASES))
-COUNTED = {"mid": "real", "sft": "real", "rl": "generated"}      # the tokens that the ratio is of
+COUNTED = {"mid": "real", "sft": "real", "rl": "generated"}  # the tokens that the ratio is of
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Step:
 
     tally: Tally
     wall_s: float
-    cpu_s: float                     # of all threads
-    peak_gib: float                  # of the process so far
-    mfu_per_token: float | None      # at one trained token a second
+    cpu_s: float  # of all threads
+    peak_gib: float  # of the process so far
+    mfu_per_token: float | None  # at one trained token a second
 
 
 def measure(shape: Shape, phase: str, path: str) -> Iterator[Step]:
@@ -58,7 +59,13 @@ def measure(shape: Shape, phase: str, path: str) -> Iterator[Step]:
         tally = next(steps)
         if shape.device == "cuda":
             torch.cuda.synchronize()
-        yield Step(tally, time.perf_counter() - wall, time.process_time() - cpu, peak_gib(shape.device), mfu)
+        yield Step(
+            tally,
+            time.perf_counter() - wall,
+            time.process_time() - cpu,
+            peak_gib(shape.device),
+            mfu,
+        )
 
 
 class Case:
@@ -66,9 +73,17 @@ class Case:
 
     def __init__(self, name: str, phase: str, path: str) -> None:
         self.title, self.errors = f"{phase} {path}", tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by __exit__
-        env = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}      # threads that wait busily take the other case's cores
-        self.child = subprocess.Popen([sys.executable, "-m", "nanolan.train.bench", name, "--case", phase, path], env=env,
-                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True)
+        env = os.environ | {
+            "OMP_WAIT_POLICY": "PASSIVE"
+        }  # threads that wait busily take the other case's cores
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "nanolan.train.bench", name, "--case", phase, path],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
 
     def step(self) -> Step:
         """The next step; UsageProblem when the case has failed."""
@@ -76,19 +91,23 @@ class Case:
         try:
             print(file=self.child.stdin, flush=True)
         except BrokenPipeError:
-            pass                     # its last words say why
+            pass  # its last words say why
         while text := self.child.stdout.readline():
             if text.startswith("{"):
                 said = json.loads(text)
                 return Step(**said | {"tally": Tally(**said["tally"])})
         self.errors.seek(0)
         words = self.errors.read().strip().splitlines()
-        raise UsageProblem(f"{self.title}: {words[-1] if words else f'ended with exit code {self.child.wait()}'}")
+        raise UsageProblem(
+            f"{self.title}: {words[-1] if words else f'ended with exit code {self.child.wait()}'}"
+        )
 
     def __enter__(self) -> Case:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.child.kill()
         self.child.communicate()
         self.errors.close()
@@ -106,7 +125,9 @@ def run(name: str, phase: str) -> dict[str, list[Step]]:
     shape = SHAPES[name]
     n = WARM_UP + (shape.rl_steps if phase == "rl" else shape.steps)
     steps: dict[str, list[Step]] = {path: [] for path in PATHS}
-    for group in [PATHS] if shape.device == "cpu" else [(path,) for path in PATHS]:      # a GPU has no room for both
+    for group in (
+        [PATHS] if shape.device == "cpu" else [(path,) for path in PATHS]
+    ):  # a GPU has no room for both
         with ExitStack() as stack:
             cases = {path: stack.enter_context(Case(name, phase, path)) for path in group}
             for _ in range(n):
@@ -122,23 +143,34 @@ def per_s(steps: list[Step], what: str) -> float:
 
 def line(title: str, steps: list[Step]) -> str:
     """A case's figures as text."""
-    positions, real, trained, new = (per_s(steps, what) for what in ("positions", "real", "trained", "generated"))
+    positions, real, trained, new = (
+        per_s(steps, what) for what in ("positions", "real", "trained", "generated")
+    )
     last = steps[-1]
-    mfu = last.mfu_per_token and last.mfu_per_token * (real + new / 3)      # to generate is a third of the work
-    return (f"{title:<9} {positions:>9,.0f} tok/s  {real:>9,.0f} real  {trained:>9,.0f} trained"
-            + (f"  {new:>7,.0f} generated" if new else "")
-            + f"  {median(s.wall_s for s in steps):7.3f} s/step ({median(s.cpu_s for s in steps):.3f} CPU)"
-            + f"  {last.peak_gib:6.2f} GiB" + (f"  {mfu:6.1%} MFU" if mfu else ""))
+    mfu = last.mfu_per_token and last.mfu_per_token * (
+        real + new / 3
+    )  # to generate is a third of the work
+    return (
+        f"{title:<9} {positions:>9,.0f} tok/s  {real:>9,.0f} real  {trained:>9,.0f} trained"
+        + (f"  {new:>7,.0f} generated" if new else "")
+        + f"  {median(s.wall_s for s in steps):7.3f} s/step ({median(s.cpu_s for s in steps):.3f} CPU)"
+        + f"  {last.peak_gib:6.2f} GiB"
+        + (f"  {mfu:6.1%} MFU" if mfu else "")
+    )
 
 
 def ratios(phase: str, ours: list[Step], plain: list[Step]) -> str:
     """How many times the plain path's tokens ours makes in the same time, as text."""
     what = COUNTED[phase]
-    each = [getattr(o.tally, what) / getattr(p.tally, what) for o, p in zip(ours, plain, strict=True)]
+    each = [
+        getattr(o.tally, what) / getattr(p.tally, what) for o, p in zip(ours, plain, strict=True)
+    ]
     wall = median(n * p.wall_s / o.wall_s for n, o, p in zip(each, ours, plain, strict=True))
     cpu = median(n * p.cpu_s / o.cpu_s for n, o, p in zip(each, ours, plain, strict=True))
-    return (f"{phase} ours / plain: {wall:.2f}x {what} tokens/s ({cpu:.2f}x by CPU time) "
-            f"at {ours[-1].peak_gib / plain[-1].peak_gib:.2f}x memory")
+    return (
+        f"{phase} ours / plain: {wall:.2f}x {what} tokens/s ({cpu:.2f}x by CPU time) "
+        f"at {ours[-1].peak_gib / plain[-1].peak_gib:.2f}x memory"
+    )
 
 
 def main(argv: list[str]) -> int:

@@ -3,6 +3,7 @@
 A row's slot is the token's position, whatever the other rows' lengths: nothing is padded on the left, masks are
 `slot <= position`, and a row is set back (after a calculator call) by writing its position alone.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -37,25 +38,37 @@ class Cache:
 
     def _filling(self, prompt_of: Tensor) -> Iterator[Attend]:
         for k_all, v_all in zip(self.k, self.v, strict=True):
-            def attend(q: Tensor, k: Tensor, v: Tensor, k_all: Tensor = k_all, v_all: Tensor = v_all) -> Tensor:
+
+            def attend(
+                q: Tensor, k: Tensor, v: Tensor, k_all: Tensor = k_all, v_all: Tensor = v_all
+            ) -> Tensor:
                 new, T = slice(self.n, self.n + len(prompt_of)), k.size(2)
                 k_all[new, :, :T], v_all[new, :, :T] = k[prompt_of], v[prompt_of]
                 return causal(q, k, v)
+
             yield attend
 
     def advance(self, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
         """Add a token at its position to each row in use, both (n,); hidden states (n, C). `longest` > positions."""
         seen = torch.arange(longest, device=positions.device) <= positions[:, None]
-        return self.model.trunk_at(tokens[:, None], positions[:, None], self._growing(positions, longest, seen))[:, 0]
+        return self.model.trunk_at(
+            tokens[:, None], positions[:, None], self._growing(positions, longest, seen)
+        )[:, 0]
 
     def _growing(self, positions: Tensor, longest: int, seen: Tensor) -> Iterator[Attend]:
         rows = torch.arange(self.n, device=positions.device)
-        mask = seen[:, None, None]                                                             # (n, 1, 1, longest)
+        mask = seen[:, None, None]  # (n, 1, 1, longest)
         for k_all, v_all in zip(self.k, self.v, strict=True):
-            def attend(q: Tensor, k: Tensor, v: Tensor, k_all: Tensor = k_all, v_all: Tensor = v_all) -> Tensor:
+
+            def attend(
+                q: Tensor, k: Tensor, v: Tensor, k_all: Tensor = k_all, v_all: Tensor = v_all
+            ) -> Tensor:
                 k_all[rows, :, positions], v_all[rows, :, positions] = k[:, :, 0], v[:, :, 0]
-                past = k_all[:self.n, :, :longest], v_all[:self.n, :, :longest]
-                return F.scaled_dot_product_attention(q, *past, attn_mask=mask, enable_gqa=k.size(1) < q.size(1))
+                past = k_all[: self.n, :, :longest], v_all[: self.n, :, :longest]
+                return F.scaled_dot_product_attention(
+                    q, *past, attn_mask=mask, enable_gqa=k.size(1) < q.size(1)
+                )
+
             yield attend
 
     def keep(self, rows: Sequence[int]) -> list[int]:

@@ -4,6 +4,7 @@ Nothing is executed: the text is parsed, and only numbers, + - * / // %, bracket
 have a meaning here. There is no power, name, attribute or call besides, and every value is bounded, so the
 longest expression allowed takes well under a millisecond.
 """
+
 from __future__ import annotations
 
 import ast
@@ -14,17 +15,24 @@ import warnings
 from collections.abc import Callable
 
 MAX_CHARS = 256
-MAX_DEPTH = 40            # nodes above each other
-MAX_NUMBER = 10 ** 15     # in magnitude, of every value on the way
-MAX_DECIMALS = 10         # of a result: 0.1 + 0.2 is 0.3
+MAX_DEPTH = 40  # nodes above each other
+MAX_NUMBER = 10**15  # in magnitude, of every value on the way
+MAX_DECIMALS = 10  # of a result: 0.1 + 0.2 is 0.3
 
 ARITHMETIC = re.compile(r"[0-9+\-*/%.() ]+", re.ASCII)
 Number = int | float
 BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
-    ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
 }
-UNARY: dict[type[ast.unaryop], Callable[[Number], Number]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+UNARY: dict[type[ast.unaryop], Callable[[Number], Number]] = {
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+}
 
 
 class _NotForUs(Exception):
@@ -49,7 +57,9 @@ def calculate(expression: str) -> str | None:
             return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")     # "invalid decimal literal" and the like: not for the user's screen
+            warnings.simplefilter(
+                "ignore"
+            )  # "invalid decimal literal" and the like: not for the user's screen
             tree = ast.parse(expression, mode="eval")
         return _text(_number(tree.body, MAX_DEPTH))
     except (_NotForUs, SyntaxError, ValueError, ArithmeticError, MemoryError, RecursionError):
@@ -61,7 +71,11 @@ def _number(node: ast.expr, depth: int) -> Number:
     if depth == 0:
         raise _NotForUs
     value: Number
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and type(node.value) is not bool:
+    if (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, int | float)
+        and type(node.value) is not bool
+    ):
         value = node.value
     elif isinstance(node, ast.BinOp) and type(node.op) in BINARY:
         value = BINARY[type(node.op)](_number(node.left, depth - 1), _number(node.right, depth - 1))
@@ -69,7 +83,7 @@ def _number(node: ast.expr, depth: int) -> Number:
         value = UNARY[type(node.op)](_number(node.operand, depth - 1))
     else:
         value = _count(node)
-    if not abs(value) <= MAX_NUMBER:      # also refuses nan
+    if not abs(value) <= MAX_NUMBER:  # also refuses nan
         raise _NotForUs
     return value
 
@@ -77,8 +91,11 @@ def _number(node: ast.expr, depth: int) -> Number:
 def _count(node: ast.expr) -> int:
     """The value of 'text'.count('text')."""
     match node:
-        case ast.Call(func=ast.Attribute(value=ast.Constant(value=str(text)), attr="count"),
-                      args=[ast.Constant(value=str(part))], keywords=[]):
+        case ast.Call(
+            func=ast.Attribute(value=ast.Constant(value=str(text)), attr="count"),
+            args=[ast.Constant(value=str(part))],
+            keywords=[],
+        ):
             return text.count(part)
     raise _NotForUs
 

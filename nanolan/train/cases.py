@@ -4,6 +4,7 @@ mid and sft: packed rows, one loss for all their tokens; plainly, one stream of 
 padded to the longest. rl: the answers to all questions at once, and those that teach are trained; plainly, one question
 at a time in calls of a few answers, all of which are trained.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from nanolan.train.step import Stepper, autocast, even_micro_batch
 from nanolan.train.workload import WORKS, Shape, made_tokenizer, questions, rewarded
 from nanolan.train.world import World
 
-PLAIN_ROWS = 8           # answers of a call, and of an update, in the plain path's rl
+PLAIN_ROWS = 8  # answers of a call, and of an update, in the plain path's rl
 RATES = {"unembedding_lr": 0.004, "embedding_lr": 0.2, "matrix_lr": 0.02}
 
 
@@ -41,10 +42,14 @@ def train_ours(shape: Shape, phase: str, model: GPT, world: World) -> Iterator[T
     optimizer = make_optimizer(model, world, **RATES)
     if shape.device == "cuda":
         heads = config.n_head, config.n_kv_head, config.n_embd // config.n_head
-        model.compile_parts(phase == "sft" and flex_works(*heads, config.sequence_len, world.device))
+        model.compile_parts(
+            phase == "sft" and flex_works(*heads, config.sequence_len, world.device)
+        )
     for [w] in WORKS[phase, "ours"](shape, phase):
         micro = even_micro_batch(len(w.batch.ids), shape.micro)
-        Stepper(model.loss_sum, list(model.parameters()), micro, world.device).gradients(w.batch, w.trained)
+        Stepper(model.loss_sum, list(model.parameters()), micro, world.device).gradients(
+            w.batch, w.trained
+        )
         optimizer.step(1e-3, 0.95)
         yield Tally(w.batch.ids.numel(), w.real, w.trained)
 
@@ -66,10 +71,17 @@ def rl_ours(shape: Shape, phase: str, model: GPT, world: World) -> Iterator[Tall
     """rl as the trainer does it."""
     engine, optimizer = Engine(model, made_tokenizer(shape)), make_optimizer(model, world, **RATES)
     micro = rows_that_fit(model, shape.config.sequence_len // 2 + shape.new_tokens, world)
-    stepper = Stepper(lambda ids, weights: policy_loss(model, ids, weights), list(model.parameters()), micro, world.device)
+    stepper = Stepper(
+        lambda ids, weights: policy_loss(model, ids, weights),
+        list(model.parameters()),
+        micro,
+        world.device,
+    )
     for asked in questions(shape):
         engine.refresh()
-        tries = engine.complete([q.prompt for q in asked], Sampling(shape.new_tokens), shape.samples)
+        tries = engine.complete(
+            [q.prompt for q in asked], Sampling(shape.new_tokens), shape.samples
+        )
         rollouts = [rewarded(q, i, t) for i, (q, t) in enumerate(zip(asked, tries, strict=True))]
         batch = policy_batch(rollouts, engine.tokenizer.bos)
         assert batch  # noqa: S101
@@ -87,13 +99,24 @@ def rl_plain(shape: Shape, phase: str, model: GPT, world: World) -> Iterator[Tal
         rollouts, positions = [], 0
         for i, q in enumerate(asked):
             with autocast(world.device):
-                calls = [plain.generate(model, q.prompt, PLAIN_ROWS, Sampling(shape.new_tokens), ends)
-                         for _ in range(shape.samples // PLAIN_ROWS)]
-            rollouts.append(rewarded(q, i, [Completion(ids, [1] * len(ids), True) for call in calls for ids in call]))
+                calls = [
+                    plain.generate(model, q.prompt, PLAIN_ROWS, Sampling(shape.new_tokens), ends)
+                    for _ in range(shape.samples // PLAIN_ROWS)
+                ]
+            rollouts.append(
+                rewarded(
+                    q, i, [Completion(ids, [1] * len(ids), True) for call in calls for ids in call]
+                )
+            )
         for r in rollouts:
             for at in range(0, shape.samples, PLAIN_ROWS):
                 few = slice(at, at + PLAIN_ROWS)
-                batch = plain.policy_batch(r.question.prompt, [c.ids for c in r.tries[few]], r.advantages[few], tokenizer.bos)
+                batch = plain.policy_batch(
+                    r.question.prompt,
+                    [c.ids for c in r.tries[few]],
+                    r.advantages[few],
+                    tokenizer.bos,
+                )
                 with autocast(world.device):
                     loss = plain.policy_loss(model, batch.to(world.device))
                 (loss / generated(rollouts)).backward()
@@ -113,5 +136,10 @@ def real(rollouts: list[Rollout]) -> int:
 
 
 CASES: dict[tuple[str, str], Callable[[Shape, str, GPT, World], Iterator[Tally]]] = {
-    ("mid", "plain"): train_plain, ("mid", "ours"): train_ours, ("sft", "plain"): train_plain, ("sft", "ours"): train_ours,
-    ("rl", "plain"): rl_plain, ("rl", "ours"): rl_ours}
+    ("mid", "plain"): train_plain,
+    ("mid", "ours"): train_ours,
+    ("sft", "plain"): train_plain,
+    ("sft", "ours"): train_ours,
+    ("rl", "plain"): rl_plain,
+    ("rl", "ours"): rl_ours,
+}

@@ -4,6 +4,7 @@
 
 Started by scripts/chat.py, so that the laptop's other commands need no torch.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -22,7 +23,12 @@ from nanolan.train.engine import Engine, Flight, Row
 from nanolan.train.sampling import Sampling, uniforms
 from nanolan.train.tokenizer import Tokenizer, load_tokenizer
 
-SHOWN = {"python_start": "[", "python_end": "", "output_start": " = ", "output_end": "]"}   # a calculator call in the text
+SHOWN = {
+    "python_start": "[",
+    "python_end": "",
+    "output_start": " = ",
+    "output_end": "]",
+}  # a calculator call in the text
 
 
 class Chat:
@@ -41,13 +47,17 @@ class Chat:
             del self.messages[:2]
         self.turn += 1
         answer = ""
-        for piece in texts(stream(self.engine, prompt[-room:], self.sampling, self.turn), self.engine.tokenizer):
+        for piece in texts(
+            stream(self.engine, prompt[-room:], self.sampling, self.turn), self.engine.tokenizer
+        ):
             answer += piece
             yield piece
         self.messages.append({"role": "assistant", "content": answer.strip() or "..."})
 
     def _prompt(self) -> list[int]:
-        wanted: dict[str, Any] = {"messages": [*self.messages, {"role": "assistant", "content": ""}]}
+        wanted: dict[str, Any] = {
+            "messages": [*self.messages, {"role": "assistant", "content": ""}]
+        }
         return render_prompt(wanted, self.engine.tokenizer, max_tokens=1 << 30)
 
 
@@ -95,8 +105,13 @@ def main(argv: list[str]) -> None:
     ap.add_argument("--max-new-tokens", type=int, default=256)
     ap.add_argument("--seed", type=int, default=42)
     a = ap.parse_args(argv)
-    engine = Engine(load(a.checkpoint, a.device).model.eval(), load_tokenizer(a.tokenizer), look_every=1)
-    chat = Chat(engine, Sampling(max_new_tokens=a.max_new_tokens, temperature=a.temperature, top_k=50, seed=a.seed))
+    engine = Engine(
+        load(a.checkpoint, a.device).model.eval(), load_tokenizer(a.tokenizer), look_every=1
+    )
+    chat = Chat(
+        engine,
+        Sampling(max_new_tokens=a.max_new_tokens, temperature=a.temperature, top_k=50, seed=a.seed),
+    )
     if a.prompt is not None:
         show(chat.say(a.prompt))
         return
@@ -108,7 +123,9 @@ def main(argv: list[str]) -> None:
 def show(pieces: Iterator[str]) -> None:
     """Print pieces as they come, without control characters."""
     for piece in pieces:
-        print("".join(c if c.isprintable() or c == "\n" else " " for c in piece), end="", flush=True)
+        print(
+            "".join(c if c.isprintable() or c == "\n" else " " for c in piece), end="", flush=True
+        )
     print(flush=True)
 
 

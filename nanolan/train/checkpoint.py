@@ -2,6 +2,7 @@
 
 Loading never runs code from a file (weights_only). Saving goes through nanolan.manifest.save_whole.
 """
+
 from __future__ import annotations
 
 import json
@@ -12,7 +13,14 @@ from typing import Any
 
 import torch
 
-from nanolan.architecture import MAX_META_BYTES, MODEL_FILE, GPTConfig, Meta, newest_step, parse_meta
+from nanolan.architecture import (
+    MAX_META_BYTES,
+    MODEL_FILE,
+    GPTConfig,
+    Meta,
+    newest_step,
+    parse_meta,
+)
 from nanolan.errors import BadAnswer
 from nanolan.manifest import save_whole
 from nanolan.pickles import tensors
@@ -22,7 +30,7 @@ from nanolan.train.model import GPT
 META_KEYS = {
     "mid": ("step", "val_bpb", "user_config"),
     "sft": ("step", "val_loss", "mmlu_acc", "arc_easy_acc"),
-    "rl": ("step", "pass_at_k", "user_config"),      # nanochat: model_config alone
+    "rl": ("step", "pass_at_k", "user_config"),  # nanochat: model_config alone
 }
 
 
@@ -37,7 +45,9 @@ class Loaded:
 
 def newest(folder: Path) -> int:
     """The newest step in `folder`; BadAnswer if there is none, or it has no meta."""
-    found = newest_step((p.name for p in folder.iterdir()) if folder.is_dir() else (), str(folder), f"rm {folder}/")
+    found = newest_step(
+        (p.name for p in folder.iterdir()) if folder.is_dir() else (), str(folder), f"rm {folder}/"
+    )
     if found is None:
         raise BadAnswer(f"{folder}: no model_*.pt there: it is missing")
     return int(MODEL_FILE.fullmatch(found[0])[1])  # type: ignore[index]
@@ -48,7 +58,11 @@ def load(folder: Path, device: torch.device | str = "cpu", step: int | None = No
     step = newest(folder) if step is None else step
     meta_path, model_path = folder / f"meta_{step:06d}.json", folder / f"model_{step:06d}.pt"
     meta = read_meta(meta_path, step)
-    return Loaded(GPT.from_state(meta.config, read_state(model_path), device, str(model_path)), step, meta.values)
+    return Loaded(
+        GPT.from_state(meta.config, read_state(model_path), device, str(model_path)),
+        step,
+        meta.values,
+    )
 
 
 def read_meta(path: Path, step: int | None = None) -> Meta:
@@ -70,10 +84,15 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise
     except OSError as e:
         raise BadAnswer(f"{path}: cannot be read ({e.strerror or e})") from None
-    except Exception as e:   # torch raises RuntimeError, EOFError, UnpicklingError ... for damaged or hostile files
-        raise BadAnswer(f"{path}: cannot be loaded: truncated, damaged or not tensors ({type(e).__name__})") from None
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor)
-                                              for k, v in state.items()):
+    except (
+        Exception
+    ) as e:  # torch raises RuntimeError, EOFError, UnpicklingError ... for damaged or hostile files
+        raise BadAnswer(
+            f"{path}: cannot be loaded: truncated, damaged or not tensors ({type(e).__name__})"
+        ) from None
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
         raise BadAnswer(f"{path}: not a dictionary of tensors")
     return state
 
@@ -85,15 +104,33 @@ def write_files(folder: Path, step: int, model: GPT, meta: dict[str, Any]) -> No
     (folder / f"meta_{step:06d}.json").write_text(json.dumps(meta, indent=2) + "\n")
 
 
-def meta_of(phase: str, config: GPTConfig, sequence_len: int, values: dict[str, Any]) -> dict[str, Any]:
+def meta_of(
+    phase: str, config: GPTConfig, sequence_len: int, values: dict[str, Any]
+) -> dict[str, Any]:
     """A phase's meta from measured `values`; mid sets the model's sequence_len to its own, sft keeps it."""
     if phase == "mid":
         config = replace(config, sequence_len=sequence_len)
     return {key: values.get(key) for key in META_KEYS[phase]} | {"model_config": asdict(config)}
 
 
-def save(out_dir: Path, step: int, model: GPT, meta: dict[str, Any], *, run_id: str, phase: str,
-         final: bool, extra: dict[str, Any]) -> Path:
+def save(
+    out_dir: Path,
+    step: int,
+    model: GPT,
+    meta: dict[str, Any],
+    *,
+    run_id: str,
+    phase: str,
+    final: bool,
+    extra: dict[str, Any],
+) -> Path:
     """Save a step whole or not at all; the folder out_dir/step-NNNNNN."""
-    return save_whole(out_dir, step, lambda folder: write_files(folder, step, model, meta),
-                      run_id=run_id, phase=phase, final=final, extra=extra)
+    return save_whole(
+        out_dir,
+        step,
+        lambda folder: write_files(folder, step, model, meta),
+        run_id=run_id,
+        phase=phase,
+        final=final,
+        extra=extra,
+    )

@@ -3,6 +3,7 @@
 A conversation is {"messages": [{"role": "user"|"assistant"|"system", "content": str | parts}]}; parts
 (assistant only) are {"type": "text"|"python"|"python_output", "text": str}.
 """
+
 from __future__ import annotations
 
 import re
@@ -26,7 +27,9 @@ PARTS = {
 
 def conversation(user: str, assistant: str | list[dict[str, str]]) -> Conversation:
     """One question and its answer."""
-    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
+    return {
+        "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    }
 
 
 def check(c: Any, where: str) -> Conversation:
@@ -36,11 +39,15 @@ def check(c: Any, where: str) -> Conversation:
         raise BadAnswer(f"{where}: not a list of messages")
     system = 1 if messages and messages[0].get("role") == "system" else 0
     if len(messages) - system < 2:
-        raise BadAnswer(f"{where}: needs a question and an answer, has {len(messages) - system} message(s)")
+        raise BadAnswer(
+            f"{where}: needs a question and an answer, has {len(messages) - system} message(s)"
+        )
     for i, m in enumerate(messages):
         want = "system" if i < system else ("user", "assistant")[(i - system) % 2]
         if m.get("role") != want:
-            raise BadAnswer(f"{where}: message {i + 1} has role {m.get('role')!r}, expected {want!r}")
+            raise BadAnswer(
+                f"{where}: message {i + 1} has role {m.get('role')!r}, expected {want!r}"
+            )
         _check_content(m.get("content"), want, f"{where}: message {i + 1}")
     return c
 
@@ -51,7 +58,11 @@ def _check_content(content: Any, role: str, where: str) -> None:
     if role != "assistant" or not isinstance(content, list):
         raise BadAnswer(f"{where}: content is {type(content).__name__}, expected text")
     for part in content:
-        if not (isinstance(part, dict) and part.get("type") in list(PARTS) and isinstance(part.get("text"), str)):
+        if not (
+            isinstance(part, dict)
+            and part.get("type") in list(PARTS)
+            and isinstance(part.get("text"), str)
+        ):
             raise BadAnswer(f"{where}: a part of the content is not text, python or python_output")
 
 
@@ -60,7 +71,9 @@ def read_jsonl(path: Path) -> list[Conversation]:
     return [{"messages": messages} for messages in read_conversations(path)]
 
 
-def render(c: Conversation, tokenizer: Tokenizer, max_tokens: int = 2048) -> tuple[list[int], list[int]]:
+def render(
+    c: Conversation, tokenizer: Tokenizer, max_tokens: int = 2048
+) -> tuple[list[int], list[int]]:
     """A checked conversation as ids and mask (1 = trained), both cut plainly at max_tokens."""
     ids, mask = [tokenizer.bos], [0]
 
@@ -70,7 +83,14 @@ def render(c: Conversation, tokenizer: Tokenizer, max_tokens: int = 2048) -> tup
 
     for m in _merge_system(c["messages"]):
         if m["role"] == "user":
-            put([tokenizer.special("user_start"), *tokenizer.encode(m["content"]), tokenizer.special("user_end")], 0)
+            put(
+                [
+                    tokenizer.special("user_start"),
+                    *tokenizer.encode(m["content"]),
+                    tokenizer.special("user_end"),
+                ],
+                0,
+            )
             continue
         put([tokenizer.special("assistant_start")], 0)
         content = m["content"]
@@ -111,5 +131,7 @@ def calculator_parts(answer: str) -> list[dict[str, str]]:
 
 def multiple_choice(question: str, letters: Sequence[str], choices: Sequence[str]) -> str:
     """The prompt of a multiple choice question; the answer to it is a bare letter."""
-    lines = "".join(f"- {choice}={letter}\n" for letter, choice in zip(letters, choices, strict=True))
+    lines = "".join(
+        f"- {choice}={letter}\n" for letter, choice in zip(letters, choices, strict=True)
+    )
     return f"Multiple Choice question: {question}\n{lines}\nRespond only with the letter of the correct answer."

@@ -6,6 +6,7 @@ Rows that have ended leave at once and waiting rows take their place. The tensor
 end tokens: the host looks at the drawn tokens every `look_every` steps, and a row that has called the calculator
 in between is simply set back to its call, with the result as tokens that are forced on it.
 """
+
 from __future__ import annotations
 
 from collections import deque
@@ -22,11 +23,11 @@ from nanolan.train.model import GPT, softcap
 from nanolan.train.sampling import Sampling, draw, uniforms
 from nanolan.train.tokenizer import Tokenizer
 
-MAX_ROWS = 256                      # more rows no longer make a GPU faster
+MAX_ROWS = 256  # more rows no longer make a GPU faster
 CACHE_BYTES = 512 << 20
-CUDA_CACHE_SHARE = 0.2              # of the GPU's memory, there; training needs the rest
-CUDA_LOOK_EVERY = 8                 # steps: a look makes the GPU wait; on the CPU it costs nothing
-REFILL = 0.25                       # share of rows that must be free before waiting ones are taken in
+CUDA_CACHE_SHARE = 0.2  # of the GPU's memory, there; training needs the rest
+CUDA_LOOK_EVERY = 8  # steps: a look makes the GPU wait; on the CPU it costs nothing
+REFILL = 0.25  # share of rows that must be free before waiting ones are taken in
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Completion:
 
     ids: list[int]
     mask: list[int]
-    ended: bool            # by itself; False: max_new_tokens were reached
+    ended: bool  # by itself; False: max_new_tokens were reached
 
 
 @dataclass
@@ -43,11 +44,11 @@ class Row:
     """A completion being made; knows where it is in a calculator call."""
 
     prompt: Sequence[int]
-    noise: Tensor                                          # (max_new_tokens,)
+    noise: Tensor  # (max_new_tokens,)
     ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
-    due: list[int] = field(default_factory=list)           # tokens of a result, still to come
-    expression: list[int] | None = None                    # tokens since python_start
+    due: list[int] = field(default_factory=list)  # tokens of a result, still to come
+    expression: list[int] | None = None  # tokens since python_start
     ended: bool = False
 
     def take(self, token: int, tokenizer: Tokenizer) -> bool:
@@ -83,14 +84,23 @@ def call(expression: Sequence[int] | None, tokenizer: Tokenizer) -> list[int]:
     result = calculate(tokenizer.decode(list(expression))) if expression else None
     if result is None:
         return []
-    return [tokenizer.special("output_start"), *tokenizer.encode(result), tokenizer.special("output_end")]
+    return [
+        tokenizer.special("output_start"),
+        *tokenizer.encode(result),
+        tokenizer.special("output_end"),
+    ]
 
 
 class Engine:
     """Generates with a model; on CUDA with a bf16 copy of it, which `refresh` brings up to date."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, max_rows: int = MAX_ROWS,
-                 look_every: int | None = None) -> None:
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        max_rows: int = MAX_ROWS,
+        look_every: int | None = None,
+    ) -> None:
         self.source, self.tokenizer, self.max_rows = model, tokenizer, max_rows
         self.device = model.lm_head.weight.device
         on_cuda = self.device.type == "cuda"
@@ -109,9 +119,14 @@ class Engine:
         return self.model.cos.size(1) - max_new_tokens - self.look_every
 
     @torch.inference_mode()
-    def complete(self, prompts: Sequence[Sequence[int]], sampling: Sampling, samples: int = 1,
-                 keys: Sequence[int] | None = None, stopped: Callable[[], bool] = lambda: False,
-                 ) -> list[list[Completion]]:
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        samples: int = 1,
+        keys: Sequence[int] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> list[list[Completion]]:
         """`samples` completions of each prompt (token ids, not empty).
 
         `keys` (default: 0, 1, ...) name the prompts for the random numbers: equal seed, key and place among the
@@ -119,13 +134,17 @@ class Engine:
         BadAnswer when prompt and completion are longer than the model's positions.
         """
         n_new = sampling.max_new_tokens
-        rows = [Row(prompt, uniforms(sampling.seed, key, j, n_new))
-                for prompt, key in zip(prompts, keys or range(len(prompts)), strict=True)
-                for j in range(samples)]
+        rows = [
+            Row(prompt, uniforms(sampling.seed, key, j, n_new))
+            for prompt, key in zip(prompts, keys or range(len(prompts)), strict=True)
+            for j in range(samples)
+        ]
         longest = max((len(row.prompt) for row in rows), default=0)
         if longest > self.room(n_new):
-            raise BadAnswer(f"a prompt of {longest} tokens and {n_new} more, but the model's positions end at "
-                            f"{self.model.cos.size(1)}")
+            raise BadAnswer(
+                f"a prompt of {longest} tokens and {n_new} more, but the model's positions end at "
+                f"{self.model.cos.size(1)}"
+            )
         slots = longest + n_new + self.look_every
         capacity = min(self._capacity(slots), len(rows))
         flight = Flight(self, capacity, slots, sampling)
@@ -137,14 +156,23 @@ class Engine:
             else:
                 flight.advance()
         done = [Completion(row.ids, row.mask, row.ended) for row in rows]
-        return [done[i:i + samples] for i in range(0, len(done), samples)]
+        return [done[i : i + samples] for i in range(0, len(done), samples)]
 
     def _capacity(self, slots: int) -> int:
         """Rows whose keys and values fit the memory meant for them."""
         config, weight = self.model.config, self.model.lm_head.weight
-        row_bytes = 2 * config.n_layer * config.n_kv_head * (config.n_embd // config.n_head) * slots * weight.itemsize
+        row_bytes = (
+            2
+            * config.n_layer
+            * config.n_kv_head
+            * (config.n_embd // config.n_head)
+            * slots
+            * weight.itemsize
+        )
         on_cuda = self.device.type == "cuda"
-        budget = CUDA_CACHE_SHARE * torch.cuda.mem_get_info(self.device)[1] if on_cuda else CACHE_BYTES
+        budget = (
+            CUDA_CACHE_SHARE * torch.cuda.mem_get_info(self.device)[1] if on_cuda else CACHE_BYTES
+        )
         return max(1, min(self.max_rows, int(budget // row_bytes)))
 
 
@@ -152,7 +180,9 @@ def half_copy(model: GPT) -> GPT:
     """The same model with weights in bf16."""
     with torch.device("meta"):
         copy = GPT(model.config)
-    copy.load_state_dict({key: p.detach().bfloat16() for key, p in model.state_dict().items()}, assign=True)
+    copy.load_state_dict(
+        {key: p.detach().bfloat16() for key, p in model.state_dict().items()}, assign=True
+    )
     return copy._with_tables(model.lm_head.weight.device)
 
 
@@ -164,10 +194,16 @@ class Flight:
         self.model, self.tokenizer, self.device = engine.model, engine.tokenizer, engine.device
         self.cache = Cache(engine.model, capacity, slots)
         self.rows: list[Row] = []
-        width = sampling.max_new_tokens + engine.look_every      # a row may run over until the next look
+        width = (
+            sampling.max_new_tokens + engine.look_every
+        )  # a row may run over until the next look
         none = torch.empty(0, dtype=torch.long, device=self.device)
-        self.token, self.start, self.at = none, none, none       # the newest token is number `at` of its completion
-        self.forced = none.new_empty(0, width)                   # -1: free
+        self.token, self.start, self.at = (
+            none,
+            none,
+            none,
+        )  # the newest token is number `at` of its completion
+        self.forced = none.new_empty(0, width)  # -1: free
         self.noise = torch.empty(0, width, device=self.device)
 
     def admit(self, rows: list[Row]) -> None:
@@ -178,7 +214,9 @@ class Flight:
         prompts = list(number.values())
         lengths = self._tensor([len(p) for p in prompts])
         prompt_of = self._tensor([place[id(row.prompt)] for row in rows])
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(self.device)
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(p) for p in prompts], batch_first=True
+        ).to(self.device)
         hidden = self.cache.admit(ids, lengths, prompt_of)[prompt_of]
         noise = torch.stack([row.noise for row in rows])
         noise = torch.cat((noise, noise.new_zeros(len(rows), width - noise.size(1))), 1)
@@ -205,7 +243,7 @@ class Flight:
 
     def _choose(self, hidden: Tensor, at: Tensor, noise: Tensor, forced: Tensor) -> Tensor:
         """Token number `at` (m,) of rows whose last hidden states are (m, C)."""
-        logits = softcap(self.model.lm_head(hidden)).float()[:, :self.tokenizer.vocab_size]
+        logits = softcap(self.model.lm_head(hidden)).float()[:, : self.tokenizer.vocab_size]
         free = draw(logits, self.sampling, noise.gather(1, at[:, None])[:, 0])
         due = forced.gather(1, at[:, None])[:, 0]
         return torch.where(due >= 0, due, free)
@@ -226,12 +264,13 @@ class Flight:
             self.rows = [self.rows[i] for i in order]
             lines = self._tensor(order)
             self.token, self.start, self.at, self.forced, self.noise = (
-                t[lines] for t in (self.token, self.start, self.at, self.forced, self.noise))
+                t[lines] for t in (self.token, self.start, self.at, self.forced, self.noise)
+            )
 
     def _set_back(self, i: int, row: Row) -> None:
         at, end = len(row.ids), min(len(row.ids) + len(row.due), self.forced.size(1))
         self.at[i], self.token[i] = at - 1, row.ids[-1]
-        self.forced[i, at:end] = self._tensor(row.due[:end - at])
+        self.forced[i, at:end] = self._tensor(row.due[: end - at])
 
     def _tensor(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self.device)

@@ -1,4 +1,5 @@
 """What a model is judged by: a table of tasks, their problems, and ChatCORE. A new task is a row of TASKS."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -14,7 +15,7 @@ from nanolan.train.rollouts import question_of
 from nanolan.train.tasks import Part, open_mixture
 from nanolan.train.tokenizer import Tokenizer
 
-SEED = 42                # of the choice that `quick` makes
+SEED = 42  # of the choice that `quick` makes
 MAX_PROMPT = 2048
 
 
@@ -25,9 +26,9 @@ class Task:
     name: str
     key: str
     chance: float
-    kind: str                # choice, number or code: how it is measured
-    part: Part | None        # None: HumanEval has a reader of its own
-    quick: int               # problems of it in a quick evaluation
+    kind: str  # choice, number or code: how it is measured
+    part: Part | None  # None: HumanEval has a reader of its own
+    quick: int  # problems of it in a quick evaluation
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def chat_core(accuracies: Mapping[str, float]) -> float | None:
     return sum(scores) / len(scores) if scores else None
 
 
-def problems_of(task: Task, scope: str, data_dir: Path, tokenizer: Tokenizer, max_tokens: int) -> list[Any]:
+def problems_of(
+    task: Task, scope: str, data_dir: Path, tokenizer: Tokenizer, max_tokens: int
+) -> list[Any]:
     """All problems of a task, or the same few for every model if `scope` is "quick"; prompts cut at max_tokens.
 
     BadAnswer when the data set is missing or damaged, or does not fit the tokenizer.
@@ -67,15 +70,23 @@ def problems_of(task: Task, scope: str, data_dir: Path, tokenizer: Tokenizer, ma
     if task.part is None:
         return read_humaneval(data_dir, limit)
     make = choice_of if task.kind == "choice" else question_of
-    return [make(c, tokenizer, min(max_tokens, MAX_PROMPT), f"{task.name}, row {row}")
-            for row, c in conversations_of(task.part, limit, data_dir)]
+    return [
+        make(c, tokenizer, min(max_tokens, MAX_PROMPT), f"{task.name}, row {row}")
+        for row, c in conversations_of(task.part, limit, data_dir)
+    ]
 
 
-def conversations_of(part: Part, limit: int | None, data_dir: Path) -> Iterator[tuple[int, Conversation]]:
+def conversations_of(
+    part: Part, limit: int | None, data_dir: Path
+) -> Iterator[tuple[int, Conversation]]:
     """The rows of a task, or the same few for every model; BadAnswer when the data set is missing or damaged."""
     part = dataclasses.replace(part, limit=limit or part.limit)
-    return ((row, c) for source in open_mixture((part,), data_dir, SEED, part.limit)
-            for block in source.blocks for row, c in source.take(block))
+    return (
+        (row, c)
+        for source in open_mixture((part,), data_dir, SEED, part.limit)
+        for block in source.blocks
+        for row, c in source.take(block)
+    )
 
 
 def choice_of(c: Conversation, tokenizer: Tokenizer, max_tokens: int, where: str) -> Choice:
@@ -83,5 +94,11 @@ def choice_of(c: Conversation, tokenizer: Tokenizer, max_tokens: int, where: str
     letters = [tokenizer.encode(letter) for letter in c["letters"]]
     answer = c["messages"][-1]["content"]
     if any(len(ids) != 1 for ids in letters) or answer not in c["letters"]:
-        raise BadAnswer(f"{where}: the answer {answer!r} is not one of {c['letters']}, each a single token")
-    return Choice(render_prompt(c, tokenizer, max_tokens), [ids[0] for ids in letters], c["letters"].index(answer))
+        raise BadAnswer(
+            f"{where}: the answer {answer!r} is not one of {c['letters']}, each a single token"
+        )
+    return Choice(
+        render_prompt(c, tokenizer, max_tokens),
+        [ids[0] for ids in letters],
+        c["letters"].index(answer),
+    )

@@ -5,6 +5,7 @@
 
 Problems are dealt to the ranks; all get the same results. A task that cannot be measured has no number, never 0.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from nanolan.train.tokenizer import Tokenizer
 from nanolan.train.world import World
 
 MAX_NEW_TOKENS = 512
-POSITIONS, CUDA_POSITIONS = 4096, 65_536       # of a batch of multiple choice prompts
+POSITIONS, CUDA_POSITIONS = 4096, 65_536  # of a batch of multiple choice prompts
 WHY_NOT = "it runs code that the model wrote; only on request"
 
 
@@ -38,15 +39,25 @@ class Exam:
 
     engine: Engine
     sampling: Sampling
-    max_tokens: int                  # of a prompt
-    positions: int                   # of a batch of multiple choice prompts
+    max_tokens: int  # of a prompt
+    positions: int  # of a batch of multiple choice prompts
     stopped: Callable[[], bool]
 
 
-def evaluate_model(model: GPT, tokenizer: Tokenizer, data_dir: Path, world: World, scope: str = "quick", *,
-                   humaneval: bool = False, max_new_tokens: int = MAX_NEW_TOKENS, most_problems: int | None = None,
-                   say: Callable[[str], None] = lambda line: None, beat: Callable[[], None] = lambda: None,
-                   stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+def evaluate_model(
+    model: GPT,
+    tokenizer: Tokenizer,
+    data_dir: Path,
+    world: World,
+    scope: str = "quick",
+    *,
+    humaneval: bool = False,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    most_problems: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    beat: Callable[[], None] = lambda: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
     """Accuracies by task key, chatcore over the tasks measured, and why the others were not; the same on every rank.
 
     `quick` takes a few hundred problems, the same ones each time; `most_problems` of a task at most. Every rank calls
@@ -57,8 +68,13 @@ def evaluate_model(model: GPT, tokenizer: Tokenizer, data_dir: Path, world: Worl
         raise UsageProblem(f"evaluation {scope!r} is unknown; there is {' and '.join(SCOPES)}")
     model.plain_parts()
     engine = Engine(model, tokenizer)
-    exam = Exam(engine, Sampling(max_new_tokens, temperature=0.0), engine.room(max_new_tokens) - 1,
-                CUDA_POSITIONS if engine.device.type == "cuda" else POSITIONS, stopped)
+    exam = Exam(
+        engine,
+        Sampling(max_new_tokens, temperature=0.0),
+        engine.room(max_new_tokens) - 1,
+        CUDA_POSITIONS if engine.device.type == "cuda" else POSITIONS,
+        stopped,
+    )
     accuracies: dict[str, float] = {}
     not_measured: dict[str, str] = {}
     for task in TASKS:
@@ -76,24 +92,35 @@ def evaluate_model(model: GPT, tokenizer: Tokenizer, data_dir: Path, world: Worl
     core = chat_core(accuracies)
     if core is not None:
         say(f"ChatCORE over {len(accuracies)} tasks: {core:.4f}")
-    return {"scope": scope, **accuracies, "chatcore": core, "chatcore_tasks": len(accuracies),
-            "not_measured": not_measured}
+    return {
+        "scope": scope,
+        **accuracies,
+        "chatcore": core,
+        "chatcore_tasks": len(accuracies),
+        "not_measured": not_measured,
+    }
 
 
-def measure(task: Task, exam: Exam, scope: str, data_dir: Path, world: World, most: int | None = None) -> tuple[int, int, str]:
+def measure(
+    task: Task, exam: Exam, scope: str, data_dir: Path, world: World, most: int | None = None
+) -> tuple[int, int, str]:
     """Right answers, problems, and why there is no result ("" if there is), over all ranks."""
     why, right = "", []
     try:
         if exam.max_tokens < 1:
             raise BadAnswer("the model's positions leave no room for an answer")
         problems = problems_of(task, scope, data_dir, exam.engine.tokenizer, exam.max_tokens)[:most]
-        right = MEASURES[task.kind](exam, problems[world.rank::world.size])
+        right = MEASURES[task.kind](exam, problems[world.rank :: world.size])
     except BadAnswer as e:
         why = str(e)
     n_right, n, failed, stops = world.totals(sum(right), len(right), bool(why), exam.stopped())
     if stops:
         return 0, 0, "stopped"
-    return int(n_right), int(n), why or ("another rank could not" if failed else "" if n else "no problems")
+    return (
+        int(n_right),
+        int(n),
+        why or ("another rank could not" if failed else "" if n else "no problems"),
+    )
 
 
 def answer_choices(exam: Exam, problems: Sequence[Choice]) -> list[bool]:
@@ -102,12 +129,14 @@ def answer_choices(exam: Exam, problems: Sequence[Choice]) -> list[bool]:
     order = sorted(range(len(problems)), key=lambda i: len(problems[i].prompt))
     right = [False] * len(problems)
     while order and not exam.stopped():
-        rows = max(1, exam.positions // len(problems[order[-1]].prompt))      # the longest comes last
+        rows = max(1, exam.positions // len(problems[order[-1]].prompt))  # the longest comes last
         batch, order = order[-rows:], order[:-rows]
         ids = pad_sequence([torch.tensor(problems[i].prompt) for i in batch], batch_first=True)
         last = torch.tensor([len(problems[i].prompt) - 1 for i in batch])
         with torch.inference_mode(), autocast(device):
-            hidden = model.trunk(ids.to(device))[torch.arange(len(batch)), last]       # padding is to the right: unseen
+            hidden = model.trunk(ids.to(device))[
+                torch.arange(len(batch)), last
+            ]  # padding is to the right: unseen
             logits = softcap(model.lm_head(hidden)).float().cpu()
         for i, line in zip(batch, logits, strict=True):
             right[i] = int(line[problems[i].letters].argmax()) == problems[i].right
@@ -127,8 +156,13 @@ def write_code(exam: Exam, problems: Sequence[Problem]) -> list[bool]:
     answers = exam.engine.complete(prompts, exam.sampling, stopped=exam.stopped)
     if exam.stopped():
         return []
-    return run_all([program_of(p, tokenizer.decode(c.ids)) for p, [c] in zip(problems, answers, strict=True)])
+    return run_all(
+        [program_of(p, tokenizer.decode(c.ids)) for p, [c] in zip(problems, answers, strict=True)]
+    )
 
 
 MEASURES: dict[str, Callable[[Exam, Sequence[Any]], list[bool]]] = {
-    "choice": answer_choices, "number": answer_numbers, "code": write_code}
+    "choice": answer_choices,
+    "number": answer_numbers,
+    "code": write_code,
+}

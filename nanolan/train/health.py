@@ -4,6 +4,7 @@ Exploding: PATIENCE steps in a row over FLOOR nats and over FACTOR times the mea
 not so high themselves; until there are so many, nothing counts as high. Every rank sees the same numbers and so
 decides the same.
 """
+
 from __future__ import annotations
 
 import math
@@ -19,16 +20,16 @@ from nanolan.train.tokenizer import Tokenizer
 
 RECENT = 20
 FACTOR = 3.0
-FLOOR = 1.0              # nats: three times next to nothing is still next to nothing
+FLOOR = 1.0  # nats: three times next to nothing is still next to nothing
 PATIENCE = 10
-TRAINED, LOST = 0.6, 0.8     # of ln(vocabulary), the loss of guessing
+TRAINED, LOST = 0.6, 0.8  # of ln(vocabulary), the loss of guessing
 
 
 class Health:
     """Watches the losses of a phase."""
 
     def __init__(self) -> None:
-        self.high = 0        # steps in a row
+        self.high = 0  # steps in a row
         self._recent: deque[float] = deque(maxlen=RECENT)
 
     @property
@@ -53,7 +54,11 @@ class Health:
 
     def exploded(self) -> str:
         """What has gone wrong by the losses seen, or ""."""
-        return f"the loss was over {self.limit:.3g} for {self.high} steps" if self.high >= PATIENCE else ""
+        return (
+            f"the loss was over {self.limit:.3g} for {self.high} steps"
+            if self.high >= PATIENCE
+            else ""
+        )
 
 
 def expected_loss(meta: Mapping[str, Any], tokenizer: Tokenizer) -> float | None:
@@ -73,8 +78,10 @@ def check_start(loss: float, expected: float | None, vocab_size: int) -> None:
     """
     guessing = math.log(vocab_size)
     if expected is not None and expected < TRAINED * guessing and loss > LOST * guessing:
-        raise BadAnswer(f"the first step's loss is {loss:.2f}, as of a model that guesses ({guessing:.2f}), but its meta says that "
-                        f"it was trained to about {expected:.2f}: its weights are damaged, or the tokenizer is another model's")
+        raise BadAnswer(
+            f"the first step's loss is {loss:.2f}, as of a model that guesses ({guessing:.2f}), but its meta says that "
+            f"it was trained to about {expected:.2f}: its weights are damaged, or the tokenizer is another model's"
+        )
 
 
 def finite(model: GPT) -> bool:

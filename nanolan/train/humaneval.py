@@ -6,6 +6,7 @@ open files. That keeps clumsy code from doing harm. It is no wall against code t
 from using the network, from reading what this user can read, or, run as root, from starting processes that
 outlive it. So it is never part of an evaluation that did not ask for it.
 """
+
 from __future__ import annotations
 
 import os
@@ -64,10 +65,15 @@ def read_humaneval(data_dir: Path, limit: int | None = None) -> list[Problem]:
     """The problems, or the first `limit`; BadAnswer when they are missing or damaged."""
     paths = sorted((data_dir / HUMANEVAL.repo).glob(HUMANEVAL.test))
     if not paths:
-        raise BadAnswer(f"data set {HUMANEVAL.repo} is missing: no {HUMANEVAL.test} in {data_dir / HUMANEVAL.repo}")
+        raise BadAnswer(
+            f"data set {HUMANEVAL.repo} is missing: no {HUMANEVAL.test} in {data_dir / HUMANEVAL.repo}"
+        )
     try:
         rows = [row for path in paths for row in pq.read_table(path).to_pylist()][:limit]
-        return [Problem(*(text(row[name], name) for name in ("prompt", "test", "entry_point"))) for row in rows]
+        return [
+            Problem(*(text(row[name], name) for name in ("prompt", "test", "entry_point")))
+            for row in rows
+        ]
     except (OSError, ValueError, pa.ArrowException, KeyError) as e:
         raise BadAnswer(f"{paths[0]}: not HumanEval ({type(e).__name__}: {e})") from None
 
@@ -81,16 +87,27 @@ def program_of(problem: Problem, answer: str) -> str:
     """The answer's first code block (or all of it), after the imports of the head, before the tests."""
     found = FENCE.search(answer)
     imports = [line for line in problem.head.splitlines() if line.startswith(("import ", "from "))]
-    return "\n".join([*imports, found[1] if found else answer, problem.test, f"check({problem.name})", ""])
+    return "\n".join(
+        [*imports, found[1] if found else answer, problem.test, f"check({problem.name})", ""]
+    )
 
 
 def passes(program: str, timeout_s: float = TIMEOUT_S) -> bool:
     """Whether a program runs to its end without an error, in time and within the limits. It is run: see above."""
     word = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:
-        p = subprocess.Popen([sys.executable, "-I", "-c", JAIL, word], cwd=folder, env={}, start_new_session=True,
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                             encoding="utf-8", errors="replace")
+        p = subprocess.Popen(
+            [sys.executable, "-I", "-c", JAIL, word],
+            cwd=folder,
+            env={},
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
         try:
             told, _ = p.communicate(program, timeout_s)
         except subprocess.TimeoutExpired:
@@ -102,9 +119,9 @@ def passes(program: str, timeout_s: float = TIMEOUT_S) -> bool:
 
 def _end(p: subprocess.Popen[str]) -> None:
     try:
-        os.killpg(p.pid, signal.SIGKILL)     # whatever it has started and left behind, too
+        os.killpg(p.pid, signal.SIGKILL)  # whatever it has started and left behind, too
     except (ProcessLookupError, PermissionError):
-        pass     # all are gone; macOS says so by the second name
+        pass  # all are gone; macOS says so by the second name
     p.communicate()
 
 

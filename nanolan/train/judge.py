@@ -1,8 +1,9 @@
 """The evaluation of a phase's final checkpoint, as a job of its own: whatever happens to it, what was trained is saved already.
 
-    {"evaluate": "quick", "results": ".../evaluation.json", ...}  ->  evaluate_model's results, as JSON in that file,
-    and then a few of the model's answers beside it, in evaluation.samples.json: good to have and no more
+{"evaluate": "quick", "results": ".../evaluation.json", ...}  ->  evaluate_model's results, as JSON in that file,
+and then a few of the model's answers beside it, in evaluation.samples.json: good to have and no more
 """
+
 from __future__ import annotations
 
 import json
@@ -41,16 +42,27 @@ def judge(job: Job, world: World) -> None:
     report.say(f"{job.phase} step {start.step}: evaluation ({job.evaluate})")
     with StopFlag() as stop:
         results = evaluate_model(
-            start.model, tokenizer, job.data_dir, world, job.evaluate or "quick", humaneval=job.humaneval, say=report.say,
-            max_new_tokens=recipe.exam_new_tokens, most_problems=recipe.exam_problems, stopped=lambda: stop.requested,
-            beat=lambda: report.beat("evaluate", start.step))
+            start.model,
+            tokenizer,
+            job.data_dir,
+            world,
+            job.evaluate or "quick",
+            humaneval=job.humaneval,
+            say=report.say,
+            max_new_tokens=recipe.exam_new_tokens,
+            most_problems=recipe.exam_problems,
+            stopped=lambda: stop.requested,
+            beat=lambda: report.beat("evaluate", start.step),
+        )
         stopped = bool(world.totals(stop.requested)[0])
     world.close()
     if stopped:
         raise RunFailed("stopped in the middle of the evaluation: no results")
     if world.first:
         write_results(job, report, {"step": manifest.step, **results})
-        write_samples(job, report, manifest.step, Engine(start.model, tokenizer), recipe.exam_new_tokens)
+        write_samples(
+            job, report, manifest.step, Engine(start.model, tokenizer), recipe.exam_new_tokens
+        )
 
 
 def write_results(job: Job, report: Report, results: dict[str, Any]) -> None:
@@ -67,7 +79,7 @@ def write_samples(job: Job, report: Report, step: int, engine: Engine, most_toke
     try:
         found = PhaseSamples(job.phase, step, answers(engine, job.data_dir, most_tokens))
         write_whole(beside(job.results), msgspec.json.encode(found))
-    except Exception as e:   # the results are there already
+    except Exception as e:  # the results are there already
         report.say(f"no samples: {type(e).__name__}: {e}")
 
 

@@ -3,6 +3,7 @@
 State-dict keys, shapes and dtypes are nanochat's, so its checkpoints load here and ours load there.
 Shapes in comments: B rows, T positions, C channels, V vocabulary, H heads, K key/value heads, D = C/H.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from nanolan.train.attention import Attend, Mask, block_mask, causal, plain_mask
 from nanolan.train.loss import CHUNK_LOGITS, IGNORE, chunk_loss, softcap, summed_loss
 
 ROPE_BASE = 10_000
-LEAST_LOGITS = 1 << 30       # compiled: one shape, so all positions or whole chunks
+LEAST_LOGITS = 1 << 30  # compiled: one shape, so all positions or whole chunks
 
 
 def norm(x: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ class Attention(nn.Module):
         B, T, C = x.shape
         q, k, v = (c(x).view(B, T, -1, self.head_dim) for c in (self.c_q, self.c_k, self.c_v))
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)                  # (B, H or K, T, D)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or K, T, D)
         return self.c_proj(attend(q, k, v).transpose(1, 2).reshape(B, T, C))
 
 
@@ -120,19 +121,27 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.transformer = nn.ModuleDict({
-            # not nn.Embedding(V, C): its random start on the meta device imports all of torch's compiler, 3 s
-            "wte": nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.n_embd), freeze=False),
-            "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
-        })
+        self.transformer = nn.ModuleDict(
+            {
+                # not nn.Embedding(V, C): its random start on the meta device imports all of torch's compiler, 3 s
+                "wte": nn.Embedding.from_pretrained(
+                    torch.empty(config.vocab_size, config.n_embd), freeze=False
+                ),
+                "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+            }
+        )
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.flex = False                          # masks for flex_attention, or plain ones
-        self.least_logits = 1                      # positions of logits are made a multiple of this
-        self.chunk_loss = chunk_loss               # instance attributes, so that they can be compiled alone
+        self.flex = False  # masks for flex_attention, or plain ones
+        self.least_logits = 1  # positions of logits are made a multiple of this
+        self.chunk_loss = chunk_loss  # instance attributes, so that they can be compiled alone
 
     @staticmethod
-    def from_state(config: GPTConfig, state: Mapping[str, Tensor], device: torch.device | str = "cpu",
-                   where: str = "state dict") -> GPT:
+    def from_state(
+        config: GPTConfig,
+        state: Mapping[str, Tensor],
+        device: torch.device | str = "cpu",
+        where: str = "state dict",
+    ) -> GPT:
         """A model that owns `state`'s tensors, moved to `device`; BadAnswer names a wrong key or shape."""
         with torch.device("meta"):
             model = GPT(config)
@@ -150,7 +159,7 @@ class GPT(nn.Module):
         model = GPT(config)
         for key, p in model.named_parameters():
             rows, cols = p.shape
-            std = 1.0 if "wte" in key else min(1.0, (rows / cols) ** 0.5) / cols ** 0.5
+            std = 1.0 if "wte" in key else min(1.0, (rows / cols) ** 0.5) / cols**0.5
             std = 0.0 if "lm_head" in key or "c_proj" in key else std
             nn.init.normal_(p, 0.0, std, generator=generator)
         return model._with_tables(torch.device("cpu"))
@@ -165,7 +174,9 @@ class GPT(nn.Module):
         """ids (B, T) -> normed last hidden state (B, T, C); `positions` and `mask` keep to conversations."""
         T = ids.size(1)
         if self.cos.size(1) < T:
-            raise BadAnswer(f"rows of {T} tokens, but the model's position tables end at {self.cos.size(1)}")
+            raise BadAnswer(
+                f"rows of {T} tokens, but the model's position tables end at {self.cos.size(1)}"
+            )
         if positions is not None:
             return self.trunk_at(ids, positions, [within(mask)] * self.config.n_layer)
         x = norm(self.transformer["wte"](ids))
@@ -177,7 +188,7 @@ class GPT(nn.Module):
     def trunk_at(self, ids: Tensor, positions: Tensor, attends: Iterable[Attend]) -> Tensor:
         """`trunk` for tokens (B, T) at `positions` (B, T), which attend by one function a layer (to a cache)."""
         x = norm(self.transformer["wte"](ids))
-        cos, sin = turns(self.cos[0, positions], self.sin[0, positions], x.dtype)              # (B, T, 1, D)
+        cos, sin = turns(self.cos[0, positions], self.sin[0, positions], x.dtype)  # (B, T, 1, D)
         for block, attend in zip(self.transformer["h"], attends, strict=True):  # type: ignore[call-overload]
             x = block(x, cos, sin, attend)
         return norm(x)
@@ -189,10 +200,17 @@ class GPT(nn.Module):
     def _hidden(self, ids: Tensor, positions: Tensor | None) -> Tensor:
         if positions is None:
             return self.trunk(ids)
-        return self.trunk(ids, positions, block_mask(positions) if self.flex else plain_mask(positions))
+        return self.trunk(
+            ids, positions, block_mask(positions) if self.flex else plain_mask(positions)
+        )
 
-    def loss_sum(self, ids: Tensor, targets: Tensor, positions: Tensor | None = None,
-                 chunk_logits: int = CHUNK_LOGITS) -> Tensor:
+    def loss_sum(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        positions: Tensor | None = None,
+        chunk_logits: int = CHUNK_LOGITS,
+    ) -> Tensor:
         """Cross entropy in nats, summed over targets (B, T) that are not IGNORE.
 
         With `positions` (B, T), 0 where a conversation begins, each conversation is computed as if alone in its
@@ -202,7 +220,9 @@ class GPT(nn.Module):
         """
         hidden, targets = self._hidden(ids, positions).flatten(0, 1), targets.flatten()
         size = max(1, chunk_logits // self.config.vocab_size)
-        hidden, targets = only_trained(hidden, targets, size if len(targets) > size else self.least_logits)
+        hidden, targets = only_trained(
+            hidden, targets, size if len(targets) > size else self.least_logits
+        )
         return summed_loss(hidden, self.lm_head.weight, targets, None, size, self.chunk_loss)
 
     def compile_parts(self, flex: bool = False) -> None:
@@ -234,11 +254,17 @@ def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     own: dict[str, Tensor] = {}
     for key, t in state.items():
         place = t.untyped_storage().data_ptr()
-        own[key] = t.clone(memory_format=torch.contiguous_format) if place in seen else t.contiguous()
+        own[key] = (
+            t.clone(memory_format=torch.contiguous_format) if place in seen else t.contiguous()
+        )
         seen.add(place)
     return own
 
 
 def stored_dtype(key: str, device: torch.device) -> torch.dtype:
     """nanochat keeps the token embedding in bf16 on CUDA; everything else, and all on the CPU, is fp32."""
-    return torch.bfloat16 if device.type == "cuda" and key == "transformer.wte.weight" else torch.float32
+    return (
+        torch.bfloat16
+        if device.type == "cuda" and key == "transformer.wte.weight"
+        else torch.float32
+    )

@@ -4,6 +4,7 @@ Gradients are summed over the ranks (the loss is already divided by the global t
 of one shape are stacked and dealt to the ranks in equal slices; each rank orthogonalises its slice, then
 all gather the updates. Every rank applies the same bits, so the models stay equal.
 """
+
 from __future__ import annotations
 
 import re
@@ -16,12 +17,12 @@ from torch import Tensor
 from nanolan.train.model import GPT
 from nanolan.train.world import World
 
-QUINTIC = (3.4445, -4.7750, 2.0315)      # Newton-Schulz coefficients: quick to about 1, not exact
+QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients: quick to about 1, not exact
 NS_STEPS = 5
-SLIM = 2                                 # so much longer than high, all steps on x x' cost less
+SLIM = 2  # so much longer than high, all steps on x x' cost less
 BETAS = (0.8, 0.95)
 EPS = 1e-10
-WIDTH = 768                              # the AdamW learning rates are meant for this n_embd
+WIDTH = 768  # the AdamW learning rates are meant for this n_embd
 
 
 def orthogonalise(g: Tensor, dtype: torch.dtype) -> Tensor:
@@ -58,7 +59,7 @@ def by_gram(x: Tensor) -> Tensor:
     xx = x @ x.mT
     product = factor = factor_of(xx)
     for _ in range(NS_STEPS - 1):
-        xx = factor @ (factor @ xx)              # they all commute
+        xx = factor @ (factor @ xx)  # they all commute
         factor = factor_of(xx)
         product = factor @ product
     return product @ x
@@ -85,14 +86,18 @@ class Muon:
             p.grad = None
         self.world.sum_(grads)
         squares = torch.linalg.vector_norm(grads, dtype=torch.float32).square()
-        g = grads[self.world.rank * per_rank:][:per_rank]
+        g = grads[self.world.rank * per_rank :][:per_rank]
         if self.momentum_buffer is None:
             self.momentum_buffer = torch.zeros_like(g)
         self.momentum_buffer.lerp_(g, 1 - mu)
         # bf16 on tensor cores; CPUs without bf16 units are 11-26 times slower in it
-        u = orthogonalise(g.lerp(self.momentum_buffer, mu), torch.bfloat16 if g.is_cuda else torch.float32)
+        u = orthogonalise(
+            g.lerp(self.momentum_buffer, mu), torch.bfloat16 if g.is_cuda else torch.float32
+        )
         scale = factor * self.lr * max(1.0, rows / cols) ** 0.5
-        for p, update in zip(self.params, self.world.gather(u), strict=False):   # the last slice may be padded
+        for p, update in zip(
+            self.params, self.world.gather(u), strict=False
+        ):  # the last slice may be padded
             p.add_(update.to(p.dtype), alpha=-scale)
         return squares
 
@@ -142,7 +147,9 @@ class AdamW:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over a `state`."""
         self.t = int(state["t"])
-        self.exp_avg, self.exp_avg_sq = (state[k].to(self.param.device) for k in ("exp_avg", "exp_avg_sq"))
+        self.exp_avg, self.exp_avg_sq = (
+            state[k].to(self.param.device) for k in ("exp_avg", "exp_avg_sq")
+        )
 
 
 @dataclass
@@ -160,8 +167,12 @@ class Optimizer:
 
     def state(self, rank: int) -> dict[str, Tensor]:
         """What `rank` has to save: its slices of Muon's momentum; rank 0 also what is equal on all ranks."""
-        return {f"{i}.{key}": t for i, part in enumerate(self.parts) if rank == 0 or isinstance(part, Muon)
-                for key, t in part.state().items()}
+        return {
+            f"{i}.{key}": t
+            for i, part in enumerate(self.parts)
+            if rank == 0 or isinstance(part, Muon)
+            for key, t in part.state().items()
+        }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over what rank 0 and this rank have saved, in one mapping; KeyError when some of it is missing.
@@ -171,16 +182,28 @@ class Optimizer:
         if not any(re.match(r"\d+\.", key) for key in state):
             return
         for i, part in enumerate(self.parts):
-            part.load({key.removeprefix(f"{i}."): t for key, t in state.items() if key.startswith(f"{i}.")})
+            part.load(
+                {
+                    key.removeprefix(f"{i}."): t
+                    for key, t in state.items()
+                    if key.startswith(f"{i}.")
+                }
+            )
 
 
-def make_optimizer(model: GPT, world: World, *, unembedding_lr: float, embedding_lr: float,
-                   matrix_lr: float) -> Optimizer:
+def make_optimizer(
+    model: GPT, world: World, *, unembedding_lr: float, embedding_lr: float, matrix_lr: float
+) -> Optimizer:
     """A fresh optimizer; the AdamW rates are scaled by (n_embd / 768) ** -0.5."""
     scale = (model.config.n_embd / WIDTH) ** -0.5
     shapes: dict[tuple[int, ...], list[Tensor]] = {}
     for p in model.transformer["h"].parameters():
         shapes.setdefault(tuple(p.shape), []).append(p)
     wte, head = model.get_parameter("transformer.wte.weight"), model.lm_head.weight
-    return Optimizer([AdamW(head, unembedding_lr * scale, world), AdamW(wte, embedding_lr * scale, world),
-                      *(Muon(shapes[s], matrix_lr, world) for s in sorted(shapes))])
+    return Optimizer(
+        [
+            AdamW(head, unembedding_lr * scale, world),
+            AdamW(wte, embedding_lr * scale, world),
+            *(Muon(shapes[s], matrix_lr, world) for s in sorted(shapes)),
+        ]
+    )

@@ -2,12 +2,13 @@
 
 Static rows compile once and waste ~1 % on padding, where padding each batch to its longest wastes half.
 """
+
 from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Sequence
 
-LOOK_AHEAD = 100      # conversations to choose from; keeps the shuffled order nearly as it was
+LOOK_AHEAD = 100  # conversations to choose from; keeps the shuffled order nearly as it was
 
 
 def pack(lengths: Sequence[int], capacity: int, look_ahead: int = LOOK_AHEAD) -> list[list[int]]:
@@ -17,7 +18,7 @@ def pack(lengths: Sequence[int], capacity: int, look_ahead: int = LOOK_AHEAD) ->
     Every length must be between 1 and `capacity`.
     """
     rows: list[list[int]] = []
-    waiting: list[tuple[int, int]] = []        # (length, index), sorted
+    waiting: list[tuple[int, int]] = []  # (length, index), sorted
     order = iter(range(len(lengths)))
     while True:
         for i in order:

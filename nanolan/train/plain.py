@@ -3,6 +3,7 @@
 It takes a GPT's weights, and the precision that the trainer has on each device, so that what differs is the path. The
 trainer never uses it, and it is not to become faster when the trainer does: it is the measure.
 """
+
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
@@ -43,7 +44,12 @@ class Past:
         """An empty one."""
         c, head = model.config, model.lm_head.weight
         shape = (rows, c.n_kv_head, slots, c.n_embd // c.n_head)
-        return Past([(head.new_empty(shape, dtype=dtype), head.new_empty(shape, dtype=dtype)) for _ in range(c.n_layer)])
+        return Past(
+            [
+                (head.new_empty(shape, dtype=dtype), head.new_empty(shape, dtype=dtype))
+                for _ in range(c.n_layer)
+            ]
+        )
 
     def copied(self, rows: int, slots: int) -> Past:
         """This one row's, for `rows` rows with room for more."""
@@ -53,30 +59,34 @@ class Past:
         """Put in a layer's keys and values of new tokens; all that it has by now."""
         end = self.n + k.size(2)
         for kept, new in zip(self.pairs[layer], (k, v), strict=True):
-            kept[:, :, self.n:end] = new
+            kept[:, :, self.n : end] = new
         return self.pairs[layer][0][:, :, :end], self.pairs[layer][1][:, :, :end]
 
 
 def grown(t: Tensor, rows: int, slots: int) -> Tensor:
     """A row's (1, K, n, D) in memory for `rows` rows and `slots` slots."""
     new = t.new_empty(rows, t.size(1), slots, t.size(3))
-    new[:, :, :t.size(2)] = t
+    new[:, :, : t.size(2)] = t
     return new
 
 
 def all_logits(model: GPT, ids: Tensor, past: Past | None = None) -> Tensor:
     """ids (B, T), after those in `past` -> logits (B, T, V)."""
     (B, T), n = ids.shape, past.n if past else 0
-    cos, sin = model.cos[:, n:n + T], model.sin[:, n:n + T]
+    cos, sin = model.cos[:, n : n + T], model.sin[:, n : n + T]
     x = norm(model.transformer["wte"](ids))
     blocks: Any = model.transformer["h"]
     for i, block in enumerate(blocks):
         attn, y = block.attn, norm(x)
         q, k, v = (c(y).view(B, T, -1, attn.head_dim) for c in (attn.c_q, attn.c_k, attn.c_v))
-        q, k, v = (t.transpose(1, 2) for t in (norm(turned(q, cos, sin)), norm(turned(k, cos, sin)), v))
+        q, k, v = (
+            t.transpose(1, 2) for t in (norm(turned(q, cos, sin)), norm(turned(k, cos, sin)), v)
+        )
         if past:
             k, v = past.with_new(i, k, v)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=T > 1, enable_gqa=k.size(1) < q.size(1))
+        y = F.scaled_dot_product_attention(
+            q, k, v, is_causal=T > 1, enable_gqa=k.size(1) < q.size(1)
+        )
         x = x + attn.c_proj(y.transpose(1, 2).reshape(B, T, -1))
         x = x + block.mlp.c_proj(F.relu(block.mlp.c_fc(norm(x))).square())
     if past:
@@ -87,7 +97,9 @@ def all_logits(model: GPT, ids: Tensor, past: Past | None = None) -> Tensor:
 def loss_sum(model: GPT, batch: Batch) -> Tensor:
     """Summed cross entropy by way of all logits."""
     logits = all_logits(model, batch.ids)
-    return F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    return F.cross_entropy(
+        logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
 
 
 def policy_loss(model: GPT, batch: Batch) -> Tensor:
@@ -97,25 +109,31 @@ def policy_loss(model: GPT, batch: Batch) -> Tensor:
     return (batch.targets[:, 1:].flatten() * nats).sum()
 
 
-def policy_batch(prompt: Sequence[int], tries: Sequence[Sequence[int]], advantages: Sequence[float], pad: int) -> Batch:
+def policy_batch(
+    prompt: Sequence[int], tries: Sequence[Sequence[int]], advantages: Sequence[float], pad: int
+) -> Batch:
     """The tries at a question as ids (B, T) and weights (B, T), padded to the longest."""
     ids = torch.full((len(tries), len(prompt) + max(map(len, tries))), pad)
     weights = torch.zeros(ids.shape)
     for row, (new, advantage) in enumerate(zip(tries, advantages, strict=True)):
-        ids[row, :len(prompt) + len(new)] = torch.tensor([*prompt, *new])
-        weights[row, len(prompt):len(prompt) + len(new)] = advantage
+        ids[row, : len(prompt) + len(new)] = torch.tensor([*prompt, *new])
+        weights[row, len(prompt) : len(prompt) + len(new)] = advantage
     return Batch(ids, weights, None)
 
 
 class PlainOptimizer:
     """torch's AdamW for embedding and head; Muon for the other matrices, one at a time."""
 
-    def __init__(self, model: GPT, *, unembedding_lr: float, embedding_lr: float, matrix_lr: float) -> None:
+    def __init__(
+        self, model: GPT, *, unembedding_lr: float, embedding_lr: float, matrix_lr: float
+    ) -> None:
         self.model, self.matrix_lr, self.momentum = model, matrix_lr, dict[Tensor, Tensor]()
         scale = (model.config.n_embd / WIDTH) ** -0.5
         self.rates = [unembedding_lr * scale, embedding_lr * scale]
-        groups: list[dict[str, Any]] = [{"params": [model.lm_head.weight]},
-                                        {"params": [model.get_parameter("transformer.wte.weight")]}]
+        groups: list[dict[str, Any]] = [
+            {"params": [model.lm_head.weight]},
+            {"params": [model.get_parameter("transformer.wte.weight")]},
+        ]
         self.adamw = torch.optim.AdamW(groups, betas=BETAS, eps=EPS, weight_decay=0, fused=True)
 
     @torch.no_grad()
@@ -146,7 +164,9 @@ def orthogonal(g: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def generate(model: GPT, prompt: Sequence[int], rows: int, sampling: Sampling, ends: Collection[int]) -> list[list[int]]:
+def generate(
+    model: GPT, prompt: Sequence[int], rows: int, sampling: Sampling, ends: Collection[int]
+) -> list[list[int]]:
     """`rows` completions of one prompt, which is read once; a token for all of them until all have ended."""
     ids = torch.tensor([list(prompt)], device=model.lm_head.weight.device)
     dtype = torch.bfloat16 if ids.is_cuda else torch.float32

@@ -2,6 +2,7 @@
 
 What depends on the GPU is the micro-batch alone (`micro_batch`); accumulation makes up the rest.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,7 +16,13 @@ from nanolan.architecture import GPTConfig
 from nanolan.errors import UsageProblem
 from nanolan.size import size_of
 
-ZERO = ("momentum_steps", "spelling_rows", "val_rows", "eval_questions", "seed")      # whole numbers that may be 0
+ZERO = (
+    "momentum_steps",
+    "spelling_rows",
+    "val_rows",
+    "eval_questions",
+    "seed",
+)  # whole numbers that may be 0
 
 
 @dataclass(frozen=True)
@@ -23,32 +30,32 @@ class Recipe:
     """How a phase trains. Exactly one of tokens_per_step and examples_per_step counts; in rl neither does."""
 
     sequence_len: int = 2048
-    tokens_per_step: int | None = None       # positions, all processes and accumulation together
-    examples_per_step: int | None = None     # conversations' worth of rows
-    train_all_tokens: bool = False           # False: only what the assistant says
-    own_attention: bool = False              # True: a conversation sees no other in its row
+    tokens_per_step: int | None = None  # positions, all processes and accumulation together
+    examples_per_step: int | None = None  # conversations' worth of rows
+    train_all_tokens: bool = False  # False: only what the assistant says
+    own_attention: bool = False  # True: a conversation sees no other in its row
     unembedding_lr: float = 0.004
     embedding_lr: float = 0.2
     matrix_lr: float = 0.02
     init_lr_frac: float = 1.0
-    decay_from: float = 0.0                  # progress at which the linear decay to 0 begins
-    momentum_from: float = 0.95              # Muon's, rising to 0.95 over momentum_steps
+    decay_from: float = 0.0  # progress at which the linear decay to 0 begins
+    momentum_from: float = 0.95  # Muon's, rising to 0.95 over momentum_steps
     momentum_steps: int = 0
-    max_steps: int | None = None             # None: one epoch; more than an epoch goes round again
-    spelling_rows: int | None = None         # spelling tasks made; None: as the mixture says
-    val_rows: int = 256                      # rows of the validation slice at the end at most, 0: none
+    max_steps: int | None = None  # None: one epoch; more than an epoch goes round again
+    spelling_rows: int | None = None  # spelling tasks made; None: as the mixture says
+    val_rows: int = 256  # rows of the validation slice at the end at most, 0: none
     seed: int = 42
     # rl alone, where sequence_len only bounds the question
-    questions_per_step: int = 16             # all processes together
-    samples: int = 16                        # answers to a question; what is learned is which are better than the mean
-    max_new_tokens: int = 256                # of an answer
+    questions_per_step: int = 16  # all processes together
+    samples: int = 16  # answers to a question; what is learned is which are better than the mean
+    max_new_tokens: int = 256  # of an answer
     temperature: float = 1.0
-    top_k: int | None = 50                   # None: the whole vocabulary
-    eval_questions: int = 400                # test questions asked before and after, 0: none
-    eval_samples: int = 8                    # answers to each: pass@1 to pass@eval_samples
+    top_k: int | None = 50  # None: the whole vocabulary
+    eval_questions: int = 400  # test questions asked before and after, 0: none
+    eval_samples: int = 8  # answers to each: pass@1 to pass@eval_samples
     # the evaluation after any phase
-    exam_new_tokens: int = 512               # of an answer
-    exam_problems: int | None = None         # of a task at most
+    exam_new_tokens: int = 512  # of an answer
+    exam_problems: int | None = None  # of a task at most
 
 
 # mid: half a million tokens a step, all tokens trained, constant then decaying over the last fifth.
@@ -57,8 +64,13 @@ class Recipe:
 # updates, conversations / 32, and so the meaning of the learning rates stay as they were. In nanochat's mid a
 # conversation sees what precedes it in its row; in its sft each is a row of its own, which own_attention keeps.
 RECIPES = {
-    "mid": Recipe(tokens_per_step=524_288, train_all_tokens=True, decay_from=0.8,
-                  momentum_from=0.85, momentum_steps=300),
+    "mid": Recipe(
+        tokens_per_step=524_288,
+        train_all_tokens=True,
+        decay_from=0.8,
+        momentum_from=0.85,
+        momentum_steps=300,
+    ),
     "sft": Recipe(examples_per_step=32, own_attention=True, init_lr_frac=0.02),
     "rl": Recipe(init_lr_frac=0.05),
 }
@@ -72,14 +84,21 @@ def recipe_for(phase: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     if phase not in RECIPES:
         raise UsageProblem(f"no recipe for phase {phase!r}; there is {', '.join(RECIPES)}")
     shared = dict(overrides or {})
-    own = {name: _changes(shared.pop(name, {})) for name in RECIPES}      # all are checked, not only this phase's
+    own = {
+        name: _changes(shared.pop(name, {})) for name in RECIPES
+    }  # all are checked, not only this phase's
     changes = _changes(shared) | own[phase]
-    for one, other in (("tokens_per_step", "examples_per_step"), ("examples_per_step", "tokens_per_step")):
+    for one, other in (
+        ("tokens_per_step", "examples_per_step"),
+        ("examples_per_step", "tokens_per_step"),
+    ):
         if changes.get(one):
             changes.setdefault(other, None)
     recipe = dataclasses.replace(RECIPES[phase], **changes)
     if phase != "rl" and bool(recipe.tokens_per_step) == bool(recipe.examples_per_step):
-        raise UsageProblem("recipe: one of tokens_per_step and examples_per_step is needed, not both")
+        raise UsageProblem(
+            "recipe: one of tokens_per_step and examples_per_step is needed, not both"
+        )
     return recipe
 
 
@@ -93,12 +112,17 @@ def _checked(name: str, value: Any) -> Any:
     kinds = {f.name: str(f.type) for f in dataclasses.fields(Recipe)}
     if name not in kinds:
         near = difflib.get_close_matches(name, kinds, 1)
-        raise UsageProblem(f"recipe has no {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise UsageProblem(
+            f"recipe has no {name!r}" + (f"; did you mean {near[0]}?" if near else "")
+        )
     kind = kinds[name]
     good = (value is None and "None" in kind) or (
-        type(value) is bool if kind == "bool" else
-        type(value) in (int, float) and value >= 0 if kind == "float" else
-        type(value) is int and (value > 0 or name in ZERO and value == 0))
+        type(value) is bool
+        if kind == "bool"
+        else type(value) in (int, float) and value >= 0
+        if kind == "float"
+        else type(value) is int and (value > 0 or name in ZERO and value == 0)
+    )
     if not good:
         raise UsageProblem(f"recipe: {name} is {value!r}, expected {kind}, not negative")
     return value

@@ -3,6 +3,7 @@
 Workers are spawned (a fork would copy a rank's CUDA), import no torch, and die with their rank, however it ends.
 Rows that are few are rendered where they are: a worker takes half a second to start.
 """
+
 from __future__ import annotations
 
 import multiprocessing
@@ -23,8 +24,8 @@ from nanolan.train.stop import follow
 from nanolan.train.tasks import Source
 from nanolan.train.tokenizer import Tokenizer
 
-POOL_ROWS = 10_000       # of a rank: about 2 s for one core, and less is not worth a pool
-MOST_WORKERS = 32        # of a rank: more only wait for it to write what they made
+POOL_ROWS = 10_000  # of a rank: about 2 s for one core, and less is not worth a pool
+MOST_WORKERS = 32  # of a rank: more only wait for it to write what they made
 
 
 class Rendered(NamedTuple):
@@ -66,26 +67,34 @@ class Rendering:
 
 def workers_for(rows: int, ranks: int) -> int:
     """Processes that render `rows` rows for one of `ranks` ranks on this machine; 1: the rank itself."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(MOST_WORKERS, cores // ranks)) if rows >= POOL_ROWS else 1
 
 
-def render_blocks(rendering: Rendering, blocks: Sequence[tuple[int, int]], workers: int) -> Iterator[Rendered]:
+def render_blocks(
+    rendering: Rendering, blocks: Sequence[tuple[int, int]], workers: int
+) -> Iterator[Rendered]:
     """These blocks in their order; what goes wrong in a worker is raised here."""
     if workers == 1:
         yield from map(rendering.block, blocks)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (rendering, os.getpid()))
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _begin, (rendering, os.getpid())
+    )
     try:
         yield from pool.map(_block, blocks)
     except BrokenProcessPool:
-        raise RunFailed("a process that tokenises was killed, perhaps for want of memory: nothing is lost, "
-                        "the phase can start again") from None
+        raise RunFailed(
+            "a process that tokenises was killed, perhaps for want of memory: nothing is lost, "
+            "the phase can start again"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-_rendering: Rendering      # of a worker
+_rendering: Rendering  # of a worker
 
 
 def _begin(rendering: Rendering, rank: int) -> None:

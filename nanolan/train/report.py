@@ -2,6 +2,7 @@
 
 Files come first; wandb is a second sink that can never stop or hold up a run. Only rank 0 reports.
 """
+
 from __future__ import annotations
 
 import json
@@ -13,7 +14,7 @@ from nanolan.train import hardware
 from nanolan.train.job import Job
 from nanolan.train.sink import Sink
 
-RECENT = 20                  # steps whose mean time says how much is left
+RECENT = 20  # steps whose mean time says how much is left
 
 
 class Report:
@@ -23,8 +24,8 @@ class Report:
         self.job, self.speaks = job, speaks
         self.steps = 0
         self.losses: list[float] = []
-        self.tokens = 0                               # trained (in rl: generated) since this process began
-        self.mfu_per_token: float | None = None       # see hardware.mfu_per_token
+        self.tokens = 0  # trained (in rl: generated) since this process began
+        self.mfu_per_token: float | None = None  # see hardware.mfu_per_token
         self._times: deque[float] = deque(maxlen=RECENT + 1)
         self._sink: Sink | None = None
         if speaks:
@@ -40,12 +41,20 @@ class Report:
         """Replace the heartbeat file; stage is load, compile, train, save or validate."""
         if not self.speaks:
             return
-        row = {"phase": self.job.phase, "step": step, "steps": self.steps, "stage": stage, "t": time.time()}
+        row = {
+            "phase": self.job.phase,
+            "step": step,
+            "steps": self.steps,
+            "stage": stage,
+            "t": time.time(),
+        }
         temp = self.job.heartbeat.with_name(self.job.heartbeat.name + ".tmp")
         temp.write_text(json.dumps(row) + "\n")
         temp.replace(self.job.heartbeat)
 
-    def step(self, step: int, loss: float, lr: float, tokens: int, dt_s: float, **more: float) -> None:
+    def step(
+        self, step: int, loss: float, lr: float, tokens: int, dt_s: float, **more: float
+    ) -> None:
         """One optimizer step is done: `step` of `steps`, `tokens` positions in `dt_s` seconds, all ranks together.
 
         `more` are numbers for the line and the row, such as norm, by their names.
@@ -56,14 +65,35 @@ class Report:
             return
         speed = tokens / dt_s
         mfu = {} if self.mfu_per_token is None else {"mfu": speed * self.mfu_per_token}
-        peak_gib, left_s = hardware.peak_gib(self.job.device), (self.steps - step) * self._usual_s(dt_s)
-        parts = [f"{self.job.phase} step {step}/{self.steps}", f"loss {loss:.4f}", f"lr {lr:.3g}",
-                 f"{speed:,.0f} tok/s", f"{dt_s * 1000:,.0f} ms",
-                 *(f"{name} {value:.3g}" for name, value in more.items()),
-                 *(f"{value:.1%} MFU" for value in mfu.values()), f"{peak_gib:.1f} GiB", f"{left_s / 60:.1f} min left"]
+        peak_gib, left_s = (
+            hardware.peak_gib(self.job.device),
+            (self.steps - step) * self._usual_s(dt_s),
+        )
+        parts = [
+            f"{self.job.phase} step {step}/{self.steps}",
+            f"loss {loss:.4f}",
+            f"lr {lr:.3g}",
+            f"{speed:,.0f} tok/s",
+            f"{dt_s * 1000:,.0f} ms",
+            *(f"{name} {value:.3g}" for name, value in more.items()),
+            *(f"{value:.1%} MFU" for value in mfu.values()),
+            f"{peak_gib:.1f} GiB",
+            f"{left_s / 60:.1f} min left",
+        ]
         self.say(" | ".join(parts))
-        self.row({"step": step, "loss": loss, "lr": lr, "tok_per_s": round(speed, 1), "dt_s": round(dt_s, 4), **more,
-                  **mfu, "peak_gib": round(peak_gib, 3), "left_s": round(left_s, 3)})
+        self.row(
+            {
+                "step": step,
+                "loss": loss,
+                "lr": lr,
+                "tok_per_s": round(speed, 1),
+                "dt_s": round(dt_s, 4),
+                **more,
+                **mfu,
+                "peak_gib": round(peak_gib, 3),
+                "left_s": round(left_s, 3),
+            }
+        )
         self.beat("train", step)
 
     def _usual_s(self, dt_s: float) -> float:
@@ -86,7 +116,10 @@ class Report:
         """loss_start and loss_end: means over the first and the last tenth of the steps."""
         n = max(1, len(self.losses) // 10)
         first, last = self.losses[:n], self.losses[-n:]
-        return {"loss_start": sum(first) / n if first else None, "loss_end": sum(last) / n if last else None}
+        return {
+            "loss_start": sum(first) / n if first else None,
+            "loss_end": sum(last) / n if last else None,
+        }
 
     def open_wandb(self, config: dict[str, Any]) -> None:
         """Start wandb if the job names it, which it does where there is a key; gives up after 30 s."""

@@ -4,6 +4,7 @@ A try is right (reward 1) when the number after its first "#### " is the referen
 Its advantage is its reward less the mean of all tries at the same question; where all are equal there is nothing
 to learn, and such a question costs no backward pass. That is exact: their tokens still count in the mean.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -46,18 +47,24 @@ def final_number(text: str) -> str | None:
 def question_of(c: Conversation, tokenizer: Tokenizer, max_tokens: int, where: str) -> Question:
     """A conversation whose answer ends in "#### number" as a Question; BadAnswer for any other."""
     content = c["messages"][-1]["content"]
-    answer = final_number(content if isinstance(content, str) else "".join(part["text"] for part in content))
+    answer = final_number(
+        content if isinstance(content, str) else "".join(part["text"] for part in content)
+    )
     if answer is None:
         raise BadAnswer(f"{where}: no answer after ####")
     return Question(render_prompt(c, tokenizer, max_tokens), answer)
 
 
-def read_questions(data_dir: Path, split: str, tokenizer: Tokenizer, max_tokens: int,
-                   limit: int | None = None) -> list[Question]:
+def read_questions(
+    data_dir: Path, split: str, tokenizer: Tokenizer, max_tokens: int, limit: int | None = None
+) -> list[Question]:
     """GSM8K's questions, or the first `limit`, in their own order; BadAnswer when it is missing or damaged."""
     source = open_part(Part("gsm8k", split), data_dir, 0)
     rows = (item for block in source.blocks for item in source.take(block))
-    return [question_of(c, tokenizer, max_tokens, f"gsm8k {split}, row {row}") for row, c in islice(rows, limit)]
+    return [
+        question_of(c, tokenizer, max_tokens, f"gsm8k {split}, row {row}")
+        for row, c in islice(rows, limit)
+    ]
 
 
 def digest(questions: Sequence[Question]) -> str:
@@ -85,12 +92,24 @@ class Rollout:
         return len(set(self.rewards)) > 1
 
 
-def roll_out(engine: Engine, questions: Sequence[Question], keys: Sequence[int], samples: int, sampling: Sampling,
-             stopped: Callable[[], bool] = lambda: False) -> list[Rollout]:
+def roll_out(
+    engine: Engine,
+    questions: Sequence[Question],
+    keys: Sequence[int],
+    samples: int,
+    sampling: Sampling,
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[Rollout]:
     """`samples` tries at each question, all in one batch; `keys` name the questions for the random numbers."""
     tries = engine.complete([q.prompt for q in questions], sampling, samples, keys, stopped)
-    return [Rollout(q, group, [float(final_number(engine.tokenizer.decode(c.ids)) == q.answer) for c in group])
-            for q, group in zip(questions, tries, strict=True)]
+    return [
+        Rollout(
+            q,
+            group,
+            [float(final_number(engine.tokenizer.decode(c.ids)) == q.answer) for c in group],
+        )
+        for q, group in zip(questions, tries, strict=True)
+    ]
 
 
 def pass_at(rollouts: Sequence[Rollout], samples: int) -> list[int]:
@@ -103,26 +122,37 @@ def policy_batch(rollouts: Sequence[Rollout], pad: int) -> Batch | None:
 
     A weight is the try's advantage where the token was sampled, else 0: prompt, forced tokens, padding.
     """
-    rows = [(r.question.prompt + c.ids, [0.0] * len(r.question.prompt) + [a * m for m in c.mask])
-            for r in rollouts if r.teaches for c, a in zip(r.tries, r.advantages, strict=True)]
+    rows = [
+        (r.question.prompt + c.ids, [0.0] * len(r.question.prompt) + [a * m for m in c.mask])
+        for r in rollouts
+        if r.teaches
+        for c, a in zip(r.tries, r.advantages, strict=True)
+    ]
     if not rows:
         return None
     rows.sort(key=lambda row: len(row[0]))
     ids = torch.full((len(rows), len(rows[-1][0])), pad)
     weights = torch.zeros(ids.shape)
     for i, (tokens, weight) in enumerate(rows):
-        ids[i, :len(tokens)], weights[i, :len(tokens)] = torch.tensor(tokens), torch.tensor(weight)
+        ids[i, : len(tokens)], weights[i, : len(tokens)] = (
+            torch.tensor(tokens),
+            torch.tensor(weight),
+        )
     return Batch(ids, weights, None)
 
 
-def policy_loss(model: GPT, ids: Tensor, weights: Tensor, chunk_logits: int = CHUNK_LOGITS) -> Tensor:
+def policy_loss(
+    model: GPT, ids: Tensor, weights: Tensor, chunk_logits: int = CHUNK_LOGITS
+) -> Tensor:
     """Sum over tokens of weight * -log p(token), for ids and weights (B, T) of a policy_batch.
 
     Columns without weight at the end cost nothing, and only weighted positions reach the head. p is that of the
     whole softmax at temperature 1, whatever the sampling was (as in nanochat).
     """
     width = int(weights.any(0).nonzero().max()) + 1 if weights.any() else 2
-    x, y, w = ids[:, :width - 1], ids[:, 1:width], weights[:, 1:width]
+    x, y, w = ids[:, : width - 1], ids[:, 1:width], weights[:, 1:width]
     chosen = w != 0
     hidden, y, w = model.trunk(x)[chosen], y[chosen], w[chosen]
-    return summed_loss(hidden, model.lm_head.weight, y, w, max(1, chunk_logits // model.config.vocab_size))
+    return summed_loss(
+        hidden, model.lm_head.weight, y, w, max(1, chunk_logits // model.config.vocab_size)
+    )

@@ -1,4 +1,5 @@
 """Packed rows of a split: which conversations lie in which row, and batches of rows as tensors."""
+
 from __future__ import annotations
 
 import hashlib
@@ -31,7 +32,9 @@ class Batch(NamedTuple):
 
     ids: torch.Tensor
     targets: torch.Tensor
-    positions: torch.Tensor | None       # place in its conversation, 0 where one begins; None: rows are not divided
+    positions: (
+        torch.Tensor | None
+    )  # place in its conversation, 0 where one begins; None: rows are not divided
 
     def to(self, device: torch.device) -> Batch:
         """The same on `device`."""
@@ -43,11 +46,11 @@ class Rows:
     """Rows of sequence_len + 1 tokens; each begins with a whole conversation and ends in padding, if any."""
 
     store: Store
-    packed: list[list[int]]        # row -> conversations
+    packed: list[list[int]]  # row -> conversations
     sequence_len: int
     train_all_tokens: bool
     own_attention: bool
-    pad: int                       # token of the padding; never a target
+    pad: int  # token of the padding; never a target
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -66,26 +69,37 @@ class Rows:
         for i, number in enumerate(numbers):
             conversations = [self.store[c] for c in self.packed[number % len(self)]]
             tokens = np.concatenate(conversations)
-            row[i, :len(tokens)] = tokens
-            inside[i, :len(tokens)] = True
+            row[i, : len(tokens)] = tokens
+            inside[i, : len(tokens)] = True
             if positions is not None:
-                for begin in np.cumsum([len(c) for c in conversations]):     # the padding is one more
+                for begin in np.cumsum([len(c) for c in conversations]):  # the padding is one more
                     positions[i, begin:] = np.arange(T + 1 - begin)
         trained = inside if self.train_all_tokens else row >= 0
         ids = np.where(row >= 0, row, ~row)
         targets = np.where(trained, ids, IGNORE)
-        return Batch(torch.from_numpy(ids[:, :-1].copy()), torch.from_numpy(targets[:, 1:].copy()),
-                     None if positions is None else torch.from_numpy(positions[:, :-1].copy()))
+        return Batch(
+            torch.from_numpy(ids[:, :-1].copy()),
+            torch.from_numpy(targets[:, 1:].copy()),
+            None if positions is None else torch.from_numpy(positions[:, :-1].copy()),
+        )
 
     def digest(self) -> str:
         """A name for what lies in which row: equal for equal data, recipe and seed."""
         lengths, trained = self.store.length, self.store.trained
         order = np.array([c for row in self.packed for c in (*row, -1)], np.int64)
-        return hashlib.sha256(b"".join(a.tobytes() for a in (lengths, trained, order))).hexdigest()[:16]
+        return hashlib.sha256(b"".join(a.tobytes() for a in (lengths, trained, order))).hexdigest()[
+            :16
+        ]
 
 
-def make_rows(parts: Sequence[Part], data_dir: Path, tokenizer: Tokenizer, recipe: Recipe, world: World,
-              scratch: Path) -> Rows:
+def make_rows(
+    parts: Sequence[Part],
+    data_dir: Path,
+    tokenizer: Tokenizer,
+    recipe: Recipe,
+    world: World,
+    scratch: Path,
+) -> Rows:
     """Read, tokenise, shuffle and pack a mixture; the same rows on every rank and for any number of ranks.
 
     Conversations with nothing to train inside a row (a question that fills it) are left out. BadAnswer
@@ -98,13 +112,28 @@ def make_rows(parts: Sequence[Part], data_dir: Path, tokenizer: Tokenizer, recip
     capacity = recipe.sequence_len + 1
     store = tokenise(sources, tokenizer, capacity, world, scratch)
     good = (store.length > 1) & (recipe.train_all_tokens | (store.trained > 0))
-    order = [n for i, s in enumerate(sources) for _ in range(s.part.times)
-             for n in range(store.first[i], store.first[i + 1]) if good[n]]
+    order = [
+        n
+        for i, s in enumerate(sources)
+        for _ in range(s.part.times)
+        for n in range(store.first[i], store.first[i + 1])
+        if good[n]
+    ]
     if not order:
         raise NothingToTrain(f"no conversation to train in {data_dir}")
     left_out = int((store.length > 0).sum()) - int(good.sum())
     if left_out and world.first:
-        print(f"{left_out} conversations have no answer within {recipe.sequence_len} tokens: left out", flush=True)
+        print(
+            f"{left_out} conversations have no answer within {recipe.sequence_len} tokens: left out",
+            flush=True,
+        )
     random.Random(recipe.seed).shuffle(order)  # noqa: S311
     packed = [[order[i] for i in row] for row in pack(store.length[order].tolist(), capacity)]
-    return Rows(store, packed, recipe.sequence_len, recipe.train_all_tokens, recipe.own_attention, tokenizer.bos)
+    return Rows(
+        store,
+        packed,
+        recipe.sequence_len,
+        recipe.train_all_tokens,
+        recipe.own_attention,
+        tokenizer.bos,
+    )

@@ -3,6 +3,7 @@
 A row's numbers come from (seed, key of the prompt, number of the sample) and are counted by the token's place
 in the completion: the same row draws the same way alone, in any batch, and on any rank.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

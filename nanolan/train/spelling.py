@@ -4,6 +4,7 @@ A tokenizer hides the letters from a model; these tasks teach them. The words ar
 variety, those that the data sets' own text uses. A word belongs to train or to test by its checksum, and the seeds
 carry the name of the split: no test question can be one that was trained.
 """
+
 from __future__ import annotations
 
 import re
@@ -15,7 +16,7 @@ from string import ascii_lowercase
 
 from nanolan.train.conversation import Conversation, conversation
 
-TEST_SHARE = 10          # one word in so many is for tests
+TEST_SHARE = 10  # one word in so many is for tests
 MAX_WORDS = 50_000
 WORD = re.compile(r"(?<![\w'-])[a-z]{3,14}(?![\w'-])", re.ASCII)
 
@@ -71,14 +72,28 @@ where whisper white whole why wide wild win wind window winter wise wish with wi
 word work world worry write wrong yard year yellow yesterday yet young zebra zero zipper
 """.split()  # noqa: SIM905
 
-SPELL = ("Spell the word: {}", "How do you spell {}?", "Please spell '{}'.", "Write {} letter by letter.",
-         "What are the letters of the word {}?", 'Spell "{}" for me')
+SPELL = (
+    "Spell the word: {}",
+    "How do you spell {}?",
+    "Please spell '{}'.",
+    "Write {} letter by letter.",
+    "What are the letters of the word {}?",
+    'Spell "{}" for me',
+)
 COUNT = (
-    "How many {0} are in {1}?", "How many {0}s are in {1}?", "How many times does {0} occur in {1}?",
-    "How many times does the letter {0} appear in the word {1}?", "Count the letter {0} in {1}.",
-    "Count the {0}s in the word {1}", "What is the number of {0} in {1}?", "How often is there a {0} in {1}?",
-    "In the word {1}, how many letters are {0}?", "Please tell me how many {0} the word {1} has.",
-    "Does {1} have any {0}, and how many?", "Find out how many times {0} is used when you write {1}.")
+    "How many {0} are in {1}?",
+    "How many {0}s are in {1}?",
+    "How many times does {0} occur in {1}?",
+    "How many times does the letter {0} appear in the word {1}?",
+    "Count the letter {0} in {1}.",
+    "Count the {0}s in the word {1}",
+    "What is the number of {0} in {1}?",
+    "How often is there a {0} in {1}?",
+    "In the word {1}, how many letters are {0}?",
+    "Please tell me how many {0} the word {1} has.",
+    "Does {1} have any {0}, and how many?",
+    "Find out how many times {0} is used when you write {1}.",
+)
 QUOTES = ("{}", "{}", "'{}'", '"{}"')
 
 
@@ -90,7 +105,9 @@ def is_test(word: str) -> bool:
 def words_of(texts: Iterable[str]) -> tuple[str, ...]:
     """Our own words, then those that the texts use at least twice, most frequent first; MAX_WORDS at most."""
     counts = Counter(word for text in texts for word in WORD.findall(text))
-    found = sorted((word for word, n in counts.items() if n > 1), key=lambda word: (-counts[word], word))
+    found = sorted(
+        (word for word, n in counts.items() if n > 1), key=lambda word: (-counts[word], word)
+    )
     return tuple(dict.fromkeys([*WORDS, *found]))[:MAX_WORDS]
 
 
@@ -111,9 +128,25 @@ def count_letters(number: int, split: str, words: Sequence[str]) -> Conversation
     rng = Random(f"count {split} {number}")
     word = rng.choice(words)
     letter = rng.choice(word if rng.random() < 0.9 else ascii_lowercase)
-    question = rng.choice(COUNT).format(*(rng.choice(QUOTES).format(text) for text in (letter, word)))
-    running, n = " ".join(f"{c}:{word[:i + 1].count(letter)}" for i, c in enumerate(word)), word.count(letter)
-    return conversation(question.lower() if rng.random() < 0.25 else question, [
-        {"type": "text", "text": f"{word}: {' '.join(word)}\nCounting {letter}: {running}\nChecking: "},
-        {"type": "python", "text": f"'{word}'.count('{letter}')"}, {"type": "python_output", "text": str(n)},
-        {"type": "text", "text": f"\nThe letter {letter} is in {word} {n} time{'s' * (n != 1)}.\n\n#### {n}"}])
+    question = rng.choice(COUNT).format(
+        *(rng.choice(QUOTES).format(text) for text in (letter, word))
+    )
+    running, n = (
+        " ".join(f"{c}:{word[: i + 1].count(letter)}" for i, c in enumerate(word)),
+        word.count(letter),
+    )
+    return conversation(
+        question.lower() if rng.random() < 0.25 else question,
+        [
+            {
+                "type": "text",
+                "text": f"{word}: {' '.join(word)}\nCounting {letter}: {running}\nChecking: ",
+            },
+            {"type": "python", "text": f"'{word}'.count('{letter}')"},
+            {"type": "python_output", "text": str(n)},
+            {
+                "type": "text",
+                "text": f"\nThe letter {letter} is in {word} {n} time{'s' * (n != 1)}.\n\n#### {n}",
+            },
+        ],
+    )

@@ -5,6 +5,7 @@
 Saved whole or not at all and with `final` false (nanolan/manifest.py); the newest two are kept, none after the phase
 is done. A job goes on from the newest one of its own run and phase; the meta's `resume` says what it must agree with.
 """
+
 from __future__ import annotations
 
 import shutil
@@ -28,16 +29,20 @@ from nanolan.train.optim import Optimizer
 from nanolan.train.world import World
 
 KEPT = 2
-LEFTOVERS = (".saving-*", ".shards-*", ".gone-*")     # of a process that was killed while it saved or removed
-PLACE = ("data", "rows_per_step", "steps")            # equal ones mean the same rows in the same steps
+LEFTOVERS = (
+    ".saving-*",
+    ".shards-*",
+    ".gone-*",
+)  # of a process that was killed while it saved or removed
+PLACE = ("data", "rows_per_step", "steps")  # equal ones mean the same rows in the same steps
 
 
 @dataclass(frozen=True)
 class Resume:
     """How to go on from a state."""
 
-    step: int                # steps that are done; 0: from the start, with the state's weights
-    optimizer: bool          # False: with a fresh one
+    step: int  # steps that are done; 0: from the start, with the state's weights
+    optimizer: bool  # False: with a fresh one
 
 
 def find_state(job: Job, world: World) -> Path | None:
@@ -57,7 +62,9 @@ def _is_state_of(job: Job, manifest: Any) -> bool:
     return (manifest.run_id, manifest.phase, manifest.final) == (job.run_id, job.phase, False)
 
 
-def how_to_resume(saved: Mapping[str, Any], now: Mapping[str, Any], step: int, model_only: bool) -> Resume:
+def how_to_resume(
+    saved: Mapping[str, Any], now: Mapping[str, Any], step: int, model_only: bool
+) -> Resume:
     """Go on from a state saved at `step` under `saved`, in a job that means `now`.
 
     UsageProblem with both values when they differ; with `model_only` the weights alone, at the same step if the
@@ -69,8 +76,10 @@ def how_to_resume(saved: Mapping[str, Any], now: Mapping[str, Any], step: int, m
     if model_only:
         return Resume(0 if set(PLACE) & set(different) else step, optimizer=False)
     what = ", ".join(f"{k} was {saved.get(k)!r} and is {now[k]!r}" for k in different)
-    raise UsageProblem(f"cannot go on from the saved step {step}: {what}. \"model_only\": true takes its weights "
-                       'alone, "resume": false begins anew')
+    raise UsageProblem(
+        f'cannot go on from the saved step {step}: {what}. "model_only": true takes its weights '
+        'alone, "resume": false begins anew'
+    )
 
 
 def load_optimizer(folder: Path, step: int, optimizer: Optimizer, world: World) -> list[float]:
@@ -84,16 +93,25 @@ def load_optimizer(folder: Path, step: int, optimizer: Optimizer, world: World) 
             torch.cuda.set_rng_state(mine["rng.cuda"], world.device)
         return [float(loss) for loss in first["losses"]]
     except (KeyError, RuntimeError, TypeError) as e:
-        raise BadAnswer(f"{folder}: not an optimizer of this model ({type(e).__name__}: {e})") from None
+        raise BadAnswer(
+            f"{folder}: not an optimizer of this model ({type(e).__name__}: {e})"
+        ) from None
 
 
 class States:
     """Saves the states of a phase, and removes those that are not needed any more."""
 
-    def __init__(self, job: Job, world: World, model: GPT, optimizer: Optimizer, resumed: Path | None = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        job: Job,
+        world: World,
+        model: GPT,
+        optimizer: Optimizer,
+        resumed: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.job, self.world, self.model, self.optimizer = job, world, model, optimizer
-        self.saved = [resumed] if resumed else []      # oldest first
+        self.saved = [resumed] if resumed else []  # oldest first
         self._clock, self._last = clock, clock()
 
     def due(self) -> bool:
@@ -113,7 +131,9 @@ class States:
             raise RunFailed(f"a weight is not a number after step {step}: stopped, {self.kept()}")
         shards = self.job.out_dir / f".shards-{step:06d}"
         good = self._all(lambda: self._write_shard(shards, step, losses))
-        good = good and self._all(lambda: self._write_state(shards, step, meta) if self.world.first else None)
+        good = good and self._all(
+            lambda: self._write_state(shards, step, meta) if self.world.first else None
+        )
         if good:
             self.saved = [*self.saved, self._folder(step)][-KEPT:]
         if self.world.first:
@@ -139,14 +159,24 @@ class States:
         failed = 0
         try:
             act()
-        except (OSError, RuntimeError) as e:    # torch's writer raises RuntimeError when the disk is full
+        except (
+            OSError,
+            RuntimeError,
+        ) as e:  # torch's writer raises RuntimeError when the disk is full
             failed = 1
-            print(f"warning: the state could not be saved ({type(e).__name__}: {e})", file=sys.stderr, flush=True)
+            print(
+                f"warning: the state could not be saved ({type(e).__name__}: {e})",
+                file=sys.stderr,
+                flush=True,
+            )
         return not self.world.totals(failed)[0]
 
     def _write_shard(self, shards: Path, step: int, losses: list[float]) -> None:
         shards.mkdir(parents=True, exist_ok=True)
-        state: dict[str, Tensor] = {**self.optimizer.state(self.world.rank), "rng.cpu": torch.get_rng_state()}
+        state: dict[str, Tensor] = {
+            **self.optimizer.state(self.world.rank),
+            "rng.cpu": torch.get_rng_state(),
+        }
         if self.world.device.type == "cuda":
             state["rng.cuda"] = torch.cuda.get_rng_state(self.world.device)
         if self.world.first:
@@ -158,7 +188,10 @@ class States:
             write_files(folder, step, self.model, meta)
             for shard in shards.iterdir():
                 shard.replace(folder / shard.name)
-        save_whole(self.job.out_dir, step, write, run_id=self.job.run_id, phase=self.job.phase, final=False)
+
+        save_whole(
+            self.job.out_dir, step, write, run_id=self.job.run_id, phase=self.job.phase, final=False
+        )
 
     def _remove_others(self) -> None:
         """Remove this run's states but those in `saved`: renamed first, so that none is ever half there."""

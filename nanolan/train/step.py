@@ -1,4 +1,5 @@
 """One step's gradients by micro-batches, and the validation slice: everything that runs the model."""
+
 from __future__ import annotations
 
 import contextlib
@@ -14,12 +15,16 @@ from nanolan.train.model import GPT, IGNORE
 from nanolan.train.rows import Batch, Rows
 from nanolan.train.world import World
 
-Loss = Callable[..., Tensor]      # ids, targets, and positions if there are any, (B, T) -> summed nats
+Loss = Callable[..., Tensor]  # ids, targets, and positions if there are any, (B, T) -> summed nats
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """bf16 on CUDA, fp32 on the CPU."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
+    return (
+        torch.autocast("cuda", torch.bfloat16)
+        if device.type == "cuda"
+        else contextlib.nullcontext()
+    )
 
 
 def even_micro_batch(per_rank: int, fits: int) -> int:
@@ -37,7 +42,9 @@ class Stepper:
     device: torch.device
     halved: bool = False
 
-    def gradients(self, batch: Batch, n_trained: float, stopped: Callable[[], bool] = lambda: False) -> float:
+    def gradients(
+        self, batch: Batch, n_trained: float, stopped: Callable[[], bool] = lambda: False
+    ) -> float:
         """Add up the gradients of loss / n_trained, n_trained counted over all ranks; this rank's summed loss.
 
         Ends between two micro-batches when `stopped()`; then the step is not worth anything, see `drop`.
@@ -45,9 +52,14 @@ class Stepper:
         loss = self._try(batch, n_trained, stopped)
         if loss is None:
             if self.halved or self.micro == 1:
-                raise RunFailed(f"CUDA is out of memory at {self.micro} row(s) a micro-batch; try a smaller --batch")
+                raise RunFailed(
+                    f"CUDA is out of memory at {self.micro} row(s) a micro-batch; try a smaller --batch"
+                )
             self.micro, self.halved = self.micro // 2, True
-            print(f"CUDA is out of memory: going on with {self.micro} row(s) a micro-batch", flush=True)
+            print(
+                f"CUDA is out of memory: going on with {self.micro} row(s) a micro-batch",
+                flush=True,
+            )
             return self.gradients(batch, n_trained, stopped)
         return loss
 
@@ -76,7 +88,9 @@ class Stepper:
 
 
 @torch.no_grad()
-def validate(model: GPT, rows: Rows, n_rows: int, micro: int, world: World, sizes: Tensor | None) -> float | None:
+def validate(
+    model: GPT, rows: Rows, n_rows: int, micro: int, world: World, sizes: Tensor | None
+) -> float | None:
     """Mean nats per trained token over the first `n_rows` rows, or bits per byte where token `sizes` are given.
 
     Special tokens (size 0) do not count in bits per byte. None when there is nothing to measure.
@@ -85,10 +99,12 @@ def validate(model: GPT, rows: Rows, n_rows: int, micro: int, world: World, size
     n_rows = min(n_rows, len(rows))
     mine = range(world.rank, n_rows, world.size)
     for at in range(0, len(mine), micro):
-        batch = rows.batch(mine[at:at + micro], micro)
+        batch = rows.batch(mine[at : at + micro], micro)
         targets = batch.targets
         if sizes is not None:
-            targets = targets.masked_fill((targets < 0) | (sizes[targets.clamp(min=0)] == 0), IGNORE)
+            targets = targets.masked_fill(
+                (targets < 0) | (sizes[targets.clamp(min=0)] == 0), IGNORE
+            )
         counted = targets[targets >= 0]
         weight += len(counted) if sizes is None else math.log(2) * int(sizes[counted].sum())
         with autocast(world.device):

@@ -1,4 +1,5 @@
 """Ways a run ends early: SIGTERM sets a flag that ranks agree on; a dead parent ends its rank at once."""
+
 from __future__ import annotations
 
 import faulthandler
@@ -25,13 +26,17 @@ class StopFlag:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
 
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
         signal.signal(signal.SIGTERM, self._before)
 
 
 def tell_stacks() -> None:
     """Print the stacks of all threads to stderr at SIGUSR1, also in the middle of a hung collective."""
-    if sys.__stderr__ is not None:     # the process's own: what stands in for it in a test may be no file
+    if (
+        sys.__stderr__ is not None
+    ):  # the process's own: what stands in for it in a test may be no file
         faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)
 
 

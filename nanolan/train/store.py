@@ -4,6 +4,7 @@ Rank r renders every size-th block of rows into files of its own (by several pro
 ranks map all files. A token that is trained is stored as its id, one that is not as ~id (negative): ids and mask in
 one array.
 """
+
 from __future__ import annotations
 
 import shutil
@@ -24,21 +25,27 @@ from nanolan.train.world import World
 class Store:
     """Conversations by number: rows of source 0 first, then source 1 ... whatever the number of ranks."""
 
-    tokens: list[npt.NDArray[np.int32]]    # one array a rank
-    shard: npt.NDArray[np.int64]           # conversation -> which array
-    start: npt.NDArray[np.int64]           # conversation -> where in it
-    length: npt.NDArray[np.int64]          # conversation -> tokens; 0: not chosen
-    trained: npt.NDArray[np.int64]         # conversation -> tokens that are trained
-    first: list[int]                       # source -> its first conversation
+    tokens: list[npt.NDArray[np.int32]]  # one array a rank
+    shard: npt.NDArray[np.int64]  # conversation -> which array
+    start: npt.NDArray[np.int64]  # conversation -> where in it
+    length: npt.NDArray[np.int64]  # conversation -> tokens; 0: not chosen
+    trained: npt.NDArray[np.int64]  # conversation -> tokens that are trained
+    first: list[int]  # source -> its first conversation
 
     def __getitem__(self, conversation: int) -> npt.NDArray[np.int32]:
         """The signed tokens of a conversation."""
         at = self.start[conversation]
-        return self.tokens[self.shard[conversation]][at:at + self.length[conversation]]
+        return self.tokens[self.shard[conversation]][at : at + self.length[conversation]]
 
 
-def tokenise(sources: Sequence[Source], tokenizer: Tokenizer, max_tokens: int, world: World, scratch: Path,
-             workers: int | None = None) -> Store:
+def tokenise(
+    sources: Sequence[Source],
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    world: World,
+    scratch: Path,
+    workers: int | None = None,
+) -> Store:
     """Render all sources, cut at `max_tokens`, into `scratch` (a folder for this call, removed again).
 
     Every rank calls this; all must see the same `scratch`. `workers` (of each rank) change nothing but the time.
@@ -46,18 +53,31 @@ def tokenise(sources: Sequence[Source], tokenizer: Tokenizer, max_tokens: int, w
     first = np.cumsum([0, *(s.rows for s in sources)]).tolist()
     scratch.mkdir(parents=True, exist_ok=True)
     rendering = Rendering(sources, tokenizer, max_tokens)
-    mine = rendering.blocks()[world.rank::world.size]
-    _write_share(rendering, mine, workers or workers_for(rendering.rows(mine), world.size), first, scratch, world.rank)
-    world.meet()                                    # every rank has written
+    mine = rendering.blocks()[world.rank :: world.size]
+    _write_share(
+        rendering,
+        mine,
+        workers or workers_for(rendering.rows(mine), world.size),
+        first,
+        scratch,
+        world.rank,
+    )
+    world.meet()  # every rank has written
     store = _open(scratch, world.size, first)
-    world.meet()                                    # every rank has mapped: the names may go, the data stay
+    world.meet()  # every rank has mapped: the names may go, the data stay
     if world.first:
         shutil.rmtree(scratch, ignore_errors=True)
     return store
 
 
-def _write_share(rendering: Rendering, mine: Sequence[tuple[int, int]], workers: int, first: list[int], scratch: Path,
-                 rank: int) -> None:
+def _write_share(
+    rendering: Rendering,
+    mine: Sequence[tuple[int, int]],
+    workers: int,
+    first: list[int],
+    scratch: Path,
+    rank: int,
+) -> None:
     """A rank's tokens, and its table of (conversation, length, trained)."""
     tables = [np.empty((0, 3), np.int64)]
     with open(scratch / f"tokens-{rank}.bin", "wb") as f:
@@ -75,5 +95,7 @@ def _open(scratch: Path, size: int, first: list[int]) -> Store:
         shard[number], length[number], trained[number] = rank, n, n_trained
         start[number] = np.cumsum(n) - n
         path = scratch / f"tokens-{rank}.bin"
-        tokens.append(np.memmap(path, np.int32, "r") if len(n) else np.empty(0, np.int32))   # nothing cannot be mapped
+        tokens.append(
+            np.memmap(path, np.int32, "r") if len(n) else np.empty(0, np.int32)
+        )  # nothing cannot be mapped
     return Store(tokens, shard, start, length, trained, first)

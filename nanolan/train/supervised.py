@@ -2,6 +2,7 @@
 
 Every rank runs this and decides alike: what is decided by a clock or a signal is first agreed on.
 """
+
 from __future__ import annotations
 
 import gc
@@ -23,7 +24,15 @@ from nanolan.train.health import Health, check_number, check_start, expected_los
 from nanolan.train.job import Job
 from nanolan.train.model import GPT
 from nanolan.train.optim import Optimizer, make_optimizer
-from nanolan.train.recipe import Recipe, lr_factor, micro_batch, momentum, recipe_for, rows_per_step, steps_of
+from nanolan.train.recipe import (
+    Recipe,
+    lr_factor,
+    micro_batch,
+    momentum,
+    recipe_for,
+    rows_per_step,
+    steps_of,
+)
 from nanolan.train.report import Report
 from nanolan.train.rows import NothingToTrain, Rows, make_rows
 from nanolan.train.state import Resume, States, find_state, how_to_resume, load_optimizer
@@ -50,12 +59,12 @@ class Training:
     stepper: Stepper
     states: States
     health: Health
-    settings: dict[str, Any]         # of the meta's user_config and of wandb
-    agreed: dict[str, Any]           # what a state can only be gone on from under
-    per_step: int                    # rows, of all ranks
+    settings: dict[str, Any]  # of the meta's user_config and of wandb
+    agreed: dict[str, Any]  # what a state can only be gone on from under
+    per_step: int  # rows, of all ranks
     steps: int
-    done: int                        # steps
-    expected: float | None = None    # the loss that the meta of what it starts from speaks of
+    done: int  # steps
+    expected: float | None = None  # the loss that the meta of what it starts from speaks of
 
 
 def train_supervised(job: Job, world: World) -> None:
@@ -83,29 +92,74 @@ def prepare(job: Job, world: World, report: Report) -> Training:
 
     per_step = rows_per_step(recipe, len(rows), rows.n_conversations)
     steps = report.steps = steps_of(recipe, len(rows), per_step)
-    agreed = {"processes": world.size, "data": rows.digest(), "rows_per_step": per_step, "steps": steps,
-              "model_config": asdict(model.config), **asdict(recipe)}
+    agreed = {
+        "processes": world.size,
+        "data": rows.digest(),
+        "rows_per_step": per_step,
+        "steps": steps,
+        "model_config": asdict(model.config),
+        **asdict(recipe),
+    }
     saved = start.meta.get("resume") or {} if state else {}
-    resume = how_to_resume(saved.get("agreed", {}), agreed, start.step, job.model_only) if state else Resume(0, False)
-    micro = micro_rows(job, model, recipe, world, -(-per_step // world.size), saved.get("micro_batch"))
-    settings = {**asdict(recipe), "run": job.run_name, "rows_per_step": per_step, "micro_batch": micro,
-                "processes": world.size, "init_step": saved.get("init_step", start.step)}
-    report.say(f"{job.phase} of {job.model_tag} step {settings['init_step']}: {model.config.n_params / 1e6:.1f}M "
-               f"parameters on {world.size} x {world.device.type}; {rows.n_conversations:,} conversations in "
-               f"{len(rows):,} rows of {recipe.sequence_len}; {steps} steps of {per_step} rows, {micro} at a time")
+    resume = (
+        how_to_resume(saved.get("agreed", {}), agreed, start.step, job.model_only)
+        if state
+        else Resume(0, False)
+    )
+    micro = micro_rows(
+        job, model, recipe, world, -(-per_step // world.size), saved.get("micro_batch")
+    )
+    settings = {
+        **asdict(recipe),
+        "run": job.run_name,
+        "rows_per_step": per_step,
+        "micro_batch": micro,
+        "processes": world.size,
+        "init_step": saved.get("init_step", start.step),
+    }
+    report.say(
+        f"{job.phase} of {job.model_tag} step {settings['init_step']}: {model.config.n_params / 1e6:.1f}M "
+        f"parameters on {world.size} x {world.device.type}; {rows.n_conversations:,} conversations in "
+        f"{len(rows):,} rows of {recipe.sequence_len}; {steps} steps of {per_step} rows, {micro} at a time"
+    )
     report.open_wandb(settings)
 
-    optimizer = make_optimizer(model, world, unembedding_lr=recipe.unembedding_lr, embedding_lr=recipe.embedding_lr,
-                               matrix_lr=recipe.matrix_lr)
+    optimizer = make_optimizer(
+        model,
+        world,
+        unembedding_lr=recipe.unembedding_lr,
+        embedding_lr=recipe.embedding_lr,
+        matrix_lr=recipe.matrix_lr,
+    )
     states = States(job, world, model, optimizer, state if resume.step else None)
     health = take_up(state, start.step, resume, optimizer, world, report) if state else Health()
     speed_up(model, recipe, world, report)
     stepper = Stepper(model.loss_sum, list(model.parameters()), micro, world.device)
-    return Training(job, world, report, recipe, tokenizer, model, rows, val_rows, optimizer, stepper, states, health,
-                    settings, agreed, per_step, steps, resume.step, expected_loss(start.meta, tokenizer))
+    return Training(
+        job,
+        world,
+        report,
+        recipe,
+        tokenizer,
+        model,
+        rows,
+        val_rows,
+        optimizer,
+        stepper,
+        states,
+        health,
+        settings,
+        agreed,
+        per_step,
+        steps,
+        resume.step,
+        expected_loss(start.meta, tokenizer),
+    )
 
 
-def take_up(state: Path, step: int, resume: Resume, optimizer: Optimizer, world: World, report: Report) -> Health:
+def take_up(
+    state: Path, step: int, resume: Resume, optimizer: Optimizer, world: World, report: Report
+) -> Health:
     """Fill optimizer and report from a saved state, if they fit; the health of the steps so far."""
     health = Health()
     if resume.optimizer:
@@ -130,8 +184,10 @@ def mixture(job: Job) -> tuple[Part, ...]:
     if job.identity is False:
         return tuple(part for part in TRAINING[job.phase] if part.data != IDENTITY)
     if job.identity and job.phase == "mid" and not (job.data_dir / IDENTITY_FILE).exists():
-        raise BadAnswer(f"no {IDENTITY_FILE} in {job.data_dir}: mid would not learn who it is. Put one there, or go "
-                        'without it by "identity": false')
+        raise BadAnswer(
+            f"no {IDENTITY_FILE} in {job.data_dir}: mid would not learn who it is. Put one there, or go "
+            'without it by "identity": false'
+        )
     return TRAINING[job.phase]
 
 
@@ -153,10 +209,14 @@ def validation_rows(job: Job, tokenizer: Tokenizer, recipe: Recipe, world: World
         return None
 
 
-def micro_rows(job: Job, model: GPT, recipe: Recipe, world: World, per_rank: int, before: int | None) -> int:
+def micro_rows(
+    job: Job, model: GPT, recipe: Recipe, world: World, per_rank: int, before: int | None
+) -> int:
     """Rows of a micro-batch: the job's wish, else as before (memory may have run out), else what the memory allows."""
-    gpu_gib = torch.cuda.mem_get_info()[1] / 2 ** 30 if world.device.type == "cuda" else None
-    return even_micro_batch(per_rank, job.batch or before or micro_batch(model.config, recipe.sequence_len, gpu_gib))
+    gpu_gib = torch.cuda.mem_get_info()[1] / 2**30 if world.device.type == "cuda" else None
+    return even_micro_batch(
+        per_rank, job.batch or before or micro_batch(model.config, recipe.sequence_len, gpu_gib)
+    )
 
 
 def speed_up(model: GPT, recipe: Recipe, world: World, report: Report) -> None:
@@ -167,7 +227,7 @@ def speed_up(model: GPT, recipe: Recipe, world: World, report: Report) -> None:
         report.beat("compile")
         heads = config.n_head, config.n_kv_head, config.n_embd // config.n_head
         model.compile_parts(flex=recipe.own_attention and flex_works(*heads, T, world.device))
-    gc.freeze()          # the packed rows are millions of objects that the collector need not visit again
+    gc.freeze()  # the packed rows are millions of objects that the collector need not visit again
 
 
 # ------------------------------------------------------------------ train
@@ -177,12 +237,17 @@ def loop(t: Training, stop: StopFlag) -> None:
     per_rank = -(-t.per_step // world.size)
     while t.done < t.steps:
         t0 = time.perf_counter()
-        mine = range(t.done * t.per_step, (t.done + 1) * t.per_step)[world.rank::world.size]
+        mine = range(t.done * t.per_step, (t.done + 1) * t.per_step)[world.rank :: world.size]
         batch = t.rows.batch(mine, -(-per_rank // t.stepper.micro) * t.stepper.micro)
         n_trained = world.totals(int((batch.targets >= 0).sum()))[0]
-        loss, stops, due = world.totals(t.stepper.gradients(batch, n_trained, lambda: stop.requested),
-                                        stop.requested, t.states.due())
-        if stops:                # whoever got the signal may have gone through less than its rows: the step is void
+        loss, stops, due = world.totals(
+            t.stepper.gradients(batch, n_trained, lambda: stop.requested),
+            stop.requested,
+            t.states.due(),
+        )
+        if (
+            stops
+        ):  # whoever got the signal may have gone through less than its rows: the step is void
             t.stepper.drop()
             return
         loss /= n_trained
@@ -193,11 +258,19 @@ def loop(t: Training, stop: StopFlag) -> None:
         norm = t.optimizer.step(factor, momentum(recipe, t.done))
         check_number("gradient's norm", norm, t.done + 1, t.steps, t.states.kept())
         t.done += 1
-        t.report.step(t.done, loss, recipe.matrix_lr * factor, t.per_step * recipe.sequence_len,
-                      time.perf_counter() - t0, norm=norm)
+        t.report.step(
+            t.done,
+            loss,
+            recipe.matrix_lr * factor,
+            t.per_step * recipe.sequence_len,
+            time.perf_counter() - t0,
+            norm=norm,
+        )
         t.health.see(loss)
         if problem := t.health.exploded():
-            raise RunFailed(f"{problem}, up to step {t.done} of {t.steps}: stopped, {t.states.kept()}")
+            raise RunFailed(
+                f"{problem}, up to step {t.done} of {t.steps}: stopped, {t.states.kept()}"
+            )
         if due and t.health.calm and t.done < t.steps:
             save_state(t)
 
@@ -208,18 +281,31 @@ def save_state(t: Training) -> bool:
         return True
     t.report.beat("save", t.done)
     before = time.perf_counter()
-    resume = {"agreed": t.agreed, "micro_batch": t.stepper.micro, "init_step": t.settings["init_step"]}
-    meta = meta_of(t, {}) | {"model_config": asdict(t.model.config), "resume": resume}    # mid's changes at its end
+    resume = {
+        "agreed": t.agreed,
+        "micro_batch": t.stepper.micro,
+        "init_step": t.settings["init_step"],
+    }
+    meta = meta_of(t, {}) | {
+        "model_config": asdict(t.model.config),
+        "resume": resume,
+    }  # mid's changes at its end
     good = t.states.save(t.done, meta, t.report.losses)
     if good:
-        t.report.say(f"{t.job.phase} state saved at step {t.done} in {time.perf_counter() - before:.1f} s")
+        t.report.say(
+            f"{t.job.phase} state saved at step {t.done} in {time.perf_counter() - before:.1f} s"
+        )
     return good
 
 
 def meta_of(t: Training, values: dict[str, float | None]) -> dict[str, Any]:
     settings = {**t.settings, "micro_batch": t.stepper.micro}
-    return checkpoint.meta_of(t.job.phase, t.model.config, t.recipe.sequence_len,
-                              {"step": t.done, "user_config": settings, **values})
+    return checkpoint.meta_of(
+        t.job.phase,
+        t.model.config,
+        t.recipe.sequence_len,
+        {"step": t.done, "user_config": settings, **values},
+    )
 
 
 # ------------------------------------------------------------------ save
@@ -229,8 +315,10 @@ def finish(t: Training) -> None:
         return save_result(t)
     if t.done == 0:
         return t.report.say(f"{t.job.phase} stopped before its first step: nothing to save")
-    if not t.health.calm:        # it may be exploding: the state before that is the better one
-        t.report.say(f"warning: the loss has been high for {t.health.high} steps: step {t.done} is not saved")
+    if not t.health.calm:  # it may be exploding: the state before that is the better one
+        t.report.say(
+            f"warning: the loss has been high for {t.health.high} steps: step {t.done} is not saved"
+        )
         if not t.states.saved:
             raise RunFailed(f"stopped at step {t.done} while the loss was high: nothing saved")
     elif not save_state(t):
@@ -247,9 +335,22 @@ def save_result(t: Training) -> None:
     if not t.world.first:
         return
     t.report.beat("save", t.done)
-    extra = {**t.report.loss_span(), **values, "tokens": t.report.tokens, "micro_batch": t.stepper.micro}
-    folder = checkpoint.save(t.job.out_dir, t.done, t.model, meta_of(t, values), run_id=t.job.run_id, phase=t.job.phase,
-                             final=True, extra=extra)
+    extra = {
+        **t.report.loss_span(),
+        **values,
+        "tokens": t.report.tokens,
+        "micro_batch": t.stepper.micro,
+    }
+    folder = checkpoint.save(
+        t.job.out_dir,
+        t.done,
+        t.model,
+        meta_of(t, values),
+        run_id=t.job.run_id,
+        phase=t.job.phase,
+        final=True,
+        extra=extra,
+    )
     t.states.clear()
     t.report.beat("save", t.done)
     t.report.say(f"{t.job.phase} done at step {t.done}: saved {folder}")

@@ -4,6 +4,7 @@ The parquet files lie at <data>/<repo>/<path> as on the Hub; the identity conver
 tasks are made here. A new task is a row in READERS (how a row of it becomes a conversation) or in MAKERS (how its
 n-th conversation is made), and rows in the mixtures.
 """
+
 from __future__ import annotations
 
 import reprlib
@@ -20,14 +21,24 @@ import pyarrow.parquet as pq
 from nanolan.datasets import DATASETS, IDENTITY_FILE, check_data
 from nanolan.errors import BadAnswer
 from nanolan.parquet import plain_path
-from nanolan.train.conversation import Conversation, calculator_parts, check, conversation, multiple_choice, read_jsonl
+from nanolan.train.conversation import (
+    Conversation,
+    calculator_parts,
+    check,
+    conversation,
+    multiple_choice,
+    read_jsonl,
+)
 from nanolan.train.spelling import count_letters, of_split, spell, words_of
 
 IDENTITY = "identity"
 LETTERS = "ABCD"
-MADE_BLOCK = 2_000       # made conversations that are dealt out at once
-WORD_ROWS = 4_000        # rows of smol-smoltalk whose words are spelled
-MOST_ROWS, MOST_BYTES = 1 << 22, 2 << 30      # of a parquet row group, which is read at once; those of the data sets have 1,000
+MADE_BLOCK = 2_000  # made conversations that are dealt out at once
+WORD_ROWS = 4_000  # rows of smol-smoltalk whose words are spelled
+MOST_ROWS, MOST_BYTES = (
+    1 << 22,
+    2 << 30,
+)  # of a parquet row group, which is read at once; those of the data sets have 1,000
 
 
 @dataclass(frozen=True)
@@ -41,14 +52,31 @@ class Part:
 
 
 TRAINING = {
-    "mid": (Part("smol-smoltalk"), Part("mmlu"), Part("gsm8k"), Part(IDENTITY, times=2),
-            Part("spell", limit=200_000), Part("count-letters", limit=80_000)),
-    "sft": (Part("arc-easy"), Part("arc-challenge"), Part("gsm8k"), Part("smol-smoltalk", limit=10_000),
-            Part(IDENTITY), Part("spell", limit=300), Part("count-letters", limit=300)),
+    "mid": (
+        Part("smol-smoltalk"),
+        Part("mmlu"),
+        Part("gsm8k"),
+        Part(IDENTITY, times=2),
+        Part("spell", limit=200_000),
+        Part("count-letters", limit=80_000),
+    ),
+    "sft": (
+        Part("arc-easy"),
+        Part("arc-challenge"),
+        Part("gsm8k"),
+        Part("smol-smoltalk", limit=10_000),
+        Part(IDENTITY),
+        Part("spell", limit=300),
+        Part("count-letters", limit=300),
+    ),
 }
 # Small slices in nanochat's proportions: about half a million tokens for mid, a quarter for sft.
 VALIDATION = {
-    "mid": (Part("smol-smoltalk", "test", 960), Part("mmlu", "test", 208), Part("gsm8k", "test", 17)),
+    "mid": (
+        Part("smol-smoltalk", "test", 960),
+        Part("mmlu", "test", 208),
+        Part("gsm8k", "test", 17),
+    ),
     "sft": (Part("smol-smoltalk", "test", 512),),
 }
 
@@ -67,10 +95,14 @@ def text(value: Any, name: str) -> str:
 
 def gsm8k(row: dict[str, Any]) -> Conversation:
     """A word problem; the notes in the answer become calculator calls."""
-    return conversation(text(row["question"], "question"), calculator_parts(text(row["answer"], "answer")))
+    return conversation(
+        text(row["question"], "question"), calculator_parts(text(row["answer"], "answer"))
+    )
 
 
-def choose_one(question: str, letters: Sequence[str], choices: Sequence[str], right: str) -> Conversation:
+def choose_one(
+    question: str, letters: Sequence[str], choices: Sequence[str], right: str
+) -> Conversation:
     """A multiple choice question; its letters are kept beside the messages, for evaluation.
 
     ValueError when the answer is none of them, or a choice is no text.
@@ -78,8 +110,12 @@ def choose_one(question: str, letters: Sequence[str], choices: Sequence[str], ri
     if len(set(letters)) != len(choices) or len(choices) < 2:
         raise ValueError(f"{len(choices)} choices for the letters {', '.join(map(str, letters))}")
     if right not in letters:
-        raise ValueError(f"the answer {reprlib.repr(right)} is none of the choices {', '.join(map(str, letters))}")
-    asked = multiple_choice(text(question, "question"), letters, [text(choice, "a choice") for choice in choices])
+        raise ValueError(
+            f"the answer {reprlib.repr(right)} is none of the choices {', '.join(map(str, letters))}"
+        )
+    asked = multiple_choice(
+        text(question, "question"), letters, [text(choice, "a choice") for choice in choices]
+    )
     return {**conversation(asked, right), "letters": list(letters)}
 
 
@@ -100,11 +136,18 @@ def arc(row: dict[str, Any]) -> Conversation:
 
 
 READERS: dict[str, Callable[[dict[str, Any]], Conversation]] = {
-    "smol-smoltalk": smoltalk, "gsm8k": gsm8k, "mmlu": mmlu, "arc-easy": arc, "arc-challenge": arc,
+    "smol-smoltalk": smoltalk,
+    "gsm8k": gsm8k,
+    "mmlu": mmlu,
+    "arc-easy": arc,
+    "arc-challenge": arc,
 }
 
 
-MAKERS: dict[str, Callable[[int, str, Sequence[str]], Conversation]] = {"spell": spell, "count-letters": count_letters}
+MAKERS: dict[str, Callable[[int, str, Sequence[str]], Conversation]] = {
+    "spell": spell,
+    "count-letters": count_letters,
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +157,7 @@ class Block:
     `read` can be pickled: it is also called in other processes.
     """
 
-    first: int            # index of its first row in the part
+    first: int  # index of its first row in the part
     rows: int
     read: Callable[[], Iterable[Conversation]]
 
@@ -125,8 +168,8 @@ class Source:
 
     part: Part
     blocks: tuple[Block, ...]
-    chosen: frozenset[int] | None = None      # None: all
-    notes: tuple[str, ...] = ()               # what the user should know of it
+    chosen: frozenset[int] | None = None  # None: all
+    notes: tuple[str, ...] = ()  # what the user should know of it
 
     @property
     def rows(self) -> int:
@@ -145,7 +188,9 @@ class Source:
                 yield row, c
 
 
-def open_mixture(parts: Sequence[Part], data_dir: Path, seed: int, made_rows: int | None) -> list[Source]:
+def open_mixture(
+    parts: Sequence[Part], data_dir: Path, seed: int, made_rows: int | None
+) -> list[Source]:
     """The Sources of a mixture; BadAnswer for a missing data set, a note for a missing identity file.
 
     `made_rows` conversations are made, shared out as the table has them; None: as many as the table says, but at most
@@ -157,13 +202,22 @@ def open_mixture(parts: Sequence[Part], data_dir: Path, seed: int, made_rows: in
         most = min(total, sum(s.taken for s in sources) // 2)
         wanted = most if made_rows is None else made_rows
         words = words_of(_texts(data_dir)) if wanted else ()
-        sources += [_made(part, limit * wanted // total, of_split(words, part.split)) for part, limit in made]
+        sources += [
+            _made(part, limit * wanted // total, of_split(words, part.split))
+            for part, limit in made
+        ]
     return sources
 
 
 def _made(part: Part, rows: int, words: Sequence[str]) -> Source:
     parts = [range(first, min(first + MADE_BLOCK, rows)) for first in range(0, rows, MADE_BLOCK)]
-    return Source(part, tuple(Block(p.start, len(p), partial(make_rows, part.data, part.split, p, words)) for p in parts))
+    return Source(
+        part,
+        tuple(
+            Block(p.start, len(p), partial(make_rows, part.data, part.split, p, words))
+            for p in parts
+        ),
+    )
 
 
 def _texts(data_dir: Path) -> Iterator[str]:
@@ -183,13 +237,15 @@ def open_part(part: Part, data_dir: Path, seed: int) -> Source:
     if part.limit is None or part.limit >= source.rows:
         return source
     # numpy's permutation under this seed picks the same rows as the shuffle of the datasets library
-    chosen = np.random.default_rng(seed).permutation(source.rows)[:part.limit]
+    chosen = np.random.default_rng(seed).permutation(source.rows)[: part.limit]
     return Source(part, source.blocks, frozenset(chosen.tolist()))
 
 
 def _open_identity(part: Part, path: Path) -> Source:
     if not path.exists():
-        return Source(part, (), notes=(f"warning: no {IDENTITY} file ({path}): trained without it",))
+        return Source(
+            part, (), notes=(f"warning: no {IDENTITY} file ({path}): trained without it",)
+        )
     found = read_jsonl(path)
     return Source(part, (Block(0, len(found), partial(iter, found)),))
 
@@ -211,7 +267,9 @@ def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
             group = meta.row_group(g)
             n = group.num_rows
             if not 0 <= n <= MOST_ROWS or group.total_byte_size > MOST_BYTES:
-                raise BadAnswer(f"{path}: a row group of {n:,} rows and {group.total_byte_size:,} bytes is not read")
+                raise BadAnswer(
+                    f"{path}: a row group of {n:,} rows and {group.total_byte_size:,} bytes is not read"
+                )
             yield Block(first, n, partial(read_rows, part.data, path, g, first))
             first += n
 
@@ -222,7 +280,9 @@ def columns_of(schema: pq.ParquetSchema) -> dict[str, str]:
     return {plain_path(c.path): c.physical_type for c in found}
 
 
-def make_rows(data: str, split: str, numbers: Iterable[int], words: Sequence[str]) -> Iterator[Conversation]:
+def make_rows(
+    data: str, split: str, numbers: Iterable[int], words: Sequence[str]
+) -> Iterator[Conversation]:
     """The made conversations with these numbers."""
     return (MAKERS[data](n, split, words) for n in numbers)
 
@@ -231,7 +291,7 @@ def read_rows(data: str, path: Path, row_group: int, first: int) -> Iterator[Con
     """The checked conversation of every row of a row group; BadAnswer names the file and row."""
     try:
         rows = pq.ParquetFile(path).read_row_group(row_group, use_threads=False).to_pylist()
-    except (OSError, ValueError, pa.ArrowException) as e:      # ValueError: text that is not UTF-8
+    except (OSError, ValueError, pa.ArrowException) as e:  # ValueError: text that is not UTF-8
         raise BadAnswer(f"{path}: damaged ({e})") from None
     for row, record in enumerate(rows, first):
         where = f"{path}, row {row}"

@@ -1,8 +1,9 @@
 """A tiny untrained base checkpoint and tokenizer in nanochat's formats, for rehearsals and tests.
 
-    write_tiny(folder, texts)   ->  folder/base_checkpoints/d20/{model_000010.pt,meta_000010.json}
-                                    folder/tokenizer/{tokenizer.pkl,token_bytes.pt}
+write_tiny(folder, texts)   ->  folder/base_checkpoints/d20/{model_000010.pt,meta_000010.json}
+                                folder/tokenizer/{tokenizer.pkl,token_bytes.pt}
 """
+
 from __future__ import annotations
 
 import pickle
@@ -26,8 +27,17 @@ MAX_WORDS = 4000
 PATTERN = r"\d{1,2}| ?[^\W\d_]+| ?(?:[^\s\w]|_)+|\s+"
 
 
-def write_tiny(folder: Path, texts: list[str], tag: str = "d20", n_merges: int = 256, n_layer: int = 2,
-               n_embd: int = 64, n_head: int = 2, sequence_len: int = 256, seed: int = 0) -> None:
+def write_tiny(
+    folder: Path,
+    texts: list[str],
+    tag: str = "d20",
+    n_merges: int = 256,
+    n_layer: int = 2,
+    n_embd: int = 64,
+    n_head: int = 2,
+    sequence_len: int = 256,
+    seed: int = 0,
+) -> None:
     """Write a base checkpoint and a tokenizer learned from `texts`; at most `n_merges`, vocabulary a multiple of 8."""
     encoding = learn_encoding(texts, n_merges)
     (tokenizer := folder / "tokenizer").mkdir(parents=True, exist_ok=True)
@@ -35,8 +45,14 @@ def write_tiny(folder: Path, texts: list[str], tag: str = "d20", n_merges: int =
     torch.save(Tokenizer(encoding).token_bytes(), tokenizer / "token_bytes.pt")
 
     config = GPTConfig(sequence_len, encoding.n_vocab, n_layer, n_head, n_head, n_embd)
-    meta = {"step": STEP, "val_bpb": None, "model_config": asdict(config), "user_config": {"depth": n_layer},
-            "device_batch_size": 4, "max_seq_len": sequence_len}
+    meta = {
+        "step": STEP,
+        "val_bpb": None,
+        "model_config": asdict(config),
+        "user_config": {"depth": n_layer},
+        "device_batch_size": 4,
+        "max_seq_len": sequence_len,
+    }
     (base := folder / "base_checkpoints" / tag).mkdir(parents=True, exist_ok=True)
     write_files(base, STEP, GPT.fresh(config, seed), meta)
 
@@ -47,16 +63,20 @@ def learn_encoding(texts: list[str], n_merges: int) -> tiktoken.Encoding:
     extra = (256 + len(merges) + len(SPECIAL_TOKENS)) % 8
     if len(merges) < extra:
         raise UsageProblem(f"too little text to learn a tokenizer from: {len(merges)} merges")
-    merges = merges[:len(merges) - extra]
+    merges = merges[: len(merges) - extra]
     ranks = {token: i for i, token in enumerate([bytes([b]) for b in range(256)] + merges)}
     specials = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
-    return tiktoken.Encoding(name="rustbpe", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=specials)
+    return tiktoken.Encoding(
+        name="rustbpe", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=specials
+    )
 
 
 def learn_merges(texts: list[str], n_merges: int) -> list[bytes]:
     """Byte-pair encoding: new tokens, most frequent pair first; ends early when no pair is left."""
     counts = Counter(piece for text in texts for piece in re.findall(PATTERN, text))
-    words = [([bytes([b]) for b in piece.encode()], n) for piece, n in counts.most_common(MAX_WORDS)]
+    words = [
+        ([bytes([b]) for b in piece.encode()], n) for piece, n in counts.most_common(MAX_WORDS)
+    ]
     merges: list[bytes] = []
     while len(merges) < n_merges:
         pairs: Counter[tuple[bytes, bytes]] = Counter()
@@ -67,7 +87,7 @@ def learn_merges(texts: list[str], n_merges: int) -> list[bytes]:
             break
         a, b = max(pairs, key=lambda pair: (pairs[pair], pair))
         words = [(_merge(word, a, b), n) for word, n in words]
-        if a + b not in merges:     # two splits of one token: keep it once
+        if a + b not in merges:  # two splits of one token: keep it once
             merges.append(a + b)
     return merges
 

@@ -3,6 +3,7 @@
 A pickle is a program: nanolan/pickles.py takes the state out of it and runs none of its code; the Encoding is built
 here. torch is imported only where a tensor is made: processes that tokenise do without it.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 
-PIECE = 100_000              # characters that are encoded at once
-SAMPLE = "It's 10 times: (a+b) ~ \u00e9\u6f22\U0001f600!\r\n\n  end"     # a pattern must take such text apart
+PIECE = 100_000  # characters that are encoded at once
+SAMPLE = "It's 10 times: (a+b) ~ \u00e9\u6f22\U0001f600!\r\n\n  end"  # a pattern must take such text apart
 
 
 class Tokenizer:
@@ -33,14 +34,20 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; BadAnswer when tiktoken cannot take it apart."""
-        if len(text) > PIECE:      # a run of a million blanks makes tiktoken's pattern give up
-            return [token for at in range(0, len(text), PIECE) for token in self.encode(text[at:at + PIECE])]
+        if len(text) > PIECE:  # a run of a million blanks makes tiktoken's pattern give up
+            return [
+                token
+                for at in range(0, len(text), PIECE)
+                for token in self.encode(text[at : at + PIECE])
+            ]
         try:
             return self._encoding.encode_ordinary(text)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as e:   # a Rust panic is no Exception
-            raise BadAnswer(f"the tokenizer cannot read {text[:40]!r} ({type(e).__name__}: {str(e)[:100]})") from None
+        except BaseException as e:  # a Rust panic is no Exception
+            raise BadAnswer(
+                f"the tokenizer cannot read {text[:40]!r} ({type(e).__name__}: {str(e)[:100]})"
+            ) from None
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids, specials spelled out, invalid UTF-8 replaced."""
@@ -101,7 +108,7 @@ def load_token_bytes(folder: Path, tokenizer: Tokenizer) -> torch.Tensor:
         sizes = torch.load(path, map_location="cpu", weights_only=True)
     except BadAnswer:
         raise
-    except Exception as e:   # torch raises many kinds for a damaged or hostile file
+    except Exception as e:  # torch raises many kinds for a damaged or hostile file
         raise BadAnswer(f"{path}: cannot be loaded ({type(e).__name__})") from None
     return sizes.to(torch.int32)
 
@@ -112,7 +119,9 @@ def _encoding(state: dict[str, Any], path: Path) -> tiktoken.Encoding:
         kept = encoding.decode(encoding.encode_ordinary(SAMPLE))
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as e:   # ValueError, or for some patterns a Rust panic, which is no Exception
+    except (
+        BaseException
+    ) as e:  # ValueError, or for some patterns a Rust panic, which is no Exception
         raise BadAnswer(f"{path}: tiktoken refuses it ({type(e).__name__}: {e})") from None
     if kept != SAMPLE:
         raise BadAnswer(f"{path}: its pattern loses text: {SAMPLE!r} becomes {kept!r}")

@@ -3,6 +3,7 @@
 One process needs no process group. Numbers on the host always travel over gloo, tensors over the
 device's backend (nccl or gloo); only all_reduce(SUM) and all_gather are used, which both have.
 """
+
 from __future__ import annotations
 
 import os
@@ -14,7 +15,7 @@ import torch.distributed as dist
 
 from nanolan.errors import UsageProblem
 
-TIMEOUT = timedelta(minutes=20)      # a rank may compile or read data this much longer than another
+TIMEOUT = timedelta(minutes=20)  # a rank may compile or read data this much longer than another
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,21 @@ def join_world(device: str) -> World:
 
     UsageProblem when "cuda" is asked for and this rank has no CUDA device: never the CPU instead.
     """
-    rank, size, local = (int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    rank, size, local = (
+        int(os.environ.get(k, d)) for k, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
     if device == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if local >= found:
-            raise UsageProblem(f'the job asks for device "cuda", rank {rank} needs CUDA device {local}, '
-                               f"but torch {torch.__version__} finds {found}")
+            raise UsageProblem(
+                f'the job asks for device "cuda", rank {rank} needs CUDA device {local}, '
+                f"but torch {torch.__version__} finds {found}"
+            )
         torch.cuda.set_device(local)
         torch.set_float32_matmul_precision("high")
     here = torch.device("cuda", local) if device == "cuda" else torch.device("cpu")
     if size > 1:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT
+        )
     return World(rank, size, here)

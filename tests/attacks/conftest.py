@@ -1,4 +1,5 @@
 """Every attack is made in an empty folder: nothing may be written there, and no `pwned` may appear anywhere near."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -13,4 +14,6 @@ def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     yield
-    assert not list((tmp_path / "here").iterdir()) and not list(tmp_path.rglob("pwned*")), "something was run or written"
+    assert not list((tmp_path / "here").iterdir()) and not list(tmp_path.rglob("pwned*")), (
+        "something was run or written"
+    )

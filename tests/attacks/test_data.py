@@ -1,4 +1,5 @@
 """Data sets that mean harm: lines and row groups without end, wrong kinds, half characters; on the laptop and in the trainer."""
+
 from __future__ import annotations
 
 import json
@@ -26,16 +27,41 @@ from tests.train.tiny_world import write_parquet
 U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 GOOD = json.dumps([U, A]).encode()
 LINES: tuple[tuple[str, bytes], ...] = (
-    ("deep lists", b"[" * 100_000), ("deep and closed", b"[" * 90_000 + b"]" * 90_000), ("deep maps", b'[{"a":' * 50_000), ("deep within", b'[{"role": ' + b"[" * 900 + b"]" * 900 + b"}]"), ("not quite too deep", b"[" * 970 + b"]" * 970),
-    ("a part of no kind", json.dumps([U, {"role": "assistant", "content": [{"type": [], "text": "x"}]}]).encode()), ("a part that is a map", json.dumps([U, {"role": "assistant", "content": [{"type": {}, "text": "x"}]}]).encode()),
-    ("a role of a map", json.dumps([{"role": {}, "content": "q"}, A]).encode()), ("tools", json.dumps([U, {"role": "tool", "content": "x"}]).encode()), ("developer", json.dumps([{"role": "developer", "content": "x"}, U, A]).encode()),
-    ("user twice", json.dumps([U, U]).encode()), ("no content", json.dumps([U, {"role": "assistant"}]).encode()), ("a number for text", json.dumps([U, {"role": "assistant", "content": 5}]).encode()),
-    ("a long number", b'[{"role": ' + b"9" * 9000 + b"}]"), ("NaN", b"[NaN, NaN]"), ("no text", b"\xff\xfe\xfd"), ("UTF-16", "[]".encode("utf-16")), ("NUL", b"\0" * 100), ("a page", b"<html>"), ("a number", b"5"), ("a string", b'"x"'),
-    ("2 MB", b'[{"role": "user", "content": "' + b"x" * (2 << 20) + b'"}]'))
+    ("deep lists", b"[" * 100_000),
+    ("deep and closed", b"[" * 90_000 + b"]" * 90_000),
+    ("deep maps", b'[{"a":' * 50_000),
+    ("deep within", b'[{"role": ' + b"[" * 900 + b"]" * 900 + b"}]"),
+    ("not quite too deep", b"[" * 970 + b"]" * 970),
+    (
+        "a part of no kind",
+        json.dumps([U, {"role": "assistant", "content": [{"type": [], "text": "x"}]}]).encode(),
+    ),
+    (
+        "a part that is a map",
+        json.dumps([U, {"role": "assistant", "content": [{"type": {}, "text": "x"}]}]).encode(),
+    ),
+    ("a role of a map", json.dumps([{"role": {}, "content": "q"}, A]).encode()),
+    ("tools", json.dumps([U, {"role": "tool", "content": "x"}]).encode()),
+    ("developer", json.dumps([{"role": "developer", "content": "x"}, U, A]).encode()),
+    ("user twice", json.dumps([U, U]).encode()),
+    ("no content", json.dumps([U, {"role": "assistant"}]).encode()),
+    ("a number for text", json.dumps([U, {"role": "assistant", "content": 5}]).encode()),
+    ("a long number", b'[{"role": ' + b"9" * 9000 + b"}]"),
+    ("NaN", b"[NaN, NaN]"),
+    ("no text", b"\xff\xfe\xfd"),
+    ("UTF-16", "[]".encode("utf-16")),
+    ("NUL", b"\0" * 100),
+    ("a page", b"<html>"),
+    ("a number", b"5"),
+    ("a string", b'"x"'),
+    ("2 MB", b'[{"role": "user", "content": "' + b"x" * (2 << 20) + b'"}]'),
+)
 
 
 @pytest.mark.parametrize("line", [t for _, t in LINES], ids=[n for n, _ in LINES])
-def test_a_hostile_line_is_named_by_the_trainer_and_by_an_upload(line: bytes, tmp_path: Path) -> None:
+def test_a_hostile_line_is_named_by_the_trainer_and_by_an_upload(
+    line: bytes, tmp_path: Path
+) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(GOOD + b"\n" + line + b"\n" + GOOD + b"\n")
     for read in (lambda: read_jsonl(path), lambda: pack("data", path, "d20")):
@@ -45,7 +71,9 @@ def test_a_hostile_line_is_named_by_the_trainer_and_by_an_upload(line: bytes, tm
 
 
 def test_half_a_character_is_trained_as_its_replacement(tmp_path: Path) -> None:
-    (tmp_path / "data.jsonl").write_bytes(b'[{"role": "user", "content": "\\ud800"}, {"role": "assistant", "content": "\\udfff <|bos|> \\u0000"}]\n')
+    (tmp_path / "data.jsonl").write_bytes(
+        b'[{"role": "user", "content": "\\ud800"}, {"role": "assistant", "content": "\\udfff <|bos|> \\u0000"}]\n'
+    )
     (tmp_path / "tokenizer.pkl").write_bytes(encoding())
     tokenizer = load_tokenizer(tmp_path)
     [c] = read_jsonl(tmp_path / "data.jsonl")
@@ -73,15 +101,52 @@ def test_a_line_of_300_mb_costs_no_more_than_its_bound(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------ parquet
 GROUPS = (
-    ("text for numbers", "mmlu", [{"question": "q", "choices": ["a", "b", "c", "d"], "answer": "0"}], "not a row"), ("beyond the letters", "mmlu", [{"question": "q", "choices": ["a"], "answer": 10**6}], "not a row"),
-    ("no question", "gsm8k", [{"answer": "x"}], "not a row"), ("nothing", "gsm8k", [{"question": None, "answer": None}], "not a row"), ("a list for text", "gsm8k", [{"question": ["q"], "answer": "a"}], "question is .*expected text"),
-    ("roles", "smol-smoltalk", [{"messages": [{"role": "tool", "content": "x"}, {"role": "assistant", "content": "y"}]}], "has role"), ("one message", "smol-smoltalk", [{"messages": [U]}], "needs a question"),
-    ("no messages", "smol-smoltalk", [{"messages": []}], "needs a question"), ("text for messages", "smol-smoltalk", [{"messages": "x"}], "not a list"), ("numbers for messages", "smol-smoltalk", [{"messages": [1, 2]}], "not a list"),
-    ("choices that do not fit", "arc-easy", [{"question": "q", "choices": {"text": ["a"], "label": ["A", "B"]}, "answerKey": "A"}], "not a row"), ("no choices", "arc-easy", [{"question": "q", "choices": None, "answerKey": "A"}], "not a row"))
+    (
+        "text for numbers",
+        "mmlu",
+        [{"question": "q", "choices": ["a", "b", "c", "d"], "answer": "0"}],
+        "not a row",
+    ),
+    (
+        "beyond the letters",
+        "mmlu",
+        [{"question": "q", "choices": ["a"], "answer": 10**6}],
+        "not a row",
+    ),
+    ("no question", "gsm8k", [{"answer": "x"}], "not a row"),
+    ("nothing", "gsm8k", [{"question": None, "answer": None}], "not a row"),
+    (
+        "a list for text",
+        "gsm8k",
+        [{"question": ["q"], "answer": "a"}],
+        "question is .*expected text",
+    ),
+    (
+        "roles",
+        "smol-smoltalk",
+        [{"messages": [{"role": "tool", "content": "x"}, {"role": "assistant", "content": "y"}]}],
+        "has role",
+    ),
+    ("one message", "smol-smoltalk", [{"messages": [U]}], "needs a question"),
+    ("no messages", "smol-smoltalk", [{"messages": []}], "needs a question"),
+    ("text for messages", "smol-smoltalk", [{"messages": "x"}], "not a list"),
+    ("numbers for messages", "smol-smoltalk", [{"messages": [1, 2]}], "not a list"),
+    (
+        "choices that do not fit",
+        "arc-easy",
+        [{"question": "q", "choices": {"text": ["a"], "label": ["A", "B"]}, "answerKey": "A"}],
+        "not a row",
+    ),
+    ("no choices", "arc-easy", [{"question": "q", "choices": None, "answerKey": "A"}], "not a row"),
+)
 
 
-@pytest.mark.parametrize(("data", "rows", "says"), [g[1:] for g in GROUPS], ids=[g[0] for g in GROUPS])
-def test_a_hostile_row_is_named_by_its_file_and_number(data: str, rows: list[dict[str, Any]], says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "rows", "says"), [g[1:] for g in GROUPS], ids=[g[0] for g in GROUPS]
+)
+def test_a_hostile_row_is_named_by_its_file_and_number(
+    data: str, rows: list[dict[str, Any]], says: str, tmp_path: Path
+) -> None:
     write_parquet(tmp_path, data, "train", rows)
     with pytest.raises(BadAnswer, match=f"row 0.*{says}|its layout changed"):
         [list(block.read()) for block in open_part(Part(data), tmp_path, 0).blocks]
@@ -89,32 +154,67 @@ def test_a_hostile_row_is_named_by_its_file_and_number(data: str, rows: list[dic
 
 def not_text(path: Path) -> None:
     """A column of text whose bytes are none."""
-    bad = pa.array([b"\xff\xfe"], pa.binary()).cast(pa.string(), safe=False) if False else pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe"))
+    bad = (
+        pa.array([b"\xff\xfe"], pa.binary()).cast(pa.string(), safe=False)
+        if False
+        else pa.StringArray.from_buffers(
+            1, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")
+        )
+    )
     pq.write_table(pa.table({"question": bad, "answer": bad}), path)
 
 
 FILES: tuple[tuple[str, Callable[[Path], Any]], ...] = (
-    ("nothing", lambda p: p.write_bytes(b"")), ("a script", lambda p: p.write_bytes(b"#!/bin/sh\ntouch pwned\n")), ("only its ends", lambda p: p.write_bytes(b"PAR1PAR1")), ("a foot of 4 GB", lambda p: p.write_bytes(b"PAR1" + b"\xff" * 4 + b"PAR1")),
-    ("a foot of nonsense", lambda p: p.write_bytes(b"PAR1" + b"\x15" * 100 + (100).to_bytes(4, "little") + b"PAR1")), ("a foot of nonsense, deep", lambda p: p.write_bytes(b"PAR1" + b"\x1c" * 100_000 + (100_000).to_bytes(4, "little") + b"PAR1")),
-    ("cut off", lambda p: p.write_bytes(p.read_bytes()[:-9])), ("its middle changed", lambda p: p.write_bytes(p.read_bytes()[:10] + b"\xff" * 20 + p.read_bytes()[30:])), ("no text", not_text), ("encrypted", lambda p: p.write_bytes(b"PARE" + b"\0" * 50 + b"PARE")))
+    ("nothing", lambda p: p.write_bytes(b"")),
+    ("a script", lambda p: p.write_bytes(b"#!/bin/sh\ntouch pwned\n")),
+    ("only its ends", lambda p: p.write_bytes(b"PAR1PAR1")),
+    ("a foot of 4 GB", lambda p: p.write_bytes(b"PAR1" + b"\xff" * 4 + b"PAR1")),
+    (
+        "a foot of nonsense",
+        lambda p: p.write_bytes(b"PAR1" + b"\x15" * 100 + (100).to_bytes(4, "little") + b"PAR1"),
+    ),
+    (
+        "a foot of nonsense, deep",
+        lambda p: p.write_bytes(
+            b"PAR1" + b"\x1c" * 100_000 + (100_000).to_bytes(4, "little") + b"PAR1"
+        ),
+    ),
+    ("cut off", lambda p: p.write_bytes(p.read_bytes()[:-9])),
+    (
+        "its middle changed",
+        lambda p: p.write_bytes(p.read_bytes()[:10] + b"\xff" * 20 + p.read_bytes()[30:]),
+    ),
+    ("no text", not_text),
+    ("encrypted", lambda p: p.write_bytes(b"PARE" + b"\0" * 50 + b"PARE")),
+)
 
 
 @pytest.mark.parametrize("make", [m for _, m in FILES], ids=[n for n, _ in FILES])
-def test_a_hostile_parquet_file_is_refused_by_name(make: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_a_hostile_parquet_file_is_refused_by_name(
+    make: Callable[[Path], Any], tmp_path: Path
+) -> None:
     make(write_parquet(tmp_path, "gsm8k", "train", [{"question": "q", "answer": "a"}] * 5))
     before, began = grown(), time.process_time()
     with pytest.raises(BadAnswer, match="parquet"):
         [list(block.read()) for block in open_part(Part("gsm8k"), tmp_path, 0).blocks]
-    make(write_parquet(tmp_path, "humaneval", "test", [{"prompt": "q", "test": "a", "entry_point": "x"}] * 5))
+    make(
+        write_parquet(
+            tmp_path, "humaneval", "test", [{"prompt": "q", "test": "a", "entry_point": "x"}] * 5
+        )
+    )
     with pytest.raises(BadAnswer, match="not HumanEval"):
         read_humaneval(tmp_path)
     assert grown() - before < 200 and time.process_time() - began < 5
 
 
-def test_a_row_group_of_a_billion_equal_rows_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_group_of_a_billion_equal_rows_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """4 kB on the disk, and as many conversations as there are people."""
     monkeypatch.setattr(tasks, "MOST_ROWS", 1000)
-    write_parquet(tmp_path, "gsm8k", "train", [{"question": "q", "answer": "a"}] * 1001, row_group_size=2000)
+    write_parquet(
+        tmp_path, "gsm8k", "train", [{"question": "q", "answer": "a"}] * 1001, row_group_size=2000
+    )
     with pytest.raises(BadAnswer, match="row group of 1,001 rows"):
         open_mixture([Part("gsm8k")], tmp_path, 0, 0)
 

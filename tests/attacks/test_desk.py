@@ -2,6 +2,7 @@
 
 What root reads and uploads there must be the trainer's own; nothing may hold up the deletion of the machine.
 """
+
 from __future__ import annotations
 
 import json
@@ -40,7 +41,12 @@ ROW = b'{"phase": "sft", "step": 3, "steps": 9, "loss": 1.5, "tok_per_s": 7.0, "
 def to_the_keys(path: Path) -> None:
     """In its place a link to root's secrets."""
     secrets = path.parent.parent / "secrets.json"
-    secrets.write_text(json.dumps({"HF_TOKEN": KEY, "phase": "sft", "step": 3, "steps": 9, "stage": KEY, "loss": 1.0}) + "\n")
+    secrets.write_text(
+        json.dumps(
+            {"HF_TOKEN": KEY, "phase": "sft", "step": 3, "steps": 9, "stage": KEY, "loss": 1.0}
+        )
+        + "\n"
+    )
     path.symlink_to(secrets)
 
 
@@ -67,17 +73,30 @@ def garbage(path: Path) -> None:
 
 
 PLACED: dict[str, Callable[[Path], None]] = {
-    "a link to the keys": to_the_keys, "10 GB": endless, "a pipe": pipe, "a device": device, "a folder": Path.mkdir, "deep": deep, "garbage": garbage, "nothing": lambda path: None}
+    "a link to the keys": to_the_keys,
+    "10 GB": endless,
+    "a pipe": pipe,
+    "a device": device,
+    "a folder": Path.mkdir,
+    "deep": deep,
+    "garbage": garbage,
+    "nothing": lambda path: None,
+}
 READERS: dict[str, tuple[str, Callable[[Path], Any], Any]] = {
-    "metrics, last row": ("metrics.jsonl", last_row, Row()), "metrics, pace": ("metrics.jsonl", lambda p: first_pace(p, "sft"), None),
-    "heartbeat": ("heartbeat.json", read_beat, None), "results": ("evaluation-sft.json", read_results, {}),
-    "samples": ("evaluation-sft.samples.json", lambda p: gather([p]), ())}
+    "metrics, last row": ("metrics.jsonl", last_row, Row()),
+    "metrics, pace": ("metrics.jsonl", lambda p: first_pace(p, "sft"), None),
+    "heartbeat": ("heartbeat.json", read_beat, None),
+    "results": ("evaluation-sft.json", read_results, {}),
+    "samples": ("evaluation-sft.samples.json", lambda p: gather([p]), ()),
+}
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("reader", list(READERS))
 @pytest.mark.parametrize("placed", list(PLACED))
-def test_what_is_not_the_trainers_own_is_as_if_it_were_not_there(placed: str, reader: str, tmp_path: Path) -> None:
+def test_what_is_not_the_trainers_own_is_as_if_it_were_not_there(
+    placed: str, reader: str, tmp_path: Path
+) -> None:
     name, read, nothing = READERS[reader]
     desk(tmp_path).mkdir()
     PLACED[placed](desk(tmp_path) / name)
@@ -87,7 +106,9 @@ def test_what_is_not_the_trainers_own_is_as_if_it_were_not_there(placed: str, re
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("placed", ["a link to the keys", "a pipe", "a device", "a folder", "nothing"])
+@pytest.mark.parametrize(
+    "placed", ["a link to the keys", "a pipe", "a device", "a folder", "nothing"]
+)
 def test_no_link_and_no_pipe_is_uploaded_as_metrics(placed: str, tmp_path: Path) -> None:
     desk(tmp_path).mkdir()
     PLACED[placed](desk(tmp_path) / "metrics.jsonl")
@@ -102,7 +123,11 @@ def test_metrics_without_end_are_cut_to_their_newest_rows(tmp_path: Path) -> Non
         f.write(b"\n" + ROW * 100)
     before = grown()
     sent = metrics_of(tmp_path)
-    assert sent == ROW * 100 and len(sent) <= METRICS_BYTES and last_row(desk(tmp_path) / "metrics.jsonl").step == 3
+    assert (
+        sent == ROW * 100
+        and len(sent) <= METRICS_BYTES
+        and last_row(desk(tmp_path) / "metrics.jsonl").step == 3
+    )
     assert grown() - before < 200, "MB"
     assert LAST_ROWS_BYTES < METRICS_BYTES and len(read_metrics(sent).rows) == 100
 
@@ -115,7 +140,11 @@ def test_a_log_that_a_trainer_floods_costs_no_more_than_its_two_ends(tmp_path: P
         f.write(b"\nlast line\n")
     before = grown()
     text = whole(tmp_path / "log", Mask([Secret(KEY)]))
-    assert text.startswith(b"first line\n") and text.endswith(b"last line\n") and len(text) < 11_000_000
+    assert (
+        text.startswith(b"first line\n")
+        and text.endswith(b"last line\n")
+        and len(text) < 11_000_000
+    )
     assert new_lines(tmp_path / "log", 0)[0].endswith(b"last line\n") and grown() - before < 200
 
 
@@ -124,11 +153,23 @@ def test_a_job_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("root's")
     (tmp_path / "job.json").symlink_to(tmp_path / "plan.json")
     plan = msgspec.structs.replace(PLAN, trainer="this", processes=1)
-    run_trainer(plan, {"a": 1}, tmp_path / "job.json", tmp_path, host={"PATH": os.defpath}, wandb_key=None, stop=lambda: None)
-    assert (tmp_path / "plan.json").read_text() == "root's" and not (tmp_path / "job.json").is_symlink()
+    run_trainer(
+        plan,
+        {"a": 1},
+        tmp_path / "job.json",
+        tmp_path,
+        host={"PATH": os.defpath},
+        wandb_key=None,
+        stop=lambda: None,
+    )
+    assert (tmp_path / "plan.json").read_text() == "root's" and not (
+        tmp_path / "job.json"
+    ).is_symlink()
 
 
-def test_the_note_of_the_logs_parts_is_not_written_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_note_of_the_logs_parts_is_not_written_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BOX_ROOT", str(tmp_path))
     (tmp_path / "var/log").mkdir(parents=True)
     (tmp_path / "var/log/lanbot-training.log").write_text("a line\n")
@@ -143,8 +184,16 @@ def test_the_note_of_the_logs_parts_is_not_written_through_a_link(tmp_path: Path
 
 # ------------------------------------------------------------------ checkpoints
 def a_step(out: Path, step: int = 5, **how: Any) -> Path:
-    return save_whole(out, step, lambda at: [(at / n).write_bytes(b"{}") for n in ("model_000005.pt", "meta_000005.json")] and None,
-                      run_id=PLAN.run_id, phase="sft", **how)
+    return save_whole(
+        out,
+        step,
+        lambda at: (
+            [(at / n).write_bytes(b"{}") for n in ("model_000005.pt", "meta_000005.json")] and None
+        ),
+        run_id=PLAN.run_id,
+        phase="sft",
+        **how,
+    )
 
 
 def swapped(folder: Path, name: str) -> None:
@@ -155,11 +204,16 @@ def swapped(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["model_000005.pt", "meta_000005.json", MANIFEST])
-def test_a_file_that_becomes_a_link_after_it_was_found_whole_is_not_uploaded(name: str, tmp_path: Path) -> None:
+def test_a_file_that_becomes_a_link_after_it_was_found_whole_is_not_uploaded(
+    name: str, tmp_path: Path
+) -> None:
     folder = a_step(tmp_path / "out")
     manifest = read_whole(folder)
     swapped(folder, name)
-    with pytest.raises(BadAnswer), held_fast(SimpleNamespace(work=tmp_path), "sft", folder, manifest):  # type: ignore[arg-type]
+    with (
+        pytest.raises(BadAnswer),
+        held_fast(SimpleNamespace(work=tmp_path), "sft", folder, manifest),
+    ):  # type: ignore[arg-type]
         pytest.fail("it would be uploaded")
 
 
@@ -179,7 +233,10 @@ def test_a_folder_that_is_a_link_gives_nothing_away(tmp_path: Path) -> None:
     folder.replace(tmp_path / "moved")
     folder.symlink_to(tmp_path / "root")
     assert not list(whole_steps(tmp_path / "out"))
-    with pytest.raises((BadAnswer, OSError)), held_fast(SimpleNamespace(work=tmp_path), "sft", folder, manifest):  # type: ignore[arg-type]
+    with (
+        pytest.raises((BadAnswer, OSError)),
+        held_fast(SimpleNamespace(work=tmp_path), "sft", folder, manifest),
+    ):  # type: ignore[arg-type]
         pytest.fail("it would be uploaded")
 
 
@@ -187,8 +244,15 @@ def test_the_keys_do_not_become_a_checkpoints_meta(tmp_path: Path) -> None:
     folder = a_step(tmp_path / "out")
     manifest = read_whole(folder)
     sent: list[Any] = []
-    m = SimpleNamespace(herald=SimpleNamespace(phases={}, phase=lambda *a: None), target=lambda phase: "chatsft_checkpoints/d20", plan=PLAN, token=Secret(KEY),
-                        tools=SimpleNamespace(hub=lambda *a, **k: SimpleNamespace(tree=sent.append, commit=lambda *a: sent.append(a))))
+    m = SimpleNamespace(
+        herald=SimpleNamespace(phases={}, phase=lambda *a: None),
+        target=lambda phase: "chatsft_checkpoints/d20",
+        plan=PLAN,
+        token=Secret(KEY),
+        tools=SimpleNamespace(
+            hub=lambda *a, **k: SimpleNamespace(tree=sent.append, commit=lambda *a: sent.append(a))
+        ),
+    )
     swapped(folder, "meta_000005.json")
     with pytest.raises((BadAnswer, OSError)):
         note_results(m, "sft", folder, manifest, {"mmlu_acc": 0.5})  # type: ignore[arg-type]
@@ -200,8 +264,21 @@ def test_the_keys_do_not_become_a_checkpoints_meta(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------ lies
-LIES = ({"mmlu_acc": float("nan")}, {"mmlu_acc": float("inf")}, {"mmlu_acc": 1e300}, {"mmlu_acc": 10**40}, {"mmlu_acc": True}, {"mmlu_acc": "0.5"}, {"mmlu_acc": [1]}, {"\ud800": 1.0},
-        {"a\nb": 1.0}, {"x" * 100: 1.0}, {"<script>": 1.0}, {"": 1.0}, {"step": 5})
+LIES = (
+    {"mmlu_acc": float("nan")},
+    {"mmlu_acc": float("inf")},
+    {"mmlu_acc": 1e300},
+    {"mmlu_acc": 10**40},
+    {"mmlu_acc": True},
+    {"mmlu_acc": "0.5"},
+    {"mmlu_acc": [1]},
+    {"\ud800": 1.0},
+    {"a\nb": 1.0},
+    {"x" * 100: 1.0},
+    {"<script>": 1.0},
+    {"": 1.0},
+    {"step": 5},
+)
 
 
 @pytest.mark.parametrize("results", LIES, ids=lambda r: ascii(r)[:40])
@@ -211,14 +288,38 @@ def test_a_result_that_is_no_number_is_not_in_the_receipt(results: dict[str, Any
 
 def test_a_receipt_with_what_a_trainer_claims_can_be_read_again(tmp_path: Path) -> None:
     path = tmp_path / "evaluation.json"
-    path.write_text('{"mmlu_acc": NaN, "arc_easy_acc": 1e999, "gsm8k_acc": 0.25, "\\ud800": 1, "step": 9}')
+    path.write_text(
+        '{"mmlu_acc": NaN, "arc_easy_acc": 1e999, "gsm8k_acc": 0.25, "\\ud800": 1, "step": 9}'
+    )
     phases = {"sft": PhaseReport("proven", measured=numbers(read_results(path)))}
-    assert read_receipt(to_json(msgspec.structs.replace(RECEIPT, phases=phases))).phases["sft"].measured == {"gsm8k_acc": 0.25}
+    assert read_receipt(to_json(msgspec.structs.replace(RECEIPT, phases=phases))).phases[
+        "sft"
+    ].measured == {"gsm8k_acc": 0.25}
 
 
-@pytest.mark.parametrize("extra", [{"loss_end": float("nan")}, {"loss_end": 10**400}, {"val_loss": float("inf")}, {"val_\ud800": 1.0}, {"tokens": -5}, {"loss_start": [1]},
-                                   {"val_" + "x" * 200: 1.0}, {"val_loss": float("nan")}, {"tokens": 10**30}], ids=lambda e: ascii(e)[:40])
-def test_a_manifests_extra_makes_no_report_that_cannot_be_read(extra: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"loss_end": float("nan")},
+        {"loss_end": 10**400},
+        {"val_loss": float("inf")},
+        {"val_\ud800": 1.0},
+        {"tokens": -5},
+        {"loss_start": [1]},
+        {"val_" + "x" * 200: 1.0},
+        {"val_loss": float("nan")},
+        {"tokens": 10**30},
+    ],
+    ids=lambda e: ascii(e)[:40],
+)
+def test_a_manifests_extra_makes_no_report_that_cannot_be_read(
+    extra: dict[str, Any], tmp_path: Path
+) -> None:
     manifest = read_whole(a_step(tmp_path / "out"))
     report = phase_report("proven", "f", replace(manifest, extra=extra))
-    assert read_receipt(to_json(msgspec.structs.replace(RECEIPT, phases={"sft": report}))).phases["sft"] == report
+    assert (
+        read_receipt(to_json(msgspec.structs.replace(RECEIPT, phases={"sft": report}))).phases[
+            "sft"
+        ]
+        == report
+    )

@@ -1,4 +1,5 @@
 """What is read as JSON from services, the Hub and the disk: wrong in every place, without end, and full of terminal codes."""
+
 from __future__ import annotations
 
 import copy
@@ -38,8 +39,34 @@ from tests.fuzz.made import paths_of
 from tests.report_fixtures import RECEIPT
 
 NASTY: tuple[Any, ...] = (
-    None, True, -1, 0, 2**63, 10**30, -10**30, 0.5, 1e308, "", "x" * 3000, "\x1b]52;c;cHduZWQ=\x07", "\u202e", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z",
-    "2026-13-40", "1" * 5000, "nan", "<script>", [], {}, [[]], {"a": 1e308}, ["x"], "../../x", "-oProxyCommand=touch pwned", "$(touch pwned)")
+    None,
+    True,
+    -1,
+    0,
+    2**63,
+    10**30,
+    -(10**30),
+    0.5,
+    1e308,
+    "",
+    "x" * 3000,
+    "\x1b]52;c;cHduZWQ=\x07",
+    "\u202e",
+    "9999-12-31T23:59:59Z",
+    "0001-01-01T00:00:00Z",
+    "2026-13-40",
+    "1" * 5000,
+    "nan",
+    "<script>",
+    [],
+    {},
+    [[]],
+    {"a": 1e308},
+    ["x"],
+    "../../x",
+    "-oProxyCommand=touch pwned",
+    "$(touch pwned)",
+)
 
 
 def with_one_wrong(good: Any) -> Iterator[tuple[str, bytes]]:
@@ -55,11 +82,31 @@ def with_one_wrong(good: Any) -> Iterator[tuple[str, bytes]]:
 
 
 DOCUMENTS: dict[str, tuple[Any, Callable[[bytes], None]]] = {
-    "receipt": (reading.RECEIPT, lambda data: reading.told((data, json.dumps(reading.PROGRESS).encode(), json.dumps(reading.BOX).encode(), ""))),
-    "progress": (reading.PROGRESS, lambda data: reading.told((json.dumps(reading.RECEIPT).encode(), data, json.dumps(reading.BOX).encode(), ""))),
-    "black box": (reading.BOX, lambda data: reading.told((json.dumps(reading.RECEIPT).encode(), json.dumps(reading.PROGRESS).encode(), data, ""))),
-    "plan": (reading.GOOD_PLAN, reading.plan), "manifest": (reading.GOOD_MANIFEST, reading.manifest),
-    **{f"answer of {name}": (good, lambda data, name=name: reading.api((name, 200, data, {}))) for name, good in reading.ANSWERS.items()}}
+    "receipt": (
+        reading.RECEIPT,
+        lambda data: reading.told(
+            (data, json.dumps(reading.PROGRESS).encode(), json.dumps(reading.BOX).encode(), "")
+        ),
+    ),
+    "progress": (
+        reading.PROGRESS,
+        lambda data: reading.told(
+            (json.dumps(reading.RECEIPT).encode(), data, json.dumps(reading.BOX).encode(), "")
+        ),
+    ),
+    "black box": (
+        reading.BOX,
+        lambda data: reading.told(
+            (json.dumps(reading.RECEIPT).encode(), json.dumps(reading.PROGRESS).encode(), data, "")
+        ),
+    ),
+    "plan": (reading.GOOD_PLAN, reading.plan),
+    "manifest": (reading.GOOD_MANIFEST, reading.manifest),
+    **{
+        f"answer of {name}": (good, lambda data, name=name: reading.api((name, 200, data, {})))
+        for name, good in reading.ANSWERS.items()
+    },
+}
 
 
 @pytest.mark.parametrize("name", list(DOCUMENTS))
@@ -73,11 +120,30 @@ def test_no_value_in_any_place_of_a_document_gets_past_its_reader(name: str) -> 
             raise AssertionError(f"{what}: {type(e).__name__}: {e}") from e
 
 
-BAD = (("nothing", b""), ("null", b"null"), ("a list", b"[]"), ("a number", b"5"), ("a page", b"<html><title>Sign in</title>"), ("half", b'{"run_id": "ab'), ("deep", b"[" * 100_000),
-       ("deep and closed", b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"), ("deep maps", b'{"a":' * 50_000), ("no text", b'{"run_id": "\xff\xfe"}'), ("half a pair", b'{"run_id": "\\ud800"}'),
-       ("UTF-16", '{"run_id": "a"}'.encode("utf-16")), ("NUL", b"\0" * 1000), ("a long number", b'{"limit_cents": ' + b"9" * 10_000 + b"}"), ("NaN", b'{"version": NaN}'), ("two values", b"{} {}"))
+BAD = (
+    ("nothing", b""),
+    ("null", b"null"),
+    ("a list", b"[]"),
+    ("a number", b"5"),
+    ("a page", b"<html><title>Sign in</title>"),
+    ("half", b'{"run_id": "ab'),
+    ("deep", b"[" * 100_000),
+    ("deep and closed", b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"),
+    ("deep maps", b'{"a":' * 50_000),
+    ("no text", b'{"run_id": "\xff\xfe"}'),
+    ("half a pair", b'{"run_id": "\\ud800"}'),
+    ("UTF-16", '{"run_id": "a"}'.encode("utf-16")),
+    ("NUL", b"\0" * 1000),
+    ("a long number", b'{"limit_cents": ' + b"9" * 10_000 + b"}"),
+    ("NaN", b'{"version": NaN}'),
+    ("two values", b"{} {}"),
+)
 READERS: dict[str, Callable[[bytes], Any]] = {
-    "plan": lambda data: checked_plan(data, PLAN.run_id, PLAN.runs_repo, reading.SETTINGS), "receipt": read_receipt, "progress": read_progress, "black box": read_postmortem}
+    "plan": lambda data: checked_plan(data, PLAN.run_id, PLAN.runs_repo, reading.SETTINGS),
+    "receipt": read_receipt,
+    "progress": read_progress,
+    "black box": read_postmortem,
+}
 
 
 @pytest.mark.parametrize("reader", list(READERS))
@@ -89,7 +155,9 @@ def test_what_is_no_such_document_is_refused_in_one_short_line(data: bytes, read
 
 
 @pytest.mark.parametrize("data", [d for _, d in BAD], ids=[n for n, _ in BAD])
-def test_a_damaged_entry_of_the_ledger_is_named_and_keeps_no_other_away(data: bytes, tmp_path: Path) -> None:
+def test_a_damaged_entry_of_the_ledger_is_named_and_keeps_no_other_away(
+    data: bytes, tmp_path: Path
+) -> None:
     ledger = Ledger(tmp_path / "home")
     (tmp_path / "home/runs").mkdir(parents=True)
     (tmp_path / "home/runs/ab12cd34.json").write_bytes(data)
@@ -99,16 +167,37 @@ def test_a_damaged_entry_of_the_ledger_is_named_and_keeps_no_other_away(data: by
     with pytest.raises(BadAnswer, match="Name another run"):
         ledger.find(None)
     ledger.put(Entry(msgspec.structs.replace(PLAN, run_id="ffffffff")))
-    assert [e.plan.run_id for e in ledger.entries()] == ["ffffffff"] == [ledger.find("ffffffff").plan.run_id]
+    assert (
+        [e.plan.run_id for e in ledger.entries()]
+        == ["ffffffff"]
+        == [ledger.find("ffffffff").plan.run_id]
+    )
     with pytest.raises(UNREADABLE):
         msgspec.json.decode(data, type=Limit)
 
 
 def test_a_plan_that_would_raise_its_own_limit_or_go_elsewhere_is_left_alone() -> None:
-    for change in ({"limit_cents": 10**12}, {"limit_cents": -1}, {"hf_endpoint": "https://evil.invalid"}, {"shadeform_api": "https://evil.invalid/v1"}, {"runs_repo": "evil/repo"},
-                   {"phases": ["mid", "mid"]}, {"run_name": "a; touch pwned"}, {"owner": "x"}, {"version": 2}, {"surprise": 1}, {"processes": 0}, {"deadline": "never"}):
+    for change in (
+        {"limit_cents": 10**12},
+        {"limit_cents": -1},
+        {"hf_endpoint": "https://evil.invalid"},
+        {"shadeform_api": "https://evil.invalid/v1"},
+        {"runs_repo": "evil/repo"},
+        {"phases": ["mid", "mid"]},
+        {"run_name": "a; touch pwned"},
+        {"owner": "x"},
+        {"version": 2},
+        {"surprise": 1},
+        {"processes": 0},
+        {"deadline": "never"},
+    ):
         with pytest.raises(BadAnswer):
-            checked_plan(json.dumps(reading.GOOD_PLAN | change).encode(), PLAN.run_id, PLAN.runs_repo, reading.SETTINGS)
+            checked_plan(
+                json.dumps(reading.GOOD_PLAN | change).encode(),
+                PLAN.run_id,
+                PLAN.runs_repo,
+                reading.SETTINGS,
+            )
 
 
 # ------------------------------------------------------------------ answers without end, from a real socket
@@ -125,7 +214,7 @@ class Endless(BaseHTTPRequestHandler):
             for _ in range(400):
                 self.wfile.write(self.body)
         except OSError:
-            pass    # enough
+            pass  # enough
 
     do_GET = do_POST = answer
 
@@ -145,7 +234,7 @@ def test_an_answer_without_end_is_not_taken_into_memory(endless: str) -> None:
     api = Shadeform(Secret("key-0123456789"), f"{endless}/v1", sleep=lambda s: None)
     hub = Hub(endless, Secret("hf_0123456789"), patience_s=0)
     with pytest.raises(BadAnswer, match="larger than"):
-        hub.read("me/repo", "first")      # what the client loads on its first call is not the answer's
+        hub.read("me/repo", "first")  # what the client loads on its first call is not the answer's
     before = grown()
     with pytest.raises(Unreachable):
         api.instances()
@@ -157,18 +246,59 @@ def test_an_answer_without_end_is_not_taken_into_memory(endless: str) -> None:
 
 
 def test_a_refusal_says_what_was_answered_in_one_line_of_words() -> None:
-    for text in ("\x1b[2J\x1b]52;c;cHduZWQ=\x07 nothing is running", "a\nerror: nothing is billed", "\u202ednuf", "x" * 10**6):
+    for text in (
+        "\x1b[2J\x1b]52;c;cHduZWQ=\x07 nothing is running",
+        "a\nerror: nothing is billed",
+        "\u202ednuf",
+        "x" * 10**6,
+    ):
         with pytest.raises(NanolanError) as e:
-            reading.Shadeform(Secret("key-0123456789"), "http://127.0.0.1:1", sleep=lambda s: None, session=type("S", (), {  # type: ignore[arg-type]
-                "trust_env": False, "request": lambda *a, **k: type("A", (), {"status_code": 400, "content": json.dumps({"error": text}).encode(), "text": "", "headers": {}})})()).delete("i")
+            reading.Shadeform(
+                Secret("key-0123456789"),
+                "http://127.0.0.1:1",
+                sleep=lambda s: None,
+                session=type(
+                    "S",
+                    (),
+                    {  # type: ignore[arg-type]
+                        "trust_env": False,
+                        "request": lambda *a, **k: type(
+                            "A",
+                            (),
+                            {
+                                "status_code": 400,
+                                "content": json.dumps({"error": text}).encode(),
+                                "text": "",
+                                "headers": {},
+                            },
+                        ),
+                    },
+                )(),
+            ).delete("i")
         said = printable(str(e.value))
         assert "\n" not in said and said.isprintable() and len(said) < 500
 
 
 def test_an_instance_id_is_no_path() -> None:
     asked: list[str] = []
-    api = Shadeform(Secret("key-0123456789"), "http://127.0.0.1:1/v1", sleep=lambda s: None, session=type("S", (), {  # type: ignore[arg-type]
-        "trust_env": False, "request": lambda self, method, url, **k: asked.append(url) or type("A", (), {"status_code": 404, "content": b"", "text": "", "headers": {}})})())
+    api = Shadeform(
+        Secret("key-0123456789"),
+        "http://127.0.0.1:1/v1",
+        sleep=lambda s: None,
+        session=type(
+            "S",
+            (),
+            {  # type: ignore[arg-type]
+                "trust_env": False,
+                "request": lambda self, method, url, **k: (
+                    asked.append(url)
+                    or type(
+                        "A", (), {"status_code": 404, "content": b"", "text": "", "headers": {}}
+                    )
+                ),
+            },
+        )(),
+    )
     for act in (api.info, api.delete, api.restart):
         with pytest.raises(NotFound):
             act("../../sshkeys/k/delete?x=")
@@ -176,17 +306,45 @@ def test_an_instance_id_is_no_path() -> None:
 
 
 # ------------------------------------------------------------------ text that is shown
-CODES = (("clipboard", "\x1b]52;c;cHduZWQ=\x07"), ("title", "\x1b]0;pwned\x07"), ("clear", "\x1b[2J\x1b[H"), ("cursor", "\x1b[1;1Hsucceeded"), ("C1", "\x9b2J"), ("bell", "\x07"), ("backspaces", "FAILED\b\b\b\b\b\b"),
-         ("return", "FAILED\rproven"), ("turned round", "\u202eabc"), ("isolate", "\u2066abc"), ("link", "\x1b]8;;http://evil.invalid\x1b\\x\x1b]8;;\x1b\\"), ("answerback", "\x05"), ("DCS", "\x1bP$q\x1b\\"), ("no width", "a\u200bb"),
-         ("half a pair", "\ud800"), ("line separator", "a\u2028b"), ("NUL", "\0"), ("delete", "\x7f"))
+CODES = (
+    ("clipboard", "\x1b]52;c;cHduZWQ=\x07"),
+    ("title", "\x1b]0;pwned\x07"),
+    ("clear", "\x1b[2J\x1b[H"),
+    ("cursor", "\x1b[1;1Hsucceeded"),
+    ("C1", "\x9b2J"),
+    ("bell", "\x07"),
+    ("backspaces", "FAILED\b\b\b\b\b\b"),
+    ("return", "FAILED\rproven"),
+    ("turned round", "\u202eabc"),
+    ("isolate", "\u2066abc"),
+    ("link", "\x1b]8;;http://evil.invalid\x1b\\x\x1b]8;;\x1b\\"),
+    ("answerback", "\x05"),
+    ("DCS", "\x1bP$q\x1b\\"),
+    ("no width", "a\u200bb"),
+    ("half a pair", "\ud800"),
+    ("line separator", "a\u2028b"),
+    ("NUL", "\0"),
+    ("delete", "\x7f"),
+)
 
 
 @pytest.mark.parametrize("text", [t for _, t in CODES], ids=[n for n, _ in CODES])
 def test_text_of_others_drives_no_terminal(text: str) -> None:
     for line in (shown(text), *map(shown, to_lines(text))):
         assert printable(line).isprintable()
-    told = msgspec.structs.replace(RECEIPT, message=text.encode(errors="replace").decode(), log=text.encode(errors="replace").decode())
-    view = reading.RunView(reading.Entry(PLAN, "i-1", gone=True, receipt=told), "failed", text, receipt=told, log_tail=(text,), problems=(text,))
+    told = msgspec.structs.replace(
+        RECEIPT,
+        message=text.encode(errors="replace").decode(),
+        log=text.encode(errors="replace").decode(),
+    )
+    view = reading.RunView(
+        reading.Entry(PLAN, "i-1", gone=True, receipt=told),
+        "failed",
+        text,
+        receipt=told,
+        log_tail=(text,),
+        problems=(text,),
+    )
     for line in render_run(view):
         assert printable(line).replace("\n", "").isprintable()
 
@@ -203,9 +361,20 @@ def test_a_machine_that_sends_without_end_is_hung_up_on(monkeypatch: pytest.Monk
 
 # ------------------------------------------------------------------ patterns that could take for ever
 SLOW = 50_000
-README = (("blank lines", "---\n" + "  \n" * 500 + "!\n---\n"), ("blanks", "---\n" + " " * SLOW + "\n!\n---\n"), ("dashes", "---\n" + "- : x\n" * 500 + "!\n---\n"), ("rules", "---\n" * 5000),
-          ("beginnings", "<!-- nanolan:begin -->" * 5000), ("data", "<!-- nanolan:begin -->" + "<!-- nanolan:data " * 5000 + "<!-- nanolan:end -->"), ("keys", "---\n" + "a" * SLOW + "\n---\n"),
-          ("deep data", "<!-- nanolan:begin --><!-- nanolan:data " + "[" * SLOW + " --><!-- nanolan:end -->"), ("comments", "---\n" + "#\n" * 5000 + "!\n---\n"))
+README = (
+    ("blank lines", "---\n" + "  \n" * 500 + "!\n---\n"),
+    ("blanks", "---\n" + " " * SLOW + "\n!\n---\n"),
+    ("dashes", "---\n" + "- : x\n" * 500 + "!\n---\n"),
+    ("rules", "---\n" * 5000),
+    ("beginnings", "<!-- nanolan:begin -->" * 5000),
+    ("data", "<!-- nanolan:begin -->" + "<!-- nanolan:data " * 5000 + "<!-- nanolan:end -->"),
+    ("keys", "---\n" + "a" * SLOW + "\n---\n"),
+    (
+        "deep data",
+        "<!-- nanolan:begin --><!-- nanolan:data " + "[" * SLOW + " --><!-- nanolan:end -->",
+    ),
+    ("comments", "---\n" + "#\n" * 5000 + "!\n---\n"),
+)
 
 
 @pytest.mark.parametrize("text", [t for _, t in README], ids=[n for n, _ in README])
@@ -216,15 +385,29 @@ def test_no_readme_keeps_the_machine_from_its_end(text: str) -> None:
     assert time.process_time() - began < 2 and card.count("<!-- nanolan:end -->") >= 1
 
 
-LOGS = (("steps", "sft step 1/1 | loss 1.0 |" + " 1 tok/s |" * 5000), ("commas", "sft step 1/1 | loss 1.0 | " + "1," * SLOW), ("pipes", "a step 1/1 | loss 1.0 |" + "|" * SLOW), ("words", "a" * SLOW + "\n" + "sft step 1/1 | loss " * 2000),
-        ("ranks", "[rank0]: " * 5000), ("tracebacks", "Traceback (most recent call last):\n" * 2000), ("memory", "CUDA out of memory " * 2000), ("brackets", "(" * SLOW), ("blanks", " " * SLOW), ("errors", "Error: " * 5000),
-        ("Xid", "NVRM: Xid (" * 5000), ("not evaluated", "phase x: not evaluated: " * 2000))
+LOGS = (
+    ("steps", "sft step 1/1 | loss 1.0 |" + " 1 tok/s |" * 5000),
+    ("commas", "sft step 1/1 | loss 1.0 | " + "1," * SLOW),
+    ("pipes", "a step 1/1 | loss 1.0 |" + "|" * SLOW),
+    ("words", "a" * SLOW + "\n" + "sft step 1/1 | loss " * 2000),
+    ("ranks", "[rank0]: " * 5000),
+    ("tracebacks", "Traceback (most recent call last):\n" * 2000),
+    ("memory", "CUDA out of memory " * 2000),
+    ("brackets", "(" * SLOW),
+    ("blanks", " " * SLOW),
+    ("errors", "Error: " * 5000),
+    ("Xid", "NVRM: Xid (" * 5000),
+    ("not evaluated", "phase x: not evaluated: " * 2000),
+)
 
 
 @pytest.mark.parametrize("text", [t for _, t in LOGS], ids=[n for n, _ in LOGS])
 def test_no_log_keeps_status_or_the_machine_busy(text: str) -> None:
     began = time.process_time()
-    cause_of(text), exception_of(text.splitlines()), newer(read_progress(json.dumps(reading.PROGRESS).encode()), text[-TAIL_BYTES:]), [shown(line) for line in to_lines(text)]
+    (
+        cause_of(text),
+        exception_of(text.splitlines()),
+        newer(read_progress(json.dumps(reading.PROGRESS).encode()), text[-TAIL_BYTES:]),
+        [shown(line) for line in to_lines(text)],
+    )
     assert time.process_time() - began < 2
-
-

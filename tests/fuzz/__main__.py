@@ -1,9 +1,10 @@
 """Made-up inputs against the law of each reader and renderer (tests/fuzz/targets.py), until one breaks it or the time is over.
 
-    just fuzz                           a minute for each target
-    just fuzz minutes=10                ten minutes for each
-    just fuzz minutes=1 plan renderer   only these
+just fuzz                           a minute for each target
+just fuzz minutes=10                ten minutes for each
+just fuzz minutes=1 plan renderer   only these
 """
+
 from __future__ import annotations
 
 import os
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from .targets import TARGETS
 
 MEMORY = 6 << 30
-ROUND = 500          # examples by one seed
+ROUND = 500  # examples by one seed
 
 
 def fuzz(name: str, minutes: float) -> tuple[int, str]:
@@ -30,12 +31,20 @@ def fuzz(name: str, minutes: float) -> tuple[int, str]:
     def law(value: object) -> None:
         tried[0] += 1
         target.law(value)
+
     while time.monotonic() < end:
-        run = seed(random.getrandbits(32))(settings(max_examples=ROUND, deadline=None, database=None, print_blob=False,
-                                                    suppress_health_check=list(HealthCheck))(given(target.given)(law)))
+        run = seed(random.getrandbits(32))(
+            settings(
+                max_examples=ROUND,
+                deadline=None,
+                database=None,
+                print_blob=False,
+                suppress_health_check=list(HealthCheck),
+            )(given(target.given)(law))
+        )
         try:
             run()
-        except BaseException as e:   # a panic is no Exception
+        except BaseException as e:  # a panic is no Exception
             if isinstance(e, (KeyboardInterrupt, SystemExit)):
                 raise
             return tried[0], "".join(traceback.format_exception(e))[:8000]
@@ -59,7 +68,10 @@ def main(words: list[str]) -> int:
         for name in names:
             tried, why = fuzz(name, minutes)
             broken += bool(why)
-            print(f"{name:<12} {tried:>9,} examples in {minutes:g} minutes: {'nothing found' if not why else 'BROKEN'}\n{why}".rstrip(), flush=True)
+            print(
+                f"{name:<12} {tried:>9,} examples in {minutes:g} minutes: {'nothing found' if not why else 'BROKEN'}\n{why}".rstrip(),
+                flush=True,
+            )
     return bool(broken)
 
 

@@ -1,4 +1,5 @@
 """What is fuzzed: a name, what is drawn, and the law that holds for all of it."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """The real huggingface_hub client and the real `hf` command, run against a local Hub; for tests."""
+
 from __future__ import annotations
 
 import json
@@ -10,7 +11,7 @@ from typing import Any
 
 from nanolan.sim.hub import HubServer
 
-BIG = bytes(range(256)) * 8192          # 2 MiB, goes into LFS as *.pt
+BIG = bytes(range(256)) * 8192  # 2 MiB, goes into LFS as *.pt
 REPO = "me/model"
 
 # The client reads its settings when it is imported, so each script runs in a process of its own
@@ -34,16 +35,28 @@ def environment(hub: HubServer, tmp: Path, **more: str) -> dict[str, str]:
 
 def client(hub: HubServer, tmp: Path, script: str, **more: str) -> Any:
     """What the script says with the real client, in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", PRELUDE + script], env=environment(hub, tmp, **more), cwd=tmp,
-                          capture_output=True, text=True, timeout=90)
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + script],
+        env=environment(hub, tmp, **more),
+        cwd=tmp,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def hf(hub: HubServer, tmp: Path, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = Path(sys.executable).with_name("hf")
-    return subprocess.run([command, *args], env=environment(hub, tmp, **more), cwd=tmp, capture_output=True,
-                          text=True, timeout=90)
+    return subprocess.run(
+        [command, *args],
+        env=environment(hub, tmp, **more),
+        cwd=tmp,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
 
 
 def requests(hub: HubServer, method: str, part: str) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@
 
 Where the file is absent nothing is checked; tests that are about the check itself are marked @needs_openapi.
 """
+
 from __future__ import annotations
 
 import json
@@ -21,7 +22,9 @@ from nanolan.sim.shadeform import KEY
 
 FILE = Path(__file__).resolve().parents[3] / "shared" / "facts" / "shadeform-openapi.json"
 PREFIX = "/v1"
-needs_openapi = pytest.mark.skipif(not FILE.exists(), reason=f"{FILE} is not here: nothing to check against")
+needs_openapi = pytest.mark.skipif(
+    not FILE.exists(), reason=f"{FILE} is not here: nothing to check against"
+)
 
 
 @cache
@@ -44,7 +47,9 @@ def check_schema(schema: dict[str, Any] | str, value: Any) -> None:
     """ValidationError if `value` is not of the schema (or of the component schema of that name)."""
     ref = {"$ref": f"#/components/schemas/{schema}"} if isinstance(schema, str) else schema
     whole = {**ref, "components": document()["components"]}
-    jsonschema.Draft202012Validator(whole, format_checker=jsonschema.FormatChecker()).validate(value)
+    jsonschema.Draft202012Validator(whole, format_checker=jsonschema.FormatChecker()).validate(
+        value
+    )
 
 
 def check_request(method: str, path: str, body: Any = None) -> None:
@@ -56,7 +61,9 @@ def check_request(method: str, path: str, body: Any = None) -> None:
     known = {p["name"]: p["schema"] for p in call.get("parameters", []) if p["in"] == "query"}
     for name, value in parse_qsl(urlsplit(path).query):
         assert name in known, f"{path}: no parameter {name}"
-        check_schema(known[name], value.lower() == "true" if known[name]["type"] == "boolean" else value)
+        check_schema(
+            known[name], value.lower() == "true" if known[name]["type"] == "boolean" else value
+        )
     content = call.get("requestBody", {}).get("content", {})
     if content:
         check_schema(content["application/json"]["schema"], body)
@@ -70,7 +77,9 @@ def check_response(method: str, path: str, status: int, body: Any) -> None:
         return
     call = operation(method, path)
     if call is None:
-        assert status in (401, 404, 405), f"{method} {path} is not in the API, yet answered {status}"
+        assert status in (401, 404, 405), (
+            f"{method} {path} is not in the API, yet answered {status}"
+        )
         return
     described = call["responses"].get(str(status), call["responses"].get(f"{status // 100}XX"))
     if described is None:
@@ -90,8 +99,9 @@ class Client:
         if key:
             self.session.headers["X-API-KEY"] = key
 
-    def call(self, method: str, path: str, body: Any = None, *, bad: bool = False,
-             timeout_s: float = 20) -> tuple[int, Any]:
+    def call(
+        self, method: str, path: str, body: Any = None, *, bad: bool = False, timeout_s: float = 20
+    ) -> tuple[int, Any]:
         """(status, JSON or text or None); `bad` for requests that are wrong on purpose."""
         if not bad:
             check_request(method, path, body)

@@ -1,4 +1,5 @@
 """The sample offers: real shapes, and every trap that a reader of offers must survive."""
+
 from __future__ import annotations
 
 from copy import deepcopy
@@ -21,20 +22,40 @@ def test_no_offer_is_listed_twice():
 
 
 def test_the_guides_table_is_what_eight_b200_on_demand_gives():
-    rows = [o for o in select(SAMPLE, {"gpu_type": "B200", "num_gpus": "8", "available": "true", "sort": "price"})
-            if any(e.get("rental_type", "on_demand") == "on_demand" for e in o["availability"])]
-    assert [(o["cloud"], o["availability"][0]["region"], o["hourly_price"], o["configuration"]["vram_per_gpu_in_gb"],
-             o["configuration"]["nvlink"]) for o in rows] == [
-        ("hyperstack", "canada-1", 3360, 192, True), ("datacrunch", "FIN-01", 3584, 192, True),
-        ("tensordock", "us-east", 3840, 192, False)]
-    assert rows[0]["shade_instance_type"] == "8x_b200_pcie_192gb"      # the guide's example without questions
+    rows = [
+        o
+        for o in select(
+            SAMPLE, {"gpu_type": "B200", "num_gpus": "8", "available": "true", "sort": "price"}
+        )
+        if any(e.get("rental_type", "on_demand") == "on_demand" for e in o["availability"])
+    ]
+    assert [
+        (
+            o["cloud"],
+            o["availability"][0]["region"],
+            o["hourly_price"],
+            o["configuration"]["vram_per_gpu_in_gb"],
+            o["configuration"]["nvlink"],
+        )
+        for o in rows
+    ] == [
+        ("hyperstack", "canada-1", 3360, 192, True),
+        ("datacrunch", "FIN-01", 3584, 192, True),
+        ("tensordock", "us-east", 3840, 192, False),
+    ]
+    assert (
+        rows[0]["shade_instance_type"] == "8x_b200_pcie_192gb"
+    )  # the guide's example without questions
 
 
 TRAPS = {
     "no availability at all": lambda o: o["availability"] == [],
-    "one region twice, on demand and spot":
-        lambda o: len({e["region"] for e in o["availability"]}) == 1 < len(o["availability"]),
-    "on demand sold out, spot there": lambda o: [e["available"] for e in o["availability"]] == [False, True],
+    "one region twice, on demand and spot": lambda o: (
+        len({e["region"] for e in o["availability"]}) == 1 < len(o["availability"])
+    ),
+    "on demand sold out, spot there": lambda o: (
+        [e["available"] for e in o["availability"]] == [False, True]
+    ),
     "rental_type absent": lambda o: any("rental_type" not in e for e in o["availability"]),
     "display_name absent": lambda o: any("display_name" not in e for e in o["availability"]),
     "boot_time absent": lambda o: "boot_time" not in o,
@@ -48,8 +69,9 @@ TRAPS = {
     "another maker": lambda o: o["configuration"]["gpu_manufacturer"] == "amd",
     "an arm64 machine": lambda o: o["configuration"]["gpu_type"] == "GH200",
     "no GPU": lambda o: o["configuration"]["num_gpus"] == 0,
-    "an SXM card called pcie":
-        lambda o: "sxm" in o["shade_instance_type"] and o["configuration"]["interconnect"] == "pcie",
+    "an SXM card called pcie": lambda o: (
+        "sxm" in o["shade_instance_type"] and o["configuration"]["interconnect"] == "pcie"
+    ),
     "an hour to boot": lambda o: o.get("boot_time", {}).get("max_boot_in_sec", 0) >= 3600,
 }
 
@@ -59,21 +81,26 @@ def test_the_sample_has_the_trap(trap):
     assert any(TRAPS[trap](o) for o in SAMPLE)
 
 
-@pytest.mark.parametrize("query, kinds", [
-    ({"cloud": "hyperstack", "gpu_type": "H100"}, ["H100", "H100x2", "H100x4"]),
-    ({"gpu_type": "h100"}, []),                                         # exact and strict
-    ({"shade_instance_type": "H100", "region": "warsaw-2"}, ["H100"]),
-    ({"cloud": "verda"}, ["B200x8"]),                                   # an empty availability is listed ...
-    ({"cloud": "verda", "available": "True"}, []),                      # ... until available ones are asked for
-    ({"cloud": "nebius", "available": "false"}, ["H100_sxm5x8"]),
-    ({"num_gpus": "2"}, ["H100x2", "A100_80Gx2"]),
-])
+@pytest.mark.parametrize(
+    "query, kinds",
+    [
+        ({"cloud": "hyperstack", "gpu_type": "H100"}, ["H100", "H100x2", "H100x4"]),
+        ({"gpu_type": "h100"}, []),  # exact and strict
+        ({"shade_instance_type": "H100", "region": "warsaw-2"}, ["H100"]),
+        ({"cloud": "verda"}, ["B200x8"]),  # an empty availability is listed ...
+        ({"cloud": "verda", "available": "True"}, []),  # ... until available ones are asked for
+        ({"cloud": "nebius", "available": "false"}, ["H100_sxm5x8"]),
+        ({"num_gpus": "2"}, ["H100x2", "A100_80Gx2"]),
+    ],
+)
 def test_filters_are_exact(query, kinds):
     assert [o["shade_instance_type"] for o in select(SAMPLE, query)] == kinds
 
 
 def test_available_filters_the_entries_of_a_type():
-    (offer,) = select(SAMPLE, {"cloud": "lambdalabs", "shade_instance_type": "B200x8", "available": "true"})
+    (offer,) = select(
+        SAMPLE, {"cloud": "lambdalabs", "shade_instance_type": "B200x8", "available": "true"}
+    )
     assert [e["rental_type"] for e in offer["availability"]] == ["spot"]
 
 
@@ -90,5 +117,9 @@ def test_a_selection_is_a_copy():
 
 def test_an_entry_without_rental_type_is_on_demand():
     offer = find(SAMPLE, "tensordock", "B200x8")
-    assert offer and entry_for(offer, "us-east", "on_demand") and entry_for(offer, "us-east", "spot") is None
+    assert (
+        offer
+        and entry_for(offer, "us-east", "on_demand")
+        and entry_for(offer, "us-east", "spot") is None
+    )
     assert find(SAMPLE, "tensordock", "B200x9") is None

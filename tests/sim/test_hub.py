@@ -1,4 +1,5 @@
 """The local Hub as a whole: a folder up and down with the real client and `hf`, restarts, and use without a client."""
+
 from __future__ import annotations
 
 import http.client
@@ -42,16 +43,24 @@ say(api.snapshot_download("me/model"))
         assert (got / path).read_bytes() == (folder / path).read_bytes() == either.read(REPO, path)
 
 
-def test_the_hf_command_creates_uploads_lists_and_downloads(either: HubServer, tmp_path: Path) -> None:
+def test_the_hf_command_creates_uploads_lists_and_downloads(
+    either: HubServer, tmp_path: Path
+) -> None:
     folder = folder_of(tmp_path)
-    for command in (["auth", "whoami"], ["repos", "create", REPO, "--private"], ["upload", REPO, "out", "."],
-                    ["download", REPO, "--local-dir", "got"]):
+    for command in (
+        ["auth", "whoami"],
+        ["repos", "create", REPO, "--private"],
+        ["upload", REPO, "out", "."],
+        ["download", REPO, "--local-dir", "got"],
+    ):
         done = hf(either, tmp_path, *command)
         assert done.returncode == 0, (command, done.stderr)
     listed = hf(either, tmp_path, "models", "ls", REPO, "-R", "--format", "json")
     assert listed.returncode == 0
     assert "d20/model_000001.pt" in listed.stdout
-    assert (tmp_path / "got" / "d20" / "model_000001.pt").read_bytes() == (folder / "d20/model_000001.pt").read_bytes()
+    assert (tmp_path / "got" / "d20" / "model_000001.pt").read_bytes() == (
+        folder / "d20/model_000001.pt"
+    ).read_bytes()
 
 
 def test_the_hf_command_says_when_a_token_may_not(hub: HubServer, tmp_path: Path) -> None:
@@ -72,17 +81,27 @@ def test_a_second_server_on_the_same_folder_goes_on(tmp_path: Path) -> None:
 
 def test_nothing_committed_is_lost_by_kill_9(tmp_path: Path) -> None:
     def serve() -> tuple[subprocess.Popen[str], str]:
-        process = subprocess.Popen([sys.executable, "-m", "nanolan.sim.hub", "--root", str(tmp_path / "hub")],
-                                   stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nanolan.sim.hub", "--root", str(tmp_path / "hub")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert process.stdout
         return process, process.stdout.readline().strip()
 
     process, url = serve()
     try:
-        for path, body in (("/api/repos/create", b'{"name": "model"}'),
-                           ("/api/models/me/model/commit/main", b'{"key": "header", "value": {"summary": "s"}}\n'
-                            b'{"key": "file", "value": {"path": "a.txt", "content": "kept"}}')):
-            urllib.request.urlopen(urllib.request.Request(url + path, body, {"Authorization": f"Bearer {WRITER}"}))
+        for path, body in (
+            ("/api/repos/create", b'{"name": "model"}'),
+            (
+                "/api/models/me/model/commit/main",
+                b'{"key": "header", "value": {"summary": "s"}}\n'
+                b'{"key": "file", "value": {"path": "a.txt", "content": "kept"}}',
+            ),
+        ):
+            urllib.request.urlopen(
+                urllib.request.Request(url + path, body, {"Authorization": f"Bearer {WRITER}"})
+            )
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -112,16 +131,24 @@ def test_stop_ends_stalls_and_kept_connections_at_once(tmp_path: Path) -> None:
     kept.close()
 
 
-def test_one_put_is_one_commit_with_files_by_bytes_or_by_path(hub: HubServer, tmp_path: Path) -> None:
+def test_one_put_is_one_commit_with_files_by_bytes_or_by_path(
+    hub: HubServer, tmp_path: Path
+) -> None:
     (tmp_path / "m.pt").write_bytes(BIG)
-    hub.put("org/data", {"a.txt": b"text", "m.pt": tmp_path / "m.pt"}, typ="dataset", private=False, message="seed")
+    hub.put(
+        "org/data",
+        {"a.txt": b"text", "m.pt": tmp_path / "m.pt"},
+        typ="dataset",
+        private=False,
+        message="seed",
+    )
     repo = hub.store.load("dataset", "org/data")
     assert repo and not repo.private
     assert [c.title for c in repo.commits.values()] == ["initial commit", "seed"]
     assert hub.read("org/data", "m.pt", typ="dataset") == BIG
     assert hub.files("org/data", typ="dataset")["m.pt"].lfs
     with pytest.raises(Refusal):
-        hub.files("org/data")                                   # there is no model of that name
+        hub.files("org/data")  # there is no model of that name
     with pytest.raises(KeyError):
         hub.read("org/data", "no.txt", typ="dataset")
 
@@ -132,8 +159,20 @@ def test_the_environment_keeps_a_client_inside_its_home(hub: HubServer, tmp_path
 from huggingface_hub import constants as c, get_token
 print(c.ENDPOINT, c.HF_HUB_OFFLINE, get_token(), c.HF_HUB_CACHE, c.HF_XET_CACHE, c.HF_ASSETS_CACHE, c.HF_TOKEN_PATH)
 """
-    theirs = {name: "/theirs" for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HOME", "HF_HUB_CACHE", "HF_XET_CACHE",
-                                           "HF_ASSETS_CACHE", "HF_TOKEN_PATH", "XDG_CACHE_HOME", "HOME")}
+    theirs = {
+        name: "/theirs"
+        for name in (
+            "HF_ENDPOINT",
+            "HF_TOKEN",
+            "HF_HOME",
+            "HF_HUB_CACHE",
+            "HF_XET_CACHE",
+            "HF_ASSETS_CACHE",
+            "HF_TOKEN_PATH",
+            "XDG_CACHE_HOME",
+            "HOME",
+        )
+    }
     env = theirs | {"HF_HUB_OFFLINE": "1"} | hub.env(tmp_path / "h")
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
     endpoint, offline, token, *paths = done.stdout.split()

@@ -1,4 +1,5 @@
 """The local Hub's plumbing, by raw HTTP: bad requests, ranges, faults, and a disk that fails."""
+
 from __future__ import annotations
 
 import contextlib
@@ -19,7 +20,7 @@ from nanolan.sim.hub_state import WRITER
 from nanolan.sim.hub_store import Store
 
 AUTH = {"Authorization": f"Bearer {WRITER}"}
-DATA = bytes(range(256)) * 4            # 1024 bytes
+DATA = bytes(range(256)) * 4  # 1024 bytes
 COMMIT = b'{"key":"header","value":{"summary":"s"}}\n'
 FILE = "/me/m/resolve/main/f.txt"
 
@@ -31,11 +32,15 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
         yield server
 
 
-def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+def ask(
+    port: int, method: str, path: str, body: Any = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
     """(status, headers, body); a dict is sent as JSON, an iterator in chunks."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
-        connection.request(method, path, json.dumps(body) if isinstance(body, dict) else body, AUTH | headers)
+        connection.request(
+            method, path, json.dumps(body) if isinstance(body, dict) else body, AUTH | headers
+        )
         answer = connection.getresponse()
         return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
     finally:
@@ -46,18 +51,34 @@ def cdn(hub: HubServer) -> str:
     return f"/__cdn__/{hub.files('me/m')['m.pt'].sha256}"
 
 
-@pytest.mark.parametrize(("asked", "status", "start", "end"), [
-    ("", 200, 0, 1024), ("bytes=0-9", 206, 0, 10), ("bytes=1000-", 206, 1000, 1024), ("bytes=-5", 206, 1019, 1024),
-    ("bytes=0-99999", 206, 0, 1024), ("bytes=1023-1023", 206, 1023, 1024), ("lines=1-2", 200, 0, 1024),
-    ("bytes=-", 200, 0, 1024), ("bytes=1024-", 416, 0, 0), ("bytes=9-3", 416, 0, 0), ("bytes=-0", 416, 0, 0)])
-def test_a_range_gives_just_those_bytes(hub: HubServer, asked: str, status: int, start: int, end: int) -> None:
+@pytest.mark.parametrize(
+    ("asked", "status", "start", "end"),
+    [
+        ("", 200, 0, 1024),
+        ("bytes=0-9", 206, 0, 10),
+        ("bytes=1000-", 206, 1000, 1024),
+        ("bytes=-5", 206, 1019, 1024),
+        ("bytes=0-99999", 206, 0, 1024),
+        ("bytes=1023-1023", 206, 1023, 1024),
+        ("lines=1-2", 200, 0, 1024),
+        ("bytes=-", 200, 0, 1024),
+        ("bytes=1024-", 416, 0, 0),
+        ("bytes=9-3", 416, 0, 0),
+        ("bytes=-0", 416, 0, 0),
+    ],
+)
+def test_a_range_gives_just_those_bytes(
+    hub: HubServer, asked: str, status: int, start: int, end: int
+) -> None:
     got, headers, body = ask(hub.port, "GET", cdn(hub), Range=asked)
     assert got == status
     if status == 416:
         assert headers["content-range"] == "bytes */1024"
     else:
         assert body == DATA[start:end]
-        assert headers.get("content-range") == (f"bytes {start}-{end - 1}/1024" if status == 206 else None)
+        assert headers.get("content-range") == (
+            f"bytes {start}-{end - 1}/1024" if status == 206 else None
+        )
 
 
 def test_an_empty_file_and_a_head_are_answered(hub: HubServer) -> None:
@@ -67,33 +88,74 @@ def test_an_empty_file_and_a_head_are_answered(hub: HubServer) -> None:
     assert (status, headers["content-length"], body) == (200, "1024", b"")
 
 
-@pytest.mark.parametrize(("method", "path", "body"), [
-    ("GET", "/nowhere", None), ("PATCH", "/api/whoami-v2", None), ("GET", "/api/models/me/no", None),
-    ("GET", "/api/models/me/m/revision/no", None), ("GET", "/me/m/resolve/main/no.txt", None),
-    ("GET", "/api/models/me/m/tree/main/no", None), ("GET", "/api/models/me/m/tree/main?cursor=x", None),
-    ("POST", "/api/repos/create", b"not json"), ("POST", "/api/repos/create", b"[1]"),
-    ("POST", "/api/repos/create", b"{}"),
-    ("POST", "/api/repos/create", b'{"name": "x", "type": "../y"}'),
-    ("POST", "/api/repos/create", b'{"name": "../../x"}'),
-    ("POST", "/api/repos/create", b'{"name": "x", "organization": "other"}'),
-    ("POST", "/api/models/me/m/preupload/main", b'{"files": 3}'),
-    ("POST", "/api/models/me/m/commit/main", b"{"), ("POST", "/api/models/me/m/commit/main", b""),
-    ("POST", "/me/m.git/info/lfs/objects/batch", b'{"operation": "upload"}'),
-    ("POST", "/me/m.git/info/lfs/objects/batch", b"\xff\xfe"),
-    ("POST", "/me/m.git/info/lfs/objects/verify", b'{"oid": "../../repos/models--me--m.json", "size": 1}'),
-    ("POST", "/api/models/me/m/commit/main", COMMIT + b'{"key":"lfsFile","value":{"path":"a","oid":"/etc/passwd"}}'),
-    ("POST", "/api/models/me/m/commit/main", COMMIT + b'{"key":"lfsFile","value":{"path":"a","oid":"%064d"}}' % 0),
-    ("POST", "/api/models/me/m/commit/main", COMMIT + b'{"key":"file","value":{"path":"../a","content":"x"}}'),
-    ("POST", "/api/models/me/m/commit/main", 
-     COMMIT + b'{"key":"file","value":{"path":"a","content":"!","encoding":"base64"}}'),
-    ("POST", "/api/models/me/m/commit/main", COMMIT + b'{"key":"copyFile","value":{"path":"a"}}'),
-    ("POST", "/api/models/me/m/commit/main", COMMIT + b'{"key":"deletedFile","value":{"path":"a"}}'),
-    ("POST", "/api/models/me/m/commit/gone", COMMIT), ("POST", "/api/models/me/no/commit/main", COMMIT),
-    ("PUT", "/__lfs__/" + "0" * 64, b"no size"), ("PUT", "/__lfs__/" + "0" * 64 + "?size=7", b"a wrong hash"),
-    ("POST", "/__lfs__/" + "0" * 64 + "/complete", b'{"parts": [{"partNumber": 1}]}'),
-    ("GET", "/api/models/me/m/xet-write-token/main", None), ("GET", "/__cdn__/" + "0" * 64, None)])
-def test_nonsense_is_refused_with_a_reason_and_nothing_changes(hub: HubServer, method: str, path: str,
-                                                               body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/nowhere", None),
+        ("PATCH", "/api/whoami-v2", None),
+        ("GET", "/api/models/me/no", None),
+        ("GET", "/api/models/me/m/revision/no", None),
+        ("GET", "/me/m/resolve/main/no.txt", None),
+        ("GET", "/api/models/me/m/tree/main/no", None),
+        ("GET", "/api/models/me/m/tree/main?cursor=x", None),
+        ("POST", "/api/repos/create", b"not json"),
+        ("POST", "/api/repos/create", b"[1]"),
+        ("POST", "/api/repos/create", b"{}"),
+        ("POST", "/api/repos/create", b'{"name": "x", "type": "../y"}'),
+        ("POST", "/api/repos/create", b'{"name": "../../x"}'),
+        ("POST", "/api/repos/create", b'{"name": "x", "organization": "other"}'),
+        ("POST", "/api/models/me/m/preupload/main", b'{"files": 3}'),
+        ("POST", "/api/models/me/m/commit/main", b"{"),
+        ("POST", "/api/models/me/m/commit/main", b""),
+        ("POST", "/me/m.git/info/lfs/objects/batch", b'{"operation": "upload"}'),
+        ("POST", "/me/m.git/info/lfs/objects/batch", b"\xff\xfe"),
+        (
+            "POST",
+            "/me/m.git/info/lfs/objects/verify",
+            b'{"oid": "../../repos/models--me--m.json", "size": 1}',
+        ),
+        (
+            "POST",
+            "/api/models/me/m/commit/main",
+            COMMIT + b'{"key":"lfsFile","value":{"path":"a","oid":"/etc/passwd"}}',
+        ),
+        (
+            "POST",
+            "/api/models/me/m/commit/main",
+            COMMIT + b'{"key":"lfsFile","value":{"path":"a","oid":"%064d"}}' % 0,
+        ),
+        (
+            "POST",
+            "/api/models/me/m/commit/main",
+            COMMIT + b'{"key":"file","value":{"path":"../a","content":"x"}}',
+        ),
+        (
+            "POST",
+            "/api/models/me/m/commit/main",
+            COMMIT + b'{"key":"file","value":{"path":"a","content":"!","encoding":"base64"}}',
+        ),
+        (
+            "POST",
+            "/api/models/me/m/commit/main",
+            COMMIT + b'{"key":"copyFile","value":{"path":"a"}}',
+        ),
+        (
+            "POST",
+            "/api/models/me/m/commit/main",
+            COMMIT + b'{"key":"deletedFile","value":{"path":"a"}}',
+        ),
+        ("POST", "/api/models/me/m/commit/gone", COMMIT),
+        ("POST", "/api/models/me/no/commit/main", COMMIT),
+        ("PUT", "/__lfs__/" + "0" * 64, b"no size"),
+        ("PUT", "/__lfs__/" + "0" * 64 + "?size=7", b"a wrong hash"),
+        ("POST", "/__lfs__/" + "0" * 64 + "/complete", b'{"parts": [{"partNumber": 1}]}'),
+        ("GET", "/api/models/me/m/xet-write-token/main", None),
+        ("GET", "/__cdn__/" + "0" * 64, None),
+    ],
+)
+def test_nonsense_is_refused_with_a_reason_and_nothing_changes(
+    hub: HubServer, method: str, path: str, body: bytes
+) -> None:
     before = hub.files("me/m")
     status, headers, answer = ask(hub.port, method, path, body)
     assert status in (400, 403, 404, 501)
@@ -102,10 +164,17 @@ def test_nonsense_is_refused_with_a_reason_and_nothing_changes(hub: HubServer, m
     assert ask(hub.port, "GET", "/api/whoami-v2")[0] == 200
 
 
-@pytest.mark.parametrize("raw", [
-    b"\r\n\r\n", b"NONSENSE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n",
-    b"POST /api/repos/create HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
-    b"POST /api/repos/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\r\n\r\n",
+        b"NONSENSE\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\r\n\r\n",
+        b"POST /api/repos/create HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST /api/repos/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
 def test_bytes_that_are_no_request_do_not_hurt_the_server(hub: HubServer, raw: bytes) -> None:
     with socket.create_connection(("127.0.0.1", hub.port), timeout=5) as s:
         s.sendall(raw)
@@ -115,14 +184,20 @@ def test_bytes_that_are_no_request_do_not_hurt_the_server(hub: HubServer, raw: b
     assert ask(hub.port, "GET", "/api/whoami-v2")[0] == 200
 
 
-@pytest.mark.parametrize(("head", "status"), [
-    (b"POST /api/repos/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
-    (b"GET /api/agent-harnesses HTTP/1.1\r\nContent-Length: 60\r\n\r\n", b"200")])
-def test_an_unread_body_is_never_taken_for_a_request(hub: HubServer, head: bytes, status: bytes) -> None:
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /api/repos/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+        (b"GET /api/agent-harnesses HTTP/1.1\r\nContent-Length: 60\r\n\r\n", b"200"),
+    ],
+)
+def test_an_unread_body_is_never_taken_for_a_request(
+    hub: HubServer, head: bytes, status: bytes
+) -> None:
     with socket.create_connection(("127.0.0.1", hub.port), timeout=5) as s:
         s.sendall(head + b"GET /api/whoami-v2 HTTP/1.1\r\nX-Padding: 0123456789\r\n\r\n")
         got = b""
-        with contextlib.suppress(ConnectionResetError):     # the server closes with bytes unread
+        with contextlib.suppress(ConnectionResetError):  # the server closes with bytes unread
             while block := s.recv(4096):
                 got += block
     assert got.startswith(b"HTTP/1.1 " + status)
@@ -132,7 +207,9 @@ def test_an_unread_body_is_never_taken_for_a_request(hub: HubServer, head: bytes
 
 def test_a_client_that_dies_in_an_upload_leaves_nothing(hub: HubServer) -> None:
     with socket.create_connection(("127.0.0.1", hub.port)) as s:
-        s.sendall(b"PUT /__lfs__/" + b"0" * 64 + b"?size=9 HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf")
+        s.sendall(
+            b"PUT /__lfs__/" + b"0" * 64 + b"?size=9 HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"
+        )
     while not hub.log or hub.log[-1]["ms"] is None:
         time.sleep(0.01)
     assert list((hub.root / "tmp").iterdir()) == []
@@ -141,7 +218,9 @@ def test_a_client_that_dies_in_an_upload_leaves_nothing(hub: HubServer) -> None:
 def test_a_chunked_upload_is_taken(hub: HubServer) -> None:
     new = DATA + b"!"
     sha256 = Store(hub.root.parent / "other").put([new])[0]
-    status, _, _ = ask(hub.port, "PUT", f"/__lfs__/{sha256}?size={len(new)}", iter([new[:100], new[100:]]))
+    status, _, _ = ask(
+        hub.port, "PUT", f"/__lfs__/{sha256}?size={len(new)}", iter([new[:100], new[100:]])
+    )
     assert status == 200
     assert hub.store.object(sha256).read_bytes() == new
 
@@ -157,6 +236,7 @@ def test_one_connection_carries_many_requests(hub: HubServer) -> None:
 
 
 # ---- faults
+
 
 def test_a_scripted_status_has_its_headers_and_body(hub: HubServer) -> None:
     hub.fault("GET /me/m", status=429, headers={"Retry-After": "3"}, body={"error": "slow down"})
@@ -199,8 +279,10 @@ def test_a_stall_waits_and_then_goes_on_or_breaks_off(hub: HubServer) -> None:
 def test_a_stall_inside_an_upload_strikes_once_and_the_reply_is_whole(hub: HubServer) -> None:
     hub.fault("POST .*/commit/", "stall", seconds=1.5, after=10)
     begun = time.monotonic()
-    status, _, body = ask(hub.port, "POST", "/api/models/me/m/commit/main", iter([COMMIT[:20], COMMIT[20:]]))
-    assert 1.5 <= time.monotonic() - begun < 3.0      # twice would take 3 s
+    status, _, body = ask(
+        hub.port, "POST", "/api/models/me/m/commit/main", iter([COMMIT[:20], COMMIT[20:]])
+    )
+    assert 1.5 <= time.monotonic() - begun < 3.0  # twice would take 3 s
     assert (status, json.loads(body)["success"]) == (200, True)
 
 
@@ -210,20 +292,28 @@ def test_what_a_test_did_by_http_is_not_in_the_log(hub: HubServer) -> None:
     ask(hub.port, "DELETE", "/__test__/faults")
     assert ask(hub.port, "GET", FILE, Range="bytes=0-1")[0] == 206
     end = time.monotonic() + 10
-    while len(log := json.loads(ask(hub.port, "GET", "/__test__/log")[2])) < 2 or None in (line["status"] for line in log):
-        assert time.monotonic() < end      # a line is there when a request comes, its status once it is answered
-    assert [(line["path"], line["status"], line["fault"], line["range"], line["auth"]) for line in log] == [
-        (FILE, 500, "status", None, True), (FILE, 206, None, "bytes=0-1", True)]
+    while len(log := json.loads(ask(hub.port, "GET", "/__test__/log")[2])) < 2 or None in (
+        line["status"] for line in log
+    ):
+        assert (
+            time.monotonic() < end
+        )  # a line is there when a request comes, its status once it is answered
+    assert [
+        (line["path"], line["status"], line["fault"], line["range"], line["auth"]) for line in log
+    ] == [(FILE, 500, "status", None, True), (FILE, 206, None, "bytes=0-1", True)]
 
 
 # ---- a disk that fails
+
 
 def test_a_full_disk_is_a_507_and_the_server_lives(tmp_path: Path) -> None:
     with HubServer(tmp_path) as hub:
         hub.put("me/m", {"a.txt": b"x"})
     # a file size limit stands in for a full disk: the write fails in the same way
     script = 'ulimit -f 1024; exec "$0" -m nanolan.sim.hub --root "$1"'
-    server = subprocess.Popen(["bash", "-c", script, sys.executable, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        ["bash", "-c", script, sys.executable, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert server.stdout
         port = int(server.stdout.readline().rsplit(":", 1)[1])
@@ -241,5 +331,8 @@ def test_a_store_that_went_away_is_a_500_and_the_server_lives(hub: HubServer) ->
     (hub.root / "tmp").rmdir()
     commit = COMMIT + b'{"key":"file","value":{"path":"b","content":"x"}}'
     status, headers, _ = ask(hub.port, "POST", "/api/models/me/m/commit/main", commit)
-    assert (status, headers["x-error-message"]) == (500, "storage failed: No such file or directory")
+    assert (status, headers["x-error-message"]) == (
+        500,
+        "storage failed: No such file or directory",
+    )
     assert ask(hub.port, "GET", FILE)[0] == 200

@@ -1,4 +1,5 @@
 """The local Hub's loading dock, under the real client: large files, whole, in parts, and cut off."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from hubclient import BIG, REPO, client, folder_of, requests
 
 from nanolan.sim.hub import HubServer
 
-UPLOAD = 'api.upload_file(repo_id="me/model", path_or_fileobj="m.pt", path_in_repo="m.pt")\nsay("done")'
+UPLOAD = (
+    'api.upload_file(repo_id="me/model", path_or_fileobj="m.pt", path_in_repo="m.pt")\nsay("done")'
+)
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "xet"])
@@ -38,7 +41,9 @@ say([api.hf_hub_download("me/model", "a/model.pt"), api.hf_hub_download("me/mode
     assert Path(notes).read_bytes() == b"small"
 
 
-def test_uploads_in_a_row_from_two_processes_at_once_all_arrive(either: HubServer, tmp_path: Path) -> None:
+def test_uploads_in_a_row_from_two_processes_at_once_all_arrive(
+    either: HubServer, tmp_path: Path
+) -> None:
     either.put(REPO, {"start.txt": b"x"})
     script = """
 import random
@@ -48,7 +53,12 @@ for i in range(2):
 say("done")
 """
     with ThreadPoolExecutor() as pool:
-        assert list(pool.map(lambda name: client(either, tmp_path, script.replace("NAME", name)), "ab")) == ["done"] * 2
+        assert (
+            list(
+                pool.map(lambda name: client(either, tmp_path, script.replace("NAME", name)), "ab")
+            )
+            == ["done"] * 2
+        )
     assert {"a-0.pt", "a-1.pt", "b-0.pt", "b-1.pt"} <= set(either.files(REPO))
     assert len(either.read(REPO, "b-1.pt")) == 200_000
 
@@ -60,16 +70,22 @@ def test_large_files_go_up_in_parts(tmp_path: Path) -> None:
         client(hub, tmp_path, UPLOAD)
         assert len(requests(hub, "PUT", "/part/")) == 4
         assert hub.read(REPO, "m.pt") == BIG
-        assert len(list((hub.root / "objects").iterdir())) == len(hub.files(REPO))     # the parts are gone
+        assert len(list((hub.root / "objects").iterdir())) == len(
+            hub.files(REPO)
+        )  # the parts are gone
 
 
 def test_unchanged_files_are_not_sent_again(hub: HubServer, tmp_path: Path) -> None:
     folder_of(tmp_path)
     hub.put(REPO, {"d20/model_000001.pt": BIG})
-    head = client(hub, tmp_path, 'api.upload_folder(repo_id="me/model", folder_path="out")\n'
-                                 'say(api.upload_folder(repo_id="me/model", folder_path="out").oid)')
+    head = client(
+        hub,
+        tmp_path,
+        'api.upload_folder(repo_id="me/model", folder_path="out")\n'
+        'say(api.upload_folder(repo_id="me/model", folder_path="out").oid)',
+    )
     assert requests(hub, "PUT", "/__lfs__/") == []
-    assert head in hub.store.load("model", REPO).commits            # type: ignore[union-attr]
+    assert head in hub.store.load("model", REPO).commits  # type: ignore[union-attr]
     assert len(requests(hub, "POST", "/commit/")) == 1
 
 

@@ -1,4 +1,5 @@
 """The local Hub's reading room, under the real client: listings, hashes, downloads."""
+
 from __future__ import annotations
 
 import hashlib
@@ -39,17 +40,25 @@ say([[i.path, i.size, i.blob_id, i.lfs and i.lfs.sha256] for i in infos])
 def test_a_long_listing_comes_in_pages(tmp_path: Path) -> None:
     with HubServer(tmp_path / "hub", page_size=3) as hub:
         hub.put(REPO, {f"f/{i}.txt": b"x" for i in range(7)})
-        got = client(hub, tmp_path, """
+        got = client(
+            hub,
+            tmp_path,
+            """
 tree = api.list_repo_tree
 say([[i.path for i in t] for t in (tree("me/model", recursive=True), tree("me/model", "f"), tree("me/model"))])
-""")
+""",
+        )
         files = [f"f/{i}.txt" for i in range(7)]
-        assert [sorted(g) for g in got] == [sorted([".gitattributes", "f", *files]), files, [".gitattributes", "f"]]
+        assert [sorted(g) for g in got] == [
+            sorted([".gitattributes", "f", *files]),
+            files,
+            [".gitattributes", "f"],
+        ]
         assert len(requests(hub, "GET", "/tree/")) == 3 + 3 + 1
 
 
 def test_a_cut_download_goes_on_where_it_stopped(hub: HubServer, tmp_path: Path) -> None:
-    hub.put(REPO, {"m.pt": BIG * 8})                            # 16 MiB: the client counts chunks of 10 MiB
+    hub.put(REPO, {"m.pt": BIG * 8})  # 16 MiB: the client counts chunks of 10 MiB
     hub.fault("GET /__cdn__/", "truncate", after=12 << 20)
     got = client(hub, tmp_path, 'say(api.hf_hub_download("me/model", "m.pt"))')
     assert Path(got).read_bytes() == BIG * 8

@@ -1,4 +1,5 @@
 """The local Hub's rules: commits, names, paths, and what goes into LFS."""
+
 from __future__ import annotations
 
 import json
@@ -7,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.sim.hub_repo import Blob, Change, Refusal, Repo, git_oid, is_lfs, lfs_pointer, plain_path
+from nanolan.sim.hub_repo import (
+    Blob,
+    Change,
+    Refusal,
+    Repo,
+    git_oid,
+    is_lfs,
+    lfs_pointer,
+    plain_path,
+)
 
 A, B = Blob("a" * 40, 1, "a" * 64), Blob("b" * 40, 2, "b" * 64, lfs=True)
 
@@ -66,24 +76,51 @@ def test_a_repository_survives_its_json() -> None:
     assert Repo.from_json(json.loads(json.dumps(r, default=vars))) == r
 
 
-@pytest.mark.parametrize("name", ["", "me", "me/", "/m", "me/a/b", "me/..", "me/a--b", "me/a..b", "me/" + "x" * 97,
-                                  "me/a b", "me/a\n", "me/.git", "../m", "me/ü"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "me",
+        "me/",
+        "/m",
+        "me/a/b",
+        "me/..",
+        "me/a--b",
+        "me/a..b",
+        "me/" + "x" * 97,
+        "me/a b",
+        "me/a\n",
+        "me/.git",
+        "../m",
+        "me/ü",
+    ],
+)
 def test_odd_repository_names_are_refused(name: str) -> None:
     with pytest.raises(Refusal) as no:
         Repo.new("model", name, True, {})
     assert no.value.status == 400
 
 
-@pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/.", "a\\b", ".git/x", "a/"])
+@pytest.mark.parametrize(
+    "path", ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/.", "a\\b", ".git/x", "a/"]
+)
 def test_paths_that_leave_the_repository_are_refused(path: str) -> None:
     with pytest.raises(Refusal):
         plain_path(path)
 
 
-@pytest.mark.parametrize(("path", "size", "sample", "lfs"), [
-    ("model_000001.pt", 5, b"text", True), ("tokenizer.pkl", 5, b"", True), ("train.parquet", 5, b"", True),
-    ("meta.json", 5, b"{}", False), ("log", 10_000_001, b"text", True), ("log", 10_000_000, b"text", False),
-    ("noname", 5, b"a\0b", True)])
+@pytest.mark.parametrize(
+    ("path", "size", "sample", "lfs"),
+    [
+        ("model_000001.pt", 5, b"text", True),
+        ("tokenizer.pkl", 5, b"", True),
+        ("train.parquet", 5, b"", True),
+        ("meta.json", 5, b"{}", False),
+        ("log", 10_000_001, b"text", True),
+        ("log", 10_000_000, b"text", False),
+        ("noname", 5, b"a\0b", True),
+    ],
+)
 def test_the_hub_decides_what_goes_into_lfs(path: str, size: int, sample: bytes, lfs: bool) -> None:
     assert is_lfs(path, size, sample) is lfs
 
@@ -91,5 +128,10 @@ def test_the_hub_decides_what_goes_into_lfs(path: str, size: int, sample: bytes,
 def test_ids_are_those_of_git(tmp_path: Path) -> None:
     for data in (b"", b"some text\n", lfs_pointer("0" * 64, 12)):
         (tmp_path / "f").write_bytes(data)
-        git = subprocess.run(["git", "hash-object", "--no-filters", "f"], cwd=tmp_path, capture_output=True, text=True)
+        git = subprocess.run(
+            ["git", "hash-object", "--no-filters", "f"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
         assert git.stdout.strip() == git_oid(data)

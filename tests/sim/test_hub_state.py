@@ -1,4 +1,5 @@
 """The local Hub's scripted faults: which request they strike."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,7 +17,12 @@ def test_a_fault_strikes_as_often_as_it_says(tmp_path: Path) -> None:
     hub = HubState(tmp_path)
     hub.fault("POST .*/commit/", times=2)
     commit = "POST /api/models/me/m/commit/main"
-    assert strikes(hub, "GET /api/models/me/m", commit, commit, commit) == [False, True, True, False]
+    assert strikes(hub, "GET /api/models/me/m", commit, commit, commit) == [
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_fault_lets_the_first_ones_through(tmp_path: Path) -> None:
@@ -39,9 +45,18 @@ def test_a_misspelt_fault_fails_where_it_is_written(tmp_path: Path, wrong: dict[
         HubState(tmp_path).fault(**wrong)
 
 
-@pytest.mark.parametrize(("fault", "cut"), [
-    (Fault("x"), None), (Fault("x", "truncate"), 0), (Fault("x", "truncate", after=9), 9), (Fault("x", "reset"), None),
-    (Fault("x", "reset", after=9), 9), (Fault("x", "stall", seconds=1), None), (Fault("x", "stall", after=9), 9),
-    (Fault("x", "committed_reply_lost"), None)])
+@pytest.mark.parametrize(
+    ("fault", "cut"),
+    [
+        (Fault("x"), None),
+        (Fault("x", "truncate"), 0),
+        (Fault("x", "truncate", after=9), 9),
+        (Fault("x", "reset"), None),
+        (Fault("x", "reset", after=9), 9),
+        (Fault("x", "stall", seconds=1), None),
+        (Fault("x", "stall", after=9), 9),
+        (Fault("x", "committed_reply_lost"), None),
+    ],
+)
 def test_a_fault_knows_where_it_breaks_a_reply(fault: Fault, cut: int | None) -> None:
     assert fault.cuts() == cut

@@ -1,4 +1,5 @@
 """The local Hub's disk: whole or not at all, and back after a restart."""
+
 from __future__ import annotations
 
 import hashlib
@@ -23,8 +24,12 @@ def test_an_object_is_found_by_its_hash(tmp_path: Path) -> None:
     assert (store.size_of(sha256), store.size_of("0" * 64)) == (3, None)
 
 
-@pytest.mark.parametrize(("sha256", "size"), [("0" * 64, None), (hashlib.sha256(b"abc").hexdigest(), 4)])
-def test_bytes_that_are_not_the_promised_ones_are_refused(tmp_path: Path, sha256: str, size: int | None) -> None:
+@pytest.mark.parametrize(
+    ("sha256", "size"), [("0" * 64, None), (hashlib.sha256(b"abc").hexdigest(), 4)]
+)
+def test_bytes_that_are_not_the_promised_ones_are_refused(
+    tmp_path: Path, sha256: str, size: int | None
+) -> None:
     store = Store(tmp_path)
     with pytest.raises(Refusal) as no:
         store.put([b"abc"], sha256, size)

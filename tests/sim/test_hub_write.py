@@ -1,4 +1,5 @@
 """The local Hub's writing desk, under the real client: commits, branches, and replies that get lost."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -18,13 +19,19 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
         yield hub
 
 
-def test_commits_delete_files_and_folders_and_keep_the_history(hub: HubServer, tmp_path: Path) -> None:
+def test_commits_delete_files_and_folders_and_keep_the_history(
+    hub: HubServer, tmp_path: Path
+) -> None:
     first = hub.put(REPO, {"old/a.pt": b"\0a", "old/b.pt": b"\0b", "keep.txt": b"k"})
-    titles = client(hub, tmp_path, """
+    titles = client(
+        hub,
+        tmp_path,
+        """
 api.create_commit("me/model", [Delete("old/", is_folder=True), Delete("keep.txt"), Add("new/a.pt", b"\\0c")],
                   commit_message="swap")
 say([c.title for c in api.list_repo_commits("me/model")])
-""")
+""",
+    )
     assert titles == ["swap", "put files", "initial commit"]
     assert set(hub.files(REPO)) == {".gitattributes", "new/a.pt"}
     assert hub.read(REPO, "old/a.pt", rev=first) == b"\0a"
@@ -32,7 +39,10 @@ say([c.title for c in api.list_repo_commits("me/model")])
 
 def test_branches_and_tags_can_be_made_and_dropped(hub: HubServer, tmp_path: Path) -> None:
     hub.put(REPO, {"a.txt": b"1"})
-    got = client(hub, tmp_path, """
+    got = client(
+        hub,
+        tmp_path,
+        """
 api.create_branch("me/model", branch="try"); api.create_tag("me/model", tag="v1")
 api.upload_file(repo_id="me/model", path_or_fileobj=b"2", path_in_repo="a.txt", revision="try")
 refs = api.list_repo_refs("me/model")
@@ -40,8 +50,15 @@ api.delete_branch("me/model", branch="try"); api.delete_tag("me/model", tag="v1"
 left = api.list_repo_refs("me/model")
 say([[r.name for r in refs.branches], [r.name for r in refs.tags], [r.name for r in left.branches + left.tags],
      failure(api.create_branch, "me/model", branch="main"), failure(api.model_info, "me/model", revision="try")])
-""")
-    assert got == [["main", "try"], ["v1"], ["main"], ["HfHubHTTPError", 409], ["RevisionNotFoundError", 404]]
+""",
+    )
+    assert got == [
+        ["main", "try"],
+        ["v1"],
+        ["main"],
+        ["HfHubHTTPError", 409],
+        ["RevisionNotFoundError", 404],
+    ]
     assert hub.read(REPO, "a.txt") == b"1"
 
 
@@ -57,9 +74,13 @@ def test_a_gitignore_in_the_folder_keeps_files_out(hub: HubServer, tmp_path: Pat
 def test_a_stale_parent_is_refused(hub: HubServer, tmp_path: Path) -> None:
     parent = hub.put(REPO, {"a.txt": b"1"})
     hub.put(REPO, {"a.txt": b"2"})
-    got = client(hub, tmp_path, f"""
+    got = client(
+        hub,
+        tmp_path,
+        f"""
 say(failure(api.create_commit, "me/model", [Add("b.txt", b"x")], commit_message="late", parent_commit="{parent}"))
-""")
+""",
+    )
     assert got == ["HfHubHTTPError", 412]
     assert "b.txt" not in hub.files(REPO)
 
@@ -77,5 +98,5 @@ def test_a_commit_whose_reply_is_lost_has_happened(hub: HubServer, tmp_path: Pat
     hub.put(REPO, {"a.txt": b"1"})
     hub.fault("POST .*/commit/", "committed_reply_lost")
     got = client(hub, tmp_path, UPLOAD)
-    assert got[1] is None                                       # no answer: a transport error
+    assert got[1] is None  # no answer: a transport error
     assert hub.read(REPO, "b") == b"x"

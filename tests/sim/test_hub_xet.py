@@ -1,4 +1,5 @@
 """The local Hub's Xet side: the way that a real upload takes by default."""
+
 from __future__ import annotations
 
 import hashlib
@@ -12,19 +13,30 @@ from random import Random
 import pytest
 
 from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_xet import END, HAS_SHA256, HAS_VERIFICATION, RECORD, XetStorage, files_of_shard
+from nanolan.sim.hub_xet import (
+    END,
+    HAS_SHA256,
+    HAS_VERIFICATION,
+    RECORD,
+    XetStorage,
+    files_of_shard,
+)
 
 UPLOAD = """
 from huggingface_hub import HfApi
 HfApi().upload_file(repo_id="me/m", path_or_fileobj="m.pt", path_in_repo="m.pt")
 """
-LOST = ("hf-xet no longer takes the storage address local:///folder, which the local Hub's Xet mode is built on. "
-        "Pin the hf-xet that still did (1.8.0), or run rehearsals with xet=False")
+LOST = (
+    "hf-xet no longer takes the storage address local:///folder, which the local Hub's Xet mode is built on. "
+    "Pin the hf-xet that still did (1.8.0), or run rehearsals with xet=False"
+)
 
 
 def run(hub: HubServer, tmp: Path, script: str, **more: str) -> subprocess.CompletedProcess[str]:
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp / "home")} | hub.env(tmp / "hf_home") | more
-    return subprocess.run([sys.executable, "-c", script], cwd=tmp, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp, env=env, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_hf_xet_still_takes_a_folder_as_its_storage(tmp_path: Path) -> None:
@@ -35,11 +47,15 @@ def test_hf_xet_still_takes_a_folder_as_its_storage(tmp_path: Path) -> None:
         done = run(hub, tmp_path, UPLOAD)
         assert done.returncode == 0, f"{LOST}\n{done.stderr[-2000:]}"
         assert "m.pt" in hub.files("me/m"), LOST
-        assert not [line for line in hub.log if "/__lfs__/" in line["path"]], LOST      # the bytes did not come by HTTP
+        assert not [line for line in hub.log if "/__lfs__/" in line["path"]], (
+            LOST
+        )  # the bytes did not come by HTTP
         assert hub.read("me/m", "m.pt") == data, LOST
 
 
-def test_a_client_without_xet_gets_what_came_by_xet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_without_xet_gets_what_came_by_xet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("HF_HOME", "HF_XET_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -52,13 +68,18 @@ def test_a_client_without_xet_gets_what_came_by_xet(tmp_path: Path, monkeypatch:
         done = run(hub, tmp_path, get, HF_HUB_DISABLE_XET="1")
         assert Path(done.stdout.strip()).read_bytes() == data
         assert [line["status"] for line in hub.log if "/__cdn__/" in line["path"]] == [200]
-        assert not (tmp_path / "home").exists()         # neither client nor server wrote into the user's home
+        assert not (
+            tmp_path / "home"
+        ).exists()  # neither client nor server wrote into the user's home
 
 
 def test_downloads_take_the_xet_way_too(tmp_path: Path) -> None:
     data = Random(2).randbytes(300_000)
     (tmp_path / "m.pt").write_bytes(data)
-    script = UPLOAD + 'from huggingface_hub import hf_hub_download; print(hf_hub_download("me/m", "m.pt"))'
+    script = (
+        UPLOAD
+        + 'from huggingface_hub import hf_hub_download; print(hf_hub_download("me/m", "m.pt"))'
+    )
     with HubServer(tmp_path / "hub", xet=True) as hub:
         hub.put("me/m", {"a.txt": b"x"})
         done = run(hub, tmp_path, script)
@@ -77,8 +98,12 @@ def test_every_reader_gets_a_folder_of_its_own(tmp_path: Path) -> None:
         assert xet
         written = xet.find(sha256)
         assert written
-        folders = {xet.place_to_read(sha256), xet.place_to_read(sha256), f"local://{written.folder}"}
-        assert len(folders) == 3                        # hf-xet locks a folder: two users of one would fail
+        folders = {
+            xet.place_to_read(sha256),
+            xet.place_to_read(sha256),
+            f"local://{written.folder}",
+        }
+        assert len(folders) == 3  # hf-xet locks a folder: two users of one would fail
 
 
 def test_a_second_server_finds_what_the_first_was_sent(tmp_path: Path) -> None:
@@ -101,9 +126,13 @@ def shard(*, segments: int, verified: bool, sha256: bytes) -> bytes:
 
 @pytest.mark.parametrize("verified", [False, True])
 def test_a_shard_tells_hash_and_size_of_each_file(verified: bool) -> None:
-    key = struct.pack("<4Q", 0xa, 0xb, 0xc, 0xd)
+    key = struct.pack("<4Q", 0xA, 0xB, 0xC, 0xD)
     assert files_of_shard(shard(segments=3, verified=verified, sha256=key)) == {
-        "".join(f"{n:016x}" for n in (0xa, 0xb, 0xc, 0xd)): ("".join(f"{n:016x}" for n in (1, 2, 3, 4)), 3000)}
+        "".join(f"{n:016x}" for n in (0xA, 0xB, 0xC, 0xD)): (
+            "".join(f"{n:016x}" for n in (1, 2, 3, 4)),
+            3000,
+        )
+    }
 
 
 def test_a_half_written_shard_is_read_again_later(tmp_path: Path) -> None:

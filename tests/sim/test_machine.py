@@ -1,4 +1,5 @@
 """Boxes as real processes: what the script gets, when it starts again, and that nothing survives."""
+
 from __future__ import annotations
 
 import os
@@ -50,8 +51,14 @@ def box(tmp_path):
     made = []
 
     def make(script, **options):
-        made.append(Machine(f"box-{os.getpid()}-{len(made)}", tmp_path / f"a box {len(made)}", script,
-                            **{"restart_s": 0.05, **options}))
+        made.append(
+            Machine(
+                f"box-{os.getpid()}-{len(made)}",
+                tmp_path / f"a box {len(made)}",
+                script,
+                **{"restart_s": 0.05, **options},
+            )
+        )
         made[-1].start()
         return made[-1]
 
@@ -61,15 +68,32 @@ def box(tmp_path):
 
 
 def test_the_script_gets_the_promised_environment_and_nothing_else(box):
-    host = {"PIP_INDEX_URL": "i", "UV": "/bin/uv", "UV_FIND_LINKS": "f", "SSL_CERT_FILE": "c", "HF_TOKEN": "hf_secret",
-            "HOME": "/root", "PATH": "/opt/bin", "PIPX": "no", "UVX": "no", "PYTHONPATH": "no", "LANG": "no"}
+    host = {
+        "PIP_INDEX_URL": "i",
+        "UV": "/bin/uv",
+        "UV_FIND_LINKS": "f",
+        "SSL_CERT_FILE": "c",
+        "HF_TOKEN": "hf_secret",
+        "HOME": "/root",
+        "PATH": "/opt/bin",
+        "PIPX": "no",
+        "UVX": "no",
+        "PYTHONPATH": "no",
+        "LANG": "no",
+    }
     machine = box(b"/usr/bin/env\n", host=host)
     until(lambda: machine.exit_codes)
     seen = dict(line.split("=", 1) for line in machine.console.read_text().splitlines())
     of_bash_itself = {"PWD", "SHLVL", "_"}
     assert {k: v for k, v in seen.items() if k not in of_bash_itself} == {
-        "PATH": "/usr/bin:/bin", "BOX_ROOT": str(machine.folder), "NANOLAN_BOX": machine.box_id,
-        "PIP_INDEX_URL": "i", "UV": "/bin/uv", "UV_FIND_LINKS": "f", "SSL_CERT_FILE": "c"}
+        "PATH": "/usr/bin:/bin",
+        "BOX_ROOT": str(machine.folder),
+        "NANOLAN_BOX": machine.box_id,
+        "PIP_INDEX_URL": "i",
+        "UV": "/bin/uv",
+        "UV_FIND_LINKS": "f",
+        "SSL_CERT_FILE": "c",
+    }
 
 
 def test_the_host_cannot_set_the_box_up_in_another_folder(tmp_path):
@@ -103,10 +127,15 @@ def test_only_its_owner_reads_the_script(box):
 
 
 def test_nvidia_smi_is_there_when_there_are_gpus(box):
-    with_gpus = box(b'"$BOX_ROOT/usr/bin/nvidia-smi" -L\n', gpus=Gpus(2, "NVIDIA X", 1000, "9.0", "580.1"))
+    with_gpus = box(
+        b'"$BOX_ROOT/usr/bin/nvidia-smi" -L\n', gpus=Gpus(2, "NVIDIA X", 1000, "9.0", "580.1")
+    )
     without = box(b'test -e "$BOX_ROOT/usr/bin/nvidia-smi" || echo none\n')
     until(lambda: with_gpus.exit_codes and without.exit_codes)
-    assert with_gpus.console.read_text().count("NVIDIA X") == 2 and without.console.read_text() == "none\n"
+    assert (
+        with_gpus.console.read_text().count("NVIDIA X") == 2
+        and without.console.read_text() == "none\n"
+    )
 
 
 def test_a_script_that_ends_well_is_not_started_again(box):
@@ -146,7 +175,7 @@ def test_a_killed_box_stays_down(box):
     machine.kill()
     time.sleep(0.3)
     assert machine.processes() == [] and machine.console.read_text() == "up\n" and not machine.on
-    machine.kill()                      # again: nothing to do
+    machine.kill()  # again: nothing to do
 
 
 def test_a_box_killed_while_it_waits_to_start_again_stays_down(box):
@@ -163,7 +192,9 @@ def test_kill_finds_what_left_the_group_the_session_and_its_parents(box):
     until(pid_file.exists)
     daemon = int(pid_file.read_text())
     until(lambda: machine.pid)
-    assert os.getsid(daemon) != os.getsid(machine.pid) and daemon in [p.pid for p in machine.processes()]
+    assert os.getsid(daemon) != os.getsid(machine.pid) and daemon in [
+        p.pid for p in machine.processes()
+    ]
     machine.kill()
     assert not alive(daemon) and not alive(machine.pid)
 
@@ -199,7 +230,9 @@ def test_kill_touches_no_other_box_and_no_other_process(box):
 
 def test_strays_outlive_a_killed_script(box):
     """As the workers of a killed torchrun do: who runs again has to look for them."""
-    machine = box(b'sleep 600 & echo $!; test -e "$BOX_ROOT/second" && exit 0; touch "$BOX_ROOT/second"; exit 1\n')
+    machine = box(
+        b'sleep 600 & echo $!; test -e "$BOX_ROOT/second" && exit 0; touch "$BOX_ROOT/second"; exit 1\n'
+    )
     until(lambda: len(machine.exit_codes) == 2)
     assert all(alive(int(pid)) for pid in machine.console.read_text().split())
 

@@ -1,4 +1,5 @@
 """What a rehearsal found out is counted from what the boxes and the Hub really hold."""
+
 from __future__ import annotations
 
 import json
@@ -17,7 +18,9 @@ def world(root: Path, *boxes: list[dict[str, Any]]) -> Any:
         folder = root / f"cloud/boxes/{i}/nanolan"
         folder.mkdir(parents=True)
         (folder / "trainer").mkdir()
-        (folder / "trainer/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"phase": "sft", "lo')
+        (folder / "trainer/metrics.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows) + '{"phase": "sft", "lo'
+        )
     return SimpleNamespace(root=root)
 
 
@@ -26,22 +29,43 @@ def steps(phase: str, first: int, last: int) -> list[dict[str, Any]]:
 
 
 def view(phases: dict[str, PhaseReport], saved: Any = None) -> Any:
-    return SimpleNamespace(phases=phases, saved=saved, entry=SimpleNamespace(plan=SimpleNamespace(phases=tuple(phases))))
+    return SimpleNamespace(
+        phases=phases,
+        saved=saved,
+        entry=SimpleNamespace(plan=SimpleNamespace(phases=tuple(phases))),
+    )
 
 
 WHOLE = PhaseReport("proven", step=24)
 
 
-@pytest.mark.parametrize("boxes, phases, saved, text, lost", [
-    ([steps("sft", 1, 24)], {"sft": WHOLE}, None, "sft whole", 0),
-    ([steps("sft", 1, 20) + steps("sft", 11, 24)], {"sft": WHOLE}, None, "sft whole", 10),
-    ([steps("sft", 1, 20), steps("sft", 16, 24)], {"sft": WHOLE}, None, "sft whole", 5),
-    ([steps("mid", 1, 24) + steps("sft", 1, 9)], {"mid": WHOLE, "sft": PhaseReport("failed")}, SimpleNamespace(phase="sft", step=7),
-     "mid whole, sft step 7", 2),
-    ([steps("sft", 1, 9)], {"sft": PhaseReport("failed")}, None, "", 9),
-    ([[*steps("sft", 1, 24), {"phase": "sft", "val_loss": 1.0}]], {"sft": WHOLE}, None, "sft whole", 0), ([], {}, None, "", 0)])
-def test_steps_in_vain_are_those_that_were_trained_beside_what_is_saved(tmp_path: Path, boxes: Any, phases: Any, saved: Any, text: str,
-                                                                        lost: int) -> None:
+@pytest.mark.parametrize(
+    "boxes, phases, saved, text, lost",
+    [
+        ([steps("sft", 1, 24)], {"sft": WHOLE}, None, "sft whole", 0),
+        ([steps("sft", 1, 20) + steps("sft", 11, 24)], {"sft": WHOLE}, None, "sft whole", 10),
+        ([steps("sft", 1, 20), steps("sft", 16, 24)], {"sft": WHOLE}, None, "sft whole", 5),
+        (
+            [steps("mid", 1, 24) + steps("sft", 1, 9)],
+            {"mid": WHOLE, "sft": PhaseReport("failed")},
+            SimpleNamespace(phase="sft", step=7),
+            "mid whole, sft step 7",
+            2,
+        ),
+        ([steps("sft", 1, 9)], {"sft": PhaseReport("failed")}, None, "", 9),
+        (
+            [[*steps("sft", 1, 24), {"phase": "sft", "val_loss": 1.0}]],
+            {"sft": WHOLE},
+            None,
+            "sft whole",
+            0,
+        ),
+        ([], {}, None, "", 0),
+    ],
+)
+def test_steps_in_vain_are_those_that_were_trained_beside_what_is_saved(
+    tmp_path: Path, boxes: Any, phases: Any, saved: Any, text: str, lost: int
+) -> None:
     assert what_is_saved(world(tmp_path, *boxes), view(phases, saved)) == (text, lost)
 
 

@@ -1,4 +1,5 @@
 """What a rehearsal starts from: a tiny model repository and data sets in the real schemas."""
+
 from __future__ import annotations
 
 import io
@@ -56,15 +57,26 @@ def test_the_model_repository_is_private_and_has_the_guides_layout(hub: HubServe
     repo = hub.store.load("model", REPO)
     assert repo and repo.private
     assert set(hub.files(REPO)) == {
-        ".gitattributes", IDENTITY_FILE, "tokenizer/tokenizer.pkl", "tokenizer/token_bytes.pt",
-        "base_checkpoints/d20/model_000010.pt", "base_checkpoints/d20/meta_000010.json",
-        "mid_checkpoints/d20/model_000010.pt", "mid_checkpoints/d20/meta_000010.json",
-        "mid_checkpoints/d20/manifest.json"}
+        ".gitattributes",
+        IDENTITY_FILE,
+        "tokenizer/tokenizer.pkl",
+        "tokenizer/token_bytes.pt",
+        "base_checkpoints/d20/model_000010.pt",
+        "base_checkpoints/d20/meta_000010.json",
+        "mid_checkpoints/d20/model_000010.pt",
+        "mid_checkpoints/d20/meta_000010.json",
+        "mid_checkpoints/d20/manifest.json",
+    }
 
 
 def test_the_mid_checkpoint_is_proven_by_its_manifest(hub: HubServer) -> None:
     manifest = parse_manifest(hub.read(REPO, "mid_checkpoints/d20/manifest.json"))
-    assert (manifest.run_id, manifest.phase, manifest.step, manifest.final) == ("00000000", "mid", 10, True)
+    assert (manifest.run_id, manifest.phase, manifest.step, manifest.final) == (
+        "00000000",
+        "mid",
+        10,
+        True,
+    )
     files = hub.files(REPO)
     for f in manifest.files:
         blob = files[f"mid_checkpoints/d20/{f.path}"]
@@ -83,15 +95,25 @@ def test_identity_conversations_alternate_from_the_user(hub: HubServer) -> None:
         assert all(isinstance(m["content"], str) and m["content"] for m in messages)
 
 
-ARC = {"id": TEXT, "question": TEXT, "choices": pa.struct([("text", TEXTS), ("label", TEXTS)]), "answerKey": TEXT}
+ARC = {
+    "id": TEXT,
+    "question": TEXT,
+    "choices": pa.struct([("text", TEXTS), ("label", TEXTS)]),
+    "answerKey": TEXT,
+}
 MMLU = {"question": TEXT, "subject": TEXT, "choices": TEXTS, "answer": pa.int64()}
 SCHEMAS: dict[str, tuple[dict[str, pa.DataType], ...]] = {
-    "smol-smoltalk": ({"messages": pa.list_(pa.struct([("content", TEXT), ("role", TEXT)])), "source": TEXT},) * 2,
+    "smol-smoltalk": (
+        {"messages": pa.list_(pa.struct([("content", TEXT), ("role", TEXT)])), "source": TEXT},
+    )
+    * 2,
     "gsm8k": ({"question": TEXT, "answer": TEXT},) * 2,
     "mmlu": ({"train": pa.struct(list(MMLU.items()))}, MMLU),
     "arc-easy": (ARC, ARC),
     "arc-challenge": (ARC, ARC),
-    "humaneval": (dict.fromkeys(("task_id", "prompt", "canonical_solution", "test", "entry_point"), TEXT),),
+    "humaneval": (
+        dict.fromkeys(("task_id", "prompt", "canonical_solution", "test", "entry_point"), TEXT),
+    ),
 }
 
 
@@ -108,7 +130,7 @@ def test_smoltalk_rows_are_conversations_some_with_a_system_message(hub: HubServ
     for row in rows(hub, "smol-smoltalk"):
         roles = [m["role"] for m in row["messages"]]
         systems += roles[0] == "system"
-        roles = roles[roles[0] == "system":]
+        roles = roles[roles[0] == "system" :]
         assert roles and roles == ["user", "assistant"] * (len(roles) // 2)
     assert systems > 20
 
@@ -131,10 +153,15 @@ def test_multiple_choice_rows_have_one_right_answer_among_their_choices(hub: Hub
         assert len(set(texts)) == len(texts) == len(labels)
         assert row["answerKey"] in labels
     assert {len(row["choices"]["label"]) for row in arc} == {3, 4, 5}
-    assert {row["choices"]["label"][0] for row in arc} == {"A", "1"}       # numbered ones occur, as in the original
+    assert {row["choices"]["label"][0] for row in arc} == {
+        "A",
+        "1",
+    }  # numbered ones occur, as in the original
 
 
-def test_a_second_rehearsal_needs_neither_torch_nor_pyarrow(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_a_second_rehearsal_needs_neither_torch_nor_pyarrow(
+    hub: HubServer, cache: Path, tmp_path: Path
+) -> None:
     script = """
 import sys, time
 from pathlib import Path
@@ -149,14 +176,16 @@ print(time.monotonic() - begun, "torch" in sys.modules, "pyarrow" in sys.modules
     done = subprocess.run(command, capture_output=True, text=True)
     seconds, torch, pyarrow = done.stdout.split()
     assert (torch, pyarrow) == ("False", "False")
-    assert float(seconds) < 2                           # measured: 0.01 s
+    assert float(seconds) < 2  # measured: 0.01 s
     again = HubServer(tmp_path / "hub")
     assert again.files(REPO) == hub.files(REPO)
 
 
 def test_two_at_once_share_one_whole_cache(tmp_path: Path) -> None:
     hubs = [HubServer(tmp_path / name) for name in "ab"]
-    threads = [threading.Thread(target=seed, args=(hub, REPO, "d20", tmp_path / "cache")) for hub in hubs]
+    threads = [
+        threading.Thread(target=seed, args=(hub, REPO, "d20", tmp_path / "cache")) for hub in hubs
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,9 +1,19 @@
 """Faults and switches: counted, in order, and never by a name that does not exist."""
+
 from __future__ import annotations
 
 import pytest
 
-from nanolan.sim.shadeform_faults import ACTIONS, COUNTED, SWITCHES, Fault, Faults, Reply, Switches, play
+from nanolan.sim.shadeform_faults import (
+    ACTIONS,
+    COUNTED,
+    SWITCHES,
+    Fault,
+    Faults,
+    Reply,
+    Switches,
+    play,
+)
 
 TRUE = Reply(200, {"id": "x"})
 
@@ -22,24 +32,42 @@ class World:
         self.seen.append(seconds)
 
 
-@pytest.mark.parametrize("action, params, reply, seen", [
-    ("status", {"status": 503, "body": {"error": "x"}}, Reply(503, {"error": "x"}), []),
-    ("status", {"status": 200}, Reply(200), []),
-    ("status_after_effect", {}, Reply(500), ["effect"]),
-    ("text", {}, Reply(502, "upstream connect error or disconnect", kind="text/plain"), []),
-    ("html", {"body": "<html>"}, Reply(200, "<html>", kind="text/html"), []),
-    ("rate_limit", {"retry_after": "7"}, Reply(429, {"error": "too many requests"}, {"Retry-After": "7"}), []),
-    ("reset", {}, Reply(ending="reset"), []),
-    ("reset_after_effect", {}, Reply(ending="reset"), ["effect"]),
-    ("truncated", {}, Reply(200, {"id": "x"}, ending="halved"), ["effect"]),
-    ("cut", {}, Reply(200, {"id": "x"}, ending="cut"), ["effect"]),
-    ("edit", {"change": lambda body: body.pop("id")}, Reply(200, "x"), ["effect"]),
-    ("edit", {"change": lambda body: body.update(id=None)}, Reply(200, {"id": None}), ["effect"]),
-    ("stall", {"seconds": 3}, TRUE, [3, "effect"]),
-    ("stall_after_effect", {"seconds": 3}, TRUE, ["effect", 3]),
-    ("out_of_stock", {}, Reply(409, {"error_code": "OUT_OF_STOCK", "error": "Out of stock"}), []),
-    ("unauthorized", {}, Reply(401, {"message": "Invalid API key"}), []),
-])
+@pytest.mark.parametrize(
+    "action, params, reply, seen",
+    [
+        ("status", {"status": 503, "body": {"error": "x"}}, Reply(503, {"error": "x"}), []),
+        ("status", {"status": 200}, Reply(200), []),
+        ("status_after_effect", {}, Reply(500), ["effect"]),
+        ("text", {}, Reply(502, "upstream connect error or disconnect", kind="text/plain"), []),
+        ("html", {"body": "<html>"}, Reply(200, "<html>", kind="text/html"), []),
+        (
+            "rate_limit",
+            {"retry_after": "7"},
+            Reply(429, {"error": "too many requests"}, {"Retry-After": "7"}),
+            [],
+        ),
+        ("reset", {}, Reply(ending="reset"), []),
+        ("reset_after_effect", {}, Reply(ending="reset"), ["effect"]),
+        ("truncated", {}, Reply(200, {"id": "x"}, ending="halved"), ["effect"]),
+        ("cut", {}, Reply(200, {"id": "x"}, ending="cut"), ["effect"]),
+        ("edit", {"change": lambda body: body.pop("id")}, Reply(200, "x"), ["effect"]),
+        (
+            "edit",
+            {"change": lambda body: body.update(id=None)},
+            Reply(200, {"id": None}),
+            ["effect"],
+        ),
+        ("stall", {"seconds": 3}, TRUE, [3, "effect"]),
+        ("stall_after_effect", {"seconds": 3}, TRUE, ["effect", 3]),
+        (
+            "out_of_stock",
+            {},
+            Reply(409, {"error_code": "OUT_OF_STOCK", "error": "Out of stock"}),
+            [],
+        ),
+        ("unauthorized", {}, Reply(401, {"message": "Invalid API key"}), []),
+    ],
+)
 def test_what_an_action_answers_and_does(action, params, reply, seen):
     world = World()
     assert play(Fault("", action, params=params), world.act, world.wait) == reply
@@ -59,9 +87,17 @@ def test_editing_an_answer_leaves_the_true_one_alone():
 def test_a_fault_is_for_its_requests_after_skip_for_so_many_times():
     faults = Faults()
     faults.add(Fault("POST .*/create$", "reset", times=2, skip=1))
-    drawn = [faults.draw(r) is not None for r in
-             ("GET /v1/instances", "POST /v1/instances/create", "POST /v1/instances/create",
-              "POST /v1/instances/x/delete", "POST /v1/instances/create", "POST /v1/instances/create")]
+    drawn = [
+        faults.draw(r) is not None
+        for r in (
+            "GET /v1/instances",
+            "POST /v1/instances/create",
+            "POST /v1/instances/create",
+            "POST /v1/instances/x/delete",
+            "POST /v1/instances/create",
+            "POST /v1/instances/create",
+        )
+    ]
     assert drawn == [False, False, True, False, True, False]
 
 
@@ -69,14 +105,26 @@ def test_a_request_takes_one_fault_and_the_next_takes_the_next():
     faults = Faults()
     faults.add(Fault("GET", "text"))
     faults.add(Fault("GET", "html", times=None))
-    assert [(faults.draw("GET /") or Fault("", "cut")).action for _ in range(4)] == ["text", "html", "html", "html"]
+    assert [(faults.draw("GET /") or Fault("", "cut")).action for _ in range(4)] == [
+        "text",
+        "html",
+        "html",
+        "html",
+    ]
     faults.clear()
     assert faults.draw("GET /") is None
 
 
-@pytest.mark.parametrize("action, params, error", [
-    ("explode", {}, ValueError), ("explode_after_effect", {}, ValueError), ("stall", {}, TypeError),
-    ("rate_limit", {"retry": 1}, TypeError), ("edit", {}, TypeError)])
+@pytest.mark.parametrize(
+    "action, params, error",
+    [
+        ("explode", {}, ValueError),
+        ("explode_after_effect", {}, ValueError),
+        ("stall", {}, TypeError),
+        ("rate_limit", {"retry": 1}, TypeError),
+        ("edit", {}, TypeError),
+    ],
+)
 def test_a_fault_that_does_not_exist_is_refused_when_it_is_set(action, params, error):
     with pytest.raises(error):
         Fault("", action, params=params)
@@ -86,7 +134,9 @@ def test_every_action_has_a_form_after_the_effect():
     needs = {"stall": {"seconds": 0}, "edit": {"change": lambda body: None}}
     for action in ACTIONS:
         world = World()
-        play(Fault("", action + "_after_effect", params=needs.get(action, {})), world.act, world.wait)
+        play(
+            Fault("", action + "_after_effect", params=needs.get(action, {})), world.act, world.wait
+        )
         assert "effect" in world.seen, action
 
 
@@ -94,9 +144,11 @@ def test_switches_hold_for_all_for_so_many_or_not_at_all():
     switches = Switches()
     switches.set("ssh_user", "a")
     switches.set("vanishes", 3.0, times=1)
-    assert switches.fate() == {"ssh_user": "a", "vanishes": 3.0} and switches.fate() == {"ssh_user": "a"}
+    assert switches.fate() == {"ssh_user": "a", "vanishes": 3.0} and switches.fate() == {
+        "ssh_user": "a"
+    }
     switches.set("ssh_user", False)
-    switches.set("gpu_count_wrong", 0)                      # nought is a value
+    switches.set("gpu_count_wrong", 0)  # nought is a value
     assert switches.fate() == {"gpu_count_wrong": 0}
 
 

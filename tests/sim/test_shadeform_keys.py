@@ -1,4 +1,5 @@
 """The account's SSH keys."""
+
 from __future__ import annotations
 
 import shutil
@@ -10,8 +11,6 @@ from nanolan.sim.shadeform_refusal import Refusal
 from tests.sim.openapi import check_response
 
 MINE = {"name": "mine", "public_key": "ssh-ed25519 AAAA me"}
-
-
 
 
 def refused(call, *args):
@@ -33,7 +32,9 @@ def test_the_managed_key_is_the_default_and_shows_its_private_half():
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
 def test_the_pair_is_a_real_one_and_a_new_one_each_time():
     one, other = throw_away_pair(), throw_away_pair()
-    assert one[0].startswith("-----BEGIN OPENSSH PRIVATE KEY-----") and one != other    # pragma: allowlist secret
+    assert (
+        one[0].startswith("-----BEGIN OPENSSH PRIVATE KEY-----") and one != other
+    )  # pragma: allowlist secret
 
 
 def test_an_added_key_has_no_private_half():
@@ -50,8 +51,10 @@ def test_names_are_unique():
     assert len(keys.all) == 2
 
 
-@pytest.mark.parametrize("body", [{}, {"name": "x"}, {"name": "x", "public_key": "nokey"},
-                                  {"name": 1, "public_key": "a b"}])
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"name": "x"}, {"name": "x", "public_key": "nokey"}, {"name": 1, "public_key": "a b"}],
+)
 def test_a_key_needs_a_name_and_a_public_half(body):
     assert refused(Keys().add, body) == 400
 

@@ -1,4 +1,5 @@
 """The whole local Shadeform over real HTTP, in real time: every request and answer against the OpenAPI file."""
+
 from __future__ import annotations
 
 import base64
@@ -18,9 +19,21 @@ from nanolan.sim.shadeform import KEY, ShadeformServer
 from nanolan.sim.shadeform_instance import Delays
 from tests.sim.openapi import Client, document, needs_openapi, operation
 
-QUICK = Delays(creating_s=0.05, pending_provider_s=0.05, pending_s=0.05, restart_s=0.1, deleting_s=0.8, power_off_s=0.4,
-               tick_s=0.02)
-OFFER = {"cloud": "hyperstack", "region": "canada-1", "shade_instance_type": "8x_b200_pcie_192gb", "name": "lanbot"}
+QUICK = Delays(
+    creating_s=0.05,
+    pending_provider_s=0.05,
+    pending_s=0.05,
+    restart_s=0.1,
+    deleting_s=0.8,
+    power_off_s=0.4,
+    tick_s=0.02,
+)
+OFFER = {
+    "cloud": "hyperstack",
+    "region": "canada-1",
+    "shade_instance_type": "8x_b200_pcie_192gb",
+    "name": "lanbot",
+}
 CREATE = "POST /v1/instances/create"
 
 
@@ -35,7 +48,12 @@ def until(condition, timeout_s=30.0):
 
 def script(text):
     encoded = base64.b64encode(text.encode()).decode()
-    return {"launch_configuration": {"type": "script", "script_configuration": {"base64_script": encoded}}}
+    return {
+        "launch_configuration": {
+            "type": "script",
+            "script_configuration": {"base64_script": encoded},
+        }
+    }
 
 
 @pytest.fixture
@@ -62,16 +80,24 @@ def status(client, box):
 
 @needs_openapi
 def test_every_call_that_the_sim_plays_is_in_the_openapi_file():
-    calls = [("GET", "/instances/types"), ("GET", "/instances"), ("POST", "/instances/create"),
-             ("GET", "/instances/x/info"), ("GET", "/sshkeys"),
-             *(("POST", f"/instances/x/{verb}") for verb in ("delete", "update", "restart")),
-             ("POST", "/sshkeys/add"), ("GET", "/sshkeys/x/info"), ("POST", "/sshkeys/x/delete"),
-             ("POST", "/sshkeys/x/setdefault")]
+    calls = [
+        ("GET", "/instances/types"),
+        ("GET", "/instances"),
+        ("POST", "/instances/create"),
+        ("GET", "/instances/x/info"),
+        ("GET", "/sshkeys"),
+        *(("POST", f"/instances/x/{verb}") for verb in ("delete", "update", "restart")),
+        ("POST", "/sshkeys/add"),
+        ("GET", "/sshkeys/x/info"),
+        ("POST", "/sshkeys/x/delete"),
+        ("POST", "/sshkeys/x/setdefault"),
+    ]
     assert all(operation(method, path) for method, path in calls)
     assert document()["servers"][0]["url"].endswith("/v1")
 
 
 # ---- the API
+
 
 def test_a_life_from_create_to_gone(cloud, client):
     box = create(client, auto_delete={"spend_threshold": "100"})
@@ -90,26 +116,51 @@ def test_a_life_from_create_to_gone(cloud, client):
 
 def test_types_answer_without_a_key_and_take_filters(cloud):
     stranger = Client(cloud.url, key="")
-    rows = stranger.get("/instances/types?gpu_type=B200&num_gpus=8&available=true&sort=price")["instance_types"]
+    rows = stranger.get("/instances/types?gpu_type=B200&num_gpus=8&available=true&sort=price")[
+        "instance_types"
+    ]
     assert [r["cloud"] for r in rows] == ["hyperstack", "datacrunch", "tensordock", "lambdalabs"]
     assert len(stranger.get("/instances/types?available=True")["instance_types"]) > 15
 
 
 @pytest.mark.parametrize("key", ["", "wrong", "sim-ke"])
-@pytest.mark.parametrize("method, path", [("GET", "/instances"), ("POST", "/instances/create"), ("GET", "/sshkeys"),
-                                          ("POST", "/instances/x/delete"), ("GET", "/nowhere")])
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("GET", "/instances"),
+        ("POST", "/instances/create"),
+        ("GET", "/sshkeys"),
+        ("POST", "/instances/x/delete"),
+        ("GET", "/nowhere"),
+    ],
+)
 def test_a_wrong_key_is_401_and_does_nothing(cloud, key, method, path):
     body = OFFER if path.endswith("create") else None
-    assert Client(cloud.url, key).call(method, path, body, bad=True) == (401, {"message": "Invalid API key"})
+    assert Client(cloud.url, key).call(method, path, body, bad=True) == (
+        401,
+        {"message": "Invalid API key"},
+    )
     assert cloud.instances == []
 
 
-@pytest.mark.parametrize("method, path, code", [
-    ("DELETE", "/instances/{id}", 405), ("GET", "/instances/{id}/delete", 405), ("POST", "/instances", 405),
-    ("PUT", "/instances/{id}/update", 405), ("DELETE", "/sshkeys/x", 405), ("POST", "/instances/types", 405),
-    ("GET", "/nowhere", 404), ("GET", "/instances/none/info", 404), ("POST", "/instances/none/delete", 404),
-    ("POST", "/instances/none/update", 404), ("POST", "/instances/none/restart", 404),
-    ("GET", "/sshkeys/none/info", 404), ("POST", "/sshkeys/none/setdefault", 404)])
+@pytest.mark.parametrize(
+    "method, path, code",
+    [
+        ("DELETE", "/instances/{id}", 405),
+        ("GET", "/instances/{id}/delete", 405),
+        ("POST", "/instances", 405),
+        ("PUT", "/instances/{id}/update", 405),
+        ("DELETE", "/sshkeys/x", 405),
+        ("POST", "/instances/types", 405),
+        ("GET", "/nowhere", 404),
+        ("GET", "/instances/none/info", 404),
+        ("POST", "/instances/none/delete", 404),
+        ("POST", "/instances/none/update", 404),
+        ("POST", "/instances/none/restart", 404),
+        ("GET", "/sshkeys/none/info", 404),
+        ("POST", "/sshkeys/none/setdefault", 404),
+    ],
+)
 def test_wrong_verbs_and_unknown_ids(client, method, path, code):
     box = create(client)
     body = {} if path.endswith("/update") else None
@@ -124,13 +175,20 @@ def test_paths_outside_v1_are_unknown(cloud):
 
 @pytest.mark.parametrize("raw", [b"{", b"[1]", b"null", b"\xff\xfe", b"{}"])
 def test_a_create_that_is_not_a_request_is_400(cloud, raw):
-    got = requests.post(cloud.url + "/instances/create", data=raw, headers={"X-API-KEY": KEY}, timeout=9)
+    got = requests.post(
+        cloud.url + "/instances/create", data=raw, headers={"X-API-KEY": KEY}, timeout=9
+    )
     assert got.status_code == 400 and cloud.instances == []
 
 
 def test_update_and_restart_answer_200_with_nothing(client):
     box = create(client, tags=["a"])
-    assert client.post(f"/instances/{box}/update", {"tags": None, "auto_delete": {"spend_threshold": "3"}}) is None
+    assert (
+        client.post(
+            f"/instances/{box}/update", {"tags": None, "auto_delete": {"spend_threshold": "3"}}
+        )
+        is None
+    )
     assert client.post(f"/instances/{box}/restart") is None
     shown = client.get(f"/instances/{box}/info")
     assert (shown["tags"], shown["auto_delete"]) == (None, {"spend_threshold": "3"})
@@ -139,11 +197,16 @@ def test_update_and_restart_answer_200_with_nothing(client):
 def test_keys_over_http(client):
     (managed,) = client.get("/sshkeys")["ssh_keys"]
     mine = client.post("/sshkeys/add", {"name": "mine", "public_key": "ssh-ed25519 AAAA me"})["id"]
-    assert client.call("POST", "/sshkeys/add", {"name": "mine", "public_key": "ssh-ed25519 BBBB me"})[0] == 409
+    assert (
+        client.call("POST", "/sshkeys/add", {"name": "mine", "public_key": "ssh-ed25519 BBBB me"})[
+            0
+        ]
+        == 409
+    )
     client.post(f"/sshkeys/{mine}/setdefault")
     assert client.get(f"/instances/{create(client)}/info")["ssh_key_id"] == mine
     client.post(f"/sshkeys/{managed['id']}/setdefault")
-    assert client.call("POST", f"/sshkeys/{mine}/delete")[0] == 409        # in use
+    assert client.call("POST", f"/sshkeys/{mine}/delete")[0] == 409  # in use
 
 
 def test_every_request_is_on_record_even_one_that_got_no_answer(cloud, client):
@@ -158,10 +221,19 @@ def test_every_request_is_on_record_even_one_that_got_no_answer(cloud, client):
 
 # ---- limits in real time
 
-@pytest.mark.parametrize("limits, why", [
-    (lambda: {"spend_threshold": "0.003"}, "spend"),                    # $33.60 an hour: a third of a second
-    (lambda: {"date_threshold": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))}, "date"),
-])
+
+@pytest.mark.parametrize(
+    "limits, why",
+    [
+        (lambda: {"spend_threshold": "0.003"}, "spend"),  # $33.60 an hour: a third of a second
+        (
+            lambda: {
+                "date_threshold": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
+            },
+            "date",
+        ),
+    ],
+)
 def test_limits_are_enforced_with_nobody_looking(cloud, client, limits, why):
     box = cloud.instance(create(client, auto_delete=limits(), **script("sleep 600")))
     until(lambda: box.status == "deleted")
@@ -170,13 +242,20 @@ def test_limits_are_enforced_with_nobody_looking(cloud, client, limits, why):
 
 # ---- faults on the wire
 
+
 def test_an_instance_whose_answer_was_lost_exists_all_the_same(cloud, client):
-    for action in ("reset_after_effect", "status_after_effect", "cut", "truncated", "stall_after_effect"):
+    for action in (
+        "reset_after_effect",
+        "status_after_effect",
+        "cut",
+        "truncated",
+        "stall_after_effect",
+    ):
         cloud.fault(CREATE, action, **({"seconds": 5} if action.startswith("stall") else {}))
         try:
             client.call("POST", "/instances/create", OFFER, timeout_s=1)
         except (requests.RequestException, ValueError, AssertionError):
-            pass        # how it fails is the next test's
+            pass  # how it fails is the next test's
     assert len(client.get("/instances")["instances"]) == 5
 
 
@@ -194,28 +273,58 @@ def test_a_reset_is_a_reset_and_not_an_end(cloud):
     connection.request("GET", "/v1/instances")
     with pytest.raises(ConnectionResetError) as caught:
         connection.getresponse()
-    assert not isinstance(caught.value, http.client.RemoteDisconnected)     # its subclass for a proper end
+    assert not isinstance(
+        caught.value, http.client.RemoteDisconnected
+    )  # its subclass for a proper end
     connection.close()
 
 
-@pytest.mark.parametrize("action, params, error", [
-    ("reset", {}, requests.ConnectionError), ("cut", {}, requests.exceptions.ChunkedEncodingError),
-    ("truncated", {}, requests.exceptions.JSONDecodeError), ("stall", {"seconds": 5}, requests.ReadTimeout)])
+@pytest.mark.parametrize(
+    "action, params, error",
+    [
+        ("reset", {}, requests.ConnectionError),
+        ("cut", {}, requests.exceptions.ChunkedEncodingError),
+        ("truncated", {}, requests.exceptions.JSONDecodeError),
+        ("stall", {"seconds": 5}, requests.ReadTimeout),
+    ],
+)
 def test_answers_that_break_on_the_wire(cloud, client, action, params, error):
     cloud.fault("GET /v1/instances/types", action, **params)
     with pytest.raises(error):
         client.call("GET", "/instances/types", timeout_s=1)
-    assert client.get("/instances/types")                               # the next one is whole
+    assert client.get("/instances/types")  # the next one is whole
 
 
-@pytest.mark.parametrize("action, params, code, kind, text", [
-    ("text", {"status": 503, "body": "no healthy upstream"}, 503, "text/plain", "no healthy upstream"),
-    ("html", {}, 200, "text/html", "<!DOCTYPE html>"),
-    ("rate_limit", {"retry_after": "3"}, 429, "application/json", "too many"),
-    ("status", {"status": 200, "body": {"instances": "none"}}, 200, "application/json", '{"instances": "none"}'),
-    ("status", {"status": 200}, 200, None, ""),
-    ("internal_error", {}, 409, "application/json", "INTERNAL_SERVER_ERROR"),
-    ("edit", {"change": lambda body: body["instances"].append(7)}, 200, "application/json", '{"instances": [7]}')])
+@pytest.mark.parametrize(
+    "action, params, code, kind, text",
+    [
+        (
+            "text",
+            {"status": 503, "body": "no healthy upstream"},
+            503,
+            "text/plain",
+            "no healthy upstream",
+        ),
+        ("html", {}, 200, "text/html", "<!DOCTYPE html>"),
+        ("rate_limit", {"retry_after": "3"}, 429, "application/json", "too many"),
+        (
+            "status",
+            {"status": 200, "body": {"instances": "none"}},
+            200,
+            "application/json",
+            '{"instances": "none"}',
+        ),
+        ("status", {"status": 200}, 200, None, ""),
+        ("internal_error", {}, 409, "application/json", "INTERNAL_SERVER_ERROR"),
+        (
+            "edit",
+            {"change": lambda body: body["instances"].append(7)},
+            200,
+            "application/json",
+            '{"instances": [7]}',
+        ),
+    ],
+)
 def test_answers_that_are_not_what_was_asked_for(cloud, action, params, code, kind, text):
     cloud.fault("GET /v1/instances$", action, times=1, **params)
     got = requests.get(cloud.url + "/instances", headers={"X-API-KEY": KEY}, timeout=9)
@@ -231,19 +340,22 @@ def test_stock_can_run_out_between_list_and_create(cloud, client):
 
 # ---- boxes
 
+
 def console(cloud, box):
     path = cloud.root / "boxes" / box / "console.log"
     return path.read_text() if path.exists() else ""
 
 
 def test_the_script_runs_once_active_and_its_processes_end_with_the_instance(cloud, client):
-    box = create(client, **script('"$BOX_ROOT/usr/bin/nvidia-smi" -L; echo $NANOLAN_BOX; sleep 600'))
+    box = create(
+        client, **script('"$BOX_ROOT/usr/bin/nvidia-smi" -L; echo $NANOLAN_BOX; sleep 600')
+    )
     text = until(lambda: box in console(cloud, box) and console(cloud, box))
     assert text.count("NVIDIA B200") == 8 and status(client, box) == "active" and marked({box})
     client.post(f"/instances/{box}/delete")
     until(lambda: not marked({box}))
     until(lambda: status(client, box) == 404)
-    assert console(cloud, box) == text                                  # the folder stays
+    assert console(cloud, box) == text  # the folder stays
 
 
 def test_a_box_that_deletes_itself_gets_its_answer(cloud, client):
@@ -290,7 +402,7 @@ def test_a_killed_script_comes_back_and_a_restart_is_a_reboot(cloud, client):
     until(lambda: console(cloud, box).count("up") == 2)
     client.post(f"/instances/{box}/restart")
     until(lambda: console(cloud, box).count("up") == 3)
-    assert len({p.pid for p in machine.processes()}) == 2               # bash and sleep: no strays of before
+    assert len({p.pid for p in machine.processes()}) == 2  # bash and sleep: no strays of before
     assert status(client, box) == "active"
 
 
@@ -306,11 +418,13 @@ def test_foreign_instances_are_never_touched(cloud, client):
     theirs = cloud.add_foreign("someone-elses", 2500)
     mine = create(client, auto_delete={"spend_threshold": "0.001"}, **script("sleep 600"))
     until(lambda: status(client, mine) == 404)
-    assert [(i["id"], i["name"], i["status"]) for i in client.get("/instances")["instances"]] \
-        == [(theirs.id, "someone-elses", "active")]
+    assert [(i["id"], i["name"], i["status"]) for i in client.get("/instances")["instances"]] == [
+        (theirs.id, "someone-elses", "active")
+    ]
 
 
 # ---- its end
+
 
 def test_stop_ends_boxes_and_connections_and_may_be_called_twice(tmp_path):
     cloud = ShadeformServer(tmp_path, delays=QUICK).start()
@@ -324,7 +438,9 @@ def test_stop_ends_boxes_and_connections_and_may_be_called_twice(tmp_path):
     with pytest.raises(requests.ConnectionError):
         client.get("/instances")
     assert len(cloud.requests) == 1
-    assert not any("machine import guard" in " ".join(p.cmdline()) for p in psutil.Process().children())
+    assert not any(
+        "machine import guard" in " ".join(p.cmdline()) for p in psutil.Process().children()
+    )
 
 
 def test_boxes_end_with_a_cloud_that_is_killed(tmp_path):
@@ -338,7 +454,9 @@ with ShadeformServer(Path({str(tmp_path)!r})) as cloud:
 """
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     try:
-        box = create(Client(process.stdout.readline().strip()), **script("nohup sleep 600 & sleep 600"))
+        box = create(
+            Client(process.stdout.readline().strip()), **script("nohup sleep 600 & sleep 600")
+        )
         until(lambda: len(marked({box})) == 3)
     finally:
         process.kill()

@@ -1,4 +1,5 @@
 """The bench's smallest shape, for its tests."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -6,4 +7,11 @@ from dataclasses import replace
 from nanolan.train.model import GPTConfig
 from nanolan.train.workload import SHAPES
 
-TINY = replace(SHAPES["cpu-tiny"], config=GPTConfig(64, 304, 1, 2, 2, 32), usual=20, steps=1, new_tokens=6, rl_steps=1)
+TINY = replace(
+    SHAPES["cpu-tiny"],
+    config=GPTConfig(64, 304, 1, 2, 2, 32),
+    usual=20,
+    steps=1,
+    new_tokens=6,
+    rl_steps=1,
+)

@@ -1,4 +1,5 @@
 """Models that say what a test wants: real GPTs whose next token depends on the last one alone."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,9 @@ def noisy(config: GPTConfig, seed: int = 1) -> GPT:
     return model
 
 
-def chain(tokenizer: Tokenizer, following: Mapping[int, int | Sequence[int]], sequence_len: int = 64) -> GPT:
+def chain(
+    tokenizer: Tokenizer, following: Mapping[int, int | Sequence[int]], sequence_len: int = 64
+) -> GPT:
     """A model in which each token is followed by the given one, or by any of several with equal chance.
 
     An untrained model's blocks add nothing, so the logits are head @ embedding of the last token.

@@ -1,4 +1,5 @@
 """What the trainer's tests share: the tiny world, built once, and the fixtures written by a real nanochat fork."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 
 from .tiny_world import REPO, write_world
 
-torch.set_num_threads(1)        # tiny matrices on two shared cores: threads only wait for each other
+torch.set_num_threads(1)  # tiny matrices on two shared cores: threads only wait for each other
 
 
 @pytest.fixture(scope="session")
@@ -23,4 +24,6 @@ def fixtures() -> Path:
     for parent in REPO.parents:
         if (parent / "shared" / "fixtures").is_dir():
             return parent / "shared" / "fixtures"
-    pytest.skip("no shared/fixtures beside the checkout: parity with nanochat's own files is not tested here")
+    pytest.skip(
+        "no shared/fixtures beside the checkout: parity with nanochat's own files is not tested here"
+    )

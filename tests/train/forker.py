@@ -3,6 +3,7 @@
 For each line "N JOB.json": prints the pids of N processes that train it, writing to out.txt beside the job; at the
 next line (empty) waits for their ends and prints how they ended.
 """
+
 from __future__ import annotations
 
 import os
@@ -22,8 +23,13 @@ def fork(job: Path, rank: int, size: int, port: int) -> int:
     out = os.open(job.with_name("out.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     os._exit(main([str(job)]))
 
 

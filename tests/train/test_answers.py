@@ -1,4 +1,5 @@
 """Tests of nanolan/train/answers.py: a few of the model's answers."""
+
 from __future__ import annotations
 
 import shutil
@@ -15,7 +16,9 @@ from nanolan.train.tokenizer import load_tokenizer
 
 @pytest.fixture(scope="module")
 def engine(tiny: Path) -> Engine:
-    return Engine(load(tiny / "base_checkpoints/d20", "cpu").model.eval(), load_tokenizer(tiny / "tokenizer"))
+    return Engine(
+        load(tiny / "base_checkpoints/d20", "cpu").model.eval(), load_tokenizer(tiny / "tokenizer")
+    )
 
 
 def test_it_is_asked_who_it_is_and_problems_with_a_right_answer(engine: Engine, tiny: Path) -> None:
@@ -31,7 +34,9 @@ def test_the_same_model_answers_the_same(engine: Engine, tiny: Path) -> None:
     assert answers(engine, tiny / "data", 8) == answers(engine, tiny / "data", 8)
 
 
-def test_a_missing_data_set_costs_its_own_problems_alone(engine: Engine, tiny: Path, tmp_path: Path) -> None:
+def test_a_missing_data_set_costs_its_own_problems_alone(
+    engine: Engine, tiny: Path, tmp_path: Path
+) -> None:
     shutil.copytree(tiny / "data", tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / DATASETS["gsm8k"].repo)
     tasks = {s.task for s in answers(engine, tmp_path / "data", 8)}
@@ -45,6 +50,8 @@ class Short(Engine):
         return 12
 
 
-def test_questions_that_leave_no_room_for_an_answer_are_left_out(engine: Engine, tiny: Path) -> None:
+def test_questions_that_leave_no_room_for_an_answer_are_left_out(
+    engine: Engine, tiny: Path
+) -> None:
     few = answers(Short(engine.source, engine.tokenizer), tiny / "data", 8)
     assert len(few) < len(answers(engine, tiny / "data", 8))

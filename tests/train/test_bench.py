@@ -1,4 +1,5 @@
 """The bench: every case runs and is counted, what is compared is what is said, what cannot be measured is refused."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -48,7 +49,9 @@ def test_rl_counts_all_answers_and_trains_those_that_teach() -> None:
     tallies = {}
     for path in PATHS:
         model = GPT.fresh(TINY.config)
-        [tallies[path]] = islice(CASES["rl", path](TINY, "rl", model, World(0, 1, torch.device("cpu"))), 1)
+        [tallies[path]] = islice(
+            CASES["rl", path](TINY, "rl", model, World(0, 1, torch.device("cpu"))), 1
+        )
     most = TINY.questions * TINY.samples * TINY.new_tokens
     assert tallies["plain"].trained == tallies["plain"].generated <= most
     assert tallies["ours"].trained < tallies["ours"].generated / 2
@@ -66,19 +69,32 @@ def test_a_case_has_a_process_of_its_own_that_ends_with_it() -> None:
 
 @pytest.mark.slow
 def test_a_case_that_fails_says_why() -> None:
-    with Case("cpu-tiny", "base", "ours") as case, pytest.raises(UsageProblem, match=r"base ours: KeyError: \('base', 'ours'\)"):
+    with (
+        Case("cpu-tiny", "base", "ours") as case,
+        pytest.raises(UsageProblem, match=r"base ours: KeyError: \('base', 'ours'\)"),
+    ):
         case.step()
 
 
 @pytest.mark.slow
 def test_both_paths_make_the_same_number_of_steps() -> None:
     steps = run("cpu-tiny", "mid")
-    assert {path: len(made) for path, made in steps.items()} == dict.fromkeys(PATHS, SHAPES["cpu-tiny"].steps)
+    assert {path: len(made) for path, made in steps.items()} == dict.fromkeys(
+        PATHS, SHAPES["cpu-tiny"].steps
+    )
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({}, "6,000 tok/s"), ({}, "4,000 real"), ({}, "0.70 GiB"), ({}, "0.500 s/step (0.900 CPU)"),
-    ({"tally": Tally(3000, 2000, 1000, 7)}, "14 generated"), ({"mfu_per_token": 1e-4}, "40.0% MFU")])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "6,000 tok/s"),
+        ({}, "4,000 real"),
+        ({}, "0.70 GiB"),
+        ({}, "0.500 s/step (0.900 CPU)"),
+        ({"tally": Tally(3000, 2000, 1000, 7)}, "14 generated"),
+        ({"mfu_per_token": 1e-4}, "40.0% MFU"),
+    ],
+)
 def test_a_line_says_what_was_measured(change: dict[str, float], says: str) -> None:
     text = line("mid ours", [replace(STEP, **change)])
     assert says in text
@@ -91,12 +107,25 @@ def test_the_ratio_is_the_median_of_step_against_step() -> None:
     text = ratios("mid", [fast, fast, slow], [STEP, STEP, replace(slow, peak_gib=1.4)])
     assert text == "mid ours / plain: 2.00x real tokens/s (3.00x by CPU time) at 0.50x memory"
     more = replace(STEP, tally=Tally(9, 9, 9, 30), wall_s=1.0)
-    assert "1.50x generated tokens/s" in ratios("rl", [more], [replace(STEP, tally=Tally(9, 9, 9, 10))])
+    assert "1.50x generated tokens/s" in ratios(
+        "rl", [more], [replace(STEP, tally=Tally(9, 9, 9, 10))]
+    )
 
 
-@pytest.mark.parametrize(("argv", "says"), [
-    (["d99"], "no shape 'd99'; there are cpu-tiny, d20"), (["cpu-tiny", "base"], "no phase 'base'; there are mid, sft, rl"),
-    pytest.param(["d20"], "needs a CUDA device", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA"))])
-def test_what_cannot_be_measured_is_refused(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["d99"], "no shape 'd99'; there are cpu-tiny, d20"),
+        (["cpu-tiny", "base"], "no phase 'base'; there are mid, sft, rl"),
+        pytest.param(
+            ["d20"],
+            "needs a CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA"),
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(argv) == 2
     assert says in capsys.readouterr().err

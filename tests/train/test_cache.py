@@ -1,4 +1,5 @@
 """The cache: a token at a time in ragged company gives the logits of the whole row alone."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -38,7 +39,9 @@ def test_ragged_rows_have_the_logits_of_each_row_alone(config: GPTConfig) -> Non
     model, ids = noisy(config), texts()
     whole, lengths = model(ids), torch.tensor(LENGTHS)
     cache = Cache(model, rows=4, slots=30)
-    prompts = torch.stack([row.masked_fill(torch.arange(30) >= n, 63) for row, n in zip(ids, LENGTHS, strict=True)])
+    prompts = torch.stack(
+        [row.masked_fill(torch.arange(30) >= n, 63) for row, n in zip(ids, LENGTHS, strict=True)]
+    )
     hidden = cache.admit(prompts[:, :9], lengths, torch.arange(4))
     rows = torch.arange(4)
     torch.testing.assert_close(logits(model, hidden), whole[rows, lengths - 1], atol=1e-4, rtol=0)
@@ -86,6 +89,8 @@ def test_a_row_set_back_forgets_what_came_after() -> None:
         cache.advance(ids[:, at], torch.full((2,), at), at + 1)
     other = ids.clone()
     other[0, 6:] = 5
-    positions = torch.tensor([6, 9])          # row 0 goes back by three tokens
+    positions = torch.tensor([6, 9])  # row 0 goes back by three tokens
     hidden = cache.advance(other[torch.arange(2), positions], positions, 10)
-    torch.testing.assert_close(logits(model, hidden), model(other)[torch.arange(2), positions], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        logits(model, hidden), model(other)[torch.arange(2), positions], atol=1e-4, rtol=0
+    )

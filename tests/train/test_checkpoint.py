@@ -1,4 +1,5 @@
 """Checkpoints: the newest step, whole files, refused damage, and a save that nanochat's layout describes."""
+
 from __future__ import annotations
 
 import json
@@ -28,7 +29,14 @@ def base(tiny: Path, tmp_path: Path) -> Path:
 
 
 def test_the_newest_step_counts_by_number_not_by_name(tmp_path: Path) -> None:
-    for name in ("model_000009.pt", "model_1000000.pt", "model_999999.pt", "model_x.pt", "meta_1000000.json", "meta_2000000.json"):
+    for name in (
+        "model_000009.pt",
+        "model_1000000.pt",
+        "model_999999.pt",
+        "model_x.pt",
+        "meta_1000000.json",
+        "meta_2000000.json",
+    ):
         (tmp_path / name).touch()
     assert newest(tmp_path) == 1_000_000
 
@@ -50,7 +58,7 @@ def test_nanochats_files_load_as_fp32_on_the_cpu(fixtures: Path, name: str) -> N
 def test_a_truncated_model_file_is_refused(base: Path, keep: float) -> None:
     path = base / "model_000010.pt"
     data = path.read_bytes()
-    path.write_bytes(data[:int(keep if keep >= 1 else keep * len(data))])
+    path.write_bytes(data[: int(keep if keep >= 1 else keep * len(data))])
     with pytest.raises(BadAnswer, match="model_000010.pt(: cut off| is an empty file)"):
         load(base)
 
@@ -62,7 +70,9 @@ def test_a_model_file_without_named_tensors_is_refused(base: Path, thing: Any) -
         load(base)
 
 
-def test_a_model_file_that_carries_code_is_refused_and_not_run(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_file_that_carries_code_is_refused_and_not_run(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(base)
     torch.save({"lm_head.weight": Evil()}, base / "model_000010.pt")
     with pytest.raises(BadAnswer, match="refused, more than tensors in it .*posix.mkdir"):
@@ -74,13 +84,24 @@ def test_a_wrong_shape_names_file_and_tensor(base: Path) -> None:
     state = torch.load(base / "model_000010.pt", weights_only=True)
     state["transformer.h.1.mlp.c_fc.weight"] = torch.zeros(3, 3)
     torch.save(state, base / "model_000010.pt")
-    with pytest.raises(BadAnswer, match=r"model_000010.pt: transformer.h.1.mlp.c_fc.weight is \(3, 3\)"):
+    with pytest.raises(
+        BadAnswer, match=r"model_000010.pt: transformer.h.1.mlp.c_fc.weight is \(3, 3\)"
+    ):
         load(base)
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    (None, "no meta_000010.json.*upload both"), ("", "an empty file"), ("{", "not JSON"), ("[]", "has no model_config"), ("{}", "has no model_config"),
-    ('{"model_config": {}}', "sequence_len is None"), (" " * (MAX_META_BYTES + 1), "larger than")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "no meta_000010.json.*upload both"),
+        ("", "an empty file"),
+        ("{", "not JSON"),
+        ("[]", "has no model_config"),
+        ("{}", "has no model_config"),
+        ('{"model_config": {}}', "sequence_len is None"),
+        (" " * (MAX_META_BYTES + 1), "larger than"),
+    ],
+)
 def test_a_bad_meta_file_is_named(base: Path, text: str | None, says: str) -> None:
     path = base / "meta_000010.json"
     path.unlink()
@@ -94,10 +115,23 @@ def test_a_bad_meta_file_is_named(base: Path, text: str | None, says: str) -> No
 def test_a_saved_model_loads_with_the_same_tensors(base: Path, tmp_path: Path) -> None:
     model = load(base).model
     meta = meta_of("mid", model.config, 64, {"step": 3, "val_bpb": 1.5, "user_config": {"a": 1}})
-    folder = checkpoint.save(tmp_path / "out", 3, model, meta, run_id="ab12cd34", phase="mid", final=False,
-                             extra={"loss_end": 2.0})
+    folder = checkpoint.save(
+        tmp_path / "out",
+        3,
+        model,
+        meta,
+        run_id="ab12cd34",
+        phase="mid",
+        final=False,
+        extra={"loss_end": 2.0},
+    )
     manifest = read_whole(folder)
-    assert (manifest.run_id, manifest.phase, manifest.step, manifest.final) == ("ab12cd34", "mid", 3, False)
+    assert (manifest.run_id, manifest.phase, manifest.step, manifest.final) == (
+        "ab12cd34",
+        "mid",
+        3,
+        False,
+    )
     assert {f.path for f in manifest.files} == {"model_000003.pt", "meta_000003.json"}
     again = load(folder)
     assert again.model.config.sequence_len == 64

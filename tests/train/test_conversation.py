@@ -1,4 +1,5 @@
 """Conversations: rendering as nanochat does it, and bad lines named by number."""
+
 from __future__ import annotations
 
 import json
@@ -36,11 +37,16 @@ def test_ids_and_masks_are_exactly_nanochats(fixtures: Path) -> None:
 
 def test_only_what_the_assistant_writes_is_trained() -> None:
     parts = [{"type": "text", "text": "so "}, {"type": "python", "text": "2+3"}]
-    ids, mask = render(conversation("hi", [*parts, {"type": "python_output", "text": "5"}]), TOKENIZER)
+    ids, mask = render(
+        conversation("hi", [*parts, {"type": "python_output", "text": "5"}]), TOKENIZER
+    )
     trained = TOKENIZER.decode([t for t, m in zip(ids, mask, strict=True) if m])
     rest = TOKENIZER.decode([t for t, m in zip(ids, mask, strict=True) if not m])
     assert trained == "so <|python_start|>2+3<|python_end|><|assistant_end|>"
-    assert rest == "<|bos|><|user_start|>hi<|user_end|><|assistant_start|><|output_start|>5<|output_end|>"
+    assert (
+        rest
+        == "<|bos|><|user_start|>hi<|user_end|><|assistant_start|><|output_start|>5<|output_end|>"
+    )
 
 
 def test_a_system_message_joins_the_first_question() -> None:
@@ -51,15 +57,21 @@ def test_a_system_message_joins_the_first_question() -> None:
 
 def test_calculator_notes_become_parts() -> None:
     assert calculator_parts("It is <<2+3=5>>5.") == [
-        {"type": "text", "text": "It is "}, {"type": "python", "text": "2+3"}, {"type": "python_output", "text": "5"},
-        {"type": "text", "text": "5."}]
+        {"type": "text", "text": "It is "},
+        {"type": "python", "text": "2+3"},
+        {"type": "python_output", "text": "5"},
+        {"type": "text", "text": "5."},
+    ]
     assert calculator_parts("<<a=b=c>>")[:2] == [
-        {"type": "python", "text": "a=b"}, {"type": "python_output", "text": "c"}]
+        {"type": "python", "text": "a=b"},
+        {"type": "python_output", "text": "c"},
+    ]
 
 
 def test_a_multiple_choice_prompt_ends_with_what_to_answer() -> None:
     assert multiple_choice("Why?", "AB", ["x", "y"]) == (
-        "Multiple Choice question: Why?\n- x=A\n- y=B\n\nRespond only with the letter of the correct answer.")
+        "Multiple Choice question: Why?\n- x=A\n- y=B\n\nRespond only with the letter of the correct answer."
+    )
 
 
 U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -74,7 +86,13 @@ def test_good_lines_and_empty_ones_are_read(tmp_path: Path) -> None:
 def test_a_line_of_any_length_costs_only_its_bound_of_memory(tmp_path: Path) -> None:
     path = tmp_path / "identity.jsonl"
     with open(path, "wb") as f:
-        f.write(json.dumps([U, A]).encode() + b"\n" + b"x" * (5 * MAX_LINE_BYTES) + b"\n" + json.dumps([U, A]).encode())
+        f.write(
+            json.dumps([U, A]).encode()
+            + b"\n"
+            + b"x" * (5 * MAX_LINE_BYTES)
+            + b"\n"
+            + json.dumps([U, A]).encode()
+        )
     with pytest.raises(BadAnswer, match="line 2: longer than 1 MiB"):
         read_jsonl(path)
 
@@ -98,5 +116,8 @@ class Panics:
 def test_text_that_cannot_be_tokenised_is_named_with_its_row() -> None:
     source = Source(Part("gsm8k"), (Block(7, 1, lambda: [conversation("why?", "so")]),))
     rendering = Rendering([source], Tokenizer(Panics()), 99)  # type: ignore[arg-type]
-    with pytest.raises(BadAnswer, match="gsm8k train, row 7: the tokenizer cannot read 'why.'.*PanicException: StackOverflow"):
+    with pytest.raises(
+        BadAnswer,
+        match="gsm8k train, row 7: the tokenizer cannot read 'why.'.*PanicException: StackOverflow",
+    ):
         rendering.block((0, 0))

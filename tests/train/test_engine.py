@@ -1,4 +1,5 @@
 """The engine: a batch says what each row says alone, the calculator answers, ended rows cost nothing."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -29,8 +30,10 @@ def model(tokenizer: Tokenizer) -> GPT:
 
 def prompts(n: int = 6) -> list[list[int]]:
     g = torch.Generator().manual_seed(0)
-    return [torch.randint(0, 250, (int(torch.randint(1, 15, (1,), generator=g)),), generator=g).tolist()
-            for _ in range(n)]
+    return [
+        torch.randint(0, 250, (int(torch.randint(1, 15, (1,), generator=g)),), generator=g).tolist()
+        for _ in range(n)
+    ]
 
 
 @torch.no_grad()
@@ -42,10 +45,12 @@ def plain_greedy(model: GPT, prompt: list[int], n: int, stops: set[int]) -> list
         if token in stops:
             break
         ids.append(token)
-    return ids[len(prompt):]
+    return ids[len(prompt) :]
 
 
-def test_greedy_tokens_are_those_of_the_plainest_generation(model: GPT, tokenizer: Tokenizer) -> None:
+def test_greedy_tokens_are_those_of_the_plainest_generation(
+    model: GPT, tokenizer: Tokenizer
+) -> None:
     stops = {tokenizer.bos, tokenizer.special("assistant_end")}
     done = Engine(model, tokenizer).complete(prompts(), GREEDY)
     assert [c.ids for [c] in done] == [plain_greedy(model, p, 20, stops) for p in prompts()]
@@ -54,17 +59,24 @@ def test_greedy_tokens_are_those_of_the_plainest_generation(model: GPT, tokenize
 
 @pytest.mark.parametrize(("max_rows", "look_every"), [(256, 1), (256, 4), (5, 1), (4, 7), (1, 1)])
 def test_a_sampled_batch_says_what_each_row_says_alone(
-        max_rows: int, look_every: int, model: GPT, tokenizer: Tokenizer) -> None:
+    max_rows: int, look_every: int, model: GPT, tokenizer: Tokenizer
+) -> None:
     sampling = Sampling(max_new_tokens=16, temperature=1.0, top_k=20, seed=7)
-    alone = [Engine(model, tokenizer).complete([p], sampling, samples=3, keys=[i])[0]
-             for i, p in enumerate(prompts())]
-    together = Engine(model, tokenizer, max_rows, look_every).complete(prompts(), sampling, samples=3)
+    alone = [
+        Engine(model, tokenizer).complete([p], sampling, samples=3, keys=[i])[0]
+        for i, p in enumerate(prompts())
+    ]
+    together = Engine(model, tokenizer, max_rows, look_every).complete(
+        prompts(), sampling, samples=3
+    )
     assert together == alone
     assert len({tuple(c.ids) for row in alone for c in row}) == 18
 
 
 def test_every_row_draws_its_own_first_token(model: GPT, tokenizer: Tokenizer) -> None:
-    [done] = Engine(model, tokenizer).complete([[1, 2, 3]], Sampling(1, temperature=3.0), samples=16)
+    [done] = Engine(model, tokenizer).complete(
+        [[1, 2, 3]], Sampling(1, temperature=3.0), samples=16
+    )
     assert len({c.ids[0] for c in done}) > 4
 
 
@@ -76,16 +88,28 @@ def calling(tokenizer: Tokenizer, expression: str) -> GPT:
     """Says "b", calls the calculator, says "x" if it answers or "y" if not, and ends."""
     b, x, y = (tokenizer.encode(c)[0] for c in "bxy")
     end = tokenizer.special("assistant_end")
-    said = [start(tokenizer), b, tokenizer.special("python_start"), *tokenizer.encode(expression),
-            tokenizer.special("python_end"), y, end]
+    said = [
+        start(tokenizer),
+        b,
+        tokenizer.special("python_start"),
+        *tokenizer.encode(expression),
+        tokenizer.special("python_end"),
+        y,
+        end,
+    ]
     return chain(tokenizer, script(said) | {tokenizer.special("output_end"): x, x: end})
 
 
 @pytest.mark.parametrize("look_every", [1, 3, 16])
-def test_a_call_is_answered_with_forced_tokens_that_are_not_trained(look_every: int, tokenizer: Tokenizer) -> None:
+def test_a_call_is_answered_with_forced_tokens_that_are_not_trained(
+    look_every: int, tokenizer: Tokenizer
+) -> None:
     engine = Engine(calling(tokenizer, "1+2*30"), tokenizer, look_every=look_every)
     [[c], [other]] = engine.complete([[5, start(tokenizer)], [start(tokenizer)]], Sampling(40, 0.0))
-    assert tokenizer.decode(c.ids) == "b<|python_start|>1+2*30<|python_end|><|output_start|>61<|output_end|>x"
+    assert (
+        tokenizer.decode(c.ids)
+        == "b<|python_start|>1+2*30<|python_end|><|output_start|>61<|output_end|>x"
+    )
     n = len(tokenizer.encode("1+2*30")) + 3
     forced = len(tokenizer.encode("61")) + 2
     assert c.mask == [1] * n + [0] * forced + [1]
@@ -125,9 +149,13 @@ def test_a_second_python_end_calls_nothing(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("end", ["assistant_end", "bos"])
-def test_a_row_ends_at_its_end_token_which_is_not_part_of_it(end: str, tokenizer: Tokenizer) -> None:
+def test_a_row_ends_at_its_end_token_which_is_not_part_of_it(
+    end: str, tokenizer: Tokenizer
+) -> None:
     a, b = tokenizer.encode("a")[0], tokenizer.encode("b")[0]
-    engine = Engine(chain(tokenizer, {start(tokenizer): a, a: tokenizer.special(end), b: b}), tokenizer)
+    engine = Engine(
+        chain(tokenizer, {start(tokenizer): a, a: tokenizer.special(end), b: b}), tokenizer
+    )
     [[c], [endless]] = engine.complete([[start(tokenizer)], [b]], GREEDY)
     assert c == Completion([a], [1], True)
     assert endless == Completion([b] * 20, [1] * 20, False)
@@ -139,7 +167,7 @@ def test_rows_that_ended_are_not_computed_on(tokenizer: Tokenizer) -> None:
     fed, plain = [], model.trunk_at
     model.trunk_at = lambda ids, *rest: (fed.append(len(ids)), plain(ids, *rest))[1]
     Engine(model, tokenizer).complete([[start(tokenizer)]] * 7 + [[b]], Sampling(10, 0.0))
-    assert fed == [2, *[1] * 9]     # both prompts once, then only the row that goes on
+    assert fed == [2, *[1] * 9]  # both prompts once, then only the row that goes on
 
 
 def test_waiting_rows_take_the_place_of_those_that_ended(tokenizer: Tokenizer) -> None:
@@ -147,7 +175,9 @@ def test_waiting_rows_take_the_place_of_those_that_ended(tokenizer: Tokenizer) -
     model = chain(tokenizer, {start(tokenizer): a, a: end, b: b})
     fed, plain = [], model.trunk_at
     model.trunk_at = lambda ids, *rest: (fed.append(tuple(ids.shape)), plain(ids, *rest))[1]
-    done = Engine(model, tokenizer, max_rows=2).complete([[b]] + [[0, start(tokenizer)]] * 8, Sampling(10, 0.0))
+    done = Engine(model, tokenizer, max_rows=2).complete(
+        [[b]] + [[0, start(tokenizer)]] * 8, Sampling(10, 0.0)
+    )
     assert max(rows for rows, _ in fed) == 2
     assert fed.count((2, 1)) == 8, "short rows were not computed beside the long one"
     assert [len(c.ids) for [c] in done] == [10] + [1] * 8
@@ -157,7 +187,8 @@ def test_a_stop_ends_within_a_token_with_what_is_there(tokenizer: Tokenizer) -> 
     b = tokenizer.encode("b")[0]
     looks = iter([False] * 4 + [True])
     [[c], [late]] = Engine(chain(tokenizer, {b: b}), tokenizer, max_rows=1).complete(
-        [[b], [b]], GREEDY, stopped=lambda: next(looks))
+        [[b], [b]], GREEDY, stopped=lambda: next(looks)
+    )
     assert c == Completion([b] * 4, [1] * 4, False)
     assert late.ids == []
 
@@ -166,11 +197,15 @@ def test_ids_that_only_the_model_has_are_never_drawn(tokenizer: Tokenizer) -> No
     model = noisy(GPTConfig(32, tokenizer.vocab_size + 8, 1, 2, 2, 32))
     model.lm_head.weight.data[-8:] = 9 * model.lm_head.weight.data[:8]
     for temperature in (0.0, 5.0):
-        done = Engine(model, tokenizer).complete(prompts(), Sampling(20, temperature, None), samples=4)
+        done = Engine(model, tokenizer).complete(
+            prompts(), Sampling(20, temperature, None), samples=4
+        )
         assert max(token for row in done for c in row for token in c.ids) < tokenizer.vocab_size
 
 
-def test_a_prompt_and_completion_beyond_the_positions_are_refused(model: GPT, tokenizer: Tokenizer) -> None:
+def test_a_prompt_and_completion_beyond_the_positions_are_refused(
+    model: GPT, tokenizer: Tokenizer
+) -> None:
     with pytest.raises(BadAnswer, match="positions end at 320"):
         Engine(model, tokenizer).complete([[1] * 310], GREEDY)
 
@@ -178,7 +213,7 @@ def test_a_prompt_and_completion_beyond_the_positions_are_refused(model: GPT, to
 @torch.no_grad()
 def test_the_copy_in_half_precision_follows_the_model(model: GPT, tokenizer: Tokenizer) -> None:
     engine = Engine(model, tokenizer)
-    engine.model = half_copy(model)           # as on CUDA
+    engine.model = half_copy(model)  # as on CUDA
     engine.refresh()
     model.lm_head.weight.mul_(1.5)
     stale = engine.model(torch.tensor([[1, 2, 3]]))

@@ -1,4 +1,5 @@
 """Evaluation: rigged models get the score they must, what cannot be measured has no score."""
+
 from __future__ import annotations
 
 import shutil
@@ -37,22 +38,35 @@ def saying(tokenizer: Tokenizer, text: str) -> GPT:
 
 
 def mmlu(answers: str) -> list[dict[str, object]]:
-    return [{"question": "Which one? " * (i % 5 + 1), "subject": "s", "choices": ["a", "b", "c", "d"],
-             "answer": "ABCD".index(answer)} for i, answer in enumerate(answers)]
+    return [
+        {
+            "question": "Which one? " * (i % 5 + 1),
+            "subject": "s",
+            "choices": ["a", "b", "c", "d"],
+            "answer": "ABCD".index(answer),
+        }
+        for i, answer in enumerate(answers)
+    ]
 
 
 def exam(model: GPT, tokenizer: Tokenizer) -> Exam:
     return Exam(Engine(model, tokenizer), Sampling(20, 0.0), 99, 500, lambda: False)
 
 
-def test_a_model_that_always_says_c_has_the_share_of_c(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_model_that_always_says_c_has_the_share_of_c(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     write_parquet(tmp_path, "mmlu", "test", mmlu("CACBCCDCAC"))
-    results = evaluate_model(saying(tokenizer, "C"), tokenizer, tmp_path, ALONE, "full", max_new_tokens=8)
+    results = evaluate_model(
+        saying(tokenizer, "C"), tokenizer, tmp_path, ALONE, "full", max_new_tokens=8
+    )
     assert results["mmlu_acc"] == 0.6
     assert "arc_easy_acc" not in results
 
 
-def test_choices_in_a_batch_are_those_of_each_prompt_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_choices_in_a_batch_are_those_of_each_prompt_alone(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     write_parquet(tmp_path, "mmlu", "test", mmlu("ABCD" * 8))
     model = noisy(GPTConfig(64, tokenizer.vocab_size, 2, 4, 2, 64))
     problems = problems_of(TASK["mmlu_acc"], "full", tmp_path, tokenizer, 99)
@@ -65,28 +79,46 @@ def test_choices_in_a_batch_are_those_of_each_prompt_alone(tokenizer: Tokenizer,
     assert 0 < sum(alone) < 32
 
 
-def test_a_model_that_always_answers_7_has_the_share_of_7(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    write_parquet(tmp_path, "gsm8k", "test", [{"question": "How many?" * (n % 3 + 1), "answer": f"So.\n#### {n}"}
-                                              for n in (7, 8, 77, 7)])
-    results = evaluate_model(saying(tokenizer, "#### 7"), tokenizer, tmp_path, ALONE, "full", max_new_tokens=8)
+def test_a_model_that_always_answers_7_has_the_share_of_7(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    write_parquet(
+        tmp_path,
+        "gsm8k",
+        "test",
+        [
+            {"question": "How many?" * (n % 3 + 1), "answer": f"So.\n#### {n}"}
+            for n in (7, 8, 77, 7)
+        ],
+    )
+    results = evaluate_model(
+        saying(tokenizer, "#### 7"), tokenizer, tmp_path, ALONE, "full", max_new_tokens=8
+    )
     assert results["gsm8k_acc"] == 0.5
 
 
 def test_letters_are_counted_in_words_made_here(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    ones = [p.answer for p in problems_of(TASK["spellingbee_acc"], "quick", tmp_path, tokenizer, 99)].count("1")
-    results = evaluate_model(saying(tokenizer, "#### 1"), tokenizer, tmp_path, ALONE, max_new_tokens=8)
+    ones = [
+        p.answer for p in problems_of(TASK["spellingbee_acc"], "quick", tmp_path, tokenizer, 99)
+    ].count("1")
+    results = evaluate_model(
+        saying(tokenizer, "#### 1"), tokenizer, tmp_path, ALONE, max_new_tokens=8
+    )
     assert 0 < ones < 64
     assert results["spellingbee_acc"] == ones / 64
     assert (results["chatcore"], results["chatcore_tasks"]) == (results["spellingbee_acc"], 1)
 
 
 def test_what_is_missing_or_damaged_is_not_measured_and_never_zero(
-        tokenizer: Tokenizer, tiny: Path, tmp_path: Path) -> None:
+    tokenizer: Tokenizer, tiny: Path, tmp_path: Path
+) -> None:
     data = Path(shutil.copytree(tiny / "data", tmp_path / "data"))
     next(data.rglob("ARC-Easy/test-*.parquet")).unlink()
     next(data.rglob("main/test-*.parquet")).write_bytes(b"x")
     said: list[str] = []
-    results = evaluate_model(saying(tokenizer, "B"), tokenizer, data, ALONE, max_new_tokens=4, say=said.append)
+    results = evaluate_model(
+        saying(tokenizer, "B"), tokenizer, data, ALONE, max_new_tokens=4, say=said.append
+    )
     assert set(results["not_measured"]) == {"ARC-Easy", "GSM8K", "HumanEval"}
     assert "allenai/ai2_arc is missing" in results["not_measured"]["ARC-Easy"]
     assert "on request" in results["not_measured"]["HumanEval"]
@@ -99,8 +131,15 @@ def test_the_models_code_is_run_only_on_request(tokenizer: Tokenizer, tmp_path: 
     row = {"prompt": "def f", "test": "def check(c):\n    assert c == 1\n", "entry_point": "f"}
     write_humaneval(tmp_path, [row, row | {"test": "def check(c):\n    assert c == 2\n"}])
     model = saying(tokenizer, "f=1")
-    assert "humaneval_acc" not in evaluate_model(model, tokenizer, tmp_path, ALONE, max_new_tokens=8)
-    assert evaluate_model(model, tokenizer, tmp_path, ALONE, max_new_tokens=8, humaneval=True)["humaneval_acc"] == 0.5
+    assert "humaneval_acc" not in evaluate_model(
+        model, tokenizer, tmp_path, ALONE, max_new_tokens=8
+    )
+    assert (
+        evaluate_model(model, tokenizer, tmp_path, ALONE, max_new_tokens=8, humaneval=True)[
+            "humaneval_acc"
+        ]
+        == 0.5
+    )
 
 
 class Lone(World):
@@ -122,19 +161,23 @@ def test_ranks_share_the_problems_out(key: str, tokenizer: Tokenizer, tiny: Path
 def test_a_compiled_model_is_measured_uncompiled(tokenizer: Tokenizer, tmp_path: Path) -> None:
     write_parquet(tmp_path, "mmlu", "test", mmlu("CA"))
     model = saying(tokenizer, "C")
-    model.trunk = model.trunk_at      # as compile_parts puts another function there
+    model.trunk = model.trunk_at  # as compile_parts puts another function there
     assert evaluate_model(model, tokenizer, tmp_path, ALONE, max_new_tokens=8)["mmlu_acc"] == 0.5
 
 
 def test_a_stop_ends_it_and_claims_nothing(tokenizer: Tokenizer, tiny: Path) -> None:
-    results = evaluate_model(saying(tokenizer, "A"), tokenizer, tiny / "data", ALONE, stopped=lambda: True)
+    results = evaluate_model(
+        saying(tokenizer, "A"), tokenizer, tiny / "data", ALONE, stopped=lambda: True
+    )
     assert results["chatcore"] is None
     assert set(results["not_measured"].values()) >= {"stopped"}
     assert not [key for key in results if key.endswith("_acc")]
 
 
 def test_an_answer_without_room_is_not_measured(tokenizer: Tokenizer, tiny: Path) -> None:
-    results = evaluate_model(saying(tokenizer, "A"), tokenizer, tiny / "data", ALONE, max_new_tokens=700)
+    results = evaluate_model(
+        saying(tokenizer, "A"), tokenizer, tiny / "data", ALONE, max_new_tokens=700
+    )
     assert "no room" in results["not_measured"]["GSM8K"]
 
 

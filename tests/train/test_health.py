@@ -1,4 +1,5 @@
 """Health: noise passes, an explosion does not."""
+
 from __future__ import annotations
 
 import math
@@ -8,7 +9,15 @@ import pytest
 import torch
 
 from nanolan.errors import BadAnswer, RunFailed
-from nanolan.train.health import PATIENCE, RECENT, Health, check_number, check_start, expected_loss, finite
+from nanolan.train.health import (
+    PATIENCE,
+    RECENT,
+    Health,
+    check_number,
+    check_start,
+    expected_loss,
+    finite,
+)
 from nanolan.train.model import GPT, GPTConfig
 from nanolan.train.tiny import learn_encoding
 from nanolan.train.tokenizer import Tokenizer
@@ -72,21 +81,35 @@ def test_a_model_is_finite_until_a_weight_is_not() -> None:
 TOKENIZER = Tokenizer(learn_encoding(["hello there, who are you and what is 2 + 3?"], 7))
 
 
-@pytest.mark.parametrize("meta, expected", [
-    ({}, None), ({"val_bpb": None}, None), ({"val_bpb": "0.8"}, None), ({"val_bpb": True}, None), ({"val_loss": 1.5}, 1.5),
-    ({"val_bpb": 0.8}, pytest.approx(0.8 * math.log(2), rel=0.2))])
-def test_what_a_meta_says_of_the_loss_is_known_or_not(meta: dict[str, object], expected: float | None) -> None:
+@pytest.mark.parametrize(
+    "meta, expected",
+    [
+        ({}, None),
+        ({"val_bpb": None}, None),
+        ({"val_bpb": "0.8"}, None),
+        ({"val_bpb": True}, None),
+        ({"val_loss": 1.5}, 1.5),
+        ({"val_bpb": 0.8}, pytest.approx(0.8 * math.log(2), rel=0.2)),
+    ],
+)
+def test_what_a_meta_says_of_the_loss_is_known_or_not(
+    meta: dict[str, object], expected: float | None
+) -> None:
     assert expected_loss(meta, TOKENIZER) == expected
 
 
-@pytest.mark.parametrize("loss, expected", [
-    (2.7, 2.9), (6.0, 2.9), (8.8, 2.9), (10.9, None), (11.1, 9.0), (11.1, 11.1), (8.8, 0.5)])
+@pytest.mark.parametrize(
+    "loss, expected",
+    [(2.7, 2.9), (6.0, 2.9), (8.8, 2.9), (10.9, None), (11.1, 9.0), (11.1, 11.1), (8.8, 0.5)],
+)
 def test_a_healthy_start_is_never_stopped(loss: float, expected: float | None) -> None:
     """A d20 begins mid near 3 nats; new data and special tokens that it has never seen do not double that."""
     check_start(loss, expected, 65_536)
 
 
 @pytest.mark.parametrize("loss, expected", [(11.09, 2.9), (14.2, 2.9), (9.0, 2.9), (11.1, 0.5)])
-def test_a_trained_model_that_begins_as_one_that_guesses_is_bad_data(loss: float, expected: float) -> None:
+def test_a_trained_model_that_begins_as_one_that_guesses_is_bad_data(
+    loss: float, expected: float
+) -> None:
     with pytest.raises(BadAnswer, match="the tokenizer is another model's"):
         check_start(loss, expected, 65_536)

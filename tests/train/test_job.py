@@ -1,4 +1,5 @@
 """JOB.json: read whole, or refused by the name of the key that is wrong."""
+
 from __future__ import annotations
 
 import json
@@ -21,13 +22,24 @@ def test_a_job_is_read_with_paths_and_defaults(tmp_path: Path) -> None:
     assert job.wandb is None
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"phase": "base"}, "phase is 'base', expected mid or sft or rl"), ({"resume": 1}, "resume is 1"),
-    ({"save_minutes": -1}, "save_minutes is -1"), ({"save_minutes": True}, "save_minutes is True"),
-    ({"device": "mps"}, "device is 'mps'"),
-    ({"batch": 0}, "batch is 0"), ({"batch": "8"}, "batch is '8'"), ({"batch": True}, "batch is True"),
-    ({"init_dir": None}, "init_dir is None, expected a path"), ({"recipe": [1]}, "recipe is"),
-    ({"wandb": "yes"}, "wandb is 'yes'"), ({"colour": "red"}, "unknown key 'colour'"), ({"run_id": 5}, "run_id is 5")])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"phase": "base"}, "phase is 'base', expected mid or sft or rl"),
+        ({"resume": 1}, "resume is 1"),
+        ({"save_minutes": -1}, "save_minutes is -1"),
+        ({"save_minutes": True}, "save_minutes is True"),
+        ({"device": "mps"}, "device is 'mps'"),
+        ({"batch": 0}, "batch is 0"),
+        ({"batch": "8"}, "batch is '8'"),
+        ({"batch": True}, "batch is True"),
+        ({"init_dir": None}, "init_dir is None, expected a path"),
+        ({"recipe": [1]}, "recipe is"),
+        ({"wandb": "yes"}, "wandb is 'yes'"),
+        ({"colour": "red"}, "unknown key 'colour'"),
+        ({"run_id": 5}, "run_id is 5"),
+    ],
+)
 def test_a_wrong_key_is_named(change: dict[str, Any], says: str, tmp_path: Path) -> None:
     path = write_job(tmp_path, tmp_path / "run")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))

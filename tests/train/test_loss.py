@@ -1,4 +1,5 @@
 """The loss in chunks with its gradients at once: the values that autograd finds for the loss as it is defined."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,7 +10,9 @@ from nanolan.train.loss import IGNORE, chunk_loss, chunk_nats, summed_loss
 V, C = 40, 12
 
 
-def case(n: int = 30, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def case(
+    n: int = 30, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     hidden, head = torch.randn(n, C, generator=g), 2 * torch.randn(V, C, generator=g)
     targets = torch.randint(0, V, (n,), generator=g)
@@ -24,7 +27,11 @@ def test_value_and_gradients_are_those_of_the_definition(size: int, weighted: bo
     args = (hidden, head, targets, weights if weighted else None)
     want, got = chunk_nats(*args), summed_loss(*args, size)
     assert got.item() == pytest.approx(want.item(), rel=1e-5)
-    for a, b in zip(torch.autograd.grad(3 * got, (hidden, head)), torch.autograd.grad(3 * want, (hidden, head)), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(3 * got, (hidden, head)),
+        torch.autograd.grad(3 * want, (hidden, head)),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -32,7 +39,7 @@ def test_the_gradients_are_right_to_the_last_digit_in_double_precision() -> None
     hidden, head, targets, _ = (t.double() if t.is_floating_point() else t for t in case())
     want = torch.autograd.grad(chunk_nats(hidden, head, targets), (hidden, head))
     for a, b in zip(chunk_loss(hidden.detach(), head.detach(), targets)[1:], want, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)       # the loss itself is taken in fp32
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)  # the loss itself is taken in fp32
 
 
 def test_logits_at_the_cap_stay_finite() -> None:
@@ -62,7 +69,9 @@ def test_without_gradients_none_are_made() -> None:
     used = []
     with torch.no_grad():
         got = summed_loss(hidden, head, targets, weights, 7, lambda *args: used.append(args))
-        assert got.item() == pytest.approx(chunk_nats(hidden, head, targets, weights).item(), rel=1e-5)
+        assert got.item() == pytest.approx(
+            chunk_nats(hidden, head, targets, weights).item(), rel=1e-5
+        )
     assert not used
 
 
@@ -80,7 +89,10 @@ def test_a_compiled_chunk_agrees() -> None:
     targets[::3] = IGNORE
     compiled = torch.compile(chunk_loss, dynamic=False)
     with torch.autocast("cpu", torch.bfloat16):
-        results = [summed_loss(hidden.bfloat16(), head, targets, None, 10, chunk) for chunk in (chunk_loss, compiled)]
+        results = [
+            summed_loss(hidden.bfloat16(), head, targets, None, 10, chunk)
+            for chunk in (chunk_loss, compiled)
+        ]
     assert results[1].item() == pytest.approx(results[0].item(), rel=0.01)
     a, b = (torch.autograd.grad(loss, (hidden, head)) for loss in results)
     for x, y in zip(a, b, strict=True):

@@ -1,4 +1,5 @@
 """The trainer as it is run: phases learn, ranks agree, signals save, nothing trains on alone."""
+
 from __future__ import annotations
 
 import json
@@ -64,13 +65,20 @@ def test_mid_learns_and_sft_learns_on_from_it(tiny: Path, tmp_path: Path) -> Non
     mid = write_job(tiny, tmp_path / "mid", "mid", {"max_steps": 25})
     assert main([str(mid)]) == 0
     folder, manifest = result(mid)
-    assert (manifest.run_id, manifest.phase, manifest.step, manifest.final) == ("ab12cd34", "mid", 25, True)
+    assert (manifest.run_id, manifest.phase, manifest.step, manifest.final) == (
+        "ab12cd34",
+        "mid",
+        25,
+        True,
+    )
     assert manifest.extra["loss_start"] > 4
     assert manifest.extra["loss_end"] < 2
     assert manifest.extra["val_bpb"] < 2
 
     # the recipe's own rates, which are meant for hundreds of updates, are raised for a dozen
-    sft = write_job(tiny, tmp_path / "sft", "sft", {"max_steps": 15, "init_lr_frac": 0.3}, init_dir=str(folder))
+    sft = write_job(
+        tiny, tmp_path / "sft", "sft", {"max_steps": 15, "init_lr_frac": 0.3}, init_dir=str(folder)
+    )
     assert main([str(sft)]) == 0
     folder, manifest = result(sft)
     assert manifest.phase == "sft"
@@ -80,7 +88,8 @@ def test_mid_learns_and_sft_learns_on_from_it(tiny: Path, tmp_path: Path) -> Non
 
 
 def test_metrics_heartbeat_and_progress_tell_of_every_step(
-        tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = write_job(tiny, tmp_path / "run", "mid", {"max_steps": 5})
     assert main([str(job)]) == 0
     rows = [row for row in metrics(job) if "loss" in row]
@@ -93,9 +102,19 @@ def test_metrics_heartbeat_and_progress_tell_of_every_step(
 
 
 def test_an_epoch_of_sft_is_a_step_for_every_32_conversations(tiny: Path, tmp_path: Path) -> None:
-    job = write_job(tiny, tmp_path / "run", "sft", {
-        "max_steps": None, "tokens_per_step": None, "examples_per_step": 32, "sequence_len": 128, "val_rows": 0,
-        "spelling_rows": 0})
+    job = write_job(
+        tiny,
+        tmp_path / "run",
+        "sft",
+        {
+            "max_steps": None,
+            "tokens_per_step": None,
+            "examples_per_step": 32,
+            "sequence_len": 128,
+            "val_rows": 0,
+            "spelling_rows": 0,
+        },
+    )
     assert main([str(job)]) == 0
     assert len(losses(job)) == result(job)[1].step == pytest.approx((4 * 40 + 5) / 32, abs=1)
 
@@ -103,10 +122,14 @@ def test_an_epoch_of_sft_is_a_step_for_every_32_conversations(tiny: Path, tmp_pa
 @pytest.mark.slow
 def test_a_run_on_the_cpu_never_loads_the_compiler(tiny: Path, tmp_path: Path) -> None:
     job = write_job(tiny, tmp_path / "run", "mid", {"max_steps": 1})
-    code = ("import sys; from nanolan.train.__main__ import main; main(sys.argv[1:]); "
-            "print('loaded:', sorted({'torch._dynamo', 'sympy', 'wandb', 'pandas'} & set(sys.modules)))")
-    out = subprocess.run([sys.executable, "-c", code, str(job)], cwd=REPO, capture_output=True, text=True, check=True)
-    assert out.stdout.splitlines()[-1] == "loaded: []"      # three seconds of imports
+    code = (
+        "import sys; from nanolan.train.__main__ import main; main(sys.argv[1:]); "
+        "print('loaded:', sorted({'torch._dynamo', 'sympy', 'wandb', 'pandas'} & set(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(job)], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.splitlines()[-1] == "loaded: []"  # three seconds of imports
 
 
 @pytest.mark.slow
@@ -139,13 +162,17 @@ def test_sigterm_saves_what_was_trained_and_exits_0(tiny: Path, tmp_path: Path, 
     assert load(folder).step == manifest.step
 
 
-def test_sigterm_to_torchrun_saves_one_step_that_all_ranks_agreed_on(tiny: Path, tmp_path: Path, end: Any) -> None:
+def test_sigterm_to_torchrun_saves_one_step_that_all_ranks_agreed_on(
+    tiny: Path, tmp_path: Path, end: Any
+) -> None:
     job = write_job(tiny, tmp_path / "run", "mid", LONG)
     p = start(job, processes=2)
     end(p)
     wait_for(lambda: steps_written(job, 3), 90, "three steps")
     p.send_signal(signal.SIGTERM)
-    out, _ = p.communicate(timeout=25)      # its exit code says nothing: torchrun returns 1 after a clean save
+    out, _ = p.communicate(
+        timeout=25
+    )  # its exit code says nothing: torchrun returns 1 after a clean save
     folder, manifest = result(job)
     assert manifest.step == len(losses(job)), out
     assert manifest.final is False
@@ -163,7 +190,11 @@ def test_a_killed_torchrun_leaves_no_rank_behind(tiny: Path, tmp_path: Path, end
     try:
         p.kill()
         p.wait()
-        wait_for(lambda: not any(r.is_running() and r.status() != psutil.STATUS_ZOMBIE for r in ranks), 3, "ranks gone")
+        wait_for(
+            lambda: not any(r.is_running() and r.status() != psutil.STATUS_ZOMBIE for r in ranks),
+            3,
+            "ranks gone",
+        )
     finally:
         for rank in ranks:
             if rank.is_running():
@@ -184,19 +215,36 @@ def nothing(base: Path) -> None:
     pass
 
 
-@pytest.mark.parametrize(("spoil", "change", "says"), [
-    (spoil_head, {}, "refused: a weight is not a number in the checkpoint"),
-    (spoil_file, {}, "model_000010.pt: cut off, or not a file of torch.save"),
-    (nothing, {"data_dir": "/nowhere"}, "data set HuggingFaceTB/smol-smoltalk is missing"),
-    (nothing, {"tokenizer_dir": "/nowhere"}, "tokenizer.pkl: cannot be read"),
-    (nothing, {"recipe": {"sequence_len": 4096}}, "rows of 4096 tokens, but the model's positions end at 1280"),
-    (nothing, {"recipe": {"sequense_len": 64}}, "did you mean sequence_len"),
-    (nothing, {"phase": "base"}, "phase is 'base'"),
-    pytest.param(nothing, {"device": "cuda"}, 'device "cuda".* finds 0',
-                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA"))])
+@pytest.mark.parametrize(
+    ("spoil", "change", "says"),
+    [
+        (spoil_head, {}, "refused: a weight is not a number in the checkpoint"),
+        (spoil_file, {}, "model_000010.pt: cut off, or not a file of torch.save"),
+        (nothing, {"data_dir": "/nowhere"}, "data set HuggingFaceTB/smol-smoltalk is missing"),
+        (nothing, {"tokenizer_dir": "/nowhere"}, "tokenizer.pkl: cannot be read"),
+        (
+            nothing,
+            {"recipe": {"sequence_len": 4096}},
+            "rows of 4096 tokens, but the model's positions end at 1280",
+        ),
+        (nothing, {"recipe": {"sequense_len": 64}}, "did you mean sequence_len"),
+        (nothing, {"phase": "base"}, "phase is 'base'"),
+        pytest.param(
+            nothing,
+            {"device": "cuda"},
+            'device "cuda".* finds 0',
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA"),
+        ),
+    ],
+)
 def test_what_cannot_be_trained_exits_1_with_the_reason_last_and_saves_nothing(
-        spoil: Callable[[Path], None], change: dict[str, Any], says: str, tiny: Path, tmp_path: Path,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    spoil: Callable[[Path], None],
+    change: dict[str, Any],
+    says: str,
+    tiny: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     base = Path(shutil.copytree(tiny / "base_checkpoints" / "d20", tmp_path / "base"))
     spoil(base)
     job = write_job(tiny, tmp_path / "run", init_dir=str(base))
@@ -208,14 +256,16 @@ def test_what_cannot_be_trained_exits_1_with_the_reason_last_and_saves_nothing(
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(
-        tiny: Path, tmp_path: Path, fixtures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny: Path, tmp_path: Path, fixtures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = write_job(tiny, tmp_path / "run", tokenizer_dir=str(fixtures / "tiny" / "tokenizer"))
     assert main([str(job)]) == 1
     assert "a vocabulary of 304, the tokenizer has 512 tokens" in capsys.readouterr().err
 
 
 def test_missing_test_splits_cost_the_validation_not_the_run(
-        tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = Path(shutil.copytree(tiny / "data", tmp_path / "data"))
     for path in data.rglob("test-*.parquet"):
         path.unlink()

@@ -1,4 +1,5 @@
 """The model: nanochat's logits, strict loading, and a loss that never needs all logits at once."""
+
 from __future__ import annotations
 
 import json
@@ -16,8 +17,10 @@ from nanolan.train.model import GPT, IGNORE, GPTConfig, rotary_tables, squared_r
 CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
 
 
-@pytest.mark.parametrize(("folder", "tolerance"), [
-    ("tiny", 1e-4), ("tiny_compiled_prefix", 1e-4), ("tiny_cuda_like", 1e-2)])    # the last has a bf16 embedding
+@pytest.mark.parametrize(
+    ("folder", "tolerance"),
+    [("tiny", 1e-4), ("tiny_compiled_prefix", 1e-4), ("tiny_cuda_like", 1e-2)],
+)  # the last has a bf16 embedding
 def test_logits_agree_with_nanochats(fixtures: Path, folder: str, tolerance: float) -> None:
     want = json.loads((fixtures / "reference_logits.json").read_text())["tiny/base"]
     model = load(fixtures / folder / "base_checkpoints" / "d2").model
@@ -36,7 +39,9 @@ def noisy(config: GPTConfig = CONFIG) -> GPT:
 
 
 def batch(rows: int = 3, T: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.randint(0, CONFIG.vocab_size, (rows, T + 1), generator=torch.Generator().manual_seed(2))
+    x = torch.randint(
+        0, CONFIG.vocab_size, (rows, T + 1), generator=torch.Generator().manual_seed(2)
+    )
     targets = x[:, 1:].clone()
     targets[:, ::3] = IGNORE
     return x[:, :-1], targets
@@ -45,7 +50,9 @@ def batch(rows: int = 3, T: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_loss_is_summed_over_targets_that_are_not_ignored() -> None:
     model, (ids, targets) = noisy(), batch()
     logp = model(ids).log_softmax(-1)
-    want = -torch.stack([logp[b, t, targets[b, t]] for b in range(3) for t in range(10) if targets[b, t] >= 0]).sum()
+    want = -torch.stack(
+        [logp[b, t, targets[b, t]] for b in range(3) for t in range(10) if targets[b, t] >= 0]
+    ).sum()
     assert model.loss_sum(ids, targets).item() == pytest.approx(want.item(), rel=1e-5)
 
 
@@ -65,7 +72,9 @@ def test_no_chunk_of_the_loss_is_larger_than_its_limit() -> None:
     seen, plain = [], model.chunk_loss
     model.chunk_loss = lambda h, w, t: (seen.append(len(h)), plain(h, w, t))[1]
     model.loss_sum(ids, targets, None, 4 * CONFIG.vocab_size)
-    assert seen == [4] * 5, "18 of 30 positions have a target; whole chunks, so that one shape is compiled"
+    assert seen == [4] * 5, (
+        "18 of 30 positions have a target; whole chunks, so that one shape is compiled"
+    )
 
 
 def test_no_logits_are_made_where_there_is_no_target() -> None:
@@ -137,9 +146,15 @@ def spoil_dtype(s: dict[str, torch.Tensor]) -> None:
     s["lm_head.weight"] = torch.zeros(64, 32, dtype=torch.int8)
 
 
-@pytest.mark.parametrize(("spoil", "says"), [
-    (spoil_missing, "no lm_head.weight"), (spoil_extra, "resid_lambdas does not belong"),
-    (spoil_shape, r"lm_head.weight is \(63, 32\)"), (spoil_dtype, "lm_head.weight does not hold floats")])
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (spoil_missing, "no lm_head.weight"),
+        (spoil_extra, "resid_lambdas does not belong"),
+        (spoil_shape, r"lm_head.weight is \(63, 32\)"),
+        (spoil_dtype, "lm_head.weight does not hold floats"),
+    ],
+)
 def test_a_state_dict_that_does_not_fit_is_refused_by_name(spoil: Any, says: str) -> None:
     state = dict(noisy().state_dict())
     spoil(state)
@@ -147,11 +162,21 @@ def test_a_state_dict_that_does_not_fit_is_refused_by_name(spoil: Any, says: str
         GPT.from_state(CONFIG, state, where="model_000001.pt")
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"n_layer": None}, "n_layer is None"), ({"n_layer": 0}, "n_layer is 0"), ({"n_embd": "64"}, "n_embd is '64'"),
-    ({"vocab_size": 1 << 40}, "vocab_size"), ({"n_head": 3}, "does not divide"), ({"n_layer": True}, "n_layer is True"),
-    ({"window_pattern": "SSSL"}, "window_pattern: a newer architecture")])
-def test_a_config_that_is_not_this_architecture_is_refused(change: dict[str, Any], says: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"n_layer": None}, "n_layer is None"),
+        ({"n_layer": 0}, "n_layer is 0"),
+        ({"n_embd": "64"}, "n_embd is '64'"),
+        ({"vocab_size": 1 << 40}, "vocab_size"),
+        ({"n_head": 3}, "does not divide"),
+        ({"n_layer": True}, "n_layer is True"),
+        ({"window_pattern": "SSSL"}, "window_pattern: a newer architecture"),
+    ],
+)
+def test_a_config_that_is_not_this_architecture_is_refused(
+    change: dict[str, Any], says: str
+) -> None:
     with pytest.raises(BadAnswer, match=says):
         GPTConfig.from_meta(asdict(CONFIG) | change)
 
@@ -161,7 +186,9 @@ def test_a_squared_relu_has_the_value_and_gradient_that_autograd_finds() -> None
     ours, plain = squared_relu(x), torch.relu(x).square()
     assert torch.equal(ours, plain)
     weight = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
-    for a, b in zip(*(torch.autograd.grad((weight * y).sum(), x) for y in (ours, plain)), strict=True):
+    for a, b in zip(
+        *(torch.autograd.grad((weight * y).sum(), x) for y in (ours, plain)), strict=True
+    ):
         assert torch.equal(a, b)
     with torch.no_grad():
         assert squared_relu(x).grad_fn is None

@@ -1,4 +1,5 @@
 """Muon and AdamW: nanochat's two recorded steps, and the formulas by themselves."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +20,10 @@ RATES = {"unembedding_lr": 0.004, "embedding_lr": 0.2, "matrix_lr": 0.02}
 
 def test_two_steps_agree_with_nanochats_record(fixtures: Path) -> None:
     trace = json.loads((fixtures / "tiny" / "two_steps.json").read_text())
-    want, batches = read_state(fixtures / "tiny" / "after_2_steps.pt"), torch.tensor(trace["tokens"])
+    want, batches = (
+        read_state(fixtures / "tiny" / "after_2_steps.pt"),
+        torch.tensor(trace["tokens"]),
+    )
     model = load(fixtures / "tiny" / "base_checkpoints" / "d2").model
     before = {key: t.clone() for key, t in model.state_dict().items()}
     optimizer, losses = make_optimizer(model, ALONE, **RATES), []
@@ -31,7 +35,9 @@ def test_two_steps_agree_with_nanochats_record(fixtures: Path) -> None:
             optimizer.step(1.0, 0.95)
     assert losses == pytest.approx(trace["losses_step0_step1_then_step0_batch_again"], rel=1e-4)
     for key, t in model.state_dict().items():
-        error = (t - want[key]).norm() / (want[key] - before[key]).norm()     # of the way that was gone
+        error = (t - want[key]).norm() / (
+            want[key] - before[key]
+        ).norm()  # of the way that was gone
         assert error < 0.03, key
 
 
@@ -45,7 +51,9 @@ def test_orthogonalising_brings_singular_values_near_one(shape: tuple[int, ...])
 
 @pytest.mark.parametrize("shape", [(2, 8, 32), (2, 32, 8), (1, 16, 32)])
 def test_the_short_way_for_long_matrices_gives_the_same(shape: tuple[int, ...]) -> None:
-    g = torch.randn(shape, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.logspace(0, -3, shape[-1]))
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0)) @ torch.diag(
+        torch.logspace(0, -3, shape[-1])
+    )
     x = g.mT if shape[-2] > shape[-1] else g
     x = x / x.norm(dim=(-2, -1), keepdim=True)
     torch.testing.assert_close(by_gram(x), by_steps(x), rtol=1e-3, atol=1e-4)
@@ -58,7 +66,9 @@ def test_bf16_goes_step_by_step() -> None:
     half = orthogonalise(g, torch.bfloat16)
     assert half.dtype == torch.bfloat16
     x = g.bfloat16()
-    torch.testing.assert_close(half, by_steps(x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)), rtol=0, atol=0)
+    torch.testing.assert_close(
+        half, by_steps(x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)), rtol=0, atol=0
+    )
     assert (half.float() - orthogonalise(g, torch.float32)).abs().max() < 0.05
 
 
@@ -71,7 +81,9 @@ def test_muon_steps_by_rate_times_root_of_the_aspect() -> None:
     p.grad = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
     want = -0.02 * 0.5 * 2 * orthogonalise(p.grad[None], torch.float32)[0]
     Muon([p], 0.02, ALONE).step(0.5, 0.95)
-    torch.testing.assert_close(p, want, rtol=1e-3, atol=1e-5)      # the first step is the gradient's direction
+    torch.testing.assert_close(
+        p, want, rtol=1e-3, atol=1e-5
+    )  # the first step is the gradient's direction
     assert p.grad is None
 
 
@@ -109,7 +121,9 @@ class Stage(World):
         """Nothing to add: the gradients are already sums."""
 
     def gather(self, part: torch.Tensor) -> torch.Tensor:
-        return torch.cat([part, *self.others]) if self.rank == 0 else torch.cat([*self.others, part])
+        return (
+            torch.cat([part, *self.others]) if self.rank == 0 else torch.cat([*self.others, part])
+        )
 
 
 def test_each_rank_keeps_the_momentum_of_its_own_matrices_only() -> None:
@@ -122,7 +136,7 @@ def test_each_rank_keeps_the_momentum_of_its_own_matrices_only() -> None:
     assert muon.momentum_buffer.shape == (2, 8, 8)
     assert params[0].any()
     assert params[1].any()
-    assert not params[2].any()      # the other rank's
+    assert not params[2].any()  # the other rank's
 
 
 def random_gradients(model: GPT, seed: int) -> None:
@@ -134,11 +148,15 @@ def random_gradients(model: GPT, seed: int) -> None:
 def test_a_step_tells_the_norm_of_the_whole_gradient() -> None:
     model = GPT.fresh(GPTConfig(16, 64, 2, 4, 2, 32))
     random_gradients(model, 0)
-    want = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
+    want = (
+        torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        .norm()
+        .item()
+    )
     optimizer = make_optimizer(model, ALONE, **RATES)
     assert optimizer.step(1.0, 0.95) == pytest.approx(want, rel=1e-5)
     random_gradients(model, 1)
-    model.lm_head.weight.grad[0, 0] = float("nan")     # type: ignore[index]
+    model.lm_head.weight.grad[0, 0] = float("nan")  # type: ignore[index]
     assert optimizer.step(1.0, 0.95) != optimizer.step(1.0, 0.95), "nan"
 
 
@@ -170,14 +188,18 @@ def test_a_state_that_is_not_whole_is_not_loaded() -> None:
             make_optimizer(model, ALONE, **RATES).load({k: t for k, t in state.items() if k != key})
 
 
-def test_the_state_of_an_optimizer_that_has_made_no_step_is_loaded_and_steps_like_a_fresh_one() -> None:
+def test_the_state_of_an_optimizer_that_has_made_no_step_is_loaded_and_steps_like_a_fresh_one() -> (
+    None
+):
     models = [GPT.fresh(GPTConfig(16, 64, 2, 4, 2, 32)) for _ in range(2)]
     fresh, loaded = (make_optimizer(model, ALONE, **RATES) for model in models)
     loaded.load(fresh.state(0) | {"rng.cpu": torch.zeros(1), "losses": torch.zeros(0)})
     for model, optimizer in zip(models, (fresh, loaded), strict=True):
         random_gradients(model, 0)
         optimizer.step(1.0, 0.95)
-    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True)
+    )
 
 
 def test_every_parameter_is_updated_by_exactly_one_part() -> None:
@@ -186,4 +208,6 @@ def test_every_parameter_is_updated_by_exactly_one_part() -> None:
     mine = [p for part in parts for p in (part.params if isinstance(part, Muon) else [part.param])]
     assert sorted(map(id, mine)) == sorted(map(id, model.parameters()))
     adam = [part for part in parts if isinstance(part, AdamW)]
-    assert [part.lr for part in adam] == pytest.approx([0.004 * (32 / 768) ** -0.5, 0.2 * (32 / 768) ** -0.5])
+    assert [part.lr for part in adam] == pytest.approx(
+        [0.004 * (32 / 768) ** -0.5, 0.2 * (32 / 768) ** -0.5]
+    )

@@ -1,4 +1,5 @@
 """The plain path is another way to the same numbers: if not, the bench would compare two different things."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def test_a_token_at_a_time_gives_the_logits_of_the_whole_row() -> None:
     plain.all_logits(model, ids[:, :8], past)
     past = past.copied(2, 30)
     for at in range(8, 20):
-        logits = plain.all_logits(model, ids[:, at:at + 1].expand(2, 1), past)
+        logits = plain.all_logits(model, ids[:, at : at + 1].expand(2, 1), past)
         torch.testing.assert_close(logits[1, 0], model(ids)[0, at], rtol=0, atol=1e-4)
 
 
@@ -66,12 +67,18 @@ def test_loss_and_gradients_are_those_of_the_trainer() -> None:
 
 def test_the_policy_gradient_is_that_of_the_trainer() -> None:
     model = noisy(GROUPED)
-    tries = [Completion([5, 6, 7], [1] * 3, True), Completion([8], [1], True), Completion([9, 9], [1, 1], False)]
+    tries = [
+        Completion([5, 6, 7], [1] * 3, True),
+        Completion([8], [1], True),
+        Completion([9, 9], [1, 1], False),
+    ]
     r = Rollout(Question([1, 2, 3, 4], ""), tries, [1.0, 0.0, 0.0])
     ours = policy_batch([r], 0)
     assert ours is not None
     want = policy_loss(model, ours.ids, ours.targets)
-    got = plain.policy_loss(model, plain.policy_batch(r.question.prompt, [c.ids for c in tries], r.advantages, 0))
+    got = plain.policy_loss(
+        model, plain.policy_batch(r.question.prompt, [c.ids for c in tries], r.advantages, 0)
+    )
     assert got.item() == pytest.approx(want.item(), rel=1e-5)
     for a, b in zip(gradients(got, model), gradients(want, model), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

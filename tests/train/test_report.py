@@ -1,4 +1,5 @@
 """Reports: metrics first, a heartbeat that is never half, and a wandb that cannot hurt."""
+
 from __future__ import annotations
 
 import json
@@ -17,10 +18,14 @@ from .tiny_world import write_job
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    return read_job(write_job(tmp_path, tmp_path / "run", wandb={"project": "p", "name": "n", "group": "g"}))
+    return read_job(
+        write_job(tmp_path, tmp_path / "run", wandb={"project": "p", "name": "n", "group": "g"})
+    )
 
 
-def test_a_step_writes_a_line_a_row_and_a_heartbeat(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_writes_a_line_a_row_and_a_heartbeat(
+    job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = Report(job)
     report.steps = 10
     report.step(3, 2.5, 0.02, 1000, 0.5)
@@ -28,15 +33,27 @@ def test_a_step_writes_a_line_a_row_and_a_heartbeat(job: Job, capsys: pytest.Cap
     assert "mid step 3/10 | loss 2.5000 | lr 0.02 | 2,000 tok/s | 500 ms | " in line
     row, beat = json.loads(job.metrics.read_text()), json.loads(job.heartbeat.read_text())
     assert {k: row[k] for k in ("phase", "step", "steps", "loss", "lr", "tok_per_s", "dt_s")} == {
-        "phase": "mid", "step": 3, "steps": 10, "loss": 2.5, "lr": 0.02, "tok_per_s": 2000, "dt_s": 0.5}
+        "phase": "mid",
+        "step": 3,
+        "steps": 10,
+        "loss": 2.5,
+        "lr": 0.02,
+        "tok_per_s": 2000,
+        "dt_s": 0.5,
+    }
     assert {k: beat[k] for k in ("phase", "step", "steps", "stage")} == {
-        "phase": "mid", "step": 3, "steps": 10, "stage": "train"}
+        "phase": "mid",
+        "step": 3,
+        "steps": 10,
+        "stage": "train",
+    }
     assert abs(beat["t"] - time.time()) < 60
     assert abs(row["t"] - time.time()) < 60
 
 
 def test_norm_utilisation_memory_and_time_left_are_in_the_line_and_the_row(
-        job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = Report(job)
     report.steps, report.mfu_per_token = 100, 2e-4
     report.step(40, 2.5, 0.02, 1000, 0.5, norm=0.25)
@@ -52,7 +69,11 @@ def test_the_time_left_is_by_the_latest_steps_without_the_first_which_compiles(j
     report.steps = 10
     for step, dt_s in enumerate((100.0, 1.0, 3.0), 1):
         report.step(step, 1.0, 0.1, 1, dt_s)
-    assert [json.loads(line)["left_s"] for line in job.metrics.read_text().splitlines()] == [900, 8, 14]
+    assert [json.loads(line)["left_s"] for line in job.metrics.read_text().splitlines()] == [
+        900,
+        8,
+        14,
+    ]
 
 
 def test_metrics_are_appended(job: Job) -> None:
@@ -99,15 +120,17 @@ def test_loss_start_and_end_are_means_of_a_tenth(job: Job) -> None:
 
 
 def test_wandb_is_not_touched_by_a_job_without_it_nor_by_other_ranks(
-        job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)     # importing it would raise
+    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)  # importing it would raise
     Report(replace(job, wandb=None)).open_wandb({})
     Report(job, speaks=False).open_wandb({})
     assert capsys.readouterr().err == ""
 
 
 def test_a_wandb_that_is_not_there_is_a_warning(
-        job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     report = Report(job)
     report.open_wandb({})

@@ -1,4 +1,5 @@
 """Rollouts: what is right, what is learned from, and a loss that is nanochat's policy gradient by the token."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -37,25 +38,43 @@ def tokenizer(tiny: Path) -> Tokenizer:
     return load_tokenizer(tiny / "tokenizer")
 
 
-@pytest.mark.parametrize(("text", "number"), [
-    ("so\n#### 18", "18"), ("#### -3.5 eggs", "-3.5"), ("#### 1,234", "1234"), ("#### 5 no #### 6", "5"),
-    ("####5", None), ("5", None), ("#### x", None), ("#### ", None), ("", None), ("### 5", None), ("#### ٣", None)])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("so\n#### 18", "18"),
+        ("#### -3.5 eggs", "-3.5"),
+        ("#### 1,234", "1234"),
+        ("#### 5 no #### 6", "5"),
+        ("####5", None),
+        ("5", None),
+        ("#### x", None),
+        ("#### ", None),
+        ("", None),
+        ("### 5", None),
+        ("#### ٣", None),
+    ],
+)
 def test_the_final_number_follows_four_hashes(text: str, number: str | None) -> None:
     assert final_number(text) == number
 
 
-def test_questions_are_read_in_order_with_their_answers(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_questions_are_read_in_order_with_their_answers(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     write_parquet(tmp_path, "gsm8k", "train", rows := sums(25, 0))
     questions = read_questions(tmp_path, "train", tokenizer, 99)
     assert [q.answer for q in questions] == [final_number(row["answer"]) for row in rows]
     assert [tokenizer.decode(q.prompt) for q in questions] == [
-        f"<|bos|><|user_start|>{row['question']}<|user_end|><|assistant_start|>" for row in rows]
+        f"<|bos|><|user_start|>{row['question']}<|user_end|><|assistant_start|>" for row in rows
+    ]
     few = read_questions(tmp_path, "train", tokenizer, 99, limit=12)
     assert few == questions[:12]
     assert digest(few) == digest(questions[:12]) != digest(questions[1:13])
 
 
-def test_a_question_without_a_number_is_refused_with_its_row(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_question_without_a_number_is_refused_with_its_row(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     write_parquet(tmp_path, "gsm8k", "test", [*sums(2, 0), {"question": "q", "answer": "none"}])
     with pytest.raises(BadAnswer, match="gsm8k test, row 2: no answer after ####"):
         read_questions(tmp_path, "test", tokenizer, 99)
@@ -66,7 +85,10 @@ def test_a_plain_answer_will_do(tokenizer: Tokenizer) -> None:
 
 
 def rollout(*rewards: float, prompt: int = 2, length: int = 3) -> Rollout:
-    tries = [Completion([10 + i] * (length + i), [1] * (length + i - 1) + [0], True) for i in range(len(rewards))]
+    tries = [
+        Completion([10 + i] * (length + i), [1] * (length + i - 1) + [0], True)
+        for i in range(len(rewards))
+    ]
     return Rollout(Question([1] * prompt, "5"), tries, list(rewards))
 
 
@@ -100,15 +122,24 @@ def naive(model: GPT, rollouts: list[Rollout]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("chunk_logits", [1 << 28, 3 * CONFIG.vocab_size])
-def test_the_loss_is_the_sum_of_log_p_times_advantage_and_skipping_is_exact(chunk_logits: int) -> None:
+def test_the_loss_is_the_sum_of_log_p_times_advantage_and_skipping_is_exact(
+    chunk_logits: int,
+) -> None:
     model = noisy(CONFIG)
-    rollouts = [rollout(0, 1, 0), rollout(1, 1, 1), rollout(1, 0, prompt=5, length=2), rollout(0, 0)]
+    rollouts = [
+        rollout(0, 1, 0),
+        rollout(1, 1, 1),
+        rollout(1, 0, prompt=5, length=2),
+        rollout(0, 0),
+    ]
     batch = policy_batch(rollouts, pad=0)
     assert batch is not None
     parameters = list(model.parameters())
     want, got = naive(model, rollouts), policy_loss(model, batch.ids, batch.targets, chunk_logits)
     assert got.item() == pytest.approx(want.item(), rel=1e-5)
-    for g, w in zip(torch.autograd.grad(got, parameters), torch.autograd.grad(want, parameters), strict=True):
+    for g, w in zip(
+        torch.autograd.grad(got, parameters), torch.autograd.grad(want, parameters), strict=True
+    ):
         torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-5)
 
 
@@ -117,7 +148,10 @@ def test_columns_of_padding_are_not_computed() -> None:
     assert batch is not None
     widths, plain = [], model.trunk
     model.trunk = lambda ids: (widths.append(ids.size(1)), plain(ids))[1]
-    wide = torch.nn.functional.pad(batch.ids, (0, 50)), torch.nn.functional.pad(batch.targets, (0, 50))
+    wide = (
+        torch.nn.functional.pad(batch.ids, (0, 50)),
+        torch.nn.functional.pad(batch.targets, (0, 50)),
+    )
     policy_loss(model, *wide)
     assert widths == [4]
 
@@ -142,4 +176,8 @@ def test_a_try_is_right_if_its_number_is_the_questions(tokenizer: Tokenizer) -> 
 
 
 def test_pass_at_k_counts_questions_with_a_right_one_among_the_first_k() -> None:
-    assert pass_at([rollout(0, 1, 0), rollout(1, 0, 1), rollout(0, 0, 0), rollout(0, 0, 1)], 3) == [1, 2, 3]
+    assert pass_at([rollout(0, 1, 0), rollout(1, 0, 1), rollout(0, 0, 0), rollout(0, 0, 1)], 3) == [
+        1,
+        2,
+        3,
+    ]

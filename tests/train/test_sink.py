@@ -1,4 +1,5 @@
 """wandb as a second sink: the same run for a phase that is resumed, kept and sent later, and never in the training's way."""
+
 from __future__ import annotations
 
 import os
@@ -38,12 +39,29 @@ def free_port() -> int:
 
 
 def start(port: int, folder: Path, step: int, finish_s: float = 30.0) -> subprocess.Popen[str]:
-    netrc = write_netrc(folder / "trainer", f"{MARKER:x<40}", None, host=f"127.0.0.1:{port}")      # the only way that a trainer gets the key
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "WANDB_BASE_URL": f"http://127.0.0.1:{port}", "NETRC": str(netrc),
-           "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_CACHE_DIR": str(folder), "WANDB_CONFIG_DIR": str(folder),
-           "WANDB_DATA_DIR": str(folder), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", TRAINING, str(folder), str(step), str(finish_s)], env=env, text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    netrc = write_netrc(
+        folder / "trainer", f"{MARKER:x<40}", None, host=f"127.0.0.1:{port}"
+    )  # the only way that a trainer gets the key
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "WANDB_BASE_URL": f"http://127.0.0.1:{port}",
+        "NETRC": str(netrc),
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_CACHE_DIR": str(folder),
+        "WANDB_CONFIG_DIR": str(folder),
+        "WANDB_DATA_DIR": str(folder),
+        "PYTHONPATH": str(ROOT),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAINING, str(folder), str(step), str(finish_s)],
+        env=env,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def end(child: subprocess.Popen[str]) -> str:
@@ -60,7 +78,8 @@ def test_a_resumed_phase_goes_on_with_the_same_run_whose_steps_may_go_back(tmp_p
             assert end(start(server.port, tmp_path, step)) == ""
     named = [r for r in server.runs if r.get("displayName")]
     assert {(r["name"], r["displayName"], r["groupName"], r["project"]) for r in named} == {
-        ("ab12cd34-sft", "lanbot-v3-sft", "lanbot-v3", "lanbot")}
+        ("ab12cd34-sft", "lanbot-v3-sft", "lanbot-v3", "lanbot")
+    }
     assert [(row["step"], row["loss"]) for row in server.history] == [(60, 2.5), (40, 2.5)]
 
 
@@ -71,21 +90,28 @@ def test_a_wandb_that_is_away_at_the_start_gets_everything_at_the_end(tmp_path: 
     assert child.stdout and child.stdout.readline() == "logged\n"
     with WandbServer(port) as server:
         said = end(child)
-    assert "warning: wandb cannot be reached; its run is kept on disk" in said and "could not be sent" not in said
+    assert (
+        "warning: wandb cannot be reached; its run is kept on disk" in said
+        and "could not be sent" not in said
+    )
     assert [(row["step"], row["loss"]) for row in server.history] == [(7, 2.5)]
     assert {r["name"] for r in server.runs} == {"ab12cd34-sft"}
 
 
-@pytest.mark.slow      # it waits out wandb's own patience
+@pytest.mark.slow  # it waits out wandb's own patience
 def test_a_wandb_that_stays_away_costs_a_while_and_a_line(tmp_path: Path) -> None:
     before = time.monotonic()
     said = end(start(free_port(), tmp_path, 7, finish_s=3.0))
-    assert "wandb's run could not be sent (no answer within 3 s); while this machine lives: wandb sync " in said
+    assert (
+        "wandb's run could not be sent (no answer within 3 s); while this machine lives: wandb sync "
+        in said
+    )
     assert time.monotonic() - before < 45
 
 
-def test_a_wandb_that_is_not_installed_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                    capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wandb_that_is_not_installed_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     sink = Sink(WANTED, tmp_path, {})
     sink.log({"step": 1})

@@ -1,4 +1,5 @@
 """Stop and go on: N + N steps are 2N steps to the last bit, and no kill -9 leaves less than the last whole state."""
+
 from __future__ import annotations
 
 import json
@@ -38,8 +39,13 @@ class Forker:
     """tests/train/forker.py and its protocol."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-m", "tests.train.forker"], cwd=REPO, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.train.forker"],
+            cwd=REPO,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def ask(self, line: str) -> list[int]:
         assert self.process.stdin and self.process.stdout
@@ -100,7 +106,9 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 # ------------------------------------------------------------------ bit for bit
 @pytest.mark.parametrize("phase", ["mid", "sft"])
-def test_n_and_n_steps_are_two_n_steps_to_the_last_bit(phase: str, tiny: Path, tmp_path: Path) -> None:
+def test_n_and_n_steps_are_two_n_steps_to_the_last_bit(
+    phase: str, tiny: Path, tmp_path: Path
+) -> None:
     whole, parts = (write_job(tiny, tmp_path / name, phase) for name in ("whole", "parts"))
     train(whole)
     for stop_after in (4, 9):
@@ -111,19 +119,23 @@ def test_n_and_n_steps_are_two_n_steps_to_the_last_bit(phase: str, tiny: Path, t
     assert same(weights(parts), weights(whole))
     a, b = (newest_whole(job.parent / "out", final=True) for job in (whole, parts))
     assert a and b
-    assert a[1].extra | {"tokens": 0} == b[1].extra | {"tokens": 0}, "loss_start, loss_end and validation are those of the whole run"
+    assert a[1].extra | {"tokens": 0} == b[1].extra | {"tokens": 0}, (
+        "loss_start, loss_end and validation are those of the whole run"
+    )
     assert t.settings["init_step"] == 10, "the step of the base checkpoint, not of the state"
     assert load(a[0]).meta == load(b[0]).meta
 
 
-def test_a_run_of_two_processes_goes_on_to_the_last_bit(tiny: Path, tmp_path: Path, forker: Forker) -> None:
+def test_a_run_of_two_processes_goes_on_to_the_last_bit(
+    tiny: Path, tmp_path: Path, forker: Forker
+) -> None:
     recipe = {"max_steps": 60, "val_rows": 0, "tokens_per_step": 9 * 64}
     whole, parts = (write_job(tiny, tmp_path / name, "mid", recipe) for name in ("whole", "parts"))
     forker.start(whole, 2)
     assert forker.end() == [0, 0]
     pids = forker.start(parts, 2)
     wait_for(lambda: steps_written(parts, 3), 60, "three steps")
-    os.kill(pids[1], signal.SIGTERM)            # one of them: both must agree
+    os.kill(pids[1], signal.SIGTERM)  # one of them: both must agree
     assert forker.end() == [0, 0]
     [step] = states(parts)
     assert 3 <= step < 60
@@ -136,7 +148,8 @@ def test_a_run_of_two_processes_goes_on_to_the_last_bit(tiny: Path, tmp_path: Pa
 
 
 def test_another_number_of_processes_is_refused_unless_the_weights_alone_are_wanted(
-        tiny: Path, tmp_path: Path, forker: Forker) -> None:
+    tiny: Path, tmp_path: Path, forker: Forker
+) -> None:
     job = write_job(tiny, tmp_path / "run", save_minutes=0)
     train(job, 4)
     forker.start(job, 2)
@@ -157,7 +170,11 @@ def test_a_state_holds_each_ranks_own_momentum_once(tiny: Path, tmp_path: Path) 
     assert all(key.endswith("momentum_buffer") for key in rank1)
     folder = tmp_path / "run" / "out" / "step-000002"
     assert {p.name for p in folder.iterdir()} == {
-        "manifest.json", "meta_000002.json", "model_000002.pt", "optim_000002_rank0.pt"}
+        "manifest.json",
+        "meta_000002.json",
+        "model_000002.pt",
+        "optim_000002_rank0.pt",
+    }
     assert set(rank0) < set(read_state(folder / "optim_000002_rank0.pt"))
 
 
@@ -173,11 +190,14 @@ def test_the_random_numbers_go_on_where_they_were(tiny: Path, tmp_path: Path) ->
 
 # ------------------------------------------------------------------ which state, and whether it fits
 def test_states_are_saved_by_the_clock_and_the_newest_two_kept_until_the_result_is_there(
-        tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = write_job(tiny, tmp_path / "run", save_minutes=0)
     train(job, 7)
     assert states(job) == [7, 6]
-    assert capsys.readouterr().out.count("state saved at step") == 7, "the one of the stop was there already"
+    assert capsys.readouterr().out.count("state saved at step") == 7, (
+        "the one of the stop was there already"
+    )
     train(job)
     assert states(job) == []
     assert [m.step for _, m in whole_steps(tmp_path / "run" / "out")] == [12]
@@ -187,7 +207,9 @@ def test_states_are_saved_by_the_clock_and_the_newest_two_kept_until_the_result_
     assert states(other) == [7]
 
 
-def test_a_damaged_newest_state_is_passed_over_for_the_one_before(tiny: Path, tmp_path: Path) -> None:
+def test_a_damaged_newest_state_is_passed_over_for_the_one_before(
+    tiny: Path, tmp_path: Path
+) -> None:
     job = write_job(tiny, tmp_path / "run", save_minutes=0)
     train(job, 5)
     with open(tmp_path / "run/out/step-000005/optim_000005_rank0.pt", "r+b") as f:
@@ -204,16 +226,21 @@ def test_what_a_killed_process_left_half_is_removed(tiny: Path, tmp_path: Path) 
     assert [p.name for p in (tmp_path / "run" / "out").iterdir()] == ["step-000001"]
 
 
-@pytest.mark.parametrize("change", [{"run_id": "ffffffff"}, {"phase": "sft"}, {"resume": False}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"run_id": "ffffffff"}, {"phase": "sft"}, {"resume": False}], ids=str
+)
 def test_a_state_of_another_run_or_phase_or_an_unwanted_one_is_not_gone_on_from(
-        change: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
+    change: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
     job = read_job(write_job(tiny, tmp_path / "run"))
     train(job, 3)
     assert find_state(job, ALONE)
     assert find_state(replace(job, **change), ALONE) is None
 
 
-def test_states_of_another_run_in_the_same_folder_are_left_alone(tiny: Path, tmp_path: Path) -> None:
+def test_states_of_another_run_in_the_same_folder_are_left_alone(
+    tiny: Path, tmp_path: Path
+) -> None:
     job = read_job(write_job(tiny, tmp_path / "run"))
     train(job, 3)
     train(replace(job, run_id="ffffffff"))
@@ -223,11 +250,21 @@ def test_states_of_another_run_in_the_same_folder_are_left_alone(tiny: Path, tmp
 NOW = {"processes": 2, "data": "ab", "rows_per_step": 8, "steps": 100, "matrix_lr": 0.02}
 
 
-@pytest.mark.parametrize(("saved", "model_only", "want"), [
-    ({}, False, Resume(40, True)), ({}, True, Resume(40, True)), ({"processes": 8}, True, Resume(40, False)),
-    ({"matrix_lr": 0.1}, True, Resume(40, False)), ({"data": "cd"}, True, Resume(0, False)),
-    ({"steps": 50, "processes": 1}, True, Resume(0, False))], ids=str)
-def test_a_state_is_taken_whole_or_its_weights_alone(saved: dict[str, Any], model_only: bool, want: Resume) -> None:
+@pytest.mark.parametrize(
+    ("saved", "model_only", "want"),
+    [
+        ({}, False, Resume(40, True)),
+        ({}, True, Resume(40, True)),
+        ({"processes": 8}, True, Resume(40, False)),
+        ({"matrix_lr": 0.1}, True, Resume(40, False)),
+        ({"data": "cd"}, True, Resume(0, False)),
+        ({"steps": 50, "processes": 1}, True, Resume(0, False)),
+    ],
+    ids=str,
+)
+def test_a_state_is_taken_whole_or_its_weights_alone(
+    saved: dict[str, Any], model_only: bool, want: Resume
+) -> None:
     assert how_to_resume(NOW | saved, NOW, 40, model_only) == want
 
 
@@ -239,7 +276,8 @@ def test_another_number_of_processes_or_recipe_is_refused_with_both_values() -> 
 
 
 def test_a_changed_recipe_exits_1_and_leaves_the_state(
-        tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = write_job(tiny, tmp_path / "run", "mid")
     train(job, 3)
     changed = write_job(tiny, tmp_path / "run", "mid", {"matrix_lr": 0.01})
@@ -248,7 +286,9 @@ def test_a_changed_recipe_exits_1_and_leaves_the_state(
     assert states(job) == [3]
 
 
-def test_weights_alone_begin_anew_under_another_recipe_and_replace_the_old_states(tiny: Path, tmp_path: Path) -> None:
+def test_weights_alone_begin_anew_under_another_recipe_and_replace_the_old_states(
+    tiny: Path, tmp_path: Path
+) -> None:
     job = write_job(tiny, tmp_path / "run", save_minutes=0)
     train(job, 9)
     learnt = losses(job)[-1]
@@ -261,15 +301,19 @@ def test_weights_alone_begin_anew_under_another_recipe_and_replace_the_old_state
 
 
 def test_a_state_without_an_optimizer_is_refused_in_one_line(
-        tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = write_job(tiny, tmp_path / "run")
     train(job, 3)
     folder = tmp_path / "run" / "out" / "step-000003"
-    kept = {p.name: p.read_bytes() for p in folder.iterdir() if p.name.startswith(("model", "meta"))}
+    kept = {
+        p.name: p.read_bytes() for p in folder.iterdir() if p.name.startswith(("model", "meta"))
+    }
 
     def write(target: Path) -> None:
         for name, data in kept.items():
             (target / name).write_bytes(data)
+
     save_whole(tmp_path / "run" / "out", 3, write, run_id="ab12cd34", phase="mid", final=False)
     assert main([str(job)]) == 1
     assert "optim_000003_rank0.pt: cannot be read" in capsys.readouterr().err.splitlines()[-1]
@@ -277,7 +321,8 @@ def test_a_state_without_an_optimizer_is_refused_in_one_line(
 
 # ------------------------------------------------------------------ what can go wrong
 def test_a_disk_that_does_not_take_a_state_costs_a_warning(
-        tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = write_job(tiny, tmp_path / "run", save_minutes=0)
     (tmp_path / "run" / "out").mkdir(parents=True)
     (tmp_path / "run" / "out" / ".shards-000003").write_text("in the way")
@@ -295,7 +340,10 @@ def test_a_state_with_a_weight_that_is_no_number_is_never_saved(tiny: Path, tmp_
     t.done += 1
     with torch.no_grad():
         t.model.lm_head.weight[0, 0] = float("inf")
-    with pytest.raises(RunFailed, match="a weight is not a number after step 4: stopped, the state in step-000003 is kept"):
+    with pytest.raises(
+        RunFailed,
+        match="a weight is not a number after step 4: stopped, the state in step-000003 is kept",
+    ):
         finish(t)
     assert find_state(job, ALONE) == tmp_path / "run" / "out" / "step-000003"
 
@@ -307,13 +355,19 @@ def newest_said(job: Path) -> int:
     return max(map(int, said), default=0)
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.slow)])
-def test_a_kill_at_any_moment_leaves_the_last_whole_state(kills: int, tiny: Path, tmp_path: Path, forker: Forker) -> None:
+@pytest.mark.parametrize(
+    "kills", [8, pytest.param(20, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.slow)]
+)
+def test_a_kill_at_any_moment_leaves_the_last_whole_state(
+    kills: int, tiny: Path, tmp_path: Path, forker: Forker
+) -> None:
     recipe, dice, told = {"max_steps": 5000, "val_rows": 0}, random.Random(kills), 0
     job = write_job(tiny, tmp_path / "run", "mid", recipe, save_minutes=0)
     for _ in range(kills):
         [pid] = forker.start(job)
-        if dice.random() < 0.7:      # among the steps and saves, however busy the machine is; else while it loads
+        if (
+            dice.random() < 0.7
+        ):  # among the steps and saves, however busy the machine is; else while it loads
             wait_for(lambda before=told: newest_said(job) > before, 60, "a state saved")
         time.sleep(dice.uniform(0, 0.1))
         os.kill(pid, signal.SIGKILL)
@@ -322,11 +376,16 @@ def test_a_kill_at_any_moment_leaves_the_last_whole_state(kills: int, tiny: Path
         assert max(states(job), default=0) >= told, "a step that was said to be saved is lost"
     last = max(states(job))
     assert last >= kills / 2
-    assert len(states(job)) <= 3, "at most one more than is kept, of a kill between saving and removing"
+    assert len(states(job)) <= 3, (
+        "at most one more than is kept, of a kill between saving and removing"
+    )
 
     # what was trained through all the kills is what one undisturbed run trains
     train(write_job(tiny, tmp_path / "whole", "mid", recipe), last)
-    a, b = (load(tmp_path / name / f"out/step-{last:06d}").model.state_dict() for name in ("run", "whole"))
+    a, b = (
+        load(tmp_path / name / f"out/step-{last:06d}").model.state_dict()
+        for name in ("run", "whole")
+    )
     assert same(a, b)
 
 
@@ -340,7 +399,9 @@ def test_sigterm_between_two_micro_batches_voids_the_step(tiny: Path, tmp_path: 
         @property
         def requested(self) -> bool:
             self.calls += 1
-            return self.calls > 2 * (4 + 1) + 2     # in the third step: four micro-batches and the agreement each
+            return (
+                self.calls > 2 * (4 + 1) + 2
+            )  # in the third step: four micro-batches and the agreement each
 
     t = prepare(job, ALONE, Report(job))
     loop(t, Middle())  # type: ignore[arg-type]
@@ -358,5 +419,8 @@ def test_a_final_checkpoint_holds_no_optimizer(tiny: Path, tmp_path: Path) -> No
     job = write_job(tiny, tmp_path / "run", "mid", {"max_steps": 2})
     train(job)
     assert {p.name for p in (tmp_path / "run/out/step-000002").iterdir()} == {
-        "manifest.json", "meta_000002.json", "model_000002.pt"}
+        "manifest.json",
+        "meta_000002.json",
+        "model_000002.pt",
+    }
     shutil.rmtree(tmp_path / "run" / "out")

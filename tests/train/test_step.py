@@ -1,4 +1,5 @@
 """A step: accumulation changes nothing, memory that runs out halves the micro-batch once; validation counts right."""
+
 from __future__ import annotations
 
 import math
@@ -30,13 +31,22 @@ def model(tiny: Path) -> GPT:
 @pytest.fixture
 def rows(tiny: Path, tmp_path: Path) -> Rows:
     recipe = Recipe(sequence_len=64, own_attention=True)
-    return make_rows((Part("gsm8k"),), tiny / "data", load_tokenizer(tiny / "tokenizer"), recipe, ALONE, tmp_path / "s")
+    return make_rows(
+        (Part("gsm8k"),),
+        tiny / "data",
+        load_tokenizer(tiny / "tokenizer"),
+        recipe,
+        ALONE,
+        tmp_path / "s",
+    )
 
 
 def gradients(model: GPT, rows: Rows, micro: int) -> tuple[float, list[torch.Tensor]]:
     batch = rows.batch(range(8))
     params = list(model.parameters())
-    loss = Stepper(model.loss_sum, params, micro, ALONE.device).gradients(batch, float((batch.targets >= 0).sum()))
+    loss = Stepper(model.loss_sum, params, micro, ALONE.device).gradients(
+        batch, float((batch.targets >= 0).sum())
+    )
     grads = [p.grad for p in params if p.grad is not None]
     for p in params:
         p.grad = None
@@ -58,18 +68,22 @@ class Scarce:
     def __init__(self, model: GPT, limit: int) -> None:
         self.model, self.limit, self.calls = model, limit, 0
 
-    def __call__(self, ids: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, ids: torch.Tensor, targets: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
         self.calls += 1
         if len(ids) > self.limit:
             raise torch.OutOfMemoryError
-        if self.calls == 2:          # late in the first try, when gradients have been added already
+        if self.calls == 2:  # late in the first try, when gradients have been added already
             self.limit, limit = 2, self.limit
             if limit > 2:
                 raise torch.OutOfMemoryError
         return self.model.loss_sum(ids, targets, positions)
 
 
-def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_step(model: GPT, rows: Rows) -> None:
+def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_step(
+    model: GPT, rows: Rows
+) -> None:
     want_loss, want = gradients(model, rows, 8)
     batch = rows.batch(range(8))
     stepper = Stepper(Scarce(model, 4), list(model.parameters()), 4, ALONE.device)
@@ -78,7 +92,7 @@ def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_step(model
     assert loss == pytest.approx(want_loss, rel=1e-5)
     for p, grad in zip(model.parameters(), want, strict=True):
         assert p.grad is not None
-        torch.testing.assert_close(p.grad, grad, rtol=1e-3, atol=1e-6)       # nothing counted twice
+        torch.testing.assert_close(p.grad, grad, rtol=1e-3, atol=1e-6)  # nothing counted twice
 
 
 def test_a_stop_ends_the_step_between_two_micro_batches(model: GPT, rows: Rows) -> None:
@@ -91,7 +105,9 @@ def test_a_stop_ends_the_step_between_two_micro_batches(model: GPT, rows: Rows) 
 
 
 @pytest.mark.parametrize(("micro", "limit"), [(8, 2), (1, 0)])
-def test_running_out_of_memory_again_ends_the_run(micro: int, limit: int, model: GPT, rows: Rows) -> None:
+def test_running_out_of_memory_again_ends_the_run(
+    micro: int, limit: int, model: GPT, rows: Rows
+) -> None:
     stepper = Stepper(Scarce(model, limit), list(model.parameters()), micro, ALONE.device)
     with pytest.raises(RunFailed, match="out of memory.*try a smaller --batch"):
         stepper.gradients(rows.batch(range(8)), 1.0)
@@ -114,5 +130,7 @@ def test_bits_per_byte_leave_special_tokens_out(tiny: Path, model: GPT, rows: Ro
 
 
 def test_validation_takes_no_more_rows_than_there_are(model: GPT, rows: Rows) -> None:
-    assert validate(model, rows, 10_000, 4, ALONE, None) == validate(model, rows, len(rows), 4, ALONE, None)
+    assert validate(model, rows, 10_000, 4, ALONE, None) == validate(
+        model, rows, len(rows), 4, ALONE, None
+    )
     assert validate(model, rows, 0, 4, ALONE, None) is None

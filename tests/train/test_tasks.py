@@ -1,4 +1,5 @@
 """Data sets: their schemas, their absence, their damage."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -21,17 +22,48 @@ def rows_of(part: Part, data: Path) -> list[tuple[int, dict[str, Any]]]:
 MMLU = {"question": "Which?", "subject": "", "choices": ["p", "q", "r", "s"], "answer": 2}
 
 
-@pytest.mark.parametrize(("name", "row", "user", "assistant"), [
-    ("gsm8k", {"question": "2+3?", "answer": "<<2+3=5>>5\n#### 5"}, "2+3?",
-     [{"type": "python", "text": "2+3"}, {"type": "python_output", "text": "5"}, {"type": "text", "text": "5\n#### 5"}]),
-    ("mmlu", MMLU, "Which?\n- p=A\n- q=B\n- r=C\n- s=D\n", "C"), ("mmlu", {"train": MMLU}, "- r=C\n", "C"),
-    ("arc-easy", {"question": "Q", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"},
-     "- x=1\n- y=2\n", "2"),
-    ("smol-smoltalk", {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ok"}],
-                       "source": "s"}, "hi", "ok"),
-])
+@pytest.mark.parametrize(
+    ("name", "row", "user", "assistant"),
+    [
+        (
+            "gsm8k",
+            {"question": "2+3?", "answer": "<<2+3=5>>5\n#### 5"},
+            "2+3?",
+            [
+                {"type": "python", "text": "2+3"},
+                {"type": "python_output", "text": "5"},
+                {"type": "text", "text": "5\n#### 5"},
+            ],
+        ),
+        ("mmlu", MMLU, "Which?\n- p=A\n- q=B\n- r=C\n- s=D\n", "C"),
+        ("mmlu", {"train": MMLU}, "- r=C\n", "C"),
+        (
+            "arc-easy",
+            {
+                "question": "Q",
+                "choices": {"text": ["x", "y"], "label": ["1", "2"]},
+                "answerKey": "2",
+            },
+            "- x=1\n- y=2\n",
+            "2",
+        ),
+        (
+            "smol-smoltalk",
+            {
+                "messages": [
+                    {"role": "user", "content": "hi"},
+                    {"role": "assistant", "content": "ok"},
+                ],
+                "source": "s",
+            },
+            "hi",
+            "ok",
+        ),
+    ],
+)
 def test_a_row_becomes_a_conversation(
-        name: str, row: dict[str, Any], user: str, assistant: Any, tmp_path: Path) -> None:
+    name: str, row: dict[str, Any], user: str, assistant: Any, tmp_path: Path
+) -> None:
     write_parquet(tmp_path, name, "train", [row])
     [(number, c)] = rows_of(Part(name), tmp_path)
     assert number == 0
@@ -51,7 +83,9 @@ def test_rows_are_numbered_through_all_row_groups_and_files(tmp_path: Path) -> N
 
 
 def test_a_limit_takes_a_seeded_choice_of_rows(tmp_path: Path) -> None:
-    write_parquet(tmp_path, "gsm8k", "train", [{"question": str(i), "answer": "a"} for i in range(50)])
+    write_parquet(
+        tmp_path, "gsm8k", "train", [{"question": str(i), "answer": "a"} for i in range(50)]
+    )
     chosen = [n for n, _ in rows_of(Part("gsm8k", limit=7), tmp_path)]
     assert len(chosen) == 7
     assert chosen != list(range(7))
@@ -76,10 +110,21 @@ def test_a_bad_identity_line_is_an_error(tmp_path: Path) -> None:
         open_part(Part(IDENTITY), tmp_path, 42)
 
 
-@pytest.mark.parametrize(("name", "row"), [
-    ("gsm8k", {"q": "no such column"}), ("gsm8k", {"question": "q", "answer": None}), ("mmlu", MMLU | {"answer": 7}),
-    ("mmlu", MMLU | {"choices": ["only one"]}), ("smol-smoltalk", {"messages": []}),
-    ("arc-easy", {"question": "Q", "choices": {"text": ["x", "y"], "label": ["1"]}, "answerKey": "2"})], ids=str)
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("gsm8k", {"q": "no such column"}),
+        ("gsm8k", {"question": "q", "answer": None}),
+        ("mmlu", MMLU | {"answer": 7}),
+        ("mmlu", MMLU | {"choices": ["only one"]}),
+        ("smol-smoltalk", {"messages": []}),
+        (
+            "arc-easy",
+            {"question": "Q", "choices": {"text": ["x", "y"], "label": ["1"]}, "answerKey": "2"},
+        ),
+    ],
+    ids=str,
+)
 def test_a_bad_row_is_named_with_its_file(name: str, row: dict[str, Any], tmp_path: Path) -> None:
     path = write_parquet(tmp_path, name, "train", [row])
     with pytest.raises(BadAnswer, match=f"{path.name}(, row 0: not a row|: .*its layout changed)"):
@@ -89,14 +134,35 @@ def test_a_bad_row_is_named_with_its_file(name: str, row: dict[str, Any], tmp_pa
 ARC = {"question": "Q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B"}
 
 
-@pytest.mark.parametrize(("name", "row", "says"), [
-    ("mmlu", MMLU | {"answer": -1}, "the answer -1 is none of 0 to 3"), ("mmlu", MMLU | {"answer": 4}, "the answer 4 is none of"),
-    ("mmlu", MMLU | {"choices": ["1", "2", "3", "4", "5"]}, "5 choices for the letters A, B, C, D"),
-    ("arc-easy", ARC | {"answerKey": "C"}, "the answer 'C' is none of the choices A, B"), ("arc-easy", ARC | {"answerKey": ""}, "none of the choices"),
-    ("arc-easy", ARC | {"choices": {"text": ["x", "y"], "label": ["A", "A"]}, "answerKey": "A"}, "2 choices for the letters A, A"),
-    ("arc-easy", ARC | {"choices": {"text": ["x", None], "label": ["A", "B"]}}, "a choice is None"),
-    ("arc-easy", ARC | {"choices": None}, "not a row")], ids=str)
-def test_an_answer_outside_of_its_choices_is_an_error_with_file_and_row(name: str, row: dict[str, Any], says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "row", "says"),
+    [
+        ("mmlu", MMLU | {"answer": -1}, "the answer -1 is none of 0 to 3"),
+        ("mmlu", MMLU | {"answer": 4}, "the answer 4 is none of"),
+        (
+            "mmlu",
+            MMLU | {"choices": ["1", "2", "3", "4", "5"]},
+            "5 choices for the letters A, B, C, D",
+        ),
+        ("arc-easy", ARC | {"answerKey": "C"}, "the answer 'C' is none of the choices A, B"),
+        ("arc-easy", ARC | {"answerKey": ""}, "none of the choices"),
+        (
+            "arc-easy",
+            ARC | {"choices": {"text": ["x", "y"], "label": ["A", "A"]}, "answerKey": "A"},
+            "2 choices for the letters A, A",
+        ),
+        (
+            "arc-easy",
+            ARC | {"choices": {"text": ["x", None], "label": ["A", "B"]}},
+            "a choice is None",
+        ),
+        ("arc-easy", ARC | {"choices": None}, "not a row"),
+    ],
+    ids=str,
+)
+def test_an_answer_outside_of_its_choices_is_an_error_with_file_and_row(
+    name: str, row: dict[str, Any], says: str, tmp_path: Path
+) -> None:
     good = MMLU if name == "mmlu" else ARC
     path = write_parquet(tmp_path, name, "train", [good, good, row])
     with pytest.raises(BadAnswer, match=f"{path.name}, row 2: .*{says}"):
@@ -106,18 +172,29 @@ def test_an_answer_outside_of_its_choices_is_an_error_with_file_and_row(name: st
 @pytest.mark.parametrize("keep", [0.0, 0.5])
 def test_a_damaged_parquet_file_is_named(keep: float, tmp_path: Path) -> None:
     path = write_parquet(tmp_path, "gsm8k", "train", [{"question": "q", "answer": "a"}] * 100)
-    path.write_bytes(path.read_bytes()[:int(keep * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     with pytest.raises(BadAnswer, match=path.name):
         rows_of(Part("gsm8k"), tmp_path)
 
 
 def test_the_mixtures_are_nanochats() -> None:
     assert [(p.data, p.limit, p.times) for p in TRAINING["mid"]] == [
-        ("smol-smoltalk", None, 1), ("mmlu", None, 1), ("gsm8k", None, 1), (IDENTITY, None, 2),
-        ("spell", 200_000, 1), ("count-letters", 80_000, 1)]
+        ("smol-smoltalk", None, 1),
+        ("mmlu", None, 1),
+        ("gsm8k", None, 1),
+        (IDENTITY, None, 2),
+        ("spell", 200_000, 1),
+        ("count-letters", 80_000, 1),
+    ]
     assert [(p.data, p.limit, p.times) for p in TRAINING["sft"]] == [
-        ("arc-easy", None, 1), ("arc-challenge", None, 1), ("gsm8k", None, 1), ("smol-smoltalk", 10_000, 1),
-        (IDENTITY, None, 1), ("spell", 300, 1), ("count-letters", 300, 1)]
+        ("arc-easy", None, 1),
+        ("arc-challenge", None, 1),
+        ("gsm8k", None, 1),
+        ("smol-smoltalk", 10_000, 1),
+        (IDENTITY, None, 1),
+        ("spell", 300, 1),
+        ("count-letters", 300, 1),
+    ]
 
 
 def test_validation_never_reads_what_is_trained() -> None:

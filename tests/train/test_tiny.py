@@ -1,4 +1,5 @@
 """The tiny seed: nanochat's layout, and a tokenizer that has learned from its texts."""
+
 from __future__ import annotations
 
 import json
@@ -18,11 +19,17 @@ TEXTS = ["The colour of the number is blue, and the number of the colour is two.
 def test_the_layout_is_nanochats(tmp_path: Path) -> None:
     write_tiny(tmp_path, TEXTS, tag="d7", n_layer=3, n_embd=32, n_head=4, sequence_len=48)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
-        "base_checkpoints/d7/meta_000010.json", "base_checkpoints/d7/model_000010.pt",
-        "tokenizer/token_bytes.pt", "tokenizer/tokenizer.pkl"]
+        "base_checkpoints/d7/meta_000010.json",
+        "base_checkpoints/d7/model_000010.pt",
+        "tokenizer/token_bytes.pt",
+        "tokenizer/tokenizer.pkl",
+    ]
     config = load(tmp_path / "base_checkpoints" / "d7").model.config
     assert (config.n_layer, config.n_embd, config.n_head, config.sequence_len) == (3, 32, 4, 48)
-    assert json.loads((tmp_path / "base_checkpoints" / "d7" / "meta_000010.json").read_text())["step"] == 10
+    assert (
+        json.loads((tmp_path / "base_checkpoints" / "d7" / "meta_000010.json").read_text())["step"]
+        == 10
+    )
 
 
 def test_specials_end_the_vocabulary_which_is_a_multiple_of_8(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 """The tokenizer: text survives, and a pickle is never run."""
+
 from __future__ import annotations
 
 import os
@@ -61,33 +62,50 @@ def test_a_real_tokenizer_loads(fixtures: Path) -> None:
     assert load_tokenizer(fixtures / "tiny" / "tokenizer").special("bos") == 503
 
 
-@pytest.mark.parametrize("data", [
-    pickle.dumps(Evil(os.system, "touch evil")),
-    pickle.dumps(Evil(eval, "open('evil', 'w')")),
-    pickle.dumps([Evil(os.mkdir, "evil"), TOKENIZER._encoding]),
-    pickle.dumps(Evil(tiktoken.get_encoding, "gpt2")),
-    b"cos\nmkdir\n(S'evil'\ntR.",                                  # protocol 0
-    stated(Evil(os.mkdir, "evil")),
-    pickle.dumps({"name": "rustbpe"}), pickle.dumps(None), b"", b"\x80", b"hello", pickle.dumps(GOOD)[:-20],
-    b"\x80\x04" + b"(" * 10_000 + b".",
-], ids=lambda d: repr(d[:24]))
+@pytest.mark.parametrize(
+    "data",
+    [
+        pickle.dumps(Evil(os.system, "touch evil")),
+        pickle.dumps(Evil(eval, "open('evil', 'w')")),
+        pickle.dumps([Evil(os.mkdir, "evil"), TOKENIZER._encoding]),
+        pickle.dumps(Evil(tiktoken.get_encoding, "gpt2")),
+        b"cos\nmkdir\n(S'evil'\ntR.",  # protocol 0
+        stated(Evil(os.mkdir, "evil")),
+        pickle.dumps({"name": "rustbpe"}),
+        pickle.dumps(None),
+        b"",
+        b"\x80",
+        b"hello",
+        pickle.dumps(GOOD)[:-20],
+        b"\x80\x04" + b"(" * 10_000 + b".",
+    ],
+    ids=lambda d: repr(d[:24]),
+)
 def test_a_pickle_that_is_not_an_encoding_is_refused_and_runs_nothing(
-        data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadAnswer, match="tokenizer.pkl"):
         load_bytes(tmp_path, data)
     assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.pkl"]
 
 
-@pytest.mark.parametrize(("state", "says"), [
-    ("cl100k_base", "not the state"),                               # tiktoken itself would download this one
-    ({}, "not the state"), (None, "not a plain|not the state"), ([1], "not the state"),
-    (GOOD | {"mergeable_ranks": {"a": 1}}, "not the state"),
-    (GOOD | {"mergeable_ranks": {b"a": 0, b"b": 2}}, "gaps or doubles"),
-    (GOOD | {"special_tokens": {}}, "no special token"),
-    (GOOD | {"pat_str": "("}, "tiktoken refuses"),
-    (GOOD | {"pat_str": "[a-z]+"}, "its pattern loses text"), (GOOD | {"pat_str": ""}, "loses text|tiktoken refuses"),
-], ids=range(10))
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ("cl100k_base", "not the state"),  # tiktoken itself would download this one
+        ({}, "not the state"),
+        (None, "not a plain|not the state"),
+        ([1], "not the state"),
+        (GOOD | {"mergeable_ranks": {"a": 1}}, "not the state"),
+        (GOOD | {"mergeable_ranks": {b"a": 0, b"b": 2}}, "gaps or doubles"),
+        (GOOD | {"special_tokens": {}}, "no special token"),
+        (GOOD | {"pat_str": "("}, "tiktoken refuses"),
+        (GOOD | {"pat_str": "[a-z]+"}, "its pattern loses text"),
+        (GOOD | {"pat_str": ""}, "loses text|tiktoken refuses"),
+    ],
+    ids=range(10),
+)
 def test_an_encoding_with_a_wrong_state_is_refused(state: Any, says: str, tmp_path: Path) -> None:
     with pytest.raises(BadAnswer, match=says):
         load_bytes(tmp_path, stated(state))
@@ -112,9 +130,14 @@ def test_token_bytes_count_raw_bytes_and_no_specials(tmp_path: Path) -> None:
     assert not sizes[-9:].any()
 
 
-@pytest.mark.parametrize("thing", [torch.zeros(3, dtype=torch.int32), {"a": 1}, Evil(os.mkdir, "evil")],
-                         ids=["too short", "no tensor", "a program"])
-def test_token_bytes_that_do_not_fit_are_refused(thing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "thing",
+    [torch.zeros(3, dtype=torch.int32), {"a": 1}, Evil(os.mkdir, "evil")],
+    ids=["too short", "no tensor", "a program"],
+)
+def test_token_bytes_that_do_not_fit_are_refused(
+    thing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(thing, tmp_path / "token_bytes.pt")
     with pytest.raises(BadAnswer, match="token_bytes.pt"):
@@ -125,5 +148,7 @@ def test_token_bytes_that_do_not_fit_are_refused(thing: Any, tmp_path: Path, mon
 def test_token_bytes_of_the_file_are_used(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny / "tokenizer", tmp_path / "t")
     tokenizer = load_tokenizer(tmp_path / "t")
-    torch.save(torch.full((tokenizer.vocab_size,), 7, dtype=torch.int32), tmp_path / "t" / "token_bytes.pt")
+    torch.save(
+        torch.full((tokenizer.vocab_size,), 7, dtype=torch.int32), tmp_path / "t" / "token_bytes.pt"
+    )
     assert int(load_token_bytes(tmp_path / "t", tokenizer).max()) == 7

@@ -1,4 +1,5 @@
 """The bench's work: what it says it is, for both paths alike."""
+
 from __future__ import annotations
 
 from itertools import islice
@@ -8,7 +9,14 @@ import torch
 
 from nanolan.train.engine import Completion
 from nanolan.train.tokenizer import SPECIAL_TOKENS
-from nanolan.train.workload import TEACHES, WORKS, conversations, made_tokenizer, questions, rewarded
+from nanolan.train.workload import (
+    TEACHES,
+    WORKS,
+    conversations,
+    made_tokenizer,
+    questions,
+    rewarded,
+)
 
 from .bench_shape import TINY
 
@@ -22,14 +30,18 @@ def test_the_work_of_a_step_is_counted_right(phase: str, path: str) -> None:
 
 
 def test_both_paths_of_sft_train_32_conversations_a_step() -> None:
-    trained = {path: sum(w.trained for works in islice(WORKS["sft", path](TINY, "sft"), 40) for w in works)
-               for path in ("ours", "plain")}
+    trained = {
+        path: sum(w.trained for works in islice(WORKS["sft", path](TINY, "sft"), 40) for w in works)
+        for path in ("ours", "plain")
+    }
     assert trained["ours"] == pytest.approx(trained["plain"], rel=0.1)
 
 
 def test_the_stream_is_the_conversations_one_after_the_other() -> None:
     [first, *_] = next(WORKS["mid", "plain"](TINY, "mid"))
-    want = torch.cat([torch.from_numpy(c) for c in conversations(TINY)])[:first.batch.ids.numel() + 1].long()
+    want = torch.cat([torch.from_numpy(c) for c in conversations(TINY)])[
+        : first.batch.ids.numel() + 1
+    ].long()
     want = torch.where(want >= 0, want, ~want)
     assert torch.equal(first.batch.ids.flatten(), want[:-1])
     assert torch.equal(first.batch.targets.flatten(), want[1:])
@@ -51,4 +63,6 @@ def test_questions_leave_room_for_their_answers() -> None:
 def test_one_question_in_four_teaches() -> None:
     [asked] = islice(questions(TINY), 1)
     tries = [Completion([1], [1], True)] * 16
-    assert [rewarded(q, i, tries).teaches for i, q in enumerate(asked)] == [i % TEACHES == 0 for i in range(len(asked))]
+    assert [rewarded(q, i, tries).teaches for i, q in enumerate(asked)] == [
+        i % TEACHES == 0 for i in range(len(asked))
+    ]

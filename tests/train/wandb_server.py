@@ -1,4 +1,5 @@
 """A loopback stand-in for wandb's server: as much of it as the real client and `wandb sync` need."""
+
 from __future__ import annotations
 
 import gzip
@@ -13,7 +14,7 @@ class WandbServer:
     """Answers on `port` (0: any free one); keeps the runs' names and every row of history."""
 
     def __init__(self, port: int = 0) -> None:
-        self.runs: list[dict[str, Any]] = []      # variables of UpsertBucket
+        self.runs: list[dict[str, Any]] = []  # variables of UpsertBucket
         self.history: list[dict[str, Any]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self.port = self._server.server_port
@@ -28,7 +29,9 @@ class WandbServer:
 
     def answer(self, path: str, body: bytes) -> dict[str, Any]:
         if path.endswith("/file_stream"):
-            rows = json.loads(body).get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
+            rows = (
+                json.loads(body).get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
+            )
             self.history += map(json.loads, rows)
         if not path.startswith("/graphql"):
             return {}
@@ -40,15 +43,40 @@ class WandbServer:
         project = {"id": "cA", "name": "p", "entity": {"id": "ZQ", "name": "me"}}
         if name == "UpsertBucket":
             self.runs.append(variables)
-            return {"upsertBucket": {"inserted": True, "bucket": {
-                "id": "cnVu", "name": variables["name"], "displayName": variables.get("displayName"), "description": "",
-                "config": "{}", "sweepName": None, "project": project, "historyLineCount": 0}}}
-        files = [{"name": f, "uploadUrl": f"http://127.0.0.1:{self.port}/put/{f}"} for f in variables.get("files") or ()]
+            return {
+                "upsertBucket": {
+                    "inserted": True,
+                    "bucket": {
+                        "id": "cnVu",
+                        "name": variables["name"],
+                        "displayName": variables.get("displayName"),
+                        "description": "",
+                        "config": "{}",
+                        "sweepName": None,
+                        "project": project,
+                        "historyLineCount": 0,
+                    },
+                }
+            }
+        files = [
+            {"name": f, "uploadUrl": f"http://127.0.0.1:{self.port}/put/{f}"}
+            for f in variables.get("files") or ()
+        ]
         return {
-            "Viewer": {"viewer": {"id": "u", "username": "me", "entity": "me", "flags": "{}", "teams": {"edges": []}}},
+            "Viewer": {
+                "viewer": {
+                    "id": "u",
+                    "username": "me",
+                    "entity": "me",
+                    "flags": "{}",
+                    "teams": {"edges": []},
+                }
+            },
             "ServerFeaturesQuery": {"serverInfo": {"features": []}},
             "RunResumeStatus": {"model": project | {"bucket": None}},
-            "CreateRunFiles": {"createRunFiles": {"runID": "cnVu", "uploadHeaders": [], "files": files}},
+            "CreateRunFiles": {
+                "createRunFiles": {"runID": "cnVu", "uploadHeaders": [], "files": files}
+            },
         }.get(name, {})
 
 
@@ -70,4 +98,5 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
         do_GET = do_PUT = do_POST
 
         def log_message(self, *words: object) -> None: ...
+
     return Handler
