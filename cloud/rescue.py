@@ -260,7 +260,7 @@ def upload_log(
 
 
 def hide(text: str, secrets: dict[str, str]) -> str:
-    """As nanolan/secret.py does it, for what a short program can print."""
+    """As nanolan/veil.py does it, for what a short program can print."""
     for form in sorted(
         {f for value in secrets.values() if value for f in forms(value)}, key=len, reverse=True
     ):

@@ -27,7 +27,7 @@ def main(state: Path, work: Path) -> None:
         try:
             traceback.print_exc(file=sys.stdout)
             sys.stdout.flush()
-            from nanolan.secret import short
+            from nanolan.veil import short
 
             why = short(f"{why}: {type(e).__name__}: {e}").replace(
                 "\0", "?"

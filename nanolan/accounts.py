@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from nanolan.datasets import IDENTITY_FILE
+from nanolan.checklist import Check
 from nanolan.deadline import begin
 from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
 from nanolan.forecast import forecaster, work_of
@@ -14,15 +14,9 @@ from nanolan.hub import TOKENS_URL, Hub, other_names
 from nanolan.money import dollars
 from nanolan.offers import choose, wanted_by
 from nanolan.patient import Patient
-from nanolan.phases import data_files
-from nanolan.preflight import (
-    Check,
-    check_box_key,
-    check_money,
-    check_time,
-    pin_dataset,
-    wallet_hint,
-)
+from nanolan.phases import IDENTITY_FILE, data_files
+from nanolan.pins import pin_dataset
+from nanolan.preflight import check_box_key, check_money, check_time, wallet_hint
 from nanolan.structure import Piece, amount, needed, read_by
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"

@@ -39,7 +39,7 @@ from nanolan.nobody import Nobody
 from nanolan.notify import WARNING, started
 from nanolan.pace import complaint, exchange
 from nanolan.plainfile import note_plain
-from nanolan.plan import UNREADABLE, Plan, iso, parse_time, read_plan
+from nanolan.plan import UNREADABLE, Plan, read_plan
 from nanolan.rent import find_run
 from nanolan.report import (
     FAILED,
@@ -54,11 +54,11 @@ from nanolan.report import (
     to_json,
 )
 from nanolan.saver import forget_states, note_results, save_the_rest, upload
-from nanolan.secret import Secret, hide
 from nanolan.shadeform import Shadeform
 from nanolan.timeline import Timeline, phase_seconds
-from nanolan.times import SERVICE_CLOCK, ServiceClock
+from nanolan.times import SERVICE_CLOCK, ServiceClock, iso, parse_time
 from nanolan.training import evaluate, fetch_state, pass_gate, train
+from nanolan.veil import Secret, hide
 
 FIND_LOOKS = 18  # about 5 minutes
 REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}

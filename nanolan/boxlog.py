@@ -12,7 +12,7 @@ from pathlib import Path
 from nanolan.plainfile import note_plain
 from nanolan.plan import Plan
 from nanolan.report import part_path
-from nanolan.secret import Mask
+from nanolan.veil import Mask
 
 HEAD_BYTES, TAIL_BYTES = 1_000_000, 9_000_000  # what is kept of a log that a trainer floods
 PART_BYTES = 1_000_000

@@ -7,20 +7,12 @@ provider's own limit, a backstop that should never fire. Pure.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from nanolan.money import MOST_DOLLARS, cost_cents
 
 SAFETY = 2  # times the measured margin
 OF_TIME = "of max-duration"  # in the text of a stop for the time limit
 ASK_AGAIN_CENTS = 1_000_00  # a limit above this is more often a typo than a wish
-
-
-class Stop(NamedTuple):
-    """Why something ends early: one of the design's reasons, and the text for people."""
-
-    reason: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -66,3 +58,34 @@ def soft_life_s(life_s: float, margin_s: float = MARGIN_S) -> float:
 def give_up_cents(limit_cents: int, hourly_cents: int, margin: Margin) -> int:
     """The bill at which even an upload is given up: what is left is for deleting."""
     return limit_cents - cost_cents(hourly_cents, margin.leave_s)
+
+
+KEYLESS_SPARE_S = 15 * 60  # above the high estimate and what is kept for saving
+
+
+def life_s(
+    limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None
+) -> int:
+    """Seconds until the provider deletes the instance: min(limit/rate, 3 x the high estimate + 1 h), or --max-duration."""
+    until_limit = limit_cents * 3600 // max(hourly_cents, 1)
+    if max_duration_s is not None:
+        return min(until_limit, max_duration_s)
+    return (
+        until_limit if high_hours is None else min(until_limit, int(3 * high_hours * 3600) + 3600)
+    )
+
+
+def keyless_life_s(
+    limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None
+) -> int:
+    """The same for a machine that cannot delete itself: just past the high estimate and what saving takes, since an idle
+    machine may bill until then. Without an estimate, as for any other."""
+    most = life_s(limit_cents, hourly_cents, high_hours, max_duration_s)
+    if high_hours is None or max_duration_s is not None:
+        return most
+    return min(most, int(high_hours * 3600 + SAFETY * MARGIN_S + KEYLESS_SPARE_S))
+
+
+def worst_case_cents(limit_cents: int, hourly_cents: int, seconds: int) -> int:
+    """The most that can be billed when the provider keeps its limits, in cents."""
+    return min(limit_cents, cost_cents(hourly_cents, seconds))

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nanolan.helptext import Taught
-from nanolan.secret import short
-from nanolan.veil import veiled
+from nanolan.veil import short, veiled
 
 if TYPE_CHECKING:
     from nanolan.config import Settings

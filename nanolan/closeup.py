@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from nanolan.plan import iso, now_utc
 from nanolan.report import TRAINING, Progress
 from nanolan.ssh import run_bounded
 from nanolan.status import RunView
+from nanolan.times import iso, now_utc
 
 TAIL_BYTES = 20_000
 COMMAND = f"tail -c {TAIL_BYTES} /var/log/lanbot-training.log"

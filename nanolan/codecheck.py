@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nanolan.bundle import bundle_and_snapshot
+from nanolan.checklist import Check
 from nanolan.config import ROOT
 from nanolan.errors import PreflightFailed
 from nanolan.plan import Code
-from nanolan.preflight import Check
 from nanolan.snapshot import Snapshot
 from nanolan.veil import printable
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nanolan.datasets import MOST_DATA_BYTES
 from nanolan.errors import BadAnswer
+from nanolan.phases import MOST_DATA_BYTES
 from nanolan.sniff import HEAD_BYTES, mistaken_for
 
 Message = dict[str, str]

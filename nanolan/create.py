@@ -17,11 +17,12 @@ from nanolan.errors import (
 )
 from nanolan.ledger import REFUSED, STOPPED_BY_USER, Entry, Ledger
 from nanolan.payload import output_tags
-from nanolan.plan import Plan, now_utc
+from nanolan.plan import Plan
 from nanolan.preflight import check_outputs
 from nanolan.presence import name_of, presence
 from nanolan.rent import create_once
 from nanolan.shadeform import Shadeform
+from nanolan.times import now_utc
 
 
 def create(

@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 from nanolan.machine import Machine, say
-from nanolan.plan import parse_time
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.rent import delete_and_confirm
 from nanolan.report import SUCCEEDED, Receipt
 from nanolan.saver import save_the_rest
+from nanolan.times import parse_time
 
 RETRY_DELETE_S = 60.0
 POWER_OFF_S = 60.0

@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from nanolan.checklist import Check
 from nanolan.checkout import is_tracked
 from nanolan.config import FIELDS
 from nanolan.envlines import read_env
 from nanolan.errors import PreflightFailed, UsageProblem
 from nanolan.patient import Patient
-from nanolan.preflight import Check
 
 NAMES = set(FIELDS)
 PLACEHOLDER = re.compile(

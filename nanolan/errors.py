@@ -27,7 +27,7 @@ Only scripts/ catches these, prints one line and exits with `exit_code`.
 
 from __future__ import annotations
 
-from nanolan.secret import hide
+from nanolan.veil import hide
 
 
 class NanolanError(Exception):

@@ -21,11 +21,10 @@ from nanolan.launch import Prepared, There, again, next_offer_hint, rent, stoppe
 from nanolan.ledger import STOPPED_BY_USER, Attempt, Ledger
 from nanolan.money import cost_cents, dollars
 from nanolan.offers import Offer
-from nanolan.plan import now_utc, parse_time
 from nanolan.probation import patience_s, stand_by
 from nanolan.rent import sweep
 from nanolan.shadeform import Shadeform
-from nanolan.times import steady
+from nanolan.times import now_utc, parse_time, steady
 
 GAVE_UP = re.compile(
     r"boot failed: the machine gave up: (.+?)\. It is deleted"

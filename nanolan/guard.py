@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from nanolan.errors import BadAnswer
 from nanolan.instance import Instance
 from nanolan.money import cost_cents, dollars
-from nanolan.plan import Plan, iso, parse_time
+from nanolan.plan import Plan
 from nanolan.report import Receipt
+from nanolan.times import iso, parse_time
 
 SLACK_S = 60.0  # for the provider and the machine itself, before anybody else deletes it
 LEAVE_S = 15 * 60.0  # a machine with a key tries for so long to delete itself

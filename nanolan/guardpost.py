@@ -11,7 +11,8 @@ from typing import Any
 from nanolan.config import Settings
 from nanolan.errors import PreflightFailed, UsageProblem
 from nanolan.money import usd
-from nanolan.plan import Plan, parse_time
+from nanolan.plan import Plan
+from nanolan.times import parse_time
 
 UNIT = "nanolan-guard"
 KEPT = (

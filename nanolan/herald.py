@@ -22,12 +22,12 @@ from nanolan.money import dollars
 from nanolan.notify import WARNING, Notifier
 from nanolan.outlook import left_s, outlook
 from nanolan.plainfile import last_lines
-from nanolan.plan import UNREADABLE, Plan, iso, now_utc
+from nanolan.plan import UNREADABLE, Plan
 from nanolan.report import PREPARING, PhaseReport, Progress, to_json
-from nanolan.secret import Mask, Secret, hide, short
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
-from nanolan.veil import NOTE
+from nanolan.times import iso, now_utc
+from nanolan.veil import NOTE, Mask, Secret, hide, short
 from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0

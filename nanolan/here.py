@@ -10,21 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanolan.basedir import place
-from nanolan.budget import Stop
 from nanolan.config import ROOT, Settings
 from nanolan.confine import desk
-from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import RunFailed, UsageProblem
 from nanolan.hub import Hub
 from nanolan.inputs import fetch
 from nanolan.manifest import newest_whole
-from nanolan.phases import PHASES, data_files
-from nanolan.plan import Code, Plan, Rented, iso, new_run_id, now_utc
-from nanolan.preflight import pin_dataset
+from nanolan.phases import IDENTITY_FILE, PHASES, data_files
+from nanolan.pins import pin_dataset
+from nanolan.plan import Code, Plan, Rented, new_run_id
+from nanolan.pull import place
+from nanolan.report import Stop
 from nanolan.results import meta_name, read_results, with_results
 from nanolan.runner import evaluation_of, make_job, run_trainer
-from nanolan.secret import Secret
+from nanolan.times import iso, now_utc
+from nanolan.veil import Secret
 
 PATIENCE_S = 300.0
 SAVE_S = 300.0  # for a save after Ctrl-C: nothing bills here

@@ -20,14 +20,14 @@ from nanolan.architecture import (
     parse_meta,
 )
 from nanolan.conversations import count_conversations
-from nanolan.datasets import IDENTITY_FILE, MOST_DATA_BYTES, check_data, data_of
 from nanolan.deadline import begin
 from nanolan.errors import BadAnswer
 from nanolan.hub import SMALL_FILE, Hub, Tree
+from nanolan.memory import ModelSize, size_of
 from nanolan.parquet import TAIL_BYTES, read_footer
+from nanolan.phases import IDENTITY_FILE, MOST_DATA_BYTES, check_data, data_of
 from nanolan.pickles import encoding_state, tensors
 from nanolan.plan import Pinned, PinnedFile
-from nanolan.size import ModelSize, size_of
 
 READ_AT_ONCE = 32 << 10  # the index of a d20's model file takes about 20 KiB
 TOKENIZER = "tokenizer/tokenizer.pkl"

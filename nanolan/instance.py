@@ -11,7 +11,6 @@ import msgspec
 
 from nanolan.errors import BadAnswer
 from nanolan.offers import Offer
-from nanolan.plan import now_utc
 from nanolan.records import (
     MOST_CHARS,
     amount_cents,
@@ -25,7 +24,8 @@ from nanolan.records import (
     whole,
     word,
 )
-from nanolan.secret import Secret, hide, short
+from nanolan.times import now_utc
+from nanolan.veil import Secret, hide, short
 
 GONE = {"deleting", "deleted"}  # billing has stopped
 NO_STATUS = "of unknown status"  # bills, as far as anybody knows

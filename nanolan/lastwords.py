@@ -14,18 +14,18 @@ import msgspec
 from nanolan.card import README, new_card
 from nanolan.curves import read_metrics
 from nanolan.deadline import within
-from nanolan.environment import environment_here
 from nanolan.herald import metrics_of
+from nanolan.inspection import environment_here
 from nanolan.machine import Machine, say
 from nanolan.manifest import MANIFEST
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.page import render_page
-from nanolan.plan import iso
 from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up
 from nanolan.report import SUCCEEDED, Receipt, leak_warning, to_json
-from nanolan.samples import beside, gather
-from nanolan.secret import Mask
+from nanolan.results import beside, gather
 from nanolan.story import story_of
+from nanolan.times import iso
+from nanolan.veil import Mask
 
 LAST_WORDS_S = 600.0  # for the log, with a Hub that has taken everything else
 CARD_S = 30.0  # for the model card

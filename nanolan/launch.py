@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import structs
 
+from nanolan.budget import keyless_life_s, life_s, worst_case_cents
+from nanolan.checklist import Check
 from nanolan.codecheck import code_here
 from nanolan.config import Settings, is_loopback
 from nanolan.create import create, last_look, stopped
@@ -36,20 +38,8 @@ from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.money import dollars
 from nanolan.offers import Offer
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
-from nanolan.plan import (
-    Code,
-    Plan,
-    Rented,
-    iso,
-    keyless_life_s,
-    life_s,
-    new_run_id,
-    now_utc,
-    parse_time,
-    worst_case_cents,
-)
+from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.preflight import (
-    Check,
     Findings,
     check_box_key,
     check_memory,
@@ -62,6 +52,7 @@ from nanolan.preflight import (
 from nanolan.rent import check_rented, goes_on
 from nanolan.shadeform import Shadeform
 from nanolan.sshkey import key_on_account, own_key
+from nanolan.times import iso, now_utc, parse_time
 
 STALE_S = 15 * 60
 LOSS_CENTS = 500  # of training that may be lost with a machine

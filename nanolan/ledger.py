@@ -15,7 +15,7 @@ from nanolan.errors import BadAnswer, LedgerProblem, PreflightFailed, UsageProbl
 from nanolan.locks import Busy, hold, is_held
 from nanolan.plan import UNREADABLE, Plan, Strict
 from nanolan.report import Receipt
-from nanolan.secret import hide
+from nanolan.veil import hide
 
 REFUSED = "create refused"  # the note of a launch that rented nothing begins so
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from nanolan.checklist import Check
 from nanolan.errors import NanolanError
 from nanolan.money import dollars
 from nanolan.orphans import compare
 from nanolan.patient import Patient
-from nanolan.preflight import Check
 from nanolan.records import gap_of
 
 NO_KEYS = [Check("SSH keys", True, "none yet: just status fetches a machine's")]

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from msgspec import structs
 
+from nanolan.budget import life_s
 from nanolan.control import LIMIT_FILE, Limit
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.hub import Hub
@@ -18,10 +19,11 @@ from nanolan.instance import Instance
 from nanolan.ledger import Entry
 from nanolan.money import dollars
 from nanolan.payload import limits
-from nanolan.plan import Plan, iso, life_s, now_utc, parse_time
+from nanolan.plan import Plan
 from nanolan.rent import disagreement
 from nanolan.report import to_json
 from nanolan.shadeform import Shadeform
+from nanolan.times import iso, now_utc, parse_time
 
 READ_BACK_S, READ_BACK_WAIT_S = 60.0, 2.0
 

@@ -17,10 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nanolan.money import dollars
-from nanolan.plan import now_utc
-from nanolan.secret import hide
 from nanolan.status import Overview, RunView
-from nanolan.veil import drawing, printable
+from nanolan.times import now_utc
+from nanolan.veil import drawing, hide, printable
 from nanolan.view import WIDTH, clock_of, duration_text, moment_text, render, to_dict, trouble_text
 
 if TYPE_CHECKING:

@@ -10,10 +10,11 @@ from datetime import datetime
 
 from nanolan.errors import NanolanError, NotFound, Unreachable
 from nanolan.hub import Hub, Tree
-from nanolan.plan import Plan, now_utc, parse_time
+from nanolan.plan import Plan
 from nanolan.report import part_path
 from nanolan.ssh import run_bounded
 from nanolan.status import RunView
+from nanolan.times import now_utc, parse_time
 
 REMOTE = "/var/log/lanbot-training.log"
 POLL_S = 10.0

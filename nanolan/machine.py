@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from nanolan.budget import Stop
 from nanolan.confine import Account, confine, desk
 from nanolan.control import Control
 from nanolan.errors import NanolanError
@@ -20,15 +19,17 @@ from nanolan.instance import Instance
 from nanolan.meter import Meter
 from nanolan.notify import Notifier
 from nanolan.phases import PHASES
-from nanolan.plan import Plan, iso, now_utc
+from nanolan.plan import Plan
 from nanolan.postmortem import PROBES, Probe
 from nanolan.proof import Proof
+from nanolan.report import Stop
 from nanolan.runner import kill_trainers, run_trainer
-from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
+from nanolan.times import iso, now_utc
 from nanolan.transfer import run_transfer
+from nanolan.veil import Secret
 
 
 class RunStopped(NanolanError):

@@ -14,9 +14,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from nanolan.ledger import Entry
+from nanolan.memory import D20, parameters_of_tag
 from nanolan.plan import Plan
 from nanolan.report import Receipt
-from nanolan.size import D20, parameters_of_tag
 
 Figures = Mapping[tuple[str, ...], tuple[float, ...]]
 

@@ -14,22 +14,16 @@ from datetime import datetime
 
 from msgspec import structs
 
-from nanolan.budget import (
-    ASSUMED,
-    OF_TIME,
-    Margin,
-    Stop,
-    give_up_cents,
-    soft_life_s,
-    soft_limit_cents,
-)
+from nanolan.budget import ASSUMED, OF_TIME, Margin, give_up_cents, soft_life_s, soft_limit_cents
 from nanolan.errors import NanolanError
 from nanolan.instance import Instance
 from nanolan.money import cost_cents, dollars
-from nanolan.plan import Plan, now_utc, parse_time
+from nanolan.plan import Plan
+from nanolan.report import Stop
 from nanolan.shadeform import Shadeform
 from nanolan.terms import SETTLE_S, as_now, limits_differ, limits_missing, price_differs
 from nanolan.ticker import Ticker
+from nanolan.times import now_utc, parse_time
 
 POLL_S = 20.0
 DISAGREE, DISAGREE_CENTS = (

@@ -6,9 +6,10 @@ from typing import Any, NoReturn
 
 from nanolan.errors import ApiProblem
 from nanolan.instance import Instance, attempt_tag, owner_tag, run_tag
-from nanolan.plan import Plan, parse_time
+from nanolan.plan import Plan
 from nanolan.records import Listing
 from nanolan.shadeform import Shadeform
+from nanolan.times import parse_time
 
 
 class Nobody(Shadeform):

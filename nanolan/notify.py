@@ -17,7 +17,7 @@ from nanolan.money import dollars
 from nanolan.plainfile import note_plain
 from nanolan.plan import Plan
 from nanolan.report import Receipt
-from nanolan.secret import Mask, Secret, hide, short
+from nanolan.veil import Mask, Secret, hide, short
 
 INFO, SUCCESS, WARNING, FAILURE = "info", "success", "warning", "failure"  # apprise's own words
 CLOSE_S = 20.0

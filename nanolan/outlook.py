@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 
 from nanolan.budget import limit_for, soft_limit_cents
 from nanolan.money import cost_cents, dollars
-from nanolan.plan import Plan, parse_time
+from nanolan.plan import Plan
 from nanolan.report import Progress
+from nanolan.times import parse_time
 
 FIRST = ("boot", "setup", "download")  # before the phases; "probation" is a part of the set-up here
 EASE = 1.1  # a limit that is proposed has so much room above the forecast

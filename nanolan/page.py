@@ -19,10 +19,10 @@ from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES
 from nanolan.plan import Pinned, Plan
 from nanolan.report import FAILED, LOST, STOPPED, SUCCEEDED, PhaseReport, Receipt
-from nanolan.samples import PhaseSamples, Sample
+from nanolan.results import PhaseSamples, Sample
 from nanolan.scores import MODEL, PUBLISHED_BY, Line, is_d20, passes, score_lines
-from nanolan.secret import hide
 from nanolan.story import Story
+from nanolan.veil import hide
 
 TONES = {SUCCEEDED: "good", FAILED: "bad", LOST: "bad", STOPPED: "warn"}
 STAGES = {"setup": "set-up"}

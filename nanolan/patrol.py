@@ -19,7 +19,7 @@ from nanolan.guard import SLACK_S, Sight, over_words, overdue
 from nanolan.instance import Instance
 from nanolan.ledger import Entry, Ledger
 from nanolan.money import dollars, usd
-from nanolan.plan import Plan, iso, now_utc
+from nanolan.plan import Plan
 from nanolan.presence import blind, is_past, unknown_words, unresolved
 from nanolan.rebuild import Elsewhere, rebuild
 from nanolan.records import gap_of
@@ -27,7 +27,7 @@ from nanolan.rent import delete_and_confirm
 from nanolan.report import Receipt, read_receipt
 from nanolan.shadeform import Shadeform
 from nanolan.terms import changed
-from nanolan.times import SERVICE_CLOCK
+from nanolan.times import SERVICE_CLOCK, iso, now_utc
 
 GIVE_UP_S = 60.0  # of deleting one machine, before the others are looked at again
 SETTLE_S = 120.0  # with nothing of ours, before that is believed: a listing may lag behind a launch

@@ -17,8 +17,9 @@ from typing import Any
 from nanolan.config import Settings
 from nanolan.errors import PreflightFailed
 from nanolan.instance import attempt_tag, owner_tag, run_tag
-from nanolan.plan import Plan, parse_time
-from nanolan.secret import Secret
+from nanolan.plan import Plan
+from nanolan.times import parse_time
+from nanolan.veil import Secret
 
 CLOUD = Path(__file__).resolve().parent.parent / "cloud"
 MOST_SCRIPT_BYTES = (

@@ -9,20 +9,16 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 import msgspec
 
-from nanolan.budget import MARGIN_S, SAFETY
 from nanolan.errors import BadAnswer
-from nanolan.money import cost_cents
-from nanolan.times import SERVICE_CLOCK
+from nanolan.times import parse_time
 
 VERSION = 1
 MOST = 1e13  # of any number in what a run tells: seconds, cents, bytes, tokens
 T = TypeVar("T")
-KEYLESS_SPARE_S = 15 * 60  # above the high estimate and what is kept for saving
 # What msgspec raises for what is no JSON of a type: not UTF-8 and nested too deep are no DecodeError
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -156,7 +152,7 @@ class Plan(Strict, frozen=True):
     ] = {}  # tok/s by phase, bytes/s of "download": what earlier runs measured on such a machine
     usual_runs: int = 0  # how many
     watch_s: dict[str, float] = {}  # stages' deadlines other than those of nanolan/watchdog.py
-    gate: str | None = None  # between phases, see nanolan/gate.py
+    gate: str | None = None  # between phases, see nanolan/phases.py
     parameters: int | None = None  # of the input checkpoint's model; None: its meta was not read
     probation_cents: int = 200  # by then the machine must have proved itself
     predicted: Predicted | None = None  # None: no figures for this GPU
@@ -224,56 +220,3 @@ def new_run_id() -> str:
     while (run_id := secrets.token_hex(4)).isdigit():
         pass
     return run_id
-
-
-def life_s(
-    limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None
-) -> int:
-    """Seconds until the provider deletes the instance: min(limit/rate, 3 x the high estimate + 1 h), or --max-duration."""
-    until_limit = limit_cents * 3600 // max(hourly_cents, 1)
-    if max_duration_s is not None:
-        return min(until_limit, max_duration_s)
-    return (
-        until_limit if high_hours is None else min(until_limit, int(3 * high_hours * 3600) + 3600)
-    )
-
-
-def keyless_life_s(
-    limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None
-) -> int:
-    """The same for a machine that cannot delete itself: just past the high estimate and what saving takes, since an idle
-    machine may bill until then. Without an estimate, as for any other."""
-    most = life_s(limit_cents, hourly_cents, high_hours, max_duration_s)
-    if high_hours is None or max_duration_s is not None:
-        return most
-    return min(most, int(high_hours * 3600 + SAFETY * MARGIN_S + KEYLESS_SPARE_S))
-
-
-def worst_case_cents(limit_cents: int, hourly_cents: int, seconds: int) -> int:
-    """The most that can be billed when the provider keeps its limits, in cents."""
-    return min(limit_cents, cost_cents(hourly_cents, seconds))
-
-
-def now_utc() -> datetime:
-    """UTC by the service's clock, as far as an answer has told it."""
-    return SERVICE_CLOCK.now()
-
-
-def iso(moment: datetime) -> str:
-    """ISO-8601 UTC to the second, with Z."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def parse_time(text: str) -> datetime:
-    """A UTC datetime of an ISO-8601 text with any fraction and zone; BadAnswer if it is none."""
-    try:
-        head, _, tail = text.replace("Z", "+00:00").partition(".")
-        digits = len(tail) - len(tail.lstrip("0123456789"))
-        moment = datetime.fromisoformat(head + (tail[digits:] if tail else ""))
-        if tail:  # Python 3.10 reads only 3 or 6 digits of a fraction
-            moment += timedelta(microseconds=int(tail[:digits].ljust(6, "0")[:6]))
-        if abs(moment.year - 2100) > 100:  # with a zone, or a while later, it might be none
-            raise ValueError
-        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    except (ValueError, AttributeError, TypeError):
-        raise BadAnswer(f"{str(text)[:40]!r} is not a time") from None

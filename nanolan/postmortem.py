@@ -26,11 +26,12 @@ from nanolan.causes import explain, sentence
 from nanolan.confine import desk
 from nanolan.deadline import begin
 from nanolan.errors import BadAnswer, NanolanError, NotFound
-from nanolan.gpus import query_gpus
 from nanolan.hub import Hub
-from nanolan.plan import UNREADABLE, Plan, iso, now_utc
+from nanolan.inspection import query_gpus
+from nanolan.plan import UNREADABLE, Plan
 from nanolan.report import Receipt
-from nanolan.secret import Mask
+from nanolan.times import iso, now_utc
+from nanolan.veil import Mask
 from nanolan.watchdog import read_beat
 
 NAME = "postmortem.json"

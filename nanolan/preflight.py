@@ -5,20 +5,18 @@ Each check is one line of the checklist; all of them run, also when an earlier o
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from nanolan.architecture import MODEL_FILE, SEQUENCE_LEN, newest_step
+from nanolan.architecture import SEQUENCE_LEN
 from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
+from nanolan.checklist import Check
 from nanolan.config import Settings
-from nanolan.datasets import IDENTITY_FILE, REVISIONS
 from nanolan.deadline import begin
 from nanolan.errors import (
     AuthProblem,
-    BadAnswer,
     NanolanError,
     NotFound,
     PreflightFailed,
@@ -31,38 +29,18 @@ from nanolan.inside import (
     TOKENIZER,
     Inside,
     check_together,
-    look_at_checkpoint,
-    look_at_datasets,
     look_at_identity,
     look_at_tokenizer,
-    model_in,
 )
 from nanolan.instance import Instance
-from nanolan.manifest import MANIFEST, Manifest, parse_manifest
-from nanolan.memory import micro_batch
+from nanolan.memory import ModelSize, micro_batch
 from nanolan.money import dollars
-from nanolan.phases import FOLDERS, PHASES, data_files
+from nanolan.phases import IDENTITY_FILE, PHASES, data_files
+from nanolan.pins import pin_checkpoint, pin_dataset, reads_identity
 from nanolan.plan import Pinned
-from nanolan.proof import prove
 from nanolan.shadeform import Shadeform
-from nanolan.size import ModelSize
 
 WALLET_CENTS = 500  # Shadeform rents nothing to a wallet with less
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the checklist; `ok` None means not checked, or only to be known."""
-
-    name: str
-    ok: bool | None
-    text: str
-    fix: str = ""  # what to type or do
-
-    def line(self) -> str:
-        return (
-            f"  [{ {True: 'ok', False: 'FAILED', None: '--'}[self.ok]:^6}] {self.name}: {self.text}"
-        )
 
 
 @dataclass
@@ -147,11 +125,6 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
     found.inputs = tuple(pin[0] for pin in (model, tokens, who) if pin)
 
 
-def reads_identity(s: Settings) -> bool:
-    """Whether a phase of these settings reads the identity conversations, if they are there."""
-    return not s.no_identity and bool({"mid", "sft"} & set(s.phases))
-
-
 def _pin_identity(hub: Hub, tree: Tree, s: Settings) -> tuple[Pinned, Inside] | None:
     """The identity conversations; None where there are none, or none are wanted."""
     if IDENTITY_FILE not in tree.files or s.no_identity:
@@ -195,56 +168,6 @@ def privacy(model: Tree, runs: Tree) -> list[Check]:
     ]
 
 
-def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, Inside]:
-    """The checkpoint in `folder`, by its manifest if it has one, else its newest step; and what it holds, found good."""
-    if not tree.under(folder):
-        raise PreflightFailed(
-            f"{tree.repo} has no {folder}/. Upload it: just upload {FOLDERS.get(folder.split('/')[0], 'base')}"
-        )
-    pin = (
-        _by_manifest(hub, tree, folder)
-        if f"{folder}/{MANIFEST}" in tree.files
-        else _newest_by_hand(tree, folder)
-    )
-    return pin, look_at_checkpoint(hub, pin, *model_in(pin))
-
-
-def read_manifest(hub: Hub, tree: Tree, folder: str) -> Manifest:
-    """The manifest of a folder that has one."""
-    return parse_manifest(
-        hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision), f"{folder}/{MANIFEST}"
-    )
-
-
-def _by_manifest(hub: Hub, tree: Tree, folder: str) -> Pinned:
-    manifest = read_manifest(hub, tree, folder)
-    try:
-        prove(tree, folder, manifest)
-    except BadAnswer as e:
-        raise PreflightFailed(
-            f"{folder} is not whole: {e}. Upload it again, or: just verify --adopt {folder}"
-        ) from None
-    names = [f"{folder}/{f.path}" for f in manifest.files if not f.path.startswith("optim_")]
-    if not any(MODEL_FILE.fullmatch(f.path) for f in manifest.files):
-        raise PreflightFailed(
-            f"the manifest of {tree.repo}/{folder} names no model_SSSSSS.pt: it is not a nanochat checkpoint"
-        )
-    return tree.pin([*names, f"{folder}/{MANIFEST}"], proven=True)
-
-
-def _newest_by_hand(tree: Tree, folder: str) -> Pinned:
-    """The newest step; one whose save was killed between its model and its meta is refused, naming the step before it."""
-    names = [p.removeprefix(f"{folder}/") for p in tree.under(folder)]
-    newest = newest_step(
-        names, f"{tree.repo}/{folder}", f"just hf repos delete-files {tree.repo} {folder}/"
-    )
-    if newest is None:
-        raise PreflightFailed(
-            f"{tree.repo}/{folder} holds no model_SSSSSS.pt: it is not a nanochat checkpoint"
-        )
-    return tree.pin(f"{folder}/{name}" for name in newest)
-
-
 def check_memory(size: ModelSize, gpu: str, vram_gb: int) -> Check:
     """Whether the phases' rows of 2,048 tokens fit the offer's GPUs, so that nobody rents one that is too small."""
     try:
@@ -268,30 +191,6 @@ def _pin_tokenizer(hub: Hub, tree: Tree) -> tuple[Pinned, Inside]:
         raise PreflightFailed(f"{tree.repo} has no {TOKENIZER}. Upload it: just upload tokenizer")
     pin = tree.pin(paths)
     return pin, look_at_tokenizer(hub, pin, pin.files)
-
-
-def data_tree(hub: Hub, repo: str) -> Tree:
-    """A data set repo at the revision that is known, or as it is now."""
-    try:
-        return hub.tree(repo, "dataset", REVISIONS.get(repo))
-    except NotFound:
-        return hub.tree(repo, "dataset")
-
-
-def pin_dataset(hub: Hub, repo: str, globs: list[str]) -> Pinned:
-    """The files of a data set repo that are wanted, with the columns that are read."""
-    tree = data_tree(hub, repo)
-    paths: set[str] = set()
-    for glob in globs:
-        hits = fnmatch.filter(tree.files, glob)
-        if not hits:
-            raise PreflightFailed(
-                f"data set {tree.repo} has no {glob}: its layout changed; nothing was rented"
-            )
-        paths.update(hits)
-    pinned = tree.pin(paths)
-    look_at_datasets(hub, [pinned])
-    return pinned
 
 
 def check_money(

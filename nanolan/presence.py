@@ -14,8 +14,9 @@ from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, 
 from nanolan.instance import Instance
 from nanolan.ledger import Entry
 from nanolan.money import dollars
-from nanolan.plan import Plan, parse_time
+from nanolan.plan import Plan
 from nanolan.shadeform import DASHBOARD
+from nanolan.times import parse_time
 
 SLACK_S = 60.0  # for the provider, after a date or a limit
 NOT_ASKED = "Shadeform could not be asked"

@@ -19,8 +19,9 @@ from nanolan.instance import Instance
 from nanolan.ledger import Attempt, Entry, Ledger, matching
 from nanolan.money import MOST_DOLLARS
 from nanolan.phases import SEQUENCES
-from nanolan.plan import UNREADABLE, Plan, parse_time, read_plan
+from nanolan.plan import UNREADABLE, Plan, read_plan
 from nanolan.shadeform import Shadeform
+from nanolan.times import parse_time
 
 MOST_BYTES = 1 << 20  # of a plan.json; a real one has some kB
 NAMES = ("run_name", "model_tag", "output_tag", "hf_repo", "runs_repo", "wandb_project")

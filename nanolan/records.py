@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 
 from nanolan.errors import BadAnswer
 from nanolan.money import cents_from_dollars
-from nanolan.plan import now_utc, parse_time
-from nanolan.times import EARLIEST
+from nanolan.times import EARLIEST, now_utc, parse_time
 
 T = TypeVar("T")
 MOST_CENTS = 10**8  # of a price an hour, or a bill: more is no price

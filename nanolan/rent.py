@@ -22,10 +22,11 @@ from nanolan.errors import (
 )
 from nanolan.instance import Instance
 from nanolan.money import dollars
-from nanolan.plan import Plan, iso
+from nanolan.plan import Plan
 from nanolan.records import gap_of
 from nanolan.shadeform import DASHBOARD, Shadeform
 from nanolan.terms import limits_differ, price_differs
+from nanolan.times import iso
 
 ADOPT_LOOKS, ADOPT_WAIT_S, LONGEST_ADOPT_WAIT_S = (
     6,

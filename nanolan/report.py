@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
-from nanolan.errors import BadAnswer, LimitHitLost, LimitHitSaved, NanolanError, RunFailed
+from nanolan.errors import (
+    BadAnswer,
+    LimitHitLost,
+    LimitHitSaved,
+    NanolanError,
+    RunFailed,
+)
 from nanolan.manifest import Manifest
-from nanolan.plan import MOST, UNREADABLE, Plan, Predicted, parse_time, within_reason
+from nanolan.plan import MOST, UNREADABLE, Plan, Predicted, within_reason
+from nanolan.results import numbers
+from nanolan.times import parse_time
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = (
     "pending",
@@ -23,7 +29,6 @@ PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = (
 UNKNOWN = "unknown"  # whether it has a machine
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
 MEASURED = ("val_", "pass_at_")  # of a manifest's extra: what the trainer measured itself
-NAME = re.compile(r"[\w@.-]{1,60}", re.ASCII)
 ENDED = {SUCCEEDED, FAILED, STOPPED, LOST}
 
 
@@ -63,15 +68,6 @@ def phase_report(state: str, folder: str, manifest: Manifest, revision: str = ""
         measured=measured,
         tokens=tokens if type(tokens) is int and 0 <= tokens < MOST else None,
     )
-
-
-def numbers(told: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers under plain names: NaN, say, could be written into a receipt, and nobody could read it."""
-    return {
-        k: float(v)
-        for k, v in told.items()
-        if type(v) in (int, float) and abs(v) < MOST and NAME.fullmatch(k)
-    }
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -179,3 +175,13 @@ def error_of(receipt: Receipt) -> NanolanError | None:
     return kinds.get(receipt.reason, RunFailed)(
         f"run {receipt.run_id} {receipt.verdict}: {receipt.message or receipt.reason}"
     )
+
+
+SILENT_S = 20 * 60  # four heartbeats: a machine that is silent for so long does not listen either
+
+
+class Stop(NamedTuple):
+    """Why something ends early: one of the design's reasons, and the text for people."""
+
+    reason: str
+    text: str

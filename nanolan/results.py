@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nanolan import report
+import msgspec
+
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.plainfile import read_plain
+from nanolan.plan import MOST, UNREADABLE
 
 MOST_BYTES = 4 << 20
 
@@ -23,9 +26,9 @@ def read_results(path: Path) -> dict[str, Any]:
         return {}
 
 
-def numbers(results: dict[str, Any]) -> dict[str, float]:
+def score_numbers(results: dict[str, Any]) -> dict[str, float]:
     """The accuracies and ChatCORE alone."""
-    return {k: v for k, v in report.numbers(results).items() if k != "step"}
+    return {k: v for k, v in numbers(results).items() if k != "step"}
 
 
 def meta_name(manifest: Manifest) -> str:
@@ -68,7 +71,7 @@ def _with_meta(manifest: Manifest, meta: bytes) -> Manifest:
 def with_results(
     meta: bytes, manifest: Manifest, results: dict[str, Any]
 ) -> tuple[Manifest, bytes]:
-    """The manifest and meta of a checkpoint that was evaluated: numbers under nanochat's own keys where it has such, and all
+    """The manifest and meta of a checkpoint that was evaluated: score_numbers under nanochat's own keys where it has such, and all
     of it under `evaluation`."""
     d = json.loads(meta)
     d |= {key: results[key] for key in d if d[key] is None and key in results} | {
@@ -76,3 +79,64 @@ def with_results(
     }
     data = (json.dumps(d, indent=2) + "\n").encode()
     return _with_meta(manifest, data), data
+
+
+NAME = re.compile(r"[\w@.-]{1,60}", re.ASCII)
+
+
+def numbers(told: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers under plain names: NaN, say, could be written into a receipt, and nobody could read it."""
+    return {
+        k: float(v)
+        for k, v in told.items()
+        if type(v) in (int, float) and abs(v) < MOST and NAME.fullmatch(k)
+    }
+
+
+SUFFIX = ".samples.json"  # beside the results of the same evaluation
+
+
+MOST_SAMPLE_BYTES = 4 << 20
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One question, the model's greedy answer, and what was expected, where there is a right answer."""
+
+    task: str
+    question: str
+    answer: str
+    expected: str | None = None
+    right: bool | None = None
+
+
+class PhaseSamples(msgspec.Struct, frozen=True):
+    """The samples of one phase's checkpoint."""
+
+    phase: str
+    step: int
+    samples: tuple[Sample, ...]
+
+
+def beside(results: Path) -> Path:
+    """Where the samples of the evaluation in `results` lie."""
+    return results.with_name(results.stem + SUFFIX)
+
+
+def gather(files: Iterable[Path]) -> tuple[PhaseSamples, ...]:
+    """The samples in these files, without those that are not there or cannot be read."""
+    return tuple(found for path in files for found in _of(path))
+
+
+def _of(path: Path) -> tuple[PhaseSamples, ...]:
+    try:
+        return read_samples(b"[" + read_plain(path, MOST_SAMPLE_BYTES) + b"]")
+    except OSError:
+        return ()
+
+
+def read_samples(data: bytes) -> tuple[PhaseSamples, ...]:
+    """A samples.json; nothing of one that cannot be read, which is good to have and no more."""
+    try:
+        return msgspec.json.decode(data, type=tuple[PhaseSamples, ...])
+    except UNREADABLE:
+        return ()

@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import structs
 
 from nanolan.budget import limit_for, soft_limit_cents
+from nanolan.checklist import Check
 from nanolan.config import Settings
 from nanolan.errors import BadAnswer, MayBeBilling, NanolanError, NotFound, PreflightFailed
 from nanolan.forecast import Forecast
@@ -25,12 +26,12 @@ from nanolan.ledger import REFUSED, Attempt
 from nanolan.manifest import hash_bytes
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES, SEQUENCES
-from nanolan.plan import Code, Pinned, Plan, parse_time
-from nanolan.preflight import Check
+from nanolan.plan import Code, Pinned, Plan
 from nanolan.presence import blind, unknown_words
 from nanolan.report import UNKNOWN
 from nanolan.rest import Rest
 from nanolan.status import Overview, RunView
+from nanolan.times import parse_time
 
 AFTER_REPORT_S = 600  # two heartbeats: how long a machine that vanished is taken to have lived after its last one
 # A setting that may be typed anew -> the plan's field

@@ -11,11 +11,11 @@ from nanolan.curves import Metrics, read_metrics
 from nanolan.environment import read_environment
 from nanolan.errors import NanolanError, NotFound
 from nanolan.hub import Hub
-from nanolan.plan import iso, now_utc
 from nanolan.report import ENDED
-from nanolan.samples import read_samples
+from nanolan.results import read_samples
 from nanolan.status import RunView
 from nanolan.story import Story
+from nanolan.times import iso, now_utc
 from nanolan.view import resume_command
 
 FILES = ("metrics.jsonl", "samples.json", "environment.json")

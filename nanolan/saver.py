@@ -33,9 +33,9 @@ from nanolan.manifest import (
 from nanolan.plainfile import SHORT, read_plain
 from nanolan.proof import Proof, prove
 from nanolan.report import PhaseReport, phase_report
-from nanolan.results import hide_secrets, meta_name, numbers, with_results
-from nanolan.secret import hide
+from nanolan.results import hide_secrets, meta_name, score_numbers, with_results
 from nanolan.transfer import Job
+from nanolan.veil import hide
 
 MOST_META_BYTES = 64 << 20  # of a meta that is looked through; one of a d20 takes 1 kB
 STATE_PATIENCE_S = 600.0  # for a state while training goes on: newer ones follow
@@ -297,7 +297,9 @@ def note_results(
 
 def _measured(m: Machine, phase: str, results: dict[str, Any]) -> None:
     before = m.herald.phases.get(phase, PhaseReport("none"))
-    m.herald.phase(phase, structs.replace(before, measured=before.measured | numbers(results)))
+    m.herald.phase(
+        phase, structs.replace(before, measured=before.measured | score_numbers(results))
+    )
 
 
 # ------------------------------------------------------------------ states, in the background

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nanolan.memory import D20
 from nanolan.report import PhaseReport
-from nanolan.size import D20
 
 CHATCORE = "chatcore"
 # key -> (name, what guessing scores); the tasks of nanolan/train/eval_tasks.py

@@ -32,11 +32,11 @@ from nanolan.errors import (
 from nanolan.instance import Created, Instance, instance_of, key_of, offers_of
 from nanolan.neterrors import DOWN, SETTING, SHADEFORM, Trouble, of_answer, of_exception
 from nanolan.offers import Offer
-from nanolan.plan import UNREADABLE, now_utc
+from nanolan.plan import UNREADABLE
 from nanolan.records import Listing, decode, read_each
-from nanolan.secret import Secret, short
 from nanolan.session import open_session
-from nanolan.times import SERVICE_CLOCK, ServiceClock
+from nanolan.times import SERVICE_CLOCK, ServiceClock, now_utc
+from nanolan.veil import Secret, short
 
 TIMEOUT_S = (10, 30)  # connect, each read
 CALL_S = 60.0  # a whole call: an answer that drips passes the time-out of each read

@@ -17,7 +17,7 @@ from nanolan.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.money import dollars
 from nanolan.orphans import compare
 from nanolan.phases import PHASES
-from nanolan.plan import Plan, now_utc, parse_time
+from nanolan.plan import Plan
 from nanolan.presence import NOT_ASKED, Presence, of_attempt, presence, unknown_words
 from nanolan.proof import prove
 from nanolan.records import gap_of
@@ -37,10 +37,11 @@ from nanolan.report import (
     read_receipt,
 )
 from nanolan.rest import Kept, saved_state
-from nanolan.secret import hide
 from nanolan.shadeform import Shadeform
 from nanolan.state import decide_state
 from nanolan.terms import as_now, changed
+from nanolan.times import now_utc, parse_time
+from nanolan.veil import hide
 
 LOG_LINES = 5
 SHORT = (FAILED, STOPPED, LOST)

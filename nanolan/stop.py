@@ -11,12 +11,12 @@ from nanolan.errors import LedgerProblem, MayBeBilling
 from nanolan.hub import Hub
 from nanolan.ledger import CREATE_WAIT_S, Ledger
 from nanolan.money import dollars
-from nanolan.plan import Plan, iso, now_utc, parse_time
+from nanolan.plan import Plan
 from nanolan.presence import name_of
-from nanolan.report import to_json
+from nanolan.report import SILENT_S, to_json
 from nanolan.status import Overview, RunView
+from nanolan.times import iso, now_utc, parse_time
 
-SILENT_S = 20 * 60  # four heartbeats: a machine that is silent for so long does not listen either
 LOOK_EVERY_S = 5.0
 LAUNCH_LOOK_S = 0.2
 

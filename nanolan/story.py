@@ -13,7 +13,7 @@ from nanolan.ledger import Attempt
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.report import ENDED, SUCCEEDED, PhaseReport, Receipt
-from nanolan.samples import PhaseSamples
+from nanolan.results import PhaseSamples
 
 GO_ON = "Go on: "  # in a receipt's message
 

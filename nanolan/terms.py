@@ -11,7 +11,8 @@ from msgspec import structs
 
 from nanolan.instance import Instance
 from nanolan.money import dollars
-from nanolan.plan import Plan, iso, parse_time
+from nanolan.plan import Plan
+from nanolan.times import iso, parse_time
 
 DATE_SLACK_S = 60.0
 SETTLE_S = 180.0  # a limit may show late after a create; `just limit` changes limits in two steps

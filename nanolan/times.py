@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 
+from nanolan.errors import BadAnswer
+
 SERVICES = ("the Hub", "Shadeform")  # a later one is believed before an earlier one
 AGREES_S = 5.0  # a `Date` has whole seconds, and takes a while to arrive
 NOTE_S = 60.0  # a larger difference is said
@@ -162,3 +164,28 @@ def _date_of(text: str | None) -> datetime | None:
 
 
 SERVICE_CLOCK = ServiceClock()
+
+
+def now_utc() -> datetime:
+    """UTC by the service's clock, as far as an answer has told it."""
+    return SERVICE_CLOCK.now()
+
+
+def iso(moment: datetime) -> str:
+    """ISO-8601 UTC to the second, with Z."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> datetime:
+    """A UTC datetime of an ISO-8601 text with any fraction and zone; BadAnswer if it is none."""
+    try:
+        head, _, tail = text.replace("Z", "+00:00").partition(".")
+        digits = len(tail) - len(tail.lstrip("0123456789"))
+        moment = datetime.fromisoformat(head + (tail[digits:] if tail else ""))
+        if tail:  # Python 3.10 reads only 3 or 6 digits of a fraction
+            moment += timedelta(microseconds=int(tail[:digits].ljust(6, "0")[:6]))
+        if abs(moment.year - 2100) > 100:  # with a zone, or a while later, it might be none
+            raise ValueError
+        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    except (ValueError, AttributeError, TypeError):
+        raise BadAnswer(f"{str(text)[:40]!r} is not a time") from None

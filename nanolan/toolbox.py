@@ -11,12 +11,12 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from nanolan.checklist import Check
 from nanolan.checkout import run_git
 from nanolan.codecheck import of_snapshot
 from nanolan.errors import PreflightFailed
 from nanolan.neterrors import HUB, SHADEFORM, of_exception
 from nanolan.patient import Patient
-from nanolan.preflight import Check
 from nanolan.session import open_session
 from nanolan.snapshot import look_at_code_of
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from nanolan.budget import Stop
 from nanolan.plainfile import read_plain
 from nanolan.plan import UNREADABLE, Plan
+from nanolan.report import Stop
 
 # Seconds without a new heartbeat, by stage; "" is before the first one. "cpu" is a rehearsal of a tiny model.
 DEADLINES_S = {

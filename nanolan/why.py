@@ -16,15 +16,14 @@ from typing import Any
 
 from nanolan.causes import Cause, by_reason, cause_of, explain, sentence
 from nanolan.costs import split
-from nanolan.gate import parse_gate
 from nanolan.hub import Hub
 from nanolan.logs import age, end_of_log
 from nanolan.money import dollars, usd
-from nanolan.plan import now_utc, parse_time
+from nanolan.phases import parse_gate
 from nanolan.postmortem import Postmortem, exception_of, of_attempt
-from nanolan.report import ENDED, STOPPED, SUCCEEDED
+from nanolan.report import ENDED, SILENT_S, STOPPED, SUCCEEDED
 from nanolan.status import SHORT, RunView
-from nanolan.stop import SILENT_S
+from nanolan.times import now_utc, parse_time
 
 WIDTH = 80
 BIGGER = "a GPU with more memory"  # when not even one row fits

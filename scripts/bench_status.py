@@ -87,8 +87,9 @@ def many_more(world: Any, alive: bool) -> None:
     from msgspec import structs
 
     from nanolan.ledger import Ledger
-    from nanolan.plan import iso, new_run_id, now_utc
+    from nanolan.plan import new_run_id
     from nanolan.report import Receipt
+    from nanolan.times import iso, now_utc
 
     ledger = Ledger(world.root / "nanolan-home")
     first = ledger.entries()[0]
@@ -153,10 +154,10 @@ def heartbeat() -> str:
     from nanolan.hub import Hub
     from nanolan.meter import Meter
     from nanolan.notify import Notifier
-    from nanolan.secret import Secret
     from nanolan.shadeform import Shadeform
     from nanolan.sim.hub_state import WRITER
     from nanolan.timeline import Timeline
+    from nanolan.veil import Secret
     from tests.box_fixtures import KEY, make_plan
     from tests.test_meter import machine
 

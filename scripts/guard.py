@@ -146,7 +146,7 @@ def mine_of(ledger: Ledger, owner: str | None) -> list[Entry]:
 
 def shown(as_json: bool) -> Callable[[Event], None]:
     """How a change is told: a line with its time, or JSON."""
-    from nanolan.plan import iso, now_utc
+    from nanolan.times import iso, now_utc
 
     def tell(event: Event) -> None:
         click.echo(
@@ -183,7 +183,7 @@ def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: b
     from nanolan.guardpost import guard_job
     from nanolan.hub import Hub
     from nanolan.money import dollars
-    from nanolan.plan import now_utc
+    from nanolan.times import now_utc
 
     plan = ledger.find(None).plan
     revision = Hub(plan.hf_endpoint, s.hf_token).tree(plan.runs_repo).revision

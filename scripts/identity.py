@@ -75,9 +75,9 @@ def identity(
     """Write a checked identity_conversations.jsonl."""
     from nanolan import identity as made
     from nanolan.config import TABLE
-    from nanolan.datasets import IDENTITY_FILE
     from nanolan.errors import AuthProblem, UsageProblem
-    from nanolan.secret import Secret
+    from nanolan.phases import IDENTITY_FILE
+    from nanolan.veil import Secret
 
     who = made.Identity(name, creator, personality)
     if dry_run:

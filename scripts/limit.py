@@ -40,9 +40,9 @@ def limit(
     from nanolan.hub import Hub
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.limit import change, with_limit
-    from nanolan.plan import now_utc
     from nanolan.rebuild import check_ours, elsewhere, find
     from nanolan.shadeform import Shadeform
+    from nanolan.times import now_utc
 
     which, cents = read_words(words)
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
@@ -81,8 +81,8 @@ def read_words(words: tuple[str, ...]) -> tuple[str | None, int]:
 def the_machine(api: Shadeform, entry: Entry) -> Instance:
     """The run's machine; UsageProblem when none bills any more."""
     from nanolan.errors import MayBeBilling, UsageProblem
-    from nanolan.plan import now_utc
     from nanolan.presence import of_attempt, presence, unknown_words
+    from nanolan.times import now_utc
 
     plan = entry.plan
     there = presence(api.info, entry, api.instances(), now_utc())

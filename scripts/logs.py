@@ -63,9 +63,9 @@ def logs(
     from nanolan.errors import NotFound
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.logs import chosen
-    from nanolan.plan import now_utc
     from nanolan.rebuild import elsewhere, find
     from nanolan.shadeform import Shadeform
+    from nanolan.times import now_utc
 
     most, moment = (
         count(last, since),

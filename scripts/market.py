@@ -10,9 +10,9 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nanolan.checklist import Check
     from nanolan.config import Settings
     from nanolan.offers import Offer
-    from nanolan.preflight import Check
     from nanolan.shadeform import Shadeform
 
 NOT_AGREED = "not agreed to; nothing was rented"
@@ -36,8 +36,8 @@ def offers_to_show(
     s: Settings, api: Shadeform | None, all_configs: bool, sort: str
 ) -> tuple[list[Offer], Check | None]:
     """The offers of a dry run, which never fails early: when Shadeform cannot be asked, samples and the failed check."""
+    from nanolan.checklist import Check
     from nanolan.errors import ApiProblem, AuthProblem
-    from nanolan.preflight import Check
 
     try:
         return find_offers(s, api, all_configs, sort), None

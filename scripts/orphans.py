@@ -35,10 +35,10 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     from nanolan.errors import ApiProblem, AuthProblem
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.orphans import compare, table, to_dict
-    from nanolan.plan import now_utc
     from nanolan.presence import blind, unresolved
     from nanolan.records import gap_of
     from nanolan.shadeform import Shadeform
+    from nanolan.times import now_utc
 
     ledger, s = Ledger(nanolan_home()), settings_from(flags, strict=False)
     s.need("shadeform_api_key", *(("hf_token", "hf_repo") if owner else ()))

@@ -27,10 +27,10 @@ from nanolan.cli import TypedPath, Words, run, setting_options, settings_from
 def pull(phase: str | None, target: Path | None, **flags: Any) -> int:
     """Download a proven checkpoint and the tokenizer."""
     from nanolan import pull as pulling
-    from nanolan.basedir import base_dir
     from nanolan.errors import UsageProblem
     from nanolan.hub import Hub
     from nanolan.phases import PHASES
+    from nanolan.pull import base_dir
 
     s = settings_from(flags)
     s.need("hf_token", "hf_repo")

@@ -135,9 +135,9 @@ def worth_showing(line: str) -> bool:
 def summary(world: World, o: Outcome) -> int:
     """Verdict, bill, losses, and where everything lies; the run's exit code."""
     from nanolan.hub import Hub
-    from nanolan.secret import Secret
     from nanolan.sim.rehearsal import box_logs
     from nanolan.status import SHORT
+    from nanolan.veil import Secret
     from nanolan.view import render_run
     from nanolan.why import look_into, render
 
@@ -191,9 +191,9 @@ def show_files(world: World, view: RunView) -> None:
 def expected(view: RunView) -> str:
     """What a run of this kind should cost on the machine that was rehearsed, with a model of that tag's real size."""
     from nanolan.forecast import Work, forecast
+    from nanolan.memory import parameters_of_tag
     from nanolan.money import dollars
     from nanolan.offers import Offer
-    from nanolan.size import parameters_of_tag
 
     plan, o = view.entry.plan, view.entry.plan.offer
     offer = Offer(

@@ -112,8 +112,8 @@ def resume(
     from nanolan.failover import rent_one
     from nanolan.launch import prepare
     from nanolan.ledger import Ledger, nanolan_home
-    from nanolan.plan import now_utc
     from nanolan.resume import attempts, settings_of
+    from nanolan.times import now_utc
 
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")

@@ -107,9 +107,9 @@ def target(
 ) -> tuple[Entry | None, Presence]:
     """The run that is meant and its machines; no run for a machine of ours that is in no ledger and was meant by its own id."""
     from nanolan.errors import ApiProblem, AuthProblem, NanolanError, UsageProblem
-    from nanolan.plan import now_utc
     from nanolan.presence import Presence, presence
     from nanolan.rebuild import check_ours, elsewhere, find
+    from nanolan.times import now_utc
 
     try:
         instances = api.instances()
@@ -146,8 +146,8 @@ def unlisted(
     ledger: Ledger, api: Shadeform, which: str | None, problem: NanolanError
 ) -> tuple[Entry | None, Presence]:
     """The same while the account's listing cannot be read: the ledger knows the machine's id."""
-    from nanolan.plan import now_utc
     from nanolan.presence import presence
+    from nanolan.times import now_utc
 
     known = meant(ledger, which)
     there = presence(api.info, known[0], None, now_utc()) if len(known) == 1 else None
@@ -159,9 +159,9 @@ def unlisted(
 
 def looked_for(api: Shadeform, entry: Entry, there: Presence) -> Presence:
     """Of a run that is young, a machine that no listing shows yet is looked for a while longer."""
-    from nanolan.plan import now_utc, parse_time
     from nanolan.presence import NOT_SHOWN, Presence
     from nanolan.rent import find_run
+    from nanolan.times import now_utc, parse_time
 
     young = (now_utc() - parse_time(entry.plan.created_at)).total_seconds() < YOUNG_S
     if there.unknown != NOT_SHOWN or there.billing or not young:
@@ -235,9 +235,9 @@ def ask(
     from nanolan.errors import NanolanError
     from nanolan.hub import Hub
     from nanolan.ledger import STOPPED_BY_USER
-    from nanolan.plan import now_utc
     from nanolan.status import RunView, look
     from nanolan.stop import ask_to_stop, deaf, still_bills, wait_until_gone
+    from nanolan.times import now_utc
 
     plan = entry.plan
     if s.hf_token is None:

@@ -53,13 +53,13 @@ def train_here(
     device: str | None, processes: int | None, recipe: str, model_only: bool, **flags: Any
 ) -> int:
     """Train on this machine."""
-    from nanolan.basedir import base_dir
-    from nanolan.budget import Stop
     from nanolan.errors import UsageProblem
-    from nanolan.gpus import usable_cuda_devices
     from nanolan.here import Here
     from nanolan.here import train_here as train
     from nanolan.hub import Hub
+    from nanolan.inspection import usable_cuda_devices
+    from nanolan.pull import base_dir
+    from nanolan.report import Stop
 
     s = settings_from(flags)
     gpus = usable_cuda_devices() if device != "cpu" else 0

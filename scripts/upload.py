@@ -37,8 +37,7 @@ def upload(
 ) -> int:
     """Upload what a first run needs. The repo is created, private, if it is missing."""
     from nanolan.hub import Hub
-    from nanolan.parcel import check_together, pack
-    from nanolan.upload import misfit, repo_to_write
+    from nanolan.parcel import check_together, misfit, pack, repo_to_write
 
     s = settings_from(flags | ({"hf_repo": repo} if repo else {}))
     sources = sources_of(words, s.model_tag)
@@ -62,11 +61,11 @@ def upload(
 
 def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     """What to upload and where it lies: one thing and its own path, or several and the folder that holds them all."""
-    from nanolan.basedir import base_dir
     from nanolan.config import ROOT
-    from nanolan.datasets import IDENTITY_FILE
     from nanolan.parcel import KINDS, where_from
     from nanolan.paths import typed
+    from nanolan.phases import IDENTITY_FILE
+    from nanolan.pull import base_dir
 
     kinds = list(dict.fromkeys(w for w in words if w in KINDS))
     paths = [w for w in words if w not in KINDS]
@@ -88,8 +87,8 @@ def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
 
 def deliver(hub: Hub, tree: Any, parcel: Parcel, path: Path, replace: bool) -> Any:
     """Send one parcel unless it is there; Ctrl-C says what is there and how to go on."""
+    from nanolan.parcel import is_there, send
     from nanolan.structure import amount
-    from nanolan.upload import is_there, send
 
     where, size = f"{tree.repo}/{parcel.target or parcel.entries[0].path}", amount(parcel.size)
     if is_there(hub, tree, parcel):
@@ -114,7 +113,7 @@ def deliver(hub: Hub, tree: Any, parcel: Parcel, path: Path, replace: bool) -> A
 def state_now(hub: Hub, parcel: Parcel, repo: str) -> str:
     """Whether the commit was made before Ctrl-C."""
     from nanolan.errors import NanolanError
-    from nanolan.upload import is_there
+    from nanolan.parcel import is_there
 
     try:
         there = is_there(hub, hub.tree(repo), parcel)

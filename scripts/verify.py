@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @setting_options("hf_repo", "hf_token", "hf_endpoint", "model_tag")
 def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
     """Compare sizes and hashes on the Hub with the manifests. Exit code 4 if a folder is not whole."""
-    from nanolan import adopt
+    from nanolan import structure
     from nanolan.errors import NanolanError
     from nanolan.hub import Hub
 
@@ -41,7 +41,7 @@ def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
         return show_structure(hub, s.hf_repo, s.model_tag)
     folder = folder.strip("/")
     try:
-        m = (adopt.adopt if adopting else adopt.verify)(hub, s.hf_repo, folder).manifest
+        m = (structure.adopt if adopting else structure.verify)(hub, s.hf_repo, folder).manifest
     except NanolanError as e:
         click.echo(f"UNPROVEN  {folder}  {e}")
         return 4

@@ -21,7 +21,7 @@ from nanolan.config import ROOT
 from nanolan.manifest import save_whole
 from nanolan.payload import create_body
 from nanolan.phases import PHASES
-from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented, iso, new_run_id, now_utc
+from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented, new_run_id
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.hub import HubServer
 from nanolan.sim.machine import MARK, kill_until_none, marked
@@ -29,6 +29,7 @@ from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.sim.shadeform_instance import Delays
+from nanolan.times import iso, now_utc
 
 REPO, DATA, KEY = "me/lanbot-checkpoints", "openai/gsm8k", f"sim-key-{MARKER}{TWIST}"
 TOKEN = f"hf_stand_in_{MARKER}"

@@ -11,7 +11,7 @@ import tiktoken
 import torch
 
 from nanolan.architecture import GPTConfig, shapes
-from nanolan.datasets import IDENTITY_FILE
+from nanolan.phases import IDENTITY_FILE
 from nanolan.pickles import SPECIAL_TOKENS
 
 BASE, MID = "base_checkpoints/d20", "mid_checkpoints/d20"

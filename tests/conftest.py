@@ -100,13 +100,13 @@ def _command(p: psutil.Process) -> str:
 @pytest.fixture(autouse=True)
 def secrets_of_one_test() -> Iterator[None]:
     """A process masks every secret that it has ever known: one of another test may be an ordinary word here."""
-    from nanolan import secret
+    from nanolan import veil
 
-    before = dict(secret._values)
+    before = dict(veil._values)
     yield
-    secret._values.clear()
-    secret._values.update(before)
-    secret._known = -1
+    veil._values.clear()
+    veil._values.update(before)
+    veil._known = -1
 
 
 @pytest.fixture(autouse=True)

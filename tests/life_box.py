@@ -23,12 +23,13 @@ from nanolan.confine import desk
 from nanolan.hub import Hub
 from nanolan.machine import Tools
 from nanolan.payload import unpack
-from nanolan.plan import now_utc, read_plan
-from nanolan.secret import Secret
+from nanolan.plan import read_plan
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.ticker import Ticker
+from nanolan.times import now_utc
 from nanolan.transfer import Job, commit_step, run_transfer
+from nanolan.veil import Secret
 
 from .life_clock import Actor
 from .life_trainer import FATES, Trainer, run_trainer

@@ -24,12 +24,12 @@ from nanolan.launch import Prepared
 from nanolan.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.offers import Offer
 from nanolan.orphans import compare
-from nanolan.plan import Pinned, Plan, iso, now_utc, parse_time
+from nanolan.plan import Pinned, Plan
 from nanolan.rent import delete_and_confirm
 from nanolan.shadeform import Shadeform
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.stop import tell_launch
-from nanolan.times import SERVICE_CLOCK
+from nanolan.times import SERVICE_CLOCK, iso, now_utc, parse_time
 
 from .core_fixtures import PLAN
 from .life_clock import Actor, Clock

@@ -15,10 +15,11 @@ from nanolan.ledger import Entry
 from nanolan.manifest import FileEntry, Manifest, parse_manifest
 from nanolan.money import dollars
 from nanolan.phases import PHASES
-from nanolan.plan import Plan, parse_time, read_plan
+from nanolan.plan import Plan, read_plan
 from nanolan.proof import prove
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.status import phase_state
+from nanolan.times import parse_time
 
 from .core_fixtures import forms_of
 from .life_box import Box

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanolan.budget import Stop
 from nanolan.manifest import newest_whole, save_whole
+from nanolan.report import Stop
 from nanolan.runner import GRACE_S, HUNG_GRACE_S
 
 from .life_clock import Actor

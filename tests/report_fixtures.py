@@ -13,7 +13,7 @@ from nanolan.curves import read_metrics
 from nanolan.environment import Environment
 from nanolan.plan import PinnedFile, Predicted
 from nanolan.report import PhaseReport, Receipt
-from nanolan.samples import PhaseSamples, Sample
+from nanolan.results import PhaseSamples, Sample
 from nanolan.story import Story, story_of
 
 from .core_fixtures import a_plan

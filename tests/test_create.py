@@ -12,8 +12,8 @@ from msgspec import structs
 
 from nanolan.errors import MayBeBilling, NanolanError, PreflightFailed, RunFailed
 from nanolan.ledger import Entry, Ledger
-from nanolan.plan import iso, now_utc
 from nanolan.sim.world import World
+from nanolan.times import iso, now_utc
 from tests.core_fixtures import CREATE, LIST, QUICK, creates, forget, until
 from tests.launch_fixtures import Launch, ready, silent
 

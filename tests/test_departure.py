@@ -14,10 +14,10 @@ from nanolan.departure import accepted, delete, power_off, wait_to_be_deleted, w
 from nanolan.errors import MayBeBilling
 from nanolan.machine import Machine
 from nanolan.manifest import newest_whole
-from nanolan.plan import parse_time
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop
 from nanolan.saver import upload
 from nanolan.sim.hub import HubServer
+from nanolan.times import parse_time
 
 from .box_fixtures import REPO, WRITERS
 from .report_fixtures import RECEIPT

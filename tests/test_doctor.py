@@ -22,16 +22,16 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.accounts import scope
+from nanolan.checklist import Check
 from nanolan.config import load_settings
 from nanolan.doctor import ROWS, Row, examine, exit_code, next_steps, render
 from nanolan.errors import NanolanError
 from nanolan.ledger import Entry, Ledger
 from nanolan.patient import Patient, admit
-from nanolan.plan import now_utc
-from nanolan.preflight import Check
 from nanolan.sim.hub_state import READER
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World
+from nanolan.times import now_utc
 from tests.core_fixtures import PLAN, QUICK, creates, forget, script, without
 
 KEYS = ("SHADEFORM_API_KEY", "HF_TOKEN", "HF_REPO")

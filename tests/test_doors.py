@@ -15,25 +15,25 @@ import pytest
 import torch
 
 from nanolan.accounts import look_at_structure
-from nanolan.adopt import adopt, verify
 from nanolan.config import load_settings
-from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import NanolanError
 from nanolan.hub import Hub
 from nanolan.inside import look_at_inputs
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.parcel import check_together, pack, where_from
 from nanolan.patient import admit
+from nanolan.phases import IDENTITY_FILE
 from nanolan.pickles import SPECIAL_TOKENS
 from nanolan.preflight import look_at_hub
-from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
+from nanolan.structure import adopt, verify
 from nanolan.train import checkpoint
 from nanolan.train.recipe import RECIPES
 from nanolan.train.supervised import check_fit
 from nanolan.train.tasks import IDENTITY, Part, open_part
 from nanolan.train.tokenizer import load_tokenizer
+from nanolan.veil import Secret
 from tests.checkpoint_fixtures import (
     BASE,
     CONFIG,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.environment import environment_here, read_environment
+from nanolan.environment import read_environment
+from nanolan.inspection import environment_here
 from nanolan.report import to_json
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
 

@@ -13,18 +13,19 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from nanolan.checklist import Check
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
 from nanolan.failover import ASK, GO, STOP, Rules, _failed, decide, rent_one
 from nanolan.hub import Hub
 from nanolan.launch import Prepared, There
 from nanolan.ledger import STOPPED_BY_USER, Attempt
 from nanolan.offers import Offer
-from nanolan.plan import iso, now_utc, parse_time, read_plan
-from nanolan.preflight import Check
-from nanolan.secret import Secret
+from nanolan.plan import read_plan
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.shadeform_instance import NEVER
 from nanolan.sim.world import REPO, World
+from nanolan.times import iso, now_utc, parse_time
+from nanolan.veil import Secret
 from tests.core_fixtures import CREATE, QUICK, a_plan, creates, forget
 from tests.launch_fixtures import B200, Launch, fails, ready, silent, trains
 

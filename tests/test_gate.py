@@ -1,11 +1,11 @@
-"""Tests of nanolan/gate.py."""
+"""Tests of nanolan/phases.py."""
 
 from __future__ import annotations
 
 import pytest
 
 from nanolan.errors import UsageProblem
-from nanolan.gate import closed, parse_gate
+from nanolan.phases import closed, parse_gate
 
 
 @pytest.mark.parametrize(

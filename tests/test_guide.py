@@ -25,11 +25,12 @@ from nanolan.config import ROOT, TABLE
 from nanolan.ledger import Ledger
 from nanolan.menu import recipes
 from nanolan.parcel import CHECKPOINTS
-from nanolan.plan import Plan, iso, now_utc
+from nanolan.plan import Plan
 from nanolan.report import log_path
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.seed import _cached
 from nanolan.sim.world import REPO, World
+from nanolan.times import iso, now_utc
 from tests.core_fixtures import QUICK, forget, until
 from tests.launch_fixtures import NONE, progress, receipt, tell
 from tests.run_fixtures import result, state

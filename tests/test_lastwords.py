@@ -13,12 +13,12 @@ from msgspec.structs import replace
 
 from nanolan.budget import ASSUMED
 from nanolan.lastwords import LEAVES, REPORT_S, leave_card, left_behind, loud, spare_s
-from nanolan.plan import now_utc
 from nanolan.postmortem import read_postmortem
 from nanolan.report import read_receipt
-from nanolan.samples import PhaseSamples, Sample, beside, read_samples
-from nanolan.secret import Secret
+from nanolan.results import PhaseSamples, Sample, beside, read_samples
 from nanolan.sim.hub import HubServer
+from nanolan.times import now_utc
+from nanolan.veil import Secret
 
 from .box_fixtures import TOKEN, WRITERS
 from .core_fixtures import Waits

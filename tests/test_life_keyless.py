@@ -17,10 +17,10 @@ from hypothesis.stateful import run_state_machine_as_test
 from nanolan.hub import Hub
 from nanolan.ledger import Ledger
 from nanolan.patrol import Event, Patrol, knowledge
-from nanolan.plan import parse_time
 from nanolan.rebuild import Elsewhere
 from nanolan.report import read_receipt
 from nanolan.sim.shadeform_http import OPEN
+from nanolan.times import parse_time
 
 from .core_fixtures import PLAN
 from .life_box import Box

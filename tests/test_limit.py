@@ -15,10 +15,11 @@ from nanolan.hub import Hub
 from nanolan.ledger import Entry
 from nanolan.limit import change, with_limit
 from nanolan.payload import create_body
-from nanolan.plan import Plan, iso, new_run_id, now_utc, parse_time, read_plan
-from nanolan.secret import Secret
+from nanolan.plan import Plan, new_run_id, read_plan
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
+from nanolan.times import iso, now_utc, parse_time
+from nanolan.veil import Secret
 
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan
 from .core_fixtures import QUICK, a_plan, client

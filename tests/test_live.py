@@ -20,9 +20,10 @@ from rich.console import Console
 
 from nanolan.instance import Instance, instance_of
 from nanolan.live import JsonLines, Plain, Redrawn, Seen, display, one_line
-from nanolan.plan import Predicted, iso, now_utc
+from nanolan.plan import Predicted
 from nanolan.report import Progress
 from nanolan.status import Overview, RunView
+from nanolan.times import iso, now_utc
 
 from .box_fixtures import until
 from .test_check_status import Terminal, terminal  # noqa: F401  # a fixture

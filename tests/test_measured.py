@@ -9,9 +9,9 @@ from msgspec import structs
 
 from nanolan.ledger import Entry
 from nanolan.measured import TOKENS, figures_of, measured
+from nanolan.memory import D20
 from nanolan.plan import Pinned, PinnedFile, Plan
 from nanolan.report import PhaseReport, Receipt
-from nanolan.size import D20
 from tests.core_fixtures import a_plan
 
 FILES = Pinned(

@@ -7,8 +7,7 @@ import re
 import pytest
 
 from nanolan.errors import UsageProblem
-from nanolan.memory import micro_batch
-from nanolan.size import ModelSize
+from nanolan.memory import ModelSize, micro_batch
 
 D20, D32 = ModelSize(65_536, 20, 1280), ModelSize(65_536, 32, 2048)
 

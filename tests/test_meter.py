@@ -13,10 +13,11 @@ from msgspec.structs import replace
 from nanolan.budget import ASSUMED
 from nanolan.instance import Instance, instance_of
 from nanolan.meter import Meter
-from nanolan.plan import Plan, iso, now_utc
-from nanolan.secret import Secret
+from nanolan.plan import Plan
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
+from nanolan.times import iso, now_utc
+from nanolan.veil import Secret
 
 from .box_fixtures import AT_ONCE, KEY, make_plan, until
 

@@ -12,8 +12,8 @@ import pytest
 from nanolan.errors import ApiProblem
 from nanolan.meter import Meter
 from nanolan.nobody import Nobody
-from nanolan.plan import iso, now_utc, parse_time
 from nanolan.rent import find_run
+from nanolan.times import iso, now_utc, parse_time
 from tests.core_fixtures import PLAN, a_plan
 
 from .box_fixtures import KEY, Box, make_plan, no_box_left, until

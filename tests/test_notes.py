@@ -18,9 +18,9 @@ from nanolan.config import ROOT
 from nanolan.machine import RunStopped
 from nanolan.plainfile import UNSAID_CHARS, Log, note_plain
 from nanolan.report import to_json
-from nanolan.secret import Mask, Secret
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
+from nanolan.veil import Mask, Secret
 
 from .core_fixtures import PLAN
 from .report_fixtures import RECEIPT

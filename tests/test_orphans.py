@@ -10,7 +10,7 @@ import pytest
 from nanolan.instance import Instance, instance_of
 from nanolan.ledger import Entry
 from nanolan.orphans import compare, table, to_dict
-from nanolan.plan import iso, now_utc
+from nanolan.times import iso, now_utc
 
 from .box_fixtures import make_plan
 

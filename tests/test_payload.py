@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from nanolan.config import load_settings
-from nanolan.datasets import DATASETS
 from nanolan.errors import PreflightFailed
 from nanolan.payload import (
     CLOUD,
@@ -34,8 +33,10 @@ from nanolan.payload import (
     startup_script,
     unpack,
 )
-from nanolan.plan import Pinned, PinnedFile, Plan, parse_time, read_plan
+from nanolan.phases import DATASETS
+from nanolan.plan import Pinned, PinnedFile, Plan, read_plan
 from nanolan.sim.marker import MARKER, TWIST
+from nanolan.times import parse_time
 from tests.core_fixtures import PLAN, a_plan, forms_of
 from tests.sim.openapi import check_request, needs_openapi
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nanolan.datasets import DATASETS
 from nanolan.errors import UsageProblem
-from nanolan.phases import PHASES, SEQUENCES, phase_sequence
+from nanolan.phases import DATASETS, PHASES, SEQUENCES, phase_sequence
 
 
 @pytest.mark.parametrize(

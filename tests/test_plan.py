@@ -10,18 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.budget import soft_life_s
+from nanolan.budget import keyless_life_s, life_s, soft_life_s, worst_case_cents
 from nanolan.errors import BadAnswer
-from nanolan.plan import (
-    Plan,
-    iso,
-    keyless_life_s,
-    life_s,
-    new_run_id,
-    parse_time,
-    read_plan,
-    worst_case_cents,
-)
+from nanolan.plan import Plan, new_run_id, read_plan
+from nanolan.times import iso, parse_time
 from tests.core_fixtures import PLAN, a_plan
 
 ANY = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)

@@ -23,7 +23,7 @@ from nanolan.postmortem import (
     write_up,
 )
 from nanolan.report import Receipt
-from nanolan.secret import Mask, Secret
+from nanolan.veil import Mask, Secret
 
 from .box_fixtures import TOKEN, make_plan
 

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.checklist import Check
 from nanolan.config import Settings, load_settings
-from nanolan.datasets import DATASETS
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
 from nanolan.instance import Instance, instance_of
 from nanolan.manifest import Manifest, hash_bytes
+from nanolan.memory import ModelSize
 from nanolan.offers import Offer
+from nanolan.phases import DATASETS
 from nanolan.preflight import (
-    Check,
     Findings,
     check_box_key,
     check_memory,
@@ -27,11 +28,10 @@ from nanolan.preflight import (
     look_at_hub,
     wallet_hint,
 )
-from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.marker import MARKER
 from nanolan.sim.shadeform import ShadeformServer
-from nanolan.size import ModelSize
+from nanolan.veil import Secret
 
 from .box_fixtures import TOKEN
 from .checkpoint_fixtures import LINE, meta, saved, tokenizer, weights

@@ -13,9 +13,9 @@ from msgspec import structs
 from nanolan.errors import AuthProblem, MayBeBilling, Unreachable
 from nanolan.ledger import Entry
 from nanolan.payload import create_body
-from nanolan.plan import iso, now_utc
 from nanolan.presence import NOT_ASKED, NOT_SHOWN, blind, is_past, presence, why_unknown
 from nanolan.sim.shadeform import ShadeformServer
+from nanolan.times import iso, now_utc
 from tests.core_fixtures import INFO, QUICK, a_plan, client
 
 NOW = now_utc()

@@ -21,7 +21,7 @@ from nanolan.errors import (
 )
 from nanolan.instance import Instance
 from nanolan.payload import create_body, limits
-from nanolan.plan import Plan, iso, now_utc
+from nanolan.plan import Plan
 from nanolan.rent import (
     ADOPT_LOOKS,
     READ_BACK_S,
@@ -31,9 +31,10 @@ from nanolan.rent import (
     find_run,
     sweep,
 )
-from nanolan.secret import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
+from nanolan.times import iso, now_utc
+from nanolan.veil import Secret
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, Waits, a_plan, client, creates
 
 DELETE, UPDATE = "POST /v1/instances/.*/delete", "POST /v1/instances/.*/update"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.manifest import Manifest, hash_bytes
-from nanolan.results import numbers, read_results, with_results
+from nanolan.results import read_results, score_numbers, with_results
 
 META = json.dumps(
     {
@@ -50,7 +50,7 @@ def test_nanochats_own_keys_are_filled_and_all_of_it_is_kept_beside_them() -> No
 
 
 def test_only_numbers_count_as_measured() -> None:
-    assert numbers(RESULTS | {"flag": True, "chatcore_tasks": 5}) == {
+    assert score_numbers(RESULTS | {"flag": True, "chatcore_tasks": 5}) == {
         "mmlu_acc": 0.31,
         "val_loss": 9.9,
         "chatcore": 0.2,

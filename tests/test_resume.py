@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from nanolan.checklist import Check
 from nanolan.config import Settings, load_settings
-from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import PreflightFailed
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
 from nanolan.launch import Prepared
 from nanolan.ledger import REFUSED, STOPPED_BY_USER, Attempt, Entry
 from nanolan.offers import Offer, wanted_by
-from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented, iso, now_utc
-from nanolan.preflight import Check
+from nanolan.phases import IDENTITY_FILE
+from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented
 from nanolan.report import Progress, Receipt
 from nanolan.rest import Kept, Rest
 from nanolan.resume import (
@@ -37,9 +37,10 @@ from nanolan.resume import (
     run_code,
     settings_of,
 )
-from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.status import Overview, RunView
+from nanolan.times import iso, now_utc
+from nanolan.veil import Secret
 
 from .box_fixtures import DATA, REPO, SEED, TOKEN, WRITERS, make_plan, pin
 from .checkpoint_fixtures import LINE, checkpoint, tokenizer

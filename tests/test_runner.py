@@ -17,10 +17,10 @@ import psutil
 import pytest
 from msgspec import structs
 
-from nanolan.budget import Stop
 from nanolan.config import ROOT
 from nanolan.manifest import newest_whole
 from nanolan.plan import Plan
+from nanolan.report import Stop
 from nanolan.runner import (
     MARK,
     catches,

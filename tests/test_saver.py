@@ -17,8 +17,8 @@ from nanolan.machine import Machine
 from nanolan.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
 from nanolan.results import meta_name
 from nanolan.saver import StateUploads, held_fast, save, save_the_rest, upload
-from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
+from nanolan.veil import Secret
 
 from .box_fixtures import REPO, WRITERS
 from .saver_fixtures import machine, trained

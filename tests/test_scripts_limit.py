@@ -14,9 +14,10 @@ import pytest
 from nanolan.errors import UsageProblem
 from nanolan.ledger import Entry, Ledger
 from nanolan.payload import create_body
-from nanolan.plan import Plan, iso, new_run_id, now_utc, parse_time
+from nanolan.plan import Plan, new_run_id
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
+from nanolan.times import iso, now_utc, parse_time
 
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS
 from .core_fixtures import QUICK, a_plan, client, script

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nanolan.config import ROOT
-from nanolan.plan import iso, now_utc
+from nanolan.times import iso, now_utc
 
 from .box_fixtures import KEY, REPO, TOKEN
 from .core_fixtures import script, started, until

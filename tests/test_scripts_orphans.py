@@ -12,9 +12,10 @@ from msgspec import structs
 
 from nanolan.ledger import Entry, Ledger
 from nanolan.payload import create_body
-from nanolan.plan import Plan, iso, new_run_id, now_utc
+from nanolan.plan import Plan, new_run_id
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
+from nanolan.times import iso, now_utc
 from tests.box_fixtures import REPO, TOKEN, WRITERS
 from tests.core_fixtures import LIST, QUICK, a_plan, client, script
 

@@ -18,9 +18,10 @@ from nanolan.config import ROOT, load_settings
 from nanolan.hub import Hub
 from nanolan.launch import Rehearsal, prepare, rent
 from nanolan.ledger import Ledger
-from nanolan.plan import Plan, iso, now_utc, read_plan
+from nanolan.plan import Plan, read_plan
 from nanolan.report import Progress, Receipt, to_json
 from nanolan.sim.world import REPO, World
+from nanolan.times import iso, now_utc
 from tests.core_fixtures import CREATE, LIST, QUICK, client, creates, forget, script, until
 from tests.run_fixtures import result, state
 

@@ -21,11 +21,12 @@ from msgspec import structs
 from nanolan.config import ROOT
 from nanolan.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
 from nanolan.payload import create_body
-from nanolan.plan import Plan, iso, new_run_id, now_utc
+from nanolan.plan import Plan, new_run_id
 from nanolan.report import Progress, Receipt, to_json
 from nanolan.sim.hub import HubServer
 from nanolan.sim.marker import MARKER
 from nanolan.sim.shadeform import ShadeformServer
+from nanolan.times import iso, now_utc
 from tests.box_fixtures import REPO, TOKEN, WRITERS
 from tests.core_fixtures import INFO, LIST, QUICK, a_plan, client, script, started, until
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.plan import iso, now_utc
 from nanolan.postmortem import Postmortem
+from nanolan.times import iso, now_utc
 
 from .box_fixtures import REPO
 from .core_fixtures import script

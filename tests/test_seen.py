@@ -12,9 +12,9 @@ from msgspec import structs
 
 from nanolan.errors import MayBeBilling, NanolanError, PreflightFailed
 from nanolan.ledger import Entry
-from nanolan.plan import iso, now_utc
 from nanolan.resume import check_over
 from nanolan.status import Overview
+from nanolan.times import iso, now_utc
 from nanolan.view import render, to_dict
 from tests.core_fixtures import script
 

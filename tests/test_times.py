@@ -19,13 +19,12 @@ from nanolan.launch import make_plan
 from nanolan.ledger import Ledger
 from nanolan.nobody import machine_of
 from nanolan.patrol import Patrol, knowledge
-from nanolan.plan import now_utc, parse_time
 from nanolan.preflight import Findings
 from nanolan.rebuild import Elsewhere
-from nanolan.secret import Secret
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.status import look
-from nanolan.times import SERVICE_CLOCK, ServiceClock, difference
+from nanolan.times import SERVICE_CLOCK, ServiceClock, difference, now_utc, parse_time
+from nanolan.veil import Secret
 from tests.box_fixtures import REPO, TOKEN
 from tests.core_fixtures import PLAN, client
 from tests.launch_fixtures import B200

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.adopt import BY_HAND, verify
 from nanolan.config import ROOT
 from nanolan.hub import Hub
-from nanolan.secret import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import READER, WRITER
 from nanolan.sim.seed import _cached
+from nanolan.structure import BY_HAND, verify
+from nanolan.veil import Secret
 from tests.core_fixtures import script, started, until
 from tests.test_parcel import optimizer
 

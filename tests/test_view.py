@@ -13,10 +13,11 @@ from msgspec import structs
 
 from nanolan.instance import Instance, instance_of
 from nanolan.ledger import Attempt, Entry
-from nanolan.plan import Pinned, PinnedFile, Predicted, iso, now_utc
+from nanolan.plan import Pinned, PinnedFile, Predicted
 from nanolan.report import PhaseReport, Progress, Receipt, leak_warning
 from nanolan.rest import Kept
 from nanolan.status import Overview, RunView
+from nanolan.times import iso, now_utc
 from nanolan.view import WIDTH, render, ssh_command, to_dict
 
 from .box_fixtures import make_plan

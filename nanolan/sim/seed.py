@@ -3,7 +3,7 @@
     seed(hub, "me/lanbot-checkpoints", cache=folder)
 
     <repo> (private)      base_checkpoints/<tag>/, mid_checkpoints/<tag>/, tokenizer/, identity_conversations.jsonl
-    data sets (public)    the repositories and parquet paths of nanolan/datasets.py
+    data sets (public)    the repositories and parquet paths of nanolan/phases.py
 
 Every text is made here from a fixed seed. With `cache`, what was built is kept, so that the next rehearsal
 imports neither torch nor pyarrow.
@@ -20,8 +20,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from nanolan.datasets import DATASETS, IDENTITY_FILE
 from nanolan.manifest import MANIFEST, Manifest, hash_file
+from nanolan.phases import DATASETS, IDENTITY_FILE
 from nanolan.sim.hub import HubServer
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _build(folder: Path, tag: str) -> Path:
 
 
 def _write_data(folder: Path) -> None:
-    """The data sets as parquet files, at the paths that nanolan/datasets.py looks for."""
+    """The data sets as parquet files, at the paths that nanolan/phases.py looks for."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from nanolan.errors import BadAnswer
-from nanolan.samples import Sample
+from nanolan.results import Sample
 from nanolan.train.chat import texts
 from nanolan.train.conversation import Conversation, render_prompt
 from nanolan.train.engine import Engine

@@ -24,8 +24,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanolan.datasets import DATASETS
 from nanolan.errors import BadAnswer
+from nanolan.phases import DATASETS
 from nanolan.train.conversation import conversation, render_prompt
 from nanolan.train.tasks import text
 from nanolan.train.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ import msgspec
 
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.manifest import newest_whole
-from nanolan.samples import PhaseSamples, beside
+from nanolan.results import PhaseSamples, beside
 from nanolan.train import checkpoint
 from nanolan.train.answers import answers
 from nanolan.train.engine import Engine

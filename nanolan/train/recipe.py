@@ -14,7 +14,7 @@ from typing import Any
 from nanolan import memory
 from nanolan.architecture import GPTConfig
 from nanolan.errors import UsageProblem
-from nanolan.size import size_of
+from nanolan.memory import size_of
 
 ZERO = (
     "momentum_steps",

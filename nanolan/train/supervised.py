@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from nanolan.architecture import check_rows, check_vocabulary
-from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import BadAnswer, RunFailed
+from nanolan.phases import IDENTITY_FILE
 from nanolan.train import checkpoint
 from nanolan.train.attention import flex_works
 from nanolan.train.hardware import mfu_per_token

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanolan.datasets import MOST_DATA_BYTES
 from nanolan.errors import BadAnswer, NanolanError
 from nanolan.parcel import pack
+from nanolan.phases import MOST_DATA_BYTES
 from nanolan.train import tasks
 from nanolan.train.conversation import calculator_parts, check, read_jsonl, render
 from nanolan.train.humaneval import read_humaneval

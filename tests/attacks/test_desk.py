@@ -24,11 +24,10 @@ from nanolan.herald import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metric
 from nanolan.manifest import MANIFEST, read_whole, save_whole, whole_steps
 from nanolan.pace import first_pace
 from nanolan.report import PhaseReport, phase_report, read_receipt, to_json
-from nanolan.results import numbers, read_results
+from nanolan.results import gather, read_results, score_numbers
 from nanolan.runner import run_trainer
-from nanolan.samples import gather
 from nanolan.saver import held_fast, note_results
-from nanolan.secret import Mask, Secret
+from nanolan.veil import Mask, Secret
 from nanolan.watchdog import read_beat
 from tests.attacks.test_pickles import grown
 from tests.core_fixtures import PLAN
@@ -283,7 +282,7 @@ LIES = (
 
 @pytest.mark.parametrize("results", LIES, ids=lambda r: ascii(r)[:40])
 def test_a_result_that_is_no_number_is_not_in_the_receipt(results: dict[str, Any]) -> None:
-    assert numbers(results) == {}
+    assert score_numbers(results) == {}
 
 
 def test_a_receipt_with_what_a_trainer_claims_can_be_read_again(tmp_path: Path) -> None:
@@ -291,7 +290,7 @@ def test_a_receipt_with_what_a_trainer_claims_can_be_read_again(tmp_path: Path) 
     path.write_text(
         '{"mmlu_acc": NaN, "arc_easy_acc": 1e999, "gsm8k_acc": 0.25, "\\ud800": 1, "step": 9}'
     )
-    phases = {"sft": PhaseReport("proven", measured=numbers(read_results(path)))}
+    phases = {"sft": PhaseReport("proven", measured=score_numbers(read_results(path)))}
     assert read_receipt(to_json(msgspec.structs.replace(RECEIPT, phases=phases))).phases[
         "sft"
     ].measured == {"gsm8k_acc": 0.25}

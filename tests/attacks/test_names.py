@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from nanolan.basedir import place
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem
 from nanolan.hub import Tree
 from nanolan.inputs import fetch
 from nanolan.manifest import Manifest, borrow, hash_bytes, parse_manifest, read_whole, save_whole
 from nanolan.parcel import pack
+from nanolan.pins import pin_dataset
 from nanolan.plan import Pinned, PinnedFile
-from nanolan.preflight import pin_dataset
-from nanolan.secret import Secret
+from nanolan.pull import place
 from nanolan.transfer import Job
+from nanolan.veil import Secret
 
 FILE = hash_bytes("x", b"data")
 # (what it is, a path in a repo)

@@ -30,7 +30,7 @@ from nanolan.herald import last_row
 from nanolan.page import render_page
 from nanolan.pickles import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.report import PhaseReport
-from nanolan.samples import PhaseSamples, Sample
+from nanolan.results import PhaseSamples, Sample
 from nanolan.story import story_of
 from nanolan.train.calculator import MAX_NUMBER, calculate
 from nanolan.train.checkpoint import load, read_state

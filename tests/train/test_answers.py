@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.datasets import DATASETS
+from nanolan.phases import DATASETS
 from nanolan.train.answers import QUESTIONS, answers
 from nanolan.train.checkpoint import load
 from nanolan.train.engine import Engine

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from nanolan.causes import cause_of
-from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import RunFailed
 from nanolan.manifest import whole_steps
+from nanolan.phases import IDENTITY_FILE
 from nanolan.train.__main__ import main
 from nanolan.train.job import read_job
 from nanolan.train.report import Report

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nanolan.datasets import IDENTITY_FILE
 from nanolan.errors import BadAnswer
+from nanolan.phases import IDENTITY_FILE
 from nanolan.train.tasks import IDENTITY, READERS, TRAINING, VALIDATION, Part, open_part
 
 from .tiny_world import write_parquet

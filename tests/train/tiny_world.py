@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanolan.datasets import DATASETS, IDENTITY_FILE
+from nanolan.phases import DATASETS, IDENTITY_FILE
 from nanolan.train.tiny import write_tiny
 
 REPO = Path(__file__).resolve().parents[2]

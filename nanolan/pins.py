@@ -1,0 +1,103 @@
+"""Pins what a run reads from the Hub: checkpoints and data sets, by revision, size and hash."""
+
+from __future__ import annotations
+
+import fnmatch
+
+from nanolan.architecture import MODEL_FILE, newest_step
+from nanolan.config import Settings
+from nanolan.errors import (
+    BadAnswer,
+    NotFound,
+    PreflightFailed,
+)
+from nanolan.hub import Hub, Tree
+from nanolan.inside import (
+    Inside,
+    look_at_checkpoint,
+    look_at_datasets,
+    model_in,
+)
+from nanolan.manifest import MANIFEST, Manifest, parse_manifest
+from nanolan.phases import FOLDERS, REVISIONS
+from nanolan.plan import Pinned
+from nanolan.proof import prove
+
+
+def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, Inside]:
+    """The checkpoint in `folder`, by its manifest if it has one, else its newest step; and what it holds, found good."""
+    if not tree.under(folder):
+        raise PreflightFailed(
+            f"{tree.repo} has no {folder}/. Upload it: just upload {FOLDERS.get(folder.split('/')[0], 'base')}"
+        )
+    pin = (
+        _by_manifest(hub, tree, folder)
+        if f"{folder}/{MANIFEST}" in tree.files
+        else _newest_by_hand(tree, folder)
+    )
+    return pin, look_at_checkpoint(hub, pin, *model_in(pin))
+
+
+def read_manifest(hub: Hub, tree: Tree, folder: str) -> Manifest:
+    """The manifest of a folder that has one."""
+    return parse_manifest(
+        hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision), f"{folder}/{MANIFEST}"
+    )
+
+
+def _by_manifest(hub: Hub, tree: Tree, folder: str) -> Pinned:
+    manifest = read_manifest(hub, tree, folder)
+    try:
+        prove(tree, folder, manifest)
+    except BadAnswer as e:
+        raise PreflightFailed(
+            f"{folder} is not whole: {e}. Upload it again, or: just verify --adopt {folder}"
+        ) from None
+    names = [f"{folder}/{f.path}" for f in manifest.files if not f.path.startswith("optim_")]
+    if not any(MODEL_FILE.fullmatch(f.path) for f in manifest.files):
+        raise PreflightFailed(
+            f"the manifest of {tree.repo}/{folder} names no model_SSSSSS.pt: it is not a nanochat checkpoint"
+        )
+    return tree.pin([*names, f"{folder}/{MANIFEST}"], proven=True)
+
+
+def _newest_by_hand(tree: Tree, folder: str) -> Pinned:
+    """The newest step; one whose save was killed between its model and its meta is refused, naming the step before it."""
+    names = [p.removeprefix(f"{folder}/") for p in tree.under(folder)]
+    newest = newest_step(
+        names, f"{tree.repo}/{folder}", f"just hf repos delete-files {tree.repo} {folder}/"
+    )
+    if newest is None:
+        raise PreflightFailed(
+            f"{tree.repo}/{folder} holds no model_SSSSSS.pt: it is not a nanochat checkpoint"
+        )
+    return tree.pin(f"{folder}/{name}" for name in newest)
+
+
+def data_tree(hub: Hub, repo: str) -> Tree:
+    """A data set repo at the revision that is known, or as it is now."""
+    try:
+        return hub.tree(repo, "dataset", REVISIONS.get(repo))
+    except NotFound:
+        return hub.tree(repo, "dataset")
+
+
+def pin_dataset(hub: Hub, repo: str, globs: list[str]) -> Pinned:
+    """The files of a data set repo that are wanted, with the columns that are read."""
+    tree = data_tree(hub, repo)
+    paths: set[str] = set()
+    for glob in globs:
+        hits = fnmatch.filter(tree.files, glob)
+        if not hits:
+            raise PreflightFailed(
+                f"data set {tree.repo} has no {glob}: its layout changed; nothing was rented"
+            )
+        paths.update(hits)
+    pinned = tree.pin(paths)
+    look_at_datasets(hub, [pinned])
+    return pinned
+
+
+def reads_identity(s: Settings) -> bool:
+    """Whether a phase of these settings reads the identity conversations, if they are there."""
+    return not s.no_identity and bool({"mid", "sft"} & set(s.phases))
