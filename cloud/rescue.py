@@ -53,7 +53,7 @@ DOUBT_S = (
     10 * 60
 )  # for the provider to say what time it is, where a clock here says that all is over
 POWER_OFF_S = 15 * 60  # after this long of deleting in vain, past the provider's own limit
-NOTE = "[a secret stood here and was masked]"  # of nanolan/veil.py, in the log
+NOTE = "[a secret stood here and was masked]"  # of nanolan/redact.py, in the log
 TROUBLE = (OSError, ValueError, http.client.HTTPException)  # URLError and HTTPError are OSErrors
 
 
@@ -260,7 +260,7 @@ def upload_log(
 
 
 def hide(text: str, secrets: dict[str, str]) -> str:
-    """As nanolan/veil.py does it, for what a short program can print."""
+    """As nanolan/redact.py does it, for what a short program can print."""
     for form in sorted(
         {f for value in secrets.values() if value for f in forms(value)}, key=len, reverse=True
     ):

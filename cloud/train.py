@@ -1,7 +1,7 @@
 """The box's main: `python cloud/train.py STATE WORK`, started by boot.sh as its last act.
 
 What the box program itself cannot handle (a plan it cannot read, no sight of its own instance) goes to the
-rescue program: log uploaded, machine deleted. Whatever is printed here goes through a veil (nanolan/veil.py).
+rescue program: log uploaded, machine deleted. Whatever is printed here goes through a veil (nanolan/redact.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ def main(state: Path, work: Path) -> None:
     """Run the box program; what ends it in any other way than its own end is for the rescue program."""
     why = "the box program failed"
     try:
-        from nanolan.plainfile import Log
-        from nanolan.veil import veiled
+        from nanolan.files import Log
+        from nanolan.redact import veiled
 
         sys.stdout = sys.stderr = veiled(Log(1), note=True)
         from nanolan.box import main as box  # now: what it imports keeps the stderr that it finds
@@ -27,7 +27,7 @@ def main(state: Path, work: Path) -> None:
         try:
             traceback.print_exc(file=sys.stdout)
             sys.stdout.flush()
-            from nanolan.veil import short
+            from nanolan.redact import short
 
             why = short(f"{why}: {type(e).__name__}: {e}").replace(
                 "\0", "?"

@@ -26,6 +26,7 @@ from nanolan.confine import fence
 from nanolan.control import LIMIT_FILE, Control, Limit
 from nanolan.departure import delete, wait_to_be_deleted, warrant_of
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
+from nanolan.files import note_plain
 from nanolan.herald import Herald
 from nanolan.hub import Hub
 from nanolan.inputs import fetch_inputs, patience_of
@@ -38,8 +39,8 @@ from nanolan.money import dollars
 from nanolan.nobody import Nobody
 from nanolan.notify import WARNING, started
 from nanolan.pace import complaint, exchange
-from nanolan.plainfile import note_plain
 from nanolan.plan import UNREADABLE, Plan, read_plan
+from nanolan.redact import Secret, hide
 from nanolan.rent import find_run
 from nanolan.report import (
     FAILED,
@@ -58,7 +59,6 @@ from nanolan.shadeform import Shadeform
 from nanolan.timeline import Timeline, phase_seconds
 from nanolan.times import SERVICE_CLOCK, ServiceClock, iso, parse_time
 from nanolan.training import evaluate, fetch_state, pass_gate, train
-from nanolan.veil import Secret, hide
 
 FIND_LOOKS = 18  # about 5 minutes
 REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}

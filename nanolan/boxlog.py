@@ -9,10 +9,10 @@ import os
 import sys
 from pathlib import Path
 
-from nanolan.plainfile import note_plain
+from nanolan.files import note_plain
 from nanolan.plan import Plan
+from nanolan.redact import Mask
 from nanolan.report import part_path
-from nanolan.veil import Mask
 
 HEAD_BYTES, TAIL_BYTES = 1_000_000, 9_000_000  # what is kept of a log that a trainer floods
 PART_BYTES = 1_000_000

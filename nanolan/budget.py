@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from nanolan.money import MOST_DOLLARS, cost_cents
 
 SAFETY = 2  # times the measured margin
-OF_TIME = "of max-duration"  # in the text of a stop for the time limit
 ASK_AGAIN_CENTS = 1_000_00  # a limit above this is more often a typo than a wish
 
 

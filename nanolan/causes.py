@@ -10,8 +10,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nanolan.budget import OF_TIME
-
 LINES = 60  # of the log's end that are looked at
 PLACES = {
     "load": "loading",
@@ -293,3 +291,6 @@ def clause(told: str) -> str:
 def xid(kernel: Sequence[str]) -> int | None:
     """The first of NVIDIA's error numbers in the kernel's log."""
     return next((int(m[1]) for line in kernel if (m := XID.search(line))), None)
+
+
+OF_TIME = "of max-duration"  # in the text of a stop for the time limit

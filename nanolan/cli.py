@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nanolan.helptext import Taught
-from nanolan.veil import short, veiled
+from nanolan.redact import short, veiled
 
 if TYPE_CHECKING:
     from nanolan.config import Settings

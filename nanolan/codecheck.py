@@ -12,8 +12,8 @@ from nanolan.checklist import Check
 from nanolan.config import ROOT
 from nanolan.errors import PreflightFailed
 from nanolan.plan import Code
+from nanolan.redact import printable
 from nanolan.snapshot import Snapshot
-from nanolan.veil import printable
 
 MOST_NAMES = 60
 

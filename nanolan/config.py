@@ -16,11 +16,11 @@ from nanolan.envlines import LIMIT, EnvFile, nearest, read_env
 from nanolan.errors import AuthProblem, UsageProblem
 from nanolan.money import parse_limit
 from nanolan.phases import phase_sequence
+from nanolan.redact import Mask, Secret
 from nanolan.settingvalues import duration as duration
 from nanolan.settingvalues import is_loopback as is_loopback
-from nanolan.veil import Mask, Secret
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _setting(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from nanolan.veil import Secret, password_of
+from nanolan.redact import Secret, password_of
 
 PROXIES = re.compile(r"(?i)(https?|all|ftp|socks)_proxy")
 NAMED = re.compile(r"(?i).*(token|api_?key|access_?key|secret|secret_?key|passwd|password)")

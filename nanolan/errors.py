@@ -27,7 +27,7 @@ Only scripts/ catches these, prints one line and exits with `exit_code`.
 
 from __future__ import annotations
 
-from nanolan.veil import hide
+from nanolan.redact import hide
 
 
 class NanolanError(Exception):

@@ -16,18 +16,18 @@ from msgspec import structs
 
 from nanolan.boxlog import Parts, log_file, unsaid, whole
 from nanolan.confine import desk
+from nanolan.files import last_lines
 from nanolan.hub import Hub
 from nanolan.meter import Meter
 from nanolan.money import dollars
 from nanolan.notify import WARNING, Notifier
 from nanolan.outlook import left_s, outlook
-from nanolan.plainfile import last_lines
 from nanolan.plan import UNREADABLE, Plan
+from nanolan.redact import NOTE, Mask, Secret, hide, short
 from nanolan.report import PREPARING, PhaseReport, Progress, to_json
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
 from nanolan.times import iso, now_utc
-from nanolan.veil import NOTE, Mask, Secret, hide, short
 from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0

@@ -31,7 +31,7 @@ from nanolan.hubtrouble import FAILURES, failure_of
 from nanolan.hubtrouble import TOKENS_URL as TOKENS_URL
 from nanolan.neterrors import BUSY, Trouble
 from nanolan.plan import Pinned, PinnedFile, check_names
-from nanolan.veil import Secret, hide
+from nanolan.redact import Secret, hide
 
 LAPTOP_PATIENCE_S = 45.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0

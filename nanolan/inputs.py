@@ -10,8 +10,8 @@ from nanolan.errors import BadAnswer
 from nanolan.manifest import hash_file
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Pinned, PinnedFile, Plan, check_names
+from nanolan.redact import Secret
 from nanolan.transfer import Job, run_transfer
-from nanolan.veil import Secret
 
 ROUNDS = 3  # downloads of a file that arrives with other bytes than pinned
 PATIENCE_S = (

@@ -24,8 +24,8 @@ from nanolan.records import (
     whole,
     word,
 )
+from nanolan.redact import Secret, hide, short
 from nanolan.times import now_utc
-from nanolan.veil import Secret, hide, short
 
 GONE = {"deleting", "deleted"}  # billing has stopped
 NO_STATUS = "of unknown status"  # bills, as far as anybody knows

@@ -21,11 +21,11 @@ from nanolan.manifest import MANIFEST
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.page import render_page
 from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up
+from nanolan.redact import Mask
 from nanolan.report import SUCCEEDED, Receipt, leak_warning, to_json
 from nanolan.results import beside, gather
 from nanolan.story import story_of
 from nanolan.times import iso
-from nanolan.veil import Mask
 
 LAST_WORDS_S = 600.0  # for the log, with a Hub that has taken everything else
 CARD_S = 30.0  # for the model card

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nanolan.money import dollars
+from nanolan.redact import drawing, hide, printable
 from nanolan.status import Overview, RunView
 from nanolan.times import now_utc
-from nanolan.veil import drawing, hide, printable
 from nanolan.view import WIDTH, clock_of, duration_text, moment_text, render, to_dict, trouble_text
 
 if TYPE_CHECKING:

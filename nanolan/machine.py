@@ -22,6 +22,7 @@ from nanolan.phases import PHASES
 from nanolan.plan import Plan
 from nanolan.postmortem import PROBES, Probe
 from nanolan.proof import Proof
+from nanolan.redact import Secret
 from nanolan.report import Stop
 from nanolan.runner import kill_trainers, run_trainer
 from nanolan.shadeform import Shadeform
@@ -29,7 +30,6 @@ from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
 from nanolan.times import iso, now_utc
 from nanolan.transfer import run_transfer
-from nanolan.veil import Secret
 
 
 class RunStopped(NanolanError):

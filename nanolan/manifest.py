@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nanolan.errors import BadAnswer
-from nanolan.plainfile import SHORT, open_plain, read_plain
+from nanolan.files import SHORT, open_plain, read_plain
 from nanolan.sniff import mistaken_for
 
 MANIFEST = "manifest.json"

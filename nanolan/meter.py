@@ -14,7 +14,8 @@ from datetime import datetime
 
 from msgspec import structs
 
-from nanolan.budget import ASSUMED, OF_TIME, Margin, give_up_cents, soft_life_s, soft_limit_cents
+from nanolan.budget import ASSUMED, Margin, give_up_cents, soft_life_s, soft_limit_cents
+from nanolan.causes import OF_TIME
 from nanolan.errors import NanolanError
 from nanolan.instance import Instance
 from nanolan.money import cost_cents, dollars

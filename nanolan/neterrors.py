@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nanolan.errors import TooManyRequests, Unreachable, WrongSetting
-from nanolan.veil import short
+from nanolan.redact import short
 
 SETTING, REFUSED, BUSY, DOWN = "your setting", "refused", "asked too often", "down"
 

@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from nanolan.files import note_plain
 from nanolan.money import dollars
-from nanolan.plainfile import note_plain
 from nanolan.plan import Plan
+from nanolan.redact import Mask, Secret, hide, short
 from nanolan.report import Receipt
-from nanolan.veil import Mask, Secret, hide, short
 
 INFO, SUCCESS, WARNING, FAILURE = "info", "success", "warning", "failure"  # apprise's own words
 CLOSE_S = 20.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from nanolan.plainfile import last_lines
+from nanolan.files import last_lines
 from nanolan.plan import UNREADABLE, Plan
 
 STEPS = 5  # looked at; the first one, which compiles, does not count

@@ -18,11 +18,11 @@ from nanolan.markup import esc, note, page, section, table, terms
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES
 from nanolan.plan import Pinned, Plan
+from nanolan.redact import hide
 from nanolan.report import FAILED, LOST, STOPPED, SUCCEEDED, PhaseReport, Receipt
 from nanolan.results import PhaseSamples, Sample
 from nanolan.scores import MODEL, PUBLISHED_BY, Line, is_d20, passes, score_lines
 from nanolan.story import Story
-from nanolan.veil import hide
 
 TONES = {SUCCEEDED: "good", FAILED: "bad", LOST: "bad", STOPPED: "warn"}
 STAGES = {"setup": "set-up"}

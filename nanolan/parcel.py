@@ -29,10 +29,10 @@ from nanolan.manifest import MANIFEST, FileEntry, Manifest, hash_bytes, hash_fil
 from nanolan.phases import FOLDERS, IDENTITY_FILE, MOST_DATA_BYTES
 from nanolan.pickles import MAX_TOKENIZER_BYTES, check_whole, encoding_state, tensors
 from nanolan.proof import matches, prove
+from nanolan.redact import Secret
 from nanolan.secretscan import Scanner
 from nanolan.structure import BY_HAND, proven
 from nanolan.transfer import Job, run_transfer
-from nanolan.veil import Secret
 
 CHECKPOINTS = {name: folder for folder, name in FOLDERS.items()}  # base -> base_checkpoints, ...
 KINDS = (*CHECKPOINTS, "tokenizer", "data")

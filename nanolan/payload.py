@@ -18,10 +18,10 @@ from nanolan.config import Settings
 from nanolan.errors import PreflightFailed
 from nanolan.instance import attempt_tag, owner_tag, run_tag
 from nanolan.plan import Plan
+from nanolan.redact import Secret
 from nanolan.times import parse_time
-from nanolan.veil import Secret
 
-CLOUD = Path(__file__).resolve().parent.parent / "cloud"
+CLOUD = Path(__file__).resolve().parents[2] / "cloud"
 MOST_SCRIPT_BYTES = (
     12_000  # before base64; the limit is not documented, and some clouds end at 16 KB
 )

@@ -29,9 +29,9 @@ from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub import Hub
 from nanolan.inspection import query_gpus
 from nanolan.plan import UNREADABLE, Plan
+from nanolan.redact import Mask
 from nanolan.report import Receipt
 from nanolan.times import iso, now_utc
-from nanolan.veil import Mask
 from nanolan.watchdog import read_beat
 
 NAME = "postmortem.json"

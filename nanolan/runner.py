@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from nanolan.confine import UID, Account, desk
-from nanolan.plainfile import write_plain
+from nanolan.files import write_plain
 from nanolan.plan import Plan
 from nanolan.report import Stop
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from msgspec import structs
 
 from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NanolanError, NotFound, Unreachable
+from nanolan.files import SHORT, read_plain
 from nanolan.hub import Hub
 from nanolan.inspection import STATE_SIZE
 from nanolan.machine import Machine, say
@@ -30,12 +31,11 @@ from nanolan.manifest import (
     read_whole,
     whole_steps,
 )
-from nanolan.plainfile import SHORT, read_plain
 from nanolan.proof import Proof, prove
+from nanolan.redact import hide
 from nanolan.report import PhaseReport, phase_report
 from nanolan.results import hide_secrets, meta_name, score_numbers, with_results
 from nanolan.transfer import Job
-from nanolan.veil import hide
 
 MOST_META_BYTES = 64 << 20  # of a meta that is looked through; one of a d20 takes 1 kB
 STATE_PATIENCE_S = 600.0  # for a state while training goes on: newer ones follow

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import quote
 
-from nanolan.veil import base64_of, forms, known_values, parts, password_of, unescaped
+from nanolan.redact import base64_of, forms, known_values, parts, password_of, unescaped
 
 ALLOW = b"pragma: allowlist secret"
 WHOLE = 12  # shorter values are looked for as whole words alone

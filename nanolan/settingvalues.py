@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from nanolan.errors import UsageProblem
 from nanolan.phases import parse_gate, phase_sequence
-from nanolan.veil import Secret
+from nanolan.redact import Secret
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
 REPO = r"(?=.{3,96}\Z)[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?"  # as the Hub's own client has it

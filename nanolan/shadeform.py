@@ -34,9 +34,9 @@ from nanolan.neterrors import DOWN, SETTING, SHADEFORM, Trouble, of_answer, of_e
 from nanolan.offers import Offer
 from nanolan.plan import UNREADABLE
 from nanolan.records import Listing, decode, read_each
+from nanolan.redact import Secret, short
 from nanolan.session import open_session
 from nanolan.times import SERVICE_CLOCK, ServiceClock, now_utc
-from nanolan.veil import Secret, short
 
 TIMEOUT_S = (10, 30)  # connect, each read
 CALL_S = 60.0  # a whole call: an answer that drips passes the time-out of each read

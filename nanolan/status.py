@@ -21,6 +21,7 @@ from nanolan.plan import Plan
 from nanolan.presence import NOT_ASKED, Presence, of_attempt, presence, unknown_words
 from nanolan.proof import prove
 from nanolan.records import gap_of
+from nanolan.redact import hide
 from nanolan.report import (
     ENDED,
     FAILED,
@@ -41,7 +42,6 @@ from nanolan.shadeform import Shadeform
 from nanolan.state import decide_state
 from nanolan.terms import as_now, changed
 from nanolan.times import now_utc, parse_time
-from nanolan.veil import hide
 
 LOG_LINES = 5
 SHORT = (FAILED, STOPPED, LOST)

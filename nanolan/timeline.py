@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from nanolan.plainfile import note_plain
+from nanolan.files import note_plain
 
 
 class Timeline:

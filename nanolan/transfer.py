@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nanolan.errors import NanolanError, Unreachable
-from nanolan.veil import Secret, drawing, short
+from nanolan.redact import Secret, drawing, short
 
 if TYPE_CHECKING:
     from nanolan.hub import Hub

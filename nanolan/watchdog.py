@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from nanolan.plainfile import read_plain
+from nanolan.files import read_plain
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.report import Stop
 

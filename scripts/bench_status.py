@@ -154,10 +154,10 @@ def heartbeat() -> str:
     from nanolan.hub import Hub
     from nanolan.meter import Meter
     from nanolan.notify import Notifier
+    from nanolan.redact import Secret
     from nanolan.shadeform import Shadeform
     from nanolan.sim.hub_state import WRITER
     from nanolan.timeline import Timeline
-    from nanolan.veil import Secret
     from tests.box_fixtures import KEY, make_plan
     from tests.test_meter import machine
 

@@ -77,7 +77,7 @@ def identity(
     from nanolan.config import TABLE
     from nanolan.errors import AuthProblem, UsageProblem
     from nanolan.phases import IDENTITY_FILE
-    from nanolan.veil import Secret
+    from nanolan.redact import Secret
 
     who = made.Identity(name, creator, personality)
     if dry_run:

@@ -54,12 +54,12 @@ def train_here(
 ) -> int:
     """Train on this machine."""
     from nanolan.errors import UsageProblem
-    from nanolan.here import Here
-    from nanolan.here import train_here as train
     from nanolan.hub import Hub
     from nanolan.inspection import usable_cuda_devices
     from nanolan.pull import base_dir
     from nanolan.report import Stop
+    from nanolan.train_here import Here
+    from nanolan.train_here import train_here as train
 
     s = settings_from(flags)
     gpus = usable_cuda_devices() if device != "cpu" else 0

@@ -100,13 +100,13 @@ def _command(p: psutil.Process) -> str:
 @pytest.fixture(autouse=True)
 def secrets_of_one_test() -> Iterator[None]:
     """A process masks every secret that it has ever known: one of another test may be an ordinary word here."""
-    from nanolan import veil
+    from nanolan import redact
 
-    before = dict(veil._values)
+    before = dict(redact._values)
     yield
-    veil._values.clear()
-    veil._values.update(before)
-    veil._known = -1
+    redact._values.clear()
+    redact._values.update(before)
+    redact._known = -1
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,11 @@ from msgspec.structs import replace
 
 from nanolan.config import ROOT
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented
+from nanolan.redact import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.sim.shadeform_instance import Delays
 from nanolan.sim.world import World
-from nanolan.veil import Secret
 
 QUICK = Delays(
     creating_s=0.02, pending_provider_s=0.02, pending_s=0.02, deleting_s=0.3, tick_s=0.02

@@ -18,12 +18,12 @@ from nanolan.ledger import Ledger
 from nanolan.offers import Offer, Wanted, choose
 from nanolan.plan import Code, Plan, new_run_id
 from nanolan.preflight import Findings
+from nanolan.redact import Secret
 from nanolan.report import PhaseReport, Progress, Receipt, to_json
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.sim.world import REPO, World
-from nanolan.veil import Secret
 from tests.core_fixtures import Waits, client
 
 CODE = Code("c0ffee" * 6 + "c0ff", "5" * 64, 4, False)

@@ -24,12 +24,12 @@ from nanolan.hub import Hub
 from nanolan.machine import Tools
 from nanolan.payload import unpack
 from nanolan.plan import read_plan
+from nanolan.redact import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.ticker import Ticker
 from nanolan.times import now_utc
 from nanolan.transfer import Job, commit_step, run_transfer
-from nanolan.veil import Secret
 
 from .life_clock import Actor
 from .life_trainer import FATES, Trainer, run_trainer
@@ -323,7 +323,7 @@ class Box:
             with (
                 contextlib.suppress(OSError),
                 open(self.root / LOG, "a") as f,
-            ):  # nanolan.plainfile.Log
+            ):  # nanolan.files.Log
                 f.write(text)
 
     def fill(self, seconds: float) -> None:

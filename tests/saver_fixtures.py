@@ -12,11 +12,11 @@ from nanolan.errors import Unreachable
 from nanolan.hub import Hub
 from nanolan.machine import Machine, Tools
 from nanolan.manifest import save_whole
+from nanolan.redact import Secret
 from nanolan.report import PhaseReport
 from nanolan.sim.hub import HubServer
 from nanolan.times import iso, parse_time
 from nanolan.transfer import Job
-from nanolan.veil import Secret
 
 from .box_fixtures import TOKEN
 from .core_fixtures import a_plan

@@ -12,10 +12,10 @@ import pytest
 
 from nanolan.errors import BadAnswer, PreflightFailed
 from nanolan.hub import Hub
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
 from nanolan.structure import BY_HAND, adopt, verify
-from nanolan.veil import Secret
 from tests.checkpoint_fixtures import meta, saved, weights
 
 ROOT = Path(__file__).resolve().parent.parent

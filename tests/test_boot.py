@@ -18,9 +18,9 @@ from nanolan.hub import Hub
 from nanolan.payload import startup_script
 from nanolan.plan import Plan
 from nanolan.postmortem import read_postmortem
+from nanolan.redact import Secret
 from nanolan.sim.box_trouble import make_trouble
 from nanolan.times import parse_time
-from nanolan.veil import Secret
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, environ, no_box_left, until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.boxlog import Parts, new_lines, whole
-from nanolan.veil import Mask, Secret
+from nanolan.redact import Mask, Secret
 
 from .box_fixtures import TOKEN, make_plan
 

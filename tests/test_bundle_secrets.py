@@ -11,8 +11,8 @@ from nanolan.bundle import bundle_and_snapshot, make_bundle
 from nanolan.codecheck import code_here
 from nanolan.config import ROOT
 from nanolan.errors import PreflightFailed
+from nanolan.redact import Secret
 from nanolan.snapshot import MOST_BYTES, Snapshot, look_at_code_of
-from nanolan.veil import Secret
 from tests.core_fixtures import git
 
 TOKEN = "hf_" + "Qw7" * 11 + "x"

@@ -25,11 +25,11 @@ from nanolan.config import ROOT, load_settings
 from nanolan.errors import LimitHitLost
 from nanolan.guard import SLACK_S, Guard
 from nanolan.ledger import STOPPED_BY_USER
+from nanolan.redact import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc
-from nanolan.veil import Secret
 
 from .box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS, until
 from .test_status import RUN, TRAINING, Desk, receipt

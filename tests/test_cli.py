@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from nanolan.cli import Words, run, setting_options, settings_from
 from nanolan.config import TABLE
 from nanolan.errors import InsufficientFunds, MayBeBilling
-from nanolan.veil import printable
+from nanolan.redact import printable
 
 
 @click.command(cls=Words)

@@ -9,8 +9,8 @@ import pytest
 
 from nanolan.config import TABLE, Settings, is_loopback, load_settings
 from nanolan.errors import AuthProblem, NanolanError, UsageProblem
+from nanolan.redact import Secret, hide
 from nanolan.sim.marker import MARKER, TWIST
-from nanolan.veil import Secret, hide
 
 NAMES = [
     "",

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from nanolan.control import Control
 from nanolan.hub import Hub
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
-from nanolan.veil import Secret
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan, until
 

@@ -11,8 +11,8 @@ import pytest
 
 from nanolan.deadline import within
 from nanolan.errors import UnclearAnswer, Unreachable
+from nanolan.redact import Secret
 from nanolan.shadeform import TRIES, Shadeform
-from nanolan.veil import Secret
 
 
 def test_a_call_has_its_time_and_no_more() -> None:

@@ -25,6 +25,7 @@ from nanolan.patient import admit
 from nanolan.phases import IDENTITY_FILE
 from nanolan.pickles import SPECIAL_TOKENS
 from nanolan.preflight import look_at_hub
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
 from nanolan.structure import adopt, verify
@@ -33,7 +34,6 @@ from nanolan.train.recipe import RECIPES
 from nanolan.train.supervised import check_fit
 from nanolan.train.tasks import IDENTITY, Part, open_part
 from nanolan.train.tokenizer import load_tokenizer
-from nanolan.veil import Secret
 from tests.checkpoint_fixtures import (
     BASE,
     CONFIG,

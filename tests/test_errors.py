@@ -8,8 +8,8 @@ import traceback
 import pytest
 
 from nanolan import errors
+from nanolan.redact import Secret
 from nanolan.sim.marker import MARKER
-from nanolan.veil import Secret
 
 ROWS = dict(re.findall(r"^ +([A-Z]\w+) +(\d)\b", errors.__doc__ or "", re.M))
 

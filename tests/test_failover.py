@@ -21,11 +21,11 @@ from nanolan.launch import Prepared, There
 from nanolan.ledger import STOPPED_BY_USER, Attempt
 from nanolan.offers import Offer
 from nanolan.plan import read_plan
+from nanolan.redact import Secret
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.shadeform_instance import NEVER
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc, parse_time
-from nanolan.veil import Secret
 from tests.core_fixtures import CREATE, QUICK, a_plan, creates, forget
 from tests.launch_fixtures import B200, Launch, fails, ready, silent, trains
 

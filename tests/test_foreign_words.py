@@ -15,9 +15,9 @@ from msgspec import structs
 
 from nanolan.config import ROOT
 from nanolan.errors import NanolanError
+from nanolan.redact import Secret
 from nanolan.report import Progress
 from nanolan.sim.marker import MARKER
-from nanolan.veil import Secret
 from tests.core_fixtures import client, script
 
 from .box_fixtures import KEY, REPO, TOKEN

@@ -19,9 +19,9 @@ from nanolan.errors import ApiProblem, AuthProblem, PreflightFailed, Unreachable
 from nanolan.guardpost import JOB, guard_job, quoted, unit
 from nanolan.hub import Hub
 from nanolan.ledger import Entry, Ledger
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.times import iso, now_utc, parse_time
-from nanolan.veil import Secret
 from tests.box_fixtures import REPO, TOKEN, WRITERS
 from tests.core_fixtures import a_plan, script
 

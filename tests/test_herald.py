@@ -13,10 +13,10 @@ from nanolan.herald import Herald, Row, last_row
 from nanolan.meter import Meter
 from nanolan.notify import Notifier
 from nanolan.plan import Predicted
+from nanolan.redact import NOTE, Secret
 from nanolan.report import PREPARING, TRAINING, UPLOADING, PhaseReport
 from nanolan.sim.hub import HubServer
 from nanolan.timeline import Timeline
-from nanolan.veil import NOTE, Secret
 
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan, until
 from .test_meter import NOBODY, machine

@@ -12,9 +12,9 @@ import pytest
 from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
 from nanolan.hub import SMALL_FILE, Hub, _masked
 from nanolan.plan import PinnedFile
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.marker import MARKER
-from nanolan.veil import Secret
 
 REPO, COMMIT = "me/lanbot", r"POST /api/models/me/lanbot/commit"
 WRITER, READER = f"hf_writer_{MARKER}", f"hf_reader_{MARKER}"

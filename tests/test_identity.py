@@ -15,7 +15,7 @@ import pytest
 
 from nanolan.errors import AuthProblem, BadAnswer, UsageProblem
 from nanolan.identity import Endpoint, Identity, check, estimate, from_endpoint, from_templates
-from nanolan.veil import Secret
+from nanolan.redact import Secret
 
 ROOT = Path(__file__).resolve().parent.parent
 WHO = Identity("Lanbot", "Gleb", "dry and kind")

@@ -10,8 +10,8 @@ import pytest
 from nanolan.errors import BadAnswer, Unreachable
 from nanolan.inputs import fetch_inputs, patience_of
 from nanolan.plan import Plan
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
-from nanolan.veil import Secret
 
 from .box_fixtures import DATA, REPO, SEED, TOKEN, WRITERS, make_plan, pin
 

@@ -12,9 +12,9 @@ from nanolan.errors import BadAnswer
 from nanolan.hub import SMALL_FILE, Hub
 from nanolan.inside import Inside, look_at_checkpoint, look_at_identity, look_at_tokenizer, model_in
 from nanolan.phases import IDENTITY_FILE
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
-from nanolan.veil import Secret
 from tests.checkpoint_fixtures import LINE, MID, meta, saved, weights
 
 REPO, MODEL = "me/x", f"{MID}/model_000009.pt"

@@ -15,10 +15,10 @@ import pytest
 from nanolan.errors import BadAnswer, Unreachable
 from nanolan.hub import Hub
 from nanolan.manifest import Manifest, save_whole, whole_steps
+from nanolan.redact import Secret
 from nanolan.saver import save, upload
 from nanolan.sim.hub import HubServer
 from nanolan.transfer import Job, commit_step, run_transfer
-from nanolan.veil import Secret
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
 

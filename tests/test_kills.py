@@ -18,11 +18,11 @@ from nanolan.hub import Hub
 from nanolan.ledger import Ledger
 from nanolan.manifest import MANIFEST, parse_manifest
 from nanolan.proof import prove
+from nanolan.redact import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.sim.world import REPO, World
 from nanolan.status import RunView, look
-from nanolan.veil import Secret
 
 ROOT = Path(__file__).resolve().parent.parent
 LATEST_S, END_S = 16.0, 150.0

@@ -42,6 +42,7 @@ from nanolan.launch import (
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.offers import Offer, Wanted, choose
 from nanolan.plan import read_plan
+from nanolan.redact import Secret
 from nanolan.report import PhaseReport, Receipt
 from nanolan.shadeform import Shadeform
 from nanolan.sim.catalogue import SAMPLE
@@ -49,7 +50,6 @@ from nanolan.sim.hub_state import READER, WRITER
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc
-from nanolan.veil import Secret
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, Waits, client, creates, forget
 from tests.launch_fixtures import Launch
 

@@ -16,10 +16,10 @@ from nanolan.ledger import Entry
 from nanolan.limit import change, with_limit
 from nanolan.payload import create_body
 from nanolan.plan import Plan, new_run_id, read_plan
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc, parse_time
-from nanolan.veil import Secret
 
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan
 from .core_fixtures import QUICK, a_plan, client

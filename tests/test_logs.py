@@ -16,11 +16,11 @@ from nanolan.errors import NotFound, Unreachable
 from nanolan.hub import Hub
 from nanolan.ledger import Entry
 from nanolan.logs import HubLog, Reader, chosen, end_of_log, fetch, shown, to_lines
+from nanolan.redact import Secret
 from nanolan.report import Progress, Receipt
 from nanolan.sim.hub import HubServer
 from nanolan.status import RunView
 from nanolan.times import iso, now_utc, parse_time
-from nanolan.veil import Secret
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
 from .ssh_fixtures import Ssh

@@ -14,10 +14,10 @@ from nanolan.budget import ASSUMED
 from nanolan.instance import Instance, instance_of
 from nanolan.meter import Meter
 from nanolan.plan import Plan
+from nanolan.redact import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc
-from nanolan.veil import Secret
 
 from .box_fixtures import AT_ONCE, KEY, make_plan, until
 

@@ -15,12 +15,12 @@ import pytest
 from nanolan import box, notify, training
 from nanolan.boxlog import Parts, unsaid
 from nanolan.config import ROOT
+from nanolan.files import UNSAID_CHARS, Log, note_plain
 from nanolan.machine import RunStopped
-from nanolan.plainfile import UNSAID_CHARS, Log, note_plain
+from nanolan.redact import Mask, Secret
 from nanolan.report import to_json
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
-from nanolan.veil import Mask, Secret
 
 from .core_fixtures import PLAN
 from .report_fixtures import RECEIPT
@@ -100,7 +100,7 @@ def test_a_verdict_that_a_crash_has_cut_off_is_none(
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     act = (
-        "import resource, sys; from pathlib import Path; from nanolan.plainfile import note_plain, write_plain\n"
+        "import resource, sys; from pathlib import Path; from nanolan.files import note_plain, write_plain\n"
         "path = Path(sys.argv[1]); write_plain(path, b'old')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
         "print(note_plain(path, b'new words'))"

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from nanolan.errors import UsageProblem
 from nanolan.page import render_page, stage_name, write_page
+from nanolan.redact import Secret
 from nanolan.sim.marker import MARKER
-from nanolan.veil import Secret
 
 from .report_fixtures import (
     EVIL,

@@ -17,8 +17,8 @@ import torch
 
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem
 from nanolan.parcel import KINDS, pack, where_from, words_of
+from nanolan.redact import Secret
 from nanolan.sim.seed import _cached
-from nanolan.veil import Secret
 from tests.checkpoint_fixtures import saved
 
 BASE = "base_checkpoints/d20"

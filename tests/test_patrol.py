@@ -24,11 +24,11 @@ from nanolan.patrol import SETTLE_S, Event, Patrol, knowledge, note_in, walk
 from nanolan.payload import create_body
 from nanolan.plan import Plan, new_run_id
 from nanolan.rebuild import Elsewhere
+from nanolan.redact import Secret
 from nanolan.report import Receipt, to_json
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc, parse_time
-from nanolan.veil import Secret
 from tests.box_fixtures import REPO, TOKEN, WRITERS
 from tests.core_fixtures import INFO, LIST, QUICK, Waits, a_plan, client, script, started
 

@@ -22,8 +22,8 @@ from nanolan.postmortem import (
     to_bytes,
     write_up,
 )
+from nanolan.redact import Mask, Secret
 from nanolan.report import Receipt
-from nanolan.veil import Mask, Secret
 
 from .box_fixtures import TOKEN, make_plan
 

@@ -28,10 +28,10 @@ from nanolan.preflight import (
     look_at_hub,
     wallet_hint,
 )
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.marker import MARKER
 from nanolan.sim.shadeform import ShadeformServer
-from nanolan.veil import Secret
 
 from .box_fixtures import TOKEN
 from .checkpoint_fixtures import LINE, meta, saved, tokenizer, weights

@@ -14,9 +14,9 @@ from nanolan.errors import NanolanError, NotFound, PreflightFailed
 from nanolan.hub import Hub
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.pull import newest_phase, pull
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
-from nanolan.veil import Secret
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO, FOLDER = "me/models", "chatsft_checkpoints/d20"

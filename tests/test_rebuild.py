@@ -26,8 +26,8 @@ from nanolan.rebuild import (
     find,
     rebuild,
 )
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
-from nanolan.veil import Secret
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
 

@@ -23,11 +23,11 @@ from nanolan.orphans import compare
 from nanolan.payload import create_body
 from nanolan.presence import presence
 from nanolan.records import Listing, amount_cents, gap_of, moment, past, price_cents, read_each
+from nanolan.redact import Secret
 from nanolan.rent import delete_and_confirm, find_run
 from nanolan.shadeform import Shadeform
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.times import iso, now_utc
-from nanolan.veil import Secret
 from tests.core_fixtures import a_plan
 
 OWN = ("id", "name", "tags", "status")

@@ -22,6 +22,7 @@ from nanolan.errors import (
 from nanolan.instance import Instance
 from nanolan.payload import create_body, limits
 from nanolan.plan import Plan
+from nanolan.redact import Secret
 from nanolan.rent import (
     ADOPT_LOOKS,
     READ_BACK_S,
@@ -34,7 +35,6 @@ from nanolan.rent import (
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc
-from nanolan.veil import Secret
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, Waits, a_plan, client, creates
 
 DELETE, UPDATE = "POST /v1/instances/.*/delete", "POST /v1/instances/.*/update"

@@ -10,10 +10,10 @@ import pytest
 
 from nanolan.errors import Unreachable
 from nanolan.hub import Hub
+from nanolan.redact import Secret
 from nanolan.report import PhaseReport
 from nanolan.rest import Rest, rest_of
 from nanolan.sim.hub import HubServer
-from nanolan.veil import Secret
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
 from .run_fixtures import put, result, state

@@ -22,6 +22,7 @@ from nanolan.ledger import REFUSED, STOPPED_BY_USER, Attempt, Entry
 from nanolan.offers import Offer, wanted_by
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented
+from nanolan.redact import Secret
 from nanolan.report import Progress, Receipt
 from nanolan.rest import Kept, Rest
 from nanolan.resume import (
@@ -40,7 +41,6 @@ from nanolan.resume import (
 from nanolan.sim.hub import HubServer
 from nanolan.status import Overview, RunView
 from nanolan.times import iso, now_utc
-from nanolan.veil import Secret
 
 from .box_fixtures import DATA, REPO, SEED, TOKEN, WRITERS, make_plan, pin
 from .checkpoint_fixtures import LINE, checkpoint, tokenizer

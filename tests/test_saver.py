@@ -15,10 +15,10 @@ import pytest
 from nanolan.errors import Unreachable
 from nanolan.machine import Machine
 from nanolan.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
+from nanolan.redact import Secret
 from nanolan.results import meta_name
 from nanolan.saver import StateUploads, held_fast, save, save_the_rest, upload
 from nanolan.sim.hub import HubServer
-from nanolan.veil import Secret
 
 from .box_fixtures import REPO, WRITERS
 from .saver_fixtures import machine, trained

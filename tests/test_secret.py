@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.veil import STARS, Mask, Secret, short
+from nanolan.redact import STARS, Mask, Secret, short
 from tests.core_fixtures import forms_of
 
 KEY = 'hf_CANARY+/="quoted"0123456789'

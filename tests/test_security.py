@@ -9,7 +9,7 @@ import pytest
 
 from nanolan.config import TABLE
 from nanolan.confine import UID
-from nanolan.veil import SHORTEST
+from nanolan.redact import SHORTEST
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "SECURITY.md", ROOT / "docs/security.md"]

@@ -15,9 +15,9 @@ import requests
 from nanolan.errors import NanolanError
 from nanolan.hub import Hub
 from nanolan.identity import Endpoint, Identity, from_endpoint
+from nanolan.redact import Secret
 from nanolan.session import open_session
 from nanolan.shadeform import Shadeform
-from nanolan.veil import Secret
 from tests.core_fixtures import Waits
 
 THEIRS, PROXYS = "N3trcPassw0rd", "Pr0xyPassw0rd"

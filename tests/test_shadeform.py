@@ -24,13 +24,13 @@ from nanolan.errors import (
     WrongSetting,
 )
 from nanolan.payload import create_body
+from nanolan.redact import Secret
 from nanolan.shadeform import LONGEST_RETRY_AFTER_S, TRIES, Shadeform, retry_after_s
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.marker import MARKER
 from nanolan.sim.shadeform import KEY as SIM_KEY
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import parse_time
-from nanolan.veil import Secret
 from tests.core_fixtures import CREATE, INFO, LIST, PLAN, QUICK, TYPES, Waits, client, creates
 from tests.sim.openapi import check_request
 

@@ -13,10 +13,10 @@ import pytest
 
 from nanolan.errors import UnclearAnswer, UsageProblem
 from nanolan.instance import Instance, instance_of
+from nanolan.redact import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.sshkey import OwnKey, keep_key, key_for, key_on_account, own_key
-from nanolan.veil import Secret
 
 from .box_fixtures import KEY
 

@@ -21,6 +21,7 @@ from nanolan.manifest import Manifest, hash_bytes
 from nanolan.payload import create_body
 from nanolan.plan import PinnedFile
 from nanolan.presence import NOT_ASKED, NOT_SHOWN
+from nanolan.redact import Secret
 from nanolan.report import PhaseReport, Progress, Receipt, to_json
 from nanolan.shadeform import Shadeform
 from nanolan.sim.hub import HubServer
@@ -28,7 +29,6 @@ from nanolan.sim.shadeform import ShadeformServer
 from nanolan.state import SETTLE_S, decide_state
 from nanolan.status import Overview, RunView, look, phase_state
 from nanolan.times import iso, now_utc
-from nanolan.veil import Secret
 
 from .box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS, make_plan
 from .run_fixtures import state as saved_state

@@ -15,12 +15,12 @@ from msgspec import structs
 from nanolan.errors import MayBeBilling
 from nanolan.hub import Hub
 from nanolan.ledger import Entry
+from nanolan.redact import Secret
 from nanolan.report import SILENT_S
 from nanolan.sim.hub import HubServer
 from nanolan.status import Overview, RunView
 from nanolan.stop import LOOK_EVERY_S, ask_to_stop, deaf, wait_until_gone
 from nanolan.times import iso, now_utc
-from nanolan.veil import Secret
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
 from .test_status import LIVE, RUN, TRAINING, machine, receipt

@@ -10,10 +10,10 @@ import pytest
 from nanolan.config import load_settings
 from nanolan.hub import Hub
 from nanolan.manifest import Manifest, hash_bytes
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
 from nanolan.structure import EXPECTED, Piece, amount, look, needed
-from nanolan.veil import Secret
 from tests.checkpoint_fixtures import meta, saved, weights
 
 REPO, MID, BASE = "me/x", "mid_checkpoints/d20", "base_checkpoints/d20"

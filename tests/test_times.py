@@ -21,10 +21,10 @@ from nanolan.nobody import machine_of
 from nanolan.patrol import Patrol, knowledge
 from nanolan.preflight import Findings
 from nanolan.rebuild import Elsewhere
+from nanolan.redact import Secret
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.status import look
 from nanolan.times import SERVICE_CLOCK, ServiceClock, difference, now_utc, parse_time
-from nanolan.veil import Secret
 from tests.box_fixtures import REPO, TOKEN
 from tests.core_fixtures import PLAN, client
 from tests.launch_fixtures import B200

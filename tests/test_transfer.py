@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from nanolan.errors import Unreachable
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.transfer import Job, run_transfer
-from nanolan.veil import Secret
 
 from .box_fixtures import TOKEN, WRITERS, until
 

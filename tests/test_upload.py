@@ -15,11 +15,11 @@ import pytest
 
 from nanolan.config import ROOT
 from nanolan.hub import Hub
+from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import READER, WRITER
 from nanolan.sim.seed import _cached
 from nanolan.structure import BY_HAND, verify
-from nanolan.veil import Secret
 from tests.core_fixtures import script, started, until
 from tests.test_parcel import optimizer
 

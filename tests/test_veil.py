@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanolan.config import ROOT
+from nanolan.redact import NOTE, SHOWN, STARS, Secret, Veil, drawing, printable, veiled
 from nanolan.sim.marker import MARKER, TWIST
-from nanolan.veil import NOTE, SHOWN, STARS, Secret, Veil, drawing, printable, veiled
 
 VALUE = f"sf-{MARKER}{TWIST}"
 KEY = Secret(VALUE)
@@ -163,7 +163,7 @@ sys.path.insert(0, "scripts")
 import click
 from nanolan.cli import Words, run
 from nanolan.errors import ApiProblem
-from nanolan.veil import Secret
+from nanolan.redact import Secret
 
 @click.command(cls=Words)
 @click.argument("how")

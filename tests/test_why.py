@@ -18,12 +18,12 @@ from nanolan.instance import instance_of
 from nanolan.ledger import Attempt, Entry
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.postmortem import Postmortem
+from nanolan.redact import Secret
 from nanolan.report import PhaseReport, Progress, Receipt, to_json
 from nanolan.rest import Kept
 from nanolan.sim.hub import HubServer
 from nanolan.status import RunView
 from nanolan.times import iso, now_utc
-from nanolan.veil import Secret
 from nanolan.view import render_run
 from nanolan.why import WIDTH, answer, look_into, render, to_dict
 

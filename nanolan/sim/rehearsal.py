@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from nanolan.config import ROOT, load_settings
 from nanolan.hub import Hub
 from nanolan.ledger import Ledger
+from nanolan.redact import Secret
 from nanolan.shadeform import Shadeform
 from nanolan.sim.scenario import Player, Scenario
 from nanolan.status import RunView, look
-from nanolan.veil import Secret
 
 if TYPE_CHECKING:
     from nanolan.sim.world import World

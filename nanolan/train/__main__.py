@@ -19,7 +19,7 @@ os.environ.setdefault(
 )  # read when CUDA starts
 
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem  # noqa: E402
-from nanolan.plainfile import Log  # noqa: E402
+from nanolan.files import Log  # noqa: E402
 from nanolan.train.job import Job, read_job  # noqa: E402
 from nanolan.train.stop import follow_parent, tell_stacks  # noqa: E402
 from nanolan.train.supervised import train_supervised  # noqa: E402

@@ -23,11 +23,11 @@ from nanolan.errors import BadAnswer
 from nanolan.herald import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metrics_of
 from nanolan.manifest import MANIFEST, read_whole, save_whole, whole_steps
 from nanolan.pace import first_pace
+from nanolan.redact import Mask, Secret
 from nanolan.report import PhaseReport, phase_report, read_receipt, to_json
 from nanolan.results import gather, read_results, score_numbers
 from nanolan.runner import run_trainer
 from nanolan.saver import held_fast, note_results
-from nanolan.veil import Mask, Secret
 from nanolan.watchdog import read_beat
 from tests.attacks.test_pickles import grown
 from tests.core_fixtures import PLAN

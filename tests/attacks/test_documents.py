@@ -26,10 +26,10 @@ from nanolan.logs import fetch, shown, to_lines
 from nanolan.plan import UNREADABLE
 from nanolan.postmortem import exception_of, read_postmortem
 from nanolan.rebuild import checked_plan
+from nanolan.redact import Secret, printable
 from nanolan.report import read_progress, read_receipt
 from nanolan.shadeform import MOST_BYTES, Shadeform
 from nanolan.ssh import run_bounded
-from nanolan.veil import Secret, printable
 from nanolan.view import render_run
 from tests.attacks.test_pickles import grown
 from tests.core_fixtures import PLAN

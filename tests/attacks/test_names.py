@@ -18,8 +18,8 @@ from nanolan.parcel import pack
 from nanolan.pins import pin_dataset
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.pull import place
+from nanolan.redact import Secret
 from nanolan.transfer import Job
-from nanolan.veil import Secret
 
 FILE = hash_bytes("x", b"data")
 # (what it is, a path in a repo)

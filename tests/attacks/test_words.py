@@ -21,9 +21,9 @@ from nanolan.envlines import read_env
 from nanolan.errors import BadAnswer, PreflightFailed, UsageProblem
 from nanolan.payload import create_body, startup_script, unpack
 from nanolan.plan import read_plan
+from nanolan.redact import Secret
 from nanolan.runner import run_trainer, trainer_command
 from nanolan.ssh import has_address, ssh_argv
-from nanolan.veil import Secret
 from nanolan.view import ssh_command
 from tests.core_fixtures import PLAN, a_plan
 from tests.fuzz.reading import INSTANCE

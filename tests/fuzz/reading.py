@@ -26,12 +26,12 @@ from nanolan.plan import PinnedFile, Predicted, check_names, read_plan
 from nanolan.postmortem import exception_of, stacks_of
 from nanolan.proof import prove
 from nanolan.rebuild import checked_plan
+from nanolan.redact import Secret, printable
 from nanolan.report import read_progress, read_receipt
 from nanolan.shadeform import Shadeform
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.ssh import has_address, ssh_argv
 from nanolan.status import Overview, RunView
-from nanolan.veil import Secret, printable
 from tests.core_fixtures import PLAN, a_plan
 
 from .made import SCREEN, WORDS, as_json, cut

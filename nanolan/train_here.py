@@ -20,11 +20,11 @@ from nanolan.phases import IDENTITY_FILE, PHASES, data_files
 from nanolan.pins import pin_dataset
 from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.pull import place
+from nanolan.redact import Secret
 from nanolan.report import Stop
 from nanolan.results import meta_name, read_results, with_results
 from nanolan.runner import evaluation_of, make_job, run_trainer
 from nanolan.times import iso, now_utc
-from nanolan.veil import Secret
 
 PATIENCE_S = 300.0
 SAVE_S = 300.0  # for a save after Ctrl-C: nothing bills here
