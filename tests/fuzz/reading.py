@@ -118,10 +118,10 @@ def api(given: tuple[str, int, bytes, dict[str, str]]) -> None:
         assert all(len(printable(line)) <= 80 for line in lines)
     for i in found if name == "instances" else [found] if name == "info" else []:
         i.cost_now_cents(), i.run_id, i.attempt, i.owner, i.billing  # noqa: B018
-        text = "\n".join(
+        shown = "\n".join(
             map(printable, view.render(Overview((a_view(instance=i),), (i,), (i,), ())))
         )
-        assert "\x1b" not in text and "\u202e" not in text and "\x07" not in text
+        assert "\x1b" not in shown and "\u202e" not in shown and "\x07" not in shown
         if has_address(i):
             argv = ssh_argv(i, None, Path("/tmp"))
             assert argv[-2] == "--" and not argv[-1].startswith("-")
@@ -319,8 +319,8 @@ def told(given: tuple[bytes, bytes, bytes, str]) -> None:
             log_tail=tuple(to_lines(given[3])),
         ),
     ):
-        text = "\n".join(map(printable, view.render(Overview((v,), (), (), ()))))
-        assert "\x1b" not in text and "\u202e" not in text
+        shown = "\n".join(map(printable, view.render(Overview((v,), (), (), ()))))
+        assert "\x1b" not in shown and "\u202e" not in shown
         json.dumps(view.to_dict(Overview((v,), (), (), ())))
         json.dumps(why.to_dict(why.answer(v, box, given[3])))
         why.render(why.answer(v, box, given[3]))
