@@ -19,14 +19,14 @@ from nanolan.helptext import Taught
 from nanolan.redact import short, veiled
 
 if TYPE_CHECKING:
-    from nanolan.config import Settings
+    from nanolan.settings.settings import Settings
 
 
 class TypedPath(click.Path):
     """A path that counts from where the user typed it."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        from nanolan.paths import typed
+        from nanolan.settings.paths import typed
 
         return super().convert(typed(value), param, ctx)
 
@@ -106,7 +106,7 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
     """Click options for the named settings (all of them if none is named), from the settings table."""
 
     def add(command: Any) -> Any:
-        from nanolan.config import TABLE
+        from nanolan.settings.settings import TABLE
 
         for name in reversed(names or tuple(TABLE)):
             meta = TABLE[name]
@@ -129,9 +129,9 @@ def settings_from(flags: dict[str, Any], strict: bool = True) -> Settings:
     """Settings from a command's options, the environment, .env and the cached Hub login.
 
     Not `strict`, for what ends spending: what is wrong in the environment and .env is said, and the rest is used."""
-    from nanolan.config import load_settings, usable_settings
-    from nanolan.credentials import note_credentials
     from nanolan.errors import UsageProblem
+    from nanolan.settings.credentials import note_credentials
+    from nanolan.settings.settings import load_settings, usable_settings
 
     note_credentials(os.environ)
     path = env_file()
@@ -155,8 +155,8 @@ def _is_missing(path: Path) -> bool:
 
 def env_file() -> Path:
     """Where .env is: in the checkout, or NANOLAN_ENV_FILE."""
-    from nanolan.config import ROOT
-    from nanolan.paths import typed
+    from nanolan.settings.paths import typed
+    from nanolan.settings.settings import ROOT
 
     given = os.environ.get("NANOLAN_ENV_FILE")
     return typed(given) if given else ROOT / ".env"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from nanolan.bundle import bundle_and_snapshot
 from nanolan.checklist import Check
-from nanolan.config import ROOT
 from nanolan.errors import PreflightFailed
 from nanolan.plan import Code
 from nanolan.redact import printable
+from nanolan.settings.settings import ROOT
 from nanolan.snapshot import Snapshot
 
 MOST_NAMES = 60

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import msgspec
 
-from nanolan.config import is_loopback
 from nanolan.errors import NanolanError
 from nanolan.hub import Hub
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.report import Stop
+from nanolan.settings.settings import is_loopback
 from nanolan.ticker import Ticker
 
 STOP_FILE = "stop.json"  # in the run folder

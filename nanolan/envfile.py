@@ -9,10 +9,10 @@ from pathlib import Path
 
 from nanolan.checklist import Check
 from nanolan.checkout import is_tracked
-from nanolan.config import FIELDS
-from nanolan.envlines import read_env
 from nanolan.errors import PreflightFailed, UsageProblem
 from nanolan.patient import Patient
+from nanolan.settings.env_lines import read_env
+from nanolan.settings.settings import FIELDS
 
 NAMES = set(FIELDS)
 PLACEHOLDER = re.compile(

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from msgspec import structs
 
-from nanolan.config import Settings
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock
 from nanolan.hub import Hub
 from nanolan.instance import Instance
@@ -23,6 +22,7 @@ from nanolan.money import cost_cents, dollars
 from nanolan.offers import Offer
 from nanolan.probation import patience_s, stand_by
 from nanolan.rent import sweep
+from nanolan.settings.settings import Settings
 from nanolan.shadeform import Shadeform
 from nanolan.times import now_utc, parse_time, steady
 

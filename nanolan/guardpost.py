@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nanolan.config import Settings
 from nanolan.errors import PreflightFailed, UsageProblem
 from nanolan.money import usd
 from nanolan.plan import Plan
+from nanolan.settings.settings import Settings
 from nanolan.times import parse_time
 
 UNIT = "nanolan-guard"

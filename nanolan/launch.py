@@ -18,7 +18,6 @@ from msgspec import structs
 from nanolan.budget import keyless_life_s, life_s, worst_case_cents
 from nanolan.checklist import Check
 from nanolan.codecheck import code_here
-from nanolan.config import Settings, is_loopback
 from nanolan.create import create, last_look, stopped
 from nanolan.errors import (
     ApiProblem,
@@ -50,6 +49,7 @@ from nanolan.preflight import (
     wallet_hint,
 )
 from nanolan.rent import check_rented, goes_on
+from nanolan.settings.settings import Settings, is_loopback
 from nanolan.shadeform import Shadeform
 from nanolan.sshkey import key_on_account, own_key
 from nanolan.times import iso, now_utc, parse_time

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from nanolan.config import Settings
 from nanolan.errors import NanolanError, NoOffer, UsageProblem
 from nanolan.money import dollars
+from nanolan.settings.settings import Settings
 
 # Names that Shadeform has used: one that is not for rent today is no typo
 GPUS = (

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import msgspec
 
-from nanolan.config import Settings
 from nanolan.errors import AuthProblem, UsageProblem
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Created, Instance
 from nanolan.ledger import Entry, Ledger
+from nanolan.settings.settings import Settings
 from nanolan.shadeform import Shadeform
 from nanolan.structure import Piece, look
 from nanolan.times import machine_now

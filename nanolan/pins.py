@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 
 from nanolan.architecture import MODEL_FILE, newest_step
-from nanolan.config import Settings
 from nanolan.errors import (
     BadAnswer,
     NotFound,
@@ -22,6 +21,7 @@ from nanolan.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.phases import FOLDERS, REVISIONS
 from nanolan.plan import Pinned
 from nanolan.proof import prove
+from nanolan.settings.settings import Settings
 
 
 def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, Inside]:

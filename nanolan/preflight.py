@@ -13,7 +13,6 @@ from typing import Any
 from nanolan.architecture import SEQUENCE_LEN
 from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.checklist import Check
-from nanolan.config import Settings
 from nanolan.deadline import begin
 from nanolan.errors import (
     AuthProblem,
@@ -38,6 +37,7 @@ from nanolan.money import dollars
 from nanolan.phases import IDENTITY_FILE, PHASES, data_files
 from nanolan.pins import pin_checkpoint, pin_dataset, reads_identity
 from nanolan.plan import Pinned
+from nanolan.settings.settings import Settings
 from nanolan.shadeform import Shadeform
 
 WALLET_CENTS = 500  # Shadeform rents nothing to a wallet with less

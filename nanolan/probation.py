@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from nanolan.config import is_loopback
 from nanolan.errors import (
     ApiProblem,
     AuthProblem,
@@ -40,6 +39,7 @@ from nanolan.report import (
     read_progress,
     read_receipt,
 )
+from nanolan.settings.settings import is_loopback
 from nanolan.shadeform import Shadeform
 from nanolan.times import steady
 

@@ -11,8 +11,8 @@ from nanolan.errors import NotFound, PreflightFailed
 from nanolan.hub import Hub, Tree
 from nanolan.inputs import fetch
 from nanolan.manifest import Manifest, hash_file
-from nanolan.paths import typed
 from nanolan.phases import PHASES
+from nanolan.settings.paths import typed
 from nanolan.structure import proven
 
 PATIENCE_S = 300.0

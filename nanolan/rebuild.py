@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from nanolan.config import TABLE, Settings, is_loopback
 from nanolan.errors import BadAnswer, NotFound, UsageProblem
 from nanolan.hub import Hub
 from nanolan.instance import Instance
@@ -20,6 +19,7 @@ from nanolan.ledger import Attempt, Entry, Ledger, matching
 from nanolan.money import MOST_DOLLARS
 from nanolan.phases import SEQUENCES
 from nanolan.plan import UNREADABLE, Plan, read_plan
+from nanolan.settings.settings import TABLE, Settings, is_loopback
 from nanolan.shadeform import Shadeform
 from nanolan.times import parse_time
 

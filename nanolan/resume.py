@@ -16,7 +16,6 @@ from msgspec import structs
 
 from nanolan.budget import limit_for, soft_limit_cents
 from nanolan.checklist import Check
-from nanolan.config import Settings
 from nanolan.errors import BadAnswer, MayBeBilling, NanolanError, NotFound, PreflightFailed
 from nanolan.forecast import Forecast
 from nanolan.hub import Hub, Tree
@@ -30,6 +29,7 @@ from nanolan.plan import Code, Pinned, Plan
 from nanolan.presence import blind, unknown_words
 from nanolan.report import UNKNOWN
 from nanolan.rest import Rest
+from nanolan.settings.settings import Settings
 from nanolan.status import Overview, RunView
 from nanolan.times import parse_time
 

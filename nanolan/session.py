@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import requests
 
-from nanolan.config import is_loopback
+from nanolan.settings.settings import is_loopback
 
 
 def open_session(url: str) -> requests.Session:

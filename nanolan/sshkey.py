@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanolan.config import ROOT
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.instance import Instance
-from nanolan.paths import typed
+from nanolan.settings.paths import typed
+from nanolan.settings.settings import ROOT
 from nanolan.shadeform import Shadeform
 
 PUBLIC = re.compile(r"((?:ssh|ecdsa|sk)-[a-z0-9@.-]+) ([A-Za-z0-9+/]{40,}={0,3})(?: [^\n]*)?")

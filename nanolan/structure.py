@@ -6,7 +6,6 @@ import re
 import textwrap
 from dataclasses import dataclass
 
-from nanolan.config import Settings
 from nanolan.errors import AuthProblem, BadAnswer, PreflightFailed
 from nanolan.hub import Hub, Tree
 from nanolan.inside import (
@@ -23,6 +22,7 @@ from nanolan.phases import FOLDERS, IDENTITY_FILE, PHASES
 from nanolan.pins import pin_checkpoint, read_manifest, reads_identity
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.proof import Proof, prove
+from nanolan.settings.settings import Settings
 from nanolan.times import iso, now_utc
 
 

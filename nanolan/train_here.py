@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanolan.config import ROOT, Settings
 from nanolan.confine import desk
 from nanolan.errors import RunFailed, UsageProblem
 from nanolan.hub import Hub
@@ -24,6 +23,7 @@ from nanolan.redact import Secret
 from nanolan.report import Stop
 from nanolan.results import meta_name, read_results, with_results
 from nanolan.runner import evaluation_of, make_job, run_trainer
+from nanolan.settings.settings import ROOT, Settings
 from nanolan.times import iso, now_utc
 
 PATIENCE_S = 300.0

@@ -23,7 +23,7 @@ import bench_status
 import click
 
 from nanolan.cli import Words, run
-from nanolan.config import ROOT
+from nanolan.settings.settings import ROOT
 
 TEN_LINES = """
 import click

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from nanolan.config import ROOT
+from nanolan.settings.settings import ROOT
 
 LATENCY_S = 0.1
 MANY = 200

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from nanolan.cli import Words, run, setting_options, settings_from
-from nanolan.config import ROOT
+from nanolan.settings.settings import ROOT
 
 
 @click.command(cls=Words)

@@ -173,8 +173,8 @@ def closeup(ledger: Ledger, api: Shadeform, s: Any) -> Callable[[RunView], RunVi
     from ssh import argv_of
 
     from nanolan.closeup import Closeup
-    from nanolan.config import is_loopback
     from nanolan.errors import NanolanError
+    from nanolan.settings.settings import is_loopback
 
     def reach(v: RunView) -> list[str] | None:
         up = v.instance is not None and v.instance.billing and v.instance.ip

@@ -21,9 +21,9 @@ SHELLS = ("bash", "zsh", "fish")
 def completions(shell: str) -> int:
     """Print the completion of SHELL."""
     from nanolan import menu
-    from nanolan.config import ROOT
     from nanolan.parcel import KINDS
     from nanolan.phases import PHASES, SEQUENCES
+    from nanolan.settings.settings import ROOT
 
     listed = menu.recipes((ROOT / "justfile").read_text())
     first = {

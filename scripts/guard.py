@@ -19,9 +19,9 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.config import Settings
     from nanolan.ledger import Entry, Ledger
     from nanolan.patrol import Event
+    from nanolan.settings.settings import Settings
 
 PATIENCE_S = 10.0  # with the Hub, per look
 SLACK_HERE_S, SETTLE_HERE_S = 5.0, 1.0  # on loopback, in place of minutes
@@ -103,12 +103,12 @@ def patrol(
     as_json: bool,
 ) -> int:
     """Rounds, until they end or Ctrl-C."""
-    from nanolan.config import is_loopback
     from nanolan.errors import MayBeBilling
     from nanolan.guard import SLACK_S
     from nanolan.hub import Hub
     from nanolan.patrol import SETTLE_S, Patrol, knowledge, note_in, walk
     from nanolan.rebuild import Elsewhere
+    from nanolan.settings.settings import is_loopback
     from nanolan.shadeform import Shadeform
 
     api, here = Shadeform(s.shadeform_api_key, s.shadeform_api), is_loopback(s.shadeform_api)
@@ -161,8 +161,8 @@ def shown(as_json: bool) -> Callable[[Event], None]:
 def show_unit(s: Settings, owner: str) -> int:
     """The unit on stdout; what it would lack, on stderr."""
     from nanolan.cli import env_file
-    from nanolan.config import ROOT
     from nanolan.guardpost import KEPT, UNIT, holds_password, unit
+    from nanolan.settings.settings import ROOT
 
     click.echo(unit(ROOT, owner, os.environ), nl=False)
     for name in ("shadeform_api_key", "hf_token", "hf_repo"):

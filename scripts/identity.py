@@ -74,10 +74,10 @@ def identity(
 ) -> int:
     """Write a checked identity_conversations.jsonl."""
     from nanolan import identity as made
-    from nanolan.config import TABLE
     from nanolan.errors import AuthProblem, UsageProblem
     from nanolan.phases import IDENTITY_FILE
     from nanolan.redact import Secret
+    from nanolan.settings.settings import TABLE
 
     who = made.Identity(name, creator, personality)
     if dry_run:

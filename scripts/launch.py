@@ -16,9 +16,9 @@ from market import NOT_AGREED, ask_offer, clients, find_offers, offers_to_show, 
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.config import Settings
     from nanolan.failover import Launched, Rules
     from nanolan.launch import Prepared, Rehearsal
+    from nanolan.settings.settings import Settings
 
 PLACE = ("cloud=", "region=", "instance-type=")
 
@@ -275,7 +275,7 @@ def typed(
     really: bool = False,
 ) -> list[str]:
     """The options of this command as words for the next one; never a secret."""
-    from nanolan.config import TABLE
+    from nanolan.settings.settings import TABLE
 
     words = [
         f"{k.replace('_', '-')}={v}"

@@ -36,11 +36,11 @@ def limit(
     words: tuple[str, ...], max_duration: str | None, yes: bool, owner: str | None, **flags: Any
 ) -> int:
     """Let RUN (the newest run if none is named) cost DOLLARS in all, from its creation on."""
-    from nanolan.config import duration
     from nanolan.hub import Hub
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.limit import change, with_limit
     from nanolan.rebuild import check_ours, elsewhere, find
+    from nanolan.settings.settings import duration
     from nanolan.shadeform import Shadeform
     from nanolan.times import now_utc
 

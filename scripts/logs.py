@@ -20,9 +20,9 @@ from ssh import argv_of
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.config import Settings
     from nanolan.ledger import Entry, Ledger
     from nanolan.logs import Reader
+    from nanolan.settings.settings import Settings
     from nanolan.shadeform import Shadeform
     from nanolan.status import RunView
 
@@ -59,11 +59,11 @@ def logs(
     **flags: Any,
 ) -> int:
     """Show the log of RUN (the newest if none is named)."""
-    from nanolan.config import duration
     from nanolan.errors import NotFound
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.logs import chosen
     from nanolan.rebuild import elsewhere, find
+    from nanolan.settings.settings import duration
     from nanolan.shadeform import Shadeform
     from nanolan.times import now_utc
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nanolan.checklist import Check
-    from nanolan.config import Settings
     from nanolan.offers import Offer
+    from nanolan.settings.settings import Settings
     from nanolan.shadeform import Shadeform
 
 NOT_AGREED = "not agreed to; nothing was rented"

@@ -14,10 +14,10 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.config import Settings
     from nanolan.instance import Instance
     from nanolan.ledger import Entry, Ledger
     from nanolan.orphans import Orphan
+    from nanolan.settings.settings import Settings
     from nanolan.shadeform import Shadeform
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nanolan.cli import TypedPath, Words, run, setting_options
-from nanolan.config import ROOT
+from nanolan.settings.settings import ROOT
 
 if TYPE_CHECKING:
     from nanolan.sim.rehearsal import Outcome

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nanolan.cli import Words, run
-from nanolan.config import ROOT
+from nanolan.settings.settings import ROOT
 
 if TYPE_CHECKING:
     from nanolan.sim.rehearsal import Outcome

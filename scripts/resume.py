@@ -24,9 +24,9 @@ from market import ask_offer, find_offers, say
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.config import Settings
     from nanolan.ledger import Attempt, Ledger
     from nanolan.resume import Next
+    from nanolan.settings.settings import Settings
     from nanolan.shadeform import Shadeform
     from nanolan.status import RunView
 

@@ -18,9 +18,9 @@ from nanolan.cli import run, setting_options, settings_from
 from nanolan.helptext import Taught
 
 if TYPE_CHECKING:
-    from nanolan.config import Settings
     from nanolan.instance import Instance
     from nanolan.ledger import Entry, Ledger
+    from nanolan.settings.settings import Settings
     from nanolan.shadeform import Shadeform
 
 

@@ -17,11 +17,11 @@ from nanolan.cli import Words, run, setting_options, settings_from
 YOUNG_S = 600.0  # how long after its plan a machine that is not listed is looked for a while longer
 
 if TYPE_CHECKING:
-    from nanolan.config import Settings
     from nanolan.errors import NanolanError
     from nanolan.instance import Instance
     from nanolan.ledger import Entry, Ledger
     from nanolan.presence import Presence
+    from nanolan.settings.settings import Settings
     from nanolan.shadeform import Shadeform
     from nanolan.status import Overview, RunView
 
@@ -43,10 +43,10 @@ def stop(
     which: str | None, now: bool, timeout: str, yes: bool, owner: str | None, **flags: Any
 ) -> int:
     """Stop RUN (the newest run if none is named); ends when its machine is seen to be gone."""
-    from nanolan.config import duration
     from nanolan.errors import ApiProblem, AuthProblem
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.presence import blind
+    from nanolan.settings.settings import duration
     from nanolan.shadeform import Shadeform
 
     timeout_s, ledger, s = (

@@ -61,11 +61,11 @@ def upload(
 
 def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     """What to upload and where it lies: one thing and its own path, or several and the folder that holds them all."""
-    from nanolan.config import ROOT
     from nanolan.parcel import KINDS, where_from
-    from nanolan.paths import typed
     from nanolan.phases import IDENTITY_FILE
     from nanolan.pull import base_dir
+    from nanolan.settings.paths import typed
+    from nanolan.settings.settings import ROOT
 
     kinds = list(dict.fromkeys(w for w in words if w in KINDS))
     paths = [w for w in words if w not in KINDS]

@@ -30,13 +30,13 @@ LOOK_EVERY_S = 20.0
 def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any) -> int:
     """Wait for RUN (the newest if none is named). Exit code: the run's verdict; 1 when it has not ended in time,
     8 when nobody could see whether it bills."""
-    from nanolan.config import duration
     from nanolan.errors import MayBeBilling, NanolanError
     from nanolan.hub import Hub
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.money import dollars
     from nanolan.presence import name_of
     from nanolan.rebuild import elsewhere, find
+    from nanolan.settings.settings import duration
     from nanolan.shadeform import Shadeform
     from nanolan.status import look
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import psutil
 
-from nanolan.config import ROOT
 from nanolan.manifest import save_whole
 from nanolan.payload import create_body
 from nanolan.phases import PHASES
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented, new_run_id
+from nanolan.settings.settings import ROOT
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.hub import HubServer
 from nanolan.sim.machine import MARK, kill_until_none, marked

@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from msgspec.structs import replace
 
-from nanolan.config import ROOT
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented
 from nanolan.redact import Secret
+from nanolan.settings.settings import ROOT
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.sim.shadeform_instance import Delays

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from nanolan.config import Settings, load_settings
 from nanolan.failover import Launched, Rules, rent_one
 from nanolan.hub import Hub
 from nanolan.instance import offers_of
@@ -20,6 +19,7 @@ from nanolan.plan import Code, Plan, new_run_id
 from nanolan.preflight import Findings
 from nanolan.redact import Secret
 from nanolan.report import PhaseReport, Progress, Receipt, to_json
+from nanolan.settings.settings import Settings, load_settings
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.shadeform_instance import Instance

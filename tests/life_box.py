@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from nanolan import box as box_program
 from nanolan import transfer
-from nanolan.config import ROOT
 from nanolan.confine import desk
 from nanolan.hub import Hub
 from nanolan.machine import Tools
 from nanolan.payload import unpack
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
+from nanolan.settings.settings import ROOT
 from nanolan.shadeform import Shadeform
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.ticker import Ticker

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from types import FrameType
 from typing import Any
 
-from nanolan.config import ROOT
+from nanolan.settings.settings import ROOT
 
 NEVER = float("inf")
 OURS, SIM = str(ROOT / "nanolan") + "/", str(ROOT / "nanolan/sim") + "/"

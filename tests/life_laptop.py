@@ -14,7 +14,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from nanolan.config import Settings
 from nanolan.errors import NanolanError
 from nanolan.failover import Rules, rent_one
 from nanolan.hub import Hub
@@ -26,6 +25,7 @@ from nanolan.offers import Offer
 from nanolan.orphans import compare
 from nanolan.plan import Pinned, Plan
 from nanolan.rent import delete_and_confirm
+from nanolan.settings.settings import Settings
 from nanolan.shadeform import Shadeform
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.stop import tell_launch

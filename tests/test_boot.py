@@ -13,12 +13,12 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.bundle import make_bundle
-from nanolan.config import ROOT
 from nanolan.hub import Hub
 from nanolan.payload import startup_script
 from nanolan.plan import Plan
 from nanolan.postmortem import read_postmortem
 from nanolan.redact import Secret
+from nanolan.settings.settings import ROOT
 from nanolan.sim.box_trouble import make_trouble
 from nanolan.times import parse_time
 

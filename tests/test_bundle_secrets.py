@@ -9,9 +9,9 @@ import pytest
 
 from nanolan.bundle import bundle_and_snapshot, make_bundle
 from nanolan.codecheck import code_here
-from nanolan.config import ROOT
 from nanolan.errors import PreflightFailed
 from nanolan.redact import Secret
+from nanolan.settings.settings import ROOT
 from nanolan.snapshot import MOST_BYTES, Snapshot, look_at_code_of
 from tests.core_fixtures import git
 
@@ -68,8 +68,8 @@ LYING_ABOUT = {
     "emacs's autosave": "scripts/#launch.py#",
     "emacs's lock": "scripts/.#launch.py",
     "a backup by hand": "scripts/launch.py.bak",
-    "what a merge left": "nanolan/config.py.orig",
-    "what a patch left": "nanolan/config.py.rej",
+    "what a merge left": "nanolan/settings/settings.py.orig",
+    "what a patch left": "nanolan/settings/settings.py.rej",
     "an old copy": "cloud/boot.sh.old",
     "direnv": ".envrc",
     "an env file by another name": "prod.env",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import ROOT
+from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
 
 from .canary import ALLOWED, FORMS, shows, without_script

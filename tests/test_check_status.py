@@ -21,11 +21,11 @@ import click
 import pytest
 from msgspec import structs
 
-from nanolan.config import ROOT, load_settings
 from nanolan.errors import LimitHitLost
 from nanolan.guard import SLACK_S, Guard
 from nanolan.ledger import STOPPED_BY_USER
 from nanolan.redact import Secret
+from nanolan.settings.settings import ROOT, load_settings
 from nanolan.shadeform import Shadeform
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer

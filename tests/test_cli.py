@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nanolan.cli import Words, run, setting_options, settings_from
-from nanolan.config import TABLE
 from nanolan.errors import InsufficientFunds, MayBeBilling
 from nanolan.redact import printable
+from nanolan.settings.settings import TABLE
 
 
 @click.command(cls=Words)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import TABLE, Settings, is_loopback, load_settings
 from nanolan.errors import AuthProblem, NanolanError, UsageProblem
 from nanolan.redact import Secret, hide
+from nanolan.settings.settings import TABLE, Settings, is_loopback, load_settings
 from nanolan.sim.marker import MARKER, TWIST
 
 NAMES = [

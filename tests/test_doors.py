@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from nanolan.accounts import look_at_structure
-from nanolan.config import load_settings
 from nanolan.errors import NanolanError
 from nanolan.hub import Hub
 from nanolan.inside import look_at_inputs
@@ -26,6 +25,7 @@ from nanolan.phases import IDENTITY_FILE
 from nanolan.pickles import SPECIAL_TOKENS
 from nanolan.preflight import look_at_hub
 from nanolan.redact import Secret
+from nanolan.settings.settings import load_settings
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
 from nanolan.structure import adopt, verify

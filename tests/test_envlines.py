@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.config import FIELDS, load_settings, usable_settings
-from nanolan.envlines import nearest, read_env
 from nanolan.errors import UsageProblem
+from nanolan.settings.env_lines import nearest, read_env
+from nanolan.settings.settings import FIELDS, load_settings, usable_settings
 from tests.core_fixtures import script
 
 WRONG = [

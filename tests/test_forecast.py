@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.config import load_settings
 from nanolan.forecast import GPU_SPEED, Forecast, Work, forecast, forecaster, work_of
 from nanolan.ledger import Entry, Ledger
 from nanolan.measured import BYTES_PER_PARAMETER, TOKENS
@@ -19,6 +18,7 @@ from nanolan.money import cost_cents
 from nanolan.offers import Offer
 from nanolan.plan import Pinned, PinnedFile, Plan
 from nanolan.report import PhaseReport, Receipt
+from nanolan.settings.settings import load_settings
 from tests.core_fixtures import a_plan
 
 ALL = ("mid", "sft", "rl")

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.config import ROOT
 from nanolan.errors import NanolanError
 from nanolan.redact import Secret
 from nanolan.report import Progress
+from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
 from tests.core_fixtures import client, script
 

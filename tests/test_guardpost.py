@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import ROOT, Settings, load_settings
 from nanolan.errors import ApiProblem, AuthProblem, PreflightFailed, Unreachable, UsageProblem
 from nanolan.guardpost import JOB, guard_job, quoted, unit
 from nanolan.hub import Hub
 from nanolan.ledger import Entry, Ledger
 from nanolan.redact import Secret
+from nanolan.settings.settings import ROOT, Settings, load_settings
 from nanolan.sim.hub import HubServer
 from nanolan.times import iso, now_utc, parse_time
 from tests.box_fixtures import REPO, TOKEN, WRITERS

@@ -21,12 +21,12 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from nanolan.config import ROOT, TABLE
 from nanolan.ledger import Ledger
 from nanolan.menu import recipes
 from nanolan.parcel import CHECKPOINTS
 from nanolan.plan import Plan
 from nanolan.report import log_path
+from nanolan.settings.settings import ROOT, TABLE
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.seed import _cached
 from nanolan.sim.world import REPO, World

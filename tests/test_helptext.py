@@ -12,9 +12,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from nanolan.config import ROOT
 from nanolan.helptext import GROUPS, Taught, examples_of
 from nanolan.menu import recipes
+from nanolan.settings.settings import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from completions import command_of  # noqa: E402

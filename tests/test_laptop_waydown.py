@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from nanolan.config import ROOT
 from nanolan.ledger import Ledger
+from nanolan.settings.settings import ROOT
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from tests.box_fixtures import REPO, TOKEN, WRITERS

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.config import Settings, load_settings
 from nanolan.errors import (
     ApiProblem,
     AuthProblem,
@@ -44,6 +43,7 @@ from nanolan.offers import Offer, Wanted, choose
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.report import PhaseReport, Receipt
+from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform import Shadeform
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.hub_state import READER, WRITER

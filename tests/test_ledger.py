@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from nanolan.config import ROOT
 from nanolan.errors import BadAnswer, LedgerProblem, UsageProblem
 from nanolan.ledger import Entry, Ledger, nanolan_home
 from nanolan.report import PhaseReport, Receipt
+from nanolan.settings.settings import ROOT
 from tests.core_fixtures import PLAN, a_plan
 
 

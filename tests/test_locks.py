@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import ROOT
 from nanolan.locks import Busy, hold, is_held
+from nanolan.settings.settings import ROOT
 
 WITHOUT_FLOCK = """
 import errno, fcntl, sys

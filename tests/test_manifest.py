@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import ROOT
 from nanolan.errors import BadAnswer
 from nanolan.manifest import (
     MANIFEST,
@@ -27,6 +26,7 @@ from nanolan.manifest import (
     save_whole,
     whole_steps,
 )
+from nanolan.settings.settings import ROOT
 
 SAVER = """
 import sys

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import ROOT
 from nanolan.menu import recipes
+from nanolan.settings.settings import ROOT
 from tests.core_fixtures import script
 
 MENU = recipes((ROOT / "justfile").read_text())

@@ -14,11 +14,11 @@ import pytest
 
 from nanolan import box, notify, training
 from nanolan.boxlog import Parts, unsaid
-from nanolan.config import ROOT
 from nanolan.files import UNSAID_CHARS, Log, note_plain
 from nanolan.machine import RunStopped
 from nanolan.redact import Mask, Secret
 from nanolan.report import to_json
+from nanolan.settings.settings import ROOT
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from nanolan.config import load_settings
 from nanolan.errors import NoOffer, UsageProblem
 from nanolan.forecast import Work, forecast
 from nanolan.instance import offers_of
@@ -22,6 +21,7 @@ from nanolan.offers import (
     unusable,
     wanted_by,
 )
+from nanolan.settings.settings import load_settings
 from nanolan.sim.catalogue import SAMPLE
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import ROOT, load_settings
-from nanolan.paths import CALLED_FROM, typed
 from nanolan.pull import base_dir
+from nanolan.settings.paths import CALLED_FROM, typed
+from nanolan.settings.settings import ROOT, load_settings
 from nanolan.sshkey import own_key
 from nanolan.train.export import ordinary_mode
 from scripts.upload import sources_of

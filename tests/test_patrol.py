@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.config import load_settings
 from nanolan.guard import Sight
 from nanolan.hub import Hub
 from nanolan.instance import Instance, Limits, instance_of
@@ -26,6 +25,7 @@ from nanolan.plan import Plan, new_run_id
 from nanolan.rebuild import Elsewhere
 from nanolan.redact import Secret
 from nanolan.report import Receipt, to_json
+from nanolan.settings.settings import load_settings
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc, parse_time

@@ -19,7 +19,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nanolan.config import load_settings
 from nanolan.errors import PreflightFailed
 from nanolan.payload import (
     CLOUD,
@@ -35,6 +34,7 @@ from nanolan.payload import (
 )
 from nanolan.phases import DATASETS
 from nanolan.plan import Pinned, PinnedFile, Plan, read_plan
+from nanolan.settings.settings import load_settings
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.times import parse_time
 from tests.core_fixtures import PLAN, a_plan, forms_of

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from nanolan.checklist import Check
-from nanolan.config import Settings, load_settings
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
 from nanolan.instance import Instance, instance_of
@@ -29,6 +28,7 @@ from nanolan.preflight import (
     wallet_hint,
 )
 from nanolan.redact import Secret
+from nanolan.settings.settings import Settings, load_settings
 from nanolan.sim.hub import HubServer
 from nanolan.sim.marker import MARKER
 from nanolan.sim.shadeform import ShadeformServer

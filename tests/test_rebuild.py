@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from nanolan.config import Settings, load_settings
 from nanolan.errors import BadAnswer, NotFound, Unreachable, UsageProblem
 from nanolan.hub import Hub
 from nanolan.instance import Instance, instance_of
@@ -27,6 +26,7 @@ from nanolan.rebuild import (
     rebuild,
 )
 from nanolan.redact import Secret
+from nanolan.settings.settings import Settings, load_settings
 from nanolan.sim.hub import HubServer
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan

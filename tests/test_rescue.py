@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nanolan.config import ROOT
 from nanolan.postmortem import read_postmortem
 from nanolan.report import leak_warning
+from nanolan.settings.settings import ROOT
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, until
 from .core_fixtures import forms_of

@@ -13,7 +13,6 @@ import pytest
 from msgspec import structs
 
 from nanolan.checklist import Check
-from nanolan.config import Settings, load_settings
 from nanolan.errors import PreflightFailed
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
@@ -38,6 +37,7 @@ from nanolan.resume import (
     run_code,
     settings_of,
 )
+from nanolan.settings.settings import Settings, load_settings
 from nanolan.sim.hub import HubServer
 from nanolan.status import Overview, RunView
 from nanolan.times import iso, now_utc

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import ROOT
+from nanolan.settings.settings import ROOT
 from nanolan.sim.machine import marked
 from nanolan.sim.shadeform_instance import Delays
 from nanolan.sim.world import REPO, World

@@ -17,7 +17,6 @@ import psutil
 import pytest
 from msgspec import structs
 
-from nanolan.config import ROOT
 from nanolan.manifest import newest_whole
 from nanolan.plan import Plan
 from nanolan.report import Stop
@@ -30,6 +29,7 @@ from nanolan.runner import (
     trainer_command,
     trainer_environment,
 )
+from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
 
 from .box_fixtures import environ, make_plan, until

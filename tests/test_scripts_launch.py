@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import ROOT
 from nanolan.ledger import Entry, Ledger
+from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World
 from tests.core_fixtures import (

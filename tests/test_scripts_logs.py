@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nanolan.config import ROOT
+from nanolan.settings.settings import ROOT
 from nanolan.times import iso, now_utc
 
 from .box_fixtures import KEY, REPO, TOKEN

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from nanolan.config import ROOT
 from nanolan.report import to_json
+from nanolan.settings.settings import ROOT
 
 from .box_fixtures import REPO
 from .core_fixtures import script

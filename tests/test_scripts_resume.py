@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.config import ROOT, load_settings
 from nanolan.hub import Hub
 from nanolan.launch import Rehearsal, prepare, rent
 from nanolan.ledger import Ledger
 from nanolan.plan import Plan, read_plan
 from nanolan.report import Progress, Receipt, to_json
+from nanolan.settings.settings import ROOT, load_settings
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import CREATE, LIST, QUICK, client, creates, forget, script, until

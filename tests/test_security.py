@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import TABLE
 from nanolan.confine import UID
 from nanolan.redact import SHORTEST
+from nanolan.settings.settings import TABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "SECURITY.md", ROOT / "docs/security.md"]

@@ -67,7 +67,7 @@ def setup(
 
 
 def works(checkout: Path) -> bool:
-    code = "import nanolan.config, requests, huggingface_hub; print(nanolan.config.__file__)"
+    code = "import nanolan.settings.settings, requests, huggingface_hub; print(nanolan.settings.settings.__file__)"
     done = subprocess.run(
         [".venv/bin/python", "-c", code], cwd=checkout, capture_output=True, text=True
     )

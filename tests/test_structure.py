@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import load_settings
 from nanolan.hub import Hub
 from nanolan.manifest import Manifest, hash_bytes
 from nanolan.redact import Secret
+from nanolan.settings.settings import load_settings
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
 from nanolan.structure import EXPECTED, Piece, amount, look, needed

@@ -11,7 +11,6 @@ import pytest
 from check_status import enforce
 
 from nanolan.box import ask_the_time
-from nanolan.config import load_settings
 from nanolan.errors import Unreachable
 from nanolan.guard import Guard
 from nanolan.hub import Hub
@@ -22,6 +21,7 @@ from nanolan.patrol import Patrol, knowledge
 from nanolan.preflight import Findings
 from nanolan.rebuild import Elsewhere
 from nanolan.redact import Secret
+from nanolan.settings.settings import load_settings
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.status import look
 from nanolan.times import SERVICE_CLOCK, ServiceClock, difference, now_utc, parse_time

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import ROOT
 from nanolan.hub import Hub
 from nanolan.redact import Secret
+from nanolan.settings.settings import ROOT
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import READER, WRITER
 from nanolan.sim.seed import _cached

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.config import ROOT
 from nanolan.redact import NOTE, SHOWN, STARS, Secret, Veil, drawing, printable, veiled
+from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER, TWIST
 
 VALUE = f"sf-{MARKER}{TWIST}"

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.config import ROOT
 from nanolan.manifest import newest_whole
+from nanolan.settings.settings import ROOT
 from nanolan.sim.machine import MARK
 
 from .box_fixtures import KEY, TOKEN, Box, no_box_left, until

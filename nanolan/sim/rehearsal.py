@@ -18,10 +18,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanolan.config import ROOT, load_settings
 from nanolan.hub import Hub
 from nanolan.ledger import Ledger
 from nanolan.redact import Secret
+from nanolan.settings.settings import ROOT, load_settings
 from nanolan.shadeform import Shadeform
 from nanolan.sim.scenario import Player, Scenario
 from nanolan.status import RunView, look

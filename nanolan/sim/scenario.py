@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from nanolan.config import ROOT
+from nanolan.settings.settings import ROOT
 from nanolan.sim.scenario_hub import (
     DOWN_S,
     hub_down,

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from nanolan.config import ROOT, is_loopback
 from nanolan.errors import UsageProblem
+from nanolan.settings.settings import ROOT, is_loopback
 from nanolan.sim.hub import HubServer
 from nanolan.sim.seed import seed
 from nanolan.sim.shadeform import ShadeformServer

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from nanolan.architecture import GPTConfig
 from nanolan.errors import NanolanError, UsageProblem
-from nanolan.paths import typed
+from nanolan.settings.paths import typed
 from nanolan.train.checkpoint import load
 from nanolan.train.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
 

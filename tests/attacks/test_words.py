@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nanolan.config import FIELDS, ROOT, TABLE, Settings, load_settings
-from nanolan.envlines import read_env
 from nanolan.errors import BadAnswer, PreflightFailed, UsageProblem
 from nanolan.payload import create_body, startup_script, unpack
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.runner import run_trainer, trainer_command
+from nanolan.settings.env_lines import read_env
+from nanolan.settings.settings import FIELDS, ROOT, TABLE, Settings, load_settings
 from nanolan.ssh import has_address, ssh_argv
 from nanolan.view import ssh_command
 from tests.core_fixtures import PLAN, a_plan

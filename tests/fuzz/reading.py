@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 
 from nanolan import card, closeup, costs, postmortem, view, why
 from nanolan.causes import cause_of
-from nanolan.config import FIELDS, Settings, load_settings, usable_settings
-from nanolan.envlines import read_env
 from nanolan.errors import NanolanError
 from nanolan.hub import Tree
 from nanolan.ledger import Entry, Ledger
@@ -28,6 +26,8 @@ from nanolan.proof import prove
 from nanolan.rebuild import checked_plan
 from nanolan.redact import Secret, printable
 from nanolan.report import read_progress, read_receipt
+from nanolan.settings.env_lines import read_env
+from nanolan.settings.settings import FIELDS, Settings, load_settings, usable_settings
 from nanolan.shadeform import Shadeform
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.ssh import has_address, ssh_argv

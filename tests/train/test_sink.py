@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.config import ROOT
 from nanolan.runner import write_netrc
+from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
 from nanolan.train.sink import Sink, within
 

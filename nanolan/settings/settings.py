@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from nanolan import settingvalues as value
-from nanolan.envlines import LIMIT, EnvFile, nearest, read_env
 from nanolan.errors import AuthProblem, UsageProblem
 from nanolan.money import parse_limit
 from nanolan.phases import phase_sequence
 from nanolan.redact import Mask, Secret
-from nanolan.settingvalues import duration as duration
-from nanolan.settingvalues import is_loopback as is_loopback
+from nanolan.settings import values as value
+from nanolan.settings.env_lines import LIMIT, EnvFile, nearest, read_env
+from nanolan.settings.values import duration as duration
+from nanolan.settings.values import is_loopback as is_loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 
