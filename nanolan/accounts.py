@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from nanolan.checklist import Check
-from nanolan.deadline import begin
 from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
 from nanolan.forecast import forecaster, work_of
 from nanolan.hub import TOKENS_URL, Hub, other_names
 from nanolan.money import dollars
+from nanolan.net.deadline import begin
 from nanolan.offers import choose, wanted_by
 from nanolan.patient import Patient
 from nanolan.phases import IDENTITY_FILE, data_files

@@ -21,10 +21,10 @@ from nanolan.accounts import (
     look_at_token,
 )
 from nanolan.checklist import Check
-from nanolan.deadline import begin
 from nanolan.envfile import look_at_env, look_at_settings
 from nanolan.errors import NanolanError, TooManyRequests, Unreachable, WrongSetting
 from nanolan.leftovers import look_at_instances, look_at_keys, look_at_ledger, look_at_rehearsals
+from nanolan.net.deadline import begin
 from nanolan.patient import Patient
 from nanolan.toolbox import look_at_clock, look_at_code, look_at_disk, look_at_tools
 

@@ -24,12 +24,12 @@ from huggingface_hub import (
 )
 from huggingface_hub.utils import build_hf_headers, get_session
 
-from nanolan.deadline import within
 from nanolan.errors import BadAnswer, NotFound
 from nanolan.hubclient import use_timeouts
 from nanolan.hubtrouble import FAILURES, failure_of
 from nanolan.hubtrouble import TOKENS_URL as TOKENS_URL
-from nanolan.neterrors import BUSY, Trouble
+from nanolan.net.deadline import within
+from nanolan.net.errors import BUSY, Trouble
 from nanolan.plan import Pinned, PinnedFile, check_names
 from nanolan.redact import Secret, hide
 

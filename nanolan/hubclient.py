@@ -22,7 +22,7 @@ from huggingface_hub.utils._http import (
     hf_request_event_hook,
 )  # not exported; without it requests lack their id
 
-from nanolan.neterrors import HUB, of_exception
+from nanolan.net.errors import HUB, of_exception
 from nanolan.times import SERVICE_CLOCK
 
 READ_S = 60.0

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from nanolan.errors import ApiProblem, AuthProblem, NotFound
-from nanolan.neterrors import DOWN, HUB, SETTING, Trouble, of_answer, of_exception
+from nanolan.net.errors import DOWN, HUB, SETTING, Trouble, of_answer, of_exception
 from nanolan.redact import short
 from nanolan.shadeform import retry_after_s
 

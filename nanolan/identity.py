@@ -16,8 +16,8 @@ import requests
 
 from nanolan.conversations import Message, check_messages
 from nanolan.errors import AuthProblem, BadAnswer, UsageProblem
+from nanolan.net.session import open_session
 from nanolan.redact import Secret
-from nanolan.session import open_session
 
 TIMEOUT_S = (10, 120)
 MOST_CHARS = 20_000  # of one conversation

@@ -20,10 +20,10 @@ from nanolan.architecture import (
     parse_meta,
 )
 from nanolan.conversations import count_conversations
-from nanolan.deadline import begin
 from nanolan.errors import BadAnswer
 from nanolan.hub import SMALL_FILE, Hub, Tree
 from nanolan.memory import ModelSize, size_of
+from nanolan.net.deadline import begin
 from nanolan.parquet import TAIL_BYTES, read_footer
 from nanolan.phases import IDENTITY_FILE, MOST_DATA_BYTES, check_data, data_of
 from nanolan.pickles import encoding_state, tensors

@@ -13,11 +13,11 @@ import msgspec
 
 from nanolan.card import README, new_card
 from nanolan.curves import read_metrics
-from nanolan.deadline import within
 from nanolan.herald import metrics_of
 from nanolan.inspection import environment_here
 from nanolan.machine import Machine, say
 from nanolan.manifest import MANIFEST
+from nanolan.net.deadline import within
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.page import render_page
 from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up

@@ -24,10 +24,10 @@ import msgspec
 
 from nanolan.causes import explain, sentence
 from nanolan.confine import desk
-from nanolan.deadline import begin
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub import Hub
 from nanolan.inspection import query_gpus
+from nanolan.net.deadline import begin
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.redact import Mask
 from nanolan.report import Receipt

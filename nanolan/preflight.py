@@ -13,7 +13,6 @@ from typing import Any
 from nanolan.architecture import SEQUENCE_LEN
 from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.checklist import Check
-from nanolan.deadline import begin
 from nanolan.errors import (
     AuthProblem,
     NanolanError,
@@ -34,6 +33,7 @@ from nanolan.inside import (
 from nanolan.instance import Instance
 from nanolan.memory import ModelSize, micro_batch
 from nanolan.money import dollars
+from nanolan.net.deadline import begin
 from nanolan.phases import IDENTITY_FILE, PHASES, data_files
 from nanolan.pins import pin_checkpoint, pin_dataset, reads_identity
 from nanolan.plan import Pinned

@@ -17,7 +17,6 @@ from urllib.parse import quote
 import msgspec
 import requests
 
-from nanolan.deadline import within
 from nanolan.errors import (
     ApiProblem,
     AuthProblem,
@@ -30,12 +29,13 @@ from nanolan.errors import (
     UnclearAnswer,
 )
 from nanolan.instance import Created, Instance, instance_of, key_of, offers_of
-from nanolan.neterrors import DOWN, SETTING, SHADEFORM, Trouble, of_answer, of_exception
+from nanolan.net.deadline import within
+from nanolan.net.errors import DOWN, SETTING, SHADEFORM, Trouble, of_answer, of_exception
+from nanolan.net.session import open_session
 from nanolan.offers import Offer
 from nanolan.plan import UNREADABLE
 from nanolan.records import Listing, decode, read_each
 from nanolan.redact import Secret, short
-from nanolan.session import open_session
 from nanolan.times import SERVICE_CLOCK, ServiceClock, now_utc
 
 TIMEOUT_S = (10, 30)  # connect, each read

@@ -15,9 +15,9 @@ from nanolan.checklist import Check
 from nanolan.checkout import run_git
 from nanolan.codecheck import of_snapshot
 from nanolan.errors import PreflightFailed
-from nanolan.neterrors import HUB, SHADEFORM, of_exception
+from nanolan.net.errors import HUB, SHADEFORM, of_exception
+from nanolan.net.session import open_session
 from nanolan.patient import Patient
-from nanolan.session import open_session
 from nanolan.snapshot import look_at_code_of
 
 LEAST_GB, ENOUGH_GB = 0.2, 5.0  # for a launch; for a d20 and the data sets of a phase here

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nanolan.deadline import within
 from nanolan.errors import UnclearAnswer, Unreachable
+from nanolan.net.deadline import within
 from nanolan.redact import Secret
 from nanolan.shadeform import TRIES, Shadeform
 

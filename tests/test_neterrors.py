@@ -26,7 +26,7 @@ from nanolan.errors import (
 )
 from nanolan.hub import Hub, use_timeouts
 from nanolan.hubtrouble import told_wait_s
-from nanolan.neterrors import HUB, SHADEFORM, of_exception, proxy_of, wrong_proxy
+from nanolan.net.errors import HUB, SHADEFORM, of_exception, proxy_of, wrong_proxy
 from nanolan.redact import Secret
 from nanolan.shadeform import Shadeform, retry_after_s
 

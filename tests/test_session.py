@@ -15,8 +15,8 @@ import requests
 from nanolan.errors import NanolanError
 from nanolan.hub import Hub
 from nanolan.identity import Endpoint, Identity, from_endpoint
+from nanolan.net.session import open_session
 from nanolan.redact import Secret
-from nanolan.session import open_session
 from nanolan.shadeform import Shadeform
 from tests.core_fixtures import Waits
 
