@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nanolan.checklist import Check
-from nanolan.checkout import is_tracked
+from nanolan.code.git import is_tracked
 from nanolan.errors import PreflightFailed, UsageProblem
 from nanolan.patient import Patient
 from nanolan.settings.env_lines import read_env

@@ -17,7 +17,7 @@ from msgspec import structs
 
 from nanolan.budget import keyless_life_s, life_s, worst_case_cents
 from nanolan.checklist import Check
-from nanolan.codecheck import code_here
+from nanolan.code.check import code_here
 from nanolan.create import create, last_look, stopped
 from nanolan.errors import (
     ApiProblem,

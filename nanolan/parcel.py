@@ -21,6 +21,7 @@ from nanolan.architecture import (
     newest_step,
     parse_meta,
 )
+from nanolan.code.secret_scan import Scanner
 from nanolan.conversations import count_conversations
 from nanolan.errors import AuthProblem, BadAnswer, NotFound, PreflightFailed, UsageProblem
 from nanolan.hub import Hub, Tree
@@ -30,7 +31,6 @@ from nanolan.phases import FOLDERS, IDENTITY_FILE, MOST_DATA_BYTES
 from nanolan.pickles import MAX_TOKENIZER_BYTES, check_whole, encoding_state, tensors
 from nanolan.proof import matches, prove
 from nanolan.redact import Secret
-from nanolan.secretscan import Scanner
 from nanolan.structure import BY_HAND, proven
 from nanolan.transfer import Job, run_transfer
 

@@ -12,13 +12,13 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from nanolan.checklist import Check
-from nanolan.checkout import run_git
-from nanolan.codecheck import of_snapshot
+from nanolan.code.check import of_snapshot
+from nanolan.code.git import run_git
+from nanolan.code.snapshot import look_at_code_of
 from nanolan.errors import PreflightFailed
 from nanolan.net.errors import HUB, SHADEFORM, of_exception
 from nanolan.net.session import open_session
 from nanolan.patient import Patient
-from nanolan.snapshot import look_at_code_of
 
 LEAST_GB, ENOUGH_GB = 0.2, 5.0  # for a launch; for a d20 and the data sets of a phase here
 CLOCK_NOTE_S, CLOCK_WRONG_S = 60, 300

@@ -186,7 +186,7 @@ def plan_next(
     code: str,
 ) -> Next | None:
     """What the next attempt takes over; None when the run is complete."""
-    from nanolan.codecheck import code_in_one_line
+    from nanolan.code.check import code_in_one_line
     from nanolan.rest import rest_of
     from nanolan.resume import money_of, next_attempt, run_code
 

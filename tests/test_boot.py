@@ -12,7 +12,7 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from nanolan.bundle import make_bundle
+from nanolan.code.bundle import make_bundle
 from nanolan.hub import Hub
 from nanolan.payload import startup_script
 from nanolan.plan import Plan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.bundle import make_bundle
+from nanolan.code.bundle import make_bundle
 from nanolan.errors import PreflightFailed
 from nanolan.plan import Code
 from tests.core_fixtures import git

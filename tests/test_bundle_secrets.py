@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.bundle import bundle_and_snapshot, make_bundle
-from nanolan.codecheck import code_here
+from nanolan.code.bundle import bundle_and_snapshot, make_bundle
+from nanolan.code.check import code_here
+from nanolan.code.snapshot import MOST_BYTES, Snapshot, look_at_code_of
 from nanolan.errors import PreflightFailed
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT
-from nanolan.snapshot import MOST_BYTES, Snapshot, look_at_code_of
 from tests.core_fixtures import git
 
 TOKEN = "hf_" + "Qw7" * 11 + "x"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.bundle import bundle_and_snapshot
-from nanolan.checkout import is_tracked, run_git
+from nanolan.code.bundle import bundle_and_snapshot
+from nanolan.code.git import is_tracked, run_git
 from nanolan.errors import PreflightFailed
 from tests.core_fixtures import git
 

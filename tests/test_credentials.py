@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.code.secret_scan import Scanner
 from nanolan.redact import hide, known_values
-from nanolan.secretscan import Scanner
 from nanolan.settings.credentials import note_credentials
 
 VALUE = "aB3" + "dE5fG7hJ9kL1mN3pQ5"

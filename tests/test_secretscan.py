@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanolan.code.secret_scan import ALLOW, CLOSED, MOST_UNPACKED, UNSEEN, YOURS, Found, Scanner
 from nanolan.redact import Secret
-from nanolan.secretscan import ALLOW, CLOSED, MOST_UNPACKED, UNSEEN, YOURS, Found, Scanner
 
 PASSWORD = "Pa55word"
 ALNUM = string.ascii_letters + string.digits

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.bundle import make_bundle
+from nanolan.code.bundle import make_bundle
 from nanolan.errors import PreflightFailed
 
 ENV = {

@@ -1,5 +1,5 @@
 """The exact code that a run uses, as a git bundle: one commit without history, of a snapshot of the
-checkout (nanolan/snapshot.py). The user's index, branches and HEAD stay as they are.
+checkout (nanolan/code/snapshot.py). The user's index, branches and HEAD stay as they are.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from nanolan.checkout import Checkout, run_git
+from nanolan.code.git import Checkout, run_git
+from nanolan.code.secret_scan import Scanner
+from nanolan.code.snapshot import MOST_BYTES, Snapshot, take_snapshot
 from nanolan.errors import PreflightFailed
 from nanolan.plan import Code
-from nanolan.secretscan import Scanner
-from nanolan.snapshot import MOST_BYTES, Snapshot, take_snapshot
 
 BRANCH = "nanolan"
 

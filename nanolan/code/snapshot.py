@@ -17,10 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanolan.checkout import Checkout, open_checkout, run_git
+from nanolan.code.git import Checkout, open_checkout, run_git
+from nanolan.code.secret_names import is_secret_name
+from nanolan.code.secret_scan import Scanner
 from nanolan.errors import PreflightFailed
-from nanolan.secretnames import is_secret_name
-from nanolan.secretscan import Scanner
 
 # New files that git does not track yet are sent from here alone
 NEW_FROM = ("nanolan/", "cloud/", "scripts/")

@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nanolan.bundle import bundle_and_snapshot
 from nanolan.checklist import Check
+from nanolan.code.bundle import bundle_and_snapshot
+from nanolan.code.snapshot import Snapshot
 from nanolan.errors import PreflightFailed
 from nanolan.plan import Code
 from nanolan.redact import printable
 from nanolan.settings.settings import ROOT
-from nanolan.snapshot import Snapshot
 
 MOST_NAMES = 60
 
