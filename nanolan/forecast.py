@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
+from nanolan.checkpoint.model_size import D20, parameters_of_tag
 from nanolan.ledger import Entry
 from nanolan.measured import BYTES_PER_PARAMETER, TOKENS, Figures, measured
-from nanolan.memory import D20, parameters_of_tag
 from nanolan.money import cost_cents, dollars
 from nanolan.offers import Offer
 from nanolan.plan import Predicted

@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from nanolan.conversations import Message, check_messages
+from nanolan.checkpoint.conversations import Message, check_messages
 from nanolan.errors import AuthProblem, BadAnswer, UsageProblem
 from nanolan.net.session import open_session
 from nanolan.redact import Secret

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from nanolan.checkpoint.manifest import hash_file
 from nanolan.errors import BadAnswer
-from nanolan.manifest import hash_file
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Pinned, PinnedFile, Plan, check_names
 from nanolan.redact import Secret

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, cast
 
-from nanolan.architecture import (
+from nanolan.checkpoint.architecture import (
     MODEL_FILE,
     SEQUENCE_LEN,
     GPTConfig,
@@ -19,14 +19,14 @@ from nanolan.architecture import (
     newest_step,
     parse_meta,
 )
-from nanolan.conversations import count_conversations
+from nanolan.checkpoint.conversations import count_conversations
+from nanolan.checkpoint.model_size import ModelSize, size_of
+from nanolan.checkpoint.parquet import TAIL_BYTES, read_footer
+from nanolan.checkpoint.safe_pickle import encoding_state, tensors
 from nanolan.errors import BadAnswer
 from nanolan.hub import SMALL_FILE, Hub, Tree
-from nanolan.memory import ModelSize, size_of
 from nanolan.net.deadline import begin
-from nanolan.parquet import TAIL_BYTES, read_footer
 from nanolan.phases import IDENTITY_FILE, MOST_DATA_BYTES, check_data, data_of
-from nanolan.pickles import encoding_state, tensors
 from nanolan.plan import Pinned, PinnedFile
 
 READ_AT_ONCE = 32 << 10  # the index of a d20's model file takes about 20 KiB

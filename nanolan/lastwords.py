@@ -12,18 +12,18 @@ from pathlib import Path
 import msgspec
 
 from nanolan.card import README, new_card
+from nanolan.checkpoint.evaluation import beside, gather
+from nanolan.checkpoint.manifest import MANIFEST
 from nanolan.curves import read_metrics
 from nanolan.herald import metrics_of
 from nanolan.inspection import environment_here
 from nanolan.machine import Machine, say
-from nanolan.manifest import MANIFEST
 from nanolan.net.deadline import within
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.page import render_page
 from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up
 from nanolan.redact import Mask
 from nanolan.report import SUCCEEDED, Receipt, leak_warning, to_json
-from nanolan.results import beside, gather
 from nanolan.story import story_of
 from nanolan.times import iso
 

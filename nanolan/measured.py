@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
+from nanolan.checkpoint.model_size import D20, parameters_of_tag
 from nanolan.ledger import Entry
-from nanolan.memory import D20, parameters_of_tag
 from nanolan.plan import Plan
 from nanolan.report import Receipt
 

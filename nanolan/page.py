@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from nanolan.charts import can_draw, charts_of
+from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.costs import split, waste
 from nanolan.curves import Metrics
 from nanolan.errors import UsageProblem
@@ -20,7 +21,6 @@ from nanolan.phases import PHASES
 from nanolan.plan import Pinned, Plan
 from nanolan.redact import hide
 from nanolan.report import FAILED, LOST, STOPPED, SUCCEEDED, PhaseReport, Receipt
-from nanolan.results import PhaseSamples, Sample
 from nanolan.scores import MODEL, PUBLISHED_BY, Line, is_d20, passes, score_lines
 from nanolan.story import Story
 

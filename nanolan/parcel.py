@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanolan.architecture import (
+from nanolan.checkpoint.architecture import (
     MAX_META_BYTES,
     SEQUENCE_LEN,
     GPTConfig,
@@ -21,14 +21,14 @@ from nanolan.architecture import (
     newest_step,
     parse_meta,
 )
+from nanolan.checkpoint.conversations import count_conversations
+from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_bytes, hash_file
+from nanolan.checkpoint.safe_pickle import MAX_TOKENIZER_BYTES, check_whole, encoding_state, tensors
 from nanolan.code.secret_scan import Scanner
-from nanolan.conversations import count_conversations
 from nanolan.errors import AuthProblem, BadAnswer, NotFound, PreflightFailed, UsageProblem
 from nanolan.hub import Hub, Tree
 from nanolan.inside import TOKEN_BYTES, TOKENIZER, look_at_tokenizer
-from nanolan.manifest import MANIFEST, FileEntry, Manifest, hash_bytes, hash_file
 from nanolan.phases import FOLDERS, IDENTITY_FILE, MOST_DATA_BYTES
-from nanolan.pickles import MAX_TOKENIZER_BYTES, check_whole, encoding_state, tensors
 from nanolan.proof import matches, prove
 from nanolan.redact import Secret
 from nanolan.structure import BY_HAND, proven

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 
-from nanolan.architecture import MODEL_FILE, newest_step
+from nanolan.checkpoint.architecture import MODEL_FILE, newest_step
+from nanolan.checkpoint.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.errors import (
     BadAnswer,
     NotFound,
@@ -17,7 +18,6 @@ from nanolan.inside import (
     look_at_datasets,
     model_in,
 )
-from nanolan.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.phases import FOLDERS, REVISIONS
 from nanolan.plan import Pinned
 from nanolan.proof import prove

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from nanolan.architecture import SEQUENCE_LEN
 from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.checklist import Check
+from nanolan.checkpoint.architecture import SEQUENCE_LEN
+from nanolan.checkpoint.model_size import ModelSize, micro_batch
 from nanolan.errors import (
     AuthProblem,
     NanolanError,
@@ -31,7 +32,6 @@ from nanolan.inside import (
     look_at_tokenizer,
 )
 from nanolan.instance import Instance
-from nanolan.memory import ModelSize, micro_batch
 from nanolan.money import dollars
 from nanolan.net.deadline import begin
 from nanolan.phases import IDENTITY_FILE, PHASES, data_files

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest
 from nanolan.errors import BadAnswer
 from nanolan.hub import Tree
-from nanolan.manifest import MANIFEST, FileEntry, Manifest
 from nanolan.plan import PinnedFile
 
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nanolan.checkpoint.manifest import Manifest, hash_file
 from nanolan.errors import NotFound, PreflightFailed
 from nanolan.hub import Hub, Tree
 from nanolan.inputs import fetch
-from nanolan.manifest import Manifest, hash_file
 from nanolan.phases import PHASES
 from nanolan.settings.paths import typed
 from nanolan.structure import proven

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from nanolan.checkpoint.evaluation import numbers
+from nanolan.checkpoint.manifest import Manifest
 from nanolan.errors import (
     BadAnswer,
     LimitHitLost,
@@ -13,9 +15,7 @@ from nanolan.errors import (
     NanolanError,
     RunFailed,
 )
-from nanolan.manifest import Manifest
 from nanolan.plan import MOST, UNREADABLE, Plan, Predicted, within_reason
-from nanolan.results import numbers
 from nanolan.times import parse_time
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = (

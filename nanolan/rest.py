@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nanolan.checkpoint.manifest import MANIFEST, parse_manifest
 from nanolan.errors import BadAnswer, NotFound
 from nanolan.hub import Hub, Tree
-from nanolan.manifest import MANIFEST, parse_manifest
 from nanolan.phases import PHASES
 from nanolan.plan import Pinned, Plan
 from nanolan.proof import prove

@@ -16,13 +16,13 @@ from msgspec import structs
 
 from nanolan.budget import limit_for, soft_limit_cents
 from nanolan.checklist import Check
+from nanolan.checkpoint.manifest import hash_bytes
 from nanolan.errors import BadAnswer, MayBeBilling, NanolanError, NotFound, PreflightFailed
 from nanolan.forecast import Forecast
 from nanolan.hub import Hub, Tree
 from nanolan.inside import look_at_datasets, look_at_inputs, look_at_state
 from nanolan.launch import Prepared
 from nanolan.ledger import REFUSED, Attempt
-from nanolan.manifest import hash_bytes
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES, SEQUENCES
 from nanolan.plan import Code, Pinned, Plan

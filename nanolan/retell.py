@@ -6,13 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from nanolan.checkpoint.evaluation import read_samples
 from nanolan.costs import attempts
 from nanolan.curves import Metrics, read_metrics
 from nanolan.environment import read_environment
 from nanolan.errors import NanolanError, NotFound
 from nanolan.hub import Hub
 from nanolan.report import ENDED
-from nanolan.results import read_samples
 from nanolan.status import RunView
 from nanolan.story import Story
 from nanolan.times import iso, now_utc

@@ -14,12 +14,8 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NanolanError, NotFound, Unreachable
-from nanolan.files import SHORT, read_plain
-from nanolan.hub import Hub
-from nanolan.inspection import STATE_SIZE
-from nanolan.machine import Machine, say
-from nanolan.manifest import (
+from nanolan.checkpoint.evaluation import hide_secrets, meta_name, score_numbers, with_results
+from nanolan.checkpoint.manifest import (
     MANIFEST,
     MOST_BYTES,
     FileEntry,
@@ -31,10 +27,14 @@ from nanolan.manifest import (
     read_whole,
     whole_steps,
 )
+from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NanolanError, NotFound, Unreachable
+from nanolan.files import SHORT, read_plain
+from nanolan.hub import Hub
+from nanolan.inspection import STATE_SIZE
+from nanolan.machine import Machine, say
 from nanolan.proof import Proof, prove
 from nanolan.redact import hide
 from nanolan.report import PhaseReport, phase_report
-from nanolan.results import hide_secrets, meta_name, score_numbers, with_results
 from nanolan.transfer import Job
 
 MOST_META_BYTES = 64 << 20  # of a meta that is looked through; one of a d20 takes 1 kB

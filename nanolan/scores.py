@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nanolan.memory import D20
+from nanolan.checkpoint.model_size import D20
 from nanolan.report import PhaseReport
 
 CHATCORE = "chatcore"

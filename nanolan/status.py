@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
+from nanolan.checkpoint.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.errors import MayBeBilling, NanolanError, NotFound, RunFailed
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Instance
 from nanolan.ledger import Entry, Ledger
-from nanolan.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.money import dollars
 from nanolan.orphans import compare
 from nanolan.phases import PHASES

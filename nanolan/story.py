@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from nanolan.checkpoint.evaluation import PhaseSamples
 from nanolan.costs import paid_cents, sum_of
 from nanolan.curves import Metrics
 from nanolan.environment import Environment
@@ -13,7 +14,6 @@ from nanolan.ledger import Attempt
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.report import ENDED, SUCCEEDED, PhaseReport, Receipt
-from nanolan.results import PhaseSamples
 
 GO_ON = "Go on: "  # in a receipt's message
 

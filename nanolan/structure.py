@@ -6,6 +6,7 @@ import re
 import textwrap
 from dataclasses import dataclass
 
+from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_bytes
 from nanolan.errors import AuthProblem, BadAnswer, PreflightFailed
 from nanolan.hub import Hub, Tree
 from nanolan.inside import (
@@ -17,7 +18,6 @@ from nanolan.inside import (
     look_at_tokenizer,
     model_in,
 )
-from nanolan.manifest import MANIFEST, FileEntry, Manifest, hash_bytes
 from nanolan.phases import FOLDERS, IDENTITY_FILE, PHASES
 from nanolan.pins import pin_checkpoint, read_manifest, reads_identity
 from nanolan.plan import Pinned, PinnedFile

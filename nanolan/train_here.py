@@ -10,18 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanolan.checkpoint.evaluation import meta_name, read_results, with_results
+from nanolan.checkpoint.manifest import newest_whole
 from nanolan.confine import desk
 from nanolan.errors import RunFailed, UsageProblem
 from nanolan.hub import Hub
 from nanolan.inputs import fetch
-from nanolan.manifest import newest_whole
 from nanolan.phases import IDENTITY_FILE, PHASES, data_files
 from nanolan.pins import pin_dataset
 from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.pull import place
 from nanolan.redact import Secret
 from nanolan.report import Stop
-from nanolan.results import meta_name, read_results, with_results
 from nanolan.runner import evaluation_of, make_job, run_trainer
 from nanolan.settings.settings import ROOT, Settings
 from nanolan.times import iso, now_utc

@@ -11,18 +11,18 @@ from typing import Any
 
 from nanolan.budget import SAFETY
 from nanolan.causes import cause_of, explain, sentence
+from nanolan.checkpoint.evaluation import read_results
+from nanolan.checkpoint.manifest import MANIFEST, Manifest, newest_whole, read_whole
 from nanolan.confine import desk
 from nanolan.errors import BadAnswer
 from nanolan.files import write_plain
 from nanolan.inputs import fetch
 from nanolan.machine import Machine, RunStopped, say
-from nanolan.manifest import MANIFEST, Manifest, newest_whole, read_whole
 from nanolan.money import dollars
 from nanolan.notify import WARNING
 from nanolan.pace import complaint, exchange, first_pace
 from nanolan.phases import PHASES, closed
 from nanolan.report import TRAINING, PhaseReport, Stop
-from nanolan.results import read_results
 from nanolan.runner import GRACE_S, evaluation_of, make_job
 from nanolan.saver import StateUploads
 from nanolan.watchdog import Watchdog

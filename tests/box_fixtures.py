@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from nanolan.manifest import save_whole
+from nanolan.checkpoint.manifest import save_whole
 from nanolan.payload import create_body
 from nanolan.phases import PHASES
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented, new_run_id

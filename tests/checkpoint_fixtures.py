@@ -10,9 +10,9 @@ from typing import Any
 import tiktoken
 import torch
 
-from nanolan.architecture import GPTConfig, shapes
+from nanolan.checkpoint.architecture import GPTConfig, shapes
+from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS
 from nanolan.phases import IDENTITY_FILE
-from nanolan.pickles import SPECIAL_TOKENS
 
 BASE, MID = "base_checkpoints/d20", "mid_checkpoints/d20"
 CONFIG = {

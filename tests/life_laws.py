@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
+from nanolan.checkpoint.manifest import FileEntry, Manifest, parse_manifest
 from nanolan.confine import desk
 from nanolan.errors import MayBeBilling, NanolanError
 from nanolan.ledger import Entry
-from nanolan.manifest import FileEntry, Manifest, parse_manifest
 from nanolan.money import dollars
 from nanolan.phases import PHASES
 from nanolan.plan import Plan, read_plan

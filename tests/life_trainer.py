@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanolan.manifest import newest_whole, save_whole
+from nanolan.checkpoint.manifest import newest_whole, save_whole
 from nanolan.report import Stop
 from nanolan.runner import GRACE_S, HUNG_GRACE_S
 

@@ -7,7 +7,7 @@ from zlib import crc32
 
 import torch
 
-from nanolan.manifest import Manifest, hash_bytes
+from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.phases import PHASES
 from nanolan.plan import Plan
 from nanolan.sim.hub import HubServer

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from nanolan.checkpoint.manifest import save_whole
 from nanolan.errors import Unreachable
 from nanolan.hub import Hub
 from nanolan.machine import Machine, Tools
-from nanolan.manifest import save_whole
 from nanolan.redact import Secret
 from nanolan.report import PhaseReport
 from nanolan.sim.hub import HubServer

@@ -33,8 +33,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nanolan.checkpoint.manifest import newest_whole, save_whole
 from nanolan.files import Log
-from nanolan.manifest import newest_whole, save_whole
 
 stop = False
 

@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from nanolan.accounts import look_at_structure
+from nanolan.checkpoint.manifest import Manifest, hash_bytes
+from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS
 from nanolan.errors import NanolanError
 from nanolan.hub import Hub
 from nanolan.inside import look_at_inputs
-from nanolan.manifest import Manifest, hash_bytes
 from nanolan.parcel import check_together, pack, where_from
 from nanolan.patient import admit
 from nanolan.phases import IDENTITY_FILE
-from nanolan.pickles import SPECIAL_TOKENS
 from nanolan.preflight import look_at_hub
 from nanolan.redact import Secret
 from nanolan.settings.settings import load_settings

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from nanolan.checkpoint.model_size import D20
 from nanolan.forecast import GPU_SPEED, Forecast, Work, forecast, forecaster, work_of
 from nanolan.ledger import Entry, Ledger
 from nanolan.measured import BYTES_PER_PARAMETER, TOKENS
-from nanolan.memory import D20
 from nanolan.money import cost_cents
 from nanolan.offers import Offer
 from nanolan.plan import Pinned, PinnedFile, Plan

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from nanolan.checkpoint.manifest import Manifest, save_whole, whole_steps
 from nanolan.errors import BadAnswer, Unreachable
 from nanolan.hub import Hub
-from nanolan.manifest import Manifest, save_whole, whole_steps
 from nanolan.redact import Secret
 from nanolan.saver import save, upload
 from nanolan.sim.hub import HubServer

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nanolan.checkpoint.manifest import MANIFEST, parse_manifest
 from nanolan.hub import Hub
 from nanolan.ledger import Ledger
-from nanolan.manifest import MANIFEST, parse_manifest
 from nanolan.proof import prove
 from nanolan.redact import Secret
 from nanolan.shadeform import Shadeform

@@ -12,11 +12,11 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.budget import ASSUMED
+from nanolan.checkpoint.evaluation import PhaseSamples, Sample, beside, read_samples
 from nanolan.lastwords import LEAVES, REPORT_S, leave_card, left_behind, loud, spare_s
 from nanolan.postmortem import read_postmortem
 from nanolan.redact import Secret
 from nanolan.report import read_receipt
-from nanolan.results import PhaseSamples, Sample, beside, read_samples
 from nanolan.sim.hub import HubServer
 from nanolan.times import now_utc
 

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.errors import BadAnswer
-from nanolan.manifest import (
+from nanolan.checkpoint.manifest import (
     MANIFEST,
     FileEntry,
     Manifest,
@@ -26,12 +25,13 @@ from nanolan.manifest import (
     save_whole,
     whole_steps,
 )
+from nanolan.errors import BadAnswer
 from nanolan.settings.settings import ROOT
 
 SAVER = """
 import sys
 from pathlib import Path
-from nanolan.manifest import save_whole
+from nanolan.checkpoint.manifest import save_whole
 out, first = Path(sys.argv[1]), int(sys.argv[2])
 for step in range(first, first + 500):
     def write(folder):

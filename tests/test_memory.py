@@ -1,4 +1,4 @@
-"""Tests of nanolan/memory.py."""
+"""Tests of nanolan/checkpoint/model_size.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from nanolan.checkpoint.model_size import ModelSize, micro_batch
 from nanolan.errors import UsageProblem
-from nanolan.memory import ModelSize, micro_batch
 
 D20, D32 = ModelSize(65_536, 20, 1280), ModelSize(65_536, 32, 2048)
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nanolan.checkpoint.parquet import TAIL_BYTES, read_footer
 from nanolan.errors import BadAnswer
-from nanolan.parquet import TAIL_BYTES, read_footer
 from nanolan.phases import DATASETS, REVISIONS, check_data, data_of
 from nanolan.sim.seed import _schemas
 from nanolan.train.tasks import columns_of

@@ -14,8 +14,8 @@ import pytest
 import tiktoken
 import torch
 
+from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.errors import BadAnswer
-from nanolan.pickles import SPECIAL_TOKENS, encoding_state, tensors
 
 ENCODING = tiktoken.Encoding(
     "t",

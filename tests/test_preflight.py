@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from nanolan.checklist import Check
+from nanolan.checkpoint.manifest import Manifest, hash_bytes
+from nanolan.checkpoint.model_size import ModelSize
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
 from nanolan.instance import Instance, instance_of
-from nanolan.manifest import Manifest, hash_bytes
-from nanolan.memory import ModelSize
 from nanolan.offers import Offer
 from nanolan.phases import DATASETS
 from nanolan.preflight import (

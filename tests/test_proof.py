@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from nanolan.checkpoint.manifest import FileEntry, Manifest
 from nanolan.errors import BadAnswer
 from nanolan.hub import Tree
-from nanolan.manifest import FileEntry, Manifest
 from nanolan.plan import PinnedFile
 from nanolan.proof import Proof, prove
 

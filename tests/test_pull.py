@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.errors import NanolanError, NotFound, PreflightFailed
 from nanolan.hub import Hub
-from nanolan.manifest import Manifest, hash_bytes
 from nanolan.pull import newest_phase, pull
 from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer

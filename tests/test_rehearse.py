@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.manifest import parse_manifest
+from nanolan.checkpoint.manifest import parse_manifest
 from nanolan.sim.hub import HubServer
 from nanolan.sim.world import REPO, World
 

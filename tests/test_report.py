@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from nanolan.checkpoint.manifest import Manifest
 from nanolan.errors import BadAnswer
-from nanolan.manifest import Manifest
 from nanolan.report import (
     FAILED,
     LOST,

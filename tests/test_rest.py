@@ -146,7 +146,7 @@ def test_a_result_that_is_not_this_runs_of_this_phase_is_none(
 
 
 def test_a_manifest_without_a_model_is_no_result(hub: HubServer) -> None:
-    from nanolan.manifest import Manifest, hash_bytes
+    from nanolan.checkpoint.manifest import Manifest, hash_bytes
 
     plan = plan_of(hub)
     put(

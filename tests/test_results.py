@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.manifest import Manifest, hash_bytes
-from nanolan.results import read_results, score_numbers, with_results
+from nanolan.checkpoint.evaluation import read_results, score_numbers, with_results
+from nanolan.checkpoint.manifest import Manifest, hash_bytes
 
 META = json.dumps(
     {

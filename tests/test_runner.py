@@ -17,7 +17,7 @@ import psutil
 import pytest
 from msgspec import structs
 
-from nanolan.manifest import newest_whole
+from nanolan.checkpoint.manifest import newest_whole
 from nanolan.plan import Plan
 from nanolan.report import Stop
 from nanolan.runner import (

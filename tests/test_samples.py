@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nanolan.results import PhaseSamples, Sample, beside, gather, read_samples
+from nanolan.checkpoint.evaluation import PhaseSamples, Sample, beside, gather, read_samples
 
 ONE = PhaseSamples(
     "mid", 24, (Sample("Chat", "Who?", "Me."), Sample("GSM8K", "1+1?", "#### 2", "2", True))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nanolan.architecture import GPTConfig
-from nanolan.memory import D20, parameters_of_tag, size_of
+from nanolan.checkpoint.architecture import GPTConfig
+from nanolan.checkpoint.model_size import D20, parameters_of_tag, size_of
 
 GOOD = {"vocab_size": 65536, "n_layer": 20, "n_head": 10, "n_kv_head": 10, "n_embd": 1280}
 

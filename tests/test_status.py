@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.errors import MayBeBilling
 from nanolan.hub import Hub, Tree
 from nanolan.instance import Instance, instance_of
 from nanolan.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
-from nanolan.manifest import Manifest, hash_bytes
 from nanolan.payload import create_body
 from nanolan.plan import PinnedFile
 from nanolan.presence import NOT_ASKED, NOT_SHOWN

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.hub import Hub
-from nanolan.manifest import Manifest, hash_bytes
 from nanolan.redact import Secret
 from nanolan.settings.settings import load_settings
 from nanolan.sim.hub import HubServer

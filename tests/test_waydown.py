@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.manifest import newest_whole
+from nanolan.checkpoint.manifest import newest_whole
 from nanolan.settings.settings import ROOT
 from nanolan.sim.machine import MARK
 

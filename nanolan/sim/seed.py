@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from nanolan.manifest import MANIFEST, Manifest, hash_file
+from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_file
 from nanolan.phases import DATASETS, IDENTITY_FILE
 from nanolan.sim.hub import HubServer
 

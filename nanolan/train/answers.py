@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from nanolan.checkpoint.evaluation import Sample
 from nanolan.errors import BadAnswer
-from nanolan.results import Sample
 from nanolan.train.chat import texts
 from nanolan.train.conversation import Conversation, render_prompt
 from nanolan.train.engine import Engine

@@ -1,6 +1,6 @@
 """Checkpoints in nanochat's layout: a folder with model_SSSSSS.pt and meta_SSSSSS.json, S = step.
 
-Loading never runs code from a file (weights_only). Saving goes through nanolan.manifest.save_whole.
+Loading never runs code from a file (weights_only). Saving goes through nanolan.checkpoint.manifest.save_whole.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from nanolan.architecture import (
+from nanolan.checkpoint.architecture import (
     MAX_META_BYTES,
     MODEL_FILE,
     GPTConfig,
@@ -21,9 +21,9 @@ from nanolan.architecture import (
     newest_step,
     parse_meta,
 )
+from nanolan.checkpoint.manifest import save_whole
+from nanolan.checkpoint.safe_pickle import tensors
 from nanolan.errors import BadAnswer
-from nanolan.manifest import save_whole
-from nanolan.pickles import tensors
 from nanolan.train.model import GPT
 
 # What nanochat writes into each phase's meta beside model_config; what was not measured is null.
@@ -66,7 +66,7 @@ def load(folder: Path, device: torch.device | str = "cpu", step: int | None = No
 
 
 def read_meta(path: Path, step: int | None = None) -> Meta:
-    """The meta file of `step`, as nanolan.architecture checks it."""
+    """The meta file of `step`, as nanolan.checkpoint.architecture checks it."""
     try:
         with open(path, "rb") as f:
             return parse_meta(f.read(MAX_META_BYTES + 1), str(path), step)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nanolan.conversations import read_conversations
+from nanolan.checkpoint.conversations import read_conversations
 from nanolan.errors import BadAnswer
 from nanolan.train.tokenizer import Tokenizer
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from nanolan.architecture import GPTConfig
+from nanolan.checkpoint.architecture import GPTConfig
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.settings.paths import typed
 from nanolan.train.checkpoint import load

@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from nanolan.architecture import GPTConfig
+from nanolan.checkpoint.architecture import GPTConfig
 
 # Dense bf16 with fp32 sums, in Tflop/s, from the makers' data sheets. The first name that occurs counts: the more
 # specific one comes first.

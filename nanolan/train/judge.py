@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
+from nanolan.checkpoint.evaluation import PhaseSamples, beside
+from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import BadAnswer, RunFailed
-from nanolan.manifest import newest_whole
-from nanolan.results import PhaseSamples, beside
 from nanolan.train import checkpoint
 from nanolan.train.answers import answers
 from nanolan.train.engine import Engine

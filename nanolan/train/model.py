@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanolan.architecture import GPTConfig, check_tensors, plain_names
+from nanolan.checkpoint.architecture import GPTConfig, check_tensors, plain_names
 from nanolan.errors import BadAnswer
 from nanolan.train.attention import Attend, Mask, block_mask, causal, plain_mask, within
 from nanolan.train.loss import CHUNK_LOGITS, IGNORE, chunk_loss, softcap, summed_loss

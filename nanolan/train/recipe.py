@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nanolan import memory
-from nanolan.architecture import GPTConfig
+from nanolan.checkpoint import model_size
+from nanolan.checkpoint.architecture import GPTConfig
+from nanolan.checkpoint.model_size import size_of
 from nanolan.errors import UsageProblem
-from nanolan.memory import size_of
 
 ZERO = (
     "momentum_steps",
@@ -153,5 +153,5 @@ def momentum(recipe: Recipe, step: int) -> float:
 
 
 def micro_batch(config: GPTConfig, sequence_len: int, gpu_gib: float | None) -> int:
-    """Rows of a micro-batch that fit, see nanolan.memory."""
-    return memory.micro_batch(size_of(config), sequence_len, gpu_gib)
+    """Rows of a micro-batch that fit, see nanolan.checkpoint.model_size."""
+    return model_size.micro_batch(size_of(config), sequence_len, gpu_gib)

@@ -2,7 +2,7 @@
 
     out_dir/step-000120/model_000120.pt, meta_000120.json, optim_000120_rank0.pt ... rankN.pt, manifest.json
 
-Saved whole or not at all and with `final` false (nanolan/manifest.py); the newest two are kept, none after the phase
+Saved whole or not at all and with `final` false (nanolan/checkpoint/manifest.py); the newest two are kept, none after the phase
 is done. A job goes on from the newest one of its own run and phase; the meta's `resume` says what it must agree with.
 """
 
@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanolan.checkpoint.manifest import MANIFEST, parse_manifest, save_whole, whole_steps
 from nanolan.errors import BadAnswer, RunFailed, UsageProblem
-from nanolan.manifest import MANIFEST, parse_manifest, save_whole, whole_steps
 from nanolan.train.checkpoint import read_state, write_files
 from nanolan.train.health import finite
 from nanolan.train.job import Job

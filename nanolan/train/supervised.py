@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from nanolan.architecture import check_rows, check_vocabulary
+from nanolan.checkpoint.architecture import check_rows, check_vocabulary
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.phases import IDENTITY_FILE
 from nanolan.train import checkpoint

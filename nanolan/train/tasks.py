@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nanolan.checkpoint.parquet import plain_path
 from nanolan.errors import BadAnswer
-from nanolan.parquet import plain_path
 from nanolan.phases import DATASETS, IDENTITY_FILE, check_data
 from nanolan.train.conversation import (
     Conversation,

@@ -15,7 +15,7 @@ from pathlib import Path
 import tiktoken
 import torch
 
-from nanolan.architecture import GPTConfig
+from nanolan.checkpoint.architecture import GPTConfig
 from nanolan.errors import UsageProblem
 from nanolan.train.checkpoint import write_files
 from nanolan.train.model import GPT

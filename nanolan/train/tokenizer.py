@@ -1,6 +1,6 @@
 """The tokenizer in nanochat's files: tokenizer.pkl (a pickled tiktoken.Encoding) and token_bytes.pt.
 
-A pickle is a program: nanolan/pickles.py takes the state out of it and runs none of its code; the Encoding is built
+A pickle is a program: nanolan/checkpoint/safe_pickle.py takes the state out of it and runs none of its code; the Encoding is built
 here. torch is imported only where a tensor is made: processes that tokenise do without it.
 """
 
@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import tiktoken
 
-from nanolan.architecture import check_token_bytes
+from nanolan.checkpoint.architecture import check_token_bytes
+from nanolan.checkpoint.safe_pickle import (
+    MAX_TOKENIZER_BYTES,
+    SPECIAL_TOKENS,
+    encoding_state,
+    tensors,
+)
 from nanolan.errors import BadAnswer
-from nanolan.pickles import MAX_TOKENIZER_BYTES, SPECIAL_TOKENS, encoding_state, tensors
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ import numpy as np
 import tiktoken
 import torch
 
-from nanolan.architecture import GPTConfig
+from nanolan.checkpoint.architecture import GPTConfig
 from nanolan.train.engine import Completion
 from nanolan.train.loss import IGNORE
 from nanolan.train.pack import pack

@@ -17,15 +17,15 @@ import msgspec
 import pytest
 
 from nanolan.boxlog import Parts, new_lines, whole
+from nanolan.checkpoint.evaluation import gather, read_results, score_numbers
+from nanolan.checkpoint.manifest import MANIFEST, read_whole, save_whole, whole_steps
 from nanolan.confine import desk
 from nanolan.curves import read_metrics
 from nanolan.errors import BadAnswer
 from nanolan.herald import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metrics_of
-from nanolan.manifest import MANIFEST, read_whole, save_whole, whole_steps
 from nanolan.pace import first_pace
 from nanolan.redact import Mask, Secret
 from nanolan.report import PhaseReport, phase_report, read_receipt, to_json
-from nanolan.results import gather, read_results, score_numbers
 from nanolan.runner import run_trainer
 from nanolan.saver import held_fast, note_results
 from nanolan.watchdog import read_beat

@@ -10,10 +10,17 @@ from typing import Any
 
 import pytest
 
+from nanolan.checkpoint.manifest import (
+    Manifest,
+    borrow,
+    hash_bytes,
+    parse_manifest,
+    read_whole,
+    save_whole,
+)
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem
 from nanolan.hub import Tree
 from nanolan.inputs import fetch
-from nanolan.manifest import Manifest, borrow, hash_bytes, parse_manifest, read_whole, save_whole
 from nanolan.parcel import pack
 from nanolan.pins import pin_dataset
 from nanolan.plan import Pinned, PinnedFile

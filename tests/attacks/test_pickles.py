@@ -22,9 +22,9 @@ import pytest
 import tiktoken
 import torch
 
+from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.errors import BadAnswer, NanolanError
 from nanolan.parcel import pack
-from nanolan.pickles import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.train.checkpoint import load, read_meta, read_state
 from nanolan.train.tokenizer import load_token_bytes, load_tokenizer
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from nanolan import card, closeup, costs, postmortem, view, why
 from nanolan.causes import cause_of
+from nanolan.checkpoint.manifest import Manifest, hash_bytes, parse_manifest
 from nanolan.errors import NanolanError
 from nanolan.hub import Tree
 from nanolan.ledger import Entry, Ledger
 from nanolan.logs import shown, to_lines
-from nanolan.manifest import Manifest, hash_bytes, parse_manifest
 from nanolan.offers import table
 from nanolan.payload import create_body, startup_script
 from nanolan.plan import PinnedFile, Predicted, check_names, read_plan

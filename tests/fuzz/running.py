@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from nanolan.card import BEGIN, END, new_card
-from nanolan.conversations import count_conversations
+from nanolan.checkpoint.conversations import count_conversations
+from nanolan.checkpoint.evaluation import PhaseSamples, Sample
+from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.curves import read_metrics
 from nanolan.environment import Environment
 from nanolan.errors import NanolanError
 from nanolan.herald import last_row
 from nanolan.page import render_page
-from nanolan.pickles import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.report import PhaseReport
-from nanolan.results import PhaseSamples, Sample
 from nanolan.story import story_of
 from nanolan.train.calculator import MAX_NUMBER, calculate
 from nanolan.train.checkpoint import load, read_state

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanolan.manifest import parse_manifest
+from nanolan.checkpoint.manifest import parse_manifest
 from nanolan.phases import DATASETS, IDENTITY_FILE
 from nanolan.sim.hub import HubServer
 from nanolan.sim.seed import seed

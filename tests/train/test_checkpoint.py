@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from nanolan.checkpoint.manifest import read_whole
 from nanolan.errors import BadAnswer
-from nanolan.manifest import read_whole
 from nanolan.train import checkpoint
 from nanolan.train.checkpoint import MAX_META_BYTES, load, meta_of, newest, read_state
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.conversations import MAX_LINE_BYTES
+from nanolan.checkpoint.conversations import MAX_LINE_BYTES
 from nanolan.errors import BadAnswer
 from nanolan.train.conversation import (
     calculator_parts,

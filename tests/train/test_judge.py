@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nanolan.results import beside, gather
+from nanolan.checkpoint.evaluation import beside, gather
 from nanolan.train.__main__ import main
 
 from .tiny_world import REPO, metrics, write_job

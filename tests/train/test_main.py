@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from nanolan.manifest import newest_whole
+from nanolan.checkpoint.manifest import newest_whole
 from nanolan.train.__main__ import main
 from nanolan.train.checkpoint import load
 

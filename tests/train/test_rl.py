@@ -15,8 +15,8 @@ import psutil
 import pytest
 import torch
 
+from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import RunFailed
-from nanolan.manifest import newest_whole
 from nanolan.train.__main__ import main
 from nanolan.train.checkpoint import load
 from nanolan.train.engine import Engine

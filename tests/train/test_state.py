@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import torch
 
+from nanolan.checkpoint.manifest import newest_whole, save_whole, whole_steps
 from nanolan.errors import RunFailed, UsageProblem
-from nanolan.manifest import newest_whole, save_whole, whole_steps
 from nanolan.train.__main__ import main
 from nanolan.train.checkpoint import load, read_state
 from nanolan.train.job import Job, read_job

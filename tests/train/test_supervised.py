@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from nanolan.causes import cause_of
+from nanolan.checkpoint.manifest import whole_steps
 from nanolan.errors import RunFailed
-from nanolan.manifest import whole_steps
 from nanolan.phases import IDENTITY_FILE
 from nanolan.train.__main__ import main
 from nanolan.train.job import read_job

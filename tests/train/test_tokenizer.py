@@ -14,8 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanolan.checkpoint.safe_pickle import MAX_TOKENIZER_BYTES
 from nanolan.errors import BadAnswer
-from nanolan.pickles import MAX_TOKENIZER_BYTES
 from nanolan.train.tiny import learn_encoding
 from nanolan.train.tokenizer import Tokenizer, load_token_bytes, load_tokenizer
 

@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nanolan.checkpoint.file_kind import mistaken_for
 from nanolan.errors import BadAnswer
 from nanolan.files import SHORT, open_plain, read_plain
-from nanolan.sniff import mistaken_for
 
 MANIFEST = "manifest.json"
 VERSION = 1

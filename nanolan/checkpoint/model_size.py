@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from nanolan.architecture import GPTConfig
+from nanolan.checkpoint.architecture import GPTConfig
 from nanolan.errors import UsageProblem
 
 MAX_ROWS = 32  # more rows a micro-batch no longer fill a GPU better

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from nanolan.checkpoint.file_kind import HEAD_BYTES, mistaken_for
 from nanolan.errors import BadAnswer
-from nanolan.sniff import HEAD_BYTES, mistaken_for
 
 MAX_TOKENIZER_BYTES = (
     8 << 20

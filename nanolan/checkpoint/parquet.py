@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from nanolan.checkpoint.file_kind import HEAD_BYTES, mistaken_for
 from nanolan.errors import BadAnswer
-from nanolan.sniff import HEAD_BYTES, mistaken_for
 
 MAGIC = b"PAR1"
 TAIL_BYTES = 64 << 10  # hold the whole footer of most files, and the schema of all

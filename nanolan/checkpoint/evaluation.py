@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
+from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.files import read_plain
-from nanolan.manifest import Manifest, hash_bytes
 from nanolan.plan import MOST, UNREADABLE
 
 MOST_BYTES = 4 << 20

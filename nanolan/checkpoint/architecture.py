@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from nanolan.checkpoint.file_kind import mistaken_for
 from nanolan.errors import BadAnswer
-from nanolan.sniff import mistaken_for
 
 MAX_META_BYTES = 1 << 20
 MOST = {"n_layer": 1024, "vocab_size": 1 << 22, "sequence_len": 1 << 17}  # anything else: 1 << 16

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from nanolan.checkpoint.file_kind import HEAD_BYTES, mistaken_for
 from nanolan.errors import BadAnswer
 from nanolan.phases import MOST_DATA_BYTES
-from nanolan.sniff import HEAD_BYTES, mistaken_for
 
 Message = dict[str, str]
 MAX_LINE_BYTES = 1 << 20
