@@ -31,17 +31,14 @@ from nanolan.herald import Herald
 from nanolan.hub import Hub
 from nanolan.inputs import fetch_inputs, patience_of
 from nanolan.inspection import already_here
-from nanolan.instance import Instance
 from nanolan.lastwords import last_words, loud
 from nanolan.machine import Machine, RunStopped, Tools, say
 from nanolan.meter import Meter
 from nanolan.money import dollars
-from nanolan.nobody import Nobody
 from nanolan.notify import WARNING, started
 from nanolan.pace import complaint, exchange
 from nanolan.plan import UNREADABLE, Plan, read_plan
 from nanolan.redact import Secret, hide
-from nanolan.rent import find_run
 from nanolan.report import (
     FAILED,
     PREPARING,
@@ -55,7 +52,10 @@ from nanolan.report import (
     to_json,
 )
 from nanolan.saver import forget_states, note_results, save_the_rest, upload
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.keyless import Nobody
+from nanolan.shadeform.lifecycle import find_run
+from nanolan.shadeform.models import Instance
 from nanolan.timeline import Timeline, phase_seconds
 from nanolan.times import SERVICE_CLOCK, ServiceClock, iso, parse_time
 from nanolan.training import evaluate, fetch_state, pass_gate, train

@@ -11,7 +11,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from nanolan.report import TRAINING, Progress
-from nanolan.ssh import run_bounded
+from nanolan.shadeform.ssh import run_bounded
 from nanolan.status import RunView
 from nanolan.times import iso, now_utc
 

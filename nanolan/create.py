@@ -20,8 +20,8 @@ from nanolan.payload import output_tags
 from nanolan.plan import Plan
 from nanolan.preflight import check_outputs
 from nanolan.presence import name_of, presence
-from nanolan.rent import create_once
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.lifecycle import create_once
 from nanolan.times import now_utc
 
 

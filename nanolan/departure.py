@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nanolan.machine import Machine, say
 from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
-from nanolan.rent import delete_and_confirm
 from nanolan.report import SUCCEEDED, Receipt
 from nanolan.saver import save_the_rest
+from nanolan.shadeform.lifecycle import delete_and_confirm
 from nanolan.times import parse_time
 
 RETRY_DELETE_S = 60.0

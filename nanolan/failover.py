@@ -15,15 +15,15 @@ from msgspec import structs
 
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock
 from nanolan.hub import Hub
-from nanolan.instance import Instance
 from nanolan.launch import Prepared, There, again, next_offer_hint, rent, stopped
 from nanolan.ledger import STOPPED_BY_USER, Attempt, Ledger
 from nanolan.money import cost_cents, dollars
-from nanolan.offers import Offer
 from nanolan.probation import patience_s, stand_by
-from nanolan.rent import sweep
 from nanolan.settings.settings import Settings
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.lifecycle import sweep
+from nanolan.shadeform.models import Instance
+from nanolan.shadeform.offers import Offer
 from nanolan.times import now_utc, parse_time, steady
 
 GAVE_UP = re.compile(

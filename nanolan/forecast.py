@@ -15,9 +15,9 @@ from nanolan.checkpoint.model_size import D20, parameters_of_tag
 from nanolan.ledger import Entry
 from nanolan.measured import BYTES_PER_PARAMETER, TOKENS, Figures, measured
 from nanolan.money import cost_cents, dollars
-from nanolan.offers import Offer
 from nanolan.plan import Predicted
 from nanolan.settings.settings import Settings
+from nanolan.shadeform.offers import Offer
 
 
 class Range(NamedTuple):

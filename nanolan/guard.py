@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from nanolan.errors import BadAnswer
-from nanolan.instance import Instance
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
 from nanolan.report import Receipt
+from nanolan.shadeform.models import Instance
 from nanolan.times import iso, parse_time
 
 SLACK_S = 60.0  # for the provider and the machine itself, before anybody else deletes it

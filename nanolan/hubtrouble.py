@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from nanolan.errors import ApiProblem, AuthProblem, NotFound
 from nanolan.net.errors import DOWN, HUB, SETTING, Trouble, of_answer, of_exception
 from nanolan.redact import short
-from nanolan.shadeform import retry_after_s
+from nanolan.shadeform.client import retry_after_s
 
 TOKENS_URL = "https://huggingface.co/settings/tokens"
 STORAGE_URL = "https://huggingface.co/settings/billing"

@@ -32,10 +32,8 @@ from nanolan.errors import (
 )
 from nanolan.forecast import Forecast, forecaster, usual, work_of
 from nanolan.hub import Hub
-from nanolan.instance import Instance
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.money import dollars
-from nanolan.offers import Offer
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
 from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.preflight import (
@@ -48,10 +46,12 @@ from nanolan.preflight import (
     look_at_hub,
     wallet_hint,
 )
-from nanolan.rent import check_rented, goes_on
 from nanolan.settings.settings import Settings, is_loopback
-from nanolan.shadeform import Shadeform
-from nanolan.sshkey import key_on_account, own_key
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.lifecycle import check_rented, goes_on
+from nanolan.shadeform.models import Instance
+from nanolan.shadeform.offers import Offer
+from nanolan.shadeform.ssh_key import key_on_account, own_key
 from nanolan.times import iso, now_utc, parse_time
 
 STALE_S = 15 * 60

@@ -15,14 +15,14 @@ from nanolan.budget import life_s
 from nanolan.control import LIMIT_FILE, Limit
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.hub import Hub
-from nanolan.instance import Instance
 from nanolan.ledger import Entry
 from nanolan.money import dollars
 from nanolan.payload import limits
 from nanolan.plan import Plan
-from nanolan.rent import disagreement
 from nanolan.report import to_json
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.lifecycle import disagreement
+from nanolan.shadeform.models import Instance
 from nanolan.times import iso, now_utc, parse_time
 
 READ_BACK_S, READ_BACK_WAIT_S = 60.0, 2.0

@@ -12,7 +12,7 @@ from nanolan.errors import NanolanError, NotFound, Unreachable
 from nanolan.hub import Hub, Tree
 from nanolan.plan import Plan
 from nanolan.report import part_path
-from nanolan.ssh import run_bounded
+from nanolan.shadeform.ssh import run_bounded
 from nanolan.status import RunView
 from nanolan.times import now_utc, parse_time
 

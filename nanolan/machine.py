@@ -15,7 +15,6 @@ from nanolan.errors import NanolanError
 from nanolan.herald import Herald
 from nanolan.hub import Hub
 from nanolan.inspection import inspect_machine
-from nanolan.instance import Instance
 from nanolan.meter import Meter
 from nanolan.notify import Notifier
 from nanolan.phases import PHASES
@@ -25,7 +24,8 @@ from nanolan.proof import Proof
 from nanolan.redact import Secret
 from nanolan.report import Stop
 from nanolan.runner import kill_trainers, run_trainer
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Instance
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
 from nanolan.times import iso, now_utc

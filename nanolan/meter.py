@@ -17,12 +17,12 @@ from msgspec import structs
 from nanolan.budget import ASSUMED, Margin, give_up_cents, soft_life_s, soft_limit_cents
 from nanolan.causes import OF_TIME
 from nanolan.errors import NanolanError
-from nanolan.instance import Instance
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
 from nanolan.report import Stop
-from nanolan.shadeform import Shadeform
-from nanolan.terms import SETTLE_S, as_now, limits_differ, limits_missing, price_differs
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Instance
+from nanolan.shadeform.terms import SETTLE_S, as_now, limits_differ, limits_missing, price_differs
 from nanolan.ticker import Ticker
 from nanolan.times import now_utc, parse_time
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from nanolan.guard import over_limit
-from nanolan.instance import Instance
 from nanolan.ledger import Entry
 from nanolan.money import dollars, usd
+from nanolan.shadeform.models import Instance
 
 HEAD = ("MACHINE", "STATUS", "$/H", "SPENT")
 RIGHT = (2, 3)

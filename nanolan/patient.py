@@ -14,10 +14,10 @@ import msgspec
 
 from nanolan.errors import AuthProblem, UsageProblem
 from nanolan.hub import Hub, Tree
-from nanolan.instance import Created, Instance
 from nanolan.ledger import Entry, Ledger
 from nanolan.settings.settings import Settings
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Created, Instance
 from nanolan.structure import Piece, look
 from nanolan.times import machine_now
 

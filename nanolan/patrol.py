@@ -16,17 +16,17 @@ from msgspec import structs
 
 from nanolan.errors import NanolanError, NotFound, UsageProblem
 from nanolan.guard import SLACK_S, Sight, over_words, overdue
-from nanolan.instance import Instance
 from nanolan.ledger import Entry, Ledger
 from nanolan.money import dollars, usd
 from nanolan.plan import Plan
 from nanolan.presence import blind, is_past, unknown_words, unresolved
 from nanolan.rebuild import Elsewhere, rebuild
-from nanolan.records import gap_of
-from nanolan.rent import delete_and_confirm
 from nanolan.report import Receipt, read_receipt
-from nanolan.shadeform import Shadeform
-from nanolan.terms import changed
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.lifecycle import delete_and_confirm
+from nanolan.shadeform.models import Instance
+from nanolan.shadeform.records import gap_of
+from nanolan.shadeform.terms import changed
 from nanolan.times import SERVICE_CLOCK, iso, now_utc
 
 GIVE_UP_S = 60.0  # of deleting one machine, before the others are looked at again

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from nanolan.errors import PreflightFailed
-from nanolan.instance import attempt_tag, owner_tag, run_tag
 from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.settings.settings import Settings
+from nanolan.shadeform.models import attempt_tag, owner_tag, run_tag
 from nanolan.times import parse_time
 
 CLOUD = Path(__file__).resolve().parents[2] / "cloud"

@@ -31,14 +31,14 @@ from nanolan.inside import (
     look_at_identity,
     look_at_tokenizer,
 )
-from nanolan.instance import Instance
 from nanolan.money import dollars
 from nanolan.net.deadline import begin
 from nanolan.phases import IDENTITY_FILE, PHASES, data_files
 from nanolan.pins import pin_checkpoint, pin_dataset, reads_identity
 from nanolan.plan import Pinned
 from nanolan.settings.settings import Settings
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Instance
 
 WALLET_CENTS = 500  # Shadeform rents nothing to a wallet with less
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, NotFound
-from nanolan.instance import Instance
 from nanolan.ledger import Entry
 from nanolan.money import dollars
 from nanolan.plan import Plan
-from nanolan.shadeform import DASHBOARD
+from nanolan.shadeform.client import DASHBOARD
+from nanolan.shadeform.models import Instance
 from nanolan.times import parse_time
 
 SLACK_S = 60.0  # for the provider, after a date or a limit

@@ -21,11 +21,8 @@ from nanolan.errors import (
     RunFailed,
 )
 from nanolan.hub import Hub
-from nanolan.instance import GONE, Instance
 from nanolan.money import dollars
-from nanolan.offers import Offer
 from nanolan.plan import Plan
-from nanolan.rent import delete_and_confirm, goes_on
 from nanolan.report import (
     ENDED,
     FAILED,
@@ -40,7 +37,10 @@ from nanolan.report import (
     read_receipt,
 )
 from nanolan.settings.settings import is_loopback
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.lifecycle import delete_and_confirm, goes_on
+from nanolan.shadeform.models import GONE, Instance
+from nanolan.shadeform.offers import Offer
 from nanolan.times import steady
 
 POLL_S, POLL_HERE_S = 10.0, 0.5  # the second one on loopback

@@ -14,13 +14,13 @@ import msgspec
 
 from nanolan.errors import BadAnswer, NotFound, UsageProblem
 from nanolan.hub import Hub
-from nanolan.instance import Instance
 from nanolan.ledger import Attempt, Entry, Ledger, matching
 from nanolan.money import MOST_DOLLARS
 from nanolan.phases import SEQUENCES
 from nanolan.plan import UNREADABLE, Plan, read_plan
 from nanolan.settings.settings import TABLE, Settings, is_loopback
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Instance
 from nanolan.times import parse_time
 
 MOST_BYTES = 1 << 20  # of a plan.json; a real one has some kB

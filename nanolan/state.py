@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from nanolan.instance import Instance
 from nanolan.ledger import STOPPED_BY_USER, Entry
 from nanolan.presence import NOT_ASKED, unknown_words
 from nanolan.report import (
@@ -16,6 +15,7 @@ from nanolan.report import (
     Progress,
     Receipt,
 )
+from nanolan.shadeform.models import Instance
 
 SETTLE_S = 120  # a new instance may be missing from a listing for this long
 LEAVING = {

@@ -12,7 +12,6 @@ from msgspec import structs
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.errors import MayBeBilling, NanolanError, NotFound, RunFailed
 from nanolan.hub import Hub, Tree
-from nanolan.instance import Instance
 from nanolan.ledger import Entry, Ledger
 from nanolan.money import dollars
 from nanolan.orphans import compare
@@ -20,7 +19,6 @@ from nanolan.phases import PHASES
 from nanolan.plan import Plan
 from nanolan.presence import NOT_ASKED, Presence, of_attempt, presence, unknown_words
 from nanolan.proof import prove
-from nanolan.records import gap_of
 from nanolan.redact import hide
 from nanolan.report import (
     ENDED,
@@ -38,9 +36,11 @@ from nanolan.report import (
     read_receipt,
 )
 from nanolan.rest import Kept, saved_state
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Instance
+from nanolan.shadeform.records import gap_of
+from nanolan.shadeform.terms import as_now, changed
 from nanolan.state import decide_state
-from nanolan.terms import as_now, changed
 from nanolan.times import now_utc, parse_time
 
 LOG_LINES = 5

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from nanolan.costs import split, waste
-from nanolan.instance import Instance
 from nanolan.money import dollars, usd
 from nanolan.outlook import Outlook, outlook
 from nanolan.plan import Plan
 from nanolan.report import SUCCEEDED, PhaseReport, Progress, Receipt
-from nanolan.ssh import has_address
+from nanolan.shadeform.models import Instance
+from nanolan.shadeform.ssh import has_address
 from nanolan.status import SHORT, Overview, RunView
 from nanolan.times import iso, now_utc, parse_time
 

@@ -155,7 +155,7 @@ def heartbeat() -> str:
     from nanolan.meter import Meter
     from nanolan.notify import Notifier
     from nanolan.redact import Secret
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
     from nanolan.sim.hub_state import WRITER
     from nanolan.timeline import Timeline
     from tests.box_fixtures import KEY, make_plan

@@ -24,7 +24,7 @@ from nanolan.cli import Words, run, setting_options, settings_from
 if TYPE_CHECKING:
     from nanolan.guard import Guard
     from nanolan.ledger import Entry, Ledger
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
     from nanolan.status import Overview, RunView
 
 
@@ -70,7 +70,7 @@ def status(
         return 0
     s.need("shadeform_api_key", *(("hf_token",) if which or entries else ()))
     from nanolan.rebuild import elsewhere, find
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
 
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     if which:
@@ -112,7 +112,7 @@ def shown(ledger: Ledger) -> list[Entry]:
 
 def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> Overview:
     from nanolan.hub import Hub
-    from nanolan.sshkey import keep_key, key_folder
+    from nanolan.shadeform.ssh_key import keep_key, key_folder
     from nanolan.status import look
 
     overview = look(ledger, entries, api, lambda e: Hub(e.plan.hf_endpoint, s.hf_token))
@@ -198,7 +198,7 @@ def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:
     from msgspec import structs
 
     from nanolan.guard import over_limit, over_stored, waits
-    from nanolan.rent import delete_and_confirm
+    from nanolan.shadeform.lifecycle import delete_and_confirm
     from nanolan.times import SERVICE_CLOCK
 
     i, plan, now = view.instance, view.entry.plan, SERVICE_CLOCK.agreed()

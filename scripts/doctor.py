@@ -45,7 +45,7 @@ def doctor(as_json: bool, **flags: Any) -> int:
     from nanolan.patient import admit
     from nanolan.settings.credentials import note_credentials
     from nanolan.settings.settings import ROOT, usable_settings
-    from nanolan.sshkey import key_folder
+    from nanolan.shadeform.ssh_key import key_folder
 
     note_credentials(os.environ)
     s, wrong = usable_settings(flags, os.environ, env_file(), cached_token)

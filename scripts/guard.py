@@ -109,7 +109,7 @@ def patrol(
     from nanolan.patrol import SETTLE_S, Patrol, knowledge, note_in, walk
     from nanolan.rebuild import Elsewhere
     from nanolan.settings.settings import is_loopback
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
 
     api, here = Shadeform(s.shadeform_api_key, s.shadeform_api), is_loopback(s.shadeform_api)
     there = Elsewhere(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)

@@ -205,7 +205,7 @@ def show_launched(launched: Launched, as_json: bool) -> int:
     """The id, the dashboard and the next commands."""
     import json
 
-    from nanolan.shadeform import DASHBOARD
+    from nanolan.shadeform.client import DASHBOARD
 
     prepared, instance = launched.prepared, launched.instance
     if as_json:

@@ -15,10 +15,10 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.instance import Instance
     from nanolan.ledger import Entry
     from nanolan.plan import Plan
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
+    from nanolan.shadeform.models import Instance
 
 
 @click.command(cls=Words)
@@ -41,7 +41,7 @@ def limit(
     from nanolan.limit import change, with_limit
     from nanolan.rebuild import check_ours, elsewhere, find
     from nanolan.settings.settings import duration
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
     from nanolan.times import now_utc
 
     which, cents = read_words(words)

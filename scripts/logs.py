@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nanolan.ledger import Entry, Ledger
     from nanolan.logs import Reader
     from nanolan.settings.settings import Settings
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
     from nanolan.status import RunView
 
 LAST = 100
@@ -64,7 +64,7 @@ def logs(
     from nanolan.logs import chosen
     from nanolan.rebuild import elsewhere, find
     from nanolan.settings.settings import duration
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
     from nanolan.times import now_utc
 
     most, moment = (

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nanolan.checklist import Check
-    from nanolan.offers import Offer
     from nanolan.settings.settings import Settings
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
+    from nanolan.shadeform.offers import Offer
 
 NOT_AGREED = "not agreed to; nothing was rented"
 
@@ -26,7 +26,7 @@ def say(text: str) -> None:
 def clients(s: Settings) -> tuple[Shadeform | None, Any]:
     """The Shadeform and Hub clients; None for the one whose key is not set (dry runs only)."""
     from nanolan.hub import Hub
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
 
     api = Shadeform(s.shadeform_api_key, s.shadeform_api) if s.shadeform_api_key else None
     return api, Hub(s.hf_endpoint, s.hf_token) if s.hf_token and s.hf_repo else None
@@ -55,7 +55,7 @@ def find_offers(
     why_samples: str = "SHADEFORM_API_KEY is not set",
 ) -> list[Offer]:
     """The offers that fit, cheapest first; built-in samples, labelled so, without a key."""
-    from nanolan.offers import choose, nothing_fits, wanted_by
+    from nanolan.shadeform.offers import choose, nothing_fits, wanted_by
 
     wanted = wanted_by(s, all_configs)
     if api:
@@ -87,7 +87,7 @@ def expected(s: Settings) -> Callable[[Offer], int | None]:
 def sample_offers() -> list[Offer]:
     """Offers of the local Shadeform's catalogue."""
 
-    from nanolan.instance import offers_of
+    from nanolan.shadeform.models import offers_of
     from nanolan.sim.catalogue import SAMPLE
 
     return [o for entry in SAMPLE for o in offers_of(entry)]
@@ -96,7 +96,7 @@ def sample_offers() -> list[Offer]:
 def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:
     """The offer that the user picks from the table."""
     from nanolan.errors import NanolanError, UsageProblem
-    from nanolan.offers import table
+    from nanolan.shadeform.offers import table
 
     if not sys.stdin.isatty():
         raise UsageProblem(

@@ -42,7 +42,7 @@ from nanolan.cli import Words, run, setting_options, settings_from
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
     """Show available offers."""
-    from nanolan.offers import table
+    from nanolan.shadeform.offers import table
 
     s = settings_from(flags)
     found, cents = find_offers(s, clients(s)[0], all_configs, sort), expected(s)

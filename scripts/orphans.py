@@ -14,11 +14,11 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.instance import Instance
     from nanolan.ledger import Entry, Ledger
     from nanolan.orphans import Orphan
     from nanolan.settings.settings import Settings
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
+    from nanolan.shadeform.models import Instance
 
 
 @click.command(cls=Words)
@@ -36,8 +36,8 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.orphans import compare, table, to_dict
     from nanolan.presence import blind, unresolved
-    from nanolan.records import gap_of
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
+    from nanolan.shadeform.records import gap_of
     from nanolan.times import now_utc
 
     ledger, s = Ledger(nanolan_home()), settings_from(flags, strict=False)

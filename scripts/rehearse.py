@@ -193,7 +193,7 @@ def expected(view: RunView) -> str:
     from nanolan.checkpoint.model_size import parameters_of_tag
     from nanolan.forecast import Work, forecast
     from nanolan.money import dollars
-    from nanolan.offers import Offer
+    from nanolan.shadeform.offers import Offer
 
     plan, o = view.entry.plan, view.entry.plan.offer
     offer = Offer(

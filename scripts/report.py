@@ -33,7 +33,7 @@ def report(which: str | None, output: Path | None, owner: str | None, **flags: A
     from nanolan.page import render_page, write_page
     from nanolan.rebuild import elsewhere, find
     from nanolan.retell import retell
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
     from nanolan.status import look
 
     ledger, s = Ledger(nanolan_home()), settings_from(flags)

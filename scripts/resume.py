@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nanolan.ledger import Attempt, Ledger
     from nanolan.resume import Next
     from nanolan.settings.settings import Settings
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
     from nanolan.status import RunView
 
 NEW = (
@@ -163,7 +163,7 @@ def where_it_is(
     from nanolan.hub import Hub
     from nanolan.rebuild import check_ours, elsewhere, find
     from nanolan.resume import check_addresses, check_over
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
     from nanolan.status import look
 
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)

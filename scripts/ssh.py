@@ -18,10 +18,10 @@ from nanolan.cli import run, setting_options, settings_from
 from nanolan.helptext import Taught
 
 if TYPE_CHECKING:
-    from nanolan.instance import Instance
     from nanolan.ledger import Entry, Ledger
     from nanolan.settings.settings import Settings
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
+    from nanolan.shadeform.models import Instance
 
 
 @click.command(
@@ -43,7 +43,7 @@ def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     from nanolan.errors import NanolanError
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.rebuild import check_ours, elsewhere, find
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
 
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key")
@@ -105,8 +105,8 @@ def argv_of(
     **how: Any,
 ) -> list[str]:
     """`ssh` and its arguments, with the key that the machine was made with."""
-    from nanolan.ssh import ssh_argv
-    from nanolan.sshkey import key_folder, key_for, own_key
+    from nanolan.shadeform.ssh import ssh_argv
+    from nanolan.shadeform.ssh_key import key_folder, key_for, own_key
 
     folder = key_folder(os.environ)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

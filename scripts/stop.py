@@ -18,11 +18,11 @@ YOUNG_S = 600.0  # how long after its plan a machine that is not listed is looke
 
 if TYPE_CHECKING:
     from nanolan.errors import NanolanError
-    from nanolan.instance import Instance
     from nanolan.ledger import Entry, Ledger
     from nanolan.presence import Presence
     from nanolan.settings.settings import Settings
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
+    from nanolan.shadeform.models import Instance
     from nanolan.status import Overview, RunView
 
 
@@ -47,7 +47,7 @@ def stop(
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.presence import blind
     from nanolan.settings.settings import duration
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
 
     timeout_s, ledger, s = (
         duration(timeout),
@@ -160,7 +160,7 @@ def unlisted(
 def looked_for(api: Shadeform, entry: Entry, there: Presence) -> Presence:
     """Of a run that is young, a machine that no listing shows yet is looked for a while longer."""
     from nanolan.presence import NOT_SHOWN, Presence
-    from nanolan.rent import find_run
+    from nanolan.shadeform.lifecycle import find_run
     from nanolan.times import now_utc, parse_time
 
     young = (now_utc() - parse_time(entry.plan.created_at)).total_seconds() < YOUNG_S
@@ -294,7 +294,7 @@ def ask(
 def delete_if_over(api: Shadeform, view: RunView) -> None:
     """A machine without a key cannot delete itself: that is done from here, a minute after its receipt."""
     from nanolan.guard import Sight, overdue
-    from nanolan.rent import delete_and_confirm
+    from nanolan.shadeform.lifecycle import delete_and_confirm
     from nanolan.times import SERVICE_CLOCK
 
     plan, machine, now = view.entry.plan, view.instance, SERVICE_CLOCK.agreed()
@@ -326,7 +326,7 @@ def delete(
 
     from nanolan.ledger import STOPPED_BY_USER
     from nanolan.money import dollars
-    from nanolan.rent import delete_and_confirm
+    from nanolan.shadeform.lifecycle import delete_and_confirm
 
     for i in machines:
         agree(

@@ -37,7 +37,7 @@ def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any
     from nanolan.presence import name_of
     from nanolan.rebuild import elsewhere, find
     from nanolan.settings.settings import duration
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
     from nanolan.status import look
 
     end = time.monotonic() + duration(timeout) if timeout else float("inf")

@@ -26,7 +26,7 @@ def why(which: str | None, as_json: bool, owner: str | None, **flags: Any) -> in
     from nanolan.hub import Hub
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.rebuild import elsewhere, find
-    from nanolan.shadeform import Shadeform
+    from nanolan.shadeform.client import Shadeform
     from nanolan.status import look
     from nanolan.why import look_into, render, to_dict
 

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.sim.shadeform_instance import Delays
 from nanolan.sim.world import World

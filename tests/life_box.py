@@ -25,7 +25,7 @@ from nanolan.payload import unpack
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.ticker import Ticker
 from nanolan.times import now_utc

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from nanolan.shadeform import CALL_S
+from nanolan.shadeform.client import CALL_S
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.shadeform_account import Account
 from nanolan.sim.shadeform_faults import Faults, Reply, play

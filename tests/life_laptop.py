@@ -17,16 +17,16 @@ from msgspec.structs import replace
 from nanolan.errors import NanolanError
 from nanolan.failover import Rules, rent_one
 from nanolan.hub import Hub
-from nanolan.instance import Instance as Seen
-from nanolan.instance import offers_of
 from nanolan.launch import Prepared
 from nanolan.ledger import STOPPED_BY_USER, Entry, Ledger
-from nanolan.offers import Offer
 from nanolan.orphans import compare
 from nanolan.plan import Pinned, Plan
-from nanolan.rent import delete_and_confirm
 from nanolan.settings.settings import Settings
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.lifecycle import delete_and_confirm
+from nanolan.shadeform.models import Instance as Seen
+from nanolan.shadeform.models import offers_of
+from nanolan.shadeform.offers import Offer
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.stop import tell_launch
 from nanolan.times import SERVICE_CLOCK, iso, now_utc, parse_time

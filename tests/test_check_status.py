@@ -26,7 +26,7 @@ from nanolan.guard import SLACK_S, Guard
 from nanolan.ledger import STOPPED_BY_USER
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT, load_settings
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc

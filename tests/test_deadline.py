@@ -12,7 +12,7 @@ import pytest
 from nanolan.errors import UnclearAnswer, Unreachable
 from nanolan.net.deadline import within
 from nanolan.redact import Secret
-from nanolan.shadeform import TRIES, Shadeform
+from nanolan.shadeform.client import TRIES, Shadeform
 
 
 def test_a_call_has_its_time_and_no_more() -> None:

@@ -15,10 +15,10 @@ from nanolan.forecast import GPU_SPEED, Forecast, Work, forecast, forecaster, wo
 from nanolan.ledger import Entry, Ledger
 from nanolan.measured import BYTES_PER_PARAMETER, TOKENS
 from nanolan.money import cost_cents
-from nanolan.offers import Offer
 from nanolan.plan import Pinned, PinnedFile, Plan
 from nanolan.report import PhaseReport, Receipt
 from nanolan.settings.settings import load_settings
+from nanolan.shadeform.offers import Offer
 from tests.core_fixtures import a_plan
 
 ALL = ("mid", "sft", "rl")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nanolan.errors import BadAnswer
-from nanolan.instance import Instance, attempt_tag, instance_of, offers_of, run_tag
 from nanolan.report import BOOTING, SUCCEEDED
+from nanolan.shadeform.models import Instance, attempt_tag, instance_of, offers_of, run_tag
 from nanolan.state import decide_state
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import a_plan

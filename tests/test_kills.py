@@ -19,7 +19,7 @@ from nanolan.hub import Hub
 from nanolan.ledger import Ledger
 from nanolan.proof import prove
 from nanolan.redact import Secret
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.sim.world import REPO, World
 from nanolan.status import RunView, look

@@ -27,7 +27,6 @@ from nanolan.errors import (
     UsageProblem,
 )
 from nanolan.hub import Hub
-from nanolan.instance import offers_of
 from nanolan.launch import (
     OF_THE_MACHINE,
     Prepared,
@@ -39,12 +38,13 @@ from nanolan.launch import (
     rent,
 )
 from nanolan.ledger import Attempt, Entry, Ledger
-from nanolan.offers import Offer, Wanted, choose
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.report import PhaseReport, Receipt
 from nanolan.settings.settings import Settings, load_settings
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import offers_of
+from nanolan.shadeform.offers import Offer, Wanted, choose
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.hub_state import READER, WRITER
 from nanolan.sim.marker import MARKER, TWIST

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from nanolan.shadeform import CALL_S
+from nanolan.shadeform.client import CALL_S
 from nanolan.sim.shadeform_faults import Fault, Switches
 
 from .life_box import Box

@@ -11,11 +11,11 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.budget import ASSUMED
-from nanolan.instance import Instance, instance_of
 from nanolan.meter import Meter
 from nanolan.plan import Plan
 from nanolan.redact import Secret
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc
 

@@ -28,7 +28,7 @@ from nanolan.hub import Hub, use_timeouts
 from nanolan.hubtrouble import told_wait_s
 from nanolan.net.errors import HUB, SHADEFORM, of_exception, proxy_of, wrong_proxy
 from nanolan.redact import Secret
-from nanolan.shadeform import Shadeform, retry_after_s
+from nanolan.shadeform.client import Shadeform, retry_after_s
 
 OUTSIDE = "https://127.0.0.2:9"  # counts as a host of the world outside: proxies and certificates are looked at
 VARIABLES = (

@@ -11,8 +11,8 @@ import pytest
 
 from nanolan.errors import ApiProblem
 from nanolan.meter import Meter
-from nanolan.nobody import Nobody
-from nanolan.rent import find_run
+from nanolan.shadeform.keyless import Nobody
+from nanolan.shadeform.lifecycle import find_run
 from nanolan.times import iso, now_utc, parse_time
 from tests.core_fixtures import PLAN, a_plan
 

@@ -9,9 +9,10 @@ import pytest
 
 from nanolan.errors import NoOffer, UsageProblem
 from nanolan.forecast import Work, forecast
-from nanolan.instance import offers_of
 from nanolan.money import dollars
-from nanolan.offers import (
+from nanolan.settings.settings import load_settings
+from nanolan.shadeform.models import offers_of
+from nanolan.shadeform.offers import (
     Offer,
     Wanted,
     choose,
@@ -21,7 +22,6 @@ from nanolan.offers import (
     unusable,
     wanted_by,
 )
-from nanolan.settings.settings import load_settings
 from nanolan.sim.catalogue import SAMPLE
 
 

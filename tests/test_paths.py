@@ -12,7 +12,7 @@ import pytest
 from nanolan.pull import base_dir
 from nanolan.settings.paths import CALLED_FROM, typed
 from nanolan.settings.settings import ROOT, load_settings
-from nanolan.sshkey import own_key
+from nanolan.shadeform.ssh_key import own_key
 from nanolan.train.export import ordinary_mode
 from scripts.upload import sources_of
 from tests.core_fixtures import script

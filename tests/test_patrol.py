@@ -17,7 +17,6 @@ from msgspec import structs
 
 from nanolan.guard import Sight
 from nanolan.hub import Hub
-from nanolan.instance import Instance, Limits, instance_of
 from nanolan.ledger import Entry, Ledger
 from nanolan.patrol import SETTLE_S, Event, Patrol, knowledge, note_in, walk
 from nanolan.payload import create_body
@@ -26,6 +25,7 @@ from nanolan.rebuild import Elsewhere
 from nanolan.redact import Secret
 from nanolan.report import Receipt, to_json
 from nanolan.settings.settings import load_settings
+from nanolan.shadeform.models import Instance, Limits, instance_of
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc, parse_time

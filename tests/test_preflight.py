@@ -14,8 +14,6 @@ from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.checkpoint.model_size import ModelSize
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
-from nanolan.instance import Instance, instance_of
-from nanolan.offers import Offer
 from nanolan.phases import DATASETS
 from nanolan.preflight import (
     Findings,
@@ -29,6 +27,8 @@ from nanolan.preflight import (
 )
 from nanolan.redact import Secret
 from nanolan.settings.settings import Settings, load_settings
+from nanolan.shadeform.models import Instance, instance_of
+from nanolan.shadeform.offers import Offer
 from nanolan.sim.hub import HubServer
 from nanolan.sim.marker import MARKER
 from nanolan.sim.shadeform import ShadeformServer

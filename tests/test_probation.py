@@ -19,9 +19,9 @@ from nanolan.errors import (
     NanolanError,
     RunFailed,
 )
-from nanolan.instance import Instance, instance_of
 from nanolan.probation import BLIND_S, FAILING, PROVED, WAITING, Seen, judge, patience_s
 from nanolan.report import PhaseReport, Progress, Receipt
+from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.shadeform_instance import Instance as Box
 from nanolan.sim.world import World
 from tests.core_fixtures import INFO, LIST, QUICK, forget

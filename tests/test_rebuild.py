@@ -13,7 +13,6 @@ from msgspec import structs
 
 from nanolan.errors import BadAnswer, NotFound, Unreachable, UsageProblem
 from nanolan.hub import Hub
-from nanolan.instance import Instance, instance_of
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.plan import Plan
 from nanolan.rebuild import (
@@ -27,6 +26,7 @@ from nanolan.rebuild import (
 )
 from nanolan.redact import Secret
 from nanolan.settings.settings import Settings, load_settings
+from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.hub import HubServer
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan

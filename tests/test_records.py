@@ -15,17 +15,25 @@ from hypothesis import strategies as st
 
 from nanolan.errors import BadAnswer
 from nanolan.guard import Sight, overdue
-from nanolan.instance import Instance, instance_of, offers_of
 from nanolan.ledger import Entry
 from nanolan.meter import Meter
-from nanolan.offers import unusable
 from nanolan.orphans import compare
 from nanolan.payload import create_body
 from nanolan.presence import presence
-from nanolan.records import Listing, amount_cents, gap_of, moment, past, price_cents, read_each
 from nanolan.redact import Secret
-from nanolan.rent import delete_and_confirm, find_run
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.lifecycle import delete_and_confirm, find_run
+from nanolan.shadeform.models import Instance, instance_of, offers_of
+from nanolan.shadeform.offers import unusable
+from nanolan.shadeform.records import (
+    Listing,
+    amount_cents,
+    gap_of,
+    moment,
+    past,
+    price_cents,
+    read_each,
+)
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import a_plan

@@ -19,11 +19,11 @@ from nanolan.errors import (
     OutOfStock,
     RunFailed,
 )
-from nanolan.instance import Instance
 from nanolan.payload import create_body, limits
 from nanolan.plan import Plan
 from nanolan.redact import Secret
-from nanolan.rent import (
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.lifecycle import (
     ADOPT_LOOKS,
     READ_BACK_S,
     check_rented,
@@ -32,7 +32,7 @@ from nanolan.rent import (
     find_run,
     sweep,
 )
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.models import Instance
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, Waits, a_plan, client, creates

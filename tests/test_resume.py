@@ -18,7 +18,6 @@ from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub import Hub
 from nanolan.launch import Prepared
 from nanolan.ledger import REFUSED, STOPPED_BY_USER, Attempt, Entry
-from nanolan.offers import Offer, wanted_by
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented
 from nanolan.redact import Secret
@@ -38,6 +37,7 @@ from nanolan.resume import (
     settings_of,
 )
 from nanolan.settings.settings import Settings, load_settings
+from nanolan.shadeform.offers import Offer, wanted_by
 from nanolan.sim.hub import HubServer
 from nanolan.status import Overview, RunView
 from nanolan.times import iso, now_utc

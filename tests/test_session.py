@@ -17,7 +17,7 @@ from nanolan.hub import Hub
 from nanolan.identity import Endpoint, Identity, from_endpoint
 from nanolan.net.session import open_session
 from nanolan.redact import Secret
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
 from tests.core_fixtures import Waits
 
 THEIRS, PROXYS = "N3trcPassw0rd", "Pr0xyPassw0rd"

@@ -25,7 +25,7 @@ from nanolan.errors import (
 )
 from nanolan.payload import create_body
 from nanolan.redact import Secret
-from nanolan.shadeform import LONGEST_RETRY_AFTER_S, TRIES, Shadeform, retry_after_s
+from nanolan.shadeform.client import LONGEST_RETRY_AFTER_S, TRIES, Shadeform, retry_after_s
 from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.marker import MARKER
 from nanolan.sim.shadeform import KEY as SIM_KEY

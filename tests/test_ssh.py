@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nanolan.errors import BadAnswer
-from nanolan.instance import Instance, instance_of
-from nanolan.ssh import ssh_argv
+from nanolan.shadeform.models import Instance, instance_of
+from nanolan.shadeform.ssh import ssh_argv
 
 FOLDER = Path("/home/me/my keys/100%/.ssh_keys")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import UnclearAnswer, UsageProblem
-from nanolan.instance import Instance, instance_of
 from nanolan.redact import Secret
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Instance, instance_of
+from nanolan.shadeform.ssh_key import OwnKey, keep_key, key_for, key_on_account, own_key
 from nanolan.sim.shadeform import ShadeformServer
-from nanolan.sshkey import OwnKey, keep_key, key_for, key_on_account, own_key
 
 from .box_fixtures import KEY
 

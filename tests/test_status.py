@@ -16,14 +16,14 @@ from msgspec import structs
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.errors import MayBeBilling
 from nanolan.hub import Hub, Tree
-from nanolan.instance import Instance, instance_of
 from nanolan.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
 from nanolan.payload import create_body
 from nanolan.plan import PinnedFile
 from nanolan.presence import NOT_ASKED, NOT_SHOWN
 from nanolan.redact import Secret
 from nanolan.report import PhaseReport, Progress, Receipt, to_json
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.state import SETTLE_S, decide_state

@@ -16,12 +16,12 @@ from nanolan.guard import Guard
 from nanolan.hub import Hub
 from nanolan.launch import make_plan
 from nanolan.ledger import Ledger
-from nanolan.nobody import machine_of
 from nanolan.patrol import Patrol, knowledge
 from nanolan.preflight import Findings
 from nanolan.rebuild import Elsewhere
 from nanolan.redact import Secret
 from nanolan.settings.settings import load_settings
+from nanolan.shadeform.keyless import machine_of
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.status import look
 from nanolan.times import SERVICE_CLOCK, ServiceClock, difference, now_utc, parse_time

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.instance import Instance, instance_of
 from nanolan.ledger import Attempt, Entry
 from nanolan.plan import Pinned, PinnedFile, Predicted
 from nanolan.report import PhaseReport, Progress, Receipt, leak_warning
 from nanolan.rest import Kept
+from nanolan.shadeform.models import Instance, instance_of
 from nanolan.status import Overview, RunView
 from nanolan.times import iso, now_utc
 from nanolan.view import WIDTH, render, ssh_command, to_dict

@@ -14,13 +14,13 @@ import pytest
 from msgspec import structs
 
 from nanolan.hub import Hub
-from nanolan.instance import instance_of
 from nanolan.ledger import Attempt, Entry
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.postmortem import Postmortem
 from nanolan.redact import Secret
 from nanolan.report import PhaseReport, Progress, Receipt, to_json
 from nanolan.rest import Kept
+from nanolan.shadeform.models import instance_of
 from nanolan.sim.hub import HubServer
 from nanolan.status import RunView
 from nanolan.times import iso, now_utc

@@ -22,7 +22,7 @@ from nanolan.hub import Hub
 from nanolan.ledger import Ledger
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT, load_settings
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
 from nanolan.sim.scenario import Player, Scenario
 from nanolan.status import RunView, look
 

@@ -28,8 +28,8 @@ from nanolan.postmortem import exception_of, read_postmortem
 from nanolan.rebuild import checked_plan
 from nanolan.redact import Secret, printable
 from nanolan.report import read_progress, read_receipt
-from nanolan.shadeform import MOST_BYTES, Shadeform
-from nanolan.ssh import run_bounded
+from nanolan.shadeform.client import MOST_BYTES, Shadeform
+from nanolan.shadeform.ssh import run_bounded
 from nanolan.view import render_run
 from tests.attacks.test_pickles import grown
 from tests.core_fixtures import PLAN
@@ -349,7 +349,7 @@ def test_text_of_others_drives_no_terminal(text: str) -> None:
 
 
 def test_a_machine_that_sends_without_end_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nanolan.ssh.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("nanolan.shadeform.ssh.MOST_BYTES", 1 << 20)
     before = grown()
     with pytest.raises(subprocess.TimeoutExpired):
         run_bounded(["yes"], timeout=60)

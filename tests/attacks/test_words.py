@@ -23,7 +23,7 @@ from nanolan.redact import Secret
 from nanolan.runner import run_trainer, trainer_command
 from nanolan.settings.env_lines import read_env
 from nanolan.settings.settings import FIELDS, ROOT, TABLE, Settings, load_settings
-from nanolan.ssh import has_address, ssh_argv
+from nanolan.shadeform.ssh import has_address, ssh_argv
 from nanolan.view import ssh_command
 from tests.core_fixtures import PLAN, a_plan
 from tests.fuzz.reading import INSTANCE
@@ -269,7 +269,7 @@ def test_no_other_place_makes_shell_text_of_values() -> None:
     ids=ascii,
 )
 def test_nothing_of_the_apis_becomes_an_option_of_ssh(word: str, field: str) -> None:
-    from nanolan.instance import ID, instance_of
+    from nanolan.shadeform.models import ID, instance_of
 
     answer = INSTANCE | {field: word}
     if not ID.fullmatch(answer["id"]):

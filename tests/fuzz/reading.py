@@ -18,7 +18,6 @@ from nanolan.errors import NanolanError
 from nanolan.hub import Tree
 from nanolan.ledger import Entry, Ledger
 from nanolan.logs import shown, to_lines
-from nanolan.offers import table
 from nanolan.payload import create_body, startup_script
 from nanolan.plan import PinnedFile, Predicted, check_names, read_plan
 from nanolan.postmortem import exception_of, stacks_of
@@ -28,9 +27,10 @@ from nanolan.redact import Secret, printable
 from nanolan.report import read_progress, read_receipt
 from nanolan.settings.env_lines import read_env
 from nanolan.settings.settings import FIELDS, Settings, load_settings, usable_settings
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.offers import table
+from nanolan.shadeform.ssh import has_address, ssh_argv
 from nanolan.sim.catalogue import SAMPLE
-from nanolan.ssh import has_address, ssh_argv
 from nanolan.status import Overview, RunView
 from tests.core_fixtures import PLAN, a_plan
 

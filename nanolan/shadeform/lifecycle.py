@@ -20,12 +20,12 @@ from nanolan.errors import (
     NotFound,
     UnclearAnswer,
 )
-from nanolan.instance import Instance
 from nanolan.money import dollars
 from nanolan.plan import Plan
-from nanolan.records import gap_of
-from nanolan.shadeform import DASHBOARD, Shadeform
-from nanolan.terms import limits_differ, price_differs
+from nanolan.shadeform.client import DASHBOARD, Shadeform
+from nanolan.shadeform.models import Instance
+from nanolan.shadeform.records import gap_of
+from nanolan.shadeform.terms import limits_differ, price_differs
 from nanolan.times import iso
 
 ADOPT_LOOKS, ADOPT_WAIT_S, LONGEST_ADOPT_WAIT_S = (

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import msgspec
 
 from nanolan.errors import BadAnswer
-from nanolan.offers import Offer
-from nanolan.records import (
+from nanolan.redact import Secret, hide, short
+from nanolan.shadeform.offers import Offer
+from nanolan.shadeform.records import (
     MOST_CHARS,
     amount_cents,
     flag,
@@ -24,7 +25,6 @@ from nanolan.records import (
     whole,
     word,
 )
-from nanolan.redact import Secret, hide, short
 from nanolan.times import now_utc
 
 GONE = {"deleting", "deleted"}  # billing has stopped

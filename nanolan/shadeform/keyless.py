@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from nanolan.errors import ApiProblem
-from nanolan.instance import Instance, attempt_tag, owner_tag, run_tag
 from nanolan.plan import Plan
-from nanolan.records import Listing
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Instance, attempt_tag, owner_tag, run_tag
+from nanolan.shadeform.records import Listing
 from nanolan.times import parse_time
 
 

@@ -1,7 +1,7 @@
 """The Shadeform API: typed values out, one error tree, time-outs on every call.
 
 Reads are retried with backoff, jitter and Retry-After. Changes are sent exactly once: what to do after
-an unclear answer is decided in nanolan/rent.py.
+an unclear answer is decided in nanolan/shadeform/lifecycle.py.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from nanolan.errors import (
     OutOfStock,
     UnclearAnswer,
 )
-from nanolan.instance import Created, Instance, instance_of, key_of, offers_of
 from nanolan.net.deadline import within
 from nanolan.net.errors import DOWN, SETTING, SHADEFORM, Trouble, of_answer, of_exception
 from nanolan.net.session import open_session
-from nanolan.offers import Offer
 from nanolan.plan import UNREADABLE
-from nanolan.records import Listing, decode, read_each
 from nanolan.redact import Secret, short
+from nanolan.shadeform.models import Created, Instance, instance_of, key_of, offers_of
+from nanolan.shadeform.offers import Offer
+from nanolan.shadeform.records import Listing, decode, read_each
 from nanolan.times import SERVICE_CLOCK, ServiceClock, now_utc
 
 TIMEOUT_S = (10, 30)  # connect, each read

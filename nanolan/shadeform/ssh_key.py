@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
-from nanolan.instance import Instance
 from nanolan.settings.paths import typed
 from nanolan.settings.settings import ROOT
-from nanolan.shadeform import Shadeform
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.models import Instance
 
 PUBLIC = re.compile(r"((?:ssh|ecdsa|sk)-[a-z0-9@.-]+) ([A-Za-z0-9+/]{40,}={0,3})(?: [^\n]*)?")
 

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from nanolan.errors import BadAnswer
-from nanolan.instance import Instance
+from nanolan.shadeform.models import Instance
 
 CONNECT_S = 10
 MOST_BYTES = 64 << 20  # of a machine's answer

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from msgspec import structs
 
-from nanolan.instance import Instance
 from nanolan.money import dollars
 from nanolan.plan import Plan
+from nanolan.shadeform.models import Instance
 from nanolan.times import iso, parse_time
 
 DATE_SLACK_S = 60.0
