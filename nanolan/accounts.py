@@ -9,15 +9,15 @@ from typing import Any
 from nanolan.checklist import Check
 from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
 from nanolan.forecast import forecaster, work_of
-from nanolan.hub import TOKENS_URL, Hub, other_names
+from nanolan.hub.client import TOKENS_URL, Hub, other_names
+from nanolan.hub.layout import Piece, amount, needed, read_by
+from nanolan.hub.pins import pin_dataset
 from nanolan.money import dollars
 from nanolan.net.deadline import begin
 from nanolan.patient import Patient
 from nanolan.phases import IDENTITY_FILE, data_files
-from nanolan.pins import pin_dataset
 from nanolan.preflight import check_box_key, check_money, check_time, wallet_hint
 from nanolan.shadeform.offers import choose, wanted_by
-from nanolan.structure import Piece, amount, needed, read_by
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
 BILLING_URL = "https://platform.shadeform.ai/settings/billing"

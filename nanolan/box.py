@@ -4,7 +4,7 @@
     -> log, receipt -> delete and confirm
 
 Run again after a crash or a reboot it takes up where it was: a phase whose checkpoint is whole is not trained
-twice, and a second copy of this program ends at once. Deleting takes a Warrant (nanolan/proof.py).
+twice, and a second copy of this program ends at once. Deleting takes a Warrant (nanolan/hub/proof.py).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from nanolan.departure import delete, wait_to_be_deleted, warrant_of
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.files import note_plain
 from nanolan.herald import Herald
-from nanolan.hub import Hub
-from nanolan.inputs import fetch_inputs, patience_of
+from nanolan.hub.client import Hub
+from nanolan.hub.download import fetch_inputs, patience_of
 from nanolan.inspection import already_here
 from nanolan.lastwords import last_words, loud
 from nanolan.machine import Machine, RunStopped, Tools, say

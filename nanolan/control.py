@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from nanolan.errors import NanolanError
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.report import Stop
 from nanolan.settings.settings import is_loopback

@@ -7,8 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from nanolan.hub.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.machine import Machine, say
-from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.report import SUCCEEDED, Receipt
 from nanolan.saver import save_the_rest
 from nanolan.shadeform.lifecycle import delete_and_confirm

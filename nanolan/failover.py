@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from msgspec import structs
 
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.launch import Prepared, There, again, next_offer_hint, rent, stopped
 from nanolan.ledger import STOPPED_BY_USER, Attempt, Ledger
 from nanolan.money import cost_cents, dollars

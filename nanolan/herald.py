@@ -17,7 +17,7 @@ from msgspec import structs
 from nanolan.boxlog import Parts, log_file, unsaid, whole
 from nanolan.confine import desk
 from nanolan.files import last_lines
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.meter import Meter
 from nanolan.money import dollars
 from nanolan.notify import WARNING, Notifier

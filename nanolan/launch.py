@@ -31,7 +31,7 @@ from nanolan.errors import (
     UsageProblem,
 )
 from nanolan.forecast import Forecast, forecaster, usual, work_of
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.money import dollars
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script

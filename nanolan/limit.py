@@ -14,7 +14,7 @@ from msgspec import structs
 from nanolan.budget import life_s
 from nanolan.control import LIMIT_FILE, Limit
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Entry
 from nanolan.money import dollars
 from nanolan.payload import limits

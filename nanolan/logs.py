@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from nanolan.errors import NanolanError, NotFound, Unreachable
-from nanolan.hub import Hub, Tree
+from nanolan.hub.client import Hub, Tree
 from nanolan.plan import Plan
 from nanolan.report import part_path
 from nanolan.shadeform.ssh import run_bounded

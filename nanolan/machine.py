@@ -13,14 +13,15 @@ from nanolan.confine import Account, confine, desk
 from nanolan.control import Control
 from nanolan.errors import NanolanError
 from nanolan.herald import Herald
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
+from nanolan.hub.proof import Proof
+from nanolan.hub.transfer import run_transfer
 from nanolan.inspection import inspect_machine
 from nanolan.meter import Meter
 from nanolan.notify import Notifier
 from nanolan.phases import PHASES
 from nanolan.plan import Plan
 from nanolan.postmortem import PROBES, Probe
-from nanolan.proof import Proof
 from nanolan.redact import Secret
 from nanolan.report import Stop
 from nanolan.runner import kill_trainers, run_trainer
@@ -29,7 +30,6 @@ from nanolan.shadeform.models import Instance
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
 from nanolan.times import iso, now_utc
-from nanolan.transfer import run_transfer
 
 
 class RunStopped(NanolanError):

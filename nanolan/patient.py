@@ -13,12 +13,12 @@ from typing import TypeVar
 import msgspec
 
 from nanolan.errors import AuthProblem, UsageProblem
-from nanolan.hub import Hub, Tree
+from nanolan.hub.client import Hub, Tree
+from nanolan.hub.layout import Piece, look
 from nanolan.ledger import Entry, Ledger
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Created, Instance
-from nanolan.structure import Piece, look
 from nanolan.times import machine_now
 
 T = TypeVar("T")

@@ -25,7 +25,7 @@ import msgspec
 from nanolan.causes import explain, sentence
 from nanolan.confine import desk
 from nanolan.errors import BadAnswer, NanolanError, NotFound
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.inspection import query_gpus
 from nanolan.net.deadline import begin
 from nanolan.plan import UNREADABLE, Plan

@@ -22,8 +22,8 @@ from nanolan.errors import (
     UsageProblem,
 )
 from nanolan.forecast import Forecast
-from nanolan.hub import Hub, Tree, other_names
-from nanolan.inside import (
+from nanolan.hub.client import Hub, Tree, other_names
+from nanolan.hub.input_check import (
     TOKEN_BYTES,
     TOKENIZER,
     Inside,
@@ -31,10 +31,10 @@ from nanolan.inside import (
     look_at_identity,
     look_at_tokenizer,
 )
+from nanolan.hub.pins import pin_checkpoint, pin_dataset, reads_identity
 from nanolan.money import dollars
 from nanolan.net.deadline import begin
 from nanolan.phases import IDENTITY_FILE, PHASES, data_files
-from nanolan.pins import pin_checkpoint, pin_dataset, reads_identity
 from nanolan.plan import Pinned
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform

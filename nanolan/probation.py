@@ -20,7 +20,7 @@ from nanolan.errors import (
     NotFound,
     RunFailed,
 )
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.report import (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from nanolan.errors import BadAnswer, NotFound, UsageProblem
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Attempt, Entry, Ledger, matching
 from nanolan.money import MOST_DOLLARS
 from nanolan.phases import SEQUENCES

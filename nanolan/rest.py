@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from nanolan.checkpoint.manifest import MANIFEST, parse_manifest
 from nanolan.errors import BadAnswer, NotFound
-from nanolan.hub import Hub, Tree
+from nanolan.hub.client import Hub, Tree
+from nanolan.hub.proof import prove
 from nanolan.phases import PHASES
 from nanolan.plan import Pinned, Plan
-from nanolan.proof import prove
 from nanolan.report import PhaseReport
 
 

@@ -19,8 +19,8 @@ from nanolan.checklist import Check
 from nanolan.checkpoint.manifest import hash_bytes
 from nanolan.errors import BadAnswer, MayBeBilling, NanolanError, NotFound, PreflightFailed
 from nanolan.forecast import Forecast
-from nanolan.hub import Hub, Tree
-from nanolan.inside import look_at_datasets, look_at_inputs, look_at_state
+from nanolan.hub.client import Hub, Tree
+from nanolan.hub.input_check import look_at_datasets, look_at_inputs, look_at_state
 from nanolan.launch import Prepared
 from nanolan.ledger import REFUSED, Attempt
 from nanolan.money import cost_cents, dollars

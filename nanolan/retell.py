@@ -11,7 +11,7 @@ from nanolan.costs import attempts
 from nanolan.curves import Metrics, read_metrics
 from nanolan.environment import read_environment
 from nanolan.errors import NanolanError, NotFound
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.report import ENDED
 from nanolan.status import RunView
 from nanolan.story import Story

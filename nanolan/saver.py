@@ -29,13 +29,13 @@ from nanolan.checkpoint.manifest import (
 )
 from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NanolanError, NotFound, Unreachable
 from nanolan.files import SHORT, read_plain
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
+from nanolan.hub.proof import Proof, prove
+from nanolan.hub.transfer import Job
 from nanolan.inspection import STATE_SIZE
 from nanolan.machine import Machine, say
-from nanolan.proof import Proof, prove
 from nanolan.redact import hide
 from nanolan.report import PhaseReport, phase_report
-from nanolan.transfer import Job
 
 MOST_META_BYTES = 64 << 20  # of a meta that is looked through; one of a d20 takes 1 kB
 STATE_PATIENCE_S = 600.0  # for a state while training goes on: newer ones follow

@@ -11,14 +11,14 @@ from msgspec import structs
 
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.errors import MayBeBilling, NanolanError, NotFound, RunFailed
-from nanolan.hub import Hub, Tree
+from nanolan.hub.client import Hub, Tree
+from nanolan.hub.proof import prove
 from nanolan.ledger import Entry, Ledger
 from nanolan.money import dollars
 from nanolan.orphans import compare
 from nanolan.phases import PHASES
 from nanolan.plan import Plan
 from nanolan.presence import NOT_ASKED, Presence, of_attempt, presence, unknown_words
-from nanolan.proof import prove
 from nanolan.redact import hide
 from nanolan.report import (
     ENDED,

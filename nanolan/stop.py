@@ -8,7 +8,7 @@ from datetime import datetime
 
 from nanolan.control import STOP_FILE, StopRequest
 from nanolan.errors import LedgerProblem, MayBeBilling
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import CREATE_WAIT_S, Ledger
 from nanolan.money import dollars
 from nanolan.plan import Plan

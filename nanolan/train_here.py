@@ -14,12 +14,12 @@ from nanolan.checkpoint.evaluation import meta_name, read_results, with_results
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.confine import desk
 from nanolan.errors import RunFailed, UsageProblem
-from nanolan.hub import Hub
-from nanolan.inputs import fetch
+from nanolan.hub.client import Hub
+from nanolan.hub.download import fetch
+from nanolan.hub.pins import pin_dataset
+from nanolan.hub.pull import place
 from nanolan.phases import IDENTITY_FILE, PHASES, data_files
-from nanolan.pins import pin_dataset
 from nanolan.plan import Code, Plan, Rented, new_run_id
-from nanolan.pull import place
 from nanolan.redact import Secret
 from nanolan.report import Stop
 from nanolan.runner import evaluation_of, make_job, run_trainer

@@ -16,7 +16,7 @@ from nanolan.checkpoint.manifest import MANIFEST, Manifest, newest_whole, read_w
 from nanolan.confine import desk
 from nanolan.errors import BadAnswer
 from nanolan.files import write_plain
-from nanolan.inputs import fetch
+from nanolan.hub.download import fetch
 from nanolan.machine import Machine, RunStopped, say
 from nanolan.money import dollars
 from nanolan.notify import WARNING

@@ -16,7 +16,7 @@ from typing import Any
 
 from nanolan.causes import Cause, by_reason, cause_of, explain, sentence
 from nanolan.costs import split
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.logs import age, end_of_log
 from nanolan.money import dollars, usd
 from nanolan.phases import parse_gate

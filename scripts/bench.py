@@ -139,8 +139,8 @@ def _transfer_peak_mb(url: str, kind: str, folder: Path) -> float:
     import msgspec
     import psutil
 
+    from nanolan.hub.transfer import Job
     from nanolan.sim.hub_state import WRITER
-    from nanolan.transfer import Job
 
     name = "model_000001.pt"
     job = Job(
@@ -156,7 +156,7 @@ def _transfer_peak_mb(url: str, kind: str, folder: Path) -> float:
         token=WRITER,
     )
     child = subprocess.Popen(
-        [sys.executable, "-m", "nanolan.transfer"],
+        [sys.executable, "-m", "nanolan.hub.transfer"],
         stdin=subprocess.PIPE,
         cwd=ROOT,
         env={**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"},

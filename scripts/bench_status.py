@@ -151,7 +151,7 @@ def heartbeat() -> str:
     """CPU seconds a minute of what the box program does beside the training: heartbeats, the meter, looking for the user's word."""
     from nanolan.control import Control
     from nanolan.herald import Herald
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.meter import Meter
     from nanolan.notify import Notifier
     from nanolan.redact import Secret

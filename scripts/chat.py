@@ -55,7 +55,7 @@ def chat(
     **flags: Any,
 ) -> int:
     """Talk to a checkpoint in NANOCHAT_BASE_DIR."""
-    from nanolan.pull import base_dir
+    from nanolan.hub.pull import base_dir
 
     s = settings_from(flags)
     base = base_dir(os.environ)

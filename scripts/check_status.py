@@ -111,7 +111,7 @@ def shown(ledger: Ledger) -> list[Entry]:
 
 
 def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> Overview:
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.shadeform.ssh_key import keep_key, key_folder
     from nanolan.status import look
 

@@ -21,7 +21,7 @@ SHELLS = ("bash", "zsh", "fish")
 def completions(shell: str) -> int:
     """Print the completion of SHELL."""
     from nanolan import menu
-    from nanolan.parcel import KINDS
+    from nanolan.hub.upload import KINDS
     from nanolan.phases import PHASES, SEQUENCES
     from nanolan.settings.settings import ROOT
 

@@ -105,7 +105,7 @@ def patrol(
     """Rounds, until they end or Ctrl-C."""
     from nanolan.errors import MayBeBilling
     from nanolan.guard import SLACK_S
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.patrol import SETTLE_S, Patrol, knowledge, note_in, walk
     from nanolan.rebuild import Elsewhere
     from nanolan.settings.settings import is_loopback
@@ -181,7 +181,7 @@ def show_unit(s: Settings, owner: str) -> int:
 def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: bool) -> int:
     """Start the guard as a job; a dry run shows all of it but the values of its secrets."""
     from nanolan.guardpost import guard_job
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.money import dollars
     from nanolan.times import now_utc
 

@@ -36,7 +36,7 @@ def limit(
     words: tuple[str, ...], max_duration: str | None, yes: bool, owner: str | None, **flags: Any
 ) -> int:
     """Let RUN (the newest run if none is named) cost DOLLARS in all, from its creation on."""
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.limit import change, with_limit
     from nanolan.rebuild import check_ours, elsewhere, find

@@ -113,7 +113,7 @@ def count(last: str | None, since: str | None) -> int | None:
 def reader_of(ledger: Ledger, entry: Entry, api: Shadeform, s: Settings) -> Reader:
     """What reads the run's log."""
     from nanolan.errors import NanolanError
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.logs import HubLog, Reader
     from nanolan.status import look
 

@@ -25,7 +25,7 @@ def say(text: str) -> None:
 
 def clients(s: Settings) -> tuple[Shadeform | None, Any]:
     """The Shadeform and Hub clients; None for the one whose key is not set (dry runs only)."""
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.shadeform.client import Shadeform
 
     api = Shadeform(s.shadeform_api_key, s.shadeform_api) if s.shadeform_api_key else None

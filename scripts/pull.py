@@ -26,11 +26,11 @@ from nanolan.cli import TypedPath, Words, run, setting_options, settings_from
 @setting_options("hf_repo", "hf_token", "hf_endpoint", "model_tag", "output_tag")
 def pull(phase: str | None, target: Path | None, **flags: Any) -> int:
     """Download a proven checkpoint and the tokenizer."""
-    from nanolan import pull as pulling
     from nanolan.errors import UsageProblem
-    from nanolan.hub import Hub
+    from nanolan.hub import pull as pulling
+    from nanolan.hub.client import Hub
+    from nanolan.hub.pull import base_dir
     from nanolan.phases import PHASES
-    from nanolan.pull import base_dir
 
     s = settings_from(flags)
     s.need("hf_token", "hf_repo")

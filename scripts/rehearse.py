@@ -134,7 +134,7 @@ def worth_showing(line: str) -> bool:
 
 def summary(world: World, o: Outcome) -> int:
     """Verdict, bill, losses, and where everything lies; the run's exit code."""
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.redact import Secret
     from nanolan.sim.rehearsal import box_logs
     from nanolan.status import SHORT

@@ -160,7 +160,7 @@ def where_it_is(
     ledger: Ledger, s: Settings, which: str | None, owner: str | None
 ) -> tuple[Shadeform, Any, RunView]:
     """The account, the run's Hub and the run as it stands: ours, seen whole, and over."""
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.rebuild import check_ours, elsewhere, find
     from nanolan.resume import check_addresses, check_over
     from nanolan.shadeform.client import Shadeform

@@ -178,7 +178,7 @@ def nothing_there(
     from contextlib import suppress
 
     from nanolan.errors import LedgerProblem, MayBeBilling, NanolanError
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.presence import unknown_words
     from nanolan.status import look
     from nanolan.stop import ask_to_stop
@@ -233,7 +233,7 @@ def ask(
     from msgspec import structs
 
     from nanolan.errors import NanolanError
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.ledger import STOPPED_BY_USER
     from nanolan.status import RunView, look
     from nanolan.stop import ask_to_stop, deaf, still_bills, wait_until_gone

@@ -54,9 +54,9 @@ def train_here(
 ) -> int:
     """Train on this machine."""
     from nanolan.errors import UsageProblem
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
+    from nanolan.hub.pull import base_dir
     from nanolan.inspection import usable_cuda_devices
-    from nanolan.pull import base_dir
     from nanolan.report import Stop
     from nanolan.train_here import Here
     from nanolan.train_here import train_here as train

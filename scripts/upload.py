@@ -18,8 +18,8 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.hub import Hub
-    from nanolan.parcel import Parcel
+    from nanolan.hub.client import Hub
+    from nanolan.hub.upload import Parcel
 
 
 @click.command(cls=Words)
@@ -36,8 +36,8 @@ def upload(
     words: tuple[str, ...], repo: str | None, replace: bool, optim: bool, **flags: Any
 ) -> int:
     """Upload what a first run needs. The repo is created, private, if it is missing."""
-    from nanolan.hub import Hub
-    from nanolan.parcel import check_together, misfit, pack, repo_to_write
+    from nanolan.hub.client import Hub
+    from nanolan.hub.upload import check_together, misfit, pack, repo_to_write
 
     s = settings_from(flags | ({"hf_repo": repo} if repo else {}))
     sources = sources_of(words, s.model_tag)
@@ -61,9 +61,9 @@ def upload(
 
 def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     """What to upload and where it lies: one thing and its own path, or several and the folder that holds them all."""
-    from nanolan.parcel import KINDS, where_from
+    from nanolan.hub.pull import base_dir
+    from nanolan.hub.upload import KINDS, where_from
     from nanolan.phases import IDENTITY_FILE
-    from nanolan.pull import base_dir
     from nanolan.settings.paths import typed
     from nanolan.settings.settings import ROOT
 
@@ -87,8 +87,8 @@ def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
 
 def deliver(hub: Hub, tree: Any, parcel: Parcel, path: Path, replace: bool) -> Any:
     """Send one parcel unless it is there; Ctrl-C says what is there and how to go on."""
-    from nanolan.parcel import is_there, send
-    from nanolan.structure import amount
+    from nanolan.hub.layout import amount
+    from nanolan.hub.upload import is_there, send
 
     where, size = f"{tree.repo}/{parcel.target or parcel.entries[0].path}", amount(parcel.size)
     if is_there(hub, tree, parcel):
@@ -113,7 +113,7 @@ def deliver(hub: Hub, tree: Any, parcel: Parcel, path: Path, replace: bool) -> A
 def state_now(hub: Hub, parcel: Parcel, repo: str) -> str:
     """Whether the commit was made before Ctrl-C."""
     from nanolan.errors import NanolanError
-    from nanolan.parcel import is_there
+    from nanolan.hub.upload import is_there
 
     try:
         there = is_there(hub, hub.tree(repo), parcel)

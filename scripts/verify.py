@@ -14,7 +14,7 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
 
 
 @click.command(cls=Words)
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 @setting_options("hf_repo", "hf_token", "hf_endpoint", "model_tag")
 def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
     """Compare sizes and hashes on the Hub with the manifests. Exit code 4 if a folder is not whole."""
-    from nanolan import structure
     from nanolan.errors import NanolanError
-    from nanolan.hub import Hub
+    from nanolan.hub import layout
+    from nanolan.hub.client import Hub
 
     s = settings_from(flags)
     s.need("hf_token", "hf_repo")
@@ -41,7 +41,7 @@ def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
         return show_structure(hub, s.hf_repo, s.model_tag)
     folder = folder.strip("/")
     try:
-        m = (structure.adopt if adopting else structure.verify)(hub, s.hf_repo, folder).manifest
+        m = (layout.adopt if adopting else layout.verify)(hub, s.hf_repo, folder).manifest
     except NanolanError as e:
         click.echo(f"UNPROVEN  {folder}  {e}")
         return 4
@@ -51,7 +51,7 @@ def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
 
 def show_structure(hub: Hub, repo: str, tag: str) -> int:
     """Every piece that the repo should hold; 4 when a checkpoint is unproven or not whole."""
-    from nanolan.structure import look
+    from nanolan.hub.layout import look
 
     tree = hub.tree(repo)
     click.echo(f"{repo} at {tree.revision[:8]}, {'private' if tree.private else 'PUBLIC'}")

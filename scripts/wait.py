@@ -31,7 +31,7 @@ def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any
     """Wait for RUN (the newest if none is named). Exit code: the run's verdict; 1 when it has not ended in time,
     8 when nobody could see whether it bills."""
     from nanolan.errors import MayBeBilling, NanolanError
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.money import dollars
     from nanolan.presence import name_of

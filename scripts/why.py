@@ -23,7 +23,7 @@ from nanolan.cli import Words, run, setting_options, settings_from
 )
 def why(which: str | None, as_json: bool, owner: str | None, **flags: Any) -> int:
     """Say why RUN (the newest if none is named) ended as it did, and what to do next."""
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
     from nanolan.ledger import Ledger, nanolan_home
     from nanolan.rebuild import elsewhere, find
     from nanolan.shadeform.client import Shadeform

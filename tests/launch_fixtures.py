@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from nanolan.failover import Launched, Rules, rent_one
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.launch import Prepared, make_plan
 from nanolan.ledger import Ledger
 from nanolan.plan import Code, Plan, new_run_id

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanolan import box as box_program
-from nanolan import transfer
 from nanolan.confine import desk
-from nanolan.hub import Hub
+from nanolan.hub import transfer
+from nanolan.hub.client import Hub
+from nanolan.hub.transfer import Job, commit_step, run_transfer
 from nanolan.machine import Tools
 from nanolan.payload import unpack
 from nanolan.plan import read_plan
@@ -29,7 +30,6 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.ticker import Ticker
 from nanolan.times import now_utc
-from nanolan.transfer import Job, commit_step, run_transfer
 
 from .life_clock import Actor
 from .life_trainer import FATES, Trainer, run_trainer
@@ -290,7 +290,7 @@ class Box:
     def _transfer(
         self, hub: Callable[..., Hub], job: Job, give_up: Callable[[], str], stall_s: float
     ) -> str:
-        """The child process of nanolan.transfer: "" or its last words."""
+        """The child process of nanolan.hub.transfer: "" or its last words."""
         for _ in range(SLICES if job.kind == "upload" else 1):
             self.clock.sleep(UPLOAD_S / SLICES)
             if reason := give_up():

@@ -1,4 +1,4 @@
-"""A Hub in memory for nanolan.hub.Hub: the few calls of HfApi that it makes and its GET, on a fake clock, with faults.
+"""A Hub in memory for nanolan.hub.client.Hub: the few calls of HfApi that it makes and its GET, on a fake clock, with faults.
 
 tests/test_life.py checks it against nanolan/sim's Hub, which speaks HTTP.
 """
@@ -19,8 +19,8 @@ import httpx2
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
-from nanolan.hub import Tree
-from nanolan.hubclient import ANSWER_S, read_date
+from nanolan.hub.client import Tree
+from nanolan.hub.http import ANSWER_S, read_date
 from nanolan.plan import PinnedFile
 from nanolan.sim.hub_repo import is_lfs
 

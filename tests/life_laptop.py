@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from nanolan.errors import NanolanError
 from nanolan.failover import Rules, rent_one
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.launch import Prepared
 from nanolan.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.orphans import compare

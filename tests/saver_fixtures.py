@@ -10,13 +10,13 @@ from typing import Any
 
 from nanolan.checkpoint.manifest import save_whole
 from nanolan.errors import Unreachable
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
+from nanolan.hub.transfer import Job
 from nanolan.machine import Machine, Tools
 from nanolan.redact import Secret
 from nanolan.report import PhaseReport
 from nanolan.sim.hub import HubServer
 from nanolan.times import iso, parse_time
-from nanolan.transfer import Job
 
 from .box_fixtures import TOKEN
 from .core_fixtures import a_plan

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.code.bundle import make_bundle
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.payload import startup_script
 from nanolan.plan import Plan
 from nanolan.postmortem import read_postmortem

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.control import Control
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.departure import accepted, delete, power_off, wait_to_be_deleted, warrant_of
 from nanolan.errors import MayBeBilling
+from nanolan.hub.proof import MoneyStop, NothingToSave, Proven, UserStop
 from nanolan.machine import Machine
-from nanolan.proof import MoneyStop, NothingToSave, Proven, UserStop
 from nanolan.saver import upload
 from nanolan.sim.hub import HubServer
 from nanolan.times import parse_time

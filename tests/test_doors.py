@@ -18,9 +18,10 @@ from nanolan.accounts import look_at_structure
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS
 from nanolan.errors import NanolanError
-from nanolan.hub import Hub
-from nanolan.inside import look_at_inputs
-from nanolan.parcel import check_together, pack, where_from
+from nanolan.hub.client import Hub
+from nanolan.hub.input_check import look_at_inputs
+from nanolan.hub.layout import adopt, verify
+from nanolan.hub.upload import check_together, pack, where_from
 from nanolan.patient import admit
 from nanolan.phases import IDENTITY_FILE
 from nanolan.preflight import look_at_hub
@@ -28,7 +29,6 @@ from nanolan.redact import Secret
 from nanolan.settings.settings import load_settings
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
-from nanolan.structure import adopt, verify
 from nanolan.train import checkpoint
 from nanolan.train.recipe import RECIPES
 from nanolan.train.supervised import check_fit

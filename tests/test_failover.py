@@ -16,7 +16,7 @@ from msgspec import structs
 from nanolan.checklist import Check
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
 from nanolan.failover import ASK, GO, STOP, Rules, _failed, decide, rent_one
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.launch import Prepared, There
 from nanolan.ledger import STOPPED_BY_USER, Attempt
 from nanolan.plan import read_plan

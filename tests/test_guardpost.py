@@ -16,7 +16,7 @@ import pytest
 
 from nanolan.errors import ApiProblem, AuthProblem, PreflightFailed, Unreachable, UsageProblem
 from nanolan.guardpost import JOB, guard_job, quoted, unit
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Entry, Ledger
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT, Settings, load_settings

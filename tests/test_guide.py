@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from nanolan.hub.upload import CHECKPOINTS
 from nanolan.ledger import Ledger
 from nanolan.menu import recipes
-from nanolan.parcel import CHECKPOINTS
 from nanolan.plan import Plan
 from nanolan.report import log_path
 from nanolan.settings.settings import ROOT, TABLE

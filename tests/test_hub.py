@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
-from nanolan.hub import SMALL_FILE, Hub, _masked
+from nanolan.hub.client import SMALL_FILE, Hub, _masked
 from nanolan.plan import PinnedFile
 from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import httpx2
 import pytest
 
-from nanolan.hubclient import MOST_BYTES, MOST_PAGE_BYTES, Pace, bounded_client
+from nanolan.hub.http import MOST_BYTES, MOST_PAGE_BYTES, Pace, bounded_client
 
 PACE = Pace(grace_s=0.6, least_bytes_s=10_000)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

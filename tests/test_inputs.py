@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import BadAnswer, Unreachable
-from nanolan.inputs import fetch_inputs, patience_of
+from nanolan.hub.download import fetch_inputs, patience_of
 from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer

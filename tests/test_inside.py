@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import BadAnswer
-from nanolan.hub import SMALL_FILE, Hub
-from nanolan.inside import Inside, look_at_checkpoint, look_at_identity, look_at_tokenizer, model_in
+from nanolan.hub.client import SMALL_FILE, Hub
+from nanolan.hub.input_check import (
+    Inside,
+    look_at_checkpoint,
+    look_at_identity,
+    look_at_tokenizer,
+    model_in,
+)
 from nanolan.phases import IDENTITY_FILE
 from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer

@@ -14,11 +14,11 @@ import pytest
 
 from nanolan.checkpoint.manifest import Manifest, save_whole, whole_steps
 from nanolan.errors import BadAnswer, Unreachable
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
+from nanolan.hub.transfer import Job, commit_step, run_transfer
 from nanolan.redact import Secret
 from nanolan.saver import save, upload
 from nanolan.sim.hub import HubServer
-from nanolan.transfer import Job, commit_step, run_transfer
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
 

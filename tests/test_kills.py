@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from nanolan.checkpoint.manifest import MANIFEST, parse_manifest
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
+from nanolan.hub.proof import prove
 from nanolan.ledger import Ledger
-from nanolan.proof import prove
 from nanolan.redact import Secret
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform_instance import Instance

@@ -32,7 +32,7 @@ def machine(
     work: Path, hub: str = "http://127.0.0.1:1", soft: bool = False, hard: bool = False, **plan: Any
 ) -> Any:
     """A machine of what the leaves look at."""
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
 
     plan_ = replace(PLAN, hf_endpoint=hub, **plan)
     (work / "trainer").mkdir(exist_ok=True)

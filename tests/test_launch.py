@@ -26,7 +26,7 @@ from nanolan.errors import (
     RunFailed,
     UsageProblem,
 )
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.launch import (
     OF_THE_MACHINE,
     Prepared,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Ledger
 from nanolan.patrol import Event, Patrol, knowledge
 from nanolan.rebuild import Elsewhere

@@ -11,7 +11,7 @@ from msgspec import json, structs
 
 from nanolan.control import Limit
 from nanolan.errors import NanolanError, UsageProblem
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Entry
 from nanolan.limit import change, with_limit
 from nanolan.payload import create_body

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from nanolan import logs
 from nanolan.errors import NotFound, Unreachable
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Entry
 from nanolan.logs import HubLog, Reader, chosen, end_of_log, fetch, shown, to_lines
 from nanolan.redact import Secret

@@ -24,8 +24,8 @@ from nanolan.errors import (
     Unreachable,
     WrongSetting,
 )
-from nanolan.hub import Hub, use_timeouts
-from nanolan.hubtrouble import told_wait_s
+from nanolan.hub.client import Hub, use_timeouts
+from nanolan.hub.trouble import told_wait_s
 from nanolan.net.errors import HUB, SHADEFORM, of_exception, proxy_of, wrong_proxy
 from nanolan.redact import Secret
 from nanolan.shadeform.client import Shadeform, retry_after_s

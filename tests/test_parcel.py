@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem
-from nanolan.parcel import KINDS, pack, where_from, words_of
+from nanolan.hub.upload import KINDS, pack, where_from, words_of
 from nanolan.redact import Secret
 from nanolan.sim.seed import _cached
 from tests.checkpoint_fixtures import saved

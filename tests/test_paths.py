@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.pull import base_dir
+from nanolan.hub.pull import base_dir
 from nanolan.settings.paths import CALLED_FROM, typed
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.shadeform.ssh_key import own_key

@@ -16,7 +16,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.guard import Sight
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Entry, Ledger
 from nanolan.patrol import SETTLE_S, Event, Patrol, knowledge, note_in, walk
 from nanolan.payload import create_body

@@ -13,7 +13,7 @@ from nanolan.checklist import Check
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.checkpoint.model_size import ModelSize
 from nanolan.forecast import Forecast, Work, forecast
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.phases import DATASETS
 from nanolan.preflight import (
     Findings,

@@ -8,9 +8,9 @@ import pytest
 
 from nanolan.checkpoint.manifest import FileEntry, Manifest
 from nanolan.errors import BadAnswer
-from nanolan.hub import Tree
+from nanolan.hub.client import Tree
+from nanolan.hub.proof import Proof, prove
 from nanolan.plan import PinnedFile
-from nanolan.proof import Proof, prove
 
 SHA256, GIT, OTHER = "a" * 64, "b" * 40, "c" * 64
 FOLDER = "chatsft_checkpoints/d20"

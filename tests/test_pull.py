@@ -12,8 +12,8 @@ import pytest
 
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.errors import NanolanError, NotFound, PreflightFailed
-from nanolan.hub import Hub
-from nanolan.pull import newest_phase, pull
+from nanolan.hub.client import Hub
+from nanolan.hub.pull import newest_phase, pull
 from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER

@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import BadAnswer, NotFound, Unreachable, UsageProblem
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.plan import Plan
 from nanolan.rebuild import (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nanolan.errors import Unreachable
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.redact import Secret
 from nanolan.report import PhaseReport
 from nanolan.rest import Rest, rest_of

@@ -15,7 +15,7 @@ from msgspec import structs
 from nanolan.checklist import Check
 from nanolan.errors import PreflightFailed
 from nanolan.forecast import Forecast, Work, forecast
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.launch import Prepared
 from nanolan.ledger import REFUSED, STOPPED_BY_USER, Attempt, Entry
 from nanolan.phases import IDENTITY_FILE

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.launch import Rehearsal, prepare, rent
 from nanolan.ledger import Ledger
 from nanolan.plan import Plan, read_plan

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from nanolan.errors import NanolanError
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.identity import Endpoint, Identity, from_endpoint
 from nanolan.net.session import open_session
 from nanolan.redact import Secret

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.errors import MayBeBilling
-from nanolan.hub import Hub, Tree
+from nanolan.hub.client import Hub, Tree
 from nanolan.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
 from nanolan.payload import create_body
 from nanolan.plan import PinnedFile

@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import MayBeBilling
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Entry
 from nanolan.redact import Secret
 from nanolan.report import SILENT_S

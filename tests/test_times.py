@@ -13,7 +13,7 @@ from check_status import enforce
 from nanolan.box import ask_the_time
 from nanolan.errors import Unreachable
 from nanolan.guard import Guard
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.launch import make_plan
 from nanolan.ledger import Ledger
 from nanolan.patrol import Patrol, knowledge

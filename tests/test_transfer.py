@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from nanolan.errors import Unreachable
+from nanolan.hub.transfer import Job, run_transfer
 from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer
-from nanolan.transfer import Job, run_transfer
 
 from .box_fixtures import TOKEN, WRITERS, until
 
@@ -65,7 +65,7 @@ def transfer(job: Job, *, give_up: object = lambda: "", **limits: float) -> list
 
 
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "nanolan.transfer" in p.cmdline()]
+    return [p for p in psutil.Process().children() if "nanolan.hub.transfer" in p.cmdline()]
 
 
 def test_older_steps_and_nothing_else_are_removed_by_the_same_commit_unless_kept(
@@ -134,7 +134,7 @@ def test_the_token_is_in_no_argument_list_no_environment_and_no_message(
     for p in psutil.Process().children(recursive=True):
         seen += [*p.cmdline(), *p.environ().values()]
     worker.join()
-    assert any("nanolan.transfer" in word for word in seen), "the child was looked at"
+    assert any("nanolan.hub.transfer" in word for word in seen), "the child was looked at"
     assert said and "bad commit" in said[0]
     assert TOKEN not in " ".join(seen + said)
 

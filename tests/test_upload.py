@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
+from nanolan.hub.layout import BY_HAND, verify
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import READER, WRITER
 from nanolan.sim.seed import _cached
-from nanolan.structure import BY_HAND, verify
 from tests.core_fixtures import script, started, until
 from tests.test_parcel import optimizer
 

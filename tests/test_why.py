@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Attempt, Entry
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.postmortem import Postmortem

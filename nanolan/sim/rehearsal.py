@@ -18,7 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanolan.hub import Hub
+from nanolan.hub.client import Hub
 from nanolan.ledger import Ledger
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT, load_settings

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanolan.errors import BadAnswer, NanolanError
-from nanolan.parcel import pack
+from nanolan.hub.upload import pack
 from nanolan.phases import MOST_DATA_BYTES
 from nanolan.train import tasks
 from nanolan.train.conversation import calculator_parts, check, read_jsonl, render

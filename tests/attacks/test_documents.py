@@ -20,7 +20,7 @@ from nanolan.causes import cause_of
 from nanolan.closeup import TAIL_BYTES, newer
 from nanolan.control import Limit
 from nanolan.errors import BadAnswer, NanolanError, NotFound, UnclearAnswer, Unreachable
-from nanolan.hub import SMALL_FILE, Hub
+from nanolan.hub.client import SMALL_FILE, Hub
 from nanolan.ledger import Entry, Ledger
 from nanolan.logs import fetch, shown, to_lines
 from nanolan.plan import UNREADABLE

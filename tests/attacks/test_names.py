@@ -19,14 +19,14 @@ from nanolan.checkpoint.manifest import (
     save_whole,
 )
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem
-from nanolan.hub import Tree
-from nanolan.inputs import fetch
-from nanolan.parcel import pack
-from nanolan.pins import pin_dataset
+from nanolan.hub.client import Tree
+from nanolan.hub.download import fetch
+from nanolan.hub.pins import pin_dataset
+from nanolan.hub.pull import place
+from nanolan.hub.transfer import Job
+from nanolan.hub.upload import pack
 from nanolan.plan import Pinned, PinnedFile
-from nanolan.pull import place
 from nanolan.redact import Secret
-from nanolan.transfer import Job
 
 FILE = hash_bytes("x", b"data")
 # (what it is, a path in a repo)

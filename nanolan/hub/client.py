@@ -1,7 +1,7 @@
 """The Hugging Face Hub, through its own client: with time-outs, our retry, and one error tree.
 
 The client alone fails at once on a 503 to a commit and waits for ever on a stalled upload; so every call
-here is tried again until `patience_s` is over. Big files go through nanolan/transfer.py.
+here is tried again until `patience_s` is over. Big files go through nanolan/hub/transfer.py.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from huggingface_hub import (
 from huggingface_hub.utils import build_hf_headers, get_session
 
 from nanolan.errors import BadAnswer, NotFound
-from nanolan.hubclient import use_timeouts
-from nanolan.hubtrouble import FAILURES, failure_of
-from nanolan.hubtrouble import TOKENS_URL as TOKENS_URL
+from nanolan.hub.http import use_timeouts
+from nanolan.hub.trouble import FAILURES, failure_of
+from nanolan.hub.trouble import TOKENS_URL as TOKENS_URL
 from nanolan.net.deadline import within
 from nanolan.net.errors import BUSY, Trouble
 from nanolan.plan import Pinned, PinnedFile, check_names

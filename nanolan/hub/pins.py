@@ -11,16 +11,16 @@ from nanolan.errors import (
     NotFound,
     PreflightFailed,
 )
-from nanolan.hub import Hub, Tree
-from nanolan.inside import (
+from nanolan.hub.client import Hub, Tree
+from nanolan.hub.input_check import (
     Inside,
     look_at_checkpoint,
     look_at_datasets,
     model_in,
 )
+from nanolan.hub.proof import prove
 from nanolan.phases import FOLDERS, REVISIONS
 from nanolan.plan import Pinned
-from nanolan.proof import prove
 from nanolan.settings.settings import Settings
 
 

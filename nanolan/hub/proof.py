@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest
 from nanolan.errors import BadAnswer
-from nanolan.hub import Tree
+from nanolan.hub.client import Tree
 from nanolan.plan import PinnedFile
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_bytes
 from nanolan.errors import AuthProblem, BadAnswer, PreflightFailed
-from nanolan.hub import Hub, Tree
-from nanolan.inside import (
+from nanolan.hub.client import Hub, Tree
+from nanolan.hub.input_check import (
     TOKENIZER,
     Inside,
     check_together,
@@ -18,10 +18,10 @@ from nanolan.inside import (
     look_at_tokenizer,
     model_in,
 )
+from nanolan.hub.pins import pin_checkpoint, read_manifest, reads_identity
+from nanolan.hub.proof import Proof, prove
 from nanolan.phases import FOLDERS, IDENTITY_FILE, PHASES
-from nanolan.pins import pin_checkpoint, read_manifest, reads_identity
 from nanolan.plan import Pinned, PinnedFile
-from nanolan.proof import Proof, prove
 from nanolan.settings.settings import Settings
 from nanolan.times import iso, now_utc
 

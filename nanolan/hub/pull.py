@@ -9,11 +9,11 @@ from pathlib import Path
 
 from nanolan.checkpoint.manifest import Manifest, hash_file
 from nanolan.errors import NotFound, PreflightFailed
-from nanolan.hub import Hub, Tree
-from nanolan.inputs import fetch
+from nanolan.hub.client import Hub, Tree
+from nanolan.hub.download import fetch
+from nanolan.hub.layout import proven
 from nanolan.phases import PHASES
 from nanolan.settings.paths import typed
-from nanolan.structure import proven
 
 PATIENCE_S = 300.0
 

@@ -26,13 +26,13 @@ from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_byte
 from nanolan.checkpoint.safe_pickle import MAX_TOKENIZER_BYTES, check_whole, encoding_state, tensors
 from nanolan.code.secret_scan import Scanner
 from nanolan.errors import AuthProblem, BadAnswer, NotFound, PreflightFailed, UsageProblem
-from nanolan.hub import Hub, Tree
-from nanolan.inside import TOKEN_BYTES, TOKENIZER, look_at_tokenizer
+from nanolan.hub.client import Hub, Tree
+from nanolan.hub.input_check import TOKEN_BYTES, TOKENIZER, look_at_tokenizer
+from nanolan.hub.layout import BY_HAND, proven
+from nanolan.hub.proof import matches, prove
+from nanolan.hub.transfer import Job, run_transfer
 from nanolan.phases import FOLDERS, IDENTITY_FILE, MOST_DATA_BYTES
-from nanolan.proof import matches, prove
 from nanolan.redact import Secret
-from nanolan.structure import BY_HAND, proven
-from nanolan.transfer import Job, run_transfer
 
 CHECKPOINTS = {name: folder for folder, name in FOLDERS.items()}  # base -> base_checkpoints, ...
 KINDS = (*CHECKPOINTS, "tokenizer", "data")

@@ -3,7 +3,7 @@
 Xet, the Hub's transfer engine, ignores HTTP time-outs, and a stalled upload would wait for ever; a child
 can be ended from outside. The job goes to the child on stdin, so that the token is in no argument list.
 
-    python -m nanolan.transfer < job.json        (started by `run_transfer` only)
+    python -m nanolan.hub.transfer < job.json        (started by `run_transfer` only)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nanolan.errors import NanolanError, Unreachable
 from nanolan.redact import Secret, drawing, short
 
 if TYPE_CHECKING:
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
 
 PATIENCE_S = 3600.0  # how long a Hub that refuses or fails is waited for
 STALL_S = 120.0  # no work done for this long: kill
@@ -91,7 +91,7 @@ def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
     """ "" on success, else the child's last words."""
     try:
         child = subprocess.Popen(
-            [sys.executable, "-m", "nanolan.transfer"],
+            [sys.executable, "-m", "nanolan.hub.transfer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -169,7 +169,7 @@ def main() -> None:
 def _upload(job: Job) -> None:
     from huggingface_hub import constants
 
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
 
     hub = Hub(job.endpoint, Secret(job.token), patience_s=0)
     try:
@@ -194,7 +194,7 @@ def commit_step(job: Job, hub: Hub) -> None:
 
 def _download(job: Job) -> None:
     """Each file to folder/<path in the repo>; files that are there already are checked by the caller."""
-    from nanolan.hub import Hub
+    from nanolan.hub.client import Hub
 
     hub = Hub(job.endpoint, Secret(job.token) if job.token else None, patience_s=0)
     for path in job.files:

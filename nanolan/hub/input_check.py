@@ -24,7 +24,7 @@ from nanolan.checkpoint.model_size import ModelSize, size_of
 from nanolan.checkpoint.parquet import TAIL_BYTES, read_footer
 from nanolan.checkpoint.safe_pickle import encoding_state, tensors
 from nanolan.errors import BadAnswer
-from nanolan.hub import SMALL_FILE, Hub, Tree
+from nanolan.hub.client import SMALL_FILE, Hub, Tree
 from nanolan.net.deadline import begin
 from nanolan.phases import IDENTITY_FILE, MOST_DATA_BYTES, check_data, data_of
 from nanolan.plan import Pinned, PinnedFile

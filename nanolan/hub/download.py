@@ -8,10 +8,10 @@ from pathlib import Path
 
 from nanolan.checkpoint.manifest import hash_file
 from nanolan.errors import BadAnswer
+from nanolan.hub.transfer import Job, run_transfer
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Pinned, PinnedFile, Plan, check_names
 from nanolan.redact import Secret
-from nanolan.transfer import Job, run_transfer
 
 ROUNDS = 3  # downloads of a file that arrives with other bytes than pinned
 PATIENCE_S = (
