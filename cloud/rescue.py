@@ -224,7 +224,7 @@ def upload_log(
         }
     raw = read_log()
     log = hide(raw, secrets)
-    if plan.get("public") and (log != raw or NOTE in log):  # as nanolan/report.py says it
+    if plan.get("public") and (log != raw or NOTE in log):  # as nanolan/run/record.py says it
         warning = (
             f"A SECRET WAS PRINTED INTO THE LOG and masked before the upload, and {plan['runs_repo']} is public: look what "
             "printed it (***), and make new keys if you doubt the mask"

@@ -39,7 +39,7 @@ from nanolan.notify import WARNING, started
 from nanolan.pace import complaint, exchange
 from nanolan.plan import UNREADABLE, Plan, read_plan
 from nanolan.redact import Secret, hide
-from nanolan.report import (
+from nanolan.run.record import (
     FAILED,
     PREPARING,
     STOPPED,

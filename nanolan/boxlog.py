@@ -12,7 +12,7 @@ from pathlib import Path
 from nanolan.files import note_plain
 from nanolan.plan import Plan
 from nanolan.redact import Mask
-from nanolan.report import part_path
+from nanolan.run.record import part_path
 
 HEAD_BYTES, TAIL_BYTES = 1_000_000, 9_000_000  # what is kept of a log that a trainer floods
 PART_BYTES = 1_000_000

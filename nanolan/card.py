@@ -20,7 +20,7 @@ from nanolan.costs import paid_cents
 from nanolan.money import dollars
 from nanolan.phases import PHASES
 from nanolan.plan import UNREADABLE, Plan
-from nanolan.report import PhaseReport, Receipt
+from nanolan.run.record import PhaseReport, Receipt
 from nanolan.scores import CHATCORE, TASKS
 
 README = "README.md"

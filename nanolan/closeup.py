@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from nanolan.report import TRAINING, Progress
+from nanolan.run.record import TRAINING, Progress
 from nanolan.shadeform.ssh import run_bounded
 from nanolan.status import RunView
 from nanolan.times import iso, now_utc

@@ -10,7 +10,7 @@ import msgspec
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.plan import UNREADABLE, Plan
-from nanolan.report import Stop
+from nanolan.run.record import Stop
 from nanolan.settings.settings import is_loopback
 from nanolan.ticker import Ticker
 

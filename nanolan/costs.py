@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nanolan.ledger import REFUSED, Entry
 from nanolan.money import cost_cents, dollars, usd
-from nanolan.report import Receipt
+from nanolan.run.ledger import REFUSED, Entry
+from nanolan.run.record import Receipt
 
 REST = "the rest"  # boot, set-up, waits, uploads, and earlier machines
 

@@ -15,11 +15,11 @@ from nanolan.errors import (
     PreflightFailed,
     RunFailed,
 )
-from nanolan.ledger import REFUSED, STOPPED_BY_USER, Entry, Ledger
 from nanolan.payload import output_tags
 from nanolan.plan import Plan
 from nanolan.preflight import check_outputs
-from nanolan.presence import name_of, presence
+from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, Entry, Ledger
+from nanolan.run.presence import name_of, presence
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import create_once
 from nanolan.times import now_utc

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nanolan.hub.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.machine import Machine, say
-from nanolan.report import SUCCEEDED, Receipt
+from nanolan.run.record import SUCCEEDED, Receipt
 from nanolan.saver import save_the_rest
 from nanolan.shadeform.lifecycle import delete_and_confirm
 from nanolan.times import parse_time

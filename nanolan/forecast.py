@@ -12,10 +12,10 @@ from statistics import median
 from typing import NamedTuple
 
 from nanolan.checkpoint.model_size import D20, parameters_of_tag
-from nanolan.ledger import Entry
 from nanolan.measured import BYTES_PER_PARAMETER, TOKENS, Figures, measured
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Predicted
+from nanolan.run.ledger import Entry
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.offers import Offer
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from nanolan.errors import BadAnswer
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
-from nanolan.report import Receipt
+from nanolan.run.record import Receipt
 from nanolan.shadeform.models import Instance
 from nanolan.times import iso, parse_time
 

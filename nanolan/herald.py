@@ -24,7 +24,7 @@ from nanolan.notify import WARNING, Notifier
 from nanolan.outlook import left_s, outlook
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.redact import NOTE, Mask, Secret, hide, short
-from nanolan.report import PREPARING, PhaseReport, Progress, to_json
+from nanolan.run.record import PREPARING, PhaseReport, Progress, to_json
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline
 from nanolan.times import iso, now_utc

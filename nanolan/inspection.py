@@ -17,8 +17,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from nanolan.environment import Environment
 from nanolan.plan import Plan
+from nanolan.run.environment import Environment
 
 PATIENCE_S = {"cuda": 300.0, "cpu": 2.0}  # a driver may come up late; in a rehearsal nothing does
 LEAST_MEMORY = 0.85  # of the offer's memory; makers' gigabytes are of different kinds

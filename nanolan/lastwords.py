@@ -23,7 +23,7 @@ from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.page import render_page
 from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up
 from nanolan.redact import Mask
-from nanolan.report import SUCCEEDED, Receipt, leak_warning, to_json
+from nanolan.run.record import SUCCEEDED, Receipt, leak_warning, to_json
 from nanolan.story import story_of
 from nanolan.times import iso
 

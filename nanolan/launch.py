@@ -32,7 +32,6 @@ from nanolan.errors import (
 )
 from nanolan.forecast import Forecast, forecaster, usual, work_of
 from nanolan.hub.client import Hub
-from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.money import dollars
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
 from nanolan.plan import Code, Plan, Rented, new_run_id
@@ -46,6 +45,7 @@ from nanolan.preflight import (
     look_at_hub,
     wallet_hint,
 )
+from nanolan.run.ledger import Attempt, Entry, Ledger
 from nanolan.settings.settings import Settings, is_loopback
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import check_rented, goes_on

@@ -15,11 +15,11 @@ from nanolan.budget import life_s
 from nanolan.control import LIMIT_FILE, Limit
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.hub.client import Hub
-from nanolan.ledger import Entry
 from nanolan.money import dollars
 from nanolan.payload import limits
 from nanolan.plan import Plan
-from nanolan.report import to_json
+from nanolan.run.ledger import Entry
+from nanolan.run.record import to_json
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import disagreement
 from nanolan.shadeform.models import Instance

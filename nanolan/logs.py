@@ -11,7 +11,7 @@ from datetime import datetime
 from nanolan.errors import NanolanError, NotFound, Unreachable
 from nanolan.hub.client import Hub, Tree
 from nanolan.plan import Plan
-from nanolan.report import part_path
+from nanolan.run.record import part_path
 from nanolan.shadeform.ssh import run_bounded
 from nanolan.status import RunView
 from nanolan.times import now_utc, parse_time

@@ -23,7 +23,7 @@ from nanolan.phases import PHASES
 from nanolan.plan import Plan
 from nanolan.postmortem import PROBES, Probe
 from nanolan.redact import Secret
-from nanolan.report import Stop
+from nanolan.run.record import Stop
 from nanolan.runner import kill_trainers, run_trainer
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance

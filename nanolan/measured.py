@@ -14,9 +14,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from nanolan.checkpoint.model_size import D20, parameters_of_tag
-from nanolan.ledger import Entry
 from nanolan.plan import Plan
-from nanolan.report import Receipt
+from nanolan.run.ledger import Entry
+from nanolan.run.record import Receipt
 
 Figures = Mapping[tuple[str, ...], tuple[float, ...]]
 

@@ -15,11 +15,11 @@ from datetime import datetime
 from msgspec import structs
 
 from nanolan.budget import ASSUMED, Margin, give_up_cents, soft_life_s, soft_limit_cents
-from nanolan.causes import OF_TIME
 from nanolan.errors import NanolanError
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
-from nanolan.report import Stop
+from nanolan.run.causes import OF_TIME
+from nanolan.run.record import Stop
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.terms import SETTLE_S, as_now, limits_differ, limits_missing, price_differs

@@ -17,7 +17,7 @@ from nanolan.files import note_plain
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.redact import Mask, Secret, hide, short
-from nanolan.report import Receipt
+from nanolan.run.record import Receipt
 
 INFO, SUCCESS, WARNING, FAILURE = "info", "success", "warning", "failure"  # apprise's own words
 CLOSE_S = 20.0

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from nanolan.guard import over_limit
-from nanolan.ledger import Entry
 from nanolan.money import dollars, usd
+from nanolan.run.ledger import Entry
 from nanolan.shadeform.models import Instance
 
 HEAD = ("MACHINE", "STATUS", "$/H", "SPENT")

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from nanolan.budget import limit_for, soft_limit_cents
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
-from nanolan.report import Progress
+from nanolan.run.record import Progress
 from nanolan.times import parse_time
 
 FIRST = ("boot", "setup", "download")  # before the phases; "probation" is a part of the set-up here

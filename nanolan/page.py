@@ -20,7 +20,7 @@ from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES
 from nanolan.plan import Pinned, Plan
 from nanolan.redact import hide
-from nanolan.report import FAILED, LOST, STOPPED, SUCCEEDED, PhaseReport, Receipt
+from nanolan.run.record import FAILED, LOST, STOPPED, SUCCEEDED, PhaseReport, Receipt
 from nanolan.scores import MODEL, PUBLISHED_BY, Line, is_d20, passes, score_lines
 from nanolan.story import Story
 

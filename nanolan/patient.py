@@ -15,7 +15,7 @@ import msgspec
 from nanolan.errors import AuthProblem, UsageProblem
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.layout import Piece, look
-from nanolan.ledger import Entry, Ledger
+from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Created, Instance

@@ -16,12 +16,12 @@ from msgspec import structs
 
 from nanolan.errors import NanolanError, NotFound, UsageProblem
 from nanolan.guard import SLACK_S, Sight, over_words, overdue
-from nanolan.ledger import Entry, Ledger
 from nanolan.money import dollars, usd
 from nanolan.plan import Plan
-from nanolan.presence import blind, is_past, unknown_words, unresolved
-from nanolan.rebuild import Elsewhere, rebuild
-from nanolan.report import Receipt, read_receipt
+from nanolan.run.find import Elsewhere, rebuild
+from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.presence import blind, is_past, unknown_words, unresolved
+from nanolan.run.record import Receipt, read_receipt
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import delete_and_confirm
 from nanolan.shadeform.models import Instance

@@ -22,7 +22,6 @@ from typing import Any
 
 import msgspec
 
-from nanolan.causes import explain, sentence
 from nanolan.confine import desk
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub.client import Hub
@@ -30,7 +29,8 @@ from nanolan.inspection import query_gpus
 from nanolan.net.deadline import begin
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.redact import Mask
-from nanolan.report import Receipt
+from nanolan.run.causes import explain, sentence
+from nanolan.run.record import Receipt
 from nanolan.times import iso, now_utc
 from nanolan.watchdog import read_beat
 
@@ -56,7 +56,7 @@ class Postmortem(msgspec.Struct, frozen=True):
     """postmortem.json."""
 
     run_id: str
-    reason: str  # a row of nanolan/causes.py
+    reason: str  # a row of nanolan/run/causes.py
     cause: str  # in one line
     attempt: int = 1
     at: str = ""

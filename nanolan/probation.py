@@ -23,7 +23,7 @@ from nanolan.errors import (
 from nanolan.hub.client import Hub
 from nanolan.money import dollars
 from nanolan.plan import Plan
-from nanolan.report import (
+from nanolan.run.record import (
     ENDED,
     FAILED,
     STOPPING,

@@ -22,13 +22,13 @@ from nanolan.forecast import Forecast
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.input_check import look_at_datasets, look_at_inputs, look_at_state
 from nanolan.launch import Prepared
-from nanolan.ledger import REFUSED, Attempt
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES, SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
-from nanolan.presence import blind, unknown_words
-from nanolan.report import UNKNOWN
-from nanolan.rest import Rest
+from nanolan.run.ledger import REFUSED, Attempt
+from nanolan.run.presence import blind, unknown_words
+from nanolan.run.record import UNKNOWN
+from nanolan.run.remaining import Rest
 from nanolan.settings.settings import Settings
 from nanolan.status import Overview, RunView
 from nanolan.times import parse_time

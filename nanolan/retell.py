@@ -9,10 +9,10 @@ from functools import partial
 from nanolan.checkpoint.evaluation import read_samples
 from nanolan.costs import attempts
 from nanolan.curves import Metrics, read_metrics
-from nanolan.environment import read_environment
 from nanolan.errors import NanolanError, NotFound
 from nanolan.hub.client import Hub
-from nanolan.report import ENDED
+from nanolan.run.environment import read_environment
+from nanolan.run.record import ENDED
 from nanolan.status import RunView
 from nanolan.story import Story
 from nanolan.times import iso, now_utc

@@ -23,7 +23,7 @@ import psutil
 from nanolan.confine import UID, Account, desk
 from nanolan.files import write_plain
 from nanolan.plan import Plan
-from nanolan.report import Stop
+from nanolan.run.record import Stop
 
 MARK = "NANOLAN_TRAINER"  # in the environment of every process of a phase: its workers leave the group and the session
 GRACE_S = 40.0  # from SIGTERM to SIGKILL, at least; a state of a d20 took 26 to 39 s

@@ -35,7 +35,7 @@ from nanolan.hub.transfer import Job
 from nanolan.inspection import STATE_SIZE
 from nanolan.machine import Machine, say
 from nanolan.redact import hide
-from nanolan.report import PhaseReport, phase_report
+from nanolan.run.record import PhaseReport, phase_report
 
 MOST_META_BYTES = 64 << 20  # of a meta that is looked through; one of a d20 takes 1 kB
 STATE_PATIENCE_S = 600.0  # for a state while training goes on: newer ones follow

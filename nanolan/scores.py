@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nanolan.checkpoint.model_size import D20
-from nanolan.report import PhaseReport
+from nanolan.run.record import PhaseReport
 
 CHATCORE = "chatcore"
 # key -> (name, what guessing scores); the tasks of nanolan/train/eval_tasks.py

@@ -13,14 +13,14 @@ from nanolan.checkpoint.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.errors import MayBeBilling, NanolanError, NotFound, RunFailed
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.proof import prove
-from nanolan.ledger import Entry, Ledger
 from nanolan.money import dollars
 from nanolan.orphans import compare
 from nanolan.phases import PHASES
 from nanolan.plan import Plan
-from nanolan.presence import NOT_ASKED, Presence, of_attempt, presence, unknown_words
 from nanolan.redact import hide
-from nanolan.report import (
+from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.presence import NOT_ASKED, Presence, of_attempt, presence, unknown_words
+from nanolan.run.record import (
     ENDED,
     FAILED,
     LOST,
@@ -35,12 +35,12 @@ from nanolan.report import (
     read_progress,
     read_receipt,
 )
-from nanolan.rest import Kept, saved_state
+from nanolan.run.remaining import Kept, saved_state
+from nanolan.run.state import decide_state
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.records import gap_of
 from nanolan.shadeform.terms import as_now, changed
-from nanolan.state import decide_state
 from nanolan.times import now_utc, parse_time
 
 LOG_LINES = 5

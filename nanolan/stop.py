@@ -9,11 +9,11 @@ from datetime import datetime
 from nanolan.control import STOP_FILE, StopRequest
 from nanolan.errors import LedgerProblem, MayBeBilling
 from nanolan.hub.client import Hub
-from nanolan.ledger import CREATE_WAIT_S, Ledger
 from nanolan.money import dollars
 from nanolan.plan import Plan
-from nanolan.presence import name_of
-from nanolan.report import SILENT_S, to_json
+from nanolan.run.ledger import CREATE_WAIT_S, Ledger
+from nanolan.run.presence import name_of
+from nanolan.run.record import SILENT_S, to_json
 from nanolan.status import Overview, RunView
 from nanolan.times import iso, now_utc, parse_time
 

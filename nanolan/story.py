@@ -9,11 +9,11 @@ from datetime import timedelta
 from nanolan.checkpoint.evaluation import PhaseSamples
 from nanolan.costs import paid_cents, sum_of
 from nanolan.curves import Metrics
-from nanolan.environment import Environment
-from nanolan.ledger import Attempt
 from nanolan.money import dollars
 from nanolan.plan import Plan
-from nanolan.report import ENDED, SUCCEEDED, PhaseReport, Receipt
+from nanolan.run.environment import Environment
+from nanolan.run.ledger import Attempt
+from nanolan.run.record import ENDED, SUCCEEDED, PhaseReport, Receipt
 
 GO_ON = "Go on: "  # in a receipt's message
 

@@ -21,7 +21,7 @@ from nanolan.hub.pull import place
 from nanolan.phases import IDENTITY_FILE, PHASES, data_files
 from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.redact import Secret
-from nanolan.report import Stop
+from nanolan.run.record import Stop
 from nanolan.runner import evaluation_of, make_job, run_trainer
 from nanolan.settings.settings import ROOT, Settings
 from nanolan.times import iso, now_utc

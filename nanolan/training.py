@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from nanolan.budget import SAFETY
-from nanolan.causes import cause_of, explain, sentence
 from nanolan.checkpoint.evaluation import read_results
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, newest_whole, read_whole
 from nanolan.confine import desk
@@ -22,7 +21,8 @@ from nanolan.money import dollars
 from nanolan.notify import WARNING
 from nanolan.pace import complaint, exchange, first_pace
 from nanolan.phases import PHASES, closed
-from nanolan.report import TRAINING, PhaseReport, Stop
+from nanolan.run.causes import cause_of, explain, sentence
+from nanolan.run.record import TRAINING, PhaseReport, Stop
 from nanolan.runner import GRACE_S, evaluation_of, make_job
 from nanolan.saver import StateUploads
 from nanolan.watchdog import Watchdog

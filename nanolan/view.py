@@ -14,7 +14,7 @@ from nanolan.costs import split, waste
 from nanolan.money import dollars, usd
 from nanolan.outlook import Outlook, outlook
 from nanolan.plan import Plan
-from nanolan.report import SUCCEEDED, PhaseReport, Progress, Receipt
+from nanolan.run.record import SUCCEEDED, PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.ssh import has_address
 from nanolan.status import SHORT, Overview, RunView

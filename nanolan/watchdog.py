@@ -13,7 +13,7 @@ import msgspec
 
 from nanolan.files import read_plain
 from nanolan.plan import UNREADABLE, Plan
-from nanolan.report import Stop
+from nanolan.run.record import Stop
 
 # Seconds without a new heartbeat, by stage; "" is before the first one. "cpu" is a rehearsal of a tiny model.
 DEADLINES_S = {

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from nanolan.causes import Cause, by_reason, cause_of, explain, sentence
 from nanolan.costs import split
 from nanolan.hub.client import Hub
 from nanolan.logs import age, end_of_log
 from nanolan.money import dollars, usd
 from nanolan.phases import parse_gate
 from nanolan.postmortem import Postmortem, exception_of, of_attempt
-from nanolan.report import ENDED, SILENT_S, STOPPED, SUCCEEDED
+from nanolan.run.causes import Cause, by_reason, cause_of, explain, sentence
+from nanolan.run.record import ENDED, SILENT_S, STOPPED, SUCCEEDED
 from nanolan.status import SHORT, RunView
 from nanolan.times import now_utc, parse_time
 
@@ -39,7 +39,7 @@ class Why:
     run_id: str
     state: str
     cause: str  # in one line
-    name: str = ""  # the row of nanolan/causes.py; "" when nothing is wrong
+    name: str = ""  # the row of nanolan/run/causes.py; "" when nothing is wrong
     advice: str = ""
     next: str = ""  # the exact command
     phase: str = ""

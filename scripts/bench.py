@@ -221,7 +221,7 @@ from pathlib import Path
 from nanolan.curves import read_metrics
 from nanolan.page import render_page
 from nanolan.plan import read_plan
-from nanolan.report import read_receipt
+from nanolan.run.record import read_receipt
 from nanolan.story import story_of
 plan, receipt, metrics = ((Path(sys.argv[1]) / name).read_bytes() for name in ("plan.json", "receipt.json", "metrics.jsonl"))
 print(len(render_page(story_of(read_plan(plan), read_receipt(receipt), "", read_metrics(metrics), (), None))))
@@ -231,7 +231,7 @@ print(len(render_page(story_of(read_plan(plan), read_receipt(receipt), "", read_
 def long_report() -> str:
     """The report of a run, from what is in its folder to HTML: of one phase with 20,000 steps, and of three."""
     sys.path.insert(0, str(ROOT))
-    from nanolan.report import to_json
+    from nanolan.run.record import to_json
     from tests.report_fixtures import PLAN, RECEIPT, lines, rows
 
     drawn = seconds(

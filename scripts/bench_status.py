@@ -86,9 +86,9 @@ def many_more(world: Any, alive: bool) -> None:
     """200 more runs in the ledger, over or going on without a machine of their own."""
     from msgspec import structs
 
-    from nanolan.ledger import Ledger
     from nanolan.plan import new_run_id
-    from nanolan.report import Receipt
+    from nanolan.run.ledger import Ledger
+    from nanolan.run.record import Receipt
     from nanolan.times import iso, now_utc
 
     ledger = Ledger(world.root / "nanolan-home")

@@ -23,7 +23,7 @@ from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.guard import Guard
-    from nanolan.ledger import Entry, Ledger
+    from nanolan.run.ledger import Entry, Ledger
     from nanolan.shadeform.client import Shadeform
     from nanolan.status import Overview, RunView
 
@@ -56,7 +56,7 @@ def status(
     words: tuple[str, ...], watch: bool, guard: bool, as_json: bool, owner: str | None, **flags: Any
 ) -> int:
     """Show runs (state, money, machine, SSH line, what is proven on the Hub) and every other machine that bills."""
-    from nanolan.ledger import Ledger, nanolan_home
+    from nanolan.run.ledger import Ledger, nanolan_home
 
     if guard and not watch:
         raise click.UsageError("--guard is for just watch")
@@ -69,7 +69,7 @@ def status(
         show(Overview((), (), (), ()), as_json)
         return 0
     s.need("shadeform_api_key", *(("hf_token",) if which or entries else ()))
-    from nanolan.rebuild import elsewhere, find
+    from nanolan.run.find import elsewhere, find
     from nanolan.shadeform.client import Shadeform
 
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
@@ -88,7 +88,7 @@ def status(
         return 0
     if guard:
         from nanolan.guard import Guard
-        from nanolan.rebuild import check_ours
+        from nanolan.run.find import check_ours
 
         check_ours(ledger, entries[0])
         return follow(ledger, entries[0], api, s, seconds, as_json, Guard())

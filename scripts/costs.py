@@ -18,7 +18,7 @@ from nanolan.cli import Words, run
 def costs(as_json: bool) -> int:
     """Sum up what was spent, every machine of every run included."""
     from nanolan.costs import render, to_dict
-    from nanolan.ledger import Ledger, nanolan_home
+    from nanolan.run.ledger import Ledger, nanolan_home
 
     ledger = Ledger(nanolan_home())
     entries = ledger.entries()

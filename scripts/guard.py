@@ -19,8 +19,8 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.ledger import Entry, Ledger
     from nanolan.patrol import Event
+    from nanolan.run.ledger import Entry, Ledger
     from nanolan.settings.settings import Settings
 
 PATIENCE_S = 10.0  # with the Hub, per look
@@ -65,7 +65,7 @@ def guard(
     **flags: Any,
 ) -> int:
     """Look at the machines of one owner, and see that none bills for nothing. It needs the Shadeform key, and HF_REPO to read."""
-    from nanolan.ledger import Ledger, nanolan_home
+    from nanolan.run.ledger import Ledger, nanolan_home
 
     if any_owner and (owner or unit or hf_job) or dry_run and not hf_job or unit and hf_job:
         raise click.UsageError(
@@ -84,7 +84,7 @@ def guard(
 def checked(owner: str) -> str:
     import re
 
-    from nanolan.rebuild import ID
+    from nanolan.run.find import ID
 
     if not re.fullmatch(ID, owner):
         raise click.UsageError(
@@ -107,7 +107,7 @@ def patrol(
     from nanolan.guard import SLACK_S
     from nanolan.hub.client import Hub
     from nanolan.patrol import SETTLE_S, Patrol, knowledge, note_in, walk
-    from nanolan.rebuild import Elsewhere
+    from nanolan.run.find import Elsewhere
     from nanolan.settings.settings import is_loopback
     from nanolan.shadeform.client import Shadeform
 

@@ -66,7 +66,7 @@ def launch(
     """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until the machine has proved itself."""
     from nanolan.failover import rent_one
     from nanolan.launch import prepare
-    from nanolan.ledger import Ledger, nanolan_home
+    from nanolan.run.ledger import Ledger, nanolan_home
 
     s = settings_from(flags)
     if not dry_run:

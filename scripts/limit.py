@@ -15,8 +15,8 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.ledger import Entry
     from nanolan.plan import Plan
+    from nanolan.run.ledger import Entry
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.models import Instance
 
@@ -37,9 +37,9 @@ def limit(
 ) -> int:
     """Let RUN (the newest run if none is named) cost DOLLARS in all, from its creation on."""
     from nanolan.hub.client import Hub
-    from nanolan.ledger import Ledger, nanolan_home
     from nanolan.limit import change, with_limit
-    from nanolan.rebuild import check_ours, elsewhere, find
+    from nanolan.run.find import check_ours, elsewhere, find
+    from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.settings.settings import duration
     from nanolan.shadeform.client import Shadeform
     from nanolan.times import now_utc
@@ -81,7 +81,7 @@ def read_words(words: tuple[str, ...]) -> tuple[str | None, int]:
 def the_machine(api: Shadeform, entry: Entry) -> Instance:
     """The run's machine; UsageProblem when none bills any more."""
     from nanolan.errors import MayBeBilling, UsageProblem
-    from nanolan.presence import of_attempt, presence, unknown_words
+    from nanolan.run.presence import of_attempt, presence, unknown_words
     from nanolan.times import now_utc
 
     plan = entry.plan

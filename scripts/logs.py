@@ -20,8 +20,8 @@ from ssh import argv_of
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.ledger import Entry, Ledger
     from nanolan.logs import Reader
+    from nanolan.run.ledger import Entry, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
     from nanolan.status import RunView
@@ -60,9 +60,9 @@ def logs(
 ) -> int:
     """Show the log of RUN (the newest if none is named)."""
     from nanolan.errors import NotFound
-    from nanolan.ledger import Ledger, nanolan_home
     from nanolan.logs import chosen
-    from nanolan.rebuild import elsewhere, find
+    from nanolan.run.find import elsewhere, find
+    from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.settings.settings import duration
     from nanolan.shadeform.client import Shadeform
     from nanolan.times import now_utc

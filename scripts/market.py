@@ -78,7 +78,7 @@ def find_offers(
 def expected(s: Settings) -> Callable[[Offer], int | None]:
     """What the run should cost on an offer, in cents, also by what earlier runs measured."""
     from nanolan.forecast import forecaster, work_of
-    from nanolan.ledger import Ledger, nanolan_home
+    from nanolan.run.ledger import Ledger, nanolan_home
 
     foretell = forecaster(work_of(s), Ledger(nanolan_home()).entries())
     return lambda offer: found.likely_cents if (found := foretell(offer)) else None

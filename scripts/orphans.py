@@ -14,8 +14,8 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.ledger import Entry, Ledger
     from nanolan.orphans import Orphan
+    from nanolan.run.ledger import Entry, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.models import Instance
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     """Show machines that are not in the ledger, were believed gone, are one too many or past their limits."""
     from nanolan.errors import ApiProblem, AuthProblem
-    from nanolan.ledger import Ledger, nanolan_home
     from nanolan.orphans import compare, table, to_dict
-    from nanolan.presence import blind, unresolved
+    from nanolan.run.ledger import Ledger, nanolan_home
+    from nanolan.run.presence import blind, unresolved
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.records import gap_of
     from nanolan.times import now_utc
@@ -71,7 +71,7 @@ def adopt(
 ) -> None:
     """Take every billing run of that owner into the ledger, as its run folder on the Hub tells of it."""
     from nanolan.errors import BadAnswer, NotFound, UsageProblem
-    from nanolan.rebuild import elsewhere, rebuild, take_up
+    from nanolan.run.find import elsewhere, rebuild, take_up
 
     runs = sorted(
         {
@@ -102,7 +102,7 @@ def refuse(ours: list[Orphan], unclear: list[Entry]) -> int:
     """MayBeBilling for each of ours that bills, or may, with its price and the command."""
     from nanolan.errors import MayBeBilling
     from nanolan.money import dollars
-    from nanolan.presence import unknown_words
+    from nanolan.run.presence import unknown_words
 
     words = [
         f"{o.instance.id} ({dollars(o.instance.hourly_cents)}/h) bills: {o.command}" for o in ours

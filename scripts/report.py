@@ -29,10 +29,10 @@ from nanolan.cli import TypedPath, Words, run, setting_options, settings_from
 def report(which: str | None, output: Path | None, owner: str | None, **flags: Any) -> int:
     """Write the report of RUN (the newest if none is named) and print where it is."""
     from nanolan.hub.client import Hub
-    from nanolan.ledger import Ledger, nanolan_home
     from nanolan.page import render_page, write_page
-    from nanolan.rebuild import elsewhere, find
     from nanolan.retell import retell
+    from nanolan.run.find import elsewhere, find
+    from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.shadeform.client import Shadeform
     from nanolan.status import look
 

@@ -24,8 +24,8 @@ from market import ask_offer, find_offers, say
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.ledger import Attempt, Ledger
     from nanolan.resume import Next
+    from nanolan.run.ledger import Attempt, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
     from nanolan.status import RunView
@@ -111,8 +111,8 @@ def resume(
     """Rent a machine that goes on with RUN (the newest if none is named) where it ended."""
     from nanolan.failover import rent_one
     from nanolan.launch import prepare
-    from nanolan.ledger import Ledger, nanolan_home
     from nanolan.resume import attempts, settings_of
+    from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.times import now_utc
 
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
@@ -161,8 +161,8 @@ def where_it_is(
 ) -> tuple[Shadeform, Any, RunView]:
     """The account, the run's Hub and the run as it stands: ours, seen whole, and over."""
     from nanolan.hub.client import Hub
-    from nanolan.rebuild import check_ours, elsewhere, find
     from nanolan.resume import check_addresses, check_over
+    from nanolan.run.find import check_ours, elsewhere, find
     from nanolan.shadeform.client import Shadeform
     from nanolan.status import look
 
@@ -187,8 +187,8 @@ def plan_next(
 ) -> Next | None:
     """What the next attempt takes over; None when the run is complete."""
     from nanolan.code.check import code_in_one_line
-    from nanolan.rest import rest_of
     from nanolan.resume import money_of, next_attempt, run_code
+    from nanolan.run.remaining import rest_of
 
     plan = view.entry.plan
     rest = rest_of(hub, plan, view.phases)

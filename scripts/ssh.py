@@ -18,7 +18,7 @@ from nanolan.cli import run, setting_options, settings_from
 from nanolan.helptext import Taught
 
 if TYPE_CHECKING:
-    from nanolan.ledger import Entry, Ledger
+    from nanolan.run.ledger import Entry, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.models import Instance
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     """Open a shell on the machine of RUN (the newest if none is named), or run COMMAND there."""
     from nanolan.errors import NanolanError
-    from nanolan.ledger import Ledger, nanolan_home
-    from nanolan.rebuild import check_ours, elsewhere, find
+    from nanolan.run.find import check_ours, elsewhere, find
+    from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.shadeform.client import Shadeform
 
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
@@ -62,7 +62,7 @@ def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
 
 def split(ledger: Ledger, words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     """(run or None, command): the first word is a run if the ledger knows it or it can be nothing but an id."""
-    from nanolan.ledger import matching
+    from nanolan.run.ledger import matching
 
     first = words[0] if words else ""
     if first and (

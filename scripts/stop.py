@@ -18,8 +18,8 @@ YOUNG_S = 600.0  # how long after its plan a machine that is not listed is looke
 
 if TYPE_CHECKING:
     from nanolan.errors import NanolanError
-    from nanolan.ledger import Entry, Ledger
-    from nanolan.presence import Presence
+    from nanolan.run.ledger import Entry, Ledger
+    from nanolan.run.presence import Presence
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.models import Instance
@@ -44,8 +44,8 @@ def stop(
 ) -> int:
     """Stop RUN (the newest run if none is named); ends when its machine is seen to be gone."""
     from nanolan.errors import ApiProblem, AuthProblem
-    from nanolan.ledger import Ledger, nanolan_home
-    from nanolan.presence import blind
+    from nanolan.run.ledger import Ledger, nanolan_home
+    from nanolan.run.presence import blind
     from nanolan.settings.settings import duration
     from nanolan.shadeform.client import Shadeform
 
@@ -95,7 +95,7 @@ def stop_it(
 
 def meant(ledger: Ledger, which: str | None) -> list[Entry]:
     """The runs that `which` can mean by the ledger alone; the newest when nothing is said."""
-    from nanolan.ledger import matching
+    from nanolan.run.ledger import matching
 
     if not which and not ledger.entries():
         return []
@@ -107,8 +107,8 @@ def target(
 ) -> tuple[Entry | None, Presence]:
     """The run that is meant and its machines; no run for a machine of ours that is in no ledger and was meant by its own id."""
     from nanolan.errors import ApiProblem, AuthProblem, NanolanError, UsageProblem
-    from nanolan.presence import Presence, presence
-    from nanolan.rebuild import check_ours, elsewhere, find
+    from nanolan.run.find import check_ours, elsewhere, find
+    from nanolan.run.presence import Presence, presence
     from nanolan.times import now_utc
 
     try:
@@ -146,7 +146,7 @@ def unlisted(
     ledger: Ledger, api: Shadeform, which: str | None, problem: NanolanError
 ) -> tuple[Entry | None, Presence]:
     """The same while the account's listing cannot be read: the ledger knows the machine's id."""
-    from nanolan.presence import presence
+    from nanolan.run.presence import presence
     from nanolan.times import now_utc
 
     known = meant(ledger, which)
@@ -159,7 +159,7 @@ def unlisted(
 
 def looked_for(api: Shadeform, entry: Entry, there: Presence) -> Presence:
     """Of a run that is young, a machine that no listing shows yet is looked for a while longer."""
-    from nanolan.presence import NOT_SHOWN, Presence
+    from nanolan.run.presence import NOT_SHOWN, Presence
     from nanolan.shadeform.lifecycle import find_run
     from nanolan.times import now_utc, parse_time
 
@@ -179,7 +179,7 @@ def nothing_there(
 
     from nanolan.errors import LedgerProblem, MayBeBilling, NanolanError
     from nanolan.hub.client import Hub
-    from nanolan.presence import unknown_words
+    from nanolan.run.presence import unknown_words
     from nanolan.status import look
     from nanolan.stop import ask_to_stop
 
@@ -234,7 +234,7 @@ def ask(
 
     from nanolan.errors import NanolanError
     from nanolan.hub.client import Hub
-    from nanolan.ledger import STOPPED_BY_USER
+    from nanolan.run.ledger import STOPPED_BY_USER
     from nanolan.status import RunView, look
     from nanolan.stop import ask_to_stop, deaf, still_bills, wait_until_gone
     from nanolan.times import now_utc
@@ -324,8 +324,8 @@ def delete(
     """Delete the machines at once, each until it is seen to be gone."""
     from msgspec import structs
 
-    from nanolan.ledger import STOPPED_BY_USER
     from nanolan.money import dollars
+    from nanolan.run.ledger import STOPPED_BY_USER
     from nanolan.shadeform.lifecycle import delete_and_confirm
 
     for i in machines:

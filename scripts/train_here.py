@@ -57,7 +57,7 @@ def train_here(
     from nanolan.hub.client import Hub
     from nanolan.hub.pull import base_dir
     from nanolan.inspection import usable_cuda_devices
-    from nanolan.report import Stop
+    from nanolan.run.record import Stop
     from nanolan.train_here import Here
     from nanolan.train_here import train_here as train
 

@@ -32,10 +32,10 @@ def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any
     8 when nobody could see whether it bills."""
     from nanolan.errors import MayBeBilling, NanolanError
     from nanolan.hub.client import Hub
-    from nanolan.ledger import Ledger, nanolan_home
     from nanolan.money import dollars
-    from nanolan.presence import name_of
-    from nanolan.rebuild import elsewhere, find
+    from nanolan.run.find import elsewhere, find
+    from nanolan.run.ledger import Ledger, nanolan_home
+    from nanolan.run.presence import name_of
     from nanolan.settings.settings import duration
     from nanolan.shadeform.client import Shadeform
     from nanolan.status import look

@@ -24,8 +24,8 @@ from nanolan.cli import Words, run, setting_options, settings_from
 def why(which: str | None, as_json: bool, owner: str | None, **flags: Any) -> int:
     """Say why RUN (the newest if none is named) ended as it did, and what to do next."""
     from nanolan.hub.client import Hub
-    from nanolan.ledger import Ledger, nanolan_home
-    from nanolan.rebuild import elsewhere, find
+    from nanolan.run.find import elsewhere, find
+    from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.shadeform.client import Shadeform
     from nanolan.status import look
     from nanolan.why import look_into, render, to_dict

@@ -12,11 +12,11 @@ import msgspec
 from nanolan.failover import Launched, Rules, rent_one
 from nanolan.hub.client import Hub
 from nanolan.launch import Prepared, make_plan
-from nanolan.ledger import Ledger
 from nanolan.plan import Code, Plan, new_run_id
 from nanolan.preflight import Findings
 from nanolan.redact import Secret
-from nanolan.report import PhaseReport, Progress, Receipt, to_json
+from nanolan.run.ledger import Ledger
+from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer, Wanted, choose

@@ -18,9 +18,9 @@ from nanolan.errors import NanolanError
 from nanolan.failover import Rules, rent_one
 from nanolan.hub.client import Hub
 from nanolan.launch import Prepared
-from nanolan.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.orphans import compare
 from nanolan.plan import Pinned, Plan
+from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import delete_and_confirm

@@ -13,10 +13,10 @@ from nanolan.checkpoint.manifest import FileEntry, Manifest, parse_manifest
 from nanolan.confine import desk
 from nanolan.errors import MayBeBilling, NanolanError
 from nanolan.hub.proof import prove
-from nanolan.ledger import Entry
 from nanolan.money import dollars
 from nanolan.phases import PHASES
 from nanolan.plan import Plan, read_plan
+from nanolan.run.ledger import Entry
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.status import phase_state
 from nanolan.times import parse_time

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanolan.checkpoint.manifest import newest_whole, save_whole
-from nanolan.report import Stop
+from nanolan.run.record import Stop
 from nanolan.runner import GRACE_S, HUNG_GRACE_S
 
 from .life_clock import Actor

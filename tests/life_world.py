@@ -14,8 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from nanolan.ledger import Ledger
 from nanolan.plan import Plan
+from nanolan.run.ledger import Ledger
 from nanolan.settings.settings import load_settings
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.times import SERVICE_CLOCK, ServiceClock

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.curves import read_metrics
-from nanolan.environment import Environment
 from nanolan.plan import PinnedFile, Predicted
-from nanolan.report import PhaseReport, Receipt
+from nanolan.run.environment import Environment
+from nanolan.run.record import PhaseReport, Receipt
 from nanolan.story import Story, story_of
 
 from .core_fixtures import a_plan

@@ -14,7 +14,7 @@ from nanolan.hub.client import Hub
 from nanolan.hub.transfer import Job
 from nanolan.machine import Machine, Tools
 from nanolan.redact import Secret
-from nanolan.report import PhaseReport
+from nanolan.run.record import PhaseReport
 from nanolan.sim.hub import HubServer
 from nanolan.times import iso, parse_time
 

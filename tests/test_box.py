@@ -18,7 +18,7 @@ from nanolan.errors import NanolanError
 from nanolan.plan import Predicted, Rented
 from nanolan.postmortem import read_postmortem
 from nanolan.redact import NOTE
-from nanolan.report import error_of, read_receipt
+from nanolan.run.record import error_of, read_receipt
 from nanolan.sim.machine import kill_until_none, marked
 from nanolan.sim.marker import MARKER
 from nanolan.training import _cause, save_s

@@ -110,7 +110,7 @@ def test_no_key_ever_travels_tracked_or_not(repo: Path, tmp_path: Path, tracked:
         | {
             "scripts/.env.example": "HF_TOKEN=\n",
             "nanolan/monkey.py": "x\n",
-            "nanolan/environment.py": "x\n",
+            "nanolan/run/environment.py": "x\n",
             "cloud/credentials.py": "x\n",
         },
     )
@@ -122,7 +122,7 @@ def test_no_key_ever_travels_tracked_or_not(repo: Path, tmp_path: Path, tracked:
     assert {
         "scripts/.env.example",
         "nanolan/monkey.py",
-        "nanolan/environment.py",
+        "nanolan/run/environment.py",
         "cloud/credentials.py",
     } <= set(files)
 

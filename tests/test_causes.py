@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from nanolan.causes import BY_NAME, CAUSES, LINES, cause_of, clause, explain, sentence, where, xid
+from nanolan.run.causes import (
+    BY_NAME,
+    CAUSES,
+    LINES,
+    cause_of,
+    clause,
+    explain,
+    sentence,
+    where,
+    xid,
+)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from msgspec import structs
 
 from nanolan.errors import LimitHitLost
 from nanolan.guard import SLACK_S, Guard
-from nanolan.ledger import STOPPED_BY_USER
 from nanolan.redact import Secret
+from nanolan.run.ledger import STOPPED_BY_USER
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.hub import HubServer

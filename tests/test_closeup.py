@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.closeup import AGAIN_S, COMMAND, STEP, Closeup, newer
-from nanolan.report import Progress
+from nanolan.run.record import Progress
 from nanolan.status import RunView
 from nanolan.times import parse_time
 from nanolan.train.job import read_job

@@ -21,8 +21,8 @@ from nanolan.costs import (
     to_dict,
     waste,
 )
-from nanolan.ledger import Attempt, Entry
-from nanolan.report import PhaseReport, Receipt
+from nanolan.run.ledger import Attempt, Entry
+from nanolan.run.record import PhaseReport, Receipt
 from tests.core_fixtures import a_plan
 
 

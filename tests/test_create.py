@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import MayBeBilling, NanolanError, PreflightFailed, RunFailed
-from nanolan.ledger import Entry, Ledger
+from nanolan.run.ledger import Entry, Ledger
 from nanolan.sim.world import World
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import CREATE, LIST, QUICK, creates, forget, until

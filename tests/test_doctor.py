@@ -25,8 +25,8 @@ from nanolan.accounts import scope
 from nanolan.checklist import Check
 from nanolan.doctor import ROWS, Row, examine, exit_code, next_steps, render
 from nanolan.errors import NanolanError
-from nanolan.ledger import Entry, Ledger
 from nanolan.patient import Patient, admit
+from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import load_settings
 from nanolan.sim.hub_state import READER
 from nanolan.sim.marker import MARKER, TWIST

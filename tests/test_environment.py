@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.environment import read_environment
 from nanolan.inspection import environment_here
-from nanolan.report import to_json
+from nanolan.run.environment import read_environment
+from nanolan.run.record import to_json
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
 
 

@@ -18,9 +18,9 @@ from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
 from nanolan.failover import ASK, GO, STOP, Rules, _failed, decide, rent_one
 from nanolan.hub.client import Hub
 from nanolan.launch import Prepared, There
-from nanolan.ledger import STOPPED_BY_USER, Attempt
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
+from nanolan.run.ledger import STOPPED_BY_USER, Attempt
 from nanolan.shadeform.offers import Offer
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.shadeform_instance import NEVER

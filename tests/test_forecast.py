@@ -12,11 +12,11 @@ from msgspec import structs
 
 from nanolan.checkpoint.model_size import D20
 from nanolan.forecast import GPU_SPEED, Forecast, Work, forecast, forecaster, work_of
-from nanolan.ledger import Entry, Ledger
 from nanolan.measured import BYTES_PER_PARAMETER, TOKENS
 from nanolan.money import cost_cents
 from nanolan.plan import Pinned, PinnedFile, Plan
-from nanolan.report import PhaseReport, Receipt
+from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.record import PhaseReport, Receipt
 from nanolan.settings.settings import load_settings
 from nanolan.shadeform.offers import Offer
 from tests.core_fixtures import a_plan

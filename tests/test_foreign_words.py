@@ -15,7 +15,7 @@ from msgspec import structs
 
 from nanolan.errors import NanolanError
 from nanolan.redact import Secret
-from nanolan.report import Progress
+from nanolan.run.record import Progress
 from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
 from tests.core_fixtures import client, script

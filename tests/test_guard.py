@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanolan.guard import SLACK_S, Guard, Sight, over_limit, overdue, spent_cents, waits
-from nanolan.report import Receipt
+from nanolan.run.record import Receipt
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.times import iso, now_utc, parse_time
 

@@ -17,8 +17,8 @@ import pytest
 from nanolan.errors import ApiProblem, AuthProblem, PreflightFailed, Unreachable, UsageProblem
 from nanolan.guardpost import JOB, guard_job, quoted, unit
 from nanolan.hub.client import Hub
-from nanolan.ledger import Entry, Ledger
 from nanolan.redact import Secret
+from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import ROOT, Settings, load_settings
 from nanolan.sim.hub import HubServer
 from nanolan.times import iso, now_utc, parse_time

@@ -22,10 +22,10 @@ import pytest
 from msgspec import structs
 
 from nanolan.hub.upload import CHECKPOINTS
-from nanolan.ledger import Ledger
 from nanolan.menu import recipes
 from nanolan.plan import Plan
-from nanolan.report import log_path
+from nanolan.run.ledger import Ledger
+from nanolan.run.record import log_path
 from nanolan.settings.settings import ROOT, TABLE
 from nanolan.sim.hub_state import WRITER
 from nanolan.sim.seed import _cached

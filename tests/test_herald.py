@@ -14,7 +14,7 @@ from nanolan.meter import Meter
 from nanolan.notify import Notifier
 from nanolan.plan import Predicted
 from nanolan.redact import NOTE, Secret
-from nanolan.report import PREPARING, TRAINING, UPLOADING, PhaseReport
+from nanolan.run.record import PREPARING, TRAINING, UPLOADING, PhaseReport
 from nanolan.sim.hub import HubServer
 from nanolan.timeline import Timeline
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from nanolan.errors import BadAnswer
-from nanolan.report import BOOTING, SUCCEEDED
+from nanolan.run.record import BOOTING, SUCCEEDED
+from nanolan.run.state import decide_state
 from nanolan.shadeform.models import Instance, attempt_tag, instance_of, offers_of, run_tag
-from nanolan.state import decide_state
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import a_plan
 
@@ -165,7 +165,7 @@ def test_trap_10_every_status_but_the_last_two_bills_error_and_unknown_words_too
 
 
 def test_trap_6_an_active_machine_without_a_heartbeat_is_booting_and_not_trained() -> None:
-    from nanolan.ledger import Entry
+    from nanolan.run.ledger import Entry
 
     active = instance(status="active", ip="203.0.113.1")
     state, _ = decide_state(Entry(a_plan(), active.id), active, "", None, None, 600)

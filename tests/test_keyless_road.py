@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nanolan.ledger import Ledger
-from nanolan.report import Receipt, to_json
+from nanolan.run.ledger import Ledger
+from nanolan.run.record import Receipt, to_json
 from nanolan.sim.machine import marked
 from nanolan.sim.world import REPO, World, offline_packages
 from tests.box_fixtures import environ

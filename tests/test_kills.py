@@ -17,8 +17,8 @@ import pytest
 from nanolan.checkpoint.manifest import MANIFEST, parse_manifest
 from nanolan.hub.client import Hub
 from nanolan.hub.proof import prove
-from nanolan.ledger import Ledger
 from nanolan.redact import Secret
+from nanolan.run.ledger import Ledger
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.sim.world import REPO, World

@@ -16,7 +16,7 @@ from nanolan.checkpoint.evaluation import PhaseSamples, Sample, beside, read_sam
 from nanolan.lastwords import LEAVES, REPORT_S, leave_card, left_behind, loud, spare_s
 from nanolan.postmortem import read_postmortem
 from nanolan.redact import Secret
-from nanolan.report import read_receipt
+from nanolan.run.record import read_receipt
 from nanolan.sim.hub import HubServer
 from nanolan.times import now_utc
 

@@ -37,10 +37,10 @@ from nanolan.launch import (
     prepare,
     rent,
 )
-from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
-from nanolan.report import PhaseReport, Receipt
+from nanolan.run.ledger import Attempt, Entry, Ledger
+from nanolan.run.record import PhaseReport, Receipt
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import offers_of

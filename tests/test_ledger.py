@@ -14,8 +14,8 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import BadAnswer, LedgerProblem, UsageProblem
-from nanolan.ledger import Entry, Ledger, nanolan_home
-from nanolan.report import PhaseReport, Receipt
+from nanolan.run.ledger import Entry, Ledger, nanolan_home
+from nanolan.run.record import PhaseReport, Receipt
 from nanolan.settings.settings import ROOT
 from tests.core_fixtures import PLAN, a_plan
 
@@ -268,7 +268,7 @@ def test_a_launch_has_its_run_in_hand_until_its_process_ends_however_it_ends(
         assert ledger.is_launching("ab12cd34") and ledger.entries() == []
     assert not ledger.is_launching("ab12cd34")
     code = (
-        "import sys; from pathlib import Path; from nanolan.ledger import Ledger\n"
+        "import sys; from pathlib import Path; from nanolan.run.ledger import Ledger\n"
         "with Ledger(Path(sys.argv[1])).launching('ab12cd34'): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -15,10 +15,10 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from nanolan.hub.client import Hub
-from nanolan.ledger import Ledger
 from nanolan.patrol import Event, Patrol, knowledge
-from nanolan.rebuild import Elsewhere
-from nanolan.report import read_receipt
+from nanolan.run.find import Elsewhere
+from nanolan.run.ledger import Ledger
+from nanolan.run.record import read_receipt
 from nanolan.sim.shadeform_http import OPEN
 from nanolan.times import parse_time
 

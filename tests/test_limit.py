@@ -12,11 +12,11 @@ from msgspec import json, structs
 from nanolan.control import Limit
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.hub.client import Hub
-from nanolan.ledger import Entry
 from nanolan.limit import change, with_limit
 from nanolan.payload import create_body
 from nanolan.plan import Plan, new_run_id, read_plan
 from nanolan.redact import Secret
+from nanolan.run.ledger import Entry
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc, parse_time

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from nanolan.live import JsonLines, Plain, Redrawn, Seen, display, one_line
 from nanolan.plan import Predicted
-from nanolan.report import Progress
+from nanolan.run.record import Progress
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.status import Overview, RunView
 from nanolan.times import iso, now_utc

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.locks import Busy, hold, is_held
+from nanolan.run.locks import Busy, hold, is_held
 from nanolan.settings.settings import ROOT
 
 WITHOUT_FLOCK = """
@@ -20,7 +20,7 @@ def flock(*_):
     raise OSError(errno.ENOLCK, "No locks available")
 if sys.argv[2] != "0":
     fcntl.flock = flock
-from nanolan.locks import hold
+from nanolan.run.locks import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

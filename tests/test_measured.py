@@ -8,10 +8,10 @@ import pytest
 from msgspec import structs
 
 from nanolan.checkpoint.model_size import D20
-from nanolan.ledger import Entry
 from nanolan.measured import TOKENS, figures_of, measured
 from nanolan.plan import Pinned, PinnedFile, Plan
-from nanolan.report import PhaseReport, Receipt
+from nanolan.run.ledger import Entry
+from nanolan.run.record import PhaseReport, Receipt
 from tests.core_fixtures import a_plan
 
 FILES = Pinned(

@@ -17,7 +17,7 @@ from nanolan.boxlog import Parts, unsaid
 from nanolan.files import UNSAID_CHARS, Log, note_plain
 from nanolan.machine import RunStopped
 from nanolan.redact import Mask, Secret
-from nanolan.report import to_json
+from nanolan.run.record import to_json
 from nanolan.settings.settings import ROOT
 from nanolan.ticker import Ticker
 from nanolan.timeline import Timeline

@@ -15,7 +15,7 @@ import pytest
 from nanolan.notify import FAILURE, SUCCESS, WARNING, Notifier, addresses, ended, started
 from nanolan.plan import Predicted
 from nanolan.redact import Secret
-from nanolan.report import PhaseReport, Receipt
+from nanolan.run.record import PhaseReport, Receipt
 from nanolan.sim.marker import MARKER
 
 from .box_fixtures import make_plan, until

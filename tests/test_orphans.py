@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nanolan.ledger import Entry
 from nanolan.orphans import compare, table, to_dict
+from nanolan.run.ledger import Entry
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.times import iso, now_utc
 

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from nanolan.outlook import Outlook, left_s, outlook, stages_of
 from nanolan.plan import Plan, Predicted
-from nanolan.report import Progress
+from nanolan.run.record import Progress
 from nanolan.times import iso
 
 from .box_fixtures import make_plan

@@ -17,13 +17,13 @@ from msgspec import structs
 
 from nanolan.guard import Sight
 from nanolan.hub.client import Hub
-from nanolan.ledger import Entry, Ledger
 from nanolan.patrol import SETTLE_S, Event, Patrol, knowledge, note_in, walk
 from nanolan.payload import create_body
 from nanolan.plan import Plan, new_run_id
-from nanolan.rebuild import Elsewhere
 from nanolan.redact import Secret
-from nanolan.report import Receipt, to_json
+from nanolan.run.find import Elsewhere
+from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.record import Receipt, to_json
 from nanolan.settings.settings import load_settings
 from nanolan.shadeform.models import Instance, Limits, instance_of
 from nanolan.sim.hub import HubServer

@@ -23,7 +23,7 @@ from nanolan.postmortem import (
     write_up,
 )
 from nanolan.redact import Mask, Secret
-from nanolan.report import Receipt
+from nanolan.run.record import Receipt
 
 from .box_fixtures import TOKEN, make_plan
 

@@ -11,9 +11,9 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import AuthProblem, MayBeBilling, Unreachable
-from nanolan.ledger import Entry
 from nanolan.payload import create_body
-from nanolan.presence import NOT_ASKED, NOT_SHOWN, blind, is_past, presence, why_unknown
+from nanolan.run.ledger import Entry
+from nanolan.run.presence import NOT_ASKED, NOT_SHOWN, blind, is_past, presence, why_unknown
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import INFO, QUICK, a_plan, client

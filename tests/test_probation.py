@@ -20,7 +20,7 @@ from nanolan.errors import (
     RunFailed,
 )
 from nanolan.probation import BLIND_S, FAILING, PROVED, WAITING, Seen, judge, patience_s
-from nanolan.report import PhaseReport, Progress, Receipt
+from nanolan.run.record import PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.shadeform_instance import Instance as Box
 from nanolan.sim.world import World

@@ -13,9 +13,9 @@ from msgspec import structs
 
 from nanolan.errors import BadAnswer, NotFound, Unreachable, UsageProblem
 from nanolan.hub.client import Hub
-from nanolan.ledger import Attempt, Entry, Ledger
 from nanolan.plan import Plan
-from nanolan.rebuild import (
+from nanolan.redact import Secret
+from nanolan.run.find import (
     MOST_BYTES,
     Elsewhere,
     candidates,
@@ -24,7 +24,7 @@ from nanolan.rebuild import (
     find,
     rebuild,
 )
-from nanolan.redact import Secret
+from nanolan.run.ledger import Attempt, Entry, Ledger
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.hub import HubServer

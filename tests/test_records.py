@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from nanolan.errors import BadAnswer
 from nanolan.guard import Sight, overdue
-from nanolan.ledger import Entry
 from nanolan.meter import Meter
 from nanolan.orphans import compare
 from nanolan.payload import create_body
-from nanolan.presence import presence
 from nanolan.redact import Secret
+from nanolan.run.ledger import Entry
+from nanolan.run.presence import presence
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import delete_and_confirm, find_run
 from nanolan.shadeform.models import Instance, instance_of, offers_of

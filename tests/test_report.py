@@ -6,7 +6,7 @@ import pytest
 
 from nanolan.checkpoint.manifest import Manifest
 from nanolan.errors import BadAnswer
-from nanolan.report import (
+from nanolan.run.record import (
     FAILED,
     LOST,
     STOPPED,

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from nanolan.postmortem import read_postmortem
-from nanolan.report import leak_warning
+from nanolan.run.record import leak_warning
 from nanolan.settings.settings import ROOT
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, until

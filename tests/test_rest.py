@@ -11,8 +11,8 @@ import pytest
 from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
 from nanolan.redact import Secret
-from nanolan.report import PhaseReport
-from nanolan.rest import Rest, rest_of
+from nanolan.run.record import PhaseReport
+from nanolan.run.remaining import Rest, rest_of
 from nanolan.sim.hub import HubServer
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan

@@ -17,12 +17,9 @@ from nanolan.errors import PreflightFailed
 from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub.client import Hub
 from nanolan.launch import Prepared
-from nanolan.ledger import REFUSED, STOPPED_BY_USER, Attempt, Entry
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented
 from nanolan.redact import Secret
-from nanolan.report import Progress, Receipt
-from nanolan.rest import Kept, Rest
 from nanolan.resume import (
     ANEW,
     Money,
@@ -36,6 +33,9 @@ from nanolan.resume import (
     run_code,
     settings_of,
 )
+from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, Attempt, Entry
+from nanolan.run.record import Progress, Receipt
+from nanolan.run.remaining import Kept, Rest
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.offers import Offer, wanted_by
 from nanolan.sim.hub import HubServer
@@ -659,7 +659,7 @@ def test_a_run_at_another_address_is_refused() -> None:
 
 
 def test_a_real_look_gives_what_the_next_attempt_needs(hub: HubServer) -> None:
-    from nanolan.rest import rest_of
+    from nanolan.run.remaining import rest_of
 
     plan = launched(hub)
     result(hub, plan, "mid"), state(hub, plan, "sft", processes=2)

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.plan import Plan
-from nanolan.report import Stop
+from nanolan.run.record import Stop
 from nanolan.runner import (
     MARK,
     catches,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nanolan.ledger import Entry, Ledger
-from nanolan.report import Receipt
+from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.record import Receipt
 from tests.core_fixtures import PLAN, script
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.ledger import Entry, Ledger
+from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World

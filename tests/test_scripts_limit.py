@@ -12,9 +12,9 @@ import click
 import pytest
 
 from nanolan.errors import UsageProblem
-from nanolan.ledger import Entry, Ledger
 from nanolan.payload import create_body
 from nanolan.plan import Plan, new_run_id
+from nanolan.run.ledger import Entry, Ledger
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc, parse_time

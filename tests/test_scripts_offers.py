@@ -86,8 +86,8 @@ def test_the_expected_dollars_grow_with_the_model(env: dict[str, str]) -> None:
 def test_earlier_receipts_of_the_ledger_count_and_a_file_that_cannot_be_read_stops_nothing(
     env: dict[str, str], tmp_path: Path
 ) -> None:
-    from nanolan.ledger import Entry, Ledger
-    from nanolan.report import PhaseReport, Receipt
+    from nanolan.run.ledger import Entry, Ledger
+    from nanolan.run.record import PhaseReport, Receipt
     from tests.core_fixtures import PLAN
 
     env["NANOLAN_HOME"] = str(tmp_path / "home")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.ledger import Entry, Ledger
 from nanolan.payload import create_body
 from nanolan.plan import Plan, new_run_id
+from nanolan.run.ledger import Entry, Ledger
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 from nanolan.times import iso, now_utc

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nanolan.report import to_json
+from nanolan.run.record import to_json
 from nanolan.settings.settings import ROOT
 
 from .box_fixtures import REPO

@@ -16,9 +16,9 @@ from msgspec import structs
 
 from nanolan.hub.client import Hub
 from nanolan.launch import Rehearsal, prepare, rent
-from nanolan.ledger import Ledger
 from nanolan.plan import Plan, read_plan
-from nanolan.report import Progress, Receipt, to_json
+from nanolan.run.ledger import Ledger
+from nanolan.run.record import Progress, Receipt, to_json
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc

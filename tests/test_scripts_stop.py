@@ -18,10 +18,10 @@ from unittest.mock import ANY
 import pytest
 from msgspec import structs
 
-from nanolan.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
 from nanolan.payload import create_body
 from nanolan.plan import Plan, new_run_id
-from nanolan.report import Progress, Receipt, to_json
+from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
+from nanolan.run.record import Progress, Receipt, to_json
 from nanolan.settings.settings import ROOT
 from nanolan.sim.hub import HubServer
 from nanolan.sim.marker import MARKER

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.ledger import Ledger
+from nanolan.run.ledger import Ledger
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
 

@@ -11,8 +11,8 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import MayBeBilling, NanolanError, PreflightFailed
-from nanolan.ledger import Entry
 from nanolan.resume import check_over
+from nanolan.run.ledger import Entry
 from nanolan.status import Overview
 from nanolan.times import iso, now_utc
 from nanolan.view import render, to_dict

@@ -16,17 +16,17 @@ from msgspec import structs
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.errors import MayBeBilling
 from nanolan.hub.client import Hub, Tree
-from nanolan.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
 from nanolan.payload import create_body
 from nanolan.plan import PinnedFile
-from nanolan.presence import NOT_ASKED, NOT_SHOWN
 from nanolan.redact import Secret
-from nanolan.report import PhaseReport, Progress, Receipt, to_json
+from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
+from nanolan.run.presence import NOT_ASKED, NOT_SHOWN
+from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
+from nanolan.run.state import SETTLE_S, decide_state
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
-from nanolan.state import SETTLE_S, decide_state
 from nanolan.status import Overview, RunView, look, phase_state
 from nanolan.times import iso, now_utc
 

@@ -14,9 +14,9 @@ from msgspec import structs
 
 from nanolan.errors import MayBeBilling
 from nanolan.hub.client import Hub
-from nanolan.ledger import Entry
 from nanolan.redact import Secret
-from nanolan.report import SILENT_S
+from nanolan.run.ledger import Entry
+from nanolan.run.record import SILENT_S
 from nanolan.sim.hub import HubServer
 from nanolan.status import Overview, RunView
 from nanolan.stop import LOOK_EVERY_S, ask_to_stop, deaf, wait_until_gone

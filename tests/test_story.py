@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from nanolan.ledger import Attempt
+from nanolan.run.ledger import Attempt
 
 from .report_fixtures import PLAN, RECEIPT, a_story, failed, going
 

@@ -15,11 +15,11 @@ from nanolan.errors import Unreachable
 from nanolan.guard import Guard
 from nanolan.hub.client import Hub
 from nanolan.launch import make_plan
-from nanolan.ledger import Ledger
 from nanolan.patrol import Patrol, knowledge
 from nanolan.preflight import Findings
-from nanolan.rebuild import Elsewhere
 from nanolan.redact import Secret
+from nanolan.run.find import Elsewhere
+from nanolan.run.ledger import Ledger
 from nanolan.settings.settings import load_settings
 from nanolan.shadeform.keyless import machine_of
 from nanolan.sim.shadeform import ShadeformServer

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.ledger import Attempt, Entry
 from nanolan.plan import Pinned, PinnedFile, Predicted
-from nanolan.report import PhaseReport, Progress, Receipt, leak_warning
-from nanolan.rest import Kept
+from nanolan.run.ledger import Attempt, Entry
+from nanolan.run.record import PhaseReport, Progress, Receipt, leak_warning
+from nanolan.run.remaining import Kept
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.status import Overview, RunView
 from nanolan.times import iso, now_utc

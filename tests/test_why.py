@@ -14,12 +14,12 @@ import pytest
 from msgspec import structs
 
 from nanolan.hub.client import Hub
-from nanolan.ledger import Attempt, Entry
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.postmortem import Postmortem
 from nanolan.redact import Secret
-from nanolan.report import PhaseReport, Progress, Receipt, to_json
-from nanolan.rest import Kept
+from nanolan.run.ledger import Attempt, Entry
+from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
+from nanolan.run.remaining import Kept
 from nanolan.shadeform.models import instance_of
 from nanolan.sim.hub import HubServer
 from nanolan.status import RunView

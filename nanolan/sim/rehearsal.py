@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanolan.hub.client import Hub
-from nanolan.ledger import Ledger
 from nanolan.redact import Secret
+from nanolan.run.ledger import Ledger
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.scenario import Player, Scenario

@@ -25,7 +25,7 @@ from nanolan.errors import BadAnswer
 from nanolan.herald import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metrics_of
 from nanolan.pace import first_pace
 from nanolan.redact import Mask, Secret
-from nanolan.report import PhaseReport, phase_report, read_receipt, to_json
+from nanolan.run.record import PhaseReport, phase_report, read_receipt, to_json
 from nanolan.runner import run_trainer
 from nanolan.saver import held_fast, note_results
 from nanolan.watchdog import read_beat

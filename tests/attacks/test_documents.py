@@ -16,18 +16,18 @@ import msgspec
 import pytest
 
 from nanolan.card import new_card
-from nanolan.causes import cause_of
 from nanolan.closeup import TAIL_BYTES, newer
 from nanolan.control import Limit
 from nanolan.errors import BadAnswer, NanolanError, NotFound, UnclearAnswer, Unreachable
 from nanolan.hub.client import SMALL_FILE, Hub
-from nanolan.ledger import Entry, Ledger
 from nanolan.logs import fetch, shown, to_lines
 from nanolan.plan import UNREADABLE
 from nanolan.postmortem import exception_of, read_postmortem
-from nanolan.rebuild import checked_plan
 from nanolan.redact import Secret, printable
-from nanolan.report import read_progress, read_receipt
+from nanolan.run.causes import cause_of
+from nanolan.run.find import checked_plan
+from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.record import read_progress, read_receipt
 from nanolan.shadeform.client import MOST_BYTES, Shadeform
 from nanolan.shadeform.ssh import run_bounded
 from nanolan.view import render_run

@@ -12,19 +12,19 @@ from typing import Any
 from hypothesis import strategies as st
 
 from nanolan import card, closeup, costs, postmortem, view, why
-from nanolan.causes import cause_of
 from nanolan.checkpoint.manifest import Manifest, hash_bytes, parse_manifest
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Tree
 from nanolan.hub.proof import prove
-from nanolan.ledger import Entry, Ledger
 from nanolan.logs import shown, to_lines
 from nanolan.payload import create_body, startup_script
 from nanolan.plan import PinnedFile, Predicted, check_names, read_plan
 from nanolan.postmortem import exception_of, stacks_of
-from nanolan.rebuild import checked_plan
 from nanolan.redact import Secret, printable
-from nanolan.report import read_progress, read_receipt
+from nanolan.run.causes import cause_of
+from nanolan.run.find import checked_plan
+from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.record import read_progress, read_receipt
 from nanolan.settings.env_lines import read_env
 from nanolan.settings.settings import FIELDS, Settings, load_settings, usable_settings
 from nanolan.shadeform.client import Shadeform

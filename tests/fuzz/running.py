@@ -26,11 +26,11 @@ from nanolan.checkpoint.conversations import count_conversations
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.curves import read_metrics
-from nanolan.environment import Environment
 from nanolan.errors import NanolanError
 from nanolan.herald import last_row
 from nanolan.page import render_page
-from nanolan.report import PhaseReport
+from nanolan.run.environment import Environment
+from nanolan.run.record import PhaseReport
 from nanolan.story import story_of
 from nanolan.train.calculator import MAX_NUMBER, calculate
 from nanolan.train.checkpoint import load, read_state

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nanolan.report import PhaseReport
+from nanolan.run.record import PhaseReport
 from nanolan.sim.rehearsal import _hear, what_is_saved
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from nanolan.causes import cause_of
 from nanolan.checkpoint.manifest import whole_steps
 from nanolan.errors import RunFailed
 from nanolan.phases import IDENTITY_FILE
+from nanolan.run.causes import cause_of
 from nanolan.train.__main__ import main
 from nanolan.train.job import read_job
 from nanolan.train.report import Report

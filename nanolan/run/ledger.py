@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 
 from nanolan.errors import BadAnswer, LedgerProblem, PreflightFailed, UsageProblem
-from nanolan.locks import Busy, hold, is_held
 from nanolan.plan import UNREADABLE, Plan, Strict
 from nanolan.redact import hide
-from nanolan.report import Receipt
+from nanolan.run.locks import Busy, hold, is_held
+from nanolan.run.record import Receipt
 
 REFUSED = "create refused"  # the note of a launch that rented nothing begins so
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, NotFound
-from nanolan.ledger import Entry
 from nanolan.money import dollars
 from nanolan.plan import Plan
+from nanolan.run.ledger import Entry
 from nanolan.shadeform.client import DASHBOARD
 from nanolan.shadeform.models import Instance
 from nanolan.times import parse_time

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nanolan.ledger import STOPPED_BY_USER, Entry
-from nanolan.presence import NOT_ASKED, unknown_words
-from nanolan.report import (
+from nanolan.run.ledger import STOPPED_BY_USER, Entry
+from nanolan.run.presence import NOT_ASKED, unknown_words
+from nanolan.run.record import (
     BOOTING,
     FAILED,
     LOST,

@@ -14,10 +14,10 @@ import msgspec
 
 from nanolan.errors import BadAnswer, NotFound, UsageProblem
 from nanolan.hub.client import Hub
-from nanolan.ledger import Attempt, Entry, Ledger, matching
 from nanolan.money import MOST_DOLLARS
 from nanolan.phases import SEQUENCES
 from nanolan.plan import UNREADABLE, Plan, read_plan
+from nanolan.run.ledger import Attempt, Entry, Ledger, matching
 from nanolan.settings.settings import TABLE, Settings, is_loopback
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance

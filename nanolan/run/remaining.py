@@ -15,7 +15,7 @@ from nanolan.hub.client import Hub, Tree
 from nanolan.hub.proof import prove
 from nanolan.phases import PHASES
 from nanolan.plan import Pinned, Plan
-from nanolan.report import PhaseReport
+from nanolan.run.record import PhaseReport
 
 
 @dataclass(frozen=True)
