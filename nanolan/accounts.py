@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from nanolan.checklist import Check
+from nanolan.cost.forecast import forecaster, work_of
 from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
-from nanolan.forecast import forecaster, work_of
 from nanolan.hub.client import TOKENS_URL, Hub, other_names
 from nanolan.hub.layout import Piece, amount, needed, read_by
 from nanolan.hub.pins import pin_dataset

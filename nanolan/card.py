@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from huggingface_hub import ModelCard
 
-from nanolan.costs import paid_cents
+from nanolan.cost.spending import paid_cents
 from nanolan.money import dollars
 from nanolan.phases import PHASES
 from nanolan.plan import UNREADABLE, Plan

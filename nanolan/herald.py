@@ -16,12 +16,12 @@ from msgspec import structs
 
 from nanolan.boxlog import Parts, log_file, unsaid, whole
 from nanolan.confine import desk
+from nanolan.cost.projection import left_s, outlook
 from nanolan.files import last_lines
 from nanolan.hub.client import Hub
 from nanolan.meter import Meter
 from nanolan.money import dollars
 from nanolan.notify import WARNING, Notifier
-from nanolan.outlook import left_s, outlook
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.redact import NOTE, Mask, Secret, hide, short
 from nanolan.run.record import PREPARING, PhaseReport, Progress, to_json

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import structs
 
-from nanolan.budget import keyless_life_s, life_s, worst_case_cents
 from nanolan.checklist import Check
 from nanolan.code.check import code_here
+from nanolan.cost.budget import keyless_life_s, life_s, worst_case_cents
+from nanolan.cost.forecast import Forecast, forecaster, usual, work_of
 from nanolan.create import create, last_look, stopped
 from nanolan.errors import (
     ApiProblem,
@@ -30,7 +31,6 @@ from nanolan.errors import (
     PreflightFailed,
     UsageProblem,
 )
-from nanolan.forecast import Forecast, forecaster, usual, work_of
 from nanolan.hub.client import Hub
 from nanolan.money import dollars
 from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 
 from msgspec import structs
 
-from nanolan.budget import life_s
 from nanolan.control import LIMIT_FILE, Limit
+from nanolan.cost.budget import life_s
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.hub.client import Hub
 from nanolan.money import dollars

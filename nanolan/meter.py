@@ -14,7 +14,7 @@ from datetime import datetime
 
 from msgspec import structs
 
-from nanolan.budget import ASSUMED, Margin, give_up_cents, soft_life_s, soft_limit_cents
+from nanolan.cost.budget import ASSUMED, Margin, give_up_cents, soft_life_s, soft_limit_cents
 from nanolan.errors import NanolanError
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from nanolan.guard import over_limit
+from nanolan.cost.overdue import over_limit
 from nanolan.money import dollars, usd
 from nanolan.run.ledger import Entry
 from nanolan.shadeform.models import Instance

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nanolan.charts import can_draw, charts_of
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
-from nanolan.costs import split, waste
+from nanolan.cost.spending import split, waste
 from nanolan.curves import Metrics
 from nanolan.errors import UsageProblem
 from nanolan.markup import esc, note, page, section, table, terms

@@ -14,8 +14,8 @@ from typing import Any
 
 from msgspec import structs
 
+from nanolan.cost.overdue import SLACK_S, Sight, over_words, overdue
 from nanolan.errors import NanolanError, NotFound, UsageProblem
-from nanolan.guard import SLACK_S, Sight, over_words, overdue
 from nanolan.money import dollars, usd
 from nanolan.plan import Plan
 from nanolan.run.find import Elsewhere, rebuild

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from nanolan.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.checklist import Check
 from nanolan.checkpoint.architecture import SEQUENCE_LEN
 from nanolan.checkpoint.model_size import ModelSize, micro_batch
+from nanolan.cost.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
+from nanolan.cost.forecast import Forecast
 from nanolan.errors import (
     AuthProblem,
     NanolanError,
@@ -21,7 +22,6 @@ from nanolan.errors import (
     PreflightFailed,
     UsageProblem,
 )
-from nanolan.forecast import Forecast
 from nanolan.hub.client import Hub, Tree, other_names
 from nanolan.hub.input_check import (
     TOKEN_BYTES,

@@ -14,11 +14,11 @@ from typing import Any
 
 from msgspec import structs
 
-from nanolan.budget import limit_for, soft_limit_cents
 from nanolan.checklist import Check
 from nanolan.checkpoint.manifest import hash_bytes
+from nanolan.cost.budget import limit_for, soft_limit_cents
+from nanolan.cost.forecast import Forecast
 from nanolan.errors import BadAnswer, MayBeBilling, NanolanError, NotFound, PreflightFailed
-from nanolan.forecast import Forecast
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.input_check import look_at_datasets, look_at_inputs, look_at_state
 from nanolan.launch import Prepared

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from nanolan.checkpoint.evaluation import read_samples
-from nanolan.costs import attempts
+from nanolan.cost.spending import attempts
 from nanolan.curves import Metrics, read_metrics
 from nanolan.errors import NanolanError, NotFound
 from nanolan.hub.client import Hub

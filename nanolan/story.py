@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from nanolan.checkpoint.evaluation import PhaseSamples
-from nanolan.costs import paid_cents, sum_of
+from nanolan.cost.spending import paid_cents, sum_of
 from nanolan.curves import Metrics
 from nanolan.money import dollars
 from nanolan.plan import Plan

@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nanolan.budget import SAFETY
 from nanolan.checkpoint.evaluation import read_results
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, newest_whole, read_whole
 from nanolan.confine import desk
+from nanolan.cost.budget import SAFETY
 from nanolan.errors import BadAnswer
 from nanolan.files import write_plain
 from nanolan.hub.download import fetch

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from nanolan.costs import split, waste
+from nanolan.cost.projection import Outlook, outlook
+from nanolan.cost.spending import split, waste
 from nanolan.money import dollars, usd
-from nanolan.outlook import Outlook, outlook
 from nanolan.plan import Plan
 from nanolan.run.record import SUCCEEDED, PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from nanolan.costs import split
+from nanolan.cost.spending import split
 from nanolan.hub.client import Hub
 from nanolan.logs import age, end_of_log
 from nanolan.money import dollars, usd

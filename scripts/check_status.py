@@ -22,7 +22,7 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.guard import Guard
+    from nanolan.cost.overdue import Guard
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.shadeform.client import Shadeform
     from nanolan.status import Overview, RunView
@@ -87,7 +87,7 @@ def status(
         )
         return 0
     if guard:
-        from nanolan.guard import Guard
+        from nanolan.cost.overdue import Guard
         from nanolan.run.find import check_ours
 
         check_ours(ledger, entries[0])
@@ -197,7 +197,7 @@ def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:
     """Delete a machine that has outlived its limits, or its run without a key, and see that it is gone; what was done, or ""."""
     from msgspec import structs
 
-    from nanolan.guard import over_limit, over_stored, waits
+    from nanolan.cost.overdue import over_limit, over_stored, waits
     from nanolan.shadeform.lifecycle import delete_and_confirm
     from nanolan.times import SERVICE_CLOCK
 

@@ -17,7 +17,7 @@ from nanolan.cli import Words, run
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def costs(as_json: bool) -> int:
     """Sum up what was spent, every machine of every run included."""
-    from nanolan.costs import render, to_dict
+    from nanolan.cost.spending import render, to_dict
     from nanolan.run.ledger import Ledger, nanolan_home
 
     ledger = Ledger(nanolan_home())

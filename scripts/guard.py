@@ -103,8 +103,8 @@ def patrol(
     as_json: bool,
 ) -> int:
     """Rounds, until they end or Ctrl-C."""
+    from nanolan.cost.overdue import SLACK_S
     from nanolan.errors import MayBeBilling
-    from nanolan.guard import SLACK_S
     from nanolan.hub.client import Hub
     from nanolan.patrol import SETTLE_S, Patrol, knowledge, note_in, walk
     from nanolan.run.find import Elsewhere

@@ -77,7 +77,7 @@ def find_offers(
 
 def expected(s: Settings) -> Callable[[Offer], int | None]:
     """What the run should cost on an offer, in cents, also by what earlier runs measured."""
-    from nanolan.forecast import forecaster, work_of
+    from nanolan.cost.forecast import forecaster, work_of
     from nanolan.run.ledger import Ledger, nanolan_home
 
     foretell = forecaster(work_of(s), Ledger(nanolan_home()).entries())

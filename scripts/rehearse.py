@@ -191,7 +191,7 @@ def show_files(world: World, view: RunView) -> None:
 def expected(view: RunView) -> str:
     """What a run of this kind should cost on the machine that was rehearsed, with a model of that tag's real size."""
     from nanolan.checkpoint.model_size import parameters_of_tag
-    from nanolan.forecast import Work, forecast
+    from nanolan.cost.forecast import Work, forecast
     from nanolan.money import dollars
     from nanolan.shadeform.offers import Offer
 

@@ -293,7 +293,7 @@ def ask(
 
 def delete_if_over(api: Shadeform, view: RunView) -> None:
     """A machine without a key cannot delete itself: that is done from here, a minute after its receipt."""
-    from nanolan.guard import Sight, overdue
+    from nanolan.cost.overdue import Sight, overdue
     from nanolan.shadeform.lifecycle import delete_and_confirm
     from nanolan.times import SERVICE_CLOCK
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nanolan.budget import ASSUMED
+from nanolan.cost.budget import ASSUMED
 from nanolan.errors import NanolanError
 from nanolan.plan import Predicted, Rented
 from nanolan.postmortem import read_postmortem

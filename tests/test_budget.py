@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.budget import (
+from nanolan.cost.budget import (
     ASSUMED,
     MARGIN_S,
     Margin,

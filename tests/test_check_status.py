@@ -21,8 +21,8 @@ import click
 import pytest
 from msgspec import structs
 
+from nanolan.cost.overdue import SLACK_S, Guard
 from nanolan.errors import LimitHitLost
-from nanolan.guard import SLACK_S, Guard
 from nanolan.redact import Secret
 from nanolan.run.ledger import STOPPED_BY_USER
 from nanolan.settings.settings import ROOT, load_settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nanolan.costs import (
+from nanolan.cost.spending import (
     REST,
     Sum,
     attempts,

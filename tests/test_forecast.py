@@ -11,8 +11,8 @@ import pytest
 from msgspec import structs
 
 from nanolan.checkpoint.model_size import D20
-from nanolan.forecast import GPU_SPEED, Forecast, Work, forecast, forecaster, work_of
-from nanolan.measured import BYTES_PER_PARAMETER, TOKENS
+from nanolan.cost.forecast import GPU_SPEED, Forecast, Work, forecast, forecaster, work_of
+from nanolan.cost.history import BYTES_PER_PARAMETER, TOKENS
 from nanolan.money import cost_cents
 from nanolan.plan import Pinned, PinnedFile, Plan
 from nanolan.run.ledger import Entry, Ledger

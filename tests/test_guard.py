@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.guard import SLACK_S, Guard, Sight, over_limit, overdue, spent_cents, waits
+from nanolan.cost.overdue import SLACK_S, Guard, Sight, over_limit, overdue, spent_cents, waits
 from nanolan.run.record import Receipt
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.times import iso, now_utc, parse_time

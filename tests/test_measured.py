@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.checkpoint.model_size import D20
-from nanolan.measured import TOKENS, figures_of, measured
+from nanolan.cost.history import TOKENS, figures_of, measured
 from nanolan.plan import Pinned, PinnedFile, Plan
 from nanolan.run.ledger import Entry
 from nanolan.run.record import PhaseReport, Receipt

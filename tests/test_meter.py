@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.budget import ASSUMED
+from nanolan.cost.budget import ASSUMED
 from nanolan.meter import Meter
 from nanolan.plan import Plan
 from nanolan.redact import Secret

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from nanolan.cost.forecast import Work, forecast
 from nanolan.errors import NoOffer, UsageProblem
-from nanolan.forecast import Work, forecast
 from nanolan.money import dollars
 from nanolan.settings.settings import load_settings
 from nanolan.shadeform.models import offers_of

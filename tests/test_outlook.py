@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.outlook import Outlook, left_s, outlook, stages_of
+from nanolan.cost.projection import Outlook, left_s, outlook, stages_of
 from nanolan.plan import Plan, Predicted
 from nanolan.run.record import Progress
 from nanolan.times import iso

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.guard import Sight
+from nanolan.cost.overdue import Sight
 from nanolan.hub.client import Hub
 from nanolan.patrol import SETTLE_S, Event, Patrol, knowledge, note_in, walk
 from nanolan.payload import create_body

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.budget import keyless_life_s, life_s, soft_life_s, worst_case_cents
+from nanolan.cost.budget import keyless_life_s, life_s, soft_life_s, worst_case_cents
 from nanolan.errors import BadAnswer
 from nanolan.plan import Plan, new_run_id, read_plan
 from nanolan.times import iso, parse_time

@@ -12,7 +12,7 @@ import pytest
 from nanolan.checklist import Check
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.checkpoint.model_size import ModelSize
-from nanolan.forecast import Forecast, Work, forecast
+from nanolan.cost.forecast import Forecast, Work, forecast
 from nanolan.hub.client import Hub
 from nanolan.phases import DATASETS
 from nanolan.preflight import (

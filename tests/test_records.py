@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanolan.cost.overdue import Sight, overdue
 from nanolan.errors import BadAnswer
-from nanolan.guard import Sight, overdue
 from nanolan.meter import Meter
 from nanolan.orphans import compare
 from nanolan.payload import create_body

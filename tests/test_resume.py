@@ -13,8 +13,8 @@ import pytest
 from msgspec import structs
 
 from nanolan.checklist import Check
+from nanolan.cost.forecast import Forecast, Work, forecast
 from nanolan.errors import PreflightFailed
-from nanolan.forecast import Forecast, Work, forecast
 from nanolan.hub.client import Hub
 from nanolan.launch import Prepared
 from nanolan.phases import IDENTITY_FILE

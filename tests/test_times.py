@@ -11,8 +11,8 @@ import pytest
 from check_status import enforce
 
 from nanolan.box import ask_the_time
+from nanolan.cost.overdue import Guard
 from nanolan.errors import Unreachable
-from nanolan.guard import Guard
 from nanolan.hub.client import Hub
 from nanolan.launch import make_plan
 from nanolan.patrol import Patrol, knowledge

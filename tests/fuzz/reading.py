@@ -11,8 +11,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nanolan import card, closeup, costs, postmortem, view, why
+from nanolan import card, closeup, postmortem, view, why
 from nanolan.checkpoint.manifest import Manifest, hash_bytes, parse_manifest
+from nanolan.cost import spending
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Tree
 from nanolan.hub.proof import prove
@@ -324,7 +325,7 @@ def told(given: tuple[bytes, bytes, bytes, str]) -> None:
         json.dumps(view.to_dict(Overview((v,), (), (), ())))
         json.dumps(why.to_dict(why.answer(v, box, given[3])))
         why.render(why.answer(v, box, given[3]))
-        costs.render([v.entry])
+        spending.render([v.entry])
         if receipt:
             card.new_card(given[3], PLAN, receipt, {"f"})
     Ledger(Path("/nonexistent")).readable()

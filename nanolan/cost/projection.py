@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from nanolan.budget import limit_for, soft_limit_cents
+from nanolan.cost.budget import limit_for, soft_limit_cents
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
 from nanolan.run.record import Progress

@@ -1,7 +1,7 @@
 """What a run will take, and cost: low, likely and high, from published times and from what earlier runs measured. Pure.
 
 The likely times are the guide's, of the old scripts; nobody has measured this trainer on these GPUs yet. The first
-receipts replace them: see nanolan/measured.py. Where there is no figure there is no forecast.
+receipts replace them: see nanolan/cost/history.py. Where there is no figure there is no forecast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from statistics import median
 from typing import NamedTuple
 
 from nanolan.checkpoint.model_size import D20, parameters_of_tag
-from nanolan.measured import BYTES_PER_PARAMETER, TOKENS, Figures, measured
+from nanolan.cost.history import BYTES_PER_PARAMETER, TOKENS, Figures, measured
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Predicted
 from nanolan.run.ledger import Entry
