@@ -12,11 +12,11 @@ from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
 from nanolan.hub.client import TOKENS_URL, Hub, other_names
 from nanolan.hub.layout import Piece, amount, needed, read_by
 from nanolan.hub.pins import pin_dataset
+from nanolan.launch.preflight import check_box_key, check_money, check_time, wallet_hint
 from nanolan.money import dollars
 from nanolan.net.deadline import begin
 from nanolan.patient import Patient
 from nanolan.phases import IDENTITY_FILE, data_files
-from nanolan.preflight import check_box_key, check_money, check_time, wallet_hint
 from nanolan.shadeform.offers import choose, wanted_by
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"

@@ -15,8 +15,8 @@ from nanolan.control import LIMIT_FILE, Limit
 from nanolan.cost.budget import life_s
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.hub.client import Hub
+from nanolan.launch.request import limits
 from nanolan.money import dollars
-from nanolan.payload import limits
 from nanolan.plan import Plan
 from nanolan.run.ledger import Entry
 from nanolan.run.record import to_json

@@ -21,7 +21,7 @@ from nanolan.cost.forecast import Forecast
 from nanolan.errors import BadAnswer, MayBeBilling, NanolanError, NotFound, PreflightFailed
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.input_check import look_at_datasets, look_at_inputs, look_at_state
-from nanolan.launch import Prepared
+from nanolan.launch.prepare import Prepared
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES, SEQUENCES
 from nanolan.plan import Code, Pinned, Plan

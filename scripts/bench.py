@@ -258,7 +258,7 @@ def long_report() -> str:
 def startup() -> str:
     """The startup script of a plan for all phases with all keys, and the programs in it as they lie in cloud/."""
     sys.path.insert(0, str(ROOT))
-    from nanolan.payload import CLOUD, MOST_SCRIPT_BYTES, create_body, startup_script
+    from nanolan.launch.request import CLOUD, MOST_SCRIPT_BYTES, create_body, startup_script
     from tests.test_payload import KEYS, real_plan
 
     plan = real_plan()

@@ -16,8 +16,8 @@ from market import NOT_AGREED, ask_offer, clients, find_offers, offers_to_show, 
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.failover import Launched, Rules
-    from nanolan.launch import Prepared, Rehearsal
+    from nanolan.launch.failover import Launched, Rules
+    from nanolan.launch.prepare import Prepared, Rehearsal
     from nanolan.settings.settings import Settings
 
 PLACE = ("cloud=", "region=", "instance-type=")
@@ -64,8 +64,8 @@ def launch(
     **flags: Any,
 ) -> int:
     """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until the machine has proved itself."""
-    from nanolan.failover import rent_one
-    from nanolan.launch import prepare
+    from nanolan.launch.failover import rent_one
+    from nanolan.launch.prepare import prepare
     from nanolan.run.ledger import Ledger, nanolan_home
 
     s = settings_from(flags)
@@ -141,7 +141,7 @@ def rules_of(
     command: str = "just launch",
 ) -> Rules:
     """How far a launch may go on by itself when its offer fails."""
-    from nanolan.failover import Rules
+    from nanolan.launch.failover import Rules
 
     price = max(p.offer.hourly_cents, s.max_price or 0) if yes else p.offer.hourly_cents
     bill = p.plan.limit_cents if agreed else p.worst_cents  # the question named the worst case
@@ -174,7 +174,7 @@ def show_dry_run(
     import json
     import shlex
 
-    from nanolan.payload import box_secrets, create_body, startup_script
+    from nanolan.launch.request import box_secrets, create_body, startup_script
 
     script = startup_script(prepared.plan, box_secrets(s), "REVISION")
     body = create_body(
@@ -299,7 +299,7 @@ def rehearsal_of(s: Settings) -> Rehearsal | None:
     text = os.environ.get("NANOLAN_REHEARSAL")
     if not text:
         return None
-    from nanolan.launch import Rehearsal
+    from nanolan.launch.prepare import Rehearsal
 
     return Rehearsal(**json.loads(text))
 

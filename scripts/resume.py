@@ -109,8 +109,8 @@ def resume(
     **flags: Any,
 ) -> int:
     """Rent a machine that goes on with RUN (the newest if none is named) where it ended."""
-    from nanolan.failover import rent_one
-    from nanolan.launch import prepare
+    from nanolan.launch.failover import rent_one
+    from nanolan.launch.prepare import prepare
     from nanolan.resume import attempts, settings_of
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.times import now_utc

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from nanolan.checkpoint.manifest import save_whole
-from nanolan.payload import create_body
+from nanolan.launch.request import create_body
 from nanolan.phases import PHASES
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented, new_run_id
 from nanolan.settings.settings import ROOT

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from nanolan.failover import Launched, Rules, rent_one
 from nanolan.hub.client import Hub
-from nanolan.launch import Prepared, make_plan
+from nanolan.launch.failover import Launched, Rules, rent_one
+from nanolan.launch.preflight import Findings
+from nanolan.launch.prepare import Prepared, make_plan
 from nanolan.plan import Code, Plan, new_run_id
-from nanolan.preflight import Findings
 from nanolan.redact import Secret
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import PhaseReport, Progress, Receipt, to_json

@@ -21,8 +21,8 @@ from nanolan.confine import desk
 from nanolan.hub import transfer
 from nanolan.hub.client import Hub
 from nanolan.hub.transfer import Job, commit_step, run_transfer
+from nanolan.launch.request import unpack
 from nanolan.machine import Tools
-from nanolan.payload import unpack
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT

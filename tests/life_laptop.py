@@ -15,9 +15,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from nanolan.errors import NanolanError
-from nanolan.failover import Rules, rent_one
 from nanolan.hub.client import Hub
-from nanolan.launch import Prepared
+from nanolan.launch.failover import Rules, rent_one
+from nanolan.launch.prepare import Prepared
 from nanolan.orphans import compare
 from nanolan.plan import Pinned, Plan
 from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger

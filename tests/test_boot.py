@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from nanolan.code.bundle import make_bundle
 from nanolan.hub.client import Hub
-from nanolan.payload import startup_script
+from nanolan.launch.request import startup_script
 from nanolan.plan import Plan
 from nanolan.postmortem import read_postmortem
 from nanolan.redact import Secret

@@ -22,9 +22,9 @@ from nanolan.hub.client import Hub
 from nanolan.hub.input_check import look_at_inputs
 from nanolan.hub.layout import adopt, verify
 from nanolan.hub.upload import check_together, pack, where_from
+from nanolan.launch.preflight import look_at_hub
 from nanolan.patient import admit
 from nanolan.phases import IDENTITY_FILE
-from nanolan.preflight import look_at_hub
 from nanolan.redact import Secret
 from nanolan.settings.settings import load_settings
 from nanolan.sim.hub import HubServer

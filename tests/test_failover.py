@@ -15,9 +15,9 @@ from msgspec import structs
 
 from nanolan.checklist import Check
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
-from nanolan.failover import ASK, GO, STOP, Rules, _failed, decide, rent_one
 from nanolan.hub.client import Hub
-from nanolan.launch import Prepared, There
+from nanolan.launch.failover import ASK, GO, STOP, Rules, _failed, decide, rent_one
+from nanolan.launch.prepare import Prepared, There
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt

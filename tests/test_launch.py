@@ -27,7 +27,7 @@ from nanolan.errors import (
     UsageProblem,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch import (
+from nanolan.launch.prepare import (
     OF_THE_MACHINE,
     Prepared,
     Rehearsal,

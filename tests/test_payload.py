@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from nanolan.errors import PreflightFailed
-from nanolan.payload import (
+from nanolan.launch.request import (
     CLOUD,
     FACTS,
     MOST_SCRIPT_BYTES,

@@ -14,8 +14,7 @@ from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.checkpoint.model_size import ModelSize
 from nanolan.cost.forecast import Forecast, Work, forecast
 from nanolan.hub.client import Hub
-from nanolan.phases import DATASETS
-from nanolan.preflight import (
+from nanolan.launch.preflight import (
     Findings,
     check_box_key,
     check_memory,
@@ -25,6 +24,7 @@ from nanolan.preflight import (
     look_at_hub,
     wallet_hint,
 )
+from nanolan.phases import DATASETS
 from nanolan.redact import Secret
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.models import Instance, instance_of

@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import AuthProblem, MayBeBilling, Unreachable
-from nanolan.payload import create_body
+from nanolan.launch.request import create_body
 from nanolan.run.ledger import Entry
 from nanolan.run.presence import NOT_ASKED, NOT_SHOWN, blind, is_past, presence, why_unknown
 from nanolan.sim.shadeform import ShadeformServer

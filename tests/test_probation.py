@@ -19,7 +19,7 @@ from nanolan.errors import (
     NanolanError,
     RunFailed,
 )
-from nanolan.probation import BLIND_S, FAILING, PROVED, WAITING, Seen, judge, patience_s
+from nanolan.launch.readiness import BLIND_S, FAILING, PROVED, WAITING, Seen, judge, patience_s
 from nanolan.run.record import PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.shadeform_instance import Instance as Box

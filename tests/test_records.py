@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from nanolan.cost.overdue import Sight, overdue
 from nanolan.errors import BadAnswer
+from nanolan.launch.request import create_body
 from nanolan.meter import Meter
 from nanolan.orphans import compare
-from nanolan.payload import create_body
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
 from nanolan.run.presence import presence

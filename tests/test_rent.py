@@ -19,7 +19,7 @@ from nanolan.errors import (
     OutOfStock,
     RunFailed,
 )
-from nanolan.payload import create_body, limits
+from nanolan.launch.request import create_body, limits
 from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.shadeform.client import Shadeform

@@ -16,7 +16,7 @@ from nanolan.checklist import Check
 from nanolan.cost.forecast import Forecast, Work, forecast
 from nanolan.errors import PreflightFailed
 from nanolan.hub.client import Hub
-from nanolan.launch import Prepared
+from nanolan.launch.prepare import Prepared
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented
 from nanolan.redact import Secret

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from nanolan.errors import UsageProblem
-from nanolan.payload import create_body
+from nanolan.launch.request import create_body
 from nanolan.plan import Plan, new_run_id
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.sim.hub import HubServer

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.payload import create_body
+from nanolan.launch.request import create_body
 from nanolan.plan import Plan, new_run_id
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.sim.hub import HubServer

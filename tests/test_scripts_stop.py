@@ -18,7 +18,7 @@ from unittest.mock import ANY
 import pytest
 from msgspec import structs
 
-from nanolan.payload import create_body
+from nanolan.launch.request import create_body
 from nanolan.plan import Plan, new_run_id
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
 from nanolan.run.record import Progress, Receipt, to_json

@@ -23,7 +23,7 @@ from nanolan.errors import (
     Unreachable,
     WrongSetting,
 )
-from nanolan.payload import create_body
+from nanolan.launch.request import create_body
 from nanolan.redact import Secret
 from nanolan.shadeform.client import LONGEST_RETRY_AFTER_S, TRIES, Shadeform, retry_after_s
 from nanolan.sim.catalogue import SAMPLE

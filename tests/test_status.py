@@ -16,7 +16,7 @@ from msgspec import structs
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.errors import MayBeBilling
 from nanolan.hub.client import Hub, Tree
-from nanolan.payload import create_body
+from nanolan.launch.request import create_body
 from nanolan.plan import PinnedFile
 from nanolan.redact import Secret
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger

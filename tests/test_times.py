@@ -14,9 +14,9 @@ from nanolan.box import ask_the_time
 from nanolan.cost.overdue import Guard
 from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
-from nanolan.launch import make_plan
+from nanolan.launch.preflight import Findings
+from nanolan.launch.prepare import make_plan
 from nanolan.patrol import Patrol, knowledge
-from nanolan.preflight import Findings
 from nanolan.redact import Secret
 from nanolan.run.find import Elsewhere
 from nanolan.run.ledger import Ledger

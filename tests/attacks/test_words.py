@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from nanolan.errors import BadAnswer, PreflightFailed, UsageProblem
-from nanolan.payload import create_body, startup_script, unpack
+from nanolan.launch.request import create_body, startup_script, unpack
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.runner import run_trainer, trainer_command

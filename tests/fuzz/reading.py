@@ -17,8 +17,8 @@ from nanolan.cost import spending
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Tree
 from nanolan.hub.proof import prove
+from nanolan.launch.request import create_body, startup_script
 from nanolan.logs import shown, to_lines
-from nanolan.payload import create_body, startup_script
 from nanolan.plan import PinnedFile, Predicted, check_names, read_plan
 from nanolan.postmortem import exception_of, stacks_of
 from nanolan.redact import Secret, printable

@@ -19,7 +19,6 @@ from nanolan.checklist import Check
 from nanolan.code.check import code_here
 from nanolan.cost.budget import keyless_life_s, life_s, worst_case_cents
 from nanolan.cost.forecast import Forecast, forecaster, usual, work_of
-from nanolan.create import create, last_look, stopped
 from nanolan.errors import (
     ApiProblem,
     AuthProblem,
@@ -32,10 +31,8 @@ from nanolan.errors import (
     UsageProblem,
 )
 from nanolan.hub.client import Hub
-from nanolan.money import dollars
-from nanolan.payload import box_secrets, create_body, limits, output_tags, startup_script
-from nanolan.plan import Code, Plan, Rented, new_run_id
-from nanolan.preflight import (
+from nanolan.launch.create import create, last_look, stopped
+from nanolan.launch.preflight import (
     Findings,
     check_box_key,
     check_memory,
@@ -45,6 +42,9 @@ from nanolan.preflight import (
     look_at_hub,
     wallet_hint,
 )
+from nanolan.launch.request import box_secrets, create_body, limits, output_tags, startup_script
+from nanolan.money import dollars
+from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.run.ledger import Attempt, Entry, Ledger
 from nanolan.settings.settings import Settings, is_loopback
 from nanolan.shadeform.client import Shadeform

@@ -15,9 +15,9 @@ from nanolan.errors import (
     PreflightFailed,
     RunFailed,
 )
-from nanolan.payload import output_tags
+from nanolan.launch.preflight import check_outputs
+from nanolan.launch.request import output_tags
 from nanolan.plan import Plan
-from nanolan.preflight import check_outputs
 from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, Entry, Ledger
 from nanolan.run.presence import name_of, presence
 from nanolan.shadeform.client import Shadeform

@@ -15,9 +15,9 @@ from msgspec import structs
 
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock
 from nanolan.hub.client import Hub
-from nanolan.launch import Prepared, There, again, next_offer_hint, rent, stopped
+from nanolan.launch.prepare import Prepared, There, again, next_offer_hint, rent, stopped
+from nanolan.launch.readiness import patience_s, stand_by
 from nanolan.money import cost_cents, dollars
-from nanolan.probation import patience_s, stand_by
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Ledger
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
