@@ -20,7 +20,9 @@ def main(state: Path, work: Path) -> None:
         from nanolan.redact import veiled
 
         sys.stdout = sys.stderr = veiled(Log(1), note=True)
-        from nanolan.box import main as box  # now: what it imports keeps the stderr that it finds
+        from nanolan.box.main import (
+            main as box,  # now: what it imports keeps the stderr that it finds
+        )
 
         box(state, work)
     except BaseException as e:  # also what no program raises: a panic of a library, an exit

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from msgspec import structs
 
-from nanolan.control import LIMIT_FILE, Limit
+from nanolan.box.watch.control import LIMIT_FILE, Limit
 from nanolan.cost.budget import life_s
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.hub.client import Hub

@@ -151,7 +151,9 @@ class Plan(Strict, frozen=True):
         str, float
     ] = {}  # tok/s by phase, bytes/s of "download": what earlier runs measured on such a machine
     usual_runs: int = 0  # how many
-    watch_s: dict[str, float] = {}  # stages' deadlines other than those of nanolan/watchdog.py
+    watch_s: dict[
+        str, float
+    ] = {}  # stages' deadlines other than those of nanolan/box/watch/progress.py
     gate: str | None = None  # between phases, see nanolan/phases.py
     parameters: int | None = None  # of the input checkpoint's model; None: its meta was not read
     probation_cents: int = 200  # by then the machine must have proved itself

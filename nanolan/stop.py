@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from nanolan.control import STOP_FILE, StopRequest
+from nanolan.box.watch.control import STOP_FILE, StopRequest
 from nanolan.errors import LedgerProblem, MayBeBilling
 from nanolan.hub.client import Hub
 from nanolan.money import dollars

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanolan.box.phase_runner import evaluation_of, make_job, run_trainer
+from nanolan.box.sandbox import desk
 from nanolan.checkpoint.evaluation import meta_name, read_results, with_results
 from nanolan.checkpoint.manifest import newest_whole
-from nanolan.confine import desk
 from nanolan.errors import RunFailed, UsageProblem
 from nanolan.hub.client import Hub
 from nanolan.hub.download import fetch
@@ -22,7 +23,6 @@ from nanolan.phases import IDENTITY_FILE, PHASES, data_files
 from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.redact import Secret
 from nanolan.run.record import Stop
-from nanolan.runner import evaluation_of, make_job, run_trainer
 from nanolan.settings.settings import ROOT, Settings
 from nanolan.times import iso, now_utc
 

@@ -149,15 +149,15 @@ def _drain(terminal: int, seconds: float) -> None:
 
 def heartbeat() -> str:
     """CPU seconds a minute of what the box program does beside the training: heartbeats, the meter, looking for the user's word."""
-    from nanolan.control import Control
-    from nanolan.herald import Herald
+    from nanolan.box.watch.control import Control
+    from nanolan.box.watch.heartbeat import Herald
+    from nanolan.box.watch.spend import Meter
+    from nanolan.box.watch.timeline import Timeline
     from nanolan.hub.client import Hub
-    from nanolan.meter import Meter
     from nanolan.notify import Notifier
     from nanolan.redact import Secret
     from nanolan.shadeform.client import Shadeform
     from nanolan.sim.hub_state import WRITER
-    from nanolan.timeline import Timeline
     from tests.box_fixtures import KEY, make_plan
     from tests.test_meter import machine
 

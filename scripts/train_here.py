@@ -53,10 +53,10 @@ def train_here(
     device: str | None, processes: int | None, recipe: str, model_only: bool, **flags: Any
 ) -> int:
     """Train on this machine."""
+    from nanolan.box.machine_check import usable_cuda_devices
     from nanolan.errors import UsageProblem
     from nanolan.hub.client import Hub
     from nanolan.hub.pull import base_dir
-    from nanolan.inspection import usable_cuda_devices
     from nanolan.run.record import Stop
     from nanolan.train_here import Here
     from nanolan.train_here import train_here as train

@@ -16,19 +16,19 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanolan import box as box_program
-from nanolan.confine import desk
+from nanolan.box import main as box_program
+from nanolan.box.context import Tools
+from nanolan.box.sandbox import desk
+from nanolan.box.watch.periodic import Ticker
 from nanolan.hub import transfer
 from nanolan.hub.client import Hub
 from nanolan.hub.transfer import Job, commit_step, run_transfer
 from nanolan.launch.request import unpack
-from nanolan.machine import Tools
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform_instance import Instance
-from nanolan.ticker import Ticker
 from nanolan.times import now_utc
 
 from .life_clock import Actor

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
+from nanolan.box.sandbox import desk
 from nanolan.checkpoint.manifest import FileEntry, Manifest, parse_manifest
-from nanolan.confine import desk
 from nanolan.errors import MayBeBilling, NanolanError
 from nanolan.hub.proof import prove
 from nanolan.money import dollars

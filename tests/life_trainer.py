@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nanolan.box.phase_runner import GRACE_S, HUNG_GRACE_S
 from nanolan.checkpoint.manifest import newest_whole, save_whole
 from nanolan.run.record import Stop
-from nanolan.runner import GRACE_S, HUNG_GRACE_S
 
 from .life_clock import Actor
 
@@ -148,7 +148,7 @@ def run_trainer(
     account: object = None,
     grace_s: Callable[[], float] = lambda: GRACE_S,
 ) -> tuple[int, Stop | None]:
-    """nanolan.runner.run_trainer, on `box`."""
+    """nanolan.box.phase_runner.run_trainer, on `box`."""
     job_file.write_text(json.dumps(job))
     trainer, reason = box.train(job), None
     try:

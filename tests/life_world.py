@@ -240,7 +240,7 @@ class World(Laptop):
         return any(whole_on_disk(folder))
 
     def gpu_problem(self, box: Box) -> str:
-        """nanolan.inspection.inspect_machine."""
+        """nanolan.box.machine_check.inspect_machine."""
         self.clock.sleep(5)
         return "8 GPUs were rented, nvidia-smi shows 7" if box.gpu_lost else ""
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from nanolan.box.context import Machine, Tools
 from nanolan.checkpoint.manifest import save_whole
 from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
 from nanolan.hub.transfer import Job
-from nanolan.machine import Machine, Tools
 from nanolan.redact import Secret
 from nanolan.run.record import PhaseReport
 from nanolan.sim.hub import HubServer

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
+from nanolan.box.phase import _cause, save_s
+from nanolan.box.postmortem import read_postmortem
 from nanolan.cost.budget import ASSUMED
 from nanolan.errors import NanolanError
 from nanolan.plan import Predicted, Rented
-from nanolan.postmortem import read_postmortem
 from nanolan.redact import NOTE
 from nanolan.run.record import error_of, read_receipt
 from nanolan.sim.machine import kill_until_none, marked
 from nanolan.sim.marker import MARKER
-from nanolan.training import _cause, save_s
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, pin, until
 from .test_notify import Service, service  # noqa: F401  # a fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.boxlog import Parts, new_lines, whole
+from nanolan.box.watch.log import Parts, new_lines, whole
 from nanolan.redact import Mask, Secret
 
 from .box_fixtures import TOKEN, make_plan

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.confine import UID, confine, desk, fence, hand_over
+from nanolan.box.sandbox import UID, confine, desk, fence, hand_over
 
 PYTHONS = ("/usr/bin/python3", sys.executable)  # the first has no nanolan in it: "no code" is told
 as_root = pytest.mark.skipif(
@@ -218,7 +218,7 @@ def test_who_is_not_root_goes_on_as_himself(work: Path, python: str) -> None:
         return
     os.chown(work, UID, UID)
     code = (
-        f"import sys; sys.path.insert(0, '{Path(__file__).resolve().parent.parent}'); from nanolan.confine import confine; "
+        f"import sys; sys.path.insert(0, '{Path(__file__).resolve().parent.parent}'); from nanolan.box.sandbox import confine; "
         f"from pathlib import Path; print(confine(Path('{work}')))"
     )
     done = subprocess.run(
@@ -246,7 +246,7 @@ def test_handing_over_follows_no_link_and_gives_no_second_name_away(work: Path) 
 FENCED = """
 import http.server, os, subprocess, sys, threading, urllib.request
 sys.path.insert(0, {root!r})
-from nanolan.confine import METADATA, UID, fence
+from nanolan.box.sandbox import METADATA, UID, fence
 for words in (["link", "set", "lo", "up"], ["addr", "add", METADATA + "/32", "dev", "lo"]):
     subprocess.run(["ip", *words], check=True)
 class Service(http.server.BaseHTTPRequestHandler):

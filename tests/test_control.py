@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.control import Control
+from nanolan.box.watch.control import Control
 from nanolan.hub.client import Hub
 from nanolan.redact import Secret
 from nanolan.sim.hub import HubServer

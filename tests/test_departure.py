@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from nanolan.box.context import Machine
+from nanolan.box.self_delete import accepted, delete, power_off, wait_to_be_deleted, warrant_of
+from nanolan.box.uploads import upload
 from nanolan.checkpoint.manifest import newest_whole
-from nanolan.departure import accepted, delete, power_off, wait_to_be_deleted, warrant_of
 from nanolan.errors import MayBeBilling
 from nanolan.hub.proof import MoneyStop, NothingToSave, Proven, UserStop
-from nanolan.machine import Machine
-from nanolan.saver import upload
 from nanolan.sim.hub import HubServer
 from nanolan.times import parse_time
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.inspection import environment_here
+from nanolan.box.machine_check import environment_here
 from nanolan.run.environment import read_environment
 from nanolan.run.record import to_json
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi

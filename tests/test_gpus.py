@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.inspection import gpu_problem, query_gpus
+from nanolan.box.machine_check import gpu_problem, query_gpus
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
 
 from .box_fixtures import make_plan

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.herald import Herald, Row, last_row
-from nanolan.meter import Meter
+from nanolan.box.watch.heartbeat import Herald, Row, last_row
+from nanolan.box.watch.spend import Meter
+from nanolan.box.watch.timeline import Timeline
 from nanolan.notify import Notifier
 from nanolan.plan import Predicted
 from nanolan.redact import NOTE, Secret
 from nanolan.run.record import PREPARING, TRAINING, UPLOADING, PhaseReport
 from nanolan.sim.hub import HubServer
-from nanolan.timeline import Timeline
 
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan, until
 from .test_meter import NOBODY, machine

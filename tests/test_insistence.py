@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from nanolan.box.uploads import save, upload
 from nanolan.checkpoint.manifest import Manifest, save_whole, whole_steps
 from nanolan.errors import BadAnswer, Unreachable
 from nanolan.hub.client import Hub
 from nanolan.hub.transfer import Job, commit_step, run_transfer
 from nanolan.redact import Secret
-from nanolan.saver import save, upload
 from nanolan.sim.hub import HubServer
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.inspection import (
+from nanolan.box.machine_check import (
     already_here,
     busy_problem,
     disk_problem,

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from nanolan.box.final_files import LEAVES, REPORT_S, leave_card, left_behind, loud, spare_s
+from nanolan.box.postmortem import read_postmortem
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample, beside, read_samples
 from nanolan.cost.budget import ASSUMED
-from nanolan.lastwords import LEAVES, REPORT_S, leave_card, left_behind, loud, spare_s
-from nanolan.postmortem import read_postmortem
 from nanolan.redact import Secret
 from nanolan.run.record import read_receipt
 from nanolan.sim.hub import HubServer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import json, structs
 
-from nanolan.control import Limit
+from nanolan.box.watch.control import Limit
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.hub.client import Hub
 from nanolan.launch.request import create_body

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from nanolan.box.watch.spend import Meter
 from nanolan.cost.budget import ASSUMED
-from nanolan.meter import Meter
 from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.shadeform.client import Shadeform

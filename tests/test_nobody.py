@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.box.watch.spend import Meter
 from nanolan.errors import ApiProblem
-from nanolan.meter import Meter
 from nanolan.shadeform.keyless import Nobody
 from nanolan.shadeform.lifecycle import find_run
 from nanolan.times import iso, now_utc, parse_time

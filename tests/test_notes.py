@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from nanolan import box, notify, training
-from nanolan.boxlog import Parts, unsaid
+from nanolan import notify
+from nanolan.box import main, phase
+from nanolan.box.context import RunStopped
+from nanolan.box.watch.log import Parts, unsaid
+from nanolan.box.watch.periodic import Ticker
+from nanolan.box.watch.timeline import Timeline
 from nanolan.files import UNSAID_CHARS, Log, note_plain
-from nanolan.machine import RunStopped
 from nanolan.redact import Mask, Secret
 from nanolan.run.record import to_json
 from nanolan.settings.settings import ROOT
-from nanolan.ticker import Ticker
-from nanolan.timeline import Timeline
 
 from .core_fixtures import PLAN
 from .report_fixtures import RECEIPT
@@ -38,7 +39,7 @@ NOTES: dict[str, Callable[[Path], object]] = {
     "timeline": lambda path: Timeline(path).enter("save"),
     "what was notified": lambda path: notify._write(path, ["started"]),
     "parts of the log": parts,
-    "verdict, instance, limit": lambda path: box._write(path, b"{}"),
+    "verdict, instance, limit": lambda path: main._write(path, b"{}"),
     "any other": lambda path: note_plain(path, b"x"),
 }
 
@@ -69,7 +70,7 @@ def test_where_no_attempt_can_be_counted_none_is_begun(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
     m: Any = SimpleNamespace(state=tmp_path / "state")
     with pytest.raises(RunStopped) as e:
-        training._next_attempt(m, "sft")
+        phase._next_attempt(m, "sft")
     assert e.value.reason == "disk_full"
 
 
@@ -77,7 +78,7 @@ def test_where_no_attempt_can_be_counted_none_is_begun(tmp_path: Path) -> None:
 def test_a_count_that_a_crash_has_cut_off_begins_anew(tmp_path: Path, left: bytes) -> None:
     (tmp_path / "attempts-sft").write_bytes(left)
     m: Any = SimpleNamespace(state=tmp_path)
-    assert [training._next_attempt(m, "sft"), training._next_attempt(m, "sft")] == [1, 2]
+    assert [phase._next_attempt(m, "sft"), phase._next_attempt(m, "sft")] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +95,8 @@ def test_a_verdict_that_a_crash_has_cut_off_is_none(
     tmp_path: Path, left: bytes, stands: bool
 ) -> None:
     (tmp_path / "verdict.json").write_bytes(left)
-    assert (box._earlier(tmp_path / "verdict.json") is not None) is stands
-    assert box._earlier(tmp_path / "nothing") is None
+    assert (main._earlier(tmp_path / "verdict.json") is not None) is stands
+    assert main._earlier(tmp_path / "nothing") is None
 
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:

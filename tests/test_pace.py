@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.pace import complaint, exchange, first_pace
+from nanolan.box.speed_check import complaint, exchange, first_pace
 
 from .box_fixtures import make_plan
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.errors import BadAnswer
-from nanolan.postmortem import (
+from nanolan.box.postmortem import (
     LINES,
     PROBES,
     Probe,
@@ -22,6 +21,7 @@ from nanolan.postmortem import (
     to_bytes,
     write_up,
 )
+from nanolan.errors import BadAnswer
 from nanolan.redact import Mask, Secret
 from nanolan.run.record import Receipt
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanolan.box.watch.spend import Meter
 from nanolan.cost.overdue import Sight, overdue
 from nanolan.errors import BadAnswer
 from nanolan.launch.request import create_body
-from nanolan.meter import Meter
 from nanolan.orphans import compare
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nanolan.postmortem import read_postmortem
+from nanolan.box.postmortem import read_postmortem
 from nanolan.run.record import leak_warning
 from nanolan.settings.settings import ROOT
 

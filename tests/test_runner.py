@@ -17,10 +17,7 @@ import psutil
 import pytest
 from msgspec import structs
 
-from nanolan.checkpoint.manifest import newest_whole
-from nanolan.plan import Plan
-from nanolan.run.record import Stop
-from nanolan.runner import (
+from nanolan.box.phase_runner import (
     MARK,
     catches,
     end_politely,
@@ -29,6 +26,9 @@ from nanolan.runner import (
     trainer_command,
     trainer_environment,
 )
+from nanolan.checkpoint.manifest import newest_whole
+from nanolan.plan import Plan
+from nanolan.run.record import Stop
 from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
 

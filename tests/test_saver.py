@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.box.context import Machine
+from nanolan.box.uploads import StateUploads, held_fast, save, save_the_rest, upload
 from nanolan.checkpoint.evaluation import meta_name
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
 from nanolan.errors import Unreachable
-from nanolan.machine import Machine
 from nanolan.redact import Secret
-from nanolan.saver import StateUploads, held_fast, save, save_the_rest, upload
 from nanolan.sim.hub import HubServer
 
 from .box_fixtures import REPO, WRITERS

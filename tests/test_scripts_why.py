@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.postmortem import Postmortem
+from nanolan.box.postmortem import Postmortem
 from nanolan.times import iso, now_utc
 
 from .box_fixtures import REPO

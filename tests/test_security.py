@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.confine import UID
+from nanolan.box.sandbox import UID
 from nanolan.redact import SHORTEST
 from nanolan.settings.settings import TABLE
 

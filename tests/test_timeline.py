@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.timeline import Timeline, phase_seconds
+from nanolan.box.watch.timeline import Timeline, phase_seconds
 
 
 class Clock:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from check_status import enforce
 
-from nanolan.box import ask_the_time
+from nanolan.box.main import ask_the_time
 from nanolan.cost.overdue import Guard
 from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.watchdog import DEADLINES_S, Watchdog, overdue, read_beat
+from nanolan.box.watch.progress import DEADLINES_S, Watchdog, overdue, read_beat
 
 from .box_fixtures import make_plan
 

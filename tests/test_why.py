@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from nanolan.box.postmortem import Postmortem
 from nanolan.hub.client import Hub
 from nanolan.plan import Pinned, PinnedFile
-from nanolan.postmortem import Postmortem
 from nanolan.redact import Secret
 from nanolan.run.ledger import Attempt, Entry
 from nanolan.run.record import PhaseReport, Progress, Receipt, to_json

@@ -35,7 +35,7 @@ def left_s(
 ) -> float | None:
     """Seconds until the run ends; None when that cannot be foretold.
 
-    `spent`: seconds by stage so far (nanolan/timeline.py); `stage`: the one at hand;
+    `spent`: seconds by stage so far (nanolan/box/watch/timeline.py); `stage`: the one at hand;
     `phase_left_s`: the trainer's own estimate.
     """
     foretold, order = plan.predicted.stage_s if plan.predicted else {}, stages_of(plan.phases)

@@ -1,6 +1,6 @@
 """What a machine may be deleted for: a proof that the work is on the Hub, or a stated reason why not.
 
-`Warrant` is what nanolan/departure.py asks for before it deletes on purpose, and refuses when it does not hold.
+`Warrant` is what nanolan/box/self_delete.py asks for before it deletes on purpose, and refuses when it does not hold.
 """
 
 from __future__ import annotations

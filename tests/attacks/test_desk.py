@@ -16,19 +16,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from nanolan.boxlog import Parts, new_lines, whole
+from nanolan.box.phase_runner import run_trainer
+from nanolan.box.sandbox import desk
+from nanolan.box.speed_check import first_pace
+from nanolan.box.uploads import held_fast, note_results
+from nanolan.box.watch.heartbeat import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metrics_of
+from nanolan.box.watch.log import Parts, new_lines, whole
+from nanolan.box.watch.progress import read_beat
 from nanolan.checkpoint.evaluation import gather, read_results, score_numbers
 from nanolan.checkpoint.manifest import MANIFEST, read_whole, save_whole, whole_steps
-from nanolan.confine import desk
 from nanolan.curves import read_metrics
 from nanolan.errors import BadAnswer
-from nanolan.herald import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metrics_of
-from nanolan.pace import first_pace
 from nanolan.redact import Mask, Secret
 from nanolan.run.record import PhaseReport, phase_report, read_receipt, to_json
-from nanolan.runner import run_trainer
-from nanolan.saver import held_fast, note_results
-from nanolan.watchdog import read_beat
 from tests.attacks.test_pickles import grown
 from tests.core_fixtures import PLAN
 from tests.report_fixtures import RECEIPT

@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from nanolan.box.postmortem import exception_of, read_postmortem
+from nanolan.box.watch.control import Limit
 from nanolan.card import new_card
 from nanolan.closeup import TAIL_BYTES, newer
-from nanolan.control import Limit
 from nanolan.errors import BadAnswer, NanolanError, NotFound, UnclearAnswer, Unreachable
 from nanolan.hub.client import SMALL_FILE, Hub
 from nanolan.logs import fetch, shown, to_lines
 from nanolan.plan import UNREADABLE
-from nanolan.postmortem import exception_of, read_postmortem
 from nanolan.redact import Secret, printable
 from nanolan.run.causes import cause_of
 from nanolan.run.find import checked_plan

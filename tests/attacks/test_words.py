@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from nanolan.box.phase_runner import run_trainer, trainer_command
 from nanolan.errors import BadAnswer, PreflightFailed, UsageProblem
 from nanolan.launch.request import create_body, startup_script, unpack
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
-from nanolan.runner import run_trainer, trainer_command
 from nanolan.settings.env_lines import read_env
 from nanolan.settings.settings import FIELDS, ROOT, TABLE, Settings, load_settings
 from nanolan.shadeform.ssh import has_address, ssh_argv

@@ -11,7 +11,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nanolan import card, closeup, postmortem, view, why
+from nanolan import card, closeup, view, why
+from nanolan.box import postmortem
+from nanolan.box.postmortem import exception_of, stacks_of
 from nanolan.checkpoint.manifest import Manifest, hash_bytes, parse_manifest
 from nanolan.cost import spending
 from nanolan.errors import NanolanError
@@ -20,7 +22,6 @@ from nanolan.hub.proof import prove
 from nanolan.launch.request import create_body, startup_script
 from nanolan.logs import shown, to_lines
 from nanolan.plan import PinnedFile, Predicted, check_names, read_plan
-from nanolan.postmortem import exception_of, stacks_of
 from nanolan.redact import Secret, printable
 from nanolan.run.causes import cause_of
 from nanolan.run.find import checked_plan

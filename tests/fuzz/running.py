@@ -21,13 +21,13 @@ import torch
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from nanolan.box.watch.heartbeat import last_row
 from nanolan.card import BEGIN, END, new_card
 from nanolan.checkpoint.conversations import count_conversations
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.curves import read_metrics
 from nanolan.errors import NanolanError
-from nanolan.herald import last_row
 from nanolan.page import render_page
 from nanolan.run.environment import Environment
 from nanolan.run.record import PhaseReport

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.runner import write_netrc
+from nanolan.box.phase_runner import write_netrc
 from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
 from nanolan.train.sink import Sink, within

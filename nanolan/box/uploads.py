@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
+from nanolan.box.context import Machine, say
+from nanolan.box.machine_check import STATE_SIZE
 from nanolan.checkpoint.evaluation import hide_secrets, meta_name, score_numbers, with_results
 from nanolan.checkpoint.manifest import (
     MANIFEST,
@@ -32,8 +34,6 @@ from nanolan.files import SHORT, read_plain
 from nanolan.hub.client import Hub
 from nanolan.hub.proof import Proof, prove
 from nanolan.hub.transfer import Job
-from nanolan.inspection import STATE_SIZE
-from nanolan.machine import Machine, say
 from nanolan.redact import hide
 from nanolan.run.record import PhaseReport, phase_report
 

@@ -14,21 +14,21 @@ from typing import NamedTuple
 import msgspec
 from msgspec import structs
 
-from nanolan.boxlog import Parts, log_file, unsaid, whole
-from nanolan.confine import desk
+from nanolan.box.sandbox import desk
+from nanolan.box.watch.log import Parts, log_file, unsaid, whole
+from nanolan.box.watch.periodic import Ticker
+from nanolan.box.watch.progress import read_beat
+from nanolan.box.watch.spend import Meter
+from nanolan.box.watch.timeline import Timeline
 from nanolan.cost.projection import left_s, outlook
 from nanolan.files import last_lines
 from nanolan.hub.client import Hub
-from nanolan.meter import Meter
 from nanolan.money import dollars
 from nanolan.notify import WARNING, Notifier
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.redact import NOTE, Mask, Secret, hide, short
 from nanolan.run.record import PREPARING, PhaseReport, Progress, to_json
-from nanolan.ticker import Ticker
-from nanolan.timeline import Timeline
 from nanolan.times import iso, now_utc
-from nanolan.watchdog import read_beat
 
 BEAT_S = 300.0
 NOTIFY_AFTER_S = 20.0  # of an upload that fails: shorter troubles are no news

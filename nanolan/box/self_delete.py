@@ -7,10 +7,10 @@ import os
 import subprocess
 from pathlib import Path
 
+from nanolan.box.context import Machine, say
+from nanolan.box.uploads import save_the_rest
 from nanolan.hub.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
-from nanolan.machine import Machine, say
 from nanolan.run.record import SUCCEEDED, Receipt
-from nanolan.saver import save_the_rest
 from nanolan.shadeform.lifecycle import delete_and_confirm
 from nanolan.times import parse_time
 

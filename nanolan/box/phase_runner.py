@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from nanolan.confine import UID, Account, desk
+from nanolan.box.sandbox import UID, Account, desk
 from nanolan.files import write_plain
 from nanolan.plan import Plan
 from nanolan.run.record import Stop

@@ -9,23 +9,23 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nanolan.box.context import Machine, RunStopped, say
+from nanolan.box.phase_runner import GRACE_S, evaluation_of, make_job
+from nanolan.box.sandbox import desk
+from nanolan.box.speed_check import complaint, exchange, first_pace
+from nanolan.box.uploads import StateUploads
+from nanolan.box.watch.progress import Watchdog
 from nanolan.checkpoint.evaluation import read_results
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, newest_whole, read_whole
-from nanolan.confine import desk
 from nanolan.cost.budget import SAFETY
 from nanolan.errors import BadAnswer
 from nanolan.files import write_plain
 from nanolan.hub.download import fetch
-from nanolan.machine import Machine, RunStopped, say
 from nanolan.money import dollars
 from nanolan.notify import WARNING
-from nanolan.pace import complaint, exchange, first_pace
 from nanolan.phases import PHASES, closed
 from nanolan.run.causes import cause_of, explain, sentence
 from nanolan.run.record import TRAINING, PhaseReport, Stop
-from nanolan.runner import GRACE_S, evaluation_of, make_job
-from nanolan.saver import StateUploads
-from nanolan.watchdog import Watchdog
 
 MOST_ATTEMPTS = 3  # box programs that died over one phase
 MOST_RESTARTS = 1  # of a trainer that died, hung or lost its numbers

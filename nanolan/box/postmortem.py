@@ -22,17 +22,17 @@ from typing import Any
 
 import msgspec
 
-from nanolan.confine import desk
+from nanolan.box.machine_check import query_gpus
+from nanolan.box.sandbox import desk
+from nanolan.box.watch.progress import read_beat
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub.client import Hub
-from nanolan.inspection import query_gpus
 from nanolan.net.deadline import begin
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.redact import Mask
 from nanolan.run.causes import explain, sentence
 from nanolan.run.record import Receipt
 from nanolan.times import iso, now_utc
-from nanolan.watchdog import read_beat
 
 NAME = "postmortem.json"
 PROBES_S = 10.0  # for all of them together

@@ -22,21 +22,24 @@ from pathlib import Path
 
 import msgspec
 
-from nanolan.confine import fence
-from nanolan.control import LIMIT_FILE, Control, Limit
-from nanolan.departure import delete, wait_to_be_deleted, warrant_of
+from nanolan.box.context import Machine, RunStopped, Tools, say
+from nanolan.box.final_files import last_words, loud
+from nanolan.box.machine_check import already_here
+from nanolan.box.phase import evaluate, fetch_state, pass_gate, train
+from nanolan.box.sandbox import fence
+from nanolan.box.self_delete import delete, wait_to_be_deleted, warrant_of
+from nanolan.box.speed_check import complaint, exchange
+from nanolan.box.uploads import forget_states, note_results, save_the_rest, upload
+from nanolan.box.watch.control import LIMIT_FILE, Control, Limit
+from nanolan.box.watch.heartbeat import Herald
+from nanolan.box.watch.spend import Meter
+from nanolan.box.watch.timeline import Timeline, phase_seconds
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.files import note_plain
-from nanolan.herald import Herald
 from nanolan.hub.client import Hub
 from nanolan.hub.download import fetch_inputs, patience_of
-from nanolan.inspection import already_here
-from nanolan.lastwords import last_words, loud
-from nanolan.machine import Machine, RunStopped, Tools, say
-from nanolan.meter import Meter
 from nanolan.money import dollars
 from nanolan.notify import WARNING, started
-from nanolan.pace import complaint, exchange
 from nanolan.plan import UNREADABLE, Plan, read_plan
 from nanolan.redact import Secret, hide
 from nanolan.run.record import (
@@ -51,14 +54,11 @@ from nanolan.run.record import (
     read_receipt,
     to_json,
 )
-from nanolan.saver import forget_states, note_results, save_the_rest, upload
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.keyless import Nobody
 from nanolan.shadeform.lifecycle import find_run
 from nanolan.shadeform.models import Instance
-from nanolan.timeline import Timeline, phase_seconds
 from nanolan.times import SERVICE_CLOCK, ServiceClock, iso, parse_time
-from nanolan.training import evaluate, fetch_state, pass_gate, train
 
 FIND_LOOKS = 18  # about 5 minutes
 REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}

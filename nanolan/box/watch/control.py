@@ -7,12 +7,12 @@ from typing import TypeVar
 
 import msgspec
 
+from nanolan.box.watch.periodic import Ticker
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.run.record import Stop
 from nanolan.settings.settings import is_loopback
-from nanolan.ticker import Ticker
 
 STOP_FILE = "stop.json"  # in the run folder
 LIMIT_FILE = "limit.json"

@@ -9,26 +9,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from nanolan.confine import Account, confine, desk
-from nanolan.control import Control
+from nanolan.box.machine_check import inspect_machine
+from nanolan.box.phase_runner import kill_trainers, run_trainer
+from nanolan.box.postmortem import PROBES, Probe
+from nanolan.box.sandbox import Account, confine, desk
+from nanolan.box.watch.control import Control
+from nanolan.box.watch.heartbeat import Herald
+from nanolan.box.watch.periodic import Ticker
+from nanolan.box.watch.spend import Meter
+from nanolan.box.watch.timeline import Timeline
 from nanolan.errors import NanolanError
-from nanolan.herald import Herald
 from nanolan.hub.client import Hub
 from nanolan.hub.proof import Proof
 from nanolan.hub.transfer import run_transfer
-from nanolan.inspection import inspect_machine
-from nanolan.meter import Meter
 from nanolan.notify import Notifier
 from nanolan.phases import PHASES
 from nanolan.plan import Plan
-from nanolan.postmortem import PROBES, Probe
 from nanolan.redact import Secret
 from nanolan.run.record import Stop
-from nanolan.runner import kill_trainers, run_trainer
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
-from nanolan.ticker import Ticker
-from nanolan.timeline import Timeline
 from nanolan.times import iso, now_utc
 
 

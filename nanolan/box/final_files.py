@@ -11,17 +11,17 @@ from pathlib import Path
 
 import msgspec
 
+from nanolan.box.context import Machine, say
+from nanolan.box.machine_check import environment_here
+from nanolan.box.postmortem import PROBES_S, headlines, to_bytes, write_up
+from nanolan.box.watch.heartbeat import metrics_of
 from nanolan.card import README, new_card
 from nanolan.checkpoint.evaluation import beside, gather
 from nanolan.checkpoint.manifest import MANIFEST
 from nanolan.curves import read_metrics
-from nanolan.herald import metrics_of
-from nanolan.inspection import environment_here
-from nanolan.machine import Machine, say
 from nanolan.net.deadline import within
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.page import render_page
-from nanolan.postmortem import PROBES_S, headlines, to_bytes, write_up
 from nanolan.redact import Mask
 from nanolan.run.record import SUCCEEDED, Receipt, leak_warning, to_json
 from nanolan.story import story_of

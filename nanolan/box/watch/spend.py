@@ -14,6 +14,7 @@ from datetime import datetime
 
 from msgspec import structs
 
+from nanolan.box.watch.periodic import Ticker
 from nanolan.cost.budget import ASSUMED, Margin, give_up_cents, soft_life_s, soft_limit_cents
 from nanolan.errors import NanolanError
 from nanolan.money import cost_cents, dollars
@@ -23,7 +24,6 @@ from nanolan.run.record import Stop
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.terms import SETTLE_S, as_now, limits_differ, limits_missing, price_differs
-from nanolan.ticker import Ticker
 from nanolan.times import now_utc, parse_time
 
 POLL_S = 20.0
