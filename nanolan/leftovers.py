@@ -8,9 +8,9 @@ from pathlib import Path
 from nanolan.checklist import Check
 from nanolan.errors import NanolanError
 from nanolan.money import dollars
-from nanolan.orphans import compare
 from nanolan.patient import Patient
 from nanolan.shadeform.records import gap_of
+from nanolan.status.orphans import compare
 
 NO_KEYS = [Check("SSH keys", True, "none yet: just status fetches a machine's")]
 REHEARSAL_S = 3600  # a younger folder may be in use

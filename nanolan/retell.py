@@ -13,10 +13,10 @@ from nanolan.errors import NanolanError, NotFound
 from nanolan.hub.client import Hub
 from nanolan.run.environment import read_environment
 from nanolan.run.record import ENDED
-from nanolan.status import RunView
+from nanolan.status.status import RunView
+from nanolan.status.text import resume_command
 from nanolan.story import Story
 from nanolan.times import iso, now_utc
-from nanolan.view import resume_command
 
 FILES = ("metrics.jsonl", "samples.json", "environment.json")
 

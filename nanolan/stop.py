@@ -14,7 +14,7 @@ from nanolan.plan import Plan
 from nanolan.run.ledger import CREATE_WAIT_S, Ledger
 from nanolan.run.presence import name_of
 from nanolan.run.record import SILENT_S, to_json
-from nanolan.status import Overview, RunView
+from nanolan.status.status import Overview, RunView
 from nanolan.times import iso, now_utc, parse_time
 
 LOOK_EVERY_S = 5.0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nanolan.cost.overdue import Guard
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.shadeform.client import Shadeform
-    from nanolan.status import Overview, RunView
+    from nanolan.status.status import Overview, RunView
 
 
 @click.command(cls=Words)
@@ -64,7 +64,7 @@ def status(
     seconds, which = read_words(words, watch)
     entries, s = [] if which else shown(ledger), settings_from(flags)
     if not which and not entries and s.shadeform_api_key is None:
-        from nanolan.status import Overview
+        from nanolan.status.status import Overview
 
         show(Overview((), (), (), ()), as_json)
         return 0
@@ -113,7 +113,7 @@ def shown(ledger: Ledger) -> list[Entry]:
 def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> Overview:
     from nanolan.hub.client import Hub
     from nanolan.shadeform.ssh_key import keep_key, key_folder
-    from nanolan.status import look
+    from nanolan.status.status import look
 
     overview = look(ledger, entries, api, lambda e: Hub(e.plan.hf_endpoint, s.hf_token))
     for v in overview.runs:
@@ -123,7 +123,7 @@ def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> O
 
 
 def show(overview: Overview, as_json: bool) -> None:
-    from nanolan.view import render, to_dict
+    from nanolan.status.text import render, to_dict
 
     click.echo(json.dumps(to_dict(overview), indent=2) if as_json else "\n".join(render(overview)))
 
@@ -138,7 +138,7 @@ def follow(
     guard: Guard | None = None,
 ) -> int:
     """Look until the run has ended; a look that fails is shown as such, and the next one follows."""
-    from nanolan.live import display
+    from nanolan.status.live import display
 
     run_id, cut_off, closer = entry.plan.run_id, "", closeup(ledger, api, s)
     try:
@@ -172,9 +172,9 @@ def closeup(ledger: Ledger, api: Shadeform, s: Any) -> Callable[[RunView], RunVi
     """What adds the machine's own newest step, over SSH; for a local Shadeform's machines, which have no SSH, nothing."""
     from ssh import argv_of
 
-    from nanolan.closeup import Closeup
     from nanolan.errors import NanolanError
     from nanolan.settings.settings import is_loopback
+    from nanolan.status.closeup import Closeup
 
     def reach(v: RunView) -> list[str] | None:
         up = v.instance is not None and v.instance.billing and v.instance.ip

@@ -20,11 +20,11 @@ from ssh import argv_of
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.logs import Reader
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
-    from nanolan.status import RunView
+    from nanolan.status.logs import Reader
+    from nanolan.status.status import RunView
 
 LAST = 100
 
@@ -60,11 +60,11 @@ def logs(
 ) -> int:
     """Show the log of RUN (the newest if none is named)."""
     from nanolan.errors import NotFound
-    from nanolan.logs import chosen
     from nanolan.run.find import elsewhere, find
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.settings.settings import duration
     from nanolan.shadeform.client import Shadeform
+    from nanolan.status.logs import chosen
     from nanolan.times import now_utc
 
     most, moment = (
@@ -114,8 +114,8 @@ def reader_of(ledger: Ledger, entry: Entry, api: Shadeform, s: Settings) -> Read
     """What reads the run's log."""
     from nanolan.errors import NanolanError
     from nanolan.hub.client import Hub
-    from nanolan.logs import HubLog, Reader
-    from nanolan.status import look
+    from nanolan.status.logs import HubLog, Reader
+    from nanolan.status.status import look
 
     plan, hub = entry.plan, Hub(entry.plan.hf_endpoint, s.hf_token)
 
@@ -141,7 +141,7 @@ def reader_of(ledger: Ledger, entry: Entry, api: Shadeform, s: Settings) -> Read
 
 def show(lines: list[str], mask: Any) -> None:
     """On stdout, with nothing in it that drives a terminal, and no secret."""
-    from nanolan.logs import shown
+    from nanolan.status.logs import shown
 
     for line in lines:
         click.echo(shown(mask.hide(line)))

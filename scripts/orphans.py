@@ -14,11 +14,11 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.orphans import Orphan
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.models import Instance
+    from nanolan.status.orphans import Orphan
 
 
 @click.command(cls=Words)
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     """Show machines that are not in the ledger, were believed gone, are one too many or past their limits."""
     from nanolan.errors import ApiProblem, AuthProblem
-    from nanolan.orphans import compare, table, to_dict
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.run.presence import blind, unresolved
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.records import gap_of
+    from nanolan.status.orphans import compare, table, to_dict
     from nanolan.times import now_utc
 
     ledger, s = Ledger(nanolan_home()), settings_from(flags, strict=False)

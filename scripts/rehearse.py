@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nanolan.sim.rehearsal import Outcome
     from nanolan.sim.scenario import Scenario
     from nanolan.sim.world import World
-    from nanolan.status import RunView
+    from nanolan.status.status import RunView
 
 HOME = ROOT / ".rehearsal"
 
@@ -137,9 +137,9 @@ def summary(world: World, o: Outcome) -> int:
     from nanolan.hub.client import Hub
     from nanolan.redact import Secret
     from nanolan.sim.rehearsal import box_logs
-    from nanolan.status import SHORT
-    from nanolan.view import render_run
-    from nanolan.why import look_into, render
+    from nanolan.status.status import SHORT
+    from nanolan.status.text import render_run
+    from nanolan.status.why import look_into, render
 
     click.echo("")
     view = o.view

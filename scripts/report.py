@@ -34,7 +34,7 @@ def report(which: str | None, output: Path | None, owner: str | None, **flags: A
     from nanolan.run.find import elsewhere, find
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.shadeform.client import Shadeform
-    from nanolan.status import look
+    from nanolan.status.status import look
 
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nanolan.run.ledger import Attempt, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
-    from nanolan.status import RunView
+    from nanolan.status.status import RunView
 
 NEW = (
     "run_name",
@@ -164,7 +164,7 @@ def where_it_is(
     from nanolan.resume import check_addresses, check_over
     from nanolan.run.find import check_ours, elsewhere, find
     from nanolan.shadeform.client import Shadeform
-    from nanolan.status import look
+    from nanolan.status.status import look
 
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     entry = find(ledger, which, elsewhere(s, api), owner)

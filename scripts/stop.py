@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.models import Instance
-    from nanolan.status import Overview, RunView
+    from nanolan.status.status import Overview, RunView
 
 
 @click.command(cls=Words)
@@ -180,7 +180,7 @@ def nothing_there(
     from nanolan.errors import LedgerProblem, MayBeBilling, NanolanError
     from nanolan.hub.client import Hub
     from nanolan.run.presence import unknown_words
-    from nanolan.status import look
+    from nanolan.status.status import look
     from nanolan.stop import ask_to_stop
 
     run_id, hub = entry.plan.run_id, Hub(entry.plan.hf_endpoint, s.hf_token) if s.hf_token else None
@@ -235,7 +235,7 @@ def ask(
     from nanolan.errors import NanolanError
     from nanolan.hub.client import Hub
     from nanolan.run.ledger import STOPPED_BY_USER
-    from nanolan.status import RunView, look
+    from nanolan.status.status import RunView, look
     from nanolan.stop import ask_to_stop, deaf, still_bills, wait_until_gone
     from nanolan.times import now_utc
 
@@ -310,7 +310,7 @@ def delete_if_over(api: Shadeform, view: RunView) -> None:
 
 def summary(view: RunView) -> int:
     """What is left of the run, and where."""
-    from nanolan.view import render_run
+    from nanolan.status.text import render_run
 
     click.echo("\n".join(render_run(view)))
     if view.receipt is None:

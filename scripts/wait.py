@@ -15,7 +15,7 @@ from check_status import verdict
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.status import Overview
+    from nanolan.status.status import Overview
 
 LOOK_EVERY_S = 20.0
 
@@ -38,7 +38,7 @@ def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any
     from nanolan.run.presence import name_of
     from nanolan.settings.settings import duration
     from nanolan.shadeform.client import Shadeform
-    from nanolan.status import look
+    from nanolan.status.status import look
 
     end = time.monotonic() + duration(timeout) if timeout else float("inf")
     ledger, s = Ledger(nanolan_home()), settings_from(flags)

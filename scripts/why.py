@@ -27,8 +27,8 @@ def why(which: str | None, as_json: bool, owner: str | None, **flags: Any) -> in
     from nanolan.run.find import elsewhere, find
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.shadeform.client import Shadeform
-    from nanolan.status import look
-    from nanolan.why import look_into, render, to_dict
+    from nanolan.status.status import look
+    from nanolan.status.why import look_into, render, to_dict
 
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")

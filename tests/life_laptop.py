@@ -18,7 +18,6 @@ from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.launch.failover import Rules, rent_one
 from nanolan.launch.prepare import Prepared
-from nanolan.orphans import compare
 from nanolan.plan import Pinned, Plan
 from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.settings.settings import Settings
@@ -28,6 +27,7 @@ from nanolan.shadeform.models import Instance as Seen
 from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer
 from nanolan.sim.marker import MARKER, TWIST
+from nanolan.status.orphans import compare
 from nanolan.stop import tell_launch
 from nanolan.times import SERVICE_CLOCK, iso, now_utc, parse_time
 

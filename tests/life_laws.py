@@ -18,7 +18,7 @@ from nanolan.phases import PHASES
 from nanolan.plan import Plan, read_plan
 from nanolan.run.ledger import Entry
 from nanolan.sim.shadeform_instance import Instance
-from nanolan.status import phase_state
+from nanolan.status.status import phase_state
 from nanolan.times import parse_time
 
 from .core_fixtures import forms_of

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.closeup import AGAIN_S, COMMAND, STEP, Closeup, newer
 from nanolan.run.record import Progress
-from nanolan.status import RunView
+from nanolan.status.closeup import AGAIN_S, COMMAND, STEP, Closeup, newer
+from nanolan.status.status import RunView
 from nanolan.times import parse_time
 from nanolan.train.job import read_job
 from nanolan.train.report import Report

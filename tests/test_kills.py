@@ -22,7 +22,7 @@ from nanolan.run.ledger import Ledger
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform_instance import Instance
 from nanolan.sim.world import REPO, World
-from nanolan.status import RunView, look
+from nanolan.status.status import RunView, look
 
 ROOT = Path(__file__).resolve().parent.parent
 LATEST_S, END_S = 16.0, 150.0

@@ -18,11 +18,11 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from nanolan.live import JsonLines, Plain, Redrawn, Seen, display, one_line
 from nanolan.plan import Predicted
 from nanolan.run.record import Progress
 from nanolan.shadeform.models import Instance, instance_of
-from nanolan.status import Overview, RunView
+from nanolan.status.live import JsonLines, Plain, Redrawn, Seen, display, one_line
+from nanolan.status.status import Overview, RunView
 from nanolan.times import iso, now_utc
 
 from .box_fixtures import until

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan import logs
 from nanolan.errors import NotFound, Unreachable
 from nanolan.hub.client import Hub
-from nanolan.logs import HubLog, Reader, chosen, end_of_log, fetch, shown, to_lines
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
 from nanolan.run.record import Progress, Receipt
 from nanolan.sim.hub import HubServer
-from nanolan.status import RunView
+from nanolan.status import logs
+from nanolan.status.logs import HubLog, Reader, chosen, end_of_log, fetch, shown, to_lines
+from nanolan.status.status import RunView
 from nanolan.times import iso, now_utc, parse_time
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan

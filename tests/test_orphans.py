@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nanolan.orphans import compare, table, to_dict
 from nanolan.run.ledger import Entry
 from nanolan.shadeform.models import Instance, instance_of
+from nanolan.status.orphans import compare, table, to_dict
 from nanolan.times import iso, now_utc
 
 from .box_fixtures import make_plan

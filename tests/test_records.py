@@ -17,7 +17,6 @@ from nanolan.box.watch.spend import Meter
 from nanolan.cost.overdue import Sight, overdue
 from nanolan.errors import BadAnswer
 from nanolan.launch.request import create_body
-from nanolan.orphans import compare
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
 from nanolan.run.presence import presence
@@ -35,6 +34,7 @@ from nanolan.shadeform.records import (
     read_each,
 )
 from nanolan.sim.catalogue import SAMPLE
+from nanolan.status.orphans import compare
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import a_plan
 

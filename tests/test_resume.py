@@ -39,7 +39,7 @@ from nanolan.run.remaining import Kept, Rest
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.offers import Offer, wanted_by
 from nanolan.sim.hub import HubServer
-from nanolan.status import Overview, RunView
+from nanolan.status.status import Overview, RunView
 from nanolan.times import iso, now_utc
 
 from .box_fixtures import DATA, REPO, SEED, TOKEN, WRITERS, make_plan, pin

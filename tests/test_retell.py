@@ -6,7 +6,7 @@ import pytest
 
 from nanolan.errors import ApiProblem, NotFound, Unreachable
 from nanolan.retell import look, where
-from nanolan.status import RunView
+from nanolan.status.status import RunView
 
 from .test_status import LIVE, TRAINING
 

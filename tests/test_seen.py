@@ -13,9 +13,9 @@ from msgspec import structs
 from nanolan.errors import MayBeBilling, NanolanError, PreflightFailed
 from nanolan.resume import check_over
 from nanolan.run.ledger import Entry
-from nanolan.status import Overview
+from nanolan.status.status import Overview
+from nanolan.status.text import render, to_dict
 from nanolan.times import iso, now_utc
-from nanolan.view import render, to_dict
 from tests.core_fixtures import script
 
 from .box_fixtures import KEY, REPO, TOKEN

@@ -27,7 +27,7 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.hub import HubServer
 from nanolan.sim.shadeform import ShadeformServer
-from nanolan.status import Overview, RunView, look, phase_state
+from nanolan.status.status import Overview, RunView, look, phase_state
 from nanolan.times import iso, now_utc
 
 from .box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS, make_plan

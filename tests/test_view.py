@@ -16,9 +16,9 @@ from nanolan.run.ledger import Attempt, Entry
 from nanolan.run.record import PhaseReport, Progress, Receipt, leak_warning
 from nanolan.run.remaining import Kept
 from nanolan.shadeform.models import Instance, instance_of
-from nanolan.status import Overview, RunView
+from nanolan.status.status import Overview, RunView
+from nanolan.status.text import WIDTH, render, ssh_command, to_dict
 from nanolan.times import iso, now_utc
-from nanolan.view import WIDTH, render, ssh_command, to_dict
 
 from .box_fixtures import make_plan
 

@@ -22,10 +22,10 @@ from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
 from nanolan.run.remaining import Kept
 from nanolan.shadeform.models import instance_of
 from nanolan.sim.hub import HubServer
-from nanolan.status import RunView
+from nanolan.status.status import RunView
+from nanolan.status.text import render_run
+from nanolan.status.why import WIDTH, answer, look_into, render, to_dict
 from nanolan.times import iso, now_utc
-from nanolan.view import render_run
-from nanolan.why import WIDTH, answer, look_into, render, to_dict
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
 

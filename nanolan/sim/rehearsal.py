@@ -24,7 +24,7 @@ from nanolan.run.ledger import Ledger
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.scenario import Player, Scenario
-from nanolan.status import RunView, look
+from nanolan.status.status import RunView, look
 
 if TYPE_CHECKING:
     from nanolan.sim.world import World

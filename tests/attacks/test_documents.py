@@ -18,10 +18,8 @@ import pytest
 from nanolan.box.postmortem import exception_of, read_postmortem
 from nanolan.box.watch.control import Limit
 from nanolan.card import new_card
-from nanolan.closeup import TAIL_BYTES, newer
 from nanolan.errors import BadAnswer, NanolanError, NotFound, UnclearAnswer, Unreachable
 from nanolan.hub.client import SMALL_FILE, Hub
-from nanolan.logs import fetch, shown, to_lines
 from nanolan.plan import UNREADABLE
 from nanolan.redact import Secret, printable
 from nanolan.run.causes import cause_of
@@ -30,7 +28,9 @@ from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import read_progress, read_receipt
 from nanolan.shadeform.client import MOST_BYTES, Shadeform
 from nanolan.shadeform.ssh import run_bounded
-from nanolan.view import render_run
+from nanolan.status.closeup import TAIL_BYTES, newer
+from nanolan.status.logs import fetch, shown, to_lines
+from nanolan.status.text import render_run
 from tests.attacks.test_pickles import grown
 from tests.core_fixtures import PLAN
 from tests.fuzz import reading

@@ -24,7 +24,7 @@ from nanolan.redact import Secret
 from nanolan.settings.env_lines import read_env
 from nanolan.settings.settings import FIELDS, ROOT, TABLE, Settings, load_settings
 from nanolan.shadeform.ssh import has_address, ssh_argv
-from nanolan.view import ssh_command
+from nanolan.status.text import ssh_command
 from tests.core_fixtures import PLAN, a_plan
 from tests.fuzz.reading import INSTANCE
 from tests.test_payload import ANY, values_in_bash

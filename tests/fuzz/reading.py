@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nanolan import card, closeup, view, why
+from nanolan import card
 from nanolan.box import postmortem
 from nanolan.box.postmortem import exception_of, stacks_of
 from nanolan.checkpoint.manifest import Manifest, hash_bytes, parse_manifest
@@ -20,7 +20,6 @@ from nanolan.errors import NanolanError
 from nanolan.hub.client import Tree
 from nanolan.hub.proof import prove
 from nanolan.launch.request import create_body, startup_script
-from nanolan.logs import shown, to_lines
 from nanolan.plan import PinnedFile, Predicted, check_names, read_plan
 from nanolan.redact import Secret, printable
 from nanolan.run.causes import cause_of
@@ -33,7 +32,9 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.offers import table
 from nanolan.shadeform.ssh import has_address, ssh_argv
 from nanolan.sim.catalogue import SAMPLE
-from nanolan.status import Overview, RunView
+from nanolan.status import closeup, text, why
+from nanolan.status.logs import shown, to_lines
+from nanolan.status.status import Overview, RunView
 from tests.core_fixtures import PLAN, a_plan
 
 from .made import SCREEN, WORDS, as_json, cut
@@ -121,7 +122,7 @@ def api(given: tuple[str, int, bytes, dict[str, str]]) -> None:
     for i in found if name == "instances" else [found] if name == "info" else []:
         i.cost_now_cents(), i.run_id, i.attempt, i.owner, i.billing  # noqa: B018
         shown = "\n".join(
-            map(printable, view.render(Overview((a_view(instance=i),), (i,), (i,), ())))
+            map(printable, text.render(Overview((a_view(instance=i),), (i,), (i,), ())))
         )
         assert "\x1b" not in shown and "\u202e" not in shown and "\x07" not in shown
         if has_address(i):
@@ -204,7 +205,7 @@ def plan(data: bytes) -> None:
         checked = checked_plan(data, PLAN.run_id, PLAN.runs_repo, SETTINGS)
         body = create_body(checked, startup_script(checked, {"HF_TOKEN": "x"}, "main"))
         assert body["name"].isascii() and "\n" not in body["name"] and checked.limit_cents > 0
-        view.render(Overview((RunView(Entry(checked), "training"),), (), (), ()))
+        text.render(Overview((RunView(Entry(checked), "training"),), (), (), ()))
     except NanolanError:
         pass
     try:
@@ -321,9 +322,9 @@ def told(given: tuple[bytes, bytes, bytes, str]) -> None:
             log_tail=tuple(to_lines(given[3])),
         ),
     ):
-        shown = "\n".join(map(printable, view.render(Overview((v,), (), (), ()))))
+        shown = "\n".join(map(printable, text.render(Overview((v,), (), (), ()))))
         assert "\x1b" not in shown and "\u202e" not in shown
-        json.dumps(view.to_dict(Overview((v,), (), (), ())))
+        json.dumps(text.to_dict(Overview((v,), (), (), ())))
         json.dumps(why.to_dict(why.answer(v, box, given[3])))
         why.render(why.answer(v, box, given[3]))
         spending.render([v.entry])

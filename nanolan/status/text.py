@@ -17,7 +17,7 @@ from nanolan.plan import Plan
 from nanolan.run.record import SUCCEEDED, PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.ssh import has_address
-from nanolan.status import SHORT, Overview, RunView
+from nanolan.status.status import SHORT, Overview, RunView
 from nanolan.times import iso, now_utc, parse_time
 
 WIDTH = 80

@@ -18,9 +18,17 @@ from typing import TYPE_CHECKING
 
 from nanolan.money import dollars
 from nanolan.redact import drawing, hide, printable
-from nanolan.status import Overview, RunView
+from nanolan.status.status import Overview, RunView
+from nanolan.status.text import (
+    WIDTH,
+    clock_of,
+    duration_text,
+    moment_text,
+    render,
+    to_dict,
+    trouble_text,
+)
 from nanolan.times import now_utc
-from nanolan.view import WIDTH, clock_of, duration_text, moment_text, render, to_dict, trouble_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,7 +14,6 @@ from nanolan.errors import MayBeBilling, NanolanError, NotFound, RunFailed
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.proof import prove
 from nanolan.money import dollars
-from nanolan.orphans import compare
 from nanolan.phases import PHASES
 from nanolan.plan import Plan
 from nanolan.redact import hide
@@ -41,6 +40,7 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.records import gap_of
 from nanolan.shadeform.terms import as_now, changed
+from nanolan.status.orphans import compare
 from nanolan.times import now_utc, parse_time
 
 LOG_LINES = 5
