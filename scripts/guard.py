@@ -19,7 +19,7 @@ import click
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.patrol import Event
+    from nanolan.manage.guard import Event
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.settings.settings import Settings
 
@@ -106,7 +106,7 @@ def patrol(
     from nanolan.cost.overdue import SLACK_S
     from nanolan.errors import MayBeBilling
     from nanolan.hub.client import Hub
-    from nanolan.patrol import SETTLE_S, Patrol, knowledge, note_in, walk
+    from nanolan.manage.guard import SETTLE_S, Patrol, knowledge, note_in, walk
     from nanolan.run.find import Elsewhere
     from nanolan.settings.settings import is_loopback
     from nanolan.shadeform.client import Shadeform
@@ -161,7 +161,7 @@ def shown(as_json: bool) -> Callable[[Event], None]:
 def show_unit(s: Settings, owner: str) -> int:
     """The unit on stdout; what it would lack, on stderr."""
     from nanolan.cli import env_file
-    from nanolan.guardpost import KEPT, UNIT, holds_password, unit
+    from nanolan.manage.guard_service import KEPT, UNIT, holds_password, unit
     from nanolan.settings.settings import ROOT
 
     click.echo(unit(ROOT, owner, os.environ), nl=False)
@@ -180,8 +180,8 @@ def show_unit(s: Settings, owner: str) -> int:
 
 def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: bool) -> int:
     """Start the guard as a job; a dry run shows all of it but the values of its secrets."""
-    from nanolan.guardpost import guard_job
     from nanolan.hub.client import Hub
+    from nanolan.manage.guard_service import guard_job
     from nanolan.money import dollars
     from nanolan.times import now_utc
 

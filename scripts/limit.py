@@ -37,7 +37,7 @@ def limit(
 ) -> int:
     """Let RUN (the newest run if none is named) cost DOLLARS in all, from its creation on."""
     from nanolan.hub.client import Hub
-    from nanolan.limit import change, with_limit
+    from nanolan.manage.limit import change, with_limit
     from nanolan.run.find import check_ours, elsewhere, find
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.settings.settings import duration

@@ -24,7 +24,7 @@ from market import ask_offer, find_offers, say
 from nanolan.cli import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.resume import Next
+    from nanolan.manage.resume import Next
     from nanolan.run.ledger import Attempt, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
@@ -111,7 +111,7 @@ def resume(
     """Rent a machine that goes on with RUN (the newest if none is named) where it ended."""
     from nanolan.launch.failover import rent_one
     from nanolan.launch.prepare import prepare
-    from nanolan.resume import attempts, settings_of
+    from nanolan.manage.resume import attempts, settings_of
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.times import now_utc
 
@@ -161,7 +161,7 @@ def where_it_is(
 ) -> tuple[Shadeform, Any, RunView]:
     """The account, the run's Hub and the run as it stands: ours, seen whole, and over."""
     from nanolan.hub.client import Hub
-    from nanolan.resume import check_addresses, check_over
+    from nanolan.manage.resume import check_addresses, check_over
     from nanolan.run.find import check_ours, elsewhere, find
     from nanolan.shadeform.client import Shadeform
     from nanolan.status.status import look
@@ -187,7 +187,7 @@ def plan_next(
 ) -> Next | None:
     """What the next attempt takes over; None when the run is complete."""
     from nanolan.code.check import code_in_one_line
-    from nanolan.resume import money_of, next_attempt, run_code
+    from nanolan.manage.resume import money_of, next_attempt, run_code
     from nanolan.run.remaining import rest_of
 
     plan = view.entry.plan

@@ -73,7 +73,7 @@ def stop_it(
     timeout_s: float,
 ) -> int:
     """Tell a launch that is under way, look, and stop what is there."""
-    from nanolan.stop import tell_launch
+    from nanolan.manage.stop import tell_launch
 
     known = meant(ledger, which)
     told = len(known) == 1 and ledger.is_launching(known[0].plan.run_id)
@@ -179,9 +179,9 @@ def nothing_there(
 
     from nanolan.errors import LedgerProblem, MayBeBilling, NanolanError
     from nanolan.hub.client import Hub
+    from nanolan.manage.stop import ask_to_stop
     from nanolan.run.presence import unknown_words
     from nanolan.status.status import look
-    from nanolan.stop import ask_to_stop
 
     run_id, hub = entry.plan.run_id, Hub(entry.plan.hf_endpoint, s.hf_token) if s.hf_token else None
     over = (
@@ -234,9 +234,9 @@ def ask(
 
     from nanolan.errors import NanolanError
     from nanolan.hub.client import Hub
+    from nanolan.manage.stop import ask_to_stop, deaf, still_bills, wait_until_gone
     from nanolan.run.ledger import STOPPED_BY_USER
     from nanolan.status.status import RunView, look
-    from nanolan.stop import ask_to_stop, deaf, still_bills, wait_until_gone
     from nanolan.times import now_utc
 
     plan = entry.plan

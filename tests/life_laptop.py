@@ -18,6 +18,7 @@ from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.launch.failover import Rules, rent_one
 from nanolan.launch.prepare import Prepared
+from nanolan.manage.stop import tell_launch
 from nanolan.plan import Pinned, Plan
 from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.settings.settings import Settings
@@ -28,7 +29,6 @@ from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.status.orphans import compare
-from nanolan.stop import tell_launch
 from nanolan.times import SERVICE_CLOCK, iso, now_utc, parse_time
 
 from .core_fixtures import PLAN

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import ApiProblem, AuthProblem, PreflightFailed, Unreachable, UsageProblem
-from nanolan.guardpost import JOB, guard_job, quoted, unit
 from nanolan.hub.client import Hub
+from nanolan.manage.guard_service import JOB, guard_job, quoted, unit
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import ROOT, Settings, load_settings

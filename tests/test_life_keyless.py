@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from nanolan.hub.client import Hub
-from nanolan.patrol import Event, Patrol, knowledge
+from nanolan.manage.guard import Event, Patrol, knowledge
 from nanolan.run.find import Elsewhere
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import read_receipt

@@ -13,7 +13,7 @@ from nanolan.box.watch.control import Limit
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.hub.client import Hub
 from nanolan.launch.request import create_body
-from nanolan.limit import change, with_limit
+from nanolan.manage.limit import change, with_limit
 from nanolan.plan import Plan, new_run_id, read_plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry

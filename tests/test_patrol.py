@@ -18,7 +18,7 @@ from msgspec import structs
 from nanolan.cost.overdue import Sight
 from nanolan.hub.client import Hub
 from nanolan.launch.request import create_body
-from nanolan.patrol import SETTLE_S, Event, Patrol, knowledge, note_in, walk
+from nanolan.manage.guard import SETTLE_S, Event, Patrol, knowledge, note_in, walk
 from nanolan.plan import Plan, new_run_id
 from nanolan.redact import Secret
 from nanolan.run.find import Elsewhere

@@ -17,10 +17,7 @@ from nanolan.cost.forecast import Forecast, Work, forecast
 from nanolan.errors import PreflightFailed
 from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
-from nanolan.phases import IDENTITY_FILE
-from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented
-from nanolan.redact import Secret
-from nanolan.resume import (
+from nanolan.manage.resume import (
     ANEW,
     Money,
     Next,
@@ -33,6 +30,9 @@ from nanolan.resume import (
     run_code,
     settings_of,
 )
+from nanolan.phases import IDENTITY_FILE
+from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented
+from nanolan.redact import Secret
 from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, Attempt, Entry
 from nanolan.run.record import Progress, Receipt
 from nanolan.run.remaining import Kept, Rest

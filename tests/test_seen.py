@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import MayBeBilling, NanolanError, PreflightFailed
-from nanolan.resume import check_over
+from nanolan.manage.resume import check_over
 from nanolan.run.ledger import Entry
 from nanolan.status.status import Overview
 from nanolan.status.text import render, to_dict

@@ -14,12 +14,12 @@ from msgspec import structs
 
 from nanolan.errors import MayBeBilling
 from nanolan.hub.client import Hub
+from nanolan.manage.stop import LOOK_EVERY_S, ask_to_stop, deaf, wait_until_gone
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
 from nanolan.run.record import SILENT_S
 from nanolan.sim.hub import HubServer
 from nanolan.status.status import Overview, RunView
-from nanolan.stop import LOOK_EVERY_S, ask_to_stop, deaf, wait_until_gone
 from nanolan.times import iso, now_utc
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan

@@ -16,7 +16,7 @@ from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
 from nanolan.launch.preflight import Findings
 from nanolan.launch.prepare import make_plan
-from nanolan.patrol import Patrol, knowledge
+from nanolan.manage.guard import Patrol, knowledge
 from nanolan.redact import Secret
 from nanolan.run.find import Elsewhere
 from nanolan.run.ledger import Ledger
