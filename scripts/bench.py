@@ -218,11 +218,11 @@ def _steps_per_s(words: list[str]) -> float:
 REPORT = """
 import sys
 from pathlib import Path
-from nanolan.curves import read_metrics
-from nanolan.page import render_page
+from nanolan.report.curves import read_metrics
+from nanolan.report.page import render_page
 from nanolan.plan import read_plan
 from nanolan.run.record import read_receipt
-from nanolan.story import story_of
+from nanolan.report.data import story_of
 plan, receipt, metrics = ((Path(sys.argv[1]) / name).read_bytes() for name in ("plan.json", "receipt.json", "metrics.jsonl"))
 print(len(render_page(story_of(read_plan(plan), read_receipt(receipt), "", read_metrics(metrics), (), None))))
 """

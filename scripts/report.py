@@ -29,8 +29,8 @@ from nanolan.cli import TypedPath, Words, run, setting_options, settings_from
 def report(which: str | None, output: Path | None, owner: str | None, **flags: Any) -> int:
     """Write the report of RUN (the newest if none is named) and print where it is."""
     from nanolan.hub.client import Hub
-    from nanolan.page import render_page, write_page
-    from nanolan.retell import retell
+    from nanolan.report.from_laptop import retell
+    from nanolan.report.page import render_page, write_page
     from nanolan.run.find import elsewhere, find
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.shadeform.client import Shadeform

@@ -10,11 +10,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
-from nanolan.curves import read_metrics
 from nanolan.plan import PinnedFile, Predicted
+from nanolan.report.curves import read_metrics
+from nanolan.report.data import Story, story_of
 from nanolan.run.environment import Environment
 from nanolan.run.record import PhaseReport, Receipt
-from nanolan.story import Story, story_of
 
 from .core_fixtures import a_plan
 

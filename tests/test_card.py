@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nanolan.card import BEGIN, END, earlier, metadata, new_card
+from nanolan.report.model_card import BEGIN, END, earlier, metadata, new_card
 
 from .report_fixtures import EVIL, FOLDERS, PHASES, PLAN, RECEIPT
 

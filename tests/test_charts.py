@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nanolan.charts import INKS, PANELS, charts_of, short, words
-from nanolan.curves import Curve, Metrics, read_metrics
+from nanolan.report.charts import INKS, PANELS, charts_of, short, words
+from nanolan.report.curves import Curve, Metrics, read_metrics
 
 from .report_fixtures import NAN, lines, rows
 

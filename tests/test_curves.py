@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.curves import Curve, Metrics, curve, read_metrics, running_mean, thin
+from nanolan.report.curves import Curve, Metrics, curve, read_metrics, running_mean, thin
 
 from .report_fixtures import lines, rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nanolan.markup import esc, note, page, section, table, terms
+from nanolan.report.html import esc, note, page, section, table, terms
 
 
 @pytest.mark.parametrize(

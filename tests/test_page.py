@@ -11,8 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from nanolan.errors import UsageProblem
-from nanolan.page import render_page, stage_name, write_page
 from nanolan.redact import Secret
+from nanolan.report.page import render_page, stage_name, write_page
 from nanolan.sim.marker import MARKER
 
 from .report_fixtures import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.page import render_page
+from nanolan.report.page import render_page
 
 from .browser import CHROMIUM, Page, chromium
 from .report_fixtures import STORIES

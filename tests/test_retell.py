@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nanolan.errors import ApiProblem, NotFound, Unreachable
-from nanolan.retell import look, where
+from nanolan.report.from_laptop import look, where
 from nanolan.status.status import RunView
 
 from .test_status import LIVE, TRAINING

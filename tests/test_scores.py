@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from nanolan.report.scores import (
+    PUBLISHED,
+    TASKS,
+    chat_core,
+    is_d20,
+    passes,
+    published_range,
+    score_lines,
+)
 from nanolan.run.record import PhaseReport
-from nanolan.scores import PUBLISHED, TASKS, chat_core, is_d20, passes, published_range, score_lines
 
 MEASURED = {"arc_easy_acc": 0.40, "gsm8k_acc": 0.05, "chatcore": 0.125}
 

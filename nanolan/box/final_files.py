@@ -15,16 +15,16 @@ from nanolan.box.context import Machine, say
 from nanolan.box.machine_check import environment_here
 from nanolan.box.postmortem import PROBES_S, headlines, to_bytes, write_up
 from nanolan.box.watch.heartbeat import metrics_of
-from nanolan.card import README, new_card
 from nanolan.checkpoint.evaluation import beside, gather
 from nanolan.checkpoint.manifest import MANIFEST
-from nanolan.curves import read_metrics
 from nanolan.net.deadline import within
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
-from nanolan.page import render_page
 from nanolan.redact import Mask
+from nanolan.report.curves import read_metrics
+from nanolan.report.data import story_of
+from nanolan.report.model_card import README, new_card
+from nanolan.report.page import render_page
 from nanolan.run.record import SUCCEEDED, Receipt, leak_warning, to_json
-from nanolan.story import story_of
 from nanolan.times import iso
 
 LAST_WORDS_S = 600.0  # for the log, with a Hub that has taken everything else

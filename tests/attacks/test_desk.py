@@ -25,9 +25,9 @@ from nanolan.box.watch.log import Parts, new_lines, whole
 from nanolan.box.watch.progress import read_beat
 from nanolan.checkpoint.evaluation import gather, read_results, score_numbers
 from nanolan.checkpoint.manifest import MANIFEST, read_whole, save_whole, whole_steps
-from nanolan.curves import read_metrics
 from nanolan.errors import BadAnswer
 from nanolan.redact import Mask, Secret
+from nanolan.report.curves import read_metrics
 from nanolan.run.record import PhaseReport, phase_report, read_receipt, to_json
 from tests.attacks.test_pickles import grown
 from tests.core_fixtures import PLAN

@@ -17,11 +17,11 @@ import pytest
 
 from nanolan.box.postmortem import exception_of, read_postmortem
 from nanolan.box.watch.control import Limit
-from nanolan.card import new_card
 from nanolan.errors import BadAnswer, NanolanError, NotFound, UnclearAnswer, Unreachable
 from nanolan.hub.client import SMALL_FILE, Hub
 from nanolan.plan import UNREADABLE
 from nanolan.redact import Secret, printable
+from nanolan.report.model_card import new_card
 from nanolan.run.causes import cause_of
 from nanolan.run.find import checked_plan
 from nanolan.run.ledger import Entry, Ledger

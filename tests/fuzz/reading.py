@@ -11,7 +11,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nanolan import card
 from nanolan.box import postmortem
 from nanolan.box.postmortem import exception_of, stacks_of
 from nanolan.checkpoint.manifest import Manifest, hash_bytes, parse_manifest
@@ -22,6 +21,7 @@ from nanolan.hub.proof import prove
 from nanolan.launch.request import create_body, startup_script
 from nanolan.plan import PinnedFile, Predicted, check_names, read_plan
 from nanolan.redact import Secret, printable
+from nanolan.report import model_card
 from nanolan.run.causes import cause_of
 from nanolan.run.find import checked_plan
 from nanolan.run.ledger import Entry, Ledger
@@ -329,7 +329,7 @@ def told(given: tuple[bytes, bytes, bytes, str]) -> None:
         why.render(why.answer(v, box, given[3]))
         spending.render([v.entry])
         if receipt:
-            card.new_card(given[3], PLAN, receipt, {"f"})
+            model_card.new_card(given[3], PLAN, receipt, {"f"})
     Ledger(Path("/nonexistent")).readable()
 
 

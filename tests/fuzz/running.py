@@ -22,16 +22,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from nanolan.box.watch.heartbeat import last_row
-from nanolan.card import BEGIN, END, new_card
 from nanolan.checkpoint.conversations import count_conversations
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
-from nanolan.curves import read_metrics
 from nanolan.errors import NanolanError
-from nanolan.page import render_page
+from nanolan.report.curves import read_metrics
+from nanolan.report.data import story_of
+from nanolan.report.model_card import BEGIN, END, new_card
+from nanolan.report.page import render_page
 from nanolan.run.environment import Environment
 from nanolan.run.record import PhaseReport
-from nanolan.story import story_of
 from nanolan.train.calculator import MAX_NUMBER, calculate
 from nanolan.train.checkpoint import load, read_state
 from nanolan.train.conversation import read_jsonl, render

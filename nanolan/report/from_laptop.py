@@ -8,14 +8,14 @@ from functools import partial
 
 from nanolan.checkpoint.evaluation import read_samples
 from nanolan.cost.spending import attempts
-from nanolan.curves import Metrics, read_metrics
 from nanolan.errors import NanolanError, NotFound
 from nanolan.hub.client import Hub
+from nanolan.report.curves import Metrics, read_metrics
+from nanolan.report.data import Story
 from nanolan.run.environment import read_environment
 from nanolan.run.record import ENDED
 from nanolan.status.status import RunView
 from nanolan.status.text import resume_command
-from nanolan.story import Story
 from nanolan.times import iso, now_utc
 
 FILES = ("metrics.jsonl", "samples.json", "environment.json")

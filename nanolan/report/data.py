@@ -8,9 +8,9 @@ from datetime import timedelta
 
 from nanolan.checkpoint.evaluation import PhaseSamples
 from nanolan.cost.spending import paid_cents, sum_of
-from nanolan.curves import Metrics
 from nanolan.money import dollars
 from nanolan.plan import Plan
+from nanolan.report.curves import Metrics
 from nanolan.run.environment import Environment
 from nanolan.run.ledger import Attempt
 from nanolan.run.record import ENDED, SUCCEEDED, PhaseReport, Receipt

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from nanolan.curves import Curve, Metrics, curve, running_mean, thin
+from nanolan.report.curves import Curve, Metrics, curve, running_mean, thin
 
 WIDTH_IN, HEIGHT_IN, DPI = 4.6, 2.5, 72  # SVG points: 331 x 180, which a phone shows unscaled
 PIXELS = 560  # of the drawing, on a screen that shows it at twice its size

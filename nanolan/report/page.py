@@ -10,19 +10,19 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from nanolan.charts import can_draw, charts_of
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.cost.spending import split, waste
-from nanolan.curves import Metrics
 from nanolan.errors import UsageProblem
-from nanolan.markup import esc, note, page, section, table, terms
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES
 from nanolan.plan import Pinned, Plan
 from nanolan.redact import hide
+from nanolan.report.charts import can_draw, charts_of
+from nanolan.report.curves import Metrics
+from nanolan.report.data import Story
+from nanolan.report.html import esc, note, page, section, table, terms
+from nanolan.report.scores import MODEL, PUBLISHED_BY, Line, is_d20, passes, score_lines
 from nanolan.run.record import FAILED, LOST, STOPPED, SUCCEEDED, PhaseReport, Receipt
-from nanolan.scores import MODEL, PUBLISHED_BY, Line, is_d20, passes, score_lines
-from nanolan.story import Story
 
 TONES = {SUCCEEDED: "good", FAILED: "bad", LOST: "bad", STOPPED: "warn"}
 STAGES = {"setup": "set-up"}

@@ -20,8 +20,8 @@ from nanolan.cost.spending import paid_cents
 from nanolan.money import dollars
 from nanolan.phases import PHASES
 from nanolan.plan import UNREADABLE, Plan
+from nanolan.report.scores import CHATCORE, TASKS
 from nanolan.run.record import PhaseReport, Receipt
-from nanolan.scores import CHATCORE, TASKS
 
 README = "README.md"
 BEGIN, END = "<!-- nanolan:begin -->", "<!-- nanolan:end -->"
