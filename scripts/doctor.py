@@ -40,8 +40,8 @@ PATIENCE_S = 8.0  # with a service that does not answer
 def doctor(as_json: bool, **flags: Any) -> int:
     """Check every requirement. Exit code 0 when a launch could work, 4 when something failed."""
     from nanolan.cli import cached_token
-    from nanolan.doctor import examine, exit_code, render, to_dict
-    from nanolan.patient import admit
+    from nanolan.doctor.context import admit
+    from nanolan.doctor.doctor import examine, exit_code, render, to_dict
     from nanolan.run.ledger import nanolan_home
     from nanolan.settings.credentials import note_credentials
     from nanolan.settings.settings import ROOT, usable_settings

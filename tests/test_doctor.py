@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from nanolan.accounts import scope
 from nanolan.checklist import Check
-from nanolan.doctor import ROWS, Row, examine, exit_code, next_steps, render
+from nanolan.doctor.accounts import scope
+from nanolan.doctor.context import Patient, admit
+from nanolan.doctor.doctor import ROWS, Row, examine, exit_code, next_steps, render
 from nanolan.errors import NanolanError
-from nanolan.patient import Patient, admit
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import load_settings
 from nanolan.sim.hub_state import READER
@@ -195,8 +195,8 @@ def test_services_that_take_the_call_and_never_answer_do_not_hold_it_up(tmp_path
             "HF_REPO": REPO,
         }
         code = (
-            "import sys, json; from pathlib import Path; from nanolan.settings.settings import load_settings; from nanolan.doctor import *; "
-            "from nanolan.patient import admit; env = json.load(sys.stdin); here = Path(sys.argv[1]); "
+            "import sys, json; from pathlib import Path; from nanolan.settings.settings import load_settings; from nanolan.doctor.doctor import *; "
+            "from nanolan.doctor.context import admit; env = json.load(sys.stdin); here = Path(sys.argv[1]); "
             "print(exit_code(examine(admit(load_settings({}, env), (), env, here, here, here, here, 5), limit_s=1)))"
         )
         done = subprocess.run(

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from nanolan.accounts import look_at_structure
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS
+from nanolan.doctor.accounts import look_at_structure
+from nanolan.doctor.context import admit
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.hub.input_check import look_at_inputs
 from nanolan.hub.layout import adopt, verify
 from nanolan.hub.upload import check_together, pack, where_from
 from nanolan.launch.preflight import look_at_hub
-from nanolan.patient import admit
 from nanolan.phases import IDENTITY_FILE
 from nanolan.redact import Secret
 from nanolan.settings.settings import load_settings

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.doctor.context import Patient, admit, once
 from nanolan.errors import AuthProblem, NotFound, UsageProblem
-from nanolan.patient import Patient, admit, once
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.sim.marker import MARKER
 
@@ -79,7 +79,7 @@ def test_threads_that_read_the_ledger_for_the_first_time_at_once_do_not_crash(
     tmp_path: Path,
 ) -> None:
     code = (
-        "import msgspec, sys, threading; from pathlib import Path; from nanolan.run.ledger import Entry; from nanolan.patient import admit\n"
+        "import msgspec, sys, threading; from pathlib import Path; from nanolan.run.ledger import Entry; from nanolan.doctor.context import admit\n"
         "from nanolan.settings.settings import load_settings; from tests.core_fixtures import PLAN\n"
         "data, here, together = msgspec.json.encode(Entry(PLAN)), Path(sys.argv[1]), threading.Barrier(8)\n"
         "admit(load_settings({}, {}), (), {}, here, here, here, here, 1); sys.setswitchinterval(1e-6)\n"

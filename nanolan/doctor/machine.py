@@ -15,10 +15,10 @@ from nanolan.checklist import Check
 from nanolan.code.check import of_snapshot
 from nanolan.code.git import run_git
 from nanolan.code.snapshot import look_at_code_of
+from nanolan.doctor.context import Patient
 from nanolan.errors import PreflightFailed
 from nanolan.net.errors import HUB, SHADEFORM, of_exception
 from nanolan.net.session import open_session
-from nanolan.patient import Patient
 
 LEAST_GB, ENOUGH_GB = 0.2, 5.0  # for a launch; for a d20 and the data sets of a phase here
 CLOCK_NOTE_S, CLOCK_WRONG_S = 60, 300

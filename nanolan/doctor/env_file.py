@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nanolan.checklist import Check
 from nanolan.code.git import is_tracked
+from nanolan.doctor.context import Patient
 from nanolan.errors import PreflightFailed, UsageProblem
-from nanolan.patient import Patient
 from nanolan.settings.env_lines import read_env
 from nanolan.settings.settings import FIELDS
 

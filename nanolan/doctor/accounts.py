@@ -8,6 +8,7 @@ from typing import Any
 
 from nanolan.checklist import Check
 from nanolan.cost.forecast import forecaster, work_of
+from nanolan.doctor.context import Patient
 from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
 from nanolan.hub.client import TOKENS_URL, Hub, other_names
 from nanolan.hub.layout import Piece, amount, needed, read_by
@@ -15,7 +16,6 @@ from nanolan.hub.pins import pin_dataset
 from nanolan.launch.preflight import check_box_key, check_money, check_time, wallet_hint
 from nanolan.money import dollars
 from nanolan.net.deadline import begin
-from nanolan.patient import Patient
 from nanolan.phases import IDENTITY_FILE, data_files
 from nanolan.shadeform.offers import choose, wanted_by
 

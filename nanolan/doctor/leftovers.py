@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from nanolan.checklist import Check
+from nanolan.doctor.context import Patient
 from nanolan.errors import NanolanError
 from nanolan.money import dollars
-from nanolan.patient import Patient
 from nanolan.shadeform.records import gap_of
 from nanolan.status.orphans import compare
 

@@ -10,7 +10,8 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any
 
-from nanolan.accounts import (
+from nanolan.checklist import Check
+from nanolan.doctor.accounts import (
     look_at_datasets,
     look_at_identity,
     look_at_key,
@@ -20,13 +21,17 @@ from nanolan.accounts import (
     look_at_structure,
     look_at_token,
 )
-from nanolan.checklist import Check
-from nanolan.envfile import look_at_env, look_at_settings
+from nanolan.doctor.context import Patient
+from nanolan.doctor.env_file import look_at_env, look_at_settings
+from nanolan.doctor.leftovers import (
+    look_at_instances,
+    look_at_keys,
+    look_at_ledger,
+    look_at_rehearsals,
+)
+from nanolan.doctor.machine import look_at_clock, look_at_code, look_at_disk, look_at_tools
 from nanolan.errors import NanolanError, TooManyRequests, Unreachable, WrongSetting
-from nanolan.leftovers import look_at_instances, look_at_keys, look_at_ledger, look_at_rehearsals
 from nanolan.net.deadline import begin
-from nanolan.patient import Patient
-from nanolan.toolbox import look_at_clock, look_at_code, look_at_disk, look_at_tools
 
 LIMIT_S = 20.0  # for all looks together: they run at the same time
 WIDTH = 80
