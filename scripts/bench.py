@@ -22,7 +22,7 @@ from pathlib import Path
 import bench_status
 import click
 
-from nanolan.cli import Words, run
+from nanolan.cli.command import Words, run
 from nanolan.settings.settings import ROOT
 
 TEN_LINES = """

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli.command import Words, run, setting_options, settings_from
 from nanolan.settings.settings import ROOT
 
 

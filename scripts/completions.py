@@ -11,7 +11,7 @@ import importlib
 
 import click
 
-from nanolan.cli import Words, run
+from nanolan.cli.command import Words, run
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -20,7 +20,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completions(shell: str) -> int:
     """Print the completion of SHELL."""
-    from nanolan import menu
+    from nanolan.cli import menu
     from nanolan.hub.upload import KINDS
     from nanolan.phases import PHASES, SEQUENCES
     from nanolan.settings.settings import ROOT

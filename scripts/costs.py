@@ -10,7 +10,7 @@ import json
 
 import click
 
-from nanolan.cli import Words, run
+from nanolan.cli.command import Words, run
 
 
 @click.command(cls=Words)

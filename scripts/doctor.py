@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from nanolan.cli import Words, env_file, run, setting_options
+from nanolan.cli.command import Words, env_file, run, setting_options
 
 PATIENCE_S = 8.0  # with a service that does not answer
 
@@ -39,7 +39,7 @@ PATIENCE_S = 8.0  # with a service that does not answer
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def doctor(as_json: bool, **flags: Any) -> int:
     """Check every requirement. Exit code 0 when a launch could work, 4 when something failed."""
-    from nanolan.cli import cached_token
+    from nanolan.cli.command import cached_token
     from nanolan.doctor.context import admit
     from nanolan.doctor.doctor import examine, exit_code, render, to_dict
     from nanolan.run.ledger import nanolan_home

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli.command import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.manage.guard import Event
@@ -160,7 +160,7 @@ def shown(as_json: bool) -> Callable[[Event], None]:
 
 def show_unit(s: Settings, owner: str) -> int:
     """The unit on stdout; what it would lack, on stderr."""
-    from nanolan.cli import env_file
+    from nanolan.cli.command import env_file
     from nanolan.manage.guard_service import KEPT, UNIT, holds_password, unit
     from nanolan.settings.settings import ROOT
 

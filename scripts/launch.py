@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from market import NOT_AGREED, ask_offer, clients, find_offers, offers_to_show, say
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli.command import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.launch.failover import Launched, Rules

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from ssh import argv_of
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli.command import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.run.ledger import Entry, Ledger

@@ -14,7 +14,7 @@ import click
 from launch import typed
 from market import clients, expected, find_offers
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli.command import Words, run, setting_options, settings_from
 
 
 @click.command(cls=Words)

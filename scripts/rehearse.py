@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import TypedPath, Words, run, setting_options
+from nanolan.cli.command import TypedPath, Words, run, setting_options
 from nanolan.settings.settings import ROOT
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nanolan.cli import Words, run
+from nanolan.cli.command import Words, run
 from nanolan.settings.settings import ROOT
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from nanolan.cli import TypedPath, Words, run, setting_options, settings_from
+from nanolan.cli.command import TypedPath, Words, run, setting_options, settings_from
 
 
 @click.command(cls=Words)

@@ -21,7 +21,7 @@ from launch import (
 )
 from market import ask_offer, find_offers, say
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli.command import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.manage.resume import Next

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from nanolan.cli import TypedPath, Words, run
+from nanolan.cli.command import TypedPath, Words, run
 
 
 @click.command(cls=Words)

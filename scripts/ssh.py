@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import run, setting_options, settings_from
-from nanolan.helptext import Taught
+from nanolan.cli.command import run, setting_options, settings_from
+from nanolan.cli.help import Taught
 
 if TYPE_CHECKING:
     from nanolan.run.ledger import Entry, Ledger

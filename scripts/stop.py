@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli.command import Words, run, setting_options, settings_from
 
 YOUNG_S = 600.0  # how long after its plan a machine that is not listed is looked for a while longer
 

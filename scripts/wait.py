@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from check_status import verdict
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli.command import Words, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.status.status import Overview

@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from nanolan.cli import Words, run, setting_options, settings_from
+from nanolan.cli.command import Words, run, setting_options, settings_from
 from nanolan.errors import InsufficientFunds, MayBeBilling
 from nanolan.redact import printable
 from nanolan.settings.settings import TABLE
@@ -185,7 +185,7 @@ def test_an_answer_cannot_drive_the_terminal(
 
 def test_a_reader_that_hangs_up_is_no_traceback() -> None:
     code = (
-        "import sys, click; sys.path.insert(0, '.'); from nanolan.cli import run\n"
+        "import sys, click; sys.path.insert(0, '.'); from nanolan.cli.command import run\n"
         "@click.command()\ndef spout():\n for _ in range(100000): click.echo('x' * 100)\nrun(spout)"
     )
     done = subprocess.run(

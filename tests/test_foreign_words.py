@@ -133,7 +133,7 @@ def test_every_command_runs_behind_the_veil_and_none_goes_around_it() -> None:
         if "@click.command" in text:
             assert re.search(
                 r'^if __name__ == "__main__":\n    run\(\w+(, insist=.+)?\)$', text, re.M
-            ), f"{path}: not by nanolan.cli.run"
+            ), f"{path}: not by nanolan.cli.command.run"
         for call in (
             n
             for n in ast.walk(ast.parse(text))

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from nanolan.cli.menu import recipes
 from nanolan.hub.upload import CHECKPOINTS
-from nanolan.menu import recipes
 from nanolan.plan import Plan
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import log_path

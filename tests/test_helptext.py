@@ -12,8 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from nanolan.helptext import GROUPS, Taught, examples_of
-from nanolan.menu import recipes
+from nanolan.cli.help import GROUPS, Taught, examples_of
+from nanolan.cli.menu import recipes
 from nanolan.settings.settings import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -126,7 +126,7 @@ def test_examples_are_read_with_what_they_do_and_what_goes_on_below(
 ) -> None:
     (tmp_path / "taught_script.py").write_text(
         '"""Words.\n\n    just a b=1   first\n                 and more\n    just a\n\nEnd.\n"""\n'
-        "import click\nfrom nanolan.helptext import Taught\n"
+        "import click\nfrom nanolan.cli.help import Taught\n"
         "@click.command(cls=Taught)\ndef a(): ...\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

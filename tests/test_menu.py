@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.menu import recipes
+from nanolan.cli.menu import recipes
 from nanolan.settings.settings import ROOT
 from tests.core_fixtures import script
 

@@ -161,7 +161,7 @@ PROGRAM = """
 import sys
 sys.path.insert(0, "scripts")
 import click
-from nanolan.cli import Words, run
+from nanolan.cli.command import Words, run
 from nanolan.errors import ApiProblem
 from nanolan.redact import Secret
 

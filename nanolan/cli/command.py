@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.helptext import Taught
+from nanolan.cli.help import Taught
 from nanolan.redact import short, veiled
 
 if TYPE_CHECKING:
