@@ -172,7 +172,7 @@ chat *args: (_setup "train")
 [group('model')]
 [no-exit-message]
 export-hf *args: (_setup "train")
-    @{{python}} -m nanolan.train.export "$@"
+    @{{python}} -m nanolan.model.export_hf "$@"
 
 # write identity_conversations.jsonl: who it is
 [group('model')]

@@ -69,7 +69,7 @@ def chat(
     command = [
         sys.executable,
         "-m",
-        "nanolan.train.chat",
+        "nanolan.model.chat",
         str(folder),
         str(base / "tokenizer"),
         *options,

@@ -24,16 +24,16 @@ from nanolan.hub.input_check import look_at_inputs
 from nanolan.hub.layout import adopt, verify
 from nanolan.hub.upload import check_together, pack, where_from
 from nanolan.launch.preflight import look_at_hub
+from nanolan.model import checkpoint
+from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import IDENTITY_FILE
 from nanolan.redact import Secret
 from nanolan.settings.settings import load_settings
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
-from nanolan.train import checkpoint
 from nanolan.train.recipe import RECIPES
 from nanolan.train.supervised import check_fit
 from nanolan.train.tasks import IDENTITY, Part, open_part
-from nanolan.train.tokenizer import load_tokenizer
 from tests.checkpoint_fixtures import (
     BASE,
     CONFIG,

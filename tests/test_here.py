@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.model.checkpoint import load
 from nanolan.sim.hub import HubServer
 from nanolan.sim.seed import seed
-from nanolan.train.checkpoint import load
 from nanolan.train.tiny import write_tiny
 
 ROOT = Path(__file__).resolve().parent.parent

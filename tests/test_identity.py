@@ -163,7 +163,7 @@ def test_the_command_writes_a_file_that_the_trainer_reads_and_never_overwrites_o
 
     assert run("count=50", "--dry-run").returncode == 0 and not list(tmp_path.iterdir())
     assert run("count=50").returncode == 0
-    conversation = pytest.importorskip("nanolan.train.conversation")
+    conversation = pytest.importorskip("nanolan.model.conversation")
     assert len(conversation.read_jsonl(tmp_path / "identity_conversations.jsonl")) == 50
     again = run("count=50")
     assert again.returncode == 2 and "exists already" in again.stderr

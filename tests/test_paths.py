@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from nanolan.hub.pull import base_dir
+from nanolan.model.export_hf import ordinary_mode
 from nanolan.settings.paths import CALLED_FROM, typed
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.shadeform.ssh_key import own_key
-from nanolan.train.export import ordinary_mode
 from scripts.upload import sources_of
 from tests.core_fixtures import script
 

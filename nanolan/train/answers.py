@@ -11,12 +11,12 @@ from pathlib import Path
 
 from nanolan.checkpoint.evaluation import Sample
 from nanolan.errors import BadAnswer
-from nanolan.train.chat import texts
-from nanolan.train.conversation import Conversation, render_prompt
-from nanolan.train.engine import Engine
+from nanolan.model.chat import texts
+from nanolan.model.conversation import Conversation, render_prompt
+from nanolan.model.engine import Engine
+from nanolan.model.sampling import Sampling
 from nanolan.train.eval_tasks import TASKS, conversations_of
 from nanolan.train.rollouts import final_number, question_of
-from nanolan.train.sampling import Sampling
 
 QUESTIONS = ("Who are you?", "Who made you?", "Why is the sky blue?")
 TAKEN = {

@@ -24,9 +24,9 @@ from types import TracebackType
 import torch
 
 from nanolan.errors import NanolanError, UsageProblem
+from nanolan.model.gpt import GPT
 from nanolan.train.cases import CASES, Tally
 from nanolan.train.hardware import mfu_per_token, peak_gib
-from nanolan.train.model import GPT
 from nanolan.train.workload import SHAPES, Shape
 from nanolan.train.world import World
 

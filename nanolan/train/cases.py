@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from nanolan.model.attention import flex_works
+from nanolan.model.engine import Completion, Engine
+from nanolan.model.gpt import GPT
+from nanolan.model.sampling import Sampling
 from nanolan.train import plain
-from nanolan.train.attention import flex_works
-from nanolan.train.engine import Completion, Engine
-from nanolan.train.model import GPT
 from nanolan.train.optim import make_optimizer
 from nanolan.train.rl import rows_that_fit
 from nanolan.train.rollouts import Rollout, policy_batch, policy_loss
-from nanolan.train.sampling import Sampling
 from nanolan.train.step import Stepper, autocast, even_micro_batch
 from nanolan.train.workload import WORKS, Shape, made_tokenizer, questions, rewarded
 from nanolan.train.world import World

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nanolan.errors import BadAnswer
-from nanolan.train.conversation import Conversation, render_prompt
+from nanolan.model.conversation import Conversation, render_prompt
+from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.humaneval import read_humaneval
 from nanolan.train.rollouts import question_of
 from nanolan.train.tasks import Part, open_mixture
-from nanolan.train.tokenizer import Tokenizer
 
 SEED = 42  # of the choice that `quick` makes
 MAX_PROMPT = 2048

@@ -17,15 +17,15 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from nanolan.errors import BadAnswer, UsageProblem
-from nanolan.train.engine import Engine
+from nanolan.model.engine import Engine
+from nanolan.model.gpt import GPT, softcap
+from nanolan.model.sampling import Sampling
+from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.eval_tasks import TASKS, Choice, Task, chat_core, problems_of
 from nanolan.train.humaneval import Problem, program_of, prompt_of, run_all
 from nanolan.train.job import SCOPES
-from nanolan.train.model import GPT, softcap
 from nanolan.train.rollouts import Question, roll_out
-from nanolan.train.sampling import Sampling
 from nanolan.train.step import autocast
-from nanolan.train.tokenizer import Tokenizer
 from nanolan.train.world import World
 
 MAX_NEW_TOKENS = 512

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from nanolan.errors import BadAnswer, RunFailed
-from nanolan.train.model import GPT
-from nanolan.train.tokenizer import Tokenizer
+from nanolan.model.gpt import GPT
+from nanolan.model.tokenizer import Tokenizer
 
 RECENT = 20
 FACTOR = 3.0

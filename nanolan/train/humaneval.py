@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanolan.errors import BadAnswer
+from nanolan.model.conversation import conversation, render_prompt
+from nanolan.model.tokenizer import Tokenizer
 from nanolan.phases import DATASETS
-from nanolan.train.conversation import conversation, render_prompt
 from nanolan.train.tasks import text
-from nanolan.train.tokenizer import Tokenizer
 
 HUMANEVAL = DATASETS["humaneval"]
 TIMEOUT_S = 10.0

@@ -15,16 +15,16 @@ import msgspec
 from nanolan.checkpoint.evaluation import PhaseSamples, beside
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import BadAnswer, RunFailed
-from nanolan.train import checkpoint
+from nanolan.model import checkpoint
+from nanolan.model.engine import Engine
+from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.answers import answers
-from nanolan.train.engine import Engine
 from nanolan.train.evaluate import evaluate_model
 from nanolan.train.job import Job
 from nanolan.train.recipe import recipe_for
 from nanolan.train.report import Report
 from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import check_fit
-from nanolan.train.tokenizer import load_tokenizer
 from nanolan.train.world import World
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nanolan.train.model import GPT
+from nanolan.model.gpt import GPT
 from nanolan.train.world import World
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients: quick to about 1, not exact

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanolan.train.loss import IGNORE, SOFTCAP
-from nanolan.train.model import GPT
+from nanolan.model.gpt import GPT
+from nanolan.model.loss import IGNORE, SOFTCAP
+from nanolan.model.sampling import Sampling
 from nanolan.train.optim import BETAS, EPS, NS_STEPS, QUINTIC, WIDTH
 from nanolan.train.rows import Batch
-from nanolan.train.sampling import Sampling
 
 
 def norm(x: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nanolan.errors import BadAnswer, RunFailed
-from nanolan.train.conversation import render
+from nanolan.model.conversation import render
+from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.stop import follow
 from nanolan.train.tasks import Source
-from nanolan.train.tokenizer import Tokenizer
 
 POOL_ROWS = 10_000  # of a rank: about 2 s for one core, and less is not worth a pool
 MOST_WORKERS = 32  # of a rank: more only wait for it to write what they made

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 
 from nanolan.errors import BadAnswer, RunFailed
-from nanolan.train import checkpoint
-from nanolan.train.engine import Engine
+from nanolan.model import checkpoint
+from nanolan.model.engine import Engine
+from nanolan.model.gpt import GPT
+from nanolan.model.sampling import Sampling
+from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.health import check_number, finite
 from nanolan.train.job import Job
-from nanolan.train.model import GPT
 from nanolan.train.optim import Optimizer, make_optimizer
 from nanolan.train.recipe import Recipe, lr_factor, micro_batch, momentum, recipe_for
 from nanolan.train.report import Report
@@ -33,12 +35,10 @@ from nanolan.train.rollouts import (
     read_questions,
     roll_out,
 )
-from nanolan.train.sampling import Sampling
 from nanolan.train.state import Resume, States, find_state, how_to_resume, load_optimizer
 from nanolan.train.step import Stepper
 from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import check_fit
-from nanolan.train.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.world import World
 
 CPU_POSITIONS = 2048  # of a micro-batch: larger ones are no faster, but take memory

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from nanolan.errors import BadAnswer
-from nanolan.train.conversation import Conversation, render_prompt
-from nanolan.train.engine import Completion, Engine
-from nanolan.train.loss import CHUNK_LOGITS, summed_loss
-from nanolan.train.model import GPT
+from nanolan.model.conversation import Conversation, render_prompt
+from nanolan.model.engine import Completion, Engine
+from nanolan.model.gpt import GPT
+from nanolan.model.loss import CHUNK_LOGITS, summed_loss
+from nanolan.model.sampling import Sampling
+from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.rows import Batch
-from nanolan.train.sampling import Sampling
 from nanolan.train.tasks import Part, open_part
-from nanolan.train.tokenizer import Tokenizer
 
 FINAL = re.compile(r"#### (-?[0-9.,]+)")
 

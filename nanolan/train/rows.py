@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from nanolan.errors import BadAnswer
-from nanolan.train.model import IGNORE
+from nanolan.model.gpt import IGNORE
+from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.pack import pack
 from nanolan.train.recipe import Recipe
 from nanolan.train.store import Store, tokenise
 from nanolan.train.tasks import Part, open_mixture
-from nanolan.train.tokenizer import Tokenizer
 from nanolan.train.world import World
 
 

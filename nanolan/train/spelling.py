@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from string import ascii_lowercase
 
-from nanolan.train.conversation import Conversation, conversation
+from nanolan.model.conversation import Conversation, conversation
 
 TEST_SHARE = 10  # one word in so many is for tests
 MAX_WORDS = 50_000

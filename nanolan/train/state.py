@@ -21,10 +21,10 @@ from torch import Tensor
 
 from nanolan.checkpoint.manifest import MANIFEST, parse_manifest, save_whole, whole_steps
 from nanolan.errors import BadAnswer, RunFailed, UsageProblem
-from nanolan.train.checkpoint import read_state, write_files
+from nanolan.model.checkpoint import read_state, write_files
+from nanolan.model.gpt import GPT
 from nanolan.train.health import finite
 from nanolan.train.job import Job
-from nanolan.train.model import GPT
 from nanolan.train.optim import Optimizer
 from nanolan.train.world import World
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nanolan.errors import RunFailed
-from nanolan.train.model import GPT, IGNORE
+from nanolan.model.gpt import GPT, IGNORE
 from nanolan.train.rows import Batch, Rows
 from nanolan.train.world import World
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.rendering import Rendering, render_blocks, workers_for
 from nanolan.train.tasks import Source
-from nanolan.train.tokenizer import Tokenizer
 from nanolan.train.world import World
 
 

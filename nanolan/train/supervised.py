@@ -16,13 +16,14 @@ import torch
 
 from nanolan.checkpoint.architecture import check_rows, check_vocabulary
 from nanolan.errors import BadAnswer, RunFailed
+from nanolan.model import checkpoint
+from nanolan.model.attention import flex_works
+from nanolan.model.gpt import GPT
+from nanolan.model.tokenizer import Tokenizer, load_token_bytes, load_tokenizer
 from nanolan.phases import IDENTITY_FILE
-from nanolan.train import checkpoint
-from nanolan.train.attention import flex_works
 from nanolan.train.hardware import mfu_per_token
 from nanolan.train.health import Health, check_number, check_start, expected_loss, finite
 from nanolan.train.job import Job
-from nanolan.train.model import GPT
 from nanolan.train.optim import Optimizer, make_optimizer
 from nanolan.train.recipe import (
     Recipe,
@@ -39,7 +40,6 @@ from nanolan.train.state import Resume, States, find_state, how_to_resume, load_
 from nanolan.train.step import Stepper, even_micro_batch, validate
 from nanolan.train.stop import StopFlag
 from nanolan.train.tasks import IDENTITY, TRAINING, VALIDATION, Part, open_part
-from nanolan.train.tokenizer import Tokenizer, load_token_bytes, load_tokenizer
 from nanolan.train.world import World
 
 

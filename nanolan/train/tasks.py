@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 
 from nanolan.checkpoint.parquet import plain_path
 from nanolan.errors import BadAnswer
-from nanolan.phases import DATASETS, IDENTITY_FILE, check_data
-from nanolan.train.conversation import (
+from nanolan.model.conversation import (
     Conversation,
     calculator_parts,
     check,
@@ -29,6 +28,7 @@ from nanolan.train.conversation import (
     multiple_choice,
     read_jsonl,
 )
+from nanolan.phases import DATASETS, IDENTITY_FILE, check_data
 from nanolan.train.spelling import count_letters, of_split, spell, words_of
 
 IDENTITY = "identity"

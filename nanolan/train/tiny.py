@@ -17,9 +17,9 @@ import torch
 
 from nanolan.checkpoint.architecture import GPTConfig
 from nanolan.errors import UsageProblem
-from nanolan.train.checkpoint import write_files
-from nanolan.train.model import GPT
-from nanolan.train.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanolan.model.checkpoint import write_files
+from nanolan.model.gpt import GPT
+from nanolan.model.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 STEP = 10
 MAX_WORDS = 4000

@@ -11,15 +11,15 @@ import tiktoken
 import torch
 
 from nanolan.checkpoint.architecture import GPTConfig
-from nanolan.train.engine import Completion
-from nanolan.train.loss import IGNORE
+from nanolan.model.engine import Completion
+from nanolan.model.loss import IGNORE
+from nanolan.model.tokenizer import SPECIAL_TOKENS, Tokenizer
 from nanolan.train.pack import pack
 from nanolan.train.recipe import RECIPES, rows_per_step
 from nanolan.train.rollouts import Question, Rollout
 from nanolan.train.rows import Batch, Rows
 from nanolan.train.store import Store
 from nanolan.train.tiny import PATTERN
-from nanolan.train.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 MADE = 2000  # conversations; then they come again
 EXAMPLES = 32  # of an sft step

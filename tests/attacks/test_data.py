@@ -15,12 +15,12 @@ import pytest
 
 from nanolan.errors import BadAnswer, NanolanError
 from nanolan.hub.upload import pack
+from nanolan.model.conversation import calculator_parts, check, read_jsonl, render
+from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import MOST_DATA_BYTES
 from nanolan.train import tasks
-from nanolan.train.conversation import calculator_parts, check, read_jsonl, render
 from nanolan.train.humaneval import read_humaneval
 from nanolan.train.tasks import Part, open_mixture, open_part
-from nanolan.train.tokenizer import load_tokenizer
 from tests.attacks.test_pickles import encoding, grown
 from tests.train.tiny_world import write_parquet
 

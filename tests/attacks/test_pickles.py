@@ -25,8 +25,8 @@ import torch
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.errors import BadAnswer, NanolanError
 from nanolan.hub.upload import pack
-from nanolan.train.checkpoint import load, read_meta, read_state
-from nanolan.train.tokenizer import load_token_bytes, load_tokenizer
+from nanolan.model.checkpoint import load, read_meta, read_state
+from nanolan.model.tokenizer import load_token_bytes, load_tokenizer
 
 RANKS = {bytes([n]): n for n in range(256)}
 SPECIALS = {name: 256 + n for n, name in enumerate(SPECIAL_TOKENS)}

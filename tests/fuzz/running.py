@@ -26,16 +26,16 @@ from nanolan.checkpoint.conversations import count_conversations
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.errors import NanolanError
+from nanolan.model.calculator import MAX_NUMBER, calculate
+from nanolan.model.checkpoint import load, read_state
+from nanolan.model.conversation import read_jsonl, render
+from nanolan.model.tokenizer import load_token_bytes, load_tokenizer
 from nanolan.report.curves import read_metrics
 from nanolan.report.data import story_of
 from nanolan.report.model_card import BEGIN, END, new_card
 from nanolan.report.page import render_page
 from nanolan.run.environment import Environment
 from nanolan.run.record import PhaseReport
-from nanolan.train.calculator import MAX_NUMBER, calculate
-from nanolan.train.checkpoint import load, read_state
-from nanolan.train.conversation import read_jsonl, render
-from nanolan.train.tokenizer import load_token_bytes, load_tokenizer
 from tests.report_fixtures import ENVIRONMENT, MADE, RECEIPT
 from tests.report_fixtures import PLAN as RUN
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nanolan.train.model import GPTConfig
+from nanolan.model.gpt import GPTConfig
 from nanolan.train.workload import SHAPES
 
 TINY = replace(

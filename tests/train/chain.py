@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from nanolan.train.model import GPT, GPTConfig
-from nanolan.train.tokenizer import Tokenizer
+from nanolan.model.gpt import GPT, GPTConfig
+from nanolan.model.tokenizer import Tokenizer
 
 
 def noisy(config: GPTConfig, seed: int = 1) -> GPT:

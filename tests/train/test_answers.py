@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.model.checkpoint import load
+from nanolan.model.engine import Engine
+from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import DATASETS
 from nanolan.train.answers import QUESTIONS, answers
-from nanolan.train.checkpoint import load
-from nanolan.train.engine import Engine
-from nanolan.train.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanolan.train.attention import causal, flex_works, plain_mask, within
-from nanolan.train.model import GPT, GPTConfig
+from nanolan.model.attention import causal, flex_works, plain_mask, within
+from nanolan.model.gpt import GPT, GPTConfig
+from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.recipe import Recipe, recipe_for
 from nanolan.train.rows import make_rows
 from nanolan.train.tasks import TRAINING
-from nanolan.train.tokenizer import load_tokenizer
 from nanolan.train.world import World
 
 from .chain import noisy

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from nanolan.errors import UsageProblem
+from nanolan.model.gpt import GPT
 from nanolan.train.bench import COUNTED, PATHS, PHASES, Case, Step, line, main, measure, ratios, run
 from nanolan.train.cases import CASES, Tally
-from nanolan.train.model import GPT
 from nanolan.train.workload import SHAPES
 from nanolan.train.world import World
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from nanolan.train.cache import Cache
-from nanolan.train.model import GPT, GPTConfig, softcap
+from nanolan.model.gpt import GPT, GPTConfig, softcap
+from nanolan.model.kv_cache import Cache
 
 from .chain import noisy
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanolan.train.chat import Chat, stream, texts
-from nanolan.train.checkpoint import load
-from nanolan.train.engine import Engine
-from nanolan.train.sampling import Sampling
+from nanolan.model.chat import Chat, stream, texts
+from nanolan.model.checkpoint import load
+from nanolan.model.engine import Engine
+from nanolan.model.sampling import Sampling
+from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.tiny import write_tiny
-from nanolan.train.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

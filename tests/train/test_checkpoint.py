@@ -13,8 +13,8 @@ import torch
 
 from nanolan.checkpoint.manifest import read_whole
 from nanolan.errors import BadAnswer
-from nanolan.train import checkpoint
-from nanolan.train.checkpoint import MAX_META_BYTES, load, meta_of, newest, read_state
+from nanolan.model import checkpoint
+from nanolan.model.checkpoint import MAX_META_BYTES, load, meta_of, newest, read_state
 
 
 class Evil:

@@ -9,7 +9,7 @@ import pytest
 
 from nanolan.checkpoint.conversations import MAX_LINE_BYTES
 from nanolan.errors import BadAnswer
-from nanolan.train.conversation import (
+from nanolan.model.conversation import (
     calculator_parts,
     check,
     conversation,
@@ -18,10 +18,10 @@ from nanolan.train.conversation import (
     render,
     render_prompt,
 )
+from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.rendering import Rendering
 from nanolan.train.tasks import Block, Part, Source
 from nanolan.train.tiny import learn_encoding
-from nanolan.train.tokenizer import Tokenizer, load_tokenizer
 
 TOKENIZER = Tokenizer(learn_encoding(["hello there, who are you and what is 2 + 3?"], 7))
 

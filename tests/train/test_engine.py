@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from nanolan.errors import BadAnswer
-from nanolan.train.engine import Completion, Engine, Row, half_copy
-from nanolan.train.model import GPT, GPTConfig
-from nanolan.train.sampling import Sampling
-from nanolan.train.tokenizer import Tokenizer, load_tokenizer
+from nanolan.model.engine import Completion, Engine, Row, half_copy
+from nanolan.model.gpt import GPT, GPTConfig
+from nanolan.model.sampling import Sampling
+from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 
 from .chain import chain, noisy, script
 

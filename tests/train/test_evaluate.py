@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from nanolan.errors import UsageProblem
-from nanolan.train.engine import Engine
+from nanolan.model.engine import Engine
+from nanolan.model.gpt import GPT, GPTConfig
+from nanolan.model.sampling import Sampling
+from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.eval_tasks import TASKS, problems_of
 from nanolan.train.evaluate import Exam, answer_choices, evaluate_model, measure
-from nanolan.train.model import GPT, GPTConfig
-from nanolan.train.sampling import Sampling
-from nanolan.train.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.world import World
 
 from .chain import chain, noisy, script

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from nanolan.errors import UsageProblem
-from nanolan.train.checkpoint import load
-from nanolan.train.conversation import render
-from nanolan.train.export import export
+from nanolan.model.checkpoint import load
+from nanolan.model.conversation import render
+from nanolan.model.export_hf import export
+from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.tiny import write_tiny
-from nanolan.train.tokenizer import load_tokenizer
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is a test dependency of its own"

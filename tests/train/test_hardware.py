@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nanolan.model.gpt import GPTConfig
 from nanolan.train.hardware import flops_per_token, mfu_per_token, peak_flops, peak_gib
-from nanolan.train.model import GPTConfig
 
 D20 = GPTConfig(2048, 65_536, 20, 10, 10, 1280)
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from nanolan.errors import BadAnswer, RunFailed
+from nanolan.model.gpt import GPT, GPTConfig
+from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.health import (
     PATIENCE,
     RECENT,
@@ -18,9 +20,7 @@ from nanolan.train.health import (
     expected_loss,
     finite,
 )
-from nanolan.train.model import GPT, GPTConfig
 from nanolan.train.tiny import learn_encoding
-from nanolan.train.tokenizer import Tokenizer
 
 
 def watched(losses: list[float]) -> Health:

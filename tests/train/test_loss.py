@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanolan.train.loss import IGNORE, chunk_loss, chunk_nats, summed_loss
+from nanolan.model.loss import IGNORE, chunk_loss, chunk_nats, summed_loss
 
 V, C = 40, 12
 

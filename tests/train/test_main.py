@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from nanolan.checkpoint.manifest import newest_whole
+from nanolan.model.checkpoint import load
 from nanolan.train.__main__ import main
-from nanolan.train.checkpoint import load
 
 from .tiny_world import REPO, losses, metrics, start, write_job
 

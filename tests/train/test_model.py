@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from nanolan.errors import BadAnswer
-from nanolan.train.checkpoint import load
-from nanolan.train.model import GPT, IGNORE, GPTConfig, rotary_tables, squared_relu, stored_dtype
+from nanolan.model.checkpoint import load
+from nanolan.model.gpt import GPT, IGNORE, GPTConfig, rotary_tables, squared_relu, stored_dtype
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanolan.train.checkpoint import load, read_state
-from nanolan.train.model import GPT, GPTConfig
+from nanolan.model.checkpoint import load, read_state
+from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.train.optim import AdamW, Muon, by_gram, by_steps, make_optimizer, orthogonalise
 from nanolan.train.world import World
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from nanolan.model.engine import Completion, Engine
+from nanolan.model.gpt import GPT, GPTConfig
+from nanolan.model.sampling import Sampling
 from nanolan.train import plain
-from nanolan.train.engine import Completion, Engine
-from nanolan.train.model import GPT, GPTConfig
 from nanolan.train.optim import make_optimizer
 from nanolan.train.rollouts import Question, Rollout, policy_batch, policy_loss
-from nanolan.train.sampling import Sampling
 from nanolan.train.workload import WORKS, made_tokenizer
 from nanolan.train.world import World
 

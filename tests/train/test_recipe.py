@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nanolan.errors import UsageProblem
-from nanolan.train.model import GPTConfig
+from nanolan.model.gpt import GPTConfig
 from nanolan.train.recipe import (
     RECIPES,
     Recipe,

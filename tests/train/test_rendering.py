@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from nanolan.errors import BadAnswer, RunFailed
+from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.rendering import POOL_ROWS, Rendering, render_blocks, workers_for
 from nanolan.train.store import Store, tokenise
 from nanolan.train.tasks import TRAINING, Block, Part, Source, open_mixture
-from nanolan.train.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.world import World
 
 from .tiny_world import REPO, write_parquet
@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from nanolan.train.rendering import Rendering, render_blocks
 from nanolan.train.tasks import Block, Part, Source
-from nanolan.train.tokenizer import load_tokenizer
+from nanolan.model.tokenizer import load_tokenizer
 slow = Source(Part("slow"), (Block(0, 1, partial(time.sleep, 600)), Block(1, 1, partial(time.sleep, 600))))
 rendering = Rendering([slow], load_tokenizer(Path(sys.argv[1])), 99)
 list(render_blocks(rendering, rendering.blocks(), 2))

@@ -17,16 +17,16 @@ import torch
 
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import RunFailed
+from nanolan.model.checkpoint import load
+from nanolan.model.engine import Engine
+from nanolan.model.sampling import Sampling
+from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.__main__ import main
-from nanolan.train.checkpoint import load
-from nanolan.train.engine import Engine
 from nanolan.train.job import read_job
 from nanolan.train.report import Report
 from nanolan.train.rl import finish, loop, prepare
 from nanolan.train.rollouts import policy_batch, policy_loss, read_questions, roll_out
-from nanolan.train.sampling import Sampling
 from nanolan.train.stop import StopFlag
-from nanolan.train.tokenizer import load_tokenizer
 
 from .test_state import ALONE
 from .tiny_world import losses, metrics, start, write_job, write_parquet

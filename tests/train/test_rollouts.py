@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from nanolan.errors import BadAnswer
-from nanolan.train.conversation import conversation
-from nanolan.train.engine import Completion, Engine
-from nanolan.train.model import GPT, GPTConfig
+from nanolan.model.conversation import conversation
+from nanolan.model.engine import Completion, Engine
+from nanolan.model.gpt import GPT, GPTConfig
+from nanolan.model.sampling import Sampling
+from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.rollouts import (
     Question,
     Rollout,
@@ -23,8 +25,6 @@ from nanolan.train.rollouts import (
     read_questions,
     roll_out,
 )
-from nanolan.train.sampling import Sampling
-from nanolan.train.tokenizer import Tokenizer, load_tokenizer
 
 from .chain import chain, noisy, script
 from .tiny_world import write_parquet

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from nanolan.errors import BadAnswer
-from nanolan.train.conversation import render
-from nanolan.train.model import IGNORE
+from nanolan.model.conversation import render
+from nanolan.model.gpt import IGNORE
+from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.recipe import Recipe
 from nanolan.train.rows import Rows, make_rows
 from nanolan.train.tasks import IDENTITY, TRAINING, Part, open_mixture
-from nanolan.train.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.world import World
 
 from .tiny_world import write_parquet

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.train.calculator import calculate
-from nanolan.train.conversation import check
+from nanolan.model.calculator import calculate
+from nanolan.model.conversation import check
 from nanolan.train.spelling import WORDS, count_letters, is_test, of_split, spell, words_of
 from nanolan.train.tasks import MAKERS, TRAINING, Part, open_mixture
 

@@ -21,8 +21,8 @@ import torch
 
 from nanolan.checkpoint.manifest import newest_whole, save_whole, whole_steps
 from nanolan.errors import RunFailed, UsageProblem
+from nanolan.model.checkpoint import load, read_state
 from nanolan.train.__main__ import main
-from nanolan.train.checkpoint import load, read_state
 from nanolan.train.job import Job, read_job
 from nanolan.train.report import Report
 from nanolan.train.state import Resume, find_state, how_to_resume

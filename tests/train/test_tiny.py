@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from nanolan.errors import UsageProblem
-from nanolan.train.checkpoint import load
+from nanolan.model.checkpoint import load
+from nanolan.model.tokenizer import SPECIAL_TOKENS, load_token_bytes, load_tokenizer
 from nanolan.train.tiny import write_tiny
-from nanolan.train.tokenizer import SPECIAL_TOKENS, load_token_bytes, load_tokenizer
 
 TEXTS = ["The colour of the number is blue, and the number of the colour is two. " * 3]
 

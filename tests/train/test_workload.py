@@ -7,8 +7,8 @@ from itertools import islice
 import pytest
 import torch
 
-from nanolan.train.engine import Completion
-from nanolan.train.tokenizer import SPECIAL_TOKENS
+from nanolan.model.engine import Completion
+from nanolan.model.tokenizer import SPECIAL_TOKENS
 from nanolan.train.workload import (
     TEACHES,
     WORKS,

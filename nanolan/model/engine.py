@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from nanolan.errors import BadAnswer
-from nanolan.train.cache import Cache
-from nanolan.train.calculator import calculate
-from nanolan.train.model import GPT, softcap
-from nanolan.train.sampling import Sampling, draw, uniforms
-from nanolan.train.tokenizer import Tokenizer
+from nanolan.model.calculator import calculate
+from nanolan.model.gpt import GPT, softcap
+from nanolan.model.kv_cache import Cache
+from nanolan.model.sampling import Sampling, draw, uniforms
+from nanolan.model.tokenizer import Tokenizer
 
 MAX_ROWS = 256  # more rows no longer make a GPU faster
 CACHE_BYTES = 512 << 20

@@ -1,6 +1,6 @@
 """Talk to a checkpoint: streaming, with the calculator, on a GPU or the CPU.
 
-    python -m nanolan.train.chat CHECKPOINT_FOLDER TOKENIZER_FOLDER [--prompt TEXT] [--device cuda|mps|cpu]
+    python -m nanolan.model.chat CHECKPOINT_FOLDER TOKENIZER_FOLDER [--prompt TEXT] [--device cuda|mps|cpu]
 
 Started by scripts/chat.py, so that the laptop's other commands need no torch.
 """
@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from nanolan.errors import NanolanError
-from nanolan.train.checkpoint import load
-from nanolan.train.conversation import render_prompt
-from nanolan.train.engine import Engine, Flight, Row
-from nanolan.train.sampling import Sampling, uniforms
-from nanolan.train.tokenizer import Tokenizer, load_tokenizer
+from nanolan.model.checkpoint import load
+from nanolan.model.conversation import render_prompt
+from nanolan.model.engine import Engine, Flight, Row
+from nanolan.model.sampling import Sampling, uniforms
+from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 
 SHOWN = {
     "python_start": "[",

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from nanolan.checkpoint.architecture import GPTConfig, check_tensors, plain_names
 from nanolan.errors import BadAnswer
-from nanolan.train.attention import Attend, Mask, block_mask, causal, plain_mask, within
-from nanolan.train.loss import CHUNK_LOGITS, IGNORE, chunk_loss, softcap, summed_loss
+from nanolan.model.attention import Attend, Mask, block_mask, causal, plain_mask, within
+from nanolan.model.loss import CHUNK_LOGITS, IGNORE, chunk_loss, softcap, summed_loss
 
 ROPE_BASE = 10_000
 LEAST_LOGITS = 1 << 30  # compiled: one shape, so all positions or whole chunks

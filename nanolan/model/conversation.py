@@ -13,7 +13,7 @@ from typing import Any
 
 from nanolan.checkpoint.conversations import read_conversations
 from nanolan.errors import BadAnswer
-from nanolan.train.tokenizer import Tokenizer
+from nanolan.model.tokenizer import Tokenizer
 
 Conversation = dict[str, Any]
 

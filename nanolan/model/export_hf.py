@@ -1,6 +1,6 @@
 """A nanochat checkpoint as Hugging Face files: safetensors, config and tokenizer for NanoChatForCausalLM.
 
-    python -m nanolan.train.export CHECKPOINT_FOLDER TOKENIZER_FOLDER TARGET_FOLDER
+    python -m nanolan.model.export_hf CHECKPOINT_FOLDER TOKENIZER_FOLDER TARGET_FOLDER
 
 Two things differ from our own forward pass, by the definition of that class: rotary tables in the model's dtype
 (nanochat keeps them in bf16), and 1e-6 in the RMS norm (nanochat: the framework's epsilon).
@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 
 from nanolan.checkpoint.architecture import GPTConfig
 from nanolan.errors import NanolanError, UsageProblem
+from nanolan.model.checkpoint import load
+from nanolan.model.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
 from nanolan.settings.paths import typed
-from nanolan.train.checkpoint import load
-from nanolan.train.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
 
 # nanochat's name of a module -> the class's name
 OUTER = {"transformer.wte.weight": "model.embed_tokens.weight", "lm_head.weight": "lm_head.weight"}
@@ -35,7 +35,7 @@ INNER = {
     "mlp.c_proj": "mlp.fc2",
 }
 
-# The conversation format of nanolan/train/conversation.py; a system message joins the first user message
+# The conversation format of nanolan/model/conversation.py; a system message joins the first user message
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% set ns = namespace(system='') %}{% for m in messages %}"
     "{% if m.role == 'system' %}{% set ns.system = m.content + '\n\n' %}"

@@ -24,7 +24,7 @@ from nanolan.checkpoint.architecture import (
 from nanolan.checkpoint.manifest import save_whole
 from nanolan.checkpoint.safe_pickle import tensors
 from nanolan.errors import BadAnswer
-from nanolan.train.model import GPT
+from nanolan.model.gpt import GPT
 
 # What nanochat writes into each phase's meta beside model_config; what was not measured is null.
 META_KEYS = {

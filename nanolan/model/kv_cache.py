@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanolan.train.model import GPT, Attend, causal
+from nanolan.model.gpt import GPT, Attend, causal
 
 
 class Cache:
