@@ -23,9 +23,8 @@ from nanolan.train.evaluate import evaluate_model
 from nanolan.train.job import Job
 from nanolan.train.recipe import recipe_for
 from nanolan.train.report import Report
-from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import check_fit
-from nanolan.train.world import World
+from nanolan.train.world import StopFlag, World
 
 
 def judge(job: Job, world: World) -> None:

@@ -20,7 +20,6 @@ from nanolan.model.engine import Engine
 from nanolan.model.gpt import GPT
 from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
-from nanolan.train.health import check_number, finite
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer, make_optimizer
 from nanolan.train.recipe import Recipe, lr_factor, micro_batch, momentum, recipe_for
@@ -36,10 +35,9 @@ from nanolan.train.rollouts import (
     roll_out,
 )
 from nanolan.train.state import Resume, States, find_state, how_to_resume, load_optimizer
-from nanolan.train.step import Stepper
-from nanolan.train.stop import StopFlag
+from nanolan.train.step import Stepper, check_number, finite
 from nanolan.train.supervised import check_fit
-from nanolan.train.world import World
+from nanolan.train.world import StopFlag, World
 
 CPU_POSITIONS = 2048  # of a micro-batch: larger ones are no faster, but take memory
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ import torch
 from nanolan.errors import BadAnswer
 from nanolan.model.gpt import IGNORE
 from nanolan.model.tokenizer import Tokenizer
-from nanolan.train.pack import pack
 from nanolan.train.recipe import Recipe
 from nanolan.train.store import Store, tokenise
 from nanolan.train.tasks import Part, open_mixture
@@ -137,3 +137,32 @@ def make_rows(
         recipe.own_attention,
         tokenizer.bos,
     )
+
+
+LOOK_AHEAD = 100  # conversations to choose from; keeps the shuffled order nearly as it was
+
+
+def pack(lengths: Sequence[int], capacity: int, look_ahead: int = LOOK_AHEAD) -> list[list[int]]:
+    """Rows of indices into `lengths` whose lengths add up to at most `capacity`; each index exactly once.
+
+    A row begins with the conversation that has waited longest, then takes the longest that still fits.
+    Every length must be between 1 and `capacity`.
+    """
+    rows: list[list[int]] = []
+    waiting: list[tuple[int, int]] = []  # (length, index), sorted
+    order = iter(range(len(lengths)))
+    while True:
+        for i in order:
+            insort(waiting, (lengths[i], i))
+            if len(waiting) >= look_ahead:
+                break
+        if not waiting:
+            return rows
+        first = min(waiting, key=lambda item: item[1])
+        waiting.remove(first)
+        row, room = [first[1]], capacity - first[0]
+        while (at := bisect_right(waiting, (room, len(lengths)))) > 0:
+            length, i = waiting.pop(at - 1)
+            row.append(i)
+            room -= length
+        rows.append(row)

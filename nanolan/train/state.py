@@ -23,9 +23,9 @@ from nanolan.checkpoint.manifest import MANIFEST, parse_manifest, save_whole, wh
 from nanolan.errors import BadAnswer, RunFailed, UsageProblem
 from nanolan.model.checkpoint import read_state, write_files
 from nanolan.model.gpt import GPT
-from nanolan.train.health import finite
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer
+from nanolan.train.step import finite
 from nanolan.train.world import World
 
 KEPT = 2

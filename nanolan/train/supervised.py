@@ -22,7 +22,6 @@ from nanolan.model.gpt import GPT
 from nanolan.model.tokenizer import Tokenizer, load_token_bytes, load_tokenizer
 from nanolan.phases import IDENTITY_FILE
 from nanolan.train.hardware import mfu_per_token
-from nanolan.train.health import Health, check_number, check_start, expected_loss, finite
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer, make_optimizer
 from nanolan.train.recipe import (
@@ -37,10 +36,18 @@ from nanolan.train.recipe import (
 from nanolan.train.report import Report
 from nanolan.train.rows import NothingToTrain, Rows, make_rows
 from nanolan.train.state import Resume, States, find_state, how_to_resume, load_optimizer
-from nanolan.train.step import Stepper, even_micro_batch, validate
-from nanolan.train.stop import StopFlag
+from nanolan.train.step import (
+    Health,
+    Stepper,
+    check_number,
+    check_start,
+    even_micro_batch,
+    expected_loss,
+    finite,
+    validate,
+)
 from nanolan.train.tasks import IDENTITY, TRAINING, VALIDATION, Part, open_part
-from nanolan.train.world import World
+from nanolan.train.world import StopFlag, World
 
 
 @dataclass

@@ -14,10 +14,9 @@ from nanolan.checkpoint.architecture import GPTConfig
 from nanolan.model.engine import Completion
 from nanolan.model.loss import IGNORE
 from nanolan.model.tokenizer import SPECIAL_TOKENS, Tokenizer
-from nanolan.train.pack import pack
 from nanolan.train.recipe import RECIPES, rows_per_step
 from nanolan.train.rollouts import Question, Rollout
-from nanolan.train.rows import Batch, Rows
+from nanolan.train.rows import Batch, Rows, pack
 from nanolan.train.store import Store
 from nanolan.train.tiny import PATTERN
 

@@ -19,7 +19,7 @@ from nanolan.model.conversation import (
     render_prompt,
 )
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
-from nanolan.train.rendering import Rendering
+from nanolan.train.store import Rendering
 from nanolan.train.tasks import Block, Part, Source
 from nanolan.train.tiny import learn_encoding
 

@@ -11,7 +11,7 @@ import torch
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.tokenizer import Tokenizer
-from nanolan.train.health import (
+from nanolan.train.step import (
     PATIENCE,
     RECENT,
     Health,

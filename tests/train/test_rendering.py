@@ -18,8 +18,7 @@ import torch
 
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
-from nanolan.train.rendering import POOL_ROWS, Rendering, render_blocks, workers_for
-from nanolan.train.store import Store, tokenise
+from nanolan.train.store import POOL_ROWS, Rendering, Store, render_blocks, tokenise, workers_for
 from nanolan.train.tasks import TRAINING, Block, Part, Source, open_mixture
 from nanolan.train.world import World
 
@@ -32,7 +31,7 @@ RANK = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from nanolan.train.rendering import Rendering, render_blocks
+from nanolan.train.store import Rendering, render_blocks
 from nanolan.train.tasks import Block, Part, Source
 from nanolan.model.tokenizer import load_tokenizer
 slow = Source(Part("slow"), (Block(0, 1, partial(time.sleep, 600)), Block(1, 1, partial(time.sleep, 600))))
@@ -90,7 +89,7 @@ def test_the_rows_counted_are_those_that_are_read_not_those_that_are_chosen(
 
 
 def test_workers_do_without_torch() -> None:
-    code = "import sys, nanolan.train.rendering; sys.exit('torch' in sys.modules)"
+    code = "import sys, nanolan.train.store; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0
 
 

@@ -26,7 +26,7 @@ from nanolan.train.job import read_job
 from nanolan.train.report import Report
 from nanolan.train.rl import finish, loop, prepare
 from nanolan.train.rollouts import policy_batch, policy_loss, read_questions, roll_out
-from nanolan.train.stop import StopFlag
+from nanolan.train.world import StopFlag
 
 from .test_state import ALONE
 from .tiny_world import losses, metrics, start, write_job, write_parquet
