@@ -54,7 +54,7 @@ SEQUENCES = {
     "all": ("mid", "sft", "rl"),
 }
 
-# What a model is judged by (nanolan/train/eval_tasks.py); of these only the test split is read
+# What a model is judged by (nanolan/train/evaluation/tasks.py); of these only the test split is read
 EXAM_DATASETS = ("arc-easy", "arc-challenge", "mmlu", "gsm8k")
 
 

@@ -15,7 +15,7 @@ from nanolan.status.closeup import AGAIN_S, COMMAND, STEP, Closeup, newer
 from nanolan.status.status import RunView
 from nanolan.times import parse_time
 from nanolan.train.job import read_job
-from nanolan.train.report import Report
+from nanolan.train.progress import Report
 
 from .test_status import LIVE, RUN, TRAINING, machine
 from .train.tiny_world import write_job

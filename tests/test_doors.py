@@ -31,9 +31,9 @@ from nanolan.redact import Secret
 from nanolan.settings.settings import load_settings
 from nanolan.sim.hub import HubServer
 from nanolan.sim.hub_state import WRITER
+from nanolan.train.data.mixtures import IDENTITY, Part, open_part
 from nanolan.train.recipe import RECIPES
 from nanolan.train.supervised import check_fit
-from nanolan.train.tasks import IDENTITY, Part, open_part
 from tests.checkpoint_fixtures import (
     BASE,
     CONFIG,

@@ -14,7 +14,7 @@ import pytest
 from nanolan.model.checkpoint import load
 from nanolan.sim.hub import HubServer
 from nanolan.sim.seed import seed
-from nanolan.train.tiny import write_tiny
+from nanolan.train.data.tiny_model import write_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = json.dumps(

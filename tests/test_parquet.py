@@ -14,7 +14,7 @@ from nanolan.checkpoint.parquet import TAIL_BYTES, read_footer
 from nanolan.errors import BadAnswer
 from nanolan.phases import DATASETS, REVISIONS, check_data, data_of
 from nanolan.sim.seed import _schemas
-from nanolan.train.tasks import columns_of
+from nanolan.train.data.mixtures import columns_of
 
 SCHEMAS = _schemas()
 

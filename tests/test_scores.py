@@ -66,7 +66,7 @@ def test_chatcore_of_a_published_run_is_what_it_published(
 
 
 def test_the_tasks_are_those_of_the_evaluation() -> None:
-    from nanolan.train.eval_tasks import TASKS as EVALUATED
+    from nanolan.train.evaluation.tasks import TASKS as EVALUATED
 
     assert {t.key: (t.name, t.chance) for t in EVALUATED} == TASKS
 

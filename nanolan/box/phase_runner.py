@@ -177,7 +177,7 @@ def write_netrc(folder: Path, wandb_key: str, account: Account | None, host: str
 
 
 def show_stacks(run_id: str) -> None:
-    """Have every rank print where it stands, into the log: the trainer answers SIGUSR1 so (nanolan/train/world.py)."""
+    """Have every rank print where it stands, into the log: the trainer answers SIGUSR1 so (nanolan/train/processes.py)."""
     for p in _marked(run_id):
         try:
             if catches(p.pid, signal.SIGUSR1):

@@ -13,7 +13,7 @@ from nanolan.checkpoint.model_size import D20
 from nanolan.run.record import PhaseReport
 
 CHATCORE = "chatcore"
-# key -> (name, what guessing scores); the tasks of nanolan/train/eval_tasks.py
+# key -> (name, what guessing scores); the tasks of nanolan/train/evaluation/tasks.py
 TASKS = {
     "arc_easy_acc": ("ARC-Easy", 0.25),
     "arc_challenge_acc": ("ARC-Challenge", 0.25),

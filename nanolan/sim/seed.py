@@ -92,7 +92,7 @@ def _key(tag: str) -> str:
 
 def _build(folder: Path, tag: str) -> Path:
     """Write everything below `folder`: model/ and data/<repo>/."""
-    from nanolan.train.tiny import write_tiny  # imports torch
+    from nanolan.train.data.tiny_model import write_tiny  # imports torch
 
     model = folder / "model"
     texts = [m["content"] for row in smoltalk_rows(Random(0), 400) for m in row["messages"]]

@@ -19,7 +19,7 @@ TAIL_BYTES = 20_000
 COMMAND = f"tail -c {TAIL_BYTES} /var/log/lanbot-training.log"
 CALL_S = 15.0
 AGAIN_S = 300.0  # after the machine was not reached
-# A line of nanolan/train/report.py
+# A line of nanolan/train/progress.py
 STEP = re.compile(
     r"^(\w+) step +(\d+)/(\d+) \| loss (\d+\.\d+) \|.*? ([\d,]+) tok/s \|.*\| (\d+\.\d) min left$",
     re.M,

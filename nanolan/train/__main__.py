@@ -21,8 +21,8 @@ os.environ.setdefault(
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem  # noqa: E402
 from nanolan.files import Log  # noqa: E402
 from nanolan.train.job import Job, read_job  # noqa: E402
+from nanolan.train.processes import World, follow_parent, join_world, tell_stacks  # noqa: E402  # noqa: E402
 from nanolan.train.supervised import train_supervised  # noqa: E402
-from nanolan.train.world import World, follow_parent, join_world, tell_stacks  # noqa: E402  # noqa: E402
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 def train(job: Job, world: World) -> None:
     """Train the job's phase and save it, or evaluate what is saved; NanolanError if there is no result."""
     if job.evaluate:
-        from nanolan.train.judge import judge
+        from nanolan.train.evaluation.job import judge
 
         judge(job, world)
     elif job.phase == "rl":

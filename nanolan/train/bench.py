@@ -26,9 +26,9 @@ import torch
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.model.gpt import GPT
 from nanolan.train.cases import CASES, Tally
-from nanolan.train.hardware import mfu_per_token, peak_gib
+from nanolan.train.flops import mfu_per_token, peak_gib
+from nanolan.train.processes import World
 from nanolan.train.workload import SHAPES, Shape
-from nanolan.train.world import World
 
 WARM_UP = 2  # steps that are not counted
 PATHS = ("plain", "ours")

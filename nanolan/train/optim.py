@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nanolan.model.gpt import GPT
-from nanolan.train.world import World
+from nanolan.train.processes import World
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients: quick to about 1, not exact
 NS_STEPS = 5

@@ -17,8 +17,8 @@ from torch import Tensor
 from nanolan.model.gpt import GPT
 from nanolan.model.loss import IGNORE, SOFTCAP
 from nanolan.model.sampling import Sampling
+from nanolan.train.data.packing import Batch
 from nanolan.train.optim import BETAS, EPS, NS_STEPS, QUINTIC, WIDTH
-from nanolan.train.rows import Batch
 
 
 def norm(x: Tensor) -> Tensor:

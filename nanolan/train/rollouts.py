@@ -24,8 +24,8 @@ from nanolan.model.gpt import GPT
 from nanolan.model.loss import CHUNK_LOGITS, summed_loss
 from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer
-from nanolan.train.rows import Batch
-from nanolan.train.tasks import Part, open_part
+from nanolan.train.data.mixtures import Part, open_part
+from nanolan.train.data.packing import Batch
 
 FINAL = re.compile(r"#### (-?[0-9.,]+)")
 

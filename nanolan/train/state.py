@@ -25,8 +25,8 @@ from nanolan.model.checkpoint import read_state, write_files
 from nanolan.model.gpt import GPT
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer
+from nanolan.train.processes import World
 from nanolan.train.step import finite
-from nanolan.train.world import World
 
 KEPT = 2
 LEFTOVERS = (

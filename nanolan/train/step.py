@@ -15,8 +15,8 @@ from torch import Tensor
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model.gpt import GPT, IGNORE
 from nanolan.model.tokenizer import Tokenizer
-from nanolan.train.rows import Batch, Rows
-from nanolan.train.world import World
+from nanolan.train.data.packing import Batch, Rows
+from nanolan.train.processes import World
 
 Loss = Callable[..., Tensor]  # ids, targets, and positions if there are any, (B, T) -> summed nats
 

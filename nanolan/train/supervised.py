@@ -21,9 +21,13 @@ from nanolan.model.attention import flex_works
 from nanolan.model.gpt import GPT
 from nanolan.model.tokenizer import Tokenizer, load_token_bytes, load_tokenizer
 from nanolan.phases import IDENTITY_FILE
-from nanolan.train.hardware import mfu_per_token
+from nanolan.train.data.mixtures import IDENTITY, TRAINING, VALIDATION, Part, open_part
+from nanolan.train.data.packing import NothingToTrain, Rows, make_rows
+from nanolan.train.flops import mfu_per_token
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer, make_optimizer
+from nanolan.train.processes import StopFlag, World
+from nanolan.train.progress import Report
 from nanolan.train.recipe import (
     Recipe,
     lr_factor,
@@ -33,8 +37,6 @@ from nanolan.train.recipe import (
     rows_per_step,
     steps_of,
 )
-from nanolan.train.report import Report
-from nanolan.train.rows import NothingToTrain, Rows, make_rows
 from nanolan.train.state import Resume, States, find_state, how_to_resume, load_optimizer
 from nanolan.train.step import (
     Health,
@@ -46,8 +48,6 @@ from nanolan.train.step import (
     finite,
     validate,
 )
-from nanolan.train.tasks import IDENTITY, TRAINING, VALIDATION, Part, open_part
-from nanolan.train.world import StopFlag, World
 
 
 @dataclass

@@ -14,11 +14,11 @@ from nanolan.checkpoint.architecture import GPTConfig
 from nanolan.model.engine import Completion
 from nanolan.model.loss import IGNORE
 from nanolan.model.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanolan.train.data.packing import Batch, Rows, pack
+from nanolan.train.data.tiny_model import PATTERN
+from nanolan.train.data.tokenised import Store
 from nanolan.train.recipe import RECIPES, rows_per_step
 from nanolan.train.rollouts import Question, Rollout
-from nanolan.train.rows import Batch, Rows, pack
-from nanolan.train.store import Store
-from nanolan.train.tiny import PATTERN
 
 MADE = 2000  # conversations; then they come again
 EXAMPLES = 32  # of an sft step

@@ -18,9 +18,9 @@ from nanolan.hub.upload import pack
 from nanolan.model.conversation import calculator_parts, check, read_jsonl, render
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import MOST_DATA_BYTES
-from nanolan.train import tasks
-from nanolan.train.humaneval import read_humaneval
-from nanolan.train.tasks import Part, open_mixture, open_part
+from nanolan.train.data import mixtures
+from nanolan.train.data.mixtures import Part, open_mixture, open_part
+from nanolan.train.evaluation.humaneval import read_humaneval
 from tests.attacks.test_pickles import encoding, grown
 from tests.train.tiny_world import write_parquet
 
@@ -211,7 +211,7 @@ def test_a_row_group_of_a_billion_equal_rows_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """4 kB on the disk, and as many conversations as there are people."""
-    monkeypatch.setattr(tasks, "MOST_ROWS", 1000)
+    monkeypatch.setattr(mixtures, "MOST_ROWS", 1000)
     write_parquet(
         tmp_path, "gsm8k", "train", [{"question": "q", "answer": "a"}] * 1001, row_group_size=2000
     )

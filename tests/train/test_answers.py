@@ -1,4 +1,4 @@
-"""Tests of nanolan/train/answers.py: a few of the model's answers."""
+"""Tests of nanolan/train/evaluation/samples.py: a few of the model's answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nanolan.model.checkpoint import load
 from nanolan.model.engine import Engine
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import DATASETS
-from nanolan.train.answers import QUESTIONS, answers
+from nanolan.train.evaluation.samples import QUESTIONS, answers
 
 
 @pytest.fixture(scope="module")

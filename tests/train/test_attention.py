@@ -11,10 +11,10 @@ import torch
 from nanolan.model.attention import causal, flex_works, plain_mask, within
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.tokenizer import load_tokenizer
+from nanolan.train.data.mixtures import TRAINING
+from nanolan.train.data.packing import make_rows
+from nanolan.train.processes import World
 from nanolan.train.recipe import Recipe, recipe_for
-from nanolan.train.rows import make_rows
-from nanolan.train.tasks import TRAINING
-from nanolan.train.world import World
 
 from .chain import noisy
 

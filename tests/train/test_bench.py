@@ -12,8 +12,8 @@ from nanolan.errors import UsageProblem
 from nanolan.model.gpt import GPT
 from nanolan.train.bench import COUNTED, PATHS, PHASES, Case, Step, line, main, measure, ratios, run
 from nanolan.train.cases import CASES, Tally
+from nanolan.train.processes import World
 from nanolan.train.workload import SHAPES
-from nanolan.train.world import World
 
 from .bench_shape import TINY
 

@@ -15,7 +15,7 @@ from nanolan.model.checkpoint import load
 from nanolan.model.engine import Engine
 from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import load_tokenizer
-from nanolan.train.tiny import write_tiny
+from nanolan.train.data.tiny_model import write_tiny
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -19,9 +19,9 @@ from nanolan.model.conversation import (
     render_prompt,
 )
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
-from nanolan.train.store import Rendering
-from nanolan.train.tasks import Block, Part, Source
-from nanolan.train.tiny import learn_encoding
+from nanolan.train.data.mixtures import Block, Part, Source
+from nanolan.train.data.tiny_model import learn_encoding
+from nanolan.train.data.tokenised import Rendering
 
 TOKENIZER = Tokenizer(learn_encoding(["hello there, who are you and what is 2 + 3?"], 7))
 

@@ -9,9 +9,9 @@ import pytest
 from nanolan.errors import BadAnswer
 from nanolan.model.conversation import conversation
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
-from nanolan.train.eval_tasks import TASKS, Choice, chat_core, choice_of, problems_of
+from nanolan.train.data.mixtures import choose_one
+from nanolan.train.evaluation.tasks import TASKS, Choice, chat_core, choice_of, problems_of
 from nanolan.train.rollouts import Question
-from nanolan.train.tasks import choose_one
 
 KEYS = (
     "arc_easy_acc",

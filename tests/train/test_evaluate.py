@@ -13,9 +13,9 @@ from nanolan.model.engine import Engine
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
-from nanolan.train.eval_tasks import TASKS, problems_of
-from nanolan.train.evaluate import Exam, answer_choices, evaluate_model, measure
-from nanolan.train.world import World
+from nanolan.train.evaluation.evaluate import Exam, answer_choices, evaluate_model, measure
+from nanolan.train.evaluation.tasks import TASKS, problems_of
+from nanolan.train.processes import World
 
 from .chain import chain, noisy, script
 from .test_humaneval import write_humaneval

@@ -13,7 +13,7 @@ from nanolan.model.checkpoint import load
 from nanolan.model.conversation import render
 from nanolan.model.export_hf import export
 from nanolan.model.tokenizer import load_tokenizer
-from nanolan.train.tiny import write_tiny
+from nanolan.train.data.tiny_model import write_tiny
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is a test dependency of its own"

@@ -11,6 +11,7 @@ import torch
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.tokenizer import Tokenizer
+from nanolan.train.data.tiny_model import learn_encoding
 from nanolan.train.step import (
     PATIENCE,
     RECENT,
@@ -20,7 +21,6 @@ from nanolan.train.step import (
     expected_loss,
     finite,
 )
-from nanolan.train.tiny import learn_encoding
 
 
 def watched(losses: list[float]) -> Health:

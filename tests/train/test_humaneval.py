@@ -12,7 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanolan.errors import BadAnswer
-from nanolan.train.humaneval import HUMANEVAL, Problem, passes, program_of, read_humaneval
+from nanolan.train.evaluation.humaneval import (
+    HUMANEVAL,
+    Problem,
+    passes,
+    program_of,
+    read_humaneval,
+)
 
 HEAD = (
     'from typing import List\nimport math\n\ndef total(xs: List[int]) -> int:\n    """The sum."""\n'

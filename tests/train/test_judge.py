@@ -1,4 +1,4 @@
-"""Tests of nanolan/train/judge.py: the evaluation as a job of its own."""
+"""Tests of nanolan/train/evaluation/job.py: the evaluation as a job of its own."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import torch
 from nanolan.model.checkpoint import load, read_state
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.train.optim import AdamW, Muon, by_gram, by_steps, make_optimizer, orthogonalise
-from nanolan.train.world import World
+from nanolan.train.processes import World
 
 ALONE = World(0, 1, torch.device("cpu"))
 RATES = {"unembedding_lr": 0.004, "embedding_lr": 0.2, "matrix_lr": 0.02}

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.train.rows import pack
+from nanolan.train.data.packing import pack
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=300)
 

@@ -12,9 +12,9 @@ from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.sampling import Sampling
 from nanolan.train import plain
 from nanolan.train.optim import make_optimizer
+from nanolan.train.processes import World
 from nanolan.train.rollouts import Question, Rollout, policy_batch, policy_loss
 from nanolan.train.workload import WORKS, made_tokenizer
-from nanolan.train.world import World
 
 from .bench_shape import TINY
 from .chain import noisy

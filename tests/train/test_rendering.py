@@ -18,9 +18,16 @@ import torch
 
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
-from nanolan.train.store import POOL_ROWS, Rendering, Store, render_blocks, tokenise, workers_for
-from nanolan.train.tasks import TRAINING, Block, Part, Source, open_mixture
-from nanolan.train.world import World
+from nanolan.train.data.mixtures import TRAINING, Block, Part, Source, open_mixture
+from nanolan.train.data.tokenised import (
+    POOL_ROWS,
+    Rendering,
+    Store,
+    render_blocks,
+    tokenise,
+    workers_for,
+)
+from nanolan.train.processes import World
 
 from .tiny_world import REPO, write_parquet
 
@@ -31,8 +38,8 @@ RANK = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from nanolan.train.store import Rendering, render_blocks
-from nanolan.train.tasks import Block, Part, Source
+from nanolan.train.data.tokenised import Rendering, render_blocks
+from nanolan.train.data.mixtures import Block, Part, Source
 from nanolan.model.tokenizer import load_tokenizer
 slow = Source(Part("slow"), (Block(0, 1, partial(time.sleep, 600)), Block(1, 1, partial(time.sleep, 600))))
 rendering = Rendering([slow], load_tokenizer(Path(sys.argv[1])), 99)
@@ -89,7 +96,7 @@ def test_the_rows_counted_are_those_that_are_read_not_those_that_are_chosen(
 
 
 def test_workers_do_without_torch() -> None:
-    code = "import sys, nanolan.train.store; sys.exit('torch' in sys.modules)"
+    code = "import sys, nanolan.train.data.tokenised; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.train.job import Job, read_job
-from nanolan.train.report import Report
+from nanolan.train.progress import Report
 
 from .tiny_world import write_job
 

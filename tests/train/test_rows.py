@@ -13,10 +13,10 @@ from nanolan.errors import BadAnswer
 from nanolan.model.conversation import render
 from nanolan.model.gpt import IGNORE
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
+from nanolan.train.data.mixtures import IDENTITY, TRAINING, Part, open_mixture
+from nanolan.train.data.packing import Rows, make_rows
+from nanolan.train.processes import World
 from nanolan.train.recipe import Recipe
-from nanolan.train.rows import Rows, make_rows
-from nanolan.train.tasks import IDENTITY, TRAINING, Part, open_mixture
-from nanolan.train.world import World
 
 from .tiny_world import write_parquet
 

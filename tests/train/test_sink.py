@@ -14,7 +14,7 @@ import pytest
 from nanolan.box.phase_runner import write_netrc
 from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
-from nanolan.train.report import Sink, within
+from nanolan.train.progress import Sink, within
 
 from .wandb_server import WandbServer
 
@@ -23,7 +23,7 @@ WANTED = {"project": "lanbot", "name": "lanbot-v3-sft", "group": "lanbot-v3", "i
 TRAINING = f"""
 import sys
 from pathlib import Path
-from nanolan.train.report import Sink
+from nanolan.train.progress import Sink
 sink = Sink({WANTED}, Path(sys.argv[1]), {{"lr": 0.1}}, init_s=20.0, finish_s=float(sys.argv[3]))
 sink.log({{"step": int(sys.argv[2]), "loss": 2.5, "phase": "sft"}})
 print("logged", flush=True)

@@ -9,8 +9,8 @@ import pytest
 
 from nanolan.model.calculator import calculate
 from nanolan.model.conversation import check
-from nanolan.train.spelling import WORDS, count_letters, is_test, of_split, spell, words_of
-from nanolan.train.tasks import MAKERS, TRAINING, Part, open_mixture
+from nanolan.train.data.mixtures import MAKERS, TRAINING, Part, open_mixture
+from nanolan.train.data.spelling import WORDS, count_letters, is_test, of_split, spell, words_of
 
 from .tiny_world import write_data, write_parquet
 

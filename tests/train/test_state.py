@@ -24,10 +24,10 @@ from nanolan.errors import RunFailed, UsageProblem
 from nanolan.model.checkpoint import load, read_state
 from nanolan.train.__main__ import main
 from nanolan.train.job import Job, read_job
-from nanolan.train.report import Report
+from nanolan.train.processes import World
+from nanolan.train.progress import Report
 from nanolan.train.state import Resume, find_state, how_to_resume
 from nanolan.train.supervised import Training, finish, loop, prepare
-from nanolan.train.world import World
 
 from .test_main import steps_written, wait_for
 from .tiny_world import REPO, losses, write_job

@@ -12,11 +12,11 @@ from nanolan.errors import RunFailed
 from nanolan.model.checkpoint import load
 from nanolan.model.gpt import GPT
 from nanolan.model.tokenizer import load_token_bytes, load_tokenizer
+from nanolan.train.data.mixtures import Part
+from nanolan.train.data.packing import Rows, make_rows
+from nanolan.train.processes import World
 from nanolan.train.recipe import Recipe
-from nanolan.train.rows import Rows, make_rows
 from nanolan.train.step import Stepper, validate
-from nanolan.train.tasks import Part
-from nanolan.train.world import World
 
 ALONE = World(0, 1, torch.device("cpu"))
 

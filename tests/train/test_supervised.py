@@ -17,7 +17,7 @@ from nanolan.phases import IDENTITY_FILE
 from nanolan.run.causes import cause_of
 from nanolan.train.__main__ import main
 from nanolan.train.job import read_job
-from nanolan.train.report import Report
+from nanolan.train.progress import Report
 from nanolan.train.supervised import Training, finish, loop, prepare
 
 from .test_state import ALONE, After

@@ -9,7 +9,7 @@ import pytest
 
 from nanolan.errors import BadAnswer
 from nanolan.phases import IDENTITY_FILE
-from nanolan.train.tasks import IDENTITY, READERS, TRAINING, VALIDATION, Part, open_part
+from nanolan.train.data.mixtures import IDENTITY, READERS, TRAINING, VALIDATION, Part, open_part
 
 from .tiny_world import write_parquet
 

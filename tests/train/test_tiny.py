@@ -11,7 +11,7 @@ import torch
 from nanolan.errors import UsageProblem
 from nanolan.model.checkpoint import load
 from nanolan.model.tokenizer import SPECIAL_TOKENS, load_token_bytes, load_tokenizer
-from nanolan.train.tiny import write_tiny
+from nanolan.train.data.tiny_model import write_tiny
 
 TEXTS = ["The colour of the number is blue, and the number of the colour is two. " * 3]
 

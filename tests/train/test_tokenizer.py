@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nanolan.checkpoint.safe_pickle import MAX_TOKENIZER_BYTES
 from nanolan.errors import BadAnswer
 from nanolan.model.tokenizer import Tokenizer, load_token_bytes, load_tokenizer
-from nanolan.train.tiny import learn_encoding
+from nanolan.train.data.tiny_model import learn_encoding
 
 TOKENIZER = Tokenizer(learn_encoding(["What is 12 + 34? It is 46, of course it is."], 24))
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanolan.phases import DATASETS, IDENTITY_FILE
-from nanolan.train.tiny import write_tiny
+from nanolan.train.data.tiny_model import write_tiny
 
 REPO = Path(__file__).resolve().parents[2]
 

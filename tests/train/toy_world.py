@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from nanolan.train.tiny import write_tiny
+from nanolan.train.data.tiny_model import write_tiny
 
 from .tiny_world import write_data, write_parquet
 

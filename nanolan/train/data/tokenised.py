@@ -24,8 +24,8 @@ import numpy.typing as npt
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model.conversation import render
 from nanolan.model.tokenizer import Tokenizer
-from nanolan.train.tasks import Source
-from nanolan.train.world import World, follow
+from nanolan.train.data.mixtures import Source
+from nanolan.train.processes import World, follow
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from nanolan.errors import BadAnswer
 from nanolan.model.conversation import conversation, render_prompt
 from nanolan.model.tokenizer import Tokenizer
 from nanolan.phases import DATASETS
-from nanolan.train.tasks import text
+from nanolan.train.data.mixtures import text
 
 HUMANEVAL = DATASETS["humaneval"]
 TIMEOUT_S = 10.0

@@ -18,13 +18,13 @@ from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model import checkpoint
 from nanolan.model.engine import Engine
 from nanolan.model.tokenizer import load_tokenizer
-from nanolan.train.answers import answers
-from nanolan.train.evaluate import evaluate_model
+from nanolan.train.evaluation.evaluate import evaluate_model
+from nanolan.train.evaluation.samples import answers
 from nanolan.train.job import Job
+from nanolan.train.processes import StopFlag, World
+from nanolan.train.progress import Report
 from nanolan.train.recipe import recipe_for
-from nanolan.train.report import Report
 from nanolan.train.supervised import check_fit
-from nanolan.train.world import StopFlag, World
 
 
 def judge(job: Job, world: World) -> None:

@@ -17,10 +17,10 @@ import torch
 from nanolan.errors import BadAnswer
 from nanolan.model.gpt import IGNORE
 from nanolan.model.tokenizer import Tokenizer
+from nanolan.train.data.mixtures import Part, open_mixture
+from nanolan.train.data.tokenised import Store, tokenise
+from nanolan.train.processes import World
 from nanolan.train.recipe import Recipe
-from nanolan.train.store import Store, tokenise
-from nanolan.train.tasks import Part, open_mixture
-from nanolan.train.world import World
 
 
 class NothingToTrain(BadAnswer):

@@ -29,7 +29,7 @@ from nanolan.model.conversation import (
     read_jsonl,
 )
 from nanolan.phases import DATASETS, IDENTITY_FILE, check_data
-from nanolan.train.spelling import count_letters, of_split, spell, words_of
+from nanolan.train.data.spelling import count_letters, of_split, spell, words_of
 
 IDENTITY = "identity"
 LETTERS = "ABCD"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nanolan.train import hardware
+from nanolan.train import flops
 from nanolan.train.job import Job
 
 RECENT = 20  # steps whose mean time says how much is left
@@ -70,7 +70,7 @@ class Report:
         speed = tokens / dt_s
         mfu = {} if self.mfu_per_token is None else {"mfu": speed * self.mfu_per_token}
         peak_gib, left_s = (
-            hardware.peak_gib(self.job.device),
+            flops.peak_gib(self.job.device),
             (self.steps - step) * self._usual_s(dt_s),
         )
         parts = [

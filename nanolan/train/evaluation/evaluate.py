@@ -21,12 +21,12 @@ from nanolan.model.engine import Engine
 from nanolan.model.gpt import GPT, softcap
 from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer
-from nanolan.train.eval_tasks import TASKS, Choice, Task, chat_core, problems_of
-from nanolan.train.humaneval import Problem, program_of, prompt_of, run_all
+from nanolan.train.evaluation.humaneval import Problem, program_of, prompt_of, run_all
+from nanolan.train.evaluation.tasks import TASKS, Choice, Task, chat_core, problems_of
 from nanolan.train.job import SCOPES
+from nanolan.train.processes import World
 from nanolan.train.rollouts import Question, roll_out
 from nanolan.train.step import autocast
-from nanolan.train.world import World
 
 MAX_NEW_TOKENS = 512
 POSITIONS, CUDA_POSITIONS = 4096, 65_536  # of a batch of multiple choice prompts
@@ -150,7 +150,7 @@ def answer_numbers(exam: Exam, problems: Sequence[Question]) -> list[bool]:
 
 
 def write_code(exam: Exam, problems: Sequence[Problem]) -> list[bool]:
-    """Whether the greedy answer's code passes its tests. Runs it: see nanolan.train.humaneval."""
+    """Whether the greedy answer's code passes its tests. Runs it: see nanolan.train.evaluation.humaneval."""
     tokenizer = exam.engine.tokenizer
     prompts = [prompt_of(p, tokenizer, exam.max_tokens) for p in problems]
     answers = exam.engine.complete(prompts, exam.sampling, stopped=exam.stopped)
