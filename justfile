@@ -226,7 +226,7 @@ lint: (_setup "dev")
 [group('dev')]
 [no-exit-message]
 bench *args: (_setup "dev")
-    @{{python}} scripts/bench.py "$@"
+    @{{python}} -m tests.bench "$@"
 
 # known vulnerabilities of the pins; --tree: reviews
 [group('dev')]

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import bench_status
 import click
 
 from nanolan.cli.command import Words, run
 from nanolan.settings.settings import ROOT
+from tests.bench import status as bench_status
 
 TEN_LINES = """
 import click
@@ -277,7 +277,7 @@ def startup() -> str:
 
 def training() -> Iterator[str]:
     """The trainer's own bench, line by line."""
-    command = [sys.executable, "-m", "nanolan.train.bench"]
+    command = [sys.executable, "-m", "tests.bench.trainer"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout  # noqa: S101
         yield from (text.rstrip() for text in child.stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nanolan.model.gpt import GPTConfig
-from nanolan.train.workload import SHAPES
+from tests.bench.workload import SHAPES
 
 TINY = replace(
     SHAPES["cpu-tiny"],

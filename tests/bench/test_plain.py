@@ -10,14 +10,14 @@ import torch
 from nanolan.model.engine import Completion, Engine
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.sampling import Sampling
-from nanolan.train import plain
 from nanolan.train.optim import make_optimizer
 from nanolan.train.processes import World
 from nanolan.train.rollouts import Question, Rollout, policy_batch, policy_loss
-from nanolan.train.workload import WORKS, made_tokenizer
+from tests.bench import plain
+from tests.bench.bench_shape import TINY
+from tests.bench.workload import WORKS, made_tokenizer
 
-from .bench_shape import TINY
-from .chain import noisy
+from tests.train.chain import noisy
 
 GROUPED = GPTConfig(sequence_len=16, vocab_size=64, n_layer=3, n_head=4, n_kv_head=2, n_embd=32)
 RATES = {"unembedding_lr": 0.004, "embedding_lr": 0.2, "matrix_lr": 0.02}

@@ -10,12 +10,11 @@ import torch
 
 from nanolan.errors import UsageProblem
 from nanolan.model.gpt import GPT
-from nanolan.train.bench import COUNTED, PATHS, PHASES, Case, Step, line, main, measure, ratios, run
-from nanolan.train.cases import CASES, Tally
 from nanolan.train.processes import World
-from nanolan.train.workload import SHAPES
-
-from .bench_shape import TINY
+from tests.bench.bench_shape import TINY
+from tests.bench.cases import CASES, Tally
+from tests.bench.trainer import COUNTED, PATHS, PHASES, Case, Step, line, main, measure, ratios, run
+from tests.bench.workload import SHAPES
 
 STEP = Step(Tally(3000, 2000, 1000), 0.5, 0.9, 0.7, None)
 

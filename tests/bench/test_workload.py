@@ -9,7 +9,8 @@ import torch
 
 from nanolan.model.engine import Completion
 from nanolan.model.tokenizer import SPECIAL_TOKENS
-from nanolan.train.workload import (
+from tests.bench.bench_shape import TINY
+from tests.bench.workload import (
     TEACHES,
     WORKS,
     conversations,
@@ -17,8 +18,6 @@ from nanolan.train.workload import (
     questions,
     rewarded,
 )
-
-from .bench_shape import TINY
 
 
 @pytest.mark.parametrize(("phase", "path"), list(WORKS))

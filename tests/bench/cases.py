@@ -14,13 +14,13 @@ from nanolan.model.attention import flex_works
 from nanolan.model.engine import Completion, Engine
 from nanolan.model.gpt import GPT
 from nanolan.model.sampling import Sampling
-from nanolan.train import plain
 from nanolan.train.optim import make_optimizer
 from nanolan.train.processes import World
 from nanolan.train.rl import rows_that_fit
 from nanolan.train.rollouts import Rollout, policy_batch, policy_loss
 from nanolan.train.step import Stepper, autocast, even_micro_batch
-from nanolan.train.workload import WORKS, Shape, made_tokenizer, questions, rewarded
+from tests.bench import plain
+from tests.bench.workload import WORKS, Shape, made_tokenizer, questions, rewarded
 
 PLAIN_ROWS = 8  # answers of a call, and of an update, in the plain path's rl
 RATES = {"unembedding_lr": 0.004, "embedding_lr": 0.2, "matrix_lr": 0.02}

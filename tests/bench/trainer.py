@@ -1,6 +1,6 @@
 """How fast the trainer is, beside the plain path in the same run: ratios are what counts.
 
-    just bench train   or   python -m nanolan.train.bench [cpu-tiny|d20] [PHASE ...]
+    just bench train   or   python -m tests.bench.trainer [cpu-tiny|d20] [PHASE ...]
 
 "ours" is what a phase runs; "plain" is plain.py. Both have the same weights, optimizer, conversations and questions
 (see cases.py). Each case has a process of its own, so that its memory can be told. On the CPU the two take turns step
@@ -25,10 +25,10 @@ import torch
 
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.model.gpt import GPT
-from nanolan.train.cases import CASES, Tally
 from nanolan.train.flops import mfu_per_token, peak_gib
 from nanolan.train.processes import World
-from nanolan.train.workload import SHAPES, Shape
+from tests.bench.cases import CASES, Tally
+from tests.bench.workload import SHAPES, Shape
 
 WARM_UP = 2  # steps that are not counted
 PATHS = ("plain", "ours")
@@ -77,7 +77,7 @@ class Case:
             "OMP_WAIT_POLICY": "PASSIVE"
         }  # threads that wait busily take the other case's cores
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "nanolan.train.bench", name, "--case", phase, path],
+            [sys.executable, "-m", "tests.bench.trainer", name, "--case", phase, path],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -192,7 +192,7 @@ def main(argv: list[str]) -> int:
                 print(line(f"{phase} {path}", steps[path]), flush=True)
             print(ratios(phase, steps["ours"], steps["plain"]), flush=True)
     except NanolanError as e:
-        print(f"nanolan.train.bench: {e}", file=sys.stderr)
+        print(f"tests.bench.trainer: {e}", file=sys.stderr)
         return e.exit_code
     return 0
 
