@@ -22,7 +22,7 @@ from nanolan.settings.settings import ROOT
 
 if TYPE_CHECKING:
     from nanolan.sim.rehearsal import Outcome
-    from nanolan.sim.scenario import Scenario
+    from nanolan.sim.scenarios import Scenario
     from nanolan.sim.world import World
     from nanolan.status.status import RunView
 
@@ -63,8 +63,8 @@ def rehearse(
     """Rehearse a run with nothing rented. Options are those of launch."""
     from nanolan.sim.rehearsal import FAULTY_BOOT_S, recall, remember
     from nanolan.sim.rehearsal import rehearse as play
-    from nanolan.sim.scenario import SCENARIOS
-    from nanolan.sim.shadeform_instance import Delays
+    from nanolan.sim.scenarios import SCENARIOS
+    from nanolan.sim.shadeform.instance import Delays
     from nanolan.sim.world import World
 
     if list_faults:

@@ -22,7 +22,7 @@ from nanolan.settings.settings import ROOT
 
 if TYPE_CHECKING:
     from nanolan.sim.rehearsal import Outcome
-    from nanolan.sim.scenario import Scenario
+    from nanolan.sim.scenarios import Scenario
 
 TABLE = ROOT / "docs/faults.md"
 HEAD = """# What goes wrong, and what comes of it
@@ -42,7 +42,7 @@ or so and uploaded every two.
 @click.option("--write", is_flag=True, help="keep the table in docs/faults.md")
 def rehearse_faults(names: tuple[str, ...], write: bool) -> int:
     """Rehearse faults and print a table of what came of them."""
-    from nanolan.sim.scenario import SCENARIOS
+    from nanolan.sim.scenarios import SCENARIOS
 
     if unknown := set(names) - set(SCENARIOS):
         raise click.UsageError(
@@ -73,7 +73,7 @@ def rehearse_faults(names: tuple[str, ...], write: bool) -> int:
 def play(scenario: Scenario, cache: Path) -> Outcome:
     """One rehearsal in a folder of its own, removed afterwards."""
     from nanolan.sim.rehearsal import rehearse
-    from nanolan.sim.shadeform_instance import Delays
+    from nanolan.sim.shadeform.instance import Delays
     from nanolan.sim.world import World
 
     folder = Path(tempfile.mkdtemp(prefix="nanolan-fault-"))

@@ -24,7 +24,7 @@ from nanolan.cli.command import TypedPath, Words, run
 )
 def sim(faults: tuple[str, ...], list_faults: bool, folder: Path | None) -> int:
     """Start both servers; every box is a set of real processes in the folder."""
-    from nanolan.sim.shadeform_faults import ACTIONS, SWITCHES
+    from nanolan.sim.shadeform.faults import ACTIONS, SWITCHES
     from nanolan.sim.world import World
 
     if list_faults:

@@ -22,13 +22,13 @@ from nanolan.launch.request import create_body
 from nanolan.phases import PHASES
 from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented, new_run_id
 from nanolan.settings.settings import ROOT
-from nanolan.sim.catalogue import SAMPLE
-from nanolan.sim.hub import HubServer
-from nanolan.sim.machine import MARK, kill_until_none, marked
+from nanolan.sim.box import MARK, kill_until_none, marked
+from nanolan.sim.hub.server import HubServer
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
-from nanolan.sim.shadeform import ShadeformServer
-from nanolan.sim.shadeform_instance import Delays
+from nanolan.sim.shadeform.catalogue import SAMPLE
+from nanolan.sim.shadeform.instance import Delays
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 
 REPO, DATA, KEY = "me/lanbot-checkpoints", "openai/gsm8k", f"sim-key-{MARKER}{TWIST}"

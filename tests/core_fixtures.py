@@ -20,8 +20,8 @@ from nanolan.plan import Code, Pinned, PinnedFile, Plan, Rented
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT
 from nanolan.shadeform.client import Shadeform
-from nanolan.sim.shadeform import ShadeformServer
-from nanolan.sim.shadeform_instance import Delays
+from nanolan.sim.shadeform.instance import Delays
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.sim.world import World
 
 QUICK = Delays(

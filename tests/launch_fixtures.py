@@ -20,9 +20,9 @@ from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer, Wanted, choose
-from nanolan.sim.catalogue import SAMPLE
-from nanolan.sim.hub_state import WRITER
-from nanolan.sim.shadeform_instance import Instance
+from nanolan.sim.hub.state import WRITER
+from nanolan.sim.shadeform.catalogue import SAMPLE
+from nanolan.sim.shadeform.instance import Instance
 from nanolan.sim.world import REPO, World
 from tests.core_fixtures import Waits, client
 

@@ -28,7 +28,7 @@ from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT
 from nanolan.shadeform.client import Shadeform
-from nanolan.sim.shadeform_instance import Instance
+from nanolan.sim.shadeform.instance import Instance
 from nanolan.times import now_utc
 
 from .life_clock import Actor

@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 import requests
 
 from nanolan.shadeform.client import CALL_S
-from nanolan.sim.catalogue import SAMPLE
-from nanolan.sim.shadeform_account import Account
-from nanolan.sim.shadeform_faults import Faults, Reply, play
-from nanolan.sim.shadeform_http import answer
-from nanolan.sim.shadeform_instance import Delays, Instance
-from nanolan.sim.shadeform_keys import Keys
+from nanolan.sim.shadeform.account import Account
+from nanolan.sim.shadeform.catalogue import SAMPLE
+from nanolan.sim.shadeform.faults import Faults, Reply, play
+from nanolan.sim.shadeform.http import answer
+from nanolan.sim.shadeform.instance import Delays, Instance
+from nanolan.sim.shadeform.keys import Keys
 
 from .life_clock import Clock
 

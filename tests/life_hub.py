@@ -22,7 +22,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, Repositor
 from nanolan.hub.client import Tree
 from nanolan.hub.http import ANSWER_S, read_date
 from nanolan.plan import PinnedFile
-from nanolan.sim.hub_repo import is_lfs
+from nanolan.sim.hub.repo import is_lfs
 
 from .life_clock import Clock
 

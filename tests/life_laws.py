@@ -17,7 +17,7 @@ from nanolan.money import dollars
 from nanolan.phases import PHASES
 from nanolan.plan import Plan, read_plan
 from nanolan.run.ledger import Entry
-from nanolan.sim.shadeform_instance import Instance
+from nanolan.sim.shadeform.instance import Instance
 from nanolan.status.status import phase_state
 from nanolan.times import parse_time
 

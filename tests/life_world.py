@@ -17,7 +17,7 @@ from typing import Any
 from nanolan.plan import Plan
 from nanolan.run.ledger import Ledger
 from nanolan.settings.settings import load_settings
-from nanolan.sim.shadeform_instance import Instance
+from nanolan.sim.shadeform.instance import Instance
 from nanolan.times import SERVICE_CLOCK, ServiceClock
 
 from .canary import CANARY

@@ -10,7 +10,7 @@ import torch
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.phases import PHASES
 from nanolan.plan import Plan
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from tests.checkpoint_fixtures import meta, saved, weights
 
 OF_THE_SEED = 456  # tokens

@@ -15,7 +15,7 @@ from nanolan.hub.client import Hub
 from nanolan.hub.transfer import Job
 from nanolan.redact import Secret
 from nanolan.run.record import PhaseReport
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.times import iso, parse_time
 
 from .box_fixtures import TOKEN

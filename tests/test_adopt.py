@@ -14,8 +14,8 @@ from nanolan.errors import BadAnswer, PreflightFailed
 from nanolan.hub.client import Hub
 from nanolan.hub.layout import BY_HAND, adopt, verify
 from nanolan.redact import Secret
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_state import WRITER
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.state import WRITER
 from tests.checkpoint_fixtures import meta, saved, weights
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ from nanolan.errors import NanolanError
 from nanolan.plan import Predicted, Rented
 from nanolan.redact import NOTE
 from nanolan.run.record import error_of, read_receipt
-from nanolan.sim.machine import kill_until_none, marked
+from nanolan.sim.box import kill_until_none, marked
 from nanolan.sim.marker import MARKER
 
 from .box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, pin, until

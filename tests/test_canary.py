@@ -20,7 +20,7 @@ import base64, os, subprocess, sys, time, urllib.request
 from pathlib import Path
 import pytest
 from nanolan.sim.marker import MARKER
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.server import ShadeformServer
 
 TWICE = base64.b64encode(b"xy" + base64.b64encode(b"z" + MARKER.encode() + b"!")).decode()
 

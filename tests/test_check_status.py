@@ -27,8 +27,8 @@ from nanolan.redact import Secret
 from nanolan.run.ledger import STOPPED_BY_USER
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.shadeform.client import Shadeform
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 
 from .box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS, until

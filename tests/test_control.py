@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from nanolan.box.watch.control import Control
 from nanolan.hub.client import Hub
 from nanolan.redact import Secret
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan, until
 

@@ -16,7 +16,7 @@ from nanolan.box.uploads import upload
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import MayBeBilling
 from nanolan.hub.proof import MoneyStop, NothingToSave, Proven, UserStop
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.times import parse_time
 
 from .box_fixtures import REPO, WRITERS

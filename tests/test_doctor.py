@@ -28,7 +28,7 @@ from nanolan.doctor.doctor import ROWS, Row, examine, exit_code, next_steps, ren
 from nanolan.errors import NanolanError
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import load_settings
-from nanolan.sim.hub_state import READER
+from nanolan.sim.hub.state import READER
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World
 from nanolan.times import now_utc

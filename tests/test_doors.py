@@ -29,8 +29,8 @@ from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import IDENTITY_FILE
 from nanolan.redact import Secret
 from nanolan.settings.settings import load_settings
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_state import WRITER
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.state import WRITER
 from nanolan.train.data.mixtures import IDENTITY, Part, open_part
 from nanolan.train.recipe import RECIPES
 from nanolan.train.supervised import check_fit

@@ -22,8 +22,8 @@ from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt
 from nanolan.shadeform.offers import Offer
-from nanolan.sim.hub_state import WRITER
-from nanolan.sim.shadeform_instance import NEVER
+from nanolan.sim.hub.state import WRITER
+from nanolan.sim.shadeform.instance import NEVER
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc, parse_time
 from tests.core_fixtures import CREATE, QUICK, a_plan, creates, forget

@@ -15,7 +15,7 @@ import pytest
 
 from nanolan.errors import NanolanError
 from nanolan.plan import Plan
-from nanolan.sim.shadeform_instance import Instance
+from nanolan.sim.shadeform.instance import Instance
 from nanolan.sim.world import World
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, creates, forget
 from tests.launch_fixtures import Launch, fails, progress, silent, tell, trains

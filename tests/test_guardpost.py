@@ -20,7 +20,7 @@ from nanolan.manage.guard_service import JOB, guard_job, quoted, unit
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import ROOT, Settings, load_settings
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.times import iso, now_utc, parse_time
 from tests.box_fixtures import REPO, TOKEN, WRITERS
 from tests.core_fixtures import a_plan, script

@@ -27,7 +27,7 @@ from nanolan.plan import Plan
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import log_path
 from nanolan.settings.settings import ROOT, TABLE
-from nanolan.sim.hub_state import WRITER
+from nanolan.sim.hub.state import WRITER
 from nanolan.sim.seed import _cached
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc

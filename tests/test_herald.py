@@ -16,7 +16,7 @@ from nanolan.notify import Notifier
 from nanolan.plan import Predicted
 from nanolan.redact import NOTE, Secret
 from nanolan.run.record import PREPARING, TRAINING, UPLOADING, PhaseReport
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan, until
 from .test_meter import NOBODY, machine

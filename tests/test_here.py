@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.model.checkpoint import load
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.sim.seed import seed
 from nanolan.train.data.tiny_model import write_tiny
 

@@ -13,7 +13,7 @@ from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreach
 from nanolan.hub.client import SMALL_FILE, Hub, _masked
 from nanolan.plan import PinnedFile
 from nanolan.redact import Secret
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.sim.marker import MARKER
 
 REPO, COMMIT = "me/lanbot", r"POST /api/models/me/lanbot/commit"

@@ -11,7 +11,7 @@ from nanolan.errors import BadAnswer, Unreachable
 from nanolan.hub.download import fetch_inputs, patience_of
 from nanolan.plan import Plan
 from nanolan.redact import Secret
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 from .box_fixtures import DATA, REPO, SEED, TOKEN, WRITERS, make_plan, pin
 

@@ -19,8 +19,8 @@ from nanolan.hub.input_check import (
 )
 from nanolan.phases import IDENTITY_FILE
 from nanolan.redact import Secret
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_state import WRITER
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.state import WRITER
 from tests.checkpoint_fixtures import LINE, MID, meta, saved, weights
 
 REPO, MODEL = "me/x", f"{MID}/model_000009.pt"

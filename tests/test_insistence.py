@@ -18,7 +18,7 @@ from nanolan.errors import BadAnswer, Unreachable
 from nanolan.hub.client import Hub
 from nanolan.hub.transfer import Job, commit_step, run_transfer
 from nanolan.redact import Secret
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
 

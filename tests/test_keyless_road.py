@@ -16,7 +16,7 @@ import pytest
 
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import Receipt, to_json
-from nanolan.sim.machine import marked
+from nanolan.sim.box import marked
 from nanolan.sim.world import REPO, World, offline_packages
 from tests.box_fixtures import environ
 from tests.core_fixtures import script, started, until

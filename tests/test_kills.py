@@ -20,7 +20,7 @@ from nanolan.hub.proof import prove
 from nanolan.redact import Secret
 from nanolan.run.ledger import Ledger
 from nanolan.shadeform.client import Shadeform
-from nanolan.sim.shadeform_instance import Instance
+from nanolan.sim.shadeform.instance import Instance
 from nanolan.sim.world import REPO, World
 from nanolan.status.status import RunView, look
 

@@ -14,8 +14,8 @@ import pytest
 
 from nanolan.run.ledger import Ledger
 from nanolan.settings.settings import ROOT
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from tests.box_fixtures import REPO, TOKEN, WRITERS
 from tests.core_fixtures import started, until
 from tests.test_scripts_stop import cloud, deleted, environment, ledger, rented  # noqa: F401  # fixtures

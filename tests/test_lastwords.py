@@ -17,7 +17,7 @@ from nanolan.checkpoint.evaluation import PhaseSamples, Sample, beside, read_sam
 from nanolan.cost.budget import ASSUMED
 from nanolan.redact import Secret
 from nanolan.run.record import read_receipt
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.times import now_utc
 
 from .box_fixtures import TOKEN, WRITERS

@@ -45,9 +45,9 @@ from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer, Wanted, choose
-from nanolan.sim.catalogue import SAMPLE
-from nanolan.sim.hub_state import READER, WRITER
+from nanolan.sim.hub.state import READER, WRITER
 from nanolan.sim.marker import MARKER, TWIST
+from nanolan.sim.shadeform.catalogue import SAMPLE
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, Waits, client, creates, forget

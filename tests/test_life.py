@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from nanolan.shadeform.client import CALL_S
-from nanolan.sim.shadeform_faults import Fault, Switches
+from nanolan.sim.shadeform.faults import Fault, Switches
 
 from .life_box import Box
 from .life_hub import LIES, REFUSALS, TROUBLES

@@ -19,7 +19,7 @@ from nanolan.manage.guard import Event, Patrol, knowledge
 from nanolan.run.find import Elsewhere
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import read_receipt
-from nanolan.sim.shadeform_http import OPEN
+from nanolan.sim.shadeform.http import OPEN
 from nanolan.times import parse_time
 
 from .core_fixtures import PLAN

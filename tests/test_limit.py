@@ -17,8 +17,8 @@ from nanolan.manage.limit import change, with_limit
 from nanolan.plan import Plan, new_run_id, read_plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc, parse_time
 
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan

@@ -16,7 +16,7 @@ from nanolan.hub.client import Hub
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
 from nanolan.run.record import Progress, Receipt
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.status import logs
 from nanolan.status.logs import HubLog, Reader, chosen, end_of_log, fetch, shown, to_lines
 from nanolan.status.status import RunView

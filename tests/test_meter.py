@@ -16,7 +16,7 @@ from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance, instance_of
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 
 from .box_fixtures import AT_ONCE, KEY, make_plan, until

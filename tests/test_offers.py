@@ -22,7 +22,7 @@ from nanolan.shadeform.offers import (
     unusable,
     wanted_by,
 )
-from nanolan.sim.catalogue import SAMPLE
+from nanolan.sim.shadeform.catalogue import SAMPLE
 
 
 def expected(o: Offer, *phases: str) -> int | None:

@@ -26,8 +26,8 @@ from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import Receipt, to_json
 from nanolan.settings.settings import load_settings
 from nanolan.shadeform.models import Instance, Limits, instance_of
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc, parse_time
 from tests.box_fixtures import REPO, TOKEN, WRITERS
 from tests.core_fixtures import INFO, LIST, QUICK, Waits, a_plan, client, script, started

@@ -29,9 +29,9 @@ from nanolan.redact import Secret
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.shadeform.offers import Offer
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.sim.marker import MARKER
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.server import ShadeformServer
 
 from .box_fixtures import TOKEN
 from .checkpoint_fixtures import LINE, meta, saved, tokenizer, weights

@@ -14,7 +14,7 @@ from nanolan.errors import AuthProblem, MayBeBilling, Unreachable
 from nanolan.launch.request import create_body
 from nanolan.run.ledger import Entry
 from nanolan.run.presence import NOT_ASKED, NOT_SHOWN, blind, is_past, presence, why_unknown
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import INFO, QUICK, a_plan, client
 

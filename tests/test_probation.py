@@ -22,7 +22,7 @@ from nanolan.errors import (
 from nanolan.launch.readiness import BLIND_S, FAILING, PROVED, WAITING, Seen, judge, patience_s
 from nanolan.run.record import PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance, instance_of
-from nanolan.sim.shadeform_instance import Instance as Box
+from nanolan.sim.shadeform.instance import Instance as Box
 from nanolan.sim.world import World
 from tests.core_fixtures import INFO, LIST, QUICK, forget
 from tests.launch_fixtures import B200, Launch, fails, progress, receipt, silent, tell

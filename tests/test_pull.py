@@ -15,8 +15,8 @@ from nanolan.errors import NanolanError, NotFound, PreflightFailed
 from nanolan.hub.client import Hub
 from nanolan.hub.pull import newest_phase, pull
 from nanolan.redact import Secret
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_state import WRITER
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.state import WRITER
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO, FOLDER = "me/models", "chatsft_checkpoints/d20"

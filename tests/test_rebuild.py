@@ -27,7 +27,7 @@ from nanolan.run.find import (
 from nanolan.run.ledger import Attempt, Entry, Ledger
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.models import Instance, instance_of
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
 

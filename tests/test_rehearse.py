@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.checkpoint.manifest import parse_manifest
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.sim.world import REPO, World
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from rehearse_faults import complaints, play, rehearse_faults
 
-from nanolan.sim.scenario import SCENARIOS
+from nanolan.sim.scenarios import SCENARIOS
 
 ROOT = Path(__file__).resolve().parent.parent
 

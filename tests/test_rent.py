@@ -33,7 +33,7 @@ from nanolan.shadeform.lifecycle import (
     sweep,
 )
 from nanolan.shadeform.models import Instance
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 from tests.core_fixtures import CREATE, INFO, LIST, QUICK, Waits, a_plan, client, creates
 

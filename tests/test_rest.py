@@ -13,7 +13,7 @@ from nanolan.hub.client import Hub
 from nanolan.redact import Secret
 from nanolan.run.record import PhaseReport
 from nanolan.run.remaining import Rest, rest_of
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 from .box_fixtures import REPO, TOKEN, WRITERS, make_plan
 from .run_fixtures import put, result, state

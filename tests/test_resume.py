@@ -38,7 +38,7 @@ from nanolan.run.record import Progress, Receipt
 from nanolan.run.remaining import Kept, Rest
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.offers import Offer, wanted_by
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.status.status import Overview, RunView
 from nanolan.times import iso, now_utc
 

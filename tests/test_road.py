@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nanolan.settings.settings import ROOT
-from nanolan.sim.machine import marked
-from nanolan.sim.shadeform_instance import Delays
+from nanolan.sim.box import marked
+from nanolan.sim.shadeform.instance import Delays
 from nanolan.sim.world import REPO, World
 
 from .box_fixtures import until

@@ -18,7 +18,7 @@ from nanolan.checkpoint.evaluation import meta_name
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
 from nanolan.errors import Unreachable
 from nanolan.redact import Secret
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 from .box_fixtures import REPO, WRITERS
 from .saver_fixtures import machine, trained

@@ -15,8 +15,8 @@ from nanolan.errors import UsageProblem
 from nanolan.launch.request import create_body
 from nanolan.plan import Plan, new_run_id
 from nanolan.run.ledger import Entry, Ledger
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc, parse_time
 
 from .box_fixtures import KEY, REPO, TOKEN, WRITERS

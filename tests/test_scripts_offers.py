@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from tests.core_fixtures import TYPES, script
 
 

@@ -13,8 +13,8 @@ from msgspec import structs
 from nanolan.launch.request import create_body
 from nanolan.plan import Plan, new_run_id
 from nanolan.run.ledger import Entry, Ledger
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 from tests.box_fixtures import REPO, TOKEN, WRITERS
 from tests.core_fixtures import LIST, QUICK, a_plan, client, script

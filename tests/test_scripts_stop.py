@@ -23,9 +23,9 @@ from nanolan.plan import Plan, new_run_id
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
 from nanolan.run.record import Progress, Receipt, to_json
 from nanolan.settings.settings import ROOT
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.sim.marker import MARKER
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 from tests.box_fixtures import REPO, TOKEN, WRITERS
 from tests.core_fixtures import INFO, LIST, QUICK, a_plan, client, script, started, until

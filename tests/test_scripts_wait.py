@@ -13,8 +13,8 @@ import pytest
 from msgspec import structs
 
 from nanolan.run.ledger import Ledger
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.shadeform.server import ShadeformServer
 
 from .box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS
 from .core_fixtures import script, started

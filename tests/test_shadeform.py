@@ -26,10 +26,10 @@ from nanolan.errors import (
 from nanolan.launch.request import create_body
 from nanolan.redact import Secret
 from nanolan.shadeform.client import LONGEST_RETRY_AFTER_S, TRIES, Shadeform, retry_after_s
-from nanolan.sim.catalogue import SAMPLE
 from nanolan.sim.marker import MARKER
-from nanolan.sim.shadeform import KEY as SIM_KEY
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.catalogue import SAMPLE
+from nanolan.sim.shadeform.server import KEY as SIM_KEY
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import parse_time
 from tests.core_fixtures import CREATE, INFO, LIST, PLAN, QUICK, TYPES, Waits, client, creates
 from tests.sim.openapi import check_request

@@ -16,7 +16,7 @@ from nanolan.redact import Secret
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.shadeform.ssh_key import OwnKey, keep_key, key_for, key_on_account, own_key
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.server import ShadeformServer
 
 from .box_fixtures import KEY
 

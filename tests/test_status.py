@@ -25,8 +25,8 @@ from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
 from nanolan.run.state import SETTLE_S, decide_state
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance, instance_of
-from nanolan.sim.hub import HubServer
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.status.status import Overview, RunView, look, phase_state
 from nanolan.times import iso, now_utc
 

@@ -18,7 +18,7 @@ from nanolan.manage.stop import LOOK_EVERY_S, ask_to_stop, deaf, wait_until_gone
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
 from nanolan.run.record import SILENT_S
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.status.status import Overview, RunView
 from nanolan.times import iso, now_utc
 

@@ -12,8 +12,8 @@ from nanolan.hub.client import Hub
 from nanolan.hub.layout import EXPECTED, Piece, amount, look, needed
 from nanolan.redact import Secret
 from nanolan.settings.settings import load_settings
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_state import WRITER
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.state import WRITER
 from tests.checkpoint_fixtures import meta, saved, weights
 
 REPO, MID, BASE = "me/x", "mid_checkpoints/d20", "base_checkpoints/d20"

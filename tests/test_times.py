@@ -22,7 +22,7 @@ from nanolan.run.find import Elsewhere
 from nanolan.run.ledger import Ledger
 from nanolan.settings.settings import load_settings
 from nanolan.shadeform.keyless import machine_of
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.status.status import look
 from nanolan.times import SERVICE_CLOCK, ServiceClock, difference, now_utc, parse_time
 from tests.box_fixtures import REPO, TOKEN

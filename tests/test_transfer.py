@@ -15,7 +15,7 @@ import pytest
 from nanolan.errors import Unreachable
 from nanolan.hub.transfer import Job, run_transfer
 from nanolan.redact import Secret
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 from .box_fixtures import TOKEN, WRITERS, until
 

@@ -17,8 +17,8 @@ from nanolan.hub.client import Hub
 from nanolan.hub.layout import BY_HAND, verify
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_state import READER, WRITER
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.state import READER, WRITER
 from nanolan.sim.seed import _cached
 from tests.core_fixtures import script, started, until
 from tests.test_parcel import optimizer

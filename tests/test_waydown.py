@@ -21,7 +21,7 @@ from msgspec import structs
 
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.settings.settings import ROOT
-from nanolan.sim.machine import MARK
+from nanolan.sim.box import MARK
 
 from .box_fixtures import KEY, TOKEN, Box, no_box_left, until
 from .test_boot import boot, bundle, mode, script_of, timers

@@ -21,7 +21,7 @@ from nanolan.run.ledger import Attempt, Entry
 from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
 from nanolan.run.remaining import Kept
 from nanolan.shadeform.models import instance_of
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.status.status import RunView
 from nanolan.status.text import render_run
 from nanolan.status.why import WIDTH, answer, look_into, render, to_dict

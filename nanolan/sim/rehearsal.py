@@ -23,7 +23,7 @@ from nanolan.redact import Secret
 from nanolan.run.ledger import Ledger
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.shadeform.client import Shadeform
-from nanolan.sim.scenario import Player, Scenario
+from nanolan.sim.scenarios import Player, Scenario
 from nanolan.status.status import RunView, look
 
 if TYPE_CHECKING:

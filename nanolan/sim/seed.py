@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_file
 from nanolan.phases import DATASETS, IDENTITY_FILE
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,10 +18,10 @@ from typing import Any
 
 from nanolan.errors import UsageProblem
 from nanolan.settings.settings import ROOT, is_loopback
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.sim.seed import seed
-from nanolan.sim.shadeform import ShadeformServer
-from nanolan.sim.shadeform_faults import ACTIONS, AFTER_EFFECT, SWITCHES
+from nanolan.sim.shadeform.faults import ACTIONS, AFTER_EFFECT, SWITCHES
+from nanolan.sim.shadeform.server import ShadeformServer
 
 REPO = "me/lanbot-checkpoints"
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TERM|TMPDIR|COLUMNS|(PIP|UV|SSL)_?\w*|REQUESTS_CA_BUNDLE")

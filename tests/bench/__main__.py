@@ -114,7 +114,7 @@ def rehearsals() -> str:
 
 def streaming() -> str:
     """Peak memory of the transfer of a large file against that of a small one."""
-    from nanolan.sim.hub import HubServer
+    from nanolan.sim.hub.server import HubServer
 
     peaks = {}
     with tempfile.TemporaryDirectory() as temp:
@@ -140,7 +140,7 @@ def _transfer_peak_mb(url: str, kind: str, folder: Path) -> float:
     import psutil
 
     from nanolan.hub.transfer import Job
-    from nanolan.sim.hub_state import WRITER
+    from nanolan.sim.hub.state import WRITER
 
     name = "model_000001.pt"
     job = Job(
@@ -194,8 +194,8 @@ def state_uploads() -> str:
 def _steps_per_s(words: list[str]) -> float:
     """Steps a second of a rehearsal of 150 steps of sft, by its own metrics."""
     from nanolan.sim.rehearsal import rehearse
-    from nanolan.sim.scenario import LONG, Scenario
-    from nanolan.sim.shadeform_instance import Delays
+    from nanolan.sim.scenarios import LONG, Scenario
+    from nanolan.sim.shadeform.instance import Delays
     from nanolan.sim.world import World
 
     with (

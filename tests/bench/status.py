@@ -27,7 +27,7 @@ COMMAND = [sys.executable, str(ROOT / "scripts/check_status.py")]
 @contextmanager
 def one_run() -> Iterator[Any]:
     """A local world with one run whose machine goes on for an hour, and the environment to look at it."""
-    from nanolan.sim.shadeform_instance import Delays
+    from nanolan.sim.shadeform.instance import Delays
     from nanolan.sim.world import World
 
     with (
@@ -157,7 +157,7 @@ def heartbeat() -> str:
     from nanolan.notify import Notifier
     from nanolan.redact import Secret
     from nanolan.shadeform.client import Shadeform
-    from nanolan.sim.hub_state import WRITER
+    from nanolan.sim.hub.state import WRITER
     from tests.box_fixtures import KEY, make_plan
     from tests.test_meter import machine
 
@@ -227,8 +227,8 @@ def _servers(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _serve(pipe: Any, root: Path) -> None:
-    from nanolan.sim.hub import HubServer
-    from nanolan.sim.shadeform import ShadeformServer
+    from nanolan.sim.hub.server import HubServer
+    from nanolan.sim.shadeform.server import ShadeformServer
 
     hub, cloud = HubServer(root / "hub").start(), ShadeformServer(root / "cloud", boxes=False)
     hub.put("me/bench", {"x": b"x"})

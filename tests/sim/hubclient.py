@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 BIG = bytes(range(256)) * 8192  # 2 MiB, goes into LFS as *.pt
 REPO = "me/model"

@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 import requests
 
-from nanolan.sim.shadeform import KEY
+from nanolan.sim.shadeform.server import KEY
 
 FILE = Path(__file__).resolve().parents[3] / "shared" / "facts" / "shadeform-openapi.json"
 PREFIX = "/v1"

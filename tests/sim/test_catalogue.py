@@ -6,7 +6,7 @@ from copy import deepcopy
 
 import pytest
 
-from nanolan.sim.catalogue import SAMPLE, entry_for, find, select
+from nanolan.sim.shadeform.catalogue import SAMPLE, entry_for, find, select
 from tests.sim.openapi import check_schema, needs_openapi
 
 

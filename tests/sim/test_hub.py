@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from hubclient import BIG, REPO, client, folder_of, hf
 
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_repo import Refusal
-from nanolan.sim.hub_state import READER, WRITER
+from nanolan.sim.hub.repo import Refusal
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.state import READER, WRITER
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "xet"])
@@ -82,7 +82,7 @@ def test_a_second_server_on_the_same_folder_goes_on(tmp_path: Path) -> None:
 def test_nothing_committed_is_lost_by_kill_9(tmp_path: Path) -> None:
     def serve() -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nanolan.sim.hub", "--root", str(tmp_path / "hub")],
+            [sys.executable, "-m", "nanolan.sim.hub.server", "--root", str(tmp_path / "hub")],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hubclient import BIG, REPO, client
 
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_state import READER
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.state import READER
 
 
 @pytest.fixture

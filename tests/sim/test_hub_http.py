@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_state import WRITER
-from nanolan.sim.hub_store import Store
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.state import WRITER
+from nanolan.sim.hub.store import Store
 
 AUTH = {"Authorization": f"Bearer {WRITER}"}
 DATA = bytes(range(256)) * 4  # 1024 bytes
@@ -310,7 +310,7 @@ def test_a_full_disk_is_a_507_and_the_server_lives(tmp_path: Path) -> None:
     with HubServer(tmp_path) as hub:
         hub.put("me/m", {"a.txt": b"x"})
     # a file size limit stands in for a full disk: the write fails in the same way
-    script = 'ulimit -f 1024; exec "$0" -m nanolan.sim.hub --root "$1"'
+    script = 'ulimit -f 1024; exec "$0" -m nanolan.sim.hub.server --root "$1"'
     server = subprocess.Popen(
         ["bash", "-c", script, sys.executable, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hubclient import BIG, REPO, client, folder_of, requests
 
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 UPLOAD = (
     'api.upload_file(repo_id="me/model", path_or_fileobj="m.pt", path_in_repo="m.pt")\nsay("done")'

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hubclient import BIG, REPO, client, requests
 
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_repo import git_oid
+from nanolan.sim.hub.repo import git_oid
+from nanolan.sim.hub.server import HubServer
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "xet"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.sim.hub_repo import (
+from nanolan.sim.hub.repo import (
     Blob,
     Change,
     Refusal,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.sim.hub_state import Fault, HubState
+from nanolan.sim.hub.state import Fault, HubState
 
 
 def strikes(hub: HubState, *lines: str) -> list[bool]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.sim.hub_repo import Refusal, Repo, git_oid, lfs_pointer
-from nanolan.sim.hub_store import Store
+from nanolan.sim.hub.repo import Refusal, Repo, git_oid, lfs_pointer
+from nanolan.sim.hub.store import Store
 
 
 def names(folder: Path) -> set[str]:

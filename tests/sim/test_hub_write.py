@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hubclient import REPO, client
 
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 
 UPLOAD = 'say(failure(api.upload_file, repo_id="me/model", path_or_fileobj=b"x", path_in_repo="b"))'
 

@@ -12,8 +12,8 @@ from random import Random
 
 import pytest
 
-from nanolan.sim.hub import HubServer
-from nanolan.sim.hub_xet import (
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.xet import (
     END,
     HAS_SHA256,
     HAS_VERIFICATION,

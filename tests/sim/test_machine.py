@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from nanolan.sim.machine import Guard, Machine, box_environment, marked
+from nanolan.sim.box import Guard, Machine, box_environment, marked
 from nanolan.sim.nvidia_smi import Gpus
 
 SLEEP = b"while :; do sleep 1; done\n"
@@ -251,7 +251,7 @@ def test_the_boxes_end_when_their_cloud_is_killed(box, tmp_path):
     program = f"""
 import time
 from pathlib import Path
-from nanolan.sim.machine import Guard, Machine
+from nanolan.sim.box import Guard, Machine
 guard = Guard()
 guard.watch("guarded-{os.getpid()}")
 machine = Machine("guarded-{os.getpid()}", Path({str(tmp_path / "box")!r}), {DAEMON + SLEEP!r})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nanolan.sim.scenario import Player, Scenario, dear
+from nanolan.sim.scenarios import Player, Scenario, dear
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 
 from nanolan.checkpoint.manifest import parse_manifest
 from nanolan.phases import DATASETS, IDENTITY_FILE
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.sim.seed import seed
 
 REPO = "me/lanbot-checkpoints"
@@ -165,7 +165,7 @@ def test_a_second_rehearsal_needs_neither_torch_nor_pyarrow(
     script = """
 import sys, time
 from pathlib import Path
-from nanolan.sim.hub import HubServer
+from nanolan.sim.hub.server import HubServer
 from nanolan.sim.seed import seed
 hub = HubServer(sys.argv[1])
 begun = time.monotonic()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nanolan.sim.shadeform_checks import checked_create, checked_update
-from nanolan.sim.shadeform_refusal import Refusal
+from nanolan.sim.shadeform.checks import checked_create, checked_update
+from nanolan.sim.shadeform.refusal import Refusal
 
 GOOD = {"cloud": "c", "region": "r", "shade_instance_type": "t", "name": "n"}
 

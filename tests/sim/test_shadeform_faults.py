@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nanolan.sim.shadeform_faults import (
+from nanolan.sim.shadeform.faults import (
     ACTIONS,
     COUNTED,
     SWITCHES,

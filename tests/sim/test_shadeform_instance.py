@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from nanolan.sim.catalogue import SAMPLE
-from nanolan.sim.shadeform_instance import (
+from nanolan.sim.shadeform.catalogue import SAMPLE
+from nanolan.sim.shadeform.instance import (
     NEVER,
     Delays,
     Instance,

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from nanolan.sim.shadeform_keys import MANAGED, Keys, throw_away_pair
-from nanolan.sim.shadeform_refusal import Refusal
+from nanolan.sim.shadeform.keys import MANAGED, Keys, throw_away_pair
+from nanolan.sim.shadeform.refusal import Refusal
 from tests.sim.openapi import check_response
 
 MINE = {"name": "mine", "public_key": "ssh-ed25519 AAAA me"}

@@ -14,9 +14,9 @@ import psutil
 import pytest
 import requests
 
-from nanolan.sim.machine import marked
-from nanolan.sim.shadeform import KEY, ShadeformServer
-from nanolan.sim.shadeform_instance import Delays
+from nanolan.sim.box import marked
+from nanolan.sim.shadeform.instance import Delays
+from nanolan.sim.shadeform.server import KEY, ShadeformServer
 from tests.sim.openapi import Client, document, needs_openapi, operation
 
 QUICK = Delays(
@@ -447,7 +447,7 @@ def test_boxes_end_with_a_cloud_that_is_killed(tmp_path):
     program = f"""
 import time
 from pathlib import Path
-from nanolan.sim.shadeform import ShadeformServer
+from nanolan.sim.shadeform.server import ShadeformServer
 with ShadeformServer(Path({str(tmp_path)!r})) as cloud:
     print(cloud.url, flush=True)
     time.sleep(600)

@@ -16,7 +16,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nanolan.sim.shadeform_refusal import REFUSALS
+from nanolan.sim.shadeform.refusal import REFUSALS
 
 AFTER_EFFECT = "_after_effect"
 PAGE = "<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>checking your browser</body></html>"

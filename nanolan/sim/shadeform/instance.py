@@ -15,8 +15,8 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
-from nanolan.sim.catalogue import Offer
-from nanolan.sim.machine import Machine
+from nanolan.sim.box import Machine
+from nanolan.sim.shadeform.catalogue import Offer
 
 NEVER = float("inf")
 MICRO = Decimal("0.000001")

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanolan.sim.hub_account import writer_of
-from nanolan.sim.hub_http import Request, route
-from nanolan.sim.hub_repo import Refusal, now
+from nanolan.sim.hub.accounts import writer_of
+from nanolan.sim.hub.http import Request, route
+from nanolan.sim.hub.repo import Refusal, now
 
 FLAVORS = {"cpu-basic", "cpu-upgrade"}
 DEMANDED = {

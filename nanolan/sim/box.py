@@ -198,7 +198,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from nanolan.sim.machine import guard; guard()"],
+            [sys.executable, "-c", "from nanolan.sim.box import guard; guard()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             cwd=Path(__file__).resolve().parents[2],

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nanolan.sim.shadeform_refusal import bad_request, refuse
+from nanolan.sim.shadeform.refusal import bad_request, refuse
 
 MANAGED = "Shadeform Managed Key"
 

@@ -1,4 +1,4 @@
-"""What a rehearsal does to its Hub: acts of the rows in nanolan/sim/scenario.py."""
+"""What a rehearsal does to its Hub: acts of the rows in nanolan/sim/scenarios.py."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from nanolan.settings.settings import ROOT
-from nanolan.sim.scenario_hub import (
+from nanolan.sim.scenarios_hub import (
     DOWN_S,
     hub_down,
     hub_drips,
@@ -33,7 +33,7 @@ from nanolan.sim.scenario_hub import (
 )
 
 if TYPE_CHECKING:
-    from nanolan.sim.machine import Machine
+    from nanolan.sim.box import Machine
     from nanolan.sim.world import World
 
 Act = Callable[["World"], object]

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from nanolan.sim.hub_account import KIND, RID, repo_of
-from nanolan.sim.hub_http import Request, route
-from nanolan.sim.hub_read import PREFIX
-from nanolan.sim.hub_repo import Refusal
-from nanolan.sim.hub_store import read_chunks
+from nanolan.sim.hub.accounts import KIND, RID, repo_of
+from nanolan.sim.hub.http import Request, route
+from nanolan.sim.hub.read import PREFIX
+from nanolan.sim.hub.repo import Refusal
+from nanolan.sim.hub.store import read_chunks
 
 TOKEN_S = 3600
 OBJECT = r"/__lfs__/([0-9a-f]{64})"

@@ -2,7 +2,7 @@
 
     with HubServer(folder) as hub:                           in a test
         subprocess.run(["hf", ...], env=os.environ | hub.env(home))
-    python -m nanolan.sim.hub --root DIR [--port N] [--xet]   by hand
+    python -m nanolan.sim.hub.server --root DIR [--port N] [--xet]   by hand
 
 With xet=True it plays the Xet side too, which real uploads take by default; without, clients need
 HF_HUB_DISABLE_XET=1 (env() says so). Not here: pull requests, gated repos, Spaces, server-side copies, moves.
@@ -22,10 +22,10 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from nanolan.sim import hub_account, hub_jobs, hub_lfs, hub_read, hub_write
-from nanolan.sim.hub_http import CONTROLS, Request, handler, route
-from nanolan.sim.hub_repo import Blob, Change, Refusal, Repo, User, gitattributes
-from nanolan.sim.hub_state import WRITER, Fault, HubState
+from nanolan.sim.hub import accounts, commits, jobs, lfs, read
+from nanolan.sim.hub.http import CONTROLS, Request, handler, route
+from nanolan.sim.hub.repo import Blob, Change, Refusal, Repo, User, gitattributes
+from nanolan.sim.hub.state import WRITER, Fault, HubState
 
 __all__ = ["Fault", "HubServer"]
 
@@ -199,11 +199,11 @@ def show_log(ask: Request) -> None:
 
 
 ROUTES = [
-    *hub_account.ROUTES,
-    *hub_jobs.ROUTES,
-    *hub_lfs.ROUTES,
-    *hub_write.ROUTES,
-    *hub_read.ROUTES,
+    *accounts.ROUTES,
+    *jobs.ROUTES,
+    *lfs.ROUTES,
+    *commits.ROUTES,
+    *read.ROUTES,
     route("POST", CONTROLS + "faults", add_fault),
     route("DELETE", CONTROLS + "faults", clear_faults),
     route("GET", CONTROLS + "log", show_log),

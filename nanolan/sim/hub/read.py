@@ -7,9 +7,9 @@ import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nanolan.sim.hub_account import KIND, RID, repo_of, summary
-from nanolan.sim.hub_http import Request, route
-from nanolan.sim.hub_repo import Blob, Refusal, lfs_pointer
+from nanolan.sim.hub.accounts import KIND, RID, repo_of, summary
+from nanolan.sim.hub.http import Request, route
+from nanolan.sim.hub.repo import Blob, Refusal, lfs_pointer
 
 PREFIX = r"/(datasets/|spaces/)?"
 

@@ -7,9 +7,9 @@ import fnmatch
 import json
 from typing import Any
 
-from nanolan.sim.hub_account import KIND, RID, repo_of
-from nanolan.sim.hub_http import Request, route
-from nanolan.sim.hub_repo import Change, Refusal, Repo, is_lfs, lfs_blob
+from nanolan.sim.hub.accounts import KIND, RID, repo_of
+from nanolan.sim.hub.http import Request, route
+from nanolan.sim.hub.repo import Change, Refusal, Repo, is_lfs, lfs_blob
 
 
 def preupload(ask: Request, kind: str, rid: str, rev: str) -> None:

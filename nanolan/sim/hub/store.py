@@ -20,8 +20,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from nanolan.sim.hub_repo import Blob, Refusal, Repo, git_oid, is_lfs, lfs_blob
-from nanolan.sim.hub_xet import XetStorage
+from nanolan.sim.hub.repo import Blob, Refusal, Repo, git_oid, is_lfs, lfs_blob
+from nanolan.sim.hub.xet import XetStorage
 
 CHUNK = 1 << 20
 SHA256 = re.compile(r"[0-9a-f]{64}")

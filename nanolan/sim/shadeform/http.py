@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from nanolan.sim.marker import overhear
-from nanolan.sim.shadeform_account import Account
-from nanolan.sim.shadeform_faults import Faults, Reply, play
-from nanolan.sim.shadeform_refusal import Refusal, bad_request, refuse
+from nanolan.sim.shadeform.account import Account
+from nanolan.sim.shadeform.faults import Faults, Reply, play
+from nanolan.sim.shadeform.refusal import Refusal, bad_request, refuse
 
 PREFIX = "/v1"
 IDLE_S = 60.0

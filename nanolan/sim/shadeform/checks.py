@@ -10,9 +10,9 @@ import binascii
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from nanolan.sim.catalogue import Offer
-from nanolan.sim.shadeform_instance import parse_time
-from nanolan.sim.shadeform_refusal import bad_request
+from nanolan.sim.shadeform.catalogue import Offer
+from nanolan.sim.shadeform.instance import parse_time
+from nanolan.sim.shadeform.refusal import bad_request
 
 REQUIRED = ("cloud", "region", "shade_instance_type", "name")
 TYPES: dict[str, type] = {

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanolan.sim.hub_repo import User
-from nanolan.sim.hub_store import Store
+from nanolan.sim.hub.repo import User
+from nanolan.sim.hub.store import Store
 from nanolan.sim.marker import MARKER
 
 ACTIONS = ("status", "reset", "truncate", "stall", "drip", "redirect", "committed_reply_lost")

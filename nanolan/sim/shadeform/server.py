@@ -17,15 +17,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from nanolan.sim.box import RESTARTS, Guard, Machine
 from nanolan.sim.box_trouble import before_script, make_trouble
-from nanolan.sim.catalogue import SAMPLE, Offer
-from nanolan.sim.machine import RESTARTS, Guard, Machine
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.nvidia_smi import gpus_of
-from nanolan.sim.shadeform_account import Account
-from nanolan.sim.shadeform_faults import Fault, Faults, Switches
-from nanolan.sim.shadeform_http import PREFIX, Request, Server
-from nanolan.sim.shadeform_instance import Delays, Instance
+from nanolan.sim.shadeform.account import Account
+from nanolan.sim.shadeform.catalogue import SAMPLE, Offer
+from nanolan.sim.shadeform.faults import Fault, Faults, Switches
+from nanolan.sim.shadeform.http import PREFIX, Request, Server
+from nanolan.sim.shadeform.instance import Delays, Instance
 
 POLL_S = 0.05
 KEY = f"sim-{MARKER}{TWIST}"

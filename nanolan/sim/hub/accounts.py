@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from nanolan.sim.hub_http import Request, route
-from nanolan.sim.hub_repo import KINDS, Refusal, Repo, User, gitattributes, now
+from nanolan.sim.hub.http import Request, route
+from nanolan.sim.hub.repo import KINDS, Refusal, Repo, User, gitattributes, now
 
 KIND = r"(models|datasets|spaces)"
 RID = r"([^/]+/[^/]+?)"

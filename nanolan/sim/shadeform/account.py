@@ -13,13 +13,13 @@ from copy import deepcopy
 from decimal import Decimal
 from typing import Any
 
-from nanolan.sim import shadeform_view as view
-from nanolan.sim.catalogue import Offer, entry_for, find, select
-from nanolan.sim.shadeform_checks import check_image, checked_create, checked_update
-from nanolan.sim.shadeform_faults import Switches
-from nanolan.sim.shadeform_instance import Delays, Instance, show_dollars
-from nanolan.sim.shadeform_keys import Keys
-from nanolan.sim.shadeform_refusal import bad_request, poor, refuse
+from nanolan.sim.shadeform import view as view
+from nanolan.sim.shadeform.catalogue import Offer, entry_for, find, select
+from nanolan.sim.shadeform.checks import check_image, checked_create, checked_update
+from nanolan.sim.shadeform.faults import Switches
+from nanolan.sim.shadeform.instance import Delays, Instance, show_dollars
+from nanolan.sim.shadeform.keys import Keys
+from nanolan.sim.shadeform.refusal import bad_request, poor, refuse
 
 MINIMUM_CENTS = 500
 

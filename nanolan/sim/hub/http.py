@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from nanolan.sim.hub_repo import Refusal
-from nanolan.sim.hub_state import Fault, HubState
-from nanolan.sim.hub_store import CHUNK
+from nanolan.sim.hub.repo import Refusal
+from nanolan.sim.hub.state import Fault, HubState
+from nanolan.sim.hub.store import CHUNK
 from nanolan.sim.marker import overhear
 
 JSON = "application/json; charset=utf-8"

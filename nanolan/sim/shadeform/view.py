@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanolan.sim.shadeform_instance import Instance, show_dollars, show_time
+from nanolan.sim.shadeform.instance import Instance, show_dollars, show_time
 
 DETAILS = {
     "creating": "",
