@@ -80,9 +80,10 @@ def _key(tag: str) -> str:
     package = here.parent.parent
     sources = [
         here,
-        package / "datasets.py",
-        package / "manifest.py",
-        *sorted((package / "train").glob("*.py")),
+        package / "phases.py",
+        package / "checkpoint" / "manifest.py",
+        *sorted((package / "model").glob("*.py")),
+        *sorted((package / "train").rglob("*.py")),
     ]
     digest = hashlib.sha256(tag.encode())
     for source in sources:
