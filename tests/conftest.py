@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-pytest_plugins = ["tests.canary"]
+pytest_plugins = ["tests.support.canary"]
 
 # Read at import time by the Hub client; the tests' own programs get theirs from World.env()
 OURS = (

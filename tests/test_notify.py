@@ -17,9 +17,8 @@ from nanolan.plan import Predicted
 from nanolan.redact import Secret
 from nanolan.run.record import PhaseReport, Receipt
 from nanolan.sim.marker import MARKER
-
-from .box_fixtures import make_plan, until
-from .core_fixtures import script
+from tests.support.box_fixtures import make_plan, until
+from tests.support.core_fixtures import script
 
 
 class Service:

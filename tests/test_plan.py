@@ -14,7 +14,7 @@ from nanolan.cost.budget import keyless_life_s, life_s, soft_life_s, worst_case_
 from nanolan.errors import BadAnswer
 from nanolan.plan import Plan, new_run_id, read_plan
 from nanolan.times import iso, parse_time
-from tests.core_fixtures import PLAN, a_plan
+from tests.support.core_fixtures import PLAN, a_plan
 
 ANY = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 

@@ -22,7 +22,7 @@ from nanolan.train.data import mixtures
 from nanolan.train.data.mixtures import Part, open_mixture, open_part
 from nanolan.train.evaluation.humaneval import read_humaneval
 from tests.attacks.test_pickles import encoding, grown
-from tests.train.tiny_world import write_parquet
+from tests.support.tiny_world import write_parquet
 
 U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 GOOD = json.dumps([U, A]).encode()

@@ -30,8 +30,8 @@ from nanolan.redact import Mask, Secret
 from nanolan.report.curves import read_metrics
 from nanolan.run.record import PhaseReport, phase_report, read_receipt, to_json
 from tests.attacks.test_pickles import grown
-from tests.core_fixtures import PLAN
-from tests.report_fixtures import RECEIPT
+from tests.support.core_fixtures import PLAN
+from tests.support.report_fixtures import RECEIPT
 
 KEY = "hf_the_token_of_the_box"
 ROW = b'{"phase": "sft", "step": 3, "steps": 9, "loss": 1.5, "tok_per_s": 7.0, "left_s": 2.0}\n'

@@ -32,10 +32,10 @@ from nanolan.status.closeup import TAIL_BYTES, newer
 from nanolan.status.logs import fetch, shown, to_lines
 from nanolan.status.text import render_run
 from tests.attacks.test_pickles import grown
-from tests.core_fixtures import PLAN
 from tests.fuzz import reading
 from tests.fuzz.made import paths_of
-from tests.report_fixtures import RECEIPT
+from tests.support.core_fixtures import PLAN
+from tests.support.report_fixtures import RECEIPT
 
 NASTY: tuple[Any, ...] = (
     None,

@@ -25,9 +25,9 @@ from nanolan.settings.env_lines import read_env
 from nanolan.settings.settings import FIELDS, ROOT, TABLE, Settings, load_settings
 from nanolan.shadeform.ssh import has_address, ssh_argv
 from nanolan.status.text import ssh_command
-from tests.core_fixtures import PLAN, a_plan
 from tests.fuzz.reading import INSTANCE
-from tests.test_payload import ANY, values_in_bash
+from tests.launch.test_request import ANY, values_in_bash
+from tests.support.core_fixtures import PLAN, a_plan
 
 WORDS = (
     ("semicolon", "a; touch pwned"),

@@ -232,7 +232,7 @@ def long_report() -> str:
     """The report of a run, from what is in its folder to HTML: of one phase with 20,000 steps, and of three."""
     sys.path.insert(0, str(ROOT))
     from nanolan.run.record import to_json
-    from tests.report_fixtures import PLAN, RECEIPT, lines, rows
+    from tests.support.report_fixtures import PLAN, RECEIPT, lines, rows
 
     drawn = seconds(
         [sys.executable, "-c", "import matplotlib.figure, matplotlib.backends.backend_svg"], times=3
@@ -259,7 +259,7 @@ def startup() -> str:
     """The startup script of a plan for all phases with all keys, and the programs in it as they lie in cloud/."""
     sys.path.insert(0, str(ROOT))
     from nanolan.launch.request import CLOUD, MOST_SCRIPT_BYTES, create_body, startup_script
-    from tests.test_payload import KEYS, real_plan
+    from tests.launch.test_request import KEYS, real_plan
 
     plan = real_plan()
     script = startup_script(plan, KEYS, "f" * 40)

@@ -34,7 +34,7 @@ def one_run() -> Iterator[Any]:
         tempfile.TemporaryDirectory() as temp,
         World(
             Path(temp),
-            trainer="tests.standin_trainer",
+            trainer="tests.support.standin_trainer",
             setup="light",
             recipe={},
             delays=Delays(pending_provider_s=3600),
@@ -158,8 +158,8 @@ def heartbeat() -> str:
     from nanolan.redact import Secret
     from nanolan.shadeform.client import Shadeform
     from nanolan.sim.hub.state import WRITER
-    from tests.box_fixtures import KEY, make_plan
-    from tests.test_meter import machine
+    from tests.box.watch.test_spend import machine
+    from tests.support.box_fixtures import KEY, make_plan
 
     with tempfile.TemporaryDirectory() as temp, _servers(Path(temp)) as (hub_url, cloud_url):
         work = Path(temp) / "work"

@@ -16,7 +16,7 @@ from nanolan.train.rollouts import Question, Rollout, policy_batch, policy_loss
 from tests.bench import plain
 from tests.bench.bench_shape import TINY
 from tests.bench.workload import WORKS, made_tokenizer
-from tests.train.chain import noisy
+from tests.support.chain import noisy
 
 GROUPED = GPTConfig(sequence_len=16, vocab_size=64, n_layer=3, n_head=4, n_kv_head=2, n_embd=32)
 RATES = {"unembedding_lr": 0.004, "embedding_lr": 0.2, "matrix_lr": 0.02}

@@ -17,7 +17,7 @@ import traceback
 
 from hypothesis import HealthCheck, given, seed, settings
 
-from .targets import TARGETS
+from tests.fuzz.targets import TARGETS
 
 MEMORY = 6 << 30
 ROUND = 500  # examples by one seed

@@ -35,9 +35,8 @@ from nanolan.sim.shadeform.catalogue import SAMPLE
 from nanolan.status import closeup, text, why
 from nanolan.status.logs import shown, to_lines
 from nanolan.status.status import Overview, RunView
-from tests.core_fixtures import PLAN, a_plan
-
-from .made import SCREEN, WORDS, as_json, cut
+from tests.fuzz.made import SCREEN, WORDS, as_json, cut
+from tests.support.core_fixtures import PLAN, a_plan
 
 # ------------------------------------------------------------------ the API
 INSTANCE = {

@@ -36,10 +36,9 @@ from nanolan.report.model_card import BEGIN, END, new_card
 from nanolan.report.page import render_page
 from nanolan.run.environment import Environment
 from nanolan.run.record import PhaseReport
-from tests.report_fixtures import ENVIRONMENT, MADE, RECEIPT
-from tests.report_fixtures import PLAN as RUN
-
-from .made import ANY, NUMBERS, SCREEN, TEXT, as_json, cut
+from tests.fuzz.made import ANY, NUMBERS, SCREEN, TEXT, as_json, cut
+from tests.support.report_fixtures import ENVIRONMENT, MADE, RECEIPT
+from tests.support.report_fixtures import PLAN as RUN
 
 # ------------------------------------------------------------------ pickles and checkpoints
 OPERATIONS = [bytes([n]) for n in range(256)] + [

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from . import reading, running
+from tests.fuzz import reading, running
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import pytest
 
 from nanolan.errors import UsageProblem
 from nanolan.train.job import read_job
-
-from .tiny_world import write_job
+from tests.support.tiny_world import write_job
 
 
 def test_a_job_is_read_with_paths_and_defaults(tmp_path: Path) -> None:

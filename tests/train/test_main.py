@@ -20,8 +20,7 @@ import torch
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.model.checkpoint import load
 from nanolan.train.__main__ import main
-
-from .tiny_world import REPO, losses, metrics, start, write_job
+from tests.support.tiny_world import REPO, losses, metrics, start, write_job
 
 LONG = {"max_steps": 1_000_000, "val_rows": 0}
 

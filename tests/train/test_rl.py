@@ -27,10 +27,9 @@ from nanolan.train.processes import StopFlag
 from nanolan.train.progress import Report
 from nanolan.train.rl import finish, loop, prepare
 from nanolan.train.rollouts import policy_batch, policy_loss, read_questions, roll_out
-
-from .test_state import ALONE
-from .tiny_world import losses, metrics, start, write_job, write_parquet
-from .toy_world import RL, SFT, sums, write_toy
+from tests.support.tiny_world import losses, metrics, start, write_job, write_parquet
+from tests.support.toy_world import RL, SFT, sums, write_toy
+from tests.train.test_state import ALONE
 
 
 @pytest.fixture(scope="module")

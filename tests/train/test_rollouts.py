@@ -25,10 +25,9 @@ from nanolan.train.rollouts import (
     read_questions,
     roll_out,
 )
-
-from .chain import chain, noisy, script
-from .tiny_world import write_parquet
-from .toy_world import sums
+from tests.support.chain import chain, noisy, script
+from tests.support.tiny_world import write_parquet
+from tests.support.toy_world import sums
 
 CONFIG = GPTConfig(sequence_len=16, vocab_size=64, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 

@@ -28,19 +28,18 @@ from nanolan.train.processes import World
 from nanolan.train.progress import Report
 from nanolan.train.state import Resume, find_state, how_to_resume
 from nanolan.train.supervised import Training, finish, loop, prepare
-
-from .test_main import steps_written, wait_for
-from .tiny_world import REPO, losses, write_job
+from tests.support.tiny_world import REPO, losses, write_job
+from tests.train.test_main import steps_written, wait_for
 
 ALONE = World(0, 1, torch.device("cpu"))
 
 
 class Forker:
-    """tests/train/forker.py and its protocol."""
+    """tests/support/forker.py and its protocol."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.train.forker"],
+            [sys.executable, "-m", "tests.support.forker"],
             cwd=REPO,
             text=True,
             stdin=subprocess.PIPE,

@@ -19,9 +19,8 @@ from nanolan.train.__main__ import main
 from nanolan.train.job import read_job
 from nanolan.train.progress import Report
 from nanolan.train.supervised import Training, finish, loop, prepare
-
-from .test_state import ALONE, After
-from .tiny_world import metrics, write_job, write_parquet
+from tests.support.tiny_world import metrics, write_job, write_parquet
+from tests.train.test_state import ALONE, After
 
 NEVER = 1_000_000
 

@@ -1,0 +1,174 @@
+"""The last look before a create, under a lock: no run that was stopped is rented for, no folder is written by two."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from nanolan.errors import MayBeBilling, NanolanError, PreflightFailed, RunFailed
+from nanolan.run.ledger import Entry, Ledger
+from nanolan.sim.world import World
+from nanolan.times import iso, now_utc
+from tests.support.core_fixtures import CREATE, LIST, QUICK, creates, forget, until
+from tests.support.launch_fixtures import Launch, ready, silent
+
+
+@pytest.fixture(scope="module")
+def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
+    with World(
+        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
+    ) as world:
+        yield world
+
+
+@pytest.fixture
+def world(one_world: World) -> World:
+    return forget(one_world)
+
+
+def error_of(launch: Launch) -> NanolanError:
+    with pytest.raises(NanolanError) as e:
+        launch.run()
+    return e.value
+
+
+# ---- a stop
+
+
+@pytest.mark.parametrize("first", ["out_of_stock", "boot"])
+def test_a_stop_between_two_attempts_keeps_the_launch_from_renting_another_machine(
+    world: World, tmp_path: Path, first: str
+) -> None:
+    """`just stop` comes when there is no machine: after the first no, before the second create."""
+    if first == "out_of_stock":
+        world.cloud.fault(CREATE, "out_of_stock")
+    else:
+        world.cloud.switch("goes_to_error", times=1)
+    launch = Launch(world, tmp_path)
+    launch.heard = lambda text: (
+        launch.ledger.ask_to_stop(launch.ledger.entries()[0].plan.run_id)
+        if text.startswith("attempt 2:")
+        else None
+    )
+    said = error_of(launch)
+    assert (
+        isinstance(said, RunFailed)
+        and "stopped by just stop" in str(said)
+        and creates(world.cloud) == 1
+        and launch.live == []
+    )
+    assert launch.ledger.entries()[0].gone
+
+
+def test_a_stop_before_the_first_create_rents_nothing(world: World, tmp_path: Path) -> None:
+    launch = Launch(world, tmp_path)
+    launch.heard = lambda text: (
+        launch.ledger.ask_to_stop(text[4:12]) if "plan and code are in" in text else None
+    )
+    assert "stopped by just stop" in str(error_of(launch)) and creates(world.cloud) == 0
+
+
+def test_a_mark_outlives_a_kill_and_is_taken_away_by_whoever_goes_on(tmp_path: Path) -> None:
+    Ledger(tmp_path).ask_to_stop("ab12cd34")
+    assert Ledger(tmp_path).stop_asked("ab12cd34") and not Ledger(tmp_path).stop_asked("ab12cd35")
+    Ledger(tmp_path).allow("ab12cd34")
+    assert not Ledger(tmp_path).stop_asked("ab12cd34")
+    Ledger(tmp_path).allow("ab12cd34")
+
+
+# ---- a folder that two write
+
+
+def test_two_launches_at_once_do_not_write_one_folder_though_the_first_create_is_slow_and_the_listing_lags(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.fault(CREATE, "stall_after_effect", seconds=1.0)
+    world.cloud.switch("list_lag", 60.0)
+    first, second, ended = (
+        Launch(world, tmp_path, silent),
+        Launch(world, tmp_path, silent),
+        list[Any](),
+    )
+
+    def run() -> None:
+        try:
+            ended.append(first.run(wait=False))
+        except NanolanError as e:
+            ended.append(e)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: creates(world.cloud))
+    said = error_of(second)
+    thread.join()
+    run_id = ended[0].prepared.plan.run_id
+    assert isinstance(
+        said, PreflightFailed
+    ) and f"chatsft_checkpoints/d20 may be written by run {run_id}" in str(said)
+    assert "nothing was rented" in str(said) and creates(world.cloud) == 1
+
+
+@pytest.mark.parametrize("repo", ["me/lanbot-checkpoints", "Me/LanBot-Checkpoints"])
+def test_a_folder_of_a_run_whose_create_is_unclear_is_taken_whatever_the_letter_case(
+    world: World, tmp_path: Path, repo: str
+) -> None:
+    launch, plan = Launch(world, tmp_path), ready(world).plan
+    unclear = structs.replace(plan, run_id="0000000a", hf_repo=repo, created_at=iso(now_utc()))
+    launch.ledger.put(Entry(unclear))
+    said = str(error_of(launch))
+    assert (
+        "may be written by run 0000000a" in said
+        and "just stop 0000000a --now" in said
+        and creates(world.cloud) == 0
+    )
+    for harmless in (
+        Entry(unclear, gone=True),
+        Entry(structs.replace(unclear, output_tag="b")),
+        Entry(unclear, "11111111-aaaa"),
+    ):
+        launch.ledger.put(harmless)
+    launch.run()
+
+
+@pytest.mark.parametrize("action", ["status", "unauthorized", "html", "reset"])
+def test_when_nobody_can_see_who_writes_the_folder_right_before_the_create_nothing_is_rented(
+    world: World, tmp_path: Path, action: str
+) -> None:
+    world.cloud.fault(LIST, action, times=None)
+    assert "cannot be seen" in str(error_of(Launch(world, tmp_path))) and creates(world.cloud) == 0
+
+
+def test_a_second_command_for_the_same_run_is_refused_while_a_launch_has_it_in_hand(
+    world: World, tmp_path: Path
+) -> None:
+    launch = Launch(world, tmp_path)
+    with (
+        launch.ledger.launching("ab12cd34"),
+        pytest.raises(PreflightFailed, match="nothing was rented"),
+        launch.ledger._held(
+            launch.ledger.runs / "ab12cd34.launching",
+            0.1,
+            "another command is launching run ab12cd34",
+        ),
+    ):
+        pass
+
+
+def test_an_unclear_create_stays_open_in_the_ledger_and_says_what_may_bill(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.switch("list_lag", 600.0)
+    world.cloud.fault(CREATE, "reset_after_effect")
+    launch = Launch(world, tmp_path)
+    said, (entry,) = error_of(launch), launch.ledger.entries()
+    assert (
+        isinstance(said, MayBeBilling)
+        and "$33.60/h" in str(said)
+        and f"just stop {entry.plan.run_id} --now" in str(said)
+    )
+    assert entry.instance_id is None and not entry.gone and creates(world.cloud) == 1

@@ -1,0 +1,519 @@
+"""Failing over: on to the next offer after a definite no, as far as was agreed to, and never with two machines at once."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from nanolan.checklist import Check
+from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
+from nanolan.hub.client import Hub
+from nanolan.launch.failover import ASK, GO, STOP, Rules, _failed, decide, rent_one
+from nanolan.launch.prepare import Prepared, There
+from nanolan.plan import read_plan
+from nanolan.redact import Secret
+from nanolan.run.ledger import STOPPED_BY_USER, Attempt
+from nanolan.shadeform.offers import Offer
+from nanolan.sim.hub.state import WRITER
+from nanolan.sim.shadeform.instance import NEVER
+from nanolan.sim.world import REPO, World
+from nanolan.times import iso, now_utc, parse_time
+from tests.support.core_fixtures import CREATE, QUICK, a_plan, creates, forget
+from tests.support.launch_fixtures import B200, Launch, fails, ready, silent, trains
+
+FIRST, SECOND, THIRD = B200  # $33.60, $35.84, $38.40 an hour
+TWIN = replace(FIRST, region="canada-2")
+FAST = replace(THIRD, gpu="B300", region="cheap-1")  # a GPU without a figure
+
+
+def yes(p: Prepared) -> bool:
+    return True
+
+
+def there(offer: Offer, limit_cents: int) -> There:
+    """A run that costs $33 wherever that is known."""
+    return There(
+        checks=(Check("spend limit", None if offer is FAST else limit_cents > 3_300, "words"),)
+    )
+
+
+def spent(*cents: int) -> tuple[Attempt, ...]:
+    return tuple(Attempt(n, f"i-{n}", c, "words") for n, c in enumerate(cents, 1))
+
+
+@pytest.mark.parametrize(
+    "left, rules, earlier, act, offer, why",
+    [
+        # as dear as agreed, or cheaper: by itself
+        ([TWIN, SECOND], Rules(3, 3360, 15000), spent(0), GO, TWIN, ""),
+        ([FIRST, SECOND], Rules(3, 3584, 15000), spent(0), GO, FIRST, ""),
+        ([SECOND, THIRD], Rules(3, 4000, 15000), spent(0), GO, SECOND, ""),  # up to max-price
+        ([FAST], Rules(3, 4000, 15000), spent(0), GO, FAST, ""),
+        # dearer: somebody is asked, or it ends
+        ([SECOND, THIRD], Rules(3, 3360, 15000, yes), spent(0), ASK, SECOND, ""),
+        (
+            [SECOND, THIRD],
+            Rules(3, 3360, 15000),
+            spent(0),
+            STOP,
+            SECOND,
+            "dearer than the $33.60/h agreed to",
+        ),
+        (
+            [SECOND, TWIN],
+            Rules(3, 3360, 15000),
+            spent(0),
+            GO,
+            TWIN,
+            "",
+        ),  # ranked by total, nobody to ask
+        ([SECOND, TWIN], Rules(3, 3360, 15000, yes), spent(0), ASK, SECOND, ""),
+        # as often as agreed
+        ([SECOND], Rules(0, 9999, 15000), spent(0), STOP, SECOND, "failover=0"),
+        ([THIRD], Rules(1, 9999, 15000), spent(0, 0), STOP, THIRD, "failover=1"),
+        ([THIRD], Rules(2, 9999, 15000), spent(0, 0), GO, THIRD, ""),
+        ([], Rules(3, 9999, 15000), spent(0), STOP, None, ""),
+        # as much as agreed: what was spent counts
+        ([SECOND], Rules(3, 9999, 15000), spent(11000), GO, SECOND, ""),
+        (
+            [SECOND],
+            Rules(3, 9999, 15000),
+            spent(11000, 1000),
+            STOP,
+            SECOND,
+            "the checks fail there with $30.00, which is left of the limit",
+        ),
+        ([SECOND], Rules(3, 9999, 15000), spent(16000), STOP, SECOND, "the checks fail there"),
+        (
+            [FAST],
+            Rules(3, 9999, 15000),
+            spent(15000),
+            STOP,
+            FAST,
+            "the checks fail there with $0.00",
+        ),
+        ([SECOND], Rules(3, 3360, 3000, yes), spent(0), STOP, SECOND, "the checks fail there"),
+    ],
+    ids=lambda v: None if isinstance(v, Rules) else str(v)[:40],
+)  # a function has another address in each process
+def test_the_step_after_a_definite_no(
+    left: list[Offer],
+    rules: Rules,
+    earlier: tuple[Attempt, ...],
+    act: str,
+    offer: Offer | None,
+    why: str,
+) -> None:
+    step = decide(left, rules, earlier, there)
+    assert (
+        (step.act, step.offer) == (act, offer) and why in step.why and bool(step.why) == bool(why)
+    )
+
+
+def gave_up(*steps: str) -> tuple[Attempt, ...]:
+    """Attempts whose boots failed at these steps of boot.sh."""
+    note = "somewhere: instance i did not come up: boot failed: the machine gave up: {}. It is deleted (seen)"
+    return tuple(Attempt(n, f"i-{n}", 0, note.format(step)) for n, step in enumerate(steps, 1))
+
+
+@pytest.mark.parametrize(
+    "steps, act",
+    [
+        (("fetch the code",), GO),
+        (("fetch the code", "install the 'train' set"), GO),
+        (("install a C compiler", "install the 'train' set", "install a C compiler"), GO),
+        (("install the 'train' set", "install the 'train' set"), STOP),
+        (("fetch the code", "wait for the NVIDIA driver", "wait for the NVIDIA driver"), STOP),
+    ],
+)
+def test_a_boot_that_fails_the_same_way_twice_is_not_called_luck(
+    steps: tuple[str, ...], act: str
+) -> None:
+    step = decide([TWIN], Rules(9, 3360, 15000), gave_up(*steps), there)
+    assert step.act == act and (act == GO or f'at "{steps[-1]}"' in step.why)
+
+
+def test_other_failures_and_sold_out_offers_are_tried_on_as_agreed() -> None:
+    others = tuple(
+        Attempt(
+            n,
+            f"i-{n}",
+            0,
+            "instance i did not come up: the provider says: error. It is deleted (x)",
+        )
+        for n in (1, 2)
+    )
+    assert decide([TWIN], Rules(9, 3360, 15000), others, there).act == GO
+
+
+# ---- over HTTP
+
+
+@pytest.fixture(scope="module")
+def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
+    with World(
+        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
+    ) as world:
+        yield world
+
+
+@pytest.fixture
+def world(one_world: World) -> World:
+    one_world.hub.faults.clear()
+    return forget(one_world)
+
+
+class Recording(Hub):
+    """A Hub client that notes which files it committed."""
+
+    added: list[set[str]]
+
+    def commit(
+        self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()
+    ) -> str:
+        self.added = [*getattr(self, "added", []), set(add)]
+        return super().commit(repo, add, message, delete)
+
+
+def sent(world: World) -> list[dict[str, Any]]:
+    return [r.body for r in world.cloud.requests if r.path.endswith("/create")]
+
+
+def test_a_stock_out_goes_on_with_the_next_attempt_at_the_same_run(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.fault(CREATE, "out_of_stock")
+    launch = Launch(world, tmp_path)
+    launched = launch.run()
+    first, second = sent(world)
+    plan, entry = launched.prepared.plan, launch.ledger.entries()[0]
+    assert (plan.attempt, plan.offer.cloud, entry.plan) == (
+        2,
+        "datacrunch",
+        plan,
+    ) and entry.instance_id == launched.instance.id
+    assert (
+        entry.earlier
+        == launched.earlier
+        == (Attempt(1, None, 0, f"{FIRST.where}: just sold out; nothing was rented"),)
+    )
+    assert first["name"].endswith(f"-{plan.run_id}") and second["name"] == plan.instance_name
+    assert second["name"].endswith(f"-a2-{plan.run_id}") and "nanolan-attempt=2" in second["tags"]
+    assert len(launch.boxes) == 1 == len(launch.live)
+    assert (
+        f"attempt 1: {FIRST.where}: just sold out" in launch.text
+        and f"attempt 2: {SECOND.where}" in launch.text
+    )
+
+
+def test_the_next_attempt_has_its_own_clock_and_script_and_nothing_is_uploaded_twice_but_the_plan(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.fault(CREATE, "out_of_stock")
+    launch = Launch(world, tmp_path)
+    launch.hub = Recording(world.hub.url, Secret(WRITER))
+    plan = launch.run().prepared.plan
+    first, second = sent(world)
+    scripts = [
+        base64.b64decode(
+            b["launch_configuration"]["script_configuration"]["base64_script"]
+        ).decode()
+        for b in (first, second)
+    ]
+    assert scripts[0] != scripts[1] and f"/runs/{plan.run_id}\n" in scripts[1]
+    assert read_plan(world.hub.read(REPO, f"{plan.folder}/plan.json")) == plan
+    assert (
+        second["auto_delete"]["date_threshold"]
+        == plan.deadline
+        != first["auto_delete"]["date_threshold"]
+    )
+    life = parse_time(plan.deadline) - parse_time(plan.created_at)
+    assert life.total_seconds() == 15_000 * 3600 // SECOND.hourly_cents
+    assert launch.hub.added == [
+        {f"{plan.folder}/plan.json", f"{plan.folder}/code.bundle"},
+        {f"{plan.folder}/plan.json", f"{plan.folder}/earlier.json"},
+    ]
+    assert world.hub.read(REPO, f"{plan.folder}/code.bundle") == b"code"
+
+
+@pytest.mark.parametrize(
+    "fault", ["price_differs", "goes_to_error", "vanishes", "stuck_in_pending_provider"]
+)
+def test_a_bad_machine_is_gone_before_the_next_one_is_created_and_its_cost_is_off_the_limit(
+    world: World, tmp_path: Path, fault: str
+) -> None:
+    world.cloud.switch(fault, {"price_differs": 500_000, "vanishes": 0.3}.get(fault, True), times=1)
+    launch = Launch(world, tmp_path, silent, trains)
+    launched = launch.run()
+    bad, good = launch.boxes
+    assert launch.never_two() and launch.live == [good] and launched.instance.id == good.id
+    (failed,) = launched.earlier
+    assert failed.instance_id == bad.id and failed.number == 1 and failed.spent_cents
+    limit = 15_000 - failed.spent_cents
+    assert launched.prepared.plan.limit_cents == limit
+    assert good.spec["auto_delete"]["spend_threshold"] == f"{limit // 100}.{limit % 100:02d}"
+
+
+@pytest.mark.parametrize("reason", ["boot_failed", "probation_failed"])
+def test_a_box_that_fails_its_own_probation_is_followed_by_the_next_offer(
+    world: World, tmp_path: Path, reason: str
+) -> None:
+    launch = Launch(world, tmp_path, fails(reason), trains)
+    assert launch.run().prepared.plan.attempt == 2
+    assert (
+        launch.never_two()
+        and len(launch.live) == 1
+        and reason.replace("_", " ") in launch.ledger.entries()[0].earlier[0].note
+    )
+
+
+def test_it_goes_on_as_often_as_agreed_and_ends_with_what_was_tried_and_the_next_command(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.switch("goes_to_error")
+    launch = Launch(world, tmp_path, failover="1")
+    with pytest.raises(MachineFailed) as e:
+        launch.run(words=("phase=sft",))
+    text = str(e.value)
+    assert (
+        text.startswith("2 offers tried for $0.0")
+        and "none of them is rented now" in text
+        and "(failover=1)" in text
+    )
+    assert text.endswith(
+        "just launch phase=sft cloud=tensordock region=us-east instance-type=B200x8"
+    )
+    entry = launch.ledger.entries()[0]
+    assert (
+        launch.live == []
+        and len(launch.boxes) == 2
+        and launch.never_two()
+        and entry.gone
+        and "the provider says" in entry.note
+    )
+    assert e.value.exit_code == 5
+
+
+def test_when_every_offer_is_sold_out_it_is_a_stock_out(world: World, tmp_path: Path) -> None:
+    world.cloud.fault(CREATE, "out_of_stock", times=None)
+    launch = Launch(world, tmp_path)
+    with pytest.raises(
+        OutOfStock, match="3 offers tried for .0.00.*just offers --all-configs"
+    ) as e:
+        launch.run()
+    assert creates(world.cloud) == 3 and e.value.exit_code == 3 and launch.ledger.entries()[0].gone
+
+
+@pytest.mark.parametrize(
+    "action, params",
+    [
+        ("insufficient_funds", {}),
+        ("unauthorized", {}),
+        ("forbidden", {}),
+        ("rate_limit", {}),
+        ("status", {"status": 413}),
+        ("internal_error", {}),
+        ("reset", {}),
+        ("html", {}),
+        ("status", {"status": 409, "body": {"error_code": "NEW_ONE"}}),
+    ],
+    ids=str,
+)
+def test_no_other_answer_walks_the_list(
+    world: World, tmp_path: Path, action: str, params: dict[str, Any]
+) -> None:
+    world.cloud.fault(CREATE, action, **params)
+    launch = Launch(world, tmp_path)
+    with pytest.raises(NanolanError):
+        launch.run()
+    assert creates(world.cloud) == 1 and launch.live == []
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 410, 422])
+def test_an_offer_that_is_refused_for_sure_rents_nothing_and_the_next_one_is_tried(
+    world: World, tmp_path: Path, status: int
+) -> None:
+    world.cloud.fault(CREATE, "status", status=status, body={"error": "os not supported"})
+    launch = Launch(world, tmp_path)
+    launch.run()
+    assert (
+        creates(world.cloud) == 2
+        and len(launch.boxes) == 1
+        and "nothing was rented" in launch.ledger.entries()[0].earlier[0].note
+    )
+
+
+def test_an_offer_with_another_number_of_gpus_is_named_and_not_taken(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.fault(CREATE, "out_of_stock")
+    small = replace(FIRST, instance_type="small", num_gpus=1, hourly_cents=400)
+    launch = Launch(world, tmp_path)
+    with pytest.raises(OutOfStock, match="instance-type=small"):
+        launch.run(offers=[small, FIRST], first=FIRST)
+    assert creates(world.cloud) == 1
+
+
+# ---- asking
+
+
+def test_a_dearer_offer_is_asked_about_with_its_worst_case_and_a_yes_is_for_that(
+    world: World, tmp_path: Path
+) -> None:
+    asked: list[Prepared] = []
+
+    def ask(p: Prepared) -> bool:
+        asked.append(p)
+        assert "just sold out" in launch.text, "the reason is said before the question"
+        return True
+
+    world.cloud.fault(CREATE, "out_of_stock")
+    launch = Launch(world, tmp_path)
+    launched = launch.run(price=FIRST.hourly_cents, bill=4000, ask=ask)
+    assert [p.offer for p in asked] == [SECOND] == [
+        launched.prepared.offer
+    ] and launched.prepared.worst_cents == asked[0].worst_cents
+
+
+def test_a_no_rents_nothing_and_leaves_the_command(world: World, tmp_path: Path) -> None:
+    world.cloud.fault(CREATE, "out_of_stock")
+    launch = Launch(world, tmp_path)
+    with pytest.raises(
+        OutOfStock, match=r"for \$35.84/h \(not agreed to\): just launch cloud=datacrunch"
+    ):
+        launch.run(price=FIRST.hourly_cents, ask=lambda p: False)
+    assert creates(world.cloud) == 1
+
+
+def test_the_bill_that_was_agreed_to_holds_for_all_attempts_together(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.switch("price_differs", 500_000, times=1)
+    launch = Launch(world, tmp_path)
+    launched = launch.run(bill=5000)
+    assert launched.prepared.plan.limit_cents == 5000 - (launched.earlier[0].spent_cents or 0)
+
+
+# ---- the same run, and nothing of another one
+
+
+def test_a_lost_answer_to_the_second_create_never_adopts_the_first_machine(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.switch("price_differs", 500_000, times=1)
+    world.cloud.switch("list_lag", 0.2)
+    world.cloud.account.delays = replace(
+        QUICK, deleting_s=600
+    )  # the first one stays listed, as deleting
+    try:
+        world.cloud.fault(CREATE, "reset_after_effect", skip=1)
+        launch = Launch(world, tmp_path)
+        launch.time.really = 0.08
+        launched = launch.run()
+        assert (
+            launched.instance.id == launch.boxes[1].id != launch.boxes[0].id
+            and creates(world.cloud) == 2
+        )
+    finally:
+        world.cloud.account.delays = QUICK
+
+
+def test_a_machine_that_bills_again_is_deleted_before_another_one_is_created(
+    world: World, tmp_path: Path
+) -> None:
+    def back_from_the_dead(text: str) -> None:
+        if text.startswith("attempt 2:"):
+            launch.boxes[0].deleting_at = NEVER
+
+    world.cloud.switch("goes_to_error", times=1)
+    launch = Launch(world, tmp_path)
+    launch.heard = back_from_the_dead
+    launch.run()
+    assert (
+        "is listed as error again; deleting it" in launch.text
+        and launch.never_two()
+        and len(launch.live) == 1
+    )
+
+
+def test_when_nobody_can_see_whether_an_earlier_machine_bills_no_other_is_created(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.switch("goes_to_error", times=1)
+    world.cloud.fault(
+        "GET /v1/instances$", "unauthorized", times=None, skip=1
+    )  # the look before the first create
+    with pytest.raises(NanolanError):
+        Launch(world, tmp_path).run()
+    assert creates(world.cloud) == 1
+
+
+def test_a_run_that_was_stopped_on_purpose_is_not_rented_again(
+    world: World, tmp_path: Path
+) -> None:
+    def stopped(world: World, plan: Any, box: Any) -> None:
+        launch.ledger.put(
+            structs.replace(launch.ledger.find(plan.run_id), note=STOPPED_BY_USER)
+        )  # as `just stop` does
+        world.cloud.account.delete(box.id)
+
+    launch = Launch(world, tmp_path, stopped)
+    with pytest.raises(RunFailed, match="stopped by just stop; nothing of it bills"):
+        launch.run()
+    assert (
+        creates(world.cloud) == 1
+        and launch.live == []
+        and launch.ledger.entries()[0].note == STOPPED_BY_USER
+    )
+
+
+def test_attempts_from_before_this_launch_are_kept_and_not_counted(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.fault(CREATE, "out_of_stock")
+    launch, before = Launch(world, tmp_path, failover="1"), spent(12_000, 2_900)
+    p = ready(world)
+    launched = rent_one(
+        p,
+        B200,
+        launch.settings,
+        launch.api,
+        launch.hub,
+        launch.ledger,
+        launch.said.append,
+        Rules(1, 9999, 15_000),
+        before=before,
+        clock=launch.time.read,
+    )
+    assert launched.earlier[:2] == before and len(launched.earlier) == 3 == len(
+        launch.ledger.entries()[0].earlier
+    )
+    assert launched.prepared.plan.limit_cents == 15_000
+
+
+@pytest.mark.parametrize(
+    "no, cents",
+    [
+        (MachineFailed("x", "i-1", 1234), 1234),
+        (MachineFailed("x", "i-1", 0), 0),
+        (MachineFailed("x", "i-1"), 2 * 3360),
+        (OutOfStock("x"), 0),
+    ],
+    ids=["known", "known to be nothing", "not known", "never rented"],
+)
+def test_a_failed_machine_costs_what_is_known_of_it_and_its_price_by_its_age_where_nothing_is(
+    no: Any, cents: int
+) -> None:
+    plan = a_plan(created_at=iso(now_utc() - timedelta(hours=2)))
+    p: Any = SimpleNamespace(plan=plan, offer=replace(FIRST, hourly_cents=3360))
+    kept = _failed(no, p)
+    assert abs(kept.spent_cents - cents) <= 20 * bool(cents == 6720) and kept.number == plan.attempt
+    assert (kept.instance_id is None) is isinstance(no, OutOfStock)

@@ -1,0 +1,592 @@
+"""The checks before renting: every one runs, each failure says what to do, and what is found is pinned."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nanolan.checklist import Check
+from nanolan.checkpoint.manifest import Manifest, hash_bytes
+from nanolan.checkpoint.model_size import ModelSize
+from nanolan.cost.forecast import Forecast, Work, forecast
+from nanolan.hub.client import Hub
+from nanolan.launch.preflight import (
+    Findings,
+    check_box_key,
+    check_memory,
+    check_money,
+    check_outputs,
+    check_time,
+    look_at_hub,
+    wallet_hint,
+)
+from nanolan.phases import DATASETS
+from nanolan.redact import Secret
+from nanolan.settings.settings import Settings, load_settings
+from nanolan.shadeform.models import Instance, instance_of
+from nanolan.shadeform.offers import Offer
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.marker import MARKER
+from nanolan.sim.shadeform.server import ShadeformServer
+from tests.checkpoint.test_parquet import SCHEMAS, written
+from tests.support.box_fixtures import TOKEN
+from tests.support.checkpoint_fixtures import LINE, meta, saved, tokenizer, weights
+
+READER, REPO, RUNS, MID, BASE = (
+    f"hf_readonly_{MARKER}",
+    "me/lanbot",
+    "me/runs",
+    "mid_checkpoints/d20",
+    "base_checkpoints/d20",
+)
+USERS = {
+    TOKEN: {"name": "me", "orgs": [], "role": "write"},
+    READER: {"name": "me", "orgs": [], "role": "read"},
+}
+META, MODEL = meta(), saved(weights())
+FILES = {"model_000007.pt": MODEL, "meta_000007.json": META, "optim_000007.pt": b"optimizer"}
+PROVEN = Manifest(
+    "ab12cd34", "mid", 7, tuple(hash_bytes(name, data) for name, data in sorted(FILES.items()))
+)
+TOKENIZER = tokenizer()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[HubServer]:
+    """A Hub with everything that phase sft needs; the base checkpoint has no manifest."""
+    with HubServer(tmp_path / "hub", tokens=USERS) as hub:  # type: ignore[arg-type]
+        hub.put(
+            REPO,
+            {
+                **{f"{MID}/{name}": data for name, data in FILES.items()},
+                f"{MID}/manifest.json": PROVEN.to_json().encode(),
+                **{f"{BASE}/{name}": data for name, data in FILES.items()},
+                **TOKENIZER,
+                "identity_conversations.jsonl": LINE,
+            },
+        )
+        for name, data in DATASETS.items():
+            hub.put(
+                data.repo,
+                {
+                    path.replace("*", "0"): written(SCHEMAS[name])
+                    for path in (data.train, data.test)
+                    if path
+                },
+                typ="dataset",
+                private=False,
+            )
+        yield hub
+
+
+def settings(**flags: str) -> Settings:
+    return load_settings({"hf_repo": REPO, "phase": "sft", "eval": "none"} | flags, {})
+
+
+def look(server: HubServer, token: str = TOKEN, **flags: str) -> Findings:
+    return look_at_hub(Hub(server.url, Secret(token), patience_s=1), settings(**flags))
+
+
+def failed(found: Findings) -> dict[str, str]:
+    return {c.name: c.text for c in found.failed}
+
+
+def text_of(found: Findings, name: str) -> str:
+    return next((c.text for c in found.checks if c.name == name), "")
+
+
+def test_everything_there_is_pinned_by_revision_size_and_hash(server: HubServer) -> None:
+    found = look(server)
+    assert not found.failed and not found.public
+    head = server.store.load("model", REPO).at("main")  # type: ignore[union-attr]
+    files = {f.path: f for pinned in found.inputs for f in pinned.files}
+    assert set(files) == {
+        f"{MID}/model_000007.pt",
+        f"{MID}/meta_000007.json",
+        f"{MID}/manifest.json",
+        *TOKENIZER,
+        "identity_conversations.jsonl",
+    }, "no optimizer, nothing of other folders"
+    assert {pinned.revision for pinned in found.inputs} == {head.oid} and found.inputs[0].proven
+    model = files[f"{MID}/model_000007.pt"]
+    assert (model.size, model.sha256) == (len(MODEL), server.files(REPO)[model.path].sha256)
+    assert {d.repo for d in found.datasets} == {
+        "allenai/ai2_arc",
+        "openai/gsm8k",
+        "HuggingFaceTB/smol-smoltalk",
+    }
+    assert found.size and found.size.n_params == 2 * 265 * 8 + 12 * 64, (
+        "by the meta, also of a checkpoint with a manifest"
+    )
+    assert "ARC-Challenge/test-0.parquet" in {f.path for d in found.datasets for f in d.files}
+    assert all(c.line().isascii() for c in found.checks)
+
+
+def test_a_checkpoint_without_a_manifest_is_taken_and_shown_as_unproven(server: HubServer) -> None:
+    server.put(
+        REPO,
+        {
+            f"{BASE}/model_000003.pt": b"older",
+            f"{BASE}/old/model_000099.pt": b"elsewhere",
+            f"{BASE}/meta_000099.json": META,
+        },
+    )
+    found = look(server, phase="mid")
+    assert not found.failed and "unproven" in text_of(found, "input checkpoint")
+    assert {f.path for f in found.inputs[0].files} == {
+        f"{BASE}/model_000007.pt",
+        f"{BASE}/meta_000007.json",
+    }, "the newest step"
+    assert not found.inputs[0].proven
+    assert {d.repo for d in found.datasets} == {
+        "HuggingFaceTB/smol-smoltalk",
+        "cais/mmlu",
+        "openai/gsm8k",
+    }
+
+
+Change = Callable[[HubServer], object]
+
+
+def without(server: HubServer, *paths: str, repo: str = REPO, typ: str = "model") -> None:
+    """Take files out of the newest revision."""
+    loaded = server.store.load(typ, repo)
+    assert loaded
+    for path in paths:
+        for name in [p for p in loaded.at("main").files if p.startswith(path)]:
+            del loaded.at("main").files[name]
+    server.store.save(loaded)
+
+
+def manifest_without_meta(hub: HubServer) -> None:
+    hub.put(
+        REPO,
+        {f"{MID}/manifest.json": Manifest("r", "mid", 7, PROVEN.files[1:2]).to_json().encode()},
+    )
+
+
+def proven_with_other_meta(hub: HubServer) -> None:
+    files = FILES | {"meta_000007.json": b"{}"}
+    manifest = Manifest(
+        "r", "mid", 7, tuple(hash_bytes(name, data) for name, data in sorted(files.items()))
+    )
+    hub.put(
+        REPO,
+        {f"{MID}/meta_000007.json": b"{}", f"{MID}/manifest.json": manifest.to_json().encode()},
+    )
+
+
+def manifest_without_model(hub: HubServer) -> None:
+    hub.put(
+        REPO, {f"{MID}/manifest.json": Manifest("r", "mid", 7, PROVEN.files[:1]).to_json().encode()}
+    )
+
+
+@pytest.mark.parametrize(
+    "phase, change, name, says",
+    [
+        (
+            "sft",
+            lambda hub: without(hub, MID),
+            "input checkpoint",
+            "has no mid_checkpoints/d20/.*just upload mid",
+        ),
+        (
+            "sft",
+            lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1]}),
+            "input checkpoint",
+            "not whole.*just verify --adopt",
+        ),
+        (
+            "sft",
+            lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1] + b"!"}),
+            "input checkpoint",
+            "not whole",
+        ),
+        (
+            "sft",
+            lambda hub: without(hub, f"{MID}/meta"),
+            "input checkpoint",
+            "meta_000007.json is not there",
+        ),
+        (
+            "sft",
+            lambda hub: hub.put(REPO, {f"{MID}/manifest.json": b"{"}),
+            "input checkpoint",
+            "not a manifest",
+        ),
+        ("sft", manifest_without_model, "input checkpoint", "names no model_SSSSSS.pt"),
+        ("sft", manifest_without_meta, "input checkpoint", "no meta_000007.json.*upload both"),
+        (
+            "sft",
+            proven_with_other_meta,
+            "input checkpoint",
+            "meta_000007.json: has no model_config",
+        ),
+        (
+            "mid",
+            lambda hub: hub.put(REPO, {f"{BASE}/model_000007.pt": MODEL[:2000]}),
+            "input checkpoint",
+            "cut off",
+        ),
+        (
+            "mid",
+            lambda hub: hub.put(REPO, {f"{BASE}/model_000008.pt": MODEL}),
+            "input checkpoint",
+            "no meta_000008.json.*upload both, or start from step 7",
+        ),
+        (
+            "mid",
+            lambda hub: hub.put(REPO, {f"{BASE}/meta_000007.json": b"{}"}),
+            "input checkpoint",
+            "has no model_config",
+        ),
+        (
+            "mid",
+            lambda hub: without(hub, f"{BASE}/model"),
+            "input checkpoint",
+            "holds no model_SSSSSS.pt",
+        ),
+        (
+            "sft",
+            lambda hub: without(hub, "tokenizer/tokenizer.pkl"),
+            "tokenizer",
+            "no tokenizer/tokenizer.pkl.*just upload tokenizer",
+        ),
+        (
+            "sft",
+            lambda hub: without(hub, "main/test", repo="openai/gsm8k", typ="dataset"),
+            "data set openai/gsm8k",
+            r"no main/test-\*.parquet",
+        ),
+        (
+            "mid",
+            lambda hub: hub.put(
+                "openai/gsm8k", {"main/train-0.parquet": written(SCHEMAS["mmlu"])}, typ="dataset"
+            ),
+            "data set openai/gsm8k",
+            "openai/gsm8k/main/train-0.parquet: the column answer of gsm8k does not hold text but INT64",
+        ),
+        (
+            "mid",
+            lambda hub: hub.put(
+                "cais/mmlu",
+                {"auxiliary_train/train-0.parquet": written(SCHEMAS["gsm8k"])},
+                typ="dataset",
+            ),
+            "data set cais/mmlu",
+            "does not have the column choices of mmlu",
+        ),
+        (
+            "sft",
+            lambda hub: hub.put(
+                "openai/gsm8k",
+                {"main/test-0.parquet": b"version https://git-lfs.github.com/spec/v1"},
+                typ="dataset",
+            ),
+            "data set openai/gsm8k",
+            "a git-lfs pointer",
+        ),
+        (
+            "sft",
+            lambda hub: hub.store.delete("dataset", "openai/gsm8k"),
+            "data set openai/gsm8k",
+            "the Hub has no dataset openai/gsm8k",
+        ),
+    ],
+    ids=[
+        "no checkpoint",
+        "cut off",
+        "other bytes",
+        "no meta",
+        "no manifest",
+        "no model in it",
+        "no meta in it",
+        "other meta",
+        "by hand cut off",
+        "by hand no meta",
+        "by hand other meta",
+        "by hand no model",
+        "no tokenizer",
+        "a data file",
+        "other columns",
+        "columns of another",
+        "a pointer for data",
+        "a data set",
+    ],
+)
+def test_a_missing_or_damaged_input_fails_its_check_and_says_what_to_do(
+    server: HubServer, phase: str, change: Change, name: str, says: str
+) -> None:
+    change(server)
+    found = look(server, phase=phase)
+    assert list(failed(found)) == [name], "the other checks ran, and passed"
+    assert re.search(says, failed(found)[name])
+
+
+def test_a_token_that_may_only_read_fails_before_anything_is_sent(server: HubServer) -> None:
+    found = look(server, READER)
+    assert (
+        list(failed(found)) == ["Hub token"]
+        and "HF_TOKEN" in failed(found)["Hub token"]
+        and READER not in str(found)
+    )
+    assert not [line for line in server.log if line["method"] == "POST"]
+
+
+def test_a_repo_that_is_not_there_says_how_to_make_it(server: HubServer) -> None:
+    found = look(server, hf_repo="me/nothing")
+    assert "just upload base" in failed(found)["Hub repo"] and "Hub token" in failed(found)
+    assert found.datasets, "the data sets were looked at all the same"
+
+
+def test_without_identity_data_sft_goes_on_and_mid_does_not(server: HubServer) -> None:
+    without(server, "identity")
+    found = look(server)
+    assert not found.failed and "training goes on without it" in text_of(found, "identity data")
+    assert "just identity name=" in failed(look(server, phase="mid"))["identity data"]
+    assert not look(server, phase="mid", no_identity="yes").failed
+
+
+def test_identity_data_that_is_there_can_be_left_out(server: HubServer) -> None:
+    found = look(server, phase="mid", no_identity="yes")
+    assert "left out, as asked" in text_of(found, "identity data")
+    assert not any("identity" in f.path for p in found.inputs for f in p.files)
+
+
+@pytest.mark.parametrize(
+    "flags, judged",
+    [({"eval": "none"}, False), ({"eval": "quick"}, True), ({"eval": "full"}, True)],
+)
+def test_the_test_files_of_the_evaluation_are_pinned_when_there_is_one(
+    server: HubServer, flags: dict[str, str], judged: bool
+) -> None:
+    pinned = {f.path for p in look(server, **flags).datasets for f in p.files}
+    assert (
+        "all/test-0.parquet" in pinned
+    ) == judged and "auxiliary_train/train-0.parquet" not in pinned
+    assert not any("humaneval" in path for path in pinned)
+
+
+def test_humaneval_is_pinned_on_request_only(server: HubServer) -> None:
+    assert any(
+        "humaneval" in f.path
+        for p in look(server, eval="quick", humaneval="yes").datasets
+        for f in p.files
+    )
+
+
+@pytest.mark.parametrize(
+    "hf_private, runs_private, says",
+    [
+        (True, None, []),
+        (False, None, ["me/lanbot is PUBLIC: checkpoints, logs, plan, code .*RUNS_REPO="]),
+        (True, True, []),
+        (False, True, ["me/lanbot is PUBLIC: checkpoints of this run will be too$"]),
+        (True, False, ["me/runs is PUBLIC: logs, plan, code .*RUNS_REPO="]),
+        (
+            False,
+            False,
+            ["me/lanbot is PUBLIC: checkpoints of", "me/runs is PUBLIC: logs, plan, code"],
+        ),
+    ],
+)
+def test_what_becomes_public_is_said(
+    server: HubServer, hf_private: bool, runs_private: bool | None, says: list[str]
+) -> None:
+    loaded = server.store.load("model", REPO)
+    assert loaded
+    loaded.private = hf_private
+    server.store.save(loaded)
+    if runs_private is not None:
+        server.put(RUNS, {"README.md": b"#"}, private=runs_private)
+    found = look(server, **({} if runs_private is None else {"runs_repo": RUNS}))
+    texts = [c.text for c in found.checks if c.name == "privacy"]
+    assert found.public == bool(says) and len(texts) == len(says) and not found.failed
+    assert all(re.search(pattern, text) for pattern, text in zip(says, texts, strict=True))
+
+
+def test_a_runs_repo_that_is_not_there_fails(server: HubServer) -> None:
+    assert {"Hub token", "runs repo"} == set(failed(look(server, runs_repo="me/nothing")))
+
+
+def test_all_looks_run_at_the_same_time(server: HubServer) -> None:
+    server.fault("GET ", "stall", seconds=0.4, times=6)
+    started = time.monotonic()
+    assert not look(server).failed
+    assert time.monotonic() - started < 1.5
+
+
+def test_a_hub_that_does_not_answer_fails_the_checks_in_plain_words(tmp_path: Path) -> None:
+    with HubServer(tmp_path / "hub") as gone:
+        pass
+    found = look(gone)
+    assert found.failed and all(
+        "the Hub cannot be reached" in text for text in failed(found).values()
+    )
+
+
+def test_a_model_that_does_not_fit_the_gpus_is_refused_before_renting() -> None:
+    d32 = ModelSize(65_536, 32, 2048)
+    check = check_memory(d32, "A100", 40)
+    assert (
+        check.ok is False
+        and "1879M parameters" in check.text
+        and "needs 43 GiB" in check.text
+        and "nothing was rented" in check.text
+    )
+    assert check_memory(d32, "H100", 80) == Check(
+        "GPU memory", True, "1,879M parameters on 80 GB: 8 rows at a time"
+    )
+
+
+# ---- money, wallet, outputs
+
+H100 = Offer("c", "r", "t", "H100", 8, 80, 2400, ())
+SFT = forecast(Work(("sft",)), H100, {})  # $24.09, between $3.06 and $40.96
+
+
+@pytest.mark.parametrize(
+    "limit, expected, really, ok, says",
+    [
+        (
+            15_000,
+            SFT,
+            False,
+            True,
+            r"\$150.00, \$11.20 of it kept for saving; the run: likely \$24.09 in 1.0 h, low \$3.06, high \$40.96",
+        ),
+        (2_409 + 1_120 + 1, SFT, False, True, "likely"),
+        (2_409 + 1_120, SFT, False, False, "cut off. Try: spend-limit=53 or --yes-really$"),
+        (100, SFT, False, False, "cut off. Try: spend-limit=53"),
+        (100, SFT, True, None, "cut off; taken all the same: --yes-really$"),
+        (15_000, None, False, None, "cannot be foretold$"),
+        (1_120, None, False, False, "Try: spend-limit=12 or"),
+        (100_000, SFT, False, True, "likely"),
+        (100_001, SFT, False, False, "above \\$1,000.00 it is asked for twice. Try: --yes-really$"),
+        (100_001, None, False, False, "asked for twice"),
+        (100_001, SFT, True, None, "taken all the same"),
+        (
+            900_000,
+            forecast(Work(("mid",), 10**12), H100, {}),
+            False,
+            False,
+            "Try: another offer or --yes-really$",
+        ),
+    ],
+)
+def test_what_may_be_spent_before_saving_must_be_above_what_the_run_should_cost(
+    limit: int, expected: Forecast | None, really: bool, ok: bool | None, says: str
+) -> None:
+    check = check_money(limit, 2400, expected, really)
+    assert check.name == "spend limit" and check.ok is ok and re.search(says, check.text)
+
+
+@pytest.mark.parametrize(
+    "minutes, expected, really, ok, says",
+    [
+        (
+            300,
+            SFT,
+            False,
+            True,
+            "300 minutes, 28 of them kept for saving; the run: likely 60, up to 102$",
+        ),
+        (89, SFT, False, True, "likely"),
+        (88, SFT, False, False, "cut off. Try: max-duration=131m or --yes-really$"),
+        (88, SFT, True, None, "taken all the same"),
+        (29, None, False, None, "29 minutes"),
+        (28, None, False, False, "max-duration=29m"),
+    ],
+)
+def test_the_time_before_saving_must_be_more_than_the_run_should_take(
+    minutes: int, expected: Forecast | None, really: bool, ok: bool | None, says: str
+) -> None:
+    (check,) = check_time(minutes * 60, expected, really)
+    assert check.name == "max duration" and check.ok is ok and re.search(says, check.text)
+    assert check_time(None, expected) == []
+
+
+def test_the_wallet_cannot_be_seen_and_its_need_is_named() -> None:
+    assert (
+        wallet_hint(6_000).ok is None
+        and "$60.00" in wallet_hint(6_000).text
+        and "about $5.00" in wallet_hint(None).text
+    )
+
+
+def instance(status: str, *tags: str) -> Instance:
+    return instance_of(dict(id="i-1", name="lanbot-sft-x", status=status, tags=list(tags)))
+
+
+@pytest.mark.parametrize(
+    "others, ok",
+    [
+        ([], True),
+        ([instance("active", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], False),
+        ([instance("error", "x", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], False),
+        ([instance("deleting", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], True),
+        ([instance("active", "nanolan-out=me/lanbot/chatsft_checkpoints/d32")], True),
+        ([instance("active")], True),
+    ],
+)
+def test_a_folder_that_a_live_run_writes_is_not_written_by_another(
+    others: list[Instance], ok: bool
+) -> None:
+    check = check_outputs(others, ["nanolan-out=me/lanbot/chatsft_checkpoints/d20"])
+    assert check.ok is ok and "me/lanbot/chatsft_checkpoints/d20" in check.text
+    assert ok or ("just stop i-1" in check.text and "output-tag=" in check.text)
+
+
+# ---- which Shadeform key goes to the machine
+
+
+def key_check(cloud: ShadeformServer, listed: list[Instance] | None = None, **flags: str) -> Check:
+    s = load_settings(
+        {"shadeform_api": cloud.url, "shadeform_api_key": "another-0123456789"} | flags, {}
+    )
+    return check_box_key(s, None if listed is None else lambda: listed)
+
+
+def test_which_key_goes_to_the_machine_is_said_and_a_second_one_is_tried(tmp_path: Path) -> None:
+    with ShadeformServer(tmp_path, boxes=False) as cloud:
+        assert "your SHADEFORM_API_KEY" in key_check(cloud).text and key_check(cloud).ok is None
+        off = key_check(cloud, self_delete="off", shadeform_api_key_box=cloud.key)
+        assert (
+            off.ok is None
+            and "none" in off.text
+            and "just guard" in off.text
+            and not cloud.requests
+        )
+        good = key_check(cloud, [instance("deleted")], shadeform_api_key_box=cloud.key)
+        assert good.ok and "second" in good.text and cloud.requests
+        wrong = key_check(cloud, shadeform_api_key_box="wrong-0123456789")
+        assert wrong.ok is False and "refused SHADEFORM_API_KEY_BOX" in wrong.text
+        assert "same key" in key_check(cloud, shadeform_api_key_box="another-0123456789").text
+        foreign = key_check(cloud, [instance("active")], shadeform_api_key_box=cloud.key)
+        assert foreign.ok is False and "i-1" in foreign.text and "another account" in foreign.text
+        cloud.fault("GET /v1/instances$", "status", status=400)
+        assert "could not be tried" in key_check(cloud, shadeform_api_key_box=cloud.key).text
+
+
+def test_a_line_of_the_checklist_shows_how_it_went() -> None:
+    assert [Check("a", ok, "b").line() for ok in (True, False, None)] == [
+        "  [  ok  ] a: b",
+        "  [FAILED] a: b",
+        "  [  --  ] a: b",
+    ]
+
+
+def test_a_repo_under_another_name_is_said_and_goes_into_the_run_by_its_name_on_the_hub(
+    server: HubServer,
+) -> None:
+    server.moved["me/before"] = REPO
+    found = look(server, hf_repo="me/before")
+    assert not failed(found) and found.hf_repo == found.runs_repo == REPO
+    assert f"me/before is called {REPO} by the Hub" in text_of(found, "repo name") and all(
+        p.repo == REPO for p in found.inputs
+    )

@@ -1,0 +1,377 @@
+"""Probation: a machine is given up for what was seen of it, never for what could not be seen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanolan.errors import (
+    LimitHitLost,
+    LimitHitSaved,
+    MachineFailed,
+    MayBeBilling,
+    NanolanError,
+    RunFailed,
+)
+from nanolan.launch.readiness import BLIND_S, FAILING, PROVED, WAITING, Seen, judge, patience_s
+from nanolan.run.record import PhaseReport, Progress, Receipt
+from nanolan.shadeform.models import Instance, instance_of
+from nanolan.sim.shadeform.instance import Instance as Box
+from nanolan.sim.world import World
+from tests.support.core_fixtures import INFO, LIST, QUICK, forget
+from tests.support.launch_fixtures import B200, Launch, fails, progress, receipt, silent, tell
+
+PATIENCE = 900.0
+
+
+def machine(status: str, details: str = "") -> Instance:
+    return instance_of(
+        dict(
+            id="i-1",
+            name="lanbot-sft-20260128-2053-ab12cd34",
+            status=status,
+            status_details=details,
+            hourly_price=3360,
+        )
+    )
+
+
+ACTIVE = machine("active")
+TRAINED = {"sft": PhaseReport("training")}
+
+
+@pytest.mark.parametrize(
+    "instance, told, ended, silent_s, verdict, why",
+    [
+        # on its way up
+        (machine("creating"), None, None, 0, WAITING, ""),
+        (machine("pending_provider"), None, None, 899, WAITING, ""),
+        (machine("a_new_word"), None, None, 10, WAITING, ""),
+        (ACTIVE, None, None, 899, WAITING, ""),
+        (ACTIVE, progress("booting"), None, 0, WAITING, ""),
+        (ACTIVE, progress("preparing"), None, 899, WAITING, ""),
+        # it trains: from here on the run is its own
+        (ACTIVE, progress("training"), None, 9999, PROVED, "it has proved itself: training"),
+        (ACTIVE, progress("uploading"), None, 9999, PROVED, "it has proved itself: uploading"),
+        (machine("error"), progress("training"), None, 0, PROVED, ""),
+        (None, progress("training"), None, 9999, PROVED, ""),
+        (None, progress("succeeded"), None, 0, PROVED, "its run is over already: succeeded"),
+        # it does not come up
+        (
+            machine("error", "no capacity"),
+            None,
+            None,
+            0,
+            FAILING,
+            "the provider says: error no capacity",
+        ),
+        (machine("error"), progress("preparing"), None, 0, FAILING, "the provider says: error"),
+        (None, None, None, 0, FAILING, "went away before it trained (gone)"),
+        (
+            machine("deleting", "preempted"),
+            None,
+            None,
+            0,
+            FAILING,
+            "went away before it trained (deleting preempted)",
+        ),
+        (machine("deleted"), progress("preparing"), None, 0, FAILING, "went away"),
+        (
+            machine("pending_provider"),
+            None,
+            None,
+            900,
+            FAILING,
+            "no word from it for 15 minutes (pending_provider)",
+        ),
+        (ACTIVE, None, None, 900, FAILING, "no word from it"),
+        (ACTIVE, progress("preparing"), None, 900, FAILING, "no further word"),
+        # it says so itself, and only of its probation
+        (ACTIVE, progress("stopping"), None, 10, WAITING, ""),
+        (ACTIVE, progress("stopping"), None, 900, PROVED, "ending its run by itself"),
+        (None, progress("stopping"), None, 0, FAILING, "went away"),
+        (
+            ACTIVE,
+            progress("stopping"),
+            receipt("failed", "boot_failed", "7 GPUs"),
+            0,
+            FAILING,
+            "boot failed: 7 GPUs",
+        ),
+        (
+            None,
+            None,
+            receipt("failed", "probation_failed", "slow"),
+            0,
+            FAILING,
+            "probation failed: slow",
+        ),
+        (
+            None,
+            None,
+            receipt("failed", "trainer_failed"),
+            0,
+            PROVED,
+            "its run is over already: failed trainer_failed",
+        ),
+        (None, None, receipt("failed", "error"), 0, PROVED, ""),
+        (None, None, receipt("stopped", "spend_limit"), 0, PROVED, ""),
+        (None, progress("training"), receipt("succeeded"), 0, PROVED, ""),
+    ],
+)
+def test_a_machine_is_judged_by_what_was_seen_of_it(
+    instance: Instance | None,
+    told: Progress | None,
+    ended: Receipt | None,
+    silent_s: float,
+    verdict: str,
+    why: str,
+) -> None:
+    got = judge(Seen(instance, told, ended), silent_s, PATIENCE)
+    assert got[0] == verdict and why in got[1] and bool(got[1]) == (verdict != WAITING)
+
+
+@pytest.mark.parametrize(
+    "gpus, boot_max_s, minutes",
+    [
+        (1, None, 15),
+        (1, 300, 15),
+        (1, 3600, 120),
+        (4, 600, 20),
+        (8, None, 30),
+        (8, 600, 30),
+        (8, 1200, 40),
+        (16, 5, 30),
+    ],
+)
+def test_the_patience_is_twice_what_the_type_needs_to_boot_and_never_little(
+    gpus: int, boot_max_s: int | None, minutes: int
+) -> None:
+    assert patience_s(replace(B200[0], num_gpus=gpus, boot_max_s=boot_max_s)) == minutes * 60
+
+
+# ---- over HTTP
+
+
+@pytest.fixture(scope="module")
+def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
+    with World(
+        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
+    ) as world:
+        yield world
+
+
+@pytest.fixture
+def world(one_world: World) -> World:
+    one_world.hub.faults.clear()
+    return forget(one_world)
+
+
+def alone(world: World, home: Path, *parts: Any) -> Launch:
+    """A launch that may not try another offer."""
+    return Launch(world, home, *parts, failover="0")
+
+
+def test_the_wait_ends_when_the_box_trains_and_says_what_it_waits_for_and_what_it_costs(
+    world: World, tmp_path: Path
+) -> None:
+    launch = alone(world, tmp_path)
+    launched = launch.run()
+    assert launched.instance.id == launch.boxes[0].id and len(launch.live) == 1
+    assert "waiting until it has proved itself; it may be silent for 30 minutes" in launch.text
+    assert "You may close this laptop or press Ctrl-C" in launch.text
+    assert re.search(r"^  [a-z]+.*: no word from it yet, \$0.01 so far$", launch.text, re.M)
+    assert launch.said[-1] == "it has proved itself: training"
+
+
+def test_without_waiting_it_returns_after_the_read_back(world: World, tmp_path: Path) -> None:
+    launch = alone(world, tmp_path, silent)
+    launch.run(wait=False)
+    assert launch.said[-1].startswith("read back") and len(launch.live) == 1
+
+
+def test_an_earlier_attempts_words_are_not_heard(world: World, tmp_path: Path) -> None:
+    def old_words(world: World, plan: Any, box: Box) -> None:
+        tell(world, plan, progress("training"), attempt=plan.attempt + 1)
+        tell(world, plan, receipt("succeeded"), attempt=plan.attempt + 1)
+
+    launch = alone(world, tmp_path, old_words)
+    with pytest.raises(MachineFailed, match="no word from it for 3[0-9] minutes"):
+        launch.run()
+    assert launch.live == []
+
+
+def test_a_box_that_falls_silent_before_it_trains_is_given_up_and_one_that_goes_on_talking_is_not(
+    world: World, tmp_path: Path
+) -> None:
+    words = iter(range(10**6))
+
+    def talks(world: World, plan: Any, box: Box) -> None:
+        n = next(words)
+        tell(
+            world,
+            plan,
+            progress("preparing", f"2026-01-28T20:53:{min(n, 50):02}Z")
+            if n < 90
+            else progress("training"),
+        )
+
+    launch = alone(world, tmp_path, talks)
+    with pytest.raises(MachineFailed, match="no further word"):
+        launch.run()
+    assert len(launch.time) > 50 + 30, "half an hour after the last new word, not after the create"
+
+
+@pytest.mark.parametrize(
+    "fault", [dict(action="status", status=503), dict(action="html"), dict(action="reset")], ids=str
+)
+def test_a_shadeform_that_cannot_be_asked_for_a_while_is_waited_out(
+    world: World, tmp_path: Path, fault: dict[str, Any]
+) -> None:
+    world.cloud.fault(INFO, times=10, skip=1, **fault)
+    launch = alone(world, tmp_path)
+    launch.run()
+    assert "cannot be seen now" in launch.text and len(launch.live) == 1
+
+
+@pytest.mark.slow
+def test_short_outages_do_not_add_up(world: World, tmp_path: Path) -> None:
+    looks = iter(range(10**6))
+
+    def part(world: World, plan: Any, box: Box) -> None:
+        n = next(looks)
+        tell(
+            world,
+            plan,
+            progress("preparing" if n < 60 else "training", f"2026-01-28T20:{n % 60:02}:39Z"),
+        )
+        if n in (5, 50):
+            world.cloud.fault(INFO, "status", times=4, status=503)
+
+    launch = alone(world, tmp_path, part)
+    launch.run()
+    assert launch.text.count("cannot be seen now") == 2 and len(launch.live) == 1
+
+
+def test_a_404_while_the_listing_still_shows_the_machine_is_not_its_end(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.fault(INFO, "not_found", times=5, skip=1)
+    launch = alone(world, tmp_path)
+    launch.run()
+    assert len(launch.live) == 1 and "deleting" not in launch.text
+
+
+@pytest.mark.parametrize("where", ["shadeform", "hub"])
+def test_a_machine_that_cannot_be_followed_for_long_is_named_and_left_alone(
+    world: World, tmp_path: Path, where: str
+) -> None:
+    launch = alone(world, tmp_path, silent)
+    if where == "hub":
+        world.hub.fault(r"GET .*progress.json", status=503, times=10**6)
+    else:
+        world.cloud.fault(INFO, "status", times=None, skip=1, status=503)
+        world.cloud.fault(LIST, "status", times=None, skip=1, status=503)
+    start = launch.time.now
+    with pytest.raises(
+        MayBeBilling, match=r"cannot be followed.*\$33.60/h.*goes on by itself.*just stop"
+    ):
+        launch.run()
+    assert (
+        launch.time.now - start >= BLIND_S
+        and len(launch.live) == 1
+        and not launch.ledger.entries()[0].gone
+    )
+
+
+@pytest.mark.parametrize("where", ["shadeform", "hub"])
+def test_a_key_that_is_refused_ends_the_wait_at_once_and_says_what_goes_on(
+    world: World, tmp_path: Path, where: str
+) -> None:
+    if where == "hub":
+        world.hub.fault(r"GET .*progress.json", status=403, times=10**6)
+    else:
+        world.cloud.fault(INFO, "unauthorized", times=None, skip=1)
+    launch = alone(world, tmp_path, silent)
+    with pytest.raises(MayBeBilling, match="cannot be followed.*goes on by itself"):
+        launch.run()
+    assert len(launch.live) == 1
+
+
+def test_a_run_folder_that_cannot_be_seen_any_more_is_not_silence(
+    world: World, tmp_path: Path
+) -> None:
+    launch = alone(world, tmp_path, silent)
+    world.hub.fault(
+        r"GET .*(progress|receipt|plan).json", status=404, times=10**6
+    )  # as for a token without access
+    with pytest.raises(MayBeBilling, match="cannot be followed"):
+        launch.run()
+    assert len(launch.live) == 1
+
+
+@pytest.mark.parametrize(
+    "verdict, reason, error",
+    [
+        ("failed", "trainer_failed", RunFailed),
+        ("failed", "bad_data", RunFailed),
+        ("stopped", "user", RunFailed),
+        ("stopped", "spend_limit", LimitHitSaved),
+        ("failed", "limit_lost", LimitHitLost),
+        ("succeeded", "", None),
+    ],
+)
+def test_a_run_that_is_over_already_ends_the_launch_with_its_verdict(
+    world: World, tmp_path: Path, verdict: str, reason: str, error: type[NanolanError] | None
+) -> None:
+    """Another machine would not help: none is rented, and nobody is told that it goes on by itself."""
+    launch = alone(world, tmp_path, fails(reason, verdict))
+    with pytest.raises(error) if error else nullcontext() as e:
+        launch.run()
+    assert launch.live == [] and not launch.ledger.entries()[0].gone and len(launch.boxes) == 1
+    assert error is None or (type(e.value) is error and "just why" in str(e.value))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "during, error, said",
+    [
+        ("wait", KeyboardInterrupt, "no longer waiting, no other offer will be tried"),
+        ("delete", MayBeBilling, ""),
+    ],
+)
+def test_ctrl_c_leaves_the_machine_and_says_what_bills(
+    world: World, tmp_path: Path, during: str, error: type[BaseException], said: str
+) -> None:
+    def pressed(world: World, plan: Any, box: Box) -> None:
+        if during == "wait" or any("deleting it" in line for line in launch.said):
+            raise KeyboardInterrupt
+
+    world.cloud.switch("delete_ignored")
+    launch = alone(world, tmp_path, pressed)
+    with pytest.raises(error) as e:
+        launch.run()
+    (box,) = launch.live
+    text = launch.text + str(e.value)
+    assert (
+        said in text
+        and f"instance {box.id} ($33.60/h)" in text
+        and f"just stop {launch.ledger.entries()[0].plan.run_id}" in text
+    )
+    assert len(launch.boxes) == 1
+
+
+def test_a_failed_machine_that_cannot_be_deleted_may_be_billing_and_nothing_else_is_rented(
+    world: World, tmp_path: Path
+) -> None:
+    world.cloud.switch("goes_to_error")
+    world.cloud.switch("delete_ignored")
+    launch = Launch(world, tmp_path)
+    with pytest.raises(MayBeBilling, match=r"instance .* \(\$33.60/h\) could not be deleted"):
+        launch.run()
+    assert len(launch.boxes) == 1 == len(launch.live)

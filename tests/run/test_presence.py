@@ -1,0 +1,125 @@
+"""'No machine' is said only where a look could have shown it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from nanolan.errors import AuthProblem, MayBeBilling, Unreachable
+from nanolan.launch.request import create_body
+from nanolan.run.ledger import Entry
+from nanolan.run.presence import NOT_ASKED, NOT_SHOWN, blind, is_past, presence, why_unknown
+from nanolan.sim.shadeform.server import ShadeformServer
+from nanolan.times import iso, now_utc
+from tests.support.core_fixtures import INFO, QUICK, a_plan, client
+
+NOW = now_utc()
+PLAN = a_plan(created_at=iso(NOW - timedelta(hours=1)), deadline=iso(NOW + timedelta(hours=3)))
+LATE = a_plan(
+    created_at=iso(NOW - timedelta(hours=9)), deadline=iso(NOW - timedelta(hours=4))
+)  # and $150 are spent in 4.5 h
+DATE_ALONE = structs.replace(LATE, created_at=iso(NOW - timedelta(hours=4, minutes=10)))
+KEYLESS = structs.replace(PLAN, self_delete=False)
+
+
+@pytest.mark.parametrize(
+    "entry, listed, told, unknown",
+    [
+        (Entry(PLAN), True, False, NOT_SHOWN),  # the answer was lost, whatever the listing's age
+        (Entry(PLAN), True, True, ""),  # the machine had found itself in a listing
+        (Entry(KEYLESS), True, True, NOT_SHOWN),  # one without a key cannot look
+        (Entry(PLAN, "i-1"), True, False, ""),  # its id is known to nobody, and it is not listed
+        (Entry(PLAN, gone=True), True, False, ""),
+        (Entry(LATE), True, False, ""),
+        (Entry(DATE_ALONE), True, False, NOT_SHOWN),
+        (Entry(PLAN), False, True, NOT_ASKED),
+        (Entry(PLAN, "i-1"), False, False, NOT_ASKED),
+        (Entry(LATE), False, False, NOT_ASKED),
+        (Entry(PLAN, "i-1", gone=True), False, False, NOT_ASKED),
+    ],
+)
+def test_what_is_not_shown_is_gone_only_where_a_look_could_have_shown_it(
+    entry: Entry, listed: bool, told: bool, unknown: str
+) -> None:
+    assert why_unknown(entry, listed, told, NOW) == unknown
+
+
+def test_only_a_date_and_a_limit_that_have_both_passed_end_an_unclear_create() -> None:
+    assert [is_past(p, NOW) for p in (PLAN, DATE_ALONE, LATE)] == [False, False, True]
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[ShadeformServer]:
+    with ShadeformServer(tmp_path, delays=QUICK, boxes=False) as server:
+        yield server
+
+
+def rent(cloud: ShadeformServer, **changes: Any) -> str:
+    return client(cloud).create(
+        create_body(structs.replace(PLAN, deadline="2099-01-01T00:00:00Z", **changes), "x")
+    )
+
+
+@pytest.mark.parametrize(
+    "fault, listed, shown, unknown",
+    [
+        (None, True, True, ""),
+        ("html", True, True, ""),  # the listing shows it
+        (None, None, True, ""),
+        (None, "lags", True, ""),  # by its id
+        ("html", None, False, NOT_ASKED),
+        ("unauthorized", None, False, NOT_ASKED),
+        ("html", "lags", False, NOT_ASKED),
+        ("not_found", None, False, NOT_ASKED),
+        ("not_found", "lags", False, ""),
+    ],
+    ids=str,
+)
+def test_a_machine_is_looked_for_in_the_listing_and_by_its_id(
+    cloud: ShadeformServer, fault: str | None, listed: Any, shown: bool, unknown: str
+) -> None:
+    entry = Entry(PLAN, rent(cloud))
+    listing = {None: None, "lags": []}.get(listed, client(cloud).instances())
+    if fault:
+        cloud.fault(INFO, fault, times=None)
+    there = presence(client(cloud).info, entry, listing, NOW)
+    assert (bool(there.billing), there.unknown[: len(unknown)], bool(there.unknown)) == (
+        shown,
+        unknown,
+        bool(unknown),
+    )
+    assert there.gone == (not shown and not unknown)
+
+
+def test_an_earlier_attempts_machine_does_not_hide_that_the_new_one_is_not_shown(
+    cloud: ShadeformServer,
+) -> None:
+    rent(cloud)
+    there = presence(
+        client(cloud).info, Entry(structs.replace(PLAN, attempt=2)), client(cloud).instances(), NOW
+    )
+    assert len(there.billing) == 1 and there.unknown == NOT_SHOWN
+
+
+@pytest.mark.parametrize("problem", [Unreachable("no answer"), AuthProblem("HTTP 401")], ids=str)
+def test_a_look_that_failed_names_what_may_bill_its_price_and_the_command(problem: Any) -> None:
+    said = blind(problem, [Entry(PLAN, "i-7"), Entry(structs.replace(PLAN, run_id="0000000a"))])
+    assert isinstance(said, MayBeBilling) and said.exit_code == 8
+    for part in (
+        str(problem),
+        "i-7 ($33.60/h)",
+        "just stop ab12cd34 --now",
+        "just stop 0000000a --now",
+        "$150.00",
+        PLAN.deadline,
+    ):
+        assert part in str(said)
+    assert (
+        blind(problem, [Entry(PLAN, "i-7", gone=True)]) is problem
+        and blind(said, [Entry(PLAN)]) is said
+    )

@@ -1,0 +1,575 @@
+"""Why a run is where it is: for every way that a run can be, one line of cause, the money, what is left, and what to type."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from nanolan.box.postmortem import Postmortem
+from nanolan.hub.client import Hub
+from nanolan.plan import Pinned, PinnedFile
+from nanolan.redact import Secret
+from nanolan.run.ledger import Attempt, Entry
+from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
+from nanolan.run.remaining import Kept
+from nanolan.shadeform.models import instance_of
+from nanolan.sim.hub.server import HubServer
+from nanolan.status.status import RunView
+from nanolan.status.text import render_run
+from nanolan.status.why import WIDTH, answer, look_into, render, to_dict
+from nanolan.times import iso, now_utc
+from tests.support.box_fixtures import REPO, TOKEN, WRITERS, make_plan
+
+BORN = now_utc() - timedelta(hours=1)
+PLAN = make_plan(
+    "",
+    "",
+    run_id="ab12cd34",
+    phases=("mid", "sft"),
+    limit_cents=15_000,
+    created_at=iso(BORN),
+    deadline=iso(BORN + timedelta(hours=4)),
+)
+ENTRY = Entry(PLAN, "i-1")
+PROVEN = PhaseReport("proven", "mid_checkpoints/d20", "f" * 40, 90)
+KEPT = Kept(
+    "sft",
+    40,
+    "runs/ab12cd34/saved/sft",
+    Pinned(REPO, "model", "f" * 40, (PinnedFile("a", 1, None, "b"),)),
+)
+MACHINE = instance_of(dict(id="i-1", name="x", status="active", hourly_price=100))
+LOST = (
+    "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand"
+)
+
+
+def receipt(verdict: str, reason: str, message: str = "") -> Receipt:
+    return Receipt(
+        "ab12cd34",
+        verdict,
+        reason,
+        message,
+        log="logs/error-x.log",
+        spent_cents=310,
+        seconds=600,
+        stages={"boot": 100, "sft.train": 500},
+    )
+
+
+def progress(step: int | None = 57, stage: str = "train") -> Progress:
+    return Progress("ab12cd34", "training", {}, iso(now_utc()), "", step, 90, 2.0, 300, 1, stage)
+
+
+def run(state: str, reason: str = "", **fields: Any) -> RunView:
+    base = RunView(
+        ENTRY,
+        state,
+        reason,
+        phases={"mid": PROVEN, "sft": PhaseReport("failed")},
+        spent_cents=310,
+        saved=KEPT,
+    )
+    return replace(base, **fields)
+
+
+def ended(verdict: str, reason: str, message: str = "", **fields: Any) -> RunView:
+    return run(verdict, reason, receipt=receipt(verdict, reason, message), **fields)
+
+
+def box(reason: str, cause: str, step: int | None = 57, **fields: Any) -> Postmortem:
+    return Postmortem("ab12cd34", reason, cause, phase="sft", stage="train", step=step, **fields)
+
+
+TORCHRUN = 'Traceback (most recent call last):\n  File "a.py", line 1\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n'
+ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f" * 40, 90)}
+
+
+@pytest.mark.parametrize(
+    "view, black_box, log, cause, following",
+    [
+        # it goes on
+        (
+            run("training", progress=progress()),
+            None,
+            "",
+            "nothing is wrong: training, step 57 of 90, told 0:00:00 ago",
+            "just watch ab12cd34",
+        ),
+        (
+            run("pending", "creating"),
+            None,
+            "",
+            "nothing is wrong: pending (creating)",
+            "just watch ab12cd34",
+        ),
+        (run("booting"), None, "", "nothing is wrong: booting", "just watch ab12cd34"),
+        (
+            run("training", "Shadeform could not be asked", problems=("no network",)),
+            None,
+            "",
+            "training, by what could be seen (Shadeform could not be asked)",
+            "just watch ab12cd34",
+        ),
+        # it succeeded
+        (
+            ended("succeeded", "", phases=ALL, saved=None),
+            None,
+            "",
+            "nothing went wrong: every phase is proven on the Hub",
+            "",
+        ),
+        # it ended short, with a black box
+        (
+            ended("failed", "oom", "phase sft: x"),
+            box("oom", "CUDA out of memory in evaluation at step 900"),
+            "",
+            "CUDA out of memory in evaluation at step 900",
+            "just resume ab12cd34 batch=4",
+        ),
+        (
+            ended("failed", "a_reason_of_later", "words"),
+            box("a_name_of_later", "words of later"),
+            "",
+            "words of later",
+            "just resume ab12cd34",
+        ),
+        (
+            ended("stopped", "spend_limit", "x"),
+            box("spend_limit", "the spend limit was reached in training at step 57"),
+            "",
+            "the spend limit was reached in training at step 57",
+            "just resume ab12cd34 spend-limit=154",
+        ),
+        (
+            ended("stopped", "max_duration", "x"),
+            box("max_duration", "the time limit was reached"),
+            "",
+            "the time limit was reached",
+            "just resume ab12cd34 max-duration=8h",
+        ),
+        # with the rescue program's, which knows no cause
+        (
+            ended("failed", "boot_failed", "the machine gave up: fetch the code"),
+            box("boot_failed", "", None),
+            "",
+            "fetch the code",
+            "just resume ab12cd34",
+        ),
+        (
+            ended("failed", "killed", "x", progress=progress()),
+            box("killed", "", seen={"kernel": ["oom-kill:x"]}),
+            "",
+            "the machine's own memory was full and the kernel killed a process in training at step 57",
+            "just resume ab12cd34 batch=4",
+        ),
+        # without one: older, or gone
+        (
+            ended("failed", "trainer_failed", "phase sft: exit code 1"),
+            None,
+            TORCHRUN,
+            "CUDA out of memory",
+            "just resume ab12cd34 batch=4",
+        ),
+        (
+            ended("failed", "bad_data", "phase sft: data set x is missing"),
+            None,
+            "",
+            "data set x is missing",
+            "just launch phase=mid+sft",
+        ),
+        (
+            ended("stopped", "user", "x", progress=progress()),
+            None,
+            "",
+            "it was stopped by just stop at step 57",
+            "just resume ab12cd34",
+        ),
+        (
+            run("stopped", "stopped by just stop"),
+            None,
+            "",
+            "it was stopped by just stop",
+            "just resume ab12cd34",
+        ),
+        (
+            run("lost", LOST, progress=progress()),
+            None,
+            "",
+            "the machine is gone without a word: taken by its provider, ended by a "
+            "limit, or deleted by hand",
+            "just resume ab12cd34",
+        ),
+        (
+            run("lost", "no instance was ever seen"),
+            None,
+            "",
+            "nothing was ever rented",
+            "just resume ab12cd34",
+        ),
+        (
+            run("failed", "create refused: just sold out; nothing was rented"),
+            None,
+            "",
+            "the offer was sold out",
+            "just resume ab12cd34",
+        ),
+        (
+            run("failed", "instance i did not come up: no word from it. It is deleted (gone)"),
+            None,
+            "",
+            "the machine never came up",
+            "just resume ab12cd34",
+        ),
+        (
+            run(
+                "failed",
+                "the provider says: no capacity; stop it: just stop ab12cd34 --now",
+                instance=MACHINE,
+            ),
+            None,
+            "",
+            "the provider says: no capacity; stop it: just stop ab12cd34 --now",
+            "just stop ab12cd34 --now",
+        ),
+    ],
+)
+def test_every_way_that_a_run_can_be_has_its_cause_and_its_next_command(
+    view: RunView, black_box: Postmortem | None, log: str, cause: str, following: str
+) -> None:
+    now = BORN + timedelta(minutes=1)
+    if view.progress:
+        view = replace(view, progress=structs.replace(view.progress, updated=iso(now_utc())))
+    found = answer(view, black_box, log, now)
+    assert (re.sub("0:00:0.", "0:00:00", found.cause), found.next) == (cause, following)
+    for line in render(found):
+        assert len(line) <= WIDTH or line.startswith("  next"), line
+    assert json.loads(json.dumps(to_dict(found)))["cause"] == found.cause
+
+
+@pytest.mark.parametrize(
+    "view, minutes, cause, following",
+    [
+        (
+            run("training", instance=MACHINE, progress=progress()),
+            21,
+            "nothing was heard from it for 21 minutes: training, step 57 of 90. It",
+            "just ssh ab12cd34",
+        ),
+        (
+            run("training", instance=MACHINE, progress=progress()),
+            19,
+            "nothing is wrong",
+            "just watch ab12cd34",
+        ),
+        (
+            run("booting", instance=MACHINE),
+            46,
+            "nothing was heard from it for 46 minutes: booting. It ends itself at $150.00 or",
+            "just ssh ab12cd34",
+        ),
+        (
+            run("pending"),
+            46,
+            "nothing was heard from it for 46 minutes: pending",
+            "just watch ab12cd34",
+        ),
+        (run("booting"), 44, "nothing is wrong: booting", "just watch ab12cd34"),
+    ],
+    ids=["silent", "in time", "boots", "no machine", "boots yet"],
+)
+def test_a_run_that_is_silent_for_too_long_is_not_called_well(
+    view: RunView, minutes: int, cause: str, following: str
+) -> None:
+    since = now_utc() if view.progress else BORN
+    if view.progress:
+        view = replace(view, progress=structs.replace(view.progress, updated=iso(since)))
+    found = answer(view, None, "", since + timedelta(minutes=minutes, seconds=1))
+    assert found.cause.startswith(cause) and found.next == following
+
+
+@pytest.mark.parametrize("batch, want", [(8, "batch=4"), (2, "batch=1")])
+def test_fewer_rows_are_half_of_those_that_were_asked_for(batch: int, want: str) -> None:
+    entry = structs.replace(ENTRY, plan=structs.replace(PLAN, batch=batch))
+    assert answer(ended("failed", "oom", entry=entry), None).next == f"just resume ab12cd34 {want}"
+
+
+GATED = structs.replace(ENTRY, plan=structs.replace(PLAN, gate="val_bpb<0.4"))
+MEASURED = {
+    "mid": structs.replace(PROVEN, measured={"val_bpb": 0.4567}),
+    "sft": PhaseReport("none"),
+}
+
+
+@pytest.mark.parametrize(
+    "view, following",
+    [
+        (
+            ended("failed", "oom", "CUDA is out of memory at 1 row(s) a micro-batch"),
+            "just offers --all-configs",
+        ),
+        (
+            ended("failed", "boot_failed", "1.0 GB of disk are free, 9 GB are needed"),
+            "just offers --all-configs",
+        ),
+        (ended("failed", "disk_full", "x"), "just offers --all-configs"),
+        (ended("failed", "nan", "x"), "just launch phase=mid+sft"),
+        (
+            ended(
+                "failed",
+                "bad_data",
+                "a model of 9M parameters needs 43 GiB of GPU memory, this one has 40",
+            ),
+            "just offers --all-configs",
+        ),
+        (
+            ended(
+                "failed", "bad_data", "cannot go on from the saved step 9: data was 'a' and is 'b'"
+            ),
+            "just launch phase=mid+sft",
+        ),
+        (
+            ended(
+                "failed",
+                "limit_lost",
+                "9 minutes used of max-duration, the instance deletes itself at x. NOT saved: sft step 9",
+            ),
+            "just resume ab12cd34 max-duration=8h",
+        ),
+        (
+            ended(
+                "failed",
+                "limit_lost",
+                "9 minutes used, the instance deletes itself at x. NOT saved: sft step 9",
+            ),
+            "just resume ab12cd34 spend-limit=154",
+        ),
+        (
+            ended("failed", "limit_lost", "$9 of the limit of $10 used. NOT saved: sft step 9"),
+            "just resume ab12cd34 spend-limit=154",
+        ),
+        (
+            ended(
+                "stopped",
+                "gate",
+                "sft was not begun: val_bpb is 0.4567",
+                entry=GATED,
+                phases=MEASURED,
+            ),
+            "just resume ab12cd34 'gate=val_bpb<0.458'",
+        ),
+        (run("failed", "create refused: HTTP 400 quota"), "just offers --all-configs"),
+    ],
+)
+def test_the_next_command_is_none_that_must_end_in_the_same_way(
+    view: RunView, following: str
+) -> None:
+    assert answer(view, None).next == following
+
+
+def test_a_black_box_of_a_lost_limit_names_the_limit_that_was_hit_too() -> None:
+    told = "9 minutes used of max-duration, the instance deletes itself at x"
+    assert (
+        answer(
+            ended("failed", "limit_lost", told), box("limit_lost", "the time limit was reached")
+        ).next
+        == "just resume ab12cd34 max-duration=8h"
+    )
+
+
+@pytest.mark.parametrize("rows, want", [(8, "batch=4"), (3, "batch=1")])
+def test_fewer_rows_are_half_of_those_that_the_trainer_tried_last(rows: int, want: str) -> None:
+    view = ended(
+        "failed",
+        "oom",
+        f"phase sft: CUDA is out of memory at {rows} row(s) a micro-batch; try a smaller --batch",
+    )
+    assert answer(view, None).next == f"just resume ab12cd34 {want}".rstrip()
+
+
+@pytest.mark.parametrize(
+    "view, black_box, lost",
+    [
+        (ended("failed", "oom"), box("oom", "x", 57), "steps 41 to 57 of sft"),
+        (ended("failed", "oom"), box("oom", "x", 40), "nothing that was trained"),
+        (ended("failed", "oom", saved=None), box("oom", "x", 57), "steps 1 to 57 of sft"),
+        (ended("failed", "oom"), None, "nothing that was trained"),
+        (
+            ended("failed", "upload_failed", "x. NOT saved: sft step 57. Go on: just resume x"),
+            None,
+            "sft step 57",
+        ),
+        (
+            run("lost", LOST, progress=progress(57)),
+            None,
+            "steps 41 to 57 of sft, and what it did after its last report",
+        ),
+        (run("lost", LOST), None, "nothing that was trained"),
+        (run("lost", LOST, progress=progress(None)), None, "unknown: it did not report in time"),
+    ],
+    ids=[
+        "after the state",
+        "all kept",
+        "no state",
+        "no box",
+        "not saved",
+        "vanished",
+        "never reported",
+        "no step",
+    ],
+)
+def test_what_is_lost_is_told_as_far_as_it_is_known(
+    view: RunView, black_box: Postmortem | None, lost: str
+) -> None:
+    assert answer(view, black_box).lost == lost
+
+
+def test_it_shows_money_by_stage_what_is_saved_the_exception_and_the_kernel() -> None:
+    found = answer(
+        ended("failed", "gpu_error"),
+        box(
+            "gpu_error",
+            "a GPU failed",
+            exception=("Traceback", "RuntimeError: CUDA"),
+            seen={"kernel": ["NVRM: Xid 79"]},
+        ),
+    )
+    shown = "\n".join(render(found))
+    for part in (
+        "ab12cd34 failed",
+        "cause     a GPU failed",
+        "error     RuntimeError: CUDA",
+        "kernel    NVRM: Xid 79",
+        "$3.10 of $150.00 spent: boot $0.03, sft.train $0.14",
+        "mid whole, mid_checkpoints/d20 step 90",
+        "sft step 40, runs/ab12cd34/saved/sft",
+        "lost      steps 41 to 57",
+        "advice",
+        "next      just resume ab12cd34",
+        "log       just logs ab12cd34",
+    ):
+        assert part in shown
+    assert (
+        to_dict(found)["stages_usd"] == {"boot": "0.03", "sft.train": "0.14"}
+        and to_dict(found)["reason"] == "gpu_error"
+    )
+
+
+def test_earlier_attempts_are_told_and_count_for_the_limit_of_the_whole_run() -> None:
+    entry = structs.replace(
+        ENTRY,
+        earlier=(Attempt(1, "i-0", 8_500, "failed: hang"), Attempt(2, None, None, "sold out")),
+    )
+    found = answer(ended("stopped", "spend_limit", entry=entry), None)
+    assert found.next == "just resume ab12cd34 spend-limit=239"
+    assert found.notes == (
+        "attempt 1 before it: $85.00, failed: hang",
+        "attempt 2 before it: ?, sold out",
+    )
+
+
+def test_an_evaluation_that_failed_in_a_run_that_succeeded_is_noted() -> None:
+    found = answer(
+        ended("succeeded", "", phases=ALL, saved=None),
+        None,
+        "2026-01-28T20:53:39Z box: phase sft: not evaluated: CUDA out "
+        "of memory in evaluation at step 900\n",
+    )
+    assert found.notes == ("sft was not evaluated: CUDA out of memory in evaluation at step 900",)
+
+
+# ------------------------------------------------------------------ what is read
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[HubServer]:
+    with HubServer(tmp_path / "hub", tokens=WRITERS) as hub:
+        hub.put(REPO, {"README.md": b"#"})
+        yield hub
+
+
+def at(server: HubServer, view: RunView) -> tuple[Hub, RunView]:
+    plan = structs.replace(PLAN, hf_endpoint=server.url)
+    return Hub(server.url, Secret(TOKEN), patience_s=0.1), replace(
+        view, entry=structs.replace(ENTRY, plan=plan)
+    )
+
+
+def test_the_black_box_of_this_attempt_counts_and_no_other(server: HubServer) -> None:
+    server.put(REPO, {"runs/ab12cd34/postmortem.json": to_json(box("oom", "CUDA out of memory"))})
+    hub, view = at(server, ended("failed", "hang", "x"))
+    assert look_into(hub, view).cause == "CUDA out of memory"
+    server.put(
+        REPO,
+        {
+            "runs/ab12cd34/postmortem.json": to_json(
+                structs.replace(box("oom", "CUDA out of memory"), attempt=2)
+            )
+        },
+    )
+    assert look_into(hub, view).cause == "the trainer made no progress"
+
+
+def test_without_a_black_box_the_error_log_is_read(server: HubServer) -> None:
+    server.put(REPO, {"logs/error-x.log": TORCHRUN.encode()})
+    found = look_into(*at(server, ended("failed", "trainer_failed")))
+    assert (
+        found.cause == "CUDA out of memory"
+        and found.exception.startswith("torch.OutOfMemoryError")
+        and not found.problems
+    )
+
+
+def test_a_hub_that_does_not_answer_is_a_problem_and_never_nothing(server: HubServer) -> None:
+    hub, view = at(server, ended("failed", "hang", "x"))
+    server.fault(r".", status=503, times=1000)
+    found = look_into(hub, view, ("the account could not be read",))
+    assert found.cause == "the trainer made no progress" and len(found.problems) >= 2
+    assert "could not be seen: the Hub is down" in "\n".join(render(found))
+    server.faults.clear()
+
+
+def test_a_damaged_black_box_is_a_problem_and_the_rest_is_told(server: HubServer) -> None:
+    server.put(REPO, {"runs/ab12cd34/postmortem.json": b"{"})
+    found = look_into(*at(server, ended("failed", "hang", "x")))
+    assert (
+        found.cause == "the trainer made no progress"
+        and "postmortem.json cannot be read" in found.problems[0]
+    )
+
+
+def test_a_secret_in_a_public_log_is_told() -> None:
+    view = ended("succeeded", "", phases=ALL, saved=None)
+    assert view.receipt
+    told = replace(
+        view, receipt=structs.replace(view.receipt, warning="A SECRET WAS PRINTED INTO THE LOG")
+    )
+    assert "A SECRET WAS PRINTED" in "\n".join(
+        render(answer(told, None))
+    ) and "SECRET" not in "\n".join(render(answer(view, None)))
+
+
+def test_an_upload_that_fails_is_told_by_why_and_status_and_is_not_called_well() -> None:
+    told = structs.replace(
+        progress(),
+        trouble="sft: HTTP 403: storage limit reached; it is tried again",
+        trouble_since="2026-01-02T03:04:05Z",
+    )
+    view = run("uploading", progress=told)
+    assert (
+        "storage limit reached" in answer(view, None).cause
+        and "nothing is wrong" not in answer(view, None).cause
+    )
+    text = " ".join(" ".join(render_run(view)).split())
+    assert (
+        "TROUBLE sft: HTTP 403: storage limit reached; it is tried again (since 2026-01-02T03:04:05Z)"
+        in text
+    )

@@ -1,0 +1,126 @@
+"""A machine's inside with a real disk and a real (local) Hub, on a clock that runs only when somebody sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from nanolan.box.context import Machine, Tools
+from nanolan.checkpoint.manifest import save_whole
+from nanolan.errors import Unreachable
+from nanolan.hub.client import Hub
+from nanolan.hub.transfer import Job
+from nanolan.redact import Secret
+from nanolan.run.record import PhaseReport
+from nanolan.sim.hub.server import HubServer
+from nanolan.times import iso, parse_time
+from tests.support.box_fixtures import TOKEN
+from tests.support.core_fixtures import a_plan
+
+BORN = parse_time("2026-11-24T12:00:00Z")
+
+
+class Clock:
+    """Seconds since the start; `sleep` moves it."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+    def sleep(self, seconds: float) -> None:
+        self.s += seconds
+
+    def now(self) -> datetime:
+        return BORN + timedelta(seconds=self.s)
+
+
+def machine(
+    root: Path,
+    hub: HubServer | None = None,
+    *,
+    life_s: float = 36_000,
+    tools: dict[str, Any] | None = None,
+    **plan: Any,
+) -> Machine:
+    """A machine that was born now; its transfers are made in this process and noted in `sent`."""
+    clock = Clock()
+    plan_ = a_plan(
+        **{
+            "hf_endpoint": hub.url if hub else "http://127.0.0.1:1",
+            "created_at": iso(BORN),
+            "deadline": iso(BORN + timedelta(seconds=life_s)),
+            **plan,
+        }
+    )
+    herald = SimpleNamespace(
+        phases={p: PhaseReport("none") for p in plan_.phases},
+        state="training",
+        tell=lambda state: None,
+        trouble=lambda what, error: None,
+        troubled=lambda what: "",
+    )
+    herald.phase = herald.phases.__setitem__
+    meter = SimpleNamespace(give_up=lambda: "", note_upload=lambda s: None, deadline=plan_.deadline)
+    sent: list[Job] = []
+
+    def client(endpoint: str, token: Secret, **how: Any) -> Hub:
+        return Hub(endpoint, token, **{**how, "sleep": clock.sleep})
+
+    def transfer(
+        job: Job,
+        token: Secret,
+        *,
+        give_up: Callable[[], str],
+        say: Callable[[str], None],
+        **_: object,
+    ) -> None:
+        sent.append(job)
+        if reason := give_up():
+            raise Unreachable(f"given up ({reason})")
+        assert hub is not None
+        hub.put(
+            job.repo,
+            {f"{job.target}/{name}": (Path(job.folder) / name).read_bytes() for name in job.files},
+        )
+
+    made = Tools(
+        **{
+            "clock": clock,
+            "sleep": clock.sleep,
+            "now": clock.now,
+            "hub": client,
+            "transfer": transfer,
+            "kill": lambda run: 0,
+            **(tools or {}),
+        }
+    )
+    parts: dict[str, Any] = dict(
+        api=None, me=None, meter=meter, herald=herald, timeline=None, control=None, notify=None
+    )
+    m = Machine(
+        plan_, {"HF_TOKEN": Secret(TOKEN)}, root / "state", root / "work", tools=made, **parts
+    )
+    m.sent = sent  # type: ignore[attr-defined]
+    for folder in (m.state, m.work):
+        folder.mkdir(parents=True, exist_ok=True)
+    return m
+
+
+def trained(m: Machine, phase: str, step: int = 5, final: bool = True, size: int = 100) -> None:
+    """A whole step on the machine's disk."""
+
+    def write(folder: Path) -> None:
+        (folder / f"model_{step:06d}.pt").write_bytes(phase.encode() * size)
+        (folder / f"meta_{step:06d}.json").write_text("{}")
+
+    save_whole(m.out_dir(phase), step, write, run_id=m.plan.run_id, phase=phase, final=final)
+
+
+def on_hub(hub: HubServer, repo: str) -> list[str]:
+    """The files of a repo."""
+    return sorted(p for p in hub.files(repo) if p != ".gitattributes")
