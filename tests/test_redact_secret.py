@@ -96,10 +96,10 @@ def test_short_and_missing_values_blank_no_ordinary_words() -> None:
             "ntfy://another-topic-0123",
         ),
         (
-            "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkt0123\nAAAABG5vbmU0123\n-----END OPENSSH PRIVATE KEY-----\n",
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkt0123\nAAAABG5vbmU0123\n-----END OPENSSH PRIVATE KEY-----\n",  # pragma: allowlist secret
             "AAAABG5vbmU0123",
         ),
-    ],  # pragma: allowlist secret
+    ],
     ids=["part of an address", "one of two addresses", "line of a key"],
 )
 def test_what_is_in_a_secret_is_hidden_alone_too(value: str, part: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from nanolan.box.machine_check import inspect_machine
 from nanolan.box.phase_runner import kill_trainers, run_trainer
 from nanolan.box.postmortem import PROBES, Probe
+from nanolan.box.render import render
 from nanolan.box.sandbox import Account, confine, desk
 from nanolan.box.watch.control import Control
 from nanolan.box.watch.heartbeat import Herald
@@ -57,6 +58,7 @@ class Tools:
     ticker: Callable[..., Ticker] = Ticker
     notifier: Callable[..., Notifier] = Notifier
     pool: Callable[[], Executor] = lambda: ThreadPoolExecutor(1)
+    render: Callable[[str, Mapping[str, str], float], str] = render  # the report and the card
     probes: Mapping[str, Probe] = field(default_factory=lambda: PROBES)  # of the black box
 
 

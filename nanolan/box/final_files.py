@@ -20,13 +20,9 @@ from nanolan.checkpoint.manifest import MANIFEST
 from nanolan.net.deadline import within
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.redact import Mask
-from nanolan.report.curves import read_metrics
-from nanolan.report.data import story_of
-from nanolan.report.model_card import README, new_card
-from nanolan.report.page import render_page
 from nanolan.run.record import SUCCEEDED, Receipt, leak_warning, to_json
-from nanolan.times import iso
 
+README = "README.md"
 LAST_WORDS_S = 600.0  # for the log, with a Hub that has taken everything else
 CARD_S = 30.0  # for the model card
 REPORT_S = 30.0  # for what a report takes: a GPU that hangs must not keep the machine
@@ -67,18 +63,19 @@ def environment(m: Machine, receipt: Receipt) -> bytes | None:
 
 def report(m: Machine, receipt: Receipt) -> bytes | None:
     """All of it as a page to look at."""
-
-    def make() -> bytes:
-        measured = read_metrics(metrics(m, receipt) or b"")
-        answers = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
-        story = story_of(m.plan, receipt, iso(m.tools.now()), measured, answers, environment_here())
-        return masked(m, render_page(story).encode())
-
     tried = m.state / "report-tried"
     if tried.exists() or not (most_s := spare_s(m)):
         return None
     tried.touch()  # one that takes this program down with it is not made again
-    return within(most_s, make)
+    files = {
+        "plan.json": m.plan.to_json(),
+        "receipt.json": to_json(receipt),
+        "metrics.jsonl": metrics(m, receipt) or b"",
+        "samples.json": samples(m, receipt) or b"[]",
+        "environment.json": environment(m, receipt) or b"",
+    }
+    texts = {name: content.decode(errors="replace") for name, content in files.items()}
+    return masked(m, m.tools.render("page", texts, most_s).encode())
 
 
 def spare_s(m: Machine) -> float:
@@ -165,8 +162,15 @@ def leave_card(m: Machine, receipt: Receipt) -> None:
             else None
         )
         folders = {path.rpartition("/")[0] for path in tree.files if path.endswith(f"/{MANIFEST}")}
-        card = new_card(old, m.plan, receipt, folders, Mask(m.secrets.values()).hide)
-        hub.commit(repo, {README: card.encode()}, f"model card: run {m.plan.run_id}")
+        files = {
+            "plan.json": m.plan.to_json().decode(),
+            "receipt.json": to_json(receipt).decode(),
+            "folders": "\n".join(sorted(folders)),
+        }
+        if old is not None:
+            files[README] = old
+        card = masked(m, m.tools.render("card", files, CARD_S).encode())
+        hub.commit(repo, {README: card}, f"model card: run {m.plan.run_id}")
 
     try:
         within(CARD_S, write)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What every script shares: key=value options, help texts, one-line errors."""

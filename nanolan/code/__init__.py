@@ -1,1 +1,3 @@
-"""TODO."""
+"""The checkout that a launch sends: which files, checked for secrets, as a git bundle. In: a folder. Out: a `Snapshot` and the
+bytes of a bundle. Runs git and nothing else.
+"""

@@ -25,7 +25,7 @@ from nanolan.plan import Plan
 from nanolan.shadeform.client import DASHBOARD, Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.records import gap_of
-from nanolan.shadeform.terms import limits_differ, price_differs
+from nanolan.shadeform.terms import limits_differ, limits_missing, price_differs
 from nanolan.times import iso
 
 ADOPT_LOOKS, ADOPT_WAIT_S, LONGEST_ADOPT_WAIT_S = (
@@ -135,13 +135,11 @@ def check_rented(
             wrong = disagreement(now, plan)
             if wrong:
                 return _delete_wrong(api, now, wrong, clock)
-            if now.limits and now.limits.spend_cents is not None and now.limits.date is not None:
-                say(
-                    f"read back: {dollars(now.hourly_cents)}/h, limit {dollars(now.limits.spend_cents)}, "
-                    f"deleted at {iso(now.limits.date)} at the latest"
-                )
+            out_of_time = clock() >= end
+            if not limits_missing(now) and (now.hourly_cents is not None or out_of_time):
+                say(_as_read_back(now, plan))
                 return now
-            if clock() >= end:
+            if out_of_time:
                 break
             api.sleep(READ_BACK_WAIT_S)
         if not last:
@@ -151,6 +149,17 @@ def check_rented(
             except ApiProblem as e:
                 say(f"that failed: {e}")  # what is stored decides, not this answer
     return _delete_wrong(api, now, "the provider did not store the limits", clock)
+
+
+def _as_read_back(now: Instance, plan: Plan) -> str:
+    """An instance that has both limits. A price that the provider does not show is no reason to delete it: the limits and
+    the bill hold without it."""
+    price = f"{dollars(now.hourly_cents)}/h"
+    if now.hourly_cents is None:
+        price = f"the provider shows no price (agreed: {dollars(plan.offer.hourly_cents)}/h)"
+    spend, date = (now.limits.spend_cents, now.limits.date) if now.limits else (None, None)
+    until = f", deleted at {iso(date)} at the latest" if date else ""
+    return f"read back: {price}, limit {dollars(spend)}{until}"
 
 
 def disagreement(now: Instance, plan: Plan) -> str:

@@ -21,7 +21,8 @@ os.environ.setdefault(
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem  # noqa: E402
 from nanolan.files import Log  # noqa: E402
 from nanolan.train.job import Job, read_job  # noqa: E402
-from nanolan.train.processes import World, follow_parent, join_world, tell_stacks  # noqa: E402  # noqa: E402
+from nanolan.train.processes import World, join_world
+from nanolan.train.stop import follow_parent, tell_stacks  # noqa: E402  # noqa: E402
 from nanolan.train.supervised import train_supervised  # noqa: E402
 
 

@@ -6,15 +6,9 @@ device's backend (nccl or gloo); only all_reduce(SUM) and all_gather are used, w
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import signal
-import sys
-import threading
-import time
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType, TracebackType
 
 import torch
 import torch.distributed as dist
@@ -90,51 +84,3 @@ def join_world(device: str) -> World:
             "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT
         )
     return World(rank, size, here)
-
-
-POLL_S = 0.5
-
-
-class StopFlag:
-    """Within `with`, SIGTERM sets `requested` instead of ending the process."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __enter__(self) -> StopFlag:
-        self._before = signal.signal(signal.SIGTERM, self._on_signal)
-        return self
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-
-def tell_stacks() -> None:
-    """Print the stacks of all threads to stderr at SIGUSR1, also in the middle of a hung collective."""
-    if (
-        sys.__stderr__ is not None
-    ):  # the process's own: what stands in for it in a test may be no file
-        faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)
-
-
-def follow_parent() -> None:
-    """Under torchrun: exit within a second of its death. Ranks are in sessions of their own, so nothing else
-    would end them, and they would hold the GPUs and train on."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        follow(os.getppid())
-
-
-def follow(parent: int) -> None:
-    """Exit within a second of the death of `parent`, this process's parent."""
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(POLL_S)
-    os._exit(1)

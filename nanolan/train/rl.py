@@ -22,7 +22,7 @@ from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer, make_optimizer
-from nanolan.train.processes import StopFlag, World
+from nanolan.train.processes import World
 from nanolan.train.progress import Report
 from nanolan.train.recipe import Recipe, lr_factor, micro_batch, momentum, recipe_for
 from nanolan.train.rollouts import (
@@ -37,6 +37,7 @@ from nanolan.train.rollouts import (
 )
 from nanolan.train.state import Resume, States, find_state, how_to_resume, load_optimizer
 from nanolan.train.step import Stepper, check_number, finite
+from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import check_fit
 
 CPU_POSITIONS = 2048  # of a micro-batch: larger ones are no faster, but take memory

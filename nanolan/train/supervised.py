@@ -23,11 +23,10 @@ from nanolan.model.tokenizer import Tokenizer, load_token_bytes, load_tokenizer
 from nanolan.phases import IDENTITY_FILE
 from nanolan.train.data.mixtures import IDENTITY, TRAINING, VALIDATION, Part, open_part
 from nanolan.train.data.packing import NothingToTrain, Rows, make_rows
-from nanolan.train.flops import mfu_per_token
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer, make_optimizer
-from nanolan.train.processes import StopFlag, World
-from nanolan.train.progress import Report
+from nanolan.train.processes import World
+from nanolan.train.progress import Report, mfu_per_token
 from nanolan.train.recipe import (
     Recipe,
     lr_factor,
@@ -48,6 +47,7 @@ from nanolan.train.step import (
     finite,
     validate,
 )
+from nanolan.train.stop import StopFlag
 
 
 @dataclass

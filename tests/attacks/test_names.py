@@ -295,9 +295,8 @@ def test_what_is_borrowed_is_never_what_a_link_leads_to(tmp_path: Path) -> None:
 
 
 def test_a_hostile_folder_does_not_upload_what_its_links_lead_to(tmp_path: Path) -> None:
-    (tmp_path / "id_rsa").write_text(
-        "-----BEGIN OPENSSH PRIVATE KEY-----"
-    )  # pragma: allowlist secret
+    key = "-----BEGIN OPENSSH PRIVATE KEY-----"  # pragma: allowlist secret
+    (tmp_path / "id_rsa").write_text(key)
     (tmp_path / "checkpoint").mkdir()
     for name in ("model_000005.pt", "meta_000005.json", "optim_000005.pt"):
         (tmp_path / "checkpoint" / name).symlink_to(tmp_path / "id_rsa")

@@ -25,8 +25,8 @@ import torch
 
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.model.gpt import GPT
-from nanolan.train.flops import mfu_per_token, peak_gib
 from nanolan.train.processes import World
+from nanolan.train.progress import mfu_per_token, peak_gib
 from tests.bench.cases import CASES, Tally
 from tests.bench.workload import SHAPES, Shape
 

@@ -16,6 +16,7 @@ from nanolan.box.postmortem import read_postmortem
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample, beside, read_samples
 from nanolan.cost.budget import ASSUMED
 from nanolan.redact import Secret
+from nanolan.report.final import rendered
 from nanolan.run.record import read_receipt
 from nanolan.sim.hub.server import HubServer
 from nanolan.times import now_utc
@@ -38,6 +39,7 @@ def machine(
     tools = SimpleNamespace(
         probes={"secret": lambda folder: f"a line with {TOKEN}"},
         now=now_utc,
+        render=lambda what, files, most_s: rendered(what, files),
         clock=lambda: 0.0,
         hub=lambda *a, **k: Hub(*a, **{**k, "sleep": Waits(), "patience_s": 0}),
     )

@@ -20,8 +20,8 @@ from nanolan.model.conversation import (
 )
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.data.mixtures import Block, Part, Source
+from nanolan.train.data.rendering import Rendering
 from nanolan.train.data.tiny_model import learn_encoding
-from nanolan.train.data.tokenised import Rendering
 
 TOKENIZER = Tokenizer(learn_encoding(["hello there, who are you and what is 2 + 3?"], 7))
 

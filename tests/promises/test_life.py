@@ -335,6 +335,7 @@ class Life(RuleBasedStateMachine):
     def hub_down(self, minutes: int) -> None:
         self.machine()
         self.w.hub.down_until = self.w.clock.now + 60.0 * minutes
+        self.no_limit_is_known()
 
     @rule(minutes=st.sampled_from([1, 4, 12, 30]))
     def api_down(self, minutes: int) -> None:
@@ -349,6 +350,10 @@ class Life(RuleBasedStateMachine):
         """Of a colleague, and in those fields of our own machine by which nobody has to find or to stop it."""
         self.machine()
         self.w.cloud.odd_records, self.w.cloud.odd_fields = [OTHERS[n] for n in others], fields
+        self.no_limit_is_known()
+
+    def no_limit_is_known(self) -> None:
+        """Only a guard without a plan depends on the provider's limits."""
 
     @rule(seconds=st.sampled_from([20, 60, 180]), minutes=st.sampled_from([1, 5, 20]))
     def list_is_late(self, seconds: int, minutes: int) -> None:

@@ -139,6 +139,11 @@ class KeylessLife(Life):
         self.w = KeylessWorld()
         self.laws = KeylessLaws(self.w)
 
+    def no_limit_is_known(self) -> None:
+        """A guard that sees neither the plan (on a Hub that is down) nor the provider's limits has no reason to delete."""
+        if "auto_delete" in self.w.cloud.odd_fields:
+            self.laws.grace_s += max(0.0, self.w.hub.down_until - self.w.clock.now)
+
 
 def test_a_run_is_over_and_the_guard_deletes_its_machine_a_minute_or_two_later() -> None:
     world = KeylessWorld(provider=False)

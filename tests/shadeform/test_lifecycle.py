@@ -347,6 +347,19 @@ def test_limits_that_show_late_are_waited_for(
     )  # absent is not different
 
 
+def test_a_price_that_is_not_shown_is_waited_for_and_then_said(
+    cloud: ShadeformServer, api: Shadeform, plan: Plan
+) -> None:
+    instance_id = rented(api, plan)[0]
+    cloud.fault(
+        "GET /v1/instances/.*/info", "edit", times=None, change=lambda b: b | {"hourly_price": None}
+    )
+    clock = Clock(0.05)
+    now, said = read_back(cloud, instance_id, plan, clock)
+    assert now.hourly_cents is None and len(clock) > 1 and not gone(cloud)
+    assert said[0].startswith("read back: the provider shows no price (agreed: $33.60/h), limit ")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

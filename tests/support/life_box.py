@@ -26,6 +26,7 @@ from nanolan.hub.transfer import Job, commit_step, run_transfer
 from nanolan.launch.request import unpack
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
+from nanolan.report.final import rendered
 from nanolan.settings.settings import ROOT
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform.instance import Instance
@@ -277,6 +278,7 @@ class Box:
             ticker=partial(Ticker, thread=c.thread, event=c.event),
             pool=c.pool,
             probes={},
+            render=lambda what, files, most_s: rendered(what, files),
         )
 
     def confine(self, work: Path) -> tuple[None, str]:

@@ -369,7 +369,8 @@ class Laws:
                 o.value.id in self.w.risen,
                 o.value.id in self.w.dropped,
             )  # since it was read back
-            assert cents <= plan.offer.hourly_cents or risen, f"I2: {cents} cents an hour"
+            unseen = "the provider shows no price" in words
+            assert cents <= plan.offer.hourly_cents or risen or unseen, f"I2: {cents} cents an hour"
             assert {"spend_threshold", "date_threshold"} <= limits or dropped, f"I2: kept {limits}"
             assert o.value.id in words and price in words and dollars(plan.limit_cents) in words, (
                 f"I10: {words}"

@@ -1,1 +1,1 @@
-"""TODO."""
+"""How good a checkpoint is: the tasks of ChatCORE, answered and counted, as a job of its own."""

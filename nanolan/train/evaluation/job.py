@@ -21,9 +21,10 @@ from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.evaluation.evaluate import evaluate_model
 from nanolan.train.evaluation.samples import answers
 from nanolan.train.job import Job
-from nanolan.train.processes import StopFlag, World
+from nanolan.train.processes import World
 from nanolan.train.progress import Report
 from nanolan.train.recipe import recipe_for
+from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import check_fit
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nanolan.model.gpt import GPTConfig
-from nanolan.train.flops import flops_per_token, mfu_per_token, peak_flops, peak_gib
+from nanolan.train.progress import flops_per_token, mfu_per_token, peak_flops, peak_gib
 
 D20 = GPTConfig(2048, 65_536, 20, 10, 10, 1280)
 

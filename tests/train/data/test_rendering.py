@@ -19,14 +19,8 @@ import torch
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.data.mixtures import TRAINING, Block, Part, Source, open_mixture
-from nanolan.train.data.tokenised import (
-    POOL_ROWS,
-    Rendering,
-    Store,
-    render_blocks,
-    tokenise,
-    workers_for,
-)
+from nanolan.train.data.rendering import POOL_ROWS, Rendering, render_blocks, workers_for
+from nanolan.train.data.tokenised import Store, tokenise
 from nanolan.train.processes import World
 from tests.support.tiny_world import REPO, write_parquet
 
@@ -95,7 +89,7 @@ def test_the_rows_counted_are_those_that_are_read_not_those_that_are_chosen(
 
 
 def test_workers_do_without_torch() -> None:
-    code = "import sys, nanolan.train.data.tokenised; sys.exit('torch' in sys.modules)"
+    code = "import sys, nanolan.train.data.rendering; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0
 
 
