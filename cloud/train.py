@@ -17,9 +17,9 @@ def main(state: Path, work: Path) -> None:
     why = "the box program failed"
     try:
         from nanolan.files import Log
-        from nanolan.redact import veiled
+        from nanolan.redact import redact_stream
 
-        sys.stdout = sys.stderr = veiled(Log(1), note=True)
+        sys.stdout = sys.stderr = redact_stream(Log(1), note=True)
         from nanolan.box.main import (
             main as box,  # now: what it imports keeps the stderr that it finds
         )

@@ -31,7 +31,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
-class Veil:
+class RedactedStream:
     """A text stream like the one behind it, but for what it lets through. `moves`: of a program that draws; `note`: a line that
     follows the first secret; `insist`: of a program that goes on when nobody takes its words any more (a full disk, a closed
     pipe, a terminal that is gone)."""
@@ -84,9 +84,9 @@ class Veil:
         return _Bytes(self)
 
     @property
-    def drawing(self) -> Veil:
+    def drawing(self) -> RedactedStream:
         """The same for rich and progress bars, which move the cursor; foreign words must be `printable` before they get there."""
-        return Veil(self._behind, moves=True, insist=bool(self._lost))
+        return RedactedStream(self._behind, moves=True, insist=bool(self._lost))
 
     def _pass(self, text: str, told: int) -> None:
         """Show `text` masked, but for its first characters that were `told` already."""
@@ -128,7 +128,7 @@ class Veil:
 class _Bytes(io.BufferedIOBase):
     """The binary side of a veil."""
 
-    def __init__(self, veil: Veil) -> None:
+    def __init__(self, veil: RedactedStream) -> None:
         self._veil = veil
 
     def writable(self) -> bool:
@@ -148,14 +148,18 @@ class _Bytes(io.BufferedIOBase):
         return self._veil._behind.isatty()
 
 
-def veiled(stream: IO[str], **how: bool) -> Any:
+def redact_stream(stream: IO[str], **how: bool) -> Any:
     """A veil before `stream`; the same one again if it has one."""
-    return stream if stream is None or isinstance(stream, Veil) else Veil(stream, **how)
+    return (
+        stream
+        if stream is None or isinstance(stream, RedactedStream)
+        else RedactedStream(stream, **how)
+    )
 
 
-def drawing(stream: Any) -> Any:
+def cursor_allowed(stream: Any) -> Any:
     """Where a program draws that moves the cursor on `stream`."""
-    return stream.drawing if isinstance(stream, Veil) else stream
+    return stream.drawing if isinstance(stream, RedactedStream) else stream
 
 
 STARS = "***"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanolan.box.phase_runner import evaluation_of, make_job, run_trainer
-from nanolan.box.sandbox import desk
+from nanolan.box.sandbox import trainer_folder
 from nanolan.checkpoint.evaluation import meta_name, read_results, with_results
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import RunFailed, UsageProblem
@@ -22,7 +22,7 @@ from nanolan.hub.pull import place
 from nanolan.phases import IDENTITY_FILE, PHASES, data_files
 from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.redact import Secret
-from nanolan.run.record import Stop
+from nanolan.run.record import StopReason
 from nanolan.settings.settings import ROOT, Settings
 from nanolan.times import iso, now_utc
 
@@ -31,20 +31,20 @@ SAVE_S = 300.0  # for a save after Ctrl-C: nothing bills here
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalRun:
     """This machine and what it trains with."""
 
     base: Path  # NANOCHAT_BASE_DIR
     device: str  # "cuda" or "cpu"
     processes: int
     host: Mapping[str, str]  # the environment
-    stop: Callable[[], Stop | None]  # a reason to save and stop
+    stop: Callable[[], StopReason | None]  # a reason to save and stop
     say: Callable[[str], None]
     recipe: dict[str, int | float | dict[str, int | float]]
     model_only: bool = False  # a saved state that does not fit gives its weights alone
 
 
-def train_here(s: Settings, here: Here, hub: Hub) -> list[Path]:
+def train_here(s: Settings, here: LocalRun, hub: Hub) -> list[Path]:
     """Train the settings' phases one after the other; the folders of their checkpoints. RunFailed if one has no result."""
     tokenizer = here.base / "tokenizer"
     if not (tokenizer / "tokenizer.pkl").is_file():
@@ -65,7 +65,7 @@ def train_here(s: Settings, here: Here, hub: Hub) -> list[Path]:
     return [_train(s, here, phase, data) for phase in s.phases]
 
 
-def fetch_data(s: Settings, here: Here, hub: Hub) -> Path:
+def fetch_data(s: Settings, here: LocalRun, hub: Hub) -> Path:
     """The data sets of the phases, pinned as they are now, under base/nanolan/data; what is there is not fetched again."""
     data = here.base / "nanolan/data"
     for repo, globs in data_files(s.phases, s.eval != "none", s.humaneval).items():
@@ -85,7 +85,7 @@ def fetch_data(s: Settings, here: Here, hub: Hub) -> Path:
     return data
 
 
-def _train(s: Settings, here: Here, phase: str, data: Path) -> Path:
+def _train(s: Settings, here: LocalRun, phase: str, data: Path) -> Path:
     work = here.base / "nanolan" / f"{phase}-{s.output_tag or s.model_tag}"
     work.mkdir(parents=True, exist_ok=True)
     plan, out = make_plan(s, here, run_id_of(work)), work / "out"
@@ -134,7 +134,7 @@ def _train(s: Settings, here: Here, phase: str, data: Path) -> Path:
         meta = target / meta_name(found[1])
         meta.write_bytes(with_results(meta.read_bytes(), found[1], found_out)[1])
     metrics = here.base / "nanolan" / f"metrics-{phase}-{plan.run_id}.jsonl"
-    (desk(work) / "metrics.jsonl").replace(metrics)
+    (trainer_folder(work) / "metrics.jsonl").replace(metrics)
     here.say(f"{phase}: {target}, metrics in {metrics}")
     shutil.rmtree(work)  # a later run of this phase is a new one
     return target
@@ -148,7 +148,7 @@ def run_id_of(work: Path) -> str:
     return path.read_text()
 
 
-def make_plan(s: Settings, here: Here, run_id: str) -> Plan:
+def make_plan(s: Settings, here: LocalRun, run_id: str) -> Plan:
     """A plan for this very machine: nothing rented, nothing billed."""
     now = iso(now_utc())
     return Plan(

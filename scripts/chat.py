@@ -15,11 +15,11 @@ from typing import Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 from nanolan.settings.settings import ROOT
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.option(
     "--source",
     type=click.Choice(["base", "mid", "sft", "rl"]),

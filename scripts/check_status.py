@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.cost.overdue import Guard
+    from nanolan.cost.overdue import OverdueTimer
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.shadeform.client import Shadeform
     from nanolan.status.status import Overview, RunView
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("words", nargs=-1, metavar="[SECONDS] [RUN]")
 @click.option(
     "--watch",
@@ -69,12 +69,12 @@ def status(
         show(Overview((), (), (), ()), as_json)
         return 0
     s.need("shadeform_api_key", *(("hf_token",) if which or entries else ()))
-    from nanolan.run.find import elsewhere, find
+    from nanolan.run.find import find, run_search
     from nanolan.shadeform.client import Shadeform
 
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     if which:
-        entries = [find(ledger, which, elsewhere(s, api), owner)]
+        entries = [find(ledger, which, run_search(s, api), owner)]
     if not watch:
         overview = look_once(ledger, entries, api, s)
         show(overview, as_json)
@@ -87,11 +87,11 @@ def status(
         )
         return 0
     if guard:
-        from nanolan.cost.overdue import Guard
+        from nanolan.cost.overdue import OverdueTimer
         from nanolan.run.find import check_ours
 
         check_ours(ledger, entries[0])
-        return follow(ledger, entries[0], api, s, seconds, as_json, Guard())
+        return follow(ledger, entries[0], api, s, seconds, as_json, OverdueTimer())
     return follow(ledger, entries[0], api, s, seconds, as_json)
 
 
@@ -135,7 +135,7 @@ def follow(
     s: Any,
     seconds: float,
     as_json: bool,
-    guard: Guard | None = None,
+    guard: OverdueTimer | None = None,
 ) -> int:
     """Look until the run has ended; a look that fails is shown as such, and the next one follows."""
     from nanolan.status.live import display
@@ -193,7 +193,7 @@ def closeup(ledger: Ledger, api: Shadeform, s: Any) -> Callable[[RunView], RunVi
     return Closeup(reach)
 
 
-def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: Guard) -> str:
+def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: OverdueTimer) -> str:
     """Delete a machine that has outlived its limits, or its run without a key, and see that it is gone; what was done, or ""."""
     from msgspec import structs
 

@@ -11,12 +11,12 @@ import importlib
 
 import click
 
-from nanolan.cli.command import Words, run
+from nanolan.cli.command import KeyValueCommand, run
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("shell", type=click.Choice(SHELLS))
 def completions(shell: str) -> int:
     """Print the completion of SHELL."""

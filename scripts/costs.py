@@ -10,10 +10,10 @@ import json
 
 import click
 
-from nanolan.cli.command import Words, run
+from nanolan.cli.command import KeyValueCommand, run
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def costs(as_json: bool) -> int:
     """Sum up what was spent, every machine of every run included."""

@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
-from nanolan.cli.command import Words, env_file, run, setting_options
+from nanolan.cli.command import KeyValueCommand, env_file, run, setting_options
 
 PATIENCE_S = 8.0  # with a service that does not answer
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @setting_options(
     "phase",
     "gpu",
@@ -40,7 +40,7 @@ PATIENCE_S = 8.0  # with a service that does not answer
 def doctor(as_json: bool, **flags: Any) -> int:
     """Check every requirement. Exit code 0 when a launch could work, 4 when something failed."""
     from nanolan.cli.command import cached_token
-    from nanolan.doctor.context import admit
+    from nanolan.doctor.context import open_context
     from nanolan.doctor.doctor import examine, exit_code, render, to_dict
     from nanolan.run.ledger import nanolan_home
     from nanolan.settings.credentials import note_credentials
@@ -50,7 +50,7 @@ def doctor(as_json: bool, **flags: Any) -> int:
     note_credentials(os.environ)
     s, wrong = usable_settings(flags, os.environ, env_file(), cached_token)
     found = examine(
-        admit(
+        open_context(
             s,
             wrong,
             os.environ,

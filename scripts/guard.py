@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.manage.guard import Event
@@ -27,7 +27,7 @@ PATIENCE_S = 10.0  # with the Hub, per look
 SLACK_HERE_S, SETTLE_HERE_S = 5.0, 1.0  # on loopback, in place of minutes
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("seconds", metavar="[SECONDS]", type=click.IntRange(1, 3600), default=60)
 @click.option("--once", is_flag=True, help="one look, and what follows from it")
 @click.option(
@@ -106,15 +106,15 @@ def patrol(
     from nanolan.cost.overdue import SLACK_S
     from nanolan.errors import MayBeBilling
     from nanolan.hub.client import Hub
-    from nanolan.manage.guard import SETTLE_S, Patrol, knowledge, note_in, walk
-    from nanolan.run.find import Elsewhere
+    from nanolan.manage.guard import SETTLE_S, Guard, knowledge, note_in, run_forever
+    from nanolan.run.find import RunSearch
     from nanolan.settings.settings import is_loopback
     from nanolan.shadeform.client import Shadeform
 
     api, here = Shadeform(s.shadeform_api_key, s.shadeform_api), is_loopback(s.shadeform_api)
-    there = Elsewhere(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
+    there = RunSearch(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
     note = note_in(ledger, lambda text: click.echo(text, err=True))
-    rounds = Patrol(
+    rounds = Guard(
         api,
         knowledge(there, ledger, owner, api.info),
         shown(as_json),
@@ -126,7 +126,7 @@ def patrol(
     every = "one look" if once else f"a look every {every_s:.0f} s"
     click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
     try:
-        walk(
+        run_forever(
             rounds,
             every_s,
             once=once,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from nanolan.cli.command import TypedPath, Words, run
+from nanolan.cli.command import KeyValueCommand, TypedPath, run
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.option("--name", required=True, help="the model's name")
 @click.option("--creator", required=True, help="who made it")
 @click.option(

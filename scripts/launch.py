@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from market import NOT_AGREED, ask_offer, clients, find_offers, offers_to_show, say
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.launch.failover import Launched, Rules
+    from nanolan.launch.failover import FailoverPolicy, Launched
     from nanolan.launch.prepare import Prepared, Rehearsal
     from nanolan.settings.settings import Settings
 
@@ -24,7 +24,7 @@ PLACE = ("cloud=", "region=", "instance-type=")
 
 
 @click.command(
-    cls=Words,
+    cls=KeyValueCommand,
     epilog="Words work too: phase=sft gpu=H100:8 spend-limit=100. A trailing `just watch` follows the run.",
 )
 @setting_options()
@@ -139,14 +139,14 @@ def rules_of(
     wait: bool,
     words: list[str],
     command: str = "just launch",
-) -> Rules:
+) -> FailoverPolicy:
     """How far a launch may go on by itself when its offer fails."""
-    from nanolan.launch.failover import Rules
+    from nanolan.launch.failover import FailoverPolicy
 
     price = max(p.offer.hourly_cents, s.max_price or 0) if yes else p.offer.hourly_cents
     bill = p.plan.limit_cents if agreed else p.worst_cents  # the question named the worst case
     ask = ask_dearer if sys.stdin.isatty() and not yes else None
-    return Rules(
+    return FailoverPolicy(
         s.failover,
         price,
         bill,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.plan import Plan
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nanolan.shadeform.models import Instance
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("words", nargs=-1, metavar="[RUN] DOLLARS")
 @click.option(
     "--max-duration",
@@ -38,7 +38,7 @@ def limit(
     """Let RUN (the newest run if none is named) cost DOLLARS in all, from its creation on."""
     from nanolan.hub.client import Hub
     from nanolan.manage.limit import change, with_limit
-    from nanolan.run.find import check_ours, elsewhere, find
+    from nanolan.run.find import check_ours, find, run_search
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.settings.settings import duration
     from nanolan.shadeform.client import Shadeform
@@ -48,7 +48,7 @@ def limit(
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    entry = find(ledger, which, elsewhere(s, api), owner)
+    entry = find(ledger, which, run_search(s, api), owner)
     check_ours(ledger, entry)
     machine = the_machine(api, entry)
     plan = with_limit(

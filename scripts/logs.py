@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from ssh import argv_of
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.run.ledger import Entry, Ledger
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LAST = 100
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("which", metavar="[RUN]", required=False)
 @click.option("-f", "--follow", is_flag=True, help="go on as lines are written, until the run ends")
 @click.option(
@@ -60,7 +60,7 @@ def logs(
 ) -> int:
     """Show the log of RUN (the newest if none is named)."""
     from nanolan.errors import NotFound
-    from nanolan.run.find import elsewhere, find
+    from nanolan.run.find import find, run_search
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.settings.settings import duration
     from nanolan.shadeform.client import Shadeform
@@ -74,7 +74,7 @@ def logs(
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    entry = find(ledger, which, elsewhere(s, api), owner)
+    entry = find(ledger, which, run_search(s, api), owner)
     reader, run_id, mask = reader_of(ledger, entry, api, s), entry.plan.run_id, s.mask()
     try:
         try:

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("text", default="It works: this is what a run would tell.")
 @setting_options("notify_url")
 def notify(text: str, **flags: Any) -> int:

@@ -14,10 +14,10 @@ import click
 from launch import typed
 from market import clients, expected, find_offers
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @setting_options(
     "phase",
     "gpu",

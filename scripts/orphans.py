@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.run.ledger import Entry, Ledger
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nanolan.status.orphans import Orphan
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.option(
     "--owner",
     help="adopt the runs of this owner (8 hex digits, as shown) into this laptop's ledger",
@@ -71,7 +71,7 @@ def adopt(
 ) -> None:
     """Take every billing run of that owner into the ledger, as its run folder on the Hub tells of it."""
     from nanolan.errors import BadAnswer, NotFound, UsageProblem
-    from nanolan.run.find import elsewhere, rebuild, take_up
+    from nanolan.run.find import add_to_ledger, rebuild, run_search
 
     runs = sorted(
         {
@@ -86,7 +86,7 @@ def adopt(
         )
     for run_id in runs:
         try:
-            take_up(ledger, rebuild(elsewhere(s, api), run_id, instances), instances, owner)
+            add_to_ledger(ledger, rebuild(run_search(s, api), run_id, instances), instances, owner)
         except (
             BadAnswer,
             NotFound,

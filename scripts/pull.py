@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from nanolan.cli.command import TypedPath, Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, TypedPath, run, setting_options, settings_from
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("phase", required=False)
 @click.option(
     "--to",

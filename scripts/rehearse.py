@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import TypedPath, Words, run, setting_options
+from nanolan.cli.command import KeyValueCommand, TypedPath, run, setting_options
 from nanolan.settings.settings import ROOT
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HOME = ROOT / ".rehearsal"
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @setting_options()
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
 @click.option(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nanolan.cli.command import Words, run
+from nanolan.cli.command import KeyValueCommand, run
 from nanolan.settings.settings import ROOT
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ or so and uploaded every two.
 """
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("names", nargs=-1, metavar="[FAULT]...")
 @click.option("--write", is_flag=True, help="keep the table in docs/faults.md")
 def rehearse_faults(names: tuple[str, ...], write: bool) -> int:

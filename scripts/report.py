@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from nanolan.cli.command import TypedPath, Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, TypedPath, run, setting_options, settings_from
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("which", metavar="[RUN]", required=False)
 @click.option(
     "--output",
@@ -29,9 +29,9 @@ from nanolan.cli.command import TypedPath, Words, run, setting_options, settings
 def report(which: str | None, output: Path | None, owner: str | None, **flags: Any) -> int:
     """Write the report of RUN (the newest if none is named) and print where it is."""
     from nanolan.hub.client import Hub
-    from nanolan.report.from_laptop import retell
+    from nanolan.report.from_laptop import report_data_from_laptop
     from nanolan.report.page import render_page, write_page
-    from nanolan.run.find import elsewhere, find
+    from nanolan.run.find import find, run_search
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.shadeform.client import Shadeform
     from nanolan.status.status import look
@@ -39,10 +39,10 @@ def report(which: str | None, output: Path | None, owner: str | None, **flags: A
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    entry = find(ledger, which, elsewhere(s, api), owner)
+    entry = find(ledger, which, run_search(s, api), owner)
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
     seen = look(ledger, [entry], api, lambda _: hub)
-    story = retell(seen.runs[0], hub, seen.problems)
+    story = report_data_from_laptop(seen.runs[0], hub, seen.problems)
     click.echo(
         str(write_page(render_page(story), output or Path("reports") / f"{entry.plan.run_id}.html"))
     )

@@ -21,10 +21,10 @@ from launch import (
 )
 from market import ask_offer, find_offers, say
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.manage.resume import Next
+    from nanolan.manage.resume import NextAttempt
     from nanolan.run.ledger import Attempt, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
@@ -65,7 +65,7 @@ NEW = (
 
 
 @click.command(
-    cls=Words,
+    cls=KeyValueCommand,
     epilog="Settings are the run's unless given (in brackets: a launch's); --spend-limit counts the whole "
     "run, what it has spent included. Words work too: gpu=H100:8.",
 )
@@ -162,12 +162,12 @@ def where_it_is(
     """The account, the run's Hub and the run as it stands: ours, seen whole, and over."""
     from nanolan.hub.client import Hub
     from nanolan.manage.resume import check_addresses, check_over
-    from nanolan.run.find import check_ours, elsewhere, find
+    from nanolan.run.find import check_ours, find, run_search
     from nanolan.shadeform.client import Shadeform
     from nanolan.status.status import look
 
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    entry = find(ledger, which, elsewhere(s, api), owner)
+    entry = find(ledger, which, run_search(s, api), owner)
     check_ours(ledger, entry)
     check_addresses(s, entry.plan)
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
@@ -184,14 +184,14 @@ def plan_next(
     s: Settings,
     flags: dict[str, Any],
     code: str,
-) -> Next | None:
+) -> NextAttempt | None:
     """What the next attempt takes over; None when the run is complete."""
     from nanolan.code.check import code_in_one_line
     from nanolan.manage.resume import money_of, next_attempt, run_code
-    from nanolan.run.remaining import rest_of
+    from nanolan.run.remaining import remaining_of
 
     plan = view.entry.plan
-    rest = rest_of(hub, plan, view.phases)
+    rest = remaining_of(hub, plan, view.phases)
     if not rest.phases:
         return None
     money = money_of(plan, past, s.spend_limit if flags["spend_limit"] else None)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from nanolan.cli.command import TypedPath, Words, run
+from nanolan.cli.command import KeyValueCommand, TypedPath, run
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("faults", nargs=-1, metavar="[FAULT[:VALUE][@MACHINES]]...")
 @click.option("--list-faults", is_flag=True, help="the faults that instances can have")
 @click.option(

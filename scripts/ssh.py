@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nanolan.cli.command import run, setting_options, settings_from
-from nanolan.cli.help import Taught
+from nanolan.cli.help import GroupedHelp
 
 if TYPE_CHECKING:
     from nanolan.run.ledger import Entry, Ledger
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=Taught, context_settings={"allow_interspersed_args": False}
+    cls=GroupedHelp, context_settings={"allow_interspersed_args": False}
 )  # what follows RUN is the command's
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
 @setting_options(
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     """Open a shell on the machine of RUN (the newest if none is named), or run COMMAND there."""
     from nanolan.errors import NanolanError
-    from nanolan.run.find import check_ours, elsewhere, find
+    from nanolan.run.find import check_ours, find, run_search
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.shadeform.client import Shadeform
 
@@ -49,7 +49,7 @@ def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     s.need("shadeform_api_key")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     which, command = split(ledger, words)
-    entry = find(ledger, which, elsewhere(s, api), owner)
+    entry = find(ledger, which, run_search(s, api), owner)
     check_ours(ledger, entry)
     argv = argv_of(api, s, entry, machine_of(api, entry), command)
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 YOUNG_S = 600.0  # how long after its plan a machine that is not listed is looked for a while longer
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nanolan.status.status import Overview, RunView
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("which", metavar="[RUN]", required=False)
 @click.option("--now", is_flag=True, help="delete at once: what is not on the Hub yet is lost")
 @click.option(
@@ -107,7 +107,7 @@ def target(
 ) -> tuple[Entry | None, Presence]:
     """The run that is meant and its machines; no run for a machine of ours that is in no ledger and was meant by its own id."""
     from nanolan.errors import ApiProblem, AuthProblem, NanolanError, UsageProblem
-    from nanolan.run.find import check_ours, elsewhere, find
+    from nanolan.run.find import check_ours, find, run_search
     from nanolan.run.presence import Presence, presence
     from nanolan.times import now_utc
 
@@ -125,7 +125,7 @@ def target(
             )
         return None, Presence((one,))
     try:
-        entry = known[0] if one else find(ledger, which, elsewhere(s, api), owner)
+        entry = known[0] if one else find(ledger, which, run_search(s, api), owner)
     except (
         NanolanError
     ):  # the run's file, or its folder on the Hub, cannot be read: its tags say whose it is
@@ -234,7 +234,7 @@ def ask(
 
     from nanolan.errors import NanolanError
     from nanolan.hub.client import Hub
-    from nanolan.manage.stop import ask_to_stop, deaf, still_bills, wait_until_gone
+    from nanolan.manage.stop import ask_to_stop, not_listening, still_bills, wait_until_gone
     from nanolan.run.ledger import STOPPED_BY_USER
     from nanolan.status.status import RunView, look
     from nanolan.times import now_utc
@@ -247,7 +247,7 @@ def ask(
         )
     hub = Hub(plan.hf_endpoint, s.hf_token)
     view = look(ledger, [entry], api, lambda _: hub).runs[0]
-    if why := deaf(view, now_utc()):
+    if why := not_listening(view, now_utc()):
         raise still_bills(view, f"run {plan.run_id} cannot be asked to stop: {why}")
     agree(
         yes,
@@ -293,7 +293,7 @@ def ask(
 
 def delete_if_over(api: Shadeform, view: RunView) -> None:
     """A machine without a key cannot delete itself: that is done from here, a minute after its receipt."""
-    from nanolan.cost.overdue import Sight, overdue
+    from nanolan.cost.overdue import InstanceFacts, overdue
     from nanolan.shadeform.lifecycle import delete_and_confirm
     from nanolan.times import SERVICE_CLOCK
 
@@ -302,7 +302,7 @@ def delete_if_over(api: Shadeform, view: RunView) -> None:
         now
         and machine
         and not plan.self_delete
-        and (why := overdue(Sight(machine, plan, view.receipt), now))
+        and (why := overdue(InstanceFacts(machine, plan, view.receipt), now))
     ):
         tell(f"  {why}: its machine is deleted from here")
         delete_and_confirm(api, machine)

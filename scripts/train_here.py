@@ -15,10 +15,10 @@ from typing import Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @setting_options(
     "phase",
     "run_name",
@@ -57,8 +57,8 @@ def train_here(
     from nanolan.errors import UsageProblem
     from nanolan.hub.client import Hub
     from nanolan.hub.pull import base_dir
-    from nanolan.run.record import Stop
-    from nanolan.train_here import Here
+    from nanolan.run.record import StopReason
+    from nanolan.train_here import LocalRun
     from nanolan.train_here import train_here as train
 
     s = settings_from(flags)
@@ -71,9 +71,9 @@ def train_here(
         changes = dict(json.loads(recipe))
     except (ValueError, TypeError):
         raise UsageProblem(f"--recipe {recipe[:60]!r} is not a JSON object") from None
-    asked: list[Stop] = []
-    signal.signal(signal.SIGINT, lambda *_: asked.append(Stop("user", "Ctrl-C")))
-    here = Here(
+    asked: list[StopReason] = []
+    signal.signal(signal.SIGINT, lambda *_: asked.append(StopReason("user", "Ctrl-C")))
+    here = LocalRun(
         base_dir(os.environ),
         device or "cuda",
         processes or max(gpus, 1),

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
-    from nanolan.hub.upload import Parcel
+    from nanolan.hub.upload import UploadSet
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("words", nargs=-1, metavar="base|mid|sft|rl|tokenizer|data... [PATH]")
 @click.option("--repo", metavar="OWNER/NAME", help="the repo, if other than HF_REPO")
 @click.option(
@@ -85,7 +85,7 @@ def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     ]
 
 
-def deliver(hub: Hub, tree: Any, parcel: Parcel, path: Path, replace: bool) -> Any:
+def deliver(hub: Hub, tree: Any, parcel: UploadSet, path: Path, replace: bool) -> Any:
     """Send one parcel unless it is there; Ctrl-C says what is there and how to go on."""
     from nanolan.hub.layout import amount
     from nanolan.hub.upload import is_there, send
@@ -110,7 +110,7 @@ def deliver(hub: Hub, tree: Any, parcel: Parcel, path: Path, replace: bool) -> A
     return after
 
 
-def state_now(hub: Hub, parcel: Parcel, repo: str) -> str:
+def state_now(hub: Hub, parcel: UploadSet, repo: str) -> str:
     """Whether the commit was made before Ctrl-C."""
     from nanolan.errors import NanolanError
     from nanolan.hub.upload import is_there

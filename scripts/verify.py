@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("folder", required=False)
 @click.option(
     "--adopt",

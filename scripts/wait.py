@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from check_status import verdict
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
     from nanolan.status.status import Overview
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 20.0
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("which", metavar="[RUN]", required=False)
 @click.option("--timeout", help="give up waiting after this time: 90m, 2h; the run goes on")
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
@@ -33,7 +33,7 @@ def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any
     from nanolan.errors import MayBeBilling, NanolanError
     from nanolan.hub.client import Hub
     from nanolan.money import dollars
-    from nanolan.run.find import elsewhere, find
+    from nanolan.run.find import find, run_search
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.run.presence import name_of
     from nanolan.settings.settings import duration
@@ -44,7 +44,7 @@ def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    entry = find(ledger, which, elsewhere(s, api), owner)
+    entry = find(ledger, which, run_search(s, api), owner)
     run_id = entry.plan.run_id
     while True:
         entry = (

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("which", metavar="[RUN]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 @click.option("--owner", help="the owner id of a run that was started from another laptop")
@@ -24,7 +24,7 @@ from nanolan.cli.command import Words, run, setting_options, settings_from
 def why(which: str | None, as_json: bool, owner: str | None, **flags: Any) -> int:
     """Say why RUN (the newest if none is named) ended as it did, and what to do next."""
     from nanolan.hub.client import Hub
-    from nanolan.run.find import elsewhere, find
+    from nanolan.run.find import find, run_search
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.shadeform.client import Shadeform
     from nanolan.status.status import look
@@ -33,7 +33,7 @@ def why(which: str | None, as_json: bool, owner: str | None, **flags: Any) -> in
     ledger, s = Ledger(nanolan_home()), settings_from(flags)
     s.need("shadeform_api_key", "hf_token")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    entry = find(ledger, which, elsewhere(s, api), owner)
+    entry = find(ledger, which, run_search(s, api), owner)
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
     seen = look(ledger, [entry], api, lambda e: hub)
     found = look_into(hub, seen.runs[0], seen.problems)

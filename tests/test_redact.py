@@ -18,7 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.redact import NOTE, SHOWN, STARS, Secret, Veil, drawing, printable, veiled
+from nanolan.redact import (
+    NOTE,
+    SHOWN,
+    STARS,
+    RedactedStream,
+    Secret,
+    cursor_allowed,
+    printable,
+    redact_stream,
+)
 from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER, TWIST
 
@@ -28,7 +37,7 @@ KEY = Secret(VALUE)
 
 def through(*pieces: str, **how: bool) -> str:
     behind = io.StringIO()
-    veil = Veil(behind, **how)
+    veil = RedactedStream(behind, **how)
     for piece in pieces:
         veil.write(piece)
     veil.flush()
@@ -57,7 +66,7 @@ def test_a_secret_of_this_process_is_masked_in_every_form(text: str) -> None:
 
 def test_a_secret_that_is_made_later_is_masked_from_then_on() -> None:
     behind = io.StringIO()
-    veil = Veil(behind)
+    veil = RedactedStream(behind)
     later = Secret("made-later-" + "x" * 9)
     veil.write(later.reveal() + "\n")
     assert behind.getvalue() == "***\n"
@@ -139,14 +148,16 @@ def test_the_first_secret_leaves_a_note_that_stays_in_the_log() -> None:
 
 def test_it_is_the_stream_behind_it_in_all_else(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as f:
-        veil = veiled(f)
+        veil = redact_stream(f)
         assert (veil.fileno(), veil.isatty(), veil.encoding, veil.name) == (
             f.fileno(),
             False,
             f.encoding,
             f.name,
         )
-        assert veiled(veil) is veil and veiled(None) is None and drawing(f) is f
+        assert (
+            redact_stream(veil) is veil and redact_stream(None) is None and cursor_allowed(f) is f
+        )
         assert veil.drawing.isatty() is False
         print("one", VALUE, file=veil)
         veil.writelines(["two\n", "three\n"])
@@ -154,7 +165,7 @@ def test_it_is_the_stream_behind_it_in_all_else(tmp_path: Path) -> None:
         click.echo(f"five {VALUE}".encode(), file=veil)
     assert (tmp_path / "file").read_text() == "one ***\ntwo\nthree\nfour ***\nfive ***\n"
     with pytest.raises(TypeError):
-        Veil(io.StringIO()).write(b"bytes")  # type: ignore[arg-type]
+        RedactedStream(io.StringIO()).write(b"bytes")  # type: ignore[arg-type]
 
 
 PROGRAM = """
@@ -264,7 +275,7 @@ def test_at_whatever_place_a_token_is_cut_in_two_it_does_not_show(
     ):
         for cut in range(1, len(form)):
             behind = io.StringIO()
-            veil = Veil(behind)
+            veil = RedactedStream(behind)
             veil.write(form[:cut])
             if flushed:
                 veil.flush()
@@ -285,7 +296,7 @@ def test_whenever_it_is_flushed_a_secret_does_not_show(
     flushes: list[bool], before: str, after: str
 ) -> None:
     behind = io.StringIO()
-    veil = Veil(behind)
+    veil = RedactedStream(behind)
     veil.write(before)
     for letter, flush in zip(VALUE, flushes, strict=True):
         veil.write(letter)
@@ -302,7 +313,7 @@ def test_whenever_it_is_flushed_a_secret_does_not_show(
 
 def test_a_prompt_that_ends_as_a_secret_begins_is_shown_at_once() -> None:
     behind = io.StringIO()
-    veil = Veil(behind)
+    veil = RedactedStream(behind)
     veil.write("type s")
     veil.flush()
     assert behind.getvalue() == "type s"

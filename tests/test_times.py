@@ -11,14 +11,14 @@ import pytest
 from check_status import enforce
 
 from nanolan.box.main import ask_the_time
-from nanolan.cost.overdue import Guard
+from nanolan.cost.overdue import OverdueTimer
 from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
 from nanolan.launch.preflight import Findings
 from nanolan.launch.prepare import make_plan
-from nanolan.manage.guard import Patrol, knowledge
+from nanolan.manage.guard import Guard, knowledge
 from nanolan.redact import Secret
-from nanolan.run.find import Elsewhere
+from nanolan.run.find import RunSearch
 from nanolan.run.ledger import Ledger
 from nanolan.settings.settings import load_settings
 from nanolan.shadeform.keyless import machine_of
@@ -198,12 +198,12 @@ def test_a_guard_whose_clock_jumps_ahead_deletes_nothing(ahead: timedelta, post:
     clock = ServiceClock(lambda: now_utc() + wrong)
     post.rent(known=True)
     api = client(post.cloud, service_clock=clock)
-    there = Elsewhere(
+    there = RunSearch(
         load_settings({}, {"HF_REPO": REPO, "HF_ENDPOINT": post.hub.url}),
         Hub(post.hub.url, Secret(TOKEN), patience_s=0),
         api.instances,
     )
-    patrol = Patrol(
+    patrol = Guard(
         api,
         knowledge(there, post.ledger, "0badcafe", api.info),
         post.said.append,
@@ -241,7 +241,7 @@ def test_watch_guard_deletes_by_the_providers_clock_alone(
         lambda _: Hub(post.hub.url, Secret(TOKEN), patience_s=0),
     ).runs[0]
     ticks = iter([0.0, 0.0, 1e3, 1e3, 1e3, 1e3])
-    guard = Guard(lambda: next(ticks))
+    guard = OverdueTimer(lambda: next(ticks))
     enforce(post.ledger, view, api, guard)
     assert bool(enforce(post.ledger, view, api, guard)) == (hours > 0)
     assert bool(deletes(post)) == (hours > 0)

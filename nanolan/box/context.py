@@ -13,11 +13,11 @@ from nanolan.box.machine_check import inspect_machine
 from nanolan.box.phase_runner import kill_trainers, run_trainer
 from nanolan.box.postmortem import PROBES, Probe
 from nanolan.box.render import render
-from nanolan.box.sandbox import Account, confine, desk
+from nanolan.box.sandbox import TrainerUser, confine, trainer_folder
 from nanolan.box.watch.control import Control
-from nanolan.box.watch.heartbeat import Herald
-from nanolan.box.watch.periodic import Ticker
-from nanolan.box.watch.spend import Meter
+from nanolan.box.watch.heartbeat import Heartbeat
+from nanolan.box.watch.periodic import Periodic
+from nanolan.box.watch.spend import SpendMeter
 from nanolan.box.watch.timeline import Timeline
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
@@ -27,7 +27,7 @@ from nanolan.notify import Notifier
 from nanolan.phases import PHASES
 from nanolan.plan import Plan
 from nanolan.redact import Secret
-from nanolan.run.record import Stop
+from nanolan.run.record import StopReason
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.times import iso, now_utc
@@ -42,20 +42,20 @@ class RunStopped(NanolanError):
 
 
 @dataclass(frozen=True)
-class Tools:
+class BoxDeps:
     """The world outside, as it can be passed in."""
 
-    trainer: Callable[..., tuple[int, Stop | None]] = run_trainer
+    trainer: Callable[..., tuple[int, StopReason | None]] = run_trainer
     kill: Callable[[str], int] = kill_trainers
     inspect: Callable[..., str] = inspect_machine
-    confine: Callable[[Path], tuple[Account | None, str]] = confine
+    confine: Callable[[Path], tuple[TrainerUser | None, str]] = confine
     transfer: Callable[..., None] = run_transfer
     api: Callable[..., Shadeform] = Shadeform
     hub: Callable[..., Hub] = Hub
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = now_utc
     sleep: Callable[[float], None] = time.sleep
-    ticker: Callable[..., Ticker] = Ticker
+    ticker: Callable[..., Periodic] = Periodic
     notifier: Callable[..., Notifier] = Notifier
     pool: Callable[[], Executor] = lambda: ThreadPoolExecutor(1)
     render: Callable[[str, Mapping[str, str], float], str] = render  # the report and the card
@@ -63,7 +63,7 @@ class Tools:
 
 
 @dataclass
-class Machine:
+class BoxRun:
     """One run on its machine."""
 
     plan: Plan
@@ -72,19 +72,19 @@ class Machine:
     work: Path  # on the biggest disk: code, inputs, outputs
     api: Shadeform
     me: Instance
-    meter: Meter
-    herald: Herald
+    meter: SpendMeter
+    herald: Heartbeat
     timeline: Timeline
     control: Control
     notify: Notifier
-    tools: Tools = field(default_factory=Tools)
+    tools: BoxDeps = field(default_factory=BoxDeps)
     proofs: list[Proof] = field(default_factory=list)
     states: dict[str, Proof | None] = field(
         default_factory=dict
     )  # phase -> its newest state on the Hub, once it is known
     spent_before_cents: int = 0  # when this program woke up: its probation counts from there
     unsaved: list[str] = field(default_factory=list)  # whole here, not on the Hub
-    account: Account | None = None  # the trainer's own; None: it runs as this program
+    account: TrainerUser | None = None  # the trainer's own; None: it runs as this program
 
     @property
     def token(self) -> Secret:
@@ -92,7 +92,7 @@ class Machine:
 
     def out_dir(self, phase: str) -> Path:
         """Where the trainer saves."""
-        return desk(self.work) / "out" / PHASES[phase].output_dir / self.plan.output_tag
+        return trainer_folder(self.work) / "out" / PHASES[phase].output_dir / self.plan.output_tag
 
     def target(self, phase: str) -> str:
         """Where the result of a phase goes in HF_REPO."""
@@ -104,9 +104,9 @@ class Machine:
 
     def evaluation(self, phase: str) -> Path:
         """Where the evaluation of a phase's checkpoint leaves its results."""
-        return desk(self.work) / f"evaluation-{phase}.json"
+        return trainer_folder(self.work) / f"evaluation-{phase}.json"
 
-    def stop(self) -> Stop | None:
+    def stop(self) -> StopReason | None:
         """Why training must end now, if it must."""
         return self.meter.soft() or self.control.asked()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from nanolan.box.context import Machine, say
+from nanolan.box.context import BoxRun, say
 from nanolan.box.machine_check import environment_here
 from nanolan.box.postmortem import PROBES_S, headlines, to_bytes, write_up
 from nanolan.box.watch.heartbeat import metrics_of
@@ -29,16 +29,16 @@ REPORT_S = 30.0  # for what a report takes: a GPU that hangs must not keep the m
 LOG_CHARS = 500_000  # of the log's end that the black box looks at
 
 Leave = Callable[
-    [Machine, Receipt], "bytes | None"
+    [BoxRun, Receipt], "bytes | None"
 ]  # the file's content; None: there is nothing to tell
 
 
-def metrics(m: Machine, receipt: Receipt) -> bytes | None:
+def metrics(m: BoxRun, receipt: Receipt) -> bytes | None:
     """Every row that the trainer wrote."""
     return metrics_of(m.work)
 
 
-def black_box(m: Machine, receipt: Receipt) -> bytes | None:
+def black_box(m: BoxRun, receipt: Receipt) -> bytes | None:
     """Why it ended short, with what the machine shows of itself; its headlines go into the log too."""
     if receipt.verdict == SUCCEEDED:
         return None
@@ -50,18 +50,18 @@ def black_box(m: Machine, receipt: Receipt) -> bytes | None:
     return to_bytes(box, mask)
 
 
-def samples(m: Machine, receipt: Receipt) -> bytes | None:
+def samples(m: BoxRun, receipt: Receipt) -> bytes | None:
     """What the model answered after each phase."""
     found = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
     return masked(m, msgspec.json.format(msgspec.json.encode(found)) + b"\n") if found else None
 
 
-def environment(m: Machine, receipt: Receipt) -> bytes | None:
+def environment(m: BoxRun, receipt: Receipt) -> bytes | None:
     """What this machine is."""
     return to_json(within(most_s, environment_here)) if (most_s := spare_s(m)) else None
 
 
-def report(m: Machine, receipt: Receipt) -> bytes | None:
+def report(m: BoxRun, receipt: Receipt) -> bytes | None:
     """All of it as a page to look at."""
     tried = m.state / "report-tried"
     if tried.exists() or not (most_s := spare_s(m)):
@@ -78,7 +78,7 @@ def report(m: Machine, receipt: Receipt) -> bytes | None:
     return masked(m, m.tools.render("page", texts, most_s).encode())
 
 
-def spare_s(m: Machine) -> float:
+def spare_s(m: BoxRun) -> float:
     """How long what is good to have may take: near the limit no more than the half of the margin that is for surprises, and
     nothing once what is left is for deleting."""
     if m.meter.hard():
@@ -86,18 +86,18 @@ def spare_s(m: Machine) -> float:
     return min(REPORT_S, m.meter.margin.total_s) if m.meter.soft() else REPORT_S
 
 
-def loud(m: Machine) -> str:
+def public_leak_warning(m: BoxRun) -> str:
     """What is to be said when the mask hit something in a log that anybody can read; else ""."""
     return leak_warning(m.plan) if m.plan.public and m.herald.masked() else ""
 
 
-def masked(m: Machine, text: bytes) -> bytes:
+def masked(m: BoxRun, text: bytes) -> bytes:
     """A text without any of our secrets: names and answers are anybody's words."""
     return Mask(m.secrets.values()).hide(text.decode()).encode()
 
 
 # In the run folder, beside the log. A new row is made last, from what the rows before it are made of.
-LEAVES: dict[str, Leave] = {
+FINAL_FILES: dict[str, Leave] = {
     "receipt.json": lambda m, receipt: to_json(receipt),
     "metrics.jsonl": metrics,
     "postmortem.json": black_box,
@@ -107,7 +107,7 @@ LEAVES: dict[str, Leave] = {
 }
 
 
-def last_words(m: Machine, receipt: Receipt) -> None:
+def publish_final_files(m: BoxRun, receipt: Receipt) -> None:
     """The verdict stands on the Hub after the machine is gone."""
     # a Hub that was waited for in vain gets no more than what is left for deleting allows
     most_s = m.meter.margin.leave_s / 3 if m.unsaved else LAST_WORDS_S
@@ -134,18 +134,18 @@ def last_words(m: Machine, receipt: Receipt) -> None:
             patience_s=most_s,
             clock=lambda: math.inf if m.meter.hard() else m.tools.clock(),
         )
-        files = left_behind(m, receipt)
+        files = final_files(m, receipt)
         within(
             most_s,
             lambda: hub.commit(m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}"),
         )
-        leave_card(m, receipt)
+        update_model_card(m, receipt)
     except Exception as e:  # whatever it is, the machine must go
         say(f"the log could not be uploaded: {type(e).__name__} {e}")
     m.notify.close(min(most_s, CLOSE_S))
 
 
-def leave_card(m: Machine, receipt: Receipt) -> None:
+def update_model_card(m: BoxRun, receipt: Receipt) -> None:
     """The model card of HF_REPO with what is proven now. Good to have, no more; a README that cannot be read stays as it is."""
     if not any(r.state == "proven" for r in receipt.phases.values()) or m.meter.soft():
         return
@@ -178,8 +178,8 @@ def leave_card(m: Machine, receipt: Receipt) -> None:
         say(f"the model card stays as it was: {type(e).__name__} {e}")
 
 
-def left_behind(
-    m: Machine, receipt: Receipt, leaves: Mapping[str, Leave] = LEAVES
+def final_files(
+    m: BoxRun, receipt: Receipt, leaves: Mapping[str, Leave] = FINAL_FILES
 ) -> dict[str, bytes | Path]:
     """Path in RUNS_REPO -> content."""
     files: dict[str, bytes | Path] = {}
@@ -189,7 +189,7 @@ def left_behind(
                 files[f"{m.plan.folder}/{name}"] = content
         except Exception as e:  # the others are left all the same
             say(f"{name} could not be made: {type(e).__name__} {e}")
-    if warning := loud(m):
+    if warning := public_leak_warning(m):
         say(f"WARNING: {warning}")
     return {
         receipt.log: m.herald.log(),

@@ -22,17 +22,17 @@ from pathlib import Path
 
 import msgspec
 
-from nanolan.box.context import Machine, RunStopped, Tools, say
-from nanolan.box.final_files import last_words, loud
+from nanolan.box.context import BoxDeps, BoxRun, RunStopped, say
+from nanolan.box.final_files import public_leak_warning, publish_final_files
 from nanolan.box.machine_check import already_here
 from nanolan.box.phase import evaluate, fetch_state, pass_gate, train
-from nanolan.box.sandbox import fence
+from nanolan.box.sandbox import block_metadata_service
 from nanolan.box.self_delete import delete, wait_to_be_deleted, warrant_of
-from nanolan.box.speed_check import complaint, exchange
-from nanolan.box.uploads import forget_states, note_results, save_the_rest, upload
-from nanolan.box.watch.control import LIMIT_FILE, Control, Limit
-from nanolan.box.watch.heartbeat import Herald
-from nanolan.box.watch.spend import Meter
+from nanolan.box.speed_check import should_replace, slow_reason
+from nanolan.box.uploads import note_results, remove_states, save_the_rest, upload
+from nanolan.box.watch.control import LIMIT_FILE, Control, LimitRequest
+from nanolan.box.watch.heartbeat import Heartbeat
+from nanolan.box.watch.spend import SpendMeter
 from nanolan.box.watch.timeline import Timeline, phase_seconds
 from nanolan.errors import ApiProblem, BadAnswer, NanolanError
 from nanolan.files import note_plain
@@ -55,7 +55,7 @@ from nanolan.run.record import (
     to_json,
 )
 from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.keyless import Nobody
+from nanolan.shadeform.keyless import KeylessClient
 from nanolan.shadeform.lifecycle import find_run
 from nanolan.shadeform.models import Instance
 from nanolan.times import SERVICE_CLOCK, ServiceClock, iso, parse_time
@@ -69,33 +69,33 @@ ENDS = {
     "gate": STOPPED,
 }  # reason -> verdict; all others failed
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-TOOLS = Tools()
+TOOLS = BoxDeps()
 
 
-def main(state: Path, work: Path, tools: Tools = TOOLS) -> None:
+def main(state: Path, work: Path, tools: BoxDeps = TOOLS) -> None:
     """Run the plan in `state`; returns when this machine is seen to be deleted (or another copy is running, or, on a machine
     without a key, when it is powered off)."""
     with _only_one(work) as mine:
         if mine:
             SERVICE_CLOCK.tell = say
-            live(wake(state, work, tools))
+            live(start(state, work, tools))
         else:
             say("another copy of the box program is running; nothing to do")
 
 
-def live(m: Machine) -> None:
+def live(m: BoxRun) -> None:
     """The run, its last words, and the end of its machine."""
-    receipt = verdict_of(m)
+    receipt = run_once(m)
     say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
     say(
         f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; {'deleting' if m.plan.self_delete else 'done with'} "
         "this machine"
     )
-    last_words(m, receipt)
+    publish_final_files(m, receipt)
     (delete if m.plan.self_delete else wait_to_be_deleted)(m, warrant_of(m, receipt))
 
 
-def wake(state: Path, work: Path, tools: Tools) -> Machine:
+def start(state: Path, work: Path, tools: BoxDeps) -> BoxRun:
     """Everything this run knows, with its clocks running."""
     plan = read_plan((state / "plan.json").read_bytes())
     secrets = {k: Secret(v) for k, v in json.loads((state / "secrets.json").read_bytes()).items()}
@@ -104,7 +104,7 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     api = (
         tools.api(secrets["SHADEFORM_API_KEY"], plan.shadeform_api)
         if plan.self_delete
-        else Nobody(plan)
+        else KeylessClient(plan)
     )
     me = find_me(api, plan, state / "instance.json")
     hub = tools.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0)
@@ -119,7 +119,7 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
         state / "notified.json",
         say,
     )
-    meter = Meter(
+    meter = SpendMeter(
         plan,
         me,
         api,
@@ -135,7 +135,7 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     if limit := _kept_limit(state):
         meter.change(limit.limit_cents, limit.deadline)
     notify.tell("started", started(plan))
-    herald = Herald(
+    herald = Heartbeat(
         plan,
         secrets,
         work,
@@ -146,7 +146,7 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
         ticker=tools.ticker,
         clock=tools.clock,
     )
-    return Machine(
+    return BoxRun(
         plan,
         secrets,
         state,
@@ -163,7 +163,7 @@ def wake(state: Path, work: Path, tools: Tools) -> Machine:
     )
 
 
-def _obey(limit: Limit, meter: Meter, state: Path) -> None:
+def _obey(limit: LimitRequest, meter: SpendMeter, state: Path) -> None:
     """Take a new limit, and keep it for the next life of this program and for the dead man's timer."""
     parse_time(limit.deadline)  # BadAnswer: then the old one holds
     _write(state / LIMIT_FILE, to_json(limit))
@@ -173,9 +173,9 @@ def _obey(limit: Limit, meter: Meter, state: Path) -> None:
     )
 
 
-def _kept_limit(state: Path) -> Limit | None:
+def _kept_limit(state: Path) -> LimitRequest | None:
     try:
-        return msgspec.json.decode((state / LIMIT_FILE).read_bytes(), type=Limit)
+        return msgspec.json.decode((state / LIMIT_FILE).read_bytes(), type=LimitRequest)
     except (OSError, *UNREADABLE):
         return None
 
@@ -220,7 +220,7 @@ def _note_boot(timeline: Timeline, me: Instance, plan: Plan, state: Path, now: f
     timeline.add("setup", now - booted)
 
 
-def verdict_of(m: Machine) -> Receipt:
+def run_once(m: BoxRun) -> Receipt:
     """The receipt of this run. A failure stands, also after a restart: nothing is trained again after it."""
     path = m.state / "verdict.json"
     if (earlier := _earlier(path)) and earlier.verdict != SUCCEEDED:
@@ -239,7 +239,7 @@ def _earlier(path: Path) -> Receipt | None:
         return None
 
 
-def run(m: Machine, pool: Executor) -> Receipt:
+def run(m: BoxRun, pool: Executor) -> Receipt:
     """Everything between waking up and the receipt; whatever goes wrong becomes a verdict."""
     verdict, reason, message = SUCCEEDED, "", ""
     uploads: dict[str, Future[None]] = {}
@@ -274,7 +274,7 @@ def run(m: Machine, pool: Executor) -> Receipt:
     return _receipt(m, verdict, reason, message)
 
 
-def prepare(m: Machine) -> None:
+def prepare(m: BoxRun) -> None:
     """The machine proves itself, and gets what it needs; RunStopped when it is not what was rented."""
     m.timeline.enter("probation")
     m.tools.kill(m.plan.run_id)  # left over by a box program that was killed
@@ -312,27 +312,29 @@ def prepare(m: Machine) -> None:
         else f"the trainer runs as the box program does: {why}"
     )
     if (
-        m.account and not os.environ.get("BOX_ROOT") and (why := fence(m.account.uid))
+        m.account
+        and not os.environ.get("BOX_ROOT")
+        and (why := block_metadata_service(m.account.uid))
     ):  # no rehearsal touches a firewall
         say(
             f"warning: the trainer can ask the cloud's metadata service, which may show it the startup script: {why}"
         )
 
 
-def _judge_hub(m: Machine, size: int, seconds: float) -> None:
+def _judge_hub(m: BoxRun, size: int, seconds: float) -> None:
     """A machine with a poor way to the Hub is given back, if there are figures enough to say so."""
     text = (
-        complaint(m.plan, "download", "bytes/s of the Hub", size / max(seconds, 0.001))
+        slow_reason(m.plan, "download", "bytes/s of the Hub", size / max(seconds, 0.001))
         if size
         else ""
     )
-    if text and exchange(m.plan, m.meter.spent_cents - m.spent_before_cents):
+    if text and should_replace(m.plan, m.meter.spent_cents - m.spent_before_cents):
         raise RunStopped("boot_failed", text)
     if text:
         say(f"warning: {text}")
 
 
-def run_phase(m: Machine, phase: str, pool: Executor, uploads: dict[str, Future[None]]) -> None:
+def run_phase(m: BoxRun, phase: str, pool: Executor, uploads: dict[str, Future[None]]) -> None:
     """Train, upload while the model is evaluated, prove, and see whether the next phase may begin."""
     folder, manifest = train(m, phase)
     uploads[phase] = pool.submit(upload, m, phase, folder, manifest)
@@ -350,11 +352,11 @@ def run_phase(m: Machine, phase: str, pool: Executor, uploads: dict[str, Future[
             f"{name} {value:.3g}" for name, value in m.herald.phases[phase].measured.items()
         ),
     )
-    forget_states(m, phase)
+    remove_states(m, phase)
     pass_gate(m, phase, m.herald.phases[phase].measured)
 
 
-def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
+def _receipt(m: BoxRun, verdict: str, reason: str, message: str) -> Receipt:
     """What became of it all, in words and cents."""
     rescued = [f"{p.folder} step {p.manifest.step}" for p in m.proofs if not p.manifest.final]
     newer = {
@@ -372,7 +374,7 @@ def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
     if verdict != SUCCEEDED and (m.proofs or rescued):
         message += f". Go on: just resume {m.plan.run_id}"
     stages = m.timeline.stages()
-    plan, meter, warning = m.plan, m.meter, loud(m)
+    plan, meter, warning = m.plan, m.meter, public_leak_warning(m)
     message = ". ".join(filter(None, (message.strip(), warning)))
     return Receipt(
         plan.run_id,
@@ -394,7 +396,7 @@ def _receipt(m: Machine, verdict: str, reason: str, message: str) -> Receipt:
     )
 
 
-def _lost(m: Machine, rescued: list[str]) -> bool:
+def _lost(m: BoxRun, rescued: list[str]) -> bool:
     """Whether something that was trained is on no disk but this one."""
     nowhere = any(r.state == "failed" and not r.folder for r in m.herald.phases.values())
     return bool(m.unsaved) or nowhere and not rescued or not (rescued or m.proofs)

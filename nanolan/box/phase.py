@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nanolan.box.context import Machine, RunStopped, say
+from nanolan.box.context import BoxRun, RunStopped, say
 from nanolan.box.phase_runner import GRACE_S, evaluation_of, make_job
-from nanolan.box.sandbox import desk
-from nanolan.box.speed_check import complaint, exchange, first_pace
+from nanolan.box.sandbox import trainer_folder
+from nanolan.box.speed_check import first_pace, should_replace, slow_reason
 from nanolan.box.uploads import StateUploads
 from nanolan.box.watch.progress import Watchdog
 from nanolan.checkpoint.evaluation import read_results
@@ -25,13 +25,13 @@ from nanolan.money import dollars
 from nanolan.notify import WARNING
 from nanolan.phases import PHASES, closed
 from nanolan.run.causes import cause_of, explain, sentence
-from nanolan.run.record import TRAINING, PhaseReport, Stop
+from nanolan.run.record import TRAINING, PhaseReport, StopReason
 
 MOST_ATTEMPTS = 3  # box programs that died over one phase
 MOST_RESTARTS = 1  # of a trainer that died, hung or lost its numbers
 
 
-def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
+def train(m: BoxRun, phase: str) -> tuple[Path, Manifest]:
     """The whole, final checkpoint of `phase`: the one that is here already, or a newly trained one; RunStopped if there is none."""
     if found := newest_whole(m.out_dir(phase), phase, final=True):
         say(f"phase {phase}: step {found[1].step} is here already")
@@ -43,7 +43,7 @@ def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
         m.herald.phase(phase, PhaseReport("training"))
         if phase != m.plan.phases[0]:
             m.herald.tell(TRAINING)
-        dog = Watchdog(desk(m.work) / "heartbeat.json", m.plan, m.tools.clock)
+        dog = Watchdog(trainer_folder(m.work) / "heartbeat.json", m.plan, m.tools.clock)
         with StateUploads(m, phase):
             code, stop = _run(m, phase, dog)
         if found := newest_whole(m.out_dir(phase), phase, final=True):
@@ -59,13 +59,13 @@ def train(m: Machine, phase: str) -> tuple[Path, Manifest]:
         )
 
 
-def _run(m: Machine, phase: str, dog: Watchdog) -> tuple[int, Stop | None]:
+def _run(m: BoxRun, phase: str, dog: Watchdog) -> tuple[int, StopReason | None]:
     key = m.secrets.get("WANDB_API_KEY")
     job = make_job(
         m.plan, phase, m.work, init_dir(m, phase), m.out_dir(phase), wandb=key is not None
     )
 
-    def stop() -> Stop | None:
+    def stop() -> StopReason | None:
         stuck = dog.stuck()
         if dog.save_s is not None:
             m.meter.note_save(dog.save_s)
@@ -84,28 +84,28 @@ def _run(m: Machine, phase: str, dog: Watchdog) -> tuple[int, Stop | None]:
     )
 
 
-def save_s(m: Machine) -> float:
+def save_s(m: BoxRun) -> float:
     """Seconds that a stopped trainer gets for its save: what the meter keeps back for that, by what saving took so far."""
     return max(GRACE_S, SAFETY * m.meter.margin.checkpoint_s)
 
 
-def _slow(m: Machine, phase: str) -> Stop | None:
+def _slow(m: BoxRun, phase: str) -> StopReason | None:
     """The first steps of a run end its probation: only then it says that it trains. A machine that is too slow is given back."""
     if (
         m.herald.state == TRAINING
-        or (pace := first_pace(desk(m.work) / "metrics.jsonl", phase)) is None
+        or (pace := first_pace(trainer_folder(m.work) / "metrics.jsonl", phase)) is None
     ):
         return None
-    text = complaint(m.plan, phase, "tok/s", pace)
-    if text and exchange(m.plan, m.meter.spent_cents - m.spent_before_cents):
-        return Stop("boot_failed", text)
+    text = slow_reason(m.plan, phase, "tok/s", pace)
+    if text and should_replace(m.plan, m.meter.spent_cents - m.spent_before_cents):
+        return StopReason("boot_failed", text)
     if text:
         say(f"warning: {text}")
     m.herald.tell(TRAINING)
     return None
 
 
-def _failure(m: Machine, code: int, stop: Stop | None) -> tuple[str, str]:
+def _failure(m: BoxRun, code: int, stop: StopReason | None) -> tuple[str, str]:
     """(reason, text) of a phase that left no result."""
     if stop:
         return stop.reason, stop.text
@@ -117,7 +117,7 @@ def _failure(m: Machine, code: int, stop: Stop | None) -> tuple[str, str]:
     )
 
 
-def _try_again(m: Machine, phase: str, code: int, stop: Stop | None, dog: Watchdog) -> bool:
+def _try_again(m: BoxRun, phase: str, code: int, stop: StopReason | None, dog: Watchdog) -> bool:
     """Whether another try is worth its money: the first time that it died or hung after it had got somewhere."""
     if stop and stop.reason != "hang" or m.stop():
         return False
@@ -125,7 +125,7 @@ def _try_again(m: Machine, phase: str, code: int, stop: Stop | None, dog: Watchd
     return progressed and _count(m.state / f"restarts-{phase}") <= MOST_RESTARTS
 
 
-def init_dir(m: Machine, phase: str) -> Path:
+def init_dir(m: BoxRun, phase: str) -> Path:
     """Where `phase` starts from: the phase before it in this run, or the plan's input."""
     i = m.plan.phases.index(phase)
     if i == 0:
@@ -138,7 +138,7 @@ def init_dir(m: Machine, phase: str) -> Path:
     return before[0]
 
 
-def fetch_state(m: Machine) -> None:
+def fetch_state(m: BoxRun) -> None:
     """The saved state that the plan goes on from, to where the trainer looks for it; BadAnswer when it arrives damaged."""
     pinned, phase = m.plan.resume, m.plan.phases[0]
     if pinned is None or newest_whole(m.out_dir(phase), phase):
@@ -161,7 +161,7 @@ def fetch_state(m: Machine) -> None:
 
 
 # ------------------------------------------------------------------ after a phase
-def evaluate(m: Machine, phase: str) -> dict[str, Any]:
+def evaluate(m: BoxRun, phase: str) -> dict[str, Any]:
     """The evaluation of the phase's checkpoint, {} where there is none; it never fails a run, what was trained is saved anyway."""
     results = m.evaluation(phase)
     if m.plan.evaluate == "none" or m.stop():
@@ -169,7 +169,7 @@ def evaluate(m: Machine, phase: str) -> dict[str, Any]:
     if not results.is_file():
         m.timeline.enter(f"{phase}.evaluate")
         say(f"phase {phase}: evaluation ({m.plan.evaluate})")
-        dog = Watchdog(desk(m.work) / "heartbeat.json", m.plan, m.tools.clock)
+        dog = Watchdog(trainer_folder(m.work) / "heartbeat.json", m.plan, m.tools.clock)
         job = evaluation_of(
             make_job(m.plan, phase, m.work, init_dir(m, phase), m.out_dir(phase), wandb=False),
             m.plan,
@@ -190,7 +190,7 @@ def evaluate(m: Machine, phase: str) -> dict[str, Any]:
     return read_results(results)
 
 
-def _cause(m: Machine, code: int, step: int) -> str:
+def _cause(m: BoxRun, code: int, step: int) -> str:
     """Why there are no results: "CUDA out of memory in evaluation at step 900"."""
     reason, said = cause_of(m.herald.log_tail())
     return (
@@ -200,7 +200,7 @@ def _cause(m: Machine, code: int, step: int) -> str:
     )
 
 
-def pass_gate(m: Machine, phase: str, measured: dict[str, float]) -> None:
+def pass_gate(m: BoxRun, phase: str, measured: dict[str, float]) -> None:
     """RunStopped unless the next phase may begin: nobody wants to stop, its upper estimate is affordable, the gate is open."""
     i = m.plan.phases.index(phase) + 1
     if i == len(m.plan.phases):
@@ -232,7 +232,7 @@ def _count(path: Path) -> int:
     return number
 
 
-def _next_attempt(m: Machine, phase: str) -> int:
+def _next_attempt(m: BoxRun, phase: str) -> int:
     """Count this attempt at a phase; RunStopped when the box program died over it too often."""
     attempt = _count(m.state / f"attempts-{phase}")
     if attempt > MOST_ATTEMPTS:

@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from nanolan.box.sandbox import UID, Account, desk
+from nanolan.box.sandbox import UID, TrainerUser, trainer_folder
 from nanolan.files import write_plain
 from nanolan.plan import Plan
-from nanolan.run.record import Stop
+from nanolan.run.record import StopReason
 
 MARK = "NANOLAN_TRAINER"  # in the environment of every process of a phase: its workers leave the group and the session
 GRACE_S = 40.0  # from SIGTERM to SIGKILL, at least; a state of a d20 took 26 to 39 s
@@ -36,7 +36,10 @@ KEPT = re.compile(
 
 
 def trainer_environment(
-    plan: Plan, host: Mapping[str, str], netrc: Path | None = None, account: Account | None = None
+    plan: Plan,
+    host: Mapping[str, str],
+    netrc: Path | None = None,
+    account: TrainerUser | None = None,
 ) -> dict[str, str]:
     """All that a trainer gets of the box program's environment, and its own settings; wandb's key is in the file `netrc`."""
     kept = {k: v for k, v in host.items() if KEPT.fullmatch(k)}
@@ -82,8 +85,8 @@ def make_job(
         "tokenizer_dir": str(work / "model" / "tokenizer"),
         "data_dir": str(work / "data"),
         "out_dir": str(out),
-        "metrics": str(desk(work) / "metrics.jsonl"),
-        "heartbeat": str(desk(work) / "heartbeat.json"),
+        "metrics": str(trainer_folder(work) / "metrics.jsonl"),
+        "heartbeat": str(trainer_folder(work) / "heartbeat.json"),
         "batch": plan.batch,
         "recipe": plan.recipe,
         "identity": plan.identity,
@@ -126,17 +129,21 @@ def run_trainer(
     *,
     host: Mapping[str, str],
     wandb_key: str | None,
-    stop: Callable[[], Stop | None],
-    account: Account | None = None,
+    stop: Callable[[], StopReason | None],
+    account: TrainerUser | None = None,
     grace_s: Callable[[], float] = lambda: GRACE_S,
-) -> tuple[int, Stop | None]:
+) -> tuple[int, StopReason | None]:
     """Run a phase to its end or until `stop()` gives a reason; (exit code, that). Nothing of it lives on.
 
     Without an `account` it runs as this program does.
     """
     write_plain(job_file, json.dumps(job, indent=2).encode())
     server = urlsplit(plan.wandb_base_url).netloc  # with its port, as wandb looks it up
-    netrc = write_netrc(desk(job_file.parent), wandb_key, account, server) if wandb_key else None
+    netrc = (
+        write_netrc(trainer_folder(job_file.parent), wandb_key, account, server)
+        if wandb_key
+        else None
+    )
     child = subprocess.Popen(
         trainer_command(plan, job_file),
         cwd=cwd,
@@ -163,7 +170,7 @@ def run_trainer(
     return child.returncode, reason
 
 
-def write_netrc(folder: Path, wandb_key: str, account: Account | None, host: str) -> Path:
+def write_netrc(folder: Path, wandb_key: str, account: TrainerUser | None, host: str) -> Path:
     """wandb's key where wandb looks for it, 0600 and the trainer's, while the trainer runs: an environment is inherited by all
     that it starts, and shown by /proc."""
     folder.mkdir(parents=True, exist_ok=True)

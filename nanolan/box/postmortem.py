@@ -23,8 +23,8 @@ from typing import Any
 import msgspec
 
 from nanolan.box.machine_check import query_gpus
-from nanolan.box.sandbox import desk
-from nanolan.box.watch.progress import read_beat
+from nanolan.box.sandbox import trainer_folder
+from nanolan.box.watch.progress import read_trainer_beat
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub.client import Hub
 from nanolan.net.deadline import begin
@@ -110,7 +110,7 @@ def write_up(
 ) -> Postmortem:
     """The black box of a run whose verdict is `receipt`; `log` is masked already. Takes `most_s` at most."""
     seen, not_seen = examine(work, probes, mask, most_s)
-    lines, beat = cut(log), read_beat(desk(work) / "heartbeat.json")
+    lines, beat = cut(log), read_trainer_beat(trainer_folder(work) / "heartbeat.json")
     kernel = seen.get("kernel", [])
     stage, step, phase = (beat.stage, beat.step, beat.phase) if beat else ("", None, "")
     found = explain(receipt.reason, receipt.message, kernel)

@@ -40,7 +40,7 @@ for path in [desk, *nodes]:
 
 
 @dataclass(frozen=True)
-class Account:
+class TrainerUser:
     """Whom a trainer runs as."""
 
     uid: int
@@ -62,24 +62,35 @@ class Account:
         return {"HOME": str(self.home), "USER": "trainer", "LOGNAME": "trainer"}
 
 
-def desk(work: Path) -> Path:
+def trainer_folder(work: Path) -> Path:
     """The folder that a trainer writes."""
     return work / "trainer"
 
 
 def confine(
     work: Path, *, uid: int = UID, dev: Path = Path("/dev"), python: str = sys.executable
-) -> tuple[Account | None, str]:
+) -> tuple[TrainerUser | None, str]:
     """(the account that the trainer gets, "") or (None, why it runs as this program's own user)."""
-    desk(work).mkdir(parents=True, exist_ok=True)
+    trainer_folder(work).mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
         return None, "the box program is not root"
     nodes = [p for pattern in NODES for p in sorted(dev.glob(pattern)) if p.is_char_device()]
-    account = Account(uid, desk(work), tuple(sorted({p.stat().st_gid for p in nodes} - {0})))
+    account = TrainerUser(
+        uid, trainer_folder(work), tuple(sorted({p.stat().st_gid for p in nodes} - {0}))
+    )
     try:
-        hand_over(desk(work), uid)
+        chown_tree(trainer_folder(work), uid)
         done = subprocess.run(
-            [python, "-c", PROBE, desk(work), work / "model", work / "data", "--", *nodes],
+            [
+                python,
+                "-c",
+                PROBE,
+                trainer_folder(work),
+                work / "model",
+                work / "data",
+                "--",
+                *nodes,
+            ],
             cwd=Path.cwd(),
             env={"PATH": os.environ.get("PATH", os.defpath)} | account.environment,
             stdin=subprocess.DEVNULL,
@@ -99,7 +110,7 @@ def confine(
     return account, ""
 
 
-def hand_over(folder: Path, uid: int) -> None:
+def chown_tree(folder: Path, uid: int) -> None:
     """Give all of a desk to its trainer: what root has put there, or an earlier life. Nothing is followed: neither a link nor a
     second name, by which a file elsewhere would be given away."""
     for place, folders, files in os.walk(folder):
@@ -113,7 +124,7 @@ def hand_over(folder: Path, uid: int) -> None:
                 os.chown(path, uid, uid, follow_symlinks=False)
 
 
-def fence(uid: int = UID) -> str:
+def block_metadata_service(uid: int = UID) -> str:
     """Keep the trainer from the cloud's metadata service (TCP alone: its name server may have the same address); "" or why not."""
     rule = [
         "OUTPUT",

@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from nanolan.box.context import Machine, say
+from nanolan.box.context import BoxRun, say
 from nanolan.box.uploads import save_the_rest
 from nanolan.hub.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.run.record import SUCCEEDED, Receipt
@@ -18,7 +18,7 @@ RETRY_DELETE_S = 60.0
 POWER_OFF_S = 60.0
 
 
-def warrant_of(m: Machine, receipt: Receipt) -> Warrant:
+def warrant_of(m: BoxRun, receipt: Receipt) -> Warrant:
     """What this machine may be deleted for."""
     if m.unsaved:
         return MoneyStop(receipt.message, ", ".join(m.unsaved))
@@ -29,7 +29,7 @@ def warrant_of(m: Machine, receipt: Receipt) -> Warrant:
     )
 
 
-def accepted(m: Machine, warrant: Warrant) -> Warrant:
+def accepted(m: BoxRun, warrant: Warrant) -> Warrant:
     """The warrant, if it holds. One that says "all is proven" while a phase has no proof is refused: what is whole here is saved
     and proven first, within the limits; then the machine goes, with what is lost by its name. It never stays for that."""
     lacking = (
@@ -56,7 +56,7 @@ def proven_phases(warrant: Proven) -> set[str]:
     return {p.manifest.phase for p in warrant.proofs if p.manifest.final}
 
 
-def delete(m: Machine, warrant: Warrant) -> None:
+def delete(m: BoxRun, warrant: Warrant) -> None:
     """Delete this machine: for 15 minutes every few seconds, then slower; after the provider's own limit it is powered off."""
     say(f"deleting for {accepted(m, warrant)}")
     while True:
@@ -71,7 +71,7 @@ def delete(m: Machine, warrant: Warrant) -> None:
         m.tools.sleep(RETRY_DELETE_S)
 
 
-def wait_to_be_deleted(m: Machine, warrant: Warrant) -> None:
+def wait_to_be_deleted(m: BoxRun, warrant: Warrant) -> None:
     """The end of a machine without a key: whoever holds one deletes it; after the provider's own limit it is powered off."""
     say(
         f"may be deleted for {accepted(m, warrant)}. No Shadeform key is on this machine: it waits for just guard, or for the "

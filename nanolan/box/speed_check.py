@@ -43,7 +43,7 @@ def _speeds(metrics: Path, phase: str) -> Iterator[float]:
             yield float(row["tok_per_s"])
 
 
-def complaint(plan: Plan, what: str, unit: str, now: float) -> str:
+def slow_reason(plan: Plan, what: str, unit: str, now: float) -> str:
     """What is wrong with a speed, or ""; `what` is a phase, or "download"."""
     usual = plan.usual.get(what)
     if not usual or now >= SLOW[unit] * usual:
@@ -51,6 +51,6 @@ def complaint(plan: Plan, what: str, unit: str, now: float) -> str:
     return f"the machine is slow: {now:,.0f} {unit} in {what}, earlier runs on {plan.offer.gpu} had {usual:,.0f}"
 
 
-def exchange(plan: Plan, spent_cents: int) -> bool:
+def should_replace(plan: Plan, spent_cents: int) -> bool:
     """Whether a slow machine is given back: there are figures enough, and its probation is not over."""
     return plan.usual_runs >= RUNS and spent_cents <= plan.probation_cents

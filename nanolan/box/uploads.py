@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from nanolan.box.context import Machine, say
+from nanolan.box.context import BoxRun, say
 from nanolan.box.machine_check import STATE_SIZE
 from nanolan.checkpoint.evaluation import hide_secrets, meta_name, score_numbers, with_results
 from nanolan.checkpoint.manifest import (
@@ -46,7 +46,7 @@ SHORT_PATIENCE_S, SHORT_WAIT_S = 300.0, 5.0  # with this machine, where it lacks
 T = TypeVar("T")
 
 
-def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
+def upload(m: BoxRun, phase: str, folder: Path, manifest: Manifest) -> None:
     """The result of a phase, or the last state of one that was stopped, to its place; raises when it is not proven."""
     place = m.target(phase) if manifest.final else m.saved(phase)
     report = phase_report("uploading", place, manifest)
@@ -71,12 +71,12 @@ def upload(m: Machine, phase: str, folder: Path, manifest: Manifest) -> None:
     )
 
 
-def _held_and_saved(m: Machine, phase: str, folder: Path, manifest: Manifest, place: str) -> Proof:
-    with held_fast(m, phase, folder, manifest) as copy:
+def _held_and_saved(m: BoxRun, phase: str, folder: Path, manifest: Manifest, place: str) -> Proof:
+    with frozen_copy(m, phase, folder, manifest) as copy:
         return save(m, copy, mask_meta(copy, manifest), place)
 
 
-def when_short(m: Machine, act: Callable[[], T]) -> T:
+def when_short(m: BoxRun, act: Callable[[], T]) -> T:
     """`act()`, again for some minutes where this machine lacks memory or file numbers: that may pass, and damages nothing."""
     end = m.tools.clock() + SHORT_PATIENCE_S
     while True:
@@ -91,8 +91,8 @@ def when_short(m: Machine, act: Callable[[], T]) -> T:
 
 
 @contextmanager
-def held_fast(
-    m: Machine, phase: str, folder: Path, manifest: Manifest, *, in_training: bool = False
+def frozen_copy(
+    m: BoxRun, phase: str, folder: Path, manifest: Manifest, *, in_training: bool = False
 ) -> Iterator[Path]:
     """The files of a saved step where the trainer can neither remove them nor put a link to others in their place."""
     with ExitStack() as stack:
@@ -127,7 +127,7 @@ def mask_meta(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def save(
-    m: Machine,
+    m: BoxRun,
     folder: Path,
     manifest: Manifest,
     target: str,
@@ -225,7 +225,7 @@ def _mend(folder: Path, manifest: Manifest) -> FileEntry:
     return hash_bytes(MANIFEST, data)
 
 
-def save_the_rest(m: Machine, done: set[str]) -> None:
+def save_the_rest(m: BoxRun, done: set[str]) -> None:
     """After a failure: the newest whole step of each phase that is not uploaded, as far as the Hub takes it."""
     for phase in [p for p in m.plan.phases if p not in done]:
         try:
@@ -240,14 +240,14 @@ def save_the_rest(m: Machine, done: set[str]) -> None:
             say(f"{e}")
 
 
-def _newest(m: Machine, phase: str) -> tuple[Path, Manifest] | None:
+def _newest(m: BoxRun, phase: str) -> tuple[Path, Manifest] | None:
     """The result of a phase, else its newest state."""
     return newest_whole(m.out_dir(phase), phase, final=True) or newest_whole(
         m.out_dir(phase), phase
     )
 
 
-def forget_states(m: Machine, phase: str) -> None:
+def remove_states(m: BoxRun, phase: str) -> None:
     """Take the states of a phase whose result is proven off the tree (the Hub's history has them). Good to have, no more."""
     hub = m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=NOTE_PATIENCE_S)
     try:
@@ -265,7 +265,7 @@ def forget_states(m: Machine, phase: str) -> None:
 
 # ------------------------------------------------------------------ what was measured
 def note_results(
-    m: Machine, phase: str, folder: Path, manifest: Manifest, results: dict[str, Any]
+    m: BoxRun, phase: str, folder: Path, manifest: Manifest, results: dict[str, Any]
 ) -> None:
     """Write the evaluation into the meta of the proven checkpoint on the Hub, and prove it anew. Good to have, no more: where
     the Hub then holds something else, the checkpoint goes up once more as it was saved; raises when that is not proven."""
@@ -295,7 +295,7 @@ def note_results(
             _measured(m, phase, results)
 
 
-def _measured(m: Machine, phase: str, results: dict[str, Any]) -> None:
+def _measured(m: BoxRun, phase: str, results: dict[str, Any]) -> None:
     before = m.herald.phases.get(phase, PhaseReport("none"))
     m.herald.phase(
         phase, structs.replace(before, measured=before.measured | score_numbers(results))
@@ -306,7 +306,7 @@ def _measured(m: Machine, phase: str, results: dict[str, Any]) -> None:
 class StateUploads:
     """While a phase trains: its newest state to the Hub every `upload_minutes`, the newest wins."""
 
-    def __init__(self, m: Machine, phase: str) -> None:
+    def __init__(self, m: BoxRun, phase: str) -> None:
         self._m, self._phase = m, phase
         self._ticker = m.tools.ticker(self.send, 60 * m.plan.upload_minutes, self._trouble)
 
@@ -337,7 +337,7 @@ class StateUploads:
                 and manifest.step <= known.manifest.step
             ):
                 return
-            with held_fast(m, phase, folder, manifest, in_training=True) as copy:
+            with frozen_copy(m, phase, folder, manifest, in_training=True) as copy:
                 proof = m.states[phase] = save(
                     m, copy, mask_meta(copy, manifest), m.saved(phase), lambda: self._ticker.closed
                 )
@@ -346,14 +346,14 @@ class StateUploads:
             return
 
 
-def known_state(m: Machine, phase: str, hub: Hub) -> Proof | None:
+def known_state(m: BoxRun, phase: str, hub: Hub) -> Proof | None:
     """The newest state of this phase on the Hub, looked up once; NanolanError when that cannot be seen."""
     if phase not in m.states:
         m.states[phase] = held(m, m.plan.runs_repo, m.saved(phase), hub)
     return m.states[phase]
 
 
-def held(m: Machine, repo: str, folder: str, hub: Hub) -> Proof | None:
+def held(m: BoxRun, repo: str, folder: str, hub: Hub) -> Proof | None:
     """What this run, in whatever life, has put into `folder` of the Hub, if it is whole; NanolanError when that cannot be seen."""
     try:
         manifest = parse_manifest(hub.read(repo, f"{folder}/{MANIFEST}"))

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.help import Taught
-from nanolan.redact import short, veiled
+from nanolan.cli.help import GroupedHelp
+from nanolan.redact import redact_stream, short
 
 if TYPE_CHECKING:
     from nanolan.settings.settings import Settings
@@ -31,7 +31,7 @@ class TypedPath(click.Path):
         return super().convert(typed(value), param, ctx)
 
 
-class Words(Taught):
+class KeyValueCommand(GroupedHelp):
     """A command that takes `key=value` words and `--key value` alike, and suggests a name for a typo."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -183,7 +183,10 @@ def run(command: click.Command, *, insist: bool = False) -> None:
     from nanolan.errors import NanolanError
     from nanolan.times import SERVICE_CLOCK
 
-    sys.stdout, sys.stderr = veiled(sys.stdout, insist=insist), veiled(sys.stderr, insist=insist)
+    sys.stdout, sys.stderr = (
+        redact_stream(sys.stdout, insist=insist),
+        redact_stream(sys.stderr, insist=insist),
+    )
     SERVICE_CLOCK.tell = lambda text: click.echo(f"note: {text}", err=True)
     terminated = sigterm_as_ctrl_c()
     words = sys.argv[1:]

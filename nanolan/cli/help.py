@@ -60,7 +60,7 @@ GROUPS = {
 }
 
 
-class Taught(click.Command):
+class GroupedHelp(click.Command):
     """A command whose help has groups and examples."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

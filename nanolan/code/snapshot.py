@@ -55,7 +55,7 @@ class Snapshot:
         return self.tree != self.checkout.tree
 
 
-def look_at_code_of(root: Path, scanner: Scanner | None = None) -> Snapshot:
+def check_code_of(root: Path, scanner: Scanner | None = None) -> Snapshot:
     """What a launch would send from `root`; PreflightFailed says why it would not."""
     with tempfile.TemporaryDirectory(prefix="nanolan-bundle-") as temp:
         return take_snapshot(root, Path(temp), scanner or Scanner())[0]

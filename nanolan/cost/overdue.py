@@ -20,7 +20,7 @@ LEAVE_S = 15 * 60.0  # a machine with a key tries for so long to delete itself
 
 
 @dataclass(frozen=True)
-class Sight:
+class InstanceFacts:
     """What is known of a machine of ours; None: it could not be seen, or is not there. `unseen` says which, and why."""
 
     instance: Instance
@@ -84,7 +84,7 @@ def over_words(receipt: Receipt) -> str:
     )
 
 
-def overdue(seen: Sight, now: datetime, slack_s: float = SLACK_S) -> str:
+def overdue(seen: InstanceFacts, now: datetime, slack_s: float = SLACK_S) -> str:
     """Why a guard must delete this machine now, or "".
 
     Its limits, the run's and the provider's, were passed a minute ago; or its run has been over for a minute, or for as long as
@@ -119,7 +119,7 @@ def leaves_at(plan: Plan, receipt: Receipt, now: datetime, slack_s: float = SLAC
     )
 
 
-class Guard:
+class OverdueTimer:
     """Gives the provider and the machine itself a minute before it calls for a deletion."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

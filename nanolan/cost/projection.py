@@ -87,7 +87,7 @@ def _pace(
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Projection:
     """The money clock of a run that is going: all None where it cannot be foretold."""
 
     will_cost_cents: int | None = None
@@ -98,17 +98,17 @@ class Outlook:
     warning: str = ""  # the forecast crosses the limit: what that means
 
 
-def outlook(
+def project(
     plan: Plan, told: Progress | None, spent_cents: int | None, hourly_cents: int, now: datetime
-) -> Outlook:
+) -> Projection:
     """The money clock from what the machine told last and what is spent `now`."""
     if spent_cents is None:
-        return Outlook()
+        return Projection()
     until_limit_s = max(0, plan.limit_cents - spent_cents) * 3600 / max(hourly_cents, 1)
     deadline = parse_time(plan.deadline)
     limit_at = min(now + timedelta(seconds=min(until_limit_s, 1e9)), deadline)
     if told is None or told.left_s is None:
-        return Outlook(limit_at=limit_at)
+        return Projection(limit_at=limit_at)
     ends = max(now, parse_time(told.updated) + timedelta(seconds=min(told.left_s, 1e9)))
     will_cost = spent_cents + cost_cents(hourly_cents, (ends - now).total_seconds())
     soft = (
@@ -116,7 +116,7 @@ def outlook(
         if told.soft_cents is not None
         else soft_limit_cents(plan.limit_cents, hourly_cents)
     )
-    return Outlook(
+    return Projection(
         will_cost, ends, limit_at, _warning(plan, will_cost, soft, hourly_cents, ends >= deadline)
     )
 

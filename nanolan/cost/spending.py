@@ -15,17 +15,17 @@ REST = "the rest"  # boot, set-up, waits, uploads, and earlier machines
 
 
 @dataclass(frozen=True)
-class Sum:
+class Total:
     """Cents that are known, and whether some of the bills are not."""
 
     cents: int = 0
     known: int = 0
     unknown: int = 0
 
-    def __add__(self, cents: int | None) -> Sum:
+    def __add__(self, cents: int | None) -> Total:
         if cents is None:
-            return Sum(self.cents, self.known, self.unknown + 1)
-        return Sum(self.cents + cents, self.known + 1, self.unknown)
+            return Total(self.cents, self.known, self.unknown + 1)
+        return Total(self.cents + cents, self.known + 1, self.unknown)
 
     def text(self) -> str:
         """ "$12.30", "$12.30 + ?" when that is not all of it, "?" when nothing is known."""
@@ -76,13 +76,13 @@ def attempts(e: Entry) -> list[int | None]:
     return [*earlier, paid_cents(e.receipt) if e.receipt else e.spent_cents]
 
 
-def run_cost(e: Entry) -> Sum:
+def run_cost(e: Entry) -> Total:
     """All its machines together."""
     return sum_of(attempts(e))
 
 
-def sum_of(bills: Iterable[int | None]) -> Sum:
-    total = Sum()
+def sum_of(bills: Iterable[int | None]) -> Total:
+    total = Total()
     for cents in bills:
         total += cents
     return total
@@ -108,8 +108,8 @@ def by_month(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     return dict(sorted(months.items(), reverse=True))
 
 
-def phase_sums(entries: Iterable[Entry]) -> dict[str, Sum]:
-    sums: defaultdict[str, Sum] = defaultdict(Sum)
+def phase_sums(entries: Iterable[Entry]) -> dict[str, Total]:
+    sums: defaultdict[str, Total] = defaultdict(Total)
     for e in entries:
         for phase, cents in by_phase(e).items():
             sums[phase] += cents
@@ -166,5 +166,5 @@ def _run_dict(e: Entry) -> dict[str, Any]:
     }
 
 
-def _all(entries: Iterable[Entry]) -> Sum:
+def _all(entries: Iterable[Entry]) -> Total:
     return sum_of(bill for e in entries for bill in attempts(e))

@@ -8,7 +8,7 @@ from typing import Any
 
 from nanolan.checklist import Check
 from nanolan.cost.forecast import forecaster, work_of
-from nanolan.doctor.context import Patient
+from nanolan.doctor.context import DoctorContext
 from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
 from nanolan.hub.client import TOKENS_URL, Hub, other_names
 from nanolan.hub.layout import Piece, amount, needed, read_by
@@ -26,7 +26,7 @@ AGAIN = "upload it again: just upload --help"
 FINE = f"make a fine-grained token with write access to HF_REPO: {TOKENS_URL}"
 
 
-def look_at_key(p: Patient) -> list[Check]:
+def look_at_key(p: DoctorContext) -> list[Check]:
     """Whether the Shadeform key works; what it may do is always everything."""
     if p.api is None:
         return [
@@ -52,7 +52,7 @@ def look_at_key(p: Patient) -> list[Check]:
     ]
 
 
-def look_at_market(p: Patient) -> list[Check]:
+def look_at_market(p: DoctorContext) -> list[Check]:
     """Whether there is something to rent, whether the limits are enough for it, and what must be in the wallet."""
     if p.api is None:
         return [Check("offers", None, "not looked at without SHADEFORM_API_KEY"), _wallet(None)]
@@ -92,7 +92,7 @@ def _wallet(expected_cents: int | None) -> Check:
 
 
 # ------------------------------------------------------------------ the Hub
-def look_at_token(p: Patient) -> list[Check]:
+def look_at_token(p: DoctorContext) -> list[Check]:
     """Who the token belongs to and what it may do, then whether it may write what a run writes."""
     if p.hub is None:
         return [
@@ -112,7 +112,7 @@ def look_at_token(p: Patient) -> list[Check]:
     ]
 
 
-def _name_of_repo(p: Patient) -> str | None:
+def _name_of_repo(p: DoctorContext) -> str | None:
     """HF_REPO as the Hub calls it, which is what a token's rights name."""
     try:
         return p.tree().repo
@@ -162,7 +162,7 @@ def _may_write(hub: Hub, repo: str) -> Check:
     return Check("write access", True, repo)
 
 
-def look_at_repo(p: Patient) -> list[Check]:
+def look_at_repo(p: DoctorContext) -> list[Check]:
     """HF_REPO and whether the world can read it."""
     if p.s.hf_repo is None:
         return [
@@ -194,7 +194,7 @@ def look_at_repo(p: Patient) -> list[Check]:
     ]
 
 
-def look_at_structure(p: Patient) -> list[Check]:
+def look_at_structure(p: DoctorContext) -> list[Check]:
     """Each piece of the expected structure; what a run of these settings needs must be there."""
     wanted, read = needed(p.s), read_by(p.s)
     return [
@@ -223,7 +223,7 @@ def _check_of(piece: Piece, wanted: bool, phase: str) -> Check:
     return Check(piece.path, True, f"{text}{'; ' + piece.text if piece.text else ''}")
 
 
-def look_at_pickles(p: Patient) -> list[Check]:
+def look_at_pickles(p: DoctorContext) -> list[Check]:
     """What is unpickled, looked into without running or downloading it; what is not safe the structure has said."""
     return [
         Check("safe to load", True, f"{piece.path}: {piece.inside}")
@@ -232,7 +232,7 @@ def look_at_pickles(p: Patient) -> list[Check]:
     ]
 
 
-def look_at_identity(p: Patient) -> list[Check]:
+def look_at_identity(p: DoctorContext) -> list[Check]:
     """The conversations that tell the model who it is; what is wrong with them the structure has said."""
     return [
         Check("identity data", True, piece.inside)
@@ -241,7 +241,7 @@ def look_at_identity(p: Patient) -> list[Check]:
     ]
 
 
-def look_at_datasets(p: Patient) -> list[Check]:
+def look_at_datasets(p: DoctorContext) -> list[Check]:
     """The data sets of the settings' phases: there, and laid out as expected."""
     hub = p.hub or Hub(p.s.hf_endpoint, None, patience_s=5)
     wanted = data_files(p.s.phases, p.s.eval != "none", p.s.humaneval)

@@ -42,7 +42,7 @@ def once(call: Callable[[], T]) -> Callable[[], T]:
 
 
 @dataclass(frozen=True)
-class Patient:
+class DoctorContext:
     """Everything that a look may ask; None where there is no key or token to ask with."""
 
     s: Settings
@@ -60,7 +60,7 @@ class Patient:
     now: Callable[[], datetime] = machine_now  # doctor compares it with the services'
 
 
-def admit(
+def open_context(
     s: Settings,
     wrong: tuple[str, ...],
     environ: Mapping[str, str],
@@ -69,7 +69,7 @@ def admit(
     home: Path,
     keys: Path,
     patience_s: float,
-) -> Patient:
+) -> DoctorContext:
     """The patient of these settings, with clients that give up after `patience_s`."""
     for shape in DECODED:
         msgspec.json.Decoder(
@@ -94,7 +94,7 @@ def admit(
         found = of_repo()
         return look(hub, found, s.model_tag) if hub else []
 
-    return Patient(
+    return DoctorContext(
         s,
         wrong,
         environ,

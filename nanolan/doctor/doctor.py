@@ -21,7 +21,7 @@ from nanolan.doctor.accounts import (
     look_at_structure,
     look_at_token,
 )
-from nanolan.doctor.context import Patient
+from nanolan.doctor.context import DoctorContext
 from nanolan.doctor.env_file import look_at_env, look_at_settings
 from nanolan.doctor.leftovers import (
     look_at_instances,
@@ -45,7 +45,7 @@ class Row:
 
     group: str
     name: str
-    look: Callable[[Patient], list[Check]]
+    look: Callable[[DoctorContext], list[Check]]
 
 
 ROWS = (
@@ -73,7 +73,7 @@ Found = list[tuple[str, Check]]  # with the heading of each
 
 
 def examine(
-    p: Patient,
+    p: DoctorContext,
     rows: Sequence[Row] = ROWS,
     limit_s: float = LIMIT_S,
     clock: Callable[[], float] = time.monotonic,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nanolan.checklist import Check
 from nanolan.code.git import is_tracked
-from nanolan.doctor.context import Patient
+from nanolan.doctor.context import DoctorContext
 from nanolan.errors import PreflightFailed, UsageProblem
 from nanolan.settings.env_lines import read_env
 from nanolan.settings.settings import FIELDS
@@ -20,7 +20,7 @@ PLACEHOLDER = re.compile(
 )
 
 
-def look_at_env(p: Patient) -> list[Check]:
+def look_at_env(p: DoctorContext) -> list[Check]:
     """The file itself, then what is in it."""
     path = p.env_file
     if not os.path.lexists(path) or str(path) == os.devnull:
@@ -77,7 +77,7 @@ def _names(values: Mapping[str, str | None]) -> list[Check]:
     return found
 
 
-def look_at_settings(p: Patient) -> list[Check]:
+def look_at_settings(p: DoctorContext) -> list[Check]:
     """Whether every setting can be used; of the lines of .env another row tells."""
     if wrong := [text for text in p.wrong if not text.startswith(str(p.env_file))]:
         return [

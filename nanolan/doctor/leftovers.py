@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from nanolan.checklist import Check
-from nanolan.doctor.context import Patient
+from nanolan.doctor.context import DoctorContext
 from nanolan.errors import NanolanError
 from nanolan.money import dollars
 from nanolan.shadeform.records import gap_of
@@ -16,7 +16,7 @@ NO_KEYS = [Check("SSH keys", True, "none yet: just status fetches a machine's")]
 REHEARSAL_S = 3600  # a younger folder may be in use
 
 
-def look_at_instances(p: Patient) -> list[Check]:
+def look_at_instances(p: DoctorContext) -> list[Check]:
     """Instances that bill without being looked after."""
     owner = p.ledger.home / "owner"
     mine = owner.read_text().strip() if owner.is_file() else ""
@@ -41,7 +41,7 @@ def _none_bills(gap: str) -> Check:
     )
 
 
-def look_at_ledger(p: Patient) -> list[Check]:
+def look_at_ledger(p: DoctorContext) -> list[Check]:
     """Files that cannot be read (their runs are not seen), and runs that are not known to be over."""
     entries, broken = p.ledger.readable()
     found = [
@@ -65,7 +65,7 @@ def look_at_ledger(p: Patient) -> list[Check]:
     ]
 
 
-def look_at_keys(p: Patient) -> list[Check]:
+def look_at_keys(p: DoctorContext) -> list[Check]:
     """.ssh_keys/: private, and without the keys of machines that are gone."""
     keys = sorted(p.keys.glob("*.pem"))
     found = [
@@ -97,7 +97,7 @@ def look_at_keys(p: Patient) -> list[Check]:
     )
 
 
-def look_at_rehearsals(p: Patient) -> list[Check]:
+def look_at_rehearsals(p: DoctorContext) -> list[Check]:
     """Folders of earlier rehearsals, with their sizes."""
     home = p.root / ".rehearsal"
     old = [f for f in sorted(home.glob("run-*")) if f.stat().st_mtime < time.time() - REHEARSAL_S]

@@ -14,8 +14,8 @@ from pathlib import Path
 from nanolan.checklist import Check
 from nanolan.code.check import of_snapshot
 from nanolan.code.git import run_git
-from nanolan.code.snapshot import look_at_code_of
-from nanolan.doctor.context import Patient
+from nanolan.code.snapshot import check_code_of
+from nanolan.doctor.context import DoctorContext
 from nanolan.errors import PreflightFailed
 from nanolan.net.errors import HUB, SHADEFORM, of_exception
 from nanolan.net.session import open_session
@@ -26,7 +26,7 @@ SYNC = "set the clock: sudo timedatectl set-ntp true (macOS: sudo sntp -sS time.
 ANSWER_S = 5
 
 
-def look_at_tools(p: Patient) -> list[Check]:
+def look_at_tools(p: DoctorContext) -> list[Check]:
     """python, git, ssh, uv."""
     uv = p.root / ".venv/bin/uv"
     rows = [
@@ -75,7 +75,7 @@ def _version(path: str) -> str:
     return f"{(done.stdout or done.stderr).strip().splitlines()[0][:60] if done.returncode == 0 else 'there'} at {path}"
 
 
-def look_at_disk(p: Patient) -> list[Check]:
+def look_at_disk(p: DoctorContext) -> list[Check]:
     """Free space where the checkout lies."""
     free = shutil.disk_usage(p.root).free / 1e9
     if free >= ENOUGH_GB:
@@ -90,12 +90,12 @@ def look_at_disk(p: Patient) -> list[Check]:
     ]
 
 
-def look_at_code(p: Patient) -> list[Check]:
+def look_at_code(p: DoctorContext) -> list[Check]:
     """What a launch would send, as a bundle: no remote is needed."""
     if shutil.which("git") is None:
         return [Check("code", False, "cannot be looked at without git", "install git")]
     try:
-        snapshot = look_at_code_of(p.root)
+        snapshot = check_code_of(p.root)
     except PreflightFailed as e:
         return [Check("code", False, str(e), fix_of(str(e)))]
     head, remote = snapshot.checkout.head[:8], _remote(p.root)
@@ -130,7 +130,7 @@ def _without_user(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else url
 
 
-def look_at_clock(p: Patient) -> list[Check]:
+def look_at_clock(p: DoctorContext) -> list[Check]:
     """This clock against those of both services: the provider's deadline is a date that this clock works out."""
     found = []
     for service, url in (

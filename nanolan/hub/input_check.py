@@ -74,7 +74,7 @@ class RemoteFile(io.RawIOBase):
 
 
 @dataclass(frozen=True)
-class Inside:
+class InputFacts:
     """What was found good, and how large it is."""
 
     text: str
@@ -96,7 +96,7 @@ def open_remote(
 
 def look_at_checkpoint(
     hub: Hub, source: Tree | Pinned, model: PinnedFile, meta: PinnedFile
-) -> Inside:
+) -> InputFacts:
     """A model by its index and its meta; BadAnswer when nanolan cannot train from it."""
     step = int(MODEL_FILE.fullmatch(_name(model))[1])  # type: ignore[index]
     config = parse_meta(_read(hub, source, meta), meta.path, step).config
@@ -104,12 +104,12 @@ def look_at_checkpoint(
     check_tensors(config, found, model.path)
     check_rows(config, SEQUENCE_LEN, model.path)
     numbers = sum(t.numbers for t in found.values())
-    return Inside(
+    return InputFacts(
         f"{len(found)} tensors of {numbers:,} numbers, nothing else; by its index alone", config
     )
 
 
-def look_at_tokenizer(hub: Hub, source: Tree | Pinned, files: Iterable[PinnedFile]) -> Inside:
+def look_at_tokenizer(hub: Hub, source: Tree | Pinned, files: Iterable[PinnedFile]) -> InputFacts:
     """A tokenizer.pkl and, where it is there, its token_bytes.pt; BadAnswer when they are no good."""
     by_path = {f.path: f for f in files}
     if TOKENIZER not in by_path:
@@ -118,10 +118,10 @@ def look_at_tokenizer(hub: Hub, source: Tree | Pinned, files: Iterable[PinnedFil
     count = len(state["mergeable_ranks"]) + len(state["special_tokens"])
     if sizes := by_path.get(TOKEN_BYTES):
         check_token_bytes(tensors(open_remote(hub, source, sizes), TOKEN_BYTES), count, TOKEN_BYTES)
-    return Inside(f"{count:,} tokens, a plain encoding", tokens=count)
+    return InputFacts(f"{count:,} tokens, a plain encoding", tokens=count)
 
 
-def look_at_identity(hub: Hub, source: Tree | Pinned) -> Inside:
+def look_at_identity(hub: Hub, source: Tree | Pinned) -> InputFacts:
     """The identity conversations; BadAnswer names the first line that is none."""
     file = _file(source, IDENTITY_FILE)
     if file.size > MOST_DATA_BYTES:
@@ -132,7 +132,7 @@ def look_at_identity(hub: Hub, source: Tree | Pinned) -> Inside:
         if small
         else open_remote(hub, source, file, SMALL_FILE)
     )
-    return Inside(f"{count_conversations(content, IDENTITY_FILE)} conversations")
+    return InputFacts(f"{count_conversations(content, IDENTITY_FILE)} conversations")
 
 
 def look_at_data(hub: Hub, source: Tree | Pinned, file: PinnedFile) -> None:
@@ -142,7 +142,7 @@ def look_at_data(hub: Hub, source: Tree | Pinned, file: PinnedFile) -> None:
     check_data(data_of(source.repo, file.path), footer.columns, footer.rows, where)
 
 
-def check_together(checkpoint: Inside, tokenizer: Inside, where: str) -> None:
+def check_together(checkpoint: InputFacts, tokenizer: InputFacts, where: str) -> None:
     """BadAnswer unless model and tokenizer fit each other."""
     if checkpoint.config and tokenizer.tokens:
         check_vocabulary(checkpoint.config, tokenizer.tokens, where)
@@ -176,7 +176,7 @@ def look_at_state(hub: Hub, pin: Pinned) -> None:
             tensors(open_remote(hub, pin, f), f.path)
 
 
-def _looks(hub: Hub, pin: Pinned) -> list[partial[Inside]]:
+def _looks(hub: Hub, pin: Pinned) -> list[partial[InputFacts]]:
     """What there is to look at in some pinned files."""
     models = any(MODEL_FILE.fullmatch(_name(f)) for f in pin.files)
     found = [partial(look_at_checkpoint, hub, pin, *model_in(pin))] if models else []

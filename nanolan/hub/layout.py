@@ -11,7 +11,7 @@ from nanolan.errors import AuthProblem, BadAnswer, PreflightFailed
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.input_check import (
     TOKENIZER,
-    Inside,
+    InputFacts,
     check_together,
     look_at_checkpoint,
     look_at_identity,
@@ -102,7 +102,7 @@ def look(hub: Hub, tree: Tree, tag: str) -> list[Piece]:
     ]
 
 
-def _tokenizer(hub: Hub, tree: Tree) -> Inside | BadAnswer | None:
+def _tokenizer(hub: Hub, tree: Tree) -> InputFacts | BadAnswer | None:
     """What the tokenizer holds, or what is wrong with it; None when there is none."""
     files = tree.under("tokenizer")
     try:
@@ -111,7 +111,7 @@ def _tokenizer(hub: Hub, tree: Tree) -> Inside | BadAnswer | None:
         return e
 
 
-def _piece(hub: Hub, tree: Tree, e: Expected, tokenizer: Inside | BadAnswer | None) -> Piece:
+def _piece(hub: Hub, tree: Tree, e: Expected, tokenizer: InputFacts | BadAnswer | None) -> Piece:
     files = {e.path: tree.files[e.path]} if e.path in tree.files else tree.under(e.path)
     size = sum(f.size for f in files.values())
     if not files:
@@ -126,7 +126,7 @@ def _piece(hub: Hub, tree: Tree, e: Expected, tokenizer: Inside | BadAnswer | No
         return Piece(e.path, "NOT WHOLE", size, str(error), e.use)
 
 
-def _text(hub: Hub, tree: Tree, e: Expected, tokenizer: Inside | BadAnswer | None) -> str:
+def _text(hub: Hub, tree: Tree, e: Expected, tokenizer: InputFacts | BadAnswer | None) -> str:
     """What is in the tokenizer or the identity file, found good; "" of anything else."""
     if e.path == IDENTITY_FILE:
         return look_at_identity(hub, tree).text
@@ -137,9 +137,11 @@ def _text(hub: Hub, tree: Tree, e: Expected, tokenizer: Inside | BadAnswer | Non
     return tokenizer.text
 
 
-def _checkpoint(hub: Hub, tree: Tree, e: Expected, tokenizer: Inside | BadAnswer | None) -> Piece:
+def _checkpoint(
+    hub: Hub, tree: Tree, e: Expected, tokenizer: InputFacts | BadAnswer | None
+) -> Piece:
     pinned, inside = pin_checkpoint(hub, tree, e.path)
-    if isinstance(tokenizer, Inside):
+    if isinstance(tokenizer, InputFacts):
         check_together(inside, tokenizer, e.path)
     if not pinned.proven:
         adopt = f"no manifest, so taken by size and hash; just verify --adopt {e.path}"
@@ -180,7 +182,7 @@ def _pin(tree: Tree, folder: str, manifest: Manifest) -> Pinned:
     return tree.pin(f"{folder}/{f.path}" for f in manifest.files)
 
 
-def _check_content(hub: Hub, tree: Tree, folder: str, checkpoint: Inside) -> None:
+def _check_content(hub: Hub, tree: Tree, folder: str, checkpoint: InputFacts) -> None:
     """BadAnswer unless the repo's tokenizer, if it has one, fits the checkpoint."""
     if TOKENIZER in tree.files:
         tokenizer = look_at_tokenizer(hub, tree, tree.under("tokenizer").values())

@@ -13,7 +13,7 @@ from nanolan.errors import (
 )
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.input_check import (
-    Inside,
+    InputFacts,
     look_at_checkpoint,
     look_at_datasets,
     model_in,
@@ -24,7 +24,7 @@ from nanolan.plan import Pinned
 from nanolan.settings.settings import Settings
 
 
-def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, Inside]:
+def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, InputFacts]:
     """The checkpoint in `folder`, by its manifest if it has one, else its newest step; and what it holds, found good."""
     if not tree.under(folder):
         raise PreflightFailed(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nanolan.errors import NanolanError, Unreachable
-from nanolan.redact import Secret, drawing, short
+from nanolan.redact import Secret, cursor_allowed, short
 
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
@@ -110,7 +110,7 @@ def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
             new = child.stderr.read() or b""
             words = (words + new)[-20_000:]
             if job.bars:
-                bar = drawing(sys.stderr)
+                bar = cursor_allowed(sys.stderr)
                 bar.write(new.decode(errors="replace"))
                 bar.flush()
             now = _progress(child.pid)

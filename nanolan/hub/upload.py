@@ -41,7 +41,7 @@ TOKENIZER_FILES = ("tokenizer.pkl", "token_bytes.pt")
 
 
 @dataclass(frozen=True)
-class Parcel:
+class UploadSet:
     """Local files that were found good, and where they go."""
 
     kind: str
@@ -77,7 +77,7 @@ def where_from(kind: str, base: Path, tag: str) -> Path:
     )
 
 
-def pack(kind: str, path: Path, tag: str, optimizer: bool = False) -> Parcel:
+def pack(kind: str, path: Path, tag: str, optimizer: bool = False) -> UploadSet:
     """The parcel of `kind` at `path`, for model `tag`; UsageProblem or BadAnswer says what is wrong and what to do."""
     if not path.exists():
         raise UsageProblem(
@@ -94,7 +94,7 @@ def pack(kind: str, path: Path, tag: str, optimizer: bool = False) -> Parcel:
         raise UsageProblem(f"{e.filename or path} cannot be read: {e.strerror}") from None
 
 
-def check_secrets(parcel: Parcel, source: Path) -> None:
+def check_secrets(parcel: UploadSet, source: Path) -> None:
     """UsageProblem when a file holds a secret; of a model or optimizer all is looked through but its numbers."""
     scanner = Scanner()
     for e in parcel.entries:
@@ -118,7 +118,7 @@ def words_of(path: Path) -> Iterator[bytes]:
                 yield archive.read(entry)
 
 
-def check_together(parcels: Iterable[Parcel]) -> None:
+def check_together(parcels: Iterable[UploadSet]) -> None:
     """BadAnswer when a checkpoint and a tokenizer that are uploaded together do not belong together."""
     parcels = tuple(parcels)
     for tokenizer in (p for p in parcels if p.tokens):
@@ -126,7 +126,7 @@ def check_together(parcels: Iterable[Parcel]) -> None:
             check_vocabulary(checkpoint.config, tokenizer.tokens, str(checkpoint.folder))  # type: ignore[arg-type]
 
 
-def _checkpoint(kind: str, path: Path, target: str, optimizer: bool) -> Parcel:
+def _checkpoint(kind: str, path: Path, target: str, optimizer: bool) -> UploadSet:
     """The newest step: its model and meta, whole and fitting each other; the optimizer, which no phase reads, if wanted."""
     model, meta = _newest_step(kind, path)
     step = int(model.stem.removeprefix("model_"))
@@ -143,7 +143,7 @@ def _checkpoint(kind: str, path: Path, target: str, optimizer: bool) -> Parcel:
     for state in states if optimizer else ():
         _check_optimizer(state)
     entries = tuple(hash_file(p) for p in [model, meta, *(states if optimizer else ())])
-    return Parcel(
+    return UploadSet(
         kind,
         path,
         target,
@@ -180,7 +180,7 @@ def _newest_step(kind: str, path: Path) -> tuple[Path, Path]:
     raise UsageProblem(f"{path} holds no model_SSSSSS.pt, so it is no nanochat checkpoint. {hint}")
 
 
-def _tokenizer(path: Path) -> Parcel:
+def _tokenizer(path: Path) -> UploadSet:
     folder = path if path.is_dir() else path.parent
     for name in TOKENIZER_FILES:
         if not (folder / name).is_file():
@@ -198,10 +198,10 @@ def _tokenizer(path: Path) -> Parcel:
     with open(sizes, "rb") as f:
         check_token_bytes(tensors(f, str(sizes)), count, str(sizes))
     entries = tuple(hash_file(folder / n) for n in TOKENIZER_FILES)
-    return Parcel("tokenizer", folder, "tokenizer", entries, f"{count:,} tokens", tokens=count)
+    return UploadSet("tokenizer", folder, "tokenizer", entries, f"{count:,} tokens", tokens=count)
 
 
-def _data(path: Path) -> Parcel:
+def _data(path: Path) -> UploadSet:
     if path.is_dir():
         raise UsageProblem(
             f"{path} is a folder; name the file: just upload data {path / IDENTITY_FILE}"
@@ -212,12 +212,12 @@ def _data(path: Path) -> Parcel:
         )
     data = path.read_bytes()
     count = count_conversations(io.BytesIO(data), str(path))
-    return Parcel(
+    return UploadSet(
         "data", path.parent, "", (hash_bytes(IDENTITY_FILE, data),), f"{count:,} conversations"
     )
 
 
-def stage(parcel: Parcel, source: Path, folder: Path) -> tuple[str, ...]:
+def stage(parcel: UploadSet, source: Path, folder: Path) -> tuple[str, ...]:
     """Put links to the parcel's files, and its manifest, into an empty folder; their names. `source` is what was named."""
     for e in parcel.entries:
         (folder / e.path).symlink_to(
@@ -260,7 +260,7 @@ def repo_to_write(hub: Hub, repo: str, say: Say) -> Tree:
     return tree
 
 
-def misfit(hub: Hub, tree: Tree, parcels: Sequence[Parcel]) -> str:
+def misfit(hub: Hub, tree: Tree, parcels: Sequence[UploadSet]) -> str:
     """What does not fit the tokenizer that the repo holds, in words; "" when all fits or another one is on its way."""
     files = [tree.files[p] for p in (TOKENIZER, TOKEN_BYTES) if p in tree.files]
     checkpoints = [p for p in parcels if p.config]
@@ -275,7 +275,7 @@ def misfit(hub: Hub, tree: Tree, parcels: Sequence[Parcel]) -> str:
     return ""
 
 
-def is_there(hub: Hub, tree: Tree, parcel: Parcel) -> bool:
+def is_there(hub: Hub, tree: Tree, parcel: UploadSet) -> bool:
     """Whether the repo holds the parcel already; a checkpoint with a manifest that proves it (ours, or its run's)."""
     if any(
         (have := tree.files.get(parcel.path(e.path))) is None or not matches(have, e)
@@ -292,7 +292,7 @@ def is_there(hub: Hub, tree: Tree, parcel: Parcel) -> bool:
         return False
 
 
-def others(tree: Tree, parcel: Parcel) -> list[str]:
+def others(tree: Tree, parcel: UploadSet) -> list[str]:
     """Files in the parcel's place with other content, or of other steps."""
     differ = [
         p
@@ -312,7 +312,7 @@ def others(tree: Tree, parcel: Parcel) -> list[str]:
 def send(
     hub: Hub,
     tree: Tree,
-    parcel: Parcel,
+    parcel: UploadSet,
     source: Path,
     *,
     replace: bool,

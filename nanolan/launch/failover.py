@@ -15,8 +15,15 @@ from msgspec import structs
 
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock
 from nanolan.hub.client import Hub
-from nanolan.launch.prepare import Prepared, There, again, next_offer_hint, rent, stopped
-from nanolan.launch.readiness import patience_s, stand_by
+from nanolan.launch.prepare import (
+    OfferEstimate,
+    Prepared,
+    next_attempt,
+    next_offer_hint,
+    rent,
+    stopped,
+)
+from nanolan.launch.readiness import patience_s, wait_until_ready
 from nanolan.money import cost_cents, dollars
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Ledger
 from nanolan.settings.settings import Settings
@@ -33,7 +40,7 @@ GO, ASK, STOP = "go", "ask", "stop"
 
 
 @dataclass(frozen=True)
-class Rules:
+class FailoverPolicy:
     """What was agreed to: how many other offers, up to which price per hour, for how much in all; and whom to ask beyond."""
 
     others: int
@@ -71,7 +78,7 @@ def rent_one(
     hub: Hub,
     ledger: Ledger,
     say: Callable[[str], None],
-    rules: Rules,
+    rules: FailoverPolicy,
     *,
     before: tuple[Attempt, ...] = (),
     clock: Callable[[], float] | None = None,
@@ -94,7 +101,7 @@ def _rent_one(
     hub: Hub,
     ledger: Ledger,
     say: Callable[[str], None],
-    rules: Rules,
+    rules: FailoverPolicy,
     before: tuple[Attempt, ...],
     clock: Callable[[], float] | None,
 ) -> Launched:
@@ -123,7 +130,7 @@ def _rent_one(
             step, rules = _asked(step.offer, p, s, rules, earlier)
         if step.act == STOP or step.offer is None:
             raise _the_end(no, p.offer, step, untried, rules, earlier)
-        p = again(p, s, step.offer, rules.bill_cents - spent_cents(earlier))
+        p = next_attempt(p, s, step.offer, rules.bill_cents - spent_cents(earlier))
         tried.append(p.offer)
         say(
             f"attempt {p.plan.attempt}: {p.offer.where}, {p.offer.instance_type}, {dollars(p.offer.hourly_cents)}/h\n"
@@ -133,9 +140,9 @@ def _rent_one(
 
 def decide(
     left: Sequence[Offer],
-    rules: Rules,
+    rules: FailoverPolicy,
     earlier: Sequence[Attempt],
-    there: Callable[[Offer, int], There],
+    there: Callable[[Offer, int], OfferEstimate],
 ) -> Step:
     """The step after a definite no; `left` are the offers not tried yet, by rank, `there` says how the run would do on one."""
     if not left:
@@ -180,11 +187,11 @@ def spent_cents(attempts: Iterable[Attempt]) -> int:
 
 
 def _asked(
-    offer: Offer, p: Prepared, s: Settings, rules: Rules, earlier: Sequence[Attempt]
-) -> tuple[Step, Rules]:
+    offer: Offer, p: Prepared, s: Settings, rules: FailoverPolicy, earlier: Sequence[Attempt]
+) -> tuple[Step, FailoverPolicy]:
     """What becomes of a dearer offer once somebody was asked; a yes is for its price and its worst case."""
     spent = spent_cents(earlier)
-    there = again(p, s, offer, s.spend_limit - spent)
+    there = next_attempt(p, s, offer, s.spend_limit - spent)
     if rules.ask and rules.ask(there):
         return Step(GO, offer), replace(
             rules, hourly_cents=offer.hourly_cents, bill_cents=spent + there.worst_cents
@@ -208,7 +215,7 @@ def _stand_by(
             "You may close this laptop or press Ctrl-C at any time: the run goes on by itself, only fail-over ends"
         )
     try:
-        stand_by(api, hub, p.plan, instance, patience, say=say, clock=clock)
+        wait_until_ready(api, hub, p.plan, instance, patience, say=say, clock=clock)
     except MachineFailed as e:
         entry = ledger.find(p.plan.run_id)
         if entry.note == STOPPED_BY_USER or ledger.stop_asked(p.plan.run_id):
@@ -236,7 +243,7 @@ def _the_end(
     offer: Offer,
     step: Step,
     untried: Iterable[Offer],
-    rules: Rules,
+    rules: FailoverPolicy,
     earlier: tuple[Attempt, ...],
 ) -> NanolanError:
     """The last no, with what was tried before it, why launch stops, and the command that goes on."""

@@ -26,7 +26,7 @@ from nanolan.hub.client import Hub, Tree, other_names
 from nanolan.hub.input_check import (
     TOKEN_BYTES,
     TOKENIZER,
-    Inside,
+    InputFacts,
     check_together,
     look_at_identity,
     look_at_tokenizer,
@@ -125,12 +125,12 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
     found.inputs = tuple(pin[0] for pin in (model, tokens, who) if pin)
 
 
-def _pin_identity(hub: Hub, tree: Tree, s: Settings) -> tuple[Pinned, Inside] | None:
+def _pin_identity(hub: Hub, tree: Tree, s: Settings) -> tuple[Pinned, InputFacts] | None:
     """The identity conversations; None where there are none, or none are wanted."""
     if IDENTITY_FILE not in tree.files or s.no_identity:
         return None
     pin = tree.pin([IDENTITY_FILE])
-    return pin, look_at_identity(hub, pin) if reads_identity(s) else Inside("not read")
+    return pin, look_at_identity(hub, pin) if reads_identity(s) else InputFacts("not read")
 
 
 def check_identity(s: Settings, there: bool, repo: str) -> Check:
@@ -185,7 +185,7 @@ def check_memory(size: ModelSize, gpu: str, vram_gb: int) -> Check:
     )
 
 
-def _pin_tokenizer(hub: Hub, tree: Tree) -> tuple[Pinned, Inside]:
+def _pin_tokenizer(hub: Hub, tree: Tree) -> tuple[Pinned, InputFacts]:
     paths = [p for p in (TOKENIZER, TOKEN_BYTES) if p in tree.files]
     if TOKENIZER not in paths:
         raise PreflightFailed(f"{tree.repo} has no {TOKENIZER}. Upload it: just upload tokenizer")

@@ -93,7 +93,7 @@ class Rehearsal:
 
 
 @dataclass(frozen=True)
-class There:
+class OfferEstimate:
     """What is known of a run on one offer before it is rented."""
 
     expected: Forecast | None = None  # None: no figure for this GPU
@@ -112,9 +112,9 @@ class Prepared:
     checks: list[Check]
     bundle: bytes  # empty: it is in the run folder already
     public: bool
-    here: There = There()
-    there: Callable[[Offer, int], There] = lambda offer, limit_cents: (
-        There()
+    here: OfferEstimate = OfferEstimate()
+    there: Callable[[Offer, int], OfferEstimate] = lambda offer, limit_cents: (
+        OfferEstimate()
     )  # on another offer, with that limit in cents
     rehearsal: Rehearsal | None = None
 
@@ -196,14 +196,14 @@ def _survey(
     earlier: tuple[Entry, ...],
     rehearsal: Rehearsal | None,
     really: bool,
-) -> Callable[[Offer, int], There]:
+) -> Callable[[Offer, int], OfferEstimate]:
     """A function that says what is known of this run on an offer, with a limit in cents."""
     size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
     work = work_of(s, found.size.n_params if found.size else None, size_bytes or None)
     foretell = forecaster(work, earlier)
     learned = forecaster(replace(work, recipe=rehearsal.recipe), earlier) if rehearsal else foretell
 
-    def there(offer: Offer, limit_cents: int) -> There:
+    def there(offer: Offer, limit_cents: int) -> OfferEstimate:
         expected = learned(offer) or foretell(offer)
         checks = [
             check_money(limit_cents, offer.hourly_cents, expected, really),
@@ -211,11 +211,11 @@ def _survey(
             wallet_hint(expected.likely_cents if expected else None),
         ]
         if rehearsal:
-            return There(expected, {}, tuple(checks))
+            return OfferEstimate(expected, {}, tuple(checks))
         if found.size:
             checks.append(check_memory(found.size, offer.gpu, offer.vram_gb))
         figures, runs = usual(work, offer, earlier)
-        return There(expected, {"usual": figures, "usual_runs": runs}, tuple(checks))
+        return OfferEstimate(expected, {"usual": figures, "usual_runs": runs}, tuple(checks))
 
     return there
 
@@ -308,7 +308,7 @@ def upload_minutes(hourly_cents: int) -> float:
     return max(1.0, round(60 * LOSS_CENTS / max(hourly_cents, 1), 1))
 
 
-def again(p: Prepared, s: Settings, offer: Offer, limit_cents: int) -> Prepared:
+def next_attempt(p: Prepared, s: Settings, offer: Offer, limit_cents: int) -> Prepared:
     """The next attempt at the same run, on another offer, with a fresh clock and what is left of the limit.
 
     Inputs and code stay as they were found and uploaded; the plan alone is made anew.

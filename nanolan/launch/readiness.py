@@ -54,7 +54,7 @@ T = TypeVar("T", Progress, Receipt)
 
 
 @dataclass(frozen=True)
-class Seen:
+class Sighting:
     """What one look showed; `instance` None: Shadeform neither knows nor lists it any more."""
 
     instance: Instance | None
@@ -84,7 +84,7 @@ def patience_s(offer: Offer) -> float:
     return max(LEAST_OF_8_S if offer.num_gpus >= 8 else LEAST_S, 2.0 * (offer.boot_max_s or 0))
 
 
-def judge(seen: Seen, silent_s: float, patience_s: float) -> tuple[str, str]:
+def judge(seen: Sighting, silent_s: float, patience_s: float) -> tuple[str, str]:
     """(WAITING, PROVED or FAILING, and why). `silent_s`: since the last word from the box."""
     receipt, state = seen.receipt, seen.progress.state if seen.progress else ""
     if receipt:
@@ -112,7 +112,7 @@ def judge(seen: Seen, silent_s: float, patience_s: float) -> tuple[str, str]:
     )
 
 
-def is_over(seen: Seen, plan: Plan) -> NanolanError | None:
+def is_over(seen: Sighting, plan: Plan) -> NanolanError | None:
     """The error of a run that has ended already without a success, in the exit code that `just wait` would give."""
     error = error_of(seen.receipt) if seen.receipt else None
     told = seen.progress
@@ -128,20 +128,20 @@ def is_over(seen: Seen, plan: Plan) -> NanolanError | None:
     return type(error)(f"{error}; {money}. Why: just why {plan.run_id}")
 
 
-def look(api: Shadeform, hub: Hub, plan: Plan, instance_id: str) -> Seen:
+def look(api: Shadeform, hub: Hub, plan: Plan, instance_id: str) -> Sighting:
     """The machine first, then what it told: whatever it leaves behind is there before it goes."""
     try:
         instance: Instance | None = api.info(instance_id)
     except NotFound:
         instance = next((i for i in api.instances() if i.id == instance_id), None)
-    return Seen(
+    return Sighting(
         instance,
         _told(hub, plan, "progress.json", read_progress),
         _told(hub, plan, "receipt.json", read_receipt),
     )
 
 
-def stand_by(
+def wait_until_ready(
     api: Shadeform,
     hub: Hub,
     plan: Plan,

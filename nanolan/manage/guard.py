@@ -14,11 +14,11 @@ from typing import Any
 
 from msgspec import structs
 
-from nanolan.cost.overdue import SLACK_S, Sight, over_words, overdue
+from nanolan.cost.overdue import SLACK_S, InstanceFacts, over_words, overdue
 from nanolan.errors import NanolanError, NotFound, UsageProblem
 from nanolan.money import dollars, usd
 from nanolan.plan import Plan
-from nanolan.run.find import Elsewhere, rebuild
+from nanolan.run.find import RunSearch, rebuild
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.presence import blind, is_past, unknown_words, unresolved
 from nanolan.run.record import Receipt, read_receipt
@@ -55,16 +55,16 @@ class Event:
         }
 
 
-class Patrol:
+class Guard:
     """One guard's rounds. `look` says what is known of a machine, None of one that is not its to touch."""
 
     def __init__(
         self,
         api: Shadeform,
-        look: Callable[[Instance], Sight | None],
+        look: Callable[[Instance], InstanceFacts | None],
         tell: Callable[[Event], object],
         *,
-        gone: Callable[[Sight, str], object] = lambda sight, why: None,
+        gone: Callable[[InstanceFacts, str], object] = lambda sight, why: None,
         now: Callable[[], datetime | None] = SERVICE_CLOCK.agreed,
         slack_s: float = SLACK_S,
         clock: Callable[[], float] = time.monotonic,
@@ -140,7 +140,7 @@ class Patrol:
         self.failed.append(text)
         self._tell("", Event("trouble", f"{text}. Looking again"))
 
-    def _known(self, i: Instance) -> Sight | None:
+    def _known(self, i: Instance) -> InstanceFacts | None:
         if (sight := self._look(i)) is None:
             self._tell(
                 i.id,
@@ -153,7 +153,7 @@ class Patrol:
             )
         return sight
 
-    def _attend(self, s: Sight) -> bool:
+    def _attend(self, s: InstanceFacts) -> bool:
         """Whether the machine was deleted, and seen to be gone."""
         i, now = s.instance, self._now()
         if now is None:  # a clock of ours alone is no reason to delete
@@ -198,8 +198,8 @@ class Patrol:
             self._say(event)
 
 
-def walk(
-    patrol: Patrol,
+def run_forever(
+    patrol: Guard,
     every_s: float,
     *,
     once: bool = False,
@@ -234,7 +234,7 @@ def name_of(i: Instance) -> str:
     return f"instance {i.id} of run {i.run_id} ({dollars(i.hourly_cents)}/h)"
 
 
-def what_holds(s: Sight) -> str:
+def what_holds(s: InstanceFacts) -> str:
     """Until when a machine may stay, in words that change only when that does."""
     i, plan = s.instance, s.plan
     date, cents = (
@@ -254,12 +254,12 @@ def what_holds(s: Sight) -> str:
 
 # ------------------------------------------------------------------ what is known of a machine
 def knowledge(
-    there: Elsewhere, ledger: Ledger, owner: str | None, info: Callable[[str], Instance]
-) -> Callable[[Instance], Sight | None]:
+    there: RunSearch, ledger: Ledger, owner: str | None, info: Callable[[str], Instance]
+) -> Callable[[Instance], InstanceFacts | None]:
     """A function that looks up the limits, the plan and the receipt of `owner`'s machines; with None of everybody's that name a
     run. `info` is the account's: a listing does not tell the provider's limits."""
 
-    def look(i: Instance) -> Sight | None:
+    def look(i: Instance) -> InstanceFacts | None:
         if owner and i.owner not in (None, owner):
             return None
         plan, unseen = _plan(there, ledger, i)
@@ -272,12 +272,12 @@ def knowledge(
         except NanolanError as e:
             unseen = f"the provider's limits ({e})"
         receipt, why = _receipt(there, plan) if plan else (None, "")
-        return Sight(i, plan, receipt, unseen or why)
+        return InstanceFacts(i, plan, receipt, unseen or why)
 
     return look
 
 
-def _plan(there: Elsewhere, ledger: Ledger, i: Instance) -> tuple[Plan | None, str]:
+def _plan(there: RunSearch, ledger: Ledger, i: Instance) -> tuple[Plan | None, str]:
     """The plan of a machine, by the ledger if that knows it, else by its run folder; or why there is none."""
     run_id = i.run_id or ""
     known = next(
@@ -302,7 +302,7 @@ def _plan(there: Elsewhere, ledger: Ledger, i: Instance) -> tuple[Plan | None, s
     return plan, ""
 
 
-def _receipt(there: Elsewhere, plan: Plan) -> tuple[Receipt | None, str]:
+def _receipt(there: RunSearch, plan: Plan) -> tuple[Receipt | None, str]:
     """What the machine of this plan left at its end, if it did; or why that cannot be said."""
     try:
         if there.hub is None or there.hub.endpoint != plan.hf_endpoint:
@@ -317,10 +317,10 @@ def _receipt(there: Elsewhere, plan: Plan) -> tuple[Receipt | None, str]:
     ), ""
 
 
-def note_in(ledger: Ledger, say: Callable[[str], object]) -> Callable[[Sight, str], None]:
+def note_in(ledger: Ledger, say: Callable[[str], object]) -> Callable[[InstanceFacts, str], None]:
     """What writes a deletion into the ledger, if that knows the run."""
 
-    def note(s: Sight, why: str) -> None:
+    def note(s: InstanceFacts, why: str) -> None:
         run_id = s.instance.run_id or ""
         entry = next(
             (

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from msgspec import structs
 
-from nanolan.box.watch.control import LIMIT_FILE, Limit
+from nanolan.box.watch.control import LIMIT_FILE, LimitRequest
 from nanolan.cost.budget import life_s
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.hub.client import Hub
@@ -68,7 +68,7 @@ def change(
         )
 
     def box() -> None:
-        told = Limit(
+        told = LimitRequest(
             plan.attempt,
             plan.limit_cents,
             plan.deadline,

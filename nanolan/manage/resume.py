@@ -28,7 +28,7 @@ from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.ledger import REFUSED, Attempt
 from nanolan.run.presence import blind, unknown_words
 from nanolan.run.record import UNKNOWN
-from nanolan.run.remaining import Rest
+from nanolan.run.remaining import Remaining
 from nanolan.settings.settings import Settings
 from nanolan.status.status import Overview, RunView
 from nanolan.times import parse_time
@@ -71,7 +71,7 @@ REPLACED = (
 
 
 @dataclass(frozen=True)
-class Money:
+class RunBudget:
     """The limit of the whole run, and what its attempts have cost so far."""
 
     whole_cents: int
@@ -122,10 +122,10 @@ def cost_of(view: RunView, now: datetime) -> int:
     return min(plan.limit_cents, max(told, cost_cents(plan.offer.hourly_cents, max(0.0, lived_s))))
 
 
-def money_of(plan: Plan, past: tuple[Attempt, ...], whole_cents: int | None) -> Money:
+def money_of(plan: Plan, past: tuple[Attempt, ...], whole_cents: int | None) -> RunBudget:
     """The money of the whole run; PreflightFailed when nothing is left. A cost that is unknown counts as a whole limit."""
     costs = [plan.limit_cents if a.spent_cents is None else a.spent_cents for a in past]
-    money = Money(
+    money = RunBudget(
         plan.limit_cents + sum(costs[:-1]) if whole_cents is None else whole_cents, sum(costs)
     )
     if money.left_cents <= 0:
@@ -139,7 +139,7 @@ def money_of(plan: Plan, past: tuple[Attempt, ...], whole_cents: int | None) -> 
 
 
 def settings_of(
-    s: Settings, typed: Mapping[str, Any], plan: Plan, rest: Rest, money: Money
+    s: Settings, typed: Mapping[str, Any], plan: Plan, rest: Remaining, money: RunBudget
 ) -> Settings:
     """The settings that the run was launched with, for what is left of it, but for those that were typed anew."""
     old = {name: getattr(plan, field) for name, field in ANEW.items()} | {
@@ -207,12 +207,12 @@ def check_addresses(s: Settings, plan: Plan) -> None:
 
 
 @dataclass(frozen=True)
-class Next:
+class NextAttempt:
     """The next attempt of a run: what it takes over from the one before. `apply` makes a prepared launch into it."""
 
     plan: Plan  # of the attempt before
-    rest: Rest
-    money: Money
+    rest: Remaining
+    money: RunBudget
     inputs: tuple[Pinned, ...]
     code: tuple[Code, bytes, Check]  # the run's own, or this checkout's
     anew: Mapping[str, Any]  # fields of the plan that were typed anew
@@ -256,22 +256,22 @@ class Next:
 def next_attempt(
     hub: Hub,
     plan: Plan,
-    rest: Rest,
-    money: Money,
+    rest: Remaining,
+    money: RunBudget,
     s: Settings,
     typed: Mapping[str, Any],
     code: tuple[Code, bytes, Check],
-) -> Next:
+) -> NextAttempt:
     """The next attempt, after a look whether the Hub still holds what the run pinned."""
     inputs = _inputs(plan, rest)
     anew = {field: getattr(s, name) for name, field in ANEW.items() if typed.get(name)}
     checks = _still_there(hub, (*inputs, *plan.datasets))
     if all(c.ok for c in checks):
         checks = (*checks, _good(hub, inputs, plan.datasets, rest))
-    return Next(plan, rest, money, inputs, code, anew, checks)
+    return NextAttempt(plan, rest, money, inputs, code, anew, checks)
 
 
-def _told(rest: Rest, plan: Plan) -> list[Check]:
+def _told(rest: Remaining, plan: Plan) -> list[Check]:
     """Where the run goes on, and what that costs it."""
     first = rest.phases[0]
     if rest.saved is None:
@@ -301,13 +301,13 @@ def _told(rest: Rest, plan: Plan) -> list[Check]:
     return lines
 
 
-def _model_tag(plan: Plan, rest: Rest) -> str:
+def _model_tag(plan: Plan, rest: Remaining) -> str:
     """The folder name of the first phase's input: the run's own output once a phase is done."""
     return rest.before.folder.rsplit("/", 1)[1] if rest.before else plan.model_tag
 
 
 # ------------------------------------------------------------------ what stays pinned
-def _inputs(plan: Plan, rest: Rest) -> tuple[Pinned, ...]:
+def _inputs(plan: Plan, rest: Remaining) -> tuple[Pinned, ...]:
     """The inputs as they were pinned; for a phase after the first, the result that it starts from instead of the checkpoint."""
     if rest.before is None:
         return plan.inputs
@@ -332,7 +332,9 @@ def _still_there(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:
     )
 
 
-def _good(hub: Hub, inputs: tuple[Pinned, ...], datasets: tuple[Pinned, ...], rest: Rest) -> Check:
+def _good(
+    hub: Hub, inputs: tuple[Pinned, ...], datasets: tuple[Pinned, ...], rest: Remaining
+) -> Check:
     """Whether a trainer can begin with what is pinned, and with the state that it goes on from."""
     try:
         told = look_at_inputs(hub, inputs)

@@ -31,7 +31,7 @@ def ask_to_stop(hub: Hub, plan: Plan, now: datetime | None = None) -> None:
     )
 
 
-def deaf(view: RunView, now: datetime) -> str:
+def not_listening(view: RunView, now: datetime) -> str:
     """Why the machine would not hear a request, or "". One that has its verdict deletes itself anyway."""
     if view.instance and view.instance.status == "error":
         return f"the provider says of it: {view.instance.details or 'error'}"

@@ -19,7 +19,7 @@ GO_ON = "Go on: "  # in a receipt's message
 
 
 @dataclass(frozen=True)
-class Story:
+class ReportData:
     """One run. What is not known is None or empty, and left out of the report or named in it as missing."""
 
     plan: Plan
@@ -77,16 +77,16 @@ class Story:
         return f"{self.plan.run_name} {'+'.join(self.plan.phases)}: {self.state}"
 
 
-def story_of(
+def report_data_of(
     plan: Plan,
     receipt: Receipt,
     made: str,
     metrics: Metrics,
     samples: tuple[PhaseSamples, ...],
     environment: Environment | None,
-) -> Story:
+) -> ReportData:
     """What the machine itself can tell at its end."""
-    return Story(
+    return ReportData(
         plan,
         receipt.verdict,
         receipt.message or receipt.reason,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from nanolan.checkpoint.evaluation import read_samples
 from nanolan.plan import read_plan
 from nanolan.report.curves import read_metrics
-from nanolan.report.data import story_of
+from nanolan.report.data import report_data_of
 from nanolan.report.model_card import new_card
 from nanolan.report.page import render_page
 from nanolan.run.environment import read_environment
@@ -23,7 +23,7 @@ def rendered(what: str, files: Mapping[str, str]) -> str:
 def _page(files: Mapping[str, str]) -> str:
     receipt = read_receipt(files["receipt.json"].encode())
     return render_page(
-        story_of(
+        report_data_of(
             read_plan(files["plan.json"]),
             receipt,
             receipt.ended,

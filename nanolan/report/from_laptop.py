@@ -11,7 +11,7 @@ from nanolan.cost.spending import attempts
 from nanolan.errors import NanolanError, NotFound
 from nanolan.hub.client import Hub
 from nanolan.report.curves import Metrics, read_metrics
-from nanolan.report.data import Story
+from nanolan.report.data import ReportData
 from nanolan.run.environment import read_environment
 from nanolan.run.record import ENDED
 from nanolan.status.status import RunView
@@ -21,7 +21,7 @@ from nanolan.times import iso, now_utc
 FILES = ("metrics.jsonl", "samples.json", "environment.json")
 
 
-def retell(view: RunView, hub: Hub, problems: tuple[str, ...] = ()) -> Story:
+def report_data_from_laptop(view: RunView, hub: Hub, problems: tuple[str, ...] = ()) -> ReportData:
     """The story so far; what could not be looked up is named in it."""
     plan = view.entry.plan
     with ThreadPoolExecutor(len(FILES)) as pool:
@@ -40,7 +40,7 @@ def retell(view: RunView, hub: Hub, problems: tuple[str, ...] = ()) -> Story:
         or ("" if ended else where(view))
     )
     never = len(attempts(view.entry)) == len(view.entry.earlier)  # rented
-    return Story(
+    return ReportData(
         plan,
         view.state,
         reason,

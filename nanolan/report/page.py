@@ -19,7 +19,7 @@ from nanolan.plan import Pinned, Plan
 from nanolan.redact import hide
 from nanolan.report.charts import can_draw, charts_of
 from nanolan.report.curves import Metrics
-from nanolan.report.data import Story
+from nanolan.report.data import ReportData
 from nanolan.report.html import esc, note, page, section, table, terms
 from nanolan.report.scores import MODEL, PUBLISHED_BY, Line, is_d20, passes, score_lines
 from nanolan.run.record import FAILED, LOST, STOPPED, SUCCEEDED, PhaseReport, Receipt
@@ -36,7 +36,7 @@ MOST_ANSWER = 4000  # characters of a sample's text
 Show = Callable[[float], str]
 
 
-def render_page(s: Story, draw: bool | None = None) -> str:
+def render_page(s: ReportData, draw: bool | None = None) -> str:
     """The report of a run; `draw` says whether matplotlib is there (None: look)."""
     draw = can_draw() if draw is None else draw
     phases = [phase_section(s, p, draw) for p in s.plan.phases]
@@ -71,7 +71,7 @@ def write_page(html: str, path: Path) -> Path:
 
 
 # ------------------------------------------------------------------ verdict and time
-def head(s: Story) -> str:
+def head(s: ReportData) -> str:
     """The verdict, why, what it cost, what is saved, and what to do next."""
     p, o = s.plan, s.plan.offer
     machine = f"{o.num_gpus}x {o.gpu} at {o.cloud}/{o.region}, {dollars(o.hourly_cents)} an hour"
@@ -92,7 +92,7 @@ def _renamed(p: Plan) -> str:
     return f" as {esc(p.output_tag)}" if p.output_tag != p.model_tag else ""
 
 
-def timeline(s: Story) -> str:
+def timeline(s: ReportData) -> str:
     """A bar for each stage, from where it began to where it ended, with its seconds and dollars."""
     if s.receipt is None and not s.ended:
         return section("Where time and money went", note("The machine tells this when it ends."))
@@ -138,7 +138,7 @@ def _time(seconds: int | None) -> str:
 
 
 # ------------------------------------------------------------------ how good
-def evaluation(s: Story) -> str:
+def evaluation(s: ReportData) -> str:
     """Tasks by phases: the score, its change since the phase before, and what nanochat published."""
     lines = score_lines(s.phases)
     if not lines:
@@ -194,7 +194,7 @@ def _range(ends: tuple[float, float], show: Show) -> str:
     return low if low == high else f"{low.rstrip('%')}&ndash;{high}"
 
 
-def _passes(s: Story) -> str:
+def _passes(s: ReportData) -> str:
     """rl's own exam on GSM8K, before and after."""
     rows = [row for r in s.phases.values() for row in passes(r)]
     cells = [
@@ -204,7 +204,7 @@ def _passes(s: Story) -> str:
     return f"<h3>rl on GSM8K, sampled</h3>{table(['', 'before', 'after'], cells)}" if cells else ""
 
 
-def phase_section(s: Story, phase: str, draw: bool) -> str:
+def phase_section(s: ReportData, phase: str, draw: bool) -> str:
     """What became of a phase, and its curves."""
     r = s.phases.get(phase, PhaseReport("none"))
     charts = charts_of(s.metrics, phase, draw)
@@ -236,7 +236,7 @@ def no_curves(metrics: Metrics, phase: str) -> str:
     ) + f"{lines}."
 
 
-def _facts(s: Story, phase: str, r: PhaseReport) -> dict[str, object]:
+def _facts(s: ReportData, phase: str, r: PhaseReport) -> dict[str, object]:
     cents = s.receipt.phase_cents.get(phase) if s.receipt else None
     seconds = s.receipt.stages.get(f"{phase}.train") if s.receipt else None
     speed = (
@@ -270,7 +270,7 @@ def _change(start: float | None, end: float | None) -> str:
     )
 
 
-def samples(s: Story) -> str:
+def samples(s: ReportData) -> str:
     """The model's answers, the newest phase's open."""
     last = s.samples[-1].phase if s.samples else ""
     found = [_answers(p, p.phase == last) for p in s.samples if p.samples]
@@ -302,7 +302,7 @@ def _answer(x: Sample) -> str:
 
 
 # ------------------------------------------------------------------ money
-def bill(s: Story) -> str:
+def bill(s: ReportData) -> str:
     """What was foretold, metered and told by the provider; where it went; and what earlier machines cost."""
     r, p = s.receipt, s.plan
     foretold = (r.predicted if r else None) or p.predicted
@@ -412,7 +412,7 @@ def _folders(x: Pinned) -> str:
     )
 
 
-def environment(s: Story) -> str:
+def environment(s: ReportData) -> str:
     """What the machine was."""
     e = s.environment
     if e is None:
@@ -438,7 +438,7 @@ def environment(s: Story) -> str:
     )
 
 
-def foot(s: Story) -> str:
+def foot(s: ReportData) -> str:
     """When this was told, and where the rest lies."""
     log = (
         f"; the whole log is {s.receipt.log}"

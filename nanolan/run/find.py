@@ -29,7 +29,7 @@ ID = r"[0-9a-f]{8}"
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class RunSearch:
     """Where runs can be found that the ledger does not know; `hub` None when there is no token for it."""
 
     s: Settings
@@ -41,12 +41,12 @@ class Elsewhere:
         return [r for r in dict.fromkeys((self.s.runs_repo, self.s.hf_repo)) if r]
 
 
-def elsewhere(s: Settings, api: Shadeform) -> Elsewhere:
+def run_search(s: Settings, api: Shadeform) -> RunSearch:
     """The account and the Hub that the settings name."""
-    return Elsewhere(s, Hub(s.hf_endpoint, s.hf_token) if s.hf_token else None, api.instances)
+    return RunSearch(s, Hub(s.hf_endpoint, s.hf_token) if s.hf_token else None, api.instances)
 
 
-def find(ledger: Ledger, which: str | None, there: Elsewhere, owner: str | None = None) -> Entry:
+def find(ledger: Ledger, which: str | None, there: RunSearch, owner: str | None = None) -> Entry:
     """The run meant by `which`: of the ledger, else rebuilt (and noted there, if it is ours or `owner`'s)."""
     if not which or matching(ledger.entries(), which):
         return ledger.find(which)
@@ -66,7 +66,7 @@ def find(ledger: Ledger, which: str | None, there: Elsewhere, owner: str | None 
             else f"no run called {which[:60]!r} in the ledger, on the account or in {' and '.join(there.repos)}. "
             "See: just status, just orphans"
         )
-    return take_up(ledger, rebuild(there, found.pop(), instances), instances, owner)
+    return add_to_ledger(ledger, rebuild(there, found.pop(), instances), instances, owner)
 
 
 def candidates(which: str, instances: list[Instance], folders: set[str]) -> set[str]:
@@ -76,7 +76,9 @@ def candidates(which: str, instances: list[Instance], folders: set[str]) -> set[
     return exact or {run_id for run_id in known if run_id.startswith(which)}
 
 
-def take_up(ledger: Ledger, entry: Entry, instances: list[Instance], owner: str | None) -> Entry:
+def add_to_ledger(
+    ledger: Ledger, entry: Entry, instances: list[Instance], owner: str | None
+) -> Entry:
     """Note a rebuilt entry in the ledger if plan and tags agree that its owner is us, or the one that was named."""
     owners = {entry.plan.owner} | {
         i.owner for i in instances if i.run_id == entry.plan.run_id and i.owner
@@ -96,7 +98,7 @@ def check_ours(ledger: Ledger, entry: Entry) -> None:
         )
 
 
-def rebuild(there: Elsewhere, run_id: str, instances: list[Instance]) -> Entry:
+def rebuild(there: RunSearch, run_id: str, instances: list[Instance]) -> Entry:
     """The entry of a run from its folder and the account; NotFound or BadAnswer says why it cannot be."""
     if there.hub is None:
         raise UsageProblem(
@@ -160,7 +162,7 @@ def _run_folders(hub: Hub, repos: list[str]) -> set[str]:
     return {m[1] for m in found if m}
 
 
-def _named(which: str, there: Elsewhere, instances: list[Instance]) -> set[str]:
+def _named(which: str, there: RunSearch, instances: list[Instance]) -> set[str]:
     """The runs of that name that have a machine; a plan that cannot be read has no name."""
     found = set()
     for run_id in {i.run_id for i in instances if i.run_id}:

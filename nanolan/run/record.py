@@ -180,7 +180,7 @@ def error_of(receipt: Receipt) -> NanolanError | None:
 SILENT_S = 20 * 60  # four heartbeats: a machine that is silent for so long does not listen either
 
 
-class Stop(NamedTuple):
+class StopReason(NamedTuple):
     """Why something ends early: one of the design's reasons, and the text for people."""
 
     reason: str

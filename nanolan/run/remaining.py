@@ -19,7 +19,7 @@ from nanolan.run.record import PhaseReport
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedWork:
     """A phase's result, or a state on its way, that is proven on the Hub and pinned."""
 
     phase: str
@@ -34,31 +34,31 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Rest:
+class Remaining:
     """What is to be trained yet."""
 
     phases: tuple[str, ...]  # none: the run is complete
-    before: Kept | None = (
+    before: SavedWork | None = (
         None  # the result that the first of them starts from; None: the plan's own input
     )
-    saved: Kept | None = None  # the state that it can go on from
+    saved: SavedWork | None = None  # the state that it can go on from
 
 
-def rest_of(hub: Hub, plan: Plan, told: Mapping[str, PhaseReport]) -> Rest:
+def remaining_of(hub: Hub, plan: Plan, told: Mapping[str, PhaseReport]) -> Remaining:
     """The rest of a run; `told` is where the machine said it had put its phases. A failed look raises, it is never "none"."""
     tree, before = hub.tree(plan.hf_repo), None
     for i, phase in enumerate(plan.phases):
         result = result_of(hub, tree, plan, phase, told.get(phase))
         if result is None:
             runs = tree if plan.runs_repo == plan.hf_repo else hub.tree(plan.runs_repo)
-            return Rest(plan.phases[i:], before, saved_state(hub, runs, plan, phase))
+            return Remaining(plan.phases[i:], before, saved_state(hub, runs, plan, phase))
         before = result
-    return Rest((), before)
+    return Remaining((), before)
 
 
 def result_of(
     hub: Hub, tree: Tree, plan: Plan, phase: str, told: PhaseReport | None
-) -> Kept | None:
+) -> SavedWork | None:
     """The proven result of a phase: as its folder is now, or at the told revision if another run has written it since."""
     folder = f"{PHASES[phase].output_dir}/{plan.output_tag}"
     found = kept(hub, tree, folder, plan, phase, final=True)
@@ -72,12 +72,14 @@ def result_of(
         return None
 
 
-def saved_state(hub: Hub, tree: Tree, plan: Plan, phase: str) -> Kept | None:
+def saved_state(hub: Hub, tree: Tree, plan: Plan, phase: str) -> SavedWork | None:
     """The state of `phase` in the run folder, if it is whole."""
     return kept(hub, tree, f"{plan.folder}/saved/{phase}", plan, phase, final=False)
 
 
-def kept(hub: Hub, tree: Tree, folder: str, plan: Plan, phase: str, *, final: bool) -> Kept | None:
+def kept(
+    hub: Hub, tree: Tree, folder: str, plan: Plan, phase: str, *, final: bool
+) -> SavedWork | None:
     """What this run made of `phase`, if `folder` holds it whole."""
     if f"{folder}/{MANIFEST}" not in tree.files:
         return None
@@ -92,7 +94,7 @@ def kept(hub: Hub, tree: Tree, folder: str, plan: Plan, phase: str, *, final: bo
     mine = (manifest.run_id, manifest.phase, manifest.final) == (plan.run_id, phase, final)
     if not mine or not any(n.startswith("model_") for n in names):
         return None
-    return Kept(
+    return SavedWork(
         phase,
         manifest.step,
         folder,

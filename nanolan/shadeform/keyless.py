@@ -12,7 +12,7 @@ from nanolan.shadeform.records import Listing
 from nanolan.times import parse_time
 
 
-class Nobody(Shadeform):
+class KeylessClient(Shadeform):
     """Takes the place of the account on such a machine. Its bill is then price x age since the plan was made, which is a little
     more than the truth; the provider's own figure is not known."""
 

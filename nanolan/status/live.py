@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nanolan.money import dollars
-from nanolan.redact import drawing, hide, printable
+from nanolan.redact import cursor_allowed, hide, printable
 from nanolan.status.status import Overview, RunView
 from nanolan.status.text import (
     WIDTH,
@@ -108,7 +108,7 @@ class Redrawn:
 
         self.seen, self._console = (
             Seen(now),
-            console or Console(file=drawing(sys.stdout), highlight=False),
+            console or Console(file=cursor_allowed(sys.stdout), highlight=False),
         )
         self._live = Live(
             get_renderable=self.text,

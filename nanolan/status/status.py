@@ -34,7 +34,7 @@ from nanolan.run.record import (
     read_progress,
     read_receipt,
 )
-from nanolan.run.remaining import Kept, saved_state
+from nanolan.run.remaining import SavedWork, saved_state
 from nanolan.run.state import decide_state
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
@@ -64,7 +64,7 @@ class RunView:
     spent_cents: int | None = None
     log_tail: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()  # look-ups that failed: what is shown may be old or missing
-    saved: Kept | None = None  # of a run that ended short: the state that it can go on from
+    saved: SavedWork | None = None  # of a run that ended short: the state that it can go on from
     unknown: str = ""  # why it may have a machine though `instance` is None
     terms_seen: bool = False  # the provider's price and limits are in `instance`, as they are now
 
@@ -329,7 +329,7 @@ def of_this_attempt(e: Entry, told: Told | None) -> Told | None:
 
 def _saved(
     e: Entry, hub: Hub, tree: Tree, phases: dict[str, PhaseReport], problems: list[str]
-) -> Kept | None:
+) -> SavedWork | None:
     """The proven state of the first phase that is not proven."""
     left = [p for p, r in phases.items() if r.state != "proven"]
     runs = (

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from nanolan.cost.projection import Outlook, outlook
+from nanolan.cost.projection import Projection, project
 from nanolan.cost.spending import split, waste
 from nanolan.money import dollars, usd
 from nanolan.plan import Plan
@@ -166,12 +166,12 @@ def trouble_text(v: RunView) -> str:
     )
 
 
-def clock_of(v: RunView) -> Outlook:
+def clock_of(v: RunView) -> Projection:
     """The money clock of a run that goes on; empty once it is over."""
     if v.receipt or v.ended:
-        return Outlook()
+        return Projection()
     rate = (v.instance.hourly_cents if v.instance else None) or v.entry.plan.offer.hourly_cents
-    return outlook(v.terms(), v.progress, v.spent_cents, rate, now_utc())
+    return project(v.terms(), v.progress, v.spent_cents, rate, now_utc())
 
 
 def _clock(v: RunView) -> list[str]:

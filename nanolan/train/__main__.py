@@ -21,7 +21,7 @@ os.environ.setdefault(
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem  # noqa: E402
 from nanolan.files import Log  # noqa: E402
 from nanolan.train.job import Job, read_job  # noqa: E402
-from nanolan.train.processes import World, join_world
+from nanolan.train.processes import Processes, join_world
 from nanolan.train.stop import follow_parent, tell_stacks  # noqa: E402  # noqa: E402
 from nanolan.train.supervised import train_supervised  # noqa: E402
 
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def train(job: Job, world: World) -> None:
+def train(job: Job, world: Processes) -> None:
     """Train the job's phase and save it, or evaluate what is saved; NanolanError if there is no result."""
     if job.evaluate:
         from nanolan.train.evaluation.job import judge

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nanolan.model.gpt import GPT
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients: quick to about 1, not exact
 NS_STEPS = 5
@@ -71,7 +71,7 @@ class Muon:
 
     params: list[Tensor]
     lr: float
-    world: World
+    world: Processes
     momentum_buffer: Tensor | None = None
 
     @torch.no_grad()
@@ -116,7 +116,7 @@ class AdamW:
 
     param: Tensor
     lr: float
-    world: World
+    world: Processes
     t: int = 0
     exp_avg: Tensor | None = None
     exp_avg_sq: Tensor | None = None
@@ -192,7 +192,7 @@ class Optimizer:
 
 
 def make_optimizer(
-    model: GPT, world: World, *, unembedding_lr: float, embedding_lr: float, matrix_lr: float
+    model: GPT, world: Processes, *, unembedding_lr: float, embedding_lr: float, matrix_lr: float
 ) -> Optimizer:
     """A fresh optimizer; the AdamW rates are scaled by (n_embd / 768) ** -0.5."""
     scale = (model.config.n_embd / WIDTH) ** -0.5

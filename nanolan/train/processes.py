@@ -19,7 +19,7 @@ TIMEOUT = timedelta(minutes=20)  # a rank may compile or read data this much lon
 
 
 @dataclass(frozen=True)
-class World:
+class Processes:
     """This process among all."""
 
     rank: int
@@ -61,7 +61,7 @@ class World:
             dist.destroy_process_group()
 
 
-def join_world(device: str) -> World:
+def join_world(device: str) -> Processes:
     """This process's World from torchrun's environment (none: a world of one).
 
     UsageProblem when "cuda" is asked for and this rank has no CUDA device: never the CPU instead.
@@ -83,4 +83,4 @@ def join_world(device: str) -> World:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT
         )
-    return World(rank, size, here)
+    return Processes(rank, size, here)

@@ -25,7 +25,7 @@ from nanolan.train.job import Job
 RECENT = 20  # steps whose mean time says how much is left
 
 
-class Report:
+class ProgressWriter:
     """Rank 0's reporter; on other ranks (`speaks` false) every call does nothing."""
 
     def __init__(self, job: Job, speaks: bool = True) -> None:

@@ -22,8 +22,8 @@ from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer, make_optimizer
-from nanolan.train.processes import World
-from nanolan.train.progress import Report
+from nanolan.train.processes import Processes
+from nanolan.train.progress import ProgressWriter
 from nanolan.train.recipe import Recipe, lr_factor, micro_batch, momentum, recipe_for
 from nanolan.train.rollouts import (
     Question,
@@ -48,8 +48,8 @@ class Reinforcement:
     """The phase under way."""
 
     job: Job
-    world: World
-    report: Report
+    world: Processes
+    report: ProgressWriter
     recipe: Recipe
     tokenizer: Tokenizer
     model: GPT
@@ -69,9 +69,9 @@ class Reinforcement:
     )  # "start" and "end": pass@1, pass@2, ...
 
 
-def train_rl(job: Job, world: World) -> None:
+def train_rl(job: Job, world: Processes) -> None:
     """Train the job's rl phase and save it; NanolanError if there is no result."""
-    report = Report(job, world.first)
+    report = ProgressWriter(job, world.first)
     report.beat("load")
     t = prepare(job, world, report)
     with StopFlag() as stop:
@@ -83,7 +83,7 @@ def train_rl(job: Job, world: World) -> None:
 
 
 # ------------------------------------------------------------------ load
-def prepare(job: Job, world: World, report: Report) -> Reinforcement:
+def prepare(job: Job, world: Processes, report: ProgressWriter) -> Reinforcement:
     """Recipe, tokenizer, questions, model and optimizer, from the start or from a saved state."""
     recipe = recipe_for("rl", job.recipe)
     tokenizer = load_tokenizer(job.tokenizer_dir)
@@ -178,7 +178,7 @@ def prepare(job: Job, world: World, report: Report) -> Reinforcement:
     )
 
 
-def rows_that_fit(model: GPT, longest: int, world: World) -> int:
+def rows_that_fit(model: GPT, longest: int, world: Processes) -> int:
     """Rows of a micro-batch of the update, of at most `longest` tokens each."""
     if world.device.type == "cpu":
         return max(1, CPU_POSITIONS // longest)

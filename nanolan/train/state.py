@@ -25,7 +25,7 @@ from nanolan.model.checkpoint import read_state, write_files
 from nanolan.model.gpt import GPT
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from nanolan.train.step import finite
 
 KEPT = 2
@@ -45,7 +45,7 @@ class Resume:
     optimizer: bool  # False: with a fresh one
 
 
-def find_state(job: Job, world: World) -> Path | None:
+def find_state(job: Job, world: Processes) -> Path | None:
     """The folder of the newest whole state of this run and phase, if the job wants it; the same on every rank."""
     step = -1
     if world.first:
@@ -82,7 +82,7 @@ def how_to_resume(
     )
 
 
-def load_optimizer(folder: Path, step: int, optimizer: Optimizer, world: World) -> list[float]:
+def load_optimizer(folder: Path, step: int, optimizer: Optimizer, world: Processes) -> list[float]:
     """Give the optimizer and the random numbers back what they were; the losses so far."""
     mine = read_state(folder / f"optim_{step:06d}_rank{world.rank}.pt")
     first = mine if world.first else read_state(folder / f"optim_{step:06d}_rank0.pt")
@@ -104,7 +104,7 @@ class States:
     def __init__(
         self,
         job: Job,
-        world: World,
+        world: Processes,
         model: GPT,
         optimizer: Optimizer,
         resumed: Path | None = None,

@@ -16,7 +16,7 @@ from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model.gpt import GPT, IGNORE
 from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.data.packing import Batch, Rows
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 
 Loss = Callable[..., Tensor]  # ids, targets, and positions if there are any, (B, T) -> summed nats
 
@@ -92,7 +92,7 @@ class Stepper:
 
 @torch.no_grad()
 def validate(
-    model: GPT, rows: Rows, n_rows: int, micro: int, world: World, sizes: Tensor | None
+    model: GPT, rows: Rows, n_rows: int, micro: int, world: Processes, sizes: Tensor | None
 ) -> float | None:
     """Mean nats per trained token over the first `n_rows` rows, or bits per byte where token `sizes` are given.
 

@@ -25,8 +25,8 @@ from nanolan.train.data.mixtures import IDENTITY, TRAINING, VALIDATION, Part, op
 from nanolan.train.data.packing import NothingToTrain, Rows, make_rows
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer, make_optimizer
-from nanolan.train.processes import World
-from nanolan.train.progress import Report, mfu_per_token
+from nanolan.train.processes import Processes
+from nanolan.train.progress import ProgressWriter, mfu_per_token
 from nanolan.train.recipe import (
     Recipe,
     lr_factor,
@@ -55,8 +55,8 @@ class Training:
     """A phase under way."""
 
     job: Job
-    world: World
-    report: Report
+    world: Processes
+    report: ProgressWriter
     recipe: Recipe
     tokenizer: Tokenizer
     model: GPT
@@ -74,9 +74,9 @@ class Training:
     expected: float | None = None  # the loss that the meta of what it starts from speaks of
 
 
-def train_supervised(job: Job, world: World) -> None:
+def train_supervised(job: Job, world: Processes) -> None:
     """Train the job's phase and save it; NanolanError if there is no result."""
-    report = Report(job, world.first)
+    report = ProgressWriter(job, world.first)
     report.beat("load")
     t = prepare(job, world, report)
     with StopFlag() as stop:
@@ -86,7 +86,7 @@ def train_supervised(job: Job, world: World) -> None:
 
 
 # ------------------------------------------------------------------ load
-def prepare(job: Job, world: World, report: Report) -> Training:
+def prepare(job: Job, world: Processes, report: ProgressWriter) -> Training:
     """Recipe, tokenizer, data, model and optimizer, from the start or from a saved state."""
     recipe = recipe_for(job.phase, job.recipe)
     tokenizer = load_tokenizer(job.tokenizer_dir)
@@ -165,7 +165,12 @@ def prepare(job: Job, world: World, report: Report) -> Training:
 
 
 def take_up(
-    state: Path, step: int, resume: Resume, optimizer: Optimizer, world: World, report: Report
+    state: Path,
+    step: int,
+    resume: Resume,
+    optimizer: Optimizer,
+    world: Processes,
+    report: ProgressWriter,
 ) -> Health:
     """Fill optimizer and report from a saved state, if they fit; the health of the steps so far."""
     health = Health()
@@ -198,7 +203,9 @@ def mixture(job: Job) -> tuple[Part, ...]:
     return TRAINING[job.phase]
 
 
-def validation_rows(job: Job, tokenizer: Tokenizer, recipe: Recipe, world: World) -> Rows | None:
+def validation_rows(
+    job: Job, tokenizer: Tokenizer, recipe: Recipe, world: Processes
+) -> Rows | None:
     """A slice of the test splits; None when it is not wanted or, with a warning, when their files are not there."""
     parts = VALIDATION[job.phase]
     try:
@@ -217,7 +224,7 @@ def validation_rows(job: Job, tokenizer: Tokenizer, recipe: Recipe, world: World
 
 
 def micro_rows(
-    job: Job, model: GPT, recipe: Recipe, world: World, per_rank: int, before: int | None
+    job: Job, model: GPT, recipe: Recipe, world: Processes, per_rank: int, before: int | None
 ) -> int:
     """Rows of a micro-batch: the job's wish, else as before (memory may have run out), else what the memory allows."""
     gpu_gib = torch.cuda.mem_get_info()[1] / 2**30 if world.device.type == "cuda" else None
@@ -226,7 +233,7 @@ def micro_rows(
     )
 
 
-def speed_up(model: GPT, recipe: Recipe, world: World, report: Report) -> None:
+def speed_up(model: GPT, recipe: Recipe, world: Processes, report: ProgressWriter) -> None:
     """Compile on CUDA; let the collector be."""
     config, T = model.config, recipe.sequence_len
     report.mfu_per_token = mfu_per_token(config, T, world.device, world.size)

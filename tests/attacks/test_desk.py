@@ -17,12 +17,12 @@ import msgspec
 import pytest
 
 from nanolan.box.phase_runner import run_trainer
-from nanolan.box.sandbox import desk
+from nanolan.box.sandbox import trainer_folder
 from nanolan.box.speed_check import first_pace
-from nanolan.box.uploads import held_fast, note_results
+from nanolan.box.uploads import frozen_copy, note_results
 from nanolan.box.watch.heartbeat import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metrics_of
-from nanolan.box.watch.log import Parts, new_lines, whole
-from nanolan.box.watch.progress import read_beat
+from nanolan.box.watch.log import LogParts, new_lines, whole
+from nanolan.box.watch.progress import read_trainer_beat
 from nanolan.checkpoint.evaluation import gather, read_results, score_numbers
 from nanolan.checkpoint.manifest import MANIFEST, read_whole, save_whole, whole_steps
 from nanolan.errors import BadAnswer
@@ -84,7 +84,7 @@ PLACED: dict[str, Callable[[Path], None]] = {
 READERS: dict[str, tuple[str, Callable[[Path], Any], Any]] = {
     "metrics, last row": ("metrics.jsonl", last_row, Row()),
     "metrics, pace": ("metrics.jsonl", lambda p: first_pace(p, "sft"), None),
-    "heartbeat": ("heartbeat.json", read_beat, None),
+    "heartbeat": ("heartbeat.json", read_trainer_beat, None),
     "results": ("evaluation-sft.json", read_results, {}),
     "samples": ("evaluation-sft.samples.json", lambda p: gather([p]), ()),
 }
@@ -97,10 +97,10 @@ def test_what_is_not_the_trainers_own_is_as_if_it_were_not_there(
     placed: str, reader: str, tmp_path: Path
 ) -> None:
     name, read, nothing = READERS[reader]
-    desk(tmp_path).mkdir()
-    PLACED[placed](desk(tmp_path) / name)
+    trainer_folder(tmp_path).mkdir()
+    PLACED[placed](trainer_folder(tmp_path) / name)
     before = grown()
-    assert read(desk(tmp_path) / name) == nothing
+    assert read(trainer_folder(tmp_path) / name) == nothing
     assert grown() - before < 100
 
 
@@ -109,14 +109,14 @@ def test_what_is_not_the_trainers_own_is_as_if_it_were_not_there(
     "placed", ["a link to the keys", "a pipe", "a device", "a folder", "nothing"]
 )
 def test_no_link_and_no_pipe_is_uploaded_as_metrics(placed: str, tmp_path: Path) -> None:
-    desk(tmp_path).mkdir()
-    PLACED[placed](desk(tmp_path) / "metrics.jsonl")
+    trainer_folder(tmp_path).mkdir()
+    PLACED[placed](trainer_folder(tmp_path) / "metrics.jsonl")
     assert metrics_of(tmp_path) is None
 
 
 def test_metrics_without_end_are_cut_to_their_newest_rows(tmp_path: Path) -> None:
-    desk(tmp_path).mkdir()
-    with (desk(tmp_path) / "metrics.jsonl").open("wb") as f:
+    trainer_folder(tmp_path).mkdir()
+    with (trainer_folder(tmp_path) / "metrics.jsonl").open("wb") as f:
         f.truncate(10 << 30)
         f.seek(0, os.SEEK_END)
         f.write(b"\n" + ROW * 100)
@@ -125,7 +125,7 @@ def test_metrics_without_end_are_cut_to_their_newest_rows(tmp_path: Path) -> Non
     assert (
         sent == ROW * 100
         and len(sent) <= METRICS_BYTES
-        and last_row(desk(tmp_path) / "metrics.jsonl").step == 3
+        and last_row(trainer_folder(tmp_path) / "metrics.jsonl").step == 3
     )
     assert grown() - before < 200, "MB"
     assert LAST_ROWS_BYTES < METRICS_BYTES and len(read_metrics(sent).rows) == 100
@@ -175,7 +175,7 @@ def test_the_note_of_the_logs_parts_is_not_written_through_a_link(
     (tmp_path / "plan.json").write_text("root's")
     for name in ("log-parts.json", "log-parts.tmp"):
         (tmp_path / name).symlink_to(tmp_path / "plan.json")
-    parts = Parts(PLAN, Mask([]), tmp_path / "log-parts.json")
+    parts = LogParts(PLAN, Mask([]), tmp_path / "log-parts.json")
     assert parts.next()
     parts.sent()
     assert (tmp_path / "plan.json").read_text() == "root's"
@@ -211,7 +211,7 @@ def test_a_file_that_becomes_a_link_after_it_was_found_whole_is_not_uploaded(
     swapped(folder, name)
     with (
         pytest.raises(BadAnswer),
-        held_fast(SimpleNamespace(work=tmp_path), "sft", folder, manifest),
+        frozen_copy(SimpleNamespace(work=tmp_path), "sft", folder, manifest),
     ):  # type: ignore[arg-type]
         pytest.fail("it would be uploaded")
 
@@ -219,7 +219,7 @@ def test_a_file_that_becomes_a_link_after_it_was_found_whole_is_not_uploaded(
 def test_what_is_held_fast_is_not_changed_by_a_later_link(tmp_path: Path) -> None:
     folder = a_step(tmp_path / "out")
     manifest = read_whole(folder)
-    with held_fast(SimpleNamespace(work=tmp_path), "sft", folder, manifest) as copy:  # type: ignore[arg-type]
+    with frozen_copy(SimpleNamespace(work=tmp_path), "sft", folder, manifest) as copy:  # type: ignore[arg-type]
         swapped(folder, "model_000005.pt")
         assert read_whole(copy).files == manifest.files and copy.parent == tmp_path
 
@@ -234,7 +234,7 @@ def test_a_folder_that_is_a_link_gives_nothing_away(tmp_path: Path) -> None:
     assert not list(whole_steps(tmp_path / "out"))
     with (
         pytest.raises((BadAnswer, OSError)),
-        held_fast(SimpleNamespace(work=tmp_path), "sft", folder, manifest),
+        frozen_copy(SimpleNamespace(work=tmp_path), "sft", folder, manifest),
     ):  # type: ignore[arg-type]
         pytest.fail("it would be uploaded")
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from nanolan.box.postmortem import exception_of, read_postmortem
-from nanolan.box.watch.control import Limit
+from nanolan.box.watch.control import LimitRequest
 from nanolan.errors import BadAnswer, NanolanError, NotFound, UnclearAnswer, Unreachable
 from nanolan.hub.client import SMALL_FILE, Hub
 from nanolan.plan import UNREADABLE
@@ -172,7 +172,7 @@ def test_a_damaged_entry_of_the_ledger_is_named_and_keeps_no_other_away(
         == [ledger.find("ffffffff").plan.run_id]
     )
     with pytest.raises(UNREADABLE):
-        msgspec.json.decode(data, type=Limit)
+        msgspec.json.decode(data, type=LimitRequest)
 
 
 def test_a_plan_that_would_raise_its_own_limit_or_go_elsewhere_is_left_alone() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from nanolan.cli.command import Words, run
+from nanolan.cli.command import KeyValueCommand, run
 from nanolan.settings.settings import ROOT
 from tests.bench import status as bench_status
 
@@ -39,7 +39,7 @@ launch()
 MEGABYTES = 300
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("names", nargs=-1)
 def bench(names: tuple[str, ...]) -> int:
     """Print figures as ratios against a baseline of the same run.

@@ -15,7 +15,7 @@ from nanolan.model.engine import Completion, Engine
 from nanolan.model.gpt import GPT
 from nanolan.model.sampling import Sampling
 from nanolan.train.optim import make_optimizer
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from nanolan.train.rl import rows_that_fit
 from nanolan.train.rollouts import Rollout, policy_batch, policy_loss
 from nanolan.train.step import Stepper, autocast, even_micro_batch
@@ -36,7 +36,7 @@ class Tally:
     generated: int = 0
 
 
-def train_ours(shape: Shape, phase: str, model: GPT, world: World) -> Iterator[Tally]:
+def train_ours(shape: Shape, phase: str, model: GPT, world: Processes) -> Iterator[Tally]:
     """mid and sft as the trainer does them."""
     config = shape.config
     optimizer = make_optimizer(model, world, **RATES)
@@ -54,7 +54,7 @@ def train_ours(shape: Shape, phase: str, model: GPT, world: World) -> Iterator[T
         yield Tally(w.batch.ids.numel(), w.real, w.trained)
 
 
-def train_plain(shape: Shape, phase: str, model: GPT, world: World) -> Iterator[Tally]:
+def train_plain(shape: Shape, phase: str, model: GPT, world: Processes) -> Iterator[Tally]:
     """mid and sft the plain way."""
     optimizer = plain.PlainOptimizer(model, **RATES)
     for works in WORKS[phase, "plain"](shape, phase):
@@ -67,7 +67,7 @@ def train_plain(shape: Shape, phase: str, model: GPT, world: World) -> Iterator[
         yield Tally(sum(w.batch.ids.numel() for w in works), sum(w.real for w in works), trained)
 
 
-def rl_ours(shape: Shape, phase: str, model: GPT, world: World) -> Iterator[Tally]:
+def rl_ours(shape: Shape, phase: str, model: GPT, world: Processes) -> Iterator[Tally]:
     """rl as the trainer does it."""
     engine, optimizer = Engine(model, made_tokenizer(shape)), make_optimizer(model, world, **RATES)
     micro = rows_that_fit(model, shape.config.sequence_len // 2 + shape.new_tokens, world)
@@ -91,7 +91,7 @@ def rl_ours(shape: Shape, phase: str, model: GPT, world: World) -> Iterator[Tall
         yield Tally(batch.ids.numel(), real(teaching), generated(teaching), generated(rollouts))
 
 
-def rl_plain(shape: Shape, phase: str, model: GPT, world: World) -> Iterator[Tally]:
+def rl_plain(shape: Shape, phase: str, model: GPT, world: Processes) -> Iterator[Tally]:
     """rl the plain way: every try is trained, whatever it teaches."""
     tokenizer, optimizer = made_tokenizer(shape), plain.PlainOptimizer(model, **RATES)
     ends = (tokenizer.bos, tokenizer.special("assistant_end"))
@@ -135,7 +135,7 @@ def real(rollouts: list[Rollout]) -> int:
     return generated(rollouts) + sum(len(r.question.prompt) * len(r.tries) for r in rollouts)
 
 
-CASES: dict[tuple[str, str], Callable[[Shape, str, GPT, World], Iterator[Tally]]] = {
+CASES: dict[tuple[str, str], Callable[[Shape, str, GPT, Processes], Iterator[Tally]]] = {
     ("mid", "plain"): train_plain,
     ("mid", "ours"): train_ours,
     ("sft", "plain"): train_plain,

@@ -150,8 +150,8 @@ def _drain(terminal: int, seconds: float) -> None:
 def heartbeat() -> str:
     """CPU seconds a minute of what the box program does beside the training: heartbeats, the meter, looking for the user's word."""
     from nanolan.box.watch.control import Control
-    from nanolan.box.watch.heartbeat import Herald
-    from nanolan.box.watch.spend import Meter
+    from nanolan.box.watch.heartbeat import Heartbeat
+    from nanolan.box.watch.spend import SpendMeter
     from nanolan.box.watch.timeline import Timeline
     from nanolan.hub.client import Hub
     from nanolan.notify import Notifier
@@ -176,9 +176,9 @@ def heartbeat() -> str:
         )
         plan = make_plan(hub_url, cloud_url, hf_repo="me/bench", runs_repo="me/bench")
         api, hub = Shadeform(Secret(KEY), cloud_url), Hub(hub_url, Secret(WRITER), patience_s=0)
-        meter = Meter(plan, machine(60), api)
+        meter = SpendMeter(plan, machine(60), api)
         control = Control(plan, hub)
-        herald = Herald(
+        herald = Heartbeat(
             plan,
             {"HF_TOKEN": Secret(WRITER), "X": Secret("a-secret-to-mask")},
             work,

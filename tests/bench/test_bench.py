@@ -10,7 +10,7 @@ import torch
 
 from nanolan.errors import UsageProblem
 from nanolan.model.gpt import GPT
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from tests.bench.bench_shape import TINY
 from tests.bench.cases import CASES, Tally
 from tests.bench.trainer import COUNTED, PATHS, PHASES, Case, Step, line, main, measure, ratios, run
@@ -40,7 +40,7 @@ def test_a_step_changes_every_weight(phase: str, path: str) -> None:
     model = GPT.fresh(TINY.config)
     torch.nn.init.normal_(model.lm_head.weight, std=0.02)
     before = {key: t.clone() for key, t in model.state_dict().items()}
-    list(islice(CASES[phase, path](TINY, phase, model, World(0, 1, torch.device("cpu"))), 2))
+    list(islice(CASES[phase, path](TINY, phase, model, Processes(0, 1, torch.device("cpu"))), 2))
     assert [key for key, t in model.state_dict().items() if torch.equal(t, before[key])] == []
 
 
@@ -49,7 +49,7 @@ def test_rl_counts_all_answers_and_trains_those_that_teach() -> None:
     for path in PATHS:
         model = GPT.fresh(TINY.config)
         [tallies[path]] = islice(
-            CASES["rl", path](TINY, "rl", model, World(0, 1, torch.device("cpu"))), 1
+            CASES["rl", path](TINY, "rl", model, Processes(0, 1, torch.device("cpu"))), 1
         )
     most = TINY.questions * TINY.samples * TINY.new_tokens
     assert tallies["plain"].trained == tallies["plain"].generated <= most

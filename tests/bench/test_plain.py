@@ -11,7 +11,7 @@ from nanolan.model.engine import Completion, Engine
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.sampling import Sampling
 from nanolan.train.optim import make_optimizer
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from nanolan.train.rollouts import Question, Rollout, policy_batch, policy_loss
 from tests.bench import plain
 from tests.bench.bench_shape import TINY
@@ -85,7 +85,7 @@ def test_the_policy_gradient_is_that_of_the_trainer() -> None:
 
 def test_steps_of_the_optimizer_are_those_of_the_trainer() -> None:
     models = [noisy(GROUPED), noisy(GROUPED)]
-    ours = make_optimizer(models[0], World(0, 1, torch.device("cpu")), **RATES)
+    ours = make_optimizer(models[0], Processes(0, 1, torch.device("cpu")), **RATES)
     theirs = plain.PlainOptimizer(models[1], **RATES)
     for seed in range(3):
         for model in models:

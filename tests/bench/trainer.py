@@ -25,7 +25,7 @@ import torch
 
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.model.gpt import GPT
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from nanolan.train.progress import mfu_per_token, peak_gib
 from tests.bench.cases import CASES, Tally
 from tests.bench.workload import SHAPES, Shape
@@ -49,7 +49,7 @@ class Step:
 
 def measure(shape: Shape, phase: str, path: str) -> Iterator[Step]:
     """The steps of one case, in this process."""
-    world = World(0, 1, torch.device(shape.device))
+    world = Processes(0, 1, torch.device(shape.device))
     model = GPT.from_state(shape.config, GPT.fresh(shape.config).state_dict(), world.device)
     torch.nn.init.normal_(model.lm_head.weight, std=0.02)
     mfu = mfu_per_token(shape.config, shape.config.sequence_len, world.device, 1)

@@ -11,7 +11,14 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from nanolan.box.final_files import LEAVES, REPORT_S, leave_card, left_behind, loud, spare_s
+from nanolan.box.final_files import (
+    FINAL_FILES,
+    REPORT_S,
+    final_files,
+    public_leak_warning,
+    spare_s,
+    update_model_card,
+)
 from nanolan.box.postmortem import read_postmortem
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample, beside, read_samples
 from nanolan.cost.budget import ASSUMED
@@ -69,7 +76,7 @@ def answered(m: Any, phase: str, text: str) -> None:
 def test_the_log_the_metrics_and_the_receipt_are_left(tmp_path: Path) -> None:
     (tmp_path / "trainer").mkdir(exist_ok=True)
     (tmp_path / "trainer/metrics.jsonl").write_bytes(b'{"step": 1}\n')
-    files = left_behind(machine(tmp_path), RECEIPT)
+    files = final_files(machine(tmp_path), RECEIPT)
     assert files[LOG] == b"the log"
     assert files[f"{FOLDER}/metrics.jsonl"] == b'{"step": 1}\n'
     receipt = files[f"{FOLDER}/receipt.json"]
@@ -77,21 +84,21 @@ def test_the_log_the_metrics_and_the_receipt_are_left(tmp_path: Path) -> None:
 
 
 def test_a_run_without_metrics_or_answers_leaves_none(tmp_path: Path) -> None:
-    files = left_behind(machine(tmp_path), RECEIPT)
+    files = final_files(machine(tmp_path), RECEIPT)
     assert f"{FOLDER}/metrics.jsonl" not in files and f"{FOLDER}/samples.json" not in files
     assert {f"{FOLDER}/environment.json", f"{FOLDER}/report.html"} <= set(files)
 
 
 def test_a_report_that_took_the_program_down_is_not_made_again(tmp_path: Path) -> None:
-    assert f"{FOLDER}/report.html" in left_behind(machine(tmp_path), RECEIPT)
-    again = left_behind(
+    assert f"{FOLDER}/report.html" in final_files(machine(tmp_path), RECEIPT)
+    again = final_files(
         machine(tmp_path), RECEIPT
     )  # the next life of the program: nobody knows how the first ended
     assert f"{FOLDER}/report.html" not in again and f"{FOLDER}/receipt.json" in again
 
 
 def test_once_what_is_left_is_for_deleting_there_is_no_report(tmp_path: Path) -> None:
-    files = left_behind(machine(tmp_path, soft=True, hard=True), RECEIPT)
+    files = final_files(machine(tmp_path, soft=True, hard=True), RECEIPT)
     assert set(files) == {LOG, f"{FOLDER}/receipt.json"}
     assert (spare_s(machine(tmp_path)), spare_s(machine(tmp_path, soft=True))) == (
         REPORT_S,
@@ -108,7 +115,7 @@ def test_answers_of_all_phases_are_left_in_their_order_and_shown_in_the_report_w
     (tmp_path / "trainer/evaluation-rl.samples.json").write_text("{half")
     (tmp_path / "trainer").mkdir(exist_ok=True)
     (tmp_path / "trainer/metrics.jsonl").write_bytes(lines(rows(20)))
-    files = left_behind(m, RECEIPT)
+    files = final_files(m, RECEIPT)
     samples, report = files[f"{FOLDER}/samples.json"], files[f"{FOLDER}/report.html"]
     assert isinstance(samples, bytes) and [s.phase for s in read_samples(samples)] == ["mid", "sft"]
     assert (
@@ -125,7 +132,7 @@ def test_no_secret_is_in_what_is_left(tmp_path: Path) -> None:
     answered(m, "mid", f"My token is {TOKEN}")
     assert not [
         path
-        for path, data in left_behind(m, RECEIPT).items()
+        for path, data in final_files(m, RECEIPT).items()
         if isinstance(data, bytes) and TOKEN.encode() in data
     ]
 
@@ -136,7 +143,7 @@ def test_a_leave_that_cannot_be_made_keeps_none_of_the_others_away(
     def broken(m: Any, receipt: Any) -> bytes:
         raise KeyError("a chart")
 
-    files = left_behind(machine(tmp_path), RECEIPT, {"broken.html": broken, **LEAVES})
+    files = final_files(machine(tmp_path), RECEIPT, {"broken.html": broken, **FINAL_FILES})
     assert f"{FOLDER}/receipt.json" in files and f"{FOLDER}/broken.html" not in files
     assert "broken.html could not be made: KeyError" in capsys.readouterr().out
 
@@ -152,7 +159,7 @@ def test_a_run_that_ended_short_leaves_a_black_box_and_its_headlines_in_the_log(
     (tmp_path / "trainer/heartbeat.json").write_text(
         '{"phase": "sft", "step": 12, "steps": 90, "stage": "train"}'
     )
-    data = left_behind(machine(tmp_path), FAILED)[f"{FOLDER}/postmortem.json"]
+    data = final_files(machine(tmp_path), FAILED)[f"{FOLDER}/postmortem.json"]
     assert isinstance(data, bytes) and TOKEN.encode() not in data
     box = read_postmortem(data)
     assert box.cause == "CUDA out of memory in training at step 12" and box.seen == {
@@ -162,19 +169,19 @@ def test_a_run_that_ended_short_leaves_a_black_box_and_its_headlines_in_the_log(
 
 
 def test_a_machine_that_has_money_for_its_deletion_alone_is_not_examined(tmp_path: Path) -> None:
-    data = left_behind(machine(tmp_path, soft=True, hard=True), FAILED)[f"{FOLDER}/postmortem.json"]
+    data = final_files(machine(tmp_path, soft=True, hard=True), FAILED)[f"{FOLDER}/postmortem.json"]
     assert isinstance(data, bytes) and read_postmortem(data).seen == {}
 
 
 def test_a_run_that_succeeded_leaves_no_black_box(tmp_path: Path) -> None:
-    assert f"{FOLDER}/postmortem.json" not in left_behind(machine(tmp_path), RECEIPT)
+    assert f"{FOLDER}/postmortem.json" not in final_files(machine(tmp_path), RECEIPT)
 
 
 def test_the_log_is_read_last_so_that_it_holds_what_was_said_of_the_others(tmp_path: Path) -> None:
     said: list[str] = []
     m = machine(tmp_path)
     m.herald.log = lambda: "".join(said).encode()
-    files = left_behind(m, RECEIPT, {"a": lambda m, receipt: said.append("said on the way")})  # type: ignore[dict-item,func-returns-value]
+    files = final_files(m, RECEIPT, {"a": lambda m, receipt: said.append("said on the way")})  # type: ignore[dict-item,func-returns-value]
     assert files[LOG] == b"said on the way"
 
 
@@ -198,7 +205,7 @@ def test_the_card_tells_of_what_is_proven_and_keeps_the_users_text(
     tmp_path: Path, hub: HubServer
 ) -> None:
     hub.put(PLAN.hf_repo, {"README.md": "---\nlicense: mit\n---\n# Grüße\n".encode()})
-    leave_card(machine(tmp_path, hub.url), RECEIPT)
+    update_model_card(machine(tmp_path, hub.url), RECEIPT)
     text = readme(hub) or ""
     assert "# Grüße" in text and "license: mit" in text and f"| `{FOLDERS['mid']}` |" in text
     assert FOLDERS["sft"] not in text, "the Hub has no such folder"
@@ -215,7 +222,7 @@ def test_the_card_tells_of_what_is_proven_and_keeps_the_users_text(
 def test_without_a_proof_or_without_money_for_it_there_is_no_card(
     tmp_path: Path, hub: HubServer, receipt: Any, soft: bool
 ) -> None:
-    leave_card(machine(tmp_path, hub.url, soft), receipt)
+    update_model_card(machine(tmp_path, hub.url, soft), receipt)
     assert readme(hub) is None
 
 
@@ -223,12 +230,12 @@ def test_a_readme_that_cannot_be_read_stays_as_it_is(
     tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.put(PLAN.hf_repo, {"README.md": b"\xff\xfe"})
-    leave_card(machine(tmp_path, hub.url), MID)
+    update_model_card(machine(tmp_path, hub.url), MID)
     assert hub.read(PLAN.hf_repo, "README.md") == b"\xff\xfe"
     assert "the model card stays as it was: UnicodeDecodeError" in capsys.readouterr().out
     hub.put(PLAN.hf_repo, {"README.md": b"mine"})
     hub.fault(match="README.md", action="status", status=503, times=99)
-    leave_card(machine(tmp_path, hub.url), MID)
+    update_model_card(machine(tmp_path, hub.url), MID)
     assert hub.read(PLAN.hf_repo, "README.md") == b"mine"
     assert "the model card stays as it was: Unreachable" in capsys.readouterr().out
 
@@ -237,12 +244,12 @@ def test_a_hub_that_refuses_the_card_fails_nothing(
     tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.fault(match="commit", action="status", status=403, times=99)
-    leave_card(machine(tmp_path, hub.url), MID)
+    update_model_card(machine(tmp_path, hub.url), MID)
     assert readme(hub) is None and "the model card stays as it was" in capsys.readouterr().out
 
 
 def test_the_card_has_no_secret(tmp_path: Path, hub: HubServer) -> None:
-    leave_card(machine(tmp_path, hub.url), replace(MID, ended=TOKEN))
+    update_model_card(machine(tmp_path, hub.url), replace(MID, ended=TOKEN))
     assert TOKEN not in (readme(hub) or TOKEN)
 
 
@@ -251,9 +258,9 @@ def test_a_secret_in_a_log_that_anybody_can_read_is_said_in_its_last_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], public: bool
 ) -> None:
     m = machine(tmp_path, public=public)
-    left_behind(m, RECEIPT)
+    final_files(m, RECEIPT)
     assert (
-        bool(loud(m)),
+        bool(public_leak_warning(m)),
         "WARNING: A SECRET WAS PRINTED" in capsys.readouterr().out.splitlines()[-1:][0]
         if public
         else False,

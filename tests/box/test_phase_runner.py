@@ -28,7 +28,7 @@ from nanolan.box.phase_runner import (
 )
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.plan import Plan
-from nanolan.run.record import Stop
+from nanolan.run.record import StopReason
 from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
 from tests.support.box_fixtures import environ, make_plan, until
@@ -75,11 +75,11 @@ def job(tmp: Path, plan: Plan, **recipe: float) -> dict[str, Any]:
 def run(
     tmp: Path,
     plan: Plan,
-    stop: Callable[[], Stop | None] = lambda: None,
+    stop: Callable[[], StopReason | None] = lambda: None,
     grace_s: float = 10.0,
     wandb_key: str | None = None,
     **recipe: float,
-) -> tuple[int, Stop | None]:
+) -> tuple[int, StopReason | None]:
     host = {k: v for k, v in HOST.items() if k != "NANOLAN_BOX"}
     return run_trainer(
         plan,
@@ -97,10 +97,10 @@ def trainers(plan: Plan) -> list[psutil.Process]:
     return [p for p in psutil.process_iter() if environ(p).get(MARK) == plan.run_id]
 
 
-LIMIT = Stop("spend_limit", "the limit")
+LIMIT = StopReason("spend_limit", "the limit")
 
 
-def after(seconds: float) -> Callable[[], Stop | None]:
+def after(seconds: float) -> Callable[[], StopReason | None]:
     """A stop that has a reason from then on."""
     end = time.monotonic() + seconds
     return lambda: LIMIT if time.monotonic() > end else None
@@ -239,7 +239,7 @@ def test_what_the_trainer_leaves_in_a_session_of_its_own_is_killed(
 
 
 def test_killing_the_parent_leaves_no_worker(plan: Plan, tmp_path: Path) -> None:
-    ended: list[tuple[int, Stop | None]] = []
+    ended: list[tuple[int, StopReason | None]] = []
     running = threading.Thread(target=lambda: ended.append(run(tmp_path, plan, fork=1, hang=1)))
     running.start()
     until(lambda: len(trainers(plan)) >= 2)
@@ -317,7 +317,7 @@ def test_a_trainer_that_ignores_sigterm_is_killed_after_the_grace(
 def test_a_trainer_that_hangs_shows_where_it_stands_before_it_is_killed(
     plan: Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    hang = Stop("hang", "no progress")
+    hang = StopReason("hang", "no progress")
     code, stop = run(
         tmp_path, plan, lambda: hang if steps_done(tmp_path) >= 2 else None, hang=2, fork=1
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.box.sandbox import UID, confine, desk, fence, hand_over
+from nanolan.box.sandbox import UID, block_metadata_service, chown_tree, confine, trainer_folder
 
 PYTHONS = ("/usr/bin/python3", sys.executable)  # the first has no nanolan in it: "no code" is told
 as_root = pytest.mark.skipif(
@@ -64,7 +64,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_trainers_user_reads_its_inputs_writes_its_desk_and_nothing_else(
     work: Path, python: str
 ) -> None:
-    old = desk(work) / "out/step-000001"
+    old = trainer_folder(work) / "out/step-000001"
     old.mkdir(parents=True)  # of an earlier life, or fetched: root's
     account, why = confine(work, python=python)
     assert account and account.uid == UID, why
@@ -82,7 +82,7 @@ def test_the_trainers_user_reads_its_inputs_writes_its_desk_and_nothing_else(
 
     assert may(f"open('{work}/model/model_000001.pt').read()")
     assert may(
-        f"open('{desk(work)}/metrics.jsonl', 'w').write('x'); open('{old}/model', 'w').close()"
+        f"open('{trainer_folder(work)}/metrics.jsonl', 'w').write('x'); open('{old}/model', 'w').close()"
     )
     assert may(f"os.rename('{old}', '{old}-b'); shutil.rmtree('{old}-b')")
     assert may("open(os.path.expanduser('~/cache'), 'w').close()")
@@ -100,7 +100,7 @@ def test_the_trainers_user_reads_its_inputs_writes_its_desk_and_nothing_else(
         "os.setuid(0)",
     ):
         assert not may(wish), wish
-    assert oct((desk(work) / "metrics.jsonl").stat().st_mode & 0o777) == "0o600"
+    assert oct((trainer_folder(work) / "metrics.jsonl").stat().st_mode & 0o777) == "0o600"
 
 
 @as_root
@@ -231,14 +231,14 @@ def test_who_is_not_root_goes_on_as_himself(work: Path, python: str) -> None:
 
 @as_root
 def test_handing_over_follows_no_link_and_gives_no_second_name_away(work: Path) -> None:
-    mine, folder = work.parent / "state/secrets.json", desk(work) / "out"
+    mine, folder = work.parent / "state/secrets.json", trainer_folder(work) / "out"
     folder.mkdir(parents=True)
     (folder / "model").touch()
     (folder / "link").symlink_to(mine)
     (folder / "folder").symlink_to(mine.parent)
     os.link(work / "model/model_000001.pt", folder / "second-name")
-    hand_over(desk(work), UID)
-    assert {p.stat().st_uid for p in (desk(work), folder, folder / "model")} == {UID}
+    chown_tree(trainer_folder(work), UID)
+    assert {p.stat().st_uid for p in (trainer_folder(work), folder, folder / "model")} == {UID}
     assert {p.stat().st_uid for p in (mine, mine.parent, work / "model/model_000001.pt")} == {0}
 
 
@@ -287,7 +287,7 @@ def test_a_machine_without_a_firewall_program_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "No such file or directory: 'iptables'" in fence()
+    assert "No such file or directory: 'iptables'" in block_metadata_service()
     (tmp_path / "iptables").write_text("#!/bin/sh\necho 'you must be root' >&2\nexit 4\n")
     (tmp_path / "iptables").chmod(0o755)
-    assert fence() == "you must be root"
+    assert block_metadata_service() == "you must be root"

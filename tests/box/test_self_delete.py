@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from nanolan.box.context import Machine
+from nanolan.box.context import BoxRun
 from nanolan.box.self_delete import accepted, delete, power_off, wait_to_be_deleted, warrant_of
 from nanolan.box.uploads import upload
 from nanolan.checkpoint.manifest import newest_whole
@@ -52,13 +52,13 @@ class Api:
         """At once."""
 
 
-def with_api(m: Machine, *problems: Exception) -> Api:
+def with_api(m: BoxRun, *problems: Exception) -> Api:
     api = Api(*problems)
     m.api, m.me = api, SimpleNamespace(id="me", hourly_cents=100)  # type: ignore[assignment]
     return api
 
 
-def uploaded(m: Machine, phase: str) -> None:
+def uploaded(m: BoxRun, phase: str) -> None:
     trained(m, phase)
     found = newest_whole(m.out_dir(phase), phase)
     assert found

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.box.speed_check import complaint, exchange, first_pace
+from nanolan.box.speed_check import first_pace, should_replace, slow_reason
 from tests.support.box_fixtures import make_plan
 
 PLAN = replace(
@@ -62,7 +62,7 @@ def test_half_a_row_and_rows_without_a_speed_are_passed_over(tmp_path: Path) -> 
 def test_slow_is_half_of_the_usual_steps_or_a_fifth_of_the_usual_network(
     what: str, unit: str, now: float, says: str
 ) -> None:
-    text = complaint(PLAN, what, unit, now)
+    text = slow_reason(PLAN, what, unit, now)
     assert says in text and bool(text) == bool(says)
 
 
@@ -73,4 +73,4 @@ def test_slow_is_half_of_the_usual_steps_or_a_fifth_of_the_usual_network(
 def test_a_slow_machine_is_given_back_only_by_three_runs_figures_and_within_its_probation(
     runs: int, spent: int, given_back: bool
 ) -> None:
-    assert exchange(replace(PLAN, usual_runs=runs), spent) is given_back
+    assert should_replace(replace(PLAN, usual_runs=runs), spent) is given_back

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.box.context import Machine
-from nanolan.box.uploads import StateUploads, held_fast, save, save_the_rest, upload
+from nanolan.box.context import BoxRun
+from nanolan.box.uploads import StateUploads, frozen_copy, save, save_the_rest, upload
 from nanolan.checkpoint.evaluation import meta_name
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
 from nanolan.errors import Unreachable
@@ -32,13 +32,13 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
         yield server
 
 
-def send(m: Machine, phase: str = "sft") -> None:
+def send(m: BoxRun, phase: str = "sft") -> None:
     found = newest_whole(m.out_dir(phase), phase)
     assert found
     upload(m, phase, *found)
 
 
-def sent(m: Machine) -> int:
+def sent(m: BoxRun) -> int:
     return len(m.sent)  # type: ignore[attr-defined,no-any-return]
 
 
@@ -132,7 +132,7 @@ def test_the_rest_is_saved_phase_by_phase_whatever_goes_wrong_with_one(
 # ---- from a disk that takes nothing
 
 
-def takes_nothing(m: Machine) -> None:
+def takes_nothing(m: BoxRun) -> None:
     """No second name can be made: the place for it cannot be had."""
     (m.work / ".sending-sft-5").write_text("in the way")
 
@@ -160,7 +160,7 @@ def test_a_state_of_a_trainer_that_runs_never_goes_up_from_its_own_place(
         StateUploads(m, "sft").send()
     found = newest_whole(m.out_dir("sft"), "sft")
     assert found and not killed and not sent(m)
-    with held_fast(m, "sft", *found) as folder:
+    with frozen_copy(m, "sft", *found) as folder:
         assert folder == found[0]
 
 

@@ -13,13 +13,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from nanolan.cli.command import Words, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 from nanolan.errors import InsufficientFunds, MayBeBilling
 from nanolan.redact import printable
 from nanolan.settings.settings import TABLE
 
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @setting_options("phase", "run_name", "spend_limit")
 @click.option("-y", "--yes", is_flag=True)
 @click.option("--all-configs", is_flag=True)

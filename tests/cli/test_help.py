@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from nanolan.cli.help import GROUPS, Taught, examples_of
+from nanolan.cli.help import GROUPS, GroupedHelp, examples_of
 from nanolan.cli.menu import recipes
 from nanolan.settings.settings import ROOT
 
@@ -131,5 +131,5 @@ def test_examples_are_read_with_what_they_do_and_what_goes_on_below(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     found = command("taught_script")
-    assert isinstance(found, Taught)
+    assert isinstance(found, GroupedHelp)
     assert examples_of(found) == [("just a b=1", "first and more"), ("just a", "")]

@@ -9,7 +9,7 @@ import pytest
 
 from nanolan.code.bundle import bundle_and_snapshot, make_bundle
 from nanolan.code.check import code_here
-from nanolan.code.snapshot import MOST_BYTES, Snapshot, look_at_code_of
+from nanolan.code.snapshot import MOST_BYTES, Snapshot, check_code_of
 from nanolan.errors import PreflightFailed
 from nanolan.redact import Secret
 from nanolan.settings.settings import ROOT
@@ -126,7 +126,7 @@ def littered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Snapshot, str]:
     )
     checks = code_here("ab12cd34", root)[2]
     assert [c.ok for c in checks] == [True, None]
-    return look_at_code_of(root), checks[1].text
+    return check_code_of(root), checks[1].text
 
 
 @pytest.mark.parametrize("what", LYING_ABOUT)

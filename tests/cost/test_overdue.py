@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanolan.cost.overdue import SLACK_S, Guard, Sight, over_limit, overdue, spent_cents, waits
+from nanolan.cost.overdue import (
+    SLACK_S,
+    InstanceFacts,
+    OverdueTimer,
+    over_limit,
+    overdue,
+    spent_cents,
+    waits,
+)
 from nanolan.run.record import Receipt
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.times import iso, now_utc, parse_time
@@ -91,7 +99,7 @@ def test_over_the_limit_is_by_money_or_by_date_while_it_bills(
 
 def test_it_is_due_after_a_minute_without_a_break() -> None:
     now = [0.0]
-    guard, i = Guard(lambda: now[0]), machine()
+    guard, i = OverdueTimer(lambda: now[0]), machine()
     assert not guard.due(i, "over")
     now[0] = SLACK_S - 1
     assert not guard.due(i, "over")
@@ -103,7 +111,7 @@ def test_it_is_due_after_a_minute_without_a_break() -> None:
 
 def test_each_machine_has_its_own_minute() -> None:
     now = [0.0]
-    guard = Guard(lambda: now[0])
+    guard = OverdueTimer(lambda: now[0])
     guard.due(machine(), "over")
     now[0] = SLACK_S
     assert not guard.due(machine(id="i-2"), "over") and guard.due(machine(), "over")
@@ -141,7 +149,7 @@ MINUTE, FUTURE = timedelta(minutes=1), "9999-12-31T23:59:59Z"
 def test_a_run_that_is_over_leaves_its_machine_a_minute_or_as_long_as_it_tries_itself(
     ended: timedelta | str, self_delete: bool, due: bool
 ) -> None:
-    seen = Sight(machine(1.0), plan(self_delete=self_delete), told(ended))
+    seen = InstanceFacts(machine(1.0), plan(self_delete=self_delete), told(ended))
     assert bool(overdue(seen, NOW)) is due
     assert "its run is over (succeeded)" in overdue(seen, NOW) or not due
 
@@ -153,7 +161,7 @@ def test_what_is_not_saved_is_said_and_keeps_no_machine() -> None:
         verdict="stopped",
         reason="limit_lost",
     )
-    why = overdue(Sight(machine(1.0), plan(self_delete=False), lost), NOW)
+    why = overdue(InstanceFacts(machine(1.0), plan(self_delete=False), lost), NOW)
     assert "stopped limit_lost; NOT SAVED, and lost with it: sft step 5" in why
 
 
@@ -171,7 +179,7 @@ def test_what_is_not_saved_is_said_and_keeps_no_machine() -> None:
     ],
 )
 def test_limits_are_passed_for_a_minute_before_a_guard_acts(i: Instance, p: Any, due: bool) -> None:
-    assert bool(overdue(Sight(i, p), NOW)) is due
+    assert bool(overdue(InstanceFacts(i, p), NOW)) is due
 
 
 def stored(date: timedelta | None = None, spend: str | None = None, **fields: Any) -> Instance:
@@ -201,18 +209,20 @@ def stored(date: timedelta | None = None, spend: str | None = None, **fields: An
 def test_without_the_hub_the_providers_own_limits_count_and_what_is_unknown_is_no_reason(
     i: Instance, due: bool
 ) -> None:
-    assert bool(overdue(Sight(i, unseen="the Hub did not answer"), NOW)) is due
+    assert bool(overdue(InstanceFacts(i, unseen="the Hub did not answer"), NOW)) is due
 
 
 def test_the_earlier_of_the_plans_and_the_providers_limits_counts() -> None:
-    assert "should have been deleted" in overdue(Sight(stored(-MINUTE), plan(hours_left=5.0)), NOW)
     assert "should have been deleted" in overdue(
-        Sight(stored(5 * MINUTE), plan(hours_left=-1.0)), NOW
+        InstanceFacts(stored(-MINUTE), plan(hours_left=5.0)), NOW
+    )
+    assert "should have been deleted" in overdue(
+        InstanceFacts(stored(5 * MINUTE), plan(hours_left=-1.0)), NOW
     )
 
 
 def test_a_receipt_without_a_plan_is_no_reason() -> None:
-    assert overdue(Sight(machine(1.0), None, told(MINUTE)), NOW) == ""
+    assert overdue(InstanceFacts(machine(1.0), None, told(MINUTE)), NOW) == ""
 
 
 def test_only_a_machine_without_a_key_waits_to_be_deleted() -> None:
@@ -233,7 +243,7 @@ TOLD = st.builds(
     st.text(max_size=60),
 )
 SIGHTS = st.builds(
-    lambda born, cost, price, limits, status, deadline, cents, key, receipt, known: Sight(
+    lambda born, cost, price, limits, status, deadline, cents, key, receipt, known: InstanceFacts(
         instance_of(
             dict(
                 id="i-1",
@@ -269,7 +279,7 @@ SIGHTS = st.builds(
 
 @given(SIGHTS, MOMENTS)
 def test_whatever_is_seen_there_is_a_verdict_and_what_is_overdue_has_a_reason_that_was_seen(
-    seen: Sight, now: datetime
+    seen: InstanceFacts, now: datetime
 ) -> None:
     why = overdue(seen, now)
     i, p = seen.instance, seen.plan
@@ -292,5 +302,5 @@ def test_whatever_is_seen_there_is_a_verdict_and_what_is_overdue_has_a_reason_th
 
 
 @given(SIGHTS.filter(lambda s: s.receipt is None), MOMENTS, st.integers(0, 10**5))
-def test_what_is_past_a_limit_stays_so(seen: Sight, now: datetime, later_s: int) -> None:
+def test_what_is_past_a_limit_stays_so(seen: InstanceFacts, now: datetime, later_s: int) -> None:
     assert not overdue(seen, now) or overdue(seen, now + timedelta(seconds=later_s))

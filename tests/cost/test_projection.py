@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.cost.projection import Outlook, left_s, outlook, stages_of
+from nanolan.cost.projection import Projection, left_s, project, stages_of
 from nanolan.plan import Plan, Predicted
 from nanolan.run.record import Progress
 from nanolan.times import iso
@@ -121,20 +121,20 @@ def test_of_the_last_phase_the_trainers_word_needs_no_forecast_but_for_what_foll
 
 
 def test_the_clock_goes_on_between_the_machines_words() -> None:
-    clock = outlook(plan(), told(600.0, ago_s=100), 1000, 3_600, NOW)
-    assert clock == Outlook(1500, NOW + timedelta(seconds=500), NOW + timedelta(seconds=3000))
-    assert outlook(plan(), told(600.0, ago_s=9000), 1000, 3_600, NOW).will_cost_cents == 1000, (
+    clock = project(plan(), told(600.0, ago_s=100), 1000, 3_600, NOW)
+    assert clock == Projection(1500, NOW + timedelta(seconds=500), NOW + timedelta(seconds=3000))
+    assert project(plan(), told(600.0, ago_s=9000), 1000, 3_600, NOW).will_cost_cents == 1000, (
         "it should be over by now"
     )
 
 
 def test_the_limit_is_reached_by_money_or_by_time_whichever_is_first() -> None:
     soon = structs.replace(plan(), deadline=iso(NOW + timedelta(minutes=5)))
-    assert outlook(soon, None, 1000, 3_600, NOW).limit_at == NOW + timedelta(minutes=5)
-    assert outlook(plan(), None, 5000, 3_600, NOW).limit_at == NOW
+    assert project(soon, None, 1000, 3_600, NOW).limit_at == NOW + timedelta(minutes=5)
+    assert project(plan(), None, 5000, 3_600, NOW).limit_at == NOW
     assert (
-        outlook(plan(), None, 1000, 3_600, NOW).will_cost_cents is None
-        and outlook(plan(), None, None, 3_600, NOW) == Outlook()
+        project(plan(), None, 1000, 3_600, NOW).will_cost_cents is None
+        and project(plan(), None, None, 3_600, NOW) == Projection()
     )
 
 
@@ -149,15 +149,15 @@ def test_the_limit_is_reached_by_money_or_by_time_whichever_is_first() -> None:
 def test_the_warning_comes_the_moment_the_forecast_crosses_what_may_be_spent(
     left: float, soft: int | None, says: str
 ) -> None:
-    warning = outlook(plan(), told(left, soft_cents=soft), 1000, 3_600, NOW).warning
+    warning = project(plan(), told(left, soft_cents=soft), 1000, 3_600, NOW).warning
     assert (says in warning) if says else not warning
     assert not says or "just limit ab12cd34 " in warning and "just stop ab12cd34" in warning
 
 
 def test_the_limit_that_is_proposed_would_do() -> None:
-    warning = outlook(plan(), told(9000.0, soft_cents=3000), 1000, 3_600, NOW).warning
+    warning = project(plan(), told(9000.0, soft_cents=3000), 1000, 3_600, NOW).warning
     dollars = int(warning.partition("just limit ab12cd34 ")[2].partition(";")[0])
-    assert not outlook(
+    assert not project(
         structs.replace(plan(), limit_cents=100 * dollars), told(9000.0), 1000, 3_600, NOW
     ).warning
 
@@ -166,5 +166,5 @@ def test_a_deadline_before_the_end_is_warned_of_too() -> None:
     soon = structs.replace(plan(), deadline=iso(NOW + timedelta(minutes=5)))
     assert (
         "end after its deadline"
-        in outlook(soon, told(600.0, soft_cents=3000), 1000, 3_600, NOW).warning
+        in project(soon, told(600.0, soft_cents=3000), 1000, 3_600, NOW).warning
     )

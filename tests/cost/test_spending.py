@@ -9,7 +9,7 @@ import pytest
 
 from nanolan.cost.spending import (
     REST,
-    Sum,
+    Total,
     attempts,
     by_month,
     by_phase,
@@ -159,7 +159,7 @@ def test_sums_by_month_and_phase_add_up_to_all() -> None:
         "2026-11": ["c", "d"],
     }
     assert (
-        phase_sums(RUNS) == {"mid": Sum(900, 1), "sft": Sum(1500, 2, 1), REST: Sum(630, 2, 1)}
+        phase_sums(RUNS) == {"mid": Total(900, 1), "sft": Total(1500, 2, 1), REST: Total(630, 2, 1)}
         and list(phase_sums(RUNS))[-1] == REST
     )
     told = to_dict(RUNS)

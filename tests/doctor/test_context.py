@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.doctor.context import Patient, admit, once
+from nanolan.doctor.context import DoctorContext, once, open_context
 from nanolan.errors import AuthProblem, NotFound, UsageProblem
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.sim.marker import MARKER
 
 
-def admitted(tmp_path: Path, **env: str) -> Patient:
-    return admit(
+def admitted(tmp_path: Path, **env: str) -> DoctorContext:
+    return open_context(
         load_settings({}, env),
         (),
         env,

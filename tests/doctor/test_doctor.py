@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from nanolan.checklist import Check
 from nanolan.doctor.accounts import scope
-from nanolan.doctor.context import Patient, admit
+from nanolan.doctor.context import DoctorContext, open_context
 from nanolan.doctor.doctor import ROWS, Row, examine, exit_code, next_steps, render
 from nanolan.errors import NanolanError
 from nanolan.run.ledger import Entry, Ledger
@@ -65,9 +65,11 @@ def texts(told: dict[str, Any], name: str, state: str = "") -> str:
     )
 
 
-def patient(tmp_path: Path, **env: str) -> Patient:
+def patient(tmp_path: Path, **env: str) -> DoctorContext:
     s = load_settings({}, env)
-    return admit(s, (), env, tmp_path / ".env", tmp_path, tmp_path / "home", tmp_path / "keys", 0.3)
+    return open_context(
+        s, (), env, tmp_path / ".env", tmp_path, tmp_path / "home", tmp_path / "keys", 0.3
+    )
 
 
 # ---- what is well
@@ -160,10 +162,10 @@ def test_without_a_network_it_ends_soon_and_says_so_once(tmp_path: Path) -> None
 def test_a_look_that_hangs_or_breaks_does_not_keep_the_others_from_being_told(
     tmp_path: Path,
 ) -> None:
-    def breaks(p: Patient) -> list[Check]:
+    def breaks(p: DoctorContext) -> list[Check]:
         raise RuntimeError(f"odd a-key-{MARKER}")
 
-    def says_no(p: Patient) -> list[Check]:
+    def says_no(p: DoctorContext) -> list[Check]:
         raise NanolanError("no")
 
     rows = [
@@ -292,7 +294,7 @@ def test_a_wrong_flag_is_a_usage_error(world: World) -> None:
     assert script("doctor", "phase=stf", env=world.env()).returncode == 2
 
 
-def crash(p: Patient) -> list[Check]:
+def crash(p: DoctorContext) -> list[Check]:
     raise OSError("could not look")
 
 

@@ -31,7 +31,7 @@ from nanolan.model.checkpoint import load, read_state
 from nanolan.model.conversation import read_jsonl, render
 from nanolan.model.tokenizer import load_token_bytes, load_tokenizer
 from nanolan.report.curves import read_metrics
-from nanolan.report.data import story_of
+from nanolan.report.data import report_data_of
 from nanolan.report.model_card import BEGIN, END, new_card
 from nanolan.report.page import render_page
 from nanolan.run.environment import Environment
@@ -531,7 +531,7 @@ def stories(draw: st.DrawFn) -> dict[str, Any]:
 
 def renderer(given: dict[str, Any]) -> None:
     """Whatever a name, an answer or a number is: well formed, nothing runs, nothing is fetched; the user's words stay."""
-    story = story_of(
+    story = report_data_of(
         given["plan"],
         given["receipt"],
         MADE,

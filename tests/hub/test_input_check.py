@@ -11,7 +11,7 @@ import pytest
 from nanolan.errors import BadAnswer
 from nanolan.hub.client import SMALL_FILE, Hub
 from nanolan.hub.input_check import (
-    Inside,
+    InputFacts,
     look_at_checkpoint,
     look_at_identity,
     look_at_tokenizer,
@@ -36,7 +36,7 @@ def hub_of(server: HubServer) -> Hub:
     return Hub(server.url, Secret(WRITER), patience_s=1)
 
 
-def look(server: HubServer, folder: str = MID) -> Inside:
+def look(server: HubServer, folder: str = MID) -> InputFacts:
     hub = hub_of(server)
     tree = hub.tree(REPO)
     return look_at_checkpoint(hub, tree, *model_in(tree.pin(tree.under(folder))))

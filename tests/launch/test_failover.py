@@ -16,8 +16,8 @@ from msgspec import structs
 from nanolan.checklist import Check
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
 from nanolan.hub.client import Hub
-from nanolan.launch.failover import ASK, GO, STOP, Rules, _failed, decide, rent_one
-from nanolan.launch.prepare import Prepared, There
+from nanolan.launch.failover import ASK, GO, STOP, FailoverPolicy, _failed, decide, rent_one
+from nanolan.launch.prepare import OfferEstimate, Prepared
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt
@@ -38,9 +38,9 @@ def yes(p: Prepared) -> bool:
     return True
 
 
-def there(offer: Offer, limit_cents: int) -> There:
+def there(offer: Offer, limit_cents: int) -> OfferEstimate:
     """A run that costs $33 wherever that is known."""
-    return There(
+    return OfferEstimate(
         checks=(Check("spend limit", None if offer is FAST else limit_cents > 3_300, "words"),)
     )
 
@@ -53,15 +53,22 @@ def spent(*cents: int) -> tuple[Attempt, ...]:
     "left, rules, earlier, act, offer, why",
     [
         # as dear as agreed, or cheaper: by itself
-        ([TWIN, SECOND], Rules(3, 3360, 15000), spent(0), GO, TWIN, ""),
-        ([FIRST, SECOND], Rules(3, 3584, 15000), spent(0), GO, FIRST, ""),
-        ([SECOND, THIRD], Rules(3, 4000, 15000), spent(0), GO, SECOND, ""),  # up to max-price
-        ([FAST], Rules(3, 4000, 15000), spent(0), GO, FAST, ""),
-        # dearer: somebody is asked, or it ends
-        ([SECOND, THIRD], Rules(3, 3360, 15000, yes), spent(0), ASK, SECOND, ""),
+        ([TWIN, SECOND], FailoverPolicy(3, 3360, 15000), spent(0), GO, TWIN, ""),
+        ([FIRST, SECOND], FailoverPolicy(3, 3584, 15000), spent(0), GO, FIRST, ""),
         (
             [SECOND, THIRD],
-            Rules(3, 3360, 15000),
+            FailoverPolicy(3, 4000, 15000),
+            spent(0),
+            GO,
+            SECOND,
+            "",
+        ),  # up to max-price
+        ([FAST], FailoverPolicy(3, 4000, 15000), spent(0), GO, FAST, ""),
+        # dearer: somebody is asked, or it ends
+        ([SECOND, THIRD], FailoverPolicy(3, 3360, 15000, yes), spent(0), ASK, SECOND, ""),
+        (
+            [SECOND, THIRD],
+            FailoverPolicy(3, 3360, 15000),
             spent(0),
             STOP,
             SECOND,
@@ -69,44 +76,58 @@ def spent(*cents: int) -> tuple[Attempt, ...]:
         ),
         (
             [SECOND, TWIN],
-            Rules(3, 3360, 15000),
+            FailoverPolicy(3, 3360, 15000),
             spent(0),
             GO,
             TWIN,
             "",
         ),  # ranked by total, nobody to ask
-        ([SECOND, TWIN], Rules(3, 3360, 15000, yes), spent(0), ASK, SECOND, ""),
+        ([SECOND, TWIN], FailoverPolicy(3, 3360, 15000, yes), spent(0), ASK, SECOND, ""),
         # as often as agreed
-        ([SECOND], Rules(0, 9999, 15000), spent(0), STOP, SECOND, "failover=0"),
-        ([THIRD], Rules(1, 9999, 15000), spent(0, 0), STOP, THIRD, "failover=1"),
-        ([THIRD], Rules(2, 9999, 15000), spent(0, 0), GO, THIRD, ""),
-        ([], Rules(3, 9999, 15000), spent(0), STOP, None, ""),
+        ([SECOND], FailoverPolicy(0, 9999, 15000), spent(0), STOP, SECOND, "failover=0"),
+        ([THIRD], FailoverPolicy(1, 9999, 15000), spent(0, 0), STOP, THIRD, "failover=1"),
+        ([THIRD], FailoverPolicy(2, 9999, 15000), spent(0, 0), GO, THIRD, ""),
+        ([], FailoverPolicy(3, 9999, 15000), spent(0), STOP, None, ""),
         # as much as agreed: what was spent counts
-        ([SECOND], Rules(3, 9999, 15000), spent(11000), GO, SECOND, ""),
+        ([SECOND], FailoverPolicy(3, 9999, 15000), spent(11000), GO, SECOND, ""),
         (
             [SECOND],
-            Rules(3, 9999, 15000),
+            FailoverPolicy(3, 9999, 15000),
             spent(11000, 1000),
             STOP,
             SECOND,
             "the checks fail there with $30.00, which is left of the limit",
         ),
-        ([SECOND], Rules(3, 9999, 15000), spent(16000), STOP, SECOND, "the checks fail there"),
+        (
+            [SECOND],
+            FailoverPolicy(3, 9999, 15000),
+            spent(16000),
+            STOP,
+            SECOND,
+            "the checks fail there",
+        ),
         (
             [FAST],
-            Rules(3, 9999, 15000),
+            FailoverPolicy(3, 9999, 15000),
             spent(15000),
             STOP,
             FAST,
             "the checks fail there with $0.00",
         ),
-        ([SECOND], Rules(3, 3360, 3000, yes), spent(0), STOP, SECOND, "the checks fail there"),
+        (
+            [SECOND],
+            FailoverPolicy(3, 3360, 3000, yes),
+            spent(0),
+            STOP,
+            SECOND,
+            "the checks fail there",
+        ),
     ],
-    ids=lambda v: None if isinstance(v, Rules) else str(v)[:40],
+    ids=lambda v: None if isinstance(v, FailoverPolicy) else str(v)[:40],
 )  # a function has another address in each process
 def test_the_step_after_a_definite_no(
     left: list[Offer],
-    rules: Rules,
+    rules: FailoverPolicy,
     earlier: tuple[Attempt, ...],
     act: str,
     offer: Offer | None,
@@ -137,7 +158,7 @@ def gave_up(*steps: str) -> tuple[Attempt, ...]:
 def test_a_boot_that_fails_the_same_way_twice_is_not_called_luck(
     steps: tuple[str, ...], act: str
 ) -> None:
-    step = decide([TWIN], Rules(9, 3360, 15000), gave_up(*steps), there)
+    step = decide([TWIN], FailoverPolicy(9, 3360, 15000), gave_up(*steps), there)
     assert step.act == act and (act == GO or f'at "{steps[-1]}"' in step.why)
 
 
@@ -151,7 +172,7 @@ def test_other_failures_and_sold_out_offers_are_tried_on_as_agreed() -> None:
         )
         for n in (1, 2)
     )
-    assert decide([TWIN], Rules(9, 3360, 15000), others, there).act == GO
+    assert decide([TWIN], FailoverPolicy(9, 3360, 15000), others, there).act == GO
 
 
 # ---- over HTTP
@@ -489,7 +510,7 @@ def test_attempts_from_before_this_launch_are_kept_and_not_counted(
         launch.hub,
         launch.ledger,
         launch.said.append,
-        Rules(1, 9999, 15_000),
+        FailoverPolicy(1, 9999, 15_000),
         before=before,
         clock=launch.time.read,
     )

@@ -31,8 +31,8 @@ from nanolan.launch.prepare import (
     OF_THE_MACHINE,
     Prepared,
     Rehearsal,
-    again,
     check_key,
+    next_attempt,
     next_offer_hint,
     prepare,
     rent,
@@ -626,7 +626,7 @@ def test_the_next_attempt_is_the_same_run_on_another_machine_with_what_is_left_o
     )
     kept = replace(first, plan=structs.replace(first.plan, save_minutes=7.0, gate="val_bpb<0.5"))
     other = sample()[1]
-    second = again(kept, settings(world, max_duration="2h"), other, 14_000)
+    second = next_attempt(kept, settings(world, max_duration="2h"), other, 14_000)
     plan = second.plan
     assert (plan.attempt, plan.limit_cents, plan.offer.cloud, plan.offer.hourly_cents) == (
         2,
@@ -647,7 +647,7 @@ def test_the_next_attempt_of_a_rehearsal_stays_one(world: World) -> None:
     p = prepare(
         settings(world), OFFER, "0badcafe", None, None, rehearsal=Rehearsal({"max_steps": 3})
     )
-    plan = again(p, settings(world), sample()[1], 1000).plan
+    plan = next_attempt(p, settings(world), sample()[1], 1000).plan
     assert (plan.device, plan.processes, plan.recipe) == ("cpu", 2, {"max_steps": 3})
 
 
@@ -662,7 +662,7 @@ def test_the_ledger_has_the_earlier_attempts_from_before_the_create(
             seen.append(ledger.entries()[0])
             return super().create(body)
 
-    p = again(prepared(world), settings(world), OFFER, 14_000)
+    p = next_attempt(prepared(world), settings(world), OFFER, 14_000)
     rent(
         p,
         settings(world),

@@ -19,7 +19,7 @@ from nanolan.errors import (
     NanolanError,
     RunFailed,
 )
-from nanolan.launch.readiness import BLIND_S, FAILING, PROVED, WAITING, Seen, judge, patience_s
+from nanolan.launch.readiness import BLIND_S, FAILING, PROVED, WAITING, Sighting, judge, patience_s
 from nanolan.run.record import PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.shadeform.instance import Instance as Box
@@ -133,7 +133,7 @@ def test_a_machine_is_judged_by_what_was_seen_of_it(
     verdict: str,
     why: str,
 ) -> None:
-    got = judge(Seen(instance, told, ended), silent_s, PATIENCE)
+    got = judge(Sighting(instance, told, ended), silent_s, PATIENCE)
     assert got[0] == verdict and why in got[1] and bool(got[1]) == (verdict != WAITING)
 
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.cost.overdue import Sight
+from nanolan.cost.overdue import InstanceFacts
 from nanolan.hub.client import Hub
 from nanolan.launch.request import create_body
-from nanolan.manage.guard import SETTLE_S, Event, Patrol, knowledge, note_in, walk
+from nanolan.manage.guard import SETTLE_S, Event, Guard, knowledge, note_in, run_forever
 from nanolan.plan import Plan, new_run_id
 from nanolan.redact import Secret
-from nanolan.run.find import Elsewhere
+from nanolan.run.find import RunSearch
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import Receipt, to_json
 from nanolan.settings.settings import load_settings
@@ -101,18 +101,18 @@ class Post:
 
     def patrol(
         self, owner: str | None = MINE, *, limits: Limits | None = None, **how: Any
-    ) -> Patrol:
+    ) -> Guard:
         s = load_settings(
             {}, {"HF_REPO": REPO, "HF_ENDPOINT": self.hub.url, "SHADEFORM_API": self.cloud.url}
         )
         api = client(self.cloud, **how)
-        there = Elsewhere(s, Hub(self.hub.url, Secret(TOKEN), patience_s=0), api.instances)
+        there = RunSearch(s, Hub(self.hub.url, Secret(TOKEN), patience_s=0), api.instances)
 
         def info(instance_id: str) -> Instance:
             found = api.info(instance_id)
             return replace(found, limits=limits or found.limits)
 
-        return Patrol(
+        return Guard(
             api,
             knowledge(there, self.ledger, owner, info),
             self.said.append,
@@ -405,7 +405,7 @@ def test_it_ends_when_for_two_minutes_nothing_was_seen_and_a_failed_look_shows_n
             return next(self.left)
 
     waits = Waits()
-    walk(Played(), every_s, until_none_s=SETTLE_S, sleep=waits, clock=lambda: sum(waits))  # type: ignore[arg-type]
+    run_forever(Played(), every_s, until_none_s=SETTLE_S, sleep=waits, clock=lambda: sum(waits))  # type: ignore[arg-type]
     assert waits == [every_s] * (rounds - 1)
 
 
@@ -423,8 +423,8 @@ def test_otherwise_it_ends_never_and_once_is_once() -> None:
 
     played = Played()
     with pytest.raises(KeyboardInterrupt):
-        walk(played, 60.0, sleep=until_five)  # type: ignore[arg-type]
-    walk(played, 60.0, once=True)  # type: ignore[arg-type]
+        run_forever(played, 60.0, sleep=until_five)  # type: ignore[arg-type]
+    run_forever(played, 60.0, once=True)  # type: ignore[arg-type]
     assert played.rounds == 6
 
 
@@ -432,12 +432,12 @@ def test_a_fault_of_our_own_is_told_and_the_next_round_follows(post: Post) -> No
     post.ends(post.rent())
     patrol, know = post.patrol(), post.patrol()._look
 
-    def breaks_once(i: Instance) -> Sight | None:
+    def breaks_once(i: Instance) -> InstanceFacts | None:
         patrol._look = know
         raise RuntimeError("words")
 
     patrol._look = breaks_once
-    walk(patrol, 60.0, until_none_s=0.0, sleep=Waits(), clock=itertools.count().__next__)
+    run_forever(patrol, 60.0, until_none_s=0.0, sleep=Waits(), clock=itertools.count().__next__)
     assert (
         post.words == ["trouble", "guards", "deleting", "deleted"]
         and "RuntimeError: words. Looking again" in post.text
@@ -532,7 +532,7 @@ def test_ctrl_c_in_the_middle_of_a_deletion_ends_the_rounds_and_names_the_machin
     post.rent(deadline=-HOUR, known=True)
     post.cloud.fault("POST /v1/instances/.*/delete", "status", times=None, status=500)
     with pytest.raises(KeyboardInterrupt, match="was being deleted.*may still bill"):
-        walk(post.patrol(sleep=pressed), 1.0)
+        run_forever(post.patrol(sleep=pressed), 1.0)
     assert post.words == ["deleting"]
 
 
@@ -565,7 +565,7 @@ def test_a_guard_that_sees_nothing_names_what_the_ledger_knows_its_price_and_the
     with ShadeformServer(tmp_path, delays=QUICK, boxes=False) as cloud:
         cloud.fault(LIST, "unauthorized", times=None)
         told: list[Event] = []
-        rounds = Patrol(
+        rounds = Guard(
             client(cloud), lambda i: None, told.append, entries=lambda: [Entry(a_plan(), "i-7")]
         )
         assert rounds.round() is None
@@ -580,8 +580,11 @@ def test_a_guard_does_not_take_an_empty_listing_for_the_end_of_what_it_guards(
         plan = a_plan(created_at=iso(now_utc()), deadline="2099-01-01T00:00:00Z")
         id = client(cloud).create(create_body(plan, "x"))
         told: list[Event] = []
-        rounds = Patrol(
-            client(cloud), lambda i: Sight(i, plan), told.append, entries=lambda: [Entry(plan, id)]
+        rounds = Guard(
+            client(cloud),
+            lambda i: InstanceFacts(i, plan),
+            told.append,
+            entries=lambda: [Entry(plan, id)],
         )
         assert rounds.round() == 1
         cloud.fault(LIST, "edit", change=lambda body: {"instances": []}, times=2)
@@ -605,7 +608,7 @@ def test_a_create_that_is_unclear_keeps_a_guard_from_saying_that_nothing_bills(
     with ShadeformServer(tmp_path, delays=QUICK, boxes=False) as cloud:
         plan = a_plan(created_at=iso(now_utc()), deadline="2099-01-01T00:00:00Z")
         told: list[Event] = []
-        rounds = Patrol(client(cloud), lambda i: None, told.append, entries=lambda: [Entry(plan)])
+        rounds = Guard(client(cloud), lambda i: None, told.append, entries=lambda: [Entry(plan)])
         assert (
             rounds.round() == 1 and "UNKNOWN" in rounds.failed[0] and "$33.60/h" in rounds.failed[0]
         )
@@ -634,7 +637,7 @@ def test_a_price_or_a_limit_that_the_provider_changed_is_told_once(
         limits=limits,
     )
     told: list[Event] = []
-    rounds = Patrol(Account(box), lambda i: Sight(i, plan), told.append, now=now_utc)  # type: ignore[arg-type]
+    rounds = Guard(Account(box), lambda i: InstanceFacts(i, plan), told.append, now=now_utc)  # type: ignore[arg-type]
     rounds.round()
     rounds.round()
     assert [e.what for e in told] == ["guards"] + ["changed"] * bool(said) and said in told[-1].text

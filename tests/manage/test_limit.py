@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import json, structs
 
-from nanolan.box.watch.control import Limit
+from nanolan.box.watch.control import LimitRequest
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.hub.client import Hub
 from nanolan.launch.request import create_body
@@ -123,10 +123,10 @@ class Desk:
     def stored(self) -> dict[str, str]:
         return self.cloud.instance(self.id).spec["auto_delete"]
 
-    def told(self) -> Limit | None:
+    def told(self) -> LimitRequest | None:
         path = f"{self.plan.folder}/limit.json"
         return (
-            json.decode(self.server.read(REPO, path), type=Limit)
+            json.decode(self.server.read(REPO, path), type=LimitRequest)
             if path in self.server.files(REPO)
             else None
         )

@@ -19,8 +19,8 @@ from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
 from nanolan.manage.resume import (
     ANEW,
-    Money,
-    Next,
+    NextAttempt,
+    RunBudget,
     attempts,
     check_addresses,
     check_over,
@@ -35,7 +35,7 @@ from nanolan.plan import Code, Pinned, PinnedFile, Plan, Predicted, Rented
 from nanolan.redact import Secret
 from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, Attempt, Entry
 from nanolan.run.record import Progress, Receipt
-from nanolan.run.remaining import Kept, Rest
+from nanolan.run.remaining import Remaining, SavedWork
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.offers import Offer, wanted_by
 from nanolan.sim.hub.server import HubServer
@@ -78,7 +78,7 @@ PLAN = make_plan(
     probation_cents=300,
 )
 LIVE = Entry(PLAN, "i-1")
-KEPT = Kept(
+KEPT = SavedWork(
     "mid",
     90,
     "mid_checkpoints/d20-x",
@@ -92,7 +92,7 @@ KEPT = Kept(
         ),
     ),
 )
-SAVED = Kept(
+SAVED = SavedWork(
     "sft",
     40,
     "runs/ab12cd34/saved/sft",
@@ -224,7 +224,7 @@ SFT = forecast(Work(("sft",)), H100, {})  # likely $24.09; $11.20 are kept for s
 def test_what_is_left_but_for_saving_must_be_above_what_the_rest_should_cost(
     left: int, expected: Forecast | None, ok: bool | None
 ) -> None:
-    check = Money(left + 400, 400).check(2400, expected)
+    check = RunBudget(left + 400, 400).check(2400, expected)
     assert (
         check.ok is ok
         and f"${left / 100:.2f} left of ${left / 100 + 4:.2f} for the whole run ($4.00 spent)"
@@ -233,12 +233,12 @@ def test_what_is_left_but_for_saving_must_be_above_what_the_rest_should_cost(
     assert ("Try: spend-limit=" in check.text) == (ok is False)
     if ok is False:
         tried = int(check.text.rsplit("=", 1)[1])
-        assert Money(100 * tried, 400).check(2400, expected).ok is not False
+        assert RunBudget(100 * tried, 400).check(2400, expected).ok is not False
 
 
 # ---- settings
 
-REST = Rest(("sft",), KEPT, SAVED)
+REST = Remaining(("sft",), KEPT, SAVED)
 
 
 def settings(**flags: str) -> Settings:
@@ -255,7 +255,7 @@ def settings(**flags: str) -> Settings:
 
 
 def test_the_settings_are_those_of_the_run_whatever_the_environment_says() -> None:
-    s = settings_of(settings(), {}, PLAN, REST, Money(1000, 400))
+    s = settings_of(settings(), {}, PLAN, REST, RunBudget(1000, 400))
     assert (s.phase, s.phases, s.run_name, s.model_tag, s.output_tag) == (
         "sft",
         ("sft",),
@@ -283,7 +283,7 @@ def test_the_settings_are_those_of_the_run_whatever_the_environment_says() -> No
 
 def test_what_is_typed_anew_counts() -> None:
     typed = {"run_name": "other", "eval": "none", "gpu": "H200", "output_tag": "d21"}
-    s = settings_of(settings(**typed), typed, PLAN, REST, Money(1000, 400))
+    s = settings_of(settings(**typed), typed, PLAN, REST, RunBudget(1000, 400))
     assert (s.run_name, s.eval, s.gpu, s.num_gpus, s.output_tag, s.batch) == (
         "other",
         "none",
@@ -312,7 +312,7 @@ def test_no_key_goes_to_the_machine_if_the_run_or_the_settings_say_so_unless_typ
     s = load_settings(typed, {"SELF_DELETE": "yes" if now else "no"})
     assert (
         settings_of(
-            s, typed, structs.replace(PLAN, self_delete=run), REST, Money(1000, 400)
+            s, typed, structs.replace(PLAN, self_delete=run), REST, RunBudget(1000, 400)
         ).self_delete
         is kept
     )
@@ -332,7 +332,7 @@ def test_no_key_goes_to_the_machine_if_the_run_or_the_settings_say_so_unless_typ
 def test_the_machine_is_like_the_last_one_unless_another_is_asked_for(
     typed: dict[str, str], wanted: tuple[str, int | None]
 ) -> None:
-    s = settings_of(load_settings(typed, {}), typed, PLAN, REST, Money(1000, 400))
+    s = settings_of(load_settings(typed, {}), typed, PLAN, REST, RunBudget(1000, 400))
     w = wanted_by(s)
     assert (w.gpu, w.num_gpus) == wanted
 
@@ -342,7 +342,11 @@ def test_the_machine_is_like_the_last_one_unless_another_is_asked_for(
 )
 def test_the_phases_are_those_that_are_left(phases: tuple[str, ...], phase: str) -> None:
     s = settings_of(
-        settings(), {}, structs.replace(PLAN, phases=phases), Rest(phases), Money(1000, 400)
+        settings(),
+        {},
+        structs.replace(PLAN, phases=phases),
+        Remaining(phases),
+        RunBudget(1000, 400),
     )
     assert (s.phase, s.model_tag) == (phase, "d20")
 
@@ -386,8 +390,10 @@ def prepared(processes: int = 2, **fields: Any) -> Prepared:
     return Prepared(new, replace(OFFER, gpu="H200"), checks, b"this checkout", False)
 
 
-def next_of(rest: Rest = REST, **fields: Any) -> Next:
-    return replace(Next(PLAN, rest, Money(10_000, 400), (TOKENIZER,), OWN_CODE, {}), **fields)
+def next_of(rest: Remaining = REST, **fields: Any) -> NextAttempt:
+    return replace(
+        NextAttempt(PLAN, rest, RunBudget(10_000, 400), (TOKENIZER,), OWN_CODE, {}), **fields
+    )
 
 
 def test_the_next_attempt_is_the_same_run_on_the_new_machine() -> None:
@@ -466,7 +472,7 @@ def test_another_number_of_gpus_keeps_the_weights_alone_and_says_so_loudly(
 def test_an_earlier_attempts_model_only_is_no_setting_of_the_run() -> None:
     before = structs.replace(PLAN, model_only=True, resume=SAVED.files)
     assert next_of(plan=before).apply(prepared()).plan.model_only is False
-    plan = next_of(Rest(("sft",), KEPT), plan=before).apply(prepared()).plan
+    plan = next_of(Remaining(("sft",), KEPT), plan=before).apply(prepared()).plan
     assert (plan.resume, plan.model_only) == (None, False)
 
 
@@ -474,12 +480,12 @@ def test_an_earlier_attempts_model_only_is_no_setting_of_the_run() -> None:
     "rest, text",
     [
         (REST, "sft from step 40 (runs/ab12cd34/saved/sft"),
-        (Rest(("sft",), KEPT), "sft begins anew from mid_checkpoints/d20-x: no state"),
-        (Rest(("mid", "sft")), "mid begins anew from base_checkpoints/d20: no state"),
+        (Remaining(("sft",), KEPT), "sft begins anew from mid_checkpoints/d20-x: no state"),
+        (Remaining(("mid", "sft")), "mid begins anew from base_checkpoints/d20: no state"),
     ],
 )
 def test_where_it_goes_on_is_said_and_what_the_launch_would_have_taken_is_not(
-    rest: Rest, text: str
+    rest: Remaining, text: str
 ) -> None:
     checks = next_of(rest).apply(prepared()).checks
     assert text in next(c.text for c in checks if c.name == "goes on")
@@ -527,8 +533,8 @@ def launched(hub: HubServer) -> Plan:
     )
 
 
-def upcoming(hub: HubServer, plan: Plan, rest: Rest) -> Next:
-    return next_attempt(client(hub), plan, rest, Money(1000, 1), settings(), {}, OWN_CODE)
+def upcoming(hub: HubServer, plan: Plan, rest: Remaining) -> NextAttempt:
+    return next_attempt(client(hub), plan, rest, RunBudget(1000, 1), settings(), {}, OWN_CODE)
 
 
 def test_the_inputs_are_those_of_the_launch_however_the_repo_has_changed(hub: HubServer) -> None:
@@ -538,7 +544,7 @@ def test_the_inputs_are_those_of_the_launch_however_the_repo_has_changed(hub: Hu
         {"base_checkpoints/d20/model_000099.pt": b"newer", "tokenizer/tokenizer.pkl": b"another"},
     )
     hub.put(DATA, {"main/train-00000-of-00001.parquet": b"other rows"}, typ="dataset")
-    made = upcoming(hub, plan, Rest(("mid", "sft")))
+    made = upcoming(hub, plan, Remaining(("mid", "sft")))
     assert made.inputs == plan.inputs and [c.ok for c in made.checks] == [True, True]
 
 
@@ -546,7 +552,7 @@ def test_a_phase_after_the_first_starts_from_the_proven_result_without_its_optim
     hub: HubServer,
 ) -> None:
     plan = launched(hub)
-    made = upcoming(hub, plan, Rest(("sft",), KEPT))
+    made = upcoming(hub, plan, Remaining(("sft",), KEPT))
     assert [f.path.rsplit("/", 1)[1] for f in made.inputs[0].files] == [
         "manifest.json",
         "model_000090.pt",
@@ -567,7 +573,7 @@ def test_a_phase_after_the_first_starts_from_the_proven_result_without_its_optim
 def test_a_pinned_file_that_is_no_more_is_a_failed_check(hub: HubServer, spoil: Any) -> None:
     plan = launched(hub)
     plan = structs.replace(plan, datasets=(spoil(plan.datasets[0]),))
-    (check,) = upcoming(hub, plan, Rest(("mid", "sft"))).checks
+    (check,) = upcoming(hub, plan, Remaining(("mid", "sft"))).checks
     assert check.ok is False and (DATA in check.text or "me/nothing" in check.text)
 
 
@@ -584,7 +590,7 @@ def test_what_an_older_launch_pinned_though_nobody_can_train_from_it_is_a_failed
     hub: HubServer, repo: str, path: str, says: str
 ) -> None:
     hub.put(repo, {path: b"{}"}, typ="dataset" if repo == DATA else "model")
-    checks = upcoming(hub, launched(hub), Rest(("mid", "sft"))).checks
+    checks = upcoming(hub, launched(hub), Remaining(("mid", "sft"))).checks
     assert (
         [c.ok for c in checks] == [True, False]
         and says in checks[1].text
@@ -595,7 +601,7 @@ def test_what_an_older_launch_pinned_though_nobody_can_train_from_it_is_a_failed
 def test_a_hub_that_does_not_answer_is_a_failed_check_too(hub: HubServer) -> None:
     plan = launched(hub)
     hub.fault(f"GET /api/datasets/{DATA}", status=503, times=50)
-    assert upcoming(hub, plan, Rest(("mid", "sft"))).checks[0].ok is False
+    assert upcoming(hub, plan, Remaining(("mid", "sft"))).checks[0].ok is False
 
 
 def test_the_code_is_the_runs_by_its_hash_and_a_strangers_choice_is_said(hub: HubServer) -> None:
@@ -658,9 +664,9 @@ def test_a_run_at_another_address_is_refused() -> None:
 
 
 def test_a_real_look_gives_what_the_next_attempt_needs(hub: HubServer) -> None:
-    from nanolan.run.remaining import rest_of
+    from nanolan.run.remaining import remaining_of
 
     plan = launched(hub)
     result(hub, plan, "mid"), state(hub, plan, "sft", processes=2)
-    made = upcoming(hub, plan, rest_of(client(hub), plan, {})).apply(prepared()).plan
+    made = upcoming(hub, plan, remaining_of(client(hub), plan, {})).apply(prepared()).plan
     assert made.resume and made.resume.size and made.inputs[0].proven and made.phases == ("sft",)

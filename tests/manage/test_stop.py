@@ -14,7 +14,7 @@ from msgspec import structs
 
 from nanolan.errors import MayBeBilling
 from nanolan.hub.client import Hub
-from nanolan.manage.stop import LOOK_EVERY_S, ask_to_stop, deaf, wait_until_gone
+from nanolan.manage.stop import LOOK_EVERY_S, ask_to_stop, not_listening, wait_until_gone
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
 from nanolan.run.record import SILENT_S
@@ -77,7 +77,7 @@ def test_the_request_names_the_attempt_and_the_time(hub: HubServer) -> None:
     ids=lambda v: str(v)[:30] if isinstance(v, str) else None,
 )
 def test_a_machine_that_would_not_hear_is_known_before_it_is_asked(view: RunView, why: str) -> None:
-    assert deaf(view, NOW) == why or (why and why in deaf(view, NOW))
+    assert not_listening(view, NOW) == why or (why and why in not_listening(view, NOW))
 
 
 class Looks:

@@ -13,11 +13,11 @@ from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.data.mixtures import TRAINING
 from nanolan.train.data.packing import make_rows
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from nanolan.train.recipe import Recipe, recipe_for
 from tests.support.chain import noisy
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = Processes(0, 1, torch.device("cpu"))
 CONFIG = GPTConfig(sequence_len=128, vocab_size=304, n_layer=2, n_head=4, n_kv_head=2, n_embd=64)
 
 

@@ -15,8 +15,8 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from nanolan.hub.client import Hub
-from nanolan.manage.guard import Event, Patrol, knowledge
-from nanolan.run.find import Elsewhere
+from nanolan.manage.guard import Event, Guard, knowledge
+from nanolan.run.find import RunSearch
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import read_receipt
 from nanolan.sim.shadeform.http import OPEN
@@ -63,9 +63,9 @@ class KeylessWorld(World):
             self.settings, hf_endpoint="https://hub.invalid", shadeform_api="https://api.invalid/v1"
         )
         look = knowledge(
-            Elsewhere(s, hub, api.instances), Ledger(self.root / "elsewhere"), PLAN.owner, api.info
+            RunSearch(s, hub, api.instances), Ledger(self.root / "elsewhere"), PLAN.owner, api.info
         )
-        patrol = Patrol(api, look, self.events.append, clock=c.monotonic, slack_s=SLACK_S)
+        patrol = Guard(api, look, self.events.append, clock=c.monotonic, slack_s=SLACK_S)
         while True:
             patrol.round()
             c.sleep(EVERY_S)

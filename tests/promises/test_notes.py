@@ -15,8 +15,8 @@ import pytest
 from nanolan import notify
 from nanolan.box import main, phase
 from nanolan.box.context import RunStopped
-from nanolan.box.watch.log import Parts, unsaid
-from nanolan.box.watch.periodic import Ticker
+from nanolan.box.watch.log import LogParts, unsaid
+from nanolan.box.watch.periodic import Periodic
 from nanolan.box.watch.timeline import Timeline
 from nanolan.files import UNSAID_CHARS, Log, note_plain
 from nanolan.redact import Mask, Secret
@@ -28,7 +28,7 @@ from tests.support.trouble import small_disk
 
 
 def parts(note: Path) -> None:
-    made = Parts(PLAN, Mask([]), note)
+    made = LogParts(PLAN, Mask([]), note)
     made._end = 7
     made.sent()
 
@@ -173,7 +173,7 @@ class NoThread:
 
 def test_without_memory_for_a_thread_the_run_goes_on_without_what_ticks_in_it() -> None:
     problems: list[Exception] = []
-    ticker = Ticker(lambda: None, 1.0, problems.append, thread=NoThread)
+    ticker = Periodic(lambda: None, 1.0, problems.append, thread=NoThread)
     assert ticker.start() is ticker and "new thread" in str(problems[0])
     ticker.wake()
     ticker.close()

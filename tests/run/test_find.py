@@ -17,7 +17,7 @@ from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.run.find import (
     MOST_BYTES,
-    Elsewhere,
+    RunSearch,
     candidates,
     check_ours,
     checked_plan,
@@ -77,8 +77,8 @@ def settings(hub: HubServer, **flags: str) -> Settings:
     )
 
 
-def there(hub: HubServer, *instances: Instance, token: bool = True, **flags: str) -> Elsewhere:
-    return Elsewhere(
+def there(hub: HubServer, *instances: Instance, token: bool = True, **flags: str) -> RunSearch:
+    return RunSearch(
         settings(hub, **flags),
         Hub(hub.url, Secret(TOKEN), patience_s=0.2) if token else None,
         lambda: list(instances),
@@ -113,7 +113,7 @@ def test_what_the_ledger_knows_is_not_looked_for_elsewhere(hub: HubServer, ledge
     def never() -> list[Instance]:
         raise AssertionError("asked the account")
 
-    where = Elsewhere(settings(hub), None, never)
+    where = RunSearch(settings(hub), None, never)
     assert (
         find(ledger, RUN, where)
         == find(ledger, "lanbot-v3", where)

@@ -12,7 +12,7 @@ from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
 from nanolan.redact import Secret
 from nanolan.run.record import PhaseReport
-from nanolan.run.remaining import Rest, rest_of
+from nanolan.run.remaining import Remaining, remaining_of
 from nanolan.sim.hub.server import HubServer
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS, make_plan
 from tests.support.run_fixtures import put, result, state
@@ -31,12 +31,12 @@ def plan_of(hub: HubServer, **fields: Any) -> Any:
     return make_plan(hub.url, "http://127.0.0.1:1/v1", **({"phases": ("mid", "sft")} | fields))
 
 
-def look(hub: HubServer, plan: Any, told: dict[str, PhaseReport] | None = None) -> Rest:
-    return rest_of(Hub(hub.url, Secret(TOKEN), patience_s=0.2), plan, told or {})
+def look(hub: HubServer, plan: Any, told: dict[str, PhaseReport] | None = None) -> Remaining:
+    return remaining_of(Hub(hub.url, Secret(TOKEN), patience_s=0.2), plan, told or {})
 
 
 def test_of_a_run_that_left_nothing_everything_is_left(hub: HubServer) -> None:
-    assert look(hub, plan_of(hub)) == Rest(("mid", "sft"))
+    assert look(hub, plan_of(hub)) == Remaining(("mid", "sft"))
 
 
 def test_a_proven_phase_is_done_and_the_next_one_starts_from_it(hub: HubServer) -> None:
@@ -64,7 +64,7 @@ def test_when_all_is_proven_nothing_is_left(hub: HubServer) -> None:
 def test_a_later_phase_does_not_count_when_an_earlier_one_is_not_proven(hub: HubServer) -> None:
     plan = plan_of(hub)
     result(hub, plan, "sft")
-    assert look(hub, plan) == Rest(("mid", "sft"))
+    assert look(hub, plan) == Remaining(("mid", "sft"))
 
 
 def test_a_state_of_the_first_unproven_phase_is_pinned_with_every_shard_and_its_manifest(
@@ -130,7 +130,7 @@ def test_a_state_that_does_not_prove_itself_is_none(
     plan = plan_of(hub)
     state(hub, plan, "mid")
     spoil(hub, plan)
-    assert look(hub, plan) == Rest(("mid", "sft"))
+    assert look(hub, plan) == Remaining(("mid", "sft"))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import click
 import pytest
 from msgspec import structs
 
-from nanolan.cost.overdue import SLACK_S, Guard
+from nanolan.cost.overdue import SLACK_S, OverdueTimer
 from nanolan.errors import LimitHitLost
 from nanolan.redact import Secret
 from nanolan.run.ledger import STOPPED_BY_USER
@@ -281,7 +281,7 @@ def watched(
         s,
         0.05,
         False,
-        Guard(lambda: next(ticks) * slack_s),
+        OverdueTimer(lambda: next(ticks) * slack_s),
     )
 
 

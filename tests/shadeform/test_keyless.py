@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.box.watch.spend import Meter
+from nanolan.box.watch.spend import SpendMeter
 from nanolan.errors import ApiProblem
-from nanolan.shadeform.keyless import Nobody
+from nanolan.shadeform.keyless import KeylessClient
 from nanolan.shadeform.lifecycle import find_run
 from nanolan.times import iso, now_utc, parse_time
 from tests.support.box_fixtures import KEY, Box, make_plan, no_box_left, until
@@ -30,15 +30,15 @@ def box(tmp_path: Path) -> Iterator[Box]:
 
 def test_it_finds_itself_in_its_plan_and_meters_by_price_and_age_alone() -> None:
     plan = a_plan(attempt=2)
-    me = find_run(Nobody(plan), plan.run_id, 1, attempt=2)
+    me = find_run(KeylessClient(plan), plan.run_id, 1, attempt=2)
     assert me and me.name == plan.instance_name and me.billing and me.owner == plan.owner
     assert (
         me.created_at == parse_time(plan.created_at)
         and me.hourly_cents == 3360
         and me.cost_cents is None
     )
-    meter = Meter(
-        plan, me, Nobody(plan), lambda: 0.0, now=lambda: parse_time("2026-11-23T13:00:00Z")
+    meter = SpendMeter(
+        plan, me, KeylessClient(plan), lambda: 0.0, now=lambda: parse_time("2026-11-23T13:00:00Z")
     )
     meter.look()
     assert meter.spent_cents == 3360 and meter.provider_cents is None
@@ -48,7 +48,7 @@ def test_it_finds_itself_in_its_plan_and_meters_by_price_and_age_alone() -> None
 def test_whatever_it_is_asked_to_do_it_refuses_without_a_request(act: str) -> None:
     words = () if act == "offers" else ("i-1",)
     with pytest.raises(ApiProblem, match="no Shadeform key is on this machine"):
-        getattr(Nobody(PLAN), act)(*words)
+        getattr(KeylessClient(PLAN), act)(*words)
 
 
 def test_the_box_trains_uploads_proves_and_then_waits_without_one_request_to_shadeform(

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanolan.box.watch.spend import Meter
-from nanolan.cost.overdue import Sight, overdue
+from nanolan.box.watch.spend import SpendMeter
+from nanolan.cost.overdue import InstanceFacts, overdue
 from nanolan.errors import BadAnswer
 from nanolan.launch.request import create_body
 from nanolan.redact import Secret
@@ -160,13 +160,13 @@ def seen_by_all(*records: Any) -> dict[str, Any]:
     listed = api.instances()
     there = presence(api.info, ENTRY, listed, NOW)
     found = find_run(api, PLAN.run_id, looks=1, attempt=PLAN.attempt)
-    meter = Meter(PLAN, found, api, now=lambda: NOW) if found else None
+    meter = SpendMeter(PLAN, found, api, now=lambda: NOW) if found else None
     orphans = compare([ENTRY], listed, PLAN.owner, NOW)
     result = {
         "status": [(i.id, i.billing) for i in there.machines],
         "unknown": there.unknown,
         "box": found and found.id,
-        "guard": overdue(Sight(there.machines[0], PLAN), NOW) if there.machines else None,
+        "guard": overdue(InstanceFacts(there.machines[0], PLAN), NOW) if there.machines else None,
         "orphans": [o.instance.id for o in orphans if o.ours],
         "meter": bool(meter and meter.hard()),
         "rate": meter and meter.hourly_cents,

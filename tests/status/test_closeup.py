@@ -15,7 +15,7 @@ from nanolan.status.closeup import AGAIN_S, COMMAND, STEP, Closeup, newer
 from nanolan.status.status import RunView
 from nanolan.times import parse_time
 from nanolan.train.job import read_job
-from nanolan.train.progress import Report
+from nanolan.train.progress import ProgressWriter
 from tests.status.test_status import LIVE, RUN, TRAINING, machine
 from tests.support.tiny_world import write_job
 
@@ -109,7 +109,7 @@ def test_only_a_run_that_trains_is_asked_and_only_where_it_can_be(view: RunView)
 def test_the_trainers_own_lines_are_what_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = Report(read_job(write_job(tmp_path, tmp_path / "run")))
+    report = ProgressWriter(read_job(write_job(tmp_path, tmp_path / "run")))
     report.steps, report.mfu_per_token = 90, 2e-4
     report.step(41, 2.5, 0.02, 100_000, 0.5, norm=0.25)
     assert STEP.findall(capsys.readouterr().out) == [

@@ -14,7 +14,7 @@ from msgspec import structs
 from nanolan.plan import Pinned, PinnedFile, Predicted
 from nanolan.run.ledger import Attempt, Entry
 from nanolan.run.record import PhaseReport, Progress, Receipt, leak_warning
-from nanolan.run.remaining import Kept
+from nanolan.run.remaining import SavedWork
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.status.status import Overview, RunView
 from nanolan.status.text import WIDTH, render, ssh_command, to_dict
@@ -353,7 +353,7 @@ def test_json_has_a_schema_version_money_as_text_and_null_for_the_unknown() -> N
     assert one["phases"]["mid"]["state"] == "proven" and one["problems"] == [PROBLEM]
 
 
-SAVED = Kept(
+SAVED = SavedWork(
     "sft",
     40,
     "runs/ab12cd34/saved/sft",

@@ -19,7 +19,7 @@ from nanolan.plan import Pinned, PinnedFile
 from nanolan.redact import Secret
 from nanolan.run.ledger import Attempt, Entry
 from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
-from nanolan.run.remaining import Kept
+from nanolan.run.remaining import SavedWork
 from nanolan.shadeform.models import instance_of
 from nanolan.sim.hub.server import HubServer
 from nanolan.status.status import RunView
@@ -40,7 +40,7 @@ PLAN = make_plan(
 )
 ENTRY = Entry(PLAN, "i-1")
 PROVEN = PhaseReport("proven", "mid_checkpoints/d20", "f" * 40, 90)
-KEPT = Kept(
+KEPT = SavedWork(
     "sft",
     40,
     "runs/ab12cd34/saved/sft",

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from nanolan.hub.client import Hub
-from nanolan.launch.failover import Launched, Rules, rent_one
+from nanolan.launch.failover import FailoverPolicy, Launched, rent_one
 from nanolan.launch.preflight import Findings
 from nanolan.launch.prepare import Prepared, make_plan
 from nanolan.plan import Code, Plan, new_run_id
@@ -157,7 +157,7 @@ class Launch:
     ) -> Launched:
         offers = B200 if offers is None else offers
         p = ready(self.world, first or offers[0], **self.flags)
-        self.rules = Rules(
+        self.rules = FailoverPolicy(
             self.settings.failover, price, p.plan.limit_cents if bill is None else bill, **rules
         )
         return rent_one(

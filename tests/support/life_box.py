@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanolan.box import main as box_program
-from nanolan.box.context import Tools
-from nanolan.box.sandbox import desk
-from nanolan.box.watch.periodic import Ticker
+from nanolan.box.context import BoxDeps
+from nanolan.box.sandbox import trainer_folder
+from nanolan.box.watch.periodic import Periodic
 from nanolan.hub import transfer
 from nanolan.hub.client import Hub
 from nanolan.hub.transfer import Job, commit_step, run_transfer
@@ -256,10 +256,10 @@ class Box:
 
     # ---- the world outside, as the box program gets it
 
-    def tools(self) -> Tools:
+    def tools(self) -> BoxDeps:
         c, w = self.clock, self.world
         hub = partial(Hub, sleep=c.sleep, clock=c.monotonic, api=w.hub, get=w.hub.get)
-        return Tools(
+        return BoxDeps(
             trainer=partial(run_trainer, self),
             kill=self.kill_trainers,
             inspect=lambda plan, work, **_: w.gpu_problem(self),
@@ -275,14 +275,14 @@ class Box:
             clock=c.monotonic,
             now=now_utc,
             sleep=c.sleep,
-            ticker=partial(Ticker, thread=c.thread, event=c.event),
+            ticker=partial(Periodic, thread=c.thread, event=c.event),
             pool=c.pool,
             probes={},
             render=lambda what, files, most_s: rendered(what, files),
         )
 
     def confine(self, work: Path) -> tuple[None, str]:
-        desk(work).mkdir(exist_ok=True)
+        trainer_folder(work).mkdir(exist_ok=True)
         return None, "nobody is root here"
 
     def _doze(self, seconds: float) -> None:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
-from nanolan.launch.failover import Rules, rent_one
+from nanolan.launch.failover import FailoverPolicy, rent_one
 from nanolan.launch.prepare import Prepared
 from nanolan.manage.stop import tell_launch
 from nanolan.plan import Pinned, Plan
@@ -145,7 +145,7 @@ class Laptop:
         plan = self._plan(phases, recipe, **fields)
         self.plans.append(plan)
         offers = offers_here()
-        rules = Rules(1, offers[-1].hourly_cents, LIMIT_CENTS, wait=wait)
+        rules = FailoverPolicy(1, offers[-1].hourly_cents, LIMIT_CENTS, wait=wait)
 
         def act(outcome: Outcome) -> Seen:
             outcome.launch = True

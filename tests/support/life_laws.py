@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
-from nanolan.box.sandbox import desk
+from nanolan.box.sandbox import trainer_folder
 from nanolan.checkpoint.manifest import FileEntry, Manifest, parse_manifest
 from nanolan.errors import MayBeBilling, NanolanError
 from nanolan.hub.proof import prove
@@ -189,7 +189,7 @@ class Laws:
 
     def _only_here(self, box: Box, phase: str) -> Iterator[int]:
         """The newest whole step of a phase on the machine's disk, unless the Hub has it too, or better."""
-        out = desk(box.work) / "out" / PHASES[phase].output_dir / box.plan.output_tag
+        out = trainer_folder(box.work) / "out" / PHASES[phase].output_dir / box.plan.output_tag
         here = sorted(whole for folder in out.glob("step-*") for whole in whole_on_disk(folder))
         if here and here[-1] > self.best.get((box.plan.run_id, phase), NOTHING):
             yield here[-1][1]

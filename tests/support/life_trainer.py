@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanolan.box.phase_runner import GRACE_S, HUNG_GRACE_S
 from nanolan.checkpoint.manifest import newest_whole, save_whole
-from nanolan.run.record import Stop
+from nanolan.run.record import StopReason
 from tests.support.life_clock import Actor
 
 if TYPE_CHECKING:
@@ -143,10 +143,10 @@ def run_trainer(
     *,
     host: object,
     wandb_key: str | None,
-    stop: Callable[[], Stop | None],
+    stop: Callable[[], StopReason | None],
     account: object = None,
     grace_s: Callable[[], float] = lambda: GRACE_S,
-) -> tuple[int, Stop | None]:
+) -> tuple[int, StopReason | None]:
     """nanolan.box.phase_runner.run_trainer, on `box`."""
     job_file.write_text(json.dumps(job))
     trainer, reason = box.train(job), None

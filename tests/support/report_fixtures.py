@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.plan import PinnedFile, Predicted
 from nanolan.report.curves import read_metrics
-from nanolan.report.data import Story, story_of
+from nanolan.report.data import ReportData, report_data_of
 from nanolan.run.environment import Environment
 from nanolan.run.record import PhaseReport, Receipt
 from tests.support.core_fixtures import a_plan
@@ -130,7 +130,7 @@ def answers(text: str = "I am Lanbot.") -> tuple[PhaseSamples, ...]:
     )
 
 
-def a_story(metrics: bytes | None = None, **changes: Any) -> Story:
+def a_story(metrics: bytes | None = None, **changes: Any) -> ReportData:
     """A run that went well."""
     if metrics is None:
         metrics = lines(
@@ -142,7 +142,7 @@ def a_story(metrics: bytes | None = None, **changes: Any) -> Story:
                 )
             ]
         )
-    return story_of(
+    return report_data_of(
         changes.get("plan", PLAN),
         changes.get("receipt", RECEIPT),
         MADE,
@@ -152,7 +152,7 @@ def a_story(metrics: bytes | None = None, **changes: Any) -> Story:
     )
 
 
-def failed() -> Story:
+def failed() -> ReportData:
     """One that ran into its limit in sft, with mid proven and a state saved."""
     phases = {
         "mid": PHASES["mid"],
@@ -173,9 +173,9 @@ def failed() -> Story:
     )
 
 
-def going() -> Story:
+def going() -> ReportData:
     """One that trains."""
-    return Story(
+    return ReportData(
         PLAN,
         "training",
         "step 300 of 800",
@@ -186,7 +186,7 @@ def going() -> Story:
     )
 
 
-def evil() -> Story:
+def evil() -> ReportData:
     """One in which every text is hostile."""
     plan = replace(
         PLAN,

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from nanolan.box.context import Machine, Tools
+from nanolan.box.context import BoxDeps, BoxRun
 from nanolan.checkpoint.manifest import save_whole
 from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
@@ -46,7 +46,7 @@ def machine(
     life_s: float = 36_000,
     tools: dict[str, Any] | None = None,
     **plan: Any,
-) -> Machine:
+) -> BoxRun:
     """A machine that was born now; its transfers are made in this process and noted in `sent`."""
     clock = Clock()
     plan_ = a_plan(
@@ -88,7 +88,7 @@ def machine(
             {f"{job.target}/{name}": (Path(job.folder) / name).read_bytes() for name in job.files},
         )
 
-    made = Tools(
+    made = BoxDeps(
         **{
             "clock": clock,
             "sleep": clock.sleep,
@@ -102,7 +102,7 @@ def machine(
     parts: dict[str, Any] = dict(
         api=None, me=None, meter=meter, herald=herald, timeline=None, control=None, notify=None
     )
-    m = Machine(
+    m = BoxRun(
         plan_, {"HF_TOKEN": Secret(TOKEN)}, root / "state", root / "work", tools=made, **parts
     )
     m.sent = sent  # type: ignore[attr-defined]
@@ -111,7 +111,7 @@ def machine(
     return m
 
 
-def trained(m: Machine, phase: str, step: int = 5, final: bool = True, size: int = 100) -> None:
+def trained(m: BoxRun, phase: str, step: int = 5, final: bool = True, size: int = 100) -> None:
     """A whole step on the machine's disk."""
 
     def write(folder: Path) -> None:

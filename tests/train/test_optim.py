@@ -12,9 +12,9 @@ import torch
 from nanolan.model.checkpoint import load, read_state
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.train.optim import AdamW, Muon, by_gram, by_steps, make_optimizer, orthogonalise
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = Processes(0, 1, torch.device("cpu"))
 RATES = {"unembedding_lr": 0.004, "embedding_lr": 0.2, "matrix_lr": 0.02}
 
 
@@ -112,7 +112,7 @@ def test_a_bf16_embedding_has_fp32_moments() -> None:
 
 
 @dataclass(frozen=True)
-class Stage(World):
+class Stage(Processes):
     """One of several ranks whose partners' tensors are given instead of sent."""
 
     others: tuple[torch.Tensor, ...] = ()

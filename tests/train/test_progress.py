@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.train.job import Job, read_job
-from nanolan.train.progress import Report
+from nanolan.train.progress import ProgressWriter
 from tests.support.tiny_world import write_job
 
 
@@ -25,7 +25,7 @@ def job(tmp_path: Path) -> Job:
 def test_a_step_writes_a_line_a_row_and_a_heartbeat(
     job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = Report(job)
+    report = ProgressWriter(job)
     report.steps = 10
     report.step(3, 2.5, 0.02, 1000, 0.5)
     line = capsys.readouterr().out
@@ -53,7 +53,7 @@ def test_a_step_writes_a_line_a_row_and_a_heartbeat(
 def test_norm_utilisation_memory_and_time_left_are_in_the_line_and_the_row(
     job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = Report(job)
+    report = ProgressWriter(job)
     report.steps, report.mfu_per_token = 100, 2e-4
     report.step(40, 2.5, 0.02, 1000, 0.5, norm=0.25)
     assert " | norm 0.25 | 40.0% MFU | " in (line := capsys.readouterr().out)
@@ -64,7 +64,7 @@ def test_norm_utilisation_memory_and_time_left_are_in_the_line_and_the_row(
 
 
 def test_the_time_left_is_by_the_latest_steps_without_the_first_which_compiles(job: Job) -> None:
-    report = Report(job)
+    report = ProgressWriter(job)
     report.steps = 10
     for step, dt_s in enumerate((100.0, 1.0, 3.0), 1):
         report.step(step, 1.0, 0.1, 1, dt_s)
@@ -77,12 +77,12 @@ def test_the_time_left_is_by_the_latest_steps_without_the_first_which_compiles(j
 
 def test_metrics_are_appended(job: Job) -> None:
     for _ in range(2):
-        Report(job).step(1, 1.0, 0.1, 1, 1.0)
+        ProgressWriter(job).step(1, 1.0, 0.1, 1, 1.0)
     assert len(job.metrics.read_text().splitlines()) == 2
 
 
 def test_a_reader_never_sees_half_a_heartbeat(job: Job) -> None:
-    report, stop, seen = Report(job), threading.Event(), []
+    report, stop, seen = ProgressWriter(job), threading.Event(), []
     report.beat("load")
 
     def read() -> None:
@@ -100,7 +100,7 @@ def test_a_reader_never_sees_half_a_heartbeat(job: Job) -> None:
 
 
 def test_other_ranks_say_and_write_nothing(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    report = Report(job, speaks=False)
+    report = ProgressWriter(job, speaks=False)
     report.step(1, 1.0, 0.1, 1, 1.0)
     report.say("hello")
     report.beat("load")
@@ -111,7 +111,7 @@ def test_other_ranks_say_and_write_nothing(job: Job, capsys: pytest.CaptureFixtu
 
 
 def test_loss_start_and_end_are_means_of_a_tenth(job: Job) -> None:
-    report = Report(job, speaks=False)
+    report = ProgressWriter(job, speaks=False)
     assert report.loss_span() == {"loss_start": None, "loss_end": None}
     for loss in range(20):
         report.step(loss + 1, float(loss), 0.1, 1, 1.0)
@@ -122,8 +122,8 @@ def test_wandb_is_not_touched_by_a_job_without_it_nor_by_other_ranks(
     job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)  # importing it would raise
-    Report(replace(job, wandb=None)).open_wandb({})
-    Report(job, speaks=False).open_wandb({})
+    ProgressWriter(replace(job, wandb=None)).open_wandb({})
+    ProgressWriter(job, speaks=False).open_wandb({})
     assert capsys.readouterr().err == ""
 
 
@@ -131,7 +131,7 @@ def test_a_wandb_that_is_not_there_is_a_warning(
     job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    report = Report(job)
+    report = ProgressWriter(job)
     report.open_wandb({})
     report.step(1, 1.0, 0.1, 1, 1.0)
     report.close()

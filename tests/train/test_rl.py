@@ -23,7 +23,7 @@ from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.__main__ import main
 from nanolan.train.job import read_job
-from nanolan.train.progress import Report
+from nanolan.train.progress import ProgressWriter
 from nanolan.train.rl import finish, loop, prepare
 from nanolan.train.rollouts import policy_batch, policy_loss, read_questions, roll_out
 from nanolan.train.stop import StopFlag
@@ -237,7 +237,7 @@ def test_sigterm_saves_a_state_from_which_the_run_goes_on_to_the_bit(
 
 def test_a_weight_that_is_no_number_is_never_saved(toy: Path, taught: Path, tmp_path: Path) -> None:
     job = read_job(rl_job(toy, tmp_path / "rl", taught, max_steps=2))
-    t = prepare(job, ALONE, Report(job))
+    t = prepare(job, ALONE, ProgressWriter(job))
     with torch.no_grad():
         t.model.lm_head.weight[3, 3] = float("nan")
     with (

@@ -24,14 +24,14 @@ from nanolan.errors import RunFailed, UsageProblem
 from nanolan.model.checkpoint import load, read_state
 from nanolan.train.__main__ import main
 from nanolan.train.job import Job, read_job
-from nanolan.train.processes import World
-from nanolan.train.progress import Report
+from nanolan.train.processes import Processes
+from nanolan.train.progress import ProgressWriter
 from nanolan.train.state import Resume, find_state, how_to_resume
 from nanolan.train.supervised import Training, finish, loop, prepare
 from tests.support.tiny_world import REPO, losses, write_job
 from tests.train.test_main import steps_written, wait_for
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 class Forker:
@@ -83,7 +83,7 @@ class After:
 def train(job: Path | Job, stop_after: int = 1_000_000) -> Training:
     """A phase in this process, stopped after a step as SIGTERM does."""
     job = job if isinstance(job, Job) else read_job(job)
-    t = prepare(job, ALONE, Report(job))
+    t = prepare(job, ALONE, ProgressWriter(job))
     loop(t, After(t, stop_after))  # type: ignore[arg-type]
     finish(t)
     return t
@@ -334,7 +334,7 @@ def test_a_disk_that_does_not_take_a_state_costs_a_warning(
 
 def test_a_state_with_a_weight_that_is_no_number_is_never_saved(tiny: Path, tmp_path: Path) -> None:
     job = read_job(write_job(tiny, tmp_path / "run", save_minutes=0))
-    t = prepare(job, ALONE, Report(job))
+    t = prepare(job, ALONE, ProgressWriter(job))
     loop(t, After(t, 3))  # type: ignore[arg-type]
     t.done += 1
     with torch.no_grad():
@@ -402,7 +402,7 @@ def test_sigterm_between_two_micro_batches_voids_the_step(tiny: Path, tmp_path: 
                 self.calls > 2 * (4 + 1) + 2
             )  # in the third step: four micro-batches and the agreement each
 
-    t = prepare(job, ALONE, Report(job))
+    t = prepare(job, ALONE, ProgressWriter(job))
     loop(t, Middle())  # type: ignore[arg-type]
     finish(t)
     assert t.done == 2

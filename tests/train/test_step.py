@@ -14,11 +14,11 @@ from nanolan.model.gpt import GPT
 from nanolan.model.tokenizer import load_token_bytes, load_tokenizer
 from nanolan.train.data.mixtures import Part
 from nanolan.train.data.packing import Rows, make_rows
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from nanolan.train.recipe import Recipe
 from nanolan.train.step import Stepper, validate
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from nanolan.phases import IDENTITY_FILE
 from nanolan.run.causes import cause_of
 from nanolan.train.__main__ import main
 from nanolan.train.job import read_job
-from nanolan.train.progress import Report
+from nanolan.train.progress import ProgressWriter
 from nanolan.train.supervised import Training, finish, loop, prepare
 from tests.support.tiny_world import metrics, write_job, write_parquet
 from tests.train.test_state import ALONE, After
@@ -27,7 +27,7 @@ NEVER = 1_000_000
 
 def begun(job: Path, steps: int) -> Training:
     """A phase after some steps, in this process."""
-    t = prepare(read_job(job), ALONE, Report(read_job(job)))
+    t = prepare(read_job(job), ALONE, ProgressWriter(read_job(job)))
     loop(t, After(t, steps))  # type: ignore[arg-type]
     return t
 
@@ -151,7 +151,7 @@ def test_a_missing_identity_file(
 def test_identity_false_leaves_the_file_out(data: Path, tiny: Path, tmp_path: Path) -> None:
     recipe = {"max_steps": 1, "val_rows": 0, "spelling_rows": 0}
     with_it, without = (
-        prepare(j, ALONE, Report(j)).rows.n_conversations
+        prepare(j, ALONE, ProgressWriter(j)).rows.n_conversations
         for j in (
             read_job(write_job(tiny, tmp_path / str(i), "mid", recipe, data_dir=str(data), **more))
             for i, more in enumerate([{"identity": True}, {"identity": False}])

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import msgspec
 
-from nanolan.box.watch.periodic import Ticker
+from nanolan.box.watch.periodic import Periodic
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.plan import UNREADABLE, Plan
-from nanolan.run.record import Stop
+from nanolan.run.record import StopReason
 from nanolan.settings.settings import is_loopback
 
 STOP_FILE = "stop.json"  # in the run folder
@@ -26,7 +26,7 @@ class StopRequest(msgspec.Struct, frozen=True):
     at: str = ""
 
 
-class Limit(msgspec.Struct, frozen=True):
+class LimitRequest(msgspec.Struct, frozen=True):
     """limit.json: limits that hold from now on, instead of the plan's; of an earlier attempt they do not count."""
 
     attempt: int
@@ -36,9 +36,9 @@ class Limit(msgspec.Struct, frozen=True):
     at: str = ""
 
 
-Word = TypeVar("Word", StopRequest, Limit)
+Word = TypeVar("Word", StopRequest, LimitRequest)
 # Made once, here: msgspec may crash when two threads decode a type for the first time
-DECODERS = [msgspec.json.Decoder(kind) for kind in (StopRequest, Limit)]
+DECODERS = [msgspec.json.Decoder(kind) for kind in (StopRequest, LimitRequest)]
 
 
 class Control:
@@ -50,12 +50,12 @@ class Control:
         hub: Hub,
         say: Callable[[str], None] = lambda text: None,
         *,
-        on_limit: Callable[[Limit], object] = lambda limit: None,
-        ticker: Callable[..., Ticker] = Ticker,
+        on_limit: Callable[[LimitRequest], object] = lambda limit: None,
+        ticker: Callable[..., Periodic] = Periodic,
     ) -> None:
         self._plan, self._hub, self._say, self._on_limit = plan, hub, say, on_limit
-        self._stop: Stop | None = None
-        self._limit: Limit | None = None
+        self._stop: StopReason | None = None
+        self._limit: LimitRequest | None = None
         self._ticker = ticker(
             self.look,
             POLL_S[is_loopback(plan.hf_endpoint)],
@@ -69,21 +69,21 @@ class Control:
     def close(self) -> None:
         self._ticker.close()
 
-    def asked(self) -> Stop | None:
+    def asked(self) -> StopReason | None:
         """The user's wish to stop, if there is one."""
         return self._stop
 
     def look(self) -> None:
         """Look once; whatever the Hub answers, the run goes on."""
         if (request := self._word(STOP_FILE, StopRequest)) and self._stop is None:
-            self._stop = Stop(
+            self._stop = StopReason(
                 "user",
                 f"just stop was asked for at {request.at[:20]}"
                 if request.at
                 else "just stop was asked for",
             )
             self._say(self._stop.text)
-        if (limit := self._word(LIMIT_FILE, Limit)) and limit != self._limit:
+        if (limit := self._word(LIMIT_FILE, LimitRequest)) and limit != self._limit:
             self._limit = limit
             self._on_limit(limit)
 

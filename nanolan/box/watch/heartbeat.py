@@ -14,13 +14,13 @@ from typing import NamedTuple
 import msgspec
 from msgspec import structs
 
-from nanolan.box.sandbox import desk
-from nanolan.box.watch.log import Parts, log_file, unsaid, whole
-from nanolan.box.watch.periodic import Ticker
-from nanolan.box.watch.progress import read_beat
-from nanolan.box.watch.spend import Meter
+from nanolan.box.sandbox import trainer_folder
+from nanolan.box.watch.log import LogParts, log_file, unsaid, whole
+from nanolan.box.watch.periodic import Periodic
+from nanolan.box.watch.progress import read_trainer_beat
+from nanolan.box.watch.spend import SpendMeter
 from nanolan.box.watch.timeline import Timeline
-from nanolan.cost.projection import left_s, outlook
+from nanolan.cost.projection import left_s, project
 from nanolan.files import last_lines
 from nanolan.hub.client import Hub
 from nanolan.money import dollars
@@ -51,7 +51,7 @@ class Trouble(NamedTuple):
         return f"{self.what}: {self.error}; it is tried again by itself until the money or the time for it ends"
 
 
-class Herald:
+class Heartbeat:
     """Tells the Hub how the run is doing."""
 
     def __init__(
@@ -59,12 +59,12 @@ class Herald:
         plan: Plan,
         secrets: Mapping[str, Secret],
         work: Path,
-        meter: Meter,
+        meter: SpendMeter,
         timeline: Timeline,
         notify: Notifier,
         *,
         hub: Callable[..., Hub] = Hub,
-        ticker: Callable[..., Ticker] = Ticker,
+        ticker: Callable[..., Periodic] = Periodic,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan, self._work, self._meter, self._timeline, self._notify = (
@@ -75,7 +75,7 @@ class Herald:
             notify,
         )
         self._mask = Mask(secrets.values())
-        self._parts = Parts(plan, self._mask, work / "log-parts.json")
+        self._parts = LogParts(plan, self._mask, work / "log-parts.json")
         self.phases = {p: PhaseReport("none") for p in plan.phases}
         self.state, self._message = PREPARING, ""
         self._warned: int | None = None
@@ -150,7 +150,7 @@ class Herald:
         plan = structs.replace(
             self._plan, limit_cents=self._meter.limit_cents, deadline=self._meter.deadline
         )
-        warning = outlook(
+        warning = project(
             plan, progress, progress.spent_cents, self._meter.hourly_cents, now_utc()
         ).warning
         if warning and self._warned != plan.limit_cents:
@@ -177,8 +177,8 @@ class Herald:
 
     def _progress(self) -> Progress:
         row, beat = (
-            last_row(desk(self._work) / "metrics.jsonl"),
-            read_beat(desk(self._work) / "heartbeat.json"),
+            last_row(trainer_folder(self._work) / "metrics.jsonl"),
+            read_trainer_beat(trainer_folder(self._work) / "heartbeat.json"),
         )
         plan, meter = self._plan, self._meter
         stages = self._timeline.stages()
@@ -211,7 +211,7 @@ class Herald:
 def metrics_of(work: Path) -> bytes | None:
     """Every row that the trainer wrote; of a flood the newest. None when there are none."""
     try:
-        return last_lines(desk(work) / "metrics.jsonl", METRICS_BYTES)
+        return last_lines(trainer_folder(work) / "metrics.jsonl", METRICS_BYTES)
     except OSError:
         return None
 

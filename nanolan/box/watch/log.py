@@ -71,7 +71,7 @@ def masked(data: bytes, mask: Mask) -> bytes:
     return mask.hide(data.decode(errors="replace")).encode()
 
 
-class Parts:
+class LogParts:
     """What of the log is on the Hub; kept in the file `note`, so that a restarted program goes on with the next part."""
 
     def __init__(self, plan: Plan, mask: Mask, note: Path) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 
-def untold(problem: Exception) -> None:
+def ignore(problem: Exception) -> None:
     """What a tick raises is nobody's business."""
 
 
-class Ticker:
+class Periodic:
     """`act()` every `every_s` seconds and soon after `wake()`, from `start()` to `close()`. What it raises goes to `trouble`; the
     next tick follows all the same. `thread` and `event` can be passed in."""
 
@@ -19,7 +19,7 @@ class Ticker:
         self,
         act: Callable[[], object],
         every_s: float,
-        trouble: Callable[[Exception], object] = untold,
+        trouble: Callable[[Exception], object] = ignore,
         *,
         thread: Callable[..., Any] = threading.Thread,
         event: Callable[[], Any] = threading.Event,
@@ -28,7 +28,7 @@ class Ticker:
         self._wake, self._closed = event(), event()
         self._thread = thread(target=self._follow, daemon=True)
 
-    def start(self) -> Ticker:
+    def start(self) -> Periodic:
         try:
             self._thread.start()
         except RuntimeError as e:  # no memory for another thread: this program goes on without

@@ -13,7 +13,7 @@ import msgspec
 
 from nanolan.files import read_plain
 from nanolan.plan import UNREADABLE, Plan
-from nanolan.run.record import Stop
+from nanolan.run.record import StopReason
 
 # Seconds without a new heartbeat, by stage; "" is before the first one. "cpu" is a rehearsal of a tiny model.
 DEADLINES_S = {
@@ -38,7 +38,7 @@ DEADLINES_S = {
 }
 
 
-class Beat(msgspec.Struct, frozen=True):
+class TrainerBeat(msgspec.Struct, frozen=True):
     """heartbeat.json, written by the trainer."""
 
     phase: str
@@ -50,10 +50,10 @@ class Beat(msgspec.Struct, frozen=True):
 
 MOST_BEAT_BYTES = 1 << 16
 # Made once, here: msgspec may crash when two threads decode a type for the first time
-BEAT = msgspec.json.Decoder(Beat)
+BEAT = msgspec.json.Decoder(TrainerBeat)
 
 
-def read_beat(path: Path) -> Beat | None:
+def read_trainer_beat(path: Path) -> TrainerBeat | None:
     """The newest heartbeat; None when there is none (yet)."""
     try:
         return BEAT.decode(read_plain(path, MOST_BEAT_BYTES))
@@ -73,14 +73,14 @@ class Watchdog:
         self._path, self._clock = path, clock
         self._limits = DEADLINES_S[plan.device] | plan.watch_s
         path.unlink(missing_ok=True)  # the heartbeat of a trainer before this one
-        self.beat: Beat | None = None
+        self.beat: TrainerBeat | None = None
         self._seen_at = clock()
         self.save_s: float | None = None  # what the last save took
         self._save_began: float | None = None
 
-    def stuck(self) -> Stop | None:
+    def stuck(self) -> StopReason | None:
         """What is wrong, if the trainer has not moved for too long."""
-        now, beat = self._clock(), read_beat(self._path)
+        now, beat = self._clock(), read_trainer_beat(self._path)
         if beat is not None and beat != self.beat:
             self._note_save(beat, now)
             self.beat, self._seen_at = beat, now
@@ -88,15 +88,17 @@ class Watchdog:
         if not overdue(stage, silent_s, self._limits):
             return None
         step = f" at step {self.beat.step}" if self.beat else ""
-        return Stop("hang", f"no progress for {silent_s:.0f} s in stage {stage or 'start'}{step}")
+        return StopReason(
+            "hang", f"no progress for {silent_s:.0f} s in stage {stage or 'start'}{step}"
+        )
 
     @property
     def step(self) -> int:
         """Steps that the trainer told of, its last word included."""
-        beat = read_beat(self._path) or self.beat
+        beat = read_trainer_beat(self._path) or self.beat
         return beat.step if beat else 0
 
-    def _note_save(self, beat: Beat, now: float) -> None:
+    def _note_save(self, beat: TrainerBeat, now: float) -> None:
         if beat.stage == "save" and self._save_began is None:
             self._save_began = now
         elif beat.stage != "save" and self._save_began is not None:

@@ -14,13 +14,13 @@ from datetime import datetime
 
 from msgspec import structs
 
-from nanolan.box.watch.periodic import Ticker
+from nanolan.box.watch.periodic import Periodic
 from nanolan.cost.budget import ASSUMED, Margin, give_up_cents, soft_life_s, soft_limit_cents
 from nanolan.errors import NanolanError
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
 from nanolan.run.causes import OF_TIME
-from nanolan.run.record import Stop
+from nanolan.run.record import StopReason
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.terms import SETTLE_S, as_now, limits_differ, limits_missing, price_differs
@@ -33,7 +33,7 @@ DISAGREE, DISAGREE_CENTS = (
 )  # the two meters differ by more than a quarter, and by more than a dollar
 
 
-class Meter:
+class SpendMeter:
     """Follows one instance's bill, in a thread of its own once it is started."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Meter:
         say: Callable[[str], None] = lambda text: None,
         *,
         now: Callable[[], datetime] = now_utc,
-        ticker: Callable[..., Ticker] = Ticker,
+        ticker: Callable[..., Periodic] = Periodic,
         alarm: Callable[[str, str], object] = lambda event, text: None,
     ) -> None:
         self._plan, self._id, self._api, self._clock, self._say = plan, me.id, api, clock, say
@@ -79,7 +79,7 @@ class Meter:
         # a deadline that only says when the money is used up, to the second, is no limit of its own
         self._of_money = self._life_s >= self.limit_cents * 3600 // max(self.hourly_cents, 1)
 
-    def start(self) -> Meter:
+    def start(self) -> SpendMeter:
         self._ticker.start()
         return self
 
@@ -117,11 +117,11 @@ class Meter:
         """What uploading a state takes here, by the newest upload."""
         self.margin = replace(self.margin, upload_s=seconds)
 
-    def soft(self) -> Stop | None:
+    def soft(self) -> StopReason | None:
         """Why training must stop now, if it must."""
         return self._over(self.soft_cents, soft_life_s(self._life_s, self.margin.total_s))
 
-    def hard(self) -> Stop | None:
+    def hard(self) -> StopReason | None:
         """Why even an upload must be given up now, if it must."""
         return self._over(
             give_up_cents(self.limit_cents, self.hourly_cents, self.margin),
@@ -133,16 +133,16 @@ class Meter:
         stop = self.hard()
         return stop.text if stop else ""
 
-    def _over(self, cents: int, age_s: float) -> Stop | None:
+    def _over(self, cents: int, age_s: float) -> StopReason | None:
         if self.spent_cents >= cents:
-            return Stop(
+            return StopReason(
                 "spend_limit",
                 f"{dollars(self.spent_cents)} of the limit of {dollars(self.limit_cents)} used",
             )
         if self.age_s >= age_s:
             reason = "spend_limit" if self._of_money else "max_duration"
             whose = "" if self._of_money else f" {OF_TIME}"
-            return Stop(
+            return StopReason(
                 reason,
                 f"{self.age_s / 60:.0f} minutes used{whose}, the instance deletes itself at {self.deadline}",
             )

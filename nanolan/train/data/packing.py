@@ -19,7 +19,7 @@ from nanolan.model.gpt import IGNORE
 from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.data.mixtures import Part, open_mixture
 from nanolan.train.data.tokenised import Store, tokenise
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from nanolan.train.recipe import Recipe
 
 
@@ -97,7 +97,7 @@ def make_rows(
     data_dir: Path,
     tokenizer: Tokenizer,
     recipe: Recipe,
-    world: World,
+    world: Processes,
     scratch: Path,
 ) -> Rows:
     """Read, tokenise, shuffle and pack a mixture; the same rows on every rank and for any number of ranks.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.data.mixtures import Source
 from nanolan.train.data.rendering import Rendering, render_blocks, workers_for
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def tokenise(
     sources: Sequence[Source],
     tokenizer: Tokenizer,
     max_tokens: int,
-    world: World,
+    world: Processes,
     scratch: Path,
     workers: int | None = None,
 ) -> Store:

@@ -24,7 +24,7 @@ from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.evaluation.humaneval import Problem, program_of, prompt_of, run_all
 from nanolan.train.evaluation.tasks import TASKS, Choice, Task, chat_core, problems_of
 from nanolan.train.job import SCOPES
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from nanolan.train.rollouts import Question, roll_out
 from nanolan.train.step import autocast
 
@@ -48,7 +48,7 @@ def evaluate_model(
     model: GPT,
     tokenizer: Tokenizer,
     data_dir: Path,
-    world: World,
+    world: Processes,
     scope: str = "quick",
     *,
     humaneval: bool = False,
@@ -102,7 +102,7 @@ def evaluate_model(
 
 
 def measure(
-    task: Task, exam: Exam, scope: str, data_dir: Path, world: World, most: int | None = None
+    task: Task, exam: Exam, scope: str, data_dir: Path, world: Processes, most: int | None = None
 ) -> tuple[int, int, str]:
     """Right answers, problems, and why there is no result ("" if there is), over all ranks."""
     why, right = "", []

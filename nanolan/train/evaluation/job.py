@@ -21,16 +21,16 @@ from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.evaluation.evaluate import evaluate_model
 from nanolan.train.evaluation.samples import answers
 from nanolan.train.job import Job
-from nanolan.train.processes import World
-from nanolan.train.progress import Report
+from nanolan.train.processes import Processes
+from nanolan.train.progress import ProgressWriter
 from nanolan.train.recipe import recipe_for
 from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import check_fit
 
 
-def judge(job: Job, world: World) -> None:
+def judge(job: Job, world: Processes) -> None:
     """Evaluate the final checkpoint in job.out_dir and write job.results; NanolanError when there are no results."""
-    report, recipe = Report(job, world.first), recipe_for(job.phase, job.recipe)
+    report, recipe = ProgressWriter(job, world.first), recipe_for(job.phase, job.recipe)
     report.beat("load")
     found = newest_whole(job.out_dir, job.phase, final=True)
     if found is None:
@@ -65,14 +65,16 @@ def judge(job: Job, world: World) -> None:
         )
 
 
-def write_results(job: Job, report: Report, results: dict[str, Any]) -> None:
+def write_results(job: Job, report: ProgressWriter, results: dict[str, Any]) -> None:
     """The results as a file, whole or not at all, and their numbers as a row of the metrics."""
     assert job.results  # noqa: S101  # read_job has seen to it
     write_whole(job.results, json.dumps(results, indent=2).encode())
     report.row({key: value for key, value in results.items() if isinstance(value, (int, float))})
 
 
-def write_samples(job: Job, report: Report, step: int, engine: Engine, most_tokens: int) -> None:
+def write_samples(
+    job: Job, report: ProgressWriter, step: int, engine: Engine, most_tokens: int
+) -> None:
     """What the model answers, beside the results."""
     assert job.results  # noqa: S101
     report.beat("evaluate", step)

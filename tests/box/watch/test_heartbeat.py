@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.box.watch.heartbeat import Herald, Row, last_row
-from nanolan.box.watch.spend import Meter
+from nanolan.box.watch.heartbeat import Heartbeat, Row, last_row
+from nanolan.box.watch.spend import SpendMeter
 from nanolan.box.watch.timeline import Timeline
 from nanolan.notify import Notifier
 from nanolan.plan import Predicted
@@ -39,16 +39,18 @@ def server(tmp_path: Path) -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def herald(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Herald]:
+def herald(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Heartbeat]:
     monkeypatch.setenv("BOX_ROOT", str(tmp_path))
     (tmp_path / "var/log").mkdir(parents=True)
     (tmp_path / "work/trainer").mkdir(parents=True)
     plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", phases=("mid", "sft"))
-    made = Herald(
+    made = Heartbeat(
         plan,
         {"HF_TOKEN": Secret(TOKEN), "SHADEFORM_API_KEY": Secret(KEY)},
         tmp_path / "work",
-        Meter(plan, machine(3600), NOBODY),
+        SpendMeter(plan, machine(3600), NOBODY),
         Timeline(tmp_path / "timeline.json"),
         Notifier(None, ""),
     )
@@ -68,7 +70,7 @@ def told(server: HubServer) -> dict[str, object]:
 
 
 def test_a_change_is_told_with_step_and_money_and_all_secrets_masked(
-    server: HubServer, herald: Herald, tmp_path: Path
+    server: HubServer, herald: Heartbeat, tmp_path: Path
 ) -> None:
     log_file(tmp_path).write_text(f"a line with {TOKEN} and {KEY}\n")
     (tmp_path / "work/trainer/metrics.jsonl").write_text(
@@ -98,7 +100,7 @@ def test_a_change_is_told_with_step_and_money_and_all_secrets_masked(
 
 
 def test_a_hub_in_trouble_delays_nothing_and_the_newest_state_wins(
-    server: HubServer, herald: Herald
+    server: HubServer, herald: Heartbeat
 ) -> None:
     server.fault(COMMIT, "stall", seconds=0.7)
     server.fault(COMMIT, status=503)
@@ -118,7 +120,7 @@ def test_a_hub_in_trouble_delays_nothing_and_the_newest_state_wins(
     until(told_at_last)
 
 
-def test_after_its_end_it_says_no_more(server: HubServer, herald: Herald) -> None:
+def test_after_its_end_it_says_no_more(server: HubServer, herald: Heartbeat) -> None:
     herald.tell(TRAINING)
     until(lambda: told(server))
     herald.close()
@@ -129,7 +131,7 @@ def test_after_its_end_it_says_no_more(server: HubServer, herald: Herald) -> Non
 
 
 def test_the_log_is_told_in_parts_of_what_is_new_also_by_a_restarted_program(
-    server: HubServer, herald: Herald, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: HubServer, herald: Heartbeat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parts() -> list[bytes]:
         return [
@@ -153,11 +155,11 @@ def test_the_log_is_told_in_parts_of_what_is_new_also_by_a_restarted_program(
     herald.tell(UPLOADING)
     until(lambda: parts() == [b"boot: run ab12cd34\n", b"half a line\n***\nmore\n"])
     herald.close()
-    again = Herald(
+    again = Heartbeat(
         make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34"),
         {"HF_TOKEN": Secret(TOKEN)},
         tmp_path / "work",
-        Meter(make_plan(server.url, ""), machine(3600), NOBODY),
+        SpendMeter(make_plan(server.url, ""), machine(3600), NOBODY),
         Timeline(tmp_path / "t.json"),
         Notifier(None, ""),
     )
@@ -167,7 +169,7 @@ def test_the_log_is_told_in_parts_of_what_is_new_also_by_a_restarted_program(
     again.close()
 
 
-def test_a_log_that_cannot_be_read_is_no_obstacle(herald: Herald) -> None:
+def test_a_log_that_cannot_be_read_is_no_obstacle(herald: Heartbeat) -> None:
     assert b"cannot be read" in herald.log()
 
 
@@ -207,11 +209,11 @@ def test_a_beat_tells_how_long_the_run_will_take_by_the_trainers_word_and_the_pl
     line.enter("sft.train")
     foretold = Predicted(1, 2, 3, {}, {"sft.evaluate": 30, "upload": 10})
     plan = make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34", predicted=foretold)
-    made = Herald(
+    made = Heartbeat(
         plan,
         {"HF_TOKEN": Secret(TOKEN)},
         work,
-        Meter(plan, machine(3600), NOBODY),
+        SpendMeter(plan, machine(3600), NOBODY),
         line,
         Notifier(None, ""),
     )
@@ -248,8 +250,8 @@ def test_the_moment_the_forecast_crosses_the_limit_a_warning_is_logged_and_sent_
         return ""
 
     notify = Notifier(Secret("ntfy://nowhere"), "n", send=send)
-    meter = Meter(plan, machine(3600), NOBODY)
-    made = Herald(plan, {"HF_TOKEN": Secret(TOKEN)}, work, meter, line, notify)
+    meter = SpendMeter(plan, machine(3600), NOBODY)
+    made = Heartbeat(plan, {"HF_TOKEN": Secret(TOKEN)}, work, meter, line, notify)
     for word in ("one", "two"):
         made.tell(TRAINING, word)
         until(lambda w=word: told(server).get("message") == w)  # type: ignore[misc]
@@ -270,7 +272,7 @@ def test_the_moment_the_forecast_crosses_the_limit_a_warning_is_logged_and_sent_
     ids=["stars alone", "a secret", "the veil's note", "nothing"],
 )
 def test_it_knows_whether_the_log_held_a_secret(
-    herald: Herald, tmp_path: Path, log: str, masked: bool
+    herald: Heartbeat, tmp_path: Path, log: str, masked: bool
 ) -> None:
     log_file(tmp_path).write_text(log)
     assert herald.masked() is masked
@@ -289,11 +291,11 @@ def test_an_upload_that_fails_stands_in_the_report_at_once_and_is_notified_when_
         make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34"),
         Notifier(Secret("ntfy://nowhere"), "n", send=send),
     )
-    made = Herald(
+    made = Heartbeat(
         plan,
         {"HF_TOKEN": Secret(TOKEN)},
         tmp_path / "w",
-        Meter(plan, machine(3600), NOBODY),
+        SpendMeter(plan, machine(3600), NOBODY),
         Timeline(tmp_path / "t.json"),
         notify,
         clock=lambda: now[0],

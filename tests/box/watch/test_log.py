@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.box.watch.log import Parts, new_lines, whole
+from nanolan.box.watch.log import LogParts, new_lines, whole
 from nanolan.redact import Mask, Secret
 from tests.support.box_fixtures import TOKEN, make_plan
 
@@ -75,17 +75,17 @@ def test_the_first_part_begins_at_the_first_byte_whatever_the_note_holds(
     if note is not None:
         (tmp_path / "note").write_text(note)
     plan = make_plan("", "", run_id="ab12cd34", attempt=2)
-    parts = Parts(plan, MASK, tmp_path / "note")
+    parts = LogParts(plan, MASK, tmp_path / "note")
     assert parts.next() == {"runs/ab12cd34/log/a2-part-0001.log": b"boot\n"}
     parts.sent()
     assert parts.next() == {}
     parts.sent()  # nothing was new: no number is used up
     log(tmp_path, b"boot\nmore\n")
-    assert Parts(plan, MASK, tmp_path / "note").next() == {
+    assert LogParts(plan, MASK, tmp_path / "note").next() == {
         "runs/ab12cd34/log/a2-part-0002.log": b"more\n"
     }
 
 
 def test_no_log_is_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOX_ROOT", str(tmp_path))
-    assert Parts(make_plan("", ""), MASK, tmp_path / "note").next() == {}
+    assert LogParts(make_plan("", ""), MASK, tmp_path / "note").next() == {}

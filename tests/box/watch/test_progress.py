@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.box.watch.progress import DEADLINES_S, Watchdog, overdue, read_beat
+from nanolan.box.watch.progress import DEADLINES_S, Watchdog, overdue, read_trainer_beat
 from tests.support.box_fixtures import make_plan
 
 PLAN = replace(make_plan("", ""), device="cuda")
@@ -97,4 +97,7 @@ def test_it_measures_what_a_save_takes(tmp_path: Path) -> None:
 )
 def test_a_heartbeat_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "beat").write_text(text)
-    assert read_beat(tmp_path / "beat") is None and read_beat(tmp_path / "nothing") is None
+    assert (
+        read_trainer_beat(tmp_path / "beat") is None
+        and read_trainer_beat(tmp_path / "nothing") is None
+    )

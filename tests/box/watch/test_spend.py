@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from nanolan.box.watch.spend import Meter
+from nanolan.box.watch.spend import SpendMeter
 from nanolan.cost.budget import ASSUMED
 from nanolan.plan import Plan
 from nanolan.redact import Secret
@@ -70,7 +70,7 @@ def test_what_the_api_does_not_tell_is_counted_at_the_agreed_price_or_a_higher_o
     fields: dict[str, object], cents_after_an_hour: int
 ) -> None:
     clock = Clock()
-    meter = Meter(plan_of(), machine(3600, **fields), NOBODY, clock)
+    meter = SpendMeter(plan_of(), machine(3600, **fields), NOBODY, clock)
     clock.now += 3600
     assert abs(meter.spent_cents - cents_after_an_hour) <= 1 and abs(meter.age_s - 7200) < 3
 
@@ -79,18 +79,18 @@ def test_the_age_counts_from_the_creation_and_by_the_monotonic_clock() -> None:
     clock = Clock()
     plan = plan_of(born=now_utc() - timedelta(hours=2))
     for me in (machine(7200), machine(None)):  # without created_at: from the plan's own time
-        meter = Meter(plan, me, NOBODY, clock)
+        meter = SpendMeter(plan, me, NOBODY, clock)
         before = meter.age_s
         clock.now += 600
         assert abs(before - 7200) < 3 and meter.age_s == before + 600
-    assert Meter(plan, machine(-3600), NOBODY, clock).age_s == 0, (
+    assert SpendMeter(plan, machine(-3600), NOBODY, clock).age_s == 0, (
         "created in the future: a clock is wrong, the age is not negative"
     )
 
 
 def test_training_stops_before_uploads_are_given_up_and_both_before_the_limit() -> None:
     clock = Clock()
-    meter = Meter(
+    meter = SpendMeter(
         plan_of(36_000, 360_000, 3600), machine(), NOBODY, clock
     )  # a cent a second, twice 5 s of margin
     for at, soft, hard in ((35_980, False, False), (35_994, True, False), (36_000, True, True)):
@@ -106,7 +106,7 @@ def test_training_stops_before_uploads_are_given_up_and_both_before_the_limit() 
 
 def test_a_limit_of_time_works_the_same_way_and_is_not_taken_for_one_of_money() -> None:
     clock = Clock()
-    meter = Meter(plan_of(life_s=1000), machine(), NOBODY, clock)
+    meter = SpendMeter(plan_of(life_s=1000), machine(), NOBODY, clock)
     clock.now += 985
     assert meter.soft() is None
     clock.now += 8
@@ -122,7 +122,7 @@ def test_a_limit_of_time_works_the_same_way_and_is_not_taken_for_one_of_money() 
 
 def test_the_margin_follows_what_was_measured() -> None:
     clock = Clock()
-    meter = Meter(plan_of(life_s=10_000), machine(), NOBODY, clock)
+    meter = SpendMeter(plan_of(life_s=10_000), machine(), NOBODY, clock)
     clock.now += 9_000
     assert meter.soft() is None
     meter.note_save(0.1)
@@ -135,7 +135,7 @@ def test_the_margin_follows_what_was_measured() -> None:
 
 
 def test_a_life_of_no_length_is_over_at_once() -> None:
-    assert Meter(plan_of(life_s=0), machine(), NOBODY, Clock()).hard()
+    assert SpendMeter(plan_of(life_s=0), machine(), NOBODY, Clock()).hard()
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_the_providers_figure_is_followed_upwards_only_and_through_its_failures(
     api = Shadeform(Secret(KEY), cloud.url, sleep=lambda s: None)
     cloud.fault(f"GET /v1/instances/{own.id}/info", "status", status=500, times=4)  # one whole look
     cloud.fault(f"GET /v1/instances/{own.id}/info", "html", times=1)
-    meter = Meter(plan, dataclasses.replace(machine(), id=own.id), api, poll_s=0.05).start()
+    meter = SpendMeter(plan, dataclasses.replace(machine(), id=own.id), api, poll_s=0.05).start()
     until(lambda: meter.spent_cents >= 100_000)
     cloud.fault(
         f"GET /v1/instances/{own.id}/info",
@@ -181,7 +181,7 @@ def test_meters_that_differ_by_more_than_a_quarter_are_reported_once(
         change=lambda body: body | {"cost_estimate": told},
     )
     clock = Clock()
-    meter = Meter(
+    meter = SpendMeter(
         plan_of(limit_cents=1_000_000, hourly_cents=1000),
         dataclasses.replace(machine(), id=own.id),
         Shadeform(Secret(KEY), cloud.url),
@@ -205,7 +205,7 @@ def test_a_deadline_that_only_says_when_the_money_is_used_up_is_the_spend_limit(
     )  # $200 last for 50.06 seconds; 10 are kept for saving
     assert me.created_at
     now = me.created_at + timedelta(seconds=40.02)  # a moment before the money itself says so
-    meter = Meter(plan, me, NOBODY, clock=lambda: 0.0, now=lambda: now)
+    meter = SpendMeter(plan, me, NOBODY, clock=lambda: 0.0, now=lambda: now)
     stop = meter.soft()
     assert meter.spent_cents < meter.soft_cents and stop and stop.reason == reason
 
@@ -228,7 +228,7 @@ def agreed(plan: Plan) -> dict[str, str]:
     return {"spend_threshold": f"{plan.limit_cents / 100:.2f}", "date_threshold": plan.deadline}
 
 
-def looked(clock: Clock, meter: Meter, seconds: float = 400.0) -> None:
+def looked(clock: Clock, meter: SpendMeter, seconds: float = 400.0) -> None:
     """Looks every 20 s."""
     for _ in range(int(seconds / 20)):
         meter.look()
@@ -240,7 +240,7 @@ def test_a_price_that_rises_after_the_create_is_metered_though_the_providers_fig
 ):
     clock, said, alarms, plan = Clock(), list[str](), list[tuple[str, str]](), plan_of()
     api = Told(hourly_price=100, cost_estimate="0", auto_delete=agreed(plan))
-    meter = Meter(
+    meter = SpendMeter(
         plan,
         machine(0, hourly_price=100),
         api,
@@ -290,7 +290,7 @@ def test_limits_that_were_dropped_raised_or_lowered_are_told_once_and_the_nearer
         }
     )
     api = Told(hourly_price=100, auto_delete=agreed(plan))
-    meter = Meter(plan, machine(0), api, clock, say=said.append)
+    meter = SpendMeter(plan, machine(0), api, clock, say=said.append)
     looked(clock, meter)
     assert said == []
     api.body["auto_delete"] = meant
@@ -306,7 +306,7 @@ def test_limits_that_were_dropped_raised_or_lowered_are_told_once_and_the_nearer
 def test_a_limit_of_the_users_own_is_no_change_of_the_providers_mind() -> None:
     clock, said, plan = Clock(), list[str](), plan_of()
     api = Told(hourly_price=100, auto_delete=agreed(plan))
-    meter = Meter(plan, machine(0), api, clock, say=said.append)
+    meter = SpendMeter(plan, machine(0), api, clock, say=said.append)
     looked(clock, meter)
     api.body["auto_delete"] = {
         "date_threshold": plan.deadline,
@@ -320,6 +320,8 @@ def test_a_limit_of_the_users_own_is_no_change_of_the_providers_mind() -> None:
 
 def test_a_machine_without_a_key_sees_no_limits_and_complains_of_none() -> None:
     clock, said = Clock(), list[str]()
-    meter = Meter(replace(plan_of(), self_delete=False), machine(0), Told(), clock, say=said.append)
+    meter = SpendMeter(
+        replace(plan_of(), self_delete=False), machine(0), Told(), clock, say=said.append
+    )
     looked(clock, meter)
     assert said == []

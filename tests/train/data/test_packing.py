@@ -15,11 +15,11 @@ from nanolan.model.gpt import IGNORE
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.data.mixtures import IDENTITY, TRAINING, Part, open_mixture
 from nanolan.train.data.packing import Rows, make_rows
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from nanolan.train.recipe import Recipe
 from tests.support.tiny_world import write_parquet
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def rows_for(
     scratch: Path,
     T: int = 128,
     everything: bool = False,
-    world: World = ALONE,
+    world: Processes = ALONE,
 ) -> Rows:
     return make_rows(
         parts, data, tokenizer, Recipe(sequence_len=T, train_all_tokens=everything), world, scratch
@@ -161,7 +161,7 @@ def test_the_scratch_files_are_gone_and_the_rows_still_readable(
 
 
 @dataclass(frozen=True)
-class Threaded(World):
+class Threaded(Processes):
     """Ranks as threads of this process that really wait for each other."""
 
     barrier: threading.Barrier | None = None

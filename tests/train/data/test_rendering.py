@@ -21,7 +21,7 @@ from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.data.mixtures import TRAINING, Block, Part, Source, open_mixture
 from nanolan.train.data.rendering import POOL_ROWS, Rendering, render_blocks, workers_for
 from nanolan.train.data.tokenised import Store, tokenise
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from tests.support.tiny_world import REPO, write_parquet
 
 PATIENCE_S = 60
@@ -47,7 +47,7 @@ def tokenizer(tiny: Path) -> Tokenizer:
 
 def stored(data: Path, tokenizer: Tokenizer, scratch: Path, workers: int | None) -> Store:
     sources = open_mixture(TRAINING["sft"], data, 42, 60)
-    return tokenise(sources, tokenizer, 129, World(0, 1, torch.device("cpu")), scratch, workers)
+    return tokenise(sources, tokenizer, 129, Processes(0, 1, torch.device("cpu")), scratch, workers)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
@@ -113,7 +113,9 @@ def test_a_bad_row_is_named_whoever_finds_it(
     )
     sources = open_mixture((Part("gsm8k"),), tmp_path, 42, None)
     with pytest.raises(BadAnswer, match="row 15: not a row of gsm8k"):
-        tokenise(sources, tokenizer, 99, World(0, 1, torch.device("cpu")), tmp_path / "s", workers)
+        tokenise(
+            sources, tokenizer, 99, Processes(0, 1, torch.device("cpu")), tmp_path / "s", workers
+        )
     assert not [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
 
 

@@ -15,13 +15,13 @@ from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.evaluation.evaluate import Exam, answer_choices, evaluate_model, measure
 from nanolan.train.evaluation.tasks import TASKS, problems_of
-from nanolan.train.processes import World
+from nanolan.train.processes import Processes
 from tests.support.chain import chain, noisy, script
 from tests.support.tiny_world import write_parquet
 from tests.train.evaluation.test_humaneval import write_humaneval
 
 CPU = torch.device("cpu")
-ALONE = World(0, 1, CPU)
+ALONE = Processes(0, 1, CPU)
 TASK = {task.key: task for task in TASKS}
 
 
@@ -141,7 +141,7 @@ def test_the_models_code_is_run_only_on_request(tokenizer: Tokenizer, tmp_path: 
     )
 
 
-class Lone(World):
+class Lone(Processes):
     """A rank that sees only its own numbers."""
 
     def totals(self, *values: float) -> list[float]:
