@@ -47,6 +47,15 @@ RECIPE = {
 }
 
 
+def restore_environment(before: Mapping[str, str | None]) -> None:
+    """Set each variable to its value of `before`; None: it was not set."""
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 class World:
     """Both servers in `root`, started and stopped together."""
 
@@ -73,9 +82,11 @@ class World:
         self._servers = ExitStack()
 
     def __enter__(self) -> World:
-        os.environ.update(
-            offline_packages(os.environ)
-        )  # boxes get the machine's package settings, and no network
+        # boxes get the machine's package settings, and no network
+        packages = offline_packages(os.environ)
+        before = {name: os.environ.get(name) for name in packages}
+        os.environ.update(packages)
+        self._servers.callback(restore_environment, before)
         self._servers.enter_context(self.hub)
         self._servers.enter_context(self.cloud)
         seed(self.hub, REPO, self._tag, self._cache)

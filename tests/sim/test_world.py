@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,10 @@ def test_an_unknown_fault_is_a_usage_problem(world: World, words: str) -> None:
     with pytest.raises(UsageProblem, match="just sim --list-faults"):
         world.switch(words)
     assert world.cloud.asked == []  # type: ignore[attr-defined]
+
+
+def test_a_world_leaves_no_setting_of_packages_behind(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    with World(tmp_path, cache=tmp_path / "cache", xet=False):
+        assert os.environ["UV_OFFLINE"] == "1"
+    assert dict(os.environ) == before
