@@ -172,11 +172,11 @@ PROGRAM = """
 import sys
 sys.path.insert(0, "scripts")
 import click
-from nanolan.cli.command import Words, run
+from nanolan.cli.command import KeyValueCommand, run
 from nanolan.errors import ApiProblem
 from nanolan.redact import Secret
 
-@click.command(cls=Words)
+@click.command(cls=KeyValueCommand)
 @click.argument("how")
 def try_it(how):
     secret = Secret(sys.stdin.readline().strip() if how != "ask" else click.prompt("the \\x1b[2Jkey", err=True))

@@ -222,9 +222,9 @@ from nanolan.report.curves import read_metrics
 from nanolan.report.page import render_page
 from nanolan.plan import read_plan
 from nanolan.run.record import read_receipt
-from nanolan.report.data import story_of
+from nanolan.report.data import report_data_of
 plan, receipt, metrics = ((Path(sys.argv[1]) / name).read_bytes() for name in ("plan.json", "receipt.json", "metrics.jsonl"))
-print(len(render_page(story_of(read_plan(plan), read_receipt(receipt), "", read_metrics(metrics), (), None))))
+print(len(render_page(report_data_of(read_plan(plan), read_receipt(receipt), "", read_metrics(metrics), (), None))))
 """
 
 

@@ -246,7 +246,7 @@ def test_handing_over_follows_no_link_and_gives_no_second_name_away(work: Path) 
 FENCED = """
 import http.server, os, subprocess, sys, threading, urllib.request
 sys.path.insert(0, {root!r})
-from nanolan.box.sandbox import METADATA, UID, fence
+from nanolan.box.sandbox import METADATA, UID, block_metadata_service
 for words in (["link", "set", "lo", "up"], ["addr", "add", METADATA + "/32", "dev", "lo"]):
     subprocess.run(["ip", *words], check=True)
 class Service(http.server.BaseHTTPRequestHandler):
@@ -263,7 +263,7 @@ def ask(uid):
         except OSError:
             os._exit(9)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-print(ask(UID), repr(fence()), repr(fence()), ask(UID), ask(0), ask(UID + 1))
+print(ask(UID), repr(block_metadata_service()), repr(block_metadata_service()), ask(UID), ask(0), ask(UID + 1))
 print(subprocess.run(["iptables", "-S", "OUTPUT"], capture_output=True, text=True).stdout.count(str(UID)))
 """
 

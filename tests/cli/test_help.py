@@ -126,8 +126,8 @@ def test_examples_are_read_with_what_they_do_and_what_goes_on_below(
 ) -> None:
     (tmp_path / "taught_script.py").write_text(
         '"""Words.\n\n    just a b=1   first\n                 and more\n    just a\n\nEnd.\n"""\n'
-        "import click\nfrom nanolan.cli.help import Taught\n"
-        "@click.command(cls=Taught)\ndef a(): ...\n"
+        "import click\nfrom nanolan.cli.help import GroupedHelp\n"
+        "@click.command(cls=GroupedHelp)\ndef a(): ...\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     found = command("taught_script")

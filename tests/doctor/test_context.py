@@ -79,12 +79,12 @@ def test_threads_that_read_the_ledger_for_the_first_time_at_once_do_not_crash(
     tmp_path: Path,
 ) -> None:
     code = (
-        "import msgspec, sys, threading; from pathlib import Path; from nanolan.run.ledger import Entry; from nanolan.doctor.context import admit\n"
+        "import msgspec, sys, threading; from pathlib import Path; from nanolan.run.ledger import Entry; from nanolan.doctor.context import open_context\n"
         "from nanolan.settings.settings import load_settings; from tests.support.core_fixtures import PLAN\n"
         "data, here, together = msgspec.json.encode(Entry(PLAN)), Path(sys.argv[1]), threading.Barrier(8)\n"
-        "admit(load_settings({}, {}), (), {}, here, here, here, here, 1); sys.setswitchinterval(1e-6)\n"
+        "open_context(load_settings({}, {}), (), {}, here, here, here, here, 1); sys.setswitchinterval(1e-6)\n"
         "def read(): together.wait(); msgspec.json.decode(data, type=Entry)\n"
         "threads = [threading.Thread(target=read) for _ in range(8)]; [t.start() for t in threads]; [t.join() for t in threads]\n"
     )
-    for _ in range(6):  # without the decoders that admit makes, two of five crash
+    for _ in range(6):  # without the decoders that open_context makes, two of five crash
         assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == 0

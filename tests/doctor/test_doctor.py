@@ -198,8 +198,8 @@ def test_services_that_take_the_call_and_never_answer_do_not_hold_it_up(tmp_path
         }
         code = (
             "import sys, json; from pathlib import Path; from nanolan.settings.settings import load_settings; from nanolan.doctor.doctor import *; "
-            "from nanolan.doctor.context import admit; env = json.load(sys.stdin); here = Path(sys.argv[1]); "
-            "print(exit_code(examine(admit(load_settings({}, env), (), env, here, here, here, here, 5), limit_s=1)))"
+            "from nanolan.doctor.context import open_context; env = json.load(sys.stdin); here = Path(sys.argv[1]); "
+            "print(exit_code(examine(open_context(load_settings({}, env), (), env, here, here, here, here, 5), limit_s=1)))"
         )
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path)],

@@ -143,4 +143,4 @@ def test_every_command_runs_behind_the_veil_and_none_goes_around_it() -> None:
                 assert "err" in {k.arg for k in call.keywords}, (
                     f"{path}: click lets readline write a question to stdout by itself"
                 )
-    assert "sys.stdout = sys.stderr = veiled(Log(1)" in (ROOT / "cloud/train.py").read_text()
+    assert "sys.stdout = sys.stderr = redact_stream(Log(1)" in (ROOT / "cloud/train.py").read_text()
