@@ -187,7 +187,8 @@ def plan_next(
 ) -> NextAttempt | None:
     """What the next attempt takes over; None when the run is complete."""
     from nanolan.code.check import code_in_one_line
-    from nanolan.manage.resume import money_of, next_attempt, run_code
+    from nanolan.manage.pinned import run_code
+    from nanolan.manage.resume import money_of, next_attempt
     from nanolan.run.remaining import remaining_of
 
     plan = view.entry.plan

@@ -15,15 +15,10 @@ from msgspec import structs
 
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock
 from nanolan.hub.client import Hub
-from nanolan.launch.prepare import (
-    OfferEstimate,
-    Prepared,
-    next_attempt,
-    next_offer_hint,
-    rent,
-    stopped,
-)
+from nanolan.launch.create import stopped
+from nanolan.launch.prepare import OfferEstimate, Prepared, next_attempt
 from nanolan.launch.readiness import patience_s, wait_until_ready
+from nanolan.launch.rent import next_offer_hint, rent
 from nanolan.money import cost_cents, dollars
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Ledger
 from nanolan.settings.settings import Settings

@@ -1,18 +1,12 @@
-"""Launching: settings -> offer -> checks -> plan -> consent -> ledger -> create -> read back. Order is the promise:
-nothing is rented before every check passed and consent was given, and the ledger knows of it before the API does.
-"""
+"""Preparing a launch: every check, the plan, and the bill to agree to. Nothing is uploaded or rented here."""
 
 from __future__ import annotations
 
-import shlex
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from msgspec import structs
 
 from nanolan.checklist import Check
@@ -20,18 +14,11 @@ from nanolan.code.check import code_here
 from nanolan.cost.budget import keyless_life_s, life_s, worst_case_cents
 from nanolan.cost.forecast import Forecast, forecaster, usual, work_of
 from nanolan.errors import (
-    ApiProblem,
     AuthProblem,
-    MachineFailed,
-    MayBeBilling,
     NanolanError,
-    NotFound,
-    OutOfStock,
-    PreflightFailed,
     UsageProblem,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.create import create, last_look, stopped
 from nanolan.launch.preflight import (
     Findings,
     check_box_key,
@@ -42,27 +29,17 @@ from nanolan.launch.preflight import (
     look_at_hub,
     wallet_hint,
 )
-from nanolan.launch.request import box_secrets, create_body, limits, output_tags, startup_script
+from nanolan.launch.request import output_tags
 from nanolan.money import dollars
 from nanolan.plan import Code, Plan, Rented, new_run_id
-from nanolan.run.ledger import Attempt, Entry, Ledger
+from nanolan.run.ledger import Entry
 from nanolan.settings.settings import Settings, is_loopback
-from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.lifecycle import check_rented, goes_on
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.offers import Offer
-from nanolan.shadeform.ssh_key import key_on_account, own_key
+from nanolan.shadeform.ssh_key import own_key
 from nanolan.times import iso, now_utc, parse_time
 
-STALE_S = 15 * 60
 LOSS_CENTS = 500  # of training that may be lost with a machine
-LEFTOVERS = (
-    "receipt.json",
-    "progress.json",
-    "stop.json",
-    "limit.json",
-    "postmortem.json",
-)  # of an earlier attempt
 # Fields of a plan that follow from its offer and its clock: new for each attempt, the rest stays
 OF_THE_MACHINE = (
     "created_at",
@@ -73,8 +50,6 @@ OF_THE_MACHINE = (
     "predicted",
     "upload_minutes",
 )
-
-No = TypeVar("No", bound=NanolanError)
 
 
 @dataclass(frozen=True)
@@ -254,16 +229,7 @@ def make_plan(
         inputs=found.inputs,
         datasets=found.datasets,
         keep_old=keep_old,
-        offer=Rented(
-            offer.cloud,
-            offer.region,
-            offer.instance_type,
-            offer.gpu,
-            offer.num_gpus,
-            offer.vram_gb,
-            offer.hourly_cents,
-            offer.os,
-        ),
+        offer=_rented(offer),
         wandb_project=s.wandb_project,
         wandb_base_url=s.wandb_base_url,
         processes=offer.num_gpus,
@@ -280,12 +246,17 @@ def make_plan(
         parameters=found.size.n_params if found.size else None,
         predicted=expected.predicted if expected else None,
     )
-    if rehearsal is None:
-        return plan
+    return _rehearsed(plan, s, rehearsal, expected) if rehearsal else plan
+
+
+def _rehearsed(plan: Plan, s: Settings, rehearsal: Rehearsal, expected: Forecast | None) -> Plan:
+    """`plan` with the changes of a rehearsal; UsageProblem unless both addresses are loopback."""
     if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
         raise UsageProblem(
             "a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses"
         )
+    # a forecast that no run of this kind taught is of the real model on GPUs
+    measured = expected is not None and expected.own
     return structs.replace(
         plan,
         device="cpu",
@@ -294,12 +265,24 @@ def make_plan(
         setup=rehearsal.setup,
         processes=rehearsal.processes,
         min_free_gb=rehearsal.min_free_gb,
-        predicted=plan.predicted
-        if expected and expected.own
-        else None,  # else it is of the real model on GPUs
+        predicted=plan.predicted if measured else None,
         watch_s=rehearsal.watch_s,
         usual=rehearsal.usual,
         usual_runs=rehearsal.usual_runs,
+    )
+
+
+def _rented(offer: Offer) -> Rented:
+    """What the plan keeps of an offer."""
+    return Rented(
+        offer.cloud,
+        offer.region,
+        offer.instance_type,
+        offer.gpu,
+        offer.num_gpus,
+        offer.vram_gb,
+        offer.hourly_cents,
+        offer.os,
     )
 
 
@@ -333,89 +316,6 @@ def next_attempt(p: Prepared, s: Settings, offer: Offer, limit_cents: int) -> Pr
         offer=offer,
         bundle=b"",
         here=here,
-    )
-
-
-def rent(
-    p: Prepared,
-    s: Settings,
-    api: Shadeform,
-    hub: Hub,
-    ledger: Ledger,
-    say: Callable[[str], None],
-    *,
-    earlier: tuple[Attempt, ...] = (),
-    clock: Callable[[], float] = time.monotonic,
-) -> Instance:
-    """Upload the run folder, note the intent, create, read back; the id is said and written before any further call.
-
-    `earlier` are the run's attempts so far, if it goes on: what their machines left in the run folder is removed.
-    OutOfStock and MachineFailed: nothing is rented, for sure.
-    """
-    plan = p.plan
-    age_s = (now_utc() - parse_time(plan.created_at)).total_seconds()
-    if age_s > STALE_S:  # a prompt left open: the deadline in the plan has gone on all the while
-        raise PreflightFailed(
-            f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again"
-        )
-    key_id = key_on_account(api, own_key(s.ssh_public_key)) if s.ssh_public_key else None
-    files: dict[str, bytes | Path] = {f"{plan.folder}/plan.json": plan.to_json()}
-    if p.bundle:
-        files[f"{plan.folder}/code.bundle"] = p.bundle
-    if earlier:
-        files[f"{plan.folder}/earlier.json"] = msgspec.json.encode(earlier)
-    revision = hub.commit(
-        plan.runs_repo,
-        files,
-        f"run {plan.run_id}: plan and code",
-        delete=[f"{plan.folder}/{name}" for name in LEFTOVERS] if earlier else (),
-    )
-    body = create_body(plan, startup_script(plan, box_secrets(s), revision), key_id)
-    say(
-        f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}"
-    )
-    with ledger.creating(plan.run_id):
-        last_look(api, ledger, plan, say)
-        entry, interrupted = create(api, body, Entry(plan, earlier=earlier), ledger, say)
-    instance_id = entry.instance_id or ""
-    say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")
-    try:
-        if interrupted:
-            raise KeyboardInterrupt
-        return check_rented(api, instance_id, plan, limits(plan), say=say, clock=clock)
-    except MachineFailed as e:  # it was deleted, and seen to be
-        ledger.note(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents), say)
-        raise
-    except KeyboardInterrupt as e:
-        if not str(e):  # else it was being deleted
-            say(f"Ctrl-C or SIGTERM: {goes_on(instance_id, plan)}")
-        raise
-    except (ApiProblem, AuthProblem) as e:
-        if isinstance(e, NotFound) and ledger.stop_asked(plan.run_id):
-            raise stopped(plan) from None
-        raise MayBeBilling(
-            f"the instance could not be read back ({e}); {goes_on(instance_id, plan)}"
-        ) from None
-
-
-def next_offer_hint(
-    e: No,
-    offer: Offer,
-    offers: Iterable[Offer],
-    words: Iterable[str] = (),
-    why: str = "",
-    command: str = "just launch",
-) -> No:
-    """The definite no with the next offer to try; `words` are the other settings of this launch, as they were typed,
-    `why` says what keeps it from being tried without them."""
-    o = next((o for o in offers if o != offer), None)
-    what = f"{offer.where} {e}" if isinstance(e, OutOfStock) else str(e)
-    if o is None:
-        return type(e)(f"{what}. {why and why + '. '}Try: just offers --all-configs")
-    place = (f"cloud={o.cloud}", f"region={o.region}", f"instance-type={o.instance_type}")
-    return type(e)(
-        f"{what}. Next: {o.where} for {dollars(o.hourly_cents)}/h{why and f' ({why})'}: "
-        f"{command} {shlex.join([*words, *place])}"
     )
 
 

@@ -7,7 +7,6 @@ what is left of the phases and of the money.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,13 +14,12 @@ from typing import Any
 from msgspec import structs
 
 from nanolan.checklist import Check
-from nanolan.checkpoint.manifest import hash_bytes
 from nanolan.cost.budget import limit_for, soft_limit_cents
 from nanolan.cost.forecast import Forecast
-from nanolan.errors import BadAnswer, MayBeBilling, NanolanError, NotFound, PreflightFailed
-from nanolan.hub.client import Hub, Tree
-from nanolan.hub.input_check import look_at_datasets, look_at_inputs, look_at_state
+from nanolan.errors import MayBeBilling, PreflightFailed
+from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
+from nanolan.manage.pinned import check_pins, check_usable, pinned_inputs
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES, SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
@@ -263,11 +261,11 @@ def next_attempt(
     code: tuple[Code, bytes, Check],
 ) -> NextAttempt:
     """The next attempt, after a look whether the Hub still holds what the run pinned."""
-    inputs = _inputs(plan, rest)
+    inputs = pinned_inputs(plan, rest)
     anew = {field: getattr(s, name) for name, field in ANEW.items() if typed.get(name)}
-    checks = _still_there(hub, (*inputs, *plan.datasets))
+    checks = check_pins(hub, (*inputs, *plan.datasets))
     if all(c.ok for c in checks):
-        checks = (*checks, _good(hub, inputs, plan.datasets, rest))
+        checks = (*checks, check_usable(hub, inputs, plan.datasets, rest))
     return NextAttempt(plan, rest, money, inputs, code, anew, checks)
 
 
@@ -304,89 +302,3 @@ def _told(rest: Remaining, plan: Plan) -> list[Check]:
 def _model_tag(plan: Plan, rest: Remaining) -> str:
     """The folder name of the first phase's input: the run's own output once a phase is done."""
     return rest.before.folder.rsplit("/", 1)[1] if rest.before else plan.model_tag
-
-
-# ------------------------------------------------------------------ what stays pinned
-def _inputs(plan: Plan, rest: Remaining) -> tuple[Pinned, ...]:
-    """The inputs as they were pinned; for a phase after the first, the result that it starts from instead of the checkpoint."""
-    if rest.before is None:
-        return plan.inputs
-    result = rest.before.files
-    without_optimizer = structs.replace(
-        result, files=tuple(f for f in result.files if "/optim_" not in f.path)
-    )
-    checkpoint = f"{PHASES[plan.phases[0]].input_dir}/{plan.model_tag}/"
-    return (
-        without_optimizer,
-        *(i for i in plan.inputs if not i.files[0].path.startswith(checkpoint)),
-    )
-
-
-def _still_there(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:
-    """A failed check for every pin whose files are not there any more; one good line otherwise."""
-    with ThreadPoolExecutor(8) as pool:
-        problems = [p for p in pool.map(lambda pin: _missing(hub, pin), pins) if p]
-    what = ", ".join(dict.fromkeys(p.repo for p in pins))
-    return tuple(Check("pinned files", False, p) for p in problems) or (
-        Check("pinned files", True, f"as at the launch: {what}"),
-    )
-
-
-def _good(
-    hub: Hub, inputs: tuple[Pinned, ...], datasets: tuple[Pinned, ...], rest: Remaining
-) -> Check:
-    """Whether a trainer can begin with what is pinned, and with the state that it goes on from."""
-    try:
-        told = look_at_inputs(hub, inputs)
-        look_at_datasets(hub, datasets)
-        if rest.saved:
-            look_at_state(hub, rest.saved.files)
-    except NanolanError as e:
-        return Check("inputs", False, f"{e}. The run cannot go on; mend it, then launch anew")
-    return Check("inputs", True, told)
-
-
-def _missing(hub: Hub, pin: Pinned) -> str:
-    try:
-        tree: Tree = hub.tree(pin.repo, pin.kind, revision=pin.revision)
-    except NotFound:
-        return f"{pin.repo} has lost revision {pin.revision[:8]}, which the run began with; launch a new one"
-    except NanolanError as e:
-        return str(e)
-    gone = [f.path for f in pin.files if tree.files.get(f.path) != f]
-    return (
-        f"{pin.repo} at {pin.revision[:8]} holds another {gone[0]} than was pinned" if gone else ""
-    )
-
-
-def run_code(hub: Hub, plan: Plan, rebuilt: bool) -> tuple[Code, bytes, Check]:
-    """The code that the run was launched with, checked against its plan; `rebuilt`: a plan that was read from the Hub."""
-    other = "use this checkout's: --code here"
-    try:
-        data = hub.read(plan.runs_repo, f"{plan.folder}/code.bundle")
-    except (NotFound, BadAnswer) as e:
-        return plan.code, b"", Check("code", False, f"{e}; {other}")
-    if hash_bytes("code.bundle", data).sha256 != plan.code.sha256:
-        return (
-            plan.code,
-            b"",
-            Check(
-                "code",
-                False,
-                f"code.bundle in {plan.runs_repo}/{plan.folder} is not the run's; {other}",
-            ),
-        )
-    whose = (
-        f", as the Hub has it: whoever may write {plan.runs_repo} chose it; or {other}"
-        if rebuilt
-        else ""
-    )
-    return (
-        plan.code,
-        data,
-        Check(
-            "code",
-            None if rebuilt else True,
-            f"the run's own, of commit {plan.code.commit[:8]}{whose}",
-        ),
-    )

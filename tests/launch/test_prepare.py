@@ -33,10 +33,9 @@ from nanolan.launch.prepare import (
     Rehearsal,
     check_key,
     next_attempt,
-    next_offer_hint,
     prepare,
-    rent,
 )
+from nanolan.launch.rent import next_offer_hint, rent
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import Attempt, Entry, Ledger

@@ -17,6 +17,7 @@ from nanolan.cost.forecast import Forecast, Work, forecast
 from nanolan.errors import PreflightFailed
 from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
+from nanolan.manage.pinned import run_code
 from nanolan.manage.resume import (
     ANEW,
     NextAttempt,
@@ -27,7 +28,6 @@ from nanolan.manage.resume import (
     cost_of,
     money_of,
     next_attempt,
-    run_code,
     settings_of,
 )
 from nanolan.phases import IDENTITY_FILE

@@ -15,7 +15,8 @@ import pytest
 from msgspec import structs
 
 from nanolan.hub.client import Hub
-from nanolan.launch.prepare import Rehearsal, prepare, rent
+from nanolan.launch.prepare import Rehearsal, prepare
+from nanolan.launch.rent import rent
 from nanolan.plan import Plan, read_plan
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import Progress, Receipt, to_json

@@ -1,0 +1,101 @@
+"""What a run pinned at its launch, read again before the next attempt: inputs, data sets, saved state and code."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from msgspec import structs
+
+from nanolan.checklist import Check
+from nanolan.checkpoint.manifest import hash_bytes
+from nanolan.errors import BadAnswer, NanolanError, NotFound
+from nanolan.hub.client import Hub, Tree
+from nanolan.hub.input_check import look_at_datasets, look_at_inputs, look_at_state
+from nanolan.phases import PHASES
+from nanolan.plan import Code, Pinned, Plan
+from nanolan.run.remaining import Remaining
+
+
+def pinned_inputs(plan: Plan, rest: Remaining) -> tuple[Pinned, ...]:
+    """The inputs as they were pinned; for a phase after the first, the result that it starts from instead of the checkpoint."""
+    if rest.before is None:
+        return plan.inputs
+    result = rest.before.files
+    without_optimizer = structs.replace(
+        result, files=tuple(f for f in result.files if "/optim_" not in f.path)
+    )
+    checkpoint = f"{PHASES[plan.phases[0]].input_dir}/{plan.model_tag}/"
+    return (
+        without_optimizer,
+        *(i for i in plan.inputs if not i.files[0].path.startswith(checkpoint)),
+    )
+
+
+def check_pins(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:
+    """A failed check for every pin whose files are not there any more; one good line otherwise."""
+    with ThreadPoolExecutor(8) as pool:
+        problems = [p for p in pool.map(lambda pin: _missing(hub, pin), pins) if p]
+    what = ", ".join(dict.fromkeys(p.repo for p in pins))
+    return tuple(Check("pinned files", False, p) for p in problems) or (
+        Check("pinned files", True, f"as at the launch: {what}"),
+    )
+
+
+def check_usable(
+    hub: Hub, inputs: tuple[Pinned, ...], datasets: tuple[Pinned, ...], rest: Remaining
+) -> Check:
+    """Whether a trainer can begin with what is pinned, and with the state that it goes on from."""
+    try:
+        told = look_at_inputs(hub, inputs)
+        look_at_datasets(hub, datasets)
+        if rest.saved:
+            look_at_state(hub, rest.saved.files)
+    except NanolanError as e:
+        return Check("inputs", False, f"{e}. The run cannot go on; mend it, then launch anew")
+    return Check("inputs", True, told)
+
+
+def _missing(hub: Hub, pin: Pinned) -> str:
+    try:
+        tree: Tree = hub.tree(pin.repo, pin.kind, revision=pin.revision)
+    except NotFound:
+        return f"{pin.repo} has lost revision {pin.revision[:8]}, which the run began with; launch a new one"
+    except NanolanError as e:
+        return str(e)
+    gone = [f.path for f in pin.files if tree.files.get(f.path) != f]
+    return (
+        f"{pin.repo} at {pin.revision[:8]} holds another {gone[0]} than was pinned" if gone else ""
+    )
+
+
+def run_code(hub: Hub, plan: Plan, rebuilt: bool) -> tuple[Code, bytes, Check]:
+    """The code that the run was launched with, checked against its plan; `rebuilt`: a plan that was read from the Hub."""
+    other = "use this checkout's: --code here"
+    try:
+        data = hub.read(plan.runs_repo, f"{plan.folder}/code.bundle")
+    except (NotFound, BadAnswer) as e:
+        return plan.code, b"", Check("code", False, f"{e}; {other}")
+    if hash_bytes("code.bundle", data).sha256 != plan.code.sha256:
+        return (
+            plan.code,
+            b"",
+            Check(
+                "code",
+                False,
+                f"code.bundle in {plan.runs_repo}/{plan.folder} is not the run's; {other}",
+            ),
+        )
+    whose = (
+        f", as the Hub has it: whoever may write {plan.runs_repo} chose it; or {other}"
+        if rebuilt
+        else ""
+    )
+    return (
+        plan.code,
+        data,
+        Check(
+            "code",
+            None if rebuilt else True,
+            f"the run's own, of commit {plan.code.commit[:8]}{whose}",
+        ),
+    )
