@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("words",),  # the modules directly in nanolan/
     ("settings",),
     ("net", "code", "checkpoint"),
-    ("shadeform", "identity", "model", "cli"),
+    ("shadeform", "identity", "model"),
     ("hub", "train"),
     ("run",),
     ("cost", "notify"),
@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("status", "train_here"),
     ("manage", "report", "doctor"),
     ("sim",),
+    ("cli",),
 )
 ROAD = {name for floor in FLOORS[:8] for name in floor}
 WINGS = {name for floor in FLOORS[8:] for name in floor} | {"identity"}
@@ -48,8 +49,6 @@ LONG = {
     "nanolan/status/text.py": 380,
     "nanolan/train/rl.py": 368,
     "nanolan/train/supervised.py": 385,
-    "scripts/stop.py": 367,
-    "scripts/stop.py ask": 69,
     "cloud/rescue.py": 600,
 }
 FILES = sorted(p for p in (ROOT / "nanolan").rglob("*.py"))

@@ -1,120 +1,208 @@
-"""Asking a machine to stop: a small file in the run folder, which it looks for. It saves, uploads, proves and deletes itself."""
+"""`just stop`: ask the box to save and delete itself, or delete its instance at once."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from nanolan.box.watch.control import STOP_FILE, StopRequest
-from nanolan.errors import LedgerProblem, MayBeBilling
+from msgspec import structs
+
+from nanolan.cost.overdue import InstanceFacts, overdue
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    LedgerProblem,
+    MayBeBilling,
+    NanolanError,
+    UsageProblem,
+)
 from nanolan.hub.client import Hub
+from nanolan.manage.stop_request import (
+    ask_to_stop,
+    not_listening,
+    still_bills,
+    tell_launch,
+    wait_until_gone,
+)
+from nanolan.manage.stop_target import find_target, meant
 from nanolan.money import dollars
-from nanolan.plan import Plan
-from nanolan.run.ledger import CREATE_WAIT_S, Ledger
-from nanolan.run.presence import name_of
-from nanolan.run.record import SILENT_S, to_json
-from nanolan.status.status import Overview, RunView
-from nanolan.times import iso, now_utc, parse_time
-
-LOOK_EVERY_S = 5.0
-LAUNCH_LOOK_S = 0.2
-
-
-def ask_to_stop(hub: Hub, plan: Plan, now: datetime | None = None) -> None:
-    """Leave the request in the run folder."""
-    request = StopRequest(plan.attempt, iso(now or now_utc()))
-    hub.commit(
-        plan.runs_repo,
-        {f"{plan.folder}/{STOP_FILE}": to_json(request)},
-        f"run {plan.run_id}: asked to stop",
-    )
+from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
+from nanolan.run.presence import Presence, blind, unknown_words
+from nanolan.settings.settings import Settings
+from nanolan.shadeform.client import Shadeform
+from nanolan.shadeform.lifecycle import delete_and_confirm
+from nanolan.shadeform.models import Instance
+from nanolan.status.status import Overview, RunView, look
+from nanolan.status.text import render_run
+from nanolan.times import SERVICE_CLOCK, now_utc
 
 
-def not_listening(view: RunView, now: datetime) -> str:
-    """Why the machine would not hear a request, or "". One that has its verdict deletes itself anyway."""
-    if view.instance and view.instance.status == "error":
-        return f"the provider says of it: {view.instance.details or 'error'}"
-    if view.receipt:
-        return ""
-    if view.progress is None:  # one that boots hears it when it comes up
-        return f"it has not reported yet: {view.problems[0]}" if view.problems else ""
-    silent_s = (now - parse_time(view.progress.updated)).total_seconds()
-    return f"it has not reported for {silent_s / 60:.0f} minutes" if silent_s > SILENT_S else ""
+@dataclass(frozen=True)
+class Stop:
+    """One `just stop`: looks for the run's instances, and ends when they are confirmed deleted.
 
+    `say` takes progress, `show` the result; `agree` raises UsageProblem unless the user agrees to its question.
+    """
 
-def tell_launch(
-    ledger: Ledger,
-    run_id: str,
-    say: Callable[[str], None],
-    *,
-    wait_s: float = CREATE_WAIT_S,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], object] = time.sleep,
-) -> None:
-    """Keep the launch of a run from renting another machine: it reads the mark before every create. One that is under way is waited
-    for, so that what it makes is in the ledger."""
-    entry = ledger.find(run_id)
-    try:
-        ledger.ask_to_stop(run_id)
-    except LedgerProblem as e:
+    ledger: Ledger
+    api: Shadeform
+    settings: Settings
+    say: Callable[[str], None]
+    show: Callable[[str], None]
+    agree: Callable[[str], None]
+
+    def run(self, which: str | None, owner: str | None, now: bool, timeout_s: float) -> int:
+        """Stop the run that `which` names (None: the newest) and return the exit code; `now` does not wait for it to save."""
+        try:
+            return self._stop(which, owner, now, timeout_s)
+        except (ApiProblem, AuthProblem) as e:
+            raise blind(e, meant(self.ledger, which)) from None
+
+    def _stop(self, which: str | None, owner: str | None, now: bool, timeout_s: float) -> int:
+        known = meant(self.ledger, which)
+        launching = len(known) == 1 and self.ledger.is_launching(known[0].plan.run_id)
+        if launching:  # between two attempts there is no instance to stop
+            run_id = known[0].plan.run_id
+            self.agree(
+                f"Stop run {run_id}? Its launch, which is under way, then rents no other machine."
+            )
+            tell_launch(self.ledger, run_id, self.say)
+            self = replace(self, agree=lambda question: None)
+        entry, there = find_target(self.ledger, self.api, self.settings, which, owner, self.say)
+        instances = list(there.billing or there.machines[:1])
+        if entry and not instances:
+            return self._nothing_there(entry, there, launching)
+        if now or entry is None:
+            return self._delete(entry, instances)
+        self._refuse_one_of_two(entry, instances[0])
+        return self._ask(entry, instances, timeout_s)
+
+    def _nothing_there(self, entry: Entry, there: Presence, launching: bool) -> int:
+        """A run without a visible instance: 0 if there is none, MayBeBilling if that is unknown."""
+        run_id, token = entry.plan.run_id, self.settings.hf_token
+        hub = Hub(entry.plan.hf_endpoint, token) if token else None
+        over = there.unknown and hub and self._look(entry, hub).runs[0].ended  # by its receipt
+        with suppress(LedgerProblem):  # also for a resume that waits at its question
+            self.ledger.ask_to_stop(run_id)
+        if not there.unknown or over:
+            self.show(
+                f"run {run_id} has no machine now; its launch was told, and rents no other"
+                if launching
+                else f"run {run_id} has no machine on this account (any more); nothing to stop"
+            )
+            return 0
+        asked = "no machine of it hears a request without HF_TOKEN"
+        if hub:
+            try:
+                ask_to_stop(hub, entry.plan)
+                asked = "if it comes up, it finds the request to stop, and ends by itself"
+            except NanolanError as e:
+                asked = f"no request could be left for it ({e})"
         raise MayBeBilling(
-            f"the launch of run {run_id} could not be told ({e}); end it with Ctrl-C. It may rent: "
-            f"{name_of(entry)}"
-        ) from None
-    end, said = clock() + wait_s, False
-    while ledger.is_creating(run_id):
-        if not said:
-            say("its launch is creating a machine right now; waiting for the answer")
-            said = True
-        if clock() >= end:
-            raise MayBeBilling(
-                f"the create of run {run_id} was not answered for {wait_s / 60:.0f} minutes. It may bill: "
-                f"{name_of(entry)}"
-            )
-        sleep(LAUNCH_LOOK_S)
-
-
-def still_bills(view: RunView, why: str) -> MayBeBilling:
-    """The error of a stop that has not stopped the machine, or not visibly."""
-    plan, i = view.entry.plan, view.instance
-    price = (i.hourly_cents if i else None) or plan.offer.hourly_cents
-    return MayBeBilling(
-        f"{why}; instance {i.id if i else view.entry.instance_id} ({dollars(price)}/h) may go on billing, to "
-        f"{dollars(plan.limit_cents)} or {plan.deadline} at most. Delete it at once, with what is not on the Hub "
-        f"yet: just stop {plan.run_id} --now"
-    )
-
-
-def wait_until_gone(
-    look: Callable[[], Overview],
-    say: Callable[[str], None],
-    *,
-    timeout_s: float,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], object] = time.sleep,
-) -> RunView:
-    """Say every stage of a run's end until its machine is seen to be gone; MayBeBilling if it is not in time."""
-    end, said = clock() + timeout_s, ""
-    while True:
-        seen = look()
-        view = seen.runs[0]
-        if (
-            not seen.problems and not view.unknown and not (view.instance and view.instance.billing)
-        ):  # not seen is not "gone"
-            return view
-        stage = (
-            f"{view.state}{': ' + view.reason if view.reason else ''}"
-            if not seen.problems
-            else seen.problems[0]
+            f"run {run_id}: {unknown_words(entry)}; {asked}. Look again: just status {run_id}"
         )
-        if stage != said:
-            say(f"  {stage} ({dollars(view.spent_cents)} spent)")
-            said = stage
-        if clock() >= end:
-            raise still_bills(
-                view,
-                f"run {view.entry.plan.run_id} was not seen to be gone within {timeout_s / 60:.0f} minutes "
-                f"({stage})",
+
+    def _refuse_one_of_two(self, entry: Entry, instance: Instance) -> None:
+        """UsageProblem when several instances of the run bill: each of them reads the request."""
+        run_id = entry.plan.run_id
+        if sum(i.is_run(run_id) and i.billing for i in self.api.instances()) > 1:
+            raise UsageProblem(
+                f"run {run_id} has several machines, and all would hear it: just stop {instance.id} --now deletes this "
+                f"one, just stop {run_id} --now all of them; nothing was stopped"
             )
-        sleep(min(LOOK_EVERY_S, max(0.0, end - clock())))
+
+    def _ask(self, entry: Entry, instances: list[Instance], timeout_s: float) -> int:
+        """Ask the box to save and delete itself, and wait for that; Ctrl-C only stops waiting."""
+        plan = entry.plan
+        hub, view = self._listening(entry, instances[0])
+        self.agree(
+            f"Stop run {plan.run_id} ({instances[0].name})? It saves what it has, uploads it and "
+            f"{'deletes itself' if plan.self_delete else 'is deleted then'}."
+        )
+        try:
+            ask_to_stop(hub, plan)
+        except NanolanError as e:
+            raise still_bills(view, f"the machine could not be asked to stop ({e})") from None
+        # a launch that waits for this instance must not rent another one
+        self.ledger.note(structs.replace(entry, note=STOPPED_BY_USER), self.say)
+        when = (
+            "it looks every minute or so"
+            if view.progress
+            else "it has not reported yet, and finds the request when it comes up; to delete it at once: "
+            f"just stop {plan.run_id} --now"
+        )
+        self.say(f"run {plan.run_id} is asked to stop; {when}. Ctrl-C only stops waiting.")
+
+        def look_and_delete() -> Overview:
+            overview = self._look(entry, hub)
+            self._delete_if_over(overview.runs[0])
+            return overview
+
+        try:
+            view = wait_until_gone(look_and_delete, self.say, timeout_s=timeout_s)
+        except KeyboardInterrupt as e:
+            if str(e):  # during a deletion
+                raise
+            self.say(
+                f"\nno longer waiting; run {plan.run_id} goes on stopping by itself. Look: just status {plan.run_id}; "
+                f"delete it at once: just stop {plan.run_id} --now"
+            )
+            return 130
+        deleted = structs.replace(
+            entry, instance_id=instances[0].id, gone=True, note=STOPPED_BY_USER
+        )
+        self.ledger.note(deleted, self.say)
+        self.show("\n".join(render_run(view)))
+        if view.receipt is None:
+            self.say("it left no receipt: what was not on the Hub before is lost")
+        return 0
+
+    def _listening(self, entry: Entry, instance: Instance) -> tuple[Hub, RunView]:
+        """The run's Hub and state; MayBeBilling when its box would not read a request."""
+        if self.settings.hf_token is None:
+            raise still_bills(
+                RunView(entry, "", instance=instance),
+                "without HF_TOKEN the machine cannot be asked to stop",
+            )
+        hub = Hub(entry.plan.hf_endpoint, self.settings.hf_token)
+        view = self._look(entry, hub).runs[0]
+        if why := not_listening(view, now_utc()):
+            raise still_bills(view, f"run {entry.plan.run_id} cannot be asked to stop: {why}")
+        return hub, view
+
+    def _look(self, entry: Entry, hub: Hub) -> Overview:
+        return look(self.ledger, [entry], self.api, lambda _: hub)
+
+    def _delete_if_over(self, view: RunView) -> None:
+        """Delete an instance without a key, which cannot delete itself, a minute after its receipt."""
+        plan, instance, now = view.entry.plan, view.instance, SERVICE_CLOCK.agreed()
+        if not now or not instance or plan.self_delete:
+            return
+        if why := overdue(InstanceFacts(instance, plan, view.receipt), now):
+            self.say(f"  {why}: its machine is deleted from here")
+            delete_and_confirm(self.api, instance)
+
+    def _delete(self, entry: Entry | None, instances: list[Instance]) -> int:
+        """Delete the instances at once, polling each until it is gone."""
+        for i in instances:
+            self.agree(
+                f"Delete {i.name} ({i.id}, {dollars(i.hourly_cents)}/h)? What is not on the Hub yet is lost."
+            )
+            newest = (
+                entry
+                and i.attempt == entry.plan.attempt
+                and (entry.instance_id in (None, i.id) or len(instances) > 1)
+            )
+            if entry and newest:  # not for a second instance alone
+                # noted first: a launch that waits for it must not rent another
+                entry = structs.replace(entry, instance_id=i.id, note=STOPPED_BY_USER)
+                self.ledger.note(entry, self.say)
+            gone = delete_and_confirm(self.api, i)
+            if entry and newest:
+                deleted = structs.replace(entry, gone=True, spent_cents=i.cost_now_cents())
+                self.ledger.note(deleted, self.say)
+            self.show(
+                f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}"
+            )
+        return 0

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from nanolan.errors import MayBeBilling
 from nanolan.hub.client import Hub
-from nanolan.manage.stop import LOOK_EVERY_S, ask_to_stop, not_listening, wait_until_gone
+from nanolan.manage.stop_request import LOOK_EVERY_S, ask_to_stop, not_listening, wait_until_gone
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
 from nanolan.run.record import SILENT_S

@@ -733,6 +733,7 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
             "cli",
             "cli.command",
             "cli.help",
+            "cli.run",
             "errors",
             "money",
             "phases",

@@ -18,7 +18,7 @@ from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.launch.failover import FailoverPolicy, rent_one
 from nanolan.launch.prepare import Prepared
-from nanolan.manage.stop import tell_launch
+from nanolan.manage.stop_request import tell_launch
 from nanolan.plan import Pinned, Plan
 from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.settings.settings import Settings
