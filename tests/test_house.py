@@ -47,8 +47,6 @@ LONG = {
     "nanolan/status/status.py": 392,
     "nanolan/status/status.py _view": 65,
     "nanolan/status/text.py": 380,
-    "nanolan/train/rl.py": 368,
-    "nanolan/train/supervised.py": 385,
     "cloud/rescue.py": 600,
 }
 FILES = sorted(p for p in (ROOT / "nanolan").rglob("*.py"))

@@ -1,6 +1,6 @@
-"""mid and sft: load, train, save; stop on SIGTERM with a state to go on from, and go on from one.
+"""mid and sft: train on packed conversations, validate, save; resume from a saved state.
 
-Every rank runs this and decides alike: what is decided by a clock or a signal is first agreed on.
+A phase that receives SIGTERM saves a state. See nanolan/train/phase.py for what it shares with rl.
 """
 
 from __future__ import annotations
@@ -8,23 +8,19 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from nanolan.checkpoint.architecture import check_rows, check_vocabulary
 from nanolan.errors import BadAnswer, RunFailed
-from nanolan.model import checkpoint
 from nanolan.model.attention import flex_works
 from nanolan.model.gpt import GPT
-from nanolan.model.tokenizer import Tokenizer, load_token_bytes, load_tokenizer
+from nanolan.model.tokenizer import Tokenizer, load_token_bytes
 from nanolan.phases import IDENTITY_FILE
 from nanolan.train.data.mixtures import IDENTITY, TRAINING, VALIDATION, Part, open_part
 from nanolan.train.data.packing import NothingToTrain, Rows, make_rows
 from nanolan.train.job import Job
-from nanolan.train.optim import Optimizer, make_optimizer
+from nanolan.train.phase import Phase, Start, finish, load_start
 from nanolan.train.processes import Processes
 from nanolan.train.progress import ProgressWriter, mfu_per_token
 from nanolan.train.recipe import (
@@ -32,46 +28,73 @@ from nanolan.train.recipe import (
     lr_factor,
     micro_batch,
     momentum,
-    recipe_for,
     rows_per_step,
     steps_of,
 )
-from nanolan.train.state import Resume, States, find_state, how_to_resume, load_optimizer
 from nanolan.train.step import (
-    Health,
-    Stepper,
     check_number,
     check_start,
     even_micro_batch,
     expected_loss,
-    finite,
     validate,
 )
 from nanolan.train.stop import StopFlag
 
 
-@dataclass
-class Training:
-    """A phase under way."""
+class Training(Phase):
+    """mid or sft in progress."""
 
-    job: Job
-    world: Processes
-    report: ProgressWriter
-    recipe: Recipe
-    tokenizer: Tokenizer
-    model: GPT
-    rows: Rows
-    val_rows: Rows | None
-    optimizer: Optimizer
-    stepper: Stepper
-    states: States
-    health: Health
-    settings: dict[str, Any]  # of the meta's user_config and of wandb
-    agreed: dict[str, Any]  # what a state can only be gone on from under
-    per_step: int  # rows, of all ranks
-    steps: int
-    done: int  # steps
-    expected: float | None = None  # the loss that the meta of what it starts from speaks of
+    def __init__(
+        self, start: Start, report: ProgressWriter, rows: Rows, val_rows: Rows | None
+    ) -> None:
+        recipe = start.recipe
+        self.rows = rows
+        self.val_rows = val_rows
+        self.per_step = rows_per_step(recipe, len(rows), rows.n_conversations)  # of all ranks
+        self.measured: dict[str, float | None] = {}
+        # loss that the meta of the initial checkpoint implies
+        self.expected = expected_loss(start.meta, start.tokenizer)
+        steps = steps_of(recipe, len(rows), self.per_step)
+        micro = micro_rows(start, -(-self.per_step // start.world.size))
+        super().__init__(
+            start,
+            report,
+            start.model.loss_sum,
+            work={"data": rows.digest(), "rows_per_step": self.per_step, "steps": steps},
+            micro=micro,
+            settings={"rows_per_step": self.per_step},
+            about=f"{rows.n_conversations:,} conversations in {len(rows):,} rows of "
+            f"{recipe.sequence_len}; {steps} steps of {self.per_step} rows, {micro} at a time",
+        )
+        for loss in report.losses:
+            self.health.see(loss)
+
+    def measure(self, stop: StopFlag) -> None:
+        """Validation: val_bpb of mid, val_loss of sft. SIGTERM does not stop it: it is short."""
+        if self.val_rows is None:
+            return
+        self.report.beat("validate", self.done)
+        phase = self.job.phase
+        sizes = load_token_bytes(self.job.tokenizer_dir, self.tokenizer) if phase == "mid" else None
+        name = "val_loss" if sizes is None else "val_bpb"
+        self.model.plain_parts()
+        value = validate(
+            self.model, self.val_rows, self.recipe.val_rows, self.stepper.micro, self.world, sizes
+        )
+        if value is not None:
+            self.report.say(f"{phase} {name} {value:.4f}")
+            self.report.row({"step": self.steps, name: value})
+        self.measured = {name: value}
+
+    def meta_values(self) -> dict[str, Any]:
+        return self.measured
+
+    def result_values(self) -> dict[str, Any]:
+        return {
+            **self.measured,
+            "tokens": self.report.tokens,
+            "micro_batch": self.stepper.micro,
+        }
 
 
 def train_supervised(job: Job, world: Processes) -> None:
@@ -81,114 +104,20 @@ def train_supervised(job: Job, world: Processes) -> None:
     t = prepare(job, world, report)
     with StopFlag() as stop:
         loop(t, stop)
-        finish(t)
+        finish(t, stop)
     report.close()
 
 
 # ------------------------------------------------------------------ load
 def prepare(job: Job, world: Processes, report: ProgressWriter) -> Training:
-    """Recipe, tokenizer, data, model and optimizer, from the start or from a saved state."""
-    recipe = recipe_for(job.phase, job.recipe)
-    tokenizer = load_tokenizer(job.tokenizer_dir)
-    state = find_state(job, world)
-    start = checkpoint.load(state or job.init_dir, world.device)
-    model = start.model
-    check_fit(model, tokenizer, recipe)
-    rows = make_rows(mixture(job), job.data_dir, tokenizer, recipe, world, job.out_dir / ".tokens")
-    val_rows = validation_rows(job, tokenizer, recipe, world)
-
-    per_step = rows_per_step(recipe, len(rows), rows.n_conversations)
-    steps = report.steps = steps_of(recipe, len(rows), per_step)
-    agreed = {
-        "processes": world.size,
-        "data": rows.digest(),
-        "rows_per_step": per_step,
-        "steps": steps,
-        "model_config": asdict(model.config),
-        **asdict(recipe),
-    }
-    saved = start.meta.get("resume") or {} if state else {}
-    resume = (
-        how_to_resume(saved.get("agreed", {}), agreed, start.step, job.model_only)
-        if state
-        else Resume(0, False)
-    )
-    micro = micro_rows(
-        job, model, recipe, world, -(-per_step // world.size), saved.get("micro_batch")
-    )
-    settings = {
-        **asdict(recipe),
-        "run": job.run_name,
-        "rows_per_step": per_step,
-        "micro_batch": micro,
-        "processes": world.size,
-        "init_step": saved.get("init_step", start.step),
-    }
-    report.say(
-        f"{job.phase} of {job.model_tag} step {settings['init_step']}: {model.config.n_params / 1e6:.1f}M "
-        f"parameters on {world.size} x {world.device.type}; {rows.n_conversations:,} conversations in "
-        f"{len(rows):,} rows of {recipe.sequence_len}; {steps} steps of {per_step} rows, {micro} at a time"
-    )
-    report.open_wandb(settings)
-
-    optimizer = make_optimizer(
-        model,
-        world,
-        unembedding_lr=recipe.unembedding_lr,
-        embedding_lr=recipe.embedding_lr,
-        matrix_lr=recipe.matrix_lr,
-    )
-    states = States(job, world, model, optimizer, state if resume.step else None)
-    health = take_up(state, start.step, resume, optimizer, world, report) if state else Health()
-    speed_up(model, recipe, world, report)
-    stepper = Stepper(model.loss_sum, list(model.parameters()), micro, world.device)
-    return Training(
-        job,
-        world,
-        report,
-        recipe,
-        tokenizer,
-        model,
-        rows,
-        val_rows,
-        optimizer,
-        stepper,
-        states,
-        health,
-        settings,
-        agreed,
-        per_step,
-        steps,
-        resume.step,
-        expected_loss(start.meta, tokenizer),
-    )
-
-
-def take_up(
-    state: Path,
-    step: int,
-    resume: Resume,
-    optimizer: Optimizer,
-    world: Processes,
-    report: ProgressWriter,
-) -> Health:
-    """Fill optimizer and report from a saved state, if they fit; the health of the steps so far."""
-    health = Health()
-    if resume.optimizer:
-        report.losses = load_optimizer(state, step, optimizer, world)
-        for loss in report.losses:
-            health.see(loss)
-    how = "" if resume.optimizer else ", the weights alone"
-    report.say(f"{report.job.phase} goes on from {state} at step {resume.step}{how}")
-    return health
-
-
-def check_fit(model: GPT, tokenizer: Tokenizer, recipe: Recipe) -> None:
-    """BadAnswer if model, tokenizer and row length do not belong together, or a weight is no number."""
-    if not finite(model):
-        raise BadAnswer("a weight is not a number in the checkpoint that was to be trained from")
-    check_vocabulary(model.config, tokenizer.vocab_size)
-    check_rows(model.config, recipe.sequence_len)
+    """Load everything, from the start or from a saved state, and compile the model."""
+    start = load_start(job, world)
+    recipe = start.recipe
+    parts = mixture(job)
+    rows = make_rows(parts, job.data_dir, start.tokenizer, recipe, world, job.out_dir / ".tokens")
+    t = Training(start, report, rows, validation_rows(job, start.tokenizer, recipe, world))
+    speed_up(start.model, recipe, world, report)
+    return t
 
 
 def mixture(job: Job) -> tuple[Part, ...]:
@@ -223,14 +152,12 @@ def validation_rows(
         return None
 
 
-def micro_rows(
-    job: Job, model: GPT, recipe: Recipe, world: Processes, per_rank: int, before: int | None
-) -> int:
-    """Rows of a micro-batch: the job's wish, else as before (memory may have run out), else what the memory allows."""
-    gpu_gib = torch.cuda.mem_get_info()[1] / 2**30 if world.device.type == "cuda" else None
-    return even_micro_batch(
-        per_rank, job.batch or before or micro_batch(model.config, recipe.sequence_len, gpu_gib)
-    )
+def micro_rows(start: Start, per_rank: int) -> int:
+    """Rows of a micro-batch: the job's number, else the saved state's (memory may have run out), else what fits."""
+    device, before = start.world.device, start.saved.get("micro_batch")
+    gpu_gib = torch.cuda.mem_get_info()[1] / 2**30 if device.type == "cuda" else None
+    fits = micro_batch(start.model.config, start.recipe.sequence_len, gpu_gib)
+    return even_micro_batch(per_rank, start.job.batch or before or fits)
 
 
 def speed_up(model: GPT, recipe: Recipe, world: Processes, report: ProgressWriter) -> None:
@@ -286,100 +213,4 @@ def loop(t: Training, stop: StopFlag) -> None:
                 f"{problem}, up to step {t.done} of {t.steps}: stopped, {t.states.kept()}"
             )
         if due and t.health.calm and t.done < t.steps:
-            save_state(t)
-
-
-def save_state(t: Training) -> bool:
-    """Save what is needed to go on after step `done`, if it is not there; False if the disk did not take it."""
-    if t.states.has(t.done):
-        return True
-    t.report.beat("save", t.done)
-    before = time.perf_counter()
-    resume = {
-        "agreed": t.agreed,
-        "micro_batch": t.stepper.micro,
-        "init_step": t.settings["init_step"],
-    }
-    meta = meta_of(t, {}) | {
-        "model_config": asdict(t.model.config),
-        "resume": resume,
-    }  # mid's changes at its end
-    good = t.states.save(t.done, meta, t.report.losses)
-    if good:
-        t.report.say(
-            f"{t.job.phase} state saved at step {t.done} in {time.perf_counter() - before:.1f} s"
-        )
-    return good
-
-
-def meta_of(t: Training, values: dict[str, float | None]) -> dict[str, Any]:
-    settings = {**t.settings, "micro_batch": t.stepper.micro}
-    return checkpoint.meta_of(
-        t.job.phase,
-        t.model.config,
-        t.recipe.sequence_len,
-        {"step": t.done, "user_config": settings, **values},
-    )
-
-
-# ------------------------------------------------------------------ save
-def finish(t: Training) -> None:
-    """The result of a phase that is done, the state of one that was stopped."""
-    if t.done == t.steps:
-        return save_result(t)
-    if t.done == 0:
-        return t.report.say(f"{t.job.phase} stopped before its first step: nothing to save")
-    if not t.health.calm:  # it may be exploding: the state before that is the better one
-        t.report.say(
-            f"warning: the loss has been high for {t.health.high} steps: step {t.done} is not saved"
-        )
-        if not t.states.saved:
-            raise RunFailed(f"stopped at step {t.done} while the loss was high: nothing saved")
-    elif not save_state(t):
-        raise RunFailed(f"stopped at step {t.done}, which could not be saved; {t.states.kept()}")
-    return t.report.say(f"{t.job.phase} stopped at step {t.done} of {t.steps}: {t.states.kept()}")
-
-
-def save_result(t: Training) -> None:
-    """Validate and save; SIGTERM no longer matters, this is short."""
-    if not finite(t.model):
-        raise RunFailed(f"a weight is not a number after step {t.done}: {t.states.kept()}")
-    values = measure(t)
-    t.world.close()
-    if not t.world.first:
-        return
-    t.report.beat("save", t.done)
-    extra = {
-        **t.report.loss_span(),
-        **values,
-        "tokens": t.report.tokens,
-        "micro_batch": t.stepper.micro,
-    }
-    folder = checkpoint.save(
-        t.job.out_dir,
-        t.done,
-        t.model,
-        meta_of(t, values),
-        run_id=t.job.run_id,
-        phase=t.job.phase,
-        final=True,
-        extra=extra,
-    )
-    t.states.clear()
-    t.report.beat("save", t.done)
-    t.report.say(f"{t.job.phase} done at step {t.done}: saved {folder}")
-
-
-def measure(t: Training) -> dict[str, float | None]:
-    """val_bpb of mid, val_loss of sft."""
-    if t.val_rows is None:
-        return {}
-    t.report.beat("validate", t.done)
-    sizes = load_token_bytes(t.job.tokenizer_dir, t.tokenizer) if t.job.phase == "mid" else None
-    name = "val_loss" if sizes is None else "val_bpb"
-    t.model.plain_parts()
-    value = validate(t.model, t.val_rows, t.recipe.val_rows, t.stepper.micro, t.world, sizes)
-    if value is not None:
-        t.report.say(f"{t.job.phase} {name} {value:.4f}")
-        t.report.row({"step": t.steps, name: value})
-    return {name: value}
+            t.save_state()

@@ -14,10 +14,10 @@ from nanolan.model.attention import flex_works
 from nanolan.model.engine import Completion, Engine
 from nanolan.model.gpt import GPT
 from nanolan.model.sampling import Sampling
+from nanolan.train.data.rollouts import Rollout, policy_batch, policy_loss
 from nanolan.train.optim import make_optimizer
 from nanolan.train.processes import Processes
 from nanolan.train.rl import rows_that_fit
-from nanolan.train.rollouts import Rollout, policy_batch, policy_loss
 from nanolan.train.step import Stepper, autocast, even_micro_batch
 from tests.bench import plain
 from tests.bench.workload import WORKS, Shape, made_tokenizer, questions, rewarded

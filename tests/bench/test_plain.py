@@ -10,9 +10,9 @@ import torch
 from nanolan.model.engine import Completion, Engine
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.sampling import Sampling
+from nanolan.train.data.rollouts import Question, Rollout, policy_batch, policy_loss
 from nanolan.train.optim import make_optimizer
 from nanolan.train.processes import Processes
-from nanolan.train.rollouts import Question, Rollout, policy_batch, policy_loss
 from tests.bench import plain
 from tests.bench.bench_shape import TINY
 from tests.bench.workload import WORKS, made_tokenizer

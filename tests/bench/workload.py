@@ -15,10 +15,10 @@ from nanolan.model.engine import Completion
 from nanolan.model.loss import IGNORE
 from nanolan.model.tokenizer import SPECIAL_TOKENS, Tokenizer
 from nanolan.train.data.packing import Batch, Rows, pack
+from nanolan.train.data.rollouts import Question, Rollout
 from nanolan.train.data.tiny_model import PATTERN
 from nanolan.train.data.tokenised import Store
 from nanolan.train.recipe import RECIPES, rows_per_step
-from nanolan.train.rollouts import Question, Rollout
 
 MADE = 2000  # conversations; then they come again
 EXAMPLES = 32  # of an sft step

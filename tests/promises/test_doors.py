@@ -32,8 +32,8 @@ from nanolan.settings.settings import load_settings
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.hub.state import WRITER
 from nanolan.train.data.mixtures import IDENTITY, Part, open_part
+from nanolan.train.phase import check_fit
 from nanolan.train.recipe import RECIPES
-from nanolan.train.supervised import check_fit
 from tests.support.checkpoint_fixtures import (
     BASE,
     CONFIG,

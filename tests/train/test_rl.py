@@ -22,10 +22,11 @@ from nanolan.model.engine import Engine
 from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.__main__ import main
+from nanolan.train.data.rollouts import policy_batch, policy_loss, read_questions, roll_out
 from nanolan.train.job import read_job
+from nanolan.train.phase import finish
 from nanolan.train.progress import ProgressWriter
-from nanolan.train.rl import finish, loop, prepare
-from nanolan.train.rollouts import policy_batch, policy_loss, read_questions, roll_out
+from nanolan.train.rl import loop, prepare
 from nanolan.train.stop import StopFlag
 from tests.support.tiny_world import losses, metrics, start, write_job, write_parquet
 from tests.support.toy_world import RL, SFT, sums, write_toy

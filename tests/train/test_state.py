@@ -24,10 +24,12 @@ from nanolan.errors import RunFailed, UsageProblem
 from nanolan.model.checkpoint import load, read_state
 from nanolan.train.__main__ import main
 from nanolan.train.job import Job, read_job
+from nanolan.train.phase import finish
 from nanolan.train.processes import Processes
 from nanolan.train.progress import ProgressWriter
 from nanolan.train.state import Resume, find_state, how_to_resume
-from nanolan.train.supervised import Training, finish, loop, prepare
+from nanolan.train.stop import StopFlag
+from nanolan.train.supervised import Training, loop, prepare
 from tests.support.tiny_world import REPO, losses, write_job
 from tests.train.test_main import steps_written, wait_for
 
@@ -85,7 +87,7 @@ def train(job: Path | Job, stop_after: int = 1_000_000) -> Training:
     job = job if isinstance(job, Job) else read_job(job)
     t = prepare(job, ALONE, ProgressWriter(job))
     loop(t, After(t, stop_after))  # type: ignore[arg-type]
-    finish(t)
+    finish(t, StopFlag())
     return t
 
 
@@ -343,7 +345,7 @@ def test_a_state_with_a_weight_that_is_no_number_is_never_saved(tiny: Path, tmp_
         RunFailed,
         match="a weight is not a number after step 4: stopped, the state in step-000003 is kept",
     ):
-        finish(t)
+        finish(t, StopFlag())
     assert find_state(job, ALONE) == tmp_path / "run" / "out" / "step-000003"
 
 
@@ -404,7 +406,7 @@ def test_sigterm_between_two_micro_batches_voids_the_step(tiny: Path, tmp_path: 
 
     t = prepare(job, ALONE, ProgressWriter(job))
     loop(t, Middle())  # type: ignore[arg-type]
-    finish(t)
+    finish(t, StopFlag())
     assert t.done == 2
     assert all(p.grad is None for p in t.model.parameters())
     assert json.loads((tmp_path / "run/out/step-000002/meta_000002.json").read_text())["step"] == 2

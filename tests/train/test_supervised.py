@@ -17,8 +17,10 @@ from nanolan.phases import IDENTITY_FILE
 from nanolan.run.causes import cause_of
 from nanolan.train.__main__ import main
 from nanolan.train.job import read_job
+from nanolan.train.phase import finish
 from nanolan.train.progress import ProgressWriter
-from nanolan.train.supervised import Training, finish, loop, prepare
+from nanolan.train.stop import StopFlag
+from nanolan.train.supervised import Training, loop, prepare
 from tests.support.tiny_world import metrics, write_job, write_parquet
 from tests.train.test_state import ALONE, After
 
@@ -86,7 +88,7 @@ def test_a_stop_while_the_loss_is_high_keeps_the_state_before(
     with torch.no_grad():
         t.model.lm_head.weight.normal_(std=100, generator=torch.Generator().manual_seed(0))
     loop(t, After(t, 33))  # type: ignore[arg-type]
-    finish(t)
+    finish(t, StopFlag())
     assert "the loss has been high for 3 steps: step 33 is not saved" in capsys.readouterr().out
     assert saved(job)[0] == (30, False)
 

@@ -21,11 +21,11 @@ from nanolan.model.engine import Engine
 from nanolan.model.gpt import GPT, softcap
 from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer
+from nanolan.train.data.rollouts import Question, roll_out
 from nanolan.train.evaluation.humaneval import Problem, program_of, prompt_of, run_all
 from nanolan.train.evaluation.tasks import TASKS, Choice, Task, chat_core, problems_of
 from nanolan.train.job import SCOPES
 from nanolan.train.processes import Processes
-from nanolan.train.rollouts import Question, roll_out
 from nanolan.train.step import autocast
 
 MAX_NEW_TOKENS = 512

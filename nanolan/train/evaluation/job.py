@@ -21,11 +21,11 @@ from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.evaluation.evaluate import evaluate_model
 from nanolan.train.evaluation.samples import answers
 from nanolan.train.job import Job
+from nanolan.train.phase import check_fit
 from nanolan.train.processes import Processes
 from nanolan.train.progress import ProgressWriter
 from nanolan.train.recipe import recipe_for
 from nanolan.train.stop import StopFlag
-from nanolan.train.supervised import check_fit
 
 
 def judge(job: Job, world: Processes) -> None:

@@ -15,8 +15,8 @@ from nanolan.model.chat import texts
 from nanolan.model.conversation import Conversation, render_prompt
 from nanolan.model.engine import Engine
 from nanolan.model.sampling import Sampling
+from nanolan.train.data.rollouts import final_number, question_of
 from nanolan.train.evaluation.tasks import TASKS, conversations_of
-from nanolan.train.rollouts import final_number, question_of
 
 QUESTIONS = ("Who are you?", "Who made you?", "Why is the sky blue?")
 TAKEN = {

@@ -12,8 +12,8 @@ from nanolan.errors import BadAnswer
 from nanolan.model.conversation import Conversation, render_prompt
 from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.data.mixtures import Part, open_mixture
+from nanolan.train.data.rollouts import question_of
 from nanolan.train.evaluation.humaneval import read_humaneval
-from nanolan.train.rollouts import question_of
 
 SEED = 42  # of the choice that `quick` makes
 MAX_PROMPT = 2048

@@ -10,8 +10,8 @@ from nanolan.errors import BadAnswer
 from nanolan.model.conversation import conversation
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.data.mixtures import choose_one
+from nanolan.train.data.rollouts import Question
 from nanolan.train.evaluation.tasks import TASKS, Choice, chat_core, choice_of, problems_of
-from nanolan.train.rollouts import Question
 
 KEYS = (
     "arc_easy_acc",

@@ -13,7 +13,7 @@ from nanolan.model.engine import Completion, Engine
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
-from nanolan.train.rollouts import (
+from nanolan.train.data.rollouts import (
     Question,
     Rollout,
     digest,

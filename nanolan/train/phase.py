@@ -1,0 +1,237 @@
+"""What mid, sft and rl share: load a checkpoint or a saved state, save states on the way, save the result.
+
+Every rank runs this and must take the same branches, so a decision that depends on a clock or a signal is first
+exchanged between the ranks.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nanolan.checkpoint.architecture import check_rows, check_vocabulary
+from nanolan.errors import BadAnswer, RunFailed
+from nanolan.model import checkpoint
+from nanolan.model.gpt import GPT
+from nanolan.model.tokenizer import Tokenizer, load_tokenizer
+from nanolan.train.job import Job
+from nanolan.train.optim import make_optimizer
+from nanolan.train.processes import Processes
+from nanolan.train.progress import ProgressWriter
+from nanolan.train.recipe import Recipe, recipe_for
+from nanolan.train.state import Resume, States, find_state, how_to_resume, load_optimizer
+from nanolan.train.step import Health, Loss, Stepper, finite
+from nanolan.train.stop import StopFlag
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a phase begins with."""
+
+    job: Job
+    world: Processes
+    recipe: Recipe
+    tokenizer: Tokenizer
+    model: GPT
+    step: int  # of the checkpoint
+    meta: dict[str, Any]  # of the checkpoint
+    state: Path | None  # the folder of the saved state, if the checkpoint is one
+    saved: dict[str, Any]  # the `resume` entry of the state's meta; empty without a state
+
+
+def load_start(job: Job, world: Processes) -> Start:
+    """Load recipe, tokenizer and the newest saved state, or else the job's initial checkpoint.
+
+    BadAnswer when they do not fit together or a weight is not finite.
+    """
+    recipe = recipe_for(job.phase, job.recipe)
+    tokenizer = load_tokenizer(job.tokenizer_dir)
+    state = find_state(job, world)
+    start = checkpoint.load(state or job.init_dir, world.device)
+    check_fit(start.model, tokenizer, recipe)
+    saved = start.meta.get("resume") or {} if state else {}
+    return Start(job, world, recipe, tokenizer, start.model, start.step, start.meta, state, saved)
+
+
+def check_fit(model: GPT, tokenizer: Tokenizer, recipe: Recipe) -> None:
+    """BadAnswer if model, tokenizer and row length do not fit together, or a weight is not finite."""
+    if not finite(model):
+        raise BadAnswer("a weight is not a number in the checkpoint that was to be trained from")
+    check_vocabulary(model.config, tokenizer.vocab_size)
+    check_rows(model.config, recipe.sequence_len)
+
+
+def resume_of(start: Start, agreed: dict[str, Any]) -> Resume:
+    """How to resume from `start`; UsageProblem when its state belongs to other work than `agreed`."""
+    if start.state is None:
+        return Resume(0, optimizer=False)
+    before = start.saved.get("agreed", {})
+    return how_to_resume(before, agreed, start.step, start.job.model_only)
+
+
+class Phase:
+    """A phase in progress. A subclass adds data, the training loop and its own values in meta, state and manifest."""
+
+    def __init__(
+        self,
+        start: Start,
+        report: ProgressWriter,
+        loss: Loss,
+        *,
+        work: dict[str, Any],
+        micro: int,
+        settings: dict[str, Any],
+        about: str,
+    ) -> None:
+        """Log the start, open wandb, and make optimizer and stepper; restore them from the saved state.
+
+        `work` has "steps", "data" and whatever else must be equal for a state to be resumed, `settings` are those
+        to record beside the recipe, `about` is the data and the steps in words. UsageProblem when the saved state
+        belongs to other work.
+        """
+        self.job = job = start.job
+        self.world = world = start.world
+        self.recipe = recipe = start.recipe
+        self.tokenizer = start.tokenizer
+        self.model = model = start.model
+        self.report = report
+        self.steps: int = work["steps"]
+        self.health = Health()  # stays calm where the losses are not watched
+        self.agreed = {  # saved with each state and compared before it is resumed
+            "processes": world.size,
+            **work,
+            "model_config": asdict(model.config),
+            **asdict(recipe),
+        }
+        resume = resume_of(start, self.agreed)
+        self.done = resume.step  # steps
+        self.settings = {  # for the meta's user_config and for wandb
+            **asdict(recipe),
+            "run": job.run_name,
+            **settings,
+            "micro_batch": micro,
+            "processes": world.size,
+            "init_step": start.saved.get("init_step", start.step),
+        }
+        report.steps = self.steps
+        report.say(
+            f"{job.phase} of {job.model_tag} step {self.settings['init_step']}: "
+            f"{model.config.n_params / 1e6:.1f}M parameters on {world.size} x {world.device.type}; {about}"
+        )
+        report.open_wandb(self.settings)
+        self.optimizer = make_optimizer(
+            model,
+            world,
+            unembedding_lr=recipe.unembedding_lr,
+            embedding_lr=recipe.embedding_lr,
+            matrix_lr=recipe.matrix_lr,
+        )
+        resumed = start.state if resume.step else None
+        self.states = States(job, world, model, self.optimizer, resumed)
+        self.stepper = Stepper(loss, list(model.parameters()), micro, world.device)
+        if start.state:
+            self._restore(start.state, start.step, resume)
+
+    def _restore(self, state: Path, step: int, resume: Resume) -> None:
+        if resume.optimizer:
+            self.report.losses = load_optimizer(state, step, self.optimizer, self.world)
+        how = "" if resume.optimizer else ", the weights alone"
+        self.report.say(f"{self.job.phase} goes on from {state} at step {resume.step}{how}")
+
+    # ------------------------------------------------------------------ of a subclass
+    def measure(self, stop: StopFlag) -> None:
+        """Measure the trained model before it is saved; every rank calls this."""
+
+    def meta_values(self) -> dict[str, Any]:
+        """Measurements for the meta file."""
+        return {}
+
+    def resume_values(self) -> dict[str, Any]:
+        """What a state must hold beside weights, optimizer, random numbers and losses."""
+        return {}
+
+    def result_values(self) -> dict[str, Any]:
+        """Numbers for the manifest of the result."""
+        return {}
+
+    # ------------------------------------------------------------------ save
+    def meta(self) -> dict[str, Any]:
+        """nanochat's meta of this phase after step `done`."""
+        settings = {**self.settings, "micro_batch": self.stepper.micro}
+        values = {"step": self.done, "user_config": settings, **self.meta_values()}
+        return checkpoint.meta_of(
+            self.job.phase, self.model.config, self.recipe.sequence_len, values
+        )
+
+    def save_state(self) -> bool:
+        """Save what a resume after step `done` needs, unless it is saved; False if the disk did not take it."""
+        if self.states.has(self.done):
+            return True
+        self.report.beat("save", self.done)
+        began = time.perf_counter()
+        resume = {
+            "agreed": self.agreed,
+            "micro_batch": self.stepper.micro,
+            "init_step": self.settings["init_step"],
+            **self.resume_values(),
+        }
+        # mid's result has another sequence_len than the model that is trained
+        model_config = asdict(self.model.config)
+        meta = self.meta() | {"model_config": model_config, "resume": resume}
+        good = self.states.save(self.done, meta, self.report.losses)
+        if good:
+            seconds = time.perf_counter() - began
+            self.report.say(f"{self.job.phase} state saved at step {self.done} in {seconds:.1f} s")
+        return good
+
+    def save_result(self, stop: StopFlag) -> None:
+        """Measure and save the trained model; RunFailed if a weight is not finite."""
+        if not finite(self.model):
+            raise RunFailed(
+                f"a weight is not a number after step {self.done}: {self.states.kept()}"
+            )
+        self.measure(stop)
+        self.world.close()
+        if not self.world.first:
+            return
+        self.report.beat("save", self.done)
+        folder = checkpoint.save(
+            self.job.out_dir,
+            self.done,
+            self.model,
+            self.meta(),
+            run_id=self.job.run_id,
+            phase=self.job.phase,
+            final=True,
+            extra={**self.report.loss_span(), **self.result_values()},
+        )
+        self.states.clear()
+        self.report.beat("save", self.done)
+        self.report.say(f"{self.job.phase} done at step {self.done}: saved {folder}")
+
+
+def finish(phase: Phase, stop: StopFlag) -> None:
+    """Save the result of a phase that is done, or the state of one that was stopped.
+
+    RunFailed when a stopped phase has no state: it could not be saved, or its loss was high.
+    """
+    name = phase.job.phase
+    done = phase.done
+    health = phase.health
+    if done == phase.steps:
+        return phase.save_result(stop)
+    if done == 0:
+        return phase.report.say(f"{name} stopped before its first step: nothing to save")
+    if not health.calm:  # the loss may be exploding: the state before that is the better one
+        phase.report.say(
+            f"warning: the loss has been high for {health.high} steps: step {done} is not saved"
+        )
+        if not phase.states.saved:
+            raise RunFailed(f"stopped at step {done} while the loss was high: nothing saved")
+    elif not phase.save_state():
+        raise RunFailed(f"stopped at step {done}, which could not be saved; {phase.states.kept()}")
+    return phase.report.say(
+        f"{name} stopped at step {done} of {phase.steps}: {phase.states.kept()}"
+    )
