@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nanolan.cost.overdue import OverdueTimer
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.shadeform.client import Shadeform
-    from nanolan.status.status import Overview, RunView
+    from nanolan.status.view import Overview, RunView
 
 
 @click.command(cls=KeyValueCommand)
@@ -64,7 +64,7 @@ def status(
     seconds, which = read_words(words, watch)
     entries, s = [] if which else shown(ledger), settings_from(flags)
     if not which and not entries and s.shadeform_api_key is None:
-        from nanolan.status.status import Overview
+        from nanolan.status.view import Overview
 
         show(Overview((), (), (), ()), as_json)
         return 0
@@ -123,7 +123,8 @@ def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> O
 
 
 def show(overview: Overview, as_json: bool) -> None:
-    from nanolan.status.text import render, to_dict
+    from nanolan.status.as_json import to_dict
+    from nanolan.status.text import render
 
     click.echo(json.dumps(to_dict(overview), indent=2) if as_json else "\n".join(render(overview)))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
     from nanolan.status.logs import Reader
-    from nanolan.status.status import RunView
+    from nanolan.status.view import RunView
 
 LAST = 100
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nanolan.sim.rehearsal import Outcome
     from nanolan.sim.scenarios import Scenario
     from nanolan.sim.world import World
-    from nanolan.status.status import RunView
+    from nanolan.status.view import RunView
 
 HOME = ROOT / ".rehearsal"
 
@@ -137,8 +137,8 @@ def summary(world: World, o: Outcome) -> int:
     from nanolan.hub.client import Hub
     from nanolan.redact import Secret
     from nanolan.sim.rehearsal import box_logs
-    from nanolan.status.status import SHORT
     from nanolan.status.text import render_run
+    from nanolan.status.view import SHORT
     from nanolan.status.why import look_into, render
 
     click.echo("")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nanolan.run.ledger import Attempt, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
-    from nanolan.status.status import RunView
+    from nanolan.status.view import RunView
 
 NEW = (
     "run_name",

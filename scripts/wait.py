@@ -15,7 +15,7 @@ from check_status import verdict
 from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 
 if TYPE_CHECKING:
-    from nanolan.status.status import Overview
+    from nanolan.status.view import Overview
 
 LOOK_EVERY_S = 20.0
 

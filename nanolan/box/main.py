@@ -30,7 +30,7 @@ from nanolan.box.sandbox import block_metadata_service
 from nanolan.box.self_delete import delete, wait_to_be_deleted, warrant_of
 from nanolan.box.speed_check import should_replace, slow_reason
 from nanolan.box.uploads import note_results, remove_states, save_the_rest, upload
-from nanolan.box.watch.control import LIMIT_FILE, Control, LimitRequest
+from nanolan.box.watch.control import Control
 from nanolan.box.watch.heartbeat import Heartbeat
 from nanolan.box.watch.spend import SpendMeter
 from nanolan.box.watch.timeline import Timeline, phase_seconds
@@ -54,6 +54,7 @@ from nanolan.run.record import (
     read_receipt,
     to_json,
 )
+from nanolan.run.requests import LIMIT_FILE, LimitRequest
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.keyless import KeylessClient
 from nanolan.shadeform.lifecycle import find_run
@@ -168,9 +169,7 @@ def _obey(limit: LimitRequest, meter: SpendMeter, state: Path) -> None:
     parse_time(limit.deadline)  # BadAnswer: then the old one holds
     _write(state / LIMIT_FILE, to_json(limit))
     meter.change(limit.limit_cents, limit.deadline)
-    say(
-        f"the limit is {dollars(limit.limit_cents)} and {limit.deadline} from now on, by just limit"
-    )
+    say(f"the limit is {dollars(limit.limit_cents)} and {limit.deadline} now, by just limit")
 
 
 def _kept_limit(state: Path) -> LimitRequest | None:

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 
 from msgspec import structs
 
-from nanolan.box.watch.control import LIMIT_FILE, LimitRequest
 from nanolan.cost.budget import life_s
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.hub.client import Hub
@@ -20,6 +19,7 @@ from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.run.ledger import Entry
 from nanolan.run.record import to_json
+from nanolan.run.requests import LIMIT_FILE, LimitRequest
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import disagreement
 from nanolan.shadeform.models import Instance

@@ -28,7 +28,7 @@ from nanolan.run.presence import blind, unknown_words
 from nanolan.run.record import UNKNOWN
 from nanolan.run.remaining import Remaining
 from nanolan.settings.settings import Settings
-from nanolan.status.status import Overview, RunView
+from nanolan.status.view import Overview, RunView
 from nanolan.times import parse_time
 
 AFTER_REPORT_S = 600  # two heartbeats: how long a machine that vanished is taken to have lived after its last one

@@ -33,8 +33,9 @@ from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import delete_and_confirm
 from nanolan.shadeform.models import Instance
-from nanolan.status.status import Overview, RunView, look
+from nanolan.status.status import look
 from nanolan.status.text import render_run
+from nanolan.status.view import Overview, RunView
 from nanolan.times import SERVICE_CLOCK, now_utc
 
 

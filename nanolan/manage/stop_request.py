@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from nanolan.box.watch.control import STOP_FILE, StopRequest
 from nanolan.errors import LedgerProblem, MayBeBilling
 from nanolan.hub.client import Hub
 from nanolan.money import dollars
@@ -14,7 +13,8 @@ from nanolan.plan import Plan
 from nanolan.run.ledger import CREATE_WAIT_S, Ledger
 from nanolan.run.presence import name_of
 from nanolan.run.record import SILENT_S, to_json
-from nanolan.status.status import Overview, RunView
+from nanolan.run.requests import STOP_FILE, StopRequest
+from nanolan.status.view import Overview, RunView
 from nanolan.times import iso, now_utc, parse_time
 
 LOOK_EVERY_S = 5.0

@@ -14,8 +14,8 @@ from nanolan.report.curves import Metrics, read_metrics
 from nanolan.report.data import ReportData
 from nanolan.run.environment import read_environment
 from nanolan.run.record import ENDED
-from nanolan.status.status import RunView
 from nanolan.status.text import resume_command
+from nanolan.status.view import RunView
 from nanolan.times import iso, now_utc
 
 FILES = ("metrics.jsonl", "samples.json", "environment.json")

@@ -24,7 +24,8 @@ from nanolan.run.ledger import Ledger
 from nanolan.settings.settings import ROOT, load_settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.scenarios import Player, Scenario
-from nanolan.status.status import RunView, look
+from nanolan.status.status import look
+from nanolan.status.view import RunView
 
 if TYPE_CHECKING:
     from nanolan.sim.world import World

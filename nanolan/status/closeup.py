@@ -12,7 +12,7 @@ from msgspec import structs
 
 from nanolan.run.record import TRAINING, Progress
 from nanolan.shadeform.ssh import run_bounded
-from nanolan.status.status import RunView
+from nanolan.status.view import RunView
 from nanolan.times import iso, now_utc
 
 TAIL_BYTES = 20_000

@@ -18,16 +18,9 @@ from typing import TYPE_CHECKING
 
 from nanolan.money import dollars
 from nanolan.redact import cursor_allowed, hide, printable
-from nanolan.status.status import Overview, RunView
-from nanolan.status.text import (
-    WIDTH,
-    clock_of,
-    duration_text,
-    moment_text,
-    render,
-    to_dict,
-    trouble_text,
-)
+from nanolan.status.as_json import to_dict
+from nanolan.status.text import WIDTH, clock_of, duration_text, moment_text, render, trouble_text
+from nanolan.status.view import Overview, RunView
 from nanolan.times import now_utc
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from nanolan.hub.client import Hub, Tree
 from nanolan.plan import Plan
 from nanolan.run.record import part_path
 from nanolan.shadeform.ssh import run_bounded
-from nanolan.status.status import RunView
+from nanolan.status.view import RunView
 from nanolan.times import now_utc, parse_time
 
 REMOTE = "/var/log/lanbot-training.log"

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from nanolan.box.postmortem import Postmortem, exception_of, of_attempt
 from nanolan.cost.spending import split
 from nanolan.hub.client import Hub
 from nanolan.money import dollars, usd
 from nanolan.phases import parse_gate
 from nanolan.run.causes import Cause, by_reason, cause_of, explain, sentence
+from nanolan.run.postmortem import Postmortem, exception_of, of_attempt
 from nanolan.run.record import ENDED, SILENT_S, STOPPED, SUCCEEDED
 from nanolan.status.logs import age, end_of_log
-from nanolan.status.status import SHORT, RunView
+from nanolan.status.view import SHORT, RunView
 from nanolan.times import now_utc, parse_time
 
 WIDTH = 80

@@ -15,8 +15,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from nanolan.box.postmortem import exception_of, read_postmortem
-from nanolan.box.watch.control import LimitRequest
 from nanolan.errors import BadAnswer, NanolanError, NotFound, UnclearAnswer, Unreachable
 from nanolan.hub.client import SMALL_FILE, Hub
 from nanolan.plan import UNREADABLE
@@ -25,7 +23,9 @@ from nanolan.report.model_card import new_card
 from nanolan.run.causes import cause_of
 from nanolan.run.find import checked_plan
 from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.postmortem import exception_of, read_postmortem
 from nanolan.run.record import read_progress, read_receipt
+from nanolan.run.requests import LimitRequest
 from nanolan.shadeform.client import MOST_BYTES, Shadeform
 from nanolan.shadeform.ssh import run_bounded
 from nanolan.status.closeup import TAIL_BYTES, newer

@@ -19,11 +19,11 @@ from nanolan.box.final_files import (
     spare_s,
     update_model_card,
 )
-from nanolan.box.postmortem import read_postmortem
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample, beside, read_samples
 from nanolan.cost.budget import ASSUMED
 from nanolan.redact import Secret
 from nanolan.report.final import rendered
+from nanolan.run.postmortem import read_postmortem
 from nanolan.run.record import read_receipt
 from nanolan.sim.hub.server import HubServer
 from nanolan.times import now_utc

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from nanolan.box.phase import _cause, save_s
-from nanolan.box.postmortem import read_postmortem
 from nanolan.cost.budget import ASSUMED
 from nanolan.errors import NanolanError
 from nanolan.plan import Predicted, Rented
 from nanolan.redact import NOTE
+from nanolan.run.postmortem import read_postmortem
 from nanolan.run.record import error_of, read_receipt
 from nanolan.sim.box import kill_until_none, marked
 from nanolan.sim.marker import MARKER

@@ -14,15 +14,13 @@ from nanolan.box.postmortem import (
     Probe,
     command,
     examine,
-    exception_of,
     headlines,
-    read_postmortem,
-    stacks_of,
     to_bytes,
     write_up,
 )
 from nanolan.errors import BadAnswer
 from nanolan.redact import Mask, Secret
+from nanolan.run.postmortem import exception_of, read_postmortem, stacks_of
 from nanolan.run.record import Receipt
 from tests.support.box_fixtures import TOKEN, make_plan
 

@@ -12,12 +12,12 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from nanolan.box.postmortem import read_postmortem
 from nanolan.code.bundle import make_bundle
 from nanolan.hub.client import Hub
 from nanolan.launch.request import startup_script
 from nanolan.plan import Plan
 from nanolan.redact import Secret
+from nanolan.run.postmortem import read_postmortem
 from nanolan.settings.settings import ROOT
 from nanolan.sim.box_trouble import make_trouble
 from nanolan.times import parse_time

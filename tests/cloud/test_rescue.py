@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nanolan.box.postmortem import read_postmortem
+from nanolan.run.postmortem import read_postmortem
 from nanolan.run.record import leak_warning
 from nanolan.settings.settings import ROOT
 from tests.support.box_fixtures import KEY, REPO, TOKEN, Box, no_box_left, until

@@ -11,8 +11,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nanolan.box import postmortem
-from nanolan.box.postmortem import exception_of, stacks_of
 from nanolan.checkpoint.manifest import Manifest, hash_bytes, parse_manifest
 from nanolan.cost import spending
 from nanolan.errors import NanolanError
@@ -22,9 +20,11 @@ from nanolan.launch.request import create_body, startup_script
 from nanolan.plan import PinnedFile, Predicted, check_names, read_plan
 from nanolan.redact import Secret, printable
 from nanolan.report import model_card
+from nanolan.run import postmortem
 from nanolan.run.causes import cause_of
 from nanolan.run.find import checked_plan
 from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.postmortem import exception_of, stacks_of
 from nanolan.run.record import read_progress, read_receipt
 from nanolan.settings.env_lines import read_env
 from nanolan.settings.settings import FIELDS, Settings, load_settings, usable_settings
@@ -34,7 +34,7 @@ from nanolan.shadeform.ssh import has_address, ssh_argv
 from nanolan.sim.shadeform.catalogue import SAMPLE
 from nanolan.status import closeup, text, why
 from nanolan.status.logs import shown, to_lines
-from nanolan.status.status import Overview, RunView
+from nanolan.status.view import Overview, RunView
 from tests.fuzz.made import SCREEN, WORDS, as_json, cut
 from tests.support.core_fixtures import PLAN, a_plan
 

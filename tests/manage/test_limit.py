@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from msgspec import json, structs
 
-from nanolan.box.watch.control import LimitRequest
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.hub.client import Hub
 from nanolan.launch.request import create_body
@@ -17,6 +16,7 @@ from nanolan.manage.limit import change, with_limit
 from nanolan.plan import Plan, new_run_id, read_plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
+from nanolan.run.requests import LimitRequest
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc, parse_time

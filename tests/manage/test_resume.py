@@ -39,7 +39,7 @@ from nanolan.run.remaining import Remaining, SavedWork
 from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.offers import Offer, wanted_by
 from nanolan.sim.hub.server import HubServer
-from nanolan.status.status import Overview, RunView
+from nanolan.status.view import Overview, RunView
 from nanolan.times import iso, now_utc
 from tests.checkpoint.test_parquet import SCHEMAS, written
 from tests.launch.test_prepare import OFFER

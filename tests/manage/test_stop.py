@@ -19,7 +19,7 @@ from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
 from nanolan.run.record import SILENT_S
 from nanolan.sim.hub.server import HubServer
-from nanolan.status.status import Overview, RunView
+from nanolan.status.view import Overview, RunView
 from nanolan.times import iso, now_utc
 from tests.status.test_status import LIVE, RUN, TRAINING, machine, receipt
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS, make_plan

@@ -22,7 +22,8 @@ from nanolan.run.ledger import Ledger
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform.instance import Instance
 from nanolan.sim.world import REPO, World
-from nanolan.status.status import RunView, look
+from nanolan.status.status import look
+from nanolan.status.view import RunView
 
 ROOT = Path(__file__).resolve().parents[2]
 LATEST_S, END_S = 16.0, 150.0

@@ -13,8 +13,9 @@ from msgspec import structs
 from nanolan.errors import MayBeBilling, NanolanError, PreflightFailed
 from nanolan.manage.resume import check_over
 from nanolan.run.ledger import Entry
-from nanolan.status.status import Overview
-from nanolan.status.text import render, to_dict
+from nanolan.status.as_json import to_dict
+from nanolan.status.text import render
+from nanolan.status.view import Overview
 from nanolan.times import iso, now_utc
 from tests.status.test_status import RUN, TRAINING, Desk, new_desk, receipt
 from tests.support.box_fixtures import KEY, REPO, TOKEN

@@ -6,7 +6,7 @@ import pytest
 
 from nanolan.errors import ApiProblem, NotFound, Unreachable
 from nanolan.report.from_laptop import look, where
-from nanolan.status.status import RunView
+from nanolan.status.view import RunView
 from tests.status.test_status import LIVE, TRAINING
 
 

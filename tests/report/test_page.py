@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from nanolan.errors import UsageProblem
 from nanolan.redact import Secret
-from nanolan.report.page import render_page, stage_name, write_page
+from nanolan.report.costs import stage_name
+from nanolan.report.page import render_page, write_page
 from nanolan.sim.marker import MARKER
 from tests.support.report_fixtures import (
     EVIL,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.box.postmortem import Postmortem
+from nanolan.run.postmortem import Postmortem
 from nanolan.times import iso, now_utc
 from tests.status.test_status import RUN, TRAINING, Desk, new_desk, receipt
 from tests.support.box_fixtures import REPO

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from nanolan.run.record import Progress
 from nanolan.status.closeup import AGAIN_S, COMMAND, STEP, Closeup, newer
-from nanolan.status.status import RunView
+from nanolan.status.view import RunView
 from nanolan.times import parse_time
 from nanolan.train.job import read_job
 from nanolan.train.progress import ProgressWriter

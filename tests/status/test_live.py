@@ -22,7 +22,7 @@ from nanolan.plan import Predicted
 from nanolan.run.record import Progress
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.status.live import JsonLines, Plain, Redrawn, Seen, display, one_line
-from nanolan.status.status import Overview, RunView
+from nanolan.status.view import Overview, RunView
 from nanolan.times import iso, now_utc
 from tests.scripts.test_check_status import Terminal, terminal  # noqa: F401  # a fixture
 from tests.status.test_status import LIVE, RUN, Desk, receipt

@@ -20,7 +20,7 @@ from nanolan.run.record import Progress, Receipt
 from nanolan.sim.hub.server import HubServer
 from nanolan.status import logs
 from nanolan.status.logs import HubLog, Reader, chosen, end_of_log, fetch, shown, to_lines
-from nanolan.status.status import RunView
+from nanolan.status.view import RunView
 from nanolan.times import iso, now_utc, parse_time
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS, make_plan
 from tests.support.ssh_fixtures import Ssh

@@ -27,7 +27,9 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.shadeform.server import ShadeformServer
-from nanolan.status.status import Overview, RunView, look, phase_state
+from nanolan.status.one_run import phase_state
+from nanolan.status.status import look
+from nanolan.status.view import Overview, RunView
 from nanolan.times import iso, now_utc
 from tests.support.box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS, make_plan
 from tests.support.run_fixtures import state as saved_state

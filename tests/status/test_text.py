@@ -16,8 +16,9 @@ from nanolan.run.ledger import Attempt, Entry
 from nanolan.run.record import PhaseReport, Progress, Receipt, leak_warning
 from nanolan.run.remaining import SavedWork
 from nanolan.shadeform.models import Instance, instance_of
-from nanolan.status.status import Overview, RunView
-from nanolan.status.text import WIDTH, render, ssh_command, to_dict
+from nanolan.status.as_json import to_dict
+from nanolan.status.text import WIDTH, render, ssh_command
+from nanolan.status.view import Overview, RunView
 from nanolan.times import iso, now_utc
 from tests.support.box_fixtures import make_plan
 

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nanolan.box.postmortem import Postmortem
 from nanolan.hub.client import Hub
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.redact import Secret
 from nanolan.run.ledger import Attempt, Entry
+from nanolan.run.postmortem import Postmortem
 from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
 from nanolan.run.remaining import SavedWork
 from nanolan.shadeform.models import instance_of
 from nanolan.sim.hub.server import HubServer
-from nanolan.status.status import RunView
 from nanolan.status.text import render_run
+from nanolan.status.view import RunView
 from nanolan.status.why import WIDTH, answer, look_into, render, to_dict
 from nanolan.times import iso, now_utc
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS, make_plan

@@ -18,7 +18,7 @@ from nanolan.phases import PHASES
 from nanolan.plan import Plan, read_plan
 from nanolan.run.ledger import Entry
 from nanolan.sim.shadeform.instance import Instance
-from nanolan.status.status import phase_state
+from nanolan.status.one_run import phase_state
 from nanolan.times import parse_time
 from tests.support.core_fixtures import forms_of
 from tests.support.life_box import Box

@@ -12,28 +12,10 @@ from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.run.record import StopReason
+from nanolan.run.requests import LIMIT_FILE, STOP_FILE, LimitRequest, StopRequest
 from nanolan.settings.settings import is_loopback
 
-STOP_FILE = "stop.json"  # in the run folder
-LIMIT_FILE = "limit.json"
 POLL_S = {False: 20.0, True: 1.0}  # True: a Hub on this very machine
-
-
-class StopRequest(msgspec.Struct, frozen=True):
-    """stop.json; one that was meant for an earlier attempt does not count."""
-
-    attempt: int
-    at: str = ""
-
-
-class LimitRequest(msgspec.Struct, frozen=True):
-    """limit.json: limits that hold from now on, instead of the plan's; of an earlier attempt they do not count."""
-
-    attempt: int
-    limit_cents: int
-    deadline: str  # ISO-8601 UTC
-    epoch: int  # the same, for cloud/rescue.py
-    at: str = ""
 
 
 Word = TypeVar("Word", StopRequest, LimitRequest)

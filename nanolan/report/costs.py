@@ -1,0 +1,105 @@
+"""The report's sections on time and money: the stages and the receipt."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from nanolan.cost.spending import split, waste
+from nanolan.money import cost_cents, dollars
+from nanolan.plan import Plan
+from nanolan.report.data import ReportData
+from nanolan.report.html import esc, note, section, table, terms
+from nanolan.run.record import Receipt
+
+STAGES = {"setup": "set-up"}
+PARTS = {"train": "training", "evaluate": "evaluation"}
+
+
+def timeline(s: ReportData) -> str:
+    """A bar for each stage, from where it began to where it ended, with its seconds and dollars."""
+    if s.receipt is None and not s.ended:
+        return section("Where time and money went", note("The machine tells this when it ends."))
+    stages = {stage: sec for stage, sec in s.receipt.stages.items() if sec > 0} if s.receipt else {}
+    total, at, lines = sum(stages.values()), 0, list[str]()
+    for stage, sec in stages.items():
+        lines.append(
+            _bar(stage, sec, at / total, sec / total, cost_cents(s.plan.offer.hourly_cents, sec))
+        )
+        at += sec
+    return section(
+        "Where time and money went", *lines, "" if lines else note("The machine did not tell.")
+    )
+
+
+def _bar(stage: str, seconds: int, start: float, share: float, cents: int) -> str:
+    kind = stage.rpartition(".")[2]
+    left = min(start, 0.995)
+    bar = (
+        f'<i class="{kind if kind in ("train", "evaluate", "upload") else ""}" '
+        f'style="margin-left:{100 * left:.2f}%;width:{100 * min(share, 1 - left):.2f}%"></i>'
+    )
+    return (
+        f'<div class="stage"><span>{esc(stage_name(stage))}</span><div class="track">{bar}</div><span>{_time(seconds)}</span>'
+        f"<span>{dollars(cents)}</span><span>{share:.0%}</span></div>"
+    )
+
+
+def stage_name(stage: str) -> str:
+    """A stage of the timeline in words: "mid training"."""
+    phase, _, part = stage.rpartition(".")
+    return f"{phase} {PARTS.get(part, part)}".strip() if phase else STAGES.get(stage, stage)
+
+
+def _time(seconds: int | None) -> str:
+    return (
+        "?"
+        if seconds is None
+        else f"{seconds} s"
+        if seconds < 100
+        else str(timedelta(seconds=seconds))
+    )
+
+
+def bill(s: ReportData) -> str:
+    """What was foretold, metered and told by the provider; where it went; and what earlier machines cost."""
+    r, p = s.receipt, s.plan
+    foretold = (r.predicted if r else None) or p.predicted
+    lost = waste(r) if r else None
+    rows = {
+        "predicted": f"{dollars(foretold.likely_cents)} ({dollars(foretold.low_cents)} to {dollars(foretold.high_cents)})"
+        if foretold
+        else "no figures for this GPU",
+        "metered": dollars(r.metered_cents)
+        if r
+        else f"{dollars(s.cents)}{'' if s.ended else ' so far'}",
+        "the provider says": _told(r),
+        "limit": dollars(p.limit_cents),
+        "waste": ""
+        if lost is None
+        else f"{lost:.0%} of the time neither trained nor evaluated a phase that was proven",
+    }
+    before = [[esc(f"attempt {a.number}"), esc(a.note), dollars(a.spent_cents)] for a in s.earlier]
+    return section(
+        "Receipt",
+        terms(rows),
+        _by_kind(r, p) if r else "",
+        "<h3>Earlier machines of this run</h3>" if before else "",
+        table(["", "what became of it", "cost"], before),
+    )
+
+
+def _told(r: Receipt | None) -> str:
+    return "" if r is None else "nothing" if r.provider_cents is None else dollars(r.provider_cents)
+
+
+def _by_kind(r: Receipt, p: Plan) -> str:
+    """Dollars and seconds by what they were spent on, over all phases."""
+    cents: dict[str, int] = {}
+    seconds: dict[str, int] = {}
+    for stage, c in split(r, p.offer.hourly_cents).items():
+        kind = stage_name(stage.rpartition(".")[2])
+        kind = PARTS.get(kind, kind)
+        cents[kind] = cents.get(kind, 0) + c
+        seconds[kind] = seconds.get(kind, 0) + r.stages[stage]
+    rows = [[esc(kind), _time(seconds[kind]), dollars(c)] for kind, c in cents.items()]
+    return table(["spent on", "time", "cost, each stage rounded up"], rows)
