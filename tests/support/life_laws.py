@@ -133,6 +133,11 @@ class Laws:
         if not any(e.plan.run_id == plan.run_id for e in self.w.ledger.entries()):
             self.w.broken(f"I10: the ledger does not know {name} when it is created")
 
+    def _newest_plan(self, plan: Plan) -> Plan:
+        """Of the newest attempt, whose create may never have arrived."""
+        written = self.w.hub.head(REPO).files.get(f"{plan.folder}/plan.json")
+        return read_plan(written) if written else plan
+
     def _plan_now(self, plan: Plan) -> Plan:
         """The plan of the run's newest attempt, by its run folder."""
         newest = read_plan(self.w.hub.head(REPO).files[f"{plan.folder}/plan.json"])
@@ -348,7 +353,7 @@ class Laws:
     def _told(self, o: Outcome) -> None:
         if o.off or not o.launch:
             return
-        plan = next(p for p in self.w.plans if p.run_id == o.run_id)
+        plan = self._newest_plan(next(p for p in self.w.plans if p.run_id == o.run_id))
         alive, price = (
             [i for i in instance_of(self.w, plan) if i in self.w.at_work],
             f"{dollars(plan.offer.hourly_cents)}/h",
