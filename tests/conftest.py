@@ -56,9 +56,11 @@ os.environ.update(
 )
 
 
-# A shell that starts us in the background has us ignore Ctrl-C, and so would all that we start
+# A shell or nohup that starts us in the background has us ignore Ctrl-C or a hangup, and so would all that we start
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Caches and ledgers of the tests lie in tmp; set before anything imports the Hub client, which reads them then
 HOMES = tempfile.TemporaryDirectory(prefix="nanolan-tests-")
