@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import io
 import os
 import stat
@@ -21,6 +22,15 @@ SHORT = (
     errno.ENOMEM,
     errno.EAGAIN,
 )  # the machine lacks something for a while; no file is damaged
+
+
+def entries_of(folder: Path, pattern: str) -> list[Path]:
+    """The entries of `folder` whose names match, by name; none if there is no such folder. OSError if it cannot be read:
+    `Path.glob` answers with nothing then (Python 3.12 and newer), and what is there would count as lost."""
+    try:
+        return sorted(p for p in folder.iterdir() if fnmatch.fnmatch(p.name, pattern))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def open_plain(path: Path) -> BinaryIO:

@@ -15,6 +15,7 @@ from nanolan.box.sandbox import trainer_folder
 from nanolan.checkpoint.evaluation import meta_name, read_results, with_results
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import RunFailed, UsageProblem
+from nanolan.files import entries_of
 from nanolan.hub.client import Hub
 from nanolan.hub.download import fetch
 from nanolan.hub.pins import pin_dataset
@@ -52,7 +53,7 @@ def train_here(s: Settings, here: LocalRun, hub: Hub) -> list[Path]:
             f"{tokenizer} holds no tokenizer.pkl. Bring it here: just pull, or set NANOCHAT_BASE_DIR"
         )
     first = here.base / PHASES[s.phases[0]].input_dir / s.model_tag
-    if not list(first.glob("model_*.pt")):
+    if not entries_of(first, "model_*.pt"):
         raise UsageProblem(
             f"{first} holds no checkpoint to start from. Bring it here: just pull, or set NANOCHAT_BASE_DIR"
         )

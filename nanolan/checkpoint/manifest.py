@@ -23,7 +23,7 @@ from typing import Any
 
 from nanolan.checkpoint.file_kind import mistaken_for
 from nanolan.errors import BadAnswer
-from nanolan.files import SHORT, open_plain, read_plain
+from nanolan.files import SHORT, entries_of, open_plain, read_plain
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -134,9 +134,8 @@ def save_whole(
         out_dir / name
         for name in (f"step-{step:06d}", f".saving-{step:06d}", f".saving-{step:06d}-old")
     )
-    for left in out_dir.glob(
-        ".saving-*"
-    ):  # of a save that was killed: one process at a time writes here
+    # of a save that was killed: one process at a time writes here
+    for left in entries_of(out_dir, ".saving-*"):
         shutil.rmtree(left)
     temp.mkdir()
     try:
@@ -189,7 +188,7 @@ def read_whole(folder: Path) -> Manifest:
 
 def whole_steps(out_dir: Path) -> Iterator[tuple[Path, Manifest]]:
     """Every whole saved step of `out_dir`, newest first; damaged ones are passed over."""
-    for folder in sorted(out_dir.glob("step-*"), key=_step_of, reverse=True):
+    for folder in sorted(entries_of(out_dir, "step-*"), key=_step_of, reverse=True):
         try:
             yield folder, read_whole(folder)
         except BadAnswer:

@@ -8,6 +8,7 @@ from pathlib import Path
 from nanolan.checklist import Check
 from nanolan.doctor.context import DoctorContext
 from nanolan.errors import NanolanError
+from nanolan.files import entries_of
 from nanolan.money import dollars
 from nanolan.shadeform.records import gap_of
 from nanolan.status.orphans import compare
@@ -67,7 +68,7 @@ def look_at_ledger(p: DoctorContext) -> list[Check]:
 
 def look_at_keys(p: DoctorContext) -> list[Check]:
     """.ssh_keys/: private, and without the keys of machines that are gone."""
-    keys = sorted(p.keys.glob("*.pem"))
+    keys = entries_of(p.keys, "*.pem")
     found = [
         Check("SSH keys", None, f"others on this machine can read {path}", f"chmod {mode} {path}")
         for path, mode in ((p.keys, "700"), *((k, "600") for k in keys))
@@ -100,7 +101,7 @@ def look_at_keys(p: DoctorContext) -> list[Check]:
 def look_at_rehearsals(p: DoctorContext) -> list[Check]:
     """Folders of earlier rehearsals, with their sizes."""
     home = p.root / ".rehearsal"
-    old = [f for f in sorted(home.glob("run-*")) if f.stat().st_mtime < time.time() - REHEARSAL_S]
+    old = [f for f in entries_of(home, "run-*") if f.stat().st_mtime < time.time() - REHEARSAL_S]
     return [
         Check("rehearsals", None, f"{f.name}, {_size(f) / 1e6:,.0f} MB", f"rm -r {home}/{f.name}")
         for f in old

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nanolan.checkpoint.manifest import Manifest, hash_file
 from nanolan.errors import NotFound, PreflightFailed
+from nanolan.files import entries_of
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.download import fetch
 from nanolan.hub.layout import proven
@@ -90,4 +91,4 @@ def holds(folder: Path, manifest: Manifest, names: set[str]) -> bool:
         for f in manifest.files
         if f.path in names
     )
-    return same and {p.name for p in folder.glob("model_*.pt")} <= names
+    return same and {p.name for p in entries_of(folder, "model_*.pt")} <= names

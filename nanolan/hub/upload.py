@@ -26,6 +26,7 @@ from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_byte
 from nanolan.checkpoint.safe_pickle import MAX_TOKENIZER_BYTES, check_whole, encoding_state, tensors
 from nanolan.code.secret_scan import Scanner
 from nanolan.errors import AuthProblem, BadAnswer, NotFound, PreflightFailed, UsageProblem
+from nanolan.files import entries_of
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.input_check import TOKEN_BYTES, TOKENIZER, look_at_tokenizer
 from nanolan.hub.layout import BY_HAND, proven
@@ -138,7 +139,7 @@ def _checkpoint(kind: str, path: Path, target: str, optimizer: bool) -> UploadSe
     check_rows(config, SEQUENCE_LEN, str(model))
     numbers = sum(t.numbers for t in found.values())
     states = sorted(
-        p for p in path.glob("optim_*.pt") if re.fullmatch(rf"optim_{step:06d}\D.*", p.name)
+        p for p in entries_of(path, "optim_*.pt") if re.fullmatch(rf"optim_{step:06d}\D.*", p.name)
     )
     for state in states if optimizer else ():
         _check_optimizer(state)

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from nanolan.errors import BadAnswer, LedgerProblem, PreflightFailed, UsageProblem
+from nanolan.files import entries_of
 from nanolan.plan import UNREADABLE, Plan, Strict
 from nanolan.redact import hide
 from nanolan.run.locks import Busy, hold, is_held
@@ -161,13 +162,22 @@ class Ledger:
         """The runs whose files can be read, newest first, and the files that cannot."""
         found: list[Entry] = []
         broken: list[Path] = []
-        for path in sorted(self.runs.glob("*.json")):
+        for path in self._files():
             entry = self._reads(path)
             if entry:
                 found.append(entry)
             else:
                 broken.append(path)
         return sorted(found, key=lambda e: e.plan.created_at, reverse=True), broken
+
+    def _files(self) -> list[Path]:
+        try:
+            return entries_of(self.runs, "*.json")
+        except OSError as e:
+            raise UsageProblem(
+                f"the ledger cannot be read ({e.strerror}: {self.runs}), so its runs are not known. "
+                f"Look at the account: https://platform.shadeform.ai/instances"
+            ) from None
 
     def gap(self) -> str:
         """What of the ledger could not be read, or ""."""

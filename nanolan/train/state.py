@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nanolan.checkpoint.manifest import MANIFEST, parse_manifest, save_whole, whole_steps
 from nanolan.errors import BadAnswer, RunFailed, UsageProblem
+from nanolan.files import entries_of
 from nanolan.model.checkpoint import read_state, write_files
 from nanolan.model.gpt import GPT
 from nanolan.train.job import Job
@@ -50,7 +51,7 @@ def find_state(job: Job, world: Processes) -> Path | None:
     step = -1
     if world.first:
         for pattern in LEFTOVERS:
-            for leftover in job.out_dir.glob(pattern):
+            for leftover in entries_of(job.out_dir, pattern):
                 shutil.rmtree(leftover, ignore_errors=True)
         mine = (m.step for _, m in whole_steps(job.out_dir) if _is_state_of(job, m))
         step = next(mine, -1) if job.resume else -1
@@ -195,7 +196,7 @@ class States:
 
     def _remove_others(self) -> None:
         """Remove this run's states but those in `saved`: renamed first, so that none is ever half there."""
-        for folder in self.job.out_dir.glob("step-*"):
+        for folder in entries_of(self.job.out_dir, "step-*"):
             try:
                 manifest = parse_manifest((folder / MANIFEST).read_bytes())
             except (OSError, BadAnswer):

@@ -1,0 +1,53 @@
+"""nanolan/files.py: what a folder holds, and what cannot be known of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from nanolan.checkpoint.manifest import whole_steps
+from nanolan.errors import UsageProblem
+from nanolan.files import entries_of
+from nanolan.run.ledger import Ledger
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    for name in ("step-000001", "step-000002", ".saving-000003", "a.json"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def test_matching_entries_are_in_order_and_hidden_ones_only_by_name(full: Path) -> None:
+    assert [p.name for p in entries_of(full, "step-*")] == ["step-000001", "step-000002"]
+    assert [p.name for p in entries_of(full, ".saving-*")] == [".saving-000003"]
+
+
+def test_a_missing_folder_has_no_entries(tmp_path: Path) -> None:
+    assert entries_of(tmp_path / "none", "*") == []
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda folder: entries_of(folder, "*"),
+        lambda folder: list(whole_steps(folder)),
+        lambda folder: Ledger(folder).entries(),
+    ],
+    ids=["entries_of", "whole_steps", "ledger"],
+)
+def test_a_folder_that_cannot_be_read_is_an_error_and_never_empty(full: Path, look: object) -> None:
+    (full / "runs").mkdir()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fill = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]  # whatever was free below the limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises((OSError, UsageProblem)):
+            look(full)  # type: ignore[operator]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in fill:
+            os.close(fd)
