@@ -198,7 +198,7 @@ sim *args: (_setup "train")
 completions *args: _setup
     @{{python}} scripts/completions.py "$@"
 
-# the tests that need PyPI wheels only (8 minutes)
+# the tests that need PyPI wheels only (6 minutes)
 [group('dev')]
 [no-exit-message]
 test *args: (_setup "dev")

@@ -206,6 +206,7 @@ def test_a_trainer_that_hangs_shows_its_stacks_and_goes_on_from_its_last_state(
     assert "sft goes on from" in log and log.count("sft step 2/5") == 1, "it did not begin anew"
 
 
+@pytest.mark.slow  # one hang is in the quick set
 def test_a_trainer_that_hangs_twice_is_stopped_with_its_state_saved(new_box: NewBox) -> None:
     box = new_box({"save_at": 3, "hang": 4, "no_save": 1}, watch_s={"train": 1.0}).run()
     assert (
@@ -246,6 +247,7 @@ def test_an_evaluation_without_memory_says_where_it_was() -> None:
         assert _cause(m, 1, 900) == want
 
 
+@pytest.mark.slow  # the second loss is in the quick set
 def test_numbers_that_are_lost_get_one_more_try_from_the_last_state(new_box: NewBox) -> None:
     box = new_box({"save_at": 3, "say_nan": 4, "once": 1}).run()
     assert verdict(box) == ("succeeded", "", 0) and "the loss is nan at step 4 of 5" in box.log()
@@ -299,6 +301,7 @@ def test_an_evaluation_that_fails_or_hangs_fails_no_run(
     assert "evaluation" not in json.loads(box.hub.read(REPO, f"{SFT}/meta_000005.json"))
 
 
+@pytest.mark.slow  # kills before and after it are in the quick set
 def test_a_box_program_killed_in_the_evaluation_evaluates_again_and_trains_nothing_again(
     new_box: NewBox,
 ) -> None:
@@ -330,6 +333,7 @@ def test_a_gate_that_stays_shut_ends_the_run_cleanly_with_the_line_to_go_on(
     assert "sft step" not in box.log() and "deleting for NothingToSave: gate" in box.log()
 
 
+@pytest.mark.slow  # the shut gate and two phases are in the quick set
 def test_an_open_gate_lets_the_next_phase_begin(new_box: NewBox) -> None:
     box = new_box(phases=("mid", "sft"), gate="val_bpb<0.5").run()
     assert verdict(box) == ("succeeded", "", 0) and box.holds(SFT, 5)
@@ -545,6 +549,7 @@ def test_inputs_that_are_not_what_was_pinned_end_the_run_before_it_trains(new_bo
 # ---- the Hub is in trouble
 
 
+@pytest.mark.slow  # tests/promises/test_insistence.py has it without a process
 def test_a_hub_that_refuses_a_commit_gets_it_again(new_box: NewBox) -> None:
     box = new_box()
     box.start()
