@@ -1,7 +1,7 @@
-"""A word when something happens: to the addresses of NOTIFY_URL, through apprise (Slack, Discord, ntfy, mail, ...).
+"""Notifications to the addresses of NOTIFY_URL, through apprise (Slack, Discord, ntfy, mail, ...).
 
-Sent from the machine, so the laptop may be off; by a thread of its own, so that nothing waits for it; and whatever goes wrong
-is a line of the log. An address holds its own token: it is a secret, and apprise's words are masked.
+Sent by the box, so the laptop may be off, and in a background thread, so that nothing waits. Best effort: an error
+is a line of the log. An address contains a token, so it is a secret, and apprise's messages are masked.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Notifier:
         send: Send | None = None,
     ) -> None:
         self._urls, self._name, self._kept, self._say = addresses(urls), name, kept, say
-        self._mask = Mask([urls], pieces=True)  # a service says back a token alone
+        self._mask = Mask([urls], pieces=True)  # a service may echo the token without the address
         self._send = send or by_apprise
         self._queue: queue.SimpleQueue[tuple[str, str, str] | None] = queue.SimpleQueue()
         self._sent = _read(kept)
@@ -53,7 +53,7 @@ class Notifier:
             self._queue.put((event, text, kind))
 
     def close(self, most_s: float = CLOSE_S) -> None:
-        """Let what is queued go out, for so long at most."""
+        """Send what is queued, within `most_s` seconds."""
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join(most_s)
@@ -65,13 +65,13 @@ class Notifier:
                     problem = self._send(
                         url, hide(f"{self._name}: {event[0]}"), hide(event[1]), event[2]
                     )
-                except Exception as e:  # whatever it is, the run goes on
+                except Exception as e:  # best effort: the run continues
                     problem = f"{type(e).__name__}: {e}"
                 if problem:
                     self._say(
                         f"notification {number} not sent ({event[0]}): {short(self._mask.hide(problem), 200)}"
                     )
-            self._sent.append(event[0])  # only now: killed before, it is sent again
+            self._sent.append(event[0])  # after sending: if killed before, it is sent again
             _write(self._kept, self._sent)
 
 
@@ -116,14 +116,14 @@ def by_apprise(url: str, title: str, text: str, kind: str) -> str:
     words: list[str] = []
     logger, hear = logging.getLogger("apprise"), logging.Handler(logging.WARNING)
     hear.emit = lambda record: words.append(record.getMessage())  # type: ignore[method-assign]
-    logger.propagate = False  # its words may hold the address; ours are masked
+    logger.propagate = False  # its messages may contain the address
     logger.addHandler(hear)
     try:
         target = apprise.Apprise()
         if not target.add(url):
-            return "apprise does not know such an address"
+            return "apprise does not support this address"
         sent = target.notify(title=title, body=text, notify_type=apprise.NotifyType(kind))
-        return "" if sent else " ".join(words[-1:]) or "the service did not take it"
+        return "" if sent else " ".join(words[-1:]) or "the service rejected it"
     finally:
         logger.removeHandler(hear)
 

@@ -47,7 +47,7 @@ def report(which: str | None, output: Path | None, owner: str | None, **flags: A
         str(write_page(render_page(story), output or Path("reports") / f"{entry.plan.run_id}.html"))
     )
     for problem in story.problems:
-        click.echo(f"could not be seen: {problem}", err=True)
+        click.echo(f"unavailable: {problem}", err=True)
     return 1 if story.problems else 0
 
 

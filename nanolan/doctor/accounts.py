@@ -1,4 +1,4 @@
-"""Both accounts as `just doctor` sees them: the Shadeform key and wallet, the Hub token, and what HF_REPO holds."""
+"""Checks of both accounts: the Shadeform key and wallet, the Hub token, and what HF_REPO holds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FINE = f"make a fine-grained token with write access to HF_REPO: {TOKENS_URL}"
 
 
 def look_at_key(p: DoctorContext) -> list[Check]:
-    """Whether the Shadeform key works; what it may do is always everything."""
+    """Whether the Shadeform key works; every key has full rights."""
     if p.api is None:
         return [
             Check(
@@ -53,7 +53,7 @@ def look_at_key(p: DoctorContext) -> list[Check]:
 
 
 def look_at_market(p: DoctorContext) -> list[Check]:
-    """Whether there is something to rent, whether the limits are enough for it, and what must be in the wallet."""
+    """Whether offers exist, whether the limits suffice for them, and what the wallet must hold."""
     if p.api is None:
         return [Check("offers", None, "not looked at without SHADEFORM_API_KEY"), _wallet(None)]
     expected = forecaster(work_of(p.s), p.ledger.readable()[0])
@@ -99,7 +99,7 @@ def look_at_token(p: DoctorContext) -> list[Check]:
             Check(
                 "Hub token",
                 False,
-                "HF_TOKEN is not set, and nobody is logged in",
+                "HF_TOKEN is not set, and there is no Hub login",
                 f"just hf auth login; or {FINE}",
             )
         ]
@@ -116,12 +116,12 @@ def _name_of_repo(p: DoctorContext) -> str | None:
     """HF_REPO as the Hub calls it, which is what a token's rights name."""
     try:
         return p.tree().repo
-    except NanolanError:  # another look says so
+    except NanolanError:  # another check reports it
         return p.s.hf_repo
 
 
 def scope(who: dict[str, Any], repo: str | None) -> Check:
-    """What a whoami answer says that the token may do."""
+    """The permissions of the token in a whoami answer."""
     try:
         name, token = str(who["name"]), who["auth"]["accessToken"]
         role = str(token["role"])
@@ -130,7 +130,7 @@ def scope(who: dict[str, Any], repo: str | None) -> Check:
             for e in (token.get("fineGrained") or {}).get("scoped") or ()
         ]
     except (KeyError, TypeError, AttributeError):
-        return Check("Hub token", None, "works; the Hub does not tell what it may do")
+        return Check("Hub token", None, "works; the Hub does not report its permissions")
     if role == "read":
         return Check("Hub token", False, f"works, as {name}, but may only read", FINE)
     if role == "write":
@@ -224,7 +224,7 @@ def _check_of(piece: Piece, wanted: bool, phase: str) -> Check:
 
 
 def look_at_pickles(p: DoctorContext) -> list[Check]:
-    """What is unpickled, looked into without running or downloading it; what is not safe the structure has said."""
+    """Pickled files, inspected without running or downloading them; unsafe ones are reported by the structure check."""
     return [
         Check("safe to load", True, f"{piece.path}: {piece.inside}")
         for piece in p.structure()
@@ -233,7 +233,7 @@ def look_at_pickles(p: DoctorContext) -> list[Check]:
 
 
 def look_at_identity(p: DoctorContext) -> list[Check]:
-    """The conversations that tell the model who it is; what is wrong with them the structure has said."""
+    """The identity conversations; errors in them are reported by the structure check."""
     return [
         Check("identity data", True, piece.inside)
         for piece in p.structure()
@@ -259,5 +259,5 @@ def look_at_datasets(p: DoctorContext) -> list[Check]:
 
 
 def _together(look: Callable[[str], Check], names: list[str]) -> list[Check]:
-    """All at once; a pool would keep the program from ending while one of them hangs."""
+    """Concurrently, in daemon threads: a pool would block the exit of the program while one of them hangs."""
     return [answer.result() for answer in [begin(partial(look, name)) for name in names]]

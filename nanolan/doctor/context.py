@@ -1,4 +1,4 @@
-"""What `just doctor` examines: this machine, its settings, and the two accounts; what several looks need is asked for once."""
+"""The inputs of `just doctor`: this machine, its settings and both accounts; shared requests are made once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DECODED = (Entry, Created)
 
 
 def once(call: Callable[[], T]) -> Callable[[], T]:
-    """`call`, made once: whoever asks later, or meanwhile, gets the same answer or the same error."""
+    """`call`, made once: later and concurrent callers get the same result or error."""
     lock, answer = threading.Lock(), Future[T]()
 
     def ask() -> T:
@@ -43,10 +43,10 @@ def once(call: Callable[[], T]) -> Callable[[], T]:
 
 @dataclass(frozen=True)
 class DoctorContext:
-    """Everything that a look may ask; None where there is no key or token to ask with."""
+    """Everything that a check may use; a client is None without its key or token."""
 
     s: Settings
-    wrong: tuple[str, ...]  # settings that cannot be used, in words
+    wrong: tuple[str, ...]  # error messages of invalid settings
     environ: Mapping[str, str]
     env_file: Path
     root: Path  # the checkout
@@ -70,11 +70,11 @@ def open_context(
     keys: Path,
     patience_s: float,
 ) -> DoctorContext:
-    """The patient of these settings, with clients that give up after `patience_s`."""
+    """The context of these settings, with clients that give up after `patience_s` seconds."""
     for shape in DECODED:
         msgspec.json.Decoder(
             shape
-        )  # builds it here: two threads that decode a type for the first time can crash msgspec
+        )  # two threads that decode a type for the first time can crash msgspec
     api = Shadeform(s.shadeform_api_key, s.shadeform_api) if s.shadeform_api_key else None
     hub = Hub(s.hf_endpoint, s.hf_token, patience_s=patience_s) if s.hf_token else None
 

@@ -1,4 +1,4 @@
-"""`just doctor`: every requirement looked at, all at once, with a fix per line. Nothing is changed, nothing costs money."""
+"""`just doctor`: checks every requirement concurrently, with a fix per line. Changes nothing, costs nothing."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def examine(
     limit_s: float = LIMIT_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> Found:
-    """What every row found, in the table's order; a look that fails or takes too long is a finding of its own."""
+    """The results of all rows, in the table's order; a check that fails or takes too long is a result, too."""
     asked = [(row, begin(lambda look=row.look: look(p))) for row in rows]  # type: ignore[misc]
     end, hide = clock() + limit_s, p.s.mask().hide
     found: Found = []
@@ -111,9 +111,7 @@ def _found(row: Row, answer: Future[list[Check]], wait_s: float, limit_s: float)
                 NETWORK if down else "",
             )
         ]
-    except (
-        Exception
-    ) as e:  # a look must not keep the others from being told; but what was not seen is not well
+    except Exception as e:  # one failing check must not hide the others; unknown counts as failed
         return [
             Check(row.name, False, f"could not be looked at ({type(e).__name__}: {str(e)[:200]})")
         ]

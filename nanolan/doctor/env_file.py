@@ -1,4 +1,4 @@
-""".env as `just doctor` sees it: found, private, every name known, nothing left to fill in."""
+"""Checks of .env: present, private, known names only, no placeholders."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def look_at_env(p: DoctorContext) -> list[Check]:
         file = read_env(path, NAMES)
         private = path.stat().st_mode & 0o077 == 0
     except (UsageProblem, OSError) as e:
-        return [Check(".env", False, str(e), "write it anew from .env.example")]
+        return [Check(".env", False, str(e), "write it again from .env.example")]
     found = [
-        Check(".env", True, f"{path}, for your eyes alone")
+        Check(".env", True, f"{path}, readable by you only")
         if private
         else Check(".env", None, f"others on this machine can read {path}", f"chmod 600 {path}")
     ]
@@ -59,7 +59,7 @@ def _names(values: Mapping[str, str | None]) -> list[Check]:
                 Check(
                     ".env",
                     None,
-                    f"{name[:40]} is no setting, so it is not read",
+                    f"{name[:40]} is not a setting and is ignored",
                     f"remove it, or: export {name[:40]}=...",
                 )
             )
@@ -78,7 +78,7 @@ def _names(values: Mapping[str, str | None]) -> list[Check]:
 
 
 def look_at_settings(p: DoctorContext) -> list[Check]:
-    """Whether every setting can be used; of the lines of .env another row tells."""
+    """Whether every setting is valid; lines of .env are checked by another row."""
     if wrong := [text for text in p.wrong if not text.startswith(str(p.env_file))]:
         return [
             Check("settings", False, text, f"correct {text.partition(':')[0]}") for text in wrong

@@ -18,7 +18,7 @@ REHEARSAL_S = 3600  # a younger folder may be in use
 
 
 def look_at_instances(p: DoctorContext) -> list[Check]:
-    """Instances that bill without being looked after."""
+    """Unattended instances that bill."""
     owner = p.ledger.home / "owner"
     mine = owner.read_text().strip() if owner.is_file() else ""
     found = compare(p.ledger.readable()[0], p.instances(), mine, p.now())
@@ -37,13 +37,13 @@ def _none_bills(gap: str) -> Check:
     return Check(
         "instances",
         None if gap else True,
-        f"none bills without being looked after{f'; but {gap}' if gap else ''}",
+        f"no unattended instance bills{f'; but {gap}' if gap else ''}",
         "just status --json; or Shadeform's dashboard" if gap else "",
     )
 
 
 def look_at_ledger(p: DoctorContext) -> list[Check]:
-    """Files that cannot be read (their runs are not seen), and runs that are not known to be over."""
+    """Unreadable files (their runs are not shown), and runs that are not known to be over."""
     entries, broken = p.ledger.readable()
     found = [
         Check("ledger", None, f"{path} cannot be read", f"git pull; or mv {path} {path}.broken")

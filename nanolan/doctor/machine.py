@@ -1,4 +1,4 @@
-"""This machine as `just doctor` sees it: programs, disk, code, clock."""
+"""Checks of this machine: programs, disk, code, clock."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def look_at_tools(p: DoctorContext) -> list[Check]:
             "uv",
             str(uv) if uv.is_file() else shutil.which("uv"),
             None,
-            "rm -r .venv, then any command sets it up anew",
+            "rm -r .venv, then any command sets it up again",
         ),
     ]
     python = Check(
@@ -65,7 +65,7 @@ def look_at_tools(p: DoctorContext) -> list[Check]:
 
 
 def _version(path: str) -> str:
-    """The first line of what a program says of itself (ssh only knows -V)."""
+    """The first line of a program's version output (ssh only has -V)."""
     done = subprocess.run(
         [path, "-V" if path.endswith("ssh") else "--version"],
         capture_output=True,
@@ -76,7 +76,7 @@ def _version(path: str) -> str:
 
 
 def look_at_disk(p: DoctorContext) -> list[Check]:
-    """Free space where the checkout lies."""
+    """Free disk space at the checkout."""
     free = shutil.disk_usage(p.root).free / 1e9
     if free >= ENOUGH_GB:
         return [Check("disk", True, f"{free:,.0f} GB free")]
@@ -111,10 +111,10 @@ def look_at_code(p: DoctorContext) -> list[Check]:
 
 
 def fix_of(error: str) -> str:
-    """What to do about a checkout that cannot be sent; a folder that is none is the only one to be made anew."""
+    """The fix for a checkout that cannot be sent; only a folder that is no repository is cloned again."""
     if "not a git repository" in error or "unknown revision" in error:
         return "clone nanolan with git, or: git init && git add . && git commit -m start"
-    return "as it says; then: just doctor"
+    return "fix what the message names; then: just doctor"
 
 
 def _remote(root: Path) -> str:
@@ -131,7 +131,7 @@ def _without_user(url: str) -> str:
 
 
 def look_at_clock(p: DoctorContext) -> list[Check]:
-    """This clock against those of both services: the provider's deadline is a date that this clock works out."""
+    """This clock against those of both services: this clock computes the deadline sent to the provider."""
     found = []
     for service, url in (
         (SHADEFORM, f"{p.s.shadeform_api}/instances"),
@@ -150,7 +150,7 @@ def look_at_clock(p: DoctorContext) -> list[Check]:
                 )
             )
         except (KeyError, ValueError, TypeError):
-            found.append(Check("clock", None, f"{service.name} does not tell its time"))
+            found.append(Check("clock", None, f"{service.name} does not report its time"))
     return found
 
 

@@ -18,7 +18,7 @@ PARTS = {"train": "training", "evaluate": "evaluation"}
 def timeline(s: ReportData) -> str:
     """A bar for each stage, from where it began to where it ended, with its seconds and dollars."""
     if s.receipt is None and not s.ended:
-        return section("Where time and money went", note("The machine tells this when it ends."))
+        return section("Where time and money went", note("Not available before the run ends."))
     stages = {stage: sec for stage, sec in s.receipt.stages.items() if sec > 0} if s.receipt else {}
     total, at, lines = sum(stages.values()), 0, list[str]()
     for stage, sec in stages.items():
@@ -27,7 +27,9 @@ def timeline(s: ReportData) -> str:
         )
         at += sec
     return section(
-        "Where time and money went", *lines, "" if lines else note("The machine did not tell.")
+        "Where time and money went",
+        *lines,
+        "" if lines else note("The machine reported no stages."),
     )
 
 
@@ -61,7 +63,7 @@ def _time(seconds: int | None) -> str:
 
 
 def bill(s: ReportData) -> str:
-    """What was foretold, metered and told by the provider; where it went; and what earlier machines cost."""
+    """Predicted and metered cost, the provider's figure, the split by kind, and the cost of earlier machines."""
     r, p = s.receipt, s.plan
     foretold = (r.predicted if r else None) or p.predicted
     lost = waste(r) if r else None

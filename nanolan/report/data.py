@@ -1,4 +1,4 @@
-"""Everything that a report tells of one run, as one value, and how it stands in words. Pure."""
+"""The data of a report on one run, and its texts. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReportData:
     plan: Plan
     state: str
     reason: str  # in words
-    made: str  # when this was told, ISO-8601 UTC
+    made: str  # time of the report, ISO-8601 UTC
     phases: Mapping[str, PhaseReport] = field(default_factory=dict)
     receipt: Receipt | None = None
     spent_cents: int | None = None  # while there is no receipt
@@ -61,7 +61,7 @@ class ReportData:
 
     @property
     def _before(self) -> str:
-        """That this machine's bill is not the whole run's."""
+        """A note that this machine's bill is not the bill of the whole run."""
         if self.earlier:
             return f", earlier machines {sum_of(a.spent_cents for a in self.earlier).text()}"
         return ", this machine alone" if self.plan.attempt > 1 else ""
@@ -85,7 +85,7 @@ def report_data_of(
     samples: tuple[PhaseSamples, ...],
     environment: Environment | None,
 ) -> ReportData:
-    """What the machine itself can tell at its end."""
+    """The report data that the box has at its end."""
     return ReportData(
         plan,
         receipt.verdict,

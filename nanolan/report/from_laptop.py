@@ -1,4 +1,4 @@
-"""The story of a run as a laptop can tell it: what status sees, and what the machine has left in the run folder so far."""
+"""The report data of a run as seen from the laptop: its status and the files in its run folder so far."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = ("metrics.jsonl", "samples.json", "environment.json")
 
 
 def report_data_from_laptop(view: RunView, hub: Hub, problems: tuple[str, ...] = ()) -> ReportData:
-    """The story so far; what could not be looked up is named in it."""
+    """The report data so far; failed look-ups are listed in `problems`."""
     plan = view.entry.plan
     with ThreadPoolExecutor(len(FILES)) as pool:
         looks = [
@@ -59,7 +59,7 @@ def report_data_from_laptop(view: RunView, hub: Hub, problems: tuple[str, ...] =
 
 
 def look(read: Callable[[], bytes]) -> tuple[bytes | None, str]:
-    """(the file, "") or (None, why it could not be seen); (None, "") when there is none."""
+    """(the file, ""), or (None, reason) when it cannot be read, or (None, "") when there is none."""
     try:
         return read(), ""
     except NotFound:
@@ -69,8 +69,8 @@ def look(read: Callable[[], bytes]) -> tuple[bytes | None, str]:
 
 
 def where(view: RunView) -> str:
-    """How far a run is that still goes."""
+    """The step of a running run."""
     p = view.progress
     if p is None or p.step is None:
         return ""
-    return f"step {p.step} of {p.steps} (told at {p.updated})"
+    return f"step {p.step} of {p.steps} (reported at {p.updated})"

@@ -72,7 +72,7 @@ def head(s: ReportData) -> str:
     lines += [f"<p>{esc(s.why)}</p>"] if s.why else []
     lines += [f"<p>Saved: {esc(s.saved)}.</p>"] if s.saved else []
     lines += [f"<p>Go on with it:</p><pre>{esc(s.go_on)}</pre>"] if s.go_on else []
-    lines += [f"<p>Could not be seen: {esc(problem)}</p>" for problem in s.problems]
+    lines += [f"<p>Unavailable: {esc(problem)}</p>" for problem in s.problems]
     return f'<header class="{TONES.get(s.state, "")}">\n' + "\n".join(lines) + "\n</header>"
 
 
@@ -81,7 +81,7 @@ def _renamed(p: Plan) -> str:
 
 
 def plan(p: Plan) -> str:
-    """What was asked for."""
+    """The plan and the code."""
     o, c = p.offer, p.code
     return section(
         "Plan and code",
@@ -108,7 +108,7 @@ def plan(p: Plan) -> str:
 
 
 def recipe(p: Plan) -> str:
-    """What is not as the recipe has it."""
+    """The settings that differ from the recipe."""
     own = [
         f"{name}: {', '.join(f'{k} {v}' for k, v in its.items())}"
         for name, its in p.recipe.items()
@@ -145,13 +145,15 @@ def _folders(x: Pinned) -> str:
 
 
 def environment(s: ReportData) -> str:
-    """What the machine was."""
+    """Hardware and software of the machine."""
     e = s.environment
     if e is None:
         return section(
             "Environment",
             note(
-                "The machine has not told." if s.ended else "The machine tells this when it ends."
+                "The machine reported no environment."
+                if s.ended
+                else "Not available before the run ends."
             ),
         )
     gpus = ", ".join(f"{e.gpus.count(name)}x {name}" for name in dict.fromkeys(e.gpus))
@@ -171,7 +173,7 @@ def environment(s: ReportData) -> str:
 
 
 def foot(s: ReportData) -> str:
-    """When this was told, and where the rest lies."""
+    """The time of the report, and where the files are."""
     log = (
         f"; the whole log is {s.receipt.log}"
         if s.receipt and re.fullmatch(r"logs/\S+", s.receipt.log)

@@ -77,7 +77,7 @@ def _range(ends: tuple[float, float], show: Show) -> str:
 
 
 def _passes(s: ReportData) -> str:
-    """rl's own exam on GSM8K, before and after."""
+    """The rl evaluation on GSM8K, before and after."""
     rows = [row for r in s.phases.values() for row in passes(r)]
     cells = [
         [f"pass@{k}", *("&ndash;" if v is None else _percent(v) for v in (before, after))]
@@ -87,7 +87,7 @@ def _passes(s: ReportData) -> str:
 
 
 def phase_section(s: ReportData, phase: str, draw: bool) -> str:
-    """What became of a phase, and its curves."""
+    """The outcome of a phase, and its curves."""
     r = s.phases.get(phase, PhaseReport("none"))
     charts = charts_of(s.metrics, phase, draw)
     drawn = [
@@ -135,7 +135,7 @@ def _facts(s: ReportData, phase: str, r: PhaseReport) -> dict[str, object]:
         "reward": _change(r.reward_start, r.reward_end),
         "loss": ""
         if r.reward_end is not None
-        else _change(r.loss_start, r.loss_end),  # rl's is not one to fall
+        else _change(r.loss_start, r.loss_end),  # the loss of rl is not expected to fall
         "validation": ", ".join(
             f"{k} {v:.4f}" for k, v in r.measured.items() if k.startswith("val_")
         ),

@@ -94,7 +94,7 @@ def is_d20(parameters: int | None) -> bool | None:
 
 
 def passes(report: PhaseReport) -> list[tuple[int, float | None, float | None]]:
-    """rl's own exam: (k, pass@k before, after)."""
+    """The rl evaluation: (k, pass@k before, after)."""
     ks = sorted(
         {
             int(k.split("_")[2])

@@ -1,4 +1,4 @@
-"""Why a run ended short, in words, and what to do about it: one table. A new cause is a row.
+"""Why a run ended short and what to do about it, as one table. A new cause is a new row.
 
 A row is found by the trainer's last lines, by the kernel's log, by what the machine or the laptop told of the end, or by its
 name, which is then a reason of the receipt.
@@ -19,13 +19,13 @@ PLACES = {
     "validate": "validation",
     "evaluate": "evaluation",
 }
-# Reasons behind which something in the kernel's log may stand
+# Reasons that the kernel's log may explain
 BY_THE_MACHINE = ("killed", "trainer_failed", "gpu_error", "nccl", "hang", "oom", "error")
 
 
 @dataclass(frozen=True)
 class Cause:
-    """One cause. `what` "" means that what was told says it best."""
+    """One cause. `what` "": show the message of the receipt or ledger instead."""
 
     name: str
     what: str
@@ -46,14 +46,14 @@ def _told(name: str, what: str, advice: str, pattern: str, command: str = "resum
     return Cause(name, what, advice, command=command, told=_re(pattern), place="")
 
 
-AGAIN = "Such a machine is a matter of luck: the next one is another"
+AGAIN = "Likely a bad host; another machine should work"
 FEWER = "Fewer rows a GPU (the recipe does not change), or a GPU with more memory, such as gpu=H200"
 HOST = "A machine with more memory, or fewer rows a GPU"
 ROOM = "A machine with a larger disk: just offers shows others"
 TOKENS = "https://huggingface.co/settings/tokens"
-# The first row that is found counts; the more telling ones come first.
+# The first match wins; specific rows come first.
 CAUSES = (
-    # ---- the kernel's words, or the trainer's
+    # ---- matched in the kernel's or the trainer's log
     Cause(
         "host_oom",
         "the machine's own memory was full and the kernel killed a process",
@@ -73,7 +73,7 @@ CAUSES = (
     Cause(
         "nan",
         "",
-        "The same data and rates give the same end: mend the data, or go back to what worked",
+        "The same data and rates give the same result: correct the data, or return to the last settings that worked",
         place="",
         command="launch",
         said=_re(r"(loss|norm) is (nan|-?inf)|a weight is not a number|the loss was over"),
@@ -103,7 +103,7 @@ CAUSES = (
     Cause(
         "bad_data",
         "",
-        "Mend or replace what is named, then launch anew",
+        "Correct or replace what is named, then launch again",
         command="launch",
         place="",
         said=re.compile(r"nanolan\.train: refused: "),
@@ -115,7 +115,7 @@ CAUSES = (
         "batch=4",
         said=_re(r"exitcode\s*:\s*-9|Signal 9|SIGKILL"),
     ),
-    # ---- what was told of the end
+    # ---- matched in the message of the receipt or the ledger
     _told(
         "hub_down",
         "",
@@ -153,18 +153,16 @@ CAUSES = (
     _told(
         "setup",
         "",
-        "The log says what failed; what failed twice will fail again",
+        "The log shows what failed; it failed twice, so a retry will fail too",
         r"gave up: (install|fetch)",
     ),
     _told("other_machine", "", AGAIN, r"was not what was agreed"),
-    _told("never_booted", "the machine never came up", AGAIN, r"did not come up"),
+    _told("never_booted", "the machine never booted", AGAIN, r"did not come up"),
     _told("refused", "", "Nothing was rented", r"create refused", "offers"),
-    _told(
-        "never_rented", "nothing was ever rented", "Nothing was lost", r"no instance was ever seen"
-    ),
+    _told("never_rented", "nothing was rented", "Nothing was lost", r"no instance was ever seen"),
     _told(
         "vanished",
-        "the machine is gone without a word: taken by its provider, ended by a limit, or deleted by hand",
+        "the machine is gone and left no receipt: taken by its provider, ended by a limit, or deleted by hand",
         "What was on the Hub is there",
         r"left no receipt|preempted",
     ),
@@ -172,7 +170,7 @@ CAUSES = (
     Cause(
         "hang",
         "the trainer made no progress",
-        "The stacks in the log say where; often the next machine does better",
+        "The stacks in the log show where; another machine often works",
     ),
     Cause(
         "spend_limit",
@@ -195,8 +193,8 @@ CAUSES = (
         "spend-limit={limit}",
         place="step",
     ),
-    Cause("gate", "", "If it is good enough after all, another gate= goes on", place=""),
-    Cause("user", "it was stopped by just stop", "Go on whenever you like", place="step"),
+    Cause("gate", "", "To continue all the same, resume with another gate=", place=""),
+    Cause("user", "it was stopped by just stop", "Resume at any time", place="step"),
     Cause(
         "upload_failed",
         "",
@@ -204,8 +202,8 @@ CAUSES = (
         place="",
     ),
     Cause("boot_failed", "", AGAIN, place=""),
-    Cause("trainer_failed", "the trainer failed", "Its last words: just logs {run}"),
-    Cause("error", "", "What came before it: just logs {run}", place=""),
+    Cause("trainer_failed", "the trainer failed", "The end of its log: just logs {run}"),
+    Cause("error", "", "The log before it: just logs {run}", place=""),
 )
 BY_NAME = {c.name: c for c in CAUSES}
 # The same reason of a receipt, when the limit that was hit was the time
@@ -275,7 +273,7 @@ def sentence(
 
 
 def where(stage: str, step: int | None) -> str:
-    """Where in the run, or "" when that is not known."""
+    """Stage and step, or "" if unknown."""
     at = f" at step {step}" if step else ""
     return f"in {PLACES.get(stage, stage)}{at}" if stage else f"{at.strip()}"
 

@@ -1,4 +1,4 @@
-"""What a run was made with: Python, packages, driver, GPUs; read on the machine, kept in its run folder."""
+"""The software and hardware of a run: Python, packages, driver, GPUs; written by the box into the run folder."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Runs that this laptop's ledger does not know: made up again from the account's tags and plan.json in the run folder.
+"""Rebuilds runs that are missing in this laptop's ledger from the account's tags and plan.json in the run folder.
 
-What lies there is the word of whoever may write that repo. So it is checked like any other input, our token goes only to the Hub
-that it came from, and a run is put into the ledger, which is what makes it ours to touch, only if its owner is us or was named.
+Anyone with write access can change that file, so it is untrusted: it is checked like any other input, the token goes only to the
+Hub it came from, and a run enters the ledger (which allows commands to change it) only if its owner is this laptop or --owner.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.times import parse_time
 
-MOST_BYTES = 1 << 20  # of a plan.json; a real one has some kB
+MOST_BYTES = 1 << 20  # of a plan.json; typical: a few kB
 NAMES = ("run_name", "model_tag", "output_tag", "hf_repo", "runs_repo", "wandb_project")
 ID = r"[0-9a-f]{8}"
 
 
 @dataclass(frozen=True)
 class RunSearch:
-    """Where runs can be found that the ledger does not know; `hub` None when there is no token for it."""
+    """Sources of runs that are not in the ledger; `hub` is None without a token."""
 
     s: Settings
     hub: Hub | None
@@ -89,7 +89,7 @@ def add_to_ledger(
 
 
 def check_ours(ledger: Ledger, entry: Entry) -> None:
-    """UsageProblem unless the run is in the ledger: others are shown, and never touched."""
+    """UsageProblem unless the run is in the ledger: others are shown, never changed."""
     plan = entry.plan
     if not ledger.has(plan.run_id):
         raise UsageProblem(
@@ -146,12 +146,12 @@ def checked_plan(data: bytes, run_id: str, repo: str, s: Settings) -> Plan:
         ("device", plan.device == "cuda" or is_loopback(s.shadeform_api)),
     ):
         if not good:
-            raise BadAnswer(f"{where} has another {what} than it must have; it is left alone")
+            raise BadAnswer(f"{where} has an unexpected {what}; it is ignored")
     return plan
 
 
 def _runs_of_phases() -> set[tuple[str, ...]]:
-    """What a launch trains, and what can be left of it."""
+    """Phase sequences of a launch, and what can remain of them."""
     return {phases[i:] for phases in SEQUENCES.values() for i in range(len(phases))}
 
 
@@ -185,5 +185,5 @@ def _earlier(hub: Hub, plan: Plan) -> tuple[Attempt, ...]:
     except UNREADABLE as e:
         raise BadAnswer(f"{plan.folder}/earlier.json cannot be read: {str(e)[:200]}") from None
     if any((a.spent_cents or 0) < 0 for a in earlier):  # it would raise the limit
-        raise BadAnswer(f"{plan.folder}/earlier.json holds a cost below nothing")
+        raise BadAnswer(f"{plan.folder}/earlier.json holds a negative cost")
     return earlier

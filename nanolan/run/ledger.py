@@ -28,7 +28,7 @@ PROBE_S, CREATE_WAIT_S = (
 
 
 class Attempt(Strict, frozen=True):
-    """A machine that this run had before: what became of it, and what it cost (None: unknown)."""
+    """An earlier attempt of this run: its outcome and its cost (None: unknown)."""
 
     number: int
     instance_id: str | None
@@ -41,7 +41,7 @@ class Entry(Strict, frozen=True):
 
     plan: Plan
     instance_id: str | None = None
-    gone: bool = False  # seen to be deleted
+    gone: bool = False  # confirmed deleted
     note: str = ""
     spent_cents: int | None = None  # at the moment it was deleted from here
     earlier: tuple[Attempt, ...] = ()
@@ -67,7 +67,7 @@ class Ledger:
         return owner
 
     def put(self, entry: Entry) -> None:
-        """Write a run's file. One that is there and cannot be read is kept beside it: a newer nanolan may know it."""
+        """Write a run's file. An unreadable old one is kept as .unreadable: a newer nanolan may have written it."""
         text = msgspec.json.format(msgspec.json.encode(entry)).decode()
         path = self.runs / f"{entry.plan.run_id}.json"
         if path.is_file() and not self._reads(path):
@@ -76,14 +76,14 @@ class Ledger:
         self._write(path, hide(text).encode())
 
     def note(self, entry: Entry, say: Callable[[str], object]) -> None:
-        """`put` of what is so already: a full disk hides no machine, and keeps none from being deleted."""
+        """`put`, best effort: a failed write is reported and does not stop the caller (for example a delete)."""
         try:
             self.put(entry)
         except LedgerProblem as e:
-            say(f"NOT NOTED: {e}")
+            say(f"NOT RECORDED: {e}")
 
     def has(self, run_id: str) -> bool:
-        """Whether this run is in the ledger: only those are ever touched."""
+        """Whether this run is in the ledger: only those are ever changed."""
         return (self.runs / f"{run_id}.json").is_file()
 
     # -------------------------------------------------------------- between processes
@@ -131,7 +131,7 @@ class Ledger:
         return (self.runs / f"{run_id}.stop").exists()
 
     def allow(self, run_id: str) -> None:
-        """Take the mark away: somebody wants to go on with the run."""
+        """Remove the mark: the user resumes the run."""
         path = self.runs / f"{run_id}.stop"
         with self._writing(path):
             path.unlink(missing_ok=True)

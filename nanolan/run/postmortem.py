@@ -17,7 +17,10 @@ MOST_STACK_LINES = 500
 TRACEBACK = "Traceback (most recent call last):"
 RANK = re.compile(r"(\[rank\d+\]): ?")
 TORCHRUN = re.compile(r"[WEI]\d{4} \d\d:")  # a line of its log
-NOT_TELLING = ("ChildFailedError", "SignalException")  # torchrun's own, after that of the rank
+NOT_TELLING = (
+    "ChildFailedError",
+    "SignalException",
+)  # raised by torchrun after the rank's exception
 STACK = re.compile(r"^(Current thread|Thread) 0x")
 
 
@@ -35,7 +38,7 @@ class Postmortem(msgspec.Struct, frozen=True):
     stage: str = ""
     step: int | None = None
     exception: tuple[str, ...] = ()
-    stacks: tuple[str, ...] = ()  # of a trainer that stood still
+    stacks: tuple[str, ...] = ()  # of a trainer that hung
     seen: dict[str, list[str] | dict[str, Any]] = {}  # by probe: lines, or values
     not_seen: dict[str, str] = {}  # by probe: why not
     log: tuple[str, ...] = ()  # the last lines
@@ -49,7 +52,7 @@ class Postmortem(msgspec.Struct, frozen=True):
 
 
 def read_postmortem(data: bytes) -> Postmortem:
-    """A Postmortem of JSON; BadAnswer if it is none."""
+    """Decode a Postmortem from JSON; raises BadAnswer."""
     try:
         return msgspec.json.decode(data, type=Postmortem)
     except UNREADABLE as e:
@@ -57,7 +60,7 @@ def read_postmortem(data: bytes) -> Postmortem:
 
 
 def of_attempt(hub: Hub, plan: Plan, problems: list[str]) -> Postmortem | None:
-    """What the plan's machine left; None and a problem when that could not be read."""
+    """The record of this attempt, if there is one; None and a problem when it cannot be read."""
     try:
         box = read_postmortem(hub.read(plan.runs_repo, f"{plan.folder}/{NAME}"))
     except NotFound:
@@ -89,7 +92,7 @@ def exception_of(lines: Iterable[str]) -> tuple[str, ...]:
 
 
 def stacks_of(lines: Iterable[str]) -> tuple[str, ...]:
-    """What the ranks printed of their stacks."""
+    """The stacks that the ranks printed."""
     found: list[str] = []
     inside = False
     for line in lines:

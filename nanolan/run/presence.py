@@ -1,4 +1,4 @@
-"""Which instances of the account are a run's, and whether it is known that none of them bills.
+"""Which instances of the account belong to a run, and whether it is certain that none of them bills.
 
 A listing may lag behind a create for minutes. So "none" is only said where a look could have shown it: the provider gave an id
 and knows it no more, the machine had found itself in a listing before, or its date and its limit have passed. All else is unknown.
@@ -18,7 +18,7 @@ from nanolan.shadeform.client import DASHBOARD
 from nanolan.shadeform.models import Instance
 from nanolan.times import parse_time
 
-SLACK_S = 60.0  # for the provider, after a date or a limit
+SLACK_S = 60.0  # seconds after a date or limit in which the provider deletes
 NOT_ASKED = "Shadeform could not be asked"
 NOT_SHOWN = "its create was not answered, and no listing has shown it yet"
 
@@ -36,12 +36,12 @@ class Presence:
 
     @property
     def gone(self) -> bool:
-        """Nothing of the run bills, and that was seen."""
+        """It is confirmed that no instance of the run bills."""
         return not self.unknown and not self.billing
 
 
 def of_run(entry: Entry, i: Instance) -> bool:
-    """Whether that instance is of this run, of whichever attempt."""
+    """Whether that instance is of this run, of any attempt."""
     return i.id == entry.instance_id or i.is_run(entry.plan.run_id)
 
 
@@ -82,7 +82,7 @@ def presence(
 
 
 def why_unknown(entry: Entry, listed: bool, told: bool, now: datetime) -> str:
-    """Why a run of which nothing is shown may have a machine all the same, or "". Pure."""
+    """Why a run without a listed instance may still have one, or "". Pure."""
     plan = entry.plan
     if not listed:
         return NOT_ASKED
@@ -93,7 +93,7 @@ def why_unknown(entry: Entry, listed: bool, told: bool, now: datetime) -> str:
 
 
 def unresolved(entries: Iterable[Entry], listed: Sequence[Instance], now: datetime) -> list[Entry]:
-    """The runs of which nobody knows whether they have a machine: created without a clear answer, and not in the listing. Pure."""
+    """Runs whose create got no clear answer and that are not in the listing: they may have an instance. Pure."""
     return [
         e
         for e in entries
@@ -111,7 +111,7 @@ def is_past(plan: Plan, now: datetime) -> bool:
 
 
 def name_of(entry: Entry) -> str:
-    """The machine of a run, its price, and what stops it."""
+    """The instance of a run, its price, and the command that stops it."""
     plan = entry.plan
     return (
         f"instance {entry.instance_id or plan.instance_name} ({dollars(plan.offer.hourly_cents)}/h), which deletes itself at "
@@ -125,7 +125,7 @@ def unknown_words(entry: Entry) -> str:
 
 
 def blind(problem: NanolanError, entries: Iterable[Entry]) -> NanolanError:
-    """The error of a look that failed: while a run may have a machine, it names that, its price and the command."""
+    """The error of a failed read. While a run may have an instance, it names it, its price and the command."""
     if isinstance(problem, MayBeBilling):
         return problem
     left = "; ".join(name_of(e) for e in entries if not e.gone)

@@ -1,4 +1,4 @@
-"""What a run tells about itself in its run folder: progress while it lives, a receipt at the end."""
+"""The records that a run writes into its run folder: progress while it runs, a receipt at the end."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ class Progress(msgspec.Struct, frozen=True):
     spent_cents: int | None = None
     attempt: int = 1
     stage: str = ""  # of the trainer: load, compile, train, save, evaluate ...
-    phase: str = ""  # of the last step told
+    phase: str = ""  # of the last step reported
     tok_per_s: float | None = None
-    left_s: float | None = None  # until the run's end, counted from `updated`; None: not foretold
+    left_s: float | None = None  # until the run's end, counted from `updated`; None: no forecast
     phase_left_s: float | None = (
-        None  # until the end of the phase's training, by the trainer's word
+        None  # until the end of the phase's training, by the trainer's estimate
     )
     limit_cents: int | None = None  # that the machine knows of
     soft_cents: int | None = None  # the bill at which it saves and stops
@@ -112,7 +112,7 @@ class Receipt(msgspec.Struct, frozen=True):
     ended: str = ""
     attempt: int = 1  # of the plan: an earlier attempt's receipt says nothing about this one
     metered_cents: int | None = None  # price x age
-    provider_cents: int | None = None  # Shadeform's own figure, None if it never told
+    provider_cents: int | None = None  # Shadeform's figure; None if it reported none
     stages: dict[
         str, int
     ] = {}  # seconds by boot, setup, download, train, evaluate, upload, idle ...; all of them
@@ -122,7 +122,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 def leak_warning(plan: Plan) -> str:
-    """Of a log that anybody can read, in which a secret was masked. cloud/rescue.py says the same."""
+    """The warning for a public log in which a secret was masked. cloud/rescue.py repeats this text."""
     return (
         f"A SECRET WAS PRINTED INTO THE LOG and masked before the upload, and {plan.runs_repo} is public: look what printed it "
         "(***), and make new keys if you doubt the mask"
@@ -130,7 +130,7 @@ def leak_warning(plan: Plan) -> str:
 
 
 def read_receipt(data: bytes) -> Receipt:
-    """A Receipt of JSON; BadAnswer if it is none."""
+    """Decode a Receipt from JSON; raises BadAnswer."""
     try:
         return within_reason(msgspec.json.decode(data, type=Receipt), "receipt.json")
     except UNREADABLE as e:
@@ -138,7 +138,7 @@ def read_receipt(data: bytes) -> Receipt:
 
 
 def read_progress(data: bytes) -> Progress:
-    """A Progress of JSON; BadAnswer if it is none."""
+    """Decode a Progress from JSON; raises BadAnswer."""
     try:
         progress = within_reason(msgspec.json.decode(data, type=Progress), "progress.json")
         parse_time(progress.updated)
@@ -177,7 +177,9 @@ def error_of(receipt: Receipt) -> NanolanError | None:
     )
 
 
-SILENT_S = 20 * 60  # four heartbeats: a machine that is silent for so long does not listen either
+SILENT_S = (
+    20 * 60
+)  # four heartbeats: a machine that is silent for so long does not read requests either
 
 
 class StopReason(NamedTuple):

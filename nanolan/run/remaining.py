@@ -1,6 +1,6 @@
-"""What is left of a run: which phases are not proven on the Hub, and the saved state that the first of them can go on from.
+"""What remains of a run: the phases not proven on the Hub, and the saved state that the first of them resumes from.
 
-Only what proves itself counts: a manifest of this very run and phase, and every file of it on the Hub with its size and hash.
+Only proven files count: a manifest of this run and phase, and all its files on the Hub with their sizes and hashes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nanolan.run.record import PhaseReport
 
 @dataclass(frozen=True)
 class SavedWork:
-    """A phase's result, or a state on its way, that is proven on the Hub and pinned."""
+    """A phase's result or intermediate state, proven on the Hub and pinned."""
 
     phase: str
     step: int
@@ -29,13 +29,13 @@ class SavedWork:
 
     @property
     def processes(self) -> int:
-        """Into how many shards its optimizer was cut: what can take it up again."""
+        """Number of optimizer shards: the number of processes that can resume it."""
         return sum(bool(re.search(r"/optim_\d+_rank\d+\.pt$", f.path)) for f in self.files.files)
 
 
 @dataclass(frozen=True)
 class Remaining:
-    """What is to be trained yet."""
+    """The phases that remain to be trained."""
 
     phases: tuple[str, ...]  # none: the run is complete
     before: SavedWork | None = (
@@ -45,7 +45,7 @@ class Remaining:
 
 
 def remaining_of(hub: Hub, plan: Plan, told: Mapping[str, PhaseReport]) -> Remaining:
-    """The rest of a run; `told` is where the machine said it had put its phases. A failed look raises, it is never "none"."""
+    """The rest of a run; `told` has the folders and revisions that the box reported. Raises if a read fails."""
     tree, before = hub.tree(plan.hf_repo), None
     for i, phase in enumerate(plan.phases):
         result = result_of(hub, tree, plan, phase, told.get(phase))
@@ -68,7 +68,7 @@ def result_of(
         return kept(
             hub, hub.tree(plan.hf_repo, revision=told.revision), folder, plan, phase, final=True
         )
-    except NotFound:  # a revision that is no more, or never was
+    except NotFound:  # the revision was deleted or never existed
         return None
 
 
@@ -80,7 +80,7 @@ def saved_state(hub: Hub, tree: Tree, plan: Plan, phase: str) -> SavedWork | Non
 def kept(
     hub: Hub, tree: Tree, folder: str, plan: Plan, phase: str, *, final: bool
 ) -> SavedWork | None:
-    """What this run made of `phase`, if `folder` holds it whole."""
+    """This run's checkpoint of `phase`, if `folder` holds all of it."""
     if f"{folder}/{MANIFEST}" not in tree.files:
         return None
     try:
@@ -88,7 +88,7 @@ def kept(
             hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision)
         )
         prove(tree, folder, manifest)
-    except BadAnswer:  # no manifest, or one that its files do not bear out
+    except BadAnswer:  # not a manifest, or its files do not match
         return None
     names = [f.path for f in manifest.files]
     mine = (manifest.run_id, manifest.phase, manifest.final) == (plan.run_id, phase, final)

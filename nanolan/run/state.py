@@ -1,4 +1,4 @@
-"""The state of a run, decided from what was seen of it. Pure."""
+"""Decides the state of a run from the instance and its records. Pure."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def decide_state(
         return (STOPPED if entry.note == STOPPED_BY_USER else FAILED), entry.note
     if (
         instance is None and age_s < SETTLE_S and not entry.gone and progress is None
-    ):  # what has reported was there
+    ):  # a run with progress had an instance
         return PENDING, "not listed yet"
     if unknown:
         return UNKNOWN, unknown_words(entry)
@@ -60,7 +60,7 @@ def decide_state(
 
 
 def _leaving(entry: Entry, instance: Instance | None, unknown: str) -> tuple[str, str] | None:
-    """The state of a run that has its receipt, until its machine is seen to be gone."""
+    """The state of a run with a receipt, until its instance is confirmed deleted."""
     if instance and instance.billing:
         return STOPPING, LEAVING[entry.plan.self_delete]
     return (UNKNOWN, f"it left its receipt; {unknown_words(entry)}") if unknown else None

@@ -1,4 +1,4 @@
-"""An overview as JSON. Pure."""
+"""Converts an overview to JSON values. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def to_dict(o: Overview) -> dict[str, Any]:
 
 
 def _machines(o: Overview) -> list[dict[str, Any]]:
-    """Every machine of the account that bills, and whose it is."""
+    """Every billing machine of the account and the run it belongs to."""
     shown = [
         ("run", v.instance, f"run {v.entry.plan.run_id}")
         for v in o.runs

@@ -1,4 +1,4 @@
-"""The newest step straight from the machine's log, over SSH: what the heartbeat on the Hub tells only every five minutes."""
+"""The newest step from the machine's log over SSH; the heartbeat on the Hub comes every five minutes only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEP = re.compile(
 
 
 class Closeup:
-    """Asks the machine at most once per look, and leaves it alone for a while when it was not reached."""
+    """Reads the log at most once per look, with a backoff of `AGAIN_S` when the machine is not reachable."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Closeup:
         self._reach, self._run, self._clock, self._not_before = reach, run, clock, 0.0
 
     def __call__(self, v: RunView) -> RunView:
-        """The run with the machine's own newest step, if it trains and can be reached; else as it was."""
+        """The run with the newest step of its log if it trains and is reachable; else unchanged."""
         if v.state != TRAINING or v.progress is None or self._clock() < self._not_before:
             return v
         argv = self._reach(v)
@@ -54,13 +54,13 @@ class Closeup:
             if done.returncode == 0:
                 return done.stdout[-TAIL_BYTES:].decode(errors="replace")
         except (OSError, subprocess.TimeoutExpired):
-            pass  # no ssh, no network, no machine: the Hub tells it later
+            pass  # best effort: the heartbeat on the Hub follows
         self._not_before = self._clock() + AGAIN_S
         return None
 
 
 def newer(told: Progress, log_tail: str) -> Progress:
-    """What was told, with the newest step of a log; the same when the log has none."""
+    """The progress updated with the newest step of a log; unchanged if the log has none."""
     found = STEP.findall(log_tail)
     if not found:
         return told

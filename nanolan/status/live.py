@@ -1,4 +1,4 @@
-"""`just watch`: on a terminal one block that is redrawn in place and counts on between the looks, elsewhere a line per change.
+"""`just watch`: on a terminal one block that is redrawn in place every second, elsewhere a line per change.
 
 with display(as_json, terminal) as screen:
     screen.show(overview)        after each look
@@ -33,13 +33,13 @@ STYLES = (  # the later ones win
     (r"\b(STOPPED|STOPPING)\b", "bold yellow"),
     (r"\b(TRAINING|UPLOADING|PREPARING|BOOTING|PENDING)\b", "bold cyan"),
     (r"\$\d[\d,.]*\d", "bold"),
-    (r"(?m)^ *(WARNING|NOT IN THE LEDGER|NOT LOOKED AFTER|THESE FIGURES).*$", "bold red"),
+    (r"(?m)^ *(WARNING|NOT IN THE LEDGER|UNATTENDED|THESE FIGURES).*$", "bold red"),
     (r"just [a-z-]+( [0-9a-f]{8})?( --now|( \d+))?", "cyan"),
 )
 
 
 class Seen:
-    """The newest overview in which everything could be seen, and what has stood in the way since."""
+    """The newest complete overview, and the first problem since."""
 
     def __init__(self, now: Callable[[], datetime] = now_utc) -> None:
         self._now = now
@@ -53,7 +53,7 @@ class Seen:
             self._good, self._at = overview, self._now()
 
     def lines(self) -> list[str]:
-        """The block as it stands now: money and ages count on; figures that are old say so."""
+        """The current block: costs and ages keep counting; old figures are marked as old."""
         if self._newest is None:
             return ["looking ..."]
         shown = self._good or self._newest
@@ -67,7 +67,7 @@ class Seen:
             ]
         return [
             printable(hide(line)) for line in lines
-        ]  # rich draws them, past the veil's stricter side
+        ]  # rich writes to the terminal without the stricter filter
 
 
 def trouble(overview: Overview) -> str:
@@ -78,7 +78,7 @@ def trouble(overview: Overview) -> str:
 
 
 def counted_on(overview: Overview) -> Overview:
-    """The same with the bills as they are now."""
+    """The same overview with current costs."""
 
     def on(v: RunView) -> RunView:
         return (
@@ -120,7 +120,7 @@ class Redrawn:
             for line in self.seen.lines()
             if not (line.startswith("  ssh ") and len(line) > self._console.size.width)
         ]
-        if len(lines) > height:  # the head of the block is what counts
+        if len(lines) > height:  # the head of the block matters most
             lines = [*lines[: height - 1], f"... {len(lines) - height + 1} more lines: just status"]
         text = Text("\n".join(lines).rstrip(), no_wrap=True, overflow="crop")
         for pattern, style in STYLES:
@@ -198,7 +198,7 @@ def one_line(v: RunView) -> str:
                 money,
                 will,
                 proven,
-                f"WARNING: the provider changed its mind: {changed}"
+                f"WARNING: the provider changed the terms: {changed}"
                 if (changed := v.changed())
                 else "",
                 trouble_text(v),
@@ -211,5 +211,5 @@ def one_line(v: RunView) -> str:
 def display(
     as_json: bool, terminal: bool, echo: Callable[[str], object]
 ) -> JsonLines | Redrawn | Plain:
-    """The right one for where it is shown."""
+    """The display for this kind of output."""
     return JsonLines(echo) if as_json else Redrawn() if terminal else Plain(echo)

@@ -1,4 +1,4 @@
-"""The log of a run as lines, wherever it is: on its machine over SSH, in parts on the Hub while it lives, whole at its end."""
+"""The log of a run as lines: over SSH from its machine, in parts on the Hub while it runs, whole after its end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ from nanolan.times import now_utc, parse_time
 
 REMOTE = "/var/log/lanbot-training.log"
 POLL_S = 10.0
-MOST_LINE = 1 << 20  # bytes; a machine could send one without an end
+MOST_LINE = 1 << 20  # bytes; bounds a line without an end
 FETCH_S = 60.0  # for a whole log over SSH
 STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ")
-CONTROL = re.compile(
-    r"\x1b\[[0-9;?]*[ -/]*[@-~]"
-)  # colours and the like, before what is left of them is shown
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # terminal control sequences such as colours
 
 
 @dataclass
@@ -77,7 +75,7 @@ def end_of_log(hub: Hub, view: RunView, problems: list[str]) -> str:
 def fetch(
     argv: list[str], run: Callable[..., subprocess.CompletedProcess[bytes]] = run_bounded
 ) -> list[str]:
-    """Every line so far, of the machine itself; NotFound when it cannot be reached. `argv` is ssh without a command."""
+    """Every line so far, from the machine; NotFound when it cannot be reached. `argv` is ssh without a command."""
     try:
         done = run(
             [*argv, f"cat {REMOTE}"], stdin=subprocess.DEVNULL, capture_output=True, timeout=FETCH_S
@@ -132,14 +130,14 @@ def from_moment(lines: Iterable[str], since: datetime) -> list[str]:
 
 
 def shown(line: str) -> str:
-    """As a terminal would leave it: the last of what was written over itself, no colours, tabs as blanks."""
+    """The line as a terminal would show it: text after the last carriage return, no colours, tabs as spaces."""
     return CONTROL.sub("", line.rstrip("\r").rsplit("\r", 1)[-1]).expandtabs(8)
 
 
 # ------------------------------------------------------------------ one reader for all of it
 @dataclass
 class Reader:
-    """Reads a run's log from the best place there is, and says which that is."""
+    """Reads a run's log from the best source available and reports which one."""
 
     look: Callable[[], RunView]
     hub: HubLog
@@ -169,9 +167,11 @@ class Reader:
                 return lines
             except NotFound as e:
                 why = f"; the machine was not reached ({e})"
-        told = f"told {age(view.progress.updated)} ago" if view.progress else "of unknown age"
+        reported = (
+            f"reported {age(view.progress.updated)} ago" if view.progress else "of unknown age"
+        )
         lines = self.hub.lines(view.entry.plan)
-        self._from(f"the Hub, {told}, a part every five minutes{why}")
+        self._from(f"the Hub, {reported}, a part every five minutes{why}")
         return lines
 
     def onward(self, shown: int) -> Iterator[str]:
@@ -192,7 +192,7 @@ class Reader:
             shown = max(shown, len(lines))
 
     def _from(self, where: str) -> None:
-        kind = re.sub(r"told .* ago|\(.*\)", "", where)
+        kind = re.sub(r"reported .* ago|\(.*\)", "", where)
         if kind != self._said:
             self.say(f"from {where}")
         self._said = kind

@@ -59,7 +59,7 @@ def hub_looks(
 def _machine(
     e: Entry, listed: list[Instance] | None, info: Callable[[str], Instance], told: bool
 ) -> tuple[Instance | None, bool, Presence]:
-    """(the machine of a run's newest attempt, whether its limits could be seen, what is known beside it)."""
+    """(instance of the newest attempt, whether its limits were read, what else is known)."""
     there = presence(info, e, listed, now_utc(), told=told)
     mine = next((i for i in there.machines if of_attempt(e, i)), None)
     if mine is None or not mine.billing or mine.id != e.instance_id or e.gone:
@@ -90,7 +90,7 @@ def view_of(
     state, reason = decide_state(e, mine, there.unknown, progress, receipt, age_s)
     if (
         state == LOST
-    ):  # it may have left between the look at its receipt and that at the account: look once more
+    ):  # it may have ended between the reads of receipt and account: read the receipt again
         raw_receipt = _call(
             lambda: hub.read(e.plan.runs_repo, f"{e.plan.folder}/receipt.json"), problems
         )
@@ -151,7 +151,7 @@ def _all_proven(phases: dict[str, PhaseReport]) -> bool:
 
 
 def of_this_attempt(e: Entry, told: Record | None) -> Record | None:
-    """What a machine told, unless it is of another attempt: an earlier receipt says nothing about this one."""
+    """The record if it belongs to this attempt: an earlier receipt does not count."""
     return told if told and (told.run_id, told.attempt) == (e.plan.run_id, e.plan.attempt) else None
 
 
@@ -173,7 +173,7 @@ def _saved(
 def phase_state(
     e: Entry, phase: str, tree: Tree | None, manifest: Manifest | None, told: PhaseReport | None
 ) -> PhaseReport:
-    """proven only when the Hub holds, now, every file of a manifest of this very run; else what the box told."""
+    """ "proven" only if the Hub now holds every file of this run's manifest; else the state that the box reported."""
     folder = f"{PHASES[phase].output_dir}/{e.plan.output_tag}"
     told = told or PhaseReport("none")
     if manifest and tree and manifest.run_id == e.plan.run_id and manifest.phase == phase:
@@ -186,7 +186,7 @@ def phase_state(
             report, measured=report.measured | told.measured
         )  # the evaluation came after the manifest
     seen = tree is not None and (manifest is not None or f"{folder}/{MANIFEST}" not in tree.files)
-    if told.state == "proven" and seen:  # it was; another run has written the folder since
+    if told.state == "proven" and seen:  # another run has written the folder since
         return structs.replace(told, state="replaced")
     return told
 
@@ -194,7 +194,7 @@ def phase_state(
 def _tail(hub: Hub, repo: str, path: str) -> tuple[str, ...]:
     return tuple(
         hide(hub.read(repo, path).decode(errors="replace")).splitlines()[-LOG_LINES:]
-    )  # before it is cut to the screen
+    )  # masked before lines are cut to the screen width
 
 
 def result(answer: Future[T], problems: list[str]) -> T | None:
@@ -202,7 +202,7 @@ def result(answer: Future[T], problems: list[str]) -> T | None:
 
 
 def _call(look: Callable[[], T], problems: list[str]) -> T | None:
-    """What `look` sees; None when there is no such thing; None and a problem when it could not be seen."""
+    """The result of `look`; None if it raises NotFound; None and a problem for any other error."""
     try:
         return look()
     except NotFound:

@@ -1,4 +1,4 @@
-"""What bills on the account against what the ledger knows. Pure."""
+"""Compares billing machines of the account with the ledger. Pure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ RIGHT = (2, 3)
 
 @dataclass(frozen=True)
 class Orphan:
-    """A machine that bills and that nobody may be looking after."""
+    """A billing machine that may be unattended."""
 
     instance: Instance
     what: str
     command: str
-    ours: bool  # others' are shown, never touched
+    ours: bool  # others' are shown, never changed
 
 
 def compare(
@@ -63,7 +63,9 @@ def _kept(entry: Entry, billing: Sequence[Instance]) -> Instance:
 
 def _unknown(i: Instance, owner: str) -> Orphan:
     if i.owner == owner:
-        return Orphan(i, "ours, but not in the ledger", f"just stop {i.id} --now", True)
+        return Orphan(
+            i, "made by this laptop, but not in the ledger", f"just stop {i.id} --now", True
+        )
     if i.run_id:
         adopt = f"just orphans --owner {i.owner}" if i.owner else ""
         return Orphan(
@@ -76,7 +78,7 @@ def _unknown(i: Instance, owner: str) -> Orphan:
 
 
 def table(orphans: Sequence[Orphan]) -> list[str]:
-    """A row per machine; under it why it is here, and what to type."""
+    """A row per machine, followed by the reason and the command."""
     rows = [
         HEAD,
         *(

@@ -24,7 +24,7 @@ from nanolan.times import now_utc
 def look(
     ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[Entry], Hub]
 ) -> Overview:
-    """Look at the account and every run folder, all at once; a failed look is a named problem, never "none"."""
+    """Read the account and every run folder concurrently. A failed read is a problem, never "none"."""
     with ThreadPoolExecutor(16) as pool:
         listing = pool.submit(api.instances)
         infos = {
@@ -60,7 +60,7 @@ def _sorted(
     instances: Iterable[Instance],
     problems: list[str],
 ) -> Overview:
-    """Every machine that bills has its place: of a run shown, ours and not looked after, of a run not asked for, or of others."""
+    """Sort every billing machine: of a run shown, unattended, of a run not requested, or of other owners."""
     asked = [v.entry for v in runs]
     entries = [
         *asked,
@@ -84,7 +84,7 @@ def _sorted(
 
 
 def _note(ledger: Ledger, v: RunView, say: Callable[[str], None]) -> None:
-    """Keep in the ledger what was seen of a run: its machine's id, its end, its receipt."""
+    """Record in the ledger what was found: instance id, end, receipt."""
     gone = v.entry.gone or v.ended and v.instance is None and not v.unknown
     receipt = (
         v.receipt if v.receipt and v.receipt.attempt == v.entry.plan.attempt else v.entry.receipt
@@ -93,12 +93,12 @@ def _note(ledger: Ledger, v: RunView, say: Callable[[str], None]) -> None:
     seen = structs.replace(v.entry, gone=gone, receipt=receipt, instance_id=instance_id)
     if (
         seen != v.entry and v.entry in ledger.readable()[0]
-    ):  # a launch may have gone on with the run meanwhile
+    ):  # unless a launch has changed the entry meanwhile
         ledger.note(seen, say)
 
 
 def _in_hand(v: RunView) -> RunView:
-    """A run that a launch has still in hand: an attempt that failed is not its end."""
+    """A run that a launch still works on: a failed attempt does not end it."""
     if v.state not in SHORT:
         return v
     return replace(

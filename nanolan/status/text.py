@@ -1,4 +1,4 @@
-"""An overview as text of 80 columns. Pure."""
+"""Renders an overview as text of 80 columns. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def render(o: Overview) -> list[str]:
         for i in o.others:
             lines += _wrapped("  ", f"{i.name} ({i.id}), {i.status}, {dollars(i.hourly_cents)}/h")
     for p in o.problems:
-        lines += _wrapped("could not be seen: ", p)
+        lines += _wrapped("unavailable: ", p)
     for gap in o.gaps:
         lines += _wrapped("note: ", gap)
     return lines or [
@@ -50,19 +50,15 @@ def render(o: Overview) -> list[str]:
 
 
 def rate_of(machines: Sequence[Instance]) -> int | None:
-    """Cents per hour of all of them; None when one does not tell its price."""
+    """Cents per hour of all of them; None when a price is unknown."""
     prices = [i.hourly_cents for i in machines]
     return None if None in prices else sum(p for p in prices if p is not None)
 
 
 def stray_head(o: Overview, i: Instance) -> str:
-    """What a machine of ours is that nobody looks after."""
+    """The heading of an unattended machine."""
     why = o.why.get(i.id, "")
-    return (
-        "NOT IN THE LEDGER"
-        if "not in the ledger" in why or not why
-        else f"NOT LOOKED AFTER ({why})"
-    )
+    return "NOT IN THE LEDGER" if "not in the ledger" in why or not why else f"UNATTENDED ({why})"
 
 
 def render_run(v: RunView) -> list[str]:
@@ -77,7 +73,7 @@ def render_run(v: RunView) -> list[str]:
     lines += _wrapped("  TROUBLE   ", trouble_text(v))
     lines.append(f"  money     {_money(v)}")
     if changed := v.changed():
-        lines += _wrapped("  WARNING   ", f"the provider changed its mind: {changed}")
+        lines += _wrapped("  WARNING   ", f"the provider changed the terms: {changed}")
     lines += _clock(v)
     lines.append(f"  machine   {_machine(v)}")
     if v.instance and v.instance.billing and v.instance.ip:
@@ -112,7 +108,7 @@ def render_run(v: RunView) -> list[str]:
     if v.state != SUCCEEDED:
         lines += [f"    | {line[: WIDTH - 6]}" for line in v.log_tail]
     for p in v.problems:
-        lines += _wrapped("  could not be seen: ", p)
+        lines += _wrapped("  unavailable: ", p)
     return lines
 
 
@@ -141,14 +137,14 @@ def _money(v: RunView) -> str:
 
 
 def _step(p: Progress) -> str:
-    """Where the training is, and how old the word is."""
+    """Step, speed and loss, and the age of the report."""
     share = f" ({p.step / p.steps:.0%})" if p.step is not None and p.steps else ""
     parts = [
         f"{p.phase} {p.step}/{p.steps}{share}".strip(),
         f"{p.tok_per_s:,.0f} tok/s" if p.tok_per_s is not None else "",
         f"loss {p.loss:.3f}" if p.loss is not None else "",
         p.stage if p.stage != "train" else "",
-        f"told {_age(p.updated)} ago",
+        f"reported {_age(p.updated)} ago",
     ]
     return ", ".join(filter(None, parts))
 
@@ -164,7 +160,7 @@ def trouble_text(v: RunView) -> str:
 
 
 def clock_of(v: RunView) -> Projection:
-    """The money clock of a run that goes on; empty once it is over."""
+    """The projected cost and end of a running run; empty once it has ended."""
     if v.receipt or v.ended:
         return Projection()
     rate = (v.instance.hourly_cents if v.instance else None) or v.entry.plan.offer.hourly_cents
@@ -172,7 +168,7 @@ def clock_of(v: RunView) -> Projection:
 
 
 def _clock(v: RunView) -> list[str]:
-    """What it will cost, when it ends, when its limit would be reached, and a warning if that is sooner."""
+    """Projected cost and end, the time at which the limit would be reached, and a warning if that is sooner."""
     o, lines = clock_of(v), []
     if o.will_cost_cents is not None:
         lines = _wrapped(
@@ -188,7 +184,7 @@ def _clock(v: RunView) -> list[str]:
 
 
 def moment_text(moment: datetime | None) -> str:
-    """A time of this laptop's clock, and how far away it is."""
+    """A time in this laptop's time zone, and the time left until then."""
     if moment is None:
         return "?"
     here, left_s = moment.astimezone(), (moment - now_utc()).total_seconds()
@@ -197,7 +193,7 @@ def moment_text(moment: datetime | None) -> str:
 
 
 def _bill(r: Receipt, plan: Plan) -> list[str]:
-    """What was foretold, what was paid, and where it went."""
+    """Predicted and actual cost, and the split by stage."""
     p, cents, lost = r.predicted or plan.predicted, split(r, plan.offer.hourly_cents), waste(r)
     foretold = (
         f"{dollars(p.likely_cents)} ({dollars(p.low_cents)} to {dollars(p.high_cents)})"
@@ -249,7 +245,7 @@ def ssh_command(i: Instance, name: str) -> str:
 
 
 def resume_command(v: RunView) -> str:
-    """What goes on with a run that ended short."""
+    """The command that continues a run that ended short."""
     return f"just resume {v.entry.plan.run_id}"
 
 

@@ -31,7 +31,7 @@ SHORT = (FAILED, STOPPED, LOST)  # ended before all phases were proven
 
 @dataclass(frozen=True)
 class RunView:
-    """One run as it stands now."""
+    """The current state of one run."""
 
     entry: Entry
     state: str
@@ -42,10 +42,10 @@ class RunView:
     phases: dict[str, PhaseReport] = field(default_factory=dict)
     spent_cents: int | None = None
     log_tail: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()  # look-ups that failed: what is shown may be old or missing
-    saved: SavedWork | None = None  # of a run that ended short: the state that it can go on from
+    problems: tuple[str, ...] = ()  # look-ups that failed: values shown may be old or missing
+    saved: SavedWork | None = None  # of a run that ended short: the state to resume from
     unknown: str = ""  # why it may have a machine though `instance` is None
-    terms_seen: bool = False  # the provider's price and limits are in `instance`, as they are now
+    terms_seen: bool = False  # `instance` has the provider's current price and limits
 
     def changed(self) -> str:
         """What the provider changed since it was agreed to, or ""."""
@@ -61,12 +61,12 @@ class RunView:
 
     @property
     def ended(self) -> bool:
-        """The run has its verdict (with an instance in error it may still bill: `verdict` says so)."""
+        """The run has a verdict. An instance in error may still bill: see `verdict`."""
         return self.state in ENDED and not self.problems
 
     @property
     def resumable(self) -> bool:
-        """It ended short, and something is proven that a new machine can go on from."""
+        """It ended short, and a proven state exists from which a new machine can continue."""
         done = [r.state for r in self.phases.values()].count("proven")
         over = self.ended and self.state in SHORT and not (self.instance and self.instance.billing)
         return over and (self.saved is not None or 0 < done < len(self.phases))
@@ -88,17 +88,15 @@ class Overview:
     """All runs of this laptop, and what else bills on the account."""
 
     runs: tuple[RunView, ...]
-    strays: tuple[Instance, ...]  # ours, but no run's own machine
-    others: tuple[Instance, ...]  # not ours: shown, never touched
+    strays: tuple[Instance, ...]  # made by this laptop, but not the current machine of a run
+    others: tuple[Instance, ...]  # of other owners: shown, never changed
     problems: tuple[str, ...]
-    unasked: tuple[Instance, ...] = ()  # of runs in the ledger that were not asked for
-    why: Mapping[str, str] = field(default_factory=dict)  # id of a stray -> what it is
-    gaps: tuple[
-        str, ...
-    ] = ()  # records that could not be read: they keep nothing else from being seen
+    unasked: tuple[Instance, ...] = ()  # of runs in the ledger that were not requested
+    why: Mapping[str, str] = field(default_factory=dict)  # id of a stray -> description
+    gaps: tuple[str, ...] = ()  # records that could not be read; all others are shown
 
     def unresolved(self) -> MayBeBilling | None:
-        """What bills, or may, without being looked after, with its price and what stops it."""
+        """Unattended machines that bill or may bill, each with its price and the command that stops it."""
         strays = [
             f"instance {i.id} ({dollars(i.hourly_cents)}/h) bills ({self.why.get(i.id, 'not in the ledger')}): "
             f"just stop {i.id} --now"

@@ -1,7 +1,7 @@
-"""Why a run is where it is: the cause in one line, the money, what was saved and what was lost, and what to do next.
+"""Explains the state of a run: cause, cost, what was saved, what was lost, and the next command.
 
-From the black box where there is one; from receipt, ledger and the log's end for older runs and machines that vanished. Pure but
-for `look_into`.
+Read from postmortem.json if it exists; else from receipt, ledger and the end of the log. Pure, except
+`look_into`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Why:
 
 
 def look_into(hub: Hub, view: RunView, problems: tuple[str, ...] = ()) -> Why:
-    """The answer, with what the run folder tells of the end; what could not be read is a problem, never "nothing"."""
+    """The answer, including the run folder's records of the end. A failed read is a problem, never "nothing"."""
     told = [*problems]
     box = of_attempt(hub, view.entry.plan, told) if view.state in ENDED else None
     log = end_of_log(hub, view, told) if view.state in ENDED and not (box and box.cause) else ""
@@ -65,7 +65,7 @@ def look_into(hub: Hub, view: RunView, problems: tuple[str, ...] = ()) -> Why:
 
 
 def answer(v: RunView, box: Postmortem | None, log: str = "", now: datetime | None = None) -> Why:
-    """Why the run stands as `v` shows it; `log` is the end of its log, as far as there is one."""
+    """Explain `v`; `log` is the end of its log, or ""."""
     plan, ended = v.entry.plan, v.state in SHORT or v.state == SUCCEEDED
     notes = [
         f"attempt {a.number} before it: {dollars(a.spent_cents)}, {a.note}" for a in v.entry.earlier
@@ -113,18 +113,18 @@ def nothing_wrong(v: RunView) -> str:
     if v.state == SUCCEEDED:
         return "nothing went wrong: every phase is proven on the Hub"
     reason = f" ({v.reason})" if v.reason else ""
-    told = f", told {age(v.progress.updated)} ago" if v.progress else ""
+    reported = f", reported {age(v.progress.updated)} ago" if v.progress else ""
     if v.progress and v.progress.trouble:
-        return f"{stands(v)}, but {v.progress.trouble} (since {v.progress.trouble_since}{told})"
+        return f"{stands(v)}, but {v.progress.trouble} (since {v.progress.trouble_since}{reported})"
     return (
-        f"nothing is wrong: {stands(v)}{reason}{told}"
+        f"nothing is wrong: {stands(v)}{reason}{reported}"
         if not v.problems
-        else f"{stands(v)}, by what could be seen{reason}{told}"
+        else f"{stands(v)}, as far as is known{reason}{reported}"
     )
 
 
 def too_silent_s(v: RunView, now: datetime) -> float:
-    """For how long nothing was heard of a run that goes on, if that is too long; else 0."""
+    """Seconds without a report from a running run, if that is too long; else 0."""
     since, most_s = (
         (v.progress.updated, SILENT_S) if v.progress else (v.entry.plan.created_at, BOOT_S)
     )
@@ -134,7 +134,7 @@ def too_silent_s(v: RunView, now: datetime) -> float:
 
 def nothing_heard(v: RunView, silent_s: float) -> str:
     return (
-        f"nothing was heard from it for {silent_s / 60:.0f} minutes: {stands(v)}. It ends itself at "
+        f"no heartbeat for {silent_s / 60:.0f} minutes: {stands(v)}. It deletes itself at "
         f"{dollars(v.entry.plan.limit_cents)} or {v.entry.plan.deadline} at the latest"
     )
 
@@ -164,7 +164,7 @@ def the_cause(v: RunView, box: Postmortem | None, log: str) -> tuple[Cause, str]
 
 
 def next_command(v: RunView, cause: Cause) -> str:
-    """What to type: go on, look again, or stop what still bills."""
+    """The next command: resume, look again, or stop an instance that still bills."""
     plan = v.entry.plan
     if v.instance and v.instance.billing:
         return f"just stop {plan.run_id} --now"
@@ -188,7 +188,7 @@ def next_command(v: RunView, cause: Cause) -> str:
 
 
 def another_gate(v: RunView) -> str:
-    """A gate that what was measured passes, as a word for the command; "" when it was not measured."""
+    """A gate= option that the measured value passes; "" when nothing was measured."""
     gate = parse_gate(v.entry.plan.gate or "none<0")
     have = next((r.measured[gate.name] for r in v.phases.values() if gate.name in r.measured), None)
     if have is None:
@@ -202,7 +202,7 @@ def another_gate(v: RunView) -> str:
 
 
 def rows_tried(v: RunView) -> int | None:
-    """Rows a GPU that were too many: of the trainer's own words, else as they were asked for."""
+    """Rows per GPU that were too many: from the trainer's message, else from the plan."""
     said = re.search(r"at (\d+) row", v.receipt.message) if v.receipt else None
     return int(said[1]) if said else v.entry.plan.batch
 
@@ -219,7 +219,7 @@ def saved(v: RunView) -> tuple[str, ...]:
 
 
 def lost(v: RunView, box: Postmortem | None) -> str:
-    """What was trained and is nowhere any more, as far as it is known."""
+    """Trained steps that were not saved, as far as is known."""
     if v.receipt and (m := UNSAVED.search(v.receipt.message)):
         return m[1]
     step, phase = (
@@ -259,7 +259,7 @@ def render(w: Why) -> list[str]:
     lines += [f"  next      {w.next}"] if w.next else []
     lines += [f"  log       just logs {w.run_id}"] if w.log or w.name else []
     for problem in w.problems:
-        lines += _wrapped("  could not be seen: ", problem)
+        lines += _wrapped("  unavailable: ", problem)
     return lines
 
 

@@ -313,7 +313,7 @@ def test_a_look_that_crashed_is_never_taken_for_well(tmp_path: Path) -> None:
     "content, mode, state, says",
     [
         ("HF_REPO=me/x\n", 0o644, "note", "chmod 600"),
-        ("HF_REPO=me/x\n", 0o600, "ok", "for your eyes alone"),
+        ("HF_REPO=me/x\n", 0o600, "ok", "readable by you only"),
         (
             "SPENDLIMIT=9\n",
             0o600,
@@ -323,7 +323,7 @@ def test_a_look_that_crashed_is_never_taken_for_well(tmp_path: Path) -> None:
         ("WHATEVER=1\n", 0o600, "note", "export WHATEVER"),
         ("HF_REPO=YOU/lanbot-checkpoints\n", 0o600, "FAILED", "HF_REPO still holds a placeholder"),
         ("HF_REPO=owner/name\n", 0o600, "FAILED", "placeholder"),
-        ("HF_REPO=me/example-of-your\n", 0o600, "ok", "eyes alone"),
+        ("HF_REPO=me/example-of-your\n", 0o600, "ok", "by you only"),
         ("HF_TOKEN=hf_xxxxxxxx\n", 0o600, "FAILED", "placeholder"),
         ("HF_TOKEN=<your token>\n", 0o600, "FAILED", "placeholder"),
         ("RUN_NAME=\nGPU=\n", 0o600, "note", "without a value: RUN_NAME, GPU"),
@@ -421,9 +421,9 @@ def test_a_env_file_that_git_tracks_fails(world: World, tmp_path: Path) -> None:
             "nothing",
         ),
         ({"role": "fineGrained", "fineGrained": None}, False, "nothing"),
-        ({}, None, "does not tell"),
-        (None, None, "does not tell"),
-        ({"role": "fineGrained", "fineGrained": {"scoped": [7]}}, None, "does not tell"),
+        ({}, None, "does not report"),
+        (None, None, "does not report"),
+        ({"role": "fineGrained", "fineGrained": {"scoped": [7]}}, None, "does not report"),
     ],
     ids=str,
 )

@@ -459,7 +459,7 @@ def test_a_ledger_that_takes_no_more_after_the_create_hides_no_machine_and_befor
     assert instance.id == world.cloud.instances[0].id and any(
         text.startswith(f"instance {instance.id} (") for text in said
     )
-    assert any(text.startswith("NOT NOTED: ") for text in said)
+    assert any(text.startswith("NOT RECORDED: ") for text in said)
     with pytest.raises(LedgerProblem):
         launched(world, ledger, output_tag="another")
     assert creates(world.cloud) == 1

@@ -315,7 +315,7 @@ def test_status_tells_the_price_and_the_limits_that_hold_now(
     box.spec["auto_delete"] = known.get(stored, stored) if isinstance(stored, str) else stored
     seen = desk.look()
     text = "\n".join(render(seen))
-    assert ("the provider changed its mind" in text) == bool(said) and money in text
+    assert ("the provider changed the terms" in text) == bool(said) and money in text
     assert (
         said in " ".join(text.split())
         and (to_dict(seen)["runs"][0]["provider_changed"] or "") == seen.runs[0].changed()

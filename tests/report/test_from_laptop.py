@@ -22,7 +22,7 @@ def test_what_is_not_there_is_no_problem_and_what_cannot_be_seen_is_one() -> Non
 
 
 @pytest.mark.parametrize(
-    "step, said", [(None, ""), (3, "step 3 of 9 (told at 2026-01-28T20:53:39Z)")]
+    "step, said", [(None, ""), (3, "step 3 of 9 (reported at 2026-01-28T20:53:39Z)")]
 )
 def test_where_a_run_is_is_said_with_the_time_it_was_told(step: int | None, said: str) -> None:
     from msgspec.structs import replace

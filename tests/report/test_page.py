@@ -134,7 +134,7 @@ def test_a_run_that_still_goes_says_so_and_invents_no_bill() -> None:
     said = text(render_page(going()))
     assert "Training: $12.34 so far" in said and "step 300 of 800" in said
     assert (
-        "The machine tells this when it ends." in said
+        "Not available before the run ends." in said
         and "metered $12.34 so far" in said
         and "the provider says" not in said
     )
@@ -145,10 +145,10 @@ def test_what_is_missing_is_said_and_not_invented() -> None:
     said = text(render_page(STORIES["nothing"]()))
     for part in (
         "cost not known",
-        "The machine did not tell.",
+        "The machine reported no stages.",
         "No evaluation: it has no results.",
         "Not begun.",
-        "The machine has not told.",
+        "The machine reported no environment.",
         "metered ?",
         "the provider says nothing",
     ):

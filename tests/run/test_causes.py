@@ -203,14 +203,14 @@ BUS = ("[Tue] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.
             "instance i did not come up: no word from it. It is deleted (gone)",
             (),
             "never_booted",
-            "the machine never came up",
+            "the machine never booted",
         ),
         (
             "error",
             "the instance is gone and left no receipt: a limit",
             (),
             "vanished",
-            "the machine is gone without a word",
+            "the machine is gone and left no receipt",
         ),
         (
             "limit_lost",

@@ -305,7 +305,7 @@ def test_a_ledger_that_takes_no_more_says_so_in_one_line_and_what_has_happened_g
     ):
         ledger.put(entry)
     ledger.note(entry, said.append)
-    assert said[0].startswith("NOT NOTED: ") and [p.name for p in ledger.runs.iterdir()] == [
+    assert said[0].startswith("NOT RECORDED: ") and [p.name for p in ledger.runs.iterdir()] == [
         "ab12cd34.json"
     ], "and no rest is left"
     (ledger.home / "file").touch()

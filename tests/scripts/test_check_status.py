@@ -173,7 +173,7 @@ def test_an_account_that_does_not_answer_is_said_and_is_never_no_run(
     code, out, _ = terminal.type()
     assert (
         code == 1
-        and "could not be seen: Shadeform refused SHADEFORM_API_KEY" in out
+        and "unavailable: Shadeform refused SHADEFORM_API_KEY" in out
         and "No run yet" not in out
     )
     assert ("Shadeform could not be asked" in out) == with_run and ": gone" not in out

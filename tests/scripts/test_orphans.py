@@ -124,7 +124,7 @@ def test_ours_that_bill_unaccounted_are_exit_code_8_with_id_price_and_command(
         assert line in done.stderr
     assert (
         stray.instance_name in done.stdout
-        and "ours, but not in the ledger" in done.stdout
+        and "made by this laptop, but not in the ledger" in done.stdout
         and "was believed gone" in done.stdout
     )
     assert deletes(cloud) == 0

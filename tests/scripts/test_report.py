@@ -59,7 +59,7 @@ def test_a_run_that_still_goes_is_told_so_far(desk: Desk, tmp_path: Path) -> Non
     done = report(desk, out=tmp_path / "run.html")
     html = (tmp_path / "run.html").read_text()
     assert done.returncode == 0 and "Training: " in html and "so far" in html and "<svg" in html
-    assert "The machine tells this when it ends." in html
+    assert "Not available before the run ends." in html
 
 
 def test_what_could_not_be_seen_is_named_in_the_page_and_is_exit_code_1(
@@ -69,13 +69,9 @@ def test_what_could_not_be_seen_is_named_in_the_page_and_is_exit_code_1(
     desk.tell(receipt=receipt())
     desk.hub.fault(match="metrics.jsonl", action="status", status=403, times=10**6)
     done = report(desk, out=tmp_path / "run.html")
-    assert done.returncode == 1 and "could not be seen: the Hub refused" in done.stderr
+    assert done.returncode == 1 and "unavailable: the Hub refused" in done.stderr
     html = (tmp_path / "run.html").read_text()
-    assert (
-        "Could not be seen: the Hub refused" in html
-        and "I am Lanbot." in html
-        and "<svg" not in html
-    )
+    assert "Unavailable: the Hub refused" in html and "I am Lanbot." in html and "<svg" not in html
 
 
 def test_a_failed_run_says_what_is_kept_and_how_to_go_on(desk: Desk, tmp_path: Path) -> None:
@@ -123,7 +119,7 @@ def test_a_lost_run_says_what_is_known(desk: Desk, tmp_path: Path) -> None:
     assert (
         done.returncode == 0
         and "Lost: " in html
-        and "The machine did not tell." in html
+        and "The machine reported no stages." in html
         and "so far" not in html
     )
 

@@ -701,7 +701,7 @@ def test_a_full_disk_keeps_no_machine_from_being_deleted(
         done.stderr
     )
     assert (
-        "NOT NOTED: " in done.stderr
+        "NOT RECORDED: " in done.stderr
         and (ledger.runs / f"{plan.run_id}.json").read_bytes() == before
     )
 

@@ -68,7 +68,7 @@ def test_a_machine_that_vanished_is_explained_by_what_it_reported(desk: Desk) ->
     done = why(desk)
     assert (
         done.returncode == 0
-        and "gone without a word" in done.stdout
+        and "gone and left no receipt" in done.stdout
         and "steps 1 to 57 of sft, and what it did after" in done.stdout
     )
 
@@ -81,7 +81,7 @@ def test_what_could_not_be_read_is_said_and_is_exit_code_1(desk: Desk) -> None:
     assert (
         done.returncode == 1
         and "the trainer made no progress" in done.stdout
-        and "could not be seen" in done.stdout
+        and "unavailable: " in done.stdout
     )
 
 

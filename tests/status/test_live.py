@@ -98,7 +98,7 @@ def test_a_first_look_that_fails_shows_what_could_not_be_seen() -> None:
     seen = Seen()
     assert seen.lines() == ["looking ..."]
     seen.note(overview(live(problems=(PROBLEM,))))
-    assert "could not be seen" in "\n".join(seen.lines())
+    assert "unavailable: " in "\n".join(seen.lines())
 
 
 @pytest.mark.parametrize("width, height", [(80, 24), (200, 50), (40, 8)])

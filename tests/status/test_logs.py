@@ -245,7 +245,7 @@ def test_a_machine_out_of_reach_is_followed_by_its_parts_on_the_hub() -> None:
     story.hub_lines = [["1"], ["1"], ["1", "2"], ["1", "2", "3"]]
     reader = story.reader()
     assert reader.lines() == ["1"] and list(reader.onward(1)) == ["2", "3"]
-    assert re.search(r"the Hub, told \d+:\d\d:\d\d ago", story.said[0])
+    assert re.search(r"the Hub, reported \d+:\d\d:\d\d ago", story.said[0])
     assert "Connection timed out" in story.said[0]
     assert len(story.said) == 2, "the same place is said once"
 

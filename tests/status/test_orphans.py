@@ -80,7 +80,7 @@ def test_a_machine_of_a_run_in_the_ledger_and_one_that_is_gone_are_no_orphans(
 @pytest.mark.parametrize(
     "entries, instance, what, command, ours",
     [
-        ([], machine(), "ours, but not in the ledger", "just stop i-1 --now", True),
+        ([], machine(), "made by this laptop, but not in the ledger", "just stop i-1 --now", True),
         (
             [Entry(PLAN, "i-1", gone=True)],
             machine(),
@@ -170,7 +170,7 @@ def test_ours_come_first_and_the_table_has_a_command_under_each() -> None:
         "SPENT",
     ]
     assert lines[1].split() == ["name-i-1", "active", "?", "?"] and lines[2:4] == [
-        "    ours, but not in the ledger",
+        "    made by this laptop, but not in the ledger",
         "    just stop i-1 --now",
     ]
     assert (

@@ -276,7 +276,7 @@ def test_what_is_unknown_is_a_question_mark_and_never_nothing() -> None:
 def test_what_could_not_be_seen_is_said_and_is_never_no_run() -> None:
     shown = " ".join(text(overview(problems=(PROBLEM,))).split())
     assert PROBLEM in shown and "No run yet" not in shown
-    assert "could not be seen" in text(overview(run(problems=(PROBLEM,))))
+    assert "unavailable: " in text(overview(run(problems=(PROBLEM,))))
 
 
 def test_others_are_counted_and_ours_outside_the_ledger_come_with_the_command_that_stops_them() -> (

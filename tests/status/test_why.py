@@ -101,7 +101,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
             run("training", progress=progress()),
             None,
             "",
-            "nothing is wrong: training, step 57 of 90, told 0:00:00 ago",
+            "nothing is wrong: training, step 57 of 90, reported 0:00:00 ago",
             "just watch ab12cd34",
         ),
         (
@@ -116,7 +116,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
             run("training", "Shadeform could not be asked", problems=("no network",)),
             None,
             "",
-            "training, by what could be seen (Shadeform could not be asked)",
+            "training, as far as is known (Shadeform could not be asked)",
             "just watch ab12cd34",
         ),
         # it succeeded
@@ -204,7 +204,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
             run("lost", LOST, progress=progress()),
             None,
             "",
-            "the machine is gone without a word: taken by its provider, ended by a "
+            "the machine is gone and left no receipt: taken by its provider, ended by a "
             "limit, or deleted by hand",
             "just resume ab12cd34",
         ),
@@ -212,7 +212,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
             run("lost", "no instance was ever seen"),
             None,
             "",
-            "nothing was ever rented",
+            "nothing was rented",
             "just resume ab12cd34",
         ),
         (
@@ -226,7 +226,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
             run("failed", "instance i did not come up: no word from it. It is deleted (gone)"),
             None,
             "",
-            "the machine never came up",
+            "the machine never booted",
             "just resume ab12cd34",
         ),
         (
@@ -261,7 +261,7 @@ def test_every_way_that_a_run_can_be_has_its_cause_and_its_next_command(
         (
             run("training", instance=MACHINE, progress=progress()),
             21,
-            "nothing was heard from it for 21 minutes: training, step 57 of 90. It",
+            "no heartbeat for 21 minutes: training, step 57 of 90. It",
             "just ssh ab12cd34",
         ),
         (
@@ -273,13 +273,13 @@ def test_every_way_that_a_run_can_be_has_its_cause_and_its_next_command(
         (
             run("booting", instance=MACHINE),
             46,
-            "nothing was heard from it for 46 minutes: booting. It ends itself at $150.00 or",
+            "no heartbeat for 46 minutes: booting. It deletes itself at $150.00 or",
             "just ssh ab12cd34",
         ),
         (
             run("pending"),
             46,
-            "nothing was heard from it for 46 minutes: pending",
+            "no heartbeat for 46 minutes: pending",
             "just watch ab12cd34",
         ),
         (run("booting"), 44, "nothing is wrong: booting", "just watch ab12cd34"),
@@ -533,7 +533,7 @@ def test_a_hub_that_does_not_answer_is_a_problem_and_never_nothing(server: HubSe
     server.fault(r".", status=503, times=1000)
     found = look_into(hub, view, ("the account could not be read",))
     assert found.cause == "the trainer made no progress" and len(found.problems) >= 2
-    assert "could not be seen: the Hub is down" in "\n".join(render(found))
+    assert "unavailable: the Hub is down" in "\n".join(render(found))
     server.faults.clear()
 
 

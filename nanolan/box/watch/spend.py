@@ -184,7 +184,7 @@ class SpendMeter:
         """Once."""
         if text not in self._told:
             self._told.add(text)
-            self._say(f"warning: the provider changed its mind: {text}")
+            self._say(f"warning: the provider changed the terms: {text}")
             self._alarm(event, text)
 
     def _take_bill(self, told: int) -> None:
