@@ -88,7 +88,7 @@ def sample_offers() -> list[Offer]:
     """Offers of the local Shadeform's catalogue."""
 
     from nanolan.shadeform.models import offers_of
-    from nanolan.sim.shadeform.catalogue import SAMPLE
+    from nanolan.sim.shadeform.sample_offers import SAMPLE
 
     return [o for entry in SAMPLE for o in offers_of(entry)]
 

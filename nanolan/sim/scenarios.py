@@ -9,20 +9,36 @@ A scenario changes the world before the launch, or acts at the moment when a lin
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from nanolan.settings.settings import ROOT
+from nanolan.sim.scenarios_box import (
+    KILL,
+    PAUSE,
+    disk_full,
+    is_box_program,
+    is_rank,
+    is_torchrun,
+    no_process,
+    reboot,
+    send,
+)
+from nanolan.sim.scenarios_cloud import (
+    Act,
+    all_of,
+    ask_to_stop,
+    clock_differs,
+    dear,
+    odd_records,
+    refused,
+    slow_between_attempts,
+    stop_after_the_first_machine,
+    switched,
+    troubled,
+    vanish,
+)
 from nanolan.sim.scenarios_hub import (
-    DOWN_S,
     hub_down,
     hub_drips,
     hub_refuses,
@@ -33,14 +49,12 @@ from nanolan.sim.scenarios_hub import (
 )
 
 if TYPE_CHECKING:
-    from nanolan.sim.box import Machine
     from nanolan.sim.world import World
 
-Act = Callable[["World"], object]
-CREATE = "POST /v1/instances/create"
 # 150 steps of about 0.1 s, a state every second: long enough for something to happen
 LONG = {"max_steps": 150}
 ENDLESS = {"max_steps": 2000}
+TRAINED = r"sft step 40/"
 STATES = ("save-minutes=0.02", "upload-minutes=0.03", "eval=none")
 
 
@@ -64,205 +78,59 @@ class Scenario:
     resume: bool = False  # afterwards `just resume` finishes it
 
 
-# ------------------------------------------------------------------ acts on the cloud and the Hub
-def refused(action: str, times: int = 1) -> Act:
-    """The next creates are answered so."""
-    return lambda world: world.cloud.fault(CREATE, action, times=times)
+# ------------------------------------------------------------------ rows that share their options
+def other_offer(what: str, before: Act) -> Scenario:
+    """`before` spoils the first offer; the launch may take the next one."""
+    return Scenario(what, before=before, words=("max-price=60",))
 
 
-def switched(name: str, value: object = True, times: int | None = None) -> Act:
-    """The cloud behaves so, for the next `times` instances."""
-    return lambda world: world.cloud.switch(name, value, times)
-
-
-def all_of(*acts: Act) -> Act:
-    """One after the other."""
-
-    def act(world: World) -> None:
-        for each in acts:
-            each(world)
-
-    return act
-
-
-def slow_between_attempts(seconds: float) -> Act:
-    """The look at the account between two attempts takes so long; it is the launch's third, after the checks' and the create's."""
-    return lambda world: world.cloud.fault("GET /v1/instances$", "stall", skip=2, seconds=seconds)
-
-
-def stop_after_the_first_machine(world: World) -> None:
-    """`just stop` in another terminal, once the first machine is gone again."""
-
-    def act() -> None:
-        while not any(i.status in ("deleting", "deleted") for i in world.cloud.instances):
-            time.sleep(0.05)
-        subprocess.run(
-            [sys.executable, str(ROOT / "scripts/stop.py"), "--yes"],
-            env=world.env(),
-            cwd=ROOT,
-            check=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    threading.Thread(target=act, daemon=True).start()
-
-
-def odd_records(world: World) -> None:
-    """A colleague's machines, and what is none, that no strict reader takes."""
-    odd: dict[str, Any] = {
-        "id": "i-odd",
-        "name": None,
-        "status": "active",
-        "tags": {"team": "a"},
-        "hourly_price": 33.6,
-        "cost_estimate": "1,234.50",
-        "created_at": "yesterday",
-        "auto_delete": [],
-        "configuration": None,
-        "ip": 7,
-    }
-    world.cloud.account.odd_records += [None, "odd", 5, [], {}, {"id": None}, odd]
-
-
-def troubled(name: str) -> Act:
-    """Every machine has this trouble of nanolan/sim/box_trouble.py."""
-    return switched("box_trouble", name)
-
-
-def dear(factor: int) -> Act:
-    """Every offer costs so much more: limits are reached in seconds."""
-
-    def act(world: World) -> None:
-        for entry in world.cloud.account.catalogue:
-            entry["hourly_price"] *= factor
-
-    return act
-
-
-def ask_to_stop(world: World) -> None:
-    """As `just stop` does from any laptop."""
-    from nanolan.sim.world import REPO
-
-    run_id = newest_run(world)
-    world.hub.put(REPO, {f"runs/{run_id}/stop.json": b'{"attempt": 1, "at": "in a rehearsal"}'})
-
-
-def newest_run(world: World) -> str:
-    """The id at the end of the newest instance's name."""
-    return (
-        next(i for i in reversed(world.cloud.instances) if i.machine)
-        .spec["name"]
-        .rsplit("-", 1)[-1]
+def spend_limit(what: str, before: Act) -> Scenario:
+    """`before` makes the run reach its spend limit."""
+    return Scenario(
+        what,
+        "stopped",
+        "spend_limit",
+        6,
+        words=(*STATES, "spend-limit=200", "--yes-really"),
+        recipe=ENDLESS,
+        before=before,
+        most_lost=2,
     )
 
 
-# ------------------------------------------------------------------ acts on the box
-def box(world: World) -> Machine:
-    """The newest machine that is on."""
-    return next(i.machine for i in reversed(world.cloud.instances) if i.machine and i.machine.on)
+def mid_training(what: str, then: Act, most_lost: int = 60, **more: Any) -> Scenario:
+    """`then` acts when sft has done 40 of its steps."""
+    options = {"words": STATES, "recipe": LONG, "moment": TRAINED, "then": then, **more}
+    return Scenario(what, most_lost=most_lost, **options)
 
 
-def processes(world: World, wanted: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
-    """The living processes of the box that are wanted; one that goes meanwhile is not."""
-    found = []
-    for p in box(world).processes():
-        try:
-            if wanted(p):
-                found.append(p)
-        except (psutil.Error, OSError):
-            continue
-    return found
+def phase_end(what: str, then: Act) -> Scenario:
+    """`then` acts when sft is done and not yet uploaded."""
+    return Scenario(what, moment=r"phase sft: done", then=then)
 
 
-def is_rank(p: psutil.Process) -> bool:
-    return "LOCAL_RANK" in p.environ() and "nanolan.train" in p.cmdline()
-
-
-def is_torchrun(p: psutil.Process) -> bool:
-    return "torch.distributed.run" in p.cmdline()
-
-
-def is_box_program(p: psutil.Process) -> bool:
-    return any(word.endswith("cloud/train.py") for word in p.cmdline())
-
-
-def send(number: signal.Signals, wanted: Callable[[psutil.Process], bool]) -> Act:
-    """The signal to one such process."""
-
-    def act(world: World) -> None:
-        for p in processes(world, wanted)[:1]:
-            p.send_signal(number)
-
-    return act
-
-
-def reboot(world: World) -> None:
-    """Every process gone at once, then boot.sh again."""
-    box(world).reboot()
-
-
-def disk_full(world: World) -> None:
-    """No file of the box takes another byte."""
-    box(world).take_writes()
-
-
-def no_process(world: World) -> None:
-    """The box can start no Python for a while, as without memory for another process."""
-    python = box(world).folder / "nanolan/code/.venv/bin/python"
-    aside = python.with_name("python.aside")
-    python.rename(aside)
-    timer = threading.Timer(DOWN_S, aside.rename, [python])
-    timer.daemon = True
-    timer.start()
-
-
-def vanish(world: World) -> None:
-    """The provider takes the machine away, without a word."""
-    instance = next(i for i in reversed(world.cloud.instances) if i.machine)
-    instance.delete(world.cloud.account.now(), "preempted")
-
-
-def clock_differs(hours: float) -> Act:
-    """The service's clock is so far ahead of this machine's, and of the box's."""
-
-    def act(world: World) -> None:
-        world.cloud.account.now = lambda: time.time() + 3600 * hours
-
-    return act
-
-
-KILL, PAUSE = signal.SIGKILL, signal.SIGSTOP
-TRAINED = r"sft step 40/"
 SCENARIOS: dict[str, Scenario] = {
     # ---- renting
-    "stockout": Scenario(
-        "the offer is sold out on create; the next one is rented",
-        before=refused("out_of_stock"),
-        words=("max-price=60",),
+    "stockout": other_offer(
+        "the offer is sold out on create; the next one is rented", refused("out_of_stock")
     ),
     "create-lost": Scenario(
         "the machine is made, the answer is lost", before=refused("reset_after_effect")
     ),
-    "price": Scenario(
+    "price": other_offer(
         "the machine costs more than was agreed to; deleted, the next offer",
-        words=("max-price=60",),
-        before=switched("price_differs", 9900, 1),
+        switched("price_differs", 9900, 1),
     ),
-    "boot-stuck": Scenario(
+    "boot-stuck": other_offer(
         "the machine never boots; deleted, the next offer",
-        words=("max-price=60",),
-        before=switched("stuck_in_pending_provider", True, 1),
+        switched("stuck_in_pending_provider", True, 1),
     ),
-    "boot-error": Scenario(
-        "the provider reports an error; deleted, the next offer",
-        words=("max-price=60",),
-        before=switched("goes_to_error", True, 1),
+    "boot-error": other_offer(
+        "the provider reports an error; deleted, the next offer", switched("goes_to_error", True, 1)
     ),
-    "wrong-gpus": Scenario(
+    "wrong-gpus": other_offer(
         "a GPU is missing; the machine deletes itself, the next offer",
-        words=("max-price=60",),
-        before=switched("gpu_count_wrong", 7, 1),
+        switched("gpu_count_wrong", 7, 1),
     ),
     "slow-box": Scenario(
         "a tenth of the usual speed; told, and exchanged once three runs have measured",
@@ -285,10 +153,9 @@ SCENARIOS: dict[str, Scenario] = {
             stop_after_the_first_machine,
         ),
     ),
-    "came-back": Scenario(
+    "came-back": other_offer(
         "a machine that was seen to be deleted comes back before the next attempt",
-        words=("max-price=60",),
-        before=all_of(
+        all_of(
             switched("goes_to_error", True, 1),
             switched("comes_back", 0.5, 1),
             slow_between_attempts(3.0),
@@ -299,35 +166,14 @@ SCENARIOS: dict[str, Scenario] = {
         before=odd_records,
     ),
     # ---- limits
-    "limit": Scenario(
-        "the money runs out in mid-training",
-        "stopped",
-        "spend_limit",
-        6,
-        recipe=ENDLESS,
-        words=(*STATES, "spend-limit=200", "--yes-really"),
-        before=dear(428),
-        most_lost=2,
-    ),
-    "price-rises": Scenario(
+    "limit": spend_limit("the money runs out in mid-training", dear(428)),
+    "price-rises": spend_limit(
         "the price triples after the create, the provider's figure is frozen",
-        "stopped",
-        "spend_limit",
-        6,
-        recipe=ENDLESS,
-        words=(*STATES, "spend-limit=200", "--yes-really"),
-        most_lost=2,
-        before=all_of(dear(143), switched("price_rises", 0.5), switched("cost_frozen")),
+        all_of(dear(143), switched("price_rises", 0.5), switched("cost_frozen")),
     ),
-    "limit-dropped": Scenario(
+    "limit-dropped": spend_limit(
         "the provider drops the limits after they were read back",
-        "stopped",
-        "spend_limit",
-        6,
-        recipe=ENDLESS,
-        words=(*STATES, "spend-limit=200", "--yes-really"),
-        most_lost=2,
-        before=all_of(dear(428), switched("limits_dropped", 1.0)),
+        all_of(dear(428), switched("limits_dropped", 1.0)),
     ),
     "deadline": Scenario(
         "the time runs out in mid-training",
@@ -345,27 +191,16 @@ SCENARIOS: dict[str, Scenario] = {
         6,
         words=("phase=mid+sft", "gate=val_bpb<0.01"),
     ),
-    "stop": Scenario(
-        "the user stops it from another laptop",
-        "stopped",
-        "user",
-        5,
-        words=STATES,
-        recipe=LONG,
-        moment=TRAINED,
-        then=ask_to_stop,
+    "stop": mid_training(
+        "the user stops the run from another laptop",
+        ask_to_stop,
         most_lost=2,
+        verdict="stopped",
+        reason="user",
+        exit_code=5,
     ),
     # ---- the trainer
-    "hang": Scenario(
-        "a rank stands still",
-        words=STATES,
-        recipe=LONG,
-        watch_s={"train": 6.0},
-        moment=TRAINED,
-        then=send(PAUSE, is_rank),
-        most_lost=60,
-    ),
+    "hang": mid_training("a rank hangs", send(PAUSE, is_rank), watch_s={"train": 6.0}),
     "nan": Scenario(
         "sft's loss is no number, twice; mid is safe",
         "failed",
@@ -375,13 +210,8 @@ SCENARIOS: dict[str, Scenario] = {
         recipe={"sft": {"matrix_lr": 9e12, "init_lr_frac": 9e12}},
         most_lost=10,
     ),
-    "oom": Scenario(
-        "a rank is killed, as by the kernel when memory runs out",
-        words=STATES,
-        recipe=LONG,
-        moment=TRAINED,
-        then=send(KILL, is_rank),
-        most_lost=60,
+    "oom": mid_training(
+        "a rank is killed, as by the kernel when memory runs out", send(KILL, is_rank)
     ),
     "oom-again": Scenario(
         "a rank is killed, and killed again",
@@ -395,31 +225,12 @@ SCENARIOS: dict[str, Scenario] = {
         then=send(KILL, is_rank),
         most_lost=90,
     ),
-    "kill-torchrun": Scenario(
-        "torchrun is killed; its ranks must not live on",
-        words=STATES,
-        recipe=LONG,
-        moment=TRAINED,
-        then=send(KILL, is_torchrun),
-        most_lost=60,
+    "kill-torchrun": mid_training(
+        "torchrun is killed; its ranks must not live on", send(KILL, is_torchrun)
     ),
     # ---- the machine
-    "kill-box": Scenario(
-        "the box program is killed",
-        words=STATES,
-        recipe=LONG,
-        moment=TRAINED,
-        then=send(KILL, is_box_program),
-        most_lost=60,
-    ),
-    "reboot": Scenario(
-        "the machine reboots in mid-training",
-        words=STATES,
-        recipe=LONG,
-        moment=TRAINED,
-        then=reboot,
-        most_lost=60,
-    ),
+    "kill-box": mid_training("the box program is killed", send(KILL, is_box_program)),
+    "reboot": mid_training("the machine reboots in mid-training", reboot),
     "vanish": Scenario(
         "the machine is taken away in mid-training; resumed on another",
         words=STATES,
@@ -433,16 +244,12 @@ SCENARIOS: dict[str, Scenario] = {
         "root's disk is full at the boot; what the machine must know is kept in memory",
         before=switched("home_takes_nothing"),
     ),
-    "disk-full": Scenario(
+    "disk-full": mid_training(
         "the disk is full in mid-training; the newest whole state goes up",
-        "failed",
-        "disk_full",
-        5,
-        words=STATES,
-        recipe=LONG,
-        moment=TRAINED,
-        then=disk_full,
-        most_lost=60,
+        disk_full,
+        verdict="failed",
+        reason="disk_full",
+        exit_code=5,
     ),
     "disk-full-end": Scenario(
         "the disk is full when the phase ends",
@@ -480,31 +287,23 @@ SCENARIOS: dict[str, Scenario] = {
         "the machine's own host name does not resolve", before=troubled("no-hostname")
     ),
     # ---- the Hub, and the end
-    "hub-down": Scenario(
-        "the Hub is away when the phase ends", moment=r"phase sft: done", then=hub_down
-    ),
+    "hub-down": phase_end("the Hub is away when the phase ends", hub_down),
     "upload-cut": Scenario(
         "the upload is cut in the middle, three times", moment=r"sft step 20/", then=upload_cut
     ),
-    "hub-refuses": Scenario(
-        "the Hub refuses with 400, 401 and 403 for 15 s when the phase ends",
-        moment=r"phase sft: done",
-        then=hub_refuses,
+    "hub-refuses": phase_end(
+        "the Hub refuses with 400, 401 and 403 for 15 s when the phase ends", hub_refuses
     ),
     "hub-403-after-commit": Scenario(
         "the Hub refuses for 10 s to show what was uploaded",
         moment=r"uploading chatsft_checkpoints",
         then=refused_after_commit,
     ),
-    "hub-drips": Scenario(
-        "answers of the Hub come at a byte every two seconds when the phase ends",
-        moment=r"phase sft: done",
-        then=hub_drips,
+    "hub-drips": phase_end(
+        "answers of the Hub come at a byte every two seconds when the phase ends", hub_drips
     ),
-    "storage-full": Scenario(
-        "the Hub's storage is full when the phase ends; room is made later",
-        moment=r"phase sft: done",
-        then=storage_full,
+    "storage-full": phase_end(
+        "the Hub's storage is full when the phase ends; room is made later", storage_full
     ),
     "repo-renamed": Scenario("HF_REPO was renamed since it was set", before=renamed),
     "clock-behind": Scenario(

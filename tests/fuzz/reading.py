@@ -31,7 +31,7 @@ from nanolan.settings.settings import FIELDS, Settings, load_settings, usable_se
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.offers import table
 from nanolan.shadeform.ssh import has_address, ssh_argv
-from nanolan.sim.shadeform.catalogue import SAMPLE
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.status import closeup, text, why
 from nanolan.status.logs import shown, to_lines
 from nanolan.status.view import Overview, RunView

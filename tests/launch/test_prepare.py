@@ -46,7 +46,7 @@ from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer, Wanted, choose
 from nanolan.sim.hub.state import READER, WRITER
 from nanolan.sim.marker import MARKER, TWIST
-from nanolan.sim.shadeform.catalogue import SAMPLE
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc
 from tests.support.core_fixtures import CREATE, INFO, LIST, QUICK, Waits, client, creates, forget

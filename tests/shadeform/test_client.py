@@ -27,7 +27,7 @@ from nanolan.launch.request import create_body
 from nanolan.redact import Secret
 from nanolan.shadeform.client import LONGEST_RETRY_AFTER_S, TRIES, Shadeform, retry_after_s
 from nanolan.sim.marker import MARKER
-from nanolan.sim.shadeform.catalogue import SAMPLE
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.sim.shadeform.server import KEY as SIM_KEY
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import parse_time

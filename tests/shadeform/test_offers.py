@@ -22,7 +22,7 @@ from nanolan.shadeform.offers import (
     unusable,
     wanted_by,
 )
-from nanolan.sim.shadeform.catalogue import SAMPLE
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 
 
 def expected(o: Offer, *phases: str) -> int | None:

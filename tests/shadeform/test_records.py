@@ -33,7 +33,7 @@ from nanolan.shadeform.records import (
     price_cents,
     read_each,
 )
-from nanolan.sim.shadeform.catalogue import SAMPLE
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.status.orphans import compare
 from nanolan.times import iso, now_utc
 from tests.support.core_fixtures import a_plan

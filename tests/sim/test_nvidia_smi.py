@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 from nanolan.sim.nvidia_smi import gpus_of, nvidia_smi
-from nanolan.sim.shadeform.catalogue import CUDA_12_8, CUDA_13_0, PLAIN, SAMPLE, find
+from nanolan.sim.shadeform.catalogue import find
+from nanolan.sim.shadeform.sample_offers import CUDA_12_8, CUDA_13_0, PLAIN, SAMPLE
 
 BOX = "1dc915dd-8899-4b4f-862a-f63fb2b3dc3d"
 

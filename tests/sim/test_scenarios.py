@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from nanolan.sim.scenarios import Player, Scenario, dear
+from nanolan.sim.scenarios import Player, Scenario
+from nanolan.sim.scenarios_cloud import dear
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from nanolan.sim.box import MARK, kill_until_none, marked
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
-from nanolan.sim.shadeform.catalogue import SAMPLE
 from nanolan.sim.shadeform.instance import Delays
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 

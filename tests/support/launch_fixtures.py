@@ -21,8 +21,8 @@ from nanolan.settings.settings import Settings, load_settings
 from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer, Wanted, choose
 from nanolan.sim.hub.state import WRITER
-from nanolan.sim.shadeform.catalogue import SAMPLE
 from nanolan.sim.shadeform.instance import Instance
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.sim.world import REPO, World
 from tests.support.core_fixtures import Waits, client
 

@@ -17,11 +17,11 @@ import requests
 
 from nanolan.shadeform.client import CALL_S
 from nanolan.sim.shadeform.account import Account
-from nanolan.sim.shadeform.catalogue import SAMPLE
 from nanolan.sim.shadeform.faults import Faults, Reply, play
 from nanolan.sim.shadeform.http import answer
 from nanolan.sim.shadeform.instance import Delays, Instance
 from nanolan.sim.shadeform.keys import Keys
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 from tests.support.life_clock import Clock
 
 OFFERS = SAMPLE[:2]  # hyperstack's 8x B200, $33.60 an hour, and datacrunch's, $35.84

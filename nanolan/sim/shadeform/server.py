@@ -22,10 +22,11 @@ from nanolan.sim.box_trouble import before_script, make_trouble
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.nvidia_smi import gpus_of
 from nanolan.sim.shadeform.account import Account
-from nanolan.sim.shadeform.catalogue import SAMPLE, Offer
+from nanolan.sim.shadeform.catalogue import Offer
 from nanolan.sim.shadeform.faults import Fault, Faults, Switches
 from nanolan.sim.shadeform.http import PREFIX, Request, Server
 from nanolan.sim.shadeform.instance import Delays, Instance
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 
 POLL_S = 0.05
 KEY = f"sim-{MARKER}{TWIST}"

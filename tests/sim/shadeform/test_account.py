@@ -8,9 +8,9 @@ from decimal import Decimal
 import pytest
 
 from nanolan.sim.shadeform.account import Account
-from nanolan.sim.shadeform.catalogue import SAMPLE
 from nanolan.sim.shadeform.instance import Delays
 from nanolan.sim.shadeform.refusal import Refusal
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 from tests.sim.openapi import check_response
 
 DELAYS = Delays(creating_s=10, pending_provider_s=20, pending_s=30, deleting_s=40)

@@ -6,7 +6,8 @@ from copy import deepcopy
 
 import pytest
 
-from nanolan.sim.shadeform.catalogue import SAMPLE, entry_for, find, select
+from nanolan.sim.shadeform.catalogue import entry_for, find, select
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 from tests.sim.openapi import check_schema, needs_openapi
 
 

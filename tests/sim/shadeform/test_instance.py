@@ -6,7 +6,6 @@ from decimal import Decimal
 
 import pytest
 
-from nanolan.sim.shadeform.catalogue import SAMPLE
 from nanolan.sim.shadeform.instance import (
     NEVER,
     Delays,
@@ -15,6 +14,7 @@ from nanolan.sim.shadeform.instance import (
     show_dollars,
     show_time,
 )
+from nanolan.sim.shadeform.sample_offers import SAMPLE
 
 DELAYS = Delays(
     creating_s=10, pending_provider_s=20, pending_s=30, script_s=5, deleting_s=40, power_off_s=8
