@@ -24,13 +24,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("run",),
     ("cost", "notify"),
     ("launch", "box"),
+    ("cli",),
     ("status", "train_here"),
     ("manage", "report", "doctor"),
     ("sim",),
-    ("cli",),
 )
-ROAD = {name for floor in FLOORS[:8] for name in floor}
-WINGS = {name for floor in FLOORS[8:] for name in floor} | {"identity"}
+ROAD = {name for floor in FLOORS[:9] for name in floor}
+WINGS = {name for floor in FLOORS[9:] for name in floor} | {"identity"}
 WORDS_OF_THEIR_OWN = {"identity", "notify", "train_here"}  # single modules with a floor
 MOST_FILES, MOST_LINES, MOST_FUNCTION_LINES = 12, 350, 60
 # Longer than that today, and not to grow: split them, then take the row away

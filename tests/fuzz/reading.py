@@ -33,6 +33,7 @@ from nanolan.shadeform.offers import table
 from nanolan.shadeform.ssh import has_address, ssh_argv
 from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.status import closeup, text, why
+from nanolan.status.as_json import to_dict as overview_dict
 from nanolan.status.logs import shown, to_lines
 from nanolan.status.view import Overview, RunView
 from tests.fuzz.made import SCREEN, WORDS, as_json, cut
@@ -323,7 +324,7 @@ def told(given: tuple[bytes, bytes, bytes, str]) -> None:
     ):
         shown = "\n".join(map(printable, text.render(Overview((v,), (), (), ()))))
         assert "\x1b" not in shown and "\u202e" not in shown
-        json.dumps(text.to_dict(Overview((v,), (), (), ())))
+        json.dumps(overview_dict(Overview((v,), (), (), ())))
         json.dumps(why.to_dict(why.answer(v, box, given[3])))
         why.render(why.answer(v, box, given[3]))
         spending.render([v.entry])

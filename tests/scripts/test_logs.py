@@ -73,7 +73,7 @@ def test_one_out_of_reach_is_read_from_the_hub_and_its_age_is_told(desk: Desk, s
     done = logs(desk, ssh, RUN)
     assert (done.returncode, done.stdout) == (0, "boot: run\nstep 1\n")
     assert (
-        "from the Hub, told" in done.stderr
+        "from the Hub, reported" in done.stderr
         and "Connection timed out" in done.stderr
         and done.stderr.count("\n") == 1
     )
