@@ -21,7 +21,7 @@ SHELLS = ("bash", "zsh", "fish")
 def completions(shell: str) -> int:
     """Print the completion of SHELL."""
     from nanolan.cli import menu
-    from nanolan.hub.upload import KINDS
+    from nanolan.hub.upload_set import KINDS
     from nanolan.phases import PHASES, SEQUENCES
     from nanolan.settings.settings import ROOT
 

@@ -19,7 +19,7 @@ from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_
 
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
-    from nanolan.hub.upload import UploadSet
+    from nanolan.hub.upload_set import UploadSet
 
 
 @click.command(cls=KeyValueCommand)
@@ -37,7 +37,8 @@ def upload(
 ) -> int:
     """Upload what a first run needs. The repo is created, private, if it is missing."""
     from nanolan.hub.client import Hub
-    from nanolan.hub.upload import check_together, misfit, pack, repo_to_write
+    from nanolan.hub.upload import misfit, repo_to_write
+    from nanolan.hub.upload_set import check_together, pack
 
     s = settings_from(flags | ({"hf_repo": repo} if repo else {}))
     sources = sources_of(words, s.model_tag)
@@ -62,7 +63,7 @@ def upload(
 def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     """What to upload and where it lies: one thing and its own path, or several and the folder that holds them all."""
     from nanolan.hub.pull import base_dir
-    from nanolan.hub.upload import KINDS, where_from
+    from nanolan.hub.upload_set import KINDS, where_from
     from nanolan.phases import IDENTITY_FILE
     from nanolan.settings.paths import typed
     from nanolan.settings.settings import ROOT

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanolan.errors import BadAnswer, NanolanError
-from nanolan.hub.upload import pack
+from nanolan.hub.upload_set import pack
 from nanolan.model.conversation import calculator_parts, check, read_jsonl, render
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import MOST_DATA_BYTES

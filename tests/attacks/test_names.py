@@ -24,7 +24,7 @@ from nanolan.hub.download import fetch
 from nanolan.hub.pins import pin_dataset
 from nanolan.hub.pull import place
 from nanolan.hub.transfer import Job
-from nanolan.hub.upload import pack
+from nanolan.hub.upload_set import pack
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.redact import Secret
 

@@ -24,7 +24,7 @@ import torch
 
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
 from nanolan.errors import BadAnswer, NanolanError
-from nanolan.hub.upload import pack
+from nanolan.hub.upload_set import pack
 from nanolan.model.checkpoint import load, read_meta, read_state
 from nanolan.model.tokenizer import load_token_bytes, load_tokenizer
 

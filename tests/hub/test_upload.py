@@ -1,228 +1,271 @@
-"""What is uploaded by hand is looked at first: whole, safe to load, and its files belong together."""
+"""`just upload` as a user types it, against a local Hub: checked first, sent once, proven, and never over other content."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import pickle
-import shutil
-import zipfile
-from collections.abc import Callable
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from nanolan.errors import BadAnswer, NanolanError, UsageProblem
-from nanolan.hub.upload import KINDS, pack, where_from, words_of
+from nanolan.hub.client import Hub
+from nanolan.hub.layout import BY_HAND, verify
 from nanolan.redact import Secret
+from nanolan.settings.settings import ROOT
+from nanolan.sim.hub.server import HubServer
+from nanolan.sim.hub.state import READER, WRITER
 from nanolan.sim.seed import _cached
-from tests.support.checkpoint_fixtures import saved
+from tests.hub.test_upload_set import optimizer
+from tests.support.core_fixtures import script, started, until
 
-BASE = "base_checkpoints/d20"
+REPO, BASE = "me/lanbot-checkpoints", "base_checkpoints/d20"
+
+
+@pytest.fixture(scope="session")
+def here(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Path:
+    """A folder laid out as NANOCHAT_BASE_DIR."""
+    return _cached(seed_cache, "d20") / "model"
 
 
 @pytest.fixture
-def here(tmp_path: Path, seed_cache: Path) -> Path:
-    return Path(shutil.copytree(_cached(seed_cache, "d20") / "model", tmp_path / "here"))
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    with HubServer(tmp_path / "hub", xet=True) as hub:
+        yield hub
 
 
-class Evil:
-    def __reduce__(self) -> Any:
-        return os.system, ("touch evil",)
-
-
-def test_every_kind_is_found_where_nanochat_leaves_it(here: Path) -> None:
-    there = {"base", "mid", "tokenizer", "data"}
-    assert {k for k in KINDS if where_from(k, here, "d20").exists()} == there
-    parcels = [pack(k, where_from(k, here, "d20"), "d20") for k in KINDS if k in there]
-    assert [p.target for p in parcels] == [BASE, "mid_checkpoints/d20", "tokenizer", ""]
-    assert [p.manifest is not None for p in parcels] == [True, True, False, False] and all(
-        p.size for p in parcels
+@pytest.fixture
+def env(hub: HubServer, tmp_path: Path, here: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR", "LANG")}
+    return (
+        kept
+        | hub.env(tmp_path / "hf-home")
+        | {
+            "HF_REPO": REPO,
+            "NANOCHAT_BASE_DIR": str(here),
+            "NANOLAN_ENV_FILE": os.devnull,
+            "NANOLAN_HOME": str(tmp_path / "home"),
+        }
     )
-    assert "step 10" in parcels[0].text and "40 conversations" in parcels[3].text
 
 
-def optimizer(size: int) -> bytes:
-    """A file of torch.save, about so large, of what no model file holds."""
-    return saved([{"state": torch.zeros(size, dtype=torch.int8)}])
+def commits(hub: HubServer) -> int:
+    return sum(h["method"] == "POST" and "/commit/" in h["path"] for h in hub.log)
 
 
-STATE = optimizer(1000)
+def test_one_command_brings_everything_and_makes_the_repo_private(
+    hub: HubServer, env: dict[str, str]
+) -> None:
+    done = script("upload", "base", "tokenizer", "data", env=env)
+    assert done.returncode == 0, done.stderr
+    assert f"created {REPO}, private" in done.stderr and "just doctor" in done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "proven",
+        "uploaded",
+        "uploaded",
+    ]
+    loaded = hub.store.load("model", REPO)
+    assert loaded and loaded.private
+    assert {
+        f"{BASE}/manifest.json",
+        "tokenizer/tokenizer.pkl",
+        "tokenizer/token_bytes.pt",
+        "identity_conversations.jsonl",
+    } <= set(hub.files(REPO))
+    proof = verify(Hub(hub.url, Secret(WRITER)), REPO, BASE)
+    assert (proof.manifest.run_id, proof.manifest.phase, proof.manifest.step) == (
+        BY_HAND,
+        "base",
+        10,
+    )
 
 
-def test_an_optimizer_that_is_no_file_of_torch_save_is_not_sent(here: Path) -> None:
-    (here / BASE / "optim_000010_rank0.pt").write_bytes(b"x" * 1000)
-    with pytest.raises(
-        BadAnswer,
-        match="optim_000010_rank0.pt: cut off, or not a file of torch.save.*nothing was sent",
-    ):
-        pack("base", here / BASE, "d20", optimizer=True)
+def test_the_same_again_sends_nothing_and_says_so(hub: HubServer, env: dict[str, str]) -> None:
+    assert script("upload", "base", "tokenizer", "data", env=env).returncode == 0
+    before = commits(hub)
+    done = script("upload", "base", "tokenizer", "data", env=env)
+    assert done.returncode == 0 and commits(hub) == before == 3
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["already there"] * 3
 
 
-def test_the_newest_step_is_taken_with_its_own_optimizer(here: Path) -> None:
-    folder = here / BASE
-    (folder / "model_000003.pt").write_bytes(b"an older one, which need not even be whole")
-    for name in (
-        "optim_000003_rank0.pt",
-        "optim_000010_rank0.pt",
-        "optim_000010_rank1.pt",
-        "optim_0000100_rank0.pt",
-    ):
-        (folder / name).write_bytes(STATE)
-    assert {e.path for e in pack("base", folder, "d20").entries} == {
-        "model_000010.pt",
-        "meta_000010.json",
-    }
-    assert pack("base", folder, "d20").left == 2 * len(STATE)
-    assert len(pack("base", folder, "d20", optimizer=True).entries) == 4
+def test_what_was_uploaded_by_other_means_gets_its_manifest_alone(
+    hub: HubServer, env: dict[str, str], here: Path
+) -> None:
+    hub.put(REPO, {f"{BASE}/{p.name}": p for p in (here / BASE).iterdir()})
+    done = script("upload", "base", env=env)
+    assert done.returncode == 0 and done.stdout.startswith("proven") and commits(hub) == 1
 
 
-def test_the_same_files_give_the_same_manifest(here: Path) -> None:
-    first, second = (pack("base", here / BASE, "d20").written for _ in range(2))
-    assert first == second is not None
-
-
-def changed(path: str, data: bytes | None) -> Callable[[Path], None]:
-    def change(here: Path) -> None:
-        (here / path).unlink(missing_ok=True)
-        if data is not None:
-            (here / path).write_bytes(data)
-
-    return change
-
-
-def other_model(here: Path) -> None:
-    torch.save({"w": torch.zeros(10)}, here / BASE / "model_000010.pt")
-
-
-def evil_model(here: Path) -> None:
-    torch.save(Evil(), here / BASE / "model_000010.pt")
-
-
-def other_sizes(here: Path) -> None:
-    torch.save(torch.zeros(3, dtype=torch.int32), here / "tokenizer/token_bytes.pt")
+def test_a_runs_own_proven_checkpoint_is_left_as_it_is(
+    hub: HubServer, env: dict[str, str], here: Path
+) -> None:
+    hub.put(
+        REPO, {f"mid_checkpoints/d20/{p.name}": p for p in (here / "mid_checkpoints/d20").iterdir()}
+    )
+    done = script("upload", "mid", env=env)
+    assert done.returncode == 0 and done.stdout.startswith("already there") and commits(hub) == 0
 
 
 @pytest.mark.parametrize(
-    "kind, path, change, says",
+    "there, what",
     [
-        ("base", BASE, changed(f"{BASE}/model_000010.pt", None), "holds no model_SSSSSS.pt"),
-        ("base", "base_checkpoints", changed("x", None), "Did you mean .*base_checkpoints/d20"),
-        ("base", f"{BASE}/model_000010.pt", changed("x", None), "is a file; name the folder"),
-        ("base", BASE, changed(f"{BASE}/meta_000010.json", None), "no meta_000010.json"),
-        ("base", BASE, changed(f"{BASE}/meta_000010.json", b"{}"), "has no model_config"),
-        ("base", BASE, changed(f"{BASE}/model_000010.pt", b"PK"), "cut off"),
-        ("base", BASE, evil_model, "asks for posix.system"),
-        ("base", BASE, other_model, "does not belong to its meta|tensors missing"),
-        (
-            "tokenizer",
-            "tokenizer",
-            changed("tokenizer/token_bytes.pt", None),
-            "holds no token_bytes.pt",
-        ),
-        (
-            "tokenizer",
-            "tokenizer",
-            changed("tokenizer/tokenizer.pkl", pickle.dumps(Evil())),
-            "asks for posix.system",
-        ),
-        ("tokenizer", "tokenizer", other_sizes, "do not belong together"),
-        ("data", "tokenizer", changed("x", None), "is a folder; name the file"),
-        ("data", "d.jsonl", changed("d.jsonl", b""), "no conversations"),
-        ("data", "d.jsonl", changed("d.jsonl", b"\xff\n"), "line 1: not JSON"),
-        (
-            "data",
-            "d.jsonl",
-            changed("d.jsonl", b'[{"role":"user","content":"a"},{"role":"user","content":"b"}]\n'),
-            "line 1: message 2",
-        ),
-        ("data", "d.jsonl", changed("d.jsonl", b'\n{"messages": []}\n'), "line 2: not an array"),
-        ("data", "d.jsonl", changed("d.jsonl", b"[" * 100_000), "not JSON"),
+        ({f"{BASE}/model_000010.pt": b"another"}, "base"),
+        ({f"{BASE}/model_000999.pt": b"a later step"}, "base"),
+        ({"tokenizer/tokenizer.pkl": b"another"}, "tokenizer"),
+        ({"identity_conversations.jsonl": b"another"}, "data"),
     ],
-    ids=lambda v: v if isinstance(v, str) else "",
+    ids=str,
 )
-def test_what_is_no_good_is_refused_with_what_to_do(
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    kind: str,
-    path: str,
-    change: Callable[[Path], None],
+def test_other_content_is_never_overwritten_unless_that_is_asked_for(
+    hub: HubServer, env: dict[str, str], there: dict[str, bytes], what: str
+) -> None:
+    hub.put(REPO, there)
+    done = script("upload", what, env=env)
+    (path,) = there
+    assert (
+        done.returncode == 2
+        and path in done.stderr
+        and "--replace" in done.stderr
+        and commits(hub) == 0
+    )
+    assert hub.read(REPO, path) == there[path]
+    assert script("upload", what, "--replace", env=env).returncode == 0
+    assert path not in hub.files(REPO) or hub.read(REPO, path) != there[path]
+    if what == "base":
+        assert verify(Hub(hub.url, Secret(WRITER)), REPO, BASE).manifest.step == 10
+
+
+def test_another_folder_or_repo_can_be_named(
+    hub: HubServer, env: dict[str, str], here: Path
+) -> None:
+    done = script(
+        "upload", "sft", str(here / BASE), "output-tag=d20-exp1", "--repo", "me/other", env=env
+    )
+    assert done.returncode == 0 and "chatsft_checkpoints/d20-exp1/manifest.json" in hub.files(
+        "me/other"
+    )
+    assert "HF_REPO=me/other in .env" in done.stderr
+
+
+def test_a_public_repo_is_pointed_out(hub: HubServer, env: dict[str, str]) -> None:
+    hub.put(REPO, {"README.md": b"x"}, private=False)
+    assert "PUBLIC" in script("upload", "tokenizer", env=env).stderr
+
+
+def test_the_optimizer_stays_here_unless_it_is_asked_for(
+    hub: HubServer, env: dict[str, str], here: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "with-optim"
+    folder.mkdir()
+    for p in (here / BASE).iterdir():
+        (folder / p.name).symlink_to(p)
+    (folder / "optim_000010_rank0.pt").write_bytes(optimizer(2_000_000))
+    assert "2.0 MB of optimizer stay here" in script("upload", "base", str(folder), env=env).stderr
+    assert f"{BASE}/optim_000010_rank0.pt" not in hub.files(REPO)
+    assert script("upload", "base", str(folder), "--optim", env=env).returncode == 0
+    assert f"{BASE}/optim_000010_rank0.pt" in hub.files(REPO)
+
+
+@pytest.mark.parametrize(
+    "words, change, code, says",
+    [
+        (["base", "/nowhere"], {}, 2, "/nowhere is not there"),
+        (["nonsense"], {}, 2, "say what to upload"),
+        ([], {}, 2, "say what to upload"),
+        (["base", "a", "b"], {}, 2, "at most one path"),
+        (["base"], {"HF_REPO": ""}, 2, "HF_REPO is not set"),
+        (["base"], {"HF_TOKEN": ""}, 4, "HF_TOKEN is not set"),
+        (["base"], {"HF_TOKEN": READER}, 4, "may not create it"),
+        (["base", "--repo", "nonsense"], {}, 2, "not a Hub repo"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line_with_the_fix(
+    hub: HubServer,
+    env: dict[str, str],
+    words: list[str],
+    change: dict[str, str],
+    code: int,
     says: str,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    change(here)
-    with pytest.raises(NanolanError, match=says):
-        pack(kind, here / path, "d20")
-    assert not (tmp_path / "evil").exists()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
-def test_a_file_that_cannot_be_read_is_named(here: Path) -> None:
-    (here / BASE / "model_000010.pt").chmod(0)
-    with pytest.raises(UsageProblem, match="model_000010.pt cannot be read"):
-        pack("base", here / BASE, "d20")
-
-
-TOKEN = "hf_" + "Qw7" * 11 + "x"
-LEAKS = {
-    "a known value in the meta": (
-        "base",
-        f"{BASE}/meta_000010.json",
-        lambda d: d.replace(b"{", b'{"note": "%s", ' % TOKEN.encode(), 1),
-    ),
-    "the shape of a key in the meta": (
-        "base",
-        f"{BASE}/meta_000010.json",
-        lambda d: d.replace(b"{", b'{"note": "ghp_' + b"aB3" * 12 + b'", ', 1),
-    ),
-    "a known value in a conversation": (
-        "data",
-        "identity_conversations.jsonl",
-        lambda d: d + conversation(TOKEN),
-    ),
-    "the shape of a key in a conversation": (
-        "data",
-        "identity_conversations.jsonl",
-        lambda d: d + conversation("AKIA" + "Q7" * 8),
-    ),
-    "a known value beside a model's numbers": (
-        "base",
-        f"{BASE}/model_000010.pt",
-        lambda d: with_member(d, TOKEN.encode()),
-    ),
-}
-
-
-def conversation(text: str) -> bytes:
-    row = [{"role": "user", "content": text}, {"role": "assistant", "content": "no"}]
-    return json.dumps(row).encode() + b"\n"
-
-
-def with_member(data: bytes, words: bytes) -> bytes:
-    """A file of torch.save with one more comment at its end."""
-    packed = io.BytesIO(data)
-    with zipfile.ZipFile(packed, "a") as archive:
-        archive.comment = words
-    return packed.getvalue()
-
-
-@pytest.mark.parametrize("what", LEAKS)
-def test_what_holds_a_secret_is_not_uploaded(here: Path, what: str) -> None:
-    kind, name, change = LEAKS[what]
-    Secret(TOKEN)
-    (here / name).write_bytes(change((here / name).read_bytes()))
-    with pytest.raises(UsageProblem, match="nothing was sent") as e:
-        pack(kind, where_from(kind, here, "d20"), "d20")
-    assert Path(name).name in str(e.value) and TOKEN not in str(e.value)
-
-
-def test_of_a_model_what_is_looked_through_is_all_but_its_numbers(here: Path) -> None:
-    looked = list(words_of(here / BASE / "model_000010.pt"))
+    done = script("upload", *words, env=env | change)
     assert (
-        len(looked) >= 3
-        and sum(map(len, looked)) < (here / BASE / "model_000010.pt").stat().st_size / 2
+        done.returncode == code
+        and says in done.stderr
+        and "Traceback" not in done.stderr
+        and commits(hub) == 0
     )
+
+
+def test_a_repo_that_the_token_may_not_write_is_refused_before_anything_is_sent(
+    hub: HubServer, env: dict[str, str]
+) -> None:
+    hub.put(REPO, {"README.md": b"x"})
+    done = script("upload", "base", env=env | {"HF_TOKEN": READER})
+    assert done.returncode == 4 and "HTTP 403" in done.stderr and commits(hub) == 0
+
+
+def test_ctrl_c_says_what_is_there_and_the_same_command_goes_on(
+    hub: HubServer, env: dict[str, str]
+) -> None:
+    hub.put(REPO, {"README.md": b"x"})
+    hub.fault("POST .*/commit/main", "stall", seconds=30)
+    with started("upload", "base", env=env) as process:
+        until(lambda: commits(hub) or [f for f in hub.faults if f.times == 0])
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (
+        process.returncode == 130
+        and "base is not there yet" in err
+        and "The same command goes on" in err
+        and out == ""
+    )
+    hub.faults.clear()
+    assert script("upload", "base", env=env).stdout.startswith("proven")
+
+
+def test_a_hub_that_fails_for_a_while_is_waited_for(hub: HubServer, env: dict[str, str]) -> None:
+    hub.put(REPO, {"README.md": b"x"})
+    hub.fault("POST .*/commit/main", status=503, times=2)
+    done = script("upload", "base", env=env)
+    assert (
+        done.returncode == 0 and "trying again" in done.stderr and done.stdout.startswith("proven")
+    )
+
+
+@pytest.mark.slow  # hf-xet may be done with a small file before it draws: not for a check that must be green
+def test_at_a_terminal_progress_bars_are_shown(env: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    del env["HF_HUB_DISABLE_PROGRESS_BARS"]
+    done = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts/upload.py"), "base"],
+        env=env,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while data := os.read(ours, 65536):
+            seen += data
+    except OSError:  # Linux: the other side is closed
+        pass
+    os.close(ours)
+    out, _ = done.communicate(timeout=60)
+    assert done.returncode == 0 and out.startswith(b"proven")
+    # a small upload may be over before a bar is drawn again: its rate and 100 % are not always seen
+    assert re.search(rb"[\d.]+[kM]?B\s*/\s*[\d.]+[kM]?B", seen), repr(seen)[-1500:]
+
+
+def test_nothing_of_the_checkpoints_folder_changes(env: dict[str, str], here: Path) -> None:
+    before = {p.name: p.stat().st_mtime_ns for p in (here / BASE).iterdir()}
+    assert script("upload", "base", env=env).returncode == 0
+    assert {p.name: p.stat().st_mtime_ns for p in (here / BASE).iterdir()} == before
+    assert json.loads((here / BASE / "meta_000010.json").read_text())["model_config"]

@@ -22,7 +22,7 @@ from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.hub.input_check import look_at_inputs
 from nanolan.hub.layout import adopt, verify
-from nanolan.hub.upload import check_together, pack, where_from
+from nanolan.hub.upload_set import check_together, pack, where_from
 from nanolan.launch.preflight import look_at_hub
 from nanolan.model import checkpoint
 from nanolan.model.tokenizer import load_tokenizer

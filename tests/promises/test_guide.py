@@ -22,7 +22,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.cli.menu import recipes
-from nanolan.hub.upload import CHECKPOINTS
+from nanolan.hub.upload_set import CHECKPOINTS
 from nanolan.plan import Plan
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import log_path
