@@ -1,11 +1,8 @@
-"""What a pickle holds, without running any of it: nanochat's tokenizer.pkl, and the tensors that a .pt file lists.
+"""What a pickle holds, without running any of it: the unpickler, and nanochat's tokenizer.pkl.
 
-A pickle is a program. These readers admit a handful of names and put harmless stand-ins in their place; anything
-else is refused by its name. They know only the operations that torch and tiktoken write, in Python: the quick unpickler
+A pickle is a program. This unpickler admits a handful of names and puts harmless stand-ins in their place; anything
+else is refused by its name. It knows only the operations that torch and tiktoken write, in Python: the quick unpickler
 makes room for gigabytes when twelve bytes tell it to, and hashes a tuple nested so deep that the process dies.
-
-Of a .pt file (a zip) only the index and the list of tensors are read, so that a model of 2 GB can be looked at where it
-lies: on the disk, or on the Hub by a few small ranges. What passes can take no more memory than the file has bytes.
 """
 
 from __future__ import annotations
@@ -13,33 +10,15 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
-from nanolan.checkpoint.file_kind import HEAD_BYTES, mistaken_for
+from nanolan.checkpoint.file_kind import mistaken_for
 from nanolan.errors import BadAnswer
 
 MAX_TOKENIZER_BYTES = (
     8 << 20
 )  # a vocabulary of 65,536 takes about 1 MiB; a pickle can make 64 times of it
-MAX_LIST_BYTES = 4 << 20  # data.pkl of a d20 takes about 20 KiB
-MAX_INDEX_BYTES = 4 << 20  # of the zip: about 100 bytes a tensor
-HEADER_BYTES = 30  # of a zip's entry, at least
-FLOATS = ("Double", "Float", "Half", "BFloat16")
-SIZES = {
-    "Double": 8,
-    "Long": 8,
-    "Float": 4,
-    "Int": 4,
-    "Half": 2,
-    "BFloat16": 2,
-    "Short": 2,
-    "Char": 1,
-    "Byte": 1,
-    "Bool": 1,
-}
 # nanochat's, at the very end of the vocabulary, in this order
 SPECIAL_TOKENS = (
     "<|bos|>",
@@ -72,7 +51,7 @@ class _Known(dict[int, Any]):
         raise pickle.UnpicklingError(f"it holds the operation {NAMES.get(operation, operation)}")
 
 
-class _Admits(pickle._Unpickler):
+class RestrictedUnpickler(pickle._Unpickler):
     """An unpickler that knows the names in `admitted` and a few operations alone."""
 
     stack: list[Any]
@@ -135,7 +114,6 @@ def _no_outside(pid: Any) -> Any:
     raise pickle.UnpicklingError("it asks for an outside object")
 
 
-# ------------------------------------------------------------------ tokenizer.pkl
 class _Encoding:
     """Stands in for tiktoken.Encoding while unpickling: keeps the state, does nothing with it."""
 
@@ -149,7 +127,9 @@ def encoding_state(data: bytes, where: str) -> dict[str, Any]:
     if what := mistaken_for(data):
         raise BadAnswer(f"{where} is {what}")
     try:
-        pickled = _Admits(data, {("tiktoken.core", "Encoding"): _Encoding}, _no_outside).load()
+        pickled = RestrictedUnpickler(
+            data, {("tiktoken.core", "Encoding"): _Encoding}, _no_outside
+        ).load()
     except Exception as e:  # a hostile pickle can raise anything
         raise BadAnswer(
             f"{where}: refused, not a plain tiktoken encoding ({type(e).__name__}: {e})"
@@ -181,176 +161,3 @@ def _is_state(state: Any) -> bool:
         )
     except (TypeError, KeyError, AttributeError):
         return False
-
-
-# ------------------------------------------------------------------ model_*.pt, token_bytes.pt
-@dataclass(frozen=True)
-class Tensor:
-    """What a .pt file says of one tensor."""
-
-    shape: tuple[int, ...]
-    storage: str  # its name among the zip's data/ files
-    bytes: int  # of that storage, by its kind and length
-    kind: str = "Float"
-
-    def is_floating_point(self) -> bool:
-        """Whether its numbers are floats."""
-        return self.kind in FLOATS
-
-    @property
-    def numbers(self) -> int:
-        n = 1
-        for size in self.shape:
-            n *= size
-        return n
-
-
-@dataclass(frozen=True)
-class _Kind:
-    name: str
-    size: int  # bytes of a number
-
-
-@dataclass(frozen=True)
-class _Storage:
-    key: str
-    kind: _Kind
-    numbers: int
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
-    if (
-        not isinstance(storage, _Storage)
-        or not _whole_numbers(shape)
-        or not _whole_numbers(stride)
-        or len(stride) != len(shape)
-    ):
-        raise pickle.UnpicklingError("a tensor without a storage or a shape")
-    found = Tensor(shape, storage.key, storage.kind.size * storage.numbers, storage.kind.name)
-    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    if offset < 0 or found.numbers and (last >= storage.numbers or found.numbers > storage.numbers):
-        raise pickle.UnpicklingError("a tensor larger than its storage")
-    return found
-
-
-def _whole_numbers(shape: Any) -> bool:
-    return isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
-
-
-def _parameter(tensor: Any, *_: Any) -> Any:
-    return tensor
-
-
-def _storage(pid: Any) -> _Storage:
-    """("storage", kind, key, device, length) of torch.save."""
-    match pid:
-        case ("storage", _Kind() as kind, str(key), _, int(numbers)) if numbers >= 0:
-            return _Storage(key, kind, numbers)
-    raise pickle.UnpicklingError("it asks for an outside object that is no storage")
-
-
-def _no_items() -> dict[str, Any]:
-    """An OrderedDict as torch begins it; a plain dictionary keeps the order too, and has no attributes to lie with."""
-    return {}
-
-
-ADMITTED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): _no_items,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    **{("torch", f"{kind}Storage"): _Kind(kind, size) for kind, size in SIZES.items()},
-}
-
-
-class _Sparing:
-    """A file of which only so many bytes may be read."""
-
-    def __init__(self, file: BinaryIO, most: int, where: str) -> None:
-        self._file, self._left, self._where = file, most, where
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(self._left + 1 if size < 0 else min(size, self._left + 1))
-        self._left -= len(data)
-        if self._left < 0:
-            raise BadAnswer(
-                f"{self._where}: its index alone is larger than {MAX_INDEX_BYTES >> 20} MiB: not a file of torch.save"
-            )
-        return data
-
-
-def _index(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
-    """The zip's entries by name, as torch.save lays them out: in one folder, none packed, none over another."""
-    found = sorted(archive.infolist(), key=lambda i: i.header_offset)
-    ends = [*(i.header_offset for i in found[1:]), archive.start_dir]
-    apart = all(
-        i.header_offset + HEADER_BYTES + i.compress_size <= end
-        for i, end in zip(found, ends, strict=True)
-    )
-    plain = all(
-        i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in found
-    )
-    folders = {i.filename.partition("/")[0] for i in found}
-    begins = bool(found) and found[0].header_offset == 0
-    if (
-        not begins
-        or not apart
-        or not plain
-        or len(folders) != 1
-        or len({i.filename for i in found}) != len(found)
-    ):
-        raise BadAnswer(f"{where}: packed, or put together by hand: not a file of torch.save")
-    return {i.filename.partition("/")[2]: i for i in found}
-
-
-def _no_index(file: BinaryIO, where: str) -> BadAnswer:
-    """What to say of a file that is no whole zip."""
-    file.seek(0)
-    if what := mistaken_for(file.read(HEAD_BYTES)):
-        return BadAnswer(f"{where} is {what}")
-    return BadAnswer(f"{where}: cut off, or not a file of torch.save (it has no index at its end)")
-
-
-def check_whole(file: BinaryIO, where: str) -> None:
-    """BadAnswer unless `file` is a zip of torch.save with all that its index names; what is in it is not looked at."""
-    try:
-        with zipfile.ZipFile(_Sparing(file, MAX_INDEX_BYTES, where)) as archive:
-            _index(archive, where)
-    except zipfile.BadZipFile:
-        raise _no_index(file, where) from None
-    except (ValueError, LookupError, NotImplementedError, UnicodeDecodeError) as e:
-        raise BadAnswer(f"{where}: not a file of torch.save ({type(e).__name__})") from None
-
-
-def tensors(file: BinaryIO, where: str) -> dict[str, Tensor]:
-    """The tensors that a .pt file lists, by name ("" for a single one); BadAnswer when it holds anything else or is not whole.
-
-    The numbers themselves are not read: each must only have its place, of the right size, in the zip's index.
-    """
-    try:
-        with zipfile.ZipFile(_Sparing(file, MAX_LIST_BYTES + MAX_INDEX_BYTES, where)) as archive:
-            entries = _index(archive, where)
-            listed = entries.get("data.pkl")
-            if listed is None or listed.file_size > MAX_LIST_BYTES:
-                raise BadAnswer(f"{where}: no list of tensors in it: not a file of torch.save")
-            found = _Admits(archive.read(listed), ADMITTED, _storage).load()
-    except BadAnswer:
-        raise
-    except zipfile.BadZipFile:
-        raise _no_index(file, where) from None
-    except Exception as e:  # a hostile pickle can raise anything
-        raise BadAnswer(
-            f"{where}: refused, more than tensors in it ({type(e).__name__}: {e})"
-        ) from None
-    named = {"": found} if isinstance(found, Tensor) else found
-    if not isinstance(named, dict) or not all(
-        isinstance(k, str) and isinstance(t, Tensor) for k, t in named.items()
-    ):
-        raise BadAnswer(f"{where}: not a dictionary of tensors")
-    if short := [
-        name
-        for name, t in named.items()
-        if (at := entries.get(f"data/{t.storage}")) is None or at.file_size != t.bytes
-    ]:
-        raise BadAnswer(f"{where}: tensor {short[0]!r} is not whole in it")
-    return named

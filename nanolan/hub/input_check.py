@@ -22,7 +22,8 @@ from nanolan.checkpoint.architecture import (
 from nanolan.checkpoint.conversations import count_conversations
 from nanolan.checkpoint.model_size import ModelSize, size_of
 from nanolan.checkpoint.parquet import TAIL_BYTES, read_footer
-from nanolan.checkpoint.safe_pickle import encoding_state, tensors
+from nanolan.checkpoint.safe_pickle import encoding_state
+from nanolan.checkpoint.torch_file import tensors
 from nanolan.errors import BadAnswer
 from nanolan.hub.client import SMALL_FILE, Hub, Tree
 from nanolan.net.deadline import begin

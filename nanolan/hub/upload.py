@@ -7,9 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nanolan.checkpoint.architecture import (
-    check_vocabulary,
-)
+from nanolan.checkpoint.architecture import check_vocabulary
 from nanolan.checkpoint.manifest import MANIFEST
 from nanolan.errors import AuthProblem, BadAnswer, NotFound, PreflightFailed, UsageProblem
 from nanolan.hub.client import Hub, Tree

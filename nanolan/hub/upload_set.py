@@ -22,7 +22,8 @@ from nanolan.checkpoint.architecture import (
 )
 from nanolan.checkpoint.conversations import count_conversations
 from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_bytes, hash_file
-from nanolan.checkpoint.safe_pickle import MAX_TOKENIZER_BYTES, check_whole, encoding_state, tensors
+from nanolan.checkpoint.safe_pickle import MAX_TOKENIZER_BYTES, encoding_state
+from nanolan.checkpoint.torch_file import check_whole, tensors
 from nanolan.code.secret_scan import Scanner
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.files import entries_of

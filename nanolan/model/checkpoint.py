@@ -22,7 +22,7 @@ from nanolan.checkpoint.architecture import (
     parse_meta,
 )
 from nanolan.checkpoint.manifest import save_whole
-from nanolan.checkpoint.safe_pickle import tensors
+from nanolan.checkpoint.torch_file import tensors
 from nanolan.errors import BadAnswer
 from nanolan.model.gpt import GPT
 

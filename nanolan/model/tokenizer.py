@@ -16,8 +16,8 @@ from nanolan.checkpoint.safe_pickle import (
     MAX_TOKENIZER_BYTES,
     SPECIAL_TOKENS,
     encoding_state,
-    tensors,
 )
+from nanolan.checkpoint.torch_file import tensors
 from nanolan.errors import BadAnswer
 
 if TYPE_CHECKING:

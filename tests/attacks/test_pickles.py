@@ -22,7 +22,8 @@ import pytest
 import tiktoken
 import torch
 
-from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
+from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state
+from nanolan.checkpoint.torch_file import tensors
 from nanolan.errors import BadAnswer, NanolanError
 from nanolan.hub.upload_set import pack
 from nanolan.model.checkpoint import load, read_meta, read_state

@@ -24,7 +24,8 @@ from msgspec.structs import replace
 from nanolan.box.watch.heartbeat import last_row
 from nanolan.checkpoint.conversations import count_conversations
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
-from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state, tensors
+from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state
+from nanolan.checkpoint.torch_file import tensors
 from nanolan.errors import NanolanError
 from nanolan.model.calculator import MAX_NUMBER, calculate
 from nanolan.model.checkpoint import load, read_state
