@@ -44,7 +44,8 @@ def doctor(as_json: bool, **flags: Any) -> int:
     from nanolan.doctor.doctor import examine, exit_code, render, to_dict
     from nanolan.run.ledger import nanolan_home
     from nanolan.settings.credentials import note_credentials
-    from nanolan.settings.settings import ROOT, usable_settings
+    from nanolan.settings.load import usable_settings
+    from nanolan.settings.settings import ROOT
     from nanolan.shadeform.ssh_key import key_folder
 
     note_credentials(os.environ)

@@ -20,7 +20,7 @@ from nanolan.manage.guard import Guard, knowledge
 from nanolan.redact import Secret
 from nanolan.run.find import RunSearch
 from nanolan.run.ledger import Ledger
-from nanolan.settings.settings import load_settings
+from nanolan.settings.load import load_settings
 from nanolan.shadeform.keyless import machine_of
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.status.status import look

@@ -131,7 +131,7 @@ def settings_from(flags: dict[str, Any], strict: bool = True) -> Settings:
     Not `strict`, for what ends spending: what is wrong in the environment and .env is said, and the rest is used."""
     from nanolan.errors import UsageProblem
     from nanolan.settings.credentials import note_credentials
-    from nanolan.settings.settings import load_settings, usable_settings
+    from nanolan.settings.load import load_settings, usable_settings
 
     note_credentials(os.environ)
     path = env_file()

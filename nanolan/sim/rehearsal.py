@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from nanolan.hub.client import Hub
 from nanolan.redact import Secret
 from nanolan.run.ledger import Ledger
-from nanolan.settings.settings import ROOT, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import ROOT
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.scenarios import Player, Scenario
 from nanolan.status.status import look

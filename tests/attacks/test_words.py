@@ -22,7 +22,8 @@ from nanolan.launch.request import create_body, startup_script, unpack
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.settings.env_lines import read_env
-from nanolan.settings.settings import FIELDS, ROOT, TABLE, Settings, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import FIELDS, ROOT, TABLE, Settings
 from nanolan.shadeform.ssh import has_address, ssh_argv
 from nanolan.status.text import ssh_command
 from tests.fuzz.reading import INSTANCE

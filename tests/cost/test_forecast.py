@@ -17,7 +17,7 @@ from nanolan.money import cost_cents
 from nanolan.plan import Pinned, PinnedFile, Plan
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import PhaseReport, Receipt
-from nanolan.settings.settings import load_settings
+from nanolan.settings.load import load_settings
 from nanolan.shadeform.offers import Offer
 from tests.support.core_fixtures import a_plan
 

@@ -11,7 +11,8 @@ import pytest
 
 from nanolan.doctor.context import DoctorContext, once, open_context
 from nanolan.errors import AuthProblem, NotFound, UsageProblem
-from nanolan.settings.settings import ROOT, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
 
 
@@ -80,7 +81,7 @@ def test_threads_that_read_the_ledger_for_the_first_time_at_once_do_not_crash(
 ) -> None:
     code = (
         "import msgspec, sys, threading; from pathlib import Path; from nanolan.run.ledger import Entry; from nanolan.doctor.context import open_context\n"
-        "from nanolan.settings.settings import load_settings; from tests.support.core_fixtures import PLAN\n"
+        "from nanolan.settings.load import load_settings; from tests.support.core_fixtures import PLAN\n"
         "data, here, together = msgspec.json.encode(Entry(PLAN)), Path(sys.argv[1]), threading.Barrier(8)\n"
         "open_context(load_settings({}, {}), (), {}, here, here, here, here, 1); sys.setswitchinterval(1e-6)\n"
         "def read(): together.wait(); msgspec.json.decode(data, type=Entry)\n"

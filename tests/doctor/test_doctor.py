@@ -27,7 +27,7 @@ from nanolan.doctor.context import DoctorContext, open_context
 from nanolan.doctor.doctor import ROWS, Row, examine, exit_code, next_steps, render
 from nanolan.errors import NanolanError
 from nanolan.run.ledger import Entry, Ledger
-from nanolan.settings.settings import load_settings
+from nanolan.settings.load import load_settings
 from nanolan.sim.hub.state import READER
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World
@@ -197,7 +197,7 @@ def test_services_that_take_the_call_and_never_answer_do_not_hold_it_up(tmp_path
             "HF_REPO": REPO,
         }
         code = (
-            "import sys, json; from pathlib import Path; from nanolan.settings.settings import load_settings; from nanolan.doctor.doctor import *; "
+            "import sys, json; from pathlib import Path; from nanolan.settings.load import load_settings; from nanolan.doctor.doctor import *; "
             "from nanolan.doctor.context import open_context; env = json.load(sys.stdin); here = Path(sys.argv[1]); "
             "print(exit_code(examine(open_context(load_settings({}, env), (), env, here, here, here, here, 5), limit_s=1)))"
         )

@@ -27,7 +27,8 @@ from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.postmortem import exception_of, stacks_of
 from nanolan.run.record import read_progress, read_receipt
 from nanolan.settings.env_lines import read_env
-from nanolan.settings.settings import FIELDS, Settings, load_settings, usable_settings
+from nanolan.settings.load import load_settings, usable_settings
+from nanolan.settings.settings import FIELDS, Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.offers import table
 from nanolan.shadeform.ssh import has_address, ssh_argv

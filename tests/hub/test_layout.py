@@ -11,7 +11,7 @@ from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.hub.client import Hub
 from nanolan.hub.layout import EXPECTED, Piece, amount, look, needed
 from nanolan.redact import Secret
-from nanolan.settings.settings import load_settings
+from nanolan.settings.load import load_settings
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.hub.state import WRITER
 from tests.support.checkpoint_fixtures import meta, saved, weights

@@ -26,7 +26,8 @@ from nanolan.launch.preflight import (
 )
 from nanolan.phases import DATASETS
 from nanolan.redact import Secret
-from nanolan.settings.settings import Settings, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import Settings
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.shadeform.offers import Offer
 from nanolan.sim.hub.server import HubServer

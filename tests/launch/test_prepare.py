@@ -40,7 +40,8 @@ from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import Attempt, Entry, Ledger
 from nanolan.run.record import PhaseReport, Receipt
-from nanolan.settings.settings import Settings, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer, Wanted, choose

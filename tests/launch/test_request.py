@@ -34,7 +34,7 @@ from nanolan.launch.request import (
 )
 from nanolan.phases import DATASETS
 from nanolan.plan import Pinned, PinnedFile, Plan, read_plan
-from nanolan.settings.settings import load_settings
+from nanolan.settings.load import load_settings
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.times import parse_time
 from tests.sim.openapi import check_request, needs_openapi

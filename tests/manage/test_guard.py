@@ -24,7 +24,7 @@ from nanolan.redact import Secret
 from nanolan.run.find import RunSearch
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import Receipt, to_json
-from nanolan.settings.settings import load_settings
+from nanolan.settings.load import load_settings
 from nanolan.shadeform.models import Instance, Limits, instance_of
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.shadeform.server import ShadeformServer

@@ -19,7 +19,8 @@ from nanolan.hub.client import Hub
 from nanolan.manage.guard_service import JOB, guard_job, quoted, unit
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry, Ledger
-from nanolan.settings.settings import ROOT, Settings, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import ROOT, Settings
 from nanolan.sim.hub.server import HubServer
 from nanolan.times import iso, now_utc, parse_time
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS

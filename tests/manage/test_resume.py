@@ -36,7 +36,8 @@ from nanolan.redact import Secret
 from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, Attempt, Entry
 from nanolan.run.record import Progress, Receipt
 from nanolan.run.remaining import Remaining, SavedWork
-from nanolan.settings.settings import Settings, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import Settings
 from nanolan.shadeform.offers import Offer, wanted_by
 from nanolan.sim.hub.server import HubServer
 from nanolan.status.view import Overview, RunView

@@ -28,7 +28,7 @@ from nanolan.model import checkpoint
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import IDENTITY_FILE
 from nanolan.redact import Secret
-from nanolan.settings.settings import load_settings
+from nanolan.settings.load import load_settings
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.hub.state import WRITER
 from nanolan.train.data.mixtures import IDENTITY, Part, open_part

@@ -25,7 +25,8 @@ from nanolan.run.find import (
     rebuild,
 )
 from nanolan.run.ledger import Attempt, Entry, Ledger
-from nanolan.settings.settings import Settings, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import Settings
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.hub.server import HubServer
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS, make_plan

@@ -25,7 +25,8 @@ from nanolan.cost.overdue import SLACK_S, OverdueTimer
 from nanolan.errors import LimitHitLost
 from nanolan.redact import Secret
 from nanolan.run.ledger import STOPPED_BY_USER
-from nanolan.settings.settings import ROOT, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import ROOT
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.shadeform.server import ShadeformServer

@@ -20,7 +20,8 @@ from nanolan.launch.rent import rent
 from nanolan.plan import Plan, read_plan
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import Progress, Receipt, to_json
-from nanolan.settings.settings import ROOT, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import ROOT
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc
 from tests.support.core_fixtures import CREATE, LIST, QUICK, client, creates, forget, script, until

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nanolan.errors import UsageProblem
 from nanolan.settings.env_lines import nearest, read_env
-from nanolan.settings.settings import FIELDS, load_settings, usable_settings
+from nanolan.settings.load import load_settings, usable_settings
+from nanolan.settings.settings import FIELDS
 from tests.support.core_fixtures import script
 
 WRONG = [

@@ -11,8 +11,9 @@ import pytest
 
 from nanolan.hub.pull import base_dir
 from nanolan.model.export_hf import ordinary_mode
+from nanolan.settings.load import load_settings
 from nanolan.settings.paths import CALLED_FROM, typed
-from nanolan.settings.settings import ROOT, load_settings
+from nanolan.settings.settings import ROOT
 from nanolan.shadeform.ssh_key import own_key
 from scripts.upload import sources_of
 from tests.support.core_fixtures import script

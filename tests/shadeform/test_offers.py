@@ -10,7 +10,7 @@ import pytest
 from nanolan.cost.forecast import Work, forecast
 from nanolan.errors import NoOffer, UsageProblem
 from nanolan.money import dollars
-from nanolan.settings.settings import load_settings
+from nanolan.settings.load import load_settings
 from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import (
     Offer,

@@ -17,7 +17,8 @@ from nanolan.plan import Code, Plan, new_run_id
 from nanolan.redact import Secret
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
-from nanolan.settings.settings import Settings, load_settings
+from nanolan.settings.load import load_settings
+from nanolan.settings.settings import Settings
 from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer, Wanted, choose
 from nanolan.sim.hub.state import WRITER

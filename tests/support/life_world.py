@@ -16,7 +16,7 @@ from typing import Any
 
 from nanolan.plan import Plan
 from nanolan.run.ledger import Ledger
-from nanolan.settings.settings import load_settings
+from nanolan.settings.load import load_settings
 from nanolan.sim.shadeform.instance import Instance
 from nanolan.times import SERVICE_CLOCK, ServiceClock
 from tests.support.canary import CANARY

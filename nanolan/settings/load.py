@@ -1,0 +1,158 @@
+"""Where settings come from: flags > environment > .env > cached `hf auth login` (token only) > defaults.
+
+The only reader of os.environ and .env; .env is parsed as data, never sourced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nanolan.errors import UsageProblem
+from nanolan.money import parse_limit
+from nanolan.redact import Secret
+from nanolan.settings.env_lines import LIMIT, EnvFile, nearest, read_env
+from nanolan.settings.settings import FIELDS, TABLE, Settings
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place where settings come from; `called` says how the user knows a variable there."""
+
+    name: str
+    values: Mapping[str, str | None]
+    called: Callable[[str], str]
+
+
+DEFAULT = Layer("default", {}, str)
+LOGIN = Layer("hf auth login", {}, lambda env: f"{env} (of hf auth login)")
+
+
+def load_settings(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    env_file: Path | None = None,
+    cached_token: Callable[[], str | None] = lambda: None,
+) -> Settings:
+    """Settings from typed `flags` (by field name), `environ`, the .env file and the cached Hub login."""
+    s, wrong = usable_settings(flags, environ, env_file, cached_token)
+    if wrong:
+        raise UsageProblem(
+            wrong[0] + (f" (and {len(wrong) - 1} more: just doctor)" if len(wrong) > 1 else "")
+        )
+    return s
+
+
+def usable_settings(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    env_file: Path | None,
+    cached_token: Callable[[], str | None],
+) -> tuple[Settings, tuple[str, ...]]:
+    """The settings without those that cannot be used, and what is wrong with each of these; a wrong flag is raised."""
+    if blank := [k for k, v in flags.items() if v is not None and not v.strip()]:
+        raise UsageProblem(f"{_typed(blank[0])} is empty: give a value, or leave it out")
+    file = _env_file(env_file)
+    wrong = [*file.problems, *_misspelt(environ)]
+    layers = (
+        Layer(
+            "flag",
+            {TABLE[k]["env"]: v for k, v in flags.items() if k in TABLE},
+            lambda env: _typed(FIELDS[env]),
+        ),
+        Layer("environment", environ, lambda env: f"{env} (environment)"),
+        Layer(".env", file.values, lambda env: f"{env} ({env_file} line {file.lines[env]})"),
+    )
+    note_secrets(layers)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, meta in TABLE.items():
+        layer = _first(meta, layers)
+        try:
+            if layer is DEFAULT and name == "hf_token" and (token := cached_token()):
+                layer = Layer(LOGIN.name, {meta["env"]: token}, LOGIN.called)
+            values[name], sources[name] = _value(meta, layer), layer.name
+        except UsageProblem as e:
+            if layer.name == "flag":
+                raise
+            wrong.append(str(e))
+            values[name], sources[name] = _value(meta, DEFAULT), DEFAULT.name
+    if env_file and sources["ssh_public_key"] == ".env":
+        values["ssh_public_key"] = _beside(env_file, values["ssh_public_key"])
+    return _gpu_and_count(Settings(**values, sources=sources)), tuple(wrong)
+
+
+def _beside(file: Path, text: str) -> str:
+    """A path that a file names counts from the file's folder; the text of a key stays."""
+    return (
+        text
+        if " " in text and not text.endswith(".pub")
+        else str(file.absolute().parent / Path(text).expanduser())
+    )
+
+
+def _typed(name: str) -> str:
+    """A setting's name as it is typed on the command line."""
+    return name.replace("_", "-")
+
+
+def _env_file(path: Path | None) -> EnvFile:
+    try:
+        return read_env(path, list(FIELDS))
+    except UsageProblem as e:
+        return EnvFile(problems=(str(e),))
+
+
+def _misspelt(environ: Mapping[str, str]) -> list[str]:
+    """The spend limit under a name that is nearly its own: nobody else's variable, and not to be dropped in silence."""
+    return [
+        f"{name} (environment): no setting; the setting is called {LIMIT}"
+        for name in environ
+        if nearest(name, [LIMIT]) == LIMIT
+    ]
+
+
+def note_secrets(layers: Iterable[Layer]) -> None:
+    """Make every key and token known to the mask, in each layer: one that is overruled, or refused, may be printed all the same."""
+    for env in (meta["env"] for meta in TABLE.values() if meta["secret"]):
+        for layer in layers:
+            Secret((layer.values.get(env) or "").strip())
+
+
+def _first(meta: Mapping[str, Any], layers: Iterable[Layer]) -> Layer:
+    """The layer that decides: empty means unset, but not for an amount of money that has a default."""
+    money = meta["parse"] is parse_limit and meta["default"]
+    for layer in layers:
+        text = layer.values.get(meta["env"])
+        if text is not None and (money or text.strip()):
+            return layer
+    return DEFAULT
+
+
+def _value(meta: Mapping[str, Any], layer: Layer) -> Any:
+    text = meta["default"] if layer is DEFAULT else (layer.values[meta["env"]] or "").strip()
+    if text is None:
+        return None
+    try:
+        if not text:
+            raise UsageProblem(
+                f"it is empty; give an amount in dollars, or remove it to have {meta['default']}"
+            )
+        if not text.isprintable():
+            raise UsageProblem("it holds a control character")
+        return meta["parse"](text)
+    except UsageProblem as e:
+        raise UsageProblem(f"{layer.called(meta['env'])}: {e}") from None
+
+
+def _gpu_and_count(s: Settings) -> Settings:
+    """`H100:8` names the count too; a num-gpus that says otherwise is refused."""
+    gpu, colon, count = s.gpu.partition(":")
+    if not colon:
+        return s
+    if s.sources["num_gpus"] == "flag" and s.num_gpus != int(count):
+        raise UsageProblem(f"gpu {s.gpu!r} and num-gpus {s.num_gpus} disagree; give one of them")
+    return replace(s, gpu=gpu, num_gpus=int(count))
