@@ -319,7 +319,7 @@ def read_log() -> str:
 
 
 def black_box(plan: dict[str, Any], receipt: dict[str, Any], log: str) -> dict[str, Any]:
-    """As nanolan/box/postmortem.py makes it, without what only the box program knows; the reason is looked up by the reader."""
+    """Same shape as nanolan/box/upload/postmortem.py makes, without what only the box program knows; the reader adds the reason."""
     seen, not_seen = {}, {}
     for name, command in PROBES.items():
         try:

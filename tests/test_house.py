@@ -37,8 +37,8 @@ MOST_FILES, MOST_LINES, MOST_FUNCTION_LINES = 12, 350, 60
 LONG = {
     "nanolan/box/main.py": 423,
     "nanolan/box/main.py start": 66,
-    "nanolan/box/uploads.py": 362,
-    "nanolan/box/uploads.py save": 87,
+    "nanolan/box/upload/checkpoint.py": 362,
+    "nanolan/box/upload/checkpoint.py save": 87,
     "cloud/rescue.py": 600,
 }
 FILES = sorted(p for p in (ROOT / "nanolan").rglob("*.py"))

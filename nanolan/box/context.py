@@ -11,9 +11,9 @@ from pathlib import Path
 
 from nanolan.box.machine_check import inspect_machine
 from nanolan.box.phase_runner import kill_trainers, run_trainer
-from nanolan.box.postmortem import PROBES, Probe
-from nanolan.box.render import render
 from nanolan.box.sandbox import TrainerUser, confine, trainer_folder
+from nanolan.box.upload.postmortem import PROBES, Probe
+from nanolan.box.upload.render import render
 from nanolan.box.watch.control import Control
 from nanolan.box.watch.heartbeat import Heartbeat
 from nanolan.box.watch.periodic import Periodic

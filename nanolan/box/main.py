@@ -23,13 +23,13 @@ from pathlib import Path
 import msgspec
 
 from nanolan.box.context import BoxDeps, BoxRun, RunStopped, say
-from nanolan.box.final_files import public_leak_warning, publish_final_files
 from nanolan.box.machine_check import already_here
 from nanolan.box.phase import evaluate, fetch_state, pass_gate, train
 from nanolan.box.sandbox import block_metadata_service
 from nanolan.box.self_delete import delete, wait_to_be_deleted, warrant_of
 from nanolan.box.speed_check import should_replace, slow_reason
-from nanolan.box.uploads import note_results, remove_states, save_the_rest, upload
+from nanolan.box.upload.checkpoint import note_results, remove_states, save_the_rest, upload
+from nanolan.box.upload.final_files import public_leak_warning, publish_final_files
 from nanolan.box.watch.control import Control
 from nanolan.box.watch.heartbeat import Heartbeat
 from nanolan.box.watch.spend import SpendMeter

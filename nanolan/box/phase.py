@@ -13,7 +13,7 @@ from nanolan.box.context import BoxRun, RunStopped, say
 from nanolan.box.phase_runner import GRACE_S, evaluation_of, make_job
 from nanolan.box.sandbox import trainer_folder
 from nanolan.box.speed_check import first_pace, should_replace, slow_reason
-from nanolan.box.uploads import StateUploads
+from nanolan.box.upload.checkpoint import StateUploads
 from nanolan.box.watch.progress import Watchdog
 from nanolan.checkpoint.evaluation import read_results
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, newest_whole, read_whole

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from nanolan.box.context import BoxRun, say
-from nanolan.box.uploads import save_the_rest
+from nanolan.box.upload.checkpoint import save_the_rest
 from nanolan.hub.proof import MoneyStop, NothingToSave, Proven, UserStop, Warrant
 from nanolan.run.record import SUCCEEDED, Receipt
 from nanolan.shadeform.lifecycle import delete_and_confirm

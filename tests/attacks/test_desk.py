@@ -19,7 +19,7 @@ import pytest
 from nanolan.box.phase_runner import run_trainer
 from nanolan.box.sandbox import trainer_folder
 from nanolan.box.speed_check import first_pace
-from nanolan.box.uploads import frozen_copy, note_results
+from nanolan.box.upload.checkpoint import frozen_copy, note_results
 from nanolan.box.watch.heartbeat import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metrics_of
 from nanolan.box.watch.log import LogParts, new_lines, whole
 from nanolan.box.watch.progress import read_trainer_beat

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from nanolan.box.context import BoxRun
 from nanolan.box.self_delete import accepted, delete, power_off, wait_to_be_deleted, warrant_of
-from nanolan.box.uploads import upload
+from nanolan.box.upload.checkpoint import upload
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import MayBeBilling
 from nanolan.hub.proof import MoneyStop, NothingToSave, Proven, UserStop

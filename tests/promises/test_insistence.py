@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nanolan.box.uploads import save, upload
+from nanolan.box.upload.checkpoint import save, upload
 from nanolan.checkpoint.manifest import Manifest, save_whole, whole_steps
 from nanolan.errors import BadAnswer, Unreachable
 from nanolan.hub.client import Hub

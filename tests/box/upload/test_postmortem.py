@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.box.postmortem import (
+from nanolan.box.upload.postmortem import (
     LINES,
     PROBES,
     Probe,

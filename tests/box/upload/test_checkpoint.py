@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.box.context import BoxRun
-from nanolan.box.uploads import StateUploads, frozen_copy, save, save_the_rest, upload
+from nanolan.box.upload.checkpoint import StateUploads, frozen_copy, save, save_the_rest, upload
 from nanolan.checkpoint.evaluation import meta_name
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
 from nanolan.errors import Unreachable

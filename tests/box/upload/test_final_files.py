@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from nanolan.box.final_files import (
+from nanolan.box.upload.final_files import (
     FINAL_FILES,
     REPORT_S,
     final_files,

@@ -13,7 +13,7 @@ import msgspec
 
 from nanolan.box.context import BoxRun, say
 from nanolan.box.machine_check import environment_here
-from nanolan.box.postmortem import PROBES_S, headlines, to_bytes, write_up
+from nanolan.box.upload.postmortem import PROBES_S, headlines, to_bytes, write_up
 from nanolan.box.watch.heartbeat import metrics_of
 from nanolan.checkpoint.evaluation import beside, gather
 from nanolan.checkpoint.manifest import MANIFEST
