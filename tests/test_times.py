@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from check_status import enforce
 
-from nanolan.box.main import ask_the_time
+from nanolan.box.start import read_service_clock
 from nanolan.cost.overdue import OverdueTimer
 from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
@@ -288,6 +288,6 @@ def test_a_restarted_box_program_asks_for_the_time_before_it_counts(
     m = Machine(hours * HOUR)
     api, hub = Asked(m, "Shadeform" in down), Asked(m, "the Hub" in down)
     for _ in range(2):
-        ask_the_time(api, hub, machine_of(PLAN), PLAN, m.clock)  # type: ignore[arg-type]
+        read_service_clock(api, hub, machine_of(PLAN), PLAN, m.clock)  # type: ignore[arg-type]
         assert m.clock.now() == m.truth
     assert api.calls + hub.calls == (2 if api.down else 1)

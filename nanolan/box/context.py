@@ -1,4 +1,4 @@
-"""What one run knows on its machine, and the tools it works with; every room of the box program shares it."""
+"""`BoxRun`: the state of one run on its instance, which every module of the box program gets; `BoxDeps`: what tests replace."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from nanolan.box.watch.periodic import Periodic
 from nanolan.box.watch.spend import SpendMeter
 from nanolan.box.watch.timeline import Timeline
 from nanolan.errors import NanolanError
+from nanolan.files import note_plain
 from nanolan.hub.client import Hub
 from nanolan.hub.proof import Proof
 from nanolan.hub.transfer import run_transfer
@@ -34,7 +35,7 @@ from nanolan.times import iso, now_utc
 
 
 class RunStopped(NanolanError):
-    """The run ends here; `reason` is one of the design's closed set."""
+    """The run ends here. `reason` is one of the design's closed set."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -43,7 +44,7 @@ class RunStopped(NanolanError):
 
 @dataclass(frozen=True)
 class BoxDeps:
-    """The world outside, as it can be passed in."""
+    """Processes, services and clocks, each of which can be passed in."""
 
     trainer: Callable[..., tuple[int, StopReason | None]] = run_trainer
     kill: Callable[[str], int] = kill_trainers
@@ -64,7 +65,7 @@ class BoxDeps:
 
 @dataclass
 class BoxRun:
-    """One run on its machine."""
+    """One run on its instance."""
 
     plan: Plan
     secrets: dict[str, Secret]
@@ -73,18 +74,18 @@ class BoxRun:
     api: Shadeform
     me: Instance
     meter: SpendMeter
-    herald: Heartbeat
+    heartbeat: Heartbeat
     timeline: Timeline
     control: Control
     notify: Notifier
-    tools: BoxDeps = field(default_factory=BoxDeps)
+    deps: BoxDeps = field(default_factory=BoxDeps)
     proofs: list[Proof] = field(default_factory=list)
     states: dict[str, Proof | None] = field(
         default_factory=dict
     )  # phase -> its newest state on the Hub, once it is known
-    spent_before_cents: int = 0  # when this program woke up: its probation counts from there
+    spent_before_cents: int = 0  # when this program started: its probation counts from there
     unsaved: list[str] = field(default_factory=list)  # whole here, not on the Hub
-    account: TrainerUser | None = None  # the trainer's own; None: it runs as this program
+    account: TrainerUser | None = None  # None: the trainer runs as this program's user
 
     @property
     def token(self) -> Secret:
@@ -108,9 +109,15 @@ class BoxRun:
 
     def stop(self) -> StopReason | None:
         """Why training must end now, if it must."""
-        return self.meter.soft() or self.control.asked()
+        return self.meter.should_stop() or self.control.asked()
 
 
 def say(text: str) -> None:
     """A line of the training log (our stdout)."""
     print(f"{iso(now_utc())} box: {text}", flush=True)
+
+
+def note(path: Path, data: bytes) -> None:
+    """Write `path` for the next start of this program; a warning where the disk does not take it."""
+    if not note_plain(path, data):
+        say(f"warning: {path} cannot be written; going on without")

@@ -13,7 +13,7 @@ from nanolan.box.context import BoxRun, RunStopped, say
 from nanolan.box.phase_runner import GRACE_S, evaluation_of, make_job
 from nanolan.box.sandbox import trainer_folder
 from nanolan.box.speed_check import first_pace, should_replace, slow_reason
-from nanolan.box.upload.checkpoint import StateUploads
+from nanolan.box.upload.states import StateUploads
 from nanolan.box.watch.progress import Watchdog
 from nanolan.checkpoint.evaluation import read_results
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, newest_whole, read_whole
@@ -31,85 +31,85 @@ MOST_ATTEMPTS = 3  # box programs that died over one phase
 MOST_RESTARTS = 1  # of a trainer that died, hung or lost its numbers
 
 
-def train(m: BoxRun, phase: str) -> tuple[Path, Manifest]:
+def train(box: BoxRun, phase: str) -> tuple[Path, Manifest]:
     """The whole, final checkpoint of `phase`: the one that is here already, or a newly trained one; RunStopped if there is none."""
-    if found := newest_whole(m.out_dir(phase), phase, final=True):
+    if found := newest_whole(box.out_dir(phase), phase, final=True):
         say(f"phase {phase}: step {found[1].step} is here already")
         return found
-    m.timeline.enter(f"{phase}.train")
+    box.timeline.enter(f"{phase}.train")
     while True:
-        attempt = _next_attempt(m, phase)
+        attempt = _next_attempt(box, phase)
         say(f"phase {phase}: training (attempt {attempt})")
-        m.herald.phase(phase, PhaseReport("training"))
-        if phase != m.plan.phases[0]:
-            m.herald.tell(TRAINING)
-        dog = Watchdog(trainer_folder(m.work) / "heartbeat.json", m.plan, m.tools.clock)
-        with StateUploads(m, phase):
-            code, stop = _run(m, phase, dog)
-        if found := newest_whole(m.out_dir(phase), phase, final=True):
+        box.heartbeat.set_phase(phase, PhaseReport("training"))
+        if phase != box.plan.phases[0]:
+            box.heartbeat.set_state(TRAINING)
+        dog = Watchdog(trainer_folder(box.work) / "heartbeat.json", box.plan, box.deps.clock)
+        with StateUploads(box, phase):
+            code, stop = _run(box, phase, dog)
+        if found := newest_whole(box.out_dir(phase), phase, final=True):
             say(f"phase {phase}: done at step {found[1].step}")
             return found
-        reason, why = _failure(m, code, stop)
-        if reason == "bad_data" or not _try_again(m, phase, code, stop, dog):
-            m.herald.phase(phase, PhaseReport("failed"))
+        reason, why = _failure(box, code, stop)
+        if reason == "bad_data" or not _try_again(box, phase, code, stop, dog):
+            box.heartbeat.set_phase(phase, PhaseReport("failed"))
             raise RunStopped(reason, f"phase {phase}: {why}")
         say(f"phase {phase}: {why}; starting it once more, from the last state")
-        m.notify.tell(
+        box.notify.tell(
             f"{phase} starts once more", f"{why}; it goes on from the last state", WARNING
         )
 
 
-def _run(m: BoxRun, phase: str, dog: Watchdog) -> tuple[int, StopReason | None]:
-    key = m.secrets.get("WANDB_API_KEY")
+def _run(box: BoxRun, phase: str, dog: Watchdog) -> tuple[int, StopReason | None]:
+    key = box.secrets.get("WANDB_API_KEY")
     job = make_job(
-        m.plan, phase, m.work, init_dir(m, phase), m.out_dir(phase), wandb=key is not None
+        box.plan, phase, box.work, init_dir(box, phase), box.out_dir(phase), wandb=key is not None
     )
 
     def stop() -> StopReason | None:
         stuck = dog.stuck()
         if dog.save_s is not None:
-            m.meter.note_save(dog.save_s)
-        return m.stop() or stuck or _slow(m, phase)
+            box.meter.note_save(dog.save_s)
+        return box.stop() or stuck or _slow(box, phase)
 
-    return m.tools.trainer(
-        m.plan,
+    return box.deps.trainer(
+        box.plan,
         job,
-        m.work / f"job-{phase}.json",
+        box.work / f"job-{phase}.json",
         Path.cwd(),
         host=os.environ,
         stop=stop,
         wandb_key=key.reveal() if key else None,
-        account=m.account,
-        grace_s=lambda: save_s(m),
+        account=box.account,
+        grace_s=lambda: save_s(box),
     )
 
 
-def save_s(m: BoxRun) -> float:
+def save_s(box: BoxRun) -> float:
     """Seconds that a stopped trainer gets for its save: what the meter keeps back for that, by what saving took so far."""
-    return max(GRACE_S, SAFETY * m.meter.margin.checkpoint_s)
+    return max(GRACE_S, SAFETY * box.meter.margin.checkpoint_s)
 
 
-def _slow(m: BoxRun, phase: str) -> StopReason | None:
+def _slow(box: BoxRun, phase: str) -> StopReason | None:
     """The first steps of a run end its probation: only then it says that it trains. A machine that is too slow is given back."""
     if (
-        m.herald.state == TRAINING
-        or (pace := first_pace(trainer_folder(m.work) / "metrics.jsonl", phase)) is None
+        box.heartbeat.state == TRAINING
+        or (pace := first_pace(trainer_folder(box.work) / "metrics.jsonl", phase)) is None
     ):
         return None
-    text = slow_reason(m.plan, phase, "tok/s", pace)
-    if text and should_replace(m.plan, m.meter.spent_cents - m.spent_before_cents):
+    text = slow_reason(box.plan, phase, "tok/s", pace)
+    if text and should_replace(box.plan, box.meter.spent_cents - box.spent_before_cents):
         return StopReason("boot_failed", text)
     if text:
         say(f"warning: {text}")
-    m.herald.tell(TRAINING)
+    box.heartbeat.set_state(TRAINING)
     return None
 
 
-def _failure(m: BoxRun, code: int, stop: StopReason | None) -> tuple[str, str]:
+def _failure(box: BoxRun, code: int, stop: StopReason | None) -> tuple[str, str]:
     """(reason, text) of a phase that left no result."""
     if stop:
         return stop.reason, stop.text
-    reason, said = cause_of(m.herald.log_tail())
+    reason, said = cause_of(box.heartbeat.log_tail())
     signal = f"torchrun was killed by signal {-code}" if code < 0 else ""
     return (
         reason,
@@ -117,82 +117,86 @@ def _failure(m: BoxRun, code: int, stop: StopReason | None) -> tuple[str, str]:
     )
 
 
-def _try_again(m: BoxRun, phase: str, code: int, stop: StopReason | None, dog: Watchdog) -> bool:
+def _try_again(box: BoxRun, phase: str, code: int, stop: StopReason | None, dog: Watchdog) -> bool:
     """Whether another try is worth its money: the first time that it died or hung after it had got somewhere."""
-    if stop and stop.reason != "hang" or m.stop():
+    if stop and stop.reason != "hang" or box.stop():
         return False
     progressed = dog.step > 0 or code < 0 or stop is not None
-    return progressed and _count(m.state / f"restarts-{phase}") <= MOST_RESTARTS
+    return progressed and _count(box.state / f"restarts-{phase}") <= MOST_RESTARTS
 
 
-def init_dir(m: BoxRun, phase: str) -> Path:
+def init_dir(box: BoxRun, phase: str) -> Path:
     """Where `phase` starts from: the phase before it in this run, or the plan's input."""
-    i = m.plan.phases.index(phase)
+    i = box.plan.phases.index(phase)
     if i == 0:
-        return m.work / "model" / PHASES[phase].input_dir / m.plan.model_tag
-    before = newest_whole(m.out_dir(m.plan.phases[i - 1]), m.plan.phases[i - 1], final=True)
+        return box.work / "model" / PHASES[phase].input_dir / box.plan.model_tag
+    before = newest_whole(box.out_dir(box.plan.phases[i - 1]), box.plan.phases[i - 1], final=True)
     if before is None:
         raise BadAnswer(
-            f"phase {phase} needs the checkpoint of {m.plan.phases[i - 1]}, which is not whole here"
+            f"phase {phase} needs the checkpoint of {box.plan.phases[i - 1]}, which is not whole here"
         )
     return before[0]
 
 
-def fetch_state(m: BoxRun) -> None:
+def fetch_state(box: BoxRun) -> None:
     """The saved state that the plan goes on from, to where the trainer looks for it; BadAnswer when it arrives damaged."""
-    pinned, phase = m.plan.resume, m.plan.phases[0]
-    if pinned is None or newest_whole(m.out_dir(phase), phase):
+    pinned, phase = box.plan.resume, box.plan.phases[0]
+    if pinned is None or newest_whole(box.out_dir(phase), phase):
         return
     fetch(
         pinned,
-        m.work / "resume",
-        m.plan.hf_endpoint,
-        m.token,
-        give_up=m.meter.give_up,
+        box.work / "resume",
+        box.plan.hf_endpoint,
+        box.token,
+        give_up=box.meter.give_up,
         say=say,
-        transfer=m.tools.transfer,
+        transfer=box.deps.transfer,
     )
     manifest = next(f.path for f in pinned.files if f.path.endswith(f"/{MANIFEST}"))
-    folder = (m.work / "resume" / manifest).parent
+    folder = (box.work / "resume" / manifest).parent
     state = read_whole(folder)
-    m.out_dir(phase).mkdir(parents=True, exist_ok=True)
-    folder.replace(m.out_dir(phase) / f"step-{state.step:06d}")
+    box.out_dir(phase).mkdir(parents=True, exist_ok=True)
+    folder.replace(box.out_dir(phase) / f"step-{state.step:06d}")
     say(f"phase {phase}: goes on from the state saved at step {state.step}")
 
 
 # ------------------------------------------------------------------ after a phase
-def evaluate(m: BoxRun, phase: str) -> dict[str, Any]:
+def evaluate(box: BoxRun, phase: str) -> dict[str, Any]:
     """The evaluation of the phase's checkpoint, {} where there is none; it never fails a run, what was trained is saved anyway."""
-    results = m.evaluation(phase)
-    if m.plan.evaluate == "none" or m.stop():
+    results = box.evaluation(phase)
+    if box.plan.evaluate == "none" or box.stop():
         return {}
     if not results.is_file():
-        m.timeline.enter(f"{phase}.evaluate")
-        say(f"phase {phase}: evaluation ({m.plan.evaluate})")
-        dog = Watchdog(trainer_folder(m.work) / "heartbeat.json", m.plan, m.tools.clock)
+        box.timeline.enter(f"{phase}.evaluate")
+        say(f"phase {phase}: evaluation ({box.plan.evaluate})")
+        dog = Watchdog(trainer_folder(box.work) / "heartbeat.json", box.plan, box.deps.clock)
         job = evaluation_of(
-            make_job(m.plan, phase, m.work, init_dir(m, phase), m.out_dir(phase), wandb=False),
-            m.plan,
+            make_job(
+                box.plan, phase, box.work, init_dir(box, phase), box.out_dir(phase), wandb=False
+            ),
+            box.plan,
             results,
         )
-        code, stop = m.tools.trainer(
-            m.plan,
+        code, stop = box.deps.trainer(
+            box.plan,
             job,
-            m.work / f"job-{phase}-evaluate.json",
+            box.work / f"job-{phase}-evaluate.json",
             Path.cwd(),
             host=os.environ,
             wandb_key=None,
-            account=m.account,
-            stop=lambda: m.stop() or dog.stuck(),
+            account=box.account,
+            stop=lambda: box.stop() or dog.stuck(),
         )
         if not results.is_file():
-            say(f"phase {phase}: not evaluated: {stop.text if stop else _cause(m, code, dog.step)}")
+            say(
+                f"phase {phase}: not evaluated: {stop.text if stop else _cause(box, code, dog.step)}"
+            )
     return read_results(results)
 
 
-def _cause(m: BoxRun, code: int, step: int) -> str:
+def _cause(box: BoxRun, code: int, step: int) -> str:
     """Why there are no results: "CUDA out of memory in evaluation at step 900"."""
-    reason, said = cause_of(m.herald.log_tail())
+    reason, said = cause_of(box.heartbeat.log_tail())
     return (
         said or f"exit code {code}"
         if reason == "trainer_failed"
@@ -200,22 +204,22 @@ def _cause(m: BoxRun, code: int, step: int) -> str:
     )
 
 
-def pass_gate(m: BoxRun, phase: str, measured: dict[str, float]) -> None:
+def pass_gate(box: BoxRun, phase: str, measured: dict[str, float]) -> None:
     """RunStopped unless the next phase may begin: nobody wants to stop, its upper estimate is affordable, the gate is open."""
-    i = m.plan.phases.index(phase) + 1
-    if i == len(m.plan.phases):
+    i = box.plan.phases.index(phase) + 1
+    if i == len(box.plan.phases):
         return
-    following = m.plan.phases[i]
-    high = m.plan.predicted.phase_high_cents.get(following, 0) if m.plan.predicted else 0
-    if stop := m.stop():
+    following = box.plan.phases[i]
+    high = box.plan.predicted.phase_high_cents.get(following, 0) if box.plan.predicted else 0
+    if stop := box.stop():
         raise RunStopped(stop.reason, f"{stop.text}: {following} was not begun")
-    if m.meter.spent_cents + high > m.meter.soft_cents:
+    if box.meter.spent_cents + high > box.meter.soft_cents:
         raise RunStopped(
             "spend_limit",
-            f"{following} was not begun: {dollars(m.meter.spent_cents)} are spent, it may cost "
-            f"{dollars(high)}, and {dollars(m.meter.limit_cents)} is the limit",
+            f"{following} was not begun: {dollars(box.meter.spent_cents)} are spent, it may cost "
+            f"{dollars(high)}, and {dollars(box.meter.limit_cents)} is the limit",
         )
-    if m.plan.gate and (why := closed(m.plan.gate, measured)):
+    if box.plan.gate and (why := closed(box.plan.gate, measured)):
         raise RunStopped("gate", f"{following} was not begun: {why}")
 
 
@@ -232,9 +236,9 @@ def _count(path: Path) -> int:
     return number
 
 
-def _next_attempt(m: BoxRun, phase: str) -> int:
+def _next_attempt(box: BoxRun, phase: str) -> int:
     """Count this attempt at a phase; RunStopped when the box program died over it too often."""
-    attempt = _count(m.state / f"attempts-{phase}")
+    attempt = _count(box.state / f"attempts-{phase}")
     if attempt > MOST_ATTEMPTS:
         raise RunStopped(
             "trainer_failed", f"phase {phase}: {MOST_ATTEMPTS} attempts ended without a checkpoint"

@@ -18,22 +18,22 @@ RETRY_DELETE_S = 60.0
 POWER_OFF_S = 60.0
 
 
-def warrant_of(m: BoxRun, receipt: Receipt) -> Warrant:
+def warrant_of(box: BoxRun, receipt: Receipt) -> Warrant:
     """What this machine may be deleted for."""
-    if m.unsaved:
-        return MoneyStop(receipt.message, ", ".join(m.unsaved))
+    if box.unsaved:
+        return MoneyStop(receipt.message, ", ".join(box.unsaved))
     if receipt.verdict == SUCCEEDED:
-        return Proven(tuple(m.proofs))
+        return Proven(tuple(box.proofs))
     return (
         UserStop() if receipt.reason == "user" else NothingToSave(receipt.reason or receipt.verdict)
     )
 
 
-def accepted(m: BoxRun, warrant: Warrant) -> Warrant:
+def accepted(box: BoxRun, warrant: Warrant) -> Warrant:
     """The warrant, if it holds. One that says "all is proven" while a phase has no proof is refused: what is whole here is saved
     and proven first, within the limits; then the machine goes, with what is lost by its name. It never stays for that."""
     lacking = (
-        [phase for phase in m.plan.phases if phase not in proven_phases(warrant)]
+        [phase for phase in box.plan.phases if phase not in proven_phases(warrant)]
         if isinstance(warrant, Proven)
         else []
     )
@@ -41,12 +41,12 @@ def accepted(m: BoxRun, warrant: Warrant) -> Warrant:
         return warrant
     say(f"NOT deleting yet: no proof of {', '.join(lacking)}; saving what there is")
     try:
-        save_the_rest(m, set(m.plan.phases) - set(lacking))
+        save_the_rest(box, set(box.plan.phases) - set(lacking))
     except Exception as e:  # whatever it is, the machine must go
         say(f"that failed: {type(e).__name__}: {e}")
     return (
-        MoneyStop("not everything was proven", ", ".join(m.unsaved))
-        if m.unsaved
+        MoneyStop("not everything was proven", ", ".join(box.unsaved))
+        if box.unsaved
         else NothingToSave("not everything was proven")
     )
 
@@ -56,29 +56,29 @@ def proven_phases(warrant: Proven) -> set[str]:
     return {p.manifest.phase for p in warrant.proofs if p.manifest.final}
 
 
-def delete(m: BoxRun, warrant: Warrant) -> None:
+def delete(box: BoxRun, warrant: Warrant) -> None:
     """Delete this machine: for 15 minutes every few seconds, then slower; after the provider's own limit it is powered off."""
-    say(f"deleting for {accepted(m, warrant)}")
+    say(f"deleting for {accepted(box, warrant)}")
     while True:
         try:
-            gone = delete_and_confirm(m.api, m.me, clock=m.tools.clock)
+            gone = delete_and_confirm(box.api, box.me, clock=box.deps.clock)
             say(f"deleted: {gone.seen}")
             return
         except Exception as e:  # whatever was answered, the machine must go
             say(f"{type(e).__name__}: {e}")
-        if m.tools.now() > parse_time(m.meter.deadline):
+        if box.deps.now() > parse_time(box.meter.deadline):
             power_off()
-        m.tools.sleep(RETRY_DELETE_S)
+        box.deps.sleep(RETRY_DELETE_S)
 
 
-def wait_to_be_deleted(m: BoxRun, warrant: Warrant) -> None:
+def wait_to_be_deleted(box: BoxRun, warrant: Warrant) -> None:
     """The end of a machine without a key: whoever holds one deletes it; after the provider's own limit it is powered off."""
     say(
-        f"may be deleted for {accepted(m, warrant)}. No Shadeform key is on this machine: it waits for just guard, or for the "
-        f"provider at {m.meter.deadline}, and bills until then"
+        f"may be deleted for {accepted(box, warrant)}. No Shadeform key is on this machine: it waits for just guard, or for the "
+        f"provider at {box.meter.deadline}, and bills until then"
     )
-    while (left_s := (parse_time(m.meter.deadline) - m.tools.now()).total_seconds()) > 0:
-        m.tools.sleep(min(RETRY_DELETE_S, left_s))
+    while (left_s := (parse_time(box.meter.deadline) - box.deps.now()).total_seconds()) > 0:
+        box.deps.sleep(min(RETRY_DELETE_S, left_s))
     power_off()
 
 

@@ -19,7 +19,8 @@ import pytest
 from nanolan.box.phase_runner import run_trainer
 from nanolan.box.sandbox import trainer_folder
 from nanolan.box.speed_check import first_pace
-from nanolan.box.upload.checkpoint import frozen_copy, note_results
+from nanolan.box.upload.checkpoint import frozen_copy
+from nanolan.box.upload.scores import note_results
 from nanolan.box.watch.heartbeat import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metrics_of
 from nanolan.box.watch.log import LogParts, new_lines, whole
 from nanolan.box.watch.progress import read_trainer_beat
@@ -244,11 +245,11 @@ def test_the_keys_do_not_become_a_checkpoints_meta(tmp_path: Path) -> None:
     manifest = read_whole(folder)
     sent: list[Any] = []
     m = SimpleNamespace(
-        herald=SimpleNamespace(phases={}, phase=lambda *a: None),
+        heartbeat=SimpleNamespace(phases={}, set_phase=lambda *a: None),
         target=lambda phase: "chatsft_checkpoints/d20",
         plan=PLAN,
         token=Secret(KEY),
-        tools=SimpleNamespace(
+        deps=SimpleNamespace(
             hub=lambda *a, **k: SimpleNamespace(tree=sent.append, commit=lambda *a: sent.append(a))
         ),
     )

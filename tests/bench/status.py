@@ -178,7 +178,7 @@ def heartbeat() -> str:
         api, hub = Shadeform(Secret(KEY), cloud_url), Hub(hub_url, Secret(WRITER), patience_s=0)
         meter = SpendMeter(plan, machine(60), api)
         control = Control(plan, hub)
-        herald = Heartbeat(
+        heartbeat = Heartbeat(
             plan,
             {"HF_TOKEN": Secret(WRITER), "X": Secret("a-secret-to-mask")},
             work,
@@ -186,12 +186,12 @@ def heartbeat() -> str:
             Timeline(work / "t.json"),
             Notifier(None, ""),
         )
-        herald.close()
+        heartbeat.close()
 
         def beat() -> None:
             with log.open("a") as f:
                 f.write(f"{time.time()} {line}" * 300)  # what five minutes say
-            herald._beat()
+            heartbeat._beat()
 
         costs = {
             name: _cpu_s(act)

@@ -52,17 +52,17 @@ class Api:
         """At once."""
 
 
-def with_api(m: BoxRun, *problems: Exception) -> Api:
+def with_api(box: BoxRun, *problems: Exception) -> Api:
     api = Api(*problems)
-    m.api, m.me = api, SimpleNamespace(id="me", hourly_cents=100)  # type: ignore[assignment]
+    box.api, box.me = api, SimpleNamespace(id="me", hourly_cents=100)  # type: ignore[assignment]
     return api
 
 
-def uploaded(m: BoxRun, phase: str) -> None:
-    trained(m, phase)
-    found = newest_whole(m.out_dir(phase), phase)
+def uploaded(box: BoxRun, phase: str) -> None:
+    trained(box, phase)
+    found = newest_whole(box.out_dir(phase), phase)
     assert found
-    upload(m, phase, *found)
+    upload(box, phase, *found)
 
 
 # ---- the warrant
@@ -199,15 +199,15 @@ def test_a_machine_without_a_key_is_powered_off_at_its_date(
     tmp_path: Path, systemctl: Path
 ) -> None:
     m = machine(tmp_path, life_s=150, self_delete=False)
-    sleep = m.tools.sleep
+    sleep = m.deps.sleep
 
     def watch(seconds: float) -> None:
         assert not systemctl.exists(), "not before it"
         sleep(seconds)
 
-    object.__setattr__(m.tools, "sleep", watch)
+    object.__setattr__(m.deps, "sleep", watch)
     wait_to_be_deleted(m, NothingToSave("nan"))
-    assert systemctl.read_text() == "poweroff\n" and m.tools.now() >= parse_time(m.plan.deadline)
+    assert systemctl.read_text() == "poweroff\n" and m.deps.now() >= parse_time(m.plan.deadline)
 
 
 def test_a_rehearsal_powers_nothing_off(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,11 +81,11 @@ def box(server: HubServer, tmp_path: Path, runs_repo: str = REPO) -> Any:
         told[what] = error
         heard.append(error)
 
-    herald = SimpleNamespace(
-        trouble=trouble,
-        troubled=lambda what: told.get(what, ""),
-        phase=lambda *_: None,
-        tell=lambda *_: None,
+    heartbeat = SimpleNamespace(
+        note_trouble=trouble,
+        trouble_of=lambda what: told.get(what, ""),
+        set_phase=lambda *_: None,
+        set_state=lambda *_: None,
         state="uploading",
         told=told,
         heard=heard,
@@ -94,7 +94,7 @@ def box(server: HubServer, tmp_path: Path, runs_repo: str = REPO) -> Any:
         give_up=lambda: "$10.00 of $10.00 used" if clock.now > LIMIT_S else "",
         note_upload=lambda s: None,
     )
-    tools = SimpleNamespace(
+    deps = SimpleNamespace(
         clock=lambda: clock.now,
         sleep=clock.sleep,
         kill=lambda run_id: 0,
@@ -106,9 +106,9 @@ def box(server: HubServer, tmp_path: Path, runs_repo: str = REPO) -> Any:
     return Box(
         plan=plan,
         token=Secret(TOKEN),
-        tools=tools,
+        deps=deps,
         meter=meter,
-        herald=herald,
+        heartbeat=heartbeat,
         states={},
         proofs=[],
         unsaved=[],
@@ -168,7 +168,7 @@ def test_whatever_a_hub_answers_for_25_s_a_whole_step_is_proven_after_it(
     fault = server.fault(STEPS[name], times=10**6, lasts_s=25.0, **answer)
     proof = save(m, folder, manifest, SFT)
     assert proof.manifest == manifest and f"{SFT}/model_000005.pt" in server.files(REPO)
-    assert fault.struck_at is not None and m.clock.now < 120 and m.herald.told[SFT] == "", (
+    assert fault.struck_at is not None and m.clock.now < 120 and m.heartbeat.told[SFT] == "", (
         "the trouble is over"
     )
 
@@ -198,18 +198,18 @@ def test_the_error_is_told_at_once_and_room_that_is_made_lets_it_go_on(
 ) -> None:
     m, (folder, manifest) = box(server, tmp_path), step(tmp_path)
     server.storage_full = True
-    trouble = m.herald.trouble
+    trouble = m.heartbeat.note_trouble
 
     def make_room(what: str, error: str) -> None:
         trouble(what, error)
         server.storage_full = m.clock.now < 300
 
-    m.herald.trouble = make_room
+    m.heartbeat.note_trouble = make_room
     upload(m, "sft", folder, manifest)
     assert (
-        "storage limit reached" in m.herald.heard[0]
-        and "Make room" in m.herald.heard[0]
-        and m.herald.heard[-1] == ""
+        "storage limit reached" in m.heartbeat.heard[0]
+        and "Make room" in m.heartbeat.heard[0]
+        and m.heartbeat.heard[-1] == ""
     )
     assert m.proofs and not m.unsaved
 
@@ -221,13 +221,13 @@ def test_damage_is_final(server: HubServer, tmp_path: Path) -> None:
         status=200,
         body={"success": True, "commitOid": "f" * 40, "commitUrl": f"{server.url}/{REPO}/commit/x"},
     )
-    trouble = m.herald.trouble
+    trouble = m.heartbeat.note_trouble
 
     def damage(what: str, error: str) -> None:
         trouble(what, error)
         (folder / "model_000005.pt").write_bytes(b"other bytes")
 
-    m.herald.trouble = damage
+    m.heartbeat.note_trouble = damage
     with pytest.raises(BadAnswer):
         save(m, folder, manifest, SFT)
     assert m.clock.now < 60

@@ -168,7 +168,7 @@ def seen_by_all(*records: Any) -> dict[str, Any]:
         "box": found and found.id,
         "guard": overdue(InstanceFacts(there.machines[0], PLAN), NOW) if there.machines else None,
         "orphans": [o.instance.id for o in orphans if o.ours],
-        "meter": bool(meter and meter.hard()),
+        "meter": bool(meter and meter.must_give_up()),
         "rate": meter and meter.hourly_cents,
     }
     if there.machines:

@@ -169,7 +169,7 @@ class Box:
     def _program(self) -> None:
         """cloud/train.py."""
         try:
-            box_program.main(self.state, self.work, self.tools())
+            box_program.main(self.state, self.work, self.deps())
             self.ends.append("")
         except Exception as e:
             self.ends.append(f"{type(e).__name__}: {e}")
@@ -256,7 +256,7 @@ class Box:
 
     # ---- the world outside, as the box program gets it
 
-    def tools(self) -> BoxDeps:
+    def deps(self) -> BoxDeps:
         c, w = self.clock, self.world
         hub = partial(Hub, sleep=c.sleep, clock=c.monotonic, api=w.hub, get=w.hub.get)
         return BoxDeps(

@@ -44,7 +44,7 @@ def machine(
     hub: HubServer | None = None,
     *,
     life_s: float = 36_000,
-    tools: dict[str, Any] | None = None,
+    deps: dict[str, Any] | None = None,
     **plan: Any,
 ) -> BoxRun:
     """A machine that was born now; its transfers are made in this process and noted in `sent`."""
@@ -57,14 +57,14 @@ def machine(
             **plan,
         }
     )
-    herald = SimpleNamespace(
+    heartbeat = SimpleNamespace(
         phases={p: PhaseReport("none") for p in plan_.phases},
         state="training",
-        tell=lambda state: None,
-        trouble=lambda what, error: None,
-        troubled=lambda what: "",
+        set_state=lambda state: None,
+        note_trouble=lambda what, error: None,
+        trouble_of=lambda what: "",
     )
-    herald.phase = herald.phases.__setitem__
+    heartbeat.set_phase = heartbeat.phases.__setitem__
     meter = SimpleNamespace(give_up=lambda: "", note_upload=lambda s: None, deadline=plan_.deadline)
     sent: list[Job] = []
 
@@ -96,14 +96,20 @@ def machine(
             "hub": client,
             "transfer": transfer,
             "kill": lambda run: 0,
-            **(tools or {}),
+            **(deps or {}),
         }
     )
     parts: dict[str, Any] = dict(
-        api=None, me=None, meter=meter, herald=herald, timeline=None, control=None, notify=None
+        api=None,
+        me=None,
+        meter=meter,
+        heartbeat=heartbeat,
+        timeline=None,
+        control=None,
+        notify=None,
     )
     m = BoxRun(
-        plan_, {"HF_TOKEN": Secret(TOKEN)}, root / "state", root / "work", tools=made, **parts
+        plan_, {"HF_TOKEN": Secret(TOKEN)}, root / "state", root / "work", deps=made, **parts
     )
     m.sent = sent  # type: ignore[attr-defined]
     for folder in (m.state, m.work):
@@ -111,14 +117,14 @@ def machine(
     return m
 
 
-def trained(m: BoxRun, phase: str, step: int = 5, final: bool = True, size: int = 100) -> None:
+def trained(box: BoxRun, phase: str, step: int = 5, final: bool = True, size: int = 100) -> None:
     """A whole step on the machine's disk."""
 
     def write(folder: Path) -> None:
         (folder / f"model_{step:06d}.pt").write_bytes(phase.encode() * size)
         (folder / f"meta_{step:06d}.json").write_text("{}")
 
-    save_whole(m.out_dir(phase), step, write, run_id=m.plan.run_id, phase=phase, final=final)
+    save_whole(box.out_dir(phase), step, write, run_id=box.plan.run_id, phase=phase, final=final)
 
 
 def on_hub(hub: HubServer, repo: str) -> list[str]:

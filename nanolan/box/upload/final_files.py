@@ -33,72 +33,74 @@ Leave = Callable[
 ]  # the file's content; None: there is nothing to tell
 
 
-def metrics(m: BoxRun, receipt: Receipt) -> bytes | None:
+def metrics(box: BoxRun, receipt: Receipt) -> bytes | None:
     """Every row that the trainer wrote."""
-    return metrics_of(m.work)
+    return metrics_of(box.work)
 
 
-def black_box(m: BoxRun, receipt: Receipt) -> bytes | None:
+def black_box(box: BoxRun, receipt: Receipt) -> bytes | None:
     """Why it ended short, with what the machine shows of itself; its headlines go into the log too."""
     if receipt.verdict == SUCCEEDED:
         return None
-    mask, most_s = Mask(m.secrets.values()), min(PROBES_S, spare_s(m))
-    probes = m.tools.probes if most_s else {}
-    box = write_up(m.plan, receipt, m.work, m.herald.log_tail(LOG_CHARS), mask, probes, most_s)
-    for line in headlines(box):
+    mask, most_s = Mask(box.secrets.values()), min(PROBES_S, spare_s(box))
+    probes = box.deps.probes if most_s else {}
+    found = write_up(
+        box.plan, receipt, box.work, box.heartbeat.log_tail(LOG_CHARS), mask, probes, most_s
+    )
+    for line in headlines(found):
         say(mask.hide(f"black box: {line}"))
-    return to_bytes(box, mask)
+    return to_bytes(found, mask)
 
 
-def samples(m: BoxRun, receipt: Receipt) -> bytes | None:
+def samples(box: BoxRun, receipt: Receipt) -> bytes | None:
     """What the model answered after each phase."""
-    found = gather(beside(m.evaluation(phase)) for phase in m.plan.phases)
-    return masked(m, msgspec.json.format(msgspec.json.encode(found)) + b"\n") if found else None
+    found = gather(beside(box.evaluation(phase)) for phase in box.plan.phases)
+    return masked(box, msgspec.json.format(msgspec.json.encode(found)) + b"\n") if found else None
 
 
-def environment(m: BoxRun, receipt: Receipt) -> bytes | None:
+def environment(box: BoxRun, receipt: Receipt) -> bytes | None:
     """What this machine is."""
-    return to_json(within(most_s, environment_here)) if (most_s := spare_s(m)) else None
+    return to_json(within(most_s, environment_here)) if (most_s := spare_s(box)) else None
 
 
-def report(m: BoxRun, receipt: Receipt) -> bytes | None:
+def report(box: BoxRun, receipt: Receipt) -> bytes | None:
     """All of it as a page to look at."""
-    tried = m.state / "report-tried"
-    if tried.exists() or not (most_s := spare_s(m)):
+    tried = box.state / "report-tried"
+    if tried.exists() or not (most_s := spare_s(box)):
         return None
     tried.touch()  # one that takes this program down with it is not made again
     files = {
-        "plan.json": m.plan.to_json(),
+        "plan.json": box.plan.to_json(),
         "receipt.json": to_json(receipt),
-        "metrics.jsonl": metrics(m, receipt) or b"",
-        "samples.json": samples(m, receipt) or b"[]",
-        "environment.json": environment(m, receipt) or b"",
+        "metrics.jsonl": metrics(box, receipt) or b"",
+        "samples.json": samples(box, receipt) or b"[]",
+        "environment.json": environment(box, receipt) or b"",
     }
     texts = {name: content.decode(errors="replace") for name, content in files.items()}
-    return masked(m, m.tools.render("page", texts, most_s).encode())
+    return masked(box, box.deps.render("page", texts, most_s).encode())
 
 
-def spare_s(m: BoxRun) -> float:
+def spare_s(box: BoxRun) -> float:
     """How long what is good to have may take: near the limit no more than the half of the margin that is for surprises, and
     nothing once what is left is for deleting."""
-    if m.meter.hard():
+    if box.meter.must_give_up():
         return 0.0
-    return min(REPORT_S, m.meter.margin.total_s) if m.meter.soft() else REPORT_S
+    return min(REPORT_S, box.meter.margin.total_s) if box.meter.should_stop() else REPORT_S
 
 
-def public_leak_warning(m: BoxRun) -> str:
+def public_leak_warning(box: BoxRun) -> str:
     """What is to be said when the mask hit something in a log that anybody can read; else ""."""
-    return leak_warning(m.plan) if m.plan.public and m.herald.masked() else ""
+    return leak_warning(box.plan) if box.plan.public and box.heartbeat.has_masked() else ""
 
 
-def masked(m: BoxRun, text: bytes) -> bytes:
+def masked(box: BoxRun, text: bytes) -> bytes:
     """A text without any of our secrets: names and answers are anybody's words."""
-    return Mask(m.secrets.values()).hide(text.decode()).encode()
+    return Mask(box.secrets.values()).hide(text.decode()).encode()
 
 
 # In the run folder, beside the log. A new row is made last, from what the rows before it are made of.
 FINAL_FILES: dict[str, Leave] = {
-    "receipt.json": lambda m, receipt: to_json(receipt),
+    "receipt.json": lambda box, receipt: to_json(receipt),
     "metrics.jsonl": metrics,
     "postmortem.json": black_box,
     "samples.json": samples,
@@ -107,51 +109,53 @@ FINAL_FILES: dict[str, Leave] = {
 }
 
 
-def publish_final_files(m: BoxRun, receipt: Receipt) -> None:
+def publish_final_files(box: BoxRun, receipt: Receipt) -> None:
     """The verdict stands on the Hub after the machine is gone."""
     # a Hub that was waited for in vain gets no more than what is left for deleting allows
-    most_s = m.meter.margin.leave_s / 3 if m.unsaved else LAST_WORDS_S
-    m.herald.close(most_s)
-    m.control.close()
-    m.meter.stop()
+    most_s = box.meter.margin.leave_s / 3 if box.unsaved else LAST_WORDS_S
+    box.heartbeat.close(most_s)
+    box.control.close()
+    box.meter.stop()
     stays = (
         ""
-        if m.plan.self_delete
+        if box.plan.self_delete
         else (
-            f". ITS MACHINE BILLS until {m.meter.deadline} unless just guard runs; delete it now: "
-            f"just stop {m.plan.run_id}"
+            f". ITS MACHINE BILLS until {box.meter.deadline} unless just guard runs; delete it now: "
+            f"just stop {box.plan.run_id}"
         )
     )
-    m.notify.tell(
+    box.notify.tell(
         receipt.verdict,
         ended(receipt) + stays,
         SUCCESS if receipt.verdict == SUCCEEDED else FAILURE,
     )
     try:
-        hub = m.tools.hub(
-            m.plan.hf_endpoint,
-            m.token,
+        hub = box.deps.hub(
+            box.plan.hf_endpoint,
+            box.token,
             patience_s=most_s,
-            clock=lambda: math.inf if m.meter.hard() else m.tools.clock(),
+            clock=lambda: math.inf if box.meter.must_give_up() else box.deps.clock(),
         )
-        files = final_files(m, receipt)
+        files = final_files(box, receipt)
         within(
             most_s,
-            lambda: hub.commit(m.plan.runs_repo, files, f"run {m.plan.run_id}: {receipt.verdict}"),
+            lambda: hub.commit(
+                box.plan.runs_repo, files, f"run {box.plan.run_id}: {receipt.verdict}"
+            ),
         )
-        update_model_card(m, receipt)
+        update_model_card(box, receipt)
     except Exception as e:  # whatever it is, the machine must go
         say(f"the log could not be uploaded: {type(e).__name__} {e}")
-    m.notify.close(min(most_s, CLOSE_S))
+    box.notify.close(min(most_s, CLOSE_S))
 
 
-def update_model_card(m: BoxRun, receipt: Receipt) -> None:
+def update_model_card(box: BoxRun, receipt: Receipt) -> None:
     """The model card of HF_REPO with what is proven now. Good to have, no more; a README that cannot be read stays as it is."""
-    if not any(r.state == "proven" for r in receipt.phases.values()) or m.meter.soft():
+    if not any(r.state == "proven" for r in receipt.phases.values()) or box.meter.should_stop():
         return
     hub, repo = (
-        m.tools.hub(m.plan.hf_endpoint, m.token, patience_s=CARD_S / 2, clock=m.tools.clock),
-        m.plan.hf_repo,
+        box.deps.hub(box.plan.hf_endpoint, box.token, patience_s=CARD_S / 2, clock=box.deps.clock),
+        box.plan.hf_repo,
     )
 
     def write() -> None:
@@ -163,14 +167,14 @@ def update_model_card(m: BoxRun, receipt: Receipt) -> None:
         )
         folders = {path.rpartition("/")[0] for path in tree.files if path.endswith(f"/{MANIFEST}")}
         files = {
-            "plan.json": m.plan.to_json().decode(),
+            "plan.json": box.plan.to_json().decode(),
             "receipt.json": to_json(receipt).decode(),
             "folders": "\n".join(sorted(folders)),
         }
         if old is not None:
             files[README] = old
-        card = masked(m, m.tools.render("card", files, CARD_S).encode())
-        hub.commit(repo, {README: card}, f"model card: run {m.plan.run_id}")
+        card = masked(box, box.deps.render("card", files, CARD_S).encode())
+        hub.commit(repo, {README: card}, f"model card: run {box.plan.run_id}")
 
     try:
         within(CARD_S, write)
@@ -179,19 +183,19 @@ def update_model_card(m: BoxRun, receipt: Receipt) -> None:
 
 
 def final_files(
-    m: BoxRun, receipt: Receipt, leaves: Mapping[str, Leave] = FINAL_FILES
+    box: BoxRun, receipt: Receipt, leaves: Mapping[str, Leave] = FINAL_FILES
 ) -> dict[str, bytes | Path]:
     """Path in RUNS_REPO -> content."""
     files: dict[str, bytes | Path] = {}
     for name, leave in leaves.items():
         try:
-            if (content := leave(m, receipt)) is not None:
-                files[f"{m.plan.folder}/{name}"] = content
+            if (content := leave(box, receipt)) is not None:
+                files[f"{box.plan.folder}/{name}"] = content
         except Exception as e:  # the others are left all the same
             say(f"{name} could not be made: {type(e).__name__} {e}")
-    if warning := public_leak_warning(m):
+    if warning := public_leak_warning(box):
         say(f"WARNING: {warning}")
     return {
-        receipt.log: m.herald.log(),
+        receipt.log: box.heartbeat.log(),
         **files,
     }  # the log last: it holds what was said of the others

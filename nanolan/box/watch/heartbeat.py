@@ -91,15 +91,15 @@ class Heartbeat:
         )  # no patience once this is closed
         self._ticker.start()
 
-    def tell(self, state: str, message: str = "") -> None:
+    def set_state(self, state: str, message: str = "") -> None:
         """A state change: published soon, without waiting for it."""
         self.state, self._message = state, hide(message)
         self._ticker.wake()
 
-    def phase(self, name: str, report: PhaseReport) -> None:
+    def set_phase(self, name: str, report: PhaseReport) -> None:
         self.phases[name] = report
 
-    def trouble(self, what: str, error: str) -> None:
+    def note_trouble(self, what: str, error: str) -> None:
         """The last error of an upload stands in every report until it is over (no error), and is sent as a notification when it
         lasts."""
         before = self._troubles.pop(what, None)
@@ -115,7 +115,7 @@ class Heartbeat:
         if what != REPORTS and error != (before.error if before else ""):
             self._ticker.wake()
 
-    def troubled(self, what: str) -> str:
+    def trouble_of(self, what: str) -> str:
         """The last error of an upload that did not end well, with its begin; "" if there is none."""
         found = self._troubles.get(what)
         return f"{found.error}; since {found.at}" if found else ""
@@ -128,7 +128,7 @@ class Heartbeat:
         """The whole training log, masked."""
         return whole(log_file(), self._mask) + unsaid(self._mask)
 
-    def masked(self) -> bool:
+    def has_masked(self) -> bool:
         """Whether a secret was printed into the log: then it was masked, here or by the veil before stdout."""
         return NOTE.encode() in self.log() or self._mask.hits > 0
 
@@ -162,7 +162,7 @@ class Heartbeat:
 
     def _trouble(self, e: Exception) -> None:
         """The next beat tells more."""
-        self.trouble(REPORTS, short(str(e), 200))
+        self.note_trouble(REPORTS, short(str(e), 200))
         print(f"heartbeat not sent: {type(e).__name__}: {short(str(e), 160)}", flush=True)
 
     def _files(self, progress: Progress) -> dict[str, bytes | Path]:

@@ -117,11 +117,11 @@ class SpendMeter:
         """What uploading a state takes here, by the newest upload."""
         self.margin = replace(self.margin, upload_s=seconds)
 
-    def soft(self) -> StopReason | None:
+    def should_stop(self) -> StopReason | None:
         """Why training must stop now, if it must."""
         return self._over(self.soft_cents, soft_life_s(self._life_s, self.margin.total_s))
 
-    def hard(self) -> StopReason | None:
+    def must_give_up(self) -> StopReason | None:
         """Why even an upload must be given up now, if it must."""
         return self._over(
             give_up_cents(self.limit_cents, self.hourly_cents, self.margin),
@@ -129,8 +129,8 @@ class SpendMeter:
         )
 
     def give_up(self) -> str:
-        """The text of `hard`, or ""."""
-        stop = self.hard()
+        """The text of `must_give_up`, or ""."""
+        stop = self.must_give_up()
         return stop.text if stop else ""
 
     def _over(self, cents: int, age_s: float) -> StopReason | None:

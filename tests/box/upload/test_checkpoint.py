@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from nanolan.box.context import BoxRun
-from nanolan.box.upload.checkpoint import StateUploads, frozen_copy, save, save_the_rest, upload
+from nanolan.box.upload.checkpoint import frozen_copy, save, save_the_rest, upload
+from nanolan.box.upload.states import StateUploads
 from nanolan.checkpoint.evaluation import meta_name
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
 from nanolan.errors import Unreachable
@@ -32,14 +33,14 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
         yield server
 
 
-def send(m: BoxRun, phase: str = "sft") -> None:
-    found = newest_whole(m.out_dir(phase), phase)
+def send(box: BoxRun, phase: str = "sft") -> None:
+    found = newest_whole(box.out_dir(phase), phase)
     assert found
-    upload(m, phase, *found)
+    upload(box, phase, *found)
 
 
-def sent(m: BoxRun) -> int:
-    return len(m.sent)  # type: ignore[attr-defined,no-any-return]
+def sent(box: BoxRun) -> int:
+    return len(box.sent)  # type: ignore[attr-defined,no-any-return]
 
 
 # ---- once
@@ -83,7 +84,9 @@ def test_an_upload_is_given_up_when_the_money_is_gone_and_named_as_lost(
     m.meter.give_up = lambda: "$14.00 of $15.00 used"  # type: ignore[method-assign]
     with pytest.raises(Unreachable, match=r"\$14.00"):
         send(m)
-    assert m.unsaved == ["sft step 5"] and not m.proofs and m.herald.phases["sft"].state == "failed"
+    assert (
+        m.unsaved == ["sft step 5"] and not m.proofs and m.heartbeat.phases["sft"].state == "failed"
+    )
 
 
 def test_a_state_is_given_up_when_a_newer_one_follows(tmp_path: Path, hub: HubServer) -> None:
@@ -103,11 +106,11 @@ def test_what_the_hub_does_not_hold_is_sent_again_until_the_money_is_gone_and_no
     taken: list[float] = []
 
     def lost(job: object, token: object, *, give_up: object, say: object, **_: object) -> None:
-        taken.append(m.tools.clock())
-        m.tools.sleep(300)
+        taken.append(m.deps.clock())
+        m.deps.sleep(300)
 
-    m = machine(tmp_path, hub, tools={"transfer": lost})
-    m.meter.give_up = lambda: "the money is gone" if m.tools.clock() > life_s else ""  # type: ignore[method-assign]
+    m = machine(tmp_path, hub, deps={"transfer": lost})
+    m.meter.give_up = lambda: "the money is gone" if m.deps.clock() > life_s else ""  # type: ignore[method-assign]
     trained(m, "sft")
     with pytest.raises(Unreachable, match="the money is gone"):
         send(m)
@@ -132,16 +135,16 @@ def test_the_rest_is_saved_phase_by_phase_whatever_goes_wrong_with_one(
 # ---- from a disk that takes nothing
 
 
-def takes_nothing(m: BoxRun) -> None:
+def takes_nothing(box: BoxRun) -> None:
     """No second name can be made: the place for it cannot be had."""
-    (m.work / ".sending-sft-5").write_text("in the way")
+    (box.work / ".sending-sft-5").write_text("in the way")
 
 
 def test_a_checkpoint_goes_up_from_its_own_place_where_the_disk_has_no_room_for_a_name(
     tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed: list[str] = []
-    m = machine(tmp_path, hub, tools={"kill": killed.append})
+    m = machine(tmp_path, hub, deps={"kill": killed.append})
     trained(m, "sft")
     takes_nothing(m)
     send(m)
@@ -153,7 +156,7 @@ def test_a_state_of_a_trainer_that_runs_never_goes_up_from_its_own_place(
     tmp_path: Path, hub: HubServer
 ) -> None:
     killed: list[str] = []
-    m = machine(tmp_path, hub, tools={"kill": killed.append})
+    m = machine(tmp_path, hub, deps={"kill": killed.append})
     trained(m, "sft", final=False)
     takes_nothing(m)
     with pytest.raises(OSError):
@@ -233,12 +236,12 @@ def test_a_machine_that_is_short_of_something_for_a_while_loses_nothing(
     tmp_path: Path, hub: HubServer, number: int, lasts_s: float, saved: bool
 ) -> None:
     def transfer(*args: object, **how: object) -> None:
-        if m.tools.clock() < lasts_s:
+        if m.deps.clock() < lasts_s:
             raise OSError(number, "short")
         whole(*args, **how)
 
-    whole = machine(tmp_path, hub).tools.transfer
-    m = machine(tmp_path, hub, tools={"transfer": transfer})
+    whole = machine(tmp_path, hub).deps.transfer
+    m = machine(tmp_path, hub, deps={"transfer": transfer})
     trained(m, "sft")
     save_the_rest(m, set())
     assert ([p.folder for p in m.proofs], m.unsaved) == (
@@ -257,7 +260,7 @@ def test_a_whole_step_that_cannot_be_looked_at_for_a_while_is_not_called_damaged
         waits.append(seconds)
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
-    object.__setattr__(m.tools, "sleep", sleep)
+    object.__setattr__(m.deps, "sleep", sleep)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:

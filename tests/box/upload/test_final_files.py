@@ -43,7 +43,7 @@ def machine(
 
     plan_ = replace(PLAN, hf_endpoint=hub, **plan)
     (work / "trainer").mkdir(exist_ok=True)
-    tools = SimpleNamespace(
+    deps = SimpleNamespace(
         probes={"secret": lambda folder: f"a line with {TOKEN}"},
         now=now_utc,
         render=lambda what, files, most_s: rendered(what, files),
@@ -54,15 +54,17 @@ def machine(
         work=work,
         state=work,
         plan=plan_,
-        tools=tools,
-        herald=SimpleNamespace(
+        deps=deps,
+        heartbeat=SimpleNamespace(
             log=lambda: b"the log",
-            masked=lambda: True,
+            has_masked=lambda: True,
             log_tail=lambda size: "CUDA out of memory\n",
         ),
         token=Secret(TOKEN),
         secrets={"HF_TOKEN": Secret(TOKEN)},
-        meter=SimpleNamespace(soft=lambda: soft, hard=lambda: hard, margin=ASSUMED["cpu"]),
+        meter=SimpleNamespace(
+            should_stop=lambda: soft, must_give_up=lambda: hard, margin=ASSUMED["cpu"]
+        ),
         evaluation=lambda phase: work / f"trainer/evaluation-{phase}.json",
     )
 
@@ -180,7 +182,7 @@ def test_a_run_that_succeeded_leaves_no_black_box(tmp_path: Path) -> None:
 def test_the_log_is_read_last_so_that_it_holds_what_was_said_of_the_others(tmp_path: Path) -> None:
     said: list[str] = []
     m = machine(tmp_path)
-    m.herald.log = lambda: "".join(said).encode()
+    m.heartbeat.log = lambda: "".join(said).encode()
     files = final_files(m, RECEIPT, {"a": lambda m, receipt: said.append("said on the way")})  # type: ignore[dict-item,func-returns-value]
     assert files[LOG] == b"said on the way"
 

@@ -39,7 +39,7 @@ def server(tmp_path: Path) -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def herald(
+def heartbeat(
     server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Heartbeat]:
     monkeypatch.setenv("BOX_ROOT", str(tmp_path))
@@ -70,14 +70,14 @@ def told(server: HubServer) -> dict[str, object]:
 
 
 def test_a_change_is_told_with_step_and_money_and_all_secrets_masked(
-    server: HubServer, herald: Heartbeat, tmp_path: Path
+    server: HubServer, heartbeat: Heartbeat, tmp_path: Path
 ) -> None:
     log_file(tmp_path).write_text(f"a line with {TOKEN} and {KEY}\n")
     (tmp_path / "work/trainer/metrics.jsonl").write_text(
         f'{{"step": 1, "steps": 9, "loss": 3.5}}\n{{"step": 2, "steps": 9, "loss": 3.25, "phase": "{TOKEN}"}}\n'
     )
-    herald.phase("mid", PhaseReport("training", step=2))
-    herald.tell(TRAINING, f"trouble with {TOKEN}")
+    heartbeat.set_phase("mid", PhaseReport("training", step=2))
+    heartbeat.set_state(TRAINING, f"trouble with {TOKEN}")
     until(lambda: told(server).get("state") == TRAINING)
     progress = told(server)
     assert (
@@ -96,11 +96,11 @@ def test_a_change_is_told_with_step_and_money_and_all_secrets_masked(
         server.read(REPO, "runs/ab12cd34/metrics.jsonl").endswith(b'"phase": "***"}\n')
         and progress["phase"] == "***"
     )
-    assert herald.masked()
+    assert heartbeat.has_masked()
 
 
 def test_a_hub_in_trouble_delays_nothing_and_the_newest_state_wins(
-    server: HubServer, herald: Heartbeat
+    server: HubServer, heartbeat: Heartbeat
 ) -> None:
     server.fault(COMMIT, "stall", seconds=0.7)
     server.fault(COMMIT, status=503)
@@ -108,11 +108,11 @@ def test_a_hub_in_trouble_delays_nothing_and_the_newest_state_wins(
     server.fault(COMMIT, status=200, body={})  # a page of some proxy
     started = time.monotonic()
     for state in (PREPARING, TRAINING, UPLOADING):
-        herald.tell(state)
+        heartbeat.set_state(state)
     assert time.monotonic() - started < 0.2
 
     def told_at_last() -> bool:
-        herald.tell(UPLOADING)
+        heartbeat.set_state(UPLOADING)
         return told(server).get("state") == UPLOADING and not any(
             fault.times for fault in server.faults
         )
@@ -120,18 +120,18 @@ def test_a_hub_in_trouble_delays_nothing_and_the_newest_state_wins(
     until(told_at_last)
 
 
-def test_after_its_end_it_says_no_more(server: HubServer, herald: Heartbeat) -> None:
-    herald.tell(TRAINING)
+def test_after_its_end_it_says_no_more(server: HubServer, heartbeat: Heartbeat) -> None:
+    heartbeat.set_state(TRAINING)
     until(lambda: told(server))
-    herald.close()
+    heartbeat.close()
     commits = len(server.log)
-    herald.tell(UPLOADING)
+    heartbeat.set_state(UPLOADING)
     time.sleep(0.3)
     assert len(server.log) == commits and told(server)["state"] == TRAINING
 
 
 def test_the_log_is_told_in_parts_of_what_is_new_also_by_a_restarted_program(
-    server: HubServer, herald: Heartbeat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: HubServer, heartbeat: Heartbeat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parts() -> list[bytes]:
         return [
@@ -145,16 +145,16 @@ def test_the_log_is_told_in_parts_of_what_is_new_also_by_a_restarted_program(
             f.write(text)
 
     say("boot: run ab12cd34\nhalf a li")
-    herald.tell(TRAINING)
+    heartbeat.set_state(TRAINING)
     until(lambda: parts() == [b"boot: run ab12cd34\n"])
     server.fault(COMMIT, status=403)  # this beat is lost; what it told is told by the next one
     say(f"ne\n{TOKEN}\n")
-    herald.tell(TRAINING)
+    heartbeat.set_state(TRAINING)
     until(lambda: not any(fault.times for fault in server.faults))
     say("more\n")
-    herald.tell(UPLOADING)
+    heartbeat.set_state(UPLOADING)
     until(lambda: parts() == [b"boot: run ab12cd34\n", b"half a line\n***\nmore\n"])
-    herald.close()
+    heartbeat.close()
     again = Heartbeat(
         make_plan(server.url, "http://127.0.0.1:1/v1", run_id="ab12cd34"),
         {"HF_TOKEN": Secret(TOKEN)},
@@ -164,13 +164,13 @@ def test_the_log_is_told_in_parts_of_what_is_new_also_by_a_restarted_program(
         Notifier(None, ""),
     )
     say("after a restart\n")
-    again.tell(TRAINING)
+    again.set_state(TRAINING)
     until(lambda: parts()[2:] == [b"after a restart\n"])
     again.close()
 
 
-def test_a_log_that_cannot_be_read_is_no_obstacle(herald: Heartbeat) -> None:
-    assert b"cannot be read" in herald.log()
+def test_a_log_that_cannot_be_read_is_no_obstacle(heartbeat: Heartbeat) -> None:
+    assert b"cannot be read" in heartbeat.log()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_beat_tells_how_long_the_run_will_take_by_the_trainers_word_and_the_pl
         line,
         Notifier(None, ""),
     )
-    made.tell(TRAINING)
+    made.set_state(TRAINING)
     until(lambda: told(server))
     made.close()
     seen = told(server)
@@ -253,7 +253,7 @@ def test_the_moment_the_forecast_crosses_the_limit_a_warning_is_logged_and_sent_
     meter = SpendMeter(plan, machine(3600), NOBODY)
     made = Heartbeat(plan, {"HF_TOKEN": Secret(TOKEN)}, work, meter, line, notify)
     for word in ("one", "two"):
-        made.tell(TRAINING, word)
+        made.set_state(TRAINING, word)
         until(lambda w=word: told(server).get("message") == w)  # type: ignore[misc]
     made.close()
     notify.close()
@@ -272,10 +272,10 @@ def test_the_moment_the_forecast_crosses_the_limit_a_warning_is_logged_and_sent_
     ids=["stars alone", "a secret", "the veil's note", "nothing"],
 )
 def test_it_knows_whether_the_log_held_a_secret(
-    herald: Heartbeat, tmp_path: Path, log: str, masked: bool
+    heartbeat: Heartbeat, tmp_path: Path, log: str, masked: bool
 ) -> None:
     log_file(tmp_path).write_text(log)
-    assert herald.masked() is masked
+    assert heartbeat.has_masked() is masked
 
 
 def test_an_upload_that_fails_stands_in_the_report_at_once_and_is_notified_when_it_lasts(
@@ -300,7 +300,7 @@ def test_an_upload_that_fails_stands_in_the_report_at_once_and_is_notified_when_
         notify,
         clock=lambda: now[0],
     )
-    made.trouble("sft", "HTTP 403: storage limit reached")
+    made.note_trouble("sft", "HTTP 403: storage limit reached")
     until(
         lambda: (
             "sft: HTTP 403: storage limit reached; it is tried again"
@@ -308,11 +308,11 @@ def test_an_upload_that_fails_stands_in_the_report_at_once_and_is_notified_when_
         )
     )
     since = told(server)["trouble_since"]
-    assert not sent and made.troubled("sft") == f"HTTP 403: storage limit reached; since {since}"
+    assert not sent and made.trouble_of("sft") == f"HTTP 403: storage limit reached; since {since}"
     now[0] = 21.0
     for _ in range(2):
-        made.trouble("sft", "HTTP 403: storage limit reached")
-    made.trouble("sft", "")
+        made.note_trouble("sft", "HTTP 403: storage limit reached")
+    made.note_trouble("sft", "")
     until(lambda: told(server)["trouble"] == "")
     made.close()
     notify.close()

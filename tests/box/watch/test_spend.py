@@ -95,9 +95,12 @@ def test_training_stops_before_uploads_are_given_up_and_both_before_the_limit() 
     )  # a cent a second, twice 5 s of margin
     for at, soft, hard in ((35_980, False, False), (35_994, True, False), (36_000, True, True)):
         clock.now = 1000.0 + at
-        assert (meter.soft() is not None, meter.hard() is not None) == (soft, hard), at
+        assert (meter.should_stop() is not None, meter.must_give_up() is not None) == (
+            soft,
+            hard,
+        ), at
     assert (
-        (stop := meter.soft())
+        (stop := meter.should_stop())
         and stop.reason == "spend_limit"
         and stop.text.endswith("of the limit of $360.00 used")
     )
@@ -108,34 +111,35 @@ def test_a_limit_of_time_works_the_same_way_and_is_not_taken_for_one_of_money() 
     clock = Clock()
     meter = SpendMeter(plan_of(life_s=1000), machine(), NOBODY, clock)
     clock.now += 985
-    assert meter.soft() is None
+    assert meter.should_stop() is None
     clock.now += 8
     assert (
-        (stop := meter.soft())
+        (stop := meter.should_stop())
         and stop.reason == "max_duration"
         and "minutes used" in stop.text
-        and meter.hard() is None
+        and meter.must_give_up() is None
     )
     clock.now += 7
-    assert (stop := meter.hard()) and stop.reason == "max_duration"
+    assert (stop := meter.must_give_up()) and stop.reason == "max_duration"
 
 
 def test_the_margin_follows_what_was_measured() -> None:
     clock = Clock()
     meter = SpendMeter(plan_of(life_s=10_000), machine(), NOBODY, clock)
     clock.now += 9_000
-    assert meter.soft() is None
+    assert meter.should_stop() is None
     meter.note_save(0.1)
     assert meter.margin == ASSUMED["cpu"], "a quick save proves nothing about a slow one"
     meter.note_save(200)
     meter.note_upload(300)
-    assert (meter.margin.checkpoint_s, meter.margin.upload_s) == (200, 300) and meter.soft(), (
-        "1,002 s before the end"
-    )
+    assert (meter.margin.checkpoint_s, meter.margin.upload_s) == (
+        200,
+        300,
+    ) and meter.should_stop(), "1,002 s before the end"
 
 
 def test_a_life_of_no_length_is_over_at_once() -> None:
-    assert SpendMeter(plan_of(life_s=0), machine(), NOBODY, Clock()).hard()
+    assert SpendMeter(plan_of(life_s=0), machine(), NOBODY, Clock()).must_give_up()
 
 
 @pytest.fixture
@@ -206,7 +210,7 @@ def test_a_deadline_that_only_says_when_the_money_is_used_up_is_the_spend_limit(
     assert me.created_at
     now = me.created_at + timedelta(seconds=40.02)  # a moment before the money itself says so
     meter = SpendMeter(plan, me, NOBODY, clock=lambda: 0.0, now=lambda: now)
-    stop = meter.soft()
+    stop = meter.should_stop()
     assert meter.spent_cents < meter.soft_cents and stop and stop.reason == reason
 
 

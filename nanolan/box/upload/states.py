@@ -1,0 +1,73 @@
+"""The states that the trainer saves on the way, to the Hub while it trains; only the newest of a phase stays there."""
+
+from __future__ import annotations
+
+from nanolan.box.context import BoxRun, say
+from nanolan.box.upload.checkpoint import NOTE_PATIENCE_S, frozen_copy, mask_meta, save
+from nanolan.checkpoint.manifest import (
+    whole_steps,
+)
+from nanolan.errors import NanolanError
+
+
+class StateUploads:
+    """While a phase trains: its newest state to the Hub every `upload_minutes`, the newest wins."""
+
+    def __init__(self, box: BoxRun, phase: str) -> None:
+        self._box, self._phase = box, phase
+        self._ticker = box.deps.ticker(self.send, 60 * box.plan.upload_minutes, self._trouble)
+
+    def _trouble(self, e: Exception) -> None:
+        """Training goes on, the next state follows."""
+        say(f"state of {self._phase} not uploaded: {e}")
+        if not self._ticker.closed:
+            self._box.heartbeat.note_trouble(self._box.saved(self._phase), str(e))
+
+    def __enter__(self) -> StateUploads:
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Give up what is under way: the phase's result, or its last state, follows."""
+        self._ticker.close(None)
+        self._box.heartbeat.note_trouble(self._box.saved(self._phase), "")
+
+    def send(self) -> None:
+        """Upload the newest state if the Hub has not got it yet."""
+        box, phase = self._box, self._phase
+        known = box.states.get(phase)
+        for folder, manifest in whole_steps(box.out_dir(phase)):
+            if (
+                manifest.phase != phase
+                or manifest.final
+                or known
+                and manifest.step <= known.manifest.step
+            ):
+                return
+            with frozen_copy(box, phase, folder, manifest, in_training=True) as copy:
+                proof = box.states[phase] = save(
+                    box,
+                    copy,
+                    mask_meta(copy, manifest),
+                    box.saved(phase),
+                    lambda: self._ticker.closed,
+                )
+            say(f"phase {phase}: state of step {proof.manifest.step} proven in {box.saved(phase)}")
+            box.heartbeat.set_state(box.heartbeat.state)
+            return
+
+
+def remove_states(box: BoxRun, phase: str) -> None:
+    """Take the states of a phase whose result is proven off the tree (the Hub's history has them). Good to have, no more."""
+    hub = box.deps.hub(box.plan.hf_endpoint, box.token, patience_s=NOTE_PATIENCE_S)
+    try:
+        if stale := sorted(hub.tree(box.plan.runs_repo).under(box.saved(phase))):
+            hub.commit(
+                box.plan.runs_repo,
+                {},
+                f"run {box.plan.run_id}: {phase} is done, its states go",
+                delete=stale,
+            )
+        box.states.pop(phase, None)
+    except NanolanError as e:
+        say(f"the states of {phase} stay in {box.saved(phase)}: {e}")
