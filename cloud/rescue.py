@@ -240,7 +240,7 @@ def upload_log(
     }
     if receipt["verdict"] != "succeeded":
         files[f"runs/{plan['run_id']}/postmortem.json"] = json.dumps(
-            black_box(plan, receipt, log), indent=2
+            postmortem(plan, receipt, log), indent=2
         )
     lines = [
         {
@@ -318,7 +318,7 @@ def read_log() -> str:
         return f"the log cannot be read: {e.strerror}\n"
 
 
-def black_box(plan: dict[str, Any], receipt: dict[str, Any], log: str) -> dict[str, Any]:
+def postmortem(plan: dict[str, Any], receipt: dict[str, Any], log: str) -> dict[str, Any]:
     """Same shape as nanolan/box/upload/postmortem.py makes, without what only the box program knows; the reader adds the reason."""
     seen, not_seen = {}, {}
     for name, command in PROBES.items():

@@ -171,7 +171,7 @@ def show_files(world: World, view: RunView) -> None:
         ("metrics", f"{plan.folder}/metrics.jsonl"),
         ("receipt", f"{plan.folder}/receipt.json"),
         ("report", f"{plan.folder}/report.html"),
-        ("black box", f"{plan.folder}/postmortem.json"),
+        ("postmortem", f"{plan.folder}/postmortem.json"),
     ):
         if path and path in world.hub.files(plan.runs_repo):
             (files / Path(path).name).write_bytes(world.hub.read(plan.runs_repo, path))

@@ -60,7 +60,7 @@ class BoxDeps:
     notifier: Callable[..., Notifier] = Notifier
     pool: Callable[[], Executor] = lambda: ThreadPoolExecutor(1)
     render: Callable[[str, Mapping[str, str], float], str] = render  # the report and the card
-    probes: Mapping[str, Probe] = field(default_factory=lambda: PROBES)  # of the black box
+    probes: Mapping[str, Probe] = field(default_factory=lambda: PROBES)  # of the postmortem
 
 
 @dataclass

@@ -1,6 +1,6 @@
-"""Is the machine what was paid for? GPUs, their memory, nobody else on them, CUDA working, room on the disk.
+"""Check the machine before anything is downloaded: number of GPUs, their memory, other processes on them, CUDA, disk space.
 
-Checked before anything is downloaded; may cost --probation-usd at most. A machine that fails is deleted.
+The check costs --probation-usd at most. A machine that fails it is deleted.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from nanolan.plan import Plan
 from nanolan.run.environment import Environment
 
 PATIENCE_S = {"cuda": 300.0, "cpu": 2.0}  # a driver may come up late; in a rehearsal nothing does
-LEAST_MEMORY = 0.85  # of the offer's memory; makers' gigabytes are of different kinds
-STATE_SIZE = 2.7  # a state with its optimizer / the model file (measured at d20: 5.2 of 2.08 GB, and some air)
+LEAST_MEMORY = 0.85  # of the offer's memory; gigabytes are 10^9 or 2^30 bytes, by vendor
+STATE_SIZE = 2.7  # a state with its optimizer / the model file (measured at d20: 5.2 of 2.08 GB, and a reserve)
 STATES = 3  # two that are kept and one being written
 
 
@@ -33,7 +33,7 @@ def inspect_machine(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """What is wrong with this machine, or "" as soon as all that was rented is usable."""
+    """What is wrong with this machine, or "". Waits for a driver that comes up late, within the probation's money."""
     if problem := disk_problem(plan, shutil.disk_usage(work).free, already_here(work)):
         return problem
     end = clock() + min(
@@ -58,23 +58,25 @@ def look(plan: Plan) -> str:
     return gpu_problem(plan, names, usable_cuda_devices()) if plan.device == "cuda" else ""
 
 
-def memory_problem(plan: Plan, told: list[str]) -> str:
-    """nvidia-smi's memory.total lines ("81559 MiB") against the offer's; what cannot be read is no problem."""
+def memory_problem(plan: Plan, lines: list[str]) -> str:
+    """nvidia-smi's memory.total lines ("81559 MiB") against the offer's; a line that cannot be read counts as enough."""
     least_mib = LEAST_MEMORY * 1024 * plan.offer.vram_gb
-    small = [t for t in told if t.split(" ")[0].isdigit() and int(t.split(" ")[0]) < least_mib]
+    small = [
+        line for line in lines if (mib := line.split(" ")[0]).isdigit() and int(mib) < least_mib
+    ]
     return (
         f"GPUs of {plan.offer.vram_gb} GB were rented, nvidia-smi shows {small[0]}" if small else ""
     )
 
 
 def busy_problem(pids: list[str]) -> str:
-    """Nobody else may compute on the GPUs before we do; what is no process id ("[N/A]", "[Insufficient Permissions]") is nobody."""
+    """Other processes on the GPUs; a line that is no process id ("[N/A]", "[Insufficient Permissions]") does not count."""
     pids = [p for p in pids if p.isdigit()]
     return f"{len(pids)} other process{'es' * (len(pids) > 1)} compute on the GPUs" if pids else ""
 
 
 def disk_problem(plan: Plan, free: int, here: int) -> str:
-    """Room for what is still to be downloaded and for the states; `here` bytes of it are used already."""
+    """Whether the disk holds what is still to be downloaded and the states; `here` bytes of it are used already."""
     model = max((f.size for p in plan.inputs for f in p.files if "/model_" in f.path), default=0)
     need = (
         sum(p.size for p in (*plan.inputs, *plan.datasets))
@@ -89,7 +91,7 @@ def disk_problem(plan: Plan, free: int, here: int) -> str:
 
 
 def already_here(work: Path) -> int:
-    """Bytes that an earlier life of this program has put on the disk."""
+    """Bytes on the disk from an earlier start of this program."""
     return sum(
         p.stat().st_size
         for part in ("model", "data", "trainer/out")
@@ -117,9 +119,9 @@ def gpu_problem(plan: Plan, names: list[str], usable: int | None) -> str:
 
 
 def query_gpus(field: str, what: str = "gpu") -> list[str]:
-    """By nvidia-smi (the rehearsal's own in a rehearsal) a field of each GPU, or of its "compute-apps"; [] when it fails.
+    """A field of each GPU, or of its "compute-apps", from nvidia-smi (in a rehearsal, from its stand-in); [] when it fails.
 
-    A row is known by the GPU's id in front: what else is printed are warnings, and the exit code may be that of one.
+    A row starts with the GPU's id. Other lines are warnings, and a warning can set the exit code.
     """
     own = Path(os.environ.get("BOX_ROOT", "") + "/usr/bin/nvidia-smi")
     uuid = "uuid" if what == "gpu" else "gpu_uuid"
@@ -160,7 +162,7 @@ PACKAGES = (
 
 @cache
 def environment_here() -> Environment:
-    """This machine's, asked once; what it does not tell is left out."""
+    """Versions and hardware of this machine, read once; what is unknown is left out."""
     drivers = query_gpus("driver_version")
     return Environment(
         platform.python_version(),

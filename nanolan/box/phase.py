@@ -1,6 +1,6 @@
-"""One phase on the machine: train it, once more if it dies, judge it by the checkpoint it left; then evaluate that.
+"""One phase: train it, once more if the trainer dies, evaluate the checkpoint, decide whether the next phase may begin.
 
-A phase whose checkpoint is whole is never trained again, whatever was killed in between.
+The checkpoint that it left decides, not an exit code: a phase whose checkpoint is whole is never trained again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from nanolan.phases import PHASES, closed
 from nanolan.run.causes import cause_of, explain, sentence
 from nanolan.run.record import TRAINING, PhaseReport, StopReason
 
-MOST_ATTEMPTS = 3  # box programs that died over one phase
-MOST_RESTARTS = 1  # of a trainer that died, hung or lost its numbers
+MOST_ATTEMPTS = 3  # starts of the box program per phase
+MOST_RESTARTS = 1  # of a trainer that died, hung or whose loss became NaN
 
 
 def train(box: BoxRun, phase: str) -> tuple[Path, Manifest]:
-    """The whole, final checkpoint of `phase`: the one that is here already, or a newly trained one; RunStopped if there is none."""
+    """The final checkpoint of `phase`, trained now unless it is on this disk already; RunStopped when training left none."""
     if found := newest_whole(box.out_dir(phase), phase, final=True):
         say(f"phase {phase}: step {found[1].step} is here already")
         return found
@@ -53,9 +53,9 @@ def train(box: BoxRun, phase: str) -> tuple[Path, Manifest]:
         if reason == "bad_data" or not _try_again(box, phase, code, stop, dog):
             box.heartbeat.set_phase(phase, PhaseReport("failed"))
             raise RunStopped(reason, f"phase {phase}: {why}")
-        say(f"phase {phase}: {why}; starting it once more, from the last state")
+        say(f"phase {phase}: {why}; training again from the last state")
         box.notify.tell(
-            f"{phase} starts once more", f"{why}; it goes on from the last state", WARNING
+            f"{phase} is trained again", f"{why}; it continues from the last state", WARNING
         )
 
 
@@ -85,12 +85,12 @@ def _run(box: BoxRun, phase: str, dog: Watchdog) -> tuple[int, StopReason | None
 
 
 def save_s(box: BoxRun) -> float:
-    """Seconds that a stopped trainer gets for its save: what the meter keeps back for that, by what saving took so far."""
+    """Seconds that a stopped trainer gets for its save: the meter's reserve, which follows the longest save so far."""
     return max(GRACE_S, SAFETY * box.meter.margin.checkpoint_s)
 
 
 def _slow(box: BoxRun, phase: str) -> StopReason | None:
-    """The first steps of a run end its probation: only then it says that it trains. A machine that is too slow is given back."""
+    """After the first steps: set the state to TRAINING, which ends the probation, or stop a machine that is too slow."""
     if (
         box.heartbeat.state == TRAINING
         or (pace := first_pace(trainer_folder(box.work) / "metrics.jsonl", phase)) is None
@@ -118,7 +118,7 @@ def _failure(box: BoxRun, code: int, stop: StopReason | None) -> tuple[str, str]
 
 
 def _try_again(box: BoxRun, phase: str, code: int, stop: StopReason | None, dog: Watchdog) -> bool:
-    """Whether another try is worth its money: the first time that it died or hung after it had got somewhere."""
+    """Whether to train again: only once, and only if the trainer made progress before it died or hung."""
     if stop and stop.reason != "hang" or box.stop():
         return False
     progressed = dog.step > 0 or code < 0 or stop is not None
@@ -139,7 +139,7 @@ def init_dir(box: BoxRun, phase: str) -> Path:
 
 
 def fetch_state(box: BoxRun) -> None:
-    """The saved state that the plan goes on from, to where the trainer looks for it; BadAnswer when it arrives damaged."""
+    """Download the state that the plan resumes from to where the trainer looks for it; BadAnswer when it is damaged."""
     pinned, phase = box.plan.resume, box.plan.phases[0]
     if pinned is None or newest_whole(box.out_dir(phase), phase):
         return
@@ -157,12 +157,12 @@ def fetch_state(box: BoxRun) -> None:
     state = read_whole(folder)
     box.out_dir(phase).mkdir(parents=True, exist_ok=True)
     folder.replace(box.out_dir(phase) / f"step-{state.step:06d}")
-    say(f"phase {phase}: goes on from the state saved at step {state.step}")
+    say(f"phase {phase}: continues from the state saved at step {state.step}")
 
 
 # ------------------------------------------------------------------ after a phase
 def evaluate(box: BoxRun, phase: str) -> dict[str, Any]:
-    """The evaluation of the phase's checkpoint, {} where there is none; it never fails a run, what was trained is saved anyway."""
+    """The scores of the phase's checkpoint, {} where there are none. A failed evaluation never fails the run."""
     results = box.evaluation(phase)
     if box.plan.evaluate == "none" or box.stop():
         return {}
@@ -205,26 +205,26 @@ def _cause(box: BoxRun, code: int, step: int) -> str:
 
 
 def pass_gate(box: BoxRun, phase: str, measured: dict[str, float]) -> None:
-    """RunStopped unless the next phase may begin: nobody wants to stop, its upper estimate is affordable, the gate is open."""
+    """RunStopped unless the next phase may begin: no stop request, money for its upper estimate, gate passed."""
     i = box.plan.phases.index(phase) + 1
     if i == len(box.plan.phases):
         return
     following = box.plan.phases[i]
     high = box.plan.predicted.phase_high_cents.get(following, 0) if box.plan.predicted else 0
     if stop := box.stop():
-        raise RunStopped(stop.reason, f"{stop.text}: {following} was not begun")
+        raise RunStopped(stop.reason, f"{stop.text}: {following} was not started")
     if box.meter.spent_cents + high > box.meter.soft_cents:
         raise RunStopped(
             "spend_limit",
-            f"{following} was not begun: {dollars(box.meter.spent_cents)} are spent, it may cost "
+            f"{following} was not started: {dollars(box.meter.spent_cents)} are spent, it may cost "
             f"{dollars(high)}, and {dollars(box.meter.limit_cents)} is the limit",
         )
     if box.plan.gate and (why := closed(box.plan.gate, measured)):
-        raise RunStopped("gate", f"{following} was not begun: {why}")
+        raise RunStopped("gate", f"{following} was not started: {why}")
 
 
 def _count(path: Path) -> int:
-    """Count one more in a file; the number so far. RunStopped where the disk does not take it: nothing can be trained there."""
+    """Add one to the number in a file and return it. RunStopped when the disk does not take it: nothing can be trained there."""
     try:
         number = int(path.read_text() or 0) + 1
     except (OSError, ValueError):  # the first one, or cut off by a crash
@@ -237,7 +237,7 @@ def _count(path: Path) -> int:
 
 
 def _next_attempt(box: BoxRun, phase: str) -> int:
-    """Count this attempt at a phase; RunStopped when the box program died over it too often."""
+    """The number of this attempt at a phase; RunStopped when the box program died in it too often."""
     attempt = _count(box.state / f"attempts-{phase}")
     if attempt > MOST_ATTEMPTS:
         raise RunStopped(

@@ -1,4 +1,4 @@
-"""Runs one training phase as a process tree of its own: start, watch, stop, leave nothing behind.
+"""Runs one training phase as a process tree of its own: start, watch, stop, kill what is left.
 
 The trainer's environment holds neither cloud key nor Hub token. A phase is judged by the checkpoint it saved,
 not by an exit code: torchrun returns 1 after a clean save on SIGTERM.
@@ -25,9 +25,9 @@ from nanolan.files import write_plain
 from nanolan.plan import Plan
 from nanolan.run.record import StopReason
 
-MARK = "NANOLAN_TRAINER"  # in the environment of every process of a phase: its workers leave the group and the session
+MARK = "NANOLAN_TRAINER"  # in the environment of every process of a phase: workers may leave the process group and the session
 GRACE_S = 40.0  # from SIGTERM to SIGKILL, at least; a state of a d20 took 26 to 39 s
-HUNG_GRACE_S = 10.0  # one that does not move will hardly save
+HUNG_GRACE_S = 10.0  # a trainer that hangs will hardly save
 STACKS_S = 1.0  # for the ranks to print their stacks
 POLL_S, RESCAN_S = 0.2, 0.02
 KEPT = re.compile(
@@ -41,7 +41,7 @@ def trainer_environment(
     netrc: Path | None = None,
     account: TrainerUser | None = None,
 ) -> dict[str, str]:
-    """All that a trainer gets of the box program's environment, and its own settings; wandb's key is in the file `netrc`."""
+    """The trainer's environment: what KEPT matches of `host`, and its own settings; wandb's key is in the file `netrc`."""
     kept = {k: v for k, v in host.items() if KEPT.fullmatch(k)}
     wandb = (
         {"NETRC": str(netrc), "WANDB_BASE_URL": plan.wandb_base_url}
@@ -68,13 +68,13 @@ def trainer_environment(
 def make_job(
     plan: Plan, phase: str, work: Path, init: Path, out: Path, wandb: bool
 ) -> dict[str, Any]:
-    """What the trainer is told (nanolan/train/job.py): start from the checkpoint in `init`, save to `out`."""
+    """The trainer's job (nanolan/train/job.py): start from the checkpoint in `init`, save to `out`."""
     group = {
         "project": plan.wandb_project,
         "name": f"{plan.run_name}-{phase}",
         "group": plan.run_name,
         "id": f"{plan.run_id}-{phase}",
-    }  # a resumed phase goes on with it
+    }  # a resumed phase continues this wandb run
     return {
         "phase": phase,
         "run_id": plan.run_id,
@@ -97,14 +97,14 @@ def make_job(
 
 
 def evaluation_of(job: dict[str, Any], plan: Plan, results: Path) -> dict[str, Any]:
-    """The job that judges what `job` has trained."""
+    """The job that evaluates the checkpoint of `job`."""
     return job | {"evaluate": plan.evaluate, "humaneval": plan.humaneval, "results": str(results)}
 
 
 def trainer_command(plan: Plan, job: Path) -> list[str]:
-    """torchrun on this machine, the same for one process; a stand-in trainer runs as it is.
+    """torchrun, also for one process; a stand-in trainer runs without it.
 
-    The ranks meet at 127.0.0.1: the machine's own host name may not resolve, and then torchrun waits for ever.
+    The ranks connect to 127.0.0.1: the host name may not resolve, and then torchrun waits for ever.
     """
     if plan.trainer != "nanolan.train":
         return [sys.executable, "-m", plan.trainer, str(job)]
@@ -133,9 +133,9 @@ def run_trainer(
     account: TrainerUser | None = None,
     grace_s: Callable[[], float] = lambda: GRACE_S,
 ) -> tuple[int, StopReason | None]:
-    """Run a phase to its end or until `stop()` gives a reason; (exit code, that). Nothing of it lives on.
+    """Run a phase to its end or until `stop()` gives a reason; (exit code, reason). Kills every process of it before returning.
 
-    Without an `account` it runs as this program does.
+    Without an `account` it runs as this program's user.
     """
     write_plain(job_file, json.dumps(job, indent=2).encode())
     server = urlsplit(plan.wandb_base_url).netloc  # with its port, as wandb looks it up
@@ -161,7 +161,7 @@ def run_trainer(
             hung = reason is not None and reason.reason == "hang"
             if hung:
                 show_stacks(plan.run_id)
-            end_politely(child, HUNG_GRACE_S if hung else grace_s())
+            terminate(child, HUNG_GRACE_S if hung else grace_s())
     finally:
         kill_trainers(plan.run_id)
         child.wait()
@@ -171,8 +171,8 @@ def run_trainer(
 
 
 def write_netrc(folder: Path, wandb_key: str, account: TrainerUser | None, host: str) -> Path:
-    """wandb's key where wandb looks for it, 0600 and the trainer's, while the trainer runs: an environment is inherited by all
-    that it starts, and shown by /proc."""
+    """wandb's key where wandb looks for it, mode 0600, owned by the trainer, while the trainer runs. Not in the environment:
+    child processes inherit it, and /proc shows it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".netrc"
     path.unlink(missing_ok=True)
@@ -184,7 +184,7 @@ def write_netrc(folder: Path, wandb_key: str, account: TrainerUser | None, host:
 
 
 def show_stacks(run_id: str) -> None:
-    """Have every rank print where it stands, into the log: the trainer answers SIGUSR1 so (nanolan/train/processes.py)."""
+    """Make every rank print its stack into the log by SIGUSR1 (nanolan/train/processes.py)."""
     for p in _marked(run_id):
         try:
             if catches(p.pid, signal.SIGUSR1):
@@ -195,7 +195,7 @@ def show_stacks(run_id: str) -> None:
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal; anyone else would be killed by it. False where /proc does not tell."""
+    """Whether a process has a handler for a signal, which kills it otherwise. False where /proc cannot be read."""
     try:
         caught = re.search(
             r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.M
@@ -205,10 +205,10 @@ def catches(pid: int, number: int) -> bool:
     return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
 
 
-def end_politely(child: subprocess.Popen[Any], grace_s: float) -> None:
-    """SIGTERM to the ranks, so that they save; what is left after `grace_s` is for SIGKILL.
+def terminate(child: subprocess.Popen[Any], grace_s: float) -> None:
+    """Send SIGTERM to the ranks, so that they save, and wait `grace_s` for them; SIGKILL is for the caller.
 
-    Not to torchrun, which kills its ranks 30 s after its own SIGTERM, in the middle of a long save; it ends with them.
+    torchrun itself gets no signal: it would kill its ranks 30 s later, in the middle of a long save. It ends with them.
     """
     for p in ranks_of(child):
         try:
@@ -233,14 +233,14 @@ def ranks_of(child: subprocess.Popen[Any]) -> list[psutil.Process]:
 def _is_rank(p: psutil.Process) -> bool:
     try:
         return "LOCAL_RANK" in p.environ()
-    except psutil.AccessDenied:  # another user's: torchrun has no other children that matter
+    except psutil.AccessDenied:  # runs as another user: torchrun has no other children that matter
         return True
     except psutil.Error:
         return False
 
 
 def kill_trainers(run_id: str) -> int:
-    """Kill every process that carries this run's mark (an earlier box program's too); how many there were."""
+    """Kill every process that carries this run's mark (an earlier box program's too); returns their number."""
     killed: set[int] = set()
     empty = 0
     while empty < 2:  # twice: a process in the middle of fork or exec can be missed once
@@ -260,15 +260,19 @@ def _marked(run_id: str) -> list[psutil.Process]:
     found = []
     for p in psutil.process_iter():
         try:
-            if p.pid != os.getpid() and p.status() != psutil.STATUS_ZOMBIE and _is_ours(p, run_id):
+            if (
+                p.pid != os.getpid()
+                and p.status() != psutil.STATUS_ZOMBIE
+                and _belongs_to(p, run_id)
+            ):
                 found.append(p)
         except (psutil.Error, OSError):
             continue
     return found
 
 
-def _is_ours(p: psutil.Process, run_id: str) -> bool:
-    """By its mark; a root that may not look into others' environments (in some containers) knows its trainer's by the account."""
+def _belongs_to(p: psutil.Process, run_id: str) -> bool:
+    """By the mark in its environment; by its user id where root may not read environments (in some containers)."""
     try:
         return p.environ().get(MARK) == run_id
     except psutil.AccessDenied:

@@ -1,10 +1,10 @@
-"""The trainer's confinement on a rented machine: a user of its own, and the one folder that it may write.
+"""Confines the trainer on a rented machine: a user of its own, and one folder that it may write.
 
-    work/            root's: code, inputs, job files
-    work/trainer/    the trainer's desk: out/, metrics.jsonl, heartbeat.json, what it measured; and its home
+    work/            owned by root: code, inputs, job files
+    work/trainer/    owned by the trainer: out/, metrics.jsonl, heartbeat.json, evaluations; its home
 
-The trainer reads what strangers made (checkpoints, data) and may run what a model wrote, so it gets neither root's rights nor a
-way to the secrets, which root alone can read. Where that cannot be done it runs as the box program does, and the log says why.
+The trainer reads foreign checkpoints and data and may run code that a model wrote, so it must neither be root nor read
+the secrets. Where that is not possible it runs as the box program's user, and the log says why.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Any
 UID = (
     71_717  # between the ranges that distributions, systemd and containers give out; it has no name
 )
-METADATA = "169.254.169.254"  # where clouds show a machine its own startup script, to whoever asks from there
+METADATA = "169.254.169.254"  # where a cloud shows every process of a machine its startup script
 PROBE_S = 60.0
-# What CUDA opens. nvidia-caps, nvidia-nvswitch and nvidia-nvlink are root's alone by default, and it does without them
+# What CUDA opens. nvidia-caps, nvidia-nvswitch and nvidia-nvlink belong to root by default, and CUDA works without them
 NODES = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm")
-# As the trainer's user: can it start, read its inputs, write its desk and use the GPUs? The last line says what it cannot.
+# Run as the trainer's user: can it start, read its inputs, write its folder and use the GPUs? The last line says what fails.
 PROBE = """
 import os, sys
 import nanolan
-desk, *rest = sys.argv[1:]
+home, *rest = sys.argv[1:]
 nodes = rest[rest.index("--") + 1:]
 for path in rest[:rest.index("--")]:
     for folder, _, names in os.walk(path, onerror=lambda e: sys.exit(str(e))):
         for name in names:
             open(os.path.join(folder, name), "rb").close()
-for path in [desk, *nodes]:
+for path in [home, *nodes]:
     if not os.access(path, os.R_OK | os.W_OK):
         sys.exit(path + " cannot be written")
 """
@@ -41,7 +41,7 @@ for path in [desk, *nodes]:
 
 @dataclass(frozen=True)
 class TrainerUser:
-    """Whom a trainer runs as."""
+    """The operating system user that a trainer runs as."""
 
     uid: int
     home: Path
@@ -70,7 +70,7 @@ def trainer_folder(work: Path) -> Path:
 def confine(
     work: Path, *, uid: int = UID, dev: Path = Path("/dev"), python: str = sys.executable
 ) -> tuple[TrainerUser | None, str]:
-    """(the account that the trainer gets, "") or (None, why it runs as this program's own user)."""
+    """(the trainer's user, "") or (None, why the trainer runs as this program's user)."""
     trainer_folder(work).mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
         return None, "the box program is not root"
@@ -111,8 +111,7 @@ def confine(
 
 
 def chown_tree(folder: Path, uid: int) -> None:
-    """Give all of a desk to its trainer: what root has put there, or an earlier life. Nothing is followed: neither a link nor a
-    second name, by which a file elsewhere would be given away."""
+    """Make `uid` the owner of everything in a folder, except links and files with a second name: these may be files elsewhere."""
     for place, folders, files in os.walk(folder):
         for path in [Path(place), *(Path(place, name) for name in folders + files)]:
             facts = path.lstat()
@@ -125,7 +124,8 @@ def chown_tree(folder: Path, uid: int) -> None:
 
 
 def block_metadata_service(uid: int = UID) -> str:
-    """Keep the trainer from the cloud's metadata service (TCP alone: its name server may have the same address); "" or why not."""
+    """Reject the trainer's TCP connections to the cloud's metadata service; "" or why that failed. UDP stays open: the name server
+    may have the same address."""
     rule = [
         "OUTPUT",
         "-p",
@@ -151,7 +151,7 @@ def block_metadata_service(uid: int = UID) -> str:
         )
 
     try:
-        if iptables("-C").returncode == 0:  # of an earlier life
+        if iptables("-C").returncode == 0:  # from an earlier start
             return ""
         done = iptables("-I")
     except (OSError, subprocess.SubprocessError) as e:

@@ -1,4 +1,4 @@
-"""The end of a machine: what it may be deleted for, and its deletion, by itself or by whoever holds a key."""
+"""Deletes this instance and polls until it is gone; without a key on it, waits to be deleted by `just guard` or the provider."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POWER_OFF_S = 60.0
 
 
 def warrant_of(box: BoxRun, receipt: Receipt) -> Warrant:
-    """What this machine may be deleted for."""
+    """The warrant to delete this instance."""
     if box.unsaved:
         return MoneyStop(receipt.message, ", ".join(box.unsaved))
     if receipt.verdict == SUCCEEDED:
@@ -30,8 +30,8 @@ def warrant_of(box: BoxRun, receipt: Receipt) -> Warrant:
 
 
 def accepted(box: BoxRun, warrant: Warrant) -> Warrant:
-    """The warrant, if it holds. One that says "all is proven" while a phase has no proof is refused: what is whole here is saved
-    and proven first, within the limits; then the machine goes, with what is lost by its name. It never stays for that."""
+    """The warrant, if each of its phases has a proof. Else what is whole on this disk is saved and proven first, within the limits,
+    and the warrant names what is lost. The instance is deleted in any case."""
     lacking = (
         [phase for phase in box.plan.phases if phase not in proven_phases(warrant)]
         if isinstance(warrant, Proven)
@@ -42,7 +42,7 @@ def accepted(box: BoxRun, warrant: Warrant) -> Warrant:
     say(f"NOT deleting yet: no proof of {', '.join(lacking)}; saving what there is")
     try:
         save_the_rest(box, set(box.plan.phases) - set(lacking))
-    except Exception as e:  # whatever it is, the machine must go
+    except Exception as e:  # the instance must be deleted all the same
         say(f"that failed: {type(e).__name__}: {e}")
     return (
         MoneyStop("not everything was proven", ", ".join(box.unsaved))
@@ -52,19 +52,20 @@ def accepted(box: BoxRun, warrant: Warrant) -> Warrant:
 
 
 def proven_phases(warrant: Proven) -> set[str]:
-    """The phases whose result it proves."""
+    """The phases whose result has a proof."""
     return {p.manifest.phase for p in warrant.proofs if p.manifest.final}
 
 
 def delete(box: BoxRun, warrant: Warrant) -> None:
-    """Delete this machine: for 15 minutes every few seconds, then slower; after the provider's own limit it is powered off."""
+    """Delete this instance and poll until it is gone: every few seconds for 15 minutes, then slower. Past its deadline it is also
+    powered off."""
     say(f"deleting for {accepted(box, warrant)}")
     while True:
         try:
             gone = delete_and_confirm(box.api, box.me, clock=box.deps.clock)
             say(f"deleted: {gone.seen}")
             return
-        except Exception as e:  # whatever was answered, the machine must go
+        except Exception as e:  # the instance must be deleted, whatever was answered
             say(f"{type(e).__name__}: {e}")
         if box.deps.now() > parse_time(box.meter.deadline):
             power_off()
@@ -72,9 +73,9 @@ def delete(box: BoxRun, warrant: Warrant) -> None:
 
 
 def wait_to_be_deleted(box: BoxRun, warrant: Warrant) -> None:
-    """The end of a machine without a key: whoever holds one deletes it; after the provider's own limit it is powered off."""
+    """Without a Shadeform key: wait for `just guard` or the provider to delete this instance; past its deadline power it off."""
     say(
-        f"may be deleted for {accepted(box, warrant)}. No Shadeform key is on this machine: it waits for just guard, or for the "
+        f"ready to be deleted: {accepted(box, warrant)}. No Shadeform key is on this machine: it waits for just guard, or for the "
         f"provider at {box.meter.deadline}, and bills until then"
     )
     while (left_s := (parse_time(box.meter.deadline) - box.deps.now()).total_seconds()) > 0:
@@ -83,9 +84,9 @@ def wait_to_be_deleted(box: BoxRun, warrant: Warrant) -> None:
 
 
 def power_off() -> None:
-    """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
+    """Power this machine off. That may not end the bill, but nothing runs any more, and the provider may notice."""
     say(
-        "it was not deleted and the provider's limit has passed: powering off. Look: https://platform.shadeform.ai/instances"
+        "not deleted, and past the provider's limit: powering off. It may still bill: https://platform.shadeform.ai/instances"
     )
     if os.environ.get("BOX_ROOT"):
         return
@@ -95,7 +96,7 @@ def power_off() -> None:
         OSError,
         MemoryError,
         subprocess.SubprocessError,
-    ) as e:  # no such program, no memory for it: by the kernel itself
+    ) as e:  # no such program or no memory for it: ask the kernel
         say(f"systemctl: {e}")
         with contextlib.suppress(OSError):
             Path("/proc/sysrq-trigger").write_text("o")

@@ -1,6 +1,6 @@
-"""Is the machine as fast as its kind? The first steps, and the Hub's speed, against what earlier runs measured on such GPUs.
+"""Compares the first training steps and the download speed with what earlier runs measured on the same GPU model.
 
-Until the ledger holds three runs, and once the probation's money is spent, being slow is only told.
+With fewer than three earlier runs, or once the probation's money is spent, a slow machine only gets a warning.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import msgspec
 from nanolan.files import last_lines
 from nanolan.plan import UNREADABLE, Plan
 
-STEPS = 5  # looked at; the first one, which compiles, does not count
+STEPS = 5  # measured; the first one, which compiles, does not count
 SLOW = {
     "tok/s": 0.5,
     "bytes/s of the Hub": 0.2,
 }  # of the usual figure; a network varies more than a GPU
 MOST_BYTES = 4 << 20  # of metrics.jsonl: the rows of a phase's beginning
-RUNS = 3  # from so many on, a slow machine is exchanged
+RUNS = 3  # with so many earlier runs, a slow machine is replaced
 
 
 def first_pace(metrics: Path, phase: str) -> float | None:
@@ -52,5 +52,5 @@ def slow_reason(plan: Plan, what: str, unit: str, now: float) -> str:
 
 
 def should_replace(plan: Plan, spent_cents: int) -> bool:
-    """Whether a slow machine is given back: there are figures enough, and its probation is not over."""
+    """Whether a slow machine is replaced: enough earlier runs are known, and its probation is not over."""
     return plan.usual_runs >= RUNS and spent_cents <= plan.probation_cents

@@ -161,8 +161,7 @@ def test_a_trainer_that_fails_leaves_its_log_and_its_last_whole_state(new_box: N
     assert verdict(box) == ("failed", "trainer_failed", 5) and box.deleted
     saved = f"{box.plan.folder}/saved/sft"
     assert (
-        box.log().count("sft step 4/4") == 2
-        and "starting it once more, from the last state" in box.log()
+        box.log().count("sft step 4/4") == 2 and "training again, from the last state" in box.log()
     )
     assert box.holds(saved, 3) and not [p for p in box.files() if p.startswith(SFT)]
     assert "sft step 4/4" in box.uploaded_log("error") and "exit code 1" in box.receipt()["message"]
@@ -200,7 +199,7 @@ def test_a_trainer_that_hangs_shows_its_stacks_and_goes_on_from_its_last_state(
     assert verdict(box) == ("succeeded", "", 0) and box.holds(SFT, 5)
     log = box.log()
     assert (
-        "no progress for 1 s in stage train at step 4; starting it once more" in log
+        "no progress for 1 s in stage train at step 4; training again" in log
         and "Current thread" in log
     )
     assert "sft goes on from" in log and log.count("sft step 2/5") == 1, "it did not begin anew"
@@ -225,7 +224,7 @@ def test_a_trainer_that_hangs_twice_is_stopped_with_its_state_saved(new_box: New
     )
     assert left.seen[
         "gpus"
-    ] and "black box: cause: the trainer made no progress" in box.uploaded_log("error")
+    ] and "postmortem: cause: the trainer made no progress" in box.uploaded_log("error")
 
 
 def test_a_stopped_trainer_gets_the_time_for_its_save_that_the_meter_keeps_back() -> None:
@@ -345,7 +344,7 @@ def test_a_phase_that_the_money_does_not_cover_is_not_begun(new_box: NewBox) -> 
     ).run()
     assert verdict(box) == ("stopped", "spend_limit", 6) and box.holds(MID, 5)
     assert (
-        "sft was not begun" in (message := box.receipt()["message"])
+        "sft was not started" in (message := box.receipt()["message"])
         and "$20.00" in message
         and "sft step" not in box.log()
     )
@@ -478,7 +477,7 @@ def test_another_machine_goes_on_from_a_state_on_the_hub(new_box: NewBox) -> Non
     ).run()
     assert verdict(second) == ("succeeded", "", 0) and second.holds(SFT, 5)
     assert (
-        "goes on from the state saved at step 3" in second.log()
+        "continues from the state saved at step 3" in second.log()
         and "sft step 3/5" not in second.log()
     )
 
@@ -591,7 +590,7 @@ def test_a_manifest_that_a_disk_damages_before_its_upload_is_written_anew(new_bo
     box.wait_for("uploading chatsft_checkpoints")
     (box.work / "trainer/out" / SFT / "step-000005/manifest.json").write_text("z")
     assert box.started[0].wait(60) == 0 and verdict(box) == ("succeeded", "", 0) and box.deleted
-    assert "was damaged; written anew" in box.log() and box.holds(SFT, 5)
+    assert "was damaged; written again" in box.log() and box.holds(SFT, 5)
 
 
 def test_when_the_hub_takes_nothing_until_the_money_is_gone_the_log_says_what_was_lost(

@@ -20,9 +20,9 @@ from msgspec import structs
 from nanolan.box.phase_runner import (
     MARK,
     catches,
-    end_politely,
     kill_trainers,
     run_trainer,
+    terminate,
     trainer_command,
     trainer_environment,
 )
@@ -289,7 +289,7 @@ def test_a_stop_asks_the_ranks_and_not_torchrun_which_would_kill_a_save_after_ha
         stderr=subprocess.DEVNULL,
     )
     until(lambda: (tmp_path / "up0").exists() and (tmp_path / "up1").exists())
-    end_politely(torchrun, 20.0)
+    terminate(torchrun, 20.0)
     assert torchrun.poll() == 0, "it has had no SIGTERM: it would have ended with 1"
     assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
 

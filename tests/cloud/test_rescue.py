@@ -138,7 +138,7 @@ def test_giving_up_uploads_the_masked_log_and_a_receipt_and_deletes_the_machine(
 
 
 @pytest.mark.shows("file", "*/usr/bin/dmesg", "a kernel that tells a secret is the input here")
-def test_giving_up_leaves_a_black_box_that_the_laptop_can_read(box: Box) -> None:
+def test_giving_up_leaves_a_postmortem_that_the_laptop_can_read(box: Box) -> None:
     box.log_file.write_text("".join(f"line {i}\n" for i in range(600)))
     dmesg = box.root / "usr/bin/dmesg"
     dmesg.write_text(f"#!/bin/sh\necho a kernel with {TOKEN}\n")

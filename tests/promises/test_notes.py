@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nanolan import notify
-from nanolan.box import main, phase
+from nanolan.box import context, main, phase
 from nanolan.box.context import RunStopped
 from nanolan.box.watch.log import LogParts, unsaid
 from nanolan.box.watch.periodic import Periodic
@@ -38,7 +38,7 @@ NOTES: dict[str, Callable[[Path], object]] = {
     "timeline": lambda path: Timeline(path).enter("save"),
     "what was notified": lambda path: notify._write(path, ["started"]),
     "parts of the log": parts,
-    "verdict, instance, limit": lambda path: main._write(path, b"{}"),
+    "verdict, instance, limit": lambda path: context.note(path, b"{}"),
     "any other": lambda path: note_plain(path, b"x"),
 }
 

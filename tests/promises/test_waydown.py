@@ -439,7 +439,7 @@ def test_a_read_only_disk_keeps_no_whole_checkpoint_from_the_hub_nor_the_machine
         box.trained()
         disk.read_only()
         assert box.start().wait(60) == 0 and box.deleted and box.holds(SFT, 5), box.log()
-        assert box.receipt()["verdict"] == "failed" and "goes up from its own place" in box.log()
+        assert box.receipt()["verdict"] == "failed" and "is uploaded without a copy" in box.log()
 
 
 def test_without_memory_for_another_process_a_whole_checkpoint_is_tried_until_the_money_is_gone_then_the_machine_goes(

@@ -94,7 +94,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
 
 
 @pytest.mark.parametrize(
-    "view, black_box, log, cause, following",
+    "view, postmortem, log, cause, following",
     [
         # it goes on
         (
@@ -243,12 +243,12 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
     ],
 )
 def test_every_way_that_a_run_can_be_has_its_cause_and_its_next_command(
-    view: RunView, black_box: Postmortem | None, log: str, cause: str, following: str
+    view: RunView, postmortem: Postmortem | None, log: str, cause: str, following: str
 ) -> None:
     now = BORN + timedelta(minutes=1)
     if view.progress:
         view = replace(view, progress=structs.replace(view.progress, updated=iso(now_utc())))
-    found = answer(view, black_box, log, now)
+    found = answer(view, postmortem, log, now)
     assert (re.sub("0:00:0.", "0:00:00", found.cause), found.next) == (cause, following)
     for line in render(found):
         assert len(line) <= WIDTH or line.startswith("  next"), line
@@ -360,7 +360,7 @@ MEASURED = {
             ended(
                 "stopped",
                 "gate",
-                "sft was not begun: val_bpb is 0.4567",
+                "sft was not started: val_bpb is 0.4567",
                 entry=GATED,
                 phases=MEASURED,
             ),
@@ -375,7 +375,7 @@ def test_the_next_command_is_none_that_must_end_in_the_same_way(
     assert answer(view, None).next == following
 
 
-def test_a_black_box_of_a_lost_limit_names_the_limit_that_was_hit_too() -> None:
+def test_a_postmortem_of_a_lost_limit_names_the_limit_that_was_hit_too() -> None:
     told = "9 minutes used of max-duration, the instance deletes itself at x"
     assert (
         answer(
@@ -396,7 +396,7 @@ def test_fewer_rows_are_half_of_those_that_the_trainer_tried_last(rows: int, wan
 
 
 @pytest.mark.parametrize(
-    "view, black_box, lost",
+    "view, postmortem, lost",
     [
         (ended("failed", "oom"), box("oom", "x", 57), "steps 41 to 57 of sft"),
         (ended("failed", "oom"), box("oom", "x", 40), "nothing that was trained"),
@@ -427,9 +427,9 @@ def test_fewer_rows_are_half_of_those_that_the_trainer_tried_last(rows: int, wan
     ],
 )
 def test_what_is_lost_is_told_as_far_as_it_is_known(
-    view: RunView, black_box: Postmortem | None, lost: str
+    view: RunView, postmortem: Postmortem | None, lost: str
 ) -> None:
-    assert answer(view, black_box).lost == lost
+    assert answer(view, postmortem).lost == lost
 
 
 def test_it_shows_money_by_stage_what_is_saved_the_exception_and_the_kernel() -> None:
@@ -503,7 +503,7 @@ def at(server: HubServer, view: RunView) -> tuple[Hub, RunView]:
     )
 
 
-def test_the_black_box_of_this_attempt_counts_and_no_other(server: HubServer) -> None:
+def test_the_postmortem_of_this_attempt_counts_and_no_other(server: HubServer) -> None:
     server.put(REPO, {"runs/ab12cd34/postmortem.json": to_json(box("oom", "CUDA out of memory"))})
     hub, view = at(server, ended("failed", "hang", "x"))
     assert look_into(hub, view).cause == "CUDA out of memory"
@@ -518,7 +518,7 @@ def test_the_black_box_of_this_attempt_counts_and_no_other(server: HubServer) ->
     assert look_into(hub, view).cause == "the trainer made no progress"
 
 
-def test_without_a_black_box_the_error_log_is_read(server: HubServer) -> None:
+def test_without_a_postmortem_the_error_log_is_read(server: HubServer) -> None:
     server.put(REPO, {"logs/error-x.log": TORCHRUN.encode()})
     found = look_into(*at(server, ended("failed", "trainer_failed")))
     assert (
@@ -537,7 +537,7 @@ def test_a_hub_that_does_not_answer_is_a_problem_and_never_nothing(server: HubSe
     server.faults.clear()
 
 
-def test_a_damaged_black_box_is_a_problem_and_the_rest_is_told(server: HubServer) -> None:
+def test_a_damaged_postmortem_is_a_problem_and_the_rest_is_told(server: HubServer) -> None:
     server.put(REPO, {"runs/ab12cd34/postmortem.json": b"{"})
     found = look_into(*at(server, ended("failed", "hang", "x")))
     assert (

@@ -1,7 +1,4 @@
-"""From the machine's disk to the Hub, proven: a phase's result, its evaluation, and the states saved on the way.
-
-One commit, then every size and hash is read back: that is the Proof. Only the newest state of a phase is kept on the Hub.
-"""
+"""Uploads a checkpoint or a saved state to the Hub and proves it: one commit, then every size and hash is read back."""
 
 from __future__ import annotations
 
@@ -36,22 +33,24 @@ from nanolan.hub.transfer import Job
 from nanolan.redact import hide
 from nanolan.run.record import phase_report
 
-MOST_META_BYTES = 64 << 20  # of a meta that is looked through; one of a d20 takes 1 kB
-STATE_PATIENCE_S = 600.0  # for a state while training goes on: newer ones follow
+MOST_META_BYTES = 64 << 20  # of a meta that is searched for secrets; that of a d20 has 1 kB
+STATE_PATIENCE_S = 600.0  # for a state while training goes on
 AGAIN_S = 2.0
-NOTE_PATIENCE_S = 120.0  # for what is good to have
-SHORT_PATIENCE_S, SHORT_WAIT_S = 300.0, 5.0  # with this machine, where it lacks something
+NOTE_PATIENCE_S = 120.0  # for optional commits
+# Where this machine is short of memory or file descriptors
+SHORT_PATIENCE_S = 300.0
+SHORT_WAIT_S = 5.0
 
 T = TypeVar("T")
 
 
 def upload(box: BoxRun, phase: str, folder: Path, manifest: Manifest) -> None:
-    """The result of a phase, or the last state of one that was stopped, to its place; raises when it is not proven."""
+    """Upload the result of a phase, or the last state of one that was stopped; raises when it is not proven."""
     place = box.target(phase) if manifest.final else box.saved(phase)
     report = phase_report("uploading", place, manifest)
     box.heartbeat.set_phase(phase, report)
     try:
-        proof = when_short(box, lambda: _held_and_saved(box, phase, folder, manifest, place))
+        proof = retry_when_short(box, lambda: _save_a_copy(box, phase, folder, manifest, place))
     except Exception:
         why = box.heartbeat.trouble_of(place)
         box.unsaved.append(f"{phase} step {manifest.step}{why and f' ({why})'}")
@@ -70,13 +69,13 @@ def upload(box: BoxRun, phase: str, folder: Path, manifest: Manifest) -> None:
     )
 
 
-def _held_and_saved(box: BoxRun, phase: str, folder: Path, manifest: Manifest, place: str) -> Proof:
+def _save_a_copy(box: BoxRun, phase: str, folder: Path, manifest: Manifest, place: str) -> Proof:
     with frozen_copy(box, phase, folder, manifest) as copy:
         return save(box, copy, mask_meta(copy, manifest), place)
 
 
-def when_short(box: BoxRun, act: Callable[[], T]) -> T:
-    """`act()`, again for some minutes where this machine lacks memory or file numbers: that may pass, and damages nothing."""
+def retry_when_short(box: BoxRun, act: Callable[[], T]) -> T:
+    """Call `act()`, again for some minutes while this machine is short of memory or file descriptors."""
     end = box.deps.clock() + SHORT_PATIENCE_S
     while True:
         try:
@@ -93,19 +92,19 @@ def when_short(box: BoxRun, act: Callable[[], T]) -> T:
 def frozen_copy(
     box: BoxRun, phase: str, folder: Path, manifest: Manifest, *, in_training: bool = False
 ) -> Iterator[Path]:
-    """The files of a saved step where the trainer can neither remove them nor put a link to others in their place."""
+    """The files of a saved step in a folder where the trainer can neither remove nor replace them."""
     with ExitStack() as stack:
         try:
             copy = stack.enter_context(
                 borrow(folder, box.work / f".sending-{phase}-{manifest.step}")
             )
-        except OSError as e:  # a disk that has no room for a name, or takes none
+        except OSError as e:  # the disk is full or read-only
             if in_training:
                 raise
-            say(f"{folder} goes up from its own place ({e.strerror})")
+            say(f"{folder} is uploaded without a copy ({e.strerror})")
             box.deps.kill(
                 box.plan.run_id
-            )  # an evaluation ends here: nobody may change the files meanwhile
+            )  # ends an evaluation: no process may change the files now
             copy = folder
         if read_whole(copy).files != manifest.files:
             raise BadAnswer(f"{folder} has changed since it was found whole")
@@ -113,7 +112,7 @@ def frozen_copy(
 
 
 def mask_meta(folder: Path, manifest: Manifest) -> Manifest:
-    """Take any secret of this process out of the step's meta, which the trainer wrote; its other files are numbers."""
+    """Mask the secrets of this process in the step's meta, which the trainer wrote; its other files hold numbers."""
     path = folder / meta_name(manifest)
     if not path.is_file() or path.stat().st_size > MOST_META_BYTES:
         return manifest
@@ -122,7 +121,7 @@ def mask_meta(folder: Path, manifest: Manifest) -> Manifest:
         return manifest
     say(f"WARNING: {path.name} held a secret, which was masked before the upload")
     for name, content in ((path.name, data), (MANIFEST, masked.to_json().encode())):
-        (folder / name).unlink()  # the trainer's own files stay as they are
+        (folder / name).unlink()  # the copy only: the trainer's files stay as they are
         (folder / name).write_bytes(content)
     return masked
 
@@ -240,20 +239,20 @@ class Attempt:
 
 
 def _repair_manifest(folder: Path, manifest: Manifest) -> FileEntry:
-    """Size and hashes of the manifest's file, which is written anew when a disk has changed it: it was read whole before."""
+    """Size and hashes of the manifest's file, which is written again when it was damaged on this disk."""
     data, path = manifest.to_json().encode(), folder / MANIFEST
     if path.read_bytes() != data:
-        say(f"{path} was damaged; written anew")
-        path.unlink()  # not under a second name, too
+        say(f"{path} was damaged; written again")
+        path.unlink()  # its second name, in the trainer's folder, keeps the old content
         path.write_bytes(data)
     return hash_bytes(MANIFEST, data)
 
 
 def save_the_rest(box: BoxRun, done: set[str]) -> None:
-    """After a failure: the newest whole step of each phase that is not uploaded, as far as the Hub takes it."""
+    """After a failure: upload the newest whole step of each phase that is not in `done`."""
     for phase in [p for p in box.plan.phases if p not in done]:
         try:
-            found = when_short(box, partial(_newest, box, phase))
+            found = retry_when_short(box, partial(_newest, box, phase))
             if found:
                 upload(box, phase, *found)
             elif (box.state / f"attempts-{phase}").is_file():
@@ -262,7 +261,7 @@ def save_the_rest(box: BoxRun, done: set[str]) -> None:
                     phase,
                     box.deps.hub(box.plan.hf_endpoint, box.token, patience_s=NOTE_PATIENCE_S),
                 )  # for the receipt
-        except Exception as e:  # the others are still to be saved
+        except Exception as e:  # the other phases follow
             say(f"{e}")
 
 
@@ -274,14 +273,15 @@ def _newest(box: BoxRun, phase: str) -> tuple[Path, Manifest] | None:
 
 
 def known_state(box: BoxRun, phase: str, hub: Hub) -> Proof | None:
-    """The newest state of this phase on the Hub, looked up once; NanolanError when that cannot be seen."""
+    """The newest state of this phase on the Hub, looked up once; NanolanError when the Hub does not answer."""
     if phase not in box.states:
         box.states[phase] = held(box, box.plan.runs_repo, box.saved(phase), hub)
     return box.states[phase]
 
 
 def held(box: BoxRun, repo: str, folder: str, hub: Hub) -> Proof | None:
-    """What this run, in whatever life, has put into `folder` of the Hub, if it is whole; NanolanError when that cannot be seen."""
+    """The proof of what this run, also before a restart, put into `folder` on the Hub; None when there is nothing or it is damaged,
+    NanolanError when the Hub does not answer."""
     try:
         manifest = parse_manifest(hub.read(repo, f"{folder}/{MANIFEST}"))
         return (

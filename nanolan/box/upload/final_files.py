@@ -1,6 +1,6 @@
-"""What a machine leaves on the Hub before it is deleted: log, metrics, receipt and whatever else tells of the run, in one commit.
+"""The last commit to the run folder before the instance is deleted: log, metrics, receipt, report and other files of FINAL_FILES.
 
-Best effort: what cannot be made is left out and said, and the machine goes all the same.
+Best effort: a file that cannot be made is left out with a line in the log, and the instance is deleted all the same.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from nanolan.redact import Mask
 from nanolan.run.record import SUCCEEDED, Receipt, leak_warning, to_json
 
 README = "README.md"
-LAST_WORDS_S = 600.0  # for the log, with a Hub that has taken everything else
+COMMIT_S = 600.0  # for the last commit, where the Hub took everything else
 CARD_S = 30.0  # for the model card
-REPORT_S = 30.0  # for what a report takes: a GPU that hangs must not keep the machine
-LOG_CHARS = 500_000  # of the log's end that the black box looks at
+REPORT_S = 30.0  # for the report and for nvidia-smi, which may hang
+LOG_CHARS = 500_000  # of the log's end that the postmortem reads
 
-Leave = Callable[
-    [BoxRun, Receipt], "bytes | None"
-]  # the file's content; None: there is nothing to tell
+# The content of a file; None: there is nothing to write
+Make = Callable[[BoxRun, Receipt], "bytes | None"]
 
 
 def metrics(box: BoxRun, receipt: Receipt) -> bytes | None:
@@ -38,8 +37,8 @@ def metrics(box: BoxRun, receipt: Receipt) -> bytes | None:
     return metrics_of(box.work)
 
 
-def black_box(box: BoxRun, receipt: Receipt) -> bytes | None:
-    """Why it ended short, with what the machine shows of itself; its headlines go into the log too."""
+def postmortem(box: BoxRun, receipt: Receipt) -> bytes | None:
+    """Why the run failed or stopped, with the machine's state; its headlines go into the log too."""
     if receipt.verdict == SUCCEEDED:
         return None
     mask, most_s = Mask(box.secrets.values()), min(PROBES_S, spare_s(box))
@@ -48,7 +47,7 @@ def black_box(box: BoxRun, receipt: Receipt) -> bytes | None:
         box.plan, receipt, box.work, box.heartbeat.log_tail(LOG_CHARS), mask, probes, most_s
     )
     for line in headlines(found):
-        say(mask.hide(f"black box: {line}"))
+        say(mask.hide(f"postmortem: {line}"))
     return to_bytes(found, mask)
 
 
@@ -59,16 +58,16 @@ def samples(box: BoxRun, receipt: Receipt) -> bytes | None:
 
 
 def environment(box: BoxRun, receipt: Receipt) -> bytes | None:
-    """What this machine is."""
+    """Versions and hardware of this machine."""
     return to_json(within(most_s, environment_here)) if (most_s := spare_s(box)) else None
 
 
 def report(box: BoxRun, receipt: Receipt) -> bytes | None:
-    """All of it as a page to look at."""
+    """The run as one HTML page."""
     tried = box.state / "report-tried"
     if tried.exists() or not (most_s := spare_s(box)):
         return None
-    tried.touch()  # one that takes this program down with it is not made again
+    tried.touch()  # a report that ended this program is not tried again
     files = {
         "plan.json": box.plan.to_json(),
         "receipt.json": to_json(receipt),
@@ -81,28 +80,27 @@ def report(box: BoxRun, receipt: Receipt) -> bytes | None:
 
 
 def spare_s(box: BoxRun) -> float:
-    """How long what is good to have may take: near the limit no more than the half of the margin that is for surprises, and
-    nothing once what is left is for deleting."""
+    """Seconds for optional files: near the limit no more than the margin, and 0 once the rest of the money is for deleting."""
     if box.meter.must_give_up():
         return 0.0
     return min(REPORT_S, box.meter.margin.total_s) if box.meter.should_stop() else REPORT_S
 
 
 def public_leak_warning(box: BoxRun) -> str:
-    """What is to be said when the mask hit something in a log that anybody can read; else ""."""
+    """A warning when a secret was masked in a log that is public; else ""."""
     return leak_warning(box.plan) if box.plan.public and box.heartbeat.has_masked() else ""
 
 
 def masked(box: BoxRun, text: bytes) -> bytes:
-    """A text without any of our secrets: names and answers are anybody's words."""
+    """A text without the values of this run's secrets."""
     return Mask(box.secrets.values()).hide(text.decode()).encode()
 
 
-# In the run folder, beside the log. A new row is made last, from what the rows before it are made of.
-FINAL_FILES: dict[str, Leave] = {
+# Files of the run folder beside the log, made in this order
+FINAL_FILES: dict[str, Make] = {
     "receipt.json": lambda box, receipt: to_json(receipt),
     "metrics.jsonl": metrics,
-    "postmortem.json": black_box,
+    "postmortem.json": postmortem,
     "samples.json": samples,
     "environment.json": environment,
     "report.html": report,
@@ -110,9 +108,9 @@ FINAL_FILES: dict[str, Leave] = {
 
 
 def publish_final_files(box: BoxRun, receipt: Receipt) -> None:
-    """The verdict stands on the Hub after the machine is gone."""
-    # a Hub that was waited for in vain gets no more than what is left for deleting allows
-    most_s = box.meter.margin.leave_s / 3 if box.unsaved else LAST_WORDS_S
+    """Send the verdict as a notification and commit the final files."""
+    # a Hub that did not take a checkpoint gets no more time than deleting can spare
+    most_s = box.meter.margin.leave_s / 3 if box.unsaved else COMMIT_S
     box.heartbeat.close(most_s)
     box.control.close()
     box.meter.stop()
@@ -144,13 +142,13 @@ def publish_final_files(box: BoxRun, receipt: Receipt) -> None:
             ),
         )
         update_model_card(box, receipt)
-    except Exception as e:  # whatever it is, the machine must go
+    except Exception as e:  # the instance must be deleted all the same
         say(f"the log could not be uploaded: {type(e).__name__} {e}")
     box.notify.close(min(most_s, CLOSE_S))
 
 
 def update_model_card(box: BoxRun, receipt: Receipt) -> None:
-    """The model card of HF_REPO with what is proven now. Good to have, no more; a README that cannot be read stays as it is."""
+    """Update the model card of HF_REPO, best effort; a README that cannot be read stays as it is."""
     if not any(r.state == "proven" for r in receipt.phases.values()) or box.meter.should_stop():
         return
     hub, repo = (
@@ -178,24 +176,24 @@ def update_model_card(box: BoxRun, receipt: Receipt) -> None:
 
     try:
         within(CARD_S, write)
-    except Exception as e:  # whatever it is, the run is done
+    except Exception as e:  # the run is done all the same
         say(f"the model card stays as it was: {type(e).__name__} {e}")
 
 
 def final_files(
-    box: BoxRun, receipt: Receipt, leaves: Mapping[str, Leave] = FINAL_FILES
+    box: BoxRun, receipt: Receipt, files_to_make: Mapping[str, Make] = FINAL_FILES
 ) -> dict[str, bytes | Path]:
     """Path in RUNS_REPO -> content."""
     files: dict[str, bytes | Path] = {}
-    for name, leave in leaves.items():
+    for name, make in files_to_make.items():
         try:
-            if (content := leave(box, receipt)) is not None:
+            if (content := make(box, receipt)) is not None:
                 files[f"{box.plan.folder}/{name}"] = content
-        except Exception as e:  # the others are left all the same
+        except Exception as e:  # the other files follow
             say(f"{name} could not be made: {type(e).__name__} {e}")
     if warning := public_leak_warning(box):
         say(f"WARNING: {warning}")
     return {
         receipt.log: box.heartbeat.log(),
         **files,
-    }  # the log last: it holds what was said of the others
+    }  # the log last: it has the lines about the other files

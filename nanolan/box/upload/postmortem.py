@@ -1,7 +1,7 @@
-"""The black box: what a run that ended short leaves behind about its end, in runs/<id>/postmortem.json.
+"""postmortem.json of a run that failed or was stopped: cause, last log lines, exception, stacks, and the machine's state.
 
-Cause, last lines, exception, stacks, and what the machine shows of itself. Every probe is a row with a name; one that fails
-or hangs is noted as such and keeps none of the others away. All of it is masked.
+Every probe of the machine is a named row; one that fails or hangs is noted and does not keep the others away. Secrets are
+masked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ KERNEL = re.compile(
 )
 LIBRARIES = ("torch", "numpy", "huggingface_hub", "wandb")
 
-Probe = Callable[[Path], "str | dict[str, Any]"]  # looks at the machine, given its work folder
+Probe = Callable[
+    [Path], "str | dict[str, Any]"
+]  # reads something of the machine, given its work folder
 
 
 def write_up(
@@ -54,7 +56,7 @@ def write_up(
     probes: Mapping[str, Probe],
     most_s: float = PROBES_S,
 ) -> Postmortem:
-    """The black box of a run whose verdict is `receipt`; `log` is masked already. Takes `most_s` at most."""
+    """The postmortem of the run of `receipt`; `log` is masked already. Takes `most_s` seconds at most."""
     seen, not_seen = examine(work, probes, mask, most_s)
     lines, beat = cut(log), read_trainer_beat(trainer_folder(work) / "heartbeat.json")
     kernel = seen.get("kernel", [])
@@ -80,34 +82,26 @@ def write_up(
     )
 
 
-def to_bytes(box: Postmortem, mask: Mask) -> bytes:
+def to_bytes(found: Postmortem, mask: Mask) -> bytes:
     """As JSON, masked once more as a whole."""
-    return mask.hide(msgspec.json.format(msgspec.json.encode(box)).decode()).encode() + b"\n"
+    return mask.hide(msgspec.json.format(msgspec.json.encode(found)).decode()).encode() + b"\n"
 
 
-def headlines(box: Postmortem) -> list[str]:
-    """What of it belongs into the log, the cause last."""
+def headlines(found: Postmortem) -> list[str]:
+    """Its summary for the log, the cause last."""
     values = [
         f"{name}: " + ", ".join(f"{k} {v}" for k, v in value.items())
-        for name, value in box.seen.items()
+        for name, value in found.seen.items()
         if isinstance(value, dict)
     ]
-    told = [
-        "; ".join(
-            [
-                *values,
-                *(
-                    f"{name}: not seen, {why.partition(':')[0]}"
-                    for name, why in box.not_seen.items()
-                ),
-            ]
-        )
-    ]
-    told += [f"kernel: {line}" for line in box.kernel[-3:]]
+    failures = {name: why.partition(":")[0] for name, why in found.not_seen.items()}
+    missing = [f"{name}: not seen, {why}" for name, why in failures.items()]
+    machine = "; ".join([*values, *missing])
     return [
-        *filter(None, told),
-        *(line[:300] for line in box.exception[-1:]),
-        f"cause: {box.cause}",
+        *([machine] if machine else []),
+        *(f"kernel: {line}" for line in found.kernel[-3:]),
+        *(line[:300] for line in found.exception[-1:]),
+        f"cause: {found.cause}",
     ]
 
 
@@ -115,14 +109,15 @@ def headlines(box: Postmortem) -> list[str]:
 def examine(
     work: Path, probes: Mapping[str, Probe], mask: Mask, most_s: float
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """(what the probes saw, why some did not), all at once, within `most_s`: nvidia-smi hangs for ever on a GPU that is gone."""
+    """({probe: answer}, {probe: why it has none}); all probes run at once, for `most_s` seconds at most: nvidia-smi hangs for ever
+    on a GPU that fell off the bus."""
     end = time.monotonic() + most_s
     answers = {name: begin(partial(look, work)) for name, look in probes.items()}
     seen, not_seen = dict[str, Any](), dict[str, str]()
     for name, answer in answers.items():
         try:
-            told = answer.result(max(0.0, end - time.monotonic()))
-            seen[name] = cut(mask.hide(told)) if isinstance(told, str) else told
+            value = answer.result(max(0.0, end - time.monotonic()))
+            seen[name] = cut(mask.hide(value)) if isinstance(value, str) else value
         except FutureTimeout:
             not_seen[name] = f"no answer within {most_s:.0f} s"
         except Exception as e:  # whatever it is, the others count
@@ -131,7 +126,7 @@ def examine(
 
 
 def command(name: str, *words: str) -> str:
-    """What a program of the machine says (in a rehearsal, of the rehearsed one); raises when it fails."""
+    """The output of a program of the machine (in a rehearsal, of its stand-in); OSError when it fails."""
     path = f"{os.environ.get('BOX_ROOT', '')}/usr/bin/{name}"
     done = subprocess.run(
         [path, *words],
@@ -147,7 +142,7 @@ def command(name: str, *words: str) -> str:
 
 
 def kernel(work: Path) -> str:
-    """The kernel's lines about memory that ran out, GPUs and broken hardware."""
+    """The kernel's lines about exhausted memory, GPUs and hardware errors."""
     return "\n".join(line for line in command("dmesg", "-T").splitlines() if KERNEL.search(line))
 
 

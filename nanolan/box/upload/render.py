@@ -1,6 +1,6 @@
-"""The report and the model card, made by a child process: whatever it costs or breaks there, this program goes on.
+"""Renders the report and the model card in a child process, with a time limit, so that a failure there does not end this program.
 
-The child gets no secrets: what it prints is masked by its caller all the same, since names and answers are anybody's words.
+The child gets no secrets. The caller masks its output all the same: names and answers come from elsewhere.
 """
 
 from __future__ import annotations

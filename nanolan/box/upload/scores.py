@@ -1,4 +1,4 @@
-"""The scores of an evaluation, written into the meta of the checkpoint that is on the Hub."""
+"""Writes the scores of an evaluation into the meta of the checkpoint on the Hub."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from nanolan.run.record import PhaseReport
 def note_results(
     box: BoxRun, phase: str, folder: Path, manifest: Manifest, results: dict[str, Any]
 ) -> None:
-    """Write the evaluation into the meta of the proven checkpoint on the Hub, and prove it anew. Good to have, no more: where
-    the Hub then holds something else, the checkpoint goes up once more as it was saved; raises when that is not proven."""
+    """Write the scores into the meta of the proven checkpoint on the Hub, and prove it again; best effort. If the Hub then holds
+    something else, the checkpoint is uploaded again as it was saved; raises when that is not proven."""
     _measured(box, phase, results)
     target, name = box.target(phase), meta_name(manifest)
     before = read_plain(folder / name, MOST_BYTES)
@@ -49,7 +49,7 @@ def note_results(
             phase, structs.replace(box.heartbeat.phases[phase], revision=proof.revision)
         )
     except NanolanError as e:
-        say(f"the evaluation of {phase} is in the receipt alone, not in {target}: {e}")
+        say(f"the evaluation of {phase} is only in the receipt, not in {target}: {e}")
         if changed:
             upload(box, phase, folder, manifest)
             _measured(box, phase, results)

@@ -1,4 +1,4 @@
-"""The states that the trainer saves on the way, to the Hub while it trains; only the newest of a phase stays there."""
+"""Uploads the states that the trainer saves, while it trains; the Hub keeps only the newest of a phase."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nanolan.errors import NanolanError
 
 
 class StateUploads:
-    """While a phase trains: its newest state to the Hub every `upload_minutes`, the newest wins."""
+    """While a phase trains: uploads its newest state every `upload_minutes`."""
 
     def __init__(self, box: BoxRun, phase: str) -> None:
         self._box, self._phase = box, phase
         self._ticker = box.deps.ticker(self.send, 60 * box.plan.upload_minutes, self._trouble)
 
     def _trouble(self, e: Exception) -> None:
-        """Training goes on, the next state follows."""
+        """Note a failed upload; training goes on, and the next state follows."""
         say(f"state of {self._phase} not uploaded: {e}")
         if not self._ticker.closed:
             self._box.heartbeat.note_trouble(self._box.saved(self._phase), str(e))
@@ -28,12 +28,12 @@ class StateUploads:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Give up what is under way: the phase's result, or its last state, follows."""
+        """Give up an upload under way: the phase's result, or its last state, follows."""
         self._ticker.close(None)
         self._box.heartbeat.note_trouble(self._box.saved(self._phase), "")
 
     def send(self) -> None:
-        """Upload the newest state if the Hub has not got it yet."""
+        """Upload the newest state, unless the Hub has it."""
         box, phase = self._box, self._phase
         known = box.states.get(phase)
         for folder, manifest in whole_steps(box.out_dir(phase)):
@@ -58,7 +58,7 @@ class StateUploads:
 
 
 def remove_states(box: BoxRun, phase: str) -> None:
-    """Take the states of a phase whose result is proven off the tree (the Hub's history has them). Good to have, no more."""
+    """Delete the states of a phase whose result is proven, best effort (the Hub's history keeps them)."""
     hub = box.deps.hub(box.plan.hf_endpoint, box.token, patience_s=NOTE_PATIENCE_S)
     try:
         if stale := sorted(hub.tree(box.plan.runs_repo).under(box.saved(phase))):

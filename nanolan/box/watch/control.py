@@ -1,4 +1,4 @@
-"""The user's word from afar: `just stop` and `just limit` put a small file into the run folder, the machine looks for it."""
+"""Polls the run folder for the requests of `just stop` and `just limit`, one small file each."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from nanolan.run.record import StopReason
 from nanolan.run.requests import LIMIT_FILE, STOP_FILE, LimitRequest, StopRequest
 from nanolan.settings.settings import is_loopback
 
-POLL_S = {False: 20.0, True: 1.0}  # True: a Hub on this very machine
+POLL_S = {False: 20.0, True: 1.0}  # True: a Hub on this machine, in a rehearsal
 
-
-Word = TypeVar("Word", StopRequest, LimitRequest)
+Request = TypeVar("Request", StopRequest, LimitRequest)
 # Made once, here: msgspec may crash when two threads decode a type for the first time
 DECODERS = [msgspec.json.Decoder(kind) for kind in (StopRequest, LimitRequest)]
 
 
 class Control:
-    """Looks for such words, in a thread of its own once it is started; a new limit goes to `on_limit`."""
+    """Polls in its own thread once it is started; a new limit goes to `on_limit`."""
 
     def __init__(
         self,
@@ -52,12 +51,12 @@ class Control:
         self._ticker.close()
 
     def asked(self) -> StopReason | None:
-        """The user's wish to stop, if there is one."""
+        """The reason to stop, once the user has asked for it."""
         return self._stop
 
     def look(self) -> None:
-        """Look once; whatever the Hub answers, the run goes on."""
-        if (request := self._word(STOP_FILE, StopRequest)) and self._stop is None:
+        """Poll once. An answer that is an error changes nothing."""
+        if (request := self._read(STOP_FILE, StopRequest)) and self._stop is None:
             self._stop = StopReason(
                 "user",
                 f"just stop was asked for at {request.at[:20]}"
@@ -65,16 +64,16 @@ class Control:
                 else "just stop was asked for",
             )
             self._say(self._stop.text)
-        if (limit := self._word(LIMIT_FILE, LimitRequest)) and limit != self._limit:
+        if (limit := self._read(LIMIT_FILE, LimitRequest)) and limit != self._limit:
             self._limit = limit
             self._on_limit(limit)
 
-    def _word(self, name: str, kind: type[Word]) -> Word | None:
-        """What the file says, if it is there and meant for this attempt."""
+    def _read(self, name: str, kind: type[Request]) -> Request | None:
+        """The request, if there is one for this attempt."""
         try:
-            word = msgspec.json.decode(
+            request = msgspec.json.decode(
                 self._hub.read(self._plan.runs_repo, f"{self._plan.folder}/{name}"), type=kind
             )
         except (NanolanError, *UNREADABLE):
             return None  # no such file, mostly
-        return word if word.attempt == self._plan.attempt else None
+        return request if request.attempt == self._plan.attempt else None

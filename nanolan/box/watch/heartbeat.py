@@ -1,6 +1,6 @@
-"""The heartbeat: progress, metrics and log to the run folder at every state change and every 5 minutes.
+"""Uploads progress, metrics and log to the run folder at every state change and every 5 minutes.
 
-Best effort by its own thread: newest wins, a Hub that is down delays nothing and fails nothing.
+Best effort in its own thread: only the newest is sent, and a Hub that is down neither delays nor fails the run.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from nanolan.run.record import PREPARING, PhaseReport, Progress, to_json
 from nanolan.times import iso, now_utc
 
 BEAT_S = 300.0
-NOTIFY_AFTER_S = 20.0  # of an upload that fails: shorter troubles are no news
+NOTIFY_AFTER_S = 20.0  # of an upload that fails; shorter failures are not notified
 PATIENCE_S = 20.0
 REPORTS = "the run's report"
-LAST_ROWS_BYTES = 20_000  # of metrics.jsonl: the last step is in there
+LAST_ROWS_BYTES = 20_000  # of metrics.jsonl, enough for the last step
 METRICS_BYTES = 32 << 20  # of it, for the Hub; 20,000 steps take 6 MB
 
 
@@ -48,11 +48,13 @@ class Trouble(NamedTuple):
 
     @property
     def text(self) -> str:
-        return f"{self.what}: {self.error}; it is tried again by itself until the money or the time for it ends"
+        return (
+            f"{self.what}: {self.error}; it is tried again until the money or the time for it ends"
+        )
 
 
 class Heartbeat:
-    """Tells the Hub how the run is doing."""
+    """Publishes the state of the run on the Hub."""
 
     def __init__(
         self,
@@ -67,17 +69,16 @@ class Heartbeat:
         ticker: Callable[..., Periodic] = Periodic,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._plan, self._work, self._meter, self._timeline, self._notify = (
-            plan,
-            work,
-            meter,
-            timeline,
-            notify,
-        )
+        self._plan = plan
+        self._work = work
+        self._meter = meter
+        self._timeline = timeline
+        self._notify = notify
         self._mask = Mask(secrets.values())
         self._parts = LogParts(plan, self._mask, work / "log-parts.json")
         self.phases = {p: PhaseReport("none") for p in plan.phases}
-        self.state, self._message = PREPARING, ""
+        self.state = PREPARING
+        self._message = ""
         self._warned: int | None = None
         self._clock = clock
         self._troubles: dict[str, Trouble] = {}
@@ -92,7 +93,7 @@ class Heartbeat:
         self._ticker.start()
 
     def set_state(self, state: str, message: str = "") -> None:
-        """A state change: published soon, without waiting for it."""
+        """Change the state; it is published soon, by the thread."""
         self.state, self._message = state, hide(message)
         self._ticker.wake()
 
@@ -100,8 +101,7 @@ class Heartbeat:
         self.phases[name] = report
 
     def note_trouble(self, what: str, error: str) -> None:
-        """The last error of an upload stands in every report until it is over (no error), and is sent as a notification when it
-        lasts."""
+        """Publish the last error of an upload until it is over (`error` ""), and notify of it when it lasts."""
         before = self._troubles.pop(what, None)
         if error:
             self._troubles[what] = now = Trouble(
@@ -111,17 +111,17 @@ class Heartbeat:
                 before.at if before else iso(now_utc()),
             )
             if self._clock() - now.since >= NOTIFY_AFTER_S:
-                self._notify.tell(f"{what} does not get to the Hub", now.text, WARNING)
+                self._notify.tell(f"{what} cannot be uploaded", now.text, WARNING)
         if what != REPORTS and error != (before.error if before else ""):
             self._ticker.wake()
 
     def trouble_of(self, what: str) -> str:
-        """The last error of an upload that did not end well, with its begin; "" if there is none."""
+        """The last error of an upload and since when it fails; "" if it does not."""
         found = self._troubles.get(what)
         return f"{found.error}; since {found.at}" if found else ""
 
     def close(self, most_s: float = PATIENCE_S + 5) -> None:
-        """No more heartbeats; waits for the one that is under way, for `most_s` at most."""
+        """Stop publishing; waits `most_s` at most for an upload under way."""
         self._ticker.close(min(most_s, PATIENCE_S + 5))
 
     def log(self) -> bytes:
@@ -129,7 +129,7 @@ class Heartbeat:
         return whole(log_file(), self._mask) + unsaid(self._mask)
 
     def has_masked(self) -> bool:
-        """Whether a secret was printed into the log: then it was masked, here or by the veil before stdout."""
+        """Whether a secret was printed and masked, in the log or before stdout."""
         return NOTE.encode() in self.log() or self._mask.hits > 0
 
     def log_tail(self, size: int = 20_000) -> str:
@@ -146,7 +146,7 @@ class Heartbeat:
         self._troubles.pop(REPORTS, None)
 
     def _warn(self, progress: Progress) -> None:
-        """The moment the forecast crosses the limit; once for each limit."""
+        """Warn when the projected cost crosses the limit, once for each limit."""
         plan = structs.replace(
             self._plan, limit_cents=self._meter.limit_cents, deadline=self._meter.deadline
         )
@@ -161,7 +161,7 @@ class Heartbeat:
             )
 
     def _trouble(self, e: Exception) -> None:
-        """The next beat tells more."""
+        """Note an upload of this thread that failed; the next one follows."""
         self.note_trouble(REPORTS, short(str(e), 200))
         print(f"heartbeat not sent: {type(e).__name__}: {short(str(e), 160)}", flush=True)
 
@@ -176,10 +176,9 @@ class Heartbeat:
         return files
 
     def _progress(self) -> Progress:
-        row, beat = (
-            last_row(trainer_folder(self._work) / "metrics.jsonl"),
-            read_trainer_beat(trainer_folder(self._work) / "heartbeat.json"),
-        )
+        folder = trainer_folder(self._work)
+        row = last_row(folder / "metrics.jsonl")
+        beat = read_trainer_beat(folder / "heartbeat.json")
         plan, meter = self._plan, self._meter
         stages = self._timeline.stages()
         here = self._timeline.stage == f"{row.phase}.train"
@@ -217,7 +216,7 @@ def metrics_of(work: Path) -> bytes | None:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What a row of metrics.jsonl tells of a training step."""
+    """One training step in metrics.jsonl."""
 
     step: int | None = None
     steps: int | None = None
@@ -227,7 +226,7 @@ class Row(msgspec.Struct, frozen=True):
     left_s: float | None = None
 
 
-# Made once, here: msgspec may crash when two threads decode a type for the first time
+# Made at import: msgspec may crash when two threads decode a type for the first time
 ROW = msgspec.json.Decoder(Row)
 
 

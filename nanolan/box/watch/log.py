@@ -1,5 +1,5 @@
-"""The training log on its machine: whole, or what is new of it in numbered parts. Masked, and never half a line: that may hold
-half a secret, which no mask would know.
+"""Reads the training log for upload: whole, or what is new in numbered parts. Masked, and in whole lines: half a line may hold
+half a secret, which no mask recognises.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ PART_BYTES = 1_000_000
 
 
 def log_file() -> Path:
-    """Where boot.sh writes it, from its first line on."""
+    """The log file, which boot.sh starts."""
     return Path(os.environ.get("BOX_ROOT", "") + "/var/log/lanbot-training.log")
 
 
 def unsaid(mask: Mask) -> bytes:
-    """What this program said and the log's disk did not take."""
+    """Lines of this program that the disk did not take."""
     text = mask.hide(getattr(sys.stdout, "unsaid", ""))
     return f"[the disk did not take the rest]\n{text}".encode(errors="replace") if text else b""
 
 
 def whole(path: Path, mask: Mask, head: int = HEAD_BYTES, tail: int = TAIL_BYTES) -> bytes:
-    """All of it; of a flood the beginning and the end, and a line that says so."""
+    """The log; of one that is too long the beginning and the end, and a line that says so."""
     try:
         with open(path, "rb") as f:
             size = f.seek(0, os.SEEK_END)
@@ -47,16 +47,16 @@ def whole(path: Path, mask: Mask, head: int = HEAD_BYTES, tail: int = TAIL_BYTES
 
 
 def new_lines(path: Path, start: int, most: int = PART_BYTES) -> tuple[bytes, int]:
-    """The whole lines from byte `start` on, and where the next ones begin; of a flood the newest, and a line that says so."""
+    """(whole lines from byte `start` on, where the next ones begin); of more than `most` bytes the newest, with a note."""
     with open(path, "rb") as f:
         size = f.seek(0, os.SEEK_END)
-        begin = start if start <= size else 0  # somebody has cut it off
+        begin = start if start <= size else 0  # the file was truncated
         note = b""
         f.seek(begin)
         if size - begin > most:
             f.seek(size - most)
             if not f.readline().endswith(b"\n"):
-                return b"", begin  # one line without an end: it is told when it has one
+                return b"", begin  # one line that is not finished
             note, begin = left_out(f.tell() - begin), f.tell()
         data = f.read(most)
     lines = data[: data.rfind(b"\n") + 1]
@@ -72,7 +72,7 @@ def masked(data: bytes, mask: Mask) -> bytes:
 
 
 class LogParts:
-    """What of the log is on the Hub; kept in the file `note`, so that a restarted program goes on with the next part."""
+    """How much of the log is on the Hub, kept in the file `note` for a restarted program."""
 
     def __init__(self, plan: Plan, mask: Mask, note: Path) -> None:
         self._plan, self._mask, self._note = plan, mask, note
@@ -81,7 +81,7 @@ class LogParts:
             kept = json.loads(note.read_bytes())
             self._number, self._start = int(kept["number"]), int(kept["start"])
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # the first life of this program
+            pass  # the first start of this program
 
     def next(self) -> dict[str, bytes | Path]:
         """Path and content of the next part, if there is something new; the same path until it is `sent`."""

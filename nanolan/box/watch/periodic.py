@@ -1,4 +1,4 @@
-"""Something done every so often, in a thread of its own: the meter's look, the heartbeat, the search for a stop request."""
+"""Calls a function at regular intervals in its own thread: the meter's poll, the heartbeat, the poll for stop requests."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def ignore(problem: Exception) -> None:
-    """What a tick raises is nobody's business."""
+    """Drop an error; the next tick follows."""
 
 
 class Periodic:
-    """`act()` every `every_s` seconds and soon after `wake()`, from `start()` to `close()`. What it raises goes to `trouble`; the
-    next tick follows all the same. `thread` and `event` can be passed in."""
+    """Calls `act()` every `every_s` seconds and soon after `wake()`, from `start()` to `close()`. Its errors go to `trouble`, and
+    the next tick follows. `thread` and `event` can be passed in."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Periodic:
     def start(self) -> Periodic:
         try:
             self._thread.start()
-        except RuntimeError as e:  # no memory for another thread: this program goes on without
+        except RuntimeError as e:  # no memory for another thread: go on without it
             self._trouble(e)
         return self
 
@@ -40,7 +40,7 @@ class Periodic:
         self._wake.set()
 
     def close(self, wait_s: float | None = 0) -> None:
-        """No more ticks; waits so long (None: to its end) for the one that is under way."""
+        """No more ticks; waits `wait_s` (None: to its end) for the one under way."""
         self._closed.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -62,5 +62,5 @@ class Periodic:
                 return
             try:
                 self._act()
-            except Exception as e:  # whatever it is, the next tick follows
+            except Exception as e:  # the next tick follows
                 self._trouble(e)

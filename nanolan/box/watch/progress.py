@@ -1,6 +1,6 @@
-"""Is the trainer getting anywhere? Judged by its heartbeat file alone: each stage has a deadline of its own.
+"""Detects a trainer that hangs, by its heartbeat file: each stage has its own deadline.
 
-GPU utilisation is not asked: a hung collective shows 100 %.
+GPU utilisation says nothing here: a hung collective shows 100 %.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TrainerBeat(msgspec.Struct, frozen=True):
 
 
 MOST_BEAT_BYTES = 1 << 16
-# Made once, here: msgspec may crash when two threads decode a type for the first time
+# Made at import: msgspec may crash when two threads decode a type for the first time
 BEAT = msgspec.json.Decoder(TrainerBeat)
 
 
@@ -67,7 +67,7 @@ def overdue(stage: str, silent_s: float, limits: Mapping[str, float]) -> bool:
 
 
 class Watchdog:
-    """Watches one trainer's heartbeat; `stuck` is asked every moment."""
+    """Watches one trainer's heartbeat; `stuck` is called all the time."""
 
     def __init__(self, path: Path, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
@@ -79,7 +79,7 @@ class Watchdog:
         self._save_began: float | None = None
 
     def stuck(self) -> StopReason | None:
-        """What is wrong, if the trainer has not moved for too long."""
+        """The reason to stop, if the trainer made no progress for too long."""
         now, beat = self._clock(), read_trainer_beat(self._path)
         if beat is not None and beat != self.beat:
             self._note_save(beat, now)
@@ -94,7 +94,7 @@ class Watchdog:
 
     @property
     def step(self) -> int:
-        """Steps that the trainer told of, its last word included."""
+        """The newest step of the trainer."""
         beat = read_trainer_beat(self._path) or self.beat
         return beat.step if beat else 0
 

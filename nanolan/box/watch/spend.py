@@ -1,8 +1,8 @@
 """How much of the run's money and time is used: the larger of our own meter and the provider's figure.
 
-A number that is missing or fails to load is never zero: our own meter counts from the instance's creation
-at the agreed price, by the monotonic clock, whatever the API answers. The provider may change its mind: price and limits are read
-again at every look, the larger price and the nearer limit count, and a change is told once.
+A missing figure is never zero: our own meter counts from the instance's creation at the agreed price, by the monotonic
+clock, whatever the API answers. Price and limits are read again at every poll; the larger price and the nearer limit count,
+and each change is reported once.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from nanolan.shadeform.terms import SETTLE_S, as_now, limits_differ, limits_miss
 from nanolan.times import now_utc, parse_time
 
 POLL_S = 20.0
-DISAGREE, DISAGREE_CENTS = (
-    1.25,
-    100,
-)  # the two meters differ by more than a quarter, and by more than a dollar
+# Warn when the two meters differ by more than a quarter and by more than a dollar
+DISAGREE = 1.25
+DISAGREE_CENTS = 100
 
 
 class SpendMeter:
-    """Follows one instance's bill, in a thread of its own once it is started."""
+    """Follows one instance's bill, in its own thread once it is started."""
 
     def __init__(
         self,
@@ -49,15 +48,20 @@ class SpendMeter:
         ticker: Callable[..., Periodic] = Periodic,
         alarm: Callable[[str, str], object] = lambda event, text: None,
     ) -> None:
-        self._plan, self._id, self._api, self._clock, self._say = plan, me.id, api, clock, say
-        self._alarm = alarm  # of what the provider changed: (event, text)
-        self._agreed = plan  # with the limits that hold by our own word
-        self._seen = me  # as the provider told of it last
-        self._odd_since: dict[str, float] = {}  # words on its limits -> since when they are true
-        self._told: set[str] = set()
+        self._plan = plan
+        self._id = me.id
+        self._api = api
+        self._clock = clock
+        self._say = say
+        self._alarm = alarm  # (event, text) of a change by the provider
+        self._agreed = plan  # with the limits that we set
+        self._seen = me  # the provider's last answer
+        self._odd_since: dict[str, float] = {}  # a difference in the limits -> since when
+        self._reported: set[str] = set()
         self.hourly_cents = max(me.hourly_cents or 0, plan.offer.hourly_cents)
         born = me.created_at or parse_time(plan.created_at)
-        self._age_at_start, self._start = max(0.0, (now() - born).total_seconds()), clock()
+        self._age_at_start = max(0.0, (now() - born).total_seconds())
+        self._start = clock()
         self.change(plan.limit_cents, plan.deadline)
         self.margin: Margin = ASSUMED[plan.device]
         self.provider_cents: int | None = me.cost_cents
@@ -65,7 +69,7 @@ class SpendMeter:
         self._ticker = ticker(self.look, poll_s)
 
     def change(self, limit_cents: int, deadline: str) -> None:
-        """These limits hold from now on."""
+        """Set new limits."""
         self._agreed = structs.replace(self._plan, limit_cents=limit_cents, deadline=deadline)
         self._apply()
 
@@ -76,7 +80,7 @@ class SpendMeter:
         self._life_s = (
             parse_time(self.deadline) - parse_time(self._plan.created_at)
         ).total_seconds()
-        # a deadline that only says when the money is used up, to the second, is no limit of its own
+        # a deadline at the second when the money is used up is not a limit of its own
         self._of_money = self._life_s >= self.limit_cents * 3600 // max(self.hourly_cents, 1)
 
     def start(self) -> SpendMeter:
@@ -109,12 +113,12 @@ class SpendMeter:
         return soft_limit_cents(self.limit_cents, self.hourly_cents, self.margin.total_s)
 
     def note_save(self, seconds: float) -> None:
-        """What saving a state took here; the margin only grows by it."""
+        """Take the seconds that saving a state took into the margin, which only grows by it."""
         if seconds > self.margin.checkpoint_s:
             self.margin = replace(self.margin, checkpoint_s=seconds)
 
     def note_upload(self, seconds: float) -> None:
-        """What uploading a state takes here, by the newest upload."""
+        """Take the seconds of the newest upload of a state into the margin."""
         self.margin = replace(self.margin, upload_s=seconds)
 
     def should_stop(self) -> StopReason | None:
@@ -149,54 +153,54 @@ class SpendMeter:
         return None
 
     def look(self) -> None:
-        """Ask the provider once; it never lowers what is known."""
+        """Poll the provider once; its answer never lowers what is known."""
         try:
-            told = self._api.info(self._id)
+            answer = self._api.info(self._id)
         except NanolanError:
             return  # our own meter goes on
-        self._take_terms(told)
-        if told.cost_cents is not None:
-            self._take_bill(told.cost_cents)
+        self._take_terms(answer)
+        if answer.cost_cents is not None:
+            self._take_bill(answer.cost_cents)
 
-    def _take_terms(self, told: Instance) -> None:
-        """The price and the limits as they are now."""
-        self.hourly_cents = max(self.hourly_cents, told.hourly_cents or 0)
-        self._seen = told
+    def _take_terms(self, answer: Instance) -> None:
+        """Apply the price and the limits of the provider's answer."""
+        self.hourly_cents = max(self.hourly_cents, answer.hourly_cents or 0)
+        self._seen = answer
         self._apply()
-        if price := price_differs(told, self._agreed):
-            self._tell("price changed", f"{price}, and is metered so from its creation on")
+        if price := price_differs(answer, self._agreed):
+            self._report("price changed", f"{price}, and is metered so from its creation on")
         missing = (
-            limits_missing(told) if self._plan.self_delete else ""
-        )  # without a key nothing is seen
+            limits_missing(answer) if self._plan.self_delete else ""
+        )  # without a key they are unknown
         self._odd_since = {
-            w: self._odd_since.get(w, self._clock())
-            for w in (limits_differ(told, self._agreed), missing)
-            if w
+            text: self._odd_since.get(text, self._clock())
+            for text in (limits_differ(answer, self._agreed), missing)
+            if text
         }
-        for words, since in self._odd_since.items():
+        for text, since in self._odd_since.items():
             if self._clock() - since >= SETTLE_S:
-                self._tell(
+                self._report(
                     "limits changed",
-                    f"{words}; {dollars(self.limit_cents)} and {self.deadline} count here",
+                    f"{text}; {dollars(self.limit_cents)} and {self.deadline} count here",
                 )
 
-    def _tell(self, event: str, text: str) -> None:
-        """Once."""
-        if text not in self._told:
-            self._told.add(text)
+    def _report(self, event: str, text: str) -> None:
+        """Say a change and notify of it, once."""
+        if text not in self._reported:
+            self._reported.add(text)
             self._say(f"warning: the provider changed the terms: {text}")
             self._alarm(event, text)
 
-    def _take_bill(self, told: int) -> None:
-        """The provider's own figure."""
-        self.provider_cents = max(self.provider_cents or 0, told)
+    def _take_bill(self, cents: int) -> None:
+        """Apply the provider's figure; a warning when it differs much from our own."""
+        self.provider_cents = max(self.provider_cents or 0, cents)
         mine = self.metered_cents
         if (
             not self._warned
-            and max(told, mine) > DISAGREE * min(told, mine)
-            and abs(told - mine) > DISAGREE_CENTS
+            and max(cents, mine) > DISAGREE * min(cents, mine)
+            and abs(cents - mine) > DISAGREE_CENTS
         ):
             self._warned = True
             self._say(
-                f"warning: Shadeform's figure is {dollars(told)}, our own meter says {dollars(mine)}; the larger one counts"
+                f"warning: Shadeform's figure is {dollars(cents)}, our own meter says {dollars(mine)}; the larger one counts"
             )

@@ -1,4 +1,4 @@
-"""Where a run's time, and so its money, goes: seconds by stage, kept in a file so that a restart counts on."""
+"""Seconds per stage of a run, kept in a file for a restart of this program."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Timeline:
             self._seconds = {str(k): float(v) for k, v in kept["seconds"].items()}
             self._stage, self._since = str(kept["stage"]), float(kept["since"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass  # the first life of this program, or a file cut off by the reboot: then the time before is not split
+            pass  # the first start of this program, or a file that a reboot cut off: the time before is lost
 
     def add(self, stage: str, seconds: float) -> None:
-        """Time that was measured elsewhere, such as the boot; counted once."""
+        """Add a stage that was measured elsewhere, such as the boot; counted once."""
         self._seconds.setdefault(stage, max(0.0, seconds))
 
     def enter(self, stage: str) -> None:
-        """`stage` begins now."""
+        """Begin `stage` now."""
         now = self._now()
         if self._stage:
             self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + max(
@@ -43,7 +43,7 @@ class Timeline:
 
     @property
     def stage(self) -> str:
-        """The stage at hand, "" before the first one."""
+        """The current stage, "" before the first one."""
         return self._stage
 
     def stages(self) -> dict[str, int]:
@@ -54,5 +54,5 @@ class Timeline:
 
 
 def phase_seconds(stages: dict[str, int], phase: str) -> int:
-    """What a phase's training and evaluation took."""
+    """Seconds of a phase's training and evaluation."""
     return sum(s for name, s in stages.items() if name in (f"{phase}.train", f"{phase}.evaluate"))

@@ -148,7 +148,7 @@ def test_a_checkpoint_goes_up_from_its_own_place_where_the_disk_has_no_room_for_
     trained(m, "sft")
     takes_nothing(m)
     send(m)
-    assert m.proofs[0].folder == SFT and "goes up from its own place" in capsys.readouterr().out
+    assert m.proofs[0].folder == SFT and "is uploaded without a copy" in capsys.readouterr().out
     assert killed == [m.plan.run_id], "nobody may change it meanwhile"
 
 

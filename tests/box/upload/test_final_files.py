@@ -150,11 +150,11 @@ def test_a_leave_that_cannot_be_made_keeps_none_of_the_others_away(
     assert "broken.html could not be made: KeyError" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------ the black box
+# ------------------------------------------------------------------ the postmortem
 FAILED = replace(RECEIPT, verdict="failed", reason="oom", message="phase sft: words")
 
 
-def test_a_run_that_ended_short_leaves_a_black_box_and_its_headlines_in_the_log(
+def test_a_run_that_ended_short_leaves_a_postmortem_and_its_headlines_in_the_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "trainer").mkdir(exist_ok=True)
@@ -167,7 +167,7 @@ def test_a_run_that_ended_short_leaves_a_black_box_and_its_headlines_in_the_log(
     assert box.cause == "CUDA out of memory in training at step 12" and box.seen == {
         "secret": ["a line with ***"]
     }
-    assert "black box: cause: CUDA out of memory in training at step 12" in capsys.readouterr().out
+    assert "postmortem: cause: CUDA out of memory in training at step 12" in capsys.readouterr().out
 
 
 def test_a_machine_that_has_money_for_its_deletion_alone_is_not_examined(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_machine_that_has_money_for_its_deletion_alone_is_not_examined(tmp_pat
     assert isinstance(data, bytes) and read_postmortem(data).seen == {}
 
 
-def test_a_run_that_succeeded_leaves_no_black_box(tmp_path: Path) -> None:
+def test_a_run_that_succeeded_leaves_no_postmortem(tmp_path: Path) -> None:
     assert f"{FOLDER}/postmortem.json" not in final_files(machine(tmp_path), RECEIPT)
 
 

@@ -220,7 +220,7 @@ def test_the_newest_telling_exception_is_found(lines: list[str], want: list[str]
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"run_id": 3}'])
-def test_nonsense_is_no_black_box(data: bytes) -> None:
+def test_nonsense_is_no_postmortem(data: bytes) -> None:
     with pytest.raises(BadAnswer, match="postmortem.json"):
         read_postmortem(data)
 

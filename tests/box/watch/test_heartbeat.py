@@ -318,6 +318,6 @@ def test_an_upload_that_fails_stands_in_the_report_at_once_and_is_notified_when_
     notify.close()
     assert (
         len(sent) == 1
-        and "sft does not get to the Hub" in sent[0]
+        and "sft cannot be uploaded" in sent[0]
         and "storage limit reached" in sent[0]
     )
