@@ -161,7 +161,7 @@ def test_a_trainer_that_fails_leaves_its_log_and_its_last_whole_state(new_box: N
     assert verdict(box) == ("failed", "trainer_failed", 5) and box.deleted
     saved = f"{box.plan.folder}/saved/sft"
     assert (
-        box.log().count("sft step 4/4") == 2 and "training again, from the last state" in box.log()
+        box.log().count("sft step 4/4") == 2 and "training again from the last state" in box.log()
     )
     assert box.holds(saved, 3) and not [p for p in box.files() if p.startswith(SFT)]
     assert "sft step 4/4" in box.uploaded_log("error") and "exit code 1" in box.receipt()["message"]
@@ -409,7 +409,7 @@ def test_a_limit_lowered_from_afar_stops_it_in_time_and_a_raised_one_lets_it_go_
     box.wait_for("sft step 2/1000")
     wide = {"attempt": 1, "limit_cents": 10**7, "deadline": box.plan.deadline, "epoch": 1}
     box.hub.put(REPO, {f"{box.plan.folder}/limit.json": json.dumps(wide).encode()})
-    box.wait_for("the limit is $100,000.00")
+    box.wait_for("the limit is now $100,000.00")
     box.started[0].kill()
     box.started[0].wait()
     box.start()
