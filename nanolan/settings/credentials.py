@@ -1,6 +1,6 @@
-"""Secrets that the user keeps elsewhere than in nanolan's settings: Hub logins, proxies' passwords, keys of other services.
+"""Secrets that are kept outside of nanolan's settings: Hub logins, proxy passwords, keys of other services.
 
-Nothing uses them here. They are made known, so that masks hide them and no file that holds one is sent.
+nanolan does not use them. It registers them, so that masks hide them and files that contain one are not sent.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from nanolan.redact import Secret, password_of
 PROXIES = re.compile(r"(?i)(https?|all|ftp|socks)_proxy")
 NAMED = re.compile(r"(?i).*(token|api_?key|access_?key|secret|secret_?key|passwd|password)")
 MOST_BYTES = 1 << 20
-TELLING = 16  # other programs' values that are shorter may be ordinary words
+SHORTEST_SECRET = 16  # shorter values of other programs may be ordinary words
 
 
 def note_credentials(environ: Mapping[str, str]) -> None:
-    """Make every one of them known to the masks."""
+    """Register all of them with the masks."""
     for value in (*of_environment(environ), *hub_logins(environ), *wandb_logins(environ)):
         Secret(value)
 
 
 def of_environment(environ: Mapping[str, str]) -> Iterator[str]:
-    """Proxies' passwords, and what other programs' variables hold by their names."""
+    """Proxy passwords, and values of other programs' variables whose names say that they hold a secret."""
     for name, value in environ.items():
         if PROXIES.fullmatch(name):
             yield from password_of(value)
         elif (
             NAMED.fullmatch(name)
-            and len(value) >= TELLING
+            and len(value) >= SHORTEST_SECRET
             and re.search(r"\d", value)
             and not value.startswith(("/", "~"))
         ):
@@ -39,7 +39,7 @@ def of_environment(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def hub_logins(environ: Mapping[str, str]) -> Iterator[str]:
-    """Every token that `hf auth login` has left, in use or not."""
+    """Every token that `hf auth login` has stored, in use or not."""
     home = hub_home(environ)
     named = environ.get("HF_TOKEN_PATH")
     for path in (Path(named).expanduser() if named else home / "token", home / "token"):
@@ -57,13 +57,13 @@ def hub_logins(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def hub_home(environ: Mapping[str, str]) -> Path:
-    """Where the Hub's client keeps what it keeps."""
+    """The folder of the Hub client's files (HF_HOME)."""
     cache = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
     return Path(environ.get("HF_HOME") or Path(cache) / "huggingface").expanduser()
 
 
 def wandb_logins(environ: Mapping[str, str]) -> Iterator[str]:
-    """The passwords of wandb's hosts in the user's netrc."""
+    """The passwords of wandb hosts in the user's netrc."""
     path = Path(
         environ.get("NETRC") or Path(environ.get("HOME") or Path.home()) / ".netrc"
     ).expanduser()
@@ -75,7 +75,7 @@ def wandb_logins(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def small_text(path: Path) -> str:
-    """A small file's text; "" when there is none to be read."""
+    """The text of a small file; "" if it is missing, unreadable or large."""
     try:
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
             return ""

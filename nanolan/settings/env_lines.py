@@ -1,7 +1,7 @@
-"""A .env file, read line by line as data: nothing in it is run or expanded, and no line of it is dropped in silence.
+"""Reads a .env file line by line as data: runs and expands nothing, and ignores no line without a message.
 
-Names of other tools pass. A line that assigns nothing, and a name that is nearly one of ours, is a problem with its line number;
-no value is ever quoted.
+Variables of other tools are allowed. A line without an assignment, or a name that looks like a misspelt setting, is reported
+with its line number; values are never quoted.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ if TYPE_CHECKING:
     from dotenv.parser import Binding
 
 MOST_BYTES = 256 << 10
-LIMIT = "SPEND_LIMIT"  # the setting whose loss costs the most: its name is looked for more widely
+LIMIT = "SPEND_LIMIT"  # ignoring this one costs the most: more misspellings of it are recognised
 AROUND_LIMIT = {"NANOLAN", "ENV", "MY", "MAX", "RUN", "USD", "DOLLARS", "CENTS"}
 ALSO_LIMIT = {"SPEND_MAX", "MAX_SPEND", "SPEND_CAP", "SPENDING_CAP", "MAX_SPENDING"}
-ALIKE, MUCH_ALIKE = (
-    0.85,
-    0.94,
-)  # one letter wrong, missing, too many or out of place; the same of a long name
-OTHERS = {"NUM_CPUS", "GH_TOKEN"}  # near one of ours, but a name of its own
+ALIKE = 0.85  # difflib ratio: one letter wrong, missing, too many or out of place
+MUCH_ALIKE = 0.94  # the same for a name that contains a setting's name
+OTHERS = {"NUM_CPUS", "GH_TOKEN"}  # similar to a setting, but another tool's variable
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -42,7 +40,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class EnvFile:
-    """The values of a .env file with the line of each, and what is wrong with other lines."""
+    """The values of a .env file with their line numbers, and a message for each invalid line."""
 
     values: dict[str, str | None] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
@@ -51,7 +49,7 @@ class EnvFile:
 
 @dataclass(frozen=True)
 class Line:
-    """One assignment, or the attempt at one."""
+    """One line with an assignment, or with a failed attempt at one."""
 
     number: int
     name: str
@@ -61,35 +59,36 @@ class Line:
 
     @property
     def meant(self) -> str:
-        """The first word, which of a broken line may be the name."""
+        """The first word; in a broken line it may be the name."""
         word = re.match(r"(?:export\s+)?([\w-]+)", self.text)
         return word[1] if word else ""
 
     @property
     def unquoted(self) -> str:
-        """What stands after the `=`, unless it is quoted."""
+        """The text after the `=`, or "" if it is quoted."""
         value = self.text.partition("=")[2].strip()
         return "" if value[:1] in ("'", '"') else value
 
 
 def read_env(path: Path | None, names: Collection[str]) -> EnvFile:
-    """The file's values; UsageProblem for a file that cannot be read at all. None, a missing file and /dev/null are empty."""
+    """The file's values. None, a missing file and /dev/null give no values; UsageProblem if the file cannot be read."""
     if path is None or not os.path.lexists(path) or str(path) == os.devnull:
         return EnvFile()
-    found, problems = EnvFile(), []
+    found = EnvFile()
+    problems = []
     for line in parsed(_text(path)):
         if problem := _problem(line, names) or _twice(line, found, names):
             problems.append(f"{path} line {line.number}: {problem}")
         elif line.name and (
             line.value or not found.values.get(line.name)
-        ):  # one that is filled in counts
+        ):  # an empty value never replaces a filled one
             found.values[line.name] = line.value
             found.lines[line.name] = line.number
     return EnvFile(found.values, found.lines, tuple(problems))
 
 
 def parsed(text: str) -> Iterable[Line]:
-    """Every line that is neither blank nor a comment."""
+    """Every line that is not blank and not a comment."""
     from dotenv.parser import parse_stream
 
     lines = map(_line, parse_stream(StringIO(text, newline="")))
@@ -97,7 +96,7 @@ def parsed(text: str) -> Iterable[Line]:
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """The setting that was probably meant by a name which is none, or ""."""
+    """The setting that a misspelt name probably means, or ""."""
     plain = re.sub(r"[^A-Z0-9]+", "_", unicodedata.normalize("NFKC", name).upper()).strip("_")
     if name in names or plain in OTHERS:
         return ""
@@ -119,15 +118,15 @@ def _text(path: Path) -> str:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            kind = next((text for test, text in KINDS if test(mode)), "no ordinary file")
+            kind = next((text for test, text in KINDS if test(mode)), "not an ordinary file")
             raise UsageProblem(f"{path} is {kind}; settings are read from an ordinary file only")
         with path.open("rb") as f:
             data = f.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
-            raise UsageProblem(f"{path} has more than {MOST_BYTES >> 10} kB: it is no .env file")
+            raise UsageProblem(f"{path} has more than {MOST_BYTES >> 10} kB: it is not a .env file")
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
-        raise UsageProblem(f"{path} is a link to a file that is not there") from None
+        raise UsageProblem(f"{path} is a link to a file that does not exist") from None
     except OSError as e:
         raise UsageProblem(f"{path} cannot be read: {e.strerror or type(e).__name__}") from None
     except UnicodeError:
@@ -143,7 +142,7 @@ def _text(path: Path) -> str:
 
 
 def _line(found: Binding) -> Line:
-    """`original` begins with the blank lines before it."""
+    """Convert dotenv's binding; its `original` text begins with the blank lines before the assignment."""
     text = found.original.string
     blank = text[: len(text) - len(text.lstrip())]
     number = found.original.line + len(re.findall("\r\n|\r|\n", blank))
@@ -152,19 +151,19 @@ def _line(found: Binding) -> Line:
 
 # -------------------------------------------------------------- one line
 def _problem(line: Line, names: Collection[str]) -> str:
-    """What is wrong with a line by itself, or ""."""
+    """What is wrong with the line, or ""."""
     if line.broken or line.value is None or not line.name:
         setting = line.meant if line.meant in names else nearest(line.meant, names)
         return f"no assignment: write {setting or 'NAME'}=value and close every quote, or put # in front of a comment"
     if near := nearest(line.name, names):
-        return f"{_shown(line.name, near)} is no setting; the setting is called {near}"
+        return f"{_shown(line.name, near)} is not a setting; the setting is called {near}"
     if swallowed := _swallowed(line, names):
-        return f"{swallowed} is set within the value of another name: give it a line of its own, and close the quotes"
+        return f"{swallowed} is set inside the value of another name: put it on its own line, and close the quotes"
     return ""
 
 
 def _swallowed(line: Line, names: Collection[str]) -> str:
-    """A setting that is assigned on the same line, or on a line that an open quote made part of this value."""
+    """A setting that is assigned later on the same line, or on a line that an open quote made part of this value."""
     words = re.findall(r"\s([A-Z][A-Z0-9_-]*)\s*=", line.unquoted)
     words += re.findall(r"\n\s*(?:export\s+)?([A-Z][A-Z0-9_-]*)\s*=", line.value or "")
     return next((word for word in words if word in names or nearest(word, names)), "")
@@ -174,9 +173,9 @@ def _twice(line: Line, found: EnvFile, names: Collection[str]) -> str:
     before = found.values.get(line.name)
     if line.name not in names or not before or not line.value or before == line.value:
         return ""
-    return f"{line.name} is set to something else in line {found.lines[line.name]}: remove one of the two"
+    return f"{line.name} has another value in line {found.lines[line.name]}: remove one of the two"
 
 
 def _shown(name: str, near: str) -> str:
-    """The name as it was written; of one with signs that cannot be seen, only what was meant."""
+    """The name as it was written, or a description if it may contain invisible characters."""
     return name if re.fullmatch(r"[\w./:;+-]{1,60}", name, re.ASCII) else f"this spelling of {near}"

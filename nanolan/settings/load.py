@@ -19,7 +19,7 @@ from nanolan.settings.settings import FIELDS, TABLE, Settings
 
 @dataclass(frozen=True)
 class Layer:
-    """A place where settings come from; `called` says how the user knows a variable there."""
+    """A source of settings; `called` is how messages name a variable of it."""
 
     name: str
     values: Mapping[str, str | None]
@@ -27,7 +27,7 @@ class Layer:
 
 
 DEFAULT = Layer("default", {}, str)
-LOGIN = Layer("hf auth login", {}, lambda env: f"{env} (of hf auth login)")
+LOGIN = Layer("hf auth login", {}, lambda env: f"{env} (from hf auth login)")
 
 
 def load_settings(
@@ -38,12 +38,11 @@ def load_settings(
     cached_token: Callable[[], str | None] = lambda: None,
 ) -> Settings:
     """Settings from typed `flags` (by field name), `environ`, the .env file and the cached Hub login."""
-    s, wrong = usable_settings(flags, environ, env_file, cached_token)
+    settings, wrong = usable_settings(flags, environ, env_file, cached_token)
     if wrong:
-        raise UsageProblem(
-            wrong[0] + (f" (and {len(wrong) - 1} more: just doctor)" if len(wrong) > 1 else "")
-        )
-    return s
+        more = f" (and {len(wrong) - 1} more: just doctor)" if len(wrong) > 1 else ""
+        raise UsageProblem(wrong[0] + more)
+    return settings
 
 
 def usable_settings(
@@ -52,7 +51,7 @@ def usable_settings(
     env_file: Path | None,
     cached_token: Callable[[], str | None],
 ) -> tuple[Settings, tuple[str, ...]]:
-    """The settings without those that cannot be used, and what is wrong with each of these; a wrong flag is raised."""
+    """The settings, with defaults for invalid ones, and a message for each invalid one. An invalid flag raises UsageProblem."""
     if blank := [k for k, v in flags.items() if v is not None and not v.strip()]:
         raise UsageProblem(f"{_typed(blank[0])} is empty: give a value, or leave it out")
     file = _env_file(env_file)
@@ -74,19 +73,21 @@ def usable_settings(
         try:
             if layer is DEFAULT and name == "hf_token" and (token := cached_token()):
                 layer = Layer(LOGIN.name, {meta["env"]: token}, LOGIN.called)
-            values[name], sources[name] = _value(meta, layer), layer.name
+            values[name] = _value(meta, layer)
+            sources[name] = layer.name
         except UsageProblem as e:
             if layer.name == "flag":
                 raise
             wrong.append(str(e))
-            values[name], sources[name] = _value(meta, DEFAULT), DEFAULT.name
+            values[name] = _value(meta, DEFAULT)
+            sources[name] = DEFAULT.name
     if env_file and sources["ssh_public_key"] == ".env":
-        values["ssh_public_key"] = _beside(env_file, values["ssh_public_key"])
+        values["ssh_public_key"] = _relative_to(env_file, values["ssh_public_key"])
     return _gpu_and_count(Settings(**values, sources=sources)), tuple(wrong)
 
 
-def _beside(file: Path, text: str) -> str:
-    """A path that a file names counts from the file's folder; the text of a key stays."""
+def _relative_to(file: Path, text: str) -> str:
+    """A path in a .env file is relative to the file's folder; the text of a key stays as it is."""
     return (
         text
         if " " in text and not text.endswith(".pub")
@@ -107,23 +108,23 @@ def _env_file(path: Path | None) -> EnvFile:
 
 
 def _misspelt(environ: Mapping[str, str]) -> list[str]:
-    """The spend limit under a name that is nearly its own: nobody else's variable, and not to be dropped in silence."""
+    """Messages for variables that look like a misspelt SPEND_LIMIT: ignoring one would cost money."""
     return [
-        f"{name} (environment): no setting; the setting is called {LIMIT}"
+        f"{name} (environment): not a setting; the setting is called {LIMIT}"
         for name in environ
         if nearest(name, [LIMIT]) == LIMIT
     ]
 
 
 def note_secrets(layers: Iterable[Layer]) -> None:
-    """Make every key and token known to the mask, in each layer: one that is overruled, or refused, may be printed all the same."""
+    """Register every key and token of each layer with the mask: an overridden or refused one may still be printed."""
     for env in (meta["env"] for meta in TABLE.values() if meta["secret"]):
         for layer in layers:
             Secret((layer.values.get(env) or "").strip())
 
 
 def _first(meta: Mapping[str, Any], layers: Iterable[Layer]) -> Layer:
-    """The layer that decides: empty means unset, but not for an amount of money that has a default."""
+    """The first layer that sets the value. Empty means unset, except for an amount of money that has a default."""
     money = meta["parse"] is parse_limit and meta["default"]
     for layer in layers:
         text = layer.values.get(meta["env"])
@@ -139,20 +140,22 @@ def _value(meta: Mapping[str, Any], layer: Layer) -> Any:
     try:
         if not text:
             raise UsageProblem(
-                f"it is empty; give an amount in dollars, or remove it to have {meta['default']}"
+                f"it is empty; give an amount in dollars, or remove it to use the default, {meta['default']}"
             )
         if not text.isprintable():
-            raise UsageProblem("it holds a control character")
+            raise UsageProblem("it contains a control character")
         return meta["parse"](text)
     except UsageProblem as e:
         raise UsageProblem(f"{layer.called(meta['env'])}: {e}") from None
 
 
-def _gpu_and_count(s: Settings) -> Settings:
-    """`H100:8` names the count too; a num-gpus that says otherwise is refused."""
-    gpu, colon, count = s.gpu.partition(":")
+def _gpu_and_count(settings: Settings) -> Settings:
+    """`H100:8` gives the count too; a num-gpus flag with another count is refused."""
+    gpu, colon, count = settings.gpu.partition(":")
     if not colon:
-        return s
-    if s.sources["num_gpus"] == "flag" and s.num_gpus != int(count):
-        raise UsageProblem(f"gpu {s.gpu!r} and num-gpus {s.num_gpus} disagree; give one of them")
-    return replace(s, gpu=gpu, num_gpus=int(count))
+        return settings
+    if settings.sources["num_gpus"] == "flag" and settings.num_gpus != int(count):
+        raise UsageProblem(
+            f"gpu {settings.gpu!r} and num-gpus {settings.num_gpus} disagree; give one of them"
+        )
+    return replace(settings, gpu=gpu, num_gpus=int(count))

@@ -1,4 +1,4 @@
-"""Paths that a user types: they count from the folder where the command was typed, while `just` works in the checkout."""
+"""Paths that a user types are relative to the folder where the command was typed; `just` itself runs in the checkout."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ CALLED_FROM = "NANOLAN_CALLED_FROM"  # set by the justfile
 
 
 def typed(path: str | Path, environ: Mapping[str, str] = os.environ) -> Path:
-    """A path as it was typed, made absolute; ~ is expanded."""
+    """The absolute path for a typed one; ~ is expanded."""
     return Path(environ.get(CALLED_FROM) or "", Path(path).expanduser()).absolute()

@@ -54,7 +54,7 @@ class Settings:
     gpu: str = _setting(
         "GPU", "GPU type to rent, partial and any case: H100, a100, H100:8", "B200", value.gpu
     )
-    num_gpus: int = _setting("NUM_GPUS", "GPUs in the machine", "8", value.count)
+    num_gpus: int = _setting("NUM_GPUS", "GPUs in the instance", "8", value.count)
     spend_limit: int = _setting(
         "SPEND_LIMIT", "delete the instance at this bill, in dollars", "150", parse_limit
     )
@@ -63,7 +63,7 @@ class Settings:
     )
     model_tag: str = _setting(
         "MODEL_TAG",
-        "which model: the folder under base_checkpoints/ and the rest",
+        "which model: its folder name in base_checkpoints/ and the others",
         "d20",
         value.name,
     )
@@ -73,7 +73,7 @@ class Settings:
     cloud: str | None = _setting("CLOUD", "only this provider, such as hyperstack")
     region: str | None = _setting("REGION", "only this region, such as canada-1")
     instance_type: str | None = _setting(
-        "INSTANCE_TYPE", "only this machine type, such as 8x_b200_pcie_192gb"
+        "INSTANCE_TYPE", "only this instance type, such as 8x_b200_pcie_192gb"
     )
     batch: int | None = _setting(
         "DEVICE_BATCH_SIZE",
@@ -83,42 +83,45 @@ class Settings:
     )
     eval: str = _setting(
         "EVAL",
-        "judge the model after each phase: none, quick, full",
+        "evaluate the model after each phase: none, quick, full",
         "quick",
         value.one_of("none", "quick", "full"),
     )
     humaneval: bool = _setting(
-        "HUMANEVAL", "judge its Python too, by running what it wrote there", "no", value.yes
+        "HUMANEVAL", "also run HumanEval, which executes code that the model wrote", "no", value.yes
     )
     no_identity: bool = _setting(
         "NO_IDENTITY", "mid without identity_conversations.jsonl", "no", value.yes
     )
     save_minutes: float = _setting(
-        "SAVE_MINUTES", "minutes between states saved on the machine's disk", "10", value.minutes
+        "SAVE_MINUTES", "minutes between states saved on the instance's disk", "10", value.minutes
     )
     upload_minutes: float | None = _setting(
         "UPLOAD_MINUTES",
-        "minutes between states uploaded  [as many as cost $5]",
+        "minutes between uploads of the state  [as many as cost $5]",
         None,
         value.minutes,
     )
     gate: str | None = _setting(
         "GATE",
-        'go on to the next phase only if this holds, such as "val_bpb<0.5"',
+        'start the next phase only if this holds, such as "val_bpb<0.5"',
         None,
         value.gate,
     )
     failover: int = _setting(
-        "FAILOVER", "how many other offers are tried after a sure no", "3", value.few
+        "FAILOVER", "how many other offers to try after a failure", "3", value.few
     )
     max_price: int | None = _setting(
         "MAX_PRICE", "no offer above this many dollars an hour", None, parse_limit
     )
     max_total: int | None = _setting(
-        "MAX_TOTAL", "no offer where the run should cost more dollars than this", None, parse_limit
+        "MAX_TOTAL",
+        "no offer where the forecast of the run is above this many dollars",
+        None,
+        parse_limit,
     )
     probation_usd: int = _setting(
-        "PROBATION_USD", "dollars by which a new machine must have proved itself", "2", parse_limit
+        "PROBATION_USD", "dollars that a new instance may cost before it trains", "2", parse_limit
     )
     hf_repo: str = _setting(
         "HF_REPO",
@@ -132,7 +135,7 @@ class Settings:
     )
     ssh_public_key: str | None = _setting(
         "SSH_PUBLIC_KEY",
-        "your own SSH key for the machine: path or text of the public half  "
+        "your own SSH key for the instance: path or text of the public half  "
         "[a key that Shadeform makes]",
         None,
     )
@@ -148,13 +151,13 @@ class Settings:
     )
     self_delete: bool = _setting(
         "SELF_DELETE",
-        "a Shadeform key is on the machine, so that it deletes itself; off: just guard does",
+        "put a Shadeform key on the instance, so that it deletes itself; off: just guard deletes it",
         "yes",
         value.yes,
     )
     shadeform_api_key_box: Secret | None = _setting(
         "SHADEFORM_API_KEY_BOX",
-        "a second Shadeform key, for the machine in place of yours",
+        "a second Shadeform key, for the instance to use instead of yours",
         secret=True,
         where="https://platform.shadeform.ai/settings/api",
     )
@@ -172,7 +175,7 @@ class Settings:
     )
     notify_url: Secret | None = _setting(
         "NOTIFY_URL",
-        "where to send a word: ntfy://topic, slack://..., mailto://... (better in .env)",
+        "where to send notifications: ntfy://topic, slack://..., mailto://... (better in .env)",
         None,
         value.notify,
         secret=True,
@@ -193,7 +196,7 @@ class Settings:
         return phase_sequence(self.phase)
 
     def need(self, *names: str) -> None:
-        """AuthProblem or UsageProblem for the first of `names` without a value: how to give it, where to get it."""
+        """Raise AuthProblem or UsageProblem for the first of `names` without a value; it says how to set it and where to get it."""
         for name in names:
             if getattr(self, name) is None:
                 meta = TABLE[name]

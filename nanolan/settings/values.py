@@ -1,4 +1,4 @@
-"""What the settings may hold: each parser takes a text to its value, or says by a UsageProblem what is wrong with it."""
+"""Parsers of setting values: each converts a text, or raises a UsageProblem that says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nanolan.phases import parse_gate, phase_sequence
 from nanolan.redact import Secret
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}"
-REPO = r"(?=.{3,96}\Z)[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?"  # as the Hub's own client has it
+REPO = r"(?=.{3,96}\Z)[A-Za-z0-9](?:[\w.-]*\w)?/[A-Za-z0-9](?:[\w.-]*\w)?"  # same rule as huggingface_hub
 NO_OWNERS = ("datasets", "models", "spaces", "api")
 ADDRESS = r"(https?)://(?:[\w.-]+|\[::1\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -41,9 +41,8 @@ def repo(text: str) -> str:
 
 
 def address(text: str) -> str:
-    plain = re.fullmatch(
-        ADDRESS, text, re.ASCII
-    )  # no user, no backslash: programs disagree on whose host such a text names
+    # no user, no backslash: programs disagree on which host such an address names
+    plain = re.fullmatch(ADDRESS, text, re.ASCII)
     if plain and (plain[1] == "https" or is_loopback(text)):
         return text.rstrip("/")
     raise UsageProblem(
@@ -57,14 +56,14 @@ def wandb_address(text: str) -> str:
         r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?", text, re.ASCII
     ):
         raise UsageProblem(
-            f"address {_without_user(text)!r} is not like https://wandb.example.org; "
-            "it must not hold a name or password"
+            f"address {_without_user(text)!r} does not look like https://wandb.example.org; "
+            "it must not contain a name or password"
         )
     return text.rstrip("/")
 
 
 def _without_user(text: str) -> str:
-    """An address that is shown: a password may stand in front of the @."""
+    """The address without user and password, safe to show."""
     return re.sub(r"[^/]*@", "...@", text[:300])[:80]
 
 
@@ -159,5 +158,5 @@ def duration(text: str) -> int:
 
 
 def is_loopback(url: str) -> bool:
-    """True for an address on this very machine."""
+    """True for an address on this machine."""
     return urlsplit(url).hostname in LOOPBACK

@@ -318,7 +318,7 @@ def test_a_look_that_crashed_is_never_taken_for_well(tmp_path: Path) -> None:
             "SPENDLIMIT=9\n",
             0o600,
             "FAILED",
-            "line 1: SPENDLIMIT is no setting; the setting is called SPEND_LIMIT",
+            "line 1: SPENDLIMIT is not a setting; the setting is called SPEND_LIMIT",
         ),
         ("WHATEVER=1\n", 0o600, "note", "export WHATEVER"),
         ("HF_REPO=YOU/lanbot-checkpoints\n", 0o600, "FAILED", "HF_REPO still holds a placeholder"),

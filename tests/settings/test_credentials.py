@@ -1,4 +1,4 @@
-"""Secrets that the user keeps elsewhere are known too: masks hide them, and no file that holds one is sent."""
+"""Secrets outside of nanolan's settings are registered too: masks hide them, and files that contain one are not sent."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
-def test_it_is_known_wherever_it_is_kept(where: str, tmp_path: Path) -> None:
+def test_a_secret_kept_elsewhere_is_hidden(where: str, tmp_path: Path) -> None:
     environ, files = ELSEWHERE[where]
     for name, text in files.items():
         login(tmp_path, name, text)
@@ -80,7 +80,7 @@ def test_it_is_known_wherever_it_is_kept(where: str, tmp_path: Path) -> None:
         {"HTTPS_PROXY": "http://[::1"},
     ],
 )
-def test_what_is_no_secret_is_not_hidden(environ: dict[str, str], tmp_path: Path) -> None:
+def test_other_values_are_not_hidden(environ: dict[str, str], tmp_path: Path) -> None:
     before = known_values()
     note_credentials({"HOME": str(tmp_path)} | environ)
     assert known_values() == before
@@ -97,6 +97,6 @@ def test_what_is_no_secret_is_not_hidden(environ: dict[str, str], tmp_path: Path
     ids=["folder", "loop", "noise", "huge"],
 )
 @pytest.mark.parametrize("name", ["token", "stored_tokens"])
-def test_a_login_file_that_is_none_stops_nobody(make, name: str, tmp_path: Path) -> None:
+def test_an_unreadable_login_file_is_ignored(make, name: str, tmp_path: Path) -> None:
     make(tmp_path / ".cache/huggingface" / name)
     note_credentials({"HOME": str(tmp_path)})

@@ -1,4 +1,4 @@
-"""A slightly wrong .env never gives the default in silence: the file and the line are said, and no value is."""
+"""A mistake in .env is an error with file and line; it never means the default, and no value is shown."""
 
 from __future__ import annotations
 
@@ -66,21 +66,21 @@ WRONG = [
         "an open quote that ends in a later one",
         'NOTE="mine\nSPEND_LIMIT=40\nOTHER="',
         1,
-        "SPEND_LIMIT is set within",
+        "SPEND_LIMIT is set inside",
     ),
     (
         "an open quote with a wrong name inside",
         "NOTE='mine\nexport SPENDLIMIT=40\nOTHER='",
         1,
-        "SPENDLIMIT is set within",
+        "SPENDLIMIT is set inside",
     ),
-    ("two on a line", "CLOUD=hyperstack SPEND_LIMIT=40", 1, "SPEND_LIMIT is set within"),
-    ("two on a line, another tool's first", "FOO=1 SPEND_LIMIT=40", 1, "SPEND_LIMIT is set within"),
+    ("two on a line", "CLOUD=hyperstack SPEND_LIMIT=40", 1, "SPEND_LIMIT is set inside"),
+    ("two on a line, another tool's first", "FOO=1 SPEND_LIMIT=40", 1, "SPEND_LIMIT is set inside"),
     (
         "given twice",
         "SPEND_LIMIT=40\nGPU=H100\nSPEND_LIMIT=150",
         3,
-        "set to something else in line 1",
+        "has another value in line 1",
     ),
     ("a NUL", "GPU=H100\nSPEND_LIMIT=4\x000", 2, "a control character"),
     ("old Mac line ends", "GPU=H100\rSPEND_LIMIT: 40\r", 2, "write SPEND_LIMIT=value"),
@@ -211,7 +211,7 @@ def env(tmp_path: Path, text: str | bytes) -> Path:
 @pytest.mark.parametrize(
     ("text", "line", "says"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG]
 )
-def test_a_limit_that_is_spelt_wrong_is_refused_with_file_and_line(
+def test_a_misspelt_limit_is_refused_with_file_and_line(
     tmp_path: Path, text: str, line: int, says: str
 ) -> None:
     path = env(tmp_path, text)
@@ -223,12 +223,12 @@ def test_a_limit_that_is_spelt_wrong_is_refused_with_file_and_line(
 
 
 @pytest.mark.parametrize("text", [r[1] for r in RIGHT], ids=[r[0] for r in RIGHT])
-def test_a_limit_that_is_written_as_people_do_counts(tmp_path: Path, text: str) -> None:
+def test_the_usual_ways_to_write_a_limit_work(tmp_path: Path, text: str) -> None:
     assert load_settings({}, {}, env_file=env(tmp_path, text)).spend_limit == 4_000
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_every_setting_is_known_in_another_spelling(name: str) -> None:
+def test_misspellings_of_every_setting_are_recognised(name: str) -> None:
     longer = [f"{name}S", name[:-1] + name[-1] * 2] if len(name) > 4 else []
     for wrong in (
         name.lower(),
@@ -244,7 +244,7 @@ def test_every_setting_is_known_in_another_spelling(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_names_of_other_tools_pass(tmp_path: Path, name: str) -> None:
+def test_variables_of_other_tools_are_allowed(tmp_path: Path, name: str) -> None:
     path = env(tmp_path, f"{name}=some thing\nexport {name}_X='a'\n")
     assert read_env(path, FIELDS).problems == () and load_settings({}, {}, env_file=path)
 
@@ -265,7 +265,7 @@ def test_the_names_of_other_tools_pass(tmp_path: Path, name: str) -> None:
         "HF_TOKEN=HF_TOKEN=S3CRET",
     ],
 )
-def test_no_value_is_shown_whatever_is_wrong_with_the_line(tmp_path: Path, text: str) -> None:
+def test_no_error_shows_a_value(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageProblem) as e:
         load_settings({}, {}, env_file=env(tmp_path, text))
     assert "S3CRET" not in str(e.value)
@@ -285,7 +285,7 @@ def test_no_value_is_shown_whatever_is_wrong_with_the_line(tmp_path: Path, text:
         "megabyte",
     ],
 )
-def test_a_file_that_is_none_is_said_and_never_taken_for_no_file(tmp_path: Path, kind: str) -> None:
+def test_an_unreadable_env_file_is_an_error(tmp_path: Path, kind: str) -> None:
     path = tmp_path / ".env"
     text = "SPEND_LIMIT=40\n"
     make = {
@@ -304,10 +304,10 @@ def test_a_file_that_is_none_is_said_and_never_taken_for_no_file(tmp_path: Path,
         pytest.skip("root reads everything")
     with pytest.raises(UsageProblem, match=str(path)):
         load_settings({}, {}, env_file=path)
-    assert usable_settings({}, {}, path, lambda: None)[1], "doctor and stop are told, too"
+    assert usable_settings({}, {}, path, lambda: None)[1], "doctor and stop report it, too"
 
 
-def test_no_file_and_the_null_device_are_no_settings(tmp_path: Path) -> None:
+def test_a_missing_file_and_the_null_device_set_nothing(tmp_path: Path) -> None:
     for path in (None, tmp_path / ".env", Path(os.devnull)):
         assert read_env(path, FIELDS).values == {}
 
@@ -316,13 +316,13 @@ def test_no_file_and_the_null_device_are_no_settings(tmp_path: Path) -> None:
 def test_a_misspelt_limit_in_the_environment_is_refused_too(name: str) -> None:
     with pytest.raises(
         UsageProblem,
-        match=rf"^{name} \(environment\): no setting; the setting is called SPEND_LIMIT",
+        match=rf"^{name} \(environment\): not a setting; the setting is called SPEND_LIMIT",
     ):
         load_settings({}, {name: "40", "region": "x", "AWS_SPEND_LIMIT": "1"})
 
 
 @given(st.text(max_size=60), st.sampled_from(["\n", "\r\n", "\r"]))
-def test_a_line_before_it_never_changes_what_the_limit_is_in_silence(
+def test_a_line_before_the_limit_changes_it_only_with_an_error(
     tmp_path_factory: pytest.TempPathFactory, before: str, end: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "law.env"
@@ -335,7 +335,7 @@ def test_a_line_before_it_never_changes_what_the_limit_is_in_silence(
         pass
 
 
-def test_the_one_who_stops_a_machine_is_told_but_not_kept_from_it(tmp_path: Path) -> None:
+def test_stop_works_with_a_broken_env_file_and_launch_does_not(tmp_path: Path) -> None:
     path = env(tmp_path, "SPEND_LIMIT: 40\n")
     path.chmod(0o600)
     given = {

@@ -66,7 +66,7 @@ def test_the_cached_login_is_not_read_when_a_token_is_given() -> None:
 
 
 @pytest.mark.parametrize("empty", ["", " ", "\t"])
-def test_an_empty_variable_is_unset_but_an_empty_flag_is_a_mistake(
+def test_an_empty_variable_is_unset_but_an_empty_flag_is_an_error(
     tmp_path: Path, empty: str
 ) -> None:
     assert (
@@ -85,7 +85,7 @@ def test_an_empty_variable_is_unset_but_an_empty_flag_is_a_mistake(
         (".env", r"^SPEND_LIMIT \(.*/\.env line 2\): it is empty"),
     ],
 )
-def test_an_empty_spend_limit_never_means_the_default_wherever_it_stands(
+def test_an_empty_spend_limit_never_means_the_default(
     tmp_path: Path, place: str, called: str
 ) -> None:
     with pytest.raises(UsageProblem, match=called):  # SPEND_LIMIT=$FORGOTTEN must not rent for 150
@@ -97,7 +97,7 @@ def test_an_empty_spend_limit_never_means_the_default_wherever_it_stands(
     assert settings(dotenv(tmp_path, "SPEND_LIMIT=\n"), {"SPEND_LIMIT": "40"}).spend_limit == 4_000
 
 
-def test_the_gpu_may_carry_the_count() -> None:
+def test_the_gpu_setting_may_give_the_count() -> None:
     s = settings(gpu="H100:4")
     assert (s.gpu, s.num_gpus) == ("H100", 4)
     assert settings(gpu="H100:4", num_gpus="4").num_gpus == 4
@@ -126,7 +126,7 @@ def test_the_gpu_may_carry_the_count() -> None:
         ("", "lanbot-v3"),
     ],
 )
-def test_an_env_file_is_read_as_people_write_it(tmp_path: Path, text: str, value: str) -> None:
+def test_the_usual_ways_to_write_an_env_file_work(tmp_path: Path, text: str, value: str) -> None:
     assert settings(dotenv(tmp_path, text)).run_name == value
 
 
@@ -149,14 +149,14 @@ def test_nothing_in_an_env_file_is_run_or_expanded(tmp_path: Path, command: str)
     assert not mark.exists()
 
 
-def test_a_key_that_another_one_overrules_is_known_to_the_mask_too() -> None:
+def test_an_overridden_key_is_hidden_too() -> None:
     layers = {name: f"hf_{name}_{MARKER}" for name in ("flag", "environment", "file")}
     load_settings({"hf_token": layers["flag"]}, {"HF_TOKEN": layers["environment"]})
     assert hide(f"{layers['flag']} {layers['environment']}") == "*** ***"
 
 
 @pytest.mark.shows("file", "*/.env*", "the user's own file")
-def test_so_are_one_in_the_file_and_one_that_is_refused(tmp_path: Path) -> None:
+def test_keys_in_the_file_and_refused_keys_are_hidden_too(tmp_path: Path) -> None:
     file = dotenv(tmp_path, f"HF_TOKEN=hf_file_{MARKER}\n")
     with pytest.raises(UsageProblem):
         load_settings(

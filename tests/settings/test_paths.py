@@ -1,4 +1,4 @@
-"""A relative path counts from where the user typed it, and what is written is readable as the user's files are."""
+"""A typed path is relative to the folder where the command was typed, and written files follow the user's umask."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ JUST = next(
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the user's shell; the program works in another one."""
+    """The folder of the user's shell; the program runs in another one."""
     monkeypatch.setenv(CALLED_FROM, str(tmp_path))
     return tmp_path
 
@@ -34,22 +34,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "text, wanted", [("a/b", "a/b"), ("./a", "a"), (".", ""), ("../x", "../x")]
 )
-def test_a_relative_path_counts_from_the_users_folder(here: Path, text: str, wanted: str) -> None:
+def test_a_typed_path_is_relative_to_the_users_folder(here: Path, text: str, wanted: str) -> None:
     assert typed(text) == here / wanted
     assert typed("/abs") == Path("/abs") and typed("~/x") == Path.home() / "x"
-    assert typed(text, {}) == Path.cwd() / wanted, (
-        "without just, the program's own folder is the user's"
-    )
+    assert typed(text, {}) == Path.cwd() / wanted, "without just, the current folder is the user's"
 
 
-def test_every_path_of_a_setting_does(here: Path) -> None:
+def test_so_are_the_paths_in_settings(here: Path) -> None:
     (here / "id.pub").write_text(KEY)
     assert base_dir(os.environ | {"NANOCHAT_BASE_DIR": "base"}) == here / "base"
     assert own_key("id.pub").public == KEY
     assert sources_of(("base", "mine"), "d20") == [("base", here / "mine")]
 
 
-def test_a_path_in_env_counts_from_the_folder_of_that_file(here: Path) -> None:
+def test_a_path_in_env_is_relative_to_the_folder_of_that_file(here: Path) -> None:
     folder = here / "elsewhere"
     folder.mkdir()
     for text, wanted in (
@@ -61,7 +59,7 @@ def test_a_path_in_env_counts_from_the_folder_of_that_file(here: Path) -> None:
         assert load_settings({}, {}, env_file=folder / ".env").ssh_public_key == wanted
 
 
-def test_identity_writes_where_it_was_typed_and_says_when_there_is_no_such_folder(
+def test_identity_writes_to_the_users_folder_and_reports_a_missing_one(
     here: Path,
 ) -> None:
     env = {"PATH": "/usr/bin:/bin", "HOME": str(here), CALLED_FROM: str(here)}
@@ -76,7 +74,7 @@ def test_identity_writes_where_it_was_typed_and_says_when_there_is_no_such_folde
 
 
 @pytest.mark.skipif(not JUST, reason="no just here")
-def test_just_tells_the_commands_where_it_was_called(tmp_path: Path) -> None:
+def test_just_passes_the_folder_where_it_was_called(tmp_path: Path) -> None:
     done = subprocess.run(
         [JUST, "--justfile", str(ROOT / "justfile"), "--evaluate", CALLED_FROM],
         cwd=tmp_path,

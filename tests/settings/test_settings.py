@@ -49,12 +49,12 @@ NAMES = [
     "word, kept",
     [("off", False), ("no", False), ("OFF", False), ("0", False), ("yes", True), ("on", True)],
 )
-def test_a_key_is_on_the_machine_unless_that_is_switched_off(word: str, kept: bool) -> None:
+def test_the_instance_gets_a_key_unless_self_delete_is_off(word: str, kept: bool) -> None:
     assert settings().self_delete and settings(self_delete=word).self_delete is kept
     assert settings(environ={"SELF_DELETE": word}).self_delete is kept
 
 
-def test_the_defaults_are_the_guides() -> None:
+def test_the_defaults_are_those_of_the_guide() -> None:
     s = settings()
     assert (s.phase, s.run_name, s.gpu, s.num_gpus, s.spend_limit) == (
         "sft",
@@ -85,7 +85,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_help() -> None:
 
 @pytest.mark.parametrize("setting", ["run_name", "model_tag", "output_tag", "wandb_project"])
 @pytest.mark.parametrize("name", NAMES, ids=lambda n: ascii(n)[:20])
-def test_a_name_that_could_mean_something_else_is_refused(setting: str, name: str) -> None:
+def test_unsafe_names_are_refused(setting: str, name: str) -> None:
     with pytest.raises(UsageProblem) as e:
         settings(**{setting: name})
     assert len(str(e.value)) < 300
@@ -94,7 +94,7 @@ def test_a_name_that_could_mean_something_else_is_refused(setting: str, name: st
 @pytest.mark.parametrize(
     "name", ["lanbot-v3", "lanbot-v3-experiment-1", "A", "0", "a.b_c-d", "a" * 60]
 )
-def test_an_ordinary_name_is_taken_as_it_is(name: str) -> None:
+def test_ordinary_names_are_accepted(name: str) -> None:
     assert settings(run_name=name).run_name == name
 
 
@@ -119,13 +119,13 @@ def test_an_ordinary_name_is_taken_as_it_is(name: str) -> None:
         "é/b",
     ],
 )
-def test_what_is_no_hub_repo_is_refused(repo: str) -> None:
+def test_invalid_hub_repos_are_refused(repo: str) -> None:
     with pytest.raises(UsageProblem):
         settings(hf_repo=repo)
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "1e9", "10,5", "abc", "999999999"])
-def test_a_spend_limit_that_is_no_sane_amount_is_refused_with_the_variables_name(
+def test_an_invalid_spend_limit_is_refused_with_the_variables_name(
     limit: str,
 ) -> None:
     with pytest.raises(UsageProblem, match="SPEND_LIMIT"):
@@ -159,7 +159,7 @@ def test_a_spend_limit_that_is_no_sane_amount_is_refused_with_the_variables_name
     ],
     ids=str,
 )
-def test_a_number_or_gpu_that_is_none_is_refused(flags: dict[str, str]) -> None:
+def test_invalid_numbers_and_gpus_are_refused(flags: dict[str, str]) -> None:
     with pytest.raises(UsageProblem):
         settings(**flags)
 
@@ -171,7 +171,7 @@ def test_a_duration_is_seconds(text: str, seconds: int) -> None:
     assert settings(max_duration=text).max_duration == seconds
 
 
-def test_agent_rl_is_refused_with_a_sentence_and_another_unknown_phase_with_the_list() -> None:
+def test_agent_rl_has_its_own_error_and_other_unknown_phases_list_the_known_ones() -> None:
     with pytest.raises(UsageProblem, match="agent_rl.*needs a nanochat fork"):
         settings(phase="agent_rl")
     with pytest.raises(
@@ -229,9 +229,7 @@ def test_an_address_is_https_or_this_machine(address: str) -> None:
     ],
 )
 @pytest.mark.parametrize("setting", ["shadeform_api", "hf_endpoint"])
-def test_any_other_address_would_send_the_key_in_clear_or_elsewhere_and_is_refused(
-    setting: str, address: str
-) -> None:
+def test_addresses_that_would_expose_the_key_are_refused(setting: str, address: str) -> None:
     with pytest.raises(UsageProblem, match="must be https"):
         settings(**{setting: address})
 
@@ -246,7 +244,7 @@ def test_any_other_address_would_send_the_key_in_clear_or_elsewhere_and_is_refus
         ("http://evil.org/127.0.0.1", False),
     ],
 )
-def test_loopback_is_the_host_and_not_a_part_of_the_text(address: str, loopback: bool) -> None:
+def test_loopback_is_decided_by_the_host_alone(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
 
 
@@ -256,7 +254,7 @@ def test_loopback_is_the_host_and_not_a_part_of_the_text(address: str, loopback:
 @pytest.mark.parametrize(
     "bad", ["kеy-with-cyrillic-e", "two-keys in-one", "zkey\nz2", "zkey\x00z2", "zkey\x1b[0m"]
 )
-def test_a_key_that_cannot_be_one_is_refused_without_being_shown(bad: str) -> None:
+def test_an_invalid_key_is_refused_without_being_shown(bad: str) -> None:
     with pytest.raises(UsageProblem, match="SHADEFORM_API_KEY") as e:
         settings(environ={"SHADEFORM_API_KEY": bad})
     assert bad not in str(e.value) and bad.split()[0] not in str(e.value)
@@ -266,7 +264,7 @@ def test_a_key_with_white_space_around_it_is_trimmed() -> None:  # else: 401 wit
     assert settings(shadeform_api_key=" key-0123 \r\n").shadeform_api_key == Secret("key-0123")
 
 
-def test_no_key_or_token_shows_in_the_settings() -> None:
+def test_no_key_or_token_is_visible_in_the_settings() -> None:
     canary = f"{MARKER}{TWIST}"
     s = settings(shadeform_api_key=canary, hf_token=canary, wandb_api_key=canary)
     assert (
@@ -282,7 +280,7 @@ def test_no_key_or_token_shows_in_the_settings() -> None:
         ("hf_repo", UsageProblem, "just upload base creates it"),
     ],
 )
-def test_a_missing_setting_says_how_to_give_it_and_where_to_get_it(
+def test_a_missing_setting_error_says_how_to_set_it_and_where_to_get_it(
     name: str, kind: type[NanolanError], url: str
 ) -> None:
     with pytest.raises(kind) as e:
