@@ -37,23 +37,23 @@ def upload(
 ) -> int:
     """Upload what a first run needs. The repo is created, private, if it is missing."""
     from nanolan.hub.client import Hub
-    from nanolan.hub.upload import misfit, repo_to_write
-    from nanolan.hub.upload_set import check_together, pack
+    from nanolan.hub.upload import repo_to_write, tokenizer_mismatch
+    from nanolan.hub.upload_set import check_together, collect
 
     s = settings_from(flags | ({"hf_repo": repo} if repo else {}))
     sources = sources_of(words, s.model_tag)
     s.need("hf_token", "hf_repo")
-    parcels = []
-    for kind, path in sources:  # all of them are looked at before anything is sent
+    upload_sets = []
+    for kind, path in sources:  # check all of them before sending anything
         say(f"{kind}: looking at {path}")
-        parcels.append((pack(kind, path, s.output_tag or s.model_tag, optim), path))
-    check_together(p for p, _ in parcels)
+        upload_sets.append((collect(kind, path, s.output_tag or s.model_tag, optim), path))
+    check_together(p for p, _ in upload_sets)
     hub = Hub(s.hf_endpoint, s.hf_token)
     tree = repo_to_write(hub, s.hf_repo, say)
-    if text := misfit(hub, tree, [p for p, _ in parcels]):
+    if text := tokenizer_mismatch(hub, tree, [p for p, _ in upload_sets]):
         say(f"note: {text}")
-    for parcel, path in parcels:
-        tree = deliver(hub, tree, parcel, path, replace)
+    for upload_set, path in upload_sets:
+        tree = deliver(hub, tree, upload_set, path, replace)
     if s.sources["hf_repo"] == "flag":
         say(f"Keep it for the other commands: HF_REPO={s.hf_repo} in .env")
     say("Next: just verify shows what is there, just doctor what is still missing.")
@@ -63,7 +63,7 @@ def upload(
 def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     """What to upload and where it lies: one thing and its own path, or several and the folder that holds them all."""
     from nanolan.hub.pull import base_dir
-    from nanolan.hub.upload_set import KINDS, where_from
+    from nanolan.hub.upload_set import KINDS, default_path
     from nanolan.phases import IDENTITY_FILE
     from nanolan.settings.paths import typed
     from nanolan.settings.settings import ROOT
@@ -78,7 +78,7 @@ def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     if len(kinds) == 1 and paths:
         return [(kinds[0], typed(paths[0]))]
     base = typed(paths[0]) if paths else base_dir(os.environ)
-    found = [(kind, where_from(kind, base, tag)) for kind in kinds]
+    found = [(kind, default_path(kind, base, tag)) for kind in kinds]
     written = ROOT / IDENTITY_FILE  # where `just identity` puts it
     return [
         (k, written if k == "data" and not p.exists() and written.is_file() and not paths else p)
@@ -86,44 +86,51 @@ def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     ]
 
 
-def deliver(hub: Hub, tree: Any, parcel: UploadSet, path: Path, replace: bool) -> Any:
-    """Send one parcel unless it is there; Ctrl-C says what is there and how to go on."""
-    from nanolan.hub.layout import amount
-    from nanolan.hub.upload import is_there, send
+def deliver(hub: Hub, tree: Any, upload_set: UploadSet, path: Path, replace: bool) -> Any:
+    """Send one upload set unless it is on the Hub already; Ctrl-C reports what is there and how to go on."""
+    from nanolan.hub.layout import size_text
+    from nanolan.hub.upload import is_uploaded, send
 
-    where, size = f"{tree.repo}/{parcel.target or parcel.entries[0].path}", amount(parcel.size)
-    if is_there(hub, tree, parcel):
-        click.echo(f"already there  {where}  {parcel.text}, {size}")
+    where, size = (
+        f"{tree.repo}/{upload_set.target or upload_set.entries[0].path}",
+        size_text(upload_set.size),
+    )
+    if is_uploaded(hub, tree, upload_set):
+        click.echo(f"already there  {where}  {upload_set.text}, {size}")
         return tree
-    say(f"{parcel.kind}: sending {size} to {where} ({parcel.text})")
-    if parcel.left:
+    say(f"{upload_set.kind}: sending {size} to {where} ({upload_set.text})")
+    if upload_set.left:
         say(
-            f"  {amount(parcel.left)} of optimizer stay here: no phase reads them (--optim sends them)"
+            f"  {size_text(upload_set.left)} of optimizer stay here: no phase reads them (--optim sends them)"
         )
     try:
-        after = send(hub, tree, parcel, path, replace=replace, bars=sys.stderr.isatty(), say=say)
+        after = send(
+            hub, tree, upload_set, path, replace=replace, bars=sys.stderr.isatty(), say=say
+        )
     except KeyboardInterrupt:
         say(
-            f"\nstopped: {state_now(hub, parcel, tree.repo)}. The same command goes on; what has arrived is not sent again"
+            f"\nstopped: {state_now(hub, upload_set, tree.repo)}. The same command goes on; what has arrived is not sent again"
         )
         return sys.exit(130)
-    click.echo(f"{'proven' if parcel.manifest else 'uploaded':<14} {where}  {parcel.text}, {size}")
+    click.echo(
+        f"{'proven' if upload_set.manifest else 'uploaded':<14} {where}  {upload_set.text}, {size}"
+    )
     return after
 
 
-def state_now(hub: Hub, parcel: UploadSet, repo: str) -> str:
+def state_now(hub: Hub, upload_set: UploadSet, repo: str) -> str:
     """Whether the commit was made before Ctrl-C."""
     from nanolan.errors import NanolanError
-    from nanolan.hub.upload import is_there
+    from nanolan.hub.upload import is_uploaded
 
     try:
-        there = is_there(hub, hub.tree(repo), parcel)
+        there = is_uploaded(hub, hub.tree(repo), upload_set)
     except NanolanError:
-        return f"whether {parcel.kind} is there could not be seen"
+        return f"whether {upload_set.kind} is there could not be seen"
     return (
-        f"{parcel.kind} is there, whole"
+        f"{upload_set.kind} is there, whole"
         if there
-        else f"{parcel.kind} is not there yet, and nothing there was changed"
+        else f"{upload_set.kind} is not there yet, and nothing there was changed"
     )
 
 

@@ -11,11 +11,11 @@ from nanolan.cost.forecast import forecaster, work_of
 from nanolan.doctor.context import DoctorContext
 from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
 from nanolan.hub.client import TOKENS_URL, Hub, other_names
-from nanolan.hub.layout import Piece, amount, needed, read_by
+from nanolan.hub.layout import Piece, paths_needed, paths_read, size_text
 from nanolan.hub.pins import pin_dataset
 from nanolan.launch.preflight import check_box_key, check_money, check_time, wallet_hint
 from nanolan.money import dollars
-from nanolan.net.deadline import begin
+from nanolan.net.deadline import start_thread
 from nanolan.phases import IDENTITY_FILE, data_files
 from nanolan.shadeform.offers import choose, wanted_by
 
@@ -196,7 +196,7 @@ def look_at_repo(p: DoctorContext) -> list[Check]:
 
 def look_at_structure(p: DoctorContext) -> list[Check]:
     """Each piece of the expected structure; what a run of these settings needs must be there."""
-    wanted, read = needed(p.s), read_by(p.s)
+    wanted, read = paths_needed(p.s), paths_read(p.s)
     return [
         _check_of(piece, piece.path in (wanted if piece.state == "missing" else read), p.s.phase)
         for piece in p.structure()
@@ -204,7 +204,7 @@ def look_at_structure(p: DoctorContext) -> list[Check]:
 
 
 def _check_of(piece: Piece, wanted: bool, phase: str) -> Check:
-    size = f", {amount(piece.size)}" if piece.size else ""
+    size = f", {size_text(piece.size)}" if piece.size else ""
     use = (
         f"phase={phase} cannot start without it"
         if wanted and piece.state == "missing"
@@ -232,7 +232,7 @@ def look_at_pickles(p: DoctorContext) -> list[Check]:
     ]
 
 
-def look_at_identity(p: DoctorContext) -> list[Check]:
+def inspect_identity(p: DoctorContext) -> list[Check]:
     """The identity conversations; errors in them are reported by the structure check."""
     return [
         Check("identity data", True, piece.inside)
@@ -241,7 +241,7 @@ def look_at_identity(p: DoctorContext) -> list[Check]:
     ]
 
 
-def look_at_datasets(p: DoctorContext) -> list[Check]:
+def inspect_datasets(p: DoctorContext) -> list[Check]:
     """The data sets of the settings' phases: there, and laid out as expected."""
     hub = p.hub or Hub(p.s.hf_endpoint, None, patience_s=5)
     wanted = data_files(p.s.phases, p.s.eval != "none", p.s.humaneval)
@@ -253,11 +253,13 @@ def look_at_datasets(p: DoctorContext) -> list[Check]:
             raise  # one line for all of them
         except NanolanError as e:
             return Check("data set", False, str(e), "is there a newer nanolan? git pull")
-        return Check("data set", True, f"{repo}, {len(pinned.files)} files, {amount(pinned.size)}")
+        return Check(
+            "data set", True, f"{repo}, {len(pinned.files)} files, {size_text(pinned.size)}"
+        )
 
     return _together(look, list(wanted))
 
 
 def _together(look: Callable[[str], Check], names: list[str]) -> list[Check]:
     """Concurrently, in daemon threads: a pool would block the exit of the program while one of them hangs."""
-    return [answer.result() for answer in [begin(partial(look, name)) for name in names]]
+    return [answer.result() for answer in [start_thread(partial(look, name)) for name in names]]

@@ -12,8 +12,8 @@ from typing import Any
 
 from nanolan.checklist import Check
 from nanolan.doctor.accounts import (
-    look_at_datasets,
-    look_at_identity,
+    inspect_datasets,
+    inspect_identity,
     look_at_key,
     look_at_market,
     look_at_pickles,
@@ -31,7 +31,7 @@ from nanolan.doctor.leftovers import (
 )
 from nanolan.doctor.machine import look_at_clock, look_at_code, look_at_disk, look_at_tools
 from nanolan.errors import NanolanError, TooManyRequests, Unreachable, WrongSetting
-from nanolan.net.deadline import begin
+from nanolan.net.deadline import start_thread
 
 LIMIT_S = 20.0  # for all looks together: they run at the same time
 WIDTH = 80
@@ -61,8 +61,8 @@ ROWS = (
     Row("Hugging Face Hub", "HF_REPO", look_at_repo),
     Row("Hugging Face Hub", "structure", look_at_structure),
     Row("Hugging Face Hub", "safe to load", look_at_pickles),
-    Row("Hugging Face Hub", "identity data", look_at_identity),
-    Row("Hugging Face Hub", "data sets", look_at_datasets),
+    Row("Hugging Face Hub", "identity data", inspect_identity),
+    Row("Hugging Face Hub", "data sets", inspect_datasets),
     Row("Left behind", "instances", look_at_instances),
     Row("Left behind", "ledger", look_at_ledger),
     Row("Left behind", "SSH keys", look_at_keys),
@@ -79,7 +79,7 @@ def examine(
     clock: Callable[[], float] = time.monotonic,
 ) -> Found:
     """The results of all rows, in the table's order; a check that fails or takes too long is a result, too."""
-    asked = [(row, begin(lambda look=row.look: look(p))) for row in rows]  # type: ignore[misc]
+    asked = [(row, start_thread(lambda look=row.look: look(p))) for row in rows]  # type: ignore[misc]
     end, hide = clock() + limit_s, p.s.mask().hide
     found: Found = []
     for row, answer in asked:

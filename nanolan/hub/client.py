@@ -1,7 +1,7 @@
-"""The Hugging Face Hub, through its own client: with time-outs, our retry, and one error tree.
+"""The Hugging Face Hub through huggingface_hub, with time-outs, retries and nanolan's own errors.
 
-The client alone fails at once on a 503 to a commit and waits for ever on a stalled upload; so every call
-here is tried again until `patience_s` is over. Big files go through nanolan/hub/transfer.py.
+huggingface_hub alone fails at once on a 503 to a commit and waits for ever on a stalled upload, so every call here is
+retried for `patience_s`. Large files go through nanolan/hub/transfer.py.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ from nanolan.errors import BadAnswer, NotFound
 from nanolan.hub.http import use_timeouts
 from nanolan.hub.trouble import FAILURES, failure_of
 from nanolan.hub.trouble import TOKENS_URL as TOKENS_URL
-from nanolan.net.deadline import within
+from nanolan.net.deadline import with_timeout
 from nanolan.net.errors import BUSY, Trouble
 from nanolan.plan import Pinned, PinnedFile, check_names
 from nanolan.redact import Secret, hide
 
 LAPTOP_PATIENCE_S = 45.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-UNREACHED_S = 8.0  # with a host that cannot be found or refuses the connection, on a laptop
-MOST_TOLD = 3  # waits as long as the Hub asks for, beyond the patience of a laptop
+UNREACHED_S = (
+    8.0  # patience with a host that cannot be found or refuses the connection, on a laptop
+)
+MAX_REQUESTED_WAITS = 3  # waits that the Hub asks for (Retry-After) beyond the patience of a laptop
 COMMIT_S = 120.0  # a commit of small files
 SMALL_FILE = 16 << 20  # most bytes that `read` takes into memory
-NAP_S = 5.0  # so soon the end of all patience is noticed while waiting
+NAP_S = 5.0  # longest single sleep: the clock is checked in between
 KEPT_HEADERS = (
     "retry-after",
     "ratelimit",
@@ -54,8 +56,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Tree:
-    """All files of a repo at one revision. `repo` of a model is its name by the Hub, whatever older name it was asked for by;
-    a data set keeps the name that the trainer knows it by."""
+    """All files of a repo at one revision. `repo` is a model's current name on the Hub, even if an older name was asked for;
+    a data set keeps the name that the trainer uses."""
 
     repo: str
     kind: str
@@ -76,7 +78,7 @@ class Tree:
 
 
 def get_small(url: str, headers: dict[str, str]) -> httpx2.Response:
-    """The answer to a GET, and no more of it than a byte too much for a small file."""
+    """The answer to a GET; reads at most one byte more than a small file may have."""
     with get_session().stream("GET", url, headers=headers) as answer:
         data = _at_most(SMALL_FILE + 1, answer)
     kept = {k: v for k, v in answer.headers.items() if k.lower() in KEPT_HEADERS}
@@ -84,7 +86,7 @@ def get_small(url: str, headers: dict[str, str]) -> httpx2.Response:
 
 
 def _at_most(size: int, answer: httpx2.Response) -> bytes:
-    """The first `size` bytes of an answer; the rest is not waited for."""
+    """The first `size` bytes of an answer, without waiting for the rest."""
     data = bytearray()
     for chunk in answer.iter_bytes(1 << 16):
         data += chunk
@@ -94,10 +96,10 @@ def _at_most(size: int, answer: httpx2.Response) -> bytes:
 
 
 class Hub:
-    """The calls we make to the Hub; `sleep`, `clock`, the client (`api`, `get`) and `patience_s` can be passed in.
+    """nanolan's calls to the Hub; `sleep`, `clock`, the client (`api`, `get`) and `patience_s` can be passed in.
 
-    With `insist` a refusal is no end either: only what a file holds, or that there is none, is an answer. `on_trouble` hears why
-    a try failed.
+    With `insist` a refusal is retried too: only a file's content, or that the file does not exist, ends the retries.
+    `on_trouble` is called with the reason of each failed try.
     """
 
     def __init__(
@@ -113,16 +115,20 @@ class Hub:
         insist: bool = False,
         on_trouble: Callable[[str], object] = lambda why: None,
     ) -> None:
-        self._insist, self._on_trouble = insist, on_trouble
-        self.endpoint, self.token, self.patience_s = endpoint.rstrip("/"), token, patience_s
-        self._sleep, self._clock = sleep, clock
+        self._insist = insist
+        self._on_trouble = on_trouble
+        self.endpoint = endpoint.rstrip("/")
+        self.token = token
+        self.patience_s = patience_s
+        self._sleep = sleep
+        self._clock = clock
         self._raw_token: str | bool = token.reveal() if token else False
         use_timeouts()
         self.api = api or HfApi(endpoint=self.endpoint, token=self._raw_token)
         self._get = get or get_small
 
     def tree(self, repo: str, kind: str = "model", revision: str | None = None) -> Tree:
-        """Revision and every file of a repo, in one round trip; NotFound when there is no such repo."""
+        """Revision and every file of a repo, in one request; NotFound if the repo does not exist."""
         info: Any = self._try(
             f"{kind} {repo}",
             lambda: self.api.repo_info(
@@ -143,17 +149,17 @@ class Hub:
         self._try(f"write access to {repo}", lambda: self.api.auth_check(repo, write=True))
 
     def whoami(self) -> dict[str, Any]:
-        """The account of the token and what the token may do, as the Hub tells it; AuthProblem for a token it does not know."""
+        """The account of the token and the token's permissions; AuthProblem for a token that the Hub does not know."""
         return self._try("the account of HF_TOKEN", self.api.whoami)
 
     def create(self, repo: str) -> None:
-        """Make a private model repo; nothing happens when it is there."""
+        """Create a private model repo, unless it exists."""
         self._try(
             f"a new repo {repo}", lambda: self.api.create_repo(repo, private=True, exist_ok=True)
         )
 
     def read(self, repo: str, path: str, *, kind: str = "model", revision: str = "main") -> bytes:
-        """A small file's bytes, in one round trip; NotFound when there is none."""
+        """A small file's bytes, in one request; NotFound if it does not exist."""
         url = hf_hub_url(repo, path, repo_type=kind, revision=revision, endpoint=self.endpoint)
 
         def get() -> bytes:
@@ -174,7 +180,7 @@ class Hub:
     def read_part(
         self, repo: str, path: str, start: int, size: int, *, revision: str, kind: str = "model"
     ) -> bytes:
-        """Bytes `start` to `start + size` of a file, large or not; BadAnswer from a server that can only send all of it."""
+        """Bytes `start` to `start + size` of a file of any size; BadAnswer if the server ignores the range."""
         url = hf_hub_url(repo, path, repo_type=kind, revision=revision, endpoint=self.endpoint)
         headers = build_hf_headers(token=self._raw_token) | {
             "Range": f"bytes={start}-{start + size - 1}"
@@ -184,7 +190,7 @@ class Hub:
             with get_session().stream("GET", url, headers=headers) as answer:
                 answer.raise_for_status()
                 if answer.status_code != 206:
-                    raise BadAnswer(f"{repo}/{path}: the Hub sends no part of it")
+                    raise BadAnswer(f"{repo}/{path}: the Hub does not send parts of the file")
                 return _at_most(size, answer)
 
         return self._try(f"{repo}/{path}", get)
@@ -192,27 +198,26 @@ class Hub:
     def commit(
         self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()
     ) -> str:
-        """Add and remove files in one commit; returns its revision. Safe to repeat: same content, same tree.
+        """Add and remove files in one commit; returns its revision. Idempotent: same content, same tree.
 
-        Text that was made here (bytes) is masked: no secret of this process gets onto the Hub. Files go as they are."""
-        gone, masked = tuple(delete), {path: _masked(content) for path, content in add.items()}
+        Bytes are masked, so that no secret of this process gets onto the Hub. Files are sent as they are."""
+        deleted = tuple(delete)
+        masked = {path: _masked(content) for path, content in add.items()}
 
         def send() -> str:
-            there = (
-                set(self.api.list_repo_files(repo)) if gone else ()
-            )  # a repeat finds them gone: that would be refused
-            operations: list[
-                CommitOperationAdd | CommitOperationDelete
-            ] = [  # the client uses them up: new ones each try
+            # the Hub refuses to delete a missing file, and a repeat finds them deleted
+            present = set(self.api.list_repo_files(repo)) if deleted else ()
+            # new operations for each try: the client consumes them
+            operations: list[CommitOperationAdd | CommitOperationDelete] = [
                 CommitOperationAdd(path, content) for path, content in masked.items()
             ]
-            operations += [CommitOperationDelete(path) for path in gone if path in there]
+            operations += [CommitOperationDelete(path) for path in deleted if path in present]
             return self.api.create_commit(repo, operations, commit_message=hide(message)).oid
 
-        return self._try(f"commit to {repo}", lambda: within(COMMIT_S, send))
+        return self._try(f"commit to {repo}", lambda: with_timeout(COMMIT_S, send))
 
     def start_job(self, job: Any, secrets: dict[str, str]) -> tuple[str, str]:
-        """(id, address) of a new job at Hugging Face; with no patience it is sent once."""
+        """Start a job at Hugging Face: its id and address. Without patience the request is sent once."""
         started: Any = self._try(
             "a job (its token must be allowed to start jobs, its account must have credit)",
             lambda: self.api.run_job(
@@ -229,7 +234,7 @@ class Hub:
         return started.id, started.url
 
     def download(self, repo: str, path: str, folder: Path, *, kind: str, revision: str) -> None:
-        """A file of any size to folder/<path>."""
+        """Download a file of any size to folder/<path>."""
         self._try(
             f"{repo}/{path}",
             lambda: hf_hub_download(
@@ -244,25 +249,25 @@ class Hub:
         )
 
     def _try(self, what: str, call: Callable[[], T]) -> T:
-        """`call()` until it works, the answer is a definite no, or patience is over."""
-        start, wait, told = self._clock(), FIRST_WAIT_S, 0
+        """Retry `call()` until it succeeds, the Hub refuses it, or `patience_s` is over."""
+        start = self._clock()
+        wait = FIRST_WAIT_S
+        requested_waits = 0
         while True:
             try:
                 return call()
             except FAILURES as e:
                 if isinstance(e, OSError) and getattr(e, "filename", None):
-                    raise  # a file here, not the network
-                trouble, no, at_least, missing = failure_of(e, what, self.endpoint)
-            if no and (missing or not self._insist):
-                raise no
+                    raise  # a local file, not the network
+                trouble, refusal, at_least, missing = failure_of(e, what, self.endpoint)
+            if refusal and (missing or not self._insist):
+                raise refusal
             self._on_trouble(f"{trouble.text} ({what})")
             pause = max(at_least, wait * (0.5 + random.random() / 2))  # noqa: S311  # jitter, not a secret
-            told += at_least > LONGEST_WAIT_S / 2
-            end, patient = (
-                start + self._patience_with(trouble),
-                self.patience_s >= LAPTOP_PATIENCE_S,
-            )
-            if trouble.kind == BUSY and 0 < told <= MOST_TOLD and patient:
+            requested_waits += at_least > LONGEST_WAIT_S / 2
+            end = start + self._patience_with(trouble)
+            patient = self.patience_s >= LAPTOP_PATIENCE_S
+            if trouble.kind == BUSY and 0 < requested_waits <= MAX_REQUESTED_WAITS and patient:
                 end = max(end, self._clock() + pause + 1)
             if not self._wait(pause, end):
                 took = (
@@ -270,19 +275,19 @@ class Hub:
                     if 0 < self.patience_s < math.inf
                     else ""
                 )
-                raise no or trouble.error(
+                raise refusal or trouble.error(
                     f", for {what}{took}. {trouble.advice}" if trouble.again else f" ({what})"
                 )
             wait = min(wait * 2, LONGEST_WAIT_S)
 
     def _patience_with(self, trouble: Trouble) -> float:
-        """On a laptop nobody waits for what only its user can change, or long for a network that is not there."""
+        """On a laptop: no retries for what only the user can fix, and few for a network that is down."""
         if self.patience_s > LAPTOP_PATIENCE_S or trouble.again and trouble.sent:
             return self.patience_s
         return min(self.patience_s, UNREACHED_S) if trouble.again else 0.0
 
     def _wait(self, pause: float, end: float) -> bool:
-        """Wait for `pause` in naps; False as soon as it would be over after `end`."""
+        """Sleep for `pause` in short naps; False as soon as the pause would end after `end`."""
         while pause > 0 and self._clock() + pause < end:
             self._sleep(min(NAP_S, pause))
             pause -= NAP_S
@@ -290,16 +295,16 @@ class Hub:
 
 
 def other_names(names: Mapping[str, tuple[str | None, str]]) -> list[str]:
-    """A line for each setting that calls a repo by another name than the Hub does: renamed, transferred, other letter case."""
+    """A line for each setting whose repo has another name on the Hub now: renamed, transferred, or other letter case."""
     return [
-        f"{asked} is called {name} by the Hub: so does this run. Keep it: {setting}={name} in .env"
+        f"{asked} is named {name} on the Hub; this run uses that name. Set {setting}={name} in .env"
         for setting, (asked, name) in names.items()
         if asked and asked != name
     ]
 
 
 def _masked(content: bytes | Path) -> bytes | Path:
-    """Bytes without any secret, also where not all of them are text; a file is left as it is."""
+    """Bytes with all secrets masked, even where they are not text; a file is left as it is."""
     if isinstance(content, Path):
         return content
     return hide(content.decode(errors="surrogateescape")).encode(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""The pinned inputs on the box: downloaded once, checked by size and hash, taken up after a restart."""
+"""Downloads the pinned inputs to the box and checks their sizes and hashes; a restart downloads only what is missing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Pinned, PinnedFile, Plan, check_names
 from nanolan.redact import Secret
 
-ROUNDS = 3  # downloads of a file that arrives with other bytes than pinned
-PATIENCE_S = (
-    15 * 60
-)  # with a Hub that gives nothing, or refuses, while the GPUs wait and nothing can be lost
-PATIENCE_CENTS = 500  # the same in money, but never less than
+ROUNDS = 3  # downloads of a file whose bytes differ from the pinned ones
+PATIENCE_S = 15 * 60  # with a Hub that fails or refuses: the GPUs idle, but no work can be lost
+PATIENCE_CENTS = 500  # the same in money, but at least LEAST_PATIENCE_S
 LEAST_PATIENCE_S = 3 * 60
 
 
@@ -31,7 +29,7 @@ def fetch_inputs(
     patience_s: float = PATIENCE_S,
     transfer: Callable[..., None] = run_transfer,
 ) -> None:
-    """Everything the plan pins, under work/model and work/data; BadAnswer when the Hub serves something else."""
+    """Download everything that the plan pins to work/model and work/data; BadAnswer if the Hub serves other bytes."""
     for pinned in (*plan.inputs, *plan.datasets):
         fetch(
             pinned,
@@ -50,7 +48,7 @@ def fetch_inputs(
 
 
 def patience_of(hourly_cents: int) -> float:
-    """How long a machine of that price waits for a Hub that gives it no inputs. Pure."""
+    """How long an instance of that price waits for its inputs while the Hub fails. Pure."""
     return min(PATIENCE_S, max(LEAST_PATIENCE_S, 3600 * PATIENCE_CENTS / max(hourly_cents, 1)))
 
 
@@ -65,7 +63,7 @@ def fetch(
     patience_s: float = PATIENCE_S,
     transfer: Callable[..., None] = run_transfer,
 ) -> None:
-    """The pinned files, at folder/<path in the repo>; those that are here already, whole, are not downloaded again."""
+    """Download the pinned files to folder/<path in the repo>; complete ones are not downloaded again."""
     check_names(f.path for f in pinned.files)
     if links := [
         f.path
@@ -76,12 +74,11 @@ def fetch(
             f"{folder / links[0]} would be written through a link; remove it. Nothing was downloaded"
         )
     for _ in range(ROUNDS):
-        missing = [f for f in pinned.files if not is_here(folder / f.path, f)]
+        missing = [f for f in pinned.files if not is_downloaded(folder / f.path, f)]
         if not missing:
             return
-        for f in (
-            missing
-        ):  # the Hub client would take a damaged file for the one it has downloaded before
+        # the Hub client would mistake a damaged file for one that it downloaded before
+        for f in missing:
             (folder / f.path).unlink(missing_ok=True)
         megabytes = sum(f.size for f in missing) / 1e6
         say(
@@ -98,7 +95,7 @@ def fetch(
         )
         transfer(job, token, give_up=give_up, say=say, patience_s=patience_s)
     raise BadAnswer(
-        f"{pinned.repo}/{missing[0].path} keeps arriving with other bytes than are pinned"
+        f"{pinned.repo}/{missing[0].path} arrived {ROUNDS} times with other bytes than the pinned ones"
     )
 
 
@@ -106,8 +103,8 @@ def folder_of(pinned: Pinned, work: Path) -> Path:
     return work / "model" if pinned.kind == "model" else work / "data" / pinned.repo
 
 
-def is_here(path: Path, want: PinnedFile) -> bool:
-    """Whether the file is here with the pinned size and hash."""
+def is_downloaded(path: Path, want: PinnedFile) -> bool:
+    """Whether the file exists with the pinned size and hash."""
     if not path.is_file() or path.stat().st_size != want.size:
         return False
     have = hash_file(path)

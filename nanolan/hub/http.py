@@ -1,7 +1,7 @@
-"""The HTTP client that the Hub's library uses in this process; the library alone waits for ever, for answers of any size.
+"""The HTTP client that huggingface_hub uses in this process; its own client waits for ever and reads answers of any size.
 
-Each read and write has a time-out, a whole answer or upload must keep up a least speed, and what is no file is read at once, up
-to a size and a time.
+Each read and write has a time-out, a whole answer or upload must keep a minimum speed, and answers that are not files are read
+at once, within a maximum size and time.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from typing import Any
 import httpcore2
 import httpx2
 from huggingface_hub import set_client_factory
-from huggingface_hub.utils._http import (
-    hf_request_event_hook,
-)  # not exported; without it requests lack their id
+from huggingface_hub.utils._http import hf_request_event_hook  # not exported; adds the request id
 
 from nanolan.net.errors import HUB, of_exception
 from nanolan.times import SERVICE_CLOCK
 
 READ_S = 60.0
-ANSWER_S = 120.0  # for the whole of an answer that is no file
-MOST_BYTES = 32 << 20  # of such an answer: the list of a repo of 100,000 files
-MOST_PAGE_BYTES = 1 << 20  # of a redirect or a refusal
+ANSWER_S = 120.0  # for a whole answer that is not a file
+MOST_BYTES = 32 << 20  # of such an answer: the file list of a repo of 100,000 files
+MOST_PAGE_BYTES = 1 << 20  # of a redirect or an error
 MOST_REDIRECTS = 6
 PIECE = 1 << 16
 NO_PROXY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
@@ -36,7 +34,7 @@ NO_PROXY = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]"
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a request or an answer may take: `grace_s`, and what its bytes take at `least_bytes_s`."""
+    """How long a request or an answer may take: `grace_s`, plus the time for its bytes at `least_bytes_s` bytes a second."""
 
     grace_s: float = 60.0
     least_bytes_s: float = 10_000.0
@@ -47,11 +45,14 @@ class Pace:
 
 
 class PacedStream(httpcore2.NetworkStream):
-    """A connection that ends with a time-out when a request or an answer falls behind the pace, headers included."""
+    """A connection that times out when a request or an answer, headers included, is slower than the pace."""
 
     def __init__(self, stream: httpcore2.NetworkStream, pace: Pace) -> None:
-        self._stream, self._pace = stream, pace
-        self._way, self._since, self._moved = "", 0.0, 0
+        self._stream = stream
+        self._pace = pace
+        self._way = ""  # read or write
+        self._since = 0.0
+        self._moved = 0
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data = self._stream.read(max_bytes, self._limit("read", timeout, httpcore2.ReadTimeout))
@@ -81,9 +82,11 @@ class PacedStream(httpcore2.NetworkStream):
         return self._stream.get_extra_info(info)
 
     def _limit(self, way: str, timeout: float | None, late: type[Exception]) -> float:
-        """The time-out of the next step; raises `late` when the pace leaves none."""
+        """The time-out of the next step; raises `late` if no time is left."""
         if way != self._way:
-            self._way, self._since, self._moved = way, self._pace.clock(), 0
+            self._way = way
+            self._since = self._pace.clock()
+            self._moved = 0
         left = self._pace.left_s(self._since, self._moved)
         if left <= 0:
             raise late(
@@ -93,10 +96,11 @@ class PacedStream(httpcore2.NetworkStream):
 
 
 class PacedNetwork(httpcore2.NetworkBackend):
-    """Opens such connections."""
+    """Opens paced connections."""
 
     def __init__(self, network: httpcore2.NetworkBackend, pace: Pace) -> None:
-        self._network, self._pace = network, pace
+        self._network = network
+        self._pace = pace
 
     def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
         return PacedStream(self._network.connect_tcp(*args, **kwargs), self._pace)
@@ -109,12 +113,12 @@ class PacedNetwork(httpcore2.NetworkBackend):
 
 
 def read_date(answer: httpx2.Response) -> None:
-    """A machine that holds no Shadeform key knows the time by the Hub's answers alone."""
+    """Read the service clock from the answer: an instance without a Shadeform key has no other source."""
     SERVICE_CLOCK.learn("the Hub", answer.headers.get("Date"), answer.headers.get("Age"))
 
 
 def read_at_once(answer: httpx2.Response) -> None:
-    """Read what is no file here, unpacked, within a size and a time: the library would read it whole, whatever its size."""
+    """Read and decompress an answer that is not a file, within a size and a time; the library would read any size."""
     if is_file(answer):
         return
     most, end = MOST_BYTES if answer.is_success else MOST_PAGE_BYTES, time.monotonic() + ANSWER_S
@@ -131,7 +135,7 @@ def read_at_once(answer: httpx2.Response) -> None:
 
 
 def is_file(answer: httpx2.Response) -> bool:
-    """Whether this is a download, which its caller reads piece by piece."""
+    """Whether this is a file download, which the caller reads in pieces."""
     path = answer.request.url.path
     return (
         answer.request.method == "GET"
@@ -141,9 +145,9 @@ def is_file(answer: httpx2.Response) -> bool:
 
 
 def bounded_client(pace: Pace, read_s: float = READ_S) -> httpx2.Client:
-    """A client with these bounds; loopback bypasses proxies.
+    """A client with these limits; loopback bypasses proxies.
 
-    HTTPS_PROXY and SSL_CERT_FILE count as everywhere; REQUESTS_CA_BUNDLE, which this client does not know, too.
+    Uses HTTPS_PROXY and SSL_CERT_FILE, as httpx does, and also REQUESTS_CA_BUNDLE.
     """
     bundle = os.environ.get("REQUESTS_CA_BUNDLE")
     try:
@@ -160,18 +164,14 @@ def bounded_client(pace: Pace, read_s: float = READ_S) -> httpx2.Client:
         mounts=NO_PROXY,
         verify=verify,
     )
-    for transport in (
-        client._transport,
-        *client._mounts.values(),
-    ):  # None: no proxy for such addresses
-        if isinstance(
-            transport, httpx2.HTTPTransport
-        ):  # which takes no network of ours as an argument
+    # None in mounts: no proxy for these addresses. HTTPTransport has no argument for the network backend.
+    for transport in (client._transport, *client._mounts.values()):
+        if isinstance(transport, httpx2.HTTPTransport):
             transport._pool._network_backend = PacedNetwork(transport._pool._network_backend, pace)
     return client
 
 
 @lru_cache(maxsize=1)  # once: setting it again closes the connections that other threads are using
 def use_timeouts(read_s: float = READ_S, pace: Pace = Pace()) -> None:
-    """Give the Hub's library of this process such a client."""
+    """Make huggingface_hub use this client in this process."""
     set_client_factory(lambda: bounded_client(pace, read_s))

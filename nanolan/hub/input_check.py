@@ -1,4 +1,4 @@
-"""A look inside what a run starts from, where it lies on the Hub: none of it is run, and of a model only the index is fetched."""
+"""Checks the content of a run's inputs on the Hub without executing any of it; of a model only the index is downloaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nanolan.checkpoint.safe_pickle import encoding_state
 from nanolan.checkpoint.torch_file import tensors
 from nanolan.errors import BadAnswer
 from nanolan.hub.client import SMALL_FILE, Hub, Tree
-from nanolan.net.deadline import begin
+from nanolan.net.deadline import start_thread
 from nanolan.phases import IDENTITY_FILE, MOST_DATA_BYTES, check_data, data_of
 from nanolan.plan import Pinned, PinnedFile
 
@@ -36,10 +36,13 @@ TOKEN_BYTES = "tokenizer/token_bytes.pt"
 
 
 class RemoteFile(io.RawIOBase):
-    """A large file on the Hub, of which only the parts that are read are fetched."""
+    """A large file on the Hub; downloads only the parts that are read."""
 
     def __init__(self, hub: Hub, source: Tree | Pinned, file: PinnedFile) -> None:
-        self._hub, self._source, self._file, self._at = hub, source, file, 0
+        self._hub = hub
+        self._source = source
+        self._file = file
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -53,7 +56,7 @@ class RemoteFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = 0) -> int:
         at = offset + (0, self._at, self._file.size)[whence]
         if at < 0:
-            raise OSError("a place before the file's begin")
+            raise OSError("a position before the start of the file")
         self._at = at
         return at
 
@@ -76,7 +79,7 @@ class RemoteFile(io.RawIOBase):
 
 @dataclass(frozen=True)
 class InputFacts:
-    """What was found good, and how large it is."""
+    """What a checked input contains."""
 
     text: str
     config: GPTConfig | None = None  # of a checkpoint
@@ -84,21 +87,21 @@ class InputFacts:
 
     @property
     def size(self) -> ModelSize | None:
-        """How big the model is."""
+        """The size of the model."""
         return size_of(self.config) if self.config else None
 
 
 def open_remote(
     hub: Hub, source: Tree | Pinned, file: PinnedFile, at_once: int = READ_AT_ONCE
 ) -> BinaryIO:
-    """A file on the Hub as one that can be read and sought in."""
+    """A file on the Hub as a seekable binary file."""
     return cast(BinaryIO, io.BufferedReader(RemoteFile(hub, source, file), at_once))
 
 
-def look_at_checkpoint(
+def inspect_checkpoint(
     hub: Hub, source: Tree | Pinned, model: PinnedFile, meta: PinnedFile
 ) -> InputFacts:
-    """A model by its index and its meta; BadAnswer when nanolan cannot train from it."""
+    """Check a model by its index and its meta; BadAnswer if nanolan cannot train from it."""
     step = int(MODEL_FILE.fullmatch(_name(model))[1])  # type: ignore[index]
     config = parse_meta(_read(hub, source, meta), meta.path, step).config
     found = tensors(open_remote(hub, source, model), model.path)
@@ -106,12 +109,12 @@ def look_at_checkpoint(
     check_rows(config, SEQUENCE_LEN, model.path)
     numbers = sum(t.numbers for t in found.values())
     return InputFacts(
-        f"{len(found)} tensors of {numbers:,} numbers, nothing else; by its index alone", config
+        f"{len(found)} tensors, {numbers:,} parameters, nothing else (checked by its index)", config
     )
 
 
-def look_at_tokenizer(hub: Hub, source: Tree | Pinned, files: Iterable[PinnedFile]) -> InputFacts:
-    """A tokenizer.pkl and, where it is there, its token_bytes.pt; BadAnswer when they are no good."""
+def inspect_tokenizer(hub: Hub, source: Tree | Pinned, files: Iterable[PinnedFile]) -> InputFacts:
+    """Check a tokenizer.pkl and, if present, its token_bytes.pt; BadAnswer if they are unusable."""
     by_path = {f.path: f for f in files}
     if TOKENIZER not in by_path:
         raise BadAnswer(f"there is no {TOKENIZER}. Upload it: just upload tokenizer")
@@ -122,8 +125,8 @@ def look_at_tokenizer(hub: Hub, source: Tree | Pinned, files: Iterable[PinnedFil
     return InputFacts(f"{count:,} tokens, a plain encoding", tokens=count)
 
 
-def look_at_identity(hub: Hub, source: Tree | Pinned) -> InputFacts:
-    """The identity conversations; BadAnswer names the first line that is none."""
+def inspect_identity(hub: Hub, source: Tree | Pinned) -> InputFacts:
+    """Check the identity conversations; BadAnswer names the first invalid line."""
     file = _file(source, IDENTITY_FILE)
     if file.size > MOST_DATA_BYTES:
         raise BadAnswer(f"{IDENTITY_FILE}: larger than {MOST_DATA_BYTES >> 20} MiB")
@@ -136,61 +139,61 @@ def look_at_identity(hub: Hub, source: Tree | Pinned) -> InputFacts:
     return InputFacts(f"{count_conversations(content, IDENTITY_FILE)} conversations")
 
 
-def look_at_data(hub: Hub, source: Tree | Pinned, file: PinnedFile) -> None:
-    """A file of a data set, by its footer; BadAnswer when it has not got the columns that are read."""
+def inspect_data_file(hub: Hub, source: Tree | Pinned, file: PinnedFile) -> None:
+    """Check a file of a data set by its footer; BadAnswer if a column that training reads is missing."""
     where = f"{source.repo}/{file.path}"
     footer = read_footer(open_remote(hub, source, file, TAIL_BYTES), where)
     check_data(data_of(source.repo, file.path), footer.columns, footer.rows, where)
 
 
 def check_together(checkpoint: InputFacts, tokenizer: InputFacts, where: str) -> None:
-    """BadAnswer unless model and tokenizer fit each other."""
+    """BadAnswer unless the model fits the tokenizer."""
     if checkpoint.config and tokenizer.tokens:
         check_vocabulary(checkpoint.config, tokenizer.tokens, where)
 
 
-def look_at_datasets(hub: Hub, pins: Iterable[Pinned]) -> None:
-    """Every file of the pinned data sets, at the same time; BadAnswer when one has not got the columns that are read."""
-    for answer in [begin(partial(look_at_data, hub, pin, f)) for pin in pins for f in pin.files]:
+def inspect_datasets(hub: Hub, pins: Iterable[Pinned]) -> None:
+    """Check every file of the pinned data sets in parallel; BadAnswer if a column that training reads is missing."""
+    for answer in [
+        start_thread(partial(inspect_data_file, hub, pin, f)) for pin in pins for f in pin.files
+    ]:
         answer.result()
 
 
-def look_at_inputs(hub: Hub, pins: Iterable[Pinned]) -> str:
-    """What a run has pinned to start from, all of it, in words; BadAnswer says what is no good."""
-    answers = [begin(look) for pin in pins for look in _looks(hub, pin)]
+def inspect_inputs(hub: Hub, pins: Iterable[Pinned]) -> str:
+    """Check all inputs that a run has pinned; returns their description. BadAnswer says what is unusable."""
+    answers = [start_thread(check) for pin in pins for check in _checks(hub, pin)]
     seen = [answer.result() for answer in answers]
     checkpoint = next((s for s in seen if s.config), None)
     tokenizer = next((s for s in seen if s.tokens), None)
     if checkpoint is None or tokenizer is None:
-        raise BadAnswer(
-            f"there is no {'tokenizer' if checkpoint else 'model_SSSSSS.pt'} among what the run has pinned"
-        )
+        raise BadAnswer(f"the run has pinned no {'tokenizer' if checkpoint else 'model_SSSSSS.pt'}")
     check_together(checkpoint, tokenizer, "the checkpoint")
     return "; ".join(s.text for s in seen)
 
 
-def look_at_state(hub: Hub, pin: Pinned) -> None:
-    """A saved state: its model, its meta, and an optimizer that is whole; BadAnswer when a trainer cannot go on from it."""
-    look_at_checkpoint(hub, pin, *model_in(pin))
+def inspect_state(hub: Hub, pin: Pinned) -> None:
+    """Check a saved state: its model, meta and optimizer; BadAnswer if a trainer cannot resume from it."""
+    inspect_checkpoint(hub, pin, *model_in(pin))
     for f in pin.files:
         if _name(f).startswith("optim_"):
             tensors(open_remote(hub, pin, f), f.path)
 
 
-def _looks(hub: Hub, pin: Pinned) -> list[partial[InputFacts]]:
-    """What there is to look at in some pinned files."""
+def _checks(hub: Hub, pin: Pinned) -> list[partial[InputFacts]]:
+    """The checks for the pinned files."""
     models = any(MODEL_FILE.fullmatch(_name(f)) for f in pin.files)
-    found = [partial(look_at_checkpoint, hub, pin, *model_in(pin))] if models else []
+    found = [partial(inspect_checkpoint, hub, pin, *model_in(pin))] if models else []
     paths = {f.path for f in pin.files}
     if TOKENIZER in paths:
-        found.append(partial(look_at_tokenizer, hub, pin, pin.files))
+        found.append(partial(inspect_tokenizer, hub, pin, pin.files))
     if IDENTITY_FILE in paths:
-        found.append(partial(look_at_identity, hub, pin))
+        found.append(partial(inspect_identity, hub, pin))
     return found
 
 
 def model_in(pin: Pinned) -> tuple[PinnedFile, PinnedFile]:
-    """The model and the meta that a trainer takes from a pinned checkpoint: its newest step's; BadAnswer when one is missing."""
+    """The model and meta files of the newest step in a pinned checkpoint; BadAnswer if one is missing."""
     by_name = {_name(f): f for f in pin.files}
     folder = next((f.path.rpartition("/")[0] for f in pin.files), "")
     found = newest_step(

@@ -1,10 +1,10 @@
-"""What HF_REPO should hold, piece by piece: is it there, how large is it, is it proven, and what is it needed for."""
+"""What HF_REPO should hold: for each piece whether it is there, its size, whether it is proven, and what needs it."""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_bytes
 from nanolan.errors import AuthProblem, BadAnswer, PreflightFailed
@@ -13,9 +13,9 @@ from nanolan.hub.input_check import (
     TOKENIZER,
     InputFacts,
     check_together,
-    look_at_checkpoint,
-    look_at_identity,
-    look_at_tokenizer,
+    inspect_checkpoint,
+    inspect_identity,
+    inspect_tokenizer,
     model_in,
 )
 from nanolan.hub.pins import pin_checkpoint, read_manifest, reads_identity
@@ -28,15 +28,15 @@ from nanolan.times import iso, now_utc
 
 @dataclass(frozen=True)
 class Expected:
-    """A piece of the structure: its path, what needs it, and how it comes to be."""
+    """A piece that HF_REPO should hold: its path, what needs it, and which command creates it."""
 
     path: str
     use: str
     how: str
 
 
-def amount(size: int) -> str:
-    """A number of bytes, to be read."""
+def size_text(size: int) -> str:
+    """A number of bytes as text."""
     return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
 
 
@@ -52,34 +52,34 @@ EXPECTED = (
     ),
     Expected(
         "chatrl_checkpoints/{tag}",
-        "the end of the chain",
+        "the last phase",
         "just launch phase=rl, or: just upload rl",
     ),
     Expected("tokenizer", "every phase", "just upload tokenizer"),
     Expected(
         IDENTITY_FILE,
-        "mid learns who it is",
+        "mid trains on it",
         "just identity name=... creator=..., then: just upload data",
     ),
-    Expected("logs", "each run leaves a log", ""),
-    Expected("runs", "each run leaves a folder", ""),
+    Expected("logs", "one log per run", ""),
+    Expected("runs", "one folder per run", ""),
 )
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What was found at a path of the structure."""
+    """What was found at an expected path."""
 
     path: str
     state: str  # missing, none yet, there, unproven, proven, NOT WHOLE
     size: int  # bytes
-    text: str  # the step and the run, what is wrong, or how it comes to be
+    text: str  # the step and the run, what is wrong, or which command creates it
     use: str
-    inside: str = ""  # what is in it, found good
+    inside: str = ""  # a description of its checked content
 
     def lines(self) -> list[str]:
-        """The piece, and below it what there is to say."""
-        first = f"{self.state:<9} {self.path:<28} {amount(self.size) if self.size else '':>11}  {self.use}"
+        """The piece as one line, followed by its text, wrapped."""
+        first = f"{self.state:<9} {self.path:<28} {size_text(self.size) if self.size else '':>11}  {self.use}"
         return [
             first,
             *textwrap.wrap(
@@ -94,7 +94,7 @@ class Piece:
 
 
 def look(hub: Hub, tree: Tree, tag: str) -> list[Piece]:
-    """Every piece of the structure, as it is in `tree`."""
+    """The state of every expected piece in `tree`."""
     tokenizer = _tokenizer(hub, tree)
     return [
         _piece(hub, tree, Expected(e.path.format(tag=tag), e.use, e.how), tokenizer)
@@ -103,10 +103,10 @@ def look(hub: Hub, tree: Tree, tag: str) -> list[Piece]:
 
 
 def _tokenizer(hub: Hub, tree: Tree) -> InputFacts | BadAnswer | None:
-    """What the tokenizer holds, or what is wrong with it; None when there is none."""
+    """The content of the tokenizer, or what is wrong with it; None if there is no tokenizer."""
     files = tree.under("tokenizer")
     try:
-        return look_at_tokenizer(hub, tree, files.values()) if files else None
+        return inspect_tokenizer(hub, tree, files.values()) if files else None
     except BadAnswer as e:
         return e
 
@@ -127,9 +127,9 @@ def _piece(hub: Hub, tree: Tree, e: Expected, tokenizer: InputFacts | BadAnswer 
 
 
 def _text(hub: Hub, tree: Tree, e: Expected, tokenizer: InputFacts | BadAnswer | None) -> str:
-    """What is in the tokenizer or the identity file, found good; "" of anything else."""
+    """A description of the tokenizer or the identity file, after a check; "" for other pieces."""
     if e.path == IDENTITY_FILE:
-        return look_at_identity(hub, tree).text
+        return inspect_identity(hub, tree).text
     if e.path != "tokenizer" or tokenizer is None:
         return ""
     if isinstance(tokenizer, BadAnswer):
@@ -144,36 +144,39 @@ def _checkpoint(
     if isinstance(tokenizer, InputFacts):
         check_together(inside, tokenizer, e.path)
     if not pinned.proven:
-        adopt = f"no manifest, so taken by size and hash; just verify --adopt {e.path}"
+        adopt = f"no manifest; to write one for its files: just verify --adopt {e.path}"
         return Piece(e.path, "unproven", pinned.size, adopt, e.use, inside.text)
-    m = read_manifest(hub, tree, e.path)
-    whose = "uploaded by hand" if m.run_id == BY_HAND else f"run {m.run_id}"
-    return Piece(e.path, "proven", m.size, f"step {m.step}, {whose}", e.use, inside.text)
+    manifest = read_manifest(hub, tree, e.path)
+    origin = "uploaded by hand" if manifest.run_id == BY_HAND else f"run {manifest.run_id}"
+    text = f"step {manifest.step}, {origin}"
+    return Piece(e.path, "proven", manifest.size, text, e.use, inside.text)
 
 
-def needed(s: Settings) -> set[str]:
-    """The paths without which a run of these settings cannot start."""
-    identity = {IDENTITY_FILE} if "mid" in s.phases and not s.no_identity else set()
-    return {f"{PHASES[s.phases[0]].input_dir}/{s.model_tag}", "tokenizer", *identity}
+def paths_needed(settings: Settings) -> set[str]:
+    """The paths without which a run with these settings cannot start."""
+    with_identity = "mid" in settings.phases and not settings.no_identity
+    identity = {IDENTITY_FILE} if with_identity else set()
+    checkpoint = f"{PHASES[settings.phases[0]].input_dir}/{settings.model_tag}"
+    return {checkpoint, "tokenizer", *identity}
 
 
-def read_by(s: Settings) -> set[str]:
-    """The paths that a run of these settings reads, if they are there: what is wrong with them would end it."""
-    return needed(s) | ({IDENTITY_FILE} if reads_identity(s) else set())
+def paths_read(settings: Settings) -> set[str]:
+    """The paths that a run with these settings reads if they exist: an error in them would end the run."""
+    return paths_needed(settings) | ({IDENTITY_FILE} if reads_identity(settings) else set())
 
 
-BY_HAND = "00000000"  # the run id of what no run made
+BY_HAND = "00000000"  # the run id of checkpoints that were uploaded by hand
 
 
 def verify(hub: Hub, repo: str, folder: str) -> Proof:
-    """A Proof that `folder` holds what its manifest says; BadAnswer when that could not be trained from."""
+    """Prove that `folder` holds what its manifest lists; BadAnswer if the checkpoint is not usable for training."""
     tree = hub.tree(repo)
     proof = proven(hub, tree, folder)
     _check_content(
         hub,
         tree,
         folder,
-        look_at_checkpoint(hub, tree, *model_in(_pin(tree, folder, proof.manifest))),
+        inspect_checkpoint(hub, tree, *model_in(_pin(tree, folder, proof.manifest))),
     )
     return proof
 
@@ -185,16 +188,16 @@ def _pin(tree: Tree, folder: str, manifest: Manifest) -> Pinned:
 def _check_content(hub: Hub, tree: Tree, folder: str, checkpoint: InputFacts) -> None:
     """BadAnswer unless the repo's tokenizer, if it has one, fits the checkpoint."""
     if TOKENIZER in tree.files:
-        tokenizer = look_at_tokenizer(hub, tree, tree.under("tokenizer").values())
+        tokenizer = inspect_tokenizer(hub, tree, tree.under("tokenizer").values())
         check_together(checkpoint, tokenizer, folder)
 
 
 def proven(hub: Hub, tree: Tree, folder: str) -> Proof:
-    """A Proof that `folder` holds what its manifest says; PreflightFailed says what to do when there is none."""
+    """Prove that `folder` holds what its manifest lists; PreflightFailed says what to do if it has no manifest."""
     repo = tree.repo
     if f"{folder}/{MANIFEST}" not in tree.files:
         raise PreflightFailed(
-            f"{repo}/{folder} has no manifest: unproven. If it is what you mean to train from: "
+            f"{repo}/{folder} has no manifest: unproven. To train from it as it is: "
             f"just verify --adopt {folder}"
         )
     manifest = read_manifest(hub, tree, folder)
@@ -202,7 +205,7 @@ def proven(hub: Hub, tree: Tree, folder: str) -> Proof:
 
 
 def adopt(hub: Hub, repo: str, folder: str) -> Proof:
-    """Write the manifest of the newest step in `folder`, as it is on the Hub now, after the size check; then prove it."""
+    """Check the newest step in `folder` on the Hub, write its manifest, and prove it."""
     tree = hub.tree(repo)
     if f"{folder}/{MANIFEST}" in tree.files:
         tree = _without_manifest(tree, f"{folder}/{MANIFEST}")
@@ -223,15 +226,13 @@ def adopt(hub: Hub, repo: str, folder: str) -> Proof:
     return prove(hub.tree(repo), folder, manifest)
 
 
-def _entry(hub: Hub, tree: Tree, f: PinnedFile) -> FileEntry:
-    """The Hub knows the sha256 of LFS files; small ones are read and hashed."""
-    name = f.path.rsplit("/", 1)[-1]
-    if f.sha256:
-        return FileEntry(name, f.size, f.sha256, "")
-    return hash_bytes(name, hub.read(tree.repo, f.path, revision=tree.revision))
+def _entry(hub: Hub, tree: Tree, file: PinnedFile) -> FileEntry:
+    """The manifest entry of a file: the Hub gives the sha256 of LFS files; small files are downloaded and hashed."""
+    name = file.path.rsplit("/", 1)[-1]
+    if file.sha256:
+        return FileEntry(name, file.size, file.sha256, "")
+    return hash_bytes(name, hub.read(tree.repo, file.path, revision=tree.revision))
 
 
 def _without_manifest(tree: Tree, path: str) -> Tree:
-    from dataclasses import replace
-
     return replace(tree, files={p: f for p, f in tree.files.items() if p != path})

@@ -14,8 +14,8 @@ from nanolan.errors import (
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.input_check import (
     InputFacts,
-    look_at_checkpoint,
-    look_at_datasets,
+    inspect_checkpoint,
+    inspect_datasets,
     model_in,
 )
 from nanolan.hub.proof import prove
@@ -25,7 +25,7 @@ from nanolan.settings.settings import Settings
 
 
 def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, InputFacts]:
-    """The checkpoint in `folder`, by its manifest if it has one, else its newest step; and what it holds, found good."""
+    """Pin and check the checkpoint in `folder`: by its manifest if it has one, else its newest step."""
     if not tree.under(folder):
         raise PreflightFailed(
             f"{tree.repo} has no {folder}/. Upload it: just upload {FOLDERS.get(folder.split('/')[0], 'base')}"
@@ -35,11 +35,11 @@ def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, InputFact
         if f"{folder}/{MANIFEST}" in tree.files
         else _newest_by_hand(tree, folder)
     )
-    return pin, look_at_checkpoint(hub, pin, *model_in(pin))
+    return pin, inspect_checkpoint(hub, pin, *model_in(pin))
 
 
 def read_manifest(hub: Hub, tree: Tree, folder: str) -> Manifest:
-    """The manifest of a folder that has one."""
+    """The manifest in a folder; NotFound if there is none."""
     return parse_manifest(
         hub.read(tree.repo, f"{folder}/{MANIFEST}", revision=tree.revision), f"{folder}/{MANIFEST}"
     )
@@ -51,18 +51,18 @@ def _by_manifest(hub: Hub, tree: Tree, folder: str) -> Pinned:
         prove(tree, folder, manifest)
     except BadAnswer as e:
         raise PreflightFailed(
-            f"{folder} is not whole: {e}. Upload it again, or: just verify --adopt {folder}"
+            f"{folder} is not complete: {e}. Upload it again, or: just verify --adopt {folder}"
         ) from None
     names = [f"{folder}/{f.path}" for f in manifest.files if not f.path.startswith("optim_")]
     if not any(MODEL_FILE.fullmatch(f.path) for f in manifest.files):
         raise PreflightFailed(
-            f"the manifest of {tree.repo}/{folder} names no model_SSSSSS.pt: it is not a nanochat checkpoint"
+            f"the manifest of {tree.repo}/{folder} lists no model_SSSSSS.pt: it is not a nanochat checkpoint"
         )
     return tree.pin([*names, f"{folder}/{MANIFEST}"], proven=True)
 
 
 def _newest_by_hand(tree: Tree, folder: str) -> Pinned:
-    """The newest step; one whose save was killed between its model and its meta is refused, naming the step before it."""
+    """Pin the newest step. A step with a model but no meta (its save was killed) is refused; the error names the step before it."""
     names = [p.removeprefix(f"{folder}/") for p in tree.under(folder)]
     newest = newest_step(
         names, f"{tree.repo}/{folder}", f"just hf repos delete-files {tree.repo} {folder}/"
@@ -75,7 +75,7 @@ def _newest_by_hand(tree: Tree, folder: str) -> Pinned:
 
 
 def data_tree(hub: Hub, repo: str) -> Tree:
-    """A data set repo at the revision that is known, or as it is now."""
+    """A data set repo at its known revision, or at its newest if the Hub no longer has that one."""
     try:
         return hub.tree(repo, "dataset", REVISIONS.get(repo))
     except NotFound:
@@ -83,7 +83,7 @@ def data_tree(hub: Hub, repo: str) -> Tree:
 
 
 def pin_dataset(hub: Hub, repo: str, globs: list[str]) -> Pinned:
-    """The files of a data set repo that are wanted, with the columns that are read."""
+    """Pin the files of a data set repo that match, and check that they have the columns that training reads."""
     tree = data_tree(hub, repo)
     paths: set[str] = set()
     for glob in globs:
@@ -94,10 +94,10 @@ def pin_dataset(hub: Hub, repo: str, globs: list[str]) -> Pinned:
             )
         paths.update(hits)
     pinned = tree.pin(paths)
-    look_at_datasets(hub, [pinned])
+    inspect_datasets(hub, [pinned])
     return pinned
 
 
-def reads_identity(s: Settings) -> bool:
-    """Whether a phase of these settings reads the identity conversations, if they are there."""
-    return not s.no_identity and bool({"mid", "sft"} & set(s.phases))
+def reads_identity(settings: Settings) -> bool:
+    """Whether a phase of these settings reads the identity conversations, if they exist."""
+    return not settings.no_identity and bool({"mid", "sft"} & set(settings.phases))

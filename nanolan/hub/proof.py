@@ -1,6 +1,7 @@
-"""What a machine may be deleted for: a proof that the work is on the Hub, or a stated reason why not.
+"""Proves an upload: `prove` compares every size and hash of a manifest with what the Hub reports at a revision.
 
-`Warrant` is what nanolan/box/self_delete.py asks for before it deletes on purpose, and refuses when it does not hold.
+A `Warrant` is the reason to delete an instance: the work is proven, or it says why not. nanolan/box/self_delete.py requires one
+before it deletes, and refuses one that does not hold.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from nanolan.plan import PinnedFile
 
 @dataclass(frozen=True)
 class Proof:
-    """Every file of a manifest was seen on the Hub, with its size and hash, at `revision`."""
+    """Every file of a manifest is on the Hub at `revision`, with its size and hash."""
 
     repo: str
     folder: str
@@ -35,7 +36,7 @@ class Proven:
 
 @dataclass(frozen=True)
 class NothingToSave:
-    """No whole checkpoint exists that is not on the Hub already; `reason` says why the run ended."""
+    """There is no complete checkpoint that is not on the Hub already; `reason` says why the run ended."""
 
     reason: str
 
@@ -45,7 +46,7 @@ class NothingToSave:
 
 @dataclass(frozen=True)
 class MoneyStop:
-    """The money or the time for it is used up; `lost` names what is whole here and could not be saved."""
+    """The money or time for saving is used up; `lost` names the complete work here that could not be saved."""
 
     reason: str
     lost: str
@@ -56,7 +57,7 @@ class MoneyStop:
 
 @dataclass(frozen=True)
 class UserStop:
-    """The user said so."""
+    """The user asked to stop."""
 
     reason: str = "asked for by the user"
 
@@ -68,26 +69,26 @@ Warrant = Proven | NothingToSave | MoneyStop | UserStop
 
 
 def prove(tree: Tree, folder: str, manifest: Manifest, written: FileEntry | None = None) -> Proof:
-    """A Proof that `tree` holds every file of the manifest under `folder`; BadAnswer names the first that differs.
+    """Prove that `tree` holds every file of the manifest under `folder`; BadAnswer names the first file that differs.
 
-    `written` is the manifest's own file, for whoever has just sent it; who has read it from there needs none.
+    `written` is the manifest's own file: pass it after sending the manifest, not after reading it from the Hub.
     """
     for want in (*manifest.files, *([written] if written else ())):
         path = f"{folder}/{want.path}"
         have = tree.files.get(path)
         if have is None:
-            raise BadAnswer(f"{tree.repo}: {path} is not there")
+            raise BadAnswer(f"{tree.repo}: {path} is missing")
         if not matches(have, want):
             raise BadAnswer(
                 f"{tree.repo}: {path} differs from its manifest "
                 f"({have.size} bytes, should be {want.size}, or other content)"
             )
     if f"{folder}/{MANIFEST}" not in tree.files:
-        raise BadAnswer(f"{tree.repo}: {folder}/{MANIFEST} is not there")
+        raise BadAnswer(f"{tree.repo}: {folder}/{MANIFEST} is missing")
     return Proof(tree.repo, folder, tree.revision, manifest)
 
 
 def matches(have: PinnedFile, want: FileEntry) -> bool:
-    """Whether the Hub's record of a file (LFS sha256, or git blob sha1) is that of the manifest."""
+    """Whether the size and hash that the Hub reports (LFS sha256, or git blob sha1) equal those of the manifest."""
     known, wanted = (have.sha256, want.sha256) if have.sha256 else (have.git_sha1, want.git_sha1)
     return bool(wanted) and known == wanted and have.size == want.size

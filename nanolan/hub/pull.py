@@ -1,4 +1,4 @@
-"""A proven checkpoint and its tokenizer, from the Hub to where nanochat's own tools find them."""
+"""Downloads a proven checkpoint and its tokenizer to the folders where nanochat's tools look for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_S = 300.0
 
 
 def newest_phase(tree: Tree, tag: str) -> str:
-    """The latest phase in the chain of which the repo has a checkpoint; NotFound if there is none."""
+    """The latest phase that has a checkpoint in the repo; NotFound if none has."""
     for phase in reversed(PHASES.values()):
         if tree.under(f"{phase.output_dir}/{tag}"):
             return phase.name
@@ -40,12 +40,11 @@ def pull(hub: Hub, repo: str, phase: str, tag: str, base: Path, say: Callable[[s
         p for p in ("tokenizer/tokenizer.pkl", "tokenizer/token_bytes.pt") if p in tree.files
     ]
     if len(tokenizer) < 2:
-        raise NotFound(f"{repo} has no whole tokenizer/ (tokenizer.pkl and token_bytes.pt)")
+        raise NotFound(f"{repo} has no complete tokenizer/ (tokenizer.pkl and token_bytes.pt)")
     names = [f"{folder}/{f.path}" for f in proof.manifest.files if not f.path.startswith("optim_")]
     base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=base, prefix=".pull-"
-    ) as temp:  # the same disk: put in place by renaming
+    # on the same disk, so that the files can be renamed into place
+    with tempfile.TemporaryDirectory(dir=base, prefix=".pull-") as temp:
         fetch(
             tree.pin([*names, *tokenizer]),
             Path(temp),
@@ -63,20 +62,20 @@ def pull(hub: Hub, repo: str, phase: str, tag: str, base: Path, say: Callable[[s
 
 
 def base_dir(environ: Mapping[str, str]) -> Path:
-    """NANOCHAT_BASE_DIR, or nanochat's own default."""
+    """NANOCHAT_BASE_DIR, or nanochat's default."""
     return typed(environ.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache/nanochat", environ)
 
 
 def place(manifest: Manifest, source: Path, target: Path, say: Callable[[str], None]) -> None:
-    """Rename the manifest's files from `source`, on the same disk, into the folder `target`, which then holds nothing else."""
+    """Rename the manifest's files from `source`, on the same disk, into `target`; other content of `target` is moved aside."""
     names = {f.path for f in manifest.files if not f.path.startswith("optim_")}
     if target.exists():
         if holds(target, manifest, names):
-            say(f"{target} holds it already")
+            say(f"{target} holds this checkpoint already")
             return
         aside = target.with_name(f"before-{manifest.run_id}-{time.time_ns()}-{target.name}")
         target.replace(aside)
-        say(f"what was in {target} is now in {aside}")
+        say(f"moved the old content of {target} to {aside}")
     temp = target.with_name(f".placing-{time.time_ns()}")
     temp.mkdir(parents=True)
     for name in names:

@@ -1,7 +1,7 @@
-"""Big files to and from the Hub, each in a child process that is killed and tried again when it makes no progress.
+"""Transfers large files to and from the Hub in a child process, which is killed and retried when it makes no progress.
 
-Xet, the Hub's transfer engine, ignores HTTP time-outs, and a stalled upload would wait for ever; a child
-can be ended from outside. The job goes to the child on stdin, so that the token is in no argument list.
+Xet, the Hub's transfer engine, ignores HTTP time-outs: a stalled upload would wait for ever, but a child process can be
+killed. The child gets the job on stdin, so that the token is not in an argument list.
 
     python -m nanolan.hub.transfer < job.json        (started by `run_transfer` only)
 """
@@ -25,10 +25,12 @@ from nanolan.redact import Secret, cursor_allowed, short
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
 
-PATIENCE_S = 3600.0  # how long a Hub that refuses or fails is waited for
-STALL_S = 120.0  # no work done for this long: kill
-STEP_BYTES, STEP_CPU_S = 64 << 10, 0.5  # what counts as work: an answer that drips is none
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+PATIENCE_S = 3600.0  # how long to retry while the Hub refuses or fails
+STALL_S = 120.0  # kill the child after this long without progress
+STEP_BYTES = 64 << 10  # one step of progress; a trickle of bytes is none
+STEP_CPU_S = 0.5  # also one step of progress
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
 POLL_S = 0.1
 ERROR_CHARS = 400
 NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -48,7 +50,7 @@ class Job(msgspec.Struct, frozen=True):
     message: str = ""
     keep: bool = False  # upload: keep the files of older steps in `target`
     token: str = ""
-    bars: bool = False  # show the client's progress bars, as they come, on stderr
+    bars: bool = False  # pass the client's progress bars on to stderr
 
 
 def run_transfer(
@@ -64,8 +66,10 @@ def run_transfer(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Run the job until it succeeds; Unreachable once `give_up()` has a reason, or `patience_s` after the first failure."""
-    wait, failing_since, what = FIRST_WAIT_S, 0.0, f"{job.kind} of {job.target or job.repo}"
+    """Retry the job until it succeeds; Unreachable once `give_up()` returns a reason, or `patience_s` after the first failure."""
+    wait = FIRST_WAIT_S
+    failing_since = 0.0
+    what = f"{job.kind} of {job.target or job.repo}"
     while error := (attempt or _attempt)(
         msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s
     ):
@@ -88,52 +92,55 @@ def run_transfer(
 
 
 def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
-    """ "" on success, else the child's last words."""
+    """Run the job once in a child process; "" on success, else the last line of the child's stderr."""
     try:
         child = subprocess.Popen(
             [sys.executable, "-m", "nanolan.hub.transfer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=os.environ | (bars() if job.bars else NO_BARS),
+            env=os.environ | (bar_environment() if job.bars else NO_BARS),
         )
-    except (OSError, MemoryError) as e:  # no memory for another process: there may be, later
+    except (OSError, MemoryError) as e:  # such as no memory for another process now
         return f"no process could be started: {type(e).__name__}: {e}"
     assert child.stdin and child.stderr  # noqa: S101
     try:
         child.stdin.write(msgspec.json.encode(job))
         child.stdin.close()
         os.set_blocking(child.stderr.fileno(), False)
-        words, moved_at = b"", time.monotonic()
+        stderr = b""
+        moved_at = time.monotonic()
         done = 0.0
         while child.poll() is None:
             new = child.stderr.read() or b""
-            words = (words + new)[-20_000:]
+            stderr = (stderr + new)[-20_000:]
             if job.bars:
                 bar = cursor_allowed(sys.stderr)
                 bar.write(new.decode(errors="replace"))
                 bar.flush()
             now = _progress(child.pid)
             if now >= done + 1:
-                done, moved_at = now, time.monotonic()
+                done = now
+                moved_at = time.monotonic()
             if time.monotonic() - moved_at > stall_s:
                 return f"no progress for {stall_s:.0f} s"
             if reason := give_up():
                 return reason
             time.sleep(POLL_S)
-        words += child.stderr.read() or b""
+        stderr += child.stderr.read() or b""
     except BrokenPipeError:
-        words = b"the child ended before it read its job"
+        stderr = b"the child process ended before it read its job"
     finally:
         child.kill()
         child.wait()
         child.stderr.close()
-    lines = words.decode(errors="replace").strip().splitlines() or [f"exit code {child.returncode}"]
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    lines = lines or [f"exit code {child.returncode}"]
     return "" if child.returncode == 0 else short(lines[-1], ERROR_CHARS)
 
 
-def bars() -> dict[str, str]:
-    """The Hub client draws its bars although its stderr is a pipe, as wide as our terminal."""
+def bar_environment() -> dict[str, str]:
+    """Variables that make the Hub client draw progress bars into a pipe, as wide as the terminal."""
     return {
         "TQDM_POSITION": "-1",
         "COLUMNS": str(shutil.get_terminal_size().columns),
@@ -142,12 +149,13 @@ def bars() -> dict[str, str]:
 
 
 def _progress(pid: int) -> float:
-    """Steps of work that the child has done so far, by its CPU time and the bytes it has read and written."""
+    """Steps of progress of the child so far, by its CPU time and the bytes that it has read and written."""
     import psutil
 
     try:
-        p = psutil.Process(pid)
-        cpu, io = p.cpu_times(), p.io_counters() if hasattr(p, "io_counters") else None
+        process = psutil.Process(pid)
+        cpu = process.cpu_times()
+        io = process.io_counters() if hasattr(process, "io_counters") else None
     except psutil.Error:
         return 0.0
     cpu_s = cpu.user + cpu.system
@@ -174,14 +182,14 @@ def _upload(job: Job) -> None:
     hub = Hub(job.endpoint, Secret(job.token), patience_s=0)
     try:
         commit_step(job, hub)
-    except RuntimeError as e:  # Xet's own, such as a cache on a disk that takes nothing
+    except RuntimeError as e:  # of Xet, for example when its cache disk is full
         print(f"without Xet: {e}", file=sys.stderr)
         constants.HF_HUB_DISABLE_XET = True
         commit_step(job, hub)
 
 
 def commit_step(job: Job, hub: Hub) -> None:
-    """One commit: the files of `folder` under `target`, older steps' files removed unless `keep`."""
+    """One commit: add the files of `folder` under `target`, and remove files of older steps unless `keep`."""
     old = set() if job.keep else set(hub.tree(job.repo).under(job.target))
     new: dict[str, bytes | Path] = {
         f"{job.target}/{name}".lstrip("/"): Path(job.folder) / name for name in job.files
@@ -193,7 +201,7 @@ def commit_step(job: Job, hub: Hub) -> None:
 
 
 def _download(job: Job) -> None:
-    """Each file to folder/<path in the repo>; files that are there already are checked by the caller."""
+    """Download each file to folder/<path in the repo>; the caller has checked existing files."""
     from nanolan.hub.client import Hub
 
     hub = Hub(job.endpoint, Secret(job.token) if job.token else None, patience_s=0)

@@ -1,4 +1,4 @@
-"""What went wrong with a call to the Hub: in the Hub's own words, and whether the same call may work later. Pure."""
+"""Explains a failed call to the Hub: the Hub's own message, and whether a retry may succeed. Pure."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from nanolan.shadeform.client import retry_after_s
 
 TOKENS_URL = "https://huggingface.co/settings/tokens"
 STORAGE_URL = "https://huggingface.co/settings/billing"
-STATUS_LATER = (409, 412)  # of two writers at once
+STATUS_LATER = (409, 412)  # two writers at once: retry
 QUOTA = re.compile(r"storage|quota|limit reached|payment|exceeded", re.I)
-BAD_README = "Invalid metadata in README.md"  # how the library begins what the Hub's check says
-# What a call to the Hub raises when there is no answer, or one that cannot be read; ConnectionError: hf-xet
+BAD_README = "Invalid metadata in README.md"  # start of huggingface_hub's error message
+# Raised when there is no answer, or an unreadable one; hf-xet raises ConnectionError, an OSError
 FAILURES = (
     httpx2.HTTPError,
     httpx2.InvalidURL,
@@ -43,19 +43,19 @@ FAILURES = (
 
 
 class Failure(NamedTuple):
-    """Why a call failed. `no` is the Hub's own refusal, which another try at once would meet again; else None."""
+    """Why a call failed. `refusal` is the Hub's refusal, which an immediate retry would meet again, or None."""
 
     trouble: Trouble
-    no: ApiProblem | AuthProblem | None = None
-    at_least_s: float = 0.0  # to wait before another try
-    missing: bool = False  # the Hub says for sure that there is no such file or revision
+    refusal: ApiProblem | AuthProblem | None = None
+    at_least_s: float = 0.0  # wait before a retry
+    missing: bool = False  # the Hub confirms that the file or revision does not exist
 
 
 def failure_of(e: Any, what: str, endpoint: str) -> Failure:
-    """What an exception of a call for `what` means."""
+    """The meaning of an exception that was raised by a call for `what`."""
     if (
         isinstance(e, LocalEntryNotFoundError) and e.__cause__
-    ):  # of a download: what really happened is its cause
+    ):  # of a download: the cause explains it
         return failure_of(e.__cause__, what, endpoint)
     if isinstance(e, (HfHubHTTPError, httpx2.HTTPStatusError)):
         return _of_answer(e, what)
@@ -64,43 +64,43 @@ def failure_of(e: Any, what: str, endpoint: str) -> Failure:
         return Failure(Trouble(DOWN, text), ApiProblem(text))
     if isinstance(e, (httpx2.HTTPError, httpx2.InvalidURL, OSError, ImportError, FutureTimeout)):
         return Failure(of_exception(e, HUB, endpoint))
-    trouble = of_answer(HUB, 200, {}, getattr(e, "doc", "")) or of_exception(
-        e, HUB, endpoint
-    )  # 200 with a proxy's page, or half
+    # a 200 with a proxy's page, or a truncated answer
+    trouble = of_answer(HUB, 200, {}, getattr(e, "doc", "")) or of_exception(e, HUB, endpoint)
     return Failure(
         trouble
         if trouble.kind == SETTING
-        else Trouble(DOWN, f"the Hub gave an answer that cannot be read, {type(e).__name__}")
+        else Trouble(DOWN, f"the Hub gave an unreadable answer, {type(e).__name__}")
     )
 
 
 def _of_answer(e: Any, what: str) -> Failure:
     status = getattr(e.response, "status_code", 0)
-    said, wait_s = sentence(e), told_wait_s(e.response.headers)
-    if trouble := of_answer(HUB, status, e.response.headers, page_of(e.response)):
+    said = message_of(e)
+    wait_s = requested_wait_s(e.response.headers)
+    if trouble := of_answer(HUB, status, e.response.headers, body_of(e.response)):
         return Failure(trouble, None, wait_s)
     why = f"HTTP {status}{said and ': ' + said}"
     if status in STATUS_LATER:
         return Failure(Trouble(DOWN, f"the Hub is busy ({why})"), None, wait_s)
-    no = _refusal(e, what, status, why, said)
+    refusal = _refusal(e, what, status, why, said)
     return Failure(
-        Trouble(DOWN, str(no)),
-        no,
+        Trouble(DOWN, str(refusal)),
+        refusal,
         wait_s,
         isinstance(e, (EntryNotFoundError, RevisionNotFoundError)),
     )
 
 
-def told_wait_s(headers: Mapping[str, str]) -> float:
-    """Seconds to wait as an answer asks for it: by Retry-After, or by the Hub's `RateLimit: "api";r=0;t=55`."""
+def requested_wait_s(headers: Mapping[str, str]) -> float:
+    """Seconds to wait that an answer asks for, in Retry-After or in the Hub's `RateLimit: "api";r=0;t=55`."""
     limit = re.search(r";\s*t=(\d{1,4})\b", headers.get("RateLimit") or "")
     return retry_after_s(headers.get("Retry-After") or (limit[1] if limit else None))
 
 
-def page_of(answer: Any) -> str:
+def body_of(answer: Any) -> str:
     try:
         return str(answer.text)[:4096]
-    except httpx2.StreamError:  # it was not read
+    except httpx2.StreamError:  # the body was not read
         return ""
 
 
@@ -108,26 +108,26 @@ def _refusal(e: Exception, what: str, status: int, why: str, said: str) -> ApiPr
     if isinstance(e, (EntryNotFoundError, RevisionNotFoundError)):
         return NotFound(f"the Hub has no {what}")
     if isinstance(e, RepositoryNotFoundError) or status == 404:
-        return NotFound(f"the Hub has no {what}, or HF_TOKEN may not see it")
+        return NotFound(f"the Hub has no {what}, or HF_TOKEN has no access to it")
     if status in (402, 403, 413) and QUOTA.search(said):
         return ApiProblem(
-            f"the Hub refused {what}: {why}. Make room, or a larger plan: {STORAGE_URL}"
+            f"the Hub refused {what}: {why}. Delete files or get a larger plan: {STORAGE_URL}"
         )
     if status in (401, 403):
         return AuthProblem(
-            f"the Hub refused HF_TOKEN ({why}) for {what}. Make one that may write the repo: {TOKENS_URL}"
+            f"the Hub refused HF_TOKEN ({why}) for {what}. Create a token with write access to the repo: {TOKENS_URL}"
         )
     return ApiProblem(f"the Hub refused {what}: {why}")
 
 
-def sentence(e: Any) -> str:
-    """What the service itself said: its JSON, its header, or the start of its page; "" when it said nothing."""
+def message_of(e: Any) -> str:
+    """The message of the service: from its JSON, its header, or the start of its page; "" if there is none."""
     header = short(e.response.headers.get("X-Error-Message") or "")
     try:
         page = e.response.text
-        told = msgspec.json.decode(page, type=dict)
-        return short(str(told.get("error") or told.get("message") or "")) or header
-    except httpx2.StreamError:  # of a download: not read
+        answer = msgspec.json.decode(page, type=dict)
+        return short(str(answer.get("error") or answer.get("message") or "")) or header
+    except httpx2.StreamError:  # of a download: the body was not read
         return header
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError):
         return header or short(re.sub(r"<[^>]*>", " ", page[:2000]), 120)

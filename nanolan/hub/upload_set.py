@@ -1,4 +1,4 @@
-"""What an upload by hand contains, checked before it is sent: a nanochat checkpoint, a tokenizer, the identity conversations."""
+"""The files of an upload by hand, checked before they are sent: a nanochat checkpoint, a tokenizer, the identity conversations."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ TOKENIZER_FILES = ("tokenizer.pkl", "token_bytes.pt")
 
 @dataclass(frozen=True)
 class UploadSet:
-    """Local files that were found good, and where they go."""
+    """Checked local files and where to upload them."""
 
     kind: str
-    folder: Path  # where the files lie
+    folder: Path  # of the local files
     target: str  # folder in the repo, "" for its root
     entries: tuple[FileEntry, ...]  # without the manifest
     text: str  # what is in it
     manifest: Manifest | None = None  # of a checkpoint
-    left: int = 0  # bytes of optimizer that stay here: no phase reads them
+    left: int = 0  # bytes of optimizer that are not sent: no phase reads them
     config: GPTConfig | None = None  # of a checkpoint
     tokens: int | None = None  # of a tokenizer
 
@@ -55,17 +55,17 @@ class UploadSet:
         return sum(e.size for e in self.entries)
 
     def path(self, name: str) -> str:
-        """Of a file in the repo."""
+        """The path in the repo of one of the files."""
         return f"{self.target}/{name}".lstrip("/")
 
     @property
     def written(self) -> FileEntry | None:
-        """The manifest's own file."""
+        """The manifest as a file entry."""
         return hash_bytes(MANIFEST, self.manifest.to_json().encode()) if self.manifest else None
 
 
-def where_from(kind: str, base: Path, tag: str) -> Path:
-    """Where nanochat leaves it, below NANOCHAT_BASE_DIR."""
+def default_path(kind: str, base: Path, tag: str) -> Path:
+    """Where nanochat saves it, below NANOCHAT_BASE_DIR."""
     return (
         base / CHECKPOINTS[kind] / tag
         if kind in CHECKPOINTS
@@ -73,40 +73,41 @@ def where_from(kind: str, base: Path, tag: str) -> Path:
     )
 
 
-def pack(kind: str, path: Path, tag: str, optimizer: bool = False) -> UploadSet:
-    """The parcel of `kind` at `path`, for model `tag`; UsageProblem or BadAnswer says what is wrong and what to do."""
+def collect(kind: str, path: Path, tag: str, optimizer: bool = False) -> UploadSet:
+    """Check the files of `kind` at `path`, for model `tag`; UsageProblem or BadAnswer says what is wrong and what to do."""
     if not path.exists():
         raise UsageProblem(
-            f"{path} is not there. Name it: just upload {kind} PATH, or set NANOCHAT_BASE_DIR"
+            f"{path} does not exist. Give its path: just upload {kind} PATH, or set NANOCHAT_BASE_DIR"
         )
     try:
         if kind in CHECKPOINTS:
-            parcel = _checkpoint(kind, path, f"{CHECKPOINTS[kind]}/{tag}", optimizer)
+            upload_set = _checkpoint(kind, path, f"{CHECKPOINTS[kind]}/{tag}", optimizer)
         else:
-            parcel = _tokenizer(path) if kind == "tokenizer" else _data(path)
-        check_secrets(parcel, path)
-        return parcel
+            upload_set = _tokenizer(path) if kind == "tokenizer" else _data(path)
+        check_secrets(upload_set, path)
+        return upload_set
     except OSError as e:
         raise UsageProblem(f"{e.filename or path} cannot be read: {e.strerror}") from None
 
 
-def check_secrets(parcel: UploadSet, source: Path) -> None:
-    """UsageProblem when a file holds a secret; of a model or optimizer all is looked through but its numbers."""
+def check_secrets(upload_set: UploadSet, source: Path) -> None:
+    """UsageProblem if a file contains a secret; of a model or optimizer everything is searched except the tensors."""
     scanner = Scanner()
-    for e in parcel.entries:
-        path = source if parcel.kind == "data" else parcel.folder / e.path
+    for entry in upload_set.entries:
+        path = source if upload_set.kind == "data" else upload_set.folder / entry.path
         if path.suffix == ".pt":
             found = next(
-                filter(None, (scanner.file(str(path), words) for words in words_of(path))), None
+                filter(None, (scanner.file(str(path), words) for words in text_of_archive(path))),
+                None,
             )
         else:
             found = scanner.text(str(path), path.read_bytes(), shapes=path.suffix != ".pkl")
         if found:
-            raise UsageProblem(f"{found}; nothing was sent. Take it out, then upload again")
+            raise UsageProblem(f"{found}; nothing was sent. Remove it, then upload again")
 
 
-def words_of(path: Path) -> Iterator[bytes]:
-    """What is in a file of torch.save beside the tensors' numbers."""
+def text_of_archive(path: Path) -> Iterator[bytes]:
+    """Everything in a file of torch.save except the tensors' numbers."""
     with zipfile.ZipFile(path) as archive:
         yield archive.comment
         for entry in archive.infolist():
@@ -114,16 +115,16 @@ def words_of(path: Path) -> Iterator[bytes]:
                 yield archive.read(entry)
 
 
-def check_together(parcels: Iterable[UploadSet]) -> None:
-    """BadAnswer when a checkpoint and a tokenizer that are uploaded together do not belong together."""
-    parcels = tuple(parcels)
-    for tokenizer in (p for p in parcels if p.tokens):
-        for checkpoint in (p for p in parcels if p.config):
+def check_together(upload_sets: Iterable[UploadSet]) -> None:
+    """BadAnswer if a checkpoint does not fit a tokenizer that is uploaded with it."""
+    upload_sets = tuple(upload_sets)
+    for tokenizer in (p for p in upload_sets if p.tokens):
+        for checkpoint in (p for p in upload_sets if p.config):
             check_vocabulary(checkpoint.config, tokenizer.tokens, str(checkpoint.folder))  # type: ignore[arg-type]
 
 
 def _checkpoint(kind: str, path: Path, target: str, optimizer: bool) -> UploadSet:
-    """The newest step: its model and meta, whole and fitting each other; the optimizer, which no phase reads, if wanted."""
+    """The newest step: its model and meta, complete and matching; with `optimizer` also the optimizer, which no phase reads."""
     model, meta = _newest_step(kind, path)
     step = int(model.stem.removeprefix("model_"))
     with open(meta, "rb") as f:
@@ -156,14 +157,14 @@ def _check_optimizer(state: Path) -> None:
         with open(state, "rb") as f:
             check_whole(f, str(state))
     except BadAnswer as e:
-        raise BadAnswer(f"{e}; nothing was sent. Leave the optimizer out, or mend it") from None
+        raise BadAnswer(f"{e}; nothing was sent. Leave out --optim, or repair the file") from None
 
 
 def _newest_step(kind: str, path: Path) -> tuple[Path, Path]:
-    """The model and meta file of the newest step."""
+    """The model and meta files of the newest step."""
     if not path.is_dir():
         raise UsageProblem(
-            f"{path} is a file; name the folder that holds model_SSSSSS.pt: just upload {kind} FOLDER"
+            f"{path} is a file; give the folder that holds model_SSSSSS.pt: just upload {kind} FOLDER"
         )
     if found := newest_step((p.name for p in path.iterdir()), str(path), f"rm {path}/"):
         return path / found[0], path / found[1]
@@ -171,9 +172,11 @@ def _newest_step(kind: str, path: Path) -> tuple[Path, Path]:
     hint = (
         f"Did you mean {inside[-1]}?"
         if inside
-        else f"Name the right folder: just upload {kind} FOLDER"
+        else f"Give the right folder: just upload {kind} FOLDER"
     )
-    raise UsageProblem(f"{path} holds no model_SSSSSS.pt, so it is no nanochat checkpoint. {hint}")
+    raise UsageProblem(
+        f"{path} holds no model_SSSSSS.pt, so it is not a nanochat checkpoint. {hint}"
+    )
 
 
 def _tokenizer(path: Path) -> UploadSet:
@@ -182,7 +185,7 @@ def _tokenizer(path: Path) -> UploadSet:
         if not (folder / name).is_file():
             raise UsageProblem(
                 f"{folder} holds no {name}; nanochat's scripts.tok_train writes both files. "
-                "Name the right folder: just upload tokenizer FOLDER"
+                "Give the right folder: just upload tokenizer FOLDER"
             )
     if (folder / "tokenizer.pkl").stat().st_size > MAX_TOKENIZER_BYTES:
         raise BadAnswer(
@@ -200,11 +203,11 @@ def _tokenizer(path: Path) -> UploadSet:
 def _data(path: Path) -> UploadSet:
     if path.is_dir():
         raise UsageProblem(
-            f"{path} is a folder; name the file: just upload data {path / IDENTITY_FILE}"
+            f"{path} is a folder; give the file: just upload data {path / IDENTITY_FILE}"
         )
     if not path.is_file() or path.stat().st_size > MOST_DATA_BYTES:
         raise UsageProblem(
-            f"{path} is no file of at most {MOST_DATA_BYTES >> 20} MiB; nothing was read"
+            f"{path} is not a file of at most {MOST_DATA_BYTES >> 20} MiB; nothing was read"
         )
     data = path.read_bytes()
     count = count_conversations(io.BytesIO(data), str(path))

@@ -28,12 +28,12 @@ from nanolan.hub.input_check import (
     TOKENIZER,
     InputFacts,
     check_together,
-    look_at_identity,
-    look_at_tokenizer,
+    inspect_identity,
+    inspect_tokenizer,
 )
 from nanolan.hub.pins import pin_checkpoint, pin_dataset, reads_identity
 from nanolan.money import dollars
-from nanolan.net.deadline import begin
+from nanolan.net.deadline import start_thread
 from nanolan.phases import IDENTITY_FILE, PHASES, data_files
 from nanolan.plan import Pinned
 from nanolan.settings.settings import Settings
@@ -101,10 +101,10 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
     """The input checkpoint, the tokenizer and the identity data of HF_REPO, pinned and looked into at the same time."""
     folder = f"{PHASES[s.phases[0]].input_dir}/{s.model_tag}"
     checkpoint, tokenizer = (
-        begin(lambda: pin_checkpoint(hub, tree, folder)),
-        begin(lambda: _pin_tokenizer(hub, tree)),
+        start_thread(lambda: pin_checkpoint(hub, tree, folder)),
+        start_thread(lambda: _pin_tokenizer(hub, tree)),
     )
-    identity = begin(lambda: _pin_identity(hub, tree, s))
+    identity = start_thread(lambda: _pin_identity(hub, tree, s))
     model = _value(found, "input checkpoint", checkpoint.result)
     tokens = _value(found, "tokenizer", tokenizer.result)
     who = _value(found, "identity data", identity.result)
@@ -130,7 +130,7 @@ def _pin_identity(hub: Hub, tree: Tree, s: Settings) -> tuple[Pinned, InputFacts
     if IDENTITY_FILE not in tree.files or s.no_identity:
         return None
     pin = tree.pin([IDENTITY_FILE])
-    return pin, look_at_identity(hub, pin) if reads_identity(s) else InputFacts("not read")
+    return pin, inspect_identity(hub, pin) if reads_identity(s) else InputFacts("not read")
 
 
 def check_identity(s: Settings, there: bool, repo: str) -> Check:
@@ -190,7 +190,7 @@ def _pin_tokenizer(hub: Hub, tree: Tree) -> tuple[Pinned, InputFacts]:
     if TOKENIZER not in paths:
         raise PreflightFailed(f"{tree.repo} has no {TOKENIZER}. Upload it: just upload tokenizer")
     pin = tree.pin(paths)
-    return pin, look_at_tokenizer(hub, pin, pin.files)
+    return pin, inspect_tokenizer(hub, pin, pin.files)
 
 
 def check_money(

@@ -10,7 +10,7 @@ from nanolan.checklist import Check
 from nanolan.checkpoint.manifest import hash_bytes
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub.client import Hub, Tree
-from nanolan.hub.input_check import look_at_datasets, look_at_inputs, look_at_state
+from nanolan.hub.input_check import inspect_datasets, inspect_inputs, inspect_state
 from nanolan.phases import PHASES
 from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.remaining import Remaining
@@ -46,10 +46,10 @@ def check_usable(
 ) -> Check:
     """Whether a trainer can begin with what is pinned, and with the state that it goes on from."""
     try:
-        told = look_at_inputs(hub, inputs)
-        look_at_datasets(hub, datasets)
+        told = inspect_inputs(hub, inputs)
+        inspect_datasets(hub, datasets)
         if rest.saved:
-            look_at_state(hub, rest.saved.files)
+            inspect_state(hub, rest.saved.files)
     except NanolanError as e:
         return Check("inputs", False, f"{e}. The run cannot go on; mend it, then launch anew")
     return Check("inputs", True, told)

@@ -1,4 +1,4 @@
-"""Calls with a total time limit, each in a thread of its own: the time-outs of a socket count for one read only."""
+"""Calls with a total time limit, each in its own thread: a socket time-out limits a single read only."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """`call()`, or TimeoutError after `seconds`. The call itself may then still end, unheard."""
+def with_timeout(seconds: float, call: Callable[[], T]) -> T:
+    """The result of `call()`, or TimeoutError after `seconds`; the call then goes on, and its result is ignored."""
     try:
-        return begin(call).result(seconds)
-    except FutureTimeout:  # in Python 3.10 it is no TimeoutError
+        return start_thread(call).result(seconds)
+    except FutureTimeout:  # not a TimeoutError in Python 3.10
         raise TimeoutError(f"no whole answer in {seconds:.0f} s") from None
 
 
-def begin(call: Callable[[], T]) -> Future[T]:
-    """The answer of a call that runs in a thread of its own, which nobody waits for at the program's end."""
+def start_thread(call: Callable[[], T]) -> Future[T]:
+    """Start `call` in a thread; returns the future of its result. The program may exit before the thread ends."""
     answer: Future[T] = Future()
 
     def run() -> None:
@@ -29,5 +29,5 @@ def begin(call: Callable[[], T]) -> Future[T]:
         except BaseException as e:
             answer.set_exception(e)
 
-    Thread(target=run, daemon=True).start()  # a pool would be waited for
+    Thread(target=run, daemon=True).start()  # not a pool: Python waits for a pool at exit
     return answer

@@ -1,7 +1,7 @@
-"""What a failed call to a service means: a setting of yours, a refusal, asked too often, or a service that is down.
+"""What a failed call to a service means: a wrong setting, a refusal, too many requests, or a service that is down.
 
-One table for requests, the Hub's client, TLS and the operating system. It goes by the names of the exceptions, so that it imports
-none of these; and it names the variable to change, without what may be secret in its value.
+Covers requests, the Hub's client, TLS and the operating system. Recognises exceptions by name, so that it need not import those
+libraries; names the variable to change, without secret parts of its value.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 from nanolan.errors import TooManyRequests, Unreachable, WrongSetting
 from nanolan.redact import short
 
-SETTING, REFUSED, BUSY, DOWN = "your setting", "refused", "asked too often", "down"
+SETTING, REFUSED, BUSY, DOWN = "your setting", "refused", "too many requests", "down"
 
-# Raised before a byte of the request has left this machine
+# Raised before any byte of the request is sent
 UNSENT = {
     "InvalidSchema",
     "InvalidURL",
@@ -37,21 +37,21 @@ UNSENT = {
 CERTIFICATE = {
     10: "has expired, or this machine's clock is wrong",
     9: "is not valid yet: this machine's clock is wrong?",
-    62: "is another host's",
-    64: "is another host's",
+    62: "belongs to another host",
+    64: "belongs to another host",
 }
-UNTRUSTED = "is signed by nobody known here; where a proxy looks into TLS, give REQUESTS_CA_BUNDLE the file of its certificate"
+UNTRUSTED = "is not signed by a known authority; if a proxy intercepts TLS, set REQUESTS_CA_BUNDLE to its certificate file"
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service as the user knows it: its name, the settings of its address and key, and the variables of trusted certificates."""
+    """A service: its name, the settings for its address and key, and the variables for trusted certificates."""
 
     name: str
     address: str
     key: str
     certificates: tuple[str, ...]
-    usual: str  # its address, unless somebody set another one
+    usual: str  # its default address
 
 
 SHADEFORM = Service(
@@ -72,7 +72,7 @@ HUB = Service(
 
 @dataclass(frozen=True)
 class Trouble:
-    """What went wrong, in words; whether another try may help, and whether the request may have been sent."""
+    """What went wrong; whether a retry may help, and whether the request may have been sent."""
 
     kind: str
     text: str
@@ -81,7 +81,7 @@ class Trouble:
 
     @property
     def advice(self) -> str:
-        """What to do when no further try helped."""
+        """What to do after the last retry failed."""
         return (
             "Is the network up? Try again"
             if self.kind == DOWN and not self.sent
@@ -89,7 +89,7 @@ class Trouble:
         )
 
     def error(self, more: str = "") -> Unreachable:
-        """The error to raise, with `more` on what it means."""
+        """The error to raise; `more` is appended to its text."""
         kind = {SETTING: WrongSetting, BUSY: TooManyRequests}.get(self.kind, Unreachable)
         return kind(f"{self.text}{more}")
 
@@ -97,27 +97,29 @@ class Trouble:
 def of_answer(
     service: Service, status: int, headers: Mapping[str, str], body: str
 ) -> Trouble | None:
-    """What an answer means that is not the service's own word; None when it is."""
+    """What an answer of a proxy, a login page or a failing server means; None for an answer of the service itself."""
     if status == 407:
         return Trouble(
             SETTING,
-            "the proxy wants a login (HTTP 407): HTTPS_PROXY=http://user:password@host:port",
+            "the proxy requires a login (HTTP 407): HTTPS_PROXY=http://user:password@host:port",
             False,
         )
     if status == 429:
-        return Trouble(BUSY, f"{service.name} was asked too often (HTTP 429{_told(headers)})")
+        return Trouble(
+            BUSY, f"{service.name} got too many requests (HTTP 429{_wait_text(headers)})"
+        )
     if 300 <= status < 400:
         host = urlsplit(headers.get("Location", "")).hostname or "elsewhere"
         return Trouble(
             SETTING,
-            f"{service.name} is not at {service.address}: it sends on to {host[:80]} (HTTP {status}). "
+            f"{service.name} is not at {service.address}: it redirects to {host[:80]} (HTTP {status}). "
             "A login page of the network, or a wrong address?",
             False,
         )
     if status < 500 and is_page(headers, body):
         return Trouble(
             SETTING,
-            f"a web page answered in place of {service.name} (HTTP {status}{_title(body)}): a login page "
+            f"a web page answered instead of {service.name} (HTTP {status}{_title(body)}): a login page "
             f"of the network, a proxy or a firewall stands in between, or {service.address} is wrong",
             False,
         )
@@ -130,7 +132,7 @@ def of_answer(
 
 
 def is_page(headers: Mapping[str, str], body: str) -> bool:
-    """Whether an answer is HTML, which neither service sends to programs."""
+    """Whether an answer is HTML; the services send none to programs."""
     return (
         "text/html" in headers.get("Content-Type", "")
         and body.lstrip()[:1] in ("<", "")
@@ -141,7 +143,7 @@ def is_page(headers: Mapping[str, str], body: str) -> bool:
 def of_exception(
     e: BaseException, service: Service, url: str, environ: Mapping[str, str] = os.environ
 ) -> Trouble:
-    """What a call means that ended without an answer."""
+    """What an exception of a call without an answer means."""
     links = list(_chain(e))
     names = {kind.__name__ for link in links for kind in type(link).__mro__}
     words = " ".join(str(link) for link in links)
@@ -161,7 +163,7 @@ def _setting(
     url: str,
     environ: Mapping[str, str],
 ) -> str:
-    """The setting that is to blame, and how; "" when none is."""
+    """The setting that caused the failure and what is wrong with it; "" if no setting did."""
     host = urlsplit(url).hostname or url
     if "OfflineModeIsEnabled" in names:
         name = next(
@@ -170,13 +172,13 @@ def _setting(
         )
         return f"{name} (environment) forbids every call to the Hub: unset {name}"
     if "HFValidationError" in names:
-        return f"the Hub's client takes no such name of a repo: {short(words, 150)}"
+        return f"the Hub's client does not accept this repo name: {short(words, 150)}"
     if (
         names & {"UnicodeEncodeError", "InvalidHeader"}
         or "LocalProtocolError" in names
         and "header" in words.lower()
     ):
-        return f"{service.key} holds a character that no key has; copy it again"
+        return f"{service.key} contains a character that is not allowed in a key; copy it again"
     if wrong := _certificates(names, words, service, environ):
         return wrong
     proxy = proxy_of(url, environ)
@@ -187,10 +189,11 @@ def _setting(
     ):
         why = CERTIFICATE.get(getattr(refused, "verify_code", 0), UNTRUSTED)
         return f"the certificate of {host} {why}" + (
-            f" (it came through {_shown(*proxy)})" if proxy else ""
+            f" (received through {_shown(*proxy)})" if proxy else ""
         )
     if re.search("WRONG_VERSION_NUMBER|HTTP_REQUEST|RECORD_LAYER_FAILURE", words):
-        return f"{_shown(*proxy) if proxy else f'{service.address}={url}'} speaks no TLS: write http:// there?"
+        address = _shown(*proxy) if proxy else f"{service.address}={url}"
+        return f"{address} does not use TLS: write http:// there?"
     if proxy and names & {"ProxyError", "ConnectError", "ConnectTimeout"}:
         return _of_proxy(proxy, words, host)
     if names & {
@@ -200,20 +203,20 @@ def _setting(
         "UnsupportedProtocol",
         "LocationParseError",
     }:
-        return f"{service.address} is no usable address: {short(words, 150)}"
+        return f"{service.address} is not a usable address: {short(words, 150)}"
     return ""
 
 
 def _of_proxy(proxy: tuple[str, str], words: str, host: str) -> str:
     if "407" in words:
-        return f"the proxy of {_shown(*proxy)} wants a login (HTTP 407): give it as http://user:password@host:port"
+        return f"the proxy of {_shown(*proxy)} requires a login (HTTP 407): give it as http://user:password@host:port"
     if refused := re.search(r"Tunnel connection failed: (\d{3}[^'\")]*)|^(\d{3} [\w ]+)", words):
-        return f"the proxy of {_shown(*proxy)} lets nothing through to {host}: {short(refused[1] or refused[2], 80)}"
+        return f"the proxy of {_shown(*proxy)} blocks {host}: {short(refused[1] or refused[2], 80)}"
     return f"the proxy of {_shown(*proxy)} does not answer ({_reason(words)}): correct it or unset {proxy[0]}"
 
 
 def _certificates(names: set[str], words: str, service: Service, environ: Mapping[str, str]) -> str:
-    """A variable whose file of trusted certificates is none, when TLS is what failed."""
+    """After a TLS failure: a variable whose certificate file is invalid, and what is wrong; or ""."""
     failed = names & {"SSLError", "FileNotFoundError", "IsADirectoryError", "PermissionError"}
     if (
         not failed
@@ -230,22 +233,22 @@ def _certificates(names: set[str], words: str, service: Service, environ: Mappin
 
 
 def wrong_certificates(path: Path) -> str:
-    """What keeps a file or folder from holding trusted certificates, or ""."""
+    """What is wrong with a file or folder of trusted certificates, or ""."""
     try:
         if path.is_dir():
             return "" if any(path.glob("*.0")) else "is a folder without certificates"
         ssl.create_default_context(cafile=path)
         return ""
     except FileNotFoundError:
-        return "is not there"
+        return "does not exist"
     except ssl.SSLError:
-        return "holds no certificate"
+        return "contains no certificate"
     except OSError as e:
         return f"cannot be read ({e.strerror or type(e).__name__})"
 
 
 def proxy_of(url: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """The variable, with its value, of the proxy that calls to `url` go through."""
+    """The variable of the proxy for calls to `url`, and its value."""
     parts = urlsplit(url)
     if parts.hostname in ("127.0.0.1", "localhost", "::1") or _bypassed(
         parts.hostname or "", environ
@@ -265,15 +268,15 @@ def _bypassed(host: str, environ: Mapping[str, str]) -> bool:
 
 
 def wrong_proxy(name: str, value: str) -> str:
-    """What is wrong with a proxy's address by itself, or ""."""
+    """What is wrong with the text of a proxy's address, or ""."""
     address = value if "://" in value else f"http://{value}"
     try:
         parts = urlsplit(address)
         port = parts.port
     except ValueError:
-        return f"{name} (environment) is no address of a proxy: write http://host:port"
+        return f"{name} (environment) is not a proxy address: write http://host:port"
     if parts.scheme.lower().startswith("socks"):
-        return f"{name} (environment) names a SOCKS proxy, which nanolan cannot use: give an http:// proxy, or unset {name}"
+        return f"{name} (environment) is a SOCKS proxy, which nanolan cannot use: give an http:// proxy, or unset {name}"
     if (
         parts.scheme.lower() not in ("http", "https")
         or not re.fullmatch(r"[\w.:-]+", parts.hostname or "")
@@ -281,12 +284,12 @@ def wrong_proxy(name: str, value: str) -> str:
         or "://" not in value
         and "/" in value
     ):
-        return f"{name} (environment) is no address of a proxy: write http://host:port"
+        return f"{name} (environment) is not a proxy address: write http://host:port"
     return ""
 
 
 def _shown(name: str, value: str) -> str:
-    """A proxy without the password that may be in its address."""
+    """A proxy variable and its address, without a password."""
     address = re.sub(r"^([^/]*//)?[^/]*@", r"\1...@", value)
     return f"{name}={address[:80]}"
 
@@ -295,14 +298,14 @@ def _down(e: BaseException, names: set[str], words: str, service: Service, url: 
     host = urlsplit(url).hostname or url
     where = "" if url.startswith(service.usual) else f" ({service.address}={url[:80]})"
     if names & {"gaierror", "NameResolutionError"} or "Name or service not known" in words:
-        return f"{service.name} cannot be reached: the name {host} cannot be looked up; no network, or no DNS{where}"
+        return f"{service.name} cannot be reached: no DNS entry for {host}; no network, or no DNS{where}"
     if names & {"OSError", "ConnectError", "TransportError"}:
         return f"{service.name} cannot be reached: {_reason(words)}, {type(e).__name__}{where}"
     return f"{service.name}: {type(e).__name__}: {short(str(e), 120)}{where}"
 
 
 def _reason(words: str) -> str:
-    """Why nothing came back, in the operating system's words where there are some."""
+    """Why there was no answer, in the operating system's words if possible."""
     known = re.search(
         r"Connection refused|No route to host|Network is unreachable|Connection reset by peer|timed out|Broken pipe|"
         r"Name or service not known|Temporary failure in name resolution",
@@ -312,13 +315,9 @@ def _reason(words: str) -> str:
     return known[0].lower() if known else "no answer"
 
 
-def _told(headers: Mapping[str, str]) -> str:
+def _wait_text(headers: Mapping[str, str]) -> str:
     text = headers.get("Retry-After") or headers.get("RateLimit") or ""
-    return (
-        f", to be asked again in {short(text, 40)}{' s' if text.isdecimal() else ''}"
-        if text
-        else ""
-    )
+    return f", retry in {short(text, 40)}{' s' if text.isdecimal() else ''}" if text else ""
 
 
 def _title(body: str) -> str:
@@ -327,7 +326,7 @@ def _title(body: str) -> str:
 
 
 def _chain(e: BaseException | None) -> Iterator[BaseException]:
-    """An exception, what it wraps, and what that wraps."""
+    """An exception and all exceptions that it wraps."""
     seen: set[int] = set()
     todo: list[Any] = [e]
     while todo:

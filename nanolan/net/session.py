@@ -1,4 +1,4 @@
-"""A session for HTTP calls that sends no credentials but those of the call."""
+"""A session for HTTP calls that sends only the credentials of the call."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from nanolan.settings.settings import is_loopback
 
 
 def open_session(url: str) -> requests.Session:
-    """A session for calls to `url`. Proxies and REQUESTS_CA_BUNDLE of the environment count, but not on loopback.
+    """A session for calls to `url`. Uses proxies and REQUESTS_CA_BUNDLE of the environment, except on loopback.
 
-    ~/.netrc never counts: requests would send its login, or its `default` one, in place of the call's own.
+    Ignores ~/.netrc: requests would send a login from there instead of the call's own.
     """
     session = requests.Session()
     session.auth = no_login
@@ -19,5 +19,5 @@ def open_session(url: str) -> requests.Session:
 
 
 def no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """The request as it is: while a session has its own way to log in, requests does not read ~/.netrc."""
+    """Return the request unchanged: a session with an `auth` of its own does not read ~/.netrc."""
     return request

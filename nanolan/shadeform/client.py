@@ -28,7 +28,7 @@ from nanolan.errors import (
     OutOfStock,
     UnclearAnswer,
 )
-from nanolan.net.deadline import within
+from nanolan.net.deadline import with_timeout
 from nanolan.net.errors import DOWN, SETTING, SHADEFORM, Trouble, of_answer, of_exception
 from nanolan.net.session import open_session
 from nanolan.plan import UNREADABLE
@@ -168,7 +168,7 @@ class Shadeform:
             return bounded(answer)
 
         try:
-            return within(self._call_s, call)
+            return with_timeout(self._call_s, call)
         except TimeoutError as e:
             raise requests.Timeout(str(e)) from None
 

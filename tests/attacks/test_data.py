@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanolan.errors import BadAnswer, NanolanError
-from nanolan.hub.upload_set import pack
+from nanolan.hub.upload_set import collect
 from nanolan.model.conversation import calculator_parts, check, read_jsonl, render
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import MOST_DATA_BYTES
@@ -64,7 +64,7 @@ def test_a_hostile_line_is_named_by_the_trainer_and_by_an_upload(
 ) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(GOOD + b"\n" + line + b"\n" + GOOD + b"\n")
-    for read in (lambda: read_jsonl(path), lambda: pack("data", path, "d20")):
+    for read in (lambda: read_jsonl(path), lambda: collect("data", path, "d20")):
         with pytest.raises(BadAnswer, match="line 2: ") as e:
             read()
         assert len(str(e.value)) < 500
@@ -93,7 +93,7 @@ def test_a_line_of_300_mb_costs_no_more_than_its_bound(tmp_path: Path) -> None:
     assert grown() - before < 30, "MB"
     for size in (300 << 20, 10 << 30):
         os.truncate(path, size)
-        for read in (lambda: read_jsonl(path), lambda: pack("data", path, "d20")):
+        for read in (lambda: read_jsonl(path), lambda: collect("data", path, "d20")):
             with pytest.raises(NanolanError, match="256 MiB"):
                 read()
     assert grown() - before < 30, "MB"

@@ -24,7 +24,7 @@ from nanolan.hub.download import fetch
 from nanolan.hub.pins import pin_dataset
 from nanolan.hub.pull import place
 from nanolan.hub.transfer import Job
-from nanolan.hub.upload_set import pack
+from nanolan.hub.upload_set import collect
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.redact import Secret
 
@@ -305,7 +305,7 @@ def test_a_hostile_folder_does_not_upload_what_its_links_lead_to(tmp_path: Path)
         (tmp_path / "tokenizer" / name).symlink_to(tmp_path / "id_rsa")
     for kind, path in (("base", "checkpoint"), ("tokenizer", "tokenizer"), ("data", "id_rsa")):
         with pytest.raises(NanolanError) as e:
-            pack(kind, tmp_path / path, "d20", optimizer=True)
+            collect(kind, tmp_path / path, "d20", optimizer=True)
         assert "OPENSSH" not in str(e.value)
 
 
@@ -313,12 +313,12 @@ def test_neither_pipe_nor_device_nor_endless_file_is_read_as_data(tmp_path: Path
     os.mkfifo(tmp_path / "pipe")
     os.truncate(os.open(tmp_path / "endless", os.O_CREAT | os.O_WRONLY), 10 << 30)
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path / "endless"):
-        with pytest.raises(UsageProblem, match="no file of at most 256 MiB; nothing was read"):
-            pack("data", path, "d20")
+        with pytest.raises(UsageProblem, match="not a file of at most 256 MiB; nothing was read"):
+            collect("data", path, "d20")
     (tmp_path / "token_bytes.pt").write_bytes(b"")
     (tmp_path / "endless").replace(tmp_path / "tokenizer.pkl")
     with pytest.raises(BadAnswer, match="not a tokenizer"):
-        pack("tokenizer", tmp_path, "d20")
+        collect("tokenizer", tmp_path, "d20")
 
 
 def test_a_pulled_checkpoint_is_placed_beside_what_was_there(tmp_path: Path) -> None:

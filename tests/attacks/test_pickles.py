@@ -25,7 +25,7 @@ import torch
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state
 from nanolan.checkpoint.torch_file import tensors
 from nanolan.errors import BadAnswer, NanolanError
-from nanolan.hub.upload_set import pack
+from nanolan.hub.upload_set import collect
 from nanolan.model.checkpoint import load, read_meta, read_state
 from nanolan.model.tokenizer import load_token_bytes, load_tokenizer
 
@@ -203,7 +203,7 @@ def test_a_hostile_tokenizer_is_refused_on_the_laptop_and_in_the_trainer(
 ) -> None:
     (tmp_path / "tokenizer.pkl").write_bytes(data)
     (tmp_path / "token_bytes.pt").write_bytes(GOOD)
-    for read in (lambda: load_tokenizer(tmp_path), lambda: pack("tokenizer", tmp_path, "d20")):
+    for read in (lambda: load_tokenizer(tmp_path), lambda: collect("tokenizer", tmp_path, "d20")):
         refused_by(read)
 
 
@@ -232,7 +232,7 @@ def test_a_hostile_checkpoint_is_refused_on_the_laptop_and_in_the_trainer(
     for read in (
         lambda: load(tmp_path),
         lambda: load_token_bytes(tmp_path, None),
-        lambda: pack("base", tmp_path, "d20"),
+        lambda: collect("base", tmp_path, "d20"),
     ):  # type: ignore[arg-type]
         refused_by(read)
 
@@ -519,7 +519,7 @@ def test_a_meta_file_may_not_ask_for_more_than_a_model(meta: bytes, tmp_path: Pa
     (tmp_path / "meta_000005.json").write_bytes(meta)
     refused_by(lambda: load(tmp_path), 100)
     with pytest.raises(NanolanError):
-        pack("base", tmp_path, "d20")
+        collect("base", tmp_path, "d20")
     try:
         read_meta(tmp_path / "meta_000005.json")
     except BadAnswer:

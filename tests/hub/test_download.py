@@ -69,7 +69,7 @@ def test_everything_pinned_arrives_and_a_restart_downloads_nothing_twice(
     assert (work / "model/tokenizer/tokenizer.pkl").read_bytes() == b"a tokenizer"
 
 
-def test_the_pinned_revision_is_what_is_fetched(server: HubServer, tmp_path: Path) -> None:
+def test_the_pinned_revision_is_downloaded(server: HubServer, tmp_path: Path) -> None:
     plan = plan_for(server, "tokenizer/")
     server.put(REPO, {"tokenizer/tokenizer.pkl": b"a newer one"})
     fetch(plan, tmp_path / "work")
@@ -85,11 +85,11 @@ def test_a_file_served_with_other_bytes_than_pinned_is_refused(
     plan = plan_for(server, path)
     served = server.store.object(server.files(REPO)[path].sha256)
     served.write_bytes(served.read_bytes()[:-1] + b"!")
-    with pytest.raises(BadAnswer, match=f"{REPO}/{path} keeps arriving with other bytes"):
+    with pytest.raises(BadAnswer, match=f"{REPO}/{path} arrived 3 times with other bytes"):
         fetch(plan, tmp_path / "work")
 
 
-def test_a_file_damaged_on_its_way_is_fetched_again(server: HubServer, tmp_path: Path) -> None:
+def test_a_damaged_download_is_repeated(server: HubServer, tmp_path: Path) -> None:
     plan = plan_for(server, "tokenizer/")
     served = server.store.object(server.files(REPO)["tokenizer/tokenizer.pkl"].sha256)
     served.write_bytes(b"a tokenizeR")
@@ -106,7 +106,7 @@ def test_a_file_damaged_on_its_way_is_fetched_again(server: HubServer, tmp_path:
     ) == 2
 
 
-def test_a_hub_that_gives_nothing_is_waited_for_only_while_there_is_time_and_money(
+def test_a_failing_hub_is_retried_only_while_time_and_money_last(
     server: HubServer, tmp_path: Path
 ) -> None:
     plan = plan_for(server, "tokenizer/")
@@ -120,7 +120,7 @@ def test_a_hub_that_gives_nothing_is_waited_for_only_while_there_is_time_and_mon
 @pytest.mark.parametrize(
     "hourly_cents, minutes", [(100, 15), (2400, 12.5), (3360, 8.9), (20_000, 3), (0, 15)]
 )
-def test_a_hub_that_refuses_is_waited_for_a_quarter_of_an_hour_or_for_five_dollars(
+def test_a_refusing_hub_is_retried_for_15_minutes_or_five_dollars(
     hourly_cents: int, minutes: float
 ) -> None:
     assert round(patience_of(hourly_cents) / 60, 1) == minutes

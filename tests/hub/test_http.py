@@ -1,4 +1,4 @@
-"""The client of the Hub's library in this process: no answer may take for ever or fill the memory."""
+"""The HTTP client of huggingface_hub: no answer may take for ever or fill the memory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ WHOLE = HEAD + b"Content-Length: 2000\r\n\r\n" + b"x" * 2000
 @pytest.mark.parametrize(
     "path", ["/api/models/me/x", "/me/x/resolve/main/a.json"], ids=["answer", "file"]
 )
-def test_an_answer_that_drips_is_given_up(
+def test_an_answer_that_trickles_times_out(
     serve: Callable[..., str], from_byte: int, path: str
 ) -> None:
     url, started = serve(dripping(WHOLE, from_byte)) + path, time.monotonic()
@@ -72,7 +72,7 @@ def test_an_answer_that_drips_is_given_up(
     assert time.monotonic() - started < 5
 
 
-def test_a_large_file_that_keeps_coming_is_no_answer_that_drips(serve: Callable[..., str]) -> None:
+def test_a_large_file_at_full_speed_does_not_time_out(serve: Callable[..., str]) -> None:
     def answer(connection: socket.socket) -> None:
         connection.sendall(HEAD + b"Content-Length: 400000\r\n\r\n")
         for _ in range(20):
@@ -87,7 +87,7 @@ def test_a_large_file_that_keeps_coming_is_no_answer_that_drips(serve: Callable[
 @pytest.mark.parametrize(
     "status", [b"200 OK", b"404 Not Found", b"307 Moved"], ids=["answer", "refusal", "redirect"]
 )
-def test_an_answer_of_any_size_takes_no_more_memory_than_its_bound(
+def test_a_large_answer_takes_no_more_memory_than_its_limit(
     serve: Callable[..., str], packed: bool, status: bytes
 ) -> None:
     most = MOST_BYTES if status.startswith(b"200") else MOST_PAGE_BYTES

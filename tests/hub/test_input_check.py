@@ -1,4 +1,4 @@
-"""A look inside the pickles on the Hub: only the parts that are needed are fetched, and never more than that."""
+"""Checks of pickles on the Hub download only the parts that they need."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nanolan.errors import BadAnswer
 from nanolan.hub.client import SMALL_FILE, Hub
 from nanolan.hub.input_check import (
     InputFacts,
-    look_at_checkpoint,
-    look_at_identity,
-    look_at_tokenizer,
+    inspect_checkpoint,
+    inspect_identity,
+    inspect_tokenizer,
     model_in,
 )
 from nanolan.phases import IDENTITY_FILE
@@ -39,7 +39,7 @@ def hub_of(server: HubServer) -> Hub:
 def look(server: HubServer, folder: str = MID) -> InputFacts:
     hub = hub_of(server)
     tree = hub.tree(REPO)
-    return look_at_checkpoint(hub, tree, *model_in(tree.pin(tree.under(folder))))
+    return inspect_checkpoint(hub, tree, *model_in(tree.pin(tree.under(folder))))
 
 
 def test_a_large_model_is_described_from_its_index(server: HubServer) -> None:
@@ -51,14 +51,16 @@ def test_a_large_model_is_described_from_its_index(server: HubServer) -> None:
             MODEL.replace("model", "meta").replace(".pt", ".json"): meta(9, **wide),
         },
     )
-    assert look(server).text == "26 tensors of 854,272 numbers, nothing else; by its index alone"
+    assert (
+        look(server).text == "26 tensors, 854,272 parameters, nothing else (checked by its index)"
+    )
     sent = [line for line in server.log if line["method"] == "GET" and line["status"] == 206]
     assert 1 <= len(sent) <= 6 and not [
         line for line in server.log if line["status"] == 200 and MODEL in line["path"]
     ]
 
 
-def test_what_would_run_something_is_refused(server: HubServer) -> None:
+def test_a_pickle_that_would_run_code_is_refused(server: HubServer) -> None:
     class Evil:
         def __reduce__(self) -> object:
             return print, ("ran",)
@@ -66,17 +68,17 @@ def test_what_would_run_something_is_refused(server: HubServer) -> None:
     server.put(REPO, {"tokenizer/tokenizer.pkl": pickle.dumps(Evil())})
     hub = hub_of(server)
     with pytest.raises(BadAnswer, match="builtins.print"):
-        look_at_tokenizer(hub, (tree := hub.tree(REPO)), tree.files.values())
+        inspect_tokenizer(hub, (tree := hub.tree(REPO)), tree.files.values())
 
 
 def test_identity_data_of_many_megabytes_is_read_in_parts(server: HubServer) -> None:
     many = LINE * (SMALL_FILE // len(LINE) + 2)
     server.put(REPO, {IDENTITY_FILE: many})
     hub = hub_of(server)
-    assert look_at_identity(hub, hub.tree(REPO)).text == f"{many.count(b'user')} conversations"
+    assert inspect_identity(hub, hub.tree(REPO)).text == f"{many.count(b'user')} conversations"
 
 
-def test_a_part_of_a_file_is_that_part(server: HubServer) -> None:
+def test_read_part_returns_the_requested_bytes(server: HubServer) -> None:
     server.put(REPO, {"a.pt": bytes(range(256)) * 100})
     hub = hub_of(server)
     assert hub.read_part(REPO, "a.pt", 255, 3, revision="main") == b"\xff\x00\x01"

@@ -1,4 +1,4 @@
-"""What HF_REPO should hold: every piece named, with its size, its proof and what it is needed for."""
+"""What HF_REPO should hold: every piece with its size, its proof and what needs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.hub.client import Hub
-from nanolan.hub.layout import EXPECTED, Piece, amount, look, needed
+from nanolan.hub.layout import EXPECTED, Piece, look, paths_needed, size_text
 from nanolan.redact import Secret
 from nanolan.settings.load import load_settings
 from nanolan.sim.hub.server import HubServer
@@ -38,7 +38,7 @@ def pieces(server: HubServer, tag: str = "d20") -> dict[str, Piece]:
     return {p.path: p for p in look(hub, hub.tree(REPO), tag)}
 
 
-def test_an_empty_repo_lacks_everything_and_says_how_each_comes_to_be(server: HubServer) -> None:
+def test_an_empty_repo_lacks_everything_and_names_the_command_for_each(server: HubServer) -> None:
     found = pieces(server)
     assert len(found) == len(EXPECTED) and {p.state for p in found.values()} == {
         "missing",
@@ -99,8 +99,8 @@ def test_the_lines_fit_80_columns(server: HubServer) -> None:
     ],
     ids=["sft", "mid+sft", "mid alone", "a d32"],
 )
-def test_what_a_run_cannot_start_without(flags: dict[str, str], paths: set[str]) -> None:
-    assert needed(load_settings(flags, {})) == paths
+def test_the_paths_that_a_run_needs(flags: dict[str, str], paths: set[str]) -> None:
+    assert paths_needed(load_settings(flags, {})) == paths
 
 
 @pytest.mark.parametrize(
@@ -113,5 +113,5 @@ def test_what_a_run_cannot_start_without(flags: dict[str, str], paths: set[str])
         (1_122_000_000, "1,122.0 MB"),
     ],
 )
-def test_bytes_are_said_so_that_they_can_be_read(size: int, text: str) -> None:
-    assert amount(size) == text
+def test_sizes_are_readable(size: int, text: str) -> None:
+    assert size_text(size) == text

@@ -1,4 +1,4 @@
-"""Checkpoints that were uploaded by hand: shown as unproven, adopted after a look at their sizes."""
+"""Checkpoints that were uploaded by hand: shown as unproven, adopted after a check of their content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A proof is had only for files that are on the Hub with the size and the hash of their manifest."""
+"""Only files on the Hub with the size and hash of their manifest are proven."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def changed(**files: PinnedFile | None) -> Tree:
     return replace(TREE, files={f.path: f for f in known.values() if f})
 
 
-def test_every_file_seen_with_its_size_and_hash_is_a_proof_of_that_revision() -> None:
+def test_matching_sizes_and_hashes_are_a_proof_at_that_revision() -> None:
     assert prove(TREE, FOLDER, MANIFEST) == Proof("me/lanbot", FOLDER, "f" * 40, MANIFEST)
 
 
@@ -58,6 +58,6 @@ def test_every_file_seen_with_its_size_and_hash_is_a_proof_of_that_revision() ->
         pytest.param(replace(TREE, files={}), id="an empty repo"),
     ],
 )
-def test_anything_else_is_no_proof(tree: Tree) -> None:
+def test_any_difference_is_not_a_proof(tree: Tree) -> None:
     with pytest.raises(BadAnswer, match=f"me/lanbot: {FOLDER}/"):
         prove(tree, FOLDER, MANIFEST)

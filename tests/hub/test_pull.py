@@ -1,4 +1,4 @@
-"""Pulled checkpoints: proven, whole, in nanochat's place, and nothing that was there is lost."""
+"""Pulled checkpoints are proven, complete and where nanochat looks; existing files are kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pulled(server: HubServer, base: Path) -> Path:
     return pull(Hub(server.url, Secret(WRITER)), REPO, "sft", "d20", base, lambda _: None)
 
 
-def test_checkpoint_and_tokenizer_lie_where_nanochat_looks_and_nothing_else(
+def test_pull_writes_the_checkpoint_and_tokenizer_where_nanochat_looks(
     server: HubServer, tmp_path: Path
 ) -> None:
     server.put(REPO, checkpoint(7) | TOKENIZER)
@@ -56,9 +56,7 @@ def test_checkpoint_and_tokenizer_lie_where_nanochat_looks_and_nothing_else(
     assert not list((tmp_path / "base").glob(".pull-*"))
 
 
-def test_another_checkpoint_that_is_there_is_moved_aside_not_mixed_not_lost(
-    server: HubServer, tmp_path: Path
-) -> None:
+def test_an_existing_checkpoint_is_moved_aside(server: HubServer, tmp_path: Path) -> None:
     server.put(REPO, checkpoint(7) | TOKENIZER)
     there = tmp_path / "base" / FOLDER
     there.mkdir(parents=True)
@@ -92,7 +90,7 @@ def test_pulling_twice_changes_nothing(server: HubServer, tmp_path: Path) -> Non
     ],
     ids=["unproven", "differs", "no tokenizer"],
 )
-def test_what_is_not_proven_or_not_whole_is_not_pulled(
+def test_unproven_or_incomplete_checkpoints_are_not_pulled(
     server: HubServer, tmp_path: Path, files: dict[str, bytes], error: type[Exception]
 ) -> None:
     server.put(REPO, files)

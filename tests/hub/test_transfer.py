@@ -1,4 +1,4 @@
-"""Big files in a child process: killed when it stalls, tried again when it fails, and the token is nowhere to be seen."""
+"""Transfers in a child process: killed when it stalls, retried when it fails, and the token is never visible."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_slow_upload_is_not_taken_for_a_stalled_one(server: HubServer, step: P
     assert server.read(REPO, f"{TARGET}/model_000005.pt") == (step / "model_000005.pt").read_bytes()
 
 
-def test_an_upload_is_tried_again_until_it_is_there(server: HubServer, step: Path) -> None:
+def test_an_upload_is_retried_until_it_succeeds(server: HubServer, step: Path) -> None:
     server.put(REPO, {f"{TARGET}/model_000004.pt": b"old"})
     server.fault(COMMIT, status=503)
     server.fault(COMMIT, "committed_reply_lost")
@@ -165,7 +165,7 @@ def test_give_up_ends_the_wait_between_two_tries(server: HubServer, step: Path) 
     assert asked[-1] == 2
 
 
-def test_a_hub_that_keeps_refusing_is_waited_for_only_so_long(
+def test_a_hub_that_keeps_refusing_is_retried_for_a_limited_time(
     server: HubServer, tmp_path: Path
 ) -> None:
     job = Job("download", server.url, REPO, "model", "main", str(tmp_path / "in"), ("nothing.pt",))

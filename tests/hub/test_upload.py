@@ -58,7 +58,7 @@ def commits(hub: HubServer) -> int:
     return sum(h["method"] == "POST" and "/commit/" in h["path"] for h in hub.log)
 
 
-def test_one_command_brings_everything_and_makes_the_repo_private(
+def test_one_command_uploads_everything_and_creates_a_private_repo(
     hub: HubServer, env: dict[str, str]
 ) -> None:
     done = script("upload", "base", "tokenizer", "data", env=env)
@@ -85,7 +85,7 @@ def test_one_command_brings_everything_and_makes_the_repo_private(
     )
 
 
-def test_the_same_again_sends_nothing_and_says_so(hub: HubServer, env: dict[str, str]) -> None:
+def test_a_repeated_upload_sends_nothing_and_says_so(hub: HubServer, env: dict[str, str]) -> None:
     assert script("upload", "base", "tokenizer", "data", env=env).returncode == 0
     before = commits(hub)
     done = script("upload", "base", "tokenizer", "data", env=env)
@@ -93,7 +93,7 @@ def test_the_same_again_sends_nothing_and_says_so(hub: HubServer, env: dict[str,
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == ["already there"] * 3
 
 
-def test_what_was_uploaded_by_other_means_gets_its_manifest_alone(
+def test_for_files_uploaded_by_other_means_only_the_manifest_is_sent(
     hub: HubServer, env: dict[str, str], here: Path
 ) -> None:
     hub.put(REPO, {f"{BASE}/{p.name}": p for p in (here / BASE).iterdir()})
@@ -101,7 +101,7 @@ def test_what_was_uploaded_by_other_means_gets_its_manifest_alone(
     assert done.returncode == 0 and done.stdout.startswith("proven") and commits(hub) == 1
 
 
-def test_a_runs_own_proven_checkpoint_is_left_as_it_is(
+def test_the_proven_checkpoint_of_a_run_is_not_sent_again(
     hub: HubServer, env: dict[str, str], here: Path
 ) -> None:
     hub.put(
@@ -121,7 +121,7 @@ def test_a_runs_own_proven_checkpoint_is_left_as_it_is(
     ],
     ids=str,
 )
-def test_other_content_is_never_overwritten_unless_that_is_asked_for(
+def test_other_content_is_overwritten_only_with_replace(
     hub: HubServer, env: dict[str, str], there: dict[str, bytes], what: str
 ) -> None:
     hub.put(REPO, there)
@@ -152,12 +152,12 @@ def test_another_folder_or_repo_can_be_named(
     assert "HF_REPO=me/other in .env" in done.stderr
 
 
-def test_a_public_repo_is_pointed_out(hub: HubServer, env: dict[str, str]) -> None:
+def test_a_public_repo_is_reported(hub: HubServer, env: dict[str, str]) -> None:
     hub.put(REPO, {"README.md": b"x"}, private=False)
     assert "PUBLIC" in script("upload", "tokenizer", env=env).stderr
 
 
-def test_the_optimizer_stays_here_unless_it_is_asked_for(
+def test_the_optimizer_is_sent_only_with_optim(
     hub: HubServer, env: dict[str, str], here: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "with-optim"
@@ -174,7 +174,7 @@ def test_the_optimizer_stays_here_unless_it_is_asked_for(
 @pytest.mark.parametrize(
     "words, change, code, says",
     [
-        (["base", "/nowhere"], {}, 2, "/nowhere is not there"),
+        (["base", "/nowhere"], {}, 2, "/nowhere does not exist"),
         (["nonsense"], {}, 2, "say what to upload"),
         ([], {}, 2, "say what to upload"),
         (["base", "a", "b"], {}, 2, "at most one path"),
@@ -185,7 +185,7 @@ def test_the_optimizer_stays_here_unless_it_is_asked_for(
     ],
     ids=str,
 )
-def test_what_cannot_be_is_one_line_with_the_fix(
+def test_an_error_is_one_line_with_the_fix(
     hub: HubServer,
     env: dict[str, str],
     words: list[str],
@@ -229,7 +229,7 @@ def test_ctrl_c_says_what_is_there_and_the_same_command_goes_on(
     assert script("upload", "base", env=env).stdout.startswith("proven")
 
 
-def test_a_hub_that_fails_for_a_while_is_waited_for(hub: HubServer, env: dict[str, str]) -> None:
+def test_a_hub_that_fails_for_a_while_is_retried(hub: HubServer, env: dict[str, str]) -> None:
     hub.put(REPO, {"README.md": b"x"})
     hub.fault("POST .*/commit/main", status=503, times=2)
     done = script("upload", "base", env=env)
@@ -264,7 +264,7 @@ def test_at_a_terminal_progress_bars_are_shown(env: dict[str, str]) -> None:
     assert re.search(rb"[\d.]+[kM]?B\s*/\s*[\d.]+[kM]?B", seen), repr(seen)[-1500:]
 
 
-def test_nothing_of_the_checkpoints_folder_changes(env: dict[str, str], here: Path) -> None:
+def test_the_checkpoint_folder_is_not_changed(env: dict[str, str], here: Path) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in (here / BASE).iterdir()}
     assert script("upload", "base", env=env).returncode == 0
     assert {p.name: p.stat().st_mtime_ns for p in (here / BASE).iterdir()} == before

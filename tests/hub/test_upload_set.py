@@ -1,4 +1,4 @@
-"""What is uploaded by hand is looked at first: whole, safe to load, and its files belong together."""
+"""Files of an upload by hand are checked first: complete, safe to load, and matching each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem
-from nanolan.hub.upload_set import KINDS, pack, where_from, words_of
+from nanolan.hub.upload_set import KINDS, collect, default_path, text_of_archive
 from nanolan.redact import Secret
 from nanolan.sim.seed import _cached
 from tests.support.checkpoint_fixtures import saved
@@ -34,15 +34,15 @@ class Evil:
         return os.system, ("touch evil",)
 
 
-def test_every_kind_is_found_where_nanochat_leaves_it(here: Path) -> None:
+def test_every_kind_is_found_where_nanochat_saves_it(here: Path) -> None:
     there = {"base", "mid", "tokenizer", "data"}
-    assert {k for k in KINDS if where_from(k, here, "d20").exists()} == there
-    parcels = [pack(k, where_from(k, here, "d20"), "d20") for k in KINDS if k in there]
-    assert [p.target for p in parcels] == [BASE, "mid_checkpoints/d20", "tokenizer", ""]
-    assert [p.manifest is not None for p in parcels] == [True, True, False, False] and all(
-        p.size for p in parcels
+    assert {k for k in KINDS if default_path(k, here, "d20").exists()} == there
+    upload_sets = [collect(k, default_path(k, here, "d20"), "d20") for k in KINDS if k in there]
+    assert [p.target for p in upload_sets] == [BASE, "mid_checkpoints/d20", "tokenizer", ""]
+    assert [p.manifest is not None for p in upload_sets] == [True, True, False, False] and all(
+        p.size for p in upload_sets
     )
-    assert "step 10" in parcels[0].text and "40 conversations" in parcels[3].text
+    assert "step 10" in upload_sets[0].text and "40 conversations" in upload_sets[3].text
 
 
 def optimizer(size: int) -> bytes:
@@ -53,13 +53,13 @@ def optimizer(size: int) -> bytes:
 STATE = optimizer(1000)
 
 
-def test_an_optimizer_that_is_no_file_of_torch_save_is_not_sent(here: Path) -> None:
+def test_an_optimizer_that_torch_did_not_save_is_not_sent(here: Path) -> None:
     (here / BASE / "optim_000010_rank0.pt").write_bytes(b"x" * 1000)
     with pytest.raises(
         BadAnswer,
         match="optim_000010_rank0.pt: cut off, or not a file of torch.save.*nothing was sent",
     ):
-        pack("base", here / BASE, "d20", optimizer=True)
+        collect("base", here / BASE, "d20", optimizer=True)
 
 
 def test_the_newest_step_is_taken_with_its_own_optimizer(here: Path) -> None:
@@ -72,16 +72,16 @@ def test_the_newest_step_is_taken_with_its_own_optimizer(here: Path) -> None:
         "optim_0000100_rank0.pt",
     ):
         (folder / name).write_bytes(STATE)
-    assert {e.path for e in pack("base", folder, "d20").entries} == {
+    assert {e.path for e in collect("base", folder, "d20").entries} == {
         "model_000010.pt",
         "meta_000010.json",
     }
-    assert pack("base", folder, "d20").left == 2 * len(STATE)
-    assert len(pack("base", folder, "d20", optimizer=True).entries) == 4
+    assert collect("base", folder, "d20").left == 2 * len(STATE)
+    assert len(collect("base", folder, "d20", optimizer=True).entries) == 4
 
 
 def test_the_same_files_give_the_same_manifest(here: Path) -> None:
-    first, second = (pack("base", here / BASE, "d20").written for _ in range(2))
+    first, second = (collect("base", here / BASE, "d20").written for _ in range(2))
     assert first == second is not None
 
 
@@ -111,7 +111,7 @@ def other_sizes(here: Path) -> None:
     [
         ("base", BASE, changed(f"{BASE}/model_000010.pt", None), "holds no model_SSSSSS.pt"),
         ("base", "base_checkpoints", changed("x", None), "Did you mean .*base_checkpoints/d20"),
-        ("base", f"{BASE}/model_000010.pt", changed("x", None), "is a file; name the folder"),
+        ("base", f"{BASE}/model_000010.pt", changed("x", None), "is a file; give the folder"),
         ("base", BASE, changed(f"{BASE}/meta_000010.json", None), "no meta_000010.json"),
         ("base", BASE, changed(f"{BASE}/meta_000010.json", b"{}"), "has no model_config"),
         ("base", BASE, changed(f"{BASE}/model_000010.pt", b"PK"), "cut off"),
@@ -130,7 +130,7 @@ def other_sizes(here: Path) -> None:
             "asks for posix.system",
         ),
         ("tokenizer", "tokenizer", other_sizes, "do not belong together"),
-        ("data", "tokenizer", changed("x", None), "is a folder; name the file"),
+        ("data", "tokenizer", changed("x", None), "is a folder; give the file"),
         ("data", "d.jsonl", changed("d.jsonl", b""), "no conversations"),
         ("data", "d.jsonl", changed("d.jsonl", b"\xff\n"), "line 1: not JSON"),
         (
@@ -144,7 +144,7 @@ def other_sizes(here: Path) -> None:
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_what_is_no_good_is_refused_with_what_to_do(
+def test_unusable_files_are_refused_with_what_to_do(
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -156,7 +156,7 @@ def test_what_is_no_good_is_refused_with_what_to_do(
     monkeypatch.chdir(tmp_path)
     change(here)
     with pytest.raises(NanolanError, match=says):
-        pack(kind, here / path, "d20")
+        collect(kind, here / path, "d20")
     assert not (tmp_path / "evil").exists()
 
 
@@ -164,7 +164,7 @@ def test_what_is_no_good_is_refused_with_what_to_do(
 def test_a_file_that_cannot_be_read_is_named(here: Path) -> None:
     (here / BASE / "model_000010.pt").chmod(0)
     with pytest.raises(UsageProblem, match="model_000010.pt cannot be read"):
-        pack("base", here / BASE, "d20")
+        collect("base", here / BASE, "d20")
 
 
 TOKEN = "hf_" + "Qw7" * 11 + "x"
@@ -211,17 +211,17 @@ def with_member(data: bytes, words: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("what", LEAKS)
-def test_what_holds_a_secret_is_not_uploaded(here: Path, what: str) -> None:
+def test_files_with_a_secret_are_not_uploaded(here: Path, what: str) -> None:
     kind, name, change = LEAKS[what]
     Secret(TOKEN)
     (here / name).write_bytes(change((here / name).read_bytes()))
     with pytest.raises(UsageProblem, match="nothing was sent") as e:
-        pack(kind, where_from(kind, here, "d20"), "d20")
+        collect(kind, default_path(kind, here, "d20"), "d20")
     assert Path(name).name in str(e.value) and TOKEN not in str(e.value)
 
 
-def test_of_a_model_what_is_looked_through_is_all_but_its_numbers(here: Path) -> None:
-    looked = list(words_of(here / BASE / "model_000010.pt"))
+def test_the_secret_scan_of_a_model_skips_only_the_tensors(here: Path) -> None:
+    looked = list(text_of_archive(here / BASE / "model_000010.pt"))
     assert (
         len(looked) >= 3
         and sum(map(len, looked)) < (here / BASE / "model_000010.pt").stat().st_size / 2

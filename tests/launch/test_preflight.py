@@ -200,19 +200,19 @@ def manifest_without_model(hub: HubServer) -> None:
             "sft",
             lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1]}),
             "input checkpoint",
-            "not whole.*just verify --adopt",
+            "not complete.*just verify --adopt",
         ),
         (
             "sft",
             lambda hub: hub.put(REPO, {f"{MID}/model_000007.pt": MODEL[:-1] + b"!"}),
             "input checkpoint",
-            "not whole",
+            "not complete",
         ),
         (
             "sft",
             lambda hub: without(hub, f"{MID}/meta"),
             "input checkpoint",
-            "meta_000007.json is not there",
+            "meta_000007.json is missing",
         ),
         (
             "sft",
@@ -220,7 +220,7 @@ def manifest_without_model(hub: HubServer) -> None:
             "input checkpoint",
             "not a manifest",
         ),
-        ("sft", manifest_without_model, "input checkpoint", "names no model_SSSSSS.pt"),
+        ("sft", manifest_without_model, "input checkpoint", "lists no model_SSSSSS.pt"),
         ("sft", manifest_without_meta, "input checkpoint", "no meta_000007.json.*upload both"),
         (
             "sft",

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 
 from nanolan.errors import UnclearAnswer, Unreachable
-from nanolan.net.deadline import within
+from nanolan.net.deadline import with_timeout
 from nanolan.redact import Secret
 from nanolan.shadeform.client import TRIES, Shadeform
 
 
-def test_a_call_has_its_time_and_no_more() -> None:
-    assert within(5, lambda: 7) == 7
+def test_a_call_ends_at_its_time_limit() -> None:
+    assert with_timeout(5, lambda: 7) == 7
     with pytest.raises(TimeoutError, match="no whole answer in 0 s"):
-        within(0.05, lambda: time.sleep(1))
+        with_timeout(0.05, lambda: time.sleep(1))
     with pytest.raises(ZeroDivisionError):
-        within(5, lambda: 1 // 0)
+        with_timeout(5, lambda: 1 // 0)
 
 
-def test_a_shadeform_whose_answer_drips_for_ever_is_given_up_and_asked_again() -> None:
+def test_an_endless_shadeform_answer_times_out_and_is_retried() -> None:
     for_ever, calls = threading.Event(), []
 
     def request(method: str, *_: Any, **__: Any) -> Any:

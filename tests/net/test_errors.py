@@ -1,4 +1,4 @@
-"""What a failed call means is said at once, with the setting to change: never as a fault of nanolan, a bad key or a dead network."""
+"""A failed call is explained at once, with the setting to change: never as a bug of nanolan, a bad key or a dead network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nanolan.errors import (
     WrongSetting,
 )
 from nanolan.hub.client import Hub, use_timeouts
-from nanolan.hub.trouble import told_wait_s
+from nanolan.hub.trouble import requested_wait_s
 from nanolan.net.errors import HUB, SHADEFORM, of_exception, proxy_of, wrong_proxy
 from nanolan.redact import Secret
 from nanolan.shadeform.client import Shadeform, retry_after_s
@@ -75,21 +75,21 @@ CLIENTS = {"Shadeform": shadeform, "the Hub": hub}
 @pytest.mark.parametrize(
     "name, value, says",
     [
-        ("ALL_PROXY", "socks5://127.0.0.1:9", "ALL_PROXY (environment) names a SOCKS proxy"),
+        ("ALL_PROXY", "socks5://127.0.0.1:9", "ALL_PROXY (environment) is a SOCKS proxy"),
         (
             "HTTPS_PROXY",
             "socks5h://me:S3CRET@127.0.0.1:9",
-            "HTTPS_PROXY (environment) names a SOCKS proxy",
+            "HTTPS_PROXY (environment) is a SOCKS proxy",
         ),
-        ("HTTPS_PROXY", "ftp://127.0.0.1:9", "HTTPS_PROXY (environment) is no address of a proxy"),
-        ("HTTPS_PROXY", "http//127.0.0.1", "HTTPS_PROXY (environment) is no address of a proxy"),
-        ("HTTPS_PROXY", "http://a b:1", "HTTPS_PROXY (environment) is no address of a proxy"),
+        ("HTTPS_PROXY", "ftp://127.0.0.1:9", "HTTPS_PROXY (environment) is not a proxy address"),
+        ("HTTPS_PROXY", "http//127.0.0.1", "HTTPS_PROXY (environment) is not a proxy address"),
+        ("HTTPS_PROXY", "http://a b:1", "HTTPS_PROXY (environment) is not a proxy address"),
         (
             "HTTPS_PROXY",
             "http://127.0.0.1:port",
-            "HTTPS_PROXY (environment) is no address of a proxy",
+            "HTTPS_PROXY (environment) is not a proxy address",
         ),
-        ("HTTPS_PROXY", "http://", "HTTPS_PROXY (environment) is no address of a proxy"),
+        ("HTTPS_PROXY", "http://", "HTTPS_PROXY (environment) is not a proxy address"),
         ("HTTPS_PROXY", "127.0.0.1:9", "the proxy of HTTPS_PROXY=127.0.0.1:9 does not answer"),
         (
             "HTTPS_PROXY",
@@ -130,15 +130,15 @@ def test_a_wrong_proxy_is_named_at_once(
 @pytest.mark.parametrize(
     "content, says",
     [
-        (None, "is not there"),
-        (b"", "holds no certificate"),
-        (b"no certificate", "holds no certificate"),
-        (b"\xff\x00" * 99, "holds no certificate"),
+        (None, "does not exist"),
+        (b"", "contains no certificate"),
+        (b"no certificate", "contains no certificate"),
+        (b"\xff\x00" * 99, "contains no certificate"),
         ("folder", "is a folder without certificates"),
     ],
     ids=str,
 )
-def test_a_file_of_certificates_that_is_none_is_named_at_once(
+def test_an_invalid_certificate_file_is_named_at_once(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     tls: str,
@@ -168,7 +168,7 @@ def test_offline_mode_is_named_and_not_taken_for_a_dead_network(
 @pytest.mark.parametrize(
     "value", ["socks4://h:1", "://", "http://[::1", "http://h:0", "http://h:99999", "h/x"]
 )
-def test_what_is_no_proxy_is_known_by_itself(value: str) -> None:
+def test_an_invalid_proxy_address_is_recognised(value: str) -> None:
     assert "HTTPS_PROXY" in wrong_proxy("HTTPS_PROXY", value)
 
 
@@ -269,20 +269,20 @@ class serving:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_certificate_that_nobody_knows_is_said_at_once_with_the_variable_for_it(
+def test_an_untrusted_certificate_is_reported_at_once_with_its_variable(
     tls: str, client: str
 ) -> None:
     error = CLIENTS[client](tls)
     assert isinstance(
         error, WrongSetting
-    ) and "certificate of 127.0.0.2 is signed by nobody known here" in str(error)
+    ) and "certificate of 127.0.0.2 is not signed by a known authority" in str(error)
     assert "REQUESTS_CA_BUNDLE" in str(error)
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_host_that_speaks_no_tls_is_said_at_once(client: str) -> None:
+def test_a_host_without_tls_is_reported_at_once(client: str) -> None:
     with serving(lambda: (200, {}, b"{}"), "127.0.0.2") as url:
-        assert "speaks no TLS" in str(CLIENTS[client](url.replace("http:", "https:")))
+        assert "does not use TLS" in str(CLIENTS[client](url.replace("http:", "https:")))
 
 
 @pytest.mark.parametrize(
@@ -290,13 +290,13 @@ def test_a_host_that_speaks_no_tls_is_said_at_once(client: str) -> None:
     [
         (10, "has expired"),
         (9, "is not valid yet"),
-        (62, "is another host's"),
-        (18, "nobody known"),
-        (19, "nobody known"),
-        (20, "nobody known"),
+        (62, "belongs to another host"),
+        (18, "known authority"),
+        (19, "known authority"),
+        (20, "known authority"),
     ],
 )
-def test_every_kind_of_wrong_certificate_has_its_words(code: int, says: str) -> None:
+def test_every_kind_of_wrong_certificate_has_its_message(code: int, says: str) -> None:
     refused = ssl.SSLCertVerificationError(
         1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"
     )
@@ -321,24 +321,24 @@ JSON = {"Content-Type": "application/json"}
 @pytest.mark.parametrize(
     "status, headers, body, kind, says",
     [
-        (200, HTML, PAGE, WrongSetting, "a web page answered in place of"),
+        (200, HTML, PAGE, WrongSetting, "a web page answered instead of"),
         (403, HTML, PAGE, WrongSetting, "Sign in to Airport WiFi"),
         (401, HTML, PAGE, WrongSetting, "a login page of the network"),
         (404, HTML, PAGE, WrongSetting, "a web page answered"),
-        (407, {}, b"", WrongSetting, "the proxy wants a login"),
+        (407, {}, b"", WrongSetting, "the proxy requires a login"),
         (503, HTML, PAGE, Unreachable, "is down (HTTP 503, titled 'Sign in"),
         (401, JSON, b'{"error": "Invalid key"}', AuthProblem, "refused"),
         (403, JSON, b'{"error": "Not for you"}', AuthProblem, "Not for you"),
         (413, JSON, b'{"error": "Too much at once"}', ApiProblem, "Too much at once"),
         (451, JSON, b'{"error": "Not in your country"}', ApiProblem, "Not in your country"),
         (500, JSON, b"{}", Unreachable, "is down (HTTP 500)"),
-        (429, {}, b"", TooManyRequests, "asked too often (HTTP 429)"),
-        (429, {"Retry-After": "60"}, b"", TooManyRequests, "to be asked again in 60 s"),
-        (429, {"Retry-After": "soon"}, b"", TooManyRequests, "to be asked again in soon"),
+        (429, {}, b"", TooManyRequests, "too many requests (HTTP 429)"),
+        (429, {"Retry-After": "60"}, b"", TooManyRequests, "retry in 60 s"),
+        (429, {"Retry-After": "soon"}, b"", TooManyRequests, "retry in soon"),
     ],
     ids=lambda v: str(v)[:20],
 )
-def test_an_answer_is_told_by_its_kind(
+def test_an_answer_is_classified_by_status_and_content(
     client: str,
     status: int,
     headers: dict[str, str],
@@ -363,7 +363,7 @@ def test_an_answer_is_told_by_its_kind(
 def test_a_redirect_to_a_login_page_is_not_taken_for_the_service(client: str) -> None:
     with serving(lambda: (302, {"Location": "https://login.airport.example/?from=x"}, b"")) as url:
         if client == "Shadeform":
-            assert "it sends on to login.airport.example (HTTP 302)" in str(shadeform(url))
+            assert "it redirects to login.airport.example (HTTP 302)" in str(shadeform(url))
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_a_redirect_to_a_login_page_is_not_taken_for_the_service(client: str) ->
     ids=str,
 )
 def test_the_wait_that_a_service_asks_for_is_read(headers: dict[str, str], seconds: float) -> None:
-    assert told_wait_s(requests.structures.CaseInsensitiveDict(headers)) == seconds
+    assert requested_wait_s(requests.structures.CaseInsensitiveDict(headers)) == seconds
     assert retry_after_s("Wed, 21 Oct 2099 07:28:00 GMT") == 120
 
 
@@ -403,12 +403,12 @@ def test_a_laptop_waits_as_long_as_the_hub_asks_for_and_then_goes_on() -> None:
 @pytest.mark.parametrize(
     "url, says",
     [
-        ("https://nosuch.invalid", "the name nosuch.invalid cannot be looked up"),
+        ("https://nosuch.invalid", "no DNS entry for nosuch.invalid"),
         (OUTSIDE, "connection refused"),
         ("http://127.0.0.1:9", "connection refused"),
     ],
 )
-def test_a_service_that_is_not_there_is_told_in_the_systems_words(
+def test_an_unreachable_service_is_reported_with_the_systems_message(
     client: str, url: str, says: str
 ) -> None:
     ticks = iter(range(0, 10_000, 20))
@@ -425,21 +425,21 @@ def test_a_service_that_is_not_there_is_told_in_the_systems_words(
     assert type(e.value) is Unreachable
 
 
-def test_a_name_that_is_no_repo_is_said_at_once() -> None:
+def test_an_invalid_repo_name_is_reported_at_once() -> None:
     assert isinstance(hub("http://127.0.0.1:9", "me/x.git"), WrongSetting)
 
 
 @pytest.mark.parametrize("key", ["key\n0123456", "\u0416-0123456"])
-def test_a_key_that_no_header_takes_is_said_as_such(key: str) -> None:
+def test_a_key_with_invalid_characters_is_reported(key: str) -> None:
     with serving(lambda: (200, {}, b"{}")) as url:
-        with pytest.raises(WrongSetting, match="SHADEFORM_API_KEY holds a character"):
+        with pytest.raises(WrongSetting, match="SHADEFORM_API_KEY contains a character"):
             Shadeform(Secret(key), url).instances()
-        with pytest.raises(WrongSetting, match="HF_TOKEN holds a character"):
+        with pytest.raises(WrongSetting, match="HF_TOKEN contains a character"):
             Hub(url, Secret(key)).tree("me/x")
 
 
 # ------------------------------------------------------------------ changes
-def test_a_create_is_unclear_unless_it_surely_did_not_leave_this_machine(
+def test_a_create_is_unclear_unless_it_surely_was_not_sent(
     monkeypatch: pytest.MonkeyPatch, tls: str
 ) -> None:
     api = Shadeform(Secret("key-0123456"), tls)

@@ -1,4 +1,4 @@
-"""Calls to the services send their own key and nothing else of the user's, through proxies too."""
+"""Calls to the services send their own key and no other secret of the user, through proxies too."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ KEYS = ("x-api-key", "authorization", "cookie")
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda c: c.__name__)
-def test_no_login_of_netrc_is_sent_and_the_proxys_password_to_the_proxy(call, proxy: Proxy) -> None:
+def test_no_netrc_login_is_sent_and_the_proxy_password_goes_to_the_proxy_only(
+    call, proxy: Proxy
+) -> None:
     with suppress(NanolanError, requests.RequestException):  # it answers nothing but 401
         call("http")
     assert proxy.asked
@@ -140,7 +142,7 @@ def test_through_a_tunnel_the_proxy_sees_its_password_and_no_key(call, proxy: Pr
         assert not set(headers) & set(KEYS)
 
 
-def test_proxies_and_certificates_of_the_environment_count_but_not_on_this_machine(
+def test_proxies_and_certificates_apply_to_every_host_but_loopback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "ca.pem").touch()

@@ -20,9 +20,9 @@ from nanolan.doctor.accounts import look_at_structure
 from nanolan.doctor.context import open_context
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
-from nanolan.hub.input_check import look_at_inputs
+from nanolan.hub.input_check import inspect_inputs
 from nanolan.hub.layout import adopt, verify
-from nanolan.hub.upload_set import check_together, pack, where_from
+from nanolan.hub.upload_set import check_together, collect, default_path
 from nanolan.launch.preflight import look_at_hub
 from nanolan.model import checkpoint
 from nanolan.model.tokenizer import load_tokenizer
@@ -68,7 +68,9 @@ def no(call: Callable[[], object]) -> str:
 
 def at_upload(hub: Hub, folder: Path) -> str:
     kinds = ("base", "tokenizer", "data")
-    return no(lambda: check_together([pack(k, where_from(k, folder, "d20"), "d20") for k in kinds]))
+    return no(
+        lambda: check_together([collect(k, default_path(k, folder, "d20"), "d20") for k in kinds])
+    )
 
 
 def at_adopt(hub: Hub, folder: Path) -> str:
@@ -115,7 +117,7 @@ def at_resume(hub: Hub, folder: Path) -> str:
         tree.pin(p for p in tree.files if p.startswith(start))
         for start in (BASE, "tokenizer", IDENTITY_FILE)
     ]
-    return no(lambda: look_at_inputs(hub, [p for p in pins if p.files]))
+    return no(lambda: inspect_inputs(hub, [p for p in pins if p.files]))
 
 
 def at_trainer(hub: Hub, folder: Path) -> str:

@@ -208,7 +208,7 @@ def test_the_error_is_told_at_once_and_room_that_is_made_lets_it_go_on(
     upload(m, "sft", folder, manifest)
     assert (
         "storage limit reached" in m.heartbeat.heard[0]
-        and "Make room" in m.heartbeat.heard[0]
+        and "Delete files" in m.heartbeat.heard[0]
         and m.heartbeat.heard[-1] == ""
     )
     assert m.proofs and not m.unsaved

@@ -221,7 +221,7 @@ def test_retry_after_is_between_nothing_and_two_minutes_whatever_it_says(
         ("not_found", {}, NotFound, "no such thing"),
         ("status", {"status": 400, "body": {"error": "odd"}}, ApiProblem, "odd"),
         ("status", {"status": 418, "body": "raw text"}, ApiProblem, "raw text"),
-        ("html", {}, WrongSetting, "a web page answered in place of Shadeform"),
+        ("html", {}, WrongSetting, "a web page answered instead of Shadeform"),
         ("html", {"status": 403}, WrongSetting, "Just a moment"),
         ("truncated", {}, BadAnswer, "cannot be read"),
         ("status", {"status": 200, "body": None}, BadAnswer, "cannot be read"),

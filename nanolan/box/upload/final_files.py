@@ -17,7 +17,7 @@ from nanolan.box.upload.postmortem import PROBES_S, headlines, to_bytes, write_u
 from nanolan.box.watch.heartbeat import metrics_of
 from nanolan.checkpoint.evaluation import beside, gather
 from nanolan.checkpoint.manifest import MANIFEST
-from nanolan.net.deadline import within
+from nanolan.net.deadline import with_timeout
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.redact import Mask
 from nanolan.run.record import SUCCEEDED, Receipt, leak_warning, to_json
@@ -59,7 +59,7 @@ def samples(box: BoxRun, receipt: Receipt) -> bytes | None:
 
 def environment(box: BoxRun, receipt: Receipt) -> bytes | None:
     """Versions and hardware of this machine."""
-    return to_json(within(most_s, environment_here)) if (most_s := spare_s(box)) else None
+    return to_json(with_timeout(most_s, environment_here)) if (most_s := spare_s(box)) else None
 
 
 def report(box: BoxRun, receipt: Receipt) -> bytes | None:
@@ -135,7 +135,7 @@ def publish_final_files(box: BoxRun, receipt: Receipt) -> None:
             clock=lambda: math.inf if box.meter.must_give_up() else box.deps.clock(),
         )
         files = final_files(box, receipt)
-        within(
+        with_timeout(
             most_s,
             lambda: hub.commit(
                 box.plan.runs_repo, files, f"run {box.plan.run_id}: {receipt.verdict}"
@@ -175,7 +175,7 @@ def update_model_card(box: BoxRun, receipt: Receipt) -> None:
         hub.commit(repo, {README: card}, f"model card: run {box.plan.run_id}")
 
     try:
-        within(CARD_S, write)
+        with_timeout(CARD_S, write)
     except Exception as e:  # the run is done all the same
         say(f"the model card stays as it was: {type(e).__name__} {e}")
 

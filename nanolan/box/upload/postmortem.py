@@ -25,7 +25,7 @@ import msgspec
 from nanolan.box.machine_check import query_gpus
 from nanolan.box.sandbox import trainer_folder
 from nanolan.box.watch.progress import read_trainer_beat
-from nanolan.net.deadline import begin
+from nanolan.net.deadline import start_thread
 from nanolan.plan import Plan
 from nanolan.redact import Mask
 from nanolan.run.causes import explain, sentence
@@ -112,7 +112,7 @@ def examine(
     """({probe: answer}, {probe: why it has none}); all probes run at once, for `most_s` seconds at most: nvidia-smi hangs for ever
     on a GPU that fell off the bus."""
     end = time.monotonic() + most_s
-    answers = {name: begin(partial(look, work)) for name, look in probes.items()}
+    answers = {name: start_thread(partial(look, work)) for name, look in probes.items()}
     seen, not_seen = dict[str, Any](), dict[str, str]()
     for name, answer in answers.items():
         try:
