@@ -2,7 +2,7 @@
 
 The road of a run, in reading order:
 
-    settings/    what was typed becomes `Settings`
+    settings/    command line, environment and .env become `Settings`
     shadeform/   the marketplace: `Offer`, `Instance`; create, find, delete
     hub/         the Hub: client, transfers, proof of a `Manifest` (checkpoint/ says what that is)
     run/         what is known of a run: records in its run folder, the ledger on the laptop
@@ -10,7 +10,7 @@ The road of a run, in reading order:
     launch/      checks -> `Plan` -> consent -> create -> wait until it trains (code/: what is sent)
     box/         on the instance: download, train, upload, prove, `Receipt`, delete itself
 
-Beside the road, each can be deleted and a run still works: status/ (look), manage/ (act), report/ (HTML page and
-model card), doctor/ (check), sim/ (rehearse), identity.py, train_here.py. The trainer is model/ and train/; the box
-starts it as a process. docs/architecture.md has the picture.
+Not needed for a run, so that each can be deleted: status/ (look), manage/ (act), report/ (HTML page and model card),
+doctor/ (check), sim/ (rehearse), identity.py, train_here.py. The trainer is model/ and train/; the box starts it as a
+process. A new training phase is added in phases.py. docs/architecture.md has the picture.
 """

@@ -1,4 +1,4 @@
-"""One line of a checklist: what was checked, whether it holds, and what to type if not."""
+"""One line of a checklist: what was checked, the result, and what to type if it failed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the checklist; `ok` None means not checked, or only to be known."""
+    """One line of the checklist; `ok` None means not checked, or information only."""
 
     name: str
     ok: bool | None
@@ -15,6 +15,5 @@ class Check:
     fix: str = ""  # what to type or do
 
     def line(self) -> str:
-        return (
-            f"  [{ {True: 'ok', False: 'FAILED', None: '--'}[self.ok]:^6}] {self.name}: {self.text}"
-        )
+        mark = {True: "ok", False: "FAILED", None: "--"}[self.ok]
+        return f"  [{mark:^6}] {self.name}: {self.text}"

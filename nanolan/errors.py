@@ -1,26 +1,26 @@
-"""Errors for the person at the prompt: what happened, what it means for money and data, what to type next.
+"""Errors for the user: what happened, what it means for money and data, what to type next.
 
     NanolanError                1
       UsageProblem              2   bad option or setting
-      NoOffer                   3   nothing to rent that fits
+      NoOffer                   3   no offer fits
         OutOfStock              3   listed, but sold out on create
-          OfferRefused          3   the provider will not make this one
+          OfferRefused          3   the provider rejected this offer
       PreflightFailed           4   a check before renting failed
         AuthProblem             4   wrong or missing key or token
         InsufficientFunds       4   the wallet is too low
       RunFailed                 5   the run ended without its result
-        MachineFailed           5   the machine was no good; it is seen to be deleted
+        MachineFailed           5   the instance failed its checks; its deletion is confirmed
       LimitHitSaved             6   a limit ended the run, the work is on the Hub
       LimitHitLost              7   a limit ended the run, work was lost
-      LedgerProblem             1   ~/.nanolan cannot be written: no room, no right
+      LedgerProblem             1   ~/.nanolan cannot be written: disk full or no permission
       MayBeBilling              8   something may still cost money; names it and how to stop it
       ApiProblem                1   a service did not do what was asked
         Unreachable             1   no answer after every retry
-          WrongSetting          2   no answer, for a setting of this machine's: names it
-          TooManyRequests       1   the service wants to be asked less often
+          WrongSetting          2   no answer because of a local setting: names it
+          TooManyRequests       1   rate limit (429)
         NotFound                1   404
-        BadAnswer               1   an answer that is not what its format says
-        UnclearAnswer           1   a change was sent, nobody knows if it happened
+        BadAnswer               1   an answer or file with an unexpected format
+        UnclearAnswer           1   a change was sent; its outcome is unknown
 
 Only scripts/ catches these, prints one line and exits with `exit_code`.
 """
@@ -31,7 +31,7 @@ from nanolan.redact import hide
 
 
 class NanolanError(Exception):
-    """Something went wrong that the user can be told about in one line; without any secret, wherever its words end up."""
+    """Base of the errors that are shown to the user in one line; the text has all secrets masked."""
 
     exit_code = 1
 
@@ -46,17 +46,17 @@ class UsageProblem(NanolanError):
 
 
 class NoOffer(NanolanError):
-    """No offer fits what was asked."""
+    """No offer fits the request."""
 
     exit_code = 3
 
 
 class OutOfStock(NoOffer):
-    """The provider said definitely no: nothing was rented, another offer may be tried."""
+    """The provider rejected the create: nothing was rented, another offer may be tried."""
 
 
 class OfferRefused(OutOfStock):
-    """The provider refused to make this offer, for sure."""
+    """The provider rejected this offer: nothing was rented."""
 
 
 class PreflightFailed(NanolanError):
@@ -80,17 +80,18 @@ class RunFailed(NanolanError):
 
 
 class MachineFailed(RunFailed):
-    """A machine was not what was agreed or did not come up. It is seen to be deleted: another offer may be tried."""
+    """An instance is not what the offer said or did not boot. Its deletion is confirmed: another offer may be tried."""
 
     def __init__(
         self, message: str, instance_id: str | None = None, spent_cents: int | None = None
     ) -> None:
         super().__init__(message)
-        self.instance_id, self.spent_cents = instance_id, spent_cents
+        self.instance_id = instance_id
+        self.spent_cents = spent_cents
 
 
 class LimitHitSaved(NanolanError):
-    """A limit ended the run; what was trained is verified on the Hub."""
+    """A limit ended the run; the trained work is proven on the Hub."""
 
     exit_code = 6
 
@@ -120,22 +121,22 @@ class Unreachable(ApiProblem):
 
 
 class WrongSetting(Unreachable):
-    """A service cannot be reached for a setting or the network of this machine. Whoever waits for a service waits for this, too."""
+    """A service cannot be reached because of a local setting or network. Callers that retry Unreachable retry this, too."""
 
     exit_code = 2
 
 
 class TooManyRequests(Unreachable):
-    """The service wants to be asked less often (429)."""
+    """The service limits the rate of requests (429)."""
 
 
 class NotFound(ApiProblem):
-    """The thing asked for is not there (404)."""
+    """The requested object does not exist (404)."""
 
 
 class BadAnswer(ApiProblem):
-    """An answer or file that is not what its format says."""
+    """An answer or file with an unexpected format."""
 
 
 class UnclearAnswer(ApiProblem):
-    """A change was sent and the answer was lost: look before doing anything again."""
+    """A change was sent and the answer was lost: check its outcome before repeating it."""

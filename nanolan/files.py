@@ -1,7 +1,7 @@
-"""Files that somebody less trusted may have put there: read without following a link, and never more than so many bytes.
+"""Reads and writes files in folders that a less trusted user can write: follows no links and limits sizes.
 
-The box program is root and sends what it reads to the Hub; the trainer's folder is the trainer's. A link there must not
-lead to the keys, a pipe must not hold it up, and a file of any size must not fill the memory.
+The box program is root and uploads what it reads; the trainer owns its folder. A link there must not lead to the keys, a
+pipe must not block the program, and a huge file must not fill the memory.
 """
 
 from __future__ import annotations
@@ -16,25 +16,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 UNSAID_CHARS = 200_000
-SHORT = (
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.EAGAIN,
-)  # the machine lacks something for a while; no file is damaged
+# a resource is short for a while; no file is damaged
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 def entries_of(folder: Path, pattern: str) -> list[Path]:
-    """The entries of `folder` whose names match, by name; none if there is no such folder. OSError if it cannot be read:
-    `Path.glob` answers with nothing then (Python 3.12 and newer), and what is there would count as lost."""
+    """The entries of `folder` whose names match, sorted; none if the folder does not exist. OSError if it cannot be read:
+    `Path.glob` returns nothing then (Python 3.12 and newer), and existing files would count as lost."""
     try:
         return sorted(p for p in folder.iterdir() if fnmatch.fnmatch(p.name, pattern))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def open_plain(path: Path) -> BinaryIO:
-    """An ordinary file, to be read; OSError for a link, a pipe, a folder or a device."""
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; OSError for a link, a pipe, a folder or a device."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -42,9 +38,9 @@ def open_plain(path: Path) -> BinaryIO:
     return os.fdopen(fd, "rb")
 
 
-def read_plain(path: Path, most: int) -> bytes:
-    """All of an ordinary file; OSError when it has more than `most` bytes."""
-    with open_plain(path) as f:
+def read_regular(path: Path, most: int) -> bytes:
+    """The bytes of a regular file; OSError if it has more than `most`."""
+    with open_regular(path) as f:
         data = f.read(most + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
@@ -52,8 +48,8 @@ def read_plain(path: Path, most: int) -> bytes:
 
 
 def last_lines(path: Path, most: int) -> bytes:
-    """The last whole lines of an ordinary file, `most` bytes of them at most."""
-    with open_plain(path) as f:
+    """The last whole lines of a regular file, at most `most` bytes."""
+    with open_regular(path) as f:
         if f.seek(0, os.SEEK_END) <= most:
             f.seek(0)
             return f.read(most)
@@ -61,8 +57,8 @@ def last_lines(path: Path, most: int) -> bytes:
         return f.read(most + 1).partition(b"\n")[2]
 
 
-def write_plain(path: Path, data: bytes) -> None:
-    """Whole or not at all, in place of whatever is there: never through a link."""
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file atomically; replaces what is there, without following a link."""
     temp = path.with_name(f".{path.name}.{os.getpid()}")
     temp.unlink(missing_ok=True)
     try:
@@ -71,7 +67,7 @@ def write_plain(path: Path, data: bytes) -> None:
         ) as f:
             f.write(data)
             f.flush()
-            os.fsync(f.fileno())  # else a crash may leave the new name with nothing in it
+            os.fsync(f.fileno())  # else a crash may leave an empty file
         temp.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -79,18 +75,18 @@ def write_plain(path: Path, data: bytes) -> None:
         raise
 
 
-def note_plain(path: Path, data: bytes) -> bool:
-    """The same for what only helps a later life of this program; False where the disk does not take it."""
+def try_write_atomic(path: Path, data: bytes) -> bool:
+    """`write_atomic`, best effort, for files that only help after a restart; False if the write failed."""
     try:
-        write_plain(path, data)
+        write_atomic(path, data)
     except OSError:
         return False
     return True
 
 
 class Log(io.TextIOWrapper):
-    """The log of a program that must go on: what file number `fd` does not take (a full disk, a pipe without a reader) is kept
-    in memory, the newest of it, and nothing waits in a buffer for the program's end."""
+    """An unbuffered log that never raises: text that file descriptor `fd` does not accept (a full disk, a pipe without a
+    reader) is kept in memory, up to a limit, the newest part."""
 
     def __init__(self, fd: int) -> None:
         try:

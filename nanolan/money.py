@@ -1,4 +1,4 @@
-"""Money: integer cents inside, dollars with two places outside. Unknown is None, never 0."""
+"""Money: integer cents in the program, dollars with two decimals in text. Unknown is None, never 0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_DOLLARS = 10_000
 
 
 def parse_limit(text: str) -> int:
-    """Cents of a spend limit typed in dollars ("150", "99.50"); UsageProblem says what is wrong with it."""
+    """Cents of a spend limit in dollars ("150", "99.50"); UsageProblem says what is wrong with it."""
     if not re.fullmatch(r"\$?[0-9]{1,9}(\.[0-9]{1,2})?", text.strip()):
         raise UsageProblem(
             f"spend limit {text[:40]!r} is not an amount in dollars, such as 150 or 99.50"
@@ -47,5 +47,5 @@ def usd(cents: int | None) -> str | None:
 
 
 def cost_cents(hourly_cents: int, seconds: float) -> int:
-    """What `seconds` cost at `hourly_cents`, rounded up."""
+    """The cost of `seconds` at `hourly_cents`, rounded up."""
     return math.ceil(hourly_cents * seconds / 3600)

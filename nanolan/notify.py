@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from nanolan.files import note_plain
+from nanolan.files import try_write_atomic
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.redact import Mask, Secret, hide, short
@@ -137,4 +137,4 @@ def _read(path: Path | None) -> list[str]:
 
 def _write(path: Path | None, events: list[str]) -> None:
     if path:
-        note_plain(path, json.dumps(events).encode())
+        try_write_atomic(path, json.dumps(events).encode())

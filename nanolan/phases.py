@@ -1,4 +1,7 @@
-"""The training phases: the guide's table, as data in one place."""
+"""The training phases and their data sets. To add a phase, add a row to `PHASES` here.
+
+Its recipe goes into nanolan/train/recipe.py, its data into nanolan/train/data/mixtures.py.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ PHASES = {
     ),
 }
 
-# What a checkpoint folder of HF_REPO holds, by its name
+# Checkpoint folder in HF_REPO -> the phase that writes it
 FOLDERS = {"base_checkpoints": "base", **{p.output_dir: p.name for p in PHASES.values()}}
 
 SEQUENCES = {
@@ -54,12 +57,12 @@ SEQUENCES = {
     "all": ("mid", "sft", "rl"),
 }
 
-# What a model is judged by (nanolan/train/evaluation/tasks.py); of these only the test split is read
+# Data sets of the evaluation (nanolan/train/evaluation/tasks.py); only their test split is read
 EXAM_DATASETS = ("arc-easy", "arc-challenge", "mmlu", "gsm8k")
 
 
 def phase_sequence(text: str) -> tuple[str, ...]:
-    """The phases of a --phase value, in order; UsageProblem lists the known ones."""
+    """The phases of a --phase value, in order; UsageProblem lists the known values."""
     if text == "agent_rl":
         raise UsageProblem(
             "agent_rl is not part of nanolan: it needs a nanochat fork that has it, run by hand"
@@ -72,7 +75,7 @@ def phase_sequence(text: str) -> tuple[str, ...]:
 def data_files(
     phases: tuple[str, ...], exams: bool, humaneval: bool = False
 ) -> dict[str, list[str]]:
-    """Data set repo -> globs of the files that these phases, and the evaluation after them, read."""
+    """Data set repo -> globs of the files that these phases and their evaluation read."""
     trained = {d for p in phases for d in PHASES[p].datasets}
     judged = {*EXAM_DATASETS, *(("humaneval",) if humaneval else ())} if exams else set()
     found: dict[str, list[str]] = {}
@@ -89,7 +92,7 @@ COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator
 
 @dataclass(frozen=True)
 class Gate:
-    """`name` compared with `value`."""
+    """A condition for the next phase: the measurement `name`, compared with `value`."""
 
     name: str
     sign: str
@@ -97,7 +100,7 @@ class Gate:
 
 
 def parse_gate(text: str) -> Gate:
-    """The Gate of a text; UsageProblem when it is none."""
+    """Parse a gate such as "val_bpb<0.5"; UsageProblem if it is invalid."""
     m = re.fullmatch(
         r"\s*([A-Za-z][A-Za-z0-9_]{0,39})\s*(<=|>=|<|>)\s*(-?[0-9]{1,6}(?:\.[0-9]{1,6})?)\s*", text
     )
@@ -108,25 +111,25 @@ def parse_gate(text: str) -> Gate:
     return Gate(m[1], m[2], float(m[3]))
 
 
-def closed(text: str, measured: Mapping[str, float | None]) -> str:
-    """Why the gate stays shut under what was measured, or "" when it is open; a missing number never opens it."""
+def gate_problem(text: str, measured: Mapping[str, float | None]) -> str:
+    """Why the measurements do not pass the gate, or "" if they do; a missing measurement never passes."""
     gate = parse_gate(text)
     have = measured.get(gate.name)
     if have is None:
         known = ", ".join(sorted(k for k, v in measured.items() if v is not None)) or "nothing"
-        return f"the gate {text!r} asks for {gate.name}, which was not measured (there is {known})"
+        return f"the gate {text!r} needs {gate.name}, which was not measured (measured: {known})"
     return (
         ""
         if COMPARE[gate.sign](have, gate.value)
-        else f"{gate.name} is {have:.4g}, the gate asks for {text!r}"
+        else f"{gate.name} is {have:.4g}, the gate is {text!r}"
     )
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set repo on the Hub; `train` and `test` are globs over its parquet files, "" where there are none.
+    """One data set repo on the Hub; `train` and `test` are globs of its parquet files, "" if it has no such split.
 
-    `columns` are those that are read, with their kind, as text or as a whole number.
+    `columns` are the columns that nanolan reads, with their kind: text or whole number.
     """
 
     repo: str
@@ -136,14 +139,8 @@ class DataSet:
 
 
 TEXT, NUMBER = "text", "number"
-
-
-KINDS = {TEXT: ("BYTE_ARRAY",), NUMBER: ("INT32", "INT64")}  # of parquet
-
-
+KINDS = {TEXT: ("BYTE_ARRAY",), NUMBER: ("INT32", "INT64")}  # parquet types
 WRAPPED = "train."  # rows of cais/mmlu's auxiliary_train are wrapped in a field of this name
-
-
 ARC = {"question": TEXT, "choices.text": TEXT, "choices.label": TEXT, "answerKey": TEXT}
 
 
@@ -181,7 +178,7 @@ DATASETS = {
 }
 
 
-# Revisions whose rows are known to be as the trainer reads them; a Hub that has not got them gives its newest
+# Revisions with the layout that the trainer reads; if the Hub no longer has one, its newest revision is used
 REVISIONS = {
     "HuggingFaceTB/smol-smoltalk": "f73fe857d519ff6ac5af2ea67c4d3834da7b8bcc",
     "cais/mmlu": "c30699e8356da336a370243923dbaf21066bb9fe",
@@ -191,26 +188,24 @@ REVISIONS = {
 }
 
 
-IDENTITY_FILE = "identity_conversations.jsonl"  # in HF_REPO, as in the guide; optional
-
-
-MOST_DATA_BYTES = 256 << 20  # of it; a line of the templates takes about 300 bytes
+IDENTITY_FILE = "identity_conversations.jsonl"  # in HF_REPO, optional
+MOST_DATA_BYTES = 256 << 20  # of the identity file; one conversation takes about 300 bytes
 
 
 def check_data(name: str, found: Mapping[str, str], rows: int, where: str) -> None:
-    """BadAnswer unless a file of the data set `name` has rows, and the columns that are read, by plain path and parquet type."""
+    """BadAnswer unless a file of the data set `name` has rows and the columns nanolan reads. `found`: column -> parquet type."""
     if rows < 1:
-        raise BadAnswer(f"{where}: does not hold a single row")
+        raise BadAnswer(f"{where}: has no rows")
     unwrapped = {path.removeprefix(WRAPPED): kind for path, kind in found.items()}
     for path, kind in DATASETS[name].columns.items():
         if path not in unwrapped:
             raise BadAnswer(
-                f"{where}: does not have the column {path} of {name} (it has {', '.join(sorted(found))[:200]}): its "
+                f"{where}: lacks the column {path} of {name} (it has {', '.join(sorted(found))[:200]}): its "
                 "layout changed"
             )
         if unwrapped[path] not in KINDS[kind]:
             raise BadAnswer(
-                f"{where}: the column {path} of {name} does not hold {kind} but {unwrapped[path]}: its layout changed"
+                f"{where}: the column {path} of {name} holds {unwrapped[path]} instead of {kind}: its layout changed"
             )
 
 

@@ -1,6 +1,6 @@
-"""The plan: the one value that crosses from the laptop to the box. No secrets in it.
+"""The plan: everything that the laptop passes to the box, without secrets.
 
-Strict both ways: a field that this version does not know is refused before anything trains.
+Decoding is strict: a field that this version does not know is refused before training.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from nanolan.errors import BadAnswer
 from nanolan.times import parse_time
 
 VERSION = 1
-MOST = 1e13  # of any number in what a run tells: seconds, cents, bytes, tokens
+MOST = 1e13  # largest number in a plan or record: seconds, cents, bytes, tokens
 T = TypeVar("T")
-# What msgspec raises for what is no JSON of a type: not UTF-8 and nested too deep are no DecodeError
+# msgspec's errors for JSON of another type; invalid UTF-8 and deep nesting raise their own errors
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A frozen value with typed JSON; unknown fields and wrong types are refused."""
+    """A frozen value with typed JSON; decoding refuses unknown fields and wrong types."""
 
 
 class PinnedFile(Strict, frozen=True):
@@ -37,7 +37,7 @@ class PinnedFile(Strict, frozen=True):
 
 
 class Pinned(Strict, frozen=True):
-    """Files of one Hub repo at one revision: what the box downloads, and checks."""
+    """Files of one Hub repo at one revision, which the box downloads and checks."""
 
     repo: str
     kind: str  # "model" or "dataset"
@@ -59,7 +59,7 @@ class Rented(Strict, frozen=True):
     gpu: str
     num_gpus: int
     vram_gb: int
-    hourly_cents: int  # the whole machine
+    hourly_cents: int  # of the whole instance
     os: str
 
 
@@ -73,19 +73,18 @@ class Code(Strict, frozen=True):
 
 
 class Predicted(Strict, frozen=True):
-    """What the run should cost, from create to delete, in cents; and the upper estimate of each of its phases alone."""
+    """The forecast cost of the run, from create to delete, in cents; and the upper estimate of each phase."""
 
     low_cents: int
     likely_cents: int
     high_cents: int
     phase_high_cents: dict[str, int] = {}
-    stage_s: dict[
-        str, int
-    ] = {}  # likely seconds by stage: boot, setup, download, sft.train, sft.evaluate, upload
+    # likely seconds by stage: boot, setup, download, sft.train, sft.evaluate, upload
+    stage_s: dict[str, int] = {}
 
 
 def check_names(paths: Iterable[str]) -> None:
-    """BadAnswer unless files of these names stay below the folder that they are downloaded to, each in its own, on any system."""
+    """BadAnswer unless every path stays inside its download folder and no two are the same file, on any system."""
     seen: dict[str, str] = {}
     for path in paths:
         if (
@@ -98,7 +97,7 @@ def check_names(paths: Iterable[str]) -> None:
             )
         ):
             raise BadAnswer(
-                f"{path[:80]!r} is no name for a file: it could lead out of its folder. Nothing was downloaded"
+                f"{path[:80]!r} is not a safe file name: it could lead out of its folder. Nothing was downloaded"
             )
         other = seen.setdefault(unicodedata.normalize("NFKC", path).casefold(), path)
         if other != path:
@@ -108,7 +107,7 @@ def check_names(paths: Iterable[str]) -> None:
 
 
 class Plan(Strict, frozen=True):
-    """Everything the box needs to know, except secrets."""
+    """Everything that the box needs, except secrets."""
 
     run_id: str
     run_name: str
@@ -131,40 +130,38 @@ class Plan(Strict, frozen=True):
     device: str = "cuda"  # "cpu" in rehearsals only
     processes: int = 1
     batch: int | None = None
-    recipe: dict[
-        str, int | float | dict[str, int | float]
-    ] = {}  # under a phase's name: for that phase alone
+    # under a phase's name: for that phase only
+    recipe: dict[str, int | float | dict[str, int | float]] = {}
     trainer: str = "nanolan.train"  # a module; anything but the default runs without torchrun
     setup: str = "train"  # which set scripts/setup.sh installs
     min_free_gb: int = 60
     keep_old: bool = False
-    attempt: int = 1  # counted over all machines of this run
+    attempt: int = 1  # counts all instances of this run
     evaluate: str = "none"  # after each phase: none, quick, full
     humaneval: bool = False  # runs code that the model wrote
-    identity: bool | None = (
-        None  # True: mid needs the identity file; False: it is left out; None: used if there
-    )
+    # True: mid needs the identity file; False: mid ignores it; None: used if it exists
+    identity: bool | None = None
     save_minutes: float = 10.0  # between states saved on the box's disk
-    upload_minutes: float = 10.0  # between such states sent to the Hub
-    model_only: bool = False  # a saved state of another number of processes gives its weights alone
-    usual: dict[
-        str, float
-    ] = {}  # tok/s by phase, bytes/s of "download": what earlier runs measured on such a machine
-    usual_runs: int = 0  # how many
-    watch_s: dict[
-        str, float
-    ] = {}  # stages' deadlines other than those of nanolan/box/watch/progress.py
+    upload_minutes: float = 10.0  # between states uploaded to the Hub
+    model_only: bool = (
+        False  # resume only the weights: the state was saved by another number of processes
+    )
+    # measured by earlier runs on the same instance type: tok/s by phase, bytes/s of "download"
+    usual: dict[str, float] = {}
+    usual_runs: int = 0  # number of these runs
+    # deadlines of stages that replace those of nanolan/box/watch/progress.py
+    watch_s: dict[str, float] = {}
     gate: str | None = None  # between phases, see nanolan/phases.py
-    parameters: int | None = None  # of the input checkpoint's model; None: its meta was not read
-    probation_cents: int = 200  # by then the machine must have proved itself
+    parameters: int | None = None  # of the input model; None: its meta was not read
+    probation_cents: int = 200  # the bill at which an instance that does not train is deleted
     predicted: Predicted | None = None  # None: no figures for this GPU
-    self_delete: bool = True  # False: no Shadeform key is on the machine, others delete it
-    resume: Pinned | None = (
-        None  # the saved state that the first phase goes on from: files of runs/<id>/saved/<phase>/
+    self_delete: bool = (
+        True  # False: the instance has no Shadeform key; just guard or just stop deletes it
     )
-    public: bool = (
-        False  # anybody can read the repos: a secret that was masked in the log is said loudly
-    )
+    # the saved state that the first phase resumes from: files of runs/<id>/saved/<phase>/
+    resume: Pinned | None = None
+    # everybody can read the repos: the run warns if a secret was masked in the log
+    public: bool = False
     wandb_base_url: str = "https://api.wandb.ai"
     version: int = VERSION
 
@@ -175,7 +172,7 @@ class Plan(Strict, frozen=True):
 
     @property
     def instance_name(self) -> str:
-        """`lanbot-<phase>-<YYYYMMDD-HHMM>-<id>`; a later attempt has its number before the id: `-a2-<id>`."""
+        """`lanbot-<phase>-<YYYYMMDD-HHMM>-<id>`; later attempts have their number before the id: `-a2-<id>`."""
         stamp = parse_time(self.created_at).strftime("%Y%m%d-%H%M")
         again = f"a{self.attempt}-" if self.attempt > 1 else ""
         return f"lanbot-{'-'.join(self.phases)}-{stamp}-{again}{self.run_id}"
@@ -189,16 +186,14 @@ def read_plan(data: bytes | str) -> Plan:
     try:
         version = msgspec.json.decode(data, type=dict).get("version")
         if version != VERSION:
-            raise BadAnswer(
-                f"plan.json is of version {version!r}; this code reads version {VERSION}"
-            )
-        return within_reason(msgspec.json.decode(data, type=Plan), "plan.json")
+            raise BadAnswer(f"plan.json has version {version!r}; this code reads version {VERSION}")
+        return check_numbers(msgspec.json.decode(data, type=Plan), "plan.json")
     except UNREADABLE as e:
         raise BadAnswer(f"plan.json cannot be read: {str(e)[:200]}") from None
 
 
-def within_reason(value: T, where: str) -> T:
-    """`value` if no number in it is one that no run has: dates and sums made of such would fail far from here."""
+def check_numbers(value: T, where: str) -> T:
+    """Return `value`, or raise BadAnswer if a number in it is above `MOST`: dates and sums would overflow later."""
 
     def numbers(part: Any) -> Iterator[float]:
         inside = (
@@ -213,12 +208,12 @@ def within_reason(value: T, where: str) -> T:
         )
 
     if wrong := [n for n in numbers(msgspec.to_builtins(value)) if not abs(n) <= MOST]:
-        raise BadAnswer(f"{where} holds the number {wrong[0]:.3g}: it cannot be true")
+        raise BadAnswer(f"{where} holds the number {wrong[0]:.3g}: out of range")
     return value
 
 
 def new_run_id() -> str:
-    """8 random hex digits; never only digits, so that it cannot be taken for a number or a date."""
+    """8 random hex digits; never only digits, so that it is not mistaken for a number or a date."""
     while (run_id := secrets.token_hex(4)).isdigit():
         pass
     return run_id

@@ -88,9 +88,9 @@ def status(
         return 0
     if guard:
         from nanolan.cost.overdue import OverdueTimer
-        from nanolan.run.find import check_ours
+        from nanolan.run.find import check_owner
 
-        check_ours(ledger, entries[0])
+        check_owner(ledger, entries[0])
         return follow(ledger, entries[0], api, s, seconds, as_json, OverdueTimer())
     return follow(ledger, entries[0], api, s, seconds, as_json)
 

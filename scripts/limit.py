@@ -38,7 +38,7 @@ def limit(
     """Let RUN (the newest run if none is named) cost DOLLARS in all, from its creation on."""
     from nanolan.hub.client import Hub
     from nanolan.manage.limit import change, with_limit
-    from nanolan.run.find import check_ours, find, run_search
+    from nanolan.run.find import check_owner, find, run_search
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.settings.settings import duration
     from nanolan.shadeform.client import Shadeform
@@ -49,7 +49,7 @@ def limit(
     s.need("shadeform_api_key", "hf_token")
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     entry = find(ledger, which, run_search(s, api), owner)
-    check_ours(ledger, entry)
+    check_owner(ledger, entry)
     machine = the_machine(api, entry)
     plan = with_limit(
         entry.plan,
@@ -81,14 +81,14 @@ def read_words(words: tuple[str, ...]) -> tuple[str | None, int]:
 def the_machine(api: Shadeform, entry: Entry) -> Instance:
     """The run's machine; UsageProblem when none bills any more."""
     from nanolan.errors import MayBeBilling, UsageProblem
-    from nanolan.run.presence import of_attempt, presence, unknown_words
+    from nanolan.run.presence import of_attempt, presence, unknown_text
     from nanolan.times import now_utc
 
     plan = entry.plan
     there = presence(api.info, entry, api.instances(), now_utc())
     mine = [i for i in there.billing if of_attempt(entry, i)]
     if not mine and there.unknown:
-        raise MayBeBilling(f"run {plan.run_id}: {unknown_words(entry)}; its limit was not changed")
+        raise MayBeBilling(f"run {plan.run_id}: {unknown_text(entry)}; its limit was not changed")
     if not mine:
         raise UsageProblem(
             f"run {plan.run_id} has no machine (any more), so its limit cannot be changed. To go on with it: "

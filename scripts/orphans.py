@@ -34,7 +34,7 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     """Show machines that are not in the ledger, were believed gone, are one too many or past their limits."""
     from nanolan.errors import ApiProblem, AuthProblem
     from nanolan.run.ledger import Ledger, nanolan_home
-    from nanolan.run.presence import blind, unresolved
+    from nanolan.run.presence import billing_error, unresolved
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.records import gap_of
     from nanolan.status.orphans import compare, table, to_dict
@@ -46,7 +46,7 @@ def orphans(owner: str | None, as_json: bool, **flags: Any) -> int:
     try:
         instances = api.instances()
     except (ApiProblem, AuthProblem) as e:
-        raise blind(e, ledger.readable()[0]) from None
+        raise billing_error(e, ledger.readable()[0]) from None
     if owner:
         adopt(ledger, api, s, owner, instances)
     found = compare(ledger.entries(), instances, ledger.owner, now_utc())
@@ -102,12 +102,12 @@ def refuse(ours: list[Orphan], unclear: list[Entry]) -> int:
     """MayBeBilling for each of ours that bills, or may, with its price and the command."""
     from nanolan.errors import MayBeBilling
     from nanolan.money import dollars
-    from nanolan.run.presence import unknown_words
+    from nanolan.run.presence import unknown_text
 
     words = [
         f"{o.instance.id} ({dollars(o.instance.hourly_cents)}/h) bills: {o.command}" for o in ours
     ]
-    words += [f"run {e.plan.run_id}: {unknown_words(e)}" for e in unclear]
+    words += [f"run {e.plan.run_id}: {unknown_text(e)}" for e in unclear]
     if words:
         raise MayBeBilling("; ".join(words))
     return 0

@@ -162,13 +162,13 @@ def where_it_is(
     """The account, the run's Hub and the run as it stands: ours, seen whole, and over."""
     from nanolan.hub.client import Hub
     from nanolan.manage.resume import check_addresses, check_over
-    from nanolan.run.find import check_ours, find, run_search
+    from nanolan.run.find import check_owner, find, run_search
     from nanolan.shadeform.client import Shadeform
     from nanolan.status.status import look
 
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     entry = find(ledger, which, run_search(s, api), owner)
-    check_ours(ledger, entry)
+    check_owner(ledger, entry)
     check_addresses(s, entry.plan)
     hub = Hub(entry.plan.hf_endpoint, s.hf_token)
     seen = look(ledger, [entry], api, lambda _: hub)

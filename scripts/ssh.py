@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     """Open a shell on the machine of RUN (the newest if none is named), or run COMMAND there."""
     from nanolan.errors import NanolanError
-    from nanolan.run.find import check_ours, find, run_search
+    from nanolan.run.find import check_owner, find, run_search
     from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.shadeform.client import Shadeform
 
@@ -50,7 +50,7 @@ def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     api = Shadeform(s.shadeform_api_key, s.shadeform_api)
     which, command = split(ledger, words)
     entry = find(ledger, which, run_search(s, api), owner)
-    check_ours(ledger, entry)
+    check_owner(ledger, entry)
     argv = argv_of(api, s, entry, machine_of(api, entry), command)
     try:
         os.execvp(argv[0], argv)  # noqa: S606  # an argument list, and no shell of ours

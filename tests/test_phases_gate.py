@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nanolan.errors import UsageProblem
-from nanolan.phases import closed, parse_gate
+from nanolan.phases import gate_problem, parse_gate
 
 
 @pytest.mark.parametrize(
@@ -24,13 +24,13 @@ from nanolan.phases import closed, parse_gate
 def test_a_gate_opens_only_for_a_number_that_fits(
     text: str, measured: dict[str, float | None], stays_shut: bool
 ) -> None:
-    assert bool(closed(text, measured)) == stays_shut
+    assert bool(gate_problem(text, measured)) == stays_shut
 
 
 def test_a_gate_on_something_that_was_not_measured_says_what_there_is() -> None:
-    assert "not measured" in closed("val_bpb<0.5", {"chatcore": 0.1}) and "chatcore" in closed(
+    assert "not measured" in gate_problem(
         "val_bpb<0.5", {"chatcore": 0.1}
-    )
+    ) and "chatcore" in gate_problem("val_bpb<0.5", {"chatcore": 0.1})
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class Machine:
         self.passed_s = 0.0
         self.said: list[str] = []
         self.clock = ServiceClock(lambda: self.truth + self.wrong, lambda: self.passed_s)
-        self.clock.tell = self.said.append
+        self.clock.on_difference = self.said.append
 
     @property
     def truth(self) -> datetime:
@@ -252,7 +252,7 @@ def test_every_command_says_a_difference_of_more_than_a_minute(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said: list[str] = []
-    SERVICE_CLOCK.tell = said.append
+    SERVICE_CLOCK.on_difference = said.append
     service_is(post.cloud, 8)
     client(post.cloud).offers()
     assert said == [difference(-8 * 3600, "Shadeform")]

@@ -20,7 +20,7 @@ from nanolan.box.watch.periodic import Periodic
 from nanolan.box.watch.spend import SpendMeter
 from nanolan.box.watch.timeline import Timeline
 from nanolan.errors import NanolanError
-from nanolan.files import note_plain
+from nanolan.files import try_write_atomic
 from nanolan.hub.client import Hub
 from nanolan.hub.proof import Proof
 from nanolan.hub.transfer import run_transfer
@@ -119,5 +119,5 @@ def say(text: str) -> None:
 
 def note(path: Path, data: bytes) -> None:
     """Write `path` for the next start of this program; a warning where the disk does not take it."""
-    if not note_plain(path, data):
+    if not try_write_atomic(path, data):
         say(f"warning: {path} cannot be written; going on without")

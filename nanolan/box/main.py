@@ -66,7 +66,7 @@ def main(state: Path, work: Path, deps: BoxDeps = DEPS) -> None:
     copy of this program is running."""
     with _lock(work) as acquired:
         if acquired:
-            SERVICE_CLOCK.tell = say
+            SERVICE_CLOCK.on_difference = say
             live(start(state, work, deps))
         else:
             say("another copy of the box program is running; nothing to do")

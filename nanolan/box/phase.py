@@ -19,11 +19,11 @@ from nanolan.checkpoint.evaluation import read_results
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, newest_whole, read_whole
 from nanolan.cost.budget import SAFETY
 from nanolan.errors import BadAnswer
-from nanolan.files import write_plain
+from nanolan.files import write_atomic
 from nanolan.hub.download import fetch
 from nanolan.money import dollars
 from nanolan.notify import WARNING
-from nanolan.phases import PHASES, closed
+from nanolan.phases import PHASES, gate_problem
 from nanolan.run.causes import cause_of, explain, sentence
 from nanolan.run.record import TRAINING, PhaseReport, StopReason
 
@@ -219,7 +219,7 @@ def pass_gate(box: BoxRun, phase: str, measured: dict[str, float]) -> None:
             f"{following} was not started: {dollars(box.meter.spent_cents)} are spent, it may cost "
             f"{dollars(high)}, and {dollars(box.meter.limit_cents)} is the limit",
         )
-    if box.plan.gate and (why := closed(box.plan.gate, measured)):
+    if box.plan.gate and (why := gate_problem(box.plan.gate, measured)):
         raise RunStopped("gate", f"{following} was not started: {why}")
 
 
@@ -230,7 +230,7 @@ def _count(path: Path) -> int:
     except (OSError, ValueError):  # the first one, or cut off by a crash
         number = 1
     try:
-        write_plain(path, str(number).encode())
+        write_atomic(path, str(number).encode())
     except OSError as e:
         raise RunStopped("disk_full", f"{path} cannot be written: {e.strerror}") from None
     return number

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from nanolan.box.sandbox import UID, TrainerUser, trainer_folder
-from nanolan.files import write_plain
+from nanolan.files import write_atomic
 from nanolan.plan import Plan
 from nanolan.run.record import StopReason
 
@@ -137,7 +137,7 @@ def run_trainer(
 
     Without an `account` it runs as this program's user.
     """
-    write_plain(job_file, json.dumps(job, indent=2).encode())
+    write_atomic(job_file, json.dumps(job, indent=2).encode())
     server = urlsplit(plan.wandb_base_url).netloc  # with its port, as wandb looks it up
     netrc = (
         write_netrc(trainer_folder(job_file.parent), wandb_key, account, server)

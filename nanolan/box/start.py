@@ -162,7 +162,7 @@ def read_service_clock(
         lambda: api.info(me.id),
         lambda: hub.read(plan.runs_repo, f"{plan.folder}/plan.json"),
     ):
-        if clock.told:
+        if clock.known:
             return
         with suppress(NanolanError):  # a refusal carries the time too
             ask()

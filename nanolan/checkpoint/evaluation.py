@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
-from nanolan.files import read_plain
+from nanolan.files import read_regular
 from nanolan.plan import MOST, UNREADABLE
 
 MOST_BYTES = 4 << 20
@@ -21,7 +21,7 @@ MOST_BYTES = 4 << 20
 def read_results(path: Path) -> dict[str, Any]:
     """The results in a file; {} when there are none."""
     try:
-        return dict(json.loads(read_plain(path, MOST_BYTES)))
+        return dict(json.loads(read_regular(path, MOST_BYTES)))
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
@@ -129,7 +129,7 @@ def gather(files: Iterable[Path]) -> tuple[PhaseSamples, ...]:
 
 def _of(path: Path) -> tuple[PhaseSamples, ...]:
     try:
-        return read_samples(b"[" + read_plain(path, MOST_SAMPLE_BYTES) + b"]")
+        return read_samples(b"[" + read_regular(path, MOST_SAMPLE_BYTES) + b"]")
     except OSError:
         return ()
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from nanolan.checkpoint.file_kind import mistaken_for
 from nanolan.errors import BadAnswer
-from nanolan.files import SHORT, entries_of, open_plain, read_plain
+from nanolan.files import SHORT, entries_of, open_regular, read_regular
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -103,7 +103,7 @@ def plain_name(path: str) -> str:
 
 def hash_file(path: Path, plain: bool = False) -> FileEntry:
     """Size and both hashes of a file, in one pass; OSError if it must be a `plain` one and is a link or worse."""
-    with open_plain(path) if plain else open(path, "rb") as f:
+    with open_regular(path) if plain else open(path, "rb") as f:
         size = os.fstat(f.fileno()).st_size
         sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         while block := f.read(CHUNK):
@@ -173,7 +173,9 @@ def read_whole(folder: Path) -> Manifest:
     """The manifest of a saved step, after every file's size and sha256 matched it; BadAnswer if not, OSError when the machine is
     SHORT of what it takes to look."""
     try:
-        manifest = parse_manifest(read_plain(folder / MANIFEST, MOST_BYTES), str(folder / MANIFEST))
+        manifest = parse_manifest(
+            read_regular(folder / MANIFEST, MOST_BYTES), str(folder / MANIFEST)
+        )
         for want in manifest.files:
             if hash_file(folder / want.path, plain=True) != want:
                 raise BadAnswer(

@@ -187,7 +187,7 @@ def run(command: click.Command, *, insist: bool = False) -> None:
         redact_stream(sys.stdout, insist=insist),
         redact_stream(sys.stderr, insist=insist),
     )
-    SERVICE_CLOCK.tell = lambda text: click.echo(f"note: {text}", err=True)
+    SERVICE_CLOCK.on_difference = lambda text: click.echo(f"note: {text}", err=True)
     terminated = sigterm_as_ctrl_c()
     words = sys.argv[1:]
     own = (

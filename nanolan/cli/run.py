@@ -37,11 +37,11 @@ class Account:
 
     def find(self, which: str | None, owner: str | None = None, *, ours: bool = False) -> Entry:
         """The run that `which` names (None: the newest). With `ours`, UsageProblem for a run of another owner."""
-        from nanolan.run.find import check_ours, find, run_search
+        from nanolan.run.find import check_owner, find, run_search
 
         entry = find(self.ledger, which, run_search(self.settings, self.api), owner)
         if ours:
-            check_ours(self.ledger, entry)
+            check_owner(self.ledger, entry)
         return entry
 
     def reread(self, entry: Entry) -> Entry:

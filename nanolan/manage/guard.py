@@ -20,7 +20,7 @@ from nanolan.money import dollars, usd
 from nanolan.plan import Plan
 from nanolan.run.find import RunSearch, rebuild
 from nanolan.run.ledger import Entry, Ledger
-from nanolan.run.presence import blind, is_past, unknown_words, unresolved
+from nanolan.run.presence import billing_error, is_past, unknown_text, unresolved
 from nanolan.run.record import Receipt, read_receipt
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import delete_and_confirm
@@ -90,7 +90,11 @@ class Guard:
             account = self._api.instances()
         except NanolanError as e:
             self.trouble(
-                str(blind(NanolanError(f"the account could not be seen: {e}"), self._entries()))
+                str(
+                    billing_error(
+                        NanolanError(f"the account could not be seen: {e}"), self._entries()
+                    )
+                )
             )
             return None
         if self._said.pop("", None):
@@ -105,7 +109,7 @@ class Guard:
         self._guarded = {s.instance.id: s.instance for s in ours}
         unclear = unresolved(self._entries(), listed, now_utc())
         for entry in unclear:
-            self.failed.append(f"run {entry.plan.run_id}: {unknown_words(entry)}")
+            self.failed.append(f"run {entry.plan.run_id}: {unknown_text(entry)}")
             self._tell(entry.plan.run_id, Event("unknown", self.failed[-1]))
         return sum(not self._attend(s) for s in ours) + len(unclear)
 

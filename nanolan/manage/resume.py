@@ -24,7 +24,7 @@ from nanolan.money import cost_cents, dollars
 from nanolan.phases import PHASES, SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.ledger import REFUSED, Attempt
-from nanolan.run.presence import blind, unknown_words
+from nanolan.run.presence import billing_error, unknown_text
 from nanolan.run.record import UNKNOWN
 from nanolan.run.remaining import Remaining
 from nanolan.settings.settings import Settings
@@ -173,10 +173,10 @@ def check_over(seen: Overview) -> None:
         failed = PreflightFailed(
             f"where run {run_id} stands could not be seen ({problems[0]}); nothing was rented. Try again"
         )
-        raise blind(failed, [view.entry] if view.unknown else [])
+        raise billing_error(failed, [view.entry] if view.unknown else [])
     if view.state == UNKNOWN:
         raise MayBeBilling(
-            f"run {run_id}: {unknown_words(view.entry)}; nothing was rented. Look again: just status {run_id}"
+            f"run {run_id}: {unknown_text(view.entry)}; nothing was rented. Look again: just status {run_id}"
         )
     if (i := view.instance) and i.billing:
         raise PreflightFailed(

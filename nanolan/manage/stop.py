@@ -28,7 +28,7 @@ from nanolan.manage.stop_request import (
 from nanolan.manage.stop_target import find_target, meant
 from nanolan.money import dollars
 from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
-from nanolan.run.presence import Presence, blind, unknown_words
+from nanolan.run.presence import Presence, billing_error, unknown_text
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import delete_and_confirm
@@ -58,7 +58,7 @@ class Stop:
         try:
             return self._stop(which, owner, now, timeout_s)
         except (ApiProblem, AuthProblem) as e:
-            raise blind(e, meant(self.ledger, which)) from None
+            raise billing_error(e, meant(self.ledger, which)) from None
 
     def _stop(self, which: str | None, owner: str | None, now: bool, timeout_s: float) -> int:
         known = meant(self.ledger, which)
@@ -101,7 +101,7 @@ class Stop:
             except NanolanError as e:
                 asked = f"no request could be left for it ({e})"
         raise MayBeBilling(
-            f"run {run_id}: {unknown_words(entry)}; {asked}. Look again: just status {run_id}"
+            f"run {run_id}: {unknown_text(entry)}; {asked}. Look again: just status {run_id}"
         )
 
     def _refuse_one_of_two(self, entry: Entry, instance: Instance) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nanolan.errors import ApiProblem, AuthProblem, NanolanError, UsageProblem
-from nanolan.run.find import check_ours, find, run_search
+from nanolan.run.find import check_owner, find, run_search
 from nanolan.run.ledger import Entry, Ledger, matching
 from nanolan.run.presence import NOT_SHOWN, Presence, presence
 from nanolan.settings.settings import Settings
@@ -57,7 +57,7 @@ def find_target(
         ]:
             return None, Presence(tuple(mine))
         raise
-    check_ours(ledger, entry)
+    check_owner(ledger, entry)
     return entry, Presence((one,)) if one else looked_for(
         api, entry, presence(api.info, entry, instances, now_utc()), say
     )

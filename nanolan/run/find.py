@@ -88,7 +88,7 @@ def add_to_ledger(
     return entry
 
 
-def check_ours(ledger: Ledger, entry: Entry) -> None:
+def check_owner(ledger: Ledger, entry: Entry) -> None:
     """UsageProblem unless the run is in the ledger: others are shown, never changed."""
     plan = entry.plan
     if not ledger.has(plan.run_id):

@@ -183,7 +183,7 @@ class Ledger:
         """What of the ledger could not be read, or ""."""
         broken = self.readable()[1]
         return (
-            f"{broken_words(broken[0])}{f' ({len(broken)} such files)' if len(broken) > 1 else ''}"
+            f"{unreadable_text(broken[0])}{f' ({len(broken)} such files)' if len(broken) > 1 else ''}"
             if broken
             else ""
         )
@@ -201,7 +201,7 @@ class Ledger:
         if len(found) == 1:
             return found[0]
         if not found and (its := [p for p in broken if p.stem.startswith(text)]):
-            raise BadAnswer(broken_words(its[0]))
+            raise BadAnswer(unreadable_text(its[0]))
         if found:
             raise UsageProblem(
                 f"{text!r} fits several runs: {', '.join(e.plan.run_id for e in found)}; give the id"
@@ -214,7 +214,7 @@ class Ledger:
             (self.runs / f"{e.plan.run_id}.json" for e in entries[:1]), key=written_at, default=None
         )
         if late := [p for p in broken if newest is None or written_at(p) >= written_at(newest)]:
-            raise BadAnswer(f"{broken_words(late[0])}. Name another run if you mean one")
+            raise BadAnswer(f"{unreadable_text(late[0])}. Name another run if you mean one")
 
     @staticmethod
     def _reads(path: Path) -> Entry | None:
@@ -259,7 +259,7 @@ def written_at(path: Path) -> float:
         return 0.0
 
 
-def broken_words(path: Path) -> str:
+def unreadable_text(path: Path) -> str:
     """Of a file that cannot be read: what it means, and what to do."""
     run_id = path.stem
     return (

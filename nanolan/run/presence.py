@@ -119,12 +119,12 @@ def name_of(entry: Entry) -> str:
     )
 
 
-def unknown_words(entry: Entry) -> str:
+def unknown_text(entry: Entry) -> str:
     """Of a run whose create is unclear."""
     return f"UNKNOWN whether it has a machine ({NOT_SHOWN}). It may bill: {name_of(entry)}"
 
 
-def blind(problem: NanolanError, entries: Iterable[Entry]) -> NanolanError:
+def billing_error(problem: NanolanError, entries: Iterable[Entry]) -> NanolanError:
     """The error of a failed read. While a run may have an instance, it names it, its price and the command."""
     if isinstance(problem, MayBeBilling):
         return problem

@@ -15,7 +15,7 @@ from nanolan.errors import (
     NanolanError,
     RunFailed,
 )
-from nanolan.plan import MOST, UNREADABLE, Plan, Predicted, within_reason
+from nanolan.plan import MOST, UNREADABLE, Plan, Predicted, check_numbers
 from nanolan.times import parse_time
 
 PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = (
@@ -132,7 +132,7 @@ def leak_warning(plan: Plan) -> str:
 def read_receipt(data: bytes) -> Receipt:
     """Decode a Receipt from JSON; raises BadAnswer."""
     try:
-        return within_reason(msgspec.json.decode(data, type=Receipt), "receipt.json")
+        return check_numbers(msgspec.json.decode(data, type=Receipt), "receipt.json")
     except UNREADABLE as e:
         raise BadAnswer(f"receipt.json cannot be read: {str(e)[:200]}") from None
 
@@ -140,7 +140,7 @@ def read_receipt(data: bytes) -> Receipt:
 def read_progress(data: bytes) -> Progress:
     """Decode a Progress from JSON; raises BadAnswer."""
     try:
-        progress = within_reason(msgspec.json.decode(data, type=Progress), "progress.json")
+        progress = check_numbers(msgspec.json.decode(data, type=Progress), "progress.json")
         parse_time(progress.updated)
         return progress
     except (*UNREADABLE, BadAnswer) as e:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nanolan.run.ledger import STOPPED_BY_USER, Entry
-from nanolan.run.presence import NOT_ASKED, unknown_words
+from nanolan.run.presence import NOT_ASKED, unknown_text
 from nanolan.run.record import (
     BOOTING,
     FAILED,
@@ -50,7 +50,7 @@ def decide_state(
     ):  # a run with progress had an instance
         return PENDING, "not listed yet"
     if unknown:
-        return UNKNOWN, unknown_words(entry)
+        return UNKNOWN, unknown_text(entry)
     if entry.instance_id is None:
         return LOST, "no instance was ever seen"
     return (
@@ -63,7 +63,7 @@ def _leaving(entry: Entry, instance: Instance | None, unknown: str) -> tuple[str
     """The state of a run with a receipt, until its instance is confirmed deleted."""
     if instance and instance.billing:
         return STOPPING, LEAVING[entry.plan.self_delete]
-    return (UNKNOWN, f"it left its receipt; {unknown_words(entry)}") if unknown else None
+    return (UNKNOWN, f"it left its receipt; {unknown_text(entry)}") if unknown else None
 
 
 def _living(entry: Entry, instance: Instance, progress: Progress | None) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from nanolan.errors import MayBeBilling, NanolanError, RunFailed
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.run.ledger import Entry
-from nanolan.run.presence import unknown_words
+from nanolan.run.presence import unknown_text
 from nanolan.run.record import (
     ENDED,
     FAILED,
@@ -103,7 +103,7 @@ class Overview:
             for i in self.strays
         ]
         unknown = [
-            f"run {v.entry.plan.run_id}: {unknown_words(v.entry)}"
+            f"run {v.entry.plan.run_id}: {unknown_text(v.entry)}"
             for v in self.runs
             if v.state == UNKNOWN
         ]

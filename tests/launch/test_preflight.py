@@ -270,7 +270,7 @@ def manifest_without_model(hub: HubServer) -> None:
                 "openai/gsm8k", {"main/train-0.parquet": written(SCHEMAS["mmlu"])}, typ="dataset"
             ),
             "data set openai/gsm8k",
-            "openai/gsm8k/main/train-0.parquet: the column answer of gsm8k does not hold text but INT64",
+            "openai/gsm8k/main/train-0.parquet: the column answer of gsm8k holds INT64 instead of text",
         ),
         (
             "mid",
@@ -280,7 +280,7 @@ def manifest_without_model(hub: HubServer) -> None:
                 typ="dataset",
             ),
             "data set cais/mmlu",
-            "does not have the column choices of mmlu",
+            "lacks the column choices of mmlu",
         ),
         (
             "sft",
@@ -588,6 +588,6 @@ def test_a_repo_under_another_name_is_said_and_goes_into_the_run_by_its_name_on_
     server.moved["me/before"] = REPO
     found = look(server, hf_repo="me/before")
     assert not failed(found) and found.hf_repo == found.runs_repo == REPO
-    assert f"me/before is called {REPO} by the Hub" in text_of(found, "repo name") and all(
+    assert f"me/before is named {REPO} on the Hub" in text_of(found, "repo name") and all(
         p.repo == REPO for p in found.inputs
     )

@@ -18,7 +18,7 @@ from nanolan.box.context import RunStopped
 from nanolan.box.watch.log import LogParts, unsaid
 from nanolan.box.watch.periodic import Periodic
 from nanolan.box.watch.timeline import Timeline
-from nanolan.files import UNSAID_CHARS, Log, note_plain
+from nanolan.files import UNSAID_CHARS, Log, try_write_atomic
 from nanolan.redact import Mask, Secret
 from nanolan.run.record import to_json
 from nanolan.settings.settings import ROOT
@@ -39,7 +39,7 @@ NOTES: dict[str, Callable[[Path], object]] = {
     "what was notified": lambda path: notify._write(path, ["started"]),
     "parts of the log": parts,
     "verdict, instance, limit": lambda path: context.note(path, b"{}"),
-    "any other": lambda path: note_plain(path, b"x"),
+    "any other": lambda path: try_write_atomic(path, b"x"),
 }
 
 
@@ -100,10 +100,10 @@ def test_a_verdict_that_a_crash_has_cut_off_is_none(
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     act = (
-        "import resource, sys; from pathlib import Path; from nanolan.files import note_plain, write_plain\n"
-        "path = Path(sys.argv[1]); write_plain(path, b'old')\n"
+        "import resource, sys; from pathlib import Path; from nanolan.files import try_write_atomic, write_atomic\n"
+        "path = Path(sys.argv[1]); write_atomic(path, b'old')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
-        "print(note_plain(path, b'new words'))"
+        "print(try_write_atomic(path, b'new words'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", act, tmp_path / "note"],

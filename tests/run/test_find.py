@@ -19,7 +19,7 @@ from nanolan.run.find import (
     MOST_BYTES,
     RunSearch,
     candidates,
-    check_ours,
+    check_owner,
     checked_plan,
     find,
     rebuild,
@@ -206,7 +206,7 @@ def test_a_run_of_another_owner_is_shown_and_not_touched(hub: HubServer, ledger:
     entry = find(ledger, RUN, there(hub, machine()))
     assert not ledger.has(RUN)
     with pytest.raises(UsageProblem, match=f"of owner {THEIRS}.*--owner {THEIRS}"):
-        check_ours(ledger, entry)
+        check_owner(ledger, entry)
 
 
 def test_a_run_of_the_owner_that_is_named_is_ours_from_then_on(
@@ -214,7 +214,7 @@ def test_a_run_of_the_owner_that_is_named_is_ours_from_then_on(
 ) -> None:
     launched(hub)
     entry = find(ledger, RUN, there(hub, machine()), THEIRS)
-    check_ours(ledger, entry)
+    check_owner(ledger, entry)
     assert ledger.find(RUN) == entry and entry.rebuilt
 
 

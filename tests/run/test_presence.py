@@ -13,7 +13,7 @@ from msgspec import structs
 from nanolan.errors import AuthProblem, MayBeBilling, Unreachable
 from nanolan.launch.request import create_body
 from nanolan.run.ledger import Entry
-from nanolan.run.presence import NOT_ASKED, NOT_SHOWN, blind, is_past, presence, why_unknown
+from nanolan.run.presence import NOT_ASKED, NOT_SHOWN, billing_error, is_past, presence, why_unknown
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 from tests.support.core_fixtures import INFO, QUICK, a_plan, client
@@ -108,7 +108,9 @@ def test_an_earlier_attempts_machine_does_not_hide_that_the_new_one_is_not_shown
 
 @pytest.mark.parametrize("problem", [Unreachable("no answer"), AuthProblem("HTTP 401")], ids=str)
 def test_a_look_that_failed_names_what_may_bill_its_price_and_the_command(problem: Any) -> None:
-    said = blind(problem, [Entry(PLAN, "i-7"), Entry(structs.replace(PLAN, run_id="0000000a"))])
+    said = billing_error(
+        problem, [Entry(PLAN, "i-7"), Entry(structs.replace(PLAN, run_id="0000000a"))]
+    )
     assert isinstance(said, MayBeBilling) and said.exit_code == 8
     for part in (
         str(problem),
@@ -120,6 +122,6 @@ def test_a_look_that_failed_names_what_may_bill_its_price_and_the_command(proble
     ):
         assert part in str(said)
     assert (
-        blind(problem, [Entry(PLAN, "i-7", gone=True)]) is problem
-        and blind(said, [Entry(PLAN)]) is said
+        billing_error(problem, [Entry(PLAN, "i-7", gone=True)]) is problem
+        and billing_error(said, [Entry(PLAN)]) is said
     )

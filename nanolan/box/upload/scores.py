@@ -17,7 +17,7 @@ from nanolan.checkpoint.manifest import (
     hash_bytes,
 )
 from nanolan.errors import BadAnswer, NanolanError
-from nanolan.files import read_plain
+from nanolan.files import read_regular
 from nanolan.hub.proof import prove
 from nanolan.run.record import PhaseReport
 
@@ -29,7 +29,7 @@ def note_results(
     something else, the checkpoint is uploaded again as it was saved; raises when that is not proven."""
     _measured(box, phase, results)
     target, name = box.target(phase), meta_name(manifest)
-    before = read_plain(folder / name, MOST_BYTES)
+    before = read_regular(folder / name, MOST_BYTES)
     if hash_bytes(name, before) not in manifest.files:
         raise BadAnswer(f"{folder / name} has changed since it was found whole")
     new, meta = with_results(before, manifest, results)

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from nanolan.files import note_plain
+from nanolan.files import try_write_atomic
 from nanolan.plan import Plan
 from nanolan.redact import Mask
 from nanolan.run.record import part_path
@@ -96,4 +96,6 @@ class LogParts:
         if self._end == self._start:
             return
         self._number, self._start = self._number + 1, self._end
-        note_plain(self._note, json.dumps({"number": self._number, "start": self._start}).encode())
+        try_write_atomic(
+            self._note, json.dumps({"number": self._number, "start": self._start}).encode()
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from nanolan.files import read_plain
+from nanolan.files import read_regular
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.run.record import StopReason
 
@@ -56,7 +56,7 @@ BEAT = msgspec.json.Decoder(TrainerBeat)
 def read_trainer_beat(path: Path) -> TrainerBeat | None:
     """The newest heartbeat; None when there is none (yet)."""
     try:
-        return BEAT.decode(read_plain(path, MOST_BEAT_BYTES))
+        return BEAT.decode(read_regular(path, MOST_BEAT_BYTES))
     except (OSError, *UNREADABLE):
         return None
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from nanolan.files import note_plain
+from nanolan.files import try_write_atomic
 
 
 class Timeline:
@@ -36,7 +36,7 @@ class Timeline:
                 0.0, now - self._since
             )
         self._stage, self._since = stage, now
-        note_plain(
+        try_write_atomic(
             self._path,
             json.dumps({"seconds": self._seconds, "stage": stage, "since": now}).encode(),
         )
