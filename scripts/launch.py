@@ -64,33 +64,33 @@ def launch(
     **flags: Any,
 ) -> int:
     """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until the machine has proved itself."""
-    from nanolan.launch.failover import rent_one
+    from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.prepare import prepare
     from nanolan.run.ledger import Ledger, nanolan_home
 
-    s = settings_from(flags)
+    settings = settings_from(flags)
     if not dry_run:
-        s.need("shadeform_api_key", "hf_token", "hf_repo")
-    api, hub = clients(s)
-    agreed = yes or all((s.cloud, s.region, s.instance_type))
+        settings.need("shadeform_api_key", "hf_token", "hf_repo")
+    api, hub = clients(settings)
+    agreed = yes or all((settings.cloud, settings.region, settings.instance_type))
     offers, unseen = (
-        offers_to_show(s, api, all_configs, sort)
+        offers_to_show(settings, api, all_configs, sort)
         if dry_run
-        else (find_offers(s, api, all_configs, sort), None)
+        else (find_offers(settings, api, all_configs, sort), None)
     )
-    offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
+    offer = offers[0] if dry_run or agreed else ask_offer(offers, settings, sort)
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
     ledger = Ledger(nanolan_home())
     prepared = prepare(
-        s,
+        settings,
         offer,
         ledger.owner if not dry_run else "0" * 8,
         hub,
         api.instances if api else None,
-        rehearsal=rehearsal_of(s),
+        rehearsal=rehearsal_of(settings),
         keep_old=keep_old,
         earlier=ledger.entries(),
-        really=yes_really,
+        yes_really=yes_really,
     )
     prepared.checks[:0] = [unseen] if unseen else []
     words = typed(flags, all_configs, sort, keep_old, yes_really)
@@ -98,12 +98,14 @@ def launch(
         say(check.line())
     say(f"Bill: {prepared.bill()}.")
     if dry_run:
-        return show_dry_run(prepared, s, words, as_json)
+        return show_dry_run(prepared, settings, words, as_json)
     refuse_failed(prepared)
     consent(agreed, prepared)
     assert api and hub  # noqa: S101  # `need` has seen to it
-    rules = rules_of(prepared, s, yes, agreed, not no_wait, words)
-    return show_launched(rent_one(prepared, offers, s, api, hub, ledger, say, rules), as_json)
+    policy = failover_policy(prepared, settings, yes, agreed, not no_wait, words)
+    return show_launched(
+        rent_with_failover(prepared, offers, settings, api, hub, ledger, say, policy), as_json
+    )
 
 
 def refuse_failed(prepared: Prepared) -> None:
@@ -131,9 +133,9 @@ def consent(given: bool, prepared: Prepared) -> None:
         raise NanolanError(NOT_AGREED)
 
 
-def rules_of(
-    p: Prepared,
-    s: Settings,
+def failover_policy(
+    prepared: Prepared,
+    settings: Settings,
     yes: bool,
     agreed: bool,
     wait: bool,
@@ -143,11 +145,17 @@ def rules_of(
     """How far a launch may go on by itself when its offer fails."""
     from nanolan.launch.failover import FailoverPolicy
 
-    price = max(p.offer.hourly_cents, s.max_price or 0) if yes else p.offer.hourly_cents
-    bill = p.plan.limit_cents if agreed else p.worst_cents  # the question named the worst case
+    price = (
+        max(prepared.offer.hourly_cents, settings.max_price or 0)
+        if yes
+        else prepared.offer.hourly_cents
+    )
+    bill = (
+        prepared.plan.limit_cents if agreed else prepared.worst_cents
+    )  # the question named the worst case
     ask = ask_dearer if sys.stdin.isatty() and not yes else None
     return FailoverPolicy(
-        s.failover,
+        settings.failover,
         price,
         bill,
         ask,
@@ -157,18 +165,22 @@ def rules_of(
     )
 
 
-def ask_dearer(p: Prepared) -> bool:
+def ask_dearer(prepared: Prepared) -> bool:
     """Whether an offer above the price agreed to may be rented instead."""
     return click.confirm(
-        f"Rent {p.offer.where} instead, ${p.offer.hourly_cents / 100:.2f}/h, for at most "
-        f"${p.worst_cents / 100:.2f}?",
+        f"Rent {prepared.offer.where} instead, ${prepared.offer.hourly_cents / 100:.2f}/h, for at most "
+        f"${prepared.worst_cents / 100:.2f}?",
         default=False,
         err=True,
     )
 
 
 def show_dry_run(
-    prepared: Prepared, s: Settings, words: list[str], as_json: bool, command: str = "just launch"
+    prepared: Prepared,
+    settings: Settings,
+    words: list[str],
+    as_json: bool,
+    command: str = "just launch",
 ) -> int:
     """The request that would be sent, without secrets; exit code 4 when a check failed."""
     import json
@@ -176,11 +188,13 @@ def show_dry_run(
 
     from nanolan.launch.request import box_secrets, create_body, startup_script
 
-    script = startup_script(prepared.plan, box_secrets(s), "REVISION")
+    script = startup_script(prepared.plan, box_secrets(settings), "REVISION")
     body = create_body(
-        prepared.plan, script, "(the id of your SSH_PUBLIC_KEY)" if s.ssh_public_key else None
+        prepared.plan,
+        script,
+        "(the id of your SSH_PUBLIC_KEY)" if settings.ssh_public_key else None,
     )
-    count = len(box_secrets(s))
+    count = len(box_secrets(settings))
     body["launch_configuration"]["script_configuration"]["base64_script"] = (
         f"*** ({len(script):,} bytes, {(len(script) + 2) // 3 * 4:,} in base64: boot.sh, rescue.py, what the plan needs there, "
         f"{count} secret{'s' * (count != 1)})"
@@ -246,24 +260,26 @@ def show_launched(launched: Launched, as_json: bool) -> int:
     return 0
 
 
-def summary(p: Prepared) -> dict[str, Any]:
+def summary(prepared: Prepared) -> dict[str, Any]:
     """What both --json outputs share; money in dollars as text, unknown is null."""
     cost = {
-        name: f"{getattr(p.expected, f'{name}_cents') / 100:.2f}" if p.expected else None
+        name: f"{getattr(prepared.expected, f'{name}_cents') / 100:.2f}"
+        if prepared.expected
+        else None
         for name in ("low", "likely", "high")
     }
     return {
         "schema_version": 1,
-        "run_id": p.plan.run_id,
-        "name": p.plan.instance_name,
-        "phases": list(p.plan.phases),
-        "offer": vars(p.offer),
-        "limit_usd": f"{p.plan.limit_cents / 100:.2f}",
-        "worst_case_usd": f"{p.worst_cents / 100:.2f}",
+        "run_id": prepared.plan.run_id,
+        "name": prepared.plan.instance_name,
+        "phases": list(prepared.plan.phases),
+        "offer": vars(prepared.offer),
+        "limit_usd": f"{prepared.plan.limit_cents / 100:.2f}",
+        "worst_case_usd": f"{prepared.worst_cents / 100:.2f}",
         "expected_usd": cost["likely"],
         "expected_range_usd": [cost["low"], cost["high"]],
-        "deadline": p.plan.deadline,
-        "run_folder": f"{p.plan.runs_repo}/{p.plan.folder}",
+        "deadline": prepared.plan.deadline,
+        "run_folder": f"{prepared.plan.runs_repo}/{prepared.plan.folder}",
     }
 
 
@@ -272,7 +288,7 @@ def typed(
     all_configs: bool,
     sort: str,
     keep_old: bool = False,
-    really: bool = False,
+    yes_really: bool = False,
 ) -> list[str]:
     """The options of this command as words for the next one; never a secret."""
     from nanolan.settings.settings import TABLE
@@ -287,7 +303,7 @@ def typed(
         + ["--all-configs"] * all_configs
         + ["--sort=total"] * (sort == "total")
         + ["--keep-old"] * keep_old
-        + ["--yes-really"] * really
+        + ["--yes-really"] * yes_really
     )
 
 

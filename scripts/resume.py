@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from launch import (
     consent,
+    failover_policy,
     refuse_failed,
     rehearsal_of,
-    rules_of,
     show_dry_run,
     show_launched,
     typed,
@@ -109,7 +109,7 @@ def resume(
     **flags: Any,
 ) -> int:
     """Rent a machine that goes on with RUN (the newest if none is named) where it ended."""
-    from nanolan.launch.failover import rent_one
+    from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.prepare import prepare
     from nanolan.manage.resume import attempts, settings_of
     from nanolan.run.ledger import Ledger, nanolan_home
@@ -150,9 +150,9 @@ def resume(
         return show_dry_run(prepared, s, words, as_json, command)
     refuse_failed(prepared)
     consent(agreed, prepared)
-    rules = rules_of(prepared, s, yes, agreed, not no_wait, words, command)
+    policy = failover_policy(prepared, s, yes, agreed, not no_wait, words, command)
     return show_launched(
-        rent_one(prepared, offers, s, api, hub, ledger, say, rules, before=past), as_json
+        rent_with_failover(prepared, offers, s, api, hub, ledger, say, policy, before=past), as_json
     )
 
 

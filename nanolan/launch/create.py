@@ -1,4 +1,4 @@
-"""Creating a run's machine: a last look, the intent in the ledger, the create, its id. One launch of this laptop at a time."""
+"""Creates a run's instance: last check, intent in the ledger, create, id. One create at a time on this laptop."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from nanolan.times import now_utc
 def create(
     api: Shadeform, body: dict[str, Any], entry: Entry, ledger: Ledger, say: Callable[[str], None]
 ) -> tuple[Entry, bool]:
-    """(the entry with its instance, whether Ctrl-C came). The ledger has the intent first, or nothing is rented."""
+    """(the entry with its instance, whether Ctrl-C was pressed). Nothing is rented unless the ledger has stored the intent."""
     ledger.put(entry)
     try:
         instance_id, interrupted = create_once(api, body, entry.plan, say=say)
-    except MayBeBilling:  # the entry stays as it is: nobody knows
+    except MayBeBilling:  # unknown, so the entry stays open
         raise
     except NanolanError as e:
         ledger.note(structs.replace(entry, gone=True, note=f"{REFUSED}: {e}"), say)
@@ -42,34 +42,39 @@ def create(
     return entry, interrupted
 
 
-def stopped(plan: Plan) -> RunFailed:
-    """The end of a launch that somebody stopped from elsewhere."""
+def stopped_error(plan: Plan) -> RunFailed:
+    """The error of a launch that was stopped from another process."""
     return RunFailed(
-        f"run {plan.run_id} was {STOPPED_BY_USER}; nothing of it bills, and no machine was rented after that"
+        f"run {plan.run_id} was {STOPPED_BY_USER}; none of its instances bills, and no other one was rented"
     )
 
 
-def last_look(api: Shadeform, ledger: Ledger, plan: Plan, say: Callable[[str], None]) -> None:
-    """Right before a create, which nobody else on this laptop sends meanwhile: the run was not stopped, and no other run writes
-    its folders, be it listed or not."""
+def check_before_create(
+    api: Shadeform, ledger: Ledger, plan: Plan, say: Callable[[str], None]
+) -> None:
+    """Raise unless the run was not stopped and no other run, listed or not, writes its folders.
+
+    Called under the create lock, so no other launch on this laptop creates meanwhile."""
     if ledger.stop_asked(plan.run_id):
         for entry in (
             e for e in ledger.readable()[0] if e.plan.run_id == plan.run_id
-        ):  # of the attempt before
+        ):  # the previous attempt
             ledger.note(structs.replace(entry, note=STOPPED_BY_USER), say)
-        raise stopped(plan)
+        raise stopped_error(plan)
     try:
         listed = api.instances()
     except (ApiProblem, AuthProblem) as e:
         raise PreflightFailed(
-            f"whether another run writes the same folder cannot be seen ({e}); nothing was rented"
+            f"cannot check whether another run writes the same folder ({e}); nothing was rented"
         ) from None
     check = check_outputs(listed, output_tags(plan))
     if check.ok is False:
         raise PreflightFailed(f"{check.text}; nothing was rented")
     for other in ledger.readable()[0]:
         same = (
-            "" if other.gone or other.plan.run_id == plan.run_id else _same_folder(other.plan, plan)
+            ""
+            if other.gone or other.plan.run_id == plan.run_id
+            else _shared_folder(other.plan, plan)
         )
         if same and not presence(api.info, other, listed, now_utc()).gone:
             raise PreflightFailed(
@@ -78,8 +83,8 @@ def last_look(api: Shadeform, ledger: Ledger, plan: Plan, say: Callable[[str], N
             )
 
 
-def _same_folder(one: Plan, other: Plan) -> str:
-    """A folder on the Hub that both write, or ""."""
+def _shared_folder(one: Plan, other: Plan) -> str:
+    """A Hub folder that both runs write, or ""."""
     if one.hf_endpoint != other.hf_endpoint:
         return ""
     theirs = {t.lower() for t in output_tags(one)}

@@ -1,6 +1,6 @@
-"""The checks before anything is rented, and what they find out: the pinned inputs of the plan.
+"""The checks before anything is rented. They also find the pinned inputs of the plan.
 
-Each check is one line of the checklist; all of them run, also when an earlier one failed.
+Each check is one line of the checklist; all of them run, even if an earlier one failed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
 
-WALLET_CENTS = 500  # Shadeform rents nothing to a wallet with less
+WALLET_CENTS = 500  # the minimum balance to rent anything at Shadeform
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Findings:
     inputs: tuple[Pinned, ...] = ()
     datasets: tuple[Pinned, ...] = ()
     public: bool = False
-    hf_repo: str | None = None  # by their names on the Hub
+    hf_repo: str | None = None  # as the Hub spells it
     runs_repo: str | None = None
     size: ModelSize | None = None  # of the input checkpoint
 
@@ -60,30 +60,40 @@ class Findings:
         return [c for c in self.checks if c.ok is False]
 
 
-def look_at_hub(hub: Hub, s: Settings) -> Findings:
-    """Write access, input checkpoint, tokenizer, identity data and data sets: checked and pinned, all at once."""
+def check_hub(hub: Hub, settings: Settings) -> Findings:
+    """Check write access, input checkpoint, tokenizer, identity data and data sets concurrently, and pin the inputs."""
     found = Findings()
-    wanted = data_files(s.phases, s.eval != "none", s.humaneval)
+    wanted = data_files(settings.phases, settings.eval != "none", settings.humaneval)
     with ThreadPoolExecutor(8) as pool:
-        writes = {r: pool.submit(hub.check_write, r) for r in {s.hf_repo, s.runs_repo or s.hf_repo}}
-        model = pool.submit(hub.tree, s.hf_repo)
-        runs = pool.submit(hub.tree, s.runs_repo) if s.runs_repo not in (None, s.hf_repo) else model
+        writes = {
+            r: pool.submit(hub.check_write, r)
+            for r in {settings.hf_repo, settings.runs_repo or settings.hf_repo}
+        }
+        model = pool.submit(hub.tree, settings.hf_repo)
+        runs = (
+            pool.submit(hub.tree, settings.runs_repo)
+            if settings.runs_repo not in (None, settings.hf_repo)
+            else model
+        )
         data = {r: pool.submit(pin_dataset, hub, r, globs) for r, globs in wanted.items()}
         for repo, answer in writes.items():
-            _value(found, "Hub token", answer.result, f"may write {repo}")
-        tree = _value(found, "Hub repo", model.result)
+            _result(found, "Hub token", answer.result, f"may write {repo}")
+        tree = _result(found, "Hub repo", model.result)
         if tree is not None:
-            _look_at_model(found, hub, tree, s)
-        runs_tree = tree if runs is model else _value(found, "runs repo", runs.result)
+            _check_model(found, hub, tree, settings)
+        runs_tree = tree if runs is model else _result(found, "runs repo", runs.result)
         if tree and runs_tree:
             found.hf_repo, found.runs_repo = tree.repo, runs_tree.repo
             other = other_names(
-                {"HF_REPO": (s.hf_repo, tree.repo), "RUNS_REPO": (s.runs_repo, runs_tree.repo)}
+                {
+                    "HF_REPO": (settings.hf_repo, tree.repo),
+                    "RUNS_REPO": (settings.runs_repo, runs_tree.repo),
+                }
             )
             found.checks += [Check("repo name", None, text) for text in other]
             found.public = not (tree.private and runs_tree.private)
-            found.checks += privacy(tree, runs_tree)
-        pins = [_value(found, f"data set {repo}", answer.result) for repo, answer in data.items()]
+            found.checks += _check_privacy(tree, runs_tree)
+        pins = [_result(found, f"data set {repo}", answer.result) for repo, answer in data.items()]
         found.datasets = tuple(p for p in pins if p)
     if found.datasets and len(found.datasets) == len(wanted):
         size = sum(d.size for d in found.datasets) / 1e6
@@ -97,19 +107,19 @@ def look_at_hub(hub: Hub, s: Settings) -> Findings:
     return found
 
 
-def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
-    """The input checkpoint, the tokenizer and the identity data of HF_REPO, pinned and looked into at the same time."""
-    folder = f"{PHASES[s.phases[0]].input_dir}/{s.model_tag}"
+def _check_model(found: Findings, hub: Hub, tree: Tree, settings: Settings) -> None:
+    """Pin and check the input checkpoint, the tokenizer and the identity data of HF_REPO concurrently."""
+    folder = f"{PHASES[settings.phases[0]].input_dir}/{settings.model_tag}"
     checkpoint, tokenizer = (
         start_thread(lambda: pin_checkpoint(hub, tree, folder)),
         start_thread(lambda: _pin_tokenizer(hub, tree)),
     )
-    identity = start_thread(lambda: _pin_identity(hub, tree, s))
-    model = _value(found, "input checkpoint", checkpoint.result)
-    tokens = _value(found, "tokenizer", tokenizer.result)
-    who = _value(found, "identity data", identity.result)
+    identity = start_thread(lambda: _pin_identity(hub, tree, settings))
+    model = _result(found, "input checkpoint", checkpoint.result)
+    tokens = _result(found, "tokenizer", tokenizer.result)
+    conversations = _result(found, "identity data", identity.result)
     if model and tokens:
-        _value(found, "tokenizer", lambda: check_together(model[1], tokens[1], folder))
+        _result(found, "tokenizer", lambda: check_together(model[1], tokens[1], folder))
     if model:
         found.size = model[1].size
         found.checks.append(
@@ -117,43 +127,43 @@ def _look_at_model(found: Findings, hub: Hub, tree: Tree, s: Settings) -> None:
                 "input checkpoint",
                 True,
                 f"{folder} ({model[0].size / 1e6:,.0f} MB, "
-                f"{'proven' if model[0].proven else 'unproven: no manifest, taken by size and hash'})",
+                f"{'proven' if model[0].proven else 'unproven: no manifest, pinned by size and hash'})",
             )
         )
-    if who is None and (s.no_identity or IDENTITY_FILE not in tree.files):
-        found.checks.append(check_identity(s, IDENTITY_FILE in tree.files, tree.repo))
-    found.inputs = tuple(pin[0] for pin in (model, tokens, who) if pin)
+    if conversations is None and (settings.no_identity or IDENTITY_FILE not in tree.files):
+        found.checks.append(_check_identity(settings, IDENTITY_FILE in tree.files, tree.repo))
+    found.inputs = tuple(pin[0] for pin in (model, tokens, conversations) if pin)
 
 
-def _pin_identity(hub: Hub, tree: Tree, s: Settings) -> tuple[Pinned, InputFacts] | None:
-    """The identity conversations; None where there are none, or none are wanted."""
-    if IDENTITY_FILE not in tree.files or s.no_identity:
+def _pin_identity(hub: Hub, tree: Tree, settings: Settings) -> tuple[Pinned, InputFacts] | None:
+    """The identity conversations; None if the repo has none or the settings exclude them."""
+    if IDENTITY_FILE not in tree.files or settings.no_identity:
         return None
     pin = tree.pin([IDENTITY_FILE])
-    return pin, inspect_identity(hub, pin) if reads_identity(s) else InputFacts("not read")
+    return pin, inspect_identity(hub, pin) if reads_identity(settings) else InputFacts("not read")
 
 
-def check_identity(s: Settings, there: bool, repo: str) -> Check:
-    """The identity file is needed by mid; sft goes on without it, and all go on if that is asked for."""
-    if s.no_identity:
+def _check_identity(settings: Settings, there: bool, repo: str) -> Check:
+    """Without the identity file mid fails, and sft continues; with --no-identity every phase continues."""
+    if settings.no_identity:
         return Check(
             "identity data",
             None,
-            f"{'left out' if there else 'none'}, as asked: the model will not learn who it is",
+            f"{'left out' if there else 'none'} (--no-identity): the model will not learn its name and creator",
         )
     text = f"no {IDENTITY_FILE} in {repo}"
-    if "mid" not in s.phases:
-        return Check("identity data", None, f"{text}: training goes on without it")
+    if "mid" not in settings.phases:
+        return Check("identity data", None, f"{text}: training continues without it")
     return Check(
         "identity data",
         False,
         f"{text}. Write one: just identity name=... creator=..., then: just upload data; "
-        f"or go without: --no-identity",
+        f"or train without it: --no-identity",
     )
 
 
-def privacy(model: Tree, runs: Tree) -> list[Check]:
-    """What of this run everybody will see, if anything."""
+def _check_privacy(model: Tree, runs: Tree) -> list[Check]:
+    """A notice for each public repo: which parts of the run will be public."""
     what = {model.repo: ["checkpoints"]}
     what.setdefault(runs.repo, []).extend(["logs", "plan", "code"])
     hint = "; RUNS_REPO=owner/private-repo keeps logs, plan and code private"
@@ -161,15 +171,15 @@ def privacy(model: Tree, runs: Tree) -> list[Check]:
         Check(
             "privacy",
             None,
-            f"{t.repo} is PUBLIC: {', '.join(what[t.repo])} of this run will be too{hint * (t is runs)}",
+            f"{tree.repo} is PUBLIC: {', '.join(what[tree.repo])} of this run will be too{hint * (tree is runs)}",
         )
-        for t in ([model] if runs is model else [model, runs])
-        if not t.private
+        for tree in ([model] if runs is model else [model, runs])
+        if not tree.private
     ]
 
 
 def check_memory(size: ModelSize, gpu: str, vram_gb: int) -> Check:
-    """Whether the phases' rows of 2,048 tokens fit the offer's GPUs, so that nobody rents one that is too small."""
+    """Whether the phases' rows of 2,048 tokens fit the memory of the offer's GPUs."""
     try:
         rows = micro_batch(size, SEQUENCE_LEN, vram_gb)
     except UsageProblem as e:
@@ -194,37 +204,33 @@ def _pin_tokenizer(hub: Hub, tree: Tree) -> tuple[Pinned, InputFacts]:
 
 
 def check_money(
-    limit_cents: int, hourly_cents: int, expected: Forecast | None, really: bool = False
+    limit_cents: int, hourly_cents: int, expected: Forecast | None, yes_really: bool = False
 ) -> Check:
-    """What may be spent before saving begins must be more than the run should cost; `really` takes any limit, and is noted."""
+    """The soft limit must be above the likely cost of the run; `yes_really` accepts any limit, with a note."""
     soft = soft_limit_cents(limit_cents, hourly_cents)
     likely, high = (expected.likely_cents, expected.high_cents) if expected else (0, 0)
     text = (
         f"{dollars(limit_cents)}, {dollars(limit_cents - soft)} of it kept for saving; the run: "
-        + (
-            expected.text()
-            if expected
-            else "no figure for this GPU, so the cost cannot be foretold"
-        )
+        + (expected.text() if expected else "no figures for this GPU, so there is no forecast")
     )
     if soft <= likely:
         least = limit_for(high, hourly_cents)
         hint = f"spend-limit={least}" if least else "another offer"
-        return _not_without("spend limit", f"{text}; it would be cut off", hint, really)
+        return _unless_yes_really("spend limit", f"{text}; it would be cut off", hint, yes_really)
     if limit_cents > ASK_AGAIN_CENTS:
-        return _not_without(
+        return _unless_yes_really(
             "spend limit",
-            f"{text}; above {dollars(ASK_AGAIN_CENTS)} it is asked for twice",
+            f"{text}; limits above {dollars(ASK_AGAIN_CENTS)} must be confirmed",
             "",
-            really,
+            yes_really,
         )
     return Check("spend limit", True if expected else None, text)
 
 
 def check_time(
-    max_duration_s: int | None, expected: Forecast | None, really: bool = False
+    max_duration_s: int | None, expected: Forecast | None, yes_really: bool = False
 ) -> list[Check]:
-    """The same of --max-duration, if it is given."""
+    """The same check for --max-duration, if it is given."""
     if max_duration_s is None:
         return []
     likely_s, high_s = (expected.seconds.likely, expected.seconds.high) if expected else (0.0, 0.0)
@@ -234,19 +240,21 @@ def check_time(
     )
     if soft_life_s(max_duration_s) <= likely_s:
         hint = f"max-duration={(high_s + kept_s) // 60 + 1:.0f}m"
-        return [_not_without("max duration", f"{text}; it would be cut off", hint, really)]
+        return [
+            _unless_yes_really("max duration", f"{text}; it would be cut off", hint, yes_really)
+        ]
     return [Check("max duration", True if expected else None, text)]
 
 
-def _not_without(name: str, text: str, hint: str, really: bool) -> Check:
+def _unless_yes_really(name: str, text: str, hint: str, yes_really: bool) -> Check:
     """A check that fails unless --yes-really was given, which is noted."""
-    if really:
-        return Check(name, None, f"{text}; taken all the same: --yes-really")
+    if yes_really:
+        return Check(name, None, f"{text}; accepted by --yes-really")
     return Check(name, False, f"{text}. Try: {' or '.join(filter(None, (hint, '--yes-really')))}")
 
 
 def wallet_hint(expected_cents: int | None) -> Check:
-    """The API does not show the wallet; say what must be in it."""
+    """State what the wallet must hold; the API does not show its balance."""
     need = max(WALLET_CENTS, expected_cents or 0)
     return Check(
         "wallet",
@@ -255,30 +263,31 @@ def wallet_hint(expected_cents: int | None) -> Check:
     )
 
 
-def check_box_key(s: Settings, instances: Callable[[], list[Instance]] | None) -> Check:
-    """Which Shadeform key goes to the machine; a second one must be of the same account, or the machine could not delete itself."""
-    name, second = "key on the machine", s.shadeform_api_key_box
-    if not s.self_delete:
+def check_box_key(settings: Settings, instances: Callable[[], list[Instance]] | None) -> Check:
+    """Which Shadeform key goes to the box; a second one must belong to the same account, or the box cannot delete itself."""
+    name = "key on the machine"
+    second = settings.shadeform_api_key_box
+    if not settings.self_delete:
         return Check(
             name,
             None,
-            "none (self-delete=off): it cannot delete itself. Have it deleted: just guard, on a machine that "
-            "stays on; else the provider does at its date",
+            "none (self-delete=off): the instance cannot delete itself. Run just guard on a machine that stays on, "
+            "or the instance bills until the provider deletes it at its date",
         )
     if second is None:
         return Check(
             name,
             None,
-            "your SHADEFORM_API_KEY, so that it can delete itself; the guide has other ways",
+            "your SHADEFORM_API_KEY, so that the box can delete itself; the guide shows alternatives",
         )
-    if second == s.shadeform_api_key:
+    if second == settings.shadeform_api_key:
         return Check(
             name,
             False,
             "SHADEFORM_API_KEY_BOX is the same key as SHADEFORM_API_KEY. Make a second one, or leave it out",
         )
     try:
-        seen = {i.id for i in Shadeform(second, s.shadeform_api).instances()}
+        seen = {i.id for i in Shadeform(second, settings.shadeform_api).instances()}
         missing = {i.id for i in instances() if i.billing} - seen if instances else set()
     except AuthProblem:
         return Check(
@@ -287,22 +296,22 @@ def check_box_key(s: Settings, instances: Callable[[], list[Instance]] | None) -
             "Shadeform refused SHADEFORM_API_KEY_BOX: make another one, or leave it out",
         )
     except NanolanError as e:
-        return Check(name, False, f"SHADEFORM_API_KEY_BOX could not be tried: {e}")
+        return Check(name, False, f"SHADEFORM_API_KEY_BOX could not be checked: {e}")
     if missing:
         return Check(
             name,
             False,
-            f"SHADEFORM_API_KEY_BOX does not see instance {min(missing)}: it is of another account",
+            f"SHADEFORM_API_KEY_BOX does not see instance {min(missing)}: it belongs to another account",
         )
     return Check(
         name,
         True,
-        "your second one, SHADEFORM_API_KEY_BOX; it works. Revoke it after the run if you like",
+        "your second key, SHADEFORM_API_KEY_BOX; it works. You may revoke it after the run",
     )
 
 
 def check_outputs(instances: list[Instance], out_tags: list[str]) -> Check:
-    """No live instance may be writing the folder that this run will write; the Hub knows a repo by any letter case."""
+    """No live instance may write this run's output folder; letter case does not distinguish repos on the Hub."""
     mine = {t.lower(): t for t in out_tags}
     for i in instances:
         clash = sorted(mine[t.lower()] for t in i.tags if t.lower() in mine)
@@ -316,10 +325,10 @@ def check_outputs(instances: list[Instance], out_tags: list[str]) -> Check:
     return Check("output folder", True, ", ".join(t.partition("=")[2] for t in out_tags))
 
 
-def _value(found: Findings, name: str, look: Callable[[], Any], good: str = "") -> Any:
-    """`look()`, or None with a failed check; `good` is the text of a check that passed."""
+def _result(found: Findings, name: str, read: Callable[[], Any], good: str = "") -> Any:
+    """`read()`, or None with a failed check; `good` is the text of a passed check."""
     try:
-        value = look()
+        value = read()
         if good:
             found.checks.append(Check(name, True, good))
         return value

@@ -1,4 +1,4 @@
-"""Preparing a launch: every check, the plan, and the bill to agree to. Nothing is uploaded or rented here."""
+"""Prepares a launch: all checks, the plan, and the bill to agree to. Uploads and rents nothing."""
 
 from __future__ import annotations
 
@@ -13,20 +13,16 @@ from nanolan.checklist import Check
 from nanolan.code.check import code_here
 from nanolan.cost.budget import keyless_life_s, life_s, worst_case_cents
 from nanolan.cost.forecast import Forecast, forecaster, usual, work_of
-from nanolan.errors import (
-    AuthProblem,
-    NanolanError,
-    UsageProblem,
-)
+from nanolan.errors import AuthProblem, NanolanError, UsageProblem
 from nanolan.hub.client import Hub
 from nanolan.launch.preflight import (
     Findings,
     check_box_key,
+    check_hub,
     check_memory,
     check_money,
     check_outputs,
     check_time,
-    look_at_hub,
     wallet_hint,
 )
 from nanolan.launch.request import output_tags
@@ -39,9 +35,9 @@ from nanolan.shadeform.offers import Offer
 from nanolan.shadeform.ssh_key import own_key
 from nanolan.times import iso, now_utc, parse_time
 
-LOSS_CENTS = 500  # of training that may be lost with a machine
-# Fields of a plan that follow from its offer and its clock: new for each attempt, the rest stays
-OF_THE_MACHINE = (
+LOSS_CENTS = 500  # training that may be lost with an instance
+# Fields of a plan that depend on its offer and its start: new for each attempt, the rest stays
+PER_ATTEMPT = (
     "created_at",
     "deadline",
     "limit_cents",
@@ -54,7 +50,7 @@ OF_THE_MACHINE = (
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What differs in a rehearsal; refused unless both addresses are loopback."""
+    """What differs in a rehearsal, which is only allowed if both addresses are loopback."""
 
     recipe: dict[str, int | float | dict[str, int | float]]
     trainer: str = "nanolan.train"
@@ -64,38 +60,38 @@ class Rehearsal:
     watch_s: dict[str, float] = field(default_factory=dict)
     usual: dict[str, float] = field(default_factory=dict)
     usual_runs: int = 0
-    boot_s: float = 600.0  # how long a machine may be silent
+    boot_s: float = 600.0  # allowed seconds without a heartbeat
 
 
 @dataclass(frozen=True)
 class OfferEstimate:
-    """What is known of a run on one offer before it is rented."""
+    """The forecast and the checks of a run on one offer."""
 
-    expected: Forecast | None = None  # None: no figure for this GPU
+    expected: Forecast | None = None  # None: no figures for this GPU
     usual: dict[str, Any] = field(
         default_factory=dict
-    )  # fields of the plan: what earlier runs measured there
+    )  # fields of the plan: what earlier runs measured on such an offer
     checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan with the checks behind it, ready to be agreed to."""
+    """A plan and its checks, ready for the user's consent."""
 
     plan: Plan
     offer: Offer
     checks: list[Check]
-    bundle: bytes  # empty: it is in the run folder already
+    bundle: bytes  # empty: already in the run folder
     public: bool
-    here: OfferEstimate = OfferEstimate()
-    there: Callable[[Offer, int], OfferEstimate] = lambda offer, limit_cents: (
+    estimate: OfferEstimate = OfferEstimate()
+    estimate_on: Callable[[Offer, int], OfferEstimate] = lambda offer, limit_cents: (
         OfferEstimate()
-    )  # on another offer, with that limit in cents
+    )  # (another offer, limit in cents) -> its estimate
     rehearsal: Rehearsal | None = None
 
     @property
     def expected(self) -> Forecast | None:
-        return self.here.expected
+        return self.estimate.expected
 
     @property
     def failed(self) -> list[Check]:
@@ -112,7 +108,7 @@ class Prepared:
         )
 
     def bill(self) -> str:
-        """What it should cost, and what it can cost at most."""
+        """The forecast and the worst case."""
         expected = self.expected.text() if self.expected else "expected cost unknown for this GPU"
         worst = f"{expected}; at worst {dollars(self.worst_cents)} in {self.life_s / 3600:.1f} h, then the provider deletes it"
         if self.plan.self_delete:
@@ -121,7 +117,7 @@ class Prepared:
 
 
 def prepare(
-    s: Settings,
+    settings: Settings,
     offer: Offer,
     owner: str,
     hub: Hub | None,
@@ -130,59 +126,65 @@ def prepare(
     rehearsal: Rehearsal | None = None,
     keep_old: bool = False,
     earlier: Iterable[Entry] = (),
-    really: bool = False,
+    yes_really: bool = False,
 ) -> Prepared:
-    """Run every check and make the plan; `hub` and `instances` None mean that there is nothing to check with.
+    """Run every check and make the plan; without `hub` or `instances` their checks are skipped.
 
-    `earlier` are the ledger's runs, which teach the forecast; `really` takes limits that the forecast speaks against.
+    `earlier` are the ledger's runs, which improve the forecast; `yes_really` accepts limits below the forecast.
     """
     unset = [
-        name for name, value in (("HF_TOKEN", s.hf_token), ("HF_REPO", s.hf_repo)) if value is None
+        name
+        for name, value in (("HF_TOKEN", settings.hf_token), ("HF_REPO", settings.hf_repo))
+        if value is None
     ]
     found = (
-        look_at_hub(hub, s)
+        check_hub(hub, settings)
         if hub
         else Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
     )
     run_id = new_run_id()
     code, bundle, code_checks = code_here(run_id)
-    there = _survey(s, found, tuple(earlier), rehearsal, really)
-    here = there(offer, s.spend_limit)
+    estimate_on = _estimator(settings, found, tuple(earlier), rehearsal, yes_really)
+    estimate = estimate_on(offer, settings.spend_limit)
     plan = structs.replace(
-        make_plan(s, offer, owner, run_id, code, found, rehearsal, keep_old, here.expected),
-        **here.usual,
+        make_plan(
+            settings, offer, owner, run_id, code, found, rehearsal, keep_old, estimate.expected
+        ),
+        **estimate.usual,
     )
-    outputs = [_outputs(instances, plan)] if instances else []
-    key = [check_key(s.ssh_public_key)] if s.ssh_public_key else []
+    outputs = [_check_output_folder(instances, plan)] if instances else []
+    key = [check_ssh_key(settings.ssh_public_key)] if settings.ssh_public_key else []
     checks = [
         *found.checks,
-        *here.checks,
+        *estimate.checks,
         *outputs,
         *code_checks,
         *key,
-        check_box_key(s, instances),
+        check_box_key(settings, instances),
     ]
-    return Prepared(plan, offer, checks, bundle, found.public, here, there, rehearsal)
+    return Prepared(plan, offer, checks, bundle, found.public, estimate, estimate_on, rehearsal)
 
 
-def _survey(
-    s: Settings,
+def _estimator(
+    settings: Settings,
     found: Findings,
     earlier: tuple[Entry, ...],
     rehearsal: Rehearsal | None,
-    really: bool,
+    yes_really: bool,
 ) -> Callable[[Offer, int], OfferEstimate]:
-    """A function that says what is known of this run on an offer, with a limit in cents."""
+    """A function (offer, limit in cents) -> the estimate of this run on that offer."""
     size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
-    work = work_of(s, found.size.n_params if found.size else None, size_bytes or None)
-    foretell = forecaster(work, earlier)
-    learned = forecaster(replace(work, recipe=rehearsal.recipe), earlier) if rehearsal else foretell
+    work = work_of(settings, found.size.n_params if found.size else None, size_bytes or None)
+    general = forecaster(work, earlier)
+    of_recipe = (
+        forecaster(replace(work, recipe=rehearsal.recipe), earlier) if rehearsal else general
+    )
 
-    def there(offer: Offer, limit_cents: int) -> OfferEstimate:
-        expected = learned(offer) or foretell(offer)
+    def estimate(offer: Offer, limit_cents: int) -> OfferEstimate:
+        expected = of_recipe(offer) or general(offer)
         checks = [
-            check_money(limit_cents, offer.hourly_cents, expected, really),
-            *check_time(s.max_duration, expected, really),
+            check_money(limit_cents, offer.hourly_cents, expected, yes_really),
+            *check_time(settings.max_duration, expected, yes_really),
             wallet_hint(expected.likely_cents if expected else None),
         ]
         if rehearsal:
@@ -192,11 +194,11 @@ def _survey(
         figures, runs = usual(work, offer, earlier)
         return OfferEstimate(expected, {"usual": figures, "usual_runs": runs}, tuple(checks))
 
-    return there
+    return estimate
 
 
 def make_plan(
-    s: Settings,
+    settings: Settings,
     offer: Offer,
     owner: str,
     run_id: str,
@@ -206,56 +208,61 @@ def make_plan(
     keep_old: bool = False,
     expected: Forecast | None = None,
 ) -> Plan:
-    """The plan of a run on `offer`, with the provider's deadline worked out."""
+    """The plan of a run on `offer`, with the deadline for the provider."""
     now = now_utc()
-    life = (life_s if s.self_delete else keyless_life_s)(
-        s.spend_limit, offer.hourly_cents, expected.hours.high if expected else None, s.max_duration
+    life = (life_s if settings.self_delete else keyless_life_s)(
+        settings.spend_limit,
+        offer.hourly_cents,
+        expected.hours.high if expected else None,
+        settings.max_duration,
     )
     plan = Plan(
         run_id=run_id,
-        run_name=s.run_name,
+        run_name=settings.run_name,
         owner=owner,
         created_at=iso(now),
         deadline=iso(now + timedelta(seconds=life)),
-        limit_cents=s.spend_limit,
-        phases=s.phases,
-        model_tag=s.model_tag,
-        output_tag=s.output_tag or s.model_tag,
-        hf_repo=found.hf_repo or s.hf_repo or "none/none",
-        runs_repo=found.runs_repo or s.runs_repo or s.hf_repo or "none/none",
-        hf_endpoint=s.hf_endpoint,
-        shadeform_api=s.shadeform_api,
+        limit_cents=settings.spend_limit,
+        phases=settings.phases,
+        model_tag=settings.model_tag,
+        output_tag=settings.output_tag or settings.model_tag,
+        hf_repo=found.hf_repo or settings.hf_repo or "none/none",
+        runs_repo=found.runs_repo or settings.runs_repo or settings.hf_repo or "none/none",
+        hf_endpoint=settings.hf_endpoint,
+        shadeform_api=settings.shadeform_api,
         code=code,
         inputs=found.inputs,
         datasets=found.datasets,
         keep_old=keep_old,
-        offer=_rented(offer),
-        wandb_project=s.wandb_project,
-        wandb_base_url=s.wandb_base_url,
+        offer=_offer_in_plan(offer),
+        wandb_project=settings.wandb_project,
+        wandb_base_url=settings.wandb_base_url,
         processes=offer.num_gpus,
-        batch=s.batch,
-        evaluate=s.eval,
-        humaneval=s.humaneval,
-        identity=not s.no_identity,
-        save_minutes=s.save_minutes,
-        gate=s.gate,
-        probation_cents=s.probation_usd,
-        self_delete=s.self_delete,
+        batch=settings.batch,
+        evaluate=settings.eval,
+        humaneval=settings.humaneval,
+        identity=not settings.no_identity,
+        save_minutes=settings.save_minutes,
+        gate=settings.gate,
+        probation_cents=settings.probation_usd,
+        self_delete=settings.self_delete,
         public=found.public,
-        upload_minutes=s.upload_minutes or upload_minutes(offer.hourly_cents),
+        upload_minutes=settings.upload_minutes or upload_minutes(offer.hourly_cents),
         parameters=found.size.n_params if found.size else None,
         predicted=expected.predicted if expected else None,
     )
-    return _rehearsed(plan, s, rehearsal, expected) if rehearsal else plan
+    return _rehearsed(plan, settings, rehearsal, expected) if rehearsal else plan
 
 
-def _rehearsed(plan: Plan, s: Settings, rehearsal: Rehearsal, expected: Forecast | None) -> Plan:
+def _rehearsed(
+    plan: Plan, settings: Settings, rehearsal: Rehearsal, expected: Forecast | None
+) -> Plan:
     """`plan` with the changes of a rehearsal; UsageProblem unless both addresses are loopback."""
-    if not (is_loopback(s.shadeform_api) and is_loopback(s.hf_endpoint)):
+    if not (is_loopback(settings.shadeform_api) and is_loopback(settings.hf_endpoint)):
         raise UsageProblem(
-            "a rehearsal talks to this machine only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses"
+            "a rehearsal uses local services only; SHADEFORM_API and HF_ENDPOINT must be loopback addresses"
         )
-    # a forecast that no run of this kind taught is of the real model on GPUs
+    # without an earlier rehearsal of this recipe the forecast is for the real model on GPUs
     measured = expected is not None and expected.own
     return structs.replace(
         plan,
@@ -272,8 +279,8 @@ def _rehearsed(plan: Plan, s: Settings, rehearsal: Rehearsal, expected: Forecast
     )
 
 
-def _rented(offer: Offer) -> Rented:
-    """What the plan keeps of an offer."""
+def _offer_in_plan(offer: Offer) -> Rented:
+    """The part of an offer that the plan stores."""
     return Rented(
         offer.cloud,
         offer.region,
@@ -287,53 +294,57 @@ def _rented(offer: Offer) -> Rented:
 
 
 def upload_minutes(hourly_cents: int) -> float:
-    """Minutes between uploads of a state, so that losing the machine costs $5 of training at most; not under a minute."""
+    """Minutes between uploads of a state, so that losing the instance costs at most $5 of training; at least one minute."""
     return max(1.0, round(60 * LOSS_CENTS / max(hourly_cents, 1), 1))
 
 
-def next_attempt(p: Prepared, s: Settings, offer: Offer, limit_cents: int) -> Prepared:
-    """The next attempt at the same run, on another offer, with a fresh clock and what is left of the limit.
+def next_attempt(
+    prepared: Prepared, settings: Settings, offer: Offer, limit_cents: int
+) -> Prepared:
+    """The next attempt of the same run on another offer, with a new deadline and the rest of the limit.
 
-    Inputs and code stay as they were found and uploaded; the plan alone is made anew.
+    Inputs and uploaded code stay; only the plan is made again.
     """
-    old, here = p.plan, p.there(offer, limit_cents)
-    found = Findings([], old.inputs, old.datasets, p.public)
+    old, estimate = prepared.plan, prepared.estimate_on(offer, limit_cents)
+    found = Findings([], old.inputs, old.datasets, prepared.public)
     fresh = make_plan(
-        replace(s, spend_limit=limit_cents),
+        replace(settings, spend_limit=limit_cents),
         offer,
         old.owner,
         old.run_id,
         old.code,
         found,
-        p.rehearsal,
+        prepared.rehearsal,
         old.keep_old,
-        here.expected,
+        estimate.expected,
     )
-    changed = {name: getattr(fresh, name) for name in OF_THE_MACHINE} | here.usual
+    changed = {name: getattr(fresh, name) for name in PER_ATTEMPT} | estimate.usual
     return replace(
-        p,
+        prepared,
         plan=structs.replace(old, attempt=old.attempt + 1, **changed),
         offer=offer,
         bundle=b"",
-        here=here,
+        estimate=estimate,
     )
 
 
-def check_key(text: str) -> Check:
-    """The user's own SSH key, if it is one."""
+def check_ssh_key(text: str) -> Check:
+    """Whether SSH_PUBLIC_KEY is a public key."""
     try:
         key = own_key(text)
     except UsageProblem as e:
         return Check("SSH key", False, str(e))
     return Check(
-        "SSH key", True, f"yours ({key.private or key.kind}), uploaded if Shadeform has not got it"
+        "SSH key",
+        True,
+        f"yours ({key.private or key.kind}), uploaded if Shadeform does not have it",
     )
 
 
-def _outputs(instances: Callable[[], list[Instance]], plan: Plan) -> Check:
+def _check_output_folder(instances: Callable[[], list[Instance]], plan: Plan) -> Check:
     try:
         return check_outputs(instances(), output_tags(plan))
     except AuthProblem as e:
         return Check("Shadeform key", False, str(e))
     except NanolanError as e:
-        return Check("output folder", False, f"cannot see whether another run writes it: {e}")
+        return Check("output folder", False, f"cannot check whether another run writes it: {e}")

@@ -1,8 +1,8 @@
-"""Probation: from the read-back until the machine has proved itself, which is training.
+"""Waits until a rented instance trains (its probation), and deletes one that does not come up.
 
-The launcher looks at the machine and at what its box program tells in the run folder. A machine that does not come up is
-deleted, seen to be gone, and another offer may be tried. Nothing depends on this: a box that fails its own probation deletes
-itself, and the provider's limit holds whatever becomes of the laptop.
+The laptop polls the instance and the heartbeat in the run folder. A deletion is confirmed before another offer is tried.
+Money does not depend on this wait: a box that fails its own probation deletes itself, and the provider's limit holds while
+the laptop is off.
 """
 
 from __future__ import annotations
@@ -43,19 +43,21 @@ from nanolan.shadeform.models import GONE, Instance
 from nanolan.shadeform.offers import Offer
 from nanolan.times import steady
 
-POLL_S, POLL_HERE_S = 10.0, 0.5  # the second one on loopback
-SAY_S = 5 * 60.0  # a line at least that often
-LEAST_S, LEAST_OF_8_S = 15 * 60.0, 30 * 60.0  # of silence, before a machine is given up
-BLIND_S = 30 * 60.0  # of looks that fail, before the launcher is
-OF_PROBATION = {"boot_failed", "probation_failed"}  # reasons of a receipt
-WAITING, PROVED, FAILING = "waiting", "proved", "failing"
+POLL_S = 10.0
+POLL_LOOPBACK_S = 0.5
+REPORT_S = 5 * 60.0  # longest time between two lines of progress
+MIN_PATIENCE_S = 15 * 60.0  # without a heartbeat, before an instance is deleted
+MIN_PATIENCE_8_GPUS_S = 30 * 60.0
+BLIND_S = 30 * 60.0  # of failing requests, before the launch gives up
+PROBATION_REASONS = {"boot_failed", "probation_failed"}  # reasons of a receipt
+WAITING, READY, FAILING = "waiting", "proved", "failing"
 
 T = TypeVar("T", Progress, Receipt)
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """What one look showed; `instance` None: Shadeform neither knows nor lists it any more."""
+class Snapshot:
+    """The state of a run at one poll; `instance` is None when Shadeform no longer knows or lists it."""
 
     instance: Instance | None
     progress: Progress | None
@@ -71,73 +73,76 @@ class Sighting:
 
     @property
     def line(self) -> str:
-        told = (
+        heartbeat = (
             f"{self.progress.state} {self.progress.stage} {self.progress.message}"
             if self.progress
-            else "no word from it yet"
+            else "no heartbeat yet"
         )
-        return f"{self.status}: {' '.join(told.split())}"
+        return f"{self.status}: {' '.join(heartbeat.split())}"
 
 
 def patience_s(offer: Offer) -> float:
-    """How long a new machine may be silent: twice the time that its type needs to boot at most, and never little."""
-    return max(LEAST_OF_8_S if offer.num_gpus >= 8 else LEAST_S, 2.0 * (offer.boot_max_s or 0))
-
-
-def judge(seen: Sighting, silent_s: float, patience_s: float) -> tuple[str, str]:
-    """(WAITING, PROVED or FAILING, and why). `silent_s`: since the last word from the box."""
-    receipt, state = seen.receipt, seen.progress.state if seen.progress else ""
-    if receipt:
-        failed = receipt.verdict == FAILED and receipt.reason in OF_PROBATION
-        return (
-            (FAILING, f"{receipt.reason.replace('_', ' ')}: {receipt.message}")
-            if failed
-            else (PROVED, f"its run is over already: {receipt.verdict} {receipt.reason}".rstrip())
-        )
-    if state in ENDED:
-        return PROVED, f"its run is over already: {state}"
-    if state in {TRAINING, UPLOADING}:
-        return PROVED, f"it has proved itself: {state}"
-    if seen.instance is None or seen.instance.status in GONE:
-        return FAILING, f"it went away before it trained ({seen.status})"
-    if seen.instance.status == "error":
-        return FAILING, f"the provider says: {seen.status}"
-    if silent_s < patience_s:
-        return WAITING, ""
-    if state == STOPPING:
-        return PROVED, "it is ending its run by itself, and saves what there is"
-    return (
-        FAILING,
-        f"{'no further' if seen.progress else 'no'} word from it for {silent_s / 60:.0f} minutes ({seen.status})",
+    """Seconds without a heartbeat that a new instance gets: twice the longest boot of its type, at least 15 or 30 minutes."""
+    return max(
+        MIN_PATIENCE_8_GPUS_S if offer.num_gpus >= 8 else MIN_PATIENCE_S,
+        2.0 * (offer.boot_max_s or 0),
     )
 
 
-def is_over(seen: Sighting, plan: Plan) -> NanolanError | None:
-    """The error of a run that has ended already without a success, in the exit code that `just wait` would give."""
-    error = error_of(seen.receipt) if seen.receipt else None
-    told = seen.progress
-    if seen.receipt is None and told and told.state in ENDED - {SUCCEEDED}:
-        error = RunFailed(f"run {plan.run_id} {told.state}: {told.message}")
+def assess(snapshot: Snapshot, silent_s: float, patience_s: float) -> tuple[str, str]:
+    """(WAITING, READY or FAILING, and why). `silent_s`: seconds since the last heartbeat."""
+    receipt, state = snapshot.receipt, snapshot.progress.state if snapshot.progress else ""
+    if receipt:
+        failed = receipt.verdict == FAILED and receipt.reason in PROBATION_REASONS
+        return (
+            (FAILING, f"{receipt.reason.replace('_', ' ')}: {receipt.message}")
+            if failed
+            else (READY, f"the run has already ended: {receipt.verdict} {receipt.reason}".rstrip())
+        )
+    if state in ENDED:
+        return READY, f"the run has already ended: {state}"
+    if state in {TRAINING, UPLOADING}:
+        return READY, f"it is ready: {state}"
+    if snapshot.instance is None or snapshot.instance.status in GONE:
+        return FAILING, f"it disappeared before training ({snapshot.status})"
+    if snapshot.instance.status == "error":
+        return FAILING, f"the provider says: {snapshot.status}"
+    if silent_s < patience_s:
+        return WAITING, ""
+    if state == STOPPING:
+        return READY, "it is ending the run and saving its work"
+    return (
+        FAILING,
+        f"{'no further' if snapshot.progress else 'no'} heartbeat for {silent_s / 60:.0f} minutes ({snapshot.status})",
+    )
+
+
+def error_if_ended(snapshot: Snapshot, plan: Plan) -> NanolanError | None:
+    """The error, with the exit code of `just wait`, of a run that has already ended without success; else None."""
+    error = error_of(snapshot.receipt) if snapshot.receipt else None
+    progress = snapshot.progress
+    if snapshot.receipt is None and progress and progress.state in ENDED - {SUCCEEDED}:
+        error = RunFailed(f"run {plan.run_id} {progress.state}: {progress.message}")
     if error is None:
         return None
     money = (
         "it deletes itself"
         if plan.self_delete
-        else f"ITS MACHINE BILLS until it is deleted: just stop {plan.run_id}"
+        else f"ITS INSTANCE BILLS until it is deleted: just stop {plan.run_id}"
     )
     return type(error)(f"{error}; {money}. Why: just why {plan.run_id}")
 
 
-def look(api: Shadeform, hub: Hub, plan: Plan, instance_id: str) -> Sighting:
-    """The machine first, then what it told: whatever it leaves behind is there before it goes."""
+def take_snapshot(api: Shadeform, hub: Hub, plan: Plan, instance_id: str) -> Snapshot:
+    """Read the instance first, then its files: a box writes its last file before it deletes itself."""
     try:
         instance: Instance | None = api.info(instance_id)
     except NotFound:
         instance = next((i for i in api.instances() if i.id == instance_id), None)
-    return Sighting(
+    return Snapshot(
         instance,
-        _told(hub, plan, "progress.json", read_progress),
-        _told(hub, plan, "receipt.json", read_receipt),
+        _read_own(hub, plan, "progress.json", read_progress),
+        _read_own(hub, plan, "receipt.json", read_receipt),
     )
 
 
@@ -151,36 +156,36 @@ def wait_until_ready(
     say: Callable[[str], None],
     clock: Callable[[], float] = steady,
 ) -> None:
-    """Until the machine has proved itself. MachineFailed: it did not, and is seen to be deleted.
+    """Wait until the instance trains. MachineFailed: it did not, and its deletion is confirmed.
 
-    The clock goes on while a laptop sleeps, and nobody sets it; nothing is decided but on what was just seen.
+    `clock` is monotonic and runs on while the laptop sleeps; every decision rests on a fresh snapshot.
     """
-    say(f"waiting until it has proved itself; it may be silent for {patience_s / 60:.0f} minutes")
+    say(f"waiting until it trains, for up to {patience_s / 60:.0f} minutes without a heartbeat")
     try:
-        verdict, why, seen = _watch(api, hub, plan, instance, patience_s, say, clock)
+        verdict, why, snapshot = _watch(api, hub, plan, instance, patience_s, say, clock)
     except KeyboardInterrupt:
         say(
-            f"Ctrl-C or SIGTERM: no longer waiting, no other offer will be tried. {goes_on(instance.id, plan)}"
+            f"Ctrl-C or SIGTERM: no longer waiting, no other offer is tried. {goes_on(instance.id, plan)}"
         )
         raise
     except (ApiProblem, AuthProblem) as e:
         raise MayBeBilling(
-            f"the machine cannot be followed ({e}); {goes_on(instance.id, plan)}"
+            f"the instance cannot be monitored ({e}); {goes_on(instance.id, plan)}"
         ) from None
-    if verdict == PROVED:
+    if verdict == READY:
         return say(why)
     say(f"instance {instance.id} failed: {why}; deleting it")
     try:
-        gone = delete_and_confirm(api, seen, clock=clock)
+        gone = delete_and_confirm(api, snapshot, clock=clock)
     except KeyboardInterrupt:
         raise MayBeBilling(
-            f"Ctrl-C while instance {seen.id} ({dollars(seen.hourly_cents)}/h) was being deleted; it may still "
+            f"Ctrl-C while instance {snapshot.id} ({dollars(snapshot.hourly_cents)}/h) was being deleted; it may still "
             f"bill. Stop it: just stop {plan.run_id}"
         ) from None
     raise MachineFailed(
-        f"instance {seen.id} did not come up: {why}. It is deleted ({gone.seen})",
-        seen.id,
-        seen.cost_now_cents(),
+        f"instance {snapshot.id} did not come up: {why}. It is deleted ({gone.seen})",
+        snapshot.id,
+        snapshot.cost_now_cents(),
     )
 
 
@@ -193,42 +198,44 @@ def _watch(
     say: Callable[[str], None],
     clock: Callable[[], float],
 ) -> tuple[str, str, Instance]:
-    """(PROVED or FAILING, why, the machine as last seen); the error of a look when none has worked for BLIND_S."""
-    heard, said, blind_since = clock(), 0.0, None
-    word = line = ""
+    """(READY or FAILING, why, the instance as last seen). Raises the last error when every poll failed for BLIND_S."""
+    last_heard = clock()
+    last_said = 0.0
+    blind_since = None
+    last_update = last_line = ""
     while True:
         try:
-            seen, now = look(api, hub, plan, instance.id), clock()
-            instance = seen.instance or instance
-            if seen.progress and seen.progress.updated != word:
-                word, heard = seen.progress.updated, now
-            verdict, why = judge(seen, now - heard, patience_s)
+            snapshot, now = take_snapshot(api, hub, plan, instance.id), clock()
+            instance = snapshot.instance or instance
+            if snapshot.progress and snapshot.progress.updated != last_update:
+                last_update, last_heard = snapshot.progress.updated, now
+            verdict, why = assess(snapshot, now - last_heard, patience_s)
             if (
-                verdict == FAILING and not seen.receipt
-            ):  # no word and no sight of the folder are two things
+                verdict == FAILING and not snapshot.receipt
+            ):  # raises when the run folder cannot be read: then silence proves nothing
                 hub.read(plan.runs_repo, f"{plan.folder}/plan.json")
-            if verdict == PROVED and (error := is_over(seen, plan)):
+            if verdict == READY and (error := error_if_ended(snapshot, plan)):
                 raise error
             if verdict != WAITING:
                 return verdict, why, instance
             blind_since = None
-            if seen.line != line or now - said >= SAY_S:
-                line, said = seen.line, now
-                say(f"  {line}, {dollars(instance.cost_now_cents())} so far")
-        except ApiProblem as e:  # a look that failed is not an answer
+            if snapshot.line != last_line or now - last_said >= REPORT_S:
+                last_line, last_said = snapshot.line, now
+                say(f"  {last_line}, {dollars(instance.cost_now_cents())} so far")
+        except ApiProblem as e:  # a failed poll decides nothing
             blind_since = clock() if blind_since is None else blind_since
             if clock() - blind_since >= BLIND_S:
                 raise
-            if line != str(e):
-                line = str(e)
-                say(f"  cannot be seen now: {line}")
-        api.sleep(POLL_HERE_S if is_loopback(api.base) else POLL_S)
+            if last_line != str(e):
+                last_line = str(e)
+                say(f"  status unavailable: {last_line}")
+        api.sleep(POLL_LOOPBACK_S if is_loopback(api.base) else POLL_S)
 
 
-def _told(hub: Hub, plan: Plan, name: str, read: Callable[[bytes], T]) -> T | None:
-    """What this attempt left in that file; an earlier attempt's says nothing about this one."""
+def _read_own(hub: Hub, plan: Plan, name: str, read: Callable[[bytes], T]) -> T | None:
+    """The file of the run folder as this attempt wrote it; None if it is missing or an earlier attempt's."""
     try:
-        told = read(hub.read(plan.runs_repo, f"{plan.folder}/{name}"))
+        value = read(hub.read(plan.runs_repo, f"{plan.folder}/{name}"))
     except NotFound:
         return None
-    return told if told.attempt == plan.attempt else None
+    return value if value.attempt == plan.attempt else None

@@ -1,4 +1,4 @@
-"""Renting a prepared run: upload the run folder, write the intent to the ledger, create, read back."""
+"""Rents a prepared run: uploads the run folder, writes the intent to the ledger, creates the instance, reads it back."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from nanolan.errors import (
     PreflightFailed,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.create import create, last_look, stopped
+from nanolan.launch.create import check_before_create, create, stopped_error
 from nanolan.launch.prepare import Prepared
-from nanolan.launch.request import box_secrets, create_body, limits, startup_script
+from nanolan.launch.request import box_secrets, create_body, provider_limits, startup_script
 from nanolan.money import dollars
+from nanolan.plan import Plan
 from nanolan.run.ledger import Attempt, Entry, Ledger
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
@@ -35,7 +36,7 @@ from nanolan.shadeform.offers import Offer
 from nanolan.shadeform.ssh_key import key_on_account, own_key
 from nanolan.times import now_utc, parse_time
 
-STALE_S = 15 * 60  # a plan older than this is not rented: its prices and deadline are out of date
+STALE_S = 15 * 60  # an older plan is not rented
 LEFTOVERS = (
     "receipt.json",
     "progress.json",
@@ -44,12 +45,12 @@ LEFTOVERS = (
     "postmortem.json",
 )  # of an earlier attempt
 
-No = TypeVar("No", bound=NanolanError)
+Rejection = TypeVar("Rejection", bound=NanolanError)
 
 
 def rent(
-    p: Prepared,
-    s: Settings,
+    prepared: Prepared,
+    settings: Settings,
     api: Shadeform,
     hub: Hub,
     ledger: Ledger,
@@ -58,73 +59,83 @@ def rent(
     earlier: tuple[Attempt, ...] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> Instance:
-    """Upload the run folder, note the intent, create, read back; the id is said and written before any further call.
+    """Upload the run folder, note the intent, create, read back; the id is shown and stored before any further call.
 
-    `earlier` are the run's attempts so far, if it goes on: what their machines left in the run folder is removed.
-    OutOfStock and MachineFailed: nothing is rented, for sure.
+    `earlier` are the run's earlier attempts: their files in the run folder are removed.
+    OutOfStock and MachineFailed guarantee that nothing is rented.
     """
-    plan = p.plan
-    age_s = (now_utc() - parse_time(plan.created_at)).total_seconds()
-    if age_s > STALE_S:  # a prompt left open: the deadline in the plan has gone on all the while
-        raise PreflightFailed(
-            f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again"
-        )
-    key_id = key_on_account(api, own_key(s.ssh_public_key)) if s.ssh_public_key else None
+    plan = prepared.plan
+    _refuse_stale(plan)
+    own = settings.ssh_public_key
+    key_id = key_on_account(api, own_key(own)) if own else None
     files: dict[str, bytes | Path] = {f"{plan.folder}/plan.json": plan.to_json()}
-    if p.bundle:
-        files[f"{plan.folder}/code.bundle"] = p.bundle
+    if prepared.bundle:
+        files[f"{plan.folder}/code.bundle"] = prepared.bundle
     if earlier:
         files[f"{plan.folder}/earlier.json"] = msgspec.json.encode(earlier)
     revision = hub.commit(
         plan.runs_repo,
         files,
         f"run {plan.run_id}: plan and code",
-        delete=[f"{plan.folder}/{name}" for name in LEFTOVERS] if earlier else (),
+        delete=[f"{plan.folder}/{name}" for name in LEFTOVERS if earlier],
     )
-    body = create_body(plan, startup_script(plan, box_secrets(s), revision), key_id)
+    body = create_body(plan, startup_script(plan, box_secrets(settings), revision), key_id)
     say(
         f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}"
     )
     with ledger.creating(plan.run_id):
-        last_look(api, ledger, plan, say)
+        check_before_create(api, ledger, plan, say)
         entry, interrupted = create(api, body, Entry(plan, earlier=earlier), ledger, say)
     instance_id = entry.instance_id or ""
     say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")
     try:
         if interrupted:
             raise KeyboardInterrupt
-        return check_rented(api, instance_id, plan, limits(plan), say=say, clock=clock)
-    except MachineFailed as e:  # it was deleted, and seen to be
+        return check_rented(api, instance_id, plan, provider_limits(plan), say=say, clock=clock)
+    except MachineFailed as e:  # confirmed deleted
         ledger.note(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents), say)
         raise
     except KeyboardInterrupt as e:
-        if not str(e):  # else it was being deleted
+        if not str(e):  # a text means that it was being deleted
             say(f"Ctrl-C or SIGTERM: {goes_on(instance_id, plan)}")
         raise
     except (ApiProblem, AuthProblem) as e:
         if isinstance(e, NotFound) and ledger.stop_asked(plan.run_id):
-            raise stopped(plan) from None
+            raise stopped_error(plan) from None
         raise MayBeBilling(
             f"the instance could not be read back ({e}); {goes_on(instance_id, plan)}"
         ) from None
 
 
-def next_offer_hint(
-    e: No,
+def _refuse_stale(plan: Plan) -> None:
+    """PreflightFailed for an old plan: a prompt was left open, and prices and deadline are out of date."""
+    age_s = (now_utc() - parse_time(plan.created_at)).total_seconds()
+    if age_s > STALE_S:
+        raise PreflightFailed(
+            f"the checks and the price are {age_s / 60:.0f} minutes old; nothing was rented. Launch again"
+        )
+
+
+def with_next_offer(
+    rejection: Rejection,
     offer: Offer,
     offers: Iterable[Offer],
-    words: Iterable[str] = (),
+    typed: Iterable[str] = (),
     why: str = "",
     command: str = "just launch",
-) -> No:
-    """The definite no with the next offer to try; `words` are the other settings of this launch, as they were typed,
-    `why` says what keeps it from being tried without them."""
-    o = next((o for o in offers if o != offer), None)
-    what = f"{offer.where} {e}" if isinstance(e, OutOfStock) else str(e)
-    if o is None:
-        return type(e)(f"{what}. {why and why + '. '}Try: just offers --all-configs")
-    place = (f"cloud={o.cloud}", f"region={o.region}", f"instance-type={o.instance_type}")
-    return type(e)(
-        f"{what}. Next: {o.where} for {dollars(o.hourly_cents)}/h{why and f' ({why})'}: "
-        f"{command} {shlex.join([*words, *place])}"
+) -> Rejection:
+    """The rejection with the next offer to try as a command; `typed` are the other settings of this launch,
+    `why` says why the offer is not tried automatically."""
+    next_offer = next((next_offer for next_offer in offers if next_offer != offer), None)
+    what = f"{offer.where} {rejection}" if isinstance(rejection, OutOfStock) else str(rejection)
+    if next_offer is None:
+        return type(rejection)(f"{what}. {why and why + '. '}Try: just offers --all-configs")
+    place = (
+        f"cloud={next_offer.cloud}",
+        f"region={next_offer.region}",
+        f"instance-type={next_offer.instance_type}",
+    )
+    return type(rejection)(
+        f"{what}. Next: {next_offer.where} for {dollars(next_offer.hourly_cents)}/h{why and f' ({why})'}: "
+        f"{command} {shlex.join([*typed, *place])}"
     )

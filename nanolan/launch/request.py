@@ -1,4 +1,4 @@
-"""(Plan, secrets) -> the startup script and the create request. Pure; the one place where values meet bash."""
+"""(Plan, secrets) -> the startup script and the create request. Pure; the only place that puts values into bash."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from nanolan.shadeform.models import attempt_tag, owner_tag, run_tag
 from nanolan.times import parse_time
 
 CLOUD = Path(__file__).resolve().parents[2] / "cloud"
-MOST_SCRIPT_BYTES = (
-    12_000  # before base64; the limit is not documented, and some clouds end at 16 KB
-)
-# What the rescue program needs to delete the machine and to say so; the whole plan comes from the run folder
+MAX_SCRIPT_BYTES = 12_000  # before base64; the limit is undocumented, some clouds take 16 KB
+# What the rescue program needs to delete the instance and report it; the full plan comes from the run folder
 FACTS = (
     "run_id",
     "attempt",
@@ -36,7 +34,7 @@ FACTS = (
     "runs_repo",
     "public",
 )
-# unpack TEXT: what pack() made of a file. No secret is in a command line
+# unpack TEXT: reverses pack(). Keeps secrets out of command lines
 UNPACK = (
     'unpack() { printf %s "$1" | python3 -c \'import sys, zlib, base64; '
     "sys.stdout.buffer.write(zlib.decompress(base64.b85decode(sys.stdin.read())))'; }"
@@ -45,7 +43,7 @@ ALERT_PERCENT = 60
 
 
 def box_key(settings: Settings) -> Secret | None:
-    """The Shadeform key that goes to the machine, if any does."""
+    """The Shadeform key that goes to the box, or None."""
     return (
         settings.shadeform_api_key_box or settings.shadeform_api_key
         if settings.self_delete
@@ -54,18 +52,18 @@ def box_key(settings: Settings) -> Secret | None:
 
 
 def box_secrets(settings: Settings) -> dict[str, str]:
-    """What the box needs to upload, to delete itself and to tell of it."""
+    """The secrets that the box needs to upload, delete itself and send notifications."""
     named = {
         "SHADEFORM_API_KEY": box_key(settings),
         "HF_TOKEN": settings.hf_token,
         "WANDB_API_KEY": settings.wandb_api_key,
         "NOTIFY_URL": settings.notify_url,
     }
-    return {name: s.reveal() for name, s in named.items() if s}
+    return {name: settings.reveal() for name, settings in named.items() if settings}
 
 
 def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> str:
-    """boot.sh, packed, with its values in front; every value is quoted here and nowhere else."""
+    """boot.sh, packed, after its values; every value is quoted here."""
     values = {
         "RUN_ID": plan.run_id,
         "SETUP": plan.setup,
@@ -77,38 +75,38 @@ def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> st
         "PLAN_SHA256": hashlib.sha256(plan.to_json()).hexdigest(),
         "FACTS": pack(facts(plan)),
         "SECRETS": pack(json.dumps(secrets).encode()),
-        "RESCUE": pack(bare_python((CLOUD / "rescue.py").read_text()).encode()),
-        "BOOT": pack(bare_shell((CLOUD / "boot.sh").read_text()).encode()),
+        "RESCUE": pack(minify_python((CLOUD / "rescue.py").read_text()).encode()),
+        "BOOT": pack(minify_shell((CLOUD / "boot.sh").read_text()).encode()),
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     script = "\n".join(
         ["#!/bin/bash", *lines, UNPACK, 'BOOT=$(unpack "$BOOT") || exit 1', 'eval "$BOOT"', ""]
     )
-    if (size := len(script.encode())) > MOST_SCRIPT_BYTES:
+    if (size := len(script.encode())) > MAX_SCRIPT_BYTES:
         raise PreflightFailed(
-            f"the startup script would have {size:,} bytes, more than the {MOST_SCRIPT_BYTES:,} that every cloud "
-            "takes: shorten NOTIFY_URL or the other keys and names; nothing was rented"
+            f"the startup script would have {size:,} bytes, more than the {MAX_SCRIPT_BYTES:,} that every cloud "
+            "accepts; nothing was rented. Shorten NOTIFY_URL or the other keys and names"
         )
     return script
 
 
 def facts(plan: Plan) -> bytes:
-    """The part of the plan that must be on the machine before the Hub answers, as JSON."""
+    """The part of the plan that the box needs before the Hub answers, as JSON."""
     return json.dumps({name: getattr(plan, name) for name in FACTS}).encode()
 
 
 def pack(data: bytes) -> str:
-    """Compressed, as text that bash takes in single quotes."""
+    """Compressed text that fits in single quotes in bash."""
     return base64.b85encode(zlib.compress(data, 9)).decode()
 
 
 def unpack(text: str) -> bytes:
-    """What `pack` was given."""
+    """Reverse `pack`."""
     return zlib.decompress(base64.b85decode(text))
 
 
-def bare_python(source: str) -> str:
-    """A program without its comments, docstrings and empty lines; every other line stays as it is."""
+def minify_python(source: str) -> str:
+    """A program without comments, docstrings and empty lines; all other lines are unchanged."""
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -127,27 +125,27 @@ def bare_python(source: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip()) + "\n"
 
 
-def bare_shell(source: str) -> str:
-    """The same for a shell script, whose comments begin a line or follow two spaces."""
+def minify_shell(source: str) -> str:
+    """A shell script without empty lines and comments, which begin a line or follow two spaces."""
     lines = [re.sub(r"(^|\s{2,})#\s.*", "", line) for line in source.splitlines()]
     return "\n".join(line for line in lines if line.strip()) + "\n"
 
 
 def create_body(plan: Plan, script: str, ssh_key_id: str | None = None) -> dict[str, Any]:
-    """The create request: both limits, the run in name and tags, the script; no key: Shadeform's default one."""
-    o = plan.offer
+    """The create request: both limits, the run in name and tags, the script; without a key id, Shadeform's default key."""
+    offer = plan.offer
     return {
-        "cloud": o.cloud,
-        "region": o.region,
-        "shade_instance_type": o.instance_type,
+        "cloud": offer.cloud,
+        "region": offer.region,
+        "shade_instance_type": offer.instance_type,
         "shade_cloud": True,
         "name": plan.instance_name,
-        "os": o.os,
+        "os": offer.os,
         "launch_configuration": {
             "type": "script",
             "script_configuration": {"base64_script": _b64(script.encode())},
         },
-        "auto_delete": limits(plan),
+        "auto_delete": provider_limits(plan),
         "alert": {"spend_threshold": _dollars(plan.limit_cents * ALERT_PERCENT // 100)},
         "tags": [
             "nanolan",
@@ -160,13 +158,13 @@ def create_body(plan: Plan, script: str, ssh_key_id: str | None = None) -> dict[
     }
 
 
-def limits(plan: Plan) -> dict[str, str]:
-    """The provider's own limits: it deletes the instance at this bill, or at this date."""
+def provider_limits(plan: Plan) -> dict[str, str]:
+    """The limits at which the provider deletes the instance: a bill and a date."""
     return {"spend_threshold": _dollars(plan.limit_cents), "date_threshold": plan.deadline}
 
 
 def output_tags(plan: Plan) -> list[str]:
-    """One tag per folder that the run will write, so that another laptop sees the clash."""
+    """One tag per output folder, so that another laptop detects a conflict."""
     from nanolan.phases import PHASES
 
     return [

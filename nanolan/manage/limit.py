@@ -14,7 +14,7 @@ from msgspec import structs
 from nanolan.cost.budget import life_s
 from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
 from nanolan.hub.client import Hub
-from nanolan.launch.request import limits
+from nanolan.launch.request import provider_limits
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.run.ledger import Entry
@@ -106,7 +106,7 @@ def _provider(api: Shadeform, instance_id: str, plan: Plan, clock: Callable[[], 
     """Send the limits until they are read back."""
     end = clock() + READ_BACK_S
     try:
-        api.update(instance_id, {"auto_delete": limits(plan)})
+        api.update(instance_id, {"auto_delete": provider_limits(plan)})
     except UnclearAnswer:
         pass  # what is stored decides
     while True:

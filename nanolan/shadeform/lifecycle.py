@@ -73,7 +73,7 @@ def create_once(
 def goes_on(instance_id: str, plan: Plan) -> str:
     """What is true once a machine is rented, whatever becomes of the laptop."""
     return (
-        f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h) is rented and goes on by itself, limit "
+        f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h) is rented and continues by itself, limit "
         f"{dollars(plan.limit_cents)}. Watch it: just watch; stop it: just stop {plan.run_id}"
     )
 

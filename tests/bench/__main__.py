@@ -258,7 +258,7 @@ def long_report() -> str:
 def startup() -> str:
     """The startup script of a plan for all phases with all keys, and the programs in it as they lie in cloud/."""
     sys.path.insert(0, str(ROOT))
-    from nanolan.launch.request import CLOUD, MOST_SCRIPT_BYTES, create_body, startup_script
+    from nanolan.launch.request import CLOUD, MAX_SCRIPT_BYTES, create_body, startup_script
     from tests.launch.test_request import KEYS, real_plan
 
     plan = real_plan()
@@ -270,7 +270,7 @@ def startup() -> str:
         plan.to_json()
     )
     return (
-        f"startup script {len(script):,} bytes (goal {MOST_SCRIPT_BYTES:,}), {len(sent):,} in base64; "
+        f"startup script {len(script):,} bytes (goal {MAX_SCRIPT_BYTES:,}), {len(sent):,} in base64; "
         f"{len(script) / files:.2f} x boot.sh, rescue.py and the plan as they are ({files:,})"
     )
 

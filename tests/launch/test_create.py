@@ -1,4 +1,4 @@
-"""The last look before a create, under a lock: no run that was stopped is rented for, no folder is written by two."""
+"""The last check before a create, under a lock: no stopped run rents, and no two runs write one folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def error_of(launch: Launch) -> NanolanError:
 
 
 @pytest.mark.parametrize("first", ["out_of_stock", "boot"])
-def test_a_stop_between_two_attempts_keeps_the_launch_from_renting_another_machine(
+def test_a_stop_between_two_attempts_prevents_the_next_create(
     world: World, tmp_path: Path, first: str
 ) -> None:
     """`just stop` comes when there is no machine: after the first no, before the second create."""
@@ -73,7 +73,7 @@ def test_a_stop_before_the_first_create_rents_nothing(world: World, tmp_path: Pa
     assert "stopped by just stop" in str(error_of(launch)) and creates(world.cloud) == 0
 
 
-def test_a_mark_outlives_a_kill_and_is_taken_away_by_whoever_goes_on(tmp_path: Path) -> None:
+def test_a_stop_mark_survives_a_kill_and_is_removed_by_the_next_launch(tmp_path: Path) -> None:
     Ledger(tmp_path).ask_to_stop("ab12cd34")
     assert Ledger(tmp_path).stop_asked("ab12cd34") and not Ledger(tmp_path).stop_asked("ab12cd35")
     Ledger(tmp_path).allow("ab12cd34")
@@ -84,7 +84,7 @@ def test_a_mark_outlives_a_kill_and_is_taken_away_by_whoever_goes_on(tmp_path: P
 # ---- a folder that two write
 
 
-def test_two_launches_at_once_do_not_write_one_folder_though_the_first_create_is_slow_and_the_listing_lags(
+def test_of_two_concurrent_launches_only_one_writes_a_folder_despite_a_slow_create(
     world: World, tmp_path: Path
 ) -> None:
     world.cloud.fault(CREATE, "stall_after_effect", seconds=1.0)
@@ -114,7 +114,7 @@ def test_two_launches_at_once_do_not_write_one_folder_though_the_first_create_is
 
 
 @pytest.mark.parametrize("repo", ["me/lanbot-checkpoints", "Me/LanBot-Checkpoints"])
-def test_a_folder_of_a_run_whose_create_is_unclear_is_taken_whatever_the_letter_case(
+def test_the_folder_of_a_run_with_an_unclear_create_is_taken_in_any_letter_case(
     world: World, tmp_path: Path, repo: str
 ) -> None:
     launch, plan = Launch(world, tmp_path), ready(world).plan
@@ -136,14 +136,17 @@ def test_a_folder_of_a_run_whose_create_is_unclear_is_taken_whatever_the_letter_
 
 
 @pytest.mark.parametrize("action", ["status", "unauthorized", "html", "reset"])
-def test_when_nobody_can_see_who_writes_the_folder_right_before_the_create_nothing_is_rented(
+def test_nothing_is_rented_if_the_last_check_of_the_folder_fails(
     world: World, tmp_path: Path, action: str
 ) -> None:
     world.cloud.fault(LIST, action, times=None)
-    assert "cannot be seen" in str(error_of(Launch(world, tmp_path))) and creates(world.cloud) == 0
+    assert (
+        "cannot check whether" in str(error_of(Launch(world, tmp_path)))
+        and creates(world.cloud) == 0
+    )
 
 
-def test_a_second_command_for_the_same_run_is_refused_while_a_launch_has_it_in_hand(
+def test_a_second_command_for_a_run_is_refused_during_its_launch(
     world: World, tmp_path: Path
 ) -> None:
     launch = Launch(world, tmp_path)
@@ -159,7 +162,7 @@ def test_a_second_command_for_the_same_run_is_refused_while_a_launch_has_it_in_h
         pass
 
 
-def test_an_unclear_create_stays_open_in_the_ledger_and_says_what_may_bill(
+def test_an_unclear_create_stays_open_in_the_ledger_and_names_what_may_bill(
     world: World, tmp_path: Path
 ) -> None:
     world.cloud.switch("list_lag", 600.0)

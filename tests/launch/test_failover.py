@@ -1,4 +1,4 @@
-"""Failing over: on to the next offer after a definite no, as far as was agreed to, and never with two machines at once."""
+"""Fail-over: after a rejection the next offer, within what was agreed to, and never two instances at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from msgspec import structs
 from nanolan.checklist import Check
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
 from nanolan.hub.client import Hub
-from nanolan.launch.failover import ASK, GO, STOP, FailoverPolicy, _failed, decide, rent_one
+from nanolan.launch.failover import (
+    ASK,
+    GO,
+    STOP,
+    FailoverPolicy,
+    decide,
+    failed_attempt,
+    rent_with_failover,
+)
 from nanolan.launch.prepare import OfferEstimate, Prepared
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
@@ -38,8 +46,8 @@ def yes(p: Prepared) -> bool:
     return True
 
 
-def there(offer: Offer, limit_cents: int) -> OfferEstimate:
-    """A run that costs $33 wherever that is known."""
+def estimate_on(offer: Offer, limit_cents: int) -> OfferEstimate:
+    """A run that costs $33 where the cost is known."""
     return OfferEstimate(
         checks=(Check("spend limit", None if offer is FAST else limit_cents > 3_300, "words"),)
     )
@@ -50,7 +58,7 @@ def spent(*cents: int) -> tuple[Attempt, ...]:
 
 
 @pytest.mark.parametrize(
-    "left, rules, earlier, act, offer, why",
+    "left, policy, earlier, act, offer, why",
     [
         # as dear as agreed, or cheaper: by itself
         ([TWIN, SECOND], FailoverPolicy(3, 3360, 15000), spent(0), GO, TWIN, ""),
@@ -96,7 +104,7 @@ def spent(*cents: int) -> tuple[Attempt, ...]:
             spent(11000, 1000),
             STOP,
             SECOND,
-            "the checks fail there with $30.00, which is left of the limit",
+            "its checks fail with the $30.00 left of the limit",
         ),
         (
             [SECOND],
@@ -104,7 +112,7 @@ def spent(*cents: int) -> tuple[Attempt, ...]:
             spent(16000),
             STOP,
             SECOND,
-            "the checks fail there",
+            "its checks fail",
         ),
         (
             [FAST],
@@ -112,7 +120,7 @@ def spent(*cents: int) -> tuple[Attempt, ...]:
             spent(15000),
             STOP,
             FAST,
-            "the checks fail there with $0.00",
+            "its checks fail with the $0.00",
         ),
         (
             [SECOND],
@@ -120,22 +128,24 @@ def spent(*cents: int) -> tuple[Attempt, ...]:
             spent(0),
             STOP,
             SECOND,
-            "the checks fail there",
+            "its checks fail",
         ),
     ],
     ids=lambda v: None if isinstance(v, FailoverPolicy) else str(v)[:40],
 )  # a function has another address in each process
-def test_the_step_after_a_definite_no(
+def test_the_step_after_a_rejection(
     left: list[Offer],
-    rules: FailoverPolicy,
+    policy: FailoverPolicy,
     earlier: tuple[Attempt, ...],
     act: str,
     offer: Offer | None,
     why: str,
 ) -> None:
-    step = decide(left, rules, earlier, there)
+    step = decide(left, policy, earlier, estimate_on)
     assert (
-        (step.act, step.offer) == (act, offer) and why in step.why and bool(step.why) == bool(why)
+        (step.action, step.offer) == (act, offer)
+        and why in step.why
+        and bool(step.why) == bool(why)
     )
 
 
@@ -155,14 +165,14 @@ def gave_up(*steps: str) -> tuple[Attempt, ...]:
         (("fetch the code", "wait for the NVIDIA driver", "wait for the NVIDIA driver"), STOP),
     ],
 )
-def test_a_boot_that_fails_the_same_way_twice_is_not_called_luck(
+def test_two_boots_that_fail_at_the_same_step_end_the_launch(
     steps: tuple[str, ...], act: str
 ) -> None:
-    step = decide([TWIN], FailoverPolicy(9, 3360, 15000), gave_up(*steps), there)
-    assert step.act == act and (act == GO or f'at "{steps[-1]}"' in step.why)
+    step = decide([TWIN], FailoverPolicy(9, 3360, 15000), gave_up(*steps), estimate_on)
+    assert step.action == act and (act == GO or f'step, "{steps[-1]}"' in step.why)
 
 
-def test_other_failures_and_sold_out_offers_are_tried_on_as_agreed() -> None:
+def test_other_failures_go_on_to_the_next_offer() -> None:
     others = tuple(
         Attempt(
             n,
@@ -172,7 +182,7 @@ def test_other_failures_and_sold_out_offers_are_tried_on_as_agreed() -> None:
         )
         for n in (1, 2)
     )
-    assert decide([TWIN], FailoverPolicy(9, 3360, 15000), others, there).act == GO
+    assert decide([TWIN], FailoverPolicy(9, 3360, 15000), others, estimate_on).action == GO
 
 
 # ---- over HTTP
@@ -208,7 +218,7 @@ def sent(world: World) -> list[dict[str, Any]]:
     return [r.body for r in world.cloud.requests if r.path.endswith("/create")]
 
 
-def test_a_stock_out_goes_on_with_the_next_attempt_at_the_same_run(
+def test_a_stock_out_is_followed_by_the_next_attempt_of_the_same_run(
     world: World, tmp_path: Path
 ) -> None:
     world.cloud.fault(CREATE, "out_of_stock")
@@ -235,7 +245,7 @@ def test_a_stock_out_goes_on_with_the_next_attempt_at_the_same_run(
     )
 
 
-def test_the_next_attempt_has_its_own_clock_and_script_and_nothing_is_uploaded_twice_but_the_plan(
+def test_the_next_attempt_has_a_new_deadline_and_script_and_uploads_only_the_plan_again(
     world: World, tmp_path: Path
 ) -> None:
     world.cloud.fault(CREATE, "out_of_stock")
@@ -268,7 +278,7 @@ def test_the_next_attempt_has_its_own_clock_and_script_and_nothing_is_uploaded_t
 @pytest.mark.parametrize(
     "fault", ["price_differs", "goes_to_error", "vanishes", "stuck_in_pending_provider"]
 )
-def test_a_bad_machine_is_gone_before_the_next_one_is_created_and_its_cost_is_off_the_limit(
+def test_a_bad_instance_is_deleted_before_the_next_create_and_its_cost_counts(
     world: World, tmp_path: Path, fault: str
 ) -> None:
     world.cloud.switch(fault, {"price_differs": 500_000, "vanishes": 0.3}.get(fault, True), times=1)
@@ -296,17 +306,17 @@ def test_a_box_that_fails_its_own_probation_is_followed_by_the_next_offer(
     )
 
 
-def test_it_goes_on_as_often_as_agreed_and_ends_with_what_was_tried_and_the_next_command(
+def test_after_the_agreed_number_of_offers_the_error_names_the_tries_and_the_next_command(
     world: World, tmp_path: Path
 ) -> None:
     world.cloud.switch("goes_to_error")
     launch = Launch(world, tmp_path, failover="1")
     with pytest.raises(MachineFailed) as e:
-        launch.run(words=("phase=sft",))
+        launch.run(typed=("phase=sft",))
     text = str(e.value)
     assert (
         text.startswith("2 offers tried for $0.0")
-        and "none of them is rented now" in text
+        and "none is rented now" in text
         and "(failover=1)" in text
     )
     assert text.endswith(
@@ -348,7 +358,7 @@ def test_when_every_offer_is_sold_out_it_is_a_stock_out(world: World, tmp_path: 
     ],
     ids=str,
 )
-def test_no_other_answer_walks_the_list(
+def test_other_errors_of_the_create_try_no_other_offer(
     world: World, tmp_path: Path, action: str, params: dict[str, Any]
 ) -> None:
     world.cloud.fault(CREATE, action, **params)
@@ -359,7 +369,7 @@ def test_no_other_answer_walks_the_list(
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 410, 422])
-def test_an_offer_that_is_refused_for_sure_rents_nothing_and_the_next_one_is_tried(
+def test_a_refused_offer_rents_nothing_and_the_next_one_is_tried(
     world: World, tmp_path: Path, status: int
 ) -> None:
     world.cloud.fault(CREATE, "status", status=status, body={"error": "os not supported"})
@@ -386,9 +396,7 @@ def test_an_offer_with_another_number_of_gpus_is_named_and_not_taken(
 # ---- asking
 
 
-def test_a_dearer_offer_is_asked_about_with_its_worst_case_and_a_yes_is_for_that(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_dearer_offer_is_asked_about_with_its_worst_case(world: World, tmp_path: Path) -> None:
     asked: list[Prepared] = []
 
     def ask(p: Prepared) -> bool:
@@ -404,7 +412,7 @@ def test_a_dearer_offer_is_asked_about_with_its_worst_case_and_a_yes_is_for_that
     ] and launched.prepared.worst_cents == asked[0].worst_cents
 
 
-def test_a_no_rents_nothing_and_leaves_the_command(world: World, tmp_path: Path) -> None:
+def test_a_no_rents_nothing_and_shows_the_command(world: World, tmp_path: Path) -> None:
     world.cloud.fault(CREATE, "out_of_stock")
     launch = Launch(world, tmp_path)
     with pytest.raises(
@@ -426,7 +434,7 @@ def test_the_bill_that_was_agreed_to_holds_for_all_attempts_together(
 # ---- the same run, and nothing of another one
 
 
-def test_a_lost_answer_to_the_second_create_never_adopts_the_first_machine(
+def test_a_lost_answer_to_the_second_create_never_adopts_the_first_instance(
     world: World, tmp_path: Path
 ) -> None:
     world.cloud.switch("price_differs", 500_000, times=1)
@@ -447,7 +455,7 @@ def test_a_lost_answer_to_the_second_create_never_adopts_the_first_machine(
         world.cloud.account.delays = QUICK
 
 
-def test_a_machine_that_bills_again_is_deleted_before_another_one_is_created(
+def test_an_instance_that_bills_again_is_deleted_before_the_next_create(
     world: World, tmp_path: Path
 ) -> None:
     def back_from_the_dead(text: str) -> None:
@@ -465,7 +473,7 @@ def test_a_machine_that_bills_again_is_deleted_before_another_one_is_created(
     )
 
 
-def test_when_nobody_can_see_whether_an_earlier_machine_bills_no_other_is_created(
+def test_nothing_is_created_while_an_earlier_instance_may_bill(
     world: World, tmp_path: Path
 ) -> None:
     world.cloud.switch("goes_to_error", times=1)
@@ -487,7 +495,7 @@ def test_a_run_that_was_stopped_on_purpose_is_not_rented_again(
         world.cloud.account.delete(box.id)
 
     launch = Launch(world, tmp_path, stopped)
-    with pytest.raises(RunFailed, match="stopped by just stop; nothing of it bills"):
+    with pytest.raises(RunFailed, match="stopped by just stop; none of its instances bills"):
         launch.run()
     assert (
         creates(world.cloud) == 1
@@ -496,13 +504,11 @@ def test_a_run_that_was_stopped_on_purpose_is_not_rented_again(
     )
 
 
-def test_attempts_from_before_this_launch_are_kept_and_not_counted(
-    world: World, tmp_path: Path
-) -> None:
+def test_attempts_before_this_launch_are_kept_and_not_counted(world: World, tmp_path: Path) -> None:
     world.cloud.fault(CREATE, "out_of_stock")
     launch, before = Launch(world, tmp_path, failover="1"), spent(12_000, 2_900)
     p = ready(world)
-    launched = rent_one(
+    launched = rent_with_failover(
         p,
         B200,
         launch.settings,
@@ -521,7 +527,7 @@ def test_attempts_from_before_this_launch_are_kept_and_not_counted(
 
 
 @pytest.mark.parametrize(
-    "no, cents",
+    "rejection, cents",
     [
         (MachineFailed("x", "i-1", 1234), 1234),
         (MachineFailed("x", "i-1", 0), 0),
@@ -530,11 +536,11 @@ def test_attempts_from_before_this_launch_are_kept_and_not_counted(
     ],
     ids=["known", "known to be nothing", "not known", "never rented"],
 )
-def test_a_failed_machine_costs_what_is_known_of_it_and_its_price_by_its_age_where_nothing_is(
-    no: Any, cents: int
+def test_a_failed_attempt_costs_its_known_bill_or_else_price_times_age(
+    rejection: Any, cents: int
 ) -> None:
     plan = a_plan(created_at=iso(now_utc() - timedelta(hours=2)))
     p: Any = SimpleNamespace(plan=plan, offer=replace(FIRST, hourly_cents=3360))
-    kept = _failed(no, p)
+    kept = failed_attempt(rejection, p)
     assert abs(kept.spent_cents - cents) <= 20 * bool(cents == 6720) and kept.number == plan.attempt
-    assert (kept.instance_id is None) is isinstance(no, OutOfStock)
+    assert (kept.instance_id is None) is isinstance(rejection, OutOfStock)

@@ -1,4 +1,4 @@
-"""The checks before renting: every one runs, each failure says what to do, and what is found is pinned."""
+"""The checks before renting: all of them run, each failure names a fix, and the inputs are pinned."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from nanolan.hub.client import Hub
 from nanolan.launch.preflight import (
     Findings,
     check_box_key,
+    check_hub,
     check_memory,
     check_money,
     check_outputs,
     check_time,
-    look_at_hub,
     wallet_hint,
 )
 from nanolan.phases import DATASETS
@@ -89,7 +89,7 @@ def settings(**flags: str) -> Settings:
 
 
 def look(server: HubServer, token: str = TOKEN, **flags: str) -> Findings:
-    return look_at_hub(Hub(server.url, Secret(token), patience_s=1), settings(**flags))
+    return check_hub(Hub(server.url, Secret(token), patience_s=1), settings(**flags))
 
 
 def failed(found: Findings) -> dict[str, str]:
@@ -127,7 +127,9 @@ def test_everything_there_is_pinned_by_revision_size_and_hash(server: HubServer)
     assert all(c.line().isascii() for c in found.checks)
 
 
-def test_a_checkpoint_without_a_manifest_is_taken_and_shown_as_unproven(server: HubServer) -> None:
+def test_a_checkpoint_without_a_manifest_is_accepted_and_shown_as_unproven(
+    server: HubServer,
+) -> None:
     server.put(
         REPO,
         {
@@ -329,7 +331,7 @@ def test_a_missing_or_damaged_input_fails_its_check_and_says_what_to_do(
     assert re.search(says, failed(found)[name])
 
 
-def test_a_token_that_may_only_read_fails_before_anything_is_sent(server: HubServer) -> None:
+def test_a_read_only_token_fails_before_anything_is_sent(server: HubServer) -> None:
     found = look(server, READER)
     assert (
         list(failed(found)) == ["Hub token"]
@@ -348,14 +350,14 @@ def test_a_repo_that_is_not_there_says_how_to_make_it(server: HubServer) -> None
 def test_without_identity_data_sft_goes_on_and_mid_does_not(server: HubServer) -> None:
     without(server, "identity")
     found = look(server)
-    assert not found.failed and "training goes on without it" in text_of(found, "identity data")
+    assert not found.failed and "training continues without it" in text_of(found, "identity data")
     assert "just identity name=" in failed(look(server, phase="mid"))["identity data"]
     assert not look(server, phase="mid", no_identity="yes").failed
 
 
 def test_identity_data_that_is_there_can_be_left_out(server: HubServer) -> None:
     found = look(server, phase="mid", no_identity="yes")
-    assert "left out, as asked" in text_of(found, "identity data")
+    assert "left out (--no-identity)" in text_of(found, "identity data")
     assert not any("identity" in f.path for p in found.inputs for f in p.files)
 
 
@@ -464,13 +466,19 @@ SFT = forecast(Work(("sft",)), H100, {})  # $24.09, between $3.06 and $40.96
         (2_409 + 1_120 + 1, SFT, False, True, "likely"),
         (2_409 + 1_120, SFT, False, False, "cut off. Try: spend-limit=53 or --yes-really$"),
         (100, SFT, False, False, "cut off. Try: spend-limit=53"),
-        (100, SFT, True, None, "cut off; taken all the same: --yes-really$"),
-        (15_000, None, False, None, "cannot be foretold$"),
+        (100, SFT, True, None, "cut off; accepted by --yes-really$"),
+        (15_000, None, False, None, "no forecast$"),
         (1_120, None, False, False, "Try: spend-limit=12 or"),
         (100_000, SFT, False, True, "likely"),
-        (100_001, SFT, False, False, "above \\$1,000.00 it is asked for twice. Try: --yes-really$"),
-        (100_001, None, False, False, "asked for twice"),
-        (100_001, SFT, True, None, "taken all the same"),
+        (
+            100_001,
+            SFT,
+            False,
+            False,
+            "limits above \\$1,000.00 must be confirmed. Try: --yes-really$",
+        ),
+        (100_001, None, False, False, "must be confirmed"),
+        (100_001, SFT, True, None, "accepted by --yes-really"),
         (
             900_000,
             forecast(Work(("mid",), 10**12), H100, {}),
@@ -480,7 +488,7 @@ SFT = forecast(Work(("sft",)), H100, {})  # $24.09, between $3.06 and $40.96
         ),
     ],
 )
-def test_what_may_be_spent_before_saving_must_be_above_what_the_run_should_cost(
+def test_the_soft_limit_must_be_above_the_likely_cost(
     limit: int, expected: Forecast | None, really: bool, ok: bool | None, says: str
 ) -> None:
     check = check_money(limit, 2400, expected, really)
@@ -499,12 +507,12 @@ def test_what_may_be_spent_before_saving_must_be_above_what_the_run_should_cost(
         ),
         (89, SFT, False, True, "likely"),
         (88, SFT, False, False, "cut off. Try: max-duration=131m or --yes-really$"),
-        (88, SFT, True, None, "taken all the same"),
+        (88, SFT, True, None, "accepted by --yes-really"),
         (29, None, False, None, "29 minutes"),
         (28, None, False, False, "max-duration=29m"),
     ],
 )
-def test_the_time_before_saving_must_be_more_than_the_run_should_take(
+def test_the_soft_duration_must_be_above_the_likely_time(
     minutes: int, expected: Forecast | None, really: bool, ok: bool | None, says: str
 ) -> None:
     (check,) = check_time(minutes * 60, expected, really)
@@ -553,7 +561,7 @@ def key_check(cloud: ShadeformServer, listed: list[Instance] | None = None, **fl
     return check_box_key(s, None if listed is None else lambda: listed)
 
 
-def test_which_key_goes_to_the_machine_is_said_and_a_second_one_is_tried(tmp_path: Path) -> None:
+def test_the_check_names_the_key_for_the_box_and_tests_a_second_one(tmp_path: Path) -> None:
     with ShadeformServer(tmp_path, boxes=False) as cloud:
         assert "your SHADEFORM_API_KEY" in key_check(cloud).text and key_check(cloud).ok is None
         off = key_check(cloud, self_delete="off", shadeform_api_key_box=cloud.key)
@@ -571,7 +579,7 @@ def test_which_key_goes_to_the_machine_is_said_and_a_second_one_is_tried(tmp_pat
         foreign = key_check(cloud, [instance("active")], shadeform_api_key_box=cloud.key)
         assert foreign.ok is False and "i-1" in foreign.text and "another account" in foreign.text
         cloud.fault("GET /v1/instances$", "status", status=400)
-        assert "could not be tried" in key_check(cloud, shadeform_api_key_box=cloud.key).text
+        assert "could not be checked" in key_check(cloud, shadeform_api_key_box=cloud.key).text
 
 
 def test_a_line_of_the_checklist_shows_how_it_went() -> None:
@@ -582,7 +590,7 @@ def test_a_line_of_the_checklist_shows_how_it_went() -> None:
     ]
 
 
-def test_a_repo_under_another_name_is_said_and_goes_into_the_run_by_its_name_on_the_hub(
+def test_a_renamed_repo_is_reported_and_the_plan_uses_its_name_on_the_hub(
     server: HubServer,
 ) -> None:
     server.moved["me/before"] = REPO

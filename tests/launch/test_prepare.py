@@ -1,4 +1,4 @@
-"""Launching: nothing is rented before every check passed, and the ledger knows of it before the API does."""
+"""Launching: nothing is rented before all checks passed, and the ledger stores the intent before the create."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from nanolan.errors import (
 )
 from nanolan.hub.client import Hub
 from nanolan.launch.prepare import (
-    OF_THE_MACHINE,
+    PER_ATTEMPT,
     Prepared,
     Rehearsal,
-    check_key,
+    check_ssh_key,
     next_attempt,
     prepare,
 )
-from nanolan.launch.rent import next_offer_hint, rent
+from nanolan.launch.rent import rent, with_next_offer
 from nanolan.plan import read_plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import Attempt, Entry, Ledger
@@ -165,7 +165,7 @@ def test_a_good_plan_passes_every_check_and_sends_nothing(world: World) -> None:
     )
 
 
-def test_a_limit_that_leaves_no_more_than_the_expected_cost_is_refused_and_the_one_it_names_is_taken(
+def test_a_limit_below_the_expected_cost_is_refused_and_the_suggested_one_passes(
     world: World,
 ) -> None:
     likely = prepared(world).expected.likely_cents
@@ -179,7 +179,7 @@ def test_a_limit_that_leaves_no_more_than_the_expected_cost_is_refused_and_the_o
     assert hint and failed(prepared(world, spend_limit=hint[1])) == {}
 
 
-def test_a_time_that_leaves_no_more_than_the_expected_time_is_refused_and_the_one_it_names_is_taken(
+def test_a_duration_below_the_expected_time_is_refused_and_the_suggested_one_passes(
     world: World,
 ) -> None:
     hint = re.search(
@@ -191,7 +191,7 @@ def test_a_time_that_leaves_no_more_than_the_expected_time_is_refused_and_the_on
 
 def test_with_yes_really_both_limits_are_taken_and_noted(world: World) -> None:
     s = settings(world, spend_limit="1", max_duration="1m")
-    p = prepare(s, OFFER, "0badcafe", hub_of(world), client(world.cloud).instances, really=True)
+    p = prepare(s, OFFER, "0badcafe", hub_of(world), client(world.cloud).instances, yes_really=True)
     noted = [c.name for c in p.checks if c.ok is None and "--yes-really" in c.text]
     assert p.failed == [] and noted == ["spend limit", "max duration"]
 
@@ -231,7 +231,7 @@ def test_earlier_runs_of_the_ledger_teach_the_forecast(world: World) -> None:
     assert 7200 < taught.expected.seconds.likely < 8000 < 3600 * 3
 
 
-def test_a_gpu_without_a_figure_says_so_and_has_the_limit_as_its_worst_case(world: World) -> None:
+def test_a_gpu_without_figures_is_reported_and_the_limit_is_the_worst_case(world: World) -> None:
     p = prepared(world, offer=replace(OFFER, gpu="RTX4090"))
     assert "expected cost unknown" in p.bill() and p.worst_cents == 15_000 and p.failed == []
 
@@ -269,7 +269,7 @@ def test_a_live_run_with_the_same_output_folder_is_refused_unless_the_tag_differ
     )
 
 
-def test_a_finished_run_with_the_same_output_folder_is_no_obstacle(
+def test_a_finished_run_with_the_same_output_folder_is_no_conflict(
     world: World, ledger: Ledger
 ) -> None:
     api = client(world.cloud)
@@ -278,17 +278,15 @@ def test_a_finished_run_with_the_same_output_folder_is_no_obstacle(
 
 
 @pytest.mark.parametrize("action", ["status", "html", "reset"])
-def test_when_nobody_can_see_who_writes_the_folder_the_check_fails(
-    world: World, action: str
-) -> None:
+def test_the_output_folder_check_fails_when_it_cannot_be_made(world: World, action: str) -> None:
     world.cloud.fault(LIST, action, times=None)
-    assert "cannot see whether another run writes it" in failed(prepared(world))["output folder"]
+    assert "cannot check whether another run writes it" in failed(prepared(world))["output folder"]
 
 
 # ---- the bill
 
 
-def test_the_deadline_and_the_worst_case_are_those_of_what_ends_first(world: World) -> None:
+def test_deadline_and_worst_case_follow_from_the_limit_that_is_hit_first(world: World) -> None:
     p, high_s = prepared(world, max_duration="40m"), prepared(world).expected.seconds.high
     assert p.life_s == 2400 and p.worst_cents == 2240
     assert re.fullmatch(
@@ -304,7 +302,7 @@ def test_the_deadline_and_the_worst_case_are_those_of_what_ends_first(world: Wor
     )
 
 
-def test_a_machine_without_a_key_has_a_nearer_date_and_the_bill_says_what_it_costs_without_a_guard(
+def test_a_keyless_instance_gets_an_earlier_date_and_the_bill_asks_for_a_guard(
     world: World,
 ) -> None:
     usual, keyless = prepared(world), prepared(world, self_delete="off")
@@ -365,7 +363,7 @@ def test_a_rehearsal_needs_both_addresses_on_this_machine(world: World) -> None:
 # ---- renting
 
 
-def test_the_run_folder_is_on_the_hub_before_anything_is_rented_and_the_script_points_at_it(
+def test_the_run_folder_is_uploaded_before_renting_and_the_script_names_it(
     world: World, ledger: Ledger
 ) -> None:
     said: list[str] = []
@@ -408,8 +406,8 @@ def test_a_key_that_cannot_be_uploaded_rents_nothing_and_notes_nothing(
 
 
 @pytest.mark.parametrize("text, ok", [(PUBLIC, True), ("/nonexistent.pub", False)])
-def test_a_key_that_is_none_fails_its_check_before_anything_is_rented(text: str, ok: bool) -> None:
-    assert check_key(text).ok is ok
+def test_an_invalid_key_fails_its_check_before_anything_is_rented(text: str, ok: bool) -> None:
+    assert check_ssh_key(text).ok is ok
 
 
 def test_the_intent_is_in_the_ledger_before_the_create_is_sent(
@@ -447,7 +445,7 @@ def test_the_id_is_said_and_written_before_any_further_call(world: World, ledger
     assert calls and world.cloud.requests[calls[0] - 1].path.endswith("/create")
 
 
-def test_a_ledger_that_takes_no_more_after_the_create_hides_no_machine_and_before_it_rents_none(
+def test_a_full_ledger_after_the_create_hides_no_instance_and_before_it_rents_none(
     world: World, ledger: Ledger
 ) -> None:
     def full(body: Any) -> None:
@@ -508,7 +506,7 @@ def test_an_unknown_outcome_stays_open_in_the_ledger(
     assert not entry.gone and entry.instance_id is None and creates(world.cloud) == 1
 
 
-def test_a_machine_at_another_price_is_deleted_noted_and_a_failed_run(
+def test_an_instance_at_another_price_is_deleted_recorded_and_fails_the_run(
     world: World, ledger: Ledger
 ) -> None:
     world.cloud.switch("price_differs", 9999)
@@ -523,7 +521,7 @@ def test_a_machine_at_another_price_is_deleted_noted_and_a_failed_run(
     )
 
 
-def test_a_machine_at_another_price_that_cannot_be_deleted_may_be_billing(
+def test_an_instance_at_another_price_that_cannot_be_deleted_may_bill(
     world: World, ledger: Ledger
 ) -> None:
     class Quick(Waits):
@@ -539,7 +537,7 @@ def test_a_machine_at_another_price_that_cannot_be_deleted_may_be_billing(
     assert not ledger.entries()[0].gone
 
 
-def test_a_machine_that_cannot_be_read_back_is_named_with_price_limit_and_command(
+def test_an_instance_that_cannot_be_read_back_is_named_with_price_limit_and_command(
     world: World, ledger: Ledger
 ) -> None:
     world.cloud.fault(INFO, "unauthorized", times=None)
@@ -578,13 +576,13 @@ def test_ctrl_c_after_the_request_says_that_the_machine_goes_on(
     (entry,) = ledger.entries()
     assert entry.instance_id == world.cloud.instances[0].id and not entry.gone
     assert (
-        f"instance {entry.instance_id} ($33.60/h) is rented and goes on by itself, limit $150.00"
+        f"instance {entry.instance_id} ($33.60/h) is rented and continues by itself, limit $150.00"
         in said[-1]
     )
     assert f"just stop {entry.plan.run_id}" in said[-1]
 
 
-def test_when_the_hub_does_not_take_the_run_folder_nothing_is_rented(
+def test_nothing_is_rented_when_the_hub_rejects_the_run_folder(
     world: World, ledger: Ledger
 ) -> None:
     p = prepared(world)
@@ -613,7 +611,7 @@ def test_consent_after_a_long_time_is_for_checks_that_are_old(world: World, ledg
 # ---- the next attempt
 
 
-def test_the_next_attempt_is_the_same_run_on_another_machine_with_what_is_left_of_the_limit(
+def test_the_next_attempt_is_the_same_run_with_the_rest_of_the_limit(
     world: World,
 ) -> None:
     first = prepared(
@@ -639,7 +637,7 @@ def test_the_next_attempt_is_the_same_run_on_another_machine_with_what_is_left_o
         b"",
         other,
     ) and plan.created_at >= first.plan.created_at
-    machine = {name: getattr(kept.plan, name) for name in OF_THE_MACHINE}
+    machine = {name: getattr(kept.plan, name) for name in PER_ATTEMPT}
     assert structs.replace(plan, attempt=1, **machine) == kept.plan and plan.probation_cents == 300
 
 
@@ -675,7 +673,7 @@ def test_the_ledger_has_the_earlier_attempts_from_before_the_create(
     assert seen[0].earlier == earlier == ledger.entries()[0].earlier and seen[0].plan.attempt == 2
 
 
-def test_a_run_that_goes_on_keeps_its_earlier_attempts_and_clears_what_they_left(
+def test_the_next_attempt_keeps_earlier_attempts_and_removes_their_files(
     world: World, ledger: Ledger
 ) -> None:
     api, p, earlier = client(world.cloud), prepared(world), (Attempt(1, "i-0", 500, "lost"),)
@@ -718,7 +716,7 @@ def test_earlier_attempts_are_kept_however_the_create_ends(
 
 def test_a_stock_out_names_the_next_offer_with_the_other_settings_of_the_launch() -> None:
     first, second, *_ = offers = sample()
-    told = next_offer_hint(
+    told = with_next_offer(
         OutOfStock("just sold out; nothing was rented"),
         first,
         offers,
@@ -732,9 +730,9 @@ def test_a_stock_out_names_the_next_offer_with_the_other_settings_of_the_launch(
     )
     assert second.where in str(told)
     assert "just offers --all-configs" in str(
-        next_offer_hint(OutOfStock("sold out"), first, [first])
+        with_next_offer(OutOfStock("sold out"), first, [first])
     )
-    bad = next_offer_hint(
+    bad = with_next_offer(
         MachineFailed("instance i-1 did not come up", "i-1", 5), first, offers, why="dearer"
     )
     assert bad.exit_code == 5 and str(bad).startswith(

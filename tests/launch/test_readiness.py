@@ -1,4 +1,4 @@
-"""Probation: a machine is given up for what was seen of it, never for what could not be seen."""
+"""Probation: an instance is deleted for an observed failure, never because a request failed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nanolan.errors import (
     NanolanError,
     RunFailed,
 )
-from nanolan.launch.readiness import BLIND_S, FAILING, PROVED, WAITING, Sighting, judge, patience_s
+from nanolan.launch.readiness import BLIND_S, FAILING, READY, WAITING, Snapshot, assess, patience_s
 from nanolan.run.record import PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.shadeform.instance import Instance as Box
@@ -57,11 +57,11 @@ TRAINED = {"sft": PhaseReport("training")}
         (ACTIVE, progress("booting"), None, 0, WAITING, ""),
         (ACTIVE, progress("preparing"), None, 899, WAITING, ""),
         # it trains: from here on the run is its own
-        (ACTIVE, progress("training"), None, 9999, PROVED, "it has proved itself: training"),
-        (ACTIVE, progress("uploading"), None, 9999, PROVED, "it has proved itself: uploading"),
-        (machine("error"), progress("training"), None, 0, PROVED, ""),
-        (None, progress("training"), None, 9999, PROVED, ""),
-        (None, progress("succeeded"), None, 0, PROVED, "its run is over already: succeeded"),
+        (ACTIVE, progress("training"), None, 9999, READY, "it is ready: training"),
+        (ACTIVE, progress("uploading"), None, 9999, READY, "it is ready: uploading"),
+        (machine("error"), progress("training"), None, 0, READY, ""),
+        (None, progress("training"), None, 9999, READY, ""),
+        (None, progress("succeeded"), None, 0, READY, "the run has already ended: succeeded"),
         # it does not come up
         (
             machine("error", "no capacity"),
@@ -72,30 +72,30 @@ TRAINED = {"sft": PhaseReport("training")}
             "the provider says: error no capacity",
         ),
         (machine("error"), progress("preparing"), None, 0, FAILING, "the provider says: error"),
-        (None, None, None, 0, FAILING, "went away before it trained (gone)"),
+        (None, None, None, 0, FAILING, "disappeared before training (gone)"),
         (
             machine("deleting", "preempted"),
             None,
             None,
             0,
             FAILING,
-            "went away before it trained (deleting preempted)",
+            "disappeared before training (deleting preempted)",
         ),
-        (machine("deleted"), progress("preparing"), None, 0, FAILING, "went away"),
+        (machine("deleted"), progress("preparing"), None, 0, FAILING, "disappeared"),
         (
             machine("pending_provider"),
             None,
             None,
             900,
             FAILING,
-            "no word from it for 15 minutes (pending_provider)",
+            "no heartbeat for 15 minutes (pending_provider)",
         ),
-        (ACTIVE, None, None, 900, FAILING, "no word from it"),
-        (ACTIVE, progress("preparing"), None, 900, FAILING, "no further word"),
+        (ACTIVE, None, None, 900, FAILING, "no heartbeat"),
+        (ACTIVE, progress("preparing"), None, 900, FAILING, "no further heartbeat"),
         # it says so itself, and only of its probation
         (ACTIVE, progress("stopping"), None, 10, WAITING, ""),
-        (ACTIVE, progress("stopping"), None, 900, PROVED, "ending its run by itself"),
-        (None, progress("stopping"), None, 0, FAILING, "went away"),
+        (ACTIVE, progress("stopping"), None, 900, READY, "ending the run"),
+        (None, progress("stopping"), None, 0, FAILING, "disappeared"),
         (
             ACTIVE,
             progress("stopping"),
@@ -117,15 +117,15 @@ TRAINED = {"sft": PhaseReport("training")}
             None,
             receipt("failed", "trainer_failed"),
             0,
-            PROVED,
-            "its run is over already: failed trainer_failed",
+            READY,
+            "the run has already ended: failed trainer_failed",
         ),
-        (None, None, receipt("failed", "error"), 0, PROVED, ""),
-        (None, None, receipt("stopped", "spend_limit"), 0, PROVED, ""),
-        (None, progress("training"), receipt("succeeded"), 0, PROVED, ""),
+        (None, None, receipt("failed", "error"), 0, READY, ""),
+        (None, None, receipt("stopped", "spend_limit"), 0, READY, ""),
+        (None, progress("training"), receipt("succeeded"), 0, READY, ""),
     ],
 )
-def test_a_machine_is_judged_by_what_was_seen_of_it(
+def test_an_instance_is_assessed_by_its_status_and_files(
     instance: Instance | None,
     told: Progress | None,
     ended: Receipt | None,
@@ -133,7 +133,7 @@ def test_a_machine_is_judged_by_what_was_seen_of_it(
     verdict: str,
     why: str,
 ) -> None:
-    got = judge(Sighting(instance, told, ended), silent_s, PATIENCE)
+    got = assess(Snapshot(instance, told, ended), silent_s, PATIENCE)
     assert got[0] == verdict and why in got[1] and bool(got[1]) == (verdict != WAITING)
 
 
@@ -150,7 +150,7 @@ def test_a_machine_is_judged_by_what_was_seen_of_it(
         (16, 5, 30),
     ],
 )
-def test_the_patience_is_twice_what_the_type_needs_to_boot_and_never_little(
+def test_patience_is_twice_the_boot_time_of_the_type_with_a_minimum(
     gpus: int, boot_max_s: int | None, minutes: int
 ) -> None:
     assert patience_s(replace(B200[0], num_gpus=gpus, boot_max_s=boot_max_s)) == minutes * 60
@@ -178,16 +178,16 @@ def alone(world: World, home: Path, *parts: Any) -> Launch:
     return Launch(world, home, *parts, failover="0")
 
 
-def test_the_wait_ends_when_the_box_trains_and_says_what_it_waits_for_and_what_it_costs(
+def test_the_wait_ends_when_the_box_trains_and_reports_status_and_cost(
     world: World, tmp_path: Path
 ) -> None:
     launch = alone(world, tmp_path)
     launched = launch.run()
     assert launched.instance.id == launch.boxes[0].id and len(launch.live) == 1
-    assert "waiting until it has proved itself; it may be silent for 30 minutes" in launch.text
+    assert "waiting until it trains, for up to 30 minutes without a heartbeat" in launch.text
     assert "You may close this laptop or press Ctrl-C" in launch.text
-    assert re.search(r"^  [a-z]+.*: no word from it yet, \$0.01 so far$", launch.text, re.M)
-    assert launch.said[-1] == "it has proved itself: training"
+    assert re.search(r"^  [a-z]+.*: no heartbeat yet, \$0.01 so far$", launch.text, re.M)
+    assert launch.said[-1] == "it is ready: training"
 
 
 def test_without_waiting_it_returns_after_the_read_back(world: World, tmp_path: Path) -> None:
@@ -202,12 +202,12 @@ def test_an_earlier_attempts_words_are_not_heard(world: World, tmp_path: Path) -
         tell(world, plan, receipt("succeeded"), attempt=plan.attempt + 1)
 
     launch = alone(world, tmp_path, old_words)
-    with pytest.raises(MachineFailed, match="no word from it for 3[0-9] minutes"):
+    with pytest.raises(MachineFailed, match="no heartbeat for 3[0-9] minutes"):
         launch.run()
     assert launch.live == []
 
 
-def test_a_box_that_falls_silent_before_it_trains_is_given_up_and_one_that_goes_on_talking_is_not(
+def test_a_box_without_heartbeats_before_training_is_deleted_and_one_with_them_is_kept(
     world: World, tmp_path: Path
 ) -> None:
     words = iter(range(10**6))
@@ -223,7 +223,7 @@ def test_a_box_that_falls_silent_before_it_trains_is_given_up_and_one_that_goes_
         )
 
     launch = alone(world, tmp_path, talks)
-    with pytest.raises(MachineFailed, match="no further word"):
+    with pytest.raises(MachineFailed, match="no further heartbeat"):
         launch.run()
     assert len(launch.time) > 50 + 30, "half an hour after the last new word, not after the create"
 
@@ -231,13 +231,13 @@ def test_a_box_that_falls_silent_before_it_trains_is_given_up_and_one_that_goes_
 @pytest.mark.parametrize(
     "fault", [dict(action="status", status=503), dict(action="html"), dict(action="reset")], ids=str
 )
-def test_a_shadeform_that_cannot_be_asked_for_a_while_is_waited_out(
+def test_a_temporary_outage_of_shadeform_is_waited_out(
     world: World, tmp_path: Path, fault: dict[str, Any]
 ) -> None:
     world.cloud.fault(INFO, times=10, skip=1, **fault)
     launch = alone(world, tmp_path)
     launch.run()
-    assert "cannot be seen now" in launch.text and len(launch.live) == 1
+    assert "status unavailable" in launch.text and len(launch.live) == 1
 
 
 @pytest.mark.slow
@@ -256,12 +256,10 @@ def test_short_outages_do_not_add_up(world: World, tmp_path: Path) -> None:
 
     launch = alone(world, tmp_path, part)
     launch.run()
-    assert launch.text.count("cannot be seen now") == 2 and len(launch.live) == 1
+    assert launch.text.count("status unavailable") == 2 and len(launch.live) == 1
 
 
-def test_a_404_while_the_listing_still_shows_the_machine_is_not_its_end(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_404_while_the_instance_is_listed_is_no_deletion(world: World, tmp_path: Path) -> None:
     world.cloud.fault(INFO, "not_found", times=5, skip=1)
     launch = alone(world, tmp_path)
     launch.run()
@@ -269,7 +267,7 @@ def test_a_404_while_the_listing_still_shows_the_machine_is_not_its_end(
 
 
 @pytest.mark.parametrize("where", ["shadeform", "hub"])
-def test_a_machine_that_cannot_be_followed_for_long_is_named_and_left_alone(
+def test_an_instance_that_cannot_be_monitored_for_long_is_named_and_kept(
     world: World, tmp_path: Path, where: str
 ) -> None:
     launch = alone(world, tmp_path, silent)
@@ -280,7 +278,7 @@ def test_a_machine_that_cannot_be_followed_for_long_is_named_and_left_alone(
         world.cloud.fault(LIST, "status", times=None, skip=1, status=503)
     start = launch.time.now
     with pytest.raises(
-        MayBeBilling, match=r"cannot be followed.*\$33.60/h.*goes on by itself.*just stop"
+        MayBeBilling, match=r"cannot be monitored.*\$33.60/h.*continues by itself.*just stop"
     ):
         launch.run()
     assert (
@@ -291,7 +289,7 @@ def test_a_machine_that_cannot_be_followed_for_long_is_named_and_left_alone(
 
 
 @pytest.mark.parametrize("where", ["shadeform", "hub"])
-def test_a_key_that_is_refused_ends_the_wait_at_once_and_says_what_goes_on(
+def test_a_refused_key_ends_the_wait_at_once_and_names_the_instance(
     world: World, tmp_path: Path, where: str
 ) -> None:
     if where == "hub":
@@ -299,19 +297,17 @@ def test_a_key_that_is_refused_ends_the_wait_at_once_and_says_what_goes_on(
     else:
         world.cloud.fault(INFO, "unauthorized", times=None, skip=1)
     launch = alone(world, tmp_path, silent)
-    with pytest.raises(MayBeBilling, match="cannot be followed.*goes on by itself"):
+    with pytest.raises(MayBeBilling, match="cannot be monitored.*continues by itself"):
         launch.run()
     assert len(launch.live) == 1
 
 
-def test_a_run_folder_that_cannot_be_seen_any_more_is_not_silence(
-    world: World, tmp_path: Path
-) -> None:
+def test_an_unreadable_run_folder_does_not_count_as_silence(world: World, tmp_path: Path) -> None:
     launch = alone(world, tmp_path, silent)
     world.hub.fault(
         r"GET .*(progress|receipt|plan).json", status=404, times=10**6
     )  # as for a token without access
-    with pytest.raises(MayBeBilling, match="cannot be followed"):
+    with pytest.raises(MayBeBilling, match="cannot be monitored"):
         launch.run()
     assert len(launch.live) == 1
 
@@ -327,10 +323,10 @@ def test_a_run_folder_that_cannot_be_seen_any_more_is_not_silence(
         ("succeeded", "", None),
     ],
 )
-def test_a_run_that_is_over_already_ends_the_launch_with_its_verdict(
+def test_a_run_that_has_already_ended_ends_the_launch_with_its_verdict(
     world: World, tmp_path: Path, verdict: str, reason: str, error: type[NanolanError] | None
 ) -> None:
-    """Another machine would not help: none is rented, and nobody is told that it goes on by itself."""
+    """Another machine would not help: none is rented, and the error does not say that it continues."""
     launch = alone(world, tmp_path, fails(reason, verdict))
     with pytest.raises(error) if error else nullcontext() as e:
         launch.run()
@@ -341,7 +337,7 @@ def test_a_run_that_is_over_already_ends_the_launch_with_its_verdict(
 @pytest.mark.parametrize(
     "during, error, said",
     [
-        ("wait", KeyboardInterrupt, "no longer waiting, no other offer will be tried"),
+        ("wait", KeyboardInterrupt, "no longer waiting, no other offer is tried"),
         ("delete", MayBeBilling, ""),
     ],
 )
@@ -366,7 +362,7 @@ def test_ctrl_c_leaves_the_machine_and_says_what_bills(
     assert len(launch.boxes) == 1
 
 
-def test_a_failed_machine_that_cannot_be_deleted_may_be_billing_and_nothing_else_is_rented(
+def test_a_failed_instance_that_cannot_be_deleted_may_bill_and_nothing_else_is_rented(
     world: World, tmp_path: Path
 ) -> None:
     world.cloud.switch("goes_to_error")

@@ -1,4 +1,4 @@
-"""The startup script and the create request: values cross into bash and JSON unchanged, and nothing in them runs."""
+"""The startup script and the create request: values reach bash and JSON unchanged, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from nanolan.errors import PreflightFailed
 from nanolan.launch.request import (
     CLOUD,
     FACTS,
-    MOST_SCRIPT_BYTES,
-    bare_python,
-    bare_shell,
+    MAX_SCRIPT_BYTES,
     box_secrets,
     create_body,
+    minify_python,
+    minify_shell,
     output_tags,
     startup_script,
     unpack,
@@ -112,7 +112,7 @@ def test_any_text_reaches_bash_and_the_plan_unchanged_and_nothing_in_it_runs(
 
 @pytest.mark.shows("argv", "/bin/bash -c *", "the test runs the script's head")
 @pytest.mark.shows("output", "stdout of /bin/bash -c *", "and has it say its values")
-def test_the_script_has_a_shebang_is_good_bash_and_carries_what_the_box_needs() -> None:
+def test_the_script_has_a_shebang_is_valid_bash_and_contains_what_the_box_needs() -> None:
     script = startup_script(PLAN, SECRETS, "f" * 40)
     assert script.startswith("#!/bin/bash\n")
     assert (
@@ -129,8 +129,8 @@ def test_the_script_has_a_shebang_is_good_bash_and_carries_what_the_box_needs() 
         == f"http://127.0.0.1:1/me/lanbot-checkpoints/resolve/{'f' * 40}/runs/ab12cd34"
     )
     assert seen["CODE_SHA256"] == PLAN.code.sha256 and seen["DEVICE"] == "cuda"
-    assert unpack(seen["RESCUE"]).decode() == bare_python((CLOUD / "rescue.py").read_text())
-    assert seen["BOOT"] == bare_shell((CLOUD / "boot.sh").read_text()).rstrip("\n")
+    assert unpack(seen["RESCUE"]).decode() == minify_python((CLOUD / "rescue.py").read_text())
+    assert seen["BOOT"] == minify_shell((CLOUD / "boot.sh").read_text()).rstrip("\n")
 
 
 def without_docstrings(source: str) -> str:
@@ -144,10 +144,10 @@ def without_docstrings(source: str) -> str:
     return ast.dump(tree)
 
 
-def test_what_travels_of_the_rescue_program_does_what_its_file_does() -> None:
+def test_the_minified_rescue_program_does_what_its_file_does() -> None:
     source = (CLOUD / "rescue.py").read_text()
-    assert ast.dump(ast.parse(bare_python(source))) == without_docstrings(source)
-    assert not [line for line in bare_python(source).splitlines() if line not in source], (
+    assert ast.dump(ast.parse(minify_python(source))) == without_docstrings(source)
+    assert not [line for line in minify_python(source).splitlines() if line not in source], (
         "each line is one of the file, or its start"
     )
 
@@ -156,7 +156,7 @@ def test_what_travels_of_boot_sh_is_each_of_its_commands() -> None:
     lines = [
         line.partition("  # ")[0].rstrip() for line in (CLOUD / "boot.sh").read_text().splitlines()
     ]
-    assert bare_shell((CLOUD / "boot.sh").read_text()).splitlines() == [
+    assert minify_shell((CLOUD / "boot.sh").read_text()).splitlines() == [
         line for line in lines if line and not line.startswith("#")
     ]
 
@@ -216,8 +216,8 @@ def real_plan(**changes: Any) -> Plan:
 
 def test_a_real_script_with_all_secrets_is_12000_bytes_at_most() -> None:
     size = len(startup_script(real_plan(), KEYS, "f" * 40))
-    assert size <= 12_000 == MOST_SCRIPT_BYTES, size
-    assert len(base64.b64encode(b"x" * MOST_SCRIPT_BYTES)) == 16_000, "as it is sent"
+    assert size <= 12_000 == MAX_SCRIPT_BYTES, size
+    assert len(base64.b64encode(b"x" * MAX_SCRIPT_BYTES)) == 16_000, "as it is sent"
 
 
 def test_the_script_does_not_grow_with_the_files_of_a_plan() -> None:
@@ -237,7 +237,7 @@ def test_every_value_that_boot_sh_demands_is_given() -> None:
     assert demanded == set(NAMES)
 
 
-def test_secrets_are_in_one_place_of_the_script_and_never_in_clear_or_in_the_plan() -> None:
+def test_secrets_occur_once_in_the_script_packed_and_never_in_the_plan() -> None:
     script = startup_script(PLAN, SECRETS, "main")
     line = next(line for line in script.splitlines() if line.startswith("SECRETS="))
     seen = values_in_bash(script)
@@ -274,7 +274,7 @@ def test_the_box_gets_only_the_secrets_that_are_set() -> None:
     ],
     ids=str,
 )
-def test_yours_or_the_second_or_no_shadeform_key_travels_and_never_two(
+def test_the_box_gets_the_first_the_second_or_no_shadeform_key_and_never_two(
     flags: dict[str, str], key: str | None
 ) -> None:
     s = load_settings({"shadeform_api_key": "key-01234", "hf_token": "hf_01234"} | flags, {})
@@ -319,7 +319,7 @@ def test_every_create_carries_both_limits_and_the_alert_at_60_percent(cents: int
     assert Decimal(body["alert"]["spend_threshold"]) * 100 == cents * 60 // 100
 
 
-def test_the_create_request_names_offer_image_run_and_owner_and_bills_through_shadeform() -> None:
+def test_the_create_request_names_offer_image_run_and_owner() -> None:
     body = create_body(a_plan(phases=("mid", "sft"), output_tag="d20-exp1"), "x")
     assert (body["cloud"], body["region"], body["shade_instance_type"], body["os"]) == (
         "hyperstack",

@@ -23,7 +23,7 @@ from nanolan.hub.client import Hub
 from nanolan.hub.input_check import inspect_inputs
 from nanolan.hub.layout import adopt, verify
 from nanolan.hub.upload_set import check_together, collect, default_path
-from nanolan.launch.preflight import look_at_hub
+from nanolan.launch.preflight import check_hub
 from nanolan.model import checkpoint
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import IDENTITY_FILE
@@ -106,7 +106,7 @@ def at_doctor(hub: Hub, folder: Path, **flags: str) -> str:
 def at_launch(hub: Hub, folder: Path, **flags: str) -> str:
     """A dry run makes the same look."""
     s = settings(hub, **flags)
-    found = look_at_hub(hub, s)
+    found = check_hub(hub, s)
     return "; ".join(c.text for c in found.failed if not c.name.startswith("data set"))
 
 

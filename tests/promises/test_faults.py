@@ -342,7 +342,7 @@ FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
         0,
         1,
         2,
-        "no word from it for",
+        "no heartbeat for",
     ),
     (
         "27 stuck everywhere",
@@ -387,7 +387,7 @@ FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
         0,
         1,
         2,
-        "no word from it for",
+        "no heartbeat for",
     ),
     (
         "29 active, and the script starts late",
@@ -396,7 +396,7 @@ FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
         0,
         1,
         1,
-        "it has proved itself",
+        "it is ready:",
     ),
     (
         "38 no way out for the box",
@@ -405,7 +405,7 @@ FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
         0,
         1,
         2,
-        "no word from it for",
+        "no heartbeat for",
     ),
     (
         "33 34 39 the set-up fails",
@@ -434,8 +434,8 @@ FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
         2,
         "probation failed: words",
     ),
-    ("vanishes", machine("vanishes", 0.2), BAD_FIRST, 0, 1, 2, "went away before it trained"),
-    ("taken away", machine("preempted", 0.05), BAD_FIRST, 0, 1, 2, "went away before it trained"),
+    ("vanishes", machine("vanishes", 0.2), BAD_FIRST, 0, 1, 2, "disappeared before training"),
+    ("taken away", machine("preempted", 0.05), BAD_FIRST, 0, 1, 2, "disappeared before training"),
     (
         "deleted by somebody",
         machine("list_lag", 0),
@@ -443,7 +443,7 @@ FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
         0,
         1,
         2,
-        "went away before it trained",
+        "disappeared before training",
     ),
     # ---- not the launch's business, or not to be judged
     (
@@ -462,7 +462,7 @@ FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
         0,
         1,
         1,
-        "cannot be seen now",
+        "status unavailable",
     ),
     (
         "the Hub is down for long",
@@ -471,7 +471,7 @@ FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
         8,
         1,
         1,
-        "cannot be followed",
+        "cannot be monitored",
     ),
     (
         "the Hub does not take the plan",

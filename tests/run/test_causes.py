@@ -200,7 +200,7 @@ BUS = ("[Tue] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.
         ),
         (
             "error",
-            "instance i did not come up: no word from it. It is deleted (gone)",
+            "instance i did not come up: no heartbeat. It is deleted (gone)",
             (),
             "never_booted",
             "the machine never booted",

@@ -112,8 +112,8 @@ def test_a_launch_rents_once_reads_back_and_says_what_to_type_next(world: World)
     assert done.stdout == f"run {entry.plan.run_id} on instance {box.id}\n"
     for part in (
         "read back: $33.60/h, limit $150.00",
-        "waiting until it has proved itself",
-        "it has proved itself",
+        "waiting until it trains",
+        "it is ready:",
         "just watch",
         f"just stop {entry.plan.run_id}",
         "https://platform.shadeform.ai/instances",
@@ -300,7 +300,7 @@ def test_ctrl_c_or_sigterm_during_create_finds_what_was_made_and_names_it(
         and not entry.gone
     )
     assert (
-        f"instance {box.id} ($33.60/h) is rented and goes on by itself" in said
+        f"instance {box.id} ($33.60/h) is rented and continues by itself" in said
         and f"just stop {entry.plan.run_id}" in said
     )
 
@@ -311,7 +311,7 @@ def test_ctrl_c_after_create_says_that_the_machine_goes_on(world: World) -> None
     (box,) = world.cloud.instances
     assert (
         code == 130
-        and f"instance {box.id} ($33.60/h) is rented and goes on by itself" in said
+        and f"instance {box.id} ($33.60/h) is rented and continues by itself" in said
         and box.status != "deleted"
     )
 
@@ -339,11 +339,11 @@ def test_ctrl_c_while_it_waits_leaves_the_machine_and_says_that_only_fail_over_h
     (box,) = world.cloud.instances
     assert (
         process.returncode == 130
-        and "no longer waiting, no other offer will be tried" in said
+        and "no longer waiting, no other offer is tried" in said
         and box.status == "active"
     )
     assert (
-        f"instance {box.id} ($33.60/h) is rented and goes on by itself" in said
+        f"instance {box.id} ($33.60/h) is rented and continues by itself" in said
         and not entries(world)[0].gone
     )
 
@@ -439,12 +439,12 @@ def test_a_limit_above_a_thousand_dollars_is_asked_for_twice(world: World) -> No
     )
     assert (
         once.returncode == 4
-        and "above $1,000.00 it is asked for twice. Try: --yes-really" in once.stderr
+        and "limits above $1,000.00 must be confirmed. Try: --yes-really" in once.stderr
     )
     assert (
         twice.returncode == 0
         and "[  --  ] spend limit" in twice.stderr
-        and "taken all the same: --yes-really" in twice.stderr
+        and "accepted by --yes-really" in twice.stderr
     )
     assert "just launch spend-limit=1001 --yes-really\n" in twice.stderr
 

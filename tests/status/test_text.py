@@ -110,8 +110,8 @@ EARLIER = Attempt(
     1,
     "i-1",
     85,
-    "8x B200 at hyperstack/canada-1: instance 24836664-9753-4e69-aae7-7e06e6db315a did not come up: no word "
-    "from it for 30 minutes (pending_provider). It is deleted (status deleting)",
+    "8x B200 at hyperstack/canada-1: instance 24836664-9753-4e69-aae7-7e06e6db315a did not come up: no "
+    "heartbeat for 30 minutes (pending_provider). It is deleted (status deleting)",
 )
 AGAIN = structs.replace(ENTRY, plan=structs.replace(PLAN, attempt=2), earlier=(EARLIER,))
 

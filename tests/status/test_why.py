@@ -223,7 +223,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
             "just resume ab12cd34",
         ),
         (
-            run("failed", "instance i did not come up: no word from it. It is deleted (gone)"),
+            run("failed", "instance i did not come up: no heartbeat. It is deleted (gone)"),
             None,
             "",
             "the machine never booted",

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from nanolan.hub.client import Hub
-from nanolan.launch.failover import FailoverPolicy, Launched, rent_one
+from nanolan.launch.failover import FailoverPolicy, Launched, rent_with_failover
 from nanolan.launch.preflight import Findings
 from nanolan.launch.prepare import Prepared, make_plan
 from nanolan.plan import Code, Plan, new_run_id
@@ -154,22 +154,25 @@ class Launch:
         bill: int | None = None,
         offers: list[Offer] | None = None,
         first: Offer | None = None,
-        **rules: Any,
+        **policy: Any,
     ) -> Launched:
         offers = B200 if offers is None else offers
-        p = ready(self.world, first or offers[0], **self.flags)
-        self.rules = FailoverPolicy(
-            self.settings.failover, price, p.plan.limit_cents if bill is None else bill, **rules
+        prepared = ready(self.world, first or offers[0], **self.flags)
+        self.policy = FailoverPolicy(
+            self.settings.failover,
+            price,
+            prepared.plan.limit_cents if bill is None else bill,
+            **policy,
         )
-        return rent_one(
-            p,
+        return rent_with_failover(
+            prepared,
             offers,
             self.settings,
             self.api,
             self.hub,
             self.ledger,
             self.say,
-            self.rules,
+            self.policy,
             clock=self.time.read,
         )
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
-from nanolan.launch.failover import FailoverPolicy, rent_one
+from nanolan.launch.failover import FailoverPolicy, rent_with_failover
 from nanolan.launch.prepare import Prepared
 from nanolan.manage.stop_request import tell_launch
 from nanolan.plan import Pinned, Plan
@@ -145,14 +145,14 @@ class Laptop:
         plan = self._plan(phases, recipe, **fields)
         self.plans.append(plan)
         offers = offers_here()
-        rules = FailoverPolicy(1, offers[-1].hourly_cents, LIMIT_CENTS, wait=wait)
+        policy = FailoverPolicy(1, offers[-1].hourly_cents, LIMIT_CENTS, wait=wait)
 
         def act(outcome: Outcome) -> Seen:
             outcome.launch = True
             SERVICE_CLOCK.learn(
                 "Shadeform", formatdate(self.clock.now, usegmt=True)
             )  # the checks before the consent
-            return rent_one(
+            return rent_with_failover(
                 Prepared(plan, offers[0], [], b"a bundle", False),
                 offers,
                 self.settings,
@@ -160,7 +160,7 @@ class Laptop:
                 self.hub_client(),
                 self.ledger,
                 self.say,
-                rules,
+                policy,
                 clock=self.clock.monotonic,
             ).instance
 
