@@ -1,6 +1,6 @@
 """Talk to your model on this machine: on its GPU if it has one, else on the CPU.
 
-just chat                       the latest phase that was pulled (just pull)
+just chat                       the latest phase that is here (just pull)
 just chat source=sft            that phase's checkpoint
 just chat -p "What is 12*34?"   one answer
 """
@@ -23,16 +23,16 @@ from nanolan.settings.settings import ROOT
 @click.option(
     "--source",
     type=click.Choice(["base", "mid", "sft", "rl"]),
-    help="whose checkpoint  [the latest there is]",
+    help="whose checkpoint  [the latest one here]",
 )
-@click.option("-p", "--prompt", help="answer this and end")
-@click.option("--device", type=click.Choice(["cuda", "mps", "cpu"]), help="[the best there is]")
+@click.option("-p", "--prompt", help="answer this and exit")
+@click.option("--device", type=click.Choice(["cuda", "mps", "cpu"]), help="[the best available]")
 @click.option(
     "--temperature",
     type=click.FloatRange(0, 2),
     default=0.6,
     show_default=True,
-    help="0: always the likeliest word; higher: more varied",
+    help="0: always the likeliest token; higher: more varied",
 )
 @click.option(
     "--max-new-tokens",
@@ -81,7 +81,7 @@ def chat(
 
 
 def checkpoint_of(base: Path, tag: str, source: str | None) -> Path:
-    """The folder of `source`'s checkpoint, or of the latest phase that is there."""
+    """The folder of `source`'s checkpoint, or of the latest phase found."""
     from nanolan.errors import UsageProblem
     from nanolan.phases import PHASES
 
@@ -90,9 +90,10 @@ def checkpoint_of(base: Path, tag: str, source: str | None) -> Path:
     for name in wanted:
         if list((base / places[name] / tag).glob("model_*.pt")):
             return base / places[name] / tag
+    wanted_phase = f" from {source}" if source else ""
+    command = f"just pull {source}" if source else "just pull"
     raise UsageProblem(
-        f"{base} holds no checkpoint of {tag}{f' from {source}' if source else ''}. "
-        f"Bring one here: just pull{f' {source}' if source else ''}"
+        f"{base} holds no checkpoint of {tag}{wanted_phase}. Download one: {command}"
     )
 
 

@@ -1,10 +1,10 @@
-"""Where every run is, what it costs, and what is proven on the Hub.
+"""The state of every run, what it costs, and what is proven on the Hub.
 
 just status                 all live runs and the newest one
 just status 1a2b            one run, by id (or a unique prefix) or run name
 just watch                  again every 60 seconds until the run ends; exits with its verdict
 just watch 30 1a2b          the same for one run, every 30 seconds
-just watch --guard          and deletes its machine if it outlives its own limits by a minute
+just watch --guard          also deletes its instance if it outlives its own limits by a minute
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options
+from nanolan.cli.run import ACCOUNT, open_account, owner_option, say
 
 if TYPE_CHECKING:
+    from nanolan.cli.run import Account
     from nanolan.cost.overdue import OverdueTimer
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.shadeform.client import Shadeform
@@ -33,50 +35,36 @@ if TYPE_CHECKING:
 @click.option(
     "--watch",
     is_flag=True,
-    help="look again every SECONDS (60) until the run ends; Ctrl-C only stops looking",
+    help="poll every SECONDS (60) until the run ends; Ctrl-C only stops watching",
 )
 @click.option(
     "--guard",
     is_flag=True,
-    help="with --watch: delete a machine that outlives its limit or deadline, or without a key "
+    help="with --watch: delete an instance that outlives its limit or deadline, or without a key "
     "its run, by a minute",
 )
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
-@click.option("--owner", help="the owner id of a run that was started from another laptop")
-@setting_options(
-    "ssh_public_key",
-    "shadeform_api_key",
-    "hf_token",
-    "hf_repo",
-    "runs_repo",
-    "shadeform_api",
-    "hf_endpoint",
-)
+@owner_option
+@setting_options("ssh_public_key", *ACCOUNT)
 def status(
     words: tuple[str, ...], watch: bool, guard: bool, as_json: bool, owner: str | None, **flags: Any
 ) -> int:
-    """Show runs (state, money, machine, SSH line, what is proven on the Hub) and every other machine that bills."""
-    from nanolan.run.ledger import Ledger, nanolan_home
-
+    """Show runs (state, money, instance, SSH line, what is proven on the Hub) and every other instance that bills."""
     if guard and not watch:
         raise click.UsageError("--guard is for just watch")
-    ledger = Ledger(nanolan_home())
     seconds, which = read_words(words, watch)
-    entries, s = [] if which else shown(ledger), settings_from(flags)
-    if not which and not entries and s.shadeform_api_key is None:
+    account = open_account(flags)
+    entries = [] if which else unfinished_and_newest(account.ledger)
+    if not which and not entries and account.settings.shadeform_api_key is None:
         from nanolan.status.view import Overview
 
         show(Overview((), (), (), ()), as_json)
         return 0
-    s.need("shadeform_api_key", *(("hf_token",) if which or entries else ()))
-    from nanolan.run.find import find, run_search
-    from nanolan.shadeform.client import Shadeform
-
-    api = Shadeform(s.shadeform_api_key, s.shadeform_api)
+    account.settings.need("shadeform_api_key", *(("hf_token",) if which or entries else ()))
     if which:
-        entries = [find(ledger, which, run_search(s, api), owner)]
+        entries = [account.find(which, owner)]
     if not watch:
-        overview = look_once(ledger, entries, api, s)
+        overview = look_once(account, entries)
         show(overview, as_json)
         if unresolved := overview.unresolved():
             raise unresolved
@@ -86,13 +74,14 @@ def status(
             "No run to watch. Start one: just launch phase=sft   (or, for nothing: just rehearse)"
         )
         return 0
+    timer = None
     if guard:
         from nanolan.cost.overdue import OverdueTimer
         from nanolan.run.find import check_owner
 
-        check_owner(ledger, entries[0])
-        return follow(ledger, entries[0], api, s, seconds, as_json, OverdueTimer())
-    return follow(ledger, entries[0], api, s, seconds, as_json)
+        check_owner(account.ledger, entries[0])
+        timer = OverdueTimer()
+    return follow(account, entries[0], seconds, as_json, timer)
 
 
 def read_words(words: tuple[str, ...], watch: bool) -> tuple[float, str | None]:
@@ -104,21 +93,23 @@ def read_words(words: tuple[str, ...], watch: bool) -> tuple[float, str | None]:
     return float(numbers[0]) if numbers else 60.0, names[0] if names else None
 
 
-def shown(ledger: Ledger) -> list[Entry]:
+def unfinished_and_newest(ledger: Ledger) -> list[Entry]:
     """Every run that is not known to be over, and the newest one."""
     entries = ledger.entries()
     return [e for i, e in enumerate(entries) if i == 0 or not e.gone]
 
 
-def look_once(ledger: Ledger, entries: list[Entry], api: Shadeform, s: Any) -> Overview:
-    from nanolan.hub.client import Hub
+def look_once(account: Account, entries: list[Entry]) -> Overview:
+    """The runs as they are now. Stores the SSH key of each running instance."""
     from nanolan.shadeform.ssh_key import keep_key, key_folder
     from nanolan.status.status import look
 
-    overview = look(ledger, entries, api, lambda e: Hub(e.plan.hf_endpoint, s.hf_token))
+    overview = look(account.ledger, entries, account.api, account.hub)
     for v in overview.runs:
-        if v.instance and v.instance.ip and v.instance.billing and not s.ssh_public_key:
-            keep_key(api, v.instance, v.entry.plan.instance_name, key_folder(os.environ))
+        has_address = v.instance and v.instance.ip and v.instance.billing
+        if v.instance and has_address and not account.settings.ssh_public_key:
+            name = v.entry.plan.instance_name
+            keep_key(account.api, v.instance, name, key_folder(os.environ))
     return overview
 
 
@@ -130,47 +121,41 @@ def show(overview: Overview, as_json: bool) -> None:
 
 
 def follow(
-    ledger: Ledger,
+    account: Account,
     entry: Entry,
-    api: Shadeform,
-    s: Any,
     seconds: float,
     as_json: bool,
     guard: OverdueTimer | None = None,
 ) -> int:
-    """Look until the run has ended; a look that fails is shown as such, and the next one follows."""
+    """Poll until the run has ended; a failed poll is shown as such, and the next one follows."""
     from nanolan.status.live import display
 
-    run_id, cut_off, closer = entry.plan.run_id, "", closeup(ledger, api, s)
+    run_id = entry.plan.run_id
+    cut_off = ""
+    with_newest_step = closeup(account)
     try:
         with display(as_json, sys.stdout.isatty(), click.echo) as screen:
             while True:
-                now = (
-                    ledger.find(run_id) if ledger.has(run_id) else entry
-                )  # read again: launch or stop may have written it
-                overview = look_once(ledger, [now], api, s)
-                view = closer(overview.runs[0])
+                overview = look_once(account, [account.reread(entry)])
+                view = with_newest_step(overview.runs[0])
                 screen.show(replace(overview, runs=(view,)))
-                done = enforce(ledger, view, api, guard) if guard else ""
+                done = enforce(account.ledger, view, account.api, guard) if guard else ""
                 cut_off = cut_off or done
-                guarded = (
-                    guard is not None and view.instance is not None and view.instance.billing
-                )  # one in error may bill on
+                # An instance in error may still bill
+                guarded = guard is not None and view.instance is not None and view.instance.billing
                 if view.ended and not overview.problems and not guarded:
                     break
                 time.sleep(0 if done else seconds)
     except KeyboardInterrupt as e:
-        if str(e):  # in the middle of a deletion
+        if str(e):  # during a deletion
             raise
-        click.echo(
-            f"\nno longer watching; run {run_id} goes on. Stop it: just stop {run_id}", err=True
-        )
+        say(f"\nno longer watching; run {run_id} goes on. Stop it: just stop {run_id}")
         return 130
     return verdict(view, cut_off)
 
 
-def closeup(ledger: Ledger, api: Shadeform, s: Any) -> Callable[[RunView], RunView]:
-    """What adds the machine's own newest step, over SSH; for a local Shadeform's machines, which have no SSH, nothing."""
+def closeup(account: Account) -> Callable[[RunView], RunView]:
+    """Adds the newest step of the instance's own log, read over SSH; a local Shadeform's instances have no SSH."""
     from ssh import argv_of
 
     from nanolan.errors import NanolanError
@@ -178,16 +163,12 @@ def closeup(ledger: Ledger, api: Shadeform, s: Any) -> Callable[[RunView], RunVi
     from nanolan.status.closeup import Closeup
 
     def reach(v: RunView) -> list[str] | None:
-        up = v.instance is not None and v.instance.billing and v.instance.ip
-        if (
-            v.instance is None
-            or not up
-            or is_loopback(api.base)
-            or not ledger.has(v.entry.plan.run_id)
-        ):
+        if v.instance is None or not v.instance.billing or not v.instance.ip:
+            return None
+        if is_loopback(account.api.base) or not account.ledger.has(v.entry.plan.run_id):
             return None
         try:
-            return argv_of(api, s, v.entry, v.instance, batch=True, connect_s=5)
+            return argv_of(account, v.entry, v.instance, batch=True, connect_s=5)
         except NanolanError:
             return None
 
@@ -195,33 +176,31 @@ def closeup(ledger: Ledger, api: Shadeform, s: Any) -> Callable[[RunView], RunVi
 
 
 def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: OverdueTimer) -> str:
-    """Delete a machine that has outlived its limits, or its run without a key, and see that it is gone; what was done, or ""."""
+    """Delete an instance that has outlived its limits, or its run without a key, and confirm it; says what was done, or ""."""
     from msgspec import structs
 
     from nanolan.cost.overdue import over_limit, over_stored, waits
     from nanolan.shadeform.lifecycle import delete_and_confirm
     from nanolan.times import SERVICE_CLOCK
 
-    i, plan, now = view.instance, view.entry.plan, SERVICE_CLOCK.agreed()
-    over = (
-        (now and (over_limit(plan, i, now) or over_stored(i, now))) or waits(plan, i, view.receipt)
-        if i
-        else ""
-    )
-    if i is None or not guard.due(i, over):
+    instance = view.instance
+    plan = view.entry.plan
+    now = SERVICE_CLOCK.agreed()
+    over = ""
+    if instance:
+        late = now and (over_limit(plan, instance, now) or over_stored(instance, now))
+        over = late or waits(plan, instance, view.receipt)
+    if instance is None or not guard.due(instance, over):
         return ""
-    click.echo(f"GUARD: run {plan.run_id}: {over}. DELETING instance {i.id} now", err=True)
-    gone = delete_and_confirm(api, i)
+    say(f"GUARD: run {plan.run_id}: {over}. DELETING instance {instance.id} now")
+    gone = delete_and_confirm(api, instance)
     done = f"deleted by just watch --guard: {over}"
-    ledger.note(
-        structs.replace(
-            view.entry, instance_id=i.id, gone=True, note=done, spent_cents=i.cost_now_cents()
-        ),
-        lambda text: click.echo(text, err=True),
+    spent = instance.cost_now_cents()
+    entry = structs.replace(
+        view.entry, instance_id=instance.id, gone=True, note=done, spent_cents=spent
     )
-    click.echo(
-        f"GUARD: instance {i.id} is gone: {gone.seen}. What is not on the Hub is lost", err=True
-    )
+    ledger.note(entry, say)
+    say(f"GUARD: instance {instance.id} is gone: {gone.seen}. What is not on the Hub is lost")
     return done
 
 

@@ -1,7 +1,7 @@
-"""Print what a shell sources to complete nanolan's recipes, their options and the ids of your runs.
+"""Print a shell script that completes nanolan's recipes, their options and the ids of your runs.
 
-just completions bash                            to look at
-just completions bash >> ~/.bashrc               to keep; likewise zsh >> ~/.zshrc
+just completions bash                            print it
+just completions bash >> ~/.bashrc               install it; likewise zsh >> ~/.zshrc
 just completions fish > ~/.config/fish/completions/just.fish     fish reads it from there
 """
 
@@ -30,7 +30,7 @@ def completions(shell: str) -> int:
         "upload": KINDS,
         "pull": tuple(PHASES),
         "completions": SHELLS,
-    }  # what comes without a name
+    }  # words without a name
     words = {
         r.name: [*first.get(r.name, ()), *(words_of(command_of(r.script)) if r.script else ())]
         for r in listed
@@ -50,7 +50,7 @@ def completions(shell: str) -> int:
 
 
 def command_of(script: str) -> click.Command:
-    """The command that a script defines, which its last line would run."""
+    """The click command that a script defines."""
     module = importlib.import_module(script)
     return next(
         c
@@ -60,7 +60,7 @@ def command_of(script: str) -> click.Command:
 
 
 def words_of(command: click.Command) -> list[str]:
-    """Every option as a user types it: name= for one with a value, --name for a flag; and what an argument may be."""
+    """Every option as a user types it: name= for one with a value, --name for a flag."""
     flags = [p for p in command.params if isinstance(p, click.Option)]
     names = [(o.lstrip("-"), p) for p in flags for o in p.opts if o.startswith("--")]
     return [f"--{n}" if p.is_flag or p.flag_value == "yes" else f"{n}=" for n, p in names] + [

@@ -1,4 +1,4 @@
-"""What the runs of this laptop cost: by run, month and phase. Reads the ledger alone.
+"""What the runs of this laptop cost, by run, month and phase. Reads only the ledger.
 
 just costs                 as a table
 just costs --json          for scripts
@@ -11,20 +11,20 @@ import json
 import click
 
 from nanolan.cli.command import KeyValueCommand, run
+from nanolan.cli.run import open_ledger, say
 
 
 @click.command(cls=KeyValueCommand)
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def costs(as_json: bool) -> int:
-    """Sum up what was spent, every machine of every run included."""
+    """Add up what was spent, including every instance of every run."""
     from nanolan.cost.spending import render, to_dict
-    from nanolan.run.ledger import Ledger, nanolan_home
 
-    ledger = Ledger(nanolan_home())
+    ledger = open_ledger()
     entries = ledger.entries()
     gaps = [gap for gap in [ledger.gap()] if gap]
     for gap in gaps:
-        click.echo(f"note: {gap}", err=True)
+        say(f"note: {gap}")
     click.echo(
         json.dumps(to_dict(entries) | {"unreadable": gaps}, indent=2)
         if as_json

@@ -1,8 +1,8 @@
-"""Look at everything that a launch needs, and say how to fix what is not so. Changes nothing, costs nothing.
+"""Check everything that a launch needs, with a fix for each failure. Changes nothing, costs nothing.
 
-just doctor                     for a run of phase=sft, or what .env says
+just doctor                     for a run of phase=sft, or the phase in .env
 just doctor phase=mid           for another run
-just doctor --json              for scripts: every check, and what to do first
+just doctor --json              for scripts: every check, and the first fix
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import click
 
 from nanolan.cli.command import KeyValueCommand, env_file, run, setting_options
 
-PATIENCE_S = 8.0  # with a service that does not answer
+PATIENCE_S = 8.0  # for a service that does not answer
 
 
 @click.command(cls=KeyValueCommand)
@@ -38,7 +38,7 @@ PATIENCE_S = 8.0  # with a service that does not answer
 )
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def doctor(as_json: bool, **flags: Any) -> int:
-    """Check every requirement. Exit code 0 when a launch could work, 4 when something failed."""
+    """Check every requirement. Exit code 0 when a launch can work, 4 when a check failed."""
     from nanolan.cli.command import cached_token
     from nanolan.doctor.context import open_context
     from nanolan.doctor.doctor import examine, exit_code, render, to_dict

@@ -1,10 +1,10 @@
-"""Delete machines of yours whose run is over, or that outlive their limits by a minute: for a machine that always stays on.
+"""Delete instances of yours whose run is over, or that outlive their limits by a minute. Run it on a machine that stays on.
 
-just guard                  look every 60 seconds until Ctrl-C; `just guard 20` every 20
-just guard --until-none     until nothing of yours bills any more; start it after the launch
-just guard --once           one look, for cron
-just guard --unit           print a systemd user unit that runs it, and how to install that
-just guard --hf-job --dry-run    as a job at Hugging Face for a cent an hour: what would be sent
+just guard                  poll every 60 seconds until Ctrl-C; `just guard 20` every 20
+just guard --until-none     until no instance of yours bills; start it after the launch
+just guard --once           one poll, for cron
+just guard --unit           print a systemd user unit that runs it, and how to install it
+just guard --hf-job --dry-run    as a Hugging Face Job for a cent an hour: show what would be sent
 """
 
 from __future__ import annotations
@@ -17,41 +17,42 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
+from nanolan.cli.run import ACCOUNT, open_ledger, open_shadeform, say
 
 if TYPE_CHECKING:
     from nanolan.manage.guard import Event
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.settings.settings import Settings
 
-PATIENCE_S = 10.0  # with the Hub, per look
-SLACK_HERE_S, SETTLE_HERE_S = 5.0, 1.0  # on loopback, in place of minutes
+PATIENCE_S = 10.0  # for the Hub, per poll
+# On loopback, instead of minutes
+SLACK_LOCAL_S = 5.0
+SETTLE_LOCAL_S = 1.0
 
 
 @click.command(cls=KeyValueCommand)
 @click.argument("seconds", metavar="[SECONDS]", type=click.IntRange(1, 3600), default=60)
-@click.option("--once", is_flag=True, help="one look, and what follows from it")
+@click.option("--once", is_flag=True, help="poll and act once")
 @click.option(
-    "--until-none", is_flag=True, help="end when for two minutes nothing was there to be guarded"
+    "--until-none", is_flag=True, help="end when there was nothing to guard for two minutes"
 )
 @click.option(
     "--owner",
     metavar="ID",
-    help="whose machines: an owner id, as just orphans shows it  [this laptop's]",
+    help="whose instances: an owner id, as just orphans shows it  [this laptop's]",
 )
 @click.option(
-    "--any-owner", is_flag=True, help="every machine of the account that is tagged as nanolan's"
+    "--any-owner", is_flag=True, help="every instance of the account that has nanolan's tags"
 )
 @click.option("--json", "as_json", is_flag=True, help="a JSON object per change")
 @click.option("--unit", is_flag=True, help="print a systemd user unit, and end")
 @click.option(
     "--hf-job",
     is_flag=True,
-    help="start it as a Hugging Face Job, with the newest run's code and until its date",
+    help="start it as a Hugging Face Job, with the newest run's code, until its date",
 )
 @click.option("--dry-run", is_flag=True, help="with --hf-job: show the job, start nothing")
-@setting_options(
-    "shadeform_api_key", "hf_token", "hf_repo", "runs_repo", "shadeform_api", "hf_endpoint"
-)
+@setting_options(*ACCOUNT)
 def guard(
     seconds: int,
     once: bool,
@@ -64,24 +65,26 @@ def guard(
     dry_run: bool,
     **flags: Any,
 ) -> int:
-    """Look at the machines of one owner, and see that none bills for nothing. It needs the Shadeform key, and HF_REPO to read."""
-    from nanolan.run.ledger import Ledger, nanolan_home
-
+    """Poll the instances of one owner and delete those that bill for nothing. Needs the Shadeform key, and HF_REPO to read."""
     if any_owner and (owner or unit or hf_job) or dry_run and not hf_job or unit and hf_job:
         raise click.UsageError(
             "--any-owner goes without --owner, --unit and --hf-job; --dry-run with --hf-job"
         )
-    ledger, s = Ledger(nanolan_home()), settings_from(flags, strict=False)
-    whose = checked(owner) if owner else ledger.owner
+    ledger = open_ledger()
+    s = settings_from(flags, strict=False)
+    whose = checked_owner(owner) if owner else ledger.owner
     if unit:
         return show_unit(s, whose)
     s.need("shadeform_api_key", "hf_token", "hf_repo")
     if hf_job:
         return start_job(s, ledger, whose, dry_run, as_json)
-    return patrol(s, ledger, None if any_owner else whose, seconds, once, until_none, as_json)
+    return guard_until_end(
+        s, ledger, None if any_owner else whose, seconds, once, until_none, as_json
+    )
 
 
-def checked(owner: str) -> str:
+def checked_owner(owner: str) -> str:
+    """`owner`; UsageError unless it is an owner id."""
     import re
 
     from nanolan.run.find import ID
@@ -93,7 +96,7 @@ def checked(owner: str) -> str:
     return owner
 
 
-def patrol(
+def guard_until_end(
     s: Settings,
     ledger: Ledger,
     owner: str | None,
@@ -102,64 +105,60 @@ def patrol(
     until_none: bool,
     as_json: bool,
 ) -> int:
-    """Rounds, until they end or Ctrl-C."""
+    """Poll and delete until done or Ctrl-C."""
     from nanolan.cost.overdue import SLACK_S
     from nanolan.errors import MayBeBilling
     from nanolan.hub.client import Hub
     from nanolan.manage.guard import SETTLE_S, Guard, knowledge, note_in, run_forever
     from nanolan.run.find import RunSearch
     from nanolan.settings.settings import is_loopback
-    from nanolan.shadeform.client import Shadeform
 
-    api, here = Shadeform(s.shadeform_api_key, s.shadeform_api), is_loopback(s.shadeform_api)
-    there = RunSearch(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
-    note = note_in(ledger, lambda text: click.echo(text, err=True))
-    rounds = Guard(
+    api = open_shadeform(s)
+    local = is_loopback(s.shadeform_api)
+    search = RunSearch(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
+    guarding = Guard(
         api,
-        knowledge(there, ledger, owner, api.info),
-        shown(as_json),
-        gone=note,
-        slack_s=SLACK_HERE_S if here else SLACK_S,
-        entries=lambda: mine_of(ledger, owner),
+        knowledge(search, ledger, owner, api.info),
+        printer(as_json),
+        gone=note_in(ledger, say),
+        slack_s=SLACK_LOCAL_S if local else SLACK_S,
+        entries=lambda: entries_of(ledger, owner),
     )
-    every_s = min(seconds, SETTLE_HERE_S) if here else seconds
-    every = "one look" if once else f"a look every {every_s:.0f} s"
-    click.echo(f"guard of {f'owner {owner}' if owner else 'every owner'}: {every}", err=True)
+    every_s = min(seconds, SETTLE_LOCAL_S) if local else seconds
+    every = "one poll" if once else f"a poll every {every_s:.0f} s"
+    whose = f"owner {owner}" if owner else "every owner"
+    say(f"guard of {whose}: {every}")
+    settle_s = SETTLE_LOCAL_S if local else SETTLE_S
     try:
-        run_forever(
-            rounds,
-            every_s,
-            once=once,
-            until_none_s=(SETTLE_HERE_S if here else SETTLE_S) if until_none else None,
-        )
-    except KeyboardInterrupt as e:  # its own words are of a deletion that it came into
-        raise KeyboardInterrupt(str(e) or rounds.unguarded) from None
-    if rounds.failed:
-        raise MayBeBilling(f"{'; '.join(rounds.failed)}. Look: just orphans")
+        run_forever(guarding, every_s, once=once, until_none_s=settle_s if until_none else None)
+    except KeyboardInterrupt as e:  # has a text if it came during a deletion
+        raise KeyboardInterrupt(str(e) or guarding.unguarded) from None
+    if guarding.failed:
+        raise MayBeBilling(f"{'; '.join(guarding.failed)}. Look: just orphans")
     return 0
 
 
-def mine_of(ledger: Ledger, owner: str | None) -> list[Entry]:
+def entries_of(ledger: Ledger, owner: str | None) -> list[Entry]:
     """The ledger's runs of that owner, on this account."""
     return [e for e in ledger.readable()[0] if owner in (None, e.plan.owner)]
 
 
-def shown(as_json: bool) -> Callable[[Event], None]:
-    """How a change is told: a line with its time, or JSON."""
+def printer(as_json: bool) -> Callable[[Event], None]:
+    """Prints each change as a line with its time, or as JSON."""
     from nanolan.times import iso, now_utc
 
-    def tell(event: Event) -> None:
+    def show(event: Event) -> None:
         click.echo(
             json.dumps(event.to_dict(now_utc()))
             if as_json
             else f"{iso(now_utc())} guard: {event.text}"
         )
 
-    return tell
+    return show
 
 
 def show_unit(s: Settings, owner: str) -> int:
-    """The unit on stdout; what it would lack, on stderr."""
+    """The unit on stdout, notes on missing settings on stderr."""
     from nanolan.cli.command import env_file
     from nanolan.manage.guard_service import KEPT, UNIT, holds_password, unit
     from nanolan.settings.settings import ROOT
@@ -167,19 +166,16 @@ def show_unit(s: Settings, owner: str) -> int:
     click.echo(unit(ROOT, owner, os.environ), nl=False)
     for name in ("shadeform_api_key", "hf_token", "hf_repo"):
         if s.sources[name] not in (".env", "hf auth login"):
-            click.echo(
-                f"note: the unit reads {env_file()}, where {name.upper()} is not set", err=True
-            )
+            say(f"note: the unit reads {env_file()}, where {name.upper()} is not set")
     for name in (n for n in KEPT if holds_password(os.environ.get(n, ""))):
-        click.echo(
-            f"note: {name} may hold a password, so it is not in the unit; add it: systemctl --user edit {UNIT}",
-            err=True,
+        say(
+            f"note: {name} may contain a password, so it is not in the unit; add it: systemctl --user edit {UNIT}"
         )
     return 0
 
 
 def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: bool) -> int:
-    """Start the guard as a job; a dry run shows all of it but the values of its secrets."""
+    """Start the guard as a job; a dry run shows everything except the values of its secrets."""
     from nanolan.hub.client import Hub
     from nanolan.manage.guard_service import guard_job
     from nanolan.money import dollars
@@ -190,19 +186,18 @@ def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: b
     job = guard_job(s, plan, owner, revision, now_utc())
     if dry_run:
         click.echo(json.dumps(job.to_dict(), indent=2))
-        click.echo("DRY RUN: nothing was started.", err=True)
+        say("DRY RUN: nothing was started.")
         return 0
     secrets = {
         name: value.reveal()
         for name, value in (("HF_TOKEN", s.hf_token), ("SHADEFORM_API_KEY", s.shadeform_api_key))
     }
     job_id, url = Hub(s.hf_endpoint, s.hf_token, patience_s=0).start_job(job, secrets)
-    click.echo(
-        json.dumps(job.to_dict() | {"id": job_id, "url": url}, indent=2)
-        if as_json
-        else f"job {job_id} guards owner "
-        f"{owner} for at most {job.timeout_s / 3600:.1f} h ({dollars(job.most_cents)} at most): {url}"
-    )
+    if as_json:
+        click.echo(json.dumps(job.to_dict() | {"id": job_id, "url": url}, indent=2))
+    else:
+        hours = f"{job.timeout_s / 3600:.1f} h ({dollars(job.most_cents)} at most)"
+        click.echo(f"job {job_id} guards owner {owner} for at most {hours}: {url}")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Write identity_conversations.jsonl: who your model is, in its own words.
+"""Write identity_conversations.jsonl: conversations in which your model says who it is.
 
 just identity name=Lanbot creator="Gleb"                          from templates, offline
 just identity name=Lanbot creator="Gleb" model=openai/gpt-4o-mini --dry-run
-                                                                  by an OpenAI-compatible endpoint; what it would cost
+                                                                  the price of asking an OpenAI-compatible endpoint
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nanolan.cli.command import KeyValueCommand, TypedPath, run
     "--personality",
     default="friendly, curious and brief",
     show_default=True,
-    help="what it is like",
+    help="its character, in a few words",
 )
 @click.option(
     "--count", type=click.IntRange(1, 100_000), default=500, show_default=True, help="conversations"
@@ -42,7 +42,7 @@ from nanolan.cli.command import KeyValueCommand, TypedPath, run
 )
 @click.option(
     "--model",
-    help="ask this model of the endpoint instead of the templates; needs OPENROUTER_API_KEY",
+    help="ask this model of the endpoint instead of using templates; needs OPENROUTER_API_KEY",
 )
 @click.option(
     "--endpoint",
@@ -58,7 +58,7 @@ from nanolan.cli.command import KeyValueCommand, TypedPath, run
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="say what it would cost and show one example; asks nobody, writes nothing",
+    help="show the price and one example; sends nothing, writes nothing",
 )
 def identity(
     name: str,
@@ -92,14 +92,14 @@ def identity(
         return 0
     out = out or Path(IDENTITY_FILE).absolute()
     if not out.parent.is_dir():
-        raise UsageProblem(f"out: there is no folder {out.parent}; make it first")
+        raise UsageProblem(f"out: there is no folder {out.parent}; create it first")
     if out.exists():
-        raise UsageProblem(f"{out} exists already; move it away or give another out=")
+        raise UsageProblem(f"{out} exists already; move it away or choose another out=")
     if model:
         key = os.environ.get("OPENROUTER_API_KEY", "").strip()
         if not key:
             raise AuthProblem(
-                "OPENROUTER_API_KEY is not set. Get one: https://openrouter.ai/keys; without it: leave out model="
+                "OPENROUTER_API_KEY is not set. Get one: https://openrouter.ai/keys; or use the templates: leave out model="
             )
         address = TABLE["shadeform_api"]["parse"](endpoint)  # https, or this machine
         asked = made.Endpoint(address, model, Secret(key))

@@ -1,4 +1,4 @@
-"""Rent a machine, and let it train, upload, prove and delete itself.
+"""Rent an instance that trains, uploads, proves and deletes itself.
 
 just launch phase=sft                         asks which offer, then whether to rent
 just launch phase=mid+sft gpu=H100 -y         takes the cheapest, asks nothing
@@ -11,9 +11,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from market import NOT_AGREED, ask_offer, clients, find_offers, offers_to_show, say
+from market import NOT_AGREED, ask_offer, clients, find_offers, offers_to_show
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
+from nanolan.cli.run import open_ledger, say
 
 if TYPE_CHECKING:
     from nanolan.launch.failover import FailoverPolicy, Launched
@@ -42,14 +43,14 @@ PLACE = ("cloud=", "region=", "instance-type=")
 @click.option(
     "--yes-really",
     is_flag=True,
-    help="take limits that the forecast speaks against, and spend limits above $1,000",
+    help="accept limits that the forecast advises against, and spend limits above $1,000",
 )
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
 @click.option(
     "--no-wait",
     is_flag=True,
-    help="return once it is rented, without waiting until the machine has proved itself; "
-    "a bad machine is then not replaced by the next offer",
+    help="return once it is rented, without waiting for probation; "
+    "a bad instance is then not replaced by the next offer",
 )
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
 def launch(
@@ -63,49 +64,46 @@ def launch(
     as_json: bool,
     **flags: Any,
 ) -> int:
-    """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until the machine has proved itself."""
+    """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until training has begun."""
     from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.prepare import prepare
-    from nanolan.run.ledger import Ledger, nanolan_home
 
-    settings = settings_from(flags)
+    s = settings_from(flags)
     if not dry_run:
-        settings.need("shadeform_api_key", "hf_token", "hf_repo")
-    api, hub = clients(settings)
-    agreed = yes or all((settings.cloud, settings.region, settings.instance_type))
-    offers, unseen = (
-        offers_to_show(settings, api, all_configs, sort)
+        s.need("shadeform_api_key", "hf_token", "hf_repo")
+    api, hub = clients(s)
+    agreed = yes or all((s.cloud, s.region, s.instance_type))
+    offers, failed_check = (
+        offers_to_show(s, api, all_configs, sort)
         if dry_run
-        else (find_offers(settings, api, all_configs, sort), None)
+        else (find_offers(s, api, all_configs, sort), None)
     )
-    offer = offers[0] if dry_run or agreed else ask_offer(offers, settings, sort)
+    offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
-    ledger = Ledger(nanolan_home())
+    ledger = open_ledger()
     prepared = prepare(
-        settings,
+        s,
         offer,
         ledger.owner if not dry_run else "0" * 8,
         hub,
         api.instances if api else None,
-        rehearsal=rehearsal_of(settings),
+        rehearsal=rehearsal_of(s),
         keep_old=keep_old,
         earlier=ledger.entries(),
         yes_really=yes_really,
     )
-    prepared.checks[:0] = [unseen] if unseen else []
+    prepared.checks[:0] = [failed_check] if failed_check else []
     words = typed(flags, all_configs, sort, keep_old, yes_really)
     for check in prepared.checks:
         say(check.line())
     say(f"Bill: {prepared.bill()}.")
     if dry_run:
-        return show_dry_run(prepared, settings, words, as_json)
+        return show_dry_run(prepared, s, words, as_json)
     refuse_failed(prepared)
     consent(agreed, prepared)
-    assert api and hub  # noqa: S101  # `need` has seen to it
-    policy = failover_policy(prepared, settings, yes, agreed, not no_wait, words)
-    return show_launched(
-        rent_with_failover(prepared, offers, settings, api, hub, ledger, say, policy), as_json
-    )
+    assert api and hub  # noqa: S101  # `need` has checked it
+    policy = failover_policy(prepared, s, yes, agreed, not no_wait, words)
+    return show_launched(rent_with_failover(prepared, offers, s, api, hub, ledger, say, policy), as_json)
 
 
 def refuse_failed(prepared: Prepared) -> None:
@@ -118,13 +116,13 @@ def refuse_failed(prepared: Prepared) -> None:
 
 
 def consent(given: bool, prepared: Prepared) -> None:
-    """The typed yes, unless it was given on the command line."""
+    """Ask for a yes unless it was given on the command line."""
     from nanolan.errors import NanolanError, UsageProblem
 
     if given:
         return
     if not sys.stdin.isatty():
-        raise UsageProblem("this is not a terminal, so nobody can agree: pass --yes")
+        raise UsageProblem("this is not a terminal, so there is no prompt: pass --yes")
     if not click.confirm(
         f"Rent {prepared.offer.where} for at most ${prepared.worst_cents / 100:.2f}?",
         default=False,
@@ -135,27 +133,23 @@ def consent(given: bool, prepared: Prepared) -> None:
 
 def failover_policy(
     prepared: Prepared,
-    settings: Settings,
+    s: Settings,
     yes: bool,
     agreed: bool,
     wait: bool,
     words: list[str],
     command: str = "just launch",
 ) -> FailoverPolicy:
-    """How far a launch may go on by itself when its offer fails."""
+    """What a launch may do without asking when its offer fails."""
     from nanolan.launch.failover import FailoverPolicy
 
-    price = (
-        max(prepared.offer.hourly_cents, settings.max_price or 0)
-        if yes
-        else prepared.offer.hourly_cents
-    )
-    bill = (
-        prepared.plan.limit_cents if agreed else prepared.worst_cents
-    )  # the question named the worst case
+    agreed_price = prepared.offer.hourly_cents
+    price = max(agreed_price, s.max_price or 0) if yes else agreed_price
+    # The question named the worst case
+    bill = prepared.plan.limit_cents if agreed else prepared.worst_cents
     ask = ask_dearer if sys.stdin.isatty() and not yes else None
     return FailoverPolicy(
-        settings.failover,
+        s.failover,
         price,
         bill,
         ask,
@@ -166,7 +160,7 @@ def failover_policy(
 
 
 def ask_dearer(prepared: Prepared) -> bool:
-    """Whether an offer above the price agreed to may be rented instead."""
+    """Ask whether an offer above the agreed price may be rented instead."""
     return click.confirm(
         f"Rent {prepared.offer.where} instead, ${prepared.offer.hourly_cents / 100:.2f}/h, for at most "
         f"${prepared.worst_cents / 100:.2f}?",
@@ -176,11 +170,7 @@ def ask_dearer(prepared: Prepared) -> bool:
 
 
 def show_dry_run(
-    prepared: Prepared,
-    settings: Settings,
-    words: list[str],
-    as_json: bool,
-    command: str = "just launch",
+    prepared: Prepared, s: Settings, words: list[str], as_json: bool, command: str = "just launch"
 ) -> int:
     """The request that would be sent, without secrets; exit code 4 when a check failed."""
     import json
@@ -188,15 +178,13 @@ def show_dry_run(
 
     from nanolan.launch.request import box_secrets, create_body, startup_script
 
-    script = startup_script(prepared.plan, box_secrets(settings), "REVISION")
+    script = startup_script(prepared.plan, box_secrets(s), "REVISION")
     body = create_body(
-        prepared.plan,
-        script,
-        "(the id of your SSH_PUBLIC_KEY)" if settings.ssh_public_key else None,
+        prepared.plan, script, "(the id of your SSH_PUBLIC_KEY)" if s.ssh_public_key else None
     )
-    count = len(box_secrets(settings))
+    count = len(box_secrets(s))
     body["launch_configuration"]["script_configuration"]["base64_script"] = (
-        f"*** ({len(script):,} bytes, {(len(script) + 2) // 3 * 4:,} in base64: boot.sh, rescue.py, what the plan needs there, "
+        f"*** ({len(script):,} bytes, {(len(script) + 2) // 3 * 4:,} in base64: boot.sh, rescue.py, the values of the plan, "
         f"{count} secret{'s' * (count != 1)})"
     )
     if as_json:
@@ -207,9 +195,7 @@ def show_dry_run(
             )
         )
     else:
-        say(
-            f"The request that `{command}` would send (DRY RUN: nothing was sent, nothing was uploaded):"
-        )
+        say(f"The request that `{command}` would send (DRY RUN: nothing was sent or uploaded):")
         click.echo(json.dumps(body, indent=2))
         say(f"To rent it: {command} {shlex.join(words)}".rstrip())
     return 4 if prepared.failed else 0
@@ -246,40 +232,39 @@ def show_launched(launched: Launched, as_json: bool) -> int:
         return 0
     run_id = prepared.plan.run_id
     click.echo(f"run {run_id} on instance {instance.id}")
-    alone = (
-        ""
-        if prepared.plan.self_delete
-        else (
-            f"\nNo Shadeform key is on it: without a guard it bills until {prepared.plan.deadline}.\n  guard it:    just guard"
-        )
-    )
-    say(
-        f"It goes on by itself: you may close this laptop.{alone}\n  follow it:   just watch\n  stop it:     just stop {run_id}\n"
-        f"  dashboard:   {DASHBOARD}"
-    )
+    lines = ["The run continues by itself: you may close this laptop."]
+    if not prepared.plan.self_delete:
+        lines += [
+            f"It holds no Shadeform key: without a guard it bills until {prepared.plan.deadline}.",
+            "  guard it:    just guard",
+        ]
+    lines += [
+        "  follow it:   just watch",
+        f"  stop it:     just stop {run_id}",
+        f"  dashboard:   {DASHBOARD}",
+    ]
+    say("\n".join(lines))
     return 0
 
 
-def summary(prepared: Prepared) -> dict[str, Any]:
-    """What both --json outputs share; money in dollars as text, unknown is null."""
+def summary(p: Prepared) -> dict[str, Any]:
+    """The fields of both --json outputs; money in dollars as text, null if unknown."""
     cost = {
-        name: f"{getattr(prepared.expected, f'{name}_cents') / 100:.2f}"
-        if prepared.expected
-        else None
+        name: f"{getattr(p.expected, f'{name}_cents') / 100:.2f}" if p.expected else None
         for name in ("low", "likely", "high")
     }
     return {
         "schema_version": 1,
-        "run_id": prepared.plan.run_id,
-        "name": prepared.plan.instance_name,
-        "phases": list(prepared.plan.phases),
-        "offer": vars(prepared.offer),
-        "limit_usd": f"{prepared.plan.limit_cents / 100:.2f}",
-        "worst_case_usd": f"{prepared.worst_cents / 100:.2f}",
+        "run_id": p.plan.run_id,
+        "name": p.plan.instance_name,
+        "phases": list(p.plan.phases),
+        "offer": vars(p.offer),
+        "limit_usd": f"{p.plan.limit_cents / 100:.2f}",
+        "worst_case_usd": f"{p.worst_cents / 100:.2f}",
         "expected_usd": cost["likely"],
         "expected_range_usd": [cost["low"], cost["high"]],
-        "deadline": prepared.plan.deadline,
-        "run_folder": f"{prepared.plan.runs_repo}/{prepared.plan.folder}",
+        "deadline": p.plan.deadline,
+        "run_folder": f"{p.plan.runs_repo}/{p.plan.folder}",
     }
 
 
@@ -288,9 +273,9 @@ def typed(
     all_configs: bool,
     sort: str,
     keep_old: bool = False,
-    yes_really: bool = False,
+    really: bool = False,
 ) -> list[str]:
-    """The options of this command as words for the next one; never a secret."""
+    """The options of this command as words for the next command; never a secret."""
     from nanolan.settings.settings import TABLE
 
     words = [
@@ -303,7 +288,7 @@ def typed(
         + ["--all-configs"] * all_configs
         + ["--sort=total"] * (sort == "total")
         + ["--keep-old"] * keep_old
-        + ["--yes-really"] * yes_really
+        + ["--yes-really"] * really
     )
 
 

@@ -1,9 +1,9 @@
-"""The training log of a run, from the first second of its boot: live over SSH, in parts on the Hub, whole after its end.
+"""The training log of a run, from the first second of its boot: live over SSH, in parts on the Hub, complete after its end.
 
 just logs                   the last 100 lines of the newest run
 just logs 1a2b -n all       every line of one run
-just logs -f                goes on until the run ends; Ctrl-C only stops looking
-just logs --since 10m       by the stamps in the log; lines without one belong to the stamp before them
+just logs -f                follows until the run ends; Ctrl-C only stops following
+just logs --since 10m       by the timestamps in the log; lines without one belong to the one before
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from ssh import argv_of
 
-from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options
+from nanolan.cli.run import ACCOUNT, open_account, owner_option, say
 
 if TYPE_CHECKING:
-    from nanolan.run.ledger import Entry, Ledger
-    from nanolan.settings.settings import Settings
-    from nanolan.shadeform.client import Shadeform
+    from nanolan.cli.run import Account
+    from nanolan.run.ledger import Entry
     from nanolan.status.logs import Reader
     from nanolan.status.view import RunView
 
@@ -31,7 +31,9 @@ LAST = 100
 
 @click.command(cls=KeyValueCommand)
 @click.argument("which", metavar="[RUN]", required=False)
-@click.option("-f", "--follow", is_flag=True, help="go on as lines are written, until the run ends")
+@click.option(
+    "-f", "--follow", is_flag=True, help="show new lines as they are written, until the run ends"
+)
 @click.option(
     "-n",
     "--lines",
@@ -40,16 +42,8 @@ LAST = 100
     help=f"only the last N lines, or all  [{LAST}; all with --since]",
 )
 @click.option("--since", help="only lines of the last 10m, 2h")
-@click.option("--owner", help="the owner id of a run that was started from another laptop")
-@setting_options(
-    "ssh_public_key",
-    "shadeform_api_key",
-    "hf_token",
-    "hf_repo",
-    "runs_repo",
-    "shadeform_api",
-    "hf_endpoint",
-)
+@owner_option
+@setting_options("ssh_public_key", *ACCOUNT)
 def logs(
     which: str | None,
     follow: bool,
@@ -60,22 +54,17 @@ def logs(
 ) -> int:
     """Show the log of RUN (the newest if none is named)."""
     from nanolan.errors import NotFound
-    from nanolan.run.find import find, run_search
-    from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.settings.settings import duration
-    from nanolan.shadeform.client import Shadeform
     from nanolan.status.logs import chosen
     from nanolan.times import now_utc
 
-    most, moment = (
-        count(last, since),
-        now_utc() - timedelta(seconds=duration(since)) if since else None,
-    )
-    ledger, s = Ledger(nanolan_home()), settings_from(flags)
-    s.need("shadeform_api_key", "hf_token")
-    api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    entry = find(ledger, which, run_search(s, api), owner)
-    reader, run_id, mask = reader_of(ledger, entry, api, s), entry.plan.run_id, s.mask()
+    most = count(last, since)
+    moment = now_utc() - timedelta(seconds=duration(since)) if since else None
+    account = open_account(flags, "shadeform_api_key", "hf_token")
+    entry = account.find(which, owner)
+    run_id = entry.plan.run_id
+    reader = reader_of(account, entry)
+    mask = account.settings.mask()
     try:
         try:
             lines = reader.lines()
@@ -87,15 +76,13 @@ def logs(
         for line in reader.onward(len(lines)) if follow else ():
             show([line], mask)
     except KeyboardInterrupt:
-        click.echo(
-            f"\nno longer looking; run {run_id} goes on. Stop it: just stop {run_id}", err=True
-        )
+        say(f"\nno longer looking; run {run_id} goes on. Stop it: just stop {run_id}")
         return 130
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if follow and reader.view:
-        click.echo(f"run {run_id} {reader.view.state}; how it went: just why {run_id}", err=True)
+        say(f"run {run_id} {reader.view.state}; how it went: just why {run_id}")
     return 0
 
 
@@ -110,37 +97,33 @@ def count(last: str | None, since: str | None) -> int | None:
     return int(last)
 
 
-def reader_of(ledger: Ledger, entry: Entry, api: Shadeform, s: Settings) -> Reader:
-    """What reads the run's log."""
+def reader_of(account: Account, entry: Entry) -> Reader:
+    """The reader of the run's log."""
     from nanolan.errors import NanolanError
-    from nanolan.hub.client import Hub
     from nanolan.status.logs import HubLog, Reader
     from nanolan.status.status import look
 
-    plan, hub = entry.plan, Hub(entry.plan.hf_endpoint, s.hf_token)
+    hub = account.hub(entry)
 
     def look_once() -> RunView:
-        now = (
-            ledger.find(plan.run_id) if ledger.has(plan.run_id) else entry
-        )  # another attempt may have begun
-        return look(ledger, [now], api, lambda _: hub).runs[0]
+        return look(account.ledger, [account.reread(entry)], account.api, lambda _: hub).runs[0]
 
     def reach(view: RunView) -> list[str] | None:
-        i = view.instance
-        if not i or not i.billing or not i.ip or not ledger.has(plan.run_id):
+        instance = view.instance
+        if not instance or not instance.billing or not instance.ip:
+            return None
+        if not account.ledger.has(entry.plan.run_id):
             return None
         try:
-            return argv_of(api, s, view.entry, i, batch=True, connect_s=5)
+            return argv_of(account, view.entry, instance, batch=True, connect_s=5)
         except NanolanError:
             return None  # the Hub has it too
 
-    return Reader(
-        look_once, HubLog(hub), reach, lambda text: click.echo(text, err=True), time.sleep
-    )
+    return Reader(look_once, HubLog(hub), reach, say, time.sleep)
 
 
 def show(lines: list[str], mask: Any) -> None:
-    """On stdout, with nothing in it that drives a terminal, and no secret."""
+    """Print lines without terminal control codes and secrets."""
     from nanolan.status.logs import shown
 
     for line in lines:

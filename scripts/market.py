@@ -1,4 +1,4 @@
-"""What there is to rent, as the commands show it: clients, offers, and the question which one."""
+"""The offers as the commands show them: clients, list, and the question which one to rent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from nanolan.cli.run import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,11 +18,6 @@ if TYPE_CHECKING:
     from nanolan.shadeform.offers import Offer
 
 NOT_AGREED = "not agreed to; nothing was rented"
-
-
-def say(text: str) -> None:
-    """Progress goes to stderr; stdout is the result."""
-    click.echo(text, err=True)
 
 
 def clients(s: Settings) -> tuple[Shadeform | None, Any]:
@@ -35,16 +32,15 @@ def clients(s: Settings) -> tuple[Shadeform | None, Any]:
 def offers_to_show(
     s: Settings, api: Shadeform | None, all_configs: bool, sort: str
 ) -> tuple[list[Offer], Check | None]:
-    """The offers of a dry run, which never fails early: when Shadeform cannot be asked, samples and the failed check."""
+    """The offers of a dry run, which never fails early: when Shadeform cannot be read, samples and the failed check."""
     from nanolan.checklist import Check
     from nanolan.errors import ApiProblem, AuthProblem
 
     try:
         return find_offers(s, api, all_configs, sort), None
     except (ApiProblem, AuthProblem) as e:
-        return find_offers(s, None, all_configs, sort, "Shadeform's offers cannot be had"), Check(
-            "offers", False, str(e)
-        )
+        samples = find_offers(s, None, all_configs, sort, "Shadeform's offers are unavailable")
+        return samples, Check("offers", False, str(e))
 
 
 def find_offers(
@@ -54,7 +50,7 @@ def find_offers(
     sort: str,
     why_samples: str = "SHADEFORM_API_KEY is not set",
 ) -> list[Offer]:
-    """The offers that fit, cheapest first; built-in samples, labelled so, without a key."""
+    """The offers that fit, cheapest first; without a key built-in samples, labelled as such."""
     from nanolan.shadeform.offers import choose, nothing_fits, wanted_by
 
     wanted = wanted_by(s, all_configs)
@@ -76,17 +72,16 @@ def find_offers(
 
 
 def expected(s: Settings) -> Callable[[Offer], int | None]:
-    """What the run should cost on an offer, in cents, also by what earlier runs measured."""
+    """Estimates the run's cost on an offer, in cents, also from what earlier runs measured."""
     from nanolan.cost.forecast import forecaster, work_of
     from nanolan.run.ledger import Ledger, nanolan_home
 
-    foretell = forecaster(work_of(s), Ledger(nanolan_home()).entries())
-    return lambda offer: found.likely_cents if (found := foretell(offer)) else None
+    forecast = forecaster(work_of(s), Ledger(nanolan_home()).entries())
+    return lambda offer: found.likely_cents if (found := forecast(offer)) else None
 
 
 def sample_offers() -> list[Offer]:
     """Offers of the local Shadeform's catalogue."""
-
     from nanolan.shadeform.models import offers_of
     from nanolan.sim.shadeform.sample_offers import SAMPLE
 
@@ -100,7 +95,7 @@ def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:
 
     if not sys.stdin.isatty():
         raise UsageProblem(
-            "this is not a terminal, so nobody can be asked: pass --yes (the cheapest offer), or "
+            "this is not a terminal, so there is no prompt: pass --yes (the cheapest offer), or "
             "cloud=, region= and instance-type="
         )
     say(

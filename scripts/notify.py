@@ -1,8 +1,8 @@
-"""Send a word to NOTIFY_URL, to see that it arrives.
+"""Send a test notification to NOTIFY_URL.
 
-just notify                              a sentence that says it works
-just notify "a text of your own"         that text
-just notify --notify-url ntfy://topic    to another address than the one in .env
+just notify                              a standard text
+just notify "a text of your own"         your text
+just notify --notify-url ntfy://topic    to this address instead of the one in .env
 """
 
 from __future__ import annotations

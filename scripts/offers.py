@@ -1,6 +1,6 @@
-"""What can be rented now, cheapest first, and what the run would cost there. Rents nothing.
+"""The offers that can be rented now, cheapest first, and what the run would cost there. Rents nothing.
 
-just offers gpu=H100 phase=sft          on machines of eight H100
+just offers gpu=H100 phase=sft          with eight H100
 just offers --all-configs --sort total  any number of GPUs, the cheapest run first
 """
 
@@ -45,16 +45,17 @@ def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
     from nanolan.shadeform.offers import table
 
     s = settings_from(flags)
-    found, cents = find_offers(s, clients(s)[0], all_configs, sort), expected(s)
+    found = find_offers(s, clients(s)[0], all_configs, sort)
+    cents_of = expected(s)
     if as_json:
         rows = [
-            vars(o) | {"expected_usd": None if (c := cents(o)) is None else f"{c / 100:.2f}"}
+            vars(o) | {"expected_usd": None if (c := cents_of(o)) is None else f"{c / 100:.2f}"}
             for o in found
         ]
         click.echo(json.dumps({"schema_version": 1, "phase": s.phase, "offers": rows}, indent=2))
     else:
         click.echo(f"=== Available {s.gpu} instances (sorted by {sort}) ===\n")
-        click.echo("\n".join(table(found, cents)))
+        click.echo("\n".join(table(found, cents_of)))
         click.echo(f"\nRun: expected dollars for phase={s.phase}; * is the cheapest.")
         click.echo(f"Rent one: just launch {shlex.join(typed(flags, all_configs, sort))}".rstrip())
     return 0

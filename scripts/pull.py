@@ -1,4 +1,4 @@
-"""Bring a trained, proven checkpoint and the tokenizer to where nanochat's own tools find them.
+"""Download a trained, proven checkpoint and the tokenizer to where nanochat's own tools find them.
 
 just pull                   the latest phase that was trained
 just pull sft               that phase's checkpoint
@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from nanolan.cli.command import KeyValueCommand, TypedPath, run, setting_options, settings_from
+from nanolan.cli.run import say
 
 
 @click.command(cls=KeyValueCommand)
@@ -39,9 +40,7 @@ def pull(phase: str | None, target: Path | None, **flags: Any) -> int:
     hub, tag = Hub(s.hf_endpoint, s.hf_token), s.output_tag or s.model_tag
     phase = phase or pulling.newest_phase(hub.tree(s.hf_repo), tag)
     base = target or base_dir(os.environ)
-    click.echo(
-        str(pulling.pull(hub, s.hf_repo, phase, tag, base, lambda text: click.echo(text, err=True)))
-    )
+    click.echo(str(pulling.pull(hub, s.hf_repo, phase, tag, base, say)))
     return 0
 
 

@@ -1,11 +1,11 @@
-"""Rehearse a whole run on this machine: launch, boot, train, upload, prove, delete; nothing rented, no network.
+"""Rehearse a whole run on this machine: launch, boot, train, upload, prove, delete. Rents nothing, uses no network.
 
     just rehearse                       phase=sft
     just rehearse phase=mid+sft gpu=H100   two phases
-    just rehearse fault=hang            with something going wrong (--list-faults)
+    just rehearse fault=hang            with a fault (--list-faults)
 
-Takes every option of launch. A local Shadeform and a local Hub stand in for the real ones; launch, boot.sh,
-the box program and the trainer are the real ones. The exit code is the run's.
+Takes every option of launch. A local Shadeform and a local Hub replace the real ones; launch, boot.sh,
+the box program and the trainer are real. The exit code is the run's.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ HOME = ROOT / ".rehearsal"
 @click.option(
     "--yes-really",
     is_flag=True,
-    help="take limits that the forecast speaks against, to see what they do",
+    help="accept limits that the forecast advises against, to see their effect",
 )
 @click.option("-v", "--verbose", is_flag=True, help="every line of the box's log")
 @click.option(
     "--fault",
     default="",
-    help="what goes wrong, such as hang (--list-faults); or faults of the local cloud, with "
-    "commas, such as gpu-count-wrong:7@1 for the first machine alone (just sim --list-faults)",
+    help="what goes wrong, such as hang (--list-faults); or faults of the local cloud, separated by "
+    "commas, such as gpu-count-wrong:7@1 for the first instance only (just sim --list-faults)",
 )
-@click.option("--list-faults", is_flag=True, help="show what can go wrong, and end")
+@click.option("--list-faults", is_flag=True, help="list what can go wrong, and exit")
 @click.option(
     "--folder",
     type=TypedPath(path_type=Path),
     default=HOME,
-    help="where everything lies  [.rehearsal]",
+    help="where all files go  [.rehearsal]",
 )
 def rehearse(
     verbose: bool,
@@ -60,7 +60,7 @@ def rehearse(
     folder: Path,
     **flags: Any,
 ) -> int:
-    """Rehearse a run with nothing rented. Options are those of launch."""
+    """Rehearse a run without renting anything. Takes the options of launch."""
     from nanolan.sim.rehearsal import FAULTY_BOOT_S, recall, remember
     from nanolan.sim.rehearsal import rehearse as play
     from nanolan.sim.scenarios import SCENARIOS
@@ -69,12 +69,13 @@ def rehearse(
 
     if list_faults:
         return show_faults(SCENARIOS)
-    started, scenario = time.monotonic(), SCENARIOS.get(fault)
+    started = time.monotonic()
+    scenario = SCENARIOS.get(fault)
     words = [f"{k.replace('_', '-')}={v}" for k, v in flags.items() if v is not None]
     words += ["--keep-old"] * keep_old + ["--yes-really"] * yes_really
     folder = new_folder(folder.resolve())
     click.echo(
-        f"Rehearsal in {shown(folder)}: a local Shadeform and a local Hub, nothing is rented."
+        f"Rehearsal in {shown(folder)}: a local Shadeform and a local Hub; nothing is rented."
     )
     click.echo(f"What goes wrong: {scenario.what}.\n" if scenario else "")
     with World(
@@ -102,7 +103,7 @@ def show_faults(scenarios: dict[str, Scenario]) -> int:
 
 
 def new_folder(home: Path) -> Path:
-    """A fresh folder for this rehearsal; the last one's is removed."""
+    """A new folder for this rehearsal; removes the previous one."""
     home.mkdir(parents=True, exist_ok=True)
     for old in home.glob("run-*"):
         shutil.rmtree(old, ignore_errors=True)
@@ -112,28 +113,28 @@ def new_folder(home: Path) -> Path:
 
 
 def shown(path: Path) -> str:
-    """A path as short as it can be said from the checkout."""
+    """The path, relative to the checkout if it is inside."""
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def show_line(line: str, started: float, verbose: bool) -> None:
-    """The road's own lines, every fifth step and what looks like trouble, with the seconds since the start."""
+    """Print lines of boot, box and guard, every fifth step and errors, with the seconds since the start."""
     stamp, _, rest = line.partition(" ")
-    ours = stamp.endswith("Z") and rest.startswith(("boot:", "box:", "guard:"))
-    if ours or verbose or worth_showing(line):
-        click.echo(f"{time.monotonic() - started:6.1f}s  {rest if ours else line}"[:160])
+    own = stamp.endswith("Z") and rest.startswith(("boot:", "box:", "guard:"))
+    if own or verbose or worth_showing(line):
+        click.echo(f"{time.monotonic() - started:6.1f}s  {rest if own else line}"[:160])
 
 
 def worth_showing(line: str) -> bool:
-    """Every fifth training step, and whatever looks like trouble."""
+    """Whether it is a fifth training step or looks like an error."""
     import re
 
     step = re.search(r"step\s+(\d+)", line)
     return bool(step and int(step[1]) % 5 == 0) or "error" in line.lower() or "rehearsal:" in line
 
 
-def summary(world: World, o: Outcome) -> int:
-    """Verdict, bill, losses, and where everything lies; the run's exit code."""
+def summary(world: World, outcome: Outcome) -> int:
+    """Print verdict, bill, losses and files; the run's exit code."""
     from nanolan.hub.client import Hub
     from nanolan.redact import Secret
     from nanolan.sim.rehearsal import box_logs
@@ -142,29 +143,28 @@ def summary(world: World, o: Outcome) -> int:
     from nanolan.status.why import look_into, render
 
     click.echo("")
-    view = o.view
+    view = outcome.view
     if view is None or not view.ended:
-        click.echo(
-            f"The rehearsal did not end; its box is stopped now. Logs: {', '.join(map(str, box_logs(world)))}",
-            err=True,
-        )
-        return o.exit_code or 1
+        logs = ", ".join(map(str, box_logs(world)))
+        click.echo(f"The rehearsal did not end; its box is stopped now. Logs: {logs}", err=True)
+        return outcome.exit_code or 1
     click.echo("\n".join(render_run(view)))
     if view.state in SHORT:
         hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
         click.echo("\n".join(("", "just why", *render(look_into(hub, view)))))
     click.echo(
-        f"\nSaved: {o.saved or 'nothing'}. Steps trained in vain: {o.lost_steps}.\n"
-        f"Simulated bill: ${o.paid_dollars:.4f} (a real run of this kind: {expected(view)}). "
-        f"Instances left running: {o.left_running}. Took {o.seconds:.0f} s."
+        f"\nSaved: {outcome.saved or 'nothing'}. Steps lost: {outcome.lost_steps}.\n"
+        f"Simulated bill: ${outcome.paid_dollars:.4f} (a real run of this kind: {expected(view)}). "
+        f"Instances left running: {outcome.left_running}. Took {outcome.seconds:.0f} s."
     )
     show_files(world, view)
-    return o.exit_code
+    return outcome.exit_code
 
 
 def show_files(world: World, view: RunView) -> None:
-    """Copy what the run left on the Hub to files/, and say where."""
-    plan, files = view.entry.plan, world.root / "files"
+    """Copy what the run left on the Hub to files/ and print the paths."""
+    plan = view.entry.plan
+    files = world.root / "files"
     files.mkdir()
     for name, path in (
         ("log", view.receipt.log if view.receipt else ""),
@@ -189,7 +189,7 @@ def show_files(world: World, view: RunView) -> None:
 
 
 def expected(view: RunView) -> str:
-    """What a run of this kind should cost on the machine that was rehearsed, with a model of that tag's real size."""
+    """The forecast cost of such a run on the rehearsed offer, with a model of that tag's real size."""
     from nanolan.checkpoint.model_size import parameters_of_tag
     from nanolan.cost.forecast import Work, forecast
     from nanolan.money import dollars

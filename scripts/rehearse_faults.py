@@ -1,10 +1,10 @@
-"""Play every fault for real, one rehearsal each, and print what was saved, lost and paid.
+"""Rehearse every fault, one rehearsal each, and print what was saved, lost and paid.
 
     just rehearse-faults                all of them (about half an hour)
-    just rehearse-faults hang reboot    only these
-    just rehearse-faults --write        all, and keep the table in docs/faults.md
+    just rehearse-faults hang reboot    only these two
+    just rehearse-faults --write        all, and write the table to docs/faults.md
 
-Exit code 1 when one of them does not end as it must.
+Exit code 1 when one of them ends otherwise than expected.
 """
 
 from __future__ import annotations
@@ -25,36 +25,38 @@ if TYPE_CHECKING:
     from nanolan.sim.scenarios import Scenario
 
 TABLE = ROOT / "docs/faults.md"
-HEAD = """# What goes wrong, and what comes of it
+HEAD = """# Faults and their outcomes
 
-Each row was played for real by `./just rehearse-faults --write`: the real launch, box program and trainer, a local
-Shadeform and a local Hub, two CPU processes. *Saved* is what was proven on the Hub at the end; *in vain* are training steps
-that had to be done again or are gone; *paid* is the simulated bill. Where it trains for long, a state is saved every second
-or so and uploaded every two.
+`./just rehearse-faults --write` produced each row with the real launch, box program and trainer, a local Shadeform, a local
+Hub and two CPU processes. *Saved* is what was proven on the Hub at the end; *steps lost* are training steps that had to be
+repeated or are gone; *paid* is the simulated bill. In the longer trainings a state is saved about every second and uploaded
+every two.
 
-| fault | what happens | verdict | exit | saved | in vain | paid |
+| fault | what happens | verdict | exit | saved | steps lost | paid |
 |---|---|---|---|---|---|---|
 """
 
 
 @click.command(cls=KeyValueCommand)
 @click.argument("names", nargs=-1, metavar="[FAULT]...")
-@click.option("--write", is_flag=True, help="keep the table in docs/faults.md")
+@click.option("--write", is_flag=True, help="write the table to docs/faults.md")
 def rehearse_faults(names: tuple[str, ...], write: bool) -> int:
-    """Rehearse faults and print a table of what came of them."""
+    """Rehearse faults and print a table of their outcomes."""
     from nanolan.sim.scenarios import SCENARIOS
 
     if unknown := set(names) - set(SCENARIOS):
         raise click.UsageError(
             f"no fault called {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}"
         )
-    cache, rows, wrong = ROOT / ".rehearsal/cache", [], 0
+    cache = ROOT / ".rehearsal/cache"
+    rows = []
+    wrong = 0
     click.echo(
-        f"{'fault':<14} {'verdict':<10} {'reason':<14} {'exit':>4} {'in vain':>7} {'paid':>9} {'s':>4}  saved"
+        f"{'fault':<14} {'verdict':<10} {'reason':<14} {'exit':>4} {'lost':>7} {'paid':>9} {'s':>4}  saved"
     )
     for name in names or SCENARIOS:
         outcome = play(SCENARIOS[name], cache)
-        problems = complaints(SCENARIOS[name], outcome)
+        problems = differences(SCENARIOS[name], outcome)
         wrong += bool(problems)
         click.echo(
             f"{name:<14} {outcome.verdict:<10} {outcome.reason or '-':<14} {outcome.exit_code:>4} {outcome.lost_steps:>7} "
@@ -84,34 +86,33 @@ def play(scenario: Scenario, cache: Path) -> Outcome:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def complaints(scenario: Scenario, o: Outcome) -> list[str]:
-    """In what the outcome is not as it must be."""
-    want, have = (
-        (scenario.verdict, scenario.reason, scenario.exit_code),
-        (o.verdict, o.reason, o.exit_code),
-    )
+def differences(scenario: Scenario, outcome: Outcome) -> list[str]:
+    """How the outcome differs from the expected one."""
+    want = (scenario.verdict, scenario.reason, scenario.exit_code)
+    have = (outcome.verdict, outcome.reason, outcome.exit_code)
     due = scenario.times if scenario.moment else 0
     return [
         text
         for wrong, text in (
             (have != want, f"{have}, should be {want}"),
-            (o.left_running > 0, f"{o.left_running} machines still run"),
-            (o.played != due, f"its moment came {o.played} times, should be {due}"),
+            (outcome.left_running > 0, f"{outcome.left_running} instances still running"),
+            (outcome.played != due, f"the fault occurred {outcome.played} times, should be {due}"),
             (
-                o.lost_steps > scenario.most_lost,
-                f"{o.lost_steps} steps in vain, at most {scenario.most_lost}",
+                outcome.lost_steps > scenario.most_lost,
+                f"{outcome.lost_steps} steps lost, at most {scenario.most_lost} allowed",
             ),
         )
         if wrong
     ]
 
 
-def row(name: str, scenario: Scenario, o: Outcome) -> str:
+def row(name: str, scenario: Scenario, outcome: Outcome) -> str:
     """A line of the table in docs/faults.md."""
-    verdict = f"{o.verdict} ({o.reason})" if o.reason else o.verdict
+    verdict = f"{outcome.verdict} ({outcome.reason})" if outcome.reason else outcome.verdict
+    saved = outcome.saved or "nothing"
     return (
-        f"| `{name}` | {scenario.what} | {verdict} | {o.exit_code} | {o.saved or 'nothing'} | {o.lost_steps} steps | "
-        f"${o.paid_dollars:.2f} |\n"
+        f"| `{name}` | {scenario.what} | {verdict} | {outcome.exit_code} | {saved} | "
+        f"{outcome.lost_steps} steps | ${outcome.paid_dollars:.2f} |\n"
     )
 
 

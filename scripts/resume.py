@@ -1,8 +1,8 @@
-"""Go on with a run that ended short, on a new machine: from its newest proven phase or saved state, with the money that is left.
+"""Continue a run that ended short, on a new instance: from its newest proven phase or saved state, with the remaining money.
 
 just resume                        the newest run
-just resume 1a2b gpu=H100          on other GPUs; settings are the run's unless typed anew
-just resume 1a2b spend-limit=60    the limit of the whole run, what it has spent included
+just resume 1a2b gpu=H100          on other GPUs; other settings stay the run's
+just resume 1a2b spend-limit=60    the limit of the whole run, including what it has spent
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 import click
 from launch import (
     consent,
-    failover_policy,
     refuse_failed,
     rehearsal_of,
+    failover_policy,
     show_dry_run,
     show_launched,
     typed,
 )
-from market import ask_offer, find_offers, say
+from market import ask_offer, find_offers
 
-from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, run, setting_options
+from nanolan.cli.run import open_account, owner_option, say
 
 if TYPE_CHECKING:
+    from nanolan.cli.run import Account
+    from nanolan.hub.client import Hub
     from nanolan.manage.resume import NextAttempt
-    from nanolan.run.ledger import Attempt, Ledger
+    from nanolan.run.ledger import Attempt
     from nanolan.settings.settings import Settings
-    from nanolan.shadeform.client import Shadeform
     from nanolan.status.view import RunView
 
 NEW = (
@@ -67,7 +69,7 @@ NEW = (
 @click.command(
     cls=KeyValueCommand,
     epilog="Settings are the run's unless given (in brackets: a launch's); --spend-limit counts the whole "
-    "run, what it has spent included. Words work too: gpu=H100:8.",
+    "run, including what it has spent. Words work too: gpu=H100:8.",
 )
 @click.argument("which", metavar="[RUN]", required=False)
 @setting_options(*NEW)
@@ -88,12 +90,12 @@ NEW = (
     default="price",
     help="order of the offers: per hour or the run",
 )
-@click.option("--owner", help="the owner id of a run that was started from another laptop")
+@owner_option
 @click.option(
     "--no-wait",
     is_flag=True,
-    help="return once it is rented, without waiting until the machine has proved itself; "
-    "a bad machine is then not replaced by the next offer",
+    help="return once it is rented, without waiting for probation; "
+    "a bad instance is then not replaced by the next offer",
 )
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
 def resume(
@@ -108,24 +110,24 @@ def resume(
     as_json: bool,
     **flags: Any,
 ) -> int:
-    """Rent a machine that goes on with RUN (the newest if none is named) where it ended."""
+    """Rent an instance that continues RUN (the newest if none is named) where it ended."""
     from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.prepare import prepare
     from nanolan.manage.resume import attempts, settings_of
-    from nanolan.run.ledger import Ledger, nanolan_home
     from nanolan.times import now_utc
 
-    ledger, s = Ledger(nanolan_home()), settings_from(flags)
-    s.need("shadeform_api_key", "hf_token")
-    api, hub, view = where_it_is(ledger, s, which, owner)
+    account = open_account(flags, "shadeform_api_key", "hf_token")
+    ledger = account.ledger
+    api = account.api
+    hub, view = resumable_run(account, which, owner)
     past = attempts(view, now_utc())
-    upcoming = plan_next(hub, view, past, s, flags, code)
+    upcoming = plan_next(hub, view, past, account.settings, flags, code)
     if upcoming is None:
         click.echo(
             f"run {view.entry.plan.run_id} is complete: every phase is proven on the Hub; nothing to do"
         )
         return 0
-    s = settings_of(s, flags, upcoming.plan, upcoming.rest, upcoming.money)
+    s = settings_of(account.settings, flags, upcoming.plan, upcoming.rest, upcoming.money)
     agreed = yes or all((s.cloud, s.region, s.instance_type))
     offers = find_offers(s, api, all_configs, sort)
     offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
@@ -156,29 +158,22 @@ def resume(
     )
 
 
-def where_it_is(
-    ledger: Ledger, s: Settings, which: str | None, owner: str | None
-) -> tuple[Shadeform, Any, RunView]:
-    """The account, the run's Hub and the run as it stands: ours, seen whole, and over."""
-    from nanolan.hub.client import Hub
+def resumable_run(account: Account, which: str | None, owner: str | None) -> tuple[Hub, RunView]:
+    """The run's Hub and its view; an error unless it is in the ledger, could be read completely, and is over."""
     from nanolan.manage.resume import check_addresses, check_over
-    from nanolan.run.find import check_owner, find, run_search
-    from nanolan.shadeform.client import Shadeform
     from nanolan.status.status import look
 
-    api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    entry = find(ledger, which, run_search(s, api), owner)
-    check_owner(ledger, entry)
-    check_addresses(s, entry.plan)
-    hub = Hub(entry.plan.hf_endpoint, s.hf_token)
-    seen = look(ledger, [entry], api, lambda _: hub)
+    entry = account.find(which, owner, ours=True)
+    check_addresses(account.settings, entry.plan)
+    hub = account.hub(entry)
+    seen = look(account.ledger, [entry], account.api, lambda _: hub)
     check_over(seen)
-    ledger.allow(entry.plan.run_id)  # an earlier `just stop`: from here on another one counts
-    return api, hub, seen.runs[0]
+    account.ledger.allow(entry.plan.run_id)  # clears an earlier `just stop`; a later one counts
+    return hub, seen.runs[0]
 
 
 def plan_next(
-    hub: Any,
+    hub: Hub,
     view: RunView,
     past: tuple[Attempt, ...],
     s: Settings,

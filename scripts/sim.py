@@ -1,7 +1,7 @@
-"""A local Shadeform and a local Hub to play with, until Ctrl-C. Prints the environment to export.
+"""Start a local Shadeform and a local Hub until Ctrl-C. Prints the environment to export.
 
 just sim                    then, in another terminal: export what it prints, and  just launch phase=sft --yes
-just sim gpu-count-wrong:7  with a fault: see --list-faults; gpu-count-wrong:7@1 is for the first machine alone
+just sim gpu-count-wrong:7  with a fault: see --list-faults; gpu-count-wrong:7@1 is for the first instance only
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from nanolan.cli.command import KeyValueCommand, TypedPath, run
 
 @click.command(cls=KeyValueCommand)
 @click.argument("faults", nargs=-1, metavar="[FAULT[:VALUE][@MACHINES]]...")
-@click.option("--list-faults", is_flag=True, help="the faults that instances can have")
+@click.option("--list-faults", is_flag=True, help="list the faults that instances can have")
 @click.option(
-    "--folder", type=TypedPath(path_type=Path), help="where everything lies  [a temporary folder]"
+    "--folder", type=TypedPath(path_type=Path), help="where all files go  [a temporary folder]"
 )
 def sim(faults: tuple[str, ...], list_faults: bool, folder: Path | None) -> int:
-    """Start both servers; every box is a set of real processes in the folder."""
+    """Start both servers; every instance is a set of local processes in the folder."""
     from nanolan.sim.shadeform.faults import ACTIONS, SWITCHES
     from nanolan.sim.world import World
 
@@ -35,7 +35,7 @@ def sim(faults: tuple[str, ...], list_faults: bool, folder: Path | None) -> int:
             for name in sorted(ACTIONS.keys() - {"edit", "stall"})
         )
         click.echo(
-            f"\nand answers to a create: {answers}; with -after-effect: it happens all the same"
+            f"\nand answers to a create: {answers}; with -after-effect the instance is created all the same"
         )
         return 0
     root = folder or Path(tempfile.mkdtemp(prefix="nanolan-sim-"))
@@ -45,7 +45,7 @@ def sim(faults: tuple[str, ...], list_faults: bool, folder: Path | None) -> int:
         for key, value in world.env().items():
             if key.startswith(("SHADEFORM", "HF_", "NANOLAN", "NO_PROXY")):
                 click.echo(f"export {key}={shlex.quote(value)}")
-        click.echo(f"\nBoth run until Ctrl-C; everything lies in {root}", err=True)
+        click.echo(f"\nBoth run until Ctrl-C; all files are in {root}", err=True)
         while True:
             time.sleep(3600)
 

@@ -1,8 +1,8 @@
-"""A shell on the machine of a run, or one command there. Only this program's own known_hosts and keys are used (.ssh_keys/).
+"""A shell on the instance of a run, or one command there. Uses only this program's own known_hosts and keys (.ssh_keys/).
 
 just ssh                            the newest run
 just ssh 1a2b                       one run, by id (or a unique prefix), run name or instance id
-just ssh 1a2b nvidia-smi            one command; the exit code is its own
+just ssh 1a2b nvidia-smi            one command; exits with its exit code
 just ssh 1a2b tail -f /var/log/lanbot-training.log
 """
 
@@ -14,46 +14,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import run, setting_options, settings_from
+from nanolan.cli.command import run, setting_options
 from nanolan.cli.help import GroupedHelp
+from nanolan.cli.run import ACCOUNT, open_account, owner_option
 
 if TYPE_CHECKING:
+    from nanolan.cli.run import Account
     from nanolan.run.ledger import Entry, Ledger
-    from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.models import Instance
 
 
-@click.command(
-    cls=GroupedHelp, context_settings={"allow_interspersed_args": False}
-)  # what follows RUN is the command's
-@click.option("--owner", help="the owner id of a run that was started from another laptop")
-@setting_options(
-    "ssh_public_key",
-    "shadeform_api_key",
-    "hf_token",
-    "hf_repo",
-    "runs_repo",
-    "shadeform_api",
-    "hf_endpoint",
-)
+# The words after RUN belong to COMMAND, options included
+@click.command(cls=GroupedHelp, context_settings={"allow_interspersed_args": False})
+@owner_option
+@setting_options("ssh_public_key", *ACCOUNT)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[RUN] [COMMAND...]")
 def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
-    """Open a shell on the machine of RUN (the newest if none is named), or run COMMAND there."""
+    """Open a shell on the instance of RUN (the newest if none is named), or run COMMAND there."""
     from nanolan.errors import NanolanError
-    from nanolan.run.find import check_owner, find, run_search
-    from nanolan.run.ledger import Ledger, nanolan_home
-    from nanolan.shadeform.client import Shadeform
 
-    ledger, s = Ledger(nanolan_home()), settings_from(flags)
-    s.need("shadeform_api_key")
-    api = Shadeform(s.shadeform_api_key, s.shadeform_api)
-    which, command = split(ledger, words)
-    entry = find(ledger, which, run_search(s, api), owner)
-    check_owner(ledger, entry)
-    argv = argv_of(api, s, entry, machine_of(api, entry), command)
+    account = open_account(flags, "shadeform_api_key")
+    which, command = split(account.ledger, words)
+    entry = account.find(which, owner, ours=True)
+    argv = argv_of(account, entry, reachable_instance(account.api, entry), command)
     try:
-        os.execvp(argv[0], argv)  # noqa: S606  # an argument list, and no shell of ours
+        os.execvp(argv[0], argv)  # noqa: S606  # an argument list, no shell
     except OSError as e:
         raise NanolanError(
             f"ssh cannot be started ({e.strerror}): install OpenSSH's client (openssh-client)"
@@ -61,7 +47,7 @@ def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
 
 
 def split(ledger: Ledger, words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
-    """(run or None, command): the first word is a run if the ledger knows it or it can be nothing but an id."""
+    """(run or None, command): the first word is a run if it is in the ledger or has the form of an id."""
     from nanolan.run.ledger import matching
 
     first = words[0] if words else ""
@@ -73,8 +59,8 @@ def split(ledger: Ledger, words: tuple[str, ...]) -> tuple[str | None, tuple[str
     return None, words
 
 
-def machine_of(api: Shadeform, entry: Entry) -> Instance:
-    """The run's machine, with an address; an error says why there is none, and what to look at instead."""
+def reachable_instance(api: Shadeform, entry: Entry) -> Instance:
+    """The run's newest instance that has an address; NanolanError names the reason and the next command."""
     from nanolan.errors import NanolanError
 
     plan = entry.plan
@@ -85,34 +71,35 @@ def machine_of(api: Shadeform, entry: Entry) -> Instance:
     ]
     if not mine:
         raise NanolanError(
-            f"run {plan.run_id} has no machine (any more). Its log: just logs {plan.run_id}"
+            f"run {plan.run_id} has no instance (any more). Its log: just logs {plan.run_id}"
         )
     newest = max(mine, key=lambda i: (i.attempt, str(i.created_at)))
     if not newest.ip:
         raise NanolanError(
-            f"the machine of run {plan.run_id} has no address yet ({newest.details or newest.status}). "
+            f"the instance of run {plan.run_id} has no address yet ({newest.details or newest.status}). "
             "Try again in a minute; watch it: just watch"
         )
     return newest
 
 
 def argv_of(
-    api: Shadeform,
-    s: Settings,
+    account: Account,
     entry: Entry,
-    i: Instance,
+    instance: Instance,
     command: tuple[str, ...] = (),
-    **how: Any,
+    **options: Any,
 ) -> list[str]:
-    """`ssh` and its arguments, with the key that the machine was made with."""
+    """`ssh` and its arguments, with the key that the instance was created with."""
     from nanolan.shadeform.ssh import ssh_argv
     from nanolan.shadeform.ssh_key import key_folder, key_for, own_key
 
     folder = key_folder(os.environ)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    own = own_key(s.ssh_public_key) if s.ssh_public_key else None
-    key = key_for(api, api.info(i.id), entry.plan.instance_name, folder, own)
-    return ssh_argv(i, key, folder, command, **how)
+    public = account.settings.ssh_public_key
+    own = own_key(public) if public else None
+    info = account.api.info(instance.id)
+    key = key_for(account.api, info, entry.plan.instance_name, folder, own)
+    return ssh_argv(instance, key, folder, command, **options)
 
 
 if __name__ == "__main__":

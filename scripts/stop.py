@@ -1,8 +1,8 @@
-"""Stop a run: its machine saves, uploads, proves and deletes itself; waits until it is seen to be gone.
+"""Stop a run: its instance saves, uploads, proves and deletes itself; waits until the deletion is confirmed.
 
 just stop                   the newest run
 just stop 1a2b3c4d          a run id (or a unique prefix), a run name, or an instance id
-just stop 1a2b --now        delete the machine at once; what is not on the Hub yet is lost
+just stop 1a2b --now        delete the instance at once; what is not on the Hub yet is lost
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Train a phase on this machine's own GPU(s): no cloud, no bill; same trainer, same checkpoints, same metrics.
+"""Train a phase on this machine's own GPUs: no cloud, no bill; same trainer, checkpoints and metrics.
 
     just train-here phase=sft               from NANOCHAT_BASE_DIR (~/.cache/nanochat) and back into it
     just train-here phase=mid --device cpu  for tiny models only
 
-Ctrl-C saves the state; the same command goes on from there.
+Ctrl-C saves the state; the same command continues from it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
+from nanolan.cli.run import say
 
 
 @click.command(cls=KeyValueCommand)
@@ -38,7 +39,7 @@ from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_
 @click.option(
     "--device",
     type=click.Choice(["cuda", "cpu"]),
-    help="[cuda; a CPU is only used when you say so]",
+    help="[cuda; cpu must be named]",
 )
 @click.option("--processes", type=click.IntRange(1, 64), help="[one per GPU; 1 on a CPU]")
 @click.option(
@@ -47,7 +48,7 @@ from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_
 @click.option(
     "--model-only",
     is_flag=True,
-    help="a saved state of other processes or another recipe gives its weights",
+    help="take only the weights of a saved state with another process count or recipe",
 )
 def train_here(
     device: str | None, processes: int | None, recipe: str, model_only: bool, **flags: Any
@@ -65,7 +66,7 @@ def train_here(
     gpus = usable_cuda_devices() if device != "cpu" else 0
     if device != "cpu" and not gpus:
         raise UsageProblem(
-            "torch can use no CUDA GPU here. A tiny model trains on the CPU: --device cpu; a d20 would take weeks"
+            "torch finds no usable CUDA GPU. A tiny model trains on the CPU: --device cpu; a d20 would take weeks"
         )
     try:
         changes = dict(json.loads(recipe))
@@ -73,17 +74,17 @@ def train_here(
         raise UsageProblem(f"--recipe {recipe[:60]!r} is not a JSON object") from None
     asked: list[StopReason] = []
     signal.signal(signal.SIGINT, lambda *_: asked.append(StopReason("user", "Ctrl-C")))
-    here = LocalRun(
+    local = LocalRun(
         base_dir(os.environ),
         device or "cuda",
         processes or max(gpus, 1),
         os.environ,
         lambda: asked[0] if asked else None,
-        lambda text: click.echo(text, err=True),
+        say,
         changes,
         model_only,
     )
-    for folder in train(s, here, Hub(s.hf_endpoint, s.hf_token)):
+    for folder in train(s, local, Hub(s.hf_endpoint, s.hf_token)):
         click.echo(str(folder))
     return 0
 

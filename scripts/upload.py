@@ -1,4 +1,4 @@
-"""Bring your checkpoints, tokenizer and identity data to the Hub: checked, private, proven; what is there is not sent again.
+"""Upload your checkpoints, tokenizer and identity data to the Hub: checked, private, proven. Skips files already there.
 
 just upload base                                   from NANOCHAT_BASE_DIR (~/.cache/nanochat)
 just upload base my-checkpoints/base_checkpoints/d20        from that folder
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
+from nanolan.cli.run import say
 
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 
 @click.command(cls=KeyValueCommand)
 @click.argument("words", nargs=-1, metavar="base|mid|sft|rl|tokenizer|data... [PATH]")
-@click.option("--repo", metavar="OWNER/NAME", help="the repo, if other than HF_REPO")
+@click.option("--repo", metavar="OWNER/NAME", help="the repo, if not HF_REPO")
 @click.option(
     "--replace",
     is_flag=True,
-    help="put it over other content that is there; the Hub's history keeps the old",
+    help="replace different content in the same place; the Hub's history keeps the old version",
 )
-@click.option("--optim", is_flag=True, help="send a checkpoint's optimizer too; no phase reads it")
+@click.option("--optim", is_flag=True, help="also send a checkpoint's optimizer; no phase reads it")
 @setting_options("model_tag", "output_tag", "hf_repo", "hf_token", "hf_endpoint")
 def upload(
     words: tuple[str, ...], repo: str | None, replace: bool, optim: bool, **flags: Any
@@ -43,25 +44,25 @@ def upload(
     s = settings_from(flags | ({"hf_repo": repo} if repo else {}))
     sources = sources_of(words, s.model_tag)
     s.need("hf_token", "hf_repo")
-    upload_sets = []
+    sets = []
     for kind, path in sources:  # check all of them before sending anything
-        say(f"{kind}: looking at {path}")
-        upload_sets.append((collect(kind, path, s.output_tag or s.model_tag, optim), path))
-    check_together(p for p, _ in upload_sets)
+        say(f"{kind}: checking {path}")
+        sets.append((collect(kind, path, s.output_tag or s.model_tag, optim), path))
+    check_together(upload_set for upload_set, _ in sets)
     hub = Hub(s.hf_endpoint, s.hf_token)
     tree = repo_to_write(hub, s.hf_repo, say)
-    if text := tokenizer_mismatch(hub, tree, [p for p, _ in upload_sets]):
+    if text := tokenizer_mismatch(hub, tree, [upload_set for upload_set, _ in sets]):
         say(f"note: {text}")
-    for upload_set, path in upload_sets:
-        tree = deliver(hub, tree, upload_set, path, replace)
+    for upload_set, path in sets:
+        tree = send_unless_there(hub, tree, upload_set, path, replace)
     if s.sources["hf_repo"] == "flag":
-        say(f"Keep it for the other commands: HF_REPO={s.hf_repo} in .env")
-    say("Next: just verify shows what is there, just doctor what is still missing.")
+        say(f"To use it in the other commands: HF_REPO={s.hf_repo} in .env")
+    say("Next: just verify shows what is there, just doctor what is missing.")
     return 0
 
 
 def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
-    """What to upload and where it lies: one thing and its own path, or several and the folder that holds them all."""
+    """(kind, path) of each upload: one kind with its own path, or several with the folder that contains them."""
     from nanolan.hub.pull import base_dir
     from nanolan.hub.upload_set import KINDS, default_path
     from nanolan.phases import IDENTITY_FILE
@@ -86,31 +87,28 @@ def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
     ]
 
 
-def deliver(hub: Hub, tree: Any, upload_set: UploadSet, path: Path, replace: bool) -> Any:
-    """Send one upload set unless it is on the Hub already; Ctrl-C reports what is there and how to go on."""
+def send_unless_there(hub: Hub, tree: Any, upload_set: UploadSet, path: Path, replace: bool) -> Any:
+    """Send one upload unless it is there; Ctrl-C reports what is there and how to continue."""
     from nanolan.hub.layout import size_text
     from nanolan.hub.upload import is_uploaded, send
 
-    where, size = (
-        f"{tree.repo}/{upload_set.target or upload_set.entries[0].path}",
-        size_text(upload_set.size),
-    )
+    where = f"{tree.repo}/{upload_set.target or upload_set.entries[0].path}"
+    size = size_text(upload_set.size)
     if is_uploaded(hub, tree, upload_set):
         click.echo(f"already there  {where}  {upload_set.text}, {size}")
         return tree
     say(f"{upload_set.kind}: sending {size} to {where} ({upload_set.text})")
     if upload_set.left:
         say(
-            f"  {size_text(upload_set.left)} of optimizer stay here: no phase reads them (--optim sends them)"
+            f"  {size_text(upload_set.left)} of optimizer are not sent: no phase reads them (--optim sends them)"
         )
     try:
         after = send(
             hub, tree, upload_set, path, replace=replace, bars=sys.stderr.isatty(), say=say
         )
     except KeyboardInterrupt:
-        say(
-            f"\nstopped: {state_now(hub, upload_set, tree.repo)}. The same command goes on; what has arrived is not sent again"
-        )
+        now = state_now(hub, upload_set, tree.repo)
+        say(f"\nstopped: {now}. The same command continues; what has arrived is not sent again")
         return sys.exit(130)
     click.echo(
         f"{'proven' if upload_set.manifest else 'uploaded':<14} {where}  {upload_set.text}, {size}"
@@ -126,16 +124,12 @@ def state_now(hub: Hub, upload_set: UploadSet, repo: str) -> str:
     try:
         there = is_uploaded(hub, hub.tree(repo), upload_set)
     except NanolanError:
-        return f"whether {upload_set.kind} is there could not be seen"
+        return f"whether {upload_set.kind} is there is unknown"
     return (
-        f"{upload_set.kind} is there, whole"
+        f"{upload_set.kind} is there, complete"
         if there
-        else f"{upload_set.kind} is not there yet, and nothing there was changed"
+        else f"{upload_set.kind} is not there yet, and nothing on the Hub was changed"
     )
-
-
-def say(text: str) -> None:
-    click.echo(text, err=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Check what HF_REPO holds, checkpoints against their manifests; or write a manifest for one uploaded by hand.
+"""Check what HF_REPO holds, checkpoints against their manifests; or write a manifest for one uploaded manually.
 
 just verify                                   the whole expected structure: sizes and proof
 just verify chatsft_checkpoints/d20           one folder
-just verify --adopt base_checkpoints/d20      from now on it counts as proven
+just verify --adopt base_checkpoints/d20      writes its manifest, so that it counts as proven
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     "--adopt",
     "adopting",
     is_flag=True,
-    help="write the manifest of FOLDER's newest step as it is now",
+    help="write a manifest of FOLDER's newest step as it is now",
 )
 @setting_options("hf_repo", "hf_token", "hf_endpoint", "model_tag")
 def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
-    """Compare sizes and hashes on the Hub with the manifests. Exit code 4 if a folder is not whole."""
+    """Compare sizes and hashes on the Hub with the manifests. Exit code 4 if a folder is incomplete."""
     from nanolan.errors import NanolanError
     from nanolan.hub import layout
     from nanolan.hub.client import Hub
@@ -50,7 +50,7 @@ def verify(folder: str | None, adopting: bool, **flags: Any) -> int:
 
 
 def show_structure(hub: Hub, repo: str, tag: str) -> int:
-    """Every piece that the repo should hold; 4 when a checkpoint is unproven or not whole."""
+    """Every piece that the repo should hold; 4 when a checkpoint is unproven or incomplete."""
     from nanolan.hub.layout import look
 
     tree = hub.tree(repo)

@@ -165,7 +165,9 @@ def test_the_optimizer_is_sent_only_with_optim(
     for p in (here / BASE).iterdir():
         (folder / p.name).symlink_to(p)
     (folder / "optim_000010_rank0.pt").write_bytes(optimizer(2_000_000))
-    assert "2.0 MB of optimizer stay here" in script("upload", "base", str(folder), env=env).stderr
+    assert (
+        "2.0 MB of optimizer are not sent" in script("upload", "base", str(folder), env=env).stderr
+    )
     assert f"{BASE}/optim_000010_rank0.pt" not in hub.files(REPO)
     assert script("upload", "base", str(folder), "--optim", env=env).returncode == 0
     assert f"{BASE}/optim_000010_rank0.pt" in hub.files(REPO)

@@ -131,7 +131,7 @@ def test_the_command_prints_the_unit_and_says_what_its_env_lacks(tmp_path: Path)
         "guard", "--unit", env=env | {"HTTPS_PROXY": "http://me:hunter2@proxy.example.org:3128"}
     )
     assert (
-        "HTTPS_PROXY may hold a password" in done.stderr
+        "HTTPS_PROXY may contain a password" in done.stderr
         and "hunter2" not in done.stdout + done.stderr
     )
 

@@ -21,6 +21,7 @@ import click
 import pytest
 from msgspec import structs
 
+from nanolan.cli.run import Account
 from nanolan.cost.overdue import SLACK_S, OverdueTimer
 from nanolan.errors import LimitHitLost
 from nanolan.redact import Secret
@@ -275,15 +276,9 @@ def watched(
     api = Shadeform(Secret(KEY), desk.cloud.url)
     s = load_settings({}, terminal.env)
     ticks = iter(range(10_000))
-    return follow(
-        desk.ledger,
-        desk.ledger.find(RUN),
-        api,
-        s,
-        0.05,
-        False,
-        OverdueTimer(lambda: next(ticks) * slack_s),
-    )
+    timer = OverdueTimer(lambda: next(ticks) * slack_s)
+    account = Account(desk.ledger, s, api)
+    return follow(account, desk.ledger.find(RUN), 0.05, False, timer)
 
 
 def test_the_guard_deletes_a_machine_that_has_outlived_its_limits_and_says_so(

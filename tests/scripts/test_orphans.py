@@ -100,8 +100,8 @@ def test_when_all_that_bills_is_looked_after_it_says_so_and_exits_0(
     done = orphans(cloud, ledger)
     assert (
         done.returncode == 0
-        and "nothing bills that is not looked after" in done.stdout
-        and "1 machine of runs in the" in done.stdout
+        and "no unattended instances are billing" in done.stdout
+        and "1 instance of runs in the" in done.stdout
     )
 
 
@@ -157,7 +157,7 @@ def test_the_runs_of_an_owner_are_adopted_from_their_folders(
         cloud.instances[0].id,
         True,
     ) and not ledger.has(other.run_id)
-    assert plan.instance_name not in done.stdout, "it is looked after now"
+    assert plan.instance_name not in done.stdout, "it is attended now"
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[" * 100_000, None])
@@ -193,4 +193,4 @@ def test_an_account_that_cannot_be_read_is_no_good_news(
 ) -> None:
     cloud.fault(LIST, action, times=None)
     done = orphans(cloud, ledger)
-    assert done.returncode not in (0, 8) and "nothing bills" not in done.stdout
+    assert done.returncode not in (0, 8) and "no unattended" not in done.stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from rehearse_faults import complaints, play, rehearse_faults
+from rehearse_faults import differences, play, rehearse_faults
 
 from nanolan.sim.scenarios import SCENARIOS
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_fault_ends_with_the_right_verdict_loses_no_more_than_promised_and_leaves_nothing_running(
     name: str, seed_cache: Path
 ) -> None:
-    assert complaints(SCENARIOS[name], play(SCENARIOS[name], seed_cache)) == []
+    assert differences(SCENARIOS[name], play(SCENARIOS[name], seed_cache)) == []
 
 
 def test_the_table_in_the_docs_has_a_row_for_every_fault_and_no_other() -> None:
