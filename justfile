@@ -1,15 +1,15 @@
-# nanolan: one command from your laptop to a trained checkpoint on the Hub, and the rented GPUs gone.
-# Every recipe is one line over scripts/; `./just RECIPE --help` shows its options.
+# nanolan: one command rents GPUs, trains, uploads the checkpoint to the Hub and deletes the instance.
+# Every recipe runs one file of scripts/; `./just RECIPE --help` shows its options.
 
 set positional-arguments
 
-# A machine-wide setting of this costs every command its compiled files; empty means unset
+# Empty means unset: a machine-wide value would disable compiled files and slow every command
 export PYTHONDONTWRITEBYTECODE := ""
-# These would bring other packages, or no Python at all
+# Values from the environment would load other packages, or break Python
 export PYTHONPATH := ""
 export PYTHONHOME := ""
 
-# Paths count from where they were typed, not from the checkout
+# Relative paths count from the caller's folder, not from the checkout
 export NANOLAN_CALLED_FROM := invocation_directory()
 
 python := ".venv/bin/python"
@@ -48,7 +48,7 @@ dry-run *args: _setup
 launch *args: _setup
     @{{python}} scripts/launch.py "$@"
 
-# go on with a run that ended short
+# continue a run that ended short
 [group('run')]
 [no-exit-message]
 resume *args: _setup
@@ -60,7 +60,7 @@ resume *args: _setup
 offers *args: _setup
     @{{python}} scripts/offers.py "$@"
 
-# where every run is, what it costs, what is proven
+# every run: state, cost, what is proven
 [group('watch')]
 [no-exit-message]
 status *args: _setup
@@ -78,13 +78,13 @@ why *args: _setup
 logs *args: _setup
     @{{python}} scripts/logs.py "$@"
 
-# a shell on a run's machine, or a command there
+# a shell on a run's instance, or a command there
 [group('watch')]
 [no-exit-message]
 ssh *args: _setup
     @{{python}} scripts/ssh.py "$@"
 
-# status every 60 (or N) s until the end; its verdict
+# status every 60 (or N) s until the run's verdict
 [group('watch')]
 [no-exit-message]
 watch *args: _setup
@@ -102,7 +102,7 @@ costs *args: _setup
 report *args: (_setup "report")
     @{{python}} scripts/report.py "$@"
 
-# wait quietly for a run's end; its verdict
+# wait silently for a run's verdict
 [group('watch')]
 [no-exit-message]
 wait *args: _setup
@@ -114,13 +114,13 @@ wait *args: _setup
 stop *args: _setup
     @{{python}} scripts/stop.py "$@"
 
-# another spend limit for a run that is going
+# change the spend limit of a running run
 [group('watch')]
 [no-exit-message]
 limit *args: _setup
     @{{python}} scripts/limit.py "$@"
 
-# delete machines that are done or past their limit
+# delete instances that are done or past their limit
 [group('watch')]
 [no-exit-message]
 guard *args: _setup
@@ -132,7 +132,7 @@ guard *args: _setup
 notify *args: (_setup "train")
     @{{python}} scripts/notify.py "$@"
 
-# what bills without being looked after
+# unattended instances that bill
 [group('watch')]
 [no-exit-message]
 orphans *args: _setup
@@ -156,7 +156,7 @@ verify *args: _setup
 train-here *args: (_setup "train")
     @{{python}} scripts/train_here.py "$@"
 
-# a proven checkpoint to where nanochat looks for it
+# download a proven checkpoint to nanochat's folder
 [group('model')]
 [no-exit-message]
 pull *args: _setup
@@ -174,7 +174,7 @@ chat *args: (_setup "train")
 export-hf *args: (_setup "train")
     @{{python}} -m nanolan.model.export_hf "$@"
 
-# write identity_conversations.jsonl: who it is
+# write identity_conversations.jsonl
 [group('model')]
 [no-exit-message]
 identity *args: _setup
@@ -192,13 +192,13 @@ hf *args: _setup
 sim *args: (_setup "train")
     @{{python}} scripts/sim.py "$@"
 
-# print what your shell sources to complete all this
+# print a shell's completion script
 [group('tools')]
 [no-exit-message]
 completions *args: _setup
     @{{python}} scripts/completions.py "$@"
 
-# the tests that need PyPI wheels only (6 minutes)
+# the quick tests, PyPI wheels only (6 minutes)
 [group('dev')]
 [no-exit-message]
 test *args: (_setup "dev")
@@ -210,7 +210,7 @@ test *args: (_setup "dev")
 test-all *args: (_setup "dev")
     @{{python}} -m pytest -n 2 "$@"
 
-# made-up inputs for minutes=10 each, or names of some
+# fuzz all targets or named ones, minutes=10 each
 [group('dev')]
 [no-exit-message]
 fuzz *args: (_setup "dev")
@@ -222,19 +222,19 @@ fuzz *args: (_setup "dev")
 lint: (_setup "dev")
     @.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/shellcheck just scripts/*.sh cloud/boot.sh .ci/run
 
-# what is fast and what is not, as ratios
+# benchmarks, as ratios
 [group('dev')]
 [no-exit-message]
 bench *args: (_setup "dev")
     @{{python}} -m tests.bench "$@"
 
-# known vulnerabilities of the pins; --tree: reviews
+# known vulnerabilities of the pins; --tree
 [group('dev')]
 [no-exit-message]
 audit *args: (_setup "light")
     @sh scripts/audit.sh "$@"
 
-# pin every package again, by version and hash
+# pin every package by version and hash
 [group('dev')]
 [no-exit-message]
 pins *args: (_setup "dev")
