@@ -88,7 +88,7 @@ def test_a_run_without_a_machine_is_told_how_to_go_on(desk: Desk) -> None:
     desk.cloud.instances[0].delete(0.0, "by hand")
     done = desk.limit("50", "--yes")
     assert done.returncode == 2 and re.search(
-        rf"no machine .*just resume {desk.plan.run_id} spend-limit=", done.stderr
+        rf"no instance .*just resume {desk.plan.run_id} spend-limit=", done.stderr
     )
 
 
