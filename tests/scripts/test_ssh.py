@@ -126,7 +126,7 @@ def test_the_users_own_key_is_taken_for_a_machine_that_was_made_with_it(
         ("evil", "no usable address"),
         ("not ours", "--owner"),
         ("no ssh", "openssh-client"),
-        ("unknown", "no machine"),
+        ("unknown", "no instance"),
     ],
 )
 def test_where_there_is_nothing_to_reach_it_says_what_to_do(
