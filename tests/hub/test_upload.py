@@ -224,7 +224,7 @@ def test_ctrl_c_says_what_is_there_and_the_same_command_goes_on(
     assert (
         process.returncode == 130
         and "base is not there yet" in err
-        and "The same command goes on" in err
+        and "The same command continues" in err
         and out == ""
     )
     hub.faults.clear()
