@@ -103,7 +103,9 @@ def launch(
     consent(agreed, prepared)
     assert api and hub  # noqa: S101  # `need` has checked it
     policy = failover_policy(prepared, s, yes, agreed, not no_wait, words)
-    return show_launched(rent_with_failover(prepared, offers, s, api, hub, ledger, say, policy), as_json)
+    return show_launched(
+        rent_with_failover(prepared, offers, s, api, hub, ledger, say, policy), as_json
+    )
 
 
 def refuse_failed(prepared: Prepared) -> None:
@@ -247,24 +249,26 @@ def show_launched(launched: Launched, as_json: bool) -> int:
     return 0
 
 
-def summary(p: Prepared) -> dict[str, Any]:
+def summary(prepared: Prepared) -> dict[str, Any]:
     """The fields of both --json outputs; money in dollars as text, null if unknown."""
     cost = {
-        name: f"{getattr(p.expected, f'{name}_cents') / 100:.2f}" if p.expected else None
+        name: f"{getattr(prepared.expected, f'{name}_cents') / 100:.2f}"
+        if prepared.expected
+        else None
         for name in ("low", "likely", "high")
     }
     return {
         "schema_version": 1,
-        "run_id": p.plan.run_id,
-        "name": p.plan.instance_name,
-        "phases": list(p.plan.phases),
-        "offer": vars(p.offer),
-        "limit_usd": f"{p.plan.limit_cents / 100:.2f}",
-        "worst_case_usd": f"{p.worst_cents / 100:.2f}",
+        "run_id": prepared.plan.run_id,
+        "name": prepared.plan.instance_name,
+        "phases": list(prepared.plan.phases),
+        "offer": vars(prepared.offer),
+        "limit_usd": f"{prepared.plan.limit_cents / 100:.2f}",
+        "worst_case_usd": f"{prepared.worst_cents / 100:.2f}",
         "expected_usd": cost["likely"],
         "expected_range_usd": [cost["low"], cost["high"]],
-        "deadline": p.plan.deadline,
-        "run_folder": f"{p.plan.runs_repo}/{p.plan.folder}",
+        "deadline": prepared.plan.deadline,
+        "run_folder": f"{prepared.plan.runs_repo}/{prepared.plan.folder}",
     }
 
 
@@ -273,7 +277,7 @@ def typed(
     all_configs: bool,
     sort: str,
     keep_old: bool = False,
-    really: bool = False,
+    yes_really: bool = False,
 ) -> list[str]:
     """The options of this command as words for the next command; never a secret."""
     from nanolan.settings.settings import TABLE
@@ -288,7 +292,7 @@ def typed(
         + ["--all-configs"] * all_configs
         + ["--sort=total"] * (sort == "total")
         + ["--keep-old"] * keep_old
-        + ["--yes-really"] * really
+        + ["--yes-yes_really"] * yes_really
     )
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from launch import (
     consent,
+    failover_policy,
     refuse_failed,
     rehearsal_of,
-    failover_policy,
     show_dry_run,
     show_launched,
     typed,
