@@ -1,7 +1,7 @@
-"""A veil before a stream: whatever is written through it has no secret of this process left, and drives no terminal.
+"""Masks secrets: the `Secret` type, masks over texts, and a text stream that masks secrets and strips terminal control codes.
 
-`scripts/` put one before stdout and stderr, the box program before its log; so errors, tracebacks and foreign words are covered by
-construction. Not covered: what other programs write to the same place (ssh, a trainer), and bytes written to its file number.
+`scripts/` wrap stdout and stderr in such a stream, the box program its log, so that errors, tracebacks and texts of services are
+masked too. Not covered: output of other programs (ssh, a trainer), and bytes written to the file descriptor.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ from typing import IO, Any
 from urllib.parse import quote, unquote, urlsplit
 
 NOTE = "[a secret stood here and was masked]"
-# Colours and cursor moves; no titles, clipboards, or questions that the terminal would answer as if it were typed
+# Colours and cursor moves; no titles, clipboards, or queries whose answers the terminal would type
 MOVES = re.compile(r"(\x1b\[[0-9;?]*[A-HJKSTfhlmsu]|\r)")
-# A flush shows the beginning of what may become a secret, since a prompt must not wait for its last letter: this part of it
+# A prompt must not wait for its last letter, so a flush shows the start of a possible secret: at most 1/SHOWN of it
 SHOWN = 3
 BEGUN = re.compile(r"\x1b(\[[0-9;?]*)?\Z")
 
 
 def printable(text: str) -> str:
-    """`text` without control characters: an API or a log cannot drive the terminal. Line ends and tabs stay."""
+    """`text` without control characters, so that an API or a log cannot control the terminal. Line ends and tabs stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
 class RedactedStream:
-    """A text stream like the one behind it, but for what it lets through. `moves`: of a program that draws; `note`: a line that
-    follows the first secret; `insist`: of a program that goes on when nobody takes its words any more (a full disk, a closed
-    pipe, a terminal that is gone)."""
+    """A text stream that writes masked text to the stream behind it. `moves`: allow cursor moves; `note`: write a line after the
+    first secret; `insist`: ignore write errors (a full disk, a closed pipe, a terminal that is gone)."""
 
     def __init__(
         self, behind: IO[str], *, moves: bool = False, note: bool = False, insist: bool = False
     ) -> None:
-        self._behind, self._moves, self._note = behind, moves, note
-        self._lost = (OSError, ValueError) if insist else ()
-        self._held = ""  # the end of what was written, if a secret may begin there
-        self._told = 0  # so many characters of it were shown all the same, by a flush
-        self._due = False
+        self._behind = behind
+        self._moves = moves
+        self._note = note
+        self._ignored = (OSError, ValueError) if insist else ()
+        self._held = ""  # the end of the text, if a secret may begin there
+        self._shown = 0  # characters of it that a flush has shown already
+        self._note_due = False
         self._lock = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
@@ -53,9 +54,10 @@ class RedactedStream:
         with self._lock:
             whole = self._held + text
             cut = len(whole) - self._open(whole)
-            told, self._told = self._told, max(0, self._told - cut)
+            shown = self._shown
+            self._shown = max(0, shown - cut)
             self._held = whole[cut:]
-            self._pass(whole[:cut], min(told, cut))
+            self._pass(whole[:cut], min(shown, cut))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -69,109 +71,108 @@ class RedactedStream:
                 for form in mask.forms
                 if form != self._held and form.startswith(self._held)
             ]
-            most = mask.before(self._held, min(begun) // SHOWN) if begun else len(self._held)
-            held, told = self._held, self._told
+            most = mask.cut_before(self._held, min(begun) // SHOWN) if begun else len(self._held)
+            held = self._held
+            shown = self._shown
             most = min(most, len(held))
-            self._held, self._told = (held, max(told, most)) if begun else ("", 0)
-            if most > told:
-                self._pass(held[:most], told)
-            with contextlib.suppress(*self._lost):
+            self._held = held if begun else ""
+            self._shown = max(shown, most) if begun else 0
+            if most > shown:
+                self._pass(held[:most], shown)
+            with contextlib.suppress(*self._ignored):
                 self._behind.flush()
 
     @property
     def buffer(self) -> io.BufferedIOBase:
-        """For whoever would go around the text stream: click does where the encoding is ASCII."""
+        """A masked binary stream: click writes bytes if the encoding is ASCII."""
         return _Bytes(self)
 
     @property
     def drawing(self) -> RedactedStream:
-        """The same for rich and progress bars, which move the cursor; foreign words must be `printable` before they get there."""
-        return RedactedStream(self._behind, moves=True, insist=bool(self._lost))
+        """The same stream with cursor moves, for rich and progress bars; texts of services must be `printable` before."""
+        return RedactedStream(self._behind, moves=True, insist=bool(self._ignored))
 
-    def _pass(self, text: str, told: int) -> None:
-        """Show `text` masked, but for its first characters that were `told` already."""
-        if told == len(text):
+    def _pass(self, text: str, already: int) -> None:
+        """Write `text` masked, except its first `already` characters, which were shown before."""
+        if already == len(text):
             return
         shown = every_secret().hide(text)
-        self._due = self._due or (self._note and shown != text)
-        shown = shown[len(commonprefix([text[:told], shown])) :]
+        self._note_due = self._note_due or (self._note and shown != text)
+        shown = shown[len(commonprefix([text[:already], shown])) :]
         if self._moves:
             shown = "".join(
                 part if i % 2 else printable(part) for i, part in enumerate(MOVES.split(shown))
             )
         else:
             shown = printable(shown)
-        if self._due and shown.endswith("\n"):
-            shown, self._due, self._note = f"{shown}{NOTE}\n", False, False
-        with contextlib.suppress(*self._lost):
+        if self._note_due and shown.endswith("\n"):
+            shown = f"{shown}{NOTE}\n"
+            self._note_due = False
+            self._note = False
+        with contextlib.suppress(*self._ignored):
             try:
                 self._behind.write(shown)
-            except UnicodeEncodeError:  # what this terminal cannot show
+            except UnicodeEncodeError:  # characters that the terminal's encoding lacks
                 self._behind.write(shown.encode(self.encoding, "replace").decode(self.encoding))
 
     def _open(self, text: str) -> int:
-        """How many characters at the end may be the beginning of a secret."""
+        """The number of characters at the end that may be the start of a secret."""
         if text.endswith("\n"):
             return 0
-        mask, end = every_secret(), len(text)
+        mask = every_secret()
+        end = len(text)
         for start in range(max(0, end - mask.longest + 1), end):
             if text[start] in mask.firsts and any(
                 form.startswith(text[start:]) for form in mask.forms
             ):
                 end = start
                 break
-        end = mask.before(text, end)
+        end = mask.cut_before(text, end)
         begun = BEGUN.search(text[:end]) if self._moves else None
         return len(text) - (begun.start() if begun else end)
 
 
 class _Bytes(io.BufferedIOBase):
-    """The binary side of a veil."""
+    """The binary side of a redacted stream."""
 
-    def __init__(self, veil: RedactedStream) -> None:
-        self._veil = veil
+    def __init__(self, stream: RedactedStream) -> None:
+        self._stream = stream
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        self._veil.write(bytes(data).decode(errors="replace"))
+        self._stream.write(bytes(data).decode(errors="replace"))
         return len(data)
 
     def flush(self) -> None:
-        self._veil.flush()
+        self._stream.flush()
 
     def fileno(self) -> int:
-        return self._veil._behind.fileno()
+        return self._stream._behind.fileno()
 
     def isatty(self) -> bool:
-        return self._veil._behind.isatty()
+        return self._stream._behind.isatty()
 
 
-def redact_stream(stream: IO[str], **how: bool) -> Any:
-    """A veil before `stream`; the same one again if it has one."""
+def redact_stream(stream: IO[str], **options: bool) -> Any:
+    """`stream`, wrapped in a RedactedStream unless it is one."""
     return (
         stream
         if stream is None or isinstance(stream, RedactedStream)
-        else RedactedStream(stream, **how)
+        else RedactedStream(stream, **options)
     )
 
 
 def cursor_allowed(stream: Any) -> Any:
-    """Where a program draws that moves the cursor on `stream`."""
+    """The stream for output that moves the cursor."""
     return stream.drawing if isinstance(stream, RedactedStream) else stream
 
 
 STARS = "***"
-
-
 SHORTEST = 6  # masking shorter values would blank out ordinary words
-
-
-PIECE = 12  # of an address or a key file: what is shorter may be an ordinary word
-
-
-# \\u0041, \\x41, %41, &#x41;; &#65;; the end of a line
+PIECE = 12  # shorter parts of an address or a key file may be ordinary words
+# \\u0041, \\x41, %41, &#x41;; &#65;; escaped line ends and tabs
 ESCAPE = re.compile(rb"(?:\\u00|\\x|%|&#x)([0-9A-Fa-f]{2});?|&#0*([1-9][0-9]{0,2});|\\[nrt]")
 
 
@@ -179,7 +180,7 @@ _values: dict[str, None] = {}  # of every secret of this process
 
 
 class Secret:
-    """A value that shows as *** wherever it is printed; `reveal()` is the only way to it. `hide` knows it from now on."""
+    """A value that prints as ***; only `reveal()` returns it. From its creation on, `hide` masks it."""
 
     __slots__ = ("_value",)
 
@@ -206,9 +207,9 @@ class Secret:
 
 
 class Mask:
-    """Replaces every form of the given secrets in a text: raw, in an address, JSON, HTML or Python, base64; whole or by line.
+    """Replaces every form of the given secrets in a text: raw, in a URL, JSON, HTML or Python, base64; whole or by line.
 
-    `pieces`: also what an address is made of, which may be ordinary words: for nothing that a program reads."""
+    `pieces`: also parts of addresses, which may be ordinary words: not for texts that a program reads."""
 
     def __init__(self, secrets: Iterable[Secret | None], *, pieces: bool = False) -> None:
         values = {s.reveal() for s in secrets if s}
@@ -218,11 +219,9 @@ class Mask:
             for part in (*parts(value), *(_pieces(value) if pieces else ()))
         }
         self.forms = sorted({form for part in known for form in forms(part)}, key=len, reverse=True)
-        self.longest, self.firsts = (
-            max(map(len, self.forms), default=0),
-            {form[0] for form in self.forms},
-        )
-        self.hits = 0  # how many texts held one
+        self.longest = max(map(len, self.forms), default=0)
+        self.firsts = {form[0] for form in self.forms}
+        self.hits = 0  # number of texts that contained a secret
 
     def hide(self, text: str) -> str:
         """`text` with *** in place of each secret."""
@@ -232,28 +231,27 @@ class Mask:
         self.hits += shown != text
         return shown
 
-    def before(self, text: str, end: int) -> int:
-        """`end`, or where the secret begins that it would cut in two."""
+    def cut_before(self, text: str, end: int) -> int:
+        """`end`, or the start of the secret that a cut at `end` would split."""
         for form in self.forms:
             at = text.find(form, max(0, end - len(form) + 1), end + len(form) - 1)
             if -1 < at < end:
-                return self.before(text, at)
+                return self.cut_before(text, at)
         return end
 
 
 _all = Mask([])
-
-
 _known = 0
 
 
 def every_secret() -> Mask:
-    """A mask over every secret that this process has made so far."""
+    """A mask over every secret that this process has created so far."""
     global _all, _known
     if _known != len(_values):
         _known = len(_values)
-        made, made.hits = Mask(map(Secret, list(_values))), _all.hits
-        _all = made
+        mask = Mask(map(Secret, list(_values)))
+        mask.hits = _all.hits
+        _all = mask
     return _all
 
 
@@ -263,18 +261,18 @@ def hide(text: str) -> str:
 
 
 def known_values() -> list[str]:
-    """Every secret that this process knows, in clear: to look for, never to show."""
+    """Every secret that this process knows, in clear text: to search for, never to print."""
     return list(_values)
 
 
 def short(text: str, most: int = 300) -> str:
-    """Foreign words as they may be quoted: on one line, without any secret, cut (only then: half a secret is known to no mask)."""
+    """A text of a service, safe to quote: masked, on one line, then cut. Masked first: a mask does not find half a secret."""
     words = " ".join(hide(text[: 100 * most]).split())
     return words if len(words) <= most else words[: most - 3] + "..."
 
 
 def parts(value: str) -> Iterator[str]:
-    """The value, and what of it may turn up alone: the lines of a key file, each of several addresses."""
+    """The value, and its parts that may occur alone: the lines of a key file, each of several addresses."""
     yield value
     if "\n" in value:
         yield from (
@@ -294,7 +292,7 @@ def _pieces(value: str) -> Iterator[str]:
 
 
 def forms(value: str) -> set[str]:
-    """How a value may be written: raw, in an address, JSON, HTML, Python, base64."""
+    """The ways to write a value: raw, in a URL, JSON, HTML, Python, base64."""
     raw = value.encode(errors="surrogatepass")
     found = {
         value,
@@ -309,7 +307,7 @@ def forms(value: str) -> set[str]:
 
 
 def base64_of(raw: bytes) -> set[str]:
-    """How bytes show in the base64 of a longer text, at each of the three alignments."""
+    """The bytes as they appear in the base64 of a longer text, at each of the three alignments."""
     found = set()
     for shift, cut in enumerate((0, 2, 3)):
         whole = (shift + len(raw)) * 8 // 6  # characters that no neighbouring byte changes
@@ -319,7 +317,7 @@ def base64_of(raw: bytes) -> set[str]:
 
 
 def password_of(url: str) -> Iterator[str]:
-    """The password in an address, as it stands there and as it is meant."""
+    """The password in a URL, as written and unquoted."""
     try:
         password = urlsplit(url if "://" in url else f"http://{url}").password
     except ValueError:
@@ -329,7 +327,7 @@ def password_of(url: str) -> Iterator[str]:
 
 
 def unescaped(data: bytes) -> bytes:
-    """With its characters in place of their codes, as JSON, a notebook, an address and HTML have them."""
+    """`data` with the escapes of JSON, notebooks, URLs and HTML replaced by their characters."""
     return ESCAPE.sub(lambda code: bytes([_code(code)]), data)
 
 

@@ -1,3 +1,3 @@
-"""What a checkpoint is: nanochat's files and those beside them (tokenizer, conversations, data sets), our manifest, and how
-to read them without running anything. Out: `Manifest`, `ModelSize`, `GPTConfig`. Shared by laptop, box and trainer; no torch.
+"""File formats: nanochat's checkpoint, tokenizer, conversations and data sets, and nanolan's manifest; readers that execute
+nothing. Out: `Manifest`, `ModelSize`, `GPTConfig`. Shared by laptop, box and trainer; no torch.
 """

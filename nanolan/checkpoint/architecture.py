@@ -1,6 +1,6 @@
-"""What nanolan can train: a nanochat GPT of autumn 2025, by its meta file, its tensors and its tokenizer.
+"""Checks whether nanolan can train a model: a nanochat GPT of autumn 2025, by its meta file, tensors and tokenizer.
 
-Every door asks here: upload, adopt, verify, doctor, dry-run, launch, resume, and the trainer itself. No torch.
+Used by upload, adopt, verify, doctor, dry-run, launch, resume and the trainer. No torch.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MAX_META_BYTES = 1 << 20
 MOST = {"n_layer": 1024, "vocab_size": 1 << 22, "sequence_len": 1 << 17}  # anything else: 1 << 16
 ROPE_LENGTHS = 10  # the position tables cover this many times sequence_len, a hard cap on a row
 COMPILED_PREFIX = "_orig_mod."
-SEQUENCE_LEN = 2048  # of the recipes in nanolan/train/recipe.py: tokens of a row
-PADDED_TO = 64  # of the vocabulary, in nanochat since 2026
+SEQUENCE_LEN = 2048  # tokens of a row, as in nanolan/train/recipe.py
+PADDED_TO = 64  # nanochat pads the vocabulary to a multiple of this since 2026
 MODEL_FILE = re.compile(r"model_(\d{6}|[1-9]\d{6,})\.pt")  # of nanochat: zero padded to six digits
 ONE_YEAR = "nanolan reads the d-models of nanochat up to autumn 2025"
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Shaped(Protocol):
-    """A tensor, or what a file says of one."""
+    """A tensor, or its description in a file."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -79,20 +79,20 @@ class GPTConfig:
 
     @property
     def positions(self) -> int:
-        """The longest row that the model takes."""
+        """The maximum row length of the model."""
         return ROPE_LENGTHS * self.sequence_len
 
 
 @dataclass(frozen=True)
 class Meta:
-    """A meta file that was found good."""
+    """A checked meta file."""
 
     config: GPTConfig
     values: dict[str, Any]
 
 
 def parse_meta(data: bytes, where: str, step: int | None = None) -> Meta:
-    """The meta file of `step` (by its name); BadAnswer when no model can be built from it."""
+    """Parse a meta file whose name says `step`; BadAnswer if no model can be built from it."""
     if len(data) > MAX_META_BYTES:
         raise BadAnswer(f"{where}: larger than {MAX_META_BYTES >> 20} MiB, not a meta file")
     if what := mistaken_for(data):
@@ -103,10 +103,10 @@ def parse_meta(data: bytes, where: str, step: int | None = None) -> Meta:
         raise BadAnswer(f"{where}: not JSON ({str(e)[:100]})") from None
     if not isinstance(values, dict) or not isinstance(values.get("model_config"), dict):
         raise BadAnswer(f"{where}: has no model_config")
-    told = values.get("step")
-    if step is not None and told is not None and (isinstance(told, bool) or told != step):
+    stated = values.get("step")
+    if step is not None and stated is not None and (isinstance(stated, bool) or stated != step):
         raise BadAnswer(
-            f"{where}: says step {reprlib.repr(told)}, which is not its file name's: another model's meta"
+            f"{where}: says step {reprlib.repr(stated)}, which is not its file name's: another model's meta"
         )
     return Meta(GPTConfig.from_meta(values["model_config"], where), values)
 
@@ -117,19 +117,19 @@ def meta_name(model: str) -> str:
 
 
 def newest_step(names: Iterable[str], where: str, remove: str) -> tuple[str, str] | None:
-    """The model and meta file of the newest step in a folder, by its file names; None when there is no model.
+    """The model and meta file of the newest step in a folder, by its file names; None if there is no model.
 
-    BadAnswer when the newest model has no meta, as after a save that was killed: it names the step before it, and
-    `remove` with the file's name after it is the command that makes that one the newest.
+    BadAnswer if the newest model has no meta, as after a killed save: the message names the step before, and the command
+    that removes the newest one (`remove` plus the file name).
     """
-    there = set(names)
-    models = {int(m[1]): name for name in there if (m := MODEL_FILE.fullmatch(name))}
+    present = set(names)
+    models = {int(m[1]): name for name in present if (m := MODEL_FILE.fullmatch(name))}
     if not models:
         return None
     newest = models[max(models)]
-    if meta_name(newest) in there:
+    if meta_name(newest) in present:
         return newest, meta_name(newest)
-    whole = [step for step, name in models.items() if meta_name(name) in there]
+    whole = [step for step, name in models.items() if meta_name(name) in present]
     before = f", or start from step {max(whole)}, which has both: {remove}{newest}" if whole else ""
     raise BadAnswer(
         f"{where} has {newest} but no {meta_name(newest)}, as after a save that was killed: upload both{before}"
@@ -158,7 +158,7 @@ def shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 
 
 def plain_names(found: Mapping[str, T], where: str) -> dict[str, T]:
-    """`found` without a compiler's prefix; BadAnswer when that gives two tensors one name."""
+    """`found` without torch.compile's prefix; BadAnswer if two tensors then have the same name."""
     plain = {name.removeprefix(COMPILED_PREFIX): t for name, t in found.items()}
     if len(plain) != len(found):
         raise BadAnswer(f"{where}: a tensor is there twice, with and without {COMPILED_PREFIX}")
@@ -166,7 +166,7 @@ def plain_names(found: Mapping[str, T], where: str) -> dict[str, T]:
 
 
 def check_tensors(config: GPTConfig, found: Mapping[str, Shaped], where: str) -> None:
-    """BadAnswer unless `found` has exactly the model's tensors, each of floats and of its shape; a compiler's prefix aside."""
+    """BadAnswer unless `found` has exactly the model's tensors, with their shapes and of floats. Ignores torch.compile's prefix."""
     found = plain_names(found, where)
     want = shapes(config)
     if missing := sorted(want.keys() - found.keys()):
@@ -188,7 +188,7 @@ def check_tensors(config: GPTConfig, found: Mapping[str, Shaped], where: str) ->
 
 
 def check_vocabulary(config: GPTConfig, tokens: int, where: str = "the model") -> None:
-    """BadAnswer unless the tokenizer has as many tokens as the model has rows for them."""
+    """BadAnswer unless the tokenizer's number of tokens equals the model's vocabulary."""
     rows = config.vocab_size
     if rows == tokens:
         return
@@ -204,7 +204,7 @@ def check_vocabulary(config: GPTConfig, tokens: int, where: str = "the model") -
 
 
 def check_rows(config: GPTConfig, sequence_len: int, where: str = "the model") -> None:
-    """BadAnswer when the model's positions end before a row does."""
+    """BadAnswer if a row is longer than the model's positions."""
     if sequence_len > config.positions:
         raise BadAnswer(
             f"{where}: rows of {sequence_len} tokens, but the model's positions end at {config.positions}"

@@ -1,6 +1,6 @@
-"""identity_conversations.jsonl as everybody reads it: upload, doctor, launch and the trainer.
+"""Reads identity_conversations.jsonl, for upload, doctor, launch and the trainer.
 
-Each line is one conversation: a JSON array of messages, user and assistant in turn from the user on, each with text.
+Each line is one conversation: a JSON array of messages with text, of user and assistant in turn, the user first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_conversations(path: Path) -> list[list[Message]]:
 
 
 def count_conversations(file: BinaryIO, where: str) -> int:
-    """How many conversations an open file holds; BadAnswer as in `read_conversations`."""
+    """The number of conversations in an open file; BadAnswer as in `read_conversations`."""
     return sum(1 for _ in _conversations(file, where))
 
 
@@ -56,7 +56,7 @@ def _conversations(file: BinaryIO, where: str) -> Iterator[list[Message]]:
 
 
 def _line(line: bytes, where: str) -> list[Message] | None:
-    """The conversation of a line; None of an empty one."""
+    """The conversation in a line; None for an empty line."""
     if len(line) > MAX_LINE_BYTES:
         raise BadAnswer(f"{where}: longer than {MAX_LINE_BYTES >> 20} MiB")
     text = line.strip()

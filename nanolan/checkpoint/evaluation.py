@@ -1,4 +1,4 @@
-"""What an evaluation found (the trainer's evaluation.json), and how it gets into a checkpoint's meta. Pure but for one read."""
+"""Reads evaluation results (the trainer's evaluation.json) and samples, and adds results to a checkpoint's meta."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_BYTES = 4 << 20
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """The results in a file; {} when there are none."""
+    """The results in a file; {} if it is missing or unreadable."""
     try:
         return dict(json.loads(read_regular(path, MOST_BYTES)))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -27,7 +27,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def score_numbers(results: dict[str, Any]) -> dict[str, float]:
-    """The accuracies and ChatCORE alone."""
+    """Only the accuracies and ChatCORE."""
     return {k: v for k, v in numbers(results).items() if k != "step"}
 
 
@@ -39,13 +39,13 @@ def meta_name(manifest: Manifest) -> str:
 def hide_secrets(
     meta: bytes, manifest: Manifest, hide: Callable[[str], str]
 ) -> tuple[Manifest, bytes]:
-    """The manifest and meta of a checkpoint with no secret in the meta's words; both as they were if there is none."""
+    """The manifest and meta of a checkpoint with secrets in the meta's text masked; unchanged if there are none."""
     text = meta.decode(errors="replace")
     if hide(text) == text:
         return manifest, meta
     try:
         data = (json.dumps(_hidden(json.loads(text), hide), indent=2) + "\n").encode()
-    except (ValueError, RecursionError):  # no JSON, and sent all the same: nothing is lost
+    except (ValueError, RecursionError):  # not JSON: still uploaded, so that nothing is lost
         data = hide(text).encode()
     return _with_meta(manifest, data), data
 
@@ -71,36 +71,33 @@ def _with_meta(manifest: Manifest, meta: bytes) -> Manifest:
 def with_results(
     meta: bytes, manifest: Manifest, results: dict[str, Any]
 ) -> tuple[Manifest, bytes]:
-    """The manifest and meta of a checkpoint that was evaluated: score_numbers under nanochat's own keys where it has such, and all
-    of it under `evaluation`."""
-    d = json.loads(meta)
-    d |= {key: results[key] for key in d if d[key] is None and key in results} | {
-        "evaluation": results
-    }
-    data = (json.dumps(d, indent=2) + "\n").encode()
+    """Add evaluation results to the meta of a checkpoint, and update its manifest: results fill nanochat's own empty keys, and all
+    of them go under `evaluation`."""
+    values = json.loads(meta)
+    filled = {key: results[key] for key in values if values[key] is None and key in results}
+    values |= filled | {"evaluation": results}
+    data = (json.dumps(values, indent=2) + "\n").encode()
     return _with_meta(manifest, data), data
 
 
 NAME = re.compile(r"[\w@.-]{1,60}", re.ASCII)
 
 
-def numbers(told: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers under plain names: NaN, say, could be written into a receipt, and nobody could read it."""
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers with plain names. NaN, for example, would make a receipt unreadable."""
     return {
         k: float(v)
-        for k, v in told.items()
+        for k, v in values.items()
         if type(v) in (int, float) and abs(v) < MOST and NAME.fullmatch(k)
     }
 
 
-SUFFIX = ".samples.json"  # beside the results of the same evaluation
-
-
+SUFFIX = ".samples.json"  # in the folder of the same evaluation's results
 MOST_SAMPLE_BYTES = 4 << 20
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One question, the model's greedy answer, and what was expected, where there is a right answer."""
+    """One question, the model's greedy answer, and the right answer, if there is one."""
 
     task: str
     question: str
@@ -118,12 +115,12 @@ class PhaseSamples(msgspec.Struct, frozen=True):
 
 
 def beside(results: Path) -> Path:
-    """Where the samples of the evaluation in `results` lie."""
+    """The samples file that belongs to a results file."""
     return results.with_name(results.stem + SUFFIX)
 
 
 def gather(files: Iterable[Path]) -> tuple[PhaseSamples, ...]:
-    """The samples in these files, without those that are not there or cannot be read."""
+    """The samples in these files; missing or unreadable ones are skipped."""
     return tuple(found for path in files for found in _of(path))
 
 
@@ -135,7 +132,7 @@ def _of(path: Path) -> tuple[PhaseSamples, ...]:
 
 
 def read_samples(data: bytes) -> tuple[PhaseSamples, ...]:
-    """A samples.json; nothing of one that cannot be read, which is good to have and no more."""
+    """The content of a samples.json; empty if it is unreadable."""
     try:
         return msgspec.json.decode(data, type=tuple[PhaseSamples, ...])
     except UNREADABLE:

@@ -1,8 +1,8 @@
-"""What a file is that is not what its name says: found by its first bytes."""
+"""Recognises files whose content is not what their name says, by their first bytes."""
 
 from __future__ import annotations
 
-HEAD_BYTES = 512  # that are looked at
+HEAD_BYTES = 512  # bytes to examine
 LFS = b"version https://git-lfs.github.com/spec/"
 STARTS = (
     (LFS, "a git-lfs pointer instead of the file: run git lfs pull where it came from"),
@@ -18,7 +18,7 @@ STARTS = (
 
 
 def mistaken_for(head: bytes) -> str:
-    """What a file that begins with `head` is, when it is one of the usual mistakes; else ""."""
+    """What a file that begins with `head` really is, if it is a common mistake; else ""."""
     if not head:
         return "an empty file"
     start = head[:HEAD_BYTES].lstrip().lower()

@@ -1,11 +1,11 @@
-"""A checkpoint that counts: written whole or not at all, with a manifest that proves it.
+"""Saves checkpoints atomically, with a manifest of sizes and hashes, and checks them.
 
-Layout of a trainer's output folder (`out_dir`), one sub-folder a saved step:
+Layout of a trainer's output folder (`out_dir`), one sub-folder per saved step:
 
     out_dir/step-000090/model_000090.pt, meta_000090.json, manifest.json
 
-`save_whole` writes into a hidden temp folder, adds the manifest, fsyncs and renames: a kill at any
-moment leaves the folder whole or absent, never half (a bare torch.save leaves a file that loaders pick).
+`save_whole` writes into a hidden temp folder, adds the manifest, fsyncs and renames: a kill at any moment leaves a
+complete folder or none (after a plain torch.save, loaders would pick a partial file).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ VERSION = 1
 KINDS = {"run_id": str, "phase": str, "step": int, "final": bool, "extra": dict}
 FILE_KINDS = {"path": str, "size": int, "sha256": str, "git_sha1": str}
 CHUNK = 1 << 20
-MOST_BYTES = 4 << 20  # of a manifest; one of a d20 takes 1 kB
+MOST_BYTES = 4 << 20  # of a manifest; that of a d20 takes 1 kB
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file: bytes, sha256 (what the Hub shows for LFS files) and git blob sha1 (for small files)."""
+    """One file: size in bytes, sha256 (the Hub reports it for LFS files) and git blob sha1 (for small files)."""
 
     path: str
     size: int
@@ -45,13 +45,13 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a phase made: the files of one step, and which run and phase they belong to."""
+    """The files of one checkpoint, and the run, phase and step that they belong to."""
 
     run_id: str
     phase: str
     step: int
     files: tuple[FileEntry, ...]
-    final: bool = True  # False: a state saved on the way, not the phase's result
+    final: bool = True  # False: an intermediate state, not the phase's result
     extra: dict[str, Any] = field(default_factory=dict)  # e.g. loss_start, loss_end
     version: int = VERSION
 
@@ -85,24 +85,24 @@ def parse_manifest(text: str | bytes, where: str = MANIFEST) -> Manifest:
         names = {plain_name(f.path).lower() for f in files} - {MANIFEST}
         if not names or len(names) != len(files) or min(f.size for f in files) < 0:
             raise BadAnswer(
-                f"{where}: lists no files, one twice (but for its case), itself, or one of less than nothing"
+                f"{where}: lists no files, a duplicate name (ignoring case), its own name, or a negative size"
             )
         if not 0 <= d["step"] < 10**9:
-            raise BadAnswer(f"{where}: not the number of a step")
+            raise BadAnswer(f"{where}: invalid step number")
         return Manifest(d["run_id"], d["phase"], d["step"], files, d["final"], d["extra"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise BadAnswer(f"{where}: not a manifest ({type(e).__name__}: {str(e)[:200]})") from None
 
 
 def plain_name(path: str) -> str:
-    """`path` if it is a plain file name: no folder, no dot first or last, no drive; BadAnswer otherwise."""
+    """Return `path` if it is a plain file name: no folder, no dot first or last, no drive; BadAnswer otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.\-]{0,198}[A-Za-z0-9_\-])?", path):
         raise BadAnswer(f"not a plain file name: {path[:80]!r}")
     return path
 
 
 def hash_file(path: Path, plain: bool = False) -> FileEntry:
-    """Size and both hashes of a file, in one pass; OSError if it must be a `plain` one and is a link or worse."""
+    """Size and both hashes of a file, in one pass. With `plain`, OSError unless it is a regular file."""
     with open_regular(path) if plain else open(path, "rb") as f:
         size = os.fstat(f.fileno()).st_size
         sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
@@ -113,7 +113,7 @@ def hash_file(path: Path, plain: bool = False) -> FileEntry:
 
 
 def hash_bytes(name: str, data: bytes) -> FileEntry:
-    """The same of bytes in memory."""
+    """Size and both hashes of bytes in memory."""
     git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
     return FileEntry(name, len(data), hashlib.sha256(data).hexdigest(), git.hexdigest())
 
@@ -128,13 +128,13 @@ def save_whole(
     final: bool = True,
     extra: dict[str, Any] | None = None,
 ) -> Path:
-    """Call `write(folder)` to write the files of `step`; return out_dir/step-NNNNNN, whole and durable."""
+    """Call `write(folder)` to write the files of `step`; returns out_dir/step-NNNNNN, complete and synced to disk."""
     out_dir.mkdir(parents=True, exist_ok=True)
     target, temp, old = (
         out_dir / name
         for name in (f"step-{step:06d}", f".saving-{step:06d}", f".saving-{step:06d}-old")
     )
-    # of a save that was killed: one process at a time writes here
+    # left by a killed save; only one process writes here
     for left in entries_of(out_dir, ".saving-*"):
         shutil.rmtree(left)
     temp.mkdir()
@@ -145,7 +145,8 @@ def save_whole(
         (temp / MANIFEST).write_text(manifest.to_json())
         for p in [*temp.iterdir(), temp]:
             _fsync(p)
-        if target.exists():  # the same step again: removed when the new one is in its place; a kill just here loses both
+        # the same step again: the old one is removed after the rename; a kill between the two renames loses both
+        if target.exists():
             target.replace(old)
         temp.replace(target)
         _fsync(out_dir)
@@ -158,7 +159,7 @@ def save_whole(
 
 @contextmanager
 def borrow(folder: Path, at: Path) -> Iterator[Path]:
-    """The files of a saved step under a second name, for as long as it is wanted: whoever saved it may remove it."""
+    """Hard links to the files of a saved step, until the context ends: the trainer may remove the step meanwhile."""
     shutil.rmtree(at, ignore_errors=True)
     at.mkdir(parents=True)
     try:
@@ -170,8 +171,7 @@ def borrow(folder: Path, at: Path) -> Iterator[Path]:
 
 
 def read_whole(folder: Path) -> Manifest:
-    """The manifest of a saved step, after every file's size and sha256 matched it; BadAnswer if not, OSError when the machine is
-    SHORT of what it takes to look."""
+    """The manifest of a saved step, after checking every file; BadAnswer if one differs, OSError if a resource is SHORT."""
     try:
         manifest = parse_manifest(
             read_regular(folder / MANIFEST, MOST_BYTES), str(folder / MANIFEST)
@@ -179,17 +179,19 @@ def read_whole(folder: Path) -> Manifest:
         for want in manifest.files:
             if hash_file(folder / want.path, plain=True) != want:
                 raise BadAnswer(
-                    f"{folder / want.path} does not match its manifest: damaged or half written"
+                    f"{folder / want.path} does not match its manifest: damaged or partly written"
                 )
     except OSError as e:
         if e.errno in SHORT:
             raise
-        raise BadAnswer(f"{folder}: not a whole checkpoint ({e.strerror}: {e.filename})") from None
+        raise BadAnswer(
+            f"{folder}: not a complete checkpoint ({e.strerror}: {e.filename})"
+        ) from None
     return manifest
 
 
 def whole_steps(out_dir: Path) -> Iterator[tuple[Path, Manifest]]:
-    """Every whole saved step of `out_dir`, newest first; damaged ones are passed over."""
+    """Every complete saved step of `out_dir`, newest first; damaged ones are skipped."""
     for folder in sorted(entries_of(out_dir, "step-*"), key=_step_of, reverse=True):
         try:
             yield folder, read_whole(folder)
@@ -198,7 +200,7 @@ def whole_steps(out_dir: Path) -> Iterator[tuple[Path, Manifest]]:
 
 
 def _step_of(folder: Path) -> int:
-    """By number: a step of seven digits comes after 999999."""
+    """The step number in the folder's name: sorts seven digits after 999999."""
     digits = folder.name.removeprefix("step-")
     return int(digits) if digits.isascii() and digits.isdigit() else -1
 
@@ -206,7 +208,7 @@ def _step_of(folder: Path) -> int:
 def newest_whole(
     out_dir: Path, phase: str | None = None, *, final: bool | None = None
 ) -> tuple[Path, Manifest] | None:
-    """The newest whole step (of `phase`, and final or not, if given), or None."""
+    """The newest complete step (of `phase`, and final or not, if given), or None."""
     for folder, m in whole_steps(out_dir):
         if phase in (None, m.phase) and final in (None, m.final):
             return folder, m

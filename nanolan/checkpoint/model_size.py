@@ -1,4 +1,4 @@
-"""How much GPU memory training takes: rows of a micro-batch by model size and GPU. Pure; shared by laptop and trainer."""
+"""Estimates the GPU memory of training: rows of a micro-batch by model size and GPU. Pure; shared by laptop and trainer."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from nanolan.checkpoint.architecture import GPTConfig
 from nanolan.errors import UsageProblem
 
-MAX_ROWS = 32  # more rows a micro-batch no longer fill a GPU better
+MAX_ROWS = 32  # more rows a micro-batch do not use a GPU better
 CPU_POSITIONS = 8192  # positions of a micro-batch on the CPU: bounds its memory
-USABLE = 0.9  # of the GPU's memory: the rest is fragments, other processes, nccl
+USABLE = 0.9  # share of the GPU's memory; the rest is fragmentation, other processes, NCCL
 
 # Memory of a CUDA rank. Per parameter: fp32 weight, gradient and at most two fp32 moments. Fixed: chunk
 # of logits with its gradient, stacked Muon update, context. Per row: activations of d20 at T=2048,
-# (75.4 GiB at 32 rows, less logits and weights) / 32 = 1.25, with a quarter on top.
+# (75.4 GiB at 32 rows, minus logits and weights) / 32 = 1.25, plus a margin of a quarter.
 BYTES_PER_PARAM = 16
 FIXED_GIB = 7.0
 D20_ROW_GIB = 1.6
@@ -41,15 +41,13 @@ def micro_batch(size: ModelSize, sequence_len: int, gpu_gib: float | None) -> in
     return min(MAX_ROWS, 1 << (int(fits).bit_length() - 1))
 
 
-D20 = 560_988_160  # parameters; what the guide's times and dollars are of
-
-
+D20 = 560_988_160  # parameters of the model that the guide's times and dollars refer to
 VOCABULARY = 65_536
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What of a model's configuration its size depends on."""
+    """The part of a model's configuration that determines its size."""
 
     vocab_size: int
     n_layer: int
@@ -71,6 +69,6 @@ def size_of(config: GPTConfig) -> ModelSize:
 
 
 def parameters_of_tag(tag: str) -> int:
-    """Parameters of nanochat's model of a tag such as d32 or d20-exp1, whose width is 64 x depth; a d20's for any other tag."""
+    """Parameters of nanochat's model with a tag such as d32 or d20-exp1 (width 64 x depth); those of d20 for any other tag."""
     m = re.match(r"d([1-9][0-9]{0,2})(?![0-9])", tag)
     return ModelSize(VOCABULARY, int(m[1]), 64 * int(m[1])).n_params if m else D20

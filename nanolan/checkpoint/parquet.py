@@ -1,6 +1,6 @@
-"""The columns of a parquet file, by its footer alone: a launch looks at the data sets where they lie, without pyarrow.
+"""Reads the columns of a parquet file from its footer: a launch checks data sets on the Hub without pyarrow.
 
-The footer is a FileMetaData in Thrift's compact protocol, and begins with the schema: a list of elements, depth first.
+The footer is a FileMetaData in Thrift's compact protocol and begins with the schema: a list of elements, depth first.
 https://parquet.apache.org/docs/file-format/metadata/
 """
 
@@ -16,7 +16,7 @@ from nanolan.checkpoint.file_kind import HEAD_BYTES, mistaken_for
 from nanolan.errors import BadAnswer
 
 MAGIC = b"PAR1"
-TAIL_BYTES = 64 << 10  # hold the whole footer of most files, and the schema of all
+TAIL_BYTES = 64 << 10  # contain the whole footer of most files, and the schema of all
 MOST_DEPTH = 32
 MOST_ELEMENTS = 10_000
 TYPES = {
@@ -29,28 +29,22 @@ TYPES = {
     6: "BYTE_ARRAY",
     7: "FIXED_LEN_BYTE_ARRAY",
 }
-WRAPPERS = (
-    "list",
-    "element",
-    "item",
-    "array",
-    "bag",
-    "array_element",
-)  # what writers call the levels of a list
+# names that writers give to the levels of a list
+WRAPPERS = ("list", "element", "item", "array", "bag", "array_element")
 TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
-NUMBERS = (4, 5, 6)  # of 16, 32 and 64 bits
+NUMBERS = (4, 5, 6)  # integers of 16, 32 and 64 bits
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a file's footer tells: the plain path of every column (such as messages.role) with its type, and the rows."""
+    """A file's columns (plain path, such as messages.role, to type) and its number of rows."""
 
     columns: dict[str, str]
     rows: int
 
 
 def read_footer(file: BinaryIO, where: str) -> Footer:
-    """The footer of a parquet file; BadAnswer when it is none."""
+    """The footer of a parquet file; BadAnswer if it is not a parquet file."""
     footer = _footer(file, where)
     try:
         schema, rows = _schema_and_rows(footer)
@@ -68,7 +62,7 @@ def plain_path(path: str) -> str:
 
 
 def _footer(file: BinaryIO, where: str) -> bytes:
-    """The footer's begin."""
+    """The first bytes of the footer."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - TAIL_BYTES))
     tail = file.read(TAIL_BYTES)
@@ -87,7 +81,7 @@ def _footer(file: BinaryIO, where: str) -> bytes:
 
 
 def _leaves(schema: list[dict[int, Any]]) -> Iterator[tuple[str, str]]:
-    """(path, type) of the columns of a schema that is told depth first."""
+    """(path, type) of the columns of a schema, which lists its elements depth first."""
     elements = iter(schema)
 
     def below(element: dict[int, Any], path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -104,8 +98,9 @@ def _leaves(schema: list[dict[int, Any]]) -> Iterator[tuple[str, str]]:
 
 
 def _schema_and_rows(footer: bytes) -> tuple[list[dict[int, Any]], int]:
-    """Fields 2 and 3 of the FileMetaData; what comes after them is not read."""
-    reader, found = _Compact(footer), dict[int, Any]()
+    """Fields 2 and 3 of the FileMetaData; later fields are not read."""
+    reader = _Compact(footer)
+    found = dict[int, Any]()
     for field, kind in reader.fields():
         found[field] = reader.value(kind)
         if field >= 3:
@@ -114,13 +109,13 @@ def _schema_and_rows(footer: bytes) -> tuple[list[dict[int, Any]], int]:
 
 
 class _Compact:
-    """Values of Thrift's compact protocol, from bytes."""
+    """Decodes values of Thrift's compact protocol."""
 
     def __init__(self, data: bytes) -> None:
-        self._in = io.BytesIO(data)
+        self._input = io.BytesIO(data)
 
     def byte(self) -> int:
-        return self._in.read(1)[0]
+        return self._input.read(1)[0]
 
     def varint(self) -> int:
         found = 0
@@ -129,14 +124,14 @@ class _Compact:
             found |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return found
-        raise ValueError("a number without end")
+        raise ValueError("an endless number")
 
     def zigzag(self) -> int:
         n = self.varint()
         return (n >> 1) ^ -(n & 1)
 
     def fields(self) -> Iterator[tuple[int, int]]:
-        """(id, type) of each field of a struct; the value of one must be read before the next is asked for."""
+        """(id, type) of each field of a struct; the caller must read the value before it asks for the next field."""
         field = 0
         while head := self.byte():
             field = field + (head >> 4) if head >> 4 else self.zigzag()
@@ -160,7 +155,7 @@ class _Compact:
             return [self.value(head & 15, depth + 1, in_list=True) for _ in range(size)]
         if kind == MAP:
             return self._map(depth)
-        return self._in.read(self.varint() if kind == BINARY else {BYTE: 1, DOUBLE: 8}[kind])
+        return self._input.read(self.varint() if kind == BINARY else {BYTE: 1, DOUBLE: 8}[kind])
 
     def _map(self, depth: int) -> list[Any]:
         size = self.varint()

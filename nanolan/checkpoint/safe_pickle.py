@@ -1,8 +1,8 @@
-"""What a pickle holds, without running any of it: the unpickler, and nanochat's tokenizer.pkl.
+"""Reads pickles without executing them: a restricted unpickler, and nanochat's tokenizer.pkl.
 
-A pickle is a program. This unpickler admits a handful of names and puts harmless stand-ins in their place; anything
-else is refused by its name. It knows only the operations that torch and tiktoken write, in Python: the quick unpickler
-makes room for gigabytes when twelve bytes tell it to, and hashes a tuple nested so deep that the process dies.
+A pickle is a program. This unpickler allows a few names and replaces them by harmless objects; any other name is refused. It
+supports only the operations that torch and tiktoken write. It is the pure Python one: the C unpickler allocates gigabytes
+when twelve bytes say so, and crashes while it hashes a deeply nested tuple.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import Any
 from nanolan.checkpoint.file_kind import mistaken_for
 from nanolan.errors import BadAnswer
 
-MAX_TOKENIZER_BYTES = (
-    8 << 20
-)  # a vocabulary of 65,536 takes about 1 MiB; a pickle can make 64 times of it
-# nanochat's, at the very end of the vocabulary, in this order
+# a vocabulary of 65,536 takes about 1 MiB; unpickled, a file can take 64 times its size
+MAX_TOKENIZER_BYTES = 8 << 20
+# nanochat's, at the end of the vocabulary, in this order
 SPECIAL_TOKENS = (
     "<|bos|>",
     "<|user_start|>",
@@ -33,7 +32,6 @@ SPECIAL_TOKENS = (
 )
 STATE = ("name", "pat_str", "mergeable_ranks", "special_tokens")
 
-
 # All that pickle.dump and torch.save need for these files, by pickletools' names
 OPERATIONS = """
 PROTO FRAME STOP MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINUNICODE SHORT_BINUNICODE
@@ -45,14 +43,14 @@ KEYS = (str, bytes, int)
 
 
 class _Known(dict[int, Any]):
-    """Operation -> what it does."""
+    """Operation -> its implementation; raises for other operations."""
 
     def __missing__(self, operation: int) -> Any:
         raise pickle.UnpicklingError(f"it holds the operation {NAMES.get(operation, operation)}")
 
 
 class RestrictedUnpickler(pickle._Unpickler):
-    """An unpickler that knows the names in `admitted` and a few operations alone."""
+    """An unpickler that allows only the names in `admitted` and a few operations."""
 
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
@@ -61,7 +59,8 @@ class RestrictedUnpickler(pickle._Unpickler):
         self, data: bytes, admitted: dict[tuple[str, str], Any], outside: Callable[[Any], Any]
     ) -> None:
         super().__init__(io.BytesIO(data))
-        self._admitted, self._outside = admitted, outside
+        self._admitted = admitted
+        self._outside = outside
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._admitted:
@@ -74,16 +73,16 @@ class RestrictedUnpickler(pickle._Unpickler):
     def load_newobj(self) -> None:
         kind, values = self.stack[-2:]
         if kind is not _Encoding or values != ():
-            raise pickle.UnpicklingError("it makes an object of its own")
+            raise pickle.UnpicklingError("it creates an object of another class")
         self.stack[-2:] = [_Encoding()]
 
     def load_build(self) -> None:
-        """The state of an encoding; what else a torch.save says of a dictionary is left out."""
+        """Keep the state of an encoding; ignore attributes that torch.save adds to a dictionary."""
         state, thing = self.stack.pop(), self.stack[-1]
         if type(thing) is _Encoding:
             thing.state = state
         elif type(thing) is not dict:
-            raise pickle.UnpicklingError("it changes what is not its own")
+            raise pickle.UnpicklingError("it changes another object")
 
     def load_setitem(self) -> None:
         *_, key, value = self.stack
@@ -96,7 +95,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     def _put(self, items: list[Any]) -> None:
         into = self.stack[-1]
         if type(into) is not dict or not all(type(key) in KEYS for key in items[::2]):
-            raise pickle.UnpicklingError("it fills what is no plain dictionary")
+            raise pickle.UnpicklingError("it fills an object that is not a plain dictionary")
         into.update(zip(items[::2], items[1::2], strict=True))
 
     dispatch = _Known(
@@ -115,13 +114,13 @@ def _no_outside(pid: Any) -> Any:
 
 
 class _Encoding:
-    """Stands in for tiktoken.Encoding while unpickling: keeps the state, does nothing with it."""
+    """Replaces tiktoken.Encoding while unpickling: only keeps the state."""
 
     state: Any = None
 
 
 def encoding_state(data: bytes, where: str) -> dict[str, Any]:
-    """The state of the tiktoken encoding that `data` pickles, checked; BadAnswer if it is anything else."""
+    """The checked state of a pickled tiktoken encoding; BadAnswer if `data` is anything else."""
     if len(data) > MAX_TOKENIZER_BYTES:
         raise BadAnswer(f"{where}: larger than {MAX_TOKENIZER_BYTES >> 20} MiB, not a tokenizer")
     if what := mistaken_for(data):
@@ -141,11 +140,11 @@ def encoding_state(data: bytes, where: str) -> dict[str, Any]:
         raise BadAnswer(f"{where}: not the state of a tiktoken encoding")
     ids = sorted([*state["mergeable_ranks"].values(), *state["special_tokens"].values()])
     if ids != list(range(len(ids))):
-        raise BadAnswer(f"{where}: token ids have gaps or doubles")
+        raise BadAnswer(f"{where}: token ids have gaps or duplicates")
     if missing := [s for s in SPECIAL_TOKENS if s not in state["special_tokens"]]:
         raise BadAnswer(f"{where}: no special token {missing[0]}")
     if lacking := [n for n in range(256) if bytes([n]) not in state["mergeable_ranks"]]:
-        raise BadAnswer(f"{where}: no token for byte {lacking[0]}: it could not write every text")
+        raise BadAnswer(f"{where}: no token for byte {lacking[0]}: it cannot encode every text")
     return {key: state[key] for key in STATE}
 
 

@@ -1,7 +1,7 @@
-"""The tensors that a .pt file lists (model_*.pt, token_bytes.pt), without torch and without running its pickle.
+"""Lists the tensors of a .pt file (model_*.pt, token_bytes.pt) without torch and without executing its pickle.
 
-Of a .pt file (a zip) only the index and the list of tensors are read, so that a model of 2 GB can be looked at where it
-lies: on the disk, or on the Hub by a few small ranges. What passes can take no more memory than the file has bytes.
+Reads only the index and the list of tensors of the file (a zip), so that a model of 2 GB can be checked on the disk, or on
+the Hub by a few range requests. A file that passes needs no more memory than its size.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from nanolan.checkpoint.safe_pickle import RestrictedUnpickler
 from nanolan.errors import BadAnswer
 
 MAX_LIST_BYTES = 4 << 20  # data.pkl of a d20 takes about 20 KiB
-MAX_INDEX_BYTES = 4 << 20  # of the zip: about 100 bytes a tensor
-HEADER_BYTES = 30  # of a zip's entry, at least
+MAX_INDEX_BYTES = 4 << 20  # of the zip: about 100 bytes per tensor
+HEADER_BYTES = 30  # minimum of a zip entry
 FLOATS = ("Double", "Float", "Half", "BFloat16")
 SIZES = {
     "Double": 8,
@@ -35,15 +35,15 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a .pt file says of one tensor."""
+    """The description of one tensor in a .pt file."""
 
     shape: tuple[int, ...]
-    storage: str  # its name among the zip's data/ files
-    bytes: int  # of that storage, by its kind and length
+    storage: str  # name of its file in the zip's data/ folder
+    bytes: int  # size of that storage, by its kind and length
     kind: str = "Float"
 
     def is_floating_point(self) -> bool:
-        """Whether its numbers are floats."""
+        """Whether the tensor holds floats."""
         return self.kind in FLOATS
 
     @property
@@ -95,11 +95,11 @@ def _storage(pid: Any) -> _Storage:
     match pid:
         case ("storage", _Kind() as kind, str(key), _, int(numbers)) if numbers >= 0:
             return _Storage(key, kind, numbers)
-    raise pickle.UnpicklingError("it asks for an outside object that is no storage")
+    raise pickle.UnpicklingError("it asks for an outside object that is not a storage")
 
 
 def _no_items() -> dict[str, Any]:
-    """An OrderedDict as torch begins it; a plain dictionary keeps the order too, and has no attributes to lie with."""
+    """Replaces OrderedDict: a plain dictionary keeps the order too, and has no attributes that a pickle could set."""
     return {}
 
 
@@ -112,24 +112,28 @@ ADMITTED: dict[tuple[str, str], Any] = {
 
 
 class BoundedFile:
-    """A file of which only so many bytes may be read."""
+    """A file of which at most `most` bytes can be read."""
 
     def __init__(self, file: BinaryIO, most: int, where: str) -> None:
-        self._file, self._left, self._where = file, most, where
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self._file = file
+        self._left = most
+        self._where = where
+        self.seek = file.seek
+        self.tell = file.tell
+        self.seekable = file.seekable
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(self._left + 1 if size < 0 else min(size, self._left + 1))
         self._left -= len(data)
         if self._left < 0:
             raise BadAnswer(
-                f"{self._where}: its index alone is larger than {MAX_INDEX_BYTES >> 20} MiB: not a file of torch.save"
+                f"{self._where}: its index is larger than {MAX_INDEX_BYTES >> 20} MiB: not a file of torch.save"
             )
         return data
 
 
 def _index(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
-    """The zip's entries by name, as torch.save lays them out: in one folder, none packed, none over another."""
+    """The zip's entries by name; BadAnswer unless laid out as by torch.save: in one folder, uncompressed, not overlapping."""
     found = sorted(archive.infolist(), key=lambda i: i.header_offset)
     ends = [*(i.header_offset for i in found[1:]), archive.start_dir]
     apart = all(
@@ -148,12 +152,12 @@ def _index(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
         or len(folders) != 1
         or len({i.filename for i in found}) != len(found)
     ):
-        raise BadAnswer(f"{where}: packed, or put together by hand: not a file of torch.save")
+        raise BadAnswer(f"{where}: compressed or inconsistent: not a file of torch.save")
     return {i.filename.partition("/")[2]: i for i in found}
 
 
 def _no_index(file: BinaryIO, where: str) -> BadAnswer:
-    """What to say of a file that is no whole zip."""
+    """The error for a file that is not a complete zip."""
     file.seek(0)
     if what := mistaken_for(file.read(HEAD_BYTES)):
         return BadAnswer(f"{where} is {what}")
@@ -161,7 +165,7 @@ def _no_index(file: BinaryIO, where: str) -> BadAnswer:
 
 
 def check_whole(file: BinaryIO, where: str) -> None:
-    """BadAnswer unless `file` is a zip of torch.save with all that its index names; what is in it is not looked at."""
+    """BadAnswer unless `file` is a complete zip of torch.save; its content is not checked."""
     try:
         with zipfile.ZipFile(BoundedFile(file, MAX_INDEX_BYTES, where)) as archive:
             _index(archive, where)
@@ -172,16 +176,16 @@ def check_whole(file: BinaryIO, where: str) -> None:
 
 
 def tensors(file: BinaryIO, where: str) -> dict[str, Tensor]:
-    """The tensors that a .pt file lists, by name ("" for a single one); BadAnswer when it holds anything else or is not whole.
+    """The tensors of a .pt file by name ("" for a single one); BadAnswer if it holds anything else or is incomplete.
 
-    The numbers themselves are not read: each must only have its place, of the right size, in the zip's index.
+    The numbers are not read: each storage only needs an entry of the right size in the zip's index.
     """
     try:
         with zipfile.ZipFile(BoundedFile(file, MAX_LIST_BYTES + MAX_INDEX_BYTES, where)) as archive:
             entries = _index(archive, where)
             listed = entries.get("data.pkl")
             if listed is None or listed.file_size > MAX_LIST_BYTES:
-                raise BadAnswer(f"{where}: no list of tensors in it: not a file of torch.save")
+                raise BadAnswer(f"{where}: it has no list of tensors: not a file of torch.save")
             found = RestrictedUnpickler(archive.read(listed), ADMITTED, _storage).load()
     except BadAnswer:
         raise
@@ -189,7 +193,7 @@ def tensors(file: BinaryIO, where: str) -> dict[str, Tensor]:
         raise _no_index(file, where) from None
     except Exception as e:  # a hostile pickle can raise anything
         raise BadAnswer(
-            f"{where}: refused, more than tensors in it ({type(e).__name__}: {e})"
+            f"{where}: refused, it holds more than tensors ({type(e).__name__}: {e})"
         ) from None
     named = {"": found} if isinstance(found, Tensor) else found
     if not isinstance(named, dict) or not all(
@@ -201,5 +205,5 @@ def tensors(file: BinaryIO, where: str) -> dict[str, Tensor]:
         for name, t in named.items()
         if (at := entries.get(f"data/{t.storage}")) is None or at.file_size != t.bytes
     ]:
-        raise BadAnswer(f"{where}: tensor {short[0]!r} is not whole in it")
+        raise BadAnswer(f"{where}: tensor {short[0]!r} is not complete")
     return named

@@ -110,9 +110,9 @@ def test_a_hostile_path_is_neither_downloaded_nor_removed_nor_pinned(
     path: str, tmp_path: Path
 ) -> None:
     (tmp_path / "precious").write_text("mine")
-    with pytest.raises(BadAnswer, match="no name for a file"):
+    with pytest.raises(BadAnswer, match="not a safe file name"):
         download(pinned("good.pt", path), tmp_path / "into")
-    with pytest.raises(BadAnswer, match="no name for a file"):
+    with pytest.raises(BadAnswer, match="not a safe file name"):
         Tree("me/r", "model", "e" * 40, True, {path: PinnedFile(path, 4, FILE.sha256, "")}).pin(
             [path]
         )
@@ -268,7 +268,7 @@ def test_a_link_is_no_part_of_a_checkpoint_even_to_the_very_same_bytes(
     folder, _ = a_step(tmp_path / "out")
     (folder / name).replace(tmp_path / "moved")
     (folder / name).symlink_to(tmp_path / "moved")
-    with pytest.raises(BadAnswer, match="not a whole checkpoint"):
+    with pytest.raises(BadAnswer, match="not a complete checkpoint"):
         read_whole(folder)
 
 
@@ -279,7 +279,7 @@ def test_a_pipe_a_folder_and_an_endless_manifest_are_no_part_of_it(tmp_path: Pat
         folder, _ = a_step(tmp_path / f"out{n}")
         (folder / "manifest.json").unlink()
         make(folder / "manifest.json")
-        with pytest.raises(BadAnswer, match="not a whole checkpoint"):
+        with pytest.raises(BadAnswer, match="not a complete checkpoint"):
             read_whole(folder)
 
 

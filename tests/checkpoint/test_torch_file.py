@@ -89,13 +89,13 @@ def test_a_large_model_is_looked_at_by_its_index_alone() -> None:
         ),
         (
             rezipped(saved(MODEL), lambda name, data: None if name.endswith("data/0") else data),
-            "tensor 'a' is not whole",
+            "tensor 'a' is not complete",
         ),
         (
             rezipped(
                 saved(MODEL), lambda name, data: data[:-1] if name.endswith("data/1") else data
             ),
-            "tensor 'b' is not whole",
+            "tensor 'b' is not complete",
         ),
         (
             rezipped(

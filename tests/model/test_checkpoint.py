@@ -75,7 +75,7 @@ def test_a_model_file_that_carries_code_is_refused_and_not_run(
 ) -> None:
     monkeypatch.chdir(base)
     torch.save({"lm_head.weight": Evil()}, base / "model_000010.pt")
-    with pytest.raises(BadAnswer, match="refused, more than tensors in it .*posix.mkdir"):
+    with pytest.raises(BadAnswer, match="refused, it holds more than tensors .*posix.mkdir"):
         read_state(base / "model_000010.pt")
     assert not (base / "evil").exists()
 

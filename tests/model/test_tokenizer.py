@@ -98,7 +98,7 @@ def test_a_pickle_that_is_not_an_encoding_is_refused_and_runs_nothing(
         (None, "not a plain|not the state"),
         ([1], "not the state"),
         (GOOD | {"mergeable_ranks": {"a": 1}}, "not the state"),
-        (GOOD | {"mergeable_ranks": {b"a": 0, b"b": 2}}, "gaps or doubles"),
+        (GOOD | {"mergeable_ranks": {b"a": 0, b"b": 2}}, "gaps or duplicates"),
         (GOOD | {"special_tokens": {}}, "no special token"),
         (GOOD | {"pat_str": "("}, "tiktoken refuses"),
         (GOOD | {"pat_str": "[a-z]+"}, "its pattern loses text"),
