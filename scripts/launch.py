@@ -292,7 +292,7 @@ def typed(
         + ["--all-configs"] * all_configs
         + ["--sort=total"] * (sort == "total")
         + ["--keep-old"] * keep_old
-        + ["--yes-yes_really"] * yes_really
+        + ["--yes-really"] * yes_really
     )
 
 
