@@ -101,7 +101,7 @@ def unfinished_and_newest(ledger: Ledger) -> list[Entry]:
 
 def look_once(account: Account, entries: list[Entry]) -> Overview:
     """The runs as they are now. Stores the SSH key of each running instance."""
-    from nanolan.shadeform.ssh_key import keep_key, key_folder
+    from nanolan.shadeform.ssh_key import key_folder, save_managed_key
     from nanolan.status.status import look
 
     overview = look(account.ledger, entries, account.api, account.hub)
@@ -109,7 +109,7 @@ def look_once(account: Account, entries: list[Entry]) -> Overview:
         has_address = v.instance and v.instance.ip and v.instance.billing
         if v.instance and has_address and not account.settings.ssh_public_key:
             name = v.entry.plan.instance_name
-            keep_key(account.api, v.instance, name, key_folder(os.environ))
+            save_managed_key(account.api, v.instance, name, key_folder(os.environ))
     return overview
 
 

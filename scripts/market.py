@@ -51,9 +51,9 @@ def find_offers(
     why_samples: str = "SHADEFORM_API_KEY is not set",
 ) -> list[Offer]:
     """The offers that fit, cheapest first; without a key built-in samples, labelled as such."""
-    from nanolan.shadeform.offers import choose, nothing_fits, wanted_by
+    from nanolan.shadeform.offers import choose, no_offer_error, wanted_from
 
-    wanted = wanted_by(s, all_configs)
+    wanted = wanted_from(s, all_configs)
     if api:
         listed, unreadable = api.offers()
     else:
@@ -67,7 +67,7 @@ def find_offers(
     if unreadable:
         say(f"{unreadable} entries of Shadeform's list could not be read and are left out")
     if not offers:
-        raise nothing_fits(wanted, listed, dropped, expected(s))
+        raise no_offer_error(wanted, listed, dropped, expected(s))
     return offers
 
 

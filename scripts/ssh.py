@@ -91,14 +91,14 @@ def argv_of(
 ) -> list[str]:
     """`ssh` and its arguments, with the key that the instance was created with."""
     from nanolan.shadeform.ssh import ssh_argv
-    from nanolan.shadeform.ssh_key import key_folder, key_for, own_key
+    from nanolan.shadeform.ssh_key import key_folder, load_own_key, private_key_file
 
     folder = key_folder(os.environ)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     public = account.settings.ssh_public_key
-    own = own_key(public) if public else None
+    own = load_own_key(public) if public else None
     info = account.api.info(instance.id)
-    key = key_for(account.api, info, entry.plan.instance_name, folder, own)
+    key = private_key_file(account.api, info, entry.plan.instance_name, folder, own)
     return ssh_argv(instance, key, folder, command, **options)
 
 

@@ -21,7 +21,7 @@ from nanolan.redact import Secret
 from nanolan.run.find import RunSearch
 from nanolan.run.ledger import Ledger
 from nanolan.settings.load import load_settings
-from nanolan.shadeform.keyless import machine_of
+from nanolan.shadeform.keyless import instance_in_plan
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.status.status import look
 from nanolan.times import SERVICE_CLOCK, ServiceClock, difference, now_utc, parse_time
@@ -288,6 +288,6 @@ def test_a_restarted_box_program_asks_for_the_time_before_it_counts(
     m = Machine(hours * HOUR)
     api, hub = Asked(m, "Shadeform" in down), Asked(m, "the Hub" in down)
     for _ in range(2):
-        read_service_clock(api, hub, machine_of(PLAN), PLAN, m.clock)  # type: ignore[arg-type]
+        read_service_clock(api, hub, instance_in_plan(PLAN), PLAN, m.clock)  # type: ignore[arg-type]
         assert m.clock.now() == m.truth
     assert api.calls + hub.calls == (2 if api.down else 1)

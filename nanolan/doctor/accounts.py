@@ -17,7 +17,7 @@ from nanolan.launch.preflight import check_box_key, check_money, check_time, wal
 from nanolan.money import dollars
 from nanolan.net.deadline import start_thread
 from nanolan.phases import IDENTITY_FILE, data_files
-from nanolan.shadeform.offers import choose, wanted_by
+from nanolan.shadeform.offers import choose, wanted_from
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
 BILLING_URL = "https://platform.shadeform.ai/settings/billing"
@@ -59,7 +59,7 @@ def look_at_market(p: DoctorContext) -> list[Check]:
     expected = forecaster(work_of(p.s), p.ledger.readable()[0])
     listed, _ = p.api.offers()
     found, _ = choose(
-        listed, wanted_by(p.s), expected=lambda o: f.likely_cents if (f := expected(o)) else None
+        listed, wanted_from(p.s), expected=lambda o: f.likely_cents if (f := expected(o)) else None
     )
     if not found:
         return [

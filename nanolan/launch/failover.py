@@ -23,7 +23,7 @@ from nanolan.money import cost_cents, dollars
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Ledger
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.lifecycle import sweep
+from nanolan.shadeform.lifecycle import delete_leftovers
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.offers import Offer
 from nanolan.times import now_utc, parse_time, steady
@@ -107,7 +107,7 @@ def _rent_until_ready(
     while True:
         try:
             if earlier:
-                sweep(api, prepared.plan.run_id, say=say)
+                delete_leftovers(api, prepared.plan.run_id, say=say)
             instance = rent(
                 prepared,
                 settings,

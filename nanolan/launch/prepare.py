@@ -32,7 +32,7 @@ from nanolan.run.ledger import Entry
 from nanolan.settings.settings import Settings, is_loopback
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.offers import Offer
-from nanolan.shadeform.ssh_key import own_key
+from nanolan.shadeform.ssh_key import load_own_key
 from nanolan.times import iso, now_utc, parse_time
 
 LOSS_CENTS = 500  # training that may be lost with an instance
@@ -331,7 +331,7 @@ def next_attempt(
 def check_ssh_key(text: str) -> Check:
     """Whether SSH_PUBLIC_KEY is a public key."""
     try:
-        key = own_key(text)
+        key = load_own_key(text)
     except UsageProblem as e:
         return Check("SSH key", False, str(e))
     return Check(

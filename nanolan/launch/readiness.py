@@ -38,7 +38,7 @@ from nanolan.run.record import (
 )
 from nanolan.settings.settings import is_loopback
 from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.lifecycle import delete_and_confirm, goes_on
+from nanolan.shadeform.lifecycle import delete_and_confirm, still_runs
 from nanolan.shadeform.models import GONE, Instance
 from nanolan.shadeform.offers import Offer
 from nanolan.times import steady
@@ -165,12 +165,12 @@ def wait_until_ready(
         verdict, why, snapshot = _watch(api, hub, plan, instance, patience_s, say, clock)
     except KeyboardInterrupt:
         say(
-            f"Ctrl-C or SIGTERM: no longer waiting, no other offer is tried. {goes_on(instance.id, plan)}"
+            f"Ctrl-C or SIGTERM: no longer waiting, no other offer is tried. {still_runs(instance.id, plan)}"
         )
         raise
     except (ApiProblem, AuthProblem) as e:
         raise MayBeBilling(
-            f"the instance cannot be monitored ({e}); {goes_on(instance.id, plan)}"
+            f"the instance cannot be monitored ({e}); {still_runs(instance.id, plan)}"
         ) from None
     if verdict == READY:
         return say(why)

@@ -30,10 +30,10 @@ from nanolan.plan import Plan
 from nanolan.run.ledger import Attempt, Entry, Ledger
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.lifecycle import check_rented, goes_on
+from nanolan.shadeform.lifecycle import check_rented, still_runs
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.offers import Offer
-from nanolan.shadeform.ssh_key import key_on_account, own_key
+from nanolan.shadeform.ssh_key import load_own_key, upload_own_key
 from nanolan.times import now_utc, parse_time
 
 STALE_S = 15 * 60  # an older plan is not rented
@@ -67,7 +67,7 @@ def rent(
     plan = prepared.plan
     _refuse_stale(plan)
     own = settings.ssh_public_key
-    key_id = key_on_account(api, own_key(own)) if own else None
+    key_id = upload_own_key(api, load_own_key(own)) if own else None
     files: dict[str, bytes | Path] = {f"{plan.folder}/plan.json": plan.to_json()}
     if prepared.bundle:
         files[f"{plan.folder}/code.bundle"] = prepared.bundle
@@ -97,13 +97,13 @@ def rent(
         raise
     except KeyboardInterrupt as e:
         if not str(e):  # a text means that it was being deleted
-            say(f"Ctrl-C or SIGTERM: {goes_on(instance_id, plan)}")
+            say(f"Ctrl-C or SIGTERM: {still_runs(instance_id, plan)}")
         raise
     except (ApiProblem, AuthProblem) as e:
         if isinstance(e, NotFound) and ledger.stop_asked(plan.run_id):
             raise stopped_error(plan) from None
         raise MayBeBilling(
-            f"the instance could not be read back ({e}); {goes_on(instance_id, plan)}"
+            f"the instance could not be read back ({e}); {still_runs(instance_id, plan)}"
         ) from None
 
 

@@ -26,7 +26,7 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import delete_and_confirm
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.records import gap_of
-from nanolan.shadeform.terms import changed
+from nanolan.shadeform.terms import changed_terms
 from nanolan.times import SERVICE_CLOCK, iso, now_utc
 
 GIVE_UP_S = 60.0  # of deleting one machine, before the others are looked at again
@@ -168,7 +168,7 @@ class Guard:
         why = overdue(s, now, self._slack_s)
         if not why:
             self._tell(i.id, Event("guards", what_holds(s), i))
-            if s.plan and not s.unseen and (words := changed(i, s.plan, now)):
+            if s.plan and not s.unseen and (words := changed_terms(i, s.plan, now)):
                 self._tell(
                     f"{i.id} terms",
                     Event(

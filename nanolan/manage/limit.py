@@ -21,7 +21,7 @@ from nanolan.run.ledger import Entry
 from nanolan.run.record import to_json
 from nanolan.run.requests import LIMIT_FILE, LimitRequest
 from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.lifecycle import disagreement
+from nanolan.shadeform.lifecycle import difference_from_plan
 from nanolan.shadeform.models import Instance
 from nanolan.times import iso, now_utc, parse_time
 
@@ -116,7 +116,7 @@ def _provider(api: Shadeform, instance_id: str, plan: Plan, clock: Callable[[], 
             and stored.limits.spend_cents is not None
             and stored.limits.date is not None
         )
-        wrong = disagreement(stored, plan) if known else "the provider shows no limit"
+        wrong = difference_from_plan(stored, plan) if known else "the provider shows no limit"
         if not wrong:
             return
         if clock() >= end:

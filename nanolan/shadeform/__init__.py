@@ -1,3 +1,3 @@
-"""The Shadeform marketplace: its HTTP API, its shapes as our types (`Offer`, `Instance`), and the three things that must not go
-wrong with a rented instance: create it once, find it again, delete it and poll until it is gone. Knows nothing of training.
+"""The Shadeform marketplace: its HTTP API, its records as our types (`Offer`, `Instance`), and the life of an instance: create
+it once, find it again, delete it and poll until it is gone. Does not depend on training.
 """

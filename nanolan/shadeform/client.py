@@ -1,7 +1,7 @@
-"""The Shadeform API: typed values out, one error tree, time-outs on every call.
+"""The Shadeform API: returns typed values, raises one family of errors, limits the time of every call.
 
-Reads are retried with backoff, jitter and Retry-After. Changes are sent exactly once: what to do after
-an unclear answer is decided in nanolan/shadeform/lifecycle.py.
+Reads are retried with backoff, jitter and Retry-After. Changes are sent exactly once; nanolan/shadeform/lifecycle.py
+handles unclear answers.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from nanolan.shadeform.records import Listing, decode, read_each
 from nanolan.times import SERVICE_CLOCK, ServiceClock, now_utc
 
 TIMEOUT_S = (10, 30)  # connect, each read
-CALL_S = 60.0  # a whole call: an answer that drips passes the time-out of each read
+CALL_S = 60.0  # a whole call: a slowly dripping answer passes the time-out of each read
 TRIES = 4
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 8.0, 120.0
 CREATE = "/instances/create"
-NOT_OF_THE_OFFER = {402, 413, 429}  # refusals of a create that another offer would meet, too
-MOST_OF_A_PAGE = 4 << 10  # is looked at to see whether it is one
+SAME_FOR_EVERY_OFFER = {402, 413, 429}  # HTTP statuses of a refused create
+PAGE_BYTES = 4 << 10  # of a body are examined to detect a web page
 MOST_BYTES = 32 << 20  # of an answer; the list of all types has less than 1 MiB
 DASHBOARD = "https://platform.shadeform.ai/instances"
 
@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class Shadeform:
-    """The calls we make. `session`, `sleep` and `jitter` can be passed in."""
+    """A client of one account."""
 
     def __init__(
         self,
@@ -72,24 +72,24 @@ class Shadeform:
 
     # -------------------------------------------------------------- reads
     def offers(self) -> tuple[list[Offer], int]:
-        """Every available on-demand offer, and how many entries could not be read."""
+        """Every available on-demand offer, and the number of unreadable entries."""
         types = self._list("/instances/types", "instance_types", offers_of)
         return [offer for offers in types for offer in offers], types.unreadable
 
     def instances(self) -> Listing[Instance]:
-        """Every instance of the account; an error is never an empty list, and what cannot be read is counted."""
+        """Every instance of the account, with the number of unreadable records; raises if the list cannot be read."""
         return self._list("/instances", "instances", instance_of)
 
     def info(self, instance_id: str) -> Instance:
-        """One instance; NotFound when it is gone, BadAnswer for an answer that does not tell of it."""
+        """One instance; NotFound when it is gone, BadAnswer for an answer about anything else."""
         path = f"/instances/{quote(instance_id, safe='')}/info"
         found = instance_of(self._read(path))
         if found.id != instance_id:
-            raise BadAnswer(f"Shadeform's answer to GET {path} tells of another instance")
+            raise BadAnswer(f"Shadeform's answer to GET {path} is about another instance")
         return found
 
     def private_key(self, key_id: str | None) -> tuple[str, Secret] | None:
-        """Name and private key of an SSH key (the default one if None) when Shadeform made it, else None."""
+        """Name and private key of an SSH key (None: the default one); None unless Shadeform generated it."""
         keys = self._list("/sshkeys", "ssh_keys", key_of)
         for k in keys:
             if k.id == key_id or (key_id is None and k.is_default):
@@ -99,19 +99,19 @@ class Shadeform:
         return None
 
     def public_keys(self) -> dict[str, str]:
-        """The public half of every SSH key of the account, by its id."""
+        """The public keys of the account by id."""
         return {k.id: k.public_key for k in self._list("/sshkeys", "ssh_keys", key_of)}
 
     def _list(self, path: str, name: str, read: Callable[[Any], T]) -> Listing[T]:
-        """The records of a list that can be read; BadAnswer when there is no list."""
+        """The readable records of a list; BadAnswer if the answer has no such list."""
         records = self._read(path).get(name)
         if not isinstance(records, list):
-            raise BadAnswer(f"Shadeform's answer to GET {path} holds no list of {name}")
+            raise BadAnswer(f"Shadeform's answer to GET {path} has no list of {name}")
         return read_each(records, read)
 
     # -------------------------------------------------------------- changes: sent once
     def add_key(self, name: str, public_key: str) -> str:
-        """The new SSH key's id; UnclearAnswer: it, or another one of that name, may be there all the same."""
+        """The new SSH key's id; UnclearAnswer: this key may exist nevertheless."""
         raw = self._change("/sshkeys/add", {"name": name, "public_key": public_key})
         try:
             return msgspec.json.decode(raw, type=Created).id
@@ -121,10 +121,10 @@ class Shadeform:
             ) from None
 
     def create(self, body: dict[str, Any]) -> str:
-        """The new instance's id. UnclearAnswer: it may exist all the same; never send it again. Another error: nothing rented."""
+        """The new instance's id. UnclearAnswer: it may exist, never send it again. Any other error: nothing is rented."""
         try:
             raw = self._change(CREATE, body)
-        except NotFound as e:  # a cloud or a type that is no more
+        except NotFound as e:  # a removed cloud or type
             raise OfferRefused(f"{e}; nothing was rented") from None
         try:
             return msgspec.json.decode(raw, type=Created).id
@@ -140,7 +140,7 @@ class Shadeform:
         self._change(f"/instances/{quote(instance_id, safe='')}/restart", None)
 
     def update(self, instance_id: str, body: dict[str, Any]) -> None:
-        """Omitted fields stay; never pass None, which removes a limit."""
+        """Change the given fields; others stay. None would remove a limit, so it raises ValueError."""
         if any(v is None for v in body.values()):
             raise ValueError("a null would remove the field")
         self._change(f"/instances/{quote(instance_id, safe='')}/update", body)
@@ -165,7 +165,7 @@ class Shadeform:
             self._service_clock.learn(
                 "Shadeform", answer.headers.get("Date"), answer.headers.get("Age")
             )
-            return bounded(answer)
+            return read_whole(answer)
 
         try:
             return with_timeout(self._call_s, call)
@@ -214,12 +214,13 @@ class Shadeform:
                 f"Shadeform's answer to GET {path} cannot be read: {str(e)[:200]}"
             ) from None
         if not isinstance(found, dict):
-            raise BadAnswer(f"Shadeform's answer to GET {path} cannot be read: it is no record")
+            raise BadAnswer(f"Shadeform's answer to GET {path} cannot be read: not a JSON object")
         return found
 
     def _refusal(self, answer: requests.Response, call: str) -> NanolanError:
         code, text = _error_of(answer)
-        status, creates = answer.status_code, call == f"POST {CREATE}"
+        status = answer.status_code
+        creates = call == f"POST {CREATE}"
         done = "rented" if creates else "changed"
         if status in (401, 403):
             return AuthProblem(
@@ -227,7 +228,7 @@ class Shadeform:
                 "Get a key: https://platform.shadeform.ai/settings/api"
             )
         if status == 404:
-            return NotFound(f"Shadeform knows no such thing: {call}")
+            return NotFound(f"Shadeform did not find it (404): {call}")
         if status == 409 and code == "OUT_OF_STOCK":
             return OutOfStock("just sold out; nothing was rented")
         if status == 409 and code == "INSUFFICIENT_FUNDS":
@@ -240,7 +241,7 @@ class Shadeform:
         refused = f"Shadeform refused {call}: HTTP {status} {text}".strip()
         if not creates:
             return ApiProblem(refused)
-        return (ApiProblem if status in NOT_OF_THE_OFFER else OfferRefused)(
+        return (ApiProblem if status in SAME_FOR_EVERY_OFFER else OfferRefused)(
             f"{refused}; nothing was rented"
         )
 
@@ -248,26 +249,26 @@ class Shadeform:
         return min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S) * (0.5 + self._jitter() / 2)
 
 
-def bounded(answer: requests.Response) -> requests.Response:
-    """The answer with all of its content; RequestException for one that does not end."""
+def read_whole(answer: requests.Response) -> requests.Response:
+    """The answer with its whole content; RequestException if it is too long or takes too long."""
     if isinstance(answer, requests.Response):
         data = bytearray()
         end = time.monotonic() + CALL_S
         for chunk in answer.iter_content(1 << 10):
             data += chunk
-            if time.monotonic() > end:  # whoever asked has gone on
+            if time.monotonic() > end:  # the caller has stopped waiting
                 answer.close()
                 raise requests.Timeout(f"no whole answer in {CALL_S:.0f} s")
             if len(data) > MOST_BYTES:
                 answer.close()
-                data.clear()  # the error, which is kept, holds this frame
+                data.clear()  # the traceback of a kept error holds this frame
                 raise requests.RequestException(f"an answer of more than {MOST_BYTES >> 20} MiB")
         answer._content = bytes(data)
     return answer
 
 
 def retry_after_s(text: str | None, now: datetime | None = None) -> float:
-    """Seconds of a Retry-After header (number or date), between 0 and 120; nonsense is 0."""
+    """Seconds of a Retry-After header (number or date), from 0 to 120; 0 if it is invalid."""
     if not text:
         return 0.0
     try:
@@ -281,7 +282,7 @@ def retry_after_s(text: str | None, now: datetime | None = None) -> float:
 
 
 def _error_of(answer: requests.Response) -> tuple[str, str]:
-    """(error_code, text) of an error body that may be JSON, raw text or a proxy's HTML page."""
+    """(error_code, text) of an error body: JSON, plain text or a proxy's HTML page."""
     try:
         d = msgspec.json.decode(answer.content, type=dict)
         return short(str(d.get("error_code") or ""), 40), short(
@@ -292,4 +293,4 @@ def _error_of(answer: requests.Response) -> tuple[str, str]:
 
 
 def _body(answer: requests.Response) -> str:
-    return answer.content[:MOST_OF_A_PAGE].decode(errors="replace")
+    return answer.content[:PAGE_BYTES].decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Shadeform for a machine that holds no key: it knows of itself what its plan says, and can neither see nor change anything."""
+"""A Shadeform client without a key: reads answer from the plan, changes raise."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from nanolan.times import parse_time
 
 
 class KeylessClient(Shadeform):
-    """Takes the place of the account on such a machine. Its bill is then price x age since the plan was made, which is a little
-    more than the truth; the provider's own figure is not known."""
+    """The client of a box without a Shadeform key. Its bill is price x age since the plan was made, slightly above the real
+    one; the provider's figure is unknown."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(None, plan.shadeform_api)
-        self._me = machine_of(plan)
+        self._instance = instance_in_plan(plan)
 
     def instances(self) -> Listing[Instance]:
-        """This machine."""
-        return Listing([self._me])
+        """This box's own instance."""
+        return Listing([self._instance])
 
     def info(self, instance_id: str) -> Instance:
-        """This machine, whatever its id is called."""
-        return self._me
+        """This box's own instance, for any id."""
+        return self._instance
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> NoReturn:
         raise ApiProblem(
-            "no Shadeform key is on this machine: it can ask for nothing and delete nothing"
+            "no Shadeform key is on this machine: it can read and delete nothing at Shadeform"
         )
 
 
-def machine_of(plan: Plan) -> Instance:
-    """The machine of a plan, as far as the plan can tell; its id is not known to it."""
+def instance_in_plan(plan: Plan) -> Instance:
+    """The instance as its plan describes it; its name stands in for the unknown id."""
     o = plan.offer
     return Instance(
         id=plan.instance_name,

@@ -1,4 +1,4 @@
-"""Renting without losing a machine: create once, find it again, delete until it is seen to be gone."""
+"""The life of an instance: create it once, find it again, read it back, delete it and confirm that it is gone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from nanolan.shadeform.records import gap_of
 from nanolan.shadeform.terms import limits_differ, limits_missing, price_differs
 from nanolan.times import iso
 
-ADOPT_LOOKS, ADOPT_WAIT_S, LONGEST_ADOPT_WAIT_S = (
+FIND_TRIES, FIND_WAIT_S, LONGEST_FIND_WAIT_S = (
     6,
     2.0,
     20.0,
@@ -39,7 +39,7 @@ DELETE_RETRY_S, DELETE_GIVE_UP_S = 5.0, 15 * 60.0
 
 @dataclass(frozen=True)
 class Gone:
-    """Proof of deletion: how it was seen that the instance no longer bills."""
+    """A confirmed deletion; `seen` is the evidence that the instance no longer bills."""
 
     id: str
     seen: str
@@ -48,17 +48,17 @@ class Gone:
 def create_once(
     api: Shadeform, body: dict[str, Any], plan: Plan, *, say: Callable[[str], None]
 ) -> tuple[str, bool]:
-    """(id, whether Ctrl-C came). Creates an instance, never two: after an unclear answer the run's own is looked for."""
+    """(id, whether Ctrl-C was pressed). Creates at most one instance: after an unclear answer it searches for the run's."""
     try:
         return api.create(body), False
     except (UnclearAnswer, KeyboardInterrupt) as e:
         interrupted = isinstance(e, KeyboardInterrupt)
         why = "Ctrl-C or SIGTERM" if interrupted else str(e)
-    say(f"{why}: looking whether {body['name']} was made, for up to a minute")
+    say(f"{why}. Checking whether {body['name']} exists, for up to a minute")
     try:
         if found := find_run(api, plan.run_id, attempt=plan.attempt):
             return found.id, interrupted
-        why += f"; {ADOPT_LOOKS} looks did not show it"
+        why += f"; {FIND_TRIES} listings did not show it"
     except (ApiProblem, AuthProblem) as e:
         why += f"; {e}"
     except KeyboardInterrupt:
@@ -70,8 +70,8 @@ def create_once(
     )
 
 
-def goes_on(instance_id: str, plan: Plan) -> str:
-    """What is true once a machine is rented, whatever becomes of the laptop."""
+def still_runs(instance_id: str, plan: Plan) -> str:
+    """The notice that a rented instance continues without the laptop."""
     return (
         f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h) is rented and continues by itself, limit "
         f"{dollars(plan.limit_cents)}. Watch it: just watch; stop it: just stop {plan.run_id}"
@@ -79,20 +79,22 @@ def goes_on(instance_id: str, plan: Plan) -> str:
 
 
 def find_run(
-    api: Shadeform, run_id: str, looks: int = ADOPT_LOOKS, *, attempt: int | None = None
+    api: Shadeform, run_id: str, tries: int = FIND_TRIES, *, attempt: int | None = None
 ) -> Instance | None:
-    """The instance of a run (of that attempt at it, if given), looked for `looks` times; ApiProblem or AuthProblem if the
-    last look failed, never "none". One that is gone is only taken at the end: the living one may not be listed yet."""
+    """The instance of a run (of one attempt, if given), from up to `tries` listings; None if the last one lacks it.
+
+    Raises ApiProblem or AuthProblem if the last listing failed. An instance that is gone counts only in the last
+    listing: a live one may not be listed yet."""
     gone: list[Instance] = []
-    for look in range(looks):
-        if look:
-            api.sleep(min(ADOPT_WAIT_S * 2 ** (look - 1), LONGEST_ADOPT_WAIT_S))
+    for number in range(tries):
+        if number:
+            api.sleep(min(FIND_WAIT_S * 2 ** (number - 1), LONGEST_FIND_WAIT_S))
         try:
             found = [
                 i for i in api.instances() if i.is_run(run_id) and attempt in (None, i.attempt)
             ]
         except (ApiProblem, AuthProblem):
-            if look == looks - 1:
+            if number == tries - 1:
                 raise
             continue
         if billing := [i for i in found if i.billing]:
@@ -101,8 +103,8 @@ def find_run(
     return gone[0] if gone else None
 
 
-def sweep(api: Shadeform, run_id: str, *, say: Callable[[str], None]) -> None:
-    """Before a run gets another machine: no earlier one may bill, whatever was seen of its end."""
+def delete_leftovers(api: Shadeform, run_id: str, *, say: Callable[[str], None]) -> None:
+    """Delete any instance of the run that bills, before the run gets another one."""
     for i in api.instances():
         if i.is_run(run_id) and i.billing:
             say(f"instance {i.id} of this run is listed as {i.status} again; deleting it")
@@ -118,9 +120,9 @@ def check_rented(
     say: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> Instance:
-    """Read the new instance back: what contradicts the plan is deleted at once; absent is not different.
+    """Read the new instance back and delete it if a field contradicts the plan; missing fields do not.
 
-    A limit that is still absent after a minute is sent by /update once and read again; absent still: deleted.
+    A limit that is missing after a minute is sent once by /update; if it stays missing, the instance is deleted.
     """
     for last in (False, True):
         end = clock() + READ_BACK_S
@@ -132,28 +134,27 @@ def check_rented(
                     raise
                 api.sleep(READ_BACK_WAIT_S)
                 continue
-            wrong = disagreement(now, plan)
+            wrong = difference_from_plan(now, plan)
             if wrong:
-                return _delete_wrong(api, now, wrong, clock)
+                return _delete_and_raise(api, now, wrong, clock)
             out_of_time = clock() >= end
             if not limits_missing(now) and (now.hourly_cents is not None or out_of_time):
-                say(_as_read_back(now, plan))
+                say(_read_back_line(now, plan))
                 return now
             if out_of_time:
                 break
             api.sleep(READ_BACK_WAIT_S)
         if not last:
-            say("the provider's limit is not stored yet; sending it again")
+            say("the provider has not stored the limits yet; sending them again")
             try:
                 api.update(instance_id, {"auto_delete": limits})
             except ApiProblem as e:
-                say(f"that failed: {e}")  # what is stored decides, not this answer
-    return _delete_wrong(api, now, "the provider did not store the limits", clock)
+                say(f"that failed: {e}")  # the next read-back decides
+    return _delete_and_raise(api, now, "the provider did not store the limits", clock)
 
 
-def _as_read_back(now: Instance, plan: Plan) -> str:
-    """An instance that has both limits. A price that the provider does not show is no reason to delete it: the limits and
-    the bill hold without it."""
+def _read_back_line(now: Instance, plan: Plan) -> str:
+    """The line about an instance that has both limits. An unknown price does not matter: limits and bill hold without it."""
     price = f"{dollars(now.hourly_cents)}/h"
     if now.hourly_cents is None:
         price = f"the provider shows no price (agreed: {dollars(plan.offer.hourly_cents)}/h)"
@@ -162,8 +163,8 @@ def _as_read_back(now: Instance, plan: Plan) -> str:
     return f"read back: {price}, limit {dollars(spend)}{until}"
 
 
-def disagreement(now: Instance, plan: Plan) -> str:
-    """What of a read-back contradicts the plan, or ""; fields that are not there yet do not."""
+def difference_from_plan(now: Instance, plan: Plan) -> str:
+    """How the instance contradicts the plan, or ""; missing fields do not."""
     o = plan.offer
     if price := price_differs(now, plan):
         return price
@@ -172,11 +173,11 @@ def disagreement(now: Instance, plan: Plan) -> str:
     if now.region and now.region != o.region:
         return f"it is in {now.region} instead of {o.region}"
     if now.shade_cloud is False:
-        return "it bills another account than Shadeform's, where the spend limit does not count"
+        return "it bills an account other than Shadeform's, where the spend limit has no effect"
     return limits_differ(now, plan)
 
 
-def _delete_wrong(
+def _delete_and_raise(
     api: Shadeform, now: Instance, wrong: str, clock: Callable[[], float]
 ) -> NoReturn:
     gone = delete_and_confirm(api, now, clock=clock)
@@ -188,22 +189,23 @@ def _delete_wrong(
 
 
 @contextmanager
-def hangup_waits() -> Iterator[None]:
-    """A terminal that goes away meanwhile (SIGHUP) ends this program afterwards."""
-    number, heard = getattr(signal, "SIGHUP", None), list[int]()
+def defer_hangup() -> Iterator[None]:
+    """Postpone a SIGHUP (closed terminal) until the block ends."""
+    number = getattr(signal, "SIGHUP", None)
+    received = list[int]()
     if number is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(number, lambda got, frame: heard.append(got))
+    before = signal.signal(number, lambda signum, frame: received.append(signum))
     try:
         yield
     finally:
         signal.signal(number, before)
-        if heard:
+        if received:
             os.kill(os.getpid(), number)
 
 
-@hangup_waits()
+@defer_hangup()
 def delete_and_confirm(
     api: Shadeform,
     instance: Instance,
@@ -211,15 +213,16 @@ def delete_and_confirm(
     give_up_s: float = DELETE_GIVE_UP_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> Gone:
-    """Delete until it is *seen* to be gone; `instance` was seen, so a 404 and an empty listing together count.
+    """Send the delete and poll until it is confirmed: status deleting/deleted, or 404 together with a listing without it.
 
-    A Ctrl-C on the way goes on as one, with words of what may bill."""
-    end, name = clock() + give_up_s, f"instance {instance.id} ({dollars(instance.hourly_cents)}/h)"
+    MayBeBilling after `give_up_s`. A Ctrl-C is raised again with a message that names what may bill."""
+    end = clock() + give_up_s
+    name = f"instance {instance.id} ({dollars(instance.hourly_cents)}/h)"
     stop = f"It may still bill. Stop it: just stop {instance.id} --now; or by hand: {DASHBOARD}"
     try:
         while True:
             problem = _ask_to_delete(api, instance.id)
-            seen, state = _look(api, instance.id)
+            seen, state = _check_gone(api, instance.id)
             if seen:
                 return Gone(instance.id, seen)
             if clock() >= end:
@@ -227,12 +230,12 @@ def delete_and_confirm(
             api.sleep(DELETE_RETRY_S)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"{name} was being deleted and is not seen to be gone. {stop}"
+            f"{name} was being deleted; its deletion is not confirmed. {stop}"
         ) from None
 
 
 def _ask_to_delete(api: Shadeform, instance_id: str) -> str:
-    """ "" when the delete was taken (or the instance is gone), else what went wrong; safe to repeat."""
+    """ "" when the delete was accepted (or the instance is gone), else the error; safe to repeat."""
     try:
         api.delete(instance_id)
     except NotFound:
@@ -242,8 +245,8 @@ def _ask_to_delete(api: Shadeform, instance_id: str) -> str:
     return ""
 
 
-def _look(api: Shadeform, instance_id: str) -> tuple[str, str]:
-    """(how it was seen to be gone or "", what was seen instead)."""
+def _check_gone(api: Shadeform, instance_id: str) -> tuple[str, str]:
+    """(evidence that the instance is gone or "", its state otherwise)."""
     try:
         try:
             now = api.info(instance_id)
@@ -253,7 +256,7 @@ def _look(api: Shadeform, instance_id: str) -> tuple[str, str]:
         except (
             NotFound,
             BadAnswer,
-        ) as e:  # BadAnswer: 200 with an empty record, which is no end by itself
+        ) as e:  # BadAnswer: 200 with an empty record, which alone proves nothing
             listed = api.instances()
             if mine := [i for i in listed if i.id == instance_id and i.billing]:
                 return "", f"it is still listed as {mine[0].status}"

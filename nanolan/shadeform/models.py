@@ -1,4 +1,4 @@
-"""What Shadeform's API answers: its own shapes in, offers and instances with cents and UTC out."""
+"""Parses Shadeform's JSON into offers, instances and keys, with integer cents and UTC times."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from nanolan.shadeform.offers import Offer
 from nanolan.shadeform.records import (
     MOST_CHARS,
     amount_cents,
-    flag,
-    moment,
-    past,
+    boolean,
+    fields,
+    past_timestamp,
     price_cents,
-    record,
-    text,
-    texts,
-    whole,
-    word,
+    printable,
+    printables,
+    raw_text,
+    timestamp,
+    whole_number,
 )
 from nanolan.times import now_utc
 
 GONE = {"deleting", "deleted"}  # billing has stopped
-NO_STATUS = "of unknown status"  # bills, as far as anybody knows
+NO_STATUS = "of unknown status"  # counts as billing
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
-MOST_GPUS, MOST_GB = 10**4, 10**5  # of a machine that there is; GB of a GPU
+MOST_GPUS = 10**4  # of an instance; more is an error
+MOST_GB = 10**5  # of a GPU
 RUN, ATTEMPT, OWNER = "nanolan-run", "nanolan-attempt", "nanolan-owner"
 
 
@@ -38,13 +39,13 @@ class Created(msgspec.Struct):
     id: Annotated[str, msgspec.Meta(pattern=r"^[\w-]+\Z")]
 
 
-# Made once, here: msgspec may crash when two threads decode a type for the first time
+# Built at import: msgspec may crash when two threads decode a type for the first time
 DECODERS = [msgspec.json.Decoder(Created)]
 
 
 @dataclass(frozen=True)
 class Key:
-    """An SSH key of the account; the private half where Shadeform made it."""
+    """An SSH key of the account; with the private key if Shadeform generated it."""
 
     id: str
     name: str
@@ -53,10 +54,10 @@ class Key:
     private_key: Secret | None
 
 
-# ------------------------------------------------------------------ what the rest of nanolan sees
+# ------------------------------------------------------------------ public types
 @dataclass(frozen=True)
 class Limits:
-    """What the provider stored: it deletes the instance at this bill or date."""
+    """The limits stored by the provider: it deletes the instance at this bill or date."""
 
     spend_cents: int | None
     date: datetime | None
@@ -64,7 +65,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Instance:
-    """A rented machine; None where the API did not (yet) tell."""
+    """A rented instance; None for fields that the API does not (yet) report."""
 
     id: str
     name: str
@@ -88,16 +89,16 @@ class Instance:
 
     @property
     def billing(self) -> bool:
-        """Every status but deleting/deleted may cost money, `error` and unknown words included."""
+        """Every status except deleting/deleted may cost money, including `error` and unknown ones."""
         return self.status not in GONE
 
     def is_run(self, run_id: str) -> bool:
-        """Whether this is the machine of run `run_id`: exact tag, or the id at the end of the name."""
+        """Whether this instance belongs to run `run_id`: by its exact tag, or the id at the end of its name."""
         return run_tag(run_id) in self.tags or self.name.endswith(f"-{run_id}")
 
     @property
     def attempt(self) -> int:
-        """Which machine of its run this is, counted from 1: by its tag, else by its name."""
+        """The attempt number, from 1: by its tag, else by its name."""
         for words, pattern in (
             *((t, rf"{ATTEMPT}=(\d{{1,9}})") for t in self.tags),
             (self.name, r".*-a(\d{1,9})-[^-]+"),
@@ -108,22 +109,22 @@ class Instance:
 
     @property
     def run_id(self) -> str | None:
-        """The run that this machine says it is of, by tag, else by the end of its name; None for other tools' machines."""
+        """The run id by tag, else by the end of the name; None for instances of other tools."""
         named = re.fullmatch(r"lanbot-.*-([0-9a-f]{8})", self.name)
         return self._hex_tag(RUN) or (named[1] if named else None)
 
     @property
     def owner(self) -> str | None:
-        """The owner id in its tags."""
+        """The owner id by tag."""
         return self._hex_tag(OWNER)
 
     def _hex_tag(self, key: str) -> str | None:
-        """The first `key=` tag that holds 8 hex digits: anything else is not ours, and may be anything."""
+        """The value of the first `key=` tag that is 8 hex digits; others are not nanolan's."""
         values = (t.removeprefix(f"{key}=") for t in self.tags if t.startswith(f"{key}="))
         return next((v for v in values if re.fullmatch(r"[0-9a-f]{8}", v)), None)
 
     def cost_now_cents(self) -> int | None:
-        """The larger of the API's figure and price x age; None when neither is known."""
+        """The larger of the API's figure and price x age; None if both are unknown."""
         own = None
         if self.hourly_cents is not None and self.created_at is not None:
             age_s = max(0.0, (now_utc() - self.created_at).total_seconds())
@@ -144,15 +145,15 @@ def owner_tag(owner: str) -> str:
 
 
 def offers_of(entry: Any) -> list[Offer]:
-    """One offer per region with on-demand stock (a region may also hold a spot entry); BadAnswer when no price or GPU is told."""
-    t = record(entry)
-    c = t | record(t.get("configuration"))  # older answers have some of it at the top
+    """One offer per region with on-demand stock (a region may also have a spot entry); BadAnswer without a price or GPU."""
+    t = fields(entry)
+    c = t | fields(t.get("configuration"))  # older answers have some of it at the top
     price, gpus, gpu = (
         price_cents(t.get("hourly_price")),
-        whole(c.get("num_gpus")),
-        word(c.get("gpu_type")),
+        whole_number(c.get("num_gpus")),
+        raw_text(c.get("gpu_type")),
     )
-    cloud, name = word(t.get("cloud")), word(t.get("shade_instance_type"))
+    cloud, name = raw_text(t.get("cloud")), raw_text(t.get("shade_instance_type"))
     regions = t.get("availability")
     if (
         price is None
@@ -162,8 +163,8 @@ def offers_of(entry: Any) -> list[Offer]:
         or not (gpu and cloud and name)
     ):
         raise BadAnswer("an offer without its cloud, type, GPUs or price")
-    vram = whole(c.get("vram_per_gpu_in_gb")) or 0
-    boot_max_s = whole(record(t.get("boot_time")).get("max_boot_in_sec"))
+    vram = whole_number(c.get("vram_per_gpu_in_gb")) or 0
+    boot_max_s = whole_number(fields(t.get("boot_time")).get("max_boot_in_sec"))
     return [
         Offer(
             cloud,
@@ -173,12 +174,12 @@ def offers_of(entry: Any) -> list[Offer]:
             gpus,
             vram if vram < MOST_GB else 0,
             price,
-            texts(c.get("os_options")),
-            flag(c.get("nvlink")),
-            text(c.get("interconnect")),
+            printables(c.get("os_options")),
+            boolean(c.get("nvlink")),
+            printable(c.get("interconnect")),
             boot_max_s,
-            whole(c.get("storage_in_gb")),
-            text(t.get("deployment_type")),
+            whole_number(c.get("storage_in_gb")),
+            printable(t.get("deployment_type")),
         )
         for region in map(_on_demand, regions)
         if region
@@ -186,21 +187,21 @@ def offers_of(entry: Any) -> list[Offer]:
 
 
 def _on_demand(entry: Any) -> str:
-    """The region of an availability entry that can be rented now, else ""; old answers have no rental type."""
-    a = record(entry)
+    """The region of an availability entry that can be rented now, else ""; old answers lack the rental type."""
+    a = fields(entry)
     rentable = a.get("available") is True and a.get("rental_type", "on_demand") == "on_demand"
-    return word(a.get("region")) if rentable else ""
+    return raw_text(a.get("region")) if rentable else ""
 
 
 def key_of(entry: Any) -> Key:
-    """An SSH key; BadAnswer without its id."""
-    k = record(entry)
+    """An SSH key; BadAnswer without an id."""
+    k = fields(entry)
     if not isinstance(k.get("id"), str) or not k["id"]:
         raise BadAnswer("an SSH key without an id")
     public, private = k.get("public_key"), k.get("private_key")
     return Key(
         k["id"],
-        text(k.get("name")),
+        printable(k.get("name")),
         k.get("is_default") is True,
         public if isinstance(public, str) else "",
         Secret(private) if isinstance(private, str) and private else None,
@@ -208,53 +209,53 @@ def key_of(entry: Any) -> Key:
 
 
 def instance_of(entry: Any) -> Instance:
-    """An Instance of the API's answer. Its id, name, tags and status are enough to find and stop it; all else may be unknown.
+    """An instance; id, name, tags and status suffice to find and stop it, all other fields may be unknown.
 
-    BadAnswer for one without an id that can be asked for.
+    BadAnswer without a valid id.
     """
-    i = record(entry)
+    i = fields(entry)
     instance_id = i.get("id")
     if not isinstance(instance_id, str) or not ID.fullmatch(
         instance_id
-    ):  # it stands in commands to be copied
+    ):  # ids appear in commands that users copy
         raise BadAnswer(
-            f"Shadeform's answer holds an instance id that is none: {short(str(instance_id), 40)!r}"
+            f"Shadeform's answer has an invalid instance id: {short(str(instance_id), 40)!r}"
         )
-    c = record(i.get("configuration"))
-    port = whole(i.get("ssh_port"))
+    c = fields(i.get("configuration"))
+    port = whole_number(i.get("ssh_port"))
     return Instance(
         id=instance_id,
         name=_line(i.get("name")),
         status=_line(i.get("status")).strip().lower() or NO_STATUS,
         details=_line(i.get("status_details")),
-        cloud=text(i.get("cloud")),
-        region=text(i.get("region")),
-        instance_type=text(i.get("shade_instance_type")),
-        gpu=text(c.get("gpu_type")) or None,
-        num_gpus=whole(c.get("num_gpus")),
+        cloud=printable(i.get("cloud")),
+        region=printable(i.get("region")),
+        instance_type=printable(i.get("shade_instance_type")),
+        gpu=printable(c.get("gpu_type")) or None,
+        num_gpus=whole_number(c.get("num_gpus")),
         hourly_cents=price_cents(i.get("hourly_price")),
         cost_cents=amount_cents(i.get("cost_estimate")),
-        created_at=past(i.get("created_at")),
-        ip=text(i.get("ip")) or None,
-        ssh_user=text(i.get("ssh_user")) or "shadeform",
+        created_at=past_timestamp(i.get("created_at")),
+        ip=printable(i.get("ip")) or None,
+        ssh_user=printable(i.get("ssh_user")) or "shadeform",
         ssh_port=port if port and port < 2**16 else 22,
-        ssh_key_id=text(i.get("ssh_key_id")) or None,
-        tags=texts(i.get("tags")),
+        ssh_key_id=printable(i.get("ssh_key_id")) or None,
+        tags=printables(i.get("tags")),
         limits=_limits(i.get("auto_delete")),
-        shade_cloud=flag(i.get("shade_cloud")),
+        shade_cloud=boolean(i.get("shade_cloud")),
     )
 
 
 def _line(value: Any) -> str:
-    """Words of the account as one line; what is there in place of a line's end must not make another name of it."""
+    """A text of the account as one line; unprintable characters become "?", so that different names stay different."""
     words = value if isinstance(value, str) else ""
     words = (
         words if len(words) <= MOST_CHARS else hide(words)[:MOST_CHARS]
-    )  # half a secret is known to no mask
+    )  # masked before it is cut: a mask does not match half a secret
     return "".join(c if c.isprintable() else "?" for c in words)
 
 
 def _limits(value: Any) -> Limits | None:
-    spend = amount_cents(record(value).get("spend_threshold")) or None
-    date = moment(record(value).get("date_threshold"))
+    spend = amount_cents(fields(value).get("spend_threshold")) or None
+    date = timestamp(fields(value).get("date_threshold"))
     return Limits(spend, date) if spend or date else None

@@ -1,4 +1,4 @@
-"""Offers: what can be rented, filtered, ranked and shown as the guide's table. Pure."""
+"""Offers: filters and ranks what can be rented, and formats the guide's table. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nanolan.errors import NanolanError, NoOffer, UsageProblem
 from nanolan.money import dollars
 from nanolan.settings.settings import Settings
 
-# Names that Shadeform has used: one that is not for rent today is no typo
+# GPU names that Shadeform has used: one without stock today is not a typo
 GPUS = (
     "A10",
     "A100",
@@ -48,18 +48,18 @@ PROVIDER, REGION, GPU_COUNT = (
     1,
     2,
     3,
-)  # columns that give way, so that a line has 80 characters at most
+)  # columns that shrink so that a line has at most 80 characters
 RIGHT = (0, 5, 6)
-NARROWEST = 8
-LEAST_DISK_GB = (
+MIN_COLUMN_WIDTH = 8
+MIN_DISK_GB = (
     90  # a run needs 60 GB free (plan.min_free_gb); system, driver and PyTorch take the rest
 )
-UNKNOWN = 10**9  # cents: a run of which nobody knows the cost comes last
+UNKNOWN = 10**9  # cents: runs of unknown cost come last
 
 
 @dataclass(frozen=True)
 class Offer:
-    """One machine type in one region, on demand and available; the price is of the whole machine."""
+    """One available on-demand instance type in one region; the price is for the whole instance."""
 
     cloud: str
     region: str
@@ -73,11 +73,11 @@ class Offer:
     interconnect: str = ""
     boot_max_s: int | None = None
     disk_gb: int | None = None  # as advertised
-    deployment: str = ""  # vm, container or baremetal; "" where it is not told
+    deployment: str = ""  # vm, container or baremetal; "" if unknown
 
     @property
     def os(self) -> str:
-        """The newest CUDA image with a driver: what we ask for on create."""
+        """The newest CUDA image with a driver: the one that a create requests."""
         return newest_cuda_image(self.os_options) or ""
 
     @property
@@ -87,12 +87,12 @@ class Offer:
 
 Expected = Callable[
     [Offer], int | None
-]  # what the whole run should cost there, in cents; None: no figure
+]  # the expected cost of the whole run in cents; None: no figures
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to look for; None means any."""
+    """The offers to search for; None means any."""
 
     gpu: str = ""
     num_gpus: int | None = None
@@ -100,25 +100,27 @@ class Wanted:
     region: str | None = None
     instance_type: str | None = None
     max_price: int | None = None  # cents per hour
-    max_total: int | None = None  # cents of the whole run, as expected
+    max_total: int | None = None  # expected cents of the whole run
 
 
-def wanted_by(s: Settings, all_configs: bool = False) -> Wanted:
-    """What the settings ask for; a named instance type outweighs the default GPU and count."""
-    loose = s.instance_type is not None
+def wanted_from(settings: Settings, all_configs: bool = False) -> Wanted:
+    """The offers that the settings ask for; a named instance type overrides the default GPU and count."""
+    loose = settings.instance_type is not None
     return Wanted(
-        "" if loose and s.sources["gpu"] == "default" else s.gpu,
-        None if all_configs or loose and s.sources["num_gpus"] == "default" else s.num_gpus,
-        s.cloud,
-        s.region,
-        s.instance_type,
-        s.max_price,
-        s.max_total,
+        "" if loose and settings.sources["gpu"] == "default" else settings.gpu,
+        None
+        if all_configs or loose and settings.sources["num_gpus"] == "default"
+        else settings.num_gpus,
+        settings.cloud,
+        settings.region,
+        settings.instance_type,
+        settings.max_price,
+        settings.max_total,
     )
 
 
 def newest_cuda_image(os_options: Iterable[str]) -> str | None:
-    """The `*_shade_os` image with the highest CUDA (>= 12.2), or None: no torch that we can install fits."""
+    """The `*_shade_os` image with the highest CUDA (>= 12.2, for PyTorch), or None."""
     found = [
         ((int(m[3]), int(m[4])), (int(m[1]), int(m[2])), o)
         for o in os_options
@@ -130,9 +132,9 @@ def newest_cuda_image(os_options: Iterable[str]) -> str | None:
 
 
 def fits(offer: Offer, wanted: Wanted) -> bool:
-    """Whether an offer is what was asked for; the GPU matches partially and in any case."""
+    """Whether an offer is wanted; the GPU matches partially and in any case."""
     return (
-        _plain(wanted.gpu) in _plain(offer.gpu)
+        _normalized(wanted.gpu) in _normalized(offer.gpu)
         and wanted.num_gpus in (None, offer.num_gpus)
         and wanted.cloud in (None, offer.cloud)
         and wanted.region in (None, offer.region)
@@ -140,29 +142,29 @@ def fits(offer: Offer, wanted: Wanted) -> bool:
     )
 
 
-def _plain(gpu: str) -> str:
+def _normalized(gpu: str) -> str:
     return re.sub(r"[ _-]", "", gpu).lower()
 
 
 def unusable(offer: Offer) -> str | None:
-    """Why no run can be made on this offer, or None."""
+    """Why this offer cannot run a training, or None."""
     if offer.num_gpus < 1:
         return "no GPU"
     if re.match(r"MI\d|GAUDI|Instinct", offer.gpu, re.I):
         return "not an NVIDIA GPU"
     if re.match(r"G[HB]\d", offer.gpu):
-        return "an ARM machine"  # GH200, GB200: no wheels of ours were run there
+        return "an ARM machine"  # GH200, GB200: our wheels are untested there
     if offer.deployment == "container":
         return "a container, which runs no startup script as root"
-    if offer.disk_gb is not None and offer.disk_gb < LEAST_DISK_GB:
-        return f"a disk of less than {LEAST_DISK_GB} GB"
+    if offer.disk_gb is not None and offer.disk_gb < MIN_DISK_GB:
+        return f"a disk of less than {MIN_DISK_GB} GB"
     if not offer.os:
         return "no image with a CUDA driver that torch can use"
     return None
 
 
-def too_dear(offer: Offer, wanted: Wanted, expected: Expected) -> str | None:
-    """Which limit on prices an offer is above, or None; a total that nobody can foretell may be above any."""
+def above_price_limit(offer: Offer, wanted: Wanted, expected: Expected) -> str | None:
+    """Which price limit an offer exceeds, or None; an unknown total counts as above max-total."""
     if wanted.max_price is not None and offer.hourly_cents > wanted.max_price:
         return f"above max-price ({dollars(wanted.max_price)}/h)"
     if wanted.max_total is None:
@@ -184,9 +186,9 @@ def choose(
     order: str = "price",
     expected: Expected = lambda offer: None,
 ) -> tuple[list[Offer], Counter[str]]:
-    """The usable offers that fit, cheapest first (per hour, or by the expected total), and why others were dropped."""
+    """The usable offers that fit, cheapest first (per hour, or by expected total), and why others were dropped."""
     fitting = [o for o in offers if fits(o, wanted)]
-    against = [(o, unusable(o) or too_dear(o, wanted, expected)) for o in fitting]
+    against = [(o, unusable(o) or above_price_limit(o, wanted, expected)) for o in fitting]
     dropped = Counter(why for _, why in against if why)
     usable = [o for o, why in against if not why]
 
@@ -198,17 +200,17 @@ def choose(
     return usable, dropped
 
 
-def nothing_fits(
+def no_offer_error(
     wanted: Wanted,
     offers: Sequence[Offer],
     dropped: Counter[str],
     expected: Expected = lambda offer: None,
 ) -> NanolanError:
-    """The error that says what was looked for and what there is instead; a GPU that nobody has is a typo."""
+    """The error that names what was searched for and what is available; an unknown GPU name is a typo."""
     known = sorted({*GPUS, *(o.gpu for o in offers)})
-    if not any(_plain(wanted.gpu) in _plain(gpu) for gpu in known):
-        near = {_plain(gpu): gpu for gpu in known}
-        guess = [near[g] for g in difflib.get_close_matches(_plain(wanted.gpu), near, 1, 0.5)]
+    if not any(_normalized(wanted.gpu) in _normalized(gpu) for gpu in known):
+        near = {_normalized(gpu): gpu for gpu in known}
+        guess = [near[g] for g in difflib.get_close_matches(_normalized(wanted.gpu), near, 1, 0.5)]
         return UsageProblem(
             f"unknown GPU {wanted.gpu!r}. "
             + (f"Did you mean gpu={guess[0]}?" if guess else f"Known are {', '.join(known)}")
@@ -225,7 +227,7 @@ def nothing_fits(
         if x
     )
     usable = [o for o in offers if not unusable(o)]
-    alike = [o for o in usable if _plain(wanted.gpu) in _plain(o.gpu)] or usable
+    alike = [o for o in usable if _normalized(wanted.gpu) in _normalized(o.gpu)] or usable
     others = sorted({f"{o.num_gpus}x {o.gpu}" for o in alike})
     why = f" ({sum(dropped.values())} dropped: {', '.join(dropped)})" if dropped else ""
     seen = (
@@ -240,8 +242,12 @@ def nothing_fits(
 
 
 def _cheapest_above(usable: Iterable[Offer], wanted: Wanted, expected: Expected) -> str:
-    """The cheapest offer that a limit on prices dropped, as a sentence, or ""."""
-    totals = [(expected(o), o) for o in usable if fits(o, wanted) and too_dear(o, wanted, expected)]
+    """The cheapest offer that a price limit dropped, as a sentence, or ""."""
+    totals = [
+        (expected(o), o)
+        for o in usable
+        if fits(o, wanted) and above_price_limit(o, wanted, expected)
+    ]
     if not totals:
         return ""
     total, o = min(
@@ -254,7 +260,7 @@ def _cheapest_above(usable: Iterable[Offer], wanted: Wanted, expected: Expected)
 
 
 def table(offers: Sequence[Offer], expected: Expected, width: int = 80) -> list[str]:
-    """The guide's table with the expected total of the run; * marks the cheapest total. Lines of at most `width`."""
+    """The guide's table with the run's expected total; * marks the cheapest. Lines have at most `width` characters."""
     totals = [expected(o) for o in offers]
     best = min((t for t in totals if t is not None), default=None)
     several = len({o.gpu for o in offers}) > 1
@@ -268,7 +274,7 @@ def table(offers: Sequence[Offer], expected: Expected, width: int = 80) -> list[
     widths = [max(len(row[c]) for row in rows) for c in range(len(HEAD))]
     while sum(widths) + 3 * (len(HEAD) - 1) > width:
         column = max((PROVIDER, REGION), key=lambda c: widths[c])
-        widths[column if widths[column] > NARROWEST else GPU_COUNT] -= 1
+        widths[column if widths[column] > MIN_COLUMN_WIDTH else GPU_COUNT] -= 1
     lines = [
         " | ".join(_cell(text, widths[c], c in RIGHT) for c, text in enumerate(row)).rstrip()
         for row in rows
@@ -277,18 +283,18 @@ def table(offers: Sequence[Offer], expected: Expected, width: int = 80) -> list[
 
 
 def _row(
-    number: int, o: Offer, total: int | None, cheapest: bool, several: bool
+    number: int, offer: Offer, total: int | None, cheapest: bool, several: bool
 ) -> tuple[str, ...]:
-    gpus = f"{o.num_gpus}x {o.gpu}" if several else f"{o.num_gpus}x"
-    nvlink = {True: "Yes", False: "No", None: "?"}[o.nvlink]
+    gpus = f"{offer.num_gpus}x {offer.gpu}" if several else f"{offer.num_gpus}x"
+    nvlink = {True: "Yes", False: "No", None: "?"}[offer.nvlink]
     run = dollars(total) + ("*" if cheapest else " ")
     return (
         str(number),
-        o.cloud,
-        o.region,
+        offer.cloud,
+        offer.region,
         gpus,
-        f"{o.vram_gb}GB",
-        dollars(o.hourly_cents),
+        f"{offer.vram_gb}GB",
+        dollars(offer.hourly_cents),
         run,
         nvlink,
     )

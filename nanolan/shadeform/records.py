@@ -1,7 +1,7 @@
-"""Reads the records of an API's lists one by one: a field that cannot be read is unknown, and a record that cannot is counted.
+"""Reads the records of an API's lists one by one: an unreadable field is None, an unreadable record is counted.
 
-The account is shared: a colleague's machine, or a field that Shadeform has changed, must not hide our own machines.
-Unknown is None, and never zero. Pure.
+The account is shared: a colleague's instance, or a field that Shadeform has changed, must not hide the user's instances.
+Unknown is None, never zero. Pure.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from nanolan.money import cents_from_dollars
 from nanolan.times import EARLIEST, now_utc, parse_time
 
 T = TypeVar("T")
-MOST_CENTS = 10**8  # of a price an hour, or a bill: more is no price
-LONGEST_NUMBER = 19  # digits; Python refuses to read one of thousands
-MOST_CHARS = 300  # of a word that is no name
-AMOUNT = re.compile(r"\$?\d+(\.\d*)?", re.A)  # "103.4", "$15.00"; what a comma means is not known
-AHEAD = timedelta(days=1)  # a machine is not made later than that
+MOST_CENTS = 10**8  # of a price per hour, or a bill; more is an error
+LONGEST_NUMBER = 19  # digits; Python refuses to parse thousands
+MOST_CHARS = 300  # of a text field
+AMOUNT = re.compile(r"\$?\d+(\.\d*)?", re.A)  # "103.4", "$15.00"; a comma is ambiguous
+AHEAD = timedelta(days=1)  # how far a past time may be ahead of this clock
 
 
 class Listing(list[T]):
-    """The records that could be read, and how many could not."""
+    """The readable records, and the number of unreadable ones."""
 
     def __init__(self, records: Iterable[T] = (), unreadable: int = 0) -> None:
         super().__init__(records)
@@ -41,62 +41,62 @@ class Listing(list[T]):
 
 
 def decode(content: bytes) -> Any:
-    """The JSON of an answer, ValueError for what is none. Python's own reader: it takes what one record may hold and a strict one
-    refuses all records for, as NaN, half of a surrogate pair or a number of a thousand digits."""
+    """The JSON of an answer; ValueError if it is invalid. Python's own parser, because a strict one rejects all records for an
+    oddity in one of them: NaN, half of a surrogate pair, a number of a thousand digits."""
     return json.loads(
         content, parse_int=lambda digits: int(digits) if len(digits) < LONGEST_NUMBER else None
     )
 
 
 def read_each(records: Iterable[Any], read: Callable[[Any], T]) -> Listing[T]:
-    """Every record that `read` takes; one for which it raises BadAnswer is counted."""
+    """The records parsed by `read`; those for which it raises BadAnswer are counted."""
     found: Listing[T] = Listing()
-    for record in records:
+    for fields in records:
         try:
-            found.append(read(record))
+            found.append(read(fields))
         except BadAnswer:
             found.unreadable += 1
     return found
 
 
 def gap_of(listed: Iterable[Any] | None) -> str:
-    """The `gap` of a listing; "" of anything else."""
+    """The `gap` of a Listing; "" for other lists."""
     return listed.gap if isinstance(listed, Listing) else ""
 
 
 # ------------------------------------------------------------------ fields
-def word(value: Any) -> str:
-    """A word as it is, "" where there is none: what is sent back to the API in a create."""
+def raw_text(value: Any) -> str:
+    """An unchanged string, or "": for values that a create sends back to the API."""
     return value if isinstance(value, str) and len(value) <= MOST_CHARS else ""
 
 
-def text(value: Any) -> str:
-    """A word that can be shown, "" where there is none."""
-    return value if word(value).isprintable() and word(value) else ""
+def printable(value: Any) -> str:
+    """A printable string, or ""."""
+    return value if raw_text(value).isprintable() and raw_text(value) else ""
 
 
-def texts(value: Any) -> tuple[str, ...]:
-    """The words of a list; what is none is left out."""
-    return tuple(filter(None, map(text, value))) if isinstance(value, list) else ()
+def printables(value: Any) -> tuple[str, ...]:
+    """The printable strings of a list; other elements are dropped."""
+    return tuple(filter(None, map(printable, value))) if isinstance(value, list) else ()
 
 
-def whole(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """A whole number of at least 0."""
     good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
     return value if good else None
 
 
-def flag(value: Any) -> bool | None:
+def boolean(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def record(value: Any) -> dict[str, Any]:
-    """The fields of a record within a record; none where there is none."""
+def fields(value: Any) -> dict[str, Any]:
+    """The fields of a nested record, or {}."""
     return value if isinstance(value, dict) else {}
 
 
 def price_cents(value: Any) -> int | None:
-    """Cents per hour: a whole number above 0; one with a fraction may be dollars."""
+    """Cents per hour: a whole number above 0; a fraction may mean dollars, so it is unknown."""
     good = (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
@@ -107,7 +107,7 @@ def price_cents(value: Any) -> int | None:
 
 
 def amount_cents(value: Any) -> int | None:
-    """Cents of an amount in dollars, a decimal string or a number."""
+    """Cents of an amount in dollars, given as a decimal string or number."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     written = (
@@ -121,8 +121,8 @@ def amount_cents(value: Any) -> int | None:
     return cents if cents < MOST_CENTS else None
 
 
-def moment(value: Any) -> datetime | None:
-    """A time at which something can have happened, or will."""
+def timestamp(value: Any) -> datetime | None:
+    """A plausible time."""
     try:
         found = parse_time(value) if isinstance(value, str) and value else None
     except BadAnswer:
@@ -130,7 +130,7 @@ def moment(value: Any) -> datetime | None:
     return found if found and found > EARLIEST else None
 
 
-def past(value: Any) -> datetime | None:
-    """A time at which something has happened."""
-    found = moment(value)
+def past_timestamp(value: Any) -> datetime | None:
+    """A plausible time that is not in the future."""
+    found = timestamp(value)
     return found if found and found < now_utc() + AHEAD else None

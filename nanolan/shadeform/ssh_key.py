@@ -1,5 +1,5 @@
-"""The key for `ssh`: the user's own, uploaded once, or Shadeform's managed one, whose file is written once, 0600 from its first
-byte, in a 0700 folder.
+"""The key for `ssh`: the user's own, uploaded once, or Shadeform's managed one, whose file is written once, with mode 0600 from
+the first byte, in a 0700 folder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PUBLIC = re.compile(r"((?:ssh|ecdsa|sk)-[a-z0-9@.-]+) ([A-Za-z0-9+/]{40,}={0,3})
 
 @dataclass(frozen=True)
 class OwnKey:
-    """The user's key: its public half as one line, and the file of the private one if it lies beside it."""
+    """The user's key: the public key as one line, and the file of the private key if it is beside it."""
 
     public: str
     private: Path | None = None
@@ -31,13 +31,13 @@ class OwnKey:
     def kind(self) -> str:
         return self.public.split()[0]
 
-    def same(self, public: str) -> bool:
-        """Whether that is this key; its comment does not count."""
+    def matches(self, public: str) -> bool:
+        """Whether `public` is this key; comments are ignored."""
         return public.split()[:2] == self.public.split()[:2]
 
 
-def own_key(text: str) -> OwnKey:
-    """The key that SSH_PUBLIC_KEY names, by its path or as text; UsageProblem when it is none."""
+def load_own_key(text: str) -> OwnKey:
+    """The key in SSH_PUBLIC_KEY, given as a path or as text; UsageProblem if it is invalid."""
     path = typed(text)
     if PUBLIC.fullmatch(text):
         return OwnKey(text)
@@ -48,18 +48,18 @@ def own_key(text: str) -> OwnKey:
             f"SSH_PUBLIC_KEY: {text[:80]!r} is neither a public key nor a file with one ({type(e).__name__}). "
             "Make one: ssh-keygen -t ed25519"
         ) from None
-    if not PUBLIC.fullmatch(line):  # of a private key not even the first words are shown
-        raise UsageProblem(f"SSH_PUBLIC_KEY: {path} holds no public key; it must be the .pub file")
+    if not PUBLIC.fullmatch(line):  # shows nothing of it: it may be a private key
+        raise UsageProblem(f"SSH_PUBLIC_KEY: {path} has no public key; it must be the .pub file")
     private = path.with_suffix("")
     return OwnKey(line, private if path.suffix == ".pub" and private.is_file() else None)
 
 
-def key_on_account(api: Shadeform, key: OwnKey) -> str:
-    """The id of the user's key on the account; uploaded if it is not there. An answer that is lost is looked for, not repeated."""
+def upload_own_key(api: Shadeform, key: OwnKey) -> str:
+    """The id of the user's key on the account; uploads it if it is missing. After a lost answer it checks instead of repeating."""
 
     def known() -> str | None:
         return next(
-            (key_id for key_id, public in api.public_keys().items() if key.same(public)), None
+            (key_id for key_id, public in api.public_keys().items() if key.matches(public)), None
         )
 
     if found := known():
@@ -74,24 +74,24 @@ def key_on_account(api: Shadeform, key: OwnKey) -> str:
         raise
 
 
-def key_for(
+def private_key_file(
     api: Shadeform, instance: Instance, name: str, folder: Path, own: OwnKey | None
 ) -> Path | None:
-    """The private key's file for a machine; None when ssh's own agent and settings must know it. `instance` as /info shows it."""
-    if own and own.same(api.public_keys().get(instance.ssh_key_id or "", "")):
+    """The private key file for an instance (as returned by /info); None: ssh's agent or settings must provide the key."""
+    if own and own.matches(api.public_keys().get(instance.ssh_key_id or "", "")):
         return own.private
-    return keep_key(api, instance, name, folder)
+    return save_managed_key(api, instance, name, folder)
 
 
 def key_folder(environ: Mapping[str, str]) -> Path:
-    """`.ssh_keys/` in the checkout, as in the guide; a local world has its own, in NANOLAN_SSH_KEYS."""
+    """`.ssh_keys/` in the checkout, as in the guide; NANOLAN_SSH_KEYS overrides it for local services."""
     return Path(environ.get("NANOLAN_SSH_KEYS") or ROOT / ".ssh_keys")
 
 
-def keep_key(api: Shadeform, instance: Instance, name: str, folder: Path) -> Path | None:
-    """Write `.ssh_keys/<name>.pem` if it is not there; None when there is no managed key or it cannot be had.
+def save_managed_key(api: Shadeform, instance: Instance, name: str, folder: Path) -> Path | None:
+    """Write `.ssh_keys/<name>.pem` if it is missing; None if there is no managed key or it is not available.
 
-    `name` comes from our own plan, never from the API.
+    `name` comes from the plan, never from the API.
     """
     path = folder / f"{name}.pem"
     if path.exists():
@@ -99,18 +99,18 @@ def keep_key(api: Shadeform, instance: Instance, name: str, folder: Path) -> Pat
     try:
         key = api.private_key(instance.ssh_key_id)
     except NanolanError:
-        return None  # status is no worse without it; the next look tries again
+        return None  # best effort: the next `just status` tries again
     if key is None:
         return None
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:  # another status was faster
+    except FileExistsError:  # another process was faster
         return path
     try:
         with os.fdopen(fd, "w") as f:
             f.write(key[1].reveal())
-    except OSError:  # a full disk: half a key would stay for ever
+    except OSError:  # a full disk: do not keep half a key
         path.unlink(missing_ok=True)
         return None
     return path

@@ -1,6 +1,6 @@
-"""A machine's price and limits as the provider keeps them now, against those of the plan. Pure.
+"""Compares an instance's current price and limits at the provider with the plan. Pure.
 
-The provider may change its mind after the read-back: the larger price and the nearer limit count, and a change is said.
+The provider may change them after the read-back: the larger price and the nearer limit count, and each change is reported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SETTLE_S = 180.0  # a limit may show late after a create; `just limit` changes l
 
 
 def price_differs(now: Instance, plan: Plan) -> str:
-    """That the machine costs more than was agreed to, or ""."""
+    """That the instance costs more than was agreed to, or ""."""
     agreed = plan.offer.hourly_cents
     if now.hourly_cents is None or now.hourly_cents <= agreed:
         return ""
@@ -27,7 +27,7 @@ def price_differs(now: Instance, plan: Plan) -> str:
 
 
 def limits_differ(now: Instance, plan: Plan) -> str:
-    """That the provider keeps other limits than the plan's, or ""; one that is absent is not different."""
+    """That the provider's limits differ from the plan's, or ""; a missing one does not differ."""
     limits = now.limits
     if limits and limits.spend_cents is not None and limits.spend_cents != plan.limit_cents:
         return f"its limit is {dollars(limits.spend_cents)} instead of {dollars(plan.limit_cents)}"
@@ -41,7 +41,7 @@ def limits_differ(now: Instance, plan: Plan) -> str:
 
 
 def limits_missing(now: Instance) -> str:
-    """Which of the two limits the provider does not keep, or ""; a listing tells none, so `now` is an /info."""
+    """Which of the two limits the provider lacks, or ""; `now` comes from /info, since listings have no limits."""
     limits = now.limits
     missing = [
         name
@@ -51,11 +51,11 @@ def limits_missing(now: Instance) -> str:
         )
         if value is None
     ]
-    return f"the provider keeps no {' and no '.join(missing)} of it" if missing else ""
+    return f"the provider keeps no {' and no '.join(missing)} for it" if missing else ""
 
 
-def changed(now: Instance, plan: Plan, at: datetime) -> str:
-    """What the provider changed since it was agreed to, or ""; `now` is an /info, `at` the time of it."""
+def changed_terms(now: Instance, plan: Plan, at: datetime) -> str:
+    """How the provider's terms differ from the plan, or ""; `now` comes from /info, read at `at`."""
     if not now.billing:
         return ""
     young = (at - parse_time(plan.created_at)).total_seconds() < SETTLE_S
@@ -71,7 +71,7 @@ def changed(now: Instance, plan: Plan, at: datetime) -> str:
     )
 
 
-def as_now(plan: Plan, now: Instance | None) -> Plan:
+def with_current_terms(plan: Plan, now: Instance | None) -> Plan:
     """The plan with the larger price and the nearer limits."""
     limits = now.limits if now else None
     price = max(plan.offer.hourly_cents, (now.hourly_cents if now else None) or 0)

@@ -23,7 +23,7 @@ from nanolan.run.record import (
 )
 from nanolan.run.remaining import SavedWork
 from nanolan.shadeform.models import Instance
-from nanolan.shadeform.terms import as_now, changed
+from nanolan.shadeform.terms import changed_terms, with_current_terms
 from nanolan.times import now_utc
 
 SHORT = (FAILED, STOPPED, LOST)  # ended before all phases were proven
@@ -50,14 +50,14 @@ class RunView:
     def changed(self) -> str:
         """What the provider changed since it was agreed to, or ""."""
         return (
-            changed(self.instance, self.entry.plan, now_utc())
+            changed_terms(self.instance, self.entry.plan, now_utc())
             if self.instance and self.terms_seen
             else ""
         )
 
     def terms(self) -> Plan:
         """The plan with the price and the limits that hold now."""
-        return as_now(self.entry.plan, self.instance)
+        return with_current_terms(self.entry.plan, self.instance)
 
     @property
     def ended(self) -> bool:

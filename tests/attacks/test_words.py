@@ -274,7 +274,7 @@ def test_nothing_of_the_apis_becomes_an_option_of_ssh(word: str, field: str) -> 
 
     answer = INSTANCE | {field: word}
     if not ID.fullmatch(answer["id"]):
-        with pytest.raises(BadAnswer, match="an instance id that is none"):
+        with pytest.raises(BadAnswer, match="an invalid instance id"):
             instance_of(answer)
         return
     instance = instance_of(answer)

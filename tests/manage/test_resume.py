@@ -38,7 +38,7 @@ from nanolan.run.record import Progress, Receipt
 from nanolan.run.remaining import Remaining, SavedWork
 from nanolan.settings.load import load_settings
 from nanolan.settings.settings import Settings
-from nanolan.shadeform.offers import Offer, wanted_by
+from nanolan.shadeform.offers import Offer, wanted_from
 from nanolan.sim.hub.server import HubServer
 from nanolan.status.view import Overview, RunView
 from nanolan.times import iso, now_utc
@@ -334,7 +334,7 @@ def test_the_machine_is_like_the_last_one_unless_another_is_asked_for(
     typed: dict[str, str], wanted: tuple[str, int | None]
 ) -> None:
     s = settings_of(load_settings(typed, {}), typed, PLAN, REST, RunBudget(1000, 400))
-    w = wanted_by(s)
+    w = wanted_from(s)
     assert (w.gpu, w.num_gpus) == wanted
 
 

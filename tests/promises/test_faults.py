@@ -59,7 +59,7 @@ def slow_to_start(world: World, plan: Plan, box: Instance) -> None:
 
 
 GOOD, BAD_FIRST = (trains,), (silent, trains)
-AFTER, NOT_AT_ALL, UNKNOWN = "looking whether", "", "UNKNOWN: an instance named"
+AFTER, NOT_AT_ALL, UNKNOWN = "Checking whether", "", "UNKNOWN: an instance named"
 
 FAULTS: list[tuple[str, Arrange, tuple[Part, ...], int, int, int, str]] = [
     # ---- answers to reads

@@ -298,7 +298,7 @@ def as_agreed(desk: Desk) -> dict[str, str]:
     "stored, price, said, money",
     [
         ("as agreed", 100, "", "deleted by"),
-        (None, 100, "the provider keeps no spend limit and no date of it", "NO DATE"),
+        (None, 100, "the provider keeps no spend limit and no date for it", "NO DATE"),
         ({"spend_threshold": "10.00"}, 100, "keeps no date", "NO DATE"),
         ({"spend_threshold": "99.00"}, 100, "its limit is $99.00 instead", "NO DATE"),
         ("nearer", 100, "its limit is $4.00 instead of $10.00", "of $4.00 spent"),

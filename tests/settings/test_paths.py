@@ -14,7 +14,7 @@ from nanolan.model.export_hf import ordinary_mode
 from nanolan.settings.load import load_settings
 from nanolan.settings.paths import CALLED_FROM, typed
 from nanolan.settings.settings import ROOT
-from nanolan.shadeform.ssh_key import own_key
+from nanolan.shadeform.ssh_key import load_own_key
 from scripts.upload import sources_of
 from tests.support.core_fixtures import script
 
@@ -43,7 +43,7 @@ def test_a_typed_path_is_relative_to_the_users_folder(here: Path, text: str, wan
 def test_so_are_the_paths_in_settings(here: Path) -> None:
     (here / "id.pub").write_text(KEY)
     assert base_dir(os.environ | {"NANOCHAT_BASE_DIR": "base"}) == here / "base"
-    assert own_key("id.pub").public == KEY
+    assert load_own_key("id.pub").public == KEY
     assert sources_of(("base", "mine"), "d20") == [("base", here / "mine")]
 
 

@@ -1,4 +1,4 @@
-"""The Shadeform client over real HTTP: typed answers, one error tree, reads tried again, changes sent once."""
+"""The Shadeform client over real HTTP: typed answers, one family of errors, reads retried, changes sent once."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_read_is_tried_again_until_it_works(
     "action, said",
     [("status", "HTTP 500"), ("reset", "ConnectionError"), ("rate_limit", "HTTP 429")],
 )
-def test_a_read_that_never_works_ends_in_one_error_with_a_bounded_wait(
+def test_a_read_that_always_fails_raises_one_error_after_a_bounded_wait(
     cloud: ShadeformServer, action: str, said: str
 ) -> None:
     waits = Waits()
@@ -207,9 +207,7 @@ def test_waits_grow_are_jittered_and_heed_retry_after(cloud: ShadeformServer) ->
     ],
     ids=lambda t: str(t)[:40],
 )
-def test_retry_after_is_between_nothing_and_two_minutes_whatever_it_says(
-    text: str | None, seconds: float
-) -> None:
+def test_retry_after_is_between_0_and_120_seconds(text: str | None, seconds: float) -> None:
     assert retry_after_s(text, datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)) == seconds
 
 
@@ -218,7 +216,7 @@ def test_retry_after_is_between_nothing_and_two_minutes_whatever_it_says(
     [
         ("unauthorized", {}, AuthProblem, "SHADEFORM_API_KEY"),
         ("forbidden", {}, AuthProblem, "SHADEFORM_API_KEY"),
-        ("not_found", {}, NotFound, "no such thing"),
+        ("not_found", {}, NotFound, "did not find it"),
         ("status", {"status": 400, "body": {"error": "odd"}}, ApiProblem, "odd"),
         ("status", {"status": 418, "body": "raw text"}, ApiProblem, "raw text"),
         ("html", {}, WrongSetting, "a web page answered instead of Shadeform"),
@@ -237,7 +235,7 @@ def test_retry_after_is_between_nothing_and_two_minutes_whatever_it_says(
     ],
     ids=str,
 )
-def test_an_answer_that_is_no_list_is_an_error_at_once_and_never_no_instances(
+def test_an_answer_without_a_list_is_an_error_and_never_an_empty_list(
     cloud: ShadeformServer,
     api: Shadeform,
     action: str,
@@ -326,7 +324,7 @@ def test_a_list_of_types_that_is_none_is_an_error(cloud: ShadeformServer, api: S
     ],
     ids=str,
 )
-def test_trap_4_a_refused_create_is_told_by_its_code_and_not_by_the_status(
+def test_trap_4_a_refused_create_is_classified_by_its_code_not_its_status(
     cloud: ShadeformServer,
     api: Shadeform,
     action: str,
@@ -450,7 +448,7 @@ def test_a_time_of_the_api_is_utc(cloud: ShadeformServer, api: Shadeform) -> Non
     assert parse_time(PLAN.deadline).tzinfo is timezone.utc
 
 
-def test_a_new_field_beside_a_listing_is_no_reason_not_to_see_it_and_a_listing_that_is_missing_is_not_empty(
+def test_a_listing_ignores_unknown_fields_and_a_missing_one_is_an_error(
     cloud: ShadeformServer, api: Shadeform
 ) -> None:
     api.create(BODY)

@@ -1,4 +1,4 @@
-"""A machine without a Shadeform key: it trains, saves, proves and tells as any other; then it waits, and nothing more."""
+"""A box without a Shadeform key: it trains, saves, proves and reports like any other, then waits to be deleted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def box(tmp_path: Path) -> Iterator[Box]:
         yield made
 
 
-def test_it_finds_itself_in_its_plan_and_meters_by_price_and_age_alone() -> None:
+def test_a_keyless_box_meters_by_the_price_in_its_plan_and_its_age() -> None:
     plan = a_plan(attempt=2)
     me = find_run(KeylessClient(plan), plan.run_id, 1, attempt=2)
     assert me and me.name == plan.instance_name and me.billing and me.owner == plan.owner
@@ -45,13 +45,13 @@ def test_it_finds_itself_in_its_plan_and_meters_by_price_and_age_alone() -> None
 
 
 @pytest.mark.parametrize("act", ["delete", "restart", "private_key", "offers"])
-def test_whatever_it_is_asked_to_do_it_refuses_without_a_request(act: str) -> None:
+def test_every_change_is_refused_without_a_request(act: str) -> None:
     words = () if act == "offers" else ("i-1",)
     with pytest.raises(ApiProblem, match="no Shadeform key is on this machine"):
         getattr(KeylessClient(PLAN), act)(*words)
 
 
-def test_the_box_trains_uploads_proves_and_then_waits_without_one_request_to_shadeform(
+def test_a_keyless_box_trains_uploads_proves_and_waits_without_a_request_to_shadeform(
     box: Box,
     service: Service,
 ) -> None:
@@ -87,7 +87,7 @@ def test_at_its_deadline_it_powers_off_and_ends(tmp_path: Path) -> None:
         assert box.receipt()["reason"] == "max_duration" and not box.deleted
 
 
-def test_the_rescue_program_leaves_its_log_and_receipt_and_asks_for_nothing(box: Box) -> None:
+def test_a_keyless_rescue_program_leaves_log_and_receipt_without_a_request(box: Box) -> None:
     box.unpack()
     assert (
         box.program(
@@ -115,7 +115,7 @@ def test_the_dead_mans_timer_only_powers_off(box: Box) -> None:
     }
 
 
-def test_a_plan_says_whether_its_machine_deletes_itself_and_an_older_one_does() -> None:
+def test_a_plan_states_whether_its_box_deletes_itself_and_older_plans_imply_it() -> None:
     from nanolan.plan import read_plan
 
     old = json.loads(make_plan("", "", created_at=iso(now_utc())).to_json())
@@ -123,7 +123,7 @@ def test_a_plan_says_whether_its_machine_deletes_itself_and_an_older_one_does() 
     assert not read_plan(a_plan(self_delete=False).to_json()).self_delete
 
 
-def test_a_machine_whose_key_is_missing_by_mistake_ends_by_its_rescue_program(box: Box) -> None:
+def test_a_box_whose_key_is_missing_by_mistake_ends_with_the_rescue_program(box: Box) -> None:
     box.unpack()
     plan = json.loads((box.state / "plan.json").read_bytes()) | {"self_delete": True}
     (box.state / "plan.json").write_text(json.dumps(plan))

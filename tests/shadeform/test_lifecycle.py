@@ -1,4 +1,4 @@
-"""Renting without losing a machine: created once, found again, read back, and deleted until it is seen to be gone."""
+"""The life of an instance: created once, found again, read back, and deleted until the deletion is confirmed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from nanolan.errors import (
     OutOfStock,
     RunFailed,
 )
-from nanolan.launch.request import create_body, limits
+from nanolan.launch.request import create_body, provider_limits
 from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import (
-    ADOPT_LOOKS,
+    FIND_TRIES,
     READ_BACK_S,
     check_rented,
     create_once,
     delete_and_confirm,
+    delete_leftovers,
     find_run,
-    sweep,
 )
 from nanolan.shadeform.models import Instance
 from nanolan.sim.shadeform.server import ShadeformServer
@@ -82,7 +82,7 @@ def read_back(
         client(cloud, sleep=clock),
         instance_id,
         plan,
-        limits(plan),
+        provider_limits(plan),
         say=said.append,
         clock=clock.read,
     ), said
@@ -116,7 +116,7 @@ def test_a_create_is_one_request_and_its_id(
     ],
     ids=str,
 )
-def test_a_create_that_happened_though_its_answer_was_lost_is_adopted_and_never_sent_again(
+def test_a_create_whose_answer_was_lost_is_found_and_never_sent_again(
     cloud: ShadeformServer, api: Shadeform, plan: Plan, action: str, params: dict[str, Any]
 ) -> None:
     cloud.fault(
@@ -126,7 +126,7 @@ def test_a_create_that_happened_though_its_answer_was_lost_is_adopted_and_never_
     assert creates(cloud) == 1 and len(cloud.instances) == 1
 
 
-def test_a_create_is_adopted_although_the_listing_lags_and_fails_at_first(
+def test_a_create_is_found_although_the_listing_lags_and_fails_at_first(
     cloud: ShadeformServer, plan: Plan
 ) -> None:
     cloud.switch("list_lag", 0.2)
@@ -136,7 +136,7 @@ def test_a_create_is_adopted_although_the_listing_lags_and_fails_at_first(
     assert creates(cloud) == 1
 
 
-def test_a_create_is_adopted_by_its_name_when_tags_are_not_stored(
+def test_a_create_is_found_by_its_name_when_tags_are_not_stored(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     cloud.switch("tags_not_stored")
@@ -144,7 +144,7 @@ def test_a_create_is_adopted_by_its_name_when_tags_are_not_stored(
     assert rented(api, plan)[0] == cloud.instances[0].id
 
 
-def test_another_runs_machine_is_not_adopted(
+def test_another_runs_instance_is_not_taken(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     other = a_plan(run_id="12345abc", created_at=plan.created_at, deadline=FOR_EVER)
@@ -155,7 +155,7 @@ def test_another_runs_machine_is_not_adopted(
         rented(api, plan)
 
 
-def test_an_unclear_create_that_nobody_sees_is_told_with_name_price_and_commands_and_not_repeated(
+def test_an_unclear_create_is_reported_with_name_price_and_commands_and_not_repeated(
     cloud: ShadeformServer, plan: Plan
 ) -> None:
     waits = Waits()
@@ -176,7 +176,7 @@ def test_an_unclear_create_that_nobody_sees_is_told_with_name_price_and_commands
     ):
         assert part in str(e.value)
     assert (
-        creates(cloud) == 1 and len(cloud.requests) == 1 + ADOPT_LOOKS and sum(waits) >= 50
+        creates(cloud) == 1 and len(cloud.requests) == 1 + FIND_TRIES and sum(waits) >= 50
     )  # a listing may lag a minute
 
 
@@ -184,7 +184,7 @@ def test_an_unclear_create_that_nobody_sees_is_told_with_name_price_and_commands
     "fault, params",
     [("status", {"status": 500}), ("unauthorized", {}), ("html", {}), ("reset", {})],
 )
-def test_when_the_looks_fail_too_nobody_says_that_there_is_none(
+def test_when_the_listings_fail_too_the_create_stays_unknown(
     cloud: ShadeformServer, api: Shadeform, plan: Plan, fault: str, params: dict[str, Any]
 ) -> None:
     cloud.fault(CREATE, "reset_after_effect")
@@ -203,7 +203,7 @@ def test_when_the_looks_fail_too_nobody_says_that_there_is_none(
         ("rate_limit", ApiProblem),
     ],
 )
-def test_a_definite_no_is_passed_on_at_once(
+def test_a_rejection_is_raised_at_once(
     cloud: ShadeformServer, api: Shadeform, plan: Plan, action: str, kind: type[Exception]
 ) -> None:
     cloud.fault(CREATE, action)
@@ -230,21 +230,21 @@ class CtrlC(Shadeform):
         return super().instances()
 
 
-def test_ctrl_c_during_create_adopts_what_was_made_and_says_that_it_came(
+def test_ctrl_c_during_create_finds_the_instance_and_is_reported(
     cloud: ShadeformServer, plan: Plan
 ) -> None:
     assert rented(CtrlC(cloud, True), plan) == (cloud.instances[0].id, True)
 
 
 @pytest.mark.parametrize("arrived, again", [(False, 0), (True, 1), (False, 1)])
-def test_ctrl_c_during_create_with_nothing_to_see_is_unknown(
+def test_ctrl_c_during_create_without_a_listed_instance_is_unknown(
     cloud: ShadeformServer, plan: Plan, arrived: bool, again: int
 ) -> None:
     with pytest.raises(MayBeBilling, match=f"UNKNOWN.*{plan.instance_name}.*Ctrl-C"):
         rented(CtrlC(cloud, arrived, again), plan)
 
 
-def test_of_two_machines_of_a_run_the_billing_one_is_found(
+def test_of_two_instances_of_a_run_the_billing_one_is_found(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     first, second = rented(api, plan)[0], rented(api, plan)[0]
@@ -253,7 +253,7 @@ def test_of_two_machines_of_a_run_the_billing_one_is_found(
     assert found and found.id == second
 
 
-def test_another_attempts_machine_is_not_found_even_while_it_bills(
+def test_another_attempts_instance_is_not_found_even_while_it_bills(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     second = a_plan(created_at=plan.created_at, deadline=FOR_EVER, attempt=2)
@@ -269,7 +269,7 @@ def test_another_attempts_machine_is_not_found_even_while_it_bills(
     assert third_box == cloud.instances[2].id, "by its name, when tags are not stored"
 
 
-def test_one_that_is_gone_is_found_only_when_no_living_one_appears(
+def test_a_deleted_instance_is_found_only_when_no_live_one_appears(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     first = rented(api, plan)[0]
@@ -284,7 +284,7 @@ def test_one_that_is_gone_is_found_only_when_no_living_one_appears(
     assert found and found.id == second
 
 
-def test_a_sweep_deletes_what_bills_of_this_run_and_nothing_else(
+def test_delete_leftovers_deletes_only_billing_instances_of_this_run(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     ours, other = (
@@ -292,7 +292,7 @@ def test_a_sweep_deletes_what_bills_of_this_run_and_nothing_else(
         rented(api, a_plan(run_id="12345abc", created_at=plan.created_at, deadline=FOR_EVER))[0],
     )
     foreign, said = cloud.add_foreign("lanbot-sft-somebodys", 100), list[str]()
-    sweep(api, plan.run_id, say=said.append)
+    delete_leftovers(api, plan.run_id, say=said.append)
     assert (
         cloud.instance(ours).status in ("deleting", "deleted")
         and len(said) == 1
@@ -301,11 +301,11 @@ def test_a_sweep_deletes_what_bills_of_this_run_and_nothing_else(
     assert (
         cloud.instance(other).status not in ("deleting", "deleted") and foreign.status == "active"
     )
-    sweep(api, plan.run_id, say=said.append)
+    delete_leftovers(api, plan.run_id, say=said.append)
     assert len(said) == 1
 
 
-def test_a_look_that_fails_is_followed_by_others_and_is_never_none(
+def test_a_failed_listing_is_retried_and_never_means_no_instance(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     box = rented(api, plan)[0]
@@ -318,7 +318,7 @@ def test_a_look_that_fails_is_followed_by_others_and_is_never_none(
         find_run(api, plan.run_id, 2)
 
 
-def test_an_empty_listing_is_none_only_after_every_look(cloud: ShadeformServer) -> None:
+def test_an_empty_listing_means_none_only_after_every_try(cloud: ShadeformServer) -> None:
     waits = Waits()
     assert find_run(client(cloud, sleep=waits), "ab12cd34", 3) is None
     assert len(cloud.requests) == 3 and len(waits) == 2
@@ -327,7 +327,7 @@ def test_an_empty_listing_is_none_only_after_every_look(cloud: ShadeformServer) 
 # ---- read back
 
 
-def test_a_machine_that_is_as_agreed_is_kept_and_its_limits_are_said(
+def test_an_instance_that_matches_the_plan_is_kept_and_its_limits_are_shown(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     now, said = read_back(cloud, rented(api, plan)[0], plan)
@@ -347,7 +347,7 @@ def test_limits_that_show_late_are_waited_for(
     )  # absent is not different
 
 
-def test_a_price_that_is_not_shown_is_waited_for_and_then_said(
+def test_a_missing_price_is_waited_for_and_then_reported(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     instance_id = rented(api, plan)[0]
@@ -375,7 +375,7 @@ def test_a_price_that_is_not_shown_is_waited_for_and_then_said(
     ],
     ids=str,
 )
-def test_trap_10_a_machine_that_contradicts_the_plan_is_deleted_at_once(
+def test_trap_10_an_instance_that_contradicts_the_plan_is_deleted_at_once(
     cloud: ShadeformServer, api: Shadeform, plan: Plan, changes: dict[str, Any]
 ) -> None:
     for name, value in changes.items():
@@ -392,10 +392,10 @@ def test_trap_10_a_machine_that_contradicts_the_plan_is_deleted_at_once(
     [
         ("configuration", {"num_gpus": 4, "gpu_type": "B200"}, "4 GPUs instead of 8"),
         ("region", "elsewhere-1", "elsewhere-1"),
-        ("shade_cloud", False, "another account"),
+        ("shade_cloud", False, "an account other than"),
     ],
 )
-def test_a_machine_with_other_gpus_place_or_payer_is_deleted(
+def test_an_instance_with_other_gpus_region_or_payer_is_deleted(
     cloud: ShadeformServer, api: Shadeform, plan: Plan, field: str, value: Any, said: str
 ) -> None:
     box = rented(api, plan)[0]
@@ -405,7 +405,7 @@ def test_a_machine_with_other_gpus_place_or_payer_is_deleted(
     assert gone(cloud)
 
 
-def test_a_cheaper_machine_and_a_date_a_few_seconds_off_are_fine(
+def test_a_cheaper_instance_and_a_date_a_few_seconds_off_are_accepted(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     cloud.switch("price_differs", 3000)
@@ -423,10 +423,10 @@ def test_limits_that_were_lost_are_sent_once_more(
     assert (
         now.limits
         and now.limits.spend_cents == plan.limit_cents
-        and any("sending it again" in line for line in said)
+        and any("sending them again" in line for line in said)
     )
     assert [r.body for r in cloud.requests if "update" in r.path] == [
-        {"auto_delete": limits(plan)}
+        {"auto_delete": provider_limits(plan)}
     ] and clock.now >= READ_BACK_S
 
 
@@ -440,7 +440,7 @@ def test_limits_that_were_lost_are_sent_once_more(
         ("not_found", {}),
     ],
 )
-def test_limits_that_are_never_stored_mean_one_update_and_then_the_end(
+def test_limits_that_are_never_stored_cause_one_update_then_a_deletion(
     cloud: ShadeformServer, api: Shadeform, plan: Plan, fault: Any
 ) -> None:
     cloud.switch("auto_delete_not_stored")
@@ -460,12 +460,14 @@ def test_limits_that_are_never_stored_mean_one_update_and_then_the_end(
 def test_one_limit_of_two_is_not_enough(
     cloud: ShadeformServer, api: Shadeform, plan: Plan, lost: str
 ) -> None:
-    cloud.switch("auto_delete_stored_as", {k: v for k, v in limits(plan).items() if k != lost})
+    cloud.switch(
+        "auto_delete_stored_as", {k: v for k, v in provider_limits(plan).items() if k != lost}
+    )
     read_back(cloud, rented(api, plan)[0], plan)
     assert sum("update" in r.path for r in cloud.requests) == 1
 
 
-def test_a_read_back_goes_on_when_a_look_fails(
+def test_a_read_back_continues_after_a_failed_read(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     box = rented(api, plan)[0]
@@ -474,7 +476,7 @@ def test_a_read_back_goes_on_when_a_look_fails(
     assert read_back(cloud, box, plan)[0].id == box
 
 
-def test_a_machine_that_cannot_be_read_back_at_all_is_an_error(
+def test_an_instance_that_cannot_be_read_back_is_an_error(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     box = rented(api, plan)[0]
@@ -494,7 +496,7 @@ def deletes(cloud: ShadeformServer) -> int:
     return sum(r.path.endswith("/delete") for r in cloud.requests)
 
 
-def test_a_delete_ends_when_the_machine_no_longer_bills(
+def test_a_delete_ends_when_the_instance_no_longer_bills(
     cloud: ShadeformServer, api: Shadeform, plan: Plan
 ) -> None:
     proof = delete_and_confirm(api, one(api, plan))
@@ -502,7 +504,7 @@ def test_a_delete_ends_when_the_machine_no_longer_bills(
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_delete_that_answers_200_while_the_machine_stays_is_repeated_until_it_is_gone(
+def test_an_accepted_delete_is_repeated_while_the_instance_stays(
     cloud: ShadeformServer, api: Shadeform, plan: Plan, times: int
 ) -> None:
     cloud.switch("delete_ignored", times)
@@ -544,7 +546,7 @@ def test_a_delete_that_fails_is_tried_again(
     ],
     ids=str,
 )
-def test_a_delete_is_never_believed_because_a_look_failed(
+def test_a_failed_read_never_counts_as_a_deletion(
     cloud: ShadeformServer, plan: Plan, path: str, action: str, params: dict[str, Any]
 ) -> None:
     clock = Clock()
@@ -559,7 +561,7 @@ def test_a_delete_is_never_believed_because_a_look_failed(
     assert not gone(cloud) and deletes(cloud) > 1
 
 
-def test_a_404_counts_only_together_with_a_listing_without_it(
+def test_a_404_counts_only_with_a_listing_without_the_instance(
     cloud: ShadeformServer, plan: Plan
 ) -> None:
     clock = Clock()
@@ -572,7 +574,7 @@ def test_a_404_counts_only_together_with_a_listing_without_it(
     assert not gone(cloud)
 
 
-def test_a_machine_that_is_gone_already_is_gone(cloud: ShadeformServer, plan: Plan) -> None:
+def test_a_delete_of_a_deleted_instance_succeeds(cloud: ShadeformServer, plan: Plan) -> None:
     api = client(cloud, sleep=Waits(0.1))
     box = one(api, plan)
     with cloud.account.lock:
@@ -607,9 +609,7 @@ def test_a_delete_that_never_works_names_instance_price_and_command(
     assert e.value.exit_code == 8 and 15 * 60 <= clock.now < 16 * 60
 
 
-def test_ctrl_c_in_the_middle_of_a_deletion_says_what_may_bill(
-    cloud: ShadeformServer, plan: Plan
-) -> None:
+def test_ctrl_c_during_a_deletion_names_what_may_bill(cloud: ShadeformServer, plan: Plan) -> None:
     def pressed(seconds: float) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""What Shadeform's API answers, read without believing too much."""
+"""Parsing Shadeform's JSON without trusting it."""
 
 from __future__ import annotations
 
@@ -158,13 +158,11 @@ def test_an_offer_that_cannot_be_read_is_refused_and_never_free(changes: dict[st
         ("deleted", False),
     ],
 )
-def test_trap_10_every_status_but_the_last_two_bills_error_and_unknown_words_too(
-    status: str, billing: bool
-) -> None:
+def test_trap_10_every_status_except_deleting_and_deleted_bills(status: str, billing: bool) -> None:
     assert instance(status=status).billing is billing
 
 
-def test_trap_6_an_active_machine_without_a_heartbeat_is_booting_and_not_trained() -> None:
+def test_trap_6_an_active_instance_without_a_heartbeat_is_booting() -> None:
     from nanolan.run.ledger import Entry
 
     active = instance(status="active", ip="203.0.113.1")
@@ -265,7 +263,7 @@ def test_a_run_is_known_by_its_exact_tag_or_the_end_of_the_name(
     ],
     ids=str,
 )
-def test_which_machine_of_its_run_it_is_says_the_tag_or_else_the_name(
+def test_the_attempt_number_is_read_from_the_tag_or_else_the_name(
     name: str, tags: list[str] | None, attempt: int
 ) -> None:
     assert instance(name=name, tags=tags).attempt == attempt
@@ -300,7 +298,7 @@ def test_which_machine_of_its_run_it_is_says_the_tag_or_else_the_name(
         ("x", ["nanolan-run=ab12cd34\n", "nanolan-owner=0badcafe0"], None, None),
     ],
 )
-def test_a_machine_names_its_run_and_owner_in_eight_hex_digits_or_not_at_all(
+def test_run_and_owner_tags_count_only_with_eight_hex_digits(
     name: str, tags: list[str] | None, run_id: str | None, owner: str | None
 ) -> None:
     i = instance(name=name, tags=tags)
@@ -310,8 +308,8 @@ def test_a_machine_names_its_run_and_owner_in_eight_hex_digits_or_not_at_all(
 @pytest.mark.parametrize(
     "id", ["$(touch evil)", "a; b", "../x", "-rf", "a\nb", "`id`", "", "x" * 200, "\x1b[2J"]
 )
-def test_an_id_that_would_be_more_than_a_word_in_a_command_is_no_answer(id: str) -> None:
-    with pytest.raises(BadAnswer, match="instance id that is none") as e:
+def test_an_instance_id_that_is_unsafe_in_a_command_is_rejected(id: str) -> None:
+    with pytest.raises(BadAnswer, match="invalid instance id") as e:
         instance_of(dict(id=id, name="n", status="active"))
     assert "\n" not in str(e.value)
 

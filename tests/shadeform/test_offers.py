@@ -17,10 +17,10 @@ from nanolan.shadeform.offers import (
     Wanted,
     choose,
     newest_cuda_image,
-    nothing_fits,
+    no_offer_error,
     table,
     unusable,
-    wanted_by,
+    wanted_from,
 )
 from nanolan.sim.shadeform.sample_offers import SAMPLE
 
@@ -112,7 +112,7 @@ def priced(*cents: int, **changes: Any) -> list[Offer]:
     ],
     ids=str,
 )
-def test_an_offer_above_a_limit_is_dropped_counted_and_told_why(
+def test_an_offer_above_a_limit_is_dropped_with_a_counted_reason(
     limits: dict[str, int], left: list[int], why: str | None
 ) -> None:
     found, dropped = choose(priced(3000, 2000, 2500), Wanted(**limits), expected=by_the_hour)
@@ -147,7 +147,7 @@ def test_when_a_limit_drops_all_the_cheapest_is_named_with_its_price(
         *priced(10, num_gpus=0),
     ]  # B200: less in all
     wanted = Wanted(**limits)
-    error = nothing_fits(
+    error = no_offer_error(
         wanted, listed, choose(listed, wanted, expected=by_the_hour)[1], by_the_hour
     )
     assert (
@@ -158,12 +158,12 @@ def test_when_a_limit_drops_all_the_cheapest_is_named_with_its_price(
 
 
 def test_without_a_limit_no_cheapest_is_named() -> None:
-    assert "The cheapest" not in str(nothing_fits(Wanted("V100"), priced(100), Counter()))
+    assert "The cheapest" not in str(no_offer_error(Wanted("V100"), priced(100), Counter()))
 
 
 def test_the_settings_limits_are_looked_for() -> None:
     s = load_settings({"max_price": "30", "max_total": "99.50"}, {})
-    assert (wanted_by(s).max_price, wanted_by(s).max_total) == (3000, 9950)
+    assert (wanted_from(s).max_price, wanted_from(s).max_total) == (3000, 9950)
 
 
 # ---- filters
@@ -254,14 +254,14 @@ def test_an_offer_without_a_figure_comes_last_by_total_and_is_never_free() -> No
     ],
     ids=str,
 )
-def test_a_named_machine_type_outweighs_the_default_gpu_and_count(
+def test_a_named_instance_type_overrides_the_default_gpu_and_count(
     flags: dict[str, str], wanted: Wanted
 ) -> None:
-    assert wanted_by(load_settings(flags, {})) == wanted
+    assert wanted_from(load_settings(flags, {})) == wanted
 
 
 def test_all_configs_means_any_number_of_gpus() -> None:
-    assert wanted_by(load_settings({"gpu": "H100"}, {}), all_configs=True) == Wanted("H100", None)
+    assert wanted_from(load_settings({"gpu": "H100"}, {}), all_configs=True) == Wanted("H100", None)
 
 
 # ---- nothing found
@@ -278,7 +278,7 @@ def test_all_configs_means_any_number_of_gpus() -> None:
     ],
 )
 def test_a_mistyped_gpu_gets_a_suggestion(typo: str, meant: str) -> None:
-    error = nothing_fits(Wanted(typo, 8), ALL, Counter())
+    error = no_offer_error(Wanted(typo, 8), ALL, Counter())
     assert (
         isinstance(error, UsageProblem)
         and f"unknown GPU '{typo}'" in str(error)
@@ -287,26 +287,26 @@ def test_a_mistyped_gpu_gets_a_suggestion(typo: str, meant: str) -> None:
 
 
 def test_a_gpu_like_no_other_gets_the_list() -> None:
-    error = nothing_fits(Wanted("banana", 8), ALL, Counter())
+    error = no_offer_error(Wanted("banana", 8), ALL, Counter())
     assert isinstance(error, UsageProblem) and "H100, " in str(error)
 
 
 @pytest.mark.parametrize("gpu", ["V100", "RTX5090", "MI300X", "H100", "L4"])
 def test_a_gpu_that_exists_but_is_not_for_rent_is_no_offer(gpu: str) -> None:
-    error = nothing_fits(Wanted(gpu, 3), ALL, Counter())
+    error = no_offer_error(Wanted(gpu, 3), ALL, Counter())
     assert (
         isinstance(error, NoOffer) and error.exit_code == 3 and "nothing was rented" in str(error)
     )
 
 
-def test_no_offer_says_what_was_dropped_and_what_there_is_instead() -> None:
-    text = str(nothing_fits(Wanted("B200", 4), ALL, Counter({"an ARM machine": 2})))
+def test_no_offer_names_what_was_dropped_and_what_is_available() -> None:
+    text = str(no_offer_error(Wanted("B200", 4), ALL, Counter({"an ARM machine": 2})))
     assert (
         "4x B200" in text
         and "2 dropped: an ARM machine" in text
         and "Available now: 1x B200, 8x B200." in text
     )
-    assert "Nothing at all" in str(nothing_fits(Wanted("B200"), [], Counter()))
+    assert "Nothing at all" in str(no_offer_error(Wanted("B200"), [], Counter()))
 
 
 # ---- the table

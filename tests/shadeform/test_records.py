@@ -1,4 +1,4 @@
-"""One odd record must not blind us: what else stands in a list, and in a machine's other fields, changes nothing."""
+"""One odd record or field does not hide the other records of a list, or an instance's other fields."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from nanolan.shadeform.records import (
     Listing,
     amount_cents,
     gap_of,
-    moment,
-    past,
+    past_timestamp,
     price_cents,
     read_each,
+    timestamp,
 )
 from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.status.orphans import compare
@@ -159,7 +159,7 @@ def seen_by_all(*records: Any) -> dict[str, Any]:
     api, session = shadeform(*records)
     listed = api.instances()
     there = presence(api.info, ENTRY, listed, NOW)
-    found = find_run(api, PLAN.run_id, looks=1, attempt=PLAN.attempt)
+    found = find_run(api, PLAN.run_id, tries=1, attempt=PLAN.attempt)
     meter = SpendMeter(PLAN, found, api, now=lambda: NOW) if found else None
     orphans = compare([ENTRY], listed, PLAN.owner, NOW)
     result = {
@@ -205,7 +205,7 @@ def test_no_field_of_a_colleagues_machine_hides_ours(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_no_other_field_of_our_machine_keeps_it_from_being_found_guarded_and_stopped(
+def test_an_odd_field_of_an_instance_does_not_prevent_finding_guarding_or_stopping_it(
     field: str,
 ) -> None:
     for value in ODD:
@@ -291,12 +291,12 @@ def test_an_amount_is_read_or_unknown(
 
 def test_a_time_that_cannot_be_is_unknown() -> None:
     for odd in (None, 5, "", "soon", "1999-01-01T00:00:00Z", [], "0001-01-01T00:00:00Z"):
-        assert moment(odd) is None and past(odd) is None
+        assert timestamp(odd) is None and past_timestamp(odd) is None
     tomorrow = iso(now_utc() + timedelta(days=30))
-    assert moment(tomorrow) and past(tomorrow) is None
+    assert timestamp(tomorrow) and past_timestamp(tomorrow) is None
 
 
-def test_what_info_tells_of_another_machine_or_of_none_is_no_answer_and_no_end() -> None:
+def test_an_info_about_another_instance_or_none_is_an_error_and_no_deletion() -> None:
     for body in ({}, {"id": "i-other", "name": "x", "status": "active"}, {"id": None}):
         api, session = shadeform(MINE)
         answer = session.request

@@ -1,4 +1,4 @@
-"""The argument list of ssh: no shell, nothing of the API's becomes an option, and a reused address is no alarm."""
+"""The argument list of ssh: no shell, no value of the API becomes an option, a reused address raises no alarm."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def options(argv: list[str]) -> dict[str, str]:
     return dict(argv[i + 1].split("=", 1) for i, word in enumerate(argv) if word == "-o")
 
 
-def test_it_uses_our_own_known_hosts_under_the_instances_id_and_the_given_key_alone() -> None:
+def test_it_uses_nanolans_known_hosts_the_instances_alias_and_only_the_given_key() -> None:
     argv = ssh_argv(machine(ssh_port=2222), FOLDER / "a.pem", FOLDER, ("nvidia-smi", "-L"))
     assert argv[0] == "ssh" and argv[1:3] == ["-i", str(FOLDER / "a.pem")]
     assert argv[-8:] == ["-p", "2222", "-l", "shadeform", "--", "203.0.113.10", "nvidia-smi", "-L"]
@@ -48,7 +48,7 @@ def test_it_uses_our_own_known_hosts_under_the_instances_id_and_the_given_key_al
     assert set_to["IdentitiesOnly"] == "yes" and "BatchMode" not in set_to
 
 
-def test_without_a_file_the_agent_is_asked_and_a_program_is_never_asked_for_a_password() -> None:
+def test_without_a_key_file_ssh_uses_the_agent_and_batch_mode_never_prompts() -> None:
     argv = ssh_argv(machine(), None, FOLDER, batch=True, connect_s=5)
     assert "-i" not in argv and "IdentitiesOnly" not in options(argv)
     assert options(argv)["BatchMode"] == "yes" and options(argv)["ConnectTimeout"] == "5"

@@ -1,4 +1,4 @@
-"""The key file: written once, for its owner only from the first byte, under a name of our own."""
+"""The key file: written once, readable only by its owner from the first byte, named after the plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from nanolan.errors import UnclearAnswer, UsageProblem
 from nanolan.redact import Secret
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance, instance_of
-from nanolan.shadeform.ssh_key import OwnKey, keep_key, key_for, key_on_account, own_key
+from nanolan.shadeform.ssh_key import (
+    OwnKey,
+    load_own_key,
+    private_key_file,
+    save_managed_key,
+    upload_own_key,
+)
 from nanolan.sim.shadeform.server import ShadeformServer
 from tests.support.box_fixtures import KEY
 
@@ -48,7 +54,7 @@ def test_the_managed_key_is_written_once_and_for_its_owner_only(
 ) -> None:
     old = os.umask(0)  # the worst one
     try:
-        path = keep_key(api(cloud), machine(cloud), NAME, tmp_path / "keys")
+        path = save_managed_key(api(cloud), machine(cloud), NAME, tmp_path / "keys")
     finally:
         os.umask(old)
     assert path == tmp_path / "keys" / f"{NAME}.pem"
@@ -59,14 +65,12 @@ def test_the_managed_key_is_written_once_and_for_its_owner_only(
     )
     asked = len(cloud.requests)
     assert (
-        keep_key(api(cloud), machine(cloud), NAME, tmp_path / "keys") == path
+        save_managed_key(api(cloud), machine(cloud), NAME, tmp_path / "keys") == path
         and len(cloud.requests) == asked
     )
 
 
-def test_the_file_is_never_readable_for_others_not_even_for_a_moment(
-    cloud: ShadeformServer, tmp_path: Path
-) -> None:
+def test_the_key_file_is_never_readable_for_others(cloud: ShadeformServer, tmp_path: Path) -> None:
     events: list[int] = []
 
     def audit(event: str, args: tuple[object, ...]) -> None:
@@ -74,7 +78,7 @@ def test_the_file_is_never_readable_for_others_not_even_for_a_moment(
             events.append(int(args[2]))  # type: ignore[call-overload]
 
     sys.addaudithook(audit)
-    keep_key(api(cloud), machine(cloud), "audited", tmp_path / "keys")
+    save_managed_key(api(cloud), machine(cloud), "audited", tmp_path / "keys")
     assert events and events[0] & os.O_EXCL and events[0] & os.O_CREAT
 
 
@@ -85,7 +89,7 @@ def test_two_at_once_leave_one_whole_key(cloud: ShadeformServer, tmp_path: Path)
     code = (
         f"from tests.shadeform.test_ssh_key import *; from types import SimpleNamespace as N\n"
         f"c = N(url={cloud.url!r}, account=N(keys=N(default=N(id={cloud.account.keys.default.id!r}))))\n"
-        f"print(keep_key(api(c), machine(c), {NAME!r}, Path({str(tmp_path / 'keys')!r})))"
+        f"print(save_managed_key(api(c), machine(c), {NAME!r}, Path({str(tmp_path / 'keys')!r})))"
     )
     both = [
         subprocess.Popen(
@@ -108,7 +112,7 @@ def test_half_a_key_on_a_full_disk_does_not_stay(cloud: ShadeformServer, tmp_pat
         f"from tests.shadeform.test_ssh_key import *; from types import SimpleNamespace as N; import resource\n"
         f"c = N(url={cloud.url!r}, account=N(keys=N(default=N(id={cloud.account.keys.default.id!r}))))\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
-        f"print(keep_key(api(c), machine(c), {NAME!r}, Path({str(tmp_path / 'keys')!r})))"
+        f"print(save_managed_key(api(c), machine(c), {NAME!r}, Path({str(tmp_path / 'keys')!r})))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -120,14 +124,12 @@ def test_half_a_key_on_a_full_disk_does_not_stay(cloud: ShadeformServer, tmp_pat
     assert done.stdout == "None\n" and list((tmp_path / "keys").iterdir()) == [], done.stderr
 
 
-def test_a_key_of_the_users_own_or_an_api_in_trouble_leaves_no_file(
-    cloud: ShadeformServer, tmp_path: Path
-) -> None:
+def test_an_own_key_or_a_failing_api_leaves_no_file(cloud: ShadeformServer, tmp_path: Path) -> None:
     own = cloud.account.keys.add({"name": "mine", "public_key": "ssh-ed25519 AAAA me"})["id"]
-    assert keep_key(api(cloud), machine(cloud, own), NAME, tmp_path / "keys") is None
-    assert keep_key(api(cloud), machine(cloud, "unknown"), NAME, tmp_path / "keys") is None
+    assert save_managed_key(api(cloud), machine(cloud, own), NAME, tmp_path / "keys") is None
+    assert save_managed_key(api(cloud), machine(cloud, "unknown"), NAME, tmp_path / "keys") is None
     cloud.fault("GET /v1/sshkeys", "internal_error", times=4)
-    assert keep_key(api(cloud), machine(cloud), NAME, tmp_path / "keys") is None
+    assert save_managed_key(api(cloud), machine(cloud), NAME, tmp_path / "keys") is None
     assert not (tmp_path / "keys").exists()
 
 
@@ -138,12 +140,12 @@ PUBLIC = "ssh-ed25519 " + "A" * 68 + " me@home"
 
 def test_the_users_key_is_given_by_path_or_as_text(tmp_path: Path) -> None:
     (tmp_path / "id.pub").write_text(PUBLIC + "\n")
-    assert own_key(PUBLIC) == OwnKey(PUBLIC)
-    assert own_key(str(tmp_path / "id.pub")) == OwnKey(PUBLIC), (
+    assert load_own_key(PUBLIC) == OwnKey(PUBLIC)
+    assert load_own_key(str(tmp_path / "id.pub")) == OwnKey(PUBLIC), (
         "no private half beside it: an agent has it"
     )
     (tmp_path / "id").write_text("private")
-    assert own_key(str(tmp_path / "id.pub")) == OwnKey(PUBLIC, tmp_path / "id")
+    assert load_own_key(str(tmp_path / "id.pub")) == OwnKey(PUBLIC, tmp_path / "id")
 
 
 @pytest.mark.parametrize(
@@ -161,14 +163,14 @@ def test_the_users_key_is_given_by_path_or_as_text(tmp_path: Path) -> None:
 )
 def test_what_is_no_public_key_is_refused(text: str) -> None:
     with pytest.raises(UsageProblem, match="SSH_PUBLIC_KEY"):
-        own_key(text)
+        load_own_key(text)
 
 
 def test_a_private_key_is_refused_and_nothing_of_it_is_shown(tmp_path: Path) -> None:
     key = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n"  # pragma: allowlist secret
     (tmp_path / "id").write_text(key)
     with pytest.raises(UsageProblem, match=r"must be the \.pub file") as e:
-        own_key(str(tmp_path / "id"))
+        load_own_key(str(tmp_path / "id"))
     assert "BEGIN" not in str(e.value) and "c2VjcmV0" not in str(e.value)
 
 
@@ -176,12 +178,12 @@ def posts(cloud: ShadeformServer) -> int:
     return sum(r.method == "POST" for r in cloud.requests)
 
 
-def test_the_users_key_is_uploaded_once_whatever_its_name_and_comment(
+def test_the_users_key_is_uploaded_once_regardless_of_name_and_comment(
     cloud: ShadeformServer,
 ) -> None:
-    first = key_on_account(api(cloud), OwnKey(PUBLIC))
+    first = upload_own_key(api(cloud), OwnKey(PUBLIC))
     assert (
-        key_on_account(api(cloud), OwnKey(PUBLIC.replace("me@home", "other"))) == first
+        upload_own_key(api(cloud), OwnKey(PUBLIC.replace("me@home", "other"))) == first
         and posts(cloud) == 1
     )
     key = cloud.account.keys.all[first]
@@ -190,30 +192,30 @@ def test_the_users_key_is_uploaded_once_whatever_its_name_and_comment(
         "id"
     ]
     assert (
-        key_on_account(api(cloud), OwnKey("ssh-ed25519 " + "B" * 68 + " me")) == theirs
+        upload_own_key(api(cloud), OwnKey("ssh-ed25519 " + "B" * 68 + " me")) == theirs
         and posts(cloud) == 1
     )
 
 
 def test_a_lost_answer_uploads_no_second_one(cloud: ShadeformServer) -> None:
     cloud.fault("POST /v1/sshkeys/add", "reset_after_effect")
-    found = key_on_account(api(cloud), OwnKey(PUBLIC))
+    found = upload_own_key(api(cloud), OwnKey(PUBLIC))
     assert cloud.account.keys.all[found].public_key == PUBLIC and posts(cloud) == 1
 
 
-def test_an_upload_that_failed_is_an_error_and_never_another_key(cloud: ShadeformServer) -> None:
+def test_a_failed_upload_is_an_error_and_never_uses_another_key(cloud: ShadeformServer) -> None:
     cloud.fault("POST /v1/sshkeys/add", "internal_error")
     with pytest.raises(UnclearAnswer):
-        key_on_account(api(cloud), OwnKey(PUBLIC))
+        upload_own_key(api(cloud), OwnKey(PUBLIC))
     assert len(cloud.account.keys.all) == 1
 
 
-def test_each_machine_is_opened_with_the_key_that_it_was_made_with(
+def test_each_instance_is_opened_with_the_key_it_was_created_with(
     cloud: ShadeformServer, tmp_path: Path
 ) -> None:
     mine = OwnKey(PUBLIC, tmp_path / "id")
-    made = machine(cloud, key_on_account(api(cloud), mine))
-    assert key_for(api(cloud), made, NAME, tmp_path / "keys", mine) == tmp_path / "id"
-    assert key_for(api(cloud), made, NAME, tmp_path / "keys", None) is None
-    managed = key_for(api(cloud), machine(cloud), NAME, tmp_path / "keys", mine)
+    made = machine(cloud, upload_own_key(api(cloud), mine))
+    assert private_key_file(api(cloud), made, NAME, tmp_path / "keys", mine) == tmp_path / "id"
+    assert private_key_file(api(cloud), made, NAME, tmp_path / "keys", None) is None
+    managed = private_key_file(api(cloud), machine(cloud), NAME, tmp_path / "keys", mine)
     assert managed == tmp_path / "keys" / f"{NAME}.pem" and managed.is_file()

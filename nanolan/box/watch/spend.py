@@ -23,7 +23,13 @@ from nanolan.run.causes import OF_TIME
 from nanolan.run.record import StopReason
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
-from nanolan.shadeform.terms import SETTLE_S, as_now, limits_differ, limits_missing, price_differs
+from nanolan.shadeform.terms import (
+    SETTLE_S,
+    limits_differ,
+    limits_missing,
+    price_differs,
+    with_current_terms,
+)
 from nanolan.times import now_utc, parse_time
 
 POLL_S = 20.0
@@ -75,7 +81,7 @@ class SpendMeter:
 
     def _apply(self) -> None:
         """The nearer of our own limits and the provider's counts."""
-        held = as_now(self._agreed, self._seen)
+        held = with_current_terms(self._agreed, self._seen)
         self.limit_cents, self.deadline = held.limit_cents, held.deadline
         self._life_s = (
             parse_time(self.deadline) - parse_time(self._plan.created_at)
