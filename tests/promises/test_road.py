@@ -93,5 +93,8 @@ def test_from_one_command_to_two_proven_phases_and_the_machine_gone_through_a_re
     assert any("/xet-write-token/" in line["path"] for line in world.hub.log), (
         "it went the way that real uploads go"
     )
+    uploaded = world.hub.read(REPO, f"logs/success-{run['name']}.log").decode()
+    assert uploaded.splitlines()[0].endswith(f"boot: run {run['run_id']}"), "from its first second"
+    assert command(world, "logs.py", "-n", "all").stdout == uploaded
     status = command(world, "check_status.py", "--json")
     assert status.returncode == 0 and json.loads(status.stdout)["runs"][0]["state"] == "succeeded"

@@ -161,6 +161,7 @@ def test_sigterm_saves_what_was_trained_and_exits_0(tiny: Path, tmp_path: Path, 
     assert load(folder).step == manifest.step
 
 
+@pytest.mark.slow  # tests/train/test_state.py has two processes in the quick set
 def test_sigterm_to_torchrun_saves_one_step_that_all_ranks_agreed_on(
     tiny: Path, tmp_path: Path, end: Any
 ) -> None:
