@@ -123,5 +123,6 @@ def clock_of_one_test() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def seed_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a rehearsal's Hub holds is built once per test process."""
-    return tmp_path_factory.mktemp("seed")
+    """The content of a rehearsal's Hub, built by the first test that needs it and shared by all workers."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "seed-cache"

@@ -11,15 +11,15 @@ import uuid
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from nanolan.checkpoint.manifest import parse_manifest
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.world import REPO, World
 
 ROOT = Path(__file__).resolve().parents[2]
-MADE = (
-    uuid.uuid4().hex
-)  # not written in this file, which is itself part of the code that a box gets
+# The same in all workers; not written in this file, which is itself part of the code that a box gets
+MADE = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
 CANARIES = {
     "SHADEFORM_API_KEY": f"canary-shadeform-{MADE}",
     "HF_TOKEN": f"hf_canary{MADE}",
@@ -41,15 +41,24 @@ def run(*command: str, env: dict[str, str] | None = None) -> subprocess.Complete
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
-    """One rehearsal of sft with the real trainer, with keys in the environment and without a network."""
-    folder = tmp_path_factory.mktemp("rehearsal")
+    """One rehearsal of sft with the real trainer, with keys in the environment and without a network; one for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    result = shared / "rehearsal.json"
+    with FileLock(shared / "rehearsal.lock"):
+        if not result.exists():
+            result.write_text(json.dumps(rehearse(shared / "rehearsal")))
+    return subprocess.CompletedProcess(**json.loads(result.read_text())), shared / "rehearsal"
+
+
+def rehearse(folder: Path) -> dict[str, object]:
     env = {
         **os.environ,
         **CANARIES,
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "HTTP_PROXY": "http://127.0.0.1:9",
     }
-    return run("scripts/rehearse.py", "phase=sft", f"--folder={folder}", env=env), folder
+    return vars(run("scripts/rehearse.py", "phase=sft", f"--folder={folder}", env=env))
 
 
 def receipt_of(folder: Path) -> dict[str, object]:
