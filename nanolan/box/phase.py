@@ -24,7 +24,7 @@ from nanolan.hub.download import fetch
 from nanolan.money import dollars
 from nanolan.notify import WARNING
 from nanolan.phases import PHASES, gate_problem
-from nanolan.run.causes import cause_of, explain, sentence
+from nanolan.run.causes import cause_of, describe, explain
 from nanolan.run.record import TRAINING, PhaseReport, StopReason
 
 MOST_ATTEMPTS = 3  # starts of the box program per phase
@@ -200,7 +200,7 @@ def _cause(box: BoxRun, code: int, step: int) -> str:
     return (
         said or f"exit code {code}"
         if reason == "trainer_failed"
-        else sentence(explain(reason, said), said, "evaluate", step)
+        else describe(explain(reason, said), said, "evaluate", step)
     )
 
 

@@ -1,5 +1,5 @@
-"""The exact code that a run uses, as a git bundle: one commit without history, of a snapshot of the
-checkout (nanolan/code/snapshot.py). The user's index, branches and HEAD stay as they are.
+"""The exact code of a run as a git bundle: one commit without history, made from a snapshot of the checkout
+(nanolan/code/snapshot.py). The user's index, branches and HEAD are not changed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ BRANCH = "nanolan"
 
 
 def make_bundle(root: Path, target: Path, run_id: str, scanner: Scanner | None = None) -> Code:
-    """Write the bundle of the checkout at `root` to `target`; PreflightFailed when it is no git checkout or holds a secret."""
+    """Write the bundle of the checkout at `root` to `target`; PreflightFailed if it is not a git checkout or contains a secret."""
     return bundle_and_snapshot(root, target, run_id, scanner)[0]
 
 
 def bundle_and_snapshot(
     root: Path, target: Path, run_id: str, scanner: Scanner | None = None
 ) -> tuple[Code, Snapshot]:
-    """The same, with what is in it and what is not."""
+    """`make_bundle`, and the snapshot, which lists what is sent and what is left out."""
     with tempfile.TemporaryDirectory(prefix="nanolan-bundle-") as temp:
-        snapshot, ours = take_snapshot(root, Path(temp), scanner or Scanner())
+        snapshot, git_env = take_snapshot(root, Path(temp), scanner or Scanner())
         head = snapshot.checkout.head
         message = f"nanolan run {run_id}: {head}{' with changes' if snapshot.dirty else ''}"
         commit = _line(
-            run_git(root, "commit-tree", snapshot.tree, "-m", message, env=_author() | ours)
+            run_git(root, "commit-tree", snapshot.tree, "-m", message, env=_author() | git_env)
         )
         alone = _repository(root, Path(temp), snapshot.checkout)
         ref = f"refs/nanolan/{run_id}/{BRANCH}"  # a bundle needs a ref
@@ -47,7 +47,7 @@ def bundle_and_snapshot(
 
 
 def _repository(root: Path, temp: Path, checkout: Checkout) -> dict[str, str]:
-    """A repository of our own around the new objects, which reads the user's: there our ref can be set."""
+    """A temporary repository with the new objects, which reads the user's objects: the bundle's ref is set in it."""
     (temp / "refs").mkdir()
     (temp / "HEAD").write_text(f"ref: refs/heads/{BRANCH}\n")
     (temp / "objects/info").mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def _repository(root: Path, temp: Path, checkout: Checkout) -> dict[str, str]:
 
 
 def _author() -> dict[str, str]:
-    """A fixed author: the same code gives the same commit, and nobody needs a git identity."""
+    """A fixed author: the same code gives the same commit, and the user needs no git identity."""
     who = {"NAME": "nanolan", "EMAIL": "nanolan@localhost", "DATE": "2026-01-01T00:00:00Z"}
     return {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in who.items()}
 

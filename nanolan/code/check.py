@@ -1,4 +1,4 @@
-"""The code of a launch as lines of the checklist: what is sent, which new files are in it, what stays here, why it is refused."""
+"""Checklist lines for the code of a launch: what is sent, which untracked files are included, what is left out, what is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_NAMES = 60
 
 
 def code_here(run_id: str, root: Path = ROOT) -> tuple[Code, bytes, tuple[Check, ...]]:
-    """The bundle of this checkout, in memory, and its lines of the checklist."""
+    """The bundle of this checkout, in memory, and its checklist lines."""
     with tempfile.TemporaryDirectory() as temp:
         path = Path(temp) / "code.bundle"
         try:
@@ -32,13 +32,13 @@ def code_here(run_id: str, root: Path = ROOT) -> tuple[Code, bytes, tuple[Check,
 
 
 def code_in_one_line(run_id: str) -> tuple[Code, bytes, Check]:
-    """The same with one line for all of it."""
+    """`code_here` with a single checklist line."""
     code, data, checks = code_here(run_id)
     return code, data, Check("code", checks[0].ok, "; ".join(c.text for c in checks))
 
 
 def of_snapshot(snapshot: Snapshot) -> tuple[Check, ...]:
-    """Which files travel although git does not track them, and what stays here."""
+    """Which untracked files are sent, and what is left out."""
     checks = []
     if snapshot.new:
         checks.append(
@@ -54,7 +54,7 @@ def of_snapshot(snapshot: Snapshot) -> tuple[Check, ...]:
 
 
 def by_reason(left: Mapping[str, str]) -> str:
-    """What is not sent, by the reason why."""
+    """What is not sent, grouped by reason."""
     reasons = defaultdict(list)
     for path, why in left.items():
         reasons[why].append(path)
@@ -62,7 +62,7 @@ def by_reason(left: Mapping[str, str]) -> str:
 
 
 def named(paths: Sequence[str]) -> str:
-    """Paths, each quoted if it has odd characters; of very many the first."""
+    """A list of paths, quoted if they have unusual characters; of a long list only the first."""
     shown = [
         printable(p) if p.isprintable() and " " not in p else repr(p)
         for p in sorted(paths)[:MOST_NAMES]

@@ -1,6 +1,6 @@
-"""git, run on this checkout: never with another repository that the environment names, never with a network or a credential helper.
+"""Runs git on this checkout: ignores other repositories that the environment names, and uses no network or credential helper.
 
-An error of git is said in one line with the command that mends it: "dubious ownership" is no missing clone.
+Translates git's errors into one line with the command that fixes them, for example "dubious ownership".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nanolan.errors import PreflightFailed
 
-# Of the environment's GIT_*: where git and its settings are. Not: other repositories, indexes, attributes, traces of requests
+# GIT_* variables that are passed on: they locate git and its settings, not other repositories, indexes or traces
 KEPT = re.compile(
     r"GIT_(CEILING_DIRECTORIES|EXEC_PATH|DISCOVERY_ACROSS_FILESYSTEM|TEST_ASSUME_DIFFERENT_OWNER"
     r"|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+))"
@@ -33,8 +33,8 @@ OFFLINE = (
 )
 QUIET = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1"}
 CLONE = "nanolan must be a git clone with at least one commit"
-PARTIAL = "this partial clone has not got every file of its commit. Fetch them: git sparse-checkout disable"
-MEANING = (  # what git says, and what it means; the first that fits
+PARTIAL = "this partial clone lacks files of its commit. Fetch them: git sparse-checkout disable"
+MEANING = (  # part of git's message -> explanation; the first match counts
     (
         "dubious ownership",
         "{root} belongs to another user, so git does not read it. If you trust it: "
@@ -42,7 +42,7 @@ MEANING = (  # what git says, and what it means; the first that fits
     ),
     (
         "must be run in a work tree",
-        "{root} is a bare repository, which holds no files. Clone it: git clone '{root}' nanolan",
+        "{root} is a bare repository, which has no files. Clone it: git clone '{root}' nanolan",
     ),
     ("missing blob", PARTIAL),
     ("promisor remote", PARTIAL),
@@ -52,7 +52,7 @@ MEANING = (  # what git says, and what it means; the first that fits
 
 @dataclass(frozen=True)
 class Checkout:
-    """Where a checkout's parts are, and what it stands on."""
+    """The paths of a checkout, and its commit."""
 
     root: Path
     index: Path
@@ -64,7 +64,7 @@ class Checkout:
 def run_git(
     root: Path, *args: str, env: Mapping[str, str] | None = None, stdin: bytes = b""
 ) -> bytes:
-    """What git prints; PreflightFailed says what went wrong."""
+    """The output of a git command; PreflightFailed says what went wrong."""
     try:
         done = subprocess.run(
             ["git", *OFFLINE, *args],
@@ -85,14 +85,14 @@ def run_git(
 
 
 def git_environment() -> dict[str, str]:
-    """The environment without what would lead git to another repository or to a question."""
+    """The environment without variables that point git to another repository or make it ask a question."""
     return {
         k: v for k, v in os.environ.items() if not k.startswith("GIT_") or KEPT.fullmatch(k)
     } | QUIET
 
 
 def explain(root: Path, command: str, stderr: str) -> str:
-    """An error of git as one line of ours."""
+    """An error of git as one line for the user."""
     for words, meaning in MEANING:
         if words in stderr:
             return meaning.format(root=root)
@@ -101,7 +101,7 @@ def explain(root: Path, command: str, stderr: str) -> str:
 
 
 def open_checkout(root: Path) -> Checkout:
-    """The checkout at `root`; PreflightFailed when it is none, or a folder within another one."""
+    """The checkout at `root`; PreflightFailed if it is not a checkout, or a folder inside another one."""
     words = (
         "--show-toplevel",
         "--git-path",
@@ -116,14 +116,14 @@ def open_checkout(root: Path) -> Checkout:
     )
     if Path(top).resolve() != root.resolve():
         raise PreflightFailed(
-            f"{root} is a folder within another git checkout, {top}, which would be sent whole. {CLONE} "
+            f"{root} is a folder inside another git checkout, {top}, all of which would be sent. {CLONE} "
             "of its own; nothing was rented"
         )
     return Checkout(root, root / index, root / objects, head, tree)
 
 
 def is_tracked(path: Path) -> bool:
-    """Whether git tracks the file; False outside of any checkout. PreflightFailed when git does not say."""
+    """Whether git tracks the file; False outside of a checkout. PreflightFailed if git fails."""
     try:
         return bool(run_git(path.parent, "ls-files", "-z", "--", f":(literal){path.name}"))
     except PreflightFailed as e:

@@ -1,5 +1,5 @@
-"""Names of files that hold secrets, or copies of files that do: keys, logins, histories, editors'
-copies. They are never sent, whatever is in them."""
+"""Names of files that usually contain secrets: keys, logins, histories, editors' copies. Such files are never sent,
+whatever their content."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NEVER_NAME = re.compile("|".join(map(fnmatch.translate, NEVER)))
 
 
 def is_secret_name(path: str) -> bool:
-    """Whether a file has a name of NEVER, in any letter case, or is in such a folder."""
+    """Whether a file name matches NEVER, or a folder of its path is in FOLDERS, in any letter case."""
     *folders, name = path.lower().split("/")
     if not FOLDERS.isdisjoint(folders):
         return True

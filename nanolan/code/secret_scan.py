@@ -1,7 +1,7 @@
-"""Looks for secrets in files that are to be sent: values that this process knows, and what has the shape of a key.
+"""Searches files for secrets before they are sent: values that this process knows, and patterns of keys.
 
-Files are looked through as they are, as UTF-16, and unpacked (gzip, bzip2, xz, zip; bounded). A known value is found raw, quoted,
-in JSON, base64 and hex, also broken over lines. A line with ALLOW is no key by its shape; a known value is one all the same.
+Searches files as they are, as UTF-16, and unpacked (gzip, bzip2, xz, zip; up to a size). Finds a known value raw, quoted, in
+JSON, base64 and hex, also split over lines. A line with ALLOW is exempt from the patterns, but not from known values.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from urllib.parse import quote
 from nanolan.redact import base64_of, forms, known_values, parts, password_of, unescaped
 
 ALLOW = b"pragma: allowlist secret"
-WHOLE = 12  # shorter values are looked for as whole words alone
-MOST_UNPACKED = 64 << 20  # bytes of one packed file
-DEEPEST = 4  # packed files in packed files
-JOINTS = b" \t\r\n\0\"'\\+=,"  # what may stand between the pieces of a value
+WHOLE = 12  # shorter values are found only as whole words
+MOST_UNPACKED = 64 << 20  # bytes unpacked from one file
+DEEPEST = 4  # nesting of packed files
+JOINTS = b" \t\r\n\0\"'\\+=,"  # characters that may separate the pieces of a value
 YOURS = "a key, token or password of yours"
-UNSEEN = "packed content that cannot be looked through"
+UNSEEN = "packed content that cannot be searched"
 
-# What it is; a part that is in every one of them; the pattern
+# Description; a text that every match contains; the pattern
 SHAPES: tuple[tuple[str, bytes, bytes], ...] = (
     ("a Hugging Face token", b"hf_", rb"(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{20,}"),
     ("a Hugging Face token", b"api_org_", rb"(?<![A-Za-z0-9_])api_org_[A-Za-z0-9]{20,}"),
@@ -110,7 +110,7 @@ PATTERNS = tuple((what, anchor, re.compile(pattern)) for what, anchor, pattern i
 
 @dataclass(frozen=True)
 class Found:
-    """A secret in a file that was to be sent; never the secret itself."""
+    """A secret found in a file; does not contain the secret itself."""
 
     name: str
     what: str
@@ -126,17 +126,17 @@ class Found:
 
 
 class Scanner:
-    """Looks for these values (all that this process knows, if none are given) and for the shapes of keys."""
+    """Searches for the given values (by default all that this process knows) and for patterns of keys."""
 
     def __init__(self, values: Iterable[str] | None = None) -> None:
         values = known_values() if values is None else values
-        pieces = {piece for value in values for piece in pieces_of(value) if telling(piece)}
+        pieces = {piece for value in values for piece in pieces_of(value) if is_distinctive(piece)}
         self._raw = sorted({form for piece in pieces for form in written(piece)})
         self._joined = {squeezed(form) for form in self._raw if len(squeezed(form)) >= WHOLE}
         self._short = [form for form in self._raw if len(squeezed(form)) < WHOLE]
 
     def files(self, contents: Mapping[str, bytes]) -> Iterator[Found]:
-        """At most one finding a file, by its path too."""
+        """At most one finding per file; also checks the path."""
         for name, data in contents.items():
             if found := self.path(name) or self.file(name, data):
                 yield found
@@ -146,11 +146,11 @@ class Scanner:
         return Found(STARRED, found.what) if found else None
 
     def file(self, name: str, data: bytes) -> Found | None:
-        """The first secret in one file."""
+        """The first secret in a file, packed content included."""
         return self.text(name, data) or self._packed(name, data)
 
     def text(self, name: str, data: bytes, shapes: bool = True) -> Found | None:
-        """The same, for what is not packed; without `shapes` known values alone."""
+        """The first secret in data, without unpacking; without `shapes` only known values."""
         if (at := self._known(data)) is not None:
             return Found(name, YOURS, line_of(data, at))
         if self._known(unescaped(data)) is not None:
@@ -163,7 +163,7 @@ class Scanner:
         return None
 
     def _known(self, data: bytes) -> int | None:
-        """Where a known value begins; -1: somewhere, in pieces."""
+        """The position of a known value; -1 if it was found in pieces."""
         joined = squeezed(data)
         whole = any(form in joined for form in self._joined)
         for form in self._raw if whole else self._short:
@@ -173,7 +173,7 @@ class Scanner:
 
     def _packed(self, name: str, data: bytes) -> Found | None:
         try:
-            for layer in unpacked(data, Room(MOST_UNPACKED)):
+            for layer in unpacked(data, UnpackBudget(MOST_UNPACKED)):
                 if found := self.text(name, layer):
                     return Found(name, found.what)
         except Unseen:
@@ -185,7 +185,7 @@ STARRED = "a file name"
 
 
 def pieces_of(value: str) -> Iterator[str]:
-    """The value and its parts; of an address what is like a token: all but words."""
+    """The value and its parts; of an address also the parts that look like tokens."""
     yield from parts(value)
     for address in value.split():
         if "://" in address:
@@ -197,15 +197,15 @@ def pieces_of(value: str) -> Iterator[str]:
             )
 
 
-def telling(value: str) -> bool:
-    """Whether a value can be told from ordinary words: long, or with a digit, or in both cases of letters."""
+def is_distinctive(value: str) -> bool:
+    """Whether a value differs from ordinary words: long, with a digit, or in mixed case."""
     if any(c.isdigit() for c in value):
         return len(value) >= 8
     return len(value) >= (12 if value.lower() != value != value.upper() else 24)
 
 
 def written(value: str) -> Iterator[bytes]:
-    """Every way in which a value may be written that is looked for."""
+    """Every encoding of a value that is searched for."""
     raw = value.encode(errors="surrogatepass")
     yield raw.hex().encode()
     yield raw.hex().upper().encode()
@@ -217,12 +217,12 @@ def written(value: str) -> Iterator[bytes]:
 
 
 def squeezed(data: bytes) -> bytes:
-    """Without blanks, quotes and the like: a value in two halves is one again, and UTF-16 is ASCII."""
+    """Remove blanks, quotes and other separators: joins a split value, and turns UTF-16 into ASCII."""
     return data.translate(None, JOINTS)
 
 
 def word_at(form: bytes, data: bytes) -> int | None:
-    """Where `form` stands in `data`; a short one as a whole word only."""
+    """The position of `form` in `data`; a short form matches only as a whole word."""
     if len(form) >= WHOLE:
         at = data.find(form)
         return at if at >= 0 else None
@@ -231,9 +231,10 @@ def word_at(form: bytes, data: bytes) -> int | None:
 
 
 def first_of(pattern: re.Pattern[bytes], data: bytes) -> int | None:
-    """Where the pattern stands first on a line that is not marked as harmless."""
+    """The first match of the pattern on a line without ALLOW."""
     for found in pattern.finditer(data):
-        begin, end = data.rfind(b"\n", 0, found.start()) + 1, data.find(b"\n", found.end())
+        begin = data.rfind(b"\n", 0, found.start()) + 1
+        end = data.find(b"\n", found.end())
         if ALLOW not in data[begin : end if end >= 0 else None]:
             return found.start()
     return None
@@ -243,19 +244,19 @@ def line_of(data: bytes, at: int) -> int | None:
     return data.count(b"\n", 0, at) + 1 if at >= 0 else None
 
 
-# ------------------------------------------------------------------ what is packed
+# ------------------------------------------------------------------ packed files
 class Unseen(Exception):
-    """Locked, or more than there is room for."""
+    """Packed content that is locked or too large."""
 
 
-class Room:
-    """How many bytes may still be unpacked."""
+class UnpackBudget:
+    """The number of bytes that may still be unpacked."""
 
     def __init__(self, most: int) -> None:
         self._left = most
 
     def read(self, stream: IO[bytes]) -> bytes:
-        """What can be read of a stream, cut off or damaged ones too."""
+        """The readable part of a stream, also if it is truncated or damaged."""
         data = bytearray()
         try:
             while piece := stream.read(1 << 16):
@@ -268,7 +269,7 @@ class Room:
         return bytes(data)
 
 
-# zstd, lz4, 7z, rar, compress; and what git has packed
+# zstd, lz4, 7z, rar, compress, and git packs and bundles: not unpacked here
 CLOSED = (
     b"\x28\xb5\x2f\xfd",
     b"\x04\x22\x4d\x18",
@@ -287,28 +288,28 @@ OPENERS: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...] = (
 )
 
 
-def unpacked(data: bytes, room: Room, deep: int = 0) -> Iterator[bytes]:
-    """Everything that is packed in `data`, also what is packed in that; Unseen when some of it cannot be looked at."""
-    for inside in opened(data, room):
+def unpacked(data: bytes, budget: UnpackBudget, deep: int = 0) -> Iterator[bytes]:
+    """Everything that is packed in `data`, recursively; Unseen if some of it cannot be unpacked."""
+    for inside in opened(data, budget):
         if deep >= DEEPEST:
             raise Unseen
         yield inside
-        yield from unpacked(inside, room, deep + 1)
+        yield from unpacked(inside, budget, deep + 1)
 
 
-def opened(data: bytes, room: Room) -> Iterator[bytes]:
+def opened(data: bytes, budget: UnpackBudget) -> Iterator[bytes]:
     if data.startswith(CLOSED):
         raise Unseen
     for magic, opener in OPENERS:
         if data.startswith(magic):
-            yield room.read(opener(io.BytesIO(data)))
+            yield budget.read(opener(io.BytesIO(data)))
     if b"PK\x05\x06" in data and zipfile.is_zipfile(io.BytesIO(data)):
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 yield archive.comment
                 for entry in archive.infolist():
-                    yield room.read(archive.open(entry))
+                    yield budget.read(archive.open(entry))
         except DAMAGED:
             return
-        except (RuntimeError, NotImplementedError):  # locked, or packed in an unknown way
+        except (RuntimeError, NotImplementedError):  # encrypted, or an unknown method
             raise Unseen from None

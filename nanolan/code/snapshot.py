@@ -1,9 +1,8 @@
-"""The files of a checkout that a launch sends: what git tracks, as it lies in the folder, and new files
-under nanolan/, cloud/ and scripts/.
+"""Chooses the files of a checkout that a launch sends: tracked files with their current content, and new files under
+nanolan/, cloud/ and scripts/.
 
-Never in it: ignored files, names of secret files, other repositories. Refused: a file that holds a
-secret, a link out of the checkout, more than MOST_BYTES. Everything is written beside the user's
-repository, which stays as it is.
+Left out: ignored files, files with names of secret files, other repositories. Refused: a file that contains a secret, a
+link out of the checkout, more than MOST_BYTES. Writes only into a temporary folder; the user's repository is not changed.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from nanolan.code.secret_names import is_secret_name
 from nanolan.code.secret_scan import Scanner
 from nanolan.errors import PreflightFailed
 
-# New files that git does not track yet are sent from here alone
+# Untracked files are sent only from these folders
 NEW_FROM = ("nanolan/", "cloud/", "scripts/")
 MOST_BYTES = 20 << 20
 SECRET_NAME = "the name of a secret file, a history or an editor's copy"
@@ -43,12 +42,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What would be sent, and what would not."""
+    """What would be sent, and what would be left out."""
 
     checkout: Checkout
     tree: str
     new: tuple[str, ...]  # files in it that git does not track
-    left: dict[str, str]  # what stays here -> why
+    left: dict[str, str]  # path that is not sent -> reason
 
     @property
     def dirty(self) -> bool:
@@ -56,16 +55,16 @@ class Snapshot:
 
 
 def check_code_of(root: Path, scanner: Scanner | None = None) -> Snapshot:
-    """What a launch would send from `root`; PreflightFailed says why it would not."""
+    """What a launch would send from `root`; PreflightFailed says why it is refused."""
     with tempfile.TemporaryDirectory(prefix="nanolan-bundle-") as temp:
         return take_snapshot(root, Path(temp), scanner or Scanner())[0]
 
 
 def take_snapshot(root: Path, temp: Path, scanner: Scanner) -> tuple[Snapshot, dict[str, str]]:
-    """The tree of what would be sent, checked; and the environment in which git writes below `temp` alone."""
+    """The checked tree of what would be sent, and the environment in which git writes only below `temp`."""
     checkout = open_checkout(root)
     (temp / "objects").mkdir()
-    ours = {
+    git_env = {
         "GIT_INDEX_FILE": str(temp / "index"),
         "GIT_OBJECT_DIRECTORY": str(temp / "objects"),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(checkout.objects),
@@ -74,23 +73,23 @@ def take_snapshot(root: Path, temp: Path, scanner: Scanner) -> tuple[Snapshot, d
     others = _names(run_git(root, "ls-files", "-z", "--others", "--exclude-standard"))
     new, left = sort_out(tracked, others)
     check_size((p, _size_here(root / p)) for p in (*(p for p in tracked if p not in left), *new))
-    tree = _write_tree(checkout, new, [p for p in tracked if p in left], ours)
-    entries = _entries(root, tree, ours)
+    tree = _write_tree(checkout, new, [p for p in tracked if p in left], git_env)
+    entries = _entries(root, tree, git_env)
     if modules := [e.path for e in entries if e.kind == "commit"]:
         left |= dict.fromkeys(modules, OTHER_REPO)
-        tree = _write_tree(checkout, (), modules, ours)
+        tree = _write_tree(checkout, (), modules, git_env)
     check_size((e.path, e.size) for e in entries)
-    contents = _contents(root, [e for e in entries if e.kind == "blob"], ours)
+    contents = _contents(root, [e for e in entries if e.kind == "blob"], git_env)
     check_links({e.path: contents[e.path] for e in entries if e.mode == "120000"})
     check_secrets(scanner, contents)
-    return Snapshot(checkout, tree, new, left), ours
+    return Snapshot(checkout, tree, new, left), git_env
 
 
 # ------------------------------------------------------------------ deciding
 def sort_out(
     tracked: Iterable[str], others: Iterable[str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """(files that git does not track and that travel all the same, what stays here and why)."""
+    """(untracked files that are sent, path -> reason of what is left out)."""
     left = {path: SECRET_NAME for path in tracked if is_secret_name(path)}
     new = []
     for path in others:
@@ -106,7 +105,7 @@ def sort_out(
 
 
 def check_size(sizes: Iterable[tuple[str, int]]) -> None:
-    """PreflightFailed when all files together are more than any code has."""
+    """PreflightFailed if the files together are larger than MOST_BYTES."""
     known = dict(sizes)
     total = sum(known.values())
     if total > MOST_BYTES:
@@ -119,72 +118,79 @@ def check_size(sizes: Iterable[tuple[str, int]]) -> None:
 
 
 def check_links(targets: dict[str, bytes]) -> None:
-    """PreflightFailed when a link leads out of the checkout: the machine would not have what it leads to."""
+    """PreflightFailed if a link leads out of the checkout: the instance would not have its target."""
     for path, raw in targets.items():
         goal = os.fsdecode(raw)
         place = posixpath.normpath(posixpath.join(posixpath.dirname(path), goal))
         if goal.startswith("/") or place.split("/")[0] == "..":
             raise PreflightFailed(
-                f"{path} is a link out of the checkout, which the machine would not have. Put the file there in "
-                "place of the link, or remove it; nothing was rented"
+                f"{path} is a link out of the checkout; the instance would not have its target. Replace the "
+                "link by the file, or remove it; nothing was rented"
             )
 
 
 def check_secrets(scanner: Scanner, contents: dict[str, bytes]) -> None:
-    """PreflightFailed when a file of the snapshot holds a secret, by its value or by its shape."""
+    """PreflightFailed if a file of the snapshot contains a known secret or the pattern of a key."""
     if found := list(scanner.files(contents)):
         more = f" (and {len(found) - 3} more files)" if len(found) > 3 else ""
         raise PreflightFailed(
-            f"{'; '.join(map(str, found[:3]))}{more}. Take it out, for the code goes to the Hub and to a rented "
-            "machine. A made-up key may stay: end its line with '# pragma: allowlist secret'. "
+            f"{'; '.join(map(str, found[:3]))}{more}. Remove it: the code goes to the Hub and to a rented "
+            "instance. To allow a made-up key, end its line with '# pragma: allowlist secret'. "
             "Nothing was sent, nothing was rented"
         )
 
 
 # ------------------------------------------------------------------ git
 def _write_tree(
-    checkout: Checkout, add: Iterable[str], remove: Iterable[str], ours: dict[str, str]
+    checkout: Checkout, add: Iterable[str], remove: Iterable[str], git_env: dict[str, str]
 ) -> str:
-    """The user's index with all files as they are now, and `add` without `remove`, as a tree."""
-    root, index = checkout.root, Path(ours["GIT_INDEX_FILE"])
+    """A tree of the user's index with the current content of all files, plus `add`, minus `remove`."""
+    root, index = checkout.root, Path(git_env["GIT_INDEX_FILE"])
     if not index.exists():
         if checkout.index.is_file():
-            shutil.copyfile(
-                checkout.index, index
-            )  # with its times, so that unchanged files are not read again
+            # the copy keeps the file times, so that git does not read unchanged files again
+            shutil.copyfile(checkout.index, index)
         run_git(
             root,
             "update-index",
             "--no-assume-unchanged",
             "-z",
             "--stdin",
-            env=ours,
+            env=git_env,
             stdin=run_git(root, "ls-files", "-z"),
         )
-        run_git(root, "add", "--update", "--", ".", env=ours)
-    run_git(root, "update-index", "--add", "-z", "--stdin", env=ours, stdin=_list(add))
-    run_git(root, "update-index", "--force-remove", "-z", "--stdin", env=ours, stdin=_list(remove))
-    return _line(run_git(root, "write-tree", env=ours))
+        run_git(root, "add", "--update", "--", ".", env=git_env)
+    run_git(root, "update-index", "--add", "-z", "--stdin", env=git_env, stdin=_list(add))
+    run_git(
+        root, "update-index", "--force-remove", "-z", "--stdin", env=git_env, stdin=_list(remove)
+    )
+    return _line(run_git(root, "write-tree", env=git_env))
 
 
-def _entries(root: Path, tree: str, ours: dict[str, str]) -> list[Entry]:
+def _entries(root: Path, tree: str, git_env: dict[str, str]) -> list[Entry]:
     found = []
-    for line in run_git(root, "ls-tree", "-r", "-l", "-z", tree, env=ours).split(b"\0")[:-1]:
+    for line in run_git(root, "ls-tree", "-r", "-l", "-z", tree, env=git_env).split(b"\0")[:-1]:
         facts, _, path = line.partition(b"\t")
         mode, kind, sha, size = facts.decode().split()
         found.append(Entry(mode, kind, sha, int(size) if size.isdigit() else 0, os.fsdecode(path)))
     return found
 
 
-def _contents(root: Path, entries: list[Entry], ours: dict[str, str]) -> dict[str, bytes]:
-    """Path -> bytes, exactly as they would be sent."""
+def _contents(root: Path, entries: list[Entry], git_env: dict[str, str]) -> dict[str, bytes]:
+    """Path -> content, exactly as it would be sent."""
     raw = run_git(
-        root, "cat-file", "--batch", env=ours, stdin="".join(f"{e.sha}\n" for e in entries).encode()
+        root,
+        "cat-file",
+        "--batch",
+        env=git_env,
+        stdin="".join(f"{e.sha}\n" for e in entries).encode(),
     )
-    found, at = {}, 0
+    found = {}
+    at = 0
     for e in entries:
         begin = raw.index(b"\n", at) + 1
-        found[e.path], at = raw[begin : begin + e.size], begin + e.size + 1
+        found[e.path] = raw[begin : begin + e.size]
+        at = begin + e.size + 1
     return found
 
 
@@ -197,7 +203,7 @@ def _size_here(path: Path) -> int:
 
 
 def _quoted(path: Path) -> str:
-    """A path in a list of paths, as git takes it."""
+    """A path quoted for a list of paths in a git variable."""
     return '"' + str(path.resolve()).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

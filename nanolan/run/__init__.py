@@ -1,3 +1,3 @@
-"""What is known of a run: the records that the box writes into the run folder (`Progress`, `Receipt`), the laptop's ledger
-(`Entry`), which instances are the run's, and why a run ended.
+"""The records of a run: those that the box writes into the run folder (`Progress`, `Receipt`), the laptop's ledger (`Entry`),
+which instances belong to a run, and why a run ended.
 """

@@ -1,7 +1,7 @@
-"""Why a run ended short and what to do about it, as one table. A new cause is a new row.
+"""Why a run ended early and what to do about it, as one table. A new cause is a new row.
 
-A row is found by the trainer's last lines, by the kernel's log, by what the machine or the laptop told of the end, or by its
-name, which is then a reason of the receipt.
+A row is matched by the trainer's last lines, by the kernel's log, by the message of the receipt or the note of the ledger, or by
+its name, if that is the reason of the receipt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LINES = 60  # of the log's end that are looked at
+LINES = 60  # last lines of the log to search
 PLACES = {
     "load": "loading",
     "compile": "compilation",
@@ -20,36 +20,44 @@ PLACES = {
     "evaluate": "evaluation",
 }
 # Reasons that the kernel's log may explain
-BY_THE_MACHINE = ("killed", "trainer_failed", "gpu_error", "nccl", "hang", "oom", "error")
+EXPLAINED_BY_KERNEL = ("killed", "trainer_failed", "gpu_error", "nccl", "hang", "oom", "error")
 
 
 @dataclass(frozen=True)
 class Cause:
-    """One cause. `what` "": show the message of the receipt or ledger instead."""
+    """One cause. If `what` is "", the message of the receipt or ledger is shown instead."""
 
     name: str
     what: str
     advice: str
-    words: str = ""  # options that help the next command
-    command: str = "resume"  # launch: what was pinned is what went wrong; offers: the machine
-    said: re.Pattern[str] | None = None  # in the trainer's last lines
-    kernel: re.Pattern[str] | None = None  # in dmesg
-    told: re.Pattern[str] | None = None  # in the message of a receipt or the note of the ledger
-    place: str = "stage"  # "in training at step 12" says more; "step": "at step 12"; "": neither
+    words: str = ""  # options to add to the next command
+    command: str = (
+        "resume"  # launch: if the pinned inputs are at fault; offers: if the instance type is
+    )
+    log: re.Pattern[str] | None = None  # matches the trainer's last lines
+    kernel: re.Pattern[str] | None = None  # matches dmesg
+    message: re.Pattern[str] | None = (
+        None  # matches the message of a receipt or the note of the ledger
+    )
+    place: str = (
+        "stage"  # appended: "stage": "in training at step 12"; "step": "at step 12"; "": nothing
+    )
 
 
 def _re(text: str) -> re.Pattern[str]:
     return re.compile(text, re.I)
 
 
-def _told(name: str, what: str, advice: str, pattern: str, command: str = "resume") -> Cause:
-    return Cause(name, what, advice, command=command, told=_re(pattern), place="")
+def _by_message(name: str, what: str, advice: str, pattern: str, command: str = "resume") -> Cause:
+    return Cause(name, what, advice, command=command, message=_re(pattern), place="")
 
 
-AGAIN = "Likely a bad host; another machine should work"
-FEWER = "Fewer rows a GPU (the recipe does not change), or a GPU with more memory, such as gpu=H200"
-HOST = "A machine with more memory, or fewer rows a GPU"
-ROOM = "A machine with a larger disk: just offers shows others"
+AGAIN = "Likely a bad host; another instance should work"
+FEWER = (
+    "Fewer rows per GPU (the recipe does not change), or a GPU with more memory, such as gpu=H200"
+)
+HOST = "An instance with more memory, or fewer rows per GPU"
+ROOM = "An instance with a larger disk: just offers shows others"
 TOKENS = "https://huggingface.co/settings/tokens"
 # The first match wins; specific rows come first.
 CAUSES = (
@@ -68,7 +76,7 @@ CAUSES = (
         "CUDA out of memory",
         FEWER,
         "batch=4",
-        said=_re(r"out of memory(?!: going on)|OutOfMemoryError|Cannot allocate memory"),
+        log=_re(r"out of memory(?!: going on)|OutOfMemoryError|Cannot allocate memory"),
     ),
     Cause(
         "nan",
@@ -76,14 +84,14 @@ CAUSES = (
         "The same data and rates give the same result: correct the data, or return to the last settings that worked",
         place="",
         command="launch",
-        said=_re(r"(loss|norm) is (nan|-?inf)|a weight is not a number|the loss was over"),
+        log=_re(r"(loss|norm) is (nan|-?inf)|a weight is not a number|the loss was over"),
     ),
     Cause(
         "disk_full",
         "the disk was full",
         ROOM,
         command="offers",
-        said=_re(
+        log=_re(
             r"No space left on device|Disk quota exceeded|Read-only file system|File too large"
         ),
     ),
@@ -92,85 +100,91 @@ CAUSES = (
         "a GPU failed",
         AGAIN,
         kernel=_re(r"NVRM: Xid"),
-        said=_re(r"\bXid\b|CUDA error|uncorrectable ECC|NVLink error|device-side assert"),
+        log=_re(r"\bXid\b|CUDA error|uncorrectable ECC|NVLink error|device-side assert"),
     ),
     Cause(
         "nccl",
         "the GPUs lost each other (NCCL)",
         AGAIN,
-        said=_re(r"NCCL error|ncclSystemError|Watchdog caught collective"),
+        log=_re(r"NCCL error|ncclSystemError|Watchdog caught collective"),
     ),
     Cause(
         "bad_data",
         "",
-        "Correct or replace what is named, then launch again",
+        "Correct or replace the named input, then launch again",
         command="launch",
         place="",
-        said=re.compile(r"nanolan\.train: refused: "),
-    ),  # its BadAnswer and UsageProblem: the same inputs, the same end
+        log=re.compile(r"nanolan\.train: refused: "),
+    ),  # BadAnswer and UsageProblem of the trainer: the same inputs would fail again
     Cause(
         "killed",
         "a process of the trainer was killed",
         f"Often the machine's memory was full. {HOST}",
         "batch=4",
-        said=_re(r"exitcode\s*:\s*-9|Signal 9|SIGKILL"),
+        log=_re(r"exitcode\s*:\s*-9|Signal 9|SIGKILL"),
     ),
     # ---- matched in the message of the receipt or the ledger
-    _told(
+    _by_message(
         "hub_down",
         "",
-        "Look at https://status.huggingface.co, then go on",
+        "Check https://status.huggingface.co, then resume",
         r"the Hub (did not answer|is down|cannot be reached|is busy)",
     ),
-    _told(
+    _by_message(
         "hub_refused",
         "",
-        f"Make a token that may write the repo: {TOKENS}",
+        f"Create a token with write access to the repo: {TOKENS}",
         r"the Hub refused HF_TOKEN",
     ),
-    _told(
+    _by_message(
         "wallet",
         "",
         "Add money: https://platform.shadeform.ai/settings/billing",
         r"wallet is too low|INSUFFICIENT_FUNDS",
     ),
-    _told(
+    _by_message(
         "key",
         "Shadeform refused the key",
         "Get one: https://platform.shadeform.ai/settings/api",
         r"refused SHADEFORM_API_KEY",
     ),
-    _told("small_gpu", "", "A GPU with more memory", r"of GPU memory, this one has", "offers"),
-    _told("no_capacity", "the offer was sold out", "Others have GPUs: just offers", r"sold out"),
-    _told(
+    _by_message(
+        "small_gpu", "", "A GPU with more memory", r"of GPU memory, this one has", "offers"
+    ),
+    _by_message(
+        "no_capacity", "the offer was sold out", "Others have GPUs: just offers", r"sold out"
+    ),
+    _by_message(
         "wrong_gpus",
         "",
         AGAIN,
         r"GPUs (of \d+ GB )?were rented|CUDA devices are needed|compute on the GPUs",
     ),
-    _told("small_disk", "", ROOM, r"of disk are free|GB of free disk", "offers"),
-    _told("slow", "", AGAIN, r"the machine is slow"),
-    _told(
+    _by_message("small_disk", "", ROOM, r"of disk are free|GB of free disk", "offers"),
+    _by_message("slow", "", AGAIN, r"the machine is slow"),
+    _by_message(
         "setup",
         "",
         "The log shows what failed; it failed twice, so a retry will fail too",
         r"gave up: (install|fetch)",
     ),
-    _told("other_machine", "", AGAIN, r"was not what was agreed"),
-    _told("never_booted", "the machine never booted", AGAIN, r"did not come up"),
-    _told("refused", "", "Nothing was rented", r"create refused", "offers"),
-    _told("never_rented", "nothing was rented", "Nothing was lost", r"no instance was ever seen"),
-    _told(
+    _by_message("other_machine", "", AGAIN, r"was not what was agreed"),
+    _by_message("never_booted", "the instance never booted", AGAIN, r"did not come up"),
+    _by_message("refused", "", "Nothing was rented", r"create refused", "offers"),
+    _by_message(
+        "never_rented", "nothing was rented", "Nothing was lost", r"no instance was ever seen"
+    ),
+    _by_message(
         "vanished",
-        "the machine is gone and left no receipt: taken by its provider, ended by a limit, or deleted by hand",
-        "What was on the Hub is there",
+        "the instance is gone and left no receipt: taken by its provider, ended by a limit, or deleted by hand",
+        "What was uploaded to the Hub is still there",
         r"left no receipt|preempted",
     ),
     # ---- reasons of a receipt
     Cause(
         "hang",
         "the trainer made no progress",
-        "The stacks in the log show where; another machine often works",
+        "The stacks in the log show where; another instance often works",
     ),
     Cause(
         "spend_limit",
@@ -198,7 +212,7 @@ CAUSES = (
     Cause(
         "upload_failed",
         "",
-        "Look at the Hub, HF_TOKEN and the repo's storage, then go on",
+        "Check the Hub, HF_TOKEN and the repo's storage, then resume",
         place="",
     ),
     Cause("boot_failed", "", AGAIN, place=""),
@@ -206,7 +220,7 @@ CAUSES = (
     Cause("error", "", "The log before it: just logs {run}", place=""),
 )
 BY_NAME = {c.name: c for c in CAUSES}
-# The same reason of a receipt, when the limit that was hit was the time
+# The row for limit_lost if the limit was the time
 TIME_LOST = Cause(
     "limit_lost",
     "the time limit was reached before everything was saved",
@@ -214,9 +228,9 @@ TIME_LOST = Cause(
     "max-duration={hours}h",
     place="step",
 )
-SAID = re.compile(r"^nanolan\.train: (?:refused: )?(.*)$", re.M)
+TRAINER_ERROR = re.compile(r"^nanolan\.train: (?:refused: )?(.*)$", re.M)
 XID = re.compile(r"NVRM: Xid \(.*?\): (\d+)", re.I)
-# What NVIDIA's numbers mean, for those that end a run
+# Meaning of NVIDIA's error numbers that end a run
 XIDS = {
     13: "a kernel went out of bounds",
     31: "a page fault in GPU memory",
@@ -235,52 +249,53 @@ XIDS = {
 
 
 def cause_of(log_tail: str) -> tuple[str, str]:
-    """(reason, the trainer's own words or "") of a failed trainer; ("trainer_failed", "") when nothing is known."""
+    """(reason, the trainer's error message or "") of a failed trainer; ("trainer_failed", "") if the cause is unknown."""
     tail = "\n".join(log_tail.splitlines()[-LINES:])
-    said = SAID.findall(tail)
-    reason = next((c.name for c in CAUSES if c.said and c.said.search(tail)), "trainer_failed")
-    return reason, said[0].strip()[:300] if said else ""
+    errors = TRAINER_ERROR.findall(tail)
+    reason = next((c.name for c in CAUSES if c.log and c.log.search(tail)), "trainer_failed")
+    return reason, errors[0].strip()[:300] if errors else ""
 
 
-def by_reason(reason: str, told: str) -> Cause:
-    """The row of a receipt's reason by its name; of two limits, the one that was hit by what was told."""
-    if reason == "limit_lost" and OF_TIME in told:
+def by_reason(reason: str, message: str) -> Cause:
+    """The row named like a receipt's reason; for limit_lost, the message says which limit it was."""
+    if reason == "limit_lost" and OF_TIME in message:
         return TIME_LOST
     return BY_NAME.get(reason, BY_NAME["error"])
 
 
-def explain(reason: str, told: str, kernel: Sequence[str] = ()) -> Cause:
-    """The row behind a receipt's reason: what the kernel saw, what was told of the end, or the reason's own."""
+def explain(reason: str, message: str, kernel: Sequence[str] = ()) -> Cause:
+    """The row that explains a receipt: by the kernel's log, by its message, or by its reason."""
     found = [c for c in CAUSES if c.kernel and any(c.kernel.search(line) for line in kernel)]
-    if found and reason in BY_THE_MACHINE:
+    if found and reason in EXPLAINED_BY_KERNEL:
         return found[0]
     if reason not in BY_NAME or not BY_NAME[reason].what:
-        found = [c for c in CAUSES if c.told and c.told.search(told)]
+        found = [c for c in CAUSES if c.message and c.message.search(message)]
         if found:
             return found[0]
-    return by_reason(reason, told)
+    return by_reason(reason, message)
 
 
-def sentence(
-    cause: Cause, told: str, stage: str = "", step: int | None = None, kernel: Sequence[str] = ()
+def describe(
+    cause: Cause, message: str, stage: str = "", step: int | None = None, kernel: Sequence[str] = ()
 ) -> str:
     """The cause in one line: "CUDA out of memory in evaluation at step 900"."""
-    what = cause.what or clause(told) or cause.name.replace("_", " ")
+    what = cause.what or first_sentence(message) or cause.name.replace("_", " ")
     if cause.name == "gpu_error" and (number := xid(kernel)):
-        what += f" (Xid {number}{': ' + XIDS[number] if number in XIDS else ''})"
+        meaning = f": {XIDS[number]}" if number in XIDS else ""
+        what += f" (Xid {number}{meaning})"
     found = {"stage": where(stage, step), "step": where("", step)}.get(cause.place, "")
     return f"{what} {found}".strip()
 
 
 def where(stage: str, step: int | None) -> str:
-    """Stage and step, or "" if unknown."""
+    """The stage and step as text, or "" if unknown."""
     at = f" at step {step}" if step else ""
     return f"in {PLACES.get(stage, stage)}{at}" if stage else f"{at.strip()}"
 
 
-def clause(told: str) -> str:
-    """The first sentence of what was told, without the phase it names and what was saved after it."""
-    text = re.sub(r"^(phase \w+|the machine gave up): ", "", told.strip())
+def first_sentence(message: str) -> str:
+    """The first sentence of a message, without a leading phase name and without what was saved."""
+    text = re.sub(r"^(phase \w+|the machine gave up): ", "", message.strip())
     return (
         re.split(r"\. (?:Saved|NOT saved|Go on|It is deleted|Next):? ", text)[0].strip().rstrip(".")
     )
@@ -291,4 +306,4 @@ def xid(kernel: Sequence[str]) -> int | None:
     return next((int(m[1]) for line in kernel if (m := XID.search(line))), None)
 
 
-OF_TIME = "of max-duration"  # in the text of a stop for the time limit
+OF_TIME = "of max-duration"  # in the message of a stop for the time limit

@@ -19,7 +19,7 @@ class Environment(msgspec.Struct, frozen=True):
 
 
 def read_environment(data: bytes) -> Environment | None:
-    """An environment.json; None for one that cannot be read."""
+    """Decode an environment.json; None if it is unreadable."""
     try:
         return msgspec.json.decode(data, type=Environment)
     except UNREADABLE:

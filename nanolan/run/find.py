@@ -47,12 +47,12 @@ def run_search(s: Settings, api: Shadeform) -> RunSearch:
 
 
 def find(ledger: Ledger, which: str | None, there: RunSearch, owner: str | None = None) -> Entry:
-    """The run meant by `which`: of the ledger, else rebuilt (and noted there, if it is ours or `owner`'s)."""
+    """The run meant by `which`: from the ledger, else rebuilt (and recorded, if this laptop or `owner` owns it)."""
     if not which or matching(ledger.entries(), which):
         return ledger.find(which)
     if there.hub is None or not there.repos:
         raise UsageProblem(
-            f"no run called {which[:60]!r} in the ledger (runs of another laptop are found with HF_TOKEN and "
+            f"no run called {which[:60]!r} in the ledger (to find runs of another laptop, set HF_TOKEN and "
             "HF_REPO). See: just status"
         )
     instances = there.instances()
@@ -70,7 +70,7 @@ def find(ledger: Ledger, which: str | None, there: RunSearch, owner: str | None 
 
 
 def candidates(which: str, instances: list[Instance], folders: set[str]) -> set[str]:
-    """The run ids that an instance id, a run id or the beginning of one can mean."""
+    """The run ids that match an instance id, a run id or a prefix of one."""
     known = {i.run_id for i in instances if i.run_id} | folders
     exact = {i.run_id for i in instances if i.run_id and i.id == which} | ({which} & known)
     return exact or {run_id for run_id in known if run_id.startswith(which)}
@@ -79,7 +79,7 @@ def candidates(which: str, instances: list[Instance], folders: set[str]) -> set[
 def add_to_ledger(
     ledger: Ledger, entry: Entry, instances: list[Instance], owner: str | None
 ) -> Entry:
-    """Note a rebuilt entry in the ledger if plan and tags agree that its owner is us, or the one that was named."""
+    """Record a rebuilt entry in the ledger if plan and tags agree that this laptop, or `owner`, owns the run."""
     owners = {entry.plan.owner} | {
         i.owner for i in instances if i.run_id == entry.plan.run_id and i.owner
     }
@@ -89,20 +89,20 @@ def add_to_ledger(
 
 
 def check_owner(ledger: Ledger, entry: Entry) -> None:
-    """UsageProblem unless the run is in the ledger: others are shown, never changed."""
+    """UsageProblem unless the run is in the ledger: runs of other owners are shown, never changed."""
     plan = entry.plan
     if not ledger.has(plan.run_id):
         raise UsageProblem(
-            f"run {plan.run_id} is of owner {plan.owner}, not of this laptop: nothing was touched. If that is you: "
+            f"run {plan.run_id} belongs to owner {plan.owner}, not to this laptop: nothing was changed. If that is you: "
             f"--owner {plan.owner}"
         )
 
 
 def rebuild(there: RunSearch, run_id: str, instances: list[Instance]) -> Entry:
-    """The entry of a run from its folder and the account; NotFound or BadAnswer says why it cannot be."""
+    """Rebuild the entry of a run from its folder and the account; NotFound or BadAnswer says why it failed."""
     if there.hub is None:
         raise UsageProblem(
-            "a run's plan is read from the Hub: set HF_TOKEN and HF_REPO (or RUNS_REPO)"
+            "the plan of a run is read from the Hub: set HF_TOKEN and HF_REPO (or RUNS_REPO)"
         )
     for repo in there.repos:
         try:
@@ -121,10 +121,10 @@ def rebuild(there: RunSearch, run_id: str, instances: list[Instance]) -> Entry:
 
 
 def checked_plan(data: bytes, run_id: str, repo: str, s: Settings) -> Plan:
-    """The Plan in `data`, read from runs/<run_id>/ of `repo`; BadAnswer unless it is one that a launch could have made."""
+    """The Plan in `data`, read from runs/<run_id>/ of `repo`; BadAnswer unless a launch could have written it."""
     where = f"{repo}/runs/{run_id}/plan.json"
     if len(data) > MOST_BYTES:
-        raise BadAnswer(f"{where} has {len(data)} bytes: it is no plan")
+        raise BadAnswer(f"{where} has {len(data)} bytes: it is not a plan")
     try:
         plan = read_plan(data)
         for name in NAMES:
@@ -151,7 +151,7 @@ def checked_plan(data: bytes, run_id: str, repo: str, s: Settings) -> Plan:
 
 
 def _runs_of_phases() -> set[tuple[str, ...]]:
-    """Phase sequences of a launch, and what can remain of them."""
+    """The phase sequences of a launch, and those that a resume can train."""
     return {phases[i:] for phases in SEQUENCES.values() for i in range(len(phases))}
 
 
@@ -163,7 +163,7 @@ def _run_folders(hub: Hub, repos: list[str]) -> set[str]:
 
 
 def _named(which: str, there: RunSearch, instances: list[Instance]) -> set[str]:
-    """The runs of that name that have a machine; a plan that cannot be read has no name."""
+    """The runs with that name that have an instance; unreadable plans are skipped."""
     found = set()
     for run_id in {i.run_id for i in instances if i.run_id}:
         try:
@@ -175,7 +175,7 @@ def _named(which: str, there: RunSearch, instances: list[Instance]) -> set[str]:
 
 
 def _earlier(hub: Hub, plan: Plan) -> tuple[Attempt, ...]:
-    """What earlier attempts cost, as the resuming laptop noted it."""
+    """The earlier attempts and their costs, as the resuming laptop recorded them."""
     try:
         earlier = msgspec.json.decode(
             hub.read(plan.runs_repo, f"{plan.folder}/earlier.json"), type=tuple[Attempt, ...]
@@ -184,6 +184,6 @@ def _earlier(hub: Hub, plan: Plan) -> tuple[Attempt, ...]:
         return ()
     except UNREADABLE as e:
         raise BadAnswer(f"{plan.folder}/earlier.json cannot be read: {str(e)[:200]}") from None
-    if any((a.spent_cents or 0) < 0 for a in earlier):  # it would raise the limit
+    if any((a.spent_cents or 0) < 0 for a in earlier):  # a negative cost would raise the limit
         raise BadAnswer(f"{plan.folder}/earlier.json holds a negative cost")
     return earlier

@@ -18,13 +18,10 @@ from nanolan.redact import hide
 from nanolan.run.locks import Busy, hold, is_held
 from nanolan.run.record import Receipt
 
-REFUSED = "create refused"  # the note of a launch that rented nothing begins so
-
+REFUSED = "create refused"  # start of the note of a launch that rented nothing
 STOPPED_BY_USER = "stopped by just stop"  # a note
-PROBE_S, CREATE_WAIT_S = (
-    5.0,
-    300.0,
-)  # how long to wait for a lock that is only looked at, and for a create
+PROBE_S = 5.0  # how long to wait for a lock that is only probed
+CREATE_WAIT_S = 300.0  # how long to wait for another launch's create
 
 
 class Attempt(Strict, frozen=True):
@@ -37,15 +34,15 @@ class Attempt(Strict, frozen=True):
 
 
 class Entry(Strict, frozen=True):
-    """What this laptop knows of a run: the plan of its newest attempt, and the instance once there is one."""
+    """A run in the ledger: the plan of its newest attempt, and the instance once there is one."""
 
     plan: Plan
     instance_id: str | None = None
     gone: bool = False  # confirmed deleted
     note: str = ""
-    spent_cents: int | None = None  # at the moment it was deleted from here
+    spent_cents: int | None = None  # when this laptop deleted the instance
     earlier: tuple[Attempt, ...] = ()
-    receipt: Receipt | None = None  # of the newest attempt, once it was seen
+    receipt: Receipt | None = None  # of the newest attempt, once it was read
     rebuilt: bool = False  # the plan was read from the Hub, not made here
 
 
@@ -53,11 +50,12 @@ class Ledger:
     """Entries by run id, each an atomic 0600 file."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.runs = home, home / "runs"
+        self.home = home
+        self.runs = home / "runs"
 
     @property
     def owner(self) -> str:
-        """8 hex digits that mark this user's instances on a shared account; made at first use."""
+        """8 hex digits that mark this user's instances on a shared account; created at first use."""
         path = self.home / "owner"
         if not path.is_file():
             self._write(path, secrets.token_hex(4).encode())
@@ -83,45 +81,45 @@ class Ledger:
             say(f"NOT RECORDED: {e}")
 
     def has(self, run_id: str) -> bool:
-        """Whether this run is in the ledger: only those are ever changed."""
+        """Whether this run is in the ledger: commands change only such runs."""
         return (self.runs / f"{run_id}.json").is_file()
 
     # -------------------------------------------------------------- between processes
     @contextmanager
     def launching(self, run_id: str) -> Iterator[None]:
-        """While a launch may rent one more machine for this run: a lock, so that it ends with its process."""
+        """Hold a lock while a launch may rent another instance for this run; it ends with the process."""
         with self._held(
             self.runs / f"{run_id}.launching", PROBE_S, f"another command is launching run {run_id}"
         ):
             yield
 
     def is_launching(self, run_id: str) -> bool:
-        """Whether a launch on this laptop still has the run in hand; a lock that cannot be looked at counts as held."""
+        """Whether a launch on this laptop still works on the run; a lock that cannot be probed counts as held."""
         return self._is_held(self.runs / f"{run_id}.launching")
 
     @contextmanager
     def creating(self, run_id: str) -> Iterator[None]:
-        """While a launch looks a last time and creates: one launch at a time, so that the next one sees what it writes."""
+        """Hold a lock during the last check and the create: one launch at a time, so that the next sees what this one wrote."""
         with (
             self._held(
                 self.home / "create.lock",
                 CREATE_WAIT_S,
-                "another launch has been creating its machine for minutes",
+                "another launch has been creating its instance for minutes",
             ),
             self._held(
                 self.runs / f"{run_id}.creating",
                 PROBE_S,
-                f"another command is creating a machine for run {run_id}",
+                f"another command is creating an instance for run {run_id}",
             ),
         ):
             yield
 
     def is_creating(self, run_id: str) -> bool:
-        """Whether a create of this run is under way: what comes of it is not in the ledger yet."""
+        """Whether a create of this run is in progress: its result is not in the ledger yet."""
         return self._is_held(self.runs / f"{run_id}.creating")
 
     def ask_to_stop(self, run_id: str) -> None:
-        """Leave a mark that a launch of this run reads before every create. An empty file: a full disk takes it, too."""
+        """Write a mark that a launch of this run checks before every create. An empty file, so that a full disk accepts it."""
         path = self.runs / f"{run_id}.stop"
         with self._writing(path):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -131,7 +129,7 @@ class Ledger:
         return (self.runs / f"{run_id}.stop").exists()
 
     def allow(self, run_id: str) -> None:
-        """Remove the mark: the user resumes the run."""
+        """Remove the stop mark: the user resumes the run."""
         path = self.runs / f"{run_id}.stop"
         with self._writing(path):
             path.unlink(missing_ok=True)
@@ -155,11 +153,11 @@ class Ledger:
 
     # -------------------------------------------------------------- reading
     def entries(self) -> list[Entry]:
-        """Every run whose file can be read, newest first: no other file keeps one from being seen or stopped."""
+        """Every run whose file is readable, newest first; an unreadable file does not hide other runs."""
         return self.readable()[0]
 
     def readable(self) -> tuple[list[Entry], list[Path]]:
-        """The runs whose files can be read, newest first, and the files that cannot."""
+        """The runs whose files are readable, newest first, and the unreadable files."""
         found: list[Entry] = []
         broken: list[Path] = []
         for path in self._files():
@@ -175,12 +173,12 @@ class Ledger:
             return entries_of(self.runs, "*.json")
         except OSError as e:
             raise UsageProblem(
-                f"the ledger cannot be read ({e.strerror}: {self.runs}), so its runs are not known. "
-                f"Look at the account: https://platform.shadeform.ai/instances"
+                f"the ledger cannot be read ({e.strerror}: {self.runs}), so its runs are unknown. "
+                f"See the account: https://platform.shadeform.ai/instances"
             ) from None
 
     def gap(self) -> str:
-        """What of the ledger could not be read, or ""."""
+        """A message about unreadable files of the ledger, or ""."""
         broken = self.readable()[1]
         return (
             f"{unreadable_text(broken[0])}{f' ({len(broken)} such files)' if len(broken) > 1 else ''}"
@@ -189,8 +187,8 @@ class Ledger:
         )
 
     def find(self, text: str | None) -> Entry:
-        """The run meant by an id, an instance id, a run name (of one that is not over, else the newest) or a unique
-        prefix of an id; the newest when nothing is said."""
+        """The run meant by an id, an instance id, a run name (of a run that is not over, else the newest) or a unique
+        prefix of an id; without text the newest run."""
         entries, broken = self.readable()
         if not text:
             self._newest_can_be_read(entries, broken)
@@ -200,8 +198,8 @@ class Ledger:
         found = matching(entries, text)
         if len(found) == 1:
             return found[0]
-        if not found and (its := [p for p in broken if p.stem.startswith(text)]):
-            raise BadAnswer(unreadable_text(its[0]))
+        if not found and (unreadable := [p for p in broken if p.stem.startswith(text)]):
+            raise BadAnswer(unreadable_text(unreadable[0]))
         if found:
             raise UsageProblem(
                 f"{text!r} fits several runs: {', '.join(e.plan.run_id for e in found)}; give the id"
@@ -209,16 +207,16 @@ class Ledger:
         raise UsageProblem(f"no run called {text[:60]!r} in the ledger. See: just status")
 
     def _newest_can_be_read(self, entries: list[Entry], broken: list[Path]) -> None:
-        """BadAnswer when the newest run, which is meant where none is named, may be one whose file cannot be read."""
+        """BadAnswer if the newest run, the default, may be one with an unreadable file."""
         newest = max(
             (self.runs / f"{e.plan.run_id}.json" for e in entries[:1]), key=written_at, default=None
         )
         if late := [p for p in broken if newest is None or written_at(p) >= written_at(newest)]:
-            raise BadAnswer(f"{unreadable_text(late[0])}. Name another run if you mean one")
+            raise BadAnswer(f"{unreadable_text(late[0])}. If you mean another run, give its id")
 
     @staticmethod
     def _reads(path: Path) -> Entry | None:
-        """What a file holds, None if it cannot be read; a pipe, which nobody may ever write to, is not opened."""
+        """The entry in a file, None if it is unreadable; does not open a pipe, which could block for ever."""
         try:
             return msgspec.json.decode(path.read_bytes(), type=Entry) if path.is_file() else None
         except (*UNREADABLE, OSError):
@@ -247,8 +245,8 @@ class Ledger:
             yield
         except OSError as e:
             raise LedgerProblem(
-                f"{path} cannot be written ({e.strerror or type(e).__name__}). Make room there, or name another "
-                "place: NANOLAN_HOME"
+                f"{path} cannot be written ({e.strerror or type(e).__name__}). Make room there, or use another "
+                "folder: NANOLAN_HOME"
             ) from None
 
 
@@ -260,16 +258,16 @@ def written_at(path: Path) -> float:
 
 
 def unreadable_text(path: Path) -> str:
-    """Of a file that cannot be read: what it means, and what to do."""
+    """What an unreadable file means, and what to do."""
     run_id = path.stem
     return (
-        f"{path} cannot be read, so run {run_id} is not shown; its machine, if there is one, is: just orphans. A newer "
-        f"nanolan may have written it: git pull; else: just status {run_id} makes it anew from the Hub"
+        f"{path} cannot be read, so run {run_id} is not shown; its instance, if it has one, is listed by just orphans. A newer "
+        f"nanolan may have written it: git pull; else: just status {run_id} rebuilds it from the Hub"
     )
 
 
 def matching(entries: list[Entry], text: str) -> list[Entry]:
-    """The runs that `text` can mean: an id before a name (of one that is not over, else the newest) before a prefix."""
+    """The runs that `text` can mean: an id, else a name (of runs that are not over, else the newest), else a prefix."""
     exact = [e for e in entries if text in (e.plan.run_id, e.instance_id)]
     named = [e for e in entries if e.plan.run_name == text]
     return (

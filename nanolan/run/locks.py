@@ -1,6 +1,6 @@
-"""Locks between the processes of this laptop. They end with their process, however it ends.
+"""Locks between the processes of this laptop. A lock ends with its process, also if that is killed.
 
-flock where the file system knows it; an NFS without a lock daemon answers ENOLCK: there a lock file that names its process.
+Uses flock where the file system supports it; on an NFS without a lock daemon (ENOLCK) a lock file with the process id.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP}  # ENOSYS: filelock itself does so
+NO_FLOCK = {errno.ENOLCK, errno.EOPNOTSUPP}  # filelock itself handles ENOSYS
 
 
 class Busy(Exception):
@@ -21,7 +21,7 @@ class Busy(Exception):
 
 @contextmanager
 def hold(path: Path, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock of that path; Busy when another still has it after `wait_s`, OSError when it cannot be made."""
+    """Hold the lock of that path; Busy if another process still holds it after `wait_s`, OSError if it cannot be created."""
     lock = _acquired(path, wait_s)
     try:
         yield
@@ -30,7 +30,7 @@ def hold(path: Path, wait_s: float = 0.0) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether another process (or thread) holds the lock; OSError when that cannot be seen."""
+    """Whether another process (or thread) holds the lock; OSError if that is unknown."""
     if not path.parent.is_dir():
         return False
     try:

@@ -1,4 +1,4 @@
-"""postmortem.json: the record that a run leaves when it ends short, and its readers."""
+"""postmortem.json: the record that a run leaves when it ends early, and its readers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ MOST_STACK_LINES = 500
 TRACEBACK = "Traceback (most recent call last):"
 RANK = re.compile(r"(\[rank\d+\]): ?")
 TORCHRUN = re.compile(r"[WEI]\d{4} \d\d:")  # a line of its log
-NOT_TELLING = (
-    "ChildFailedError",
-    "SignalException",
-)  # raised by torchrun after the rank's exception
+# raised by torchrun after the rank's exception
+SECONDARY = ("ChildFailedError", "SignalException")
 STACK = re.compile(r"^(Current thread|Thread) 0x")
 
 
@@ -40,7 +38,7 @@ class Postmortem(msgspec.Struct, frozen=True):
     exception: tuple[str, ...] = ()
     stacks: tuple[str, ...] = ()  # of a trainer that hung
     seen: dict[str, list[str] | dict[str, Any]] = {}  # by probe: lines, or values
-    not_seen: dict[str, str] = {}  # by probe: why not
+    not_seen: dict[str, str] = {}  # by probe: why it failed
     log: tuple[str, ...] = ()  # the last lines
     plan: dict[str, Any] = {}
 
@@ -60,35 +58,35 @@ def read_postmortem(data: bytes) -> Postmortem:
 
 
 def of_attempt(hub: Hub, plan: Plan, problems: list[str]) -> Postmortem | None:
-    """The record of this attempt, if there is one; None and a problem when it cannot be read."""
+    """The record of this attempt, or None; a failed read is added to `problems`."""
     try:
-        box = read_postmortem(hub.read(plan.runs_repo, f"{plan.folder}/{NAME}"))
+        record = read_postmortem(hub.read(plan.runs_repo, f"{plan.folder}/{NAME}"))
     except NotFound:
         return None
     except NanolanError as e:
         problems.append(str(e))
         return None
-    return box if (box.run_id, box.attempt) == (plan.run_id, plan.attempt) else None
+    return record if (record.run_id, record.attempt) == (plan.run_id, plan.attempt) else None
 
 
 def exception_of(lines: Iterable[str]) -> tuple[str, ...]:
-    """The newest traceback that says what went wrong, up to its exception; ranks and torchrun write between each other's lines."""
+    """The newest traceback that says what went wrong, with its exception. Lines of ranks and torchrun may be interleaved."""
     blocks: list[list[str]] = []
     open_blocks: dict[str, list[str]] = {}  # by the rank that writes it
     for line in lines:
         rank = RANK.match(line)
-        who, text = (rank[1], line[rank.end() :]) if rank else ("", line)
+        writer, text = (rank[1], line[rank.end() :]) if rank else ("", line)
         if text == TRACEBACK:
-            open_blocks[who] = []
-            blocks.append(open_blocks[who])
+            open_blocks[writer] = []
+            blocks.append(open_blocks[writer])
         elif TORCHRUN.match(text):
             continue
-        if who in open_blocks:
-            open_blocks[who].append(line)
+        if writer in open_blocks:
+            open_blocks[writer].append(line)
             if not text.startswith((" ", "Traceback ")):
-                del open_blocks[who]
-    telling = [b for b in blocks if not any(word in b[-1] for word in NOT_TELLING)]
-    return tuple(telling[-1]) if telling else ()
+                del open_blocks[writer]
+    primary = [b for b in blocks if not any(word in b[-1] for word in SECONDARY)]
+    return tuple(primary[-1]) if primary else ()
 
 
 def stacks_of(lines: Iterable[str]) -> tuple[str, ...]:

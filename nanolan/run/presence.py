@@ -1,7 +1,7 @@
 """Which instances of the account belong to a run, and whether it is certain that none of them bills.
 
-A listing may lag behind a create for minutes. So "none" is only said where a look could have shown it: the provider gave an id
-and knows it no more, the machine had found itself in a listing before, or its date and its limit have passed. All else is unknown.
+A listing may lag behind a create by minutes. So "none" is certain only if the provider gave an id and no longer knows it, if the
+instance had found itself in a listing before, or if its date and limit have passed. Otherwise it is unknown.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from nanolan.shadeform.client import DASHBOARD
 from nanolan.shadeform.models import Instance
 from nanolan.times import parse_time
 
-SLACK_S = 60.0  # seconds after a date or limit in which the provider deletes
+SLACK_S = 60.0  # time that the provider may take to delete after a date or limit
 NOT_ASKED = "Shadeform could not be asked"
 NOT_SHOWN = "its create was not answered, and no listing has shown it yet"
 
 
 @dataclass(frozen=True)
 class Presence:
-    """What the account shows of a run."""
+    """The instances of a run on the account."""
 
-    machines: tuple[Instance, ...] = ()  # of all its attempts; what bills comes first
-    unknown: str = ""  # why there may be one that is not shown, or ""
+    machines: tuple[Instance, ...] = ()  # of all its attempts; billing ones first
+    unknown: str = ""  # why there may be another one that is not listed, or ""
 
     @property
     def billing(self) -> tuple[Instance, ...]:
@@ -40,16 +40,15 @@ class Presence:
         return not self.unknown and not self.billing
 
 
-def of_run(entry: Entry, i: Instance) -> bool:
-    """Whether that instance is of this run, of any attempt."""
-    return i.id == entry.instance_id or i.is_run(entry.plan.run_id)
+def of_run(entry: Entry, instance: Instance) -> bool:
+    """Whether the instance belongs to any attempt of this run."""
+    return instance.id == entry.instance_id or instance.is_run(entry.plan.run_id)
 
 
-def of_attempt(entry: Entry, i: Instance) -> bool:
-    """Whether that instance is of the run's newest attempt."""
-    return (
-        i.id == entry.instance_id or i.is_run(entry.plan.run_id) and i.attempt == entry.plan.attempt
-    )
+def of_attempt(entry: Entry, instance: Instance) -> bool:
+    """Whether the instance belongs to the run's newest attempt."""
+    same_attempt = instance.attempt == entry.plan.attempt
+    return instance.id == entry.instance_id or instance.is_run(entry.plan.run_id) and same_attempt
 
 
 def presence(
@@ -58,10 +57,10 @@ def presence(
     listed: Sequence[Instance] | None,
     now: datetime,
     *,
-    told: bool = False,
+    reported: bool = False,
 ) -> Presence:
-    """What is known of the machines of a run; `listed` None: the listing could not be read. What it does not show is asked for by
-    its id (`info`, the account's). `told`: the newest attempt's machine has left a word in the run folder."""
+    """The instances of a run. `listed` None: the listing could not be read. `info` asks the account for an instance id that is not
+    listed. `reported`: the newest attempt's box has written to the run folder."""
     mine = tuple(
         sorted(
             (i for i in listed or () if of_run(entry, i)),
@@ -77,16 +76,16 @@ def presence(
     except (ApiProblem, AuthProblem) as e:
         return Presence(mine, f"{NOT_ASKED}: {e}")
     return Presence(
-        (*by_id, *mine), "" if by_id else why_unknown(entry, listed is not None, told, now)
+        (*by_id, *mine), "" if by_id else why_unknown(entry, listed is not None, reported, now)
     )
 
 
-def why_unknown(entry: Entry, listed: bool, told: bool, now: datetime) -> str:
+def why_unknown(entry: Entry, listed: bool, reported: bool, now: datetime) -> str:
     """Why a run without a listed instance may still have one, or "". Pure."""
     plan = entry.plan
     if not listed:
         return NOT_ASKED
-    found_itself = told and plan.self_delete  # in a listing; without a key it cannot look
+    found_itself = reported and plan.self_delete  # in a listing, which it reads with its key
     return (
         "" if entry.gone or entry.instance_id or found_itself or is_past(plan, now) else NOT_SHOWN
     )
@@ -120,12 +119,12 @@ def name_of(entry: Entry) -> str:
 
 
 def unknown_text(entry: Entry) -> str:
-    """Of a run whose create is unclear."""
-    return f"UNKNOWN whether it has a machine ({NOT_SHOWN}). It may bill: {name_of(entry)}"
+    """The message about a run whose create is unclear."""
+    return f"UNKNOWN whether it has an instance ({NOT_SHOWN}). It may bill: {name_of(entry)}"
 
 
 def billing_error(problem: NanolanError, entries: Iterable[Entry]) -> NanolanError:
-    """The error of a failed read. While a run may have an instance, it names it, its price and the command."""
+    """The error to raise after a failed read: if a run may have an instance, it names it, its price and the command."""
     if isinstance(problem, MayBeBilling):
         return problem
     left = "; ".join(name_of(e) for e in entries if not e.gone)

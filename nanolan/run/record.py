@@ -18,22 +18,20 @@ from nanolan.errors import (
 from nanolan.plan import MOST, UNREADABLE, Plan, Predicted, check_numbers
 from nanolan.times import parse_time
 
-PENDING, BOOTING, PREPARING, TRAINING, UPLOADING, STOPPING = (
-    "pending",
-    "booting",
-    "preparing",
-    "training",
-    "uploading",
-    "stopping",
-)
-UNKNOWN = "unknown"  # whether it has a machine
+PENDING = "pending"
+BOOTING = "booting"
+PREPARING = "preparing"
+TRAINING = "training"
+UPLOADING = "uploading"
+STOPPING = "stopping"
+UNKNOWN = "unknown"  # whether it has an instance
 SUCCEEDED, FAILED, STOPPED, LOST = "succeeded", "failed", "stopped", "lost"
-MEASURED = ("val_", "pass_at_")  # of a manifest's extra: what the trainer measured itself
+MEASURED = ("val_", "pass_at_")  # prefixes of the trainer's measurements in a manifest's extra
 ENDED = {SUCCEEDED, FAILED, STOPPED, LOST}
 
 
 class PhaseReport(msgspec.Struct, frozen=True):
-    """One phase: none, training, uploading, proven, or failed."""
+    """One phase; `state` is none, training, uploading, proven or failed."""
 
     state: str
     folder: str = ""  # in HF_REPO
@@ -41,24 +39,22 @@ class PhaseReport(msgspec.Struct, frozen=True):
     step: int | None = None
     loss_start: float | None = None
     loss_end: float | None = None
-    reward_start: float | None = None  # rl alone
+    reward_start: float | None = None  # rl only
     reward_end: float | None = None
-    measured: dict[
-        str, float
-    ] = {}  # val_bpb, val_loss, and after the evaluation accuracies and chatcore
-    tokens: int | None = (
-        None  # trained on this machine, or generated in rl; with the stage's seconds: the speed
-    )
+    # val_bpb, val_loss, and after the evaluation accuracies and chatcore
+    measured: dict[str, float] = {}
+    # trained on this instance, or generated in rl; with the stage's seconds they give the speed
+    tokens: int | None = None
 
 
 def phase_report(state: str, folder: str, manifest: Manifest, revision: str = "") -> PhaseReport:
-    """The report of a phase that has a checkpoint, with what the trainer noted in its manifest."""
-    told = numbers(manifest.extra)
+    """The report of a phase that has a checkpoint, with the trainer's numbers in its manifest."""
+    noted = numbers(manifest.extra)
     ends = {
-        name: told.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")
+        name: noted.get(name) for name in ("loss_start", "loss_end", "reward_start", "reward_end")
     }
     tokens = manifest.extra.get("tokens")
-    measured = {name: value for name, value in told.items() if name.startswith(MEASURED)}
+    measured = {name: value for name, value in noted.items() if name.startswith(MEASURED)}
     return PhaseReport(
         state,
         folder,
@@ -87,17 +83,16 @@ class Progress(msgspec.Struct, frozen=True):
     phase: str = ""  # of the last step reported
     tok_per_s: float | None = None
     left_s: float | None = None  # until the run's end, counted from `updated`; None: no forecast
-    phase_left_s: float | None = (
-        None  # until the end of the phase's training, by the trainer's estimate
-    )
-    limit_cents: int | None = None  # that the machine knows of
+    # until the end of the phase's training, by the trainer's estimate
+    phase_left_s: float | None = None
+    limit_cents: int | None = None  # the limit that the box uses
     soft_cents: int | None = None  # the bill at which it saves and stops
-    trouble: str = ""  # the last error of an upload that is still tried again
+    trouble: str = ""  # the last error of an upload that is being retried
     trouble_since: str = ""  # ISO-8601 UTC
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """receipt.json: how the run ended and what it cost. The verdict is the run's."""
+    """receipt.json: how the run ended and what it cost. The verdict is that of the whole run."""
 
     run_id: str
     verdict: str
@@ -105,20 +100,18 @@ class Receipt(msgspec.Struct, frozen=True):
     message: str = ""
     phases: dict[str, PhaseReport] = {}
     log: str = ""  # path of the whole log in RUNS_REPO
-    spent_cents: int | None = (
-        None  # at the moment of deletion; the provider's bill may add a few seconds
-    )
+    # at the moment of deletion; the provider's bill may add a few seconds
+    spent_cents: int | None = None
     seconds: int | None = None
     ended: str = ""
-    attempt: int = 1  # of the plan: an earlier attempt's receipt says nothing about this one
+    attempt: int = 1  # of the plan; a receipt counts only for its own attempt
     metered_cents: int | None = None  # price x age
     provider_cents: int | None = None  # Shadeform's figure; None if it reported none
-    stages: dict[
-        str, int
-    ] = {}  # seconds by boot, setup, download, train, evaluate, upload, idle ...; all of them
+    # seconds by stage: boot, setup, download, train, evaluate, upload, idle ...; together the whole time
+    stages: dict[str, int] = {}
     phase_cents: dict[str, int] = {}  # what each phase's training and evaluation cost
     predicted: Predicted | None = None
-    warning: str = ""  # part of the message, too: shown whatever the verdict
+    warning: str = ""  # also part of the message; shown with every verdict
 
 
 def leak_warning(plan: Plan) -> str:
@@ -152,18 +145,18 @@ def to_json(value: msgspec.Struct) -> bytes:
 
 
 def log_path(plan: Plan, verdict: str) -> str:
-    """The whole log's place in RUNS_REPO, as in the guide."""
+    """The path of the whole log in RUNS_REPO."""
     return f"logs/{'success' if verdict == SUCCEEDED else 'error'}-{plan.instance_name}.log"
 
 
 def part_path(plan: Plan, number: int | None = None) -> str:
-    """The place of a part of the log while the run lives, in RUNS_REPO; without a number, what all of them begin with."""
+    """The path in RUNS_REPO of a part of the log while the run goes on; without a number, the prefix of all parts."""
     start = f"{plan.folder}/log/a{plan.attempt}-part-"
     return start if number is None else f"{start}{number:04d}.log"
 
 
 def error_of(receipt: Receipt) -> NanolanError | None:
-    """The error whose exit code is the run's verdict, or None for a success."""
+    """The error whose exit code matches the run's verdict, or None for a success."""
     if receipt.verdict == SUCCEEDED:
         return None
     kinds = {
@@ -177,13 +170,12 @@ def error_of(receipt: Receipt) -> NanolanError | None:
     )
 
 
-SILENT_S = (
-    20 * 60
-)  # four heartbeats: a machine that is silent for so long does not read requests either
+# four heartbeats: a box that is silent for this long does not read requests either
+SILENT_S = 20 * 60
 
 
 class StopReason(NamedTuple):
-    """Why something ends early: one of the design's reasons, and the text for people."""
+    """Why something ends early: a reason from nanolan/run/causes.py, and a text for the user."""
 
     reason: str
     text: str

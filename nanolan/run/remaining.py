@@ -38,17 +38,17 @@ class Remaining:
     """The phases that remain to be trained."""
 
     phases: tuple[str, ...]  # none: the run is complete
-    before: SavedWork | None = (
-        None  # the result that the first of them starts from; None: the plan's own input
-    )
-    saved: SavedWork | None = None  # the state that it can go on from
+    # the result that the first phase starts from; None: the plan's input
+    before: SavedWork | None = None
+    saved: SavedWork | None = None  # the state that it can resume from
 
 
-def remaining_of(hub: Hub, plan: Plan, told: Mapping[str, PhaseReport]) -> Remaining:
-    """The rest of a run; `told` has the folders and revisions that the box reported. Raises if a read fails."""
-    tree, before = hub.tree(plan.hf_repo), None
+def remaining_of(hub: Hub, plan: Plan, reported: Mapping[str, PhaseReport]) -> Remaining:
+    """The rest of a run; `reported` has the folders and revisions that the box reported. Raises if a read fails."""
+    tree = hub.tree(plan.hf_repo)
+    before = None
     for i, phase in enumerate(plan.phases):
-        result = result_of(hub, tree, plan, phase, told.get(phase))
+        result = result_of(hub, tree, plan, phase, reported.get(phase))
         if result is None:
             runs = tree if plan.runs_repo == plan.hf_repo else hub.tree(plan.runs_repo)
             return Remaining(plan.phases[i:], before, saved_state(hub, runs, plan, phase))
@@ -57,30 +57,30 @@ def remaining_of(hub: Hub, plan: Plan, told: Mapping[str, PhaseReport]) -> Remai
 
 
 def result_of(
-    hub: Hub, tree: Tree, plan: Plan, phase: str, told: PhaseReport | None
+    hub: Hub, tree: Tree, plan: Plan, phase: str, reported: PhaseReport | None
 ) -> SavedWork | None:
-    """The proven result of a phase: as its folder is now, or at the told revision if another run has written it since."""
+    """The proven result of a phase: its folder now, or at the reported revision if another run has replaced it since."""
     folder = f"{PHASES[phase].output_dir}/{plan.output_tag}"
     found = kept(hub, tree, folder, plan, phase, final=True)
-    if found or told is None or told.revision in ("", tree.revision):
+    if found or reported is None or reported.revision in ("", tree.revision):
         return found
     try:
         return kept(
-            hub, hub.tree(plan.hf_repo, revision=told.revision), folder, plan, phase, final=True
+            hub, hub.tree(plan.hf_repo, revision=reported.revision), folder, plan, phase, final=True
         )
     except NotFound:  # the revision was deleted or never existed
         return None
 
 
 def saved_state(hub: Hub, tree: Tree, plan: Plan, phase: str) -> SavedWork | None:
-    """The state of `phase` in the run folder, if it is whole."""
+    """The state of `phase` in the run folder, if it is complete."""
     return kept(hub, tree, f"{plan.folder}/saved/{phase}", plan, phase, final=False)
 
 
 def kept(
     hub: Hub, tree: Tree, folder: str, plan: Plan, phase: str, *, final: bool
 ) -> SavedWork | None:
-    """This run's checkpoint of `phase`, if `folder` holds all of it."""
+    """This run's checkpoint of `phase`, if `folder` holds all its files."""
     if f"{folder}/{MANIFEST}" not in tree.files:
         return None
     try:

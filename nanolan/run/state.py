@@ -32,7 +32,7 @@ def decide_state(
     receipt: Receipt | None,
     age_s: float,
 ) -> tuple[str, str]:
-    """(state, reason) of a run from what was seen; `unknown` says why it may have a machine that was not seen."""
+    """(state, reason) of a run; `unknown` says why it may have an instance that is not listed, or is ""."""
     blind = unknown.startswith(NOT_ASKED)
     if receipt:
         return _leaving(entry, instance, "" if blind else unknown) or (
@@ -40,14 +40,13 @@ def decide_state(
             receipt.reason,
         )
     if instance and instance.billing:
-        return _living(entry, instance, progress)
+        return _running(entry, instance, progress)
     if blind:
         return (progress.state if progress else PENDING), NOT_ASKED
     if entry.gone and entry.note:
         return (STOPPED if entry.note == STOPPED_BY_USER else FAILED), entry.note
-    if (
-        instance is None and age_s < SETTLE_S and not entry.gone and progress is None
-    ):  # a run with progress had an instance
+    # a run with progress had an instance
+    if instance is None and age_s < SETTLE_S and not entry.gone and progress is None:
         return PENDING, "not listed yet"
     if unknown:
         return UNKNOWN, unknown_text(entry)
@@ -66,8 +65,8 @@ def _leaving(entry: Entry, instance: Instance | None, unknown: str) -> tuple[str
     return (UNKNOWN, f"it left its receipt; {unknown_text(entry)}") if unknown else None
 
 
-def _living(entry: Entry, instance: Instance, progress: Progress | None) -> tuple[str, str]:
-    """The state of a run whose machine bills."""
+def _running(entry: Entry, instance: Instance, progress: Progress | None) -> tuple[str, str]:
+    """The state of a run whose instance bills."""
     if instance.status == "error":
         return (
             FAILED,

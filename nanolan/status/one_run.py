@@ -60,7 +60,7 @@ def _machine(
     e: Entry, listed: list[Instance] | None, info: Callable[[str], Instance], told: bool
 ) -> tuple[Instance | None, bool, Presence]:
     """(instance of the newest attempt, whether its limits were read, what else is known)."""
-    there = presence(info, e, listed, now_utc(), told=told)
+    there = presence(info, e, listed, now_utc(), reported=told)
     mine = next((i for i in there.machines if of_attempt(e, i)), None)
     if mine is None or not mine.billing or mine.id != e.instance_id or e.gone:
         return mine, False, there

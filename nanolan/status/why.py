@@ -18,7 +18,7 @@ from nanolan.cost.spending import split
 from nanolan.hub.client import Hub
 from nanolan.money import dollars, usd
 from nanolan.phases import parse_gate
-from nanolan.run.causes import Cause, by_reason, cause_of, explain, sentence
+from nanolan.run.causes import Cause, by_reason, cause_of, describe, explain
 from nanolan.run.postmortem import Postmortem, exception_of, of_attempt
 from nanolan.run.record import ENDED, SILENT_S, STOPPED, SUCCEEDED
 from nanolan.status.logs import age, end_of_log
@@ -160,7 +160,7 @@ def the_cause(v: RunView, box: Postmortem | None, log: str) -> tuple[Cause, str]
     stage, step = (v.progress.stage, v.progress.step) if v.progress else ("", None)
     kernel = box.kernel if box else ()
     found = explain(reason or "error", told, kernel)
-    return found, sentence(found, told, stage, step, kernel)
+    return found, describe(found, told, stage, step, kernel)
 
 
 def next_command(v: RunView, cause: Cause) -> str:

@@ -163,7 +163,7 @@ def test_a_damaged_entry_of_the_ledger_is_named_and_keeps_no_other_away(
     assert ledger.readable() == ([], [tmp_path / "home/runs/ab12cd34.json"])
     with pytest.raises(BadAnswer, match="git pull; else: just status ab12cd34"):
         ledger.find("ab12")
-    with pytest.raises(BadAnswer, match="Name another run"):
+    with pytest.raises(BadAnswer, match="give its id"):
         ledger.find(None)
     ledger.put(Entry(msgspec.structs.replace(PLAN, run_id="ffffffff")))
     assert (

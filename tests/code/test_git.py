@@ -197,7 +197,7 @@ REFUSED = {
     no_git: "must be a git clone with at least one commit",
     no_commit: "must be a git clone with at least one commit",
     bare: "is a bare repository",
-    unpacked_into_another: "is a folder within another git checkout",
+    unpacked_into_another: "is a folder inside another git checkout",
     foreign: "belongs to another user, so git does not read it.*safe.directory",
     broken: "nanolan must be a git clone",
     lost_object: "git sparse-checkout disable",

@@ -9,9 +9,9 @@ from nanolan.run.causes import (
     CAUSES,
     LINES,
     cause_of,
-    clause,
+    describe,
     explain,
-    sentence,
+    first_sentence,
     where,
     xid,
 )
@@ -203,14 +203,14 @@ BUS = ("[Tue] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.
             "instance i did not come up: no heartbeat. It is deleted (gone)",
             (),
             "never_booted",
-            "the machine never booted",
+            "the instance never booted",
         ),
         (
             "error",
             "the instance is gone and left no receipt: a limit",
             (),
             "vanished",
-            "the machine is gone and left no receipt",
+            "the instance is gone and left no receipt",
         ),
         (
             "limit_lost",
@@ -248,7 +248,7 @@ def test_reason_words_and_kernel_make_the_cause(
 ) -> None:
     found = explain(reason, told, kernel)
     assert found.name == name
-    assert sentence(found, told, "evaluate", 900, kernel).startswith(line)
+    assert describe(found, told, "evaluate", 900, kernel).startswith(line)
 
 
 def test_every_cause_has_a_name_of_its_own_and_says_what_to_do() -> None:
@@ -272,5 +272,8 @@ def test_the_place_says_no_more_than_is_known(stage: str, step: int | None, want
 
 
 def test_what_was_saved_is_no_part_of_the_cause() -> None:
-    assert clause("phase mid: it broke. Saved: runs/x step 3. Go on: just resume x") == "it broke"
+    assert (
+        first_sentence("phase mid: it broke. Saved: runs/x step 3. Go on: just resume x")
+        == "it broke"
+    )
     assert xid(("nothing", "NVRM: Xid (0000:03:00): 31, Ch 1", *BUS)) == 31 and xid(()) is None

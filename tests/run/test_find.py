@@ -205,7 +205,7 @@ def test_a_run_of_another_owner_is_shown_and_not_touched(hub: HubServer, ledger:
     launched(hub)
     entry = find(ledger, RUN, there(hub, machine()))
     assert not ledger.has(RUN)
-    with pytest.raises(UsageProblem, match=f"of owner {THEIRS}.*--owner {THEIRS}"):
+    with pytest.raises(UsageProblem, match=f"to owner {THEIRS}.*--owner {THEIRS}"):
         check_owner(ledger, entry)
 
 
@@ -308,7 +308,7 @@ def test_what_is_no_plan_at_all_is_refused(hub: HubServer, data: bytes) -> None:
 def test_a_plan_as_large_as_no_plan_is_is_refused(hub: HubServer) -> None:
     good = plan_of(hub).to_json()
     assert checked_plan(good + b" " * (MOST_BYTES - len(good)), RUN, REPO, settings(hub))
-    with pytest.raises(BadAnswer, match="it is no plan"):
+    with pytest.raises(BadAnswer, match="it is not a plan"):
         checked_plan(good + b" " * MOST_BYTES, RUN, REPO, settings(hub))
 
 

@@ -173,7 +173,7 @@ def test_a_file_that_cannot_be_read_hides_no_other_run_and_is_named(
     assert ledger.entries() == [good] and ledger.find(None) == ledger.find("ab12") == good
     with pytest.raises(
         BadAnswer,
-        match=r"ee12cd34\.json cannot be read, so run ee12cd34 is not shown; its machine.*just orphans",
+        match=r"ee12cd34\.json cannot be read, so run ee12cd34 is not shown; its instance.*just orphans",
     ):
         ledger.find("ee12")
     assert "ee12cd34.json cannot be read" in ledger.gap()
@@ -184,7 +184,7 @@ def test_where_the_newest_run_may_be_one_that_cannot_be_read_no_older_one_is_tak
 ) -> None:
     put(ledger, "ab12cd34")
     (ledger.runs / "ee12cd34.json").write_text("")
-    with pytest.raises(BadAnswer, match="Name another run if you mean one"):
+    with pytest.raises(BadAnswer, match="If you mean another run, give its id"):
         ledger.find(None)
 
 

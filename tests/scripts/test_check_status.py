@@ -377,7 +377,7 @@ def test_the_guard_is_for_watching_and_for_our_own_runs(terminal: Terminal, desk
     code, _, err = terminal.type("--watch", "--guard", RUN, HF_REPO=REPO)
     assert (
         code == 2
-        and "nothing was touched" in err
+        and "nothing was changed" in err
         and terminal.cloud.instance(desk.entry.instance_id or "").status == "active"
     )
 

@@ -204,7 +204,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
             run("lost", LOST, progress=progress()),
             None,
             "",
-            "the machine is gone and left no receipt: taken by its provider, ended by a "
+            "the instance is gone and left no receipt: taken by its provider, ended by a "
             "limit, or deleted by hand",
             "just resume ab12cd34",
         ),
@@ -226,7 +226,7 @@ ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f
             run("failed", "instance i did not come up: no heartbeat. It is deleted (gone)"),
             None,
             "",
-            "the machine never booted",
+            "the instance never booted",
             "just resume ab12cd34",
         ),
         (

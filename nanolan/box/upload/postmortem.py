@@ -28,7 +28,7 @@ from nanolan.box.watch.progress import read_trainer_beat
 from nanolan.net.deadline import start_thread
 from nanolan.plan import Plan
 from nanolan.redact import Mask
-from nanolan.run.causes import explain, sentence
+from nanolan.run.causes import describe, explain
 from nanolan.run.postmortem import Postmortem, exception_of, stacks_of
 from nanolan.run.record import Receipt
 from nanolan.times import iso, now_utc
@@ -65,7 +65,7 @@ def write_up(
     return Postmortem(
         plan.run_id,
         found.name,
-        sentence(found, receipt.message, stage, step, kernel),
+        describe(found, receipt.message, stage, step, kernel),
         plan.attempt,
         iso(now_utc()),
         receipt.verdict,
