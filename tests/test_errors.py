@@ -34,14 +34,12 @@ def test_the_tree_is_drawn_as_it_is() -> None:
         above.append((len(indent), kind))
 
 
-def test_something_that_may_bill_is_never_taken_for_an_api_problem_that_can_be_tried_again() -> (
-    None
-):
+def test_may_be_billing_is_not_an_api_problem_that_is_retried() -> None:
     assert not issubclass(errors.MayBeBilling, errors.ApiProblem)
     assert issubclass(errors.UnclearAnswer, errors.ApiProblem)
 
 
-def test_no_error_says_a_secret_wherever_its_words_end_up() -> None:
+def test_no_error_text_contains_a_secret() -> None:
     key = Secret(f"key-{MARKER}")
     error = errors.ApiProblem(f"refused {key.reveal()}")
     assert str(error) == f"{error}" == "refused ***" and MARKER not in "".join(

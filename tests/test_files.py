@@ -1,4 +1,4 @@
-"""nanolan/files.py: what a folder holds, and what cannot be known of it."""
+"""nanolan/files.py: the entries of a folder, and folders that cannot be read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_missing_folder_has_no_entries(tmp_path: Path) -> None:
     ],
     ids=["entries_of", "whole_steps", "ledger"],
 )
-def test_a_folder_that_cannot_be_read_is_an_error_and_never_empty(full: Path, look: object) -> None:
+def test_an_unreadable_folder_is_an_error_and_never_empty(full: Path, look: object) -> None:
     (full / "runs").mkdir()
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     fill = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]  # whatever was free below the limit

@@ -1,4 +1,4 @@
-"""Money: cents inside, nonsense refused, unknown never zero."""
+"""Money: integer cents, invalid amounts refused, unknown never zero."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_spend_limit_is_read_to_the_cent(text: str, cents: int) -> None:
         "5.",
     ],
 )
-def test_a_limit_that_is_no_sane_amount_is_refused(text: str) -> None:
+def test_an_invalid_limit_is_refused(text: str) -> None:
     with pytest.raises(UsageProblem, match="spend limit"):
         parse_limit(text)
 
@@ -89,7 +89,7 @@ def test_the_apis_dollar_strings_become_cents_rounded_up(text: object, cents: in
 
 
 @pytest.mark.parametrize("text", ["", "nan", "inf", "-0.01", "free", None, [], {}, "1,5", "0x1"])
-def test_an_amount_that_cannot_be_read_is_named_and_never_zero(text: object) -> None:
+def test_an_unreadable_amount_is_named_and_never_zero(text: object) -> None:
     with pytest.raises(BadAnswer, match="cost_estimate"):
         cents_from_dollars(text, "cost_estimate")
 
@@ -109,5 +109,5 @@ def test_a_cost_is_never_rounded_down(rate: int, seconds: float) -> None:
     assert cents >= rate * seconds / 3600 > cents - 1 or cents == 0 == seconds
 
 
-def test_for_json_money_is_plain_text_and_the_unknown_is_null() -> None:
+def test_money_in_json_is_text_and_unknown_is_null() -> None:
     assert (usd(3360), usd(0), usd(1_234_567), usd(None)) == ("33.60", "0.00", "12345.67", None)

@@ -62,7 +62,7 @@ def test_an_unknown_doubled_or_misordered_phase_gets_the_list(text: str) -> None
         phase_sequence(text)
 
 
-def test_agent_rl_is_refused_with_a_sentence() -> None:
+def test_agent_rl_has_its_own_error() -> None:
     with pytest.raises(
         UsageProblem, match="agent_rl is not part of nanolan: it needs a nanochat fork"
     ):

@@ -21,13 +21,13 @@ from nanolan.phases import gate_problem, parse_gate
         ("val_bpb<0.5", {}, True),
     ],
 )
-def test_a_gate_opens_only_for_a_number_that_fits(
+def test_a_gate_opens_only_for_a_matching_number(
     text: str, measured: dict[str, float | None], stays_shut: bool
 ) -> None:
     assert bool(gate_problem(text, measured)) == stays_shut
 
 
-def test_a_gate_on_something_that_was_not_measured_says_what_there_is() -> None:
+def test_a_gate_on_a_missing_measurement_lists_those_that_exist() -> None:
     assert "not measured" in gate_problem(
         "val_bpb<0.5", {"chatcore": 0.1}
     ) and "chatcore" in gate_problem("val_bpb<0.5", {"chatcore": 0.1})
@@ -50,6 +50,6 @@ def test_a_gate_on_something_that_was_not_measured_says_what_there_is() -> None:
         "__import__('os')<1",
     ],
 )
-def test_what_is_no_gate_is_refused(text: str) -> None:
+def test_an_invalid_gate_is_refused(text: str) -> None:
     with pytest.raises(UsageProblem, match="gate"):
         parse_gate(text)

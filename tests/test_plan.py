@@ -1,4 +1,4 @@
-"""The plan crosses to the box unchanged, or is refused there."""
+"""The plan reaches the box unchanged, or the box refuses it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_plan_without_a_field_it_needs_is_refused_by_name(field: str) -> None:
         b'{"version": "1"}',
     ],
 )
-def test_what_is_no_plan_is_refused(data: bytes) -> None:
+def test_an_invalid_plan_is_refused(data: bytes) -> None:
     with pytest.raises(BadAnswer, match="plan.json"):
         read_plan(data)
 
@@ -98,7 +98,7 @@ def test_a_field_of_another_type_is_refused(change: dict[str, object]) -> None:
         read_plan(json.dumps(json.loads(PLAN.to_json()) | change))
 
 
-def test_the_instance_name_tells_phase_time_and_run() -> None:
+def test_the_instance_name_has_phase_time_and_run_id() -> None:
     assert PLAN.instance_name == "lanbot-sft-20261123-1200-ab12cd34"
     assert a_plan(phases=("mid", "sft")).instance_name == "lanbot-mid-sft-20261123-1200-ab12cd34"
     assert a_plan(attempt=2).instance_name == "lanbot-sft-20261123-1200-a2-ab12cd34"
@@ -159,14 +159,14 @@ def test_the_worst_case_is_never_above_the_limit(
         (15_000, 3360, 1.0, 600, 600),
     ],
 )  # --max-duration wins, either way
-def test_a_machine_that_cannot_delete_itself_gets_a_date_just_past_the_estimate(
+def test_without_a_key_the_deadline_is_just_past_the_estimate(
     limit: int, rate: int, hours: float | None, asked: int | None, seconds: int
 ) -> None:
     assert keyless_life_s(limit, rate, hours, asked) == seconds
 
 
 @given(limit=st.integers(1, 10**6), rate=st.integers(1, 10**5), hours=st.floats(0.01, 100))
-def test_it_is_never_later_than_anothers_and_training_is_not_cut_off_before_the_high_estimate(
+def test_that_deadline_is_not_later_than_others_and_not_before_the_high_estimate(
     limit: int, rate: int, hours: float
 ) -> None:
     seconds, others = keyless_life_s(limit, rate, hours, None), life_s(limit, rate, hours, None)
@@ -185,7 +185,7 @@ def test_it_is_never_later_than_anothers_and_training_is_not_cut_off_before_the_
         "2026-01-28T20:53:39.459529",
     ],
 )
-def test_a_time_is_read_in_every_form_that_is_in_use(text: str) -> None:
+def test_times_are_read_in_every_form_in_use(text: str) -> None:
     assert parse_time(text) == datetime(2026, 1, 28, 20, 53, 39, 459529, tzinfo=timezone.utc)
 
 
@@ -210,7 +210,7 @@ def test_any_fraction_of_a_second_is_read(fraction: str, microseconds: int) -> N
         "0001-01-01T00:00:00+99:00",
     ],
 )
-def test_what_is_no_time_is_said_so(text: str) -> None:
+def test_an_invalid_time_is_a_bad_answer(text: str) -> None:
     with pytest.raises(BadAnswer, match="is not a time"):
         parse_time(text)
 

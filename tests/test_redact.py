@@ -1,4 +1,4 @@
-"""The veil: no secret and no escape sequence gets through, and everything else behaves as the stream behind it."""
+"""The redacted stream: no secret and no escape sequence passes; otherwise it behaves like the stream behind it."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_nothing_drives_the_terminal(foreign: str, shown: str) -> None:
 
 
 @given(st.text(max_size=80))
-def test_whatever_is_written_no_control_character_but_line_ends_and_tabs_arrives(text: str) -> None:
+def test_only_line_ends_and_tabs_pass_of_the_control_characters(text: str) -> None:
     assert all(c.isprintable() or c in "\n\t" for c in through(text))
 
 
@@ -133,7 +133,7 @@ def test_whatever_is_written_no_control_character_but_line_ends_and_tabs_arrives
     ],
     ids=["rich", "clipboard", "questions", "secret"],
 )
-def test_who_draws_may_move_and_colour_and_nothing_else(text: str, shown: str) -> None:
+def test_a_drawing_stream_allows_only_cursor_moves_and_colours(text: str, shown: str) -> None:
     assert through(text, moves=True) == shown
     assert through(*text, moves=True) == shown, "character by character"
 
@@ -146,7 +146,7 @@ def test_the_first_secret_leaves_a_note_that_stays_in_the_log() -> None:
     assert NOTE not in through("fine\n", "***\n", note=True) + through(f"{VALUE}\n")
 
 
-def test_it_is_the_stream_behind_it_in_all_else(tmp_path: Path) -> None:
+def test_in_everything_else_it_behaves_like_the_stream_behind_it(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as f:
         veil = redact_stream(f)
         assert (veil.fileno(), veil.isatty(), veil.encoding, veil.name) == (
@@ -224,12 +224,12 @@ def test_errors_and_tracebacks_of_every_command_are_masked(
     assert (done.stdout == "tty False ***\n") == (code == 0)
 
 
-def test_a_terminal_that_knows_ascii_alone_is_no_way_around() -> None:
+def test_an_ascii_terminal_does_not_bypass_the_mask() -> None:
     done = command("ascii", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert done.returncode == 0 and "***" in done.stdout and MARKER not in done.stdout + done.stderr
 
 
-def test_a_terminal_stays_one_and_can_be_asked_on() -> None:
+def test_a_terminal_is_still_a_terminal_and_prompts_work() -> None:
     main, other = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "ask"], stdin=other, stdout=other, stderr=other, cwd=ROOT
@@ -259,9 +259,7 @@ def shown_of(form: str, shown: str) -> bool:
 @pytest.mark.parametrize(
     "shorter", ["", "short1", "hf_", "Qw7xTe", "Zebra7hf"], ids=lambda s: s or "alone"
 )
-def test_at_whatever_place_a_token_is_cut_in_two_it_does_not_show(
-    flushed: bool, shorter: str
-) -> None:
+def test_a_token_written_in_two_parts_is_masked_at_every_cut(flushed: bool, shorter: str) -> None:
     token = "hf_" + "Qw7xTe4M" * 3 + "cv9hZ"
     (
         Secret(token),
@@ -292,9 +290,7 @@ def test_at_whatever_place_a_token_is_cut_in_two_it_does_not_show(
     st.sampled_from(["", " ", "sf-", "a"]),
     st.sampled_from(["", "\n", " b\n", "sf-"]),
 )
-def test_whenever_it_is_flushed_a_secret_does_not_show(
-    flushes: list[bool], before: str, after: str
-) -> None:
+def test_a_secret_is_masked_at_every_flush(flushes: list[bool], before: str, after: str) -> None:
     behind = io.StringIO()
     veil = RedactedStream(behind)
     veil.write(before)

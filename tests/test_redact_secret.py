@@ -1,4 +1,4 @@
-"""Secrets show as ***, and the mask finds every form of them."""
+"""Secrets print as ***, and the mask finds every form of them."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_short_and_missing_values_blank_no_ordinary_words() -> None:
     ],
     ids=["part of an address", "one of two addresses", "line of a key"],
 )
-def test_what_is_in_a_secret_is_hidden_alone_too(value: str, part: str) -> None:
+def test_parts_of_a_secret_are_masked_too(value: str, part: str) -> None:
     mask = Mask([Secret(value)], pieces=True)
     assert (
         part not in mask.hide(f"x {part} y")
@@ -111,14 +111,14 @@ def test_what_is_in_a_secret_is_hidden_alone_too(value: str, part: str) -> None:
     )
 
 
-def test_an_ordinary_word_of_an_address_stays_in_what_programs_read() -> None:
+def test_ordinary_words_of_an_address_stay_in_texts_for_programs() -> None:
     assert (
         Mask([Secret("ntfy://lanbot-checkpoints")]).hide('{"repo": "me/lanbot-checkpoints"}')
         == '{"repo": "me/lanbot-checkpoints"}'
     )
 
 
-def test_foreign_words_are_quoted_short_and_cut_only_once_they_are_masked() -> None:
+def test_quoted_texts_are_masked_before_they_are_cut() -> None:
     key = Secret("k" * 40)
     assert (
         short(f"{'x ' * 140} {key.reveal()}", 300).endswith("x ***")

@@ -1,4 +1,4 @@
-"""One clock: dates and ages go by the service's, whatever this machine's says or does meanwhile."""
+"""One clock: dates and ages use the service's time, even if the local clock is wrong or changes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Machine:
 @pytest.mark.parametrize(
     "hours", [-24 * 365, -24, -8, -1, -0.1, -0.01, 0, 0.01, 0.1, 1, 8, 24, 24 * 365]
 )
-def test_after_one_answer_the_time_is_the_services_however_wrong_the_machine_is(
+def test_after_one_answer_the_time_is_the_services(
     hours: float,
 ) -> None:
     m = Machine(hours * HOUR)
@@ -66,7 +66,7 @@ def test_after_one_answer_the_time_is_the_services_however_wrong_the_machine_is(
     assert m.clock.now() == m.truth and m.clock.ahead_s == 50 * 3600
 
 
-def test_a_machine_that_agrees_to_the_second_keeps_its_fractions() -> None:
+def test_a_local_clock_that_agrees_is_used_for_its_fractions() -> None:
     m = Machine(timedelta(seconds=1.25))
     m.hear()
     assert m.clock.now() == m.truth + m.wrong
@@ -90,14 +90,14 @@ def test_a_machine_that_agrees_to_the_second_keeps_its_fractions() -> None:
         "Sun, 01 Mar 2026 14:00:00",
     ],
 )
-def test_what_is_no_date_tells_nothing(date: str | None) -> None:
+def test_an_invalid_date_is_ignored(date: str | None) -> None:
     m = Machine()
     m.clock.learn("Shadeform", date)
     assert m.clock.now() == m.truth and m.clock.agreed() is None
 
 
 @pytest.mark.parametrize("age", ["60", "1", "many"])
-def test_an_answer_out_of_a_cache_tells_nothing(age: str) -> None:
+def test_a_cached_answer_is_ignored(age: str) -> None:
     m = Machine(8 * HOUR)
     m.hear(age=age)
     assert m.clock.agreed() is None
@@ -128,7 +128,7 @@ def test_one_answer_that_contradicts_the_others_changes_no_date_and_deletes_noth
 
 
 @pytest.mark.parametrize("wrong", [0, -8])
-def test_a_service_that_alternates_between_two_clocks_is_never_a_reason_to_delete_by_the_wrong_one(
+def test_alternating_clocks_of_a_service_never_cause_a_deletion(
     wrong: int,
 ) -> None:
     m = Machine(wrong * HOUR)
@@ -141,7 +141,7 @@ def test_a_service_that_alternates_between_two_clocks_is_never_a_reason_to_delet
         assert m.clock.agreed() in (None, m.truth)
 
 
-def test_a_clock_of_the_service_that_was_set_counts_from_the_second_answer() -> None:
+def test_a_changed_service_clock_counts_from_the_second_answer() -> None:
     m = Machine()
     m.hear()
     for told in (None, m.truth + 5 * HOUR):
@@ -149,7 +149,7 @@ def test_a_clock_of_the_service_that_was_set_counts_from_the_second_answer() -> 
         assert m.clock.agreed() == told
 
 
-def test_the_hubs_time_counts_only_until_shadeform_has_told_its_own() -> None:
+def test_the_hubs_time_counts_only_until_shadeforms_is_known() -> None:
     m = Machine(8 * HOUR)
     m.hear("the Hub")
     assert m.clock.now() == m.truth
@@ -158,7 +158,7 @@ def test_the_hubs_time_counts_only_until_shadeform_has_told_its_own() -> None:
     assert m.clock.now() == m.truth
 
 
-def test_a_difference_is_said_once_and_again_when_it_changes() -> None:
+def test_a_difference_is_reported_once_and_again_when_it_changes() -> None:
     m = Machine(timedelta(seconds=50))
     m.hear()
     assert not m.said
@@ -181,7 +181,7 @@ def service_is(cloud: ShadeformServer, hours: float) -> None:
 
 
 @pytest.mark.parametrize("hours", [-24, -8, 8, 24])
-def test_the_deadline_of_a_plan_is_reckoned_by_the_providers_clock(
+def test_the_deadline_of_a_plan_uses_the_providers_clock(
     hours: float,
     post: Post,
 ) -> None:
@@ -215,7 +215,7 @@ def test_a_guard_whose_clock_jumps_ahead_deletes_nothing(ahead: timedelta, post:
     assert patrol.round() == 1 and post.alive() == [True] and "deleting" not in post.words
 
 
-def test_a_guard_that_is_not_told_the_time_deletes_nothing_and_says_so(post: Post) -> None:
+def test_a_guard_without_the_services_time_deletes_nothing_and_says_so(post: Post) -> None:
     post.rent(known=True, deadline=-HOUR)
     patrol = post.patrol()
     patrol._now = lambda: None
@@ -225,7 +225,7 @@ def test_a_guard_that_is_not_told_the_time_deletes_nothing_and_says_so(post: Pos
 
 
 @pytest.mark.parametrize("hours", [-24, -2, 2])
-def test_watch_guard_deletes_by_the_providers_clock_alone(
+def test_watch_guard_deletes_only_by_the_providers_clock(
     hours: float,
     post: Post,
     tmp_path: Path,
@@ -247,7 +247,7 @@ def test_watch_guard_deletes_by_the_providers_clock_alone(
     assert bool(deletes(post)) == (hours > 0)
 
 
-def test_every_command_says_a_difference_of_more_than_a_minute(
+def test_every_command_reports_a_difference_of_more_than_a_minute(
     post: Post,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -282,7 +282,7 @@ class Asked:
 
 @pytest.mark.parametrize("down", [(), ("Shadeform",), ("the Hub",)])
 @pytest.mark.parametrize("hours", [-8, 8])
-def test_a_restarted_box_program_asks_for_the_time_before_it_counts(
+def test_a_restarted_box_asks_for_the_time_before_it_counts(
     hours: float, down: tuple[str, ...]
 ) -> None:
     m = Machine(hours * HOUR)

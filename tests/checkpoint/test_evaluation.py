@@ -1,4 +1,4 @@
-"""An evaluation gets into a checkpoint's meta, and the manifest follows."""
+"""Evaluation results are added to a checkpoint's meta, and the manifest is updated."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESULTS = {
 }
 
 
-def test_nanochats_own_keys_are_filled_and_all_of_it_is_kept_beside_them() -> None:
+def test_results_fill_nanochats_keys_and_are_kept_under_evaluation() -> None:
     manifest, data = with_results(META, MANIFEST, RESULTS)
     meta = json.loads(data)
     assert (
@@ -59,7 +59,7 @@ def test_only_numbers_count_as_measured() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "5", "[1]"])
-def test_results_that_cannot_be_read_are_none(tmp_path: Path, text: str | None) -> None:
+def test_unreadable_results_are_empty(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "r.json").write_text(text)
     assert read_results(tmp_path / "r.json") == {}

@@ -1,4 +1,4 @@
-"""The answers that a trainer noted: those that can be read."""
+"""Sample answers of the trainer; unreadable files are skipped."""
 
 from __future__ import annotations
 

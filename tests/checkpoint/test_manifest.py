@@ -1,4 +1,4 @@
-"""A checkpoint counts when it is whole: whatever is killed, damaged or missing is passed over."""
+"""Only complete checkpoints count: partial, damaged or missing ones are skipped."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def save(out: Path, step: int, content: bytes = b"weights", **about: object) -> 
     return save_whole(out, step, write, **({"run_id": "ab12cd34", "phase": "sft"} | about))  # type: ignore[arg-type]
 
 
-def test_a_saved_step_is_read_back_whole_with_what_was_said_about_it(tmp_path: Path) -> None:
+def test_a_saved_step_is_read_back_complete_with_its_extra(tmp_path: Path) -> None:
     folder = save(tmp_path, 90, final=False, extra={"loss_end": 1.5})
     assert folder == tmp_path / "step-000090"
     manifest = read_whole(folder)
@@ -79,7 +79,7 @@ def test_a_file_is_hashed_as_the_hub_does_both_ways(tmp_path: Path) -> None:
     assert hash_file(tmp_path / "a.pt") == want == hash_bytes("a.pt", data)
 
 
-def test_kill_9_at_any_moment_of_a_save_leaves_no_half_checkpoint_and_loses_no_acknowledged_step(
+def test_kill_9_during_a_save_leaves_no_partial_checkpoint_and_loses_no_step(
     tmp_path: Path,
 ) -> None:
     dice, first = random.Random(7), 1
@@ -132,9 +132,7 @@ def flip(path: Path) -> None:
         ),
     ],
 )
-def test_a_damaged_step_is_not_whole_and_the_one_before_it_counts(
-    tmp_path: Path, damage: object
-) -> None:
+def test_a_damaged_step_is_skipped_for_the_one_before(tmp_path: Path, damage: object) -> None:
     save(tmp_path, 1)
     newest = save(tmp_path, 2)
     damage(newest)  # type: ignore[operator]
@@ -238,7 +236,7 @@ def test_a_manifest_with_a_hostile_file_name_is_refused(name: str) -> None:
         {"extra": 5},
     ],
 )
-def test_what_is_no_manifest_is_a_bad_answer_that_names_the_file(change: dict[str, object]) -> None:
+def test_an_invalid_manifest_is_a_bad_answer_that_names_the_file(change: dict[str, object]) -> None:
     whole = json.loads(manifest_of("model.pt"))
     with pytest.raises(BadAnswer, match="over/there"):
         parse_manifest(json.dumps(whole | change), "over/there")

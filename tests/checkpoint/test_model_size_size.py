@@ -1,4 +1,4 @@
-"""How big a model is: by its meta, or by its tag."""
+"""The size of a model, by its meta or its tag."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_d20_has_the_parameters_that_the_readme_says() -> None:
     assert size_of(config()).n_params == 560_988_160 == D20 == parameters_of_tag("d20")
 
 
-def test_fewer_keys_than_queries_are_counted_as_such() -> None:
+def test_fewer_key_heads_than_query_heads_are_counted() -> None:
     assert size_of(config(n_kv_head=5)).n_params == D20 - 20 * 2 * 1280 * 640
 
 
@@ -38,5 +38,5 @@ def test_fewer_keys_than_queries_are_counted_as_such() -> None:
         ("x20", 561),
     ],
 )
-def test_a_tag_tells_the_depth_and_any_other_means_a_d20(tag: str, millions: int) -> None:
+def test_a_tag_gives_the_depth_and_any_other_tag_means_d20(tag: str, millions: int) -> None:
     assert round(parameters_of_tag(tag) / 1e6) == millions

@@ -67,7 +67,7 @@ def test_the_rows_are_counted(n: int) -> None:
     assert read_footer(io.BytesIO(data), "x").rows == n
 
 
-def test_a_footer_of_any_size_is_read_from_its_begin_alone() -> None:
+def test_of_a_large_footer_only_the_start_is_read() -> None:
     table = SCHEMAS["gsm8k"].empty_table()
     file = io.BytesIO()
     with pq.ParquetWriter(file, table.schema) as writer:
@@ -97,12 +97,12 @@ def test_a_footer_of_any_size_is_read_from_its_begin_alone() -> None:
     ],
     ids=lambda v: repr(v)[:30],
 )
-def test_what_is_no_parquet_file_is_named(data: bytes, says: str) -> None:
+def test_a_file_that_is_not_parquet_is_named(data: bytes, says: str) -> None:
     with pytest.raises(BadAnswer, match=f"x.parquet: .*{says}"):
         columns(data)
 
 
-def test_a_footer_of_any_bytes_ends_soon_and_in_words() -> None:
+def test_any_footer_bytes_give_a_quick_bad_answer() -> None:
     dice, good = random.Random(0), written(WRAPPED)
     for _ in range(2000):
         data = bytearray(good)

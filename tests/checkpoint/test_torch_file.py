@@ -65,7 +65,7 @@ class Counted(io.BytesIO):
         return data
 
 
-def test_a_large_model_is_looked_at_by_its_index_alone() -> None:
+def test_of_a_large_model_only_the_index_is_read() -> None:
     file = Counted(saved({"w": torch.zeros(1_000_000)}))
     assert tensors(file, "m.pt")["w"].numbers == 1_000_000 and file.taken < 80_000
 
@@ -115,7 +115,7 @@ def test_a_large_model_is_looked_at_by_its_index_alone() -> None:
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_what_is_no_plain_whole_file_of_tensors_is_refused_and_runs_nothing(
+def test_any_other_file_is_refused_and_runs_nothing(
     data: bytes, says: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

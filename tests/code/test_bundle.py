@@ -1,4 +1,4 @@
-"""The code that travels: exactly what git tracks or would track, never a key, and the user's checkout untouched."""
+"""The code bundle: exactly what git tracks or would track, never a key; the user's checkout is not changed."""
 
 from __future__ import annotations
 
@@ -76,15 +76,13 @@ def bundled(repo: Path, tmp_path: Path, run_id: str = "ab12cd34") -> tuple[Code,
     return code, unpacked(code, bundle, tmp_path / f"out-{run_id}", run_id)
 
 
-def test_a_clean_checkout_travels_as_it_was_committed(repo: Path, tmp_path: Path) -> None:
+def test_a_clean_checkout_is_bundled_as_committed(repo: Path, tmp_path: Path) -> None:
     code, files = bundled(repo, tmp_path)
     assert set(files) == {"tracked.py", ".gitignore", "sub/module.py", "removed.py"}
     assert code.commit == git(repo, "rev-parse", "HEAD") and not code.dirty
 
 
-def test_changed_new_and_removed_files_travel_too_and_it_is_called_dirty(
-    repo: Path, tmp_path: Path
-) -> None:
+def test_uncommitted_changes_are_bundled_and_marked_dirty(repo: Path, tmp_path: Path) -> None:
     write(
         repo,
         {
@@ -103,7 +101,7 @@ def test_changed_new_and_removed_files_travel_too_and_it_is_called_dirty(
 
 
 @pytest.mark.parametrize("tracked", [False, True])
-def test_no_key_ever_travels_tracked_or_not(repo: Path, tmp_path: Path, tracked: bool) -> None:
+def test_no_key_file_is_bundled_tracked_or_not(repo: Path, tmp_path: Path, tracked: bool) -> None:
     write(
         repo,
         dict.fromkeys(KEYS, "CANARY")
@@ -136,7 +134,7 @@ def test_the_bundle_has_no_history(repo: Path, tmp_path: Path) -> None:
     assert git(tmp_path / "out-ab12cd34", "rev-list", "--count", "FETCH_HEAD") == "1"
 
 
-def test_the_users_index_branches_and_head_stay_as_they_are(repo: Path, tmp_path: Path) -> None:
+def test_the_users_index_branches_and_head_do_not_change(repo: Path, tmp_path: Path) -> None:
     write(
         repo,
         {
@@ -167,7 +165,7 @@ def test_the_users_index_branches_and_head_stay_as_they_are(repo: Path, tmp_path
     assert state() == before
 
 
-def test_two_bundles_of_the_same_code_hold_the_same_tree_and_do_not_meet(
+def test_two_bundles_of_the_same_code_have_the_same_tree_and_do_not_conflict(
     repo: Path, tmp_path: Path
 ) -> None:
     first, files = bundled(repo, tmp_path, "ab12cd34")
@@ -176,7 +174,7 @@ def test_two_bundles_of_the_same_code_hold_the_same_tree_and_do_not_meet(
 
 
 @pytest.mark.parametrize("make", ["no git", "no commit"])
-def test_what_is_no_checkout_is_a_plain_error(
+def test_a_folder_that_is_not_a_checkout_is_a_plain_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: str
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
@@ -190,7 +188,7 @@ def test_what_is_no_checkout_is_a_plain_error(
         make_bundle(folder, tmp_path / "x.bundle", "ab12cd34")
 
 
-def test_a_machine_without_git_is_told_so(
+def test_missing_git_is_reported(
     repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Whatever state a checkout is in, and whatever the environment says: its own code is sent, or one line says why not."""
+"""In any state of a checkout and any environment, its own code is sent, or one line says why not."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ STATES: list[Callable[[Path], Path]] = [
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda s: s.__name__)
-def test_in_every_state_of_a_checkout_all_of_its_code_is_sent(
+def test_all_code_is_sent_in_every_state_of_a_checkout(
     state: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     root = state(tmp_path)
@@ -205,7 +205,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("state", REFUSED, ids=lambda s: s.__name__)
-def test_what_is_no_checkout_of_its_own_is_refused_with_what_to_do(
+def test_other_folders_are_refused_with_what_to_do(
     state: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
@@ -291,9 +291,7 @@ def test_no_credential_helper_hook_or_monitor_is_asked(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-def test_whether_git_tracks_a_file_is_never_guessed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_is_tracked_never_guesses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make(tmp_path / "mine")
     assert (
         is_tracked(root / "README.md")

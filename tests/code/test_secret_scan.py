@@ -1,4 +1,4 @@
-"""No file that is sent holds a secret: not as a value that is known, in whatever form, and not as what looks like a key."""
+"""No file with a secret is sent: neither a known value in any encoding nor a text that looks like a key."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ ESCAPED: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("form", ESCAPED)
-def test_a_known_value_is_found_in_codes_for_its_characters(form: str) -> None:
+def test_a_known_value_is_found_in_escapes(form: str) -> None:
     found = scan(ESCAPED[form](VALUE), VALUE)
     assert found is not None and found.what == YOURS and VALUE not in str(found)
 
 
-def test_a_file_name_with_the_shape_of_a_key_is_found_and_not_shown() -> None:
+def test_a_file_name_like_a_key_is_found_and_not_shown() -> None:
     name = f"nanolan/hf_{ALNUM}.py"
     found = next(Scanner([]).files({name: b""}))
     assert "a Hugging Face token" in str(found) and ALNUM not in str(found)
@@ -123,9 +123,7 @@ def test_a_known_value_is_found_in_every_form(form: str) -> None:
     before=st.binary(max_size=7),
     after=st.binary(max_size=7),
 )
-def test_whatever_stands_around_it_a_known_value_is_found(
-    key: str, before: bytes, after: bytes
-) -> None:
+def test_a_known_value_is_found_in_any_context(key: str, before: bytes, after: bytes) -> None:
     assert scan(before + key.encode() + after, key)
     assert scan(base64.b64encode(before + key.encode() + after), key)
 
@@ -184,7 +182,7 @@ SHAPES = {
     [str.encode, lambda t: t.encode("utf-16"), lambda t: gzip.compress(t.encode())],
     ids=["text", "UTF-16", "gzip"],
 )
-def test_what_has_the_shape_of_a_key_is_found(kind: str, coded: Callable[[str], bytes]) -> None:
+def test_patterns_of_keys_are_found(kind: str, coded: Callable[[str], bytes]) -> None:
     found = scan(coded(f"one\ntwo {SHAPES[kind]}\n"))
     assert (
         found is not None and "holds what looks like" in str(found) and ALNUM[:20] not in str(found)
@@ -192,7 +190,7 @@ def test_what_has_the_shape_of_a_key_is_found(kind: str, coded: Callable[[str], 
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-def test_a_line_that_says_so_is_no_key_unless_the_value_is_known(kind: str) -> None:
+def test_an_allowed_line_is_exempt_unless_the_value_is_known(kind: str) -> None:
     marked = "\n".join(f"{line}  # {ALLOW.decode()}" for line in SHAPES[kind].splitlines())
     assert scan(marked) is None
     assert scan(f"{VALUE} # {ALLOW.decode()}", VALUE)
@@ -223,22 +221,22 @@ def test_a_line_that_says_so_is_no_key_unless_the_value_is_known(kind: str) -> N
     ],
     ids=lambda t: t[:24],
 )
-def test_ordinary_code_and_examples_are_no_keys(text: str) -> None:
+def test_ordinary_code_and_examples_are_not_keys(text: str) -> None:
     assert scan(text) is None
 
 
 @pytest.mark.parametrize(
     "value", ["password", "lanbot", "hunter2", "secret-word", "notify", "hf_only-the-token"]
 )
-def test_a_value_that_is_an_ordinary_word_stops_nobody(value: str) -> None:
+def test_a_secret_that_is_an_ordinary_word_is_not_searched(value: str) -> None:
     assert scan(f"a {value} b", value) is None
 
 
-def test_a_short_value_is_found_as_a_word_of_its_own() -> None:
+def test_a_short_value_is_found_as_a_whole_word() -> None:
     assert scan("pw: hunter22!", "hunter22") and scan("pw: xhunter220", "hunter22") is None
 
 
-def test_of_an_address_the_token_is_found_alone_too() -> None:
+def test_the_token_of_an_address_is_found_alone_too() -> None:
     url = "slack://T0/B0/" + ALNUM[:24] + "0 ntfy://lanbot-checkpoints-all"
     assert (
         scan(ALNUM[:24] + "0", url)
@@ -256,7 +254,7 @@ def test_the_line_is_named_and_a_path_with_a_secret_is_not() -> None:
 @pytest.mark.parametrize(
     "url", [f"mailto://me:{PASSWORD}@example.org", f"json://me:{PASSWORD}@example.org/x"]
 )
-def test_of_an_address_the_password_is_found_alone_too(url: str) -> None:
+def test_the_password_of_an_address_is_found_alone_too(url: str) -> None:
     assert scan(f"password: {PASSWORD}", url) and scan("example.org", url) is None
 
 
@@ -286,7 +284,7 @@ def nested(deep: int) -> bytes:
     ],
     ids=["gzip bomb", "zip bomb", "locked", "packed nine times", "7z in zip", *map(repr, CLOSED)],
 )
-def test_what_cannot_be_looked_through_is_said(data: bytes) -> None:
+def test_content_that_cannot_be_searched_is_reported(data: bytes) -> None:
     assert str(scan(data)) == f"nanolan/notes.py holds {UNSEEN}"
 
 
@@ -298,6 +296,6 @@ def test_no_bytes_break_the_scan(data: bytes, magic: bytes) -> None:
     Scanner([VALUE]).file("x", magic + data)
 
 
-def test_without_values_it_looks_for_all_that_this_process_knows() -> None:
+def test_without_values_it_searches_for_all_known_secrets() -> None:
     Secret(VALUE)
     assert Scanner().file("x", VALUE.encode())

@@ -1,4 +1,4 @@
-"""What of a checkout is sent: what git tracks, new files of the code, and never a secret; the rest stays here and is listed."""
+"""The files that are sent: tracked ones and new files of the code, never a secret; the rest is left out and listed."""
 
 from __future__ import annotations
 
@@ -130,14 +130,14 @@ def littered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Snapshot, str]:
 
 
 @pytest.mark.parametrize("what", LYING_ABOUT)
-def test_what_lies_about_in_a_checkout_stays_here_and_is_listed(
+def test_other_files_in_a_checkout_are_left_out_and_listed(
     littered: tuple[Snapshot, str], what: str
 ) -> None:
     snapshot, said = littered
     assert LYING_ABOUT[what] in snapshot.left and LYING_ABOUT[what] in said
 
 
-def test_of_a_littered_checkout_nothing_but_its_code_is_sent(
+def test_of_an_untidy_checkout_only_the_code_is_sent(
     littered: tuple[Snapshot, str],
 ) -> None:
     snapshot, _ = littered
@@ -205,7 +205,7 @@ def test_nothing_is_written_into_the_users_repository(repo: Path, tmp_path: Path
     assert {p: (repo / p).read_bytes() for p in objects(repo)} == before
 
 
-def test_what_stops_it_is_a_failed_check(repo: Path) -> None:
+def test_a_refusal_is_a_failed_check(repo: Path) -> None:
     write(repo, {"nanolan/mine.py": f"{TOKEN}\n"})
     checks = code_here("ab12cd34", repo)[2]
     assert [(c.name, c.ok) for c in checks] == [
@@ -226,7 +226,7 @@ def test_new_files_that_are_sent_are_listed(repo: Path) -> None:
     )
 
 
-def test_what_was_staged_or_is_about_to_be_is_tracked(repo: Path, tmp_path: Path) -> None:
+def test_staged_files_count_as_tracked(repo: Path, tmp_path: Path) -> None:
     write(
         repo,
         {
@@ -248,7 +248,7 @@ def test_what_was_staged_or_is_about_to_be_is_tracked(repo: Path, tmp_path: Path
     assert "loose.txt" not in files
 
 
-def test_a_secret_of_the_past_is_in_no_object_of_the_bundle(repo: Path, tmp_path: Path) -> None:
+def test_a_secret_in_the_history_is_in_no_object_of_the_bundle(repo: Path, tmp_path: Path) -> None:
     write(repo, {"nanolan/a.py": f"KEY = '{KEY}'\n" + "x = 1\n" * 500})
     git(repo, "commit", "--quiet", "--all", "--message=oops")
     write(repo, {"nanolan/a.py": "KEY = ''\n" + "x = 1\n" * 500})
@@ -277,16 +277,14 @@ def test_a_huge_file_is_refused_by_its_name_before_it_is_read(
         make_bundle(repo, tmp_path / "code.bundle", "ab12cd34")
 
 
-def test_a_huge_file_outside_of_the_code_is_no_matter(repo: Path, tmp_path: Path) -> None:
+def test_a_huge_file_outside_of_the_code_is_ignored(repo: Path, tmp_path: Path) -> None:
     (repo / "my-checkpoints").mkdir()
     with open(repo / "my-checkpoints/model_000100.pt", "wb") as f:
         f.truncate(50 << 30)
     make_bundle(repo, tmp_path / "code.bundle", "ab12cd34")
 
 
-def test_many_files_count_together_and_one_that_is_only_in_git_too(
-    repo: Path, tmp_path: Path
-) -> None:
+def test_sizes_add_up_also_for_files_that_are_only_in_git(repo: Path, tmp_path: Path) -> None:
     write(repo, {f"nanolan/{i}.bin": bytes(MOST_BYTES // 4) for i in range(4)})
     git(repo, "add", "--all")
     git(repo, "commit", "--quiet", "--message=big")
@@ -325,7 +323,7 @@ def test_a_link_out_of_the_checkout_is_refused(
         assert name not in sent(repo, tmp_path)
 
 
-def test_other_repositories_in_the_checkout_stay_here(repo: Path, tmp_path: Path) -> None:
+def test_other_repositories_in_the_checkout_are_left_out(repo: Path, tmp_path: Path) -> None:
     inner = repo / "nanolan/inner"
     inner.mkdir()
     git(inner, "init", "--quiet")
@@ -340,7 +338,7 @@ def test_other_repositories_in_the_checkout_stay_here(repo: Path, tmp_path: Path
     assert "nanolan/inner" not in sent(repo, tmp_path)
 
 
-def test_this_very_checkout_can_be_launched() -> None:
+def test_this_checkout_can_be_launched() -> None:
     code, data, checks = code_here("ab12cd34")
     assert checks[0].ok, checks[0].text
     assert code.size == len(data) and ROOT

@@ -66,12 +66,12 @@ from nanolan.run.causes import (
         ("all is well", "trainer_failed", ""),
     ],
 )
-def test_what_was_said_last_names_the_cause(lines: str, reason: str, said: str) -> None:
+def test_the_last_log_lines_give_the_cause(lines: str, reason: str, said: str) -> None:
     found = cause_of("sft step 1/9 | loss 2.0\n" + lines)
     assert found[0] == reason and found[1].startswith(said) and bool(found[1]) == bool(said)
 
 
-def test_the_more_telling_cause_counts() -> None:
+def test_the_more_specific_cause_wins() -> None:
     assert cause_of("CUDA out of memory\n exitcode : -9")[0] == "oom"
 
 
@@ -79,7 +79,7 @@ def test_old_lines_do_not_count() -> None:
     assert cause_of("the loss is nan\n" + "step\n" * LINES)[0] == "trainer_failed"
 
 
-def test_a_micro_batch_that_was_halved_is_no_cause() -> None:
+def test_a_halved_micro_batch_is_not_a_cause() -> None:
     assert (
         cause_of("CUDA is out of memory: going on with 4 row(s) a micro-batch\nNCCL error in: x")[0]
         == "nccl"
@@ -243,7 +243,7 @@ BUS = ("[Tue] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus.
         ("user", "just stop was asked for", (), "user", "it was stopped by just stop at step 900"),
     ],
 )
-def test_reason_words_and_kernel_make_the_cause(
+def test_reason_message_and_kernel_log_give_the_cause(
     reason: str, told: str, kernel: tuple[str, ...], name: str, line: str
 ) -> None:
     found = explain(reason, told, kernel)
@@ -251,7 +251,7 @@ def test_reason_words_and_kernel_make_the_cause(
     assert describe(found, told, "evaluate", 900, kernel).startswith(line)
 
 
-def test_every_cause_has_a_name_of_its_own_and_says_what_to_do() -> None:
+def test_every_cause_has_a_unique_name_and_says_what_to_do() -> None:
     assert len(BY_NAME) == len(CAUSES)
     assert all(c.advice for c in CAUSES)
 
@@ -267,11 +267,13 @@ def test_every_cause_has_a_name_of_its_own_and_says_what_to_do() -> None:
         ("a_new_stage", 2, "in a_new_stage at step 2"),
     ],
 )
-def test_the_place_says_no_more_than_is_known(stage: str, step: int | None, want: str) -> None:
+def test_the_place_names_only_a_known_stage_and_step(
+    stage: str, step: int | None, want: str
+) -> None:
     assert where(stage, step) == want
 
 
-def test_what_was_saved_is_no_part_of_the_cause() -> None:
+def test_the_cause_does_not_mention_what_was_saved() -> None:
     assert (
         first_sentence("phase mid: it broke. Saved: runs/x step 3. Go on: just resume x")
         == "it broke"

@@ -1,4 +1,4 @@
-"""What a machine was."""
+"""environment.json: the software and hardware of an instance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_tells_python_packages_driver_and_gpus_and_comes_back_from_json(box: Path) -> None:
+def test_environment_has_python_packages_driver_and_gpus_and_reads_back(box: Path) -> None:
     e = environment_here()
     assert (e.python, e.cpus, e.driver, e.gpus) == (
         platform.python_version(),
@@ -38,5 +38,5 @@ def test_it_tells_python_packages_driver_and_gpus_and_comes_back_from_json(box: 
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"python": 3}', b"\xff"])
-def test_what_cannot_be_read_is_not_known(data: bytes) -> None:
+def test_an_unreadable_environment_is_none(data: bytes) -> None:
     assert read_environment(data) is None

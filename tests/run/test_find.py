@@ -1,4 +1,4 @@
-"""Runs of another laptop: found by tag and run folder, believed only so far, and touched only when their owner is named."""
+"""Runs of another laptop: found by tag and run folder, treated as untrusted, and changed only with --owner."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_run_of_another_laptop_is_found_by_any_of_its_names(
     assert find(ledger, which, there(hub, machine())) == Entry(plan, "i-1", rebuilt=True)
 
 
-def test_a_run_whose_machine_is_gone_is_found_by_its_folder(hub: HubServer, ledger: Ledger) -> None:
+def test_a_run_without_an_instance_is_found_by_its_folder(hub: HubServer, ledger: Ledger) -> None:
     plan = launched(hub)
     assert find(ledger, "ab1", there(hub)) == Entry(plan, None, rebuilt=True)
 
@@ -107,7 +107,7 @@ def test_the_run_folder_may_be_in_runs_repo(hub: HubServer, ledger: Ledger) -> N
     assert find(ledger, RUN, there(hub, runs_repo="me/runs")).plan == plan
 
 
-def test_what_the_ledger_knows_is_not_looked_for_elsewhere(hub: HubServer, ledger: Ledger) -> None:
+def test_a_run_in_the_ledger_is_not_searched_elsewhere(hub: HubServer, ledger: Ledger) -> None:
     mine = Entry(plan_of(hub))
     ledger.put(mine)
 
@@ -123,7 +123,7 @@ def test_what_the_ledger_knows_is_not_looked_for_elsewhere(hub: HubServer, ledge
     )
 
 
-def test_what_earlier_attempts_cost_comes_along(hub: HubServer, ledger: Ledger) -> None:
+def test_a_rebuilt_run_has_the_cost_of_earlier_attempts(hub: HubServer, ledger: Ledger) -> None:
     plan, earlier = launched(hub, attempt=2), (Attempt(1, "i-0", 1234, "lost"),)
     hub.put(REPO, {f"{plan.folder}/earlier.json": msgspec.json.encode(earlier)})
     assert find(ledger, RUN, there(hub)).earlier == earlier
@@ -156,7 +156,7 @@ def test_what_earlier_attempts_cost_comes_along(hub: HubServer, ledger: Ledger) 
         ("x", set(), set()),
     ],
 )
-def test_a_word_means_the_ids_that_it_is_or_begins(
+def test_a_text_matches_ids_and_their_prefixes(
     which: str, folders: set[str], found: set[str]
 ) -> None:
     others = [
@@ -176,9 +176,7 @@ def test_a_prefix_that_fits_two_runs_names_both(hub: HubServer, ledger: Ledger) 
 @pytest.mark.parametrize(
     "which", ["zz", "../../etc/passwd", "a\x00b", "$(touch evil)", "x" * 300, "-rf"]
 )
-def test_a_run_that_nobody_knows_is_a_plain_error(
-    hub: HubServer, ledger: Ledger, which: str
-) -> None:
+def test_an_unknown_run_id_is_a_plain_error(hub: HubServer, ledger: Ledger, which: str) -> None:
     launched(hub)
     for where in (there(hub, machine()), there(hub, machine(), token=False)):
         with pytest.raises(UsageProblem, match="just status") as e:
@@ -186,7 +184,7 @@ def test_a_run_that_nobody_knows_is_a_plain_error(
         assert len(str(e.value)) < 300
 
 
-def test_a_look_that_fails_is_an_error_and_not_no_such_run(hub: HubServer, ledger: Ledger) -> None:
+def test_a_failed_search_is_an_error_and_not_an_unknown_run(hub: HubServer, ledger: Ledger) -> None:
     launched(hub)
     hub.fault(rf"GET /api/models/{REPO}", status=503, times=50)
     with pytest.raises(Unreachable):
@@ -201,7 +199,7 @@ def test_a_run_without_a_plan_cannot_be_rebuilt(hub: HubServer) -> None:
 # ---- whose it is
 
 
-def test_a_run_of_another_owner_is_shown_and_not_touched(hub: HubServer, ledger: Ledger) -> None:
+def test_a_run_of_another_owner_is_shown_and_not_changed(hub: HubServer, ledger: Ledger) -> None:
     launched(hub)
     entry = find(ledger, RUN, there(hub, machine()))
     assert not ledger.has(RUN)
@@ -209,22 +207,20 @@ def test_a_run_of_another_owner_is_shown_and_not_touched(hub: HubServer, ledger:
         check_owner(ledger, entry)
 
 
-def test_a_run_of_the_owner_that_is_named_is_ours_from_then_on(
-    hub: HubServer, ledger: Ledger
-) -> None:
+def test_with_owner_a_run_is_recorded_in_the_ledger(hub: HubServer, ledger: Ledger) -> None:
     launched(hub)
     entry = find(ledger, RUN, there(hub, machine()), THEIRS)
     check_owner(ledger, entry)
     assert ledger.find(RUN) == entry and entry.rebuilt
 
 
-def test_our_own_run_that_the_ledger_lost_is_taken_up_again(hub: HubServer, ledger: Ledger) -> None:
+def test_an_own_run_that_the_ledger_lost_is_recorded_again(hub: HubServer, ledger: Ledger) -> None:
     launched(hub, owner=ledger.owner)
     find(ledger, RUN, there(hub, machine(owner=ledger.owner)))
     assert ledger.has(RUN)
 
 
-def test_a_plan_that_claims_another_owner_than_the_machines_tag_is_not_touched(
+def test_a_run_whose_plan_and_tag_disagree_on_the_owner_is_not_recorded(
     hub: HubServer, ledger: Ledger
 ) -> None:
     launched(hub, owner=ledger.owner)
@@ -300,12 +296,12 @@ def test_a_plan_that_no_launch_could_have_made_is_refused(
     ],
     ids=lambda d: str(d[:20]),
 )
-def test_what_is_no_plan_at_all_is_refused(hub: HubServer, data: bytes) -> None:
+def test_a_file_that_is_not_a_plan_is_refused(hub: HubServer, data: bytes) -> None:
     with pytest.raises(BadAnswer):
         checked_plan(data, RUN, REPO, settings(hub))
 
 
-def test_a_plan_as_large_as_no_plan_is_is_refused(hub: HubServer) -> None:
+def test_an_oversized_plan_is_refused(hub: HubServer) -> None:
     good = plan_of(hub).to_json()
     assert checked_plan(good + b" " * (MOST_BYTES - len(good)), RUN, REPO, settings(hub))
     with pytest.raises(BadAnswer, match="it is not a plan"):
@@ -323,7 +319,7 @@ def test_a_rehearsals_plan_is_refused_by_a_real_account(hub: HubServer) -> None:
 @pytest.mark.parametrize(
     "phases", [("mid", "sft", "rl"), ("sft", "rl"), ("rl",), ("mid",), ("mid", "sft")]
 )
-def test_the_plan_of_a_launch_and_of_what_was_left_of_one_is_taken(
+def test_plans_of_launches_and_resumes_are_accepted(
     hub: HubServer, phases: tuple[str, ...]
 ) -> None:
     plan = plan_of(hub, phases=phases)

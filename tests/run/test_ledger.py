@@ -48,7 +48,7 @@ def test_an_entry_reads_back_and_is_replaced_whole(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_entries_are_for_this_user_alone_whatever_the_umask(ledger: Ledger, umask: int) -> None:
+def test_entries_are_private_with_any_umask(ledger: Ledger, umask: int) -> None:
     before = os.umask(umask)
     try:
         put(ledger, "ab12cd34")
@@ -129,7 +129,7 @@ def test_an_unknown_run_is_a_plain_error(ledger: Ledger, text: str) -> None:
     assert len(str(e.value)) < 200
 
 
-def test_an_entry_keeps_its_receipt_and_one_that_was_written_before_receipts_were_kept_still_loads(
+def test_an_entry_keeps_its_receipt_and_an_old_one_without_it_still_loads(
     ledger: Ledger,
 ) -> None:
     entry = structs.replace(
@@ -163,9 +163,7 @@ def test_an_entry_keeps_its_receipt_and_one_that_was_written_before_receipts_wer
         '{"version": 9, "plan": 5}',
     ],
 )
-def test_a_file_that_cannot_be_read_hides_no_other_run_and_is_named(
-    ledger: Ledger, text: str
-) -> None:
+def test_an_unreadable_file_hides_no_other_run_and_is_named(ledger: Ledger, text: str) -> None:
     good = put(ledger, "ab12cd34")
     bad = ledger.runs / "ee12cd34.json"
     bad.write_text(text)
@@ -179,7 +177,7 @@ def test_a_file_that_cannot_be_read_hides_no_other_run_and_is_named(
     assert "ee12cd34.json cannot be read" in ledger.gap()
 
 
-def test_where_the_newest_run_may_be_one_that_cannot_be_read_no_older_one_is_taken_for_it(
+def test_no_older_run_replaces_a_newest_one_that_may_be_unreadable(
     ledger: Ledger,
 ) -> None:
     put(ledger, "ab12cd34")
@@ -188,7 +186,7 @@ def test_where_the_newest_run_may_be_one_that_cannot_be_read_no_older_one_is_tak
         ledger.find(None)
 
 
-def test_a_file_that_cannot_be_read_is_kept_beside_the_one_that_takes_its_place(
+def test_an_unreadable_file_is_kept_beside_its_replacement(
     ledger: Ledger,
 ) -> None:
     put(ledger, "ab12cd34")
@@ -210,7 +208,7 @@ def test_a_file_that_cannot_be_read_is_kept_beside_the_one_that_takes_its_place(
     ],
     ids=["pipe", "folder", "dead link", "endless link"],
 )
-def test_what_is_no_file_among_the_runs_neither_holds_up_nor_hides_another(
+def test_pipes_and_folders_among_the_runs_neither_block_nor_hide_others(
     ledger: Ledger, make: Callable[[Path], object]
 ) -> None:
     entry = put(ledger, "ab12cd34")
@@ -228,7 +226,7 @@ def test_a_write_that_was_cut_off_leaves_the_old_entry(ledger: Ledger) -> None:
     assert ledger.entries() == [entry]
 
 
-def test_the_owner_is_made_once_and_stays(ledger: Ledger) -> None:
+def test_the_owner_id_is_created_once(ledger: Ledger) -> None:
     owner = ledger.owner
     assert len(owner) == 8 and Ledger(ledger.home).owner == owner
     (ledger.home / "owner").write_text("not an owner")
@@ -247,7 +245,7 @@ def test_a_run_is_in_the_ledger_or_not(ledger: Ledger) -> None:
     assert ledger.has("ab12cd34") and not ledger.has("ab12cd3")
 
 
-def test_what_an_entry_did_not_have_when_it_was_written_is_unknown(ledger: Ledger) -> None:
+def test_fields_missing_in_an_old_entry_are_unknown(ledger: Ledger) -> None:
     entry = put(ledger, "ab12cd34")
     path = ledger.runs / "ab12cd34.json"
     old = {
@@ -259,7 +257,7 @@ def test_what_an_entry_did_not_have_when_it_was_written_is_unknown(ledger: Ledge
     assert ledger.find("ab12cd34") == entry and entry.spent_cents is None
 
 
-def test_a_launch_has_its_run_in_hand_until_its_process_ends_however_it_ends(
+def test_a_launch_lock_is_held_until_its_process_ends(
     tmp_path: Path,
 ) -> None:
     ledger = Ledger(tmp_path)
@@ -283,7 +281,7 @@ def test_a_launch_has_its_run_in_hand_until_its_process_ends_however_it_ends(
     assert not ledger.is_launching("ab12cd34"), "killed: the lock is gone, its file is not"
 
 
-def test_a_file_that_cannot_be_read_is_named_and_does_not_hide_the_others(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named_and_does_not_hide_the_others(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.put(Entry(PLAN))
     (tmp_path / "runs/bad.json").write_text("{")
@@ -294,7 +292,7 @@ def test_a_file_that_cannot_be_read_is_named_and_does_not_hide_the_others(tmp_pa
     assert Ledger(tmp_path / "nowhere").readable() == ([], [])
 
 
-def test_a_ledger_that_takes_no_more_says_so_in_one_line_and_what_has_happened_goes_on(
+def test_a_full_ledger_is_one_line_and_does_not_stop_the_caller(
     ledger: Ledger,
 ) -> None:
     entry, said = Entry(PLAN), list[str]()

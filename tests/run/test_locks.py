@@ -1,4 +1,4 @@
-"""Locks between processes: by flock, or by a lock file where the file system knows none."""
+"""Locks between processes: by flock, or by a lock file where the file system does not support it."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def refusal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return int(request.param)
 
 
-def test_a_lock_keeps_others_out_whatever_the_file_system_knows(
-    tmp_path: Path, refusal: int
-) -> None:
+def test_a_lock_excludes_others_on_every_file_system(tmp_path: Path, refusal: int) -> None:
     path = tmp_path / "new/lock"
     assert not is_held(path)
     with hold(path):

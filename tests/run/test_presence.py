@@ -1,4 +1,4 @@
-"""'No machine' is said only where a look could have shown it."""
+"""A run counts as without an instance only if a listing would have shown one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KEYLESS = structs.replace(PLAN, self_delete=False)
         (Entry(PLAN, "i-1", gone=True), False, False, NOT_ASKED),
     ],
 )
-def test_what_is_not_shown_is_gone_only_where_a_look_could_have_shown_it(
+def test_an_unlisted_instance_is_gone_only_if_a_listing_would_have_shown_it(
     entry: Entry, listed: bool, told: bool, unknown: str
 ) -> None:
     assert why_unknown(entry, listed, told, NOW) == unknown
@@ -80,7 +80,7 @@ def rent(cloud: ShadeformServer, **changes: Any) -> str:
     ],
     ids=str,
 )
-def test_a_machine_is_looked_for_in_the_listing_and_by_its_id(
+def test_an_instance_is_searched_in_the_listing_and_by_its_id(
     cloud: ShadeformServer, fault: str | None, listed: Any, shown: bool, unknown: str
 ) -> None:
     entry = Entry(PLAN, rent(cloud))
@@ -96,7 +96,7 @@ def test_a_machine_is_looked_for_in_the_listing_and_by_its_id(
     assert there.gone == (not shown and not unknown)
 
 
-def test_an_earlier_attempts_machine_does_not_hide_that_the_new_one_is_not_shown(
+def test_an_earlier_attempts_instance_does_not_hide_an_unlisted_new_one(
     cloud: ShadeformServer,
 ) -> None:
     rent(cloud)
@@ -107,7 +107,7 @@ def test_an_earlier_attempts_machine_does_not_hide_that_the_new_one_is_not_shown
 
 
 @pytest.mark.parametrize("problem", [Unreachable("no answer"), AuthProblem("HTTP 401")], ids=str)
-def test_a_look_that_failed_names_what_may_bill_its_price_and_the_command(problem: Any) -> None:
+def test_a_failed_read_names_what_may_bill_its_price_and_the_command(problem: Any) -> None:
     said = billing_error(
         problem, [Entry(PLAN, "i-7"), Entry(structs.replace(PLAN, run_id="0000000a"))]
     )

@@ -1,4 +1,4 @@
-"""What a run tells about itself is read strictly, and its verdict is an exit code."""
+"""The records of a run are decoded strictly, and the verdict is an exit code."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_progress_and_receipt_come_back_as_they_were_written() -> None:
     ],
     ids=str,
 )
-def test_the_tokens_that_the_trainer_noted_are_in_the_phases_report(
+def test_the_trainers_token_count_is_in_the_phase_report(
     extra: dict[str, object], tokens: int | None
 ) -> None:
     manifest = Manifest("ab12cd34", "sft", 90, (), extra={"loss_start": 2.0, **extra})
@@ -79,7 +79,7 @@ def test_anything_else_is_a_bad_answer(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("updated", ["", "soon", "2026-13-01T00:00:00Z", "x" * 9999])
-def test_a_heartbeat_without_a_time_is_none(updated: str) -> None:
+def test_a_heartbeat_without_a_time_is_refused(updated: str) -> None:
     with pytest.raises(BadAnswer, match="cannot be read"):
         read_progress(to_json(Progress("ab12cd34", "training", {}, updated)))
 
@@ -105,7 +105,7 @@ def test_every_verdict_has_its_exit_code(verdict: str, reason: str, code: int) -
     assert error is None or str(error) == f"run ab12cd34 {verdict}: what happened"
 
 
-def test_the_log_lies_where_the_guide_says() -> None:
+def test_the_log_path_is_that_of_the_guide() -> None:
     plan = make_plan(
         "", "", run_id="ab12cd34", phases=("mid", "sft"), created_at="2026-01-28T20:53:39Z"
     )

@@ -1,4 +1,4 @@
-"""What is left of a run: only what proves itself on the Hub counts as done or saved."""
+"""What remains of a run: only work proven on the Hub counts as done or saved."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def look(hub: HubServer, plan: Any, told: dict[str, PhaseReport] | None = None) 
     return remaining_of(Hub(hub.url, Secret(TOKEN), patience_s=0.2), plan, told or {})
 
 
-def test_of_a_run_that_left_nothing_everything_is_left(hub: HubServer) -> None:
+def test_without_checkpoints_all_phases_remain(hub: HubServer) -> None:
     assert look(hub, plan_of(hub)) == Remaining(("mid", "sft"))
 
 
@@ -54,7 +54,7 @@ def test_a_proven_phase_is_done_and_the_next_one_starts_from_it(hub: HubServer) 
     ]
 
 
-def test_when_all_is_proven_nothing_is_left(hub: HubServer) -> None:
+def test_when_all_is_proven_nothing_remains(hub: HubServer) -> None:
     plan = plan_of(hub)
     result(hub, plan, "mid"), result(hub, plan, "sft")
     rest = look(hub, plan)
@@ -90,7 +90,7 @@ def test_a_state_of_the_first_unproven_phase_is_pinned_with_every_shard_and_its_
     }
 
 
-def test_states_lie_in_the_runs_repo(hub: HubServer) -> None:
+def test_states_are_read_from_runs_repo(hub: HubServer) -> None:
     plan = plan_of(hub, runs_repo="me/runs")
     state(hub, plan, "mid")
     saved = look(hub, plan).saved
@@ -124,7 +124,7 @@ def _overwrite(path: str) -> Callable[[HubServer, Any], object]:
         "nested",
     ],
 )
-def test_a_state_that_does_not_prove_itself_is_none(
+def test_an_unproven_state_is_ignored(
     hub: HubServer, spoil: Callable[[HubServer, Any], object]
 ) -> None:
     plan = plan_of(hub)
@@ -136,7 +136,7 @@ def test_a_state_that_does_not_prove_itself_is_none(
 @pytest.mark.parametrize(
     "changes", [{"run_id": "00000000"}, {"phase": "sft"}, {"final": False}], ids=str
 )
-def test_a_result_that_is_not_this_runs_of_this_phase_is_none(
+def test_a_result_of_another_run_or_phase_is_ignored(
     hub: HubServer, changes: dict[str, Any]
 ) -> None:
     plan = plan_of(hub)
@@ -144,7 +144,7 @@ def test_a_result_that_is_not_this_runs_of_this_phase_is_none(
     assert look(hub, plan).phases == ("mid", "sft")
 
 
-def test_a_manifest_without_a_model_is_no_result(hub: HubServer) -> None:
+def test_a_manifest_without_a_model_is_ignored(hub: HubServer) -> None:
     from nanolan.checkpoint.manifest import Manifest, hash_bytes
 
     plan = plan_of(hub)
@@ -158,7 +158,7 @@ def test_a_manifest_without_a_model_is_no_result(hub: HubServer) -> None:
     assert look(hub, plan).phases == ("mid", "sft")
 
 
-def test_a_result_that_another_run_has_replaced_is_found_at_the_revision_that_was_told(
+def test_a_replaced_result_is_found_at_its_reported_revision(
     hub: HubServer,
 ) -> None:
     plan, other = plan_of(hub), plan_of(hub)
@@ -184,7 +184,7 @@ def test_a_result_that_another_run_has_replaced_is_found_at_the_revision_that_wa
         r"saved/sft/manifest.json",
     ],
 )
-def test_a_look_that_fails_is_an_error_and_not_an_empty_answer(hub: HubServer, path: str) -> None:
+def test_a_failed_read_is_an_error_and_not_an_empty_answer(hub: HubServer, path: str) -> None:
     plan = plan_of(hub)
     result(hub, plan, "mid"), state(hub, plan, "sft")
     hub.fault(path, status=503, times=50)
