@@ -109,7 +109,7 @@ def guard_until_end(
     from nanolan.cost.overdue import SLACK_S
     from nanolan.errors import MayBeBilling
     from nanolan.hub.client import Hub
-    from nanolan.manage.guard import SETTLE_S, Guard, knowledge, note_in, run_forever
+    from nanolan.manage.guard import SETTLE_S, Guard, deletion_recorder, facts_reader, run_forever
     from nanolan.run.find import RunSearch
     from nanolan.settings.settings import is_loopback
 
@@ -118,9 +118,9 @@ def guard_until_end(
     search = RunSearch(s, Hub(s.hf_endpoint, s.hf_token, patience_s=PATIENCE_S), api.instances)
     guarding = Guard(
         api,
-        knowledge(search, ledger, owner, api.info),
+        facts_reader(search, ledger, owner, api.info),
         printer(as_json),
-        gone=note_in(ledger, say),
+        gone=deletion_recorder(ledger, say),
         slack_s=SLACK_LOCAL_S if local else SLACK_S,
         entries=lambda: entries_of(ledger, owner),
     )

@@ -34,7 +34,7 @@ def limit(
     words: tuple[str, ...], max_duration: str | None, yes: bool, owner: str | None, **flags: Any
 ) -> int:
     """Let RUN (the newest run if none is named) cost DOLLARS in all, from its creation on."""
-    from nanolan.manage.limit import change, with_limit
+    from nanolan.manage.limit import apply_limit, with_limit
     from nanolan.settings.settings import duration
     from nanolan.times import now_utc
 
@@ -51,7 +51,7 @@ def limit(
     )
     agree(yes, question(entry.plan, plan), "changed")
     hub = account.hub(entry)
-    account.ledger.note(change(account.api, hub, entry, instance, plan, say), say)
+    account.ledger.note(apply_limit(account.api, hub, entry, instance, plan, say), say)
     click.echo(f"run {plan.run_id}: limit ${plan.limit_cents / 100:.2f}, deadline {plan.deadline}")
     return 0
 

@@ -127,7 +127,7 @@ def resume(
             f"run {view.entry.plan.run_id} is complete: every phase is proven on the Hub; nothing to do"
         )
         return 0
-    s = settings_of(account.settings, flags, upcoming.plan, upcoming.rest, upcoming.money)
+    s = settings_of(account.settings, flags, upcoming.plan, upcoming.remaining, upcoming.budget)
     agreed = yes or all((s.cloud, s.region, s.instance_type))
     offers = find_offers(s, api, all_configs, sort)
     offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
@@ -160,14 +160,14 @@ def resume(
 
 def resumable_run(account: Account, which: str | None, owner: str | None) -> tuple[Hub, RunView]:
     """The run's Hub and its view; an error unless it is in the ledger, could be read completely, and is over."""
-    from nanolan.manage.resume import check_addresses, check_over
+    from nanolan.manage.resume import check_addresses, check_ended
     from nanolan.status.status import look
 
     entry = account.find(which, owner, ours=True)
     check_addresses(account.settings, entry.plan)
     hub = account.hub(entry)
     seen = look(account.ledger, [entry], account.api, lambda _: hub)
-    check_over(seen)
+    check_ended(seen)
     account.ledger.allow(entry.plan.run_id)  # clears an earlier `just stop`; a later one counts
     return hub, seen.runs[0]
 
@@ -183,18 +183,18 @@ def plan_next(
     """What the next attempt takes over; None when the run is complete."""
     from nanolan.code.check import code_in_one_line
     from nanolan.manage.pinned import run_code
-    from nanolan.manage.resume import money_of, next_attempt
+    from nanolan.manage.resume import budget_of, next_attempt
     from nanolan.run.remaining import remaining_of
 
     plan = view.entry.plan
-    rest = remaining_of(hub, plan, view.phases)
-    if not rest.phases:
+    remaining = remaining_of(hub, plan, view.phases)
+    if not remaining.phases:
         return None
-    money = money_of(plan, past, s.spend_limit if flags["spend_limit"] else None)
+    budget = budget_of(plan, past, s.spend_limit if flags["spend_limit"] else None)
     source = (
         code_in_one_line(plan.run_id) if code == "here" else run_code(hub, plan, view.entry.rebuilt)
     )
-    return next_attempt(hub, plan, rest, money, s, flags, source)
+    return next_attempt(hub, plan, remaining, budget, s, flags, source)
 
 
 if __name__ == "__main__":

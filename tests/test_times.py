@@ -16,7 +16,7 @@ from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
 from nanolan.launch.preflight import Findings
 from nanolan.launch.prepare import make_plan
-from nanolan.manage.guard import Guard, knowledge
+from nanolan.manage.guard import Guard, facts_reader
 from nanolan.redact import Secret
 from nanolan.run.find import RunSearch
 from nanolan.run.ledger import Ledger
@@ -203,25 +203,25 @@ def test_a_guard_whose_clock_jumps_ahead_deletes_nothing(ahead: timedelta, post:
         Hub(post.hub.url, Secret(TOKEN), patience_s=0),
         api.instances,
     )
-    patrol = Guard(
+    guard = Guard(
         api,
-        knowledge(there, post.ledger, "0badcafe", api.info),
+        facts_reader(there, post.ledger, "0badcafe", api.info),
         post.said.append,
         now=clock.agreed,
         slack_s=1.0,
     )
-    assert patrol.round() == 1
+    assert guard.round() == 1
     wrong = ahead
-    assert patrol.round() == 1 and post.alive() == [True] and "deleting" not in post.words
+    assert guard.round() == 1 and post.alive() == [True] and "deleting" not in post.words
 
 
 def test_a_guard_without_the_services_time_deletes_nothing_and_says_so(post: Post) -> None:
     post.rent(known=True, deadline=-HOUR)
-    patrol = post.patrol()
-    patrol._now = lambda: None
-    assert patrol.round() == 1 and post.alive() == [True] and patrol.failed
-    assert "do not say what time it is" in post.text
-    assert post.patrol().round() == 0 and post.alive() == [False]
+    guard = post.guard()
+    guard._now = lambda: None
+    assert guard.round() == 1 and post.alive() == [True] and guard.failed
+    assert "do not report the time" in post.text
+    assert post.guard().round() == 0 and post.alive() == [False]
 
 
 @pytest.mark.parametrize("hours", [-24, -2, 2])

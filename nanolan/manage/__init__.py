@@ -1,1 +1,1 @@
-"""Acts on a run that is going or has ended: stop it, change its limit, resume it, guard all of them."""
+"""Acts on runs: stop a run, change its limit, resume it, guard all instances."""

@@ -1,7 +1,7 @@
-"""The rounds of a guard: look at the account and the run folders, delete what should be gone, tell of every change. And again.
+"""`just guard`: polls the account and the run folders, deletes overdue instances, reports every change.
 
-It runs wherever the Shadeform key may be and a machine stays on. A look that fails is told, and is never a reason to delete,
-nor to stop, nor to believe that there are no machines.
+It runs on any machine that stays on and may hold the Shadeform key. A failed request is reported; it never causes a deletion,
+never ends the guard, and never counts as "no instances".
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from nanolan.shadeform.records import gap_of
 from nanolan.shadeform.terms import changed_terms
 from nanolan.times import SERVICE_CLOCK, iso, now_utc
 
-GIVE_UP_S = 60.0  # of deleting one machine, before the others are looked at again
-SETTLE_S = 120.0  # with nothing of ours, before that is believed: a listing may lag behind a launch
+GIVE_UP_S = 60.0  # for one deletion, before the other instances are checked again
+SETTLE_S = 120.0  # without instances, before --until-none ends: a listing may lag behind a launch
 
 
 @dataclass(frozen=True)
 class Event:
-    """One change: guards, left alone, unreadable, trouble, deleting, deleted, failed, gone."""
+    """One change; `what` is guards, left alone, unreadable, trouble, unknown, changed, deleting, deleted, failed or gone."""
 
     what: str
     text: str
@@ -56,65 +56,61 @@ class Event:
 
 
 class Guard:
-    """One guard's rounds. `look` says what is known of a machine, None of one that is not its to touch."""
+    """The rounds of a guard. `facts_of` returns the facts of an instance, or None if the guard must not touch it."""
 
     def __init__(
         self,
         api: Shadeform,
-        look: Callable[[Instance], InstanceFacts | None],
-        tell: Callable[[Event], object],
+        facts_of: Callable[[Instance], InstanceFacts | None],
+        report: Callable[[Event], object],
         *,
-        gone: Callable[[InstanceFacts, str], object] = lambda sight, why: None,
+        gone: Callable[[InstanceFacts, str], object] = lambda facts, why: None,
         now: Callable[[], datetime | None] = SERVICE_CLOCK.agreed,
         slack_s: float = SLACK_S,
         clock: Callable[[], float] = time.monotonic,
         entries: Callable[[], Sequence[Entry]] = tuple,
     ) -> None:
-        self._api, self._look, self._gone, self._now, self._slack_s, self._clock = (
-            api,
-            look,
-            gone,
-            now,
-            slack_s,
-            clock,
+        self._api = api
+        self._facts_of = facts_of
+        self._on_deleted = gone
+        self._now = now
+        self._slack_s = slack_s
+        self._clock = clock
+        self._entries = (
+            entries  # of the ledger: their instances may bill although no listing shows them
         )
-        self._entries = entries  # of the ledger: what may bill though no listing shows it
-        self._say, self._said = tell, dict[str, str]()
+        self._report = report
+        self._reported: dict[str, str] = {}
         self._guarded: dict[str, Instance] = {}
-        self.failed: list[str] = []  # of the newest round: what may bill against our will
+        self.failed: list[str] = []  # errors of the newest round: what may still bill
 
     def round(self) -> int | None:
-        """One look, and what follows from it: how many machines of ours still bill; None: that could not be seen."""
+        """Check every instance once and delete the overdue ones. Returns how many still bill; None if unknown."""
         self.failed = []
         try:
             account = self._api.instances()
         except NanolanError as e:
-            self.trouble(
-                str(
-                    billing_error(
-                        NanolanError(f"the account could not be seen: {e}"), self._entries()
-                    )
-                )
-            )
+            unread = NanolanError(f"the account could not be read: {e}")
+            self.report_failure(str(billing_error(unread, self._entries())))
             return None
-        if self._said.pop("", None):
-            self._say(Event("guards", "the account is seen again"))
+        if self._reported.pop("", None):
+            self._report(Event("guards", "the account can be read again"))
         listed = [i for i in account if i.billing]
         if gap := gap_of(account):
-            self._tell("gap", Event("unreadable", gap))
+            self._report_once("gap", Event("unreadable", gap))
         listed += self._unlisted({i.id for i in listed})
-        ours = [s for i in listed if i.run_id and (s := self._known(i))]
-        for i in [i for id, i in self._guarded.items() if id not in {s.instance.id for s in ours}]:
-            self._tell(i.id, Event("gone", f"{name_of(i)} is gone, by itself or by others", i))
-        self._guarded = {s.instance.id: s.instance for s in ours}
+        mine = [s for i in listed if i.run_id and (s := self._facts_or_skip(i))]
+        for i in [i for id, i in self._guarded.items() if id not in {s.instance.id for s in mine}]:
+            self._report_on(i, "gone", f"{name_of(i)} is gone: deleted by itself or by others")
+        self._guarded = {s.instance.id: s.instance for s in mine}
         unclear = unresolved(self._entries(), listed, now_utc())
         for entry in unclear:
             self.failed.append(f"run {entry.plan.run_id}: {unknown_text(entry)}")
-            self._tell(entry.plan.run_id, Event("unknown", self.failed[-1]))
-        return sum(not self._attend(s) for s in ours) + len(unclear)
+            self._report_once(entry.plan.run_id, Event("unknown", self.failed[-1]))
+        return sum(not self._delete_if_overdue(s) for s in mine) + len(unclear)
 
     def _unlisted(self, listed: set[str]) -> list[Instance]:
-        """Machines that the listing does not show (any more), by their ids: those guarded so far, and the ledger's."""
+        """Instances that the listing does not show, read by id: those guarded so far, and the ledger's."""
         now = now_utc()
         young = [
             e for e in self._entries() if e.instance_id and not e.gone and not is_past(e.plan, now)
@@ -127,8 +123,8 @@ class Guard:
             except NotFound:
                 continue
             except NanolanError as e:
-                self.trouble(
-                    f"instance {instance_id} is not listed, and could not be looked at: {e}. It may still bill: "
+                self.report_failure(
+                    f"instance {instance_id} is not listed and could not be read: {e}. It may still bill: "
                     f"just stop {instance_id} --now"
                 )
                 found += [self._guarded[instance_id]] if instance_id in self._guarded else []
@@ -136,74 +132,64 @@ class Guard:
 
     @property
     def unguarded(self) -> str:
-        """What nobody guards any more when this one ends now, in words."""
+        """The message about the instances that lose this guard when it ends."""
         return "; ".join(f"no longer guarding {name_of(i)}" for i in self._guarded.values())
 
-    def trouble(self, text: str) -> None:
-        """A round that failed: told, and what bills is not known."""
+    def report_failure(self, text: str) -> None:
+        """Report a failed round: what bills is unknown."""
         self.failed.append(text)
-        self._tell("", Event("trouble", f"{text}. Looking again"))
+        self._report_once("", Event("trouble", f"{text}. Trying again"))
 
-    def _known(self, i: Instance) -> InstanceFacts | None:
-        if (sight := self._look(i)) is None:
-            self._tell(
-                i.id,
-                Event(
-                    "left alone",
-                    f"{name_of(i)} is of owner {i.owner or '?'}: left alone"
-                    + (f". If that is you: just guard --owner {i.owner}" if i.owner else ""),
-                    i,
-                ),
-            )
-        return sight
+    def _facts_or_skip(self, instance: Instance) -> InstanceFacts | None:
+        if (facts := self._facts_of(instance)) is None:
+            owner = instance.owner
+            hint = f". If that is you: just guard --owner {owner}" if owner else ""
+            text = f"{name_of(instance)} belongs to owner {owner or '?'}: left alone{hint}"
+            self._report_on(instance, "left alone", text)
+        return facts
 
-    def _attend(self, s: InstanceFacts) -> bool:
-        """Whether the machine was deleted, and seen to be gone."""
-        i, now = s.instance, self._now()
-        if now is None:  # a clock of ours alone is no reason to delete
-            self.trouble(
-                "Shadeform's answers do not say what time it is, so nothing is deleted for its age"
+    def _delete_if_overdue(self, facts: InstanceFacts) -> bool:
+        """Delete the instance if it is overdue; whether its deletion is confirmed."""
+        instance, now = facts.instance, self._now()
+        name = name_of(instance)
+        if now is None:  # this machine's clock alone never justifies a deletion
+            self.report_failure(
+                "Shadeform's answers do not report the time, so nothing is deleted for its age"
             )
             return False
-        why = overdue(s, now, self._slack_s)
+        why = overdue(facts, now, self._slack_s)
         if not why:
-            self._tell(i.id, Event("guards", what_holds(s), i))
-            if s.plan and not s.unseen and (words := changed_terms(i, s.plan, now)):
-                self._tell(
-                    f"{i.id} terms",
-                    Event(
-                        "changed", f"{name_of(i)}: {words}; larger price and nearer limit count", i
-                    ),
-                )
+            self._report_on(instance, "guards", guarding_text(facts))
+            known = facts.plan if not facts.unseen else None
+            if known and (terms := changed_terms(instance, known, now)):
+                text = f"{name}: {terms}; larger price and nearer limit count"
+                self._report_on(instance, "changed", text, f"{instance.id} terms")
             return False
-        self._tell(i.id, Event("deleting", f"DELETING {name_of(i)}: {why}", i))
+        self._report_on(instance, "deleting", f"DELETING {name}: {why}")
         try:
-            gone = delete_and_confirm(self._api, i, give_up_s=GIVE_UP_S, clock=self._clock)
+            gone = delete_and_confirm(self._api, instance, give_up_s=GIVE_UP_S, clock=self._clock)
         except NanolanError as e:
             self.failed.append(str(e))
-            self._tell(i.id, Event("failed", f"{e}. Trying again", i))
+            self._report_on(instance, "failed", f"{e}. Trying again")
             return False
-        self._tell(
-            i.id,
-            Event(
-                "deleted",
-                f"{name_of(i)} is gone: {gone.seen}; it cost about {dollars(i.cost_now_cents())}",
-                i,
-            ),
-        )
-        del self._guarded[i.id]
-        self._gone(s, why)
+        cost = dollars(instance.cost_now_cents())
+        self._report_on(instance, "deleted", f"{name} is gone: {gone.seen}; it cost about {cost}")
+        del self._guarded[instance.id]
+        self._on_deleted(facts, why)
         return True
 
-    def _tell(self, key: str, event: Event) -> None:
-        """Once, until something else is to be said of that machine."""
-        if self._said.get(key) != event.text:
-            self._said[key] = event.text
-            self._say(event)
+    def _report_on(self, instance: Instance, what: str, text: str, key: str = "") -> None:
+        self._report_once(key or instance.id, Event(what, text, instance))
+
+    def _report_once(self, key: str, event: Event) -> None:
+        """Report the event unless it is the last one reported for `key`."""
+        if self._reported.get(key) != event.text:
+            self._reported[key] = event.text
+            self._report(event)
 
 
 def run_forever(
-    patrol: Guard,
+    guard: Guard,
     every_s: float,
     *,
     once: bool = False,
@@ -211,14 +197,14 @@ def run_forever(
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Rounds for ever; one with `once`; else until all of them have shown for `until_none_s` that nothing of ours bills."""
+    """Run rounds forever; only one with `once`; with `until_none_s`, until no instance has billed for that many seconds."""
     empty_since: float | None = None
     while True:
         left = None
         try:
-            left = patrol.round()
-        except Exception as e:  # whatever it is, it is told, and the next round follows
-            patrol.trouble(f"a fault of nanolan: {type(e).__name__}: {e}")
+            left = guard.round()
+        except Exception as e:  # reported; the next round follows
+            guard.report_failure(f"a fault of nanolan: {type(e).__name__}: {e}")
         now = clock()
         if left != 0:
             empty_since = None
@@ -234,84 +220,82 @@ def run_forever(
         sleep(every_s)
 
 
-def name_of(i: Instance) -> str:
-    return f"instance {i.id} of run {i.run_id} ({dollars(i.hourly_cents)}/h)"
+def name_of(instance: Instance) -> str:
+    return f"instance {instance.id} of run {instance.run_id} ({dollars(instance.hourly_cents)}/h)"
 
 
-def what_holds(s: InstanceFacts) -> str:
-    """Until when a machine may stay, in words that change only when that does."""
-    i, plan = s.instance, s.plan
-    date, cents = (
-        (plan.deadline, plan.limit_cents)
-        if plan
-        else (
-            (iso(i.limits.date) if i.limits.date else "?", i.limits.spend_cents)
-            if i.limits
-            else ("?", None)
-        )
-    )
-    state = f"; {over_words(s.receipt)}, soon to be deleted" if s.receipt else ""
-    return f"guarding {name_of(i)}, until {date} or {dollars(cents)}{state}" + (
-        f"; NOT SEEN: {s.unseen}" if s.unseen else ""
+def guarding_text(facts: InstanceFacts) -> str:
+    """Until when an instance may stay; the text changes only when that does."""
+    instance, plan = facts.instance, facts.plan
+    limits = instance.limits
+    date, cents = "?", None
+    if plan:
+        date, cents = plan.deadline, plan.limit_cents
+    elif limits:
+        date, cents = iso(limits.date) if limits.date else "?", limits.spend_cents
+    state = f"; {over_words(facts.receipt)}, soon to be deleted" if facts.receipt else ""
+    return f"guarding {name_of(instance)}, until {date} or {dollars(cents)}{state}" + (
+        f"; UNAVAILABLE: {facts.unseen}" if facts.unseen else ""
     )
 
 
-# ------------------------------------------------------------------ what is known of a machine
-def knowledge(
-    there: RunSearch, ledger: Ledger, owner: str | None, info: Callable[[str], Instance]
+# ------------------------------------------------------------------ the facts of an instance
+def facts_reader(
+    search: RunSearch, ledger: Ledger, owner: str | None, info: Callable[[str], Instance]
 ) -> Callable[[Instance], InstanceFacts | None]:
-    """A function that looks up the limits, the plan and the receipt of `owner`'s machines; with None of everybody's that name a
-    run. `info` is the account's: a listing does not tell the provider's limits."""
+    """A function that reads the limits, the plan and the receipt of `owner`'s instances; of every owner's if it is None.
 
-    def look(i: Instance) -> InstanceFacts | None:
-        if owner and i.owner not in (None, owner):
+    `info` reads one instance of the account: a listing lacks the provider's limits."""
+
+    def look(instance: Instance) -> InstanceFacts | None:
+        if owner and instance.owner not in (None, owner):
             return None
-        plan, unseen = _plan(there, ledger, i)
+        plan, unseen = _plan(search, ledger, instance)
         if (
-            owner and i.owner is None and (plan is None or plan.owner != owner)
-        ):  # tags may be lost: then the plan has to say it
+            owner and instance.owner is None and (plan is None or plan.owner != owner)
+        ):  # tags may be lost: then the plan must name the owner
             return None
         try:
-            i = info(i.id)
+            instance = info(instance.id)
         except NanolanError as e:
             unseen = f"the provider's limits ({e})"
-        receipt, why = _receipt(there, plan) if plan else (None, "")
-        return InstanceFacts(i, plan, receipt, unseen or why)
+        receipt, why = _receipt(search, plan) if plan else (None, "")
+        return InstanceFacts(instance, plan, receipt, unseen or why)
 
     return look
 
 
-def _plan(there: RunSearch, ledger: Ledger, i: Instance) -> tuple[Plan | None, str]:
-    """The plan of a machine, by the ledger if that knows it, else by its run folder; or why there is none."""
-    run_id = i.run_id or ""
+def _plan(search: RunSearch, ledger: Ledger, instance: Instance) -> tuple[Plan | None, str]:
+    """The plan of an instance from the ledger, else from its run folder; or why it is unavailable."""
+    run_id = instance.run_id or ""
     known = next(
         (
             e.plan
             for e in ledger.readable()[0]
-            if e.plan.run_id == run_id and e.plan.attempt == i.attempt
+            if e.plan.run_id == run_id and e.plan.attempt == instance.attempt
         ),
         None,
     )
     if known:
         return known, ""
     try:
-        plan = rebuild(there, run_id, [i]).plan
+        plan = rebuild(search, run_id, [instance]).plan
     except NanolanError as e:
         return None, f"its plan ({e}); the provider's limits count"
-    if plan.attempt != i.attempt:
+    if plan.attempt != instance.attempt:
         return (
             None,
-            f"its plan, only that of attempt {plan.attempt} (this is {i.attempt}); the provider's limits count",
+            f"its plan: the run folder has that of attempt {plan.attempt}, this is {instance.attempt}; the provider's limits count",
         )
     return plan, ""
 
 
-def _receipt(there: RunSearch, plan: Plan) -> tuple[Receipt | None, str]:
-    """What the machine of this plan left at its end, if it did; or why that cannot be said."""
+def _receipt(search: RunSearch, plan: Plan) -> tuple[Receipt | None, str]:
+    """The receipt of this plan's attempt, if there is one; or why it is unavailable."""
     try:
-        if there.hub is None or there.hub.endpoint != plan.hf_endpoint:
+        if search.hub is None or search.hub.endpoint != plan.hf_endpoint:
             raise UsageProblem(f"HF_ENDPOINT is not {plan.hf_endpoint}")
-        receipt = read_receipt(there.hub.read(plan.runs_repo, f"{plan.folder}/receipt.json"))
+        receipt = read_receipt(search.hub.read(plan.runs_repo, f"{plan.folder}/receipt.json"))
     except NotFound:
         return None, ""
     except (NanolanError, RecursionError) as e:
@@ -321,16 +305,18 @@ def _receipt(there: RunSearch, plan: Plan) -> tuple[Receipt | None, str]:
     ), ""
 
 
-def note_in(ledger: Ledger, say: Callable[[str], object]) -> Callable[[InstanceFacts, str], None]:
-    """What writes a deletion into the ledger, if that knows the run."""
+def deletion_recorder(
+    ledger: Ledger, say: Callable[[str], object]
+) -> Callable[[InstanceFacts, str], None]:
+    """A function that records a deletion in the ledger, if the ledger has the run."""
 
-    def note(s: InstanceFacts, why: str) -> None:
-        run_id = s.instance.run_id or ""
+    def note(facts: InstanceFacts, why: str) -> None:
+        run_id = facts.instance.run_id or ""
         entry = next(
             (
                 e
                 for e in ledger.readable()[0]
-                if e.plan.run_id == run_id and e.plan.attempt == s.instance.attempt
+                if e.plan.run_id == run_id and e.plan.attempt == facts.instance.attempt
             ),
             None,
         )
@@ -338,11 +324,11 @@ def note_in(ledger: Ledger, say: Callable[[str], object]) -> Callable[[InstanceF
             ledger.note(
                 structs.replace(
                     entry,
-                    instance_id=s.instance.id,
+                    instance_id=facts.instance.id,
                     gone=True,
-                    spent_cents=s.instance.cost_now_cents(),
+                    spent_cents=facts.instance.cost_now_cents(),
                     note=f"deleted by just guard: {why}",
-                    receipt=s.receipt or entry.receipt,
+                    receipt=facts.receipt or entry.receipt,
                 ),
                 say,
             )

@@ -1,4 +1,4 @@
-"""Where a guard can stand: as a systemd user unit on a machine that stays on, or as a Hugging Face Job for a cent an hour. Pure."""
+"""Two ways to run a guard: a systemd user unit on a machine that stays on, or a Hugging Face Job for a cent an hour. Pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ KEPT = (
     "HTTPS_PROXY",
     "REQUESTS_CA_BUNDLE",
 )  # paths and addresses, no secrets
-# A job's image must have git, python3 and its venv; its cheapest machine is more than enough
+# A job's image must have git, python3 and venv; the cheapest flavor suffices
 IMAGE, FLAVOR, CENTS_PER_HOUR = "python:3.12", "cpu-basic", 1
-AFTER_S = 30 * 60  # a job outlives the run's own deadline by that, to see its machine gone
-# Runs in the job. Values come by its environment alone, the secrets HF_TOKEN and SHADEFORM_API_KEY among them
+AFTER_S = 30 * 60  # a job ends this long after the run's deadline, to confirm the deletion
+# Runs in the job. All values come from its environment, including the secrets HF_TOKEN and SHADEFORM_API_KEY
 JOB = """set -eu
 cd "$(mktemp -d)"
 python3 - <<'END'
@@ -45,11 +45,11 @@ exec .venv/bin/python scripts/guard.py --owner "$OWNER" --until-none
 
 
 def unit(root: Path, owner: str, environ: Mapping[str, str]) -> str:
-    """The text of the unit: no secret is in it, the guard reads the checkout's .env."""
+    """The text of the unit. It contains no secret: the guard reads .env of the checkout."""
     words = f"{root}/.venv/bin/python", f"{root}/scripts/guard.py", "--owner", owner
     start = " ".join(
         quoted(word).replace("$", "$$") for word in words
-    )  # variables are expanded in this line alone
+    )  # systemd expands variables only in this line
     kept = [
         f"Environment={quoted(f'{name}={environ[name]}')}"
         for name in KEPT
@@ -57,13 +57,13 @@ def unit(root: Path, owner: str, environ: Mapping[str, str]) -> str:
     ]
     return "\n".join(
         [
-            "# The guard of nanolan's machines. No secret is in here: it reads .env in the checkout. To install it:",
+            "# The guard of nanolan's instances. It contains no secret: it reads .env in the checkout. To install it:",
             f"#   just guard --unit > ~/.config/systemd/user/{UNIT}.service",
             f"#   systemctl --user daemon-reload && systemctl --user enable --now {UNIT}",
             "# and once, so that it runs while nobody is logged in:  loginctl enable-linger",
-            f"# Its words: journalctl --user -u {UNIT} -f",
+            f"# Its log: journalctl --user -u {UNIT} -f",
             "[Unit]",
-            "Description=nanolan guard: deletes rented machines whose run is over or that outlive their limits",
+            "Description=nanolan guard: deletes rented instances whose run is over or that outlive their limits",
             "StartLimitIntervalSec=0",
             "",
             "[Service]",
@@ -82,17 +82,17 @@ def unit(root: Path, owner: str, environ: Mapping[str, str]) -> str:
 
 
 def holds_password(address: str) -> bool:
-    """Whether a proxy's address may name a user: then it is no part of a unit that everybody may read."""
+    """Whether a proxy's address may contain credentials: the unit is readable by everyone, so it must not have them."""
     return "://" in address and "@" in address
 
 
 def quoted(word: str) -> str:
-    """One word of a unit's line, whatever is in it; UsageProblem for what a unit cannot hold."""
+    """A quoted word of a line of the unit; UsageProblem for characters that a unit cannot hold."""
     return '"' + specified(word).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def specified(text: str) -> str:
-    """A text in which systemd sees no specifier."""
+    """A text with systemd's % specifiers escaped."""
     if not text.isprintable():
         raise UsageProblem(
             f"{text[:60]!r} cannot be in a systemd unit: it holds a control character"
@@ -102,8 +102,7 @@ def specified(text: str) -> str:
 
 @dataclass(frozen=True)
 class GuardJob:
-    """A job as it is submitted; only the names of its secrets are ever shown. One that fails may start again: a guard keeps
-    nothing in mind."""
+    """A job to submit; only the names of its secrets are ever shown. It may restart after a failure: a guard is stateless."""
 
     env: dict[str, str]
     timeout_s: int
@@ -116,7 +115,7 @@ class GuardJob:
 
     @property
     def most_cents(self) -> int:
-        """What it costs if it runs to its end; hours are billed by the minute."""
+        """The cost until its time limit; billed by the minute."""
         return max(1, -(-self.timeout_s * CENTS_PER_HOUR // 3600))
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,12 +135,12 @@ class GuardJob:
 
 
 def guard_job(s: Settings, plan: Plan, owner: str, revision: str, now: datetime) -> GuardJob:
-    """The job that guards `owner`'s machines with the code of the run `plan`, as it is at `revision` of its repo."""
+    """The job that guards `owner`'s instances with the code of the run `plan` at `revision` of its repo."""
     left_s = int((parse_time(plan.deadline) - now).total_seconds())
     if left_s <= 0:
         raise PreflightFailed(
-            f"run {plan.run_id} is past its date ({plan.deadline}): a job for it is of no use. Launch first; "
-            "or look what bills: just orphans"
+            f"run {plan.run_id} is past its date ({plan.deadline}), so a job for it has no use. Launch first; "
+            "or list what bills: just orphans"
         )
     runs = {"RUNS_REPO": s.runs_repo} if s.runs_repo else {}
     env = {

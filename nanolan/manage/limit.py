@@ -1,6 +1,6 @@
-"""Another limit for a run that is going: the provider's, the machine's own and the ledger's, in the order that is safe.
+"""Changes the limit of a running run: at the provider, on the box and in the ledger, in a safe order.
 
-Raised: the provider first, so that the machine never believes in more than it may have. Lowered: the machine first.
+Raised: the provider first, so that the box never assumes more than the provider allows. Lowered: the box first.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ READ_BACK_S, READ_BACK_WAIT_S = 60.0, 2.0
 def with_limit(
     plan: Plan, limit_cents: int, max_duration_s: int | None, spent_cents: int | None, now: datetime
 ) -> Plan:
-    """The plan with that limit, and a deadline that lets the money be spent; UsageProblem for one that is used up already."""
+    """The plan with that limit and a deadline that fits it; UsageProblem if the limit is already used up."""
     if spent_cents is not None and limit_cents <= spent_cents:
         raise UsageProblem(
-            f"{dollars(spent_cents)} is spent already; nothing was changed. To end the run: just stop {plan.run_id}"
+            f"{dollars(spent_cents)} is already spent; nothing was changed. To end the run: just stop {plan.run_id}"
         )
     born = parse_time(plan.created_at)
     deadline = born + timedelta(
@@ -44,31 +44,31 @@ def with_limit(
         deadline = min(deadline, parse_time(plan.deadline))
     if deadline <= now:
         raise UsageProblem(
-            f"the run is {(now - born).total_seconds() / 60:.0f} minutes old already; nothing was changed. "
+            f"the run is {(now - born).total_seconds() / 60:.0f} minutes old; nothing was changed. "
             f"To end it: just stop {plan.run_id}"
         )
     return structs.replace(plan, limit_cents=limit_cents, deadline=iso(deadline))
 
 
-def change(
+def apply_limit(
     api: Shadeform,
     hub: Hub,
     entry: Entry,
-    machine: Instance,
+    instance: Instance,
     plan: Plan,
     say: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> Entry:
-    """Make `plan`'s limits count everywhere; the entry for the ledger. What fails says which limit holds."""
+    """Apply `plan`'s limits everywhere and return the entry for the ledger. An error names the limit that holds."""
 
     def provider() -> None:
-        _provider(api, machine.id, plan, clock)
+        _provider(api, instance.id, plan, clock)
         say(
             f"the provider deletes it at {dollars(plan.limit_cents)} or at {plan.deadline}, read back"
         )
 
     def box() -> None:
-        told = LimitRequest(
+        request = LimitRequest(
             plan.attempt,
             plan.limit_cents,
             plan.deadline,
@@ -78,12 +78,12 @@ def change(
         hub.commit(
             plan.runs_repo,
             {
-                f"{plan.folder}/{LIMIT_FILE}": to_json(told),
+                f"{plan.folder}/{LIMIT_FILE}": to_json(request),
                 f"{plan.folder}/plan.json": plan.to_json(),
             },
             f"run {plan.run_id}: limit {dollars(plan.limit_cents)}",
         )
-        say("the machine is told; it looks every minute or so")
+        say("sent to the box, which checks about once a minute")
 
     old = entry.plan
     raised = plan.limit_cents >= old.limit_cents
@@ -103,12 +103,12 @@ def change(
 
 
 def _provider(api: Shadeform, instance_id: str, plan: Plan, clock: Callable[[], float]) -> None:
-    """Send the limits until they are read back."""
+    """Send the limits and wait until they are read back."""
     end = clock() + READ_BACK_S
     try:
         api.update(instance_id, {"auto_delete": provider_limits(plan)})
     except UnclearAnswer:
-        pass  # what is stored decides
+        pass  # the read-back decides
     while True:
         stored = api.info(instance_id)
         known = (

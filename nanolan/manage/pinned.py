@@ -1,4 +1,4 @@
-"""What a run pinned at its launch, read again before the next attempt: inputs, data sets, saved state and code."""
+"""Checks before the next attempt that the files pinned at the launch still exist: inputs, data sets, saved state, code."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.remaining import Remaining
 
 
-def pinned_inputs(plan: Plan, rest: Remaining) -> tuple[Pinned, ...]:
-    """The inputs as they were pinned; for a phase after the first, the result that it starts from instead of the checkpoint."""
-    if rest.before is None:
+def pinned_inputs(plan: Plan, remaining: Remaining) -> tuple[Pinned, ...]:
+    """The pinned inputs; for a phase after the first, the result it starts from instead of the input checkpoint."""
+    if remaining.before is None:
         return plan.inputs
-    result = rest.before.files
+    result = remaining.before.files
     without_optimizer = structs.replace(
         result, files=tuple(f for f in result.files if "/optim_" not in f.path)
     )
@@ -32,7 +32,7 @@ def pinned_inputs(plan: Plan, rest: Remaining) -> tuple[Pinned, ...]:
 
 
 def check_pins(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:
-    """A failed check for every pin whose files are not there any more; one good line otherwise."""
+    """A failed check for every pin with missing files, or one passed check."""
     with ThreadPoolExecutor(8) as pool:
         problems = [p for p in pool.map(lambda pin: _missing(hub, pin), pins) if p]
     what = ", ".join(dict.fromkeys(p.repo for p in pins))
@@ -42,34 +42,32 @@ def check_pins(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:
 
 
 def check_usable(
-    hub: Hub, inputs: tuple[Pinned, ...], datasets: tuple[Pinned, ...], rest: Remaining
+    hub: Hub, inputs: tuple[Pinned, ...], datasets: tuple[Pinned, ...], remaining: Remaining
 ) -> Check:
-    """Whether a trainer can begin with what is pinned, and with the state that it goes on from."""
+    """Whether a trainer can start from the pinned files and the saved state."""
     try:
-        told = inspect_inputs(hub, inputs)
+        facts = inspect_inputs(hub, inputs)
         inspect_datasets(hub, datasets)
-        if rest.saved:
-            inspect_state(hub, rest.saved.files)
+        if remaining.saved:
+            inspect_state(hub, remaining.saved.files)
     except NanolanError as e:
-        return Check("inputs", False, f"{e}. The run cannot go on; mend it, then launch anew")
-    return Check("inputs", True, told)
+        return Check("inputs", False, f"{e}. The run cannot continue; fix it, then launch again")
+    return Check("inputs", True, facts)
 
 
 def _missing(hub: Hub, pin: Pinned) -> str:
     try:
         tree: Tree = hub.tree(pin.repo, pin.kind, revision=pin.revision)
     except NotFound:
-        return f"{pin.repo} has lost revision {pin.revision[:8]}, which the run began with; launch a new one"
+        return f"{pin.repo} has lost revision {pin.revision[:8]}, which the run started from; launch a new run"
     except NanolanError as e:
         return str(e)
     gone = [f.path for f in pin.files if tree.files.get(f.path) != f]
-    return (
-        f"{pin.repo} at {pin.revision[:8]} holds another {gone[0]} than was pinned" if gone else ""
-    )
+    return f"{pin.repo} at {pin.revision[:8]} has another {gone[0]} than was pinned" if gone else ""
 
 
 def run_code(hub: Hub, plan: Plan, rebuilt: bool) -> tuple[Code, bytes, Check]:
-    """The code that the run was launched with, checked against its plan; `rebuilt`: a plan that was read from the Hub."""
+    """The code of the launch, checked against the plan; `rebuilt`: the plan itself comes from the Hub."""
     other = "use this checkout's: --code here"
     try:
         data = hub.read(plan.runs_repo, f"{plan.folder}/code.bundle")
@@ -86,7 +84,7 @@ def run_code(hub: Hub, plan: Plan, rebuilt: bool) -> tuple[Code, bytes, Check]:
             ),
         )
     whose = (
-        f", as the Hub has it: whoever may write {plan.runs_repo} chose it; or {other}"
+        f", as the Hub has it: anyone who may write {plan.runs_repo} can change it; or {other}"
         if rebuilt
         else ""
     )

@@ -1,7 +1,7 @@
-"""Going on with a run on another machine: the same run id, the next attempt, from what is proven on the Hub.
+"""Continues a run on another instance: the same run id, the next attempt, from what is proven on the Hub.
 
-What the run was launched with stays: its settings, its pinned inputs and data sets, its code. New are the machine, the dates, and
-what is left of the phases and of the money.
+Settings, pinned inputs and data sets, and code stay as launched. The instance and the dates are new; phases and money are
+what remains of the run's.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from nanolan.settings.settings import Settings
 from nanolan.status.view import Overview, RunView
 from nanolan.times import parse_time
 
-AFTER_REPORT_S = 600  # two heartbeats: how long a machine that vanished is taken to have lived after its last one
-# A setting that may be typed anew -> the plan's field
-ANEW = {
+AFTER_REPORT_S = 600  # two heartbeats: the assumed life of a vanished instance after its last one
+# A setting that may be typed again -> the plan's field
+OVERRIDABLE = {
     "run_name": "run_name",
     "output_tag": "output_tag",
     "batch": "batch",
@@ -44,7 +44,7 @@ ANEW = {
     "wandb_project": "wandb_project",
     "probation_usd": "probation_cents",
 }
-FRESH = (
+FROM_THE_NEW_PLAN = (
     "owner",
     "hf_repo",
     "runs_repo",
@@ -57,20 +57,20 @@ FRESH = (
     "self_delete",
     "public",
     "wandb_base_url",
-)  # of the new machine
-REPLACED = (
+)  # fields taken from the new plan
+REPLACED_CHECKS = (
     "input checkpoint",
     "tokenizer",
     "identity data",
     "data set",
     "spend limit",
     "code",
-)  # checks that are made here
+)  # checks of a launch that this module replaces
 
 
 @dataclass(frozen=True)
 class RunBudget:
-    """The limit of the whole run, and what its attempts have cost so far."""
+    """The limit of the whole run, and the cost of its attempts so far."""
 
     whole_cents: int
     spent_cents: int
@@ -80,7 +80,7 @@ class RunBudget:
         return self.whole_cents - self.spent_cents
 
     def check(self, hourly_cents: int, expected: Forecast | None) -> Check:
-        """What is left, less what saving takes, must be above what the rest should cost."""
+        """The rest of the limit, less the cost of saving, must be above the likely cost of the remaining phases."""
         text = (
             f"{dollars(self.left_cents)} left of {dollars(self.whole_cents)} for the whole run "
             f"({dollars(self.spent_cents)} spent)"
@@ -89,28 +89,31 @@ class RunBudget:
             expected.likely_cents if expected else 0,
             soft_limit_cents(self.left_cents, hourly_cents),
         )
-        rest = f"the rest: {expected.text()}" if expected else "no time is known for this GPU"
+        remaining = f"the rest: {expected.text()}" if expected else "no figures for this GPU"
         if soft > likely:
-            return Check("spend limit", True if expected else None, f"{text}; {rest}")
+            return Check("spend limit", True if expected else None, f"{text}; {remaining}")
         least = limit_for(self.spent_cents + likely, hourly_cents)
         hint = "another offer" if least is None else f"spend-limit={least}"
-        return Check("spend limit", False, f"{text}; {rest}; it would be cut off. Try: {hint}")
+        return Check("spend limit", False, f"{text}; {remaining}; it would be cut off. Try: {hint}")
 
 
 def attempts(view: RunView, now: datetime) -> tuple[Attempt, ...]:
-    """Every attempt of the run so far, the one that ended last with what it has cost."""
-    e = view.entry
+    """Every attempt of the run so far, with the cost of the newest one."""
+    entry = view.entry
     note = f"{view.state}: {view.reason}".rstrip(": ")[:200]
-    return (*e.earlier, Attempt(e.plan.attempt, e.instance_id, cost_of(view, now), note))
+    return (
+        *entry.earlier,
+        Attempt(entry.plan.attempt, entry.instance_id, cost_of(view, now), note),
+    )
 
 
 def cost_of(view: RunView, now: datetime) -> int:
-    """What the newest attempt has cost; without a receipt, what it can have cost by all that is known."""
-    e, plan = view.entry, view.entry.plan
+    """The cost of the newest attempt; without a receipt, an upper estimate."""
+    entry, plan = view.entry, view.entry.plan
     if view.receipt and view.receipt.spent_cents is not None:
         return max(0, view.receipt.spent_cents)
-    if e.spent_cents is not None or e.note.startswith(REFUSED):
-        return e.spent_cents or 0
+    if entry.spent_cents is not None or entry.note.startswith(REFUSED):
+        return entry.spent_cents or 0
     until, told = now, 0
     if view.progress:
         until, told = parse_time(view.progress.updated), view.progress.spent_cents or 0
@@ -120,58 +123,62 @@ def cost_of(view: RunView, now: datetime) -> int:
     return min(plan.limit_cents, max(told, cost_cents(plan.offer.hourly_cents, max(0.0, lived_s))))
 
 
-def money_of(plan: Plan, past: tuple[Attempt, ...], whole_cents: int | None) -> RunBudget:
-    """The money of the whole run; PreflightFailed when nothing is left. A cost that is unknown counts as a whole limit."""
+def budget_of(plan: Plan, past: tuple[Attempt, ...], whole_cents: int | None) -> RunBudget:
+    """The budget of the whole run; PreflightFailed if nothing is left. An unknown cost counts as the attempt's whole limit."""
     costs = [plan.limit_cents if a.spent_cents is None else a.spent_cents for a in past]
-    money = RunBudget(
+    budget = RunBudget(
         plan.limit_cents + sum(costs[:-1]) if whole_cents is None else whole_cents, sum(costs)
     )
-    if money.left_cents <= 0:
+    if budget.left_cents <= 0:
         each = ", ".join(f"attempt {a.number}: {dollars(a.spent_cents)}" for a in past)
         raise PreflightFailed(
-            f"run {plan.run_id} has spent {dollars(money.spent_cents)} ({each}), its limit is "
-            f"{dollars(money.whole_cents)}: nothing is left, nothing was rented. Raise the whole run's: "
-            f"just resume {plan.run_id} spend-limit={money.spent_cents // 100 + plan.limit_cents // 100 + 1}"
+            f"run {plan.run_id} has spent {dollars(budget.spent_cents)} ({each}), its limit is "
+            f"{dollars(budget.whole_cents)}: nothing is left, nothing was rented. Raise the limit of the whole run: "
+            f"just resume {plan.run_id} spend-limit={budget.spent_cents // 100 + plan.limit_cents // 100 + 1}"
         )
-    return money
+    return budget
 
 
 def settings_of(
-    s: Settings, typed: Mapping[str, Any], plan: Plan, rest: Remaining, money: RunBudget
+    settings: Settings,
+    typed: Mapping[str, Any],
+    plan: Plan,
+    remaining: Remaining,
+    budget: RunBudget,
 ) -> Settings:
-    """The settings that the run was launched with, for what is left of it, but for those that were typed anew."""
-    old = {name: getattr(plan, field) for name, field in ANEW.items()} | {
+    """The settings of the launch, for the remaining phases and money; settings typed again override them."""
+    old = {name: getattr(plan, field) for name, field in OVERRIDABLE.items()} | {
         "gpu": plan.offer.gpu,
         "num_gpus": plan.offer.num_gpus,
     }
-    if typed.get("instance_type"):  # it says which GPUs, and how many
+    if typed.get("instance_type"):  # implies the GPUs and their number
         del old["gpu"], old["num_gpus"]
     elif ":" in (typed.get("gpu") or ""):  # H100:4
         del old["num_gpus"]
     kept = {name: value for name, value in old.items() if not typed.get(name)}
-    phase = next(name for name, phases in SEQUENCES.items() if phases == rest.phases)
-    kept["self_delete"] = s.self_delete and (
+    phase = next(name for name, phases in SEQUENCES.items() if phases == remaining.phases)
+    kept["self_delete"] = settings.self_delete and (
         bool(typed.get("self_delete")) or plan.self_delete
-    )  # no key if either says so
+    )  # no key if the run or the settings exclude it
     return replace(
-        s,
+        settings,
         **kept,
         phase=phase,
-        model_tag=_model_tag(plan, rest),
+        model_tag=_model_tag(plan, remaining),
         no_identity=plan.identity is False,
         hf_repo=plan.hf_repo,
         runs_repo=plan.runs_repo,
-        spend_limit=money.left_cents,
-        sources=s.sources | dict.fromkeys(kept, "the run's plan"),
+        spend_limit=budget.left_cents,
+        sources=settings.sources | dict.fromkeys(kept, "the run's plan"),
     )
 
 
-def check_over(seen: Overview) -> None:
-    """PreflightFailed unless the run is seen to be over, and no machine of it is left."""
+def check_ended(seen: Overview) -> None:
+    """PreflightFailed or MayBeBilling unless the run has ended and none of its instances is left."""
     view, run_id = seen.runs[0], seen.runs[0].entry.plan.run_id
     if problems := (*seen.problems, *view.problems):
         failed = PreflightFailed(
-            f"where run {run_id} stands could not be seen ({problems[0]}); nothing was rented. Try again"
+            f"the state of run {run_id} is unavailable ({problems[0]}); nothing was rented. Try again"
         )
         raise billing_error(failed, [view.entry] if view.unknown else [])
     if view.state == UNKNOWN:
@@ -185,18 +192,18 @@ def check_over(seen: Overview) -> None:
         )
     if (
         i or not view.ended
-    ):  # an answer that is lost is looked for in the listing: what is there must be the new machine
-        why = "its machine is being deleted" if i else view.reason
+    ):  # after a lost answer the create is searched in the listing, which must then show only the new instance
+        why = "its instance is being deleted" if i else view.reason
         raise PreflightFailed(
-            f"run {run_id} is not quite over ({why}); nothing was rented. Try again in two minutes"
+            f"run {run_id} has not quite ended ({why}); nothing was rented. Try again in two minutes"
         )
 
 
-def check_addresses(s: Settings, plan: Plan) -> None:
-    """PreflightFailed when the run is on another Hub or account's address than the settings name."""
+def check_addresses(settings: Settings, plan: Plan) -> None:
+    """PreflightFailed if the run uses another HF_ENDPOINT or SHADEFORM_API than the settings."""
     for name, mine, its in (
-        ("HF_ENDPOINT", s.hf_endpoint, plan.hf_endpoint),
-        ("SHADEFORM_API", s.shadeform_api, plan.shadeform_api),
+        ("HF_ENDPOINT", settings.hf_endpoint, plan.hf_endpoint),
+        ("SHADEFORM_API", settings.shadeform_api, plan.shadeform_api),
     ):
         if mine != its:
             raise PreflightFailed(
@@ -206,31 +213,36 @@ def check_addresses(s: Settings, plan: Plan) -> None:
 
 @dataclass(frozen=True)
 class NextAttempt:
-    """The next attempt of a run: what it takes over from the one before. `apply` makes a prepared launch into it."""
+    """What the next attempt takes over from the previous one. `apply` turns a prepared launch into it."""
 
-    plan: Plan  # of the attempt before
-    rest: Remaining
-    money: RunBudget
+    plan: Plan  # of the previous attempt
+    remaining: Remaining
+    budget: RunBudget
     inputs: tuple[Pinned, ...]
     code: tuple[Code, bytes, Check]  # the run's own, or this checkout's
-    anew: Mapping[str, Any]  # fields of the plan that were typed anew
-    checks: tuple[Check, ...] = ()  # of what stays pinned
+    overrides: Mapping[str, Any]  # fields of the plan from settings that were typed again
+    checks: tuple[Check, ...] = ()  # of the pinned files
 
-    def apply(self, p: Prepared) -> Prepared:
+    def apply(self, prepared: Prepared) -> Prepared:
         """`p`, prepared with `settings_of` this run, as its next attempt. Pure."""
-        old, new, saved, (code, bundle, code_check) = self.plan, p.plan, self.rest.saved, self.code
+        old, new, saved, (code, bundle, code_check) = (
+            self.plan,
+            prepared.plan,
+            self.remaining.saved,
+            self.code,
+        )
         known = {d.repo for d in old.datasets}
         data = (
             *old.datasets,
             *(d for d in new.datasets if d.repo not in known),
-        )  # say, for an evaluation that is new
+        )  # such as for a new evaluation
         plan = structs.replace(
             old,
-            **{f: getattr(new, f) for f in FRESH},
-            **self.anew,
+            **{f: getattr(new, f) for f in FROM_THE_NEW_PLAN},
+            **self.overrides,
             attempt=old.attempt + 1,
-            phases=self.rest.phases,
-            model_tag=_model_tag(old, self.rest),
+            phases=self.remaining.phases,
+            model_tag=_model_tag(old, self.remaining),
             inputs=self.inputs,
             datasets=data,
             code=code,
@@ -238,48 +250,52 @@ class NextAttempt:
             model_only=saved is not None and saved.processes != new.processes,
         )
         mine = [
-            self.money.check(p.offer.hourly_cents, p.expected),
+            self.budget.check(prepared.offer.hourly_cents, prepared.expected),
             *self.checks,
             code_check,
-            *_told(self.rest, plan),
+            *_continue_checks(self.remaining, plan),
         ]
         return replace(
-            p,
+            prepared,
             plan=plan,
             bundle=bundle,
-            checks=[*(c for c in p.checks if not c.name.startswith(REPLACED)), *mine],
+            checks=[*(c for c in prepared.checks if not c.name.startswith(REPLACED_CHECKS)), *mine],
         )
 
 
 def next_attempt(
     hub: Hub,
     plan: Plan,
-    rest: Remaining,
-    money: RunBudget,
-    s: Settings,
+    remaining: Remaining,
+    budget: RunBudget,
+    settings: Settings,
     typed: Mapping[str, Any],
     code: tuple[Code, bytes, Check],
 ) -> NextAttempt:
-    """The next attempt, after a look whether the Hub still holds what the run pinned."""
-    inputs = pinned_inputs(plan, rest)
-    anew = {field: getattr(s, name) for name, field in ANEW.items() if typed.get(name)}
+    """The next attempt, after checking that the Hub still has the run's pinned files."""
+    inputs = pinned_inputs(plan, remaining)
+    overrides = {
+        field: getattr(settings, name) for name, field in OVERRIDABLE.items() if typed.get(name)
+    }
     checks = check_pins(hub, (*inputs, *plan.datasets))
     if all(c.ok for c in checks):
-        checks = (*checks, check_usable(hub, inputs, plan.datasets, rest))
-    return NextAttempt(plan, rest, money, inputs, code, anew, checks)
+        checks = (*checks, check_usable(hub, inputs, plan.datasets, remaining))
+    return NextAttempt(plan, remaining, budget, inputs, code, overrides, checks)
 
 
-def _told(rest: Remaining, plan: Plan) -> list[Check]:
-    """Where the run goes on, and what that costs it."""
-    first = rest.phases[0]
-    if rest.saved is None:
+def _continue_checks(remaining: Remaining, plan: Plan) -> list[Check]:
+    """Where the run continues, and what is lost by that."""
+    first = remaining.phases[0]
+    if remaining.saved is None:
         origin = (
-            rest.before.folder if rest.before else f"{PHASES[first].input_dir}/{plan.model_tag}"
+            remaining.before.folder
+            if remaining.before
+            else f"{PHASES[first].input_dir}/{plan.model_tag}"
         )
         return [
-            Check("goes on", None, f"{first} begins anew from {origin}: no state of it is saved")
+            Check("goes on", None, f"{first} starts again from {origin}: it has no saved state")
         ]
-    saved = rest.saved
+    saved = remaining.saved
     lines = [
         Check(
             "goes on",
@@ -299,6 +315,6 @@ def _told(rest: Remaining, plan: Plan) -> list[Check]:
     return lines
 
 
-def _model_tag(plan: Plan, rest: Remaining) -> str:
+def _model_tag(plan: Plan, remaining: Remaining) -> str:
     """The folder name of the first phase's input: the run's own output once a phase is done."""
-    return rest.before.folder.rsplit("/", 1)[1] if rest.before else plan.model_tag
+    return remaining.before.folder.rsplit("/", 1)[1] if remaining.before else plan.model_tag

@@ -20,12 +20,12 @@ from nanolan.errors import (
 from nanolan.hub.client import Hub
 from nanolan.manage.stop_request import (
     ask_to_stop,
-    not_listening,
-    still_bills,
-    tell_launch,
+    still_billing_error,
+    stop_launch,
     wait_until_gone,
+    why_not_listening,
 )
-from nanolan.manage.stop_target import find_target, meant
+from nanolan.manage.stop_target import candidates, find_target
 from nanolan.money import dollars
 from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.run.presence import Presence, billing_error, unknown_text
@@ -41,7 +41,7 @@ from nanolan.times import SERVICE_CLOCK, now_utc
 
 @dataclass(frozen=True)
 class Stop:
-    """One `just stop`: looks for the run's instances, and ends when they are confirmed deleted.
+    """One `just stop`: finds the run's instances and ends when their deletion is confirmed.
 
     `say` takes progress, `show` the result; `agree` raises UsageProblem unless the user agrees to its question.
     """
@@ -58,79 +58,79 @@ class Stop:
         try:
             return self._stop(which, owner, now, timeout_s)
         except (ApiProblem, AuthProblem) as e:
-            raise billing_error(e, meant(self.ledger, which)) from None
+            raise billing_error(e, candidates(self.ledger, which)) from None
 
     def _stop(self, which: str | None, owner: str | None, now: bool, timeout_s: float) -> int:
-        known = meant(self.ledger, which)
+        known = candidates(self.ledger, which)
         launching = len(known) == 1 and self.ledger.is_launching(known[0].plan.run_id)
         if launching:  # between two attempts there is no instance to stop
             run_id = known[0].plan.run_id
             self.agree(
-                f"Stop run {run_id}? Its launch, which is under way, then rents no other machine."
+                f"Stop run {run_id}? Its launch is still running; it will rent no other instance."
             )
-            tell_launch(self.ledger, run_id, self.say)
+            stop_launch(self.ledger, run_id, self.say)
             self = replace(self, agree=lambda question: None)
-        entry, there = find_target(self.ledger, self.api, self.settings, which, owner, self.say)
-        instances = list(there.billing or there.machines[:1])
+        entry, present = find_target(self.ledger, self.api, self.settings, which, owner, self.say)
+        instances = list(present.billing or present.machines[:1])
         if entry and not instances:
-            return self._nothing_there(entry, there, launching)
+            return self._stop_without_instance(entry, present, launching)
         if now or entry is None:
             return self._delete(entry, instances)
-        self._refuse_one_of_two(entry, instances[0])
-        return self._ask(entry, instances, timeout_s)
+        self._refuse_several(entry, instances[0])
+        return self._ask_and_wait(entry, instances, timeout_s)
 
-    def _nothing_there(self, entry: Entry, there: Presence, launching: bool) -> int:
+    def _stop_without_instance(self, entry: Entry, present: Presence, launching: bool) -> int:
         """A run without a visible instance: 0 if there is none, MayBeBilling if that is unknown."""
         run_id, token = entry.plan.run_id, self.settings.hf_token
         hub = Hub(entry.plan.hf_endpoint, token) if token else None
-        over = there.unknown and hub and self._look(entry, hub).runs[0].ended  # by its receipt
-        with suppress(LedgerProblem):  # also for a resume that waits at its question
+        over = present.unknown and hub and self._look(entry, hub).runs[0].ended  # by its receipt
+        with suppress(LedgerProblem):  # also stops a resume that waits at its prompt
             self.ledger.ask_to_stop(run_id)
-        if not there.unknown or over:
+        if not present.unknown or over:
             self.show(
-                f"run {run_id} has no machine now; its launch was told, and rents no other"
+                f"run {run_id} has no instance now; its launch was notified and rents no other"
                 if launching
-                else f"run {run_id} has no machine on this account (any more); nothing to stop"
+                else f"run {run_id} has no instance on this account (any more); nothing to stop"
             )
             return 0
-        asked = "no machine of it hears a request without HF_TOKEN"
+        asked = "without HF_TOKEN no request to stop can be left for it"
         if hub:
             try:
                 ask_to_stop(hub, entry.plan)
-                asked = "if it comes up, it finds the request to stop, and ends by itself"
+                asked = "if it comes up, it finds the request to stop and ends by itself"
             except NanolanError as e:
-                asked = f"no request could be left for it ({e})"
+                asked = f"no request to stop could be left for it ({e})"
         raise MayBeBilling(
             f"run {run_id}: {unknown_text(entry)}; {asked}. Look again: just status {run_id}"
         )
 
-    def _refuse_one_of_two(self, entry: Entry, instance: Instance) -> None:
+    def _refuse_several(self, entry: Entry, instance: Instance) -> None:
         """UsageProblem when several instances of the run bill: each of them reads the request."""
         run_id = entry.plan.run_id
         if sum(i.is_run(run_id) and i.billing for i in self.api.instances()) > 1:
             raise UsageProblem(
-                f"run {run_id} has several machines, and all would hear it: just stop {instance.id} --now deletes this "
+                f"run {run_id} has several instances, and all would stop: just stop {instance.id} --now deletes this "
                 f"one, just stop {run_id} --now all of them; nothing was stopped"
             )
 
-    def _ask(self, entry: Entry, instances: list[Instance], timeout_s: float) -> int:
+    def _ask_and_wait(self, entry: Entry, instances: list[Instance], timeout_s: float) -> int:
         """Ask the box to save and delete itself, and wait for that; Ctrl-C only stops waiting."""
         plan = entry.plan
-        hub, view = self._listening(entry, instances[0])
+        hub, view = self._require_listening(entry, instances[0])
         self.agree(
             f"Stop run {plan.run_id} ({instances[0].name})? It saves what it has, uploads it and "
-            f"{'deletes itself' if plan.self_delete else 'is deleted then'}."
+            f"{'deletes itself' if plan.self_delete else 'is then deleted'}."
         )
         try:
             ask_to_stop(hub, plan)
         except NanolanError as e:
-            raise still_bills(view, f"the machine could not be asked to stop ({e})") from None
+            raise still_billing_error(view, f"the box could not be asked to stop ({e})") from None
         # a launch that waits for this instance must not rent another one
         self.ledger.note(structs.replace(entry, note=STOPPED_BY_USER), self.say)
         when = (
-            "it looks every minute or so"
+            "it checks about once a minute"
             if view.progress
-            else "it has not reported yet, and finds the request when it comes up; to delete it at once: "
+            else "it has not reported yet and finds the request when it comes up; to delete it at once: "
             f"just stop {plan.run_id} --now"
         )
         self.say(f"run {plan.run_id} is asked to stop; {when}. Ctrl-C only stops waiting.")
@@ -146,7 +146,7 @@ class Stop:
             if str(e):  # during a deletion
                 raise
             self.say(
-                f"\nno longer waiting; run {plan.run_id} goes on stopping by itself. Look: just status {plan.run_id}; "
+                f"\nno longer waiting; run {plan.run_id} continues to stop by itself. Check: just status {plan.run_id}; "
                 f"delete it at once: just stop {plan.run_id} --now"
             )
             return 130
@@ -156,20 +156,22 @@ class Stop:
         self.ledger.note(deleted, self.say)
         self.show("\n".join(render_run(view)))
         if view.receipt is None:
-            self.say("it left no receipt: what was not on the Hub before is lost")
+            self.say("it left no receipt: what was not yet on the Hub is lost")
         return 0
 
-    def _listening(self, entry: Entry, instance: Instance) -> tuple[Hub, RunView]:
+    def _require_listening(self, entry: Entry, instance: Instance) -> tuple[Hub, RunView]:
         """The run's Hub and state; MayBeBilling when its box would not read a request."""
         if self.settings.hf_token is None:
-            raise still_bills(
+            raise still_billing_error(
                 RunView(entry, "", instance=instance),
-                "without HF_TOKEN the machine cannot be asked to stop",
+                "without HF_TOKEN the box cannot be asked to stop",
             )
         hub = Hub(entry.plan.hf_endpoint, self.settings.hf_token)
         view = self._look(entry, hub).runs[0]
-        if why := not_listening(view, now_utc()):
-            raise still_bills(view, f"run {entry.plan.run_id} cannot be asked to stop: {why}")
+        if why := why_not_listening(view, now_utc()):
+            raise still_billing_error(
+                view, f"run {entry.plan.run_id} cannot be asked to stop: {why}"
+            )
         return hub, view
 
     def _look(self, entry: Entry, hub: Hub) -> Overview:
@@ -181,29 +183,29 @@ class Stop:
         if not now or not instance or plan.self_delete:
             return
         if why := overdue(InstanceFacts(instance, plan, view.receipt), now):
-            self.say(f"  {why}: its machine is deleted from here")
+            self.say(f"  {why}: deleting its instance")
             delete_and_confirm(self.api, instance)
 
     def _delete(self, entry: Entry | None, instances: list[Instance]) -> int:
         """Delete the instances at once, polling each until it is gone."""
-        for i in instances:
+        for instance in instances:
             self.agree(
-                f"Delete {i.name} ({i.id}, {dollars(i.hourly_cents)}/h)? What is not on the Hub yet is lost."
+                f"Delete {instance.name} ({instance.id}, {dollars(instance.hourly_cents)}/h)? What is not on the Hub yet is lost."
             )
             newest = (
                 entry
-                and i.attempt == entry.plan.attempt
-                and (entry.instance_id in (None, i.id) or len(instances) > 1)
+                and instance.attempt == entry.plan.attempt
+                and (entry.instance_id in (None, instance.id) or len(instances) > 1)
             )
             if entry and newest:  # not for a second instance alone
-                # noted first: a launch that waits for it must not rent another
-                entry = structs.replace(entry, instance_id=i.id, note=STOPPED_BY_USER)
+                # recorded first: a launch that waits for it must not rent another
+                entry = structs.replace(entry, instance_id=instance.id, note=STOPPED_BY_USER)
                 self.ledger.note(entry, self.say)
-            gone = delete_and_confirm(self.api, i)
+            gone = delete_and_confirm(self.api, instance)
             if entry and newest:
-                deleted = structs.replace(entry, gone=True, spent_cents=i.cost_now_cents())
+                deleted = structs.replace(entry, gone=True, spent_cents=instance.cost_now_cents())
                 self.ledger.note(deleted, self.say)
             self.show(
-                f"{i.name} ({i.id}) is gone: {gone.seen}. It cost about {dollars(i.cost_now_cents())}"
+                f"{instance.name} ({instance.id}) is gone: {gone.seen}. It cost about {dollars(instance.cost_now_cents())}"
             )
         return 0

@@ -22,7 +22,7 @@ LAUNCH_LOOK_S = 0.2
 
 
 def ask_to_stop(hub: Hub, plan: Plan, now: datetime | None = None) -> None:
-    """Leave the request in the run folder."""
+    """Write the request to the run folder."""
     request = StopRequest(plan.attempt, iso(now or now_utc()))
     hub.commit(
         plan.runs_repo,
@@ -31,19 +31,19 @@ def ask_to_stop(hub: Hub, plan: Plan, now: datetime | None = None) -> None:
     )
 
 
-def not_listening(view: RunView, now: datetime) -> str:
-    """Why the machine would not hear a request, or "". One that has its verdict deletes itself anyway."""
+def why_not_listening(view: RunView, now: datetime) -> str:
+    """Why the box would not read a request, or "" (also for a box that has ended and deletes itself)."""
     if view.instance and view.instance.status == "error":
-        return f"the provider says of it: {view.instance.details or 'error'}"
+        return f"the provider says: {view.instance.details or 'error'}"
     if view.receipt:
         return ""
-    if view.progress is None:  # one that boots hears it when it comes up
+    if view.progress is None:  # a booting box reads it when it comes up
         return f"it has not reported yet: {view.problems[0]}" if view.problems else ""
     silent_s = (now - parse_time(view.progress.updated)).total_seconds()
     return f"it has not reported for {silent_s / 60:.0f} minutes" if silent_s > SILENT_S else ""
 
 
-def tell_launch(
+def stop_launch(
     ledger: Ledger,
     run_id: str,
     say: Callable[[str], None],
@@ -52,35 +52,36 @@ def tell_launch(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Keep the launch of a run from renting another machine: it reads the mark before every create. One that is under way is waited
-    for, so that what it makes is in the ledger."""
+    """Prevent the launch of a run from renting another instance: it reads the stop mark before every create.
+
+    Waits for a create that is in progress, so that the ledger knows its instance."""
     entry = ledger.find(run_id)
     try:
         ledger.ask_to_stop(run_id)
     except LedgerProblem as e:
         raise MayBeBilling(
-            f"the launch of run {run_id} could not be told ({e}); end it with Ctrl-C. It may rent: "
+            f"the launch of run {run_id} could not be notified ({e}); end it with Ctrl-C. It may rent: "
             f"{name_of(entry)}"
         ) from None
     end, said = clock() + wait_s, False
     while ledger.is_creating(run_id):
         if not said:
-            say("its launch is creating a machine right now; waiting for the answer")
+            say("its launch is creating an instance right now; waiting for the answer")
             said = True
         if clock() >= end:
             raise MayBeBilling(
-                f"the create of run {run_id} was not answered for {wait_s / 60:.0f} minutes. It may bill: "
+                f"the create of run {run_id} was not answered within {wait_s / 60:.0f} minutes. It may bill: "
                 f"{name_of(entry)}"
             )
         sleep(LAUNCH_LOOK_S)
 
 
-def still_bills(view: RunView, why: str) -> MayBeBilling:
-    """The error of a stop that has not stopped the machine, or not visibly."""
+def still_billing_error(view: RunView, why: str) -> MayBeBilling:
+    """The error of a stop whose instance is not confirmed deleted."""
     plan, i = view.entry.plan, view.instance
     price = (i.hourly_cents if i else None) or plan.offer.hourly_cents
     return MayBeBilling(
-        f"{why}; instance {i.id if i else view.entry.instance_id} ({dollars(price)}/h) may go on billing, to "
+        f"{why}; instance {i.id if i else view.entry.instance_id} ({dollars(price)}/h) may continue to bill, up to "
         f"{dollars(plan.limit_cents)} or {plan.deadline} at most. Delete it at once, with what is not on the Hub "
         f"yet: just stop {plan.run_id} --now"
     )
@@ -94,14 +95,14 @@ def wait_until_gone(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> RunView:
-    """Say every stage of a run's end until its machine is seen to be gone; MayBeBilling if it is not in time."""
+    """Report every stage of a run's end until its deletion is confirmed; MayBeBilling after `timeout_s`."""
     end, said = clock() + timeout_s, ""
     while True:
         seen = look()
         view = seen.runs[0]
         if (
             not seen.problems and not view.unknown and not (view.instance and view.instance.billing)
-        ):  # not seen is not "gone"
+        ):  # an unreadable account does not count as "gone"
             return view
         stage = (
             f"{view.state}{': ' + view.reason if view.reason else ''}"
@@ -112,9 +113,9 @@ def wait_until_gone(
             say(f"  {stage} ({dollars(view.spent_cents)} spent)")
             said = stage
         if clock() >= end:
-            raise still_bills(
+            raise still_billing_error(
                 view,
-                f"run {view.entry.plan.run_id} was not seen to be gone within {timeout_s / 60:.0f} minutes "
+                f"the deletion of run {view.entry.plan.run_id} was not confirmed within {timeout_s / 60:.0f} minutes "
                 f"({stage})",
             )
         sleep(min(LOOK_EVERY_S, max(0.0, end - clock())))

@@ -13,11 +13,11 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import find_run
 from nanolan.times import now_utc, parse_time
 
-YOUNG_S = 600.0  # age of a plan up to which an instance that no listing shows is looked for again
+YOUNG_S = 600.0  # up to this age of a plan, an unlisted instance is searched for again
 
 
-def meant(ledger: Ledger, which: str | None) -> list[Entry]:
-    """The runs that `which` can mean by the ledger alone; the newest when nothing is said."""
+def candidates(ledger: Ledger, which: str | None) -> list[Entry]:
+    """The runs of the ledger that `which` can mean; without `which` the newest."""
     if not which and not ledger.entries():
         return []
     return matching(ledger.entries(), which) if which else [ledger.find(None)]
@@ -26,30 +26,30 @@ def meant(ledger: Ledger, which: str | None) -> list[Entry]:
 def find_target(
     ledger: Ledger,
     api: Shadeform,
-    s: Settings,
+    settings: Settings,
     which: str | None,
     owner: str | None,
     say: Callable[[str], None],
 ) -> tuple[Entry | None, Presence]:
-    """The run that is meant and its machines; no run for a machine of ours that is in no ledger and was meant by its own id."""
+    """The run that `which` means, and its instances; no run if it is the id of our instance without a ledger entry."""
     try:
         instances = api.instances()
     except (ApiProblem, AuthProblem) as e:
-        return unlisted(ledger, api, which, e, say)
-    one = next((i for i in instances if i.id == which), None)
-    known = meant(ledger, (one.run_id or one.id) if one else which or "")
-    if one and not known:
-        if one.owner not in (ledger.owner, owner) or one.owner is None:
+        return find_by_ledger(ledger, api, which, e, say)
+    instance = next((i for i in instances if i.id == which), None)
+    known = candidates(ledger, (instance.run_id or instance.id) if instance else which or "")
+    if instance and not known:
+        if instance.owner not in (ledger.owner, owner) or instance.owner is None:
             raise UsageProblem(
-                f"{one.id} ({one.name}) was not started from here; if it is yours: just orphans, or Shadeform's "
+                f"{instance.id} ({instance.name}) was not started from here; if it is yours: just orphans, or Shadeform's "
                 "dashboard"
             )
-        return None, Presence((one,))
+        return None, Presence((instance,))
     try:
-        entry = known[0] if one else find(ledger, which, run_search(s, api), owner)
+        entry = known[0] if instance else find(ledger, which, run_search(settings, api), owner)
     except (
         NanolanError
-    ):  # the run's file, or its folder on the Hub, cannot be read: its tags say whose it is
+    ):  # the run's ledger file or run folder is unreadable: its tags name the owner
         if mine := [
             i
             for i in instances
@@ -58,34 +58,34 @@ def find_target(
             return None, Presence(tuple(mine))
         raise
     check_owner(ledger, entry)
-    return entry, Presence((one,)) if one else looked_for(
+    return entry, Presence((instance,)) if instance else search_again(
         api, entry, presence(api.info, entry, instances, now_utc()), say
     )
 
 
-def unlisted(
+def find_by_ledger(
     ledger: Ledger,
     api: Shadeform,
     which: str | None,
     problem: NanolanError,
     say: Callable[[str], None],
 ) -> tuple[Entry | None, Presence]:
-    """The same while the account's listing cannot be read: the ledger knows the machine's id."""
-    known = meant(ledger, which)
-    there = presence(api.info, known[0], None, now_utc()) if len(known) == 1 else None
-    if there is None or not there.billing:
+    """find_target without a readable listing: by the instance id in the ledger."""
+    known = candidates(ledger, which)
+    present = presence(api.info, known[0], None, now_utc()) if len(known) == 1 else None
+    if present is None or not present.billing:
         raise problem
-    say(f"{problem}. Going by the ledger: {there.billing[0].id}")
-    return known[0], there
+    say(f"{problem}. Using the ledger: {present.billing[0].id}")
+    return known[0], present
 
 
-def looked_for(
-    api: Shadeform, entry: Entry, there: Presence, say: Callable[[str], None]
+def search_again(
+    api: Shadeform, entry: Entry, present: Presence, say: Callable[[str], None]
 ) -> Presence:
-    """Of a run that is young, a machine that no listing shows yet is looked for a while longer."""
+    """For a young run, search longer for an instance that no listing shows yet."""
     young = (now_utc() - parse_time(entry.plan.created_at)).total_seconds() < YOUNG_S
-    if there.unknown != NOT_SHOWN or there.billing or not young:
-        return there
-    say("not listed (yet): looking again, for up to a minute")
+    if present.unknown != NOT_SHOWN or present.billing or not young:
+        return present
+    say("not listed (yet): checking again, for up to a minute")
     found = find_run(api, entry.plan.run_id, attempt=entry.plan.attempt)
-    return Presence((found, *there.machines)) if found else there
+    return Presence((found, *present.machines)) if found else present

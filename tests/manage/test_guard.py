@@ -1,4 +1,4 @@
-"""The rounds of a guard: it deletes what is over, leaves all else alone, and no failed look makes it delete, stop or believe."""
+"""The guard: it deletes overdue instances and no others, and a failed request never causes a deletion or ends it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from msgspec import structs
 from nanolan.cost.overdue import InstanceFacts
 from nanolan.hub.client import Hub
 from nanolan.launch.request import create_body
-from nanolan.manage.guard import SETTLE_S, Event, Guard, knowledge, note_in, run_forever
+from nanolan.manage.guard import (
+    SETTLE_S,
+    Event,
+    Guard,
+    deletion_recorder,
+    facts_reader,
+    run_forever,
+)
 from nanolan.plan import Plan, new_run_id
 from nanolan.redact import Secret
 from nanolan.run.find import RunSearch
@@ -37,7 +44,7 @@ HOUR, LONG_AGO = timedelta(hours=1), "2026-01-01T00:00:00Z"
 
 
 class Post:
-    """A guard's place: an account, a Hub, its ledger, and what it has said."""
+    """The surroundings of a guard: an account, a Hub, a ledger, and the reported events."""
 
     def __init__(self, root: Path) -> None:
         self.cloud = ShadeformServer(root / "cloud", delays=QUICK, boxes=False)
@@ -99,9 +106,7 @@ class Post:
         )
         self.hub.put(REPO, {f"{plan.folder}/receipt.json": to_json(told)})
 
-    def patrol(
-        self, owner: str | None = MINE, *, limits: Limits | None = None, **how: Any
-    ) -> Guard:
+    def guard(self, owner: str | None = MINE, *, limits: Limits | None = None, **how: Any) -> Guard:
         s = load_settings(
             {}, {"HF_REPO": REPO, "HF_ENDPOINT": self.hub.url, "SHADEFORM_API": self.cloud.url}
         )
@@ -114,9 +119,9 @@ class Post:
 
         return Guard(
             api,
-            knowledge(there, self.ledger, owner, info),
+            facts_reader(there, self.ledger, owner, info),
             self.said.append,
-            gone=note_in(self.ledger, print),
+            gone=deletion_recorder(self.ledger, print),
             slack_s=1.0,
         )
 
@@ -148,52 +153,52 @@ def deletes(post: Post) -> int:
 # ---- what is deleted, and what is not
 
 
-def test_a_machine_whose_run_is_over_is_deleted_and_the_one_that_trains_is_not(post: Post) -> None:
+def test_an_instance_whose_run_is_over_is_deleted_and_a_training_one_is_not(post: Post) -> None:
     over, _ = post.rent(), post.rent()
     post.ends(over)
-    patrol = post.patrol()
-    assert patrol.round() == 1 and post.alive() == [False, True] and deletes(post) == 1
-    assert patrol.round() == 1 and deletes(post) == 1
+    guard = post.guard()
+    assert guard.round() == 1 and post.alive() == [False, True] and deletes(post) == 1
+    assert guard.round() == 1 and deletes(post) == 1
     assert (
         post.words == ["deleting", "deleted", "guards"]
         and "its run is over (succeeded)" in post.text
     )
 
 
-def test_a_machine_past_its_date_is_deleted_also_while_the_hub_is_down(post: Post) -> None:
+def test_an_instance_past_its_date_is_deleted_while_the_hub_is_down(post: Post) -> None:
     post.rent(deadline=-HOUR, known=True)
     post.hub.stop()
     assert (
-        post.patrol().round() == 0
+        post.guard().round() == 0
         and post.alive() == [False]
         and "should have been deleted at" in post.text
     )
 
 
-def test_with_the_hub_down_a_machine_within_its_limits_stays_and_it_says_what_it_cannot_see(
+def test_with_the_hub_down_an_instance_within_its_limits_stays_and_the_gap_is_reported(
     post: Post,
 ) -> None:
     over = post.rent()
     post.ends(over)
     post.hub.stop()
-    patrol = post.patrol()
+    guard = post.guard()
     assert (
-        patrol.round() == 1 and patrol.round() == 1 and post.alive() == [True] and not deletes(post)
+        guard.round() == 1 and guard.round() == 1 and post.alive() == [True] and not deletes(post)
     )
     assert (
         post.words == ["guards"]
-        and "NOT SEEN: its plan" in post.text
+        and "UNAVAILABLE: its plan" in post.text
         and "until ? or $150.00" in post.text
     )
 
 
-def test_with_the_hub_down_a_machine_past_the_providers_own_limit_goes(post: Post) -> None:
+def test_with_the_hub_down_an_instance_past_the_providers_limit_is_deleted(post: Post) -> None:
     post.rent()
     post.hub.stop()
     post.cloud.instances[0].created_at -= 120  # two minutes, $1.12
-    patrol = post.patrol(limits=Limits(100, None))  # which the provider has not seen to
+    guard = post.guard(limits=Limits(100, None))  # which the provider has not seen to
     assert (
-        patrol.round() == 0
+        guard.round() == 0
         and post.alive() == [False]
         and "is spent, the limit is $1.00" in post.text
     )
@@ -203,19 +208,19 @@ def test_a_look_at_the_limits_that_fails_is_told_and_no_reason(post: Post) -> No
     post.rent()
     post.cloud.fault(INFO, "unauthorized", times=9)
     assert (
-        post.patrol().round() == 1
+        post.guard().round() == 1
         and post.alive() == [True]
-        and "NOT SEEN: the provider's limits" in post.text
+        and "UNAVAILABLE: the provider's limits" in post.text
     )
 
 
 def test_when_the_hub_is_back_it_sees_that_the_run_is_over(post: Post) -> None:
     post.ends(post.rent())
     post.hub.fault("GET /me/", status=503, times=1)
-    patrol = post.patrol()
-    assert patrol.round() == 1 and post.alive() == [True]
+    guard = post.guard()
+    assert guard.round() == 1 and post.alive() == [True]
     assert (
-        patrol.round() == 0
+        guard.round() == 0
         and post.alive() == [False]
         and post.words == ["guards", "deleting", "deleted"]
     )
@@ -237,17 +242,17 @@ def test_an_account_that_cannot_be_seen_is_no_empty_account(
 ) -> None:
     post.ends(post.rent())
     post.cloud.fault(LIST, **fault)
-    patrol = post.patrol()
+    guard = post.guard()
     assert (
-        patrol.round() is None
-        and patrol.failed
+        guard.round() is None
+        and guard.failed
         and post.alive() == [True]
         and post.words == ["trouble"]
     )
     post.cloud.faults.clear()
     assert (
-        patrol.round() == 0
-        and not patrol.failed
+        guard.round() == 0
+        and not guard.failed
         and post.words == ["trouble", "guards", "deleting", "deleted"]
     )
 
@@ -265,10 +270,10 @@ def test_the_receipt_of_another_attempt_or_run_is_no_reason(
             )
         },
     )
-    assert post.patrol().round() == 1 and post.alive() == [True]
+    assert post.guard().round() == 1 and post.alive() == [True]
 
 
-def test_a_machine_of_an_earlier_attempt_is_judged_by_the_providers_limits_alone(
+def test_an_instance_of_an_earlier_attempt_is_judged_by_the_providers_limits_only(
     post: Post,
 ) -> None:
     plan = post.rent()
@@ -276,9 +281,9 @@ def test_a_machine_of_an_earlier_attempt_is_judged_by_the_providers_limits_alone
     post.hub.put(REPO, {f"{plan.folder}/plan.json": later.to_json()})
     post.ends(later)
     assert (
-        post.patrol().round() == 1
+        post.guard().round() == 1
         and post.alive() == [True]
-        and "only that of attempt 2" in post.text
+        and "the run folder has that of attempt 2" in post.text
     )
 
 
@@ -288,37 +293,41 @@ def test_a_machine_of_an_earlier_attempt_is_judged_by_the_providers_limits_alone
     ids=["empty", "cut", "deep", "wrong", "null"],
 )
 @pytest.mark.parametrize("name", ["plan", "receipt"])
-def test_junk_in_the_run_folder_deletes_nothing_and_stops_nothing(
+def test_invalid_files_in_the_run_folder_delete_nothing_and_do_not_end_the_guard(
     post: Post, name: str, junk: bytes
 ) -> None:
     plan = post.rent()
     post.hub.put(REPO, {f"{plan.folder}/{name}.json": junk})
     post.ends(post.rent())
-    assert post.patrol().round() == 1 and post.alive() == [True, False] and "NOT SEEN" in post.text
+    assert (
+        post.guard().round() == 1 and post.alive() == [True, False] and "UNAVAILABLE" in post.text
+    )
 
 
 # ---- whose
 
 
-def test_machines_of_others_and_of_other_tools_are_left_alone_and_others_runs_are_named(
+def test_instances_of_other_owners_and_tools_are_left_alone_and_other_owners_are_named(
     post: Post,
 ) -> None:
     post.cloud.add_foreign("someone-elses", 100)
     post.ends(post.rent(owner=THEIRS))
-    patrol = post.patrol()
+    guard = post.guard()
     assert (
-        patrol.round() == 0
-        and patrol.round() == 0
+        guard.round() == 0
+        and guard.round() == 0
         and post.alive() == [True, True]
         and not deletes(post)
     )
     assert post.words == ["left alone"] and f"just guard --owner {THEIRS}" in post.text
 
 
-def test_every_owners_machines_only_if_asked_and_still_no_other_tools(post: Post) -> None:
+def test_every_owners_instances_are_guarded_only_on_request_and_never_other_tools(
+    post: Post,
+) -> None:
     post.cloud.add_foreign("someone-elses", 100)
     post.ends(post.rent(owner=THEIRS))
-    assert post.patrol(None).round() == 0 and post.alive() == [True, False]
+    assert post.guard(None).round() == 0 and post.alive() == [True, False]
 
 
 @pytest.mark.parametrize("owner, touched", [(MINE, True), (THEIRS, False)])
@@ -326,42 +335,42 @@ def test_where_tags_are_lost_the_plan_says_whose_it_is(
     post: Post, owner: str, touched: bool
 ) -> None:
     post.ends(post.rent(owner=owner, tags=[]))
-    post.patrol().round()
+    post.guard().round()
     assert post.alive() == [not touched]
 
 
-def test_where_tags_are_lost_and_the_plan_cannot_be_read_it_is_nobodys(post: Post) -> None:
+def test_an_instance_without_tags_or_plan_belongs_to_nobody(post: Post) -> None:
     post.rent(tags=[], deadline=-HOUR)
     post.hub.stop()
     assert (
-        post.patrol().round() == 0
+        post.guard().round() == 0
         and post.alive() == [True]
-        and "of owner ?: left alone" in post.text
+        and "belongs to owner ?: left alone" in post.text
     )
 
 
 # ---- deleting
 
 
-def test_a_deletion_is_only_told_when_it_was_seen_and_tried_again_until_then(post: Post) -> None:
+def test_a_deletion_is_reported_only_when_confirmed_and_retried_until_then(post: Post) -> None:
     post.cloud.switch("delete_ignored", 50)
     post.ends(post.rent())
-    patrol = post.patrol(sleep=Waits(0.0))
+    guard = post.guard(sleep=Waits(0.0))
     clock = iter(range(0, 10**6, 30))
-    patrol._clock = lambda: next(clock)
+    guard._clock = lambda: next(clock)
     assert (
-        patrol.round() == 1
-        and "could not be deleted" in patrol.failed[0]
+        guard.round() == 1
+        and "could not be deleted" in guard.failed[0]
         and post.words == ["deleting", "failed"]
     )
     post.cloud.switch("delete_ignored", False)
-    assert patrol.round() == 0 and not patrol.failed and post.words[-1] == "deleted"
+    assert guard.round() == 0 and not guard.failed and post.words[-1] == "deleted"
 
 
 def test_a_deletion_is_noted_in_the_ledger_that_knows_the_run(post: Post) -> None:
     plan = post.rent(known=True)
     post.ends(plan)
-    post.patrol().round()
+    post.guard().round()
     entry = post.ledger.find(plan.run_id)
     assert (
         entry.gone
@@ -373,10 +382,10 @@ def test_a_deletion_is_noted_in_the_ledger_that_knows_the_run(post: Post) -> Non
 
 def test_a_machine_that_goes_by_itself_is_told_once(post: Post) -> None:
     post.rent()
-    patrol = post.patrol()
-    patrol.round()
+    guard = post.guard()
+    guard.round()
     post.cloud.account.delete(post.cloud.instances[0].id)
-    assert patrol.round() == 0 and patrol.round() == 0
+    assert guard.round() == 0 and guard.round() == 0
     assert post.words == ["guards", "gone"] and not deletes(post)
 
 
@@ -395,7 +404,7 @@ def test_a_machine_that_goes_by_itself_is_told_once(post: Post) -> None:
     ],
     ids=str,
 )
-def test_it_ends_when_for_two_minutes_nothing_was_seen_and_a_failed_look_shows_nothing(
+def test_until_none_ends_after_two_minutes_without_instances_and_failed_reads_do_not_count(
     every_s: float, seen: list[int | None], rounds: int
 ) -> None:
     class Played:
@@ -430,17 +439,18 @@ def test_otherwise_it_ends_never_and_once_is_once() -> None:
 
 def test_a_fault_of_our_own_is_told_and_the_next_round_follows(post: Post) -> None:
     post.ends(post.rent())
-    patrol, know = post.patrol(), post.patrol()._look
+    guard = post.guard()
+    facts_of = guard._facts_of
 
     def breaks_once(i: Instance) -> InstanceFacts | None:
-        patrol._look = know
+        guard._facts_of = facts_of
         raise RuntimeError("words")
 
-    patrol._look = breaks_once
-    run_forever(patrol, 60.0, until_none_s=0.0, sleep=Waits(), clock=itertools.count().__next__)
+    guard._facts_of = breaks_once
+    run_forever(guard, 60.0, until_none_s=0.0, sleep=Waits(), clock=itertools.count().__next__)
     assert (
         post.words == ["trouble", "guards", "deleting", "deleted"]
-        and "RuntimeError: words. Looking again" in post.text
+        and "RuntimeError: words. Trying again" in post.text
     )
     assert post.alive() == [False]
 
@@ -466,7 +476,7 @@ def guard(post: Post, *words: str) -> Any:
     return script("guard", *words, env=environ(post))
 
 
-def test_one_look_tells_each_change_as_json_and_shows_no_secret(post: Post) -> None:
+def test_a_single_round_prints_each_change_as_json_without_secrets(post: Post) -> None:
     plan = post.rent()
     post.ends(plan, message="NOT saved: sft step 5. \x1b[2Jwords")
     done = guard(post, "--once", "--owner", MINE, "--json")
@@ -495,12 +505,12 @@ def test_without_a_name_it_guards_this_laptops_own(post: Post) -> None:
     )
 
 
-def test_one_look_that_failed_or_deleted_in_vain_says_what_may_bill(post: Post) -> None:
+def test_a_failed_single_round_names_what_may_bill(post: Post) -> None:
     post.cloud.fault(LIST, "unauthorized")
     done = guard(post, "--once")
     assert (
         done.returncode == 8
-        and "the account could not be seen" in done.stderr
+        and "the account could not be read" in done.stderr
         and "just orphans" in done.stderr
     )
 
@@ -517,13 +527,13 @@ def test_it_goes_on_through_trouble_and_ctrl_c_ends_it(post: Post) -> None:
         process.communicate(timeout=20)
     assert (
         process.returncode == 130
-        and "Looking again" in out
+        and "Trying again" in out
         and "DELETING" in out
         and post.alive() == [False]
     )
 
 
-def test_ctrl_c_in_the_middle_of_a_deletion_ends_the_rounds_and_names_the_machine(
+def test_ctrl_c_during_a_deletion_ends_the_guard_and_names_the_instance(
     post: Post,
 ) -> None:
     def pressed(seconds: float) -> None:
@@ -532,34 +542,34 @@ def test_ctrl_c_in_the_middle_of_a_deletion_ends_the_rounds_and_names_the_machin
     post.rent(deadline=-HOUR, known=True)
     post.cloud.fault("POST /v1/instances/.*/delete", "status", times=None, status=500)
     with pytest.raises(KeyboardInterrupt, match="was being deleted.*may still bill"):
-        run_forever(post.patrol(sleep=pressed), 1.0)
+        run_forever(post.guard(sleep=pressed), 1.0)
     assert post.words == ["deleting"]
 
 
 def test_what_nobody_guards_any_more_can_be_said(post: Post) -> None:
     post.rent()
-    patrol = post.patrol()
-    assert patrol.unguarded == "" and patrol.round() == 1
-    assert patrol.unguarded.startswith(
+    guard = post.guard()
+    assert guard.unguarded == "" and guard.round() == 1
+    assert guard.unguarded.startswith(
         f"no longer guarding instance {post.cloud.instances[0].id} of run "
     )
 
 
-def test_a_deletion_that_cannot_be_noted_is_one_all_the_same_and_the_next_machine_has_its_turn(
+def test_a_deletion_that_cannot_be_recorded_counts_and_the_next_instance_follows(
     post: Post,
 ) -> None:
     plans = [post.rent(deadline=-HOUR, known=True) for _ in range(2)]
     for plan in plans:
         path = post.ledger.runs / f"{plan.run_id}.json"
         path.with_suffix(f".{os.getpid()}.tmp").mkdir()  # the place of a write is taken
-    patrol = post.patrol()
-    assert patrol.round() == 0 and post.alive() == [False, False] and patrol.failed == []
+    guard = post.guard()
+    assert guard.round() == 0 and post.alive() == [False, False] and guard.failed == []
 
 
 # ---- what no listing shows
 
 
-def test_a_guard_that_sees_nothing_names_what_the_ledger_knows_its_price_and_the_command(
+def test_a_guard_that_cannot_read_the_account_names_the_ledgers_instances_and_commands(
     tmp_path: Path,
 ) -> None:
     with ShadeformServer(tmp_path, delays=QUICK, boxes=False) as cloud:
@@ -573,7 +583,7 @@ def test_a_guard_that_sees_nothing_names_what_the_ledger_knows_its_price_and_the
             assert part in rounds.failed[0] and part in told[0].text
 
 
-def test_a_guard_does_not_take_an_empty_listing_for_the_end_of_what_it_guards(
+def test_an_empty_listing_does_not_end_the_guard(
     tmp_path: Path,
 ) -> None:
     with ShadeformServer(tmp_path, delays=QUICK, boxes=False) as cloud:
@@ -602,7 +612,7 @@ def test_a_guard_does_not_take_an_empty_listing_for_the_end_of_what_it_guards(
         assert rounds.round() == 0 and told[-1].what == "gone"
 
 
-def test_a_create_that_is_unclear_keeps_a_guard_from_saying_that_nothing_bills(
+def test_an_unclear_create_prevents_the_report_that_nothing_bills(
     tmp_path: Path,
 ) -> None:
     with ShadeformServer(tmp_path, delays=QUICK, boxes=False) as cloud:
@@ -625,7 +635,7 @@ def test_a_create_that_is_unclear_keeps_a_guard_from_saying_that_nothing_bills(
     ],
     ids=str,
 )
-def test_a_price_or_a_limit_that_the_provider_changed_is_told_once(
+def test_a_changed_price_or_limit_is_reported_once(
     price: int, stored: str | None, said: str
 ) -> None:
     plan = a_plan(

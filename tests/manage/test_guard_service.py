@@ -1,4 +1,4 @@
-"""Where a guard stands: a unit that systemd reads back word for word, a job that the real client sends; no secret in either."""
+"""The guard as a unit that systemd parses back unchanged, and as a job that the real client sends; no secret in either."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def as_systemd_reads(word: str) -> str:
     )
 
 
-def test_the_unit_starts_the_guard_of_this_checkout_for_that_owner_again_and_again() -> None:
+def test_the_unit_starts_the_guard_of_this_checkout_for_that_owner_and_restarts_it() -> None:
     text = unit(
         ROOT, OWNER, {"NANOLAN_HOME": "/srv/a $b", "SHADEFORM_API_KEY": KEY, "PATH": "/bin"}
     )
@@ -108,7 +108,7 @@ def test_systemd_itself_finds_nothing_wrong_with_it(tmp_path: Path) -> None:
     assert done.returncode == 0 and "nanolan-guard" not in done.stderr, done.stderr
 
 
-def test_the_command_prints_the_unit_and_says_what_its_env_lacks(tmp_path: Path) -> None:
+def test_the_command_prints_the_unit_and_names_missing_settings(tmp_path: Path) -> None:
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(tmp_path),
@@ -183,7 +183,7 @@ def launched(hub: HubServer, tmp_path: Path, hours: float = 2.0) -> Ledger:
     return ledger
 
 
-def test_a_dry_run_shows_image_machine_time_price_and_the_names_of_the_secrets_and_starts_nothing(
+def test_a_dry_run_shows_the_job_and_the_names_of_its_secrets_and_starts_nothing(
     hub: HubServer, tmp_path: Path
 ) -> None:
     ledger = launched(hub, tmp_path)
@@ -243,7 +243,7 @@ def test_the_real_client_starts_it_once_with_secrets_as_secrets_and_the_code_pin
 
 
 @SENT
-def test_a_refusal_says_what_such_a_token_must_be_allowed_to_and_nothing_is_sent_twice(
+def test_a_refusal_names_the_permission_that_the_token_needs_and_is_not_retried(
     hub: HubServer,
 ) -> None:
     job = guard_job(settings(hub), a_plan(), OWNER, "main", parse_time(a_plan().created_at))

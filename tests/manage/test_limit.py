@@ -1,4 +1,4 @@
-"""Another limit for a run that is going: it counts everywhere, or it is said which one holds."""
+"""A new limit for a running run: it applies everywhere, or the error names the limit that holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec import json, structs
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.hub.client import Hub
 from nanolan.launch.request import create_body
-from nanolan.manage.limit import change, with_limit
+from nanolan.manage.limit import apply_limit, with_limit
 from nanolan.plan import Plan, new_run_id, read_plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
@@ -78,9 +78,9 @@ def test_a_lower_limit_never_moves_the_deadline_away() -> None:
 @pytest.mark.parametrize(
     "cents, max_s, spent, says",
     [
-        (3_000, None, 3_600, r"\$36.00 is spent already; nothing was changed.*just stop"),
-        (14_400, 1_800, 3_600, "60 minutes old already; nothing was changed.*just stop"),
-        (3_000, None, None, "60 minutes old already"),
+        (3_000, None, 3_600, r"\$36.00 is already spent; nothing was changed.*just stop"),
+        (14_400, 1_800, 3_600, "60 minutes old; nothing was changed.*just stop"),
+        (3_000, None, None, "60 minutes old"),
     ],
 )
 def test_a_limit_that_is_used_up_is_refused(
@@ -108,8 +108,8 @@ class Desk:
         self.id = self.api.create(create_body(self.plan, "x"))
         self.new = with_limit(self.plan, 5_000, None, 0, now)
 
-    def change(self, to: Plan | None = None) -> Entry:
-        return change(
+    def apply_limit(self, to: Plan | None = None) -> Entry:
+        return apply_limit(
             self.api,
             Hub(self.server.url, Secret(TOKEN), patience_s=0),
             Entry(self.plan, self.id),
@@ -142,8 +142,8 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield Desk(cloud, hub)
 
 
-def test_a_new_limit_counts_at_the_provider_on_the_machine_and_in_the_ledger(desk: Desk) -> None:
-    entry = desk.change()
+def test_a_new_limit_applies_at_the_provider_on_the_box_and_in_the_ledger(desk: Desk) -> None:
+    entry = desk.apply_limit()
     assert desk.stored == {"spend_threshold": "50.00", "date_threshold": desk.new.deadline}
     told = desk.told()
     assert told and (told.limit_cents, told.deadline, told.attempt) == (5_000, desk.new.deadline, 1)
@@ -156,26 +156,28 @@ def test_a_new_limit_counts_at_the_provider_on_the_machine_and_in_the_ledger(des
 
 def test_an_answer_that_was_lost_is_read_back(desk: Desk) -> None:
     desk.cloud.fault(UPDATE, "reset_after_effect")
-    assert desk.change().plan.limit_cents == 5_000 and desk.stored["spend_threshold"] == "50.00"
+    assert (
+        desk.apply_limit().plan.limit_cents == 5_000 and desk.stored["spend_threshold"] == "50.00"
+    )
 
 
-def test_a_provider_that_does_not_store_it_leaves_everything_as_it_was(desk: Desk) -> None:
+def test_a_limit_that_the_provider_does_not_store_changes_nothing(desk: Desk) -> None:
     desk.cloud.switch("auto_delete_not_stored", True, 1)
     with pytest.raises(
         NanolanError, match=r"was not raised: .*\$10.00 instead of \$50.00 .*nothing was changed"
     ):
-        desk.change()
+        desk.apply_limit()
     assert desk.told() is None and desk.stored["spend_threshold"] == "10.00"
 
 
-def test_when_the_machine_cannot_be_told_the_lower_limit_holds_whichever_way_it_goes(
+def test_when_the_box_cannot_be_notified_the_lower_limit_holds(
     desk: Desk,
 ) -> None:
     desk.server.fault(".*commit.*", status=403, times=2)
     with pytest.raises(NanolanError, match=r"was not raised: .*the lower limit of \$10.00 holds"):
-        desk.change()
+        desk.apply_limit()
     with pytest.raises(NanolanError, match=r"was not lowered: .*nothing was changed"):
-        desk.change(structs.replace(desk.new, limit_cents=500))
+        desk.apply_limit(structs.replace(desk.new, limit_cents=500))
     assert desk.stored["spend_threshold"] == "50.00", (
         "the provider was not asked before the machine knew"
     )

@@ -1,4 +1,4 @@
-"""The next attempt of a run: what it was launched with stays, the money counts the whole run, and what is lost is said."""
+"""The next attempt of a run: settings, inputs and code stay, the money counts the whole run, and losses are reported."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
 from nanolan.manage.pinned import run_code
 from nanolan.manage.resume import (
-    ANEW,
+    OVERRIDABLE,
     NextAttempt,
     RunBudget,
     attempts,
+    budget_of,
     check_addresses,
-    check_over,
+    check_ended,
     cost_of,
-    money_of,
     next_attempt,
     settings_of,
 )
@@ -149,9 +149,7 @@ def told(minutes_ago: float, cents: int | None) -> Progress:
         (ended(receipt=Receipt(PLAN.run_id, "failed")), 200),
     ],
 )
-def test_an_attempt_cost_what_its_receipt_says_or_what_it_can_have_cost(
-    view: RunView, cents: int
-) -> None:
+def test_an_attempts_cost_is_its_receipts_or_an_upper_estimate(view: RunView, cents: int) -> None:
     assert cost_of(view, NOW) == cents
 
 
@@ -191,18 +189,18 @@ def test_every_attempt_is_remembered_with_what_became_of_it() -> None:
 def test_the_limit_counts_the_whole_run(
     past: list[int | None], whole: int | None, left: int
 ) -> None:
-    money = money_of(PLAN, tuple(Attempt(i, None, c, "") for i, c in enumerate(past, 1)), whole)
-    assert money.left_cents == left
+    budget = budget_of(PLAN, tuple(Attempt(i, None, c, "") for i, c in enumerate(past, 1)), whole)
+    assert budget.left_cents == left
 
 
 @pytest.mark.parametrize(
     "past, whole", [([1000], None), ([1001], None), ([50, 1000], None), ([400], 400), ([400], 399)]
 )
-def test_when_nothing_is_left_it_is_refused_with_the_numbers_and_the_way_out(
+def test_when_nothing_is_left_the_refusal_has_the_numbers_and_the_command(
     past: list[int | None], whole: int | None
 ) -> None:
     with pytest.raises(PreflightFailed) as e:
-        money_of(PLAN, tuple(Attempt(i, None, c, "") for i, c in enumerate(past, 1)), whole)
+        budget_of(PLAN, tuple(Attempt(i, None, c, "") for i, c in enumerate(past, 1)), whole)
     spent = sum(c or 0 for c in past)
     assert f"has spent ${spent / 100:.2f}" in str(e.value) and "nothing was rented" in str(e.value)
     assert f"just resume ab12cd34 spend-limit={spent // 100 + 11}" in str(e.value)
@@ -222,7 +220,7 @@ SFT = forecast(Work(("sft",)), H100, {})  # likely $24.09; $11.20 are kept for s
         (1120, None, False),
     ],
 )
-def test_what_is_left_but_for_saving_must_be_above_what_the_rest_should_cost(
+def test_the_rest_less_saving_must_be_above_the_likely_cost(
     left: int, expected: Forecast | None, ok: bool | None
 ) -> None:
     check = RunBudget(left + 400, 400).check(2400, expected)
@@ -255,7 +253,7 @@ def settings(**flags: str) -> Settings:
     )
 
 
-def test_the_settings_are_those_of_the_run_whatever_the_environment_says() -> None:
+def test_the_settings_are_those_of_the_run_regardless_of_the_environment() -> None:
     s = settings_of(settings(), {}, PLAN, REST, RunBudget(1000, 400))
     assert (s.phase, s.phases, s.run_name, s.model_tag, s.output_tag) == (
         "sft",
@@ -307,7 +305,7 @@ def test_what_is_typed_anew_counts() -> None:
     ],
     ids=str,
 )
-def test_no_key_goes_to_the_machine_if_the_run_or_the_settings_say_so_unless_typed(
+def test_no_key_goes_to_the_box_if_run_or_settings_exclude_it_unless_typed(
     run: bool, now: bool, typed: dict[str, str], kept: bool
 ) -> None:
     s = load_settings(typed, {"SELF_DELETE": "yes" if now else "no"})
@@ -330,7 +328,7 @@ def test_no_key_goes_to_the_machine_if_the_run_or_the_settings_say_so_unless_typ
     ],
     ids=str,
 )
-def test_the_machine_is_like_the_last_one_unless_another_is_asked_for(
+def test_the_offer_is_like_the_last_one_unless_another_is_requested(
     typed: dict[str, str], wanted: tuple[str, int | None]
 ) -> None:
     s = settings_of(load_settings(typed, {}), typed, PLAN, REST, RunBudget(1000, 400))
@@ -391,9 +389,9 @@ def prepared(processes: int = 2, **fields: Any) -> Prepared:
     return Prepared(new, replace(OFFER, gpu="H200"), checks, b"this checkout", False)
 
 
-def next_of(rest: Remaining = REST, **fields: Any) -> NextAttempt:
+def next_of(remaining: Remaining = REST, **fields: Any) -> NextAttempt:
     return replace(
-        NextAttempt(PLAN, rest, RunBudget(10_000, 400), (TOKENIZER,), OWN_CODE, {}), **fields
+        NextAttempt(PLAN, remaining, RunBudget(10_000, 400), (TOKENIZER,), OWN_CODE, {}), **fields
     )
 
 
@@ -451,13 +449,13 @@ def test_its_code_is_the_runs_own_unless_this_checkouts_is_asked_for() -> None:
 
 
 def test_a_field_that_was_typed_anew_is_the_new_one() -> None:
-    plan = next_of(anew={"evaluate": "quick", "output_tag": "d21"}).apply(prepared()).plan
+    plan = next_of(overrides={"evaluate": "quick", "output_tag": "d21"}).apply(prepared()).plan
     assert (plan.evaluate, plan.output_tag, plan.run_name) == ("quick", "d21", "mine")
-    assert set(ANEW.values()) <= set(structs.asdict(PLAN))
+    assert set(OVERRIDABLE.values()) <= set(structs.asdict(PLAN))
 
 
 @pytest.mark.parametrize("processes, model_only", [(2, False), (1, True), (4, True), (8, True)])
-def test_another_number_of_gpus_keeps_the_weights_alone_and_says_so_loudly(
+def test_another_number_of_gpus_keeps_only_the_weights_and_warns(
     processes: int, model_only: bool
 ) -> None:
     p = next_of().apply(prepared(processes))
@@ -470,7 +468,7 @@ def test_another_number_of_gpus_keeps_the_weights_alone_and_says_so_loudly(
     )
 
 
-def test_an_earlier_attempts_model_only_is_no_setting_of_the_run() -> None:
+def test_an_earlier_attempts_model_only_is_not_kept() -> None:
     before = structs.replace(PLAN, model_only=True, resume=SAVED.files)
     assert next_of(plan=before).apply(prepared()).plan.model_only is False
     plan = next_of(Remaining(("sft",), KEPT), plan=before).apply(prepared()).plan
@@ -478,17 +476,17 @@ def test_an_earlier_attempts_model_only_is_no_setting_of_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "rest, text",
+    "remaining, text",
     [
         (REST, "sft from step 40 (runs/ab12cd34/saved/sft"),
-        (Remaining(("sft",), KEPT), "sft begins anew from mid_checkpoints/d20-x: no state"),
-        (Remaining(("mid", "sft")), "mid begins anew from base_checkpoints/d20: no state"),
+        (Remaining(("sft",), KEPT), "sft starts again from mid_checkpoints/d20-x: it has no"),
+        (Remaining(("mid", "sft")), "mid starts again from base_checkpoints/d20: it has no"),
     ],
 )
-def test_where_it_goes_on_is_said_and_what_the_launch_would_have_taken_is_not(
-    rest: Remaining, text: str
+def test_the_checks_name_where_the_run_continues_instead_of_a_launchs_inputs(
+    remaining: Remaining, text: str
 ) -> None:
-    checks = next_of(rest).apply(prepared()).checks
+    checks = next_of(remaining).apply(prepared()).checks
     assert text in next(c.text for c in checks if c.name == "goes on")
     assert [c.name for c in checks if c.text == "of a launch"] == [
         "Hub token",
@@ -524,21 +522,21 @@ def client(hub: HubServer) -> Hub:
 
 def launched(hub: HubServer) -> Plan:
     checkpoint = pin(hub, REPO, only=lambda p: p.startswith("base_checkpoints/"))
-    rest = pin(hub, REPO, only=lambda p: p.startswith(("tokenizer/", "identity")))
+    remaining = pin(hub, REPO, only=lambda p: p.startswith(("tokenizer/", "identity")))
     return structs.replace(
         PLAN,
         hf_endpoint=hub.url,
         output_tag="d20",
-        inputs=(checkpoint, rest),
+        inputs=(checkpoint, remaining),
         datasets=(pin(hub, DATA, "dataset"),),
     )
 
 
-def upcoming(hub: HubServer, plan: Plan, rest: Remaining) -> NextAttempt:
-    return next_attempt(client(hub), plan, rest, RunBudget(1000, 1), settings(), {}, OWN_CODE)
+def upcoming(hub: HubServer, plan: Plan, remaining: Remaining) -> NextAttempt:
+    return next_attempt(client(hub), plan, remaining, RunBudget(1000, 1), settings(), {}, OWN_CODE)
 
 
-def test_the_inputs_are_those_of_the_launch_however_the_repo_has_changed(hub: HubServer) -> None:
+def test_the_inputs_are_those_of_the_launch_after_the_repo_has_changed(hub: HubServer) -> None:
     plan = launched(hub)
     hub.put(
         REPO,
@@ -587,7 +585,7 @@ def test_a_pinned_file_that_is_no_more_is_a_failed_check(hub: HubServer, spoil: 
         (DATA, "main/train-00000-of-00001.parquet", "not a parquet file"),
     ],
 )
-def test_what_an_older_launch_pinned_though_nobody_can_train_from_it_is_a_failed_check(
+def test_pinned_inputs_that_no_trainer_can_use_fail_the_check(
     hub: HubServer, repo: str, path: str, says: str
 ) -> None:
     hub.put(repo, {path: b"{}"}, typ="dataset" if repo == DATA else "model")
@@ -595,7 +593,7 @@ def test_what_an_older_launch_pinned_though_nobody_can_train_from_it_is_a_failed
     assert (
         [c.ok for c in checks] == [True, False]
         and says in checks[1].text
-        and "launch anew" in checks[1].text
+        and "launch again" in checks[1].text
     )
 
 
@@ -605,7 +603,7 @@ def test_a_hub_that_does_not_answer_is_a_failed_check_too(hub: HubServer) -> Non
     assert upcoming(hub, plan, Remaining(("mid", "sft"))).checks[0].ok is False
 
 
-def test_the_code_is_the_runs_by_its_hash_and_a_strangers_choice_is_said(hub: HubServer) -> None:
+def test_the_code_is_checked_by_its_hash_and_untrusted_code_is_flagged(hub: HubServer) -> None:
     data = b"a bundle"
     plan = structs.replace(
         launched(hub), code=Code("c" * 40, hashlib.sha256(data).hexdigest(), len(data), False)
@@ -618,7 +616,7 @@ def test_the_code_is_the_runs_by_its_hash_and_a_strangers_choice_is_said(hub: Hu
     code, bundle, check = run_code(client(hub), plan, False)
     assert (code, bundle, check.ok) == (plan.code, data, True)
     check = run_code(client(hub), plan, True)[2]
-    assert check.ok is None and f"whoever may write {REPO} chose it" in check.text
+    assert check.ok is None and f"anyone who may write {REPO} can change it" in check.text
 
 
 # ---- is it over?
@@ -636,7 +634,7 @@ def test_the_code_is_the_runs_by_its_hash_and_a_strangers_choice_is_said(hub: Hu
         (
             RunView(LIVE, "stopped", "user", instance=machine("deleting")),
             (),
-            "its machine is being deleted",
+            "its instance is being deleted",
         ),
         (RunView(LIVE, "pending", "not listed yet"), (), "not listed yet"),
         (RunView(LIVE, "lost", "gone"), ("Shadeform is away",), "Shadeform is away"),
@@ -647,13 +645,13 @@ def test_a_run_that_is_not_seen_to_be_over_is_not_gone_on_with(
     view: RunView, problems: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(PreflightFailed, match="nothing was rented") as e:
-        check_over(Overview((view,), (), (), problems))
+        check_ended(Overview((view,), (), (), problems))
     assert said in str(e.value)
 
 
 def test_a_run_that_is_over_may_go_on() -> None:
     for ending in ("failed", "stopped", "lost", "succeeded"):
-        check_over(Overview((RunView(LIVE, ending),), (), (), ()))
+        check_ended(Overview((RunView(LIVE, ending),), (), (), ()))
 
 
 def test_a_run_at_another_address_is_refused() -> None:

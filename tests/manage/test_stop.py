@@ -1,4 +1,4 @@
-"""Asking a machine to stop, and waiting until it is seen to be gone."""
+"""The request to stop, and the wait until the deletion is confirmed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from msgspec import structs
 
 from nanolan.errors import MayBeBilling
 from nanolan.hub.client import Hub
-from nanolan.manage.stop_request import LOOK_EVERY_S, ask_to_stop, not_listening, wait_until_gone
+from nanolan.manage.stop_request import (
+    LOOK_EVERY_S,
+    ask_to_stop,
+    wait_until_gone,
+    why_not_listening,
+)
 from nanolan.redact import Secret
 from nanolan.run.ledger import Entry
 from nanolan.run.record import SILENT_S
@@ -72,12 +77,12 @@ def test_the_request_names_the_attempt_and_the_time(hub: HubServer) -> None:
             RunView(LIVE, "failed", instance=machine("error", "no capacity"), progress=heard(0)),
             "no capacity",
         ),
-        (RunView(LIVE, "failed", instance=machine("error")), "the provider says of it: error"),
+        (RunView(LIVE, "failed", instance=machine("error")), "the provider says: error"),
     ],
     ids=lambda v: str(v)[:30] if isinstance(v, str) else None,
 )
-def test_a_machine_that_would_not_hear_is_known_before_it_is_asked(view: RunView, why: str) -> None:
-    assert not_listening(view, NOW) == why or (why and why in not_listening(view, NOW))
+def test_a_box_that_would_not_read_a_request_is_detected_first(view: RunView, why: str) -> None:
+    assert why_not_listening(view, NOW) == why or (why and why in why_not_listening(view, NOW))
 
 
 class Looks:
@@ -145,14 +150,12 @@ def test_an_account_that_cannot_be_read_is_not_gone() -> None:
     ],
     ids=lambda v: str(v)[:30] if isinstance(v, str) else None,
 )
-def test_when_time_is_up_it_says_what_still_bills_and_the_command(
-    last: Overview, names: str
-) -> None:
+def test_after_the_time_limit_the_error_names_what_still_bills(last: Overview, names: str) -> None:
     with pytest.raises(MayBeBilling) as e:
         Looks(last).wait(90.0)
     assert e.value.exit_code == 8
     for part in (
-        f"instance {names} may go on billing",
+        f"instance {names} may continue to bill",
         "within 2 minutes",
         f"just stop {RUN} --now",
         "$10.00",

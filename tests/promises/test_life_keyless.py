@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from nanolan.hub.client import Hub
-from nanolan.manage.guard import Event, Guard, knowledge
+from nanolan.manage.guard import Event, Guard, facts_reader
 from nanolan.run.find import RunSearch
 from nanolan.run.ledger import Ledger
 from nanolan.run.record import read_receipt
@@ -62,12 +62,12 @@ class KeylessWorld(World):
         s = dataclasses.replace(
             self.settings, hf_endpoint="https://hub.invalid", shadeform_api="https://api.invalid/v1"
         )
-        look = knowledge(
+        look = facts_reader(
             RunSearch(s, hub, api.instances), Ledger(self.root / "elsewhere"), PLAN.owner, api.info
         )
-        patrol = Guard(api, look, self.events.append, clock=c.monotonic, slack_s=SLACK_S)
+        guard = Guard(api, look, self.events.append, clock=c.monotonic, slack_s=SLACK_S)
         while True:
-            patrol.round()
+            guard.round()
             c.sleep(EVERY_S)
 
 

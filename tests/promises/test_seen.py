@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import MayBeBilling, NanolanError, PreflightFailed
-from nanolan.manage.resume import check_over
+from nanolan.manage.resume import check_ended
 from nanolan.run.ledger import Entry
 from nanolan.status.as_json import to_dict
 from nanolan.status.text import render
@@ -158,10 +158,10 @@ def test_what_status_says_of_a_machine_and_whether_resume_rents_another(
         moment is came_back or moment in (gone, passed) and state == "ok"
     )
     if resume is None:
-        check_over(desk.look())
+        check_ended(desk.look())
         return
     with pytest.raises(NanolanError) as e:
-        check_over(seen)
+        check_ended(seen)
     assert e.value.exit_code == resume and "nothing was rented" in str(e.value)
     if resume == 8:
         assert "$1.00/h" in str(e.value) and f"just stop {RUN} --now" in str(e.value)

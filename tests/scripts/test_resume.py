@@ -417,7 +417,7 @@ def test_a_run_of_another_laptop_goes_on_when_its_owner_is_named(
     )
     done = resume(world, "--yes", old.run_id, "--owner", old.owner, **env)
     assert done.returncode == 0, done.stderr
-    assert f"whoever may write {REPO} chose it" in done.stderr
+    assert f"anyone who may write {REPO} can change it" in done.stderr
     here = Ledger(tmp_path / "another-home")
     entry = here.find(old.run_id)
     assert (

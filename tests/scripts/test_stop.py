@@ -280,7 +280,7 @@ def test_while_its_launch_is_under_way_it_is_told_and_rents_no_other(
         done = stop(cloud, ledger, plan.run_id, "--yes")
     assert (
         done.returncode == 0
-        and "its launch was told, and rents no other" in done.stdout
+        and "its launch was notified and rents no other" in done.stdout
         and "nothing to stop" not in done.stdout
     )
     assert ledger.stop_asked(plan.run_id)
@@ -486,7 +486,7 @@ def test_a_machine_is_asked_to_save_and_go_and_waited_for(
     assert done.returncode == 0, done.stderr
     assert machine.asked() == {"attempt": 2, "at": ANY} and "is asked to stop" in done.stderr
     assert ("Saved: sft step 40" in done.stdout or "user" in done.stdout) == receipt
-    assert ("left no receipt: what was not on the Hub before is lost" in done.stderr) != receipt
+    assert ("left no receipt: what was not yet on the Hub is lost" in done.stderr) != receipt
     assert not [r for r in cloud.requests if r.path.endswith("/delete")], (
         "the laptop deleted nothing"
     )
@@ -507,7 +507,7 @@ def test_a_machine_without_a_key_is_deleted_from_here_once_its_receipt_is_there(
         done = machine.stop(machine.plan.run_id, "--yes")
     assert (
         done.returncode == 0
-        and "its run is over (stopped user): its machine is deleted from here" in done.stderr
+        and "its run is over (stopped user): deleting its instance" in done.stderr
     ), done.stderr
     assert machine.instance.why == "asked" and "STOPPED" in done.stdout
 
@@ -537,7 +537,7 @@ def test_ctrl_c_only_stops_waiting(hub: HubServer, cloud: ShadeformServer, ledge
         out, err = process.communicate(timeout=30)
     assert (
         process.returncode == 130
-        and f"run {machine.plan.run_id} goes on stopping by itself" in err
+        and f"run {machine.plan.run_id} continues to stop by itself" in err
         and "--now" in err
     )
     assert deleted(cloud) == [False] and machine.asked()
@@ -552,7 +552,7 @@ def test_a_machine_that_boots_finds_the_request_when_it_comes_up(
         done = machine.stop("--yes")
     assert (
         done.returncode == 0
-        and "has not reported yet, and finds the request when it comes up" in done.stderr
+        and "has not reported yet and finds the request when it comes up" in done.stderr
         and "--now" in done.stderr
     )
 
@@ -575,7 +575,7 @@ def test_a_machine_that_boots_and_does_not_end_in_time_is_no_success(
     [
         ("no token", "without HF_TOKEN"),
         ("nonsense", "progress.json cannot be read"),
-        ("error", "cannot be asked to stop: the provider says of it"),
+        ("error", "cannot be asked to stop: the provider says"),
         ("hub", "could not be asked to stop"),
     ],
 )

@@ -18,7 +18,7 @@ from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.launch.failover import FailoverPolicy, rent_with_failover
 from nanolan.launch.prepare import Prepared
-from nanolan.manage.stop_request import tell_launch
+from nanolan.manage.stop_request import stop_launch
 from nanolan.plan import Pinned, Plan
 from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.settings.settings import Settings
@@ -198,7 +198,7 @@ class Laptop:
         """Every instance of the run, until it is seen to be gone; a launch that is under way rents no other."""
         api, gone = self.api(), []
         if told := self.ledger.is_launching(run_id):
-            tell_launch(
+            stop_launch(
                 self.ledger, run_id, self.say, clock=self.clock.monotonic, sleep=self.clock.sleep
             )
         entry = self.ledger.find(run_id)
