@@ -19,14 +19,14 @@ from nanolan.plan import Plan
 from nanolan.redact import Mask, Secret, hide, short
 from nanolan.run.record import Receipt
 
-INFO, SUCCESS, WARNING, FAILURE = "info", "success", "warning", "failure"  # apprise's own words
+INFO, SUCCESS, WARNING, FAILURE = "info", "success", "warning", "failure"  # apprise's types
 CLOSE_S = 20.0
 
-Send = Callable[[str, str, str, str], str]  # (address, title, text, kind) -> "" or what went wrong
+Send = Callable[[str, str, str, str], str]  # (address, title, text, kind) -> "" or the error
 
 
 class Notifier:
-    """Sends each event once, also over restarts of the box program: `kept` holds what was sent."""
+    """Sends each event once, across restarts of the box program: the file `kept` stores the sent events."""
 
     def __init__(
         self,
@@ -36,20 +36,23 @@ class Notifier:
         say: Callable[[str], None] = lambda text: None,
         send: Send | None = None,
     ) -> None:
-        self._urls, self._name, self._kept, self._say = addresses(urls), name, kept, say
+        self._urls = addresses(urls)
+        self._name = name
+        self._kept = kept
+        self._say = say
         self._mask = Mask([urls], pieces=True)  # a service may echo the token without the address
         self._send = send or by_apprise
         self._queue: queue.SimpleQueue[tuple[str, str, str] | None] = queue.SimpleQueue()
         self._sent = _read(kept)
-        self._told = set(self._sent)
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._seen_events = set(self._sent)
+        self._thread = threading.Thread(target=self._send_queued, daemon=True)
         if self._urls:
             self._thread.start()
 
-    def tell(self, event: str, text: str, kind: str = INFO) -> None:
+    def send(self, event: str, text: str, kind: str = INFO) -> None:
         """Send `text` under the title "<run>: <event>", unless that event was sent before; returns at once."""
-        if self._urls and event not in self._told:
-            self._told.add(event)
+        if self._urls and event not in self._seen_events:
+            self._seen_events.add(event)
             self._queue.put((event, text, kind))
 
     def close(self, most_s: float = CLOSE_S) -> None:
@@ -58,7 +61,7 @@ class Notifier:
         if self._thread.is_alive():
             self._thread.join(most_s)
 
-    def _follow(self) -> None:
+    def _send_queued(self) -> None:
         while (event := self._queue.get()) is not None:
             for number, url in enumerate(self._urls, 1):
                 try:
@@ -76,21 +79,21 @@ class Notifier:
 
 
 def started(plan: Plan) -> str:
-    """What runs where, what it should cost, and how to follow it."""
-    o, p = plan.offer, plan.predicted
-    cost = (
-        f"should cost {dollars(p.likely_cents)} ({dollars(p.low_cents)} to {dollars(p.high_cents)}), "
-        if p
-        else ""
-    )
+    """The message at the start: run, instance, expected cost, and commands."""
+    offer, predicted = plan.offer, plan.predicted
+    cost = ""
+    if predicted:
+        low, high = dollars(predicted.low_cents), dollars(predicted.high_cents)
+        cost = f"should cost {dollars(predicted.likely_cents)} ({low} to {high}), "
+    where = f"{offer.num_gpus}x {offer.gpu} at {offer.cloud}/{offer.region}"
     return (
-        f"run {plan.run_id} on {o.num_gpus}x {o.gpu} at {o.cloud}/{o.region}, {dollars(o.hourly_cents)}/h; {cost}"
+        f"run {plan.run_id} on {where}, {dollars(offer.hourly_cents)}/h; {cost}"
         f"limit {dollars(plan.limit_cents)}. Follow it: just watch; stop it: just stop {plan.run_id}"
     )
 
 
 def ended(receipt: Receipt) -> str:
-    """The cause, the money, and what is proven."""
+    """The message at the end: cause, money spent, and what is proven on the Hub."""
     proven = [f"{r.folder} step {r.step}" for r in receipt.phases.values() if r.state == "proven"]
     why = (
         f"{': '.join(filter(None, (receipt.reason, receipt.message)))}. " if receipt.message else ""
@@ -99,7 +102,7 @@ def ended(receipt: Receipt) -> str:
 
 
 def addresses(urls: Secret | None) -> list[str]:
-    """The addresses in NOTIFY_URL, which are separated by blanks or commas in front of a scheme."""
+    """The addresses in NOTIFY_URL, separated by blanks or by commas before a scheme."""
     return [
         u
         for u in re.split(r"[\s,]+(?=[a-z][a-z0-9+.-]*://)|\s+", urls.reveal() if urls else "")
@@ -108,24 +111,24 @@ def addresses(urls: Secret | None) -> list[str]:
 
 
 def by_apprise(url: str, title: str, text: str, kind: str) -> str:
-    """Send by apprise; "" or what went wrong."""
+    """Send through apprise; returns "" or the error."""
     import logging
 
     import apprise
 
-    words: list[str] = []
-    logger, hear = logging.getLogger("apprise"), logging.Handler(logging.WARNING)
-    hear.emit = lambda record: words.append(record.getMessage())  # type: ignore[method-assign]
+    messages: list[str] = []
+    logger, collect = logging.getLogger("apprise"), logging.Handler(logging.WARNING)
+    collect.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger.propagate = False  # its messages may contain the address
-    logger.addHandler(hear)
+    logger.addHandler(collect)
     try:
         target = apprise.Apprise()
         if not target.add(url):
             return "apprise does not support this address"
         sent = target.notify(title=title, body=text, notify_type=apprise.NotifyType(kind))
-        return "" if sent else " ".join(words[-1:]) or "the service rejected it"
+        return "" if sent else " ".join(messages[-1:]) or "the service rejected it"
     finally:
-        logger.removeHandler(hear)
+        logger.removeHandler(collect)
 
 
 def _read(path: Path | None) -> list[str]:

@@ -179,7 +179,7 @@ def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: OverdueTimer) 
     """Delete an instance that has outlived its limits, or its run without a key, and confirm it; says what was done, or ""."""
     from msgspec import structs
 
-    from nanolan.cost.overdue import over_limit, over_stored, waits
+    from nanolan.cost.overdue import over_limit, over_provider_limit, waiting_for_deletion
     from nanolan.shadeform.lifecycle import delete_and_confirm
     from nanolan.times import SERVICE_CLOCK
 
@@ -188,8 +188,8 @@ def enforce(ledger: Ledger, view: RunView, api: Shadeform, guard: OverdueTimer) 
     now = SERVICE_CLOCK.agreed()
     over = ""
     if instance:
-        late = now and (over_limit(plan, instance, now) or over_stored(instance, now))
-        over = late or waits(plan, instance, view.receipt)
+        late = now and (over_limit(plan, instance, now) or over_provider_limit(instance, now))
+        over = late or waiting_for_deletion(plan, instance, view.receipt)
     if instance is None or not guard.due(instance, over):
         return ""
     say(f"GUARD: run {plan.run_id}: {over}. DELETING instance {instance.id} now")

@@ -25,7 +25,7 @@ def notify(text: str, **flags: Any) -> int:
     s.need("notify_url")
     problems: list[str] = []
     notifier = Notifier(s.notify_url, "nanolan", say=problems.append)
-    notifier.tell("a test", text)
+    notifier.send("a test", text)
     notifier.close()
     for problem in problems or ["sent"]:
         click.echo(problem, err=bool(problems))

@@ -1,4 +1,4 @@
-"""A word when something happens: sent once, masked, by real HTTP, and never in anybody's way."""
+"""Notifications: sent once, masked, over real HTTP, and never blocking the caller."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def service() -> Iterator[Service]:
 def test_an_event_arrives_with_the_runs_name_its_kind_and_no_secret(service: Service) -> None:
     said: list[str] = []
     notifier = Notifier(Secret(service.url()), "lanbot-v3 sft", say=said.append)
-    notifier.tell("failed", f"oom: it said {service.url()} in its log", FAILURE)
+    notifier.send("failed", f"oom: it said {service.url()} in its log", FAILURE)
     notifier.close()
     assert said == [] and [(g["title"], g["message"], g["type"]) for g in service.got] == [
         ("lanbot-v3 sft: failed", "oom: it said *** in its log", "failure")
     ]
 
 
-def test_every_address_gets_it_and_one_that_fails_is_a_line_without_the_address(
+def test_every_address_is_notified_and_a_failure_is_logged_without_the_address(
     service: Service,
 ) -> None:
     said: list[str] = []
@@ -73,7 +73,7 @@ def test_every_address_gets_it_and_one_that_fails_is_a_line_without_the_address(
         "n",
         say=said.append,
     )
-    notifier.tell("started", "text")
+    notifier.send("started", "text")
     notifier.close()
     assert len(service.got) == 1 and len(said) == 2
     assert said[0].startswith("notification 1 not sent (started): ") and said[1].startswith(
@@ -86,23 +86,21 @@ def test_a_service_that_refuses_is_told_with_its_words(service: Service) -> None
     said: list[str] = []
     service.code = 401
     notifier = Notifier(Secret(service.url()), "n", say=said.append)
-    notifier.tell("started", "text")
+    notifier.send("started", "text")
     notifier.close()
     assert len(said) == 1 and "401" in said[0] and MARKER not in said[0]
 
 
-def test_an_event_is_sent_once_also_by_the_next_life_of_the_program(
-    service: Service, tmp_path: Path
-) -> None:
+def test_an_event_is_sent_once_across_restarts(service: Service, tmp_path: Path) -> None:
     for _ in range(2):
         notifier = Notifier(Secret(service.url()), "n", tmp_path / "notified.json")
         for _ in range(2):
-            notifier.tell("sft proven", "text", SUCCESS)
+            notifier.send("sft proven", "text", SUCCESS)
         notifier.close()
     assert len(service.got) == 1
     (tmp_path / "notified.json").write_text("{")
     notifier = Notifier(Secret(service.url()), "n", tmp_path / "notified.json")
-    notifier.tell("sft proven", "text")
+    notifier.send("sft proven", "text")
     notifier.close()
     assert len(service.got) == 2, "rather twice than never"
 
@@ -110,7 +108,7 @@ def test_an_event_is_sent_once_also_by_the_next_life_of_the_program(
 def test_a_service_that_hangs_holds_nobody_up(service: Service) -> None:
     service.delay_s = 2.0
     notifier, before = Notifier(Secret(service.url()), "n"), time.monotonic()
-    notifier.tell("started", "text", WARNING)
+    notifier.send("started", "text", WARNING)
     notifier.close(0.2)
     assert time.monotonic() - before < 1.5
     until(lambda: service.got)
@@ -119,7 +117,7 @@ def test_a_service_that_hangs_holds_nobody_up(service: Service) -> None:
 def test_without_an_address_nothing_is_sent_and_no_thread_lives() -> None:
     before = threading.active_count()
     notifier = Notifier(None, "n")
-    notifier.tell("started", "text")
+    notifier.send("started", "text")
     notifier.close()
     assert threading.active_count() == before
 
@@ -135,7 +133,7 @@ def test_without_an_address_nothing_is_sent_and_no_thread_lives() -> None:
         ("mailto://u:p@h?to=a@b.c,d@e.f", ["mailto://u:p@h?to=a@b.c,d@e.f"]),
     ],
 )
-def test_addresses_are_told_apart_and_a_comma_within_one_does_not_split_it(
+def test_addresses_are_separated_and_a_comma_within_one_does_not_split_it(
     text: str | None, want: list[str]
 ) -> None:
     assert addresses(Secret(text) if text else None) == want
@@ -184,15 +182,15 @@ def test_what_a_service_says_back_of_its_address_is_masked(service: Service) -> 
         say=said.append,
         send=lambda url, *_: f"no such hook: {url.rpartition('/')[2]}",
     )
-    notifier.tell("started", "text")
+    notifier.send("started", "text")
     notifier.close()
     assert said == ["notification 1 not sent (started): no such hook: ***"]
 
 
-def test_a_notification_tells_no_secret_of_the_run_in_title_or_text(service: Service) -> None:
+def test_a_notification_contains_no_secret_in_title_or_text(service: Service) -> None:
     token = Secret(f"hf_{MARKER}")
     notifier = Notifier(Secret(service.url("x")), f"run {token.reveal()}")
-    notifier.tell("failed", f"it printed {token.reveal()}", FAILURE)
+    notifier.send("failed", f"it printed {token.reveal()}", FAILURE)
     notifier.close()
     assert [(g["title"], g["message"]) for g in service.got] == [
         ("run ***: failed", "it printed ***")

@@ -226,7 +226,7 @@ def run_phase(box: BoxRun, phase: str, pool: Executor, uploads: dict[str, Future
     measured = box.heartbeat.phases[phase].measured
     scores = ", ".join(f"{name} {value:.3g}" for name, value in measured.items())
     spent = dollars(box.meter.spent_cents)
-    box.notify.tell(
+    box.notify.send(
         f"{phase} proven",
         f"{box.target(phase)} step {manifest.step} is on the Hub, {spent} spent. {scores}",
     )

@@ -54,7 +54,7 @@ def train(box: BoxRun, phase: str) -> tuple[Path, Manifest]:
             box.heartbeat.set_phase(phase, PhaseReport("failed"))
             raise RunStopped(reason, f"phase {phase}: {why}")
         say(f"phase {phase}: {why}; training again from the last state")
-        box.notify.tell(
+        box.notify.send(
             f"{phase} is trained again", f"{why}; it continues from the last state", WARNING
         )
 

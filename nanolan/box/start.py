@@ -51,7 +51,7 @@ def start(state: Path, work: Path, deps: BoxDeps) -> BoxRun:
     control = control_of(plan, hub, meter, state, deps).start()
     if limit := kept_limit(state):
         meter.change(limit.limit_cents, limit.deadline)
-    notifier.tell("started", started(plan))
+    notifier.send("started", started(plan))
     heartbeat = Heartbeat(
         plan,
         secrets,
@@ -107,7 +107,7 @@ def meter_of(
         say=say,
         now=deps.now,
         ticker=deps.ticker,
-        alarm=lambda event, text: notifier.tell(event, text, WARNING),
+        alarm=lambda event, text: notifier.send(event, text, WARNING),
     )
 
 

@@ -1,5 +1,5 @@
-"""The two-stage limit. Soft: training stops while there is money and time to save, upload, prove and delete. Hard: the
-provider's own limit, a backstop that should never fire. Pure.
+"""The spend limit ("budget") in two stages. Soft: training stops while money and time remain to save, upload, prove and delete.
+Hard: the provider's own limit, a backstop that should never be reached. Pure.
 
     soft = limit - 2 x rate x (checkpoint + upload + delete + poll)        and the same with time in place of money
 """
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from nanolan.money import MOST_DOLLARS, cost_cents
 
 SAFETY = 2  # times the measured margin
-ASK_AGAIN_CENTS = 1_000_00  # a limit above this is more often a typo than a wish
+ASK_AGAIN_CENTS = 1_000_00  # a limit above this may be a typo, so it must be confirmed
 
 
 @dataclass(frozen=True)
 class Margin:
-    """Seconds from "stop training" to "the machine is gone"; measured on the machine as soon as there is something to measure."""
+    """Seconds from the end of training to the deletion; measured on the box once figures exist."""
 
     checkpoint_s: float
     upload_s: float
@@ -29,37 +29,37 @@ class Margin:
 
     @property
     def leave_s(self) -> float:
-        """What deleting alone takes."""
+        """The time for the deletion alone."""
         return self.delete_s + self.poll_s
 
 
-# Before anything was measured; "cpu" is a rehearsal, where everything is small and near
+# Before anything is measured; "cpu" is a rehearsal, with small files and local services
 ASSUMED = {"cuda": Margin(120, 600, 60, 60), "cpu": Margin(2.0, 1.0, 1.5, 0.5)}
 MARGIN_S = ASSUMED["cuda"].total_s
 
 
 def soft_limit_cents(limit_cents: int, hourly_cents: int, margin_s: float = MARGIN_S) -> int:
-    """The bill at which training stops, so that all that follows fits below the limit; can be negative: then nothing fits."""
+    """The bill at which training stops, so that saving and deleting fit below the limit; if negative, nothing fits."""
     return limit_cents - SAFETY * cost_cents(hourly_cents, margin_s)
 
 
 def limit_for(cents: int, hourly_cents: int, margin_s: float = MARGIN_S) -> int | None:
-    """The least limit in whole dollars whose soft limit is above `cents`; None when nobody may type that much."""
+    """The least limit in whole dollars whose soft limit is above `cents`; None if that exceeds the largest allowed limit."""
     least = (cents + SAFETY * cost_cents(hourly_cents, margin_s)) // 100 + 1
     return least if least <= MOST_DOLLARS else None
 
 
 def soft_life_s(life_s: float, margin_s: float = MARGIN_S) -> float:
-    """The age at which training stops, for an instance that is deleted at the age `life_s`."""
+    """The age at which training stops, for an instance that is deleted at age `life_s`."""
     return life_s - SAFETY * margin_s
 
 
 def give_up_cents(limit_cents: int, hourly_cents: int, margin: Margin) -> int:
-    """The bill at which even an upload is given up: what is left is for deleting."""
+    """The bill at which even uploads are given up; the rest is reserved for the deletion."""
     return limit_cents - cost_cents(hourly_cents, margin.leave_s)
 
 
-KEYLESS_SPARE_S = 15 * 60  # above the high estimate and what is kept for saving
+KEYLESS_SPARE_S = 15 * 60  # on top of the high estimate and the time for saving
 
 
 def life_s(
@@ -77,8 +77,8 @@ def life_s(
 def keyless_life_s(
     limit_cents: int, hourly_cents: int, high_hours: float | None, max_duration_s: int | None
 ) -> int:
-    """The same for a machine that cannot delete itself: just past the high estimate and what saving takes, since an idle
-    machine may bill until then. Without an estimate, as for any other."""
+    """The same for an instance that cannot delete itself and may bill while idle: at most the high estimate, the time for saving
+    and a spare. Without an estimate, the same as `life_s`."""
     most = life_s(limit_cents, hourly_cents, high_hours, max_duration_s)
     if high_hours is None or max_duration_s is not None:
         return most
@@ -86,5 +86,5 @@ def keyless_life_s(
 
 
 def worst_case_cents(limit_cents: int, hourly_cents: int, seconds: int) -> int:
-    """The most that can be billed when the provider keeps its limits, in cents."""
+    """The largest possible bill in cents if the provider enforces its limits."""
     return min(limit_cents, cost_cents(hourly_cents, seconds))

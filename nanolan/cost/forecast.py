@@ -1,7 +1,7 @@
-"""What a run will take, and cost: low, likely and high, from published times and from what earlier runs measured. Pure.
+"""The forecast of a run's time and cost: low, likely and high, from published times and measurements of earlier runs. Pure.
 
-The likely times are the guide's, of the old scripts; nobody has measured this trainer on these GPUs yet. The first
-receipts replace them: see nanolan/cost/history.py. Where there is no figure there is no forecast.
+The likely times are the guide's, for the old scripts; this trainer is not measured on these GPUs yet. The first
+receipts replace them: see nanolan/cost/history.py. Without figures there is no forecast.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from nanolan.shadeform.offers import Offer
 
 
 class Range(NamedTuple):
-    """A quantity of which three estimates are known."""
+    """Three estimates of a quantity."""
 
     low: float
     likely: float
     high: float
 
 
-# Tokens a second of one GPU with a d20. The guide's: with the other parts of a run, 60 minutes on 8xH100 for each phase
-# and 45 for mid on 8xB200
+# Tokens per second of one GPU with a d20. From the guide: 60 minutes on 8xH100 for each phase with its other parts, and 45 for
+# mid on 8xB200
 GUIDE_SPEED = {
     ("mid", "H100"): 17_800,
     ("mid", "B200"): 25_500,
@@ -51,11 +51,11 @@ GPU_SPEED = {
     "L40S": 0.25,
     "A6000": 0.14,
 }
-# Seconds of the same reports; rl's was of one task alone, so sft's. Quick: a fourteenth of the long answers, and the start
+# Seconds from the same reports; rl's covered only one task, so sft's is used. Quick: 1/14 of the long answers, plus the start
 EVALUATE_S = {"mid": 469.0, "sft": 408.0, "rl": 408.0}
 SCOPES = {"none": 0.0, "quick": 0.1, "full": 1.0}
 PUBLISHED_ON = 8  # GPUs
-BOOT_S = 300.0  # where the provider tells no time
+BOOT_S = 300.0  # if the provider reports no boot time
 SETUP_S = 180.0  # 3 GB of packages
 DATA_BYTES = 1e9  # data sets, before they are pinned
 DOWNLOAD_BYTES_S, UPLOAD_BYTES_S = (
@@ -64,35 +64,35 @@ DOWNLOAD_BYTES_S, UPLOAD_BYTES_S = (
 )  # bytes a second: the Hub's client made 106-205 MB/s against a server beside it
 END_S = 30.0  # proof, receipt, deletion
 LEAST_PHASE_S = 60.0  # a phase of the smallest model: start, data sets, compile
-HIGH = 1.6  # of the likely training: covers the guide's "3-4 hours, $80-100"
-LOOSE = Range(0.5, 1.0, 2.0)  # of what nobody measured
+HIGH = 1.6  # times the likely training: covers the guide's "3-4 hours, $80-100"
+LOOSE = Range(0.5, 1.0, 2.0)  # times an unmeasured estimate
 NETWORK = Range(0.3, 1.0, 4.0)
-MEASURED = Range(0.9, 1.0, 1.2)  # of the least, the median and the most that was measured
+MEASURED = Range(0.9, 1.0, 1.2)  # times the minimum, median and maximum of the measurements
 NOTHING = Range(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run does, as far as its cost depends on it."""
+    """The properties of a run that determine its cost."""
 
     phases: tuple[str, ...]
     parameters: int = D20
     evaluate: str = "quick"
     download_bytes: int | None = None  # None: nothing is pinned yet
     recipe: Mapping[str, object] | None = (
-        None  # a rehearsal's: only earlier rehearsals have figures for it
+        None  # of a rehearsal: only earlier rehearsals have figures for it
     )
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run from create to delete: seconds by part (boot, setup, download, train, evaluate, upload), two of them by phase too."""
+    """Seconds of a run by part (boot, setup, download, train, evaluate, upload), from create to delete; two of them by phase."""
 
     hourly_cents: int
     parts: dict[str, Range]
     train: dict[str, Range]
     evaluate: dict[str, Range]
-    own: bool  # every phase's speed was measured by earlier runs
+    own: bool  # earlier runs measured the speed of every phase
 
     @property
     def phases(self) -> dict[str, Range]:
@@ -121,7 +121,7 @@ class Forecast:
 
     @property
     def predicted(self) -> Predicted:
-        """What the plan and the receipt keep of it."""
+        """The part that the plan and the receipt store."""
         return Predicted(
             self.low_cents,
             self.likely_cents,
@@ -132,7 +132,7 @@ class Forecast:
 
     @property
     def stage_s(self) -> dict[str, int]:
-        """Likely seconds by stage, as Predicted keeps them."""
+        """Likely seconds by stage, as in Predicted."""
         stages = {part: r for part, r in self.parts.items() if part not in ("train", "evaluate")}
         stages |= {f"{p}.train": r for p, r in self.train.items()} | {
             f"{p}.evaluate": r for p, r in self.evaluate.items()
@@ -140,11 +140,9 @@ class Forecast:
         return {stage: round(r.likely) for stage, r in stages.items()}
 
     def text(self) -> str:
-        """All three, and where they come from."""
-        hours, source = (
-            self.hours.likely,
-            "measured by earlier runs" if self.own else "by the guide",
-        )
+        """The three costs and their source."""
+        hours = self.hours.likely
+        source = "measured by earlier runs" if self.own else "by the guide"
         time = f"{hours:.1f} h" if hours >= 0.05 else f"{3600 * hours:.0f} s"
         return (
             f"likely {dollars(self.likely_cents)} in {time}, low {dollars(self.low_cents)}, high {dollars(self.high_cents)} "
@@ -152,45 +150,47 @@ class Forecast:
         )
 
 
-def work_of(s: Settings, parameters: int | None = None, download_bytes: int | None = None) -> Work:
-    """The work that the settings ask for; the model's size is its tag's until its checkpoint was looked at."""
+def work_of(
+    settings: Settings, parameters: int | None = None, download_bytes: int | None = None
+) -> Work:
+    """The work that the settings ask for; the model's size follows from its tag unless `parameters` is given."""
     return Work(
-        s.phases,
-        parameters_of_tag(s.model_tag) if parameters is None else parameters,
-        s.eval,
+        settings.phases,
+        parameters_of_tag(settings.model_tag) if parameters is None else parameters,
+        settings.eval,
         download_bytes,
     )
 
 
 def forecaster(work: Work, entries: Iterable[Entry]) -> Callable[[Offer], Forecast | None]:
-    """A function that foretells `work` on an offer, with what the runs of a ledger measured."""
-    seen = measured(entries, work.parameters, work.recipe) if work.parameters > 0 else {}
-    return lambda offer: forecast(work, offer, seen)
+    """A function that forecasts `work` on an offer from the measurements in the ledger."""
+    figures = measured(entries, work.parameters, work.recipe) if work.parameters > 0 else {}
+    return lambda offer: forecast(work, offer, figures)
 
 
-def forecast(work: Work, offer: Offer, seen: Figures) -> Forecast | None:
-    """What `work` takes on `offer`; None where anything that it needs has no figure."""
+def forecast(work: Work, offer: Offer, figures: Figures) -> Forecast | None:
+    """The forecast of `work` on `offer`; None if a needed figure is missing."""
     if work.parameters < 1 or offer.num_gpus < 1 or not work.phases:
         return None
-    train = {p: r for p in work.phases if (r := _train(p, work, offer, seen))}
-    evaluate = {p: r for p in work.phases if (r := _evaluate(p, work, offer, seen))}
+    train = {p: r for p in work.phases if (r := _train(p, work, offer, figures))}
+    evaluate = {p: r for p in work.phases if (r := _evaluate(p, work, offer, figures))}
     if len(train) + len(evaluate) < 2 * len(work.phases):
         return None
     guess = _times if work.recipe is None else _no_guess
     model_bytes = work.parameters * BYTES_PER_PARAMETER
     download = model_bytes + DATA_BYTES if work.download_bytes is None else work.download_bytes
-    upload = _around(model_bytes / v for v in seen.get(("upload",), ())) or guess(
+    upload = _around(model_bytes / v for v in figures.get(("upload",), ())) or guess(
         NETWORK, model_bytes / UPLOAD_BYTES_S
     )
     parts = {
-        "boot": _around(seen.get(("boot", offer.cloud), ()))
+        "boot": _around(figures.get(("boot", offer.cloud), ()))
         or guess(LOOSE, offer.boot_max_s or BOOT_S),
-        "setup": _around(seen.get(("setup",), ())) or guess(LOOSE, SETUP_S),
-        "download": _around(download / v for v in seen.get(("download",), ()))
+        "setup": _around(figures.get(("setup",), ())) or guess(LOOSE, SETUP_S),
+        "download": _around(download / v for v in figures.get(("download",), ()))
         or guess(NETWORK, download / DOWNLOAD_BYTES_S),
         "train": total(*train.values()),
         "evaluate": total(*evaluate.values()),
-        # only the last phase's: earlier ones go on beside the next phase's training
+        # only the last phase's: earlier uploads overlap with the next phase's training
         "upload": total(upload, guess(Range(1.0, 1.0, 1.0), END_S)),
     }
     return Forecast(
@@ -198,29 +198,31 @@ def forecast(work: Work, offer: Offer, seen: Figures) -> Forecast | None:
         parts,
         train,
         evaluate,
-        all(("speed", offer.gpu, p) in seen for p in work.phases),
+        all(("speed", offer.gpu, p) in figures for p in work.phases),
     )
 
 
 def usual(work: Work, offer: Offer, entries: Iterable[Entry]) -> tuple[dict[str, float], int]:
-    """What earlier runs measured on such a machine (Plan.usual): tok/s by phase, bytes/s of the download; and how many runs."""
-    seen = measured(entries, work.parameters) if work.parameters > 0 else {}
+    """The usual speeds on such an instance (Plan.usual): tokens/s by phase, bytes/s of the download; and the number of runs."""
+    figures = measured(entries, work.parameters) if work.parameters > 0 else {}
     scale = offer.num_gpus * D20 / max(work.parameters, 1)
-    found = {p: seen["speed", offer.gpu, p] for p in work.phases if ("speed", offer.gpu, p) in seen}
+    found = {
+        p: figures["speed", offer.gpu, p] for p in work.phases if ("speed", offer.gpu, p) in figures
+    }
     speeds = {p: median(v) * scale for p, v in found.items()}
-    hub = {"download": median(seen["download",])} if ("download",) in seen else {}
+    hub = {"download": median(figures["download",])} if ("download",) in figures else {}
     return speeds | hub, min((len(v) for v in found.values()), default=0)
 
 
-def _train(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | None:
-    """Seconds of a phase's training: its tokens, by the speed of this GPU, scaled by the model's size (6N FLOPs a token)."""
+def _train(phase: str, work: Work, offer: Offer, figures: Figures) -> Range | None:
+    """Seconds of a phase's training: its tokens over the speed of this GPU, scaled by the model's size (6N FLOPs per token)."""
     tokens = (
-        median(seen.get(("tokens", phase), (TOKENS[phase],)))
+        median(figures.get(("tokens", phase), (TOKENS[phase],)))
         * work.parameters
         / D20
         / offer.num_gpus
     )
-    own = _around(tokens / v for v in seen.get(("speed", offer.gpu, phase), ()))
+    own = _around(tokens / v for v in figures.get(("speed", offer.gpu, phase), ()))
     if own or offer.gpu not in GPU_SPEED or work.recipe is not None:
         return own
     relative = GPU_SPEED[offer.gpu]
@@ -229,9 +231,9 @@ def _train(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | None:
     return Range(*(max(LEAST_PHASE_S, s) for s in (low, likely, likely * HIGH)))
 
 
-def _evaluate(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | None:
+def _evaluate(phase: str, work: Work, offer: Offer, figures: Figures) -> Range | None:
     scale = work.parameters / D20 / offer.num_gpus
-    own = _around(s * scale for s in seen.get(("evaluate", offer.gpu, phase, work.evaluate), ()))
+    own = _around(s * scale for s in figures.get(("evaluate", offer.gpu, phase, work.evaluate), ()))
     if work.evaluate == "none":
         return NOTHING
     if work.recipe is not None:
@@ -245,7 +247,7 @@ def _evaluate(phase: str, work: Work, offer: Offer, seen: Figures) -> Range | No
 
 
 def total(*ranges: Range) -> Range:
-    """The sum of several estimates, all low, all likely or all high."""
+    """The sum of several estimates: of all low, all likely and all high values."""
     return Range(*(sum(r[i] for r in ranges) for i in range(3)))
 
 
@@ -254,12 +256,12 @@ def _times(spread: Range, likely: float) -> Range:
 
 
 def _no_guess(spread: Range, likely: float) -> Range:
-    """Of a rehearsal nothing is guessed: what its receipts do not tell took no whole second."""
+    """The estimate in a rehearsal: stages that its receipts omit took less than a second."""
     return NOTHING
 
 
 def _around(measured: Iterable[float]) -> Range | None:
-    """Around what was measured, if anything was."""
+    """The range around the measurements, or None."""
     values = list(measured)
     return (
         Range(MEASURED.low * min(values), median(values), MEASURED.high * max(values))

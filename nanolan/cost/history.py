@@ -1,11 +1,11 @@
-"""What earlier runs measured: the newest figures of the ledger's receipts, by what they are figures of. Pure.
+"""Measurements of earlier runs: the newest figures in the ledger's receipts, by kind. Pure.
 
-    ("boot", cloud)                   seconds          ("speed", gpu, phase)            tokens a second of one GPU, for a d20
-    ("setup",)                        seconds          ("tokens", phase)                trained, or generated in rl
-    ("download",), ("upload",)        bytes a second   ("evaluate", gpu, phase, scope)  seconds of one GPU, for a d20
+    ("boot", cloud)                   seconds            ("speed", gpu, phase)            tokens per second of one GPU, for a d20
+    ("setup",)                        seconds            ("tokens", phase)                trained, or generated in rl
+    ("download",), ("upload",)        bytes per second   ("evaluate", gpu, phase, scope)  seconds of one GPU, for a d20
 
-Receipts come from machines that were rented: what none can have done in earnest is left out. A rehearsal learns from
-earlier rehearsals of the same recipe, by the same rules.
+Receipts come from rented instances, so implausible figures are dropped. A rehearsal learns from earlier rehearsals of the
+same recipe, by the same rules.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ TOKENS = {
 }  # published: 809 steps of 524,288; 22,439 rows of about 490; 467 x 256 answers
 BYTES_PER_PARAMETER = 3.71  # of a checkpoint file: embedding in bf16, the rest in fp32
 NEWEST = 3  # runs whose figures count
-ALIKE = 4.0  # a model this many times bigger or smaller does not tell how long ours takes
-LEAST_TRAIN_S = 10  # no phase starts, compiles and trains in less
-MOST_FLOPS = 5e15  # no GPU does more in a second
+ALIKE = 4.0  # a model more than this many times bigger or smaller is not comparable
+LEAST_TRAIN_S = 10  # the minimum to start, compile and train a phase
+MOST_FLOPS = 5e15  # per second, above any GPU
 MOST_TOKENS = 10  # times the usual
 LONGEST_S = 30 * 86400
 
@@ -37,13 +37,13 @@ LONGEST_S = 30 * 86400
 def measured(
     entries: Iterable[Entry], parameters: int, recipe: Mapping[str, object] | None = None
 ) -> Figures:
-    """The figures of the newest three runs that have them; `entries` come newest first, as Ledger.entries() gives them.
+    """The figures of the newest three runs that have them; `entries` are newest first, as in Ledger.entries().
 
-    `recipe` is a rehearsal's: then only rehearsals with this very recipe tell."""
+    With the `recipe` of a rehearsal, only rehearsals of the same recipe count."""
     found: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
     for e in entries:
         if e.receipt and (
-            _tells(e.plan, parameters)
+            _is_comparable(e.plan, parameters)
             if recipe is None
             else e.plan.device == "cpu" and e.plan.recipe == recipe
         ):
@@ -53,8 +53,8 @@ def measured(
     return {key: tuple(values) for key, values in found.items()}
 
 
-def _tells(plan: Plan, parameters: int) -> bool:
-    """A run of the usual recipe, on GPUs, of a model about as big."""
+def _is_comparable(plan: Plan, parameters: int) -> bool:
+    """Whether it is a run of the usual recipe, on GPUs, with a model of similar size."""
     return (
         plan.device == "cuda"
         and not plan.recipe
@@ -67,7 +67,7 @@ def _size(plan: Plan) -> float:
 
 
 def figures_of(plan: Plan, receipt: Receipt) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Every figure that one run's receipt gives."""
+    """Every figure in the receipt of one run."""
     longest = LONGEST_S if receipt.seconds is None else receipt.seconds
     stage = {name: s for name, s in receipt.stages.items() if 0 < s <= longest}
     if "boot" in stage:
@@ -79,15 +79,15 @@ def figures_of(plan: Plan, receipt: Receipt) -> Iterator[tuple[tuple[str, ...], 
         yield ("download",), size_bytes / stage["download"]
     if s := stage.get(
         f"{plan.phases[-1]}.upload"
-    ):  # earlier ones go on beside the next phase's training
+    ):  # earlier uploads overlap with the next phase's training
         yield ("upload",), _size(plan) * D20 * BYTES_PER_PARAMETER / s
     for phase in plan.phases:
         if phase in receipt.phases and receipt.phases[phase].state == "proven":
-            yield from _phase(plan, phase, receipt.phases[phase].tokens, stage)
+            yield from _phase_figures(plan, phase, receipt.phases[phase].tokens, stage)
 
 
-def _phase(
-    plan: Plan, phase: str, told: int | None, stage: Mapping[str, int]
+def _phase_figures(
+    plan: Plan, phase: str, reported_tokens: int | None, stage: Mapping[str, int]
 ) -> Iterator[tuple[tuple[str, ...], float]]:
     gpu, n, resumed = (
         plan.offer.gpu,
@@ -96,7 +96,7 @@ def _phase(
     )
     s, tokens = (
         stage.get(f"{phase}.train", 0),
-        told if told is not None else None if resumed else TOKENS[phase],
+        reported_tokens if reported_tokens is not None else None if resumed else TOKENS[phase],
     )
     if (
         s >= (LEAST_TRAIN_S if plan.device == "cuda" else 1)

@@ -1,8 +1,8 @@
-"""When a run will end, what it will have cost then, and whether its limits allow it. Pure.
+"""When a run will end, what it will have cost by then, and whether its limits allow that. Pure.
 
-What is left = the rest of the stage at hand + the stages after it, as the plan foretold them, by this machine's own pace:
+Time left = the rest of the current stage + the later stages as predicted in the plan, times this instance's slowdown:
 
-    pace = seconds of the trainings so far (to their end, by the trainer's own word) / what was foretold for them
+    slowdown = seconds of the trainings so far (the current one to its end, as the trainer estimates) / their predicted seconds
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from nanolan.plan import Plan
 from nanolan.run.record import Progress
 from nanolan.times import parse_time
 
-FIRST = ("boot", "setup", "download")  # before the phases; "probation" is a part of the set-up here
-EASE = 1.1  # a limit that is proposed has so much room above the forecast
+FIRST = ("boot", "setup", "download")  # before the phases; "probation" counts as set-up
+EASE = 1.1  # a suggested limit is this many times the forecast
 
 
 def stages_of(phases: tuple[str, ...]) -> list[str]:
@@ -33,87 +33,87 @@ def stages_of(phases: tuple[str, ...]) -> list[str]:
 def left_s(
     plan: Plan, spent: Mapping[str, float], stage: str, phase_left_s: float | None
 ) -> float | None:
-    """Seconds until the run ends; None when that cannot be foretold.
+    """Seconds until the run ends; None if unknown.
 
-    `spent`: seconds by stage so far (nanolan/box/watch/timeline.py); `stage`: the one at hand;
+    `spent`: seconds by stage so far (nanolan/box/watch/timeline.py); `stage`: the current one;
     `phase_left_s`: the trainer's own estimate.
     """
-    foretold, order = plan.predicted.stage_s if plan.predicted else {}, stages_of(plan.phases)
-    now = _place(order, stage)
-    if now is None or any(s not in foretold for s in order[now + 1 :]):
+    predicted, order = plan.predicted.stage_s if plan.predicted else {}, stages_of(plan.phases)
+    now = _position(order, stage)
+    if now is None or any(s not in predicted for s in order[now + 1 :]):
         return None
     at_hand = (
-        _rest(order[now], foretold, spent, phase_left_s)
+        _stage_left_s(order[now], predicted, spent, phase_left_s)
         if stage in (order[now], "probation")
         else 0.0
     )
     if at_hand is None:
         return None
-    pace = _pace(foretold, spent, order[now], phase_left_s)
-    return at_hand + sum(foretold[s] * (pace if "." in s else 1.0) for s in order[now + 1 :])
+    slowdown = _slowdown(predicted, spent, order[now], phase_left_s)
+    return at_hand + sum(predicted[s] * (slowdown if "." in s else 1.0) for s in order[now + 1 :])
 
 
-def _place(order: list[str], stage: str) -> int | None:
-    """Where a stage of the timeline stands in the order; None after the run's own end (save, delete)."""
+def _position(order: list[str], stage: str) -> int | None:
+    """The index of a stage of the timeline in the order; None for the stages after the run (save, delete)."""
     known = (
         "setup" if stage == "probation" else stage.replace(".upload", ".evaluate")
-    )  # a phase's upload is waited for after that
+    )  # the wait for a phase's upload follows its evaluation
     return order.index(known) if known in order else None
 
 
-def _rest(
+def _stage_left_s(
     stage: str,
-    foretold: Mapping[str, float],
+    predicted: Mapping[str, float],
     spent: Mapping[str, float],
     phase_left_s: float | None,
 ) -> float | None:
     if stage.endswith(".train") and phase_left_s is not None:
         return phase_left_s
-    return max(0.0, foretold[stage] - spent.get(stage, 0.0)) if stage in foretold else None
+    return max(0.0, predicted[stage] - spent.get(stage, 0.0)) if stage in predicted else None
 
 
-def _pace(
-    foretold: Mapping[str, float],
+def _slowdown(
+    predicted: Mapping[str, float],
     spent: Mapping[str, float],
     stage: str,
     phase_left_s: float | None,
 ) -> float:
-    """How much slower than foretold this machine trains; 1 before it has told."""
+    """Measured over predicted training time on this instance; 1 before anything is measured."""
     took = {s: seconds for s, seconds in spent.items() if s.endswith(".train") and s != stage}
     if stage.endswith(".train") and phase_left_s is not None:
         took[stage] = spent.get(stage, 0.0) + phase_left_s
-    usual = sum(foretold.get(s, 0.0) for s in took)
+    usual = sum(predicted.get(s, 0.0) for s in took)
     return sum(took.values()) / usual if usual > 0 else 1.0
 
 
 @dataclass(frozen=True)
 class Projection:
-    """The money clock of a run that is going: all None where it cannot be foretold."""
+    """The expected end and cost of a running run; None where unknown."""
 
     will_cost_cents: int | None = None
     ends: datetime | None = None
     limit_at: datetime | None = (
         None  # when the bill reaches the limit, or the deadline if that is sooner
     )
-    warning: str = ""  # the forecast crosses the limit: what that means
+    warning: str = ""  # what happens if the forecast crosses the limit
 
 
 def project(
-    plan: Plan, told: Progress | None, spent_cents: int | None, hourly_cents: int, now: datetime
+    plan: Plan, progress: Progress | None, spent_cents: int | None, hourly_cents: int, now: datetime
 ) -> Projection:
-    """The money clock from what the machine told last and what is spent `now`."""
+    """The projection from the last heartbeat and what is spent `now`."""
     if spent_cents is None:
         return Projection()
     until_limit_s = max(0, plan.limit_cents - spent_cents) * 3600 / max(hourly_cents, 1)
     deadline = parse_time(plan.deadline)
     limit_at = min(now + timedelta(seconds=min(until_limit_s, 1e9)), deadline)
-    if told is None or told.left_s is None:
+    if progress is None or progress.left_s is None:
         return Projection(limit_at=limit_at)
-    ends = max(now, parse_time(told.updated) + timedelta(seconds=min(told.left_s, 1e9)))
+    ends = max(now, parse_time(progress.updated) + timedelta(seconds=min(progress.left_s, 1e9)))
     will_cost = spent_cents + cost_cents(hourly_cents, (ends - now).total_seconds())
     soft = (
-        told.soft_cents
-        if told.soft_cents is not None
+        progress.soft_cents
+        if progress.soft_cents is not None
         else soft_limit_cents(plan.limit_cents, hourly_cents)
     )
     return Projection(

@@ -1,4 +1,4 @@
-"""What runs cost: one receipt's bill by stage and its waste, and the ledger's sums by run, month and phase. Pure."""
+"""The cost of runs: a receipt's bill by stage and its waste, and the ledger's sums by run, month and phase. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from nanolan.money import cost_cents, dollars, usd
 from nanolan.run.ledger import REFUSED, Entry
 from nanolan.run.record import Receipt
 
-REST = "the rest"  # boot, set-up, waits, uploads, and earlier machines
+REST = "the rest"  # boot, set-up, waits, uploads, and earlier attempts
 
 
 @dataclass(frozen=True)
 class Total:
-    """Cents that are known, and whether some of the bills are not."""
+    """The sum of the known bills in cents, and the numbers of known and unknown bills."""
 
     cents: int = 0
     known: int = 0
@@ -28,7 +28,7 @@ class Total:
         return Total(self.cents + cents, self.known + 1, self.unknown)
 
     def text(self) -> str:
-        """ "$12.30", "$12.30 + ?" when that is not all of it, "?" when nothing is known."""
+        """ "$12.30"; "$12.30 + ?" if some bills are unknown, "?" if all are."""
         if self.unknown:
             return f"{dollars(self.cents)} + ?" if self.known else "?"
         return dollars(self.cents)
@@ -42,18 +42,18 @@ class Total:
 
 # ------------------------------------------------------------------ one run
 def paid_cents(receipt: Receipt) -> int | None:
-    """The bill: the largest of what was metered, told by the provider and spent; None when nothing of it is known."""
-    told = (receipt.provider_cents, receipt.metered_cents, receipt.spent_cents)
-    return max((c for c in told if c is not None and c >= 0), default=None)
+    """The bill: the largest of the provider's, the metered and the spent figure; None if all are unknown."""
+    reported = (receipt.provider_cents, receipt.metered_cents, receipt.spent_cents)
+    return max((c for c in reported if c is not None and c >= 0), default=None)
 
 
 def split(receipt: Receipt, hourly_cents: int) -> dict[str, int]:
-    """Cents by stage, in the order of the run; stages that took no time are left out."""
+    """Cents by stage, in the order of the run; without stages that took no time."""
     return {stage: cost_cents(hourly_cents, s) for stage, s in receipt.stages.items() if s > 0}
 
 
 def waste(receipt: Receipt) -> float | None:
-    """The share of the time that neither trained nor evaluated a phase that was proven; None when the stages do not tell."""
+    """The share of the time that neither trained nor evaluated a proven phase; None if the stages do not add up."""
     seconds = (
         sum(s for s in receipt.stages.values() if s > 0)
         if receipt.seconds is None
@@ -68,17 +68,22 @@ def waste(receipt: Receipt) -> float | None:
     return 1 - used / seconds if receipt.stages and 0 < seconds >= used else None
 
 
-def attempts(e: Entry) -> list[int | None]:
-    """The bill of each machine that the run had; a launch that was refused had none."""
-    earlier = [a.spent_cents for a in e.earlier]
-    if e.receipt is None and e.instance_id is None and e.gone and e.note.startswith(REFUSED):
+def attempts(entry: Entry) -> list[int | None]:
+    """The bill of each instance of the run; a refused launch had none."""
+    earlier = [a.spent_cents for a in entry.earlier]
+    if (
+        entry.receipt is None
+        and entry.instance_id is None
+        and entry.gone
+        and entry.note.startswith(REFUSED)
+    ):
         return earlier
-    return [*earlier, paid_cents(e.receipt) if e.receipt else e.spent_cents]
+    return [*earlier, paid_cents(entry.receipt) if entry.receipt else entry.spent_cents]
 
 
-def run_cost(e: Entry) -> Total:
-    """All its machines together."""
-    return sum_of(attempts(e))
+def run_cost(entry: Entry) -> Total:
+    """The total over all its instances."""
+    return sum_of(attempts(entry))
 
 
 def sum_of(bills: Iterable[int | None]) -> Total:
@@ -88,13 +93,15 @@ def sum_of(bills: Iterable[int | None]) -> Total:
     return total
 
 
-def by_phase(e: Entry) -> dict[str, int | None]:
-    """What each phase's training and evaluation cost, and the rest of the bill; None where that is not known."""
-    bills = attempts(e)
+def by_phase(entry: Entry) -> dict[str, int | None]:
+    """The cost of each phase's training and evaluation, and the rest of the bill; None where unknown."""
+    bills = attempts(entry)
     if not bills:
         return {}
-    told: Mapping[str, int] = e.receipt.phase_cents if e.receipt else {}
-    phases = {p: c if (c := told.get(p)) is not None and c >= 0 else None for p in e.plan.phases}
+    known: Mapping[str, int] = entry.receipt.phase_cents if entry.receipt else {}
+    phases = {
+        p: c if (c := known.get(p)) is not None and c >= 0 else None for p in entry.plan.phases
+    }
     rest = sum(b or 0 for b in bills) - sum(c or 0 for c in phases.values())
     return {**phases, REST: rest if None not in (*bills, *phases.values()) and rest >= 0 else None}
 
@@ -137,14 +144,14 @@ def render(entries: list[Entry]) -> list[str]:
     everything = _all(entries)
     lines += ["", f"{'all':<60} {everything.text():>19}"]
     return (
-        [*lines, "? is a bill that nobody has seen yet; look: just status RUN"]
+        [*lines, "? is a bill that is not known yet; check: just status RUN"]
         if everything.unknown
         else lines
     )
 
 
 def to_dict(entries: list[Entry]) -> dict[str, Any]:
-    """For --json: money in dollars as text, what is not known at all is null, `unknown` counts the bills that are missing."""
+    """For --json: money in dollars as text, null if unknown; `unknown` counts the missing bills."""
     return {
         "schema_version": 1,
         "all": _all(entries).to_dict(),
@@ -154,15 +161,15 @@ def to_dict(entries: list[Entry]) -> dict[str, Any]:
     }
 
 
-def _run_dict(e: Entry) -> dict[str, Any]:
+def _run_dict(entry: Entry) -> dict[str, Any]:
     return {
-        "run_id": e.plan.run_id,
-        "launched": e.plan.created_at,
-        "phases": list(e.plan.phases),
-        "tries": len(attempts(e)),
-        "predicted_usd": usd(e.plan.predicted.likely_cents if e.plan.predicted else None),
-        "by_phase_usd": {p: usd(c) for p, c in by_phase(e).items()},
-        **run_cost(e).to_dict(),
+        "run_id": entry.plan.run_id,
+        "launched": entry.plan.created_at,
+        "phases": list(entry.plan.phases),
+        "tries": len(attempts(entry)),
+        "predicted_usd": usd(entry.plan.predicted.likely_cents if entry.plan.predicted else None),
+        "by_phase_usd": {p: usd(c) for p, c in by_phase(entry).items()},
+        **run_cost(entry).to_dict(),
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import structs
 
-from nanolan.cost.overdue import SLACK_S, InstanceFacts, over_words, overdue
+from nanolan.cost.overdue import SLACK_S, InstanceFacts, outcome_text, overdue
 from nanolan.errors import NanolanError, NotFound, UsageProblem
 from nanolan.money import dollars, usd
 from nanolan.plan import Plan
@@ -233,7 +233,7 @@ def guarding_text(facts: InstanceFacts) -> str:
         date, cents = plan.deadline, plan.limit_cents
     elif limits:
         date, cents = iso(limits.date) if limits.date else "?", limits.spend_cents
-    state = f"; {over_words(facts.receipt)}, soon to be deleted" if facts.receipt else ""
+    state = f"; {outcome_text(facts.receipt)}, soon to be deleted" if facts.receipt else ""
     return f"guarding {name_of(instance)}, until {date} or {dollars(cents)}{state}" + (
         f"; UNAVAILABLE: {facts.unseen}" if facts.unseen else ""
     )

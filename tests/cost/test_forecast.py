@@ -1,4 +1,4 @@
-"""What a run will take and cost: the guide's figures at first, then what earlier runs measured; never a guess."""
+"""The forecast of time and cost: the guide's figures at first, then measurements of earlier runs; never a guess."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def offer(gpu: str = "H100", n: int = 8, cents: int = 2400, **more: Any) -> Offe
     return Offer("c", "r", "t", gpu, n, 80, cents, (), **more)
 
 
-def foretold(*phases: str, on: Offer | None = None, **work: Any) -> Forecast:
+def forecast_of(*phases: str, on: Offer | None = None, **work: Any) -> Forecast:
     found = forecast(Work(phases or ("sft",), **work), on or offer(), {})
     assert found
     return found
@@ -54,7 +54,7 @@ def test_the_guides_time_and_dollars_lie_between_low_and_high(
     minutes: tuple[int, int],
     dollars: tuple[int, int],
 ) -> None:
-    f = foretold(*phases, on=offer(gpu, cents=hourly))
+    f = forecast_of(*phases, on=offer(gpu, cents=hourly))
     assert f.hours.low * 60 < minutes[0] <= minutes[1] < f.hours.high * 60
     assert f.low_cents < dollars[0] * 100 <= dollars[1] * 100 < f.high_cents
     if len(phases) == 1:  # and they are what is likely: nobody has measured anything better
@@ -70,7 +70,7 @@ def test_the_parts_make_the_whole_and_low_is_never_above_likely_nor_likely_above
         for n in (1, 2, 4, 8):
             for scope in ("none", "quick", "full"):
                 for parameters in (1, 10**6, D20, 10 * D20):
-                    f = foretold(*ALL, on=offer(gpu, n), parameters=parameters, evaluate=scope)
+                    f = forecast_of(*ALL, on=offer(gpu, n), parameters=parameters, evaluate=scope)
                     assert set(f.parts) == {
                         "boot",
                         "setup",
@@ -92,26 +92,28 @@ def test_the_parts_make_the_whole_and_low_is_never_above_likely_nor_likely_above
 
 
 def test_more_work_costs_more_and_more_gpus_take_less() -> None:
-    one = foretold("sft").seconds.likely
+    one = forecast_of("sft").seconds.likely
     assert (
-        foretold("sft", "rl").seconds.likely > one < foretold("sft", evaluate="full").seconds.likely
+        forecast_of("sft", "rl").seconds.likely
+        > one
+        < forecast_of("sft", evaluate="full").seconds.likely
     )
-    assert foretold("sft", evaluate="none").parts["evaluate"] == (0, 0, 0)
-    assert 6 < foretold("sft", on=offer(n=1)).seconds.likely / one < 8
-    assert foretold("sft", on=offer(boot_max_s=2400)).parts["boot"].likely == 2400
-    assert foretold("sft", download_bytes=10**12).seconds.likely > one + 3600
+    assert forecast_of("sft", evaluate="none").parts["evaluate"] == (0, 0, 0)
+    assert 6 < forecast_of("sft", on=offer(n=1)).seconds.likely / one < 8
+    assert forecast_of("sft", on=offer(boot_max_s=2400)).parts["boot"].likely == 2400
+    assert forecast_of("sft", download_bytes=10**12).seconds.likely > one + 3600
 
 
-def test_training_grows_with_the_parameters_and_the_smallest_model_still_takes_a_minute_a_phase() -> (
-    None
-):
-    d20, d32 = (foretold("mid", parameters=n).parts["train"].likely for n in (D20, 1_879_048_192))
+def test_training_time_grows_with_the_parameters_and_is_at_least_a_minute_a_phase() -> None:
+    d20, d32 = (
+        forecast_of("mid", parameters=n).parts["train"].likely for n in (D20, 1_879_048_192)
+    )
     assert d32 / d20 == pytest.approx(1_879_048_192 / D20)
-    assert foretold(*ALL, parameters=1).parts["train"] == (180, 180, 180)
+    assert forecast_of(*ALL, parameters=1).parts["train"] == (180, 180, 180)
 
 
 def test_each_phase_has_an_upper_estimate_of_its_own_without_boot_and_uploads() -> None:
-    f = foretold(*ALL)
+    f = forecast_of(*ALL)
     assert (
         set(f.predicted.phase_high_cents) == set(ALL)
         and sum(f.predicted.phase_high_cents.values()) < f.high_cents
@@ -135,7 +137,7 @@ def test_where_there_is_no_figure_there_is_no_forecast(work: Work, on: Offer) ->
     assert forecast(work, on, {}) is None and forecaster(work, [])(on) is None
 
 
-def test_the_work_is_what_the_settings_say_and_the_checkpoint_outweighs_its_tag() -> None:
+def test_the_work_follows_the_settings_and_the_checkpoint_overrides_its_tag() -> None:
     s = load_settings({"phase": "mid+sft", "model_tag": "d32", "eval": "full"}, {})
     assert work_of(s) == Work(("mid", "sft"), 1_879_048_192, "full") and work_of(s, 7, 8) == Work(
         ("mid", "sft"), 7, "full", 8
@@ -234,12 +236,12 @@ class Cloud:
         take("delete", self.delete_s, self.WAIT)
         return Entry(plan, "i", gone=True, receipt=receipt), cost_cents(self.hourly, clock.now)
 
-    def foretold(self, entries: list[Entry]) -> Forecast | None:
+    def forecast_of(self, entries: list[Entry]) -> Forecast | None:
         work = Work(self.phases, self.parameters, self.evaluate, self.size_bytes)
         return forecaster(work, entries)(offer(self.gpu, self.n, self.hourly))
 
 
-def test_after_three_runs_the_forecast_is_within_10_percent_of_the_bill_over_1000_drawn_runs(
+def test_after_three_runs_the_forecast_is_within_10_percent_over_1000_random_runs(
     tmp_path: Path,
 ) -> None:
     dice, off_before = random.Random(20261123), 0
@@ -250,7 +252,7 @@ def test_after_three_runs_the_forecast_is_within_10_percent_of_the_bill_over_100
             for e in entries:
                 ledger.put(e)
             assert ledger.entries() == entries
-        learned, before = cloud.foretold(entries), cloud.foretold([])
+        learned, before = cloud.forecast_of(entries), cloud.forecast_of([])
         _, bill = cloud.run(3)
         assert learned and learned.own and abs(learned.likely_cents / bill - 1) < 0.10, (
             world,
@@ -264,14 +266,14 @@ def test_after_three_runs_the_forecast_is_within_10_percent_of_the_bill_over_100
 def test_one_odd_machine_of_three_does_not_move_the_forecast() -> None:
     cloud = Cloud(random.Random(5))
     entries = [cloud.run(n)[0] for n in (2, 1, 0)]
-    good = cloud.foretold(entries)
+    good = cloud.forecast_of(entries)
     middle = entries[1].receipt
     assert middle
     slow = structs.replace(
         middle, seconds=10**6, stages={name: 20 * s for name, s in middle.stages.items()}
     )
     odd = structs.replace(entries[1], receipt=slow)
-    moved = cloud.foretold([entries[0], odd, entries[2]])
+    moved = cloud.forecast_of([entries[0], odd, entries[2]])
     assert (
         good
         and moved
@@ -295,6 +297,6 @@ def test_the_newest_three_runs_count_and_older_ones_no_longer() -> None:
 
 
 def cloud_cents(cloud: Cloud, entries: list[Entry]) -> int:
-    found = cloud.foretold(entries)
+    found = cloud.forecast_of(entries)
     assert found
     return found.likely_cents

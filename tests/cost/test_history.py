@@ -1,4 +1,4 @@
-"""What earlier runs measured: a receipt's figures, and none of what cannot be true."""
+"""Measurements of earlier runs: the figures of a receipt, without implausible ones."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_speeds_are_those_of_a_d20_whatever_the_model() -> None:
     ],
     ids=lambda v: " ".join(sorted(map(str, v))),
 )  # sets have no order
-def test_what_no_machine_can_have_done_is_left_out_and_the_rest_counts(
+def test_implausible_figures_are_dropped_and_the_rest_counts(
     stages: dict[str, int], changes: dict[str, Any], missing: set[str]
 ) -> None:
     everything = {
@@ -146,7 +146,7 @@ def test_what_no_machine_can_have_done_is_left_out_and_the_rest_counts(
     )
 
 
-def test_a_phase_that_went_on_from_a_saved_state_tells_its_speed_only_with_its_tokens_and_never_how_many_there_are() -> (
+def test_a_resumed_phase_yields_its_speed_only_with_reported_tokens_and_never_a_token_count() -> (
     None
 ):
     resumed = of(plan(resume=FILES), receipt())
@@ -170,7 +170,7 @@ def test_a_phase_that_went_on_from_a_saved_state_tells_its_speed_only_with_its_t
     ],
     ids=str,
 )
-def test_rehearsals_other_recipes_and_models_of_another_size_teach_nothing(
+def test_rehearsals_other_recipes_and_other_model_sizes_do_not_count(
     changes: dict[str, Any],
 ) -> None:
     assert (
@@ -180,7 +180,7 @@ def test_rehearsals_other_recipes_and_models_of_another_size_teach_nothing(
     )
 
 
-def test_runs_without_a_receipt_are_passed_over_and_the_newest_three_with_one_count() -> None:
+def test_the_newest_three_runs_with_a_receipt_count() -> None:
     entries = [
         Entry(plan()),
         *(Entry(plan(), receipt=receipt({"boot": s})) for s in (10, 20, 30, 40)),
@@ -188,7 +188,7 @@ def test_runs_without_a_receipt_are_passed_over_and_the_newest_three_with_one_co
     assert measured(entries, D20)["boot", "hyperstack"] == (10, 20, 30)
 
 
-def test_rehearsals_teach_rehearsals_of_the_same_recipe_and_nothing_else() -> None:
+def test_rehearsals_count_only_for_rehearsals_of_the_same_recipe() -> None:
     recipe: dict[str, Any] = {"max_steps": 24}
     rehearsed = Entry(
         plan(device="cpu", recipe=recipe),

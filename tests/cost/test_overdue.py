@@ -1,4 +1,4 @@
-"""When a machine has outlived its limits: by the larger of two meters, or by the date, and for a minute."""
+"""When an instance is overdue: by the larger of two meters, or by the date, and for a minute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nanolan.cost.overdue import (
     over_limit,
     overdue,
     spent_cents,
-    waits,
+    waiting_for_deletion,
 )
 from nanolan.run.record import Receipt
 from nanolan.shadeform.models import Instance, instance_of
@@ -146,7 +146,7 @@ MINUTE, FUTURE = timedelta(minutes=1), "9999-12-31T23:59:59Z"
     ],
     ids=str,
 )
-def test_a_run_that_is_over_leaves_its_machine_a_minute_or_as_long_as_it_tries_itself(
+def test_an_ended_run_leaves_its_instance_a_minute_or_the_time_to_delete_itself(
     ended: timedelta | str, self_delete: bool, due: bool
 ) -> None:
     seen = InstanceFacts(machine(1.0), plan(self_delete=self_delete), told(ended))
@@ -162,7 +162,7 @@ def test_what_is_not_saved_is_said_and_keeps_no_machine() -> None:
         reason="limit_lost",
     )
     why = overdue(InstanceFacts(machine(1.0), plan(self_delete=False), lost), NOW)
-    assert "stopped limit_lost; NOT SAVED, and lost with it: sft step 5" in why
+    assert "stopped limit_lost; NOT SAVED, lost with the instance: sft step 5" in why
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def stored(date: timedelta | None = None, spend: str | None = None, **fields: An
         (stored(-MINUTE, status="deleted"), False),
     ],
 )
-def test_without_the_hub_the_providers_own_limits_count_and_what_is_unknown_is_no_reason(
+def test_without_the_hub_the_providers_limits_count_and_unknown_is_no_reason(
     i: Instance, due: bool
 ) -> None:
     assert bool(overdue(InstanceFacts(i, unseen="the Hub did not answer"), NOW)) is due
@@ -226,13 +226,19 @@ def test_a_receipt_without_a_plan_is_no_reason() -> None:
 
 
 def test_only_a_machine_without_a_key_waits_to_be_deleted() -> None:
-    assert waits(plan(self_delete=False), machine(), told(MINUTE)) == "its run is over (succeeded)"
     assert (
-        waits(plan(), machine(), told(MINUTE))
-        == waits(plan(self_delete=False), machine(), None)
+        waiting_for_deletion(plan(self_delete=False), machine(), told(MINUTE))
+        == "its run is over (succeeded)"
+    )
+    assert (
+        waiting_for_deletion(plan(), machine(), told(MINUTE))
+        == waiting_for_deletion(plan(self_delete=False), machine(), None)
         == ""
     )
-    assert waits(plan(self_delete=False), machine(status="deleting"), told(MINUTE)) == ""
+    assert (
+        waiting_for_deletion(plan(self_delete=False), machine(status="deleting"), told(MINUTE))
+        == ""
+    )
 
 
 MOMENTS = st.integers(-(10**6), 10**6).map(lambda s: NOW + timedelta(seconds=s))
@@ -278,7 +284,7 @@ SIGHTS = st.builds(
 
 
 @given(SIGHTS, MOMENTS)
-def test_whatever_is_seen_there_is_a_verdict_and_what_is_overdue_has_a_reason_that_was_seen(
+def test_every_combination_of_facts_has_a_verdict_with_a_known_reason(
     seen: InstanceFacts, now: datetime
 ) -> None:
     why = overdue(seen, now)

@@ -1,4 +1,4 @@
-"""The money clock: when a run ends, what it will have cost, and a warning the moment that crosses its limit."""
+"""The projection: when a run ends, what it will have cost, and a warning when that crosses its limit."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_stages_of_a_run_come_in_their_order() -> None:
     [
         ({"boot": 290, "setup": 40}, "setup", None, 60 + 60 + 1000 + 50 + 600 + 40 + 30),
         (SPENT, "probation", None, 10 + 60 + 1000 + 50 + 600 + 40 + 30),
-        (SPENT, "download", None, 0 + 1000 + 50 + 600 + 40 + 30),  # it takes longer than foretold
+        (SPENT, "download", None, 0 + 1000 + 50 + 600 + 40 + 30),  # it takes longer than predicted
         (
             SPENT | {"mid.train": 400},
             "mid.train",
@@ -92,7 +92,7 @@ def test_the_stages_of_a_run_come_in_their_order() -> None:
     ],
     ids=str,
 )
-def test_what_is_left_is_the_rest_of_this_stage_and_the_later_ones_by_this_machines_own_pace(
+def test_time_left_is_the_rest_of_this_stage_and_the_later_ones_times_the_slowdown(
     spent: dict[str, float], stage: str, phase_left: float | None, want: float
 ) -> None:
     assert left_s(plan(), spent, stage, phase_left) == pytest.approx(want)
@@ -110,13 +110,13 @@ def test_what_is_left_is_the_rest_of_this_stage_and_the_later_ones_by_this_machi
     ],
     ids=str,
 )
-def test_what_nobody_foretold_is_unknown_and_not_nothing(
+def test_stages_without_a_prediction_are_unknown_and_not_zero(
     stage_s: dict[str, int] | None, stage: str
 ) -> None:
     assert left_s(plan(stage_s), SPENT, stage, 10.0) is None
 
 
-def test_of_the_last_phase_the_trainers_word_needs_no_forecast_but_for_what_follows() -> None:
+def test_the_trainers_estimate_replaces_the_forecast_of_the_last_phase() -> None:
     assert left_s(plan({"sft.evaluate": 40, "upload": 30}), SPENT, "sft.train", 100.0) == 170
 
 
@@ -146,7 +146,7 @@ def test_the_limit_is_reached_by_money_or_by_time_whichever_is_first() -> None:
         (2001.0, None, "at $23.20 of $40.00 it saves and stops"),
     ],
 )  # what a machine keeps before it has measured
-def test_the_warning_comes_the_moment_the_forecast_crosses_what_may_be_spent(
+def test_the_warning_appears_when_the_forecast_crosses_the_soft_limit(
     left: float, soft: int | None, says: str
 ) -> None:
     warning = project(plan(), told(left, soft_cents=soft), 1000, 3_600, NOW).warning

@@ -1,4 +1,4 @@
-"""What runs cost: every machine counts, and a bill that nobody saw is never nothing."""
+"""The cost of runs: every instance counts, and an unknown bill is never zero."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_bill_is_the_largest_figure_that_anybody_told(
     assert paid_cents(receipt(**told)) == paid
 
 
-def test_the_split_is_in_the_order_of_the_run_without_stages_that_took_no_time() -> None:
+def test_the_split_is_in_the_order_of_the_run_without_empty_stages() -> None:
     assert list(
         split(
             receipt(stages={"boot": 3600, "setup": 0, "mid.train": 1800, "idle": -4}), 2400
@@ -93,7 +93,7 @@ def test_the_split_is_in_the_order_of_the_run_without_stages_that_took_no_time()
         ({"sft.train": -5}, 1000, "proven", 1.0),
     ],
 )
-def test_waste_is_all_that_did_not_train_or_evaluate_what_was_proven(
+def test_waste_is_the_time_that_did_not_train_or_evaluate_a_proven_phase(
     stages: dict[str, int], seconds: int | None, state: str, share: float | None
 ) -> None:
     got = waste(receipt(stages=stages, seconds=seconds, phases={"sft": PhaseReport(state)}))
@@ -119,7 +119,7 @@ def test_waste_is_all_that_did_not_train_or_evaluate_what_was_proven(
         (entry(instance_id=None, note="create refused: sold out", earlier=(70,)), [70], "$0.70"),
     ],
 )
-def test_every_machine_of_a_run_counts_and_an_unseen_bill_is_a_question_mark(
+def test_every_instance_of_a_run_counts_and_an_unknown_bill_is_a_question_mark(
     e: Entry, bills: list[int | None], says: str
 ) -> None:
     assert attempts(e) == bills and run_cost(e).text() == says
@@ -181,9 +181,7 @@ def test_sums_by_month_and_phase_add_up_to_all() -> None:
 def test_the_lines_fit_80_columns_and_say_what_is_not_known() -> None:
     long = entry("eeeeeeee", 10, 999_999_99, {"mid": 1, "sft": 1, "rl": 1}, earlier=(None, 5))
     lines = render([*RUNS, long])
-    assert max(map(len, lines)) <= 80 and lines[-1].startswith(
-        "? is a bill that nobody has seen yet"
-    )
+    assert max(map(len, lines)) <= 80 and lines[-1].startswith("? is a bill that is not known yet")
     rows = {line.split()[0]: line.split()[-1] for line in lines if line}
     assert (rows["aaaaaaaa"], rows["bbbbbbbb"], rows["cccccccc"], rows["dddddddd"]) == (
         "$20.00",

@@ -486,7 +486,8 @@ def test_a_single_round_prints_each_change_as_json_without_secrets(post: Post) -
         line["run_id"] for line in lines
     } == {plan.run_id}
     assert (
-        "NOT SAVED, and lost with it: sft step 5" in lines[0]["text"] and lines[0]["usd_per_hour"]
+        "NOT SAVED, lost with the instance: sft step 5" in lines[0]["text"]
+        and lines[0]["usd_per_hour"]
     )
     assert (
         post.cloud.key not in done.stdout + done.stderr and TOKEN not in done.stdout + done.stderr

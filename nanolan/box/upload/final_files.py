@@ -122,7 +122,7 @@ def publish_final_files(box: BoxRun, receipt: Receipt) -> None:
             f"just stop {box.plan.run_id}"
         )
     )
-    box.notify.tell(
+    box.notify.send(
         receipt.verdict,
         ended(receipt) + stays,
         SUCCESS if receipt.verdict == SUCCEEDED else FAILURE,

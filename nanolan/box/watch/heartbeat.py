@@ -111,7 +111,7 @@ class Heartbeat:
                 before.at if before else iso(now_utc()),
             )
             if self._clock() - now.since >= NOTIFY_AFTER_S:
-                self._notify.tell(f"{what} cannot be uploaded", now.text, WARNING)
+                self._notify.send(f"{what} cannot be uploaded", now.text, WARNING)
         if what != REPORTS and error != (before.error if before else ""):
             self._ticker.wake()
 
@@ -156,7 +156,7 @@ class Heartbeat:
         if warning and self._warned != plan.limit_cents:
             self._warned = plan.limit_cents
             print(f"{progress.updated} box: warning: {warning}", flush=True)
-            self._notify.tell(
+            self._notify.send(
                 f"its limit of {dollars(plan.limit_cents)} is too low", warning, WARNING
             )
 
