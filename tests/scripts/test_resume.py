@@ -263,11 +263,11 @@ def test_another_number_of_processes_starts_the_optimizer_fresh_and_says_so(worl
     )
 
 
-def test_without_a_saved_state_the_phase_begins_anew(world: World) -> None:
+def test_without_a_saved_state_the_phase_starts_again(world: World) -> None:
     old = ended(world)
     done = resume(world, "--yes")
     plan = hub_plan(world, old)
-    assert done.returncode == 0 and "sft begins anew" in done.stderr
+    assert done.returncode == 0 and "sft starts again" in done.stderr
     assert (plan.resume, plan.inputs, plan.phases) == (None, old.inputs, old.phases)
 
 
