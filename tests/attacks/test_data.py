@@ -21,7 +21,8 @@ from nanolan.phases import MOST_DATA_BYTES
 from nanolan.train.data import mixtures
 from nanolan.train.data.mixtures import Part, open_mixture, open_part
 from nanolan.train.evaluation.humaneval import read_humaneval
-from tests.attacks.test_pickles import encoding, grown
+from tests.attacks.test_pickle_tensors import encoding
+from tests.support.pickle_fixtures import grown
 from tests.support.tiny_world import write_parquet
 
 U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}

@@ -30,8 +30,8 @@ from nanolan.errors import BadAnswer
 from nanolan.redact import Mask, Secret
 from nanolan.report.curves import read_metrics
 from nanolan.run.record import PhaseReport, phase_report, read_receipt, to_json
-from tests.attacks.test_pickles import grown
 from tests.support.core_fixtures import PLAN
+from tests.support.pickle_fixtures import grown
 from tests.support.report_fixtures import RECEIPT
 
 KEY = "hf_the_token_of_the_box"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,23 +17,16 @@ from nanolan.errors import BadAnswer, NanolanError, NotFound, UnclearAnswer, Unr
 from nanolan.hub.client import SMALL_FILE, Hub
 from nanolan.plan import UNREADABLE
 from nanolan.redact import Secret, printable
-from nanolan.report.model_card import new_card
-from nanolan.run.causes import cause_of
 from nanolan.run.find import checked_plan
 from nanolan.run.ledger import Entry, Ledger
-from nanolan.run.postmortem import exception_of, read_postmortem
+from nanolan.run.postmortem import read_postmortem
 from nanolan.run.record import read_progress, read_receipt
 from nanolan.run.requests import LimitRequest
 from nanolan.shadeform.client import MOST_BYTES, Shadeform
-from nanolan.shadeform.ssh import run_bounded
-from nanolan.status.closeup import TAIL_BYTES, newer
-from nanolan.status.logs import fetch, shown, to_lines
-from nanolan.status.text import render_run
-from tests.attacks.test_pickles import grown
 from tests.fuzz import reading
 from tests.fuzz.made import paths_of
 from tests.support.core_fixtures import PLAN
-from tests.support.report_fixtures import RECEIPT
+from tests.support.pickle_fixtures import grown
 
 NASTY: tuple[Any, ...] = (
     None,
@@ -137,6 +128,8 @@ BAD = (
     ("NaN", b'{"version": NaN}'),
     ("two values", b"{} {}"),
 )
+
+
 READERS: dict[str, Callable[[bytes], Any]] = {
     "plan": lambda data: checked_plan(data, PLAN.run_id, PLAN.runs_repo, reading.SETTINGS),
     "receipt": read_receipt,
@@ -199,7 +192,6 @@ def test_a_plan_that_would_raise_its_own_limit_or_go_elsewhere_is_left_alone() -
             )
 
 
-# ------------------------------------------------------------------ answers without end, from a real socket
 class Endless(BaseHTTPRequestHandler):
     """Answers every request with 400 MB, or a page."""
 
@@ -229,6 +221,7 @@ def endless() -> Iterator[str]:
         server.shutdown()
 
 
+# ---- answers without end, from a real socket
 def test_an_answer_without_end_is_not_taken_into_memory(endless: str) -> None:
     api = Shadeform(Secret("key-0123456789"), f"{endless}/v1", sleep=lambda s: None)
     hub = Hub(endless, Secret("hf_0123456789"), patience_s=0)
@@ -302,111 +295,3 @@ def test_an_instance_id_is_no_path() -> None:
         with pytest.raises(NotFound):
             act("../../sshkeys/k/delete?x=")
     assert all("/instances/..%2F..%2Fsshkeys" in url for url in asked) and len(asked) == 3
-
-
-# ------------------------------------------------------------------ text that is shown
-CODES = (
-    ("clipboard", "\x1b]52;c;cHduZWQ=\x07"),
-    ("title", "\x1b]0;pwned\x07"),
-    ("clear", "\x1b[2J\x1b[H"),
-    ("cursor", "\x1b[1;1Hsucceeded"),
-    ("C1", "\x9b2J"),
-    ("bell", "\x07"),
-    ("backspaces", "FAILED\b\b\b\b\b\b"),
-    ("return", "FAILED\rproven"),
-    ("turned round", "\u202eabc"),
-    ("isolate", "\u2066abc"),
-    ("link", "\x1b]8;;http://evil.invalid\x1b\\x\x1b]8;;\x1b\\"),
-    ("answerback", "\x05"),
-    ("DCS", "\x1bP$q\x1b\\"),
-    ("no width", "a\u200bb"),
-    ("half a pair", "\ud800"),
-    ("line separator", "a\u2028b"),
-    ("NUL", "\0"),
-    ("delete", "\x7f"),
-)
-
-
-@pytest.mark.parametrize("text", [t for _, t in CODES], ids=[n for n, _ in CODES])
-def test_text_of_others_drives_no_terminal(text: str) -> None:
-    for line in (shown(text), *map(shown, to_lines(text))):
-        assert printable(line).isprintable()
-    told = msgspec.structs.replace(
-        RECEIPT,
-        message=text.encode(errors="replace").decode(),
-        log=text.encode(errors="replace").decode(),
-    )
-    view = reading.RunView(
-        reading.Entry(PLAN, "i-1", gone=True, receipt=told),
-        "failed",
-        text,
-        receipt=told,
-        log_tail=(text,),
-        problems=(text,),
-    )
-    for line in render_run(view):
-        assert printable(line).replace("\n", "").isprintable()
-
-
-def test_a_machine_that_sends_without_end_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nanolan.shadeform.ssh.MOST_BYTES", 1 << 20)
-    before = grown()
-    with pytest.raises(subprocess.TimeoutExpired):
-        run_bounded(["yes"], timeout=60)
-    with pytest.raises(NotFound, match="ssh: exit code -9"):
-        fetch(["sleep", "60"], lambda argv, timeout, **how: run_bounded(argv[:2], timeout=0.1))
-    assert run_bounded(["echo", "a"], timeout=60).stdout == b"a\n" and grown() - before < 50
-
-
-# ------------------------------------------------------------------ patterns that could take for ever
-SLOW = 50_000
-README = (
-    ("blank lines", "---\n" + "  \n" * 500 + "!\n---\n"),
-    ("blanks", "---\n" + " " * SLOW + "\n!\n---\n"),
-    ("dashes", "---\n" + "- : x\n" * 500 + "!\n---\n"),
-    ("rules", "---\n" * 5000),
-    ("beginnings", "<!-- nanolan:begin -->" * 5000),
-    ("data", "<!-- nanolan:begin -->" + "<!-- nanolan:data " * 5000 + "<!-- nanolan:end -->"),
-    ("keys", "---\n" + "a" * SLOW + "\n---\n"),
-    (
-        "deep data",
-        "<!-- nanolan:begin --><!-- nanolan:data " + "[" * SLOW + " --><!-- nanolan:end -->",
-    ),
-    ("comments", "---\n" + "#\n" * 5000 + "!\n---\n"),
-)
-
-
-@pytest.mark.parametrize("text", [t for _, t in README], ids=[n for n, _ in README])
-def test_no_readme_keeps_the_machine_from_its_end(text: str) -> None:
-    """It is read while the machine waits to be deleted, and a pattern cannot be interrupted."""
-    began = time.process_time()
-    card = new_card(text, PLAN, RECEIPT, {"mid_checkpoints/d20"})
-    assert time.process_time() - began < 2 and card.count("<!-- nanolan:end -->") >= 1
-
-
-LOGS = (
-    ("steps", "sft step 1/1 | loss 1.0 |" + " 1 tok/s |" * 5000),
-    ("commas", "sft step 1/1 | loss 1.0 | " + "1," * SLOW),
-    ("pipes", "a step 1/1 | loss 1.0 |" + "|" * SLOW),
-    ("words", "a" * SLOW + "\n" + "sft step 1/1 | loss " * 2000),
-    ("ranks", "[rank0]: " * 5000),
-    ("tracebacks", "Traceback (most recent call last):\n" * 2000),
-    ("memory", "CUDA out of memory " * 2000),
-    ("brackets", "(" * SLOW),
-    ("blanks", " " * SLOW),
-    ("errors", "Error: " * 5000),
-    ("Xid", "NVRM: Xid (" * 5000),
-    ("not evaluated", "phase x: not evaluated: " * 2000),
-)
-
-
-@pytest.mark.parametrize("text", [t for _, t in LOGS], ids=[n for n, _ in LOGS])
-def test_no_log_keeps_status_or_the_machine_busy(text: str) -> None:
-    began = time.process_time()
-    (
-        cause_of(text),
-        exception_of(text.splitlines()),
-        newer(read_progress(json.dumps(reading.PROGRESS).encode()), text[-TAIL_BYTES:]),
-        [shown(line) for line in to_lines(text)],
-    )
-    assert time.process_time() - began < 2

@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tests.cloud.test_rescue import RESCUE
+from tests.cloud.test_rescue_timer import RESCUE
 
 TOKEN, KEY = "a token of the Hub", "a key of Shadeform"
 

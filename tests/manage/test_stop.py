@@ -26,8 +26,9 @@ from nanolan.run.record import SILENT_S
 from nanolan.sim.hub.server import HubServer
 from nanolan.status.view import Overview, RunView
 from nanolan.times import iso, now_utc
-from tests.status.test_status import LIVE, RUN, TRAINING, machine, receipt
+from tests.status.test_status import LIVE, machine
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS, make_plan
+from tests.support.status_fixtures import RUN, TRAINING, receipt
 
 NOW = now_utc()
 

@@ -18,10 +18,10 @@ from nanolan.redact import Secret
 from nanolan.run.record import Progress
 from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
-from tests.status.test_status import RUN, Desk, new_desk, receipt
 from tests.support.box_fixtures import KEY, REPO, TOKEN
 from tests.support.core_fixtures import client, script
 from tests.support.ssh_fixtures import environment
+from tests.support.status_fixtures import RUN, Desk, new_desk, receipt
 
 Secret(TOKEN)  # known to the mask of this process, as in a command
 EVIL = f"\x1b]52;c;cm0gLXJm\x07\x1b[2J\x1b[1;1H\r\x9b31m\u202e\u2066 {KEY} {TOKEN} \x1b]8;;http://x\x07"

@@ -17,9 +17,9 @@ from nanolan.status.as_json import to_dict
 from nanolan.status.text import render
 from nanolan.status.view import Overview
 from nanolan.times import iso, now_utc
-from tests.status.test_status import RUN, TRAINING, Desk, new_desk, receipt
 from tests.support.box_fixtures import KEY, REPO, TOKEN
 from tests.support.core_fixtures import script
+from tests.support.status_fixtures import RUN, TRAINING, Desk, new_desk, receipt
 
 LISTING, BY_ID = "GET /v1/instances$", "GET /v1/instances/.*/info"
 

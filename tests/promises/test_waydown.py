@@ -22,9 +22,9 @@ from msgspec import structs
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.settings.settings import ROOT
 from nanolan.sim.box import MARK
-from tests.box.test_main import LIFE_S, SFT, dear
 from tests.cloud.test_boot import boot, bundle, mode, script_of, timers
 from tests.support.box_fixtures import KEY, TOKEN, Box, no_box_left, until
+from tests.support.box_main_fixtures import LIFE_S, SFT, dear
 from tests.support.trouble import Disk, small_disk
 from tests.support.trouble import __file__ as trouble
 

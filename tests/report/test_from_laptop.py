@@ -7,7 +7,8 @@ import pytest
 from nanolan.errors import ApiProblem, NotFound, Unreachable
 from nanolan.report.from_laptop import look, where
 from nanolan.status.view import RunView
-from tests.status.test_status import LIVE, TRAINING
+from tests.status.test_status import LIVE
+from tests.support.status_fixtures import TRAINING
 
 
 def fails(error: Exception) -> bytes:

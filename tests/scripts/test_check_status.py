@@ -32,8 +32,8 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
-from tests.status.test_status import RUN, TRAINING, Desk, receipt
 from tests.support.box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS, until
+from tests.support.status_fixtures import RUN, TRAINING, Desk, receipt
 
 
 class Terminal:

@@ -14,10 +14,10 @@ import pytest
 
 from nanolan.settings.settings import ROOT
 from nanolan.times import iso, now_utc
-from tests.status.test_status import RUN, TRAINING, Desk, new_desk, receipt
 from tests.support.box_fixtures import KEY, REPO, TOKEN
 from tests.support.core_fixtures import script, started, until
 from tests.support.ssh_fixtures import Ssh, environment
+from tests.support.status_fixtures import RUN, TRAINING, Desk, new_desk, receipt
 
 HUNDRED = "".join(f"line {i}\n" for i in range(250))
 

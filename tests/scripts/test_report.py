@@ -12,11 +12,11 @@ import pytest
 from nanolan.run.record import to_json
 from nanolan.settings.settings import ROOT
 from tests.scripts.test_wait import env
-from tests.status.test_status import RUN, TRAINING, Desk, new_desk, receipt
 from tests.support.box_fixtures import REPO
 from tests.support.core_fixtures import script
 from tests.support.report_fixtures import ENVIRONMENT, answers, lines, rows
 from tests.support.run_fixtures import state
+from tests.support.status_fixtures import RUN, TRAINING, Desk, new_desk, receipt
 
 
 @pytest.fixture

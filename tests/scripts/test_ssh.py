@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from tests.status.test_status import RUN, Desk, new_desk
 from tests.support.core_fixtures import script
 from tests.support.ssh_fixtures import Ssh, environment
+from tests.support.status_fixtures import RUN, Desk, new_desk
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 

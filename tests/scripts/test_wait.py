@@ -15,9 +15,9 @@ from msgspec import structs
 from nanolan.run.ledger import Ledger
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.shadeform.server import ShadeformServer
-from tests.status.test_status import RUN, TRAINING, Desk, receipt
 from tests.support.box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS
 from tests.support.core_fixtures import script, started
+from tests.support.status_fixtures import RUN, TRAINING, Desk, receipt
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from msgspec import structs
 
 from nanolan.run.postmortem import Postmortem
 from nanolan.times import iso, now_utc
-from tests.status.test_status import RUN, TRAINING, Desk, new_desk, receipt
 from tests.support.box_fixtures import REPO
 from tests.support.core_fixtures import script
 from tests.support.ssh_fixtures import environment
+from tests.support.status_fixtures import RUN, TRAINING, Desk, new_desk, receipt
 
 BOX = Postmortem(RUN, "oom", "CUDA out of memory in evaluation at step 900", phase="sft", step=900)
 

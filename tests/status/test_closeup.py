@@ -16,7 +16,8 @@ from nanolan.status.view import RunView
 from nanolan.times import parse_time
 from nanolan.train.job import read_job
 from nanolan.train.progress import ProgressWriter
-from tests.status.test_status import LIVE, RUN, TRAINING, machine
+from tests.status.test_status import LIVE, machine
+from tests.support.status_fixtures import RUN, TRAINING
 from tests.support.tiny_world import write_job
 
 TOLD = Progress(

@@ -25,8 +25,9 @@ from nanolan.status.live import JsonLines, Plain, Redrawn, Seen, display, one_li
 from nanolan.status.view import Overview, RunView
 from nanolan.times import iso, now_utc
 from tests.scripts.test_check_status import Terminal, terminal  # noqa: F401  # a fixture
-from tests.status.test_status import LIVE, RUN, Desk, receipt
+from tests.status.test_status import LIVE
 from tests.support.box_fixtures import until
+from tests.support.status_fixtures import RUN, Desk, receipt
 
 PROBLEM = (
     "the Hub did not answer (ConnectError) for me/x, tried for 45 s. Is the network up? Try again"

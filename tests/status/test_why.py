@@ -4,93 +4,38 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec import structs
 
-from nanolan.hub.client import Hub
-from nanolan.plan import Pinned, PinnedFile
-from nanolan.redact import Secret
-from nanolan.run.ledger import Attempt, Entry
+from nanolan.run.ledger import Attempt
 from nanolan.run.postmortem import Postmortem
-from nanolan.run.record import PhaseReport, Progress, Receipt, to_json
-from nanolan.run.remaining import SavedWork
+from nanolan.run.record import PhaseReport
 from nanolan.shadeform.models import instance_of
-from nanolan.sim.hub.server import HubServer
-from nanolan.status.text import render_run
 from nanolan.status.view import RunView
-from nanolan.status.why import WIDTH, answer, look_into, render, to_dict
+from nanolan.status.why import WIDTH, answer, render, to_dict
 from nanolan.times import iso, now_utc
-from tests.support.box_fixtures import REPO, TOKEN, WRITERS, make_plan
+from tests.support.why_fixtures import (
+    ALL,
+    BORN,
+    ENTRY,
+    PLAN,
+    PROVEN,
+    TORCHRUN,
+    box,
+    ended,
+    progress,
+    run,
+)
 
-BORN = now_utc() - timedelta(hours=1)
-PLAN = make_plan(
-    "",
-    "",
-    run_id="ab12cd34",
-    phases=("mid", "sft"),
-    limit_cents=15_000,
-    created_at=iso(BORN),
-    deadline=iso(BORN + timedelta(hours=4)),
-)
-ENTRY = Entry(PLAN, "i-1")
-PROVEN = PhaseReport("proven", "mid_checkpoints/d20", "f" * 40, 90)
-KEPT = SavedWork(
-    "sft",
-    40,
-    "runs/ab12cd34/saved/sft",
-    Pinned(REPO, "model", "f" * 40, (PinnedFile("a", 1, None, "b"),)),
-)
 MACHINE = instance_of(dict(id="i-1", name="x", status="active", hourly_price=100))
+
+
 LOST = (
     "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand"
 )
-
-
-def receipt(verdict: str, reason: str, message: str = "") -> Receipt:
-    return Receipt(
-        "ab12cd34",
-        verdict,
-        reason,
-        message,
-        log="logs/error-x.log",
-        spent_cents=310,
-        seconds=600,
-        stages={"boot": 100, "sft.train": 500},
-    )
-
-
-def progress(step: int | None = 57, stage: str = "train") -> Progress:
-    return Progress("ab12cd34", "training", {}, iso(now_utc()), "", step, 90, 2.0, 300, 1, stage)
-
-
-def run(state: str, reason: str = "", **fields: Any) -> RunView:
-    base = RunView(
-        ENTRY,
-        state,
-        reason,
-        phases={"mid": PROVEN, "sft": PhaseReport("failed")},
-        spent_cents=310,
-        saved=KEPT,
-    )
-    return replace(base, **fields)
-
-
-def ended(verdict: str, reason: str, message: str = "", **fields: Any) -> RunView:
-    return run(verdict, reason, receipt=receipt(verdict, reason, message), **fields)
-
-
-def box(reason: str, cause: str, step: int | None = 57, **fields: Any) -> Postmortem:
-    return Postmortem("ab12cd34", reason, cause, phase="sft", stage="train", step=step, **fields)
-
-
-TORCHRUN = 'Traceback (most recent call last):\n  File "a.py", line 1\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n'
-ALL = {"mid": PROVEN, "sft": PhaseReport("proven", "chatsft_checkpoints/d20", "f" * 40, 90)}
 
 
 @pytest.mark.parametrize(
@@ -303,6 +248,8 @@ def test_fewer_rows_are_half_of_those_that_were_asked_for(batch: int, want: str)
 
 
 GATED = structs.replace(ENTRY, plan=structs.replace(PLAN, gate="val_bpb<0.4"))
+
+
 MEASURED = {
     "mid": structs.replace(PROVEN, measured={"val_bpb": 0.4567}),
     "sft": PhaseReport("none"),
@@ -484,92 +431,3 @@ def test_an_evaluation_that_failed_in_a_run_that_succeeded_is_noted() -> None:
         "of memory in evaluation at step 900\n",
     )
     assert found.notes == ("sft was not evaluated: CUDA out of memory in evaluation at step 900",)
-
-
-# ------------------------------------------------------------------ what is read
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[HubServer]:
-    with HubServer(tmp_path / "hub", tokens=WRITERS) as hub:
-        hub.put(REPO, {"README.md": b"#"})
-        yield hub
-
-
-def at(server: HubServer, view: RunView) -> tuple[Hub, RunView]:
-    plan = structs.replace(PLAN, hf_endpoint=server.url)
-    return Hub(server.url, Secret(TOKEN), patience_s=0.1), replace(
-        view, entry=structs.replace(ENTRY, plan=plan)
-    )
-
-
-def test_the_postmortem_of_this_attempt_counts_and_no_other(server: HubServer) -> None:
-    server.put(REPO, {"runs/ab12cd34/postmortem.json": to_json(box("oom", "CUDA out of memory"))})
-    hub, view = at(server, ended("failed", "hang", "x"))
-    assert look_into(hub, view).cause == "CUDA out of memory"
-    server.put(
-        REPO,
-        {
-            "runs/ab12cd34/postmortem.json": to_json(
-                structs.replace(box("oom", "CUDA out of memory"), attempt=2)
-            )
-        },
-    )
-    assert look_into(hub, view).cause == "the trainer made no progress"
-
-
-def test_without_a_postmortem_the_error_log_is_read(server: HubServer) -> None:
-    server.put(REPO, {"logs/error-x.log": TORCHRUN.encode()})
-    found = look_into(*at(server, ended("failed", "trainer_failed")))
-    assert (
-        found.cause == "CUDA out of memory"
-        and found.exception.startswith("torch.OutOfMemoryError")
-        and not found.problems
-    )
-
-
-def test_a_hub_that_does_not_answer_is_a_problem_and_never_nothing(server: HubServer) -> None:
-    hub, view = at(server, ended("failed", "hang", "x"))
-    server.fault(r".", status=503, times=1000)
-    found = look_into(hub, view, ("the account could not be read",))
-    assert found.cause == "the trainer made no progress" and len(found.problems) >= 2
-    assert "unavailable: the Hub is down" in "\n".join(render(found))
-    server.faults.clear()
-
-
-def test_a_damaged_postmortem_is_a_problem_and_the_rest_is_told(server: HubServer) -> None:
-    server.put(REPO, {"runs/ab12cd34/postmortem.json": b"{"})
-    found = look_into(*at(server, ended("failed", "hang", "x")))
-    assert (
-        found.cause == "the trainer made no progress"
-        and "postmortem.json cannot be read" in found.problems[0]
-    )
-
-
-def test_a_secret_in_a_public_log_is_told() -> None:
-    view = ended("succeeded", "", phases=ALL, saved=None)
-    assert view.receipt
-    told = replace(
-        view, receipt=structs.replace(view.receipt, warning="A SECRET WAS PRINTED INTO THE LOG")
-    )
-    assert "A SECRET WAS PRINTED" in "\n".join(
-        render(answer(told, None))
-    ) and "SECRET" not in "\n".join(render(answer(view, None)))
-
-
-def test_an_upload_that_fails_is_told_by_why_and_status_and_is_not_called_well() -> None:
-    told = structs.replace(
-        progress(),
-        trouble="sft: HTTP 403: storage limit reached; it is tried again",
-        trouble_since="2026-01-02T03:04:05Z",
-    )
-    view = run("uploading", progress=told)
-    assert (
-        "storage limit reached" in answer(view, None).cause
-        and "nothing is wrong" not in answer(view, None).cause
-    )
-    text = " ".join(" ".join(render_run(view)).split())
-    assert (
-        "TROUBLE sft: HTTP 403: storage limit reached; it is tried again (since 2026-01-02T03:04:05Z)"
-        in text
-    )

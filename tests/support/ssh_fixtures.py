@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.status.test_status import Desk
 from tests.support.box_fixtures import KEY, REPO, TOKEN
+from tests.support.status_fixtures import Desk
 
 # `cat` prints the log, `tail -n +N -F` prints it from line N on until the file "gone" is there, all else is echoed
 STANDIN = r"""#!/bin/sh

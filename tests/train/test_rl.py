@@ -28,9 +28,9 @@ from nanolan.train.phase import finish
 from nanolan.train.progress import ProgressWriter
 from nanolan.train.rl import loop, prepare
 from nanolan.train.stop import StopFlag
+from tests.support.state_fixtures import ALONE
 from tests.support.tiny_world import losses, metrics, start, write_job, write_parquet
 from tests.support.toy_world import RL, SFT, sums, write_toy
-from tests.train.test_state import ALONE
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from nanolan.train.phase import finish
 from nanolan.train.progress import ProgressWriter
 from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import Training, loop, prepare
+from tests.support.state_fixtures import ALONE, After
 from tests.support.tiny_world import metrics, write_job, write_parquet
-from tests.train.test_state import ALONE, After
 
 NEVER = 1_000_000
 

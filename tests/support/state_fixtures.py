@@ -1,0 +1,93 @@
+"""Shared by tests/train/test_state*.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanolan.checkpoint.manifest import newest_whole, whole_steps
+from nanolan.model.checkpoint import load
+from nanolan.train.job import Job, read_job
+from nanolan.train.phase import finish
+from nanolan.train.processes import Processes
+from nanolan.train.progress import ProgressWriter
+from nanolan.train.stop import StopFlag
+from nanolan.train.supervised import Training, loop, prepare
+from tests.support.tiny_world import REPO
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+class Forker:
+    """tests/support/forker.py and its protocol."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.forker"],
+            cwd=REPO,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def ask(self, line: str) -> list[int]:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return [int(word) for word in self.process.stdout.readline().split()]
+
+    def start(self, job: Path, processes: int = 1) -> list[int]:
+        """The pids of the ranks that train a job."""
+        return self.ask(f"{processes} {job}")
+
+    def end(self) -> list[int]:
+        """Wait for the ranks; their exit codes, -signal for a signal."""
+        return self.ask("")
+
+
+@pytest.fixture(scope="module")
+def forker() -> Iterator[Forker]:
+    f = Forker()
+    yield f
+    f.process.communicate(timeout=30)
+
+
+@dataclass
+class After:
+    """A stop flag that is set when so many steps are done."""
+
+    training: Training
+    steps: int
+
+    @property
+    def requested(self) -> bool:
+        return self.training.done >= self.steps
+
+
+def train(job: Path | Job, stop_after: int = 1_000_000) -> Training:
+    """A phase in this process, stopped after a step as SIGTERM does."""
+    job = job if isinstance(job, Job) else read_job(job)
+    t = prepare(job, ALONE, ProgressWriter(job))
+    loop(t, After(t, stop_after))  # type: ignore[arg-type]
+    finish(t, StopFlag())
+    return t
+
+
+def states(job: Path) -> list[int]:
+    return [m.step for _, m in whole_steps(job.parent / "out") if not m.final]
+
+
+def weights(job: Path) -> dict[str, torch.Tensor]:
+    found = newest_whole(job.parent / "out", final=True)
+    assert found
+    return load(found[0]).model.state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
