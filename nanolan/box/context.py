@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -110,6 +111,15 @@ class BoxRun:
     def stop(self) -> StopReason | None:
         """Why training must end now, if it must."""
         return self.meter.should_stop() or self.control.asked()
+
+
+def optional_hub(box: BoxRun, patience_s: float) -> Hub:
+    """A Hub client for optional calls: its patience ends, too, when what is left of the money is for deleting the instance."""
+
+    def clock() -> float:
+        return math.inf if box.meter.must_give_up() else box.deps.clock()
+
+    return box.deps.hub(box.plan.hf_endpoint, box.token, patience_s=patience_s, clock=clock)
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from nanolan.manage.stop_request import (
 )
 from nanolan.manage.stop_target import candidates, find_target
 from nanolan.money import dollars
+from nanolan.redact import Secret
 from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.run.presence import Presence, billing_error, unknown_text
 from nanolan.settings.settings import Settings
@@ -43,7 +45,8 @@ from nanolan.times import SERVICE_CLOCK, now_utc
 class Stop:
     """One `just stop`: finds the run's instances and ends when their deletion is confirmed.
 
-    `say` takes progress, `show` the result; `agree` raises UsageProblem unless the user agrees to its question.
+    `say` takes progress, `show` the result; `agree` raises UsageProblem unless the user agrees to its question. `hub` makes a
+    client from address and token; it, `clock` and `sleep` can be passed in.
     """
 
     ledger: Ledger
@@ -52,6 +55,9 @@ class Stop:
     say: Callable[[str], None]
     show: Callable[[str], None]
     agree: Callable[[str], None]
+    hub: Callable[[str, Secret], Hub] = Hub
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], object] = time.sleep
 
     def run(self, which: str | None, owner: str | None, now: bool, timeout_s: float) -> int:
         """Stop the run that `which` names (None: the newest) and return the exit code; `now` does not wait for it to save."""
@@ -68,7 +74,7 @@ class Stop:
             self.agree(
                 f"Stop run {run_id}? Its launch is still running; it will rent no other instance."
             )
-            stop_launch(self.ledger, run_id, self.say)
+            stop_launch(self.ledger, run_id, self.say, clock=self.clock, sleep=self.sleep)
             self = replace(self, agree=lambda question: None)
         entry, present = find_target(self.ledger, self.api, self.settings, which, owner, self.say)
         instances = list(present.billing or present.machines[:1])
@@ -82,7 +88,7 @@ class Stop:
     def _stop_without_instance(self, entry: Entry, present: Presence, launching: bool) -> int:
         """A run without a visible instance: 0 if there is none, MayBeBilling if that is unknown."""
         run_id, token = entry.plan.run_id, self.settings.hf_token
-        hub = Hub(entry.plan.hf_endpoint, token) if token else None
+        hub = self.hub(entry.plan.hf_endpoint, token) if token else None
         over = present.unknown and hub and self._look(entry, hub).runs[0].ended  # by its receipt
         with suppress(LedgerProblem):  # also stops a resume that waits at its prompt
             self.ledger.ask_to_stop(run_id)
@@ -141,7 +147,9 @@ class Stop:
             return overview
 
         try:
-            view = wait_until_gone(look_and_delete, self.say, timeout_s=timeout_s)
+            view = wait_until_gone(
+                look_and_delete, self.say, timeout_s=timeout_s, clock=self.clock, sleep=self.sleep
+            )
         except KeyboardInterrupt as e:
             if str(e):  # during a deletion
                 raise
@@ -166,7 +174,7 @@ class Stop:
                 RunView(entry, "", instance=instance),
                 "without HF_TOKEN the box cannot be asked to stop",
             )
-        hub = Hub(entry.plan.hf_endpoint, self.settings.hf_token)
+        hub = self.hub(entry.plan.hf_endpoint, self.settings.hf_token)
         view = self._look(entry, hub).runs[0]
         if why := why_not_listening(view, now_utc()):
             raise still_billing_error(
@@ -184,7 +192,7 @@ class Stop:
             return
         if why := overdue(InstanceFacts(instance, plan, view.receipt), now):
             self.say(f"  {why}: deleting its instance")
-            delete_and_confirm(self.api, instance)
+            delete_and_confirm(self.api, instance, clock=self.clock)
 
     def _delete(self, entry: Entry | None, instances: list[Instance]) -> int:
         """Delete the instances at once, polling each until it is gone."""
@@ -201,7 +209,7 @@ class Stop:
                 # recorded first: a launch that waits for it must not rent another
                 entry = structs.replace(entry, instance_id=instance.id, note=STOPPED_BY_USER)
                 self.ledger.note(entry, self.say)
-            gone = delete_and_confirm(self.api, instance)
+            gone = delete_and_confirm(self.api, instance, clock=self.clock)
             if entry and newest:
                 deleted = structs.replace(entry, gone=True, spent_cents=instance.cost_now_cents())
                 self.ledger.note(deleted, self.say)

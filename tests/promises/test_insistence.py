@@ -92,6 +92,7 @@ def box(server: HubServer, tmp_path: Path, runs_repo: str = REPO) -> Any:
     )
     meter = SimpleNamespace(
         give_up=lambda: "$10.00 of $10.00 used" if clock.now > LIMIT_S else "",
+        must_give_up=lambda: None,
         note_upload=lambda s: None,
     )
     deps = SimpleNamespace(

@@ -18,12 +18,11 @@ from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.launch.failover import FailoverPolicy, rent_with_failover
 from nanolan.launch.prepare import Prepared
-from nanolan.manage.stop_request import stop_launch
+from nanolan.manage.stop import Stop
 from nanolan.plan import Pinned, Plan
-from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
+from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.lifecycle import delete_and_confirm
 from nanolan.shadeform.models import Instance as Seen
 from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer
@@ -194,27 +193,22 @@ class Laptop:
         """just stop --now, after its yes."""
         return self.laptop(entry.plan.run_id, lambda outcome: self._stop(entry.plan.run_id), cut)
 
-    def _stop(self, run_id: str) -> list[str]:
+    def _stop(self, run_id: str) -> None:
         """Every instance of the run, until it is seen to be gone; a launch that is under way rents no other."""
-        api, gone = self.api(), []
-        if told := self.ledger.is_launching(run_id):
-            stop_launch(
-                self.ledger, run_id, self.say, clock=self.clock.monotonic, sleep=self.clock.sleep
-            )
-        entry = self.ledger.find(run_id)
-        mine: list[Seen] = [
-            i
-            for i in api.instances()
-            if i.billing and (i.is_run(run_id) or i.id == entry.instance_id)
-        ]
-        for i in mine:
-            entry = replace(entry, instance_id=i.id, note=STOPPED_BY_USER)
-            self.ledger.note(entry, self.say)
-            gone.append(delete_and_confirm(api, i, clock=self.clock.monotonic).id)
-            self.ledger.note(replace(entry, gone=True), self.say)
-        if told:
+        launching = self.ledger.is_launching(run_id)
+        Stop(
+            self.ledger,
+            self.api(),
+            self.settings,
+            self.say,
+            self.say,
+            agree=lambda question: None,
+            hub=lambda endpoint, token: self.hub_client(),
+            clock=self.clock.monotonic,
+            sleep=self.clock.sleep,
+        ).run(run_id, None, now=True, timeout_s=LONGEST_S)
+        if launching:
             self.stopped.add(run_id)
-        return gone
 
     def _stop_meanwhile(self, run_id: str) -> None:
         def act() -> None:

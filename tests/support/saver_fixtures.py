@@ -65,7 +65,12 @@ def machine(
         trouble_of=lambda what: "",
     )
     heartbeat.set_phase = heartbeat.phases.__setitem__
-    meter = SimpleNamespace(give_up=lambda: "", note_upload=lambda s: None, deadline=plan_.deadline)
+    meter = SimpleNamespace(
+        give_up=lambda: "",
+        must_give_up=lambda: None,
+        note_upload=lambda s: None,
+        deadline=plan_.deadline,
+    )
     sent: list[Job] = []
 
     def client(endpoint: str, token: Secret, **how: Any) -> Hub:

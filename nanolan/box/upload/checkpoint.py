@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from nanolan.box.context import BoxRun, say
+from nanolan.box.context import BoxRun, optional_hub, say
 from nanolan.box.machine_check import STATE_SIZE
 from nanolan.checkpoint.evaluation import hide_secrets, meta_name
 from nanolan.checkpoint.manifest import (
@@ -256,11 +256,7 @@ def save_the_rest(box: BoxRun, done: set[str]) -> None:
             if found:
                 upload(box, phase, *found)
             elif (box.state / f"attempts-{phase}").is_file():
-                known_state(
-                    box,
-                    phase,
-                    box.deps.hub(box.plan.hf_endpoint, box.token, patience_s=NOTE_PATIENCE_S),
-                )  # for the receipt
+                known_state(box, phase, optional_hub(box, NOTE_PATIENCE_S))  # for the receipt
         except Exception as e:  # the other phases follow
             say(f"{e}")
 

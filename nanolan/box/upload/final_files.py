@@ -5,13 +5,12 @@ Best effort: a file that cannot be made is left out with a line in the log, and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from nanolan.box.context import BoxRun, say
+from nanolan.box.context import BoxRun, optional_hub, say
 from nanolan.box.machine_check import environment_here
 from nanolan.box.upload.postmortem import PROBES_S, headlines, to_bytes, write_up
 from nanolan.box.watch.heartbeat import metrics_of
@@ -128,12 +127,7 @@ def publish_final_files(box: BoxRun, receipt: Receipt) -> None:
         SUCCESS if receipt.verdict == SUCCEEDED else FAILURE,
     )
     try:
-        hub = box.deps.hub(
-            box.plan.hf_endpoint,
-            box.token,
-            patience_s=most_s,
-            clock=lambda: math.inf if box.meter.must_give_up() else box.deps.clock(),
-        )
+        hub = optional_hub(box, most_s)
         files = final_files(box, receipt)
         with_timeout(
             most_s,
@@ -151,10 +145,8 @@ def update_model_card(box: BoxRun, receipt: Receipt) -> None:
     """Update the model card of HF_REPO, best effort; a README that cannot be read stays as it is."""
     if not any(r.state == "proven" for r in receipt.phases.values()) or box.meter.should_stop():
         return
-    hub, repo = (
-        box.deps.hub(box.plan.hf_endpoint, box.token, patience_s=CARD_S / 2, clock=box.deps.clock),
-        box.plan.hf_repo,
-    )
+    hub = optional_hub(box, CARD_S / 2)
+    repo = box.plan.hf_repo
 
     def write() -> None:
         tree = hub.tree(repo)

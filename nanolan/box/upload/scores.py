@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import structs
 
-from nanolan.box.context import BoxRun, say
+from nanolan.box.context import BoxRun, optional_hub, say
 from nanolan.box.upload.checkpoint import NOTE_PATIENCE_S, upload
 from nanolan.checkpoint.evaluation import meta_name, score_numbers, with_results
 from nanolan.checkpoint.manifest import (
@@ -33,7 +33,8 @@ def note_results(
     if hash_bytes(name, before) not in manifest.files:
         raise BadAnswer(f"{folder / name} has changed since it was found whole")
     new, meta = with_results(before, manifest, results)
-    hub, changed = box.deps.hub(box.plan.hf_endpoint, box.token, patience_s=NOTE_PATIENCE_S), False
+    hub = optional_hub(box, NOTE_PATIENCE_S)
+    changed = False
     try:
         prove(hub.tree(box.plan.hf_repo), target, manifest)  # nobody has written the folder since
         hub.commit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanolan.box.context import BoxRun, say
+from nanolan.box.context import BoxRun, optional_hub, say
 from nanolan.box.upload.checkpoint import NOTE_PATIENCE_S, frozen_copy, mask_meta, save
 from nanolan.checkpoint.manifest import (
     whole_steps,
@@ -59,7 +59,7 @@ class StateUploads:
 
 def remove_states(box: BoxRun, phase: str) -> None:
     """Delete the states of a phase whose result is proven, best effort (the Hub's history keeps them)."""
-    hub = box.deps.hub(box.plan.hf_endpoint, box.token, patience_s=NOTE_PATIENCE_S)
+    hub = optional_hub(box, NOTE_PATIENCE_S)
     try:
         if stale := sorted(hub.tree(box.plan.runs_repo).under(box.saved(phase))):
             hub.commit(

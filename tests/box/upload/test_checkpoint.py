@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from nanolan.box.context import BoxRun
-from nanolan.box.upload.checkpoint import frozen_copy, save, save_the_rest, upload
-from nanolan.box.upload.states import StateUploads
+from nanolan.box.upload.checkpoint import NOTE_PATIENCE_S, frozen_copy, save, save_the_rest, upload
+from nanolan.box.upload.states import StateUploads, remove_states
 from nanolan.checkpoint.evaluation import meta_name
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
 from nanolan.errors import Unreachable
 from nanolan.redact import Secret
+from nanolan.run.record import StopReason
 from nanolan.sim.hub.server import HubServer
 from tests.support.box_fixtures import REPO, WRITERS
 from tests.support.saver_fixtures import machine, trained
@@ -130,6 +131,27 @@ def test_the_rest_is_saved_phase_by_phase_whatever_goes_wrong_with_one(
     m.out_dir("mid").symlink_to(m.out_dir("mid"))  # a folder that cannot be looked into
     save_the_rest(m, set())
     assert [p.folder for p in m.proofs] == [SFT]
+
+
+OPTIONAL = {
+    "an earlier state, for the receipt": lambda m: save_the_rest(m, set()),
+    "states that are not needed any more": lambda m: remove_states(m, "sft"),
+}
+
+
+@pytest.mark.parametrize("call", OPTIONAL)
+@pytest.mark.parametrize("gone", [False, True])
+def test_no_optional_call_waits_for_the_hub_once_the_rest_of_the_money_is_for_deleting(
+    tmp_path: Path, call: str, gone: bool
+) -> None:
+    m = machine(tmp_path, None)  # the Hub refuses connections
+    m.meter.must_give_up = lambda: StopReason("spend_limit", "the money is gone") if gone else None  # type: ignore[method-assign]
+    m.state.mkdir(parents=True, exist_ok=True)
+    (m.state / "attempts-sft").write_text("1")
+    start = m.deps.clock()
+    OPTIONAL[call](m)
+    waited_s = m.deps.clock() - start
+    assert waited_s == 0 if gone else waited_s > NOTE_PATIENCE_S / 2
 
 
 # ---- from a disk that takes nothing
