@@ -17,6 +17,7 @@ from tests.support.box_main_fixtures import (
     MID,
     SFT,
     NewBox,
+    module,  # noqa: F401  # an autouse fixture
     new_box,  # noqa: F401  # a fixture
     verdict,
 )

@@ -14,6 +14,7 @@ from tests.support.box_main_fixtures import (
     NewBox,
     dear,
     deletes,
+    module,  # noqa: F401  # an autouse fixture
     new_box,  # noqa: F401  # a fixture
     verdict,
 )

@@ -16,6 +16,7 @@ from tests.support.box_fixtures import REPO, TOKEN, Box
 from tests.support.rescue_fixtures import (
     LIST,
     box,  # noqa: F401  # a fixture
+    module,  # noqa: F401  # an autouse fixture
     rescue,
 )
 

@@ -22,6 +22,7 @@ from tests.support.core_fixtures import forms_of
 from tests.support.rescue_fixtures import (
     LIST,
     box,  # noqa: F401  # a fixture
+    module,  # noqa: F401  # an autouse fixture
     rescue,
 )
 

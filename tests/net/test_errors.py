@@ -17,6 +17,7 @@ from nanolan.errors import (
 from nanolan.net.errors import SHADEFORM, of_exception, proxy_of, wrong_proxy
 from tests.support.net_error_fixtures import (
     CLIENTS,
+    clean,  # noqa: F401  # an autouse fixture
     hub,
     serving,
     tls,  # noqa: F401  # a fixture

@@ -22,6 +22,7 @@ from nanolan.shadeform.client import Shadeform, retry_after_s
 from tests.support.net_error_fixtures import (
     CLIENTS,
     OUTSIDE,
+    clean,  # noqa: F401  # an autouse fixture
     hub,
     serving,
     shadeform,
