@@ -25,9 +25,10 @@ from nanolan.shadeform.keyless import instance_in_plan
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.status.status import look
 from nanolan.times import SERVICE_CLOCK, ServiceClock, difference, now_utc, parse_time
-from tests.manage.test_guard import Post, deletes, post  # noqa: F401  # a fixture
+from tests.manage.test_guard import deletes  # noqa: F401  # a fixture
 from tests.support.box_fixtures import REPO, TOKEN
 from tests.support.core_fixtures import PLAN, client
+from tests.support.guard_fixtures import Post, post  # noqa: F401  # a fixture
 from tests.support.launch_fixtures import B200
 
 TRUTH = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)

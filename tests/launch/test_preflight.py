@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,92 +12,27 @@ import pytest
 from nanolan.checklist import Check
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.checkpoint.model_size import ModelSize
-from nanolan.cost.forecast import Forecast, Work, forecast
-from nanolan.hub.client import Hub
 from nanolan.launch.preflight import (
-    Findings,
-    check_box_key,
-    check_hub,
     check_memory,
-    check_money,
-    check_outputs,
-    check_time,
-    wallet_hint,
 )
-from nanolan.phases import DATASETS
-from nanolan.redact import Secret
-from nanolan.settings.load import load_settings
-from nanolan.settings.settings import Settings
-from nanolan.shadeform.models import Instance, instance_of
-from nanolan.shadeform.offers import Offer
 from nanolan.sim.hub.server import HubServer
-from nanolan.sim.marker import MARKER
-from nanolan.sim.shadeform.server import ShadeformServer
 from tests.checkpoint.test_parquet import SCHEMAS, written
-from tests.support.box_fixtures import TOKEN
-from tests.support.checkpoint_fixtures import LINE, meta, saved, tokenizer, weights
-
-READER, REPO, RUNS, MID, BASE = (
-    f"hf_readonly_{MARKER}",
-    "me/lanbot",
-    "me/runs",
-    "mid_checkpoints/d20",
-    "base_checkpoints/d20",
+from tests.support.preflight_fixtures import (
+    BASE,
+    FILES,
+    META,
+    MID,
+    MODEL,
+    PROVEN,
+    READER,
+    REPO,
+    RUNS,
+    TOKENIZER,
+    failed,
+    look,
+    server,  # noqa: F401  # a fixture
+    text_of,
 )
-USERS = {
-    TOKEN: {"name": "me", "orgs": [], "role": "write"},
-    READER: {"name": "me", "orgs": [], "role": "read"},
-}
-META, MODEL = meta(), saved(weights())
-FILES = {"model_000007.pt": MODEL, "meta_000007.json": META, "optim_000007.pt": b"optimizer"}
-PROVEN = Manifest(
-    "ab12cd34", "mid", 7, tuple(hash_bytes(name, data) for name, data in sorted(FILES.items()))
-)
-TOKENIZER = tokenizer()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[HubServer]:
-    """A Hub with everything that phase sft needs; the base checkpoint has no manifest."""
-    with HubServer(tmp_path / "hub", tokens=USERS) as hub:  # type: ignore[arg-type]
-        hub.put(
-            REPO,
-            {
-                **{f"{MID}/{name}": data for name, data in FILES.items()},
-                f"{MID}/manifest.json": PROVEN.to_json().encode(),
-                **{f"{BASE}/{name}": data for name, data in FILES.items()},
-                **TOKENIZER,
-                "identity_conversations.jsonl": LINE,
-            },
-        )
-        for name, data in DATASETS.items():
-            hub.put(
-                data.repo,
-                {
-                    path.replace("*", "0"): written(SCHEMAS[name])
-                    for path in (data.train, data.test)
-                    if path
-                },
-                typ="dataset",
-                private=False,
-            )
-        yield hub
-
-
-def settings(**flags: str) -> Settings:
-    return load_settings({"hf_repo": REPO, "phase": "sft", "eval": "none"} | flags, {})
-
-
-def look(server: HubServer, token: str = TOKEN, **flags: str) -> Findings:
-    return check_hub(Hub(server.url, Secret(token), patience_s=1), settings(**flags))
-
-
-def failed(found: Findings) -> dict[str, str]:
-    return {c.name: c.text for c in found.failed}
-
-
-def text_of(found: Findings, name: str) -> str:
-    return next((c.text for c in found.checks if c.name == name), "")
 
 
 def test_everything_there_is_pinned_by_revision_size_and_hash(server: HubServer) -> None:
@@ -444,158 +379,4 @@ def test_a_model_that_does_not_fit_the_gpus_is_refused_before_renting() -> None:
     )
     assert check_memory(d32, "H100", 80) == Check(
         "GPU memory", True, "1,879M parameters on 80 GB: 8 rows at a time"
-    )
-
-
-# ---- money, wallet, outputs
-
-H100 = Offer("c", "r", "t", "H100", 8, 80, 2400, ())
-SFT = forecast(Work(("sft",)), H100, {})  # $24.09, between $3.06 and $40.96
-
-
-@pytest.mark.parametrize(
-    "limit, expected, really, ok, says",
-    [
-        (
-            15_000,
-            SFT,
-            False,
-            True,
-            r"\$150.00, \$11.20 of it kept for saving; the run: likely \$24.09 in 1.0 h, low \$3.06, high \$40.96",
-        ),
-        (2_409 + 1_120 + 1, SFT, False, True, "likely"),
-        (2_409 + 1_120, SFT, False, False, "cut off. Try: spend-limit=53 or --yes-really$"),
-        (100, SFT, False, False, "cut off. Try: spend-limit=53"),
-        (100, SFT, True, None, "cut off; accepted by --yes-really$"),
-        (15_000, None, False, None, "no forecast$"),
-        (1_120, None, False, False, "Try: spend-limit=12 or"),
-        (100_000, SFT, False, True, "likely"),
-        (
-            100_001,
-            SFT,
-            False,
-            False,
-            "limits above \\$1,000.00 must be confirmed. Try: --yes-really$",
-        ),
-        (100_001, None, False, False, "must be confirmed"),
-        (100_001, SFT, True, None, "accepted by --yes-really"),
-        (
-            900_000,
-            forecast(Work(("mid",), 10**12), H100, {}),
-            False,
-            False,
-            "Try: another offer or --yes-really$",
-        ),
-    ],
-)
-def test_the_soft_limit_must_be_above_the_likely_cost(
-    limit: int, expected: Forecast | None, really: bool, ok: bool | None, says: str
-) -> None:
-    check = check_money(limit, 2400, expected, really)
-    assert check.name == "spend limit" and check.ok is ok and re.search(says, check.text)
-
-
-@pytest.mark.parametrize(
-    "minutes, expected, really, ok, says",
-    [
-        (
-            300,
-            SFT,
-            False,
-            True,
-            "300 minutes, 28 of them kept for saving; the run: likely 60, up to 102$",
-        ),
-        (89, SFT, False, True, "likely"),
-        (88, SFT, False, False, "cut off. Try: max-duration=131m or --yes-really$"),
-        (88, SFT, True, None, "accepted by --yes-really"),
-        (29, None, False, None, "29 minutes"),
-        (28, None, False, False, "max-duration=29m"),
-    ],
-)
-def test_the_soft_duration_must_be_above_the_likely_time(
-    minutes: int, expected: Forecast | None, really: bool, ok: bool | None, says: str
-) -> None:
-    (check,) = check_time(minutes * 60, expected, really)
-    assert check.name == "max duration" and check.ok is ok and re.search(says, check.text)
-    assert check_time(None, expected) == []
-
-
-def test_the_wallet_cannot_be_seen_and_its_need_is_named() -> None:
-    assert (
-        wallet_hint(6_000).ok is None
-        and "$60.00" in wallet_hint(6_000).text
-        and "about $5.00" in wallet_hint(None).text
-    )
-
-
-def instance(status: str, *tags: str) -> Instance:
-    return instance_of(dict(id="i-1", name="lanbot-sft-x", status=status, tags=list(tags)))
-
-
-@pytest.mark.parametrize(
-    "others, ok",
-    [
-        ([], True),
-        ([instance("active", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], False),
-        ([instance("error", "x", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], False),
-        ([instance("deleting", "nanolan-out=me/lanbot/chatsft_checkpoints/d20")], True),
-        ([instance("active", "nanolan-out=me/lanbot/chatsft_checkpoints/d32")], True),
-        ([instance("active")], True),
-    ],
-)
-def test_a_folder_that_a_live_run_writes_is_not_written_by_another(
-    others: list[Instance], ok: bool
-) -> None:
-    check = check_outputs(others, ["nanolan-out=me/lanbot/chatsft_checkpoints/d20"])
-    assert check.ok is ok and "me/lanbot/chatsft_checkpoints/d20" in check.text
-    assert ok or ("just stop i-1" in check.text and "output-tag=" in check.text)
-
-
-# ---- which Shadeform key goes to the machine
-
-
-def key_check(cloud: ShadeformServer, listed: list[Instance] | None = None, **flags: str) -> Check:
-    s = load_settings(
-        {"shadeform_api": cloud.url, "shadeform_api_key": "another-0123456789"} | flags, {}
-    )
-    return check_box_key(s, None if listed is None else lambda: listed)
-
-
-def test_the_check_names_the_key_for_the_box_and_tests_a_second_one(tmp_path: Path) -> None:
-    with ShadeformServer(tmp_path, boxes=False) as cloud:
-        assert "your SHADEFORM_API_KEY" in key_check(cloud).text and key_check(cloud).ok is None
-        off = key_check(cloud, self_delete="off", shadeform_api_key_box=cloud.key)
-        assert (
-            off.ok is None
-            and "none" in off.text
-            and "just guard" in off.text
-            and not cloud.requests
-        )
-        good = key_check(cloud, [instance("deleted")], shadeform_api_key_box=cloud.key)
-        assert good.ok and "second" in good.text and cloud.requests
-        wrong = key_check(cloud, shadeform_api_key_box="wrong-0123456789")
-        assert wrong.ok is False and "refused SHADEFORM_API_KEY_BOX" in wrong.text
-        assert "same key" in key_check(cloud, shadeform_api_key_box="another-0123456789").text
-        foreign = key_check(cloud, [instance("active")], shadeform_api_key_box=cloud.key)
-        assert foreign.ok is False and "i-1" in foreign.text and "another account" in foreign.text
-        cloud.fault("GET /v1/instances$", "status", status=400)
-        assert "could not be checked" in key_check(cloud, shadeform_api_key_box=cloud.key).text
-
-
-def test_a_line_of_the_checklist_shows_how_it_went() -> None:
-    assert [Check("a", ok, "b").line() for ok in (True, False, None)] == [
-        "  [  ok  ] a: b",
-        "  [FAILED] a: b",
-        "  [  --  ] a: b",
-    ]
-
-
-def test_a_renamed_repo_is_reported_and_the_plan_uses_its_name_on_the_hub(
-    server: HubServer,
-) -> None:
-    server.moved["me/before"] = REPO
-    found = look(server, hf_repo="me/before")
-    assert not failed(found) and found.hf_repo == found.runs_repo == REPO
-    assert f"me/before is named {REPO} on the Hub" in text_of(found, "repo name") and all(
-        p.repo == REPO for p in found.inputs
     )
