@@ -106,3 +106,8 @@ def at(server: HubServer, view: RunView) -> tuple[Hub, RunView]:
     return Hub(server.url, Secret(TOKEN), patience_s=0.1), replace(
         view, entry=structs.replace(ENTRY, plan=plan)
     )
+
+
+LOST = (
+    "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand"
+)
