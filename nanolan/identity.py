@@ -1,7 +1,7 @@
 """identity_conversations.jsonl: short conversations in which the model says who it is.
 
-From our own templates, offline and seeded; or more varied ones by any OpenAI-compatible endpoint. Each line is a
-JSON array of messages, alternating from the user on; what an endpoint answers is checked before it is kept.
+Made from templates, offline and seeded, or with more variety by an OpenAI-compatible endpoint. Each line is a
+JSON array of messages that alternate, starting with the user; an endpoint's answers are checked before they are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from nanolan.redact import Secret
 
 TIMEOUT_S = (10, 120)
 MOST_CHARS = 20_000  # of one conversation
-TOKENS_ASKED, TOKENS_ANSWERED = 350, 450  # of one request, as estimates for the price
+# Estimated tokens of one request, for the price
+TOKENS_ASKED = 350
+TOKENS_ANSWERED = 450
 
 GREETINGS = (
     "Hi",
@@ -129,7 +131,7 @@ FOLLOW_UPS = (
 
 @dataclass(frozen=True)
 class Identity:
-    """Who the model is to be."""
+    """Who the model should be."""
 
     name: str
     creator: str
@@ -142,8 +144,9 @@ class Identity:
 
 
 def from_templates(who: Identity, count: int, seed: int = 42) -> list[list[Message]]:
-    """`count` different conversations of one to three exchanges; UsageProblem if the templates do not give so many."""
-    dice, seen = random.Random(seed), set()
+    """`count` different conversations of one to three exchanges; UsageProblem if the templates cannot make as many."""
+    dice = random.Random(seed)
+    seen = set()
     found: list[list[Message]] = []
     for _ in range(count * 50):
         messages = _conversation(who, dice)
@@ -154,7 +157,7 @@ def from_templates(who: Identity, count: int, seed: int = 42) -> list[list[Messa
         if len(found) == count:
             return found
     raise UsageProblem(
-        f"the templates give only about {len(found)} different conversations; ask for fewer"
+        f"the templates make only about {len(found)} different conversations; ask for fewer"
     )
 
 
@@ -179,7 +182,7 @@ def _exchange(question: str, answer: str) -> list[Message]:
 
 
 def check(messages: Any) -> list[Message]:
-    """`messages` if they are a conversation for the file; BadAnswer says what is wrong."""
+    """`messages` if they are a valid conversation; BadAnswer otherwise."""
     check_messages(messages, "the answer")
     if len(messages) % 2:
         raise BadAnswer("not an even number of messages")
@@ -197,7 +200,7 @@ class Endpoint:
     key: Secret
 
     def ask(self, prompt: str, session: requests.Session) -> str:
-        """The answer's text; AuthProblem for a refused key, BadAnswer for anything that is no answer."""
+        """The answer's text; AuthProblem for a refused key, BadAnswer for any other failure."""
         try:
             answer = session.post(
                 f"{self.url}/chat/completions",
@@ -219,15 +222,17 @@ class Endpoint:
         except (requests.RequestException, ValueError, LookupError, TypeError) as e:
             raise BadAnswer(f"no usable answer ({type(e).__name__})") from None
         if not isinstance(text, str):
-            raise BadAnswer("the answer holds no text")
+            raise BadAnswer("the answer contains no text")
         return text
 
 
 def from_endpoint(
     who: Identity, count: int, endpoint: Endpoint, seed: int, say: Callable[[str], None]
 ) -> Iterator[list[Message]]:
-    """Up to `count` checked conversations; bad answers are said and skipped, and after ten in a row it ends."""
-    dice, session, bad = random.Random(seed), open_session(endpoint.url), 0
+    """Up to `count` checked conversations; bad answers are reported and skipped; BadAnswer after ten in a row."""
+    dice = random.Random(seed)
+    session = open_session(endpoint.url)
+    bad = 0
     for n in range(1, count + 1):
         try:
             text = endpoint.ask(prompt(who, dice), session)
@@ -238,13 +243,14 @@ def from_endpoint(
             say(f"conversation {n} skipped: {e}")
             if bad == 10:
                 raise BadAnswer(
-                    f"ten answers in a row could not be used; {n - 10} of {count} were made"
+                    f"ten answers in a row were unusable; {n - 10} of {count} conversations were made"
                 ) from None
 
 
 def prompt(who: Identity, dice: random.Random) -> str:
-    """What the endpoint is asked for one conversation; topics and openings vary with the dice."""
-    topic, opening = dice.choice(sorted(QUESTIONS)), dice.choice(GREETINGS)
+    """The prompt for one conversation; topic and opening are drawn with `dice`."""
+    topic = dice.choice(sorted(QUESTIONS))
+    opening = dice.choice(GREETINGS)
     example = json.dumps(_conversation(who, dice))
     return (
         f"Write one short conversation between a user and an AI assistant as a JSON array of messages, alternating user and "

@@ -1,6 +1,6 @@
-"""The same phases on this machine's own GPUs, without a cloud: from NANOCHAT_BASE_DIR, back into NANOCHAT_BASE_DIR.
+"""Train the same phases on this machine's own GPUs, without a cloud, from and into NANOCHAT_BASE_DIR.
 
-Ctrl-C saves the state; the same command goes on from there (the run id is kept until the phase is done).
+Ctrl-C saves the state; the same command continues from it (the run id is kept until the phase is done).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from nanolan.settings.settings import ROOT, Settings
 from nanolan.times import iso, now_utc
 
 PATIENCE_S = 300.0
-SAVE_S = 300.0  # for a save after Ctrl-C: nothing bills here
+SAVE_S = 300.0  # for a save after Ctrl-C
 
 
 @dataclass(frozen=True)
 class LocalRun:
-    """This machine and what it trains with."""
+    """This machine and the options of a local training."""
 
     base: Path  # NANOCHAT_BASE_DIR
     device: str  # "cuda" or "cpu"
@@ -42,33 +42,33 @@ class LocalRun:
     stop: Callable[[], StopReason | None]  # a reason to save and stop
     say: Callable[[str], None]
     recipe: dict[str, int | float | dict[str, int | float]]
-    model_only: bool = False  # a saved state that does not fit gives its weights alone
+    model_only: bool = False  # use only the weights of a saved state that does not fit
 
 
-def train_here(s: Settings, here: LocalRun, hub: Hub) -> list[Path]:
-    """Train the settings' phases one after the other; the folders of their checkpoints. RunFailed if one has no result."""
-    tokenizer = here.base / "tokenizer"
+def train_here(s: Settings, local: LocalRun, hub: Hub) -> list[Path]:
+    """Train the settings' phases one after the other; returns the folders of their checkpoints. RunFailed if one has no result."""
+    tokenizer = local.base / "tokenizer"
     if not (tokenizer / "tokenizer.pkl").is_file():
         raise UsageProblem(
-            f"{tokenizer} holds no tokenizer.pkl. Bring it here: just pull, or set NANOCHAT_BASE_DIR"
+            f"{tokenizer} holds no tokenizer.pkl. Download it: just pull, or set NANOCHAT_BASE_DIR"
         )
-    first = here.base / PHASES[s.phases[0]].input_dir / s.model_tag
+    first = local.base / PHASES[s.phases[0]].input_dir / s.model_tag
     if not entries_of(first, "model_*.pt"):
         raise UsageProblem(
-            f"{first} holds no checkpoint to start from. Bring it here: just pull, or set NANOCHAT_BASE_DIR"
+            f"{first} holds no checkpoint to start from. Download it: just pull, or set NANOCHAT_BASE_DIR"
         )
-    if "mid" in s.phases and not s.no_identity and not (here.base / IDENTITY_FILE).is_file():
+    if "mid" in s.phases and not s.no_identity and not (local.base / IDENTITY_FILE).is_file():
         raise UsageProblem(
-            f"{here.base} holds no {IDENTITY_FILE}: mid would not learn who it is. Write one: just identity "
-            "name=... creator=...; or go without: --no-identity"
+            f"{local.base} holds no {IDENTITY_FILE}: mid would not learn its identity. Write one: just identity "
+            "name=... creator=...; or train without it: --no-identity"
         )
-    data = fetch_data(s, here, hub)
-    return [_train(s, here, phase, data) for phase in s.phases]
+    data = fetch_data(s, local, hub)
+    return [_train(s, local, phase, data) for phase in s.phases]
 
 
-def fetch_data(s: Settings, here: LocalRun, hub: Hub) -> Path:
-    """The data sets of the phases, pinned as they are now, under base/nanolan/data; what is there is not fetched again."""
-    data = here.base / "nanolan/data"
+def fetch_data(s: Settings, local: LocalRun, hub: Hub) -> Path:
+    """Download the data sets of the phases, pinned to their current revisions, to base/nanolan/data; skips existing files."""
+    data = local.base / "nanolan/data"
     for repo, globs in data_files(s.phases, s.eval != "none", s.humaneval).items():
         pinned = pin_dataset(hub, repo, globs)
         fetch(
@@ -76,34 +76,35 @@ def fetch_data(s: Settings, here: LocalRun, hub: Hub) -> Path:
             data / repo,
             hub.endpoint,
             hub.token or Secret(""),
-            say=here.say,
+            say=local.say,
             patience_s=PATIENCE_S,
-            give_up=lambda: stop.text if (stop := here.stop()) else "",
+            give_up=lambda: stop.text if (stop := local.stop()) else "",
         )
-    identity = here.base / IDENTITY_FILE
+    identity = local.base / IDENTITY_FILE
     if identity.is_file():
         shutil.copyfile(identity, data / IDENTITY_FILE)
     return data
 
 
-def _train(s: Settings, here: LocalRun, phase: str, data: Path) -> Path:
-    work = here.base / "nanolan" / f"{phase}-{s.output_tag or s.model_tag}"
+def _train(s: Settings, local: LocalRun, phase: str, data: Path) -> Path:
+    work = local.base / "nanolan" / f"{phase}-{s.output_tag or s.model_tag}"
     work.mkdir(parents=True, exist_ok=True)
-    plan, out = make_plan(s, here, run_id_of(work)), work / "out"
+    plan = make_plan(s, local, run_id_of(work))
+    out = work / "out"
     init = (
-        here.base
+        local.base
         / PHASES[phase].input_dir
         / (s.model_tag if phase == s.phases[0] else plan.output_tag)
     )
     job = make_job(plan, phase, work, init, out, s.wandb_api_key is not None)
-    job |= {"tokenizer_dir": str(here.base / "tokenizer"), "data_dir": str(data)}
+    job |= {"tokenizer_dir": str(local.base / "tokenizer"), "data_dir": str(data)}
     code, stopped = run_trainer(
         plan,
         job,
         work / "job.json",
         ROOT,
-        host=here.host,
-        stop=here.stop,
+        host=local.host,
+        stop=local.stop,
         wandb_key=s.wandb_api_key.reveal() if s.wandb_api_key else None,
         grace_s=lambda: SAVE_S,
     )
@@ -111,46 +112,45 @@ def _train(s: Settings, here: LocalRun, phase: str, data: Path) -> Path:
     if found is None:
         state = newest_whole(out, phase, final=False)
         kept = (
-            f"step {state[1].step} is saved; the same command goes on from there"
+            f"step {state[1].step} is saved; the same command continues from it"
             if state
             else "nothing was saved"
         )
-        raise RunFailed(
-            f"phase {phase} {'stopped by ' + stopped.text if stopped else f'ended with exit code {code}'}: {kept}"
-        )
+        end = f"stopped by {stopped.text}" if stopped else f"ended with exit code {code}"
+        raise RunFailed(f"phase {phase} {end}: {kept}")
     results = work / "evaluation.json"
-    if plan.evaluate != "none" and not here.stop():
+    if plan.evaluate != "none" and not local.stop():
         run_trainer(
             plan,
             evaluation_of(job, plan, results),
             work / "job.json",
             ROOT,
-            host=here.host,
-            stop=here.stop,
+            host=local.host,
+            stop=local.stop,
             wandb_key=None,
         )
-    target = here.base / PHASES[phase].output_dir / plan.output_tag
-    place(found[1], found[0], target, here.say)
+    target = local.base / PHASES[phase].output_dir / plan.output_tag
+    place(found[1], found[0], target, local.say)
     if found_out := read_results(results):
         meta = target / meta_name(found[1])
         meta.write_bytes(with_results(meta.read_bytes(), found[1], found_out)[1])
-    metrics = here.base / "nanolan" / f"metrics-{phase}-{plan.run_id}.jsonl"
+    metrics = local.base / "nanolan" / f"metrics-{phase}-{plan.run_id}.jsonl"
     (trainer_folder(work) / "metrics.jsonl").replace(metrics)
-    here.say(f"{phase}: {target}, metrics in {metrics}")
-    shutil.rmtree(work)  # a later run of this phase is a new one
+    local.say(f"{phase}: {target}, metrics in {metrics}")
+    shutil.rmtree(work)  # the next run of this phase starts new
     return target
 
 
 def run_id_of(work: Path) -> str:
-    """The id of the run that is under way in `work`, or a new one."""
+    """The id of the unfinished run in `work`, or a new one."""
     path = work / "run_id"
     if not path.is_file():
         path.write_text(new_run_id())
     return path.read_text()
 
 
-def make_plan(s: Settings, here: LocalRun, run_id: str) -> Plan:
-    """A plan for this very machine: nothing rented, nothing billed."""
+def make_plan(s: Settings, local: LocalRun, run_id: str) -> Plan:
+    """A plan for this machine: nothing rented, nothing billed."""
     now = iso(now_utc())
     return Plan(
         run_id=run_id,
@@ -166,19 +166,19 @@ def make_plan(s: Settings, here: LocalRun, run_id: str) -> Plan:
         runs_repo="",
         hf_endpoint="",
         shadeform_api="",
-        offer=Rented("here", "here", "here", here.device, here.processes, 0, 0, ""),
+        offer=Rented("here", "here", "here", local.device, local.processes, 0, 0, ""),
         code=Code("", "", 0, False),
         inputs=(),
         datasets=(),
         wandb_project=s.wandb_project,
         wandb_base_url=s.wandb_base_url,
-        device=here.device,
-        processes=here.processes,
+        device=local.device,
+        processes=local.processes,
         batch=s.batch,
-        recipe=here.recipe,
+        recipe=local.recipe,
         evaluate=s.eval,
         humaneval=s.humaneval,
         identity=not s.no_identity,
         save_minutes=s.save_minutes,
-        model_only=here.model_only,
+        model_only=local.model_only,
     )

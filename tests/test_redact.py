@@ -206,7 +206,7 @@ def command(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     [
         (("error",), 1, "error: refused *** ?]0;x?\n"),
         (("error", "--debug"), 1, "ApiProblem: refused ***"),
-        (("fault",), 1, "a fault of nanolan"),
+        (("fault",), 1, "a bug in nanolan"),
         (("fault", "--debug"), 1, "Traceback (most recent call last)"),
         (("fine",), 0, ""),
     ],

@@ -1,5 +1,5 @@
-"""What every command line shares: `key=value` words, an option per setting, one-line errors. Only click
-is imported here."""
+"""Shared by every command: `key=value` words, an option per setting, one-line errors. Imports only click
+at the top."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TypedPath(click.Path):
-    """A path that counts from where the user typed it."""
+    """A path relative to the folder of the caller, not of the checkout."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         from nanolan.settings.paths import typed
@@ -71,7 +71,7 @@ class KeyValueCommand(GroupedHelp):
 
     @staticmethod
     def _is_value(known: dict[str, Any], args: list[str], i: int) -> bool:
-        """True when the word before is an option still waiting for its value."""
+        """True when the previous word is an option that still needs its value."""
         before = args[i - 1] if i else ""
         option = (
             known.get(before.lstrip("-").replace("_", "-")) if before.startswith("--") else None
@@ -98,7 +98,7 @@ def _flag_word(key: str, value: str, ctx: click.Context) -> list[str]:
         "off": False,
     }
     if value.lower() not in yes:
-        raise click.UsageError(f"{key}={value[:40]!r}: say yes or no", ctx)
+        raise click.UsageError(f"{key}={value[:40]!r}: expected yes or no", ctx)
     return [f"--{key}"] if yes[value.lower()] else []
 
 
@@ -128,7 +128,7 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
 def settings_from(flags: dict[str, Any], strict: bool = True) -> Settings:
     """Settings from a command's options, the environment, .env and the cached Hub login.
 
-    Not `strict`, for what ends spending: what is wrong in the environment and .env is said, and the rest is used."""
+    Without `strict` (for commands that end spending) wrong values in the environment and .env are reported and ignored."""
     from nanolan.errors import UsageProblem
     from nanolan.settings.credentials import note_credentials
     from nanolan.settings.load import load_settings, usable_settings
@@ -149,12 +149,12 @@ def settings_from(flags: dict[str, Any], strict: bool = True) -> Settings:
 
 
 def _is_missing(path: Path) -> bool:
-    """Whether a file that was named is not there; without .env in the checkout everything may be in the environment."""
+    """Whether a named file is missing. A missing .env in the checkout is fine: all settings may be in the environment."""
     return bool(os.environ.get("NANOLAN_ENV_FILE")) and not os.path.lexists(path)
 
 
 def env_file() -> Path:
-    """Where .env is: in the checkout, or NANOLAN_ENV_FILE."""
+    """The path of .env: NANOLAN_ENV_FILE, or in the checkout."""
     from nanolan.settings.paths import typed
     from nanolan.settings.settings import ROOT
 
@@ -178,8 +178,8 @@ def cached_token() -> str | None:
 
 
 def run(command: click.Command, *, insist: bool = False) -> None:
-    """Run a command, with a veil before all that it prints: one line per error, its exit code; the traceback only with --debug.
-    `insist`: money hangs on it, so it goes on when nobody takes its words any more."""
+    """Run a command and exit with its code. Its output is redacted; an error is one line, with --debug also the traceback.
+    `insist`: the command controls spending, so it continues when its output can no longer be written."""
     from nanolan.errors import NanolanError
     from nanolan.times import SERVICE_CLOCK
 
@@ -199,7 +199,7 @@ def run(command: click.Command, *, insist: bool = False) -> None:
     argv = [
         *(w for w in own if w != "--debug"),
         *words[len(own) :],
-    ]  # what follows may be another program's
+    ]  # the rest may belong to another program
     try:
         code = command.main(args=argv, prog_name=f"just {command.name}", standalone_mode=False)
     except click.ClickException as e:
@@ -210,23 +210,23 @@ def run(command: click.Command, *, insist: bool = False) -> None:
             traceback.print_exc()
         click.echo(f"error: {e}", err=True)
         code = e.exit_code
-    except (KeyboardInterrupt, click.Abort) as e:  # click makes the second of the first
+    except (KeyboardInterrupt, click.Abort) as e:  # click turns the first into the second
         why = str(e) or str(e.__cause__ or "")
         click.echo(
             f"\nstopped by {'SIGTERM' if terminated else 'Ctrl-C'}" + (f": {why}" if why else ""),
             err=True,
         )
         code = 130
-    except OSError as e:  # of a file it says all by itself
+    except OSError as e:  # names the file and the reason
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {_of_file(e)}", err=True)
+        click.echo(f"error: {_file_error(e)}", err=True)
         code = 1
     except Exception as e:
         if debug:
             traceback.print_exc()
         click.echo(
-            f"error: {type(e).__name__}: {short(str(e))} (a fault of nanolan; more with --debug)",
+            f"error: {type(e).__name__}: {short(str(e))} (a bug in nanolan; details with --debug)",
             err=True,
         )
         code = 1
@@ -236,27 +236,27 @@ def run(command: click.Command, *, insist: bool = False) -> None:
 
 
 def sigterm_as_ctrl_c() -> list[int]:
-    """Let SIGTERM end a command as Ctrl-C does, with words of what may bill; the list holds the signals that came."""
-    came: list[int] = []
+    """Let SIGTERM end a command as Ctrl-C does, with a message about what may bill; returns a list that collects the signals."""
+    received: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
-        came.append(number)
+        received.append(number)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    return came
+    return received
 
 
 def end_by(number: int) -> None:
-    """End as whoever sent the signal expects it: by the signal."""
+    """End by the signal, so that the sender sees it in the exit status."""
     sys.stdout.flush()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
-def _of_file(e: OSError) -> str:
-    """What the system refused, where it names a file; a call that names none should have been told by somebody who knew why."""
+def _file_error(e: OSError) -> str:
+    """The message of a file error. An OSError without a file name is a bug: its caller should have handled it."""
     if e.filename is None:
-        return f"{type(e).__name__}: {short(str(e))} (a fault of nanolan; more with --debug)"
+        return f"{type(e).__name__}: {short(str(e))} (a bug in nanolan; details with --debug)"
     name = os.fsdecode(e.filename) if isinstance(e.filename, bytes) else str(e.filename)
-    return f"{short(name)}: {e.strerror or type(e).__name__}. See that it is there, may be written, and has room"
+    return f"{short(name)}: {e.strerror or type(e).__name__}. Check that it exists, is writable and has room"

@@ -1,6 +1,6 @@
-"""How a command's --help reads: its own options first, then the settings by what they are about, then examples to copy.
+"""The format of --help: the command's own options first, then the settings by subject, then examples to copy.
 
-The examples are those at the top of the script: `just ...`, two spaces or more, what it does. Only click is imported here.
+The examples come from the top of the script: `just ...`, two spaces or more, what it does. Imports only click.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 
 import click
 
-DEEP = 8  # spaces: an example goes on below, further in than any example is
-MANY = 8  # fewer options need no headings
+DEEP = 8  # spaces: a line indented deeper continues the example above
+MANY = 8  # more options than this get headings
 GROUPS = {
     "Model and training": (
         "phase",
@@ -29,7 +29,7 @@ GROUPS = {
         "recipe",
         "keep_old",
     ),
-    "Which machine": (
+    "Instance": (
         "gpu",
         "num_gpus",
         "cloud",
@@ -64,7 +64,7 @@ class GroupedHelp(click.Command):
     """A command whose help has groups and examples."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Every option under its heading."""
+        """Write every option under its heading."""
         rows = [
             (p.name, row)
             for p in self.get_params(ctx)
@@ -81,7 +81,7 @@ class GroupedHelp(click.Command):
                     formatter.write_dl(some)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The examples, and what the command has to say at its end."""
+        """Write the examples, then the command's epilog."""
         if found := examples_of(self):
             with formatter.section("Examples"):
                 formatter.write_dl([(command, what or " ") for command, what in found])
@@ -92,12 +92,12 @@ def examples_of(command: click.Command) -> list[tuple[str, str]]:
     """(what to type, what it does) for each example at the top of the command's script."""
     module = sys.modules.get(command.callback.__module__) if command.callback else None
     found: list[tuple[str, str]] = []
-    # Python 3.13 takes the indentation off by itself, as cleandoc does: how far an example is indented says nothing
+    # Python 3.13 removes the indentation as cleandoc does, so the indentation of an example has no meaning
     for line in inspect.cleandoc((module and module.__doc__) or "").splitlines()[1:]:
         text = line.strip()
         words = re.split(r"\s{2,}", text, maxsplit=1)
         if text.startswith("just "):
             found.append((words[0], words[1] if len(words) > 1 else ""))
-        elif found and len(line) - len(text) > DEEP:  # goes on with what the one above does
+        elif found and len(line) - len(text) > DEEP:  # continues the description above
             found[-1] = found[-1][0], f"{found[-1][1]} {text}".strip()
     return found

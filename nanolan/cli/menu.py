@@ -1,4 +1,4 @@
-"""The recipes of the justfile: the menu that everybody types from, as data. And what a shell sources to complete it. Pure."""
+"""The recipes of the justfile as data, and shell completion scripts for them. Pure."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ WITH_RUN = ("status", "watch", "wait", "stop", "resume")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One line of the menu."""
+    """One recipe."""
 
     name: str
     group: str
     help: str
-    command: str  # what it runs, "$@" for its words
+    command: str  # the shell command; "$@" stands for the arguments
 
     @property
     def script(self) -> str | None:
-        """The script behind it, without folder and ending; None when it runs something else."""
+        """The name of its script without folder and extension; None if it runs something else."""
         found = re.match(r"\{\{python\}\} scripts/(\w+)\.py\b", self.command)
         return found[1] if found else None
 
@@ -39,7 +39,7 @@ def recipes(justfile: str) -> list[Recipe]:
 
 
 def bash(words: Mapping[str, Sequence[str]], values: Mapping[str, Sequence[str]]) -> str:
-    """Completion for bash: recipes, then each one's words and run ids; `values` are those of a setting, by its name."""
+    """Completion for bash: recipes, then each one's words and run ids; `values` maps a setting to its values."""
     cases = "\n".join(
         f"        {name}) words='{' '.join(some)}' ;;" for name, some in words.items()
     )

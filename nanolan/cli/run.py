@@ -1,6 +1,6 @@
-"""What the commands share: opening the account, finding the run, progress on stderr, the yes/no question.
+"""Shared by the run commands: opening the account, finding the run, progress on stderr, the yes/no question.
 
-Everything heavy is imported inside the functions, so that `--help` stays fast.
+Heavy modules are imported inside the functions, so that `--help` stays fast.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def open_ledger() -> Ledger:
     return Ledger(nanolan_home())
 
 
-def open_shadeform(s: Settings) -> Shadeform:
+def open_shadeform(settings: Settings) -> Shadeform:
     """The Shadeform client of the settings."""
     from nanolan.shadeform.client import Shadeform
 
-    return Shadeform(s.shadeform_api_key, s.shadeform_api)
+    return Shadeform(settings.shadeform_api_key, settings.shadeform_api)
 
 
 def open_account(flags: dict[str, Any], *needed: str, strict: bool = True) -> Account:
@@ -76,9 +76,9 @@ def open_account(flags: dict[str, Any], *needed: str, strict: bool = True) -> Ac
     Without `strict`, wrong settings are reported and left out: used by commands that end spending.
     """
     ledger = open_ledger()
-    s = settings_from(flags, strict=strict)
-    s.need(*needed)
-    return Account(ledger, s, open_shadeform(s))
+    settings = settings_from(flags, strict=strict)
+    settings.need(*needed)
+    return Account(ledger, settings, open_shadeform(settings))
 
 
 def say(text: str) -> None:
@@ -86,9 +86,9 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def agree(yes: bool, question: str, nothing: str) -> None:
-    """Ask unless `yes`; UsageProblem for a no and without a terminal. `nothing` says what was not done: "stopped"."""
+def agree(yes: bool, question: str, action: str) -> None:
+    """Ask unless `yes`; UsageProblem for a no and without a terminal. `action` is what was not done, such as "stopped"."""
     from nanolan.errors import UsageProblem
 
     if not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
-        raise UsageProblem(f"not agreed to: pass --yes; nothing was {nothing}")
+        raise UsageProblem(f"not agreed to: pass --yes; nothing was {action}")

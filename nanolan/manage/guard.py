@@ -204,7 +204,7 @@ def run_forever(
         try:
             left = guard.round()
         except Exception as e:  # reported; the next round follows
-            guard.report_failure(f"a fault of nanolan: {type(e).__name__}: {e}")
+            guard.report_failure(f"a bug in nanolan: {type(e).__name__}: {e}")
         now = clock()
         if left != 0:
             empty_since = None

@@ -138,7 +138,7 @@ def end_of(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, *argv: 
         (
             RuntimeError("odd"),
             1,
-            "error: RuntimeError: odd (a fault of nanolan; more with --debug)",
+            "error: RuntimeError: odd (a bug in nanolan; details with --debug)",
         ),
         (
             PermissionError(13, "Permission denied", "/home/me/.cache/x"),
@@ -150,7 +150,7 @@ def end_of(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, *argv: 
             1,
             "error: nosuch/x: No such file or directory",
         ),
-        (OSError("odd"), 1, "error: OSError: odd (a fault of nanolan"),
+        (OSError("odd"), 1, "error: OSError: odd (a bug in nanolan"),
         (None, 6, ""),
     ],
     ids=repr,

@@ -87,7 +87,7 @@ def test_no_command_lets_foreign_words_drive_the_terminal_or_shows_a_secret(
         and [c for c in said if not c.isprintable() and c not in "\n\t"] == []
         and MARKER not in said
     ), said
-    assert "Traceback" not in said and "a fault of nanolan" not in said
+    assert "Traceback" not in said and "a bug in nanolan" not in said
     if "--json" in words:
         told = json.dumps(json.loads(done.stdout)).replace("machine_unknown", "")
         assert "unknown" not in told, said
