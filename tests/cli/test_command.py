@@ -143,7 +143,7 @@ def end_of(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, *argv: 
         (
             PermissionError(13, "Permission denied", "/home/me/.cache/x"),
             1,
-            "error: /home/me/.cache/x: Permission denied. See that",
+            "error: /home/me/.cache/x: Permission denied. Check that",
         ),
         (
             FileNotFoundError(2, "No such file or directory", b"nosuch/x"),
