@@ -1,4 +1,4 @@
-"""Attention kept inside a conversation, for rows that hold several: masks made from positions.
+"""Attention within each conversation of a packed row: masks made from positions.
 
 `positions` (B, T) is each token's place in its own conversation: it is 0 where one begins. Two forms of the same
 mask: booleans for torch's plain attention (the CPU, short looks without compilation), and blocks for
@@ -20,11 +20,11 @@ Attend = Callable[
 ]  # q (B, H, T, D), k and v (B, K, T, D) -> (B, H, T, D)
 Mask = Any  # (B, 1, T, T) booleans, or a BlockMask
 
-TOLERANCE = 0.05  # of bf16 kernels that add up in different orders, for values of about 1
+TOLERANCE = 0.05  # between bf16 kernels that sum in different orders, for values of about 1
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of every position to itself and those before it, in its own row."""
+    """Causal attention within a row."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=k.size(1) < q.size(1))
 
 
@@ -37,7 +37,7 @@ def within(mask: Mask) -> Attend:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
         from torch.nn.attention.flex_attention import (
             flex_attention,
-        )  # here: it loads torch's compiler, 3 s
+        )  # imported here: it loads torch's compiler, 3 s
 
         return flex_attention(q, k, v, block_mask=mask, enable_gqa=grouped)
 
@@ -68,7 +68,7 @@ def flex_works(
     n_head: int, n_kv_head: int, head_dim: int, sequence_len: int, device: torch.device
 ) -> bool:
     """Whether compiled flex_attention runs here, forwards and backwards, and agrees with the plain mask; if not, a
-    warning says why and the plain mask serves: equal results, more time and memory."""
+    warning says why and the plain mask is used: equal results, more time and memory."""
     generator = torch.Generator(device).manual_seed(0)
     q, k, v = (
         torch.randn(

@@ -1,4 +1,4 @@
-"""The calculator that a model may call: what it wrote between python_start and python_end, worked out safely.
+"""The calculator that a model may call: safely evaluates its text between python_start and python_end.
 
 Nothing is executed: the text is parsed, and only numbers, + - * / // %, brackets, and 'text'.count('text')
 have a meaning here. There is no power, name, attribute or call besides, and every value is bounded, so the
@@ -15,8 +15,8 @@ import warnings
 from collections.abc import Callable
 
 MAX_CHARS = 256
-MAX_DEPTH = 40  # nodes above each other
-MAX_NUMBER = 10**15  # in magnitude, of every value on the way
+MAX_DEPTH = 40  # nested nodes
+MAX_NUMBER = 10**15  # in magnitude, of every intermediate value
 MAX_DECIMALS = 10  # of a result: 0.1 + 0.2 is 0.3
 
 ARITHMETIC = re.compile(r"[0-9+\-*/%.() ]+", re.ASCII)
@@ -36,11 +36,11 @@ UNARY: dict[type[ast.unaryop], Callable[[Number], Number]] = {
 
 
 class _NotForUs(Exception):
-    """The expression is not one that this calculator knows, or leaves its bounds."""
+    """The expression is not supported, or a value is out of bounds."""
 
 
 def calculate(expression: str) -> str | None:
-    """The value of an expression as text, or None if it has none here; never raises.
+    """The value of an expression as text, or None if it is not supported; never raises.
 
     Commas in numbers are dropped. A whole result is written without decimals even after a division,
     as the notes of GSM8K have it: 48/2 is 24.
@@ -57,9 +57,7 @@ def calculate(expression: str) -> str | None:
             return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # "invalid decimal literal" and the like: not for the user's screen
+            warnings.simplefilter("ignore")  # hides warnings such as "invalid decimal literal"
             tree = ast.parse(expression, mode="eval")
         return _text(_number(tree.body, MAX_DEPTH))
     except (_NotForUs, SyntaxError, ValueError, ArithmeticError, MemoryError, RecursionError):
@@ -67,7 +65,7 @@ def calculate(expression: str) -> str | None:
 
 
 def _number(node: ast.expr, depth: int) -> Number:
-    """The bounded value of a node with at most `depth` nodes above each other."""
+    """The bounded value of a node with at most `depth` nested nodes."""
     if depth == 0:
         raise _NotForUs
     value: Number

@@ -32,7 +32,7 @@ SHOWN = {
 
 
 class Chat:
-    """A conversation under way; the oldest exchanges are dropped when it no longer fits the model."""
+    """A conversation in progress; the oldest exchanges are dropped when it no longer fits the model."""
 
     def __init__(self, engine: Engine, sampling: Sampling) -> None:
         self.engine, self.sampling = engine, sampling
@@ -40,7 +40,7 @@ class Chat:
         self.turn = 0
 
     def say(self, text: str) -> Iterator[str]:
-        """The answer to `text`, piece by piece."""
+        """Yield the answer to `text` in pieces."""
         self.messages.append({"role": "user", "content": text})
         room = self.engine.room(self.sampling.max_new_tokens)
         while len(prompt := self._prompt()) > room and len(self.messages) > 1:
@@ -63,7 +63,7 @@ class Chat:
 
 @torch.inference_mode()
 def stream(engine: Engine, prompt: Sequence[int], sampling: Sampling, key: int) -> Iterator[int]:
-    """The tokens of one completion, as they come; equal seed and key give equal draws."""
+    """Yield the tokens of one completion; equal seed and key give equal draws."""
     n_new = sampling.max_new_tokens
     row = Row(prompt, uniforms(sampling.seed, key, 0, n_new))
     flight, sent = Flight(engine, 1, len(prompt) + n_new + engine.look_every, sampling), 0
@@ -77,7 +77,7 @@ def stream(engine: Engine, prompt: Sequence[int], sampling: Sampling, key: int) 
 
 
 def texts(ids: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """Text of tokens as they come; bytes of a character that is not whole yet are held back."""
+    """Decode tokens as they arrive; bytes of an incomplete character are held back."""
     special = {tokenizer.special(name): text for name, text in SHOWN.items()}
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for i in ids:
@@ -88,7 +88,7 @@ def texts(ids: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
 
 
 def best_device() -> str:
-    """cuda, mps or cpu: the best there is."""
+    """cuda, mps or cpu: the best available."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -26,17 +26,17 @@ from nanolan.checkpoint.torch_file import tensors
 from nanolan.errors import BadAnswer
 from nanolan.model.gpt import GPT
 
-# What nanochat writes into each phase's meta beside model_config; what was not measured is null.
+# What nanochat writes into each phase's meta beside model_config; unmeasured values are null.
 META_KEYS = {
     "mid": ("step", "val_bpb", "user_config"),
     "sft": ("step", "val_loss", "mmlu_acc", "arc_easy_acc"),
-    "rl": ("step", "pass_at_k", "user_config"),  # nanochat: model_config alone
+    "rl": ("step", "pass_at_k", "user_config"),  # nanochat: only model_config
 }
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model as found in a folder."""
+    """A model loaded from a folder."""
 
     model: GPT
     step: int
@@ -75,7 +75,7 @@ def read_meta(path: Path, step: int | None = None) -> Meta:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a model file, on the CPU; its list is looked through first: torch makes room for whatever it says."""
+    """The tensors of a model file, on the CPU; checks its list first, since torch allocates whatever it declares."""
     try:
         with open(path, "rb") as f:
             tensors(f, str(path))
@@ -107,7 +107,7 @@ def write_files(folder: Path, step: int, model: GPT, meta: dict[str, Any]) -> No
 def meta_of(
     phase: str, config: GPTConfig, sequence_len: int, values: dict[str, Any]
 ) -> dict[str, Any]:
-    """A phase's meta from measured `values`; mid sets the model's sequence_len to its own, sft keeps it."""
+    """A phase's meta from measured `values`; mid sets the model's sequence_len, sft keeps it."""
     if phase == "mid":
         config = replace(config, sequence_len=sequence_len)
     return {key: values.get(key) for key in META_KEYS[phase]} | {"model_config": asdict(config)}
@@ -124,7 +124,7 @@ def save(
     final: bool,
     extra: dict[str, Any],
 ) -> Path:
-    """Save a step whole or not at all; the folder out_dir/step-NNNNNN."""
+    """Save a step atomically; returns the folder out_dir/step-NNNNNN."""
     return save_whole(
         out_dir,
         step,

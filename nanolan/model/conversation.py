@@ -1,4 +1,4 @@
-"""Conversations: checked, read from JSONL, rendered to token ids and a mask of what is trained.
+"""Conversations: checked, read from JSONL, rendered to token ids and a mask of the trained tokens.
 
 A conversation is {"messages": [{"role": "user"|"assistant"|"system", "content": str | parts}]}; parts
 (assistant only) are {"type": "text"|"python"|"python_output", "text": str}.
@@ -67,14 +67,14 @@ def _check_content(content: Any, role: str, where: str) -> None:
 
 
 def read_jsonl(path: Path) -> list[Conversation]:
-    """The conversations of the identity file; BadAnswer names the first line that is none."""
+    """The conversations of the identity file; BadAnswer names the first invalid line."""
     return [{"messages": messages} for messages in read_conversations(path)]
 
 
 def render(
     c: Conversation, tokenizer: Tokenizer, max_tokens: int = 2048
 ) -> tuple[list[int], list[int]]:
-    """A checked conversation as ids and mask (1 = trained), both cut plainly at max_tokens."""
+    """A checked conversation as ids and mask (1 = trained), both truncated at max_tokens."""
     ids, mask = [tokenizer.bos], [0]
 
     def put(tokens: Sequence[int], trained: int) -> None:
@@ -104,7 +104,7 @@ def render(
 
 
 def render_prompt(c: Conversation, tokenizer: Tokenizer, max_tokens: int = 2048) -> list[int]:
-    """Ids up to where the last answer would begin: the last message dropped, assistant_start added."""
+    """Ids up to the start of the last answer: the last message dropped, assistant_start added."""
     ids, _ = render({"messages": c["messages"][:-1]}, tokenizer, max_tokens)
     return [*ids, tokenizer.special("assistant_start")]
 

@@ -1,4 +1,4 @@
-"""Generation for many prompts at once: ragged rows, a key/value cache, the calculator, no row in another's way.
+"""Batched generation for many prompts: ragged rows, a key/value cache, the calculator; rows are independent.
 
     Engine(model, tokenizer).complete(prompts, Sampling(max_new_tokens=256), samples=16)
 
@@ -25,29 +25,29 @@ from nanolan.model.tokenizer import Tokenizer
 
 MAX_ROWS = 256  # more rows no longer make a GPU faster
 CACHE_BYTES = 512 << 20
-CUDA_CACHE_SHARE = 0.2  # of the GPU's memory, there; training needs the rest
-CUDA_LOOK_EVERY = 8  # steps: a look makes the GPU wait; on the CPU it costs nothing
-REFILL = 0.25  # share of rows that must be free before waiting ones are taken in
+CUDA_CACHE_SHARE = 0.2  # of the GPU's memory, on CUDA; training needs the rest
+CUDA_LOOK_EVERY = 8  # steps between checks: a check synchronises the GPU; on the CPU it is free
+REFILL = 0.25  # share of rows that must be free before waiting ones are added
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What followed a prompt, without the token that ended it; mask 1 = sampled, 0 = forced by the calculator."""
+    """The completion of a prompt, without the token that ended it; mask 1 = sampled, 0 = forced by the calculator."""
 
     ids: list[int]
     mask: list[int]
-    ended: bool  # by itself; False: max_new_tokens were reached
+    ended: bool  # by an end token; False: at max_new_tokens
 
 
 @dataclass
 class Row:
-    """A completion being made; knows where it is in a calculator call."""
+    """A completion in progress, with its position in a calculator call."""
 
     prompt: Sequence[int]
     noise: Tensor  # (max_new_tokens,)
     ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
-    due: list[int] = field(default_factory=list)  # tokens of a result, still to come
+    due: list[int] = field(default_factory=list)  # remaining tokens of a result
     expression: list[int] | None = None  # tokens since python_start
     ended: bool = False
 
@@ -75,12 +75,12 @@ class Row:
 
     @property
     def done(self) -> bool:
-        """True when nothing more is wanted of it."""
+        """Whether it is complete."""
         return self.ended or len(self.ids) >= len(self.noise)
 
 
 def call(expression: Sequence[int] | None, tokenizer: Tokenizer) -> list[int]:
-    """The tokens that answer a calculator call; none where there is no result."""
+    """The tokens that answer a calculator call; none if there is no result."""
     result = calculate(tokenizer.decode(list(expression))) if expression else None
     if result is None:
         return []
@@ -92,7 +92,7 @@ def call(expression: Sequence[int] | None, tokenizer: Tokenizer) -> list[int]:
 
 
 class Engine:
-    """Generates with a model; on CUDA with a bf16 copy of it, which `refresh` brings up to date."""
+    """Generates with a model; on CUDA with a bf16 copy of it, which `refresh` updates."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Engine:
         return [done[i : i + samples] for i in range(0, len(done), samples)]
 
     def _capacity(self, slots: int) -> int:
-        """Rows whose keys and values fit the memory meant for them."""
+        """The number of rows whose keys and values fit the cache's memory."""
         config, weight = self.model.config, self.model.lm_head.weight
         row_bytes = (
             2
@@ -187,7 +187,7 @@ def half_copy(model: GPT) -> GPT:
 
 
 class Flight:
-    """The rows under way. Tensors are (n,) or (n, width) with a line for each row, in the cache's order."""
+    """The rows in progress. Tensors are (n,) or (n, width) with a line for each row, in the cache's order."""
 
     def __init__(self, engine: Engine, capacity: int, slots: int, sampling: Sampling) -> None:
         self.engine, self.sampling = engine, sampling
@@ -196,7 +196,7 @@ class Flight:
         self.rows: list[Row] = []
         width = (
             sampling.max_new_tokens + engine.look_every
-        )  # a row may run over until the next look
+        )  # a row may overrun until the next check
         none = torch.empty(0, dtype=torch.long, device=self.device)
         self.token, self.start, self.at = (
             none,
@@ -207,7 +207,7 @@ class Flight:
         self.noise = torch.empty(0, width, device=self.device)
 
     def admit(self, rows: list[Row]) -> None:
-        """Take in rows: read each prompt once, however many samples it has, and draw each row's own first token."""
+        """Add rows: process each prompt once for all its samples, and draw the first token of each row."""
         first, width = len(self.rows), self.forced.size(1)
         number = {id(row.prompt): row.prompt for row in rows}
         place = {key: i for i, key in enumerate(number)}
@@ -231,7 +231,7 @@ class Flight:
         self._look(token[:, None], first)
 
     def advance(self) -> None:
-        """A few tokens for every row, then a look at them."""
+        """Generate a few tokens for every row, then check them."""
         longest = max(len(row.prompt) + len(row.ids) for row in self.rows)
         drawn = []
         for i in range(self.engine.look_every):
@@ -249,7 +249,7 @@ class Flight:
         return torch.where(due >= 0, due, free)
 
     def _look(self, tokens: Tensor, first: int) -> None:
-        """Give tokens (m, steps) to the rows from `first` on; set back those with a result; drop those done."""
+        """Give tokens (m, steps) to the rows from `first` on; rewind those with a result; drop those done."""
         for i, line in enumerate(tokens.tolist(), first):
             row = self.rows[i]
             for token in line:

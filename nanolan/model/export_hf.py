@@ -48,7 +48,7 @@ CHAT_TEMPLATE = (
 def export(checkpoint: Path, tokenizer_dir: Path, target: Path) -> None:
     """Write model.safetensors (bf16), config.json and the tokenizer's files to `target`, which must not exist yet."""
     if target.exists():
-        raise UsageProblem(f"{target} exists already; give a folder that does not")
+        raise UsageProblem(f"{target} exists already; choose a new folder")
     tokenizer, start = load_tokenizer(tokenizer_dir), load(checkpoint)
     tensors = {
         hf_name(k): v.to(torch.bfloat16).contiguous() for k, v in start.model.state_dict().items()
@@ -70,7 +70,7 @@ def export(checkpoint: Path, tokenizer_dir: Path, target: Path) -> None:
 
 
 def ordinary_mode() -> int:
-    """The mode of a new file of this user's: safetensors makes one that only its owner can read."""
+    """The user's default mode for new files; safetensors makes files that only the owner can read."""
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
@@ -85,7 +85,7 @@ def hf_name(key: str) -> str:
 
 
 def model_config(c: GPTConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """config.json: what the class needs to know; ids of the real special tokens."""
+    """config.json: the class's parameters, with the ids of the real special tokens."""
     end = tokenizer.special("assistant_end")
     return {
         "architectures": ["NanoChatForCausalLM"],
@@ -182,7 +182,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def halves(ranks: Mapping[bytes, int], token: bytes) -> tuple[bytes, bytes]:
-    """The two tokens whose merge made `token`: what merging by rank, below its own rank, leaves of its bytes."""
+    """The two tokens whose merge made `token`: merging its bytes by rank, below its own rank, leaves these two."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         pairs = [ranks.get(a + b, 1 << 30) for a, b in zip(parts, parts[1:])]  # noqa: B905  # one shorter on purpose

@@ -19,7 +19,7 @@ from nanolan.model.attention import Attend, Mask, block_mask, causal, plain_mask
 from nanolan.model.loss import CHUNK_LOGITS, IGNORE, chunk_loss, softcap, summed_loss
 
 ROPE_BASE = 10_000
-LEAST_LOGITS = 1 << 30  # compiled: one shape, so all positions or whole chunks
+LEAST_LOGITS = 1 << 30  # when compiled: one shape, so all positions or full chunks
 
 
 def norm(x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def rotary_tables(config: GPTConfig, device: torch.device) -> tuple[Tensor, Tens
 
 
 def turns(cos: Tensor, sin: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Tables (..., D/2) as `rotate` takes them, (..., D): made once, used in every layer."""
+    """Tables (..., D/2) expanded to (..., D) for `rotate`: made once, used in every layer."""
     return torch.cat((cos, cos), -1).to(dtype), torch.cat((sin, -sin), -1).to(dtype)
 
 
@@ -78,7 +78,7 @@ class MLP(nn.Module):
 
 
 class SquaredRelu(torch.autograd.Function):
-    """relu(x)^2 that keeps one tensor for its backward pass, which takes two operations instead of six."""
+    """relu(x)^2 that saves one tensor for its backward pass and needs two operations there instead of six."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class SquaredRelu(torch.autograd.Function):
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """relu(x)^2; a compiler needs no help with it."""
+    """relu(x)^2 for the compiler, which fuses it itself."""
     if torch.compiler.is_compiling() or not (x.requires_grad and torch.is_grad_enabled()):
         return F.relu(x).square()
     return SquaredRelu.apply(x)
@@ -113,7 +113,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The whole model. Make one with `from_state` or `fresh`; the constructor leaves weights as torch does."""
+    """The whole model. Make one with `from_state` or `fresh`; the constructor leaves torch's default weights."""
 
     cos: Tensor
     sin: Tensor
@@ -123,7 +123,7 @@ class GPT(nn.Module):
         self.config = config
         self.transformer = nn.ModuleDict(
             {
-                # not nn.Embedding(V, C): its random start on the meta device imports all of torch's compiler, 3 s
+                # not nn.Embedding(V, C): its random initialisation on the meta device imports torch's compiler, 3 s
                 "wte": nn.Embedding.from_pretrained(
                     torch.empty(config.vocab_size, config.n_embd), freeze=False
                 ),
@@ -133,7 +133,7 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.flex = False  # masks for flex_attention, or plain ones
         self.least_logits = 1  # positions of logits are made a multiple of this
-        self.chunk_loss = chunk_loss  # instance attributes, so that they can be compiled alone
+        self.chunk_loss = chunk_loss  # instance attributes, so that each can be compiled separately
 
     @staticmethod
     def from_state(
@@ -171,7 +171,7 @@ class GPT(nn.Module):
         return self
 
     def trunk(self, ids: Tensor, positions: Tensor | None = None, mask: Mask = None) -> Tensor:
-        """ids (B, T) -> normed last hidden state (B, T, C); `positions` and `mask` keep to conversations."""
+        """ids (B, T) -> normed last hidden state (B, T, C); `positions` and `mask` separate conversations."""
         T = ids.size(1)
         if self.cos.size(1) < T:
             raise BadAnswer(
@@ -186,7 +186,7 @@ class GPT(nn.Module):
         return norm(x)
 
     def trunk_at(self, ids: Tensor, positions: Tensor, attends: Iterable[Attend]) -> Tensor:
-        """`trunk` for tokens (B, T) at `positions` (B, T), which attend by one function a layer (to a cache)."""
+        """`trunk` for tokens (B, T) at `positions` (B, T), with one attention function per layer (to a cache)."""
         x = norm(self.transformer["wte"](ids))
         cos, sin = turns(self.cos[0, positions], self.sin[0, positions], x.dtype)  # (B, T, 1, D)
         for block, attend in zip(self.transformer["h"], attends, strict=True):  # type: ignore[call-overload]
@@ -194,7 +194,7 @@ class GPT(nn.Module):
         return norm(x)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> logits (B, T, V) in fp32. All of them: for short prompts, not for training."""
+        """ids (B, T) -> logits (B, T, V) in fp32. Computes all of them: for short prompts, not for training."""
         return softcap(self.lm_head(self._hidden(ids, positions))).float()
 
     def _hidden(self, ids: Tensor, positions: Tensor | None) -> Tensor:
@@ -232,14 +232,14 @@ class GPT(nn.Module):
         self.chunk_loss = torch.compile(self.chunk_loss, dynamic=False)
 
     def plain_parts(self) -> None:
-        """Back to eager: a short look without gradients is over sooner than its compilation would be."""
+        """Switch back to eager mode: a short evaluation takes less time than compiling it."""
         self.flex, self.least_logits = False, 1
         self.__dict__.pop("trunk", None)
         self.chunk_loss = chunk_loss
 
 
 def only_trained(hidden: Tensor, targets: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
-    """The rows of hidden (N, C) and targets (N,) with a target, filled up with others to a multiple of `multiple`."""
+    """The rows of hidden (N, C) and targets (N,) with a target, padded with others to a multiple of `multiple`."""
     kept = (targets != IGNORE).nonzero().squeeze(1)
     fill = -len(kept) % multiple
     if len(kept) + fill >= len(targets):
@@ -249,7 +249,7 @@ def only_trained(hidden: Tensor, targets: Tensor, multiple: int) -> tuple[Tensor
 
 
 def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor with memory of its own: a file may hold the same numbers under two names, and each is trained by itself."""
+    """Give every tensor its own memory: a file may share one storage between two names, and each is trained separately."""
     seen: set[int] = set()
     own: dict[str, Tensor] = {}
     for key, t in state.items():
@@ -262,7 +262,7 @@ def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def stored_dtype(key: str, device: torch.device) -> torch.dtype:
-    """nanochat keeps the token embedding in bf16 on CUDA; everything else, and all on the CPU, is fp32."""
+    """nanochat keeps the token embedding in bf16 on CUDA; everything else, and everything on the CPU, is fp32."""
     return (
         torch.bfloat16
         if device.type == "cuda" and key == "transformer.wte.weight"

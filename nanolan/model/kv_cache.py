@@ -1,4 +1,4 @@
-"""Keys and values of rows that are being generated, in static memory, addressed by position.
+"""Keys and values of the rows in generation, in static memory, addressed by position.
 
 A row's slot is the token's position, whatever the other rows' lengths: nothing is padded on the left, masks are
 `slot <= position`, and a row is set back (after a calculator call) by writing its position alone.
@@ -27,7 +27,7 @@ class Cache:
         self.v = [torch.zeros_like(k) for k in self.k]
 
     def admit(self, ids: Tensor, lengths: Tensor, prompt_of: Tensor) -> Tensor:
-        """Take in new rows: row i is prompt_of[i] of the right-padded prompts `ids` (P, T) with `lengths` (P,).
+        """Add new rows: row i is prompt_of[i] of the right-padded prompts `ids` (P, T) with `lengths` (P,).
 
         Returns the last hidden state of each prompt, (P, C).
         """
@@ -72,7 +72,7 @@ class Cache:
             yield attend
 
     def keep(self, rows: Sequence[int]) -> list[int]:
-        """Forget all rows but these; the order they have afterwards. Only as many rows move as leave gaps."""
+        """Keep only these rows; returns their new order. Moves only as many rows as there are gaps."""
         kept = set(rows)
         gaps = [i for i in range(len(rows)) if i not in kept]
         movers = [i for i in rows if i >= len(rows)]

@@ -1,4 +1,4 @@
-"""The loss of the soft-capped logits, in chunks, each with its gradient at once.
+"""The loss of the soft-capped logits, in chunks, each computed together with its gradient.
 
 A chunk's logits live only while it is worked on: nothing of them waits for the backward pass, and nothing is computed
 twice. N positions, C channels, V vocabulary.
@@ -17,13 +17,13 @@ SOFTCAP = 15.0
 IGNORE = -1  # a target that is not trained
 CHUNK_LOGITS = (
     1 << 28
-)  # logits alive at once: 4,096 positions of a 65,536 vocabulary, 1 GiB in fp32
+)  # logits in memory at once: 4,096 positions of a 65,536 vocabulary, 1 GiB in fp32
 
 Chunk = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
 def softcap(logits: Tensor) -> Tensor:
-    """Logits bent into (-15, 15), in the dtype they come in (bf16 under autocast)."""
+    """Logits soft-capped to (-15, 15), in their own dtype (bf16 under autocast)."""
     return SOFTCAP * torch.tanh(logits / SOFTCAP)
 
 
@@ -36,11 +36,11 @@ def chunk_loss(
     if weights is None:
         weights = (targets != IGNORE).float()
     weight, target = weights[:, None], targets.clamp(min=0)[:, None]
-    p = (SOFTCAP * bent).float().exp_()  # logits within (-15, 15) need no maximum taken off
+    p = (SOFTCAP * bent).float().exp_()  # logits within (-15, 15) need no max subtraction
     total = p.sum(-1, keepdim=True)
     loss = (weight * (total.log() - SOFTCAP * bent.gather(1, target))).sum()
     p.mul_(weight / total)
-    if torch.compiler.is_compiling():  # a scatter would end the fusion, which keeps p out of memory
+    if torch.compiler.is_compiling():  # a scatter would break the fusion that keeps p out of memory
         p = torch.where(torch.arange(p.size(1), device=p.device) == target, p - weight, p)
     else:
         p.scatter_add_(1, target, -weight)
@@ -51,7 +51,7 @@ def chunk_loss(
 def chunk_nats(
     hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor | None = None
 ) -> Tensor:
-    """The same loss alone, as it is defined."""
+    """The same loss without gradients, by its definition."""
     nats = F.cross_entropy(
         softcap(F.linear(hidden, head)).float(), targets, ignore_index=IGNORE, reduction="none"
     )
@@ -59,7 +59,7 @@ def chunk_nats(
 
 
 class LossSum(torch.autograd.Function):
-    """The losses of all chunks, added up."""
+    """The sum of the losses of all chunks."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""How the next token is chosen. Each row draws from numbers of its own, so company never changes what it says.
+"""Sampling of the next token. Each row has its own random numbers, so the batch never changes its output.
 
 A row's numbers come from (seed, key of the prompt, number of the sample) and are counted by the token's place
 in the completion: the same row draws the same way alone, in any batch, and on any rank.
@@ -24,7 +24,7 @@ class Sampling:
 
 
 def uniforms(seed: int, key: int, sample: int, n: int) -> Tensor:
-    """n numbers in [0, 1) that belong to one row."""
+    """n random numbers in [0, 1) for one row."""
     return torch.from_numpy(np.random.default_rng((seed, key, sample)).random(n, np.float32))
 
 

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 PIECE = 100_000  # characters that are encoded at once
-SAMPLE = "It's 10 times: (a+b) ~ \u00e9\u6f22\U0001f600!\r\n\n  end"  # a pattern must take such text apart
+SAMPLE = "It's 10 times: (a+b) ~ \u00e9\u6f22\U0001f600!\r\n\n  end"  # a pattern must split this text without loss
 
 
 class Tokenizer:
-    """Text to ids. Special strings inside text are ordinary text; specials are only made by `special`."""
+    """Text to ids. Special strings inside text are ordinary text; only `special` makes special tokens."""
 
     def __init__(self, encoding: tiktoken.Encoding) -> None:
         self._encoding = encoding
@@ -38,8 +38,8 @@ class Tokenizer:
         self.bos = self._special["<|bos|>"]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; BadAnswer when tiktoken cannot take it apart."""
-        if len(text) > PIECE:  # a run of a million blanks makes tiktoken's pattern give up
+        """Ids of plain text; BadAnswer when tiktoken cannot split it."""
+        if len(text) > PIECE:  # tiktoken's pattern fails on a run of a million blanks
             return [
                 token
                 for at in range(0, len(text), PIECE)
@@ -49,7 +49,7 @@ class Tokenizer:
             return self._encoding.encode_ordinary(text)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as e:  # a Rust panic is no Exception
+        except BaseException as e:  # a Rust panic is not an Exception
             raise BadAnswer(
                 f"the tokenizer cannot read {text[:40]!r} ({type(e).__name__}: {str(e)[:100]})"
             ) from None
@@ -81,7 +81,7 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer in `folder`/tokenizer.pkl; BadAnswer if it is anything but nanochat's kind of pickle."""
+    """The tokenizer in `folder`/tokenizer.pkl; BadAnswer unless it is a pickle of nanochat's kind."""
     path = folder / "tokenizer.pkl"
     try:
         if path.stat().st_size > MAX_TOKENIZER_BYTES:
@@ -95,7 +95,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _check_sizes(path: Path, tokenizer: Tokenizer) -> None:
-    """BadAnswer when there is a token_bytes.pt of another tokenizer: mid reads it after its last step, which is late to say so."""
+    """BadAnswer when token_bytes.pt belongs to another tokenizer; checked early, since mid reads it only after its last step."""
     if path.exists():
         with open(path, "rb") as f:
             check_token_bytes(tensors(f, str(path)), tokenizer.vocab_size, str(path))
@@ -126,7 +126,7 @@ def _encoding(state: dict[str, Any], path: Path) -> tiktoken.Encoding:
         raise
     except (
         BaseException
-    ) as e:  # ValueError, or for some patterns a Rust panic, which is no Exception
+    ) as e:  # ValueError, or for some patterns a Rust panic, which is not an Exception
         raise BadAnswer(f"{path}: tiktoken refuses it ({type(e).__name__}: {e})") from None
     if kept != SAMPLE:
         raise BadAnswer(f"{path}: its pattern loses text: {SAMPLE!r} becomes {kept!r}")
