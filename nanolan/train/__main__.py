@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     try:
         job = read_job(Path(argv[0]))
         train(job, join_world(job.device))
-    except (BadAnswer, UsageProblem) as e:  # the same inputs give the same end
+    except (BadAnswer, UsageProblem) as e:  # a retry with the same inputs would fail too
         print(f"nanolan.train: refused: {e}", file=sys.stderr, flush=True)
         return 1
     except NanolanError as e:
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
 
 
 def train(job: Job, world: Processes) -> None:
-    """Train the job's phase and save it, or evaluate what is saved; NanolanError if there is no result."""
+    """Train the job's phase and save it, or evaluate its checkpoint; NanolanError if there is no result."""
     if job.evaluate:
         from nanolan.train.evaluation.job import judge
 
@@ -63,5 +63,5 @@ if __name__ == "__main__":
     sys.stdout, sys.stderr = (
         Log(1),
         Log(2),
-    )  # the log's disk may be full while that of the checkpoints is not
+    )  # the log's disk may be full while the checkpoints' disk is not
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""JOB.json: what the box program asks of the trainer."""
+"""JOB.json: the box program's instructions to the trainer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Job:
     run_name: str
     model_tag: str
     device: str
-    init_dir: Path  # model_*.pt + meta_*.json, the newest step counts
+    init_dir: Path  # model_*.pt + meta_*.json; the newest step is used
     tokenizer_dir: Path
     data_dir: Path
     out_dir: Path  # step-NNNNNN/ folders with a manifest
@@ -36,9 +36,9 @@ class Job:
     identity: bool | None = (
         None  # True: mid needs the identity file; False: it is left out; None: used if there
     )
-    save_minutes: float = 10.0  # between states saved on the way
-    resume: bool = True  # go on from the newest state in out_dir of this run and phase
-    model_only: bool = False  # a state that does not fit gives its weights instead of an error
+    save_minutes: float = 10.0  # between saved states
+    resume: bool = True  # resume from the newest state of this run and phase in out_dir
+    model_only: bool = False  # use the weights of a state that does not fit instead of failing
     evaluate: str | None = (
         None  # quick or full: judge the phase's final checkpoint in out_dir instead of training
     )

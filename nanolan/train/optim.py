@@ -17,9 +17,13 @@ from torch import Tensor
 from nanolan.model.gpt import GPT
 from nanolan.train.processes import Processes
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # Newton-Schulz coefficients: quick to about 1, not exact
+QUINTIC = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # Newton-Schulz coefficients: fast convergence to about 1, not exact
 NS_STEPS = 5
-SLIM = 2  # so much longer than high, all steps on x x' cost less
+SLIM = 2  # above this ratio of columns to rows, steps on x x' are cheaper
 BETAS = (0.8, 0.95)
 EPS = 1e-10
 WIDTH = 768  # the AdamW learning rates are meant for this n_embd
@@ -37,7 +41,7 @@ def orthogonalise(g: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def by_steps(x: Tensor) -> Tensor:
-    """Newton-Schulz as it is written: x <- a x + b (x x') x + c (x x')^2 x."""
+    """Newton-Schulz as defined: x <- a x + b (x x') x + c (x x')^2 x."""
     a, b, c = QUINTIC
     for _ in range(NS_STEPS):
         xx = x @ x.mT
@@ -46,7 +50,7 @@ def by_steps(x: Tensor) -> Tensor:
 
 
 def by_gram(x: Tensor) -> Tensor:
-    """The same for x much longer than high: all steps on x x' alone, their product applied to x once.
+    """The same for x with many more columns than rows: all steps on x x' alone, their product applied to x once.
 
     x x' squares the singular values: fp32 has the digits for that, bf16 has not.
     """
@@ -76,7 +80,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self, factor: float, mu: float) -> Tensor:
-        """One update from the gradients, which are used up; the squared norm of those of all ranks."""
+        """One update from the gradients, which it consumes; the squared norm of those of all ranks."""
         per_rank = -(-len(self.params) // self.world.size)
         rows, cols = self.params[0].shape
         grads = self.params[0].new_zeros((per_rank * self.world.size, rows, cols))
@@ -102,11 +106,11 @@ class Muon:
         return squares
 
     def state(self) -> dict[str, Tensor]:
-        """What the next step needs of this rank's past ones."""
+        """This rank's optimizer state."""
         return {} if self.momentum_buffer is None else {"momentum_buffer": self.momentum_buffer}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a `state`."""
+        """Restore a `state`."""
         self.momentum_buffer = state["momentum_buffer"].to(self.params[0])
 
 
@@ -123,7 +127,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, factor: float, mu: float) -> Tensor:
-        """One update from the gradient, which is used up; its squared norm. `mu` is Muon's, without meaning here."""
+        """One update from the gradient, which it consumes; its squared norm. `mu` is Muon's and unused here."""
         grad = torch.zeros_like(self.param) if self.param.grad is None else self.param.grad
         self.param.grad = None
         self.world.sum_(grad)
@@ -139,13 +143,13 @@ class AdamW:
         return torch.linalg.vector_norm(g).square()
 
     def state(self) -> dict[str, Tensor]:
-        """What the next step needs of the past ones; the same on every rank."""
+        """The optimizer state; the same on every rank."""
         if self.exp_avg is None or self.exp_avg_sq is None:
             return {}
         return {"t": torch.tensor(self.t), "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a `state`."""
+        """Restore a `state`."""
         self.t = int(state["t"])
         self.exp_avg, self.exp_avg_sq = (
             state[k].to(self.param.device) for k in ("exp_avg", "exp_avg_sq")
@@ -166,7 +170,7 @@ class Optimizer:
         return float(torch.stack([part.step(factor, mu) for part in self.parts]).sum().sqrt())
 
     def state(self, rank: int) -> dict[str, Tensor]:
-        """What `rank` has to save: its slices of Muon's momentum; rank 0 also what is equal on all ranks."""
+        """The state that `rank` saves: its slices of Muon's momentum; rank 0 also the state that is equal on all ranks."""
         return {
             f"{i}.{key}": t
             for i, part in enumerate(self.parts)
@@ -175,7 +179,7 @@ class Optimizer:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what rank 0 and this rank have saved, in one mapping; KeyError when some of it is missing.
+        """Restore the state of rank 0 and this rank, in one mapping; KeyError when a part is missing.
 
         Nothing at all is the state of an optimizer that has made no step: rl may save before any question has taught.
         """

@@ -1,4 +1,4 @@
-"""What mid, sft and rl share: load a checkpoint or a saved state, save states on the way, save the result.
+"""Shared by mid, sft and rl: load a checkpoint or a saved state, save states during training, save the result.
 
 Every rank runs this and must take the same branches, so a decision that depends on a clock or a signal is first
 exchanged between the ranks.
@@ -28,7 +28,7 @@ from nanolan.train.stop import StopFlag
 
 @dataclass(frozen=True)
 class Start:
-    """What a phase begins with."""
+    """The inputs of a phase."""
 
     job: Job
     world: Processes
@@ -58,13 +58,13 @@ def load_start(job: Job, world: Processes) -> Start:
 def check_fit(model: GPT, tokenizer: Tokenizer, recipe: Recipe) -> None:
     """BadAnswer if model, tokenizer and row length do not fit together, or a weight is not finite."""
     if not finite(model):
-        raise BadAnswer("a weight is not a number in the checkpoint that was to be trained from")
+        raise BadAnswer("a weight is not a number in the checkpoint to train from")
     check_vocabulary(model.config, tokenizer.vocab_size)
     check_rows(model.config, recipe.sequence_len)
 
 
 def resume_of(start: Start, agreed: dict[str, Any]) -> Resume:
-    """How to resume from `start`; UsageProblem when its state belongs to other work than `agreed`."""
+    """How to resume from `start`; UsageProblem when its state does not match `agreed`."""
     if start.state is None:
         return Resume(0, optimizer=False)
     before = start.saved.get("agreed", {})
@@ -98,7 +98,7 @@ class Phase:
         self.model = model = start.model
         self.report = report
         self.steps: int = work["steps"]
-        self.health = Health()  # stays calm where the losses are not watched
+        self.health = Health()  # always calm if the losses are not watched
         self.agreed = {  # saved with each state and compared before it is resumed
             "processes": world.size,
             **work,
@@ -138,9 +138,9 @@ class Phase:
         if resume.optimizer:
             self.report.losses = load_optimizer(state, step, self.optimizer, self.world)
         how = "" if resume.optimizer else ", the weights alone"
-        self.report.say(f"{self.job.phase} goes on from {state} at step {resume.step}{how}")
+        self.report.say(f"{self.job.phase} continues from {state} at step {resume.step}{how}")
 
-    # ------------------------------------------------------------------ of a subclass
+    # ------------------------------------------------------------------ for subclasses
     def measure(self, stop: StopFlag) -> None:
         """Measure the trained model before it is saved; every rank calls this."""
 
@@ -149,7 +149,7 @@ class Phase:
         return {}
 
     def resume_values(self) -> dict[str, Any]:
-        """What a state must hold beside weights, optimizer, random numbers and losses."""
+        """The contents of a state besides weights, optimizer, random numbers and losses."""
         return {}
 
     def result_values(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Phase:
         )
 
     def save_state(self) -> bool:
-        """Save what a resume after step `done` needs, unless it is saved; False if the disk did not take it."""
+        """Save the state after step `done` unless it is saved already; False if writing failed."""
         if self.states.has(self.done):
             return True
         self.report.beat("save", self.done)
@@ -224,7 +224,7 @@ def finish(phase: Phase, stop: StopFlag) -> None:
         return phase.save_result(stop)
     if done == 0:
         return phase.report.say(f"{name} stopped before its first step: nothing to save")
-    if not health.calm:  # the loss may be exploding: the state before that is the better one
+    if not health.calm:  # the loss may be diverging: an earlier state is better
         phase.report.say(
             f"warning: the loss has been high for {health.high} steps: step {done} is not saved"
         )

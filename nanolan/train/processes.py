@@ -1,4 +1,4 @@
-"""The processes of a run: rank, size, device, and the few sums they exchange.
+"""The processes of a run: rank, size, device, and the few collectives they use.
 
 One process needs no process group. Numbers on the host always travel over gloo, tensors over the
 device's backend (nccl or gloo); only all_reduce(SUM) and all_gather are used, which both have.
@@ -15,12 +15,12 @@ import torch.distributed as dist
 
 from nanolan.errors import UsageProblem
 
-TIMEOUT = timedelta(minutes=20)  # a rank may compile or read data this much longer than another
+TIMEOUT = timedelta(minutes=20)  # how much longer a rank may compile or read data than another
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all."""
+    """This process's place among all."""
 
     rank: int
     size: int
@@ -28,7 +28,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """True on the one rank that writes and prints."""
+        """True on rank 0, which writes and prints."""
         return self.rank == 0
 
     def totals(self, *values: float) -> list[float]:
@@ -52,11 +52,11 @@ class Processes:
         return torch.cat(parts)
 
     def meet(self) -> None:
-        """Wait until every rank is here."""
+        """Barrier: wait for every rank."""
         self.totals(0)
 
     def close(self) -> None:
-        """Leave the process group; no exchange is possible afterwards."""
+        """Leave the process group; no collectives are possible afterwards."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 

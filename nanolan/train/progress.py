@@ -1,4 +1,4 @@
-"""What a run says of itself: progress lines, metrics.jsonl, the heartbeat file, and wandb if wanted.
+"""A run's output: progress lines, metrics.jsonl, the heartbeat file, and optionally wandb.
 
 Files come first; wandb is a second sink that can never stop or hold up a run. Only rank 0 reports.
 """
@@ -22,7 +22,7 @@ import torch
 from nanolan.checkpoint.architecture import GPTConfig
 from nanolan.train.job import Job
 
-RECENT = 20  # steps whose mean time says how much is left
+RECENT = 20  # steps whose mean time gives the estimate of the remaining time
 
 
 class ProgressWriter:
@@ -41,7 +41,7 @@ class ProgressWriter:
                 path.parent.mkdir(parents=True, exist_ok=True)
 
     def say(self, line: str) -> None:
-        """A line on stdout."""
+        """Print a line."""
         if self.speaks:
             print(line, flush=True)
 
@@ -109,7 +109,7 @@ class ProgressWriter:
         return sum(times) / len(times)
 
     def row(self, values: dict[str, Any]) -> None:
-        """Append a row to metrics.jsonl and hand it to wandb."""
+        """Append a row to metrics.jsonl and send it to wandb."""
         if not self.speaks:
             return
         row = {"phase": self.job.phase, "steps": self.steps, **values, "t": time.time()}
@@ -128,14 +128,14 @@ class ProgressWriter:
         }
 
     def open_wandb(self, config: dict[str, Any]) -> None:
-        """Start wandb if the job names it, which it does where there is a key; gives up after 30 s."""
+        """Start wandb if the job names it (it does if there is a key); gives up after 30 s."""
         wanted = self.job.wandb
         if not (self.speaks and wanted):
             return
         self._sink = Sink(wanted, self.job.metrics.parent, config)
 
     def close(self) -> None:
-        """Let wandb send what it holds, for 30 s at most."""
+        """Let wandb send its remaining data, for at most 30 s."""
         if self._sink is not None:
             self._sink.close()
 
@@ -165,7 +165,7 @@ class Sink:
     ) -> None:
         self._wanted, self._folder, self._config, self._finish_s = wanted, folder, config, finish_s
         self._run: Any = None
-        self._offline = ""  # the folder of what is to be sent at the end
+        self._offline = ""  # the folder to send at the end
         problem = within(
             lambda: self._start("online", (init_s - OFFLINE_S) / 2), init_s - OFFLINE_S
         )
@@ -178,7 +178,7 @@ class Sink:
     def _start(self, mode: str, init_s: float) -> None:
         import wandb
 
-        wandb.teardown()  # of a start that failed, which holds the id
+        wandb.teardown()  # a failed start keeps the id in use
         settings = wandb.Settings(init_timeout=init_s, console="off", quiet=True)
         run = wandb.init(
             project=self._wanted.get("project"),
@@ -203,11 +203,11 @@ class Sink:
         if self._run is not None:
             try:
                 self._run.log(dict(row))
-            except Exception as e:  # whatever it is, training goes on
+            except Exception as e:  # training continues whatever fails in wandb
                 self._drop(e)
 
     def close(self) -> None:
-        """Let it send what it holds, for a while."""
+        """Let it send its remaining data, within the time limit."""
         run, self._run = self._run, None
         if run is None:
             return
@@ -217,7 +217,7 @@ class Sink:
             self._sync()
 
     def _sync(self) -> None:
-        """Send what was kept on disk."""
+        """Send the run that was kept on disk."""
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "wandb", "sync", "--yes", self._offline],
@@ -240,7 +240,7 @@ class Sink:
 
     def _drop(self, problem: BaseException) -> None:
         self._run = None
-        warn(f"going on without wandb ({_short(problem)})")
+        warn(f"continuing without wandb ({_short(problem)})")
 
 
 def warn(text: str) -> None:
@@ -252,13 +252,13 @@ def _short(problem: BaseException) -> str:
 
 
 def within(act: Callable[[], object], limit_s: float) -> BaseException | None:
-    """Run `act` in a thread of its own; what it raised, or TimeoutError if it is not done after `limit_s`."""
+    """Run `act` in a separate thread; returns its exception, or TimeoutError if it is not done after `limit_s`."""
     problems: list[BaseException] = []
 
     def run() -> None:
         try:
             act()
-        except BaseException as e:  # handed to the caller, whatever it is
+        except BaseException as e:  # returned to the caller, of any kind
             problems.append(e)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -269,8 +269,8 @@ def within(act: Callable[[], object], limit_s: float) -> BaseException | None:
     return problems[0] if problems else None
 
 
-# Dense bf16 with fp32 sums, in Tflop/s, from the makers' data sheets. The first name that occurs counts: the more
-# specific one comes first.
+# Dense bf16 with fp32 accumulation, in Tflop/s, from the makers' data sheets. The first matching name counts, so the
+# more specific ones come first.
 PEAK_TFLOPS = (
     ("GB300", 2500),
     ("GB200", 2500),
@@ -302,7 +302,7 @@ PEAK_TFLOPS = (
 
 
 def peak_flops(gpu: str) -> float | None:
-    """Peak bf16 flop/s of a GPU by the name that CUDA gives it; None for one that is not in the table."""
+    """Peak bf16 flop/s of a GPU by the name that CUDA gives it; None if it is not in the table."""
     for name, tflops in PEAK_TFLOPS:
         if re.search(rf"\b{name}\b", gpu):
             return tflops * 1e12
@@ -310,7 +310,7 @@ def peak_flops(gpu: str) -> float | None:
 
 
 def flops_per_token(config: GPTConfig, sequence_len: int) -> float:
-    """Forward and backward pass: 6 a matrix weight, 12 L C T for attention as if it saw the whole row."""
+    """Forward and backward pass: 6 a matrix weight, 12 L C T for attention as if it attended to the whole row."""
     matrices = config.n_params - config.vocab_size * config.n_embd
     return 6.0 * matrices + 12.0 * config.n_layer * config.n_embd * sequence_len
 

@@ -31,9 +31,9 @@ class Recipe:
 
     sequence_len: int = 2048
     tokens_per_step: int | None = None  # positions, all processes and accumulation together
-    examples_per_step: int | None = None  # conversations' worth of rows
-    train_all_tokens: bool = False  # False: only what the assistant says
-    own_attention: bool = False  # True: a conversation sees no other in its row
+    examples_per_step: int | None = None  # rows of about this many conversations
+    train_all_tokens: bool = False  # False: only the assistant's tokens
+    own_attention: bool = False  # True: a conversation attends to no other in its row
     unembedding_lr: float = 0.004
     embedding_lr: float = 0.2
     matrix_lr: float = 0.02
@@ -41,17 +41,19 @@ class Recipe:
     decay_from: float = 0.0  # progress at which the linear decay to 0 begins
     momentum_from: float = 0.95  # Muon's, rising to 0.95 over momentum_steps
     momentum_steps: int = 0
-    max_steps: int | None = None  # None: one epoch; more than an epoch goes round again
-    spelling_rows: int | None = None  # spelling tasks made; None: as the mixture says
-    val_rows: int = 256  # rows of the validation slice at the end at most, 0: none
+    max_steps: int | None = None  # None: one epoch; beyond an epoch the data repeats
+    spelling_rows: int | None = None  # generated spelling tasks; None: the mixture's number
+    val_rows: int = 256  # at most so many rows of the validation slice at the end, 0: none
     seed: int = 42
-    # rl alone, where sequence_len only bounds the question
+    # rl only, where sequence_len only bounds the question
     questions_per_step: int = 16  # all processes together
-    samples: int = 16  # answers to a question; what is learned is which are better than the mean
+    samples: int = (
+        16  # answers to a question; the policy learns from those better and worse than the mean
+    )
     max_new_tokens: int = 256  # of an answer
     temperature: float = 1.0
     top_k: int | None = 50  # None: the whole vocabulary
-    eval_questions: int = 400  # test questions asked before and after, 0: none
+    eval_questions: int = 400  # test questions before and after the phase, 0: none
     eval_samples: int = 8  # answers to each: pass@1 to pass@eval_samples
     # the evaluation after any phase
     exam_new_tokens: int = 512  # of an answer
@@ -136,12 +138,12 @@ def rows_per_step(recipe: Recipe, n_rows: int, n_conversations: int) -> int:
 
 
 def steps_of(recipe: Recipe, n_rows: int, per_step: int) -> int:
-    """Optimizer steps: max_steps, else one epoch of whole steps (a leftover is not trained), at least 1."""
+    """Optimizer steps: max_steps, else one epoch of whole steps (the remainder is not trained), at least 1."""
     return recipe.max_steps or max(1, n_rows // per_step)
 
 
 def lr_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """Factor on every learning rate at `step` of `steps`: init_lr_frac, then linear to 0 from decay_from on."""
+    """Factor on every learning rate at `step` of `steps`: init_lr_frac, then linear decay to 0 from decay_from on."""
     progress = step / steps
     return recipe.init_lr_frac * min(1.0, (1 - progress) / (1 - recipe.decay_from))
 

@@ -38,7 +38,7 @@ from nanolan.train.recipe import Recipe, lr_factor, micro_batch, momentum
 from nanolan.train.step import check_number
 from nanolan.train.stop import StopFlag
 
-CPU_POSITIONS = 2048  # of a micro-batch: larger ones are no faster, but take memory
+CPU_POSITIONS = 2048  # of a micro-batch: larger ones need more memory and are no faster
 
 
 class Reinforcement(Phase):
@@ -76,7 +76,7 @@ class Reinforcement(Phase):
         self.passed: dict[str, list[float]] = dict(start.saved.get("passed", {}))
 
     def measure(self, stop: StopFlag) -> None:
-        """pass@k at the end, unless a SIGTERM says that there is no time for it."""
+        """pass@k at the end, unless a SIGTERM leaves no time for it."""
         measure_pass(self, "end", stop)
 
     def meta_values(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def rows_that_fit(model: GPT, longest: int, world: Processes) -> int:
 def test_questions(
     job: Job, tokenizer: Tokenizer, recipe: Recipe, max_tokens: int
 ) -> list[Question]:
-    """The test questions for pass@k; none, with a warning, when their file is not there."""
+    """The test questions for pass@k; none, with a warning, when their file is missing."""
     if not recipe.eval_questions:
         return []
     try:
@@ -175,7 +175,7 @@ def loop(t: Reinforcement, stop: StopFlag) -> None:
         factor, loss, norm = lr_factor(recipe, t.done, t.steps), 0.0, 0.0
         if (
             teaching
-        ):  # else no rank has anything to learn from: the step counts, but changes nothing
+        ):  # otherwise no rank has a training signal: the step counts, but changes nothing
             batch = policy_batch(rollouts, t.tokenizer.bos)
             mine = t.stepper.gradients(batch, sampled, lambda: stop.requested) if batch else 0.0
             loss, stops = world.totals(mine / sampled, stop.requested)
@@ -222,7 +222,7 @@ def ask(t: Reinforcement, stop: StopFlag) -> list[Rollout]:
 
 
 def measure_pass(t: Reinforcement, when: str, stop: StopFlag) -> None:
-    """pass@1 to pass@eval_samples on the test questions, by the same random numbers each time; kept in `passed`."""
+    """pass@1 to pass@eval_samples on the test questions, with the same random numbers each time; stored in `passed`."""
     if not t.test:
         return
     t.report.beat("validate", t.done)

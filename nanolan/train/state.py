@@ -1,4 +1,4 @@
-"""States to go on from: the weights, optimizer, place in the data and random numbers of a phase that is not done.
+"""States to resume from: the weights, optimizer, position in the data and random numbers of an unfinished phase.
 
     out_dir/step-000120/model_000120.pt, meta_000120.json, optim_000120_rank0.pt ... rankN.pt, manifest.json
 
@@ -34,16 +34,16 @@ LEFTOVERS = (
     ".saving-*",
     ".shards-*",
     ".gone-*",
-)  # of a process that was killed while it saved or removed
-PLACE = ("data", "rows_per_step", "steps")  # equal ones mean the same rows in the same steps
+)  # left by a process that was killed while saving or removing
+PLACE = ("data", "rows_per_step", "steps")  # if these are equal, the same steps use the same rows
 
 
 @dataclass(frozen=True)
 class Resume:
-    """How to go on from a state."""
+    """How to resume from a state."""
 
-    step: int  # steps that are done; 0: from the start, with the state's weights
-    optimizer: bool  # False: with a fresh one
+    step: int  # completed steps; 0: start over with the state's weights
+    optimizer: bool  # False: use a fresh one
 
 
 def find_state(job: Job, world: Processes) -> Path | None:
@@ -66,7 +66,7 @@ def _is_state_of(job: Job, manifest: Any) -> bool:
 def how_to_resume(
     saved: Mapping[str, Any], now: Mapping[str, Any], step: int, model_only: bool
 ) -> Resume:
-    """Go on from a state saved at `step` under `saved`, in a job that means `now`.
+    """Resume from a state saved at `step` with the settings `saved`, in a job with the settings `now`.
 
     UsageProblem with both values when they differ; with `model_only` the weights alone, at the same step if the
     rows and steps are the same ones (say, after a change of the number of processes), else from the start.
@@ -84,7 +84,7 @@ def how_to_resume(
 
 
 def load_optimizer(folder: Path, step: int, optimizer: Optimizer, world: Processes) -> list[float]:
-    """Give the optimizer and the random numbers back what they were; the losses so far."""
+    """Restore the optimizer and the random numbers; returns the losses so far."""
     mine = read_state(folder / f"optim_{step:06d}_rank{world.rank}.pt")
     first = mine if world.first else read_state(folder / f"optim_{step:06d}_rank0.pt")
     try:
@@ -100,7 +100,7 @@ def load_optimizer(folder: Path, step: int, optimizer: Optimizer, world: Process
 
 
 class States:
-    """Saves the states of a phase, and removes those that are not needed any more."""
+    """Saves the states of a phase and removes those no longer needed."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class States:
         self._clock, self._last = clock, clock()
 
     def due(self) -> bool:
-        """Whether it is time, by rank 0's clock; other ranks always say no."""
+        """Whether it is time to save, by rank 0's clock; always False on other ranks."""
         return self.world.first and self._clock() - self._last >= 60 * self.job.save_minutes
 
     def has(self, step: int) -> bool:
@@ -124,7 +124,7 @@ class States:
         return self._folder(step) in self.saved
 
     def save(self, step: int, meta: dict[str, Any], losses: list[float]) -> bool:
-        """Save the state after `step`; every rank must call this. False, with a warning, if the disk did not take it.
+        """Save the state after `step`; every rank must call this. False, with a warning, if writing failed.
 
         RunFailed when a weight is not a number.
         """
@@ -149,14 +149,14 @@ class States:
         self._remove_others()
 
     def kept(self) -> str:
-        """What there is to go on from, for an error message."""
+        """The state to resume from, for an error message."""
         return f"the state in {self.saved[-1].name} is kept" if self.saved else "nothing saved"
 
     def _folder(self, step: int) -> Path:
         return self.job.out_dir / f"step-{step:06d}"
 
     def _all(self, act: Callable[[], object]) -> bool:
-        """Whether `act` went well on every rank."""
+        """Whether `act` succeeded on every rank."""
         failed = 0
         try:
             act()
@@ -195,7 +195,7 @@ class States:
         )
 
     def _remove_others(self) -> None:
-        """Remove this run's states but those in `saved`: renamed first, so that none is ever half there."""
+        """Remove this run's states except those in `saved`; renames them first, so that none is ever partly there."""
         for folder in entries_of(self.job.out_dir, "step-*"):
             try:
                 manifest = parse_manifest((folder / MANIFEST).read_bytes())

@@ -31,7 +31,7 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
 
 
 def even_micro_batch(per_rank: int, fits: int) -> int:
-    """Rows of a micro-batch: at most `fits`, so that `per_rank` rows make equal ones with the least filling."""
+    """Rows of a micro-batch: at most `fits`, so that `per_rank` rows divide into equal ones with the least padding."""
     return -(-per_rank // -(-per_rank // fits))
 
 
@@ -67,7 +67,7 @@ class Stepper:
         return loss
 
     def _try(self, batch: Batch, n_trained: float, stopped: Callable[[], bool]) -> float | None:
-        """None when memory ran out: out of the except block nothing holds the step's memory any more."""
+        """None when memory ran out; outside the except block nothing keeps the step's memory alive."""
         try:
             losses = [torch.zeros((), device=self.device)]
             for part in zip(*(t.split(self.micro) for t in batch if t is not None), strict=True):
@@ -85,7 +85,7 @@ class Stepper:
         return None
 
     def drop(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for p in self.params:
             p.grad = None
 
@@ -122,7 +122,7 @@ RECENT = 20
 FACTOR = 3.0
 
 
-FLOOR = 1.0  # nats: three times next to nothing is still next to nothing
+FLOOR = 1.0  # nats: three times a tiny loss is still a tiny loss
 
 
 PATIENCE = 10
@@ -140,18 +140,18 @@ class Health:
 
     @property
     def calm(self) -> bool:
-        """Whether the state of now is one to go on from."""
+        """Whether the current state is worth saving."""
         return self.high == 0
 
     @property
     def limit(self) -> float:
-        """What a loss should not be over."""
+        """The loss above which training counts as diverging."""
         if len(self._recent) < RECENT:
             return math.inf
         return max(FLOOR, FACTOR * sum(self._recent) / RECENT)
 
     def see(self, loss: float) -> None:
-        """Take note of a step's loss."""
+        """Record a step's loss."""
         if loss > self.limit:
             self.high += 1
             return
@@ -159,7 +159,7 @@ class Health:
         self._recent.append(loss)
 
     def exploded(self) -> str:
-        """What has gone wrong by the losses seen, or ""."""
+        """The problem that the losses show, or ""."""
         return (
             f"the loss was over {self.limit:.3g} for {self.high} steps"
             if self.high >= PATIENCE
@@ -168,7 +168,7 @@ class Health:
 
 
 def expected_loss(meta: Mapping[str, Any], tokenizer: Tokenizer) -> float | None:
-    """Nats a token that a meta file says the model has reached; None when it does not say."""
+    """Nats a token that a meta file says the model has reached; None if it does not say."""
     loss, bpb = (meta.get(name) for name in ("val_loss", "val_bpb"))
     if isinstance(loss, float):
         return loss
@@ -178,7 +178,7 @@ def expected_loss(meta: Mapping[str, Any], tokenizer: Tokenizer) -> float | None
 
 
 def check_start(loss: float, expected: float | None, vocab_size: int) -> None:
-    """BadAnswer when the first step's loss is that of guessing although the meta tells of a trained model.
+    """BadAnswer when the first step's loss is that of guessing although the meta describes a trained model.
 
     Both bounds are generous: new data and formats double a loss, and do not bring it near that of guessing.
     """
@@ -191,7 +191,7 @@ def check_start(loss: float, expected: float | None, vocab_size: int) -> None:
 
 
 def finite(model: GPT) -> bool:
-    """Whether every weight is a number."""
+    """Whether every weight is finite."""
     with torch.no_grad():
         return bool(torch.stack([p.isfinite().all() for p in model.parameters()]).all())
 

@@ -33,10 +33,10 @@ class StopFlag:
 
 
 def tell_stacks() -> None:
-    """Print the stacks of all threads to stderr at SIGUSR1, also in the middle of a hung collective."""
+    """Print the stacks of all threads to stderr at SIGUSR1, also inside a hung collective."""
     if (
         sys.__stderr__ is not None
-    ):  # the process's own: what stands in for it in a test may be no file
+    ):  # the real stderr: a test's replacement may have no file descriptor
         faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)
 
 

@@ -70,7 +70,7 @@ class Training(Phase):
             self.health.see(loss)
 
     def measure(self, stop: StopFlag) -> None:
-        """Validation: val_bpb of mid, val_loss of sft. SIGTERM does not stop it: it is short."""
+        """Validation: val_bpb of mid, val_loss of sft. SIGTERM does not stop it, since it is short."""
         if self.val_rows is None:
             return
         self.report.beat("validate", self.done)
@@ -121,12 +121,12 @@ def prepare(job: Job, world: Processes, report: ProgressWriter) -> Training:
 
 
 def mixture(job: Job) -> tuple[Part, ...]:
-    """The phase's data sets; BadAnswer when mid must have an identity file and has none."""
+    """The phase's data sets; BadAnswer when mid requires an identity file and has none."""
     if job.identity is False:
         return tuple(part for part in TRAINING[job.phase] if part.data != IDENTITY)
     if job.identity and job.phase == "mid" and not (job.data_dir / IDENTITY_FILE).exists():
         raise BadAnswer(
-            f"no {IDENTITY_FILE} in {job.data_dir}: mid would not learn who it is. Put one there, or go "
+            f"no {IDENTITY_FILE} in {job.data_dir}: mid would not learn its identity. Put one there, or train "
             'without it by "identity": false'
         )
     return TRAINING[job.phase]
@@ -135,7 +135,7 @@ def mixture(job: Job) -> tuple[Part, ...]:
 def validation_rows(
     job: Job, tokenizer: Tokenizer, recipe: Recipe, world: Processes
 ) -> Rows | None:
-    """A slice of the test splits; None when it is not wanted or, with a warning, when their files are not there."""
+    """A slice of the test splits; None when it is off or, with a warning, when their files are missing."""
     parts = VALIDATION[job.phase]
     try:
         for part in parts if recipe.val_rows else ():
@@ -153,7 +153,7 @@ def validation_rows(
 
 
 def micro_rows(start: Start, per_rank: int) -> int:
-    """Rows of a micro-batch: the job's number, else the saved state's (memory may have run out), else what fits."""
+    """Rows of a micro-batch: the job's number, else the saved state's (memory may have run out), else as many as fit."""
     device, before = start.world.device, start.saved.get("micro_batch")
     gpu_gib = torch.cuda.mem_get_info()[1] / 2**30 if device.type == "cuda" else None
     fits = micro_batch(start.model.config, start.recipe.sequence_len, gpu_gib)
@@ -161,14 +161,14 @@ def micro_rows(start: Start, per_rank: int) -> int:
 
 
 def speed_up(model: GPT, recipe: Recipe, world: Processes, report: ProgressWriter) -> None:
-    """Compile on CUDA; let the collector be."""
+    """Compile on CUDA; freeze the garbage collector."""
     config, T = model.config, recipe.sequence_len
     report.mfu_per_token = mfu_per_token(config, T, world.device, world.size)
     if world.device.type == "cuda":
         report.beat("compile")
         heads = config.n_head, config.n_kv_head, config.n_embd // config.n_head
         model.compile_parts(flex=recipe.own_attention and flex_works(*heads, T, world.device))
-    gc.freeze()  # the packed rows are millions of objects that the collector need not visit again
+    gc.freeze()  # the packed rows are millions of objects that the collector need not scan again
 
 
 # ------------------------------------------------------------------ train
@@ -186,9 +186,7 @@ def loop(t: Training, stop: StopFlag) -> None:
             stop.requested,
             t.states.due(),
         )
-        if (
-            stops
-        ):  # whoever got the signal may have gone through less than its rows: the step is void
+        if stops:  # the signalled rank may have processed only part of its rows: discard the step
             t.stepper.drop()
             return
         loss /= n_trained

@@ -135,4 +135,4 @@ def test_a_wandb_that_is_not_there_is_a_warning(
     report.open_wandb({})
     report.step(1, 1.0, 0.1, 1, 1.0)
     report.close()
-    assert "warning: going on without wandb" in capsys.readouterr().err
+    assert "warning: continuing without wandb" in capsys.readouterr().err

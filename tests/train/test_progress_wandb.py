@@ -115,7 +115,7 @@ def test_a_wandb_that_is_not_installed_is_a_warning(
     sink = Sink(WANTED, tmp_path, {})
     sink.log({"step": 1})
     sink.close()
-    assert capsys.readouterr().err.count("warning: going on without wandb (") == 1
+    assert capsys.readouterr().err.count("warning: continuing without wandb (") == 1
 
 
 def test_what_hangs_is_left_behind_in_time() -> None:

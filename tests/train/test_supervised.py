@@ -122,7 +122,7 @@ def data(tiny: Path, tmp_path: Path) -> Path:
             "mid",
             {"identity": True},
             1,
-            "no identity_conversations.jsonl in .*: mid would not learn who it is",
+            "no identity_conversations.jsonl in .*: mid would not learn its identity",
         ),
         ("mid", {}, 0, "warning: no identity file"),
         ("sft", {"identity": True}, 0, "warning: no identity file"),

@@ -1,1 +1,1 @@
-"""What the trainer trains on: data sets and conversations as tokens in packed rows."""
+"""The training data: data sets and conversations as tokens in packed rows."""

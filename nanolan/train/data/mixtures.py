@@ -1,4 +1,4 @@
-"""What a phase trains on: mixtures as tables, and one small function per data set that makes conversations.
+"""The training data of each phase: mixtures as tables, and one small function per data set that makes conversations.
 
 The parquet files lie at <data>/<repo>/<path> as on the Hub; the identity conversations are a JSONL file; the spelling
 tasks are made here. A new task is a row in READERS (how a row of it becomes a conversation) or in MAKERS (how its
@@ -33,7 +33,7 @@ from nanolan.train.data.spelling import count_letters, of_split, spell, words_of
 
 IDENTITY = "identity"
 LETTERS = "ABCD"
-MADE_BLOCK = 2_000  # made conversations that are dealt out at once
+MADE_BLOCK = 2_000  # generated conversations per block
 WORD_ROWS = 4_000  # rows of smol-smoltalk whose words are spelled
 MOST_ROWS, MOST_BYTES = (
     1 << 22,
@@ -129,7 +129,7 @@ def mmlu(row: dict[str, Any]) -> Conversation:
 
 
 def arc(row: dict[str, Any]) -> Conversation:
-    """Three to five choices with letters (or digits) of their own."""
+    """Three to five choices with their own letters (or digits)."""
     choices = row["choices"]
     letters = [text(letter, "a label") for letter in choices["label"]]
     return choose_one(row["question"], letters, choices["text"], row["answerKey"])
@@ -152,7 +152,7 @@ MAKERS: dict[str, Callable[[int, str, Sequence[str]], Conversation]] = {
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows of a part, the unit that is dealt out: a parquet row group, a JSONL file, a range of made rows.
+    """Some rows of a part, the unit of work: a parquet row group, a JSONL file, a range of generated rows.
 
     `read` can be pickled: it is also called in other processes.
     """
@@ -164,12 +164,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Source:
-    """A part whose files are there: its blocks and which of its rows are taken."""
+    """A part with its files: its blocks and the chosen rows."""
 
     part: Part
     blocks: tuple[Block, ...]
     chosen: frozenset[int] | None = None  # None: all
-    notes: tuple[str, ...] = ()  # what the user should know of it
+    notes: tuple[str, ...] = ()  # notes for the user
 
     @property
     def rows(self) -> int:
@@ -178,7 +178,7 @@ class Source:
 
     @property
     def taken(self) -> int:
-        """Conversations of it in the mixture, repeats counted."""
+        """Its conversations in the mixture, counting repeats."""
         return self.part.times * (self.rows if self.chosen is None else len(self.chosen))
 
     def take(self, block: Block) -> Iterator[tuple[int, Conversation]]:
@@ -221,7 +221,7 @@ def _made(part: Part, rows: int, words: Sequence[str]) -> Source:
 
 
 def _texts(data_dir: Path) -> Iterator[str]:
-    """What is said in the first rows of smol-smoltalk; nothing when it is not there."""
+    """The text of the first rows of smol-smoltalk; nothing when it is missing."""
     data = DATASETS["smol-smoltalk"]
     for path in sorted((data_dir / data.repo).glob(data.train))[:1]:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=WORD_ROWS, columns=["messages"]):
@@ -283,7 +283,7 @@ def columns_of(schema: pq.ParquetSchema) -> dict[str, str]:
 def make_rows(
     data: str, split: str, numbers: Iterable[int], words: Sequence[str]
 ) -> Iterator[Conversation]:
-    """The made conversations with these numbers."""
+    """The generated conversations with these numbers."""
     return (MAKERS[data](n, split, words) for n in numbers)
 
 

@@ -1,4 +1,4 @@
-"""Packed rows of a split: which conversations lie in which row, and batches of rows as tensors."""
+"""Packed rows of a split: the conversations of each row, and batches of rows as tensors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nanolan.train.recipe import Recipe
 
 
 class NothingToTrain(BadAnswer):
-    """No conversation of a mixture has an answer within a row: every rank finds that alike."""
+    """No conversation of a mixture has an answer within a row; every rank finds the same."""
 
 
 class Batch(NamedTuple):
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     targets: torch.Tensor
     positions: (
         torch.Tensor | None
-    )  # place in its conversation, 0 where one begins; None: rows are not divided
+    )  # position in its conversation, 0 where one begins; None: rows are not divided
 
     def to(self, device: torch.device) -> Batch:
         """The same on `device`."""
@@ -57,11 +57,11 @@ class Rows:
 
     @property
     def n_conversations(self) -> int:
-        """Conversations in all rows, repeats counted."""
+        """Conversations in all rows, counting repeats."""
         return sum(len(row) for row in self.packed)
 
     def batch(self, numbers: Sequence[int], size: int | None = None) -> Batch:
-        """These rows (round and round), filled up to `size` with untrained ones."""
+        """These rows (repeating after the last), padded to `size` with untrained ones."""
         T = self.sequence_len
         row = np.full((size or len(numbers), T + 1), ~self.pad, np.int64)
         inside = np.zeros(row.shape, bool)
@@ -84,7 +84,7 @@ class Rows:
         )
 
     def digest(self) -> str:
-        """A name for what lies in which row: equal for equal data, recipe and seed."""
+        """A fingerprint of the packed rows: equal for equal data, recipe and seed."""
         lengths, trained = self.store.length, self.store.trained
         order = np.array([c for row in self.packed for c in (*row, -1)], np.int64)
         return hashlib.sha256(b"".join(a.tobytes() for a in (lengths, trained, order))).hexdigest()[
@@ -139,7 +139,7 @@ def make_rows(
     )
 
 
-LOOK_AHEAD = 100  # conversations to choose from; keeps the shuffled order nearly as it was
+LOOK_AHEAD = 100  # conversations to choose from; small, so that the order stays nearly shuffled
 
 
 def pack(lengths: Sequence[int], capacity: int, look_ahead: int = LOOK_AHEAD) -> list[list[int]]:

@@ -23,8 +23,8 @@ from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.data.mixtures import Source
 from nanolan.train.stop import follow
 
-POOL_ROWS = 10_000  # of a rank: about 2 s for one core, and less is not worth a pool
-MOST_WORKERS = 32  # of a rank: more only wait for it to write what they made
+POOL_ROWS = 10_000  # of a rank: about 2 s for one core; a pool does not pay below that
+MOST_WORKERS = 32  # of a rank: more would only wait for it to write their results
 
 _rendering: Rendering  # of a worker
 
@@ -38,7 +38,7 @@ class Rendered(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendering:
-    """What there is to render, as every worker knows it, and how."""
+    """The inputs of rendering, known to every worker."""
 
     sources: Sequence[Source]
     tokenizer: Tokenizer
@@ -49,7 +49,7 @@ class Rendering:
         return [(i, j) for i, source in enumerate(self.sources) for j in range(len(source.blocks))]
 
     def rows(self, blocks: Sequence[tuple[int, int]]) -> int:
-        """Rows that are read for these blocks."""
+        """The number of rows in these blocks."""
         return sum(self.sources[i].blocks[j].rows for i, j in blocks)
 
     def block(self, place: tuple[int, int]) -> Rendered:
@@ -77,7 +77,7 @@ def workers_for(rows: int, ranks: int) -> int:
 def render_blocks(
     rendering: Rendering, blocks: Sequence[tuple[int, int]], workers: int
 ) -> Iterator[Rendered]:
-    """These blocks in their order; what goes wrong in a worker is raised here."""
+    """These blocks in order; raises the errors of the workers."""
     if workers == 1:
         yield from map(rendering.block, blocks)
         return

@@ -1,4 +1,4 @@
-"""Questions with a number for an answer, the model's tries at them, and what is learned from the tries.
+"""Questions with a numeric answer, the model's answers to them, and the training signal of the answers.
 
 A try is right (reward 1) when the number after its first "#### " is the reference's, letter by letter, commas aside.
 Its advantage is its reward less the mean of all tries at the same question; where all are equal there is nothing
@@ -58,7 +58,7 @@ def question_of(c: Conversation, tokenizer: Tokenizer, max_tokens: int, where: s
 def read_questions(
     data_dir: Path, split: str, tokenizer: Tokenizer, max_tokens: int, limit: int | None = None
 ) -> list[Question]:
-    """GSM8K's questions, or the first `limit`, in their own order; BadAnswer when it is missing or damaged."""
+    """GSM8K's questions, or the first `limit`, in their original order; BadAnswer when the data set is missing or damaged."""
     source = open_part(Part("gsm8k", split), data_dir, 0)
     rows = (item for block in source.blocks for item in source.take(block))
     return [
@@ -68,7 +68,7 @@ def read_questions(
 
 
 def digest(questions: Sequence[Question]) -> str:
-    """Short name of these very questions in this order."""
+    """A fingerprint of these questions in this order."""
     return hashlib.sha256(repr([(q.prompt, q.answer) for q in questions]).encode()).hexdigest()[:16]
 
 

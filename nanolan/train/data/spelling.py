@@ -1,4 +1,4 @@
-"""Spelling tasks, made here: write a word letter by letter, and count a letter in a word.
+"""Generated spelling tasks: write a word letter by letter, and count a letter in a word.
 
 A tokenizer hides the letters from a model; these tasks teach them. The words are a short list of our own and, for
 variety, those that the data sets' own text uses. A word belongs to train or to test by its checksum, and the seeds
@@ -16,7 +16,7 @@ from string import ascii_lowercase
 
 from nanolan.model.conversation import Conversation, conversation
 
-TEST_SHARE = 10  # one word in so many is for tests
+TEST_SHARE = 10  # one word in this many is for tests
 MAX_WORDS = 50_000
 WORD = re.compile(r"(?<![\w'-])[a-z]{3,14}(?![\w'-])", re.ASCII)
 
@@ -103,7 +103,7 @@ def is_test(word: str) -> bool:
 
 
 def words_of(texts: Iterable[str]) -> tuple[str, ...]:
-    """Our own words, then those that the texts use at least twice, most frequent first; MAX_WORDS at most."""
+    """The built-in words, then those that the texts use at least twice, most frequent first; MAX_WORDS at most."""
     counts = Counter(word for text in texts for word in WORD.findall(text))
     found = sorted(
         (word for word, n in counts.items() if n > 1), key=lambda word: (-counts[word], word)

@@ -23,7 +23,7 @@ from nanolan.model.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 STEP = 10
 MAX_WORDS = 4000
-# Reads the same in Python's re and in tiktoken, and leaves no character out.
+# Means the same in Python's re and in tiktoken, and matches every character.
 PATTERN = r"\d{1,2}| ?[^\W\d_]+| ?(?:[^\s\w]|_)+|\s+"
 
 

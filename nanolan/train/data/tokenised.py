@@ -23,7 +23,7 @@ from nanolan.train.processes import Processes
 
 @dataclass(frozen=True)
 class Store:
-    """Conversations by number: rows of source 0 first, then source 1 ... whatever the number of ranks."""
+    """Conversations by number: rows of source 0 first, then source 1 ... for any number of ranks."""
 
     tokens: list[npt.NDArray[np.int32]]  # one array a rank
     shard: npt.NDArray[np.int64]  # conversation -> which array
@@ -46,7 +46,7 @@ def tokenise(
     scratch: Path,
     workers: int | None = None,
 ) -> Store:
-    """Render all sources, cut at `max_tokens`, into `scratch` (a folder for this call, removed again).
+    """Render all sources, cut at `max_tokens`, into `scratch` (a folder for this call, removed afterwards).
 
     Every rank calls this; all must see the same `scratch`. `workers` (of each rank) change nothing but the time.
     """
@@ -64,7 +64,7 @@ def tokenise(
     )
     world.meet()  # every rank has written
     store = _open(scratch, world.size, first)
-    world.meet()  # every rank has mapped: the names may go, the data stay
+    world.meet()  # every rank has mapped: the files may be removed, the data stay mapped
     if world.first:
         shutil.rmtree(scratch, ignore_errors=True)
     return store
@@ -97,5 +97,5 @@ def _open(scratch: Path, size: int, first: list[int]) -> Store:
         path = scratch / f"tokens-{rank}.bin"
         tokens.append(
             np.memmap(path, np.int32, "r") if len(n) else np.empty(0, np.int32)
-        )  # nothing cannot be mapped
+        )  # an empty file cannot be mapped
     return Store(tokens, shard, start, length, trained, first)

@@ -1,1 +1,1 @@
-"""How good a checkpoint is: the tasks of ChatCORE, answered and counted, as a job of its own."""
+"""Evaluation of a checkpoint on the tasks of ChatCORE, as a separate job."""

@@ -1,4 +1,4 @@
-"""How good is it? ARC, MMLU, GSM8K, SpellingBee and, if asked for, HumanEval, summed up in ChatCORE.
+"""Accuracy on ARC, MMLU, GSM8K, SpellingBee and, on request, HumanEval, combined in ChatCORE.
 
     evaluate_model(model, tokenizer, data_dir, world, scope="quick")
     -> {"scope": "quick", "arc_easy_acc": 0.31, ..., "chatcore": 0.12, "chatcore_tasks": 5, "not_measured": {...}}
@@ -35,7 +35,7 @@ WHY_NOT = "it runs code that the model wrote; only on request"
 
 @dataclass(frozen=True)
 class Exam:
-    """What measuring takes."""
+    """The model and settings of an evaluation."""
 
     engine: Engine
     sampling: Sampling
@@ -58,7 +58,7 @@ def evaluate_model(
     beat: Callable[[], None] = lambda: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Accuracies by task key, chatcore over the tasks measured, and why the others were not; the same on every rank.
+    """Accuracies by task key, ChatCORE over the measured tasks, and the reasons for the others; the same on every rank.
 
     `quick` takes a few hundred problems, the same ones each time; `most_problems` of a task at most. Every rank calls
     this; `beat` is called before each task; once any rank is `stopped()` the rest is not measured. The model is left
@@ -104,7 +104,7 @@ def evaluate_model(
 def measure(
     task: Task, exam: Exam, scope: str, data_dir: Path, world: Processes, most: int | None = None
 ) -> tuple[int, int, str]:
-    """Right answers, problems, and why there is no result ("" if there is), over all ranks."""
+    """Right answers, problems, and the reason for no result ("" if there is one), over all ranks."""
     why, right = "", []
     try:
         if exam.max_tokens < 1:
@@ -124,7 +124,7 @@ def measure(
 
 
 def answer_choices(exam: Exam, problems: Sequence[Choice]) -> list[bool]:
-    """Whether the likeliest letter after the prompt is the right one; prompts of like length in one batch."""
+    """Whether the likeliest letter after the prompt is the right one; prompts of similar length share a batch."""
     model, device = exam.engine.source, exam.engine.device
     order = sorted(range(len(problems)), key=lambda i: len(problems[i].prompt))
     right = [False] * len(problems)

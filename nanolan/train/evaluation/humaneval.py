@@ -1,4 +1,4 @@
-"""HumanEval: functions that the model writes, run against their tests. Off unless asked for.
+"""HumanEval: runs functions that the model writes against their tests. Off by default.
 
 To judge the answers their code has to run. It runs in a process of its own: a session that is killed at the end, an
 empty folder that is removed, an empty environment, no standard streams, and limits on time, memory, file size and
@@ -34,7 +34,7 @@ HUMANEVAL = DATASETS["humaneval"]
 TIMEOUT_S = 10.0
 FENCE = re.compile(r"```(?:python)?\n(.*?)(?:```|\Z)", re.DOTALL)
 
-# What the process runs: limits, then the program from stdin, then the word that proves that it came to its end.
+# What the process runs: limits, then the program from stdin, then the text that proves that it reached its end.
 JAIL = """
 import os, resource, sys
 word, program = sys.argv.pop(), sys.stdin.read()
@@ -79,7 +79,7 @@ def read_humaneval(data_dir: Path, limit: int | None = None) -> list[Problem]:
 
 
 def prompt_of(problem: Problem, tokenizer: Tokenizer, max_tokens: int) -> list[int]:
-    """Ids of the question, up to where the answer begins."""
+    """Ids of the question, up to the start of the answer."""
     return render_prompt(conversation(problem.head, ""), tokenizer, max_tokens)
 
 
@@ -93,7 +93,7 @@ def program_of(problem: Problem, answer: str) -> str:
 
 
 def passes(program: str, timeout_s: float = TIMEOUT_S) -> bool:
-    """Whether a program runs to its end without an error, in time and within the limits. It is run: see above."""
+    """Whether a program runs to its end without an error, in time and within the limits. Executes it: see above."""
     word = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:
         p = subprocess.Popen(
@@ -119,13 +119,13 @@ def passes(program: str, timeout_s: float = TIMEOUT_S) -> bool:
 
 def _end(p: subprocess.Popen[str]) -> None:
     try:
-        os.killpg(p.pid, signal.SIGKILL)  # whatever it has started and left behind, too
+        os.killpg(p.pid, signal.SIGKILL)  # also the processes that it started
     except (ProcessLookupError, PermissionError):
-        pass  # all are gone; macOS says so by the second name
+        pass  # all have ended; macOS raises the second error
     p.communicate()
 
 
 def run_all(programs: Sequence[str]) -> list[bool]:
-    """`passes` of each, as many at once as there are cores."""
+    """`passes` of each, in parallel on all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(passes, programs))

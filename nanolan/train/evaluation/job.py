@@ -1,4 +1,4 @@
-"""The evaluation of a phase's final checkpoint, as a job of its own: whatever happens to it, what was trained is saved already.
+"""The evaluation of a phase's final checkpoint, as a separate job: if it fails, the checkpoint is saved already.
 
 {"evaluate": "quick", "results": ".../evaluation.json", ...}  ->  evaluate_model's results, as JSON in that file,
 and then a few of the model's answers beside it, in evaluation.samples.json: good to have and no more
@@ -57,7 +57,7 @@ def judge(job: Job, world: Processes) -> None:
         stopped = bool(world.totals(stop.requested)[0])
     world.close()
     if stopped:
-        raise RunFailed("stopped in the middle of the evaluation: no results")
+        raise RunFailed("stopped during the evaluation: no results")
     if world.first:
         write_results(job, report, {"step": manifest.step, **results})
         write_samples(
@@ -66,8 +66,8 @@ def judge(job: Job, world: Processes) -> None:
 
 
 def write_results(job: Job, report: ProgressWriter, results: dict[str, Any]) -> None:
-    """The results as a file, whole or not at all, and their numbers as a row of the metrics."""
-    assert job.results  # noqa: S101  # read_job has seen to it
+    """Write the results atomically to a file, and their numbers as a row of the metrics."""
+    assert job.results  # noqa: S101  # read_job has checked it
     write_whole(job.results, json.dumps(results, indent=2).encode())
     report.row({key: value for key, value in results.items() if isinstance(value, (int, float))})
 
@@ -75,18 +75,18 @@ def write_results(job: Job, report: ProgressWriter, results: dict[str, Any]) -> 
 def write_samples(
     job: Job, report: ProgressWriter, step: int, engine: Engine, most_tokens: int
 ) -> None:
-    """What the model answers, beside the results."""
+    """Write sample answers of the model beside the results."""
     assert job.results  # noqa: S101
     report.beat("evaluate", step)
     try:
         found = PhaseSamples(job.phase, step, answers(engine, job.data_dir, most_tokens))
         write_whole(beside(job.results), msgspec.json.encode(found))
-    except Exception as e:  # the results are there already
+    except Exception as e:  # the results are already written
         report.say(f"no samples: {type(e).__name__}: {e}")
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
+    """Write atomically."""
     temp = path.with_name(path.name + ".tmp")
     temp.write_bytes(data + b"\n")
     temp.replace(path)

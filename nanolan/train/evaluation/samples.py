@@ -1,4 +1,4 @@
-"""A few of a model's answers to look at: who it says it is, and problems of the evaluation. Greedy, all in one batch, seconds.
+"""A few sample answers of a model: about its identity, and to problems of the evaluation. Greedy, one batch, takes seconds.
 
 A new question is a row of QUESTIONS or TAKEN.
 """
@@ -27,7 +27,7 @@ MOST_TOKENS = 200
 
 
 def answers(engine: Engine, data_dir: Path, most_tokens: int = MOST_TOKENS) -> tuple[Sample, ...]:
-    """The samples, none where the model's positions leave no room; on this rank alone."""
+    """The samples, none if the model's positions leave no room; on this rank only."""
     sampling = Sampling(min(most_tokens, MOST_TOKENS), temperature=0.0)
     room = engine.room(sampling.max_new_tokens)
     asked = [

@@ -1,4 +1,4 @@
-"""What a model is judged by: a table of tasks, their problems, and ChatCORE. A new task is a row of TASKS."""
+"""The evaluation tasks as a table, their problems, and ChatCORE. A new task is a row of TASKS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nanolan.train.data.mixtures import Part, open_mixture
 from nanolan.train.data.rollouts import question_of
 from nanolan.train.evaluation.humaneval import read_humaneval
 
-SEED = 42  # of the choice that `quick` makes
+SEED = 42  # of the sample that `quick` uses
 MAX_PROMPT = 2048
 
 
@@ -27,7 +27,7 @@ class Task:
     key: str
     chance: float
     kind: str  # choice, number or code: how it is measured
-    part: Part | None  # None: HumanEval has a reader of its own
+    part: Part | None  # None: HumanEval has its own reader
     quick: int  # problems of it in a quick evaluation
 
 

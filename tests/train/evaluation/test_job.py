@@ -132,7 +132,7 @@ def test_sigterm_in_the_middle_ends_it_without_results(
         time.sleep(0.01)
     child.send_signal(signal.SIGTERM)
     out, err = child.communicate(timeout=60)
-    assert child.returncode == 1 and "stopped in the middle of the evaluation" in err, (out, err)
+    assert child.returncode == 1 and "stopped during the evaluation" in err, (out, err)
     assert not (tmp_path / "results.json").exists()
 
 
