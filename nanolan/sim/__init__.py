@@ -1,1 +1,1 @@
-"""Rehearsals and tests: a local Shadeform, a local Hub, boxes as processes of this machine, and faults that are played on them."""
+"""Rehearsals and tests: a local Shadeform, a local Hub, instances as local processes, and faults injected into them."""

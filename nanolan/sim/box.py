@@ -1,7 +1,7 @@
-"""A rented machine as real processes on this computer, in a folder of its own.
+"""A rented instance as real processes on this computer, in its own folder.
 
 The startup script runs as the provider runs it: from cwd /, with almost no environment, no stdin. Every process
-of a box carries the mark NANOLAN_BOX=<id> in its environment; a box is ended by that mark, since torchrun's
+of a box has NANOLAN_BOX=<id> in its environment; a box is killed by this marker, since torchrun's
 workers leave the process group and the session. A `Guard` process ends the boxes if this process dies, even by kill -9.
 
 Limits: a process that clears its environment *and* leaves its parents is not found; where the system hides the
@@ -26,9 +26,7 @@ import psutil
 from nanolan.sim.nvidia_smi import Gpus, nvidia_smi
 
 MARK = "NANOLAN_BOX"
-HOST_PROPERTIES = re.compile(
-    r"PIP_\w+|UV|UV_\w+|SSL_\w+"
-)  # where this machine gets its packages from
+HOST_PROPERTIES = re.compile(r"PIP_\w+|UV|UV_\w+|SSL_\w+")  # the host's package sources
 RESTARTS = 5
 RESTART_S = 1.0
 RESCAN_S = 0.02
@@ -36,13 +34,13 @@ KILL_GIVE_UP_S = 30.0
 
 
 def box_environment(box_id: str, folder: Path, host: Mapping[str, str]) -> dict[str, str]:
-    """All that a startup script gets: the promised names, and the package settings of the host."""
+    """The environment of a startup script: the documented names, and the package settings of the host."""
     kept = {k: v for k, v in host.items() if HOST_PROPERTIES.fullmatch(k)}
     return kept | {"PATH": "/usr/bin:/bin", "BOX_ROOT": str(folder), MARK: box_id}
 
 
 def marked(box_ids: Collection[str]) -> list[psutil.Process]:
-    """The living processes of this user that carry the mark of one of these boxes."""
+    """The living processes of this user with the marker of one of these boxes."""
     found = []
     for pid in psutil.pids():
         try:
@@ -50,22 +48,22 @@ def marked(box_ids: Collection[str]) -> list[psutil.Process]:
             if process.uids().real == os.getuid() and process.environ().get(MARK) in box_ids:
                 found.append(process)
         except psutil.Error:
-            continue  # gone meanwhile, a zombie, or not ours to look at: not a process of a box
+            continue  # ended, a zombie, or not readable: not a process of a box
     return found
 
 
 def kill_until_none(find: Callable[[], list[psutil.Process]]) -> None:
-    """SIGKILL what `find` finds until it finds nothing twice in a row; RuntimeError if they will not die."""
+    """SIGKILL the processes of `find` until it finds none twice in a row; RuntimeError if they survive."""
     give_up = time.monotonic() + KILL_GIVE_UP_S
     empty = 0
-    while empty < 2:  # twice: a process in the middle of fork or exec can be missed once
+    while empty < 2:  # twice: a process during fork or exec can be missed once
         alive = find()
         empty = 0 if alive else empty + 1
         for process in alive:
             try:
                 process.kill()
             except psutil.NoSuchProcess:
-                pass  # it ended by itself
+                pass  # already ended
         if alive and time.monotonic() > give_up:
             raise RuntimeError(f"processes of a box do not die: {[p.pid for p in alive]}")
         time.sleep(RESCAN_S)
@@ -92,9 +90,9 @@ class Machine:
             restarts,
             restart_s,
         )
-        self.before = before  # words in front of the command that runs the script
+        self.before = before  # prefix of the command that runs the script
         self.console = folder / "console.log"
-        self.exit_codes: list[int] = []  # of the script, one each time it ended; negative: a signal
+        self.exit_codes: list[int] = []  # one per end of the script; negative: a signal
         self._environment = box_environment(box_id, folder, host)
         self._script = folder / "init-script"
         self._lock, self._off = threading.Lock(), threading.Event()
@@ -106,7 +104,7 @@ class Machine:
 
     @property
     def on(self) -> bool:
-        """Switched on; the script may have ended all the same."""
+        """Whether the box is switched on; its script may have ended."""
         return self._thread is not None and not self._off.is_set()
 
     @property
@@ -115,17 +113,17 @@ class Machine:
         return self._main.pid if self._main else None
 
     def block(self, path: str) -> None:
-        """Put a file where a folder should be: nothing can be written there, by root neither."""
+        """Put a file where a folder should be, so that not even root can write there."""
         _write(self.folder / path, b"", 0o600)
 
-    def take_writes(self, most: int = 0) -> None:
-        """From now on no file of the box grows beyond `most` bytes: a full disk, for whoever may not mount one."""
+    def limit_file_size(self, most: int = 0) -> None:
+        """Stop files of the box from growing beyond `most` bytes: a full disk without mounting one."""
         for process in self.processes():
             with contextlib.suppress(psutil.Error, OSError):
                 process.rlimit(psutil.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 
     def start(self) -> None:
-        """Run the script, and again after each end that is not exit 0, at most `restarts` times."""
+        """Run the script, and restart it after each failure, at most `restarts` times."""
         self._off.clear()
         self._thread = threading.Thread(
             target=self._supervise, name=f"box {self.box_id}", daemon=True
@@ -133,20 +131,20 @@ class Machine:
         self._thread.start()
 
     def kill(self) -> None:
-        """End every process of the box; nothing is started again."""
-        with self._lock:  # no start can be half way now
+        """Kill every process of the box; nothing restarts."""
+        with self._lock:  # waits for a start in progress
             self._off.set()
         kill_until_none(self.processes)
         if self._thread:
             self._thread.join(KILL_GIVE_UP_S)
 
     def reboot(self) -> None:
-        """End every process, then run the script again, with its restarts counted anew."""
+        """Kill every process, then run the script again with a new restart count."""
         self.kill()
         self.start()
 
     def processes(self) -> list[psutil.Process]:
-        """Every living process of the box: those that carry its mark and those that descend from its script."""
+        """Every living process of the box: those with its marker and the descendants of its script."""
         found = {p.pid: p for p in marked({self.box_id})}
         return [*found.values(), *(p for p in self._family() if p.pid not in found)]
 
@@ -155,7 +153,7 @@ class Machine:
             family = [self._main, *self._main.children(recursive=True)] if self._main else []
             return [p for p in family if p.status() != psutil.STATUS_ZOMBIE]
         except psutil.Error:
-            return []  # it ended while we looked; the mark still finds its children
+            return []  # it ended meanwhile; the marker still finds its children
 
     def _supervise(self) -> None:
         for _ in range(1 + self.restarts):
@@ -163,7 +161,7 @@ class Machine:
             if main is None:
                 return
             self.exit_codes.append(main.wait())
-            # Strays of the ended script live on: harder than systemd's control-group kill, so nothing may rely on it.
+            # Children of the ended script stay alive, unlike under systemd, so nothing may rely on their end.
             if self.exit_codes[-1] == 0 or self._off.wait(self.restart_s):
                 return
 
@@ -183,7 +181,7 @@ class Machine:
                 )
             self._main = psutil.Process(
                 main.pid
-            )  # knows its start time: a reused pid is never taken for it
+            )  # includes the start time: a reused pid is not mistaken for it
             return main
 
 
@@ -194,7 +192,7 @@ def _write(path: Path, data: bytes, mode: int) -> None:
 
 
 class Guard:
-    """A process of its own session that kills the boxes it was told of, once this process is gone."""
+    """A process in its own session that kills the watched boxes when this process ends."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -203,22 +201,22 @@ class Guard:
             stdout=subprocess.DEVNULL,
             cwd=Path(__file__).resolve().parents[2],
             start_new_session=True,
-        )  # Ctrl-C is not for it
+        )  # so that Ctrl-C does not reach it
 
     def watch(self, box_id: str) -> None:
-        """Kill this box too; tell before it starts."""
+        """Also kill this box; call before it starts."""
         if self._process.stdin:
             self._process.stdin.write(f"{box_id}\n".encode())
             self._process.stdin.flush()
 
     def close(self) -> None:
-        """Let it do its work (nothing, if every box is off) and wait for its end."""
+        """Let it kill the remaining boxes, if any, and wait for its end."""
         if self._process.stdin:
             self._process.stdin.close()
         self._process.wait(KILL_GIVE_UP_S)
 
 
 def guard() -> None:
-    """The guard's main: read box ids until the pipe closes, then kill whatever carries one of them."""
+    """The guard's main: read box ids until the pipe closes, then kill their processes."""
     box_ids = set(sys.stdin.read().split())
     kill_until_none(lambda: marked(box_ids))

@@ -1,6 +1,6 @@
-"""What is met on a freshly rented Ubuntu, as programs on the box's PATH that stand before the real ones.
+"""Problems of a freshly rented Ubuntu, as programs that shadow the real ones on the box's PATH.
 
-Each of them behaves as reported for the real one: with its words and its exit codes, the first few times or always.
+Each behaves as reported for the real one, with its messages and exit codes, the first few times or always.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-LATE = 3  # so many times a thing is not there yet
+LATE = 3  # how many calls fail before the thing is available
 
 # a counter of calls in $tries, one for each stand-in
 COUNT = f"""#!/bin/sh
@@ -91,7 +91,7 @@ TROUBLES: dict[str, dict[str, str]] = {
     "df-broken": {"df": DF},
     "no-hostname": {},
 }
-# A host name of its own, which nothing resolves; needs Linux and root
+# A host name that does not resolve; needs Linux and root
 UNKNOWN_HOST = (
     "unshare",
     "--uts",
@@ -103,7 +103,7 @@ UNKNOWN_HOST = (
 
 
 def make_trouble(folder: Path, name: str) -> None:
-    """Put the stand-ins of a trouble onto a box's PATH."""
+    """Put the replacement programs of a problem on a box's PATH."""
     for program, text in TROUBLES[name].items():
         path = folder / "usr/bin" / program
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,5 +114,5 @@ def make_trouble(folder: Path, name: str) -> None:
 
 
 def before_script(name: str | None) -> tuple[str, ...]:
-    """The words in front of the command that runs the startup script."""
+    """The prefix of the command that runs the startup script."""
     return UNKNOWN_HOST if name == "no-hostname" else ()

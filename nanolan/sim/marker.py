@@ -1,12 +1,12 @@
-"""The mark in every key and token of the local services: where it turns up, a secret leaked. And who hears what they are sent."""
+"""The marker in every key and token of the local services, to find leaked secrets; and listeners for their requests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# Put together only when it runs: this very file is part of the code that a box gets
+# Joined at run time: this file is part of the code sent to a box
 MARKER = "".join(("CANARY", "7qXw2VbN8kTz4RjM"))
-TWIST = '+/"%'  # what looks otherwise in an address and in JSON
+TWIST = '+/"%'  # characters that are escaped in URLs and JSON
 
 LISTENERS: list[
     Callable[[str, str, dict[str, str], bytes], None]
@@ -14,6 +14,6 @@ LISTENERS: list[
 
 
 def overhear(verb: str, target: str, headers: dict[str, str], body: bytes) -> None:
-    """Tell every listener of a request, or of a piece of its body."""
+    """Pass a request, or a piece of its body, to every listener."""
     for listen in LISTENERS:
         listen(verb, target, headers, body)

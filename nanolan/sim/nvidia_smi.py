@@ -1,4 +1,4 @@
-"""The stand-in for nvidia-smi on a local box: a /bin/sh script that prints fixed rows, one per GPU."""
+"""The fake nvidia-smi of a local box: a /bin/sh script that prints fixed rows, one per GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CARDS: dict[str, tuple[str, int, str]] = {
     "L40S": ("NVIDIA L40S", 46068, "8.9"),
     "A6000": ("NVIDIA RTX A6000", 49140, "8.6"),
 }
-# CUDA version in the name of the image -> the driver that such images carry
+# CUDA version in the image name -> the driver of such images
 DRIVERS = {
     "cuda12.2": "535.183.06",
     "cuda12.4": "550.163.01",
@@ -100,7 +100,7 @@ class Gpus:
 
 
 def gpus_of(configuration: Mapping[str, Any], image: str, count: int | None = None) -> Gpus | None:
-    """The GPUs of a machine type under an image; None where there is no nvidia-smi (no NVIDIA card, a plain image)."""
+    """The GPUs of a machine type under an image; None if there is no nvidia-smi (no NVIDIA card, a plain image)."""
     driver = next((d for cuda, d in DRIVERS.items() if cuda in image), None)
     if configuration["gpu_manufacturer"] != "nvidia" or driver is None:
         return None
@@ -115,7 +115,7 @@ def gpus_of(configuration: Mapping[str, Any], image: str, count: int | None = No
 
 
 def nvidia_smi(gpus: Gpus, box_id: str) -> str:
-    """The text of the stand-in for a box."""
+    """The script for a box."""
     values = {
         "COUNT": gpus.count,
         "NAME": gpus.name,

@@ -1,4 +1,4 @@
-"""One rehearsal: the real launch, box program and trainer in a small world of this machine's, with a fault if one is wanted.
+"""One rehearsal: the real launch, box program and trainer against local services, optionally with a fault.
 
 with World(folder, ...) as world:
     outcome = rehearse(world, ["phase=sft"], scenario, hear=print)
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 POLL_S = 0.3
 GIVE_UP_S = 900.0
 REMEMBERED = 12  # rehearsals: three of each kind
-FAULTY_BOOT_S = 60.0  # how long a box may be silent when something is to go wrong
+FAULTY_BOOT_S = 60.0  # how long a box may be silent in a rehearsal with a fault
 Hear = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a rehearsal."""
+    """The outcome of a rehearsal."""
 
-    view: RunView | None  # None: it did not end, or there never was a run
+    view: RunView | None  # None: it did not end, or no run was started
     exit_code: int
     paid_dollars: Decimal
     left_running: int
     seconds: float
-    played: int = 0  # how often the scenario's moment came
+    played: int = 0  # how often the scenario's fault occurred
     saved: str = ""  # what is proven on the Hub
-    lost_steps: int = 0  # that were trained, and are in nothing that was saved (they had to be trained again, or are gone)
+    lost_steps: int = 0  # trained but not saved: repeated or gone
 
     @property
     def verdict(self) -> str:
@@ -68,8 +68,8 @@ def rehearse(
     started: float,
     quiet: bool = False,
 ) -> Outcome:
-    """Launch, follow and, if the scenario says so, resume; `hear` gets every line of the boxes' logs. Beside it all a guard walks
-    if no key is on the boxes."""
+    """Launch, follow and, if the scenario requires it, resume; `hear` gets every line of the boxes' logs. If the boxes hold no
+    key, a guard runs meanwhile."""
     player = Player(scenario or Scenario("nothing goes wrong"), world)
     if scenario:
         set_up(world, scenario)
@@ -95,7 +95,7 @@ def rehearse(
             view = newest(world)
     error = (
         view.verdict() if view and world.cloud.instances else None
-    )  # nothing was rented: the launch's own code says why
+    )  # if nothing was rented, the launch's exit code tells why
     left = sum(bool(i.machine and i.machine.processes()) for i in world.cloud.instances)
     saved, lost = what_is_saved(world, view) if view else ("", 0)
     return Outcome(
@@ -111,14 +111,14 @@ def rehearse(
 
 
 def keyless(words: Sequence[str]) -> bool:
-    """Whether a launch with these words puts no Shadeform key on its machine."""
+    """Whether a launch with these words puts no Shadeform key on its instance."""
     said = [w.partition("=")[2] for w in words if w.startswith("self-delete=")]
     return not load_settings({"self_delete": said[-1] if said else None}, {}).self_delete
 
 
 @contextmanager
 def guarding(world: World) -> Iterator[None]:
-    """The real `just guard` while this lasts; what it says goes to guard.log."""
+    """Run the real `just guard` meanwhile; its output goes to guard.log."""
     with (
         (world.root / "guard.log").open("ab") as log,
         subprocess.Popen(
@@ -136,14 +136,14 @@ def guarding(world: World) -> Iterator[None]:
 
 
 def recall(world: World, folder: Path) -> None:
-    """Give the world's ledger the earlier rehearsals that `folder` keeps: they teach its forecast."""
+    """Copy the earlier rehearsals in `folder` into the world's ledger, for its forecast."""
     runs = Ledger(world.root / "nanolan-home").runs
     if folder.is_dir():
         shutil.copytree(folder, runs, dirs_exist_ok=True)
 
 
 def remember(world: World, folder: Path, view: RunView) -> None:
-    """Keep a rehearsal that succeeded for the ones after it; only the newest few."""
+    """Keep a successful rehearsal for later ones; only the newest few."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(Ledger(world.root / "nanolan-home").runs / f"{view.entry.plan.run_id}.json", folder)
     for old in sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime)[:-REMEMBERED]:
@@ -151,7 +151,7 @@ def remember(world: World, folder: Path, view: RunView) -> None:
 
 
 def set_up(world: World, scenario: Scenario) -> None:
-    """The world as the scenario wants it."""
+    """Prepare the world for the scenario."""
     recipe: dict[str, Any] = world.rehearsal["recipe"]
     world.rehearsal.update(
         recipe=recipe | dict(scenario.recipe),
@@ -164,7 +164,7 @@ def set_up(world: World, scenario: Scenario) -> None:
 
 
 def run(world: World, command: list[str], hear: Hear, quiet: bool) -> int:
-    """A command of the laptop's, and the boxes' logs until it and the run have ended; its exit code."""
+    """Run a laptop command and read the boxes' logs until it and the run have ended; its exit code."""
     api = Shadeform(Secret(world.cloud.key), world.cloud.url)
     heard: dict[Path, int] = {}
     end = time.monotonic() + GIVE_UP_S
@@ -200,7 +200,7 @@ def box_logs(world: World) -> list[Path]:
 
 
 def _hear(path: Path, position: int, hear: Hear) -> int:
-    """Tell what is new after byte `position`, in whole lines; the new position."""
+    """Pass the complete lines after byte `position` to `hear`; returns the new position."""
     data = path.read_bytes()[position:]
     whole = data[: data.rfind(b"\n") + 1]
     for line in whole.decode(errors="replace").splitlines():
@@ -209,7 +209,7 @@ def _hear(path: Path, position: int, hear: Hear) -> int:
 
 
 def newest(world: World) -> RunView | None:
-    """The newest run as a laptop sees it; None when nothing was ever rented."""
+    """The newest run as a laptop sees it; None if nothing was rented."""
     ledger = Ledger(world.root / "nanolan-home")
     hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
     api, entries = Shadeform(Secret(world.cloud.key), world.cloud.url), ledger.entries()
@@ -217,7 +217,7 @@ def newest(world: World) -> RunView | None:
 
 
 def what_is_saved(world: World, view: RunView) -> tuple[str, int]:
-    """The newest step of each phase that is proven or can be gone on from, and how many steps were trained beside these."""
+    """The newest step of each phase that is proven or resumable, and the number of trained steps beyond these."""
     plan, steps = view.entry.plan, dict[str, int]()
     for phase, report in view.phases.items():
         if report.state == "proven" and report.step:
@@ -234,7 +234,7 @@ def what_is_saved(world: World, view: RunView) -> tuple[str, int]:
 
 
 def metrics(world: World, view: RunView) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl of all boxes of a run: those that a vanished one never sent count too."""
+    """The rows of metrics.jsonl of all boxes of a run, including those that a vanished box never sent."""
     files = [path for path in world.root.glob("cloud/boxes/*/nanolan/trainer/metrics.jsonl")]
     return [
         json.loads(line)

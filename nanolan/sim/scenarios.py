@@ -1,9 +1,9 @@
-"""Faults that a rehearsal plays for real, and what must come of each. A new one is a row of SCENARIOS.
+"""Faults for rehearsals, and the required outcome of each. A new one is a row of SCENARIOS.
 
     just rehearse fault=hang            one of them
     just rehearse-faults                all of them, as a table
 
-A scenario changes the world before the launch, or acts at the moment when a line of the box's log says that it has come.
+A scenario changes the world before the launch, or acts when a line of the box's log matches its `moment`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nanolan.sim.scenarios_cloud import (
     all_of,
     ask_to_stop,
     clock_differs,
-    dear,
+    multiply_prices,
     odd_records,
     refused,
     slow_between_attempts,
@@ -51,7 +51,7 @@ from nanolan.sim.scenarios_hub import (
 if TYPE_CHECKING:
     from nanolan.sim.world import World
 
-# 150 steps of about 0.1 s, a state every second: long enough for something to happen
+# 150 steps of about 0.1 s, a state every second: long enough for a fault in between
 LONG = {"max_steps": 150}
 ENDLESS = {"max_steps": 2000}
 TRAINED = r"sft step 40/"
@@ -60,25 +60,25 @@ STATES = ("save-minutes=0.02", "upload-minutes=0.03", "eval=none")
 
 @dataclass(frozen=True)
 class Scenario:
-    """One fault: what it is, how it is made, and how the run must end."""
+    """One fault: its description, how it is injected, and how the run must end."""
 
     what: str
     verdict: str = "succeeded"
     reason: str = ""
     exit_code: int = 0
-    words: tuple[str, ...] = ()  # more options of the launch
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # changes of the rehearsal's recipe
+    words: tuple[str, ...] = ()  # additional options of the launch
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # changes to the rehearsal's recipe
     watch_s: Mapping[str, float] = field(default_factory=dict)
     usual: Mapping[str, float] = field(default_factory=dict)
     before: Act = lambda world: None
-    moment: str = ""  # a pattern of a line in the box's log
+    moment: str = ""  # a pattern; `then` acts at a matching line of the box's log
     then: Act = lambda world: None
-    times: int = 1  # how many such lines count
-    most_lost: int = 0  # steps that may have been trained in vain
+    times: int = 1  # how many matching lines count
+    most_lost: int = 0  # how many steps may be lost
     resume: bool = False  # afterwards `just resume` finishes it
 
 
-# ------------------------------------------------------------------ rows that share their options
+# ------------------------------------------------------------------ helpers for rows with common options
 def other_offer(what: str, before: Act) -> Scenario:
     """`before` spoils the first offer; the launch may take the next one."""
     return Scenario(what, before=before, words=("max-price=60",))
@@ -99,7 +99,7 @@ def spend_limit(what: str, before: Act) -> Scenario:
 
 
 def mid_training(what: str, then: Act, most_lost: int = 60, **more: Any) -> Scenario:
-    """`then` acts when sft has done 40 of its steps."""
+    """`then` acts after 40 steps of sft."""
     options = {"words": STATES, "recipe": LONG, "moment": TRAINED, "then": then, **more}
     return Scenario(what, most_lost=most_lost, **options)
 
@@ -115,34 +115,35 @@ SCENARIOS: dict[str, Scenario] = {
         "the offer is sold out on create; the next one is rented", refused("out_of_stock")
     ),
     "create-lost": Scenario(
-        "the machine is made, the answer is lost", before=refused("reset_after_effect")
+        "the instance is created, the answer is lost", before=refused("reset_after_effect")
     ),
     "price": other_offer(
-        "the machine costs more than was agreed to; deleted, the next offer",
+        "the instance costs more than was agreed to; deleted, the next offer is rented",
         switched("price_differs", 9900, 1),
     ),
     "boot-stuck": other_offer(
-        "the machine never boots; deleted, the next offer",
+        "the instance never boots; deleted, the next offer is rented",
         switched("stuck_in_pending_provider", True, 1),
     ),
     "boot-error": other_offer(
-        "the provider reports an error; deleted, the next offer", switched("goes_to_error", True, 1)
+        "the provider reports an error; deleted, the next offer is rented",
+        switched("goes_to_error", True, 1),
     ),
     "wrong-gpus": other_offer(
-        "a GPU is missing; the machine deletes itself, the next offer",
+        "a GPU is missing; the instance deletes itself, the next offer is rented",
         switched("gpu_count_wrong", 7, 1),
     ),
     "slow-box": Scenario(
-        "a tenth of the usual speed; told, and exchanged once three runs have measured",
+        "a tenth of the usual speed; reported, and replaced once three runs have measured",
         words=("eval=none",),
         usual={"sft": 1e6},
     ),
     "list-lags": Scenario(
-        "the machine is made, the answer is lost, and the listing shows it 8 s later",
+        "the instance is created, the answer is lost, and the listing shows it 8 s later",
         before=all_of(refused("reset_after_effect"), switched("list_lag", 8.0)),
     ),
     "stop-between": Scenario(
-        "stopped between two attempts of its launch, when there is no machine",
+        "stopped between two attempts of its launch, when there is no instance",
         "stopped",
         "",
         5,
@@ -154,7 +155,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     ),
     "came-back": other_offer(
-        "a machine that was seen to be deleted comes back before the next attempt",
+        "an instance that was confirmed deleted comes back before the next attempt",
         all_of(
             switched("goes_to_error", True, 1),
             switched("comes_back", 0.5, 1),
@@ -162,21 +163,21 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     ),
     "odd-records": Scenario(
-        "the account lists a colleague's machines with fields of other types, and what is no machine",
+        "the account lists a colleague's instances with fields of other types, and records that are not instances",
         before=odd_records,
     ),
     # ---- limits
-    "limit": spend_limit("the money runs out in mid-training", dear(428)),
+    "limit": spend_limit("the money runs out during training", multiply_prices(428)),
     "price-rises": spend_limit(
         "the price triples after the create, the provider's figure is frozen",
-        all_of(dear(143), switched("price_rises", 0.5), switched("cost_frozen")),
+        all_of(multiply_prices(143), switched("price_rises", 0.5), switched("cost_frozen")),
     ),
     "limit-dropped": spend_limit(
         "the provider drops the limits after they were read back",
-        all_of(dear(428), switched("limits_dropped", 1.0)),
+        all_of(multiply_prices(428), switched("limits_dropped", 1.0)),
     ),
     "deadline": Scenario(
-        "the time runs out in mid-training",
+        "the time runs out during training",
         "stopped",
         "max_duration",
         6,
@@ -185,7 +186,7 @@ SCENARIOS: dict[str, Scenario] = {
         most_lost=2,
     ),
     "gate": Scenario(
-        "the gate after mid stays shut",
+        "the gate after mid does not pass",
         "stopped",
         "gate",
         6,
@@ -202,7 +203,7 @@ SCENARIOS: dict[str, Scenario] = {
     # ---- the trainer
     "hang": mid_training("a rank hangs", send(PAUSE, is_rank), watch_s={"train": 6.0}),
     "nan": Scenario(
-        "sft's loss is no number, twice; mid is safe",
+        "sft's loss is NaN, twice; mid is safe",
         "failed",
         "nan",
         5,
@@ -214,7 +215,7 @@ SCENARIOS: dict[str, Scenario] = {
         "a rank is killed, as by the kernel when memory runs out", send(KILL, is_rank)
     ),
     "oom-again": Scenario(
-        "a rank is killed, and killed again",
+        "a rank is killed twice",
         "failed",
         "killed",
         5,
@@ -226,13 +227,13 @@ SCENARIOS: dict[str, Scenario] = {
         most_lost=90,
     ),
     "kill-torchrun": mid_training(
-        "torchrun is killed; its ranks must not live on", send(KILL, is_torchrun)
+        "torchrun is killed; its ranks must end too", send(KILL, is_torchrun)
     ),
-    # ---- the machine
+    # ---- the instance
     "kill-box": mid_training("the box program is killed", send(KILL, is_box_program)),
-    "reboot": mid_training("the machine reboots in mid-training", reboot),
+    "reboot": mid_training("the instance reboots during training", reboot),
     "vanish": Scenario(
-        "the machine is taken away in mid-training; resumed on another",
+        "the provider removes the instance during training; resumed on another",
         words=STATES,
         recipe=LONG,
         moment=r"state of step \d+ proven",
@@ -241,11 +242,11 @@ SCENARIOS: dict[str, Scenario] = {
         most_lost=120,
     ),
     "disk-full-boot": Scenario(
-        "root's disk is full at the boot; what the machine must know is kept in memory",
+        "root's disk is full at the boot; plan and secrets are kept in memory",
         before=switched("home_takes_nothing"),
     ),
     "disk-full": mid_training(
-        "the disk is full in mid-training; the newest whole state goes up",
+        "the disk is full during training; the newest complete state is uploaded",
         disk_full,
         verdict="failed",
         reason="disk_full",
@@ -265,13 +266,14 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     # ---- a real Ubuntu, freshly rented
     "apt-locked": Scenario(
-        "apt's own timer holds its locks when the machine boots", before=troubled("apt-locked")
+        "apt's own timer holds its locks when the instance boots", before=troubled("apt-locked")
     ),
     "dns-late": Scenario(
         "no name resolves at first; apt says so with exit 0", before=troubled("dns-late")
     ),
     "apt-dead": Scenario(
-        "one of apt's repositories is dead for good", before=troubled("apt-repository-dead")
+        "one of apt's repositories is permanently unavailable",
+        before=troubled("apt-repository-dead"),
     ),
     "dpkg-interrupted": Scenario(
         "an earlier installation was interrupted", before=troubled("dpkg-interrupted")
@@ -280,59 +282,59 @@ SCENARIOS: dict[str, Scenario] = {
         "the NVIDIA driver comes up after the startup script", before=troubled("driver-late")
     ),
     "smi-warns": Scenario(
-        "nvidia-smi warns of a damaged infoROM and ends with 14", before=troubled("smi-warns")
+        "nvidia-smi warns of a damaged infoROM and exits with 14", before=troubled("smi-warns")
     ),
-    "df-broken": Scenario("df cannot read one mount and ends with 1", before=troubled("df-broken")),
+    "df-broken": Scenario(
+        "df cannot read one mount and exits with 1", before=troubled("df-broken")
+    ),
     "no-hostname": Scenario(
-        "the machine's own host name does not resolve", before=troubled("no-hostname")
+        "the instance's own host name does not resolve", before=troubled("no-hostname")
     ),
     # ---- the Hub, and the end
-    "hub-down": phase_end("the Hub is away when the phase ends", hub_down),
+    "hub-down": phase_end("the Hub is down when the phase ends", hub_down),
     "upload-cut": Scenario(
-        "the upload is cut in the middle, three times", moment=r"sft step 20/", then=upload_cut
+        "the upload is interrupted three times", moment=r"sft step 20/", then=upload_cut
     ),
     "hub-refuses": phase_end(
         "the Hub refuses with 400, 401 and 403 for 15 s when the phase ends", hub_refuses
     ),
     "hub-403-after-commit": Scenario(
-        "the Hub refuses for 10 s to show what was uploaded",
+        "for 10 s the Hub refuses reads of the upload",
         moment=r"uploading chatsft_checkpoints",
         then=refused_after_commit,
     ),
     "hub-drips": phase_end(
-        "answers of the Hub come at a byte every two seconds when the phase ends", hub_drips
+        "the Hub answers with a byte every two seconds when the phase ends", hub_drips
     ),
     "storage-full": phase_end(
-        "the Hub's storage is full when the phase ends; room is made later", storage_full
+        "the Hub's storage is full when the phase ends; space is freed later", storage_full
     ),
     "repo-renamed": Scenario("HF_REPO was renamed since it was set", before=renamed),
     "clock-behind": Scenario(
-        "the clocks of laptop and machine are 8 hours behind the provider's",
+        "the clocks of laptop and instance are 8 hours behind the provider's",
         before=clock_differs(8),
     ),
     "clock-ahead": Scenario(
-        "the clocks of laptop and machine are 24 hours ahead of the provider's",
+        "the clocks of laptop and instance are 24 hours ahead of the provider's",
         before=clock_differs(-24),
     ),
     "delete-stuck": Scenario(
-        "two deletes answer 200 and do nothing", before=switched("delete_ignored", 2)
+        "two deletes answer 200 without effect", before=switched("delete_ignored", 2)
     ),
 }
 
 
 class Player:
-    """Plays a scenario's act when its moment comes."""
+    """Runs a scenario's action when its moment comes."""
 
     def __init__(self, scenario: Scenario, world: World) -> None:
-        self._scenario, self._world, self._left = (
-            scenario,
-            world,
-            scenario.times if scenario.moment else 0,
-        )
+        self._scenario = scenario
+        self._world = world
+        self._left = scenario.times if scenario.moment else 0
         self.played = 0
 
     def hear(self, line: str) -> None:
-        """A line of the box's log."""
+        """Process a line of the box's log."""
         if self._left and re.search(self._scenario.moment, line):
             self._left -= 1
             self.played += 1

@@ -1,4 +1,4 @@
-"""What a rehearsal does to its boxes: acts of the rows in nanolan/sim/scenarios.py."""
+"""Actions on the boxes, for the rows in nanolan/sim/scenarios.py."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ KILL, PAUSE = signal.SIGKILL, signal.SIGSTOP
 
 
 def box(world: World) -> Machine:
-    """The newest machine that is on."""
+    """The newest box that is switched on."""
     return next(i.machine for i in reversed(world.cloud.instances) if i.machine and i.machine.on)
 
 
 def processes(world: World, wanted: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
-    """The living processes of the box that are wanted; one that goes meanwhile is not."""
+    """The living processes of the box for which `wanted` holds; skips those that end meanwhile."""
     found = []
     for p in box(world).processes():
         try:
@@ -49,7 +49,7 @@ def is_box_program(p: psutil.Process) -> bool:
 
 
 def send(number: signal.Signals, wanted: Callable[[psutil.Process], bool]) -> Act:
-    """The signal to one such process."""
+    """Send the signal to one such process."""
 
     def act(world: World) -> None:
         for p in processes(world, wanted)[:1]:
@@ -59,17 +59,17 @@ def send(number: signal.Signals, wanted: Callable[[psutil.Process], bool]) -> Ac
 
 
 def reboot(world: World) -> None:
-    """Every process gone at once, then boot.sh again."""
+    """Kill every process at once, then run boot.sh again."""
     box(world).reboot()
 
 
 def disk_full(world: World) -> None:
-    """No file of the box takes another byte."""
-    box(world).take_writes()
+    """Let every write of the box fail, as on a full disk."""
+    box(world).limit_file_size()
 
 
 def no_process(world: World) -> None:
-    """The box can start no Python for a while, as without memory for another process."""
+    """Keep the box from starting Python for a while, as without memory for another process."""
     python = box(world).folder / "nanolan/code/.venv/bin/python"
     aside = python.with_name("python.aside")
     python.rename(aside)

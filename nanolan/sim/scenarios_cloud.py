@@ -1,4 +1,4 @@
-"""What a rehearsal does to its local Shadeform: acts of the rows in nanolan/sim/scenarios.py."""
+"""Actions on the local Shadeform, for the rows in nanolan/sim/scenarios.py."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ CREATE = "POST /v1/instances/create"
 
 
 def refused(action: str, times: int = 1) -> Act:
-    """The next creates are answered so."""
+    """Answer the next creates with this fault."""
     return lambda world: world.cloud.fault(CREATE, action, times=times)
 
 
 def switched(name: str, value: object = True, times: int | None = None) -> Act:
-    """The cloud behaves so, for the next `times` instances."""
+    """Set a switch of the cloud, for the next `times` instances."""
     return lambda world: world.cloud.switch(name, value, times)
 
 
 def all_of(*acts: Act) -> Act:
-    """One after the other."""
+    """Run the actions one after the other."""
 
     def act(world: World) -> None:
         for each in acts:
@@ -39,12 +39,12 @@ def all_of(*acts: Act) -> Act:
 
 
 def slow_between_attempts(seconds: float) -> Act:
-    """The look at the account between two attempts takes so long; it is the launch's third, after the checks' and the create's."""
+    """Delay the listing between two attempts; it is the launch's third, after those of the checks and the create."""
     return lambda world: world.cloud.fault("GET /v1/instances$", "stall", skip=2, seconds=seconds)
 
 
 def stop_after_the_first_machine(world: World) -> None:
-    """`just stop` in another terminal, once the first machine is gone again."""
+    """Run `just stop` in another process once the first instance is deleted."""
 
     def act() -> None:
         while not any(i.status in ("deleting", "deleted") for i in world.cloud.instances):
@@ -62,7 +62,7 @@ def stop_after_the_first_machine(world: World) -> None:
 
 
 def odd_records(world: World) -> None:
-    """A colleague's machines, and what is none, that no strict reader takes."""
+    """List a colleague's instances and other records that a strict parser would reject."""
     odd: dict[str, Any] = {
         "id": "i-odd",
         "name": None,
@@ -79,12 +79,12 @@ def odd_records(world: World) -> None:
 
 
 def troubled(name: str) -> Act:
-    """Every machine has this trouble of nanolan/sim/box_trouble.py."""
+    """Give every instance this problem of nanolan/sim/box_trouble.py."""
     return switched("box_trouble", name)
 
 
-def dear(factor: int) -> Act:
-    """Every offer costs so much more: limits are reached in seconds."""
+def multiply_prices(factor: int) -> Act:
+    """Multiply every price, so that limits are reached in seconds."""
 
     def act(world: World) -> None:
         for entry in world.cloud.account.catalogue:
@@ -94,7 +94,7 @@ def dear(factor: int) -> Act:
 
 
 def ask_to_stop(world: World) -> None:
-    """As `just stop` does from any laptop."""
+    """Write the stop request, as `just stop` does on any laptop."""
     from nanolan.sim.world import REPO
 
     run_id = newest_run(world)
@@ -111,13 +111,13 @@ def newest_run(world: World) -> str:
 
 
 def vanish(world: World) -> None:
-    """The provider takes the machine away, without a word."""
+    """Remove the instance at the provider without notice."""
     instance = next(i for i in reversed(world.cloud.instances) if i.machine)
     instance.delete(world.cloud.account.now(), "preempted")
 
 
 def clock_differs(hours: float) -> Act:
-    """The service's clock is so far ahead of this machine's, and of the box's."""
+    """Set the service's clock ahead of this machine's and the box's."""
 
     def act(world: World) -> None:
         world.cloud.account.now = lambda: time.time() + 3600 * hours

@@ -1,4 +1,4 @@
-"""What a rehearsal does to its Hub: acts of the rows in nanolan/sim/scenarios.py."""
+"""Actions on the local Hub, for the rows in nanolan/sim/scenarios.py."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nanolan.sim.world import World
 
-DOWN_S = 6.0  # of a Hub that comes back
-ROOM_S = 12.0  # until room is made
+DOWN_S = 6.0  # until a Hub that is down comes back
+ROOM_S = 12.0  # until space is freed
 
 
 def hub_down(world: World) -> None:
-    """The Hub answers 503 to everything, for a while."""
+    """Answer 503 to every request for a while."""
     fault = world.hub.fault(r".", status=503, times=10**9)
     timer = threading.Timer(DOWN_S, world.hub.faults.remove, [fault])
     timer.daemon = True
@@ -21,7 +21,7 @@ def hub_down(world: World) -> None:
 
 
 def hub_refuses(world: World) -> None:
-    """Whatever writes, or looks at what was written, is refused for 15 s, with one status after the other."""
+    """Refuse writes, and reads of the repo, for 15 s, with one status after the other."""
     for what, status in (
         ("POST .*(preupload|lfs|xet)", 400),
         ("GET .*xet-write-token", 401),
@@ -32,17 +32,17 @@ def hub_refuses(world: World) -> None:
 
 
 def refused_after_commit(world: World) -> None:
-    """The look at what the upload has left is refused for 10 s: the first one is the upload's own."""
+    """Refuse reads of the repo for 10 s, except the first, which is the upload's own."""
     world.hub.fault(r"GET /api/models/[^/]*/[^/]*$", status=403, times=10**9, lasts_s=10.0, skip=1)
 
 
 def hub_drips(world: World) -> None:
-    """The answers to the next two looks come at a byte every two seconds."""
+    """Answer the next two reads with a byte every two seconds."""
     world.hub.fault(r"GET /api/models/[^/]*/[^/]*$", "drip", seconds=2.0, times=2)
 
 
 def storage_full(world: World) -> None:
-    """Large files are refused until somebody makes room."""
+    """Refuse large files until space is freed."""
     world.hub.storage_full = True
     timer = threading.Timer(ROOM_S, setattr, [world.hub, "storage_full", False])
     timer.daemon = True
@@ -50,12 +50,12 @@ def storage_full(world: World) -> None:
 
 
 def renamed(world: World) -> None:
-    """HF_REPO has got another name since it was set."""
+    """Rename HF_REPO."""
     from nanolan.sim.world import REPO
 
     world.hub.rename(REPO, "me/lanbot-renamed")
 
 
 def upload_cut(world: World) -> None:
-    """The connections of the next uploads break in the middle."""
+    """Break the connections of the next uploads midway."""
     world.hub.fault(r"(PUT|POST) /.*(lfs|xorb|shard|commit)", "reset", after=1000, times=3)

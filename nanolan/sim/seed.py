@@ -5,7 +5,7 @@
     <repo> (private)      base_checkpoints/<tag>/, mid_checkpoints/<tag>/, tokenizer/, identity_conversations.jsonl
     data sets (public)    the repositories and parquet paths of nanolan/phases.py
 
-Every text is made here from a fixed seed. With `cache`, what was built is kept, so that the next rehearsal
+Every text is generated from a fixed seed. With `cache` the built files are kept, so that the next rehearsal
 imports neither torch nor pyarrow.
 """
 
@@ -37,7 +37,7 @@ ROWS = {
 }  # train and test rows per data set
 IDENTITY_ROWS = 40
 SHARD = "00000-of-00001"
-HAND_MADE_RUN = "00000000"  # the run id of a checkpoint that no run made
+HAND_MADE_RUN = "00000000"  # the run id of a checkpoint that was not made by a run
 
 Message = dict[str, str]
 Row = dict[str, Any]
@@ -60,7 +60,7 @@ def _files(folder: Path) -> dict[str, bytes | Path]:
 
 
 def _cached(cache: Path, tag: str) -> Path:
-    """The built files, from the cache or built into it; two at once both end with whole ones."""
+    """The built files, from the cache or built into it; safe for two processes at once."""
     target = cache / f"seed-{_key(tag)}"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -69,13 +69,13 @@ def _cached(cache: Path, tag: str) -> Path:
             try:
                 built.rename(target)
             except OSError:
-                if not target.exists():  # not because another one was first
+                if not target.exists():  # not because another process was first
                     raise
     return target
 
 
 def _key(tag: str) -> str:
-    """Changes with the tag and with any source that the built files depend on."""
+    """A hash of the tag and of every source that the built files depend on."""
     here = Path(__file__)
     package = here.parent.parent
     sources = [
@@ -114,7 +114,7 @@ def _build(folder: Path, tag: str) -> Path:
     )
 
     # Not a trained mid checkpoint but a copy of the base one, so that phase=sft has something to start from. It has a
-    # manifest, as one of our own runs would leave it; the base one has none, as if uploaded by hand ("unproven").
+    # manifest, as a run would write it; the base one has none, as if uploaded manually ("unproven").
     mid = model / "mid_checkpoints" / tag
     shutil.copytree(model / "base_checkpoints" / tag, mid)
     files = tuple(hash_file(p) for p in sorted(mid.iterdir()))
@@ -139,7 +139,7 @@ def _write_data(folder: Path) -> None:
                 continue  # it has no such split
             made = list(MAKERS[name](Random(f"{number}-{split}"), rows))
             schema = schemas[name]
-            if pattern.startswith("auxiliary_train/"):  # there each row is wrapped once more
+            if pattern.startswith("auxiliary_train/"):  # each of its rows is wrapped once more
                 made, schema = (
                     [{"train": row} for row in made],
                     pa.schema([("train", pa.struct(list(schema)))]),
@@ -243,7 +243,7 @@ def smoltalk_rows(rng: Random, n: int) -> Iterator[Row]:
 
 
 def gsm8k_rows(rng: Random, n: int) -> Iterator[Row]:
-    """Sums with <<calculator=marks>> and a last line `#### n`, so small that a tiny model gets some right after its sft."""
+    """Sums with <<calculator=marks>> and a last line `#### n`, small enough that a tiny model solves some after its sft."""
     for _ in range(n):
         thing, a, b = rng.choice(THINGS[:2]), rng.randint(1, 3), rng.randint(1, 3)
         yield {
@@ -278,7 +278,7 @@ def arc_rows(rng: Random, n: int) -> Iterator[Row]:
 
 
 def humaneval_rows(rng: Random, n: int) -> Iterator[Row]:
-    """Heads of functions to complete, with the tests that judge them."""
+    """Function heads to complete, with their tests."""
     for i in range(n):
         k = rng.randint(1, 9)
         test = f"def check(candidate):\n    assert candidate(2) == {2 + k}\n"

@@ -1,6 +1,6 @@
-"""A whole small world on loopback: a local Shadeform, a local Hub seeded for a run, and the environment to reach them.
+"""The local services on loopback: a Shadeform, a Hub seeded for a run, and the environment to reach them.
 
-Nothing of the real world gets in: no .env, no keys, no cached logins, no proxies.
+The real environment is excluded: no .env, no keys, no cached logins, no proxies.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class World:
         self._servers = ExitStack()
 
     def __enter__(self) -> World:
-        # boxes get the machine's package settings, and no network
+        # boxes get the host's package settings, but no network
         packages = offline_packages(os.environ)
         before = {name: os.environ.get(name) for name in packages}
         os.environ.update(packages)
@@ -101,7 +101,7 @@ class World:
         self._servers.close()
 
     def switch(self, fault: str) -> None:
-        """Turn on one of the cloud's faults, with @N for the first N machines alone: "delete-ignored:2", "goes-to-error@1",
+        """Turn on one of the cloud's faults, with @N for the first N instances only: "delete-ignored:2", "goes-to-error@1",
         "gpu-count-wrong:7@1", "create-out-of-stock@2"; UsageProblem for an unknown one."""
         m = re.fullmatch(r"([a-z_]+)(?::(\d+(?:\.\d+)?))?(?:@(\d+))?", fault.replace("-", "_"))
         name, value, times = (
@@ -121,7 +121,7 @@ class World:
             raise UsageProblem(f"no fault {fault[:40]!r}; see: just sim --list-faults")
 
     def env(self) -> dict[str, str]:
-        """The whole environment of a command in this world; both addresses are loopback, or it raises."""
+        """The complete environment of a command in this world; raises unless both addresses are loopback."""
         if not (is_loopback(self.cloud.url) and is_loopback(self.hub.url)):
             raise RuntimeError("a rehearsal must stay on this machine")
         kept = {k: v for k, v in os.environ.items() if KEPT.fullmatch(k)}
@@ -141,7 +141,7 @@ class World:
 
 
 def offline_packages(environ: Mapping[str, str]) -> dict[str, str]:
-    """UV_* settings with which scripts/setup.sh installs from this machine's package cache alone; {} without uv."""
+    """UV_* settings with which scripts/setup.sh installs only from this machine's package cache; {} without uv."""
     uv = environ.get("UV") or shutil.which(
         "uv", path=f"{ROOT / '.venv/bin'}{os.pathsep}{environ.get('PATH', '')}"
     )
