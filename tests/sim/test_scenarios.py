@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nanolan.sim.scenarios import Player, Scenario
-from nanolan.sim.scenarios_cloud import dear
+from nanolan.sim.scenarios_cloud import multiply_prices
 
 
 @pytest.mark.parametrize(
@@ -35,5 +35,5 @@ def test_dear_offers_cost_so_many_times_more() -> None:
     class World:
         cloud = Cloud
 
-    dear(3)(World)  # type: ignore[arg-type]
+    multiply_prices(3)(World)  # type: ignore[arg-type]
     assert [o["hourly_price"] for o in Cloud.account.catalogue] == [300, 750]
