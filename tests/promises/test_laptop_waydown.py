@@ -17,9 +17,9 @@ from nanolan.settings.settings import ROOT
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.shadeform.server import ShadeformServer
 from tests.promises.test_waydown import OUTPUTS
-from tests.scripts.test_stop import cloud, deleted, environment, ledger, rented  # noqa: F401  # fixtures
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS
 from tests.support.core_fixtures import started, until
+from tests.support.stop_script_fixtures import cloud, deleted, environment, ledger, rented  # noqa: F401  # fixtures
 from tests.support.trouble import small_disk
 
 LATE = "2026-01-01T00:00:00Z"

@@ -12,34 +12,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from nanolan.checkpoint.manifest import newest_whole
-from nanolan.settings.settings import ROOT
 from nanolan.sim.box import MARK
 from tests.cloud.test_boot import boot, bundle, mode, script_of, timers
-from tests.support.box_fixtures import KEY, TOKEN, Box, no_box_left, until
-from tests.support.box_main_fixtures import LIFE_S, SFT, dear
+from tests.support.box_fixtures import KEY, Box, until
 from tests.support.trouble import Disk, small_disk
 from tests.support.trouble import __file__ as trouble
+from tests.support.waydown_fixtures import (
+    box,  # noqa: F401  # a fixture
+    module,  # noqa: F401  # an autouse fixture
+)
 
-module = pytest.fixture(autouse=True, scope="module")(no_box_left)
 pytestmark = pytest.mark.shows(
     "file", "*/lanbot-training.log", "the log as a trainer writes it is the input here"
 )
+
+
 FULL = Path("/dev/full")
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
-    with Box(tmp_path) as made:
-        made.unpack()
-        yield made
 
 
 def program(box: Box, *words: str, before: tuple[str, ...] = (), **how: Any) -> int:
@@ -77,6 +71,8 @@ def closed() -> dict[str, Any]:
 
 
 OUTPUTS = {"full disk": full, "broken pipe": broken_pipe, "closed": closed}
+
+
 WORDS: dict[str, Callable[[], tuple[str, ...]]] = {
     "fail": lambda: ("fail", "words"),
     "deadman": lambda: ("deadman", str(time.time() + 0.2)),
@@ -159,9 +155,6 @@ def test_a_list_that_cannot_be_read_is_no_reason_to_stay(box: Box) -> None:
     assert asked[:2] == ["GET", "POST"] and box.deleted, "by the id that was noted"
 
 
-# ---- boot.sh
-
-
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[Box]:
     """A machine before its first boot; its home's disk is a small one."""
@@ -173,6 +166,7 @@ def home(box: Box) -> Disk:
     return Disk(box.root / "root")
 
 
+# ---- boot.sh
 @pytest.mark.parametrize("trouble", [Disk.fill, Disk.read_only], ids=["full", "read-only"])
 def test_a_home_that_takes_nothing_is_done_without(
     bare: Box, trouble: Callable[[Disk], None]
@@ -363,130 +357,3 @@ def test_where_systemd_does_not_take_it_the_boot_goes_on_by_itself(box: Box, pro
         and box.log().count("BOX PROGRAM") == 1
         and "going on without" in box.log()
     )
-
-
-# ---- the box program
-
-
-@contextmanager
-def on_small_disk(root: Path, recipe: dict[str, float], **how: Any) -> Iterator[tuple[Box, Disk]]:
-    """A machine whose one disk has 40 MB."""
-    with small_disk(root / "box", 40) as disk, Box(root, recipe=recipe, **how) as box:
-        yield box, disk
-
-
-STAGES = [
-    "this is instance",
-    pytest.param("sft step 2/5", marks=pytest.mark.slow),
-    "sft step 4/5",
-    pytest.param("done at step", marks=pytest.mark.slow),
-    pytest.param("uploading chatsft", marks=pytest.mark.slow),
-    pytest.param("phase sft: proven", marks=pytest.mark.slow),
-    pytest.param("verdict:", marks=pytest.mark.slow),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_disk_that_is_full_from_some_stage_on_loses_nothing_whole_and_keeps_no_machine(
-    tmp_path: Path, stage: str
-) -> None:
-    with on_small_disk(tmp_path, {"seconds": 2.0, "save_at": 3}) as (box, disk):
-        box.unpack()
-        if stage == "this is instance":
-            box.trained()
-        box.start()
-        box.wait_for(stage)
-        whole = newest_whole(box.work / "trainer/out/chatsft_checkpoints/d20")
-        disk.fill()
-        assert box.started[0].wait(60) == 0 and box.deleted, box.log()
-        final = whole is not None and whole[1].final
-        assert whole is None or box.holds(
-            SFT if final else f"{box.plan.folder}/saved/sft", whole[1].step
-        )
-        receipt = box.receipt()
-        if (
-            stage == "this is instance" and final
-        ):  # on a busy machine it is over before the disk is full
-            assert receipt["verdict"] in ("succeeded", "failed")
-        else:
-            assert receipt["verdict"] == ("succeeded" if final else "failed")
-        assert receipt["verdict"] == "succeeded" or receipt["reason"] == "disk_full"
-        assert "verdict: " in box.uploaded_log(
-            "success" if receipt["verdict"] == "succeeded" else "error"
-        ), "from memory"
-
-
-def test_a_log_that_takes_nothing_fails_no_run_and_is_told_from_memory(tmp_path: Path) -> None:
-    with (
-        small_disk(tmp_path / "box/var/log", 1) as disk,
-        Box(tmp_path, recipe={"seconds": 0.1}) as box,
-    ):
-        box.log_file.touch()
-        disk.fill()
-        box.unpack()
-        assert box.start().wait(60) == 0 and box.deleted and box.holds(SFT, 5)
-        log = box.uploaded_log("success")
-        assert (
-            "the disk did not take the rest" in log
-            and "verdict: succeeded" in log
-            and TOKEN not in log
-        )
-
-
-def test_a_read_only_disk_keeps_no_whole_checkpoint_from_the_hub_nor_the_machine(
-    tmp_path: Path,
-) -> None:
-    with small_disk(tmp_path / "box/nanolan", 20) as disk, Box(tmp_path) as box:
-        box.unpack()
-        box.trained()
-        disk.read_only()
-        assert box.start().wait(60) == 0 and box.deleted and box.holds(SFT, 5), box.log()
-        assert box.receipt()["verdict"] == "failed" and "is uploaded without a copy" in box.log()
-
-
-def test_without_memory_for_another_process_a_whole_checkpoint_is_tried_until_the_money_is_gone_then_the_machine_goes(
-    tmp_path: Path,
-) -> None:
-    with Box(tmp_path, age_s=LIFE_S - 4, life_s=10 * LIFE_S, **dear()) as box:
-        box.unpack()
-        box.trained()
-        child = box.program(
-            sys.executable,
-            trouble,
-            "no-fork",
-            sys.executable,
-            str(ROOT / "cloud/train.py"),
-            str(box.state),
-            str(box.work),
-            cwd=ROOT,
-        )
-        assert child.wait(60) == 0 and box.deleted
-        assert (
-            "no process could be started" in box.log()
-            and "NOT saved: sft step 5" in box.receipt()["message"]
-        )
-
-
-@pytest.mark.parametrize("how", ["no library", "no work folder", "no plan", "no Python of its own"])
-def test_a_box_program_that_cannot_begin_leaves_its_machine_to_the_rescue_program(
-    box: Box, how: str
-) -> None:
-    python = "/usr/bin/python3" if how == "no library" else sys.executable
-    work = box.work if how != "no work folder" else box.work / "gone"
-    if how == "no plan":
-        (box.state / "plan.json").write_text(
-            json.dumps(json.loads(box.plan.to_json()) | {"limit_cents": "many"})
-        )
-    train = str(ROOT / "cloud/train.py")
-    words = (
-        ["-I", train]
-        if how != "no Python of its own"
-        else [
-            "-c",
-            f"import runpy, sys; sys.executable = '/gone'; runpy.run_path({train!r}, run_name='__main__')",
-        ]
-    )
-    work = work if how != "no Python of its own" else box.work / "gone"
-    assert box.program(python, *words, str(box.state), str(work), cwd=ROOT).wait(60) == 0
-    assert box.deleted and "the box program failed" in box.receipt()["message"]

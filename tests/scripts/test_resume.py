@@ -6,88 +6,29 @@ import base64
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec import structs
 
-from nanolan.hub.client import Hub
-from nanolan.launch.prepare import Rehearsal, prepare
-from nanolan.launch.rent import rent
 from nanolan.plan import Plan, read_plan
-from nanolan.run.ledger import Ledger
-from nanolan.run.record import Progress, Receipt, to_json
-from nanolan.settings.load import load_settings
+from nanolan.run.record import Progress, Receipt
 from nanolan.settings.settings import ROOT
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc
-from tests.support.core_fixtures import CREATE, LIST, QUICK, client, creates, forget, script, until
+from tests.support.core_fixtures import CREATE, LIST, creates, script
+from tests.support.resume_script_fixtures import (
+    ended,
+    gone,
+    launched,
+    leave,
+    ledger,
+    one_world,  # noqa: F401  # a fixture
+    resume,
+    world,  # noqa: F401  # a fixture
+)
 from tests.support.run_fixtures import result, state
-
-
-@pytest.fixture(scope="module")
-def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
-    with World(
-        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
-    ) as world:
-        yield world
-
-
-@pytest.fixture
-def world(one_world: World) -> World:
-    return forget(one_world)
-
-
-def ledger(world: World) -> Ledger:
-    return Ledger(world.root / "nanolan-home")
-
-
-def launched(world: World, **flags: str) -> Plan:
-    """A run as `just launch` makes it in a rehearsal."""
-    s = load_settings(flags, world.env())
-    api, hub = client(world.cloud), Hub(world.hub.url, s.hf_token)
-    offer = next(o for o in api.offers()[0] if o.gpu == s.gpu and o.num_gpus == 8)
-    made = prepare(
-        s, offer, ledger(world).owner, hub, api.instances, rehearsal=Rehearsal(**world.rehearsal)
-    )
-    rent(made, s, api, hub, ledger(world), lambda text: None)
-    return made.plan
-
-
-def ended(world: World, receipt: bool = True, **flags: str) -> Plan:
-    """A run whose machine is gone, in mid-phase; with a receipt of $12.34."""
-    plan = launched(world, **flags)
-    leave(
-        world,
-        plan,
-        progress=Progress(plan.run_id, "training", {}, iso(now_utc()), spent_cents=1200),
-        **(
-            {"receipt": Receipt(plan.run_id, "failed", "hang", spent_cents=1234)} if receipt else {}
-        ),
-    )
-    gone(world)
-    return plan
-
-
-def leave(world: World, plan: Plan, **files: Any) -> None:
-    world.hub.put(
-        plan.runs_repo,
-        {f"{plan.folder}/{name}.json": to_json(value) for name, value in files.items()},
-    )
-
-
-def gone(world: World) -> None:
-    for i in world.cloud.instances:
-        if i.status not in ("deleting", "deleted"):
-            world.cloud.account.delete(i.id)
-    until(lambda: not world.cloud.account.listed()["instances"])
-
-
-def resume(world: World, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return script("resume", "--no-wait", *words, env=world.env() | env)
 
 
 def hub_plan(world: World, plan: Plan) -> Plan:
@@ -397,58 +338,3 @@ def test_bad_input_is_one_clear_line_and_nothing_is_rented(world: World) -> None
             and not (ROOT / "evil").exists()
         )
     assert creates(world.cloud) == 1
-
-
-# ---- from another laptop
-
-
-def elsewhere(world: World, tmp_path: Path) -> dict[str, str]:
-    return {"NANOLAN_HOME": str(tmp_path / "another-home")}
-
-
-def test_a_run_of_another_laptop_goes_on_when_its_owner_is_named(
-    world: World, tmp_path: Path
-) -> None:
-    old = ended(world)
-    env = elsewhere(world, tmp_path)
-    done = resume(world, "--yes", old.run_id, **env)
-    assert (
-        done.returncode == 2 and f"--owner {old.owner}" in done.stderr and creates(world.cloud) == 1
-    )
-    done = resume(world, "--yes", old.run_id, "--owner", old.owner, **env)
-    assert done.returncode == 0, done.stderr
-    assert f"anyone who may write {REPO} can change it" in done.stderr
-    here = Ledger(tmp_path / "another-home")
-    entry = here.find(old.run_id)
-    assert (
-        entry.plan.owner == here.owner != old.owner
-        and entry.earlier[0].spent_cents == 1234
-        and not entry.rebuilt
-    )
-
-
-@pytest.mark.slow
-def test_what_earlier_attempts_cost_is_known_there_too(world: World, tmp_path: Path) -> None:
-    old = ended(world)
-    assert resume(world, "--yes").returncode == 0
-    leave(world, old, receipt=Receipt(old.run_id, "failed", "hang", spent_cents=1000, attempt=2))
-    gone(world)
-    done = resume(
-        world, "--dry-run", old.run_id, "--owner", old.owner, **elsewhere(world, tmp_path)
-    )
-    assert "$127.66 left of $150.00 for the whole run ($22.34 spent)" in done.stderr
-
-
-@pytest.mark.parametrize("data", [b"{}", b"[" * 100_000, b" " * 2_000_000])
-def test_a_hostile_plan_on_the_hub_is_refused_in_one_line(
-    world: World, tmp_path: Path, data: bytes
-) -> None:
-    old = ended(world)
-    world.hub.put(REPO, {f"{old.folder}/plan.json": data})
-    done = resume(world, "--yes", old.run_id, "--owner", old.owner, **elsewhere(world, tmp_path))
-    assert (
-        done.returncode == 1
-        and "plan.json" in done.stderr
-        and done.stderr.count("\n") == 1
-        and creates(world.cloud) == 1
-    )

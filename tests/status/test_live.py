@@ -24,9 +24,9 @@ from nanolan.shadeform.models import Instance, instance_of
 from nanolan.status.live import JsonLines, Plain, Redrawn, Seen, display, one_line
 from nanolan.status.view import Overview, RunView
 from nanolan.times import iso, now_utc
-from tests.scripts.test_check_status import Terminal, terminal  # noqa: F401  # a fixture
 from tests.status.test_status import LIVE
 from tests.support.box_fixtures import until
+from tests.support.check_status_fixtures import Terminal, terminal  # noqa: F401  # a fixture
 from tests.support.status_fixtures import RUN, Desk, receipt
 
 PROBLEM = (

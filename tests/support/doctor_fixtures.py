@@ -1,0 +1,51 @@
+"""Shared by tests/doctor/test_doctor*.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanolan.doctor.context import DoctorContext, open_context
+from nanolan.settings.load import load_settings
+from nanolan.sim.world import World
+from tests.support.core_fixtures import QUICK, forget, script
+
+MID = "mid_checkpoints/d20"
+
+
+@pytest.fixture(scope="module")
+def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
+    with World(
+        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
+    ) as world:
+        yield world
+
+
+@pytest.fixture
+def world(one_world: World) -> World:
+    return forget(one_world)
+
+
+def doctor(env: dict[str, str], *words: str) -> tuple[int, dict[str, Any]]:
+    done = script("doctor", "--json", *words, env=env)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def texts(told: dict[str, Any], name: str, state: str = "") -> str:
+    return "\n".join(
+        f"{c['state']} {c['text']} -> {c['fix']}"
+        for c in told["checks"]
+        if c["name"] == name and state in ("", c["state"])
+    )
+
+
+def patient(tmp_path: Path, **env: str) -> DoctorContext:
+    s = load_settings({}, env)
+    return open_context(
+        s, (), env, tmp_path / ".env", tmp_path, tmp_path / "home", tmp_path / "keys", 0.3
+    )
