@@ -227,7 +227,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[Files], Files], str]] = {
     "cut by a byte": (put(MODEL, GOOD[MODEL][:-1]), "cut off"),
     "a hole in the middle": (
         put(MODEL, GOOD[MODEL][:1500] + GOOD[MODEL][1564:]),
-        "cut off|put together by hand|refused",
+        "cut off|compressed or inconsistent|refused",
     ),
     "a pointer as model": (put(MODEL, LFS), "model_000007.pt is a git-lfs pointer"),
     "a page as model": (put(MODEL, HTML), "model_000007.pt is a web page"),
