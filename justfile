@@ -192,12 +192,6 @@ hf *args: _setup
 sim *args: (_setup "train")
     @{{python}} scripts/sim.py "$@"
 
-# print a shell's completion script
-[group('tools')]
-[no-exit-message]
-completions *args: _setup
-    @{{python}} scripts/completions.py "$@"
-
 # the quick tests, PyPI wheels only (6 minutes)
 [group('dev')]
 [no-exit-message]

@@ -4,7 +4,6 @@ just guard                  poll every 60 seconds until Ctrl-C; `just guard 20` 
 just guard --until-none     until no instance of yours bills; start it after the launch
 just guard --once           one poll, for cron
 just guard --unit           print a systemd user unit that runs it, and how to install it
-just guard --hf-job --dry-run    as a Hugging Face Job for a cent an hour: show what would be sent
 """
 
 from __future__ import annotations
@@ -46,12 +45,6 @@ SETTLE_LOCAL_S = 1.0
 )
 @click.option("--json", "as_json", is_flag=True, help="a JSON object per change")
 @click.option("--unit", is_flag=True, help="print a systemd user unit, and end")
-@click.option(
-    "--hf-job",
-    is_flag=True,
-    help="start it as a Hugging Face Job, with the newest run's code, until its date",
-)
-@click.option("--dry-run", is_flag=True, help="with --hf-job: show the job, start nothing")
 @setting_options(*ACCOUNT)
 def guard(
     seconds: int,
@@ -61,23 +54,17 @@ def guard(
     any_owner: bool,
     as_json: bool,
     unit: bool,
-    hf_job: bool,
-    dry_run: bool,
     **flags: Any,
 ) -> int:
     """Poll the instances of one owner and delete those that bill for nothing. Needs the Shadeform key, and HF_REPO to read."""
-    if any_owner and (owner or unit or hf_job) or dry_run and not hf_job or unit and hf_job:
-        raise click.UsageError(
-            "--any-owner goes without --owner, --unit and --hf-job; --dry-run with --hf-job"
-        )
+    if any_owner and (owner or unit):
+        raise click.UsageError("--any-owner goes without --owner and --unit")
     ledger = open_ledger()
     s = settings_from(flags, strict=False)
     whose = checked_owner(owner) if owner else ledger.owner
     if unit:
         return show_unit(s, whose)
     s.need("shadeform_api_key", "hf_token", "hf_repo")
-    if hf_job:
-        return start_job(s, ledger, whose, dry_run, as_json)
     return guard_until_end(
         s, ledger, None if any_owner else whose, seconds, once, until_none, as_json
     )
@@ -171,33 +158,6 @@ def show_unit(s: Settings, owner: str) -> int:
         say(
             f"note: {name} may contain a password, so it is not in the unit; add it: systemctl --user edit {UNIT}"
         )
-    return 0
-
-
-def start_job(s: Settings, ledger: Ledger, owner: str, dry_run: bool, as_json: bool) -> int:
-    """Start the guard as a job; a dry run shows everything except the values of its secrets."""
-    from nanolan.hub.client import Hub
-    from nanolan.manage.guard_service import guard_job
-    from nanolan.money import dollars
-    from nanolan.times import now_utc
-
-    plan = ledger.find(None).plan
-    revision = Hub(plan.hf_endpoint, s.hf_token).tree(plan.runs_repo).revision
-    job = guard_job(s, plan, owner, revision, now_utc())
-    if dry_run:
-        click.echo(json.dumps(job.to_dict(), indent=2))
-        say("DRY RUN: nothing was started.")
-        return 0
-    secrets = {
-        name: value.reveal()
-        for name, value in (("HF_TOKEN", s.hf_token), ("SHADEFORM_API_KEY", s.shadeform_api_key))
-    }
-    job_id, url = Hub(s.hf_endpoint, s.hf_token, patience_s=0).start_job(job, secrets)
-    if as_json:
-        click.echo(json.dumps(job.to_dict() | {"id": job_id, "url": url}, indent=2))
-    else:
-        hours = f"{job.timeout_s / 3600:.1f} h ({dollars(job.most_cents)} at most)"
-        click.echo(f"job {job_id} guards owner {owner} for at most {hours}: {url}")
     return 0
 
 

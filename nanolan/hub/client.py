@@ -216,23 +216,6 @@ class Hub:
 
         return self._try(f"commit to {repo}", lambda: with_timeout(COMMIT_S, send))
 
-    def start_job(self, job: Any, secrets: dict[str, str]) -> tuple[str, str]:
-        """Start a job at Hugging Face: its id and address. Without patience the request is sent once."""
-        started: Any = self._try(
-            "a job (its token must be allowed to start jobs, its account must have credit)",
-            lambda: self.api.run_job(
-                image=job.image,
-                command=list(job.command),
-                env=job.env,
-                secrets=secrets,
-                flavor=job.flavor,
-                timeout=job.timeout_s,
-                attempts=job.attempts,
-                name=job.name,
-            ),
-        )
-        return started.id, started.url
-
     def download(self, repo: str, path: str, folder: Path, *, kind: str, revision: str) -> None:
         """Download a file of any size to folder/<path>."""
         self._try(

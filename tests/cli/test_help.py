@@ -13,11 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from nanolan.cli.help import GROUPS, GroupedHelp, examples_of
-from nanolan.cli.menu import recipes
 from nanolan.settings.settings import ROOT
-
-sys.path.insert(0, str(ROOT / "scripts"))
-from completions import command_of  # noqa: E402
+from tests.support.recipes import command_of, recipes
 
 MENU = {r.name: r for r in recipes((ROOT / "justfile").read_text())}
 SCRIPTS = sorted({r.script for r in MENU.values() if r.script})

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import pytest
 from msgspec import structs
 
-from nanolan.cli.menu import recipes
 from nanolan.hub.upload_set import CHECKPOINTS
 from nanolan.plan import Plan
 from nanolan.run.ledger import Ledger
@@ -33,6 +33,8 @@ from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc
 from tests.support.core_fixtures import QUICK, forget, until
 from tests.support.launch_fixtures import NONE, progress, receipt, tell
+from tests.support.recipes import command_of as click_command
+from tests.support.recipes import recipes
 from tests.support.run_fixtures import result, state
 
 DOCS = {name: (ROOT / name).read_text() for name in ("docs/guide.md", "README.md")}
@@ -260,7 +262,6 @@ BEFORE: dict[str, Callable[[World, Path], str]] = {
     "just watch": a_trained_run,
     "just wait": a_trained_run,
     "just resume": a_stopped_run,
-    "just guard --hf-job": a_run,
     "just limit": a_run,
     "just logs": a_trained_run,
     "just why": a_stopped_run,
@@ -311,20 +312,12 @@ def test_what_is_not_run_is_in_the_guide_and_has_a_reason() -> None:
 
 @pytest.mark.parametrize("name", DOCS)
 def test_every_recipe_and_option_that_is_named_exists(name: str) -> None:
-    import importlib
-
-    import click
-
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from completions import command_of as click_command
-
     for words in re.findall(r"`(?:\./)?just ([a-z][^`]*)`", DOCS[name]):
         recipe, *rest = shlex.split(words.replace("...", "x").replace("…", "x"))
         assert recipe in MENU, words
         script = MENU[recipe].script
         if script is None:
             continue
-        importlib.import_module(script)
         known = {o.lstrip("-") for p in click_command(script).params for o in p.opts} | {"help"}
         for word in rest:
             if (

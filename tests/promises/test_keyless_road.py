@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,9 +13,8 @@ import psutil
 import pytest
 
 from nanolan.run.ledger import Ledger
-from nanolan.run.record import Receipt, to_json
 from nanolan.sim.box import marked
-from nanolan.sim.world import REPO, World, offline_packages
+from nanolan.sim.world import REPO, World
 from tests.promises.test_road import QUICK
 from tests.support.box_fixtures import environ
 from tests.support.core_fixtures import script, started, until
@@ -101,72 +98,6 @@ def test_the_run_ends_the_guard_deletes_its_machine_and_the_key_was_never_on_it(
     assert "chatsft_checkpoints/d20/model_000004.pt" in world.hub.files(REPO)
     (entry,) = Ledger(world.root / "nanolan-home").entries()
     assert entry.gone and entry.receipt and entry.receipt.verdict == "succeeded"
-
-
-@pytest.mark.slow
-@pytest.mark.shows(
-    "request",
-    "POST /api/jobs/me body",
-    "a job's secrets; tests/manage/test_guard_service.py looks at what is beside them",
-)
-def test_as_a_hugging_face_job_it_runs_the_newest_runs_code_with_nothing_but_what_was_sent(
-    tmp_path: Path, seed_cache: Path
-) -> None:
-    with World(tmp_path / "world", cache=seed_cache, delays=QUICK, boxes=False, key=KEY) as world:
-        launched = script(
-            "launch",
-            "phase=sft",
-            "self-delete=off",
-            "--yes",
-            "--no-wait",
-            env=world.env(),
-            timeout=120,
-        )
-        assert launched.returncode == 0, launched.stderr
-        plan = Ledger(world.root / "nanolan-home").entries()[0].plan
-        world.hub.put(
-            REPO,
-            {
-                f"{plan.folder}/receipt.json": to_json(
-                    Receipt(plan.run_id, "succeeded", ended=plan.created_at)
-                )
-            },
-        )
-        assert script("guard", "--hf-job", env=world.env()).returncode == 0
-        spec = world.hub.jobs[0]["spec"]
-        bare = {
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(tmp_path),
-            "TMPDIR": str(tmp_path),
-            **offline_packages(os.environ),
-        }
-        job = subprocess.run(
-            [*spec["command"], *spec["arguments"]],
-            env=bare | spec["environment"] | spec["secrets"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert (
-            job.returncode == 0
-            and "its run is over (succeeded)" in job.stdout
-            and "is gone" in job.stdout
-        ), job.stderr
-        assert [i.why for i in world.cloud.instances] == ["asked"] and not holds_key(
-            (job.stdout + job.stderr).encode()
-        )
-        tampered = spec["environment"] | {"CODE_SHA256": "0" * 64}
-        refused = subprocess.run(
-            spec["command"],
-            env=bare | tampered | spec["secrets"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert refused.returncode and "guard of owner" not in refused.stderr, (
-            "another code is not run"
-        )
 
 
 def test_the_key_would_be_found_if_it_were_there() -> None:

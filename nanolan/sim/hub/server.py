@@ -22,7 +22,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from nanolan.sim.hub import accounts, commits, jobs, lfs, read
+from nanolan.sim.hub import accounts, commits, lfs, read
 from nanolan.sim.hub.http import CONTROLS, Request, handler, route
 from nanolan.sim.hub.repo import Blob, Change, Refusal, Repo, User, gitattributes
 from nanolan.sim.hub.state import WRITER, Fault, HubState
@@ -200,7 +200,6 @@ def show_log(ask: Request) -> None:
 
 ROUTES = [
     *accounts.ROUTES,
-    *jobs.ROUTES,
     *lfs.ROUTES,
     *commits.ROUTES,
     *read.ROUTES,

@@ -86,7 +86,6 @@ class HubState:
             tuple[str, int], str
         ] = {}  # multipart uploads: (sha256, part number) -> its sha256
         self.log: list[dict[str, Any]] = []
-        self.jobs: list[dict[str, Any]] = []  # as they were sent
         self.faults: list[Fault] = []
         self.stopping = threading.Event()  # ends stalls
         self.moved: dict[str, str] = {}  # a repo's old name -> its name now
