@@ -41,7 +41,7 @@ def doctor(as_json: bool, **flags: Any) -> int:
     """Check every requirement. Exit code 0 when a launch can work, 4 when a check failed."""
     from nanolan.cli.command import cached_token
     from nanolan.doctor.context import open_context
-    from nanolan.doctor.doctor import examine, exit_code, render, to_dict
+    from nanolan.doctor.doctor import exit_code, render, run_checks, to_dict
     from nanolan.run.ledger import nanolan_home
     from nanolan.settings.credentials import note_credentials
     from nanolan.settings.load import usable_settings
@@ -49,11 +49,11 @@ def doctor(as_json: bool, **flags: Any) -> int:
     from nanolan.shadeform.ssh_key import key_folder
 
     note_credentials(os.environ)
-    s, wrong = usable_settings(flags, os.environ, env_file(), cached_token)
-    found = examine(
+    settings, errors = usable_settings(flags, os.environ, env_file(), cached_token)
+    found = run_checks(
         open_context(
-            s,
-            wrong,
+            settings,
+            errors,
             os.environ,
             env_file(),
             ROOT,

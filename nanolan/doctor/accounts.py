@@ -21,14 +21,14 @@ from nanolan.shadeform.offers import choose, wanted_from
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
 BILLING_URL = "https://platform.shadeform.ai/settings/billing"
-CREATE = "check the name; or create it, private: just upload base"
+CREATE = "check the name, or create the private repo: just upload base"
 AGAIN = "upload it again: just upload --help"
 FINE = f"make a fine-grained token with write access to HF_REPO: {TOKENS_URL}"
 
 
-def look_at_key(p: DoctorContext) -> list[Check]:
+def check_key(context: DoctorContext) -> list[Check]:
     """Whether the Shadeform key works; every key has full rights."""
-    if p.api is None:
+    if context.api is None:
         return [
             Check(
                 "Shadeform key",
@@ -38,63 +38,65 @@ def look_at_key(p: DoctorContext) -> list[Check]:
             )
         ]
     try:
-        count = sum(i.billing for i in p.instances())
+        count = sum(instance.billing for instance in context.instances())
     except AuthProblem as e:
         return [Check("Shadeform key", False, str(e), f"make a new key: {KEY_URL}")]
     return [
         Check(
             "Shadeform key",
             True,
-            f"works; {count} instances bill now. It has full rights on the account, as all of "
-            "Shadeform's keys have: rent, delete, read SSH keys",
+            f"works; {count} instances are billing. Like every Shadeform key, it has full rights on "
+            "the account: rent, delete, read SSH keys",
         ),
-        check_box_key(p.s, p.instances),
+        check_box_key(context.settings, context.instances),
     ]
 
 
-def look_at_market(p: DoctorContext) -> list[Check]:
+def check_offers(context: DoctorContext) -> list[Check]:
     """Whether offers exist, whether the limits suffice for them, and what the wallet must hold."""
-    if p.api is None:
-        return [Check("offers", None, "not looked at without SHADEFORM_API_KEY"), _wallet(None)]
-    expected = forecaster(work_of(p.s), p.ledger.readable()[0])
-    listed, _ = p.api.offers()
+    if context.api is None:
+        return [Check("offers", None, "not checked without SHADEFORM_API_KEY"), _wallet(None)]
+    expected = forecaster(work_of(context.settings), context.ledger.readable()[0])
+    listed, _ = context.api.offers()
     found, _ = choose(
-        listed, wanted_from(p.s), expected=lambda o: f.likely_cents if (f := expected(o)) else None
+        listed,
+        wanted_from(context.settings),
+        expected=lambda offer: f.likely_cents if (f := expected(offer)) else None,
     )
     if not found:
         return [
             Check(
                 "offers",
                 None,
-                f"none for {p.s.num_gpus}x {p.s.gpu} just now",
+                f"none available for {context.settings.num_gpus}x {context.settings.gpu} now",
                 "just offers --all-configs",
             ),
             _wallet(None),
         ]
-    foreseen = expected(found[0])
+    forecast = expected(found[0])
     return [
         Check(
             "offers",
             True,
-            f"{len(found)} for {p.s.num_gpus}x {p.s.gpu}, from {dollars(found[0].hourly_cents)}/h",
+            f"{len(found)} for {context.settings.num_gpus}x {context.settings.gpu}, from {dollars(found[0].hourly_cents)}/h",
         ),
-        check_money(p.s.spend_limit, found[0].hourly_cents, foreseen),
-        *check_time(p.s.max_duration, foreseen),
-        _wallet(foreseen.likely_cents if foreseen else None),
+        check_money(context.settings.spend_limit, found[0].hourly_cents, forecast),
+        *check_time(context.settings.max_duration, forecast),
+        _wallet(forecast.likely_cents if forecast else None),
     ]
 
 
 def _wallet(expected_cents: int | None) -> Check:
     hint = wallet_hint(expected_cents)
     return Check(
-        hint.name, None, hint.text, f"look, and switch automatic top-up off: {BILLING_URL}"
+        hint.name, None, hint.text, f"check it, and turn off automatic top-up: {BILLING_URL}"
     )
 
 
 # ------------------------------------------------------------------ the Hub
-def look_at_token(p: DoctorContext) -> list[Check]:
-    """Who the token belongs to and what it may do, then whether it may write what a run writes."""
-    if p.hub is None:
+def check_token(context: DoctorContext) -> list[Check]:
+    """The owner and permissions of the token, then write access to the repos that a run writes to."""
+    if context.hub is None:
         return [
             Check(
                 "Hub token",
@@ -104,23 +106,25 @@ def look_at_token(p: DoctorContext) -> list[Check]:
             )
         ]
     try:
-        checks = [scope(p.hub.whoami(), _name_of_repo(p))]
+        checks = [check_token_scope(context.hub.whoami(), _repo_name(context))]
     except AuthProblem as e:
         return [Check("Hub token", False, str(e), FINE)]
     return checks + [
-        _may_write(p.hub, repo) for repo in dict.fromkeys((p.s.hf_repo, p.s.runs_repo)) if repo
+        _check_write(context.hub, repo)
+        for repo in dict.fromkeys((context.settings.hf_repo, context.settings.runs_repo))
+        if repo
     ]
 
 
-def _name_of_repo(p: DoctorContext) -> str | None:
-    """HF_REPO as the Hub calls it, which is what a token's rights name."""
+def _repo_name(context: DoctorContext) -> str | None:
+    """The Hub's own name of HF_REPO: a token's permissions use it."""
     try:
-        return p.tree().repo
+        return context.tree().repo
     except NanolanError:  # another check reports it
-        return p.s.hf_repo
+        return context.settings.hf_repo
 
 
-def scope(who: dict[str, Any], repo: str | None) -> Check:
+def check_token_scope(who: dict[str, Any], repo: str | None) -> Check:
     """The permissions of the token in a whoami answer."""
     try:
         name, token = str(who["name"]), who["auth"]["accessToken"]
@@ -132,17 +136,17 @@ def scope(who: dict[str, Any], repo: str | None) -> Check:
     except (KeyError, TypeError, AttributeError):
         return Check("Hub token", None, "works; the Hub does not report its permissions")
     if role == "read":
-        return Check("Hub token", False, f"works, as {name}, but may only read", FINE)
+        return Check("Hub token", False, f"works, as {name}, but can only read", FINE)
     if role == "write":
         return Check(
             "Hub token",
             None,
-            f"works, as {name}; may write everything of yours, more than a run needs",
+            f"works, as {name}; can write to all your repos, more than a run needs",
             FINE,
         )
-    written = [entity for entity, may in scoped if may]
-    text = f"works, as {name}; fine-grained, may write {', '.join(written) or 'nothing'}"
-    if repo and not {repo, repo.split("/")[0]} & set(written):
+    writable = [entity for entity, can_write in scoped if can_write]
+    text = f"works, as {name}; fine-grained, can write to {', '.join(writable) or 'nothing'}"
+    if repo and not {repo, repo.split("/")[0]} & set(writable):
         return Check(
             "Hub token",
             False,
@@ -152,7 +156,7 @@ def scope(who: dict[str, Any], repo: str | None) -> Check:
     return Check("Hub token", True, text)
 
 
-def _may_write(hub: Hub, repo: str) -> Check:
+def _check_write(hub: Hub, repo: str) -> Check:
     try:
         hub.check_write(repo)
     except NotFound as e:
@@ -162,24 +166,24 @@ def _may_write(hub: Hub, repo: str) -> Check:
     return Check("write access", True, repo)
 
 
-def look_at_repo(p: DoctorContext) -> list[Check]:
-    """HF_REPO and whether the world can read it."""
-    if p.s.hf_repo is None:
+def check_repo(context: DoctorContext) -> list[Check]:
+    """HF_REPO exists, and whether it is public."""
+    if context.settings.hf_repo is None:
         return [
             Check(
                 "HF_REPO",
                 False,
-                "not set: the repo of your checkpoints",
+                "not set; it names the repo of your checkpoints",
                 "HF_REPO=owner/name in .env; any name: just upload base creates it, private",
             )
         ]
     try:
-        tree = p.tree()
+        tree = context.tree()
     except NotFound as e:
         return [Check("HF_REPO", False, str(e), CREATE)]
     names = [
         Check("repo name", None, text)
-        for text in other_names({"HF_REPO": (p.s.hf_repo, tree.repo)})
+        for text in other_names({"HF_REPO": (context.settings.hf_repo, tree.repo)})
     ]
     if tree.private:
         return [*names, Check("HF_REPO", True, f"{tree.repo}, private, {len(tree.files)} files")]
@@ -188,18 +192,22 @@ def look_at_repo(p: DoctorContext) -> list[Check]:
         Check(
             "HF_REPO",
             None,
-            f"{tree.repo} is PUBLIC: so will be checkpoints, logs, plan and code of every run",
+            f"{tree.repo} is PUBLIC: checkpoints, logs, plan and code of every run will be public, too",
             "RUNS_REPO=owner/private-repo keeps logs, plan and code private",
         ),
     ]
 
 
-def look_at_structure(p: DoctorContext) -> list[Check]:
-    """Each piece of the expected structure; what a run of these settings needs must be there."""
-    wanted, read = paths_needed(p.s), paths_read(p.s)
+def check_structure(context: DoctorContext) -> list[Check]:
+    """Each piece of the expected structure; those that a run of these settings needs must exist."""
+    wanted, read = paths_needed(context.settings), paths_read(context.settings)
     return [
-        _check_of(piece, piece.path in (wanted if piece.state == "missing" else read), p.s.phase)
-        for piece in p.structure()
+        _check_of(
+            piece,
+            piece.path in (wanted if piece.state == "missing" else read),
+            context.settings.phase,
+        )
+        for piece in context.structure()
     ]
 
 
@@ -223,43 +231,45 @@ def _check_of(piece: Piece, wanted: bool, phase: str) -> Check:
     return Check(piece.path, True, f"{text}{'; ' + piece.text if piece.text else ''}")
 
 
-def look_at_pickles(p: DoctorContext) -> list[Check]:
+def check_pickles(context: DoctorContext) -> list[Check]:
     """Pickled files, inspected without running or downloading them; unsafe ones are reported by the structure check."""
     return [
         Check("safe to load", True, f"{piece.path}: {piece.inside}")
-        for piece in p.structure()
+        for piece in context.structure()
         if piece.inside and piece.path != IDENTITY_FILE
     ]
 
 
-def inspect_identity(p: DoctorContext) -> list[Check]:
+def check_identity(context: DoctorContext) -> list[Check]:
     """The identity conversations; errors in them are reported by the structure check."""
     return [
         Check("identity data", True, piece.inside)
-        for piece in p.structure()
+        for piece in context.structure()
         if piece.inside and piece.path == IDENTITY_FILE
     ]
 
 
-def inspect_datasets(p: DoctorContext) -> list[Check]:
-    """The data sets of the settings' phases: there, and laid out as expected."""
-    hub = p.hub or Hub(p.s.hf_endpoint, None, patience_s=5)
-    wanted = data_files(p.s.phases, p.s.eval != "none", p.s.humaneval)
+def check_datasets(context: DoctorContext) -> list[Check]:
+    """The data sets of the settings' phases exist in the expected layout."""
+    hub = context.hub or Hub(context.settings.hf_endpoint, None, patience_s=5)
+    wanted = data_files(
+        context.settings.phases, context.settings.eval != "none", context.settings.humaneval
+    )
 
-    def look(repo: str) -> Check:
+    def check(repo: str) -> Check:
         try:
             pinned = pin_dataset(hub, repo, wanted[repo])
         except Unreachable:
-            raise  # one line for all of them
+            raise  # reported once for all data sets
         except NanolanError as e:
-            return Check("data set", False, str(e), "is there a newer nanolan? git pull")
+            return Check("data set", False, str(e), "update nanolan: git pull")
         return Check(
             "data set", True, f"{repo}, {len(pinned.files)} files, {size_text(pinned.size)}"
         )
 
-    return _together(look, list(wanted))
+    return _check_all(check, list(wanted))
 
 
-def _together(look: Callable[[str], Check], names: list[str]) -> list[Check]:
-    """Concurrently, in daemon threads: a pool would block the exit of the program while one of them hangs."""
-    return [answer.result() for answer in [start_thread(partial(look, name)) for name in names]]
+def _check_all(check: Callable[[str], Check], names: list[str]) -> list[Check]:
+    """Concurrently, in daemon threads: a thread pool would block the exit of the program while one of them hangs."""
+    return [answer.result() for answer in [start_thread(partial(check, name)) for name in names]]

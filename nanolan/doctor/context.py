@@ -1,4 +1,4 @@
-"""The inputs of `just doctor`: this machine, its settings and both accounts; shared requests are made once."""
+"""The inputs of `just doctor`: this machine, its settings and both accounts; each shared request is made once."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ DECODED = (Entry, Created)
 
 
 def once(call: Callable[[], T]) -> Callable[[], T]:
-    """`call`, made once: later and concurrent callers get the same result or error."""
-    lock, answer = threading.Lock(), Future[T]()
+    """Wrap `call` so that it runs once: later and concurrent callers get the same result or error."""
+    lock = threading.Lock()
+    answer = Future[T]()
 
     def ask() -> T:
         with lock:
@@ -45,8 +46,8 @@ def once(call: Callable[[], T]) -> Callable[[], T]:
 class DoctorContext:
     """Everything that a check may use; a client is None without its key or token."""
 
-    s: Settings
-    wrong: tuple[str, ...]  # error messages of invalid settings
+    settings: Settings
+    setting_errors: tuple[str, ...]
     environ: Mapping[str, str]
     env_file: Path
     root: Path  # the checkout
@@ -57,12 +58,12 @@ class DoctorContext:
     instances: Callable[[], list[Instance]]
     tree: Callable[[], Tree]  # of HF_REPO
     structure: Callable[[], list[Piece]]
-    now: Callable[[], datetime] = machine_now  # doctor compares it with the services'
+    now: Callable[[], datetime] = machine_now  # compared with the services' clocks
 
 
 def open_context(
-    s: Settings,
-    wrong: tuple[str, ...],
+    settings: Settings,
+    setting_errors: tuple[str, ...],
     environ: Mapping[str, str],
     env_file: Path,
     root: Path,
@@ -71,32 +72,39 @@ def open_context(
     patience_s: float,
 ) -> DoctorContext:
     """The context of these settings, with clients that give up after `patience_s` seconds."""
+    # msgspec can crash when two threads decode a type for the first time
     for shape in DECODED:
-        msgspec.json.Decoder(
-            shape
-        )  # two threads that decode a type for the first time can crash msgspec
-    api = Shadeform(s.shadeform_api_key, s.shadeform_api) if s.shadeform_api_key else None
-    hub = Hub(s.hf_endpoint, s.hf_token, patience_s=patience_s) if s.hf_token else None
+        msgspec.json.Decoder(shape)
+    api = (
+        Shadeform(settings.shadeform_api_key, settings.shadeform_api)
+        if settings.shadeform_api_key
+        else None
+    )
+    hub = (
+        Hub(settings.hf_endpoint, settings.hf_token, patience_s=patience_s)
+        if settings.hf_token
+        else None
+    )
 
     def instances() -> list[Instance]:
         if api is None:
-            raise AuthProblem("not looked at without SHADEFORM_API_KEY")
+            raise AuthProblem("not checked without SHADEFORM_API_KEY")
         return api.instances()
 
     def tree() -> Tree:
-        if hub is None or s.hf_repo is None:
-            raise UsageProblem("not looked at without HF_TOKEN and HF_REPO")
-        return hub.tree(s.hf_repo)
+        if hub is None or settings.hf_repo is None:
+            raise UsageProblem("not checked without HF_TOKEN and HF_REPO")
+        return hub.tree(settings.hf_repo)
 
-    of_repo = once(tree)
+    tree_of_repo = once(tree)
 
     def structure() -> list[Piece]:
-        found = of_repo()
-        return look(hub, found, s.model_tag) if hub else []
+        found = tree_of_repo()
+        return look(hub, found, settings.model_tag) if hub else []
 
     return DoctorContext(
-        s,
-        wrong,
+        settings,
+        setting_errors,
         environ,
         env_file,
         root,
@@ -105,6 +113,6 @@ def open_context(
         api,
         hub,
         once(instances),
-        of_repo,
+        tree_of_repo,
         once(structure),
     )

@@ -8,95 +8,96 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from nanolan.checklist import Check
 from nanolan.doctor.accounts import (
-    inspect_datasets,
-    inspect_identity,
-    look_at_key,
-    look_at_market,
-    look_at_pickles,
-    look_at_repo,
-    look_at_structure,
-    look_at_token,
+    check_datasets,
+    check_identity,
+    check_key,
+    check_offers,
+    check_pickles,
+    check_repo,
+    check_structure,
+    check_token,
 )
 from nanolan.doctor.context import DoctorContext
-from nanolan.doctor.env_file import look_at_env, look_at_settings
+from nanolan.doctor.env_file import check_env, check_settings
 from nanolan.doctor.leftovers import (
-    look_at_instances,
-    look_at_keys,
-    look_at_ledger,
-    look_at_rehearsals,
+    check_instances,
+    check_ledger,
+    check_rehearsals,
+    check_ssh_keys,
 )
-from nanolan.doctor.machine import look_at_clock, look_at_code, look_at_disk, look_at_tools
+from nanolan.doctor.machine import NETWORK, check_clock, check_code, check_disk, check_tools
 from nanolan.errors import NanolanError, TooManyRequests, Unreachable, WrongSetting
 from nanolan.net.deadline import start_thread
 
-LIMIT_S = 20.0  # for all looks together: they run at the same time
+LIMIT_S = 20.0  # for all checks together: they run concurrently
 WIDTH = 80
-NETWORK = "see that the network is up, then: just doctor"
 STATES = {True: "ok", None: "note", False: "FAILED"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table: what is looked at, under which heading, and how."""
+    """One row of the table: its heading, its name and its check."""
 
     group: str
     name: str
-    look: Callable[[DoctorContext], list[Check]]
+    check: Callable[[DoctorContext], list[Check]]
 
 
 ROWS = (
-    Row("This machine", "tools", look_at_tools),
-    Row("This machine", "disk", look_at_disk),
-    Row("This machine", "code", look_at_code),
-    Row("This machine", "clock", look_at_clock),
-    Row("Settings", ".env", look_at_env),
-    Row("Settings", "settings", look_at_settings),
-    Row("Shadeform", "Shadeform key", look_at_key),
-    Row("Shadeform", "offers", look_at_market),
-    Row("Hugging Face Hub", "Hub token", look_at_token),
-    Row("Hugging Face Hub", "HF_REPO", look_at_repo),
-    Row("Hugging Face Hub", "structure", look_at_structure),
-    Row("Hugging Face Hub", "safe to load", look_at_pickles),
-    Row("Hugging Face Hub", "identity data", inspect_identity),
-    Row("Hugging Face Hub", "data sets", inspect_datasets),
-    Row("Left behind", "instances", look_at_instances),
-    Row("Left behind", "ledger", look_at_ledger),
-    Row("Left behind", "SSH keys", look_at_keys),
-    Row("Left behind", "rehearsals", look_at_rehearsals),
+    Row("This machine", "tools", check_tools),
+    Row("This machine", "disk", check_disk),
+    Row("This machine", "code", check_code),
+    Row("This machine", "clock", check_clock),
+    Row("Settings", ".env", check_env),
+    Row("Settings", "settings", check_settings),
+    Row("Shadeform", "Shadeform key", check_key),
+    Row("Shadeform", "offers", check_offers),
+    Row("Hugging Face Hub", "Hub token", check_token),
+    Row("Hugging Face Hub", "HF_REPO", check_repo),
+    Row("Hugging Face Hub", "structure", check_structure),
+    Row("Hugging Face Hub", "safe to load", check_pickles),
+    Row("Hugging Face Hub", "identity data", check_identity),
+    Row("Hugging Face Hub", "data sets", check_datasets),
+    Row("Left behind", "instances", check_instances),
+    Row("Left behind", "ledger", check_ledger),
+    Row("Left behind", "SSH keys", check_ssh_keys),
+    Row("Left behind", "rehearsals", check_rehearsals),
 )
 
-Found = list[tuple[str, Check]]  # with the heading of each
+Found = list[tuple[str, Check]]  # heading and check
 
 
-def examine(
-    p: DoctorContext,
+def run_checks(
+    context: DoctorContext,
     rows: Sequence[Row] = ROWS,
     limit_s: float = LIMIT_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> Found:
-    """The results of all rows, in the table's order; a check that fails or takes too long is a result, too."""
-    asked = [(row, start_thread(lambda look=row.look: look(p))) for row in rows]  # type: ignore[misc]
-    end, hide = clock() + limit_s, p.s.mask().hide
+    """The results of all rows, in the table's order; a check that raises or takes too long counts as failed."""
+    started = [(row, start_thread(partial(row.check, context))) for row in rows]
+    end = clock() + limit_s
+    hide = context.settings.mask().hide
     found: Found = []
-    for row, answer in asked:
-        for c in _found(row, answer, max(0.0, end - clock()), limit_s):
-            again = c.ok is False and any(c.text == seen.text for _, seen in found)
+    for row, answer in started:
+        for c in _results(row, answer, max(0.0, end - clock()), limit_s):
+            repeated = c.ok is False and any(c.text == seen.text for _, seen in found)
             found.append(
                 (
                     row.group,
-                    Check(row.name, None, "not looked at: see above")
-                    if again
+                    Check(row.name, None, "not checked: see above")
+                    if repeated
                     else Check(c.name, c.ok, hide(c.text), hide(c.fix)),
                 )
             )
     return found
 
 
-def _found(row: Row, answer: Future[list[Check]], wait_s: float, limit_s: float) -> list[Check]:
+def _results(row: Row, answer: Future[list[Check]], wait_s: float, limit_s: float) -> list[Check]:
     try:
         return answer.result(wait_s)
     except FutureTimeout:
@@ -106,29 +107,29 @@ def _found(row: Row, answer: Future[list[Check]], wait_s: float, limit_s: float)
         return [
             Check(
                 row.name,
-                None if str(e).startswith("not looked at") else False,
+                None if str(e).startswith("not checked") else False,
                 str(e).removesuffix(" Is the network up? Try again"),
                 NETWORK if down else "",
             )
         ]
-    except Exception as e:  # one failing check must not hide the others; unknown counts as failed
+    except Exception as e:  # a crashed check must not hide the others, and counts as failed
         return [
-            Check(row.name, False, f"could not be looked at ({type(e).__name__}: {str(e)[:200]})")
+            Check(row.name, False, f"could not be checked ({type(e).__name__}: {str(e)[:200]})")
         ]
 
 
 def next_steps(found: Found) -> list[str]:
-    """The fixes of what failed, each once, in the order in which to do them."""
+    """The fixes of the failed checks, in the order in which to do them, without duplicates."""
     return list(dict.fromkeys(c.fix or c.text for _, c in found if c.ok is False))
 
 
 def exit_code(found: Found) -> int:
-    """0 when a launch could work, 4 when something failed."""
+    """0 when a launch can work, 4 when a check failed."""
     return 4 if any(c.ok is False for _, c in found) else 0
 
 
 def render(found: Found) -> Iterator[str]:
-    """The report, for 80 columns."""
+    """The report, in 80 columns."""
     heading = ""
     for group, c in found:
         if group != heading:
@@ -139,9 +140,9 @@ def render(found: Found) -> Iterator[str]:
             yield from _wrapped(" " * 11 + "-> ", c.fix)
     failed = sum(c.ok is False for _, c in found)
     notes = sum(c.ok is None for _, c in found)
-    yield f"\n{len(found) - failed - notes} ok, {notes} to know, {failed} FAILED."
+    yield f"\n{len(found) - failed - notes} ok, {notes} notes, {failed} FAILED."
     if not failed:
-        yield "A launch could start. See what it would cost: just dry-run"
+        yield "A launch can start. To see its cost: just dry-run"
         return
     yield "Do this first, in this order:"
     for number, step in enumerate(next_steps(found), 1):
@@ -149,7 +150,7 @@ def render(found: Found) -> Iterator[str]:
 
 
 def _wrapped(start: str, text: str) -> list[str]:
-    """`text` after `start`; what does not fit goes under it. Commands and addresses are not cut in two."""
+    """`start` and `text`, wrapped to WIDTH. Commands and addresses are not split."""
     return textwrap.wrap(
         text,
         WIDTH,

@@ -20,16 +20,20 @@ PLACEHOLDER = re.compile(
 )
 
 
-def look_at_env(p: DoctorContext) -> list[Check]:
-    """The file itself, then what is in it."""
-    path = p.env_file
+def check_env(context: DoctorContext) -> list[Check]:
+    """The file, then its lines."""
+    path = context.env_file
     if not os.path.lexists(path) or str(path) == os.devnull:
-        enough = p.s.shadeform_api_key and p.s.hf_token and p.s.hf_repo
+        enough = (
+            context.settings.shadeform_api_key
+            and context.settings.hf_token
+            and context.settings.hf_repo
+        )
         return [
             Check(
                 ".env",
                 None if enough else False,
-                f"none at {path}",
+                f"no file at {path}",
                 "cp .env.example .env && chmod 600 .env",
             )
         ]
@@ -37,21 +41,21 @@ def look_at_env(p: DoctorContext) -> list[Check]:
         file = read_env(path, NAMES)
         private = path.stat().st_mode & 0o077 == 0
     except (UsageProblem, OSError) as e:
-        return [Check(".env", False, str(e), "write it again from .env.example")]
+        return [Check(".env", False, str(e), "rewrite it from .env.example")]
     found = [
         Check(".env", True, f"{path}, readable by you only")
         if private
         else Check(".env", None, f"others on this machine can read {path}", f"chmod 600 {path}")
     ]
-    found += _tracked(path)
+    found += _check_tracked(path)
     return (
         found
         + [Check(".env", False, text, "correct that line") for text in file.problems]
-        + _names(file.values)
+        + _check_names(file.values)
     )
 
 
-def _names(values: Mapping[str, str | None]) -> list[Check]:
+def _check_names(values: Mapping[str, str | None]) -> list[Check]:
     found = []
     for name, value in values.items():
         if name not in NAMES:
@@ -72,18 +76,22 @@ def _names(values: Mapping[str, str | None]) -> list[Check]:
                     f"put the real {name} into .env",
                 )
             )
-    if empty := [n for n, v in values.items() if n in NAMES and not (v or "").strip()]:
+    if empty := [
+        name for name, value in values.items() if name in NAMES and not (value or "").strip()
+    ]:
         found.append(Check(".env", None, f"without a value: {', '.join(empty)}"))
     return found
 
 
-def look_at_settings(p: DoctorContext) -> list[Check]:
+def check_settings(context: DoctorContext) -> list[Check]:
     """Whether every setting is valid; lines of .env are checked by another row."""
-    if wrong := [text for text in p.wrong if not text.startswith(str(p.env_file))]:
+    if errors := [
+        text for text in context.setting_errors if not text.startswith(str(context.env_file))
+    ]:
         return [
-            Check("settings", False, text, f"correct {text.partition(':')[0]}") for text in wrong
+            Check("settings", False, text, f"correct {text.partition(':')[0]}") for text in errors
         ]
-    s = p.s
+    s = context.settings
     return [
         Check(
             "settings",
@@ -94,7 +102,7 @@ def look_at_settings(p: DoctorContext) -> list[Check]:
     ]
 
 
-def _tracked(path: Path) -> list[Check]:
+def _check_tracked(path: Path) -> list[Check]:
     try:
         if not is_tracked(path):
             return []
@@ -103,15 +111,15 @@ def _tracked(path: Path) -> list[Check]:
             Check(
                 ".env",
                 False,
-                f"whether git tracks it cannot be seen: {e}",
-                "see what git says: git status",
+                f"could not check whether git tracks it: {e}",
+                "see what is wrong: git status",
             )
         ]
     return [
         Check(
             ".env",
             False,
-            "git tracks it: its keys go wherever the repo goes",
+            "git tracks it: every push and clone contains its keys",
             f"git rm --cached {path.name}, then make new keys if it was ever pushed",
         )
     ]

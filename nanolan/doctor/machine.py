@@ -20,28 +20,35 @@ from nanolan.errors import PreflightFailed
 from nanolan.net.errors import HUB, SHADEFORM, of_exception
 from nanolan.net.session import open_session
 
-LEAST_GB, ENOUGH_GB = 0.2, 5.0  # for a launch; for a d20 and the data sets of a phase here
+LEAST_GB = 0.2  # for a launch
+ENOUGH_GB = 5.0  # for a d20 and the data sets of a phase on this machine
 CLOCK_NOTE_S, CLOCK_WRONG_S = 60, 300
 SYNC = "set the clock: sudo timedatectl set-ntp true (macOS: sudo sntp -sS time.apple.com)"
+NETWORK = "check the network, then: just doctor"
 ANSWER_S = 5
 
 
-def look_at_tools(p: DoctorContext) -> list[Check]:
+def check_tools(context: DoctorContext) -> list[Check]:
     """python, git, ssh, uv."""
-    uv = p.root / ".venv/bin/uv"
+    uv = context.root / ".venv/bin/uv"
     rows = [
         (
             "git",
             shutil.which("git"),
             False,
-            "install git: the code that runs is sent as a git bundle",
+            "install git: a launch sends the code as a git bundle",
         ),
-        ("ssh", shutil.which("ssh"), None, "install an ssh client, to look at a running machine"),
+        (
+            "ssh",
+            shutil.which("ssh"),
+            None,
+            "install an ssh client, to log in to a running instance",
+        ),
         (
             "uv",
             str(uv) if uv.is_file() else shutil.which("uv"),
             None,
-            "rm -r .venv, then any command sets it up again",
+            "rm -r .venv; the next command creates it again",
         ),
     ]
     python = Check(
@@ -55,11 +62,11 @@ def look_at_tools(p: DoctorContext) -> list[Check]:
         *(
             Check(
                 name,
-                True if path else without,
+                True if path else ok_if_missing,
                 _version(path) if path else "not found",
                 "" if path else fix,
             )
-            for name, path, without, fix in rows
+            for name, path, ok_if_missing, fix in rows
         ),
     ]
 
@@ -72,12 +79,15 @@ def _version(path: str) -> str:
         text=True,
         errors="replace",
     )
-    return f"{(done.stdout or done.stderr).strip().splitlines()[0][:60] if done.returncode == 0 else 'there'} at {path}"
+    if done.returncode != 0:
+        return f"found at {path}"
+    version = (done.stdout or done.stderr).strip().splitlines()[0][:60]
+    return f"{version} at {path}"
 
 
-def look_at_disk(p: DoctorContext) -> list[Check]:
+def check_disk(context: DoctorContext) -> list[Check]:
     """Free disk space at the checkout."""
-    free = shutil.disk_usage(p.root).free / 1e9
+    free = shutil.disk_usage(context.root).free / 1e9
     if free >= ENOUGH_GB:
         return [Check("disk", True, f"{free:,.0f} GB free")]
     return [
@@ -85,33 +95,33 @@ def look_at_disk(p: DoctorContext) -> list[Check]:
             "disk",
             False if free < LEAST_GB else None,
             f"{free:,.1f} GB free; a d20 takes 1.1 GB, PyTorch up to 6 GB",
-            "make room, or work in a folder on another disk",
+            "free some space, or work in a folder on another disk",
         )
     ]
 
 
-def look_at_code(p: DoctorContext) -> list[Check]:
-    """What a launch would send, as a bundle: no remote is needed."""
+def check_code(context: DoctorContext) -> list[Check]:
+    """The checkout, which a launch sends as a git bundle: no remote is needed."""
     if shutil.which("git") is None:
-        return [Check("code", False, "cannot be looked at without git", "install git")]
+        return [Check("code", False, "cannot be checked without git", "install git")]
     try:
-        snapshot = check_code_of(p.root)
+        snapshot = check_code_of(context.root)
     except PreflightFailed as e:
         return [Check("code", False, str(e), fix_of(str(e)))]
-    head, remote = snapshot.checkout.head[:8], _remote(p.root)
-    where = f"origin {_without_user(remote)}" if remote else "no remote, and none is needed"
+    head, remote = snapshot.checkout.head[:8], _remote(context.root)
+    where = f"origin {_without_user(remote)}" if remote else "no remote (none is needed)"
     if snapshot.dirty:
-        changed = len(run_git(p.root, "status", "--porcelain").splitlines())
+        changed = len(run_git(context.root, "status", "--porcelain").splitlines())
         text = f"commit {head} and {changed} uncommitted changes, which a launch sends too; {where}"
         return [Check("code", None, text), *of_snapshot(snapshot)]
     return [
-        Check("code", True, f"commit {head}, nothing uncommitted; {where}"),
+        Check("code", True, f"commit {head}, no uncommitted changes; {where}"),
         *of_snapshot(snapshot),
     ]
 
 
 def fix_of(error: str) -> str:
-    """The fix for a checkout that cannot be sent; only a folder that is no repository is cloned again."""
+    """The fix for a checkout that cannot be sent; cloning again is needed only without a git repository."""
     if "not a git repository" in error or "unknown revision" in error:
         return "clone nanolan with git, or: git init && git add . && git commit -m start"
     return "fix what the message names; then: just doctor"
@@ -125,28 +135,28 @@ def _remote(root: Path) -> str:
 
 
 def _without_user(url: str) -> str:
-    """An address without the name or token that may be in it."""
+    """`url` without a user name or token."""
     scheme, slashes, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else url
 
 
-def look_at_clock(p: DoctorContext) -> list[Check]:
-    """This clock against those of both services: this clock computes the deadline sent to the provider."""
+def check_clock(context: DoctorContext) -> list[Check]:
+    """This clock against those of both services: the deadline sent to the provider is computed from it."""
     found = []
     for service, url in (
-        (SHADEFORM, f"{p.s.shadeform_api}/instances"),
-        (HUB, f"{p.s.hf_endpoint}/api/whoami-v2"),
+        (SHADEFORM, f"{context.settings.shadeform_api}/instances"),
+        (HUB, f"{context.settings.hf_endpoint}/api/whoami-v2"),
     ):
         try:
-            found.append(compare_clock(service.name, url, p.now))
+            found.append(compare_clock(service.name, url, context.now))
         except OSError as e:  # requests' own errors are OSErrors
             trouble = of_exception(e, service, url.rpartition("/api/")[0] or url)
             found.append(
                 Check(
                     "clock",
                     False,
-                    f"cannot be compared: {trouble.text}",
-                    "see that the network is up, then: just doctor",
+                    f"could not be compared: {trouble.text}",
+                    NETWORK,
                 )
             )
         except (KeyError, ValueError, TypeError):
@@ -155,13 +165,16 @@ def look_at_clock(p: DoctorContext) -> list[Check]:
 
 
 def compare_clock(name: str, url: str, now: Callable[[], datetime]) -> Check:
-    """This clock against that of one service, which need not let us in; requests' errors, KeyError or ValueError without one."""
+    """This clock against that of one service, which may refuse the request.
+
+    Raises requests' errors, or KeyError or ValueError without a usable Date header.
+    """
     with open_session(url) as session:
         before = now()
         with session.get(url, timeout=ANSWER_S, stream=True, allow_redirects=False) as answer:
-            theirs = parsedate_to_datetime(answer.headers["Date"])
-        late_s = (before + (now() - before) / 2 - theirs).total_seconds()
-    text = f"{abs(late_s):,.0f} s {'ahead of' if late_s > 0 else 'behind'} {name}"
-    if abs(late_s) <= CLOCK_NOTE_S:
+            service_time = parsedate_to_datetime(answer.headers["Date"])
+        ahead_s = (before + (now() - before) / 2 - service_time).total_seconds()
+    text = f"{abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} {name}"
+    if abs(ahead_s) <= CLOCK_NOTE_S:
         return Check("clock", True, f"agrees with {name}")
-    return Check("clock", False if abs(late_s) > CLOCK_WRONG_S else None, text, SYNC)
+    return Check("clock", False if abs(ahead_s) > CLOCK_WRONG_S else None, text, SYNC)

@@ -1,4 +1,4 @@
-"""What several looks need is asked for once, and without a key or a token nobody is asked."""
+"""A request that several checks share is made once; without a key or a token no request is made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER
 
 
-def admitted(tmp_path: Path, **env: str) -> DoctorContext:
+def make_context(tmp_path: Path, **env: str) -> DoctorContext:
     return open_context(
         load_settings({}, env),
         (),
@@ -29,11 +29,11 @@ def admitted(tmp_path: Path, **env: str) -> DoctorContext:
     )
 
 
-def test_many_who_ask_at_once_get_one_answer() -> None:
-    asked, go = list[int](), threading.Event()
+def test_concurrent_callers_share_one_call() -> None:
+    calls, go = list[int](), threading.Event()
 
     def slow() -> int:
-        asked.append(1)
+        calls.append(1)
         go.wait(5)
         return 42
 
@@ -44,39 +44,41 @@ def test_many_who_ask_at_once_get_one_answer() -> None:
     go.set()
     for t in threads:
         t.join()
-    assert answers == [42] * 5 and asked == [1]
+    assert answers == [42] * 5 and calls == [1]
 
 
-def test_an_error_is_the_same_for_everybody_and_never_an_empty_answer() -> None:
-    asked = list[int]()
+def test_every_caller_gets_the_same_error() -> None:
+    calls = list[int]()
 
     def fails() -> int:
-        asked.append(1)
+        calls.append(1)
         raise NotFound("not there")
 
     ask = once(fails)
     for _ in range(2):
         with pytest.raises(NotFound, match="not there"):
             ask()
-    assert asked == [1]
+    assert calls == [1]
 
 
-def test_without_a_key_or_a_token_nobody_is_asked(tmp_path: Path) -> None:
-    p = admitted(tmp_path, HF_REPO="me/x")
-    assert p.api is None and p.hub is None
-    with pytest.raises(AuthProblem, match="not looked at without SHADEFORM_API_KEY"):
-        p.instances()
-    for look in (p.tree, p.structure):
-        with pytest.raises(UsageProblem, match="not looked at without HF_TOKEN and HF_REPO"):
-            look()
+def test_without_a_key_or_a_token_no_request_is_made(tmp_path: Path) -> None:
+    context = make_context(tmp_path, HF_REPO="me/x")
+    assert context.api is None and context.hub is None
+    with pytest.raises(AuthProblem, match="not checked without SHADEFORM_API_KEY"):
+        context.instances()
+    for request in (context.tree, context.structure):
+        with pytest.raises(UsageProblem, match="not checked without HF_TOKEN and HF_REPO"):
+            request()
 
 
-def test_looking_makes_no_folder_and_no_owner(tmp_path: Path) -> None:
-    admitted(tmp_path, SHADEFORM_API_KEY=f"a-key-{MARKER}", HF_TOKEN=f"hf_{MARKER}", HF_REPO="me/x")
+def test_opening_the_context_creates_no_folder_and_no_owner(tmp_path: Path) -> None:
+    make_context(
+        tmp_path, SHADEFORM_API_KEY=f"a-key-{MARKER}", HF_TOKEN=f"hf_{MARKER}", HF_REPO="me/x"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_threads_that_read_the_ledger_for_the_first_time_at_once_do_not_crash(
+def test_threads_that_decode_ledger_entries_for_the_first_time_do_not_crash(
     tmp_path: Path,
 ) -> None:
     code = (
@@ -87,5 +89,5 @@ def test_threads_that_read_the_ledger_for_the_first_time_at_once_do_not_crash(
         "def read(): together.wait(); msgspec.json.decode(data, type=Entry)\n"
         "threads = [threading.Thread(target=read) for _ in range(8)]; [t.start() for t in threads]; [t.join() for t in threads]\n"
     )
-    for _ in range(6):  # without the decoders that open_context makes, two of five crash
+    for _ in range(6):  # without the decoders of open_context, two of five crash
         assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == 0

@@ -1,4 +1,4 @@
-"""What doctor says about .env, the token, the repository, the clock and earlier runs."""
+"""The checks of .env, the token, the repository, the clock and earlier runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from nanolan.doctor.accounts import scope
-from nanolan.doctor.doctor import ROWS, examine
+from nanolan.doctor.accounts import check_token_scope
+from nanolan.doctor.doctor import ROWS, run_checks
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.sim.world import REPO, World
 from nanolan.times import now_utc
@@ -24,8 +24,8 @@ from tests.support.core_fixtures import PLAN
 from tests.support.doctor_fixtures import (
     MID,
     doctor,
+    doctor_context,
     one_world,  # noqa: F401  # a fixture
-    patient,
     texts,
     world,  # noqa: F401  # a fixture
 )
@@ -60,29 +60,29 @@ from tests.support.doctor_fixtures import (
     ],
     ids=str,
 )
-def test_a_env_file_is_read_line_by_line(
+def test_every_line_of_the_env_file_is_checked(
     world: World, tmp_path: Path, content: str, mode: int, state: str, says: str
 ) -> None:
     path = tmp_path / ".env"
     path.write_text(content)
     path.chmod(mode)
-    _, told = doctor(world.env() | {"NANOLAN_ENV_FILE": str(path)})
-    assert says in texts(told, ".env", state)
+    _, report = doctor(world.env() | {"NANOLAN_ENV_FILE": str(path)})
+    assert says in texts(report, ".env", state)
 
 
-def test_a_env_file_that_git_tracks_fails(world: World, tmp_path: Path) -> None:
+def test_an_env_file_that_git_tracks_fails(world: World, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("RUN_NAME=x\n")
     for words in (("init", "-q"), ("add", ".env")):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    code, told = doctor(world.env() | {"NANOLAN_ENV_FILE": str(tmp_path / ".env")})
-    assert code == 4 and "git rm --cached .env" in texts(told, ".env", "FAILED")
+    code, report = doctor(world.env() | {"NANOLAN_ENV_FILE": str(tmp_path / ".env")})
+    assert code == 4 and "git rm --cached .env" in texts(report, ".env", "FAILED")
 
 
-# ---- the token's scope
+# ---- the token's permissions
 @pytest.mark.parametrize(
     "token, ok, says",
     [
-        ({"role": "write"}, None, "everything of yours"),
+        ({"role": "write"}, None, "all your repos"),
         ({"role": "read"}, False, "only read"),
         (
             {
@@ -148,13 +148,13 @@ def test_a_env_file_that_git_tracks_fails(world: World, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_a_token_may_do_is_said(token: Any, ok: bool | None, says: str) -> None:
-    check = scope({"name": "me", "auth": {"accessToken": token}}, REPO)
+def test_the_permissions_of_a_token_are_reported(token: Any, ok: bool | None, says: str) -> None:
+    check = check_token_scope({"name": "me", "auth": {"accessToken": token}}, REPO)
     assert check.ok is ok and says in check.text
 
 
 # ---- the repo
-def test_a_pickle_that_would_run_something_fails_and_runs_nothing(world: World) -> None:
+def test_a_pickle_that_would_run_code_fails_and_runs_nothing(world: World) -> None:
     class Evil:
         def __reduce__(self) -> Any:
             return os.system, ("touch /tmp/evil-doctor",)
@@ -162,25 +162,25 @@ def test_a_pickle_that_would_run_something_fails_and_runs_nothing(world: World) 
     good = world.hub.read(REPO, "tokenizer/tokenizer.pkl")
     try:
         world.hub.put(REPO, {"tokenizer/tokenizer.pkl": pickle.dumps(Evil())})
-        code, told = doctor(world.env())
-        assert code == 4 and "it asks for posix.system" in texts(told, "tokenizer", "FAILED")
+        code, report = doctor(world.env())
+        assert code == 4 and "it asks for posix.system" in texts(report, "tokenizer", "FAILED")
         assert not Path("/tmp/evil-doctor").exists()
     finally:
         world.hub.put(REPO, {"tokenizer/tokenizer.pkl": good})
 
 
-def test_a_model_that_is_cut_off_is_found_by_its_index(world: World) -> None:
+def test_a_truncated_model_is_detected_by_its_index(world: World) -> None:
     path = next(p for p in world.hub.files(REPO) if p.startswith(f"{MID}/model_"))
     good = world.hub.read(REPO, path)
     try:
         world.hub.put(REPO, {path: good[:-100]})
-        code, told = doctor(world.env())
-        assert code == 4 and "NOT WHOLE" in texts(told, MID, "FAILED")
+        code, report = doctor(world.env())
+        assert code == 4 and "NOT WHOLE" in texts(report, MID, "FAILED")
     finally:
         world.hub.put(REPO, {path: good})
 
 
-class Late(BaseHTTPRequestHandler):
+class LateClock(BaseHTTPRequestHandler):
     late_s = 0.0
 
     def do_GET(self) -> None:
@@ -196,15 +196,17 @@ class Late(BaseHTTPRequestHandler):
 
 # ---- the clock
 @pytest.mark.parametrize("late_s, ok", [(0, True), (120, None), (3600, False), (-3600, False)])
-def test_a_clock_that_is_wrong_is_said_with_its_fix(
+def test_a_wrong_clock_is_reported_with_its_fix(
     tmp_path: Path, late_s: float, ok: bool | None
 ) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("H", (Late,), {"late_s": late_s})) as server:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("H", (LateClock,), {"late_s": late_s})
+    ) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        found = examine(
-            patient(tmp_path, SHADEFORM_API=url, HF_ENDPOINT=url),
+        found = run_checks(
+            doctor_context(tmp_path, SHADEFORM_API=url, HF_ENDPOINT=url),
             [r for r in ROWS if r.name == "clock"],
         )
         server.shutdown()
@@ -213,7 +215,7 @@ def test_a_clock_that_is_wrong_is_said_with_its_fix(
 
 
 # ---- what earlier runs left
-def test_leftovers_are_named_with_their_fix_and_left_alone(world: World, tmp_path: Path) -> None:
+def test_leftovers_are_listed_with_their_fix_and_not_removed(world: World, tmp_path: Path) -> None:
     home, keys = world.root / "nanolan-home", world.root / "ssh-keys"
     Ledger(home).put(Entry(replace(PLAN, run_id="feedbeef"), "gone-instance"))
     (home / "runs/broken.json").write_text("{")
@@ -231,22 +233,24 @@ def test_leftovers_are_named_with_their_fix_and_left_alone(world: World, tmp_pat
         }
     )
     try:
-        code, told = doctor(world.env())
+        code, report = doctor(world.env())
     finally:
         (keys / "lanbot-old.pem").unlink()
         keys.rmdir()
-    assert "broken.json cannot be read" in texts(told, "ledger") and "mv " in texts(told, "ledger")
-    assert "just status feedbeef" in texts(told, "runs", "note")
-    assert "chmod 600" in texts(
-        told, "SSH keys", "note"
-    ) and "1 of machines that are gone" in texts(told, "SSH keys", "note")
+    assert "broken.json cannot be read" in texts(report, "ledger") and "mv " in texts(
+        report, "ledger"
+    )
+    assert "just status feedbeef" in texts(report, "runs", "note")
+    assert "chmod 600" in texts(report, "SSH keys", "note") and "1 of deleted instances" in texts(
+        report, "SSH keys", "note"
+    )
     assert "somebody-elses, $33.60/h: another tool's or person's" in texts(
-        told, "instances", "note"
+        report, "instances", "note"
     )
     assert (home / "runs/broken.json").read_text() == "{" and len(world.cloud.instances) == 1
 
 
-def test_old_rehearsals_are_named_with_their_size(tmp_path: Path) -> None:
+def test_old_rehearsals_are_listed_with_their_size(tmp_path: Path) -> None:
     old, new = (
         tmp_path / ".rehearsal/run-20260101-000000",
         tmp_path / ".rehearsal/run-20260102-000000",
@@ -255,12 +259,19 @@ def test_old_rehearsals_are_named_with_their_size(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(b"x" * 5_000_000)
     os.utime(old, (1, 1))
-    found = [c for _, c in examine(patient(tmp_path), [r for r in ROWS if r.name == "rehearsals"])]
+    found = [
+        c
+        for _, c in run_checks(
+            doctor_context(tmp_path), [r for r in ROWS if r.name == "rehearsals"]
+        )
+    ]
     assert [(c.text, c.fix) for c in found] == [
         ("run-20260101-000000, 5 MB", f"rm -r {tmp_path}/.rehearsal/run-20260101-000000")
     ]
 
 
-def test_a_folder_that_is_no_git_clone_fails_with_the_fix(tmp_path: Path) -> None:
-    found = [c for _, c in examine(patient(tmp_path), [r for r in ROWS if r.name == "code"])]
+def test_a_folder_without_git_repository_fails_with_its_fix(tmp_path: Path) -> None:
+    found = [
+        c for _, c in run_checks(doctor_context(tmp_path), [r for r in ROWS if r.name == "code"])
+    ]
     assert found[0].ok is False and "clone nanolan with git" in found[0].fix

@@ -16,7 +16,7 @@ import torch
 
 from nanolan.checkpoint.manifest import Manifest, hash_bytes
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS
-from nanolan.doctor.accounts import look_at_structure
+from nanolan.doctor.accounts import check_structure
 from nanolan.doctor.context import open_context
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
@@ -97,10 +97,10 @@ def settings(hub: Hub, **flags: str) -> Any:
 
 
 def at_doctor(hub: Hub, folder: Path, **flags: str) -> str:
-    p = open_context(
+    context = open_context(
         settings(hub, **flags), (), {}, folder / ".env", folder, folder / "home", folder / "keys", 1
     )
-    return "; ".join(c.text for c in look_at_structure(p) if c.ok is False)
+    return "; ".join(c.text for c in check_structure(context) if c.ok is False)
 
 
 def at_launch(hub: Hub, folder: Path, **flags: str) -> str:

@@ -36,16 +36,16 @@ def doctor(env: dict[str, str], *words: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
-def texts(told: dict[str, Any], name: str, state: str = "") -> str:
+def texts(report: dict[str, Any], name: str, state: str = "") -> str:
     return "\n".join(
         f"{c['state']} {c['text']} -> {c['fix']}"
-        for c in told["checks"]
+        for c in report["checks"]
         if c["name"] == name and state in ("", c["state"])
     )
 
 
-def patient(tmp_path: Path, **env: str) -> DoctorContext:
-    s = load_settings({}, env)
+def doctor_context(tmp_path: Path, **env: str) -> DoctorContext:
+    settings = load_settings({}, env)
     return open_context(
-        s, (), env, tmp_path / ".env", tmp_path, tmp_path / "home", tmp_path / "keys", 0.3
+        settings, (), env, tmp_path / ".env", tmp_path, tmp_path / "home", tmp_path / "keys", 0.3
     )
