@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec import structs
 
 from nanolan.errors import (
@@ -12,14 +13,17 @@ from nanolan.errors import (
     AuthProblem,
     MayBeBilling,
     NanolanError,
+    NotFound,
     PreflightFailed,
     RunFailed,
 )
+from nanolan.hub.client import Hub
 from nanolan.launch.preflight import check_outputs
 from nanolan.launch.request import output_tags
-from nanolan.plan import Plan
+from nanolan.plan import UNREADABLE, Plan
 from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, Entry, Ledger
 from nanolan.run.presence import name_of, presence
+from nanolan.run.requests import STOP_FILE, StopRequest
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import create_once
 from nanolan.times import now_utc
@@ -49,13 +53,35 @@ def stopped_error(plan: Plan) -> RunFailed:
     )
 
 
+def stop_asked_on_hub(hub: Hub, plan: Plan, first_attempt: int) -> bool:
+    """Whether `just stop`, typed on any laptop, asked an attempt of this launch (from `first_attempt` on) to stop.
+
+    PreflightFailed when the Hub cannot say."""
+    try:
+        request = msgspec.json.decode(
+            hub.read(plan.runs_repo, f"{plan.folder}/{STOP_FILE}"), type=StopRequest
+        )
+    except (NotFound, *UNREADABLE):  # the box ignores an unreadable one, too
+        return False
+    except (ApiProblem, AuthProblem) as e:
+        raise PreflightFailed(
+            f"cannot check whether the run was stopped on another laptop ({e}); nothing was rented"
+        ) from None
+    return first_attempt <= request.attempt <= plan.attempt
+
+
 def check_before_create(
-    api: Shadeform, ledger: Ledger, plan: Plan, say: Callable[[str], None]
+    api: Shadeform,
+    hub: Hub,
+    ledger: Ledger,
+    plan: Plan,
+    first_attempt: int,
+    say: Callable[[str], None],
 ) -> None:
     """Raise unless the run was not stopped and no other run, listed or not, writes its folders.
 
     Called under the create lock, so no other launch on this laptop creates meanwhile."""
-    if ledger.stop_asked(plan.run_id):
+    if ledger.stop_asked(plan.run_id) or stop_asked_on_hub(hub, plan, first_attempt):
         for entry in (
             e for e in ledger.readable()[0] if e.plan.run_id == plan.run_id
         ):  # the previous attempt

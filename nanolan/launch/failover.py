@@ -104,6 +104,7 @@ def _rent_until_ready(
 ) -> Launched:
     earlier: tuple[Attempt, ...] = ()
     tried = [prepared.offer]
+    first_attempt = prepared.plan.attempt
     while True:
         try:
             if earlier:
@@ -116,6 +117,7 @@ def _rent_until_ready(
                 ledger,
                 say,
                 earlier=before + earlier,
+                first_attempt=first_attempt,
                 clock=clock or time.monotonic,
             )
             if policy.wait:

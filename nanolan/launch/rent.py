@@ -28,6 +28,7 @@ from nanolan.launch.request import box_secrets, create_body, provider_limits, st
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.run.ledger import Attempt, Entry, Ledger
+from nanolan.run.requests import LIMIT_FILE, STOP_FILE
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import check_rented, still_runs
@@ -40,8 +41,8 @@ STALE_S = 15 * 60  # an older plan is not rented
 LEFTOVERS = (
     "receipt.json",
     "progress.json",
-    "stop.json",
-    "limit.json",
+    STOP_FILE,
+    LIMIT_FILE,
     "postmortem.json",
 )  # of an earlier attempt
 
@@ -57,34 +58,33 @@ def rent(
     say: Callable[[str], None],
     *,
     earlier: tuple[Attempt, ...] = (),
+    first_attempt: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Instance:
     """Upload the run folder, note the intent, create, read back; the id is shown and stored before any further call.
 
-    `earlier` are the run's earlier attempts: their files in the run folder are removed.
+    `earlier` are the run's earlier attempts: their files in the run folder are removed. A request to stop stays if it may
+    be for this launch, whose attempts are those from `first_attempt` on (None: this is the first one).
     OutOfStock and MachineFailed guarantee that nothing is rented.
     """
     plan = prepared.plan
+    first = first_attempt or plan.attempt
+    leftovers = LEFTOVERS if first == plan.attempt else [n for n in LEFTOVERS if n != STOP_FILE]
     _refuse_stale(plan)
     own = settings.ssh_public_key
     key_id = upload_own_key(api, load_own_key(own)) if own else None
-    files: dict[str, bytes | Path] = {f"{plan.folder}/plan.json": plan.to_json()}
-    if prepared.bundle:
-        files[f"{plan.folder}/code.bundle"] = prepared.bundle
-    if earlier:
-        files[f"{plan.folder}/earlier.json"] = msgspec.json.encode(earlier)
     revision = hub.commit(
         plan.runs_repo,
-        files,
+        _run_folder(prepared, earlier),
         f"run {plan.run_id}: plan and code",
-        delete=[f"{plan.folder}/{name}" for name in LEFTOVERS if earlier],
+        delete=[f"{plan.folder}/{name}" for name in leftovers] if earlier else [],
     )
     body = create_body(plan, startup_script(plan, box_secrets(settings), revision), key_id)
     say(
         f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}"
     )
     with ledger.creating(plan.run_id):
-        check_before_create(api, ledger, plan, say)
+        check_before_create(api, hub, ledger, plan, first, say)
         entry, interrupted = create(api, body, Entry(plan, earlier=earlier), ledger, say)
     instance_id = entry.instance_id or ""
     say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")
@@ -105,6 +105,17 @@ def rent(
         raise MayBeBilling(
             f"the instance could not be read back ({e}); {still_runs(instance_id, plan)}"
         ) from None
+
+
+def _run_folder(prepared: Prepared, earlier: tuple[Attempt, ...]) -> dict[str, bytes | Path]:
+    """The files that the box and other laptops read: plan, code and earlier attempts."""
+    folder = prepared.plan.folder
+    files: dict[str, bytes | Path] = {f"{folder}/plan.json": prepared.plan.to_json()}
+    if prepared.bundle:
+        files[f"{folder}/code.bundle"] = prepared.bundle
+    if earlier:
+        files[f"{folder}/earlier.json"] = msgspec.json.encode(earlier)
+    return files
 
 
 def _refuse_stale(plan: Plan) -> None:

@@ -59,7 +59,7 @@ def box_secrets(settings: Settings) -> dict[str, str]:
         "WANDB_API_KEY": settings.wandb_api_key,
         "NOTIFY_URL": settings.notify_url,
     }
-    return {name: settings.reveal() for name, settings in named.items() if settings}
+    return {name: secret.reveal() for name, secret in named.items() if secret}
 
 
 def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> str:

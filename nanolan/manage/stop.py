@@ -92,23 +92,27 @@ class Stop:
         over = present.unknown and hub and self._look(entry, hub).runs[0].ended  # by its receipt
         with suppress(LedgerProblem):  # also stops a resume that waits at its prompt
             self.ledger.ask_to_stop(run_id)
-        if not present.unknown or over:
-            self.show(
-                f"run {run_id} has no instance now; its launch was notified and rents no other"
-                if launching
-                else f"run {run_id} has no instance on this account (any more); nothing to stop"
+        asked = "" if over else self._leave_request(entry, hub)
+        if present.unknown and not over:
+            raise MayBeBilling(
+                f"run {run_id}: {unknown_text(entry)}; {asked}. Look again: just status {run_id}"
             )
-            return 0
-        asked = "without HF_TOKEN no request to stop can be left for it"
-        if hub:
-            try:
-                ask_to_stop(hub, entry.plan)
-                asked = "if it comes up, it finds the request to stop and ends by itself"
-            except NanolanError as e:
-                asked = f"no request to stop could be left for it ({e})"
-        raise MayBeBilling(
-            f"run {run_id}: {unknown_text(entry)}; {asked}. Look again: just status {run_id}"
+        self.show(
+            f"run {run_id} has no instance now; its launch was notified and rents no other"
+            if launching
+            else f"run {run_id} has no instance on this account (any more); nothing to stop"
         )
+        return 0
+
+    def _leave_request(self, entry: Entry, hub: Hub | None) -> str:
+        """Leave a request to stop in the run folder, for a box that comes up late and for a launch on another laptop."""
+        if not hub:
+            return "without HF_TOKEN no request to stop can be left for it"
+        try:
+            ask_to_stop(hub, entry.plan)
+        except NanolanError as e:
+            return f"no request to stop could be left for it ({e})"
+        return "if it comes up, it finds the request to stop and ends by itself"
 
     def _refuse_several(self, entry: Entry, instance: Instance) -> None:
         """UsageProblem when several instances of the run bill: each of them reads the request."""

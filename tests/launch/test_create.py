@@ -11,10 +11,11 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import MayBeBilling, NanolanError, PreflightFailed, RunFailed
+from nanolan.manage.stop_request import ask_to_stop
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.sim.world import World
 from nanolan.times import iso, now_utc
-from tests.support.core_fixtures import CREATE, LIST, QUICK, creates, forget, until
+from tests.support.core_fixtures import CREATE, LIST, PLAN, QUICK, creates, forget, until
 from tests.support.launch_fixtures import Launch, ready, silent
 
 
@@ -63,6 +64,52 @@ def test_a_stop_between_two_attempts_prevents_the_next_create(
         and launch.live == []
     )
     assert launch.ledger.entries()[0].gone
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_stop_from_another_laptop_between_two_attempts_prevents_the_next_create(
+    world: World, tmp_path: Path, attempt: int
+) -> None:
+    """That laptop knows the run by its folder on the Hub alone: it asks the attempt whose plan it reads there."""
+    world.cloud.fault(CREATE, "out_of_stock")
+    launch = Launch(world, tmp_path)
+    moment = "attempt 2:" if attempt == 1 else "run "
+
+    def heard(text: str) -> None:
+        plan = launch.ledger.entries()[0].plan if launch.ledger.entries() else None
+        if plan and text.startswith(moment):
+            ask_to_stop(launch.hub, structs.replace(plan, attempt=attempt))
+
+    launch.heard = heard
+    said = error_of(launch)
+    assert isinstance(said, RunFailed) and "stopped by just stop" in str(said)
+    assert creates(world.cloud) == 1 and launch.live == []
+
+
+def test_a_stop_of_an_earlier_launch_does_not_stop_this_one(world: World, tmp_path: Path) -> None:
+    launch = Launch(world, tmp_path)
+
+    def heard(text: str) -> None:
+        if "plan and code are in" in text:
+            ask_to_stop(launch.hub, structs.replace(PLAN, run_id=text[4:12], attempt=0))
+
+    launch.heard = heard
+    assert launch.run().instance.id and creates(world.cloud) == 1
+
+
+def test_a_hub_that_cannot_say_whether_a_stop_was_asked_for_rents_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    launch = Launch(world, tmp_path)
+    launch.heard = lambda text: (
+        world.hub.fault("GET .*/stop.json", status=503, times=10**6)
+        if "plan and code are in" in text
+        else None
+    )
+    said = error_of(launch)
+    world.hub.faults.clear()
+    assert isinstance(said, PreflightFailed) and "nothing was rented" in str(said)
+    assert "stopped on another laptop" in str(said) and creates(world.cloud) == 0
 
 
 def test_a_stop_before_the_first_create_rents_nothing(world: World, tmp_path: Path) -> None:
