@@ -120,6 +120,9 @@ def run(box: BoxRun, pool: Executor) -> Receipt:
         outcome = Outcome(SUCCEEDED)
     except Exception as e:
         outcome = outcome_of(e)
+    if (
+        outcome.verdict != SUCCEEDED
+    ):  # outside the handler: `e` must not be the context of an error while saving
         say(f"{outcome.verdict}: {outcome.message}")
         box.timeline.enter("save")
         box.heartbeat.set_state(STOPPING, outcome.message)

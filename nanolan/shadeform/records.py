@@ -51,9 +51,9 @@ def decode(content: bytes) -> Any:
 def read_each(records: Iterable[Any], read: Callable[[Any], T]) -> Listing[T]:
     """The records parsed by `read`; those for which it raises BadAnswer are counted."""
     found: Listing[T] = Listing()
-    for fields in records:
+    for record in records:
         try:
-            found.append(read(fields))
+            found.append(read(record))
         except BadAnswer:
             found.unreadable += 1
     return found

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from nanolan.box.main import run
 from nanolan.box.phase import _cause, save_s
 from nanolan.cost.budget import ASSUMED
 from nanolan.run.postmortem import read_postmortem
@@ -25,6 +30,7 @@ from tests.support.box_main_fixtures import (
     new_box,  # noqa: F401  # a fixture
     verdict,
 )
+from tests.support.saver_fixtures import machine
 from tests.test_notify import Service, service  # noqa: F401  # a fixture
 
 DELETE, COMMIT, PUT = (
@@ -312,3 +318,23 @@ def test_three_box_programs_that_die_over_a_phase_are_enough(new_box: NewBox) ->
         and box.deleted
         and "sft step" not in box.log()
     )
+
+
+def test_the_error_that_ended_a_run_is_not_the_context_of_an_error_while_saving(
+    tmp_path: Path,
+) -> None:
+    """Errors are explained by their chain of contexts: an older one in it would be named as the reason."""
+    seen: list[BaseException | None] = []
+
+    def hub(*args: object, **options: object) -> None:
+        seen.append(sys.exc_info()[1])
+
+    def inspect(*args: object, **options: object) -> str:
+        raise MemoryError
+
+    ended = machine(tmp_path, None, deps={"hub": hub, "inspect": inspect})
+    ended.timeline = SimpleNamespace(enter=lambda stage: None)  # type: ignore[assignment]
+    (ended.state / "attempts-sft").touch()
+    with ThreadPoolExecutor(1) as pool, suppress(AttributeError):  # no bill for a receipt
+        run(ended, pool)
+    assert seen == [None]

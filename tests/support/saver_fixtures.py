@@ -60,7 +60,7 @@ def machine(
     heartbeat = SimpleNamespace(
         phases={p: PhaseReport("none") for p in plan_.phases},
         state="training",
-        set_state=lambda state: None,
+        set_state=lambda state, message="": None,
         note_trouble=lambda what, error: None,
         trouble_of=lambda what: "",
     )
