@@ -53,8 +53,8 @@ def cannot_reach_the_hub(world: World, plan: Plan, box: Instance) -> None:
 
 def slow_to_start(world: World, plan: Plan, box: Instance) -> None:
     """A script that starts twenty minutes after the machine became active."""
-    box.fate["looks"] = box.fate.get("looks", 0) + 1
-    if box.fate["looks"] * LOOK_S > 1200:
+    box.behavior["looks"] = box.behavior.get("looks", 0) + 1
+    if box.behavior["looks"] * LOOK_S > 1200:
         tell(world, plan, progress("training"))
 
 

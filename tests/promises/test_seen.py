@@ -54,7 +54,7 @@ def desk(one_desk: Desk) -> Desk:
 
 def unclear(desk: Desk) -> None:
     """The create happened, its answer was lost, and the listing lags for longer than anybody looks."""
-    desk.cloud.instances[0].fate["list_lag"] = 1e9
+    desk.cloud.instances[0].behavior["list_lag"] = 1e9
     desk.ledger.put(structs.replace(desk.entry, instance_id=None))
 
 
@@ -64,7 +64,7 @@ def training(desk: Desk) -> None:
 
 def lagging(desk: Desk) -> None:
     """Its id is in the ledger, the listing does not show it."""
-    desk.cloud.instances[0].fate["list_lag"] = 1e9
+    desk.cloud.instances[0].behavior["list_lag"] = 1e9
 
 
 def came_back(desk: Desk) -> None:
@@ -171,11 +171,11 @@ def test_an_unclear_create_is_resolved_when_its_machine_is_seen(desk: Desk) -> N
     unclear(desk)
     assert desk.look().runs[0].state == "unknown"
     box = desk.cloud.instances[0]
-    box.fate.clear()
+    box.behavior.clear()
     assert desk.look().runs[0].state == "booting" and desk.ledger.find(RUN).instance_id == box.id, (
         "and its id is noted"
     )
-    box.fate["list_lag"] = 1e9
+    box.behavior["list_lag"] = 1e9
     assert desk.look().runs[0].state == "booting", "from then on it is seen by its id"
     desk.cloud.account.instances.clear()
     assert desk.look().runs[0].state == "lost" and desk.ledger.find(RUN).gone

@@ -136,9 +136,11 @@ def test_where_there_is_nothing_to_reach_it_says_what_to_do(
     if case in ("gone", "unknown"):
         desk.cloud.account.delete(desk.entry.instance_id or "")
     elif case == "no address":
-        desk.cloud.instance(desk.entry.instance_id or "").fate["ip"] = ""
+        desk.cloud.instance(desk.entry.instance_id or "").behavior["ip"] = ""
     elif case == "evil":
-        desk.cloud.instance(desk.entry.instance_id or "").fate["ip"] = "-oProxyCommand=touch evil"
+        desk.cloud.instance(desk.entry.instance_id or "").behavior["ip"] = (
+            "-oProxyCommand=touch evil"
+        )
     elif case == "not ours":
         plan = structs.replace(desk.entry.plan, run_id="ffffffff", owner="12345678")
         desk.hub.put(plan.runs_repo, {"runs/ffffffff/plan.json": plan.to_json()})
@@ -165,7 +167,7 @@ def test_a_real_server_is_reached_and_another_one_behind_the_same_address_is_no_
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    machine.fate |= {
+    machine.behavior |= {
         "ip": "127.0.0.1",
         "ssh_port": port,
         "ssh_user": os.environ.get("USER") or "root",
@@ -210,7 +212,7 @@ def test_a_real_server_is_reached_and_another_one_behind_the_same_address_is_no_
         desk.cloud.account.delete(machine.id)
         again = structs.replace(desk.entry.plan, attempt=2)
         machine = desk.rent(again)
-        machine.fate |= {
+        machine.behavior |= {
             "ip": "127.0.0.1",
             "ssh_port": port,
             "ssh_user": os.environ.get("USER") or "root",

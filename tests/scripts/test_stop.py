@@ -145,7 +145,7 @@ def test_what_is_left_of_an_earlier_attempt_does_not_hide_the_machine_that_is_no
     plan, one, two = attempts(cloud, ledger)
     one.delays = replace(QUICK, deleting_s=60)
     client(cloud).delete(one.id)
-    two.fate["list_lag"] = 60.0
+    two.behavior["list_lag"] = 60.0
     done = stop(cloud, ledger, plan.run_id, "--yes")
     assert (
         done.returncode == 0
@@ -158,7 +158,7 @@ def test_an_earlier_attempts_machine_is_stopped_by_its_id_alone(
     cloud: ShadeformServer, ledger: Ledger
 ) -> None:
     _, one, _ = attempts(cloud, ledger)
-    one.fate["tags_not_stored"] = True
+    one.behavior["tags_not_stored"] = True
     assert stop(cloud, ledger, one.id, "--yes").returncode == 0 and deleted(cloud) == [True, False]
 
 

@@ -224,14 +224,14 @@ def test_what_is_left_of_an_earlier_attempt_is_not_the_run_while_the_new_machine
     first, second = second_attempt(desk)
     first.delays = replace(AT_ONCE, deleting_s=60)
     first.delete(time.time(), "asked")
-    second.fate["list_lag"] = 60.0
+    second.behavior["list_lag"] = 60.0
     run = desk.look().runs[0]
     assert run.state == "booting" and run.instance and run.instance.id == second.id, "by its id"
 
 
 def test_an_earlier_attempts_machine_that_bills_is_named(desk: Desk) -> None:
     first, second = second_attempt(desk)
-    first.fate["tags_not_stored"] = True
+    first.behavior["tags_not_stored"] = True
     seen = desk.look()
     assert (
         [i.id for i in seen.strays] == [first.id]

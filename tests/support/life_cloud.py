@@ -17,7 +17,7 @@ import requests
 
 from nanolan.shadeform.client import CALL_S
 from nanolan.sim.shadeform.account import Account
-from nanolan.sim.shadeform.faults import Faults, Reply, play
+from nanolan.sim.shadeform.faults import Faults, Reply, apply_fault
 from nanolan.sim.shadeform.http import answer
 from nanolan.sim.shadeform.instance import Delays, Instance
 from nanolan.sim.shadeform.keys import Keys
@@ -96,8 +96,8 @@ class Cloud:
             Request(method, path, json.loads(data) if data else None, self.clock.now, who)
         )
         self.heard(self.requests[-1])
-        reply = play(
-            self.faults.draw(f"{method} {path}"),
+        reply = apply_fault(
+            self.faults.take(f"{method} {path}"),
             lambda: self._answer(method, path, headers.get("X-API-KEY", ""), data or b""),
             self.clock.sleep,
         )

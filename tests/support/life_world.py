@@ -147,9 +147,9 @@ class World(Laptop):
     def _provider_changes_its_mind(self) -> None:
         now = self.clock.now
         for i in self.cloud.ours:
-            gone, kept = i.status_at(now) == "deleted", "limits_dropped" in i.fate
-            i.change_its_mind(now)
-            if kept and "limits_dropped" not in i.fate:
+            gone, kept = i.status_at(now) == "deleted", "limits_dropped" in i.behavior
+            i.apply_provider_changes(now)
+            if kept and "limits_dropped" not in i.behavior:
                 self.dropped.add(i.id)
             if gone and i.status_at(now) != "deleted":
                 self.back.add(i.id)

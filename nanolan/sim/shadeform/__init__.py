@@ -1,1 +1,1 @@
-"""A Shadeform on loopback: the same API and quirks; its boxes are processes, nothing is rented."""
+"""A Shadeform on loopback: the same API and quirks; its instances are local processes, and nothing is rented."""

@@ -1,6 +1,6 @@
-"""The simulated account: catalogue, wallet, keys and instances, and what each API call does to them.
+"""The simulated account: catalogue, wallet, keys and instances, and the effect of each API call.
 
-Calls take parsed bodies and give JSON values (None: an empty answer) or raise Refusal. One lock for all.
+Calls take parsed bodies and return JSON values (None: an empty answer) or raise Refusal. One lock protects everything.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 from nanolan.sim.shadeform import view as view
 from nanolan.sim.shadeform.catalogue import Offer, entry_for, find, select
-from nanolan.sim.shadeform.checks import check_image, checked_create, checked_update
+from nanolan.sim.shadeform.checks import check_image, validate_create, validate_update
 from nanolan.sim.shadeform.faults import Switches
-from nanolan.sim.shadeform.instance import Delays, Instance, show_dollars
+from nanolan.sim.shadeform.instance import Delays, Instance, dollars_text
 from nanolan.sim.shadeform.keys import Keys
-from nanolan.sim.shadeform.refusal import bad_request, poor, refuse
+from nanolan.sim.shadeform.refusal import bad_request, insufficient_funds, refuse
 
 MINIMUM_CENTS = 500
 
@@ -38,9 +38,13 @@ class Account:
         now: Callable[[], float] = time.time,
         keys: Keys | None = None,
     ) -> None:
-        self.catalogue, self.wallet_cents, self.delays = deepcopy(catalogue), wallet_cents, delays
-        self.switches, self.billed_from, self.now = switches or Switches(), billed_from, now
-        self.odd_records: list[Any] = []  # of colleagues: they stand in every listing, as they are
+        self.catalogue = deepcopy(catalogue)
+        self.wallet_cents = wallet_cents
+        self.delays = delays
+        self.switches = switches or Switches()
+        self.billed_from = billed_from
+        self.now = now
+        self.odd_records: list[Any] = []  # of other users: added unchanged to every listing
         self.keys = keys or Keys()
         self.instances: dict[str, Instance] = {}
         self.lock = threading.RLock()
@@ -52,26 +56,27 @@ class Account:
         return {"instance_types": select(self.catalogue, query)}
 
     def listed(self) -> dict[str, Any]:
-        """GET /instances: every instance that is not gone, other users' too."""
+        """GET /instances: every instance that is not deleted, including other users'."""
         now = self.now()
         shown = [
             i
             for i in self.instances.values()
-            if i.status_at(now) != "deleted" and now >= i.created_at + i.fate.get("list_lag", 0.0)
+            if i.status_at(now) != "deleted"
+            and now >= i.created_at + i.behavior.get("list_lag", 0.0)
         ]
         return {"instances": [*self.odd_records, *(view.listed(i, now) for i in shown)]}
 
     def info(self, instance_id: str) -> dict[str, Any]:
         """GET /instances/{id}/info."""
-        return view.info(self._living(instance_id), self.now())
+        return view.info(self._existing(instance_id), self.now())
 
     # ---- changes
 
     def create(self, body: Any) -> dict[str, str]:
-        """POST /instances/create: the wallet is looked at first, then the names, then the stock."""
-        spec = checked_create(body)
+        """POST /instances/create: checks the wallet first, then the names, then the stock."""
+        spec = validate_create(body)
         if self.balance_dollars() * 100 < MINIMUM_CENTS:
-            raise poor(show_dollars(self.balance_dollars()))
+            raise insufficient_funds(dollars_text(self.balance_dollars()))
         offer = find(self.catalogue, spec["cloud"], spec["shade_instance_type"])
         if offer is None or all(e["region"] != spec["region"] for e in offer["availability"]):
             raise bad_request("no such cloud, region or shade_instance_type")
@@ -86,13 +91,13 @@ class Account:
 
     def delete(self, instance_id: str) -> None:
         """POST /instances/{id}/delete."""
-        instance = self._living(instance_id)
+        instance = self._existing(instance_id)
         if not self.switches.take("delete_ignored"):
             instance.delete(self.now(), "asked")
 
     def update(self, instance_id: str, body: Any) -> None:
-        """POST /instances/{id}/update: null removes, what is not there stays."""
-        instance, changes = self._living(instance_id), checked_update(body)
+        """POST /instances/{id}/update: null removes a field; absent fields stay."""
+        instance, changes = self._existing(instance_id), validate_update(body)
         if "auto_delete" in changes and self.switches.take("auto_delete_not_stored"):
             del changes["auto_delete"]
         instance.spec |= changes
@@ -100,8 +105,8 @@ class Account:
             del instance.spec[name]
 
     def restart(self, instance_id: str) -> None:
-        """POST /instances/{id}/restart: a reboot, after which the script runs again."""
-        instance = self._living(instance_id)
+        """POST /instances/{id}/restart: reboots; the startup script then runs again."""
+        instance = self._existing(instance_id)
         if not self.switches.take("restart_ignored"):
             instance.reboot_asked = True
 
@@ -117,19 +122,19 @@ class Account:
             },
         )
 
-    # ---- what happens by itself
+    # ---- what happens without a call
 
     def enforce(self) -> None:
-        """Delete what is over one of its limits or taken away; other users' instances are left alone."""
+        """Delete instances that exceed a limit or are preempted; never other users' instances."""
         now = self.now()
         for instance in self.instances.values():
-            instance.change_its_mind(now)
-            why = "" if instance.foreign else instance.due_at(now)
+            instance.apply_provider_changes(now)
+            why = "" if instance.foreign else instance.deletion_reason_at(now)
             if why:
                 instance.delete(now, why)
 
     def add_foreign(self, name: str, hourly_cents: int) -> Instance:
-        """Another user's instance on the same account: active for an hour, of no type that matters."""
+        """Add another user's instance to the account: active for an hour, of the first type."""
         offer = self.catalogue[0]
         spec = {
             "cloud": offer["cloud"],
@@ -138,7 +143,7 @@ class Account:
             "tags": [],
             "shade_instance_type": offer["shade_instance_type"],
         }
-        return self._keep(
+        return self._add(
             Instance(
                 str(uuid.uuid4()),
                 offer,
@@ -153,44 +158,44 @@ class Account:
     # ---- money
 
     def spent_dollars(self) -> Decimal:
-        """What all instances of this user have cost so far, gone ones included."""
+        """The cost so far of all instances of this user, including deleted ones."""
         now = self.now()
         return sum((i.cost_at(now) for i in self.instances.values() if not i.foreign), Decimal(0))
 
     def balance_dollars(self) -> Decimal:
-        """What is left in the wallet; below zero is possible, as with the real one."""
+        """The balance of the wallet; it can be negative, as at the real Shadeform."""
         return Decimal(self.wallet_cents) / 100 - self.spent_dollars()
 
     def _rent(self, offer: Offer, entry: Mapping[str, Any], spec: dict[str, Any]) -> Instance:
-        fate = self.switches.fate()
+        behavior = self.switches.draw()
         if "auto_delete" in spec and self.switches.take("auto_delete_not_stored"):
             del spec["auto_delete"]
-        if "auto_delete_stored_as" in fate:
-            spec["auto_delete"] = fate["auto_delete_stored_as"]
-        spot = "hourly_price" in entry  # dollars as a string, only there
+        if "auto_delete_stored_as" in behavior:
+            spec["auto_delete"] = behavior["auto_delete_stored_as"]
+        spot = "hourly_price" in entry  # dollars as a string, on spot entries only
         price_cents: int = (
             int(Decimal(entry["hourly_price"]) * 100) if spot else offer["hourly_price"]
         )
-        return self._keep(
+        return self._add(
             Instance(
                 str(uuid.uuid4()),
                 deepcopy(offer),
                 deepcopy(spec),
-                fate.get("price_differs") or price_cents,
+                behavior.get("price_differs") or price_cents,
                 self.now(),
                 self.delays,
-                fate,
+                behavior,
                 self.billed_from,
             )
         )
 
-    def _keep(self, instance: Instance) -> Instance:
+    def _add(self, instance: Instance) -> Instance:
         with self.lock:
             instance.number = len(self.instances) + 1
             self.instances[instance.id] = instance
         return instance
 
-    def _living(self, instance_id: str) -> Instance:
+    def _existing(self, instance_id: str) -> Instance:
         instance = self.instances.get(instance_id)
         if instance is None or instance.status_at(self.now()) == "deleted":
             raise refuse("not_found")

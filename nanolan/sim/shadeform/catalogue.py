@@ -10,7 +10,7 @@ Offer = dict[str, Any]
 
 
 def select(catalogue: list[Offer], query: Mapping[str, str]) -> list[Offer]:
-    """The types that `query` asks for, as copies: exact filters, region and available filter the entries."""
+    """Copies of the types that match `query`: filters are exact; region and available filter the entries."""
     chosen = []
     for row in deepcopy([row for row in catalogue if _type_fits(row, query)]):
         row["availability"] = [e for e in row["availability"] if _entry_fits(e, query)]
@@ -33,7 +33,7 @@ def _type_fits(row: Offer, query: Mapping[str, str]) -> bool:
 
 
 def _entry_fits(entry: Mapping[str, Any], query: Mapping[str, str]) -> bool:
-    wanted = query.get("available", "").lower()  # "True" is in use too
+    wanted = query.get("available", "").lower()  # clients also send "True"
     return entry["region"] == query.get("region", entry["region"]) and wanted in (
         "",
         str(entry["available"]).lower(),

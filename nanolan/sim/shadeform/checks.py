@@ -1,6 +1,6 @@
-"""What the simulated Shadeform accepts in a create or update request; anything else is 400 with a reason.
+"""Validates create and update requests of the simulated Shadeform; an invalid one is a 400 with a reason.
 
-Stricter than the real one may be: how that answers bad dates, types and names is not known.
+May be stricter than the real API, whose answers to bad dates, types and names are unknown.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ REMOVABLE = ("auto_delete", "alert", "tags")  # null in an update removes them
 CHANGEABLE = ("name", *REMOVABLE)
 
 
-def checked_create(body: Any) -> dict[str, Any]:
-    """The fields of a create request that the API knows, each of its type."""
+def validate_create(body: Any) -> dict[str, Any]:
+    """The known fields of a create request, with their types checked."""
     spec = _typed(body, TYPES)
     missing = [k for k in REQUIRED if not spec.get(k)]
     if missing:
@@ -51,8 +51,8 @@ def checked_create(body: Any) -> dict[str, Any]:
     return spec
 
 
-def checked_update(body: Any) -> dict[str, Any]:
-    """The fields of an update: those that are there are changed, null removes."""
+def validate_update(body: Any) -> dict[str, Any]:
+    """The fields of an update: present fields are changed, null removes."""
     if not isinstance(body, dict):
         raise bad_request("the body must be a JSON object")
     nulls = {k: None for k in REMOVABLE if k in body and body[k] is None}
@@ -62,7 +62,7 @@ def checked_update(body: Any) -> dict[str, Any]:
 
 
 def check_image(spec: dict[str, Any], offer: Offer) -> None:
-    """Refuse an `os` that the type does not have."""
+    """Raise a 400 for an `os` that the type does not offer."""
     if (
         spec.get("os", offer["configuration"]["os_options"][0])
         not in offer["configuration"]["os_options"]
@@ -98,7 +98,7 @@ def _check_limits(limits: dict[str, Any], where: str) -> None:
 
 
 def _check_script(launch: dict[str, Any] | None) -> None:
-    if launch is None or launch.get("type") == "docker":  # containers are accepted, and not played
+    if launch is None or launch.get("type") == "docker":  # containers are accepted but not run
         return
     try:
         base64.b64decode(launch["script_configuration"]["base64_script"], validate=True)

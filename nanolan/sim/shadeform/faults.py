@@ -1,6 +1,6 @@
-"""What can go wrong on purpose: faults of single HTTP answers, and switches of how instances behave.
+"""Injected failures: faults change single HTTP answers, switches change how instances behave.
 
-cloud.fault("POST /v1/instances/create", "reset_after_effect")      it happens, the answer is lost
+cloud.fault("POST /v1/instances/create", "reset_after_effect")      the create happens, its answer is lost
 cloud.fault("GET /v1/instances", "rate_limit", times=2, retry_after="1")
 cloud.switch("stuck_in_pending_provider", times=1)                  the next instance only
 cloud.switch("list_lag", 2.0)                                       seconds, every instance from now on
@@ -24,15 +24,14 @@ PAGE = "<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>c
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer to send: body None is empty, a str is sent as it is, anything else as JSON."""
+    """An answer to send: body None is empty, a str is sent unchanged, anything else as JSON."""
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     kind: str = "application/json"
-    ending: str = (
-        "whole"  # whole | halved (still well-formed HTTP) | cut (the connection ends early) | reset
-    )
+    # whole | halved (still well-formed HTTP) | cut (the connection ends early) | reset
+    ending: str = "whole"
 
 
 def _status(
@@ -57,11 +56,11 @@ def _rate_limit(reply: Reply, retry_after: str = "1") -> Reply:
 
 def _edit(reply: Reply, change: Callable[[Any], Any]) -> Reply:
     body = deepcopy(reply.body)
-    changed = change(body)  # a function that edits in place gives None
+    changed = change(body)  # a function that edits in place returns None
     return replace(reply, body=body if changed is None else changed)
 
 
-# What is sent instead of (or made of) the true answer. `stall` waits: see `play`.
+# The answer sent in place of the true one, or made from it. `stall` waits: see `apply_fault`.
 ACTIONS: dict[str, Callable[..., Reply]] = {
     "status": _status,  # any status and body: wrong types, missing fields, an empty 200 ...
     "text": _text,
@@ -84,7 +83,7 @@ ACTIONS: dict[str, Callable[..., Reply]] = {
         )
     },
 }
-OF_THE_TRUE_ANSWER = ("truncated", "cut", "edit", "stall")
+USES_TRUE_ANSWER = ("truncated", "cut", "edit", "stall")
 
 
 @dataclass
@@ -101,12 +100,12 @@ class Fault:
         name = self.action.removesuffix(AFTER_EFFECT)
         if name not in ACTIONS:
             raise ValueError(
-                f"no fault named {self.action}; there are, also with {AFTER_EFFECT}: {', '.join(ACTIONS)}"
+                f"no fault named {self.action}; known faults, also with {AFTER_EFFECT}: {', '.join(ACTIONS)}"
             )
         inspect.signature(ACTIONS[name]).bind(Reply(), **self.params)
 
     def due(self, request: str) -> bool:
-        """Count this request; whether the fault is for it."""
+        """Count this request and return whether the fault applies to it."""
         if self.times == 0 or not re.search(self.match, request):
             return False
         if self.skip:
@@ -117,7 +116,7 @@ class Fault:
 
 
 class Faults:
-    """The faults still to come, in the order in which they were set."""
+    """The pending faults, in the order in which they were set."""
 
     def __init__(self) -> None:
         self._lock, self._faults = threading.Lock(), list[Fault]()
@@ -126,43 +125,46 @@ class Faults:
         with self._lock:
             self._faults.append(fault)
 
-    def draw(self, request: str) -> Fault | None:
-        """The fault for this request, if any; one request takes one."""
+    def take(self, request: str) -> Fault | None:
+        """The fault for this request, if any; at most one applies."""
         with self._lock:
-            return next((f for f in self._faults if f.due(request)), None)
+            return next((fault for fault in self._faults if fault.due(request)), None)
 
     def clear(self) -> None:
         with self._lock:
             self._faults.clear()
 
 
-def play(fault: Fault | None, act: Callable[[], Reply], wait: Callable[[float], object]) -> Reply:
-    """The answer under a fault; `act` does what was asked and gives the true one, `wait` sleeps."""
+def apply_fault(
+    fault: Fault | None, perform: Callable[[], Reply], wait: Callable[[float], object]
+) -> Reply:
+    """The answer under `fault`; `perform` carries out the request and returns the true answer, `wait` sleeps."""
     if fault is None:
-        return act()
-    name, late = fault.action.removesuffix(AFTER_EFFECT), fault.action.endswith(AFTER_EFFECT)
-    if name == "stall" and not late:
+        return perform()
+    name = fault.action.removesuffix(AFTER_EFFECT)
+    after_effect = fault.action.endswith(AFTER_EFFECT)
+    if name == "stall" and not after_effect:
         wait(fault.params["seconds"])
-    true = act() if late or name in OF_THE_TRUE_ANSWER else Reply()
-    if name == "stall" and late:
+    true_answer = perform() if after_effect or name in USES_TRUE_ANSWER else Reply()
+    if name == "stall" and after_effect:
         wait(fault.params["seconds"])
-    return ACTIONS[name](true, **fault.params)
+    return ACTIONS[name](true_answer, **fault.params)
 
 
-# name -> what it does. Drawn when an instance is created, but for the counted ones.
+# name -> its effect. Drawn when an instance is created, except for the counted ones.
 SWITCHES = {
     "list_lag": "seconds until GET /instances shows a new instance (info shows it at once)",
-    "stuck_in_pending_provider": "it never leaves pending_provider, and costs",
-    "goes_to_error": "error instead of pending; it stays listed, and costs",
-    "vanishes": "seconds until it is gone without a word",
-    "preempted": "seconds after active until it is taken away, status_details preempted",
-    "unknown_status": "the word shown in place of pending_provider",
-    "price_differs": "cents per hour of the instance, whatever the offer said",
+    "stuck_in_pending_provider": "it stays in pending_provider and is billed",
+    "goes_to_error": "error instead of pending; it stays listed and is billed",
+    "vanishes": "seconds until it disappears without notice",
+    "preempted": "seconds after active until it is deleted, status_details preempted",
+    "unknown_status": "the status shown in place of pending_provider",
+    "price_differs": "cents per hour of the instance, in place of the offer's price",
     "price_rises": "seconds from active until its price triples",
-    "limits_dropped": "seconds from active until its limits are dropped, without a word",
-    "comes_back": "seconds from its end until it is listed, and costs, again",
+    "limits_dropped": "seconds from active until its limits are dropped without notice",
+    "comes_back": "seconds from its end until it is listed and billed again",
     "auto_delete_late": "seconds until info shows the limits",
-    "auto_delete_stored_as": "the limits stored by create in place of the ones sent",
+    "auto_delete_stored_as": "the limits that create stores in place of those sent",
     "tags_not_stored": "info and list show no tags",
     "cost_frozen": 'cost_estimate stays "0"',
     "ip": "the address: a DNS name, or the same for each",
@@ -171,18 +173,18 @@ SWITCHES = {
     "ssh_user": "the user in place of shadeform",
     "script_never_started": "active, but the startup script does not run",
     "script_delay": "seconds from active to the start of the script",
-    "gpu_count_wrong": "how many GPUs nvidia-smi shows on the box",
+    "gpu_count_wrong": "number of GPUs that nvidia-smi shows on the box",
     "box_trouble": "one of the troubles of nanolan/sim/box_trouble.py",
-    "home_takes_nothing": "nothing can be written into root's home on the box, as on a full disk",
+    "home_takes_nothing": "writes into root's home on the box fail, as on a full disk",
     "delete_ignored": "counted: how many deletes answer 200 and do nothing",
     "restart_ignored": "counted: how many restarts answer 200 and do nothing",
-    "auto_delete_not_stored": "counted: how many creates and updates lose their limits without a word",
+    "auto_delete_not_stored": "counted: how many creates and updates lose their limits without notice",
 }
 COUNTED = ("delete_ignored", "restart_ignored", "auto_delete_not_stored")
 
 
 class Switches:
-    """The switches that are on: a value, and for how many uses."""
+    """The active switches: their values, and the number of uses left."""
 
     def __init__(self) -> None:
         self._lock, self._on = threading.Lock(), dict[str, tuple[Any, int | None]]()
@@ -190,7 +192,7 @@ class Switches:
     def set(self, name: str, value: Any = True, times: int | None = None) -> None:
         """Switch on for the next `times` instances (None: all), or off (False); a counted one for `value` uses."""
         if name not in SWITCHES:
-            raise ValueError(f"no switch named {name}; there are: {', '.join(SWITCHES)}")
+            raise ValueError(f"no switch named {name}; known: {', '.join(SWITCHES)}")
         if name in COUNTED and value is not True:
             value, times = bool(value), int(value)
         with self._lock:
@@ -208,7 +210,7 @@ class Switches:
                 self._on[name] = (value, times - 1)
             return value
 
-    def fate(self) -> dict[str, Any]:
-        """What the switches have in store for an instance created now."""
+    def draw(self) -> dict[str, Any]:
+        """The switches that apply to an instance created now."""
         drawn = {name: self.take(name) for name in SWITCHES if name not in COUNTED}
         return {name: value for name, value in drawn.items() if value is not None}

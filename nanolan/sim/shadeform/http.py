@@ -1,4 +1,4 @@
-"""The HTTP side of the simulated Shadeform: routes, the key, faults, and how an answer can end."""
+"""The HTTP side of the simulated Shadeform: routes, the key, faults, and broken answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from nanolan.sim.marker import overhear
 from nanolan.sim.shadeform.account import Account
-from nanolan.sim.shadeform.faults import Faults, Reply, play
+from nanolan.sim.shadeform.faults import Faults, Reply, apply_fault
 from nanolan.sim.shadeform.refusal import Refusal, bad_request, refuse
 
 PREFIX = "/v1"
@@ -23,7 +23,7 @@ IDLE_S = 60.0
 
 
 class Request(NamedTuple):
-    """One request as it came: path with its query, body parsed if it was JSON, t in unix seconds."""
+    """One received request: path with its query, body parsed if it was JSON, t in unix seconds."""
 
     method: str
     path: str
@@ -31,9 +31,9 @@ class Request(NamedTuple):
     t: float
 
 
-# verb, path after /v1, what it does with (account, id, query, body). A known path with another verb is 405.
-Act = Callable[[Account, str, dict[str, str], Any], Any]
-ROUTES: list[tuple[str, str, Act]] = [
+# verb, path after /v1, operation on (account, id, query, body). A known path with another verb is 405.
+Operation = Callable[[Account, str, dict[str, str], Any], Any]
+ROUTES: list[tuple[str, str, Operation]] = [
     ("GET", "/instances/types", lambda a, _, query, body: a.types(query)),
     ("GET", "/instances", lambda a, _, query, body: a.listed()),
     ("POST", "/instances/create", lambda a, _, query, body: a.create(body)),
@@ -41,7 +41,7 @@ ROUTES: list[tuple[str, str, Act]] = [
     ("POST", "/instances/{id}/delete", lambda a, key, query, body: a.delete(key)),
     ("POST", "/instances/{id}/update", lambda a, key, query, body: a.update(key, body)),
     ("POST", "/instances/{id}/restart", lambda a, key, query, body: a.restart(key)),
-    ("", "/instances/{id}", lambda a, _, query, body: None),  # DELETE here is what people try first
+    ("", "/instances/{id}", lambda a, _, query, body: None),  # so that a DELETE here is a 405
     ("GET", "/sshkeys", lambda a, _, query, body: a.keys.listed()),
     ("POST", "/sshkeys/add", lambda a, _, query, body: a.keys.add(body)),
     ("GET", "/sshkeys/{id}/info", lambda a, key, query, body: a.keys.info(key)),
@@ -55,30 +55,30 @@ OPEN = "/instances/types"  # answers without a key
 def answer(
     account: Account, key: str, method: str, target: str, given_key: str, raw: bytes
 ) -> Reply:
-    """The true answer to a request: does what it asks."""
+    """Carry out a request and return the true answer."""
     url = urlsplit(target)
     path = url.path.removeprefix(PREFIX)
     try:
         if given_key != key and path != OPEN:
             raise refuse("unauthorized")
-        act, name = find_route(method, path if url.path.startswith(PREFIX + "/") else "")
+        operation, name = find_route(method, path if url.path.startswith(PREFIX + "/") else "")
         with account.lock:
-            return Reply(200, act(account, name, dict(parse_qsl(url.query)), parse(raw)))
-    except Refusal as no:
+            return Reply(200, operation(account, name, dict(parse_qsl(url.query)), parse(raw)))
+    except Refusal as refusal:
         return Reply(
-            no.status,
-            no.body,
-            kind="text/plain" if isinstance(no.body, str) else "application/json",
+            refusal.status,
+            refusal.body,
+            kind="text/plain" if isinstance(refusal.body, str) else "application/json",
         )
 
 
-def find_route(method: str, path: str) -> tuple[Act, str]:
-    """What to do for a path, and the id in it; 404 if it is unknown, 405 if the verb is wrong."""
+def find_route(method: str, path: str) -> tuple[Operation, str]:
+    """The operation of a path, and the id in it; 404 if the path is unknown, 405 if the verb is wrong."""
     known = False
-    for verb, pattern, act in ROUTES:
+    for verb, pattern, operation in ROUTES:
         match = re.fullmatch(pattern.replace("{id}", "([^/]+)"), path)
         if match and verb == method:
-            return act, match[1] if match.groups() else ""
+            return operation, match[1] if match.groups() else ""
         known = known or match is not None
     raise refuse("wrong_verb" if known else "not_found")
 
@@ -92,7 +92,7 @@ def parse(raw: bytes) -> Any:
 
 
 class Server(ThreadingHTTPServer):
-    """Loopback only. Counts its connections, so that `drop_all` leaves no client talking to a stopped cloud."""
+    """Loopback only. Tracks its connections, so that `close_connections` can end them when the server stops."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -106,21 +106,20 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(
-            self
-        )  # HTTPServer's looks its own name up, which can take seconds offline
+        # HTTPServer.server_bind looks up its own name, which can take seconds offline
+        TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are no news here."""
+        """Ignore clients that close the connection."""
 
-    def drop_all(self) -> None:
+    def close_connections(self) -> None:
         """End every open connection."""
         for connection in list(self.connections):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass  # ended meanwhile
+                pass  # already closed
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -139,14 +138,14 @@ class Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def serve(self) -> None:
-        """Record, do what is asked unless a fault says otherwise, answer."""
+        """Record the request, carry it out under its fault, and answer."""
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         overhear(self.command, self.path, dict(self.headers), raw)
         self.server.requests.append(Request(self.command, self.path, _readable(raw), time.time()))
-        fault = self.server.faults.draw(f"{self.command} {self.path}")
+        fault = self.server.faults.take(f"{self.command} {self.path}")
         given = self.headers.get("X-API-KEY", "")
         self.send(
-            play(
+            apply_fault(
                 fault,
                 lambda: answer(
                     self.server.account, self.server.key, self.command, self.path, given, raw
@@ -158,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve
 
     def send(self, reply: Reply) -> None:
-        """Send an answer, to its end or as far as its `ending` says."""
+        """Send an answer, whole or broken as its `ending` says."""
         if reply.ending == "reset":
             return self.reset()
         body = _encoded(reply.body)
@@ -176,20 +175,20 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def reset(self) -> None:
-        """End the connection with a TCP reset: no answer, not even a proper end."""
+        """End the connection with a TCP reset and no answer."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.rfile.close()  # the socket is only closed once its file is
+        self.rfile.close()  # the socket closes only after its file
         self.connection.close()
 
     def date_time_string(self, timestamp: float | None = None) -> str:
-        """The `Date` of an answer, by the account's clock."""
+        """The `Date` header of an answer, from the account's clock."""
         return super().date_time_string(
             self.server.account.now() if timestamp is None else timestamp
         )
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: the requests are in `requests`."""
+        """Print nothing: `requests` records the requests."""
 
 
 def _readable(raw: bytes) -> Any:

@@ -1,9 +1,9 @@
-"""One simulated instance: its lifecycle, its bill and its limits, as functions of the time passed in.
+"""One simulated instance: its lifecycle, its bill and its limits, as functions of a given time.
 
     creating -> pending_provider -> pending -> active -> deleting -> deleted (no longer listed)
                                  \\-> error
 
-Times are unix seconds, prices integer cents per hour of the whole machine, costs Decimal dollars.
+Times are unix seconds, prices integer cents per hour of the whole instance, costs Decimal dollars.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MICRO = Decimal("0.000001")
 
 @dataclass(frozen=True)
 class Delays:
-    """How long things take in the simulated cloud, in real seconds."""
+    """Durations in the simulated cloud, in real seconds."""
 
     creating_s: float = 0.2
     pending_provider_s: float = 0.2
@@ -33,12 +33,12 @@ class Delays:
     restart_s: float = 1.0  # from a failed end of the script to its next start
     deleting_s: float = 0.5
     power_off_s: float = 0.2  # from the delete to the end of the machine's processes
-    tick_s: float = 0.05  # how often limits are looked at and machines switched
+    tick_s: float = 0.05  # how often limits are checked and machines started or stopped
 
 
 @dataclass
 class Instance:
-    """What the cloud knows of one machine; `spec` is the create request, `fate` the switches drawn for it."""
+    """The cloud's state of one instance; `spec` is the create request, `behavior` the switches drawn for it."""
 
     id: str
     offer: Offer
@@ -46,10 +46,10 @@ class Instance:
     price_cents: int
     created_at: float
     delays: Delays = field(default_factory=Delays)
-    fate: dict[str, Any] = field(default_factory=dict)
-    billed_from: str = "created"  # or "active": which it is in truth is not known
+    behavior: dict[str, Any] = field(default_factory=dict)
+    billed_from: str = "created"  # or "active"; the real rule is unknown
     foreign: bool = False  # another user's, on the same account
-    number: int = 1  # gives its address
+    number: int = 1  # determines its address
     deleting_at: float = NEVER
     why: str = ""  # of the deletion: asked, date, spend, preempted
     reboot_asked: bool = False
@@ -66,23 +66,23 @@ class Instance:
 
     @property
     def active_at(self) -> float:
-        """When it becomes active; NEVER if something is to go wrong before."""
-        if self.fate.get("stuck_in_pending_provider") or self.fate.get("goes_to_error"):
+        """When it becomes active; NEVER if a switch prevents it."""
+        if self.behavior.get("stuck_in_pending_provider") or self.behavior.get("goes_to_error"):
             return NEVER
-        d = self.delays
-        return self.created_at + d.creating_s + d.pending_provider_s + d.pending_s
+        delays = self.delays
+        return self.created_at + delays.creating_s + delays.pending_provider_s + delays.pending_s
 
     @property
     def ends_at(self) -> float:
         """When its billing stops."""
-        return min(self.deleting_at, self.created_at + self.fate.get("vanishes", NEVER))
+        return min(self.deleting_at, self.created_at + self.behavior.get("vanishes", NEVER))
 
     @property
     def script_at(self) -> float:
         """When its startup script starts; NEVER without one."""
-        if self.script is None or self.fate.get("script_never_started"):
+        if self.script is None or self.behavior.get("script_never_started"):
             return NEVER
-        return self.active_at + self.delays.script_s + self.fate.get("script_delay", 0.0)
+        return self.active_at + self.delays.script_s + self.behavior.get("script_delay", 0.0)
 
     @property
     def script(self) -> str | None:
@@ -92,7 +92,7 @@ class Instance:
 
     @property
     def image(self) -> str:
-        """The operating system's image: the one asked for, or the type's first."""
+        """The operating system image: the requested one, or the type's first."""
         return str(self.spec.get("os") or self.offer["configuration"]["os_options"][0])
 
     def status_at(self, now: float) -> str:
@@ -103,12 +103,15 @@ class Instance:
             return "deleted"
         if now >= self.deleting_at:
             return "deleting"
-        d, age = self.delays, now - self.created_at
-        if age < d.creating_s:
+        delays = self.delays
+        age = now - self.created_at
+        if age < delays.creating_s:
             return "creating"
-        if age < d.creating_s + d.pending_provider_s or self.fate.get("stuck_in_pending_provider"):
+        if age < delays.creating_s + delays.pending_provider_s or self.behavior.get(
+            "stuck_in_pending_provider"
+        ):
             return "pending_provider"
-        if self.fate.get("goes_to_error"):
+        if self.behavior.get("goes_to_error"):
             return "error"
         return "active" if now >= self.active_at else "pending"
 
@@ -118,9 +121,9 @@ class Instance:
         return self.script_at <= now < off_at and self.script_at < self.ends_at
 
     def cost_at(self, now: float) -> Decimal:
-        """Dollars via Shadeform so far, per second, unrounded; nothing for a machine of a linked account.
+        """Dollars via Shadeform so far, per second, unrounded; zero for an instance of a linked account.
 
-        An instance in `error` goes on costing: nobody promises that it does not.
+        An instance in `error` is still billed: the API does not say that it is not.
         """
         start = self.active_at if self.billed_from == "active" else self.created_at
         billed_s = max(0.0, min(now, self.ends_at) - start)
@@ -134,9 +137,9 @@ class Instance:
     def via_shadeform(self) -> bool:
         return self.spec.get("shade_cloud", True) is True
 
-    def due_at(self, now: float) -> str:
-        """Why it is to be deleted by itself now (preempted, date, spend), or an empty string."""
-        if now >= self.active_at + self.fate.get("preempted", NEVER):
+    def deletion_reason_at(self, now: float) -> str:
+        """Why the provider deletes it now (preempted, date, spend), or an empty string."""
+        if now >= self.active_at + self.behavior.get("preempted", NEVER):
             return "preempted"
         limits = self.spec.get("auto_delete") or {}
         if "date_threshold" in limits and now >= parse_time(limits["date_threshold"]):
@@ -145,47 +148,46 @@ class Instance:
             return "spend"
         return ""
 
-    def change_its_mind(self, now: float) -> None:
-        """What the provider changes after the create, each once."""
-        if now >= self.active_at + self.fate.get("price_rises", NEVER):
-            del self.fate["price_rises"]
+    def apply_provider_changes(self, now: float) -> None:
+        """Apply the changes that the provider makes after the create, each once."""
+        if now >= self.active_at + self.behavior.get("price_rises", NEVER):
+            del self.behavior["price_rises"]
             self.price_cents *= 3
-        if now >= self.active_at + self.fate.get("limits_dropped", NEVER):
-            del self.fate["limits_dropped"]
+        if now >= self.active_at + self.behavior.get("limits_dropped", NEVER):
+            del self.behavior["limits_dropped"]
             self.spec.pop("auto_delete", None)
         if self.status_at(
             now
-        ) == "deleted" and now >= self.ends_at + self.delays.deleting_s + self.fate.get(
+        ) == "deleted" and now >= self.ends_at + self.delays.deleting_s + self.behavior.get(
             "comes_back", NEVER
         ):
-            del self.fate["comes_back"]
+            del self.behavior["comes_back"]
             self.deleting_at = NEVER
 
     def delete(self, now: float, why: str) -> None:
-        """Start its end, once."""
+        """Start deleting it, unless that has begun."""
         if now < self.deleting_at:
             self.deleting_at, self.why = now, why
 
 
 def parse_time(text: str) -> float:
-    """Unix seconds of an RFC 3339 date-time; ValueError without a time zone or if it is none."""
-    plain = re.sub(
-        r"\.\d+", "", text.replace("Z", "+00:00")
-    )  # Python 3.10 reads neither Z nor any fraction
+    """Unix seconds of an RFC 3339 date-time; ValueError if it is invalid or has no time zone."""
+    # Python 3.10 parses neither Z nor every fraction
+    plain = re.sub(r"\.\d+", "", text.replace("Z", "+00:00"))
     moment = datetime.fromisoformat(plain)
     if moment.tzinfo is None or "T" not in text:
         raise ValueError(f"not RFC 3339: {text}")
     return moment.timestamp()
 
 
-def show_time(moment: float) -> str | None:
+def time_text(moment: float) -> str | None:
     """`2026-01-28T20:53:39.459529Z`; None for NEVER."""
     if moment == NEVER:
         return None
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def show_dollars(amount: Decimal) -> str:
+def dollars_text(amount: Decimal) -> str:
     """An amount as the API shows it: a string, unrounded (ten places), no trailing zeros."""
     text = f"{amount:.10f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

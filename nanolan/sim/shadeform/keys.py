@@ -1,6 +1,6 @@
 """The SSH keys of the simulated account: added ones, and one managed by Shadeform.
 
-The API gives out the private half of the managed key to whoever asks with the account's key, as the real one does.
+As at the real Shadeform, the API key is enough to read the private half of the managed key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MANAGED = "Shadeform Managed Key"
 
 @dataclass
 class Key:
-    """One key as the API shows it, private half included."""
+    """One key as the API shows it, including its private half."""
 
     id: str
     name: str
@@ -31,10 +31,10 @@ class Key:
 
 
 class Keys:
-    """The keys by id; the managed one is the default at first."""
+    """The keys by id; the managed one is the initial default."""
 
     def __init__(self) -> None:
-        private, public = throw_away_pair()
+        private, public = generate_key_pair()
         managed = Key(str(uuid.uuid4()), MANAGED, public, True, private)
         self.all = {managed.id: managed}
 
@@ -69,7 +69,7 @@ class Keys:
         del self.all[key_id]
 
     def set_default(self, key_id: str) -> None:
-        """Make this the key of instances that name none."""
+        """Make this the key of instances created without a key."""
         chosen = self._get(key_id)
         for key in self.all.values():
             key.is_default = key is chosen
@@ -80,8 +80,8 @@ class Keys:
         return self.all[key_id]
 
 
-def throw_away_pair() -> tuple[str, str]:
-    """A fresh (private, public) ed25519 pair of ssh-keygen; without ssh-keygen, text that only looks like one."""
+def generate_key_pair() -> tuple[str, str]:
+    """A fresh (private, public) ed25519 pair of ssh-keygen; without ssh-keygen, text that looks like a pair."""
     if shutil.which("ssh-keygen") is None:
         body = base64.b64encode(b"no ssh-keygen here: this is not a key").decode()
         words = "OPENSSH PRIVATE KEY"

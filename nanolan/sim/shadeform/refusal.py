@@ -1,13 +1,13 @@
-"""What the simulated Shadeform says when it does not do what was asked.
+"""The error answers of the simulated Shadeform.
 
-The 401 and the 409s are as recorded from the real API; the bodies of 400, 403, 404 and 405 are nowhere documented.
+The 401 and the 409s are as recorded from the real API; the bodies of 400, 403, 404 and 405 are undocumented.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-POOR = "Balance must be a minimum of $5 to launch an instance. Current balance [${}]."
+BALANCE_TOO_LOW = "Balance must be a minimum of $5 to launch an instance. Current balance [${}]."
 REFUSALS: dict[str, tuple[int, dict[str, Any] | str]] = {
     "unauthorized": (401, {"message": "Invalid API key"}),
     "forbidden": (403, {"message": "Forbidden"}),
@@ -20,7 +20,7 @@ REFUSALS: dict[str, tuple[int, dict[str, Any] | str]] = {
     ),
     "insufficient_funds": (
         409,
-        {"error_code": "INSUFFICIENT_FUNDS", "error": POOR.format("-0.0245169203")},
+        {"error_code": "INSUFFICIENT_FUNDS", "error": BALANCE_TOO_LOW.format("-0.0245169203")},
     ),
     "name_taken": (409, {"error_code": "BAD_REQUEST", "error": "name must be unique"}),
     "key_needed": (
@@ -48,6 +48,8 @@ def bad_request(why: str) -> Refusal:
     return Refusal(400, {"error": why})
 
 
-def poor(balance: str) -> Refusal:
+def insufficient_funds(balance: str) -> Refusal:
     """The answer to a create with less than $5 in the wallet, to be raised."""
-    return Refusal(409, {"error_code": "INSUFFICIENT_FUNDS", "error": POOR.format(balance)})
+    return Refusal(
+        409, {"error_code": "INSUFFICIENT_FUNDS", "error": BALANCE_TOO_LOW.format(balance)}
+    )

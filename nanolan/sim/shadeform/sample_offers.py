@@ -1,7 +1,7 @@
-"""Sample offers, in the shapes that `GET /instances/types` really has, traps included.
+"""Sample offers in the real shapes of `GET /instances/types`, including its traps.
 
 No real offers: the local Shadeform lists them, and a launch without a key shows them.
-Prices are those of 2026 for the whole machine: integer cents per hour on a type, a string of dollars on a spot entry.
+Prices are those of 2026 for the whole instance: integer cents per hour on a type, a string of dollars on a spot entry.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CUDA_12_6 = "ubuntu22.04_cuda12.6_shade_os"
 CUDA_12_8 = "ubuntu22.04_cuda12.8_shade_os"
 CUDA_13_0 = "ubuntu24.04_cuda13.0_shade_os"
 PLAIN = "ubuntu22.04"  # no driver, no Docker
-QUICK = {"min_boot_in_sec": 1, "max_boot_in_sec": 5}  # the sim's machines boot in a second
+QUICK = {"min_boot_in_sec": 1, "max_boot_in_sec": 5}  # the sim's instances boot in a second
 COPIED = (
     "memory_in_gb",
     "storage_in_gb",
@@ -118,7 +118,7 @@ SAMPLE: list[Offer] = [
         nvlink=False,
         copies=False,
     ),
-    # Listed, but on demand there is none: only spot, or nothing at all.
+    # Listed, but not available on demand: only spot, or nothing.
     _offer(
         ("lambdalabs", "B200x8", "gpu_8x_b200_sxm6", 5352),
         (8, "B200", 180, "sxm6"),
@@ -237,7 +237,7 @@ SAMPLE: list[Offer] = [
         (432, 4000, 64),
         [_entry("us-east-3")],
     ),
-    # A100: 40 and 80 GB; crusoe's are SXM, whatever their interconnect says.
+    # A100: 40 and 80 GB; crusoe's are SXM, whatever their interconnect field says.
     _offer(
         ("hyperstack", "A100_80G", "n3-A100x1", 135),
         (1, "A100_80G", 80, "pcie"),
@@ -273,7 +273,7 @@ SAMPLE: list[Offer] = [
         [_entry("us-east-1", False)],
         nvlink=True,
     ),
-    # Not for this work: too small, too slow to boot, another maker, no GPU.
+    # Unsuitable: too small, too slow to boot, another GPU maker, no GPU.
     _offer(
         ("massedcompute", "L40S", "gpu_1x_l40s", 88),
         (1, "L40S", 48, "pcie"),

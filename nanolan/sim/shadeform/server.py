@@ -1,9 +1,9 @@
-"""A local Shadeform on loopback: the same API, the same quirks, boxes as real processes, nothing rented.
+"""A local Shadeform on loopback: the same API and quirks; instances are local processes, and nothing is rented.
 
     with ShadeformServer(Path("somewhere"), delays=Delays(pending_s=1)) as cloud:
         ...  cloud.url, cloud.key, cloud.requests, cloud.instances, cloud.fault(...), cloud.switch(...)
 
-Time is real; how long things take are settings in seconds. State is in memory, the boxes' folders stay in root/boxes.
+Time is real; `Delays` sets the durations in seconds. State is in memory; the boxes' folders stay in root/boxes.
 """
 
 from __future__ import annotations
@@ -47,21 +47,26 @@ class ShadeformServer:
         billed_from: str = "created",
         restarts: int = RESTARTS,
     ) -> None:
-        self.root, self.key, self.boxes, self.restarts = Path(root), key, boxes, restarts
+        self.root = Path(root)
+        self.key = key
+        self.boxes = boxes
+        self.restarts = restarts
         self.delays = delays or Delays()
-        self.switches, self.faults = Switches(), Faults()
+        self.switches = Switches()
+        self.faults = Faults()
         self.account = Account(
             catalogue, wallet_cents, self.delays, switches=self.switches, billed_from=billed_from
         )
-        self._port, self._stop = port, threading.Event()
+        self._port = port
+        self._stop = threading.Event()
         self._server: Server | None = None
         self._threads: list[threading.Thread] = []
         self._guard: Guard | None = None
 
-    # ---- life
+    # ---- start and stop
 
     def start(self) -> ShadeformServer:
-        """Listen, and let time run."""
+        """Start the HTTP server and the clock."""
         self._server = Server(self._port, self.account, self.key, self.faults, self._stop.wait)
         self._threads = [
             threading.Thread(
@@ -70,7 +75,7 @@ class ShadeformServer:
                 name="shadeform http",
                 daemon=True,
             ),
-            threading.Thread(target=self._live, name="shadeform life", daemon=True),
+            threading.Thread(target=self._run_clock, name="shadeform clock", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -82,7 +87,7 @@ class ShadeformServer:
         if self._server and self._threads:
             self._server.shutdown()
             self._server.server_close()
-            self._server.drop_all()
+            self._server.close_connections()
         for thread in self._threads:
             thread.join()
         self._threads = []
@@ -104,7 +109,7 @@ class ShadeformServer:
     ) -> None:
         self.stop()
 
-    # ---- looking
+    # ---- inspection
 
     @property
     def url(self) -> str:
@@ -118,7 +123,7 @@ class ShadeformServer:
 
     @property
     def instances(self) -> list[Instance]:
-        """Every instance ever, oldest first: gone ones and other users' too."""
+        """Every instance so far, oldest first, including deleted ones and other users'."""
         with self.account.lock:
             return list(self.account.instances.values())
 
@@ -131,23 +136,23 @@ class ShadeformServer:
         with self.account.lock:
             return self.account.spent_dollars()
 
-    # ---- making trouble
+    # ---- faults
 
     def fault(
         self, match: str, action: str, times: int | None = 1, skip: int = 0, **params: Any
     ) -> None:
-        """Let the next `times` requests whose "METHOD /v1/path" matches go wrong; see shadeform_faults."""
+        """Inject a fault into the next `times` requests whose "METHOD /v1/path" matches; see faults.py."""
         self.faults.add(Fault(match, action, times, skip, params))
 
     def switch(self, name: str, value: Any = True, times: int | None = None) -> None:
-        """Change how instances behave; see SWITCHES in shadeform_faults."""
+        """Change how instances behave; see SWITCHES in faults.py."""
         self.switches.set(name, value, times)
 
     def add_foreign(self, name: str, hourly_cents: int) -> Instance:
         """Put another user's active instance into the account."""
         return self.account.add_foreign(name, hourly_cents)
 
-    # ---- time
+    # ---- clock
 
     @property
     def _listening(self) -> Server:
@@ -155,18 +160,18 @@ class ShadeformServer:
             raise RuntimeError("the local Shadeform is not started")
         return self._server
 
-    def _live(self) -> None:
+    def _run_clock(self) -> None:
         while not self._stop.wait(self.delays.tick_s):
             with self.account.lock:
                 self.account.enforce()
             for instance in self.instances:
                 try:
-                    self._tend(instance, self.account.now())
-                except Exception:  # one box that cannot start must not stop the time of the others
+                    self._update_machine(instance, self.account.now())
+                except Exception:  # one box that cannot start must not stop the clock of the others
                     traceback.print_exc(file=sys.stderr)
 
-    def _tend(self, instance: Instance, now: float) -> None:
-        """Switch an instance's machine on or off, as it should be now."""
+    def _update_machine(self, instance: Instance, now: float) -> None:
+        """Start, stop or reboot an instance's machine, as required now."""
         runs, machine = self.boxes and instance.runs_at(now), instance.machine
         if runs and machine is None:
             self._boot(instance)
@@ -181,7 +186,9 @@ class ShadeformServer:
         self._guard = self._guard or Guard()
         self._guard.watch(instance.id)
         gpus = gpus_of(
-            instance.offer["configuration"], instance.image, instance.fate.get("gpu_count_wrong")
+            instance.offer["configuration"],
+            instance.image,
+            instance.behavior.get("gpu_count_wrong"),
         )
         instance.machine = Machine(
             instance.id,
@@ -190,10 +197,10 @@ class ShadeformServer:
             gpus,
             restarts=self.restarts,
             restart_s=self.delays.restart_s,
-            before=before_script(instance.fate.get("box_trouble")),
+            before=before_script(instance.behavior.get("box_trouble")),
         )
-        if trouble := instance.fate.get("box_trouble"):
+        if trouble := instance.behavior.get("box_trouble"):
             make_trouble(instance.machine.folder, trouble)
-        if instance.fate.get("home_takes_nothing"):
+        if instance.behavior.get("home_takes_nothing"):
             instance.machine.block("root/.nanolan")
         instance.machine.start()

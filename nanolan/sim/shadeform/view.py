@@ -1,10 +1,10 @@
-"""An instance as the API shows it: what GET /instances lists and what /info adds."""
+"""An instance as the API shows it: the fields of GET /instances, and those that /info adds."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from nanolan.sim.shadeform.instance import Instance, show_dollars, show_time
+from nanolan.sim.shadeform.instance import Instance, dollars_text, time_text
 
 DETAILS = {
     "creating": "",
@@ -16,60 +16,70 @@ DETAILS = {
 SSH_USERS = {"hotaisle": "hotaisle"}  # every other cloud: shadeform
 
 
-def listed(i: Instance, now: float) -> dict[str, Any]:
-    """The entry of GET /instances. It carries the startup script, as the real one does."""
-    status = i.status_at(now)
-    reached = now >= i.active_at
+def listed(instance: Instance, now: float) -> dict[str, Any]:
+    """The entry of GET /instances. It contains the startup script, as at the real Shadeform."""
+    status = instance.status_at(now)
+    reached = now >= instance.active_at
     row: dict[str, Any] = {
-        "id": i.id,
-        "cloud": i.spec["cloud"],
-        "region": i.spec["region"],
-        "shade_instance_type": i.spec["shade_instance_type"],
-        "cloud_instance_type": i.offer["cloud_instance_type"],
-        "cloud_assigned_id": f"sim-{i.id[:8]}"
+        "id": instance.id,
+        "cloud": instance.spec["cloud"],
+        "region": instance.spec["region"],
+        "shade_instance_type": instance.spec["shade_instance_type"],
+        "cloud_instance_type": instance.offer["cloud_instance_type"],
+        "cloud_assigned_id": f"sim-{instance.id[:8]}"
         if status not in ("creating", "pending_provider")
         else None,
-        "shade_cloud": i.via_shadeform,
-        "name": i.name,
-        "configuration": configuration(i),
-        "ip": i.fate.get("ip", f"203.0.113.{i.number % 254 + 1}") if reached else None,
-        "ssh_user": i.fate.get("ssh_user", SSH_USERS.get(i.spec["cloud"], "shadeform")),
-        "ssh_port": i.fate.get("ssh_port", 22)
-        if reached and not i.fate.get("ssh_port_null")
+        "shade_cloud": instance.via_shadeform,
+        "name": instance.name,
+        "configuration": configuration(instance),
+        "ip": instance.behavior.get("ip", f"203.0.113.{instance.number % 254 + 1}")
+        if reached
         else None,
-        "status": i.fate.get("unknown_status", status) if status == "pending_provider" else status,
-        "status_details": "preempted" if i.why == "preempted" else DETAILS.get(status, ""),
-        "cost_estimate": "0" if i.fate.get("cost_frozen") else show_dollars(i.cost_at(now)),
-        "hourly_price": i.price_cents,
+        "ssh_user": instance.behavior.get(
+            "ssh_user", SSH_USERS.get(instance.spec["cloud"], "shadeform")
+        ),
+        "ssh_port": instance.behavior.get("ssh_port", 22)
+        if reached and not instance.behavior.get("ssh_port_null")
+        else None,
+        "status": instance.behavior.get("unknown_status", status)
+        if status == "pending_provider"
+        else status,
+        "status_details": "preempted" if instance.why == "preempted" else DETAILS.get(status, ""),
+        "cost_estimate": "0"
+        if instance.behavior.get("cost_frozen")
+        else dollars_text(instance.cost_at(now)),
+        "hourly_price": instance.price_cents,
         "rental_terms": {
-            "rental_type": i.spec.get("rental_type", "on_demand"),
-            "hourly_price": f"{i.price_cents / 100:.2f}",
+            "rental_type": instance.spec.get("rental_type", "on_demand"),
+            "hourly_price": f"{instance.price_cents / 100:.2f}",
             "ending_at": None,
         },
-        "launch_configuration": i.spec.get("launch_configuration"),
-        "tags": None if i.fate.get("tags_not_stored") else i.spec.get("tags"),
+        "launch_configuration": instance.spec.get("launch_configuration"),
+        "tags": None if instance.behavior.get("tags_not_stored") else instance.spec.get("tags"),
         "port_mappings": None,
-        "created_at": show_time(i.created_at),
-        "active_at": show_time(i.active_at) if reached else None,
+        "created_at": time_text(instance.created_at),
+        "active_at": time_text(instance.active_at) if reached else None,
         "deleted_at": None,
     }
-    return row | ({"boot_time": i.offer["boot_time"]} if "boot_time" in i.offer else {})
+    return row | (
+        {"boot_time": instance.offer["boot_time"]} if "boot_time" in instance.offer else {}
+    )
 
 
-def info(i: Instance, now: float) -> dict[str, Any]:
+def info(instance: Instance, now: float) -> dict[str, Any]:
     """The answer of GET /instances/{id}/info."""
-    late = now < i.created_at + i.fate.get("auto_delete_late", 0.0)
-    return listed(i, now) | {
+    late = now < instance.created_at + instance.behavior.get("auto_delete_late", 0.0)
+    return listed(instance, now) | {
         "volume_ids": None,
-        "ssh_key_id": i.spec.get("ssh_key_id"),
-        "auto_delete": None if late else i.spec.get("auto_delete"),
-        "alert": i.spec.get("alert"),
-        "volume_mount": i.spec.get("volume_mount"),
-        "envs": i.spec.get("envs"),
+        "ssh_key_id": instance.spec.get("ssh_key_id"),
+        "auto_delete": None if late else instance.spec.get("auto_delete"),
+        "alert": instance.spec.get("alert"),
+        "volume_mount": instance.spec.get("volume_mount"),
+        "envs": instance.spec.get("envs"),
     }
 
 
-def configuration(i: Instance) -> dict[str, Any]:
-    """The type's configuration with the image that is used in place of the choice."""
-    kept = {k: v for k, v in i.offer["configuration"].items() if k != "os_options"}
-    return kept | {"os": i.image}
+def configuration(instance: Instance) -> dict[str, Any]:
+    """The type's configuration, with the instance's image in place of the list."""
+    kept = {k: v for k, v in instance.offer["configuration"].items() if k != "os_options"}
+    return kept | {"os": instance.image}

@@ -1,4 +1,4 @@
-"""The account under a clock that the test moves: what each call does to wallet, stock and instances."""
+"""The account under a simulated clock: the effect of each call on wallet, stock and instances."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_wallet_pays_by_the_second_and_stops_at_deleting(account, clock):
     assert account.spent_dollars() == Decimal("33.6")
 
 
-def test_less_than_five_dollars_rents_nothing(account, clock):
+def test_a_create_with_less_than_five_dollars_fails(account, clock):
     create(account)
     clock.t += 10_180
     status, body = refusal(account.create, CREATE)
@@ -54,7 +54,7 @@ def test_exactly_five_dollars_are_enough(clock):
     assert refusal(Account(SAMPLE, 499, DELAYS, now=clock).create, CREATE)[0] == 409
 
 
-def test_an_empty_wallet_is_told_before_a_wrong_name(clock):
+def test_an_empty_wallet_is_reported_before_a_wrong_name(clock):
     poor = Account(SAMPLE, 0, DELAYS, now=clock)
     assert (
         refusal(poor.create, CREATE | {"cloud": "nowhere"})[1]["error_code"] == "INSUFFICIENT_FUNDS"
@@ -71,7 +71,7 @@ def test_an_empty_wallet_is_told_before_a_wrong_name(clock):
         {"ssh_key_id": "11111111-1111-1111-1111-111111111111"},
     ],
 )
-def test_what_is_not_in_the_catalogue_is_a_plain_400(account, change):
+def test_a_create_outside_the_catalogue_is_400(account, change):
     assert refusal(account.create, CREATE | change)[0] == 400
     assert ids(account) == []
 
@@ -126,7 +126,7 @@ def test_two_creates_are_two_instances_even_with_one_name(account):
     assert create(account) != create(account) and len(ids(account)) == 2
 
 
-def test_info_shows_what_was_asked(account):
+def test_info_shows_the_create_request(account):
     launch = {
         "type": "script",
         "script_configuration": {"base64_script": base64.b64encode(b"true").decode()},
@@ -175,7 +175,7 @@ def test_address_and_port_are_null_until_active(account, clock):
     assert shown["ip"].startswith("203.0.113.")  # an address that never exists
 
 
-def test_waiting_for_the_provider_says_so(account, clock):
+def test_pending_provider_has_status_details(account, clock):
     box = create(account)
     clock.t += 10
     assert (
@@ -184,7 +184,7 @@ def test_waiting_for_the_provider_says_so(account, clock):
     )
 
 
-def test_a_deleted_instance_is_listed_while_deleting_then_unknown(account, clock):
+def test_an_instance_is_listed_while_deleting_and_then_unknown(account, clock):
     box = create(account)
     account.delete(box)
     assert ids(account) == [box] and info(account, box)["status"] == "deleting"
@@ -205,7 +205,7 @@ def test_a_deleted_instance_is_listed_while_deleting_then_unknown(account, clock
         ({"date_threshold": "2020-01-01T00:00:00Z"}, 0, "date"),
     ],
 )
-def test_both_limits_delete(account, clock, limits, at_s, why):
+def test_both_limits_delete_the_instance(account, clock, limits, at_s, why):
     box = create(account, auto_delete=limits)
     if at_s:
         clock.t += at_s - 1
@@ -220,7 +220,7 @@ def test_both_limits_delete(account, clock, limits, at_s, why):
     assert account.spent_dollars() == spent
 
 
-def test_a_dead_limit_deletes_nothing_more(account, clock):
+def test_a_limit_of_a_deleted_instance_has_no_effect(account, clock):
     box = create(account, auto_delete={"spend_threshold": "3.36"})
     account.delete(box)
     clock.t += 9999
@@ -229,7 +229,7 @@ def test_a_dead_limit_deletes_nothing_more(account, clock):
 
 
 # ---- update
-def test_update_changes_what_is_there_removes_null_and_leaves_the_rest(account):
+def test_update_changes_present_fields_removes_nulls_and_keeps_the_rest(account):
     box = create(
         account, auto_delete={"spend_threshold": "9"}, alert={"spend_threshold": "5"}, tags=["a"]
     )
@@ -249,7 +249,7 @@ def test_update_changes_what_is_there_removes_null_and_leaves_the_rest(account):
     )
 
 
-def test_a_raised_limit_holds(account, clock):
+def test_a_raised_limit_applies(account, clock):
     box = create(account, auto_delete={"spend_threshold": "3.36"})
     account.update(box, {"auto_delete": {"spend_threshold": "6.72"}})
     clock.t += 700

@@ -52,7 +52,7 @@ def shown_after(account, clock, seconds, **more):
         ),
     ],
 )
-def test_a_switch_shows_in_the_next_instance_and_no_later_one(
+def test_a_switch_affects_only_the_next_instance(
     account, clock, name, value, seconds, field, shown
 ):
     account.wallet_cents = 1_000_000
@@ -74,7 +74,7 @@ def test_an_unknown_status_word_is_shown_for_pending_provider(account, clock):
     assert info(account, box)["status"] == "active"
 
 
-def test_the_price_that_differs_is_the_one_billed(account, clock):
+def test_a_price_that_differs_from_the_offer_is_billed(account, clock):
     account.switches.set("price_differs", 7200)
     create(account)
     clock.t += 3600
@@ -98,7 +98,7 @@ def test_an_instance_can_vanish(account, clock):
     assert account.spent_dollars() == Decimal(3360) * 20 / 360_000
 
 
-def test_ignored_deletes_answer_like_real_ones(account):
+def test_ignored_deletes_answer_like_effective_ones(account):
     account.switches.set("delete_ignored", 2)
     box = create(account)
     for expected in ("creating", "creating", "deleting"):
@@ -142,7 +142,7 @@ def test_other_users_instances_are_listed_and_left_alone(account, clock):
     assert account.spent_dollars() == Decimal("1.12")  # and they are not on this bill
 
 
-def test_a_key_in_use_stays(account, clock):
+def test_a_key_in_use_cannot_be_deleted(account, clock):
     key = account.keys.add({"name": "mine", "public_key": "ssh-ed25519 AAAA me"})["id"]
     box = create(account, ssh_key_id=key)
     assert refusal(account.delete_key, key)[0] == 409
@@ -152,7 +152,7 @@ def test_a_key_in_use_stays(account, clock):
     assert refusal(account.keys.info, key)[0] == 404
 
 
-def test_the_account_changes_its_own_copy_of_the_catalogue(account):
+def test_the_account_works_on_a_copy_of_the_catalogue(account):
     account.catalogue[0]["availability"][0]["available"] = False
     assert refusal(account.create, CREATE)[0] == 409
     assert SAMPLE[0]["availability"][0]["available"]

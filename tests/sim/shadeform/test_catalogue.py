@@ -1,4 +1,4 @@
-"""The sample offers: real shapes, and every trap that a reader of offers must survive."""
+"""The sample offers: real shapes, and every trap that a parser of offers must handle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.sim.openapi import check_schema, needs_openapi
 
 @needs_openapi
 @pytest.mark.parametrize("offer", SAMPLE, ids=lambda o: f"{o['cloud']}/{o['shade_instance_type']}")
-def test_every_offer_is_of_the_apis_schema(offer):
+def test_every_offer_matches_the_api_schema(offer):
     check_schema("InstanceType", offer)
 
 
@@ -22,7 +22,7 @@ def test_no_offer_is_listed_twice():
     assert len(set(keys)) == len(keys) > 20
 
 
-def test_the_guides_table_is_what_eight_b200_on_demand_gives():
+def test_eight_b200_on_demand_give_the_table_of_the_guide():
     rows = [
         o
         for o in select(

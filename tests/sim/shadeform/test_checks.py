@@ -1,10 +1,10 @@
-"""Create and update requests: what is taken, and what is a 400."""
+"""Create and update requests: which are accepted, and which are a 400."""
 
 from __future__ import annotations
 
 import pytest
 
-from nanolan.sim.shadeform.checks import checked_create, checked_update
+from nanolan.sim.shadeform.checks import validate_create, validate_update
 from nanolan.sim.shadeform.refusal import Refusal
 
 GOOD = {"cloud": "c", "region": "r", "shade_instance_type": "t", "name": "n"}
@@ -28,12 +28,12 @@ def script(text):
         {"rental_type": "spot"},
     ],
 )
-def test_good_creates_are_taken_as_they_are(more):
-    assert checked_create(GOOD | more) == GOOD | more
+def test_valid_creates_are_accepted_unchanged(more):
+    assert validate_create(GOOD | more) == GOOD | more
 
 
-def test_fields_that_the_api_does_not_know_are_dropped():
-    assert checked_create(GOOD | {"networking": {}}) == GOOD
+def test_unknown_fields_are_dropped():
+    assert validate_create(GOOD | {"networking": {}}) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_fields_that_the_api_does_not_know_are_dropped():
 )
 def test_bad_creates_are_400(body):
     with pytest.raises(Refusal) as caught:
-        checked_create(body)
+        validate_create(body)
     assert caught.value.status == 400
 
 
-def test_an_update_takes_nulls_where_something_can_be_removed():
+def test_an_update_accepts_null_for_removable_fields():
     changes = {"name": "m", "auto_delete": None, "alert": {"spend_threshold": "1"}, "tags": None}
-    assert checked_update(changes | {"cloud": "other"}) == changes
+    assert validate_update(changes | {"cloud": "other"}) == changes
 
 
 @pytest.mark.parametrize(
@@ -82,5 +82,5 @@ def test_an_update_takes_nulls_where_something_can_be_removed():
 )
 def test_bad_updates_are_400(body):
     with pytest.raises(Refusal) as caught:
-        checked_update(body)
+        validate_update(body)
     assert caught.value.status == 400

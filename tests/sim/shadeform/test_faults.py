@@ -1,4 +1,4 @@
-"""Faults and switches: counted, in order, and never by a name that does not exist."""
+"""Faults and switches: counted, in order; unknown names are refused."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from nanolan.sim.shadeform.faults import (
     Faults,
     Reply,
     Switches,
-    play,
+    apply_fault,
 )
 
 TRUE = Reply(200, {"id": "x"})
 
 
 class World:
-    """Records in which order the effect and the waiting happen."""
+    """Records the order of the effect and the waiting."""
 
     def __init__(self):
         self.seen = []
@@ -68,27 +68,29 @@ class World:
         ("unauthorized", {}, Reply(401, {"message": "Invalid API key"}), []),
     ],
 )
-def test_what_an_action_answers_and_does(action, params, reply, seen):
+def test_the_answer_and_the_effect_of_each_action(action, params, reply, seen):
     world = World()
-    assert play(Fault("", action, params=params), world.act, world.wait) == reply
+    assert apply_fault(Fault("", action, params=params), world.act, world.wait) == reply
     assert world.seen == seen
 
 
-def test_without_a_fault_the_answer_is_the_true_one():
+def test_without_a_fault_the_true_answer_is_returned():
     world = World()
-    assert play(None, world.act, world.wait) == TRUE and world.seen == ["effect"]
+    assert apply_fault(None, world.act, world.wait) == TRUE and world.seen == ["effect"]
 
 
-def test_editing_an_answer_leaves_the_true_one_alone():
-    play(Fault("", "edit", params={"change": lambda body: body.clear()}), lambda: TRUE, print)
+def test_editing_an_answer_does_not_change_the_true_one():
+    apply_fault(
+        Fault("", "edit", params={"change": lambda body: body.clear()}), lambda: TRUE, print
+    )
     assert TRUE.body == {"id": "x"}
 
 
-def test_a_fault_is_for_its_requests_after_skip_for_so_many_times():
+def test_a_fault_applies_to_matching_requests_after_skip_and_at_most_times():
     faults = Faults()
     faults.add(Fault("POST .*/create$", "reset", times=2, skip=1))
     drawn = [
-        faults.draw(r) is not None
+        faults.take(r) is not None
         for r in (
             "GET /v1/instances",
             "POST /v1/instances/create",
@@ -101,18 +103,18 @@ def test_a_fault_is_for_its_requests_after_skip_for_so_many_times():
     assert drawn == [False, False, True, False, True, False]
 
 
-def test_a_request_takes_one_fault_and_the_next_takes_the_next():
+def test_each_request_takes_one_fault_in_order():
     faults = Faults()
     faults.add(Fault("GET", "text"))
     faults.add(Fault("GET", "html", times=None))
-    assert [(faults.draw("GET /") or Fault("", "cut")).action for _ in range(4)] == [
+    assert [(faults.take("GET /") or Fault("", "cut")).action for _ in range(4)] == [
         "text",
         "html",
         "html",
         "html",
     ]
     faults.clear()
-    assert faults.draw("GET /") is None
+    assert faults.take("GET /") is None
 
 
 @pytest.mark.parametrize(
@@ -125,31 +127,31 @@ def test_a_request_takes_one_fault_and_the_next_takes_the_next():
         ("edit", {}, TypeError),
     ],
 )
-def test_a_fault_that_does_not_exist_is_refused_when_it_is_set(action, params, error):
+def test_an_unknown_fault_is_refused_when_it_is_set(action, params, error):
     with pytest.raises(error):
         Fault("", action, params=params)
 
 
-def test_every_action_has_a_form_after_the_effect():
+def test_every_action_can_follow_the_effect():
     needs = {"stall": {"seconds": 0}, "edit": {"change": lambda body: None}}
     for action in ACTIONS:
         world = World()
-        play(
+        apply_fault(
             Fault("", action + "_after_effect", params=needs.get(action, {})), world.act, world.wait
         )
         assert "effect" in world.seen, action
 
 
-def test_switches_hold_for_all_for_so_many_or_not_at_all():
+def test_switches_apply_always_or_a_number_of_times_or_never():
     switches = Switches()
     switches.set("ssh_user", "a")
     switches.set("vanishes", 3.0, times=1)
-    assert switches.fate() == {"ssh_user": "a", "vanishes": 3.0} and switches.fate() == {
+    assert switches.draw() == {"ssh_user": "a", "vanishes": 3.0} and switches.draw() == {
         "ssh_user": "a"
     }
     switches.set("ssh_user", False)
     switches.set("gpu_count_wrong", 0)  # nought is a value
-    assert switches.fate() == {"gpu_count_wrong": 0}
+    assert switches.draw() == {"gpu_count_wrong": 0}
 
 
 def test_counted_switches_count_their_uses():
@@ -158,7 +160,7 @@ def test_counted_switches_count_their_uses():
     switches.set("restart_ignored")
     assert [switches.take("delete_ignored") for _ in range(3)] == [True, True, None]
     assert all(switches.take("restart_ignored") for _ in range(9))
-    assert switches.fate() == {} and set(COUNTED) < set(SWITCHES)
+    assert switches.draw() == {} and set(COUNTED) < set(SWITCHES)
     switches.set("restart_ignored", 0)
     assert switches.take("restart_ignored") is None
 

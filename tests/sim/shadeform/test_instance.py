@@ -1,4 +1,4 @@
-"""Lifecycle, bill and limits of one instance, at times passed in: nothing here waits."""
+"""Lifecycle, bill and limits of one instance, at given times, without waiting."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from nanolan.sim.shadeform.instance import (
     NEVER,
     Delays,
     Instance,
+    dollars_text,
     parse_time,
-    show_dollars,
-    show_time,
+    time_text,
 )
 from nanolan.sim.shadeform.sample_offers import SAMPLE
 
@@ -24,7 +24,7 @@ SCRIPT = {
 }
 
 
-def instance(fate=None, price_cents=3600, deleting_at=NEVER, billed_from="created", **spec):
+def instance(behavior=None, price_cents=3600, deleting_at=NEVER, billed_from="created", **spec):
     return Instance(
         "id",
         SAMPLE[0],
@@ -32,14 +32,14 @@ def instance(fate=None, price_cents=3600, deleting_at=NEVER, billed_from="create
         price_cents,
         1000.0,
         DELAYS,
-        fate or {},
+        behavior or {},
         billed_from,
         deleting_at=deleting_at,
     )
 
 
 @pytest.mark.parametrize(
-    "fate, deleting_at, at",
+    "behavior, deleting_at, at",
     [
         (
             {},
@@ -66,13 +66,13 @@ def instance(fate=None, price_cents=3600, deleting_at=NEVER, billed_from="create
         ({"vanishes": 35}, NEVER, {1034: "pending", 1035: "deleted"}),
     ],
 )
-def test_the_lifecycle(fate, deleting_at, at):
-    i = instance(fate, deleting_at=deleting_at)
+def test_the_lifecycle(behavior, deleting_at, at):
+    i = instance(behavior, deleting_at=deleting_at)
     assert {t: i.status_at(t) for t in at} == at
 
 
 @pytest.mark.parametrize(
-    "fate, deleting_at, script_at, last_s",
+    "behavior, deleting_at, script_at, last_s",
     [
         ({}, 1200, 1065, 1208),  # runs on for a moment after the delete
         ({"script_delay": 100}, 1200, 1165, 1208),
@@ -82,8 +82,8 @@ def test_the_lifecycle(fate, deleting_at, at):
         ({}, 1064, 1065, 0),  # deleted before the script: it never starts
     ],
 )
-def test_when_its_processes_run(fate, deleting_at, script_at, last_s):
-    i = instance(fate, deleting_at=deleting_at)
+def test_when_the_processes_of_an_instance_run(behavior, deleting_at, script_at, last_s):
+    i = instance(behavior, deleting_at=deleting_at)
     assert i.script_at == script_at
     if last_s:
         assert [i.runs_at(t) for t in (script_at - 1, script_at, last_s - 1, last_s)] == [
@@ -101,7 +101,7 @@ def test_without_a_script_nothing_runs():
 
 
 @pytest.mark.parametrize(
-    "fate, deleting_at, billed_from, at, dollars",
+    "behavior, deleting_at, billed_from, at, dollars",
     [
         ({}, NEVER, "created", 1000, "0"),
         ({}, NEVER, "created", 1000.25, "0.0025"),  # 3600 cents an hour are a cent a second
@@ -116,19 +116,19 @@ def test_without_a_script_nothing_runs():
     ],
 )
 def test_the_bill_is_per_second_from_created_or_active_to_deleting(
-    fate, deleting_at, billed_from, at, dollars
+    behavior, deleting_at, billed_from, at, dollars
 ):
-    i = instance(fate, deleting_at=deleting_at, billed_from=billed_from)
-    assert show_dollars(i.cost_at(at)) == dollars
+    i = instance(behavior, deleting_at=deleting_at, billed_from=billed_from)
+    assert dollars_text(i.cost_at(at)) == dollars
 
 
-def test_a_machine_of_a_linked_account_costs_nothing_here():
+def test_an_instance_of_a_linked_account_costs_nothing():
     i = instance(shade_cloud=False, auto_delete={"spend_threshold": "0.01"})
-    assert i.cost_at(9e9) == 0 and i.due_at(9e9) == ""
+    assert i.cost_at(9e9) == 0 and i.deletion_reason_at(9e9) == ""
 
 
 @pytest.mark.parametrize(
-    "limits, fate, at",
+    "limits, behavior, at",
     [
         ({"spend_threshold": "1.00"}, {}, {1099: "", 1100: "spend"}),
         ({"date_threshold": "1970-01-01T00:18:20Z"}, {}, {1099: "", 1100: "date"}),
@@ -151,13 +151,17 @@ def test_a_machine_of_a_linked_account_costs_nothing_here():
         ({"spend_threshold": "0.5"}, {"stuck_in_pending_provider": True}, {1050: "spend"}),
     ],
 )
-def test_the_limits(limits, fate, at):
-    i = instance(fate, auto_delete=limits)
-    assert {t: i.due_at(t) for t in at} == at
+def test_the_limits(limits, behavior, at):
+    i = instance(behavior, auto_delete=limits)
+    assert {t: i.deletion_reason_at(t) for t in at} == at
 
 
 def test_without_limits_it_runs_for_ever():
-    assert instance().due_at(9e12) == instance(auto_delete=None).due_at(9e12) == ""
+    assert (
+        instance().deletion_reason_at(9e12)
+        == instance(auto_delete=None).deletion_reason_at(9e12)
+        == ""
+    )
 
 
 def test_a_second_delete_changes_nothing():
@@ -176,7 +180,7 @@ def test_a_second_delete_changes_nothing():
         ("2026-07-18T12:00:00.1234567Z", 1784376000),
     ],
 )
-def test_dates_in_every_form_in_use(text, seconds):
+def test_dates_in_every_used_format(text, seconds):
     assert parse_time(text) == seconds
 
 
@@ -184,14 +188,14 @@ def test_dates_in_every_form_in_use(text, seconds):
     "text",
     ["", "tomorrow", "2026-07-18", "2026-07-18T12:00:00", "2026-07-18 12:00:00Z", "1784376000"],
 )
-def test_no_date_without_a_zone(text):
+def test_a_date_without_time_zone_is_refused(text):
     with pytest.raises(ValueError):
         parse_time(text)
 
 
 def test_times_and_amounts_as_the_api_shows_them():
-    assert show_time(1784376000.25) == "2026-07-18T12:00:00.250000Z"
-    assert show_time(NEVER) is None
+    assert time_text(1784376000.25) == "2026-07-18T12:00:00.250000Z"
+    assert time_text(NEVER) is None
     assert [
-        show_dollars(Decimal(x)) for x in ("0", "103.40", "0.0006106021", "100", "-0.02451692034")
+        dollars_text(Decimal(x)) for x in ("0", "103.40", "0.0006106021", "100", "-0.02451692034")
     ] == ["0", "103.4", "0.0006106021", "100", "-0.0245169203"]

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from nanolan.sim.shadeform.keys import MANAGED, Keys, throw_away_pair
+from nanolan.sim.shadeform.keys import MANAGED, Keys, generate_key_pair
 from nanolan.sim.shadeform.refusal import Refusal
 from tests.sim.openapi import check_response
 
@@ -30,8 +30,8 @@ def test_the_managed_key_is_the_default_and_shows_its_private_half():
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
-def test_the_pair_is_a_real_one_and_a_new_one_each_time():
-    one, other = throw_away_pair(), throw_away_pair()
+def test_the_key_pair_is_real_and_new_each_time():
+    one, other = generate_key_pair(), generate_key_pair()
     begin = "-----BEGIN OPENSSH PRIVATE KEY-----"  # pragma: allowlist secret
     assert one[0].startswith(begin) and one != other
 

@@ -22,7 +22,7 @@ from tests.support.sim_server_fixtures import (
 
 
 @needs_openapi
-def test_every_call_that_the_sim_plays_is_in_the_openapi_file():
+def test_every_call_of_the_sim_is_in_the_openapi_file():
     calls = [
         ("GET", "/instances/types"),
         ("GET", "/instances"),
@@ -40,7 +40,7 @@ def test_every_call_that_the_sim_plays_is_in_the_openapi_file():
 
 
 # ---- the API
-def test_a_life_from_create_to_gone(cloud, client):
+def test_an_instance_from_create_to_deleted(cloud, client):
     box = create(client, auto_delete={"spend_threshold": "100"})
     seen = ["creating"]
     while seen[-1] != "active":
@@ -115,7 +115,7 @@ def test_paths_outside_v1_are_unknown(cloud):
 
 
 @pytest.mark.parametrize("raw", [b"{", b"[1]", b"null", b"\xff\xfe", b"{}"])
-def test_a_create_that_is_not_a_request_is_400(cloud, raw):
+def test_a_malformed_create_is_400(cloud, raw):
     got = requests.post(
         cloud.url + "/instances/create", data=raw, headers={"X-API-KEY": KEY}, timeout=9
     )
@@ -150,7 +150,7 @@ def test_keys_over_http(client):
     assert client.call("POST", f"/sshkeys/{mine}/delete")[0] == 409  # in use
 
 
-def test_every_request_is_on_record_even_one_that_got_no_answer(cloud, client):
+def test_every_request_is_recorded_even_without_an_answer(cloud, client):
     cloud.fault(CREATE, "reset")
     with pytest.raises(requests.ConnectionError):
         create(client)
@@ -173,7 +173,7 @@ def test_every_request_is_on_record_even_one_that_got_no_answer(cloud, client):
         ),
     ],
 )
-def test_limits_are_enforced_with_nobody_looking(cloud, client, limits, why):
+def test_limits_are_enforced_without_any_request(cloud, client, limits, why):
     box = cloud.instance(create(client, auto_delete=limits(), **script("sleep 600")))
     until(lambda: box.status == "deleted")
     assert box.why == why and not (box.machine and box.machine.processes())

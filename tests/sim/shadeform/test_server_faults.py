@@ -30,7 +30,7 @@ from tests.support.sim_server_fixtures import (
 
 
 # ---- faults on the wire
-def test_an_instance_whose_answer_was_lost_exists_all_the_same(cloud, client):
+def test_an_instance_whose_create_answer_was_lost_exists(cloud, client):
     for action in (
         "reset_after_effect",
         "status_after_effect",
@@ -46,7 +46,7 @@ def test_an_instance_whose_answer_was_lost_exists_all_the_same(cloud, client):
     assert len(client.get("/instances")["instances"]) == 5
 
 
-def test_an_answer_that_never_came_means_nothing_where_it_did_not_happen(cloud, client):
+def test_a_create_that_was_reset_before_its_effect_rents_nothing(cloud, client):
     cloud.fault(CREATE, "reset")
     cloud.fault(CREATE, "status", status=500)
     with pytest.raises(requests.ConnectionError):
@@ -54,7 +54,7 @@ def test_an_answer_that_never_came_means_nothing_where_it_did_not_happen(cloud, 
     assert client.call("POST", "/instances/create", OFFER)[0] == 500 and cloud.instances == []
 
 
-def test_a_reset_is_a_reset_and_not_an_end(cloud):
+def test_a_reset_is_a_tcp_reset(cloud):
     cloud.fault("GET", "reset")
     connection = http.client.HTTPConnection(cloud.url.split("/")[2], timeout=9)
     connection.request("GET", "/v1/instances")
@@ -112,7 +112,7 @@ def test_answers_that_break_on_the_wire(cloud, client, action, params, error):
         ),
     ],
 )
-def test_answers_that_are_not_what_was_asked_for(cloud, action, params, code, kind, text):
+def test_answers_of_another_status_or_type(cloud, action, params, code, kind, text):
     cloud.fault("GET /v1/instances$", action, times=1, **params)
     got = requests.get(cloud.url + "/instances", headers={"X-API-KEY": KEY}, timeout=9)
     assert (got.status_code, got.headers.get("Content-Type")) == (code, kind) and text in got.text
@@ -155,7 +155,7 @@ print(urllib.request.urlopen(request).status, flush=True)
     assert console(cloud, box) == "200\n" and not marked({box})
 
 
-def test_the_script_can_come_late_or_never(cloud, client):
+def test_the_script_can_start_late_or_never(cloud, client):
     cloud.switch("script_never_started", times=1)
     never = create(client, **script("echo ran"))
     cloud.switch("script_delay", 0.7)
@@ -165,7 +165,7 @@ def test_the_script_can_come_late_or_never(cloud, client):
     assert time.time() - late.active_at >= 0.7 and console(cloud, never) == ""
 
 
-def test_fewer_gpus_than_rented(cloud, client):
+def test_a_box_can_have_fewer_gpus_than_rented(cloud, client):
     cloud.switch("gpu_count_wrong", 7)
     box = create(client, **script('"$BOX_ROOT/usr/bin/nvidia-smi" -L; echo end'))
     assert until(lambda: "end" in console(cloud, box) and console(cloud, box)).count("GPU ") == 7
@@ -179,7 +179,7 @@ def test_a_preempted_box_loses_its_processes(cloud, client):
     assert not marked({box}) and cloud.instance(box).why == "preempted"
 
 
-def test_a_killed_script_comes_back_and_a_restart_is_a_reboot(cloud, client):
+def test_a_killed_script_is_restarted_and_a_restart_is_a_reboot(cloud, client):
     box = create(client, **script("echo up $$; sleep 600"))
     until(lambda: console(cloud, box))
     machine = cloud.instance(box).machine
@@ -226,7 +226,7 @@ def test_stop_ends_boxes_and_connections_and_may_be_called_twice(tmp_path):
     )
 
 
-def test_boxes_end_with_a_cloud_that_is_killed(tmp_path):
+def test_boxes_end_when_their_cloud_is_killed(tmp_path):
     program = f"""
 import time
 from pathlib import Path
