@@ -169,7 +169,7 @@ def test_whatever_a_hub_answers_for_25_s_a_whole_step_is_proven_after_it(
     fault = server.fault(STEPS[name], times=10**6, lasts_s=25.0, **answer)
     proof = save(m, folder, manifest, SFT)
     assert proof.manifest == manifest and f"{SFT}/model_000005.pt" in server.files(REPO)
-    assert fault.struck_at is not None and m.clock.now < 120 and m.heartbeat.told[SFT] == "", (
+    assert fault.applied_at is not None and m.clock.now < 120 and m.heartbeat.told[SFT] == "", (
         "the trouble is over"
     )
 

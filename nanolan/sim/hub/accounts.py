@@ -1,4 +1,4 @@
-"""The local Hub's front desk: who is asking, what they may see, and the repositories as a whole."""
+"""The accounts of the local Hub: authentication, permissions, and the repositories as a whole."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from nanolan.sim.hub.http import Request, route
 from nanolan.sim.hub.repo import KINDS, Refusal, Repo, User, gitattributes, now
 
 KIND = r"(models|datasets|spaces)"
-RID = r"([^/]+/[^/]+?)"
+REPO_ID = r"([^/]+/[^/]+?)"
 
 NO_LOGIN = "Invalid username or password."
 
 
-# ---- who is asking
+# ---- authentication
 
 
-def user_of(ask: Request) -> User | None:
-    """The user behind the request's token, None without one; 401 for a token that nobody has."""
-    header = ask.headers.get("Authorization", "")
+def user_of(request: Request) -> User | None:
+    """The user of the request's token, None without a token; 401 for an unknown token."""
+    header = request.headers.get("Authorization", "")
     if not header:
         return None
-    user = ask.hub.tokens.get(header.removeprefix("Bearer ").strip())
+    user = request.hub.tokens.get(header.removeprefix("Bearer ").strip())
     if user is None:
         raise Refusal(401, "Invalid credentials in Authorization header")
     return user
 
 
 def is_member(user: User | None, owner: str) -> bool:
-    """Does `owner`'s private space belong to the user, too?"""
+    """Whether the user may access the private repositories of `owner`."""
     return user is not None and (user["name"] == owner or owner in user["orgs"])
 
 
-def writer_of(ask: Request, owner: str) -> User:
-    """The user, who may write to `owner`'s repositories; 401 without a token, 403 if not allowed."""
-    user = user_of(ask)
+def writer_of(request: Request, owner: str) -> User:
+    """The user, if they may write to `owner`'s repositories; 401 without a token, 403 if not allowed."""
+    user = user_of(request)
     if user is None:
         raise Refusal(401, NO_LOGIN)
     if user["role"] != "write" or not is_member(user, owner):
@@ -43,13 +43,17 @@ def writer_of(ask: Request, owner: str) -> User:
     return user
 
 
-def repo_of(ask: Request, kind: str, rid: str, write: bool = False) -> Repo:
+def repo_of(request: Request, kind: str, repo_id: str, write: bool = False) -> Repo:
     """The repository, if the user may see it (and write to it).
 
-    The Hub never tells whether a private one exists: 401 without a token, 404 with one that has no access. The code
+    The Hub never reveals whether a private one exists: 401 without a token, 404 with one that has no access. The code
     RepoNotFound must be sent: clients map a bare 401 to "repository not found" for https addresses only.
     """
-    repo, user, owner = ask.hub.store.load(KINDS[kind], rid), user_of(ask), rid.split("/")[0]
+    repo, user, owner = (
+        request.hub.store.load(KINDS[kind], repo_id),
+        user_of(request),
+        repo_id.split("/")[0],
+    )
     if repo is None or (repo.private and not is_member(user, owner)):
         raise (
             Refusal(404, "Repository not found", "RepoNotFound")
@@ -57,23 +61,21 @@ def repo_of(ask: Request, kind: str, rid: str, write: bool = False) -> Repo:
             else Refusal(401, NO_LOGIN, "RepoNotFound")
         )
     if write:
-        writer_of(ask, owner)
+        writer_of(request, owner)
     return repo
 
 
 # ---- answers
 
 
-def whoami(ask: Request) -> None:
+def whoami(request: Request) -> None:
     """The account of the token, and the role of the token."""
-    user = user_of(ask)
+    user = user_of(request)
     if user is None:
         raise Refusal(401, NO_LOGIN)
-    name, token = (
-        user["name"],
-        {"displayName": "loopback", "role": user["role"], "createdAt": now()},
-    )
-    ask.reply(
+    name = user["name"]
+    token = {"displayName": "loopback", "role": user["role"], "createdAt": now()}
+    request.reply(
         200,
         {
             "type": "user",
@@ -95,65 +97,68 @@ def whoami(ask: Request) -> None:
     )
 
 
-def create(ask: Request) -> None:
-    """A new repository with a .gitattributes; 409 (with its address, which clients read) if there is one."""
-    d = ask.json()
-    typ, rid = _named(ask, d)
-    writer_of(ask, rid.split("/")[0])
-    url = f"{ask.hub.url}/{'' if typ == 'model' else typ + 's/'}{rid}"
-    store = ask.hub.store
+def create(request: Request) -> None:
+    """Create a repository with a .gitattributes; 409 (with its address, which clients read) if it exists."""
+    data = request.json()
+    typ, repo_id = _named(request, data)
+    writer_of(request, repo_id.split("/")[0])
+    url = f"{request.hub.url}/{'' if typ == 'model' else typ + 's/'}{repo_id}"
+    store = request.hub.store
     with store.lock:
-        if store.load(typ, rid):
+        if store.load(typ, repo_id):
             raise Refusal(409, f"You already created this {typ} repo", url=url)
-        private = d.get("visibility") == "private" or bool(d.get("private"))
+        private = data.get("visibility") == "private" or bool(data.get("private"))
         store.save(
             Repo.new(
-                typ, rid, private, {".gitattributes": store.add(".gitattributes", gitattributes())}
+                typ,
+                repo_id,
+                private,
+                {".gitattributes": store.add(".gitattributes", gitattributes())},
             )
         )
-    ask.reply(200, {"url": url, "name": rid, "id": _id(rid)})
+    request.reply(200, {"url": url, "name": repo_id, "id": _id(repo_id)})
 
 
-def delete(ask: Request) -> None:
-    """Forget a repository."""
-    typ, rid = _named(ask, ask.json())
-    with ask.hub.store.lock:
-        repo_of(ask, typ + "s", rid, write=True)
-        ask.hub.store.delete(typ, rid)
-    ask.reply(200, raw=b"OK", content_type="text/plain")
+def delete(request: Request) -> None:
+    """Delete a repository."""
+    typ, repo_id = _named(request, request.json())
+    with request.hub.store.lock:
+        repo_of(request, typ + "s", repo_id, write=True)
+        request.hub.store.delete(typ, repo_id)
+    request.reply(200, raw=b"OK", content_type="text/plain")
 
 
-def _named(ask: Request, d: dict[str, Any]) -> tuple[str, str]:
-    """Type and id of the repository that a body names: the user's own unless it names an organization."""
-    user, typ = user_of(ask), d.get("type") or "model"
+def _named(request: Request, data: dict[str, Any]) -> tuple[str, str]:
+    """Type and id of the repository in a body; the owner is the user unless an organization is given."""
+    user, typ = user_of(request), data.get("type") or "model"
     if typ not in KINDS.values():
         raise Refusal(400, f"no repositories of type {typ!r}")
-    owner = d.get("organization") or (user["name"] if user else "")
-    return typ, f"{owner}/{d['name']}"
+    owner = data.get("organization") or (user["name"] if user else "")
+    return typ, f"{owner}/{data['name']}"
 
 
-def settings(ask: Request, kind: str, rid: str) -> None:
+def settings(request: Request, kind: str, repo_id: str) -> None:
     """Make a repository private or public."""
-    d = ask.json()
-    with ask.hub.store.lock:
-        repo = repo_of(ask, kind, rid, write=True)
+    data = request.json()
+    with request.hub.store.lock:
+        repo = repo_of(request, kind, repo_id, write=True)
         repo.private = (
-            d["visibility"] == "private"
-            if "visibility" in d
-            else bool(d.get("private", repo.private))
+            data["visibility"] == "private"
+            if "visibility" in data
+            else bool(data.get("private", repo.private))
         )
-        ask.hub.store.save(repo)
-    ask.reply(200, {"private": repo.private})
+        request.hub.store.save(repo)
+    request.reply(200, {"private": repo.private})
 
 
-def listing(ask: Request, kind: str) -> None:
-    """The repositories that the user may see, of one author if the query names one."""
-    user, author = user_of(ask), ask.query.get("author", [None])[0]
-    ask.reply(
+def listing(request: Request, kind: str) -> None:
+    """The repositories that the user may see; only one author's if the query names one."""
+    user, author = user_of(request), request.query.get("author", [None])[0]
+    request.reply(
         200,
         [
             summary(r)
-            for r in ask.hub.store.all()
+            for r in request.hub.store.all()
             if r.typ == KINDS[kind]
             and author in (None, r.id.split("/")[0])
             and (not r.private or is_member(user, r.id.split("/")[0]))
@@ -161,19 +166,19 @@ def listing(ask: Request, kind: str) -> None:
     )
 
 
-def auth_check(ask: Request, kind: str, rid: str, write: str | None) -> None:
+def auth_check(request: Request, kind: str, repo_id: str, write: str | None) -> None:
     """200 if the user may read (or write) the repository."""
-    repo_of(ask, kind, rid, write=bool(write))
-    ask.reply(200, {})
+    repo_of(request, kind, repo_id, write=bool(write))
+    request.reply(200, {})
 
 
-def harnesses(ask: Request) -> None:
-    """What the `hf` command asks for first; without an answer it would ask again each time."""
-    ask.reply(200, {"standardEnvVars": [], "harnesses": {}})
+def harnesses(request: Request) -> None:
+    """The first request of the `hf` command; without an answer it would repeat it each time."""
+    request.reply(200, {"standardEnvVars": [], "harnesses": {}})
 
 
 def summary(repo: Repo) -> dict[str, Any]:
-    """What lists and details say about a repository."""
+    """The fields that lists and details share."""
     head = repo.at("main")
     return {
         "_id": _id(repo.id),
@@ -203,6 +208,6 @@ ROUTES = [
     route("POST", r"/api/repos/create", create),
     route("DELETE", r"/api/repos/delete", delete),
     route("GET", rf"/api/{KIND}", listing),
-    route("PUT", rf"/api/{KIND}/{RID}/settings", settings),
-    route("GET", rf"/api/{KIND}/{RID}/auth-check(/write)?", auth_check),
+    route("PUT", rf"/api/{KIND}/{REPO_ID}/settings", settings),
+    route("GET", rf"/api/{KIND}/{REPO_ID}/auth-check(/write)?", auth_check),
 ]

@@ -1,4 +1,4 @@
-"""The local Hub's writing desk: what to upload, commits, branches and tags."""
+"""Writes to the local Hub: what to upload, commits, branches and tags."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import fnmatch
 import json
 from typing import Any
 
-from nanolan.sim.hub.accounts import KIND, RID, repo_of
+from nanolan.sim.hub.accounts import KIND, REPO_ID, repo_of
 from nanolan.sim.hub.http import Request, route
 from nanolan.sim.hub.repo import Change, Refusal, Repo, is_lfs, lfs_blob
 
 
-def preupload(ask: Request, kind: str, rid: str, rev: str) -> None:
-    """For each file: into git or into LFS, ignored or not, and the id it has now (clients skip what is unchanged)."""
-    d = ask.json()
-    files = repo_of(ask, kind, rid, write=True).at(rev).files
-    ignore = [g.strip() for g in d.get("gitIgnore", "").splitlines() if g.strip()]
+def preupload(request: Request, kind: str, repo_id: str, rev: str) -> None:
+    """For each file: git or LFS, ignored or not, and its current id (clients skip unchanged files)."""
+    data = request.json()
+    files = repo_of(request, kind, repo_id, write=True).at(rev).files
+    ignore = [g.strip() for g in data.get("gitIgnore", "").splitlines() if g.strip()]
     out: list[dict[str, Any]] = []
-    for f in d["files"]:
+    for f in data["files"]:
         path, blob = f["path"], files.get(f["path"])
         lfs = is_lfs(path, f["size"], base64.b64decode(f.get("sample", "")))
         ignored = any(
@@ -28,42 +28,42 @@ def preupload(ask: Request, kind: str, rid: str, rev: str) -> None:
             {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": ignored}
             | ({"oid": blob.sha256 if blob.lfs else blob.oid} if blob else {})
         )
-    ask.reply(200, {"files": out})
+    request.reply(200, {"files": out})
 
 
-def commit(ask: Request, kind: str, rid: str, rev: str) -> None:
+def commit(request: Request, kind: str, repo_id: str, rev: str) -> None:
     """Apply an NDJSON list of changes to a branch: all of them or none."""
-    repo_of(ask, kind, rid, write=True)  # before anything is stored
-    lines = [json.loads(line) for line in b"".join(ask.body).splitlines() if line.strip()]
+    repo_of(request, kind, repo_id, write=True)  # before anything is stored
+    lines = [json.loads(line) for line in b"".join(request.body).splitlines() if line.strip()]
     head = next((line["value"] for line in lines if line["key"] == "header"), None)
     if head is None:
         raise Refusal(400, "a commit needs a header")
     changes = [
-        _change(ask, line["key"], line["value"]) for line in lines if line["key"] != "header"
+        _change(request, line["key"], line["value"]) for line in lines if line["key"] != "header"
     ]
-    store = ask.hub.store
+    store = request.hub.store
     with store.lock:
-        repo = repo_of(ask, kind, rid, write=True)
+        repo = repo_of(request, kind, repo_id, write=True)
         new = repo.commit(
             rev, changes, head["summary"], head.get("description", ""), head.get("parentCommit")
         )
         store.save(repo)
     prefix = "" if kind == "models" else kind + "/"
-    ask.reply(
+    request.reply(
         200,
         {
             "success": True,
             "commitOid": new.oid,
-            "commitUrl": f"{ask.hub.url}/{prefix}{rid}/commit/{new.oid}",
+            "commitUrl": f"{request.hub.url}/{prefix}{repo_id}/commit/{new.oid}",
             "pullRequestUrl": None,
             "hookOutput": "",
         },
     )
 
 
-def _change(ask: Request, key: str, value: dict[str, Any]) -> Change:
-    """One line of a commit as a Change; its content is stored on the way."""
-    path, store = value["path"], ask.hub.store
+def _change(request: Request, key: str, value: dict[str, Any]) -> Change:
+    """Store the content of one line of a commit, and return it as a Change."""
+    path, store = value["path"], request.hub.store
     if key == "file":
         content = value["content"]
         raw = (
@@ -82,52 +82,52 @@ def _change(ask: Request, key: str, value: dict[str, Any]) -> Change:
     raise Refusal(400, f"a commit cannot do {key!r} here")
 
 
-def validate_yaml(ask: Request) -> None:
-    """The check of a README's metadata that clients ask for; everything is fine, unless a test says otherwise."""
-    ask.json()
-    if ask.hub.bad_readmes:
-        ask.reply(400, {"errors": [{"message": ask.hub.bad_readmes}], "warnings": []})
+def validate_yaml(request: Request) -> None:
+    """The check of a README's metadata that clients request; it passes unless a test sets `bad_readmes`."""
+    request.json()
+    if request.hub.bad_readmes:
+        request.reply(400, {"errors": [{"message": request.hub.bad_readmes}], "warnings": []})
         return
-    ask.reply(200, {"errors": [], "warnings": []})
+    request.reply(200, {"errors": [], "warnings": []})
 
 
-def add_branch(ask: Request, kind: str, rid: str, name: str) -> None:
-    """A new branch from `startingPoint` or main; 409 if there is one."""
-    _add_ref(ask, kind, rid, "refs", name, ask.json().get("startingPoint") or "main")
+def add_branch(request: Request, kind: str, repo_id: str, name: str) -> None:
+    """Create a branch from `startingPoint` or main; 409 if it exists."""
+    _add_ref(request, kind, repo_id, "refs", name, request.json().get("startingPoint") or "main")
 
 
-def add_tag(ask: Request, kind: str, rid: str, rev: str) -> None:
-    """A new tag on a revision; 409 if there is one."""
-    _add_ref(ask, kind, rid, "tags", ask.json()["tag"], rev)
+def add_tag(request: Request, kind: str, repo_id: str, rev: str) -> None:
+    """Create a tag on a revision; 409 if it exists."""
+    _add_ref(request, kind, repo_id, "tags", request.json()["tag"], rev)
 
 
-def drop_branch(ask: Request, kind: str, rid: str, name: str) -> None:
+def drop_branch(request: Request, kind: str, repo_id: str, name: str) -> None:
     """Remove a branch."""
-    _drop_ref(ask, kind, rid, "refs", name)
+    _drop_ref(request, kind, repo_id, "refs", name)
 
 
-def drop_tag(ask: Request, kind: str, rid: str, name: str) -> None:
+def drop_tag(request: Request, kind: str, repo_id: str, name: str) -> None:
     """Remove a tag."""
-    _drop_ref(ask, kind, rid, "tags", name)
+    _drop_ref(request, kind, repo_id, "tags", name)
 
 
-def _add_ref(ask: Request, kind: str, rid: str, table: str, name: str, rev: str) -> None:
-    with ask.hub.store.lock:
-        repo = repo_of(ask, kind, rid, write=True)
+def _add_ref(request: Request, kind: str, repo_id: str, table: str, name: str, rev: str) -> None:
+    with request.hub.store.lock:
+        repo = repo_of(request, kind, repo_id, write=True)
         if name in _table(repo, table):
             raise Refusal(409, f"Reference already exists: {name}")
         _table(repo, table)[name] = repo.at(rev).oid
-        ask.hub.store.save(repo)
-    ask.reply(200, {})
+        request.hub.store.save(repo)
+    request.reply(200, {})
 
 
-def _drop_ref(ask: Request, kind: str, rid: str, table: str, name: str) -> None:
-    with ask.hub.store.lock:
-        repo = repo_of(ask, kind, rid, write=True)
+def _drop_ref(request: Request, kind: str, repo_id: str, table: str, name: str) -> None:
+    with request.hub.store.lock:
+        repo = repo_of(request, kind, repo_id, write=True)
         if _table(repo, table).pop(name, None) is None:
             raise Refusal(404, f"Invalid rev id: {name}", "RevisionNotFound")
-        ask.hub.store.save(repo)
-    ask.reply(200, {})
+        request.hub.store.save(repo)
+    request.reply(200, {})
 
 
 def _table(repo: Repo, which: str) -> dict[str, str]:
@@ -136,10 +136,10 @@ def _table(repo: Repo, which: str) -> dict[str, str]:
 
 ROUTES = [
     route("POST", r"/api/validate-yaml", validate_yaml),
-    route("POST", rf"/api/{KIND}/{RID}/preupload/([^/]+)", preupload),
-    route("POST", rf"/api/{KIND}/{RID}/commit/([^/]+)", commit),
-    route("POST", rf"/api/{KIND}/{RID}/branch/([^/]+)", add_branch),
-    route("DELETE", rf"/api/{KIND}/{RID}/branch/([^/]+)", drop_branch),
-    route("POST", rf"/api/{KIND}/{RID}/tag/([^/]+)", add_tag),
-    route("DELETE", rf"/api/{KIND}/{RID}/tag/([^/]+)", drop_tag),
+    route("POST", rf"/api/{KIND}/{REPO_ID}/preupload/([^/]+)", preupload),
+    route("POST", rf"/api/{KIND}/{REPO_ID}/commit/([^/]+)", commit),
+    route("POST", rf"/api/{KIND}/{REPO_ID}/branch/([^/]+)", add_branch),
+    route("DELETE", rf"/api/{KIND}/{REPO_ID}/branch/([^/]+)", drop_branch),
+    route("POST", rf"/api/{KIND}/{REPO_ID}/tag/([^/]+)", add_tag),
+    route("DELETE", rf"/api/{KIND}/{REPO_ID}/tag/([^/]+)", drop_tag),
 ]

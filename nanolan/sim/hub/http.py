@@ -1,4 +1,4 @@
-"""The local Hub's HTTP plumbing: bodies in, replies out, the request log, and faults as a network would make them."""
+"""The HTTP side of the local Hub: request bodies, replies, the request log, and network faults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nanolan.sim.hub.store import CHUNK
 from nanolan.sim.marker import overhear
 
 JSON = "application/json; charset=utf-8"
-CONTROLS = "/__test__/"  # a test's own requests: not logged, never hit by a fault
+CONTROLS = "/__test__/"  # a test's own requests: not logged, without faults
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Route = tuple[str, "re.Pattern[str]", Callable[..., None]]
@@ -31,8 +31,8 @@ def route(method: str, pattern: str, answer: Callable[..., None]) -> Route:
     return method, re.compile(pattern), answer
 
 
-class Dripping:
-    """A stream that takes each byte after a wait."""
+class SlowStream:
+    """A stream that waits before it writes each byte."""
 
     def __init__(self, stream: Any, wait: Callable[[], None]) -> None:
         self._stream, self._wait = stream, wait
@@ -55,7 +55,7 @@ class Dripping:
 
 
 class Request(BaseHTTPRequestHandler):
-    """One connection; the attributes below are of the request that it is answering."""
+    """One connection; the attributes below belong to the current request."""
 
     protocol_version = "HTTP/1.1"
     server_version = "loopback-hub"
@@ -76,21 +76,23 @@ class Request(BaseHTTPRequestHandler):
     # ---- one request, from arrival to log line
 
     def answer(self) -> None:
-        """Find the route and answer; what goes wrong becomes a reply or a closed connection, never a dead server."""
+        """Find the route and answer; an error becomes a reply or a closed connection, and the server keeps running."""
         line = self._begin()
         try:
-            self._before()
+            self._apply_early_fault()
             self._route()
-        except Refusal as no:
-            self._refuse(no)
+        except Refusal as refusal:
+            self._refuse(refusal)
         except ConnectionError:
             self.close_connection = True
         except OSError as e:
             status = 507 if e.errno in DISK_FULL else 500
             self._refuse(Refusal(status, f"storage failed: {e.strerror}"))
         except (KeyError, ValueError, TypeError, AttributeError) as e:
-            self._refuse(Refusal(400, f"not a request I understand: {type(e).__name__}: {e}"))
-        except Exception as e:  # ours or hf-xet's: told to the client, the server lives on
+            self._refuse(Refusal(400, f"invalid request: {type(e).__name__}: {e}"))
+        except (
+            Exception
+        ) as e:  # a bug here or in hf-xet: reported to the client; the server keeps running
             self._refuse(Refusal(500, f"{type(e).__name__}: {e}"))
         finally:
             line |= {"status": self._status, "ms": round((time.time() - line["t"]) * 1e3, 1)}
@@ -120,24 +122,28 @@ class Request(BaseHTTPRequestHandler):
         if not url.path.startswith(CONTROLS):
             self.fault = self.hub.take_fault(f"{self.command} {url.path}")
             line["fault"] = self.fault.action if self.fault else None
-            self.hub.log.append(line)  # on arrival, so that a test never races the reply
+            self.hub.log.append(line)  # on arrival, so that a test does not race the reply
         return line
 
-    def _before(self) -> None:
-        """The faults that strike before anything is done."""
-        f = self.fault
-        if f is None:
+    def _apply_early_fault(self) -> None:
+        """Apply the faults that come before the request is carried out."""
+        fault = self.fault
+        if fault is None:
             return
-        if f.action == "stall" and not f.after:
-            self.stall(f.seconds)
-        if f.action == "reset" and not f.after:
+        if fault.action == "stall" and not fault.after:
+            self.stall(fault.seconds)
+        if fault.action == "reset" and not fault.after:
             self.reset()
-        if f.action == "redirect":
-            raise Refusal(f.status, "go round in a circle", headers={"Location": self.path})
-        if f.action == "drip":
-            self.wfile = Dripping(self.wfile, lambda: self.stall(f.seconds))  # type: ignore[assignment]
-        if f.action == "status":
-            raise Refusal(f.status, f"scripted {f.status}", headers=f.headers, **f.body or {})
+        if fault.action == "redirect":
+            raise Refusal(
+                fault.status, "redirect to the same address", headers={"Location": self.path}
+            )
+        if fault.action == "drip":
+            self.wfile = SlowStream(self.wfile, lambda: self.stall(fault.seconds))  # type: ignore[assignment]
+        if fault.action == "status":
+            raise Refusal(
+                fault.status, f"scripted {fault.status}", headers=fault.headers, **fault.body or {}
+            )
 
     def _route(self) -> None:
         for old, new in self.hub.moved.items():
@@ -153,30 +159,30 @@ class Request(BaseHTTPRequestHandler):
                 return answer(self, *(g and urllib.parse.unquote(g) for g in m.groups()))
         raise Refusal(404, f"Not found: {self.command} {self.url_path}")
 
-    def _refuse(self, no: Refusal) -> None:
-        if self._status:  # the reply has begun: all that is left is to break it off
+    def _refuse(self, refusal: Refusal) -> None:
+        if self._status:  # the reply has begun and can only be cut
             self.close_connection = True
             return
-        headers = dict(no.headers) | {
-            "X-Error-Message": no.message.encode("ascii", "replace").decode()
+        headers = dict(refusal.headers) | {
+            "X-Error-Message": refusal.message.encode("ascii", "replace").decode()
         }
-        if no.code:
-            headers["X-Error-Code"] = no.code
+        if refusal.code:
+            headers["X-Error-Code"] = refusal.code
         try:
-            for _ in self.body:  # a client that is still sending would not see the reply
+            for _ in self.body:  # a client that is still sending does not read the reply
                 pass
-            self.reply(no.status, no.body, headers)
+            self.reply(refusal.status, refusal.body, headers)
         except (OSError, ValueError):
             self.close_connection = True
 
     # ---- the request's body
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object; ValueError (a 400) if it is something else."""
-        d = json.loads(b"".join(self.body) or b"{}")
-        if not isinstance(d, dict):
+        """The body as a JSON object; ValueError (a 400) if it is not one."""
+        value = json.loads(b"".join(self.body) or b"{}")
+        if not isinstance(value, dict):
             raise ValueError("the body is not a JSON object")
-        return d
+        return value
 
     def _read_body(self) -> Iterator[bytes]:
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
@@ -186,10 +192,10 @@ class Request(BaseHTTPRequestHandler):
             while left:
                 block = self.rfile.read(min(CHUNK, left))
                 if not block:
-                    raise ConnectionError("the client went away")
+                    raise ConnectionError("the client disconnected")
                 left -= len(block)
                 seen += len(block)
-                self._strike_upload(seen)
+                self._apply_upload_fault(seen)
                 overhear(self.command, self.path, {}, block)
                 yield block
         self._unread = False
@@ -220,11 +226,11 @@ class Request(BaseHTTPRequestHandler):
         )
         if self.command == "HEAD":
             return
-        cut = self.fault.cuts() if self.fault else None
+        cut = self.fault.cut_after() if self.fault else None
         if data:
             self.wfile.write(data[:cut])
         if cut is not None and cut < len(data):
-            self._break_off()
+            self._cut_reply()
 
     def reply_file(self, path: Path, headers: Mapping[str, Any]) -> None:
         """Send a file, or the part of it that a Range header asks for; 416 outside of it."""
@@ -244,19 +250,19 @@ class Request(BaseHTTPRequestHandler):
         )
         if self.command == "HEAD":
             return
-        cut = self.fault.cuts() if self.fault else None
+        cut = self.fault.cut_after() if self.fault else None
         stop = end if cut is None else min(end, start + cut)
         if stop > start:
             with open(path, "rb") as f:
                 # os.sendfile where the system has one for this pair, plain reads and sends elsewhere
                 self.connection.sendfile(f, start, stop - start)
         if stop < end:
-            self._break_off()
+            self._cut_reply()
 
     def _range(self, size: int) -> tuple[int, int] | None:
         m = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if m is None or not (m[1] or m[2]):
-            return None  # none, or one that this server need not understand
+            return None  # no range, or one that this server ignores
         start = int(m[1]) if m[1] else max(0, size - int(m[2]))
         end = min(size, int(m[2]) + 1) if m[1] and m[2] else size
         if start >= end:
@@ -268,7 +274,7 @@ class Request(BaseHTTPRequestHandler):
     def _head(self, status: int, headers: Mapping[str, Any]) -> None:
         if self.fault and self.fault.action == "committed_reply_lost":
             self.reset()
-        if self._unread:  # or the rest of the body would be read as the next request
+        if self._unread:  # else the rest of the body would be read as the next request
             self.close_connection = True
         self._status = status
         self.send_response(status)
@@ -281,31 +287,31 @@ class Request(BaseHTTPRequestHandler):
     # ---- faults
 
     def reset(self) -> None:
-        """Drop the connection with a real RST, as a killed proxy does; raises ConnectionError."""
+        """Drop the connection with a TCP RST, as a killed proxy does; raises ConnectionError."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         raise ConnectionError("scripted reset")
 
     def stall(self, seconds: float) -> None:
-        """Say nothing for a while, but not longer than the server lives."""
+        """Wait, at most until the server stops."""
         if self.hub.stopping.wait(seconds):
             raise ConnectionError("the server is stopping")
 
-    def _strike_upload(self, seen: int) -> None:
-        """A reset or stall with `after`, once so many bytes of the body are here."""
-        f = self.fault
-        if f and f.after and seen >= f.after and f.action in ("reset", "stall"):
-            if f.action == "reset":
+    def _apply_upload_fault(self, seen: int) -> None:
+        """Apply a reset or stall with `after`, once that many bytes of the body have arrived."""
+        fault = self.fault
+        if fault and fault.after and seen >= fault.after and fault.action in ("reset", "stall"):
+            if fault.action == "reset":
                 self.reset()
-            self.fault = None  # struck: the reply is whole
-            self.stall(f.seconds)
+            self.fault = None  # used: the reply is whole
+            self.stall(fault.seconds)
 
-    def _break_off(self) -> None:
+    def _cut_reply(self) -> None:
         if self.fault and self.fault.action == "reset":
             self.reset()
         if self.fault and self.fault.action == "stall":
             self.stall(self.fault.seconds)
-        self.close_connection = True  # fewer bytes than Content-Length promised
+        self.close_connection = True  # fewer bytes than Content-Length
 
 
 def handler(hub: HubState, routes: list[Route]) -> type[Request]:

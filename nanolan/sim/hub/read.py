@@ -1,4 +1,4 @@
-"""The local Hub's reading room: what is in a repository, its history, and the files themselves."""
+"""Reads from the local Hub: a repository's listing, its history, and the files themselves."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nanolan.sim.hub.accounts import KIND, RID, repo_of, summary
+from nanolan.sim.hub.accounts import KIND, REPO_ID, repo_of, summary
 from nanolan.sim.hub.http import Request, route
 from nanolan.sim.hub.repo import Blob, Refusal, lfs_pointer
 
 PREFIX = r"/(datasets/|spaces/)?"
 
 
-# ---- what is there
+# ---- listings
 
 
-def info(ask: Request, kind: str, rid: str, rev: str | None) -> None:
+def info(request: Request, kind: str, repo_id: str, rev: str | None) -> None:
     """A repository at a revision, with the names of its files; their sizes and hashes with ?blobs=true."""
-    repo = repo_of(ask, kind, rid)
+    repo = repo_of(request, kind, repo_id)
     commit = repo.at(rev or "main")
     siblings = [
-        {"rfilename": path} | (_blob_details(blob) if "blobs" in ask.query else {})
+        {"rfilename": path} | (_blob_details(blob) if "blobs" in request.query else {})
         for path, blob in sorted(commit.files.items())
     ]
-    ask.reply(
+    request.reply(
         200, summary(repo) | {"sha": commit.oid, "siblings": siblings, "lastModified": commit.date}
     )
 
 
-def refs(ask: Request, kind: str, rid: str) -> None:
+def refs(request: Request, kind: str, repo_id: str) -> None:
     """Branches and tags."""
-    repo = repo_of(ask, kind, rid)
-    ask.reply(
+    repo = repo_of(request, kind, repo_id)
+    request.reply(
         200,
         {
             "branches": _refs("heads", repo.refs),
@@ -44,9 +44,9 @@ def refs(ask: Request, kind: str, rid: str) -> None:
     )
 
 
-def history(ask: Request, kind: str, rid: str, rev: str) -> None:
+def history(request: Request, kind: str, repo_id: str, rev: str) -> None:
     """The commits that lead to a revision, newest first."""
-    repo = repo_of(ask, kind, rid)
+    repo = repo_of(request, kind, repo_id)
     commit, out = repo.at(rev), []
     while True:
         out.append(
@@ -61,22 +61,24 @@ def history(ask: Request, kind: str, rid: str, rev: str) -> None:
         if commit.parent is None:
             break
         commit = repo.commits[commit.parent]
-    ask.reply(200, out)
+    request.reply(200, out)
 
 
-def tree(ask: Request, kind: str, rid: str, rev: str, folder: str | None) -> None:
-    """A folder's files and folders, a page at a time; the Link header leads to the next page."""
-    files = repo_of(ask, kind, rid).at(rev).files
-    deep = ask.query.get("recursive", [""])[0].lower() in ("true", "1")
+def tree(request: Request, kind: str, repo_id: str, rev: str, folder: str | None) -> None:
+    """A folder's files and folders, a page at a time; the Link header has the address of the next page."""
+    files = repo_of(request, kind, repo_id).at(rev).files
+    deep = request.query.get("recursive", [""])[0].lower() in ("true", "1")
     entries = list_folder(files, folder.strip("/") + "/" if folder else "", deep)
     if folder and not entries:
         raise Refusal(404, f'{folder} does not exist on "{rev}"', "EntryNotFound")
-    at = int(ask.query.get("cursor", ["0"])[0])
-    end, headers = at + ask.hub.page_size, {}
+    at = int(request.query.get("cursor", ["0"])[0])
+    end, headers = at + request.hub.page_size, {}
     if end < len(entries):
-        query = urllib.parse.urlencode({k: v[0] for k, v in ask.query.items()} | {"cursor": end})
-        headers["Link"] = f'<{ask.hub.url}{ask.url_path}?{query}>; rel="next"'
-    ask.reply(200, entries[at:end], headers)
+        query = urllib.parse.urlencode(
+            {k: v[0] for k, v in request.query.items()} | {"cursor": end}
+        )
+        headers["Link"] = f'<{request.hub.url}{request.url_path}?{query}>; rel="next"'
+    request.reply(200, entries[at:end], headers)
 
 
 def list_folder(files: Mapping[str, Blob], inside: str, deep: bool) -> list[dict[str, Any]]:
@@ -93,11 +95,11 @@ def list_folder(files: Mapping[str, Blob], inside: str, deep: bool) -> list[dict
     return [out[path] for path in sorted(out)]
 
 
-def paths_info(ask: Request, kind: str, rid: str, rev: str) -> None:
-    """Entries of the paths that the form names; what does not exist is left out."""
-    form = urllib.parse.parse_qs(b"".join(ask.body).decode())
-    files = repo_of(ask, kind, rid).at(rev).files
-    ask.reply(200, list(_entries(files, form.get("paths", []))))
+def paths_info(request: Request, kind: str, repo_id: str, rev: str) -> None:
+    """Entries of the paths in the form; paths that do not exist are omitted."""
+    form = urllib.parse.parse_qs(b"".join(request.body).decode())
+    files = repo_of(request, kind, repo_id).at(rev).files
+    request.reply(200, list(_entries(files, form.get("paths", []))))
 
 
 def _entries(files: Mapping[str, Blob], paths: Iterable[str]) -> Iterable[dict[str, Any]]:
@@ -149,43 +151,46 @@ def _refs(where: str, table: Mapping[str, str]) -> list[dict[str, str]]:
 # ---- the files themselves
 
 
-def resolve(ask: Request, prefix: str | None, rid: str, rev: str, path: str) -> None:
-    """A small file's bytes, or for an LFS file a redirect to another origin, where clients send no token."""
+def resolve(request: Request, prefix: str | None, repo_id: str, rev: str, path: str) -> None:
+    """A small file's bytes, or for an LFS file a redirect to another origin, to which clients send no token."""
     kind = (prefix or "models").strip("/")
-    commit = repo_of(ask, kind, rid).at(rev)
+    commit = repo_of(request, kind, repo_id).at(rev)
     headers = {"X-Repo-Commit": commit.oid}
     blob = commit.files.get(path)
     if blob is None:
         raise Refusal(404, "Entry not found", "EntryNotFound", headers=headers)
     headers["ETag"] = f'"{blob.oid}"'
     if not blob.lfs:
-        return ask.reply_file(ask.hub.store.object(blob.sha256), headers)
+        return request.reply_file(request.hub.store.object(blob.sha256), headers)
     headers |= {
         "X-Linked-Size": str(blob.size),
         "X-Linked-Etag": f'"{blob.sha256}"',
-        "Location": f"{ask.hub.cdn_url}/__cdn__/{blob.sha256}",
+        "Location": f"{request.hub.cdn_url}/__cdn__/{blob.sha256}",
     }
-    in_xet = ask.hub.store.xet and ask.hub.store.xet.find(blob.sha256)
+    in_xet = request.hub.store.xet and request.hub.store.xet.find(blob.sha256)
     if in_xet:
-        token = f"{ask.hub.url}/api/{kind}/{rid}/xet-read-token/{commit.oid}?sha256={blob.sha256}"
+        token = f"{request.hub.url}/api/{kind}/{repo_id}/xet-read-token/{commit.oid}?sha256={blob.sha256}"
         headers |= {"X-Xet-Hash": in_xet.xet_hash, "X-Xet-Refresh-Route": token}
-    return ask.reply(302, raw=b"Found. Redirecting", headers=headers, content_type="text/plain")
+    return request.reply(302, raw=b"Found. Redirecting", headers=headers, content_type="text/plain")
 
 
-def cdn(ask: Request, sha256: str) -> None:
-    """An object by its hash; like a signed address, knowing it is enough."""
-    path = ask.hub.store.object(sha256)
+def cdn(request: Request, sha256: str) -> None:
+    """An object by its hash, without a token, as with a signed address."""
+    path = request.hub.store.object(sha256)
     if not path.exists():
         raise Refusal(404, "no such object")
-    ask.reply_file(path, {"ETag": f'"{sha256}"'})
+    request.reply_file(path, {"ETag": f'"{sha256}"'})
 
 
 ROUTES = [
-    route("GET", rf"/api/{KIND}/{RID}/refs", refs),
-    route("GET", rf"/api/{KIND}/{RID}/commits/(.+)", history),
-    route("GET", rf"/api/{KIND}/{RID}/tree/([^/]+)(?:/(.+))?", tree),
-    route("POST", rf"/api/{KIND}/{RID}/paths-info/([^/]+)", paths_info),
-    route("GET", rf"/api/{KIND}/{RID}(?:/revision/([^/]+))?", info),
-    *(route(method, rf"{PREFIX}{RID}/resolve/([^/]+)/(.+)", resolve) for method in ("GET", "HEAD")),
+    route("GET", rf"/api/{KIND}/{REPO_ID}/refs", refs),
+    route("GET", rf"/api/{KIND}/{REPO_ID}/commits/(.+)", history),
+    route("GET", rf"/api/{KIND}/{REPO_ID}/tree/([^/]+)(?:/(.+))?", tree),
+    route("POST", rf"/api/{KIND}/{REPO_ID}/paths-info/([^/]+)", paths_info),
+    route("GET", rf"/api/{KIND}/{REPO_ID}(?:/revision/([^/]+))?", info),
+    *(
+        route(method, rf"{PREFIX}{REPO_ID}/resolve/([^/]+)/(.+)", resolve)
+        for method in ("GET", "HEAD")
+    ),
     *(route(method, r"/__cdn__/([0-9a-f]{64})", cdn) for method in ("GET", "HEAD")),
 ]

@@ -1,4 +1,4 @@
-"""The local Hub's values and rules: files, commits, repositories, and the way it says no. No disk, no HTTP."""
+"""The local Hub's types and rules: files, commits, repositories, refusals. No disk, no HTTP."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, TypedDict
 
-KINDS = {
-    "models": "model",
-    "datasets": "dataset",
-    "spaces": "space",
-}  # as in /api/<kind>/<id> -> type
+# <kind> in /api/<kind>/<id> -> type
+KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 LFS_SUFFIXES = (
     ".safetensors",
     ".bin",
@@ -44,7 +41,7 @@ NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 
 
 class Refusal(Exception):
-    """The Hub says no: HTTP status, X-Error-Code (it picks the client's exception), message, more body fields."""
+    """An error answer: HTTP status, X-Error-Code (it selects the client's exception), message, more body fields."""
 
     def __init__(
         self,
@@ -60,7 +57,7 @@ class Refusal(Exception):
 
 
 class User(TypedDict):
-    """Whom a token stands for: a user name, the organizations it acts in, and "write" or "read"."""
+    """The account of a token: user name, organizations, and the role "write" or "read"."""
 
     name: str
     orgs: list[str]
@@ -88,7 +85,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Commit:
-    """A full list of files, with where it came from and what was said."""
+    """A full list of files, with its parent and its message."""
 
     oid: str
     parent: str | None
@@ -131,7 +128,7 @@ class Repo:
             raise Refusal(400, "can only commit on a branch")
         if parent is not None and not head.oid.startswith(parent):
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
-        return self._add(branch, head.oid, apply(head.files, changes), title, message)
+        return self._add(branch, head.oid, apply_changes(head.files, changes), title, message)
 
     def _add(
         self, branch: str, parent: str | None, files: dict[str, Blob], title: str, message: str
@@ -142,12 +139,12 @@ class Repo:
         return commit
 
     @classmethod
-    def new(cls, typ: str, rid: str, private: bool, files: dict[str, Blob]) -> Repo:
-        """A repository whose first commit holds `files`; 400 when the name is not one the Hub takes."""
-        parts = rid.split("/")
+    def new(cls, typ: str, repo_id: str, private: bool, files: dict[str, Blob]) -> Repo:
+        """A repository whose first commit holds `files`; 400 when the Hub does not accept the name."""
+        parts = repo_id.split("/")
         if len(parts) != 2 or not all(NAME.fullmatch(p) for p in parts):
-            raise Refusal(400, f"Invalid repo name: {rid[:120]}")
-        repo = cls(typ, rid, private, now())
+            raise Refusal(400, f"Invalid repo name: {repo_id[:120]}")
+        repo = cls(typ, repo_id, private, now())
         repo._add("main", None, files, "initial commit", "")
         return repo
 
@@ -161,27 +158,29 @@ class Repo:
         return cls(**d | {"commits": commits})
 
 
-def apply(files: Mapping[str, Blob], changes: Iterable[Change]) -> dict[str, Blob]:
-    """`files` after the changes; deleting what is not there is a 404 EntryNotFound, as on the Hub."""
+def apply_changes(files: Mapping[str, Blob], changes: Iterable[Change]) -> dict[str, Blob]:
+    """`files` after the changes; deleting a missing file is a 404 EntryNotFound, as on the Hub."""
     out = dict(files)
-    for c in changes:
-        if c.blob is not None:
-            out[plain_path(c.path)] = c.blob
+    for change in changes:
+        if change.blob is not None:
+            out[check_path(change.path)] = change.blob
             continue
-        inside = c.path.rstrip("/") + "/"
+        inside = change.path.rstrip("/") + "/"
         gone = (
-            [p for p in out if p.startswith(inside)]
-            if c.folder
-            else [p for p in out if p == c.path]
+            [path for path in out if path.startswith(inside)]
+            if change.folder
+            else [path for path in out if path == change.path]
         )
         if not gone:
-            raise Refusal(404, f"A file with this name doesn't exist: {c.path}", "EntryNotFound")
-        for p in gone:
-            del out[p]
+            raise Refusal(
+                404, f"A file with this name doesn't exist: {change.path}", "EntryNotFound"
+            )
+        for path in gone:
+            del out[path]
     return out
 
 
-def plain_path(path: str) -> str:
+def check_path(path: str) -> str:
     """`path` if it stays inside a repository; 400 for an absolute, empty, dotted or backslashed one."""
     if not path or "\\" in path or any(part in ("", ".", "..", ".git") for part in path.split("/")):
         raise Refusal(400, f"Invalid path in repo: {path[:120]!r}")
@@ -189,7 +188,7 @@ def plain_path(path: str) -> str:
 
 
 def is_lfs(path: str, size: int, sample: bytes) -> bool:
-    """Does the Hub keep this file in LFS: by name, by size, or because its first bytes are not text."""
+    """Whether the Hub keeps this file in LFS: by its name, its size, or first bytes that are not text."""
     return path.endswith(LFS_SUFFIXES) or size > LFS_BYTES or b"\0" in sample
 
 
@@ -216,5 +215,5 @@ def lfs_blob(sha256: str, size: int) -> Blob:
 
 
 def now() -> str:
-    """The time as the Hub writes it, UTC."""
+    """The current time in the Hub's format, UTC."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")

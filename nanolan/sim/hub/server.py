@@ -2,11 +2,11 @@
 
     with HubServer(folder) as hub:                           in a test
         subprocess.run(["hf", ...], env=os.environ | hub.env(home))
-    python -m nanolan.sim.hub.server --root DIR [--port N] [--xet]   by hand
+    python -m nanolan.sim.hub.server --root DIR [--port N] [--xet]   from a shell
 
-With xet=True it plays the Xet side too, which real uploads take by default; without, clients need
-HF_HUB_DISABLE_XET=1 (env() says so). Not here: pull requests, gated repos, Spaces, server-side copies, moves.
-Privacy is that of repositories, not of objects: who knows a hash gets the bytes.
+With xet=True it also simulates Xet, which real uploads use by default; without, clients need
+HF_HUB_DISABLE_XET=1 (env() sets it). Not simulated: pull requests, gated repos, Spaces, server-side copies, moves.
+Repositories can be private, objects cannot: anyone who knows a hash can read the bytes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from nanolan.sim.hub.state import WRITER, Fault, HubState
 
 __all__ = ["Fault", "HubServer"]
 
-POLL_S = 0.02  # how soon stop() is noticed
-HANG_UP_S = 5.0
+POLL_S = 0.02  # how often the listener checks for stop()
+CLOSE_S = 5.0
 
 
 class Listener(ThreadingHTTPServer):
-    """A thread per connection; knows the open ones, so that `hang_up` can end them."""
+    """A thread per connection; tracks the open ones, so that `close_connections` can end them."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -44,26 +44,26 @@ class Listener(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember the connection, then answer it in a thread."""
+        """Record the connection, then answer it in a thread."""
         self.open.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close the connection and forget it."""
+        """Close the connection and remove it from the record."""
         super().shutdown_request(request)
         self.open.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news; anything else prints its traceback."""
+        """Ignore a client that disconnected; print the traceback of any other error."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
-    def hang_up(self) -> None:
+    def close_connections(self) -> None:
         """Drop every open connection (kept-alive ones too) and wait for their threads."""
         for connection in list(self.open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        deadline = time.monotonic() + HANG_UP_S
+        deadline = time.monotonic() + CLOSE_S
         while self.open and time.monotonic() < deadline:
             time.sleep(0.01)
 
@@ -71,7 +71,7 @@ class Listener(ThreadingHTTPServer):
 class HubServer(HubState):
     """The Hub and its listener. Constructor: root, port=0 and the settings of HubState.
 
-    It may be started once; a second HubServer on the same root (and port) goes on where it stopped.
+    Can be started once; a second HubServer on the same root (and port) continues with the same data.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class HubServer(HubState):
         return self
 
     def stop(self) -> None:
-        """Stop answering, drop every connection, give the port back; harmless when done twice."""
+        """Stop answering, drop every connection, release the port; idempotent."""
         self.stopping.set()
         if self._thread.is_alive():
             self._listener.shutdown()
         self._listener.server_close()
-        self._listener.hang_up()
+        self._listener.close_connections()
 
     def __enter__(self) -> HubServer:
         return self.start()
@@ -113,7 +113,7 @@ class HubServer(HubState):
         self.stop()
 
     def env(self, home: str | Path, token: str = WRITER) -> dict[str, str]:
-        """What to set for a client (before it is imported): this Hub, a token, and nothing outside `home`."""
+        """Environment variables for a client (set before its import): this Hub, a token, all folders in `home`."""
         home = Path(home).resolve()
         return {
             "HF_ENDPOINT": self.url,
@@ -145,18 +145,18 @@ class HubServer(HubState):
         changes = [Change(path, self.store.add(path, content)) for path, content in files.items()]
         repo = self.moved.get(repo, repo)
         with self.store.lock:
-            r = self.store.load(typ, repo) or Repo.new(
+            stored = self.store.load(typ, repo) or Repo.new(
                 typ,
                 repo,
                 private,
                 {".gitattributes": self.store.add(".gitattributes", gitattributes())},
             )
-            commit = r.commit("main", changes, message)
-            self.store.save(r)
+            commit = stored.commit("main", changes, message)
+            self.store.save(stored)
         return commit.oid
 
     def rename(self, old: str, new: str, typ: str = "model") -> None:
-        """Give a repository another name; the old one leads there."""
+        """Rename a repository; the old name redirects to the new one."""
         with self.store.lock:
             repo = self.store.load(typ, old)
             if repo is None:
@@ -168,10 +168,10 @@ class HubServer(HubState):
 
     def files(self, repo: str, typ: str = "model", rev: str = "main") -> dict[str, Blob]:
         """Path -> Blob (size, sha256, lfs) of a repository; Refusal if there is no such repository or revision."""
-        r = self.store.load(typ, self.moved.get(repo, repo))
-        if r is None:
+        stored = self.store.load(typ, self.moved.get(repo, repo))
+        if stored is None:
             raise Refusal(404, f"no {typ} repository {repo}", "RepoNotFound")
-        return r.at(rev).files
+        return stored.at(rev).files
 
     def read(self, repo: str, path: str, typ: str = "model", rev: str = "main") -> bytes:
         """A file's bytes; KeyError if the repository has no such file."""
@@ -181,21 +181,21 @@ class HubServer(HubState):
 # ---- a test's controls over HTTP, for a Hub in a process of its own
 
 
-def add_fault(ask: Request) -> None:
+def add_fault(request: Request) -> None:
     """POST the fields of a Fault."""
-    ask.hub.fault(**ask.json())
-    ask.reply(200, {})
+    request.hub.fault(**request.json())
+    request.reply(200, {})
 
 
-def clear_faults(ask: Request) -> None:
-    """Forget the faults that have not struck yet."""
-    ask.hub.faults.clear()
-    ask.reply(200, {})
+def clear_faults(request: Request) -> None:
+    """Remove the pending faults."""
+    request.hub.faults.clear()
+    request.reply(200, {})
 
 
-def show_log(ask: Request) -> None:
+def show_log(request: Request) -> None:
     """hub.log as JSON."""
-    ask.reply(200, ask.hub.log)
+    request.reply(200, request.hub.log)
 
 
 ROUTES = [
@@ -214,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="a local Hugging Face Hub")
     parser.add_argument("--root", type=Path, required=True, help="folder of its files")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    parser.add_argument("--xet", action="store_true", help="play the Xet side too")
+    parser.add_argument("--xet", action="store_true", help="also simulate Xet")
     args = parser.parse_args()
     with HubServer(args.root, args.port, xet=args.xet) as hub:
         print(hub.url, flush=True)

@@ -1,4 +1,4 @@
-"""What every room of the local Hub shares: its settings, its store, the request log and the scripted faults."""
+"""The state that all modules of the local Hub share: settings, store, request log and scripted faults."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ TOKENS: dict[str, User] = {
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests whose 'METHOD /path' matches `match`, after `skip` good ones.
+    """A fault of the next `times` requests whose 'METHOD /path' matches `match`, after `skip` good ones.
 
     status   answers `status` with `headers` and `body`, and does nothing
-    reset    a real RST: at once, or after `after` bytes of the upload or download
-    truncate closes after `after` bytes of the reply, fewer than it promised
-    stall    hangs `seconds` and goes on: first, or after `after` bytes of the upload; inside a download it then closes
-    drip     does what was asked, then answers a byte every `seconds`, headers included
-    redirect answers `status` (say 307) and sends the client to the very same address
-    committed_reply_lost  does what was asked, then resets instead of answering
+    reset    a TCP RST: at once, or after `after` bytes of the upload or download
+    truncate closes after `after` bytes of the reply, fewer than Content-Length
+    stall    hangs `seconds`, then continues: first, or after `after` bytes of the upload; inside a download it then closes
+    drip     carries out the request, then answers a byte every `seconds`, headers included
+    redirect answers `status` (say 307) and redirects the client to the same address
+    committed_reply_lost  carries out the request, then resets instead of answering
     """
 
     match: str
@@ -46,16 +46,16 @@ class Fault:
     seconds: float = 0.0
     times: int = 1
     skip: int = 0
-    lasts_s: float = math.inf  # from the first time that it strikes, by the Hub's clock
-    struck_at: float | None = None
+    lasts_s: float = math.inf  # from its first use, by the Hub's clock
+    applied_at: float | None = None
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:
             raise ValueError(f"no fault action {self.action!r}: one of {', '.join(ACTIONS)}")
         re.compile(self.match)  # a typo fails here, not in a server thread
 
-    def cuts(self) -> int | None:
-        """After how many bytes a reply that has begun is broken off; None: not at all."""
+    def cut_after(self) -> int | None:
+        """The number of bytes after which a started reply is cut; None: not cut."""
         broken = self.action == "truncate" or (self.action in ("reset", "stall") and self.after)
         return self.after if broken else None
 
@@ -75,43 +75,42 @@ class HubState:
         self.root = Path(root).resolve()
         self.store = Store(self.root, xet)
         self.tokens = dict(TOKENS if tokens is None else tokens)
-        self.multipart_over, self.part_size, self.page_size, self.xet = (
-            multipart_over,
-            part_size,
-            page_size,
-            xet,
-        )
-        self.url = self.cdn_url = ""  # known once there is a port
-        self.parts: dict[
-            tuple[str, int], str
-        ] = {}  # multipart uploads: (sha256, part number) -> its sha256
+        self.multipart_over = multipart_over
+        self.part_size = part_size
+        self.page_size = page_size
+        self.xet = xet
+        self.url = self.cdn_url = ""  # set once the port is known
+        # multipart uploads: (sha256, part number) -> sha256 of the part
+        self.parts: dict[tuple[str, int], str] = {}
         self.log: list[dict[str, Any]] = []
         self.faults: list[Fault] = []
         self.stopping = threading.Event()  # ends stalls
-        self.moved: dict[str, str] = {}  # a repo's old name -> its name now
+        self.moved: dict[str, str] = {}  # a repo's old name -> its new name
         self.storage_full = False  # new large files are refused
-        self.bad_readmes = ""  # what the check of a README's metadata says
-        self.clock: Callable[[], float] = time.monotonic  # of faults that last
+        self.bad_readmes = ""  # the error of the check of a README's metadata
+        self.clock: Callable[[], float] = time.monotonic  # for lasts_s
         self._lock = threading.Lock()
 
-    def _over(self, fault: Fault) -> bool:
-        return fault.struck_at is not None and self.clock() - fault.struck_at >= fault.lasts_s
+    def _expired(self, fault: Fault) -> bool:
+        return fault.applied_at is not None and self.clock() - fault.applied_at >= fault.lasts_s
 
     def fault(self, match: str, action: str = "status", **how: Any) -> Fault:
-        """Script a fault (see Fault); returns it: `.times` counts down."""
+        """Add a fault (see Fault) and return it; its `.times` counts down."""
         fault = Fault(match, action, **how)
         self.faults.append(fault)
         return fault
 
     def take_fault(self, line: str) -> Fault | None:
-        """The fault that 'METHOD /path' runs into, if any; counts it."""
+        """The fault for 'METHOD /path', if any; counts the use."""
         with self._lock:
             for fault in self.faults:
-                if fault.times > 0 and re.search(fault.match, line) and not self._over(fault):
+                if fault.times > 0 and re.search(fault.match, line) and not self._expired(fault):
                     if fault.skip > 0:
                         fault.skip -= 1
                         continue
                     fault.times -= 1
-                    fault.struck_at = self.clock() if fault.struck_at is None else fault.struck_at
+                    fault.applied_at = (
+                        self.clock() if fault.applied_at is None else fault.applied_at
+                    )
                     return fault
         return None

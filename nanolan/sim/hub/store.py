@@ -1,11 +1,11 @@
-"""The local Hub's disk: plain files, so a restart, or a look by hand, sees everything.
+"""The local Hub's storage: plain files that survive a restart and can be inspected.
 
     objects/<sha256>                    every file's bytes, content-addressed
     repos/<type>s--<owner>--<name>.json   commits, branches, tags, visibility
-    xet/                                what hf-xet stored, a folder per upload (only with Xet on)
-    tmp/                                half uploads; emptied at the start
+    xet/                                files stored by hf-xet, a folder per upload (only with Xet on)
+    tmp/                                incomplete uploads; emptied at the start
 
-Everything is written aside and renamed: a kill at any moment leaves old or new, never half. One server per folder.
+All writes are atomic (temporary file, then rename): a kill never leaves half a file. One server per folder.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ class Store:
         self.lock = threading.RLock()  # held over every read-change-write of a repository
 
     def size_of(self, sha256: str) -> int | None:
-        """How many bytes the object has; None if it is not here."""
-        path = self._place(sha256)
+        """The size of the object in bytes; None if it is not stored."""
+        path = self._object_path(sha256)
         if path.exists():
             return path.stat().st_size
         in_xet = self.xet and self.xet.find(sha256)
         return in_xet.size if in_xet else None
 
     def object(self, sha256: str) -> Path:
-        """Where these bytes are (the file may not exist); fetches them out of Xet storage when only that has them."""
-        path = self._place(sha256)
+        """The path of an object (the file may not exist); first extracts it if only Xet storage has it."""
+        path = self._object_path(sha256)
         if self.xet and not path.exists():
             file = self.xet.find(sha256)
             if file:
                 with tempfile.TemporaryDirectory(dir=self.temp) as folder:
-                    self.xet.take_out(file, Path(folder, "file"))
+                    self.xet.extract(file, Path(folder, "file"))
                     self.put(read_chunks(Path(folder, "file")), sha256)
         return path
 
     def put(
         self, chunks: Iterable[bytes], sha256: str | None = None, size: int | None = None
     ) -> tuple[str, int]:
-        """Store a stream, return (sha256, bytes); 400 if they are not the ones expected. Half streams leave nothing."""
+        """Store a stream, return (sha256, bytes); 400 if hash or size differ from those given. A broken stream leaves nothing."""
         fd, temp = tempfile.mkstemp(dir=self.temp)
         digest, n = hashlib.sha256(), 0
         try:
@@ -82,7 +82,7 @@ class Store:
         return got, n
 
     def add(self, path: str, content: bytes | Path) -> Blob:
-        """Store one file's content and return the Blob it has at `path` in a repository (LFS by the Hub's rule)."""
+        """Store one file's content and return its Blob for `path` in a repository (LFS by the Hub's rule)."""
         if isinstance(content, bytes):
             sha256, size = self.put([content])
             sample = content[:SAMPLE]
@@ -94,10 +94,10 @@ class Store:
             return lfs_blob(sha256, size)
         return Blob(git_oid(self.object(sha256).read_bytes()), size, sha256)
 
-    def load(self, typ: str, rid: str) -> Repo | None:
+    def load(self, typ: str, repo_id: str) -> Repo | None:
         """The repository, or None."""
         try:
-            return Repo.from_json(json.loads(self._file(typ, rid).read_bytes()))
+            return Repo.from_json(json.loads(self._file(typ, repo_id).read_bytes()))
         except FileNotFoundError:
             return None
 
@@ -108,24 +108,23 @@ class Store:
         temp.write_text(json.dumps(repo, default=vars))
         temp.replace(path)
 
-    def delete(self, typ: str, rid: str) -> None:
-        """Forget the repository; its objects stay."""
-        self._file(typ, rid).unlink()
+    def delete(self, typ: str, repo_id: str) -> None:
+        """Delete the repository; its objects stay."""
+        self._file(typ, repo_id).unlink()
 
     def all(self) -> Iterator[Repo]:
         """Every repository, by name."""
         for path in sorted(self.repos.glob("*.json")):
             yield Repo.from_json(json.loads(path.read_bytes()))
 
-    def _place(self, sha256: str) -> Path:
+    def _object_path(self, sha256: str) -> Path:
         if not SHA256.fullmatch(sha256):
             raise Refusal(400, f"not a sha256: {sha256[:80]!r}")
         return self.objects / sha256
 
-    def _file(self, typ: str, rid: str) -> Path:
-        return (
-            self.repos / f"{typ}s--{rid.replace('/', '--')}.json"
-        )  # names never hold "--": unambiguous
+    def _file(self, typ: str, repo_id: str) -> Path:
+        # unambiguous: names never contain "--"
+        return self.repos / f"{typ}s--{repo_id.replace('/', '--')}.json"
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
 """The local Hub's Xet side: hf-xet's real chunking, hashing and dedup, against folders instead of a storage service.
 
-The client is told that storage is at `local:///<folder>` (a test facility of hf-xet 1.8, undocumented). hf-xet locks
-such a folder for as long as its process lives, so every token gets a folder of its own: a fresh one to write, a copy
-to read. What was uploaded is found through its shard files: tables of 48-byte records that tie sha256 to Xet hash.
+The client gets the storage address `local:///<folder>` (a test facility of hf-xet 1.8, undocumented). hf-xet locks
+such a folder for as long as its process lives, so every token gets its own folder: a new one to write, a copy
+to read. Uploaded files are found through shard files: tables of 48-byte records that map sha256 to Xet hash.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 RECORD = 48  # bytes; also the length of a shard's header
 END = b"\xff" * 32  # the hash of the record that ends the file table
 HAS_SHA256 = 0x40000000  # flags of a file's first record
-HAS_VERIFICATION = 0x80000000  # ... each segment is then followed by a record of its own kind
+HAS_VERIFICATION = 0x80000000  # ... each segment is then followed by a verification record
 
-# In a process of its own: importing hf_xet writes a log under HF_XET_CACHE, which must not be the user's
-TAKE_OUT = """
+# Runs in a child process: importing hf_xet writes a log under HF_XET_CACHE, which must not be the user's
+EXTRACT = """
 import sys, time, hf_xet
 url, xet_hash, size, to = sys.argv[1:]
 with hf_xet.XetSession().new_file_download_group(
@@ -42,7 +42,7 @@ class XetFile:
 
 
 class XetStorage:
-    """The folders that clients were sent to, and what is in them."""
+    """The folders given to clients, and the files in them."""
 
     def __init__(self, folder: Path, temp: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -51,17 +51,17 @@ class XetStorage:
         self._read: set[Path] = set()
         self._lock = threading.Lock()
 
-    def place_to_write(self) -> str:
-        """The address of a fresh folder for one upload."""
+    def write_url(self) -> str:
+        """The address of a new folder for one upload."""
         return _url(tempfile.mkdtemp(dir=self.folder))
 
-    def place_to_read(self, sha256: str) -> str | None:
-        """The address of a private copy of the upload that holds this file; None if there is none."""
+    def read_url(self, sha256: str) -> str | None:
+        """The address of a private copy of the upload that contains this file; None if no upload does."""
         file = self.find(sha256)
         return _url(self._copy(file)) if file else None
 
     def find(self, sha256: str) -> XetFile | None:
-        """The uploaded file with this sha256, or None; reads the shards that are new since last time."""
+        """The uploaded file with this sha256, or None; reads the shards added since the last call."""
         with self._lock:
             if sha256 not in self._known:
                 for shard in set(self.folder.glob("*/xet/xorbs/shards/*.mdb")) - self._read:
@@ -76,7 +76,7 @@ class XetStorage:
                     self._read.add(shard)
             return self._known.get(sha256)
 
-    def take_out(self, file: XetFile, to: Path) -> None:
+    def extract(self, file: XetFile, to: Path) -> None:
         """Write the file's bytes to `to`; CalledProcessError if hf-xet cannot."""
         copy = self._copy(file)
         try:
@@ -84,7 +84,7 @@ class XetStorage:
                 [
                     sys.executable,
                     "-c",
-                    TAKE_OUT,
+                    EXTRACT,
                     _url(copy),
                     file.xet_hash,
                     str(file.size),

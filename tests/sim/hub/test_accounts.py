@@ -1,4 +1,4 @@
-"""The local Hub's front desk, under the real client: who may see and change what."""
+"""The accounts of the local Hub, under the real client: read and write permissions."""
 
 from __future__ import annotations
 

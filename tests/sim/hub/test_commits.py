@@ -1,4 +1,4 @@
-"""The local Hub's writing desk, under the real client: commits, branches, and replies that get lost."""
+"""Writes to the local Hub, under the real client: commits, branches, and lost replies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ say([c.title for c in api.list_repo_commits("me/model")])
     assert hub.read(REPO, "old/a.pt", rev=first) == b"\0a"
 
 
-def test_branches_and_tags_can_be_made_and_dropped(hub: HubServer, tmp_path: Path) -> None:
+def test_branches_and_tags_can_be_created_and_deleted(hub: HubServer, tmp_path: Path) -> None:
     hub.put(REPO, {"a.txt": b"1"})
     got = client(
         hub,
@@ -94,7 +94,7 @@ def test_a_503_on_commit_fails_and_nothing_is_committed(hub: HubServer, tmp_path
     assert hub.files(REPO) == hub.files(REPO, rev=head)
 
 
-def test_a_commit_whose_reply_is_lost_has_happened(hub: HubServer, tmp_path: Path) -> None:
+def test_a_commit_whose_reply_is_lost_is_stored(hub: HubServer, tmp_path: Path) -> None:
     hub.put(REPO, {"a.txt": b"1"})
     hub.fault("POST .*/commit/", "committed_reply_lost")
     got = client(hub, tmp_path, UPLOAD)

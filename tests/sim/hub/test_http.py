@@ -1,4 +1,4 @@
-"""The local Hub's plumbing, by raw HTTP: bad requests, ranges, faults, and a disk that fails."""
+"""The local Hub's HTTP side, by raw requests: bad requests, ranges, faults, and a disk that fails."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def cdn(hub: HubServer) -> str:
         ("bytes=-0", 416, 0, 0),
     ],
 )
-def test_a_range_gives_just_those_bytes(
+def test_a_range_returns_only_its_bytes(
     hub: HubServer, asked: str, status: int, start: int, end: int
 ) -> None:
     got, headers, body = ask(hub.port, "GET", cdn(hub), Range=asked)
@@ -153,7 +153,7 @@ def test_an_empty_file_and_a_head_are_answered(hub: HubServer) -> None:
         ("GET", "/__cdn__/" + "0" * 64, None),
     ],
 )
-def test_nonsense_is_refused_with_a_reason_and_nothing_changes(
+def test_invalid_requests_are_refused_with_a_reason_and_change_nothing(
     hub: HubServer, method: str, path: str, body: bytes
 ) -> None:
     before = hub.files("me/m")
@@ -175,7 +175,7 @@ def test_nonsense_is_refused_with_a_reason_and_nothing_changes(
         b"POST /api/repos/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
-def test_bytes_that_are_no_request_do_not_hurt_the_server(hub: HubServer, raw: bytes) -> None:
+def test_bytes_that_are_not_a_request_do_not_stop_the_server(hub: HubServer, raw: bytes) -> None:
     with socket.create_connection(("127.0.0.1", hub.port), timeout=5) as s:
         s.sendall(raw)
         s.shutdown(socket.SHUT_WR)
@@ -191,7 +191,7 @@ def test_bytes_that_are_no_request_do_not_hurt_the_server(hub: HubServer, raw: b
         (b"GET /api/agent-harnesses HTTP/1.1\r\nContent-Length: 60\r\n\r\n", b"200"),
     ],
 )
-def test_an_unread_body_is_never_taken_for_a_request(
+def test_an_unread_body_is_never_parsed_as_a_request(
     hub: HubServer, head: bytes, status: bytes
 ) -> None:
     with socket.create_connection(("127.0.0.1", hub.port), timeout=5) as s:
@@ -215,7 +215,7 @@ def test_a_client_that_dies_in_an_upload_leaves_nothing(hub: HubServer) -> None:
     assert list((hub.root / "tmp").iterdir()) == []
 
 
-def test_a_chunked_upload_is_taken(hub: HubServer) -> None:
+def test_a_chunked_upload_is_accepted(hub: HubServer) -> None:
     new = DATA + b"!"
     sha256 = Store(hub.root.parent / "other").put([new])[0]
     status, _, _ = ask(
@@ -245,27 +245,27 @@ def test_a_scripted_status_has_its_headers_and_body(hub: HubServer) -> None:
     assert ask(hub.port, "GET", FILE)[0] == 200
 
 
-def test_a_status_is_seen_although_the_body_was_large(hub: HubServer) -> None:
+def test_a_status_arrives_although_the_body_is_large(hub: HubServer) -> None:
     hub.fault("PUT /__lfs__/", status=503)
     assert ask(hub.port, "PUT", "/__lfs__/" + "0" * 64, b"x" * (8 << 20))[0] == 503
 
 
 @pytest.mark.parametrize("after", [0, 100])
-def test_a_reset_is_a_real_one(hub: HubServer, after: int) -> None:
+def test_a_reset_is_a_tcp_reset(hub: HubServer, after: int) -> None:
     hub.fault("GET /__cdn__", "reset", after=after)
     with pytest.raises(ConnectionResetError):
         ask(hub.port, "GET", cdn(hub))
 
 
 @pytest.mark.parametrize("path", ["/__cdn__", "/api/whoami-v2"])
-def test_a_truncated_reply_is_shorter_than_promised(hub: HubServer, path: str) -> None:
+def test_a_truncated_reply_is_shorter_than_its_content_length(hub: HubServer, path: str) -> None:
     hub.fault(f"GET {path}", "truncate", after=100)
     with pytest.raises(http.client.IncompleteRead) as short:
         ask(hub.port, "GET", cdn(hub) if path == "/__cdn__" else path)
     assert len(short.value.partial) == 100
 
 
-def test_a_stall_waits_and_then_goes_on_or_breaks_off(hub: HubServer) -> None:
+def test_a_stall_waits_and_then_continues_or_cuts_the_reply(hub: HubServer) -> None:
     hub.fault("GET /me/m", "stall", seconds=0.3)
     hub.fault("GET /__cdn__", "stall", seconds=0.3, after=10)
     begun = time.monotonic()
@@ -276,7 +276,7 @@ def test_a_stall_waits_and_then_goes_on_or_breaks_off(hub: HubServer) -> None:
     assert time.monotonic() - begun >= 0.6
 
 
-def test_a_stall_inside_an_upload_strikes_once_and_the_reply_is_whole(hub: HubServer) -> None:
+def test_a_stall_inside_an_upload_applies_once_and_the_reply_is_whole(hub: HubServer) -> None:
     hub.fault("POST .*/commit/", "stall", seconds=1.5, after=10)
     begun = time.monotonic()
     status, _, body = ask(
@@ -286,7 +286,7 @@ def test_a_stall_inside_an_upload_strikes_once_and_the_reply_is_whole(hub: HubSe
     assert (status, json.loads(body)["success"]) == (200, True)
 
 
-def test_what_a_test_did_by_http_is_not_in_the_log(hub: HubServer) -> None:
+def test_control_requests_of_a_test_are_not_logged(hub: HubServer) -> None:
     ask(hub.port, "POST", "/__test__/faults", {"match": "GET /me/m", "status": 500, "times": 5})
     assert ask(hub.port, "GET", FILE)[0] == 500
     ask(hub.port, "DELETE", "/__test__/faults")
@@ -306,7 +306,7 @@ def test_what_a_test_did_by_http_is_not_in_the_log(hub: HubServer) -> None:
 # ---- a disk that fails
 
 
-def test_a_full_disk_is_a_507_and_the_server_lives(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_507_and_the_server_keeps_running(tmp_path: Path) -> None:
     with HubServer(tmp_path) as hub:
         hub.put("me/m", {"a.txt": b"x"})
     # a file size limit stands in for a full disk: the write fails in the same way
@@ -327,7 +327,7 @@ def test_a_full_disk_is_a_507_and_the_server_lives(tmp_path: Path) -> None:
         server.communicate()
 
 
-def test_a_store_that_went_away_is_a_500_and_the_server_lives(hub: HubServer) -> None:
+def test_a_missing_store_is_a_500_and_the_server_keeps_running(hub: HubServer) -> None:
     (hub.root / "tmp").rmdir()
     commit = COMMIT + b'{"key":"file","value":{"path":"b","content":"x"}}'
     status, headers, _ = ask(hub.port, "POST", "/api/models/me/m/commit/main", commit)

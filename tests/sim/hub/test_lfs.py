@@ -1,4 +1,4 @@
-"""The local Hub's loading dock, under the real client: large files, whole, in parts, and cut off."""
+"""Uploads of large files to the local Hub, under the real client: whole, in parts, and cut."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ say([api.hf_hub_download("me/model", "a/model.pt"), api.hf_hub_download("me/mode
     assert Path(notes).read_bytes() == b"small"
 
 
-def test_uploads_in_a_row_from_two_processes_at_once_all_arrive(
-    either: HubServer, tmp_path: Path
-) -> None:
+def test_uploads_of_two_concurrent_processes_all_arrive(either: HubServer, tmp_path: Path) -> None:
     either.put(REPO, {"start.txt": b"x"})
     script = """
 import random
@@ -63,7 +61,7 @@ say("done")
     assert len(either.read(REPO, "b-1.pt")) == 200_000
 
 
-def test_large_files_go_up_in_parts(tmp_path: Path) -> None:
+def test_large_files_are_uploaded_in_parts(tmp_path: Path) -> None:
     with HubServer(tmp_path / "hub", multipart_over=1 << 20, part_size=600_000) as hub:
         (tmp_path / "m.pt").write_bytes(BIG)
         hub.put(REPO, {"start.txt": b"x"})
@@ -99,7 +97,7 @@ def test_an_upload_that_is_reset_is_sent_again(hub: HubServer, tmp_path: Path) -
     assert list((hub.root / "tmp").iterdir()) == []
 
 
-def test_a_stalled_upload_hangs_and_then_goes_on(hub: HubServer, tmp_path: Path) -> None:
+def test_a_stalled_upload_hangs_and_then_continues(hub: HubServer, tmp_path: Path) -> None:
     hub.put(REPO, {"a.txt": b"1"})
     hub.fault("PUT /__lfs__/", "stall", after=1 << 20, seconds=0.7)
     (tmp_path / "m.pt").write_bytes(BIG)

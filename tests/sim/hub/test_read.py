@@ -1,4 +1,4 @@
-"""The local Hub's reading room, under the real client: listings, hashes, downloads."""
+"""Reads from the local Hub, under the real client: listings, hashes, downloads."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ say([[i.path for i in t] for t in (tree("me/model", recursive=True), tree("me/mo
         assert len(requests(hub, "GET", "/tree/")) == 3 + 3 + 1
 
 
-def test_a_cut_download_goes_on_where_it_stopped(hub: HubServer, tmp_path: Path) -> None:
+def test_a_cut_download_resumes_where_it_stopped(hub: HubServer, tmp_path: Path) -> None:
     hub.put(REPO, {"m.pt": BIG * 8})  # 16 MiB: the client counts chunks of 10 MiB
     hub.fault("GET /__cdn__/", "truncate", after=12 << 20)
     got = client(hub, tmp_path, 'say(api.hf_hub_download("me/model", "m.pt"))')

@@ -13,10 +13,10 @@ from nanolan.sim.hub.repo import (
     Change,
     Refusal,
     Repo,
+    check_path,
     git_oid,
     is_lfs,
     lfs_pointer,
-    plain_path,
 )
 
 A, B = Blob("a" * 40, 1, "a" * 64), Blob("b" * 40, 2, "b" * 64, lfs=True)
@@ -53,7 +53,7 @@ def test_a_parent_may_be_short_but_must_be_the_head() -> None:
     assert no.value.status == 412
 
 
-def test_only_branches_take_commits() -> None:
+def test_only_branches_accept_commits() -> None:
     r = repo()
     r.tags["v1"] = r.at("main").oid
     for rev, status in (("v1", 400), (r.at("main").oid, 400), ("nowhere", 404)):
@@ -62,7 +62,7 @@ def test_only_branches_take_commits() -> None:
         assert no.value.status == status
 
 
-def test_deleting_a_folder_spares_its_neighbours() -> None:
+def test_deleting_a_folder_keeps_its_neighbours() -> None:
     r = repo()
     r.commit("main", [Change("d/a", A), Change("d/e/b", A), Change("dd", A)], "t")
     assert set(r.commit("main", [Change("d/", None, folder=True)], "t").files) == {"keep.txt", "dd"}
@@ -70,7 +70,7 @@ def test_deleting_a_folder_spares_its_neighbours() -> None:
         r.commit("main", [Change("d", None, folder=True)], "t")
 
 
-def test_a_repository_survives_its_json() -> None:
+def test_a_repository_survives_a_json_round_trip() -> None:
     r = repo()
     r.commit("main", [Change("x.pt", B)], "t")
     assert Repo.from_json(json.loads(json.dumps(r, default=vars))) == r
@@ -106,7 +106,7 @@ def test_odd_repository_names_are_refused(name: str) -> None:
 )
 def test_paths_that_leave_the_repository_are_refused(path: str) -> None:
     with pytest.raises(Refusal):
-        plain_path(path)
+        check_path(path)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The local Hub as a whole: a folder up and down with the real client and `hf`, restarts, and use without a client."""
+"""The local Hub as a whole: uploads and downloads with the real client and `hf`, restarts, and use without a client."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
         yield hub
 
 
-def test_a_folder_goes_up_and_comes_down_the_same(either: HubServer, tmp_path: Path) -> None:
+def test_a_folder_is_uploaded_and_downloaded_unchanged(either: HubServer, tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     script = """
 api.create_repo("me/model", private=True)
@@ -63,7 +63,7 @@ def test_the_hf_command_creates_uploads_lists_and_downloads(
     ).read_bytes()
 
 
-def test_the_hf_command_says_when_a_token_may_not(hub: HubServer, tmp_path: Path) -> None:
+def test_the_hf_command_reports_missing_permission(hub: HubServer, tmp_path: Path) -> None:
     hub.put(REPO, {"a.txt": b"x"})
     done = hf(hub, tmp_path, "upload", REPO, __file__, "b.py", HF_TOKEN=READER)
     assert done.returncode != 0
@@ -71,7 +71,7 @@ def test_the_hf_command_says_when_a_token_may_not(hub: HubServer, tmp_path: Path
     assert "b.py" not in hub.files(REPO)
 
 
-def test_a_second_server_on_the_same_folder_goes_on(tmp_path: Path) -> None:
+def test_a_second_server_on_the_same_folder_continues(tmp_path: Path) -> None:
     with HubServer(tmp_path / "hub") as first:
         head = first.put(REPO, {"m.pt": BIG})
     with HubServer(tmp_path / "hub", port=first.port) as second:

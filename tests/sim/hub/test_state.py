@@ -1,4 +1,4 @@
-"""The local Hub's scripted faults: which request they strike."""
+"""The local Hub's scripted faults: which requests they apply to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def strikes(hub: HubState, *lines: str) -> list[bool]:
     return [hub.take_fault(line) is not None for line in lines]
 
 
-def test_a_fault_strikes_as_often_as_it_says(tmp_path: Path) -> None:
+def test_a_fault_applies_as_often_as_its_times(tmp_path: Path) -> None:
     hub = HubState(tmp_path)
     hub.fault("POST .*/commit/", times=2)
     commit = "POST /api/models/me/m/commit/main"
@@ -25,13 +25,13 @@ def test_a_fault_strikes_as_often_as_it_says(tmp_path: Path) -> None:
     ]
 
 
-def test_a_fault_lets_the_first_ones_through(tmp_path: Path) -> None:
+def test_a_fault_skips_the_first_requests(tmp_path: Path) -> None:
     hub = HubState(tmp_path)
     hub.fault("PUT /__lfs__/", skip=2)
     assert strikes(hub, *["PUT /__lfs__/1"] * 4) == [False, False, True, False]
 
 
-def test_a_fault_that_lets_one_through_leaves_it_to_the_next_fault(tmp_path: Path) -> None:
+def test_a_request_that_a_fault_skips_goes_to_the_next_fault(tmp_path: Path) -> None:
     hub = HubState(tmp_path)
     hub.fault("GET /a", "reset", skip=1)
     hub.fault("GET /a", status=429)
@@ -40,7 +40,7 @@ def test_a_fault_that_lets_one_through_leaves_it_to_the_next_fault(tmp_path: Pat
 
 
 @pytest.mark.parametrize("wrong", [{"match": "x", "action": "explode"}, {"match": "("}])
-def test_a_misspelt_fault_fails_where_it_is_written(tmp_path: Path, wrong: dict[str, str]) -> None:
+def test_an_invalid_fault_fails_when_it_is_created(tmp_path: Path, wrong: dict[str, str]) -> None:
     with pytest.raises(Exception, match="fault action|unterminated|missing"):
         HubState(tmp_path).fault(**wrong)
 
@@ -58,5 +58,7 @@ def test_a_misspelt_fault_fails_where_it_is_written(tmp_path: Path, wrong: dict[
         (Fault("x", "committed_reply_lost"), None),
     ],
 )
-def test_a_fault_knows_where_it_breaks_a_reply(fault: Fault, cut: int | None) -> None:
-    assert fault.cuts() == cut
+def test_the_number_of_bytes_after_which_a_fault_cuts_a_reply(
+    fault: Fault, cut: int | None
+) -> None:
+    assert fault.cut_after() == cut

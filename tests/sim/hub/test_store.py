@@ -1,4 +1,4 @@
-"""The local Hub's disk: whole or not at all, and back after a restart."""
+"""The local Hub's storage: atomic writes, restarts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_an_object_is_found_by_its_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sha256", "size"), [("0" * 64, None), (hashlib.sha256(b"abc").hexdigest(), 4)]
 )
-def test_bytes_that_are_not_the_promised_ones_are_refused(
+def test_bytes_with_another_hash_or_size_are_refused(
     tmp_path: Path, sha256: str, size: int | None
 ) -> None:
     store = Store(tmp_path)
@@ -48,7 +48,7 @@ def test_a_stream_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path / "objects") == names(tmp_path / "tmp") == set()
 
 
-def test_a_restart_keeps_repositories_and_drops_half_uploads(tmp_path: Path) -> None:
+def test_a_restart_keeps_repositories_and_drops_incomplete_uploads(tmp_path: Path) -> None:
     store = Store(tmp_path)
     blob = store.add("a.txt", b"text")
     store.save(Repo.new("model", "me/m", True, {"a.txt": blob}))
@@ -59,7 +59,7 @@ def test_a_restart_keeps_repositories_and_drops_half_uploads(tmp_path: Path) -> 
     assert names(tmp_path / "tmp") == set()
 
 
-def test_repositories_of_one_name_and_several_types_are_apart(tmp_path: Path) -> None:
+def test_repositories_of_one_name_and_several_types_are_separate(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for typ in ("model", "dataset"):
         store.save(Repo.new(typ, "me/m", True, {}))

@@ -1,4 +1,4 @@
-"""The local Hub's Xet side: the way that a real upload takes by default."""
+"""The local Hub's Xet side, which real uploads use by default."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(hub: HubServer, tmp: Path, script: str, **more: str) -> subprocess.Compl
     )
 
 
-def test_hf_xet_still_takes_a_folder_as_its_storage(tmp_path: Path) -> None:
+def test_hf_xet_still_accepts_a_folder_as_its_storage(tmp_path: Path) -> None:
     data = Random(0).randbytes(300_000)
     (tmp_path / "m.pt").write_bytes(data)
     with HubServer(tmp_path / "hub", xet=True) as hub:
@@ -53,7 +53,7 @@ def test_hf_xet_still_takes_a_folder_as_its_storage(tmp_path: Path) -> None:
         assert hub.read("me/m", "m.pt") == data, LOST
 
 
-def test_a_client_without_xet_gets_what_came_by_xet(
+def test_a_client_without_xet_downloads_files_uploaded_by_xet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -73,7 +73,7 @@ def test_a_client_without_xet_gets_what_came_by_xet(
         ).exists()  # neither client nor server wrote into the user's home
 
 
-def test_downloads_take_the_xet_way_too(tmp_path: Path) -> None:
+def test_downloads_use_xet_too(tmp_path: Path) -> None:
     data = Random(2).randbytes(300_000)
     (tmp_path / "m.pt").write_bytes(data)
     script = (
@@ -89,7 +89,7 @@ def test_downloads_take_the_xet_way_too(tmp_path: Path) -> None:
         assert not [line for line in hub.log if "/__cdn__/" in line["path"]]
 
 
-def test_every_reader_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_every_reader_gets_its_own_folder(tmp_path: Path) -> None:
     (tmp_path / "m.pt").write_bytes(Random(4).randbytes(300_000))
     with HubServer(tmp_path / "hub", xet=True) as hub:
         hub.put("me/m", {"a.txt": b"x"})
@@ -99,14 +99,14 @@ def test_every_reader_gets_a_folder_of_its_own(tmp_path: Path) -> None:
         written = xet.find(sha256)
         assert written
         folders = {
-            xet.place_to_read(sha256),
-            xet.place_to_read(sha256),
+            xet.read_url(sha256),
+            xet.read_url(sha256),
             f"local://{written.folder}",
         }
         assert len(folders) == 3  # hf-xet locks a folder: two users of one would fail
 
 
-def test_a_second_server_finds_what_the_first_was_sent(tmp_path: Path) -> None:
+def test_a_second_server_finds_the_uploads_of_the_first(tmp_path: Path) -> None:
     data = Random(3).randbytes(300_000)
     (tmp_path / "m.pt").write_bytes(data)
     with HubServer(tmp_path / "hub", xet=True) as first:
@@ -125,7 +125,7 @@ def shard(*, segments: int, verified: bool, sha256: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("verified", [False, True])
-def test_a_shard_tells_hash_and_size_of_each_file(verified: bool) -> None:
+def test_a_shard_holds_hash_and_size_of_each_file(verified: bool) -> None:
     key = struct.pack("<4Q", 0xA, 0xB, 0xC, 0xD)
     assert files_of_shard(shard(segments=3, verified=verified, sha256=key)) == {
         "".join(f"{n:016x}" for n in (0xA, 0xB, 0xC, 0xD)): (
@@ -140,7 +140,7 @@ def test_a_half_written_shard_is_read_again_later(tmp_path: Path) -> None:
     sha256 = "".join(f"{n:016x}" for n in struct.unpack("<4Q", key))
     whole = shard(segments=1, verified=True, sha256=key)
     xet = XetStorage(tmp_path, tmp_path)
-    path = Path(xet.place_to_write().removeprefix("local://"), "xet", "xorbs", "shards", "a.mdb")
+    path = Path(xet.write_url().removeprefix("local://"), "xet", "xorbs", "shards", "a.mdb")
     path.parent.mkdir(parents=True)
     for cut in (0, 10, RECORD + 10, len(whole) - RECORD):
         path.write_bytes(whole[:cut])
