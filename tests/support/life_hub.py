@@ -79,7 +79,7 @@ class MemoryHub:
     def file(self, url: str) -> bytes | None:
         """What is at an address of the Hub's, if anything is."""
         repo, revision, path = re.fullmatch(
-            r"https://[^/]+/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", url
+            r"https?://[^/]+/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", url
         ).groups()  # type: ignore[union-attr]
         at = next(
             (c for c in reversed(self.repos.get(repo, ())) if revision in ("main", c.revision)),
