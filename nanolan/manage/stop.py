@@ -81,7 +81,7 @@ class Stop:
         if entry and not instances:
             return self._stop_without_instance(entry, present, launching)
         if now or entry is None:
-            return self._delete(entry, instances)
+            return self.delete(entry, instances)
         self._refuse_several(entry, instances[0])
         return self._ask_and_wait(entry, instances, timeout_s)
 
@@ -198,7 +198,7 @@ class Stop:
             self.say(f"  {why}: deleting its instance")
             delete_and_confirm(self.api, instance, clock=self.clock)
 
-    def _delete(self, entry: Entry | None, instances: list[Instance]) -> int:
+    def delete(self, entry: Entry | None, instances: list[Instance]) -> int:
         """Delete the instances at once, polling each until it is gone."""
         for instance in instances:
             self.agree(

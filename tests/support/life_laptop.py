@@ -19,6 +19,8 @@ from nanolan.hub.client import Hub
 from nanolan.launch.failover import FailoverPolicy, rent_with_failover
 from nanolan.launch.prepare import Prepared
 from nanolan.manage.stop import Stop
+from nanolan.manage.stop_request import stop_launch
+from nanolan.manage.stop_target import find_target
 from nanolan.plan import Pinned, Plan
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import Settings
@@ -195,18 +197,14 @@ class Laptop:
 
     def _stop(self, run_id: str) -> None:
         """Every instance of the run, until it is seen to be gone; a launch that is under way rents no other."""
-        launching = self.ledger.is_launching(run_id)
-        Stop(
-            self.ledger,
-            self.api(),
-            self.settings,
-            self.say,
-            self.say,
-            agree=lambda question: None,
-            hub=lambda endpoint, token: self.hub_client(),
-            clock=self.clock.monotonic,
-            sleep=self.clock.sleep,
-        ).run(run_id, None, now=True, timeout_s=LONGEST_S)
+        api, clock, sleep = self.api(), self.clock.monotonic, self.clock.sleep
+        if launching := self.ledger.is_launching(run_id):
+            stop_launch(self.ledger, run_id, self.say, clock=clock, sleep=sleep)
+        entry, present = find_target(self.ledger, api, self.settings, run_id, None, self.say)
+        stop = Stop(
+            self.ledger, api, self.settings, self.say, self.say, lambda question: None, clock=clock
+        )
+        stop.delete(entry, list(present.billing))
         if launching:
             self.stopped.add(run_id)
 
