@@ -25,10 +25,9 @@ from tests.support.doctor_fixtures import (
     MID,
     doctor,
     doctor_context,
-    one_world,  # noqa: F401  # a fixture
     texts,
-    world,  # noqa: F401  # a fixture
 )
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 
 # ---- .env

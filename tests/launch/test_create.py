@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,9 @@ from nanolan.manage.stop_request import ask_to_stop
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.sim.world import World
 from nanolan.times import iso, now_utc
-from tests.support.core_fixtures import CREATE, LIST, PLAN, QUICK, creates, forget, until
+from tests.support.core_fixtures import CREATE, LIST, PLAN, creates, until
 from tests.support.launch_fixtures import Launch, ready, silent
-
-
-@pytest.fixture(scope="module")
-def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
-    with World(
-        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
-    ) as world:
-        yield world
-
-
-@pytest.fixture
-def world(one_world: World) -> World:
-    return forget(one_world)
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 
 def error_of(launch: Launch) -> NanolanError:

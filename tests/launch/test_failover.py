@@ -33,10 +33,9 @@ from tests.support.failover_fixtures import (
     FIRST,
     SECOND,
     THIRD,
-    one_world,  # noqa: F401  # a fixture
-    world,  # noqa: F401  # a fixture
 )
 from tests.support.launch_fixtures import B200, Launch, ready
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 TWIN = replace(FIRST, region="canada-2")
 

@@ -22,10 +22,9 @@ from tests.support.core_fixtures import CREATE, creates
 from tests.support.failover_fixtures import (
     FIRST,
     SECOND,
-    one_world,  # noqa: F401  # a fixture
-    world,  # noqa: F401  # a fixture
 )
 from tests.support.launch_fixtures import Launch, fails, silent, trains
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 
 class Recording(Hub):

@@ -30,11 +30,10 @@ from tests.support.prepare_fixtures import (
     hub_of,
     launched,
     ledger,  # noqa: F401  # a fixture
-    one_world,  # noqa: F401  # a fixture
     prepared,
     settings,
-    world,  # noqa: F401  # a fixture
 )
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 
 def failed(p: Prepared) -> dict[str, str]:

@@ -29,12 +29,11 @@ from tests.support.prepare_fixtures import (
     OFFER,
     hub_of,
     ledger,  # noqa: F401  # a fixture
-    one_world,  # noqa: F401  # a fixture
     prepared,
     sample,
     settings,
-    world,  # noqa: F401  # a fixture
 )
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 
 # ---- the next attempt

@@ -40,11 +40,10 @@ from tests.support.prepare_fixtures import (
     hub_of,
     launched,
     ledger,  # noqa: F401  # a fixture
-    one_world,  # noqa: F401  # a fixture
     prepared,
     settings,
-    world,  # noqa: F401  # a fixture
 )
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 
 def test_the_run_folder_is_uploaded_before_renting_and_the_script_names_it(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +23,9 @@ from nanolan.run.record import PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.shadeform.instance import Instance as Box
 from nanolan.sim.world import World
-from tests.support.core_fixtures import INFO, LIST, QUICK, forget
+from tests.support.core_fixtures import INFO, LIST
 from tests.support.launch_fixtures import B200, Launch, fails, progress, receipt, silent, tell
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 PATIENCE = 900.0
 
@@ -157,20 +157,6 @@ def test_patience_is_twice_the_boot_time_of_the_type_with_a_minimum(
 
 
 # ---- over HTTP
-
-
-@pytest.fixture(scope="module")
-def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
-    with World(
-        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
-    ) as world:
-        yield world
-
-
-@pytest.fixture
-def world(one_world: World) -> World:
-    one_world.hub.faults.clear()
-    return forget(one_world)
 
 
 def alone(world: World, home: Path, *parts: Any) -> Launch:

@@ -27,9 +27,8 @@ from tests.support.launch_script_fixtures import (
     commits,
     entries,
     launch,
-    one_world,  # noqa: F401  # a fixture
-    world,  # noqa: F401  # a fixture
 )
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 
 def bare(world: World, tmp_path: Path) -> dict[str, str]:

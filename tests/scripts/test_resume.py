@@ -24,11 +24,10 @@ from tests.support.resume_script_fixtures import (
     launched,
     leave,
     ledger,
-    one_world,  # noqa: F401  # a fixture
     resume,
-    world,  # noqa: F401  # a fixture
 )
 from tests.support.run_fixtures import result, state
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 
 def hub_plan(world: World, plan: Plan) -> Plan:

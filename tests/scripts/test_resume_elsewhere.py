@@ -14,10 +14,9 @@ from tests.support.resume_script_fixtures import (
     ended,
     gone,
     leave,
-    one_world,  # noqa: F401  # a fixture
     resume,
-    world,  # noqa: F401  # a fixture
 )
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 
 def elsewhere(world: World, tmp_path: Path) -> dict[str, str]:

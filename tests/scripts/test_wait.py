@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +11,9 @@ import pytest
 from msgspec import structs
 
 from nanolan.run.ledger import Ledger
-from nanolan.sim.hub.server import HubServer
-from nanolan.sim.shadeform.server import ShadeformServer
-from tests.support.box_fixtures import AT_ONCE, KEY, REPO, TOKEN, WRITERS
+from tests.support.box_fixtures import KEY, REPO, TOKEN
 from tests.support.core_fixtures import script, started
-from tests.support.status_fixtures import RUN, TRAINING, Desk, receipt
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with (
-        HubServer(tmp_path / "hub", tokens=WRITERS) as hub,
-        ShadeformServer(
-            tmp_path / "cloud", key=KEY, boxes=False, delays=replace(AT_ONCE, deleting_s=0)
-        ) as cloud,
-    ):
-        hub.put(REPO, {"README.md": b"#"})
-        yield Desk(tmp_path, hub, cloud)
+from tests.support.status_fixtures import RUN, TRAINING, Desk, desk, receipt  # noqa: F401  # a fixture
 
 
 def env(desk: Desk, home: Path | None = None) -> dict[str, str]:

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from nanolan.doctor.context import DoctorContext, open_context
 from nanolan.settings.load import load_settings
-from nanolan.sim.world import World
-from tests.support.core_fixtures import QUICK, forget, script
+from tests.support.core_fixtures import script
 
 MID = "mid_checkpoints/d20"
-
-
-@pytest.fixture(scope="module")
-def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
-    with World(
-        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
-    ) as world:
-        yield world
-
-
-@pytest.fixture
-def world(one_world: World) -> World:
-    return forget(one_world)
 
 
 def doctor(env: dict[str, str], *words: str) -> tuple[int, dict[str, Any]]:

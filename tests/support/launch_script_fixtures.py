@@ -11,17 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-import pytest
 
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import ROOT
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import World
 from tests.support.core_fixtures import (
-    QUICK,
-    forget,
     script,
 )
 from tests.support.launch_fixtures import progress, tell
@@ -33,19 +28,6 @@ TRIO = ("cloud=datacrunch", "region=FIN-01", "instance-type=B200_sxm6x8")
 
 
 CANARIES = {"SHADEFORM_API_KEY": f"{MARKER}+sf/{TWIST}", "WANDB_API_KEY": f"{MARKER}+wb/{TWIST}"}
-
-
-@pytest.fixture(scope="module")
-def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
-    with World(
-        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
-    ) as world:
-        yield world
-
-
-@pytest.fixture
-def world(one_world: World) -> World:
-    return forget(one_world)
 
 
 def entries(world: World) -> list[Entry]:

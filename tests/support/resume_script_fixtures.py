@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Rehearsal, prepare
@@ -18,20 +14,7 @@ from nanolan.run.record import Progress, Receipt, to_json
 from nanolan.settings.load import load_settings
 from nanolan.sim.world import World
 from nanolan.times import iso, now_utc
-from tests.support.core_fixtures import QUICK, client, forget, script, until
-
-
-@pytest.fixture(scope="module")
-def one_world(tmp_path_factory: pytest.TempPathFactory, seed_cache: Path) -> Iterator[World]:
-    with World(
-        tmp_path_factory.mktemp("world"), cache=seed_cache, delays=QUICK, boxes=False
-    ) as world:
-        yield world
-
-
-@pytest.fixture
-def world(one_world: World) -> World:
-    return forget(one_world)
+from tests.support.core_fixtures import client, script, until
 
 
 def ledger(world: World) -> Ledger:
