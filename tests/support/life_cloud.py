@@ -106,6 +106,11 @@ class Cloud:
             raise requests.Timeout(f"no whole answer in {CALL_S:.0f} s")
         return self._received(reply)
 
+    @property
+    def price_hidden(self) -> bool:
+        """Whether no answer shows what our machines cost."""
+        return {"hourly_price", "cost_estimate"} <= self.odd_fields.keys()
+
     def _answer(self, method: str, path: str, key: str, data: bytes) -> Reply:
         """The account's own answer, with what is late and odd in it."""
         lists = method == "GET" and path.endswith("/instances")

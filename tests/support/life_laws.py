@@ -298,6 +298,8 @@ class Laws:
             plan = self._plan_of(i)
             if i.id in self.w.back:  # nothing of ours runs there: the laptop has to see it
                 continue
+            if self.w.price_risen(i):  # no answer has shown the new price or the cost yet
+                continue
             most = (
                 max(plan.limit_cents / 100, self.w.risen.get(i.id, 0.0))
                 + i.price_cents * over_s / 3600 / 100

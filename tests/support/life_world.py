@@ -153,9 +153,13 @@ class World(Laptop):
                 self.dropped.add(i.id)
             if gone and i.status_at(now) != "deleted":
                 self.back.add(i.id)
-            if i.price_cents > self.prices.setdefault(i.id, i.price_cents):
+            if self.price_risen(i) and not self.cloud.price_hidden:
                 self.prices[i.id], self.risen[i.id] = i.price_cents, float(i.cost_at(now))
                 self.api_troubled_at = now
+
+    def price_risen(self, i: Instance) -> bool:
+        """Whether its price is above the one that the answers have shown."""
+        return i.price_cents > self.prices.setdefault(i.id, i.price_cents)
 
     def has_power(self, box: Box) -> bool:
         return box.id not in self.back and box.instance.runs_at(self.clock.now)
