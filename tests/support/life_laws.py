@@ -296,9 +296,8 @@ class Laws:
                 + sum(b - a for a, b in self.w.cloud.outages)
             )
             plan = self._plan_of(i)
-            if i.id in self.w.back:  # nothing of ours runs there: the laptop has to see it
-                continue
-            if self.w.price_risen(i):  # no answer has shown the new price or the cost yet
+            # nothing of ours runs there; or no answer has shown the new price or the cost yet
+            if i.id in self.w.back or self.w.price_risen(i):
                 continue
             most = (
                 max(plan.limit_cents / 100, self.w.risen.get(i.id, 0.0))
