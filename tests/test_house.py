@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("words",),  # the modules directly in nanolan/
     ("settings",),
     ("net", "code", "checkpoint"),
-    ("shadeform", "identity", "model"),
+    ("shadeform", "identity", "model", "trainers"),
     ("hub", "train"),
     ("run",),
     ("cost", "notify"),
