@@ -1,0 +1,1 @@
+"""A miniature nanochat as of July 2026 (generation E)."""

@@ -1,0 +1,84 @@
+"""The miniature forks of nanochat: a copy to run in, its data, and a script of it as a subprocess."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from nanolan.phases import DATASETS
+
+REPO = Path(__file__).resolve().parents[2]
+CACHES = shutil.ignore_patterns("__pycache__", ".venv")
+# (data set, split of nanolan/phases.py) -> subset/split of the own downloader of 2026
+TASK_DATA = {
+    ("smol-smoltalk", "train"): "default/train",
+    ("smol-smoltalk", "test"): "default/test",
+    ("mmlu", "train"): "auxiliary_train/train",
+    ("mmlu", "test"): "all/test",
+    ("gsm8k", "train"): "main/train",
+    ("gsm8k", "test"): "main/test",
+    ("arc-easy", "train"): "ARC-Easy/train",
+    ("arc-easy", "test"): "ARC-Easy/test",
+    ("arc-challenge", "train"): "ARC-Challenge/train",
+    ("arc-challenge", "test"): "ARC-Challenge/test",
+}
+
+
+def copy_fork(generation: str, to: Path) -> Path:
+    """A copy of the fork "2025" or "2026" in the folder `to`; returns it."""
+    shutil.copytree(REPO / "tests" / "forks" / generation, to, ignore=CACHES)
+    return to
+
+
+def lay_task_data(data: Path, base: Path) -> None:
+    """Copy the data sets below `data` (<owner>/<repo>/<path on the Hub>) to task_data in `base`."""
+    for (name, split), place in TASK_DATA.items():
+        found = DATASETS[name]
+        to = base / "task_data" / found.repo.replace("/", "--") / place
+        to.mkdir(parents=True, exist_ok=True)
+        files = sorted((data / found.repo).glob(getattr(found, split)))
+        for i, path in enumerate(files):
+            shutil.copy(path, to / f"{i:05d}.parquet")
+        names = [f"{i:05d}.parquet" for i in range(len(files))]
+        (to / "manifest.json").write_text(json.dumps({"files": names}))
+
+
+def command(module: str, *options: str, ranks: int | None = None) -> list[str]:
+    """The command line of a script, plain or under torchrun."""
+    if ranks is None:
+        return [sys.executable, "-m", module, *options]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    return [sys.executable, *torchrun, f"--nproc-per-node={ranks}", "-m", module, "--", *options]
+
+
+def environment(base: Path, **more: str) -> dict[str, str]:
+    """The environment of a script: `base` as its folder, one thread, no way out of this machine."""
+    kept = {k: v for k, v in os.environ.items() if not re.match("RANK|WORLD_SIZE|TORCHELASTIC", k)}
+    return kept | {
+        "NANOCHAT_BASE_DIR": str(base),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "NO_PROXY": "127.0.0.1,localhost",
+        **more,
+    }
+
+
+def run_script(
+    fork: Path, base: Path, module: str, *options: str, ranks: int | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script of the fork to its end; stderr is in stdout."""
+    return subprocess.run(
+        command(module, *options, ranks=ranks),
+        cwd=fork,
+        env=environment(base, **env),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+    )
