@@ -15,15 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nanolan.errors import UsageProblem
+from nanolan.trainers.checkpoints import checkpoints_read, checkpoints_written
 from nanolan.trainers.syntax import (
     SCALARS,
     Binding,
     Expression,
+    Version,
     bindings,
     calls,
-    checkpoints_read,
-    checkpoints_written,
     last_name,
+    mentions,
     parse,
     type_of,
     value_of,
@@ -65,10 +66,14 @@ class Script:
     where: str = ""
 
 
-def read_script(source: str, where: str) -> Script:
-    """Reads a script without running it; UsageProblem naming `where` if that cannot be done."""
+def read_script(source: str, where: str, python: Version | None = None) -> Script:
+    """Reads a script without running it; UsageProblem naming `where` if that cannot be done.
+
+    `python` is the version that will run the script, if it is known: what that one cannot parse is
+    refused, also where this Python can.
+    """
     try:
-        return _read(parse(source, where), where)
+        return _read(parse(source, where, python), where)
     except (RecursionError, MemoryError):
         raise UsageProblem(f"{where} is nested too deeply to be read") from None
     except ValueError as e:  # an integer of thousands of digits
@@ -88,14 +93,10 @@ def _read(tree: ast.Module, where: str) -> Script:
 
 def _configurator_options(tree: ast.Module) -> dict[str, Option] | None:
     """The module-level names before the configurator runs, or None: it does not."""
-    imported = any(
-        "configurator" in ast.unparse(node)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    )
+    mentioned = False
     for n, statement in enumerate(tree.body):
-        runs = any("configurator" in ast.unparse(call) for call in calls(statement, "exec"))
-        if runs or (imported and calls(statement, "get_config")):
+        mentioned = mentioned or mentions(statement, "configurator")
+        if mentioned and calls(statement, "exec", "get_config"):
             bound = bindings(_before_config_keys(tree.body[:n]))
             return {
                 name: Option(name, f"--{name}", binding.value, binding.type)
@@ -188,8 +189,12 @@ def _argparse_type(given: Mapping[str | None, ast.expr], default: object) -> typ
 
 def _text_of(node: ast.expr, names: Mapping[str, object]) -> str:
     if isinstance(node, ast.JoinedStr):
-        parts = [p.value if isinstance(p, ast.Constant) else ast.unparse(p) for p in node.values]
-        return "".join(str(p) for p in parts)
+        return "".join(
+            f"{{{ast.unparse(part.value)}}}"
+            if isinstance(part, ast.FormattedValue)
+            else _text_of(part, names)
+            for part in node.values
+        )
     value = value_of(node, names)
     return value if isinstance(value, str) else ""
 

@@ -1,17 +1,19 @@
-"""Python source read with `ast`, never run: constant expressions, assignments, checkpoint folders."""
+"""Python source read with `ast`, never run: parsing, constant expressions, assignments, calls."""
 
 from __future__ import annotations
 
 import ast
+import io
 import operator
-import re
 import sys
+import tokenize
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from nanolan.errors import UsageProblem
 
+Version = tuple[int, int]  # of Python
 SCALARS: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 SIGNS: dict[type, Callable[[object], object]] = {
     ast.USub: operator.neg,  # type: ignore[dict-item]
@@ -28,7 +30,10 @@ ARITHMETIC: dict[type, Callable[[object, object], object]] = {
     ast.Pow: operator.pow,
     ast.LShift: operator.lshift,
 }
-BIGGEST_POWER = 64  # larger exponents and shifts are left alone: 9**9**9 would never end
+BIGGEST_BASE, BIGGEST_POWER = (
+    2**32,
+    64,
+)  # beyond these nothing is calculated: 9**9**9 would never end
 
 
 @dataclass(frozen=True)
@@ -46,17 +51,47 @@ class Binding:
     type: type | None
 
 
-def parse(source: str, where: str) -> ast.Module:
-    """The syntax tree; UsageProblem with file and line for what this Python cannot read."""
-    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+def parse(source: str, where: str, python: Version | None = None) -> ast.Module:
+    """The syntax tree; UsageProblem with file and line for what `python` or this Python cannot read."""
+    mine = sys.version_info[:2]
+    version = min(python or mine, mine)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "\d" in a fork's string is not our business
-            return ast.parse(source.removeprefix("\ufeff"))
+            tree = ast.parse(source.removeprefix("\ufeff"), feature_version=version)
+        line = _newer_f_string(source.removeprefix("\ufeff")) if version < (3, 12) <= mine else None
+        if line:
+            raise SyntaxError("f-string that needs Python 3.12", ("", line, 0, ""))
+        return tree
     except SyntaxError as e:
-        raise UsageProblem(f"{where} line {e.lineno}: not valid in {python}: {e.msg}") from None
+        newer = python and f"; {where} is for Python {_dotted(python)}: run nanolan with that"
+        hint = newer if python and python > mine else ""
+        message = f"not valid in Python {_dotted(version)}: {e.msg}{hint}"
+        raise UsageProblem(f"{where} line {e.lineno}: {message}") from None
     except ValueError as e:
         raise UsageProblem(f"{where} is not Python source: {e}") from None
+
+
+def _dotted(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def _newer_f_string(source: str) -> int | None:
+    """The line of an f-string with its own quotes, a backslash, a comment or a line end in braces."""
+    quotes: list[str] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        around = quotes[:-1] if kind in ("FSTRING_MIDDLE", "FSTRING_END") else quotes
+        if around and (kind == "COMMENT" or "\\" in token.string):
+            return token.start[0]
+        one_line = any(len(quote) == 1 for quote in around)
+        if any(quote in token.string for quote in around) or (one_line and "\n" in token.string):
+            return token.start[0]
+        if kind == "FSTRING_START":
+            quotes.append(token.string.lstrip("rRfF"))
+        elif kind == "FSTRING_END":
+            quotes.pop()
+    return None
 
 
 def value_of(node: ast.expr, names: Mapping[str, object]) -> object:
@@ -87,7 +122,8 @@ def _calculated(node: ast.BinOp, left: object, right: object) -> object:
         return left + right
     if not isinstance(left, int | float) or not isinstance(right, int | float):
         raise TypeError("not numbers")
-    if isinstance(node.op, ast.Pow | ast.LShift) and max(abs(left), abs(right)) > BIGGEST_POWER:
+    large = abs(left) > BIGGEST_BASE or abs(right) > BIGGEST_POWER
+    if large and isinstance(node.op, ast.Pow | ast.LShift):
         raise ValueError("too large")
     return ARITHMETIC[type(node.op)](left, right)
 
@@ -161,53 +197,20 @@ def calls(tree: ast.AST, *names: str) -> list[ast.Call]:
     return sorted(found, key=lambda call: (call.lineno, call.col_offset))
 
 
+def mentions(statement: ast.stmt, word: str) -> bool:
+    """Whether a string or an import of this statement has the word in it; a docstring does not count."""
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        return False
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and word in node.value:
+            return True
+        if isinstance(node, ast.Import | ast.ImportFrom) and word in ast.unparse(node):
+            return True
+    return False
+
+
 def last_name(node: ast.expr | None) -> str:
     """`c` of `a.b.c`, and of `c`; "" for anything else."""
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""
-
-
-def checkpoints_read(tree: ast.Module, defaults: Mapping[str, object]) -> tuple[str, ...]:
-    """The sources that `load_model` gets: a string, or the default of the option that is passed on."""
-    local = {name: b.value for s in ast.walk(tree) for name, b in _local_bindings(s).items()}
-    names = {**local, **defaults}
-    found: list[object] = []
-    for call in calls(tree, "load_model"):
-        given = [*call.args[:1], *(k.value for k in call.keywords if k.arg == "source")]
-        for node in given[:1]:
-            branches = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
-            found += [names.get(last_name(b), value_of(b, names)) for b in branches]
-    return tuple(dict.fromkeys(source for source in found if isinstance(source, str)))
-
-
-def _local_bindings(node: ast.AST) -> dict[str, Binding]:
-    return bindings(node.body) if isinstance(node, ast.FunctionDef | ast.Module) else {}
-
-
-def checkpoints_written(tree: ast.Module) -> tuple[str, ...]:
-    """The `*_checkpoints` folders in what `save_checkpoint` (or else `torch.save`) gets."""
-    assigned: dict[str, list[ast.expr]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                assigned.setdefault(last_name(target), []).append(node.value)
-    saves = calls(tree, "save_checkpoint") or calls(tree, "save")
-    waiting: list[ast.AST] = [a for call in saves for a in [*call.args, *call.keywords]]
-    found = _folders(waiting, assigned)
-    if saves and not found:  # passed in by a function's parameter
-        found = _folders([tree], {})
-    return tuple(dict.fromkeys(found))
-
-
-def _folders(waiting: list[ast.AST], assigned: dict[str, list[ast.expr]]) -> list[str]:
-    found: list[str] = []
-    seen: set[str] = {""}
-    while waiting:
-        for node in ast.walk(waiting.pop(0)):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found += re.findall(r"(?<![\w-])\w+_checkpoints(?![\w-])", node.value)
-            elif isinstance(node, ast.expr) and (name := last_name(node)) not in seen:
-                seen.add(name)
-                waiting += assigned.get(name, [])
-    return found

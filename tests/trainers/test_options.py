@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from nanolan.errors import UsageProblem
@@ -25,6 +27,7 @@ ARGUMENTS: list[tuple[str, str, object, type | None]] = [
     ('("--n", type=int, default=-1)', "--n", -1, int),
     ('("--n", type=int, default=2**19)', "--n", 2**19, int),
     ('("--n", type=int, default=1 << 19)', "--n", 1 << 19, int),
+    ('("--n", type=int, default=8 * 1024**2)', "--n", 8 * 1024**2, int),
     ('("--flops", type=float, default=-1.5)', "--flops", -1.5, float),
     ('("--flops", type=float, default=1e-3 / 2)', "--flops", 0.0005, float),
     ('("--n", type=int, default="5")', "--n", 5, int),
@@ -161,10 +164,12 @@ ASSIGNMENTS: list[tuple[str, dict[str, object]]] = [
         RUN,
         "exec(open('nanochat/configurator.py').read())",
         "exec(Path('nanochat', 'configurator.py').read_text())",
+        "with open('nanochat/configurator.py') as f:\n    exec(f.read())",
+        "_code = open('nanochat/configurator.py').read()\nexec(_code)",
         "from nanochat.configurator import get_config\nglobals().update(get_config(globals()))",
         "config_keys = {}\nfrom nanochat.configurator import get_config\nupdates = get_config(config_keys)",
     ],
-    ids=["2025", "exec", "path", "get_config", "keys-get_config"],
+    ids=["2025", "exec", "path", "with", "variable", "get_config", "keys-get_config"],
 )
 def test_configurator_rows(source: str, found: dict[str, object], end: str) -> None:
     script = read_script(f"{source}\n{end}\nlate = 1\n", "x.py")
@@ -183,6 +188,7 @@ def test_a_branch_leaves_the_type_if_both_agree() -> None:
         "",
         "\n",
         "# only a comment",
+        '"""configurator"""\nexec(code)',
         "exec(code)",
         "n = 1",
         "get_config(globals())",
@@ -228,6 +234,7 @@ def test_checkpoints_read(source: str, reads: tuple[str, ...]) -> None:
         ),
         ('def f(d):\n  save_checkpoint(d)\nf(join("a_checkpoints"))', ("a_checkpoints",)),
         ('d = "a_checkpoints"\ntorch.save(x, d + "/m.pt")', ("a_checkpoints",)),
+        ("save_checkpoint(config().sft_checkpoints_dir)", ("sft_checkpoints",)),
         ('load(join("base_checkpoints"))', ()),
         ("d = d\nsave_checkpoint(d)", ()),
         ('save_checkpoint(f"{phase}_checkpoints")', ()),
@@ -257,6 +264,51 @@ def test_checkpoints_written(source: str, writes: tuple[str, ...]) -> None:
 def test_unreadable_sources_name_the_file(source: str, words: str) -> None:
     with pytest.raises(UsageProblem, match=words):
         read_script(source, "s.py")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """f'{x['a']}'""",
+        """f"{', '.join(f'{n}: {i['w']:.1%}' for n in t)}\"""",
+        """f'{"a'b"}'""",
+        """f"{'''a"b'''}\"""",
+        """f'{f"a'b"}'""",
+        r"""f'{"\n".join(x)}'""",
+        r"""f'{f"{x}\n"}'""",
+        """f'{\nx\n}'""",
+        """f'''{x  # comment\n}'''""",
+    ],
+)
+def test_f_strings_that_need_python_3_12_are_refused_for_an_older_one(text: str) -> None:
+    with pytest.raises(UsageProblem, match=r"^s.py line [34]: not valid in Python 3.10: "):
+        read_script(f"a = 1\n\nb = {text}\n", "s.py", python=(3, 10))
+    if sys.version_info >= (3, 12):
+        read_script(f"a = 1\n\nb = {text}\n", "s.py")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """f"{x['a']}" + 'a' + f'{y["b"]}'""",
+        r"""f'it\'s {x}\n{y!r:>{w}}'""",
+        """f'''{x['a']}\n{\ny\n} {f"{z['b']}"}'''""",
+        """f'{x:{"a"}}' 'b' "c" f'{{}}'""",
+        """rf'{x}\\d'  # comment's""",
+    ],
+)
+def test_f_strings_that_every_python_reads(text: str) -> None:
+    read_script(f"b = {text}\n", "s.py", python=(3, 10))
+
+
+def test_other_syntax_of_a_newer_python_is_refused_for_an_older_one() -> None:
+    with pytest.raises(UsageProblem, match="s.py line [13]: not valid in Python 3.9: .*3.10"):
+        read_script("match x:\n    case 1:\n        pass\n", "s.py", python=(3, 9))
+
+
+def test_a_script_for_a_newer_python_says_so() -> None:
+    with pytest.raises(UsageProblem, match="s.py is for Python 3.99: run nanolan with that"):
+        read_script("new syntax", "s.py", python=(3, 99))
 
 
 def test_a_huge_file_is_read() -> None:
