@@ -1,0 +1,1 @@
+"""A miniature nanochat as of November 2025 (generation A)."""
