@@ -79,7 +79,8 @@ def learn(model, tokenizer, prompt, samples, rewards, share):
 
 def evaluate(model, tokenizer, task, rank, ranks):
     """Pass@1 .. Pass@k of the first test questions."""
-    passed, mine = [0.0] * device_batch_size, range(rank, min(eval_examples, len(task)), ranks)
+    passed = [0.0] * device_batch_size
+    mine = range(rank, min(eval_examples, len(task)), ranks)
     for i in mine:
         prompt = tokenizer.render_for_completion(task[i])
         samples = generate(model, tokenizer, prompt, device_batch_size, max_new_tokens, 1.0, top_k)

@@ -16,6 +16,7 @@ from nanochat.common import (
     compute_cleanup,
     compute_init,
     get_base_dir,
+    peak_mib,
     print0,
 )
 from nanochat.dataloader import StreamLoader
@@ -109,7 +110,7 @@ def save(model, optimizers, meta):
 
 
 def train(model, tokenizer, optimizers, rank, ranks, device):
-    """The loop, to the end of the data."""
+    """The loop, to the end of the data; (minutes, least bpb)."""
     sizes = (tokenizer, device_batch_size, max_seq_len, rank, ranks, device)
     train_data, val_data = datasets()
     token_bytes = get_token_bytes(device)
@@ -117,17 +118,18 @@ def train(model, tokenizer, optimizers, rank, ranks, device):
     loader = StreamLoader(train_data, *sizes, num_iterations)
     batches = iter(loader)
     batch = next(batches)
-    at, minutes = 0, 0.0
+    at, minutes, least = 0, 0.0, float("inf")
     while True:
         last = is_last(loader, device)
         if eval_every > 0 and (last or at % eval_every == 0):
             steps = max(1, eval_tokens // (device_batch_size * max_seq_len * ranks))
             val_bpb = evaluate_bpb(model, StreamLoader(val_data, *sizes), steps, token_bytes)
+            least = min(least, val_bpb)
             print0(f"Step {at:05d} | Validation bpb: {val_bpb:.4f}")
         if last:
             if rank == 0 and not dry_run:
                 save(model, optimizers, {"step": at, "val_bpb": val_bpb})
-            return minutes
+            return minutes, least
         begun = time.time()
         loss, batch = accumulated(model, batches, batch, count)
         progress = loader.progress
@@ -153,9 +155,10 @@ def main():
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"] * init_lr_frac
-    minutes = train(model, tokenizer, optimizers, rank, ranks, device)
-    print0("Peak memory usage: 0.00MiB")
+    minutes, least = train(model, tokenizer, optimizers, rank, ranks, device)
+    print0(f"Peak memory usage: {peak_mib():.2f}MiB")
     print0(f"Total training time: {minutes:.2f}m")
+    print0(f"Minimum validation bpb: {least:.4f}")
     compute_cleanup()
 
 

@@ -96,3 +96,8 @@ def sum_over_ranks(values, device):
     if dist.is_initialized():
         dist.all_reduce(total)
     return total.tolist()
+
+
+def peak_mib():
+    """The most GPU memory that was in use, 0 without a GPU."""
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0

@@ -16,6 +16,7 @@ from nanochat.common import (
     compute_cleanup,
     compute_init,
     get_base_dir,
+    peak_mib,
     print0,
 )
 from nanochat.dataloader import PackedLoader
@@ -130,7 +131,8 @@ class Trainer:
         self.loader = self.new_loader(self.train_data, args.num_iterations)
         self.batches = iter(self.loader)
         self.batch = next(self.batches)
-        self.step, self.val_bpb, self.seconds = 0, float("inf"), 0.0
+        self.step, self.seconds = 0, 0.0
+        self.val_bpb = self.least_bpb = float("inf")
 
     def new_loader(self, data, num_iterations=-1):
         B, T = self.args.device_batch_size, self.args.max_seq_len
@@ -151,6 +153,7 @@ class Trainer:
         self.model.eval()
         batches = iter(self.new_loader(self.val_data))
         self.val_bpb = evaluate_bpb(self.model, batches, max(1, steps), self.token_bytes)
+        self.least_bpb = min(self.least_bpb, self.val_bpb)
         self.model.train()
         print0(f"Step {self.step:05d} | Validation bpb: {self.val_bpb:.4f}")
 
@@ -232,9 +235,9 @@ class Trainer:
 def main():
     trainer = Trainer(parser.parse_args())
     trainer.train()
-    print0("Peak memory usage: 0.00MiB")
+    print0(f"Peak memory usage: {peak_mib():.2f}MiB")
     print0(f"Total training time: {trainer.seconds / 60:.2f}m")
-    print0(f"Minimum validation bpb: {trainer.val_bpb:.4f}")
+    print0(f"Minimum validation bpb: {trainer.least_bpb:.4f}")
     compute_cleanup()
 
 
