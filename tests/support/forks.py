@@ -1,4 +1,4 @@
-"""The miniature forks of nanochat: a copy to run in, its data, and a script of it as a subprocess."""
+"""The miniature forks of nanochat: a copy to run in, its data, and its scripts as subprocesses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import TracebackType
 
 from nanolan.phases import DATASETS
 
@@ -72,13 +74,67 @@ def environment(base: Path, **more: str) -> dict[str, str]:
 def run_script(
     fork: Path, base: Path, module: str, *options: str, ranks: int | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script of the fork to its end; stderr is in stdout."""
-    return subprocess.run(
+    """Run a script of the fork to its end; stderr is in stdout, carriage returns as they are."""
+    done = subprocess.run(
         command(module, *options, ranks=ranks),
         cwd=fork,
         env=environment(base, **env),
-        text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=120,
     )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode())
+
+
+class Preloaded:
+    """Runs scripts in forks of one process that has torch loaded: tests/support/preloaded.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.out = folder / "out.txt"
+        self.process = subprocess.Popen(
+            [sys.executable, str(REPO / "tests" / "support" / "preloaded.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+    def run(
+        self,
+        cwd: Path,
+        base: Path,
+        module: str,
+        *options: str,
+        ranks: int | None = None,
+        **env: str,
+    ) -> subprocess.CompletedProcess[str]:
+        """As `run_script`; the exit code is the worst of the ranks."""
+        job = {
+            "module": module,
+            "options": options,
+            "cwd": str(cwd),
+            "env": environment(base, **env),
+            "out": str(self.out),
+            "ranks": ranks,
+        }
+        assert self.process.stdin and self.process.stdout
+        self.out.write_bytes(b"")
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        codes = json.loads(self.process.stdout.readline())
+        printed = self.out.read_bytes().decode()
+        return subprocess.CompletedProcess([module, *options], max(codes), printed)
+
+    def __enter__(self) -> Preloaded:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if kind:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()

@@ -152,3 +152,7 @@ def start(job: Path, processes: int | None = None) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+
+
+if __name__ == "__main__":
+    write_world(Path(sys.argv[1]))

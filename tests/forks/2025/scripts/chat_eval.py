@@ -103,7 +103,7 @@ def parser():
     p.add_argument("-i", "--source", type=str, required=True)
     p.add_argument("-a", "--task-name", type=str, default=None)
     p.add_argument("-t", "--temperature", type=float, default=0.0)
-    p.add_argument("-m", "--max-new-tokens", type=int, default=24)
+    p.add_argument("-m", "--max-new-tokens", type=int, default=16)
     p.add_argument("-n", "--num-samples", type=int, default=1)
     p.add_argument("-k", "--top-k", type=int, default=50)
     p.add_argument("-b", "--batch-size", type=int, default=8)
