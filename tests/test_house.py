@@ -177,20 +177,19 @@ def test_absence_is_never_concluded_from_a_glob() -> None:
 
 
 # These run in the interpreter of a foreign checkout, which has torch; nothing of nanolan imports them
-IN_A_CHECKOUT = {"keeper.py", "keep_folder.py", "optimizer_steps.py", "cpu_ranks.py"}
-WITH_TORCH = {ROOT / "nanolan/trainers" / name for name in ("optimizer_steps.py", "cpu_ranks.py")}
+INSIDE = sorted((ROOT / "nanolan/trainers/inside").glob("*.py"))
 
 
 def test_only_model_and_train_import_torch() -> None:
     for path in [*FILES, *(ROOT / "scripts").glob("*.py"), *(ROOT / "cloud").glob("*.py")]:
-        if folder_of(module_of(path)) not in ("model", "train") and path not in WITH_TORCH:
+        if folder_of(module_of(path)) not in ("model", "train") and path not in INSIDE:
             assert "torch" not in {name.split(".")[0] for name in imports(path)}, path
 
 
 def test_files_for_a_checkout_need_only_torch() -> None:
-    for name in IN_A_CHECKOUT:
-        needed = {n.split(".")[0] for n in imports(ROOT / "nanolan/trainers" / name)}
-        assert needed <= sys.stdlib_module_names | {"torch"}, name
+    for path in INSIDE:
+        needed = {n.split(".")[0] for n in imports(path)}
+        assert needed <= sys.stdlib_module_names | {"torch"}, path
 
 
 HEAVY = {

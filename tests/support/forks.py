@@ -20,7 +20,7 @@ CACHES = shutil.ignore_patterns("__pycache__", ".venv")
 TASK_DATA = {
     ("smol-smoltalk", "train"): "default/train",
     ("smol-smoltalk", "test"): "default/test",
-    ("mmlu", "train"): "auxiliary_train/train",
+    ("mmlu-all", "train"): "all/auxiliary_train",
     ("mmlu", "test"): "all/test",
     ("gsm8k", "train"): "main/train",
     ("gsm8k", "test"): "main/test",
@@ -47,7 +47,7 @@ def lay_task_data(data: Path, base: Path) -> None:
         for i, path in enumerate(files):
             shutil.copy(path, to / f"{i:05d}.parquet")
         names = [f"{i:05d}.parquet" for i in range(len(files))]
-        (to / "manifest.json").write_text(json.dumps({"files": names}))
+        (to / "manifest.json").write_text(json.dumps(names))
 
 
 def command(module: str, *options: str, ranks: int | None = None) -> list[str]:

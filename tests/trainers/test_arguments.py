@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nanolan.errors import UsageProblem
-from nanolan.trainers.options import Value, apply, read_script, render
+from nanolan.trainers.scripts.options import Value, apply, read_script, render
 from tests.support.script_fixtures import ARGPARSE, CONFIGURATOR, RUN, read
 
 

@@ -20,7 +20,7 @@ from nanolan.settings.settings import ROOT
 from tests.trainers.standin_checkout import write_checkout
 from tests.trainers.starter import Starter
 
-KEEPER = str(ROOT / "nanolan/trainers/keeper.py")
+KEEPER = str(ROOT / "nanolan/trainers/inside/keeper.py")
 
 
 def free_port() -> int:

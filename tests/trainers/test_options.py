@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from nanolan.errors import UsageProblem
-from nanolan.trainers.options import Script, read_script
-from nanolan.trainers.syntax import Expression
+from nanolan.trainers.scripts.options import Script, read_script
+from nanolan.trainers.scripts.syntax import Expression
 from tests.support.script_fixtures import CONFIGURATOR, RUN, read
 
 

@@ -108,7 +108,7 @@ def make_optimizer(args, model, device, rank):
 def datasets(args):
     """(train, val)"""
     train = [SmolTalk("train")]
-    train += [MMLU("auxiliary_train", "train") for _ in range(args.mmlu_epochs)]
+    train += [MMLU("all", "auxiliary_train") for _ in range(args.mmlu_epochs)]
     train += [GSM8K("train") for _ in range(args.gsm8k_epochs)]
     val = [SmolTalk("test"), MMLU("all", "test", stop=5200), GSM8K("test", stop=420)]
     return TaskMixture(train), TaskMixture(val)

@@ -20,10 +20,8 @@ def read_table(repo, subset, split):
     folder = get_base_dir() / "task_data" / repo.replace("/", "--") / subset / split
     if not (folder / "manifest.json").exists():
         download(repo, subset, split, folder)
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise FileNotFoundError(f"no parquet files in {folder}")
-    return [row for path in files for row in pq.read_table(path).to_pylist()]
+    names = json.loads((folder / "manifest.json").read_text())
+    return [row for name in names for row in pq.read_table(folder / name).to_pylist()]
 
 
 def download(repo, subset, split, folder):
@@ -36,7 +34,7 @@ def download(repo, subset, split, folder):
         names = [fetch(url, folder / f"{i:05d}.parquet") for i, url in enumerate(urls)]
     except OSError as e:
         raise RuntimeError(f"could not download {repo} ({subset}, {split}): {e}") from e
-    (folder / "manifest.json").write_text(json.dumps({"files": names}))
+    (folder / "manifest.json").write_text(json.dumps(names))
 
 
 def fetch(url, path):

@@ -1,4 +1,4 @@
-"""Multiple choice. Kept: the rows of auxiliary_train are wrapped in a field named train."""
+"""Multiple choice, from the subset all."""
 
 from tasks.common import Task, multiple_choice, read_table, shuffled
 
@@ -6,13 +6,13 @@ LETTERS = "ABCD"
 
 
 class MMLU(Task):
-    """cais/mmlu: subset auxiliary_train (split train) or all (split test)."""
+    """cais/mmlu: subset all, split auxiliary_train or test."""
 
     eval_type = "categorical"
 
     def __init__(self, subset, split, stop=None):
         rows = shuffled(read_table("cais/mmlu", subset, split))
-        super().__init__([row.get("train") or row for row in rows], stop)
+        super().__init__(rows, stop)
 
     def conversation(self, row):
         answer = LETTERS[row["answer"]]

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Mapping
 
-from nanolan.trainers.syntax import Binding, bindings, calls, last_name, value_of
+from nanolan.trainers.scripts.syntax import Binding, bindings, calls, last_name, value_of
 
 
 def checkpoints_read(tree: ast.Module, defaults: Mapping[str, object]) -> tuple[str, ...]:

@@ -70,6 +70,13 @@ class Folder:
         models = [p for p in self.path.iterdir() if re.fullmatch(r"model_\d+\.pt", p.name)]
         return sorted(models, key=lambda p: p.stat().st_mtime_ns, reverse=True)
 
+    def finish(self) -> None:
+        """Note that the script came to its own end."""
+        try:
+            (self.path / "finished").touch()
+        except OSError:
+            pass  # a full disk
+
     def let_ranks_leave(self, ranks: int) -> None:
         """Rank 0 is done: write the mark, and wait a little for the other ranks to leave."""
         self.path.mkdir(parents=True, exist_ok=True)

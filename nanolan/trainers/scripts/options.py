@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nanolan.errors import UsageProblem
-from nanolan.trainers.checkpoints import checkpoints_read, checkpoints_written
-from nanolan.trainers.syntax import (
+from nanolan.trainers.scripts.checkpoints import checkpoints_read, checkpoints_written
+from nanolan.trainers.scripts.syntax import (
     SCALARS,
     Binding,
     Expression,

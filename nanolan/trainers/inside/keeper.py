@@ -131,7 +131,7 @@ class Keeper:
         self.beat("save")
         try:
             config = meta.get("model_config") or vars(model.config)
-            row = {"step": step, "model_config": config, "stopped_early": reason}
+            row = meta | {"step": step, "model_config": config, "stopped_early": reason}
             with self.lock:
                 self.folder.save(step, lambda path: self.steps.save(model, path), row)
             self.say(f"weights after step {step} saved in {self.folder.path}")
@@ -242,6 +242,8 @@ class Keeper:
         """Run the script as __main__; its exit code and traceback are this program's."""
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
+            if not self.rank:
+                self.folder.finish()
         finally:
             self._ended = True
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

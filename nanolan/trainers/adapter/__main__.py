@@ -1,0 +1,179 @@
+"""A foreign trainer behind JOB.json, started by the box in place of nanolan.train:
+
+    python -m nanolan.trainers.adapter JOB.json
+
+It makes a fresh base folder, starts the fork's own script under the keeper, and keeps the box informed as nanolan's trainer
+does: heartbeat, metrics, states and the final checkpoint with their manifests, results. The fork's files stay as they are.
+
+Exit 0: the result is saved whole (after SIGTERM: its weights, if there was a step); 1: it is not, the last line says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nanolan.checkpoint.manifest import newest_whole
+from nanolan.errors import NanolanError
+from nanolan.files import Log, write_atomic
+from nanolan.trainers.adapter.base_folder import lay_out
+from nanolan.trainers.adapter.child import Child
+from nanolan.trainers.adapter.kept import Kept, save_final
+from nanolan.trainers.adapter.output import Said, loss_span, read_part
+from nanolan.trainers.adapter.progress import ForkProgress
+from nanolan.trainers.fork_job import ForkJob, read_fork_job
+
+POLL_S = 0.2
+KEEPER = Path(__file__).parents[1] / "inside" / "keeper.py"
+NEVER_PASSED_ON = ("HF_TOKEN", "SHADEFORM_API_KEY")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the job in the file argv[0]; the exit code."""
+    if len(argv) != 1:
+        print("usage: python -m nanolan.trainers.adapter JOB.json", file=sys.stderr)
+        return 1
+    try:
+        job = read_fork_job(Path(argv[0]))
+        return evaluate(job) if job.evaluate else train(job)
+    except NanolanError as e:
+        print(f"nanolan.train: refused: {e}", file=sys.stderr, flush=True)
+        return 1
+
+
+def train(job: ForkJob) -> int:
+    """One phase: from the newest state in out_dir, or from init_dir, to a final checkpoint in out_dir."""
+    out = Path(job.out_dir)
+    state = newest_whole(out, job.phase, final=False)
+    start, before = (state[0], state[1].step) if state else (Path(job.init_dir), 0)
+    if state:
+        print(f"the phase starts again from the weights kept at step {before}", flush=True)
+    base = job.folder / f"nanochat-{job.phase}"
+    progress = ForkProgress(job, before)
+    progress.beat("load")
+    lay_out(
+        base,
+        job.fork.phase,
+        job.model_tag,
+        start,
+        Path(job.tokenizer_dir),
+        Path(job.data_dir),
+        task_data=job.fork.task_data,
+    )
+    kept = Kept(job, base / "kept", before)
+    child = Child(
+        train_command(job), Path(job.fork.checkout), environment(job, base), progress.hear
+    )
+    signal.signal(signal.SIGTERM, lambda number, frame: child.stop())
+    while child.running:
+        progress.look(base / "kept")
+        kept.take()
+        time.sleep(POLL_S)
+    code = child.end()
+    kept.take()
+    if code == 0 and (not child.stopping or kept.finished):
+        save_final(job, base, progress.said.measured | loss_span(progress.said.losses))
+        return 0
+    if child.stopping and kept.step:
+        return 0
+    print(f"nanolan.train: {failure(job, code, progress.said)}", file=sys.stderr, flush=True)
+    return 1
+
+
+def failure(job: ForkJob, code: int, said: Said) -> str:
+    """Why a phase left no result: the fork's own error where it printed one."""
+    what = job.fork.phase.module or "the command"
+    return f"{what}: {said.error or f'it ended with exit code {code} and left no checkpoint'}"
+
+
+def train_command(job: ForkJob) -> list[str]:
+    """The fork's module under the keeper, by torchrun for several processes; or the declared command."""
+    phase = job.fork.phase
+    if phase.command:
+        return ["bash", "-c", phase.command]
+    program = [str(KEEPER), phase.module, "--", *phase.arguments]
+    return [*launcher(job), *program]
+
+
+def launcher(job: ForkJob) -> list[str]:
+    """What starts a Python file or, with -m, a module in the fork's interpreter."""
+    python, n = job.fork.python, job.fork.processes
+    if n == 1:
+        return [python]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    return [python, *torchrun, f"--nproc-per-node={n}"]
+
+
+def environment(job: ForkJob, base: Path) -> dict[str, str]:
+    """The fork's environment: ours, and where its files and data are."""
+    fork = job.fork
+    own = {k: v for k, v in os.environ.items() if k not in NEVER_PASSED_ON}
+    offline = "1" if fork.task_data else "0"
+    rehearsal = {"TORCHDYNAMO_DISABLE": "1", "NANOLAN_CPU_RANKS": "1"} if fork.rehearsal else {}
+    return own | {
+        "NANOCHAT_BASE_DIR": str(base),
+        "NANOLAN_KEEP": str(base / "kept"),
+        "NANOLAN_SAVE_MINUTES": str(job.save_minutes),
+        "NANOLAN_GPUS": str(fork.processes),
+        "HF_HOME": str(job.folder / "hf"),
+        "HF_HUB_OFFLINE": offline,
+        "HF_DATASETS_OFFLINE": offline,
+        "HF_ENDPOINT": fork.endpoint,
+        "PYTHONPATH": "",
+        **rehearsal,
+    }
+
+
+# ------------------------------------------------------------------ evaluation
+def evaluate(job: ForkJob) -> int:
+    """Judge the phase's final checkpoint by the fork's own evaluation; its scores go to the job's results file."""
+    found = newest_whole(Path(job.out_dir), job.phase, final=True)
+    if found is None or not job.fork.evaluation:
+        why = "it has no evaluation" if found else "there is no final checkpoint"
+        print(f"nanolan.train: refused: {why}", file=sys.stderr, flush=True)
+        return 1
+    base = job.folder / f"nanochat-{job.phase}-evaluation"
+    progress = ForkProgress(job, 0)
+    progress.beat("evaluate")
+    phase = job.fork.phase
+    lay_out(
+        base,
+        type(phase)(phase.name, phase.title, phase.output_dir, phase.output_dir),
+        job.model_tag,
+        found[0],
+        Path(job.tokenizer_dir),
+        Path(job.data_dir),
+        task_data=job.fork.task_data,
+    )
+
+    def hear(text: str) -> None:
+        read_part(text, progress.said)
+        progress.beat_sometimes("evaluate")
+
+    child = Child(evaluation_command(job), Path(job.fork.checkout), environment(job, base), hear)
+    signal.signal(signal.SIGTERM, lambda number, frame: child.stop())
+    code = child.end()
+    if not progress.said.scores:
+        print(f"nanolan.train: {failure(job, code, progress.said)}", file=sys.stderr, flush=True)
+        return 1
+    results: dict[str, Any] = {"scope": job.evaluate, "step": found[1].step}
+    write_atomic(
+        Path(job.results or ""), json.dumps(results | progress.said.scores, indent=2).encode()
+    )
+    return 0
+
+
+def evaluation_command(job: ForkJob) -> list[str]:
+    fork = job.fork
+    return [*launcher(job), "-m", fork.evaluation, "-i", job.phase, *fork.evaluation_arguments]
+
+
+if __name__ == "__main__":
+    sys.stdout, sys.stderr = Log(1), Log(2)  # the log's disk may be full
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""Makes checkpoints with manifests of what a fork and its keeper leave: states on the way, and the final checkpoint."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from nanolan.checkpoint.architecture import MODEL_FILE, meta_name, newest_step
+from nanolan.checkpoint.manifest import save_whole
+from nanolan.errors import BadAnswer
+from nanolan.files import entries_of
+from nanolan.trainers.fork_job import ForkJob
+
+FINISHED = "finished"  # the keeper's mark: the script came to its own end
+MOST_STATES = 2  # on this disk
+
+
+class Kept:
+    """The weights that the keeper saves in `folder`; its steps count from `before` on."""
+
+    def __init__(self, job: ForkJob, folder: Path, before: int) -> None:
+        self._job, self._folder, self._before = job, folder, before
+        self.step = 0  # the newest one taken
+
+    @property
+    def finished(self) -> bool:
+        return (self._folder / FINISHED).is_file()
+
+    def take(self) -> None:
+        """Make a state of the newest weights, if they are new. They may disappear meanwhile: then newer ones come."""
+        try:
+            found = newest_step([p.name for p in entries_of(self._folder, "*")], "", "")
+        except BadAnswer:  # the meta is written last
+            return
+        step = _step_of(found[0]) if found else 0
+        if found is None or step <= self.step:
+            return
+        try:
+            self._save(found, self._before + step)
+        except FileNotFoundError:
+            return
+        self.step = step
+
+    def _save(self, found: tuple[str, str], step: int) -> None:
+        def write(target: Path) -> None:
+            for name in found:
+                os.link(self._folder / name, target / renumbered(name, step))
+
+        out = Path(self._job.out_dir)
+        save_whole(
+            out,
+            step,
+            write,
+            run_id=self._job.run_id,
+            phase=self._job.phase,
+            final=False,
+            extra={"keeps": "weights"},
+        )
+        remove_old(out)
+
+
+def remove_old(out: Path) -> None:
+    """Keep the newest states only."""
+    import shutil
+
+    for folder in entries_of(out, "step-*")[:-MOST_STATES]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def renumbered(name: str, step: int) -> str:
+    """model_000007.pt -> model_000107.pt."""
+    return re.sub(r"_\d{6,}(?=\.)", f"_{step:06d}", name)
+
+
+def _step_of(model: str) -> int:
+    found = MODEL_FILE.fullmatch(model)
+    return int(found[1]) if found else 0
+
+
+def save_final(job: ForkJob, base: Path, extra: dict[str, Any]) -> None:
+    """Make the final checkpoint of what the fork wrote into its output folder; BadAnswer if it wrote none."""
+    output = base / job.fork.phase.output_dir
+    folders = [p for p in entries_of(output, "*") if p.is_dir()]
+    models = [
+        (int(m[1]), folder)
+        for folder in folders
+        for p in entries_of(folder, "model_*.pt")
+        if (m := MODEL_FILE.fullmatch(p.name))
+    ]
+    if not models:
+        raise BadAnswer(
+            f"{job.fork.phase.module or 'the command'} ended well but left no model_SSSSSS.pt in "
+            f"{job.fork.phase.output_dir}/"
+        )
+    step, folder = max(models, key=lambda found: (found[0], found[1].stat().st_mtime))
+    model = next(p.name for p in entries_of(folder, "model_*.pt") if _step_of(p.name) == step)
+    names = (model, meta_name(model))
+
+    def write(target: Path) -> None:
+        for name in names:
+            os.link(folder / name, target / name)
+
+    if not (folder / names[1]).is_file():
+        raise BadAnswer(f"the fork left {model} without {names[1]}")
+    save_whole(
+        Path(job.out_dir), step, write, run_id=job.run_id, phase=job.phase, final=True, extra=extra
+    )

@@ -1,0 +1,124 @@
+"""Reads the lines that nanochat's scripts print: steps, measurements, scores, and the error that ended them. Pure.
+
+The keeper's heartbeat says that a fork trains and how fast; a line that is not understood costs a figure in the report, no more.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+RANK = re.compile(r"^\[(?:rank|default)(\d+)\]:\s?")
+NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
+STEP = re.compile(r"^[Ss]tep (\d+)(?:/(\d+))?(?: \((\d+(?:\.\d+)?)%\))? \| (.*)$")
+FIELD = re.compile(rf"([A-Za-z][\w@./ -]*?):\s*({NUMBER})(%?)")
+ACCURACY = re.compile(rf"^([A-Za-z][\w-]{{0,40}}) accuracy: ({NUMBER})%$")
+INDENTED = re.compile(rf"^\s+([A-Za-z][\w-]{{0,40}}): ({NUMBER})%$")
+CHATCORE = re.compile(rf"^ChatCORE metric: ({NUMBER})$")
+ERROR = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning|Timeout))(: .*)?$")
+
+# What forks call a figure -> the report's name for it
+LOSSES = ("loss", "training_loss")
+NAMES = {
+    "loss": "loss",
+    "training_loss": "loss",
+    "tok/sec": "tok_per_s",
+    "num_tokens": "tokens",
+    "lrm": "lrm",
+    "mfu": "mfu",
+    "validation_bpb": "val_bpb",
+    "validation_loss": "val_loss",
+    "chatcore": "chatcore",
+    "chatcore_cat": "chatcore_cat",
+    "average_reward": "reward",
+    "average_sequence_length": "answer_tokens",
+}
+
+
+@dataclass
+class Said:
+    """What a fork has said so far."""
+
+    steps: int = 0  # of the phase, 0 while unknown
+    measured: dict[str, float] = field(default_factory=dict)  # the newest validation figures
+    scores: dict[str, float] = field(default_factory=dict)  # of an evaluation, as fractions
+    error: str = ""  # the last exception: "ValueError: ..."
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StepLine:
+    """A training step that was reported."""
+
+    step: int
+    numbers: dict[str, float]  # loss, tok_per_s, ...
+
+
+def parts_of(line: str) -> list[str]:
+    """The texts of a line: without colours and rank, split where a carriage return overwrites it."""
+    plain = ANSI.sub("", line)
+    return [RANK.sub("", part).rstrip() for part in re.split(r"[\r\n]+", plain) if part.strip()]
+
+
+def read_part(text: str, said: Said) -> StepLine | None:
+    """Take one text into `said`; the training step that it reports, if it is one."""
+    if found := STEP.match(text):
+        return _read_step(found, said)
+    if found := ACCURACY.match(text) or INDENTED.match(text):
+        said.scores[score_name(found[1])] = number(found[2]) / 100
+    elif found := CHATCORE.match(text):
+        said.scores["chatcore"] = number(found[1])
+    elif found := ERROR.match(text):
+        said.error = text[:300]
+    return None
+
+
+def _read_step(found: re.Match[str], said: Said) -> StepLine | None:
+    step = int(found[1])
+    said.steps = _steps(step, found[2], found[3]) or said.steps
+    numbers = {
+        NAMES.get(_name(name), _name(name)): number(value) / (100 if percent else 1)
+        for name, value, percent in FIELD.findall(found[4])
+    }
+    numbers = {k: v for k, v in numbers.items() if math.isfinite(v) or k == "loss"}
+    if "loss" in numbers:
+        said.losses.append(numbers["loss"])
+        return StepLine(step, numbers)
+    said.measured |= {k: v for k, v in numbers.items() if k.startswith(("val_", "chatcore"))}
+    said.measured |= {
+        k: v for k, v in numbers.items() if k.endswith("_acc") or k.startswith("pass@")
+    }
+    return StepLine(step, numbers) if "reward" in numbers else None
+
+
+def _steps(step: int, total: str | None, percent: str | None) -> int:
+    """The number of steps, from "3/40" or from a percentage, which passes 100 in some forks."""
+    if total:
+        return int(total)
+    share = float(percent) / 100 if percent else 0.0
+    return max(step, round(step / share)) if share > 0 else 0
+
+
+def _name(name: str) -> str:
+    return "_".join(name.strip().lower().split())
+
+
+def score_name(task: str) -> str:
+    """ARC-Easy -> arc_easy_acc, as nanolan's own evaluation calls it."""
+    return f"{task.lower().replace('-', '_')}_acc"
+
+
+def number(text: str) -> float:
+    """A number with or without thousands commas."""
+    return float(text.replace(",", ""))
+
+
+def loss_span(losses: list[float]) -> dict[str, float]:
+    """loss_start and loss_end: means over the first and the last tenth of the steps."""
+    finite = [x for x in losses if math.isfinite(x)]
+    if not finite:
+        return {}
+    n = max(1, len(finite) // 10)
+    return {"loss_start": sum(finite[:n]) / n, "loss_end": sum(finite[-n:]) / n}

@@ -1,0 +1,154 @@
+"""The table of trainers: how a checkout is recognised, its phases, how it gets its data, what it keeps when it is stopped.
+
+A new generation of nanochat is a new row. What differs within a row, such as the style of the options, is read from the
+checkout's own files (options.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nanolan.errors import UsageProblem
+from nanolan.phases import Phase
+from nanolan.trainers.custom import Declared, read_declared
+from nanolan.trainers.source import source_of
+
+CUSTOM = "custom"
+CHAT_EVAL = "scripts.chat_eval"
+SFT = "scripts/chat_sft.py"
+MID = "scripts/mid_train.py"
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A known defect of a span of commits: `found` tells it by the sources (path -> text)."""
+
+    found: Callable[[Mapping[str, str]], bool]
+    text: str  # what is wrong, and what to do
+
+
+@dataclass(frozen=True)
+class TrainerRow:
+    """One kind of checkout."""
+
+    name: str
+    marks: tuple[str, ...]  # files that it has
+    lacks: tuple[str, ...]  # files that it does not have
+    phases: Mapping[str, Phase]
+    evaluation: str = ""  # the module that evaluates
+    missing: Mapping[str, str] = field(default_factory=dict)  # a phase that it lacks -> why
+    defects: tuple[Defect, ...] = ()
+
+
+def _sft_writes_where_nothing_reads(sources: Mapping[str, str]) -> bool:
+    written = set(re.findall(r"\"(\w+_checkpoints)\"", sources.get(SFT, "")))
+    return "sft_checkpoints" in written and "chatsft_checkpoints" not in written
+
+
+TITLES = {"mid": "Midtraining", "sft": "Supervised fine-tuning", "rl": "Reinforcement learning"}
+ALL_DATA = ("smol-smoltalk", "mmlu-all", "gsm8k")
+
+NANOCHAT_2025 = TrainerRow(
+    name="nanochat-2025",
+    marks=(MID, SFT),
+    lacks=(),
+    phases={
+        "mid": Phase(
+            "mid",
+            TITLES["mid"],
+            "base_checkpoints",
+            "mid_checkpoints",
+            module="scripts.mid_train",
+        ),
+        "sft": Phase(
+            "sft",
+            TITLES["sft"],
+            "mid_checkpoints",
+            "chatsft_checkpoints",
+            module="scripts.chat_sft",
+        ),
+        "rl": Phase(
+            "rl",
+            TITLES["rl"],
+            "chatsft_checkpoints",
+            "chatrl_checkpoints",
+            module="scripts.chat_rl",
+        ),
+    },
+    evaluation=CHAT_EVAL,
+)
+NANOCHAT_2026 = TrainerRow(
+    name="nanochat-2026",
+    marks=(SFT,),
+    lacks=(MID,),
+    phases={
+        "sft": Phase(
+            "sft",
+            TITLES["sft"],
+            "base_checkpoints",
+            "chatsft_checkpoints",
+            ALL_DATA,
+            module="scripts.chat_sft",
+        ),
+        "rl": Phase(
+            "rl",
+            TITLES["rl"],
+            "chatsft_checkpoints",
+            "chatrl_checkpoints",
+            ("gsm8k",),
+            module="scripts.chat_rl",
+        ),
+    },
+    evaluation=CHAT_EVAL,
+    missing={"mid": "nanochat removed it on 2026-01-31: its sft starts from base. Use phase=sft"},
+    defects=(
+        Defect(
+            _sft_writes_where_nothing_reads,
+            "its sft writes sft_checkpoints, where neither its rl nor its evaluation look (nanochat of "
+            "2026-01-31 and 02-01). Take a newer commit: git pull",
+        ),
+    ),
+)
+ROWS = (NANOCHAT_2025, NANOCHAT_2026)
+
+
+def recognise(root: Path) -> TrainerRow:
+    """The row of the checkout at `root`; UsageProblem when it is none, or has a known defect."""
+    if own := declared(root):
+        return own
+    for row in ROWS:
+        if all((root / p).is_file() for p in row.marks) and not any(
+            (root / p).exists() for p in row.lacks
+        ):
+            sources = {p: source_of(root, p) for p in row.marks}
+            for defect in row.defects:
+                if defect.found(sources):
+                    raise UsageProblem(f"{root}: {defect.text}. Nothing was rented")
+            return row
+    raise UsageProblem(
+        f"{root} is no nanochat checkout that nanolan knows: it has neither {MID} nor {SFT}, and its "
+        "pyproject.toml has no [tool.nanolan]. docs/fork.md shows how to declare your phases"
+    )
+
+
+def declared(root: Path) -> TrainerRow | None:
+    """The row that the checkout declares itself, in [tool.nanolan] of its pyproject.toml."""
+    found: Declared | None = read_declared(root)
+    if found is None:
+        return None
+    return TrainerRow(CUSTOM, (), (), found.phases, found.evaluation)
+
+
+def script_of(module: str) -> str:
+    """The path of a module: scripts.chat_sft -> scripts/chat_sft.py."""
+    return f"{module.replace('.', '/')}.py"
+
+
+def uses_task_data(root: Path) -> bool:
+    """Whether the checkout reads its data from task_data/ in its base folder, where nanolan can put it."""
+    return any(
+        "task_data" in source_of(root, p) for p in ("tasks/common.py",) if (root / p).is_file()
+    )
