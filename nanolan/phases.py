@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -16,13 +16,26 @@ from nanolan.errors import BadAnswer, UsageProblem
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase: what it reads and writes in HF_REPO, and the data sets it trains on."""
+    """One phase: what it reads and writes in HF_REPO, and the data sets it trains on.
+
+    A foreign trainer's phase has a module or a command, too (nanolan/trainers/).
+    """
 
     name: str
     title: str
     input_dir: str
     output_dir: str
-    datasets: tuple[str, ...]
+    datasets: tuple[str, ...] = ()
+    module: str = ""  # such as scripts.chat_sft
+    command: str = ""  # a shell command in place of a module
+    arguments: tuple[str, ...] = ()  # of the module
+
+    @property
+    def keeps(self) -> str:
+        """What a stopped phase saves: "state" to go on from, "weights" to start from, or "nothing"."""
+        if self.command:
+            return "nothing"
+        return "weights" if self.module else "state"
 
 
 PHASES = {
@@ -73,10 +86,10 @@ def phase_sequence(text: str) -> tuple[str, ...]:
 
 
 def data_files(
-    phases: tuple[str, ...], exams: bool, humaneval: bool = False
+    phases: Iterable[Phase], exams: bool, humaneval: bool = False
 ) -> dict[str, list[str]]:
     """Data set repo -> globs of the files that these phases and their evaluation read."""
-    trained = {d for p in phases for d in PHASES[p].datasets}
+    trained = {d for p in phases for d in p.datasets}
     judged = {*EXAM_DATASETS, *(("humaneval",) if humaneval else ())} if exams else set()
     found: dict[str, list[str]] = {}
     for name in sorted(trained | judged):
@@ -174,6 +187,13 @@ DATASETS = {
         "",
         "openai_humaneval/test-*.parquet",
         {"prompt": TEXT, "test": TEXT, "entry_point": TEXT},
+    ),
+    # for foreign trainers of 2026, which read this copy of mmlu's training questions
+    "mmlu-all": DataSet(
+        "cais/mmlu",
+        "all/auxiliary_train-*.parquet",
+        "all/test-*.parquet",
+        {"question": TEXT, "choices": TEXT, "answer": NUMBER},
     ),
 }
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from nanolan.errors import BadAnswer
+from nanolan.phases import PHASES, Phase
 from nanolan.times import parse_time
 
 VERSION = 1
@@ -70,6 +71,23 @@ class Code(Strict, frozen=True):
     sha256: str
     size: int
     dirty: bool
+
+
+OWN_PYTHON = "-"
+
+
+class Fork(Strict, frozen=True):
+    """A foreign trainer: a nanochat checkout of one commit, and how it is driven (nanolan/trainers/)."""
+
+    row: str  # of the table in nanolan/trainers/rows.py
+    source: str  # the folder's name, or an https URL
+    commit: str
+    code: Code | None  # fork.bundle in the run folder; None: fetched from the URL
+    phases: dict[str, Phase]
+    data: str  # "task_data": laid out from the pinned data sets; "online": it downloads its data itself
+    evaluation: str = ""  # the module that evaluates, "" if it has none
+    evaluation_arguments: tuple[str, ...] = ()
+    python: str = ""  # in rehearsals: an interpreter that is used as it is, OWN_PYTHON for the box's; "": installed
 
 
 class Predicted(Strict, frozen=True):
@@ -133,6 +151,7 @@ class Plan(Strict, frozen=True):
     # under a phase's name: for that phase only
     recipe: dict[str, int | float | dict[str, int | float]] = {}
     trainer: str = "nanolan.train"  # a module; anything but the default runs without torchrun
+    fork: Fork | None = None  # None: nanolan's own trainer
     setup: str = "train"  # which set scripts/setup.sh installs
     min_free_gb: int = 60
     keep_old: bool = False
@@ -169,6 +188,19 @@ class Plan(Strict, frozen=True):
     def folder(self) -> str:
         """The run folder in runs_repo."""
         return f"runs/{self.run_id}"
+
+    def phase(self, name: str) -> Phase:
+        """A phase of this plan's trainer."""
+        return self.fork.phases[name] if self.fork else PHASES[name]
+
+    @property
+    def input_folder(self) -> str:
+        """The checkpoint that the first phase starts from, in HF_REPO."""
+        return f"{self.phase(self.phases[0]).input_dir}/{self.model_tag}"
+
+    def result_folder(self, phase: str) -> str:
+        """Where the result of a phase goes, in HF_REPO."""
+        return f"{self.phase(phase).output_dir}/{self.output_tag}"
 
     @property
     def instance_name(self) -> str:

@@ -20,7 +20,7 @@ from nanolan.hub.client import Hub
 from nanolan.hub.download import fetch
 from nanolan.hub.pins import pin_dataset
 from nanolan.hub.pull import place
-from nanolan.phases import IDENTITY_FILE, PHASES, data_files
+from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.redact import Secret
 from nanolan.run.record import StopReason
@@ -52,7 +52,7 @@ def train_here(s: Settings, local: LocalRun, hub: Hub) -> list[Path]:
         raise UsageProblem(
             f"{tokenizer} holds no tokenizer.pkl. Download it: just pull, or set NANOCHAT_BASE_DIR"
         )
-    first = local.base / PHASES[s.phases[0]].input_dir / s.model_tag
+    first = local.base / s.input_folder
     if not entries_of(first, "model_*.pt"):
         raise UsageProblem(
             f"{first} holds no checkpoint to start from. Download it: just pull, or set NANOCHAT_BASE_DIR"
@@ -69,7 +69,7 @@ def train_here(s: Settings, local: LocalRun, hub: Hub) -> list[Path]:
 def fetch_data(s: Settings, local: LocalRun, hub: Hub) -> Path:
     """Download the data sets of the phases, pinned to their current revisions, to base/nanolan/data; skips existing files."""
     data = local.base / "nanolan/data"
-    for repo, globs in data_files(s.phases, s.eval != "none", s.humaneval).items():
+    for repo, globs in s.data_files.items():
         pinned = pin_dataset(hub, repo, globs)
         fetch(
             pinned,
@@ -93,7 +93,7 @@ def _train(s: Settings, local: LocalRun, phase: str, data: Path) -> Path:
     out = work / "out"
     init = (
         local.base
-        / PHASES[phase].input_dir
+        / plan.phase(phase).input_dir
         / (s.model_tag if phase == s.phases[0] else plan.output_tag)
     )
     job = make_job(plan, phase, work, init, out, s.wandb_api_key is not None)
@@ -129,7 +129,7 @@ def _train(s: Settings, local: LocalRun, phase: str, data: Path) -> Path:
             stop=local.stop,
             wandb_key=None,
         )
-    target = local.base / PHASES[phase].output_dir / plan.output_tag
+    target = local.base / plan.result_folder(phase)
     place(found[1], found[0], target, local.say)
     if found_out := read_results(results):
         meta = target / meta_name(found[1])

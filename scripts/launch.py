@@ -18,8 +18,10 @@ from nanolan.cli.run import open_ledger, say
 
 if TYPE_CHECKING:
     from nanolan.launch.failover import FailoverPolicy, Launched
-    from nanolan.launch.prepare import Prepared, Rehearsal
+    from nanolan.launch.make_plan import Rehearsal
+    from nanolan.launch.prepare import Prepared
     from nanolan.settings.settings import Settings
+    from nanolan.trainers.choose import Chosen
 
 PLACE = ("cloud=", "region=", "instance-type=")
 
@@ -71,6 +73,8 @@ def launch(
     s = settings_from(flags)
     if not dry_run:
         s.need("shadeform_api_key", "hf_token", "hf_repo")
+    rehearsal = rehearsal_of(s)
+    s, chosen = trainer_of(s, rehearsal)
     api, hub = clients(s)
     agreed = yes or all((s.cloud, s.region, s.instance_type))
     offers, failed_check = (
@@ -87,10 +91,11 @@ def launch(
         ledger.owner if not dry_run else "0" * 8,
         hub,
         api.instances if api else None,
-        rehearsal=rehearsal_of(s),
+        rehearsal=rehearsal,
         keep_old=keep_old,
         earlier=ledger.entries(),
         yes_really=yes_really,
+        chosen=chosen,
     )
     prepared.checks[:0] = [failed_check] if failed_check else []
     words = typed(flags, all_configs, sort, keep_old, yes_really)
@@ -106,6 +111,19 @@ def launch(
     return show_launched(
         rent_with_failover(prepared, offers, s, api, hub, ledger, say, policy), as_json
     )
+
+
+def trainer_of(s: Settings, rehearsal: Rehearsal | None) -> tuple[Settings, Chosen | None]:
+    """The settings with the phases of their trainer, and a checkout that trains in place of nanolan."""
+    from nanolan.plan import OWN_PYTHON
+    from nanolan.settings.paths import typed as path_of
+    from nanolan.trainers.choose import with_trainer
+
+    if rehearsal is None:
+        return with_trainer(s, path_of(""))
+    installed = path_of(s.trainer) / ".venv/bin/python"  # by the checkout's owner
+    python = str(installed) if installed.is_file() else OWN_PYTHON
+    return with_trainer(s, path_of(""), rehearsed=rehearsal.fork_options, python=python)
 
 
 def refuse_failed(prepared: Prepared) -> None:
@@ -304,7 +322,7 @@ def rehearsal_of(s: Settings) -> Rehearsal | None:
     text = os.environ.get("NANOLAN_REHEARSAL")
     if not text:
         return None
-    from nanolan.launch.prepare import Rehearsal
+    from nanolan.launch.make_plan import Rehearsal
 
     return Rehearsal(**json.loads(text))
 

@@ -84,6 +84,7 @@ def rehearse(
         for name in filter(None, fault.split(",") if scenario is None else ()):
             world.switch(name)
             world.rehearsal["boot_s"] = FAULTY_BOOT_S
+        seed_for(flags, world)
         recall(world, folder.parent / "earlier")
         outcome = play(
             world, words, scenario, lambda line: show_line(line, started, verbose), started
@@ -94,6 +95,22 @@ def rehearse(
         if outcome.view and outcome.verdict == "succeeded" and not fault:
             remember(world, folder.parent / "earlier", outcome.view)
         return summary(world, outcome)
+
+
+def seed_for(flags: dict[str, Any], world: World) -> None:
+    """A checkpoint that the fork of trainer= can load, if one is given; the launch refuses what is wrong with it."""
+    from launch import trainer_of
+
+    from nanolan.launch.make_plan import Rehearsal
+    from nanolan.settings.load import load_settings
+    from nanolan.settings.paths import typed
+    from nanolan.sim.fork_seed import seed_fork
+    from nanolan.sim.world import REPO
+
+    if flags.get("trainer"):
+        s, chosen = trainer_of(load_settings(flags, {}), Rehearsal(**world.rehearsal))
+        if chosen:
+            seed_fork(world.hub, REPO, chosen.fork, s.input_folder, typed(s.trainer))
 
 
 def show_faults(scenarios: dict[str, Scenario]) -> int:
@@ -199,7 +216,8 @@ def expected(view: RunView) -> str:
     offer = Offer(
         o.cloud, o.region, o.instance_type, o.gpu, o.num_gpus, o.vram_gb, o.hourly_cents, (o.os,)
     )
-    found = forecast(Work(plan.phases, parameters_of_tag(plan.model_tag), plan.evaluate), offer, {})
+    size = 0 if plan.fork else parameters_of_tag(plan.model_tag)  # no figures for a fork
+    found = forecast(Work(plan.phases, size, plan.evaluate), offer, {})
     return f"about {dollars(found.likely_cents)}" if found else "unknown"
 
 

@@ -14,8 +14,8 @@ from nanolan.box.start import read_service_clock
 from nanolan.cost.overdue import OverdueTimer
 from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
+from nanolan.launch.make_plan import make_plan
 from nanolan.launch.preflight import Findings
-from nanolan.launch.prepare import make_plan
 from nanolan.manage.guard import Guard, facts_reader
 from nanolan.redact import Secret
 from nanolan.run.find import RunSearch

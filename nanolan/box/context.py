@@ -26,7 +26,6 @@ from nanolan.hub.client import Hub
 from nanolan.hub.proof import Proof
 from nanolan.hub.transfer import run_transfer
 from nanolan.notify import Notifier
-from nanolan.phases import PHASES
 from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.run.record import StopReason
@@ -94,11 +93,11 @@ class BoxRun:
 
     def out_dir(self, phase: str) -> Path:
         """Where the trainer saves."""
-        return trainer_folder(self.work) / "out" / PHASES[phase].output_dir / self.plan.output_tag
+        return trainer_folder(self.work) / "out" / self.plan.result_folder(phase)
 
     def target(self, phase: str) -> str:
         """Where the result of a phase goes in HF_REPO."""
-        return f"{PHASES[phase].output_dir}/{self.plan.output_tag}"
+        return self.plan.result_folder(phase)
 
     def saved(self, phase: str) -> str:
         """Where a state saved on the way goes in RUNS_REPO."""

@@ -55,7 +55,9 @@ def look(plan: Plan) -> str:
         query_gpus("pid", "compute-apps")
     ):
         return problem
-    return gpu_problem(plan, names, usable_cuda_devices()) if plan.device == "cuda" else ""
+    if plan.device != "cuda" or plan.fork:  # a fork's own PyTorch counts them (nanolan/box/fork.py)
+        return ""
+    return gpu_problem(plan, names, usable_cuda_devices())
 
 
 def memory_problem(plan: Plan, lines: list[str]) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nanolan.box.context import BoxDeps, BoxRun, RunStopped, note, say
+from nanolan.box.fork import prepare_fork
 from nanolan.box.machine_check import already_here
 from nanolan.box.phase import evaluate, fetch_state, pass_gate, train
 from nanolan.box.sandbox import block_metadata_service
@@ -159,11 +160,15 @@ def prepare(box: BoxRun) -> None:
     box.timeline.enter("download")
     try:
         _download(box)
+        _confine_trainer(box)
+        if box.plan.fork:
+            prepare_fork(box, box.plan.fork)
+    except RunStopped:
+        raise
     except NanolanError as e:
         if stop := box.stop():
             raise RunStopped(stop.reason, f"{stop.text}, before anything was trained") from e
         raise
-    _confine_trainer(box)
 
 
 def _download(box: BoxRun) -> None:

@@ -23,7 +23,7 @@ from nanolan.files import write_atomic
 from nanolan.hub.download import fetch
 from nanolan.money import dollars
 from nanolan.notify import WARNING
-from nanolan.phases import PHASES, gate_problem
+from nanolan.phases import gate_problem
 from nanolan.run.causes import cause_of, describe, explain
 from nanolan.run.record import TRAINING, PhaseReport, StopReason
 
@@ -53,10 +53,9 @@ def train(box: BoxRun, phase: str) -> tuple[Path, Manifest]:
         if reason == "bad_data" or not _try_again(box, phase, code, stop, dog):
             box.heartbeat.set_phase(phase, PhaseReport("failed"))
             raise RunStopped(reason, f"phase {phase}: {why}")
-        say(f"phase {phase}: {why}; training again from the last state")
-        box.notify.send(
-            f"{phase} is trained again", f"{why}; it continues from the last state", WARNING
-        )
+        start = _restart_point(box, phase)
+        say(f"phase {phase}: {why}; training again {start}")
+        box.notify.send(f"{phase} is trained again", f"{why}; {start}", WARNING)
 
 
 def _run(box: BoxRun, phase: str, dog: Watchdog) -> tuple[int, StopReason | None]:
@@ -69,7 +68,7 @@ def _run(box: BoxRun, phase: str, dog: Watchdog) -> tuple[int, StopReason | None
         stuck = dog.stuck()
         if dog.save_s is not None:
             box.meter.note_save(dog.save_s)
-        return box.stop() or stuck or _slow(box, phase)
+        return box.stop() or stuck or _slow(box, phase, dog)
 
     return box.deps.trainer(
         box.plan,
@@ -89,12 +88,15 @@ def save_s(box: BoxRun) -> float:
     return max(GRACE_S, SAFETY * box.meter.margin.checkpoint_s)
 
 
-def _slow(box: BoxRun, phase: str) -> StopReason | None:
+def _slow(box: BoxRun, phase: str, dog: Watchdog) -> StopReason | None:
     """After the first steps: set the state to TRAINING, which ends the probation, or stop a machine that is too slow."""
-    if (
-        box.heartbeat.state == TRAINING
-        or (pace := first_pace(trainer_folder(box.work) / "metrics.jsonl", phase)) is None
-    ):
+    if box.heartbeat.state == TRAINING:
+        return None
+    if box.plan.fork:  # no figures to compare with
+        if dog.step > 0 or dog.stage == "command":
+            box.heartbeat.set_state(TRAINING)
+        return None
+    if (pace := first_pace(trainer_folder(box.work) / "metrics.jsonl", phase)) is None:
         return None
     text = slow_reason(box.plan, phase, "tok/s", pace)
     if text and should_replace(box.plan, box.meter.spent_cents - box.spent_before_cents):
@@ -122,14 +124,36 @@ def _try_again(box: BoxRun, phase: str, code: int, stop: StopReason | None, dog:
     if stop and stop.reason != "hang" or box.stop():
         return False
     progressed = dog.step > 0 or code < 0 or stop is not None
+    if box.plan.fork and not _affordable(box, phase, dog):
+        say(f"phase {phase}: the rest of the money does not cover it once more")
+        return False
     return progressed and _count(box.state / f"restarts-{phase}") <= MOST_RESTARTS
+
+
+def _affordable(box: BoxRun, phase: str, dog: Watchdog) -> bool:
+    """Whether the money covers a fork's phase from its beginning: it has no place to go on from. An unknown length counts as
+    twice of what was done."""
+    beat = dog.beat
+    share = min(1.0, beat.step / beat.steps) if beat and beat.steps and beat.step else 0.5
+    seconds = box.timeline.stages().get(f"{phase}.train", 0) / share
+    return box.meter.spent_cents + box.meter.cost_of(seconds) <= box.meter.soft_cents
+
+
+def _restart_point(box: BoxRun, phase: str) -> str:
+    """Where a trainer that is started again begins."""
+    state = newest_whole(box.out_dir(phase), phase, final=False)
+    if state is None:
+        return "from zero: it had saved no state"
+    if box.plan.fork:
+        return f"from the beginning, with the weights of step {state[1].step}"
+    return f"from the state of step {state[1].step}"
 
 
 def init_dir(box: BoxRun, phase: str) -> Path:
     """Where `phase` starts from: the phase before it in this run, or the plan's input."""
     i = box.plan.phases.index(phase)
     if i == 0:
-        return box.work / "model" / PHASES[phase].input_dir / box.plan.model_tag
+        return box.work / "model" / box.plan.input_folder
     before = newest_whole(box.out_dir(box.plan.phases[i - 1]), box.plan.phases[i - 1], final=True)
     if before is None:
         raise BadAnswer(

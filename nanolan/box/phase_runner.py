@@ -24,6 +24,7 @@ from nanolan.box.sandbox import UID, TrainerUser, trainer_folder
 from nanolan.files import write_atomic
 from nanolan.plan import Plan
 from nanolan.run.record import StopReason
+from nanolan.trainers.fork_job import fork_facts
 
 MARK = "NANOLAN_TRAINER"  # in the environment of every process of a phase: workers may leave the process group and the session
 GRACE_S = 40.0  # from SIGTERM to SIGKILL, at least; a state of a d20 took 26 to 39 s
@@ -93,6 +94,7 @@ def make_job(
         "save_minutes": plan.save_minutes,
         "model_only": plan.model_only,
         "wandb": group if wandb else None,
+        **({"fork": fork_facts(plan, phase, trainer_folder(work))} if plan.fork else {}),
     }
 
 

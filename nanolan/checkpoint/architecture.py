@@ -93,6 +93,12 @@ class Meta:
 
 def parse_meta(data: bytes, where: str, step: int | None = None) -> Meta:
     """Parse a meta file whose name says `step`; BadAnswer if no model can be built from it."""
+    values = read_meta(data, where, step)
+    return Meta(GPTConfig.from_meta(values["model_config"], where), values)
+
+
+def read_meta(data: bytes, where: str, step: int | None = None) -> dict[str, Any]:
+    """A meta file of any trainer, whose name says `step`; BadAnswer if it is none."""
     if len(data) > MAX_META_BYTES:
         raise BadAnswer(f"{where}: larger than {MAX_META_BYTES >> 20} MiB, not a meta file")
     if what := mistaken_for(data):
@@ -108,7 +114,7 @@ def parse_meta(data: bytes, where: str, step: int | None = None) -> Meta:
         raise BadAnswer(
             f"{where}: says step {reprlib.repr(stated)}, which is not its file name's: another model's meta"
         )
-    return Meta(GPTConfig.from_meta(values["model_config"], where), values)
+    return values
 
 
 def meta_name(model: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import shlex
 import signal
 import sys
 import traceback
@@ -20,6 +22,9 @@ from nanolan.redact import redact_stream, short
 
 if TYPE_CHECKING:
     from nanolan.settings.settings import Settings
+
+TRAIN_OPTIONS = "train-options"
+TRAIN_WORD = re.compile(r"(?:--)?train\.[^=]+=")
 
 
 class TypedPath(click.Path):
@@ -44,6 +49,7 @@ class KeyValueCommand(GroupedHelp):
         known = {
             n.lstrip("-"): p for p in self.get_params(ctx) for n in p.opts if n.startswith("--")
         }
+        args = _joined(args) if TRAIN_OPTIONS in known else args
         out: list[str] = []
         seen: set[str] = set()
         for i, arg in enumerate(args):
@@ -83,6 +89,14 @@ class KeyValueCommand(GroupedHelp):
         near = difflib.get_close_matches(key.replace("_", "-"), names, 1)
         hint = f" Did you mean {near[0]}=?" if near else f" See: {ctx.command_path} --help"
         return click.UsageError(f"no setting called {key[:40]!r}.{hint}", ctx)
+
+
+def _joined(args: list[str]) -> list[str]:
+    """Words such as train.init-lr-frac=0.1 as one train-options=... word: their names are those of another program."""
+    own = [a for a in args if TRAIN_WORD.match(a)]
+    rest = [a for a in args if not TRAIN_WORD.match(a)]
+    joined = shlex.join(a.lstrip("-").removeprefix("train.") for a in own)
+    return [*rest, f"{TRAIN_OPTIONS}={joined}"] if own else args
 
 
 def _flag_word(key: str, value: str, ctx: click.Context) -> list[str]:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from nanolan.checkpoint.model_size import D20, parameters_of_tag
 from nanolan.cost.history import BYTES_PER_PARAMETER, TOKENS, Figures, measured
 from nanolan.money import cost_cents, dollars
-from nanolan.plan import Predicted
+from nanolan.plan import Fork, Predicted
 from nanolan.run.ledger import Entry
-from nanolan.settings.settings import Settings
+from nanolan.settings.settings import OWN_TRAINER, Settings
 from nanolan.shadeform.offers import Offer
 
 
@@ -153,13 +153,21 @@ class Forecast:
 def work_of(
     settings: Settings, parameters: int | None = None, download_bytes: int | None = None
 ) -> Work:
-    """The work that the settings ask for; the model's size follows from its tag unless `parameters` is given."""
+    """The work that the settings ask for; the model's size follows from its tag unless `parameters` is given. There are no
+    figures for a foreign trainer, whose size is 0."""
+    if parameters is None:
+        parameters = parameters_of_tag(settings.model_tag)
     return Work(
         settings.phases,
-        parameters_of_tag(settings.model_tag) if parameters is None else parameters,
+        parameters if settings.trainer == OWN_TRAINER else 0,
         settings.eval,
         download_bytes,
     )
+
+
+def no_figures(fork: Fork | None) -> str:
+    """Why there is no forecast."""
+    return f"no figures for this {'trainer' if fork else 'GPU'}"
 
 
 def forecaster(work: Work, entries: Iterable[Entry]) -> Callable[[Offer], Forecast | None]:

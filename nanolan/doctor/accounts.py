@@ -16,7 +16,7 @@ from nanolan.hub.pins import pin_dataset
 from nanolan.launch.preflight import check_box_key, check_money, check_time, wallet_hint
 from nanolan.money import dollars
 from nanolan.net.deadline import start_thread
-from nanolan.phases import IDENTITY_FILE, data_files
+from nanolan.phases import IDENTITY_FILE
 from nanolan.shadeform.offers import choose, wanted_from
 
 KEY_URL = "https://platform.shadeform.ai/settings/api"
@@ -252,9 +252,7 @@ def check_identity(context: DoctorContext) -> list[Check]:
 def check_datasets(context: DoctorContext) -> list[Check]:
     """The data sets of the settings' phases exist in the expected layout."""
     hub = context.hub or Hub(context.settings.hf_endpoint, None, patience_s=5)
-    wanted = data_files(
-        context.settings.phases, context.settings.eval != "none", context.settings.humaneval
-    )
+    wanted = context.settings.data_files
 
     def check(repo: str) -> Check:
         try:

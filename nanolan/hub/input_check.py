@@ -18,6 +18,7 @@ from nanolan.checkpoint.architecture import (
     check_vocabulary,
     newest_step,
     parse_meta,
+    read_meta,
 )
 from nanolan.checkpoint.conversations import count_conversations
 from nanolan.checkpoint.model_size import ModelSize, size_of
@@ -84,6 +85,7 @@ class InputFacts:
     text: str
     config: GPTConfig | None = None  # of a checkpoint
     tokens: int | None = None  # of a tokenizer
+    checkpoint: bool = False
 
     @property
     def size(self) -> ModelSize | None:
@@ -99,17 +101,26 @@ def open_remote(
 
 
 def inspect_checkpoint(
-    hub: Hub, source: Tree | Pinned, model: PinnedFile, meta: PinnedFile
+    hub: Hub, source: Tree | Pinned, model: PinnedFile, meta: PinnedFile, *, own: bool = True
 ) -> InputFacts:
-    """Check a model by its index and its meta; BadAnswer if nanolan cannot train from it."""
-    step = int(MODEL_FILE.fullmatch(_name(model))[1])  # type: ignore[index]
-    config = parse_meta(_read(hub, source, meta), meta.path, step).config
+    """Check a model by its index and its meta; BadAnswer if nanolan cannot train from it.
+
+    A foreign trainer's (not `own`) is only checked for what it holds: the instance tries whether the trainer can load it.
+    """
     found = tensors(open_remote(hub, source, model), model.path)
-    check_tensors(config, found, model.path)
-    check_rows(config, SEQUENCE_LEN, model.path)
+    config = None
+    step = int(MODEL_FILE.fullmatch(_name(model))[1])  # type: ignore[index]
+    if own:
+        config = parse_meta(_read(hub, source, meta), meta.path, step).config
+        check_tensors(config, found, model.path)
+        check_rows(config, SEQUENCE_LEN, model.path)
+    else:
+        read_meta(_read(hub, source, meta), meta.path, step)
     numbers = sum(t.numbers for t in found.values())
     return InputFacts(
-        f"{len(found)} tensors, {numbers:,} parameters, nothing else (checked by its index)", config
+        f"{len(found)} tensors, {numbers:,} parameters, nothing else (checked by its index)",
+        config,
+        checkpoint=True,
     )
 
 
@@ -160,11 +171,11 @@ def inspect_datasets(hub: Hub, pins: Iterable[Pinned]) -> None:
         answer.result()
 
 
-def inspect_inputs(hub: Hub, pins: Iterable[Pinned]) -> str:
+def inspect_inputs(hub: Hub, pins: Iterable[Pinned], *, own: bool = True) -> str:
     """Check all inputs that a run has pinned; returns their description. BadAnswer says what is unusable."""
-    answers = [start_thread(check) for pin in pins for check in _checks(hub, pin)]
+    answers = [start_thread(check) for pin in pins for check in _checks(hub, pin, own)]
     seen = [answer.result() for answer in answers]
-    checkpoint = next((s for s in seen if s.config), None)
+    checkpoint = next((s for s in seen if s.checkpoint), None)
     tokenizer = next((s for s in seen if s.tokens), None)
     if checkpoint is None or tokenizer is None:
         raise BadAnswer(f"the run has pinned no {'tokenizer' if checkpoint else 'model_SSSSSS.pt'}")
@@ -172,18 +183,18 @@ def inspect_inputs(hub: Hub, pins: Iterable[Pinned]) -> str:
     return "; ".join(s.text for s in seen)
 
 
-def inspect_state(hub: Hub, pin: Pinned) -> None:
+def inspect_state(hub: Hub, pin: Pinned, *, own: bool = True) -> None:
     """Check a saved state: its model, meta and optimizer; BadAnswer if a trainer cannot resume from it."""
-    inspect_checkpoint(hub, pin, *model_in(pin))
+    inspect_checkpoint(hub, pin, *model_in(pin), own=own)
     for f in pin.files:
         if _name(f).startswith("optim_"):
             tensors(open_remote(hub, pin, f), f.path)
 
 
-def _checks(hub: Hub, pin: Pinned) -> list[partial[InputFacts]]:
+def _checks(hub: Hub, pin: Pinned, own: bool) -> list[partial[InputFacts]]:
     """The checks for the pinned files."""
     models = any(MODEL_FILE.fullmatch(_name(f)) for f in pin.files)
-    found = [partial(inspect_checkpoint, hub, pin, *model_in(pin))] if models else []
+    found = [partial(inspect_checkpoint, hub, pin, *model_in(pin), own=own)] if models else []
     paths = {f.path for f in pin.files}
     if TOKENIZER in paths:
         found.append(partial(inspect_tokenizer, hub, pin, pin.files))

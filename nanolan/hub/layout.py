@@ -20,7 +20,7 @@ from nanolan.hub.input_check import (
 )
 from nanolan.hub.pins import pin_checkpoint, read_manifest, reads_identity
 from nanolan.hub.proof import Proof, prove
-from nanolan.phases import FOLDERS, IDENTITY_FILE, PHASES
+from nanolan.phases import FOLDERS, IDENTITY_FILE
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.settings.settings import Settings
 from nanolan.times import iso, now_utc
@@ -156,8 +156,7 @@ def paths_needed(settings: Settings) -> set[str]:
     """The paths without which a run with these settings cannot start."""
     with_identity = "mid" in settings.phases and not settings.no_identity
     identity = {IDENTITY_FILE} if with_identity else set()
-    checkpoint = f"{PHASES[settings.phases[0]].input_dir}/{settings.model_tag}"
-    return {checkpoint, "tokenizer", *identity}
+    return {settings.input_folder, "tokenizer", *identity}
 
 
 def paths_read(settings: Settings) -> set[str]:

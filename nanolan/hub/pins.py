@@ -24,8 +24,13 @@ from nanolan.plan import Pinned
 from nanolan.settings.settings import Settings
 
 
-def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, InputFacts]:
-    """Pin and check the checkpoint in `folder`: by its manifest if it has one, else its newest step."""
+def pin_checkpoint(
+    hub: Hub, tree: Tree, folder: str, *, own: bool = True
+) -> tuple[Pinned, InputFacts]:
+    """Pin and check the checkpoint in `folder`: by its manifest if it has one, else its newest step.
+
+    `own`: nanolan's trainer has to read it, so its architecture is checked, too.
+    """
     if not tree.under(folder):
         raise PreflightFailed(
             f"{tree.repo} has no {folder}/. Upload it: just upload {FOLDERS.get(folder.split('/')[0], 'base')}"
@@ -35,7 +40,7 @@ def pin_checkpoint(hub: Hub, tree: Tree, folder: str) -> tuple[Pinned, InputFact
         if f"{folder}/{MANIFEST}" in tree.files
         else _newest_by_hand(tree, folder)
     )
-    return pin, inspect_checkpoint(hub, pin, *model_in(pin))
+    return pin, inspect_checkpoint(hub, pin, *model_in(pin), own=own)
 
 
 def read_manifest(hub: Hub, tree: Tree, folder: str) -> Manifest:

@@ -14,7 +14,7 @@ from nanolan.checklist import Check
 from nanolan.checkpoint.architecture import SEQUENCE_LEN
 from nanolan.checkpoint.model_size import ModelSize, micro_batch
 from nanolan.cost.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
-from nanolan.cost.forecast import Forecast
+from nanolan.cost.forecast import Forecast, no_figures
 from nanolan.errors import (
     AuthProblem,
     NanolanError,
@@ -34,8 +34,8 @@ from nanolan.hub.input_check import (
 from nanolan.hub.pins import pin_checkpoint, pin_dataset, reads_identity
 from nanolan.money import dollars
 from nanolan.net.deadline import start_thread
-from nanolan.phases import IDENTITY_FILE, PHASES, data_files
-from nanolan.plan import Pinned
+from nanolan.phases import IDENTITY_FILE
+from nanolan.plan import Fork, Pinned
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
@@ -63,7 +63,7 @@ class Findings:
 def check_hub(hub: Hub, settings: Settings) -> Findings:
     """Check write access, input checkpoint, tokenizer, identity data and data sets concurrently, and pin the inputs."""
     found = Findings()
-    wanted = data_files(settings.phases, settings.eval != "none", settings.humaneval)
+    wanted = settings.data_files
     with ThreadPoolExecutor(8) as pool:
         writes = {
             r: pool.submit(hub.check_write, r)
@@ -109,9 +109,9 @@ def check_hub(hub: Hub, settings: Settings) -> Findings:
 
 def _check_model(found: Findings, hub: Hub, tree: Tree, settings: Settings) -> None:
     """Pin and check the input checkpoint, the tokenizer and the identity data of HF_REPO concurrently."""
-    folder = f"{PHASES[settings.phases[0]].input_dir}/{settings.model_tag}"
+    folder = settings.input_folder
     checkpoint, tokenizer = (
-        start_thread(lambda: pin_checkpoint(hub, tree, folder)),
+        start_thread(lambda: pin_checkpoint(hub, tree, folder, own=settings.fork is None)),
         start_thread(lambda: _pin_tokenizer(hub, tree)),
     )
     identity = start_thread(lambda: _pin_identity(hub, tree, settings))
@@ -204,14 +204,18 @@ def _pin_tokenizer(hub: Hub, tree: Tree) -> tuple[Pinned, InputFacts]:
 
 
 def check_money(
-    limit_cents: int, hourly_cents: int, expected: Forecast | None, yes_really: bool = False
+    limit_cents: int,
+    hourly_cents: int,
+    expected: Forecast | None,
+    yes_really: bool = False,
+    fork: Fork | None = None,
 ) -> Check:
     """The soft limit must be above the likely cost of the run; `yes_really` accepts any limit, with a note."""
     soft = soft_limit_cents(limit_cents, hourly_cents)
     likely, high = (expected.likely_cents, expected.high_cents) if expected else (0, 0)
     text = (
         f"{dollars(limit_cents)}, {dollars(limit_cents - soft)} of it kept for saving; the run: "
-        + (expected.text() if expected else "no figures for this GPU, so there is no forecast")
+        + (expected.text() if expected else f"{no_figures(fork)}, so there is no forecast")
     )
     if soft <= likely:
         least = limit_for(high, hourly_cents)

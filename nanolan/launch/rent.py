@@ -36,6 +36,7 @@ from nanolan.shadeform.models import Instance
 from nanolan.shadeform.offers import Offer
 from nanolan.shadeform.ssh_key import load_own_key, upload_own_key
 from nanolan.times import now_utc, parse_time
+from nanolan.trainers.fork_job import FORK_BUNDLE
 
 STALE_S = 15 * 60  # an older plan is not rented
 LEFTOVERS = (
@@ -113,6 +114,8 @@ def _run_folder(prepared: Prepared, earlier: tuple[Attempt, ...]) -> dict[str, b
     files: dict[str, bytes | Path] = {f"{folder}/plan.json": prepared.plan.to_json()}
     if prepared.bundle:
         files[f"{folder}/code.bundle"] = prepared.bundle
+    if prepared.fork_bundle:
+        files[f"{folder}/{FORK_BUNDLE}"] = prepared.fork_bundle
     if earlier:
         files[f"{folder}/earlier.json"] = msgspec.json.encode(earlier)
     return files

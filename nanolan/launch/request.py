@@ -165,11 +165,7 @@ def provider_limits(plan: Plan) -> dict[str, str]:
 
 def output_tags(plan: Plan) -> list[str]:
     """One tag per output folder, so that another laptop detects a conflict."""
-    from nanolan.phases import PHASES
-
-    return [
-        f"nanolan-out={plan.hf_repo}/{PHASES[p].output_dir}/{plan.output_tag}" for p in plan.phases
-    ]
+    return [f"nanolan-out={plan.hf_repo}/{plan.result_folder(p)}" for p in plan.phases]
 
 
 def _b64(data: bytes) -> str:

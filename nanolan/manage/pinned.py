@@ -11,7 +11,6 @@ from nanolan.checkpoint.manifest import hash_bytes
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.input_check import inspect_datasets, inspect_inputs, inspect_state
-from nanolan.phases import PHASES
 from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.remaining import Remaining
 
@@ -24,7 +23,7 @@ def pinned_inputs(plan: Plan, remaining: Remaining) -> tuple[Pinned, ...]:
     without_optimizer = structs.replace(
         result, files=tuple(f for f in result.files if "/optim_" not in f.path)
     )
-    checkpoint = f"{PHASES[plan.phases[0]].input_dir}/{plan.model_tag}/"
+    checkpoint = f"{plan.input_folder}/"
     return (
         without_optimizer,
         *(i for i in plan.inputs if not i.files[0].path.startswith(checkpoint)),
@@ -42,14 +41,19 @@ def check_pins(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:
 
 
 def check_usable(
-    hub: Hub, inputs: tuple[Pinned, ...], datasets: tuple[Pinned, ...], remaining: Remaining
+    hub: Hub,
+    inputs: tuple[Pinned, ...],
+    datasets: tuple[Pinned, ...],
+    remaining: Remaining,
+    *,
+    own: bool = True,
 ) -> Check:
     """Whether a trainer can start from the pinned files and the saved state."""
     try:
-        facts = inspect_inputs(hub, inputs)
+        facts = inspect_inputs(hub, inputs, own=own)
         inspect_datasets(hub, datasets)
         if remaining.saved:
-            inspect_state(hub, remaining.saved.files)
+            inspect_state(hub, remaining.saved.files, own=own)
     except NanolanError as e:
         return Check("inputs", False, f"{e}. The run cannot continue; fix it, then launch again")
     return Check("inputs", True, facts)

@@ -21,13 +21,13 @@ from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
 from nanolan.manage.pinned import check_pins, check_usable, pinned_inputs
 from nanolan.money import cost_cents, dollars
-from nanolan.phases import PHASES, SEQUENCES
+from nanolan.phases import SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.ledger import REFUSED, Attempt
 from nanolan.run.presence import billing_error, unknown_text
 from nanolan.run.record import UNKNOWN
 from nanolan.run.remaining import Remaining
-from nanolan.settings.settings import Settings
+from nanolan.settings.settings import OWN_TRAINER, Settings
 from nanolan.status.view import Overview, RunView
 from nanolan.times import parse_time
 
@@ -156,7 +156,10 @@ def settings_of(
     elif ":" in (typed.get("gpu") or ""):  # H100:4
         del old["num_gpus"]
     kept = {name: value for name, value in old.items() if not typed.get(name)}
-    phase = next(name for name, phases in SEQUENCES.items() if phases == remaining.phases)
+    phase = next(
+        (name for name, phases in SEQUENCES.items() if phases == remaining.phases),
+        "+".join(remaining.phases),
+    )
     kept["self_delete"] = settings.self_delete and (
         bool(typed.get("self_delete")) or plan.self_delete
     )  # no key if the run or the settings exclude it
@@ -164,6 +167,9 @@ def settings_of(
         settings,
         **kept,
         phase=phase,
+        fork=plan.fork,
+        trainer=plan.fork.source if plan.fork else OWN_TRAINER,
+        train_options=None,
         model_tag=_model_tag(plan, remaining),
         no_identity=plan.identity is False,
         hf_repo=plan.hf_repo,
@@ -247,7 +253,7 @@ class NextAttempt:
             datasets=data,
             code=code,
             resume=saved.files if saved else None,
-            model_only=saved is not None and saved.processes != new.processes,
+            model_only=saved is not None and old.fork is None and saved.processes != new.processes,
         )
         mine = [
             self.budget.check(prepared.offer.hourly_cents, prepared.expected),
@@ -279,7 +285,10 @@ def next_attempt(
     }
     checks = check_pins(hub, (*inputs, *plan.datasets))
     if all(c.ok for c in checks):
-        checks = (*checks, check_usable(hub, inputs, plan.datasets, remaining))
+        checks = (
+            *checks,
+            check_usable(hub, inputs, plan.datasets, remaining, own=plan.fork is None),
+        )
     return NextAttempt(plan, remaining, budget, inputs, code, overrides, checks)
 
 
@@ -290,12 +299,15 @@ def _continue_checks(remaining: Remaining, plan: Plan) -> list[Check]:
         origin = (
             remaining.before.folder
             if remaining.before
-            else f"{PHASES[first].input_dir}/{plan.model_tag}"
+            else f"{plan.phase(first).input_dir}/{plan.model_tag}"
         )
         return [
             Check("goes on", None, f"{first} starts again from {origin}: it has no saved state")
         ]
     saved = remaining.saved
+    if plan.fork:
+        text = f"{first} starts again from the weights kept at step {saved.step}, not at its place ({saved.folder})"
+        return [Check("goes on", None, text)]
     lines = [
         Check(
             "goes on",

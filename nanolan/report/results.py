@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.money import dollars
-from nanolan.phases import PHASES
 from nanolan.report.charts import charts_of
 from nanolan.report.curves import Metrics
 from nanolan.report.data import ReportData
@@ -95,9 +94,9 @@ def phase_section(s: ReportData, phase: str, draw: bool) -> str:
         for c in charts
     ]
     if r.state == "none" and not charts:
-        return section(f"{phase}: {PHASES[phase].title}", note("Not begun."))
+        return section(f"{phase}: {s.plan.phase(phase).title}", note("Not begun."))
     return section(
-        f"{phase}: {PHASES[phase].title}",
+        f"{phase}: {s.plan.phase(phase).title}",
         terms(_facts(s, phase, r)),
         '<div class="charts">' + "\n".join(drawn) + "</div>"
         if drawn

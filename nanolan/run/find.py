@@ -138,7 +138,7 @@ def checked_plan(data: bytes, run_id: str, repo: str, s: Settings) -> Plan:
         ("runs_repo", plan.runs_repo == repo),
         ("Hub", plan.hf_endpoint == s.hf_endpoint),
         ("Shadeform address", plan.shadeform_api == s.shadeform_api),
-        ("phases", plan.phases in _runs_of_phases()),
+        ("phases", plan.phases in _runs_of_phases(plan)),
         ("attempt", plan.attempt >= 1),
         ("limit", 0 < plan.limit_cents <= 100 * MOST_DOLLARS),
         ("price", plan.offer.hourly_cents > 0),
@@ -150,8 +150,12 @@ def checked_plan(data: bytes, run_id: str, repo: str, s: Settings) -> Plan:
     return plan
 
 
-def _runs_of_phases() -> set[tuple[str, ...]]:
+def _runs_of_phases(plan: Plan) -> set[tuple[str, ...]]:
     """The phase sequences of a launch, and those that a resume can train."""
+    if plan.fork:
+        return (
+            {plan.phases} if plan.phases and set(plan.phases) <= plan.fork.phases.keys() else set()
+        )
     return {phases[i:] for phases in SEQUENCES.values() for i in range(len(phases))}
 
 

@@ -13,7 +13,6 @@ from nanolan.checkpoint.manifest import MANIFEST, parse_manifest
 from nanolan.errors import BadAnswer, NotFound
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.proof import prove
-from nanolan.phases import PHASES
 from nanolan.plan import Pinned, Plan
 from nanolan.run.record import PhaseReport
 
@@ -60,7 +59,7 @@ def result_of(
     hub: Hub, tree: Tree, plan: Plan, phase: str, reported: PhaseReport | None
 ) -> SavedWork | None:
     """The proven result of a phase: its folder now, or at the reported revision if another run has replaced it since."""
-    folder = f"{PHASES[phase].output_dir}/{plan.output_tag}"
+    folder = plan.result_folder(phase)
     found = kept(hub, tree, folder, plan, phase, final=True)
     if found or reported is None or reported.revision in ("", tree.revision):
         return found

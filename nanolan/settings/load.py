@@ -83,7 +83,23 @@ def usable_settings(
             sources[name] = DEFAULT.name
     if env_file and sources["ssh_public_key"] == ".env":
         values["ssh_public_key"] = _relative_to(env_file, values["ssh_public_key"])
-    return _gpu_and_count(Settings(**values, sources=sources)), tuple(wrong)
+    settings = Settings(**values, sources=sources)
+    return _gpu_and_count(_known_phase(settings, layers, wrong)), tuple(wrong)
+
+
+def _known_phase(settings: Settings, layers: Iterable[Layer], wrong: list[str]) -> Settings:
+    """Check the phases of nanolan's own trainer; those of a checkout are known once it was read."""
+    layer = _first(TABLE["phase"], layers)
+    try:
+        settings.phases  # noqa: B018  # raises for an unknown one
+        return settings
+    except UsageProblem as e:
+        text = f"{layer.called(TABLE['phase']['env'])}: {e}"
+        if layer.name == "flag":
+            raise UsageProblem(text) from None
+        wrong.append(text)
+        default = TABLE["phase"]["default"]
+        return replace(settings, phase=default, sources=settings.sources | {"phase": DEFAULT.name})
 
 
 def _relative_to(file: Path, text: str) -> str:

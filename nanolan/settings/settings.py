@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanolan.errors import AuthProblem, UsageProblem
 from nanolan.money import parse_limit
-from nanolan.phases import phase_sequence
+from nanolan.phases import PHASES, Phase, data_files, phase_sequence
 from nanolan.redact import Mask, Secret
 from nanolan.settings import values as value
 from nanolan.settings.values import duration as duration
 from nanolan.settings.values import is_loopback as is_loopback
 
+if TYPE_CHECKING:
+    from nanolan.plan import Fork
+
 ROOT = Path(__file__).resolve().parents[2]
+OWN_TRAINER = "nanolan"
 
 
 def _setting(
@@ -49,6 +53,17 @@ class Settings:
 
     phase: str = _setting(
         "TRAINING_PHASE", "what to train: mid, sft, rl, mid+sft, sft+rl, all", "sft", value.phase
+    )
+    trainer: str = _setting(
+        "TRAINER",
+        "what trains: nanolan, or a nanochat checkout of yours: its folder, or URL@commit",
+        OWN_TRAINER,
+    )
+    train_options: tuple[tuple[str, str], ...] | None = _setting(
+        "TRAIN_OPTIONS",
+        "options of your checkout's scripts, typed as train.NAME=VALUE or train.PHASE.NAME=VALUE",
+        None,
+        value.train_options,
     )
     run_name: str = _setting("RUN_NAME", "name in logs and wandb", "lanbot-v3", value.name)
     gpu: str = _setting(
@@ -190,10 +205,30 @@ class Settings:
         "HF_ENDPOINT", "address of the Hub", "https://huggingface.co", value.address
     )
     sources: dict[str, str] = field(default_factory=dict)
+    fork: Fork | None = None  # what `trainer` names, once it was read (nanolan/trainers/choose.py)
 
     @property
     def phases(self) -> tuple[str, ...]:
-        return phase_sequence(self.phase)
+        if self.trainer == OWN_TRAINER:
+            return phase_sequence(self.phase)
+        return tuple(self.phase.split("+"))
+
+    @property
+    def phase_rows(self) -> tuple[Phase, ...]:
+        """The phases, each with what it reads and writes."""
+        known = self.fork.phases if self.fork else PHASES
+        return tuple(known[p] for p in self.phases)
+
+    @property
+    def input_folder(self) -> str:
+        """The checkpoint that the first phase starts from, in HF_REPO."""
+        return f"{self.phase_rows[0].input_dir}/{self.model_tag}"
+
+    @property
+    def data_files(self) -> dict[str, list[str]]:
+        """Data set repo -> globs of the files that the box downloads; a foreign trainer's evaluation gets its own."""
+        evaluated = self.eval != "none" and (self.fork is None or self.fork.data == "task_data")
+        return data_files(self.phase_rows, evaluated, self.humaneval)
 
     def need(self, *names: str) -> None:
         """Raise AuthProblem or UsageProblem for the first of `names` without a value; it says how to set it and where to get it."""

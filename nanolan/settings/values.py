@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -109,8 +110,30 @@ def count(text: str) -> int:
 
 
 def phase(text: str) -> str:
-    phase_sequence(text)
+    """Only the form: which names there are depends on the trainer."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}(\+[a-z][a-z0-9_]{0,39}){0,9}", text):
+        phase_sequence(text)
     return text
+
+
+def train_options(text: str) -> tuple[tuple[str, str], ...]:
+    """Options of a foreign trainer: "init-lr-frac=0.1 sft.eval-every=50", quoted as in a shell. Name -> value, dashes as "_"."""
+    try:
+        words = shlex.split(text)
+    except ValueError as e:
+        raise UsageProblem(f"{text[:80]!r}: {e}") from None
+    found = dict[str, str]()
+    for word in words:
+        name, sign, given = word.partition("=")
+        name = name.removeprefix("train.").replace("-", "_")
+        if not sign or not re.fullmatch(
+            r"([a-z][a-z0-9_]{0,39}\.)?[A-Za-z][A-Za-z0-9_]{0,59}", name
+        ):
+            raise UsageProblem(f"{word[:60]!r} is not an option such as init-lr-frac=0.1")
+        if name in found:
+            raise UsageProblem(f"{name} is given twice")
+        found[name] = given
+    return tuple(found.items())
 
 
 def minutes(text: str) -> float:

@@ -153,6 +153,8 @@ def remember(world: World, folder: Path, view: RunView) -> None:
 def set_up(world: World, scenario: Scenario) -> None:
     """Prepare the world for the scenario."""
     recipe: dict[str, Any] = world.rehearsal["recipe"]
+    if steps := scenario.recipe.get("max_steps"):  # a fork counts its micro-batches, two a step
+        world.rehearsal["fork_options"] |= {"num_iterations": 2 * steps}
     world.rehearsal.update(
         recipe=recipe | dict(scenario.recipe),
         watch_s=dict(scenario.watch_s),

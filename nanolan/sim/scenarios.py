@@ -54,7 +54,9 @@ if TYPE_CHECKING:
 # 150 steps of about 0.1 s, a state every second: long enough for a fault in between
 LONG = {"max_steps": 150}
 ENDLESS = {"max_steps": 2000}
-TRAINED = r"sft step 40/"
+# A step as nanolan's trainer prints it, as forks of 2026 do, and as sft of 2025 does
+STEP = r"(?:sft step {0}/|^step 0*{0} \(|^Step 0*{0}/)"
+TRAINED = STEP.format("40")
 STATES = ("save-minutes=0.02", "upload-minutes=0.03", "eval=none")
 
 
@@ -221,7 +223,7 @@ SCENARIOS: dict[str, Scenario] = {
         5,
         words=STATES,
         recipe=LONG,
-        moment=r"sft step (4|8)0/",
+        moment=STEP.format("(?:4|8)0"),
         times=2,
         then=send(KILL, is_rank),
         most_lost=90,

@@ -37,7 +37,9 @@ def processes(world: World, wanted: Callable[[psutil.Process], bool]) -> list[ps
 
 
 def is_rank(p: psutil.Process) -> bool:
-    return "LOCAL_RANK" in p.environ() and "nanolan.train" in p.cmdline()
+    return "LOCAL_RANK" in p.environ() and any(
+        word == "nanolan.train" or word.endswith("inside/keeper.py") for word in p.cmdline()
+    )
 
 
 def is_torchrun(p: psutil.Process) -> bool:

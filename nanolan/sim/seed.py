@@ -34,6 +34,7 @@ ROWS = {
     "arc-easy": (120, 40),
     "arc-challenge": (80, 40),
     "humaneval": (0, 6),
+    "mmlu-all": (300, 80),
 }  # train and test rows per data set
 IDENTITY_ROWS = 40
 SHARD = "00000-of-00001"
@@ -135,8 +136,9 @@ def _write_data(folder: Path) -> None:
         for split, pattern, rows in zip(
             ("train", "test"), (data.train, data.test), ROWS[name], strict=True
         ):
-            if not pattern:
-                continue  # it has no such split
+            path = folder / data.repo / pattern.replace("*", SHARD)
+            if not pattern or path.exists():
+                continue  # it has no such split, or another data set has the same file
             made = list(MAKERS[name](Random(f"{number}-{split}"), rows))
             schema = schemas[name]
             if pattern.startswith("auxiliary_train/"):  # each of its rows is wrapped once more
@@ -144,7 +146,6 @@ def _write_data(folder: Path) -> None:
                     [{"train": row} for row in made],
                     pa.schema([("train", pa.struct(list(schema)))]),
                 )
-            path = folder / data.repo / pattern.replace("*", SHARD)
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(pa.Table.from_pylist(made, schema=schema), path)
 
@@ -163,11 +164,13 @@ def _schemas() -> dict[str, pa.Schema]:
             ("answerKey", text),
         ]
     )
+    mmlu = pa.schema(
+        [("question", text), ("subject", text), ("choices", texts), ("answer", pa.int64())]
+    )
     return {
         "smol-smoltalk": pa.schema([("messages", pa.list_(message)), ("source", text)]),
-        "mmlu": pa.schema(
-            [("question", text), ("subject", text), ("choices", texts), ("answer", pa.int64())]
-        ),
+        "mmlu": mmlu,
+        "mmlu-all": mmlu,
         "gsm8k": pa.schema([("question", text), ("answer", text)]),
         "arc-easy": arc,
         "arc-challenge": arc,
@@ -328,6 +331,7 @@ def identity_conversations(rng: Random) -> Iterable[list[Message]]:
 MAKERS = {
     "smol-smoltalk": smoltalk_rows,
     "mmlu": mmlu_rows,
+    "mmlu-all": mmlu_rows,
     "gsm8k": gsm8k_rows,
     "arc-easy": arc_rows,
     "arc-challenge": arc_rows,

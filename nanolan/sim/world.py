@@ -46,6 +46,28 @@ RECIPE = {
     },
 }
 
+# The same for the scripts of a foreign trainer, where they have such options
+FORK_OPTIONS = {
+    "device_type": "cpu",
+    "device_batch_size": 2,
+    "max_seq_len": 128,
+    "total_batch_size": 1024,
+    "target_examples_per_step": 8,
+    "num_iterations": 120,
+    "eval_every": 20,
+    "eval_tokens": 1024,
+    "eval_steps": 2,
+    "eval_metrics_every": 1000,
+    "eval_metrics_max_problems": 4,
+    "chatcore_every": -1,
+    "examples_per_step": 4,
+    "num_samples": 4,
+    "eval_examples": 4,
+    "max_problems": 8,
+    "max_new_tokens": 16,
+    "batch_size": 2,
+}
+
 
 def restore_environment(before: Mapping[str, str | None]) -> None:
     """Set each variable to its value of `before`; None: it was not set."""
@@ -76,6 +98,7 @@ class World:
             "recipe": RECIPE if recipe is None else recipe,
             "trainer": trainer,
             "setup": setup,
+            "fork_options": FORK_OPTIONS,
         }
         self.hub = HubServer(root / "hub", xet=xet)
         self.cloud = ShadeformServer(root / "cloud", **cloud)

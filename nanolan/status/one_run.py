@@ -12,7 +12,6 @@ from nanolan.checkpoint.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.errors import NanolanError, NotFound
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.proof import prove
-from nanolan.phases import PHASES
 from nanolan.redact import hide
 from nanolan.run.ledger import Entry
 from nanolan.run.presence import NOT_ASKED, Presence, of_attempt, presence
@@ -50,9 +49,7 @@ def hub_looks(
         "log": pool.submit(_tail, hub, plan.runs_repo, f"logs/error-{plan.instance_name}.log"),
     }
     for p in plan.phases:
-        looks[p] = pool.submit(
-            hub.read, plan.hf_repo, f"{PHASES[p].output_dir}/{plan.output_tag}/{MANIFEST}"
-        )
+        looks[p] = pool.submit(hub.read, plan.hf_repo, f"{plan.result_folder(p)}/{MANIFEST}")
     return looks
 
 
@@ -174,7 +171,7 @@ def phase_state(
     e: Entry, phase: str, tree: Tree | None, manifest: Manifest | None, told: PhaseReport | None
 ) -> PhaseReport:
     """ "proven" only if the Hub now holds every file of this run's manifest; else the state that the box reported."""
-    folder = f"{PHASES[phase].output_dir}/{e.plan.output_tag}"
+    folder = e.plan.result_folder(phase)
     told = told or PhaseReport("none")
     if manifest and tree and manifest.run_id == e.plan.run_id and manifest.phase == phase:
         try:

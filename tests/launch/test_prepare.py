@@ -13,11 +13,8 @@ from nanolan.errors import (
     UsageProblem,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.prepare import (
-    Prepared,
-    Rehearsal,
-    prepare,
-)
+from nanolan.launch.make_plan import Rehearsal
+from nanolan.launch.prepare import Prepared, prepare
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import PhaseReport, Receipt
 from nanolan.settings.load import load_settings

@@ -13,12 +13,8 @@ from nanolan.errors import (
     NanolanError,
     OutOfStock,
 )
-from nanolan.launch.prepare import (
-    PER_ATTEMPT,
-    Rehearsal,
-    next_attempt,
-    prepare,
-)
+from nanolan.launch.make_plan import PER_ATTEMPT, Rehearsal
+from nanolan.launch.prepare import next_attempt, prepare
 from nanolan.launch.rent import rent, with_next_offer
 from nanolan.redact import Secret
 from nanolan.run.ledger import Attempt, Ledger

@@ -23,9 +23,7 @@ from nanolan.errors import (
     RunFailed,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.prepare import (
-    check_ssh_key,
-)
+from nanolan.launch.prepare import check_ssh_key
 from nanolan.launch.rent import rent
 from nanolan.plan import read_plan
 from nanolan.redact import Secret

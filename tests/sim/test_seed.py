@@ -109,6 +109,7 @@ SCHEMAS: dict[str, tuple[dict[str, pa.DataType], ...]] = {
     * 2,
     "gsm8k": ({"question": TEXT, "answer": TEXT},) * 2,
     "mmlu": ({"train": pa.struct(list(MMLU.items()))}, MMLU),
+    "mmlu-all": (MMLU, MMLU),
     "arc-easy": (ARC, ARC),
     "arc-challenge": (ARC, ARC),
     "humaneval": (

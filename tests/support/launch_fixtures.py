@@ -11,8 +11,9 @@ import msgspec
 
 from nanolan.hub.client import Hub
 from nanolan.launch.failover import FailoverPolicy, Launched, rent_with_failover
+from nanolan.launch.make_plan import make_plan
 from nanolan.launch.preflight import Findings
-from nanolan.launch.prepare import Prepared, make_plan
+from nanolan.launch.prepare import Prepared
 from nanolan.plan import Code, Plan, new_run_id
 from nanolan.redact import Secret
 from nanolan.run.ledger import Ledger

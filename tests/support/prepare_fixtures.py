@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from nanolan.hub.client import Hub
-from nanolan.launch.prepare import (
-    Prepared,
-    prepare,
-)
+from nanolan.launch.prepare import Prepared, prepare
 from nanolan.launch.rent import rent
 from nanolan.run.ledger import Ledger
 from nanolan.shadeform.client import Shadeform

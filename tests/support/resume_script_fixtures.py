@@ -6,7 +6,8 @@ import subprocess
 from typing import Any
 
 from nanolan.hub.client import Hub
-from nanolan.launch.prepare import Rehearsal, prepare
+from nanolan.launch.make_plan import Rehearsal
+from nanolan.launch.prepare import prepare
 from nanolan.launch.rent import rent
 from nanolan.plan import Plan
 from nanolan.run.ledger import Ledger

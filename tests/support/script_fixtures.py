@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from nanolan.trainers.options import Script, read_script
+from nanolan.trainers.scripts.options import Script, read_script
 
 RUN = "config_keys = [k for k in globals()]\nexec(open(os.path.join('nanochat', 'configurator.py')).read())\n"
 CONFIGURATOR = f"""

@@ -93,6 +93,12 @@ class Watchdog:
         )
 
     @property
+    def stage(self) -> str:
+        """The newest stage of the trainer, "" before its first heartbeat."""
+        beat = read_trainer_beat(self._path) or self.beat
+        return beat.stage if beat else ""
+
+    @property
     def step(self) -> int:
         """The newest step of the trainer."""
         beat = read_trainer_beat(self._path) or self.beat

@@ -140,9 +140,12 @@ class HubServer(HubState):
         typ: str = "model",
         private: bool = True,
         message: str = "put files",
+        delete: str = "",
     ) -> str:
-        """Commit files to main (creating the repository, private or not) and return the commit's id."""
-        changes = [Change(path, self.store.add(path, content)) for path, content in files.items()]
+        """Commit files to main (creating the repository, private or not) and return the commit's id; first the folder `delete`
+        is removed."""
+        changes = [Change(delete, None, folder=True)] if delete else []
+        changes += [Change(path, self.store.add(path, content)) for path, content in files.items()]
         repo = self.moved.get(repo, repo)
         with self.store.lock:
             stored = self.store.load(typ, repo) or Repo.new(
