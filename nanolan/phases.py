@@ -78,7 +78,7 @@ def phase_sequence(text: str) -> tuple[str, ...]:
     """The phases of a --phase value, in order; UsageProblem lists the known values."""
     if text == "agent_rl":
         raise UsageProblem(
-            "agent_rl is not part of nanolan: it needs a nanochat fork that has it, run by hand"
+            "agent_rl is not a phase of nanolan's trainer: it needs a nanochat fork that has it, see docs/fork.md"
         )
     if text not in SEQUENCES:
         raise UsageProblem(f"unknown phase {text[:40]!r}; the phases are {', '.join(SEQUENCES)}")

@@ -32,12 +32,13 @@ from nanolan.sim.seed import _cached
 from nanolan.sim.world import REPO, World
 from nanolan.times import iso, now_utc
 from tests.support.core_fixtures import QUICK, forget, until
+from tests.support.forks import commit_all, copy_fork
 from tests.support.launch_fixtures import NONE, progress, receipt, tell
 from tests.support.recipes import command_of as click_command
 from tests.support.recipes import recipes
 from tests.support.run_fixtures import result, state
 
-DOCS = {name: (ROOT / name).read_text() for name in ("docs/guide.md", "README.md")}
+DOCS = {name: (ROOT / name).read_text() for name in ("docs/guide.md", "docs/fork.md", "README.md")}
 MENU = {r.name: r for r in recipes((ROOT / "justfile").read_text())}
 
 UNRUN = {
@@ -111,6 +112,7 @@ def place(tmp_path: Path, seed_cache: Path) -> Path:
     base = tmp_path / "home/.cache/nanochat"
     shutil.copytree(base / "base_checkpoints", base / "chatsft_checkpoints")
     shutil.copy(ROOT / ".env.example", tmp_path)
+    commit_all(copy_fork("2026", tmp_path / "home/my-nanochat"))
     (tmp_path / "bin").mkdir()
     shim(tmp_path / "bin/just")
     return tmp_path

@@ -37,6 +37,14 @@ def copy_fork(generation: str, to: Path) -> Path:
     return to
 
 
+def commit_all(folder: Path) -> Path:
+    """Make a git repository of one commit of everything in a folder; returns it."""
+    who = ["-c", "user.name=me", "-c", "user.email=me@localhost"]
+    for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "all"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
+
+
 def lay_task_data(data: Path, base: Path) -> None:
     """Copy the data sets below `data` (<owner>/<repo>/<path on the Hub>) to task_data in `base`."""
     for (name, split), place in TASK_DATA.items():
