@@ -170,6 +170,9 @@ class Plan(Strict, frozen=True):
     usual_runs: int = 0  # number of these runs
     # deadlines of stages that replace those of nanolan/box/watch/progress.py
     watch_s: dict[str, float] = {}
+    init: str | None = (
+        None  # folder of the input checkpoint, if it is another than the phase's own; "" is a repo's root
+    )
     gate: str | None = None  # between phases, see nanolan/phases.py
     parameters: int | None = None  # of the input model; None: its meta was not read
     probation_cents: int = 200  # the bill at which an instance that does not train is deleted
@@ -195,7 +198,9 @@ class Plan(Strict, frozen=True):
 
     @property
     def input_folder(self) -> str:
-        """The checkpoint that the first phase starts from, in HF_REPO."""
+        """The checkpoint that the first phase starts from, in the repo that pins it."""
+        if self.init is not None:
+            return self.init
         return f"{self.phase(self.phases[0]).input_dir}/{self.model_tag}"
 
     def result_folder(self, phase: str) -> str:

@@ -79,7 +79,10 @@ def busy_problem(pids: list[str]) -> str:
 
 def disk_problem(plan: Plan, free: int, here: int) -> str:
     """Whether the disk holds what is still to be downloaded and the states; `here` bytes of it are used already."""
-    model = max((f.size for p in plan.inputs for f in p.files if "/model_" in f.path), default=0)
+    model = max(
+        (f.size for p in plan.inputs for f in p.files if "model_" in f.path.rpartition("/")[2]),
+        default=0,
+    )
     need = (
         sum(p.size for p in (*plan.inputs, *plan.datasets))
         + int(STATES * STATE_SIZE * model)

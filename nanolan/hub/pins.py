@@ -31,13 +31,13 @@ def pin_checkpoint(
 
     `own`: nanolan's trainer has to read it, so its architecture is checked, too.
     """
-    if not tree.under(folder):
+    if folder and not tree.under(folder):
         raise PreflightFailed(
             f"{tree.repo} has no {folder}/. Upload it: just upload {FOLDERS.get(folder.split('/')[0], 'base')}"
         )
     pin = (
         _by_manifest(hub, tree, folder)
-        if f"{folder}/{MANIFEST}" in tree.files
+        if folder and f"{folder}/{MANIFEST}" in tree.files
         else _newest_by_hand(tree, folder)
     )
     return pin, inspect_checkpoint(hub, pin, *model_in(pin), own=own)
@@ -68,7 +68,7 @@ def _by_manifest(hub: Hub, tree: Tree, folder: str) -> Pinned:
 
 def _newest_by_hand(tree: Tree, folder: str) -> Pinned:
     """Pin the newest step. A step with a model but no meta (its save was killed) is refused; the error names the step before it."""
-    names = [p.removeprefix(f"{folder}/") for p in tree.under(folder)]
+    names = [p.removeprefix(f"{folder}/") for p in (tree.under(folder) if folder else tree.files)]
     newest = newest_step(
         names, f"{tree.repo}/{folder}", f"just hf repos delete-files {tree.repo} {folder}/"
     )
@@ -76,7 +76,7 @@ def _newest_by_hand(tree: Tree, folder: str) -> Pinned:
         raise PreflightFailed(
             f"{tree.repo}/{folder} holds no model_SSSSSS.pt: it is not a nanochat checkpoint"
         )
-    return tree.pin(f"{folder}/{name}" for name in newest)
+    return tree.pin(f"{folder}/{name}" if folder else name for name in newest)
 
 
 def data_tree(hub: Hub, repo: str) -> Tree:

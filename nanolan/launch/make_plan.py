@@ -101,6 +101,7 @@ def make_plan(
         identity=not settings.no_identity,
         save_minutes=settings.save_minutes,
         gate=settings.gate,
+        init=settings.input_folder if settings.init else None,
         probation_cents=settings.probation_usd,
         self_delete=settings.self_delete,
         public=found.public,

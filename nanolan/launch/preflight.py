@@ -110,8 +110,14 @@ def check_hub(hub: Hub, settings: Settings) -> Findings:
 def _check_model(found: Findings, hub: Hub, tree: Tree, settings: Settings) -> None:
     """Pin and check the input checkpoint, the tokenizer and the identity data of HF_REPO concurrently."""
     folder = settings.input_folder
+    own = settings.fork is None
+
+    def pin() -> tuple[Pinned, InputFacts]:
+        source = hub.tree(settings.input_repo) if settings.init else tree
+        return pin_checkpoint(hub, source, folder, own=own)
+
     checkpoint, tokenizer = (
-        start_thread(lambda: pin_checkpoint(hub, tree, folder, own=settings.fork is None)),
+        start_thread(pin),
         start_thread(lambda: _pin_tokenizer(hub, tree)),
     )
     identity = start_thread(lambda: _pin_identity(hub, tree, settings))
@@ -126,7 +132,7 @@ def _check_model(found: Findings, hub: Hub, tree: Tree, settings: Settings) -> N
             Check(
                 "input checkpoint",
                 True,
-                f"{folder} ({model[0].size / 1e6:,.0f} MB, "
+                f"{settings.init or folder} ({model[0].size / 1e6:,.0f} MB, "
                 f"{'proven' if model[0].proven else 'unproven: no manifest, pinned by size and hash'})",
             )
         )

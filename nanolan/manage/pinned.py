@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from msgspec import structs
 
 from nanolan.checklist import Check
+from nanolan.checkpoint.architecture import MODEL_FILE
 from nanolan.checkpoint.manifest import hash_bytes
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub.client import Hub, Tree
@@ -23,11 +24,12 @@ def pinned_inputs(plan: Plan, remaining: Remaining) -> tuple[Pinned, ...]:
     without_optimizer = structs.replace(
         result, files=tuple(f for f in result.files if "/optim_" not in f.path)
     )
-    checkpoint = f"{plan.input_folder}/"
-    return (
-        without_optimizer,
-        *(i for i in plan.inputs if not i.files[0].path.startswith(checkpoint)),
-    )
+    return (without_optimizer, *(i for i in plan.inputs if not holds_model(i)))
+
+
+def holds_model(pin: Pinned) -> bool:
+    """Whether it is the pin of a checkpoint."""
+    return any(MODEL_FILE.fullmatch(f.path.rpartition("/")[2]) for f in pin.files)
 
 
 def check_pins(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:

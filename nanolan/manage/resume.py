@@ -19,7 +19,7 @@ from nanolan.cost.forecast import Forecast
 from nanolan.errors import MayBeBilling, PreflightFailed
 from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
-from nanolan.manage.pinned import check_pins, check_usable, pinned_inputs
+from nanolan.manage.pinned import check_pins, check_usable, holds_model, pinned_inputs
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
@@ -170,6 +170,7 @@ def settings_of(
         fork=plan.fork,
         trainer=plan.fork.source if plan.fork else OWN_TRAINER,
         train_options=None,
+        init=None if remaining.before else _init_of(plan),
         model_tag=_model_tag(plan, remaining),
         no_identity=plan.identity is False,
         hf_repo=plan.hf_repo,
@@ -249,6 +250,7 @@ class NextAttempt:
             attempt=old.attempt + 1,
             phases=self.remaining.phases,
             model_tag=_model_tag(old, self.remaining),
+            init=None if self.remaining.before else old.init,
             inputs=self.inputs,
             datasets=data,
             code=code,
@@ -299,7 +301,7 @@ def _continue_checks(remaining: Remaining, plan: Plan) -> list[Check]:
         origin = (
             remaining.before.folder
             if remaining.before
-            else f"{plan.phase(first).input_dir}/{plan.model_tag}"
+            else _init_of(plan) or f"{plan.phase(first).input_dir}/{plan.model_tag}"
         )
         return [
             Check("goes on", None, f"{first} starts again from {origin}: it has no saved state")
@@ -325,6 +327,12 @@ def _continue_checks(remaining: Remaining, plan: Plan) -> list[Check]:
             )
         )
     return lines
+
+
+def _init_of(plan: Plan) -> str | None:
+    """The setting `init` of a launch, from its plan."""
+    repo = next((i.repo for i in plan.inputs if holds_model(i)), plan.hf_repo)
+    return None if plan.init is None else f"{repo}:{plan.init}"
 
 
 def _model_tag(plan: Plan, remaining: Remaining) -> str:

@@ -85,6 +85,12 @@ class Settings:
     output_tag: str | None = _setting(
         "OUTPUT_TAG", "folder to write to, if other than the model tag", None, value.name
     )
+    init: str | None = _setting(
+        "INIT",
+        "checkpoint to start from, OWNER/REPO:FOLDER on the Hub  [the phase's folder in HF_REPO]",
+        None,
+        value.init,
+    )
     cloud: str | None = _setting("CLOUD", "only this provider, such as hyperstack")
     region: str | None = _setting("REGION", "only this region, such as canada-1")
     instance_type: str | None = _setting(
@@ -221,8 +227,14 @@ class Settings:
 
     @property
     def input_folder(self) -> str:
-        """The checkpoint that the first phase starts from, in HF_REPO."""
+        """The checkpoint that the first phase starts from, in `input_repo`; "" is the repo's root."""
+        if self.init:
+            return self.init.partition(":")[2]
         return f"{self.phase_rows[0].input_dir}/{self.model_tag}"
+
+    @property
+    def input_repo(self) -> str:
+        return self.init.partition(":")[0] if self.init else self.hf_repo
 
     @property
     def data_files(self) -> dict[str, list[str]]:

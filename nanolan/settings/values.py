@@ -41,6 +41,19 @@ def repo(text: str) -> str:
     raise UsageProblem(f"{text[:80]!r} is not a Hub repo: give owner/name{meant}")
 
 
+def init(text: str) -> str:
+    """OWNER/REPO:FOLDER, where FOLDER may be left out: the repo's root."""
+    name, _, folder = text.partition(":")
+    repo(name)
+    if folder and not re.fullmatch(
+        r"(?!\.)[A-Za-z0-9_][\w.-]*(/(?!\.)[\w][\w.-]*)*/?", folder, re.ASCII
+    ):
+        raise UsageProblem(
+            f"{text[:100]!r}: give OWNER/REPO:FOLDER, such as you/nanochat:d20/checkpoints"
+        )
+    return f"{name}:{folder.strip('/')}"
+
+
 def address(text: str) -> str:
     # no user, no backslash: programs disagree on which host such an address names
     plain = re.fullmatch(ADDRESS, text, re.ASCII)
