@@ -49,7 +49,7 @@ class Folder:
     def save(self, step: int, fill: Callable[[Path], object], meta: dict[str, Any]) -> None:
         """Write the weights, then the meta: a model without one is not whole. Keeps the newest checkpoints."""
         model = self.path / f"model_{step:06d}.pt"
-        text = json.dumps(meta, default=str)
+        text = json.dumps(meta, indent=2, default=str) + "\n"
         try:
             if self._kept != step:
                 _write(model, fill)
