@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -88,7 +89,8 @@ class Run:
 
     def metas(self) -> dict[int, dict[str, object]]:
         """By step; every model has its meta, and nothing else is left but beat.json and marks."""
-        names = [p.name for p in self.kept.iterdir() if not p.name.startswith(".left")]
+        marks = re.compile(r"finished|\.left-.*")
+        names = [p.name for p in self.kept.iterdir() if not marks.fullmatch(p.name)]
         metas = {
             int(n[5:11]): json.loads((self.kept / n).read_text())
             for n in names
@@ -100,6 +102,9 @@ class Run:
 
     def beat(self) -> dict[str, object]:
         return json.loads((self.kept / "beat.json").read_text())
+
+    def finished(self) -> bool:
+        return (self.kept / "finished").exists()
 
     def same_as_trained(self, step: int, *options: str) -> bool:
         """Whether the kept weights are those of a run of exactly so many steps, without the keeper."""
@@ -156,6 +161,7 @@ def test_sigterm_lets_the_script_finish_its_own_save(run: Run, place: str) -> No
     run.start("--steps=5", f"--pause={place}:0.3", SAVE_S="0.5").until(f"at {place}").signal()
     assert run.codes() == [0]
     assert "done" in run.output() and run.metas() == {} and run.beat()["step"] == 5
+    assert run.finished()
     assert (run.folder / "own/meta_000005.json").exists()
 
 
@@ -214,19 +220,21 @@ def test_a_later_start_keeps_its_own_newest(run: Run) -> None:
     run.start("--step-s=0").until("step 200").signal().codes()
     run.pids.clear()
     (run.folder / "out0").unlink()
-    (run.kept / ".model_000999.pt.tmp").touch()
+    for left in (".model_000999.pt.tmp", "finished"):
+        (run.kept / left).touch()
     run.start(NANOLAN_SAVE_MINUTES="0.003").until("step 60").signal()
     run.codes()
-    assert len(run.metas()) == 2 and max(run.metas()) < 200
+    assert len(run.metas()) == 2 and max(run.metas()) < 200 and not run.finished()
 
 
 def test_exit_code_traceback_and_options_are_the_scripts(run: Run) -> None:
-    run.start("--steps=2", "--fail=3")
-    run.start("--steps=2", "--fail=broken")
-    run.start("--steps=2")
-    assert run.codes() == [3, 1, 0]
+    for code, ending in ((3, "3"), (1, "broken"), (0, "0"), (0, "")):
+        run.pids.clear()
+        run.start("--steps=2", f"--fail={ending}")
+        assert run.codes() == [code]
+        assert run.finished() == (code == 0)
     assert "scripts/chat_sft.py" in run.output() and "ValueError: broken" in run.output()
-    assert "done ['--steps=2']" in run.output()
+    assert "done ['--steps=2', '--fail=']" in run.output()
 
 
 def test_a_checkout_without_checkpoint_manager_runs(run: Run) -> None:

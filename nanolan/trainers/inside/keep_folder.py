@@ -26,10 +26,10 @@ class Folder:
         self._stage, self._beaten = "", 0.0  # of the latest beat
 
     def open(self) -> None:
-        """Create it, and remove what an earlier start left unfinished."""
+        """Create it, and remove an earlier start's marks and unfinished files."""
         self.path.mkdir(parents=True, exist_ok=True)
         for path in self.path.iterdir():
-            if re.fullmatch(r"\.left-.*|\..*\.tmp", path.name):
+            if re.fullmatch(r"finished|\.left-.*|\..*\.tmp", path.name):
                 path.unlink(missing_ok=True)
 
     def beat(self, stage: str, step: int, dt_s: float | None, always: bool) -> None:

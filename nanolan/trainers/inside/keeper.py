@@ -240,15 +240,20 @@ class Keeper:
 
     def run(self, module: str) -> None:
         """Run the script as __main__; its exit code and traceback are this program's."""
+        whole = False  # it came to its own end
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
-            if not self.rank:
-                self.folder.finish()
+            whole = True
+        except SystemExit as e:
+            whole = e.code in (None, 0)
+            raise
         finally:
             self._ended = True
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self.steps.close()
             self.beat("train", always=True)
+            if whole and not self.rank:
+                self.folder.finish()
 
 
 def _versions(model: Any) -> list[int]:
