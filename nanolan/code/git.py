@@ -42,7 +42,7 @@ MEANING = (  # part of git's message -> explanation; the first match counts
     ),
     (
         "must be run in a work tree",
-        "{root} is a bare repository, which has no files. Clone it: git clone '{root}' nanolan",
+        "{root} is a bare repository, which has no files. Clone it: git clone '{root}' FOLDER",
     ),
     ("missing blob", PARTIAL),
     ("promisor remote", PARTIAL),

@@ -14,7 +14,8 @@ from nanolan.errors import UsageProblem
 from nanolan.money import parse_limit
 from nanolan.redact import Secret
 from nanolan.settings.env_lines import LIMIT, EnvFile, nearest, read_env
-from nanolan.settings.settings import FIELDS, TABLE, Settings
+from nanolan.settings.settings import FIELDS, OWN_TRAINER, TABLE, Settings
+from nanolan.settings.values import is_url
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def usable_settings(
             sources[name] = DEFAULT.name
     if env_file and sources["ssh_public_key"] == ".env":
         values["ssh_public_key"] = _relative_to(env_file, values["ssh_public_key"])
+    if env_file and sources["trainer"] == ".env":
+        values["trainer"] = _folder_relative_to(env_file, values["trainer"])
     settings = Settings(**values, sources=sources)
     return _gpu_and_count(_known_phase(settings, layers, wrong)), tuple(wrong)
 
@@ -109,6 +112,13 @@ def _relative_to(file: Path, text: str) -> str:
         if " " in text and not text.endswith(".pub")
         else str(file.absolute().parent / Path(text).expanduser())
     )
+
+
+def _folder_relative_to(file: Path, text: str) -> str:
+    """The folder of a checkout, as `_relative_to`; nanolan's own trainer and an address stay as they are."""
+    if text == OWN_TRAINER or text.startswith("~") or is_url(text):
+        return text
+    return str(file.absolute().parent / text)
 
 
 def _typed(name: str) -> str:

@@ -11,4 +11,8 @@ CALLED_FROM = "NANOLAN_CALLED_FROM"  # set by the justfile
 
 def typed(path: str | Path, environ: Mapping[str, str] = os.environ) -> Path:
     """The absolute path for a typed one; ~ is expanded."""
-    return Path(environ.get(CALLED_FROM) or "", Path(path).expanduser()).absolute()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError:  # ~ and the name of nobody here
+        path = Path(path)
+    return Path(environ.get(CALLED_FROM) or "", path).absolute()

@@ -149,6 +149,11 @@ def train_options(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
+def is_url(text: str) -> bool:
+    """Whether a `trainer` is an address, not a folder."""
+    return "://" in text or re.match(r"[\w.-]+@[\w.-]+:", text) is not None
+
+
 def minutes(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text):
         raise UsageProblem(f"{text[:40]!r} is not a number of minutes such as 10 or 0.5")

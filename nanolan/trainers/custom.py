@@ -33,9 +33,17 @@ else:
     import tomli as tomllib
 
 PYPROJECT = "pyproject.toml"
+WHERE = f"{PYPROJECT} of the checkout of trainer="
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
-MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+MODULE = re.compile(r"(?=.{1,100}\Z)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+RESERVED = (
+    "runs",
+    "logs",
+    "tokenizer",
+    "task_data",
+)  # folders of HF_REPO and of a base folder with another use
+MOST_TITLE = 80
 EXAMPLE = 'module = "scripts.NAME" (or command = "..."), input = "..._checkpoints", output = "..._checkpoints"'
 
 
@@ -69,7 +77,7 @@ def read_declared(root: Path) -> Declared | None:
     """The declaration in the checkout at `root`; None if it has none. UsageProblem names what is wrong in it."""
     if not (root / PYPROJECT).is_file():
         return None
-    where = f"{root / PYPROJECT} [tool.nanolan]"
+    where = f"{WHERE}, [tool.nanolan]"
     table = _table(root)
     if table is None:
         return None
@@ -80,15 +88,20 @@ def read_declared(root: Path) -> Declared | None:
     if not found.phases:
         raise UsageProblem(f"{where} declares no phase. A phase has {EXAMPLE}")
     _check(found.evaluation == "" or MODULE.fullmatch(found.evaluation), where, "evaluation")
-    phases = {name: _phase(name, p, f"{where} phase {name}") for name, p in found.phases.items()}
+    phases = {n: _phase(n, p, f"{where}, phase {n[:40]!r}") for n, p in found.phases.items()}
+    outputs = [p.output_dir.lower() for p in phases.values()]
+    _check(len(set(outputs)) == len(outputs), where, "an output of two phases")
     return Declared(phases, found.evaluation)
 
 
 def _table(root: Path) -> Any:
     try:
         data = tomllib.loads(source_of(root, PYPROJECT))
-    except (tomllib.TOMLDecodeError, RecursionError) as e:
-        raise UsageProblem(f"{root / PYPROJECT} is no valid TOML: {e}") from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as e:  # a number of thousands of digits is no TOMLDecodeError
+        raise UsageProblem(f"{WHERE} is no valid TOML: {e}") from None
     tool = data.get("tool", {})
     return tool.get("nanolan") if isinstance(tool, dict) else None
 
@@ -96,7 +109,10 @@ def _table(root: Path) -> Any:
 def _phase(name: str, p: DeclaredPhase, where: str) -> Phase:
     _check(NAME.fullmatch(name) and name != "all", where, "its name")
     _check(FOLDER.fullmatch(p.input), where, "input")
-    _check(FOLDER.fullmatch(p.output) and p.output != p.input, where, "output")
+    _check(FOLDER.fullmatch(p.output) and p.output.lower() not in RESERVED, where, "output")
+    _check(p.output.lower() != p.input.lower(), where, "output, which is its input")
+    _check(p.title.isprintable() and len(p.title) <= MOST_TITLE, where, "title")
+    _check("\0" not in "".join((p.command, *p.arguments)), where, "a NUL character")
     _check(not p.module or MODULE.fullmatch(p.module), where, "module")
     if bool(p.module) == bool(p.command.strip()):
         raise UsageProblem(f"{where}: give a module or a command, one of them")

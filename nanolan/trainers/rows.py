@@ -44,7 +44,7 @@ class TrainerRow:
 
 
 def _sft_writes_where_nothing_reads(sources: Mapping[str, str]) -> bool:
-    written = set(re.findall(r"\"(\w+_checkpoints)\"", sources.get(SFT, "")))
+    written = set(re.findall(r"[\"'](\w+_checkpoints)[\"']", sources.get(SFT, "")))
     return "sft_checkpoints" in written and "chatsft_checkpoints" not in written
 
 
@@ -126,11 +126,13 @@ def recognise(root: Path) -> TrainerRow:
             sources = {p: source_of(root, p) for p in row.marks}
             for defect in row.defects:
                 if defect.found(sources):
-                    raise UsageProblem(f"{root}: {defect.text}. Nothing was rented")
+                    raise UsageProblem(
+                        f"the checkout of trainer=: {defect.text}. Nothing was rented"
+                    )
             return row
     raise UsageProblem(
-        f"{root} is no nanochat checkout that nanolan knows: it has neither {MID} nor {SFT}, and its "
-        "pyproject.toml has no [tool.nanolan]. docs/fork.md shows how to declare your phases"
+        f"trainer= is no nanochat checkout that nanolan knows: it has neither {MID} nor {SFT}, and its "
+        "pyproject.toml has no [tool.nanolan]. docs/fork.md shows how to declare your phases. Nothing was rented"
     )
 
 

@@ -14,7 +14,7 @@ def source_of(root: Path, path: str) -> str:
     try:
         data = (root / path).read_bytes()
     except OSError as e:
-        raise UsageProblem(f"{root / path} cannot be read: {e.strerror}") from None
+        raise UsageProblem(f"{path} of the checkout cannot be read: {e.strerror}") from None
     if len(data) > MOST_SOURCE_BYTES:
-        raise UsageProblem(f"{root / path} has {len(data)} bytes: it is not a script")
+        raise UsageProblem(f"{path} of the checkout has {len(data):,} bytes: it is not a script")
     return data.decode("utf-8-sig", errors="replace")
