@@ -76,7 +76,9 @@ CAUSES = (
         "CUDA out of memory",
         FEWER,
         "batch=4",
-        log=_re(r"out of memory(?!: going on)|OutOfMemoryError|Cannot allocate memory"),
+        log=_re(
+            r"out of memory(?!: going on)|OutOfMemoryError|Cannot allocate memory|_STATUS_ALLOC_FAILED"
+        ),
     ),
     Cause(
         "nan",
@@ -121,7 +123,7 @@ CAUSES = (
         "a process of the trainer was killed",
         f"Often the machine's memory was full. {HOST}",
         "batch=4",
-        log=_re(r"exitcode\s*:\s*-9|Signal 9|SIGKILL"),
+        log=_re(r"exitcode\s*:\s*-9|Signal 9|SIGKILL|killed by signal: Killed"),
     ),
     # ---- matched in the message of the receipt or the ledger
     _by_message(

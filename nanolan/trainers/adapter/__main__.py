@@ -24,6 +24,7 @@ from nanolan.errors import NanolanError
 from nanolan.files import Log, write_atomic
 from nanolan.trainers.adapter.base_folder import lay_out
 from nanolan.trainers.adapter.child import Child
+from nanolan.trainers.adapter.failures import MOST_TEXT
 from nanolan.trainers.adapter.kept import Kept, save_final
 from nanolan.trainers.adapter.output import Said, loss_span, read_part
 from nanolan.trainers.adapter.progress import ForkProgress
@@ -43,8 +44,15 @@ def main(argv: Sequence[str]) -> int:
         job = read_fork_job(Path(argv[0]))
         return evaluate(job) if job.evaluate else train(job)
     except NanolanError as e:
-        print(f"nanolan.train: refused: {e}", file=sys.stderr, flush=True)
-        return 1
+        return _failed(f"refused: {e}")
+    except OSError as e:  # a full disk
+        return _failed(f"{type(e).__name__}: {e}")
+
+
+def _failed(why: str) -> int:
+    """The last line of a job without a result."""
+    print(f"nanolan.train: {why}", file=sys.stderr, flush=True)
+    return 1
 
 
 def train(job: ForkJob) -> int:
@@ -75,28 +83,48 @@ def train(job: ForkJob) -> int:
         progress.look(base / "kept")
         kept.take()
         time.sleep(POLL_S)
-    code = child.end()
     kept.take()
-    if code == 0 and (not child.stopping or kept.finished):
+    code = child.end()
+    if _is_complete(job, code, stopped=child.stopping, finished=kept.finished):
         save_final(job, base, progress.said.measured | loss_span(progress.said.losses))
         return 0
     if child.stopping and kept.step:
         return 0
-    print(f"nanolan.train: {failure(job, code, progress.said)}", file=sys.stderr, flush=True)
-    return 1
+    return _failed(failure(job, code, progress.said))
+
+
+def _is_complete(job: ForkJob, code: int, *, stopped: bool, finished: bool) -> bool:
+    """Whether the script came to its own end: the checkpoint that is there is the phase's result, and no intermediate save.
+
+    The keeper knows it, whatever the exit code: ranks may crash when they leave. A command has no keeper.
+    """
+    if job.fork.phase.command:
+        return code == 0 and not stopped
+    return finished
 
 
 def failure(job: ForkJob, code: int, said: Said) -> str:
-    """Why a phase left no result: the fork's own error where it printed one."""
+    """Why a phase left no result: the fork's own error where it printed one, else its last line."""
     what = job.fork.phase.module or "the command"
-    return f"{what}: {said.error or f'it ended with exit code {code} and left no checkpoint'}"
+    if said.error:
+        return f"{what}: {said.error}"
+    last = f"; its last line: {said.last[:MOST_TEXT]}" if said.last else ""
+    return f"{what}: {ended(code)} and left no checkpoint{last}"
+
+
+def ended(code: int) -> str:
+    """How a process ended."""
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    return f"it was killed by signal {-code} ({signal.Signals(-code).name})"
 
 
 def train_command(job: ForkJob) -> list[str]:
     """The fork's module under the keeper, by torchrun for several processes; or the declared command."""
     phase = job.fork.phase
     if phase.command:
-        return ["bash", "-c", phase.command]
+        # bash waits for the program that runs, which may save, and starts no other one
+        return ["bash", "-c", f"trap 'exit 143' TERM\n{phase.command}"]
     program = [str(KEEPER), phase.module, "--", *phase.arguments]
     return [*launcher(job), *program]
 
@@ -136,8 +164,7 @@ def evaluate(job: ForkJob) -> int:
     found = newest_whole(Path(job.out_dir), job.phase, final=True)
     if found is None or not job.fork.evaluation:
         why = "it has no evaluation" if found else "there is no final checkpoint"
-        print(f"nanolan.train: refused: {why}", file=sys.stderr, flush=True)
-        return 1
+        return _failed(f"refused: {why}")
     base = job.folder / f"nanochat-{job.phase}-evaluation"
     progress = ForkProgress(job, 0)
     progress.beat("evaluate")
@@ -159,9 +186,9 @@ def evaluate(job: ForkJob) -> int:
     child = Child(evaluation_command(job), Path(job.fork.checkout), environment(job, base), hear)
     signal.signal(signal.SIGTERM, lambda number, frame: child.stop())
     code = child.end()
-    if not progress.said.scores:
-        print(f"nanolan.train: {failure(job, code, progress.said)}", file=sys.stderr, flush=True)
-        return 1
+    if code or not progress.said.scores:
+        why = progress.said.error or f"{ended(code)}, with {len(progress.said.scores)} scores"
+        return _failed(f"{job.fork.evaluation}: {why}")
     results: dict[str, Any] = {"scope": job.evaluate, "step": found[1].step}
     write_atomic(
         Path(job.results or ""), json.dumps(results | progress.said.scores, indent=2).encode()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from nanolan.trainers.fork_job import ForkJob
 
 FINISHED = "finished"  # the keeper's mark: the script came to its own end
 MOST_STATES = 2  # on this disk
+NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
 class Kept:
@@ -22,6 +26,7 @@ class Kept:
 
     def __init__(self, job: ForkJob, folder: Path, before: int) -> None:
         self._job, self._folder, self._before = job, folder, before
+        self._told = 0  # the step whose failure was reported
         self.step = 0  # the newest one taken
 
     @property
@@ -30,28 +35,40 @@ class Kept:
 
     def take(self) -> None:
         """Make a state of the newest weights, if they are new. They may disappear meanwhile: then newer ones come."""
-        try:
-            found = newest_step([p.name for p in entries_of(self._folder, "*")], "", "")
-        except BadAnswer:  # the meta is written last
-            return
-        step = _step_of(found[0]) if found else 0
+        step, found = self._newest()
         if found is None or step <= self.step:
             return
         try:
-            self._save(found, self._before + step)
+            self._save(found, step)
+            self.step = step
         except FileNotFoundError:
             return
-        self.step = step
+        except (OSError, ValueError) as e:  # a full disk, a meta that is no JSON: training goes on
+            if self._told != step:
+                self._told = step
+                print(f"warning: the weights of step {step} are not saved: {e}", flush=True)
+
+    def _newest(self) -> tuple[int, tuple[str, str] | None]:
+        """The step and the files of the newest whole weights."""
+        try:
+            found = newest_step([p.name for p in entries_of(self._folder, "*")], "", "")
+        except (BadAnswer, OSError):  # the meta is written last
+            return 0, None
+        return (_step_of(found[0]) if found else 0), found
 
     def _save(self, found: tuple[str, str], step: int) -> None:
+        model, meta = found
+        at = self._before + step
+
         def write(target: Path) -> None:
-            for name in found:
-                os.link(self._folder / name, target / renumbered(name, step))
+            link(self._folder / model, target / renumbered(model, at))
+            values = json.loads((self._folder / meta).read_bytes())
+            (target / renumbered(meta, at)).write_text(json.dumps(values | {"step": at}))
 
         out = Path(self._job.out_dir)
         save_whole(
             out,
-            step,
+            at,
             write,
             run_id=self._job.run_id,
             phase=self._job.phase,
@@ -63,10 +80,21 @@ class Kept:
 
 def remove_old(out: Path) -> None:
     """Keep the newest states only."""
-    import shutil
-
-    for folder in entries_of(out, "step-*")[:-MOST_STATES]:
+    folders = [p for p in entries_of(out, "step-*") if p.name[5:].isdigit()]
+    for folder in sorted(folders, key=lambda p: int(p.name[5:]))[:-MOST_STATES]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name of a file; a copy where the file is a link, or the file system has no second names."""
+    if not source.is_symlink():
+        try:
+            os.link(source, target)
+            return
+        except OSError as e:
+            if e.errno not in NO_LINKS:
+                raise
+    shutil.copyfile(source, target)
 
 
 def renumbered(name: str, step: int) -> str:
@@ -100,7 +128,7 @@ def save_final(job: ForkJob, base: Path, extra: dict[str, Any]) -> None:
 
     def write(target: Path) -> None:
         for name in names:
-            os.link(folder / name, target / name)
+            link(folder / name, target / name)
 
     if not (folder / names[1]).is_file():
         raise BadAnswer(f"the fork left {model} without {names[1]}")

@@ -9,18 +9,22 @@ import math
 import re
 from dataclasses import dataclass, field
 
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-RANK = re.compile(r"^\[(?:rank|default)(\d+)\]:\s?")
-NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
-STEP = re.compile(r"^[Ss]tep (\d+)(?:/(\d+))?(?: \((\d+(?:\.\d+)?)%\))? \| (.*)$")
-FIELD = re.compile(rf"([A-Za-z][\w@./ -]*?):\s*({NUMBER})(%?)")
-ACCURACY = re.compile(rf"^([A-Za-z][\w-]{{0,40}}) accuracy: ({NUMBER})%$")
-INDENTED = re.compile(rf"^\s+([A-Za-z][\w-]{{0,40}}): ({NUMBER})%$")
-CHATCORE = re.compile(rf"^ChatCORE metric: ({NUMBER})$")
-ERROR = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning|Timeout))(: .*)?$")
+from nanolan.trainers.adapter.failures import RANK, Failures
+
+MOST_TEXT = 4000  # characters of a line; the rest of a longer one is not read
+MOST_STEPS = 10**9
+ANSI = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
+NUMBER = r"[-+]?(?:\d[\d,]{0,30}(?:\.\d{0,30})?(?:[eE][-+]?\d{1,4})?|nan|inf)"
+PERCENT = r"\d{1,9}(?:\.\d{0,9})?"
+STEP = re.compile(rf"^[Ss]tep (\d{{1,9}})(?:/(\d{{1,9}}))?(?: \(({PERCENT})%\))? \| (.*)$")
+FIELD = re.compile(rf"([A-Za-z][\w@./ -]{{0,40}}?):\s?({NUMBER})(%?)")
+TASK = r"[A-Za-z][\w-]{0,40}"
+# A progress line of another rank may stand before it: "Rank 1 | 3/4 (75.00%)ARC-Easy accuracy: 25.00%"
+ACCURACY = re.compile(rf"(?:^|\))({TASK}) accuracy: ({NUMBER})%$")
+INDENTED = re.compile(rf"^\s{{1,8}}({TASK}): ({NUMBER})%$")
+CHATCORE = re.compile(rf"(?:^|\))ChatCORE metric: ({NUMBER})$")
 
 # What forks call a figure -> the report's name for it
-LOSSES = ("loss", "training_loss")
 NAMES = {
     "loss": "loss",
     "training_loss": "loss",
@@ -44,8 +48,14 @@ class Said:
     steps: int = 0  # of the phase, 0 while unknown
     measured: dict[str, float] = field(default_factory=dict)  # the newest validation figures
     scores: dict[str, float] = field(default_factory=dict)  # of an evaluation, as fractions
-    error: str = ""  # the last exception: "ValueError: ..."
+    failures: Failures = field(default_factory=Failures)
     losses: list[float] = field(default_factory=list)
+    last: str = ""  # the newest line
+
+    @property
+    def error(self) -> str:
+        """What ended it, such as "ValueError: ...", "" if it printed no error."""
+        return self.failures.cause
 
 
 @dataclass(frozen=True)
@@ -57,22 +67,30 @@ class StepLine:
 
 
 def parts_of(line: str) -> list[str]:
-    """The texts of a line: without colours and rank, split where a carriage return overwrites it."""
-    plain = ANSI.sub("", line)
-    return [RANK.sub("", part).rstrip() for part in re.split(r"[\r\n]+", plain) if part.strip()]
+    """The texts of a line: without colours, split where a carriage return overwrites it."""
+    plain = ANSI.sub("", line[: 2 * MOST_TEXT])
+    return [part.rstrip()[:MOST_TEXT] for part in re.split(r"[\r\n]+", plain) if part.strip()]
 
 
 def read_part(text: str, said: Said) -> StepLine | None:
     """Take one text into `said`; the training step that it reports, if it is one."""
+    named = RANK.match(text)
+    rank, text = (named[1], text[named.end() :]) if named else ("", text)
+    said.last = text
     if found := STEP.match(text):
         return _read_step(found, said)
-    if found := ACCURACY.match(text) or INDENTED.match(text):
-        said.scores[score_name(found[1])] = number(found[2]) / 100
-    elif found := CHATCORE.match(text):
-        said.scores["chatcore"] = number(found[1])
-    elif found := ERROR.match(text):
-        said.error = text[:300]
+    if found := ACCURACY.search(text) or INDENTED.match(text):
+        _note_score(said, score_name(found[1]), number(found[2]) / 100)
+    elif found := CHATCORE.search(text):
+        _note_score(said, "chatcore", number(found[1]))
+    else:
+        said.failures.read(rank, text)
     return None
+
+
+def _note_score(said: Said, name: str, value: float) -> None:
+    if math.isfinite(value):
+        said.scores[name] = value
 
 
 def _read_step(found: re.Match[str], said: Said) -> StepLine | None:
@@ -85,12 +103,14 @@ def _read_step(found: re.Match[str], said: Said) -> StepLine | None:
     numbers = {k: v for k, v in numbers.items() if math.isfinite(v) or k == "loss"}
     if "loss" in numbers:
         said.losses.append(numbers["loss"])
+        said.failures = Failures()  # an error before this was caught
         return StepLine(step, numbers)
-    said.measured |= {k: v for k, v in numbers.items() if k.startswith(("val_", "chatcore"))}
-    said.measured |= {
-        k: v for k, v in numbers.items() if k.endswith("_acc") or k.startswith("pass@")
-    }
+    said.measured |= {k: v for k, v in numbers.items() if _is_measured(k)}
     return StepLine(step, numbers) if "reward" in numbers else None
+
+
+def _is_measured(name: str) -> bool:
+    return name.startswith(("val_", "chatcore", "pass@")) or name.endswith("_acc")
 
 
 def _steps(step: int, total: str | None, percent: str | None) -> int:
@@ -98,7 +118,7 @@ def _steps(step: int, total: str | None, percent: str | None) -> int:
     if total:
         return int(total)
     share = float(percent) / 100 if percent else 0.0
-    return max(step, round(step / share)) if share > 0 else 0
+    return min(MOST_STEPS, max(step, round(step / share))) if share > 0 else 0
 
 
 def _name(name: str) -> str:
