@@ -11,24 +11,31 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from nanolan.box.context import BoxRun, RunStopped, say
 from nanolan.box.phase import init_dir
 from nanolan.box.phase_runner import MARK, trainer_environment
 from nanolan.box.sandbox import chown_tree, trainer_folder
-from nanolan.errors import BadAnswer
-from nanolan.files import write_atomic
+from nanolan.errors import BadAnswer, NanolanError
+from nanolan.files import read_regular, write_atomic
 from nanolan.hub.download import fetch
 from nanolan.plan import Fork, Pinned, PinnedFile
-from nanolan.trainers.adapter.base_folder import lay_out
+from nanolan.trainers.adapter.base_folder import lay_out, remove
 from nanolan.trainers.fork_job import FORK_BUNDLE, python_of
+from nanolan.trainers.source import pyproject_of
 
 TRIAL = Path(__file__).parents[1] / "trainers" / "inside" / "trial.py"
 INSTALL_S = 1800.0
 TRIAL_S = 900.0
+GIT_S = 600.0
+REST_S = 5.0  # for the output that is left when a command has ended
+REF = "refs/nanolan/fork/nanolan"  # in the bundle
 POLL_S = 0.5
 # Folder of checkpoints -> what nanochat's loader calls it
 SOURCES = {
@@ -70,20 +77,22 @@ def fetch_fork(box: BoxRun, fork: Fork, checkout: Path) -> None:
         say=say,
         transfer=box.deps.transfer,
     )
-    shutil.rmtree(checkout, ignore_errors=True)
-    bundle = box.work / "fork-bundle" / path
-    for words in (
-        ["init", "--quiet", str(checkout)],
-        ["-C", str(checkout), "fetch", "--quiet", str(bundle), "refs/nanolan/fork/nanolan"],
-        ["-C", str(checkout), "checkout", "--quiet", "FETCH_HEAD"],
-    ):
-        done = subprocess.run(["git", *words], capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            raise BadAnswer(f"the fork's bundle cannot be unpacked: {done.stderr.strip()[-200:]}")
-    if box.account:
-        chown_tree(checkout, box.account.uid)
+    _unpack(box, box.work / "fork-bundle" / path, checkout)
     write_atomic(ready, fork.code.sha256.encode())
     say(f"trainer: {fork.row} {fork.source} at {fork.commit[:8]}")
+
+
+def _unpack(box: BoxRun, bundle: Path, checkout: Path) -> None:
+    """The files of a bundle, written by the trainer's user: in its folder a link may lead anywhere."""
+    remove(checkout)
+    for words in (
+        ["init", "--quiet", str(checkout)],
+        ["-C", str(checkout), "fetch", "--quiet", str(bundle), REF],
+        ["-C", str(checkout), "checkout", "--quiet", "FETCH_HEAD"],
+    ):
+        code, last = _run(box, ["git", *words], checkout.parent, GIT_S)
+        if code:
+            raise BadAnswer(f"the fork's bundle cannot be unpacked: {last}")
 
 
 def _install(box: BoxRun, checkout: Path, ready: Path) -> None:
@@ -113,11 +122,12 @@ def install_commands(checkout: Path, device: str) -> list[list[str]]:
 
 
 def _extra(checkout: Path, name: str) -> list[str]:
+    """uv's words for an optional group of dependencies, if the checkout has it."""
     try:
-        text = (checkout / "pyproject.toml").read_text(errors="replace")
-    except OSError:
+        found = pyproject_of(checkout).get("project", {}).get("optional-dependencies", {})
+        return ["--extra", name] if name in {key.lower() for key in found} else []
+    except (OSError, NanolanError, AttributeError):  # uv says what is wrong with it
         return []
-    return ["--extra", name] if f"\n{name} = [" in text else []
 
 
 def _try(box: BoxRun, fork: Fork) -> None:
@@ -127,7 +137,7 @@ def _try(box: BoxRun, fork: Fork) -> None:
     modules = [p.module for p in map(box.plan.phase, box.plan.phases) if p.module]
     if not modules:
         return
-    base = folder / "nanochat-trial"
+    base = box.work / "fork-trial"  # in root's folder: in the trainer's a link may lead anywhere
     start = init_dir(box, phase.name)
     lay_out(
         base,
@@ -180,29 +190,48 @@ def _run(
 
 def _follow(box: BoxRun, child: subprocess.Popen[str], limit_s: float) -> tuple[int, str]:
     """Wait for a command, within its time and the run's money; its output goes to the log."""
-    with box.deps.pool() as pool:
-        lines = pool.submit(lambda: [_echo(line) for line in child.stdout or ()])
-        end = time.monotonic() + limit_s
-        stop = None
-        while child.poll() is None and time.monotonic() < end and not stop:
-            stop = box.stop()
-            time.sleep(POLL_S)
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-        code = child.wait()
-        said = [line for line in lines.result() if line]
+    said: deque[str] = deque([""], maxlen=1)
+    reader = threading.Thread(target=_echo, args=(child, said), daemon=True)
+    reader.start()
+    end = time.monotonic() + limit_s
+    stop = None
+    while not _ended(child) and time.monotonic() < end and not stop:
+        stop = box.stop()
+    late = child.returncode is None and not stop
+    if child.returncode is None:
+        os.killpg(child.pid, signal.SIGKILL)
+    box.deps.kill(box.plan.run_id)  # what it started in sessions of its own
+    code = child.wait()
+    reader.join(REST_S)
     if stop:
         raise RunStopped(stop.reason, f"{stop.text}, before anything was trained")
-    return code, said[-1][:300] if said else f"exit code {code}"
+    return code, _last(said[0], code, limit_s if late else None)
 
 
-def _echo(line: str) -> str:
-    print(line, end="", flush=True)
-    return line.strip()
+def _ended(child: subprocess.Popen[str]) -> bool:
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(POLL_S)
+    return child.returncode is not None
+
+
+def _last(line: str, code: int, late_s: float | None) -> str:
+    """The last line of a command, and how it ended if it did not end by itself."""
+    if late_s is not None:
+        return f"it did not end within {late_s:.0f} s: {line[:300]}".rstrip(": ")
+    if code < 0:
+        return f"killed by signal {-code}: {line[:300]}".rstrip(": ")
+    return line[:300] or f"exit code {code}"
+
+
+def _echo(child: subprocess.Popen[str], said: deque[str]) -> None:
+    for line in child.stdout or ():
+        print(line, end="", flush=True)
+        if line.strip():
+            said.append(line.strip())
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return read_regular(path, 1000).decode(errors="replace")
     except OSError:
         return ""

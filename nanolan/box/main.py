@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec import structs
+
 from nanolan.box.context import BoxDeps, BoxRun, RunStopped, note, say
 from nanolan.box.fork import prepare_fork
 from nanolan.box.machine_check import already_here
@@ -36,6 +38,7 @@ from nanolan.box.watch.timeline import phase_seconds
 from nanolan.errors import BadAnswer, NanolanError
 from nanolan.hub.download import fetch_inputs, patience_of
 from nanolan.money import dollars
+from nanolan.plan import Plan
 from nanolan.redact import hide
 from nanolan.run.record import (
     FAILED,
@@ -159,10 +162,7 @@ def prepare(box: BoxRun) -> None:
     say(f"GPUs: {offer.num_gpus}x {offer.gpu}, as rented{REHEARSAL[box.plan.device]}")
     box.timeline.enter("download")
     try:
-        _download(box)
-        _confine_trainer(box)
-        if box.plan.fork:
-            prepare_fork(box, box.plan.fork)
+        _fetch_and_confine(box)
     except RunStopped:
         raise
     except NanolanError as e:
@@ -171,8 +171,21 @@ def prepare(box: BoxRun) -> None:
         raise
 
 
-def _download(box: BoxRun) -> None:
-    """Fetch the plan's inputs and the state to resume from; RunStopped when this machine's way to the Hub is too slow."""
+def _fetch_and_confine(box: BoxRun) -> None:
+    """Fetch what the run needs. A fork is tried before its data sets are fetched: most of what can fail does so at once."""
+    fork, plan = box.plan.fork, box.plan
+    _download(box, structs.replace(plan, datasets=()) if fork else plan)
+    fetch_state(box)
+    (box.work / "data").mkdir(exist_ok=True)  # a confined trainer must be able to read it
+    _confine_trainer(box)
+    if fork:
+        prepare_fork(box, fork)
+        box.timeline.enter("download")
+        _download(box, plan)
+
+
+def _download(box: BoxRun, plan: Plan) -> None:
+    """Fetch the plan's inputs; RunStopped when this machine's way to the Hub is too slow."""
 
     def give_up() -> str:
         stop = box.stop()
@@ -181,7 +194,7 @@ def _download(box: BoxRun) -> None:
     started = box.deps.clock()
     before = already_here(box.work)
     fetch_inputs(
-        box.plan,
+        plan,
         box.token,
         box.work,
         give_up=give_up,
@@ -190,7 +203,6 @@ def _download(box: BoxRun) -> None:
         patience_s=patience_of(box.meter.hourly_cents),
     )
     _judge_speed(box, already_here(box.work) - before, box.deps.clock() - started)
-    fetch_state(box)
 
 
 def _judge_speed(box: BoxRun, size: int, seconds: float) -> None:

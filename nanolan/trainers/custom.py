@@ -16,7 +16,6 @@ A command gets NANOCHAT_BASE_DIR with input/TAG/ in it, and NANOLAN_GPUS; it lea
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,8 @@ import msgspec
 
 from nanolan.errors import UsageProblem
 from nanolan.phases import Phase
-from nanolan.trainers.source import source_of
+from nanolan.trainers.source import PYPROJECT, pyproject_of
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-PYPROJECT = "pyproject.toml"
 WHERE = f"{PYPROJECT} of the checkout of trainer="
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
@@ -95,14 +88,7 @@ def read_declared(root: Path) -> Declared | None:
 
 
 def _table(root: Path) -> Any:
-    try:
-        data = tomllib.loads(source_of(root, PYPROJECT))
-    except (
-        ValueError,
-        RecursionError,
-    ) as e:  # a number of thousands of digits is no TOMLDecodeError
-        raise UsageProblem(f"{WHERE} is no valid TOML: {e}") from None
-    tool = data.get("tool", {})
+    tool = pyproject_of(root).get("tool", {})
     return tool.get("nanolan") if isinstance(tool, dict) else None
 
 

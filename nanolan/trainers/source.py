@@ -1,11 +1,19 @@
-"""Reads a file of a foreign checkout as text, whatever is in it."""
+"""Reads the files of a foreign checkout, whatever is in them."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from nanolan.errors import UsageProblem
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PYPROJECT = "pyproject.toml"
 MOST_SOURCE_BYTES = 2 << 20
 
 
@@ -18,3 +26,13 @@ def source_of(root: Path, path: str) -> str:
     if len(data) > MOST_SOURCE_BYTES:
         raise UsageProblem(f"{path} of the checkout has {len(data):,} bytes: it is not a script")
     return data.decode("utf-8-sig", errors="replace")
+
+
+def pyproject_of(root: Path) -> dict[str, Any]:
+    """The checkout's pyproject.toml, {} if it has none; UsageProblem if it is no valid TOML."""
+    if not (root / PYPROJECT).is_file():
+        return {}
+    try:
+        return tomllib.loads(source_of(root, PYPROJECT))
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
+        raise UsageProblem(f"{root / PYPROJECT} is no valid TOML: {e}") from None

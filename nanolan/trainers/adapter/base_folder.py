@@ -31,13 +31,20 @@ def lay_out(
     base: Path, phase: Phase, tag: str, start: Path, tokenizer: Path, data: Path, *, task_data: bool
 ) -> None:
     """A fresh base folder that holds the checkpoint of `start` as input of `phase`, and what the fork reads besides."""
-    shutil.rmtree(base, ignore_errors=True)
+    remove(base)
     link_checkpoint(start, base / phase.input_dir / tag)
-    (base / "tokenizer").symlink_to(tokenizer)
+    (base / "tokenizer").symlink_to(tokenizer.absolute())
     if (data / IDENTITY_FILE).is_file():
-        (base / IDENTITY_FILE).symlink_to(data / IDENTITY_FILE)
+        (base / IDENTITY_FILE).symlink_to((data / IDENTITY_FILE).absolute())
     if task_data:
         lay_out_data(base / "task_data", data)
+
+
+def remove(folder: Path) -> None:
+    """Remove what stands at a path: a folder, or a link or file in its place."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def link_checkpoint(start: Path, target: Path) -> None:
@@ -47,7 +54,7 @@ def link_checkpoint(start: Path, target: Path) -> None:
         raise BadAnswer(f"{start} holds no model_SSSSSS.pt")
     target.mkdir(parents=True)
     for name in found:
-        (target / name).symlink_to(start / name)
+        (target / name).symlink_to((start / name).absolute())
 
 
 def lay_out_data(target: Path, data: Path) -> None:

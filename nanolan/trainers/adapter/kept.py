@@ -43,7 +43,11 @@ class Kept:
             self.step = step
         except FileNotFoundError:
             return
-        except (OSError, ValueError) as e:  # a full disk, a meta that is no JSON: training goes on
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+        ) as e:  # a full disk, a meta that is none: training goes on
             if self._told != step:
                 self._told = step
                 print(f"warning: the weights of step {step} are not saved: {e}", flush=True)

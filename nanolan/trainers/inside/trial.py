@@ -8,6 +8,7 @@ The last line says what was found, or what is wrong. Imports nothing of nanolan.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import sys
@@ -31,8 +32,7 @@ def trial(gpus: int, source: str, modules: list[str]) -> str:
     import torch
 
     for module in modules:
-        if importlib.util.find_spec(module) is None:
-            raise ImportError(f"there is no module {module}")
+        check(module)
     seen = torch.cuda.device_count() if gpus else 0
     if seen < gpus:
         raise RuntimeError(f"its PyTorch {torch.__version__} sees {seen} of {gpus} GPUs")
@@ -43,6 +43,21 @@ def trial(gpus: int, source: str, modules: list[str]) -> str:
     model = loader.load_model(source, torch.device("cpu"), phase="eval")[0]
     count = sum(p.numel() for p in model.parameters())
     return f"{found}; loads the input, {count:,} parameters"
+
+
+def check(module: str) -> None:
+    """ImportError unless a module, and what it imports in its first lines, is there. Runs none of its code."""
+    found = importlib.util.find_spec(module)
+    if found is None or not found.origin:
+        raise ImportError(f"there is no module {module}")
+    tree = ast.parse(Path(found.origin).read_bytes())
+    for node in tree.body:  # not what stands below `try` or `if`: the script can do without
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for name in names:
+            if importlib.util.find_spec(name.partition(".")[0]) is None:
+                raise ImportError(f"{module} imports {name}, which is not installed")
 
 
 if __name__ == "__main__":
