@@ -24,7 +24,7 @@ from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.redact import Secret
 from nanolan.run.record import StopReason
-from nanolan.settings.settings import ROOT, Settings
+from nanolan.settings.settings import OWN_TRAINER, ROOT, Settings
 from nanolan.times import iso, now_utc
 
 PATIENCE_S = 300.0
@@ -47,6 +47,8 @@ class LocalRun:
 
 def train_here(s: Settings, local: LocalRun, hub: Hub) -> list[Path]:
     """Train the settings' phases one after the other; returns the folders of their checkpoints. RunFailed if one has no result."""
+    if s.trainer != OWN_TRAINER:
+        raise UsageProblem("train-here has nanolan's own trainer only: set TRAINER=nanolan")
     tokenizer = local.base / "tokenizer"
     if not (tokenizer / "tokenizer.pkl").is_file():
         raise UsageProblem(

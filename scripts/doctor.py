@@ -21,6 +21,7 @@ PATIENCE_S = 8.0  # for a service that does not answer
 @click.command(cls=KeyValueCommand)
 @setting_options(
     "phase",
+    "trainer",
     "gpu",
     "num_gpus",
     "model_tag",
@@ -40,16 +41,19 @@ PATIENCE_S = 8.0  # for a service that does not answer
 def doctor(as_json: bool, **flags: Any) -> int:
     """Check every requirement. Exit code 0 when a launch can work, 4 when a check failed."""
     from nanolan.cli.command import cached_token
-    from nanolan.doctor.context import open_context
+    from nanolan.doctor.context import open_context, trainer_read
     from nanolan.doctor.doctor import exit_code, render, run_checks, to_dict
     from nanolan.run.ledger import nanolan_home
     from nanolan.settings.credentials import note_credentials
     from nanolan.settings.load import usable_settings
+    from nanolan.settings.paths import typed
     from nanolan.settings.settings import ROOT
     from nanolan.shadeform.ssh_key import key_folder
 
     note_credentials(os.environ)
     settings, errors = usable_settings(flags, os.environ, env_file(), cached_token)
+    settings, wrong = trainer_read(settings, typed(""))
+    errors = (*errors, *wrong)
     found = run_checks(
         open_context(
             settings,

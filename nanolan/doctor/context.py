@@ -5,21 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from nanolan.errors import AuthProblem, UsageProblem
+from nanolan.errors import AuthProblem, NanolanError, UsageProblem
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.layout import Piece, look
+from nanolan.phases import SEQUENCES
 from nanolan.run.ledger import Entry, Ledger
-from nanolan.settings.settings import Settings
+from nanolan.settings.settings import OWN_TRAINER, TABLE, Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Created, Instance
 from nanolan.times import machine_now
+from nanolan.trainers.choose import with_trainer
 
 T = TypeVar("T")
 DECODED = (Entry, Created)
@@ -59,6 +61,16 @@ class DoctorContext:
     tree: Callable[[], Tree]  # of HF_REPO
     structure: Callable[[], list[Piece]]
     now: Callable[[], datetime] = machine_now  # compared with the services' clocks
+
+
+def trainer_read(s: Settings, folder: Path) -> tuple[Settings, tuple[str, ...]]:
+    """The settings with the phases of their trainer; with nanolan's own, and a message, if it cannot be used."""
+    try:
+        return with_trainer(s, folder)[0], ()
+    except NanolanError as e:
+        phase = s.phase if s.phase in SEQUENCES else TABLE["phase"]["default"]
+        own = replace(s, trainer=OWN_TRAINER, train_options=None, phase=phase)
+        return own, (f"TRAINER: {e}",)
 
 
 def open_context(

@@ -5,9 +5,11 @@ Nothing of the checkout is run on the laptop: scripts are only read.
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,18 @@ from nanolan.errors import UsageProblem
 from nanolan.phases import Phase
 from nanolan.plan import Code, Fork
 from nanolan.settings.settings import OWN_TRAINER, Settings
+from nanolan.trainers.arguments import (
+    check_no_secret,
+    check_used,
+    options_for,
+    phase_arguments,
+    values_of,
+)
 from nanolan.trainers.batch import batch_problem
 from nanolan.trainers.checkout import Copy, copy_of
 from nanolan.trainers.rows import CUSTOM, TrainerRow, recognise, script_of, uses_task_data
 from nanolan.trainers.scripts.options import Script, apply, read_script
-from nanolan.trainers.source import source_of
+from nanolan.trainers.source import python_version, source_of
 
 TASKS = "ARC-Easy|ARC-Challenge|MMLU|GSM8K"
 QUICK = 256  # problems of each task in a quick evaluation
@@ -89,6 +98,12 @@ def phase_names(text: str, row: TrainerRow) -> tuple[str, ...]:
             )
     if list(names) != sorted(set(names), key=known.index):
         raise UsageProblem(f"phases of {row.name} run in this order, each once: {', '.join(known)}")
+    for before, after in pairwise(row.phases[n] for n in names):
+        if after.input_dir != before.output_dir:
+            raise UsageProblem(
+                f"{after.name} starts from {after.input_dir}, but {before.name} before it writes "
+                f"{before.output_dir}. Run them one by one. Nothing was rented"
+            )
     return names
 
 
@@ -100,28 +115,28 @@ def _choose(
     rehearsed: Mapping[str, Any] | None,
     python: str,
 ) -> Chosen:
-    wanted = _wanted(s, rehearsed)
+    given = s.train_options or ()
+    defaults = {"run": s.run_name if s.wandb_api_key else "dummy", "load_optimizer": 0}
+    wanted = {"device_batch_size": s.batch} if s.batch else {}
     scripts = {n: _script(copy.root, row.phases[n]) for n in names}
+    check_used(given, names, scripts)
     phases, values = dict(row.phases), dict[str, Mapping[str, Any]]()
     for name, script in scripts.items():
         if script is None:
             continue
-        user = options_for(name, s.train_options or ())
-        arguments = (*row.phases[name].arguments, *apply(script, wanted, user))
-        phases[name] = replace(row.phases[name], arguments=arguments)
-        values[name] = {n: o.default for n, o in script.options.items()} | _numbers(
-            script, arguments
+        declared, user = row.phases[name].arguments, options_for(name, given)
+        arguments = phase_arguments(
+            script, declared, defaults, wanted | dict(rehearsed or {}), user
         )
-    _check_used(s.train_options or (), names, scripts)
+        check_no_secret(arguments)
+        phases[name] = replace(row.phases[name], arguments=arguments)
+        values[name] = values_of(script, arguments)
     code, bundle = _bundle(copy)
     task_data = row.name != CUSTOM and uses_task_data(copy.root)
     if not task_data:  # then nothing is pinned: the fork downloads its own data
         phases = {n: replace(p, datasets=()) for n, p in phases.items()}
-    evaluation = (
-        row.evaluation
-        if row.evaluation and (copy.root / script_of(row.evaluation)).is_file()
-        else ""
-    )
+    evaluation = _evaluation(copy.root, row)
+    quick = _evaluation_arguments(copy.root, evaluation, s.eval, rehearsed)
     fork = Fork(
         row.name,
         copy.source,
@@ -130,20 +145,11 @@ def _choose(
         phases,
         "task_data" if task_data else "online",
         evaluation,
-        _evaluation_arguments(copy.root, evaluation, s.eval, rehearsed),
+        quick,
         python,
     )
-    return Chosen(fork, bundle, tuple(_checks(copy, fork, names)), values)
-
-
-def _wanted(s: Settings, rehearsed: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options that nanolan sets where a script has them. Without shards of the optimizer at hand, none is loaded."""
-    own: dict[str, Any] = {
-        "run": s.run_name if s.wandb_api_key else "dummy",
-        "load_optimizer": 0,
-        **({"device_batch_size": s.batch} if s.batch else {}),
-    }
-    return own | dict(rehearsed or {})
+    checks = [*_checks(copy, fork, names), *_notes(fork, s.eval)]
+    return Chosen(fork, bundle, tuple(checks), values)
 
 
 def _script(root: Path, phase: Phase) -> Script | None:
@@ -153,53 +159,30 @@ def _script(root: Path, phase: Phase) -> Script | None:
     path = script_of(phase.module)
     if not (root / path).is_file():
         raise UsageProblem(f"the checkout of trainer= has no {path}: its {phase.name} cannot run")
-    return read_script(source_of(root, path), path)
+    return read_script(source_of(root, path), path, python_version(root))
+
+
+def _evaluation(root: Path, row: TrainerRow) -> str:
+    """The module that evaluates, "" if the checkout has none."""
+    if not row.evaluation or (root / script_of(row.evaluation)).is_file():
+        return row.evaluation
+    if row.name == CUSTOM:
+        raise UsageProblem(
+            f"the checkout of trainer= has no {script_of(row.evaluation)}, which its evaluation names"
+        )
+    return ""
 
 
 def _evaluation_arguments(
     root: Path, module: str, scope: str, rehearsed: Mapping[str, Any] | None
 ) -> tuple[str, ...]:
     """The options of the fork's evaluation that nanolan sets where it has them: the tasks that the report knows."""
-    if not module:
+    if not module or scope == "none":
         return ()
     path = script_of(module)
-    script = read_script(source_of(root, path), path)
+    script = read_script(source_of(root, path), path, python_version(root))
     few = {"max_problems": QUICK} if scope == "quick" else {}
     return tuple(apply(script, {"task_name": TASKS, **few, **(rehearsed or {})}, {}))
-
-
-def options_for(phase: str, given: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """The user's own options of one phase: train.NAME is for every phase, train.PHASE.NAME for one."""
-    general = {n: v for n, v in given if "." not in n}
-    special = {
-        n.partition(".")[2]: v for n, v in given if n.partition(".")[0] == phase and "." in n
-    }
-    return general | special
-
-
-def _check_used(
-    given: tuple[tuple[str, str], ...], names: tuple[str, ...], scripts: Mapping[str, Script | None]
-) -> None:
-    """UsageProblem for an option of a phase that does not run, or that has no options."""
-    for name, _ in given:
-        phase = name.partition(".")[0] if "." in name else None
-        if phase and phase not in names:
-            raise UsageProblem(f"train.{name}: {phase} is not among the phases of this run")
-        if all(scripts[p] is None for p in ([phase] if phase else names)):
-            raise UsageProblem(
-                f"train.{name}: a command has no options; write them into the command"
-            )
-
-
-def _numbers(script: Script, arguments: tuple[str, ...]) -> dict[str, Any]:
-    """The whole numbers among the arguments, by the option's name."""
-    found: dict[str, Any] = {}
-    by_flag = {o.flag: name for name, o in script.options.items()}
-    for argument in arguments:
-        flag, _, value = argument.partition("=")
-        if flag in by_flag and value.lstrip("-").isdigit():
-            found[by_flag[flag]] = int(value)
-    return found
 
 
 def _bundle(copy: Copy) -> tuple[Code, bytes]:
@@ -226,16 +209,23 @@ def _checks(copy: Copy, fork: Fork, names: tuple[str, ...]) -> list[Check]:
         checks.append(Check("trainer, left out", None, by_reason(copy.left)))
     for name in names:
         phase = fork.phases[name]
-        checks.append(
-            Check(f"{name} runs", None, phase.command or " ".join((phase.module, *phase.arguments)))
-        )
+        checks.append(Check(f"{name} runs", None, " ".join(phase.command.split()) or _shown(phase)))
         checks.append(Check(f"{name} saves", None, KEEPS[phase.keeps]))
-    if fork.data == "online":
-        checks.append(
-            Check(
-                "trainer, data",
-                None,
-                "it downloads its own data: the machine stays online, nothing is pinned",
-            )
-        )
     return checks
+
+
+def _shown(phase: Phase) -> str:
+    return shlex.join((phase.module, *phase.arguments))
+
+
+def _notes(fork: Fork, scope: str) -> list[Check]:
+    """What a fork does otherwise than nanolan's own trainer."""
+    notes = {
+        "trainer, data": "it downloads its own data: the machine stays online, nothing is pinned"
+        if fork.data == "online"
+        else "",
+        "trainer, evaluation": "none: the checkout names no module that evaluates"
+        if scope != "none" and not fork.evaluation
+        else "",
+    }
+    return [Check(name, None, text) for name, text in notes.items() if text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,5 +35,16 @@ def pyproject_of(root: Path) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(source_of(root, PYPROJECT))
-    except (tomllib.TOMLDecodeError, RecursionError) as e:
-        raise UsageProblem(f"{root / PYPROJECT} is no valid TOML: {e}") from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as e:  # a number of thousands of digits is no TOMLDecodeError
+        raise UsageProblem(f"{PYPROJECT} of the checkout is no valid TOML: {e}") from None
+
+
+def python_version(root: Path) -> tuple[int, int] | None:
+    """The Python that a checkout's .python-version asks for, if it has one."""
+    if not (root / ".python-version").is_file():
+        return None
+    found = re.search(r"^\D*(\d)\.(\d{1,2})\b", source_of(root, ".python-version"), re.MULTILINE)
+    return (int(found[1]), int(found[2])) if found else None

@@ -220,8 +220,8 @@ def test_python_3_10_reads_it_with_tomli(tmp_path: Path) -> None:
     write(tmp_path, {"tomli.py": "from tomllib import loads", PYPROJECT: toml(phase("a", GOOD))})
     program = (
         "import sys, pathlib; sys.version_info = (3, 10, 0, 'final', 0)\n"
-        "from nanolan.trainers import custom\n"
-        "assert custom.tomllib.__name__ == 'tomli'\n"
+        "from nanolan.trainers import custom, source\n"
+        "assert source.tomllib.__name__ == 'tomli'\n"
         f"print(*custom.read_declared(pathlib.Path({str(tmp_path)!r})).phases)"
     )
     paths = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
