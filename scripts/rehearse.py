@@ -104,12 +104,13 @@ def seed_for(flags: dict[str, Any], world: World) -> None:
     from nanolan.launch.make_plan import Rehearsal
     from nanolan.settings.load import load_settings
     from nanolan.settings.paths import typed
-    from nanolan.sim.fork_seed import seed_fork
+    from nanolan.sim.fork_seed import seed_data, seed_fork
     from nanolan.sim.world import REPO
 
     if flags.get("trainer"):
         s, chosen = trainer_of(load_settings(flags, {}), Rehearsal(**world.rehearsal))
         if chosen:
+            seed_data(world.hub)
             seed_fork(world.hub, REPO, chosen.fork, s.input_folder, typed(s.trainer))
 
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -122,19 +122,19 @@ def _build(folder: Path, tag: str) -> Path:
     step = json.loads(next(mid.glob("meta_*.json")).read_text())["step"]
     (mid / MANIFEST).write_text(Manifest(HAND_MADE_RUN, "mid", step, files).to_json())
 
-    _write_data(folder / "data")
+    write_data(folder / "data", ROWS)
     return folder
 
 
-def _write_data(folder: Path) -> None:
-    """The data sets as parquet files, at the paths that nanolan/phases.py looks for."""
+def write_data(folder: Path, wanted: Mapping[str, tuple[int, int]]) -> None:
+    """The data sets as parquet files, at the paths that nanolan/phases.py looks for, with the `wanted` numbers of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schemas = _schemas()
     for number, (name, data) in enumerate(DATASETS.items()):
         for split, pattern, rows in zip(
-            ("train", "test"), (data.train, data.test), ROWS[name], strict=True
+            ("train", "test"), (data.train, data.test), wanted[name], strict=True
         ):
             path = folder / data.repo / pattern.replace("*", SHARD)
             if not pattern or path.exists():

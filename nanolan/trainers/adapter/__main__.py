@@ -198,7 +198,9 @@ def evaluate(job: ForkJob) -> int:
 
 def evaluation_command(job: ForkJob) -> list[str]:
     fork = job.fork
-    return [*launcher(job), "-m", fork.evaluation, "-i", job.phase, *fork.evaluation_arguments]
+    # on a CPU nanochat starts no process group, and nothing stands in for it here
+    program = [fork.python] if fork.rehearsal else launcher(job)
+    return [*program, "-m", fork.evaluation, "-i", job.phase, *fork.evaluation_arguments]
 
 
 if __name__ == "__main__":
