@@ -122,8 +122,8 @@ def optional_hub(box: BoxRun, patience_s: float) -> Hub:
 
 
 def say(text: str) -> None:
-    """A line of the training log (our stdout)."""
-    print(f"{iso(now_utc())} box: {text}", flush=True)
+    """A line of the training log (our stdout), in one write: other threads print, too."""
+    print(f"{iso(now_utc())} box: {text}\n", end="", flush=True)
 
 
 def note(path: Path, data: bytes) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import NanolanError
 from nanolan.files import Log, write_atomic
-from nanolan.trainers.adapter.base_folder import lay_out
+from nanolan.trainers.adapter.base_folder import lay_out, write_words
 from nanolan.trainers.adapter.child import Child
 from nanolan.trainers.adapter.failures import MOST_TEXT
 from nanolan.trainers.adapter.kept import Kept, save_final
@@ -74,6 +74,8 @@ def train(job: ForkJob) -> int:
         Path(job.data_dir),
         task_data=job.fork.task_data,
     )
+    if job.fork.rehearsal and not job.fork.task_data:
+        write_words(base)
     kept = Kept(job, base / "kept", before)
     child = Child(
         train_command(job), Path(job.fork.checkout), environment(job, base), progress.hear

@@ -57,6 +57,13 @@ def link_checkpoint(start: Path, target: Path) -> None:
         (target / name).symlink_to((start / name).absolute())
 
 
+def write_words(base: Path) -> None:
+    """The word list that nanochat's spelling tasks of 2025 download from the web, for rehearsals, which have no network."""
+    letters = "abcdefghijklmnopqrst"
+    words = (f"{a}{b}{c}" for a in letters for b in letters for c in "aeiou")
+    (base / "words_alpha.txt").write_text("\n".join(words) + "\n")
+
+
 def lay_out_data(target: Path, data: Path) -> None:
     """The pinned parquet files where forks of 2026 look: OWNER--REPO/SUBSET/SPLIT/NNNNN.parquet, and a manifest that names them."""
     for name, (subset, train, test) in SPLITS.items():
