@@ -181,6 +181,7 @@ print("done", sys.argv[1:], flush=True)
 """
 
 COLLECTIVES = """
+import os, time
 import torch, torch.distributed as dist
 rank = dist.get_rank()
 AVG = dist.ReduceOp.AVG
@@ -197,6 +198,10 @@ t = torch.empty(4); dist.reduce_scatter(t, [mine, mine + 1], op=AVG); assert t[0
 dist.init_process_group("nccl")
 dist.barrier()
 print("right", flush=True)
+open(f"right{rank}", "w").close()
+while not os.path.exists(f"right{1 - rank}"):  # its end fails a collective that the other is still in
+    time.sleep(0.01)
+os._exit(0)
 """
 
 # A fork that handles SIGTERM itself, and a child that is stopped by one
