@@ -298,15 +298,19 @@ def typed(
     yes_really: bool = False,
 ) -> list[str]:
     """The options of this command as words for the next command; never a secret."""
+    import shlex
+
     from nanolan.settings.settings import TABLE
 
     words = [
         f"{k.replace('_', '-')}={v}"
         for k, v in flags.items()
-        if v is not None and not TABLE[k]["secret"]
+        if v is not None and not TABLE[k]["secret"] and k != "train_options"
     ]
+    options = shlex.split(flags.get("train_options") or "")
     return (
         words
+        + [f"train.{w.removeprefix('train.')}" for w in options]
         + ["--all-configs"] * all_configs
         + ["--sort=total"] * (sort == "total")
         + ["--keep-old"] * keep_old

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TRAIN_OPTIONS = "train-options"
 TRAIN_WORD = re.compile(r"(?:--)?train\.[^=]+=")
+TRAIN_NAME = re.compile(r"(?:--)?train\.[\w.-]*")
 
 
 class TypedPath(click.Path):
@@ -49,7 +50,7 @@ class KeyValueCommand(GroupedHelp):
         known = {
             n.lstrip("-"): p for p in self.get_params(ctx) for n in p.opts if n.startswith("--")
         }
-        args = _joined(args) if TRAIN_OPTIONS in known else args
+        args = _joined(args, ctx) if TRAIN_OPTIONS in known else args
         out: list[str] = []
         seen: set[str] = set()
         for i, arg in enumerate(args):
@@ -91,12 +92,15 @@ class KeyValueCommand(GroupedHelp):
         return click.UsageError(f"no setting called {key[:40]!r}.{hint}", ctx)
 
 
-def _joined(args: list[str]) -> list[str]:
+def _joined(args: list[str], ctx: click.Context) -> list[str]:
     """Words such as train.init-lr-frac=0.1 as one train-options=... word: their names are those of another program."""
-    own = [a for a in args if TRAIN_WORD.match(a)]
-    rest = [a for a in args if not TRAIN_WORD.match(a)]
-    joined = shlex.join(a.lstrip("-").removeprefix("train.") for a in own)
-    return [*rest, f"{TRAIN_OPTIONS}={joined}"] if own else args
+    end = args.index("--") if "--" in args else len(args)
+    own = [a for a in args[:end] if TRAIN_WORD.match(a)]
+    rest = [a for a in args[:end] if not TRAIN_WORD.match(a)]
+    if alone := [a for a in rest if TRAIN_NAME.fullmatch(a)]:
+        raise click.UsageError(f"{alone[0][:60]} has no value: write {alone[0][:60]}=VALUE", ctx)
+    joined = shlex.join(a.lstrip("-") for a in own)
+    return [f"{TRAIN_OPTIONS}={joined}", *rest, *args[end:]] if own else args
 
 
 def _flag_word(key: str, value: str, ctx: click.Context) -> list[str]:
