@@ -33,7 +33,7 @@ from nanolan.trainers.batch import batch_problem
 from nanolan.trainers.checkout import Copy, copy_of
 from nanolan.trainers.rows import CUSTOM, TrainerRow, recognise, script_of, uses_task_data
 from nanolan.trainers.scripts.options import Script, apply, read_script
-from nanolan.trainers.source import python_version, source_of
+from nanolan.trainers.source import check_path_dependencies, python_version, source_of
 
 TASKS = "ARC-Easy|ARC-Challenge|MMLU|GSM8K"
 QUICK = 256  # problems of each task in a quick evaluation
@@ -81,6 +81,7 @@ def with_trainer(
         return s, None
     with copy_of(s.trainer, folder) as copy:
         row = recognise(copy.root)
+        check_path_dependencies(copy.root)
         names = phase_names(s.phase, row)
         chosen = _choose(s, copy, row, names, rehearsed, python)
     return replace(s, phase="+".join(names), fork=chosen.fork), chosen

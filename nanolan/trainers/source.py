@@ -48,3 +48,27 @@ def python_version(root: Path) -> tuple[int, int] | None:
         return None
     found = re.search(r"^\D*(\d)\.(\d{1,2})\b", source_of(root, ".python-version"), re.MULTILINE)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def check_path_dependencies(root: Path) -> None:
+    """UsageProblem if uv installs a package from a folder that is not in the checkout: the instance does not have it."""
+    found: Any = pyproject_of(root)
+    for key in ("tool", "uv", "sources"):
+        found = found.get(key) if isinstance(found, dict) else None
+    for name, given in (found if isinstance(found, dict) else {}).items():
+        for source in given if isinstance(given, list) else [given]:
+            path = source.get("path") if isinstance(source, dict) else None
+            if isinstance(path, str) and not _is_inside(root, path):
+                raise UsageProblem(
+                    f"{PYPROJECT} of the checkout takes {name[:60]} from {path[:100]!r}, which is not sent with it. Put it "
+                    "into the checkout (git add), or give a git address in [tool.uv.sources]. Nothing was rented"
+                )
+
+
+def _is_inside(root: Path, path: str) -> bool:
+    """Whether a path relative to `root` names something in it."""
+    try:
+        found = (root / path).resolve()
+        return found.is_relative_to(root.resolve()) and found.exists()
+    except (OSError, RuntimeError, ValueError):
+        return False

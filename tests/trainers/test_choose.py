@@ -207,6 +207,34 @@ def test_a_script_that_the_pinned_python_cannot_parse_is_refused(tmp_path: Path)
     assert "scripts/chat_sft.py" in refused(start(tmp_path / "fork", files))
 
 
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ('{path = "../lib", editable = true}', "takes lib from '../lib', which is not sent"),
+        ('{path = "/opt/lib"}', "which is not sent"),
+        ('{path = "untracked"}', "which is not sent"),
+        ('[{path = "lib"}, {path = "../lib", marker = "x"}]', "which is not sent"),
+        ('{path = "' + "x" * 5000 + '"}', "which is not sent"),
+        ('{path = "lib"}', ""),
+        ('{git = "https://github.com/a/lib"}', ""),
+        ('"nonsense"', ""),
+        ("{path = 3}", ""),
+    ],
+    ids=lambda v: v[:30],
+)
+def test_a_package_that_uv_takes_from_outside_is_refused(
+    tmp_path: Path, source: str, words: str
+) -> None:
+    """uv sync would fail on the instance, after it was rented."""
+    more = {"pyproject.toml": f"[tool.uv.sources]\nlib = {source}\n", "lib/setup.py": ""}
+    root = start(tmp_path / "fork", FILES_2026 | more)
+    write(tmp_path, {"lib/setup.py": "", "fork/untracked/setup.py": ""})
+    if words:
+        assert words in refused(root)
+    else:
+        assert choose(root)
+
+
 # ---- the batch rule
 @pytest.mark.parametrize(
     "fork, phase, options, good, bad",
