@@ -96,7 +96,8 @@ def render_run(v: RunView) -> list[str]:
         lines += _wrapped("  earlier   ", f"attempt {a.number}: {dollars(a.spent_cents)}, {a.note}")
     if v.saved:
         lines.append(
-            f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB)"
+            f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB"
+            f"{', the weights alone' if v.entry.plan.fork else ''})"
         )
     if v.resumable:
         lines.append(f"  go on     {resume_command(v)}")

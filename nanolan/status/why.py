@@ -233,6 +233,8 @@ def lost(v: RunView, box: Postmortem | None) -> str:
             else "unknown: it did not report in time"
         )
     kept = v.saved.step if v.saved and v.saved.phase == left[0] else 0
+    if kept and v.entry.plan.fork:
+        return f"the place in {left[0]}: it starts again, with the weights of step {kept}"
     if step <= kept:
         return "nothing that was trained"
     more = "" if v.receipt else ", and what it did after its last report"
