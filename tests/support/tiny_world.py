@@ -82,6 +82,7 @@ def write_data(data: Path, n: int = 40) -> list[str]:
         write_parquet(
             data, "mmlu", split, [{"train": row} for row in choice] if split == "train" else choice
         )
+        write_parquet(data, "mmlu-all", split, choice)
         write_parquet(data, "arc-easy", split, arc)
         write_parquet(data, "arc-challenge", split, arc)
     identity = [
