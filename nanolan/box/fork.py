@@ -168,6 +168,8 @@ def _run(
     environment = trainer_environment(box.plan, os.environ, None, box.account) | {
         MARK: box.plan.run_id,
         "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(home / "hf"),  # where the fork looks later, without a network
+        "HF_ENDPOINT": box.plan.hf_endpoint,
         "UV_PYTHON_INSTALL_DIR": str(home / "uv/python"),
         "UV_CACHE_DIR": str(home / "uv/cache"),
         "UV_PROJECT_ENVIRONMENT": str(home / "fork-venv"),

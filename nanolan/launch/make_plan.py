@@ -126,7 +126,7 @@ def _rehearsed(
     return structs.replace(
         plan,
         device="cpu",
-        recipe=rehearsal.recipe,
+        recipe={} if plan.fork else rehearsal.recipe,
         trainer=plan.trainer if plan.fork else rehearsal.trainer,
         setup=rehearsal.setup,
         processes=rehearsal.processes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from nanolan.cost.forecast import no_figures
 from nanolan.cost.spending import split, waste
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
@@ -70,7 +71,7 @@ def bill(s: ReportData) -> str:
     rows = {
         "predicted": f"{dollars(foretold.likely_cents)} ({dollars(foretold.low_cents)} to {dollars(foretold.high_cents)})"
         if foretold
-        else "no figures for this GPU",
+        else no_figures(p.fork),
         "metered": dollars(r.metered_cents)
         if r
         else f"{dollars(s.cents)}{'' if s.ended else ' so far'}",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nanolan.errors import UsageProblem
 from nanolan.money import dollars
-from nanolan.plan import Pinned, Plan
+from nanolan.plan import Fork, Pinned, Plan
 from nanolan.redact import hide
 from nanolan.report.charts import can_draw
 from nanolan.report.costs import bill, timeline
@@ -97,7 +97,7 @@ def plan(p: Plan) -> str:
                 "evaluation": p.evaluate + (" with HumanEval" if p.humaneval else ""),
                 "gate": p.gate,
                 "micro-batch": p.batch,
-                "recipe": recipe(p),
+                **(trainer(p, p.fork) if p.fork else {"recipe": recipe(p)}),
                 "commit": c.commit + (" with uncommitted changes" if c.dirty else ""),
                 "code": f"bundle of {c.size:,} bytes, sha256 {c.sha256[:16]}",
             }
@@ -105,6 +105,16 @@ def plan(p: Plan) -> str:
         _pinned("Inputs", p.inputs),
         _pinned("Data sets", p.datasets),
     )
+
+
+def trainer(p: Plan, fork: Fork) -> dict[str, str]:
+    """The foreign trainer, and what each phase ran."""
+    changed = " with uncommitted changes" if fork.code and fork.code.dirty else ""
+    runs = {n: fork.phases[n] for n in p.phases}
+    return {
+        "trainer": f"{fork.row}: {fork.source} at {fork.commit}{changed}",
+        **{f"{n} ran": r.command or " ".join((r.module, *r.arguments)) for n, r in runs.items()},
+    }
 
 
 def recipe(p: Plan) -> str:

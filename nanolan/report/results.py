@@ -41,7 +41,7 @@ def evaluation(s: ReportData) -> str:
     few = QUICK.format(
         f"at most {most}" if (most := s.plan.recipe.get("exam_problems")) else "64 or 96"
     )
-    few = few if most or s.plan.evaluate == "quick" else ""
+    few = few if (most or s.plan.evaluate == "quick") and not s.plan.fork else ""
     return section(
         "Evaluation", judged, note(" ".join(filter(None, (legend, core, size, few)))), _passes(s)
     )

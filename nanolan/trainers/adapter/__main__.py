@@ -147,6 +147,7 @@ def environment(job: ForkJob, base: Path) -> dict[str, str]:
     offline = "1" if fork.task_data else "0"
     rehearsal = {"TORCHDYNAMO_DISABLE": "1", "NANOLAN_CPU_RANKS": "1"} if fork.rehearsal else {}
     return own | {
+        "PATH": f"{Path(fork.python).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "NANOCHAT_BASE_DIR": str(base),
         "NANOLAN_KEEP": str(base / "kept"),
         "NANOLAN_SAVE_MINUTES": str(job.save_minutes),

@@ -36,13 +36,22 @@ def trial(gpus: int, source: str, modules: list[str]) -> str:
     seen = torch.cuda.device_count() if gpus else 0
     if seen < gpus:
         raise RuntimeError(f"its PyTorch {torch.__version__} sees {seen} of {gpus} GPUs")
-    found = f"PyTorch {torch.__version__}, {seen} GPUs"
+    found = f"PyTorch {torch.__version__}, {seen} GPUs{attention()}"
     if not source:
         return found
     loader = importlib.import_module("nanochat.checkpoint_manager")
     model = loader.load_model(source, torch.device("cpu"), phase="eval")[0]
     count = sum(p.numel() for p in model.parameters())
     return f"{found}; loads the input, {count:,} parameters"
+
+
+def attention() -> str:
+    """Loads the attention kernel, which comes from the Hub: later, without a network, the fork would silently do without it."""
+    name = "nanochat.flash_attention"
+    if not importlib.util.find_spec("nanochat") or not importlib.util.find_spec(name):
+        return ""
+    there = getattr(importlib.import_module(name), "HAS_FA3", False)
+    return ", with FlashAttention 3" if there else ", without FlashAttention 3"
 
 
 def check(module: str) -> None:
