@@ -58,6 +58,7 @@ def _failed(why: str) -> int:
 def train(job: ForkJob) -> int:
     """One phase: from the newest state in out_dir, or from init_dir, to a final checkpoint in out_dir."""
     out = Path(job.out_dir)
+    out.mkdir(parents=True, exist_ok=True)  # what is wrong with it is better known now
     state = newest_whole(out, job.phase, final=False)
     start, before = (state[0], state[1].step) if state else (Path(job.init_dir), 0)
     if state:

@@ -150,11 +150,11 @@ def test_the_exit_code_is_the_childs(code: str, end: int, start: Start) -> None:
 # ---- a stop
 
 SAVES = """
-import signal, sys, time
+import os, signal, sys, time
 def stop(*a):
-    time.sleep(0.1); print(NAME, 'saved', flush=True); sys.exit(0)
+    time.sleep(0.1); os.write(1, (NAME + ' saved\\n').encode()); sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
-print(NAME, 'ready', flush=True)
+os.write(1, (NAME + ' ready\\n').encode())
 time.sleep(60)
 """
 

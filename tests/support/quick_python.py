@@ -1,0 +1,156 @@
+"""An interpreter that needs no time to import torch: a process that has it loaded forks for every program.
+
+`QuickPython(folder).path` is a program that takes an interpreter's words, passes signals on and ends as its program does. torchrun
+is run by the real interpreter, with this one for its ranks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+POLL_S = 0.02
+SHIM = """#!{python} -S
+import array, json, os, signal, socket, sys
+words = sys.argv[1:]
+if words[:2] == ["-m", "torch.distributed.run"]:
+    os.environ["PYTHON_EXEC"] = {path!r}
+    os.execv({python!r}, [{python!r}, *words])
+s = socket.socket(socket.AF_UNIX)
+s.connect({socket!r})
+job = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
+s.sendmsg([len(job).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [1, 2]))])
+s.sendall(job)
+pid = int(s.recv(8))
+for n in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(n, lambda n, frame: os.kill(pid, n))
+end = json.loads(s.recv(64) or "1")
+if end < 0:
+    signal.signal(-end, signal.SIG_DFL) if -end != 9 else None
+    os.kill(os.getpid(), -end)
+os._exit(end)
+"""
+
+
+class QuickPython:
+    """Starts the process with torch; ends it, and every program that runs, when it is left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "python"
+        address = str(folder / "s")
+        self.path.write_text(
+            SHIM.format(python=sys.executable, path=str(self.path), socket=address)
+        )
+        self.path.chmod(0o755)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+    def __enter__(self) -> QuickPython:
+        assert self._process.stdout and self._process.stdout.readline() == b"ready\n"
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._process.communicate()
+
+
+def receive(connection: socket.socket) -> tuple[Any, list[int]]:
+    """A job and the descriptors of its output."""
+    size, fds, *_ = socket.recv_fds(connection, 8, 2)
+    data = b""
+    while len(data) < int.from_bytes(size, "big"):
+        data += connection.recv(1 << 16)
+    return json.loads(data), fds
+
+
+def serve(address: str) -> tuple[Any, list[int]] | None:
+    """Answer until stdin is closed; returns in a child that is to become a program."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(address)
+    server.listen(20)
+    print("ready", flush=True)
+    running: dict[int, socket.socket] = {}
+    while True:
+        ready = select.select([server, sys.stdin], [], [], POLL_S)[0]
+        if sys.stdin in ready:
+            break
+        if server in ready:
+            connection, _ = server.accept()
+            job, fds = receive(connection)
+            if not (pid := os.fork()):
+                return job, fds
+            for fd in fds:
+                os.close(fd)
+            running[pid] = connection
+            connection.sendall(str(pid).encode())
+        for pid in list(running):
+            answer_end(pid, running)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+    return None
+
+
+def answer_end(pid: int, running: dict[int, socket.socket]) -> None:
+    """Tell the client the exit code of a program that has ended."""
+    found, status = os.waitpid(pid, os.WNOHANG)
+    if not found:
+        return
+    connection = running.pop(pid)
+    try:
+        connection.sendall(json.dumps(os.waitstatus_to_exitcode(status)).encode())
+    except OSError:
+        pass  # it was killed
+    connection.close()
+
+
+def become(words: list[str], cwd: str, environment: dict[str, str], fds: list[int]) -> int:
+    """Run a program as an interpreter would; its exit code."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for target, fd in enumerate(fds, 1):
+        os.dup2(fd, target)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    words = [w for w in words if w != "-u"]
+    try:
+        if words[0] == "-m":
+            sys.argv, sys.path[0] = words[1:], cwd
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as e:
+        if isinstance(e.code, str):
+            print(e.code, file=sys.stderr)
+        return e.code if isinstance(e.code, int) else int(e.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    import pyarrow.parquet  # noqa: F401
+    import tiktoken  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    sys.dont_write_bytecode = True
+    if job := serve(sys.argv[1]):
+        code = become(*job[0], job[1])
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(code)
