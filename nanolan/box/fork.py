@@ -219,7 +219,7 @@ def _ended(child: subprocess.Popen[str]) -> bool:
 def _last(line: str, code: int, late_s: float | None) -> str:
     """The last line of a command, and how it ended if it did not end by itself."""
     if late_s is not None:
-        return f"it did not end within {late_s:.0f} s: {line[:300]}".rstrip(": ")
+        return f"it did not end within {late_s:g} s: {line[:300]}".rstrip(": ")
     if code < 0:
         return f"killed by signal {-code}: {line[:300]}".rstrip(": ")
     return line[:300] or f"exit code {code}"
