@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,12 +103,17 @@ def evaluation_of(job: dict[str, Any], plan: Plan, results: Path) -> dict[str, A
     return job | {"evaluate": plan.evaluate, "humaneval": plan.humaneval, "results": str(results)}
 
 
+def uses_torchrun(plan: Plan) -> bool:
+    """Whether the box starts the ranks itself; the adapter of a foreign trainer does that on its own."""
+    return plan.trainer == "nanolan.train"
+
+
 def trainer_command(plan: Plan, job: Path) -> list[str]:
     """torchrun, also for one process; a stand-in trainer runs without it.
 
     The ranks connect to 127.0.0.1: the host name may not resolve, and then torchrun waits for ever.
     """
-    if plan.trainer != "nanolan.train":
+    if not uses_torchrun(plan):
         return [sys.executable, "-m", plan.trainer, str(job)]
     return [
         sys.executable,
@@ -163,7 +168,8 @@ def run_trainer(
             hung = reason is not None and reason.reason == "hang"
             if hung:
                 show_stacks(plan.run_id)
-            terminate(child, HUNG_GRACE_S if hung else grace_s())
+            asked = ranks_of(child) if uses_torchrun(plan) else [psutil.Process(child.pid)]
+            terminate(child, HUNG_GRACE_S if hung else grace_s(), asked)
     finally:
         kill_trainers(plan.run_id)
         child.wait()
@@ -207,12 +213,14 @@ def catches(pid: int, number: int) -> bool:
     return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
 
 
-def terminate(child: subprocess.Popen[Any], grace_s: float) -> None:
+def terminate(
+    child: subprocess.Popen[Any], grace_s: float, asked: Sequence[psutil.Process] = ()
+) -> None:
     """Send SIGTERM to the ranks, so that they save, and wait `grace_s` for them; SIGKILL is for the caller.
 
     torchrun itself gets no signal: it would kill its ranks 30 s later, in the middle of a long save. It ends with them.
     """
-    for p in ranks_of(child):
+    for p in asked or ranks_of(child):
         try:
             p.terminate()
         except psutil.Error:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from msgspec import structs
 
+from nanolan.box import phase_runner
 from nanolan.box.phase_runner import (
     MARK,
     catches,
@@ -255,6 +256,20 @@ def test_a_stop_lets_the_trainer_save_what_it_has(plan: Plan, tmp_path: Path) ->
     ) == (1, LIMIT)
     found = newest_whole(tmp_path / "out", "sft")
     assert found and not found[1].final and found[1].step >= 2
+
+
+def test_a_stop_asks_an_adapter_itself_also_where_no_environment_can_be_read(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In some containers: its children, torchrun among them, could then be taken for ranks."""
+    monkeypatch.setattr(phase_runner, "_is_rank", lambda p: True)
+
+    def stop() -> StopReason | None:
+        return LIMIT if steps_done(tmp_path) >= 2 else None
+
+    assert run(tmp_path, plan, stop, steps=100, seconds=10, fork=1) == (1, LIMIT)
+    found = newest_whole(tmp_path / "out", "sft")
+    assert found and not found[1].final
 
 
 SLOW_SAVE = """

@@ -65,6 +65,10 @@ class Worlds:
     def __exit__(self, *problem: object) -> None:
         self.hub.__exit__(*problem)
 
+    def base(self, generation: str) -> Path:
+        """A base checkpoint of a generation."""
+        return self.folder / "base_checkpoints" / TAGS[generation]
+
     def run(self, folder: Path, generation: str, phase: str = "sft", *options: str) -> Run:
         """A job of a phase, in `folder`."""
         row = next(r for r in ROWS if r.name.endswith(generation))
@@ -76,7 +80,7 @@ class Worlds:
             processes=1,
             task_data=generation == "2026",
             evaluation="scripts.chat_eval",
-            evaluation_arguments=(*FEW, CPU[generation]),
+            evaluation_arguments=(*FEW, "--device-type=cpu"),
             endpoint=self.hub.url,
             rehearsal=True,
         )
@@ -85,7 +89,7 @@ class Worlds:
             phase=phase,
             run_id="ab12cd34",
             model_tag="d20",
-            init_dir=str(self.folder / "base_checkpoints" / TAGS[generation]),
+            init_dir=str(self.base(generation)),
             tokenizer_dir=str(self.folder / "tokenizer"),
             data_dir=str(self.folder / "data"),
             out_dir=str(folder / "out"),
