@@ -106,12 +106,14 @@ def seed_for(flags: dict[str, Any], world: World) -> None:
     from nanolan.settings.paths import typed
     from nanolan.sim.fork_seed import seed_data, seed_fork
     from nanolan.sim.world import REPO
+    from nanolan.trainers.checkout import copy_of
 
     if flags.get("trainer"):
         s, chosen = trainer_of(load_settings(flags, {}), Rehearsal(**world.rehearsal))
         if chosen:
             seed_data(world.hub)
-            seed_fork(world.hub, REPO, chosen.fork, s.input_folder, typed(s.trainer))
+            with copy_of(s.trainer, typed("")) as copy:
+                seed_fork(world.hub, REPO, chosen.fork, s.input_folder, copy.root)
 
 
 def show_faults(scenarios: dict[str, Scenario]) -> int:
