@@ -64,6 +64,6 @@ def test_an_unknown_doubled_or_misordered_phase_gets_the_list(text: str) -> None
 
 def test_agent_rl_has_its_own_error() -> None:
     with pytest.raises(
-        UsageProblem, match="agent_rl is not part of nanolan: it needs a nanochat fork"
+        UsageProblem, match="agent_rl is not a phase of nanolan's trainer: it needs a nanochat fork"
     ):
         phase_sequence("agent_rl")

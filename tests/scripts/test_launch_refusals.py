@@ -36,7 +36,7 @@ from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtu
     "words, said",
     [
         (["phase=stf"], "unknown phase 'stf'; the phases are mid, sft"),
-        (["phase=agent_rl"], "agent_rl is not part of nanolan"),
+        (["phase=agent_rl"], "agent_rl is not a phase of nanolan's trainer"),
         (["phase="], "phase is empty"),
         (["gpu=H10O"], "Did you mean gpu=H100?"),
         (["gpu=$(id)"], "is not a GPU type"),

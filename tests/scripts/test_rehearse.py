@@ -158,7 +158,7 @@ def test_real_keys_and_addresses_in_the_environment_are_never_used(rehearsal: Re
 def test_what_launch_refuses_is_refused_with_launchs_exit_code(tmp_path: Path) -> None:
     done = run("scripts/rehearse.py", "phase=agent_rl", f"--folder={tmp_path}")
     assert done.returncode == 2
-    assert "agent_rl is not part of nanolan" in done.stderr
+    assert "agent_rl is not a phase of nanolan's trainer" in done.stderr
 
 
 @pytest.mark.slow  # just rehearse-faults plays it too
