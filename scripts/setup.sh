@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes .venv and installs one set of requirements; the only installer, on laptops and boxes alike.
-#     sh scripts/setup.sh tools|light|report|train|dev
-# tools: uv and just. light: the laptop commands. report: + charts. train: + the trainer. dev: + tests and linters.
+#     sh scripts/setup.sh tools|light|report|box|train|dev
+# tools: uv and just. light: the laptop commands. report: + charts. box: + what an instance needs for a trainer of yours.
+# train: + our own trainer. dev: + tests and linters.
 # NANOLAN_DEVICE: cuda (a rented machine: never a CPU build of PyTorch), cpu, or unset: what is here.
 # Safe to run twice, twice at once, or after a Ctrl-C; does nothing when all is in place.
 # shellcheck disable=SC3043  # `local` is in every sh we meet (dash, bash, zsh, busybox)
@@ -42,11 +43,12 @@ ready() { [ -x .venv/bin/python ] && [ "$(cat ".venv/.ready-$1" 2>/dev/null)" = 
 have() {
     case $want in
         tools) [ -x .venv/bin/just ] && [ -x .venv/bin/uv ] ;;
-        light) ready light || ready report || ready train || ready dev ;;
-        report) ready report || ready train || ready dev ;;
+        light) ready light || ready report || ready box || ready train || ready dev ;;
+        report) ready report || ready box || ready train || ready dev ;;
+        box) ready box || ready train || ready dev ;;
         train) ready train || ready dev ;;
         dev) ready dev ;;
-        *) fail "setup: no set called '$want' (tools, light, report, train, dev)" ;;
+        *) fail "setup: no set called '$want' (tools, light, report, box, train, dev)" ;;
     esac
 }
 
@@ -126,6 +128,7 @@ install_set() {
         tools) install rust-just uv ;;
         light) install --compile-bytecode -e . ;;
         report) install --compile-bytecode -e '.[report]' ;;
+        box) install --compile-bytecode -e '.[box]' ;;
         train) install_torch -e '.[train]' ;;
         dev) install_torch -e '.[train]' --group dev ;;
     esac || fail "installing the '$want' set failed (see above): is PyPI reachable? Then run the same command again"

@@ -7,15 +7,16 @@ checkpoint with the fork's own loader, so that a checkpoint of another generatio
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from nanolan.box.context import BoxRun, RunStopped, say
@@ -35,6 +36,7 @@ INSTALL_S = 1800.0
 TRIAL_S = 900.0
 GIT_S = 600.0
 REST_S = 5.0  # for the output that is left when a command has ended
+PROBLEM = re.compile(r"\s*(error|fatal): |\s*\N{MULTIPLICATION SIGN} ")
 REF = "refs/nanolan/fork/nanolan"  # in the bundle
 POLL_S = 0.5
 # Folder of checkpoints -> what nanochat's loader calls it
@@ -100,7 +102,7 @@ def _install(box: BoxRun, checkout: Path, ready: Path) -> None:
     if ready.exists():
         return
     box.timeline.enter("install")
-    for command in install_commands(checkout, box.plan.device):
+    for command in install_commands(checkout, box.plan.device, uv_for(box.work)):
         say(f"trainer: {' '.join(command)}")
         code, last = _run(box, command, checkout, INSTALL_S)
         if code:
@@ -108,9 +110,20 @@ def _install(box: BoxRun, checkout: Path, ready: Path) -> None:
     write_atomic(ready, b"1")
 
 
-def install_commands(checkout: Path, device: str) -> list[list[str]]:
+def uv_for(work: Path) -> str:
+    """A uv that the trainer's user can run: ours, or a copy of this machine's, which may lie in root's home."""
+    own = Path(sys.executable).with_name("uv")
+    found = shutil.which("uv")
+    if own.is_file() or not found:
+        return str(own)
+    copy = work / "uv"
+    shutil.copyfile(found, copy)
+    copy.chmod(0o755)
+    return str(copy)
+
+
+def install_commands(checkout: Path, device: str, uv: str) -> list[list[str]]:
     """uv's commands for a checkout. The project itself stays where it is, for its modules are run from its folder."""
-    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     frozen = ["--frozen"] if (checkout / "uv.lock").is_file() else []
     extra = _extra(checkout, "gpu" if device == "cuda" else "cpu")
     commands = [[uv, "sync", *frozen, "--no-install-project", "--no-dev", *extra]]
@@ -175,24 +188,27 @@ def _run(
         "UV_PROJECT_ENVIRONMENT": str(home / "fork-venv"),
         **({"NANOCHAT_BASE_DIR": str(base)} if base else {}),
     }
-    child = subprocess.Popen(
-        list(command),
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        env=environment,
-        **(box.account.popen if box.account else {}),
-    )
+    try:
+        child = subprocess.Popen(
+            list(command),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            env=environment,
+            **(box.account.popen if box.account else {}),
+        )
+    except OSError as e:
+        return 127, f"{command[0]} cannot be run: {e.strerror}"
     return _follow(box, child, limit_s)
 
 
 def _follow(box: BoxRun, child: subprocess.Popen[str], limit_s: float) -> tuple[int, str]:
     """Wait for a command, within its time and the run's money; its output goes to the log."""
-    said: deque[str] = deque([""], maxlen=1)
+    said = Said()
     reader = threading.Thread(target=_echo, args=(child, said), daemon=True)
     reader.start()
     end = time.monotonic() + limit_s
@@ -207,7 +223,7 @@ def _follow(box: BoxRun, child: subprocess.Popen[str], limit_s: float) -> tuple[
     reader.join(REST_S)
     if stop:
         raise RunStopped(stop.reason, f"{stop.text}, before anything was trained")
-    return code, _last(said[0], code, limit_s if late else None)
+    return code, _last(said.text, code, limit_s if late else None)
 
 
 def _ended(child: subprocess.Popen[str]) -> bool:
@@ -225,11 +241,25 @@ def _last(line: str, code: int, late_s: float | None) -> str:
     return line[:300] or f"exit code {code}"
 
 
-def _echo(child: subprocess.Popen[str], said: deque[str]) -> None:
+@dataclass
+class Said:
+    """What a command has printed, as far as it is of use."""
+
+    last: str = ""
+    problem: str = ""  # uv and git name it in a line of its own, and add hints
+
+    @property
+    def text(self) -> str:
+        problem = self.problem and f"{self.problem[:200]}; "
+        return f"{problem if self.problem != self.last else ''}{self.last}"
+
+
+def _echo(child: subprocess.Popen[str], said: Said) -> None:
     for line in child.stdout or ():
         print(line, end="", flush=True)
-        if line.strip():
-            said.append(line.strip())
+        said.last = line.strip() or said.last
+        if PROBLEM.match(line):
+            said.problem = line.strip()
 
 
 def _read(path: Path) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from nanolan.box import fork as fork_module
 from nanolan.box.context import RunStopped
-from nanolan.box.fork import fetch_fork, install_commands, prepare_fork
+from nanolan.box.fork import fetch_fork, install_commands, prepare_fork, uv_for
 from nanolan.errors import BadAnswer
 from tests.support.checkouts import write
 from tests.support.fork_box import LIMIT, MANAGER, SFT, WORKING, ForkBox
@@ -123,14 +123,14 @@ TOMLS = {
 @pytest.mark.parametrize("text", TOMLS)
 def test_the_extra_is_read_in_each_spelling_of_toml(text: str, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(text, newline="")
-    (command,) = install_commands(tmp_path, "cuda")
+    (command,) = install_commands(tmp_path, "cuda", "/bin/uv")
     assert command[1:] == ["sync", "--no-install-project", "--no-dev", *TOMLS[text]]
 
 
 def test_the_lock_file_and_rustbpe_in_the_tree_are_heeded(tmp_path: Path) -> None:
     both = "[project.optional-dependencies]\ngpu = []\ncpu = []\n"
     write(tmp_path, {"pyproject.toml": both, "uv.lock": "", "rustbpe/Cargo.toml": ""})
-    sync, rust = install_commands(tmp_path, "cpu")
+    sync, rust = install_commands(tmp_path, "cpu", "/bin/uv")
     assert sync[1:] == ["sync", "--frozen", "--no-install-project", "--no-dev", "--extra", "cpu"]
     assert rust[1:] == ["pip", "install", "--python", "../fork-venv/bin/python", "rustbpe"]
     assert [Path(c[0]).name for c in (sync, rust)] == ["uv", "uv"]
@@ -147,7 +147,7 @@ def test_an_installed_fork_is_not_installed_again(
     monkeypatch.setattr(fork_module, "install_commands", install)
     at = new(python="")
     for _ in range(2):
-        with pytest.raises(OSError, match="fork-venv/bin/python"):  # uv would make it
+        with pytest.raises(RunStopped, match="fork-venv/bin/python cannot be run: No such file"):
             prepare_fork(at.box, at.fork)
     folder = at.place.parent
     assert (folder / "installed").read_text() == "x\n" and "install" in at.stages
@@ -166,6 +166,53 @@ def test_an_installation_that_fails_is_tried_again_by_a_restart(
             prepare_fork(at.box, at.fork)
         assert found.value.reason == "trainer_failed"
     assert not (at.place.parent / "fork-ready").exists() and len(at.downloads) == 1
+
+
+UV_SAYS = """
+Using CPython 3.10.14
+error: Failed to parse `uv.lock`
+  Caused by: TOML parse error at line 5537, column 1
+missing field `version`
+"""
+RESOLVES = """
+  × No solution found when resolving dependencies:
+  ╰─▶ Because torch==2.9.1 needs Python>=3.10, your project cannot be used.
+
+hint: try another version
+"""
+# what uv prints -> the one line
+SAID = {
+    UV_SAYS: "error: Failed to parse `uv.lock`; missing field `version`",
+    RESOLVES: "× No solution found when resolving dependencies:; hint: try another version",
+    "error: no space": "error: no space",
+    "": "exit code 2",
+}
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_the_line_that_names_the_problem_is_said(
+    text: str, new: New, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "said").write_text(text)
+    monkeypatch.setattr(fork_module, "install_commands", commands(f"cat {tmp_path}/said; exit 2"))
+    at = new(python="")
+    with pytest.raises(RunStopped) as found:
+        prepare_fork(at.box, at.fork)
+    assert str(found.value) == f"the trainer cannot be installed: {SAID[text]}"
+
+
+def test_uv_of_a_machine_is_copied_to_where_the_trainer_may_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uv = tmp_path / "root/.local/bin/uv"
+    write(tmp_path, {"root/.local/bin/uv": "#!/bin/sh\n"})
+    uv.chmod(0o700)
+    monkeypatch.setenv("PATH", str(uv.parent))
+    monkeypatch.setattr(fork_module.sys, "executable", str(tmp_path / "venv/bin/python"))
+    assert uv_for(tmp_path) == str(tmp_path / "uv")
+    assert (tmp_path / "uv").stat().st_mode & 0o777 == 0o755
+    write(tmp_path, {"venv/bin/uv": ""})
+    assert uv_for(tmp_path) == str(tmp_path / "venv/bin/uv")
 
 
 # ---- the trial

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.launch.make_plan import FOREIGN, Rehearsal
+from tests.support.core_fixtures import a_plan
 from tests.support.setup_fixtures import (
     ROOT,
     checkout,  # noqa: F401  # a fixture
@@ -50,6 +52,23 @@ def test_the_report_set_adds_charts_and_no_torch_and_serves_the_light_commands(
     assert setup(checkout, env | {"UV": "/nonexistent"}).returncode == 0, (
         "in place: nothing is looked for"
     )
+
+
+@pytest.mark.slow
+def test_the_box_set_adds_what_an_instance_needs_besides_its_trainer(
+    checkout: Path, env: dict[str, str]
+) -> None:
+    done = setup(checkout, env, "box")
+    assert done.returncode == 0, done.stderr
+    site = next((checkout / ".venv/lib").glob("python3*/site-packages"))
+    names = {p.name for p in site.iterdir()}
+    assert {"apprise", "matplotlib"} <= names and "torch" not in names
+
+
+def test_every_set_that_a_plan_names_can_be_installed() -> None:
+    text = (ROOT / "scripts/setup.sh").read_text()
+    known = set(re.findall(r"^ +(\w+)\) install", text, re.M))
+    assert {FOREIGN["setup"], Rehearsal({}).setup, a_plan().setup} <= known
 
 
 def test_the_wrapper_works_from_another_folder_and_lists_the_recipes(
