@@ -46,7 +46,8 @@ def test_a_trainer_that_fails_leaves_its_log_and_its_last_whole_state(new_box: N
     assert verdict(box) == ("failed", "trainer_failed", 5) and box.deleted
     saved = f"{box.plan.folder}/saved/sft"
     assert (
-        box.log().count("sft step 4/4") == 2 and "training again from the state of step 3" in box.log()
+        box.log().count("sft step 4/4") == 2
+        and "training again from the state of step 3" in box.log()
     )
     assert box.holds(saved, 3) and not [p for p in box.files() if p.startswith(SFT)]
     assert "sft step 4/4" in box.uploaded_log("error") and "exit code 1" in box.receipt()["message"]

@@ -19,6 +19,10 @@ from nanolan.report.curves import read_metrics
 from nanolan.run.causes import cause_of
 from tests.support.adapter_jobs import LONG, NewRun, Run, Worlds
 
+pytestmark = (
+    pytest.mark.slow
+)  # minutes of two busy cores; test_adapter.py has the promises in short
+
 TRAINERS = ("nanolan", "2025", "2026")
 OWN_SMALL = {"sequence_len": 64, "tokens_per_step": 512}
 SCORES = {"arc_easy_acc", "arc_challenge_acc", "mmlu_acc", "gsm8k_acc", "chatcore"}

@@ -16,6 +16,10 @@ from nanolan.phases import DATASETS, IDENTITY_FILE
 from nanolan.sim.hub.server import HubServer
 from tests.support.forks import REPO, Preloaded, copy_fork, lay_task_data, run_script
 
+pytestmark = (
+    pytest.mark.slow
+)  # minutes of two busy cores; test_adapter.py has the promises in short
+
 CPU_25, CPU_26 = "--device_type=cpu", "--device-type=cpu"
 F = r"-?\d+\.\d+"
 STEP = (

@@ -21,6 +21,10 @@ from nanolan.settings.settings import ROOT
 from tests.trainers.standin_checkout import write_checkout
 from tests.trainers.starter import Starter
 
+pytestmark = (
+    pytest.mark.slow
+)  # minutes of two busy cores; test_adapter.py has the promises in short
+
 KEEPER = str(ROOT / "nanolan/trainers/inside/keeper.py")
 
 

@@ -67,6 +67,7 @@ def test_the_last_line_says_why(name: str, new_run: NewRun) -> None:
     assert run.saved(final=True) is None and run.saved(final=False) is None
 
 
+@pytest.mark.slow
 def test_an_error_under_torchrun_is_the_ranks_and_not_torchruns(new_run: NewRun) -> None:
     """The others fail at a closed connection, torchrun ends with a ChildFailedError."""
     fail = (
