@@ -16,7 +16,7 @@ from nanolan.settings.settings import ROOT
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.seed import ROWS, write_data
 from nanolan.trainers.adapter.base_folder import SPLITS
-from nanolan.trainers.choose import LOADER
+from nanolan.trainers.rows import LOADER
 
 TINY_BASE = ROOT / "nanolan/trainers/inside/tiny_base.py"
 MAKE_S = 300.0

@@ -31,13 +31,19 @@ from nanolan.trainers.arguments import (
 )
 from nanolan.trainers.batch import batch_problem
 from nanolan.trainers.checkout import Copy, copy_of
-from nanolan.trainers.rows import CUSTOM, TrainerRow, recognise, script_of, uses_task_data
+from nanolan.trainers.rows import (
+    CUSTOM,
+    TrainerRow,
+    check_hooks,
+    recognise,
+    script_of,
+    uses_task_data,
+)
 from nanolan.trainers.scripts.options import Script, apply, read_script
 from nanolan.trainers.source import check_path_dependencies, python_version, source_of
 
 TASKS = "ARC-Easy|ARC-Challenge|MMLU|GSM8K"
 QUICK = 256  # problems of each task in a quick evaluation
-LOADER = "nanochat/checkpoint_manager.py"
 BUNDLE_ID = "fork"  # in the name of the bundle's ref
 ADAPTER = "nanolan.trainers.adapter"
 KEEPS = {
@@ -83,6 +89,7 @@ def with_trainer(
         row = recognise(copy.root)
         check_path_dependencies(copy.root)
         names = phase_names(s.phase, row)
+        check_hooks(copy.root, row, names)
         chosen = _choose(s, copy, row, names, rehearsed, python)
     return replace(s, phase="+".join(names), fork=chosen.fork), chosen
 

@@ -6,8 +6,9 @@ checkout's own files (options.py).
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,9 @@ CUSTOM = "custom"
 CHAT_EVAL = "scripts.chat_eval"
 SFT = "scripts/chat_sft.py"
 MID = "scripts/mid_train.py"
+LOADER = "nanochat/checkpoint_manager.py"
+BASE_DIR = "NANOCHAT_BASE_DIR"
+AS_COMMANDS = "Declare its phases as commands, see docs/fork.md. Nothing was rented"
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,29 @@ def declared(root: Path) -> TrainerRow | None:
     if found is None:
         return None
     return TrainerRow(CUSTOM, (), (), found.phases, found.evaluation)
+
+
+def check_hooks(root: Path, row: TrainerRow, names: Iterable[str]) -> None:
+    """UsageProblem if the checkout lacks what nanolan needs to run a module: a loader to follow, and a base folder to set."""
+    if not any(row.phases[name].module for name in names):
+        return
+    if not (root / LOADER).is_file() or "load_model" not in source_of(root, LOADER):
+        raise UsageProblem(
+            f"the checkout of trainer= has no load_model in {LOADER}, with which nanolan loads a checkpoint and keeps "
+            f"the weights. {AS_COMMANDS}"
+        )
+    if row.name != CUSTOM and not _reads_base_dir(root):
+        raise UsageProblem(
+            f"nanochat/ of the checkout of trainer= does not read {BASE_DIR}, so it would not find the checkpoint. "
+            f"{AS_COMMANDS}"
+        )
+
+
+def _reads_base_dir(root: Path) -> bool:
+    """Whether the folder of the checkpoints can be set; the report of nanochat names it, too."""
+    files = (Path(folder, n) for folder, _, names in os.walk(root / "nanochat") for n in names)
+    paths = (p.relative_to(root) for p in files if p.suffix == ".py" and p.name != "report.py")
+    return any(BASE_DIR in source_of(root, str(p)) for p in paths)
 
 
 def script_of(module: str) -> str:

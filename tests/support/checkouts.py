@@ -45,10 +45,15 @@ CONFIGURED = textwrap.dedent("""
     config_keys = [k for k, v in globals().items() if not k.startswith("_")]
     exec(open(os.path.join("nanochat", "configurator.py")).read())
 """)
+HOOKS: dict[str, str | bytes] = {
+    "nanochat/checkpoint_manager.py": "def load_model(source): ...\n",
+    "nanochat/common.py": 'import os\nBASE = os.environ.get("NANOCHAT_BASE_DIR")\n',
+}
 FILES_2026: dict[str, str | bytes] = {
     "pyproject.toml": '[project]\nname = "nanochat"\nversion = "0.1.0"\n',
     "uv.lock": "version = 1\n",
     ".gitignore": "*.log\nwandb/\n",
+    **HOOKS,
     "nanochat/__init__.py": "",
     "scripts/chat_sft.py": SFT_2026,
     "scripts/chat_rl.py": RL_2026,
@@ -57,6 +62,7 @@ FILES_2026: dict[str, str | bytes] = {
 }
 FILES_2025: dict[str, str | bytes] = {
     "pyproject.toml": '[project]\nname = "nanochat"\nversion = "0.1.0"\n',
+    **HOOKS,
     "nanochat/configurator.py": "",
     "scripts/mid_train.py": CONFIGURED.format(
         rows=32, more="max_seq_len = 2048\ntotal_batch_size = 524288\ninit_lr_frac = 1.0"

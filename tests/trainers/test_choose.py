@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -313,6 +314,35 @@ def test_a_phase_whose_script_is_missing_is_refused(tmp_path: Path) -> None:
     root = start(tmp_path / "fork", {n: c for n, c in FILES_2026.items() if "chat_rl" not in n})
     assert "has no scripts/chat_rl.py: its rl cannot run" in refused(root, phase="all")
     assert choose(root)
+
+
+LOADER, COMMON = "nanochat/checkpoint_manager.py", "nanochat/common.py"
+MODULE = {"pyproject.toml": toml(phase("sft", 'module = "scripts.chat_sft"'))}
+COMMAND = {"pyproject.toml": toml(phase("sft", 'command = "bash train.sh"'))}
+UNUSABLE: list[tuple[str, Mapping[str, str | None], str]] = [
+    ("a package of another name", {LOADER: None}, f"no load_model in {LOADER}"),
+    ("another loader", {LOADER: "def load(): ...\n"}, f"no load_model in {LOADER}"),
+    ("a declared module", MODULE | {LOADER: None}, f"no load_model in {LOADER}"),
+    ("a declared command", COMMAND | {LOADER: None}, ""),
+    ("a base folder from a file", {COMMON: "BASE = read('conf.yaml')\n"}, "does not read NANOCHAT"),
+    ("a base folder that only the report names",
+     {COMMON: "", "nanochat/report.py": "NANOCHAT_BASE_DIR"}, "does not read NANOCHAT_BASE_DIR"),
+    ("a base folder set elsewhere", {COMMON: "", "nanochat/a/paths.py": "NANOCHAT_BASE_DIR"}, ""),
+    ("a declared module that knows its folder", MODULE | {COMMON: ""}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("files, words", [u[1:] for u in UNUSABLE], ids=[u[0] for u in UNUSABLE])
+def test_a_checkout_that_nanolan_cannot_load_through_is_refused_with_the_way_out(
+    tmp_path: Path, files: Mapping[str, str | None], words: str
+) -> None:
+    found = {n: c for n, c in (FILES_2026 | files).items() if c is not None}
+    root = start(tmp_path / "fork", found)
+    if words:
+        said = refused(root)
+        assert words in said and "Declare its phases as commands" in said
+    else:
+        assert choose(root)
 
 
 @pytest.mark.parametrize("fork, phase", [("2025", "all"), ("2026", "all"), ("custom", "all")])
