@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 from nanolan.box import fork as fork_module
 from nanolan.box.context import RunStopped
 from nanolan.box.fork import fetch_fork, install_commands, prepare_fork, uv_for
+from nanolan.box.sandbox import UID, TrainerUser
 from nanolan.errors import BadAnswer
 from tests.support.checkouts import write
 from tests.support.fork_box import LIMIT, MANAGER, SFT, WORKING, ForkBox
@@ -72,6 +74,19 @@ def test_a_mark_that_is_no_file_does_not_block(new: New) -> None:
     os.mkfifo(at.place.parent / "fork-code")
     fetch_fork(at.box, at.fork, at.place)
     assert at.downloads
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_the_code_is_unpacked_by_the_trainers_user(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="nanolan-tests-") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        at = ForkBox(root / "a", WORKING)
+        home = at.place.parent
+        at.box.account = TrainerUser(UID, home)
+        os.chown(home, UID, UID)
+        fetch_fork(at.box, at.fork, at.place)
+        assert {p.stat().st_uid for p in (at.place, *at.place.rglob("*"))} == {UID}
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 10, b"PACK"])
