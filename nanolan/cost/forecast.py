@@ -12,6 +12,7 @@ from statistics import median
 from typing import NamedTuple
 
 from nanolan.checkpoint.model_size import D20, parameters_of_tag
+from nanolan.cost.fork_forecast import stage_seconds, usual_seconds
 from nanolan.cost.history import BYTES_PER_PARAMETER, TOKENS, Figures, measured
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Fork, Predicted
@@ -82,6 +83,7 @@ class Work:
     recipe: Mapping[str, object] | None = (
         None  # of a rehearsal: only earlier rehearsals have figures for it
     )
+    fork: tuple[str, str] | None = None  # row and source of a foreign trainer
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,8 @@ class Forecast:
 def work_of(
     settings: Settings, parameters: int | None = None, download_bytes: int | None = None
 ) -> Work:
-    """The work that the settings ask for; the model's size follows from its tag unless `parameters` is given. There are no
-    figures for a foreign trainer, whose size is 0."""
+    """The work that the settings ask for; the model's size follows from its tag unless `parameters` is given. The size
+    of a foreign trainer's model says nothing: 0."""
     if parameters is None:
         parameters = parameters_of_tag(settings.model_tag)
     return Work(
@@ -162,6 +164,7 @@ def work_of(
         parameters if settings.trainer == OWN_TRAINER else 0,
         settings.eval,
         download_bytes,
+        fork=(settings.fork.row, settings.fork.source) if settings.fork else None,
     )
 
 
@@ -172,8 +175,35 @@ def no_figures(fork: Fork | None) -> str:
 
 def forecaster(work: Work, entries: Iterable[Entry]) -> Callable[[Offer], Forecast | None]:
     """A function that forecasts `work` on an offer from the measurements in the ledger."""
+    if work.fork:
+        earlier = tuple(entries)
+        return lambda offer: _of_fork(work, work.fork or ("", ""), offer, earlier)
     figures = measured(entries, work.parameters, work.recipe) if work.parameters > 0 else {}
     return lambda offer: forecast(work, offer, figures)
+
+
+def _of_fork(
+    work: Work, fork: tuple[str, str], offer: Offer, entries: Iterable[Entry]
+) -> Forecast | None:
+    """The forecast of a foreign trainer; None before it has run on such GPUs."""
+    found = stage_seconds(fork, work.phases, work.evaluate, offer, entries)
+    if found is None:
+        return None
+    train = {p: _around(found[f"{p}.train"]) or NOTHING for p in work.phases}
+    evaluate = {p: _around(found.get(f"{p}.evaluate", ())) or NOTHING for p in work.phases}
+    last = work.phases[-1]
+    parts = {
+        "boot": _around(usual_seconds(found, "boot")) or _times(LOOSE, offer.boot_max_s or BOOT_S),
+        "setup": _around(usual_seconds(found, "setup", "install", "probation"))
+        or _times(LOOSE, SETUP_S),
+        "download": _around(usual_seconds(found, "download")) or NOTHING,
+        "train": total(*train.values()),
+        "evaluate": total(*evaluate.values()),
+        "upload": total(
+            _around(usual_seconds(found, f"{last}.upload")) or NOTHING, _times(LOOSE, END_S)
+        ),
+    }
+    return Forecast(offer.hourly_cents, parts, train, evaluate, True)
 
 
 def forecast(work: Work, offer: Offer, figures: Figures) -> Forecast | None:

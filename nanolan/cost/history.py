@@ -42,10 +42,15 @@ def measured(
     With the `recipe` of a rehearsal, only rehearsals of the same recipe count."""
     found: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
     for e in entries:
-        if e.receipt and (
-            _is_comparable(e.plan, parameters)
-            if recipe is None
-            else e.plan.device == "cpu" and e.plan.recipe == recipe
+        # a foreign trainer's speed says nothing of ours
+        if (
+            e.receipt
+            and e.plan.fork is None
+            and (
+                _is_comparable(e.plan, parameters)
+                if recipe is None
+                else e.plan.device == "cpu" and e.plan.recipe == recipe
+            )
         ):
             for key, value in figures_of(e.plan, e.receipt):
                 if len(found[key]) < NEWEST:

@@ -113,8 +113,7 @@ def prepare(
     found = check_hub(hub, settings) if hub else _unchecked(settings)
     run_id = new_run_id()
     code, bundle, code_checks = code_here(run_id)
-    own = tuple(e for e in earlier if e.plan.fork is None)  # a fork's figures say nothing of ours
-    estimate_on = _estimator(settings, found, own, rehearsal, yes_really, chosen)
+    estimate_on = _estimator(settings, found, tuple(earlier), rehearsal, yes_really, chosen)
     estimate = estimate_on(offer, settings.spend_limit)
     plan = structs.replace(
         make_plan(
