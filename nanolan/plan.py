@@ -84,7 +84,7 @@ class Fork(Strict, frozen=True):
     commit: str
     code: Code | None  # fork.bundle in the run folder; None: fetched from the URL
     phases: dict[str, Phase]
-    data: str  # "task_data": laid out from the pinned data sets; "online": it downloads its data itself
+    data: str  # "task_data": laid out from the pinned data sets; "online": it downloads its own; "task_data+online": both
     evaluation: str = ""  # the module that evaluates, "" if it has none
     evaluation_arguments: tuple[str, ...] = ()
     python: str = ""  # in rehearsals: an interpreter that is used as it is, OWN_PYTHON for the box's; "": installed

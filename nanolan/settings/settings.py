@@ -239,7 +239,7 @@ class Settings:
     @property
     def data_files(self) -> dict[str, list[str]]:
         """Data set repo -> globs of the files that the box downloads; a foreign trainer's evaluation gets its own."""
-        evaluated = self.eval != "none" and (self.fork is None or self.fork.data == "task_data")
+        evaluated = self.eval != "none" and (self.fork is None or self.fork.data != "online")
         return data_files(self.phase_rows, evaluated, self.humaneval)
 
     def need(self, *names: str) -> None:

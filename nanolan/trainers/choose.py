@@ -35,9 +35,9 @@ from nanolan.trainers.rows import (
     CUSTOM,
     TrainerRow,
     check_hooks,
+    data_of,
     recognise,
     script_of,
-    uses_task_data,
 )
 from nanolan.trainers.scripts.options import Script, apply, read_script
 from nanolan.trainers.source import check_path_dependencies, python_version, source_of
@@ -49,6 +49,12 @@ ADAPTER = "nanolan.trainers.adapter"
 KEEPS = {
     "weights": "the weights at a stop and every save-minutes, not the place: resume starts the phase again from them",
     "nothing": "NOTHING when it is stopped early: nanolan cannot reach into a command",
+}
+
+DATA = {
+    "task_data": "",
+    "online": "it downloads its own data: the machine stays online, nothing is pinned",
+    "task_data+online": "the public data sets are pinned; what else it reads it downloads itself: the machine stays online",
 }
 
 
@@ -140,8 +146,8 @@ def _choose(
         phases[name] = replace(row.phases[name], arguments=arguments)
         values[name] = values_of(script, arguments)
     code, bundle = _bundle(copy)
-    task_data = row.name != CUSTOM and uses_task_data(copy.root)
-    if not task_data:  # then nothing is pinned: the fork downloads its own data
+    data = "online" if row.name == CUSTOM else data_of(copy.root)
+    if data == "online":  # then nothing is pinned
         phases = {n: replace(p, datasets=()) for n, p in phases.items()}
     evaluation = _evaluation(copy.root, row)
     quick = _evaluation_arguments(copy.root, evaluation, s.eval, rehearsed)
@@ -151,7 +157,7 @@ def _choose(
         copy.commit,
         code,
         phases,
-        "task_data" if task_data else "online",
+        data,
         evaluation,
         quick,
         python,
@@ -229,9 +235,7 @@ def _shown(phase: Phase) -> str:
 def _notes(fork: Fork, scope: str) -> list[Check]:
     """What a fork does otherwise than nanolan's own trainer."""
     notes = {
-        "trainer, data": "it downloads its own data: the machine stays online, nothing is pinned"
-        if fork.data == "online"
-        else "",
+        "trainer, data": DATA[fork.data],
         "trainer, evaluation": "none: the checkout names no module that evaluates"
         if scope != "none" and not fork.evaluation
         else "",

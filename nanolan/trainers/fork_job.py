@@ -27,6 +27,7 @@ class ForkFacts(msgspec.Struct, frozen=True):
     evaluation_arguments: tuple[str, ...] = ()
     endpoint: str = ""  # of the Hub
     rehearsal: bool = False
+    downloads: bool = False  # it reads more than what is laid out for it
 
 
 class ForkJob(msgspec.Struct, frozen=True):
@@ -61,11 +62,12 @@ def fork_facts(plan: Plan, phase: str, folder: Path) -> dict[str, Any]:
         python_of(fork, folder),
         plan.phase(phase),
         plan.processes,
-        fork.data == "task_data",
+        fork.data != "online",
         fork.evaluation,
         fork.evaluation_arguments,
         plan.hf_endpoint,
         plan.device == "cpu",
+        fork.data == "task_data+online",
     )
     return dict(msgspec.to_builtins(facts))
 

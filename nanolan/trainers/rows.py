@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,8 @@ CHAT_EVAL = "scripts.chat_eval"
 SFT = "scripts/chat_sft.py"
 MID = "scripts/mid_train.py"
 LOADER = "nanochat/checkpoint_manager.py"
+# What reads the Hub, and nothing where it may not
+DOWNLOADERS = re.compile(r"^\s*(?:from|import) (?:datasets|huggingface_hub)\b", re.MULTILINE)
 BASE_DIR = "NANOCHAT_BASE_DIR"
 AS_COMMANDS = "Declare its phases as commands, see docs/fork.md. Nothing was rented"
 
@@ -166,14 +168,31 @@ def check_hooks(root: Path, row: TrainerRow, names: Iterable[str]) -> None:
 
 def _reads_base_dir(root: Path) -> bool:
     """Whether the folder of the checkpoints can be set; the report of nanochat names it, too."""
-    files = (Path(folder, n) for folder, _, names in os.walk(root / "nanochat") for n in names)
-    paths = (p.relative_to(root) for p in files if p.suffix == ".py" and p.name != "report.py")
-    return any(BASE_DIR in source_of(root, str(p)) for p in paths)
+    paths = (p for p in _modules(root, "nanochat") if Path(p).name != "report.py")
+    return any(BASE_DIR in source_of(root, p) for p in paths)
+
+
+def _modules(root: Path, *folders: str) -> Iterator[str]:
+    """The paths of all modules below these folders of the checkout."""
+    for folder in folders:
+        for place, _, names in os.walk(root / folder):
+            yield from (
+                str(Path(place, name).relative_to(root)) for name in names if name.endswith(".py")
+            )
 
 
 def script_of(module: str) -> str:
     """The path of a module: scripts.chat_sft -> scripts/chat_sft.py."""
     return f"{module.replace('.', '/')}.py"
+
+
+def data_of(root: Path) -> str:
+    """Fork.data: "task_data" if nanolan can lay out all that it reads, "online" if nothing, "task_data+online" if a part."""
+    if not uses_task_data(root):
+        return "online"
+    modules = _modules(root, "nanochat", "scripts", "tasks")
+    downloads = any(DOWNLOADERS.search(source_of(root, p)) for p in modules)
+    return "task_data+online" if downloads else "task_data"
 
 
 def uses_task_data(root: Path) -> bool:

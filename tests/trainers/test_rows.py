@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.errors import UsageProblem
-from nanolan.trainers.rows import MID, SFT, recognise, script_of, uses_task_data
+from nanolan.trainers.rows import MID, SFT, data_of, recognise, script_of, uses_task_data
 from tests.support.checkouts import FILES_2025, FILES_2026, Files, phase, toml, write
 from tests.support.forks import REPO
 
@@ -116,3 +116,21 @@ def test_a_file_that_is_no_source_is_no_crash(tmp_path: Path, size: int) -> None
 )
 def test_whether_its_data_can_be_laid_out(tmp_path: Path, files: Files, uses: bool) -> None:
     assert uses_task_data(write(tmp_path, files)) is uses
+
+
+@pytest.mark.parametrize(
+    "files, data",
+    [
+        (E, "task_data"),
+        (D, "online"),
+        (E | {"nanochat/a.py": "# import datasets, as before\nfrom mydatasets import x\n"}, "task_data"),
+        (E | {"tasks/common.py": "from datasets import load_dataset\nd = 'task_data'"}, "task_data+online"),
+        (E | {"tasks/mine.py": "def rows():\n    import datasets\n"}, "task_data+online"),
+        (E | {"nanochat/a/b.py": "import huggingface_hub\n"}, "task_data+online"),
+        (E | {"dev/make.py": "import datasets\n"}, "task_data"),
+    ],
+)  # fmt: skip
+def test_a_checkout_with_data_of_its_own_may_download_it(
+    tmp_path: Path, files: Files, data: str
+) -> None:
+    assert data_of(write(tmp_path, files)) == data

@@ -145,7 +145,7 @@ def environment(job: ForkJob, base: Path) -> dict[str, str]:
     """The fork's environment: ours, and where its files and data are."""
     fork = job.fork
     own = {k: v for k, v in os.environ.items() if k not in NEVER_PASSED_ON}
-    offline = "1" if fork.task_data else "0"
+    offline = "1" if fork.task_data and not fork.downloads else "0"
     rehearsal = {"TORCHDYNAMO_DISABLE": "1", "NANOLAN_CPU_RANKS": "1"} if fork.rehearsal else {}
     return own | {
         "PATH": f"{Path(fork.python).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

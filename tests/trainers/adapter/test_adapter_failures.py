@@ -199,9 +199,15 @@ def test_no_secret_reaches_a_fork(new_run: NewRun) -> None:
     assert not any(v in run.log() for v in secrets.values())
 
 
-@pytest.mark.parametrize(("task_data", "offline"), [(True, "1"), (False, "0")])
-def test_a_fork_with_pinned_data_is_offline(task_data: bool, offline: str, new_run: NewRun) -> None:
-    run = command(new_run("2026"), "env").change(task_data=task_data).start(PYTHONPATH="/evil")
+@pytest.mark.parametrize(
+    ("task_data", "downloads", "offline"),
+    [(True, False, "1"), (True, True, "0"), (False, False, "0")],
+)
+def test_a_fork_with_pinned_data_alone_is_offline(
+    task_data: bool, downloads: bool, offline: str, new_run: NewRun
+) -> None:
+    run = command(new_run("2026"), "env").change(task_data=task_data, downloads=downloads)
+    run.start(PYTHONPATH="/evil")
     run.end()
     found = dict(line.split("=", 1) for line in run.log().splitlines() if "=" in line)
     assert found["HF_HUB_OFFLINE"] == found["HF_DATASETS_OFFLINE"] == offline
