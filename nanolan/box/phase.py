@@ -50,7 +50,9 @@ def train(box: BoxRun, phase: str) -> tuple[Path, Manifest]:
             say(f"phase {phase}: done at step {found[1].step}")
             return found
         reason, why = _failure(box, code, stop)
-        if reason == "bad_data" or not _try_again(box, phase, code, stop, dog):
+        # a fork has fixed seeds: a loss that became NaN would do so again
+        hopeless = reason == "bad_data" or reason == "nan" and box.plan.fork is not None
+        if hopeless or not _try_again(box, phase, code, stop, dog):
             box.heartbeat.set_phase(phase, PhaseReport("failed"))
             raise RunStopped(reason, f"phase {phase}: {why}")
         start = _restart_point(box, phase)

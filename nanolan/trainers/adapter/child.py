@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 import signal
@@ -87,6 +88,17 @@ class Child:
                 p.send_signal(signal.SIGTERM)
             except psutil.Error:
                 continue
+
+    def kill(self) -> None:
+        """SIGKILL to everything that it has started: nothing of it is worth saving."""
+        try:
+            family = [*psutil.Process(self._process.pid).children(recursive=True)]
+        except psutil.Error:
+            family = []
+        for p in family:
+            with contextlib.suppress(psutil.Error):
+                p.kill()
+        self._process.kill()
 
     def end(self) -> int:
         """Wait for the end and for the rest of the output; the exit code."""

@@ -13,6 +13,7 @@ from nanolan.trainers.adapter.failures import RANK, Failures
 
 MOST_TEXT = 4000  # characters of a line; the rest of a longer one is not read
 MOST_STEPS = 10**9
+NOT_FINITE = 3  # steps on end
 ANSI = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 NUMBER = r"[-+]?(?:\d[\d,]{0,30}(?:\.\d{0,30})?(?:[eE][-+]?\d{1,4})?|nan|inf)"
 PERCENT = r"\d{1,9}(?:\.\d{0,9})?"
@@ -133,6 +134,11 @@ def score_name(task: str) -> str:
 def number(text: str) -> float:
     """A number with or without thousands commas."""
     return float(text.replace(",", ""))
+
+
+def is_lost(losses: list[float]) -> bool:
+    """Whether the loss has become NaN or infinite: in three steps on end, for a single one may be skipped by the fork."""
+    return len(losses) >= NOT_FINITE and not any(map(math.isfinite, losses[-NOT_FINITE:]))
 
 
 def loss_span(losses: list[float]) -> dict[str, float]:

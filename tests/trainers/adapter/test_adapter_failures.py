@@ -164,6 +164,7 @@ COMMANDS = {
     "no-such-program --x": "its last line: bash: line 2: no-such-program: command not found",
     "echo ok": "the command ended well but left no model_SSSSSS.pt in chatsft_checkpoints/",
     "echo 'ValueError: bad' >&2; false": "the command: ValueError: bad",
+    'for i in 1 2 3; do echo "step 0000$i | loss: nan |"; done; sleep 60': "the command: the loss is nan",
     "kill -9 $$": "the command: it was killed by signal 9 (SIGKILL) and left no checkpoint",
     "if": "syntax error",
 }
