@@ -20,9 +20,9 @@ from nanolan.trainers.rows import LOADER
 
 TINY_BASE = ROOT / "nanolan/trainers/inside/tiny_base.py"
 MAKE_S = 300.0
-# nanochat's scripts take the first 5,200 questions of mmlu's test and 420 of gsm8k's, and 5,000 conversations of smol-smoltalk
+# nanochat's scripts take the first 5,200 questions of mmlu's test and 420 of gsm8k's, and 10,000 conversations of smol-smoltalk
 MORE_ROWS = ROWS | {
-    "smol-smoltalk": (5200, 60),
+    "smol-smoltalk": (10200, 60),
     "mmlu": (300, 5300),
     "mmlu-all": (300, 5300),
     "gsm8k": (300, 430),
@@ -60,6 +60,12 @@ def card_of(repo: str) -> str:
     return "\n".join([*lines, "---", ""])
 
 
+def _way_out(error: str) -> str:
+    if error.startswith(("ModuleNotFoundError", "ImportError")):
+        return "Install it: uv sync, in its folder"
+    return "Only a rehearsal makes one: just dry-run and just launch do without"
+
+
 def seed_fork(hub: HubServer, repo: str, fork: Fork, input_folder: str, checkout: Path) -> None:
     """Replace `input_folder` in `repo`; UsageProblem with the fork's own error when it cannot make a checkpoint.
 
@@ -83,8 +89,7 @@ def seed_fork(hub: HubServer, repo: str, fork: Fork, input_folder: str, checkout
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise UsageProblem(
-                f"the checkout of trainer= cannot make a tiny model here, with {python}: {last[:300]}. "
-                "Install it: uv sync, in its folder"
+                f"the checkout of trainer= cannot make a tiny model here, with {python}: {last[:300]}. {_way_out(last)}"
             )
         files = {f"{input_folder}/{p.name}": p.read_bytes() for p in Path(temp).iterdir()}
     hub.put(repo, files, message="a tiny checkpoint of the fork", delete=input_folder)

@@ -241,6 +241,18 @@ def test_exit_code_traceback_and_options_are_the_scripts(run: Run) -> None:
     assert "done ['--steps=2', '--fail=']" in run.output()
 
 
+@pytest.mark.parametrize("steps", [0, 1, 5])
+@pytest.mark.parametrize("ending", ["broken", "3"])
+def test_a_script_that_fails_keeps_its_steps(run: Run, steps: int, ending: str) -> None:
+    run.start(f"--steps={steps}", f"--fail={ending}", "--optimizers=AdamW,Muon")
+    assert run.codes() == [3 if ending == "3" else 1] and not run.finished()
+    metas = run.metas()
+    assert list(metas) == ([steps] if steps else [])
+    if steps:
+        assert metas[steps]["stopped_early"] == "error"
+        assert run.same_as_trained(steps, "--optimizers=AdamW,Muon")
+
+
 def test_a_checkout_without_checkpoint_manager_runs(run: Run) -> None:
     (run.folder / "nanochat/checkpoint_manager.py").unlink()
     (run.folder / "scripts/other.py").write_text("print('ran')")

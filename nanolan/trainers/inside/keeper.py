@@ -252,8 +252,16 @@ class Keeper:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self.steps.close()
             self.beat("train", always=True)
-            if whole and not self.rank:
-                self.folder.finish()
+            if not self.rank:
+                self.folder.finish() if whole else self._keep_after_error()
+
+    def _keep_after_error(self) -> None:
+        """The script failed: keep its steps, which may not be in a save of its own."""
+        end = time.monotonic() + LATE_S
+        while not (settled := self.steps.settled()) and time.monotonic() < end:
+            time.sleep(POLL_S)
+        if settled and self.steps.count:
+            self.keep("error")
 
 
 def _versions(model: Any) -> list[int]:

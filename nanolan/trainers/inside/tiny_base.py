@@ -15,6 +15,8 @@ from pathlib import Path
 
 STEP = 10
 SEQUENCE = 128
+# What an architecture has of these is set; the rest stays as it is by default
+SMALL = {"sequence_len": SEQUENCE, "n_layer": 2, "n_head": 2, "n_kv_head": 2, "n_embd": 64}
 
 
 def main(argv: list[str]) -> int:
@@ -25,9 +27,9 @@ def main(argv: list[str]) -> int:
 
     torch.manual_seed(42)
     gpt = importlib.import_module("nanochat.gpt")
-    config = gpt.GPTConfig(
-        sequence_len=SEQUENCE, vocab_size=vocabulary, n_layer=2, n_head=2, n_kv_head=2, n_embd=64
-    )
+    known = {f.name for f in dataclasses.fields(gpt.GPTConfig)}
+    small = {n: v for n, v in (SMALL | {"vocab_size": vocabulary}).items() if n in known}
+    config = gpt.GPTConfig(**small)
     model = gpt.GPT(config)
     model.init_weights()
     folder.mkdir(parents=True, exist_ok=True)
