@@ -195,6 +195,11 @@ t = torch.empty(2, 4); dist.all_gather_into_tensor(t, mine); assert t[1].tolist(
 ts = [torch.empty(4), torch.empty(4)]; dist.all_gather(ts, mine, async_op=True).get_future().wait()
 assert ts[1][0] == 10, ts
 t = torch.empty(4); dist.reduce_scatter(t, [mine, mine + 1], op=AVG); assert t[0] == 5 + rank, t
+assert torch.ones(2, 5)[:, :-1].view(-1).tolist() == [1] * 8
+try:
+    torch.ones(2, 5).view(3)
+except RuntimeError as e:
+    assert "invalid for input of size" in str(e), e
 dist.init_process_group("nccl")
 dist.barrier()
 print("right", flush=True)

@@ -2,6 +2,9 @@
 
 Starts gloo, and emulates the collectives that nanochat's optimizers use and gloo lacks: the mean, results as
 futures, and collectives on whole tensors. Needs only torch.
+
+Tensors are viewed as on a GPU, too: nanochat of February 2026 slices its batches and flattens them later, which works only
+where the copy to the GPU has made them contiguous.
 """
 
 from __future__ import annotations
@@ -35,8 +38,24 @@ def start() -> None:
         return
     dist.init_process_group("gloo")
     emulate(dist)
+    view_all(torch.Tensor)
     # a script that starts a group itself finds this one
     dist.init_process_group = lambda *args, **kwargs: None
+
+
+def view_all(tensor: Any) -> None:
+    """Let Tensor.view copy what is not contiguous."""
+    view = tensor.view
+
+    def lenient(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return view(self, *args, **kwargs)
+        except RuntimeError as e:
+            if "view size is not compatible" not in str(e):
+                raise
+            return self.reshape(*args, **kwargs)
+
+    tensor.view = lenient
 
 
 def emulate(module: Any) -> None:
