@@ -92,4 +92,10 @@ def seed_fork(hub: HubServer, repo: str, fork: Fork, input_folder: str, checkout
                 f"the checkout of trainer= cannot make a tiny model here, with {python}: {last[:300]}. {_way_out(last)}"
             )
         files = {f"{input_folder}/{p.name}": p.read_bytes() for p in Path(temp).iterdir()}
-    hub.put(repo, files, message="a tiny checkpoint of the fork", delete=input_folder)
+    there = any(path.startswith(f"{input_folder}/") for path in hub.files(repo))
+    hub.put(
+        repo,
+        files,
+        message="a tiny checkpoint of the fork",
+        delete=input_folder if there else "",
+    )

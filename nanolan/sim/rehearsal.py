@@ -11,10 +11,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,13 +227,22 @@ def what_is_saved(world: World, view: RunView) -> tuple[str, int]:
             steps[phase] = report.step
     if view.saved:
         steps[view.saved.phase] = view.saved.step
-    trained = [row["phase"] for row in metrics(world, view) if "loss" in row]
-    lost = sum(trained.count(phase) - steps.get(phase, 0) for phase in set(trained))
+    rows = [(row["phase"], row["step"]) for row in metrics(world, view) if "loss" in row]
+    lost = steps_lost(rows, steps)
     names = [
         f"{phase} {'whole' if phase in plan.phases and view.phases[phase].state == 'proven' else f'step {step}'}"
         for phase, step in steps.items()
     ]
-    return ", ".join(names), max(0, lost)
+    return ", ".join(names), lost
+
+
+def steps_lost(rows: list[tuple[str, int]], saved: Mapping[str, int]) -> int:
+    """How many of the trained steps (phase, step) were repeated, or are beyond the saved one of their phase.
+
+    A fork may print several lines of one step, and count from 0."""
+    trained = [row for row, _ in groupby(rows)]
+    kept = {(phase, step) for phase, step in trained if step <= saved.get(phase, -1)}
+    return len(trained) - len(kept)
 
 
 def metrics(world: World, view: RunView) -> list[dict[str, Any]]:

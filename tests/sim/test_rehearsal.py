@@ -60,6 +60,13 @@ WHOLE = PhaseReport("proven", step=24)
             "sft whole",
             0,
         ),
+        (  # a fork that prints two lines of a step, and counts from 0
+            [[row for i in range(25) for row in steps("sft", i, i) * 2]],
+            {"sft": WHOLE},
+            None,
+            "sft whole",
+            0,
+        ),
         ([], {}, None, "", 0),
     ],
 )
