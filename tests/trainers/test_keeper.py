@@ -93,7 +93,7 @@ class Run:
 
     def metas(self) -> dict[int, dict[str, object]]:
         """By step; every model has its meta, and nothing else is left but beat.json and marks."""
-        marks = re.compile(r"finished|\.left-.*")
+        marks = re.compile(r"finished|not-finite|\.left-.*")
         names = [p.name for p in self.kept.iterdir() if not marks.fullmatch(p.name)]
         metas = {
             int(n[5:11]): json.loads((self.kept / n).read_text())
@@ -197,6 +197,18 @@ def test_saves_from_time_to_time_and_keeps_two(run: Run) -> None:
     assert len(metas) == 2 and run.output().count("saved in") > 2
     assert {m["stopped_early"] for m in metas.values()} == {None}
     assert run.same_as_trained(max(metas)) and run.beat()["step"] == 80
+
+
+def test_weights_that_are_no_numbers_are_not_kept(run: Run) -> None:
+    script = run.folder / "scripts/chat_sft.py"
+    broken = "    if step == 40:\n        model.h.weight.data[0, 0] = float('nan')\n"
+    script.write_text(
+        script.read_text().replace("    model.zero_grad", f"{broken}    model.zero_grad")
+    )
+    run.start("--steps=60", "--fail=broken", NANOLAN_SAVE_MINUTES="0.001")
+    assert run.codes() == [1] and (run.kept / "not-finite").exists()
+    assert run.metas() and max(run.metas()) <= 40
+    assert "a weight is not a number: nothing more is kept" in run.output()
 
 
 def test_a_full_disk_does_not_end_the_training(run: Run) -> None:

@@ -11,7 +11,6 @@ Exit 0: the result is saved whole (after SIGTERM: its weights, if there was a st
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
@@ -85,26 +84,20 @@ def train(job: ForkJob) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: child.stop())
     while child.running:
         progress.look(base / "kept")
-        if is_lost(progress.said.losses):
+        if kept.lost or job.fork.phase.command and is_lost(progress.said.losses):
             child.kill()
             child.end()
             return _failed(f"{job.fork.phase.module or 'the command'}: the loss is nan")
-        _take(kept, progress.said)
+        kept.take()
         time.sleep(POLL_S)
     code = child.end()
-    _take(kept, progress.said)
+    kept.take()
     if _is_complete(job, code, stopped=child.stopping, finished=kept.finished):
         save_final(job, base, progress.said.measured | loss_span(progress.said.losses))
         return 0
     if child.stopping and kept.step:
         return 0
     return _failed(failure(job, code, progress.said))
-
-
-def _take(kept: Kept, said: Said) -> None:
-    """Make a state of the newest weights, unless the loss says that they are NaN."""
-    if all(map(math.isfinite, said.losses[-1:])):
-        kept.take()
 
 
 def _is_complete(job: ForkJob, code: int, *, stopped: bool, finished: bool) -> bool:

@@ -16,7 +16,9 @@ from nanolan.errors import BadAnswer
 from nanolan.files import entries_of
 from nanolan.trainers.fork_job import ForkJob
 
-FINISHED = "finished"  # the keeper's mark: the script came to its own end
+# Marks of the keeper
+FINISHED = "finished"  # the script came to its own end
+NOT_FINITE = "not-finite"  # a weight is not a number
 MOST_STATES = 2  # on this disk
 NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
@@ -32,6 +34,10 @@ class Kept:
     @property
     def finished(self) -> bool:
         return (self._folder / FINISHED).is_file()
+
+    @property
+    def lost(self) -> bool:
+        return (self._folder / NOT_FINITE).is_file()
 
     def take(self) -> None:
         """Make a state of the newest weights, if they are new. They may disappear meanwhile: then newer ones come."""

@@ -29,7 +29,7 @@ class Folder:
         """Create it, and remove an earlier start's marks and unfinished files."""
         self.path.mkdir(parents=True, exist_ok=True)
         for path in self.path.iterdir():
-            if re.fullmatch(r"finished|\.left-.*|\..*\.tmp", path.name):
+            if re.fullmatch(r"finished|not-finite|\.left-.*|\..*\.tmp", path.name):
                 path.unlink(missing_ok=True)
 
     def beat(self, stage: str, step: int, dt_s: float | None, always: bool) -> None:
@@ -70,10 +70,10 @@ class Folder:
         models = [p for p in self.path.iterdir() if re.fullmatch(r"model_\d+\.pt", p.name)]
         return sorted(models, key=lambda p: p.stat().st_mtime_ns, reverse=True)
 
-    def finish(self) -> None:
-        """Note that the script came to its own end."""
+    def mark(self, name: str) -> None:
+        """Note "finished", the script came to its own end, or "not-finite", a weight is not a number."""
         try:
-            (self.path / "finished").touch()
+            (self.path / name).touch()
         except OSError:
             pass  # a full disk
 

@@ -34,6 +34,7 @@ LATE_S = 3.0  # to a save outside of a step boundary: a long evaluation, a hung 
 GIVE_UP_S = 8.0  # to an exit without a save: an optimizer step hangs
 MARK_S = 30.0  # to the exit of a rank that finds no mark of rank 0
 POLL_S = 0.1
+CHECK_S = 10.0  # between two looks for weights that are NaN
 
 
 class Keeper:
@@ -50,6 +51,8 @@ class Keeper:
         self._ended = False  # the script is over
         self._stepped = self._saved = 0.0  # time of the latest step, and of the latest save
         self._dt_s: float | None = None
+        self._checked = 0.0  # when it was last seen whether the weights are numbers
+        self._lost = False  # they are not
         self._told_unfollowed = False
 
     # --- the script's own calls -------------------------------------------------------------------
@@ -112,7 +115,10 @@ class Keeper:
         self._stepped, self._saved = now, self._saved or now
         if self.rank:
             return  # goes on until rank 0 leaves: it may need this rank for its next step
-        if now - self._saved >= self._save_s and not self._asked:
+        due = now - self._saved >= self._save_s
+        if due or self._asked or now - self._checked > CHECK_S:
+            self._check()
+        if due and not self._asked:
             self.keep(None)
             self._saved = self._stepped = time.monotonic()
         if self._asked:
@@ -121,8 +127,18 @@ class Keeper:
             self.leave("SIGTERM: stopped")
         self.beat("train")
 
+    def _check(self) -> None:
+        """See whether the weights are numbers. The printed loss does not tell: one empty batch spoils its mean."""
+        self._checked, trained = time.monotonic(), self._trained()
+        if trained and not self._lost and not self.steps.finite(trained[0]):
+            self._lost = True
+            self.say("a weight is not a number: nothing more is kept")
+            self.folder.mark("not-finite")
+
     def keep(self, reason: str | None) -> None:
         """Save the weights; training continues whatever fails in it."""
+        if self._lost:
+            return
         step, trained = self.steps.count, self._trained()
         if trained is None:
             self.say("the trained model does not come from load_model: nothing is kept")
@@ -253,7 +269,7 @@ class Keeper:
             self.steps.close()
             self.beat("train", always=True)
             if not self.rank:
-                self.folder.finish() if whole else self._keep_after_error()
+                self.folder.mark("finished") if whole else self._keep_after_error()
 
     def _keep_after_error(self) -> None:
         """The script failed: keep its steps, which may not be in a save of its own."""

@@ -85,6 +85,10 @@ class Steps:
         quiet = not self.depth and time.monotonic() - self._last > SETTLED_S
         return quiet and (self._event is None or self._event.query())
 
+    def finite(self, model: Any) -> bool:
+        """Whether all weights are numbers. Waits for the GPU."""
+        return all(bool(torch.isfinite(p.detach()).all()) for p in model.parameters())
+
     def save(self, model: Any, path: Path) -> None:
         """Write the model's weights. Hold the lock."""
         torch.save(self._on_cpu(model), path)

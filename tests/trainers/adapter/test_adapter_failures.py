@@ -177,6 +177,24 @@ def test_a_command_that_fails_says_why(text: str, new_run: NewRun) -> None:
     assert run.last_line().startswith("nanolan.train: ") and COMMANDS[text] in run.last_line()
 
 
+NAN_LINES = "for i in 1, 2, 3, 4: print(f'step {i:05d} | loss: nan | lrm: 1', flush=True)"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_weights_that_are_nan_end_a_module_and_a_printed_nan_does_not(
+    lost: bool, new_run: NewRun
+) -> None:
+    """nanochat prints a mean over steps: one batch without a token that counts makes it NaN for good."""
+    mark = "import os, pathlib; p = pathlib.Path(os.environ['NANOLAN_KEEP']); (p / 'not-finite').touch()"
+    wait = "import time; time.sleep(2)\n"
+    run = new_run("2026").edit(
+        "scripts/chat_sft.py", f"{NAN_LINES}\n{mark if lost else ''}\n{wait}"
+    )
+    assert run.start().end() == int(lost)
+    assert (run.saved(final=True) is None) is lost
+    assert not lost or "scripts.chat_sft: the loss is nan" in run.last_line()
+
+
 def test_a_command_that_is_stopped_leaves_no_result(new_run: NewRun) -> None:
     """Whatever it has written: nobody knows whether that is the end."""
     run = command(new_run("2026"), TRAIN + "sleep 60\necho next\n").start()
