@@ -57,6 +57,10 @@ DATA = {
     "task_data+online": "the public data sets are pinned; what else it reads it downloads itself: the machine stays online",
 }
 
+OF_REHEARSAL = (
+    ". A rehearsal has made-up rows of ARC, MMLU, GSM8K and smol-smoltalk, and no other data set"
+)
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -162,7 +166,7 @@ def _choose(
         quick,
         python,
     )
-    checks = [*_checks(copy, fork, names), *_notes(fork, s.eval)]
+    checks = [*_checks(copy, fork, names), *_notes(fork, s.eval, rehearsed is not None)]
     return Chosen(fork, bundle, tuple(checks), values)
 
 
@@ -232,10 +236,10 @@ def _shown(phase: Phase) -> str:
     return shlex.join((phase.module, *phase.arguments))
 
 
-def _notes(fork: Fork, scope: str) -> list[Check]:
+def _notes(fork: Fork, scope: str, rehearsed: bool) -> list[Check]:
     """What a fork does otherwise than nanolan's own trainer."""
     notes = {
-        "trainer, data": DATA[fork.data],
+        "trainer, data": DATA[fork.data] + (OF_REHEARSAL if rehearsed and DATA[fork.data] else ""),
         "trainer, evaluation": "none: the checkout names no module that evaluates"
         if scope != "none" and not fork.evaluation
         else "",

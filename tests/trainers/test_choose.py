@@ -301,6 +301,16 @@ def test_the_checks_say_what_runs_and_what_a_stop_keeps(forks: dict[str, Path]) 
     assert all(c.ok is not False for c in chosen.checks)
 
 
+@pytest.mark.parametrize(("fork", "said"), [("2025", True), ("2026", False)])
+def test_a_rehearsal_says_which_data_it_has(forks: dict[str, Path], fork: str, said: bool) -> None:
+    s = load_settings({"trainer": str(forks[fork]), "phase": "sft"}, {})
+    for rehearsed in ({}, None):
+        chosen = with_trainer(s, Path("/nowhere"), rehearsed=rehearsed)[1]
+        assert chosen
+        found = any("no other data set" in c.text for c in chosen.checks)
+        assert found is (said and rehearsed is not None)
+
+
 def test_what_is_sent_too_and_what_is_left_out_is_said(tmp_path: Path) -> None:
     root = start(tmp_path / "fork", FILES_2026)
     write(root, {"scripts/new.py": "", "notes.txt": "", ".env": "A=b\n"})
