@@ -6,6 +6,7 @@ The checkpoint that it left decides, not an exit code: a phase whose checkpoint 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,7 @@ def train(box: BoxRun, phase: str) -> tuple[Path, Manifest]:
             say(f"phase {phase}: done at step {found[1].step}")
             return found
         reason, why = _failure(box, code, stop)
-        # a fork has fixed seeds: a loss that became NaN would do so again
-        hopeless = reason == "bad_data" or reason == "nan" and box.plan.fork is not None
+        hopeless = reason == "bad_data" or box.plan.fork is not None and would_repeat(reason, why)
         if hopeless or not _try_again(box, phase, code, stop, dog):
             box.heartbeat.set_phase(phase, PhaseReport("failed"))
             raise RunStopped(reason, f"phase {phase}: {why}")
@@ -130,6 +130,12 @@ def _try_again(box: BoxRun, phase: str, code: int, stop: StopReason | None, dog:
         say(f"phase {phase}: the rest of the money does not cover it once more")
         return False
     return progressed and _count(box.state / f"restarts-{phase}") <= MOST_RESTARTS
+
+
+def would_repeat(reason: str, why: str) -> bool:
+    """Whether a fork, which has fixed seeds and begins again, fails in the same way: NaN, memory, an exception."""
+    raised = re.search(r"\b[A-Z]\w*(Error|Exception)\b", why)
+    return reason in ("nan", "oom") or reason == "trainer_failed" and raised is not None
 
 
 def _affordable(box: BoxRun, phase: str, dog: Watchdog) -> bool:

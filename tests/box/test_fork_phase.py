@@ -14,7 +14,7 @@ import pytest
 
 from nanolan.box import phase as phase_module
 from nanolan.box.context import RunStopped
-from nanolan.box.phase import train
+from nanolan.box.phase import train, would_repeat
 from nanolan.box.sandbox import trainer_folder
 from nanolan.run.record import TRAINING, StopReason
 from tests.support.fork_box import LIMIT, SFT, WORKING, ForkBox
@@ -83,7 +83,7 @@ def ends(at: Phase, step: int, *, code: int = 1, steps: int = 0, log: str = "") 
         at.beat(0, "load")
         if step:
             at.beat(step, steps=steps)
-        at.log = log or "nanolan.train: scripts.chat_sft: ValueError: bad"
+        at.log = log or "nanolan.train: scripts.chat_sft: RuntimeError: NCCL error"
         return code, None
 
     return start
@@ -127,7 +127,7 @@ def test_a_command_trains_when_it_says_something(at: Phase) -> None:
 
 def test_a_heartbeat_of_an_earlier_trainer_is_no_step(at: Phase) -> None:
     at.beat(50)
-    with pytest.raises(RunStopped, match="ValueError: bad"):
+    with pytest.raises(RunStopped, match="NCCL error"):
         at.run(ends(at, 0))
     assert at.states == []
 
@@ -136,7 +136,7 @@ def test_a_fork_that_dies_starts_again_from_zero_and_the_text_says_so(
     at: Phase, capsys: pytest.CaptureFixture[str]
 ) -> None:
     at.run(ends(at, 7), finishes(at))
-    said = "scripts.chat_sft: ValueError: bad; training again from zero: it had saved no state"
+    said = "scripts.chat_sft: RuntimeError: NCCL error; training again from zero: it had saved no state"
     assert said in capsys.readouterr().out and "from zero" in at.notes[0]
 
 
@@ -153,7 +153,7 @@ def test_a_fork_with_weights_begins_with_them_and_the_text_says_from_which(
 
 
 def test_it_starts_again_only_once(at: Phase) -> None:
-    with pytest.raises(RunStopped, match="phase sft: scripts.chat_sft: ValueError: bad"):
+    with pytest.raises(RunStopped, match="phase sft: scripts.chat_sft: RuntimeError: NCCL error"):
         at.run(ends(at, 7), ends(at, 9))
     assert len(at.notes) == 1
 
@@ -183,7 +183,7 @@ def test_it_starts_again_only_if_the_money_covers_the_phase(
         return
     with pytest.raises(RunStopped) as found:
         at.run(ends(at, step, steps=steps))
-    assert found.value.reason == "trainer_failed" and at.notes == []
+    assert found.value.reason == "nccl" and at.notes == []
     assert "the rest of the money does not cover it once more" in capsys.readouterr().out
 
 
@@ -230,3 +230,28 @@ def test_a_limit_ends_it(at: Phase) -> None:
     with pytest.raises(RunStopped, match="the spend limit is reached") as found:
         at.run(start)
     assert found.value.reason == "spend_limit"
+
+
+@pytest.mark.parametrize(
+    ("reason", "why", "repeats"),
+    [
+        ("nan", "scripts.chat_sft: the loss is nan", True),
+        ("oom", "CUDA out of memory", True),
+        ("trainer_failed", "scripts.chat_sft: ValueError: bad batch", True),
+        ("trainer_failed", "scripts.chat_sft: MyOwnException", True),
+        ("trainer_failed", "torchrun was killed by signal 9", False),
+        (
+            "trainer_failed",
+            "the trainer ended with exit code 1 and saved no final checkpoint",
+            False,
+        ),
+        ("killed", "a rank was killed", False),
+        ("nccl", "RuntimeError: NCCL error", False),
+        ("gpu_error", "RuntimeError: CUDA error: an illegal memory access", False),
+        ("hang", "no progress for 600 s", False),
+    ],
+)
+def test_what_a_fork_would_run_into_again_is_not_paid_for_twice(
+    reason: str, why: str, repeats: bool
+) -> None:
+    assert would_repeat(reason, why) is repeats
