@@ -166,7 +166,7 @@ def _choose(
         quick,
         python,
     )
-    checks = [*_checks(copy, fork, names), *_notes(fork, s.eval, rehearsed is not None)]
+    checks = [*_checks(copy, fork, names), *_notes(fork, s, rehearsed is not None)]
     return Chosen(fork, bundle, tuple(checks), values)
 
 
@@ -236,12 +236,13 @@ def _shown(phase: Phase) -> str:
     return shlex.join((phase.module, *phase.arguments))
 
 
-def _notes(fork: Fork, scope: str, rehearsed: bool) -> list[Check]:
+def _notes(fork: Fork, s: Settings, rehearsed: bool) -> list[Check]:
     """What a fork does otherwise than nanolan's own trainer."""
     notes = {
         "trainer, data": DATA[fork.data] + (OF_REHEARSAL if rehearsed and DATA[fork.data] else ""),
         "trainer, evaluation": "none: the checkout names no module that evaluates"
-        if scope != "none" and not fork.evaluation
+        if s.eval != "none" and not fork.evaluation
         else "",
+        "humaneval": "left out: only nanolan's own evaluation asks it" if s.humaneval else "",
     }
     return [Check(name, None, text) for name, text in notes.items() if text]

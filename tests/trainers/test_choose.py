@@ -289,6 +289,11 @@ def test_a_checkout_without_an_evaluation_says_so_and_a_broken_one_only_counts_i
     assert "has no none/such.py, which its evaluation names" in refused(root, phase="a")
 
 
+def test_humaneval_is_left_out_and_that_is_said(forks: dict[str, Path]) -> None:
+    notes = {c.name: c.text for c in choose(forks["2026"], humaneval="yes")[1].checks}
+    assert "left out" in notes["humaneval"]
+
+
 # ---- what is said and what the plan carries
 def test_the_checks_say_what_runs_and_what_a_stop_keeps(forks: dict[str, Path]) -> None:
     _, chosen = choose(forks["custom"], "agent_rl.run='a b'", "all")
