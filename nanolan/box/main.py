@@ -309,12 +309,15 @@ def _lost(box: BoxRun, saved: list[str]) -> bool:
 def _lock(folder: Path) -> Iterator[bool]:
     """Lock a folder; False when another process holds the lock. It takes no room on the disk."""
     lock = os.open(folder, os.O_RDONLY)
-    acquired = True
+    try:
+        yield _acquire(lock)
+    finally:
+        os.close(lock)
+
+
+def _acquire(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        acquired = False
-    try:
-        yield acquired
-    finally:
-        os.close(lock)
+        return False
+    return True
