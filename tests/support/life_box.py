@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -160,8 +161,16 @@ class Box:
     def _start(self, boots: int) -> None:
         if self.on and boots == self.boots and not self.runs("box"):
             self.started_at = self.clock.now
+            self._unlock()
             self.world.new_process(self, "box")
             self.clock.spawn(self._program, self, "box")
+
+    def _unlock(self) -> None:
+        """Release the lock of a killed program, as the kernel does: here it is a thread, which may not have closed its files."""
+        for fd in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if fd.readlink() == self.work:
+                    fcntl.flock(int(fd.name), fcntl.LOCK_UN)
 
     def runs(self, program: str) -> bool:
         return any(a.box is self and a.program == program and not a.done for a in self.clock.actors)
