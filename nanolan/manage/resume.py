@@ -19,6 +19,7 @@ from nanolan.cost.forecast import Forecast
 from nanolan.errors import MayBeBilling, PreflightFailed
 from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
+from nanolan.manage.foreign import bundle_checks, gpu_checks
 from nanolan.manage.pinned import check_pins, check_usable, holds_model, pinned_inputs
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import SEQUENCES
@@ -261,6 +262,7 @@ class NextAttempt:
             self.budget.check(prepared.offer.hourly_cents, prepared.expected),
             *self.checks,
             code_check,
+            *gpu_checks(old, plan),
             *_continue_checks(self.remaining, plan),
         ]
         return replace(
@@ -285,7 +287,7 @@ def next_attempt(
     overrides = {
         field: getattr(settings, name) for name, field in OVERRIDABLE.items() if typed.get(name)
     }
-    checks = check_pins(hub, (*inputs, *plan.datasets))
+    checks = (*check_pins(hub, (*inputs, *plan.datasets)), *bundle_checks(hub, plan))
     if all(c.ok for c in checks):
         checks = (
             *checks,

@@ -1,5 +1,5 @@
-"""Foreign trainers: any nanochat checkout on the same road. The source of a fork's scripts comes in; what
-they take, read and write goes out, and the arguments to start them with. Nothing of a fork is run or
-imported here, and nothing here trains. `keeper.py` and the files it loads run in the fork's own interpreter,
-without nanolan: they keep the weights of a script that has to stop early.
+"""Foreign trainers: any nanochat checkout on the same road.
+
+In: the setting `trainer`, a folder or URL@commit. Out: the `Fork` of a plan, the bundle to send, checklist lines (choose.py), and
+what the instance needs to drive it (adapter/, inside/). The laptop only reads a checkout; nothing here knows money or the Hub.
 """

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def evaluate(job: ForkJob) -> int:
     phase = job.fork.phase
     lay_out(
         base,
-        type(phase)(phase.name, phase.title, phase.output_dir, phase.output_dir),
+        replace(phase, input_dir=phase.output_dir),
         job.model_tag,
         found[0],
         Path(job.tokenizer_dir),

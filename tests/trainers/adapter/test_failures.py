@@ -7,7 +7,7 @@ import pytest
 from nanolan.run.causes import cause_of
 from nanolan.trainers.adapter.output import Said, parts_of, read_part
 
-FRAME = '  File "/work/fork/scripts/chat_sft.py", line 7, in <module>\n    train()\n    ^^^^^^^\n'
+FRAME = '  File "/data/fork/scripts/chat_sft.py", line 7, in <module>\n    train()\n    ^^^^^^^\n'
 START = "Traceback (most recent call last):\n" + FRAME
 ELASTIC = "torch.distributed.elastic.multiprocessing"
 FAILED = f"""W0801 13:23:17.366000 32974 torch/distributed/{"elastic"}/multiprocessing/api.py:900] Sending process 33051 closing signal SIGTERM
