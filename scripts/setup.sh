@@ -39,6 +39,12 @@ torch_build() {  # cpu, cu12 or cu13. PyPI's 2.11+ are built for CUDA 13, which 
 # Changed pins, a moved checkout, or on a rented machine another build of PyTorch: set up again.
 stamp="$want $(cat pyproject.toml constraints*.txt | cksum) $PWD"
 if [ "${NANOLAN_DEVICE:-}" = cuda ]; then stamp="$stamp $(torch_build)"; fi
+cpu_build() {  # whether a CPU build of PyTorch lies in .venv
+    # shellcheck disable=SC2144  # there is one at most
+    [ -e .venv/lib/python3*/site-packages/torch-*+cpu.dist-info ]
+}
+# On a machine of your own a driver may come up later. nvidia-smi takes a second: it is asked beside a CPU build only
+outgrown() { [ -z "${NANOLAN_DEVICE:-}" ] && cpu_build && [ "$(torch_build)" != cpu ]; }
 ready() { [ -x .venv/bin/python ] && [ "$(cat ".venv/.ready-$1" 2>/dev/null)" = "$1${stamp#"$want"}" ]; }
 have() {
     case $want in
@@ -46,8 +52,8 @@ have() {
         light) ready light || ready report || ready box || ready train || ready dev ;;
         report) ready report || ready box || ready train || ready dev ;;
         box) ready box || ready train || ready dev ;;
-        train) ready train || ready dev ;;
-        dev) ready dev ;;
+        train) { ready train || ready dev; } && ! outgrown ;;
+        dev) ready dev && ! outgrown ;;
         *) fail "setup: no set called '$want' (tools, light, report, box, train, dev)" ;;
     esac
 }
@@ -115,8 +121,7 @@ install_torch() {
         say "PyTorch's index of CPU builds did not answer; taking PyPI's build with CUDA instead, about 3 GB (Ctrl-C stops it)"
         build=cu13
     fi
-    # shellcheck disable=SC2144  # there is one at most
-    if [ -e .venv/lib/python3*/site-packages/torch-*+cpu.dist-info ]; then set -- --reinstall-package torch "$@"; fi
+    if cpu_build; then set -- --reinstall-package torch "$@"; fi
     install -c "constraints-$build.txt" torch "$@"
 }
 

@@ -132,3 +132,23 @@ def test_a_rehearsal_takes_the_cpu_build_whatever_nvidia_smi_says(
 ) -> None:
     assert setup(checkout, rented(tmp_path, GPU_570, "cpu"), "train").returncode == 0
     assert "--torch-backend cpu" in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one build")
+def test_a_driver_that_comes_up_after_the_first_set_up_replaces_the_cpu_build(
+    checkout: Path, tmp_path: Path
+) -> None:
+    """On a machine of one's own nothing says that it has GPUs: this nvidia-smi answers from its third call on."""
+    calls = tmp_path / "calls"
+    late = f"echo x >> '{calls}'; [ $(wc -l < '{calls}') -gt 2 ] || exit 9; {GPU_570}"
+    env = {k: v for k, v in rented(tmp_path, late).items() if k != "NANOLAN_DEVICE"}
+    assert setup(checkout, env, "train").returncode == 0
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert "--torch-backend cpu" in asked[-1] and len(calls.read_text().split()) == 2
+    (checkout / ".venv/lib/python3.11/site-packages/torch-2.13.0+cpu.dist-info").mkdir(parents=True)
+    for what in ("train", "light"):
+        assert setup(checkout, env | {"NANOLAN_DEVICE": "cpu"}, what).returncode == 0
+    assert (tmp_path / "asked").read_text().splitlines() == asked, "the CPU is asked for"
+    assert setup(checkout, env, "train").returncode == 0
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert "constraints-cu12.txt torch --reinstall-package torch" in asked[-1]
