@@ -38,7 +38,8 @@ from tests.support.recipes import command_of as click_command
 from tests.support.recipes import recipes
 from tests.support.run_fixtures import result, state
 
-DOCS = {name: (ROOT / name).read_text() for name in ("docs/guide.md", "docs/fork.md", "README.md")}
+PAGES = ("README.md", "docs/README.md", "docs/guide.md", "docs/fork.md", "docs/promises.md")
+DOCS = {name: (ROOT / name).read_text() for name in PAGES}
 MENU = {r.name: r for r in recipes((ROOT / "justfile").read_text())}
 
 UNRUN = {
@@ -349,16 +350,18 @@ def test_the_tables_name_every_setting_with_its_default_and_every_recipe() -> No
         assert f"{folder}/d20/" in guide
 
 
-def test_links_inside_the_guide_lead_somewhere() -> None:
-    guide = DOCS["docs/guide.md"]
-    heads = {
-        re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-")
-        for h in re.findall(r"^#+ (.+)$", guide, re.M)
-    }
-    for anchor in re.findall(r"\]\(#([^)]+)\)", guide):
-        assert anchor in heads, anchor
-    for path in re.findall(r"\]\((?!http|#)([^)#]+)", guide):
-        assert (ROOT / "docs" / path).exists(), path
+def heads(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_link_of_a_page_leads_somewhere(name: str) -> None:
+    for path, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", DOCS[name]):
+        page = ROOT / Path(name).parent / path if path else ROOT / name
+        assert page.exists(), path
+        assert not anchor or anchor in heads(page.read_text()), anchor
 
 
 def test_no_token_of_the_world_is_shown(world: World, place: Path) -> None:
