@@ -9,7 +9,8 @@ from typing import Any
 
 from nanolan.money import cost_cents, dollars, usd
 from nanolan.run.ledger import REFUSED, Entry
-from nanolan.run.record import Receipt
+from nanolan.run.record import Progress, Receipt
+from nanolan.shadeform.models import Instance
 
 REST = "the rest"  # boot, set-up, waits, uploads, and earlier attempts
 
@@ -47,6 +48,23 @@ def paid_cents(receipt: Receipt) -> int | None:
     return max((c for c in reported if c is not None and c >= 0), default=None)
 
 
+def newest_cents(
+    entry: Entry,
+    receipt: Receipt | None = None,
+    progress: Progress | None = None,
+    instance: Instance | None = None,
+) -> int | None:
+    """What the newest attempt has cost: the largest figure of the ledger, the records and the provider; None if none is known.
+
+    A deleted instance has no age any more: of it only the provider's own figure counts.
+    """
+    figures = [entry.spent_cents, progress.spent_cents if progress else None]
+    figures += [paid_cents(r) for r in (receipt, entry.receipt) if r]
+    if instance:
+        figures.append(instance.cost_now_cents() if instance.billing else instance.cost_cents)
+    return max((c for c in figures if c is not None and c >= 0), default=None)
+
+
 def split(receipt: Receipt, hourly_cents: int) -> dict[str, int]:
     """Cents by stage, in the order of the run; without stages that took no time."""
     return {stage: cost_cents(hourly_cents, s) for stage, s in receipt.stages.items() if s > 0}
@@ -78,7 +96,7 @@ def attempts(entry: Entry) -> list[int | None]:
         and entry.note.startswith(REFUSED)
     ):
         return earlier
-    return [*earlier, paid_cents(entry.receipt) if entry.receipt else entry.spent_cents]
+    return [*earlier, newest_cents(entry)]
 
 
 def run_cost(entry: Entry) -> Total:

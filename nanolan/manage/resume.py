@@ -16,6 +16,7 @@ from msgspec import structs
 from nanolan.checklist import Check
 from nanolan.cost.budget import limit_for, soft_limit_cents
 from nanolan.cost.forecast import Forecast
+from nanolan.cost.spending import newest_cents
 from nanolan.errors import MayBeBilling, PreflightFailed
 from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
@@ -112,7 +113,7 @@ def cost_of(view: RunView, now: datetime) -> int:
     """The cost of the newest attempt; without a receipt, an upper estimate."""
     entry, plan = view.entry, view.entry.plan
     if view.receipt and view.receipt.spent_cents is not None:
-        return max(0, view.receipt.spent_cents)
+        return newest_cents(entry, view.receipt) or 0
     if entry.spent_cents is not None or entry.note.startswith(REFUSED):
         return entry.spent_cents or 0
     until, told = now, 0

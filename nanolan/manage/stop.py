@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from msgspec import structs
 
 from nanolan.cost.overdue import InstanceFacts, overdue
+from nanolan.cost.spending import newest_cents
 from nanolan.errors import (
     ApiProblem,
     AuthProblem,
@@ -162,9 +163,17 @@ class Stop:
                 f"delete it at once: just stop {plan.run_id} --now"
             )
             return 130
+        # without a receipt: its price for its whole life, which is the most that it can have cost
+        least = view.spent_cents if view.receipt else instances[0].cost_now_cents()
         deleted = structs.replace(
-            entry, instance_id=instances[0].id, gone=True, note=STOPPED_BY_USER
+            entry,
+            instance_id=instances[0].id,
+            gone=True,
+            note=STOPPED_BY_USER,
+            receipt=view.receipt,
+            spent_cents=least,
         )
+        view = replace(view, entry=deleted, spent_cents=newest_cents(deleted, view.receipt))
         self.ledger.note(deleted, self.say)
         self.show("\n".join(render_run(view)))
         if view.receipt is None:
@@ -214,10 +223,12 @@ class Stop:
                 entry = structs.replace(entry, instance_id=instance.id, note=STOPPED_BY_USER)
                 self.ledger.note(entry, self.say)
             gone = delete_and_confirm(self.api, instance, clock=self.clock)
+            cents = instance.cost_now_cents()
             if entry and newest:
-                deleted = structs.replace(entry, gone=True, spent_cents=instance.cost_now_cents())
-                self.ledger.note(deleted, self.say)
+                deleted = structs.replace(entry, gone=True, spent_cents=cents)
+                cents = newest_cents(deleted)
+                self.ledger.note(structs.replace(deleted, spent_cents=cents), self.say)
             self.show(
-                f"{instance.name} ({instance.id}) is gone: {gone.seen}. It cost about {dollars(instance.cost_now_cents())}"
+                f"{instance.name} ({instance.id}) is gone: {gone.seen}. It cost about {dollars(cents)}"
             )
         return 0

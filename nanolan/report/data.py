@@ -28,7 +28,7 @@ class ReportData:
     made: str  # time of the report, ISO-8601 UTC
     phases: Mapping[str, PhaseReport] = field(default_factory=dict)
     receipt: Receipt | None = None
-    spent_cents: int | None = None  # while there is no receipt
+    spent_cents: int | None = None  # by the ledger, the provider and the heartbeat
     metrics: Metrics = Metrics()
     samples: tuple[PhaseSamples, ...] = ()
     environment: Environment | None = None
@@ -44,7 +44,8 @@ class ReportData:
     @property
     def cents(self) -> int | None:
         """The bill of this machine, so far or in all."""
-        return paid_cents(self.receipt) if self.receipt else self.spent_cents
+        known = (self.spent_cents, paid_cents(self.receipt) if self.receipt else None)
+        return max((c for c in known if c is not None), default=None)
 
     @property
     def headline(self) -> str:

@@ -16,6 +16,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from nanolan.cost.spending import newest_cents
 from nanolan.money import dollars
 from nanolan.redact import cursor_allowed, hide, printable
 from nanolan.status.as_json import to_dict
@@ -82,7 +83,7 @@ def counted_on(overview: Overview) -> Overview:
 
     def on(v: RunView) -> RunView:
         return (
-            replace(v, spent_cents=v.instance.cost_now_cents())
+            replace(v, spent_cents=newest_cents(v.entry, v.receipt, v.progress, v.instance))
             if v.instance and v.instance.billing
             else v
         )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from msgspec import structs
 
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, parse_manifest
+from nanolan.cost.spending import newest_cents
 from nanolan.errors import NanolanError, NotFound
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.proof import prove
@@ -96,15 +97,7 @@ def view_of(
     phases = _phases(e, receipt or progress, tree, looks, problems)
     if state == LOST and not problems and _all_proven(phases):
         reason = "every phase is proven on the Hub, but the machine left no receipt"
-    spent = (
-        receipt.spent_cents
-        if receipt
-        else mine.cost_now_cents()
-        if mine
-        else progress.spent_cents
-        if progress
-        else None
-    )
+    spent = newest_cents(e, receipt, progress, mine)
     saved = _saved(e, hub, tree, phases, problems) if state in SHORT and tree else None
     return RunView(
         e,

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import structs
 
+from nanolan.cost.spending import newest_cents
 from nanolan.hub.client import Hub
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import PENDING
@@ -91,6 +92,9 @@ def _note(ledger: Ledger, v: RunView, say: Callable[[str], None]) -> None:
     )
     instance_id = v.entry.instance_id or (v.instance.id if v.instance else None)
     seen = structs.replace(v.entry, gone=gone, receipt=receipt, instance_id=instance_id)
+    billed = newest_cents(seen)  # None: neither a receipt nor a deletion by this laptop
+    if gone and billed is not None and billed != v.spent_cents:
+        seen = structs.replace(seen, spent_cents=v.spent_cents)
     if (
         seen != v.entry and v.entry in ledger.readable()[0]
     ):  # unless a launch has changed the entry meanwhile
