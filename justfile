@@ -30,6 +30,12 @@ rehearse *args: (_setup "train")
 rehearse-faults *args: (_setup "train")
     @{{python}} scripts/rehearse_faults.py "$@"
 
+# ask for keys and repo, try them, write .env
+[group('run')]
+[no-exit-message]
+init *args: _setup
+    @{{python}} scripts/init.py "$@"
+
 # what a launch needs, with a fix per line
 [group('run')]
 [no-exit-message]

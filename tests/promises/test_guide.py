@@ -48,6 +48,7 @@ UNRUN = {
     "just test": "this is it",
     "just train-here": "needs an NVIDIA GPU; tests/test_train_here.py trains on the CPU",
     "just notify": "needs a service that takes the word; tests/test_notify.py has one",
+    "just init": "asks on a terminal; tests/scripts/test_init.py",
     "just hf auth login": "asks for a token of the real Hub",
     "just ssh": "no machine listens there; tests/scripts/test_ssh.py has a stand-in",
     "ssh -i": "no machine listens there",

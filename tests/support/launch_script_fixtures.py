@@ -67,12 +67,12 @@ def commits(world: World, seen: int) -> list[str]:
 
 
 class Terminal:
-    """A launch at a terminal: what it shows so far, and what the user types."""
+    """A command at a terminal: what it shows so far, and what the user types."""
 
-    def __init__(self, env: dict[str, str], *words: str) -> None:
+    def __init__(self, env: dict[str, str], *words: str, name: str = "launch") -> None:
         self.end, other = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts/launch.py"), *words],
+            [sys.executable, str(ROOT / f"scripts/{name}.py"), *words],
             env=env,
             cwd=ROOT,
             stdin=other,

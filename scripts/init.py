@@ -1,0 +1,46 @@
+"""Ask for the keys and the repo of a launch, try each, and write them to .env (0600). Rents nothing, costs nothing.
+
+just init                       Enter keeps what is set; Ctrl-C writes nothing
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from nanolan.cli.command import KeyValueCommand, env_file, run
+
+PATIENCE_S = 8.0  # for a service that does not answer
+
+
+@click.command(cls=KeyValueCommand)
+def init() -> int:
+    """Write the settings of a first launch, then check everything with doctor."""
+    from nanolan.cli.command import settings_from
+    from nanolan.doctor.first_settings import ask_all
+    from nanolan.errors import UsageProblem
+    from nanolan.settings.env_write import write_values
+    from nanolan.settings.settings import ROOT
+
+    if not sys.stdin.isatty():
+        raise UsageProblem(
+            "this is not a terminal: copy .env.example to .env, fill it in, and run: chmod 600 .env"
+        )
+    answers = ask_all(settings_from({}, strict=False), _ask, click.echo, PATIENCE_S)
+    if answers:
+        write_values(env_file(), answers, ROOT / ".env.example")
+        click.echo(f"\nwritten to {env_file()} (0600): {', '.join(answers)}\n")
+    doctor = Path(__file__).with_name("doctor.py")
+    return subprocess.run([sys.executable, doctor], check=False).returncode
+
+
+def _ask(text: str, hidden: bool) -> str:
+    shown = f"{text}, not shown" if hidden else text
+    return str(click.prompt(shown, hide_input=hidden, default="", show_default=False))
+
+
+if __name__ == "__main__":
+    run(init)
