@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nanolan.box.machine_check import inspect_machine
 from nanolan.box.phase_runner import kill_trainers, run_trainer
+from nanolan.box.probation import Trouble, check_collective
 from nanolan.box.sandbox import TrainerUser, confine, trainer_folder
 from nanolan.box.upload.postmortem import PROBES, Probe
 from nanolan.box.upload.render import render
@@ -50,6 +51,7 @@ class BoxDeps:
     kill: Callable[[str], int] = kill_trainers
     inspect: Callable[..., str] = inspect_machine
     confine: Callable[[Path], tuple[TrainerUser | None, str]] = confine
+    collective: Callable[..., Trouble] = check_collective
     transfer: Callable[..., None] = run_transfer
     api: Callable[..., Shadeform] = Shadeform
     hub: Callable[..., Hub] = Hub
@@ -86,6 +88,7 @@ class BoxRun:
     spent_before_cents: int = 0  # when this program started: its probation counts from there
     unsaved: list[str] = field(default_factory=list)  # whole here, not on the Hub
     account: TrainerUser | None = None  # None: the trainer runs as this program's user
+    unconfined: str = ""  # why the trainer's user cannot use the GPUs, though this program's can
 
     @property
     def token(self) -> Secret:

@@ -26,6 +26,8 @@ from nanolan.box.context import BoxDeps, BoxRun, RunStopped, note, say
 from nanolan.box.fork import prepare_fork
 from nanolan.box.machine_check import already_here
 from nanolan.box.phase import evaluate, fetch_state, pass_gate, train
+from nanolan.box.phase_runner import uses_torchrun
+from nanolan.box.probation import try_gpus
 from nanolan.box.sandbox import block_metadata_service
 from nanolan.box.self_delete import delete, wait_to_be_deleted, warrant_of
 from nanolan.box.speed_check import should_replace, slow_reason
@@ -160,6 +162,7 @@ def prepare(box: BoxRun) -> None:
         raise RunStopped("boot_failed", problem)
     offer = box.plan.offer
     say(f"GPUs: {offer.num_gpus}x {offer.gpu}, as rented{REHEARSAL[box.plan.device]}")
+    _try_gpus(box)
     box.timeline.enter("download")
     try:
         _fetch_and_confine(box)
@@ -169,6 +172,21 @@ def prepare(box: BoxRun) -> None:
         if stop := box.stop():
             raise RunStopped(stop.reason, f"{stop.text}, before anything was trained") from e
         raise
+
+
+def _try_gpus(box: BoxRun) -> None:
+    """One sum over all GPUs, as the trainer's user; RunStopped when it fails or hangs. A fork has a trial of its own."""
+    plan = box.plan
+    if plan.device != "cuda" or not uses_torchrun(plan):
+        return
+    for name in ("model", "data"):  # the trainer's user is tried on them
+        (box.work / name).mkdir(parents=True, exist_ok=True)
+    account, _ = box.deps.confine(box.work)
+    here = {"host": os.environ, "cwd": Path.cwd()}
+    problem, box.unconfined = try_gpus(box.deps.collective, plan, box.work, account, **here)
+    if problem:
+        raise RunStopped("boot_failed", problem)
+    say(f"a sum over {plan.processes} GPUs is right")
 
 
 def _fetch_and_confine(box: BoxRun) -> None:
@@ -218,7 +236,7 @@ def _judge_speed(box: BoxRun, size: int, seconds: float) -> None:
 
 def _confine_trainer(box: BoxRun) -> None:
     """Give the trainer a user of its own where that is possible, and keep that user from the metadata service."""
-    box.account, why = box.deps.confine(box.work)
+    box.account, why = (None, box.unconfined) if box.unconfined else box.deps.confine(box.work)
     if not box.account:
         say(f"the trainer runs as the box program's user: {why}")
         return

@@ -109,22 +109,27 @@ def uses_torchrun(plan: Plan) -> bool:
 
 
 def trainer_command(plan: Plan, job: Path) -> list[str]:
-    """torchrun, also for one process; a stand-in trainer runs without it.
+    """torchrun, also for one process; a stand-in trainer runs without it."""
+    if not uses_torchrun(plan):
+        return [sys.executable, "-m", plan.trainer, str(job)]
+    return torchrun(plan.processes, plan.trainer, str(job))
+
+
+def torchrun(processes: int, module: str, *words: str) -> list[str]:
+    """A command that runs a module in so many ranks.
 
     The ranks connect to 127.0.0.1: the host name may not resolve, and then torchrun waits for ever.
     """
-    if not uses_torchrun(plan):
-        return [sys.executable, "-m", plan.trainer, str(job)]
     return [
         sys.executable,
         "-m",
         "torch.distributed.run",
         "--standalone",
         "--local-addr=127.0.0.1",
-        f"--nproc-per-node={plan.processes}",
+        f"--nproc-per-node={processes}",
         "-m",
-        plan.trainer,
-        str(job),
+        module,
+        *words,
     ]
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanolan.box import main as box_program
 from nanolan.box.context import BoxDeps
+from nanolan.box.probation import Trouble
 from nanolan.box.sandbox import trainer_folder
 from nanolan.box.watch.periodic import Periodic
 from nanolan.hub import transfer
@@ -273,6 +274,7 @@ class Box:
             kill=self.kill_trainers,
             inspect=lambda plan, work, **_: w.gpu_problem(self),
             confine=self.confine,
+            collective=lambda *args, **how: Trouble(""),
             transfer=partial(
                 run_transfer,
                 attempt=partial(self._transfer, hub),
