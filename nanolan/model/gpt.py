@@ -217,13 +217,18 @@ class GPT(nn.Module):
         row: it sees no other, and its rotary positions start at 0 (the bf16 tables make positions not quite relative).
         Works through the positions in chunks of at most `chunk_logits` logits. Where there is no target there are no
         logits, but for what fills up the last of several chunks (so that all have one shape to compile).
+        Targets are best on the CPU: where they are is chosen there, and the host need not wait for a GPU.
         """
-        hidden, targets = self._hidden(ids, positions).flatten(0, 1), targets.flatten()
+        device = self.lm_head.weight.device
+        places = None if positions is None else positions.to(device)
+        hidden, targets = self._hidden(ids.to(device), places).flatten(0, 1), targets.flatten()
         size = max(1, chunk_logits // self.config.vocab_size)
         hidden, targets = only_trained(
             hidden, targets, size if len(targets) > size else self.least_logits
         )
-        return summed_loss(hidden, self.lm_head.weight, targets, None, size, self.chunk_loss)
+        return summed_loss(
+            hidden, self.lm_head.weight, targets.to(device), None, size, self.chunk_loss
+        )
 
     def compile_parts(self, flex: bool = False) -> None:
         """Compile the trunk and the loss of a chunk; the module keeps its state-dict keys. `flex`: see flex_works."""
@@ -244,7 +249,7 @@ def only_trained(hidden: Tensor, targets: Tensor, multiple: int) -> tuple[Tensor
     fill = -len(kept) % multiple
     if len(kept) + fill >= len(targets):
         return hidden, targets
-    at = torch.cat([kept, kept.new_zeros(fill)])
+    at = torch.cat([kept, kept.new_zeros(fill)]).to(hidden.device)
     return hidden.index_select(0, at), F.pad(targets[kept], (0, fill), value=IGNORE)
 
 

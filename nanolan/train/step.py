@@ -18,7 +18,8 @@ from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.data.packing import Batch, Rows
 from nanolan.train.processes import Processes
 
-Loss = Callable[..., Tensor]  # ids, targets, and positions if there are any, (B, T) -> summed nats
+# ids, targets, and positions if there are any, (B, T), on the CPU or the model's device -> summed nats
+Loss = Callable[..., Tensor]
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -74,7 +75,7 @@ class Stepper:
                 if stopped():
                     break
                 with autocast(self.device):
-                    loss = self.loss_sum(*(t.to(self.device) for t in part))
+                    loss = self.loss_sum(*part)
                 (loss / n_trained).backward()
                 losses.append(loss.detach())
             return float(torch.stack(losses).sum())

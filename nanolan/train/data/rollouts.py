@@ -147,12 +147,13 @@ def policy_loss(
     """Sum over tokens of weight * -log p(token), for ids and weights (B, T) of a policy_batch.
 
     Columns without weight at the end cost nothing, and only weighted positions reach the head. p is that of the
-    whole softmax at temperature 1, whatever the sampling was (as in nanochat).
+    whole softmax at temperature 1, whatever the sampling was (as in nanochat). `weights` are best on the CPU: what
+    they leave out is left out there, and the host need not wait for a GPU.
     """
+    head = model.lm_head.weight
     width = int(weights.any(0).nonzero().max()) + 1 if weights.any() else 2
-    x, y, w = ids[:, : width - 1], ids[:, 1:width], weights[:, 1:width]
-    chosen = w != 0
-    hidden, y, w = model.trunk(x)[chosen], y[chosen], w[chosen]
-    return summed_loss(
-        hidden, model.lm_head.weight, y, w, max(1, chunk_logits // model.config.vocab_size)
-    )
+    x, y, w = ids[:, : width - 1], ids[:, 1:width].flatten(), weights[:, 1:width].flatten()
+    chosen = w.nonzero()[:, 0]
+    y, w, at = (t.to(head.device) for t in (y[chosen], w[chosen], chosen))
+    hidden = model.trunk(x.to(head.device)).flatten(0, 1).index_select(0, at)
+    return summed_loss(hidden, head, y, w, max(1, chunk_logits // model.config.vocab_size))
