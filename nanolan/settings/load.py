@@ -17,6 +17,8 @@ from nanolan.settings.env_lines import LIMIT, EnvFile, nearest, read_env
 from nanolan.settings.settings import FIELDS, OWN_TRAINER, TABLE, Settings
 from nanolan.settings.values import is_url
 
+MOST_CHARACTERS = 20_000  # of one setting: some parsers need a time that grows with the square
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -168,6 +170,8 @@ def _value(meta: Mapping[str, Any], layer: Layer) -> Any:
             raise UsageProblem(
                 f"it is empty; give an amount in dollars, or remove it to use the default, {meta['default']}"
             )
+        if len(text) > MOST_CHARACTERS:
+            raise UsageProblem(f"it has {len(text):,} characters; {MOST_CHARACTERS:,} are the most")
         if not text.isprintable():
             raise UsageProblem("it contains a control character")
         return meta["parse"](text)

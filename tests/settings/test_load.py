@@ -9,6 +9,7 @@ import pytest
 from nanolan.errors import UsageProblem
 from nanolan.redact import Secret, hide
 from nanolan.settings.load import load_settings
+from nanolan.settings.settings import TABLE
 from nanolan.sim.marker import MARKER
 from tests.support.settings_fixtures import dotenv, settings
 
@@ -163,3 +164,9 @@ def test_keys_in_the_file_and_refused_keys_are_hidden_too(tmp_path: Path) -> Non
             {"hf_token": "hf_given"}, {"SHADEFORM_API_KEY": f"two words of {MARKER}"}, env_file=file
         )
     assert hide(f"hf_file_{MARKER}, two words of {MARKER}") == "***, ***"
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_value_of_a_megabyte_is_refused_before_it_is_parsed(name: str) -> None:
+    with pytest.raises(UsageProblem, match="characters; 20,000 are the most"):
+        load_settings({name: "a" * (1 << 20)}, {})
