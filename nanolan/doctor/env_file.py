@@ -34,7 +34,7 @@ def check_env(context: DoctorContext) -> list[Check]:
                 ".env",
                 None if enough else False,
                 f"no file at {path}",
-                "cp .env.example .env && chmod 600 .env",
+                "just init; or by hand: cp .env.example .env && chmod 600 .env",
             )
         ]
     try:

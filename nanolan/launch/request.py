@@ -11,6 +11,7 @@ import re
 import shlex
 import tokenize
 import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def unpack(text: str) -> bytes:
     return zlib.decompress(base64.b85decode(text))
 
 
+@lru_cache(maxsize=1)  # one program, the same for every attempt
 def minify_python(source: str) -> str:
     """A program without comments, docstrings and empty lines; all other lines are unchanged."""
     lines = source.splitlines()

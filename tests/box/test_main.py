@@ -128,6 +128,7 @@ def test_the_evaluation_runs_while_the_checkpoint_is_uploaded_and_gets_into_its_
 @pytest.mark.parametrize(
     "recipe", [{"exam_fails": 1}, {"exam_seconds": 30}], ids=["fails", "hangs"]
 )
+@pytest.mark.slow  # that it runs beside the upload is in the quick set
 def test_an_evaluation_that_fails_or_hangs_fails_no_run(
     new_box: NewBox, recipe: dict[str, float]
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_phase_that_the_money_does_not_cover_is_not_begun(new_box: NewBox) -> 
     )
 
 
+@pytest.mark.slow  # tests/test_notify.py has the service
 def test_start_phase_and_end_are_told_to_the_users_own_service_once_each_over_a_restart(
     new_box: NewBox,
     service: Service,
@@ -214,6 +216,7 @@ def test_start_phase_and_end_are_told_to_the_users_own_service_once_each_over_a_
     )
 
 
+@pytest.mark.slow  # tests/test_notify.py has the service
 def test_a_service_that_is_gone_fails_no_run(new_box: NewBox) -> None:
     box = new_box()
     box.unpack()
@@ -282,6 +285,7 @@ def test_another_number_of_gpus_than_rented_ends_the_run_before_it_trains(new_bo
 @pytest.mark.parametrize(
     "runs, ends", [(3, ("failed", "boot_failed", 5)), (2, ("succeeded", "", 0))]
 )
+@pytest.mark.slow  # tests/box/test_speed_check.py decides
 def test_a_machine_that_is_slow_is_given_back_by_its_first_steps_once_three_runs_have_measured(
     new_box: NewBox, runs: int, ends: tuple[str, str, int]
 ) -> None:
@@ -291,6 +295,7 @@ def test_a_machine_that_is_slow_is_given_back_by_its_first_steps_once_three_runs
     )
 
 
+@pytest.mark.slow  # the whole run is in the quick set
 def test_a_run_says_that_it_trains_when_its_first_steps_are_done(new_box: NewBox) -> None:
     box = new_box({"steps": 40, "seconds": 6})
     box.start()

@@ -267,6 +267,7 @@ def test_killed_between_upload_and_delete_it_trains_nothing_again_and_ends_prove
     assert box.log().count("step 5/5") == 1 and "step 5 is here already" in box.log()
 
 
+@pytest.mark.slow  # two kills are in the quick set
 def test_a_failure_stands_when_the_program_is_killed_before_it_could_delete(
     new_box: NewBox,
 ) -> None:
@@ -284,6 +285,7 @@ def test_a_failure_stands_when_the_program_is_killed_before_it_could_delete(
     )
 
 
+@pytest.mark.slow  # two kills are in the quick set
 def test_what_an_earlier_life_left_is_saved_even_if_the_machine_is_broken_now(
     new_box: NewBox,
 ) -> None:

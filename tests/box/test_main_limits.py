@@ -63,6 +63,7 @@ def test_a_limit_lowered_from_afar_stops_it_in_time_and_a_raised_one_lets_it_go_
     )
 
 
+@pytest.mark.slow  # tests/box/watch/ reads the request
 def test_a_stop_request_of_an_earlier_attempt_is_not_for_this_one(new_box: NewBox) -> None:
     box = new_box({"seconds": 2.5}, attempt=2)
     box.hub.put(REPO, {f"{box.plan.folder}/stop.json": b'{"attempt": 1}'})

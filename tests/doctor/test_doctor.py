@@ -205,14 +205,19 @@ def test_what_would_block_a_launch_fails_with_its_fix(
     "change",
     [
         {},
-        {"TRAINING_PHASE": "mid"},
-        {"TRAINING_PHASE": "rl"},
-        {"SPEND_LIMIT": "3"},
         {"MAX_DURATION": "20m"},
-        {"HF_TOKEN": READER},
-        {"HF_REPO": "me/nothing-there"},
-        {"SHADEFORM_API_KEY": f"wrong-key-{MARKER}{TWIST}"},
-        {"MODEL_TAG": "d32"},
+        *(
+            pytest.param(change, marks=pytest.mark.slow)
+            for change in (
+                {"TRAINING_PHASE": "mid"},
+                {"TRAINING_PHASE": "rl"},
+                {"SPEND_LIMIT": "3"},
+                {"HF_TOKEN": READER},
+                {"HF_REPO": "me/nothing-there"},
+                {"SHADEFORM_API_KEY": f"wrong-key-{MARKER}{TWIST}"},
+                {"MODEL_TAG": "d32"},
+            )
+        ),
     ],
     ids=str,
 )
@@ -221,6 +226,7 @@ def test_doctor_passes_exactly_when_a_dry_run_does(world: World, change: dict[st
     assert doctor(env)[0] == script("launch", "--dry-run", env=env).returncode
 
 
+@pytest.mark.slow  # two commands each
 @pytest.mark.parametrize(
     "phase, path, data",
     [
