@@ -13,12 +13,13 @@ from typing import Any
 
 import click
 
-from nanolan.cli.command import KeyValueCommand, env_file, run, setting_options
+from nanolan.cli.command import KeyValueCommand, env_file, profile_option, run, setting_options
 
 PATIENCE_S = 8.0  # for a service that does not answer
 
 
 @click.command(cls=KeyValueCommand)
+@profile_option
 @setting_options(
     "phase",
     "trainer",

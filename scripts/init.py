@@ -1,6 +1,7 @@
 """Ask for the keys and the repo of a launch, try each, and write them to .env (0600). Rents nothing, costs nothing.
 
 just init                       Enter keeps what is set; Ctrl-C writes nothing
+just init hf-repo=me/lanbot     the repo's name without a question
 """
 
 from __future__ import annotations
@@ -8,16 +9,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from nanolan.cli.command import KeyValueCommand, env_file, run
+from nanolan.cli.command import KeyValueCommand, env_file, run, setting_options
 
 PATIENCE_S = 8.0  # for a service that does not answer
 
 
 @click.command(cls=KeyValueCommand)
-def init() -> int:
+@setting_options("hf_repo", "shadeform_api", "hf_endpoint")
+def init(**flags: Any) -> int:
     """Write the settings of a first launch, then check everything with doctor."""
     from nanolan.cli.command import settings_from
     from nanolan.doctor.first_settings import ask_all
@@ -29,7 +32,7 @@ def init() -> int:
         raise UsageProblem(
             "this is not a terminal: copy .env.example to .env, fill it in, and run: chmod 600 .env"
         )
-    answers = ask_all(settings_from({}, strict=False), _ask, click.echo, PATIENCE_S)
+    answers = ask_all(settings_from(flags, strict=False), _ask, click.echo, PATIENCE_S)
     if answers:
         write_values(env_file(), answers, ROOT / ".env.example")
         click.echo(f"\nwritten to {env_file()} (0600): {', '.join(answers)}\n")

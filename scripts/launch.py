@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from market import NOT_AGREED, ask_offer, clients, find_offers, offers_to_show
 
-from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, profile_option, run, setting_options, settings_from
 from nanolan.cli.run import open_ledger, say
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ PLACE = ("cloud=", "region=", "instance-type=")
     epilog="Words work too: phase=sft gpu=H100:8 spend-limit=100. A trailing `just watch` follows the run.",
 )
 @setting_options()
+@profile_option
 @click.option(
     "--dry-run", is_flag=True, help="show what would happen and cost; rents nothing, asks nothing"
 )

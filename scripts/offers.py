@@ -14,10 +14,11 @@ import click
 from launch import typed
 from market import clients, expected, find_offers
 
-from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
+from nanolan.cli.command import KeyValueCommand, profile_option, run, setting_options, settings_from
 
 
 @click.command(cls=KeyValueCommand)
+@profile_option
 @setting_options(
     "phase",
     "gpu",

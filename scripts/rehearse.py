@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.command import KeyValueCommand, TypedPath, run, setting_options
+from nanolan.cli.command import KeyValueCommand, TypedPath, profile_option, run, setting_options
 from nanolan.settings.settings import ROOT
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ HOME = ROOT / ".rehearsal"
 
 @click.command(cls=KeyValueCommand)
 @setting_options()
+@profile_option
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
 @click.option(
     "--yes-really",

@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from nanolan.settings.settings import Settings
 
 TRAIN_OPTIONS = "train-options"
+PROFILE = "profile"
+profile_option = click.option(
+    f"--{PROFILE}",
+    metavar="NAME",
+    expose_value=False,  # its settings stand in for it among the words
+    help="the settings of that table in profiles.toml; what is typed beside it wins",
+)
 TRAIN_WORD = re.compile(r"(?:--)?train\.[^=]+=")
 TRAIN_NAME = re.compile(r"(?:--)?train\.[\w.-]*")
 
@@ -51,6 +58,7 @@ class KeyValueCommand(GroupedHelp):
             n.lstrip("-"): p for p in self.get_params(ctx) for n in p.opts if n.startswith("--")
         }
         args = _joined(args, ctx) if TRAIN_OPTIONS in known else args
+        args = _with_profile(args, known) if PROFILE in known else args
         out: list[str] = []
         seen: set[str] = set()
         for i, arg in enumerate(args):
@@ -101,6 +109,33 @@ def _joined(args: list[str], ctx: click.Context) -> list[str]:
         raise click.UsageError(f"{alone[0][:60]} has no value: write {alone[0][:60]}=VALUE", ctx)
     joined = shlex.join(a.lstrip("-") for a in own)
     return [f"{TRAIN_OPTIONS}={joined}", *rest, *args[end:]] if own else args
+
+
+def _key(arg: str) -> str:
+    """The setting that a word or a flag gives; "" for a value, which may be any text."""
+    given = arg.startswith("--") or "=" in arg and not arg.startswith("-")
+    return arg.lstrip("-").partition("=")[0].replace("_", "-") if given else ""
+
+
+def _with_profile(args: list[str], known: Collection[str]) -> list[str]:
+    """The words, and in front those of the profile that they name, but for settings that are typed or not this command's."""
+    from nanolan.errors import UsageProblem
+    from nanolan.settings.profiles import FILE, profile_words
+
+    end = args.index("--") if "--" in args else len(args)
+    keys = [_key(a) for a in args[:end]]
+    if PROFILE not in keys:
+        return args
+    at = keys.index(PROFILE)
+    name = args[at].partition("=")[2] or next(iter(args[at + 1 : end]), "")
+    path = env_file().with_name(FILE)
+    try:
+        values = profile_words(path, name)
+    except UsageProblem as e:
+        raise click.UsageError(str(e)) from None
+    words = [f"{k}={v}" for k, v in values.items() if k in known and k not in keys]
+    click.echo(f"Profile {name}: {' '.join(words) or 'nothing for this command'}", err=True)
+    return [*words, *args]
 
 
 def _flag_word(key: str, value: str, ctx: click.Context) -> list[str]:

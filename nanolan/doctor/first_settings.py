@@ -60,6 +60,9 @@ def _answer(
     question: Question, now: Settings, answers: Mapping[str, str], ask: Ask, say: Say
 ) -> str:
     secret, current = TABLE[question.name]["secret"], getattr(now, question.name)
+    typed = now.sources.get(question.name) == "flag"
+    if typed and _accepted(question, current, answers, say):
+        return str(current)
     kept = "as it is set" if secret else str(current)
     prompt = f"{question.text}{f' [{kept}]' if current else ''}"
     while True:

@@ -81,6 +81,13 @@ def test_an_empty_answer_keeps_what_is_set(world: World) -> None:  # noqa: F811
     assert world.cloud.key not in "".join(text for text, _ in typist.asked)
 
 
+def test_a_repo_that_was_typed_is_tried_and_not_asked_for(world: World) -> None:  # noqa: F811
+    own = {k: v for k, v in world.env().items() if k in ("SHADEFORM_API", "HF_ENDPOINT")}
+    typist = Typist(world.cloud.key, WRITER)
+    found = ask_all(load_settings({"hf_repo": REPO}, own), typist.ask, typist.say, 3.0)
+    assert found["HF_REPO"] == REPO and f"{REPO}, private" in typist.told and not typist.answers
+
+
 def test_a_key_that_cannot_be_tried_is_kept_and_said(world: World) -> None:  # noqa: F811
     found, typist = answered(world, "key", WRITER, REPO, SHADEFORM_API=NOWHERE)
     assert found["SHADEFORM_API_KEY"] == "key" and "could not be tried" in typist.told

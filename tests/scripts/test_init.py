@@ -31,8 +31,7 @@ def test_three_answers_lead_to_a_private_env_file_and_a_checked_set_up(
     terminal = Terminal(env, name="init")
     terminal.expect("Shadeform key, not shown: ")
     terminal.type("wrong\n")
-    terminal.expect("not accepted")
-    terminal.expect("Shadeform key, not shown: ")
+    terminal.expect("not accepted")  # the question again is in the same or the next piece
     terminal.type(f"{world.cloud.key}\n")
     terminal.expect("Hub token, not shown: ")
     terminal.type(f"{WRITER}\n")
