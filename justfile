@@ -190,7 +190,7 @@ identity *args: _setup
 [group('tools')]
 [no-exit-message]
 hf *args: _setup
-    @.venv/bin/hf "$@"
+    @{{python}} scripts/hf.py "$@"
 
 # a local Shadeform and Hub to play with
 [group('tools')]

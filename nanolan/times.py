@@ -29,6 +29,13 @@ def machine_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+def local_text(moment: datetime | str) -> str:
+    """A moment in this machine's time zone, with the zone: "28 Jan 20:53 CET"; the day is left out if it is today."""
+    here = (parse_time(moment) if isinstance(moment, str) else moment).astimezone()
+    day = "" if here.date() == now_utc().astimezone().date() else f"{here.day} {here:%b} "
+    return f"{day}{here:%H:%M %Z}"
+
+
 def steady() -> float:
     """Monotonic seconds; include the time that the machine sleeps, if the system supports it."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

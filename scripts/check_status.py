@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from nanolan.cost.overdue import OverdueTimer
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.shadeform.client import Shadeform
+    from nanolan.status.live import JsonLines, Plain, Redrawn
     from nanolan.status.view import Overview, RunView
+
+
+STEP_S = 5.0  # between two looks at the newest step over SSH
 
 
 @click.command(cls=KeyValueCommand)
@@ -88,8 +92,14 @@ def read_words(words: tuple[str, ...], watch: bool) -> tuple[float, str | None]:
     """(seconds, run) of the free words; a number of at most 4 digits is seconds when watching."""
     numbers = [w for w in words if watch and w.isascii() and w.isdigit() and len(w) <= 4]
     names = [w for w in words if w not in numbers]
-    if len(numbers) > 1 or len(names) > 1 or "0" in numbers:
-        raise click.UsageError("give at most one number of seconds (1 or more) and one run")
+    if zero := [n for n in numbers if not int(n)]:
+        raise click.UsageError(
+            f"{zero[0]} seconds between two polls: give 1 or more, such as just watch 30"
+        )
+    if len(numbers) > 1 or len(names) > 1:
+        raise click.UsageError(
+            f"one number of seconds and one run at most, not {' '.join(words)[:60]}"
+        )
     return float(numbers[0]) if numbers else 60.0, names[0] if names else None
 
 
@@ -145,13 +155,32 @@ def follow(
                 guarded = guard is not None and view.instance is not None and view.instance.billing
                 if view.ended and not overview.problems and not guarded:
                     break
-                time.sleep(0 if done else seconds)
+                if not done:
+                    wait_with_newest_step(screen, overview, view, with_newest_step, seconds)
     except KeyboardInterrupt as e:
         if str(e):  # during a deletion
             raise
         say(f"\nno longer watching; run {run_id} goes on. Stop it: just stop {run_id}")
         return 130
     return verdict(view, cut_off)
+
+
+def wait_with_newest_step(
+    screen: Redrawn | Plain | JsonLines,
+    overview: Overview,
+    view: RunView,
+    with_newest_step: Callable[[RunView], RunView],
+    seconds: float,
+) -> None:
+    """Wait for the next poll; on a terminal, read the newest step of a reachable instance every few seconds meanwhile."""
+    from nanolan.status.live import Redrawn
+
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, STEP_S))
+        if isinstance(screen, Redrawn) and left > STEP_S:
+            view = with_newest_step(view)
+            screen.show(replace(overview, runs=(view,)))
 
 
 def closeup(account: Account) -> Callable[[RunView], RunView]:

@@ -169,7 +169,8 @@ def summary(world: World, outcome: Outcome) -> int:
         logs = ", ".join(map(str, box_logs(world)))
         click.echo(f"The rehearsal did not end; its box is stopped now. Logs: {logs}", err=True)
         return outcome.exit_code or 1
-    click.echo("\n".join(render_run(view)))
+    lines = render_run(view)  # its services are gone: there is nothing to pull from
+    click.echo("\n".join(line for line in lines if not line.startswith("  next ")))
     if view.state in SHORT:
         hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
         click.echo("\n".join(("", "just why", *render(look_into(hub, view)))))

@@ -8,8 +8,11 @@ just ssh 1a2b tail -f /var/log/lanbot-training.log
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+import shlex
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +26,13 @@ if TYPE_CHECKING:
     from nanolan.run.ledger import Entry, Ledger
     from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.models import Instance
+
+
+# Programs of an instance that a laptop may lack
+REMOTE = (
+    "nvidia-smi nvtop htop top free df du ps ls cat tail head less grep tmux screen bash sh sudo kill pkill "
+    "journalctl systemctl dmesg lscpu lsblk uptime who uname env echo python python3 pip vi vim nano"
+)
 
 
 # The words after RUN belong to COMMAND, options included
@@ -47,16 +57,35 @@ def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
 
 
 def split(ledger: Ledger, words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
-    """(run or None, command): the first word is a run if it is in the ledger or has the form of an id."""
+    """(run or None, command): the first word is a run if it is in the ledger or has the form of an id.
+
+    A single word that is neither a run nor clearly a command may be a misspelt run: it is refused, not run on the newest instance.
+    """
     from nanolan.run.ledger import matching
 
     first = words[0] if words else ""
+    entries = ledger.entries()
     if first and (
-        matching(ledger.entries(), first)
-        or re.fullmatch(r"[0-9a-f]{8}|[0-9a-f]{8}-[0-9a-f-]{27}", first)
+        matching(entries, first) or re.fullmatch(r"[0-9a-f]{8}|[0-9a-f]{8}-[0-9a-f-]{27}", first)
     ):
         return first, words[1:]
+    names = list(dict.fromkeys(n for e in entries for n in (e.plan.run_id, e.plan.run_name)))
+    if first and not is_command(first) and entries:
+        near = difflib.get_close_matches(first, names, 3, 0.5) or names[:3]
+        raise click.UsageError(
+            f"{first[:60]!r} is no run: {', '.join(near)}? If it is a command: "
+            f"just ssh {entries[0].plan.run_id} {shlex.join(words)[:80]}"
+        )
     return None, words
+
+
+def is_command(word: str) -> bool:
+    """Whether a word can only be meant for the instance's shell: a path, several words, or a program that is known."""
+    return (
+        bool(re.search(r"[^\w.-]", word))
+        or word in REMOTE.split()
+        or shutil.which(word) is not None
+    )
 
 
 def reachable_instance(api: Shadeform, entry: Entry) -> Instance:

@@ -291,7 +291,7 @@ def receipt_of(box: BoxRun, outcome: Outcome) -> Receipt:
         reason,
         hide(message),
         box.heartbeat.phases,
-        log_path(plan, verdict),
+        log_path(plan, verdict, reason),
         meter.spent_cents,
         int(meter.age_s),
         iso(box.deps.now()),

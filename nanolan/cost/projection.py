@@ -15,7 +15,7 @@ from nanolan.cost.budget import limit_for, soft_limit_cents
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
 from nanolan.run.record import Progress
-from nanolan.times import parse_time
+from nanolan.times import local_text, parse_time
 
 FIRST = ("boot", "setup", "download")  # before the phases; "probation" counts as set-up
 EASE = 1.1  # a suggested limit is this many times the forecast
@@ -95,6 +95,7 @@ class Projection:
     limit_at: datetime | None = (
         None  # when the bill reaches the limit, or the deadline if that is sooner
     )
+    by_date: bool = False  # the deadline comes before the bill reaches the limit
     warning: str = ""  # what happens if the forecast crosses the limit
 
 
@@ -108,7 +109,7 @@ def project(
     deadline = parse_time(plan.deadline)
     limit_at = min(now + timedelta(seconds=min(until_limit_s, 1e9)), deadline)
     if progress is None or progress.left_s is None:
-        return Projection(limit_at=limit_at)
+        return Projection(limit_at=limit_at, by_date=limit_at == deadline)
     ends = max(now, parse_time(progress.updated) + timedelta(seconds=min(progress.left_s, 1e9)))
     will_cost = spent_cents + cost_cents(hourly_cents, (ends - now).total_seconds())
     soft = (
@@ -116,9 +117,8 @@ def project(
         if progress.soft_cents is not None
         else soft_limit_cents(plan.limit_cents, hourly_cents)
     )
-    return Projection(
-        will_cost, ends, limit_at, _warning(plan, will_cost, soft, hourly_cents, ends >= deadline)
-    )
+    warning = _warning(plan, will_cost, soft, hourly_cents, ends >= deadline)
+    return Projection(will_cost, ends, limit_at, limit_at == deadline, warning)
 
 
 def _warning(plan: Plan, will_cost: int, soft: int, hourly_cents: int, late: bool) -> str:
@@ -131,5 +131,5 @@ def _warning(plan: Plan, will_cost: int, soft: int, hourly_cents: int, late: boo
         "and stops"
     )
     if late and will_cost < soft:
-        crosses = f"it will end after its deadline, {plan.deadline}"
+        crosses = f"it will end after its deadline, {local_text(plan.deadline)}"
     return f"{crosses}. To let it finish, {raise_it}stop it now: just stop {plan.run_id}"

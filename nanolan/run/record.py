@@ -144,9 +144,10 @@ def to_json(value: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
 
 
-def log_path(plan: Plan, verdict: str) -> str:
-    """The path of the whole log in RUNS_REPO."""
-    return f"logs/{'success' if verdict == SUCCEEDED else 'error'}-{plan.instance_name}.log"
+def log_path(plan: Plan, verdict: str, reason: str = "") -> str:
+    """The path of the whole log in RUNS_REPO. A run that its user stopped is no error."""
+    kind = "success" if verdict == SUCCEEDED else "stopped" if reason == "user" else "error"
+    return f"logs/{kind}-{plan.instance_name}.log"
 
 
 def part_path(plan: Plan, number: int | None = None) -> str:

@@ -44,6 +44,7 @@ def ssh_argv(
         "ConnectTimeout": str(connect_s),
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "3",
+        "LogLevel": "ERROR",
         **({"IdentitiesOnly": "yes"} if key else {}),
         **({"BatchMode": "yes"} if batch else {}),
     }

@@ -11,13 +11,14 @@ from nanolan.cost.projection import Projection, project
 from nanolan.cost.spending import split, waste
 from nanolan.money import dollars
 from nanolan.plan import Plan
-from nanolan.run.record import SUCCEEDED, PhaseReport, Progress, Receipt
+from nanolan.run.record import STOPPED, SUCCEEDED, PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.ssh import has_address
 from nanolan.status.view import SHORT, Overview, RunView
-from nanolan.times import now_utc, parse_time
+from nanolan.times import local_text, now_utc, parse_time
 
 WIDTH = 80
+MOST_TAIL = 600  # characters of a line of the log
 
 
 def render(o: Overview) -> list[str]:
@@ -82,7 +83,7 @@ def render_run(v: RunView) -> list[str]:
             [f"  {ssh_command(v.instance, plan.instance_name)}"] if has_address(v.instance) else []
         )
     for p, r in v.phases.items():
-        lines.append(f"  {p:<9} {_phase(r)}")
+        lines.append(f"  {p:<9} {_phase(r, v.state)}")
         if r.measured:
             lines += _wrapped(
                 "            ",
@@ -105,9 +106,11 @@ def render_run(v: RunView) -> list[str]:
         lines.append(f"  more      just why {plan.run_id}")
     if v.receipt:
         lines += _wrapped("  WARNING   ", v.receipt.warning) + _bill(v.receipt, plan)
-        lines.append(f"  log       {v.receipt.log}")
+        lines += _wrapped("  log       ", v.receipt.log)
+    if v.state == SUCCEEDED:
+        lines += _commands(next_steps(v))
     if v.state != SUCCEEDED:
-        lines += [f"    | {line[: WIDTH - 6]}" for line in v.log_tail]
+        lines += [row for line in v.log_tail for row in _tail_rows(line)]
     for p in v.problems:
         lines += _wrapped("  unavailable: ", p)
     return lines
@@ -125,12 +128,35 @@ def _wrapped(head: str, text: str) -> list[str]:
     )
 
 
+def _tail_rows(line: str) -> list[str]:
+    """A line of the log, whole: its end often is the cause. Of an overlong one the middle is left out."""
+    if len(line) > MOST_TAIL:
+        line = f"{line[: MOST_TAIL // 2]} ... {line[-MOST_TAIL // 2 :]}"
+    return textwrap.wrap(line, WIDTH, initial_indent="    | ", subsequent_indent="    |   ")
+
+
+def next_steps(v: RunView) -> list[str]:
+    """What to type after a success."""
+    plan = v.entry.plan
+    tag = f" output-tag={plan.output_tag}" if plan.output_tag != plan.model_tag else ""
+    use = [] if plan.fork else [f"just pull {plan.phases[-1]}{tag}", "just chat"]
+    return [*use, f"just report {plan.run_id}"]
+
+
+def _commands(commands: list[str]) -> list[str]:
+    """Commands to copy, none of them broken: in one line if it fits."""
+    together = f"  next      {'; '.join(commands)}"
+    if len(together) <= WIDTH:
+        return [together]
+    return [f"  {'next' if i == 0 else '':<9} {c}" for i, c in enumerate(commands)]
+
+
 def _money(v: RunView) -> str:
     plan = v.terms()
     date = (
         "NO DATE at which it is deleted"
         if "no date" in v.changed()
-        else f"deleted by {plan.deadline}"
+        else f"deleted by {local_text(plan.deadline)}"
     )
     end = date if not v.ended else f"{duration_text(v.receipt.seconds)} in all" if v.receipt else ""
     used = f"{dollars(v.spent_cents)} of {dollars(plan.limit_cents)} spent, {dollars(plan.offer.hourly_cents)}/h"
@@ -154,7 +180,7 @@ def trouble_text(v: RunView) -> str:
     """The last error of an upload that goes on, and since when; "" when there is none."""
     p = v.progress
     return (
-        f"{p.trouble} (since {p.trouble_since})"
+        f"{p.trouble} (since {local_text(p.trouble_since) if p.trouble_since else '?'})"
         if p and p.trouble and not v.receipt and not v.ended
         else ""
     )
@@ -175,22 +201,28 @@ def _clock(v: RunView) -> list[str]:
         lines = _wrapped(
             "  forecast  ",
             f"ends {moment_text(o.ends)} and will have cost about {dollars(o.will_cost_cents)}; "
-            f"the limit would be reached {moment_text(o.limit_at)}",
+            f"{_limit_text(v, o)}",
         )
     elif o.limit_at is not None:
-        lines = _wrapped(
-            "  forecast  ", f"not known yet; the limit would be reached {moment_text(o.limit_at)}"
-        )
+        lines = _wrapped("  forecast  ", f"not known yet; {_limit_text(v, o)}")
     return lines + (_wrapped("  WARNING   ", o.warning) if o.warning else [])
 
 
+def _limit_text(v: RunView, o: Projection) -> str:
+    """Which limit comes first, its dollars or its date, and when."""
+    first = "its date comes first" if o.by_date else f"{dollars(v.terms().limit_cents)} is reached"
+    return (
+        f"{first}: {moment_text(o.limit_at)}" if o.by_date else f"{first} {moment_text(o.limit_at)}"
+    )
+
+
 def moment_text(moment: datetime | None) -> str:
-    """A time in this laptop's time zone, and the time left until then."""
+    """A time in this laptop's zone, and the time left until then."""
     if moment is None:
         return "?"
-    here, left_s = moment.astimezone(), (moment - now_utc()).total_seconds()
-    day = "" if here.date() == now_utc().astimezone().date() else here.strftime("%d %b ")
-    return f"{day}{here:%H:%M} (in {duration_text(int(left_s / 60) * 60)[:-3] if left_s >= 60 else '0:01'})"
+    left_s = (moment - now_utc()).total_seconds()
+    left = duration_text(int(left_s / 60) * 60)[:-3] if left_s >= 60 else "0:01"
+    return f"{local_text(moment)} (in {left})"
 
 
 def _bill(r: Receipt, plan: Plan) -> list[str]:
@@ -228,7 +260,7 @@ def _machine(v: RunView) -> str:
     return f"{where}: {'gone' if v.entry.instance_id else 'none'}"
 
 
-def _phase(r: PhaseReport) -> str:
+def _phase(r: PhaseReport, run_state: str) -> str:
     step = f" step {r.step}" if r.step is not None else ""
     name, start, end = (
         ("loss", r.loss_start, r.loss_end)
@@ -236,7 +268,8 @@ def _phase(r: PhaseReport) -> str:
         else ("reward", r.reward_start, r.reward_end)
     )
     change = f"  {name} {start:.3f} -> {end:.3f}" if start is not None and end is not None else ""
-    return f"{r.state:<10} {r.folder}{step}{change}".rstrip()
+    state = "unfinished" if run_state == STOPPED and r.state == "failed" else r.state
+    return f"{state:<10} {r.folder}{step}{change}".rstrip()
 
 
 def ssh_command(i: Instance, name: str) -> str:

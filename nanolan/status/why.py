@@ -22,8 +22,9 @@ from nanolan.run.causes import Cause, by_reason, cause_of, describe, explain
 from nanolan.run.postmortem import Postmortem, exception_of, of_attempt
 from nanolan.run.record import ENDED, SILENT_S, STOPPED, SUCCEEDED
 from nanolan.status.logs import age, end_of_log
+from nanolan.status.text import trouble_text
 from nanolan.status.view import SHORT, RunView
-from nanolan.times import now_utc, parse_time
+from nanolan.times import local_text, now_utc, parse_time
 
 WIDTH = 80
 BIGGER = "a GPU with more memory"  # when not even one row fits
@@ -115,7 +116,7 @@ def nothing_wrong(v: RunView) -> str:
     reason = f" ({v.reason})" if v.reason else ""
     reported = f", reported {age(v.progress.updated)} ago" if v.progress else ""
     if v.progress and v.progress.trouble:
-        return f"{stands(v)}, but {v.progress.trouble} (since {v.progress.trouble_since}{reported})"
+        return f"{stands(v)}, but {trouble_text(v)}{reported}"
     return (
         f"nothing is wrong: {stands(v)}{reason}{reported}"
         if not v.problems
@@ -135,7 +136,7 @@ def too_silent_s(v: RunView, now: datetime) -> float:
 def nothing_heard(v: RunView, silent_s: float) -> str:
     return (
         f"no heartbeat for {silent_s / 60:.0f} minutes: {stands(v)}. It deletes itself at "
-        f"{dollars(v.entry.plan.limit_cents)} or {v.entry.plan.deadline} at the latest"
+        f"{dollars(v.entry.plan.limit_cents)} or {local_text(v.entry.plan.deadline)} at the latest"
     )
 
 

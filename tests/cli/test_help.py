@@ -17,7 +17,8 @@ from nanolan.settings.settings import ROOT
 from tests.support.recipes import command_of, recipes
 
 MENU = {r.name: r for r in recipes((ROOT / "justfile").read_text())}
-SCRIPTS = sorted({r.script for r in MENU.values() if r.script})
+# the help of `just hf` is hf's own
+SCRIPTS = sorted({r.script for r in MENU.values() if r.script} - {"hf"})
 
 
 def command(script: str) -> click.Command:
@@ -34,7 +35,7 @@ def help_of(script: str) -> str:
 
 def test_every_script_with_a_command_is_in_the_menu() -> None:
     with_main = {p.stem for p in (ROOT / "scripts").glob("*.py") if "__main__" in p.read_text()}
-    assert with_main == set(SCRIPTS)
+    assert with_main == {*SCRIPTS, "hf"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -132,6 +132,8 @@ def test_the_limit_is_reached_by_money_or_by_time_whichever_is_first() -> None:
     soon = structs.replace(plan(), deadline=iso(NOW + timedelta(minutes=5)))
     assert project(soon, None, 1000, 3_600, NOW).limit_at == NOW + timedelta(minutes=5)
     assert project(plan(), None, 5000, 3_600, NOW).limit_at == NOW
+    assert project(soon, None, 1000, 3_600, NOW).by_date
+    assert not project(plan(), None, 5000, 3_600, NOW).by_date
     assert (
         project(plan(), None, 1000, 3_600, NOW).will_cost_cents is None
         and project(plan(), None, None, 3_600, NOW) == Projection()

@@ -109,6 +109,8 @@ def test_the_log_path_is_that_of_the_guide() -> None:
     plan = make_plan(
         "", "", run_id="ab12cd34", phases=("mid", "sft"), created_at="2026-01-28T20:53:39Z"
     )
+    assert log_path(plan, STOPPED, "user").startswith("logs/stopped-lanbot-mid-sft-")
+    assert log_path(plan, STOPPED, "spend_limit").startswith("logs/error-")
     assert log_path(plan, SUCCEEDED) == "logs/success-lanbot-mid-sft-20260128-2053-ab12cd34.log"
     assert {log_path(plan, v) for v in (FAILED, STOPPED, LOST)} == {
         "logs/error-lanbot-mid-sft-20260128-2053-ab12cd34.log"

@@ -168,3 +168,20 @@ def test_ctrl_c_only_ends_the_watching(terminal: Terminal, desk: Desk, during: s
     )
     assert terminal.cloud.instance(desk.entry.instance_id or "").status == "active"
     assert not [r for r in terminal.cloud.requests if r.method == "POST"]
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("0",), "0 seconds"),
+        (("000", "ab12"), "000 seconds"),
+        (("5", "6"), "5 6"),
+        (("a", "b"), "a b"),
+    ],
+    ids=str,
+)
+def test_watch_says_what_is_wrong_with_its_words(
+    terminal: Terminal, words: tuple[str, ...], said: str
+) -> None:
+    code, _, err = terminal.type("--watch", *words)
+    assert code == 2 and said in err

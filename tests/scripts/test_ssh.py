@@ -68,6 +68,15 @@ def test_what_was_typed_after_the_run_reaches_ssh_as_it_was(
     assert f"HostKeyAlias=nanolan-{desk.entry.instance_id}" in argv
 
 
+@pytest.mark.parametrize("words", [(f"{RUN[:3]}x",), ("lanbot-v2",), ("frobnicate", "-x")], ids=str)
+def test_a_misspelt_run_is_refused_with_the_runs_and_runs_nothing(
+    desk: Desk, ssh: Ssh, words: tuple[str, ...]
+) -> None:
+    done = run(desk, ssh, *words)
+    assert done.returncode == 2 and not ssh.calls
+    assert words[0] in done.stderr and (RUN in done.stderr or "lanbot-v3?" in done.stderr)
+
+
 @pytest.mark.parametrize("code", [0, 3, 255])
 def test_the_exit_code_is_that_of_ssh(desk: Desk, ssh: Ssh, code: int) -> None:
     ssh.set(code=str(code))

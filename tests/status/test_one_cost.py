@@ -78,7 +78,7 @@ def test_the_largest_figure_is_shown_by_every_command(
 def test_the_figure_of_a_stop_is_the_one_that_is_shown_later(desk: Desk) -> None:  # noqa: F811
     told: list[str] = []
     api = Shadeform(Secret(KEY), desk.cloud.url, sleep=lambda s: None)
-    desk.cloud.account.instances[desk.entry.instance_id or ""].created_at -= 3600
+    desk.cloud.account.instances[desk.entry.instance_id or ""].created_at -= 60
     desk.tell(progress=structs.replace(TRAINING, spent_cents=22))
     stop = Stop(desk.ledger, api, settings(), told.append, told.append, lambda question: None)
     assert stop.run(RUN, None, True, 60) == 0

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from nanolan.plan import Pinned, PinnedFile
 from nanolan.run.ledger import Entry
@@ -15,7 +16,7 @@ from nanolan.run.remaining import SavedWork
 from nanolan.status.as_json import to_dict
 from nanolan.status.text import WIDTH, render, ssh_command
 from nanolan.status.view import Overview
-from tests.support.text_fixtures import AGAIN, ENDED, PLAN, machine, overview, run, text
+from tests.support.text_fixtures import AGAIN, ENDED, ENTRY, PLAN, machine, overview, run, text
 
 WHY = "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand"
 
@@ -59,7 +60,7 @@ def test_a_live_run_shows_state_money_machine_shell_step_and_phases() -> None:
         "TRAINING",
         "$12.34 of $150.00",
         "$33.60/h",
-        "deleted by 2026-01-28T20:53:39Z",
+        "deleted by 28 Jan",
         "8x H100 at massedcompute/desmoines-usa-1: active",
         "ssh -i .ssh_keys/",
         "7/90 (8%), loss 2.125",
@@ -200,3 +201,30 @@ def test_a_run_that_ended_short_shows_what_is_saved_and_the_line_that_goes_on_wi
             "just resume" not in text(overview(nothing))
             and to_dict(overview(nothing))["runs"][0]["resume"] is None
         )
+
+
+@pytest.mark.parametrize(
+    "tag, pull", [("d20", "just pull sft;"), ("x1", "just pull sft output-tag=x1;")]
+)
+def test_a_success_says_what_to_type_next(tag: str, pull: str) -> None:
+    entry = structs.replace(ENTRY, plan=structs.replace(PLAN, output_tag=tag))
+    shown = text(overview(run(entry=entry, state="succeeded", instance=None, receipt=None)))
+    assert f"  next      {pull} just chat; just report ab12cd34" in shown
+    assert "next" not in text(overview(run(**ENDED)))
+
+
+def test_a_line_of_the_log_is_shown_to_its_end_where_the_cause_is() -> None:
+    lines = (
+        f"2026-01-28T20:53:39.123Z sft: {'/a/long/path' * 9}: RuntimeError: the cause",
+        "y" * 5000,
+    )
+    shown = text(overview(run(**ENDED | {"log_tail": lines})))
+    assert "RuntimeError: the cause" in " ".join(shown.replace("|", " ").split())
+    assert max(map(len, shown.splitlines())) <= WIDTH and len(shown) < 3000
+
+
+def test_a_phase_that_its_user_stopped_has_not_failed() -> None:
+    ended = {"phases": {"sft": PhaseReport("failed", "runs/x/saved/sft", step=4)}, "receipt": None}
+    stopped = text(overview(run(**ENDED | ended | {"state": "stopped", "reason": "user"})))
+    assert "unfinished runs/x/saved/sft step 4" in stopped and "failed" not in stopped
+    assert "sft       failed" in text(overview(run(**ENDED | ended)))
