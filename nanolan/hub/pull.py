@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+
+from msgspec import structs
 
 from nanolan.checkpoint.manifest import Manifest, hash_file
 from nanolan.errors import NotFound, PreflightFailed
 from nanolan.files import entries_of
 from nanolan.hub.client import Hub, Tree
-from nanolan.hub.download import fetch
+from nanolan.hub.download import fetch, is_downloaded
 from nanolan.hub.layout import proven
 from nanolan.phases import PHASES
 from nanolan.settings.paths import typed
 
 PATIENCE_S = 300.0
+BASE, BASE_DIR = "base", PHASES["mid"].input_dir
+
+# Shows (what, bytes in all, bytes so far, where lines go) while a download runs
+Bar = Callable[[str, int, Callable[[], int], Callable[[str], None]], AbstractContextManager[None]]
+
+
+@contextmanager
+def no_bar(
+    what: str, size: int, done: Callable[[], int], say: Callable[[str], None]
+) -> Iterator[None]:
+    """Show nothing."""
+    yield
 
 
 def newest_phase(tree: Tree, tag: str) -> str:
@@ -29,11 +45,27 @@ def newest_phase(tree: Tree, tag: str) -> str:
     )
 
 
-def pull(hub: Hub, repo: str, phase: str, tag: str, base: Path, say: Callable[[str], None]) -> Path:
-    """Download the proven checkpoint of `phase` and the tokenizer under `base`; returns the checkpoint's folder."""
+def folder_of(phase: str, tag: str) -> str:
+    """The folder in HF_REPO of a phase's result, or of the base checkpoint."""
+    return f"{BASE_DIR if phase == BASE else PHASES[phase].output_dir}/{tag}"
+
+
+def pull(
+    hub: Hub,
+    repo: str,
+    phase: str,
+    tag: str,
+    base: Path,
+    say: Callable[[str], None],
+    bar: Bar = no_bar,
+) -> Path:
+    """Download the proven checkpoint of `phase` (or "base") and the tokenizer under `base`; returns the checkpoint's folder.
+
+    What `base` holds already, by size and hash, is not downloaded again; an interrupted download continues.
+    """
     if hub.token is None:
         raise PreflightFailed("HF_TOKEN is not set")
-    folder = f"{PHASES[phase].output_dir}/{tag}"
+    folder = folder_of(phase, tag)
     tree = hub.tree(repo)
     proof = proven(hub, tree, folder)
     tokenizer = [
@@ -41,24 +73,56 @@ def pull(hub: Hub, repo: str, phase: str, tag: str, base: Path, say: Callable[[s
     ]
     if len(tokenizer) < 2:
         raise NotFound(f"{repo} has no complete tokenizer/ (tokenizer.pkl and token_bytes.pt)")
-    names = [f"{folder}/{f.path}" for f in proof.manifest.files if not f.path.startswith("optim_")]
+    names = {f.path for f in proof.manifest.files if not f.path.startswith("optim_")}
+    has_model = (base / folder).exists() and holds(base / folder, proof.manifest, names)
+    if has_model:
+        say(f"{base / folder} holds this checkpoint already")
+    wanted = tree.pin([*(f"{folder}/{n}" for n in names if not has_model), *tokenizer])
+    wanted = structs.replace(
+        wanted, files=tuple(f for f in wanted.files if not is_downloaded(base / f.path, f))
+    )
     base.mkdir(parents=True, exist_ok=True)
-    # on the same disk, so that the files can be renamed into place
-    with tempfile.TemporaryDirectory(dir=base, prefix=".pull-") as temp:
-        fetch(
-            tree.pin([*names, *tokenizer]),
-            Path(temp),
-            hub.endpoint,
-            hub.token,
-            give_up=lambda: "",
-            say=say,
-            patience_s=PATIENCE_S,
-        )
-        place(proof.manifest, Path(temp) / folder, base / folder, say)
-        for path in tokenizer:
+    # on the same disk, so that the files can be renamed into place; kept when interrupted
+    temp = base / f".pull-{tree.revision[:12]}"
+    if wanted.files:
+        size = sum(f.size for f in wanted.files)
+        with bar(f"{phase} {tag}", size, lambda: bytes_in(temp), say):
+            fetch(
+                wanted,
+                temp,
+                hub.endpoint,
+                hub.token,
+                give_up=lambda: "",
+                say=say,
+                patience_s=PATIENCE_S,
+            )
+    if not has_model:
+        keep_held(proof.manifest, names, base / folder, temp / folder)
+        place(proof.manifest, temp / folder, base / folder, say)
+    for path in tokenizer:
+        if (temp / path).is_file():
             (base / path).parent.mkdir(exist_ok=True)
-            (Path(temp) / path).replace(base / path)
+            (temp / path).replace(base / path)
+    shutil.rmtree(temp, ignore_errors=True)
     return base / folder
+
+
+def keep_held(manifest: Manifest, names: set[str], held: Path, target: Path) -> None:
+    """Link or copy the files that `held` has already to `target`, which was given the others."""
+    target.mkdir(parents=True, exist_ok=True)
+    for f in manifest.files:
+        if f.path in names and not (target / f.path).is_file() and (held / f.path).is_file():
+            shutil.copyfile(held / f.path, target / f.path)
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of the files in a folder, those that are still being downloaded too."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(parent) / name).stat().st_size
+    return total
 
 
 def base_dir(environ: Mapping[str, str]) -> Path:

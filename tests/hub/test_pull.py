@@ -56,6 +56,41 @@ def test_pull_writes_the_checkpoint_and_tokenizer_where_nanochat_looks(
     assert not list((tmp_path / "base").glob(".pull-*"))
 
 
+def test_what_is_here_already_is_not_downloaded_again(server: HubServer, tmp_path: Path) -> None:
+    server.put(REPO, checkpoint(7) | TOKENIZER)
+    folder = pulled(server, tmp_path / "base")
+    said: list[str] = []
+
+    def again() -> str:
+        said.clear()
+        pull(Hub(server.url, Secret(WRITER)), REPO, "sft", "d20", tmp_path / "base", said.append)
+        return " ".join(said)
+
+    assert "downloading" not in again() and "holds this checkpoint already" in again()
+    (folder / "meta_000007.json").write_bytes(b"[]")  # same size, other content
+    assert "downloading 1 files" in again()
+    assert (folder / "meta_000007.json").read_bytes() == b"{}"
+    assert (folder / "model_000007.pt").read_bytes() == bytes([7]) * 5000
+
+
+def test_an_interrupted_download_continues(server: HubServer, tmp_path: Path) -> None:
+    server.put(REPO, checkpoint(7) | TOKENIZER)
+    hub, base, said = Hub(server.url, Secret(WRITER)), tmp_path / "base", list[str]()
+    there = base / f".pull-{hub.tree(REPO).revision[:12]}" / FOLDER
+    there.mkdir(parents=True)
+    (there / "model_000007.pt").write_bytes(bytes([7]) * 5000)
+    pull(hub, REPO, "sft", "d20", base, said.append)
+    assert any("downloading 3 files" in text for text in said)
+    assert (base / FOLDER / "model_000007.pt").is_file() and not there.exists()
+
+
+def test_the_base_checkpoint_is_pulled_too(server: HubServer, tmp_path: Path) -> None:
+    server.put(REPO, checkpoint(3, "base_checkpoints/d20") | TOKENIZER)
+    hub = Hub(server.url, Secret(WRITER))
+    folder = pull(hub, REPO, "base", "d20", tmp_path, lambda _: None)
+    assert folder == tmp_path / "base_checkpoints/d20" and (folder / "model_000003.pt").is_file()
+
+
 def test_an_existing_checkpoint_is_moved_aside(server: HubServer, tmp_path: Path) -> None:
     server.put(REPO, checkpoint(7) | TOKENIZER)
     there = tmp_path / "base" / FOLDER
