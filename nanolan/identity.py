@@ -1,7 +1,8 @@
 """identity_conversations.jsonl: short conversations in which the model says who it is.
 
-Made from templates, offline and seeded, or with more variety by an OpenAI-compatible endpoint. Each line is a
-JSON array of messages that alternate, starting with the user; an endpoint's answers are checked before they are kept.
+Made from templates, offline and seeded, or with more variety by an OpenAI-compatible endpoint, or rewritten from a file in
+the form of another program. Each line is a JSON array of messages that alternate, starting with the user; an endpoint's
+answers and the conversations of a file are checked before they are kept.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import requests
 
-from nanolan.checkpoint.conversations import Message, check_messages
+from nanolan.checkpoint.conversations import FORM, Message, check_messages
+from nanolan.checkpoint.foreign_conversations import is_message, rewrite
+from nanolan.checkpoint.json_values import read_values
 from nanolan.errors import AuthProblem, BadAnswer, UsageProblem
 from nanolan.net.session import open_session
 from nanolan.redact import Secret
 
 TIMEOUT_S = (10, 120)
-MOST_CHARS = 20_000  # of one conversation
+MOST_CHARS = 20_000  # of one conversation of an endpoint
+MOST_NAMED = 10  # conversations of a file that are left out
 # Estimated tokens of one request, for the price
 TOKENS_ASKED = 350
 TOKENS_ANSWERED = 450
@@ -182,13 +187,37 @@ def _exchange(question: str, answer: str) -> list[Message]:
 
 
 def check(messages: Any) -> list[Message]:
-    """`messages` if they are a valid conversation; BadAnswer otherwise."""
-    check_messages(messages, "the answer")
-    if len(messages) % 2:
-        raise BadAnswer("not an even number of messages")
-    if sum(len(m["content"]) for m in messages) > MOST_CHARS:
+    """`messages` in nanochat's form, if they are a valid conversation; BadAnswer otherwise."""
+    found = check_messages(messages, "the answer")
+    if len(json.dumps(found, ensure_ascii=False)) > MOST_CHARS:
         raise BadAnswer(f"longer than {MOST_CHARS} characters")
-    return [{"role": m["role"], "content": m["content"]} for m in messages]
+    return found
+
+
+def from_file(path: Path, say: Callable[[str], None]) -> Iterator[list[Message]]:
+    """The conversations of a file in nanochat's form; those that cannot be rewritten are left out and named.
+
+    BadAnswer if the file is no JSON, or all of its conversations are left out.
+    """
+    kept = left_out = 0
+    try:
+        with open(path, "rb") as f:
+            for value in read_values(f, str(path), is_message, FORM):
+                try:
+                    found = check_messages(rewrite(value.value), f"{path}, line {value.line}")
+                except BadAnswer as e:
+                    left_out += 1
+                    if left_out <= MOST_NAMED:
+                        say(f"left out: {e}")
+                    continue
+                kept += 1
+                yield found
+    except OSError as e:
+        raise UsageProblem(f"{path} cannot be read: {e.strerror}") from None
+    if left_out > MOST_NAMED:
+        say(f"left out: {left_out - MOST_NAMED:,} more")
+    if not kept:
+        raise BadAnswer(f"{path}: no conversation in it that can be rewritten")
 
 
 @dataclass(frozen=True)

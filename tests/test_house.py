@@ -144,7 +144,6 @@ LONG_TESTS = {  # one table, one state machine, or one list of laws
     "tests/promises/test_faults.py": 551,
     "tests/support/life_laws.py": 467,
     "tests/promises/test_life.py": 417,
-    "tests/promises/test_doors.py": 402,
 }
 
 

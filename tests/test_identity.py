@@ -13,9 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.checkpoint.conversations import read_conversations
 from nanolan.errors import AuthProblem, BadAnswer, UsageProblem
-from nanolan.identity import Endpoint, Identity, check, estimate, from_endpoint, from_templates
+from nanolan.identity import (
+    MOST_NAMED,
+    Endpoint,
+    Identity,
+    check,
+    estimate,
+    from_endpoint,
+    from_templates,
+)
 from nanolan.redact import Secret
+from tests.support.conversation_forms import HI, SHAREGPT, lines, turns
 
 ROOT = Path(__file__).resolve().parent.parent
 WHO = Identity("Lanbot", "Gleb", "dry and kind")
@@ -168,3 +178,50 @@ def test_the_command_writes_a_file_that_the_trainer_reads_and_never_overwrites_o
     again = run("count=50")
     assert again.returncode == 2 and "exists already" in again.stderr
     assert run("model=a/b", "out=x.jsonl").returncode == 4  # no key: nobody is asked
+
+
+def convert(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts/identity.py"), *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_a_file_of_another_program_is_converted_and_what_is_left_out_is_named(
+    tmp_path: Path,
+) -> None:
+    bad = [{"prompt": "", "completion": "x"}] * (MOST_NAMED + 2)
+    good = [SHAREGPT, {"instruction": "Hi", "input": "", "output": "Yo"}]
+    (tmp_path / "mine.json").write_bytes(lines(*bad, *good))
+    shown = convert(tmp_path, "from=mine.json", "--dry-run")
+    assert shown.returncode == 0 and "2 conversations can be converted" in shown.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.json"]
+    done = convert(tmp_path, "--from", "mine.json")
+    assert done.returncode == 0 and "2 conversations. Upload it" in done.stdout
+    left = done.stderr.splitlines()
+    assert "mine.json, line 1: message 1 is empty" in left[0] and left[-1] == "left out: 2 more"
+    assert len(left) == MOST_NAMED + 1
+    found = read_conversations(tmp_path / "identity_conversations.jsonl")
+    assert found == [HI, turns("Hi", "Yo")]
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "why"),
+    [
+        (lines(SHAREGPT, b"{"), (), "mine.json, line 2: not JSON"),
+        (lines({"text": "x"}), (), "no conversation in it that can be rewritten"),
+        (lines(SHAREGPT).decode().encode("utf-16"), (), "UTF-16"),
+        (lines(SHAREGPT), ("name=x",), "leave out name="),
+        (lines(SHAREGPT), ("out=none/x",), "there is no folder"),
+    ],
+)
+def test_a_file_that_cannot_be_converted_leaves_nothing_behind(
+    file: bytes, words: tuple[str, ...], why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.json").write_bytes(file)
+    done = convert(tmp_path, "from=mine.json", *words)
+    assert done.returncode in (1, 2) and why in done.stderr.replace("\n", " ")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.json"]
+
+
+def test_without_a_name_or_a_file_the_command_says_what_to_give(tmp_path: Path) -> None:
+    done = convert(tmp_path, "name=Lanbot")
+    assert done.returncode == 2 and "--from FILE" in done.stderr

@@ -136,8 +136,8 @@ def inspect_tokenizer(hub: Hub, source: Tree | Pinned, files: Iterable[PinnedFil
     return InputFacts(f"{count:,} tokens, a plain encoding", tokens=count)
 
 
-def inspect_identity(hub: Hub, source: Tree | Pinned) -> InputFacts:
-    """Check the identity conversations; BadAnswer names the first invalid line."""
+def inspect_identity(hub: Hub, source: Tree | Pinned, *, text_only: bool = False) -> InputFacts:
+    """Check the identity conversations; BadAnswer names the first line that is invalid, or has more than text if `text_only`."""
     file = _file(source, IDENTITY_FILE)
     if file.size > MOST_DATA_BYTES:
         raise BadAnswer(f"{IDENTITY_FILE}: larger than {MOST_DATA_BYTES >> 20} MiB")
@@ -147,7 +147,8 @@ def inspect_identity(hub: Hub, source: Tree | Pinned) -> InputFacts:
         if small
         else open_remote(hub, source, file, SMALL_FILE)
     )
-    return InputFacts(f"{count_conversations(content, IDENTITY_FILE)} conversations")
+    count = count_conversations(content, IDENTITY_FILE, text_only=text_only)
+    return InputFacts(f"{count} conversations")
 
 
 def inspect_data_file(hub: Hub, source: Tree | Pinned, file: PinnedFile) -> None:

@@ -7,11 +7,11 @@ A conversation is {"messages": [{"role": "user"|"assistant"|"system", "content":
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanolan.checkpoint.conversations import read_conversations
+from nanolan.checkpoint.conversations import iter_conversations, read_conversations, read_spans
 from nanolan.errors import BadAnswer
 from nanolan.model.tokenizer import Tokenizer
 
@@ -69,6 +69,20 @@ def _check_content(content: Any, role: str, where: str) -> None:
 def read_jsonl(path: Path) -> list[Conversation]:
     """The conversations of the identity file; BadAnswer names the first invalid line."""
     return [{"messages": messages} for messages in read_conversations(path)]
+
+
+Spans = list[tuple[int, int]]  # (offset, size) of conversations in a file, in bytes
+
+
+def spans_of(path: Path, count: int) -> list[Spans]:
+    """Where the conversations of the identity file stand, `count` a list; BadAnswer names the first invalid line."""
+    spans = [(found.offset, found.size) for found in iter_conversations(path)]
+    return [spans[i : i + count] for i in range(0, len(spans), count)]
+
+
+def read_block(path: Path, spans: Spans) -> Iterator[Conversation]:
+    """The conversations at some of the places that `spans_of` found."""
+    return ({"messages": messages} for messages in read_spans(path, spans))
 
 
 def render(

@@ -71,9 +71,9 @@ def test_a_hostile_line_is_named_by_the_trainer_and_by_an_upload(
         assert len(str(e.value)) < 500
 
 
-def test_half_a_character_is_trained_as_its_replacement(tmp_path: Path) -> None:
+def test_a_special_token_in_a_text_is_text(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_bytes(
-        b'[{"role": "user", "content": "\\ud800"}, {"role": "assistant", "content": "\\udfff <|bos|> \\u0000"}]\n'
+        b'[{"role": "user", "content": "x"}, {"role": "assistant", "content": "<|bos|> \\u0000"}]\n'
     )
     (tmp_path / "tokenizer.pkl").write_bytes(encoding())
     tokenizer = load_tokenizer(tmp_path)

@@ -132,15 +132,15 @@ def other_sizes(here: Path) -> None:
         ("tokenizer", "tokenizer", other_sizes, "do not belong together"),
         ("data", "tokenizer", changed("x", None), "is a folder; give the file"),
         ("data", "d.jsonl", changed("d.jsonl", b""), "no conversations"),
-        ("data", "d.jsonl", changed("d.jsonl", b"\xff\n"), "line 1: not JSON"),
+        ("data", "d.jsonl", changed("d.jsonl", b"\xff\n"), "line 1: not UTF-8"),
         (
             "data",
             "d.jsonl",
             changed("d.jsonl", b'[{"role":"user","content":"a"},{"role":"user","content":"b"}]\n'),
             "line 1: message 2",
         ),
-        ("data", "d.jsonl", changed("d.jsonl", b'\n{"messages": []}\n'), "line 2: not an array"),
-        ("data", "d.jsonl", changed("d.jsonl", b"[" * 100_000), "not JSON"),
+        ("data", "d.jsonl", changed("d.jsonl", b'\n{"messages": []}\n'), "line 2: no array"),
+        ("data", "d.jsonl", changed("d.jsonl", b"[" * 100_000), "nested deeper"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.checkpoint.conversations import MAX_LINE_BYTES
+from nanolan.checkpoint.json_values import MAX_VALUE_BYTES
 from nanolan.errors import BadAnswer
 from nanolan.model.conversation import (
     calculator_parts,
@@ -89,7 +89,7 @@ def test_a_line_of_any_length_costs_only_its_bound_of_memory(tmp_path: Path) -> 
         f.write(
             json.dumps([U, A]).encode()
             + b"\n"
-            + b"x" * (5 * MAX_LINE_BYTES)
+            + b"x" * (5 * MAX_VALUE_BYTES)
             + b"\n"
             + json.dumps([U, A]).encode()
         )

@@ -37,14 +37,13 @@ from nanolan.train.recipe import RECIPES
 from tests.support.checkpoint_fixtures import (
     BASE,
     CONFIG,
-    LINE,
-    SAID,
     inputs,
     meta,
     saved,
     tokenizer,
     weights,
 )
+from tests.support.conversation_forms import ACCEPTED, REFUSED
 
 REPO, MODEL, META = "me/lanbot", f"{BASE}/model_000007.pt", f"{BASE}/meta_000007.json"
 PKL, SIZES = "tokenizer/tokenizer.pkl", "tokenizer/token_bytes.pt"
@@ -286,55 +285,26 @@ TOKENIZERS: dict[str, tuple[Callable[[Files], Files], str]] = {
 }
 
 
-def said(*changes: dict[str, Any]) -> bytes:
-    return (
-        LINE
-        + json.dumps([{**m, **change} for m, change in zip(SAID, changes, strict=True)]).encode()
-        + b"\n"
-    )
-
-
-IDENTITIES: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "line 1: an empty file"),
-    "empty lines": (b"\n\n", "no conversations in it"),
-    "a pointer": (LFS, "line 1: a git-lfs pointer"),
-    "an error page": (XML, "line 1: an XML page"),
-    "a web page": (HTML, "line 1: a web page"),
-    "CR line ends": (LINE.replace(b"\n", b"\r") * 2, "line 1: its lines end in CR alone"),
-    "a CR in between": (LINE + LINE.strip() + b"\r" + LINE, "line 2: its lines end in CR alone"),
-    "UTF-16": (LINE.decode().encode("utf-16"), "line 1: UTF-16"),
-    "a byte order mark": (b"\xef\xbb\xbf" + LINE, "line 1: begins with a byte order"),
-    "Latin-1": (LINE + LINE.replace(b"lanbot", b"Ren\xe9"), "line 2: not JSON, not even UTF-8"),
-    "a JSON array": (json.dumps([SAID, SAID]).encode(), "line 1: one array of 2 conversations"),
-    "an array over lines": (
-        json.dumps([SAID], indent=1).encode(),
-        "line 1: not JSON: an array over several lines",
-    ),
-    "objects": (LINE + json.dumps({"messages": SAID}).encode(), "line 2: not an array"),
-    "roles that do not alternate": (
-        said({}, {"role": "user"}),
-        "line 2: message 2 is not of the assistant",
-    ),
-    "an assistant first": (
-        said({"role": "assistant"}, {"role": "user"}),
-        "line 2: message 1 is not of the user",
-    ),
-    "a system message": (said({"role": "system"}, {}), "line 2: message 1 is not of the user"),
-    "empty content": (said({}, {"content": ""}), "line 2: message 2 is empty"),
-    "blank content": (said({"content": " \n"}, {}), "line 2: message 1 is empty"),
-    "a number for text": (
-        said({}, {"content": 5}),
-        "line 2: message 2 holds no text: its content is int",
-    ),
-    "parts for text": (
-        said({}, {"content": [{"type": "text", "text": "x"}]}),
-        "line 2: message 2 holds no text",
-    ),
-    "one message": (LINE + json.dumps(SAID[:1]).encode(), "line 2: not an array of two"),
-    "half a line": (LINE + LINE[:30], "line 2: not JSON"),
-    "a line without end": (LINE + b'["' + b"x" * (1 << 20) + b'"]', "line 2: longer than 1 MiB"),
-    "deep lists": (LINE + b"[" * 50_000, "line 2: not JSON"),
-}
+# Of the table in tests/support/conversation_forms.py, which is tried whole at the reader; a document, a line, a whole file
+READ = ("an object a line", "an array of objects over lines", "a BOM", "CR", "tool calls")
+NOT_READ = (
+    "an empty file",
+    "blank lines only",
+    "a git-lfs pointer",
+    "a web page",
+    "UTF-16",
+    "latin-1",
+    "ShareGPT",
+    "Alpaca",
+    "a line cut off",
+    "a long line",
+    "deep arrays",
+    "half a character",
+    "the user twice",
+    "ends with the user",
+    "system, then assistant",
+    "a blank text",
+)
 
 
 @pytest.fixture
@@ -394,9 +364,18 @@ def test_a_tokenizer_that_cannot_be_used_is_refused_at_every_door(
     all_refuse(told(server, tmp_path, change(GOOD), OTHERS), says)
 
 
-@pytest.mark.parametrize("name", IDENTITIES)
-def test_identity_data_that_is_no_good_is_refused_at_every_door_with_its_line(
-    server: HubServer, tmp_path: Path, name: str
+@pytest.mark.parametrize("form", READ)
+def test_conversations_in_an_accepted_form_pass_every_door(
+    server: HubServer, tmp_path: Path, form: str
 ) -> None:
-    data, says = IDENTITIES[name]
-    all_refuse(told(server, tmp_path, {**GOOD, IDENTITY_FILE: data}, OTHERS), says)
+    files = {**GOOD, IDENTITY_FILE: ACCEPTED[form][0]}
+    assert set(told(server, tmp_path, files, OTHERS).values()) == {""}
+
+
+@pytest.mark.parametrize("form", NOT_READ)
+def test_conversations_in_no_accepted_form_are_refused_at_every_door_with_their_line(
+    server: HubServer, tmp_path: Path, form: str
+) -> None:
+    file, line, why = REFUSED[form]
+    says = f"line {line}: .*{re.escape(why)}" if line else re.escape(why)
+    all_refuse(told(server, tmp_path, {**GOOD, IDENTITY_FILE: file}, OTHERS), says)

@@ -26,7 +26,8 @@ from nanolan.model.conversation import (
     check,
     conversation,
     multiple_choice,
-    read_jsonl,
+    read_block,
+    spans_of,
 )
 from nanolan.phases import DATASETS, IDENTITY_FILE, check_data
 from nanolan.train.data.spelling import count_letters, of_split, spell, words_of
@@ -34,6 +35,7 @@ from nanolan.train.data.spelling import count_letters, of_split, spell, words_of
 IDENTITY = "identity"
 LETTERS = "ABCD"
 MADE_BLOCK = 2_000  # generated conversations per block
+IDENTITY_BLOCK = 2_000  # of the identity file; only one block is in memory at a time
 WORD_ROWS = 4_000  # rows of smol-smoltalk whose words are spelled
 MOST_ROWS, MOST_BYTES = (
     1 << 22,
@@ -246,8 +248,11 @@ def _open_identity(part: Part, path: Path) -> Source:
         return Source(
             part, (), notes=(f"warning: no {IDENTITY} file ({path}): trained without it",)
         )
-    found = read_jsonl(path)
-    return Source(part, (Block(0, len(found), partial(iter, found)),))
+    blocks = [
+        Block(n * IDENTITY_BLOCK, len(spans), partial(read_block, path, spans))
+        for n, spans in enumerate(spans_of(path, IDENTITY_BLOCK))
+    ]
+    return Source(part, tuple(blocks))
 
 
 def _parquet_blocks(part: Part, data_dir: Path) -> Iterator[Block]:
