@@ -12,13 +12,14 @@ from pathlib import Path
 
 from nanolan.box.phase_runner import evaluation_of, make_job, run_trainer
 from nanolan.box.sandbox import trainer_folder
+from nanolan.checkpoint.conversations import check_file
 from nanolan.checkpoint.evaluation import meta_name, read_results, with_results
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import RunFailed, UsageProblem
 from nanolan.files import entries_of
 from nanolan.hub.client import Hub
-from nanolan.hub.download import fetch
-from nanolan.hub.pins import pin_dataset
+from nanolan.hub.download import fetch, place_conversations
+from nanolan.hub.pins import pin_dataset, reads_identity
 from nanolan.hub.pull import place
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Code, Plan, Rented, new_run_id
@@ -64,6 +65,8 @@ def train_here(s: Settings, local: LocalRun, hub: Hub) -> list[Path]:
             f"{local.base} holds no {IDENTITY_FILE}: mid would not learn its identity. Write one: just identity "
             "name=... creator=...; or train without it: --no-identity"
         )
+    if reads_identity(s) and (local.base / IDENTITY_FILE).is_file():
+        check_file(local.base / IDENTITY_FILE)  # before anything is downloaded
     data = fetch_data(s, local, hub)
     return [_train(s, local, phase, data) for phase in s.phases]
 
@@ -84,7 +87,7 @@ def fetch_data(s: Settings, local: LocalRun, hub: Hub) -> Path:
         )
     identity = local.base / IDENTITY_FILE
     if identity.is_file():
-        shutil.copyfile(identity, data / IDENTITY_FILE)
+        place_conversations(identity, data / IDENTITY_FILE)
     return data
 
 

@@ -15,6 +15,7 @@ from nanolan.model.checkpoint import load
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.seed import seed
 from nanolan.train.data.tiny_model import write_tiny
+from tests.support.conversation_forms import REFUSED
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = json.dumps(
@@ -55,6 +56,18 @@ def test_mid_without_an_identity_file_is_refused_before_anything_is_downloaded(
     assert (
         done.returncode == 2 and "just identity" in done.stderr and "--no-identity" in done.stderr
     )
+    assert "downloading" not in done.stderr
+
+
+def test_conversations_that_are_not_valid_are_refused_before_anything_is_downloaded(
+    env: dict[str, str],
+) -> None:
+    file = Path(env["NANOCHAT_BASE_DIR"]) / "identity_conversations.jsonl"
+    refused = REFUSED["ends with the user"]
+    file.write_bytes(refused.file)
+    done = train(env, "phase=mid", "--device=cpu")
+    file.unlink()
+    assert done.returncode == 1 and f"line {refused.line}: {refused.why}" in done.stderr
     assert "downloading" not in done.stderr
 
 

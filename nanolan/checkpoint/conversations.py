@@ -52,6 +52,11 @@ def iter_conversations(path: Path) -> Iterator[Found]:
         raise BadAnswer(f"{path}: cannot be read ({e.strerror})") from None
 
 
+def check_file(path: Path) -> int:
+    """The number of conversations in a file; BadAnswer as in `read_conversations`."""
+    return sum(1 for _ in iter_conversations(path))
+
+
 def count_conversations(file: BinaryIO, where: str, *, text_only: bool = False) -> int:
     """The number of conversations in an open file; BadAnswer as in `find_conversations`."""
     return sum(1 for _ in find_conversations(file, where, text_only=text_only))

@@ -112,7 +112,7 @@ def open_context(
 
     def structure() -> list[Piece]:
         found = tree_of_repo()
-        return look(hub, found, settings.model_tag) if hub else []
+        return look(hub, found, settings.model_tag, settings.fork) if hub else []
 
     return DoctorContext(
         settings,

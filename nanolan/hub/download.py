@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from nanolan.checkpoint.conversations import write_conversations
 from nanolan.checkpoint.manifest import hash_file
 from nanolan.errors import BadAnswer
 from nanolan.hub.transfer import Job, run_transfer
@@ -44,7 +45,18 @@ def fetch_inputs(
     identity = work / "model" / IDENTITY_FILE
     if identity.is_file():
         (work / "data").mkdir(exist_ok=True)
-        shutil.copyfile(identity, work / "data" / IDENTITY_FILE)
+        place_conversations(identity, work / "data" / IDENTITY_FILE)
+
+
+def place_conversations(source: Path, target: Path) -> None:
+    """Write the user's conversations where a trainer reads them, in the one form that every nanochat reads.
+
+    A file that is not valid is copied as it is: launch let it pass because no phase reads it; a trainer names its line.
+    """
+    try:
+        write_conversations(source, target)
+    except BadAnswer:
+        shutil.copyfile(source, target)
 
 
 def patience_of(hourly_cents: int) -> float:

@@ -29,7 +29,8 @@ from nanolan.errors import BadAnswer
 from nanolan.hub.client import SMALL_FILE, Hub, Tree
 from nanolan.net.deadline import start_thread
 from nanolan.phases import IDENTITY_FILE, MOST_DATA_BYTES, check_data, data_of
-from nanolan.plan import Pinned, PinnedFile
+from nanolan.plan import Fork, Pinned, PinnedFile
+from nanolan.trainers.rows import CUSTOM
 
 READ_AT_ONCE = 32 << 10  # the index of a d20's model file takes about 20 KiB
 TOKENIZER = "tokenizer/tokenizer.pkl"
@@ -136,8 +137,12 @@ def inspect_tokenizer(hub: Hub, source: Tree | Pinned, files: Iterable[PinnedFil
     return InputFacts(f"{count:,} tokens, a plain encoding", tokens=count)
 
 
-def inspect_identity(hub: Hub, source: Tree | Pinned, *, text_only: bool = False) -> InputFacts:
-    """Check the identity conversations; BadAnswer names the first line that is invalid, or has more than text if `text_only`."""
+def inspect_identity(hub: Hub, source: Tree | Pinned, fork: Fork | None = None) -> InputFacts:
+    """Check the identity conversations; BadAnswer names the first line that is invalid, or that the fork does not read.
+
+    nanochat's own scripts read only text from this file; what a checkout reads that declares its phases is not known.
+    """
+    text_only = fork is not None and fork.row != CUSTOM
     file = _file(source, IDENTITY_FILE)
     if file.size > MOST_DATA_BYTES:
         raise BadAnswer(f"{IDENTITY_FILE}: larger than {MOST_DATA_BYTES >> 20} MiB")
@@ -172,9 +177,14 @@ def inspect_datasets(hub: Hub, pins: Iterable[Pinned]) -> None:
         answer.result()
 
 
-def inspect_inputs(hub: Hub, pins: Iterable[Pinned], *, own: bool = True) -> str:
-    """Check all inputs that a run has pinned; returns their description. BadAnswer says what is unusable."""
-    answers = [start_thread(check) for pin in pins for check in _checks(hub, pin, own)]
+def inspect_inputs(
+    hub: Hub, pins: Iterable[Pinned], fork: Fork | None = None, *, identity: bool = True
+) -> str:
+    """Check all inputs that a run has pinned, the conversations if a phase reads them (`identity`).
+
+    Returns their description. BadAnswer says what is unusable.
+    """
+    answers = [start_thread(check) for pin in pins for check in _checks(hub, pin, fork, identity)]
     seen = [answer.result() for answer in answers]
     checkpoint = next((s for s in seen if s.checkpoint), None)
     tokenizer = next((s for s in seen if s.tokens), None)
@@ -192,15 +202,16 @@ def inspect_state(hub: Hub, pin: Pinned, *, own: bool = True) -> None:
             tensors(open_remote(hub, pin, f), f.path)
 
 
-def _checks(hub: Hub, pin: Pinned, own: bool) -> list[partial[InputFacts]]:
+def _checks(hub: Hub, pin: Pinned, fork: Fork | None, identity: bool) -> list[partial[InputFacts]]:
     """The checks for the pinned files."""
+    own = fork is None
     models = any(MODEL_FILE.fullmatch(_name(f)) for f in pin.files)
     found = [partial(inspect_checkpoint, hub, pin, *model_in(pin), own=own)] if models else []
     paths = {f.path for f in pin.files}
     if TOKENIZER in paths:
         found.append(partial(inspect_tokenizer, hub, pin, pin.files))
-    if IDENTITY_FILE in paths:
-        found.append(partial(inspect_identity, hub, pin))
+    if IDENTITY_FILE in paths and identity:
+        found.append(partial(inspect_identity, hub, pin, fork))
     return found
 
 

@@ -21,7 +21,7 @@ from nanolan.hub.input_check import (
 from nanolan.hub.pins import pin_checkpoint, read_manifest, reads_identity
 from nanolan.hub.proof import Proof, prove
 from nanolan.phases import FOLDERS, IDENTITY_FILE
-from nanolan.plan import Pinned, PinnedFile
+from nanolan.plan import Fork, Pinned, PinnedFile
 from nanolan.settings.settings import Settings
 from nanolan.times import iso, now_utc
 
@@ -93,11 +93,11 @@ class Piece:
         ]
 
 
-def look(hub: Hub, tree: Tree, tag: str) -> list[Piece]:
-    """The state of every expected piece in `tree`."""
+def look(hub: Hub, tree: Tree, tag: str, fork: Fork | None = None) -> list[Piece]:
+    """The state of every expected piece in `tree`; a fork reads not every form of conversations."""
     tokenizer = _tokenizer(hub, tree)
     return [
-        _piece(hub, tree, Expected(e.path.format(tag=tag), e.use, e.how), tokenizer)
+        _piece(hub, tree, Expected(e.path.format(tag=tag), e.use, e.how), tokenizer, fork)
         for e in EXPECTED
     ]
 
@@ -111,7 +111,13 @@ def _tokenizer(hub: Hub, tree: Tree) -> InputFacts | BadAnswer | None:
         return e
 
 
-def _piece(hub: Hub, tree: Tree, e: Expected, tokenizer: InputFacts | BadAnswer | None) -> Piece:
+def _piece(
+    hub: Hub,
+    tree: Tree,
+    e: Expected,
+    tokenizer: InputFacts | BadAnswer | None,
+    fork: Fork | None,
+) -> Piece:
     files = {e.path: tree.files[e.path]} if e.path in tree.files else tree.under(e.path)
     size = sum(f.size for f in files.values())
     if not files:
@@ -119,17 +125,23 @@ def _piece(hub: Hub, tree: Tree, e: Expected, tokenizer: InputFacts | BadAnswer 
     try:
         if "_checkpoints/" in e.path:
             return _checkpoint(hub, tree, e, tokenizer)
-        return Piece(e.path, "there", size, "", e.use, _text(hub, tree, e, tokenizer))
+        return Piece(e.path, "there", size, "", e.use, _text(hub, tree, e, tokenizer, fork))
     except AuthProblem:
         raise
     except (BadAnswer, PreflightFailed) as error:
         return Piece(e.path, "NOT WHOLE", size, str(error), e.use)
 
 
-def _text(hub: Hub, tree: Tree, e: Expected, tokenizer: InputFacts | BadAnswer | None) -> str:
+def _text(
+    hub: Hub,
+    tree: Tree,
+    e: Expected,
+    tokenizer: InputFacts | BadAnswer | None,
+    fork: Fork | None,
+) -> str:
     """A description of the tokenizer or the identity file, after a check; "" for other pieces."""
     if e.path == IDENTITY_FILE:
-        return inspect_identity(hub, tree).text
+        return inspect_identity(hub, tree, fork).text
     if e.path != "tokenizer" or tokenizer is None:
         return ""
     if isinstance(tokenizer, BadAnswer):

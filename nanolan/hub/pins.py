@@ -103,6 +103,9 @@ def pin_dataset(hub: Hub, repo: str, globs: list[str]) -> Pinned:
     return pinned
 
 
+READ_IDENTITY = {"mid", "sft"}  # phases
+
+
 def reads_identity(settings: Settings) -> bool:
     """Whether a phase of these settings reads the identity conversations, if they exist."""
-    return not settings.no_identity and bool({"mid", "sft"} & set(settings.phases))
+    return not settings.no_identity and bool(READ_IDENTITY & set(settings.phases))

@@ -146,7 +146,8 @@ def _pin_identity(hub: Hub, tree: Tree, settings: Settings) -> tuple[Pinned, Inp
     if IDENTITY_FILE not in tree.files or settings.no_identity:
         return None
     pin = tree.pin([IDENTITY_FILE])
-    return pin, inspect_identity(hub, pin) if reads_identity(settings) else InputFacts("not read")
+    read = reads_identity(settings)
+    return pin, inspect_identity(hub, pin, settings.fork) if read else InputFacts("not read")
 
 
 def _check_identity(settings: Settings, there: bool, repo: str) -> Check:
@@ -160,12 +161,9 @@ def _check_identity(settings: Settings, there: bool, repo: str) -> Check:
     text = f"no {IDENTITY_FILE} in {repo}"
     if "mid" not in settings.phases:
         return Check("identity data", None, f"{text}: training continues without it")
-    return Check(
-        "identity data",
-        False,
-        f"{text}. Write one: just identity name=... creator=..., then: just upload data; "
-        f"or train without it: --no-identity",
-    )
+    write = "Write one: just identity name=... creator=..., then: just upload data"
+    text = f"{text}. {write}; or train without it: --no-identity"
+    return Check("identity data", False, text)
 
 
 def _check_privacy(model: Tree, runs: Tree) -> list[Check]:

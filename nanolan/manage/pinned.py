@@ -12,7 +12,8 @@ from nanolan.checkpoint.manifest import hash_bytes
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.input_check import inspect_datasets, inspect_inputs, inspect_state
-from nanolan.plan import Code, Pinned, Plan
+from nanolan.hub.pins import READ_IDENTITY
+from nanolan.plan import Code, Fork, Pinned, Plan
 from nanolan.run.remaining import Remaining
 
 
@@ -47,15 +48,15 @@ def check_usable(
     inputs: tuple[Pinned, ...],
     datasets: tuple[Pinned, ...],
     remaining: Remaining,
-    *,
-    own: bool = True,
+    fork: Fork | None = None,
 ) -> Check:
     """Whether a trainer can start from the pinned files and the saved state."""
     try:
-        facts = inspect_inputs(hub, inputs, own=own)
+        reads = bool(READ_IDENTITY & set(remaining.phases))
+        facts = inspect_inputs(hub, inputs, fork, identity=reads)
         inspect_datasets(hub, datasets)
         if remaining.saved:
-            inspect_state(hub, remaining.saved.files, own=own)
+            inspect_state(hub, remaining.saved.files, own=fork is None)
     except NanolanError as e:
         return Check("inputs", False, f"{e}. The run cannot continue; fix it, then launch again")
     return Check("inputs", True, facts)

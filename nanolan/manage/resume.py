@@ -292,7 +292,7 @@ def next_attempt(
     if all(c.ok for c in checks):
         checks = (
             *checks,
-            check_usable(hub, inputs, plan.datasets, remaining, own=plan.fork is None),
+            check_usable(hub, inputs, plan.datasets, remaining, plan.fork),
         )
     return NextAttempt(plan, remaining, budget, inputs, code, overrides, checks)
 

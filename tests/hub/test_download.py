@@ -9,10 +9,12 @@ import pytest
 
 from nanolan.errors import BadAnswer, Unreachable
 from nanolan.hub.download import fetch_inputs, patience_of
+from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.sim.hub.server import HubServer
 from tests.support.box_fixtures import DATA, REPO, SEED, TOKEN, WRITERS, make_plan, pin
+from tests.support.conversation_forms import ACCEPTED, lines
 
 ROWS = b"rows " * 50
 
@@ -124,3 +126,14 @@ def test_a_refusing_hub_is_retried_for_15_minutes_or_five_dollars(
     hourly_cents: int, minutes: float
 ) -> None:
     assert round(patience_of(hourly_cents) / 60, 1) == minutes
+
+
+def test_conversations_come_to_the_trainer_in_nanochats_form_and_bad_ones_as_they_are(
+    server: HubServer, tmp_path: Path
+) -> None:
+    file, want = ACCEPTED["an array of both"]
+    for content, arrives in ((file, lines(*want)), (b"[1]", b"[1]")):
+        server.put(REPO, {IDENTITY_FILE: content})
+        fetch(plan_for(server, IDENTITY_FILE), tmp_path)
+        assert (tmp_path / "model" / IDENTITY_FILE).read_bytes() == content
+        assert (tmp_path / "data" / IDENTITY_FILE).read_bytes() == arrives

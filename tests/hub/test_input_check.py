@@ -14,14 +14,17 @@ from nanolan.hub.input_check import (
     InputFacts,
     inspect_checkpoint,
     inspect_identity,
+    inspect_inputs,
     inspect_tokenizer,
     model_in,
 )
 from nanolan.phases import IDENTITY_FILE
+from nanolan.plan import Fork
 from nanolan.redact import Secret
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.hub.state import WRITER
-from tests.support.checkpoint_fixtures import LINE, MID, meta, saved, weights
+from tests.support.checkpoint_fixtures import BASE, LINE, MID, inputs, meta, saved, weights
+from tests.support.conversation_forms import ACCEPTED
 
 REPO, MODEL = "me/x", f"{MID}/model_000009.pt"
 
@@ -82,3 +85,27 @@ def test_read_part_returns_the_requested_bytes(server: HubServer) -> None:
     server.put(REPO, {"a.pt": bytes(range(256)) * 100})
     hub = hub_of(server)
     assert hub.read_part(REPO, "a.pt", 255, 3, revision="main") == b"\xff\x00\x01"
+
+
+def fork(row: str) -> Fork:
+    return Fork(row, "mine", "0" * 40, None, {}, "online")
+
+
+def test_tool_calls_are_refused_for_forks_whose_scripts_read_only_text(server: HubServer) -> None:
+    server.put(REPO, {IDENTITY_FILE: LINE + ACCEPTED["tool calls"][0]})
+    hub = hub_of(server)
+    tree = hub.tree(REPO)
+    for reads in (None, fork("custom")):
+        assert inspect_identity(hub, tree, reads).text.startswith("2 conversations")
+    with pytest.raises(BadAnswer, match="line 2: an answer with tool calls.*--no-identity"):
+        inspect_identity(hub, tree, fork("nanochat-2026"))
+
+
+def test_conversations_that_no_phase_reads_are_not_checked_for_a_resume(server: HubServer) -> None:
+    server.put(REPO, inputs() | {IDENTITY_FILE: b"[1]"})
+    hub = hub_of(server)
+    tree = hub.tree(REPO)
+    pins = [tree.pin(p for p in tree.files if p.startswith(x)) for x in (BASE, "token", "ident")]
+    assert "tensors" in inspect_inputs(hub, pins, identity=False)
+    with pytest.raises(BadAnswer, match="line 1"):
+        inspect_inputs(hub, pins)
