@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
-from nanolan.model.attention import causal, flex_works, plain_mask, within
+from nanolan.model.attention import causal, flex_works, furthest, plain_mask, within
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.data.mixtures import TRAINING
@@ -113,6 +114,14 @@ def test_flex_attention_that_does_not_serve_is_a_warning(
         return
     assert not flex_works(4, 2, 64, 256, torch.device("cpu"))  # it has no backward pass there
     assert "warning: flex_attention does not serve here" in capsys.readouterr().err
+
+
+def test_the_self_check_of_flex_attention_warns_of_nothing_else() -> None:
+    q = torch.randn(1, 2, 8, 4, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert furthest(causal, causal, (q, q, q)) == 0
+        assert furthest(causal, lambda q, k, v: 2 * causal(q, k, v), (q, q, q)) > 0.1
 
 
 @pytest.mark.slow
