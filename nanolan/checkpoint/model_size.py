@@ -10,27 +10,33 @@ from nanolan.errors import UsageProblem
 
 MAX_ROWS = 32  # more rows a micro-batch do not use a GPU better
 CPU_POSITIONS = 8192  # positions of a micro-batch on the CPU: bounds its memory
-USABLE = 0.9  # share of the GPU's memory; the rest is fragmentation, other processes, NCCL
+USABLE = 0.92  # share of the GPU's memory; the rest is fragmentation and other processes
 
-# Memory of a CUDA rank. Per parameter: fp32 weight, gradient and at most two fp32 moments. Fixed: chunk
-# of logits with its gradient, stacked Muon update, context. Per row: activations of d20 at T=2048,
-# (75.4 GiB at 32 rows, minus logits and weights) / 32 = 1.25, plus a margin of a quarter.
+# Memory of a CUDA rank, counted operation by operation (a whole step in fake tensors, divided into forward and backward as
+# inductor does it) and compared with the allocator under a compiled step; tests/checkpoint/test_model_size.py has the figures.
+# Per parameter: fp32 weight, gradient and two fp32 moments; the matrices have one moment and the embedding is bf16.
 BYTES_PER_PARAM = 16
-FIXED_GIB = 7.0
-D20_ROW_GIB = 1.6
+# The CUDA context (0.6), NCCL's buffers (up to 2), a chunk of logits with its gradient, the stacked Muon update
+FIXED_GIB = 4.5
+# Activations of a row of d20 at T=2048: 19 bf16 values a token, layer and channel
+D20_ROW_GIB = 1.87
 D20_ROW = 20 * 1280 * 2048  # layers x channels x positions
+# rl's step is not compiled: about four fp32 copies of a chunk of logits (1 GiB) live at once
+EAGER_LOSS_GIB = 4.0
 
 
-def micro_batch(size: ModelSize, sequence_len: int, gpu_gib: float | None) -> int:
+def micro_batch(
+    size: ModelSize, sequence_len: int, gpu_gib: float | None, *, eager: bool = False
+) -> int:
     """Rows of a micro-batch that fit a GPU of `gpu_gib` (None: the CPU), a power of two up to 32.
 
-    UsageProblem if not even one row fits.
+    `eager`: the step is not compiled, as in rl. UsageProblem if not even one row fits.
     """
     if gpu_gib is None:
         fits = max(1.0, CPU_POSITIONS / sequence_len)
     else:
+        fixed_gib = FIXED_GIB + BYTES_PER_PARAM * size.n_params / 2**30 + EAGER_LOSS_GIB * eager
         row_gib = D20_ROW_GIB * size.n_layer * size.n_embd * sequence_len / D20_ROW
-        fixed_gib = FIXED_GIB + BYTES_PER_PARAM * size.n_params / 2**30
         fits = (USABLE * gpu_gib - fixed_gib) / row_gib
         if fits < 1:
             need_gib = (fixed_gib + row_gib) / USABLE

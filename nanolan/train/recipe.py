@@ -154,6 +154,14 @@ def momentum(recipe: Recipe, step: int) -> float:
     return (1 - done) * recipe.momentum_from + done * 0.95
 
 
-def micro_batch(config: GPTConfig, sequence_len: int, gpu_gib: float | None) -> int:
+def micro_batch(
+    config: GPTConfig, sequence_len: int, gpu_gib: float | None, *, eager: bool = False
+) -> int:
     """Rows of a micro-batch that fit, see nanolan.checkpoint.model_size."""
-    return model_size.micro_batch(size_of(config), sequence_len, gpu_gib)
+    return model_size.micro_batch(size_of(config), sequence_len, gpu_gib, eager=eager)
+
+
+def resumed_micro_batch(wanted: int | None, saved: int | None, fits: int) -> int:
+    """Rows of a micro-batch: the job's number, else as many as fit, but no more than the saved state had (there,
+    memory may have run out; here, the GPU may be smaller)."""
+    return wanted or min(saved or fits, fits)

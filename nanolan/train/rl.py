@@ -34,7 +34,7 @@ from nanolan.train.job import Job
 from nanolan.train.phase import Phase, Start, finish, load_start
 from nanolan.train.processes import Processes
 from nanolan.train.progress import ProgressWriter
-from nanolan.train.recipe import Recipe, lr_factor, micro_batch, momentum
+from nanolan.train.recipe import Recipe, lr_factor, micro_batch, momentum, resumed_micro_batch
 from nanolan.train.step import check_number
 from nanolan.train.stop import StopFlag
 
@@ -59,7 +59,8 @@ class Reinforcement(Phase):
         steps = recipe.max_steps or max(1, len(questions) // recipe.questions_per_step)
         longest = max(len(q.prompt) for q in questions) + recipe.max_new_tokens
         before = start.saved.get("micro_batch")
-        micro = start.job.batch or before or rows_that_fit(model, longest, start.world)
+        fits = rows_that_fit(model, longest, start.world)
+        micro = resumed_micro_batch(start.job.batch, before, fits)
         super().__init__(
             start,
             report,
@@ -136,7 +137,8 @@ def rows_that_fit(model: GPT, longest: int, world: Processes) -> int:
     """Rows of a micro-batch of the update, of at most `longest` tokens each."""
     if world.device.type == "cpu":
         return max(1, CPU_POSITIONS // longest)
-    return micro_batch(model.config, longest, torch.cuda.mem_get_info()[1] / 2**30)
+    gpu_gib = torch.cuda.mem_get_info()[1] / 2**30
+    return micro_batch(model.config, longest, gpu_gib, eager=True)
 
 
 def test_questions(

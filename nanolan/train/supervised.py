@@ -28,6 +28,7 @@ from nanolan.train.recipe import (
     lr_factor,
     micro_batch,
     momentum,
+    resumed_micro_batch,
     rows_per_step,
     steps_of,
 )
@@ -153,11 +154,11 @@ def validation_rows(
 
 
 def micro_rows(start: Start, per_rank: int) -> int:
-    """Rows of a micro-batch: the job's number, else the saved state's (memory may have run out), else as many as fit."""
+    """Rows of a micro-batch, at most `per_rank`."""
     device, before = start.world.device, start.saved.get("micro_batch")
     gpu_gib = torch.cuda.mem_get_info()[1] / 2**30 if device.type == "cuda" else None
     fits = micro_batch(start.model.config, start.recipe.sequence_len, gpu_gib)
-    return even_micro_batch(per_rank, start.job.batch or before or fits)
+    return even_micro_batch(per_rank, resumed_micro_batch(start.job.batch, before, fits))
 
 
 def speed_up(model: GPT, recipe: Recipe, world: Processes, report: ProgressWriter) -> None:

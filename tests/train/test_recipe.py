@@ -15,6 +15,7 @@ from nanolan.train.recipe import (
     micro_batch,
     momentum,
     recipe_for,
+    resumed_micro_batch,
     rows_per_step,
     steps_of,
 )
@@ -32,7 +33,7 @@ D48 = GPTConfig(2048, 65_536, 48, 24, 24, 3072)
         (D20, 141, 32),
         (D20, 178, 32),
         (D20, 39.5, 8),
-        (D20, 23.6, 2),
+        (D20, 23.6, 4),
         (D32, 79.1, 8),
         (D32, 178, 16),
         (D20, None, 4),
@@ -57,6 +58,23 @@ def test_a_model_that_cannot_fit_is_refused_with_both_numbers(
 )
 def test_micro_batches_are_even(per_rank: int, fits: int, micro: int) -> None:
     assert even_micro_batch(per_rank, fits) == micro
+
+
+@pytest.mark.parametrize(
+    ("wanted", "saved", "fits", "rows"),
+    [
+        (None, None, 8, 8),
+        (None, 32, 8, 8),  # a B200's number on a GPU with less memory
+        (None, 4, 32, 4),  # memory ran out where the state was saved
+        (None, 8, 8, 8),
+        (16, 4, 8, 16),  # the user's own number
+        (2, None, 8, 2),
+    ],
+)
+def test_a_resumed_micro_batch_is_never_larger_than_the_table_allows(
+    wanted: int | None, saved: int | None, fits: int, rows: int
+) -> None:
+    assert resumed_micro_batch(wanted, saved, fits) == rows
 
 
 def test_mid_is_constant_then_decays_over_its_last_fifth() -> None:
