@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -118,17 +118,86 @@ def hash_bytes(name: str, data: bytes) -> FileEntry:
     return FileEntry(name, len(data), hashlib.sha256(data).hexdigest(), git.hexdigest())
 
 
+class Cancelled(Exception):
+    """A write was given up on request."""
+
+
+class HashedFile:
+    """A new file, written from its beginning to its end and hashed in the same pass; synced to disk when closed.
+
+    git's hash begins with the size: if the `size` given beforehand was wrong, `entry` reads the file once more.
+    Raises Cancelled from the next write on once `cancelled()` is true.
+    """
+
+    def __init__(
+        self, path: Path, size: int, cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._path, self._expected, self._cancelled = path, size, cancelled
+        self._sha256 = hashlib.sha256()
+        self._git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        self._size = 0
+        self.problem: Exception | None = None  # of the first write that failed
+        self._file = open(path, "xb")  # noqa: SIM115
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def write(self, data: bytes | memoryview) -> int:
+        view = memoryview(data).cast("B")
+        try:
+            for at in range(0, len(view), CHUNK):
+                self._block(view[at : at + CHUNK])
+        except (OSError, Cancelled) as e:
+            self.problem = self.problem or e
+            raise
+        return len(view)
+
+    def _block(self, block: memoryview) -> None:
+        """Hash a block twice while the CPU's cache has it, and write it."""
+        if self._cancelled():
+            raise Cancelled(self._path.name)
+        self._sha256.update(block)
+        self._git.update(block)
+        self._file.write(block)
+        self._size += len(block)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """Write what is buffered and sync it; OSError when the disk does not take it."""
+        if self._file.closed:
+            return
+        with self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def entry(self) -> FileEntry:
+        """Size and both hashes of the closed file."""
+        if self._size != self._expected:
+            return hash_file(self._path)
+        return FileEntry(
+            self._path.name, self._size, self._sha256.hexdigest(), self._git.hexdigest()
+        )
+
+
 def save_whole(
     out_dir: Path,
     step: int,
-    write: Callable[[Path], None],
+    write: Callable[[Path], Iterable[FileEntry] | None],
     *,
     run_id: str,
     phase: str,
     final: bool = True,
     extra: dict[str, Any] | None = None,
 ) -> Path:
-    """Call `write(folder)` to write the files of `step`; returns out_dir/step-NNNNNN, complete and synced to disk."""
+    """Call `write(folder)` to write the files of `step`; returns out_dir/step-NNNNNN, complete and synced to disk.
+
+    Files whose entries `write` returns are not read again to be hashed.
+    """
     out_dir.mkdir(parents=True, exist_ok=True)
     target, temp, old = (
         out_dir / name
@@ -139,8 +208,8 @@ def save_whole(
         shutil.rmtree(left)
     temp.mkdir()
     try:
-        write(temp)
-        files = tuple(hash_file(p) for p in sorted(temp.iterdir()))
+        known = {f.path: f for f in write(temp) or ()}
+        files = tuple(known.get(p.name) or hash_file(p) for p in sorted(temp.iterdir()))
         manifest = Manifest(run_id, phase, step, files, final, extra or {})
         (temp / MANIFEST).write_text(manifest.to_json())
         for p in [*temp.iterdir(), temp]:
@@ -190,13 +259,17 @@ def read_whole(folder: Path) -> Manifest:
     return manifest
 
 
-def whole_steps(out_dir: Path) -> Iterator[tuple[Path, Manifest]]:
-    """Every complete saved step of `out_dir`, newest first; damaged ones are skipped."""
+def whole_steps(
+    out_dir: Path, damaged: Callable[[Path, BadAnswer], object] = lambda folder, problem: None
+) -> Iterator[tuple[Path, Manifest]]:
+    """Every complete saved step of `out_dir`, newest first; damaged ones are skipped, and `damaged` is called."""
     for folder in sorted(entries_of(out_dir, "step-*"), key=_step_of, reverse=True):
         try:
-            yield folder, read_whole(folder)
-        except BadAnswer:
+            manifest = read_whole(folder)
+        except BadAnswer as e:
+            damaged(folder, e)
             continue
+        yield folder, manifest
 
 
 def _step_of(folder: Path) -> int:
