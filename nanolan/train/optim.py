@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from nanolan.errors import BadAnswer
 from nanolan.model.gpt import GPT
 from nanolan.train.processes import Processes
 
@@ -26,6 +27,7 @@ NS_STEPS = 5
 SLIM = 2  # above this ratio of columns to rows, steps on x x' are cheaper
 BETAS = (0.8, 0.95)
 EPS = 1e-10
+OF_A_PART = re.compile(r"\d+\.")  # begins the keys of a part in a saved state
 WIDTH = 768  # the AdamW learning rates are meant for this n_embd
 
 
@@ -109,6 +111,11 @@ class Muon:
         """This rank's optimizer state."""
         return {} if self.momentum_buffer is None else {"momentum_buffer": self.momentum_buffer}
 
+    def form(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of a `state` once a step is made."""
+        per_rank = -(-len(self.params) // self.world.size)
+        return {"momentum_buffer": (per_rank, *self.params[0].shape)}
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Restore a `state`."""
         self.momentum_buffer = state["momentum_buffer"].to(self.params[0])
@@ -148,6 +155,11 @@ class AdamW:
             return {}
         return {"t": torch.tensor(self.t), "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
 
+    def form(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of a `state` once a step is made."""
+        shape = tuple(self.param.shape)
+        return {"t": (), "exp_avg": shape, "exp_avg_sq": shape}
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Restore a `state`."""
         self.t = int(state["t"])
@@ -178,12 +190,30 @@ class Optimizer:
             for key, t in part.state().items()
         }
 
+    def check(self, state: Mapping[str, Tensor]) -> None:
+        """BadAnswer unless `load` can restore `state`: all parts or none, their shapes, finite numbers."""
+        found = {key: t for key, t in state.items() if OF_A_PART.match(key)}
+        wanted = {f"{i}.{k}": s for i, p in enumerate(self.parts) for k, s in p.form().items()}
+        if not found:
+            return
+        if different := sorted(found.keys() ^ wanted.keys()):
+            raise BadAnswer(
+                f"not an optimizer of this model: {different[0]} is in one of them only"
+            )
+        for key, shape in wanted.items():
+            if tuple(found[key].shape) != shape:
+                raise BadAnswer(
+                    f"not an optimizer of this model: {key} is {tuple(found[key].shape)}, not {shape}"
+                )
+            if not found[key].isfinite().all():
+                raise BadAnswer(f"a number of the optimizer's {key} is not finite")
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Restore the state of rank 0 and this rank, in one mapping; KeyError when a part is missing.
 
         Nothing at all is the state of an optimizer that has made no step: rl may save before any question has taught.
         """
-        if not any(re.match(r"\d+\.", key) for key in state):
+        if not any(OF_A_PART.match(key) for key in state):
             return
         for i, part in enumerate(self.parts):
             part.load(

@@ -6,9 +6,7 @@ exchanged between the ranks.
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from nanolan.checkpoint.architecture import check_rows, check_vocabulary
@@ -21,7 +19,8 @@ from nanolan.train.optim import make_optimizer
 from nanolan.train.processes import Processes
 from nanolan.train.progress import ProgressWriter
 from nanolan.train.recipe import Recipe, recipe_for
-from nanolan.train.state import Resume, States, find_state, how_to_resume, load_optimizer
+from nanolan.train.state.resume import Resume, Saved, how_to_resume, load_saved, restore_optimizer
+from nanolan.train.state.saving import States
 from nanolan.train.step import Health, Loss, Stepper, finite
 from nanolan.train.stop import StopFlag
 
@@ -37,21 +36,22 @@ class Start:
     model: GPT
     step: int  # of the checkpoint
     meta: dict[str, Any]  # of the checkpoint
-    state: Path | None  # the folder of the saved state, if the checkpoint is one
+    state: Saved | None  # if the checkpoint is one
     saved: dict[str, Any]  # the `resume` entry of the state's meta; empty without a state
 
 
 def load_start(job: Job, world: Processes) -> Start:
-    """Load recipe, tokenizer and the newest saved state, or else the job's initial checkpoint.
+    """Load recipe, tokenizer and the newest saved state that can be loaded, or else the job's initial checkpoint.
 
     BadAnswer when they do not fit together or a weight is not finite.
     """
     recipe = recipe_for(job.phase, job.recipe)
     tokenizer = load_tokenizer(job.tokenizer_dir)
-    state = find_state(job, world)
-    start = checkpoint.load(state or job.init_dir, world.device)
-    check_fit(start.model, tokenizer, recipe)
-    saved = start.meta.get("resume") or {} if state else {}
+    state = load_saved(job, world, lambda model: check_fit(model, tokenizer, recipe))
+    start = state.model if state else checkpoint.load(job.init_dir, world.device)
+    if state is None:
+        check_fit(start.model, tokenizer, recipe)
+    saved = state.resume if state else {}
     return Start(job, world, recipe, tokenizer, start.model, start.step, start.meta, state, saved)
 
 
@@ -67,8 +67,8 @@ def resume_of(start: Start, agreed: dict[str, Any]) -> Resume:
     """How to resume from `start`; UsageProblem when its state does not match `agreed`."""
     if start.state is None:
         return Resume(0, optimizer=False)
-    before = start.saved.get("agreed", {})
-    return how_to_resume(before, agreed, start.step, start.job.model_only)
+    how = how_to_resume(start.saved["agreed"], agreed, start.step, start.job.model_only)
+    return Resume(how.step, how.optimizer and start.state.optimizer is not None)
 
 
 class Phase:
@@ -128,17 +128,25 @@ class Phase:
             embedding_lr=recipe.embedding_lr,
             matrix_lr=recipe.matrix_lr,
         )
-        resumed = start.state if resume.step else None
-        self.states = States(job, world, model, self.optimizer, resumed)
+        resumed = start.state.folder if start.state and resume.step else None
+        self.states = States(job, world, model, self.optimizer, resumed, told=self._saved)
         self.stepper = Stepper(loss, list(model.parameters()), micro, world.device)
         if start.state:
-            self._restore(start.state, start.step, resume)
+            self._restore(start.state, resume)
 
-    def _restore(self, state: Path, step: int, resume: Resume) -> None:
-        if resume.optimizer:
-            self.report.losses = load_optimizer(state, step, self.optimizer, self.world)
+    def _restore(self, state: Saved, resume: Resume) -> None:
+        if resume.optimizer and state.optimizer is not None:
+            self.report.losses = restore_optimizer(state.optimizer, self.optimizer, self.world)
         how = "" if resume.optimizer else ", the weights alone"
-        self.report.say(f"{self.job.phase} continues from {state} at step {resume.step}{how}")
+        self.report.say(
+            f"{self.job.phase} continues from {state.folder} at step {resume.step}{how}"
+        )
+
+    def _saved(self, step: int, seconds: float, stopped_s: float) -> None:
+        """A state is whole on disk."""
+        self.report.save_s = seconds
+        stopped = f", {stopped_s:.1f} s of it without training" if stopped_s < seconds else ""
+        self.report.say(f"{self.job.phase} state saved at step {step} in {seconds:.1f} s{stopped}")
 
     # ------------------------------------------------------------------ for subclasses
     def measure(self, stop: StopFlag) -> None:
@@ -165,12 +173,13 @@ class Phase:
             self.job.phase, self.model.config, self.recipe.sequence_len, values
         )
 
-    def save_state(self) -> bool:
-        """Save the state after step `done` unless it is saved already; False if writing failed."""
+    def save_state(self, *, beside: bool = True) -> bool:
+        """Save the state after step `done` unless it is saved already: `beside` the training, or now. False, with a
+        warning, if it could not be saved now."""
+        self.report.beat("save", self.done)
+        self.states.settle()
         if self.states.has(self.done):
             return True
-        self.report.beat("save", self.done)
-        began = time.perf_counter()
         resume = {
             "agreed": self.agreed,
             "micro_batch": self.stepper.micro,
@@ -180,11 +189,7 @@ class Phase:
         # mid's result has another sequence_len than the model that is trained
         model_config = asdict(self.model.config)
         meta = self.meta() | {"model_config": model_config, "resume": resume}
-        good = self.states.save(self.done, meta, self.report.losses)
-        if good:
-            seconds = time.perf_counter() - began
-            self.report.say(f"{self.job.phase} state saved at step {self.done} in {seconds:.1f} s")
-        return good
+        return self.states.save(self.done, meta, self.report.losses, beside=beside)
 
     def save_result(self, stop: StopFlag) -> None:
         """Measure and save the trained model; RunFailed if a weight is not finite."""
@@ -193,6 +198,7 @@ class Phase:
                 f"a weight is not a number after step {self.done}: {self.states.kept()}"
             )
         self.measure(stop)
+        self.states.settle()
         self.world.close()
         if not self.world.first:
             return
@@ -224,13 +230,14 @@ def finish(phase: Phase, stop: StopFlag) -> None:
         return phase.save_result(stop)
     if done == 0:
         return phase.report.say(f"{name} stopped before its first step: nothing to save")
+    phase.states.settle()
     if not health.calm:  # the loss may be diverging: an earlier state is better
         phase.report.say(
             f"warning: the loss has been high for {health.high} steps: step {done} is not saved"
         )
         if not phase.states.saved:
             raise RunFailed(f"stopped at step {done} while the loss was high: nothing saved")
-    elif not phase.save_state():
+    elif not phase.save_state(beside=False):
         raise RunFailed(f"stopped at step {done}, which could not be saved; {phase.states.kept()}")
     return phase.report.say(
         f"{name} stopped at step {done} of {phase.steps}: {phase.states.kept()}"

@@ -33,6 +33,7 @@ class ProgressWriter:
         self.steps = 0
         self.losses: list[float] = []
         self.tokens = 0  # trained (in rl: generated) since this process began
+        self.save_s: float | None = None  # seconds of the last save of a state
         self.mfu_per_token: float | None = None  # see hardware.mfu_per_token
         self._times: deque[float] = deque(maxlen=RECENT + 1)
         self._sink: Sink | None = None
@@ -55,6 +56,7 @@ class ProgressWriter:
             "steps": self.steps,
             "stage": stage,
             "t": time.time(),
+            "save_s": self.save_s,
         }
         temp = self.job.heartbeat.with_name(self.job.heartbeat.name + ".tmp")
         temp.write_text(json.dumps(row) + "\n")

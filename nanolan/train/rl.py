@@ -105,7 +105,7 @@ def train_rl(job: Job, world: Processes) -> None:
     report = ProgressWriter(job, world.first)
     report.beat("load")
     t = prepare(job, world, report)
-    with StopFlag() as stop:
+    with StopFlag() as stop, t.states:
         if t.done == 0:
             measure_pass(t, "start", stop)
         loop(t, stop)
@@ -184,9 +184,9 @@ def loop(t: Reinforcement, stop: StopFlag) -> None:
             if stops:
                 t.stepper.drop()
                 return
-            check_number("loss", loss, t.done + 1, t.steps, t.states.kept())
+            check_number("loss", loss, t.done + 1, t.steps, t.states.kept)
             norm = t.optimizer.step(factor, momentum(recipe, t.done))
-            check_number("gradient's norm", norm, t.done + 1, t.steps, t.states.kept())
+            check_number("gradient's norm", norm, t.done + 1, t.steps, t.states.kept)
         t.done += 1
         t.rewards.append(reward / n)
         t.report.step(
@@ -201,6 +201,7 @@ def loop(t: Reinforcement, stop: StopFlag) -> None:
             norm=norm,
             generated_s=generated_s,
         )
+        t.states.tend()
         if due and t.done < t.steps:
             t.save_state()
 

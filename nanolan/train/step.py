@@ -197,7 +197,7 @@ def finite(model: GPT) -> bool:
         return bool(torch.stack([p.isfinite().all() for p in model.parameters()]).all())
 
 
-def check_number(what: str, value: float, step: int, steps: int, kept: str) -> None:
-    """RunFailed unless `value` is a finite number."""
+def check_number(what: str, value: float, step: int, steps: int, kept: Callable[[], str]) -> None:
+    """RunFailed unless `value`, the same on all ranks, is a finite number; `kept()` says what is saved."""
     if not math.isfinite(value):
-        raise RunFailed(f"the {what} is {value} at step {step} of {steps}: stopped, {kept}")
+        raise RunFailed(f"the {what} is {value} at step {step} of {steps}: stopped, {kept()}")

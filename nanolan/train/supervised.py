@@ -103,7 +103,7 @@ def train_supervised(job: Job, world: Processes) -> None:
     report = ProgressWriter(job, world.first)
     report.beat("load")
     t = prepare(job, world, report)
-    with StopFlag() as stop:
+    with StopFlag() as stop, t.states:
         loop(t, stop)
         finish(t, stop)
     report.close()
@@ -191,12 +191,12 @@ def loop(t: Training, stop: StopFlag) -> None:
             t.stepper.drop()
             return
         loss /= n_trained
-        check_number("loss", loss, t.done + 1, t.steps, t.states.kept())
+        check_number("loss", loss, t.done + 1, t.steps, t.states.kept)
         if t.done == 0:
             check_start(loss, t.expected, t.model.config.vocab_size)
         factor = lr_factor(recipe, t.done, t.steps)
         norm = t.optimizer.step(factor, momentum(recipe, t.done))
-        check_number("gradient's norm", norm, t.done + 1, t.steps, t.states.kept())
+        check_number("gradient's norm", norm, t.done + 1, t.steps, t.states.kept)
         t.done += 1
         t.report.step(
             t.done,
@@ -211,5 +211,6 @@ def loop(t: Training, stop: StopFlag) -> None:
             raise RunFailed(
                 f"{problem}, up to step {t.done} of {t.steps}: stopped, {t.states.kept()}"
             )
+        t.states.tend()
         if due and t.health.calm and t.done < t.steps:
             t.save_state()

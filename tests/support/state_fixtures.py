@@ -17,6 +17,7 @@ from nanolan.train.job import Job, read_job
 from nanolan.train.phase import finish
 from nanolan.train.processes import Processes
 from nanolan.train.progress import ProgressWriter
+from nanolan.train.state.resume import states_of
 from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import Training, loop, prepare
 from tests.support.tiny_world import REPO
@@ -74,13 +75,20 @@ def train(job: Path | Job, stop_after: int = 1_000_000) -> Training:
     """A phase in this process, stopped after a step as SIGTERM does."""
     job = job if isinstance(job, Job) else read_job(job)
     t = prepare(job, ALONE, ProgressWriter(job))
-    loop(t, After(t, stop_after))  # type: ignore[arg-type]
-    finish(t, StopFlag())
+    with t.states:
+        loop(t, After(t, stop_after))  # type: ignore[arg-type]
+        finish(t, StopFlag())
     return t
 
 
 def states(job: Path) -> list[int]:
     return [m.step for _, m in whole_steps(job.parent / "out") if not m.final]
+
+
+def found(job: Path | Job) -> Path | None:
+    """The folder of the newest whole state that a job would go on from."""
+    job = job if isinstance(job, Job) else read_job(job)
+    return next(states_of(job, ALONE), None)
 
 
 def weights(job: Path) -> dict[str, torch.Tensor]:

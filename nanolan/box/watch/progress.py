@@ -46,6 +46,7 @@ class TrainerBeat(msgspec.Struct, frozen=True):
     steps: int
     stage: str
     t: float = 0.0
+    save_s: float | None = None  # of the last save of a state, which goes on while steps are made
 
 
 MOST_BEAT_BYTES = 1 << 16
@@ -109,3 +110,5 @@ class Watchdog:
             self._save_began = now
         elif beat.stage != "save" and self._save_began is not None:
             self.save_s, self._save_began = now - self._save_began, None
+        if beat.save_s is not None:
+            self.save_s = max(beat.save_s, self.save_s or 0.0)

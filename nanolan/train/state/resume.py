@@ -2,16 +2,15 @@
 
     out_dir/step-000120/model_000120.pt, meta_000120.json, optim_000120_rank0.pt ... rankN.pt, manifest.json
 
-Saved whole or not at all and with `final` false (nanolan/checkpoint/manifest.py); the newest two are kept, none after the phase
-is done. A job goes on from the newest one of its own run and phase; the meta's `resume` says what it must agree with.
+Whole or not there, with `final` false in the manifest (nanolan/checkpoint/manifest.py); none after the phase is done. A job goes
+on from the newest one of its own run and phase that every rank can load; the meta's `resume` says what it must agree with.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanolan.checkpoint.manifest import MANIFEST, parse_manifest, save_whole, whole_steps
-from nanolan.errors import BadAnswer, RunFailed, UsageProblem
+from nanolan.checkpoint.manifest import Manifest, whole_steps
+from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.files import entries_of
-from nanolan.model.checkpoint import read_state, write_files
+from nanolan.model import checkpoint
+from nanolan.model.checkpoint import Loaded, read_state
 from nanolan.model.gpt import GPT
 from nanolan.train.job import Job
-from nanolan.train.optim import Optimizer
+from nanolan.train.optim import Optimizer, make_optimizer
 from nanolan.train.processes import Processes
-from nanolan.train.step import finite
 
-KEPT = 2
 LEFTOVERS = (
     ".saving-*",
     ".shards-*",
     ".gone-*",
 )  # left by a process that was killed while saving or removing
 PLACE = ("data", "rows_per_step", "steps")  # if these are equal, the same steps use the same rows
+OWN = ("momentum_buffer", "rng.cpu", "rng.cuda")  # ends of the keys that each rank saves for itself
+Check = Callable[[GPT], None]  # raises BadAnswer for a model that does not fit the job
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,142 @@ class Resume:
     optimizer: bool  # False: use a fresh one
 
 
-def find_state(job: Job, world: Processes) -> Path | None:
-    """The folder of the newest whole state of this run and phase, if the job wants it; the same on every rank."""
-    step = -1
-    if world.first:
-        for pattern in LEFTOVERS:
-            for leftover in entries_of(job.out_dir, pattern):
-                shutil.rmtree(leftover, ignore_errors=True)
-        mine = (m.step for _, m in whole_steps(job.out_dir) if _is_state_of(job, m))
-        step = next(mine, -1) if job.resume else -1
-    step = int(world.totals(step if world.first else 0)[0])
-    return None if step < 0 else job.out_dir / f"step-{step:06d}"
+@dataclass(frozen=True)
+class Saved:
+    """A state as one rank has loaded it."""
+
+    folder: Path
+    model: Loaded
+    resume: dict[str, Any]  # of the meta
+    optimizer: Mapping[str, Tensor] | None  # None: not loaded, the weights alone are used
 
 
-def _is_state_of(job: Job, manifest: Any) -> bool:
+Read = Callable[[Path, Processes, Check], Saved]
+
+
+def is_state_of(job: Job, manifest: Manifest) -> bool:
+    """Whether a saved step is a state of this run and phase."""
     return (manifest.run_id, manifest.phase, manifest.final) == (job.run_id, job.phase, False)
+
+
+def optimizer_file(step: int, rank: int) -> str:
+    """The name of the file with a rank's part of the optimizer."""
+    return f"optim_{step:06d}_rank{rank}.pt"
+
+
+# ------------------------------------------------------------------ which state
+def load_saved(job: Job, world: Processes, check: Check) -> Saved | None:
+    """The newest state that every rank can load; the same on all ranks. None: begin with the job's initial checkpoint.
+
+    A state that cannot be loaded is passed over for the one before, with a warning. If none is left and the job has
+    `model_only`, the weights alone of the newest one whose weights can be loaded. `check` raises BadAnswer for a
+    model that does not fit the job.
+    """
+    passed_over = []
+    for folder in states_of(job, world):
+        if saved := _on_all(read_saved, folder, world, check):
+            return saved
+        passed_over.append(folder)
+    for folder in passed_over if job.model_only else []:
+        if saved := _on_all(read_weights, folder, world, check):
+            return saved
+    if passed_over and world.first:
+        _warn(f"no saved state of {job.phase} can be loaded: it starts from the beginning")
+    return None
+
+
+def states_of(job: Job, world: Processes) -> Iterator[Path]:
+    """The folders of the whole states of this run and phase, newest first; none if the job wants none.
+
+    Rank 0 looks and the others follow. Damaged ones are named in a warning.
+    """
+    steps = _steps_on_disk(job) if world.first else iter(())
+    while (step := int(world.totals(next(steps, -1) if world.first else 0)[0])) >= 0:
+        yield job.out_dir / f"step-{step:06d}"
+
+
+def _steps_on_disk(job: Job) -> Iterator[int]:
+    for pattern in LEFTOVERS:
+        for leftover in entries_of(job.out_dir, pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
+    if job.resume:
+        for _, manifest in whole_steps(job.out_dir, damaged=_pass_over):
+            if is_state_of(job, manifest):
+                yield manifest.step
+
+
+def _on_all(read: Read, folder: Path, world: Processes, check: Check) -> Saved | None:
+    """What `read` returns, if it works on every rank; otherwise None, and the first rank on which it fails says why."""
+    result, problem = None, ""
+    try:
+        result = read(folder, world, check)
+    except BadAnswer as e:
+        problem = str(e)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as e:
+        problem = f"{type(e).__name__}: {e}"
+    failed = world.totals(*(bool(problem) and rank == world.rank for rank in range(world.size)))
+    if not any(failed):
+        return result
+    if problem and not any(failed[: world.rank]):
+        _pass_over(folder, problem)
+    return None
+
+
+def _pass_over(folder: Path, problem: object) -> None:
+    text = " ".join(str(problem).split())
+    _warn(f"{folder.name} cannot be loaded and is passed over ({text})")
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+# ------------------------------------------------------------------ one state
+def read_weights(folder: Path, world: Processes, check: Check) -> Saved:
+    """A state without its optimizer; BadAnswer when it is not one or `check` refuses its model."""
+    loaded = checkpoint.load(folder, world.device)
+    resume = loaded.meta.get("resume")
+    if not isinstance(resume, dict) or not isinstance(resume.get("agreed"), dict):
+        raise BadAnswer(f"{folder}: its meta does not say how to resume")
+    check(loaded.model)
+    return Saved(folder, loaded, resume, None)
+
+
+def read_saved(folder: Path, world: Processes, check: Check) -> Saved:
+    """A state with this rank's part of the optimizer; BadAnswer when it does not fit its model.
+
+    The optimizer of another number of processes is not read: see `how_to_resume`.
+    """
+    saved = read_weights(folder, world, check)
+    if saved.resume["agreed"].get("processes") != world.size:
+        return saved
+    rates = {"unembedding_lr": 0.0, "embedding_lr": 0.0, "matrix_lr": 0.0}
+    state = read_optimizer(folder, saved.model.step, world)
+    make_optimizer(saved.model.model, world, **rates).check(state)
+    return Saved(folder, saved.model, saved.resume, state)
+
+
+def read_optimizer(folder: Path, step: int, world: Processes) -> dict[str, Tensor]:
+    """What this rank needs of a state's optimizer, random numbers and losses; BadAnswer when they are not there."""
+    mine = read_state(folder / optimizer_file(step, world.rank))
+    first = mine if world.first else read_state(folder / optimizer_file(step, 0))
+    state = {key: t for key, t in first.items() if not key.endswith(OWN)} | mine
+    if missing := {"rng.cpu", "losses"} - state.keys():
+        raise BadAnswer(f"{folder}: its optimizer has no {sorted(missing)[0]}")
+    if state["rng.cpu"].dtype != torch.uint8 or not state["losses"].isfinite().all():
+        raise BadAnswer(f"{folder}: its random numbers or losses are damaged")
+    return state
+
+
+def restore_optimizer(
+    state: Mapping[str, Tensor], optimizer: Optimizer, world: Processes
+) -> list[float]:
+    """Restore the optimizer and the random numbers of a state; returns the losses so far."""
+    optimizer.load(state)
+    torch.set_rng_state(state["rng.cpu"])
+    if world.device.type == "cuda" and "rng.cuda" in state:
+        torch.cuda.set_rng_state(state["rng.cuda"], world.device)
+    return [float(loss) for loss in state["losses"]]
 
 
 def how_to_resume(
@@ -81,126 +202,3 @@ def how_to_resume(
         f'cannot go on from the saved step {step}: {what}. "model_only": true takes its weights '
         'alone, "resume": false begins anew'
     )
-
-
-def load_optimizer(folder: Path, step: int, optimizer: Optimizer, world: Processes) -> list[float]:
-    """Restore the optimizer and the random numbers; returns the losses so far."""
-    mine = read_state(folder / f"optim_{step:06d}_rank{world.rank}.pt")
-    first = mine if world.first else read_state(folder / f"optim_{step:06d}_rank0.pt")
-    try:
-        optimizer.load(first | mine)
-        torch.set_rng_state(mine["rng.cpu"])
-        if world.device.type == "cuda" and "rng.cuda" in mine:
-            torch.cuda.set_rng_state(mine["rng.cuda"], world.device)
-        return [float(loss) for loss in first["losses"]]
-    except (KeyError, RuntimeError, TypeError) as e:
-        raise BadAnswer(
-            f"{folder}: not an optimizer of this model ({type(e).__name__}: {e})"
-        ) from None
-
-
-class States:
-    """Saves the states of a phase and removes those no longer needed."""
-
-    def __init__(
-        self,
-        job: Job,
-        world: Processes,
-        model: GPT,
-        optimizer: Optimizer,
-        resumed: Path | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.job, self.world, self.model, self.optimizer = job, world, model, optimizer
-        self.saved = [resumed] if resumed else []  # oldest first
-        self._clock, self._last = clock, clock()
-
-    def due(self) -> bool:
-        """Whether it is time to save, by rank 0's clock; always False on other ranks."""
-        return self.world.first and self._clock() - self._last >= 60 * self.job.save_minutes
-
-    def has(self, step: int) -> bool:
-        """Whether the state after `step` is saved."""
-        return self._folder(step) in self.saved
-
-    def save(self, step: int, meta: dict[str, Any], losses: list[float]) -> bool:
-        """Save the state after `step`; every rank must call this. False, with a warning, if writing failed.
-
-        RunFailed when a weight is not a number.
-        """
-        if not finite(self.model):
-            raise RunFailed(f"a weight is not a number after step {step}: stopped, {self.kept()}")
-        shards = self.job.out_dir / f".shards-{step:06d}"
-        good = self._all(lambda: self._write_shard(shards, step, losses))
-        good = good and self._all(
-            lambda: self._write_state(shards, step, meta) if self.world.first else None
-        )
-        if good:
-            self.saved = [*self.saved, self._folder(step)][-KEPT:]
-        if self.world.first:
-            shutil.rmtree(shards, ignore_errors=True)
-            self._remove_others()
-        self._last = self._clock()
-        return good
-
-    def clear(self) -> None:
-        """Remove all states: the phase's result is saved."""
-        self.saved = []
-        self._remove_others()
-
-    def kept(self) -> str:
-        """The state to resume from, for an error message."""
-        return f"the state in {self.saved[-1].name} is kept" if self.saved else "nothing saved"
-
-    def _folder(self, step: int) -> Path:
-        return self.job.out_dir / f"step-{step:06d}"
-
-    def _all(self, act: Callable[[], object]) -> bool:
-        """Whether `act` succeeded on every rank."""
-        failed = 0
-        try:
-            act()
-        except (
-            OSError,
-            RuntimeError,
-        ) as e:  # torch's writer raises RuntimeError when the disk is full
-            failed = 1
-            print(
-                f"warning: the state could not be saved ({type(e).__name__}: {e})",
-                file=sys.stderr,
-                flush=True,
-            )
-        return not self.world.totals(failed)[0]
-
-    def _write_shard(self, shards: Path, step: int, losses: list[float]) -> None:
-        shards.mkdir(parents=True, exist_ok=True)
-        state: dict[str, Tensor] = {
-            **self.optimizer.state(self.world.rank),
-            "rng.cpu": torch.get_rng_state(),
-        }
-        if self.world.device.type == "cuda":
-            state["rng.cuda"] = torch.cuda.get_rng_state(self.world.device)
-        if self.world.first:
-            state["losses"] = torch.tensor(losses, dtype=torch.float64)
-        torch.save(state, shards / f"optim_{step:06d}_rank{self.world.rank}.pt")
-
-    def _write_state(self, shards: Path, step: int, meta: dict[str, Any]) -> None:
-        def write(folder: Path) -> None:
-            write_files(folder, step, self.model, meta)
-            for shard in shards.iterdir():
-                shard.replace(folder / shard.name)
-
-        save_whole(
-            self.job.out_dir, step, write, run_id=self.job.run_id, phase=self.job.phase, final=False
-        )
-
-    def _remove_others(self) -> None:
-        """Remove this run's states except those in `saved`; renames them first, so that none is ever partly there."""
-        for folder in entries_of(self.job.out_dir, "step-*"):
-            try:
-                manifest = parse_manifest((folder / MANIFEST).read_bytes())
-            except (OSError, BadAnswer):
-                continue
-            if _is_state_of(self.job, manifest) and folder not in self.saved:
-                gone = folder.replace(folder.with_name(f".gone-{folder.name}"))
-                shutil.rmtree(gone, ignore_errors=True)
