@@ -85,6 +85,16 @@ def test_it_measures_what_a_save_takes(tmp_path: Path) -> None:
     assert dog.save_s == 30
 
 
+def test_a_save_beside_the_training_says_itself_how_long_it_took(tmp_path: Path) -> None:
+    clock = Clock()
+    dog = Watchdog(tmp_path / "beat", PLAN, clock)
+    for step, save_s in enumerate([None, 26.5, 26.5, 8.0]):
+        row = {"phase": "sft", "step": step, "steps": 9, "stage": "train", "save_s": save_s}
+        (tmp_path / "beat").write_text(json.dumps(row))
+        dog.stuck()
+    assert dog.save_s == 26.5
+
+
 @pytest.mark.parametrize(
     "text",
     [
