@@ -162,6 +162,12 @@ verify *args: _setup
 train-here *args: (_setup "train")
     @{{python}} scripts/train_here.py "$@"
 
+# whether this machine's GPUs work, and how fast
+[group('model')]
+[no-exit-message]
+gpu-check *args: (_setup "train")
+    @{{python}} scripts/gpu_check.py "$@"
+
 # download a proven checkpoint to nanochat's folder
 [group('model')]
 [no-exit-message]

@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("status", "train_here"),
     ("manage", "report", "doctor"),
     ("sim",),
+    ("gpu_check",),
 )
 ROAD = {name for floor in FLOORS[:9] for name in floor}
 WINGS = {name for floor in FLOORS[9:] for name in floor} | {"identity"}

@@ -17,7 +17,7 @@ from nanolan.files import write_atomic
 from nanolan.train.processes import join_world
 from nanolan.train.stop import follow_parent, tell_stacks
 
-PARTS = ("collective",)
+PARTS = ("collective", "bandwidth", "attention", "decode", "rl_step", "memory")
 
 
 def main(argv: list[str]) -> int:
