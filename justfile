@@ -216,6 +216,12 @@ test *args: (_setup "dev")
 test-all *args: (_setup "dev")
     @{{python}} -m pytest -n 2 "$@"
 
+# the quick tests on every Python here: 3.13 tests/cli
+[group('dev')]
+[no-exit-message]
+test-pythons *args: (_setup "dev")
+    @{{python}} -m tests.pythons "$@"
+
 # fuzz all targets or named ones, minutes=10 each
 [group('dev')]
 [no-exit-message]

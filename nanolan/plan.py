@@ -185,6 +185,7 @@ class Plan(Strict, frozen=True):
     # everybody can read the repos: the run warns if a secret was masked in the log
     public: bool = False
     wandb_base_url: str = "https://api.wandb.ai"
+    nanolan: str = ""  # the version of nanolan that made the plan
     version: int = VERSION
 
     @property

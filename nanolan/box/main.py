@@ -55,6 +55,7 @@ from nanolan.run.record import (
     to_json,
 )
 from nanolan.times import SERVICE_CLOCK, iso
+from nanolan.version import VERSION
 
 REHEARSAL = {"cuda": "", "cpu": " (a rehearsal: training on the CPU)"}
 LIMITS = ("spend_limit", "max_duration")
@@ -302,6 +303,7 @@ def receipt_of(box: BoxRun, outcome: Outcome) -> Receipt:
         {p: meter.cost_of(phase_seconds(stages, p)) for p in plan.phases},
         plan.predicted,
         warning,
+        VERSION,
     )
 
 

@@ -1,6 +1,7 @@
 """The format of --help: the command's own options first, then the settings by subject, then examples to copy.
 
-The examples come from the top of the script: `just ...`, two spaces or more, what it does. Imports only click.
+The examples come from the top of the script: `just ...`, two spaces or more, what it does. Imports only click
+and the version.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import re
 import sys
 
 import click
+
+from nanolan.version import VERSION
 
 DEEP = 8  # spaces: a line indented deeper continues the example above
 MANY = 8  # more options than this get headings
@@ -60,8 +63,28 @@ GROUPS = {
 }
 
 
+def show_version(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    """Print the version and end, if asked for it."""
+    if given and not ctx.resilient_parsing:
+        click.echo(f"nanolan {VERSION}")
+        ctx.exit()
+
+
+VERSION_OPTION = click.Option(
+    ["--version"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="show the version and exit",
+)
+
+
 class GroupedHelp(click.Command):
-    """A command whose help has groups and examples."""
+    """A command whose help has groups and examples, with --version."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), VERSION_OPTION]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write every option under its heading."""

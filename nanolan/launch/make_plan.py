@@ -17,6 +17,7 @@ from nanolan.settings.settings import Settings, is_loopback
 from nanolan.shadeform.offers import Offer
 from nanolan.times import iso, now_utc
 from nanolan.trainers.choose import ADAPTER
+from nanolan.version import VERSION
 
 LOSS_CENTS = 500  # training that may be lost with an instance
 # Fields of a plan with a foreign trainer. It evaluates within its training loop, which is silence
@@ -107,6 +108,7 @@ def make_plan(
         public=found.public,
         upload_minutes=settings.upload_minutes or upload_minutes(offer.hourly_cents),
         parameters=found.size.n_params if found.size else None,
+        nanolan=VERSION,
         predicted=expected.predicted if expected else None,
         **(FOREIGN | {"fork": settings.fork} if settings.fork else {}),
     )

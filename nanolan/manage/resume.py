@@ -256,6 +256,7 @@ class NextAttempt:
             inputs=self.inputs,
             datasets=data,
             code=code,
+            nanolan=old.nanolan if code == old.code else new.nanolan,
             resume=saved.files if saved else None,
             model_only=saved is not None and old.fork is None and saved.processes != new.processes,
         )

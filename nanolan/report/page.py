@@ -98,6 +98,7 @@ def plan(p: Plan) -> str:
                 "gate": p.gate,
                 "micro-batch": p.batch,
                 **(trainer(p, p.fork) if p.fork else {"recipe": recipe(p)}),
+                "nanolan": p.nanolan,
                 "commit": c.commit + (" with uncommitted changes" if c.dirty else ""),
                 "code": f"bundle of {c.size:,} bytes, sha256 {c.sha256[:16]}",
             }

@@ -112,6 +112,7 @@ class Receipt(msgspec.Struct, frozen=True):
     phase_cents: dict[str, int] = {}  # what each phase's training and evaluation cost
     predicted: Predicted | None = None
     warning: str = ""  # also part of the message; shown with every verdict
+    nanolan: str = ""  # the version of nanolan on the box; "" in receipts of the rescue program
 
 
 def leak_warning(plan: Plan) -> str:

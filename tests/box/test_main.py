@@ -12,6 +12,7 @@ from nanolan.plan import Predicted
 from nanolan.redact import NOTE
 from nanolan.sim.box import kill_until_none, marked
 from nanolan.sim.marker import MARKER
+from nanolan.version import VERSION
 from tests.support.box_fixtures import KEY, REPO, TOKEN, Box, pin, until
 from tests.support.box_main_fixtures import (
     MID,
@@ -53,6 +54,7 @@ def test_a_run_trains_uploads_proves_and_deletes_its_machine(new_box: NewBox) ->
         receipt["spent_cents"] >= 1
         and receipt["log"] == f"logs/success-{box.plan.instance_name}.log"
     )
+    assert receipt["nanolan"] == VERSION
 
     raw, log = box.log(), box.uploaded_log("success")
     assert TOKEN in raw and KEY in raw, "they were really printed"

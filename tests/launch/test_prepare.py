@@ -21,6 +21,7 @@ from nanolan.settings.load import load_settings
 from nanolan.sim.hub.state import READER
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World
+from nanolan.version import VERSION
 from tests.support.core_fixtures import LIST, client, creates
 from tests.support.prepare_fixtures import (
     OFFER,
@@ -40,6 +41,7 @@ def failed(p: Prepared) -> dict[str, str]:
 # ---- the checks
 def test_a_good_plan_passes_every_check_and_sends_nothing(world: World) -> None:
     p = prepared(world)
+    assert p.plan.nanolan == VERSION
     assert p.failed == [] and {c.name for c in p.checks} >= {
         "Hub token",
         "input checkpoint",

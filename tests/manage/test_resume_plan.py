@@ -33,6 +33,7 @@ from nanolan.settings.load import load_settings
 from nanolan.sim.hub.server import HubServer
 from nanolan.status.view import Overview, RunView
 from nanolan.times import iso
+from nanolan.version import VERSION
 from tests.checkpoint.test_parquet import SCHEMAS, written
 from tests.status.test_status import machine
 from tests.support.box_fixtures import DATA, REPO, SEED, TOKEN, WRITERS, make_plan, pin
@@ -144,10 +145,12 @@ def test_the_next_attempt_is_the_same_run_on_the_new_machine() -> None:
 
 def test_its_code_is_the_runs_own_unless_this_checkouts_is_asked_for() -> None:
     p = next_of().apply(prepared())
-    assert (p.plan.code, p.bundle) == (PLAN.code, b"bundle")
+    assert (p.plan.code, p.bundle, p.plan.nanolan) == (PLAN.code, b"bundle", PLAN.nanolan)
     here = (Code("2" * 40, "2" * 64, 9, False), b"here", Check("code", True, "this"))
-    p = next_of(code=here).apply(prepared())
-    assert (p.plan.code, p.bundle) == (here[0], b"here")
+    new = prepared()
+    new = replace(new, plan=structs.replace(new.plan, nanolan=VERSION))
+    p = next_of(code=here).apply(new)
+    assert (p.plan.code, p.bundle, p.plan.nanolan) == (here[0], b"here", VERSION)
 
 
 def test_a_field_that_was_typed_anew_is_the_new_one() -> None:

@@ -96,7 +96,7 @@ def test_a_page_of_any_run_loads_and_runs_nothing_and_is_small(name: str) -> Non
 
 
 def test_a_success_tells_verdict_time_and_money_first() -> None:
-    said = text(render_page(a_story()))
+    said = text(render_page(a_story(plan=replace(PLAN, nanolan="0.2.0"))))
     assert "Succeeded: $65.40 in 1:56:50" in said[:300]
     for part in (
         "boot 0:04:50",
@@ -107,7 +107,7 @@ def test_a_success_tells_verdict_time_and_money_first() -> None:
         " 8% of the time neither trained",
         "8x NVIDIA B200",
         "580.95.05",
-        "commit c0ffeec0ffee",
+        "nanolan 0.2.0 commit c0ffeec0ffee",
         "I am Lanbot.",
         "right",
         "wrong , expected 5",
