@@ -1,3 +1,3 @@
-"""The version of nanolan, as pyproject.toml has it, too; plan, receipt, report and --version show it."""
+"""The version of nanolan, here and nowhere else: pyproject.toml reads it; plan, receipt, report and --version show it."""
 
 VERSION = "0.2.0"

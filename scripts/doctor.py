@@ -44,10 +44,9 @@ def doctor(as_json: bool, **flags: Any) -> int:
     from nanolan.cli.command import cached_token
     from nanolan.doctor.context import open_context, trainer_read
     from nanolan.doctor.doctor import exit_code, render, run_checks, to_dict
-    from nanolan.run.ledger import nanolan_home
     from nanolan.settings.credentials import note_credentials
     from nanolan.settings.load import usable_settings
-    from nanolan.settings.paths import typed
+    from nanolan.settings.paths import nanolan_home, typed
     from nanolan.settings.settings import ROOT
     from nanolan.shadeform.ssh_key import key_folder
 

@@ -74,7 +74,8 @@ def find_offers(
 def expected(s: Settings) -> Callable[[Offer], int | None]:
     """Estimates the run's cost on an offer, in cents, also from what earlier runs measured."""
     from nanolan.cost.forecast import forecaster, work_of
-    from nanolan.run.ledger import Ledger, nanolan_home
+    from nanolan.run.ledger import Ledger
+    from nanolan.settings.paths import nanolan_home
 
     forecast = forecaster(work_of(s), Ledger(nanolan_home()).entries())
     return lambda offer: found.likely_cents if (found := forecast(offer)) else None

@@ -134,8 +134,11 @@ def new_folder(home: Path) -> Path:
 
 
 def shown(path: Path) -> str:
-    """The path, relative to the checkout if it is inside."""
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+    """The path, relative to the caller's folder if it is inside."""
+    from nanolan.settings.paths import typed
+
+    here = typed("")
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def show_line(line: str, started: float, verbose: bool) -> None:

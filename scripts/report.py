@@ -29,6 +29,7 @@ def report(which: str | None, output: Path | None, owner: str | None, **flags: A
     """Write the report of RUN (the newest if none is named) and print where it is."""
     from nanolan.report.from_laptop import report_data_from_laptop
     from nanolan.report.page import render_page, write_page
+    from nanolan.settings.paths import typed
     from nanolan.status.status import look
 
     account = open_account(flags, "shadeform_api_key", "hf_token")
@@ -36,7 +37,7 @@ def report(which: str | None, output: Path | None, owner: str | None, **flags: A
     hub = account.hub(entry)
     seen = look(account.ledger, [entry], account.api, lambda _: hub)
     data = report_data_from_laptop(seen.runs[0], hub, seen.problems)
-    path = output or Path("reports") / f"{entry.plan.run_id}.html"
+    path = output or typed("reports") / f"{entry.plan.run_id}.html"
     click.echo(str(write_page(render_page(data), path)))
     for problem in data.problems:
         say(f"unavailable: {problem}")

@@ -125,17 +125,23 @@ install_torch() {
     install -c "constraints-$build.txt" torch "$@"
 }
 
+link_project() {  # nanolan itself is not built here, which would take a build backend that is not pinned: Python finds it in this folder
+    local site
+    for site in .venv/lib/python3*/site-packages; do
+        if [ -d "$site" ]; then echo "$PWD" >"$site/nanolan.pth"; fi
+    done
+}
+
 install_set() {
     # pip reads PIP_FIND_LINKS by itself; uv reads only its own name, and wants commas
     UV_FIND_LINKS="${UV_FIND_LINKS:-$(echo "${PIP_FIND_LINKS:-}" | tr -s ' ' ',')}"
     export UV_FIND_LINKS
     case $want in
         tools) install rust-just uv ;;
-        light) install --compile-bytecode -e . ;;
-        report) install --compile-bytecode -e '.[report]' ;;
-        box) install --compile-bytecode -e '.[box]' ;;
-        train) install_torch -e '.[train]' ;;
-        dev) install_torch -e '.[train]' --group dev ;;
+        light) install --compile-bytecode -r pyproject.toml ;;
+        report | box) install --compile-bytecode -r pyproject.toml --extra "$want" ;;
+        train) install_torch -r pyproject.toml --extra train ;;
+        dev) install_torch -r pyproject.toml --extra train --extra dev ;;
     esac || fail "installing the '$want' set failed (see above): is PyPI reachable? Then run the same command again"
 }
 
@@ -145,4 +151,5 @@ have && exit 0
 make_venv
 find_uv || fail "no uv in .venv; run: rm -r .venv, then the same command again"
 install_set
+[ "$want" = tools ] || link_project
 echo "$stamp" > ".venv/.ready-$want"

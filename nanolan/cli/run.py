@@ -58,7 +58,8 @@ class Account:
 
 def open_ledger() -> Ledger:
     """The ledger in NANOLAN_HOME."""
-    from nanolan.run.ledger import Ledger, nanolan_home
+    from nanolan.run.ledger import Ledger
+    from nanolan.settings.paths import nanolan_home
 
     return Ledger(nanolan_home())
 

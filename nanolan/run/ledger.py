@@ -276,8 +276,3 @@ def matching(entries: list[Entry], text: str) -> list[Entry]:
         or named[:1]
         or [e for e in entries if e.plan.run_id.startswith(text)]
     )
-
-
-def nanolan_home(environ: dict[str, str] | os._Environ[str] = os.environ) -> Path:
-    """NANOLAN_HOME, or ~/.nanolan."""
-    return Path(environ.get("NANOLAN_HOME") or Path.home() / ".nanolan")

@@ -16,3 +16,8 @@ def typed(path: str | Path, environ: Mapping[str, str] = os.environ) -> Path:
     except RuntimeError:  # ~ and the name of nobody here
         path = Path(path)
     return Path(environ.get(CALLED_FROM) or "", path).absolute()
+
+
+def nanolan_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """NANOLAN_HOME, or ~/.nanolan."""
+    return Path(environ.get("NANOLAN_HOME") or Path.home() / ".nanolan")

@@ -14,8 +14,9 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import BadAnswer, LedgerProblem, UsageProblem
-from nanolan.run.ledger import Entry, Ledger, nanolan_home
+from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import PhaseReport, Receipt
+from nanolan.settings.paths import nanolan_home
 from nanolan.settings.settings import ROOT
 from tests.support.core_fixtures import PLAN, a_plan
 

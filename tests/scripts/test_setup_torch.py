@@ -64,7 +64,7 @@ def test_with_a_gpu_pypis_torch_for_its_driver_is_taken_by_version_and_hash(
     }
     assert setup(checkout, env, "train").returncode == 0
     assert (
-        f"-c constraints.txt -c constraints-cu{cuda}.txt torch -e .[train]"
+        f"-c constraints.txt -c constraints-cu{cuda}.txt torch -r pyproject.toml --extra train"
         in (tmp_path / "asked").read_text()
     )
 
