@@ -28,6 +28,7 @@ RECIPES = {r.name for r in recipes((ROOT / "justfile").read_text())}
 # Checkouts of another project, and what runs in their interpreter
 FOREIGN = ("tests/forks/", "nanolan/trainers/inside/")
 OURS = {"nanolan", "scripts", "tests"} | {p.stem for p in (ROOT / "scripts").glob("*.py")}
+STDLIB = sys.stdlib_module_names | {"tomllib"}  # of Python 3.11
 DISTRIBUTIONS = packages_distributions()
 
 
@@ -51,7 +52,7 @@ def imported(folders: tuple[str, ...]) -> dict[str, str]:
                 modules = [node.module]
             elif isinstance(node, ast.Import):
                 modules = [a.name for a in node.names]
-            for top in {m.partition(".")[0] for m in modules} - OURS - sys.stdlib_module_names:
+            for top in {m.partition(".")[0] for m in modules} - OURS - STDLIB:
                 # tomli is not installed everywhere
                 found[normal(DISTRIBUTIONS.get(top, [top])[0])] = name
     return found
