@@ -139,7 +139,8 @@ install_set() {
     case $want in
         tools) install rust-just uv ;;
         light) install --compile-bytecode -r pyproject.toml ;;
-        report | box) install --compile-bytecode -r pyproject.toml --extra "$want" ;;
+        report) install --compile-bytecode -r pyproject.toml --extra report ;;
+        box) install --compile-bytecode -r pyproject.toml --extra box ;;
         train) install_torch -r pyproject.toml --extra train ;;
         dev) install_torch -r pyproject.toml --extra train --extra dev ;;
     esac || fail "installing the '$want' set failed (see above): is PyPI reachable? Then run the same command again"

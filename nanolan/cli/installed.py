@@ -40,11 +40,17 @@ Settings: the environment, .env of the current folder (if only you can read it),
 
 
 def carried(package: Path) -> dict[str, Path]:
-    """Path in a checkout -> file of the installed package."""
-    source = package / CARRIED
-    files = {p.relative_to(source).as_posix(): p for p in source.rglob("*") if p.is_file()}
-    own = (p for p in package.rglob("*") if p.is_file() and not p.is_relative_to(source))
-    files |= {f"nanolan/{p.relative_to(package).as_posix()}": p for p in own}
+    """Path in a checkout -> file of the installed package; OSError if a folder of it cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    files = {}
+    for folder, _, names in os.walk(package, onerror=refuse):
+        for path in (Path(folder, name) for name in names):
+            name = path.relative_to(package).as_posix()
+            own = not name.startswith(f"{CARRIED}/")
+            files[f"nanolan/{name}" if own else name.removeprefix(f"{CARRIED}/")] = path
     return {n: p for n, p in sorted(files.items()) if "__pycache__" not in p.parts}
 
 
