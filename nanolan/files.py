@@ -12,6 +12,7 @@ import fnmatch
 import io
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import BinaryIO
 
@@ -85,8 +86,12 @@ def try_write_atomic(path: Path, data: bytes) -> bool:
 
 
 class Log(io.TextIOWrapper):
-    """An unbuffered log that never raises: text that file descriptor `fd` does not accept (a full disk, a pipe without a
-    reader) is kept in memory, up to a limit, the newest part."""
+    """A log that never raises: text that file descriptor `fd` does not accept (a full disk, a pipe without a
+    reader) is kept in memory, up to a limit, the newest part.
+
+    Lines are written whole, each in one piece, so that several processes can write to one file; flush() also writes
+    a line that has no end yet.
+    """
 
     def __init__(self, fd: int) -> None:
         try:
@@ -95,14 +100,27 @@ class Log(io.TextIOWrapper):
             place = io.FileIO(os.devnull, "w")
         super().__init__(place, encoding="utf-8", errors="replace", write_through=True)
         self.unsaid = ""
+        self._begun = ""  # of a line
+        self._lock = threading.RLock()  # a signal handler may print, too
 
     def write(self, text: str) -> int:
+        with self._lock:
+            lines, end, rest = (self._begun + text).rpartition("\n")
+            self._begun = rest[-UNSAID_CHARS:]
+            if end:
+                self._put(lines + end)
+        return len(text)
+
+    def _put(self, text: str) -> None:
         try:
-            return super().write(text)
+            super().write(text)
         except (OSError, ValueError):
             self.unsaid = (self.unsaid + text)[-UNSAID_CHARS:]
-            return len(text)
 
     def flush(self) -> None:
+        with self._lock:
+            begun, self._begun = self._begun, ""
+            if begun:
+                self._put(begun)
         with contextlib.suppress(OSError, ValueError):
             super().flush()

@@ -28,6 +28,7 @@ from nanolan.phases import gate_problem
 from nanolan.run.causes import cause_of, describe, explain
 from nanolan.run.record import TRAINING, PhaseReport, StopReason
 
+LOG_CHARS = 1_000_000  # of the log's end that is searched for the cause of a failure
 MOST_ATTEMPTS = 3  # starts of the box program per phase
 MOST_RESTARTS = 1  # of a trainer that died, hung or whose loss became NaN
 
@@ -113,7 +114,7 @@ def _failure(box: BoxRun, code: int, stop: StopReason | None) -> tuple[str, str]
     """(reason, text) of a phase that left no result."""
     if stop:
         return stop.reason, stop.text
-    reason, said = cause_of(box.heartbeat.log_tail())
+    reason, said = cause_of(box.heartbeat.log_tail(LOG_CHARS))
     signal = f"torchrun was killed by signal {-code}" if code < 0 else ""
     return (
         reason,
@@ -228,7 +229,7 @@ def evaluate(box: BoxRun, phase: str) -> dict[str, Any]:
 
 def _cause(box: BoxRun, code: int, step: int) -> str:
     """Why there are no results: "CUDA out of memory in evaluation at step 900"."""
-    reason, said = cause_of(box.heartbeat.log_tail())
+    reason, said = cause_of(box.heartbeat.log_tail(LOG_CHARS))
     return (
         said or f"exit code {code}"
         if reason == "trainer_failed"

@@ -1,7 +1,7 @@
 """Why a run ended early and what to do about it, as one table. A new cause is a new row.
 
-A row is matched by the trainer's last lines, by the kernel's log, by the message of the receipt or the note of the ledger, or by
-its name, if that is the reason of the receipt.
+A row is matched by the trainer's first message of the attempt or its last lines, by the kernel's log, by the message of the
+receipt or the note of the ledger, or by its name, if that is the reason of the receipt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LINES = 60  # last lines of the log to search
+LINES = 400  # last lines of an attempt to search where the trainer named no cause: eight ranks and torchrun write 250
 PLACES = {
     "load": "loading",
     "compile": "compilation",
@@ -105,6 +105,17 @@ CAUSES = (
         log=_re(r"\bXid\b|CUDA error|uncorrectable ECC|NVLink error|device-side assert"),
     ),
     Cause(
+        "killed",
+        "a process of the trainer was killed",
+        f"Often the machine's memory was full. {HOST}",
+        "batch=4",
+        # torchrun kills ranks that hang because of another one: where it names the first failure, that one counts
+        log=_re(
+            r"(?s)Root Cause \(first observed failure\):.{0,300}exitcode\s*:\s*-9\b|"
+            r"\A(?!.*Root Cause \(first).*(exitcode\s*:\s*-9\b|Signal 9|SIGKILL|killed by signal: Killed)"
+        ),
+    ),
+    Cause(
         "nccl",
         "the GPUs lost each other (NCCL)",
         AGAIN,
@@ -118,13 +129,6 @@ CAUSES = (
         place="",
         log=re.compile(r"nanolan\.train: refused: "),
     ),  # BadAnswer and UsageProblem of the trainer: the same inputs would fail again
-    Cause(
-        "killed",
-        "a process of the trainer was killed",
-        f"Often the machine's memory was full. {HOST}",
-        "batch=4",
-        log=_re(r"exitcode\s*:\s*-9|Signal 9|SIGKILL|killed by signal: Killed"),
-    ),
     # ---- matched in the message of the receipt or the ledger
     _by_message(
         "hub_down",
@@ -231,6 +235,9 @@ TIME_LOST = Cause(
     place="step",
 )
 TRAINER_ERROR = re.compile(r"^nanolan\.train: (?:refused: )?(.*)$", re.M)
+# A line of the box when it starts a trainer, and one of the trainer for each step
+ATTEMPT = re.compile(r"box: phase \w+: (?:training \(attempt \d+\)|evaluation \()")
+STEP = re.compile(r"^\w+ step \d+/\d+ ", re.M)
 XID = re.compile(r"NVRM: Xid \(.*?\): (\d+)", re.I)
 # Meaning of NVIDIA's error numbers that end a run
 XIDS = {
@@ -250,12 +257,26 @@ XIDS = {
 }
 
 
-def cause_of(log_tail: str) -> tuple[str, str]:
-    """(reason, the trainer's error message or "") of a failed trainer; ("trainer_failed", "") if the cause is unknown."""
-    tail = "\n".join(log_tail.splitlines()[-LINES:])
-    errors = TRAINER_ERROR.findall(tail)
-    reason = next((c.name for c in CAUSES if c.log and c.log.search(tail)), "trainer_failed")
-    return reason, errors[0].strip()[:300] if errors else ""
+def cause_of(log: str) -> tuple[str, str]:
+    """(reason, the trainer's error message or "") of a trainer that failed; ("trainer_failed", "") if the cause is unknown.
+
+    `log` ends with the whole log of the attempt. One rank fails first and names the cause; the others fail because of it,
+    and torchrun adds its own lines. So the first message of the attempt counts, then the lines after the last steps.
+    """
+    attempt = log[max((m.end() for m in ATTEMPT.finditer(log)), default=0) :]
+    error = TRAINER_ERROR.search(attempt)
+    texts = [error[0] if error else "", last_part(attempt)]
+    reason = next(
+        (c.name for text in texts for c in CAUSES if c.log and c.log.search(text)), "trainer_failed"
+    )
+    return reason, error[1].strip()[:300] if error else ""
+
+
+def last_part(log: str) -> str:
+    """The last lines of a log, from the last two steps on: a rank may fail while another still tells of its step."""
+    tail = "\n".join(log.splitlines()[-LINES:])
+    steps = [m.start() for m in STEP.finditer(tail)]
+    return tail[steps[-2] :] if len(steps) > 1 else tail
 
 
 def by_reason(reason: str, message: str) -> Cause:

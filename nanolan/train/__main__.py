@@ -5,7 +5,7 @@
 With "evaluate" in the job, the phase's saved checkpoint is judged instead.
 
 Exit 0: the result is saved whole (after SIGTERM: a state to go on from, unless it came before the first step);
-1: it is not, the last line says why.
+1: it is not, a line that begins with "nanolan.train: " says why. Ranks that end because of another one say "rank N: ".
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ os.environ.setdefault(
 from nanolan.errors import BadAnswer, NanolanError, UsageProblem  # noqa: E402
 from nanolan.files import Log  # noqa: E402
 from nanolan.train.job import Job, read_job  # noqa: E402
-from nanolan.train.processes import Processes, join_world
-from nanolan.train.stop import follow_parent, tell_stacks  # noqa: E402  # noqa: E402
+from nanolan.train.processes import PeerLost, Processes, join_world  # noqa: E402
+from nanolan.train.stop import follow_parent, tell_stacks  # noqa: E402
 from nanolan.train.supervised import train_supervised  # noqa: E402
 
 
@@ -36,13 +36,24 @@ def main(argv: list[str]) -> int:
     try:
         job = read_job(Path(argv[0]))
         train(job, join_world(job.device))
+    except PeerLost as e:  # not the cause, which the other rank tells
+        tell(f"rank {os.environ.get('RANK', 0)}: stopped: {e}")
+        return 1
     except (BadAnswer, UsageProblem) as e:  # a retry with the same inputs would fail too
-        print(f"nanolan.train: refused: {e}", file=sys.stderr, flush=True)
+        tell(f"nanolan.train: refused: {e}")
         return 1
     except NanolanError as e:
-        print(f"nanolan.train: {e}", file=sys.stderr, flush=True)
+        tell(f"nanolan.train: {e}")
         return 1
+    except Exception as e:  # the traceback follows
+        tell(f"nanolan.train: {type(e).__name__}: {' '.join(str(e).split())[:300]}")
+        raise
     return 0
+
+
+def tell(line: str) -> None:
+    """One line on stderr, in one write: other ranks write to the same log."""
+    print(f"{line}\n", end="", file=sys.stderr, flush=True)
 
 
 def train(job: Job, world: Processes) -> None:

@@ -6,16 +6,37 @@ device's backend (nccl or gloo); only all_reduce(SUM) and all_gather are used, w
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-from nanolan.errors import UsageProblem
+from nanolan.errors import NanolanError, UsageProblem
 
 TIMEOUT = timedelta(minutes=20)  # how much longer a rank may compile or read data than another
+
+# In the text of what gloo raises when a peer is gone; NCCL has an exception of its own
+LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Timed out wait")
+
+
+class PeerLost(NanolanError):
+    """Another rank has ended or hangs; that rank's own message says why."""
+
+
+@contextlib.contextmanager
+def among_peers() -> Iterator[None]:
+    """Raises PeerLost for what a collective raises when another rank is gone; other errors are this rank's own."""
+    try:
+        yield
+    except RuntimeError as e:
+        text = " ".join(str(e).split())
+        if not isinstance(e, dist.DistError) and not any(sign in text for sign in LOST):
+            raise
+        raise PeerLost(f"another rank is gone ({type(e).__name__}: {text[:160]})") from None
 
 
 @dataclass(frozen=True)
@@ -35,20 +56,23 @@ class Processes:
         """Each value summed over all ranks, in float64; every rank gets the same bits."""
         t = torch.tensor(values, dtype=torch.float64)
         if self.size > 1:
-            dist.all_reduce(t)
+            with among_peers():
+                dist.all_reduce(t)
         return t.tolist()
 
     def sum_(self, tensor: torch.Tensor) -> None:
         """Sum a tensor over all ranks, in place."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            with among_peers():
+                dist.all_reduce(tensor)
 
     def gather(self, part: torch.Tensor) -> torch.Tensor:
         """Parts of equal shape from all ranks, in rank order, joined along dimension 0."""
         if self.size == 1:
             return part
         parts = [torch.empty_like(part) for _ in range(self.size)]
-        dist.all_gather(parts, part.contiguous())
+        with among_peers():
+            dist.all_gather(parts, part.contiguous())
         return torch.cat(parts)
 
     def meet(self) -> None:

@@ -36,7 +36,7 @@ class Phase:
         heartbeat: Any = self.box.heartbeat
         heartbeat.state = "preparing"
         heartbeat.set_state = self._set_state
-        heartbeat.log_tail = lambda: self.log
+        heartbeat.log_tail = lambda size: self.log
         self.log = ""
         self.box.notify = SimpleNamespace(  # type: ignore[assignment]
             send=lambda title, text, *more: self.notes.append(text)

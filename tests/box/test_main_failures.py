@@ -128,7 +128,7 @@ def test_an_evaluation_without_memory_says_where_it_was() -> None:
         "words": "exit code 1",
     }
     for tail, want in tails.items():
-        m: Any = SimpleNamespace(heartbeat=SimpleNamespace(log_tail=lambda tail=tail: tail))
+        m: Any = SimpleNamespace(heartbeat=SimpleNamespace(log_tail=lambda size, tail=tail: tail))
         assert _cause(m, 1, 900) == want
 
 

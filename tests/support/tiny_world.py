@@ -136,17 +136,19 @@ def losses(job: Path) -> list[float]:
     return [row["loss"] for row in metrics(job) if "loss" in row]
 
 
-def start(job: Path, processes: int | None = None) -> subprocess.Popen[str]:
-    """The trainer in processes of its own: plain for None, else under torchrun."""
+def start(
+    job: Path, processes: int | None = None, module: str = "nanolan.train", **more: str
+) -> subprocess.Popen[str]:
+    """The trainer in processes of its own: plain for None, else under torchrun; `more` goes into the environment."""
     run = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         if processes
         else []
     )
     env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "TORCHELASTIC"))}
-    env["OMP_NUM_THREADS"] = "1"
+    env |= {"OMP_NUM_THREADS": "1", **more}
     return subprocess.Popen(
-        [sys.executable, *run, "-m", "nanolan.train", str(job)],
+        [sys.executable, *run, "-m", module, str(job)],
         cwd=REPO,
         env=env,
         text=True,

@@ -19,6 +19,7 @@ import torch
 
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.model.checkpoint import load
+from nanolan.run.causes import cause_of
 from nanolan.train.__main__ import main
 from tests.support.tiny_world import REPO, losses, metrics, start, write_job
 
@@ -199,6 +200,35 @@ def test_a_killed_torchrun_leaves_no_rank_behind(tiny: Path, tmp_path: Path, end
         for rank in ranks:
             if rank.is_running():
                 rank.kill()
+
+
+def fail(job: Path, how: str, processes: int) -> subprocess.Popen[str]:
+    """Ranks of which the second fails after some steps."""
+    return start(job, processes=processes, module="tests.support.failing_ranks", NANOLAN_FAILS=how)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "processes", "reason", "said"),
+    [
+        ("memory", 4, "oom", "CUDA is out of memory at 1 row(s) a micro-batch"),
+        ("error", 2, "trainer_failed", "ZeroDivisionError: of rank 1"),
+        ("kill", 3, "killed", ""),
+    ],
+)
+def test_the_failure_of_one_rank_is_the_cause_and_the_others_end_with_a_line(
+    how: str, processes: int, reason: str, said: str, tiny: Path, tmp_path: Path, end: Any
+) -> None:
+    job = write_job(tiny, tmp_path / "run", "mid", LONG)
+    p = fail(job, how, processes)
+    end(p)
+    out, _ = p.communicate(timeout=200)
+    assert p.returncode == 1
+    assert cause_of(out) == (reason, said)
+    of_ranks = out[: out.index("torch/distributed/elastic")]
+    assert of_ranks.count("Traceback") == (how == "error")
+    lost = [line for line in out.splitlines() if "another rank is gone" in line]
+    assert all(re.match(r"rank \d: stopped: ", line) for line in lost)
 
 
 def spoil_head(base: Path) -> None:
