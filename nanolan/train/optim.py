@@ -1,15 +1,16 @@
 """Muon for the matrices of the blocks, AdamW for embedding and head, over 1..N processes.
 
 Gradients are summed over the ranks (the loss is already divided by the global token count). The matrices
-of one shape are stacked and dealt to the ranks in equal slices; each rank orthogonalises its slice, then
-all gather the updates. Every rank applies the same bits, so the models stay equal.
+of one shape are stacked and dealt to the ranks in equal slices; each rank gets the sum of its slice and
+orthogonalises it, then all gather the updates. Every rank applies the same bits, so the models stay equal.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self, factor: float, mu: float) -> Tensor:
-        """One update from the gradients, which it consumes; the squared norm of those of all ranks."""
+        """One update from the gradients, which it consumes; the squared norm of this rank's slice of their sum."""
         per_rank = -(-len(self.params) // self.world.size)
         rows, cols = self.params[0].shape
         grads = self.params[0].new_zeros((per_rank * self.world.size, rows, cols))
@@ -90,9 +91,8 @@ class Muon:
             if p.grad is not None:
                 grads[i].copy_(p.grad)
             p.grad = None
-        self.world.sum_(grads)
-        squares = torch.linalg.vector_norm(grads, dtype=torch.float32).square()
-        g = grads[self.world.rank * per_rank :][:per_rank]
+        g = self.world.sum_slice(grads)
+        squares = torch.linalg.vector_norm(g, dtype=torch.float32).square()
         if self.momentum_buffer is None:
             self.momentum_buffer = torch.zeros_like(g)
         self.momentum_buffer.lerp_(g, 1 - mu)
@@ -134,7 +134,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, factor: float, mu: float) -> Tensor:
-        """One update from the gradient, which it consumes; its squared norm. `mu` is Muon's and unused here."""
+        """One update from the gradient, which it consumes; the squared norm of the sum over all ranks. `mu` is Muon's."""
         grad = torch.zeros_like(self.param) if self.param.grad is None else self.param.grad
         self.param.grad = None
         self.world.sum_(grad)
@@ -172,14 +172,19 @@ class AdamW:
 class Optimizer:
     """All parts of the model's optimizer."""
 
-    parts: list[Muon | AdamW] = field(default_factory=list)
+    parts: list[Muon | AdamW]
+    world: Processes
 
     def step(self, factor: float, mu: float) -> float:
         """Update every parameter: learning rates times `factor`, Muon's momentum `mu`; gradients become None.
 
         The norm of the gradient over all parameters and ranks: not finite when any of it is not.
         """
-        return float(torch.stack([part.step(factor, mu) for part in self.parts]).sum().sqrt())
+        squares = [part.step(factor, mu) for part in self.parts]
+        shared = [s for s, part in zip(squares, self.parts, strict=True) if isinstance(part, AdamW)]
+        slices = [s for s, part in zip(squares, self.parts, strict=True) if isinstance(part, Muon)]
+        whole, mine = torch.stack([torch.stack(shared).sum(), torch.stack(slices).sum()]).tolist()
+        return math.sqrt(whole + self.world.totals(mine)[0])
 
     def state(self, rank: int) -> dict[str, Tensor]:
         """The state that `rank` saves: its slices of Muon's momentum; rank 0 also the state that is equal on all ranks."""
@@ -239,5 +244,6 @@ def make_optimizer(
             AdamW(head, unembedding_lr * scale, world),
             AdamW(wte, embedding_lr * scale, world),
             *(Muon(shapes[s], matrix_lr, world) for s in sorted(shapes)),
-        ]
+        ],
+        world,
     )

@@ -1,14 +1,14 @@
 """The processes of a run: rank, size, device, and the few collectives they use.
 
 One process needs no process group. Numbers on the host always travel over gloo, tensors over the
-device's backend (nccl or gloo); only all_reduce(SUM) and all_gather are used, which both have.
+device's backend (nccl or gloo); all_reduce(SUM) and all_gather are used, which both have, and reduce_scatter where there is one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -39,6 +39,12 @@ def among_peers() -> Iterator[None]:
         raise PeerLost(f"another rank is gone ({type(e).__name__}: {text[:160]})") from None
 
 
+# torch 2.13 has renamed it, and warns of the old name
+reduce_scatter: Callable[[torch.Tensor, torch.Tensor], object] = (
+    getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+)
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process's place among all."""
@@ -46,6 +52,7 @@ class Processes:
     rank: int
     size: int
     device: torch.device
+    scatters: bool = False  # whether the device's backend has reduce_scatter
 
     @property
     def first(self) -> bool:
@@ -65,6 +72,20 @@ class Processes:
         if self.size > 1:
             with among_peers():
                 dist.all_reduce(tensor)
+
+    def sum_slice(self, tensor: torch.Tensor) -> torch.Tensor:
+        """This rank's slice of a tensor (size * n, ...), summed over all ranks: (n, ...). May overwrite the tensor.
+
+        Half of what `sum_` sends, where the backend has reduce_scatter.
+        """
+        n = len(tensor) // self.size
+        if self.size > 1 and self.scatters:
+            mine = torch.empty_like(tensor[:n])
+            with among_peers():
+                reduce_scatter(mine, tensor)
+            return mine
+        self.sum_(tensor)
+        return tensor[self.rank * n :][:n]
 
     def gather(self, part: torch.Tensor) -> torch.Tensor:
         """Parts of equal shape from all ranks, in rank order, joined along dimension 0."""
@@ -103,8 +124,18 @@ def join_world(device: str) -> Processes:
         torch.cuda.set_device(local)
         torch.set_float32_matmul_precision("high")
     here = torch.device("cuda", local) if device == "cuda" else torch.device("cpu")
-    if size > 1:
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT
-        )
-    return Processes(rank, size, here)
+    if size == 1:
+        return Processes(rank, size, here)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+    return Processes(rank, size, here, has_reduce_scatter(size, here))
+
+
+def has_reduce_scatter(size: int, device: torch.device) -> bool:
+    """Whether the backend for tensors on `device` has reduce_scatter: gloo has it in newer versions of torch only."""
+    try:
+        reduce_scatter(torch.empty(1, device=device), torch.ones(size, device=device))
+    except (RuntimeError, NotImplementedError) as e:
+        if isinstance(e, dist.DistError):
+            raise
+        return False
+    return True

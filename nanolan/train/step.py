@@ -46,13 +46,21 @@ class Stepper:
     device: torch.device
     halved: bool = False
 
+    def padded(self, rows: int) -> int:
+        """Rows to compute for so many: whole micro-batches on CUDA, where each other shape is compiled anew (it takes
+        longer than the padding); elsewhere no more than these."""
+        return -(-rows // self.micro) * self.micro if self.device.type == "cuda" else rows
+
     def gradients(
         self, batch: Batch, n_trained: float, stopped: Callable[[], bool] = lambda: False
     ) -> float:
         """Add up the gradients of loss / n_trained, n_trained counted over all ranks; this rank's summed loss.
 
-        Ends between two micro-batches when `stopped()`; then the step is not worth anything, see `drop`.
+        Ends between two micro-batches when `stopped()`; then the step is not worth anything, see `drop`. A batch without
+        rows leaves no gradients: there are more ranks than rows.
         """
+        if not len(batch.ids):
+            return 0.0
         loss = self._try(batch, n_trained, stopped)
         if loss is None:
             if self.halved or self.micro == 1:

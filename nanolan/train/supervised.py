@@ -56,7 +56,7 @@ class Training(Phase):
         # loss that the meta of the initial checkpoint implies
         self.expected = expected_loss(start.meta, start.tokenizer)
         steps = steps_of(recipe, len(rows), self.per_step)
-        micro = micro_rows(start, -(-self.per_step // start.world.size))
+        micro = micro_rows(start, len(rows_of_rank(0, self.per_step, start.world)))
         super().__init__(
             start,
             report,
@@ -153,12 +153,17 @@ def validation_rows(
         return None
 
 
+def rows_of_rank(step: int, per_step: int, world: Processes) -> range:
+    """The rows of a step that this rank trains: every size-th one, from its own number on; as many in each step."""
+    return range(step * per_step, (step + 1) * per_step)[world.rank :: world.size]
+
+
 def micro_rows(start: Start, per_rank: int) -> int:
-    """Rows of a micro-batch, at most `per_rank`."""
+    """Rows of a micro-batch of this rank, which has `per_rank` rows in a step."""
     device, before = start.world.device, start.saved.get("micro_batch")
     gpu_gib = torch.cuda.mem_get_info()[1] / 2**30 if device.type == "cuda" else None
     fits = micro_batch(start.model.config, start.recipe.sequence_len, gpu_gib)
-    return even_micro_batch(per_rank, resumed_micro_batch(start.job.batch, before, fits))
+    return even_micro_batch(max(1, per_rank), resumed_micro_batch(start.job.batch, before, fits))
 
 
 def speed_up(model: GPT, recipe: Recipe, world: Processes, report: ProgressWriter) -> None:
@@ -176,11 +181,10 @@ def speed_up(model: GPT, recipe: Recipe, world: Processes, report: ProgressWrite
 def loop(t: Training, stop: StopFlag) -> None:
     """Steps to the end, or until all ranks have agreed to stop."""
     world, recipe = t.world, t.recipe
-    per_rank = -(-t.per_step // world.size)
     while t.done < t.steps:
         t0 = time.perf_counter()
-        mine = range(t.done * t.per_step, (t.done + 1) * t.per_step)[world.rank :: world.size]
-        batch = t.rows.batch(mine, -(-per_rank // t.stepper.micro) * t.stepper.micro)
+        mine = rows_of_rank(t.done, t.per_step, world)
+        batch = t.rows.batch(mine, t.stepper.padded(len(mine)))
         n_trained = world.totals(int((batch.targets >= 0).sum()))[0]
         loss, stops, due = world.totals(
             t.stepper.gradients(batch, n_trained, lambda: stop.requested),

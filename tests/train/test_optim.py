@@ -13,6 +13,7 @@ from nanolan.model.checkpoint import load, read_state
 from nanolan.model.gpt import GPT, GPTConfig
 from nanolan.train.optim import AdamW, Muon, by_gram, by_steps, make_optimizer, orthogonalise
 from nanolan.train.processes import Processes
+from tests.support.ranks import run_ranks
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 RATES = {"unembedding_lr": 0.004, "embedding_lr": 0.2, "matrix_lr": 0.02}
@@ -130,7 +131,7 @@ def test_each_rank_keeps_the_momentum_of_its_own_matrices_only() -> None:
     params = [torch.zeros(8, 8) for _ in range(3)]
     for p in params:
         p.grad = torch.randn(8, 8)
-    muon = Muon(params, 0.02, Stage(0, 2, torch.device("cpu"), (torch.zeros(2, 8, 8),)))
+    muon = Muon(params, 0.02, Stage(0, 2, torch.device("cpu"), others=(torch.zeros(2, 8, 8),)))
     muon.step(1.0, 0.95)
     assert muon.momentum_buffer is not None
     assert muon.momentum_buffer.shape == (2, 8, 8)
@@ -211,3 +212,18 @@ def test_every_parameter_is_updated_by_exactly_one_part() -> None:
     assert [part.lr for part in adam] == pytest.approx(
         [0.004 * (32 / 768) ** -0.5, 0.2 * (32 / 768) ** -0.5]
     )
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_rank_that_gets_its_slice_alone_steps_as_if_it_got_everything(size: int) -> None:
+    said = run_ranks(size, "tests.support.rank_cases:scattered_is_summed")
+    assert said.count("scatters: ") == size
+    assert len({line.partition("norms")[2] for line in said.splitlines() if "norms" in line}) == 1
+
+
+def test_without_reduce_scatter_the_slice_is_cut_from_the_whole_sum() -> None:
+    whole = torch.arange(12.0).view(6, 2)
+    for rank in range(3):
+        mine = Stage(rank, 3, torch.device("cpu")).sum_slice(whole)
+        assert torch.equal(mine, whole[2 * rank : 2 * rank + 2])
+    assert torch.equal(ALONE.sum_slice(whole), whole)

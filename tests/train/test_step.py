@@ -16,7 +16,8 @@ from nanolan.train.data.mixtures import Part
 from nanolan.train.data.packing import Rows, make_rows
 from nanolan.train.processes import Processes
 from nanolan.train.recipe import Recipe
-from nanolan.train.step import Stepper, validate
+from nanolan.train.step import Stepper, even_micro_batch, validate
+from nanolan.train.supervised import rows_of_rank
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -134,3 +135,38 @@ def test_validation_takes_no_more_rows_than_there_are(model: GPT, rows: Rows) ->
         model, rows, len(rows), 4, ALONE, None
     )
     assert validate(model, rows, 0, 4, ALONE, None) is None
+
+
+def test_a_batch_without_rows_has_no_loss_and_leaves_no_gradients(model: GPT, rows: Rows) -> None:
+    stepper = Stepper(model.loss_sum, list(model.parameters()), 4, ALONE.device)
+    assert stepper.gradients(rows.batch([], 0), 7.0) == 0.0
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("rows", "micro", "on_cpu", "on_cuda"),
+    [(2, 2, 2, 2), (1, 1, 1, 1), (5, 3, 5, 6), (0, 1, 0, 0), (32, 32, 32, 32), (86, 29, 86, 87)],
+)
+def test_rows_are_filled_up_to_whole_micro_batches_only_where_they_are_compiled(
+    rows: int, micro: int, on_cpu: int, on_cuda: int
+) -> None:
+    for device, want in (("cpu", on_cpu), ("cuda", on_cuda)):
+        assert Stepper(torch.add, [], micro, torch.device(device)).padded(rows) == want
+
+
+@pytest.mark.parametrize(
+    ("per_step", "size", "total"), [(9, 8, 9), (8, 8, 8), (3, 4, 3), (256, 3, 256), (1, 8, 1)]
+)
+def test_no_row_is_computed_for_nothing_when_the_ranks_do_not_divide_a_step(
+    per_step: int, size: int, total: int
+) -> None:
+    computed = 0
+    for rank in range(size):
+        world = Processes(rank, size, torch.device("cuda"))
+        mine = rows_of_rank(5, per_step, world)
+        assert {len(rows_of_rank(step, per_step, world)) for step in range(4)} == {len(mine)}, (
+            "one shape to compile"
+        )
+        micro = even_micro_batch(max(1, len(mine)), 128)
+        computed += Stepper(torch.add, [], micro, world.device).padded(len(mine))
+    assert computed == total

@@ -21,8 +21,8 @@ from nanolan.train.phase import finish
 from nanolan.train.progress import ProgressWriter
 from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import Training, loop, prepare
-from tests.support.state_fixtures import ALONE, After
-from tests.support.tiny_world import metrics, write_job, write_parquet
+from tests.support.state_fixtures import ALONE, After, Forker, forker  # noqa: F401
+from tests.support.tiny_world import losses, metrics, write_job, write_parquet
 
 NEVER = 1_000_000
 
@@ -219,3 +219,16 @@ def test_a_weight_that_is_no_number_is_refused_before_anything_is_trained(
         "refused: a weight is not a number" in (said := capsys.readouterr().err)
         and cause_of(said)[0] == "nan"
     )
+
+
+def test_more_ranks_than_rows_train_as_one_does(
+    tiny: Path,
+    tmp_path: Path,
+    forker: Forker,  # noqa: F811
+) -> None:
+    recipe = {"max_steps": 5, "tokens_per_step": 2 * 64, "init_lr_frac": 0.1, "val_rows": 0}
+    one, three = (write_job(tiny, tmp_path / name, "sft", recipe) for name in ("one", "three"))
+    assert main([str(one)]) == 0
+    forker.start(three, 3)
+    assert forker.end() == [0, 0, 0], three.with_name("out.txt").read_text()
+    assert losses(three) == pytest.approx(losses(one), abs=1e-4)

@@ -20,6 +20,7 @@ from nanolan.train.progress import ProgressWriter
 from nanolan.train.state.saving import SPARE_BYTES, States
 from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import loop, prepare
+from tests.support.ranks import run_ranks
 from tests.support.state_fixtures import ALONE, After, states
 from tests.support.tiny_world import write_job
 
@@ -218,3 +219,13 @@ def test_a_stop_finishes_the_save_under_way_and_saves_the_last_step(
     threading.Timer(0.1, disk.open.set).start()
     finish(t, StopFlag())
     assert states(path) == [3, 2]
+
+
+def test_all_ranks_agree_that_a_save_failed_on_one_of_them(tmp_path: Path) -> None:
+    said = run_ranks(3, "tests.support.rank_cases:one_rank_cannot_save", tmp_path)
+    kept = {1: "step-000001", 2: "step-000001", 3: "step-000003"}
+    for step, name in kept.items():
+        assert said.count(f" step {step}: the state in {name} is kept") == 3
+    assert said.count("warning: the state of step 2 could not be saved") == 1
+    assert [m.step for _, m in whole_steps(tmp_path / "out")] == [3, 1]
+    assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
