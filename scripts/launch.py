@@ -70,6 +70,7 @@ def launch(
     """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until training has begun."""
     from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.prepare import prepare
+    from nanolan.shadeform.offers import check_one_type
 
     s = settings_from(flags)
     if not dry_run:
@@ -83,6 +84,8 @@ def launch(
         if dry_run
         else (find_offers(s, api, all_configs, sort), None)
     )
+    if agreed and not dry_run:
+        check_one_type(offers, s.gpu)
     offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
     ledger = open_ledger()

@@ -81,6 +81,12 @@ def expected(s: Settings) -> Callable[[Offer], int | None]:
     return lambda offer: found.likely_cents if (found := forecast(offer)) else None
 
 
+def heading(s: Settings, sort: str) -> str:
+    """The title of the table."""
+    gpu = "" if s.gpu.lower() == "any" else f"{s.gpu} "
+    return f"Available {gpu}instances (sorted by {sort})"
+
+
 def sample_offers() -> list[Offer]:
     """Offers of the local Shadeform's catalogue."""
     from nanolan.shadeform.models import offers_of
@@ -92,18 +98,14 @@ def sample_offers() -> list[Offer]:
 def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:
     """The offer that the user picks from the table."""
     from nanolan.errors import NanolanError, UsageProblem
-    from nanolan.shadeform.offers import table
+    from nanolan.shadeform.offer_table import table
 
     if not sys.stdin.isatty():
         raise UsageProblem(
             "this is not a terminal, so there is no prompt: pass --yes (the cheapest offer), or "
             "cloud=, region= and instance-type="
         )
-    say(
-        f"\n=== Available {s.gpu} instances (sorted by {sort}) ===\n\n"
-        + "\n".join(table(offers, expected(s)))
-        + "\n"
-    )
+    say(f"\n=== {heading(s, sort)} ===\n\n" + "\n".join(table(offers, expected(s))) + "\n")
     while True:
         answer = (
             click.prompt(f"Select instance [1-{len(offers)}] or 'q' to quit", err=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 from launch import typed
-from market import clients, expected, find_offers
+from market import clients, expected, find_offers, heading
 
 from nanolan.cli.command import KeyValueCommand, profile_option, run, setting_options, settings_from
 
@@ -43,7 +43,7 @@ from nanolan.cli.command import KeyValueCommand, profile_option, run, setting_op
 @click.option("--json", "as_json", is_flag=True, help="as JSON on stdout")
 def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
     """Show available offers."""
-    from nanolan.shadeform.offers import table
+    from nanolan.shadeform.offer_table import table
 
     s = settings_from(flags)
     found = find_offers(s, clients(s)[0], all_configs, sort)
@@ -55,7 +55,7 @@ def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
         ]
         click.echo(json.dumps({"schema_version": 1, "phase": s.phase, "offers": rows}, indent=2))
     else:
-        click.echo(f"=== Available {s.gpu} instances (sorted by {sort}) ===\n")
+        click.echo(f"=== {heading(s, sort)} ===\n")
         click.echo("\n".join(table(found, cents_of)))
         click.echo(f"\nRun: expected dollars for phase={s.phase}; * is the cheapest.")
         click.echo(f"Rent one: just launch {shlex.join(typed(flags, all_configs, sort))}".rstrip())

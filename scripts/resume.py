@@ -114,6 +114,7 @@ def resume(
     from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.prepare import prepare
     from nanolan.manage.resume import attempts, settings_of
+    from nanolan.shadeform.offers import check_one_type
     from nanolan.times import now_utc
 
     account = open_account(flags, "shadeform_api_key", "hf_token")
@@ -130,6 +131,8 @@ def resume(
     s = settings_of(account.settings, flags, upcoming.plan, upcoming.remaining, upcoming.budget)
     agreed = yes or all((s.cloud, s.region, s.instance_type))
     offers = find_offers(s, api, all_configs, sort)
+    if agreed and not dry_run:
+        check_one_type(offers, s.gpu)
     offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
     prepared = upcoming.apply(

@@ -78,7 +78,7 @@ def rent_with_failover(
     before: tuple[Attempt, ...] = (),
     clock: Callable[[], float] | None = None,
 ) -> Launched:
-    """Rent the offer of `prepared`; after a rejection the next of `offers` (by rank) with as many GPUs.
+    """Rent the offer of `prepared`; after a rejection the next of `offers` (by rank) with the same GPUs.
 
     `before` are the run's attempts before this launch: they are recorded, but do not count against the policy.
     """
@@ -128,7 +128,7 @@ def _rent_until_ready(
         earlier += (failed_attempt(rejection, prepared),)
         untried = [o for o in offers if o not in tried]
         step = decide(
-            [o for o in untried if o.num_gpus == prepared.offer.num_gpus],
+            [o for o in untried if _same_gpus(o, prepared.offer)],
             policy,
             earlier,
             prepared.estimate_on,
@@ -148,6 +148,11 @@ def _rent_until_ready(
             f"attempt {prepared.plan.attempt}: {chosen.where}, {chosen.instance_type}, "
             f"{dollars(chosen.hourly_cents)}/h\nBill: {prepared.bill()}."
         )
+
+
+def _same_gpus(offer: Offer, chosen: Offer) -> bool:
+    """Whether an offer has the type and number of GPUs that were agreed to."""
+    return (offer.gpu, offer.num_gpus) == (chosen.gpu, chosen.num_gpus)
 
 
 def decide(

@@ -188,4 +188,5 @@ def _gpu_and_count(settings: Settings) -> Settings:
         raise UsageProblem(
             f"gpu {settings.gpu!r} and num-gpus {settings.num_gpus} disagree; give one of them"
         )
-    return replace(settings, gpu=gpu, num_gpus=int(count))
+    sources = settings.sources | {"num_gpus": settings.sources["gpu"]}
+    return replace(settings, gpu=gpu, num_gpus=int(count), sources=sources)

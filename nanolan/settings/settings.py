@@ -67,7 +67,7 @@ class Settings:
     )
     run_name: str = _setting("RUN_NAME", "name in logs and wandb", "lanbot-v3", value.name)
     gpu: str = _setting(
-        "GPU", "GPU type to rent, partial and any case: H100, a100, H100:8", "B200", value.gpu
+        "GPU", "GPU type, in any case: H100, a100, H100:8; or any", "B200", value.gpu
     )
     num_gpus: int = _setting("NUM_GPUS", "GPUs in the instance", "8", value.count)
     spend_limit: int = _setting(

@@ -1,8 +1,7 @@
-"""Offers: filters and ranks what can be rented, and formats the guide's table. Pure."""
+"""Offers: filters and ranks what can be rented. Pure."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,46 +10,8 @@ from dataclasses import dataclass
 from nanolan.errors import NanolanError, NoOffer, UsageProblem
 from nanolan.money import dollars
 from nanolan.settings.settings import Settings
+from nanolan.shadeform.gpu_types import ANY, is_known, matching, normalized, unknown_gpu_text
 
-# GPU names that Shadeform has used: one without stock today is not a typo
-GPUS = (
-    "A10",
-    "A100",
-    "A100_80G",
-    "A16",
-    "A30",
-    "A40",
-    "A4000",
-    "A5000",
-    "A6000",
-    "B200",
-    "B300",
-    "GB200",
-    "GB300",
-    "GH200",
-    "H100",
-    "H100_nvl",
-    "H200",
-    "L4",
-    "L40",
-    "L40S",
-    "RTX4000Ada",
-    "RTX4090",
-    "RTX5090",
-    "RTX6000",
-    "RTX6000Ada",
-    "RTXPro6000",
-    "V100",
-    "V100_32G",
-)
-HEAD = ("#", "Provider", "Region", "GPUs", "VRAM", "Price/hr", "Run", "NVLink")
-PROVIDER, REGION, GPU_COUNT = (
-    1,
-    2,
-    3,
-)  # columns that shrink so that a line has at most 80 characters
-RIGHT = (0, 5, 6)
-MIN_COLUMN_WIDTH = 8
 MIN_DISK_GB = (
     90  # a run needs 60 GB free (plan.min_free_gb); system, driver and PyTorch take the rest
 )
@@ -104,12 +65,13 @@ class Wanted:
 
 
 def wanted_from(settings: Settings, all_configs: bool = False) -> Wanted:
-    """The offers that the settings ask for; a named instance type overrides the default GPU and count."""
+    """The offers that the settings ask for; gpu=any or a named instance type override the default GPU and count."""
     loose = settings.instance_type is not None
+    every = settings.gpu.lower() == ANY
     return Wanted(
-        "" if loose and settings.sources["gpu"] == "default" else settings.gpu,
+        "" if every or loose and settings.sources["gpu"] == "default" else settings.gpu,
         None
-        if all_configs or loose and settings.sources["num_gpus"] == "default"
+        if all_configs or (loose or every) and settings.sources["num_gpus"] == "default"
         else settings.num_gpus,
         settings.cloud,
         settings.region,
@@ -131,19 +93,20 @@ def newest_cuda_image(os_options: Iterable[str]) -> str | None:
     return image if cuda >= (12, 2) else None
 
 
-def fits(offer: Offer, wanted: Wanted) -> bool:
-    """Whether an offer is wanted; the GPU matches partially and in any case."""
+def fitting(offers: Sequence[Offer], wanted: Wanted) -> list[Offer]:
+    """The offers that are wanted, usable or not."""
+    types = matching(wanted.gpu, (o.gpu for o in offers))
+    return [o for o in offers if o.gpu in types and _fits(o, wanted)]
+
+
+def _fits(offer: Offer, wanted: Wanted) -> bool:
+    """Whether an offer has the wanted count and place."""
     return (
-        _normalized(wanted.gpu) in _normalized(offer.gpu)
-        and wanted.num_gpus in (None, offer.num_gpus)
+        wanted.num_gpus in (None, offer.num_gpus)
         and wanted.cloud in (None, offer.cloud)
         and wanted.region in (None, offer.region)
         and wanted.instance_type in (None, offer.instance_type)
     )
-
-
-def _normalized(gpu: str) -> str:
-    return re.sub(r"[ _-]", "", gpu).lower()
 
 
 def unusable(offer: Offer) -> str | None:
@@ -187,8 +150,9 @@ def choose(
     expected: Expected = lambda offer: None,
 ) -> tuple[list[Offer], Counter[str]]:
     """The usable offers that fit, cheapest first (per hour, or by expected total), and why others were dropped."""
-    fitting = [o for o in offers if fits(o, wanted)]
-    against = [(o, unusable(o) or above_price_limit(o, wanted, expected)) for o in fitting]
+    against = [
+        (o, unusable(o) or above_price_limit(o, wanted, expected)) for o in fitting(offers, wanted)
+    ]
     dropped = Counter(why for _, why in against if why)
     usable = [o for o, why in against if not why]
 
@@ -200,6 +164,15 @@ def choose(
     return usable, dropped
 
 
+def check_one_type(offers: Sequence[Offer], gpu: str) -> None:
+    """UsageProblem if the offers are of several GPU types: which of them to rent is then a question."""
+    types = sorted({o.gpu for o in offers})
+    if len(types) > 1:
+        raise UsageProblem(
+            f"gpu={gpu} fits several types: {', '.join(types)}. With --yes name one of them; nothing was rented"
+        )
+
+
 def no_offer_error(
     wanted: Wanted,
     offers: Sequence[Offer],
@@ -207,14 +180,8 @@ def no_offer_error(
     expected: Expected = lambda offer: None,
 ) -> NanolanError:
     """The error that names what was searched for and what is available; an unknown GPU name is a typo."""
-    known = sorted({*GPUS, *(o.gpu for o in offers)})
-    if not any(_normalized(wanted.gpu) in _normalized(gpu) for gpu in known):
-        near = {_normalized(gpu): gpu for gpu in known}
-        guess = [near[g] for g in difflib.get_close_matches(_normalized(wanted.gpu), near, 1, 0.5)]
-        return UsageProblem(
-            f"unknown GPU {wanted.gpu!r}. "
-            + (f"Did you mean gpu={guess[0]}?" if guess else f"Known are {', '.join(known)}")
-        )
+    if not is_known(wanted.gpu, (o.gpu for o in offers)):
+        return UsageProblem(unknown_gpu_text(wanted.gpu, (o.gpu for o in offers)))
     asked = " ".join(
         str(x)
         for x in (
@@ -227,7 +194,7 @@ def no_offer_error(
         if x
     )
     usable = [o for o in offers if not unusable(o)]
-    alike = [o for o in usable if _normalized(wanted.gpu) in _normalized(o.gpu)] or usable
+    alike = [o for o in usable if normalized(wanted.gpu) in normalized(o.gpu)] or usable
     others = sorted({f"{o.num_gpus}x {o.gpu}" for o in alike})
     why = f" ({sum(dropped.values())} dropped: {', '.join(dropped)})" if dropped else ""
     seen = (
@@ -241,12 +208,10 @@ def no_offer_error(
     )
 
 
-def _cheapest_above(usable: Iterable[Offer], wanted: Wanted, expected: Expected) -> str:
+def _cheapest_above(usable: Sequence[Offer], wanted: Wanted, expected: Expected) -> str:
     """The cheapest offer that a price limit dropped, as a sentence, or ""."""
     totals = [
-        (expected(o), o)
-        for o in usable
-        if fits(o, wanted) and above_price_limit(o, wanted, expected)
+        (expected(o), o) for o in fitting(usable, wanted) if above_price_limit(o, wanted, expected)
     ]
     if not totals:
         return ""
@@ -257,49 +222,3 @@ def _cheapest_above(usable: Iterable[Offer], wanted: Wanted, expected: Expected)
         ),
     )
     return f" The cheapest of them: {o.where} for {dollars(o.hourly_cents)}/h, the run about {dollars(total)}."
-
-
-def table(offers: Sequence[Offer], expected: Expected, width: int = 80) -> list[str]:
-    """The guide's table with the run's expected total; * marks the cheapest. Lines have at most `width` characters."""
-    totals = [expected(o) for o in offers]
-    best = min((t for t in totals if t is not None), default=None)
-    several = len({o.gpu for o in offers}) > 1
-    rows = [
-        HEAD,
-        *(
-            _row(i, o, total, total is not None and total == best, several)
-            for i, (o, total) in enumerate(zip(offers, totals, strict=True), 1)
-        ),
-    ]
-    widths = [max(len(row[c]) for row in rows) for c in range(len(HEAD))]
-    while sum(widths) + 3 * (len(HEAD) - 1) > width:
-        column = max((PROVIDER, REGION), key=lambda c: widths[c])
-        widths[column if widths[column] > MIN_COLUMN_WIDTH else GPU_COUNT] -= 1
-    lines = [
-        " | ".join(_cell(text, widths[c], c in RIGHT) for c, text in enumerate(row)).rstrip()
-        for row in rows
-    ]
-    return [lines[0], "-+-".join("-" * n for n in widths), *lines[1:]]
-
-
-def _row(
-    number: int, offer: Offer, total: int | None, cheapest: bool, several: bool
-) -> tuple[str, ...]:
-    gpus = f"{offer.num_gpus}x {offer.gpu}" if several else f"{offer.num_gpus}x"
-    nvlink = {True: "Yes", False: "No", None: "?"}[offer.nvlink]
-    run = dollars(total) + ("*" if cheapest else " ")
-    return (
-        str(number),
-        offer.cloud,
-        offer.region,
-        gpus,
-        f"{offer.vram_gb}GB",
-        dollars(offer.hourly_cents),
-        run,
-        nvlink,
-    )
-
-
-def _cell(text: str, width: int, right: bool) -> str:
-    text = text if len(text) <= width else text[: width - 1] + "~"
-    return text.rjust(width) if right else text.ljust(width)

@@ -30,7 +30,7 @@ from nanolan.settings.env_lines import read_env
 from nanolan.settings.load import load_settings, usable_settings
 from nanolan.settings.settings import FIELDS, Settings
 from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.offers import table
+from nanolan.shadeform.offer_table import table
 from nanolan.shadeform.ssh import has_address, ssh_argv
 from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.status import closeup, text, why

@@ -39,6 +39,8 @@ from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtu
         (["phase=agent_rl"], "agent_rl is not a phase of nanolan's trainer"),
         (["phase="], "phase is empty"),
         (["gpu=H10O"], "Did you mean gpu=H100?"),
+        (["gpu=H10", "--all-configs"], "fits several types: H100, H100_nvl. With --yes name one"),
+        (["gpu=any"], "With --yes name one of them; nothing was rented"),
         (["gpu=$(id)"], "is not a GPU type"),
         (["spend-limt=5"], "Did you mean spend-limit="),
         (["spend-limit=0"], "spend-limit: "),

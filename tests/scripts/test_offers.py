@@ -121,7 +121,7 @@ def test_json_has_the_same_offers_and_unknown_costs_are_null(
         "edit",
         change=lambda body: body["instance_types"][0]["configuration"].update(gpu_type="B200X"),
     )
-    told = json.loads(script("offers", "--json", "phase=mid+sft", env=env).stdout)
+    told = json.loads(script("offers", "--json", "phase=mid+sft", "gpu=B20", env=env).stdout)
     assert told["schema_version"] == 1 and told["phase"] == "mid+sft"
     assert [(o["cloud"], o["hourly_cents"], o["expected_usd"]) for o in told["offers"]] == [
         ("hyperstack", 3360, None),
@@ -133,7 +133,7 @@ def test_json_has_the_same_offers_and_unknown_costs_are_null(
 def test_what_was_dropped_is_said_with_the_reason(env: dict[str, str]) -> None:
     assert (
         "1 offer dropped: an ARM machine"
-        in script("offers", "gpu=H200", "--all-configs", env=env).stderr
+        in script("offers", "gpu=H20", "--all-configs", env=env).stderr
     )
 
 
@@ -173,3 +173,11 @@ def test_a_listing_cannot_drive_the_terminal(env: dict[str, str], cloud: Shadefo
         change=lambda body: body["instance_types"][0]["availability"][0].update(region="bell\x07"),
     )
     assert "| bell?" in script("offers", env=env).stdout
+
+
+def test_any_shows_the_whole_market_with_its_gpus(env: dict[str, str]) -> None:
+    told = json.loads(script("offers", "gpu=any", "--json", env=env).stdout)["offers"]
+    assert {o["gpu"] for o in told} > {"B200", "H100", "A100_80G", "L40S"}
+    assert {o["num_gpus"] for o in told} > {1, 8}
+    lines = script("offers", "gpu=any", env=env).stdout.splitlines()
+    assert lines[0] == "=== Available instances (sorted by price) ===" and "| GPU " in lines[2]
