@@ -41,6 +41,13 @@ def dollars(cents: int | None) -> str:
     return "?" if cents is None else f"${cents / 100:,.2f}"
 
 
+def about(cents: int, *, up: bool = False) -> str:
+    """An amount for a question: cents below $10, whole dollars above; `up` never rounds down."""
+    if cents < 10_00:
+        return dollars(cents)
+    return f"${math.ceil(cents / 100) if up else round(cents / 100):,}"
+
+
 def usd(cents: int | None) -> str | None:
     """ "33.60" for JSON, or None when unknown."""
     return None if cents is None else f"{cents / 100:.2f}"

@@ -7,23 +7,27 @@ just dry-run phase=sft                        shows what would happen and cost
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from market import NOT_AGREED, ask_offer, clients, find_offers, offers_to_show
+from market import clients, expected_on, find_offers, offers_to_show, pick_offer
 
 from nanolan.cli.command import KeyValueCommand, profile_option, run, setting_options, settings_from
+from nanolan.cli.consent import (
+    check_one_answer,
+    consent,
+    failover_policy,
+    refuse_failed,
+    show_prepared,
+)
 from nanolan.cli.run import open_ledger, say
 
 if TYPE_CHECKING:
-    from nanolan.launch.failover import FailoverPolicy, Launched
+    from nanolan.launch.failover import Launched
     from nanolan.launch.make_plan import Rehearsal
     from nanolan.launch.prepare import Prepared
     from nanolan.settings.settings import Settings
     from nanolan.trainers.choose import Chosen
-
-PLACE = ("cloud=", "region=", "instance-type=")
 
 
 @click.command(
@@ -69,8 +73,8 @@ def launch(
 ) -> int:
     """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until training has begun."""
     from nanolan.launch.failover import rent_with_failover
+    from nanolan.launch.preflight import check_hub
     from nanolan.launch.prepare import prepare
-    from nanolan.shadeform.offers import check_one_type
 
     s = settings_from(flags)
     if not dry_run:
@@ -78,17 +82,20 @@ def launch(
     rehearsal = rehearsal_of(s)
     s, chosen = trainer_of(s, rehearsal)
     api, hub = clients(s)
-    agreed = yes or all((s.cloud, s.region, s.instance_type))
-    offers, failed_check = (
-        offers_to_show(s, api, all_configs, sort)
-        if dry_run
-        else (find_offers(s, api, all_configs, sort), None)
-    )
-    if agreed and not dry_run:
-        check_one_type(offers, s.gpu)
-    offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
-    say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
     ledger = open_ledger()
+    agreed = yes or all((s.cloud, s.region, s.instance_type))
+    found = check_hub(hub, s) if hub else None  # with the model's size, which the table needs
+    expected = expected_on(s, ledger, found, rehearsal)
+    offers, failed_check = (
+        offers_to_show(s, api, all_configs, sort, expected)
+        if dry_run
+        else (find_offers(s, api, all_configs, sort, expected), None)
+    )
+    check_one_answer(agreed, dry_run, offers, s.gpu)
+    offer = offers[0] if dry_run or agreed else pick_offer(offers, s, sort, expected)
+    if offer is None:
+        return 0
+    say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
     prepared = prepare(
         s,
         offer,
@@ -100,12 +107,11 @@ def launch(
         earlier=ledger.entries(),
         yes_really=yes_really,
         chosen=chosen,
+        found=found,
     )
     prepared.checks[:0] = [failed_check] if failed_check else []
     words = typed(flags, all_configs, sort, keep_old, yes_really)
-    for check in prepared.checks:
-        say(check.line())
-    say(f"Bill: {prepared.bill()}.")
+    show_prepared(prepared)
     if dry_run:
         return show_dry_run(prepared, s, words, as_json)
     refuse_failed(prepared)
@@ -128,69 +134,6 @@ def trainer_of(s: Settings, rehearsal: Rehearsal | None) -> tuple[Settings, Chos
     installed = path_of(s.trainer) / ".venv/bin/python"  # by the checkout's owner
     python = str(installed) if installed.is_file() else OWN_PYTHON
     return with_trainer(s, path_of(""), rehearsed=rehearsal.fork_options, python=python)
-
-
-def refuse_failed(prepared: Prepared) -> None:
-    from nanolan.errors import PreflightFailed
-
-    if prepared.failed:
-        raise PreflightFailed(
-            f"{len(prepared.failed)} of {len(prepared.checks)} checks failed (see above); nothing was rented"
-        )
-
-
-def consent(given: bool, prepared: Prepared) -> None:
-    """Ask for a yes unless it was given on the command line."""
-    from nanolan.errors import NanolanError, UsageProblem
-
-    if given:
-        return
-    if not sys.stdin.isatty():
-        raise UsageProblem("this is not a terminal, so there is no prompt: pass --yes")
-    if not click.confirm(
-        f"Rent {prepared.offer.where} for at most ${prepared.worst_cents / 100:.2f}?",
-        default=False,
-        err=True,
-    ):
-        raise NanolanError(NOT_AGREED)
-
-
-def failover_policy(
-    prepared: Prepared,
-    s: Settings,
-    yes: bool,
-    agreed: bool,
-    wait: bool,
-    words: list[str],
-    command: str = "just launch",
-) -> FailoverPolicy:
-    """What a launch may do without asking when its offer fails."""
-    from nanolan.launch.failover import FailoverPolicy
-
-    agreed_price = prepared.offer.hourly_cents
-    price = max(agreed_price, s.max_price or 0) if yes else agreed_price
-    # The question named the worst case
-    bill = prepared.plan.limit_cents if agreed else prepared.worst_cents
-    ask = ask_dearer if sys.stdin.isatty() and not yes else None
-    return FailoverPolicy(
-        s.failover,
-        price,
-        bill,
-        ask,
-        wait,
-        command,
-        tuple(w for w in words if not w.startswith(PLACE)),
-    )
-
-
-def ask_dearer(prepared: Prepared) -> bool:
-    """Ask whether an offer above the agreed price may be rented instead."""
-    return click.confirm(
-        f"Rent {prepared.offer.where} instead, ${prepared.offer.hourly_cents / 100:.2f}/h, for at most "
-        f"${prepared.worst_cents / 100:.2f}?",
-        default=False,
-        err=True,
-    )
 
 
 def show_dry_run(

@@ -10,14 +10,13 @@ import click
 from nanolan.cli.run import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nanolan.checklist import Check
+    from nanolan.launch.make_plan import Rehearsal
+    from nanolan.launch.preflight import Findings
+    from nanolan.run.ledger import Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
-    from nanolan.shadeform.offers import Offer
-
-NOT_AGREED = "not agreed to; nothing was rented"
+    from nanolan.shadeform.offers import Expected, Offer
 
 
 def clients(s: Settings) -> tuple[Shadeform | None, Any]:
@@ -30,16 +29,17 @@ def clients(s: Settings) -> tuple[Shadeform | None, Any]:
 
 
 def offers_to_show(
-    s: Settings, api: Shadeform | None, all_configs: bool, sort: str
+    s: Settings, api: Shadeform | None, all_configs: bool, sort: str, expected: Expected
 ) -> tuple[list[Offer], Check | None]:
     """The offers of a dry run, which never fails early: when Shadeform cannot be read, samples and the failed check."""
     from nanolan.checklist import Check
     from nanolan.errors import ApiProblem, AuthProblem
 
     try:
-        return find_offers(s, api, all_configs, sort), None
+        return find_offers(s, api, all_configs, sort, expected), None
     except (ApiProblem, AuthProblem) as e:
-        samples = find_offers(s, None, all_configs, sort, "Shadeform's offers are unavailable")
+        why = "Shadeform's offers are unavailable"
+        samples = find_offers(s, None, all_configs, sort, expected, why)
         return samples, Check("offers", False, str(e))
 
 
@@ -48,6 +48,7 @@ def find_offers(
     api: Shadeform | None,
     all_configs: bool,
     sort: str,
+    expected: Expected,
     why_samples: str = "SHADEFORM_API_KEY is not set",
 ) -> list[Offer]:
     """The offers that fit, cheapest first; without a key built-in samples, labelled as such."""
@@ -61,24 +62,24 @@ def find_offers(
             f"{why_samples}: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api"
         )
         listed, unreadable = sample_offers(), 0
-    offers, dropped = choose(listed, wanted, order=sort, expected=expected(s))
+    offers, dropped = choose(listed, wanted, order=sort, expected=expected)
     for why, count in dropped.items():
         say(f"{count} offer{'s' * (count > 1)} dropped: {why}")
     if unreadable:
         say(f"{unreadable} entries of Shadeform's list could not be read and are left out")
     if not offers:
-        raise no_offer_error(wanted, listed, dropped, expected(s))
+        raise no_offer_error(wanted, listed, dropped, expected)
     return offers
 
 
-def expected(s: Settings) -> Callable[[Offer], int | None]:
-    """Estimates the run's cost on an offer, in cents, also from what earlier runs measured."""
-    from nanolan.cost.forecast import forecaster, work_of
-    from nanolan.run.ledger import Ledger
-    from nanolan.settings.paths import nanolan_home
+def expected_on(
+    s: Settings, ledger: Ledger, found: Findings | None = None, rehearsal: Rehearsal | None = None
+) -> Expected:
+    """Estimates the run's cost on an offer, in cents: the same figure that the checks show for the chosen one."""
+    from nanolan.launch.prepare import forecast_of
 
-    forecast = forecaster(work_of(s), Ledger(nanolan_home()).entries())
-    return lambda offer: found.likely_cents if (found := forecast(offer)) else None
+    forecast = forecast_of(s, found, ledger.entries(), rehearsal)
+    return lambda offer: cost.likely_cents if (cost := forecast(offer)) else None
 
 
 def heading(s: Settings, sort: str) -> str:
@@ -95,9 +96,9 @@ def sample_offers() -> list[Offer]:
     return [o for entry in SAMPLE for o in offers_of(entry)]
 
 
-def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:
-    """The offer that the user picks from the table."""
-    from nanolan.errors import NanolanError, UsageProblem
+def pick_offer(offers: list[Offer], s: Settings, sort: str, expected: Expected) -> Offer | None:
+    """The offer that the user picks from the table; None for none of them."""
+    from nanolan.errors import UsageProblem
     from nanolan.shadeform.offer_table import table
 
     if not sys.stdin.isatty():
@@ -105,14 +106,13 @@ def ask_offer(offers: list[Offer], s: Settings, sort: str) -> Offer:
             "this is not a terminal, so there is no prompt: pass --yes (the cheapest offer), or "
             "cloud=, region= and instance-type="
         )
-    say(f"\n=== {heading(s, sort)} ===\n\n" + "\n".join(table(offers, expected(s))) + "\n")
+    say(f"\n=== {heading(s, sort)} ===\n")
+    say("\n".join(table(offers, expected)) + "\n")
+    question = f"Select instance [1-{len(offers)}] or 'q' to quit"
     while True:
-        answer = (
-            click.prompt(f"Select instance [1-{len(offers)}] or 'q' to quit", err=True)
-            .strip()
-            .lower()
-        )
-        if answer == "q":
-            raise NanolanError(NOT_AGREED)
+        answer = click.prompt(question, err=True).strip().lower()
+        if answer in ("q", "quit", "exit"):
+            say("Nothing was rented.")
+            return None
         if answer.isascii() and answer.isdigit() and 1 <= int(answer) <= len(offers):
             return offers[int(answer) - 1]

@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 from launch import typed
-from market import clients, expected, find_offers, heading
+from market import clients, expected_on, find_offers, heading
 
 from nanolan.cli.command import KeyValueCommand, profile_option, run, setting_options, settings_from
+from nanolan.cli.run import open_ledger
 
 
 @click.command(cls=KeyValueCommand)
@@ -46,8 +47,8 @@ def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
     from nanolan.shadeform.offer_table import table
 
     s = settings_from(flags)
-    found = find_offers(s, clients(s)[0], all_configs, sort)
-    cents_of = expected(s)
+    cents_of = expected_on(s, open_ledger())
+    found = find_offers(s, clients(s)[0], all_configs, sort, cents_of)
     if as_json:
         rows = [
             vars(o) | {"expected_usd": None if (c := cents_of(o)) is None else f"{c / 100:.2f}"}

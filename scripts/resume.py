@@ -10,18 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
-from launch import (
+from launch import rehearsal_of, show_dry_run, show_launched, typed
+from market import expected_on, find_offers, pick_offer
+
+from nanolan.cli.command import KeyValueCommand, run, setting_options
+from nanolan.cli.consent import (
+    check_one_answer,
     consent,
     failover_policy,
     refuse_failed,
-    rehearsal_of,
-    show_dry_run,
-    show_launched,
-    typed,
+    show_prepared,
 )
-from market import ask_offer, find_offers
-
-from nanolan.cli.command import KeyValueCommand, run, setting_options
 from nanolan.cli.run import open_account, owner_option, say
 
 if TYPE_CHECKING:
@@ -112,9 +111,9 @@ def resume(
 ) -> int:
     """Rent an instance that continues RUN (the newest if none is named) where it ended."""
     from nanolan.launch.failover import rent_with_failover
+    from nanolan.launch.preflight import check_hub
     from nanolan.launch.prepare import prepare
     from nanolan.manage.resume import attempts, settings_of
-    from nanolan.shadeform.offers import check_one_type
     from nanolan.times import now_utc
 
     account = open_account(flags, "shadeform_api_key", "hf_token")
@@ -130,10 +129,13 @@ def resume(
         return 0
     s = settings_of(account.settings, flags, upcoming.plan, upcoming.remaining, upcoming.budget)
     agreed = yes or all((s.cloud, s.region, s.instance_type))
-    offers = find_offers(s, api, all_configs, sort)
-    if agreed and not dry_run:
-        check_one_type(offers, s.gpu)
-    offer = offers[0] if dry_run or agreed else ask_offer(offers, s, sort)
+    found = check_hub(hub, s)
+    expected = expected_on(s, ledger, found, rehearsal_of(s))
+    offers = find_offers(s, api, all_configs, sort, expected)
+    check_one_answer(agreed, dry_run, offers, s.gpu)
+    offer = offers[0] if dry_run or agreed else pick_offer(offers, s, sort, expected)
+    if offer is None:
+        return 0
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
     prepared = upcoming.apply(
         prepare(
@@ -144,11 +146,11 @@ def resume(
             api.instances,
             rehearsal=rehearsal_of(s),
             keep_old=upcoming.plan.keep_old,
+            earlier=ledger.entries(),
+            found=found,
         )
     )
-    for check in prepared.checks:
-        say(check.line())
-    say(f"Bill: {prepared.bill()}.")
+    show_prepared(prepared)
     words = [*typed(flags, all_configs, sort), *(["code=here"] if code == "here" else [])]
     command = f"just resume {prepared.plan.run_id}"
     if dry_run:

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanolan.errors import BadAnswer, UsageProblem
-from nanolan.money import MOST_DOLLARS, cents_from_dollars, cost_cents, dollars, parse_limit, usd
+from nanolan.money import (
+    MOST_DOLLARS,
+    about,
+    cents_from_dollars,
+    cost_cents,
+    dollars,
+    parse_limit,
+    usd,
+)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +119,21 @@ def test_a_cost_is_never_rounded_down(rate: int, seconds: float) -> None:
 
 def test_money_in_json_is_text_and_unknown_is_null() -> None:
     assert (usd(3360), usd(0), usd(1_234_567), usd(None)) == ("33.60", "0.00", "12345.67", None)
+
+
+@pytest.mark.parametrize(
+    "cents, likely, at_most",
+    [
+        (0, "$0.00", "$0.00"),
+        (274, "$2.74", "$2.74"),
+        (999, "$9.99", "$9.99"),
+        (1001, "$10", "$11"),
+        (2210, "$22", "$23"),
+        (13_400, "$134", "$134"),
+        (150_001, "$1,500", "$1,501"),
+    ],
+)
+def test_an_amount_in_a_question_is_short_and_a_most_is_never_too_low(
+    cents: int, likely: str, at_most: str
+) -> None:
+    assert (about(cents), about(cents, up=True)) == (likely, at_most)

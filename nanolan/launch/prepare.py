@@ -11,7 +11,7 @@ from msgspec import structs
 from nanolan.checklist import Check
 from nanolan.code.check import code_here
 from nanolan.cost.budget import worst_case_cents
-from nanolan.cost.forecast import Forecast, forecaster, no_figures, usual, work_of
+from nanolan.cost.forecast import Forecast, Work, forecaster, no_figures, usual, work_of
 from nanolan.errors import AuthProblem, NanolanError, UsageProblem
 from nanolan.hub.client import Hub
 from nanolan.launch.make_plan import PER_ATTEMPT, Rehearsal, make_plan
@@ -82,11 +82,22 @@ class Prepared:
             (parse_time(self.plan.deadline) - parse_time(self.plan.created_at)).total_seconds()
         )
 
+    def end(self) -> str:
+        """The most that it can cost, and which of the provider's two limits comes first."""
+        limit, hours = dollars(self.plan.limit_cents), f"{self.life_s / 3600:.1f} h"
+        worst = f"at most {dollars(self.worst_cents)}"
+        if self.worst_cents >= self.plan.limit_cents:
+            return f"{worst}, the spend limit, after {hours}; then the provider deletes it"
+        return (
+            f"{worst}: the provider deletes it after {hours}, at {self.plan.deadline}; "
+            f"the spend limit of {limit} comes later"
+        )
+
     def bill(self) -> str:
         """The forecast and the worst case."""
         unknown = f"expected cost unknown, {no_figures(self.plan.fork)}"
         expected = self.expected.text() if self.expected else unknown
-        worst = f"{expected}; at worst {dollars(self.worst_cents)} in {self.life_s / 3600:.1f} h, then the provider deletes it"
+        worst = f"{expected}; {self.end()}"
         if self.plan.self_delete:
             return worst
         return f"{worst}. It cannot delete itself: WITHOUT A GUARD IT BILLS UNTIL {self.plan.deadline}. Start one: just guard"
@@ -104,13 +115,15 @@ def prepare(
     earlier: Iterable[Entry] = (),
     yes_really: bool = False,
     chosen: Chosen | None = None,
+    found: Findings | None = None,
 ) -> Prepared:
-    """Run every check and make the plan; without `hub` or `instances` their checks are skipped.
+    """Run every check and make the plan; without `hub` or `instances` their checks are skipped. `found` is what the Hub's
+    checks found, if they ran already.
 
     `earlier` are the ledger's runs, which improve the forecast; `yes_really` accepts limits below the forecast. `chosen` is
     the foreign trainer, if the settings name one.
     """
-    found = check_hub(hub, settings) if hub else _unchecked(settings)
+    found = found or (check_hub(hub, settings) if hub else _unchecked(settings))
     run_id = new_run_id()
     code, bundle, code_checks = code_here(run_id)
     estimate_on = _estimator(settings, found, tuple(earlier), rehearsal, yes_really, chosen)
@@ -152,6 +165,29 @@ def _unchecked(settings: Settings) -> Findings:
     return Findings([Check("Hub", None, f"not checked without {' and '.join(unset)}")])
 
 
+def _work(settings: Settings, found: Findings | None) -> Work:
+    """The work of the run, with the sizes that were read from the Hub."""
+    if found is None:
+        return work_of(settings)
+    size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
+    return work_of(settings, found.size.n_params if found.size else None, size_bytes or None)
+
+
+def forecast_of(
+    settings: Settings,
+    found: Findings | None,
+    earlier: Iterable[Entry],
+    rehearsal: Rehearsal | None = None,
+) -> Callable[[Offer], Forecast | None]:
+    """The one forecast of a launch: for the table, the checks and the question alike."""
+    work, runs = _work(settings, found), tuple(earlier)
+    general = forecaster(work, runs)
+    if rehearsal is None:
+        return general
+    of_recipe = forecaster(replace(work, recipe=rehearsal.recipe), runs)
+    return lambda offer: of_recipe(offer) or general(offer)
+
+
 def _estimator(
     settings: Settings,
     found: Findings,
@@ -161,15 +197,11 @@ def _estimator(
     chosen: Chosen | None = None,
 ) -> Callable[[Offer, int], OfferEstimate]:
     """A function (offer, limit in cents) -> the estimate of this run on that offer."""
-    size_bytes = sum(p.size for p in (*found.inputs, *found.datasets))
-    work = work_of(settings, found.size.n_params if found.size else None, size_bytes or None)
-    general = forecaster(work, earlier)
-    of_recipe = (
-        forecaster(replace(work, recipe=rehearsal.recipe), earlier) if rehearsal else general
-    )
+    work = _work(settings, found)
+    forecast = forecast_of(settings, found, earlier, rehearsal)
 
     def estimate(offer: Offer, limit_cents: int) -> OfferEstimate:
-        expected = of_recipe(offer) or general(offer)
+        expected = forecast(offer)
         checks = [
             check_money(limit_cents, offer.hourly_cents, expected, yes_really, settings.fork),
             *check_time(settings.max_duration, expected, yes_really),

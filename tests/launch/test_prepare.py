@@ -189,12 +189,15 @@ def test_deadline_and_worst_case_follow_from_the_limit_that_is_hit_first(world: 
     p, high_s = prepared(world, max_duration="40m"), prepared(world).expected.seconds.high
     assert p.life_s == 2400 and p.worst_cents == 2240
     assert re.fullmatch(
-        r"likely \$[\d.]+ in 0\.1 h, low \$[\d.]+, high \$[\d.]+ \(by the guide\); at worst \$22\.40 in 0\.7 h, then the "
-        "provider deletes it",
+        r"likely \$[\d.]+ in 0\.1 h, low \$[\d.]+, high \$[\d.]+ \(by the guide\); at most \$22\.40: the provider "
+        rf"deletes it after 0\.7 h, at {p.plan.deadline}; the spend limit of \$150\.00 comes later",
         p.bill(),
     )
     assert abs(prepared(world).life_s - (3 * high_s + 3600)) < 10, (
         "three times the high estimate, and an hour"
+    )
+    assert prepared(world, spend_limit="30").end() == (
+        "at most $30.00, the spend limit, after 0.9 h; then the provider deletes it"
     )
     assert abs(prepared(world, spend_limit="30").life_s - 3000 * 3600 / 3360) < 10, (
         "until the money is gone"

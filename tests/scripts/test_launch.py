@@ -122,7 +122,9 @@ def test_at_a_terminal_an_offer_is_picked_by_number_and_agreed_to(world: World) 
         t.type(wrong)
         t.expect("Select instance [1-3]")
     t.type("2\n")
-    t.expect("Rent 8x B200 at datacrunch/FIN-01 for at most $40.00? [y/N]")
+    t.expect(
+        "Rent 8x B200 (datacrunch) for sft of me/lanbot-checkpoints d20: likely $2.74, at most $40? [y/N]"
+    )
     assert creates(world.cloud) == 0
     t.type("y\n")
     assert t.close() == 0 and world.cloud.instances[0].spec["region"] == "FIN-01"
@@ -130,15 +132,33 @@ def test_at_a_terminal_an_offer_is_picked_by_number_and_agreed_to(world: World) 
     assert len(table) == 4 and max(map(len, table)) <= 80
 
 
-@pytest.mark.parametrize("answers", [["q\n"], ["Q\n"], ["1\n", "n\n"], ["1\n", "\n"]], ids=str)
-def test_a_no_at_a_terminal_rents_nothing(world: World, answers: list[str]) -> None:
+def test_the_table_the_bill_and_the_question_have_one_forecast(world: World) -> None:
+    t = Terminal(world.env(), "--no-wait")
+    t.expect("[1-3] or 'q'")
+    t.type("2\n")
+    t.expect("[y/N]")
+    t.type("n\n")
+    t.close()
+    row = next(line for line in t.text.splitlines() if "| datacrunch" in line)
+    (cost,) = re.findall(r"\| (\$[\d.]+) +\| Yes", row)
+    assert f"Bill: likely {cost} in" in t.text and f"d20: likely {cost}, at most $" in t.text
+    lines = t.text.replace("\r", "").splitlines()
+    assert all(len(line) <= 80 for line in lines if not line.startswith("Rent "))
+
+
+@pytest.mark.parametrize(
+    "answers, code",
+    [(["q\n"], 0), (["Q\n"], 0), (["quit\n"], 0), (["1\n", "n\n"], 1), (["1\n", "\n"], 1)],
+    ids=str,
+)
+def test_a_no_at_a_terminal_rents_nothing(world: World, answers: list[str], code: int) -> None:
     t = Terminal(world.env())
     for question, answer in zip(("Select instance", "[y/N]"), answers, strict=False):
         t.expect(question)
         t.type(answer)
     assert (
-        t.close() == 1
-        and "nothing was rented" in t.text
+        t.close() == code
+        and "nothing was rented" in t.text.lower()
         and "Ctrl-C" not in t.text
         and creates(world.cloud) == 0
     )

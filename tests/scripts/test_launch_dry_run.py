@@ -166,6 +166,7 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
         for m in (
             "cli",
             "cli.command",
+            "cli.consent",
             "cli.help",
             "cli.run",
             "errors",
