@@ -5,6 +5,7 @@ Its recipe goes into nanolan/train/recipe.py, its data into nanolan/train/data/m
 
 from __future__ import annotations
 
+import difflib
 import operator
 import re
 from collections.abc import Iterable, Mapping
@@ -81,8 +82,22 @@ def phase_sequence(text: str) -> tuple[str, ...]:
             "agent_rl is not a phase of nanolan's trainer: it needs a nanochat fork that has it, see docs/fork.md"
         )
     if text not in SEQUENCES:
-        raise UsageProblem(f"unknown phase {text[:40]!r}; the phases are {', '.join(SEQUENCES)}")
+        near = nearest_phase(text)
+        raise UsageProblem(
+            f"unknown phase {text[:40]!r}; the phases are {', '.join(SEQUENCES)}"
+            + (f". Did you mean phase={near}?" if near else "")
+        )
     return SEQUENCES[text]
+
+
+def nearest_phase(text: str) -> str:
+    """The phases that a misspelt or unordered --phase value means, or ""."""
+    parts = re.split(r"[+, ]+", text.lower())
+    near = [difflib.get_close_matches(part, (*PHASES, "all"), 1, 0.65) for part in parts]
+    meant = {name for names in near for name in names}
+    if not all(near) or len(meant) < len(parts):
+        return ""
+    return next((name for name, phases in SEQUENCES.items() if meant in ({name}, set(phases))), "")
 
 
 def data_files(

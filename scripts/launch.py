@@ -7,6 +7,7 @@ just dry-run phase=sft                        shows what would happen and cost
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,13 +21,16 @@ from nanolan.cli.consent import (
     refuse_failed,
     show_prepared,
 )
-from nanolan.cli.run import open_ledger, say
+from nanolan.cli.run import Account, open_ledger, say
 
 if TYPE_CHECKING:
-    from nanolan.launch.failover import Launched
+    from nanolan.hub.client import Hub
+    from nanolan.launch.failover import FailoverPolicy, Launched
     from nanolan.launch.make_plan import Rehearsal
     from nanolan.launch.prepare import Prepared
+    from nanolan.run.ledger import Attempt
     from nanolan.settings.settings import Settings
+    from nanolan.shadeform.offers import Offer
     from nanolan.trainers.choose import Chosen
 
 
@@ -72,7 +76,6 @@ def launch(
     **flags: Any,
 ) -> int:
     """Launch a training run: offer, checks, worst-case bill, consent, rent, and wait until training has begun."""
-    from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.preflight import check_hub
     from nanolan.launch.prepare import prepare
 
@@ -118,9 +121,66 @@ def launch(
     consent(agreed, prepared)
     assert api and hub  # noqa: S101  # `need` has checked it
     policy = failover_policy(prepared, s, yes, agreed, not no_wait, words)
-    return show_launched(
-        rent_with_failover(prepared, offers, s, api, hub, ledger, say, policy), as_json
-    )
+    return rent_and_follow(prepared, offers, Account(ledger, s, api), hub, policy, as_json)
+
+
+def rent_and_follow(
+    prepared: Prepared,
+    offers: list[Offer],
+    account: Account,
+    hub: Hub,
+    policy: FailoverPolicy,
+    as_json: bool,
+    before: tuple[Attempt, ...] = (),
+) -> int:
+    """Rent, and at a terminal show one live line until it trains, then its log."""
+    from dataclasses import replace
+
+    from nanolan.cli.live_line import live_line
+    from nanolan.launch.failover import rent_with_failover
+
+    line = None if as_json else live_line()
+    try:
+        launched = rent_with_failover(
+            prepared,
+            offers,
+            account.settings,
+            account.api,
+            hub,
+            account.ledger,
+            line.say if line else say,
+            replace(policy, now=line.now) if line else policy,
+            before=before,
+        )
+    finally:
+        if line:
+            line.clear()
+    code = show_launched(launched, as_json)
+    follows = line and policy.wait and sys.stdout.isatty()
+    return follow_log(account, launched.prepared.plan.run_id) if follows else code
+
+
+def follow_log(account: Account, run_id: str) -> int:
+    """Print the run's log as it is written. Ctrl-C detaches; at the run's end its verdict is the exit code."""
+    from logs import reader_of, show
+
+    from nanolan.errors import ApiProblem, AuthProblem
+
+    reader, mask = reader_of(account, account.ledger.find(run_id)), account.settings.mask()
+    try:
+        say("Its log follows. Ctrl-C detaches: the run goes on.\n")
+        for text in reader.onward(0):
+            show([text], mask)
+    except KeyboardInterrupt:
+        say(f"\ndetached; run {run_id} goes on. Follow it: just watch; stop it: just stop {run_id}")
+        return 0
+    except (ApiProblem, AuthProblem) as e:
+        say(f"the log cannot be read ({e}); run {run_id} goes on. Follow it: just watch")
+        return 0
+    if reader.view and (error := reader.view.verdict()):
+        raise error
+    say(f"run {run_id} succeeded. Next: just pull; just chat; just report {run_id}")
+    return 0
 
 
 def trainer_of(s: Settings, rehearsal: Rehearsal | None) -> tuple[Settings, Chosen | None]:
@@ -164,7 +224,12 @@ def show_dry_run(
     else:
         say(f"The request that `{command}` would send (DRY RUN: nothing was sent or uploaded):")
         click.echo(json.dumps(body, indent=2))
-        say(f"To rent it: {command} {shlex.join(words)}".rstrip())
+        again = f"{command} {shlex.join(words)}".rstrip()
+        if prepared.failed:
+            failed = f"{len(prepared.failed)} of {len(prepared.checks)} checks failed"
+            say(f"{failed} (see above). Mend that, then: {again} --dry-run")
+        else:
+            say(f"To rent it: {again}")
     return 4 if prepared.failed else 0
 
 

@@ -10,6 +10,7 @@ the box program and the trainer are real. The exit code is the run's.
 
 from __future__ import annotations
 
+import difflib
 import shutil
 import time
 from pathlib import Path
@@ -83,7 +84,7 @@ def rehearse(
         folder, tag=flags.get("model_tag") or "d20", cache=folder.parent / "cache", delays=Delays()
     ) as world:
         for name in filter(None, fault.split(",") if scenario is None else ()):
-            world.switch(name)
+            switch_on(world, name, SCENARIOS)
             world.rehearsal["boot_s"] = FAULTY_BOOT_S
         seed_for(flags, world)
         recall(world, folder.parent / "earlier")
@@ -115,6 +116,21 @@ def seed_for(flags: dict[str, Any], world: World) -> None:
             seed_data(world.hub)
             with copy_of(s.trainer, typed("")) as copy:
                 seed_fork(world.hub, REPO, chosen.fork, s.input_folder, copy.root)
+
+
+def switch_on(world: World, name: str, scenarios: dict[str, Scenario]) -> None:
+    """Turn on a fault of the local cloud; UsageProblem names the nearest of both lists."""
+    from nanolan.errors import UsageProblem
+
+    try:
+        world.switch(name)
+    except UsageProblem:
+        near = difflib.get_close_matches(name, scenarios, 1)
+        hint = f" Did you mean fault={near[0]}?" if near else ""
+        raise UsageProblem(
+            f"no fault {name[:40]!r}.{hint} All: just rehearse --list-faults; of the local cloud alone: "
+            "just sim --list-faults"
+        ) from None
 
 
 def show_faults(scenarios: dict[str, Scenario]) -> int:

@@ -7,10 +7,11 @@ just resume 1a2b spend-limit=60    the limit of the whole run, including what it
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from launch import rehearsal_of, show_dry_run, show_launched, typed
+from launch import rehearsal_of, rent_and_follow, show_dry_run, typed
 from market import expected_on, find_offers, pick_offer
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options
@@ -21,10 +22,9 @@ from nanolan.cli.consent import (
     refuse_failed,
     show_prepared,
 )
-from nanolan.cli.run import open_account, owner_option, say
+from nanolan.cli.run import Account, open_account, owner_option, say
 
 if TYPE_CHECKING:
-    from nanolan.cli.run import Account
     from nanolan.hub.client import Hub
     from nanolan.manage.resume import NextAttempt
     from nanolan.run.ledger import Attempt
@@ -65,10 +65,19 @@ NEW = (
 )
 
 
+class ResumeCommand(KeyValueCommand):
+    """Shows the run's own settings in brackets."""
+
+    def defaults(self, ctx: click.Context) -> dict[str, str]:
+        from nanolan.cli.run_defaults import settings_of_run
+
+        return settings_of_run([w for w in sys.argv[1:] if w[:1] != "-" and "=" not in w])
+
+
 @click.command(
-    cls=KeyValueCommand,
-    epilog="Settings are the run's unless given (in brackets: a launch's); --spend-limit counts the whole "
-    "run, including what it has spent. Words work too: gpu=H100:8.",
+    cls=ResumeCommand,
+    epilog="Settings are the run's (in brackets) unless given; --spend-limit counts the whole run, including "
+    "what it has spent. Words work too: gpu=H100:8.",
 )
 @click.argument("which", metavar="[RUN]", required=False)
 @setting_options(*NEW)
@@ -110,22 +119,19 @@ def resume(
     **flags: Any,
 ) -> int:
     """Rent an instance that continues RUN (the newest if none is named) where it ended."""
-    from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.preflight import check_hub
     from nanolan.launch.prepare import prepare
     from nanolan.manage.resume import attempts, settings_of
     from nanolan.times import now_utc
 
     account = open_account(flags, "shadeform_api_key", "hf_token")
-    ledger = account.ledger
-    api = account.api
+    ledger, api = account.ledger, account.api
     hub, view = resumable_run(account, which, owner)
     past = attempts(view, now_utc())
     upcoming = plan_next(hub, view, past, account.settings, flags, code)
     if upcoming is None:
-        click.echo(
-            f"run {view.entry.plan.run_id} is complete: every phase is proven on the Hub; nothing to do"
-        )
+        run_id = view.entry.plan.run_id
+        click.echo(f"run {run_id} is complete: every phase is proven on the Hub; nothing to do")
         return 0
     s = settings_of(account.settings, flags, upcoming.plan, upcoming.remaining, upcoming.budget)
     agreed = yes or all((s.cloud, s.region, s.instance_type))
@@ -158,9 +164,8 @@ def resume(
     refuse_failed(prepared)
     consent(agreed, prepared)
     policy = failover_policy(prepared, s, yes, agreed, not no_wait, words, command)
-    return show_launched(
-        rent_with_failover(prepared, offers, s, api, hub, ledger, say, policy, before=past), as_json
-    )
+    rented = Account(ledger, s, api)
+    return rent_and_follow(prepared, offers, rented, hub, policy, as_json, past)
 
 
 def resumable_run(account: Account, which: str | None, owner: str | None) -> tuple[Hub, RunView]:

@@ -74,7 +74,7 @@ def test_a_spend_limit_is_read_to_the_cent(text: str, cents: int) -> None:
     ],
 )
 def test_an_invalid_limit_is_refused(text: str) -> None:
-    with pytest.raises(UsageProblem, match="spend limit"):
+    with pytest.raises(UsageProblem, match="dollars"):
         parse_limit(text)
 
 

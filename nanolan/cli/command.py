@@ -3,10 +3,7 @@ at the top."""
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-import shlex
 import signal
 import sys
 import traceback
@@ -17,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nanolan.cli.help import GroupedHelp
+from nanolan.cli.help import HELP_ALL_OPTION, TOO_MANY, GroupedHelp
+from nanolan.cli.words import TRAIN_OPTIONS, flag_word, joined_train_words, value_after
 from nanolan.redact import redact_stream, short
 
 if TYPE_CHECKING:
     from nanolan.settings.settings import Settings
 
-TRAIN_OPTIONS = "train-options"
 PROFILE = "profile"
 profile_option = click.option(
     f"--{PROFILE}",
@@ -31,8 +28,7 @@ profile_option = click.option(
     expose_value=False,  # its settings stand in for it among the words
     help="the settings of that table in profiles.toml; what is typed beside it wins",
 )
-TRAIN_WORD = re.compile(r"(?:--)?train\.[^=]+=")
-TRAIN_NAME = re.compile(r"(?:--)?train\.[\w.-]*")
+TYPED = "nanolan.typed"  # in the context: how each option was written, by its field name
 
 
 class TypedPath(click.Path):
@@ -47,17 +43,26 @@ class TypedPath(click.Path):
 class KeyValueCommand(GroupedHelp):
     """A command that takes `key=value` words and `--key value` alike, and suggests a name for a typo."""
 
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        more = [HELP_ALL_OPTION] if len(self.params) > TOO_MANY else []
+        return [*super().get_params(ctx), *more]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        takes_any, ctx.allow_extra_args = ctx.allow_extra_args, True
+        flags = self._flags(ctx, args)
         try:
-            return super().parse_args(ctx, self._flags(ctx, args))
+            rest = super().parse_args(ctx, [*flags])
         except click.NoSuchOption as e:
-            raise self._unknown(ctx, e.option_name.lstrip("-")) from None
+            raise self._unknown(ctx, e.option_name, value_after(e.option_name, flags)) from None
+        if rest and not takes_any and not ctx.resilient_parsing:
+            raise self._stray(ctx, rest)
+        return rest
 
     def _flags(self, ctx: click.Context, args: list[str]) -> list[str]:
         known = {
             n.lstrip("-"): p for p in self.get_params(ctx) for n in p.opts if n.startswith("--")
         }
-        args = _joined(args, ctx) if TRAIN_OPTIONS in known else args
+        args = joined_train_words(args, ctx) if TRAIN_OPTIONS in known else args
         args = _with_profile(args, known) if PROFILE in known else args
         out: list[str] = []
         seen: set[str] = set()
@@ -67,13 +72,14 @@ class KeyValueCommand(GroupedHelp):
             word = not arg.startswith("-") and "=" in arg and not self._is_value(known, args, i)
             key = arg.lstrip("-").partition("=")[0].replace("_", "-")
             if word and key not in known:
-                raise self._unknown(ctx, key)
+                raise self._unknown(ctx, *arg.partition("=")[::2])
             if word or arg.startswith("--"):
                 if key in seen:
                     raise click.UsageError(f"{key} is given twice", ctx)
                 seen.add(key)
+                ctx.meta.setdefault(TYPED, {})[key.replace("-", "_")] = arg.partition("=")[0]
             if word and getattr(known[key], "is_flag", False):
-                out += _flag_word(key, arg.partition("=")[2], ctx)
+                out += flag_word(key, arg.partition("=")[2], ctx)
             elif word:
                 out.append(f"--{key}={arg.partition('=')[2]}")
             else:
@@ -93,22 +99,42 @@ class KeyValueCommand(GroupedHelp):
         )
         return option is not None and "=" not in before and not option.is_flag
 
-    def _unknown(self, ctx: click.Context, key: str) -> click.UsageError:
-        names = [n.lstrip("-") for p in self.get_params(ctx) for n in p.opts if n.startswith("--")]
-        near = difflib.get_close_matches(key.replace("_", "-"), names, 1)
-        hint = f" Did you mean {near[0]}=?" if near else f" See: {ctx.command_path} --help"
-        return click.UsageError(f"no setting called {key[:40]!r}.{hint}", ctx)
+    def _unknown(self, ctx: click.Context, typed: str, value: str = "") -> click.UsageError:
+        """The error for an option that there is not, with the one that was probably meant."""
+        from nanolan.cli.suggest import option_for, with_value
+        from nanolan.settings.settings import TABLE
 
+        options = self._options(ctx)
+        name, hint = typed.lstrip("-"), f"See: {ctx.command_path} --help"
+        if near := option_for(name, options):
+            secret = TABLE.get(near.replace("-", "_"), {}).get("secret", False)
+            meant = with_value(near, value, flag=options[near].is_flag, secret=secret)
+            hint = f"Did you mean {meant}?"
+        return click.UsageError(f"no setting called {name[:40]!r}. {hint}", ctx)
 
-def _joined(args: list[str], ctx: click.Context) -> list[str]:
-    """Words such as train.init-lr-frac=0.1 as one train-options=... word: their names are those of another program."""
-    end = args.index("--") if "--" in args else len(args)
-    own = [a for a in args[:end] if TRAIN_WORD.match(a)]
-    rest = [a for a in args[:end] if not TRAIN_WORD.match(a)]
-    if alone := [a for a in rest if TRAIN_NAME.fullmatch(a)]:
-        raise click.UsageError(f"{alone[0][:60]} has no value: write {alone[0][:60]}=VALUE", ctx)
-    joined = shlex.join(a.lstrip("-") for a in own)
-    return [f"{TRAIN_OPTIONS}={joined}", *rest, *args[end:]] if own else args
+    def _stray(self, ctx: click.Context, words: list[str]) -> click.UsageError:
+        """The error for words that belong to no option."""
+        from nanolan.cli.suggest import option_of
+
+        options = self._options(ctx)
+        flags = {name: option.is_flag for name, option in options.items()}
+        meant = [option_of(word, flags) for word in words]
+        shown = " ".join(word[:40] for word in words[:3])
+        hint = (
+            f"Did you mean {' '.join(meant)}?"
+            if all(meant)
+            else f"Options are words such as NAME=VALUE. See: {ctx.command_path} --help"
+        )
+        return click.UsageError(f"{shown!r} belongs to no option. {hint}", ctx)
+
+    def _options(self, ctx: click.Context) -> dict[str, click.Option]:
+        return {
+            name.lstrip("-"): p
+            for p in self.get_params(ctx)
+            if isinstance(p, click.Option)
+            for name in p.opts
+            if name.startswith("--")
+        }
 
 
 def _key(arg: str) -> str:
@@ -138,23 +164,6 @@ def _with_profile(args: list[str], known: Collection[str]) -> list[str]:
     return [*words, *args]
 
 
-def _flag_word(key: str, value: str, ctx: click.Context) -> list[str]:
-    yes = {
-        "": True,
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-    }
-    if value.lower() not in yes:
-        raise click.UsageError(f"{key}={value[:40]!r}: expected yes or no", ctx)
-    return [f"--{key}"] if yes[value.lower()] else []
-
-
 def setting_options(*names: str) -> Callable[[Any], Any]:
     """Click options for the named settings (all of them if none is named), from the settings table."""
 
@@ -170,9 +179,9 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
                 )
                 continue
             default = f"  [{meta['default']}]" if meta["default"] else ""
-            command = click.option(
-                flag, metavar="TEXT" if meta["secret"] else meta["env"], help=meta["help"] + default
-            )(command)
+            command = click.option(flag, metavar=meta["metavar"], help=meta["help"] + default)(
+                command
+            )
         return command
 
     return add
@@ -187,6 +196,8 @@ def settings_from(flags: dict[str, Any], strict: bool = True) -> Settings:
     from nanolan.settings.load import load_settings, usable_settings
 
     note_credentials(os.environ)
+    context = click.get_current_context(silent=True)
+    typed = context.meta.get(TYPED, {}) if context else {}
     path = env_file()
     if path.is_file() and path.stat().st_mode & 0o077 and os.name == "posix":
         click.echo(f"note: others on this machine can read {path}; run: chmod 600 {path}", err=True)
@@ -194,8 +205,10 @@ def settings_from(flags: dict[str, Any], strict: bool = True) -> Settings:
     if strict and missing:
         raise UsageProblem(missing[0])
     if strict:
-        return load_settings(flags, os.environ, env_file=path, cached_token=cached_token)
-    s, wrong = usable_settings(flags, os.environ, path, cached_token)
+        return load_settings(
+            flags, os.environ, env_file=path, cached_token=cached_token, typed=typed
+        )
+    s, wrong = usable_settings(flags, os.environ, path, cached_token, typed)
     for text in (*missing, *wrong):
         click.echo(f"note: not used: {text}", err=True)
     return s

@@ -128,5 +128,5 @@ def failover_policy(
         ask,
         wait,
         command,
-        tuple(w for w in words if not w.startswith(PLACE)),
+        typed=tuple(w for w in words if not w.startswith(PLACE)),
     )

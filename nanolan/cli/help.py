@@ -1,4 +1,5 @@
-"""The format of --help: the command's own options first, then the settings by subject, then examples to copy.
+"""The format of --help: examples to copy first, then the options; of a command with many only those that most runs need,
+and with --help-all the rest by subject.
 
 The examples come from the top of the script: `just ...`, two spaces or more, what it does. Imports only click
 and the version.
@@ -16,6 +17,37 @@ from nanolan.version import VERSION
 
 DEEP = 8  # spaces: a line indented deeper continues the example above
 MANY = 8  # more options than this get headings
+TOO_MANY = 20  # more than this: --help shows the ESSENTIAL ones, --help-all every one
+SHOW_ALL = "nanolan.help_all"  # in the context
+# The guide's ten, and the three that most runs need
+ESSENTIAL = (
+    "phase",
+    "gpu",
+    "num_gpus",
+    "spend_limit",
+    "run_name",
+    "model_tag",
+    "max_duration",
+    "cloud",
+    "region",
+    "instance_type",
+    "all_configs",
+    "dry_run",
+    "yes",
+)
+# Options of single commands that few runs need
+RARE = (
+    "sort",
+    "keep_old",
+    "yes_really",
+    "no_wait",
+    "as_json",
+    "owner",
+    "profile",
+    "trainer",
+    "train_options",
+    "init",
+)
 GROUPS = {
     "Model and training": (
         "phase",
@@ -88,11 +120,13 @@ class GroupedHelp(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write every option under its heading."""
-        rows = [
-            (p.name, row)
-            for p in self.get_params(ctx)
-            if isinstance(p, click.Option) and (row := p.get_help_record(ctx))
-        ]
+        if found := examples_of(self):
+            with formatter.section("Examples"):
+                formatter.write_dl([(command, what or " ") for command, what in found])
+        if len(self.params) > TOO_MANY and SHOW_ALL not in ctx.meta:
+            self._format_essential(ctx, formatter)
+            return
+        rows = [*self._rows(ctx).items()]
         heading = (
             {name: group for group, names in GROUPS.items() for name in names}
             if len(rows) > MANY
@@ -103,12 +137,29 @@ class GroupedHelp(click.Command):
                 with formatter.section(group):
                     formatter.write_dl(some)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples, then the command's epilog."""
-        if found := examples_of(self):
-            with formatter.section("Examples"):
-                formatter.write_dl([(command, what or " ") for command, what in found])
-        super().format_epilog(ctx, formatter)
+    def defaults(self, ctx: click.Context) -> dict[str, str]:
+        """Option -> the value to show in brackets in place of the setting's default."""
+        return {}
+
+    def _rows(self, ctx: click.Context) -> dict[str, tuple[str, str]]:
+        """Option -> how it is typed and what it does."""
+        defaults = self.defaults(ctx)
+        rows = {}
+        for p in self.get_params(ctx):
+            row = p.get_help_record(ctx) if isinstance(p, click.Option) else None
+            if row and p.name in defaults:
+                row = row[0], f"{re.sub(r'  [[].*[]]$', '', row[1])}  [{defaults[p.name]}]"
+            if row and p.name:
+                rows[p.name] = row
+        return rows
+
+    def _format_essential(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options that most runs need, in the guide's order, and this command's own."""
+        rows = self._rows(ctx)
+        grouped = {name for names in GROUPS.values() for name in names} | {*RARE}
+        own = [name for name in rows if name not in grouped and name not in ESSENTIAL]
+        with formatter.section("Options"):
+            formatter.write_dl([rows[name] for name in (*ESSENTIAL, *own) if name in rows])
 
 
 def examples_of(command: click.Command) -> list[tuple[str, str]]:
@@ -124,3 +175,21 @@ def examples_of(command: click.Command) -> list[tuple[str, str]]:
         elif found and len(line) - len(text) > DEEP:  # continues the description above
             found[-1] = found[-1][0], f"{found[-1][1]} {text}".strip()
     return found
+
+
+def show_all(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    """Print the whole help and end, if asked for it."""
+    if given and not ctx.resilient_parsing:
+        ctx.meta[SHOW_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+HELP_ALL_OPTION = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_all,
+    help="show every option and exit",
+)

@@ -1,5 +1,5 @@
 """Names of files that usually contain secrets: keys, logins, histories, editors' copies. Such files are never sent,
-whatever their content."""
+whatever their content. Neither are data and weights."""
 
 from __future__ import annotations
 
@@ -44,3 +44,13 @@ def is_secret_name(path: str) -> bool:
     if not FOLDERS.isdisjoint(folders):
         return True
     return name not in OUR_FILES and NEVER_NAME.fullmatch(name) is not None
+
+
+WEIGHTS_AND_DATA = re.compile(
+    r".*\.(pt|pth|ckpt|safetensors|gguf|onnx|parquet|arrow|feather|npy|npz|h5|hdf5|tfrecord)"
+)
+
+
+def is_data_name(path: str) -> bool:
+    """Whether a file name is that of weights or of a data set, in any letter case."""
+    return WEIGHTS_AND_DATA.fullmatch(path.lower()) is not None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanolan.code.git import Checkout, open_checkout, run_git
-from nanolan.code.secret_names import is_secret_name
+from nanolan.code.secret_names import is_data_name, is_secret_name
 from nanolan.code.secret_scan import Scanner
 from nanolan.errors import PreflightFailed
 
@@ -27,6 +27,7 @@ MOST_BYTES = 20 << 20
 SECRET_NAME = "the name of a secret file, a history or an editor's copy"
 UNTRACKED = "git does not track it"
 OTHER_REPO = "another git repository"
+DATA = "data or weights, which travel through the Hub"
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,17 @@ def sort_out(
     tracked: Iterable[str], others: Iterable[str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """(untracked files that are sent, path -> reason of what is left out)."""
-    left = {path: SECRET_NAME for path in tracked if is_secret_name(path)}
+    tracked = list(tracked)
+    left = {path: DATA for path in tracked if is_data_name(path)}
+    left |= {path: SECRET_NAME for path in tracked if is_secret_name(path)}
     new = []
     for path in others:
         if path.endswith("/"):
             left[path] = OTHER_REPO
         elif is_secret_name(path):
             left[path] = SECRET_NAME
+        elif path.startswith(NEW_FROM) and is_data_name(path):
+            left[path] = DATA
         elif path.startswith(NEW_FROM):
             new.append(path)
         else:
@@ -109,11 +114,13 @@ def check_size(sizes: Iterable[tuple[str, int]]) -> None:
     known = dict(sizes)
     total = sum(known.values())
     if total > MOST_BYTES:
-        name = max(known, key=known.__getitem__)
+        largest = sorted(known, key=known.__getitem__, reverse=True)[:3]
+        names = ", ".join(
+            f"{name}, {known[name] / 1e6:,.0f} MB" for name in largest if known[name] >= 1e5
+        )
         raise PreflightFailed(
-            f"the code to send has {total / 1e6:,.0f} MB, more than {MOST_BYTES >> 20} MB: the largest file is "
-            f"{name}, {known[name] / 1e6:,.0f} MB. Move it out of the checkout, or put its name into .gitignore; "
-            "nothing was rented"
+            f"the code to send has {total / 1e6:,.0f} MB, more than {MOST_BYTES >> 20} MB. The largest files: {names}. "
+            "Move them out of the checkout, or put their names into .gitignore; nothing was rented"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from huggingface_hub import (
     hf_hub_download,
     hf_hub_url,
 )
-from huggingface_hub.utils import build_hf_headers, get_session
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars, get_session
 
 from nanolan.errors import BadAnswer, NotFound
 from nanolan.hub.http import use_timeouts
@@ -95,6 +96,13 @@ def _at_most(size: int, answer: httpx2.Response) -> bytes:
     return bytes(data[:size])
 
 
+def draw_no_bars() -> None:
+    """Turn the Hub client's progress bars off: they move the cursor, which the filter over this process's output forbids."""
+    with warnings.catch_warnings():  # it warns if the user's environment turns them on
+        warnings.simplefilter("ignore")
+        disable_progress_bars()
+
+
 class Hub:
     """nanolan's calls to the Hub; `sleep`, `clock`, the client (`api`, `get`) and `patience_s` can be passed in.
 
@@ -114,6 +122,7 @@ class Hub:
         get: Callable[..., Any] | None = None,
         insist: bool = False,
         on_trouble: Callable[[str], object] = lambda why: None,
+        bars: bool = False,
     ) -> None:
         self._insist = insist
         self._on_trouble = on_trouble
@@ -124,6 +133,8 @@ class Hub:
         self._clock = clock
         self._raw_token: str | bool = token.reveal() if token else False
         use_timeouts()
+        if not bars:
+            draw_no_bars()
         self.api = api or HfApi(endpoint=self.endpoint, token=self._raw_token)
         self._get = get or get_small
 

@@ -179,7 +179,7 @@ def _upload(job: Job) -> None:
 
     from nanolan.hub.client import Hub
 
-    hub = Hub(job.endpoint, Secret(job.token), patience_s=0)
+    hub = Hub(job.endpoint, Secret(job.token), patience_s=0, bars=job.bars)
     try:
         commit_step(job, hub)
     except RuntimeError as e:  # of Xet, for example when its cache disk is full
@@ -204,7 +204,7 @@ def _download(job: Job) -> None:
     """Download each file to folder/<path in the repo>; the caller has checked existing files."""
     from nanolan.hub.client import Hub
 
-    hub = Hub(job.endpoint, Secret(job.token) if job.token else None, patience_s=0)
+    hub = Hub(job.endpoint, Secret(job.token) if job.token else None, patience_s=0, bars=job.bars)
     for path in job.files:
         hub.download(job.repo, path, Path(job.folder), kind=job.repo_kind, revision=job.revision)
 

@@ -44,6 +44,7 @@ class FailoverPolicy:
     ask: Callable[[Prepared], bool] | None = None  # None: not interactive
     wait: bool = True  # until the instance trains: only then can a bad one be replaced
     command: str = "just launch"
+    now: Callable[[str], None] | None = None  # gets the state every second while it waits
     typed: tuple[str, ...] = ()  # the settings of this launch as typed, without the place
 
 
@@ -121,7 +122,9 @@ def _rent_until_ready(
                 clock=clock or time.monotonic,
             )
             if policy.wait:
-                _wait_until_ready(prepared, instance, api, hub, ledger, say, clock or steady)
+                _wait_until_ready(
+                    prepared, instance, api, hub, ledger, say, clock or steady, policy.now
+                )
             return Launched(prepared, instance, before + earlier)
         except (OutOfStock, MachineFailed) as e:
             rejection = e
@@ -232,6 +235,7 @@ def _wait_until_ready(
     ledger: Ledger,
     say: Callable[[str], None],
     clock: Callable[[], float],
+    now: Callable[[str], None] | None,
 ) -> None:
     """Wait until the instance trains. Records a failed one as gone; a run that the user stopped ends the launch."""
     patience = prepared.rehearsal.boot_s if prepared.rehearsal else patience_s(prepared.offer)
@@ -240,7 +244,7 @@ def _wait_until_ready(
             "You may close this laptop or press Ctrl-C at any time: the run continues by itself, only fail-over ends"
         )
     try:
-        wait_until_ready(api, hub, prepared.plan, instance, patience, say=say, clock=clock)
+        wait_until_ready(api, hub, prepared.plan, instance, patience, say=say, clock=clock, now=now)
     except MachineFailed as e:
         entry = ledger.find(prepared.plan.run_id)
         if entry.note == STOPPED_BY_USER or ledger.stop_asked(prepared.plan.run_id):

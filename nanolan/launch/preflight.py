@@ -32,6 +32,7 @@ from nanolan.hub.input_check import (
     inspect_tokenizer,
 )
 from nanolan.hub.pins import pin_checkpoint, pin_dataset, reads_identity
+from nanolan.launch.kept_text import money_text, time_text
 from nanolan.money import dollars
 from nanolan.net.deadline import start_thread
 from nanolan.phases import IDENTITY_FILE
@@ -217,9 +218,8 @@ def check_money(
     """The soft limit must be above the likely cost of the run; `yes_really` accepts any limit, with a note."""
     soft = soft_limit_cents(limit_cents, hourly_cents)
     likely, high = (expected.likely_cents, expected.high_cents) if expected else (0, 0)
-    text = (
-        f"{dollars(limit_cents)}, {dollars(limit_cents - soft)} of it kept for saving; the run: "
-        + (expected.text() if expected else f"{no_figures(fork)}, so there is no forecast")
+    text = f"{money_text(limit_cents, limit_cents - soft)}; the run: " + (
+        expected.text() if expected else f"{no_figures(fork)}, so there is no forecast"
     )
     if soft <= likely:
         least = limit_for(high, hourly_cents)
@@ -243,7 +243,7 @@ def check_time(
         return []
     likely_s, high_s = (expected.seconds.likely, expected.seconds.high) if expected else (0.0, 0.0)
     kept_s = max_duration_s - soft_life_s(max_duration_s)
-    text = f"{max_duration_s / 60:.0f} minutes, {kept_s / 60:.0f} of them kept for saving" + (
+    text = time_text(max_duration_s, kept_s) + (
         f"; the run: likely {likely_s / 60:.0f}, up to {high_s / 60:.0f}" if expected else ""
     )
     if soft_life_s(max_duration_s) <= likely_s:

@@ -155,14 +155,16 @@ def wait_until_ready(
     *,
     say: Callable[[str], None],
     clock: Callable[[], float] = steady,
+    now: Callable[[str], None] | None = None,
 ) -> None:
     """Wait until the instance trains. MachineFailed: it did not, and its deletion is confirmed.
 
-    `clock` is monotonic and runs on while the laptop sleeps; every decision rests on a fresh snapshot.
+    `clock` is monotonic and runs on while the laptop sleeps; every decision rests on a fresh snapshot. `now` replaces the
+    lines of progress: it gets the current state every second.
     """
     say(f"waiting until it trains, for up to {patience_s / 60:.0f} minutes without a heartbeat")
     try:
-        verdict, why, snapshot = _watch(api, hub, plan, instance, patience_s, say, clock)
+        verdict, why, snapshot = _watch(api, hub, plan, instance, patience_s, say, clock, now)
     except KeyboardInterrupt:
         say(
             f"Ctrl-C or SIGTERM: no longer waiting, no other offer is tried. {still_runs(instance.id, plan)}"
@@ -197,9 +199,10 @@ def _watch(
     patience_s: float,
     say: Callable[[str], None],
     clock: Callable[[], float],
+    now_line: Callable[[str], None] | None,
 ) -> tuple[str, str, Instance]:
     """(READY or FAILING, why, the instance as last seen). Raises the last error when every poll failed for BLIND_S."""
-    last_heard = clock()
+    started = last_heard = clock()
     last_said = 0.0
     blind_since = None
     last_update = last_line = ""
@@ -219,7 +222,9 @@ def _watch(
             if verdict != WAITING:
                 return verdict, why, instance
             blind_since = None
-            if snapshot.line != last_line or now - last_said >= REPORT_S:
+            if now_line:
+                last_line = snapshot.line
+            elif snapshot.line != last_line or now - last_said >= REPORT_S:
                 last_line, last_said = snapshot.line, now
                 say(f"  {last_line}, {dollars(instance.cost_now_cents())} so far")
         except ApiProblem as e:  # a failed poll decides nothing
@@ -229,7 +234,36 @@ def _watch(
             if last_line != str(e):
                 last_line = str(e)
                 say(f"  status unavailable: {last_line}")
-        api.sleep(POLL_LOOPBACK_S if is_loopback(api.base) else POLL_S)
+        _pause(api, plan, instance, last_line, started, clock, now_line)
+
+
+def _pause(
+    api: Shadeform,
+    plan: Plan,
+    instance: Instance,
+    state: str,
+    started: float,
+    clock: Callable[[], float],
+    now_line: Callable[[str], None] | None,
+) -> None:
+    """Wait for the next poll; `now_line` gets state, minutes and dollars every second meanwhile."""
+    left_s = POLL_LOOPBACK_S if is_loopback(api.base) else POLL_S
+    while now_line and left_s > 0:
+        age_s = int(clock() - started)
+        now_line(
+            f"{age_s // 60}:{age_s % 60:02d} {dollars(instance.cost_now_cents())}{usual_text(plan)} | {state}"
+        )
+        api.sleep(min(left_s, 1.0))
+        left_s -= 1.0
+    if left_s > 0:
+        api.sleep(left_s)
+
+
+def usual_text(plan: Plan) -> str:
+    """How long it usually takes until a run trains, or ""."""
+    stages = plan.predicted.stage_s if plan.predicted else {}
+    seconds = sum(stages.get(name, 0) for name in ("boot", "setup", "download"))
+    return f" (training usually begins after {max(1, round(seconds / 60))} min)" if seconds else ""
 
 
 def _read_own(hub: Hub, plan: Plan, name: str, read: Callable[[bytes], T]) -> T | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nanolan.errors import UsageProblem
@@ -18,6 +19,7 @@ from nanolan.settings.settings import FIELDS, OWN_TRAINER, TABLE, Settings
 from nanolan.settings.values import is_url
 
 MOST_CHARACTERS = 20_000  # of one setting: some parsers need a time that grows with the square
+NOTHING_TYPED: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,11 @@ def load_settings(
     *,
     env_file: Path | None = None,
     cached_token: Callable[[], str | None] = lambda: None,
+    typed: Mapping[str, str] = NOTHING_TYPED,
 ) -> Settings:
-    """Settings from typed `flags` (by field name), `environ`, the .env file and the cached Hub login."""
-    settings, wrong = usable_settings(flags, environ, env_file, cached_token)
+    """Settings from typed `flags` (by field name), `environ`, the .env file and the cached Hub login. `typed` is how the
+    options were written, by field name: messages name them so."""
+    settings, wrong = usable_settings(flags, environ, env_file, cached_token, typed)
     if wrong:
         more = f" (and {len(wrong) - 1} more: just doctor)" if len(wrong) > 1 else ""
         raise UsageProblem(wrong[0] + more)
@@ -53,17 +57,19 @@ def usable_settings(
     environ: Mapping[str, str],
     env_file: Path | None,
     cached_token: Callable[[], str | None],
+    typed: Mapping[str, str] = NOTHING_TYPED,
 ) -> tuple[Settings, tuple[str, ...]]:
     """The settings, with defaults for invalid ones, and a message for each invalid one. An invalid flag raises UsageProblem."""
     if blank := [k for k, v in flags.items() if v is not None and not v.strip()]:
-        raise UsageProblem(f"{_typed(blank[0])} is empty: give a value, or leave it out")
+        name = typed.get(blank[0], _typed(blank[0]))
+        raise UsageProblem(f"{name} is empty: give a value, or leave it out")
     file = _env_file(env_file)
     wrong = [*file.problems, *_misspelt(environ)]
     layers = (
         Layer(
             "flag",
             {TABLE[k]["env"]: v for k, v in flags.items() if k in TABLE},
-            lambda env: _typed(FIELDS[env]),
+            lambda env: typed.get(FIELDS[env], _typed(FIELDS[env])),
         ),
         Layer("environment", environ, lambda env: f"{env} (environment)"),
         Layer(".env", file.values, lambda env: f"{env} ({env_file} line {file.lines[env]})"),

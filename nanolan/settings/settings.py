@@ -25,6 +25,26 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN_TRAINER = "nanolan"
 
 
+# How --help calls a value, by its parser
+METAVARS: dict[Callable[[str], Any], str] = {
+    parse_limit: "USD",
+    value.address: "URL",
+    value.count: "N",
+    value.duration: "TIME",
+    value.few: "N",
+    value.gate: "CONDITION",
+    value.gpu: "GPU",
+    value.init: "OWNER/NAME:FOLDER",
+    value.minutes: "MINUTES",
+    value.notify: "URL",
+    value.phase: "PHASE",
+    value.repo: "OWNER/NAME",
+    value.train_options: "OPTIONS",
+    value.wandb_address: "URL",
+    value.yes: "yes|no",
+}
+
+
 def _setting(
     env: str,
     help: str,
@@ -33,6 +53,7 @@ def _setting(
     *,
     where: str = "",
     secret: bool = False,
+    metavar: str = "",
 ) -> Any:
     return field(
         metadata={
@@ -43,6 +64,8 @@ def _setting(
             "secret": secret,
             "parse": value.secret if secret and parse is str else parse,
             "flag": parse is value.yes and default == "no",
+            "metavar": metavar
+            or ("KEY" if secret and parse is str else METAVARS.get(parse, "NAME")),
         }
     )
 
@@ -58,6 +81,7 @@ class Settings:
         "TRAINER",
         "what trains: nanolan, or a nanochat checkout of yours: its folder, or URL@commit",
         OWN_TRAINER,
+        metavar="FOLDER|URL",
     )
     train_options: tuple[tuple[str, str], ...] | None = _setting(
         "TRAIN_OPTIONS",
@@ -107,6 +131,7 @@ class Settings:
         "evaluate the model after each phase: none, quick, full",
         "quick",
         value.one_of("none", "quick", "full"),
+        metavar="none|quick|full",
     )
     humaneval: bool = _setting(
         "HUMANEVAL", "also run HumanEval, which executes code that the model wrote", "no", value.yes
@@ -149,7 +174,7 @@ class Settings:
         "Hub repo with your checkpoints, owner/name",
         None,
         value.repo,
-        where="any name; just upload base creates it, private",
+        where="choose one, such as you/lanbot; just upload base creates it, private",
     )
     runs_repo: str | None = _setting(
         "RUNS_REPO", "Hub repo for run folders and logs, if other than HF_REPO", None, value.repo
@@ -159,6 +184,7 @@ class Settings:
         "your own SSH key for the instance: path or text of the public half  "
         "[a key that Shadeform makes]",
         None,
+        metavar="KEY",
     )
     wandb_project: str = _setting("WANDB_PROJECT", "wandb project", "lanbot", value.name)
     wandb_base_url: str = _setting(
@@ -166,7 +192,7 @@ class Settings:
     )
     shadeform_api_key: Secret = _setting(
         "SHADEFORM_API_KEY",
-        "key of your Shadeform account (better in .env: a flag shows in ps)",
+        "key of your Shadeform account; better in .env: a flag shows in ps",
         secret=True,
         where="https://platform.shadeform.ai/settings/api",
     )
@@ -184,22 +210,23 @@ class Settings:
     )
     hf_token: Secret = _setting(
         "HF_TOKEN",
-        "Hub token that may write HF_REPO (better in .env)",
+        "Hub token that may write HF_REPO; better in .env",
         secret=True,
         where="https://huggingface.co/settings/tokens, or: just hf auth login",
     )
     wandb_api_key: Secret | None = _setting(
         "WANDB_API_KEY",
-        "turns wandb on (better in .env)",
+        "turns wandb on; better in .env",
         secret=True,
         where="https://wandb.ai/authorize",
     )
     notify_url: Secret | None = _setting(
         "NOTIFY_URL",
-        "where to send notifications: ntfy://topic, slack://..., mailto://... (better in .env)",
+        "where to send notifications: ntfy://topic, slack://..., mailto://...; better in .env",
         None,
         value.notify,
         secret=True,
+        where="https://appriseit.com/services/",
     )
     shadeform_api: str = _setting(
         "SHADEFORM_API",
@@ -243,15 +270,20 @@ class Settings:
         return data_files(self.phase_rows, evaluated, self.humaneval)
 
     def need(self, *names: str) -> None:
-        """Raise AuthProblem or UsageProblem for the first of `names` without a value; it says how to set it and where to get it."""
-        for name in names:
-            if getattr(self, name) is None:
-                meta = TABLE[name]
-                kind = AuthProblem if meta["secret"] else UsageProblem
-                raise kind(
-                    f"{meta['env']} is not set ({meta['help']}): put {meta['env']}=... in .env or pass "
-                    f"--{name.replace('_', '-')}. Get it: {meta['where']}"
-                )
+        """Raise AuthProblem or UsageProblem if some of `names` have no value; it names all of them and where to get them."""
+        missing = [TABLE[name] for name in names if getattr(self, name) is None]
+        if not missing:
+            return
+        kind = AuthProblem if any(meta["secret"] for meta in missing) else UsageProblem
+        lines = [f"{meta['env']} is not set. Get it: {meta['where']}" for meta in missing]
+        if len(lines) == 1:
+            raise kind(
+                f"{lines[0]}. Put it into .env: just init; what else is missing: just doctor"
+            )
+        raise kind(
+            f"{len(lines)} settings are missing. Put them into .env: just init asks for them, .env.example "
+            "shows them; then: just doctor" + "".join(f"\n  {line}" for line in lines)
+        )
 
     def mask(self) -> Mask:
         """A mask over every secret setting."""

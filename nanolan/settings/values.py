@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Callable
@@ -169,7 +170,11 @@ def few(text: str) -> int:
 def one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in words:
-            raise UsageProblem(f"{text[:40]!r} is not one of {', '.join(words)}")
+            near = difflib.get_close_matches(text.lower(), words, 1, 0.6)
+            raise UsageProblem(
+                f"{text[:40]!r} is not one of {', '.join(words)}"
+                + (f". Did you mean {near[0]}?" if near else "")
+            )
         return text.lower()
 
     return parse

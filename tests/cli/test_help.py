@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from nanolan.cli.help import GROUPS, GroupedHelp, examples_of
-from nanolan.settings.settings import ROOT
+from nanolan.settings.settings import ROOT, TABLE
 from tests.support.recipes import command_of, recipes
 
 MENU = {r.name: r for r in recipes((ROOT / "justfile").read_text())}
@@ -25,9 +25,9 @@ def command(script: str) -> click.Command:
     return command_of(script)
 
 
-def help_of(script: str) -> str:
-    done = CliRunner(env={"COLUMNS": "80"}).invoke(
-        command(script), ["--help"], prog_name=f"just {command(script).name}"
+def help_of(script: str, option: str = "--help") -> str:
+    done = CliRunner(env={"COLUMNS": "80", "NANOLAN_HOME": "/nowhere"}).invoke(
+        command(script), [option], prog_name=f"just {command(script).name}"
     )
     assert done.exit_code == 0
     return done.output
@@ -60,25 +60,61 @@ def test_no_line_of_help_is_wider_than_80_columns_and_the_examples_are_in_it(scr
         assert not isinstance(param, click.Option) or param.help, param.name
 
 
-def test_many_options_stand_under_headings_and_each_just_once() -> None:
-    text = help_of("launch")
+def test_all_options_stand_under_headings_and_each_just_once() -> None:
+    text = help_of("launch", "--help-all")
     heads = [
         line.rstrip(":")
         for line in text.splitlines()
         if line and not line.startswith(" ") and line.endswith(":")
     ]
-    assert heads == ["Options", *GROUPS, "Examples"]
-    for param in command("launch").params:
-        assert (
-            sum(
-                line.split(" ", 3)[2].rstrip(",") in param.opts
-                or any(f" {o} " in f" {line} " for o in param.opts)
-                for line in text.splitlines()
-                if line.startswith("  -")
-            )
-            == 1
-        ), param.name
+    assert heads == ["Examples", "Options", *GROUPS]
+    all_of_them = [o for p in command("launch").params for o in p.opts[-1:]]
+    assert sorted({*options_in(text)} - {"--version"}) == sorted(
+        [*all_of_them, "--help", "--help-all"]
+    )
+    assert len(options_in(text)) == len({*options_in(text)})
     assert "Limits:" not in help_of("costs")
+
+
+def options_in(text: str) -> list[str]:
+    """The options that the help lists, in its order."""
+    return [
+        next(word for word in line.split() if word.startswith("--"))
+        for line in text.splitlines()
+        if line.startswith("  -")
+    ]
+
+
+def test_the_help_of_launch_is_the_guides_ten_options_and_the_three_that_most_runs_need() -> None:
+    ten = "phase gpu num-gpus spend-limit run-name cloud region instance-type all-configs dry-run"
+    shown = options_in(help_of("launch"))
+    assert {*shown} - {"--version"} == {f"--{o}" for o in ten.split()} | {
+        "--model-tag",
+        "--max-duration",
+        "--yes",
+        "--help",
+        "--help-all",
+    }
+    assert len(shown) == len({*shown}) and len(help_of("launch").splitlines()) <= 40
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_rest_is_found_with_help_all_and_examples_come_first(script: str) -> None:
+    text = help_of(script)
+    assert text.index("\nExamples:\n") < text.index("\nOptions:\n")
+    if len(options_in(text)) < len(
+        [p for p in command(script).params if p.param_type_name == "option"]
+    ):
+        assert (
+            "--help-all" in text and max(map(len, help_of(script, "--help-all").splitlines())) <= 80
+        )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_value_is_called_by_its_type_and_not_by_its_variable(script: str) -> None:
+    for p in command(script).params:
+        if isinstance(p, click.Option) and p.name in TABLE and not p.is_flag:
+            assert p.metavar in (None, TABLE[p.name]["metavar"])  # None: not from the table
 
 
 def test_a_grouped_name_is_an_option_of_some_script() -> None:

@@ -272,7 +272,7 @@ def test_a_huge_file_is_refused_by_its_name_before_it_is_read(
     with open(repo / "nanolan/huge.bin", "wb") as f:
         f.truncate(50 << 30)  # reading it would take minutes
     with pytest.raises(
-        PreflightFailed, match=r"more than 20 MB: the largest file is nanolan/huge.bin, 53,687 MB"
+        PreflightFailed, match=r"more than 20 MB. The largest files: nanolan/huge.bin, 53,687 MB"
     ):
         make_bundle(repo, tmp_path / "code.bundle", "ab12cd34")
 
@@ -291,7 +291,7 @@ def test_sizes_add_up_also_for_files_that_are_only_in_git(repo: Path, tmp_path: 
     git(repo, "update-index", "--skip-worktree", *(f"nanolan/{i}.bin" for i in range(4)))
     for i in range(4):
         (repo / f"nanolan/{i}.bin").unlink()
-    with pytest.raises(PreflightFailed, match="more than 20 MB: the largest file is nanolan/"):
+    with pytest.raises(PreflightFailed, match="more than 20 MB. The largest files: nanolan/"):
         make_bundle(repo, tmp_path / "code.bundle", "ab12cd34")
 
 
@@ -342,3 +342,15 @@ def test_this_checkout_can_be_launched() -> None:
     code, data, checks = code_here("ab12cd34")
     assert checks[0].ok, checks[0].text
     assert code.size == len(data) and ROOT
+
+
+@pytest.mark.parametrize("name", ["model.pt", "data.parquet", "W.SAFETENSORS", "x/opt.npz"])
+def test_weights_and_data_never_travel_in_the_code(repo: Path, name: str) -> None:
+    """Whether git tracks them or not: the Hub carries them."""
+    write(repo, {f"nanolan/{name}": b"x" * 1000})
+    untracked = check_code_of(repo)
+    git(repo, "add", "-A", "-f")
+    git(repo, "commit", "-q", "-m", "weights")
+    for snapshot in (untracked, check_code_of(repo)):
+        assert snapshot.left[f"nanolan/{name}"].startswith("data or weights")
+        assert f"nanolan/{name}" not in snapshot.new

@@ -243,7 +243,7 @@ def test_a_hub_that_fails_for_a_while_is_retried(hub: HubServer, env: dict[str, 
 @pytest.mark.slow  # hf-xet may be done with a small file before it draws: not for a check that must be green
 def test_at_a_terminal_progress_bars_are_shown(env: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
-    del env["HF_HUB_DISABLE_PROGRESS_BARS"]
+    env.pop("HF_HUB_DISABLE_PROGRESS_BARS", None)
     done = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts/upload.py"), "base"],
         env=env,

@@ -167,6 +167,7 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
             "cli",
             "cli.command",
             "cli.consent",
+            "cli.words",
             "cli.help",
             "cli.run",
             "errors",

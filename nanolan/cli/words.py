@@ -1,0 +1,51 @@
+"""The words of a command line before click reads them: flags as words, options of a foreign trainer."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import click
+
+TRAIN_OPTIONS = "train-options"
+TRAIN_WORD = re.compile(r"(?:--)?train\.[^=]+=")
+TRAIN_NAME = re.compile(r"(?:--)?train\.[\w.-]*")
+
+
+def joined_train_words(args: list[str], ctx: click.Context) -> list[str]:
+    """Words such as train.init-lr-frac=0.1 as one train-options=... word: their names are those of another program."""
+    end = args.index("--") if "--" in args else len(args)
+    own = [a for a in args[:end] if TRAIN_WORD.match(a)]
+    rest = [a for a in args[:end] if not TRAIN_WORD.match(a)]
+    if alone := [a for a in rest if TRAIN_NAME.fullmatch(a)]:
+        raise click.UsageError(f"{alone[0][:60]} has no value: write {alone[0][:60]}=VALUE", ctx)
+    joined = shlex.join(a.lstrip("-") for a in own)
+    return [f"{TRAIN_OPTIONS}={joined}", *rest, *args[end:]] if own else args
+
+
+def flag_word(key: str, value: str, ctx: click.Context) -> list[str]:
+    """A flag that is given as a word: yes=1 or yes=no."""
+    yes = {
+        "": True,
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    if value.lower() not in yes:
+        raise click.UsageError(f"{key}={value[:40]!r}: expected yes or no", ctx)
+    return [f"--{key}"] if yes[value.lower()] else []
+
+
+def value_after(option: str, words: list[str]) -> str:
+    """The value that was typed with an option that there is not, or ""."""
+    for i, word in enumerate(words):
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+        if word == option:
+            return next((w for w in words[i + 1 : i + 2] if not w.startswith("-")), "")
+    return ""
