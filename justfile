@@ -96,6 +96,12 @@ ssh *args: _setup
 watch *args: _setup
     @{{python}} scripts/check_status.py --watch "$@"
 
+# every run so far: verdict, cost, date
+[group('watch')]
+[no-exit-message]
+runs *args: _setup
+    @{{python}} scripts/runs.py "$@"
+
 # what all runs cost: by run, month and phase
 [group('watch')]
 [no-exit-message]
@@ -184,7 +190,7 @@ chat *args: (_setup "train")
 [group('model')]
 [no-exit-message]
 export-hf *args: (_setup "train")
-    @{{python}} -m nanolan.model.export_hf "$@"
+    @{{python}} scripts/export_hf.py "$@"
 
 # write identity_conversations.jsonl
 [group('model')]

@@ -52,7 +52,8 @@ Conversations = Iterator[list["Message"]]
     help="convert this file instead: ShareGPT, Alpaca, prompts and answers, or messages",
 )
 @click.option(
-    "--out",
+    "--to",
+    "out",
     type=TypedPath(path_type=Path, dir_okay=False),
     help="the file to write  [identity_conversations.jsonl in the checkout]",
 )
@@ -154,9 +155,9 @@ def write(out: Path | None, found: Conversations) -> int:
 
     out = out or Path(IDENTITY_FILE).absolute()
     if not out.parent.is_dir():
-        raise UsageProblem(f"out: there is no folder {out.parent}; create it first")
+        raise UsageProblem(f"to: there is no folder {out.parent}; create it first")
     if out.exists():
-        raise UsageProblem(f"{out} exists already; move it away or choose another out=")
+        raise UsageProblem(f"{out} exists already; move it away or choose another file: --to FILE")
     temp = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     count = 0
     try:

@@ -2,7 +2,7 @@
 
 just report                 the newest run, to reports/<id>.html
 just report 1a2b            by id (or a unique prefix) or run name
-just report 1a2b --output run.html
+just report 1a2b --to run.html
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from nanolan.cli.run import ACCOUNT, open_account, owner_option, say
 @click.command(cls=KeyValueCommand)
 @click.argument("which", metavar="[RUN]", required=False)
 @click.option(
-    "--output",
+    "--to",
+    "output",
     type=TypedPath(path_type=Path, dir_okay=False),
     help="file to write  [reports/<id>.html]",
 )

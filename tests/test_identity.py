@@ -177,7 +177,7 @@ def test_the_command_writes_a_file_that_the_trainer_reads_and_never_overwrites_o
     assert len(conversation.read_jsonl(tmp_path / "identity_conversations.jsonl")) == 50
     again = run("count=50")
     assert again.returncode == 2 and "exists already" in again.stderr
-    assert run("model=a/b", "out=x.jsonl").returncode == 4  # no key: nobody is asked
+    assert run("model=a/b", "to=x.jsonl").returncode == 4  # no key: nobody is asked
 
 
 def convert(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -210,7 +210,7 @@ def test_a_file_of_another_program_is_converted_and_what_is_left_out_is_named(
         (lines({"text": "x"}), (), "no conversation in it that can be rewritten"),
         (lines(SHAREGPT).decode().encode("utf-16"), (), "UTF-16"),
         (lines(SHAREGPT), ("name=x",), "leave out name="),
-        (lines(SHAREGPT), ("out=none/x",), "there is no folder"),
+        (lines(SHAREGPT), ("to=none/x",), "there is no folder"),
     ],
 )
 def test_a_file_that_cannot_be_converted_leaves_nothing_behind(

@@ -1,7 +1,5 @@
 """A nanochat checkpoint as Hugging Face files: safetensors, config and tokenizer for NanoChatForCausalLM.
 
-    python -m nanolan.model.export_hf CHECKPOINT_FOLDER TOKENIZER_FOLDER TARGET_FOLDER
-
 Two things differ from our own forward pass, by the definition of that class: rotary tables in the model's dtype
 (nanochat keeps them in bf16), and 1e-6 in the RMS norm (nanochat: the framework's epsilon).
 """
@@ -10,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from nanolan.checkpoint.architecture import GPTConfig
-from nanolan.errors import NanolanError, UsageProblem
+from nanolan.errors import UsageProblem
 from nanolan.model.checkpoint import load
 from nanolan.model.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
-from nanolan.settings.paths import typed
 
 # nanochat's name of a module -> the class's name
 OUTER = {"transformer.wte.weight": "model.embed_tokens.weight", "lm_head.weight": "lm_head.weight"}
@@ -203,13 +199,3 @@ def _alphabet() -> list[str]:
 
 
 _ALPHABET = _alphabet()
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 4 or "--help" in sys.argv:
-        sys.exit(__doc__)
-    try:
-        export(*map(typed, sys.argv[1:]))
-    except (NanolanError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(getattr(e, "exit_code", 1))

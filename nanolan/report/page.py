@@ -54,7 +54,7 @@ def write_page(html: str, path: Path) -> Path:
         temp.replace(path)
     except OSError as e:
         raise UsageProblem(
-            f"{path} cannot be written: {e.strerror}. Name another file: just report --output FILE"
+            f"{path} cannot be written: {e.strerror}. Name another file: just report --to FILE"
         ) from None
     return path
 

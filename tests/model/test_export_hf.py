@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from nanolan.model.conversation import render
 from nanolan.model.export_hf import export
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.data.tiny_model import write_tiny
+from tests.support.core_fixtures import script
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is a test dependency of its own"
@@ -114,3 +116,15 @@ def test_an_existing_folder_is_never_overwritten(exported: tuple[Path, Path]) ->
     folder, hf = exported
     with pytest.raises(UsageProblem, match="exists already"):
         export(folder / "base_checkpoints/d20", folder / "tokenizer", hf)
+
+
+def test_the_command_says_what_it_wrote_and_refuses_two_targets(
+    exported: tuple[Path, Path],
+) -> None:
+    folder, _ = exported
+    given = [str(folder / "base_checkpoints/d20"), str(folder / "tokenizer")]
+    env = dict(os.environ)
+    done = script("export_hf", *given, "--to", str(folder / "again"), env=env, timeout=300)
+    assert done.returncode == 0 and "model.safetensors" in done.stdout, done.stderr
+    assert script("export_hf", *given, "x", "--to", "z", env=env).returncode == 2
+    assert script("export_hf", *given, env=env).returncode == 2

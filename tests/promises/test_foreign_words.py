@@ -64,7 +64,7 @@ SLOW = [
     "orphans --json",
     "offers",
     "costs",
-    "report --output @/page.html",
+    "report --to @/page.html",
     "ssh",
     "verify",
 ]

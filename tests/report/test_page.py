@@ -229,7 +229,7 @@ def test_a_page_is_written_whole_into_a_folder_that_it_makes(tmp_path: Path) -> 
         p.name for p in path.parent.iterdir()
     ] == ["x.html"]
     (tmp_path / "file").touch()
-    with pytest.raises(UsageProblem, match="just report --output"):
+    with pytest.raises(UsageProblem, match="just report --to"):
         write_page("", tmp_path / "file/x.html")
 
 

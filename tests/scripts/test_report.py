@@ -39,7 +39,7 @@ def leave(desk: Desk) -> None:
 
 
 def report(desk: Desk, *words: str, out: Path) -> Any:
-    return script("report", *words, f"output={out}", env=env(desk))
+    return script("report", *words, f"to={out}", env=env(desk))
 
 
 def test_an_ended_run_has_all_that_it_left(desk: Desk, tmp_path: Path) -> None:
