@@ -7,12 +7,14 @@ matplotlib draws in placeholder colours, which are then replaced by `currentColo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
 from nanolan.report.curves import Curve, Metrics, curve, running_mean, thin
 
+BROAD_IN = 10.0  # of a chart as wide as the page
 WIDTH_IN, HEIGHT_IN, DPI = 4.6, 2.5, 72  # SVG points: 331 x 180, which a phone shows unscaled
 PIXELS = 560  # of the drawing, on a screen that shows it at twice its size
 MEAN_FROM = 200  # points from which a running mean helps the eye
@@ -73,6 +75,26 @@ def charts_of(metrics: Metrics, phase: str, draw: bool = True) -> list[Chart]:
     ]
 
 
+def lead_charts(metrics: Metrics, phases: Sequence[str]) -> list[tuple[str, Chart]]:
+    """(phase, its first chart) of each phase that has one. A lone one is as wide as the page, and once more for a phone."""
+    found = [
+        (phase, p, c)
+        for phase in phases
+        for p in PANELS
+        if phase in p.phases and len((c := curve(metrics, phase, p.name)).known) > 1
+    ]
+    first = {phase: (p, c) for phase, p, c in reversed(found)}
+    out = []
+    for phase in (p for p in phases if p in first):
+        panel, c = first[phase]
+        drawn = svg(panel, c, f"lead-{phase}")
+        if len(first) == 1:
+            broad = svg(panel, c, f"broad-{phase}", BROAD_IN)
+            drawn = f'<div class="broad">{broad}</div><div class="narrow">{drawn}</div>'
+        out.append((phase, Chart(panel.title, words(panel, c), drawn)))
+    return out
+
+
 def words(panel: Panel, c: Curve) -> str:
     """Where the curve begins and ends, its extremes, and what is missing of it."""
     values = c.known
@@ -87,7 +109,7 @@ def words(panel: Panel, c: Curve) -> str:
     return text + ("; pale: each step, line: running mean" if len(values) >= MEAN_FROM else "")
 
 
-def svg(panel: Panel, c: Curve, mark: str) -> str:
+def svg(panel: Panel, c: Curve, mark: str, width_in: float = WIDTH_IN) -> str:
     """The curve as an <svg> element; `mark` makes its ids its own among the page's others."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -110,7 +132,7 @@ def svg(panel: Panel, c: Curve, mark: str) -> str:
         "axes.spines.right": False,
     }
     with matplotlib.rc_context(style):
-        figure = Figure((WIDTH_IN, HEIGHT_IN), dpi=DPI, layout="constrained")
+        figure = Figure((width_in, HEIGHT_IN), dpi=DPI, layout="constrained")
         figure.patch.set_visible(False)
         axes = figure.add_subplot()
         axes.patch.set_visible(False)

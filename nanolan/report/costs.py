@@ -9,7 +9,7 @@ from nanolan.cost.spending import split, waste
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
 from nanolan.report.data import ReportData
-from nanolan.report.html import esc, note, section, table, terms
+from nanolan.report.html import esc, section, table, terms
 from nanolan.run.record import Receipt
 
 STAGES = {"setup": "set-up"}
@@ -18,8 +18,6 @@ PARTS = {"train": "training", "evaluate": "evaluation"}
 
 def timeline(s: ReportData) -> str:
     """A bar for each stage, from where it began to where it ended, with its seconds and dollars."""
-    if s.receipt is None and not s.ended:
-        return section("Where time and money went", note("Not available before the run ends."))
     stages = {stage: sec for stage, sec in s.receipt.stages.items() if sec > 0} if s.receipt else {}
     total, at, lines = sum(stages.values()), 0, list[str]()
     for stage, sec in stages.items():
@@ -27,11 +25,7 @@ def timeline(s: ReportData) -> str:
             _bar(stage, sec, at / total, sec / total, cost_cents(s.plan.offer.hourly_cents, sec))
         )
         at += sec
-    return section(
-        "Where time and money went",
-        *lines,
-        "" if lines else note("The machine reported no stages."),
-    )
+    return section("Where time and money went", *lines, mark="money")
 
 
 def _bar(stage: str, seconds: int, start: float, share: float, cents: int) -> str:
@@ -88,6 +82,7 @@ def bill(s: ReportData) -> str:
         _by_kind(r, p) if r else "",
         "<h3>Earlier machines of this run</h3>" if before else "",
         table(["", "what became of it", "cost"], before),
+        mark="receipt",
     )
 
 

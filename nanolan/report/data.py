@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from nanolan.checkpoint.evaluation import PhaseSamples
-from nanolan.cost.spending import paid_cents, sum_of
+from nanolan.cost.spending import Total, paid_cents, sum_of
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.report.curves import Metrics
@@ -16,6 +17,7 @@ from nanolan.run.ledger import Attempt
 from nanolan.run.record import ENDED, SUCCEEDED, PhaseReport, Receipt
 
 GO_ON = "Go on: "  # in a receipt's message
+UNSAVED = re.compile(r"NOT saved: (.*?)(?:\. Go on|$)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class ReportData:
     earlier: tuple[Attempt, ...] = ()  # machines that the run had before this one
     saved: str = ""  # what a new machine could go on from
     go_on: str = ""  # the command that does
+    lost: str = ""  # what was trained and is not saved
     problems: tuple[str, ...] = ()  # what could not be looked up
 
     @property
@@ -58,19 +61,27 @@ class ReportData:
         seconds = self.receipt.seconds if self.receipt else None
         took = f" in {timedelta(seconds=max(0, seconds))}" if seconds is not None else ""
         bill = "cost not known" if self.cents is None else dollars(self.cents)
+        if self.earlier:
+            bill = (
+                f"{self.whole.text()} with {len(self.earlier) + 1} instances, the last one {bill}"
+            )
         return f"{self.state.capitalize()}{reason}: {bill}{took}{'' if self.ended else ' so far'}{self._before}"
+
+    @property
+    def whole(self) -> Total:
+        """The bill of every instance of the run."""
+        return sum_of([*(a.spent_cents for a in self.earlier), self.cents])
 
     @property
     def _before(self) -> str:
         """A note that this machine's bill is not the bill of the whole run."""
-        if self.earlier:
-            return f", earlier machines {sum_of(a.spent_cents for a in self.earlier).text()}"
-        return ", this machine alone" if self.plan.attempt > 1 else ""
+        return ", this machine alone" if self.plan.attempt > 1 and not self.earlier else ""
 
     @property
     def why(self) -> str:
-        """The reason without the command, which has a place of its own."""
+        """The reason without what has a place of its own: the command, and what was lost."""
         text = self.reason.partition(GO_ON)[0].strip() if self.go_on else self.reason
+        text = text.replace(f"NOT saved: {self.lost}", "").strip() if self.lost else text
         return "" if self.state == SUCCEEDED and not text else text
 
     @property
@@ -98,4 +109,5 @@ def report_data_of(
         samples=samples,
         environment=environment,
         go_on=receipt.message.partition(GO_ON)[2].strip(),
+        lost=m[1] if (m := UNSAVED.search(receipt.message)) else "",
     )

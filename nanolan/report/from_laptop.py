@@ -15,7 +15,8 @@ from nanolan.report.data import ReportData
 from nanolan.run.environment import read_environment
 from nanolan.run.record import ENDED
 from nanolan.status.text import resume_command
-from nanolan.status.view import RunView
+from nanolan.status.view import SHORT, RunView
+from nanolan.status.why import lost
 from nanolan.times import iso, now_utc
 
 FILES = ("metrics.jsonl", "samples.json", "environment.json")
@@ -52,9 +53,10 @@ def report_data_from_laptop(view: RunView, hub: Hub, problems: tuple[str, ...] =
         read_samples(samples or b"[]"),
         read_environment(environment) if environment else None,
         view.entry.earlier,
-        f"{view.saved.phase} step {view.saved.step}" if view.saved else "",
-        resume_command(view) if view.resumable else "",
-        tuple(dict.fromkeys((*problems, *view.problems, *filter(None, found)))),
+        saved=f"{view.saved.phase} step {view.saved.step}" if view.saved else "",
+        go_on=resume_command(view) if view.resumable else "",
+        lost=lost(view, None) if view.state in SHORT and not never else "",
+        problems=tuple(dict.fromkeys((*problems, *view.problems, *filter(None, found)))),
     )
 
 

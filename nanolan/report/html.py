@@ -31,7 +31,9 @@ th, td { text-align: left; padding: .35rem .5rem .35rem 0; border-bottom: 1px so
 th { font-weight: 600; font-size: .85rem } td + td, th + th { text-align: right } td small { display: block; white-space: nowrap }
 td:first-child, td:first-child small { overflow-wrap: anywhere; min-width: 5.4rem; white-space: normal }
 dl { display: grid; grid-template-columns: minmax(6.5rem, max-content) 1fr; gap: .25rem 1rem; margin: .4rem 0 } dd { margin: 0 }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 1rem 1.4rem }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem 1.4rem }
+.charts figure { max-width: 34rem } .lead figure { max-width: none } .narrow { display: none }
+nav { margin: .7rem 0 0 } nav a { margin-right: 1rem; white-space: nowrap }
 figure { margin: 0; min-width: 0 } figure svg { display: block; width: 100%; height: auto } figcaption { font-size: .8rem }
 figcaption b { color: var(--ink) }
 .stage { display: grid; grid-template-columns: 9rem 1fr 5rem 5rem 3.2rem; gap: 0 .8rem; padding: .22rem 0; align-items: center;
@@ -42,7 +44,7 @@ figcaption b { color: var(--ink) }
 .track .upload { background: var(--upload) }
 .answer { border-left: 3px solid var(--grid); padding: .1rem 0 .1rem .8rem; margin: .7rem 0; white-space: pre-wrap }
 details { margin: .5rem 0 } summary { cursor: pointer; font-weight: 600 }
-@media (max-width: 40rem) { body { font-size: 14px } small { font-size: .74rem }
+@media (max-width: 40rem) { .broad { display: none } .narrow { display: block } body { font-size: 14px } small { font-size: .74rem }
   .stage { grid-template-columns: 1fr 4.2rem 4.2rem 2.6rem; gap: .1rem .5rem }
   .stage .track { grid-column: 1 / -1; order: 5 } dl { grid-template-columns: 1fr; gap: 0 } dd { margin-bottom: .45rem } }
 """
@@ -68,10 +70,16 @@ def page(title: str, body: Iterable[str]) -> str:
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{inside}\n</body>\n</html>\n'
 
 
-def section(title: str, *parts: str) -> str:
-    """A section of HTML parts under a title; "" when there is nothing in it."""
+def section(title: str, *parts: str, mark: str = "") -> str:
+    """A section of HTML parts under a title, with an id to link to; "" when there is nothing in it."""
     inside = "\n".join(p for p in parts if p)
-    return f"<section>\n<h2>{esc(title)}</h2>\n{inside}\n</section>" if inside else ""
+    place = f' id="{esc(mark)}"' if mark else ""
+    return f"<section{place}>\n<h2>{esc(title)}</h2>\n{inside}\n</section>" if inside else ""
+
+
+def link(address: str, text: str) -> str:
+    """A link that the reader may follow; the page itself loads nothing."""
+    return f'<a href="{esc(address)}">{esc(text)}</a>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ render_page(data)           with charts, where matplotlib is installed
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from nanolan.errors import UsageProblem
@@ -15,10 +16,11 @@ from nanolan.redact import hide
 from nanolan.report.charts import can_draw
 from nanolan.report.costs import bill, timeline
 from nanolan.report.data import ReportData
-from nanolan.report.html import esc, note, page, section, table, terms
-from nanolan.report.results import evaluation, phase_section, samples
-from nanolan.run.record import FAILED, LOST, STOPPED, SUCCEEDED
+from nanolan.report.html import esc, link, note, page, section, table, terms
+from nanolan.report.results import curves, evaluation, phase_section, samples
+from nanolan.run.record import FAILED, LOST, STOPPED, SUCCEEDED, PhaseReport
 
+LOG = r"logs/[\w.+-]+"
 TONES = {SUCCEEDED: "good", FAILED: "bad", LOST: "bad", STOPPED: "warn"}
 NO_MATPLOTLIB = (
     "No charts: matplotlib is not installed here. Install it and make the report again: just report"
@@ -30,18 +32,22 @@ def render_page(s: ReportData, draw: bool | None = None) -> str:
     draw = can_draw() if draw is None else draw
     phases = [phase_section(s, p, draw) for p in s.plan.phases]
     missing = note("" if draw or not s.metrics.rows else NO_MATPLOTLIB)
-    parts = [
-        head(s),
-        timeline(s),
-        evaluation(s),
-        missing,
-        *phases,
-        samples(s),
-        bill(s),
-        plan(s.plan),
-        environment(s),
-        foot(s),
-    ]
+    body = {
+        "Curve": curves(s, draw),
+        "Money": timeline(s),
+        "Scores": evaluation(s),
+        "Missing": missing,
+        **{p: text for p, text in zip(s.plan.phases, phases, strict=True)},
+        "Answers": samples(s),
+        "Receipt": bill(s),
+        "Plan": plan(s.plan),
+        "Environment": environment(s),
+    }
+    there = {name: text for name, text in body.items() if text}
+    marks = {
+        n: m[1] for n, text in there.items() if (m := re.match(r'<section id="([^"]*)"', text))
+    }
+    parts = [head(s, marks), *there.values(), foot(s)]
     return page(f"{s.title} ({s.plan.run_id})", filter(None, parts))
 
 
@@ -59,8 +65,8 @@ def write_page(html: str, path: Path) -> Path:
     return path
 
 
-def head(s: ReportData) -> str:
-    """The verdict, why, what it cost, what is saved, and what to do next."""
+def head(s: ReportData, marks: Mapping[str, str] | None = None) -> str:
+    """The verdict, why, what it cost, what is saved and lost, what to type next, and links to the page's parts."""
     p, o = s.plan, s.plan.offer
     machine = f"{o.num_gpus}x {o.gpu} at {o.cloud}/{o.region}, {dollars(o.hourly_cents)} an hour"
     lines = [
@@ -71,9 +77,39 @@ def head(s: ReportData) -> str:
     ]
     lines += [f"<p>{esc(s.why)}</p>"] if s.why else []
     lines += [f"<p>Saved: {esc(s.saved)}.</p>"] if s.saved else []
-    lines += [f"<p>Go on with it:</p><pre>{esc(s.go_on)}</pre>"] if s.go_on else []
+    lines += [f"<p>Lost: {esc(s.lost)}.</p>"] if s.lost else []
+    lines += [f"<p>Next:</p><pre>{esc(text)}</pre>"] if (text := next_text(s)) else []
+    idle = [n for n in p.phases if s.phases.get(n, PhaseReport("none")).state == "none"]
+    lines += [note(f"Not begun: {', '.join(idle)}.")] if idle and s.ended else []
     lines += [f"<p>Unavailable: {esc(problem)}</p>" for problem in s.problems]
+    inside = [link(f"#{mark}", name) for name, mark in (marks or {}).items()]
+    lines += [f"<nav>{' '.join([*inside, *hub_links(s)])}</nav>"]
     return f'<header class="{TONES.get(s.state, "")}">\n' + "\n".join(lines) + "\n</header>"
+
+
+def next_text(s: ReportData) -> str:
+    """What to type next: the command that goes on, or after a success those that use the model."""
+    if not s.ended or s.go_on:
+        return s.go_on
+    if s.state != SUCCEEDED:
+        return f"just why {s.plan.run_id}"
+    if s.plan.fork:
+        return ""
+    tag = f" output-tag={s.plan.output_tag}" if s.plan.output_tag != s.plan.model_tag else ""
+    return f"just pull {s.plan.phases[-1]}{tag}\njust chat"
+
+
+def hub_links(s: ReportData) -> list[str]:
+    """Links to the run folder and the log on the Hub, where their names are those of a Hub."""
+    p = s.plan
+    names = re.fullmatch(r"[\w.-]+/[\w.-]+", p.runs_repo) and re.fullmatch(r"[\w-]+", p.run_id)
+    if not names or not re.fullmatch(r"https?://[\w.:-]+(/[\w./-]*)?", p.hf_endpoint):
+        return []
+    repo = f"{p.hf_endpoint.rstrip('/')}/{p.runs_repo}"
+    found = [link(f"{repo}/tree/main/{p.folder}", "Run folder")]
+    if s.receipt and re.fullmatch(LOG, s.receipt.log):
+        found.append(link(f"{repo}/blob/main/{s.receipt.log}", "Log"))
+    return found
 
 
 def _renamed(p: Plan) -> str:
@@ -105,6 +141,7 @@ def plan(p: Plan) -> str:
         ),
         _pinned("Inputs", p.inputs),
         _pinned("Data sets", p.datasets),
+        mark="plan",
     )
 
 
@@ -159,14 +196,7 @@ def environment(s: ReportData) -> str:
     """Hardware and software of the machine."""
     e = s.environment
     if e is None:
-        return section(
-            "Environment",
-            note(
-                "The machine reported no environment."
-                if s.ended
-                else "Not available before the run ends."
-            ),
-        )
+        return ""
     gpus = ", ".join(f"{e.gpus.count(name)}x {name}" for name in dict.fromkeys(e.gpus))
     return section(
         "Environment",
@@ -180,6 +210,7 @@ def environment(s: ReportData) -> str:
                 "packages": ", ".join(f"{k} {v}" for k, v in e.packages.items()),
             }
         ),
+        mark="environment",
     )
 
 
@@ -187,7 +218,7 @@ def foot(s: ReportData) -> str:
     """The time of the report, and where the files are."""
     log = (
         f"; the whole log is {s.receipt.log}"
-        if s.receipt and re.fullmatch(r"logs/\S+", s.receipt.log)
+        if s.receipt and re.fullmatch(LOG, s.receipt.log)
         else ""
     )
-    return note(f"Made by nanolan at {s.made} from {s.plan.runs_repo}/{s.plan.folder}{log}.")
+    return note(f"Made by nanolan at {s.made} (UTC) from {s.plan.runs_repo}/{s.plan.folder}{log}.")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.money import dollars
-from nanolan.report.charts import charts_of
+from nanolan.report.charts import charts_of, lead_charts
 from nanolan.report.curves import Metrics
 from nanolan.report.data import ReportData
 from nanolan.report.html import esc, note, section, table, terms
@@ -19,16 +19,24 @@ MOST_ANSWER = 4000  # characters of a sample's text
 Show = Callable[[float], str]
 
 
+def curves(s: ReportData, draw: bool) -> str:
+    """The leading curve of each phase: the loss, or in rl the reward."""
+    found = lead_charts(s.metrics, s.plan.phases) if draw else []
+    drawn = [
+        f"<figure>{c.svg}<figcaption><b>{esc(phase)}: {esc(c.title)}</b>: {esc(c.words)}</figcaption></figure>"
+        for phase, c in found
+    ]
+    kind = "charts" if len(drawn) > 1 else "lead"
+    return section(
+        "Curve", f'<div class="{kind}">{"".join(drawn)}</div>' if drawn else "", mark="curve"
+    )
+
+
 def evaluation(s: ReportData) -> str:
-    """Tasks by phases: the score, its change since the phase before, and what nanochat published."""
+    """Tasks by phases: the score, its change since the phase before, and what nanochat published; "" without any."""
     lines = score_lines(s.phases)
     if not lines:
-        why = (
-            "was not asked for (eval=none)"
-            if s.plan.evaluate == "none"
-            else f"has no results{'' if s.ended else ' yet'}"
-        )
-        return section("Evaluation", note(f"No evaluation: it {why}."), _passes(s))
+        return section("Evaluation", _passes(s), mark="scores")
     judged = table(["task", *s.phases], [[esc(line.name), *_cells(line)] for line in lines])
     legend = f"Below each score: the change since the phase before, and in brackets what {MODEL} scored ({PUBLISHED_BY})."
     same = is_d20(s.plan.parameters)
@@ -43,7 +51,11 @@ def evaluation(s: ReportData) -> str:
     )
     few = few if (most or s.plan.evaluate == "quick") and not s.plan.fork else ""
     return section(
-        "Evaluation", judged, note(" ".join(filter(None, (legend, core, size, few)))), _passes(s)
+        "Evaluation",
+        judged,
+        note(" ".join(filter(None, (legend, core, size, few)))),
+        _passes(s),
+        mark="scores",
     )
 
 
@@ -89,18 +101,20 @@ def phase_section(s: ReportData, phase: str, draw: bool) -> str:
     """The outcome of a phase, and its curves."""
     r = s.phases.get(phase, PhaseReport("none"))
     charts = charts_of(s.metrics, phase, draw)
+    charts = charts[1:] if draw else charts  # the first one leads the page
     drawn = [
         f"<figure>{c.svg}<figcaption><b>{esc(c.title)}</b>: {esc(c.words)}</figcaption></figure>"
         for c in charts
     ]
     if r.state == "none" and not charts:
-        return section(f"{phase}: {s.plan.phase(phase).title}", note("Not begun."))
+        return ""  # the head names it
     return section(
         f"{phase}: {s.plan.phase(phase).title}",
         terms(_facts(s, phase, r)),
         '<div class="charts">' + "\n".join(drawn) + "</div>"
         if drawn
-        else note(no_curves(s.metrics, phase)),
+        else note("" if len(charts_of(s.metrics, phase, False)) else no_curves(s.metrics, phase)),
+        mark=f"phase-{phase}",
     )
 
 
@@ -155,8 +169,7 @@ def samples(s: ReportData) -> str:
     """The model's answers, the newest phase's open."""
     last = s.samples[-1].phase if s.samples else ""
     found = [_answers(p, p.phase == last) for p in s.samples if p.samples]
-    why = "" if s.plan.evaluate == "none" or found else "No samples: they come with an evaluation."
-    return section("What it answers", *found, note(why))
+    return section("What it answers", *found, mark="answers")
 
 
 def _answers(p: PhaseSamples, is_open: bool) -> str:

@@ -36,7 +36,7 @@ def test_a_later_attempt_says_that_its_bill_is_not_all() -> None:
     earlier = (Attempt(1, "i-1", 500, "it hung"), Attempt(2, "i-2", None, "vanished"))
     assert (
         replace(s, earlier=earlier).headline
-        == "Succeeded: $65.40 in 1:56:50, earlier machines $5.00 + ?"
+        == "Succeeded: $70.40 + ? with 3 instances, the last one $65.40 in 1:56:50"
     )
 
 

@@ -88,6 +88,8 @@ def test_a_page_of_any_run_loads_and_runs_nothing_and_is_small(name: str) -> Non
         for a in tags.attributes
         if a[1] in ("src", "href", "xlink:href", "action")
         and not str(a[2]).startswith(("#", "data:,"))
+        # a link to the run on its own Hub is followed by a reader only
+        and not (a[0] == "a" and str(a[2]).startswith(f"{PLAN.hf_endpoint}/{PLAN.runs_repo}/"))
     ]
     assert not reaching
     assert "url(http" not in html and "@import" not in html and "default-src 'none'" in html
@@ -127,33 +129,28 @@ def test_a_failed_run_says_what_is_saved_and_how_to_go_on() -> None:
         and "<pre>just resume ab12cd34</pre>" in html
     )
     assert "not finished; saved in runs/ab12cd34/saved/sft step 400" in said
-    assert said.count("just resume") == 1 and "rl: Math reinforcement Not begun." in said
+    assert said.count("just resume") == 1 and "Not begun: rl." in said
 
 
 def test_a_run_that_still_goes_says_so_and_invents_no_bill() -> None:
     said = text(render_page(going()))
     assert "Training: $12.34 so far" in said and "step 300 of 800" in said
-    assert (
-        "Not available before the run ends." in said
-        and "metered $12.34 so far" in said
-        and "the provider says" not in said
-    )
-    assert "No evaluation: it has no results yet." in said
+    assert "metered $12.34 so far" in said and "the provider says" not in said
+    assert not [part for part in ("Evaluation", "What it answers", "Not begun") if part in said]
 
 
 def test_what_is_missing_is_said_and_not_invented() -> None:
     said = text(render_page(STORIES["nothing"]()))
     for part in (
         "cost not known",
-        "The machine reported no stages.",
-        "No evaluation: it has no results.",
-        "Not begun.",
-        "The machine reported no environment.",
+        "Not begun: mid, sft, rl.",
         "metered ?",
         "the provider says nothing",
     ):
         assert part in said, part
     assert "$0.00" not in said
+    for title in ("Curve", "Where time and money went", "Evaluation", "Environment"):
+        assert title not in said, "a section with nothing to say"
     asked_for_none = a_story(
         plan=replace(PLAN, evaluate="none"),
         receipt=replace(RECEIPT, phases={"mid": PHASES["mid"]}),
@@ -237,3 +234,37 @@ def test_no_secret_is_in_a_report_that_is_written(tmp_path: Path) -> None:
     key = Secret(f'key<{MARKER}>&"')
     page = render_page(dataclasses.replace(STORIES["good"](), problems=(f"with {key.reveal()}",)))
     assert MARKER in page and MARKER not in write_page(page, tmp_path / "x.html").read_text()
+
+
+def test_an_ended_run_leads_with_curve_money_and_scores() -> None:
+    html = render_page(a_story())
+    order = [
+        html.index(f'<section id="{mark}"') for mark in ("curve", "money", "scores", "receipt")
+    ]
+    assert order == sorted(order)
+    first = html.index("<svg")
+    assert html.index('id="curve"') < first < html.index('id="money"')
+
+
+def test_its_parts_the_run_folder_and_the_log_are_linked() -> None:
+    html = render_page(a_story())
+    inside = re.findall(r'<a href="#([^"]*)"', html)
+    assert {"curve", "money", "scores", "phase-mid", "receipt"} <= set(inside)
+    assert all(f'id="{mark}"' in html for mark in inside)
+    hub = f"{PLAN.hf_endpoint}/{PLAN.runs_repo}"
+    assert f"{hub}/tree/main/runs/{PLAN.run_id}" in html
+    assert f"{hub}/blob/main/{RECEIPT.log}" in html
+
+
+def test_what_was_lost_stands_beside_what_to_type_next() -> None:
+    lost = replace(RECEIPT, verdict="failed", reason="oom", message="no memory. NOT saved: step 12")
+    said = text(render_page(a_story(receipt=lost)))
+    assert f"no memory. Lost: step 12. Next: just why {PLAN.run_id}" in said
+    assert "Next: just pull rl just chat" in text(render_page(a_story()))
+
+
+def test_a_lone_curve_is_as_wide_as_the_page_and_once_more_for_a_phone() -> None:
+    one = replace(PLAN, phases=("mid",))
+    html = render_page(a_story(lines(rows(60)), plan=one))
+    assert 'class="broad"><svg viewBox="0 0 720' in html and 'class="narrow"><svg' in html
+    assert 'class="broad"' not in render_page(a_story())
