@@ -19,8 +19,8 @@ import torch
 from nanolan.errors import NanolanError
 from nanolan.model.checkpoint import load
 from nanolan.model.conversation import render_prompt
-from nanolan.model.engine import Engine, Flight, Row
-from nanolan.model.sampling import Sampling, uniforms
+from nanolan.model.generation.engine import Engine, Row
+from nanolan.model.generation.sampling import Sampling, uniforms
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 
 SHOWN = {
@@ -64,16 +64,13 @@ class Chat:
 @torch.inference_mode()
 def stream(engine: Engine, prompt: Sequence[int], sampling: Sampling, key: int) -> Iterator[int]:
     """Yield the tokens of one completion; equal seed and key give equal draws."""
-    n_new = sampling.max_new_tokens
-    row = Row(prompt, uniforms(sampling.seed, key, 0, n_new))
-    flight, sent = Flight(engine, 1, len(prompt) + n_new + engine.look_every, sampling), 0
+    row, sent = Row(prompt, uniforms(sampling.seed, key, 0, sampling.max_new_tokens)), 0
+    flight = engine.flight(len(prompt), 1, sampling)
     flight.admit([row])
-    while True:
-        yield from row.ids[sent:n_new]
-        sent = len(row.ids)
-        if row.done or not flight.rows:
-            return
+    while not row.done:
         flight.advance()
+        yield from row.ids[sent:]
+        sent = len(row.ids)
 
 
 def texts(ids: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from nanolan.errors import BadAnswer
-from nanolan.model.engine import Engine
+from nanolan.model.generation.engine import CUDA_KEPT_SHARE, Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT
-from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.data.rollouts import (
     Question,
@@ -137,7 +137,8 @@ def rows_that_fit(model: GPT, longest: int, world: Processes) -> int:
     """Rows of a micro-batch of the update, of at most `longest` tokens each."""
     if world.device.type == "cpu":
         return max(1, CPU_POSITIONS // longest)
-    gpu_gib = torch.cuda.mem_get_info()[1] / 2**30
+    free = 1 - CUDA_KEPT_SHARE  # the engine may keep the rest
+    gpu_gib = free * torch.cuda.mem_get_info()[1] / 2**30
     return micro_batch(model.config, longest, gpu_gib, eager=True)
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nanolan.model.attention import flex_works
-from nanolan.model.engine import Completion, Engine
+from nanolan.model.generation.engine import Completion, Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT
-from nanolan.model.sampling import Sampling
 from nanolan.train.data.rollouts import Rollout, policy_batch, policy_loss
 from nanolan.train.optim import make_optimizer
 from nanolan.train.processes import Processes

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT
 from nanolan.model.loss import IGNORE, SOFTCAP
-from nanolan.model.sampling import Sampling
 from nanolan.train.data.packing import Batch
 from nanolan.train.optim import BETAS, EPS, NS_STEPS, QUINTIC, WIDTH
 

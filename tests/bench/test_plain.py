@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from nanolan.model.engine import Completion, Engine
+from nanolan.model.generation.engine import Completion, Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT, GPTConfig
-from nanolan.model.sampling import Sampling
 from nanolan.train.data.rollouts import Question, Rollout, policy_batch, policy_loss
 from nanolan.train.optim import make_optimizer
 from nanolan.train.processes import Processes

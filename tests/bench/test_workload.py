@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 import torch
 
-from nanolan.model.engine import Completion
+from nanolan.model.generation.engine import Completion
 from nanolan.model.tokenizer import SPECIAL_TOKENS
 from tests.bench.bench_shape import TINY
 from tests.bench.workload import (

@@ -11,7 +11,7 @@ import tiktoken
 import torch
 
 from nanolan.checkpoint.architecture import GPTConfig
-from nanolan.model.engine import Completion
+from nanolan.model.generation.engine import Completion
 from nanolan.model.loss import IGNORE
 from nanolan.model.tokenizer import SPECIAL_TOKENS, Tokenizer
 from nanolan.train.data.packing import Batch, Rows, pack

@@ -27,9 +27,9 @@ from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state
 from nanolan.checkpoint.torch_file import tensors
 from nanolan.errors import NanolanError
-from nanolan.model.calculator import MAX_NUMBER, calculate
 from nanolan.model.checkpoint import load, read_state
 from nanolan.model.conversation import read_jsonl, render
+from nanolan.model.generation.calculator import MAX_NUMBER, calculate
 from nanolan.model.tokenizer import load_token_bytes, load_tokenizer
 from nanolan.report.curves import read_metrics
 from nanolan.report.data import report_data_of

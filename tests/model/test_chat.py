@@ -12,8 +12,8 @@ import torch
 
 from nanolan.model.chat import Chat, stream, texts
 from nanolan.model.checkpoint import load
-from nanolan.model.engine import Engine
-from nanolan.model.sampling import Sampling
+from nanolan.model.generation.engine import Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.data.tiny_model import write_tiny
 

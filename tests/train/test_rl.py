@@ -18,8 +18,8 @@ import torch
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import RunFailed
 from nanolan.model.checkpoint import load
-from nanolan.model.engine import Engine
-from nanolan.model.sampling import Sampling
+from nanolan.model.generation.engine import Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.__main__ import main
 from nanolan.train.data.rollouts import policy_batch, policy_loss, read_questions, roll_out
@@ -265,5 +265,5 @@ def test_missing_test_questions_cost_the_examination_not_the_run(
 def test_answers_that_leave_no_room_for_a_question_are_refused(
     toy: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(rl_job(toy, tmp_path / "rl", taught, max_new_tokens=1278))]) == 1
-    assert "answers of 1278 tokens leave no room" in capsys.readouterr().err
+    assert main([str(rl_job(toy, tmp_path / "rl", taught, max_new_tokens=1279))]) == 1
+    assert "answers of 1279 tokens leave no room" in capsys.readouterr().err

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from nanolan.errors import BadAnswer
 from nanolan.model.conversation import Conversation, render_prompt
-from nanolan.model.engine import Completion, Engine
+from nanolan.model.generation.engine import Completion, Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT
 from nanolan.model.loss import CHUNK_LOGITS, summed_loss
-from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.data.mixtures import Part, open_part
 from nanolan.train.data.packing import Batch

@@ -17,9 +17,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from nanolan.errors import BadAnswer, UsageProblem
-from nanolan.model.engine import Engine
+from nanolan.model.generation.engine import Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT, softcap
-from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.data.rollouts import Question, roll_out
 from nanolan.train.evaluation.humaneval import Problem, program_of, prompt_of, run_all

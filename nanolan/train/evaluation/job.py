@@ -16,7 +16,7 @@ from nanolan.checkpoint.evaluation import PhaseSamples, beside
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model import checkpoint
-from nanolan.model.engine import Engine
+from nanolan.model.generation.engine import Engine
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.evaluation.evaluate import evaluate_model
 from nanolan.train.evaluation.samples import answers

@@ -13,8 +13,8 @@ from nanolan.checkpoint.evaluation import Sample
 from nanolan.errors import BadAnswer
 from nanolan.model.chat import texts
 from nanolan.model.conversation import Conversation, render_prompt
-from nanolan.model.engine import Engine
-from nanolan.model.sampling import Sampling
+from nanolan.model.generation.engine import Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.train.data.rollouts import final_number, question_of
 from nanolan.train.evaluation.tasks import TASKS, conversations_of
 

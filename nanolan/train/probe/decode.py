@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from nanolan.model.engine import Completion, Engine
+from nanolan.model.generation.engine import Completion, Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT
-from nanolan.model.sampling import Sampling
 from nanolan.train.probe.inputs import SEED, config_of, tokenizer_of
 from nanolan.train.probe.timing import seconds
 from nanolan.train.processes import Processes

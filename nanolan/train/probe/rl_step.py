@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from nanolan.model.engine import Engine
+from nanolan.model.generation.engine import Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT
-from nanolan.model.sampling import Sampling
 from nanolan.train.data.packing import Batch
 from nanolan.train.data.rollouts import Question, Rollout, policy_batch, policy_loss, roll_out
 from nanolan.train.optim import make_optimizer

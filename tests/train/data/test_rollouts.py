@@ -9,9 +9,9 @@ import torch
 
 from nanolan.errors import BadAnswer
 from nanolan.model.conversation import conversation
-from nanolan.model.engine import Completion, Engine
+from nanolan.model.generation.engine import Completion, Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT, GPTConfig
-from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.data.rollouts import (
     Question,

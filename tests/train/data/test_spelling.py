@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.model.calculator import calculate
 from nanolan.model.conversation import check
+from nanolan.model.generation.calculator import calculate
 from nanolan.train.data.mixtures import MAKERS, TRAINING, Part, open_mixture
 from nanolan.train.data.spelling import WORDS, count_letters, is_test, of_split, spell, words_of
 from tests.support.tiny_world import write_data, write_parquet

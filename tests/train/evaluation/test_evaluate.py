@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from nanolan.errors import UsageProblem
-from nanolan.model.engine import Engine
+from nanolan.model.generation.engine import Engine
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT, GPTConfig
-from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
 from nanolan.train.evaluation.evaluate import Exam, answer_choices, evaluate_model, measure
 from nanolan.train.evaluation.tasks import TASKS, problems_of

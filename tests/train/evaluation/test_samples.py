@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nanolan.model.checkpoint import load
-from nanolan.model.engine import Engine
+from nanolan.model.generation.engine import Engine
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.phases import DATASETS
 from nanolan.train.evaluation.samples import QUESTIONS, answers

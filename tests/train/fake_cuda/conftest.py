@@ -17,6 +17,13 @@ from filelock import FileLock
 from tests.support.tiny_world import REPO
 from tests.train.fake_cuda import guard
 
+QUICK = {
+    "mid on 8": ("step", {"phase": "mid", "depth": 20, "size": 8}),
+    "sft on 1": ("step", {"phase": "sft", "depth": 20, "size": 1}),
+    "rl on 8": ("step", {"phase": "rl", "depth": 20, "size": 8}),
+    # a rank's share of an rl step on 8 GPUs
+    "decode": ("decode", {"depth": 20, "questions": 2, "samples": 16, "new_tokens": 256}),
+}
 Case = tuple[str, dict[str, Any]]  # a name of __main__.CASES and its arguments
 Run = Callable[..., list[dict[str, Any]]]
 
@@ -39,6 +46,12 @@ def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Run:
         return json.loads(result.read_text())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def quick(fake_gpu: Run) -> dict[str, dict[str, Any]]:
+    """The figures of QUICK, from one process: importing torch's compiler is half of its time."""
+    return dict(zip(QUICK, fake_gpu(*QUICK.values()), strict=True))
 
 
 def library(folder: Path) -> Path:

@@ -57,7 +57,19 @@ class Device(TorchDispatchMode):
         self.syncs = Counter[str]()  # file:line -> times that the host waited
         self.copies = Counter[str]()  # file:line -> copies from the host
         self.attention = Counter[tuple[Any, ...]]()  # (queries' shape, keys' shape, dtype) -> calls
+        self.recorded = Counter[str]()  # what is in a graph: kernels, and what no graph can have
         self.peak = self.live
+
+    def record(self, step: Callable[[], None]) -> Callable[[], None]:
+        """A graph of `step`: its kernels are launched once for all by each replay. For graphs.Recorder."""
+        outside = self.launches, self.syncs, self.copies
+        self.launches, self.syncs, self.copies = Counter(), Counter(), Counter()
+        step()
+        self.recorded["graphs"] += 1
+        self.recorded["kernels"] = max(self.recorded["kernels"], self.launches.total())
+        self.recorded["forbidden"] += self.syncs.total() + self.copies.total()
+        self.launches, self.syncs, self.copies = outside
+        return lambda: self.launches.update(["graph"])
 
     # ------------------------------------------------------------------ what torch calls
     def __torch_dispatch__(

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanolan.model.engine import Engine
+from nanolan.model.generation.engine import Engine
+from nanolan.model.generation.graphs import Recorder
 from nanolan.model.gpt import GPT
 from nanolan.train import rl, supervised
 from nanolan.train.data.rollouts import Question
@@ -21,7 +22,7 @@ from nanolan.train.progress import ProgressWriter
 from nanolan.train.recipe import recipe_for
 from nanolan.train.stop import StopFlag
 from tests.bench.workload import SHAPES, made_tokenizer, packed_rows
-from tests.train.fake_cuda.device import CUDA, GIB, fake_device, fake_ranks
+from tests.train.fake_cuda.device import CUDA, GIB, Device, fake_device, fake_ranks
 from tests.train.fake_cuda.shapes import config_of
 
 RECIPE = {
@@ -44,7 +45,7 @@ def step(phase: str, depth: int, size: int, gib: float = 79.1) -> dict[str, Any]
     loop = rl.loop if phase == "rl" else supervised.loop
     with TemporaryDirectory() as folder, fake_device(gib) as gpu, fake_ranks(size) as world:
         gpu.lists = right_and_wrong
-        t = phase_in_progress(phase, fake_model(depth), world, Path(folder))
+        t = phase_in_progress(phase, fake_model(depth), world, gpu, Path(folder))
         gradients = Counter[str]()
         for p in t.model.parameters():
             p.register_post_accumulate_grad_hook(
@@ -64,7 +65,7 @@ def step(phase: str, depth: int, size: int, gib: float = 79.1) -> dict[str, Any]
         }
 
 
-def phase_in_progress(phase: str, model: GPT, world: Processes, folder: Path) -> Any:
+def phase_in_progress(phase: str, model: GPT, world: Processes, gpu: Device, folder: Path) -> Any:
     """The trainer's own object of a phase, with made-up data."""
     shape, recipe = SHAPES["d20"], recipe_for(phase, RECIPE)
     job = Job(
@@ -86,7 +87,8 @@ def phase_in_progress(phase: str, model: GPT, world: Processes, folder: Path) ->
     if phase != "rl":
         return supervised.Training(start, report, packed_rows(shape, phase), None)
     asked = [Question([5] * (90 + 7 * i), RIGHT) for i in range(recipe.questions_per_step)]
-    return rl.Reinforcement(start, report, Engine(model, tokenizer), asked, [])
+    engine = Engine(model, tokenizer, runner=lambda: Recorder(gpu.record))
+    return rl.Reinforcement(start, report, engine, asked, [])
 
 
 def right_and_wrong(t: Tensor) -> Any:

@@ -12,7 +12,7 @@ import torch
 from nanolan.errors import RunFailed
 from nanolan.gpu_check.machine import SIZES, SMALL
 from nanolan.model.checkpoint import load
-from nanolan.model.engine import Completion
+from nanolan.model.generation.engine import Completion
 from nanolan.model.tokenizer import load_tokenizer
 from nanolan.train.data.rollouts import Question, Rollout
 from nanolan.train.probe import attention, bandwidth, decode, inputs, memory, rl_step

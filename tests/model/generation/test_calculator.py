@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from nanolan.model.calculator import MAX_CHARS, calculate
+from nanolan.model.generation.calculator import MAX_CHARS, calculate
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from nanolan.model.generation.kv_cache import Cache
 from nanolan.model.gpt import GPT, GPTConfig, softcap
-from nanolan.model.kv_cache import Cache
 from tests.support.chain import noisy
 
 GROUPED = GPTConfig(sequence_len=16, vocab_size=64, n_layer=3, n_head=4, n_kv_head=2, n_embd=32)
@@ -33,20 +33,19 @@ def logits(model: GPT, hidden: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("more", [1, 7], ids=["exact", "rounded up"])
 @pytest.mark.parametrize("config", [GROUPED, PLAIN], ids=["grouped", "plain"])
-def test_ragged_rows_have_the_logits_of_each_row_alone(config: GPTConfig) -> None:
+def test_ragged_rows_have_the_logits_of_each_row_alone(config: GPTConfig, more: int) -> None:
     model, ids = noisy(config), texts()
-    whole, lengths = model(ids), torch.tensor(LENGTHS)
-    cache = Cache(model, rows=4, slots=30)
+    whole, lengths, rows = model(ids), torch.tensor(LENGTHS), torch.arange(4)
+    cache = Cache(model, rows=4, slots=36)
     prompts = torch.stack(
         [row.masked_fill(torch.arange(30) >= n, 63) for row, n in zip(ids, LENGTHS, strict=True)]
     )
-    hidden = cache.admit(prompts[:, :9], lengths, torch.arange(4))
-    rows = torch.arange(4)
-    torch.testing.assert_close(logits(model, hidden), whole[rows, lengths - 1], atol=1e-4, rtol=0)
+    cache.fill(prompts[:, :9], rows, rows)
     for step in range(20):
-        at = lengths + step
-        hidden = cache.advance(ids[rows, at], at, int(at.max()) + 1)
+        at = lengths - 1 + step  # the first step repeats the prompt's last token
+        hidden = cache.advance(ids[rows, at], at, int(at.max()) + more)
         torch.testing.assert_close(logits(model, hidden), whole[rows, at], atol=1e-4, rtol=0)
 
 
@@ -55,12 +54,10 @@ def test_rows_that_leave_and_rows_that_come_change_nothing_for_the_others() -> N
     model, ids = noisy(GROUPED), texts(6)
     whole = model(ids)
     cache = Cache(model, rows=4, slots=30)
-    cache.admit(ids[:4, :8], torch.tensor([8, 8, 8, 8]), torch.arange(4))
-    order = cache.keep([1, 3])
-    assert sorted(order) == [1, 3]
-    assert cache.n == 2
-    cache.admit(ids[4:, :5], torch.tensor([5, 3]), torch.tensor([1, 0]))
-    text, at = torch.tensor([*order, 5, 4]), torch.tensor([8, 8, 3, 5])
+    cache.fill(ids[:4, :8], torch.arange(4), torch.arange(4))
+    cache.move(3, 0, 8)  # rows 0 and 2 have left
+    cache.fill(ids[4:, :5], torch.tensor([1, 0]), torch.tensor([2, 3]))
+    text, at = torch.tensor([3, 1, 5, 4]), torch.tensor([8, 8, 3, 5])
     for _ in range(10):
         hidden = cache.advance(ids[text, at], at, int(at.max()) + 1)
         torch.testing.assert_close(logits(model, hidden), whole[text, at], atol=1e-4, rtol=0)
@@ -72,7 +69,7 @@ def test_a_prompt_read_once_serves_many_rows_which_then_part() -> None:
     model, ids = noisy(PLAIN), texts(3)
     ids[:, :6] = ids[0, :6]
     cache = Cache(model, rows=3, slots=30)
-    assert len(cache.admit(ids[:1, :6], torch.tensor([6]), torch.zeros(3, dtype=torch.long))) == 1
+    cache.fill(ids[:1, :6], torch.zeros(3, dtype=torch.long), torch.arange(3))
     whole = model(ids)
     for at in range(6, 12):
         hidden = cache.advance(ids[:, at], torch.full((3,), at), at + 1)
@@ -83,7 +80,7 @@ def test_a_prompt_read_once_serves_many_rows_which_then_part() -> None:
 def test_a_row_set_back_forgets_what_came_after() -> None:
     model, ids = noisy(PLAIN), texts(2)
     cache = Cache(model, rows=2, slots=30)
-    cache.admit(ids[:, :4], torch.tensor([4, 4]), torch.arange(2))
+    cache.fill(ids[:, :4], torch.arange(2), torch.arange(2))
     for at in range(4, 9):
         cache.advance(ids[:, at], torch.full((2,), at), at + 1)
     other = ids.clone()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from nanolan.errors import BadAnswer
-from nanolan.model.engine import Completion, Engine, Row, half_copy
+from nanolan.model.generation.engine import Completion, Engine, Row, half_copy
+from nanolan.model.generation.graphs import Recorder, Runner
+from nanolan.model.generation.sampling import Sampling
 from nanolan.model.gpt import GPT, GPTConfig
-from nanolan.model.sampling import Sampling
 from nanolan.model.tokenizer import Tokenizer, load_tokenizer
+from tests.model.generation.recorded import recorded_operators
 from tests.support.chain import chain, noisy, script
 
 GREEDY = Sampling(max_new_tokens=20, temperature=0.0)
@@ -25,6 +28,11 @@ def tokenizer(tiny: Path) -> Tokenizer:
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> GPT:
     return noisy(GPTConfig(32, tokenizer.vocab_size, 2, 4, 2, 64))
+
+
+def replaying() -> Runner:
+    """Records a step's operators and replays them on the same tensors, as a CUDA graph does."""
+    return Recorder(recorded_operators)
 
 
 def prompts(n: int = 6) -> list[list[int]]:
@@ -56,16 +64,30 @@ def test_greedy_tokens_are_those_of_the_plainest_generation(
     assert all(c.mask == [1] * len(c.ids) for [c] in done)
 
 
-@pytest.mark.parametrize(("max_rows", "look_every"), [(256, 1), (256, 4), (5, 1), (4, 7), (1, 1)])
+@pytest.mark.parametrize(
+    ("max_rows", "look_every", "runner"),
+    [
+        (256, 1, None),
+        (256, 4, None),
+        (5, 1, None),
+        (4, 7, None),
+        (1, 1, None),
+        (5, 4, replaying),
+    ],
+)
 def test_a_sampled_batch_says_what_each_row_says_alone(
-    max_rows: int, look_every: int, model: GPT, tokenizer: Tokenizer
+    max_rows: int,
+    look_every: int,
+    runner: Callable[[], Runner] | None,
+    model: GPT,
+    tokenizer: Tokenizer,
 ) -> None:
     sampling = Sampling(max_new_tokens=16, temperature=1.0, top_k=20, seed=7)
     alone = [
         Engine(model, tokenizer).complete([p], sampling, samples=3, keys=[i])[0]
         for i, p in enumerate(prompts())
     ]
-    together = Engine(model, tokenizer, max_rows, look_every).complete(
+    together = Engine(model, tokenizer, max_rows, look_every, runner).complete(
         prompts(), sampling, samples=3
     )
     assert together == alone
@@ -166,7 +188,8 @@ def test_rows_that_ended_are_not_computed_on(tokenizer: Tokenizer) -> None:
     fed, plain = [], model.trunk_at
     model.trunk_at = lambda ids, *rest: (fed.append(len(ids)), plain(ids, *rest))[1]
     Engine(model, tokenizer).complete([[start(tokenizer)]] * 7 + [[b]], Sampling(10, 0.0))
-    assert fed == [2, *[1] * 9]  # both prompts once, then only the row that goes on
+    # both prompts once, all rows until most have ended, then only the row that goes on
+    assert fed == [2, 8, *[1] * 9]
 
 
 def test_waiting_rows_take_the_place_of_those_that_ended(tokenizer: Tokenizer) -> None:
@@ -178,7 +201,8 @@ def test_waiting_rows_take_the_place_of_those_that_ended(tokenizer: Tokenizer) -
         [[b]] + [[0, start(tokenizer)]] * 8, Sampling(10, 0.0)
     )
     assert max(rows for rows, _ in fed) == 2
-    assert fed.count((2, 1)) == 8, "short rows were not computed beside the long one"
+    # a short row takes two steps: five of them beside the long one, then the last three
+    assert fed.count((2, 1)) == 12, "short rows were not computed beside the long one"
     assert [len(c.ids) for [c] in done] == [10] + [1] * 8
 
 

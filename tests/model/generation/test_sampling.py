@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanolan.model.sampling import Sampling, draw, uniforms
+from nanolan.model.generation.sampling import Sampling, draw, uniforms
 
 LOGITS = torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0])
 
