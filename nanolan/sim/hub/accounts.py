@@ -46,14 +46,13 @@ def writer_of(request: Request, owner: str) -> User:
 def repo_of(request: Request, kind: str, repo_id: str, write: bool = False) -> Repo:
     """The repository, if the user may see it (and write to it).
 
+    A name in other letter case redirects to the repository's own.
     The Hub never reveals whether a private one exists: 401 without a token, 404 with one that has no access. The code
     RepoNotFound must be sent: clients map a bare 401 to "repository not found" for https addresses only.
     """
-    repo, user, owner = (
-        request.hub.store.load(KINDS[kind], repo_id),
-        user_of(request),
-        repo_id.split("/")[0],
-    )
+    spelled = request.hub.store.spelled(KINDS[kind], repo_id)
+    repo = request.hub.store.load(KINDS[kind], spelled) if spelled else None
+    user, owner = user_of(request), (spelled or repo_id).split("/")[0]
     if repo is None or (repo.private and not is_member(user, owner)):
         raise (
             Refusal(404, "Repository not found", "RepoNotFound")
@@ -62,6 +61,9 @@ def repo_of(request: Request, kind: str, repo_id: str, write: bool = False) -> R
         )
     if write:
         writer_of(request, owner)
+    if spelled != repo_id:
+        place = request.path.replace(f"/{repo_id}", f"/{spelled}", 1)
+        raise Refusal(307, f"the name is {spelled}", headers={"Location": place})
     return repo
 
 
@@ -102,10 +104,11 @@ def create(request: Request) -> None:
     data = request.json()
     typ, repo_id = _named(request, data)
     writer_of(request, repo_id.split("/")[0])
-    url = f"{request.hub.url}/{'' if typ == 'model' else typ + 's/'}{repo_id}"
     store = request.hub.store
     with store.lock:
-        if store.load(typ, repo_id):
+        taken = store.spelled(typ, repo_id)
+        url = f"{request.hub.url}/{'' if typ == 'model' else typ + 's/'}{taken or repo_id}"
+        if taken:
             raise Refusal(409, f"You already created this {typ} repo", url=url)
         private = data.get("visibility") == "private" or bool(data.get("private"))
         store.save(
@@ -126,6 +129,19 @@ def delete(request: Request) -> None:
         repo_of(request, typ + "s", repo_id, write=True)
         request.hub.store.delete(typ, repo_id)
     request.reply(200, raw=b"OK", content_type="text/plain")
+
+
+def move(request: Request) -> None:
+    """Rename a repository; its old name redirects. 409 if the new one is taken."""
+    data = request.json()
+    old, new, typ = data["fromRepo"], data["toRepo"], data.get("type") or "model"
+    with request.hub.store.lock:
+        repo_of(request, f"{typ}s", old, write=True)
+        writer_of(request, new.split("/")[0])
+        if request.hub.store.spelled(typ, new) not in ("", old):
+            raise Refusal(409, f"{new} is taken")
+        request.hub.rename(old, new, typ)
+    request.reply(200, {"url": f"{request.hub.url}/{new}"})
 
 
 def _named(request: Request, data: dict[str, Any]) -> tuple[str, str]:
@@ -207,6 +223,7 @@ ROUTES = [
     route("GET", r"/api/agent-harnesses", harnesses),
     route("POST", r"/api/repos/create", create),
     route("DELETE", r"/api/repos/delete", delete),
+    route("POST", r"/api/repos/move", move),
     route("GET", rf"/api/{KIND}", listing),
     route("PUT", rf"/api/{KIND}/{REPO_ID}/settings", settings),
     route("GET", rf"/api/{KIND}/{REPO_ID}/auth-check(/write)?", auth_check),

@@ -5,11 +5,26 @@ from __future__ import annotations
 import base64
 import fnmatch
 import json
+import re
 from typing import Any
+
+import yaml
 
 from nanolan.sim.hub.accounts import KIND, REPO_ID, repo_of
 from nanolan.sim.hub.http import Request, route
 from nanolan.sim.hub.repo import Change, Refusal, Repo, is_lfs, lfs_blob
+
+# The fields of a model card's metadata whose types the Hub checks (huggingface_hub, repocard_data.py)
+TYPES_OF_METADATA: dict[str, tuple[type, ...]] = {
+    "license": (str, list),
+    "tags": (list,),
+    "datasets": (str, list),
+    "language": (str, list),
+    "base_model": (str, list),
+    "pipeline_tag": (str,),
+    "library_name": (str,),
+    "model-index": (list,),
+}
 
 
 def preupload(request: Request, kind: str, repo_id: str, rev: str) -> None:
@@ -41,21 +56,25 @@ def commit(request: Request, kind: str, repo_id: str, rev: str) -> None:
     changes = [
         _change(request, line["key"], line["value"]) for line in lines if line["key"] != "header"
     ]
-    store = request.hub.store
+    store, pull_request = request.hub.store, ""
+    title, message = head["summary"], head.get("description", "")
     with store.lock:
         repo = repo_of(request, kind, repo_id, write=True)
-        new = repo.commit(
-            rev, changes, head["summary"], head.get("description", ""), head.get("parentCommit")
-        )
+        if request.query.get("create_pr") == ["1"]:
+            pull_request = repo.propose(changes, title, message)
+            new = repo.at(pull_request)
+        else:
+            new = repo.commit(rev, changes, title, message, head.get("parentCommit"))
         store.save(repo)
-    prefix = "" if kind == "models" else kind + "/"
+    page = f"{request.hub.url}/{'' if kind == 'models' else kind + '/'}{repo_id}"
+    number = pull_request.rpartition("/")[2]
     request.reply(
         200,
         {
             "success": True,
             "commitOid": new.oid,
-            "commitUrl": f"{request.hub.url}/{prefix}{repo_id}/commit/{new.oid}",
-            "pullRequestUrl": None,
+            "commitUrl": f"{page}/commit/{new.oid}",
+            "pullRequestUrl": f"{page}/discussions/{number}" if pull_request else None,
             "hookOutput": "",
         },
     )
@@ -83,12 +102,37 @@ def _change(request: Request, key: str, value: dict[str, Any]) -> Change:
 
 
 def validate_yaml(request: Request) -> None:
-    """The check of a README's metadata that clients request; it passes unless a test sets `bad_readmes`."""
-    request.json()
-    if request.hub.bad_readmes:
-        request.reply(400, {"errors": [{"message": request.hub.bad_readmes}], "warnings": []})
-        return
-    request.reply(200, {"errors": [], "warnings": []})
+    """The check of a README's metadata that clients request before they commit one."""
+    problem = request.hub.bad_readmes or metadata_problem(str(request.json()["content"]))
+    errors = [{"message": problem}] if problem else []
+    request.reply(400 if problem else 200, {"errors": errors, "warnings": []})
+
+
+def metadata_problem(readme: str) -> str:
+    """Why the Hub refuses the YAML front matter, or ""."""
+    front = re.match(r"\s*---[ \t]*\r?\n(.*?)(?:^---[ \t]*$|\Z)", readme, re.S | re.M)
+    if front is None:
+        return ""
+    try:
+        data = yaml.safe_load(front[1])
+    except yaml.YAMLError as e:
+        return f"YAML metadata is not valid: {str(e).splitlines()[0]}"
+    if data is not None and not isinstance(data, dict):
+        return "YAML metadata must be an object"
+    for name, kinds in TYPES_OF_METADATA.items():
+        if data and not isinstance(data.get(name), (*kinds, type(None))):
+            return f'"{name}" must be {" or ".join(k.__name__ for k in kinds)}'
+    return ""
+
+
+def squash(request: Request, kind: str, repo_id: str, branch: str) -> None:
+    """Replace a branch's history by one commit."""
+    store = request.hub.store
+    with store.lock:
+        repo = repo_of(request, kind, repo_id, write=True)
+        repo.squash(branch, request.json().get("message") or f"Super-squash branch '{branch}'")
+        store.save(repo)
+    request.reply(200, {})
 
 
 def add_branch(request: Request, kind: str, repo_id: str, name: str) -> None:
@@ -139,6 +183,7 @@ ROUTES = [
     route("POST", rf"/api/{KIND}/{REPO_ID}/preupload/([^/]+)", preupload),
     route("POST", rf"/api/{KIND}/{REPO_ID}/commit/([^/]+)", commit),
     route("POST", rf"/api/{KIND}/{REPO_ID}/branch/([^/]+)", add_branch),
+    route("POST", rf"/api/{KIND}/{REPO_ID}/super-squash/([^/]+)", squash),
     route("DELETE", rf"/api/{KIND}/{REPO_ID}/branch/([^/]+)", drop_branch),
     route("POST", rf"/api/{KIND}/{REPO_ID}/tag/([^/]+)", add_tag),
     route("DELETE", rf"/api/{KIND}/{REPO_ID}/tag/([^/]+)", drop_tag),

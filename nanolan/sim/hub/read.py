@@ -33,13 +33,16 @@ def info(request: Request, kind: str, repo_id: str, rev: str | None) -> None:
 def refs(request: Request, kind: str, repo_id: str) -> None:
     """Branches and tags."""
     repo = repo_of(request, kind, repo_id)
+    requests = {name: oid for name, oid in repo.refs.items() if name.startswith("refs/pr/")}
     request.reply(
         200,
         {
-            "branches": _refs("heads", repo.refs),
+            "branches": _refs("heads", {n: c for n, c in repo.refs.items() if n not in requests}),
             "tags": _refs("tags", repo.tags),
             "converts": [],
-            "pullRequests": [],
+            "pullRequests": [
+                {"name": name, "ref": name, "targetCommit": oid} for name, oid in requests.items()
+            ],
         },
     )
 
@@ -93,6 +96,21 @@ def list_folder(files: Mapping[str, Blob], inside: str, deep: bool) -> list[dict
             if deep or len(parts) == 1:
                 out[path] = _file_entry(path, blob)
     return [out[path] for path in sorted(out)]
+
+
+def lfs_files(request: Request, kind: str, repo_id: str) -> None:
+    """The LFS files of all branches, newest commit first, each object once."""
+    repo, seen = repo_of(request, kind, repo_id), {}
+    for ref in repo.refs:
+        for path, blob in repo.at(ref).files.items():
+            if blob.lfs:
+                seen.setdefault(blob.sha256, _lfs_entry(path, blob, ref, repo.at(ref).date))
+    request.reply(200, list(seen.values()))
+
+
+def _lfs_entry(path: str, blob: Blob, ref: str, date: str) -> dict[str, Any]:
+    where = {"filename": path, "ref": ref, "pushedAt": date}
+    return where | {"fileOid": blob.oid, "oid": blob.sha256, "size": blob.size}
 
 
 def paths_info(request: Request, kind: str, repo_id: str, rev: str) -> None:
@@ -186,6 +204,7 @@ ROUTES = [
     route("GET", rf"/api/{KIND}/{REPO_ID}/refs", refs),
     route("GET", rf"/api/{KIND}/{REPO_ID}/commits/(.+)", history),
     route("GET", rf"/api/{KIND}/{REPO_ID}/tree/([^/]+)(?:/(.+))?", tree),
+    route("GET", rf"/api/{KIND}/{REPO_ID}/lfs-files", lfs_files),
     route("POST", rf"/api/{KIND}/{REPO_ID}/paths-info/([^/]+)", paths_info),
     route("GET", rf"/api/{KIND}/{REPO_ID}(?:/revision/([^/]+))?", info),
     *(

@@ -37,6 +37,7 @@ LFS_SUFFIXES = (
     ".bundle",
 )
 LFS_BYTES = 10_000_000
+SHORT_ID = re.compile(r"[0-9a-f]{7,39}")
 NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 
 
@@ -108,8 +109,11 @@ class Repo:
     commits: dict[str, Commit] = field(default_factory=dict)
 
     def at(self, rev: str) -> Commit:
-        """The commit that a branch, a tag or a commit id names; 404 RevisionNotFound if none."""
+        """The commit that a branch, a tag or a commit id (at least 7 digits of it) names; 404 RevisionNotFound if none."""
         commit = self.commits.get(self.refs.get(rev) or self.tags.get(rev) or rev)
+        if commit is None and SHORT_ID.fullmatch(rev):
+            matching = [c for oid, c in self.commits.items() if oid.startswith(rev)]
+            commit = matching[0] if len(matching) == 1 else None
         if commit is None:
             raise Refusal(404, f"Invalid rev id: {rev}", "RevisionNotFound")
         return commit
@@ -129,6 +133,26 @@ class Repo:
         if parent is not None and not head.oid.startswith(parent):
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
         return self._add(branch, head.oid, apply_changes(head.files, changes), title, message)
+
+    def propose(self, changes: Iterable[Change], title: str, message: str = "") -> str:
+        """Add a commit to a new pull request on main, which stays as it is; returns the request's branch."""
+        head = self.at("main")
+        name = f"refs/pr/{1 + sum(ref.startswith('refs/pr/') for ref in self.refs)}"
+        self._add(name, head.oid, apply_changes(head.files, changes), title, message)
+        return name
+
+    def squash(self, branch: str, title: str) -> Commit:
+        """Replace a branch's history by one commit with its files; other branches and tags keep theirs."""
+        if branch not in self.refs:
+            raise Refusal(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+        commit = self._add(branch, None, self.at(branch).files, title, "")
+        kept: set[str] = set()
+        for oid in (*self.refs.values(), *self.tags.values()):
+            while oid and oid not in kept:
+                kept.add(oid)
+                oid = self.commits[oid].parent or ""
+        self.commits = {oid: c for oid, c in self.commits.items() if oid in kept}
+        return commit
 
     def _add(
         self, branch: str, parent: str | None, files: dict[str, Blob], title: str, message: str

@@ -5,7 +5,7 @@
     python -m nanolan.sim.hub.server --root DIR [--port N] [--xet]   from a shell
 
 With xet=True it also simulates Xet, which real uploads use by default; without, clients need
-HF_HUB_DISABLE_XET=1 (env() sets it). Not simulated: pull requests, gated repos, Spaces, server-side copies, moves.
+HF_HUB_DISABLE_XET=1 (env() sets it). Not simulated: merging pull requests, gated repos, Spaces, server-side copies.
 Repositories can be private, objects cannot: anyone who knows a hash can read the bytes.
 """
 
@@ -156,17 +156,6 @@ class HubServer(HubState):
             commit = stored.commit("main", changes, message)
             self.store.save(stored)
         return commit.oid
-
-    def rename(self, old: str, new: str, typ: str = "model") -> None:
-        """Rename a repository; the old name redirects to the new one."""
-        with self.store.lock:
-            repo = self.store.load(typ, old)
-            if repo is None:
-                raise Refusal(404, f"no {typ} repository {old}", "RepoNotFound")
-            repo.id = new
-            self.store.save(repo)
-            self.store.delete(typ, old)
-            self.moved[old] = new
 
     def files(self, repo: str, typ: str = "model", rev: str = "main") -> dict[str, Blob]:
         """Path -> Blob (size, sha256, lfs) of a repository; Refusal if there is no such repository or revision."""

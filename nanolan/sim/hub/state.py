@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanolan.sim.hub.repo import User
+from nanolan.sim.hub.repo import Refusal, User
 from nanolan.sim.hub.store import Store
 from nanolan.sim.marker import MARKER
 
@@ -90,6 +90,17 @@ class HubState:
         self.bad_readmes = ""  # the error of the check of a README's metadata
         self.clock: Callable[[], float] = time.monotonic  # for lasts_s
         self._lock = threading.Lock()
+
+    def rename(self, old: str, new: str, typ: str = "model") -> None:
+        """Rename a repository; the old name redirects to the new one."""
+        with self.store.lock:
+            repo = self.store.load(typ, old)
+            if repo is None:
+                raise Refusal(404, f"no {typ} repository {old}", "RepoNotFound")
+            repo.id = new
+            self.store.save(repo)
+            self.store.delete(typ, old)
+            self.moved[old] = new
 
     def _expired(self, fault: Fault) -> bool:
         return fault.applied_at is not None and self.clock() - fault.applied_at >= fault.lasts_s

@@ -101,6 +101,12 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def spelled(self, typ: str, repo_id: str) -> str:
+        """The repository's name as it was created; names are equal without regard to case. "" if there is none."""
+        wanted = self._file(typ, repo_id).name.lower()
+        same = [path for path in self.repos.glob("*.json") if path.name.lower() == wanted]
+        return str(json.loads(same[0].read_bytes())["id"]) if same else ""
+
     def save(self, repo: Repo) -> None:
         """Replace the repository's file."""
         path = self._file(repo.typ, repo.id)

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from nanolan.sim.shadeform.refusal import bad_request
+
 Offer = dict[str, Any]
 
 
 def select(catalogue: list[Offer], query: Mapping[str, str]) -> list[Offer]:
     """Copies of the types that match `query`: filters are exact; region and available filter the entries."""
+    if query.get("sort", "price") != "price":
+        raise bad_request("sort: price is the only order")
     chosen = []
     for row in deepcopy([row for row in catalogue if _type_fits(row, query)]):
         row["availability"] = [e for e in row["availability"] if _entry_fits(e, query)]

@@ -100,6 +100,8 @@ def _check_limits(limits: dict[str, Any], where: str) -> None:
 def _check_script(launch: dict[str, Any] | None) -> None:
     if launch is None or launch.get("type") == "docker":  # containers are accepted but not run
         return
+    if launch.get("type") != "script":
+        raise bad_request("launch_configuration: type is docker or script")
     try:
         base64.b64decode(launch["script_configuration"]["base64_script"], validate=True)
     except (KeyError, TypeError, binascii.Error, ValueError):

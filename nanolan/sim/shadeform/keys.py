@@ -50,9 +50,10 @@ class Keys:
         """The answer of GET /sshkeys/{id}/info."""
         return asdict(self._get(key_id))
 
-    def add(self, body: dict[str, Any]) -> dict[str, str]:
+    def add(self, body: Any) -> dict[str, str]:
         """Store a public key; refused if its name is taken."""
-        name, public = body.get("name"), body.get("public_key")
+        given = body if isinstance(body, dict) else {}
+        name, public = given.get("name"), given.get("public_key")
         if not isinstance(name, str) or not isinstance(public, str) or len(public.split()) < 2:
             raise bad_request("name and public_key are required")
         if any(k.name == name for k in self.all.values()):

@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 
 from nanolan.sim.shadeform.catalogue import entry_for, find, select
+from nanolan.sim.shadeform.refusal import Refusal
 from nanolan.sim.shadeform.sample_offers import SAMPLE
 from tests.sim.openapi import check_schema, needs_openapi
 
@@ -108,6 +109,11 @@ def test_available_filters_the_entries_of_a_type():
 def test_sorted_by_price_only_when_asked():
     prices = [o["hourly_price"] for o in select(SAMPLE, {"sort": "price"})]
     assert prices == sorted(prices) != [o["hourly_price"] for o in select(SAMPLE, {})]
+
+
+def test_another_order_is_refused():
+    with pytest.raises(Refusal, match="400"):
+        select(SAMPLE, {"sort": "total"})
 
 
 def test_a_selection_is_a_copy():

@@ -58,6 +58,8 @@ def test_unknown_fields_are_dropped():
         GOOD | {"auto_delete": {"date_threshold": 7}},
         GOOD | {"alert": {"date_threshold": "2026-07-18T12:00:00"}},
         GOOD | script("not base64!"),
+        GOOD | {"launch_configuration": {"type": "vm"}},
+        GOOD | {"launch_configuration": {}},
         GOOD | script(7),
         GOOD | {"launch_configuration": {"type": "script"}},
         GOOD | {"launch_configuration": {"type": "script", "script_configuration": None}},

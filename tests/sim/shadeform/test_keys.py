@@ -52,7 +52,15 @@ def test_names_are_unique():
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"name": "x"}, {"name": "x", "public_key": "nokey"}, {"name": 1, "public_key": "a b"}],
+    [
+        {},
+        {"name": "x"},
+        {"name": "x", "public_key": "nokey"},
+        {"name": 1, "public_key": "a b"},
+        None,
+        [],
+        "text",
+    ],
 )
 def test_a_key_needs_a_name_and_a_public_half(body):
     assert refused(Keys().add, body) == 400
