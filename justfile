@@ -246,6 +246,12 @@ lint: (_setup "dev")
 bench *args: (_setup "dev")
     @{{python}} -m tests.bench "$@"
 
+# draw the README's pictures from a rehearsal
+[group('dev')]
+[no-exit-message]
+pictures *args: (_setup "dev")
+    @{{python}} -m tests.pictures "$@"
+
 # known vulnerabilities of the pins; --tree
 [group('dev')]
 [no-exit-message]
