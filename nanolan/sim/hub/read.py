@@ -100,7 +100,8 @@ def list_folder(files: Mapping[str, Blob], inside: str, deep: bool) -> list[dict
 
 def lfs_files(request: Request, kind: str, repo_id: str) -> None:
     """The LFS files of all branches, newest commit first, each object once."""
-    repo, seen = repo_of(request, kind, repo_id), {}
+    repo = repo_of(request, kind, repo_id)
+    seen: dict[str, dict[str, Any]] = {}
     for ref in repo.refs:
         for path, blob in repo.at(ref).files.items():
             if blob.lfs:
