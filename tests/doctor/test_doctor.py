@@ -88,7 +88,7 @@ def test_without_settings_the_first_steps_are_listed_in_order(world: World, tmp_
     code, report = doctor(env)
     assert code == 4
     starts = [
-        "cp .env.example .env",
+        "just init",
         "SHADEFORM_API_KEY=... in .env",
         "just hf auth login",
         "HF_REPO=owner/name",
