@@ -199,10 +199,13 @@ def check_start(loss: float, expected: float | None, vocab_size: int) -> None:
         )
 
 
+@torch.no_grad()
 def finite(model: GPT) -> bool:
     """Whether every weight is finite."""
-    with torch.no_grad():
-        return bool(torch.stack([p.isfinite().all() for p in model.parameters()]).all())
+    # a sum with a weight that is not finite is not finite either, and takes a fifth of the time
+    if bool(torch.stack([p.sum(dtype=torch.float32) for p in model.parameters()]).isfinite().all()):
+        return True
+    return bool(torch.stack([p.isfinite().all() for p in model.parameters()]).all())
 
 
 def check_number(what: str, value: float, step: int, steps: int, kept: Callable[[], str]) -> None:

@@ -66,8 +66,8 @@ def test_tiny_losses_may_triple() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_stops_the_phase(value: float) -> None:
     with pytest.raises(RunFailed, match="the loss is .* at step 3 of 9: stopped, nothing saved"):
-        check_number("loss", value, 3, 9, "nothing saved")
-    check_number("loss", 1e30, 3, 9, "")
+        check_number("loss", value, 3, 9, lambda: "nothing saved")
+    check_number("loss", 1e30, 3, 9, str)
 
 
 def test_a_model_is_finite_until_a_weight_is_not() -> None:
@@ -113,3 +113,20 @@ def test_a_trained_model_that_begins_as_one_that_guesses_is_bad_data(
 ) -> None:
     with pytest.raises(BadAnswer, match="the tokenizer is another model's"):
         check_start(loss, expected, 65_536)
+
+
+@pytest.mark.parametrize(
+    ("values", "want"),
+    [
+        ([1.0, -1.0], True),
+        ([math.nan, 1.0], False),
+        ([math.inf, -math.inf], False),
+        ([-math.inf, 1.0], False),
+        ([3e38, 3e38], True),  # their sum is not finite, but they are
+    ],
+)
+def test_weights_are_finite_when_each_of_them_is(values: list[float], want: bool) -> None:
+    model = GPT.fresh(GPTConfig(16, 64, 1, 2, 2, 16))
+    with torch.no_grad():
+        model.lm_head.weight[0, :2] = torch.tensor(values)
+    assert finite(model) == want
