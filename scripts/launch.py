@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from market import clients, expected_on, find_offers, offers_to_show, pick_offer
+from market import checks_of, clients, expected_on, find_offers, offers_to_show, pick_offer
 
 from nanolan.cli.command import KeyValueCommand, profile_option, run, setting_options, settings_from
 from nanolan.cli.consent import (
@@ -108,6 +108,7 @@ def launch(
         rehearsal=rehearsal,
         keep_old=keep_old,
         earlier=ledger.entries(),
+        gpu_checks=checks_of(ledger),
         yes_really=yes_really,
         chosen=chosen,
         found=found,

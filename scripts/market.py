@@ -11,6 +11,7 @@ from nanolan.cli.run import say
 
 if TYPE_CHECKING:
     from nanolan.checklist import Check
+    from nanolan.cost.gpu_check import GpuCheck
     from nanolan.launch.make_plan import Rehearsal
     from nanolan.launch.preflight import Findings
     from nanolan.run.ledger import Ledger
@@ -78,8 +79,15 @@ def expected_on(
     """Estimates the run's cost on an offer, in cents: the same figure that the checks show for the chosen one."""
     from nanolan.launch.prepare import forecast_of
 
-    forecast = forecast_of(s, found, ledger.entries(), rehearsal)
+    forecast = forecast_of(s, found, ledger.entries(), rehearsal, checks_of(ledger))
     return lambda offer: cost.likely_cents if (cost := forecast(offer)) else None
+
+
+def checks_of(ledger: Ledger) -> list[GpuCheck]:
+    """What `just gpu-check` measured on GPUs, if its files were put beside the ledger."""
+    from nanolan.cost.gpu_check import read_checks
+
+    return read_checks(ledger.home)
 
 
 def heading(s: Settings, sort: str) -> str:

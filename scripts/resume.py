@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from launch import rehearsal_of, rent_and_follow, show_dry_run, typed
-from market import expected_on, find_offers, pick_offer
+from market import checks_of, expected_on, find_offers, pick_offer
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options
 from nanolan.cli.consent import (
@@ -130,9 +130,7 @@ def resume(
     past = attempts(view, now_utc())
     upcoming = plan_next(hub, view, past, account.settings, flags, code)
     if upcoming is None:
-        run_id = view.entry.plan.run_id
-        click.echo(f"run {run_id} is complete: every phase is proven on the Hub; nothing to do")
-        return 0
+        return nothing_left(view)
     s = settings_of(account.settings, flags, upcoming.plan, upcoming.remaining, upcoming.budget)
     agreed = yes or all((s.cloud, s.region, s.instance_type))
     found = check_hub(hub, s)
@@ -153,6 +151,7 @@ def resume(
             rehearsal=rehearsal_of(s),
             keep_old=upcoming.plan.keep_old,
             earlier=ledger.entries(),
+            gpu_checks=checks_of(ledger),
             found=found,
         )
     )
@@ -166,6 +165,13 @@ def resume(
     policy = failover_policy(prepared, s, yes, agreed, not no_wait, words, command)
     rented = Account(ledger, s, api)
     return rent_and_follow(prepared, offers, rented, hub, policy, as_json, past)
+
+
+def nothing_left(view: RunView) -> int:
+    """Say that the run is complete."""
+    run_id = view.entry.plan.run_id
+    click.echo(f"run {run_id} is complete: every phase is proven on the Hub; nothing to do")
+    return 0
 
 
 def resumable_run(account: Account, which: str | None, owner: str | None) -> tuple[Hub, RunView]:

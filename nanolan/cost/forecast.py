@@ -6,13 +6,14 @@ receipts replace them: see nanolan/cost/history.py. Without figures there is no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
 from nanolan.checkpoint.model_size import D20, parameters_of_tag
 from nanolan.cost.fork_forecast import stage_seconds, usual_seconds
+from nanolan.cost.gpu_check import GpuCheck, usual_steps, with_checks
 from nanolan.cost.history import BYTES_PER_PARAMETER, TOKENS, Figures, measured
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Fork, Predicted
@@ -94,7 +95,8 @@ class Forecast:
     parts: dict[str, Range]
     train: dict[str, Range]
     evaluate: dict[str, Range]
-    own: bool  # earlier runs measured the speed of every phase
+    own: bool  # the speed of every phase was measured
+    checked: bool = False  # that of some phases by `just gpu-check`, not by earlier runs
 
     @property
     def phases(self) -> dict[str, Range]:
@@ -144,7 +146,8 @@ class Forecast:
     def text(self) -> str:
         """The three costs and their source."""
         hours = self.hours.likely
-        source = "measured by earlier runs" if self.own else "by the guide"
+        measured = "measured by gpu-check" if self.checked else "measured by earlier runs"
+        source = measured if self.own else "by the guide"
         time = f"{hours:.1f} h" if hours >= 0.05 else f"{3600 * hours:.0f} s"
         return (
             f"likely {dollars(self.likely_cents)} in {time}, low {dollars(self.low_cents)}, high {dollars(self.high_cents)} "
@@ -173,13 +176,22 @@ def no_figures(fork: Fork | None) -> str:
     return f"no figures for this {'trainer' if fork else 'GPU'}"
 
 
-def forecaster(work: Work, entries: Iterable[Entry]) -> Callable[[Offer], Forecast | None]:
-    """A function that forecasts `work` on an offer from the measurements in the ledger."""
+def forecaster(
+    work: Work, entries: Iterable[Entry], checks: Sequence[GpuCheck] = ()
+) -> Callable[[Offer], Forecast | None]:
+    """A function that forecasts `work` on an offer from the measurements in the ledger, else from checks of such GPUs."""
     if work.fork:
         earlier = tuple(entries)
         return lambda offer: _of_fork(work, work.fork or ("", ""), offer, earlier)
     figures = measured(entries, work.parameters, work.recipe) if work.parameters > 0 else {}
-    return lambda offer: forecast(work, offer, figures)
+    known = with_checks(figures, checks) if work.recipe is None else figures
+
+    def on_offer(offer: Offer) -> Forecast | None:
+        found = forecast(work, offer, known)
+        by_runs = all(("speed", offer.gpu, p) in figures for p in work.phases)
+        return replace(found, checked=True) if found and found.own and not by_runs else found
+
+    return on_offer
 
 
 def _of_fork(
@@ -240,14 +252,22 @@ def forecast(work: Work, offer: Offer, figures: Figures) -> Forecast | None:
     )
 
 
-def usual(work: Work, offer: Offer, entries: Iterable[Entry]) -> tuple[dict[str, float], int]:
-    """The usual speeds on such an instance (Plan.usual): tokens/s by phase, bytes/s of the download; and the number of runs."""
+def usual(
+    work: Work, offer: Offer, entries: Iterable[Entry], checks: Sequence[GpuCheck] = ()
+) -> tuple[dict[str, float], int]:
+    """The usual speeds on such an instance (Plan.usual): tokens/s by phase, bytes/s of the download; and the number of runs.
+
+    Without any run, the steps of a check: a slow machine then gets a warning.
+    """
     figures = measured(entries, work.parameters) if work.parameters > 0 else {}
     scale = offer.num_gpus * D20 / max(work.parameters, 1)
     found = {
         p: figures["speed", offer.gpu, p] for p in work.phases if ("speed", offer.gpu, p) in figures
     }
     speeds = {p: median(v) * scale for p, v in found.items()}
+    if not found:
+        steps = usual_steps(checks, offer.gpu)
+        speeds = {p: steps[p] * scale for p in work.phases if p in steps}
     hub = {"download": median(figures["download",])} if ("download",) in figures else {}
     return speeds | hub, min((len(v) for v in found.values()), default=0)
 

@@ -6,7 +6,7 @@ receipt outranks a check of the same GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from nanolan.plan import UNREADABLE
 
 FOLDER = "gpu-checks"  # in NANOLAN_HOME: files that the forecast reads
 START_S = 60.0  # of a phase: processes, weights and data; an estimate, never measured on a GPU
+WIDE = 1.25
 OK, FAILED, LEFT_OUT = "ok", "failed", "left out"
 # nvidia-smi's names by a word of them -> the marketplace's; the first match counts
 NAMES = (
@@ -103,9 +104,13 @@ def speeds_of(check: GpuCheck) -> Iterator[tuple[tuple[str, ...], float]]:
 
 
 def read_checks(home: Path) -> list[GpuCheck]:
-    """The checks kept in NANOLAN_HOME, newest first; a file that is none is passed over."""
+    """The checks kept in NANOLAN_HOME, newest first; what cannot be read is passed over: the forecast goes on without it."""
     found = []
-    for path in entries_of(home / FOLDER, "*.json"):
+    try:
+        paths = entries_of(home / FOLDER, "*.json")
+    except OSError:
+        return []
+    for path in paths:
         try:
             found.append(read_gpu_check(path.read_bytes()))
         except (OSError, BadAnswer):
@@ -113,10 +118,17 @@ def read_checks(home: Path) -> list[GpuCheck]:
     return sorted(found, key=lambda check: check.began, reverse=True)
 
 
-def with_checks(figures: Figures, checks: list[GpuCheck]) -> Figures:
-    """The figures of earlier runs, and for a GPU and phase without any those of its newest check."""
+def with_checks(figures: Figures, checks: Sequence[GpuCheck]) -> Figures:
+    """The figures of earlier runs, and for a GPU and phase without any those of its newest check, with a wide range:
+    its steps are measured, the start of a phase and the reading of its data are not."""
     measured: dict[tuple[str, ...], tuple[float, ...]] = {}
     for check in checks:
         for key, speed in speeds_of(check):
-            measured.setdefault(key, (speed,))
+            measured.setdefault(key, (speed / WIDE, speed, speed * WIDE))
     return {**measured, **figures}
+
+
+def usual_steps(checks: Sequence[GpuCheck], gpu: str) -> dict[str, float]:
+    """Tokens a second of one GPU by phase, steps alone, for a d20, of the newest check of this GPU."""
+    found = next((check for check in checks if offer_name(check.gpu) == gpu), None)
+    return {p: speed / found.gpus for p, speed in step_speeds(found).items()} if found else {}

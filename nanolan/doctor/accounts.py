@@ -8,6 +8,7 @@ from typing import Any
 
 from nanolan.checklist import Check
 from nanolan.cost.forecast import forecaster, work_of
+from nanolan.cost.gpu_check import read_checks
 from nanolan.doctor.context import DoctorContext
 from nanolan.errors import AuthProblem, NanolanError, NotFound, Unreachable
 from nanolan.hub.client import TOKENS_URL, Hub, other_names
@@ -56,7 +57,8 @@ def check_offers(context: DoctorContext) -> list[Check]:
     """Whether offers exist, whether the limits suffice for them, and what the wallet must hold."""
     if context.api is None:
         return [Check("offers", None, "not checked without SHADEFORM_API_KEY"), _wallet(None)]
-    expected = forecaster(work_of(context.settings), context.ledger.readable()[0])
+    ledger = context.ledger
+    expected = forecaster(work_of(context.settings), ledger.readable()[0], read_checks(ledger.home))
     listed, _ = context.api.offers()
     found, _ = choose(
         listed,

@@ -25,7 +25,7 @@ from nanolan.settings.settings import ROOT
 TOTAL_S = 600.0
 LEAST_S = 10.0  # a part with less time is left out
 OVER_S = 5.0  # what a part's process may take longer than the part
-SLACK = {"cuda": 1.0, "cpu": 3.0}  # a rehearsal compiles and trains on whatever CPU there is
+SLACK, SHORT = 3.0, 0.3  # of a part's time on the CPU, whatever that is; of the soak's
 TOLD = "gpu-check: "
 
 Run = Callable[[str, Machine, float], Ended]
@@ -57,7 +57,7 @@ def run_parts(
     run = run or run_part
     for name in names:
         kind, left_s = kinds[name], end - clock()
-        limit_s = min(SLACK[machine.device] * kind.limit_s, left_s - OVER_S)
+        limit_s = min(time_of(kind, machine.device), left_s - OVER_S)
         states = {part.name: part.state for part in done}
         if kind.inputs and states.get(INPUTS, OK) != OK:
             part = Part(name, LEFT_OUT, reason="there is nothing to train")
@@ -70,6 +70,11 @@ def run_parts(
         done.append(part)
         told(part)
     return done
+
+
+def time_of(kind: PartKind, device: str) -> float:
+    """Seconds of a part. A rehearsal needs longer for the same, and no long soak."""
+    return kind.limit_s * (1.0 if device == "cuda" else SHORT if kind.rest else SLACK)
 
 
 def run_part(

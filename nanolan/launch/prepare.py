@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from nanolan.checklist import Check
 from nanolan.code.check import code_here
 from nanolan.cost.budget import worst_case_cents
 from nanolan.cost.forecast import Forecast, Work, forecaster, no_figures, usual, work_of
+from nanolan.cost.gpu_check import GpuCheck
 from nanolan.errors import AuthProblem, NanolanError, UsageProblem
 from nanolan.hub.client import Hub
 from nanolan.launch.make_plan import PER_ATTEMPT, Rehearsal, make_plan
@@ -113,6 +114,7 @@ def prepare(
     rehearsal: Rehearsal | None = None,
     keep_old: bool = False,
     earlier: Iterable[Entry] = (),
+    gpu_checks: Sequence[GpuCheck] = (),
     yes_really: bool = False,
     chosen: Chosen | None = None,
     found: Findings | None = None,
@@ -120,13 +122,15 @@ def prepare(
     """Run every check and make the plan; without `hub` or `instances` their checks are skipped. `found` is what the Hub's
     checks found, if they ran already.
 
-    `earlier` are the ledger's runs, which improve the forecast; `yes_really` accepts limits below the forecast. `chosen` is
-    the foreign trainer, if the settings name one.
+    `earlier` are the ledger's runs, which improve the forecast, as do the `gpu_checks`; `yes_really` accepts limits below
+    the forecast. `chosen` is the foreign trainer, if the settings name one.
     """
     found = found or (check_hub(hub, settings) if hub else _unchecked(settings))
     run_id = new_run_id()
     code, bundle, code_checks = code_here(run_id)
-    estimate_on = _estimator(settings, found, tuple(earlier), rehearsal, yes_really, chosen)
+    estimate_on = _estimator(
+        settings, found, (tuple(earlier), gpu_checks), rehearsal, yes_really, chosen
+    )
     estimate = estimate_on(offer, settings.spend_limit)
     plan = structs.replace(
         make_plan(
@@ -178,10 +182,11 @@ def forecast_of(
     found: Findings | None,
     earlier: Iterable[Entry],
     rehearsal: Rehearsal | None = None,
+    gpu_checks: Sequence[GpuCheck] = (),
 ) -> Callable[[Offer], Forecast | None]:
     """The one forecast of a launch: for the table, the checks and the question alike."""
     work, runs = _work(settings, found), tuple(earlier)
-    general = forecaster(work, runs)
+    general = forecaster(work, runs, () if rehearsal else gpu_checks)
     if rehearsal is None:
         return general
     of_recipe = forecaster(replace(work, recipe=rehearsal.recipe), runs)
@@ -191,14 +196,15 @@ def forecast_of(
 def _estimator(
     settings: Settings,
     found: Findings,
-    earlier: tuple[Entry, ...],
+    known: tuple[tuple[Entry, ...], Sequence[GpuCheck]],
     rehearsal: Rehearsal | None,
     yes_really: bool,
     chosen: Chosen | None = None,
 ) -> Callable[[Offer, int], OfferEstimate]:
-    """A function (offer, limit in cents) -> the estimate of this run on that offer."""
+    """A function (offer, limit in cents) -> the estimate of this run on that offer. `known`: earlier runs, and checks of GPUs."""
+    earlier, gpu_checks = known
     work = _work(settings, found)
-    forecast = forecast_of(settings, found, earlier, rehearsal)
+    forecast = forecast_of(settings, found, earlier, rehearsal, gpu_checks)
 
     def estimate(offer: Offer, limit_cents: int) -> OfferEstimate:
         expected = forecast(offer)
@@ -213,7 +219,7 @@ def _estimator(
             return OfferEstimate(expected, {}, tuple(checks))
         if found.size:
             checks.append(check_memory(found.size, offer.gpu, offer.vram_gb))
-        figures, runs = usual(work, offer, earlier)
+        figures, runs = usual(work, offer, earlier, gpu_checks)
         return OfferEstimate(expected, {"usual": figures, "usual_runs": runs}, tuple(checks))
 
     return estimate

@@ -18,7 +18,7 @@ from nanolan.cost.gpu_check import FAILED, LEFT_OUT, OK, Part
 from nanolan.errors import UsageProblem
 from nanolan.gpu_check.machine import Machine, read_machine
 from nanolan.gpu_check.parts import INPUTS, PARTS, PartKind
-from nanolan.gpu_check.runner import OVER_S, chosen_parts, result_of, run_part, run_parts
+from nanolan.gpu_check.runner import OVER_S, chosen_parts, result_of, run_part, run_parts, time_of
 from tests.support import broken_parts
 from tests.support.box_fixtures import environ
 
@@ -103,7 +103,7 @@ def test_without_inputs_nothing_is_trained_and_the_other_parts_go_on(tmp_path: P
 def test_a_rehearsal_has_more_time(tmp_path: Path) -> None:
     it = Play(1.0)
     play(tmp_path, it, device="cpu")
-    assert it.ran[0][1] == 300.0
+    assert it.ran[0][1] == 300.0 and time_of(PARTS["soak"], "cpu") < time_of(PARTS["soak"], "cuda")
 
 
 def test_named_parts_run_in_their_order_with_the_inputs_that_they_need() -> None:

@@ -58,6 +58,7 @@ def test_the_facts_of_this_machine_are_a_row_and_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # every part with PyTorch: minutes
+@pytest.mark.timeout(1700)
 def test_every_part_runs_on_the_cpu_and_nothing_is_left(tmp_path: Path) -> None:
     done = gpu_check(
         tmp_path, "--device=cpu", "--seconds=1500", f"--folder={tmp_path}", limit_s=1600
