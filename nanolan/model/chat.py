@@ -67,10 +67,12 @@ def stream(engine: Engine, prompt: Sequence[int], sampling: Sampling, key: int) 
     row, sent = Row(prompt, uniforms(sampling.seed, key, 0, sampling.max_new_tokens)), 0
     flight = engine.flight(len(prompt), 1, sampling)
     flight.admit([row])
-    while not row.done:
-        flight.advance()
+    while True:
         yield from row.ids[sent:]
         sent = len(row.ids)
+        if row.done:
+            return
+        flight.advance()
 
 
 def texts(ids: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:

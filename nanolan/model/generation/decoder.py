@@ -57,15 +57,17 @@ class Decoder:
 
     def fill(
         self, prompts: Sequence[Sequence[int]], prompt_of: Sequence[int], places: Sequence[int]
-    ) -> None:
-        """Process each prompt once, for the rows that it is the prompt of."""
-        longest = rounded(max(len(p) for p in prompts), self.lengths)
-        longest = min(longest, self.model.cos.size(1))
+    ) -> Tensor:
+        """Process each prompt once, for all rows that have it; the rows' last hidden states (m, C)."""
+        lengths = [len(p) for p in prompts]
+        longest = min(rounded(max(lengths), self.lengths), self.model.cos.size(1))
         ids = torch.zeros((len(prompts), longest), dtype=torch.long)
         for i, p in enumerate(prompts):
             ids[i, : len(p)] = torch.tensor(p)
+        whose = self.tensor(prompt_of)
         with attention_for(self.device):
-            self.cache.fill(ids.to(self.device), self.tensor(prompt_of), self.tensor(places))
+            hidden = self.cache.fill(ids.to(self.device), whose, self.tensor(places))
+        return hidden[whose, self.tensor([lengths[i] - 1 for i in prompt_of])]
 
     def set(self, places: Sequence[int], state: Tensor, forced: Tensor, noise: Tensor) -> None:
         """Set rows: state (4, m), forced and noise (m, new_tokens), all on the CPU."""
@@ -82,9 +84,15 @@ class Decoder:
         for t in (self.forced, self.noise):
             t[target] = t[source]
 
+    def draw(self, places: Sequence[int], hidden: Tensor, sampling: Sampling) -> list[list[int]]:
+        """The next token of these rows from their hidden states (m, C), as lists of one."""
+        at = self.tensor(places)
+        self._draw(at, hidden, sampling)
+        return self.newest[at, -1:].tolist()
+
     def run(self, steps: int, n: int, longest: int, sampling: Sampling) -> list[list[int]]:
         """Draw `steps` tokens for the first n places, (n, steps). Positions must stay below `longest`."""
-        n, longest = self.width(n), rounded(longest, self.lengths)
+        n, longest = self.width(n), min(rounded(longest, self.lengths), self.slots)
         key = n, longest, sampling.temperature, sampling.top_k
         with attention_for(self.device):
             for _ in range(steps):
@@ -92,20 +100,23 @@ class Decoder:
         return self.newest[:n, -steps:].tolist()
 
     def _step(self, n: int, longest: int, sampling: Sampling) -> None:
-        token, position, count, left = self.state[:, :n]
-        hidden = self.cache.advance(token, position, longest)
+        token, position, _, _ = self.state[:, :n]
+        self._draw(slice(n), self.cache.advance(token, position, longest), sampling)
+
+    def _draw(self, at: slice | Tensor, hidden: Tensor, sampling: Sampling) -> None:
+        """Draw a token for the rows `at` that go on, or take the one that is forced."""
+        token, position, count, left = self.state[:, at]
         logits = softcap(self.model.lm_head(hidden)).float()[:, : self.tokenizer.vocab_size]
         number = count.clamp(max=self.new_tokens - 1)[:, None]
-        free = draw(logits, sampling, self.noise[:n].gather(1, number)[:, 0])
-        due = self.forced[:n].gather(1, number)[:, 0]
+        free = draw(logits, sampling, self.noise[at].gather(1, number)[:, 0])
+        due = self.forced[at].gather(1, number)[:, 0]
         drawn = torch.where(due >= 0, due, free)
         ended = (drawn == self.tokenizer.bos) | (drawn == self.tokenizer.special("assistant_end"))
-        runs = left > 0
-        token.copy_(torch.where(runs, drawn, token))
-        position += runs
-        count += runs
-        left.sub_(runs.long()).mul_((due >= 0) | ~ended)
-        self.newest[:n] = torch.cat((self.newest[:n, 1:], drawn[:, None]), 1)
+        runs = (left > 0).long()
+        after = (left - runs) * ((due >= 0) | ~ended)
+        token = torch.where(left > 0, drawn, token)
+        self.state[:, at] = torch.stack((token, position + runs, count + runs, after))
+        self.newest[at] = torch.cat((self.newest[at, 1:], drawn[:, None]), 1)
 
     def width(self, n: int) -> int:
         """The places that are computed when n are needed."""

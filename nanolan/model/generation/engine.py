@@ -10,7 +10,7 @@ that are forced on it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -236,18 +236,21 @@ class Flight:
             free = places - len(self.rows)
             if waiting and free >= REFILL * places:
                 self.admit([waiting.popleft() for _ in range(min(free, len(waiting)))])
-            self.advance()
+            else:
+                self.advance()
 
     def admit(self, rows: Sequence[Row]) -> None:
-        """Add rows in free places; each prompt is processed once for all its samples."""
+        """Add rows in free places: process each prompt once for all its samples, draw the rows' first tokens."""
         free = (place for place in range(self.decoder.rows) if place not in self.rows)
         places = list(islice(free, len(rows)))
         prompts = {id(row.prompt): row.prompt for row in rows}
         number = {key: i for i, key in enumerate(prompts)}
         prompt_of = [number[id(row.prompt)] for row in rows]
-        self.decoder.fill(list(prompts.values()), prompt_of, places)
+        hidden = self.decoder.fill(list(prompts.values()), prompt_of, places)
         self.rows.update(zip(places, rows, strict=True))
         self._set(places)
+        drawn = self.decoder.draw(places, hidden, self.sampling)
+        self._look(dict(zip(places, drawn, strict=True)))
 
     def advance(self) -> None:
         """Draw a few tokens for every row, then look at them."""
@@ -255,7 +258,12 @@ class Flight:
         steps = min(self.decoder.look_every, max(row.left for row in rows.values()))
         longest = max(row.length + min(steps, row.left) for row in rows.values()) - 1
         drawn = self.decoder.run(steps, max(rows) + 1, longest, self.sampling)
-        back = [p for p, row in rows.items() if row.follow(drawn[p], self.tokenizer)]
+        self._look({place: drawn[place] for place in rows})
+
+    def _look(self, drawn: Mapping[int, Sequence[int]]) -> None:
+        """Give rows their tokens, set back those with a result, and drop those that are done."""
+        rows = self.rows
+        back = [p for p, tokens in drawn.items() if rows[p].follow(tokens, self.tokenizer)]
         self.rows = {p: row for p, row in rows.items() if not row.done}
         self._set([p for p in back if p in self.rows])
         self._close_up()

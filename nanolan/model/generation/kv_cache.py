@@ -25,10 +25,10 @@ class Cache:
         # zeros, not empty: a masked slot has weight 0, but 0 * nan is nan
         self.kv = torch.zeros((config.n_layer, 2, *shape), dtype=p.dtype, device=p.device)
 
-    def fill(self, ids: Tensor, prompt_of: Tensor, rows: Tensor) -> None:
-        """Put the right-padded prompts `ids` (P, T) into rows (m,): rows[i] gets prompt_of[i]."""
+    def fill(self, ids: Tensor, prompt_of: Tensor, rows: Tensor) -> Tensor:
+        """Put the right-padded prompts `ids` (P, T) into rows (m,): rows[i] gets prompt_of[i]. Hidden states (P, T, C)."""
         positions = torch.arange(ids.size(1), device=ids.device).expand_as(ids)
-        self.model.trunk_at(ids, positions, self._filling(prompt_of, rows))
+        return self.model.trunk_at(ids, positions, self._filling(prompt_of, rows))
 
     def _filling(self, prompt_of: Tensor, rows: Tensor) -> Iterator[Attend]:
         for keys, values in self.kv:
