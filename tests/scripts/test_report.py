@@ -59,7 +59,7 @@ def test_a_run_that_still_goes_is_told_so_far(desk: Desk, tmp_path: Path) -> Non
     done = report(desk, out=tmp_path / "run.html")
     html = (tmp_path / "run.html").read_text()
     assert done.returncode == 0 and "Training: " in html and "so far" in html and "<svg" in html
-    assert "Not available before the run ends." in html
+    assert "Where time and money went" not in html, "known when the run ends"
 
 
 def test_what_could_not_be_seen_is_named_in_the_page_and_is_exit_code_1(
@@ -119,7 +119,7 @@ def test_a_lost_run_says_what_is_known(desk: Desk, tmp_path: Path) -> None:
     assert (
         done.returncode == 0
         and "Lost: " in html
-        and "The machine reported no stages." in html
+        and "Where time and money went" not in html
         and "so far" not in html
     )
 
