@@ -20,11 +20,11 @@ from nanolan.checkpoint.manifest import (
 )
 
 _opened: list[tuple[str, str]] = []
-_watching = False
+_watched = ""  # a folder
 
 
 def _see(event: str, args: tuple[Any, ...]) -> None:
-    if _watching and event == "open" and isinstance(args[1], str):
+    if _watched and event == "open" and isinstance(args[1], str) and _watched in str(args[0]):
         _opened.append((str(args[0]), args[1]))
 
 
@@ -32,15 +32,15 @@ sys.addaudithook(_see)  # cannot be removed: does nothing outside `opened_files`
 
 
 @contextmanager
-def opened_files() -> Iterator[list[tuple[str, str]]]:
-    """The files that Python opens meanwhile, and in which mode."""
-    global _watching
+def opened_files(folder: Path) -> Iterator[list[tuple[str, str]]]:
+    """The files below `folder` that Python opens meanwhile, and in which mode."""
+    global _watched
     _opened.clear()
-    _watching = True
+    _watched = str(folder)
     try:
         yield _opened
     finally:
-        _watching = False
+        _watched = ""
 
 
 PARTS = (b"", b"a", bytes(range(256)) * 9000, b"z" * CHUNK, b"end")
@@ -51,7 +51,7 @@ def test_the_hashes_are_those_of_the_file(tmp_path: Path) -> None:
     with HashedFile(path, sum(map(len, PARTS))) as file:
         assert [file.write(part) for part in PARTS] == [len(part) for part in PARTS]
     assert path.read_bytes() == b"".join(PARTS)
-    with opened_files() as opened:
+    with opened_files(tmp_path) as opened:
         entry = file.entry()
     assert not opened
     assert entry == hash_file(path)
@@ -61,7 +61,7 @@ def test_a_wrong_size_given_beforehand_costs_a_second_look(tmp_path: Path) -> No
     path = tmp_path / "a.pt"
     with HashedFile(path, 3) as file:
         file.write(b"four")
-    with opened_files() as opened:
+    with opened_files(tmp_path) as opened:
         entry = file.entry()
     assert [Path(name).name for name, _ in opened] == ["a.pt"]
     assert entry == hash_file(path)
@@ -91,7 +91,7 @@ def test_a_saved_step_is_not_read_again_to_be_hashed(tmp_path: Path) -> None:
         (folder / "meta_000003.json").write_text("{}")
         return [file.entry()]  # not of the meta: that one is hashed as before
 
-    with opened_files() as opened:
+    with opened_files(tmp_path) as opened:
         folder = save_whole(tmp_path, 3, write, run_id="r", phase="sft")
     assert [Path(name).name for name, mode in opened if "r" in mode] == ["meta_000003.json"]
     assert [f.path for f in read_whole(folder).files] == ["meta_000003.json", "model_000003.pt"]
