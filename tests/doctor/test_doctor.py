@@ -233,7 +233,7 @@ def test_doctor_passes_exactly_when_a_dry_run_does(world: World, change: dict[st
         (
             "mid",
             "identity_conversations.jsonl",
-            b'[[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]]',
+            b'[{"role": "user", "content": "q"}]',
         ),
         ("sft", "identity_conversations.jsonl", b"<?xml version='1.0'?>"),
         ("rl", "tokenizer/tokenizer.pkl", b"version https://git-lfs.github.com/spec/v1"),

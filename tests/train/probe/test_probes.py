@@ -63,7 +63,7 @@ def test_two_ranks_have_a_speed_and_one_with_other_bits_is_told() -> None:
     found = bandwidth.measure({"elements": 1000}, two)
     assert found["sum_gb_s"] >= 0 and found["mb"] == 0.0
     with pytest.raises(RunFailed, match="other bits on"):
-        bandwidth.check_bits(torch.ones(4), Other(0, 2, torch.device("cpu"), 1.0))
+        bandwidth.check_bits(torch.ones(4), Other(0, 2, torch.device("cpu"), more=1.0))
 
 
 def test_an_attention_that_does_not_serve_here_says_why_and_the_others_are_measured() -> None:
