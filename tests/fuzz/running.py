@@ -552,11 +552,12 @@ def renderer(given: dict[str, Any]) -> None:
         "img",
         "base",
     }
+    hub = given["plan"].hf_endpoint.rstrip("/") + "/"
+    places = ("#", "data:,", "https://huggingface.co/", *([hub] if hub.startswith("http") else []))
     for tag, attrs in tags.seen:
         for name, value in attrs:
             assert not name.startswith("on") and not (
-                name in ("src", "href")
-                and not (value or "").startswith(("#", "data:,", "https://huggingface.co/"))
+                name in ("src", "href") and not (value or "").startswith(places)
             ), (tag, attrs)
     assert all(c.isprintable() or c in "\n\t" for c in html)
     old = given["readme"]
