@@ -38,7 +38,14 @@ from tests.support.recipes import command_of as click_command
 from tests.support.recipes import recipes
 from tests.support.run_fixtures import result, state
 
-PAGES = ("README.md", "docs/README.md", "docs/guide.md", "docs/fork.md", "docs/promises.md")
+PAGES = (
+    "README.md",
+    "docs/README.md",
+    "docs/guide.md",
+    "docs/fork.md",
+    "docs/promises.md",
+    "docs/performance.md",
+)
 DOCS = {name: (ROOT / name).read_text() for name in PAGES}
 MENU = {r.name: r for r in recipes((ROOT / "justfile").read_text())}
 
