@@ -28,7 +28,7 @@ from nanolan.launch.preflight import (
 )
 from nanolan.launch.request import output_tags
 from nanolan.money import dollars
-from nanolan.plan import Plan, new_run_id
+from nanolan.plan import Code, Plan, new_run_id
 from nanolan.run.ledger import Entry
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.models import Instance
@@ -118,16 +118,17 @@ def prepare(
     yes_really: bool = False,
     chosen: Chosen | None = None,
     found: Findings | None = None,
+    code_of: Callable[[str], tuple[Code, bytes, tuple[Check, ...]]] = code_here,
 ) -> Prepared:
     """Run every check and make the plan; without `hub` or `instances` their checks are skipped. `found` is what the Hub's
     checks found, if they ran already.
 
     `earlier` are the ledger's runs, which improve the forecast, as do the `gpu_checks`; `yes_really` accepts limits below
-    the forecast. `chosen` is the foreign trainer, if the settings name one.
+    the forecast. `chosen` is the foreign trainer, if the settings name one. `code_of` bundles the code for a run id.
     """
     found = found or (check_hub(hub, settings) if hub else _unchecked(settings))
     run_id = new_run_id()
-    code, bundle, code_checks = code_here(run_id)
+    code, bundle, code_checks = code_of(run_id)
     estimate_on = _estimator(
         settings, found, (tuple(earlier), gpu_checks), rehearsal, yes_really, chosen
     )

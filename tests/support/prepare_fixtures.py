@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nanolan.checklist import Check
+from nanolan.code.check import code_here
 from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared, prepare
 from nanolan.launch.rent import rent
+from nanolan.plan import Code
 from nanolan.run.ledger import Ledger
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import offers_of
@@ -18,6 +22,12 @@ from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.sim.world import World
 from tests.support.core_fixtures import client
 from tests.support.launch_fixtures import hub_of, settings
+
+
+@cache
+def bundled() -> tuple[Code, bytes, tuple[Check, ...]]:
+    """This checkout, bundled once for all tests of a process: it takes seconds."""
+    return code_here("0" * 8)
 
 
 def sample() -> list[Offer]:
@@ -45,6 +55,7 @@ def prepared(
         "0badcafe",
         hub or hub_of(world),
         (api or client(world.cloud)).instances,
+        code_of=lambda run_id: bundled(),
     )
 
 
