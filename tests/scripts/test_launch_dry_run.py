@@ -179,5 +179,6 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
             "settings.settings",
             "settings.values",
             "times",
+            "version",
         )
     }
