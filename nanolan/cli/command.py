@@ -145,13 +145,13 @@ def _key(arg: str) -> str:
 
 def _with_profile(args: list[str], known: Collection[str]) -> list[str]:
     """The words, and in front those of the profile that they name, but for settings that are typed or not this command's."""
-    from nanolan.errors import UsageProblem
-    from nanolan.settings.profiles import FILE, profile_words
-
     end = args.index("--") if "--" in args else len(args)
     keys = [_key(a) for a in args[:end]]
     if PROFILE not in keys:
         return args
+    from nanolan.errors import UsageProblem
+    from nanolan.settings.profiles import FILE, profile_words
+
     at = keys.index(PROFILE)
     name = args[at].partition("=")[2] or next(iter(args[at + 1 : end]), "")
     path = env_file().with_name(FILE)

@@ -170,6 +170,7 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
             "cli.words",
             "cli.help",
             "cli.run",
+            "cli.run_defaults",
             "errors",
             "money",
             "phases",
