@@ -42,7 +42,7 @@ def init(**flags: Any) -> int:
 
 def _ask(text: str, hidden: bool) -> str:
     shown = f"{text}, not shown" if hidden else text
-    return str(click.prompt(shown, hide_input=hidden, default="", show_default=False))
+    return str(click.prompt(shown, hide_input=hidden, default="", show_default=False, err=True))
 
 
 if __name__ == "__main__":
