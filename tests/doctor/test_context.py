@@ -78,6 +78,7 @@ def test_opening_the_context_creates_no_folder_and_no_owner(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow  # many processes
 def test_threads_that_decode_ledger_entries_for_the_first_time_do_not_crash(
     tmp_path: Path,
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_pickle_that_would_run_code_is_refused(server: HubServer) -> None:
         inspect_tokenizer(hub, (tree := hub.tree(REPO)), tree.files.values())
 
 
+@pytest.mark.slow  # many megabytes
 def test_identity_data_of_many_megabytes_is_read_in_parts(server: HubServer) -> None:
     many = LINE * (SMALL_FILE // len(LINE) + 2)
     server.put(REPO, {IDENTITY_FILE: many})

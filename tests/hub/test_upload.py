@@ -157,6 +157,7 @@ def test_a_public_repo_is_reported(hub: HubServer, env: dict[str, str]) -> None:
     assert "PUBLIC" in script("upload", "tokenizer", env=env).stderr
 
 
+@pytest.mark.slow  # a whole command
 def test_the_optimizer_is_sent_only_with_optim(
     hub: HubServer, env: dict[str, str], here: Path, tmp_path: Path
 ) -> None:
@@ -231,6 +232,7 @@ def test_ctrl_c_says_what_is_there_and_the_same_command_goes_on(
     assert script("upload", "base", env=env).stdout.startswith("proven")
 
 
+@pytest.mark.slow  # a whole command
 def test_a_hub_that_fails_for_a_while_is_retried(hub: HubServer, env: dict[str, str]) -> None:
     hub.put(REPO, {"README.md": b"x"})
     hub.fault("POST .*/commit/main", status=503, times=2)

@@ -209,5 +209,5 @@ def test_seconds_and_a_run_are_told_apart(
 def test_words_that_mean_nothing_are_refused(words: tuple[str, ...]) -> None:
     from check_status import read_words
 
-    with pytest.raises(click.UsageError, match="one number of seconds"):
+    with pytest.raises(click.UsageError, match="one number of seconds|give 1 or more"):
         read_words(words, True)

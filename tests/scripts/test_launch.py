@@ -217,6 +217,7 @@ def test_ctrl_c_after_create_says_that_the_machine_goes_on(world: World) -> None
     )
 
 
+@pytest.mark.slow  # tests/promises/test_kills.py kills at every moment
 def test_a_laptop_that_dies_during_create_has_the_run_in_its_ledger(world: World) -> None:
     world.cloud.fault(CREATE, "stall_after_effect", seconds=3)
     code, _ = interrupted(world, CREATE, signal.SIGKILL)

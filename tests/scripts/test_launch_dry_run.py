@@ -109,6 +109,7 @@ def test_a_dry_run_never_asks_even_at_a_terminal(world: World) -> None:
 
 
 # ---- settings and imports
+@pytest.mark.slow  # tests/settings/test_load.py has the order
 def test_flags_beat_the_environment_beats_the_env_file(world: World, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         "\ufeffexport RUN_NAME='from-file'\r\nSPEND_LIMIT=77\r\nGPU=H100\r\nCLOUD=$(touch evil)\r\n"

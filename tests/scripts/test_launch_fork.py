@@ -55,6 +55,7 @@ def test_a_dry_run_of_a_checkout_prints_its_checks_and_changes_nothing(world: Wo
     assert creates(world.cloud) == 0 and entries(world) == [] and not commits(world, seen)
 
 
+@pytest.mark.slow  # whole commands; tests/trainers/ has the reading
 def test_what_it_says_to_rent_it_means_the_same(world: World, folder: Path) -> None:
     """The line is typed again as it is printed."""
     env = without(world.env(), "NANOLAN_REHEARSAL") | {"NANOLAN_CALLED_FROM": str(folder)}
@@ -104,6 +105,7 @@ def test_a_batch_that_does_not_fit_the_gpus_fails_its_check_before_renting(
     assert "[FAILED] trainer, batch: sft: total_batch_size=524288 is no multiple" in done.stderr
 
 
+@pytest.mark.slow  # whole commands; tests/trainers/ has the reading
 def test_the_settings_file_names_the_trainer_too(world: World, folder: Path) -> None:
     path = folder / "settings.env"
     path.write_text(

@@ -115,6 +115,7 @@ def test_a_failed_check_is_exit_code_4_and_nothing_is_uploaded_or_rented(world: 
     assert creates(world.cloud) == 0 and entries(world) == [] and not commits(world, seen)
 
 
+@pytest.mark.slow  # a whole command
 def test_a_limit_above_a_thousand_dollars_is_asked_for_twice(world: World) -> None:
     once, twice = (
         launch(world, "--dry-run", "spend-limit=1001"),
@@ -182,6 +183,7 @@ def test_with_yes_and_a_max_price_a_stock_out_goes_on_up_to_it_and_json_tells_th
     ]
 
 
+@pytest.mark.slow  # a whole command
 def test_at_a_terminal_a_dearer_offer_is_asked_about(world: World) -> None:
     world.cloud.fault(CREATE, "out_of_stock", times=2)
     t = Terminal(world.env(), "--no-wait", "spend-limit=40")

@@ -155,6 +155,7 @@ def test_real_keys_and_addresses_in_the_environment_are_never_used(rehearsal: Re
             assert value.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow  # the refusal itself is in the quick set
 def test_what_launch_refuses_is_refused_with_launchs_exit_code(tmp_path: Path) -> None:
     done = run("scripts/rehearse.py", "phase=agent_rl", f"--folder={tmp_path}")
     assert done.returncode == 2

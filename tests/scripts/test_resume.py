@@ -88,6 +88,7 @@ def test_a_run_goes_on_with_the_first_phase_that_is_not_proven_from_its_saved_st
     )
 
 
+@pytest.mark.slow  # a whole command; tests/manage/ has the decision
 def test_the_run_folder_tells_of_the_new_attempt_alone(world: World) -> None:
     old = ended(world)
     leave(world, old, stop={"attempt": 1, "at": "2026-11-24T00:00:00Z"})
@@ -143,6 +144,7 @@ def test_an_earlier_attempts_words_are_not_the_new_ones(world: World) -> None:
     )
 
 
+@pytest.mark.slow  # a whole command; tests/manage/ has the decision
 def test_a_machine_that_vanished_is_counted_by_its_last_report(world: World) -> None:
     old = ended(world, receipt=False)
     now = now_utc()
@@ -192,6 +194,7 @@ def test_too_little_money_is_refused_with_the_numbers_and_changes_nothing(
     assert tried and resume(world, "--yes", tried[0]).returncode == 0, "the way out is one"
 
 
+@pytest.mark.slow  # a whole command; tests/manage/ has the decision
 def test_another_number_of_processes_starts_the_optimizer_fresh_and_says_so(world: World) -> None:
     old = ended(world)
     state(world.hub, old, "sft", processes=8)
@@ -203,6 +206,7 @@ def test_another_number_of_processes_starts_the_optimizer_fresh_and_says_so(worl
     )
 
 
+@pytest.mark.slow  # a whole command; tests/manage/ has the decision
 def test_without_a_saved_state_the_phase_starts_again(world: World) -> None:
     old = ended(world)
     done = resume(world, "--yes")
@@ -231,6 +235,7 @@ def test_a_run_that_still_bills_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("action", ["unauthorized", "html", "reset"])
+@pytest.mark.slow  # a whole command; tests/manage/ has the decision
 def test_an_account_that_cannot_be_read_is_no_leave_to_rent_again(
     world: World, action: str
 ) -> None:
@@ -240,6 +245,7 @@ def test_an_account_that_cannot_be_read_is_no_leave_to_rent_again(
     assert done.returncode != 0 and "Traceback" not in done.stderr and creates(world.cloud) == 1
 
 
+@pytest.mark.slow  # a whole command; tests/manage/ has the decision
 def test_a_no_and_a_dry_run_change_nothing(world: World) -> None:
     old = ended(world)
     before = world.hub.files(REPO)
@@ -281,6 +287,7 @@ def test_a_refused_create_is_noted_and_the_run_may_go_on_later(world: World) -> 
     )
 
 
+@pytest.mark.slow  # a whole command; tests/manage/ has the decision
 def test_a_stock_out_goes_on_with_the_next_offer_up_to_max_price(world: World) -> None:
     old = ended(world)
     world.cloud.fault(CREATE, "out_of_stock")

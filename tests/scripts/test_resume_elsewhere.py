@@ -57,6 +57,7 @@ def test_what_earlier_attempts_cost_is_known_there_too(world: World, tmp_path: P
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[" * 100_000, b" " * 2_000_000])
+@pytest.mark.slow  # tests/attacks/test_documents.py reads the same plans
 def test_a_hostile_plan_on_the_hub_is_refused_in_one_line(
     world: World, tmp_path: Path, data: bytes
 ) -> None:
