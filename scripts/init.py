@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,8 @@ def init(**flags: Any) -> int:
         raise UsageProblem(
             "this is not a terminal: copy .env.example to .env, fill it in, and run: chmod 600 .env"
         )
-    answers = ask_all(settings_from(flags, strict=False), _ask, click.echo, PATIENCE_S)
+    with _echo(on=False):
+        answers = ask_all(settings_from(flags, strict=False), _ask, click.echo, PATIENCE_S)
     if answers:
         write_values(env_file(), answers, ROOT / ".env.example")
         click.echo(f"\nwritten to {env_file()} (0600): {', '.join(answers)}\n")
@@ -42,7 +45,22 @@ def init(**flags: Any) -> int:
 
 def _ask(text: str, hidden: bool) -> str:
     shown = f"{text}, not shown" if hidden else text
-    return str(click.prompt(shown, hide_input=hidden, default="", show_default=False, err=True))
+    with _echo(on=not hidden):
+        return str(click.prompt(shown, hide_input=hidden, default="", show_default=False, err=True))
+
+
+@contextmanager
+def _echo(on: bool) -> Iterator[None]:
+    """Whether the terminal shows what is typed: between two questions it must not, a key may be pasted too early."""
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
+    flags = before[3] | termios.ECHO if on else before[3] & ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, [*before[:3], flags, *before[4:]])
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 if __name__ == "__main__":

@@ -29,13 +29,14 @@ def test_three_answers_lead_to_a_private_env_file_and_a_checked_set_up(
 ) -> None:
     env, path = empty(world, tmp_path)
     terminal = Terminal(env, name="init")
-    terminal.expect("Shadeform key, not shown: ")
+    terminal.expect_question("Shadeform key, not shown: ")
     terminal.type("wrong\n")
-    terminal.expect("not accepted")  # the question again is in the same or the next piece
+    terminal.expect("not accepted")
+    terminal.expect_question("Shadeform key, not shown: ")
     terminal.type(f"{world.cloud.key}\n")
-    terminal.expect("Hub token, not shown: ")
+    terminal.expect_question("Hub token, not shown: ")
     terminal.type(f"{WRITER}\n")
-    terminal.expect("owner/name: ")
+    terminal.expect_question("owner/name: ")
     terminal.type(f"{REPO}\n")
     assert terminal.close() == 0, terminal.text
     assert "A launch can start" in terminal.text
@@ -48,12 +49,26 @@ def test_three_answers_lead_to_a_private_env_file_and_a_checked_set_up(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_key_that_is_typed_before_its_question_is_not_shown(
+    world: World,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    env, _ = empty(world, tmp_path)
+    terminal = Terminal(env, name="init")
+    terminal.expect_question("Shadeform key, not shown: ")
+    terminal.type(f"{world.cloud.key}\n{WRITER}\n")  # the second one while the first is tried
+    terminal.expect_question("Hub token, not shown: ")
+    terminal.process.send_signal(2)
+    assert terminal.close() == 130
+    assert world.cloud.key not in terminal.text and WRITER not in terminal.text
+
+
 def test_ctrl_c_writes_nothing(world: World, tmp_path: Path) -> None:  # noqa: F811
     env, path = empty(world, tmp_path)
     terminal = Terminal(env, name="init")
-    terminal.expect("Shadeform key, not shown: ")
+    terminal.expect_question("Shadeform key, not shown: ")
     terminal.type(f"{world.cloud.key}\n")
-    terminal.expect("Hub token, not shown: ")
+    terminal.expect_question("Hub token, not shown: ")
     terminal.process.send_signal(2)
     assert terminal.close() == 130 and path.read_text() == ""
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nanolan.run.ledger import Entry, Ledger
@@ -84,14 +84,22 @@ class Terminal:
         self.text = ""
 
     def expect(self, part: str, timeout_s: float = 30) -> None:
-        start, end = len(self.text), time.monotonic() + timeout_s
-        while part not in self.text[start:]:
+        start = len(self.text)
+        self._read_until(lambda: part in self.text[start:], timeout_s)
+
+    def expect_question(self, text: str, timeout_s: float = 30) -> None:
+        """Wait until it has asked this and waits for the answer."""
+        self._read_until(lambda: self.text.endswith(text), timeout_s)
+
+    def _read_until(self, shown: Callable[[], bool], timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        while not shown():
             assert time.monotonic() < end, self.text
             if select.select([self.end], [], [], 0.1)[0]:
                 try:
                     self.text += os.read(self.end, 65536).decode()
                 except OSError:  # Linux: the other side is closed
-                    assert part in self.text[start:], self.text
+                    assert shown(), self.text
                     return
 
     def type(self, text: str) -> None:
