@@ -552,13 +552,12 @@ def renderer(given: dict[str, Any]) -> None:
         "img",
         "base",
     }
-    hub = given["plan"].hf_endpoint.rstrip("/") + "/"
-    places = ("#", "data:,", "https://huggingface.co/", *([hub] if hub.startswith("http") else []))
+    hub = re.match("https?://.+|", given["plan"].hf_endpoint)[0] or "#"  # type: ignore[index]
+    places = ("#", "data:,", "https://huggingface.co/", hub)
     for tag, attrs in tags.seen:
         for name, value in attrs:
-            assert not name.startswith("on") and not (
-                name in ("src", "href") and not (value or "").startswith(places)
-            ), (tag, attrs)
+            fetched = name in ("src", "href") and not (value or "").startswith(places)
+            assert not name.startswith("on") and not fetched, (tag, attrs)
     assert all(c.isprintable() or c in "\n\t" for c in html)
     old = given["readme"]
     card = new_card(

@@ -63,9 +63,9 @@ def test_identity_writes_to_the_users_folder_and_reports_a_missing_one(
     here: Path,
 ) -> None:
     env = {"PATH": "/usr/bin:/bin", "HOME": str(here), CALLED_FROM: str(here)}
-    done = script("identity", "name=L", "creator=G", "count=3", "out=mine.jsonl", env=env)
+    done = script("identity", "name=L", "creator=G", "count=3", "to=mine.jsonl", env=env)
     assert done.returncode == 0 and (here / "mine.jsonl").is_file(), done.stderr
-    done = script("identity", "name=L", "creator=G", "out=nosuch/x", env=env)
+    done = script("identity", "name=L", "creator=G", "to=nosuch/x", env=env)
     assert (
         done.returncode == 2
         and f"there is no folder {here / 'nosuch'}" in done.stderr
