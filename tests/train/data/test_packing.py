@@ -178,7 +178,7 @@ def test_rows_are_the_same_for_one_and_for_three_ranks(
     barrier, made = threading.Barrier(3), {}
 
     def run(rank: int) -> None:
-        world = Threaded(rank, 3, torch.device("cpu"), barrier)
+        world = Threaded(rank, 3, torch.device("cpu"), barrier=barrier)
         made[rank] = rows_for(
             tiny / "data", TRAINING["sft"], tokenizer, tmp_path / "s3", world=world
         )
