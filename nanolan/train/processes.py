@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
@@ -52,7 +52,7 @@ class Processes:
     rank: int
     size: int
     device: torch.device
-    scatters: bool = False  # whether the device's backend has reduce_scatter
+    scatters: bool = field(default=False, kw_only=True)  # the backend of the device has reduce_scatter
 
     @property
     def first(self) -> bool:
