@@ -52,7 +52,9 @@ class Processes:
     rank: int
     size: int
     device: torch.device
-    scatters: bool = field(default=False, kw_only=True)  # the backend of the device has reduce_scatter
+    scatters: bool = field(
+        default=False, kw_only=True
+    )  # the backend of the device has reduce_scatter
 
     @property
     def first(self) -> bool:
@@ -127,7 +129,7 @@ def join_world(device: str) -> Processes:
     if size == 1:
         return Processes(rank, size, here)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
-    return Processes(rank, size, here, has_reduce_scatter(size, here))
+    return Processes(rank, size, here, scatters=has_reduce_scatter(size, here))
 
 
 def has_reduce_scatter(size: int, device: torch.device) -> bool:

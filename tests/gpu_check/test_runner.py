@@ -138,6 +138,7 @@ SAYS: dict[str, Callable[[Part], bool]] = {
 }
 
 
+@pytest.mark.slow  # 23 s of waiting
 def test_real_parts_that_hang_crash_or_are_killed_leave_a_row_and_no_process(
     tmp_path: Path,
 ) -> None:

@@ -56,6 +56,7 @@ def test_a_launch_rents_once_reads_back_and_says_what_to_type_next(world: World)
     }
 
 
+@pytest.mark.slow  # a whole command
 def test_json_on_stdout_is_json_and_nothing_else(world: World) -> None:
     told = json.loads(launch(world, "--yes", "--json", "spend-limit=40.50").stdout)
     (entry,) = entries(world)
@@ -230,6 +231,7 @@ def test_a_laptop_that_dies_during_create_has_the_run_in_its_ledger(world: World
     assert found.returncode == 0 and world.cloud.instances[0].status in ("deleting", "deleted")
 
 
+@pytest.mark.slow  # a whole command
 def test_ctrl_c_while_it_waits_leaves_the_machine_and_says_that_only_fail_over_has_ended(
     world: World,
 ) -> None:

@@ -156,6 +156,7 @@ def test_a_stock_out_is_exit_code_3_and_suggests_the_next_offer(world: World) ->
     assert f"just launch phase=mid spend-limit=99 {' '.join(TRIO)}" in done.stderr
 
 
+@pytest.mark.slow  # a whole command; tests/launch/ has the decision
 def test_with_yes_and_a_max_price_a_stock_out_goes_on_up_to_it_and_json_tells_the_attempts(
     world: World,
 ) -> None:
@@ -202,6 +203,7 @@ def test_at_a_terminal_a_dearer_offer_is_asked_about(world: World) -> None:
     assert creates(world.cloud) == 2 and world.cloud.instances == []
 
 
+@pytest.mark.slow  # a whole command; tests/launch/ has the decision
 def test_failover_0_tries_no_other_offer(world: World) -> None:
     world.cloud.fault(CREATE, "out_of_stock")
     done = launch(world, "--yes", "max-price=40", "failover=0")
@@ -231,6 +233,7 @@ def test_a_limit_on_prices_that_nothing_keeps_names_the_cheapest_offer(
     assert done.returncode == 3 and said in done.stderr and creates(world.cloud) == 0
 
 
+@pytest.mark.slow  # a whole command; tests/launch/ has the decision
 def test_an_empty_wallet_is_exit_code_4_and_no_other_offer_is_tried(world: World) -> None:
     world.cloud.fault(CREATE, "insufficient_funds")
     done = launch(world, "--yes")
@@ -242,6 +245,7 @@ def test_an_empty_wallet_is_exit_code_4_and_no_other_offer_is_tried(world: World
     )
 
 
+@pytest.mark.slow  # a whole command; tests/launch/ has the decision
 def test_a_machine_at_another_price_is_deleted_at_once_with_exit_code_5(world: World) -> None:
     world.cloud.switch("price_differs", 9999)
     done = launch(world, "--yes")
@@ -274,6 +278,7 @@ def test_offers_that_cannot_be_read_are_counted_and_never_free(world: World) -> 
     assert world.cloud.instances[0].spec["cloud"] == "datacrunch"
 
 
+@pytest.mark.slow  # a whole command; tests/launch/ has the decision
 def test_an_answer_cannot_drive_the_terminal(world: World) -> None:
     world.cloud.fault(CREATE, "status", status=400, body={"error": "bell\x07 \x9b2J\r"})
     said = launch(world, "--yes").stderr

@@ -87,6 +87,7 @@ def test_the_wrapper_works_from_another_folder_and_lists_the_recipes(
         assert f"    {recipe}" in done.stdout
 
 
+@pytest.mark.slow  # a whole set-up
 def test_two_first_runs_at_once_both_succeed(checkout: Path, env: dict[str, str]) -> None:
     two = [
         subprocess.Popen(
@@ -123,6 +124,7 @@ def test_a_ctrl_c_at_any_moment_heals_on_the_next_run(
     assert works(checkout)
 
 
+@pytest.mark.slow  # a whole set-up
 def test_a_half_made_venv_and_a_dead_owners_lock_heal(checkout: Path, env: dict[str, str]) -> None:
     (checkout / ".venv/bin").mkdir(parents=True)
     (checkout / ".venv/bin/python").write_text("not a program")
@@ -134,6 +136,7 @@ def test_a_half_made_venv_and_a_dead_owners_lock_heal(checkout: Path, env: dict[
     assert works(checkout)
 
 
+@pytest.mark.slow  # a whole set-up
 def test_a_moved_checkout_is_set_up_anew(checkout: Path, env: dict[str, str]) -> None:
     assert setup(checkout, env).returncode == 0
     moved = checkout.rename(checkout.with_name("elsewhere"))
@@ -141,6 +144,7 @@ def test_a_moved_checkout_is_set_up_anew(checkout: Path, env: dict[str, str]) ->
     assert works(moved)
 
 
+@pytest.mark.slow  # a whole set-up
 def test_changed_pins_install_again_and_unchanged_ones_do_nothing(
     checkout: Path, env: dict[str, str]
 ) -> None:

@@ -24,6 +24,7 @@ LOADS = {
 }
 
 
+@pytest.mark.slow  # two models of two forks are made for it
 @pytest.mark.parametrize(("fork", "checkpoint"), LOADS)
 def test_only_a_checkpoint_of_its_own_generation_is_loaded(
     fork: str, checkpoint: str, worlds: Worlds, tmp_path: Path
