@@ -67,7 +67,8 @@ def find_offers(
     for why, count in dropped.items():
         say(f"{count} offer{'s' * (count > 1)} dropped: {why}")
     if unreadable:
-        say(f"{unreadable} entries of Shadeform's list could not be read and are left out")
+        entries = "1 entry" if unreadable == 1 else f"{unreadable} entries"
+        say(f"not readable, so left out: {entries} of Shadeform's list")
     if not offers:
         raise no_offer_error(wanted, listed, dropped, expected)
     return offers

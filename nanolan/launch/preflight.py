@@ -263,12 +263,11 @@ def _unless_yes_really(name: str, text: str, hint: str, yes_really: bool) -> Che
 
 def wallet_hint(expected_cents: int | None) -> Check:
     """State what the wallet must hold; the API does not show its balance."""
-    need = max(WALLET_CENTS, expected_cents or 0)
-    return Check(
-        "wallet",
-        None,
-        f"Shadeform does not show it; it must hold about {dollars(need)} (to rent: {dollars(WALLET_CENTS)})",
+    least = dollars(WALLET_CENTS)
+    run = (
+        f", the run about {dollars(expected_cents)}" if (expected_cents or 0) > WALLET_CENTS else ""
     )
+    return Check("wallet", None, f"Shadeform does not show it; renting needs {least} in it{run}")
 
 
 def check_box_key(settings: Settings, instances: Callable[[], list[Instance]] | None) -> Check:

@@ -275,7 +275,10 @@ class Settings:
         if not missing:
             return
         kind = AuthProblem if any(meta["secret"] for meta in missing) else UsageProblem
-        lines = [f"{meta['env']} is not set. Get it: {meta['where']}" for meta in missing]
+        lines = [
+            f"{meta['env']} is not set" + (f". Get it: {meta['where']}" if meta["where"] else "")
+            for meta in missing
+        ]
         if len(lines) == 1:
             raise kind(
                 f"{lines[0]}. Put it into .env: just init; what else is missing: just doctor"

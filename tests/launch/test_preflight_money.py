@@ -104,7 +104,7 @@ def test_the_wallet_cannot_be_seen_and_its_need_is_named() -> None:
     assert (
         wallet_hint(6_000).ok is None
         and "$60.00" in wallet_hint(6_000).text
-        and "about $5.00" in wallet_hint(None).text
+        and "needs $5.00" in wallet_hint(None).text
     )
 
 

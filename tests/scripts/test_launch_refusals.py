@@ -274,7 +274,7 @@ def test_offers_that_cannot_be_read_are_counted_and_never_free(world: World) -> 
         TYPES, "edit", change=lambda body: body["instance_types"][0].update(hourly_price=0)
     )
     done = launch(world, "--yes")
-    assert "1 entries of Shadeform's list could not be read" in done.stderr
+    assert "not readable, so left out: 1 entry of Shadeform's list" in done.stderr
     assert world.cloud.instances[0].spec["cloud"] == "datacrunch"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import re
+from dataclasses import fields, replace
 
 import pytest
 
@@ -305,3 +306,10 @@ def test_all_missing_settings_are_named_at_once() -> None:
 def test_every_setting_that_a_command_needs_says_where_to_get_it() -> None:
     for name in ("shadeform_api_key", "hf_token", "hf_repo", "notify_url"):
         assert TABLE[name]["where"]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_missing_setting_is_named_without_an_empty_tail(name: str) -> None:
+    with pytest.raises((AuthProblem, UsageProblem)) as told:
+        replace(settings(), **{name: None}).need(name)
+    assert not re.search(r"Get it: *(\.|$)", str(told.value), re.M)
