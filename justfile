@@ -220,7 +220,7 @@ test *args: (_setup "dev")
 [group('dev')]
 [no-exit-message]
 test-all *args: (_setup "dev")
-    @{{python}} -m pytest -n 2 "$@"
+    @{{python}} -m pytest -n 4 "$@"
 
 # the quick tests on every Python here: 3.13 tests/cli
 [group('dev')]
