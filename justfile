@@ -210,7 +210,7 @@ hf *args: _setup
 sim *args: (_setup "train")
     @{{python}} scripts/sim.py "$@"
 
-# the quick tests, PyPI wheels only (6 minutes)
+# the quick tests, PyPI wheels only (12 minutes)
 [group('dev')]
 [no-exit-message]
 test *args: (_setup "dev")
