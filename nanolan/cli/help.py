@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -102,14 +103,14 @@ def show_version(ctx: click.Context, _: click.Parameter, given: bool) -> None:
         ctx.exit()
 
 
-VERSION_OPTION = click.Option(
-    ["--version"],
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=show_version,
-    help="show the version and exit",
-)
+def shows(flag: str, callback: Callable[..., None], help: str) -> click.Option:
+    """A flag that shows something and ends the command, whatever else was typed."""
+    return click.Option(
+        [flag], is_flag=True, is_eager=True, expose_value=False, callback=callback, help=help
+    )
+
+
+VERSION_OPTION = shows("--version", show_version, "show the version and exit")
 
 
 class GroupedHelp(click.Command):
@@ -185,11 +186,4 @@ def show_all(ctx: click.Context, _: click.Parameter, given: bool) -> None:
         ctx.exit()
 
 
-HELP_ALL_OPTION = click.Option(
-    ["--help-all"],
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=show_all,
-    help="show every option and exit",
-)
+HELP_ALL_OPTION = shows("--help-all", show_all, "show every option and exit")

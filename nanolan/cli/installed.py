@@ -24,15 +24,6 @@ CHECKOUT = PACKAGE.parent  # where nanolan is not installed, but lies in its che
 CARRIED = "_source"  # in the wheel: what a checkout has beside nanolan/
 CLONE_ONLY = ("bench", "fuzz", "lint", "pictures", "pins", "test", "test-all", "test-pythons")
 OURS = re.compile(r"^\s*(?:export\s+)?(?:SHADEFORM_API_KEY|HF_TOKEN|HF_REPO)\s*=", re.M)
-AUTHOR = {
-    f"GIT_{role}_{field}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for field, value in {
-        "NAME": "nanolan",
-        "EMAIL": "nanolan@localhost",
-        "DATE": "2026-01-01T00:00:00Z",
-    }.items()
-}
 HELP = """nanolan {version}: the recipes below, from any folder. Where a text says `just ...`, type `nanolan ...`.
 Code and packages: {root}
 Settings: the environment, .env of the current folder (if only you can read it), or {home}/.env
@@ -61,7 +52,7 @@ def code_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 def write_checkout(package: Path, folder: Path) -> Path:
     """The checkout of this package's files in `folder`; made if it is not there, whole or not at all."""
-    from nanolan.code.git import run_git
+    from nanolan.code.git import AUTHOR, run_git
 
     files = carried(package)
     digest = hashlib.sha256()

@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from nanolan.code.git import Checkout, run_git
+from nanolan.code.git import AUTHOR, Checkout, run_git
 from nanolan.code.secret_scan import Scanner
 from nanolan.code.snapshot import MOST_BYTES, Snapshot, take_snapshot
 from nanolan.errors import PreflightFailed
@@ -32,7 +32,7 @@ def bundle_and_snapshot(
         head = snapshot.checkout.head
         message = f"nanolan run {run_id}: {head}{' with changes' if snapshot.dirty else ''}"
         commit = _line(
-            run_git(root, "commit-tree", snapshot.tree, "-m", message, env=_author() | git_env)
+            run_git(root, "commit-tree", snapshot.tree, "-m", message, env=AUTHOR | git_env)
         )
         alone = _repository(root, Path(temp), snapshot.checkout)
         ref = f"refs/nanolan/{run_id}/{BRANCH}"  # a bundle needs a ref
@@ -53,12 +53,6 @@ def _repository(root: Path, temp: Path, checkout: Checkout) -> dict[str, str]:
     (temp / "objects/info").mkdir(exist_ok=True)
     (temp / "objects/info/alternates").write_bytes(os.fsencode(checkout.objects.resolve()) + b"\n")
     return {"GIT_DIR": str(temp)}
-
-
-def _author() -> dict[str, str]:
-    """A fixed author: the same code gives the same commit, and the user needs no git identity."""
-    who = {"NAME": "nanolan", "EMAIL": "nanolan@localhost", "DATE": "2026-01-01T00:00:00Z"}
-    return {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in who.items()}
 
 
 def _line(raw: bytes) -> str:

@@ -32,6 +32,16 @@ OFFLINE = (
     f"core.hooksPath={os.devnull}",
 )
 QUIET = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1"}
+# A fixed author: the same files give the same commit, and the user needs no git identity
+AUTHOR = {
+    f"GIT_{role}_{field}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for field, value in {
+        "NAME": "nanolan",
+        "EMAIL": "nanolan@localhost",
+        "DATE": "2026-01-01T00:00:00Z",
+    }.items()
+}
 CLONE = "nanolan must be a git clone with at least one commit"
 PARTIAL = "this partial clone lacks files of its commit. Fetch them: git sparse-checkout disable"
 MEANING = (  # part of git's message -> explanation; the first match counts

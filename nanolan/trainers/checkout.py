@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nanolan.code.git import run_git
+from nanolan.code.git import AUTHOR, run_git
 from nanolan.code.secret_names import is_secret_name
 from nanolan.code.snapshot import OTHER_REPO, SECRET_NAME, UNTRACKED, check_size
 from nanolan.errors import PreflightFailed, UsageProblem
@@ -28,15 +28,6 @@ NEW_FILES = ("pyproject.toml", "uv.lock", ".python-version")
 # Git changes no content on its way into the copy: no line ends, no LFS pointers
 AS_IT_IS = "* -text -filter -ident -working-tree-encoding\n"
 NO_COMMIT = ("not a git repository", "Needed a single revision")
-AUTHOR = {
-    f"GIT_{role}_{key}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for key, value in {
-        "NAME": "nanolan",
-        "EMAIL": "nanolan@localhost",
-        "DATE": "2026-01-01T00:00:00Z",
-    }.items()
-}
 
 
 @dataclass(frozen=True)
