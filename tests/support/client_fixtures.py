@@ -11,12 +11,13 @@ from nanolan.launch.request import create_body
 from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform.server import ShadeformServer
 from tests.support.core_fixtures import (
-    PLAN,
     QUICK,
+    a_plan,
     client,
 )
 
-BODY = create_body(PLAN, "#!/bin/bash\n")
+# PLAN's own time limit has passed: an instance with it can be deleted before a test reads it.
+BODY = create_body(a_plan(deadline="2099-01-01T00:00:00Z"), "#!/bin/bash\n")
 
 
 @pytest.fixture
