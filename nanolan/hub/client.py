@@ -7,7 +7,6 @@ retried for `patience_s`. Large files go through nanolan/hub/transfer.py.
 from __future__ import annotations
 
 import math
-import random
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +28,7 @@ from nanolan.errors import BadAnswer, NotFound
 from nanolan.hub.http import use_timeouts
 from nanolan.hub.trouble import FAILURES, failure_of
 from nanolan.hub.trouble import TOKENS_URL as TOKENS_URL
+from nanolan.net.backoff import backoff_s, jittered_s
 from nanolan.net.deadline import with_timeout
 from nanolan.net.errors import BUSY, Trouble
 from nanolan.plan import Pinned, PinnedFile, check_names
@@ -245,8 +245,7 @@ class Hub:
     def _try(self, what: str, call: Callable[[], T]) -> T:
         """Retry `call()` until it succeeds, the Hub refuses it, or `patience_s` is over."""
         start = self._clock()
-        wait = FIRST_WAIT_S
-        requested_waits = 0
+        failures = requested_waits = 0
         while True:
             try:
                 return call()
@@ -257,7 +256,8 @@ class Hub:
             if refusal and (missing or not self._insist):
                 raise refusal
             self._on_trouble(f"{trouble.text} ({what})")
-            pause = max(at_least, wait * (0.5 + random.random() / 2))  # noqa: S311  # jitter, not a secret
+            failures += 1
+            pause = max(at_least, jittered_s(backoff_s(failures, FIRST_WAIT_S, LONGEST_WAIT_S)))
             requested_waits += at_least > LONGEST_WAIT_S / 2
             end = start + self._patience_with(trouble)
             patient = self.patience_s >= LAPTOP_PATIENCE_S
@@ -272,7 +272,6 @@ class Hub:
                 raise refusal or trouble.error(
                     f", for {what}{took}. {trouble.advice}" if trouble.again else f" ({what})"
                 )
-            wait = min(wait * 2, LONGEST_WAIT_S)
 
     def _patience_with(self, trouble: Trouble) -> float:
         """On a laptop: no retries for what only the user can fix, and few for a network that is down."""

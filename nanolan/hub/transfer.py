@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nanolan.errors import NanolanError, Unreachable
+from nanolan.net.backoff import backoff_s
 from nanolan.redact import Secret, cursor_allowed, short
 
 if TYPE_CHECKING:
@@ -67,13 +68,13 @@ def run_transfer(
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Retry the job until it succeeds; Unreachable once `give_up()` returns a reason, or `patience_s` after the first failure."""
-    wait = FIRST_WAIT_S
-    failing_since = 0.0
+    failing_since, failures = 0.0, 0
     what = f"{job.kind} of {job.target or job.repo}"
     while error := (attempt or _attempt)(
         msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s
     ):
-        failing_since = failing_since or clock()
+        failing_since, failures = failing_since or clock(), failures + 1
+        wait = backoff_s(failures, FIRST_WAIT_S, LONGEST_WAIT_S)
         if not give_up():
             on_trouble(error)
         late = clock() - failing_since > patience_s
@@ -88,7 +89,6 @@ def run_transfer(
             raise Unreachable(
                 f"{what} given up ({reason}){'' if error == reason else ': ' + error}"
             )
-        wait = min(wait * 2, LONGEST_WAIT_S)
 
 
 def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:

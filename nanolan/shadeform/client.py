@@ -28,6 +28,7 @@ from nanolan.errors import (
     OutOfStock,
     UnclearAnswer,
 )
+from nanolan.net.backoff import backoff_s, jittered_s
 from nanolan.net.deadline import with_timeout
 from nanolan.net.errors import DOWN, SETTING, SHADEFORM, Trouble, of_answer, of_exception
 from nanolan.net.session import open_session
@@ -175,7 +176,7 @@ class Shadeform:
     def _read(self, path: str) -> dict[str, Any]:
         trouble = None
         for attempt in range(TRIES):
-            wait = self._backoff(attempt)
+            wait = jittered_s(backoff_s(attempt + 1, FIRST_WAIT_S, LONGEST_WAIT_S), self._jitter)
             try:
                 answer = self._send("GET", path, None)
             except (OSError, ValueError) as e:  # requests' own errors are OSErrors
@@ -244,9 +245,6 @@ class Shadeform:
         return (ApiProblem if status in SAME_FOR_EVERY_OFFER else OfferRefused)(
             f"{refused}; nothing was rented"
         )
-
-    def _backoff(self, attempt: int) -> float:
-        return min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S) * (0.5 + self._jitter() / 2)
 
 
 def read_whole(answer: requests.Response) -> requests.Response:

@@ -21,6 +21,7 @@ from nanolan.errors import (
     UnclearAnswer,
 )
 from nanolan.money import dollars
+from nanolan.net.backoff import backoff_s
 from nanolan.plan import Plan
 from nanolan.shadeform.client import DASHBOARD, Shadeform
 from nanolan.shadeform.models import Instance
@@ -88,7 +89,7 @@ def find_run(
     gone: list[Instance] = []
     for number in range(tries):
         if number:
-            api.sleep(min(FIND_WAIT_S * 2 ** (number - 1), LONGEST_FIND_WAIT_S))
+            api.sleep(backoff_s(number, FIND_WAIT_S, LONGEST_FIND_WAIT_S))
         try:
             found = [
                 i for i in api.instances() if i.is_run(run_id) and attempt in (None, i.attempt)
