@@ -103,9 +103,9 @@ def test_a_stalled_upload_is_killed_and_tried_again(server: HubServer, step: Pat
 
 
 def test_a_slow_upload_is_not_taken_for_a_stalled_one(server: HubServer, step: Path) -> None:
-    server.fault(r"GET /api/models/me/lanbot", "stall", seconds=0.6)
-    server.fault(COMMIT, "stall", seconds=0.6)
-    assert transfer(upload(server, step), stall_s=1.5) == []
+    server.fault(r"GET /api/models/me/lanbot", "stall", seconds=2)
+    server.fault(COMMIT, "stall", seconds=2)
+    assert transfer(upload(server, step), stall_s=8) == []
     assert server.read(REPO, f"{TARGET}/model_000005.pt") == (step / "model_000005.pt").read_bytes()
 
 

@@ -277,6 +277,7 @@ BEFORE: dict[str, Callable[[World, Path], str]] = {
     "just logs": a_trained_run,
     "just why": a_stopped_run,
     "just report": a_trained_run,
+    "just pull base": all_proven,
     "just pull": a_trained_run,
     "just hf download": a_trained_run,
     "just verify": all_proven,
