@@ -21,8 +21,8 @@ from nanolan.box.sandbox import trainer_folder
 from nanolan.box.speed_check import first_pace
 from nanolan.box.upload.checkpoint import frozen_copy
 from nanolan.box.upload.scores import note_results
-from nanolan.box.watch.heartbeat import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metrics_of
 from nanolan.box.watch.log import LogParts, new_lines, whole
+from nanolan.box.watch.metrics import LAST_ROWS_BYTES, METRICS_BYTES, Row, last_row, metrics_of
 from nanolan.box.watch.progress import read_trainer_beat
 from nanolan.checkpoint.evaluation import gather, read_results, score_numbers
 from nanolan.checkpoint.manifest import MANIFEST, read_whole, save_whole, whole_steps

@@ -21,7 +21,7 @@ import torch
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nanolan.box.watch.heartbeat import last_row
+from nanolan.box.watch.metrics import last_row
 from nanolan.checkpoint.conversations import count_conversations
 from nanolan.checkpoint.evaluation import PhaseSamples, Sample
 from nanolan.checkpoint.safe_pickle import SPECIAL_TOKENS, encoding_state

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nanolan.box.watch.heartbeat import ROW, last_row
+from nanolan.box.watch.metrics import ROW, last_row
 from nanolan.box.watch.progress import read_trainer_beat
 from nanolan.checkpoint.architecture import read_meta
 from nanolan.checkpoint.evaluation import read_results, score_numbers

@@ -13,7 +13,7 @@ import msgspec
 from nanolan.box.context import BoxRun, optional_hub, say
 from nanolan.box.machine_check import environment_here
 from nanolan.box.upload.postmortem import PROBES_S, headlines, to_bytes, write_up
-from nanolan.box.watch.heartbeat import metrics_of
+from nanolan.box.watch.metrics import METRICS, earlier_known, metrics_of
 from nanolan.checkpoint.evaluation import beside, gather
 from nanolan.checkpoint.manifest import MANIFEST
 from nanolan.net.deadline import with_timeout
@@ -24,6 +24,7 @@ from nanolan.run.record import SUCCEEDED, Receipt, leak_warning, to_json
 README = "README.md"
 COMMIT_S = 600.0  # for the last commit, where the Hub took everything else
 CARD_S = 30.0  # for the model card
+EARLIER_S = 5.0  # for the metrics of earlier instances
 REPORT_S = 30.0  # for the report and for nvidia-smi, which may hang
 LOG_CHARS = 500_000  # of the log's end that the postmortem reads
 
@@ -32,8 +33,9 @@ Make = Callable[[BoxRun, Receipt], "bytes | None"]
 
 
 def metrics(box: BoxRun, receipt: Receipt) -> bytes | None:
-    """Every row that the trainer wrote."""
-    return metrics_of(box.work)
+    """Every row of the run, this instance's and earlier ones'; None where the earlier ones are not known."""
+    known = earlier_known(box.plan, optional_hub(box, EARLIER_S), box.work)
+    return metrics_of(box.work) if known else None
 
 
 def postmortem(box: BoxRun, receipt: Receipt) -> bytes | None:
@@ -70,7 +72,7 @@ def report(box: BoxRun, receipt: Receipt) -> bytes | None:
     files = {
         "plan.json": box.plan.to_json(),
         "receipt.json": to_json(receipt),
-        "metrics.jsonl": metrics(box, receipt) or b"",
+        METRICS: metrics_of(box.work) or b"",
         "samples.json": samples(box, receipt) or b"[]",
         "environment.json": environment(box, receipt) or b"",
     }
@@ -98,7 +100,7 @@ def masked(box: BoxRun, text: bytes) -> bytes:
 # Files of the run folder beside the log, made in this order
 FINAL_FILES: dict[str, Make] = {
     "receipt.json": lambda box, receipt: to_json(receipt),
-    "metrics.jsonl": metrics,
+    METRICS: metrics,
     "postmortem.json": postmortem,
     "samples.json": samples,
     "environment.json": environment,

@@ -11,21 +11,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 from msgspec import structs
 
 from nanolan.box.sandbox import trainer_folder
 from nanolan.box.watch.log import LogParts, log_file, unsaid, whole
+from nanolan.box.watch.metrics import METRICS, earlier_known, last_row, metrics_of
 from nanolan.box.watch.periodic import Periodic
 from nanolan.box.watch.progress import read_trainer_beat
 from nanolan.box.watch.spend import SpendMeter
 from nanolan.box.watch.timeline import Timeline
 from nanolan.cost.projection import left_s, project
-from nanolan.files import last_lines
 from nanolan.hub.client import Hub
 from nanolan.money import dollars
 from nanolan.notify import WARNING, Notifier
-from nanolan.plan import UNREADABLE, Plan
+from nanolan.plan import Plan
 from nanolan.redact import NOTE, Mask, Secret, hide, short
 from nanolan.run.record import PREPARING, PhaseReport, Progress, to_json
 from nanolan.times import iso, now_utc
@@ -34,8 +33,6 @@ BEAT_S = 300.0
 NOTIFY_AFTER_S = 20.0  # of an upload that fails; shorter failures are not notified
 PATIENCE_S = 20.0
 REPORTS = "the run's report"
-LAST_ROWS_BYTES = 20_000  # of metrics.jsonl, enough for the last step
-METRICS_BYTES = 32 << 20  # of it, for the Hub; 20,000 steps take 6 MB
 
 
 class Trouble(NamedTuple):
@@ -171,13 +168,14 @@ class Heartbeat:
             f"{folder}/progress.json": to_json(progress),
             **self._parts.next(),
         }
-        if rows := metrics_of(self._work):
-            files[f"{folder}/metrics.jsonl"] = rows
+        rows = metrics_of(self._work)
+        if rows and earlier_known(self._plan, self._hub, self._work):
+            files[f"{folder}/{METRICS}"] = metrics_of(self._work) or rows
         return files
 
     def _progress(self) -> Progress:
         folder = trainer_folder(self._work)
-        row = last_row(folder / "metrics.jsonl")
+        row = last_row(folder / METRICS)
         beat = read_trainer_beat(folder / "heartbeat.json")
         plan, meter = self._plan, self._meter
         stages = self._timeline.stages()
@@ -205,41 +203,3 @@ class Heartbeat:
             trouble.text if trouble else "",
             trouble.at if trouble else "",
         )
-
-
-def metrics_of(work: Path) -> bytes | None:
-    """Every row that the trainer wrote; of a flood the newest. None when there are none."""
-    try:
-        return last_lines(trainer_folder(work) / "metrics.jsonl", METRICS_BYTES)
-    except OSError:
-        return None
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One training step in metrics.jsonl."""
-
-    step: int | None = None
-    steps: int | None = None
-    loss: float | None = None
-    phase: str = ""
-    tok_per_s: float | None = None
-    left_s: float | None = None
-
-
-# Made at import: msgspec may crash when two threads decode a type for the first time
-ROW = msgspec.json.Decoder(Row)
-
-
-def last_row(path: Path) -> Row:
-    """The newest training step in metrics.jsonl; an empty row when there is none."""
-    try:
-        lines = last_lines(path, LAST_ROWS_BYTES).splitlines()
-    except OSError:
-        return Row()
-    for line in reversed(lines):
-        try:
-            if (row := ROW.decode(line)).step is not None and row.loss is not None:
-                return row
-        except UNREADABLE:
-            continue  # half written, or half read
-    return Row()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.box.watch.heartbeat import Heartbeat, Row, last_row
+from nanolan.box.watch.heartbeat import Heartbeat
 from nanolan.box.watch.spend import SpendMeter
 from nanolan.box.watch.timeline import Timeline
 from nanolan.notify import Notifier
@@ -171,30 +171,6 @@ def test_the_log_is_told_in_parts_of_what_is_new_also_by_a_restarted_program(
 
 def test_a_log_that_cannot_be_read_is_no_obstacle(heartbeat: Heartbeat) -> None:
     assert b"cannot be read" in heartbeat.log()
-
-
-@pytest.mark.parametrize(
-    "text, want",
-    [
-        ("", Row()),
-        ("nonsense", Row()),
-        ("[1]\n", Row()),
-        ('{"val_loss": 1.0}\n', Row()),
-        ('{"step": "x", "loss": 1}', Row()),
-        ('{"step": 3, "steps": 4, "loss": 1.5, "norm": 2}\n', Row(3, 4, 1.5)),
-        (f"{STEP}\n", Row(3, 4, 1.5, "sft", 99.5, 8.25)),
-        (f'{STEP}\n{{"step": 4, "st', Row(3, 4, 1.5, "sft", 99.5, 8.25)),
-        (f'{STEP}\n{{"step": 4, "val_bpb": 0.5}}\n', Row(3, 4, 1.5, "sft", 99.5, 8.25)),
-        ("x" * 50_000 + f"\n{STEP}\n", Row(3, 4, 1.5, "sft", 99.5, 8.25)),
-    ],
-    ids=range(10),
-)
-def test_the_newest_step_is_read_from_the_metrics_if_its_row_is_whole(
-    tmp_path: Path, text: str, want: Row
-) -> None:
-    (tmp_path / "m.jsonl").write_text(text)
-    assert last_row(tmp_path / "m.jsonl") == want
-    assert last_row(tmp_path / "nothing") == Row()
 
 
 def test_a_beat_tells_how_long_the_run_will_take_by_the_trainers_word_and_the_plans_forecast(
