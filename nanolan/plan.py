@@ -51,8 +51,8 @@ class Pinned(Strict, frozen=True):
         return sum(f.size for f in self.files)
 
 
-class Rented(Strict, frozen=True):
-    """The offer that was agreed to."""
+class Rented(Strict, frozen=True, omit_defaults=True):
+    """The offer that was agreed to. Without spot it is written as before there was spot: a run's own code may be older."""
 
     cloud: str
     region: str
@@ -62,6 +62,12 @@ class Rented(Strict, frozen=True):
     vram_gb: int
     hourly_cents: int  # of the whole instance
     os: str
+    spot: bool = False  # the provider may take the instance away at any time
+
+    @property
+    def where(self) -> str:
+        kind = " (spot)" if self.spot else ""
+        return f"{self.num_gpus}x {self.gpu} at {self.cloud}/{self.region}{kind}"
 
 
 class Code(Strict, frozen=True):

@@ -57,12 +57,12 @@ def find_offers(
 
     wanted = wanted_from(s, all_configs)
     if api:
-        listed, unreadable = api.offers()
+        listed, unreadable = api.offers(s.spot)
     else:
         say(
             f"{why_samples}: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api"
         )
-        listed, unreadable = sample_offers(), 0
+        listed, unreadable = sample_offers(s.spot), 0
     offers, dropped = choose(listed, wanted, order=sort, expected=expected)
     for why, count in dropped.items():
         say(f"{count} offer{'s' * (count > 1)} dropped: {why}")
@@ -97,12 +97,12 @@ def heading(s: Settings, sort: str) -> str:
     return f"Available {gpu}instances (sorted by {sort})"
 
 
-def sample_offers() -> list[Offer]:
+def sample_offers(spot: str) -> list[Offer]:
     """Offers of the local Shadeform's catalogue."""
     from nanolan.shadeform.models import offers_of
     from nanolan.sim.shadeform.sample_offers import SAMPLE
 
-    return [o for entry in SAMPLE for o in offers_of(entry)]
+    return [o for entry in SAMPLE for o in offers_of(entry, spot)]
 
 
 def pick_offer(offers: list[Offer], s: Settings, sort: str, expected: Expected) -> Offer | None:

@@ -29,6 +29,7 @@ from nanolan.cli.run import open_ledger
     "instance_type",
     "max_price",
     "max_total",
+    "spot",
     "model_tag",
     "eval",
     "shadeform_api_key",

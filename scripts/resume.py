@@ -49,6 +49,7 @@ NEW = (
     "failover",
     "max_price",
     "max_total",
+    "spot",
     "probation_usd",
     "hf_repo",
     "runs_repo",

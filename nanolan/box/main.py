@@ -304,6 +304,7 @@ def receipt_of(box: BoxRun, outcome: Outcome) -> Receipt:
         plan.predicted,
         warning,
         VERSION,
+        plan.offer.spot,
     )
 
 

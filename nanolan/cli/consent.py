@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nanolan.shadeform.offers import Offer
 
 NOT_AGREED = "not agreed to; nothing was rented"
-PLACE = ("cloud=", "region=", "instance-type=")
+PLACE = ("cloud=", "region=", "instance-type=", "spot=")
 WIDTH = 80
 
 
@@ -80,7 +80,7 @@ def question(prepared: Prepared) -> str:
     """What would be bought, for which run, and what it should and may cost."""
     plan, offer = prepared.plan, prepared.offer
     return (
-        f"Rent {offer.num_gpus}x {offer.gpu} ({offer.cloud}) for {'+'.join(plan.phases)} of "
+        f"Rent {offer.num_gpus}x {offer.gpu} ({_place(offer)}) for {'+'.join(plan.phases)} of "
         f"{plan.hf_repo} {plan.model_tag}: {_costs(prepared)}?"
     )
 
@@ -89,11 +89,16 @@ def ask_dearer(prepared: Prepared) -> bool:
     """Ask whether an offer above the agreed price may be rented instead."""
     offer = prepared.offer
     return click.confirm(
-        f"Rent {offer.num_gpus}x {offer.gpu} ({offer.cloud}) instead, "
+        f"Rent {offer.num_gpus}x {offer.gpu} ({_place(offer)}) instead, "
         f"${offer.hourly_cents / 100:.2f}/h: {_costs(prepared)}?",
         default=False,
         err=True,
     )
+
+
+def _place(offer: Offer) -> str:
+    """The provider, and that it may take the instance away."""
+    return f"{offer.cloud}, spot: it may be taken away at any time" if offer.spot else offer.cloud
 
 
 def _costs(prepared: Prepared) -> str:

@@ -75,6 +75,7 @@ GROUPS = {
         "sort",
         "max_price",
         "max_total",
+        "spot",
         "failover",
     ),
     "Limits": ("spend_limit", "max_duration", "probation_usd", "yes_really"),

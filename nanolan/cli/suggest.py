@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 # What other tools call it -> the option here
 ALSO_CALLED = {
@@ -59,8 +59,15 @@ def option_for(key: str, names: Collection[str]) -> str:
         meant = TYPES.get(plain, "")
     if meant in names:
         return meant
-    near = difflib.get_close_matches(plain, names, 1, ALIKE)
-    return near[0] if near and len(plain) > 1 else ""
+    near = difflib.get_close_matches(plain, names, 3, ALIKE)
+    return _nearest(plain, near) if near and len(plain) > 1 else ""
+
+
+def _nearest(plain: str, near: Sequence[str]) -> str:
+    """Of equally near names the one with the same letters ("srot": sort, not spot), else the first by the alphabet."""
+    ratios = {n: difflib.SequenceMatcher(None, n, plain).ratio() for n in near}
+    ties = [n for n in near if ratios[n] == max(ratios.values())]
+    return min(ties, key=lambda n: (sorted(n) != sorted(plain), n))
 
 
 def _variable(plain: str) -> str:

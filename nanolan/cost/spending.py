@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanolan.money import cost_cents, dollars, usd
+from nanolan.plan import Rented
 from nanolan.run.ledger import REFUSED, Entry
 from nanolan.run.record import Progress, Receipt
 from nanolan.shadeform.models import Instance
@@ -150,10 +151,9 @@ def render(entries: list[Entry]) -> list[str]:
         f"{'run':<9} {'launched':<10} {'phases':<12} {'machine':<20} {'tries':>5} {'cost':>19}"
     ]
     for e in entries:
-        o = e.plan.offer
         lines.append(
             f"{e.plan.run_id:<9} {e.plan.created_at[:10]:<10} {'+'.join(e.plan.phases):<12} "
-            f"{f'{o.num_gpus}x {o.gpu} {o.cloud}'[:20]:<20} {len(attempts(e)):>5} {run_cost(e).text():>19}"
+            f"{_machine_text(e.plan.offer):<20} {len(attempts(e)):>5} {run_cost(e).text():>19}"
         )
     lines += ["", f"{'month':<60} {'cost':>19}"]
     lines += [f"{month:<60} {_all(runs).text():>19}" for month, runs in by_month(entries).items()]
@@ -166,6 +166,12 @@ def render(entries: list[Entry]) -> list[str]:
         if everything.unknown
         else lines
     )
+
+
+def _machine_text(offer: Rented) -> str:
+    """GPUs and provider in 20 characters; spot is never cut off."""
+    end = " spot" if offer.spot else ""
+    return f"{offer.num_gpus}x {offer.gpu} {offer.cloud}"[: 20 - len(end)] + end
 
 
 def to_dict(entries: list[Entry]) -> dict[str, Any]:
@@ -185,6 +191,7 @@ def _run_dict(entry: Entry) -> dict[str, Any]:
         "launched": entry.plan.created_at,
         "phases": list(entry.plan.phases),
         "tries": len(attempts(entry)),
+        "spot": entry.plan.offer.spot,
         "predicted_usd": usd(entry.plan.predicted.likely_cents if entry.plan.predicted else None),
         "by_phase_usd": {p: usd(c) for p, c in by_phase(entry).items()},
         **run_cost(entry).to_dict(),

@@ -59,7 +59,7 @@ def check_offers(context: DoctorContext) -> list[Check]:
         return [Check("offers", None, "not checked without SHADEFORM_API_KEY"), _wallet(None)]
     ledger = context.ledger
     expected = forecaster(work_of(context.settings), ledger.readable()[0], read_checks(ledger.home))
-    listed, _ = context.api.offers()
+    listed, _ = context.api.offers(context.settings.spot)
     found, _ = choose(
         listed,
         wanted_from(context.settings),

@@ -151,6 +151,7 @@ def _offer_in_plan(offer: Offer) -> Rented:
         offer.vram_gb,
         offer.hourly_cents,
         offer.os,
+        offer.spot,
     )
 
 

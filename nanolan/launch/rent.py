@@ -140,14 +140,17 @@ def with_next_offer(
 ) -> Rejection:
     """The rejection with the next offer to try as a command; `typed` are the other settings of this launch,
     `why` says why the offer is not tried automatically."""
+    offers = tuple(offers)
     next_offer = next((next_offer for next_offer in offers if next_offer != offer), None)
     what = f"{offer.where} {rejection}" if isinstance(rejection, OutOfStock) else str(rejection)
     if next_offer is None:
         return type(rejection)(f"{what}. {why and why + '. '}Try: just offers --all-configs")
+    kind = "only" if next_offer.spot else "no"
     place = (
         f"cloud={next_offer.cloud}",
         f"region={next_offer.region}",
         f"instance-type={next_offer.instance_type}",
+        *([f"spot={kind}"] if any(o.spot for o in offers) else []),
     )
     return type(rejection)(
         f"{what}. Next: {next_offer.where} for {dollars(next_offer.hourly_cents)}/h{why and f' ({why})'}: "

@@ -19,7 +19,7 @@ from nanolan.errors import PreflightFailed
 from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.settings.settings import Settings
-from nanolan.shadeform.models import attempt_tag, owner_tag, run_tag
+from nanolan.shadeform.models import SPOT, attempt_tag, owner_tag, run_tag
 from nanolan.times import parse_time
 
 CLOUD = Path(__file__).resolve().parents[2] / "cloud"
@@ -141,6 +141,7 @@ def create_body(plan: Plan, script: str, ssh_key_id: str | None = None) -> dict[
         "region": offer.region,
         "shade_instance_type": offer.instance_type,
         "shade_cloud": True,
+        **({"rental_type": SPOT} if offer.spot else {}),
         "name": plan.instance_name,
         "os": offer.os,
         "launch_configuration": {

@@ -68,7 +68,7 @@ def write_page(html: str, path: Path) -> Path:
 def head(s: ReportData, marks: Mapping[str, str] | None = None) -> str:
     """The verdict, why, what it cost, what is saved and lost, what to type next, and links to the page's parts."""
     p, o = s.plan, s.plan.offer
-    machine = f"{o.num_gpus}x {o.gpu} at {o.cloud}/{o.region}, {dollars(o.hourly_cents)} an hour"
+    machine = f"{o.where}, {dollars(o.hourly_cents)} an hour"
     lines = [
         f"<h1><b>{esc(s.headline)}</b></h1>",
         f"<p>{esc(p.run_name)} &middot; {esc(' + '.join(p.phases))} &middot; {esc(p.model_tag)}{_renamed(p)} &middot; run "
@@ -125,7 +125,8 @@ def plan(p: Plan) -> str:
             {
                 "run": f"{p.run_id}, launched {p.created_at}",
                 "phases": " + ".join(p.phases),
-                "machine": f"{o.num_gpus}x {o.gpu} ({o.vram_gb} GB each), {o.instance_type} at {o.cloud}/{o.region}, {o.os}",
+                "machine": f"{o.num_gpus}x {o.gpu} ({o.vram_gb} GB each), {o.instance_type} at {o.cloud}/{o.region}, {o.os}"
+                + (", spot" if o.spot else ""),
                 "price": f"{dollars(o.hourly_cents)} an hour; limit {dollars(p.limit_cents)}; deleted by {p.deadline}",
                 "model": p.model_tag
                 + (f", {p.parameters:,} parameters" if p.parameters is not None else "")

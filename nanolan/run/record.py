@@ -113,6 +113,7 @@ class Receipt(msgspec.Struct, frozen=True):
     predicted: Predicted | None = None
     warning: str = ""  # also part of the message; shown with every verdict
     nanolan: str = ""  # the version of nanolan on the box; "" in receipts of the rescue program
+    spot: bool = False  # the instance was a spot instance
 
 
 def leak_warning(plan: Plan) -> str:

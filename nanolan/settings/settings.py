@@ -154,6 +154,13 @@ class Settings:
         None,
         value.gate,
     )
+    spot: str = _setting(
+        "SPOT",
+        "spot offers, which the provider may take away at any time: no, yes (beside the others), only",
+        "no",
+        value.one_of("no", "yes", "only"),
+        metavar="no|yes|only",
+    )
     failover: int = _setting(
         "FAILOVER", "how many other offers to try after a failure", "3", value.few
     )

@@ -72,10 +72,11 @@ class Shadeform:
         self._session = session or open_session(base)
 
     # -------------------------------------------------------------- reads
-    def offers(self) -> tuple[list[Offer], int]:
-        """Every available on-demand offer, and the number of unreadable entries."""
-        types = self._list("/instances/types", "instance_types", offers_of)
-        return [offer for offers in types for offer in offers], types.unreadable
+    def offers(self, spot: str = "no") -> tuple[list[Offer], int]:
+        """Every available offer of the kinds that the setting `spot` allows, and the number of unreadable entries."""
+        types = self._list("/instances/types", "instance_types", lambda t: offers_of(t, spot))
+        unreadable = types.unreadable + sum(offers.unreadable for offers in types)
+        return [offer for offers in types for offer in offers], unreadable
 
     def instances(self) -> Listing[Instance]:
         """Every instance of the account, with the number of unreadable records; raises if the list cannot be read."""

@@ -7,7 +7,14 @@ from typing import Any, NoReturn
 from nanolan.errors import ApiProblem
 from nanolan.plan import Plan
 from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.models import Instance, attempt_tag, owner_tag, run_tag
+from nanolan.shadeform.models import (
+    ON_DEMAND,
+    SPOT,
+    Instance,
+    attempt_tag,
+    owner_tag,
+    run_tag,
+)
 from nanolan.shadeform.records import Listing
 from nanolan.times import parse_time
 
@@ -57,4 +64,5 @@ def instance_in_plan(plan: Plan) -> Instance:
         tags=(run_tag(plan.run_id), attempt_tag(plan.attempt), owner_tag(plan.owner)),
         limits=None,
         shade_cloud=True,
+        rental=SPOT if o.spot else ON_DEMAND,
     )

@@ -26,7 +26,12 @@ from nanolan.plan import Plan
 from nanolan.shadeform.client import DASHBOARD, Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.records import gap_of
-from nanolan.shadeform.terms import limits_differ, limits_missing, price_differs
+from nanolan.shadeform.terms import (
+    limits_differ,
+    limits_missing,
+    price_differs,
+    rental_differs,
+)
 from nanolan.times import iso
 
 FIND_TRIES, FIND_WAIT_S, LONGEST_FIND_WAIT_S = (
@@ -139,7 +144,8 @@ def check_rented(
             if wrong:
                 return _delete_and_raise(api, now, wrong, clock)
             out_of_time = clock() >= end
-            if not limits_missing(now) and (now.hourly_cents is not None or out_of_time):
+            known = now.hourly_cents is not None and (now.rental or not plan.offer.spot)
+            if not limits_missing(now) and (known or out_of_time):
                 say(_read_back_line(now, plan))
                 return now
             if out_of_time:
@@ -159,6 +165,8 @@ def _read_back_line(now: Instance, plan: Plan) -> str:
     price = f"{dollars(now.hourly_cents)}/h"
     if now.hourly_cents is None:
         price = f"the provider shows no price (agreed: {dollars(plan.offer.hourly_cents)}/h)"
+    if plan.offer.spot:
+        price += ", spot" if now.rental else " (it does not show whether this is spot)"
     spend, date = (now.limits.spend_cents, now.limits.date) if now.limits else (None, None)
     until = f", deleted at {iso(date)} at the latest" if date else ""
     return f"read back: {price}, limit {dollars(spend)}{until}"
@@ -167,8 +175,8 @@ def _read_back_line(now: Instance, plan: Plan) -> str:
 def difference_from_plan(now: Instance, plan: Plan) -> str:
     """How the instance contradicts the plan, or ""; missing fields do not."""
     o = plan.offer
-    if price := price_differs(now, plan):
-        return price
+    if differs := rental_differs(now, plan) or price_differs(now, plan):
+        return differs
     if now.num_gpus is not None and now.num_gpus != o.num_gpus:
         return f"it has {now.num_gpus} GPUs instead of {o.num_gpus}"
     if now.region and now.region != o.region:

@@ -14,6 +14,7 @@ from nanolan.redact import Secret, hide, short
 from nanolan.shadeform.offers import Offer
 from nanolan.shadeform.records import (
     MOST_CHARS,
+    Listing,
     amount_cents,
     boolean,
     fields,
@@ -33,6 +34,8 @@ ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
 MOST_GPUS = 10**4  # of an instance; more is an error
 MOST_GB = 10**5  # of a GPU
 RUN, ATTEMPT, OWNER = "nanolan-run", "nanolan-attempt", "nanolan-owner"
+ON_DEMAND, SPOT = "on_demand", "spot"  # rental types; others are unknown
+RENTALS = {"no": (ON_DEMAND,), "yes": (ON_DEMAND, SPOT), "only": (SPOT,)}  # by the setting `spot`
 
 
 class Created(msgspec.Struct):
@@ -86,6 +89,8 @@ class Instance:
     tags: tuple[str, ...]
     limits: Limits | None
     shade_cloud: bool | None
+    rental: str = ""  # ON_DEMAND, SPOT or a newer kind; "" if unknown
+    ends_at: datetime | None = None  # when the provider takes it back, if it says so
 
     @property
     def billing(self) -> bool:
@@ -144,8 +149,10 @@ def owner_tag(owner: str) -> str:
     return f"{OWNER}={owner}"
 
 
-def offers_of(entry: Any) -> list[Offer]:
-    """One offer per region with on-demand stock (a region may also have a spot entry); BadAnswer without a price or GPU."""
+def offers_of(entry: Any, spot: str = "no") -> Listing[Offer]:
+    """One offer per region and rental type that can be rented now; `spot` is the setting. BadAnswer without a price or GPU.
+
+    A spot entry has a price of its own: without it, it counts as unreadable."""
     t = fields(entry)
     c = t | fields(t.get("configuration"))  # older answers have some of it at the top
     price, gpus, gpu = (
@@ -165,32 +172,41 @@ def offers_of(entry: Any) -> list[Offer]:
         raise BadAnswer("an offer without its cloud, type, GPUs or price")
     vram = whole_number(c.get("vram_per_gpu_in_gb")) or 0
     boot_max_s = whole_number(fields(t.get("boot_time")).get("max_boot_in_sec"))
-    return [
-        Offer(
-            cloud,
-            region,
-            name,
-            gpu,
-            gpus,
-            vram if vram < MOST_GB else 0,
-            price,
-            printables(c.get("os_options")),
-            boolean(c.get("nvlink")),
-            printable(c.get("interconnect")),
-            boot_max_s,
-            whole_number(c.get("storage_in_gb")),
-            printable(t.get("deployment_type")),
+    wanted = [a for a in map(fields, regions) if _rentable(a, RENTALS[spot])]
+    found = Listing[Offer]()
+    for a in wanted:
+        of_spot = a.get("rental_type") == SPOT
+        cents = amount_cents(a.get("hourly_price")) if of_spot else price
+        if not cents:
+            found.unreadable += 1
+            continue
+        found.append(
+            Offer(
+                cloud,
+                raw_text(a.get("region")),
+                name,
+                gpu,
+                gpus,
+                vram if vram < MOST_GB else 0,
+                cents,
+                printables(c.get("os_options")),
+                boolean(c.get("nvlink")),
+                printable(c.get("interconnect")),
+                boot_max_s,
+                whole_number(c.get("storage_in_gb")),
+                printable(t.get("deployment_type")),
+                of_spot,
+            )
         )
-        for region in map(_on_demand, regions)
-        if region
-    ]
+    return found
 
 
-def _on_demand(entry: Any) -> str:
-    """The region of an availability entry that can be rented now, else ""; old answers lack the rental type."""
-    a = fields(entry)
-    rentable = a.get("available") is True and a.get("rental_type", "on_demand") == "on_demand"
-    return raw_text(a.get("region")) if rentable else ""
+def _rentable(entry: dict[str, Any], rentals: tuple[str, ...]) -> bool:
+    """Whether an availability entry can be rented now as one of these types; old answers lack the type."""
+    rental = entry.get("rental_type", ON_DEMAND)
+    return (
+        entry.get("available") is True and rental in rentals and raw_text(entry.get("region")) != ""
+    )
 
 
 def key_of(entry: Any) -> Key:
@@ -223,6 +239,10 @@ def instance_of(entry: Any) -> Instance:
         )
     c = fields(i.get("configuration"))
     port = whole_number(i.get("ssh_port"))
+    terms = fields(i.get("rental_terms"))
+    rental = printable(terms.get("rental_type")).strip().lower().replace("-", "_")
+    # `hourly_price` may be that of the type on demand; the terms name the price of this rental
+    spot_cents = amount_cents(terms.get("hourly_price")) if rental == SPOT else None
     return Instance(
         id=instance_id,
         name=_line(i.get("name")),
@@ -233,7 +253,7 @@ def instance_of(entry: Any) -> Instance:
         instance_type=printable(i.get("shade_instance_type")),
         gpu=printable(c.get("gpu_type")) or None,
         num_gpus=whole_number(c.get("num_gpus")),
-        hourly_cents=price_cents(i.get("hourly_price")),
+        hourly_cents=spot_cents or price_cents(i.get("hourly_price")),
         cost_cents=amount_cents(i.get("cost_estimate")),
         created_at=past_timestamp(i.get("created_at")),
         ip=printable(i.get("ip")) or None,
@@ -243,6 +263,8 @@ def instance_of(entry: Any) -> Instance:
         tags=printables(i.get("tags")),
         limits=_limits(i.get("auto_delete")),
         shade_cloud=boolean(i.get("shade_cloud")),
+        rental=rental,
+        ends_at=timestamp(terms.get("ending_at")),
     )
 
 

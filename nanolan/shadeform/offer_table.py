@@ -10,21 +10,26 @@ from nanolan.shadeform.offers import Expected, Offer
 HEAD = ("#", "Provider", "Region", "GPU", "GPUs", "VRAM", "Price/hr", "Run", "NVLink")
 PROVIDER, REGION, GPU = 1, 2, 3  # these shrink so that a line has at most 80 characters
 RIGHT = (0, 6, 7)
+KIND = "Kind"  # a column of its own if some offers are spot
 
 
 def table(offers: Sequence[Offer], expected: Expected, width: int = 80) -> list[str]:
     """The guide's table with the run's expected total; * marks the cheapest. Lines have at most `width` characters."""
     totals = [expected(o) for o in offers]
     best = min((t for t in totals if t is not None), default=None)
+    kinds = any(o.spot for o in offers)
     rows = [
-        HEAD,
+        (*HEAD, *([KIND] if kinds else [])),
         *(
-            _row(i, o, total, total is not None and total == best)
+            (
+                *_row(i, o, total, total is not None and total == best),
+                *([kind_of(o)] if kinds else []),
+            )
             for i, (o, total) in enumerate(zip(offers, totals, strict=True), 1)
         ),
     ]
-    widths = [max(len(row[c]) for row in rows) for c in range(len(HEAD))]
-    while sum(widths) + 3 * (len(HEAD) - 1) > width:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    while sum(widths) + 3 * (len(widths) - 1) > width:
         widest = max((PROVIDER, REGION, GPU), key=lambda c: widths[c])
         widths[widest] -= 1
     lines = [
@@ -32,6 +37,11 @@ def table(offers: Sequence[Offer], expected: Expected, width: int = 80) -> list[
         for row in rows
     ]
     return [lines[0], "-+-".join("-" * n for n in widths), *lines[1:]]
+
+
+def kind_of(offer: Offer) -> str:
+    """The offer's rental type in the table."""
+    return "spot" if offer.spot else "on demand"
 
 
 def _row(number: int, offer: Offer, total: int | None, cheapest: bool) -> tuple[str, ...]:

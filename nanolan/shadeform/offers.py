@@ -20,7 +20,7 @@ UNKNOWN = 10**9  # cents: runs of unknown cost come last
 
 @dataclass(frozen=True)
 class Offer:
-    """One available on-demand instance type in one region; the price is for the whole instance."""
+    """One instance type in one region that can be rented now; the price is for the whole instance."""
 
     cloud: str
     region: str
@@ -35,6 +35,7 @@ class Offer:
     boot_max_s: int | None = None
     disk_gb: int | None = None  # as advertised
     deployment: str = ""  # vm, container or baremetal; "" if unknown
+    spot: bool = False  # the provider may take it away at any time
 
     @property
     def os(self) -> str:
@@ -43,7 +44,8 @@ class Offer:
 
     @property
     def where(self) -> str:
-        return f"{self.num_gpus}x {self.gpu} at {self.cloud}/{self.region}"
+        kind = " (spot)" if self.spot else ""
+        return f"{self.num_gpus}x {self.gpu} at {self.cloud}/{self.region}{kind}"
 
 
 Expected = Callable[

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from nanolan.money import dollars
 from nanolan.plan import Plan
-from nanolan.shadeform.models import Instance
+from nanolan.shadeform.models import ON_DEMAND, SPOT, Instance
 from nanolan.times import iso, parse_time
 
 DATE_SLACK_S = 60.0
@@ -24,6 +24,14 @@ def price_differs(now: Instance, plan: Plan) -> str:
     if now.hourly_cents is None or now.hourly_cents <= agreed:
         return ""
     return f"it costs {dollars(now.hourly_cents)}/h instead of {dollars(agreed)}/h"
+
+
+def rental_differs(now: Instance, plan: Plan) -> str:
+    """That the instance is rented in another way than was agreed to, or ""; an unknown way does not differ."""
+    agreed = SPOT if plan.offer.spot else ON_DEMAND
+    if now.rental not in (ON_DEMAND, SPOT) or now.rental == agreed:
+        return ""
+    return f"it is rented as {now.rental.replace('_', ' ')} instead of {agreed.replace('_', ' ')}"
 
 
 def limits_differ(now: Instance, plan: Plan) -> str:

@@ -78,6 +78,7 @@ def _run_dict(v: RunView) -> dict[str, Any]:
         "spent_usd": usd(v.spent_cents),
         "limit_usd": usd(plan.limit_cents),
         "usd_per_hour": usd(plan.offer.hourly_cents),
+        "spot": plan.offer.spot,
         "deadline": plan.deadline,
         "clock": _clock_dict(v),
         "ended": v.ended,

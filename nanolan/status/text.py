@@ -251,8 +251,7 @@ def _bill(r: Receipt, plan: Plan) -> list[str]:
 
 
 def _machine(v: RunView) -> str:
-    o = v.entry.plan.offer
-    where = f"{o.num_gpus}x {o.gpu} at {o.cloud}/{o.region}"
+    where = v.entry.plan.offer.where
     if v.instance:
         return f"{where}: {v.instance.status}, {_age(str(v.entry.plan.created_at))} old"
     if v.unknown:
