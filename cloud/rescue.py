@@ -7,6 +7,7 @@ Standard library only; travels inside the startup script, next to the plan's fac
     rescue.py deadman EPOCH             delete this machine at that time; does nothing else (but power it off when that fails)
 
 Where no Shadeform key is among the secrets nothing is deleted: the machine is left to whoever holds one, and powered off.
+A job of SkyPilot or Hugging Face (NANOLAN_JOB: its first process, cloud/job.py) is ended instead; they take its machine down.
 Nothing that fails here on the side (a full disk, a closed pipe, no memory for another process) keeps the machine from its deletion.
 """
 
@@ -34,10 +35,8 @@ from urllib.parse import quote, urlsplit
 
 HERE = Path(__file__).resolve().parent
 FETCH_PATIENCE_S, LOG_PATIENCE_S = 600, 120
-REFUSED_S = {
-    False: 60,
-    True: 2,
-}  # for a 401, 403 or 404, which may pass, too; True: a Hub on this very machine
+# for a 401, 403 or 404, which may pass, too; True: a Hub on this very machine
+REFUSED_S = {False: 60, True: 2}
 CALL_S, FETCH_S = 120, 300  # one request with its whole answer; the same for the code bundle
 MOST_BYTES = 256 << 20  # of an answer
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 30
@@ -49,10 +48,10 @@ PROBES = {
     "memory": ["free", "-m"],
 }
 PROBE_S, LINES = 8, 500
-DOUBT_S = (
-    10 * 60
-)  # for the provider to say what time it is, where a clock here says that all is over
+# for the provider to say what time it is, where a clock here says that all is over
+DOUBT_S = 10 * 60
 POWER_OFF_S = 15 * 60  # after this long of deleting in vain, past the provider's own limit
+JOB = "NANOLAN_JOB"
 NOTE = "[a secret stood here and was masked]"  # of nanolan/redact.py, in the log
 TROUBLE = (OSError, ValueError, http.client.HTTPException)  # URLError and HTTPError are OSErrors
 
@@ -196,10 +195,10 @@ def give_up(
         )
     except Exception as e:  # whatever it is, the machine must go
         say(f"the log could not be uploaded: {type(e).__name__}")
+    if os.environ.get(JOB):
+        sys.exit(1)  # the end of the job
     if keyless(secrets):
-        say(
-            "no Shadeform key is here: this machine waits for just guard, or for the provider's limit"
-        )
+        say("no Shadeform key is here: this machine waits for just guard, or the provider's limit")
         return
     delete_self(plan, secrets, ask=ask, clock=clock, sleep=sleep)
 
@@ -284,10 +283,8 @@ def forms(value: str) -> set[str]:
 
 def say(text: str) -> None:
     """A line of the log: no secret, nothing that drives a terminal. What cannot be said is left unsaid."""
-    try:
-        with contextlib.suppress(
-            OSError, ValueError, AttributeError
-        ):  # without the file there is nothing to hide
+    try:  # without the file there is nothing to hide
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             text = hide(text, read("secrets.json"))
         print("rescue: " + "".join(c if c.isprintable() else "?" for c in text), flush=True)
     except Exception:  # noqa: S110  # a full disk, a closed pipe: the machine must go all the same
@@ -324,9 +321,7 @@ def postmortem(plan: dict[str, Any], receipt: dict[str, Any], log: str) -> dict[
     for name, command in PROBES.items():
         try:
             seen[name] = probe(command)[-LINES:]
-        except (
-            Exception
-        ) as e:  # no such program, no memory for one: the others are asked all the same
+        except Exception as e:  # no such program, or no memory for one: the others are asked
             not_seen[name] = f"{type(e).__name__}: {e}"
     return {
         "run_id": plan["run_id"],
@@ -368,8 +363,8 @@ def instance_name(plan: dict[str, Any]) -> str:
 
 
 def attempt(plan: dict[str, Any]) -> int:
-    """Which machine of its run this is."""
-    return int(plan.get("attempt", 1))
+    """Which machine of its run this is. A job's number is raised by the box program; before that its last one counts."""
+    return max(int(plan.get("attempt", 1)), int(os.environ.get("NANOLAN_ATTEMPT") or 1))
 
 
 def is_this(plan: dict[str, Any], instance: Any) -> bool:
@@ -427,9 +422,7 @@ def delete_self(
             ):
                 return
             words = [delete(i["id"]) for i in mine]
-        except (
-            Exception
-        ) as e:  # a list that cannot be read: then by the id that the box program found
+        except Exception as e:  # no list: then by the id that the box program found
             words = [
                 f"delete: {type(e).__name__} {getattr(e, 'code', '')}",
                 *map(delete, noted_id()),
@@ -529,13 +522,16 @@ def armed(first: float) -> None:
     """The dead man's timer. What it needs is read now: at its time the disk may be gone."""
     with contextlib.suppress(OSError):  # not for the kernel to end, when memory runs out
         Path("/proc/self/oom_score_adj").write_text("-1000")
-    known = knowledge()
+    known, job = knowledge(), os.environ.get(JOB)
+    clock = "hf_endpoint" if job else "shadeform_api"
     wait_until(
         lambda: deadline(first),
-        lambda: provider_time(known[0]["shadeform_api"]) if known else None,
+        lambda: provider_time(known[0][clock]) if known else None,
         DOUBT_S if known else 0,
     )
     say("the time is up")
+    if job:
+        end_job(int(job))
     known = known or knowledge()
     if known is None or keyless(known[1]):
         power_off()
@@ -543,9 +539,17 @@ def armed(first: float) -> None:
         delete_self(*known, POWER_OFF_S)
 
 
+def end_job(first: int, sleep: Callable[[float], None] = time.sleep) -> None:
+    """End a job by its first process; whoever started it takes the machine down. Returns if that does not happen."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(OSError):
+            os.kill(first, number)
+        sleep(POWER_OFF_S / 2)
+
+
 def knowledge() -> tuple[dict[str, Any], dict[str, str]] | None:
     """The plan, or before it is fetched the facts of it that came along, and the secrets; None when they cannot be read."""
-    for name in ("plan.json", "facts.json"):
+    for name in ("attempt.json", "plan.json", "facts.json"):  # the first: of a job
         if not (HERE / name).exists():
             continue
         try:
@@ -575,9 +579,7 @@ def alone() -> bool:
 
 
 def main() -> None:
-    with contextlib.suppress(
-        OSError
-    ):  # unbuffered: what a full disk did not take is not tried again at the end
+    with contextlib.suppress(OSError):  # unbuffered: what a full disk did not take stays untaken
         sys.stdout = io.TextIOWrapper(
             io.FileIO(1, "w", closefd=False), errors="replace", write_through=True
         )
@@ -587,9 +589,7 @@ def main() -> None:
         return
     known = knowledge()
     if known is None:
-        sys.exit(
-            "rescue: without them nothing can be done here; the machine ends by the provider's limit, or by just stop"
-        )
+        sys.exit("rescue: without them nothing can be done; the provider's limit ends this machine")
     if sys.argv[1] == "fetch":
         fetch(sys.argv[2], sys.argv[3], sys.argv[4], known[1])
     elif sys.argv[1] == "fail":

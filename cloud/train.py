@@ -24,7 +24,7 @@ def main(state: Path, work: Path) -> None:
             main as box,  # now: what it imports keeps the stderr that it finds
         )
 
-        box(state, work)
+        code = box(state, work)
     except BaseException as e:  # also what no program raises: a panic of a library, an exit
         try:
             traceback.print_exc(file=sys.stdout)
@@ -36,6 +36,8 @@ def main(state: Path, work: Path) -> None:
             )  # arguments are for everybody to see
         finally:
             rescue(state, why)
+    else:
+        sys.exit(code)
 
 
 def rescue(state: Path, why: str) -> None:

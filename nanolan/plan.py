@@ -9,7 +9,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -18,6 +18,7 @@ from nanolan.phases import PHASES, Phase
 from nanolan.times import parse_time
 
 VERSION = 1
+SHADEFORM, SKYPILOT, HF_JOB = "shadeform", "skypilot", "hf-job"
 MOST = 1e13  # largest number in a plan or record: seconds, cents, bytes, tokens
 T = TypeVar("T")
 # msgspec's errors for JSON of another type; invalid UTF-8 and deep nesting raise their own errors
@@ -186,6 +187,8 @@ class Plan(Strict, frozen=True):
     self_delete: bool = (
         True  # False: the instance has no Shadeform key; just guard or just stop deletes it
     )
+    # who rents the machine and ends it; all but shadeform start and end it without nanolan
+    platform: Literal["shadeform", "skypilot", "hf-job"] = "shadeform"
     # the saved state that the first phase resumes from: files of runs/<id>/saved/<phase>/
     resume: Pinned | None = None
     # everybody can read the repos: the run warns if a secret was masked in the log
@@ -198,6 +201,16 @@ class Plan(Strict, frozen=True):
     def folder(self) -> str:
         """The run folder in runs_repo."""
         return f"runs/{self.run_id}"
+
+    @property
+    def is_job(self) -> bool:
+        """Whether somebody else than nanolan rents its machines: SkyPilot, Hugging Face Jobs."""
+        return self.platform != SHADEFORM
+
+    @property
+    def holds_key(self) -> bool:
+        """Whether a Shadeform key is on its machine."""
+        return self.self_delete and not self.is_job
 
     def phase(self, name: str) -> Phase:
         """A phase of this plan's trainer."""

@@ -27,21 +27,24 @@ from nanolan.box.fork import prepare_fork
 from nanolan.box.machine_check import already_here
 from nanolan.box.phase import evaluate, fetch_state, pass_gate, train
 from nanolan.box.phase_runner import uses_torchrun
+from nanolan.box.platform.attempt import NotNeeded
+from nanolan.box.platform.platforms import platform_of
 from nanolan.box.probation import try_gpus
 from nanolan.box.sandbox import block_metadata_service
-from nanolan.box.self_delete import delete, wait_to_be_deleted, warrant_of
+from nanolan.box.self_delete import warrant_of
 from nanolan.box.speed_check import should_replace, slow_reason
 from nanolan.box.start import start
 from nanolan.box.upload.checkpoint import save_the_rest, upload
 from nanolan.box.upload.final_files import public_leak_warning, publish_final_files
 from nanolan.box.upload.scores import note_results
-from nanolan.box.upload.states import remove_states
+from nanolan.box.upload.states import remove_states, saved_states
 from nanolan.box.watch.timeline import phase_seconds
 from nanolan.errors import BadAnswer, NanolanError
 from nanolan.hub.download import fetch_inputs, patience_of
 from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.redact import hide
+from nanolan.run.jobs import SUPERSEDED
 from nanolan.run.record import (
     FAILED,
     PREPARING,
@@ -68,26 +71,33 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 DEPS = BoxDeps()
 
 
-def main(state: Path, work: Path, deps: BoxDeps = DEPS) -> None:
-    """Run the plan in `state`. Returns when this instance is confirmed deleted, powered off (without a key), or when another
-    copy of this program is running."""
+def main(state: Path, work: Path, deps: BoxDeps = DEPS) -> int:
+    """Run the plan in `state`. Returns when this instance is confirmed deleted, powered off (without a key), left to whoever
+    started it as a job, or when another copy of this program is running. The value is this program's exit code."""
     with _lock(work) as acquired:
         if acquired:
             SERVICE_CLOCK.on_difference = say
-            live(start(state, work, deps))
-        else:
-            say("another copy of the box program is running; nothing to do")
+            try:
+                box = start(state, work, deps)
+            except NotNeeded as e:
+                say(str(e))
+                return e.exit_code
+            return live(box)
+        say("another copy of the box program is running; nothing to do")
+        return 0
 
 
-def live(box: BoxRun) -> None:
-    """Run once, publish the final files, then delete this instance."""
+def live(box: BoxRun) -> int:
+    """Run once, publish the final files, then end this machine; the exit code."""
     receipt = run_once(box)
-    end = "deleting" if box.plan.self_delete else "done with"
+    platform = platform_of(box.plan)
     say(f"verdict: {receipt.verdict} {receipt.reason} {receipt.message}".rstrip())
-    say(f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s; {end} this machine")
-    publish_final_files(box, receipt)
-    leave = delete if box.plan.self_delete else wait_to_be_deleted
-    leave(box, warrant_of(box, receipt))
+    spent = f"spent {dollars(receipt.spent_cents)} in {receipt.seconds} s"
+    say(f"{spent}; {platform.parting} this machine")
+    if receipt.reason != SUPERSEDED:  # else the run folder is another machine's
+        publish_final_files(box, receipt)
+    platform.leave(box, warrant_of(box, receipt))
+    return platform.exit_code(receipt)
 
 
 def run_once(box: BoxRun) -> Receipt:
@@ -127,9 +137,8 @@ def run(box: BoxRun, pool: Executor) -> Receipt:
         outcome = Outcome(SUCCEEDED)
     except Exception as e:
         outcome = outcome_of(e)
-    if (
-        outcome.verdict != SUCCEEDED
-    ):  # outside the handler: `e` must not be the context of an error while saving
+    # outside the handler: `e` must not be the context of an error while saving
+    if outcome.verdict != SUCCEEDED and outcome.reason != SUPERSEDED:
         say(f"{outcome.verdict}: {outcome.message}")
         box.timeline.enter("save")
         box.heartbeat.set_state(STOPPING, outcome.message)
@@ -306,18 +315,6 @@ def receipt_of(box: BoxRun, outcome: Outcome) -> Receipt:
         VERSION,
         plan.offer.spot,
     )
-
-
-def saved_states(box: BoxRun) -> list[str]:
-    """The states on the Hub of phases without a result: "FOLDER step N". Only the newest state of a phase is kept there."""
-    last = [p for p in box.proofs if not p.manifest.final]
-    newer = {p.manifest.phase for p in last}
-    earlier = [
-        proof
-        for phase, proof in box.states.items()
-        if proof and phase not in newer and box.heartbeat.phases[phase].state != "proven"
-    ]
-    return [f"{p.folder} step {p.manifest.step}" for p in (*last, *earlier)]
 
 
 def _lost(box: BoxRun, saved: list[str]) -> bool:

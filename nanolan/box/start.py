@@ -11,6 +11,8 @@ from pathlib import Path
 import msgspec
 
 from nanolan.box.context import BoxDeps, BoxRun, note, say
+from nanolan.box.platform.job import kept_claim
+from nanolan.box.platform.platforms import platform_of
 from nanolan.box.watch.control import Control
 from nanolan.box.watch.heartbeat import Heartbeat
 from nanolan.box.watch.spend import SpendMeter
@@ -26,7 +28,6 @@ from nanolan.run.record import (
 )
 from nanolan.run.requests import LIMIT_FILE, LimitRequest
 from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.keyless import KeylessClient
 from nanolan.shadeform.lifecycle import find_run
 from nanolan.shadeform.models import Instance
 from nanolan.times import SERVICE_CLOCK, ServiceClock, parse_time
@@ -39,8 +40,10 @@ def start(state: Path, work: Path, deps: BoxDeps) -> BoxRun:
     plan = read_plan((state / "plan.json").read_bytes())
     secrets = {k: Secret(v) for k, v in json.loads((state / "secrets.json").read_bytes()).items()}
     os.environ["HF_HOME"] = str(work / "hf")
+    platform = platform_of(plan)
+    plan = platform.begin(plan, secrets["HF_TOKEN"], state, deps)
     timeline = Timeline(state / "timeline.json", lambda: deps.now().timestamp())
-    api = shadeform_of(plan, secrets, deps)
+    api = platform.client(plan, secrets, deps)
     me = find_me(api, plan, state / "instance.json")
     hub = deps.hub(plan.hf_endpoint, secrets["HF_TOKEN"], patience_s=0)
     read_service_clock(api, hub, me, plan)
@@ -84,13 +87,6 @@ def price(plan: Plan) -> str:
     return f"{dollars(plan.offer.hourly_cents)}/h, limit {dollars(plan.limit_cents)}"
 
 
-def shadeform_of(plan: Plan, secrets: Mapping[str, Secret], deps: BoxDeps) -> Shadeform:
-    """The API with this run's key; without one, a client that answers from the plan alone."""
-    if plan.self_delete:
-        return deps.api(secrets["SHADEFORM_API_KEY"], plan.shadeform_api)
-    return KeylessClient(plan)
-
-
 def notifier_of(plan: Plan, secrets: Mapping[str, Secret], state: Path, deps: BoxDeps) -> Notifier:
     title = f"{plan.run_name} {'+'.join(plan.phases)}"
     return deps.notifier(secrets.get("NOTIFY_URL"), title, state / "notified.json", say)
@@ -115,7 +111,8 @@ def control_of(plan: Plan, hub: Hub, meter: SpendMeter, state: Path, deps: BoxDe
     def on_limit(limit: LimitRequest) -> None:
         take_limit(limit, meter, state)
 
-    return Control(plan, hub, say, ticker=deps.ticker, on_limit=on_limit)
+    claim = kept_claim(state)
+    return Control(plan, hub, say, ticker=deps.ticker, on_limit=on_limit, claim=claim)
 
 
 def take_limit(limit: LimitRequest, meter: SpendMeter, state: Path) -> None:

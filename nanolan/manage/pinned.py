@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from msgspec import structs
-
 from nanolan.checklist import Check
-from nanolan.checkpoint.architecture import MODEL_FILE
 from nanolan.checkpoint.manifest import hash_bytes
 from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub.client import Hub, Tree
@@ -15,22 +12,6 @@ from nanolan.hub.input_check import inspect_datasets, inspect_inputs, inspect_st
 from nanolan.hub.pins import READ_IDENTITY
 from nanolan.plan import Code, Fork, Pinned, Plan
 from nanolan.run.remaining import Remaining
-
-
-def pinned_inputs(plan: Plan, remaining: Remaining) -> tuple[Pinned, ...]:
-    """The pinned inputs; for a phase after the first, the result it starts from instead of the input checkpoint."""
-    if remaining.before is None:
-        return plan.inputs
-    result = remaining.before.files
-    without_optimizer = structs.replace(
-        result, files=tuple(f for f in result.files if "/optim_" not in f.path)
-    )
-    return (without_optimizer, *(i for i in plan.inputs if not holds_model(i)))
-
-
-def holds_model(pin: Pinned) -> bool:
-    """Whether it is the pin of a checkpoint."""
-    return any(MODEL_FILE.fullmatch(f.path.rpartition("/")[2]) for f in pin.files)
 
 
 def check_pins(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:

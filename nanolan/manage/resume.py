@@ -21,14 +21,14 @@ from nanolan.errors import MayBeBilling, PreflightFailed
 from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
 from nanolan.manage.foreign import bundle_checks, gpu_checks
-from nanolan.manage.pinned import check_pins, check_usable, holds_model, pinned_inputs
+from nanolan.manage.pinned import check_pins, check_usable
 from nanolan.money import cost_cents, dollars
 from nanolan.phases import SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.ledger import REFUSED, Attempt
 from nanolan.run.presence import billing_error, unknown_text
 from nanolan.run.record import UNKNOWN
-from nanolan.run.remaining import Remaining
+from nanolan.run.remaining import Remaining, holds_model, pinned_inputs
 from nanolan.settings.settings import OWN_TRAINER, Settings
 from nanolan.status.view import Overview, RunView
 from nanolan.times import parse_time

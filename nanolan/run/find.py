@@ -113,7 +113,10 @@ def rebuild(there: RunSearch, run_id: str, instances: list[Instance]) -> Entry:
             continue
         mine = sorted((i for i in instances if i.run_id == run_id), key=lambda i: not i.billing)
         return Entry(
-            plan, mine[0].id if mine else None, earlier=_earlier(there.hub, plan), rebuilt=True
+            plan,
+            mine[0].id if mine else None,
+            earlier=earlier_attempts(there.hub, plan),
+            rebuilt=True,
         )
     raise NotFound(
         f"run {run_id} has no plan.json in {' or '.join(there.repos)}: it cannot be rebuilt"
@@ -178,7 +181,7 @@ def _named(which: str, there: RunSearch, instances: list[Instance]) -> set[str]:
     return found
 
 
-def _earlier(hub: Hub, plan: Plan) -> tuple[Attempt, ...]:
+def earlier_attempts(hub: Hub, plan: Plan) -> tuple[Attempt, ...]:
     """The earlier attempts and their costs, as the resuming laptop recorded them."""
     try:
         earlier = msgspec.json.decode(

@@ -85,7 +85,7 @@ def why_unknown(entry: Entry, listed: bool, reported: bool, now: datetime) -> st
     plan = entry.plan
     if not listed:
         return NOT_ASKED
-    found_itself = reported and plan.self_delete  # in a listing, which it reads with its key
+    found_itself = reported and plan.holds_key  # in a listing, which it reads with its key
     return (
         "" if entry.gone or entry.instance_id or found_itself or is_past(plan, now) else NOT_SHOWN
     )

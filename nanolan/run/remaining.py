@@ -9,6 +9,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from msgspec import structs
+
+from nanolan.checkpoint.architecture import MODEL_FILE
 from nanolan.checkpoint.manifest import MANIFEST, parse_manifest
 from nanolan.errors import BadAnswer, NotFound
 from nanolan.hub.client import Hub, Tree
@@ -99,3 +102,19 @@ def kept(
         folder,
         tree.pin([f"{folder}/{n}" for n in (*names, MANIFEST)], proven=True),
     )
+
+
+def pinned_inputs(plan: Plan, remaining: Remaining) -> tuple[Pinned, ...]:
+    """The pinned inputs; for a phase after the first, the result it starts from instead of the input checkpoint."""
+    if remaining.before is None:
+        return plan.inputs
+    result = remaining.before.files
+    without_optimizer = structs.replace(
+        result, files=tuple(f for f in result.files if "/optim_" not in f.path)
+    )
+    return (without_optimizer, *(i for i in plan.inputs if not holds_model(i)))
+
+
+def holds_model(pin: Pinned) -> bool:
+    """Whether it is the pin of a checkpoint."""
+    return any(MODEL_FILE.fullmatch(f.path.rpartition("/")[2]) for f in pin.files)

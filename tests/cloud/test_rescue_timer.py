@@ -219,3 +219,45 @@ def test_a_secret_in_a_log_that_anybody_can_read_is_said_loudly(box: Box, public
     assert (receipt.get("warning"), receipt["message"].endswith(loud), last.endswith(loud)) == (
         (loud, True, True) if public else (None, False, False)
     )
+
+
+# ---- a job of SkyPilot or Hugging Face
+def test_the_timer_of_a_job_ends_its_first_process_and_asks_no_shadeform(box: Box) -> None:
+    first = box.program("/usr/bin/env", "sleep", "60")
+    timer = box.program(
+        "/usr/bin/env",
+        f"NANOLAN_JOB={first.pid}",
+        "python3",
+        str(box.state / "rescue.py"),
+        "deadman",
+        str(time.time() + 0.5),
+    )
+    assert first.wait(20) == -15 and timer.poll() is None
+    assert not box.deleted and not box.cloud.requests, "its clock is the Hub's"
+
+
+def test_a_job_that_gives_up_leaves_its_receipt_and_ends_with_an_error(box: Box) -> None:
+    (box.state / "attempt.json").write_bytes(replace(box.plan, attempt=3).to_json())
+    done = box.program(
+        "/usr/bin/env",
+        "NANOLAN_JOB=1",
+        "python3",
+        str(box.state / "rescue.py"),
+        "fail",
+        "no driver",
+    )
+    assert done.wait(30) == 1 and not box.cloud.requests and not box.deleted
+    assert (box.receipt()["reason"], box.receipt()["attempt"]) == ("boot_failed", 3)
+
+
+def test_before_its_claim_a_job_counts_as_its_last_attempt(box: Box) -> None:
+    done = box.program(
+        "/usr/bin/env",
+        "NANOLAN_JOB=1",
+        "NANOLAN_ATTEMPT=2",
+        "python3",
+        str(box.state / "rescue.py"),
+        "fail",
+        "no driver",
+    )
+    assert done.wait(30) == 1 and box.receipt()["attempt"] == 2

@@ -255,10 +255,15 @@ def save_the_rest(box: BoxRun, done: set[str]) -> None:
             found = retry_when_short(box, partial(_newest, box, phase))
             if found:
                 upload(box, phase, *found)
-            elif (box.state / f"attempts-{phase}").is_file():
+            elif (box.state / f"attempts-{phase}").is_file() or goes_on(box, phase):
                 known_state(box, phase, optional_hub(box, NOTE_PATIENCE_S))  # for the receipt
         except Exception as e:  # the other phases follow
             say(f"{e}")
+
+
+def goes_on(box: BoxRun, phase: str) -> bool:
+    """Whether an earlier machine left a state of this phase."""
+    return box.plan.resume is not None and phase == box.plan.phases[0]
 
 
 def _newest(box: BoxRun, phase: str) -> tuple[Path, Manifest] | None:

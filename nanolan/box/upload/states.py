@@ -71,3 +71,15 @@ def remove_states(box: BoxRun, phase: str) -> None:
         box.states.pop(phase, None)
     except NanolanError as e:
         say(f"the states of {phase} stay in {box.saved(phase)}: {e}")
+
+
+def saved_states(box: BoxRun) -> list[str]:
+    """The states on the Hub of phases without a result: "FOLDER step N". Only the newest state of a phase is kept there."""
+    last = [p for p in box.proofs if not p.manifest.final]
+    newer = {p.manifest.phase for p in last}
+    earlier = [
+        proof
+        for phase, proof in box.states.items()
+        if proof and phase not in newer and box.heartbeat.phases[phase].state != "proven"
+    ]
+    return [f"{p.folder} step {p.manifest.step}" for p in (*last, *earlier)]

@@ -1,4 +1,5 @@
-"""Polls the run folder for the requests of `just stop` and `just limit`, one small file each."""
+"""Polls the run folder for the requests of `just stop` and `just limit`, and of a job for another machine's claim; each is a small
+file."""
 
 from __future__ import annotations
 
@@ -11,15 +12,16 @@ from nanolan.box.watch.periodic import Periodic
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
 from nanolan.plan import UNREADABLE, Plan
+from nanolan.run.jobs import CLAIM_FILE, SUPERSEDED, Claim
 from nanolan.run.record import StopReason
 from nanolan.run.requests import LIMIT_FILE, STOP_FILE, LimitRequest, StopRequest
 from nanolan.settings.settings import is_loopback
 
 POLL_S = {False: 20.0, True: 1.0}  # True: a Hub on this machine, in a rehearsal
 
-Request = TypeVar("Request", StopRequest, LimitRequest)
+Request = TypeVar("Request", StopRequest, LimitRequest, Claim)
 # Made once, here: msgspec may crash when two threads decode a type for the first time
-DECODERS = [msgspec.json.Decoder(kind) for kind in (StopRequest, LimitRequest)]
+DECODERS = [msgspec.json.Decoder(kind) for kind in (StopRequest, LimitRequest, Claim)]
 
 
 class Control:
@@ -33,8 +35,10 @@ class Control:
         *,
         on_limit: Callable[[LimitRequest], object] = lambda limit: None,
         ticker: Callable[..., Periodic] = Periodic,
+        claim: Claim | None = None,
     ) -> None:
         self._plan, self._hub, self._say, self._on_limit = plan, hub, say, on_limit
+        self._claim = claim  # this machine's, of a job
         self._stop: StopReason | None = None
         self._limit: LimitRequest | None = None
         self._ticker = ticker(
@@ -68,12 +72,26 @@ class Control:
             self._limit = limit
             self._on_limit(limit)
 
+        if self._stop is None and (other := self._other_machine()):
+            self._stop = StopReason(
+                SUPERSEDED, f"another machine has claimed this run, as attempt {other.attempt}"
+            )
+            self._say(self._stop.text)
+
+    def _other_machine(self) -> Claim | None:
+        """The claim of another machine on this run, if this machine has one at all."""
+        newest = self._file(CLAIM_FILE, Claim) if self._claim else None
+        return newest if newest and self._claim and newest.token != self._claim.token else None
+
     def _read(self, name: str, kind: type[Request]) -> Request | None:
         """The request, if there is one for this attempt."""
+        request = self._file(name, kind)
+        return request if request and request.attempt == self._plan.attempt else None
+
+    def _file(self, name: str, kind: type[Request]) -> Request | None:
         try:
-            request = msgspec.json.decode(
+            return msgspec.json.decode(
                 self._hub.read(self._plan.runs_repo, f"{self._plan.folder}/{name}"), type=kind
             )
         except (NanolanError, *UNREADABLE):
             return None  # no such file, mostly
-        return request if request.attempt == self._plan.attempt else None

@@ -176,7 +176,7 @@ class SpendMeter:
         if price := price_differs(answer, self._agreed):
             self._report("price changed", f"{price}, and is metered so from its creation on")
         missing = (
-            limits_missing(answer) if self._plan.self_delete else ""
+            limits_missing(answer) if self._plan.holds_key else ""
         )  # without a key they are unknown
         self._odd_since = {
             text: self._odd_since.get(text, self._clock())

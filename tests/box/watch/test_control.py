@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from nanolan.box.watch.control import Control
 from nanolan.hub.client import Hub
 from nanolan.redact import Secret
+from nanolan.run.jobs import CLAIM_FILE, SUPERSEDED, Claim
+from nanolan.run.record import to_json
 from nanolan.sim.hub.server import HubServer
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS, make_plan, until
 
@@ -58,3 +60,17 @@ def test_a_hub_that_is_gone_stops_nothing(hub: HubServer) -> None:
     hub.stop()
     c.look()
     assert c.asked() is None
+
+
+def test_a_machine_whose_run_another_one_has_claimed_stops(hub: HubServer) -> None:
+    mine = Claim(1, "mine", "job", "", "", 1000, 3600)
+    plan = make_plan(hub.url, "", platform="skypilot")
+    c = Control(plan, Hub(hub.url, Secret(TOKEN), patience_s=0), claim=mine)
+    for other in (mine, None):
+        hub.put(REPO, {f"{plan.folder}/{CLAIM_FILE}": to_json(other) if other else b"{"})
+        c.look()
+        assert c.asked() is None, "its own, or one that cannot be read"
+    hub.put(REPO, {f"{plan.folder}/{CLAIM_FILE}": to_json(replace(mine, token="other", attempt=2))})
+    c.look()
+    stop = c.asked()
+    assert stop and stop.reason == SUPERSEDED and "attempt 2" in stop.text
