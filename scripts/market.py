@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -105,6 +106,13 @@ def sample_offers(spot: str) -> list[Offer]:
     return [o for entry in SAMPLE for o in offers_of(entry, spot)]
 
 
+def spot_note(offers: list[Offer]) -> list[str]:
+    """What the expected total of a spot offer assumes, below a table that has some."""
+    from nanolan.cost.spot import NOTE
+
+    return textwrap.wrap(NOTE, 80) if any(o.spot for o in offers) else []
+
+
 def pick_offer(offers: list[Offer], s: Settings, sort: str, expected: Expected) -> Offer | None:
     """The offer that the user picks from the table; None for none of them."""
     from nanolan.errors import UsageProblem
@@ -116,7 +124,7 @@ def pick_offer(offers: list[Offer], s: Settings, sort: str, expected: Expected) 
             "cloud=, region= and instance-type="
         )
     say(f"\n=== {heading(s, sort)} ===\n")
-    say("\n".join(table(offers, expected)) + "\n")
+    say("\n".join([*table(offers, expected), *spot_note(offers)]) + "\n")
     question = f"Select instance [1-{len(offers)}] or 'q' to quit"
     while True:
         answer = click.prompt(question, err=True).strip().lower()

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 from launch import typed
-from market import clients, expected_on, find_offers, heading
+from market import clients, expected_on, find_offers, heading, spot_note
 
 from nanolan.cli.command import KeyValueCommand, profile_option, run, setting_options, settings_from
 from nanolan.cli.run import open_ledger
@@ -60,6 +60,8 @@ def offers(all_configs: bool, sort: str, as_json: bool, **flags: Any) -> int:
         click.echo(f"=== {heading(s, sort)} ===\n")
         click.echo("\n".join(table(found, cents_of)))
         click.echo(f"\nRun: expected dollars for phase={s.phase}; * is the cheapest.")
+        for line in spot_note(found):
+            click.echo(line)
         click.echo(f"Rent one: just launch {shlex.join(typed(flags, all_configs, sort))}".rstrip())
     return 0
 

@@ -59,6 +59,14 @@ def give_up_cents(limit_cents: int, hourly_cents: int, margin: Margin) -> int:
     return limit_cents - cost_cents(hourly_cents, margin.leave_s)
 
 
+LOSS_CENTS = 500  # training that may be lost with an instance
+
+
+def upload_minutes(hourly_cents: int) -> float:
+    """Minutes between uploads of a state, so that losing the instance costs at most $5 of training; at least one minute."""
+    return max(1.0, round(60 * LOSS_CENTS / max(hourly_cents, 1), 1))
+
+
 KEYLESS_SPARE_S = 15 * 60  # on top of the high estimate and the time for saving
 
 

@@ -9,26 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import NamedTuple
 
 from nanolan.checkpoint.model_size import D20, parameters_of_tag
+from nanolan.cost.budget import upload_minutes
 from nanolan.cost.fork_forecast import stage_seconds, usual_seconds
 from nanolan.cost.gpu_check import GpuCheck, usual_steps, with_checks
 from nanolan.cost.history import BYTES_PER_PARAMETER, TOKENS, Figures, measured
+from nanolan.cost.ranges import NOTHING, Range, total
+from nanolan.cost.spot import Preemptions, preemptions, repeated_s
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Fork, Predicted
 from nanolan.run.ledger import Entry
 from nanolan.settings.settings import OWN_TRAINER, Settings
 from nanolan.shadeform.offers import Offer
-
-
-class Range(NamedTuple):
-    """Three estimates of a quantity."""
-
-    low: float
-    likely: float
-    high: float
-
 
 # Tokens per second of one GPU with a d20. From the guide: 60 minutes on 8xH100 for each phase with its other parts, and 45 for
 # mid on 8xB200
@@ -70,7 +63,7 @@ HIGH = 1.6  # times the likely training: covers the guide's "3-4 hours, $80-100"
 LOOSE = Range(0.5, 1.0, 2.0)  # times an unmeasured estimate
 NETWORK = Range(0.3, 1.0, 4.0)
 MEASURED = Range(0.9, 1.0, 1.2)  # times the minimum, median and maximum of the measurements
-NOTHING = Range(0.0, 0.0, 0.0)
+BEGINNING = ("boot", "setup", "download")  # parts that every instance of a run has
 
 
 @dataclass(frozen=True)
@@ -85,11 +78,15 @@ class Work:
         None  # of a rehearsal: only earlier rehearsals have figures for it
     )
     fork: tuple[str, str] | None = None  # row and source of a foreign trainer
+    save_minutes: float = 10.0
+    upload_minutes: float | None = None  # None: as many as cost $5
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds of a run by part (boot, setup, download, train, evaluate, upload), from create to delete; two of them by phase."""
+    """Seconds of a run by part (boot, setup, download, train, evaluate, upload), from create to delete; two of them by phase.
+
+    On a spot instance one more part, `again`: what is repeated after preemptions."""
 
     hourly_cents: int
     parts: dict[str, Range]
@@ -97,6 +94,7 @@ class Forecast:
     evaluate: dict[str, Range]
     own: bool  # the speed of every phase was measured
     checked: bool = False  # that of some phases by `just gpu-check`, not by earlier runs
+    spot: Preemptions | None = None  # None: on demand
 
     @property
     def phases(self) -> dict[str, Range]:
@@ -137,7 +135,8 @@ class Forecast:
     @property
     def stage_s(self) -> dict[str, int]:
         """Likely seconds by stage, as in Predicted."""
-        stages = {part: r for part, r in self.parts.items() if part not in ("train", "evaluate")}
+        apart = ("train", "evaluate", "again")
+        stages = {part: r for part, r in self.parts.items() if part not in apart}
         stages |= {f"{p}.train": r for p, r in self.train.items()} | {
             f"{p}.evaluate": r for p, r in self.evaluate.items()
         }
@@ -148,6 +147,7 @@ class Forecast:
         hours = self.hours.likely
         measured = "measured by gpu-check" if self.checked else "measured by earlier runs"
         source = measured if self.own else "by the guide"
+        source += f"; {self.spot.text}" if self.spot else ""
         time = f"{hours:.1f} h" if hours >= 0.05 else f"{3600 * hours:.0f} s"
         return (
             f"likely {dollars(self.likely_cents)} in {time}, low {dollars(self.low_cents)}, high {dollars(self.high_cents)} "
@@ -168,6 +168,8 @@ def work_of(
         settings.eval,
         download_bytes,
         fork=(settings.fork.row, settings.fork.source) if settings.fork else None,
+        save_minutes=settings.save_minutes,
+        upload_minutes=settings.upload_minutes,
     )
 
 
@@ -180,18 +182,34 @@ def forecaster(
     work: Work, entries: Iterable[Entry], checks: Sequence[GpuCheck] = ()
 ) -> Callable[[Offer], Forecast | None]:
     """A function that forecasts `work` on an offer from the measurements in the ledger, else from checks of such GPUs."""
+    entries = tuple(entries)
+    rate = preemptions(entries)
     if work.fork:
-        earlier = tuple(entries)
-        return lambda offer: _of_fork(work, work.fork or ("", ""), offer, earlier)
+        fork = work.fork
+        return lambda offer: _on_spot(_of_fork(work, fork, offer, entries), work, offer, rate)
     figures = measured(entries, work.parameters, work.recipe) if work.parameters > 0 else {}
     known = with_checks(figures, checks) if work.recipe is None else figures
 
     def on_offer(offer: Offer) -> Forecast | None:
-        found = forecast(work, offer, known)
+        found = _on_spot(forecast(work, offer, known), work, offer, rate)
         by_runs = all(("speed", offer.gpu, p) in figures for p in work.phases)
         return replace(found, checked=True) if found and found.own and not by_runs else found
 
     return on_offer
+
+
+def _on_spot(
+    found: Forecast | None, work: Work, offer: Offer, rate: Preemptions
+) -> Forecast | None:
+    """The forecast with what is repeated after preemptions, if the offer is spot: a new boot, and the training since the state
+    uploaded last (on average half of the interval; of a foreign trainer, which cannot resume, half a phase)."""
+    if found is None or not offer.spot:
+        return found
+    interval = max(work.save_minutes, work.upload_minutes or upload_minutes(offer.hourly_cents))
+    lost = max(found.train.values()) if work.fork else Range(*(60 * interval,) * 3)
+    again = total(Range(*(s / 2 for s in lost)), *(found.parts[p] for p in BEGINNING))
+    parts = found.parts | {"again": repeated_s(found.seconds, again, rate.every_h)}
+    return replace(found, parts=parts, spot=rate)
 
 
 def _of_fork(
@@ -302,11 +320,6 @@ def _evaluate(phase: str, work: Work, offer: Offer, figures: Figures) -> Range |
         LOOSE,
         EVALUATE_S[phase] * SCOPES[work.evaluate] * PUBLISHED_ON * scale / GPU_SPEED[offer.gpu],
     )
-
-
-def total(*ranges: Range) -> Range:
-    """The sum of several estimates: of all low, all likely and all high values."""
-    return Range(*(sum(r[i] for r in ranges) for i in range(3)))
 
 
 def _times(spread: Range, likely: float) -> Range:

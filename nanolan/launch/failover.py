@@ -256,15 +256,16 @@ def _wait_until_ready(
 def failed_attempt(rejection: OutOfStock | MachineFailed, prepared: Prepared) -> Attempt:
     """The record of a failed attempt; an unknown cost is the price since the plan was made."""
     note = f"{prepared.offer.where}: {rejection}"
+    spot_cents = prepared.offer.hourly_cents if prepared.offer.spot else 0
     if isinstance(rejection, OutOfStock):
-        return Attempt(prepared.plan.attempt, None, 0, note)
+        return Attempt(prepared.plan.attempt, None, 0, note, spot_cents)
     age_s = (now_utc() - parse_time(prepared.plan.created_at)).total_seconds()
     cents = (
         cost_cents(prepared.offer.hourly_cents, max(0.0, age_s))
         if rejection.spent_cents is None
         else rejection.spent_cents
     )
-    return Attempt(prepared.plan.attempt, rejection.instance_id, cents, note)
+    return Attempt(prepared.plan.attempt, rejection.instance_id, cents, note, spot_cents)
 
 
 def _final_error(

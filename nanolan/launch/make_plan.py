@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import structs
 
-from nanolan.cost.budget import keyless_life_s, life_s
+from nanolan.cost.budget import keyless_life_s, life_s, upload_minutes
 from nanolan.cost.forecast import Forecast
 from nanolan.errors import UsageProblem
 from nanolan.launch.preflight import Findings
@@ -19,7 +19,6 @@ from nanolan.times import iso, now_utc
 from nanolan.trainers.choose import ADAPTER
 from nanolan.version import VERSION
 
-LOSS_CENTS = 500  # training that may be lost with an instance
 # Fields of a plan with a foreign trainer. It evaluates within its training loop, which is silence
 FOREIGN: dict[str, Any] = {
     "trainer": ADAPTER,
@@ -153,8 +152,3 @@ def _offer_in_plan(offer: Offer) -> Rented:
         offer.os,
         offer.spot,
     )
-
-
-def upload_minutes(hourly_cents: int) -> float:
-    """Minutes between uploads of a state, so that losing the instance costs at most $5 of training; at least one minute."""
-    return max(1.0, round(60 * LOSS_CENTS / max(hourly_cents, 1), 1))

@@ -17,6 +17,7 @@ from nanolan.checklist import Check
 from nanolan.cost.budget import limit_for, soft_limit_cents
 from nanolan.cost.forecast import Forecast
 from nanolan.cost.spending import newest_cents
+from nanolan.cost.spot import spot_cents
 from nanolan.errors import MayBeBilling, PreflightFailed
 from nanolan.hub.client import Hub
 from nanolan.launch.prepare import Prepared
@@ -105,7 +106,7 @@ def attempts(view: RunView, now: datetime) -> tuple[Attempt, ...]:
     note = f"{view.state}: {view.reason}".rstrip(": ")[:200]
     return (
         *entry.earlier,
-        Attempt(entry.plan.attempt, entry.instance_id, cost_of(view, now), note),
+        Attempt(entry.plan.attempt, entry.instance_id, cost_of(view, now), note, spot_cents(entry)),
     )
 
 

@@ -20,17 +20,19 @@ from nanolan.run.record import Receipt
 
 REFUSED = "create refused"  # start of the note of a launch that rented nothing
 STOPPED_BY_USER = "stopped by just stop"  # a note
+PREEMPTED = "preempted"  # start of the note of a spot instance that its provider took away
 PROBE_S = 5.0  # how long to wait for a lock that is only probed
 CREATE_WAIT_S = 300.0  # how long to wait for another launch's create
 
 
-class Attempt(Strict, frozen=True):
+class Attempt(Strict, frozen=True, omit_defaults=True):
     """An earlier attempt of this run: its outcome and its cost (None: unknown)."""
 
     number: int
     instance_id: str | None
     spent_cents: int | None
     note: str
+    spot_cents: int = 0  # per hour of a spot instance; 0: on demand
 
 
 class Entry(Strict, frozen=True):
@@ -248,6 +250,11 @@ class Ledger:
                 f"{path} cannot be written ({e.strerror or type(e).__name__}). Make room there, or use another "
                 "folder: NANOLAN_HOME"
             ) from None
+
+
+def was_preempted(note: str) -> bool:
+    """Whether the note of an attempt, or the reason of its receipt, is that its spot instance was taken away."""
+    return re.match(rf"(\w+: )?{PREEMPTED}\b", note) is not None
 
 
 def written_at(path: Path) -> float:

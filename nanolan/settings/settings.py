@@ -156,7 +156,7 @@ class Settings:
     )
     spot: str = _setting(
         "SPOT",
-        "spot offers, which the provider may take away at any time: no, yes (beside the others), only",
+        "spot offers, which the provider may take away at any time (assumed: once in 6 h): no, yes, only",
         "no",
         value.one_of("no", "yes", "only"),
         metavar="no|yes|only",

@@ -181,3 +181,16 @@ def test_any_shows_the_whole_market_with_its_gpus(env: dict[str, str]) -> None:
     assert {o["num_gpus"] for o in told} > {1, 8}
     lines = script("offers", "gpu=any", env=env).stdout.splitlines()
     assert lines[0] == "=== Available instances (sorted by price) ===" and "| GPU " in lines[2]
+
+
+def test_spot_offers_are_shown_on_request_with_what_their_total_assumes(
+    env: dict[str, str],
+) -> None:
+    lines = script("offers", "spot=yes", env=env).stdout.splitlines()
+    kinds = [line.rsplit("|", 1)[1].strip() for line in lines if " | " in line]
+    assert kinds == ["Kind", "spot", "on demand", "on demand", "on demand"]
+    assert any(line.startswith("spot: Run includes") for line in lines)
+    assert lines[-1] == "Rent one: just launch spot=yes" and max(map(len, lines)) <= 80
+    found = json.loads(script("offers", "spot=only", "--json", env=env).stdout)["offers"]
+    assert [o["spot"] for o in found] == [True]
+    assert not any("spot" in line for line in script("offers", env=env).stdout.splitlines())
