@@ -325,10 +325,10 @@ def _continue_checks(remaining: Remaining, plan: Plan) -> list[Check]:
     if plan.model_only:
         lines.append(
             Check(
-                "OPTIMIZER",
+                "optimizer",
                 None,
-                f"saved by {saved.processes} processes, there will be {plan.processes}: weights and "
-                "position are kept, THE OPTIMIZER STARTS FRESH. The same number of GPUs keeps it",
+                f"saved by {saved.processes} processes, there will be {plan.processes}: it is dealt anew "
+                "to them and kept, as are weights and position",
             )
         )
     return lines

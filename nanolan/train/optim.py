@@ -195,6 +195,14 @@ class Optimizer:
             for key, t in part.state().items()
         }
 
+    def dealt(self) -> dict[str, int]:
+        """The key of each slice in a `state` -> the number of matrices that are dealt to the ranks."""
+        return {
+            f"{i}.momentum_buffer": len(part.params)
+            for i, part in enumerate(self.parts)
+            if isinstance(part, Muon)
+        }
+
     def check(self, state: Mapping[str, Tensor]) -> None:
         """BadAnswer unless `load` can restore `state`: all parts or none, their shapes, finite numbers."""
         found = {key: t for key, t in state.items() if OF_A_PART.match(key)}

@@ -27,6 +27,7 @@ from nanolan.model.gpt import GPT
 from nanolan.train.job import Job
 from nanolan.train.optim import Optimizer, make_optimizer
 from nanolan.train.processes import Processes
+from nanolan.train.state.reshard import resharded
 
 LEFTOVERS = (
     ".saving-*",
@@ -148,24 +149,37 @@ def read_weights(folder: Path, world: Processes, check: Check) -> Saved:
 
 
 def read_saved(folder: Path, world: Processes, check: Check) -> Saved:
-    """A state with this rank's part of the optimizer; BadAnswer when it does not fit its model.
-
-    The optimizer of another number of processes is not read: see `how_to_resume`.
-    """
+    """A state with this rank's part of the optimizer; BadAnswer when it does not fit its model."""
     saved = read_weights(folder, world, check)
-    if saved.resume["agreed"].get("processes") != world.size:
-        return saved
     rates = {"unembedding_lr": 0.0, "embedding_lr": 0.0, "matrix_lr": 0.0}
-    state = read_optimizer(folder, saved.model.step, world)
-    make_optimizer(saved.model.model, world, **rates).check(state)
+    optimizer = make_optimizer(saved.model.model, world, **rates)
+    ranks = saved.resume["agreed"].get("processes")
+    if (
+        type(ranks) is not int
+        or not (folder / optimizer_file(saved.model.step, ranks - 1)).exists()
+    ):
+        raise BadAnswer(f"{folder}: it is not whole for the {ranks!r} processes of its meta")
+    state = read_optimizer(folder, saved.model.step, world, ranks, optimizer.dealt())
+    optimizer.check(state)
     return Saved(folder, saved.model, saved.resume, state)
 
 
-def read_optimizer(folder: Path, step: int, world: Processes) -> dict[str, Tensor]:
-    """What this rank needs of a state's optimizer, random numbers and losses; BadAnswer when they are not there."""
-    mine = read_state(folder / optimizer_file(step, world.rank))
-    first = mine if world.first else read_state(folder / optimizer_file(step, 0))
-    state = {key: t for key, t in first.items() if not key.endswith(OWN)} | mine
+def read_optimizer(
+    folder: Path, step: int, world: Processes, ranks: int, dealt: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """What this rank needs of the optimizer, random numbers and losses of a state that `ranks` ranks have saved;
+    BadAnswer when they are not there. `dealt`: see `Optimizer.dealt`."""
+
+    def read(rank: int) -> dict[str, Tensor]:
+        return first if rank == 0 else read_state(folder / optimizer_file(step, rank))
+
+    first = read_state(folder / optimizer_file(step, 0))
+    shared = {key: t for key, t in first.items() if not key.endswith(OWN)}
+    if ranks == world.size:
+        state = shared | read(world.rank)
+    else:
+        randoms = {key: t for key, t in first.items() if key.startswith("rng.")}
+        state = shared | randoms | resharded(read, dealt, ranks, world.rank, world.size)
     if missing := {"rng.cpu", "losses"} - state.keys():
         raise BadAnswer(f"{folder}: its optimizer has no {sorted(missing)[0]}")
     if state["rng.cpu"].dtype != torch.uint8 or not state["losses"].isfinite().all():
@@ -189,10 +203,10 @@ def how_to_resume(
 ) -> Resume:
     """Resume from a state saved at `step` with the settings `saved`, in a job with the settings `now`.
 
-    UsageProblem with both values when they differ; with `model_only` the weights alone, at the same step if the
-    rows and steps are the same ones (say, after a change of the number of processes), else from the start.
+    UsageProblem with both values when they differ, but for the number of processes: the optimizer is dealt anew. With
+    `model_only` the weights alone, at the same step if the rows and steps are the same ones, else from the start.
     """
-    different = [k for k in now if saved.get(k) != now[k]]
+    different = [k for k in now if k != "processes" and saved.get(k) != now[k]]
     if not different:
         return Resume(step, optimizer=True)
     if model_only:

@@ -129,6 +129,12 @@ DAMAGES: dict[str, Spoil] = {
     "a meta of a final checkpoint": of_meta(lambda m: m.pop("resume")),
     "a meta with a list": of_meta(lambda m: m.update(resume=[1])),
     "a meta without what must agree": of_meta(lambda m: m["resume"].pop("agreed")),
+    **{
+        f"a meta of {n!r} processes": of_meta(
+            lambda m, n=n: m["resume"]["agreed"].update(processes=n)
+        )
+        for n in (0, -1, 2, 10**9, True, 1.0, "1", None, [1])
+    },
     "a meta of a larger model": of_meta(lambda m: m["model_config"].update(n_layer=9)),
 }
 

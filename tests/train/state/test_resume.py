@@ -108,7 +108,8 @@ NOW = {"processes": 2, "data": "ab", "rows_per_step": 8, "steps": 100, "matrix_l
     [
         ({}, False, Resume(40, True)),
         ({}, True, Resume(40, True)),
-        ({"processes": 8}, True, Resume(40, False)),
+        ({"processes": 8}, False, Resume(40, True)),
+        ({"processes": 8}, True, Resume(40, True)),
         ({"matrix_lr": 0.1}, True, Resume(40, False)),
         ({"data": "cd"}, True, Resume(0, False)),
         ({"steps": 50, "processes": 1}, True, Resume(0, False)),
@@ -121,10 +122,10 @@ def test_a_state_is_taken_whole_or_its_weights_alone(
     assert how_to_resume(NOW | saved, NOW, 40, model_only) == want
 
 
-def test_another_number_of_processes_or_recipe_is_refused_with_both_values() -> None:
+def test_another_recipe_is_refused_with_both_values() -> None:
     with pytest.raises(UsageProblem) as e:
-        how_to_resume(NOW | {"processes": 8, "matrix_lr": 0.1}, NOW, 40, False)
-    assert "processes was 8 and is 2, matrix_lr was 0.1 and is 0.02" in str(e.value)
+        how_to_resume(NOW | {"steps": 50, "matrix_lr": 0.1}, NOW, 40, False)
+    assert "steps was 50 and is 100, matrix_lr was 0.1 and is 0.02" in str(e.value)
     assert "model_only" in str(e.value)
 
 
