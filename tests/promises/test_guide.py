@@ -67,7 +67,11 @@ PLACEHOLDERS = {
     "CHECKPOINT_FOLDER": "my-checkpoints/mid_checkpoints/d20",
     "TOKENIZER_FOLDER": "my-checkpoints/tokenizer",
     "TARGET_FOLDER": "exported",
+    "--from FILE": "--from sharegpt.json",
 }
+SHAREGPT = (
+    '[{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}]'
+)
 ENDLESS = ("just sim",)  # until Ctrl-C, which is sent; but for --list-faults
 
 
@@ -122,6 +126,7 @@ def place(tmp_path: Path, seed_cache: Path) -> Path:
     shutil.copytree(base / "base_checkpoints", base / "chatsft_checkpoints")
     shutil.copy(ROOT / ".env.example", tmp_path)
     commit_all(copy_fork("2026", tmp_path / "home/my-nanochat"))
+    (tmp_path / "sharegpt.json").write_text(SHAREGPT)
     (tmp_path / "bin").mkdir()
     shim(tmp_path / "bin/just")
     return tmp_path
