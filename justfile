@@ -214,13 +214,13 @@ sim *args: (_setup "train")
 [group('dev')]
 [no-exit-message]
 test *args: (_setup "dev")
-    @{{python}} -m pytest -n 4 -m "not slow and not system" "$@"
+    @{{python}} -m pytest -n 4 --dist worksteal -m "not slow and not system" "$@"
 
 # all tests, the slow ones too
 [group('dev')]
 [no-exit-message]
 test-all *args: (_setup "dev")
-    @{{python}} -m pytest -n 4 "$@"
+    @{{python}} -m pytest -n 4 --dist worksteal "$@"
 
 # the quick tests on every Python here: 3.13 tests/cli
 [group('dev')]

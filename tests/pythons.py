@@ -142,7 +142,17 @@ def run_tests(python: Python, words: list[str]) -> Outcome:
     if code := set_up(python, home, log):
         said = "set-up failed"
     else:
-        command = [".venv/bin/python", "-m", "pytest", "-n", "2", "-m", "not slow and not system"]
+        command = [
+            ".venv/bin/python",
+            "-m",
+            "pytest",
+            "-n",
+            "2",
+            "--dist",
+            "worksteal",
+            "-m",
+            "not slow and not system",
+        ]
         with open(log, "a") as f:
             code = subprocess.run([*command, *words], cwd=home, stdout=f, stderr=f).returncode
         said = last_line(log)
