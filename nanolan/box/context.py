@@ -112,7 +112,7 @@ class BoxRun:
 
     def stop(self) -> StopReason | None:
         """Why training must end now, if it must."""
-        return self.meter.should_stop() or self.control.asked()
+        return self.meter.should_stop() or self.control.asked() or self.meter.taken
 
 
 def optional_hub(box: BoxRun, patience_s: float) -> Hub:

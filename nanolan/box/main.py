@@ -45,6 +45,7 @@ from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.redact import hide
 from nanolan.run.jobs import SUPERSEDED
+from nanolan.run.ledger import PREEMPTED
 from nanolan.run.record import (
     FAILED,
     PREPARING,
@@ -66,6 +67,7 @@ ENDS = {
     **dict.fromkeys(LIMITS, STOPPED),
     "user": STOPPED,
     "gate": STOPPED,
+    PREEMPTED: STOPPED,
 }  # reason -> verdict; all others failed
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 DEPS = BoxDeps()

@@ -28,13 +28,12 @@ from nanolan.phases import SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.ledger import REFUSED, Attempt
 from nanolan.run.presence import billing_error, unknown_text
-from nanolan.run.record import UNKNOWN
+from nanolan.run.record import AFTER_REPORT_S, UNKNOWN
 from nanolan.run.remaining import Remaining, holds_model, pinned_inputs
 from nanolan.settings.settings import OWN_TRAINER, Settings
 from nanolan.status.view import Overview, RunView
 from nanolan.times import parse_time
 
-AFTER_REPORT_S = 600  # two heartbeats: the assumed life of a vanished instance after its last one
 # A setting that may be typed again -> the plan's field
 OVERRIDABLE = {
     "run_name": "run_name",

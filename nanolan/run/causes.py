@@ -181,6 +181,12 @@ CAUSES = (
         "never_rented", "nothing was rented", "Nothing was lost", r"no instance was ever seen"
     ),
     _by_message(
+        "preempted",
+        "the provider took the spot instance away",
+        "What was uploaded to the Hub is still there: resume goes on from it",
+        r"^preempted\b",
+    ),
+    _by_message(
         "vanished",
         "the instance is gone and left no receipt: taken by its provider, ended by a limit, or deleted by hand",
         "What was uploaded to the Hub is still there",

@@ -175,6 +175,7 @@ def error_of(receipt: Receipt) -> NanolanError | None:
 
 # four heartbeats: a box that is silent for this long does not read requests either
 SILENT_S = 20 * 60
+AFTER_REPORT_S = 600  # two heartbeats: the assumed life of a vanished instance after its last one
 
 
 class StopReason(NamedTuple):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from nanolan.run.ledger import STOPPED_BY_USER, Entry
+from datetime import timedelta
+
+from nanolan.money import cost_cents
+from nanolan.plan import Plan
+from nanolan.run.ledger import PREEMPTED, STOPPED_BY_USER, Entry, was_preempted
 from nanolan.run.presence import NOT_ASKED, unknown_text
 from nanolan.run.record import (
+    AFTER_REPORT_S,
     BOOTING,
     FAILED,
     LOST,
@@ -16,6 +21,7 @@ from nanolan.run.record import (
     Receipt,
 )
 from nanolan.shadeform.models import Instance
+from nanolan.times import parse_time
 
 SETTLE_S = 120  # a new instance may be missing from a listing for this long
 LEAVING = {
@@ -44,17 +50,56 @@ def decide_state(
     if blind:
         return (progress.state if progress else PENDING), NOT_ASKED
     if entry.gone and entry.note:
-        return (STOPPED if entry.note == STOPPED_BY_USER else FAILED), entry.note
+        return state_of_note(entry.note), entry.note
     # a run with progress had an instance
     if instance is None and age_s < SETTLE_S and not entry.gone and progress is None:
         return PENDING, "not listed yet"
     if unknown:
         return UNKNOWN, unknown_text(entry)
+    if taken := _taken_away(entry, instance, progress, age_s):
+        return LOST, taken
     if entry.instance_id is None:
         return LOST, "no instance was ever seen"
     return (
         LOST,
         "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand",
+    )
+
+
+def state_of_note(note: str) -> str:
+    """The state of a run without a receipt whose instance is confirmed deleted, by its note in the ledger."""
+    if note == STOPPED_BY_USER:
+        return STOPPED
+    return LOST if was_preempted(note) else FAILED
+
+
+def _taken_away(
+    entry: Entry, instance: Instance | None, progress: Progress | None, age_s: float
+) -> str:
+    """That the provider took this spot instance away, or "". One that is gone without a receipt counts as taken away unless a
+    limit may have ended it."""
+    plan = entry.plan
+    if was_preempted(entry.note):
+        return entry.note
+    if not plan.offer.spot or not (instance or entry.instance_id):
+        return ""
+    if instance and PREEMPTED in instance.details.lower():
+        return f"{PREEMPTED}: the provider took the spot instance away"
+    if _may_have_reached_a_limit(plan, progress, age_s):
+        return ""
+    return f"{PREEMPTED}: the spot instance is gone and left no receipt (deleted by hand, it looks the same)"
+
+
+def _may_have_reached_a_limit(plan: Plan, progress: Progress | None, age_s: float) -> bool:
+    """Whether an instance that is gone can have lived until its date or limit; its last report bounds its life."""
+    born = parse_time(plan.created_at)
+    lived_s, told = age_s, 0
+    if progress:
+        last = parse_time(progress.updated) + timedelta(seconds=AFTER_REPORT_S)
+        lived_s, told = min(age_s, (last - born).total_seconds()), progress.spent_cents or 0
+    cents = max(told, cost_cents(plan.offer.hourly_cents, max(0.0, lived_s)))
+    return (
+        cents >= plan.limit_cents or lived_s >= (parse_time(plan.deadline) - born).total_seconds()
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nanolan.cost.spending import run_cost
-from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, Entry
-from nanolan.run.record import FAILED, LOST, STOPPED
+from nanolan.run.ledger import REFUSED, Entry
+from nanolan.run.record import LOST
+from nanolan.run.state import state_of_note
 from nanolan.times import parse_time
 
 NO_VERDICT = "open"  # no end was seen yet
@@ -19,11 +20,9 @@ def verdict_of(e: Entry) -> str:
         return e.receipt.verdict
     if not e.gone:
         return NO_VERDICT
-    if e.note == STOPPED_BY_USER:
-        return STOPPED
     if e.note.startswith(REFUSED):
         return NOT_RENTED
-    return FAILED if e.note else LOST
+    return state_of_note(e.note) if e.note else LOST
 
 
 def render(entries: list[Entry]) -> list[str]:

@@ -91,7 +91,9 @@ def _note(ledger: Ledger, v: RunView, say: Callable[[str], None]) -> None:
         v.receipt if v.receipt and v.receipt.attempt == v.entry.plan.attempt else v.entry.receipt
     )
     instance_id = v.entry.instance_id or (v.instance.id if v.instance else None)
-    seen = structs.replace(v.entry, gone=gone, receipt=receipt, instance_id=instance_id)
+    # the provider shows why only while it deletes the instance
+    note = v.entry.note or (v.reason if v.preempted and not v.receipt and not v.problems else "")
+    seen = structs.replace(v.entry, gone=gone, note=note, receipt=receipt, instance_id=instance_id)
     billed = newest_cents(seen)  # None: neither a receipt nor a deletion by this laptop
     if gone and billed is not None and billed != v.spent_cents:
         seen = structs.replace(seen, spent_cents=v.spent_cents)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nanolan.errors import MayBeBilling, NanolanError, RunFailed
 from nanolan.money import dollars
 from nanolan.plan import Plan
-from nanolan.run.ledger import Entry
+from nanolan.run.ledger import PREEMPTED, Entry, was_preempted
 from nanolan.run.presence import unknown_text
 from nanolan.run.record import (
     ENDED,
@@ -63,6 +63,13 @@ class RunView:
     def ended(self) -> bool:
         """The run has a verdict. An instance in error may still bill: see `verdict`."""
         return self.state in ENDED and not self.problems
+
+    @property
+    def preempted(self) -> bool:
+        """Its spot instance was taken away before every phase was proven."""
+        if self.receipt:
+            return self.receipt.reason == PREEMPTED
+        return self.state == LOST and was_preempted(self.reason)
 
     @property
     def resumable(self) -> bool:

@@ -20,6 +20,7 @@ from nanolan.errors import NanolanError
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
 from nanolan.run.causes import OF_TIME
+from nanolan.run.ledger import PREEMPTED
 from nanolan.run.record import StopReason
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
@@ -30,7 +31,7 @@ from nanolan.shadeform.terms import (
     price_differs,
     with_current_terms,
 )
-from nanolan.times import now_utc, parse_time
+from nanolan.times import iso, now_utc, parse_time
 
 POLL_S = 20.0
 # Warn when the two meters differ by more than a quarter and by more than a dollar
@@ -62,9 +63,12 @@ class SpendMeter:
         self._alarm = alarm  # (event, text) of a change by the provider
         self._agreed = plan  # with the limits that we set
         self._seen = me  # the provider's last answer
+        self._ends_at = me.ends_at  # one that was there from the start is no notice
+        self.taken: StopReason | None = None  # the provider takes this spot instance away
         self._odd_since: dict[str, float] = {}  # a difference in the limits -> since when
         self._reported: set[str] = set()
         self.hourly_cents = max(me.hourly_cents or 0, plan.offer.hourly_cents)
+        self._now = now
         born = me.created_at or parse_time(plan.created_at)
         self._age_at_start = max(0.0, (now() - born).total_seconds())
         self._start = clock()
@@ -173,6 +177,7 @@ class SpendMeter:
         self.hourly_cents = max(self.hourly_cents, answer.hourly_cents or 0)
         self._seen = answer
         self._apply()
+        self._take_notice(answer)
         if price := price_differs(answer, self._agreed):
             self._report("price changed", f"{price}, and is metered so from its creation on")
         missing = (
@@ -189,6 +194,22 @@ class SpendMeter:
                     "limits changed",
                     f"{text}; {dollars(self.limit_cents)} and {self.deadline} count here",
                 )
+
+    def _take_notice(self, answer: Instance) -> None:
+        """Note that the provider is taking a spot instance away, or soon will: then what is whole is saved."""
+        if self.taken or not self._plan.offer.spot:
+            return
+        if not answer.billing and PREEMPTED in answer.details.lower():
+            self.taken = StopReason(PREEMPTED, "the provider is taking this spot instance away")
+        elif answer.ends_at and answer.ends_at != self._ends_at:
+            left_s = (answer.ends_at - self._now()).total_seconds()
+            if left_s <= self.margin.total_s:
+                when = iso(answer.ends_at)
+                self.taken = StopReason(
+                    PREEMPTED, f"the provider takes this instance away at {when}"
+                )
+        if self.taken:
+            self._say(self.taken.text)
 
     def _report(self, event: str, text: str) -> None:
         """Say a change and notify of it, once."""

@@ -44,7 +44,7 @@ def plan_of(
 def machine(age_s: float | None = 0.0, **fields: object) -> Instance:
     """An instance that was created `age_s` ago, as the API shows it."""
     born = None if age_s is None else iso(now_utc() - timedelta(seconds=age_s))
-    return instance_of(dict(id="i", name="n", status="active", created_at=born, **fields))  # type: ignore[arg-type]
+    return instance_of({"id": "i", "name": "n", "status": "active", "created_at": born} | fields)
 
 
 class Clock:
@@ -329,3 +329,53 @@ def test_a_machine_without_a_key_sees_no_limits_and_complains_of_none() -> None:
     )
     looked(clock, meter)
     assert said == []
+
+
+# ---- a spot instance is taken away
+
+
+def spot_plan() -> Plan:
+    plan = plan_of()
+    return replace(plan, offer=replace(plan.offer, spot=True))
+
+
+def in_seconds(seconds: float) -> str:
+    return iso(now_utc() + timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize(
+    "plan, body, taken",
+    [
+        (spot_plan(), {"status": "deleting", "status_details": "preempted"}, True),
+        (spot_plan(), {"status": "active", "status_details": "preempted"}, False),
+        (spot_plan(), {"status": "deleting", "status_details": ""}, False),  # just stop --now
+        (spot_plan(), {"rental_terms": {"ending_at": in_seconds(60)}}, True),
+        (spot_plan(), {"rental_terms": {"ending_at": in_seconds(-60)}}, True),
+        (spot_plan(), {"rental_terms": {"ending_at": in_seconds(7200)}}, False),
+        (spot_plan(), {"rental_terms": {"ending_at": "soon"}}, False),
+        (spot_plan(), {"rental_terms": None}, False),
+        (plan_of(), {"status": "deleting", "status_details": "preempted"}, False),
+        (plan_of(), {"rental_terms": {"ending_at": in_seconds(60)}}, False),
+    ],
+    ids=lambda value: "" if isinstance(value, Plan) else str(value),
+)
+def test_a_notice_that_the_spot_instance_is_taken_away_ends_the_training(
+    plan: Plan, body: dict[str, object], taken: bool
+) -> None:
+    said = list[str]()
+    meter = SpendMeter(plan, machine(), Told(**body), Clock(), say=said.append)
+    meter.margin = ASSUMED["cuda"]  # 14 minutes to save and to upload
+    meter.look()
+    meter.look()
+    assert (meter.taken is not None) is taken
+    if meter.taken:
+        assert meter.taken.reason == "preempted" and said == [meter.taken.text]
+        assert meter.should_stop() is None  # what is whole is still uploaded
+
+
+def test_an_end_that_was_known_when_the_box_started_is_no_notice() -> None:
+    terms = {"ending_at": in_seconds(60)}
+    api = Told(rental_terms=terms)
+    meter = SpendMeter(spot_plan(), machine(0, rental_terms=terms), api, Clock())
+    meter.look()
+    assert meter.taken is None
