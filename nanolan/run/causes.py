@@ -201,21 +201,21 @@ CAUSES = (
     Cause(
         "spend_limit",
         "the spend limit was reached",
-        "A higher limit, for the whole run",
+        "Resume with a higher limit, which counts for the whole run",
         "spend-limit={limit}",
         place="step",
     ),
     Cause(
         "max_duration",
         "the time limit was reached",
-        "A longer one",
+        "Resume with a longer time limit",
         "max-duration={hours}h",
         place="step",
     ),
     Cause(
         "limit_lost",
         "a limit was reached before everything was saved",
-        "A higher limit",
+        "Resume with a higher limit",
         "spend-limit={limit}",
         place="step",
     ),
@@ -236,7 +236,7 @@ BY_NAME = {c.name: c for c in CAUSES}
 TIME_LOST = Cause(
     "limit_lost",
     "the time limit was reached before everything was saved",
-    "A longer one",
+    "Resume with a longer time limit",
     "max-duration={hours}h",
     place="step",
 )

@@ -184,7 +184,7 @@ SCENARIOS: dict[str, Scenario] = {
         "max_duration",
         6,
         recipe=ENDLESS,
-        words=(*STATES, "max-duration=50s", "--yes-really"),
+        words=(*STATES, "max-duration=80s", "--yes-really"),
         most_lost=2,
     ),
     "gate": Scenario(
