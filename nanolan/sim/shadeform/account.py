@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from nanolan.sim.shadeform import view as view
-from nanolan.sim.shadeform.catalogue import Offer, entry_for, find, select
+from nanolan.sim.shadeform.catalogue import Offer, entry_for, find, select, sold_out
 from nanolan.sim.shadeform.checks import check_image, validate_create, validate_update
 from nanolan.sim.shadeform.faults import Switches
 from nanolan.sim.shadeform.instance import Delays, Instance, dollars_text
@@ -46,6 +46,7 @@ class Account:
         self.now = now
         self.odd_records: list[Any] = []  # of other users: added unchanged to every listing
         self.keys = keys or Keys()
+        self.first_look: float | None = None  # at the types, since a switch was set: for "no_stock"
         self.instances: dict[str, Instance] = {}
         self.lock = threading.RLock()
 
@@ -53,7 +54,7 @@ class Account:
 
     def types(self, query: Mapping[str, str]) -> dict[str, Any]:
         """GET /instances/types."""
-        return {"instance_types": select(self.catalogue, query)}
+        return {"instance_types": select(self._stock(), query)}
 
     def listed(self) -> dict[str, Any]:
         """GET /instances: every instance that is not deleted, including other users'."""
@@ -77,7 +78,7 @@ class Account:
         spec = validate_create(body)
         if self.balance_dollars() * 100 < MINIMUM_CENTS:
             raise insufficient_funds(dollars_text(self.balance_dollars()))
-        offer = find(self.catalogue, spec["cloud"], spec["shade_instance_type"])
+        offer = find(self._stock(), spec["cloud"], spec["shade_instance_type"])
         if offer is None or all(e["region"] != spec["region"] for e in offer["availability"]):
             raise bad_request("no such cloud, region or shade_instance_type")
         check_image(spec, offer)
@@ -194,6 +195,14 @@ class Account:
             instance.number = len(self.instances) + 1
             self.instances[instance.id] = instance
         return instance
+
+    def _stock(self) -> list[Offer]:
+        """The catalogue, with everything sold out as long as the switch says so."""
+        seconds = self.switches.take("no_stock")
+        if self.first_look is None:
+            self.first_look = self.now()
+        over = seconds is not True and self.now() >= self.first_look + (seconds or 0)
+        return self.catalogue if over else sold_out(self.catalogue)
 
     def _existing(self, instance_id: str) -> Instance:
         instance = self.instances.get(instance_id)

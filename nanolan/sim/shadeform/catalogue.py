@@ -44,6 +44,14 @@ def _entry_fits(entry: Mapping[str, Any], query: Mapping[str, str]) -> bool:
     )
 
 
+def sold_out(catalogue: list[Offer]) -> list[Offer]:
+    """A copy of the types in which no region has stock."""
+    return [
+        row | {"availability": [e | {"available": False} for e in row["availability"]]}
+        for row in deepcopy(catalogue)
+    ]
+
+
 def find(catalogue: list[Offer], cloud: str, kind: str) -> Offer | None:
     """The type of that cloud and shade_instance_type, or None."""
     return next(

@@ -153,6 +153,7 @@ def apply_fault(
 
 # name -> its effect. Drawn when an instance is created, except for the counted ones.
 SWITCHES = {
+    "no_stock": "seconds from the first listing of types during which everything is sold out",
     "list_lag": "seconds until GET /instances shows a new instance (info shows it at once)",
     "stuck_in_pending_provider": "it stays in pending_provider and is billed",
     "goes_to_error": "error instead of pending; it stays listed and is billed",

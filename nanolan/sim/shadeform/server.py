@@ -147,6 +147,7 @@ class ShadeformServer:
     def switch(self, name: str, value: Any = True, times: int | None = None) -> None:
         """Change how instances behave; see SWITCHES in faults.py."""
         self.switches.set(name, value, times)
+        self.account.first_look = None
 
     def add_foreign(self, name: str, hourly_cents: int) -> Instance:
         """Put another user's active instance into the account."""
