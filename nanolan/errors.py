@@ -6,6 +6,7 @@
         OutOfStock              3   listed, but sold out on create
           OfferRefused          3   the provider rejected this offer
       PreflightFailed           4   a check before renting failed
+        CheckUnavailable        4   such a check could not be made: the service did not answer
         AuthProblem             4   wrong or missing key or token
         InsufficientFunds       4   the wallet is too low
       RunFailed                 5   the run ended without its result
@@ -21,6 +22,7 @@
         NotFound                1   404
         BadAnswer               1   an answer or file with an unexpected format
         UnclearAnswer           1   a change was sent; its outcome is unknown
+        NotRented               1   a service failed before the create, or refused it for now
 
 Only scripts/ catches these, prints one line and exits with `exit_code`.
 """
@@ -63,6 +65,10 @@ class PreflightFailed(NanolanError):
     """A check before renting failed: nothing was rented."""
 
     exit_code = 4
+
+
+class CheckUnavailable(PreflightFailed):
+    """A check before renting could not be made: nothing was rented, and a later try may succeed."""
 
 
 class AuthProblem(PreflightFailed):
@@ -119,6 +125,8 @@ class ApiProblem(NanolanError):
 class Unreachable(ApiProblem):
     """No usable answer after every retry."""
 
+    retry_after_s = 0.0  # how long the service asks to wait
+
 
 class WrongSetting(Unreachable):
     """A service cannot be reached because of a local setting or network. Callers that retry Unreachable retry this, too."""
@@ -140,3 +148,7 @@ class BadAnswer(ApiProblem):
 
 class UnclearAnswer(ApiProblem):
     """A change was sent and the answer was lost: check its outcome before repeating it."""
+
+
+class NotRented(ApiProblem):
+    """A service failed before the create was sent, or refused it for now: nothing is rented, a later try may succeed."""

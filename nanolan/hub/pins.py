@@ -103,6 +103,16 @@ def pin_dataset(hub: Hub, repo: str, globs: list[str]) -> Pinned:
     return pinned
 
 
+def what_is_lost(hub: Hub, pin: Pinned) -> str:
+    """What the Hub no longer has of a pin, or ""; ApiProblem if the Hub cannot say."""
+    try:
+        tree = hub.tree(pin.repo, pin.kind, revision=pin.revision)
+    except NotFound:
+        return f"{pin.repo} has lost revision {pin.revision[:8]}"
+    gone = [f.path for f in pin.files if tree.files.get(f.path) != f]
+    return f"{pin.repo} at {pin.revision[:8]} has lost the pinned {gone[0]}" if gone else ""
+
+
 READ_IDENTITY = {"mid", "sft"}  # phases
 
 

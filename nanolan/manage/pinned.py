@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from nanolan.checklist import Check
 from nanolan.checkpoint.manifest import hash_bytes
 from nanolan.errors import BadAnswer, NanolanError, NotFound
-from nanolan.hub.client import Hub, Tree
+from nanolan.hub.client import Hub
 from nanolan.hub.input_check import inspect_datasets, inspect_inputs, inspect_state
-from nanolan.hub.pins import READ_IDENTITY
+from nanolan.hub.pins import READ_IDENTITY, what_is_lost
 from nanolan.plan import Code, Fork, Pinned, Plan
 from nanolan.run.remaining import Remaining
 
@@ -45,13 +45,10 @@ def check_usable(
 
 def _missing(hub: Hub, pin: Pinned) -> str:
     try:
-        tree: Tree = hub.tree(pin.repo, pin.kind, revision=pin.revision)
-    except NotFound:
-        return f"{pin.repo} has lost revision {pin.revision[:8]}, which the run started from; launch a new run"
+        lost = what_is_lost(hub, pin)
     except NanolanError as e:
         return str(e)
-    gone = [f.path for f in pin.files if tree.files.get(f.path) != f]
-    return f"{pin.repo} at {pin.revision[:8]} has another {gone[0]} than was pinned" if gone else ""
+    return lost and f"{lost}, which the run started from; launch a new run"
 
 
 def run_code(hub: Hub, plan: Plan, rebuilt: bool) -> tuple[Code, bytes, Check]:

@@ -24,6 +24,7 @@ from nanolan.errors import (
     InsufficientFunds,
     NanolanError,
     NotFound,
+    NotRented,
     OfferRefused,
     OutOfStock,
     UnclearAnswer,
@@ -34,8 +35,15 @@ from nanolan.net.errors import DOWN, SETTING, SHADEFORM, Trouble, of_answer, of_
 from nanolan.net.session import open_session
 from nanolan.plan import UNREADABLE
 from nanolan.redact import Secret, short
-from nanolan.shadeform.models import Created, Instance, instance_of, key_of, offers_of
-from nanolan.shadeform.offers import Offer
+from nanolan.shadeform.models import (
+    Created,
+    Instance,
+    instance_of,
+    key_of,
+    listed_offers_of,
+    offers_of,
+)
+from nanolan.shadeform.offers import Market, Offer
 from nanolan.shadeform.records import Listing, decode, read_each
 from nanolan.times import SERVICE_CLOCK, ServiceClock, now_utc
 
@@ -43,8 +51,10 @@ TIMEOUT_S = (10, 30)  # connect, each read
 CALL_S = 60.0  # a whole call: a slowly dripping answer passes the time-out of each read
 TRIES = 4
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 8.0, 120.0
+MOST_RETRY_AFTER_S = 3600.0  # a longer Retry-After is not believed
 CREATE = "/instances/create"
-SAME_FOR_EVERY_OFFER = {402, 413, 429}  # HTTP statuses of a refused create
+# HTTP statuses of a refused create that no other offer would change
+SAME_FOR_EVERY_OFFER = {402: ApiProblem, 413: ApiProblem, 429: NotRented}
 PAGE_BYTES = 4 << 10  # of a body are examined to detect a web page
 MOST_BYTES = 32 << 20  # of an answer; the list of all types has less than 1 MiB
 DASHBOARD = "https://platform.shadeform.ai/instances"
@@ -78,6 +88,17 @@ class Shadeform:
         unreadable = types.unreadable + sum(offers.unreadable for offers in types)
         return [offer for offers in types for offer in offers], unreadable
 
+    def market(self, spot: str = "no", tries: int = 1) -> Market:
+        """All such offers, in stock or sold out. Tried once: a caller that repeats it sees the Retry-After in the error."""
+        types = self._list(
+            "/instances/types", "instance_types", lambda t: listed_offers_of(t, spot), tries
+        )
+        return Market(
+            [offer for in_stock, _ in types for offer in in_stock],
+            [offer for _, listed in types for offer in listed],
+            types.unreadable + sum(in_stock.unreadable for in_stock, _ in types),
+        )
+
     def instances(self) -> Listing[Instance]:
         """Every instance of the account, with the number of unreadable records; raises if the list cannot be read."""
         return self._list("/instances", "instances", instance_of)
@@ -104,9 +125,11 @@ class Shadeform:
         """The public keys of the account by id."""
         return {k.id: k.public_key for k in self._list("/sshkeys", "ssh_keys", key_of)}
 
-    def _list(self, path: str, name: str, read: Callable[[Any], T]) -> Listing[T]:
+    def _list(
+        self, path: str, name: str, read: Callable[[Any], T], tries: int = TRIES
+    ) -> Listing[T]:
         """The readable records of a list; BadAnswer if the answer has no such list."""
-        records = self._read(path).get(name)
+        records = self._read(path, tries).get(name)
         if not isinstance(records, list):
             raise BadAnswer(f"Shadeform's answer to GET {path} has no list of {name}")
         return read_each(records, read)
@@ -174,25 +197,31 @@ class Shadeform:
         except TimeoutError as e:
             raise requests.Timeout(str(e)) from None
 
-    def _read(self, path: str) -> dict[str, Any]:
-        trouble = None
-        for attempt in range(TRIES):
+    def _read(self, path: str, tries: int = TRIES) -> dict[str, Any]:
+        trouble, asked_s = None, 0.0
+        for attempt in range(tries):
             wait = jittered_s(backoff_s(attempt + 1, FIRST_WAIT_S, LONGEST_WAIT_S), self._jitter)
+            asked_s = 0.0
             try:
                 answer = self._send("GET", path, None)
             except (OSError, ValueError) as e:  # requests' own errors are OSErrors
                 trouble = of_exception(e, SHADEFORM, self.base)
             else:
                 trouble = of_answer(SHADEFORM, answer.status_code, answer.headers, _body(answer))
-                wait = max(wait, retry_after_s(answer.headers.get("Retry-After")))
+                asked_s = retry_after_s(
+                    answer.headers.get("Retry-After"), most_s=MOST_RETRY_AFTER_S
+                )
             if trouble is None:
                 return self._decode(answer, path)
             if not trouble.again:
                 raise trouble.error("; nothing was changed")
-            if attempt < TRIES - 1:
-                self.sleep(wait)
+            if attempt < tries - 1:
+                self.sleep(max(wait, min(asked_s, LONGEST_RETRY_AFTER_S)))
         trouble = trouble or Trouble(DOWN, "no answer")
-        raise trouble.error(f", {TRIES} tries of GET {path}; nothing was changed. {trouble.advice}")
+        tried = f", {tries} tries of GET {path}; nothing was changed. {trouble.advice}"
+        error = trouble.error(tried if tries > 1 else "")
+        error.retry_after_s = asked_s
+        raise error
 
     def _change(self, path: str, body: dict[str, Any] | None) -> bytes:
         try:
@@ -243,9 +272,7 @@ class Shadeform:
         refused = f"Shadeform refused {call}: HTTP {status} {text}".strip()
         if not creates:
             return ApiProblem(refused)
-        return (ApiProblem if status in SAME_FOR_EVERY_OFFER else OfferRefused)(
-            f"{refused}; nothing was rented"
-        )
+        return SAME_FOR_EVERY_OFFER.get(status, OfferRefused)(f"{refused}; nothing was rented")
 
 
 def read_whole(answer: requests.Response) -> requests.Response:
@@ -266,8 +293,10 @@ def read_whole(answer: requests.Response) -> requests.Response:
     return answer
 
 
-def retry_after_s(text: str | None, now: datetime | None = None) -> float:
-    """Seconds of a Retry-After header (number or date), from 0 to 120; 0 if it is invalid."""
+def retry_after_s(
+    text: str | None, now: datetime | None = None, most_s: float = LONGEST_RETRY_AFTER_S
+) -> float:
+    """Seconds of a Retry-After header (number or date), from 0 to `most_s`; 0 if it is invalid."""
     if not text:
         return 0.0
     try:
@@ -277,7 +306,7 @@ def retry_after_s(text: str | None, now: datetime | None = None) -> float:
             wait = (parsedate_to_datetime(text) - (now or now_utc())).total_seconds()
         except (ValueError, TypeError, OverflowError):
             return 0.0
-    return min(max(wait, 0.0), LONGEST_RETRY_AFTER_S) if wait == wait else 0.0
+    return min(max(wait, 0.0), most_s) if wait == wait else 0.0
 
 
 def _error_of(answer: requests.Response) -> tuple[str, str]:

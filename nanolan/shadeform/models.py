@@ -201,6 +201,15 @@ def offers_of(entry: Any, spot: str = "no") -> Listing[Offer]:
     return found
 
 
+def listed_offers_of(entry: Any, spot: str = "no") -> tuple[Listing[Offer], Listing[Offer]]:
+    """(the offers of a type that are in stock, all of its offers as if they were)."""
+    t = fields(entry)
+    regions = t.get("availability")
+    if isinstance(regions, list):
+        t = t | {"availability": [fields(a) | {"available": True} for a in regions]}
+    return offers_of(entry, spot), offers_of(t, spot)
+
+
 def _rentable(entry: dict[str, Any], rentals: tuple[str, ...]) -> bool:
     """Whether an availability entry can be rented now as one of these types; old answers lack the type."""
     rental = entry.get("rental_type", ON_DEMAND)

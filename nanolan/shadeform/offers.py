@@ -48,6 +48,15 @@ class Offer:
         return f"{self.num_gpus}x {self.gpu} at {self.cloud}/{self.region}{kind}"
 
 
+@dataclass(frozen=True)
+class Market:
+    """What one request has shown: the offers in stock, all offers whether sold out or not, and how many entries were unreadable."""
+
+    in_stock: Sequence[Offer]
+    listed: Sequence[Offer]
+    unreadable: int = 0
+
+
 Expected = Callable[
     [Offer], int | None
 ]  # the expected cost of the whole run in cents; None: no figures
