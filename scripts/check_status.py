@@ -104,9 +104,13 @@ def read_words(words: tuple[str, ...], watch: bool) -> tuple[float, str | None]:
 
 
 def unfinished_and_newest(ledger: Ledger) -> list[Entry]:
-    """Every run that is not known to be over, and the newest one."""
+    """Every run that is not known to be over, or that waits for an offer, and the newest one."""
     entries = ledger.entries()
-    return [e for i, e in enumerate(entries) if i == 0 or not e.gone]
+    return [
+        e
+        for i, e in enumerate(entries)
+        if i == 0 or not e.gone or e.waiting and ledger.is_launching(e.plan.run_id)
+    ]
 
 
 def look_once(account: Account, entries: list[Entry]) -> Overview:

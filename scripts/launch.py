@@ -8,10 +8,20 @@ just dry-run phase=sft                        shows what would happen and cost
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from market import checks_of, clients, expected_on, find_offers, offers_to_show, pick_offer
+from market import (
+    checks_of,
+    clients,
+    expected_on,
+    find_offers,
+    market_now,
+    offers_to_show,
+    pick_offer,
+)
 
 from nanolan.cli.command import KeyValueCommand, profile_option, run, setting_options, settings_from
 from nanolan.cli.consent import (
@@ -19,19 +29,22 @@ from nanolan.cli.consent import (
     consent,
     failover_policy,
     refuse_failed,
+    show_dry_run,
+    show_launched,
     show_prepared,
 )
 from nanolan.cli.run import Account, open_ledger, say
+from nanolan.cli.trainer import rehearsal_of, trainer_of
+from nanolan.cli.words import typed
 
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
-    from nanolan.launch.failover import FailoverPolicy, Launched
-    from nanolan.launch.make_plan import Rehearsal
+    from nanolan.launch.policy import FailoverPolicy
     from nanolan.launch.prepare import Prepared
-    from nanolan.run.ledger import Attempt
+    from nanolan.run.ledger import Attempt, Ledger
     from nanolan.settings.settings import Settings
-    from nanolan.shadeform.offers import Offer
-    from nanolan.trainers.choose import Chosen
+    from nanolan.shadeform.client import Shadeform
+    from nanolan.shadeform.offers import Expected, Offer
 
 
 @click.command(
@@ -63,6 +76,12 @@ if TYPE_CHECKING:
     help="return once it is rented, without waiting for probation; "
     "a bad instance is then not replaced by the next offer",
 )
+@click.option(
+    "--wait",
+    "wait_text",
+    metavar="TIME",
+    help="wait this long for an offer that fits (12h), then rent it; max-price= and max-total= say how dear it may be",
+)
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
 def launch(
     dry_run: bool,
@@ -72,6 +91,7 @@ def launch(
     yes_really: bool,
     keep_old: bool,
     no_wait: bool,
+    wait_text: str | None,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -80,49 +100,123 @@ def launch(
     from nanolan.launch.prepare import prepare
 
     s = settings_from(flags)
+    seconds = wait_seconds(wait_text)
     if not dry_run:
         s.need("shadeform_api_key", "hf_token", "hf_repo")
     rehearsal = rehearsal_of(s)
     s, chosen = trainer_of(s, rehearsal)
     api, hub = clients(s)
     ledger = open_ledger()
-    agreed = yes or all((s.cloud, s.region, s.instance_type))
     found = check_hub(hub, s) if hub else None  # with the model's size, which the table needs
     expected = expected_on(s, ledger, found, rehearsal)
-    offers, failed_check = (
-        offers_to_show(s, api, all_configs, sort, expected)
-        if dry_run
-        else (find_offers(s, api, all_configs, sort, expected), None)
-    )
-    check_one_answer(agreed, dry_run, offers, s.gpu)
-    offer = offers[0] if dry_run or agreed else pick_offer(offers, s, sort, expected)
+
+    def prepare_on(offer: Offer) -> Prepared:
+        return prepare(
+            s,
+            offer,
+            ledger.owner if not dry_run else "0" * 8,
+            hub,
+            api.instances if api else None,
+            rehearsal=rehearsal,
+            keep_old=keep_old,
+            earlier=ledger.entries(),
+            gpu_checks=checks_of(ledger),
+            yes_really=yes_really,
+            chosen=chosen,
+            found=found,
+        )
+
+    words = typed(flags, all_configs, sort, keep_old, yes_really)
+    asked = Asked(s, ledger, api, hub, expected, prepare_on, words, all_configs, sort)
+    options = Options(dry_run, yes, not no_wait, as_json)
+    if wait_text:
+        return launch_when_offered(asked, options, seconds, [*words, f"wait={wait_text}"])
+    return launch_now(asked, options)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The run that was asked for: settings, clients, and its cost on an offer; `prepare_on` runs the checks on one."""
+
+    settings: Settings
+    ledger: Ledger
+    api: Shadeform | None
+    hub: Hub | None
+    expected: Expected
+    prepare_on: Callable[[Offer], Prepared]
+    words: list[str]
+    all_configs: bool
+    sort: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to launch; `wait`: until it trains."""
+
+    dry_run: bool
+    yes: bool
+    wait: bool
+    as_json: bool
+
+
+def launch_now(asked: Asked, options: Options) -> int:
+    """Rent one of the offers that are in stock."""
+    s, api, hub = asked.settings, asked.api, asked.hub
+    agreed = options.yes or all((s.cloud, s.region, s.instance_type))
+    find = (s, api, asked.all_configs, asked.sort, asked.expected)
+    offers, failed_check = offers_to_show(*find) if options.dry_run else (find_offers(*find), None)
+    check_one_answer(agreed, options.dry_run, offers, s.gpu)
+    picked = options.dry_run or agreed
+    offer = offers[0] if picked else pick_offer(offers, s, asked.sort, asked.expected)
     if offer is None:
         return 0
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
-    prepared = prepare(
-        s,
-        offer,
-        ledger.owner if not dry_run else "0" * 8,
-        hub,
-        api.instances if api else None,
-        rehearsal=rehearsal,
-        keep_old=keep_old,
-        earlier=ledger.entries(),
-        gpu_checks=checks_of(ledger),
-        yes_really=yes_really,
-        chosen=chosen,
-        found=found,
-    )
+    prepared = asked.prepare_on(offer)
     prepared.checks[:0] = [failed_check] if failed_check else []
-    words = typed(flags, all_configs, sort, keep_old, yes_really)
     show_prepared(prepared)
-    if dry_run:
-        return show_dry_run(prepared, s, words, as_json)
+    if options.dry_run:
+        return show_dry_run(prepared, s, asked.words, options.as_json)
     refuse_failed(prepared)
     consent(agreed, prepared)
     assert api and hub  # noqa: S101  # `need` has checked it
-    policy = failover_policy(prepared, s, yes, agreed, not no_wait, words)
-    return rent_and_follow(prepared, offers, Account(ledger, s, api), hub, policy, as_json)
+    policy = failover_policy(prepared, s, options.yes, agreed, options.wait, asked.words)
+    account = Account(asked.ledger, s, api)
+    return rent_and_follow(prepared, offers, account, hub, policy, options.as_json)
+
+
+def launch_when_offered(asked: Asked, options: Options, seconds: int, words: list[str]) -> int:
+    """Agree to a rule, wait for an offer that fulfils it, and rent that."""
+    import logs  # noqa: F401  # now: the checkout may be another one when the wait is over
+
+    from nanolan.cli.waiting import WaitRequest, agree_to_wait, wait_policy
+
+    s, api, hub = asked.settings, asked.api, asked.hub
+    market, failed_check = market_now(api, s.spot, options.dry_run)
+    how = (asked.all_configs, asked.sort)
+    request = WaitRequest(s, seconds, *how, market, asked.expected, asked.prepare_on)
+    rule, prepared = request.show()
+    prepared.checks[:0] = [failed_check] if failed_check else []
+    if options.dry_run:
+        return show_dry_run(prepared, s, words, options.as_json)
+    refuse_failed(prepared)
+    agree_to_wait(options.yes or all((s.cloud, s.region, s.instance_type)))
+    assert api and hub  # noqa: S101  # `need` has checked it
+    policy = wait_policy(
+        rule, prepared, s, api, hub, asked.ledger, asked.expected, wait=options.wait, words=words
+    )
+    account = Account(asked.ledger, s, api)
+    return rent_and_follow(prepared, [], account, hub, policy, options.as_json)
+
+
+def wait_seconds(text: str | None) -> int:
+    """The time of --wait; UsageProblem if it is none."""
+    from nanolan.errors import UsageProblem
+    from nanolan.settings.settings import duration
+
+    try:
+        return duration(text) if text is not None else 0
+    except UsageProblem as e:
+        raise UsageProblem(f"wait: {e}") from None
 
 
 def rent_and_follow(
@@ -182,166 +276,6 @@ def follow_log(account: Account, run_id: str) -> int:
         raise error
     say(f"run {run_id} succeeded. Next: just pull; just chat; just report {run_id}")
     return 0
-
-
-def trainer_of(s: Settings, rehearsal: Rehearsal | None) -> tuple[Settings, Chosen | None]:
-    """The settings with the phases of their trainer, and a checkout that trains in place of nanolan."""
-    from nanolan.plan import OWN_PYTHON
-    from nanolan.settings.paths import typed as path_of
-    from nanolan.trainers.choose import with_trainer
-
-    if rehearsal is None:
-        return with_trainer(s, path_of(""))
-    installed = path_of(s.trainer) / ".venv/bin/python"  # by the checkout's owner
-    python = str(installed) if installed.is_file() else OWN_PYTHON
-    return with_trainer(s, path_of(""), rehearsed=rehearsal.fork_options, python=python)
-
-
-def show_dry_run(
-    prepared: Prepared, s: Settings, words: list[str], as_json: bool, command: str = "just launch"
-) -> int:
-    """The request that would be sent, without secrets; exit code 4 when a check failed."""
-    import json
-    import shlex
-
-    from nanolan.launch.request import box_secrets, create_body, startup_script
-
-    script = startup_script(prepared.plan, box_secrets(s), "REVISION")
-    body = create_body(
-        prepared.plan, script, "(the id of your SSH_PUBLIC_KEY)" if s.ssh_public_key else None
-    )
-    count = len(box_secrets(s))
-    body["launch_configuration"]["script_configuration"]["base64_script"] = (
-        f"*** ({len(script):,} bytes, {(len(script) + 2) // 3 * 4:,} in base64: boot.sh, rescue.py, the values of the plan, "
-        f"{count} secret{'s' * (count != 1)})"
-    )
-    if as_json:
-        click.echo(
-            json.dumps(
-                summary(prepared) | {"checks": [vars(c) for c in prepared.checks], "request": body},
-                indent=2,
-            )
-        )
-    else:
-        say(f"The request that `{command}` would send (DRY RUN: nothing was sent or uploaded):")
-        click.echo(json.dumps(body, indent=2))
-        again = f"{command} {shlex.join(words)}".rstrip()
-        if prepared.failed:
-            failed = f"{len(prepared.failed)} of {len(prepared.checks)} checks failed"
-            say(f"{failed} (see above). Mend that, then: {again} --dry-run")
-        else:
-            say(f"To rent it: {again}")
-    return 4 if prepared.failed else 0
-
-
-def show_launched(launched: Launched, as_json: bool) -> int:
-    """The id, the dashboard and the next commands."""
-    import json
-
-    from nanolan.shadeform.client import DASHBOARD
-
-    prepared, instance = launched.prepared, launched.instance
-    if as_json:
-        earlier = [
-            {
-                "attempt": a.number,
-                "instance_id": a.instance_id,
-                "note": a.note,
-                "spent_usd": None if a.spent_cents is None else f"{a.spent_cents / 100:.2f}",
-            }
-            for a in launched.earlier
-        ]
-        click.echo(
-            json.dumps(
-                summary(prepared)
-                | {
-                    "instance_id": instance.id,
-                    "attempt": prepared.plan.attempt,
-                    "earlier_attempts": earlier,
-                },
-                indent=2,
-            )
-        )
-        return 0
-    run_id = prepared.plan.run_id
-    click.echo(f"run {run_id} on instance {instance.id}")
-    lines = ["The run continues by itself: you may close this laptop."]
-    if not prepared.plan.self_delete:
-        lines += [
-            f"It holds no Shadeform key: without a guard it bills until {prepared.plan.deadline}.",
-            "  guard it:    just guard",
-        ]
-    lines += [
-        "  follow it:   just watch",
-        f"  stop it:     just stop {run_id}",
-        f"  dashboard:   {DASHBOARD}",
-    ]
-    say("\n".join(lines))
-    return 0
-
-
-def summary(prepared: Prepared) -> dict[str, Any]:
-    """The fields of both --json outputs; money in dollars as text, null if unknown."""
-    cost = {
-        name: f"{getattr(prepared.expected, f'{name}_cents') / 100:.2f}"
-        if prepared.expected
-        else None
-        for name in ("low", "likely", "high")
-    }
-    return {
-        "schema_version": 1,
-        "run_id": prepared.plan.run_id,
-        "name": prepared.plan.instance_name,
-        "phases": list(prepared.plan.phases),
-        "offer": vars(prepared.offer),
-        "limit_usd": f"{prepared.plan.limit_cents / 100:.2f}",
-        "worst_case_usd": f"{prepared.worst_cents / 100:.2f}",
-        "expected_usd": cost["likely"],
-        "expected_range_usd": [cost["low"], cost["high"]],
-        "deadline": prepared.plan.deadline,
-        "run_folder": f"{prepared.plan.runs_repo}/{prepared.plan.folder}",
-    }
-
-
-def typed(
-    flags: dict[str, Any],
-    all_configs: bool,
-    sort: str,
-    keep_old: bool = False,
-    yes_really: bool = False,
-) -> list[str]:
-    """The options of this command as words for the next command; never a secret."""
-    import shlex
-
-    from nanolan.settings.settings import TABLE
-
-    words = [
-        f"{k.replace('_', '-')}={v}"
-        for k, v in flags.items()
-        if v is not None and not TABLE[k]["secret"] and k != "train_options"
-    ]
-    options = shlex.split(flags.get("train_options") or "")
-    return (
-        words
-        + [f"train.{w.removeprefix('train.')}" for w in options]
-        + ["--all-configs"] * all_configs
-        + ["--sort=total"] * (sort == "total")
-        + ["--keep-old"] * keep_old
-        + ["--yes-really"] * yes_really
-    )
-
-
-def rehearsal_of(s: Settings) -> Rehearsal | None:
-    """NANOLAN_REHEARSAL (set by rehearse.py and tests): JSON; loopback addresses only."""
-    import json
-    import os
-
-    text = os.environ.get("NANOLAN_REHEARSAL")
-    if not text:
-        return None
-    from nanolan.launch.make_plan import Rehearsal
-
-    return Rehearsal(**json.loads(text))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from nanolan.run.ledger import Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
-    from nanolan.shadeform.offers import Expected, Offer
+    from nanolan.shadeform.offers import Expected, Market, Offer
+
+
+SAMPLES = "SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api"
 
 
 def clients(s: Settings) -> tuple[Shadeform | None, Any]:
@@ -45,6 +48,26 @@ def offers_to_show(
         return samples, Check("offers", False, str(e))
 
 
+def market_now(api: Shadeform | None, spot: str, dry_run: bool) -> tuple[Market, Check | None]:
+    """What is listed now, in stock or not. In a dry run, which never fails early, samples and perhaps a failed check instead."""
+    from nanolan.checklist import Check
+    from nanolan.errors import ApiProblem, AuthProblem
+    from nanolan.shadeform.client import TRIES
+    from nanolan.shadeform.offers import Market
+
+    try:
+        if api:
+            return api.market(spot, TRIES), None
+        failed = None
+        say(f"SHADEFORM_API_KEY is not set: {SAMPLES}")
+    except (ApiProblem, AuthProblem) as e:
+        if not dry_run:
+            raise
+        failed = Check("offers", False, str(e))
+        say(f"Shadeform's offers are unavailable: {SAMPLES}")
+    return Market(sample_offers(spot), sample_offers(spot)), failed
+
+
 def find_offers(
     s: Settings,
     api: Shadeform | None,
@@ -60,9 +83,7 @@ def find_offers(
     if api:
         listed, unreadable = api.offers(s.spot)
     else:
-        say(
-            f"{why_samples}: SAMPLE offers, not today's market. Get a key: https://platform.shadeform.ai/settings/api"
-        )
+        say(f"{why_samples}: {SAMPLES}")
         listed, unreadable = sample_offers(s.spot), 0
     offers, dropped = choose(listed, wanted, order=sort, expected=expected)
     for why, count in dropped.items():

@@ -11,11 +11,11 @@ import shlex
 from typing import Any
 
 import click
-from launch import typed
 from market import clients, expected_on, find_offers, heading, spot_note
 
 from nanolan.cli.command import KeyValueCommand, profile_option, run, setting_options, settings_from
 from nanolan.cli.run import open_ledger
+from nanolan.cli.words import typed
 
 
 @click.command(cls=KeyValueCommand)

@@ -101,8 +101,7 @@ def rehearse(
 
 def seed_for(flags: dict[str, Any], world: World) -> None:
     """A checkpoint that the fork of trainer= can load, if one is given; the launch refuses what is wrong with it."""
-    from launch import trainer_of
-
+    from nanolan.cli.trainer import trainer_of
     from nanolan.launch.make_plan import Rehearsal
     from nanolan.settings.load import load_settings
     from nanolan.settings.paths import typed

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from launch import rehearsal_of, rent_and_follow, show_dry_run, typed
+from launch import rent_and_follow
 from market import checks_of, expected_on, find_offers, pick_offer
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options
@@ -20,9 +20,12 @@ from nanolan.cli.consent import (
     consent,
     failover_policy,
     refuse_failed,
+    show_dry_run,
     show_prepared,
 )
 from nanolan.cli.run import Account, open_account, owner_option, say
+from nanolan.cli.trainer import rehearsal_of
+from nanolan.cli.words import typed
 
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub

@@ -22,9 +22,14 @@ def runs(as_json: bool) -> int:
 
     ledger = open_ledger()
     entries = ledger.entries()
+    launching = {e.plan.run_id for e in entries if e.waiting and ledger.is_launching(e.plan.run_id)}
     if gap := ledger.gap():
         say(f"note: {gap}")
-    click.echo(json.dumps(to_dict(entries), indent=2) if as_json else "\n".join(render(entries)))
+    click.echo(
+        json.dumps(to_dict(entries, launching), indent=2)
+        if as_json
+        else "\n".join(render(entries, launching))
+    )
     return 0
 
 

@@ -77,6 +77,7 @@ GROUPS = {
         "max_total",
         "spot",
         "failover",
+        "wait_text",
     ),
     "Limits": ("spend_limit", "max_duration", "probation_usd", "yes_really"),
     "Accounts and addresses": (

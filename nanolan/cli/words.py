@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from typing import Any
 
 import click
 
@@ -49,3 +50,29 @@ def value_after(option: str, words: list[str]) -> str:
         if word == option:
             return next((w for w in words[i + 1 : i + 2] if not w.startswith("-")), "")
     return ""
+
+
+def typed(
+    flags: dict[str, Any],
+    all_configs: bool,
+    sort: str,
+    keep_old: bool = False,
+    yes_really: bool = False,
+) -> list[str]:
+    """The options of this command as words for the next command; never a secret."""
+    from nanolan.settings.settings import TABLE
+
+    words = [
+        f"{k.replace('_', '-')}={v}"
+        for k, v in flags.items()
+        if v is not None and not TABLE[k]["secret"] and k != "train_options"
+    ]
+    options = shlex.split(flags.get("train_options") or "")
+    return (
+        words
+        + [f"train.{w.removeprefix('train.')}" for w in options]
+        + ["--all-configs"] * all_configs
+        + ["--sort=total"] * (sort == "total")
+        + ["--keep-old"] * keep_old
+        + ["--yes-really"] * yes_really
+    )

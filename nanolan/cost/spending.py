@@ -88,14 +88,10 @@ def waste(receipt: Receipt) -> float | None:
 
 
 def attempts(entry: Entry) -> list[int | None]:
-    """The bill of each instance of the run; a refused launch had none."""
+    """The bill of each instance of the run; a refused launch had none, and one that waits has none yet."""
     earlier = [a.spent_cents for a in entry.earlier]
-    if (
-        entry.receipt is None
-        and entry.instance_id is None
-        and entry.gone
-        and entry.note.startswith(REFUSED)
-    ):
+    none = entry.receipt is None and entry.instance_id is None and entry.gone
+    if none and (entry.waiting or entry.note.startswith(REFUSED)):
         return earlier
     return [*earlier, newest_cents(entry)]
 

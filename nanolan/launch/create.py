@@ -11,6 +11,7 @@ from msgspec import structs
 from nanolan.errors import (
     ApiProblem,
     AuthProblem,
+    CheckUnavailable,
     MayBeBilling,
     NanolanError,
     NotFound,
@@ -56,7 +57,7 @@ def stopped_error(plan: Plan) -> RunFailed:
 def stop_asked_on_hub(hub: Hub, plan: Plan, first_attempt: int) -> bool:
     """Whether `just stop`, typed on any laptop, asked an attempt of this launch (from `first_attempt` on) to stop.
 
-    PreflightFailed when the Hub cannot say."""
+    CheckUnavailable when the Hub does not answer."""
     try:
         request = msgspec.json.decode(
             hub.read(plan.runs_repo, f"{plan.folder}/{STOP_FILE}"), type=StopRequest
@@ -64,10 +65,15 @@ def stop_asked_on_hub(hub: Hub, plan: Plan, first_attempt: int) -> bool:
     except (NotFound, *UNREADABLE):  # the box ignores an unreadable one, too
         return False
     except (ApiProblem, AuthProblem) as e:
-        raise PreflightFailed(
+        raise _unavailable(e)(
             f"cannot check whether the run was stopped on another laptop ({e}); nothing was rented"
         ) from None
     return first_attempt <= request.attempt <= plan.attempt
+
+
+def _unavailable(e: NanolanError) -> type[PreflightFailed]:
+    """The kind of error for a check that could not be made: only a service that does not answer may do so later."""
+    return PreflightFailed if isinstance(e, AuthProblem) else CheckUnavailable
 
 
 def check_before_create(
@@ -90,7 +96,7 @@ def check_before_create(
     try:
         listed = api.instances()
     except (ApiProblem, AuthProblem) as e:
-        raise PreflightFailed(
+        raise _unavailable(e)(
             f"cannot check whether another run writes the same folder ({e}); nothing was rented"
         ) from None
     check = check_outputs(listed, output_tags(plan))

@@ -6,55 +6,47 @@ end the launch instead: another create would not help, or might rent twice.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from msgspec import structs
 
-from nanolan.errors import MachineFailed, NanolanError, OutOfStock
+from nanolan.errors import (
+    ApiProblem,
+    MachineFailed,
+    NanolanError,
+    NotRented,
+    OutOfStock,
+)
 from nanolan.hub.client import Hub
 from nanolan.launch.create import stopped_error
-from nanolan.launch.prepare import OfferEstimate, Prepared, next_attempt
+from nanolan.launch.policy import (
+    ASK,
+    GO,
+    REJECTIONS,
+    STOP,
+    FailoverPolicy,
+    Rejection,
+    Step,
+    decide,
+    failed_attempt,
+    goes_on_waiting,
+    same_gpus,
+    spent_cents,
+)
+from nanolan.launch.prepare import Prepared, next_attempt, on_offer
 from nanolan.launch.readiness import patience_s, wait_until_ready
 from nanolan.launch.rent import rent, with_next_offer
-from nanolan.money import cost_cents, dollars
+from nanolan.launch.wait import OfferWait
+from nanolan.money import dollars
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Ledger
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import delete_leftovers
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.offers import Offer
-from nanolan.times import now_utc, parse_time, steady
-
-GAVE_UP = re.compile(
-    r"boot failed: the machine gave up: (.+?)\. It is deleted"
-)  # in the message of MachineFailed
-GO, ASK, STOP = "go", "ask", "stop"
-
-
-@dataclass(frozen=True)
-class FailoverPolicy:
-    """What the user agreed to: how many other offers, up to which price per hour and total; and how to ask for more."""
-
-    others: int
-    hourly_cents: int
-    bill_cents: int
-    ask: Callable[[Prepared], bool] | None = None  # None: not interactive
-    wait: bool = True  # until the instance trains: only then can a bad one be replaced
-    command: str = "just launch"
-    now: Callable[[str], None] | None = None  # gets the state every second while it waits
-    typed: tuple[str, ...] = ()  # the settings of this launch as typed, without the place
-
-
-@dataclass(frozen=True)
-class Step:
-    """What to do after a rejection: rent the offer, ask about it, or stop for the reason `why`."""
-
-    action: str
-    offer: Offer | None = None
-    why: str = ""
+from nanolan.times import steady
 
 
 @dataclass(frozen=True)
@@ -83,131 +75,146 @@ def rent_with_failover(
 
     `before` are the run's attempts before this launch: they are recorded, but do not count against the policy.
     """
+    launch = _Attempts(
+        prepared, tuple(offers), settings, api, hub, ledger, say, policy, before, clock
+    )
     with ledger.launching(
         prepared.plan.run_id
     ):  # so a `just watch` elsewhere does not report a failed attempt as the run's end
-        return _rent_until_ready(
-            prepared, offers, settings, api, hub, ledger, say, policy, before, clock
-        )
-
-
-def _rent_until_ready(
-    prepared: Prepared,
-    offers: Sequence[Offer],
-    settings: Settings,
-    api: Shadeform,
-    hub: Hub,
-    ledger: Ledger,
-    say: Callable[[str], None],
-    policy: FailoverPolicy,
-    before: tuple[Attempt, ...],
-    clock: Callable[[], float] | None,
-) -> Launched:
-    earlier: tuple[Attempt, ...] = ()
-    tried = [prepared.offer]
-    first_attempt = prepared.plan.attempt
-    while True:
         try:
-            if earlier:
-                delete_leftovers(api, prepared.plan.run_id, say=say)
-            instance = rent(
-                prepared,
-                settings,
-                api,
-                hub,
-                ledger,
-                say,
-                earlier=before + earlier,
-                first_attempt=first_attempt,
-                clock=clock or time.monotonic,
-            )
-            if policy.wait:
-                _wait_until_ready(
-                    prepared, instance, api, hub, ledger, say, clock or steady, policy.now
-                )
-            return Launched(prepared, instance, before + earlier)
-        except (OutOfStock, MachineFailed) as e:
-            rejection = e
-        earlier += (failed_attempt(rejection, prepared),)
-        untried = [o for o in offers if o not in tried]
+            return launch.until_ready()
+        except NanolanError as e:
+            if policy.offer_wait:
+                policy.offer_wait.gave_up(prepared.plan, e, say)
+            raise
+
+
+@dataclass
+class _Attempts:
+    """The attempts of one launch: the one that is prepared, and what is left to try after a rejection."""
+
+    prepared: Prepared
+    offers: tuple[Offer, ...]  # by rank
+    settings: Settings
+    api: Shadeform
+    hub: Hub
+    ledger: Ledger
+    say: Callable[[str], None]
+    policy: FailoverPolicy
+    before: tuple[Attempt, ...]
+    clock: Callable[[], float] | None
+    earlier: tuple[Attempt, ...] = ()  # rejected ones of this launch
+    tried: tuple[Offer, ...] = ()
+
+    def until_ready(self) -> Launched:
+        """Rent until an instance is rented, and trains if the policy says so; the last rejection ends it."""
+        first = self.prepared.plan.attempt
+        waits = self.policy.offer_wait
+        if waits:
+            self._wait_for_offers(waits)
+            self._take(on_offer(self.prepared, self.settings, self.offers[0], self._left_cents))
+        while True:
+            self.tried += (self.prepared.offer,)
+            try:
+                instance = self._rent(first)
+                if waits:
+                    waits.rented(self.prepared.plan)
+                if self.policy.wait:
+                    self._wait_until_ready(instance)
+                return Launched(self.prepared, instance, self.before + self.earlier)
+            except REJECTIONS as e:
+                if waits is None and not isinstance(e, OutOfStock | MachineFailed):
+                    raise
+                rejection = e
+            self._after(rejection)
+
+    @property
+    def _left_cents(self) -> int:
+        return self.policy.bill_cents - spent_cents(self.earlier)
+
+    def _rent(self, first: int) -> Instance:
+        run_id, waits = self.prepared.plan.run_id, self.policy.offer_wait
+        try:
+            if self.earlier:
+                delete_leftovers(self.api, run_id, say=self.say)
+        except ApiProblem as e:
+            raise NotRented(str(e)) from None
+        return rent(
+            self.prepared,
+            self.settings,
+            self.api,
+            self.hub,
+            self.ledger,
+            self.say,
+            earlier=self.before + self.earlier,
+            first_attempt=first,
+            clock=self.clock or time.monotonic,
+            may_create=waits.check_goes_on if waits else lambda plan: None,
+        )
+
+    def _after(self, rejection: Rejection) -> None:
+        """Prepare the attempt that follows a rejection, or raise."""
+        last, waits = self.prepared, self.policy.offer_wait
+        self.earlier += (failed_attempt(rejection, last),)
+        note = f"attempt {last.plan.attempt}: {self.earlier[-1].note}"
+        if waits and not isinstance(rejection, MachineFailed):
+            waits.refused(last.offer if isinstance(rejection, OutOfStock) else None)
+        untried = [o for o in self.offers if o not in self.tried]
         step = decide(
-            [o for o in untried if _same_gpus(o, prepared.offer)],
-            policy,
-            earlier,
-            prepared.estimate_on,
+            [o for o in untried if same_gpus(o, last.offer)],
+            self.policy,
+            self.earlier,
+            last.estimate_on,
         )
-        if step.action != STOP:
-            say(f"attempt {prepared.plan.attempt}: {earlier[-1].note}")
+        if waits and goes_on_waiting(rejection, step):
+            self.say(note)
+            self._wait_for_offers(waits)
+            step = Step(GO, self.offers[0])
+        elif step.action != STOP:
+            self.say(note)
         if step.action == ASK and step.offer:
-            step, policy = _ask_about(step.offer, prepared, settings, policy, earlier)
+            step, self.policy = _ask_about(
+                step.offer, last, self.settings, self.policy, self.earlier
+            )
         if step.action == STOP or step.offer is None:
-            raise _final_error(rejection, prepared.offer, step, untried, policy, earlier)
-        prepared = next_attempt(
-            prepared, settings, step.offer, policy.bill_cents - spent_cents(earlier)
+            raise _final_error(rejection, last.offer, step, untried, self.policy, self.earlier)
+        self._take(
+            next_attempt(
+                self.prepared,
+                self.settings,
+                step.offer,
+                self._left_cents,
+                uploaded=isinstance(rejection, OutOfStock | MachineFailed),
+            )
         )
-        tried.append(prepared.offer)
-        chosen = prepared.offer
-        say(
+
+    def _wait_for_offers(self, waits: OfferWait) -> None:
+        """Return when there are offers to rent; the first one's price is then agreed to."""
+        self.prepared, self.offers = waits.next(
+            self.prepared, self.before + self.earlier, self._left_cents, self.say, self.policy.now
+        )
+        price = max(self.policy.hourly_cents, self.offers[0].hourly_cents)
+        self.policy = replace(self.policy, hourly_cents=price)
+        self.tried = ()
+
+    def _take(self, prepared: Prepared) -> None:
+        self.prepared, chosen = prepared, prepared.offer
+        self.say(
             f"attempt {prepared.plan.attempt}: {chosen.where}, {chosen.instance_type}, "
             f"{dollars(chosen.hourly_cents)}/h\nBill: {prepared.bill()}."
         )
 
-
-def _same_gpus(offer: Offer, chosen: Offer) -> bool:
-    """Whether an offer has the type and number of GPUs that were agreed to."""
-    return (offer.gpu, offer.num_gpus) == (chosen.gpu, chosen.num_gpus)
-
-
-def decide(
-    left: Sequence[Offer],
-    policy: FailoverPolicy,
-    earlier: Sequence[Attempt],
-    estimate_on: Callable[[Offer, int], OfferEstimate],
-) -> Step:
-    """The step after a rejection; `left` are the untried offers by rank, `estimate_on` estimates the run on an offer."""
-    if not left:
-        return Step(STOP)
-    if failure := repeated_failure(earlier):
-        return Step(
-            STOP,
-            left[0],
-            f'two boots failed at the same step, "{failure}", so this is not chance: read the log first',
+    def _wait_until_ready(self, instance: Instance) -> None:
+        _wait_until_ready(
+            self.prepared,
+            instance,
+            self.api,
+            self.hub,
+            self.ledger,
+            self.say,
+            self.clock or steady,
+            self.policy.now,
         )
-    if len(earlier) > policy.others:
-        return Step(STOP, left[0], f"failover={policy.others}")
-    cents = policy.bill_cents - spent_cents(earlier)
-    good = [
-        o
-        for o in left
-        if cents > 0 and not any(c.ok is False for c in estimate_on(o, cents).checks)
-    ]
-    if not good:
-        return Step(
-            STOP,
-            left[0],
-            f"its checks fail with the {dollars(cents)} left of the limit",
-        )
-    if policy.ask and good[0].hourly_cents > policy.hourly_cents:
-        return Step(ASK, good[0])
-    within = [o for o in good if o.hourly_cents <= policy.hourly_cents]
-    if within:
-        return Step(GO, within[0])
-    return Step(
-        STOP,
-        good[0],
-        f"dearer than the {dollars(policy.hourly_cents)}/h agreed to; with --yes, max-price= allows more",
-    )
-
-
-def repeated_failure(earlier: Sequence[Attempt]) -> str:
-    """The step of boot.sh at which the two newest attempts both gave up, or ""."""
-    steps = [m[1] if (m := GAVE_UP.search(a.note)) else "" for a in earlier[-2:]]
-    return steps[0] if len(steps) == 2 and steps[0] == steps[1] else ""
-
-
-def spent_cents(attempts: Iterable[Attempt]) -> int:
-    """The total cost of the attempts."""
-    return sum(a.spent_cents or 0 for a in attempts)
 
 
 def _ask_about(
@@ -253,23 +260,8 @@ def _wait_until_ready(
         raise
 
 
-def failed_attempt(rejection: OutOfStock | MachineFailed, prepared: Prepared) -> Attempt:
-    """The record of a failed attempt; an unknown cost is the price since the plan was made."""
-    note = f"{prepared.offer.where}: {rejection}"
-    spot_cents = prepared.offer.hourly_cents if prepared.offer.spot else 0
-    if isinstance(rejection, OutOfStock):
-        return Attempt(prepared.plan.attempt, None, 0, note, spot_cents)
-    age_s = (now_utc() - parse_time(prepared.plan.created_at)).total_seconds()
-    cents = (
-        cost_cents(prepared.offer.hourly_cents, max(0.0, age_s))
-        if rejection.spent_cents is None
-        else rejection.spent_cents
-    )
-    return Attempt(prepared.plan.attempt, rejection.instance_id, cents, note, spot_cents)
-
-
 def _final_error(
-    rejection: OutOfStock | MachineFailed,
+    rejection: Rejection,
     offer: Offer,
     step: Step,
     untried: Iterable[Offer],

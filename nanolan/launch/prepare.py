@@ -226,13 +226,8 @@ def _estimator(
     return estimate
 
 
-def next_attempt(
-    prepared: Prepared, settings: Settings, offer: Offer, limit_cents: int
-) -> Prepared:
-    """The next attempt of the same run on another offer, with a new deadline and the rest of the limit.
-
-    Inputs and uploaded code stay; only the plan is made again.
-    """
+def on_offer(prepared: Prepared, settings: Settings, offer: Offer, limit_cents: int) -> Prepared:
+    """The same attempt on another offer, from now on: with a new deadline, and the estimate and its checks there."""
     old, estimate = prepared.plan, prepared.estimate_on(offer, limit_cents)
     found = Findings([], old.inputs, old.datasets, prepared.public)
     fresh = make_plan(
@@ -247,14 +242,30 @@ def next_attempt(
         estimate.expected,
     )
     changed = {name: getattr(fresh, name) for name in PER_ATTEMPT} | estimate.usual
+    others = [c for c in prepared.checks if c not in prepared.estimate.checks]
     return replace(
         prepared,
-        plan=structs.replace(old, attempt=old.attempt + 1, **changed),
+        plan=structs.replace(old, **changed),
         offer=offer,
-        bundle=b"",
-        fork_bundle=b"",
+        checks=[*estimate.checks, *others],
         estimate=estimate,
     )
+
+
+def next_attempt(
+    prepared: Prepared,
+    settings: Settings,
+    offer: Offer,
+    limit_cents: int,
+    *,
+    uploaded: bool = True,
+) -> Prepared:
+    """The next attempt of the same run on another offer, with the rest of the limit.
+
+    Inputs and code stay; code that is `uploaded` is not sent again."""
+    again = on_offer(prepared, settings, offer, limit_cents)
+    again = replace(again, plan=structs.replace(again.plan, attempt=again.plan.attempt + 1))
+    return replace(again, bundle=b"", fork_bundle=b"") if uploaded else again
 
 
 def check_ssh_key(text: str) -> Check:

@@ -18,6 +18,7 @@ from nanolan.errors import (
     MayBeBilling,
     NanolanError,
     NotFound,
+    NotRented,
     OutOfStock,
     PreflightFailed,
 )
@@ -61,31 +62,26 @@ def rent(
     earlier: tuple[Attempt, ...] = (),
     first_attempt: int | None = None,
     clock: Callable[[], float] = time.monotonic,
+    may_create: Callable[[Plan], None] = lambda plan: None,
 ) -> Instance:
     """Upload the run folder, note the intent, create, read back; the id is shown and stored before any further call.
 
     `earlier` are the run's earlier attempts: their files in the run folder are removed. A request to stop stays if it may
     be for this launch, whose attempts are those from `first_attempt` on (None: this is the first one).
-    OutOfStock and MachineFailed guarantee that nothing is rented.
+    OutOfStock, NotRented, CheckUnavailable and MachineFailed guarantee that nothing is rented. `may_create` raises when
+    it is too late; it is called last before the create.
     """
     plan = prepared.plan
     first = first_attempt or plan.attempt
-    leftovers = LEFTOVERS if first == plan.attempt else [n for n in LEFTOVERS if n != STOP_FILE]
     _refuse_stale(plan)
-    own = settings.ssh_public_key
-    key_id = upload_own_key(api, load_own_key(own)) if own else None
-    revision = hub.commit(
-        plan.runs_repo,
-        _run_folder(prepared, earlier),
-        f"run {plan.run_id}: plan and code",
-        delete=[f"{plan.folder}/{name}" for name in leftovers] if earlier else [],
-    )
+    key_id, revision = _upload(prepared, settings, api, hub, earlier, first)
     body = create_body(plan, startup_script(plan, box_secrets(settings), revision), key_id)
     say(
         f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}"
     )
     with ledger.creating(plan.run_id):
         check_before_create(api, hub, ledger, plan, first, say)
+        may_create(plan)
         entry, interrupted = create(api, body, Entry(plan, earlier=earlier), ledger, say)
     instance_id = entry.instance_id or ""
     say(f"instance {instance_id} ({dollars(plan.offer.hourly_cents)}/h)")
@@ -106,6 +102,31 @@ def rent(
         raise MayBeBilling(
             f"the instance could not be read back ({e}); {still_runs(instance_id, plan)}"
         ) from None
+
+
+def _upload(
+    prepared: Prepared,
+    settings: Settings,
+    api: Shadeform,
+    hub: Hub,
+    earlier: tuple[Attempt, ...],
+    first: int,
+) -> tuple[str | None, str]:
+    """(id of the user's SSH key at Shadeform, revision of the run folder on the Hub), both uploaded now."""
+    plan, own = prepared.plan, settings.ssh_public_key
+    leftovers = LEFTOVERS if first == plan.attempt else [n for n in LEFTOVERS if n != STOP_FILE]
+    try:
+        key_id = upload_own_key(api, load_own_key(own)) if own else None
+        return key_id, hub.commit(
+            plan.runs_repo,
+            _run_folder(prepared, earlier),
+            f"run {plan.run_id}: plan and code",
+            delete=[f"{plan.folder}/{name}" for name in leftovers] if earlier else [],
+        )
+    except ApiProblem as e:
+        problem = NotRented(str(e))
+        problem.exit_code = e.exit_code
+        raise problem from None
 
 
 def _run_folder(prepared: Prepared, earlier: tuple[Attempt, ...]) -> dict[str, bytes | Path]:

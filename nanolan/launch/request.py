@@ -76,8 +76,8 @@ def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> st
         "PLAN_SHA256": hashlib.sha256(plan.to_json()).hexdigest(),
         "FACTS": pack(facts(plan)),
         "SECRETS": pack(json.dumps(secrets).encode()),
-        "RESCUE": pack(minify_python((CLOUD / "rescue.py").read_text()).encode()),
-        "BOOT": pack(minify_shell((CLOUD / "boot.sh").read_text()).encode()),
+        "RESCUE": pack(minify_python(_cloud_file("rescue.py")).encode()),
+        "BOOT": pack(minify_shell(_cloud_file("boot.sh")).encode()),
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     script = "\n".join(
@@ -89,6 +89,11 @@ def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> st
             "accepts; nothing was rented. Shorten NOTIFY_URL or the other keys and names"
         )
     return script
+
+
+@lru_cache(maxsize=2)  # a checkout may change while a launch waits; the code that it sends does not
+def _cloud_file(name: str) -> str:
+    return (CLOUD / name).read_text()
 
 
 def facts(plan: Plan) -> bytes:

@@ -190,6 +190,11 @@ def check_ended(seen: Overview) -> None:
             f"the state of run {run_id} is unavailable ({problems[0]}); nothing was rented. Try again"
         )
         raise billing_error(failed, [view.entry] if view.unknown else [])
+    if view.entry.waiting:
+        raise PreflightFailed(
+            f"run {run_id} has not rented anything ({view.reason}), so there is nothing to continue; nothing was "
+            "rented. Launch it again: just launch"
+        )
     if view.state == UNKNOWN:
         raise MayBeBilling(
             f"run {run_id}: {unknown_text(view.entry)}; nothing was rented. Look again: just status {run_id}"

@@ -76,6 +76,9 @@ class Stop:
                 f"Stop run {run_id}? Its launch is still running; it will rent no other instance."
             )
             stop_launch(self.ledger, run_id, self.say, clock=self.clock, sleep=self.sleep)
+            if self.ledger.find(run_id).waiting:  # no create is in progress, and none follows
+                self.show(f"run {run_id} no longer waits for an offer; it has no instance")
+                return 0
             self = replace(self, agree=lambda question: None)
         entry, present = find_target(self.ledger, self.api, self.settings, which, owner, self.say)
         instances = list(present.billing or present.machines[:1])

@@ -228,6 +228,14 @@ CAUSES = (
         place="",
     ),
     Cause("boot_failed", "", AGAIN, place=""),
+    Cause(
+        "no_offer",
+        "",
+        "A longer wait, a higher max-price or max-total, or other GPUs: just offers --all-configs",
+        "wait=12h",
+        "launch",
+        place="",
+    ),
     Cause("trainer_failed", "the trainer failed", "The end of its log: just logs {run}"),
     Cause("error", "", "The log before it: just logs {run}", place=""),
 )

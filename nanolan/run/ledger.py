@@ -21,6 +21,8 @@ from nanolan.run.record import Receipt
 REFUSED = "create refused"  # start of the note of a launch that rented nothing
 STOPPED_BY_USER = "stopped by just stop"  # a note
 PREEMPTED = "preempted"  # start of the note of a spot instance that its provider took away
+# The note of a run while it waits for an offer: it holds as soon as the process is gone
+WAITED = "waiting ended without renting"
 PROBE_S = 5.0  # how long to wait for a lock that is only probed
 CREATE_WAIT_S = 300.0  # how long to wait for another launch's create
 
@@ -35,6 +37,14 @@ class Attempt(Strict, frozen=True, omit_defaults=True):
     spot_cents: int = 0  # per hour of a spot instance; 0: on demand
 
 
+class Waiting(Strict, frozen=True):
+    """A wait for an offer: until when, the newest look at the market, and what it showed. Nothing is rented meanwhile."""
+
+    until: str
+    looked: str
+    seen: str
+
+
 class Entry(Strict, frozen=True):
     """A run in the ledger: the plan of its newest attempt, and the instance once there is one."""
 
@@ -46,6 +56,7 @@ class Entry(Strict, frozen=True):
     earlier: tuple[Attempt, ...] = ()
     receipt: Receipt | None = None  # of the newest attempt, once it was read
     rebuilt: bool = False  # the plan was read from the Hub, not made here
+    waiting: Waiting | None = None  # it waits for an offer, or did; the plan's offer is an example
 
 
 class Ledger:

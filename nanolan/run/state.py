@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from nanolan.money import cost_cents
 from nanolan.plan import Plan
-from nanolan.run.ledger import PREEMPTED, STOPPED_BY_USER, Entry, was_preempted
+from nanolan.run.ledger import PREEMPTED, STOPPED_BY_USER, Entry, Waiting, was_preempted
 from nanolan.run.presence import NOT_ASKED, unknown_text
 from nanolan.run.record import (
     AFTER_REPORT_S,
@@ -21,7 +21,7 @@ from nanolan.run.record import (
     Receipt,
 )
 from nanolan.shadeform.models import Instance
-from nanolan.times import parse_time
+from nanolan.times import local_text, parse_time
 
 SETTLE_S = 120  # a new instance may be missing from a listing for this long
 LEAVING = {
@@ -64,6 +64,11 @@ def decide_state(
         LOST,
         "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand",
     )
+
+
+def waiting_text(w: Waiting) -> str:
+    """What a launch waits for, as of its newest look."""
+    return f"waiting for an offer until {local_text(w.until)}, last look {local_text(w.looked)}: {w.seen}"
 
 
 def state_of_note(note: str) -> str:

@@ -10,6 +10,7 @@ from nanolan.cost.spending import split, waste
 from nanolan.money import usd
 from nanolan.plan import Plan
 from nanolan.run.record import Progress, Receipt
+from nanolan.status.run_list import waiting_dict
 from nanolan.status.text import clock_of, rate_of, resume_command
 from nanolan.status.view import Overview, RunView
 from nanolan.times import iso
@@ -62,6 +63,7 @@ def _run_dict(v: RunView) -> dict[str, Any]:
         "name": plan.instance_name,
         "state": v.state,
         "reason": v.reason,
+        "waiting": waiting_dict(v.entry.waiting) if v.entry.waiting and not v.ended else None,
         "earlier_attempts": [
             {
                 "attempt": a.number,
@@ -77,9 +79,9 @@ def _run_dict(v: RunView) -> dict[str, Any]:
         "provider_changed": v.changed() or None,
         "spent_usd": usd(v.spent_cents),
         "limit_usd": usd(plan.limit_cents),
-        "usd_per_hour": usd(plan.offer.hourly_cents),
+        "usd_per_hour": None if v.entry.waiting else usd(plan.offer.hourly_cents),
         "spot": plan.offer.spot,
-        "deadline": plan.deadline,
+        "deadline": None if v.entry.waiting else plan.deadline,
         "clock": _clock_dict(v),
         "ended": v.ended,
         "phases": {p: msgspec.to_builtins(r) for p, r in v.phases.items()},

@@ -13,6 +13,7 @@ from nanolan.cost.spending import newest_cents
 from nanolan.hub.client import Hub
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import PENDING
+from nanolan.run.state import waiting_text
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.records import gap_of
@@ -104,9 +105,11 @@ def _note(ledger: Ledger, v: RunView, say: Callable[[str], None]) -> None:
 
 
 def _in_hand(v: RunView) -> RunView:
-    """A run that a launch still works on: a failed attempt does not end it."""
+    """A run that a launch still works on: a failed attempt does not end it, nor does a wait for an offer."""
     if v.state not in SHORT:
         return v
+    if v.entry.waiting:
+        return replace(v, state=PENDING, reason=waiting_text(v.entry.waiting))
     return replace(
         v,
         state=PENDING,

@@ -69,6 +69,8 @@ def render_run(v: RunView) -> list[str]:
     lines = [f"{head}  {v.state.upper():>{max(0, 78 - len(head))}}"]
     if v.reason:
         lines += _wrapped("  why       ", v.reason)
+    if v.entry.waiting:
+        return lines + _unrented(v)
     if v.progress and not v.receipt and v.progress.step is not None:
         lines += _wrapped("  step      ", _step(v.progress))
     lines += _wrapped("  TROUBLE   ", trouble_text(v))
@@ -93,8 +95,7 @@ def render_run(v: RunView) -> list[str]:
                     if name != "chatcore_tasks"
                 ),
             )
-    for a in v.entry.earlier:
-        lines += _wrapped("  earlier   ", f"attempt {a.number}: {dollars(a.spent_cents)}, {a.note}")
+    lines += _earlier(v)
     if v.saved:
         lines.append(
             f"  saved     {v.saved.phase} step {v.saved.step} ({v.saved.files.size / 1e6:,.1f} MB"
@@ -114,6 +115,28 @@ def render_run(v: RunView) -> list[str]:
     for p in v.problems:
         lines += _wrapped("  unavailable: ", p)
     return lines
+
+
+def _unrented(v: RunView) -> list[str]:
+    """The rest of the block of a run that waits for an offer, or did: its plan has no offer yet."""
+    plan, goes_on = v.entry.plan, not v.ended
+    limit = f"; at most {dollars(plan.limit_cents)} once it is" if goes_on else ""
+    lines = [f"  money     nothing is rented{limit}", *_earlier(v)]
+    if goes_on:
+        lines.append(f"  end it    just stop {plan.run_id}")
+    for p in v.problems:
+        lines += _wrapped("  unavailable: ", p)
+    return lines
+
+
+def _earlier(v: RunView) -> list[str]:
+    return [
+        row
+        for a in v.entry.earlier
+        for row in _wrapped(
+            "  earlier   ", f"attempt {a.number}: {dollars(a.spent_cents)}, {a.note}"
+        )
+    ]
 
 
 def _wrapped(head: str, text: str) -> list[str]:
@@ -188,7 +211,7 @@ def trouble_text(v: RunView) -> str:
 
 def clock_of(v: RunView) -> Projection:
     """The projected cost and end of a running run; empty once it has ended."""
-    if v.receipt or v.ended:
+    if v.receipt or v.ended or v.entry.waiting:
         return Projection()
     rate = (v.instance.hourly_cents if v.instance else None) or v.entry.plan.offer.hourly_cents
     return project(v.terms(), v.progress, v.spent_cents, rate, now_utc())

@@ -86,7 +86,7 @@ def answer(v: RunView, box: Postmortem | None, log: str = "", now: datetime | No
         notes=tuple(notes),
     )
     if v.state not in SHORT:
-        silent_s = 0 if ended else too_silent_s(v, now or now_utc())
+        silent_s = 0 if ended or v.entry.waiting else too_silent_s(v, now or now_utc())
         return replace(
             base,
             cause=nothing_heard(v, silent_s) if silent_s else nothing_wrong(v),
@@ -154,6 +154,8 @@ def the_cause(v: RunView, box: Postmortem | None, log: str) -> tuple[Cause, str]
     if box and box.cause:
         return by_reason(box.reason, v.receipt.message if v.receipt else ""), box.cause
     reason, told = (v.receipt.reason, v.receipt.message) if v.receipt else ("", v.reason)
+    if v.entry.waiting:
+        return by_reason("no_offer", told), describe(by_reason("no_offer", told), told)
     if not v.receipt and v.state == STOPPED:
         reason = "user"
     if reason == "trainer_failed":

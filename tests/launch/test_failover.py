@@ -13,15 +13,8 @@ from msgspec import structs
 
 from nanolan.checklist import Check
 from nanolan.errors import MachineFailed, NanolanError, OutOfStock, RunFailed
-from nanolan.launch.failover import (
-    ASK,
-    GO,
-    STOP,
-    FailoverPolicy,
-    decide,
-    failed_attempt,
-    rent_with_failover,
-)
+from nanolan.launch.failover import rent_with_failover
+from nanolan.launch.policy import ASK, GO, STOP, FailoverPolicy, decide, failed_attempt
 from nanolan.launch.prepare import OfferEstimate, Prepared
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt
 from nanolan.shadeform.offers import Offer

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from nanolan.hub.client import Hub
-from nanolan.launch.failover import FailoverPolicy, Launched, rent_with_failover
+from nanolan.launch.failover import Launched, rent_with_failover
 from nanolan.launch.make_plan import make_plan
+from nanolan.launch.policy import FailoverPolicy
 from nanolan.launch.preflight import Findings
 from nanolan.launch.prepare import Prepared
 from nanolan.plan import Code, Plan, new_run_id

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from nanolan.errors import NanolanError
 from nanolan.hub.client import Hub
-from nanolan.launch.failover import FailoverPolicy, rent_with_failover
+from nanolan.launch.failover import rent_with_failover
+from nanolan.launch.policy import FailoverPolicy
 from nanolan.launch.prepare import Prepared
 from nanolan.manage.stop import Stop
 from nanolan.manage.stop_request import stop_launch
