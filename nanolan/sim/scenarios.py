@@ -116,6 +116,11 @@ SCENARIOS: dict[str, Scenario] = {
     "stockout": other_offer(
         "the offer is sold out on create; the next one is rented", refused("out_of_stock")
     ),
+    "stock-late": Scenario(
+        "nothing is in stock at first; the launch waits for it",
+        words=("wait=3m",),
+        before=switched("no_stock", 8.0),
+    ),
     "create-lost": Scenario(
         "the instance is created, the answer is lost", before=refused("reset_after_effect")
     ),
