@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from nanolan.cli.consent import NOT_AGREED, PLACE, refuse_failed, say_wrapped, s
 from nanolan.cli.run import say
 from nanolan.errors import NanolanError, UsageProblem
 from nanolan.hub.client import Hub
-from nanolan.launch.looks import LOCAL, POLITE, Rule, judge
+from nanolan.launch.looks import LOCAL, POLITE, Rule, judge, one_line
 from nanolan.launch.policy import FailoverPolicy
 from nanolan.launch.prepare import OfferEstimate, Prepared, on_offer
 from nanolan.launch.request import box_secrets, startup_script
@@ -70,7 +71,7 @@ class WaitRequest:
             "code, inputs and data are those of this moment; what is edited or uploaded during the wait does not change it",
         )
         look = judge(market, rule, expected, lambda offer: "")
-        say_wrapped("Now: ", look.line)
+        say_wrapped("Now: ", one_line(look).line)
         return rule, prepared
 
     def example(self, rule: Rule) -> Prepared:
@@ -165,7 +166,7 @@ def wait_policy(
             hub,
             ledger,
             expected,
-            again=" ".join(("just launch", *words)),
+            again=f"just launch {shlex.join(words)}",
             pace=LOCAL if is_loopback(api.base) else POLITE,
             tell=notifications(settings),
         ),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from nanolan.money import dollars
 from nanolan.net.backoff import backoff_s
+from nanolan.redact import printable, short
 from nanolan.shadeform.offers import (
     Expected,
     Market,
@@ -25,6 +26,7 @@ SPOT_TEXTS = {
     "yes": ", on demand or spot (which may be taken away at any time)",
     "only": ", spot only (which may be taken away at any time)",
 }
+MOST_CHARS = 400  # of a line
 SAME_LOOKS = 30  # looks in a row that show the same, before the next ones are further apart
 
 
@@ -79,6 +81,11 @@ class Look:
     offers: tuple[Offer, ...] = ()
     failed: bool = False  # there was no answer, so nothing is known
     retry_after_s: float = 0.0  # as the service asked
+
+
+def one_line(look: Look) -> Look:
+    """The look with its text on one line, without control characters: names come from the service."""
+    return replace(look, line=printable(short(look.line, MOST_CHARS)))
 
 
 def judge(market: Market, rule: Rule, expected: Expected, against: Callable[[Offer], str]) -> Look:

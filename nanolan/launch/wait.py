@@ -14,11 +14,29 @@ from datetime import datetime
 
 from msgspec import structs
 
-from nanolan.errors import ApiProblem, AuthProblem, NanolanError, NoOffer, PreflightFailed
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    MachineFailed,
+    MayBeBilling,
+    NanolanError,
+    NoOffer,
+    PreflightFailed,
+)
 from nanolan.hub.client import Hub
 from nanolan.hub.pins import what_is_lost
 from nanolan.launch.create import stopped_error
-from nanolan.launch.looks import POLITE, Look, Pace, Rests, Rule, delay_s, is_due, judge
+from nanolan.launch.looks import (
+    POLITE,
+    Look,
+    Pace,
+    Rests,
+    Rule,
+    delay_s,
+    is_due,
+    judge,
+    one_line,
+)
 from nanolan.launch.preflight import check_hub
 from nanolan.launch.prepare import Prepared
 from nanolan.notify import FAILURE, SUCCESS, WARNING, started
@@ -54,13 +72,25 @@ class OfferWait:
         sleep: Callable[[float], object] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.rule, self._pace = rule, pace
-        self._settings, self._api, self._hub, self._ledger = settings, api, hub, ledger
-        self._expected, self._again, self._tell = expected, again, tell
-        self._now, self._sleep, self._jitter = now, sleep, jitter
+        self.rule = rule
+        self._settings = settings
+        self._api = api
+        self._hub = hub
+        self._ledger = ledger
+        self._expected = expected
+        self._again = again
+        self._pace = pace
+        self._tell = tell
+        self._now = now
+        self._sleep = sleep
+        self._jitter = jitter
         self._rests = Rests(pace)
         self._seen = "no look yet"
-        self._same = self._failed = self._refusals = self._looks = 0
+        self._looks = 0
+        self._same = 0  # looks in a row that showed what the one before showed
+        self._failed = 0  # looks in a row without an answer
+        self._refusals = 0  # looks in a row at which the key was refused
+        self._rented = False
 
     # -------------------------------------------------------------- looking
     def next(
@@ -75,12 +105,14 @@ class OfferWait:
 
         NoOffer when the time is over, RunFailed after `just stop`. `now_line` takes looks that show the same as before.
         """
+        self._rented = False
         entry = Entry(prepared.plan, gone=True, note=WAITED, earlier=earlier)
         try:
             while True:
                 self.check_goes_on(prepared.plan)
                 since = self._now()
-                look, prepared = self._look(prepared, left_cents, say)
+                found, prepared = self._look(prepared, left_cents, say)
+                look = one_line(found)
                 self._note(entry, look, since, say, now_line)
                 if look.offers:
                     return prepared, look.offers
@@ -184,13 +216,15 @@ class OfferWait:
     # -------------------------------------------------------------- the end of the wait
     def rented(self, plan: Plan) -> None:
         """Notify that an instance is rented."""
+        self._rented = True
         self._tell("rented", started(plan), SUCCESS)
 
     def gave_up(self, plan: Plan, error: NanolanError, say: Callable[[str], None]) -> None:
-        """Record and notify how a launch that waited has ended without a run."""
+        """Record and notify how a launch that waited has ended without a run. A box notifies of its own end."""
         stopped = STOPPED_BY_USER in str(error)  # here, or on another laptop
         self._end(plan, STOPPED_BY_USER if stopped else str(error), say)
-        if not stopped:
+        of_box = self._rented and not isinstance(error, MachineFailed | MayBeBilling)
+        if not stopped and not of_box:
             self._tell("gave up", str(error), FAILURE if error.exit_code == 8 else WARNING)
 
     def _end(self, plan: Plan, note: str, say: Callable[[str], None]) -> None:

@@ -192,8 +192,8 @@ def check_ended(seen: Overview) -> None:
         raise billing_error(failed, [view.entry] if view.unknown else [])
     if view.entry.waiting:
         raise PreflightFailed(
-            f"run {run_id} has not rented anything ({view.reason}), so there is nothing to continue; nothing was "
-            "rented. Launch it again: just launch"
+            f"run {run_id} has no instance ({view.reason}), so there is nothing to continue; nothing was rented. "
+            "Launch it again: just launch"
         )
     if view.state == UNKNOWN:
         raise MayBeBilling(

@@ -42,6 +42,11 @@ from nanolan.status.view import Overview, RunView
 from nanolan.times import SERVICE_CLOCK, now_utc
 
 
+def has_rented_nothing(entry: Entry) -> bool:
+    """Whether a run waits for an offer, or did, and never had an instance: then nobody need be asked."""
+    return entry.waiting is not None and not any(a.instance_id for a in entry.earlier)
+
+
 @dataclass(frozen=True)
 class Stop:
     """One `just stop`: finds the run's instances and ends when their deletion is confirmed.
@@ -76,10 +81,12 @@ class Stop:
                 f"Stop run {run_id}? Its launch is still running; it will rent no other instance."
             )
             stop_launch(self.ledger, run_id, self.say, clock=self.clock, sleep=self.sleep)
-            if self.ledger.find(run_id).waiting:  # no create is in progress, and none follows
-                self.show(f"run {run_id} no longer waits for an offer; it has no instance")
-                return 0
+            known = [self.ledger.find(run_id)]
             self = replace(self, agree=lambda question: None)
+        if len(known) == 1 and has_rented_nothing(known[0]):  # no create is in progress
+            more = "it no longer waits for an offer" if launching else "nothing to stop"
+            self.show(f"run {known[0].plan.run_id} has rented nothing; {more}")
+            return 0
         entry, present = find_target(self.ledger, self.api, self.settings, which, owner, self.say)
         instances = list(present.billing or present.machines[:1])
         if entry and not instances:

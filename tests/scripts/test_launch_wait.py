@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -9,13 +10,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nanolan.run.ledger import STOPPED_BY_USER, WAITED
+from nanolan.settings.settings import ROOT
 from nanolan.sim.world import World
-from tests.support.core_fixtures import TYPES, creates, script, started, until, without
+from tests.support.core_fixtures import TYPES, creates, git, script, started, until, without
 from tests.support.launch_script_fixtures import (
     TRIO,
     Terminal,
@@ -69,6 +72,25 @@ def test_the_result_as_json_is_that_of_any_launch(world: World) -> None:
     assert told["instance_id"] == world.cloud.instances[0].id and told["attempt"] == 1
 
 
+@pytest.mark.slow  # a clone of the checkout
+def test_a_checkout_that_changes_meanwhile_does_not_change_the_launch(
+    world: World, tmp_path: Path
+) -> None:
+    """As after a `git pull`: neither its own modules nor the boot script are read again."""
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(ROOT), str(clone))
+    world.cloud.switch("no_stock")
+    with started("launch", "--yes", "--no-wait", "wait=5m", env=world.env(), root=clone) as process:
+        until(lambda: entries(world) and entries(world)[0].waiting)
+        for path in (p for f in ("nanolan", "scripts", "cloud") for p in (clone / f).rglob("*.*")):
+            path.write_text("raise SystemExit('of another version')\n")
+        world.cloud.switch("no_stock", False)
+        code, said = ended(process)
+    assert code == 0 and len(world.cloud.instances) == 1, said
+    script = base64.b64decode(world.cloud.instances[0].script or "")
+    assert len(script) > 5000 and b"another version" not in script
+
+
 # ---- what is seen of it meanwhile
 def test_status_and_runs_show_what_it_waits_for(world: World) -> None:
     with waiting(world, "max-price=34"):
@@ -90,7 +112,7 @@ def test_status_and_runs_show_what_it_waits_for(world: World) -> None:
 def test_a_resume_of_a_run_that_waits_is_refused(world: World) -> None:
     with waiting(world):
         done = script("resume", "--yes", env=world.env())
-    assert done.returncode == 4 and "has not rented anything" in done.stderr
+    assert done.returncode == 4 and "there is nothing to continue" in done.stderr
 
 
 # ---- how it is ended
@@ -111,7 +133,7 @@ def test_just_stop_ends_it(world: World) -> None:
         world.cloud.switch("no_stock", False)
         code, said = ended(process)
     assert (stop.returncode, code, creates(world.cloud)) == (0, 5, 0)
-    assert "no longer waits for an offer; it has no instance" in stop.stdout
+    assert "has rented nothing; it no longer waits for an offer" in stop.stdout
     assert "stopped by just stop" in said and entries(world)[0].note == STOPPED_BY_USER
     assert "STOPPED" in shown(world, "check_status") and "stopped" in shown(world, "runs")
 
@@ -212,7 +234,7 @@ def test_the_full_cloud_region_and_type_is_consent_here_too(world: World) -> Non
         (["wait=1h", "gpu=any"], 2, "fits several types"),
         (["wait=1h", "max-total=0"], 2, "max-total: "),
         (["wait=1h", "gpu=A4000:1", "max-total=30"], 2, "max-total cannot be kept: there are no"),
-        (["wait=1h", "spend-limit=1"], 4, "1 of 10 checks failed"),
+        (["wait=1h", "spend-limit=1"], 4, "[FAILED] spend limit: "),
         (["wait=1h", "model-tag=d99"], 4, "has no mid_checkpoints/d99"),
         (["wait=1h", "max-duration=1m"], 4, "max duration: "),
     ],

@@ -14,6 +14,7 @@ from nanolan.errors import (
     BadAnswer,
     NanolanError,
     NotFound,
+    TooManyRequests,
     Unreachable,
     WrongSetting,
 )
@@ -61,6 +62,38 @@ def test_offers_create_info_list_update_restart_delete(
     assert not api.info(box).billing
     for r in cloud.requests:
         check_request(r.method, r.path, r.body)
+
+
+# ---- a look at the market
+def test_the_market_shows_what_is_in_stock_and_what_is_sold_out(
+    cloud: ShadeformServer, api: Shadeform
+) -> None:
+    market = api.market()
+    assert market.in_stock == api.offers()[0] and market.unreadable == 0
+    assert set(market.in_stock) < set(market.listed)
+    cloud.switch("no_stock")
+    sold_out = api.market()
+    assert sold_out.in_stock == [] and sold_out.listed == market.listed == api.market().listed
+
+
+def test_a_market_of_spot_offers_has_no_others(cloud: ShadeformServer, api: Shadeform) -> None:
+    market = api.market("only")
+    assert market.listed and all(o.spot for o in (*market.listed, *market.in_stock))
+    assert {*market.listed} | {*api.market("no").listed} == {*api.market("yes").listed}
+
+
+@pytest.mark.parametrize(
+    "answer, seconds",
+    [("17", 17.0), ("900", 900.0), ("86400", 3600.0), ("soon", 0.0), ("-3", 0.0)],
+)
+def test_a_look_is_sent_once_and_its_error_says_how_long_to_wait(
+    cloud: ShadeformServer, api: Shadeform, answer: str, seconds: float
+) -> None:
+    cloud.fault(TYPES, "rate_limit", retry_after=answer)
+    with pytest.raises(TooManyRequests) as e:
+        api.market()
+    assert e.value.retry_after_s == seconds and len(cloud.requests) == 1
+    assert "tries" not in str(e.value)
 
 
 def test_trap_2_changes_are_posts_on_a_sub_path_and_their_empty_answers_are_fine(

@@ -15,6 +15,7 @@ from nanolan.errors import (
     BadAnswer,
     InsufficientFunds,
     NanolanError,
+    NotRented,
     OfferRefused,
     OutOfStock,
     UnclearAnswer,
@@ -57,7 +58,7 @@ from tests.support.core_fixtures import (
         ("status", {"status": 422, "body": ""}, OfferRefused, "HTTP 422.*nothing was rented"),
         ("status", {"status": 402, "body": ""}, ApiProblem, "HTTP 402.*nothing was rented"),
         ("status", {"status": 413, "body": ""}, ApiProblem, "HTTP 413.*nothing was rented"),
-        ("rate_limit", {}, ApiProblem, "HTTP 429.*nothing was rented"),
+        ("rate_limit", {}, NotRented, "HTTP 429.*nothing was rented"),
     ],
     ids=str,
 )

@@ -132,14 +132,16 @@ def script(
 
 
 @contextmanager
-def started(name: str, *words: str, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def started(
+    name: str, *words: str, env: dict[str, str], root: Path = ROOT
+) -> Iterator[subprocess.Popen[str]]:
     """scripts/<name>.py while it runs; ended for sure on leaving. Ctrl-C reaches it, whatever this process ignores."""
     import signal
 
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / f"scripts/{name}.py"), *words],
+        [sys.executable, str(root / f"scripts/{name}.py"), *words],
         env=env,
-        cwd=ROOT,
+        cwd=root,
         text=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -258,3 +258,27 @@ def test_a_raised_limit_applies(account, clock):
     clock.t += 20
     account.enforce()
     assert info(account, box)["status"] == "deleting"
+
+
+# ---- stock
+def test_everything_is_sold_out_for_some_seconds_from_the_first_look(account, clock):
+    account.switches.set("no_stock", 30)
+    clock.t += 1000
+
+    def in_stock() -> int:
+        types = account.types({"available": "true"})["instance_types"]
+        return sum(len(t["availability"]) for t in types)
+
+    assert in_stock() == 0 and account.types({})["instance_types"]
+    assert refusal(account.create, CREATE)[1]["error_code"] == "OUT_OF_STOCK"
+    clock.t += 29
+    assert in_stock() == 0
+    clock.t += 1
+    assert in_stock() > 0 and create(account)
+
+
+def test_without_seconds_it_stays_sold_out(account, clock):
+    account.switches.set("no_stock")
+    account.types({})
+    clock.t += 1e9
+    assert refusal(account.create, CREATE)[1]["error_code"] == "OUT_OF_STOCK"
