@@ -24,6 +24,9 @@
         UnclearAnswer           1   a change was sent; its outcome is unknown
         NotRented               1   a service failed before the create, or refused it for now
 
+
+        Conflict                1   a repo has changed since it was read; nothing was written
+
 Only scripts/ catches these, prints one line and exits with `exit_code`.
 """
 
@@ -152,3 +155,7 @@ class UnclearAnswer(ApiProblem):
 
 class NotRented(ApiProblem):
     """A service failed before the create was sent, or refused it for now: nothing is rented, a later try may succeed."""
+
+
+class Conflict(ApiProblem):
+    """A repo has changed since it was read: nothing was written."""

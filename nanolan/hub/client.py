@@ -22,9 +22,10 @@ from huggingface_hub import (
     hf_hub_download,
     hf_hub_url,
 )
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers, disable_progress_bars, get_session
 
-from nanolan.errors import BadAnswer, NotFound
+from nanolan.errors import BadAnswer, Conflict, NotFound
 from nanolan.hub.http import use_timeouts
 from nanolan.hub.trouble import FAILURES, failure_of
 from nanolan.hub.trouble import TOKENS_URL as TOKENS_URL
@@ -42,6 +43,7 @@ UNREACHED_S = (
 MAX_REQUESTED_WAITS = 3  # waits that the Hub asks for (Retry-After) beyond the patience of a laptop
 COMMIT_S = 120.0  # a commit of small files
 SMALL_FILE = 16 << 20  # most bytes that `read` takes into memory
+CHANGED = 412  # HTTP status of a commit whose parent is not the newest revision
 NAP_S = 5.0  # longest single sleep: the clock is checked in between
 KEPT_HEADERS = (
     "retry-after",
@@ -207,9 +209,17 @@ class Hub:
         return self._try(f"{repo}/{path}", get)
 
     def commit(
-        self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()
+        self,
+        repo: str,
+        add: dict[str, bytes | Path],
+        message: str,
+        delete: Iterable[str] = (),
+        *,
+        parent: str | None = None,
     ) -> str:
         """Add and remove files in one commit; returns its revision. Idempotent: same content, same tree.
+
+        With `parent`, Conflict unless that is still the newest revision; also when an answer was lost and the commit was made.
 
         Bytes are masked, so that no secret of this process gets onto the Hub. Files are sent as they are."""
         deleted = tuple(delete)
@@ -223,7 +233,15 @@ class Hub:
                 CommitOperationAdd(path, content) for path, content in masked.items()
             ]
             operations += [CommitOperationDelete(path) for path in deleted if path in present]
-            return self.api.create_commit(repo, operations, commit_message=hide(message)).oid
+            try:
+                made = self.api.create_commit(
+                    repo, operations, commit_message=hide(message), parent_commit=parent
+                )
+            except HfHubHTTPError as e:
+                if parent and e.response.status_code == CHANGED:
+                    raise Conflict(f"{repo} has changed since {parent[:8]}") from None
+                raise
+            return made.oid
 
         return self._try(f"commit to {repo}", lambda: with_timeout(COMMIT_S, send))
 

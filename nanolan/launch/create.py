@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -19,15 +20,17 @@ from nanolan.errors import (
     RunFailed,
 )
 from nanolan.hub.client import Hub
+from nanolan.launch.claim import LaunchedElsewhere
 from nanolan.launch.preflight import check_outputs
 from nanolan.launch.request import output_tags
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, Entry, Ledger
 from nanolan.run.presence import name_of, presence
+from nanolan.run.record import to_json
 from nanolan.run.requests import STOP_FILE, StopRequest
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import create_once
-from nanolan.times import now_utc
+from nanolan.times import iso, now_utc
 
 
 def create(
@@ -71,6 +74,19 @@ def stop_asked_on_hub(hub: Hub, plan: Plan, first_attempt: int) -> bool:
     return first_attempt <= request.attempt <= plan.attempt
 
 
+def pass_stop_on(hub: Hub, plan: Plan, first_attempt: int) -> None:
+    """Repeat a request to stop for this attempt that came after the last check before its create and names an earlier one: the
+    box reads only its own. Best effort."""
+    with suppress(NanolanError):
+        if stop_asked_on_hub(hub, plan, first_attempt):
+            request = StopRequest(plan.attempt, iso(now_utc()))
+            hub.commit(
+                plan.runs_repo,
+                {f"{plan.folder}/{STOP_FILE}": to_json(request)},
+                f"run {plan.run_id}: asked to stop",
+            )
+
+
 def _unavailable(e: NanolanError) -> type[PreflightFailed]:
     """The kind of error for a check that could not be made: only a service that does not answer may do so later."""
     return PreflightFailed if isinstance(e, AuthProblem) else CheckUnavailable
@@ -112,6 +128,16 @@ def check_before_create(
             raise PreflightFailed(
                 f"{same} may be written by run {other.plan.run_id}: {name_of(other)}. Wait, stop it, or use "
                 "another folder: output-tag=NAME; nothing was rented"
+            )
+
+
+def refuse_superseded(ledger: Ledger, plan: Plan) -> None:
+    """LaunchedElsewhere if another command of this laptop has launched this attempt since it was prepared."""
+    for entry in ledger.readable()[0]:
+        if entry.plan.run_id == plan.run_id and entry.plan.attempt >= plan.attempt:
+            raise LaunchedElsewhere(
+                f"attempt {entry.plan.attempt} of run {plan.run_id} was launched by another command; nothing was rented. "
+                f"Look: just status {plan.run_id}"
             )
 
 

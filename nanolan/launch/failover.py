@@ -20,7 +20,7 @@ from nanolan.errors import (
     OutOfStock,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.create import stopped_error
+from nanolan.launch.create import refuse_superseded, stopped_error
 from nanolan.launch.policy import (
     ASK,
     GO,
@@ -69,18 +69,21 @@ def rent_with_failover(
     policy: FailoverPolicy,
     *,
     before: tuple[Attempt, ...] = (),
+    stops_from: int | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Launched:
     """Rent the offer of `prepared`; after a rejection the next of `offers` (by rank) with the same GPUs.
 
-    `before` are the run's attempts before this launch: they are recorded, but do not count against the policy.
+    `before` are the run's attempts before this launch: they are recorded, but do not count against the policy. A request to
+    stop an attempt from `stops_from` on (None: the first of this launch) is for this launch, too.
     """
     launch = _Attempts(
-        prepared, tuple(offers), settings, api, hub, ledger, say, policy, before, clock
+        prepared, tuple(offers), settings, api, hub, ledger, say, policy, before, stops_from, clock
     )
     with ledger.launching(
         prepared.plan.run_id
     ):  # so a `just watch` elsewhere does not report a failed attempt as the run's end
+        refuse_superseded(ledger, prepared.plan)
         try:
             return launch.until_ready()
         except NanolanError as e:
@@ -102,13 +105,14 @@ class _Attempts:
     say: Callable[[str], None]
     policy: FailoverPolicy
     before: tuple[Attempt, ...]
+    stops_from: int | None
     clock: Callable[[], float] | None
     earlier: tuple[Attempt, ...] = ()  # rejected ones of this launch
     tried: tuple[Offer, ...] = ()
 
     def until_ready(self) -> Launched:
         """Rent until an instance is rented, and trains if the policy says so; the last rejection ends it."""
-        first = self.prepared.plan.attempt
+        first = self.stops_from or self.prepared.plan.attempt
         waits = self.policy.offer_wait
         if waits:
             self._wait_for_offers(waits)

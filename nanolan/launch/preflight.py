@@ -15,6 +15,7 @@ from nanolan.checkpoint.architecture import SEQUENCE_LEN
 from nanolan.checkpoint.model_size import ModelSize, micro_batch
 from nanolan.cost.budget import ASK_AGAIN_CENTS, limit_for, soft_life_s, soft_limit_cents
 from nanolan.cost.forecast import Forecast, no_figures
+from nanolan.cost.kept_text import money_text, time_text
 from nanolan.errors import (
     AuthProblem,
     NanolanError,
@@ -32,7 +33,6 @@ from nanolan.hub.input_check import (
     inspect_tokenizer,
 )
 from nanolan.hub.pins import pin_checkpoint, pin_dataset, reads_identity
-from nanolan.launch.kept_text import money_text, time_text
 from nanolan.money import dollars
 from nanolan.net.deadline import start_thread
 from nanolan.phases import IDENTITY_FILE

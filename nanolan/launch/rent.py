@@ -23,7 +23,8 @@ from nanolan.errors import (
     PreflightFailed,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.create import check_before_create, create, stopped_error
+from nanolan.launch.claim import commit_claimed
+from nanolan.launch.create import check_before_create, create, pass_stop_on, stopped_error
 from nanolan.launch.prepare import Prepared
 from nanolan.launch.request import box_secrets, create_body, provider_limits, startup_script
 from nanolan.money import dollars
@@ -74,7 +75,7 @@ def rent(
     plan = prepared.plan
     first = first_attempt or plan.attempt
     _refuse_stale(plan)
-    key_id, revision = _upload(prepared, settings, api, hub, earlier, first)
+    key_id, revision = _upload(prepared, settings, api, hub, ledger.owner, earlier, first)
     body = create_body(plan, startup_script(plan, box_secrets(settings), revision), key_id)
     say(
         f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}"
@@ -88,7 +89,10 @@ def rent(
     try:
         if interrupted:
             raise KeyboardInterrupt
-        return check_rented(api, instance_id, plan, provider_limits(plan), say=say, clock=clock)
+        now = check_rented(api, instance_id, plan, provider_limits(plan), say=say, clock=clock)
+        if first < plan.attempt:
+            pass_stop_on(hub, plan, first)
+        return now
     except MachineFailed as e:  # confirmed deleted
         ledger.note(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents), say)
         raise
@@ -109,6 +113,7 @@ def _upload(
     settings: Settings,
     api: Shadeform,
     hub: Hub,
+    ledger_id: str,
     earlier: tuple[Attempt, ...],
     first: int,
 ) -> tuple[str | None, str]:
@@ -117,12 +122,11 @@ def _upload(
     leftovers = LEFTOVERS if first == plan.attempt else [n for n in LEFTOVERS if n != STOP_FILE]
     try:
         key_id = upload_own_key(api, load_own_key(own)) if own else None
-        return key_id, hub.commit(
-            plan.runs_repo,
-            _run_folder(prepared, earlier),
-            f"run {plan.run_id}: plan and code",
-            delete=[f"{plan.folder}/{name}" for name in leftovers] if earlier else [],
-        )
+        files = _run_folder(prepared, earlier)
+        if not earlier:
+            return key_id, hub.commit(plan.runs_repo, files, f"run {plan.run_id}: plan and code")
+        stale = [f"{plan.folder}/{name}" for name in leftovers]
+        return key_id, commit_claimed(hub, plan, ledger_id, files, stale)
     except ApiProblem as e:
         problem = NotRented(str(e))
         problem.exit_code = e.exit_code

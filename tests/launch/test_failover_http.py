@@ -33,10 +33,16 @@ class Recording(Hub):
     added: list[set[str]]
 
     def commit(
-        self, repo: str, add: dict[str, bytes | Path], message: str, delete: Iterable[str] = ()
+        self,
+        repo: str,
+        add: dict[str, bytes | Path],
+        message: str,
+        delete: Iterable[str] = (),
+        *,
+        parent: str | None = None,
     ) -> str:
         self.added = [*getattr(self, "added", []), set(add)]
-        return super().commit(repo, add, message, delete)
+        return super().commit(repo, add, message, delete, parent=parent)
 
 
 def sent(world: World) -> list[dict[str, Any]]:
@@ -95,7 +101,7 @@ def test_the_next_attempt_has_a_new_deadline_and_script_and_uploads_only_the_pla
     assert life.total_seconds() == 15_000 * 3600 // SECOND.hourly_cents
     assert launch.hub.added == [
         {f"{plan.folder}/plan.json", f"{plan.folder}/code.bundle"},
-        {f"{plan.folder}/plan.json", f"{plan.folder}/earlier.json"},
+        {f"{plan.folder}/{name}.json" for name in ("plan", "earlier", "launch")},
     ]
     assert world.hub.read(REPO, f"{plan.folder}/code.bundle") == b"code"
 

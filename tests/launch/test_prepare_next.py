@@ -111,7 +111,7 @@ def test_the_next_attempt_keeps_earlier_attempts_and_removes_their_files(
         for f in world.hub.files(REPO)
         if f.startswith(p.plan.folder)
     }
-    assert files == {"plan.json", "code.bundle", "earlier.json", "metrics.jsonl"}
+    assert files == {"plan.json", "code.bundle", "earlier.json", "launch.json", "metrics.jsonl"}
 
 
 @pytest.mark.parametrize("action", ["out_of_stock", "reset"])

@@ -106,7 +106,13 @@ class MemoryHub:
         return self._call("info", repo, lambda: None)
 
     def create_commit(
-        self, repo: str, operations: list[Any], *, commit_message: str, **_: object
+        self,
+        repo: str,
+        operations: list[Any],
+        *,
+        commit_message: str,
+        parent_commit: str | None = None,
+        **_: object,
     ) -> SimpleNamespace:
         add = {
             o.path_in_repo: _bytes(o.path_or_fileobj)
@@ -119,7 +125,7 @@ class MemoryHub:
             "commit",
             repo,
             lambda kind="": SimpleNamespace(
-                oid=self._commit(repo, add, gone, commit_message, kind)
+                oid=self._commit(repo, add, gone, commit_message, kind, parent_commit)
             ),
             lies=checkpoint,
         )
@@ -197,8 +203,16 @@ class MemoryHub:
         return SimpleNamespace(sha=tree.revision, private=True, siblings=siblings)
 
     def _commit(
-        self, repo: str, add: dict[str, bytes], gone: list[str], title: str, lie: str
+        self,
+        repo: str,
+        add: dict[str, bytes],
+        gone: list[str],
+        title: str,
+        lie: str,
+        parent: str | None,
     ) -> str:
+        if parent and parent != self.head(repo).revision:
+            _status(412)(repo)
         if missing := [path for path in gone if path not in self.head(repo).files]:
             raise EntryNotFoundError(f"no file {missing[0]}", response=_response(404))
         if lie == "nothing":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nanolan.launch.kept_text import money_text, time_text
+from nanolan.cost.kept_text import money_text, time_text
 
 
 @pytest.mark.parametrize(
