@@ -18,7 +18,7 @@ from nanolan.launch.looks import LOCAL, POLITE, Rule, judge, one_line
 from nanolan.launch.policy import FailoverPolicy
 from nanolan.launch.prepare import OfferEstimate, Prepared, on_offer
 from nanolan.launch.request import box_secrets, startup_script
-from nanolan.launch.wait import OfferWait, Tell
+from nanolan.launch.wait import OfferWait
 from nanolan.money import dollars
 from nanolan.notify import Notifier
 from nanolan.run.ledger import Ledger
@@ -168,19 +168,8 @@ def wait_policy(
             expected,
             again=f"just launch {shlex.join(words)}",
             pace=LOCAL if is_loopback(api.base) else POLITE,
-            tell=notifications(settings),
+            notifier=Notifier(
+                settings.notify_url, f"{settings.run_name} {'+'.join(settings.phases)}", say=say
+            ),
         ),
     )
-
-
-def notifications(settings: Settings) -> Tell:
-    """Sends to NOTIFY_URL, each event at once and within seconds."""
-
-    def tell(event: str, text: str, kind: str) -> None:
-        notifier = Notifier(
-            settings.notify_url, f"{settings.run_name} {'+'.join(settings.phases)}", say=say
-        )
-        notifier.send(event, text, kind)
-        notifier.close()
-
-    return tell

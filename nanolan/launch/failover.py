@@ -84,12 +84,17 @@ def rent_with_failover(
         prepared.plan.run_id
     ):  # so a `just watch` elsewhere does not report a failed attempt as the run's end
         refuse_superseded(ledger, prepared.plan)
+        waits = policy.offer_wait
         try:
-            return launch.until_ready()
+            launched = launch.until_ready()
         except NanolanError as e:
-            if policy.offer_wait:
-                policy.offer_wait.gave_up(prepared.plan, e, say)
+            if waits:
+                waits.gave_up(prepared.plan, e, say)
+                waits.close()
             raise
+        if waits:
+            waits.close()
+        return launched
 
 
 @dataclass

@@ -37,9 +37,9 @@ from nanolan.launch.looks import (
     judge,
     one_line,
 )
-from nanolan.launch.preflight import check_hub
+from nanolan.launch.preflight import check_box_key, check_hub
 from nanolan.launch.prepare import Prepared
-from nanolan.notify import FAILURE, SUCCESS, WARNING, started
+from nanolan.notify import FAILURE, SUCCESS, WARNING, Notifier, started
 from nanolan.plan import Plan
 from nanolan.run.ledger import STOPPED_BY_USER, WAITED, Attempt, Entry, Ledger, Waiting
 from nanolan.settings.settings import Settings
@@ -49,8 +49,6 @@ from nanolan.times import iso, local_text, now_utc
 
 NAP_S = 1.0
 MOST_REFUSED_LOOKS = 5  # refusals of the key in a row: a single one may be a proxy's
-
-Tell = Callable[[str, str, str], None]  # (event, text, kind) to the user's notifications
 
 
 class OfferWait:
@@ -67,7 +65,7 @@ class OfferWait:
         *,
         again: str = "just launch",  # the command for another wait
         pace: Pace = POLITE,
-        tell: Tell = lambda event, text, kind: None,
+        notifier: Notifier | None = None,
         now: Callable[[], datetime] = now_utc,
         sleep: Callable[[float], object] = time.sleep,
         jitter: Callable[[], float] = random.random,
@@ -80,7 +78,7 @@ class OfferWait:
         self._expected = expected
         self._again = again
         self._pace = pace
-        self._tell = tell
+        self._notifier = notifier
         self._now = now
         self._sleep = sleep
         self._jitter = jitter
@@ -163,6 +161,10 @@ class OfferWait:
         )
         if not look.offers:
             return look, prepared
+        if self._settings.shadeform_api_key_box:  # a box with a dead key could not delete itself
+            key = check_box_key(self._settings, self._api.instances)
+            if key.ok is False:
+                return Look(f"an offer fits, but {key.text}", failed=True), prepared
         try:
             return look, with_valid_pins(prepared, self._hub, self._settings, say)
         except ApiProblem as e:
@@ -215,9 +217,10 @@ class OfferWait:
 
     # -------------------------------------------------------------- the end of the wait
     def rented(self, plan: Plan) -> None:
-        """Notify that an instance is rented."""
+        """Notify that an instance is rented, in the background."""
         self._rented = True
-        self._tell("rented", started(plan), SUCCESS)
+        number = f" (attempt {plan.attempt})" if plan.attempt > 1 else ""
+        self._tell(f"rented{number}", started(plan), SUCCESS)
 
     def gave_up(self, plan: Plan, error: NanolanError, say: Callable[[str], None]) -> None:
         """Record and notify how a launch that waited has ended without a run. A box notifies of its own end."""
@@ -226,6 +229,15 @@ class OfferWait:
         of_box = self._rented and not isinstance(error, MachineFailed | MayBeBilling)
         if not stopped and not of_box:
             self._tell("gave up", str(error), FAILURE if error.exit_code == 8 else WARNING)
+
+    def close(self) -> None:
+        """Wait until the notifications are sent, for some seconds at most."""
+        if self._notifier:
+            self._notifier.close()
+
+    def _tell(self, event: str, text: str, kind: str) -> None:
+        if self._notifier:
+            self._notifier.send(event, text, kind)
 
     def _end(self, plan: Plan, note: str, say: Callable[[str], None]) -> None:
         """Write why into the entry, unless a create has replaced it: then that one tells."""

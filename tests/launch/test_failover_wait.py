@@ -27,7 +27,7 @@ from nanolan.sim.world import World
 from tests.support.core_fixtures import CREATE, LIST, creates
 from tests.support.failover_fixtures import FIRST, SECOND
 from tests.support.launch_fixtures import Launch, fails, trains
-from tests.support.wait_fixtures import HOUR, Clock
+from tests.support.wait_fixtures import HOUR, Clock, notifier_to
 from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 
@@ -36,7 +36,7 @@ class WaitingLaunch(Launch):
 
     def __init__(self, world: World, home: Path, *parts: Any, **flags: str) -> None:
         super().__init__(world, home, *parts, **flags)
-        self.clock, self.created, self.told = Clock(), list[float](), list[str]()
+        self.clock, self.created, self.sent = Clock(), list[float](), list[tuple[str, str, str]]()
         create = self.api.create
 
         def noted(body: dict[str, Any]) -> str:
@@ -55,12 +55,16 @@ class WaitingLaunch(Launch):
             self.ledger,
             lambda offer: 2000,
             pace=POLITE,
-            tell=lambda event, text, kind: self.told.append(event),
+            notifier=notifier_to(self.sent),
             now=self.clock.now,
             sleep=self.clock.sleep,
             jitter=lambda: 0.5,
         )
         return self.run(price=price, offers=[FIRST], offer_wait=wait, **policy)
+
+    @property
+    def told(self) -> list[str]:
+        return [event for event, _, _ in self.sent]
 
     @property
     def entry(self) -> Entry:

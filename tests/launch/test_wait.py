@@ -104,6 +104,7 @@ def test_how_it_ended_is_recorded_and_notified_unless_the_user_ended_it(
     waited.stock_at(0)
     waited.next()
     waited.wait.gave_up(waited.prepared.plan, error, waited.said.append)
+    waited.wait.close()
     assert waited.entry.note == note and [(e, kind) for e, _, kind in waited.told] == told
 
 
@@ -117,6 +118,7 @@ def test_a_rented_instance_is_notified_with_its_price_and_the_command_to_stop_it
     waited: Waited,
 ) -> None:
     waited.wait.rented(waited.prepared.plan)
+    waited.wait.close()
     ((event, text, kind),) = waited.told
     assert (event, kind) == ("rented", SUCCESS) and "$33.60/h" in text and "just stop" in text
     assert FAILURE not in text
@@ -226,6 +228,15 @@ def test_a_refused_offer_is_left_alone_for_five_minutes(waited: Waited) -> None:
     waited.next()
     assert waited.clock.passed_s == pytest.approx(300, abs=61)
     assert "a create failed just now; not before" in waited.said[-2]
+
+
+def test_nothing_is_rented_while_the_key_for_the_machine_is_refused(
+    world: World, tmp_path: Path
+) -> None:
+    waited = Waited(world, tmp_path, hours=0.1, shadeform_api_key_box="revoked-by-now")
+    waited.stock_at(0)
+    with pytest.raises(NoOffer, match="an offer fits, but Shadeform refused SHADEFORM_API_KEY_BOX"):
+        waited.next()
 
 
 # ---- the inputs, which were pinned before the wait

@@ -10,6 +10,8 @@ from typing import Any
 from nanolan.launch.looks import POLITE, Rule
 from nanolan.launch.prepare import Prepared
 from nanolan.launch.wait import OfferWait
+from nanolan.notify import Notifier
+from nanolan.redact import Secret
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.shadeform.offers import Offer, Wanted
 from nanolan.sim.world import World
@@ -47,6 +49,16 @@ class Clock:
         self.passed_s += seconds
 
 
+def notifier_to(told: list[tuple[str, str, str]]) -> Notifier:
+    """A notifier whose service collects (event, text, kind)."""
+
+    def send(url: str, title: str, text: str, kind: str) -> str:
+        told.append((title.partition(": ")[2], text, kind))
+        return ""
+
+    return Notifier(Secret("json://nowhere"), "run", send=send)
+
+
 class Waited:
     """One wait in a world without stock, and what became of it."""
 
@@ -70,7 +82,7 @@ class Waited:
             lambda offer: 2000,
             again="just launch wait=12h",
             pace=POLITE,
-            tell=lambda *event: self.told.append(event),
+            notifier=notifier_to(self.told),
             now=self.clock.now,
             sleep=self.clock.sleep,
             jitter=lambda: 0.5,
