@@ -96,10 +96,17 @@ class WaitRequest:
 
 
 def check_rule(rule: Rule, market: Market, expected: Expected, gpu: str) -> None:
-    """UsageProblem for an unknown GPU, several types, or a total that is unknown on every such offer."""
+    """UsageProblem for an unknown GPU or cloud, several types, or a total that is unknown on every such offer.
+
+    A region or type may be missing from the list while it is sold out, so these are not checked."""
     names = [o.gpu for o in market.listed]
     if not is_known(rule.wanted.gpu, names):
         raise UsageProblem(unknown_gpu_text(rule.wanted.gpu, names))
+    clouds = sorted({o.cloud for o in market.listed})
+    if rule.wanted.cloud and clouds and rule.wanted.cloud not in clouds:
+        raise UsageProblem(
+            f"no cloud {rule.wanted.cloud[:40]!r} is listed; there are {', '.join(clouds)}"
+        )
     usable = [o for o in fitting(market.listed, rule.wanted) if not unusable(o)]
     check_one_type(usable, gpu)
     offers = usable or [stand_in(rule)]

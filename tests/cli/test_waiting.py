@@ -40,6 +40,7 @@ def known(offer: Offer) -> int | None:
         ({"gpu": "B2OO"}, [FIRST], known, "Did you mean gpu=B200?"),
         ({"gpu": "B20"}, [FIRST, OTHER], known, "fits several types: B200, B200_x"),
         ({"gpu": ""}, [FIRST, OTHER], known, "fits several types"),
+        ({"cloud": "hyperstak"}, [FIRST], known, "no cloud 'hyperstak' is listed; there are hyper"),
         ({"max_total": 3000}, [FIRST], unknown, "no figures for a run on B200"),
         ({"max_total": 3000, "gpu": "a4000"}, [], unknown, "no figures for a run on A4000"),
     ],
@@ -57,6 +58,8 @@ def test_a_rule_that_nothing_can_fulfil_is_refused(
     [
         ({}, [FIRST, OTHER], known),  # an exact type
         ({}, [], known),  # nothing like it is listed today
+        ({"cloud": "hyperstack"}, [], known),
+        ({"region": "elsewhere-9", "instance_type": "B200x9"}, [FIRST], known),
         ({"max_price": 1}, [FIRST], known),  # prices change
         ({"max_total": 1}, [FIRST], known),
         ({}, [FIRST], unknown),
