@@ -42,7 +42,7 @@ class Phase:
             send=lambda title, text, *more: self.notes.append(text)
         )
         meter: Any = self.box.meter
-        meter.margin = SimpleNamespace(checkpoint_s=1.0)
+        meter.margin, meter.taken = SimpleNamespace(checkpoint_s=1.0), None
         meter.note_save = lambda seconds: None
         meter.spent_cents, meter.soft_cents = 100, 1000
         meter.cost_of = lambda seconds: round(seconds)  # a cent a second
