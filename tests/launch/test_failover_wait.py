@@ -248,7 +248,9 @@ def trouble(world: World, dice: random.Random) -> None:
         world.cloud.fault(CREATE, action, skip=dice.randint(0, 1), **params)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=[pytest.mark.slow] * (seed > 5)) for seed in range(40)]
+)
 def test_creates_are_at_most_one_an_attempt_and_none_after_a_stop_or_the_end(
     world: World, tmp_path: Path, seed: int
 ) -> None:

@@ -169,6 +169,7 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
             "cli.command",
             "cli.consent",
             "cli.words",
+            "cli.trainer",
             "cli.help",
             "cli.run",
             "cli.run_defaults",
