@@ -197,6 +197,7 @@ def launch_when_offered(asked: Asked, options: Options, seconds: int, words: lis
     rule, prepared = request.show()
     prepared.checks[:0] = [failed_check] if failed_check else []
     if options.dry_run:
+        say("The offer in the request is an example; the real one is known when it is rented.")
         return show_dry_run(prepared, s, words, options.as_json)
     refuse_failed(prepared)
     agree_to_wait(options.yes or all((s.cloud, s.region, s.instance_type)))
