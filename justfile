@@ -60,6 +60,12 @@ launch *args: _setup
 resume *args: _setup
     @{{python}} scripts/resume.py "$@"
 
+# a run for SkyPilot or Hugging Face Jobs to start
+[group('run')]
+[no-exit-message]
+export *args: _setup
+    @{{python}} scripts/export.py "$@"
+
 # what can be rented now, and what a run costs there
 [group('run')]
 [no-exit-message]

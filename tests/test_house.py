@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("launch", "box"),
     ("cli",),
     ("status", "train_here"),
-    ("manage", "report", "doctor"),
+    ("manage", "report", "doctor", "export"),
     ("sim",),
     ("gpu_check",),
 )

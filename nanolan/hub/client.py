@@ -165,6 +165,10 @@ class Hub:
         """The account of the token and the token's permissions; AuthProblem for a token that the Hub does not know."""
         return self._try("the account of HF_TOKEN", self.api.whoami)
 
+    def jobs_hardware(self) -> list[Any]:
+        """The machines that Hugging Face Jobs rents, with their prices."""
+        return self._try("list of machines of Hugging Face Jobs", self.api.list_jobs_hardware)
+
     def create(self, repo: str) -> None:
         """Create a private model repo, unless it exists."""
         self._try(

@@ -65,19 +65,10 @@ def box_secrets(settings: Settings) -> dict[str, str]:
 
 def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> str:
     """boot.sh, packed, after its values; every value is quoted here."""
-    values = {
-        "RUN_ID": plan.run_id,
-        "SETUP": plan.setup,
-        "DEVICE": plan.device,
-        "MIN_FREE_GB": str(plan.min_free_gb),
+    values = script_values(plan) | {
+        "RUN_URL": run_url(plan, run_revision),
         "DEADLINE": str(int(parse_time(plan.deadline).timestamp())),
-        "RUN_URL": f"{plan.hf_endpoint}/{plan.runs_repo}/resolve/{run_revision}/{plan.folder}",
-        "CODE_SHA256": plan.code.sha256,
-        "PLAN_SHA256": hashlib.sha256(plan.to_json()).hexdigest(),
-        "FACTS": pack(facts(plan)),
         "SECRETS": pack(json.dumps(secrets).encode()),
-        "RESCUE": pack(minify_python(_cloud_file("rescue.py")).encode()),
-        "BOOT": pack(minify_shell(_cloud_file("boot.sh")).encode()),
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     script = "\n".join(
@@ -91,9 +82,29 @@ def startup_script(plan: Plan, secrets: dict[str, str], run_revision: str) -> st
     return script
 
 
-@lru_cache(maxsize=2)  # a checkout may change while a launch waits; the code that it sends does not
-def _cloud_file(name: str) -> str:
+@lru_cache(maxsize=3)  # a checkout may change while a launch waits; the code that it sends does not
+def cloud_file(name: str) -> str:
     return (CLOUD / name).read_text()
+
+
+def script_values(plan: Plan) -> dict[str, str]:
+    """The values of boot.sh that come from the plan alone, and boot.sh itself."""
+    return {
+        "RUN_ID": plan.run_id,
+        "SETUP": plan.setup,
+        "DEVICE": plan.device,
+        "MIN_FREE_GB": str(plan.min_free_gb),
+        "CODE_SHA256": plan.code.sha256,
+        "PLAN_SHA256": hashlib.sha256(plan.to_json()).hexdigest(),
+        "FACTS": pack(facts(plan)),
+        "RESCUE": pack(minify_python(cloud_file("rescue.py")).encode()),
+        "BOOT": pack(minify_shell(cloud_file("boot.sh")).encode()),
+    }
+
+
+def run_url(plan: Plan, revision: str) -> str:
+    """Where the files of the run folder are downloaded from."""
+    return f"{plan.hf_endpoint}/{plan.runs_repo}/resolve/{revision}/{plan.folder}"
 
 
 def facts(plan: Plan) -> bytes:

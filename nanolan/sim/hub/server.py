@@ -22,7 +22,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from nanolan.sim.hub import accounts, commits, lfs, read
+from nanolan.sim.hub import accounts, commits, jobs, lfs, read
 from nanolan.sim.hub.http import CONTROLS, Request, handler, route
 from nanolan.sim.hub.repo import Blob, Change, Refusal, Repo, User, gitattributes
 from nanolan.sim.hub.state import WRITER, Fault, HubState
@@ -194,6 +194,7 @@ ROUTES = [
     *lfs.ROUTES,
     *commits.ROUTES,
     *read.ROUTES,
+    *jobs.ROUTES,
     route("POST", CONTROLS + "faults", add_fault),
     route("DELETE", CONTROLS + "faults", clear_faults),
     route("GET", CONTROLS + "log", show_log),

@@ -83,6 +83,7 @@ class HubState:
         # multipart uploads: (sha256, part number) -> sha256 of the part
         self.parts: dict[tuple[str, int], str] = {}
         self.log: list[dict[str, Any]] = []
+        self.jobs: list[dict[str, Any]] = []  # as submitted; see nanolan/sim/hub/jobs.py
         self.faults: list[Fault] = []
         self.stopping = threading.Event()  # ends stalls
         self.moved: dict[str, str] = {}  # a repo's old name -> its new name
