@@ -155,18 +155,40 @@ def supervise(script: Path, number: int, mask: Callable[[str], str]) -> int:
 
     signal.signal(signal.SIGTERM, end)
     for _ in range(1 + RESTARTS):
-        box[:] = [
-            subprocess.Popen(  # noqa: S603
-                ["/bin/bash", str(script)], env=env, cwd="/", start_new_session=True
-            )
-        ]
-        code = box[0].wait()
+        code = run(script, env, box, mask)
         if 0 <= code < 128:
             break
         say(f"the box program was killed (exit code {code}); starting it again")
         time.sleep(RESTART_S)
     follower.close()
     return code if 0 <= code < 256 else 1
+
+
+def run(
+    script: Path,
+    env: dict[str, str],
+    box: list[subprocess.Popen[bytes]],
+    mask: Callable[[str], str],
+) -> int:
+    """Run the script to its end; its exit code. It does not get this program's stdout: what it leaves behind would hold that open,
+    and the platform waits for its end."""
+    console = script.with_name("console")
+    with console.open("wb") as out:
+        box[:] = [
+            subprocess.Popen(  # noqa: S603
+                ["/bin/bash", str(script)],
+                env=env,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        ]
+        code = box[0].wait()
+    if said := console.read_bytes().decode(errors="replace").strip():  # before its log is open
+        say(mask(said))
+    return code
 
 
 class Follower:

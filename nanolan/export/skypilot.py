@@ -13,6 +13,7 @@ from nanolan.errors import UsageProblem
 from nanolan.export.gpus import skypilot_names
 from nanolan.money import dollars
 from nanolan.plan import Plan
+from nanolan.redact import printable
 from nanolan.run.jobs import job_name
 
 DISK_GB = 256
@@ -75,7 +76,7 @@ def to_yaml(plan: Plan, task: dict[str, Any], file: str) -> str:
     ]
     written = task | {"run": _Text(task["run"])}
     body = yaml.dump(written, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
-    return "".join(f"# {line}\n" for line in head) + body
+    return "".join(f"# {printable(' '.join(line.split()))}\n" for line in head) + body
 
 
 def launch_command(plan: Plan, secrets: Sequence[str], file: str) -> str:

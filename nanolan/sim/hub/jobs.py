@@ -26,6 +26,7 @@ MACHINES: list[tuple[str, str, str, int, int, int]] = [
 
 def hardware(request: Request) -> None:
     """Every machine, with its price."""
+    user_of(request)
     request.reply(200, [_machine(*row) for row in MACHINES])
 
 
