@@ -98,9 +98,7 @@ def export(
     s = settings_from(flags)
     s.need("hf_token", "hf_repo")
     s, hub, machine = machine_of(platform, s, price, spot)
-    say(
-        f"Machine: {machine.num_gpus}x {machine.gpu}, {machine.where}, ${machine.hourly_cents / 100:.2f}/h\nChecks:"
-    )
+    say(f"Machine: {machine.offer().where}, ${machine.hourly_cents / 100:.2f}/h\nChecks:")
     prepared = prepare_export(s, hub, machine, keep_old, yes_really)
     for check in prepared.checks:
         say_wrapped("", check.line())
@@ -110,7 +108,7 @@ def export(
         return 4 if prepared.failed else 0
     command = upload(prepared, hub, s)
     open_ledger().put(Entry(prepared.plan))
-    write(platform, prepared, command, s, output, spot)
+    write(prepared, command, s, output)
     return 0
 
 
@@ -132,9 +130,8 @@ def machine_of(
         gpu = find_gpu(s.gpu)
         rate = rate_cents(given, s.max_price)
         where = infra_of(s.cloud, s.region) or "any cloud"
-        if spot:
-            where += ", spot"
-        return s, hub, Machine(platform, gpu, s.num_gpus, memory_gb(gpu), rate, "", where)
+        gb = memory_gb(gpu)
+        return s, hub, Machine(platform, gpu, s.num_gpus, gb, rate, "", where, spot)
     if spot or s.cloud or s.region:
         raise UsageProblem("--spot, cloud= and region= are SkyPilot's; nothing was exported")
     flavor = hf_job.choose(hf_job.flavors(hub), s.gpu, s.num_gpus)
@@ -179,26 +176,20 @@ def prepare_export(
     return for_platform(prepared, machine, ledger.entries())
 
 
-def write(
-    platform: str,
-    prepared: Prepared,
-    command: str,
-    s: Settings,
-    output: Path | None,
-    spot: bool,
-) -> None:
+def write(prepared: Prepared, command: str, s: Settings, output: Path | None) -> None:
     """The job as a file or on stdout; on stderr how it is started, and what bounds its bill."""
     from nanolan.export import hf_job, skypilot
     from nanolan.export.notes import notes
     from nanolan.export.prepare import secret_names
+    from nanolan.plan import SKYPILOT
     from nanolan.run.jobs import job_name
 
     plan, secrets = prepared.plan, secret_names(s)
-    ending = "yaml" if platform == "skypilot" else "sh"
+    ending = "yaml" if plan.platform == SKYPILOT else "sh"
     file = str(output or f"{job_name(plan)}.{ending}")
-    if platform == "skypilot":
+    if plan.platform == SKYPILOT:
         infra = skypilot.infra_of(s.cloud, s.region)
-        made = skypilot.task(plan, command, secrets, spot=spot, infra=infra)
+        made = skypilot.task(plan, command, secrets, infra)
         text = skypilot.to_yaml(plan, made, file)
         start = skypilot.launch_command(plan, secrets, file)
     else:
@@ -212,7 +203,7 @@ def write(
     say(
         f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; the job is {said}\n"
     )
-    for heading, text in notes(prepared, start, secrets, spot):
+    for heading, text in notes(prepared, start, secrets):
         say_wrapped(f"{heading and heading + ':':12}", text)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
-from nanolan.launch.request import CLOUD, UNPACK, run_url, script_values
+from nanolan.launch.request import UNPACK, cloud_file, run_url, script_values
 from nanolan.plan import Plan
 from nanolan.times import parse_time
 
@@ -54,7 +54,7 @@ def start_program(plan: Plan) -> bytes:
         "life_s": int(life.total_seconds()),
         "folder": run_url(plan, "main"),
     }
-    return f"{(CLOUD / 'job.py').read_text()}\n\nstart({ascii(values)})\n".encode()
+    return f"{cloud_file('job.py')}\n\nstart({ascii(values)})\n".encode()
 
 
 def command(plan: Plan, revision: str, secrets: tuple[str, ...]) -> str:

@@ -12,9 +12,7 @@ from nanolan.plan import SKYPILOT, Plan
 from nanolan.run.jobs import cancel_command, queue_command
 
 
-def notes(
-    prepared: Prepared, start: str, secrets: Sequence[str], spot: bool
-) -> list[tuple[str, str]]:
+def notes(prepared: Prepared, start: str, secrets: Sequence[str]) -> list[tuple[str, str]]:
     """(heading, text) of each note."""
     plan = prepared.plan
     needed = " and ".join(secrets)
@@ -26,17 +24,17 @@ def notes(
             f"just watch 60 {plan.run_id}; just logs {plan.run_id}; {queue_command(plan)}",
         ),
         ("Stop it", f"just stop {plan.run_id} (it saves first); at once: {cancel_command(plan)}"),
-        ("Deletes it", _deletes(plan, spot)),
+        ("Deletes it", _deletes(plan)),
         ("Bounds it", _bounds(prepared)),
         ("NO BOUND", _unbound(plan)),
         ("Untried", "nobody has run this on a real account: look that your first machine is gone"),
     ]
 
 
-def _deletes(plan: Plan, spot: bool) -> str:
+def _deletes(plan: Plan) -> str:
     if plan.platform != SKYPILOT:
         return "Hugging Face, when the job ends or its timeout is over"
-    taken = "after a preemption" if spot else "if its machine fails"
+    taken = "after a preemption" if plan.offer.spot else "if its machine fails"
     return (
         f"SkyPilot's job controller, when the job ends; {taken} it starts the job on another machine, which goes on from "
         "the last uploaded state. Without a controller: SkyPilot's autodown, after 10 idle minutes"

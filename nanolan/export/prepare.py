@@ -36,6 +36,7 @@ class Machine:
     hourly_cents: int
     name: str = ""  # a flavor
     where: str = "any cloud"
+    spot: bool = False
 
     def offer(self) -> Offer:
         """The same as an offer, for the checks and the plan of a launch."""
@@ -48,6 +49,7 @@ class Machine:
             self.vram_gb,
             self.hourly_cents,
             (),
+            spot=self.spot,
         )
 
 

@@ -31,9 +31,7 @@ def infra_of(cloud: str | None, region: str | None) -> str:
     return "/".join(parts)
 
 
-def task(
-    plan: Plan, run: str, secrets: Sequence[str], *, spot: bool = False, infra: str = ""
-) -> dict[str, Any]:
+def task(plan: Plan, run: str, secrets: Sequence[str], infra: str = "") -> dict[str, Any]:
     """The task as SkyPilot reads it. A verdict of the run is final, so errors start no other machine; a preemption does."""
     gpus = [f"{name}:{plan.offer.num_gpus}" for name in skypilot_names(plan.offer.gpu)]
     return {
@@ -43,7 +41,7 @@ def task(
             "accelerators": gpus[0] if len(gpus) == 1 else gpus,
             "disk_size": DISK_GB,
             "max_hourly_cost": plan.offer.hourly_cents / 100,
-            "use_spot": spot,
+            "use_spot": plan.offer.spot,
             "job_recovery": {"max_restarts_on_errors": 0},
             "autostop": {"idle_minutes": IDLE_MINUTES, "down": True},
         },

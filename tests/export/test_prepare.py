@@ -118,5 +118,5 @@ def test_the_bill_says_who_ends_it() -> None:
 def test_the_notes_say_what_bounds_the_money_and_what_does_not(
     platform: str, holds: tuple[str, ...]
 ) -> None:
-    text = " ".join(t for _, t in notes(prepared(platform), "START", ("HF_TOKEN",), spot=True))
+    text = " ".join(t for _, t in notes(prepared(platform), "START", ("HF_TOKEN",)))
     assert [words for words in holds if words not in text] == []

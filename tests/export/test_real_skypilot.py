@@ -96,9 +96,11 @@ def read_by(sky: list[str], tmp_path: Path, files: dict[str, str]) -> dict[str, 
 def test_skypilot_reads_every_task_as_it_is_meant(sky: list[str], tmp_path: Path) -> None:
     job = replace(PLAN, platform=SKYPILOT)
     run = command(job, "c0ffee", SECRETS)
-    plans = {g: replace(job, offer=replace(job.offer, gpu=g)) for g in SKYPILOT_GPUS}
-    made = {g: task(p, run, SECRETS, spot=g == "H100") for g, p in plans.items()}
-    made["aws"] = task(plans["H100"], run, SECRETS, infra="aws/us-east-1")
+    plans = {
+        g: replace(job, offer=replace(job.offer, gpu=g, spot=g == "H100")) for g in SKYPILOT_GPUS
+    }
+    made = {g: task(p, run, SECRETS) for g, p in plans.items()}
+    made["aws"] = task(plans["H200"], run, SECRETS, "aws/us-east-1")
     files = {name: to_yaml(job, t, "x.yaml") for name, t in made.items()}
     read = read_by(sky, tmp_path, files)
     for name, seen in read.items():

@@ -28,8 +28,8 @@ JOB = replace(PLAN, platform=SKYPILOT)
 def test_every_task_has_the_documented_fields_and_reads_back(
     gpu: str, spot: bool, infra: str
 ) -> None:
-    plan = replace(JOB, offer=replace(JOB.offer, gpu=gpu))
-    made = task(plan, RUN, ("HF_TOKEN", "WANDB_API_KEY"), spot=spot, infra=infra)
+    plan = replace(JOB, offer=replace(JOB.offer, gpu=gpu, spot=spot))
+    made = task(plan, RUN, ("HF_TOKEN", "WANDB_API_KEY"), infra)
     text = to_yaml(plan, made, "sft.yaml")
     back = yaml.safe_load(text)
     jsonschema.validate(back, SCHEMA)

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import structs
 
 from nanolan.cost.spending import paid_cents
-from nanolan.errors import BadAnswer, NanolanError
+from nanolan.errors import BadAnswer, Conflict, NanolanError
 from nanolan.hub.client import Hub
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import UNREADABLE, Plan, check_numbers
@@ -34,11 +34,19 @@ from nanolan.run.record import (
     to_json,
 )
 from nanolan.run.remaining import Remaining, pinned_inputs, remaining_of
-from nanolan.run.requests import LIMIT_FILE, STOP_FILE, LimitRequest, StopRequest
+from nanolan.run.requests import (
+    LAUNCH_FILE,
+    LIMIT_FILE,
+    STOP_FILE,
+    LaunchClaim,
+    LimitRequest,
+    StopRequest,
+)
 from nanolan.times import iso, parse_time
 
 # a machine that vanished may have lived for two heartbeats after its last sign
 AFTER_REPORT_S = 600
+TRIES = 10
 LEFTOVERS = ("receipt.json", "progress.json", "postmortem.json", STOP_FILE, LIMIT_FILE)
 T = TypeVar("T")
 
@@ -61,6 +69,8 @@ class Seen:
     earlier: tuple[Attempt, ...] = ()
     stop: StopRequest | None = None
     limit: LimitRequest | None = None
+    launched: LaunchClaim | None = None  # a laptop continued the run by itself
+    revision: str | None = None
 
     @property
     def newest(self) -> int:
@@ -97,6 +107,8 @@ def look(hub: Hub, plan: Plan) -> Seen:
         earlier_attempts(hub, plan),
         stop if stop and stop.attempt == newest else None,
         limit if limit and limit.attempt == newest else None,
+        read(LAUNCH_FILE, _decoder(LaunchClaim)),
+        tree.revision,
     )
 
 
@@ -121,6 +133,11 @@ def _decoder(kind: type[T]) -> Callable[[bytes], T]:
 
 def next_number(plan: Plan, seen: Seen, job: str, now: datetime) -> int:
     """The number of this attempt; NotNeeded if there is to be none. Pure."""
+    if seen.launched and seen.launched.attempt > seen.newest:
+        raise NotNeeded(
+            f"run {plan.run_id} was continued by just resume, as attempt {seen.launched.attempt}; this job is not needed",
+            5,
+        )
     same = seen.claim is not None and bool(job) and job == seen.claim.job
     receipt = seen.receipt
     if receipt and (receipt.verdict == SUCCEEDED or same):
@@ -223,6 +240,17 @@ class Begun:
 
 def begin(hub: Hub, first: Plan, job: str, born: datetime, now: datetime) -> Begun:
     """Claim the next attempt of the run in its folder; NotNeeded if this machine has nothing to do."""
+    for _ in range(TRIES):
+        try:
+            return _begin(hub, first, job, born, now)
+        except Conflict:  # other machines commit to the same repo
+            continue
+    raise NanolanError(
+        f"{first.runs_repo} changed {TRIES} times while this machine claimed the run"
+    )
+
+
+def _begin(hub: Hub, first: Plan, job: str, born: datetime, now: datetime) -> Begun:
     seen = look(hub, first)
     number = next_number(first, seen, job, now)
     past, (cents, seconds) = past_attempts(first, seen, now), whole_run(first, seen)
@@ -238,8 +266,8 @@ def begin(hub: Hub, first: Plan, job: str, born: datetime, now: datetime) -> Beg
 
 
 def _write(hub: Hub, plan: Plan, claim: Claim, past: tuple[Attempt, ...], seen: Seen) -> None:
-    """Put claim, plan and earlier attempts into the run folder; NotNeeded if another machine claims at the same time. A request to
-    stop that no machine has answered is for this attempt, too."""
+    """Put claim, plan and earlier attempts into the run folder; Conflict if that has changed since it was seen. A request to stop
+    that no machine has answered is for this attempt, too."""
     files: dict[str, bytes] = {CLAIM_FILE: to_json(claim), "plan.json": plan.to_json()}
     if past:
         files["earlier.json"] = msgspec.json.encode(past)
@@ -251,9 +279,8 @@ def _write(hub: Hub, plan: Plan, claim: Claim, past: tuple[Attempt, ...], seen: 
         {f"{plan.folder}/{name}": content for name, content in files.items()},
         f"run {plan.run_id}: attempt {plan.attempt}",
         delete=[f"{plan.folder}/{name}" for name in stale],
+        parent=seen.revision,
     )
-    if read_claim(hub.read(plan.runs_repo, f"{plan.folder}/{CLAIM_FILE}")).token != claim.token:
-        raise NotNeeded(f"run {plan.run_id} was claimed by another machine at the same time", 5)
 
 
 def _finish(hub: Hub, plan: Plan, seen: Seen, past: tuple[Attempt, ...], now: datetime) -> None:

@@ -29,7 +29,7 @@ from nanolan.redact import Secret
 from nanolan.run.jobs import Claim
 from nanolan.run.ledger import Attempt
 from nanolan.run.record import Progress, Receipt, to_json
-from nanolan.run.requests import LimitRequest, StopRequest
+from nanolan.run.requests import LaunchClaim, LimitRequest, StopRequest
 from nanolan.sim.hub.server import HubServer
 from nanolan.times import iso, parse_time
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS, make_plan
@@ -224,6 +224,51 @@ def test_a_limit_that_was_raised_holds_for_all_machines_after_it(server: HubServ
     third = job.begin(4.0).plan
     assert 1000 < third.limit_cents < second.limit_cents < 3000
     assert "limit.json" not in job.files()
+
+
+def test_a_run_that_just_resume_has_continued_is_left_alone(server: HubServer) -> None:
+    job = Job(server)
+    job.begin()
+    job.end(1, "stopped", "spend_limit")
+    job.put("launch.json", LaunchClaim(2, "0badcafe"))
+    for again in (JOB, OTHER):
+        with pytest.raises(NotNeeded, match="continued by just resume, as attempt 2"):
+            job.begin(30.0, again)
+
+
+def test_of_two_machines_that_claim_at_the_same_moment_one_goes_on(server: HubServer) -> None:
+    job = Job(server)
+
+    class Late(Hub):
+        """A Hub on which another machine claims between the look and the commit, once."""
+
+        before = True
+
+        def commit(self, *args: Any, **how: Any) -> str:
+            if self.before:
+                self.before = False
+                job.begin(0.0, OTHER)
+            return super().commit(*args, **how)
+
+    late = Late(server.url, Secret(TOKEN), patience_s=0.2)
+    with pytest.raises(NotNeeded, match="is being trained by another machine"):
+        begin(late, job.plan, JOB, START, START)
+    assert job.read("machine.json")["job"] == OTHER
+
+
+def test_commits_of_other_runs_only_delay_a_claim(server: HubServer) -> None:
+    job = Job(server)
+    busy = [3]
+
+    class Busy(Hub):
+        def commit(self, *args: Any, **how: Any) -> str:
+            if busy[0]:
+                busy[0] -= 1
+                server.put(REPO, {"runs/cafe0123/progress.json": f"{busy}".encode()})
+            return super().commit(*args, **how)
+
+    hub = Busy(server.url, Secret(TOKEN), patience_s=0.2)
+    assert begin(hub, job.plan, JOB, START, START).plan.attempt == 1
 
 
 def test_a_hub_that_does_not_answer_is_no_empty_run_folder(server: HubServer) -> None:
