@@ -64,7 +64,9 @@ def status(
 
         show(Overview((), (), (), ()), as_json)
         return 0
-    account.settings.need("shadeform_api_key", *(("hf_token",) if which or entries else ()))
+    jobs = bool(entries) and all(e.plan.is_job for e in entries)
+    needed = () if which or jobs else ("shadeform_api_key",)
+    account.settings.need(*needed, *(("hf_token",) if which or entries else ()))
     if which:
         entries = [account.find(which, owner)]
     if not watch:

@@ -39,8 +39,13 @@ def limit(
     from nanolan.times import now_utc
 
     which, cents = read_words(words)
-    account = open_account(flags, "shadeform_api_key", "hf_token")
+    account = open_account(flags, "hf_token")
     entry = account.find(which, owner, ours=True)
+    if entry.plan.is_job:
+        from nanolan.manage.job import ManagedJob, limit_job
+
+        job = ManagedJob.of(account, entry, click.echo, lambda text: agree(yes, text, "changed"))
+        return limit_job(job, cents, duration(max_duration) if max_duration else None)
     instance = billing_instance(account.api, entry)
     plan = with_limit(
         entry.plan,

@@ -33,7 +33,7 @@ def report(which: str | None, output: Path | None, owner: str | None, **flags: A
     from nanolan.settings.paths import typed
     from nanolan.status.status import look
 
-    account = open_account(flags, "shadeform_api_key", "hf_token")
+    account = open_account(flags, "hf_token")
     entry = account.find(which, owner)
     hub = account.hub(entry)
     seen = look(account.ledger, [entry], account.api, lambda _: hub)

@@ -43,10 +43,13 @@ REMOTE = (
 def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     """Open a shell on the instance of RUN (the newest if none is named), or run COMMAND there."""
     from nanolan.errors import NanolanError
+    from nanolan.run.jobs import machines_of
 
-    account = open_account(flags, "shadeform_api_key")
+    account = open_account(flags)
     which, command = split(account.ledger, words)
     entry = account.find(which, owner, ours=True)
+    if entry.plan.is_job:
+        raise NanolanError(f"nanolan has no key of that machine: {machines_of(entry.plan)}")
     argv = argv_of(account, entry, reachable_instance(account.api, entry), command)
     try:
         os.execvp(argv[0], argv)  # noqa: S606  # an argument list, no shell

@@ -36,10 +36,13 @@ class Account:
     api: Shadeform
 
     def find(self, which: str | None, owner: str | None = None, *, ours: bool = False) -> Entry:
-        """The run that `which` names (None: the newest). With `ours`, UsageProblem for a run of another owner."""
+        """The run that `which` names (None: the newest). With `ours`, UsageProblem for a run of another owner; AuthProblem
+        without a Shadeform key, unless the run is a job, which has no machine there."""
         from nanolan.run.find import check_owner, find, run_search
 
         entry = find(self.ledger, which, run_search(self.settings, self.api), owner)
+        if not entry.plan.is_job:
+            self.settings.need("shadeform_api_key")
         if ours:
             check_owner(self.ledger, entry)
         return entry
@@ -80,6 +83,21 @@ def open_account(flags: dict[str, Any], *needed: str, strict: bool = True) -> Ac
     settings = settings_from(flags, strict=strict)
     settings.need(*needed)
     return Account(ledger, settings, open_shadeform(settings))
+
+
+def job_named(account: Account, which: str | None, owner: str | None) -> Entry | None:
+    """The run that `which` names if SkyPilot or Hugging Face rents its machines; None for any other, and for none."""
+    from nanolan.errors import UsageProblem
+    from nanolan.run.ledger import matching
+
+    entries = account.ledger.entries()
+    known = matching(entries, which) if which else entries[:1]
+    if not known and which and account.settings.hf_token and not account.api.has_key:
+        try:
+            known = [account.find(which, owner, ours=True)]
+        except UsageProblem:
+            return None
+    return known[0] if len(known) == 1 and known[0].plan.is_job else None
 
 
 def say(text: str) -> None:

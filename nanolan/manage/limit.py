@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from msgspec import structs
 
@@ -68,19 +69,9 @@ def apply_limit(
         )
 
     def box() -> None:
-        request = LimitRequest(
-            plan.attempt,
-            plan.limit_cents,
-            plan.deadline,
-            int(parse_time(plan.deadline).timestamp()),
-            iso(now_utc()),
-        )
         hub.commit(
             plan.runs_repo,
-            {
-                f"{plan.folder}/{LIMIT_FILE}": to_json(request),
-                f"{plan.folder}/plan.json": plan.to_json(),
-            },
+            request_of(plan),
             f"run {plan.run_id}: limit {dollars(plan.limit_cents)}",
         )
         say("sent to the box, which checks about once a minute")
@@ -100,6 +91,16 @@ def apply_limit(
                 "The same command tries again"
             ) from e
     return structs.replace(entry, plan=plan)
+
+
+def request_of(plan: Plan) -> dict[str, bytes | Path]:
+    """The files in the run folder that tell the box its new limit."""
+    epoch = int(parse_time(plan.deadline).timestamp())
+    request = LimitRequest(plan.attempt, plan.limit_cents, plan.deadline, epoch, iso(now_utc()))
+    return {
+        f"{plan.folder}/{LIMIT_FILE}": to_json(request),
+        f"{plan.folder}/plan.json": plan.to_json(),
+    }
 
 
 def _provider(api: Shadeform, instance_id: str, plan: Plan, clock: Callable[[], float]) -> None:

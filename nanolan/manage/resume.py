@@ -57,6 +57,7 @@ FROM_THE_NEW_PLAN = (
     "processes",
     "predicted",
     "self_delete",
+    "platform",
     "public",
     "wandb_base_url",
 )  # fields taken from the new plan

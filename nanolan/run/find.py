@@ -21,6 +21,7 @@ from nanolan.run.ledger import Attempt, Entry, Ledger, matching
 from nanolan.settings.settings import TABLE, Settings, is_loopback
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
+from nanolan.shadeform.records import Listing
 from nanolan.times import parse_time
 
 MOST_BYTES = 1 << 20  # of a plan.json; typical: a few kB
@@ -42,8 +43,9 @@ class RunSearch:
 
 
 def run_search(s: Settings, api: Shadeform) -> RunSearch:
-    """The account and the Hub that the settings name."""
-    return RunSearch(s, Hub(s.hf_endpoint, s.hf_token) if s.hf_token else None, api.instances)
+    """The account and the Hub that the settings name; without a Shadeform key the Hub alone, which has the runs of jobs."""
+    instances = api.instances if api.has_key else lambda: Listing([])
+    return RunSearch(s, Hub(s.hf_endpoint, s.hf_token) if s.hf_token else None, instances)
 
 
 def find(ledger: Ledger, which: str | None, there: RunSearch, owner: str | None = None) -> Entry:

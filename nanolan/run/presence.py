@@ -13,7 +13,9 @@ from datetime import datetime, timedelta
 from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, NotFound
 from nanolan.money import dollars
 from nanolan.plan import Plan
+from nanolan.run.jobs import NAMES, cancel_command, job_name, machines_of, queue_command
 from nanolan.run.ledger import Entry
+from nanolan.run.record import SILENT_S
 from nanolan.shadeform.client import DASHBOARD
 from nanolan.shadeform.models import Instance
 from nanolan.times import parse_time
@@ -61,6 +63,8 @@ def presence(
 ) -> Presence:
     """The instances of a run. `listed` None: the listing could not be read. `info` asks the account for an instance id that is not
     listed. `reported`: the newest attempt's box has written to the run folder."""
+    if entry.plan.is_job:
+        return Presence((), "" if entry.gone else machines_of(entry.plan))
     mine = tuple(
         sorted(
             (i for i in listed or () if of_run(entry, i)),
@@ -96,7 +100,8 @@ def unresolved(entries: Iterable[Entry], listed: Sequence[Instance], now: dateti
     return [
         e
         for e in entries
-        if why_unknown(e, True, e.receipt is not None, now)
+        if not e.plan.is_job
+        and why_unknown(e, True, e.receipt is not None, now)
         and not any(of_attempt(e, i) for i in listed)
     ]
 
@@ -112,6 +117,10 @@ def is_past(plan: Plan, now: datetime) -> bool:
 def name_of(entry: Entry) -> str:
     """The instance of a run, its price, and the command that stops it."""
     plan = entry.plan
+    if plan.is_job:
+        job = f"job {job_name(plan)} of {NAMES[plan.platform]}"
+        end = cancel_command(plan, entry.instance_id)
+        return f"{job} ({dollars(plan.offer.hourly_cents)}/h): {end}"
     return (
         f"instance {entry.instance_id or plan.instance_name} ({dollars(plan.offer.hourly_cents)}/h), which deletes itself at "
         f"{dollars(plan.limit_cents)} or {plan.deadline} at most: just stop {plan.run_id} --now"
@@ -119,7 +128,12 @@ def name_of(entry: Entry) -> str:
 
 
 def unknown_text(entry: Entry) -> str:
-    """The message about a run whose create is unclear."""
+    """The message about a run whose create is unclear, or whose job was not heard of for long."""
+    if entry.plan.is_job:
+        return (
+            f"NOT HEARD OF for more than {SILENT_S // 60} minutes: its machine may be lost and another one wanted, or it hangs "
+            f"({queue_command(entry.plan)}). It may bill: {name_of(entry)}; then: just stop {entry.plan.run_id} --cancelled"
+        )
     return f"UNKNOWN whether it has an instance ({NOT_SHOWN}). It may bill: {name_of(entry)}"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from nanolan.money import cost_cents
-from nanolan.plan import Plan
+from nanolan.plan import HF_JOB, Plan
+from nanolan.run.jobs import machines_of
 from nanolan.run.ledger import PREEMPTED, STOPPED_BY_USER, Entry, Waiting, was_preempted
 from nanolan.run.presence import NOT_ASKED, unknown_text
 from nanolan.run.record import (
@@ -14,6 +15,7 @@ from nanolan.run.record import (
     FAILED,
     LOST,
     PENDING,
+    SILENT_S,
     STOPPED,
     STOPPING,
     UNKNOWN,
@@ -39,6 +41,8 @@ def decide_state(
     age_s: float,
 ) -> tuple[str, str]:
     """(state, reason) of a run; `unknown` says why it may have an instance that is not listed, or is ""."""
+    if entry.plan.is_job:
+        return _of_job(entry, progress, receipt, age_s)
     blind = unknown.startswith(NOT_ASKED)
     if receipt:
         return _leaving(entry, instance, "" if blind else unknown) or (
@@ -64,6 +68,27 @@ def decide_state(
         LOST,
         "the instance is gone and left no receipt: a limit of the provider, or it was deleted by hand",
     )
+
+
+def _of_job(
+    entry: Entry, progress: Progress | None, receipt: Receipt | None, age_s: float
+) -> tuple[str, str]:
+    """The state of a run whose machines somebody else rents: only its records tell it."""
+    plan = entry.plan
+    if receipt:
+        return receipt.verdict, receipt.reason
+    if entry.gone:
+        return state_of_note(entry.note), entry.note
+    if progress is None:
+        return PENDING, f"no machine of attempt {plan.attempt} has reported; {machines_of(plan)}"
+    born = parse_time(plan.created_at)
+    silent_s = age_s - (parse_time(progress.updated) - born).total_seconds()
+    if silent_s <= SILENT_S:
+        return progress.state, progress.message
+    life_s = (parse_time(plan.deadline) - born).total_seconds()
+    if plan.platform == HF_JOB and age_s > life_s + SILENT_S:
+        return LOST, "Hugging Face has ended it by its timeout, and it left no receipt"
+    return UNKNOWN, unknown_text(entry)
 
 
 def waiting_text(w: Waiting) -> str:

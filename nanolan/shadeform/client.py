@@ -81,6 +81,11 @@ class Shadeform:
         self._service_clock = service_clock
         self._session = session or open_session(base)
 
+    @property
+    def has_key(self) -> bool:
+        """Whether the account can be asked at all."""
+        return self._key is not None
+
     # -------------------------------------------------------------- reads
     def offers(self, spot: str = "no") -> tuple[list[Offer], int]:
         """Every available offer of the kinds that the setting `spot` allows, and the number of unreadable entries."""

@@ -85,6 +85,8 @@ def view_of(
     mine, terms_seen, there = _machine(e, instances, info, bool(progress or receipt))
     if instances is not None and there.unknown.startswith(NOT_ASKED):
         problems.append(there.unknown)
+    if e.plan.is_job and receipt:
+        there = Presence()
     state, reason = decide_state(e, mine, there.unknown, progress, receipt, age_s)
     if (
         state == LOST

@@ -10,13 +10,17 @@ from typing import Any
 from msgspec import structs
 
 from nanolan.cost.spending import newest_cents
+from nanolan.errors import NanolanError, NotFound
 from nanolan.hub.client import Hub
+from nanolan.plan import read_plan
+from nanolan.run.find import earlier_attempts
+from nanolan.run.jobs import CLAIM_FILE, newest_plan, read_claim
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import PENDING
 from nanolan.run.state import waiting_text
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
-from nanolan.shadeform.records import gap_of
+from nanolan.shadeform.records import Listing, gap_of
 from nanolan.status.one_run import hub_looks, result, view_of
 from nanolan.status.orphans import compare
 from nanolan.status.view import SHORT, Overview, RunView
@@ -26,13 +30,17 @@ from nanolan.times import now_utc
 def look(
     ledger: Ledger, entries: list[Entry], api: Shadeform, hub: Callable[[Entry], Hub]
 ) -> Overview:
-    """Read the account and every run folder concurrently. A failed read is a problem, never "none"."""
+    """Read the account and every run folder concurrently. A failed read is a problem, never "none". Without a Shadeform key only
+    runs that have no machine there can be looked at."""
     with ThreadPoolExecutor(16) as pool:
-        listing = pool.submit(api.instances)
+        only_jobs = bool(entries) and all(e.plan.is_job for e in entries)
+        unasked = only_jobs and not api.has_key
+        listing = pool.submit((lambda: Listing[Instance]([])) if unasked else api.instances)
+        entries = list(pool.map(lambda e: newest_attempt(ledger, e, hub(e)), entries))
         infos = {
             e.instance_id: pool.submit(api.info, e.instance_id)
             for e in entries
-            if e.instance_id and not e.gone
+            if e.instance_id and not e.gone and not e.plan.is_job
         }
         hubs = {e.plan.run_id: hub(e) for e in entries}
         trees: dict[tuple[str, str], Future[Any]] = {}  # many runs, one repo
@@ -53,6 +61,34 @@ def look(
     left = [i for i in instances or () if i.id not in known and i.billing]
     seen = _sorted(tuple(runs), left, ledger, instances or (), problems)
     return replace(seen, gaps=tuple(filter(None, (gap_of(instances), ledger.gap()))))
+
+
+def newest_attempt(ledger: Ledger, entry: Entry, hub: Hub) -> Entry:
+    """The entry of a job with the plan of its newest machine, which only the run folder has; as it is if that cannot be read, of
+    which the other reads of the folder tell."""
+    if not entry.plan.is_job:
+        return entry
+    try:
+        read = read_plan(hub.read(entry.plan.runs_repo, f"{entry.plan.folder}/plan.json"))
+        earlier = earlier_attempts(hub, entry.plan)
+        job = _job_id(hub, entry)
+    except NanolanError:
+        return entry
+    newest = structs.replace(
+        entry, plan=newest_plan(entry.plan, read), earlier=earlier, instance_id=job
+    )
+    if newest != entry and ledger.has(entry.plan.run_id):
+        ledger.note(newest, lambda text: None)
+    return newest
+
+
+def _job_id(hub: Hub, entry: Entry) -> str | None:
+    """The platform's id of the job on whose machine the run is, or was; None before a machine has claimed it."""
+    try:
+        claim = hub.read(entry.plan.runs_repo, f"{entry.plan.folder}/{CLAIM_FILE}")
+    except NotFound:
+        return None
+    return read_claim(claim).job or None
 
 
 def _sorted(

@@ -19,11 +19,12 @@ from nanolan.cost.spending import paid_cents
 from nanolan.errors import BadAnswer, Conflict, NanolanError
 from nanolan.hub.client import Hub
 from nanolan.money import cost_cents, dollars
-from nanolan.plan import UNREADABLE, Plan, check_numbers
+from nanolan.plan import UNREADABLE, Plan
 from nanolan.run.find import earlier_attempts
-from nanolan.run.jobs import CLAIM_FILE, NAMES, Claim
+from nanolan.run.jobs import CLAIM_FILE, NAMES, Claim, read_claim
 from nanolan.run.ledger import Attempt
 from nanolan.run.record import (
+    AFTER_REPORT_S,
     SILENT_S,
     SUCCEEDED,
     Progress,
@@ -44,8 +45,6 @@ from nanolan.run.requests import (
 )
 from nanolan.times import iso, parse_time
 
-# a machine that vanished may have lived for two heartbeats after its last sign
-AFTER_REPORT_S = 600
 TRIES = 10
 LEFTOVERS = ("receipt.json", "progress.json", "postmortem.json", STOP_FILE, LIMIT_FILE)
 T = TypeVar("T")
@@ -110,15 +109,6 @@ def look(hub: Hub, plan: Plan) -> Seen:
         read(LAUNCH_FILE, _decoder(LaunchClaim)),
         tree.revision,
     )
-
-
-def read_claim(data: bytes) -> Claim:
-    """A Claim from JSON; BadAnswer if it holds what no machine writes."""
-    claim = check_numbers(_decoder(Claim)(data), CLAIM_FILE)
-    parse_time(claim.born), parse_time(claim.at)  # noqa: B018  # BadAnswer for what is no time
-    if claim.attempt < 1 or claim.whole_cents < 1 or claim.whole_s < 0:
-        raise BadAnswer(f"{CLAIM_FILE} has an attempt or a limit that no machine writes")
-    return claim
 
 
 def _decoder(kind: type[T]) -> Callable[[bytes], T]:
