@@ -43,6 +43,7 @@ PAGES = (
     "docs/README.md",
     "docs/guide.md",
     "docs/fork.md",
+    "docs/export.md",
     "docs/promises.md",
     "docs/performance.md",
 )
