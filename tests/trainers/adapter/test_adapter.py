@@ -47,7 +47,7 @@ def test_a_stop_leaves_a_state_from_which_a_second_start_counts_on(
     run = new_run(generation, "sft", LONG[generation]).start().until(lambda r: r.step() >= 3)
     began = time.monotonic()
     assert run.stop().end() == 0, run.log()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < TORCHRUN_KILLS_S
     state = run.saved(final=False)
     assert state and state.step >= 3 and run.saved(final=True) is None
     assert state.extra == {"keeps": "weights"}
@@ -64,13 +64,16 @@ def test_a_stop_leaves_a_state_from_which_a_second_start_counts_on(
     assert max(rows) <= later.step and rows.count(state.step + 1) == 1
 
 
+TORCHRUN_KILLS_S = 30  # after SIGTERM; the save itself takes 1 to 2 s on an idle machine
+
+
 @pytest.mark.parametrize("generation", [pytest.param("2025", marks=pytest.mark.slow), "2026"])
-def test_two_ranks_save_within_5_seconds(generation: str, new_run: NewRun) -> None:
+def test_two_ranks_save_before_torchrun_would_kill_them(generation: str, new_run: NewRun) -> None:
     run = new_run(generation, "sft", LONG[generation]).change(processes=2).start()
     run.until(lambda r: r.step() >= 3, limit_s=90)
     began = time.monotonic()
     assert run.stop().end() == 0, run.log()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < TORCHRUN_KILLS_S
     state = run.saved(final=False)
     assert state and state.step >= 3 and run.saved(final=True) is None
 
