@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -31,6 +32,10 @@ LOG = Path(f"{ROOT}/var/log/lanbot-training.log")
 RESTARTS, RESTART_S = 5, 5.0  # of a box program that was killed, as systemd does it on an instance
 LOOK_S, LOOKS = 5.0, 12  # at the run folder, before anything is installed
 KEPT = "SKYPILOT_TASK_ID,JOB_ID,BOX_ROOT"  # through sudo: which job this is
+# settings of the platform or its image that would change what is installed, or how the Hub is asked
+DROPPED = re.compile(
+    r"(?!NANOLAN_BOX$)(HF_|HUGGING|WANDB|PYTHON|NANOLAN|CONDA|VIRTUAL_ENV|PIP_|UV_PROJECT)\w*"
+)
 
 
 def say(text: str) -> None:
@@ -136,7 +141,7 @@ def unpack(text: str) -> bytes:
 
 def supervise(script: Path, number: int, mask: Callable[[str], str]) -> int:
     """Run boot.sh, which becomes the box program, again when that was killed; print its log meanwhile. Its exit code."""
-    env = os.environ | {
+    env = {k: v for k, v in os.environ.items() if not DROPPED.match(k)} | {
         "NANOLAN_JOB": str(os.getpid()),  # what the dead man's timer ends
         "NANOLAN_ATTEMPT": str(number),
         "NANOLAN_UNIT": "1",  # this program restarts it, not systemd

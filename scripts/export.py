@@ -75,7 +75,12 @@ SETTINGS = (
 @profile_option
 @click.option("--price", metavar="USD", help="what the machine costs an hour  [max-price=]")
 @click.option("--spot", is_flag=True, help="SkyPilot: spot machines, which may be taken away")
-@click.option("--output", type=TypedPath(path_type=Path), help="the file to write  [stdout]")
+@click.option(
+    "--output",
+    "--to",
+    type=TypedPath(path_type=Path, dir_okay=False),
+    help="the file to write  [stdout]",
+)
 @click.option("--keep-old", is_flag=True, help="keep older steps in the output folder on the Hub")
 @click.option("--yes-really", is_flag=True, help="accept limits that the forecast advises against")
 @click.option(
@@ -97,6 +102,7 @@ def export(
 
     s = settings_from(flags)
     s.need("hf_token", "hf_repo")
+    check_file(output)
     s, hub, machine = machine_of(platform, s, price, spot)
     say(f"Machine: {machine.offer().where}, ${machine.hourly_cents / 100:.2f}/h\nChecks:")
     prepared = prepare_export(s, hub, machine, keep_old, yes_really)
@@ -110,6 +116,21 @@ def export(
     open_ledger().put(Entry(prepared.plan))
     write(prepared, command, s, output)
     return 0
+
+
+def check_file(output: Path | None) -> None:
+    """UsageProblem, before anything is uploaded, for a file that cannot be written or that is not an earlier export."""
+    from nanolan.errors import UsageProblem
+    from nanolan.files import read_regular
+
+    if output is None:
+        return
+    if not output.parent.is_dir():
+        raise UsageProblem(f"{output.parent} is no folder; nothing was exported")
+    if output.exists() and b"# nanolan run " not in read_regular(output, 1 << 20)[:100]:
+        raise UsageProblem(
+            f"{output} is there already and is no export; nothing was exported. Choose another name"
+        )
 
 
 def machine_of(

@@ -195,6 +195,30 @@ def test_a_reader_of_the_log_that_is_gone_ends_nothing(job: Any, tmp_path: Path)
     follower.close()
 
 
+def test_settings_of_the_platform_do_not_reach_the_box_program(tmp_path: Path) -> None:
+    odd = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_ENDPOINT": "http://elsewhere",
+        "PYTHONPATH": "/nowhere",
+        "PYTHONHOME": "",
+        "CONDA_PREFIX": "/conda",
+        "NANOLAN_REHEARSAL": "{}",
+        "WANDB_MODE": "offline",
+    }
+    kept = {"SKYPILOT_TASK_ID": "sky-1", "NANOLAN_BOX": "b", "NVIDIA_VISIBLE_DEVICES": "all"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ({k: v for k, v in odd.items() if k != "PYTHONHOME"} | kept).items():
+            patch.setenv(name, value)
+        process = supervised(tmp_path, "env >LOG.env")
+        assert process.wait(20) == 0
+    seen = dict(
+        line.split("=", 1)
+        for line in (tmp_path / "log.env").read_text().splitlines()
+        if "=" in line
+    )
+    assert not odd.keys() & seen.keys() and kept.items() <= seen.items()
+
+
 # ---- root
 def test_without_root_and_without_sudo_it_says_so(job: Any, monkeypatch: Any) -> None:
     for found in (None, "/bin/false"):

@@ -137,3 +137,18 @@ def test_no_secret_is_in_any_output_or_file(world: World, tmp_path: Path) -> Non
             assert env[name] not in text and json.dumps(env[name]) not in text
             assert name in file.read_text()
         assert MARKER not in text
+
+
+def test_another_file_is_not_overwritten_and_an_earlier_export_is(
+    world: World, tmp_path: Path
+) -> None:
+    words = ("skypilot", "phase=sft", "gpu=H100:8", "price=24")
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
+    before = written(world)
+    for file in (tmp_path / "mine.yaml", tmp_path / "no/folder.yaml", tmp_path):
+        done = script("export", *words, "--output", str(file), env=world.env())
+        assert done.returncode == 2 and written(world) == before, done.stderr
+    assert (tmp_path / "mine.yaml").read_text() == "name: mine\n"
+    for _ in range(2):
+        again = script("export", *words, "--to", str(tmp_path / "own.yaml"), env=world.env())
+        assert again.returncode == 0, again.stderr

@@ -66,7 +66,7 @@ class JobDesk:
     def start(self, job: str = "sky-1", minutes_ago: float = 50) -> None:
         """A machine comes up and claims the run."""
         now = ago(minutes_ago)
-        begin(self.hub, self.plan, job, now - timedelta(minutes=5), now)
+        begin(self.hub, self.plan, job, 300, lambda: now)
 
     def beat(self, attempt: int = 1, minutes_ago: float = 1, cents: int = 80) -> None:
         phases = {p: PhaseReport("training") for p in self.plan.phases}

@@ -228,11 +228,12 @@ class Begun:
     note: str  # for the log
 
 
-def begin(hub: Hub, first: Plan, job: str, born: datetime, now: datetime) -> Begun:
-    """Claim the next attempt of the run in its folder; NotNeeded if this machine has nothing to do."""
+def begin(hub: Hub, first: Plan, job: str, age_s: float, now: Callable[[], datetime]) -> Begun:
+    """Claim the next attempt of the run in its folder; NotNeeded if this machine has nothing to do. `age_s`: how long it has been
+    billed; `now` is asked after the Hub, whose answers set the clock."""
     for _ in range(TRIES):
         try:
-            return _begin(hub, first, job, born, now)
+            return _begin(hub, first, job, age_s, now)
         except Conflict:  # other machines commit to the same repo
             continue
     raise NanolanError(
@@ -240,8 +241,9 @@ def begin(hub: Hub, first: Plan, job: str, born: datetime, now: datetime) -> Beg
     )
 
 
-def _begin(hub: Hub, first: Plan, job: str, born: datetime, now: datetime) -> Begun:
-    seen = look(hub, first)
+def _begin(hub: Hub, first: Plan, job: str, age_s: float, clock: Callable[[], datetime]) -> Begun:
+    seen, now = look(hub, first), clock()
+    born = now - timedelta(seconds=age_s)
     number = next_number(first, seen, job, now)
     past, (cents, seconds) = past_attempts(first, seen, now), whole_run(first, seen)
     claim = Claim(number, secrets.token_hex(8), job, iso(born), iso(now), cents, seconds)

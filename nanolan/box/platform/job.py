@@ -4,8 +4,8 @@ machine down."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -25,8 +25,8 @@ from nanolan.times import parse_time
 
 PLAN_FILE = "attempt.json"  # in the state folder: the plan of this attempt
 CLAIM_S = 600.0  # patience with the Hub before the claim
-# what the bill counts before boot.sh at most: the platform starts the machine and sets it up
-BEFORE_BOOT_S = 30 * 60
+# what the bill counts before boot.sh at most: the platform starts the machine and sets it up; and in all before the claim
+BEFORE_BOOT_S, BEFORE_CLAIM_S = 30 * 60, 90 * 60
 
 
 def begin_job(first: Plan, token: Secret, state: Path, deps: BoxDeps) -> Plan:
@@ -34,9 +34,8 @@ def begin_job(first: Plan, token: Secret, state: Path, deps: BoxDeps) -> Plan:
     if plan := kept_plan(state):
         return plan
     hub = deps.hub(first.hf_endpoint, token, patience_s=CLAIM_S)
-    now = deps.now()
     job = os.environ.get(JOB_IDS[first.platform], "")
-    begun = begin(hub, first, job, born(state, now), now)
+    begun = begin(hub, first, job, age_s(state), deps.now)
     plan = begun.plan
     limit = LimitRequest(
         plan.attempt,
@@ -73,18 +72,22 @@ def first_process_started() -> float:
     return psutil.Process(1).create_time()
 
 
-def born(
-    state: Path, now: datetime, started: Callable[[], float] = first_process_started
-) -> datetime:
-    """When the bill of this machine began, as far as it can know: its first process, or for a machine that has been up for
-    longer a while before boot.sh. In a rehearsal boot.sh itself."""
+def age_s(
+    state: Path,
+    started: Callable[[], float] = first_process_started,
+    wall: Callable[[], float] = time.time,
+) -> float:
+    """For how long this machine has been billed, as far as it can know: since its first process, but of a machine that was up for
+    long only a while before boot.sh; in a rehearsal since boot.sh. By one clock, which may be wrong, and bounded: it may jump."""
+    now = wall()
     try:
         booted = float((state / "booted").read_text())
     except (OSError, ValueError):
-        booted = now.timestamp()
+        booted = now
+    since = booted
     if not os.environ.get("BOX_ROOT"):
-        booted = min(booted, max(started(), booted - BEFORE_BOOT_S))
-    return min(now, datetime.fromtimestamp(booted, timezone.utc), key=datetime.timestamp)
+        since = min(booted, max(started(), booted - BEFORE_BOOT_S))
+    return min(max(0.0, now - since), BEFORE_CLAIM_S)
 
 
 def end_job(box: BoxRun, warrant: Warrant) -> None:

@@ -66,7 +66,7 @@ class Job:
     def begin(self, hours: float = 0.0, job: str = JOB) -> Begun:
         """A machine that comes up so many hours after the first."""
         now = START + hours * HOUR
-        return begin(self.hub(), self.plan, job, now - timedelta(minutes=6), now)
+        return begin(self.hub(), self.plan, job, 360, lambda: now)
 
     def put(self, name: str, value: Any) -> None:
         self.server.put(REPO, {f"{self.plan.folder}/{name}": to_json(value)})
@@ -252,7 +252,7 @@ def test_of_two_machines_that_claim_at_the_same_moment_one_goes_on(server: HubSe
 
     late = Late(server.url, Secret(TOKEN), patience_s=0.2)
     with pytest.raises(NotNeeded, match="is being trained by another machine"):
-        begin(late, job.plan, JOB, START, START)
+        begin(late, job.plan, JOB, 0, lambda: START)
     assert job.read("machine.json")["job"] == OTHER
 
 
@@ -268,7 +268,7 @@ def test_commits_of_other_runs_only_delay_a_claim(server: HubServer) -> None:
             return super().commit(*args, **how)
 
     hub = Busy(server.url, Secret(TOKEN), patience_s=0.2)
-    assert begin(hub, job.plan, JOB, START, START).plan.attempt == 1
+    assert begin(hub, job.plan, JOB, 0, lambda: START).plan.attempt == 1
 
 
 def test_a_hub_that_does_not_answer_is_no_empty_run_folder(server: HubServer) -> None:
