@@ -32,10 +32,8 @@ LOG = Path(f"{ROOT}/var/log/lanbot-training.log")
 RESTARTS, RESTART_S = 5, 5.0  # of a box program that was killed, as systemd does it on an instance
 LOOK_S, LOOKS = 5.0, 12  # at the run folder, before anything is installed
 KEPT = "SKYPILOT_TASK_ID,JOB_ID,BOX_ROOT"  # through sudo: which job this is
-# settings of the platform or its image that would change what is installed, or how the Hub is asked
-DROPPED = re.compile(
-    r"(?!NANOLAN_BOX$)(HF_|HUGGING|WANDB|PYTHON|NANOLAN|CONDA|VIRTUAL_ENV|PIP_|UV_PROJECT)\w*"
-)
+# settings of the platform or its image that would change how the Hub is asked, or which Python runs
+DROPPED = re.compile(r"(?!NANOLAN_BOX$)(HF_|HUGGING|WANDB|PYTHON|NANOLAN|CONDA|VIRTUAL_ENV)\w*")
 
 
 def say(text: str) -> None:

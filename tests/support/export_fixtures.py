@@ -59,8 +59,13 @@ class JobMachines:
         return machine.exit_codes[0]
 
     def wait_for(self, machine: Machine, text: str, timeout_s: float = 90.0) -> None:
-        """Until the machine's log holds `text`."""
-        until(lambda: text in self.log(machine), timeout_s, lambda: self.log(machine))
+        """Until the machine's log holds `text`; at once an error when its command has ended without."""
+        until(
+            lambda: text in self.log(machine) or machine.exit_codes,
+            timeout_s,
+            lambda: self.log(machine),
+        )
+        assert text in self.log(machine), self.log(machine)
 
     @staticmethod
     def log(machine: Machine) -> str:
