@@ -183,11 +183,14 @@ def test_a_killed_script_is_restarted_and_a_restart_is_a_reboot(cloud, client):
     box = create(client, **script("echo up $$; sleep 600"))
     until(lambda: console(cloud, box))
     machine = cloud.instance(box).machine
+    until(lambda: machine.pid)  # its script may write before this program knows the pid
     os.kill(machine.pid, signal.SIGKILL)
     until(lambda: console(cloud, box).count("up") == 2)
     client.post(f"/instances/{box}/restart")
     until(lambda: console(cloud, box).count("up") == 3)
-    assert len({p.pid for p in machine.processes()}) == 2  # bash and sleep: no strays of before
+    until(
+        lambda: len({p.pid for p in machine.processes()}) == 2
+    )  # bash and sleep: no strays of before
     assert status(client, box) == "active"
 
 
