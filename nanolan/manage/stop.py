@@ -29,6 +29,8 @@ from nanolan.manage.stop_request import (
 )
 from nanolan.manage.stop_target import candidates, find_target
 from nanolan.money import dollars
+from nanolan.net.deadline import with_timeout
+from nanolan.plan import Plan
 from nanolan.redact import Secret
 from nanolan.run.ledger import STOPPED_BY_USER, Entry, Ledger
 from nanolan.run.presence import Presence, billing_error, unknown_text
@@ -40,6 +42,8 @@ from nanolan.status.status import look
 from nanolan.status.text import render_run
 from nanolan.status.view import Overview, RunView
 from nanolan.times import SERVICE_CLOCK, now_utc
+
+MARK_S = 8.0  # for the mark on the Hub, before a deletion at once
 
 
 def has_rented_nothing(entry: Entry) -> bool:
@@ -217,6 +221,22 @@ class Stop:
             self.say(f"  {why}: deleting its instance")
             delete_and_confirm(self.api, instance, clock=self.clock)
 
+    def _forbid_take_over(self, plan: Plan) -> None:
+        """Leave the marks that keep a launch or a guard, here and elsewhere, from taking the run up; in seconds, best effort."""
+        with suppress(LedgerProblem):
+            self.ledger.ask_to_stop(plan.run_id)
+        token = self.settings.hf_token
+        try:
+            if token is None:
+                raise UsageProblem("HF_TOKEN is not set")
+            hub = self.hub(plan.hf_endpoint, token)
+            with_timeout(MARK_S, lambda: ask_to_stop(hub, plan))
+        except (NanolanError, TimeoutError) as e:
+            self.say(
+                f"no request to stop could be left on the Hub ({e}): a launch or guard on another machine may take run "
+                f"{plan.run_id} up again. End those first"
+            )
+
     def delete(self, entry: Entry | None, instances: list[Instance]) -> int:
         """Delete the instances at once, polling each until it is gone."""
         for instance in instances:
@@ -229,6 +249,8 @@ class Stop:
                 and (entry.instance_id in (None, instance.id) or len(instances) > 1)
             )
             if entry and newest:  # not for a second instance alone
+                if entry.plan.offer.spot:
+                    self._forbid_take_over(entry.plan)
                 # recorded first: a launch that waits for it must not rent another
                 entry = structs.replace(entry, instance_id=instance.id, note=STOPPED_BY_USER)
                 self.ledger.note(entry, self.say)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from nanolan.errors import ApiProblem, AuthProblem, NanolanError, UsageProblem
-from nanolan.run.find import check_owner, find, run_search
+from nanolan.run.find import check_owner, find, later_attempt, run_search
 from nanolan.run.ledger import Entry, Ledger, matching
 from nanolan.run.presence import NOT_SHOWN, Presence, presence
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import find_run
+from nanolan.shadeform.models import Instance
 from nanolan.times import now_utc, parse_time
 
 YOUNG_S = 600.0  # up to this age of a plan, an unlisted instance is searched for again
@@ -58,9 +59,26 @@ def find_target(
             return None, Presence(tuple(mine))
         raise
     check_owner(ledger, entry)
+    entry = launched_elsewhere(settings, api, entry, instances, say)
     return entry, Presence((instance,)) if instance else search_again(
         api, entry, presence(api.info, entry, instances, now_utc()), say
     )
+
+
+def launched_elsewhere(
+    settings: Settings,
+    api: Shadeform,
+    entry: Entry,
+    instances: Iterable[Instance],
+    say: Callable[[str], None],
+) -> Entry:
+    """The entry, or that of a later attempt that another laptop has launched: a request to stop must name that one."""
+    hub = run_search(settings, api).hub
+    try:
+        return later_attempt(hub, entry, instances) if hub else entry
+    except NanolanError as e:
+        say(f"a later attempt of the run bills, and its plan is unavailable ({e})")
+        return entry
 
 
 def find_by_ledger(

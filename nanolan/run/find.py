@@ -7,7 +7,7 @@ Hub it came from, and a run enters the ledger (which allows commands to change i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -125,8 +125,25 @@ def rebuild(there: RunSearch, run_id: str, instances: list[Instance]) -> Entry:
     )
 
 
-def checked_plan(data: bytes, run_id: str, repo: str, s: Settings) -> Plan:
-    """The Plan in `data`, read from runs/<run_id>/ of `repo`; BadAnswer unless a launch could have written it."""
+def later_attempt(hub: Hub, entry: Entry, instances: Iterable[Instance]) -> Entry:
+    """The entry of the run's newest attempt, if an instance of a later attempt bills: another laptop, or a guard, has launched it.
+
+    Raises if the plan of that attempt cannot be read."""
+    old = entry.plan
+    later = [i for i in instances if i.billing and i.is_run(old.run_id) and i.attempt > old.attempt]
+    if not later:
+        return entry
+    data = hub.read(old.runs_repo, f"{old.folder}/plan.json")
+    plan = checked_plan(data, old.run_id, old.runs_repo, old)
+    if plan.attempt <= old.attempt or plan.owner != old.owner:
+        return entry
+    mine = next((i.id for i in later if i.attempt == plan.attempt), None)
+    return Entry(plan, mine, earlier=earlier_attempts(hub, plan), rebuilt=True)
+
+
+def checked_plan(data: bytes, run_id: str, repo: str, s: Settings | Plan) -> Plan:
+    """The Plan in `data`, read from runs/<run_id>/ of `repo`; BadAnswer unless a launch could have written it. `s` has the
+    addresses that it must have."""
     where = f"{repo}/runs/{run_id}/plan.json"
     if len(data) > MOST_BYTES:
         raise BadAnswer(f"{where} has {len(data)} bytes: it is not a plan")

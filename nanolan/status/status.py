@@ -13,7 +13,7 @@ from nanolan.cost.spending import newest_cents
 from nanolan.errors import NanolanError, NotFound
 from nanolan.hub.client import Hub
 from nanolan.plan import read_plan
-from nanolan.run.find import earlier_attempts
+from nanolan.run.find import earlier_attempts, later_attempt
 from nanolan.run.jobs import CLAIM_FILE, newest_plan, read_claim
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import PENDING
@@ -49,11 +49,15 @@ def look(
         instances = result(listing, problems)
 
         def info(instance_id: str) -> Instance:
-            return infos[instance_id].result()
+            read = infos.get(instance_id)
+            return read.result() if read else api.info(instance_id)
 
         runs = []
         for e in entries:
-            view = view_of(e, instances, info, looks[e.plan.run_id], hubs[e.plan.run_id])
+            run_id, hub_of_run = e.plan.run_id, hubs[e.plan.run_id]
+            if (newest := _later(ledger, hub_of_run, e, instances or (), problems)) is not e:
+                looks[run_id] = hub_looks(pool, hub_of_run, newest, trees)
+            view = view_of(newest, instances, info, looks[run_id], hub_of_run)
             runs.append(_in_hand(view) if ledger.is_launching(e.plan.run_id) else view)
     for v in runs:
         _note(ledger, v, problems.append)
@@ -89,6 +93,24 @@ def _job_id(hub: Hub, entry: Entry) -> str | None:
     except NotFound:
         return None
     return read_claim(claim).job or None
+
+
+def _later(
+    ledger: Ledger,
+    hub: Hub,
+    entry: Entry,
+    instances: Iterable[Instance],
+    problems: list[str],
+) -> Entry:
+    """The entry, or that of a later attempt that another laptop has launched, which is then in this ledger, too."""
+    try:
+        newest = later_attempt(hub, entry, instances)
+    except NanolanError as e:
+        problems.append(f"a later attempt of run {entry.plan.run_id} bills, its plan: {e}")
+        return entry
+    if newest is not entry and entry in ledger.readable()[0]:
+        ledger.note(newest, problems.append)
+    return newest
 
 
 def _sorted(
