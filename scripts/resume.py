@@ -29,9 +29,11 @@ from nanolan.cli.words import typed
 
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
+    from nanolan.launch.preflight import Findings
+    from nanolan.launch.prepare import Prepared
     from nanolan.manage.resume import NextAttempt
-    from nanolan.run.ledger import Attempt
     from nanolan.settings.settings import Settings
+    from nanolan.shadeform.offers import Offer
     from nanolan.status.view import RunView
 
 NEW = (
@@ -124,18 +126,19 @@ def resume(
 ) -> int:
     """Rent an instance that continues RUN (the newest if none is named) where it ended."""
     from nanolan.launch.preflight import check_hub
-    from nanolan.launch.prepare import prepare
-    from nanolan.manage.resume import attempts, settings_of
+    from nanolan.manage.resume import settings_of, upcoming
+    from nanolan.manage.run_budget import attempts
     from nanolan.times import now_utc
 
     account = open_account(flags, "shadeform_api_key", "hf_token")
     ledger, api = account.ledger, account.api
     hub, view = resumable_run(account, which, owner)
     past = attempts(view, now_utc())
-    upcoming = plan_next(hub, view, past, account.settings, flags, code)
-    if upcoming is None:
+    whole_cents = account.settings.spend_limit if flags["spend_limit"] else None
+    new = upcoming(hub, view, past, whole_cents, account.settings, flags, code)
+    if new is None:
         return nothing_left(view)
-    s = settings_of(account.settings, flags, upcoming.plan, upcoming.remaining, upcoming.budget)
+    s = settings_of(account.settings, flags, new.plan, new.remaining, new.budget)
     agreed = yes or all((s.cloud, s.region, s.instance_type))
     found = check_hub(hub, s)
     expected = expected_on(s, ledger, found, rehearsal_of(s))
@@ -145,20 +148,7 @@ def resume(
     if offer is None:
         return 0
     say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
-    prepared = upcoming.apply(
-        prepare(
-            s,
-            offer,
-            ledger.owner,
-            hub,
-            api.instances,
-            rehearsal=rehearsal_of(s),
-            keep_old=upcoming.plan.keep_old,
-            earlier=ledger.entries(),
-            gpu_checks=checks_of(ledger),
-            found=found,
-        )
-    )
+    prepared = prepare_next(account, hub, new, s, offer, found)
     show_prepared(prepared)
     words = [*typed(flags, all_configs, sort), *(["code=here"] if code == "here" else [])]
     command = f"just resume {prepared.plan.run_id}"
@@ -169,6 +159,28 @@ def resume(
     policy = failover_policy(prepared, s, yes, agreed, not no_wait, words, command)
     rented = Account(ledger, s, api)
     return rent_and_follow(prepared, offers, rented, hub, policy, as_json, past)
+
+
+def prepare_next(
+    account: Account, hub: Hub, new: NextAttempt, s: Settings, offer: Offer, found: Findings
+) -> Prepared:
+    """The next attempt on this offer, with its checks."""
+    from nanolan.launch.prepare import prepare
+
+    ready = prepare(
+        s,
+        offer,
+        account.ledger.owner,
+        hub,
+        account.api.instances,
+        rehearsal=rehearsal_of(s),
+        keep_old=new.plan.keep_old,
+        earlier=account.ledger.entries(),
+        gpu_checks=checks_of(account.ledger),
+        found=found,
+        code_of=new.code_of,
+    )
+    return new.apply(ready)
 
 
 def nothing_left(view: RunView) -> int:
@@ -190,31 +202,6 @@ def resumable_run(account: Account, which: str | None, owner: str | None) -> tup
     check_ended(seen)
     account.ledger.allow(entry.plan.run_id)  # clears an earlier `just stop`; a later one counts
     return hub, seen.runs[0]
-
-
-def plan_next(
-    hub: Hub,
-    view: RunView,
-    past: tuple[Attempt, ...],
-    s: Settings,
-    flags: dict[str, Any],
-    code: str,
-) -> NextAttempt | None:
-    """What the next attempt takes over; None when the run is complete."""
-    from nanolan.code.check import code_in_one_line
-    from nanolan.manage.pinned import run_code
-    from nanolan.manage.resume import budget_of, next_attempt
-    from nanolan.run.remaining import remaining_of
-
-    plan = view.entry.plan
-    remaining = remaining_of(hub, plan, view.phases)
-    if not remaining.phases:
-        return None
-    budget = budget_of(plan, past, s.spend_limit if flags["spend_limit"] else None)
-    source = (
-        code_in_one_line(plan.run_id) if code == "here" else run_code(hub, plan, view.entry.rebuilt)
-    )
-    return next_attempt(hub, plan, remaining, budget, s, flags, source)
 
 
 if __name__ == "__main__":

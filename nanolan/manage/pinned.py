@@ -1,4 +1,5 @@
-"""Checks before the next attempt that the files pinned at the launch still exist: inputs, data sets, saved state, code."""
+"""Checks before the next attempt that the files pinned at the launch still exist: inputs, data sets, saved state, code, and a
+foreign trainer."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from nanolan.hub.input_check import inspect_datasets, inspect_inputs, inspect_st
 from nanolan.hub.pins import READ_IDENTITY, what_is_lost
 from nanolan.plan import Code, Fork, Pinned, Plan
 from nanolan.run.remaining import Remaining
+from nanolan.trainers.fork_job import FORK_BUNDLE
 
 
 def check_pins(hub: Hub, pins: tuple[Pinned, ...]) -> tuple[Check, ...]:
@@ -82,3 +84,28 @@ def run_code(hub: Hub, plan: Plan, rebuilt: bool) -> tuple[Code, bytes, Check]:
             f"the run's own, of commit {plan.code.commit[:8]}{whose}",
         ),
     )
+
+
+def bundle_checks(hub: Hub, plan: Plan) -> tuple[Check, ...]:
+    """Whether the run folder still has the bundle of the run's trainer; nothing for nanolan's own."""
+    code = plan.fork.code if plan.fork else None
+    if code is None:
+        return ()
+    try:
+        data = hub.read(plan.runs_repo, f"{plan.folder}/{FORK_BUNDLE}")
+    except NanolanError as e:
+        return (Check("trainer", False, f"{e}; launch again"),)
+    if hash_bytes(FORK_BUNDLE, data).sha256 != code.sha256:
+        where = f"{plan.runs_repo}/{plan.folder}"
+        return (
+            Check("trainer", False, f"{FORK_BUNDLE} in {where} is not the run's; launch again"),
+        )
+    return (Check("trainer", True, f"the run's own, of commit {code.commit[:8]}"),)
+
+
+def gpu_checks(old: Plan, new: Plan) -> tuple[Check, ...]:
+    """A foreign trainer's batch was checked for the number of GPUs of its launch, which its options do not show any more."""
+    if old.fork is None or old.processes == new.processes:
+        return ()
+    text = f"its batch was checked for {old.processes} GPUs, this offer has {new.processes}: num-gpus={old.processes}"
+    return (Check("trainer, batch", False, f"{text}, or launch again"),)

@@ -6,33 +6,36 @@ what remains of the run's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import structs
 
 from nanolan.checklist import Check
-from nanolan.cost.budget import limit_for, soft_limit_cents
+from nanolan.code.check import code_in_one_line
 from nanolan.cost.forecast import Forecast
-from nanolan.cost.spending import newest_cents
-from nanolan.cost.spot import spot_cents
 from nanolan.errors import MayBeBilling, PreflightFailed
 from nanolan.hub.client import Hub
-from nanolan.launch.prepare import Prepared
-from nanolan.manage.foreign import bundle_checks, gpu_checks
-from nanolan.manage.pinned import check_pins, check_usable
-from nanolan.money import cost_cents, dollars
+from nanolan.launch.prepare import OfferEstimate, Prepared
+from nanolan.manage.pinned import (
+    bundle_checks,
+    check_pins,
+    check_usable,
+    gpu_checks,
+    run_code,
+)
+from nanolan.manage.run_budget import MONEY, RunBudget, budget_of
+from nanolan.money import dollars
 from nanolan.phases import SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
-from nanolan.run.ledger import REFUSED, Attempt
+from nanolan.run.ledger import Attempt
 from nanolan.run.presence import billing_error, unknown_text
-from nanolan.run.record import AFTER_REPORT_S, UNKNOWN
-from nanolan.run.remaining import Remaining, holds_model, pinned_inputs
+from nanolan.run.record import UNKNOWN, Progress
+from nanolan.run.remaining import Remaining, holds_model, pinned_inputs, remaining_of
 from nanolan.settings.settings import OWN_TRAINER, Settings
+from nanolan.shadeform.offers import Offer
 from nanolan.status.view import Overview, RunView
-from nanolan.times import parse_time
 
 # A setting that may be typed again -> the plan's field
 OVERRIDABLE = {
@@ -66,80 +69,9 @@ REPLACED_CHECKS = (
     "tokenizer",
     "identity data",
     "data set",
-    "spend limit",
+    MONEY,
     "code",
 )  # checks of a launch that this module replaces
-
-
-@dataclass(frozen=True)
-class RunBudget:
-    """The limit of the whole run, and the cost of its attempts so far."""
-
-    whole_cents: int
-    spent_cents: int
-
-    @property
-    def left_cents(self) -> int:
-        return self.whole_cents - self.spent_cents
-
-    def check(self, hourly_cents: int, expected: Forecast | None) -> Check:
-        """The rest of the limit, less the cost of saving, must be above the likely cost of the remaining phases."""
-        text = (
-            f"{dollars(self.left_cents)} left of {dollars(self.whole_cents)} for the whole run "
-            f"({dollars(self.spent_cents)} spent)"
-        )
-        likely, soft = (
-            expected.likely_cents if expected else 0,
-            soft_limit_cents(self.left_cents, hourly_cents),
-        )
-        remaining = f"the rest: {expected.text()}" if expected else "no figures for this GPU"
-        if soft > likely:
-            return Check("spend limit", True if expected else None, f"{text}; {remaining}")
-        least = limit_for(self.spent_cents + likely, hourly_cents)
-        hint = "another offer" if least is None else f"spend-limit={least}"
-        return Check("spend limit", False, f"{text}; {remaining}; it would be cut off. Try: {hint}")
-
-
-def attempts(view: RunView, now: datetime) -> tuple[Attempt, ...]:
-    """Every attempt of the run so far, with the cost of the newest one."""
-    entry = view.entry
-    note = f"{view.state}: {view.reason}".rstrip(": ")[:200]
-    return (
-        *entry.earlier,
-        Attempt(entry.plan.attempt, entry.instance_id, cost_of(view, now), note, spot_cents(entry)),
-    )
-
-
-def cost_of(view: RunView, now: datetime) -> int:
-    """The cost of the newest attempt; without a receipt, an upper estimate."""
-    entry, plan = view.entry, view.entry.plan
-    if view.receipt and view.receipt.spent_cents is not None:
-        return newest_cents(entry, view.receipt) or 0
-    if entry.spent_cents is not None or entry.note.startswith(REFUSED):
-        return entry.spent_cents or 0
-    until, told = now, 0
-    if view.progress:
-        until, told = parse_time(view.progress.updated), view.progress.spent_cents or 0
-    lived_s = (
-        min(until + timedelta(seconds=AFTER_REPORT_S), now) - parse_time(plan.created_at)
-    ).total_seconds()
-    return min(plan.limit_cents, max(told, cost_cents(plan.offer.hourly_cents, max(0.0, lived_s))))
-
-
-def budget_of(plan: Plan, past: tuple[Attempt, ...], whole_cents: int | None) -> RunBudget:
-    """The budget of the whole run; PreflightFailed if nothing is left. An unknown cost counts as the attempt's whole limit."""
-    costs = [plan.limit_cents if a.spent_cents is None else a.spent_cents for a in past]
-    budget = RunBudget(
-        plan.limit_cents + sum(costs[:-1]) if whole_cents is None else whole_cents, sum(costs)
-    )
-    if budget.left_cents <= 0:
-        each = ", ".join(f"attempt {a.number}: {dollars(a.spent_cents)}" for a in past)
-        raise PreflightFailed(
-            f"run {plan.run_id} has spent {dollars(budget.spent_cents)} ({each}), its limit is "
-            f"{dollars(budget.whole_cents)}: nothing is left, nothing was rented. Raise the limit of the whole run: "
-            f"just resume {plan.run_id} spend-limit={budget.spent_cents // 100 + plan.limit_cents // 100 + 1}"
-        )
-    return budget
 
 
 def settings_of(
@@ -163,6 +95,8 @@ def settings_of(
         (name for name, phases in SEQUENCES.items() if phases == remaining.phases),
         "+".join(remaining.phases),
     )
+    if plan.offer.spot and settings.spot == "no" and not typed.get("spot"):
+        kept["spot"] = "yes"
     kept["self_delete"] = settings.self_delete and (
         bool(typed.get("self_delete")) or plan.self_delete
     )  # no key if the run or the settings exclude it
@@ -191,7 +125,7 @@ def check_ended(seen: Overview) -> None:
             f"the state of run {run_id} is unavailable ({problems[0]}); nothing was rented. Try again"
         )
         raise billing_error(failed, [view.entry] if view.unknown else [])
-    if view.entry.waiting:
+    if view.entry.waiting and not any(a.instance_id for a in view.entry.earlier):
         raise PreflightFailed(
             f"run {run_id} has no instance ({view.reason}), so there is nothing to continue; nothing was rented. "
             "Launch it again: just launch"
@@ -237,6 +171,11 @@ class NextAttempt:
     code: tuple[Code, bytes, Check]  # the run's own, or this checkout's
     overrides: Mapping[str, Any]  # fields of the plan from settings that were typed again
     checks: tuple[Check, ...] = ()  # of the pinned files
+    saved_share: float = 0.0  # of the first phase's training
+
+    def code_of(self, run_id: str) -> tuple[Code, bytes, tuple[Check, ...]]:
+        """The code for `prepare`, which then need not bundle this checkout; `apply` adds its check."""
+        return (*self.code[:2], ())
 
     def apply(self, prepared: Prepared) -> Prepared:
         """`p`, prepared with `settings_of` this run, as its next attempt. Pure."""
@@ -267,7 +206,7 @@ class NextAttempt:
             model_only=saved is not None and old.fork is None and saved.processes != new.processes,
         )
         mine = [
-            self.budget.check(prepared.offer.hourly_cents, prepared.expected),
+            self._money(self.budget, prepared.offer, prepared.expected),
             *self.checks,
             code_check,
             *gpu_checks(old, plan),
@@ -278,7 +217,61 @@ class NextAttempt:
             plan=plan,
             bundle=bundle,
             checks=[*(c for c in prepared.checks if not c.name.startswith(REPLACED_CHECKS)), *mine],
+            estimate_on=self._estimate_on(prepared.estimate_on),
         )
+
+    def _money(self, budget: RunBudget, offer: Offer, expected: Forecast | None) -> Check:
+        """The rest of the limit must cover the rest of the run."""
+        first = expected.train.get(self.remaining.phases[0]) if expected else None
+        return budget.check(
+            offer.hourly_cents, expected, self.saved_share * first.likely if first else 0.0
+        )
+
+    def _estimate_on(
+        self, of_launch: Callable[[Offer, int], OfferEstimate]
+    ) -> Callable[[Offer, int], OfferEstimate]:
+        """The estimate on another offer, with that check in place of a launch's own."""
+
+        def estimate(offer: Offer, left_cents: int) -> OfferEstimate:
+            found = of_launch(offer, left_cents)
+            budget = RunBudget(self.budget.whole_cents, self.budget.whole_cents - left_cents)
+            others = (c for c in found.checks if c.name != MONEY)
+            return replace(found, checks=(self._money(budget, offer, found.expected), *others))
+
+        return estimate
+
+
+def upcoming(
+    hub: Hub,
+    view: RunView,
+    past: tuple[Attempt, ...],
+    whole_cents: int | None,
+    settings: Settings,
+    typed: Mapping[str, Any],
+    code: str = "run",
+) -> NextAttempt | None:
+    """What the next attempt of a run that has ended takes over; None when every phase is proven.
+
+    `whole_cents` is the limit of the whole run, None that of its plan; `code` is `run` for the run's own, or `here`."""
+    plan = view.entry.plan
+    remaining = remaining_of(hub, plan, view.phases)
+    if not remaining.phases:
+        return None
+    budget = budget_of(plan, past, whole_cents)
+    source = (
+        code_in_one_line(plan.run_id) if code == "here" else run_code(hub, plan, view.entry.rebuilt)
+    )
+    new = next_attempt(hub, plan, remaining, budget, settings, typed, source)
+    return replace(new, saved_share=saved_share(view.progress, remaining, plan))
+
+
+def saved_share(progress: Progress | None, remaining: Remaining, plan: Plan) -> float:
+    """The share of the first phase's steps that are in its saved state; 0 if that is unknown, and of a foreign trainer, which
+    does not continue at its place. Pure."""
+    saved = remaining.saved
+    if not (saved and progress and progress.steps) or plan.fork or progress.phase != saved.phase:
+        return 0.0
+    return min(max(saved.step / progress.steps, 0.0), 1.0)
 
 
 def next_attempt(

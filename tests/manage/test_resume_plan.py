@@ -20,10 +20,12 @@ from nanolan.manage.pinned import run_code
 from nanolan.manage.resume import (
     OVERRIDABLE,
     NextAttempt,
-    RunBudget,
     check_addresses,
     check_ended,
     next_attempt,
+)
+from nanolan.manage.run_budget import (
+    RunBudget,
 )
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Code, Plan, Predicted, Rented

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from nanolan.checkpoint.manifest import hash_bytes
 from nanolan.hub.client import Hub
-from nanolan.manage.foreign import bundle_checks, gpu_checks
+from nanolan.manage.pinned import bundle_checks, gpu_checks
 from nanolan.plan import Code, Fork
 from nanolan.redact import Secret
 from nanolan.sim.hub.server import HubServer

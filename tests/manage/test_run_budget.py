@@ -1,0 +1,180 @@
+"""The money of a run over all its attempts: what each has cost, what is left, and whether that covers the rest."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from nanolan.cost.forecast import Forecast, Work, forecast
+from nanolan.errors import PreflightFailed
+from nanolan.manage.run_budget import (
+    RunBudget,
+    attempts,
+    budget_of,
+    cost_of,
+    whole_cents_of,
+    with_least_cost,
+)
+from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, WAITED, Attempt, Waiting
+from nanolan.run.record import Progress, Receipt
+from nanolan.shadeform.offers import Offer
+from nanolan.status.view import RunView
+from nanolan.times import iso
+from tests.support.resume_fixtures import LIVE, NOW, PLAN
+
+
+def ended(state: str = "lost", reason: str = "gone", **fields: Any) -> RunView:
+    entry = structs.replace(
+        LIVE,
+        **{k: fields.pop(k) for k in ("gone", "note", "spent_cents", "earlier") if k in fields},
+    )
+    return RunView(entry, state, reason, **fields)
+
+
+def told(minutes_ago: float, cents: int | None) -> Progress:
+    return Progress(
+        PLAN.run_id, "training", {}, iso(NOW - timedelta(minutes=minutes_ago)), spent_cents=cents
+    )
+
+
+@pytest.mark.parametrize(
+    "view, cents",
+    [
+        (ended(receipt=Receipt(PLAN.run_id, "failed", spent_cents=123)), 123),
+        (ended(receipt=Receipt(PLAN.run_id, "failed", spent_cents=0)), 0),
+        (ended(receipt=Receipt(PLAN.run_id, "failed", spent_cents=-9)), 0),
+        (ended(gone=True, note=STOPPED_BY_USER, spent_cents=77), 77),
+        (ended(gone=True, note=f"{REFUSED}: sold out"), 0),
+        # it vanished: as long as it can have lived, at the agreed price of $1 an hour
+        (ended(progress=told(60, 100)), 117),
+        (ended(progress=told(60, 190)), 190),
+        (ended(progress=told(0, 150)), 200),
+        (ended(progress=told(60, None)), 117),
+        (ended(), 200),
+        (ended(receipt=Receipt(PLAN.run_id, "failed")), 200),
+    ],
+)
+def test_an_attempts_cost_is_its_receipts_or_an_upper_estimate(view: RunView, cents: int) -> None:
+    assert cost_of(view, NOW) == cents
+
+
+@pytest.mark.parametrize(
+    "view, cents",
+    [
+        (ended(progress=told(60, 100)), 117),
+        (ended(progress=told(0, 150)), 217),  # ten minutes after its last report
+        (ended(), 1000),
+    ],
+)  # nobody can say: the provider's limit
+def test_a_month_later_it_cost_no_more_than_it_can_have_lived(view: RunView, cents: int) -> None:
+    assert cost_of(view, NOW + timedelta(days=30)) == cents
+
+
+def test_every_attempt_is_remembered_with_what_became_of_it() -> None:
+    first = Attempt(1, "i-0", 50, "lost: gone")
+    view = ended(
+        "stopped",
+        "spend_limit",
+        earlier=(first,),
+        receipt=Receipt(PLAN.run_id, "stopped", spent_cents=123),
+    )
+    assert attempts(view, NOW) == (first, Attempt(1, "i-1", 123, "stopped: spend_limit"))
+
+
+@pytest.mark.parametrize(
+    "past, whole, left",
+    [
+        ([400], None, 600),
+        ([50, 400], None, 600),  # the old limit counted what was spent before
+        ([400], 2000, 1600),
+        ([50, 400], 2000, 1550),
+        ([None, 400], 5000, 3600),
+    ],
+)  # unknown: as much as a whole limit
+def test_the_limit_counts_the_whole_run(
+    past: list[int | None], whole: int | None, left: int
+) -> None:
+    budget = budget_of(PLAN, tuple(Attempt(i, None, c, "") for i, c in enumerate(past, 1)), whole)
+    assert budget.left_cents == left
+
+
+@pytest.mark.parametrize(
+    "past, whole", [([1000], None), ([1001], None), ([50, 1000], None), ([400], 400), ([400], 399)]
+)
+def test_when_nothing_is_left_the_refusal_has_the_numbers_and_the_command(
+    past: list[int | None], whole: int | None
+) -> None:
+    with pytest.raises(PreflightFailed) as e:
+        budget_of(PLAN, tuple(Attempt(i, None, c, "") for i, c in enumerate(past, 1)), whole)
+    spent = sum(c or 0 for c in past)
+    assert f"has spent ${spent / 100:.2f}" in str(e.value) and "nothing was rented" in str(e.value)
+    assert f"just resume ab12cd34 spend-limit={spent // 100 + 11}" in str(e.value)
+
+
+H100 = Offer("c", "r", "t", "H100", 8, 80, 2400, ())
+
+
+SFT = forecast(Work(("sft",)), H100, {})  # likely $24.09; $11.20 are kept for saving
+
+
+@pytest.mark.parametrize(
+    "left, expected, ok",
+    [
+        (3530, SFT, True),
+        (3529, SFT, False),
+        (600, SFT, False),
+        (1121, None, None),
+        (1120, None, False),
+    ],
+)
+def test_the_rest_less_saving_must_be_above_the_likely_cost(
+    left: int, expected: Forecast | None, ok: bool | None
+) -> None:
+    check = RunBudget(left + 400, 400).check(2400, expected)
+    assert (
+        check.ok is ok
+        and f"${left / 100:.2f} left of ${left / 100 + 4:.2f} for the whole run ($4.00 spent)"
+        in check.text
+    )
+    assert ("Try: spend-limit=" in check.text) == (ok is False)
+    if ok is False:
+        tried = int(check.text.rsplit("=", 1)[1])
+        assert RunBudget(100 * tried, 400).check(2400, expected).ok is not False
+
+
+def test_training_that_is_saved_need_not_be_paid_again() -> None:
+    assert SFT
+    train_s = SFT.train["sft"].likely
+    left = 1800
+    assert RunBudget(left, 0).check(2400, SFT).ok is False
+    check = RunBudget(left, 0).check(2400, SFT, 0.95 * train_s)
+    assert check.ok is True and "of it is saved" in check.text
+    assert RunBudget(left, 0).check(2400, SFT, 10 * train_s).ok is True  # never less than nothing
+    assert RunBudget(1120, 0).check(2400, SFT, 10 * train_s).ok is False  # saving costs, too
+
+
+def test_a_wait_for_an_offer_has_cost_nothing() -> None:
+    waiting = Waiting(iso(NOW), iso(NOW), "no stock")
+    entry = structs.replace(LIVE, instance_id=None, gone=True, note=WAITED, waiting=waiting)
+    assert cost_of(RunView(entry, "failed"), NOW) == 0
+
+
+def test_the_whole_limit_is_the_newest_attempts_and_what_was_spent_before() -> None:
+    earlier = (Attempt(1, "i-0", 50, "x"), Attempt(2, None, None, "x"))
+    assert whole_cents_of(structs.replace(LIVE, earlier=earlier)) == PLAN.limit_cents + 50
+
+
+@pytest.mark.parametrize("cents, counted", [(0, 100), (100, 100), (101, 101)])
+def test_the_larger_of_estimate_and_sighting_counts(cents: int, counted: int) -> None:
+    past = (Attempt(1, "i-0", 5, "x"), Attempt(2, "i-1", 100, "x"))
+    assert [a.spent_cents for a in with_least_cost(past, cents)] == [5, counted]
+
+
+def test_a_spot_attempt_is_remembered_with_its_price() -> None:
+    plan = structs.replace(PLAN, offer=structs.replace(PLAN.offer, spot=True))
+    view = RunView(structs.replace(LIVE, plan=plan), "lost", "preempted: x")
+    (attempt,) = attempts(view, NOW)
+    assert attempt.spot_cents == PLAN.offer.hourly_cents and attempt.note == "lost: preempted: x"
