@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from follow import follow_log, follow_spot
 from market import (
     checks_of,
     clients,
@@ -229,11 +230,13 @@ def rent_and_follow(
     as_json: bool,
     before: tuple[Attempt, ...] = (),
 ) -> int:
-    """Rent, and at a terminal show one live line until it trains, then its log."""
+    """Rent, and at a terminal show one live line until it trains, then its log. A spot run is followed to its end."""
     from dataclasses import replace
 
     from nanolan.cli.live_line import live_line
     from nanolan.launch.failover import rent_with_failover
+    from nanolan.launch.policy import spent_cents
+    from nanolan.manage.takeover import Agreed
 
     line = None if as_json else live_line()
     try:
@@ -252,31 +255,13 @@ def rent_and_follow(
         if line:
             line.clear()
     code = show_launched(launched, as_json)
-    follows = line and policy.wait and sys.stdout.isatty()
-    return follow_log(account, launched.prepared.plan.run_id) if follows else code
-
-
-def follow_log(account: Account, run_id: str) -> int:
-    """Print the run's log as it is written. Ctrl-C detaches; at the run's end its verdict is the exit code."""
-    from logs import reader_of, show
-
-    from nanolan.errors import ApiProblem, AuthProblem
-
-    reader, mask = reader_of(account, account.ledger.find(run_id)), account.settings.mask()
-    try:
-        say("Its log follows. Ctrl-C detaches: the run goes on.\n")
-        for text in reader.onward(0):
-            show([text], mask)
-    except KeyboardInterrupt:
-        say(f"\ndetached; run {run_id} goes on. Follow it: just watch; stop it: just stop {run_id}")
-        return 0
-    except (ApiProblem, AuthProblem) as e:
-        say(f"the log cannot be read ({e}); run {run_id} goes on. Follow it: just watch")
-        return 0
-    if reader.view and (error := reader.view.verdict()):
-        raise error
-    say(f"run {run_id} succeeded. Next: just pull; just chat; just report {run_id}")
-    return 0
+    follows = line is not None and policy.wait and sys.stdout.isatty()
+    run_id, offer = launched.prepared.plan.run_id, launched.prepared.offer
+    if policy.wait and offer.spot:
+        price = max(policy.hourly_cents, offer.hourly_cents)
+        agreed = Agreed(price, policy.bill_cents + spent_cents(before))
+        return follow_spot(account, hub, run_id, agreed, follows)
+    return follow_log(account, run_id) if follows else code
 
 
 if __name__ == "__main__":

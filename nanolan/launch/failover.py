@@ -36,11 +36,11 @@ from nanolan.launch.policy import (
     spent_cents,
 )
 from nanolan.launch.prepare import Prepared, next_attempt, on_offer
-from nanolan.launch.readiness import patience_s, wait_until_ready
+from nanolan.launch.readiness import DISAPPEARED, patience_s, wait_until_ready
 from nanolan.launch.rent import rent, with_next_offer
 from nanolan.launch.wait import OfferWait
 from nanolan.money import dollars
-from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Ledger
+from nanolan.run.ledger import PREEMPTED, STOPPED_BY_USER, Attempt, Ledger
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import delete_leftovers
@@ -265,7 +265,10 @@ def _wait_until_ready(
         entry = ledger.find(prepared.plan.run_id)
         if entry.note == STOPPED_BY_USER or ledger.stop_asked(prepared.plan.run_id):
             raise stopped_error(prepared.plan) from None
-        ledger.note(structs.replace(entry, gone=True, note=str(e), spent_cents=e.spent_cents), say)
+        note = str(e)
+        if prepared.offer.spot and DISAPPEARED in note:
+            note = f"{PREEMPTED}: {note}"
+        ledger.note(structs.replace(entry, gone=True, note=note, spent_cents=e.spent_cents), say)
         raise
 
 

@@ -50,6 +50,7 @@ MIN_PATIENCE_S = 15 * 60.0  # without a heartbeat, before an instance is deleted
 MIN_PATIENCE_8_GPUS_S = 30 * 60.0
 BLIND_S = 30 * 60.0  # of failing requests, before the launch gives up
 PROBATION_REASONS = {"boot_failed", "probation_failed"}  # reasons of a receipt
+DISAPPEARED = "it disappeared before training"  # in the message of MachineFailed
 WAITING, READY, FAILING = "waiting", "proved", "failing"
 
 T = TypeVar("T", Progress, Receipt)
@@ -104,7 +105,7 @@ def assess(snapshot: Snapshot, silent_s: float, patience_s: float) -> tuple[str,
     if state in {TRAINING, UPLOADING}:
         return READY, f"it is ready: {state}"
     if snapshot.instance is None or snapshot.instance.status in GONE:
-        return FAILING, f"it disappeared before training ({snapshot.status})"
+        return FAILING, f"{DISAPPEARED} ({snapshot.status})"
     if snapshot.instance.status == "error":
         return FAILING, f"the provider says: {snapshot.status}"
     if silent_s < patience_s:
