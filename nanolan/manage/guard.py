@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import structs
 
@@ -35,7 +35,8 @@ SETTLE_S = 120.0  # without instances, before --until-none ends: a listing may l
 
 @dataclass(frozen=True)
 class Event:
-    """One change; `what` is guards, left alone, unreadable, trouble, unknown, changed, deleting, deleted, failed or gone."""
+    """One change; `what` is guards, left alone, unreadable, trouble, unknown, changed, deleting, deleted, failed or gone; with
+    --failover also taking up, taken up, not yet or not taken up."""
 
     what: str
     text: str
@@ -131,6 +132,11 @@ class Guard:
         return [i for i in found if i.billing]
 
     @property
+    def alive(self) -> set[str]:
+        """The runs whose instance billed in the newest round."""
+        return {i.run_id for i in self._guarded.values() if i.run_id}
+
+    @property
     def unguarded(self) -> str:
         """The message about the instances that lose this guard when it ends."""
         return "; ".join(f"no longer guarding {name_of(i)}" for i in self._guarded.values())
@@ -188,8 +194,15 @@ class Guard:
             self._report(event)
 
 
+class Rounds(Protocol):
+    """What `run_forever` repeats."""
+
+    def round(self) -> int | None: ...
+    def report_failure(self, text: str) -> object: ...
+
+
 def run_forever(
-    guard: Guard,
+    guard: Rounds,
     every_s: float,
     *,
     once: bool = False,

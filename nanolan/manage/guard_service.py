@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nanolan.errors import UsageProblem
@@ -17,9 +17,9 @@ KEPT = (
 )  # paths and addresses, no secrets
 
 
-def unit(root: Path, owner: str, environ: Mapping[str, str]) -> str:
+def unit(root: Path, owner: str, environ: Mapping[str, str], options: Sequence[str] = ()) -> str:
     """The text of the unit. It contains no secret: the guard reads .env of the checkout."""
-    words = f"{root}/.venv/bin/python", f"{root}/scripts/guard.py", "--owner", owner
+    words = f"{root}/.venv/bin/python", f"{root}/scripts/guard.py", "--owner", owner, *options
     start = " ".join(
         quoted(word).replace("$", "$$") for word in words
     )  # systemd expands variables only in this line
