@@ -7,6 +7,7 @@ with World(folder, ...) as world:
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from nanolan.run.ledger import Ledger
 from nanolan.settings.load import load_settings
 from nanolan.settings.settings import ROOT
 from nanolan.shadeform.client import Shadeform
-from nanolan.sim.scenarios import Player, Scenario
+from nanolan.sim.scenarios import Scenario
 from nanolan.status.status import look
 from nanolan.status.view import RunView
 
@@ -59,6 +60,23 @@ class Outcome:
     @property
     def reason(self) -> str:
         return self.view.receipt.reason if self.view and self.view.receipt else ""
+
+
+class Player:
+    """Runs a scenario's action when its moment comes."""
+
+    def __init__(self, scenario: Scenario, world: World) -> None:
+        self._scenario = scenario
+        self._world = world
+        self._left = scenario.times if scenario.moment else 0
+        self.played = 0
+
+    def hear(self, line: str) -> None:
+        """Process a line of the box's log."""
+        matches = self._left and re.search(self._scenario.moment, line)
+        if matches and self._scenario.then(self._world) is not False:
+            self._left -= 1
+            self.played += 1
 
 
 def rehearse(

@@ -8,10 +8,9 @@ A scenario changes the world before the launch, or acts when a line of the box's
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nanolan.sim.scenarios_box import (
     KILL,
@@ -31,6 +30,7 @@ from nanolan.sim.scenarios_cloud import (
     clock_differs,
     multiply_prices,
     odd_records,
+    preempt,
     refused,
     slow_between_attempts,
     stop_after_the_first_machine,
@@ -47,9 +47,6 @@ from nanolan.sim.scenarios_hub import (
     storage_full,
     upload_cut,
 )
-
-if TYPE_CHECKING:
-    from nanolan.sim.world import World
 
 # 150 steps of about 0.1 s, a state every second: long enough for a fault in between
 LONG = {"max_steps": 150}
@@ -74,6 +71,7 @@ class Scenario:
     usual: Mapping[str, float] = field(default_factory=dict)
     before: Act = lambda world: None
     moment: str = ""  # a pattern; `then` acts at a matching line of the box's log
+    # Returns False if it has done nothing: then the line does not count
     then: Act = lambda world: None
     times: int = 1  # how many matching lines count
     most_lost: int = 0  # how many steps may be lost
@@ -248,6 +246,14 @@ SCENARIOS: dict[str, Scenario] = {
         resume=True,
         most_lost=120,
     ),
+    "preempted": mid_training(
+        "a spot instance is taken away twice; each time the launch takes the run up on the next offer",
+        preempt,
+        words=(*STATES, "spot=only"),
+        moment=STEP.format("60"),
+        times=2,
+        most_lost=180,
+    ),
     "disk-full-boot": Scenario(
         "root's disk is full at the boot; plan and secrets are kept in memory",
         before=switched("home_takes_nothing"),
@@ -329,20 +335,3 @@ SCENARIOS: dict[str, Scenario] = {
         "two deletes answer 200 without effect", before=switched("delete_ignored", 2)
     ),
 }
-
-
-class Player:
-    """Runs a scenario's action when its moment comes."""
-
-    def __init__(self, scenario: Scenario, world: World) -> None:
-        self._scenario = scenario
-        self._world = world
-        self._left = scenario.times if scenario.moment else 0
-        self.played = 0
-
-    def hear(self, line: str) -> None:
-        """Process a line of the box's log."""
-        if self._left and re.search(self._scenario.moment, line):
-            self._left -= 1
-            self.played += 1
-            self._scenario.then(self._world)

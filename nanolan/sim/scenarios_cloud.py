@@ -116,6 +116,14 @@ def vanish(world: World) -> None:
     instance.delete(world.cloud.account.now(), "preempted")
 
 
+def preempt(world: World) -> bool:
+    """The same, unless the newest instance is being removed already; whether it is removed."""
+    running = [i for i in world.cloud.instances if i.machine and i.status == "active"]
+    if running:
+        vanish(world)
+    return bool(running)
+
+
 def clock_differs(hours: float) -> Act:
     """Set the service's clock ahead of this machine's and the box's."""
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from nanolan.run.record import PhaseReport
-from nanolan.sim.rehearsal import _hear, what_is_saved
+from nanolan.sim.rehearsal import Player, _hear, what_is_saved
+from nanolan.sim.scenarios import Scenario
 
 
 def world(root: Path, *boxes: list[dict[str, Any]]) -> Any:
@@ -83,3 +84,34 @@ def test_a_log_is_heard_in_whole_lines_each_once(tmp_path: Path) -> None:
     at = _hear(log, 0, heard.append)
     log.write_text("one\ntwo\nthree\n")
     assert _hear(log, at, heard.append) == 14 and heard == ["one", "two", "three"]
+
+
+# ---- a scenario's moment: as often as it says, and only then
+
+
+@pytest.mark.parametrize(
+    "moment, times, acts", [("step 40/", 1, 1), ("step (4|8)0/", 2, 2), ("", 1, 0), ("never", 1, 0)]
+)
+def test_it_acts_at_its_moment_and_not_more_often(moment: str, times: int, acts: int) -> None:
+    done: list[Any] = []
+    player = Player(Scenario("it", moment=moment, times=times, then=done.append), "world")  # type: ignore[arg-type]
+    for line in (
+        "sft step 20/150",
+        "sft step 40/150",
+        "sft step 40/150",
+        "sft step 80/150",
+        "sft step 80/150",
+    ):
+        player.hear(line)
+    assert len(done) == player.played == acts and set(done) <= {"world"}
+
+
+def test_a_line_at_which_the_action_does_nothing_does_not_count() -> None:
+    answers = [False, True, False, True]
+    player = Player(
+        Scenario("it", moment="step", times=2, then=lambda world: answers.pop(0)),
+        "world",  # type: ignore[arg-type]
+    )
+    for _ in range(6):
+        player.hear("step")
+    assert player.played == 2 and answers == []
