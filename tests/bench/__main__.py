@@ -1,8 +1,9 @@
 """What is fast and what is not: each figure beside a baseline measured in the same run. Nothing is asserted.
 
-just bench                  all but train (about 3 minutes)
+just bench                  all but train and scale (about 3 minutes)
 just bench help status      only these
 just bench train            the trainer beside the plain path, on this machine's CPU (about 5 minutes)
+just bench scale            what fewer or more GPUs would cost, by a model of docs/scale.md
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import click
 from nanolan.cli.command import KeyValueCommand, run
 from nanolan.settings.settings import ROOT
 from tests.bench import status as bench_status
+from tests.bench.scale import scale
 
 TEN_LINES = """
 import click
@@ -44,7 +46,7 @@ MEGABYTES = 300
 def bench(names: tuple[str, ...]) -> int:
     """Print figures as ratios against a baseline of the same run.
 
-    Without names: all but train, which takes about 5 minutes.
+    Without names: all but train, which takes about 5 minutes, and scale, which measures nothing.
     """
     unknown = set(names) - set(BENCHES)
     if unknown:
@@ -297,8 +299,9 @@ BENCHES: dict[str, Callable[[], str | Iterator[str]]] = {
     "report": long_report,
     "script": startup,
     "train": training,
+    "scale": scale,
 }
-ASKED_FOR = {"train"}  # not among all
+ASKED_FOR = {"train", "scale"}  # not among all
 
 
 if __name__ == "__main__":
