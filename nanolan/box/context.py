@@ -13,7 +13,7 @@ from pathlib import Path
 from nanolan.box.machine_check import inspect_machine
 from nanolan.box.phase_runner import kill_trainers, run_trainer
 from nanolan.box.probation import Trouble, check_collective
-from nanolan.box.sandbox import TrainerUser, confine, trainer_folder
+from nanolan.box.sandbox import TrainerUser, confine, fence, trainer_folder
 from nanolan.box.upload.postmortem import PROBES, Probe
 from nanolan.box.upload.render import render
 from nanolan.box.watch.control import Control
@@ -51,6 +51,7 @@ class BoxDeps:
     kill: Callable[[str], int] = kill_trainers
     inspect: Callable[..., str] = inspect_machine
     confine: Callable[[Path], tuple[TrainerUser | None, str]] = confine
+    fence: Callable[[TrainerUser | None], str] = fence
     collective: Callable[..., Trouble] = check_collective
     transfer: Callable[..., None] = run_transfer
     api: Callable[..., Shadeform] = Shadeform

@@ -30,7 +30,6 @@ from nanolan.box.phase_runner import uses_torchrun
 from nanolan.box.platform.attempt import NotNeeded
 from nanolan.box.platform.platforms import platform_of
 from nanolan.box.probation import try_gpus
-from nanolan.box.sandbox import block_metadata_service
 from nanolan.box.self_delete import warrant_of
 from nanolan.box.speed_check import should_replace, slow_reason
 from nanolan.box.start import start
@@ -247,15 +246,15 @@ def _judge_speed(box: BoxRun, size: int, seconds: float) -> None:
 
 
 def _confine_trainer(box: BoxRun) -> None:
-    """Give the trainer a user of its own where that is possible, and keep that user from the metadata service."""
+    """Give the trainer a user of its own where that is possible, and keep it from the metadata service in any case."""
     box.account, why = (None, box.unconfined) if box.unconfined else box.deps.confine(box.work)
-    if not box.account:
+    if box.account:
+        say(f"the trainer runs as user {box.account.uid}")
+    else:
         say(f"the trainer runs as the box program's user: {why}")
-        return
-    say(f"the trainer runs as user {box.account.uid}")
     if os.environ.get("BOX_ROOT"):  # a rehearsal never touches a firewall
         return
-    if why := block_metadata_service(box.account.uid):
+    if why := box.deps.fence(box.account):
         say(
             "warning: the trainer can reach the cloud's metadata service, which may show it the startup script and "
             f"its keys: {why}"

@@ -21,8 +21,9 @@ UID = (
 )
 METADATA = "169.254.169.254"  # where a cloud shows every process of a machine its startup script
 PROBE_S = 60.0
-# What CUDA opens. nvidia-caps, nvidia-nvswitch and nvidia-nvlink belong to root by default, and CUDA works without them
-NODES = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm")
+# What CUDA opens; dxg is the GPU of WSL2. All other nodes may be root's alone: nvidia-caps, nvidia-nvswitch and
+# nvidia-nvlink are so by default, and CUDA works without them. A MIG slice's own caps are for everybody to read
+NODES = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm", "dxg")
 # Run as the trainer's user: can it start, read its inputs, write its folder and use the GPUs? The last line says what fails.
 PROBE = """
 import os, sys
@@ -67,6 +68,11 @@ def trainer_folder(work: Path) -> Path:
     return work / "trainer"
 
 
+def gpu_nodes(dev: Path) -> list[Path]:
+    """The device nodes that the trainer's user must be able to open."""
+    return [p for pattern in NODES for p in sorted(dev.glob(pattern)) if p.is_char_device()]
+
+
 def confine(
     work: Path, *, uid: int = UID, dev: Path = Path("/dev"), python: str = sys.executable
 ) -> tuple[TrainerUser | None, str]:
@@ -74,7 +80,7 @@ def confine(
     trainer_folder(work).mkdir(parents=True, exist_ok=True)
     if os.geteuid() != 0:
         return None, "the box program is not root"
-    nodes = [p for pattern in NODES for p in sorted(dev.glob(pattern)) if p.is_char_device()]
+    nodes = gpu_nodes(dev)
     account = TrainerUser(
         uid, trainer_folder(work), tuple(sorted({p.stat().st_gid for p in nodes} - {0}))
     )
@@ -123,43 +129,47 @@ def chown_tree(folder: Path, uid: int) -> None:
                 os.chown(path, uid, uid, follow_symlinks=False)
 
 
-def block_metadata_service(uid: int = UID) -> str:
-    """Reject the trainer's TCP connections to the cloud's metadata service; "" or why that failed. UDP stays open: the name server
-    may have the same address."""
-    rule = [
-        "OUTPUT",
-        "-p",
-        "tcp",
-        "-d",
-        METADATA,
-        "-m",
-        "owner",
-        "--uid-owner",
-        str(uid),
-        "-j",
-        "REJECT",
-    ]
+def fence(account: TrainerUser | None) -> str:
+    """Keep the trainer from the cloud's metadata service, whatever user it runs as; "" or why that failed.
 
-    def iptables(act: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["iptables", "-w", "10", act, *rule],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PROBE_S,
-        )
+    Without an account the trainer is started as this program's user. Then this program takes the trainer's group, and what
+    it starts from now on has it, too: nothing of it asks the service, and the machine's other programs of root still can.
+    """
+    why = block_metadata_service()
+    if account is None and not why:
+        try:
+            os.setgid(UID)
+        except OSError as e:  # a container may have no such group
+            return f"{type(e).__name__}: {e}"
+    return why
 
+
+def block_metadata_service(trainer: int = UID) -> str:
+    """Reject TCP connections to the cloud's metadata service by the user, and by the group, of this number; "" or why that
+    failed. UDP stays open: the name server may have the same address."""
+    return next(filter(None, (_block(f"--{kind}-owner", trainer) for kind in ("uid", "gid"))), "")
+
+
+def _block(match: str, number: int) -> str:
+    """Add one rule, unless an earlier start has; "" or why that failed."""
+    rule = ["OUTPUT", "-p", "tcp", "-d", METADATA, "-m", "owner", match, str(number)]
     try:
-        if iptables("-C").returncode == 0:  # from an earlier start
+        if _iptables("-C", rule).returncode == 0:
             return ""
-        done = iptables("-I")
+        done = _iptables("-I", rule)
     except (OSError, subprocess.SubprocessError) as e:
         return f"{type(e).__name__}: {e}"
-    return (
-        ""
-        if done.returncode == 0
-        else (done.stderr.strip().splitlines() or [f"iptables: exit code {done.returncode}"])[0][
-            :200
-        ]
+    if done.returncode == 0:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"iptables: exit code {done.returncode}"])[0][:200]
+
+
+def _iptables(act: str, rule: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["iptables", "-w", "10", act, *rule, "-j", "REJECT"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=PROBE_S,
     )

@@ -5,59 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nanolan.box.sandbox import UID, block_metadata_service, chown_tree, confine, trainer_folder
-
-PYTHONS = ("/usr/bin/python3", sys.executable)  # the first has no nanolan in it: "no code" is told
-as_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can run a trainer as another user"
+from nanolan.box.sandbox import UID, chown_tree, confine, trainer_folder
+from tests.support.sandbox_fixtures import (
+    as_root,
+    python,  # noqa: F401  # a fixture
+    work,  # noqa: F401  # a fixture
 )
-
-
-def runs(python: str) -> bool:
-    try:
-        return (
-            subprocess.run(
-                [python, "-c", ""], user=UID, group=UID, extra_groups=[], cwd="/", check=False
-            ).returncode
-            == 0
-        )
-    except OSError:
-        return False
-
-
-@pytest.fixture
-def python() -> str:
-    """A Python that the trainer's user may run."""
-    if found := next(filter(runs, PYTHONS), ""):
-        return found
-    pytest.skip(f"{' and '.join(PYTHONS)} lie where another user may not look")
-
-
-@pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A machine's work folder as boot.sh leaves it, with the code beside; all of root's, for everybody to read."""
-    with tempfile.TemporaryDirectory(
-        prefix="nanolan-tests-"
-    ) as folder:  # pytest's own are closed to other users
-        root = Path(folder)
-        for name in ("work/model", "work/data", "code/nanolan", "state"):
-            (root / name).mkdir(parents=True)
-        (root / "work/model/model_000001.pt").write_bytes(b"weights")
-        (root / "code/nanolan/__init__.py").touch()
-        (root / "state/secrets.json").write_text("{}")
-        for path in [root, *root.rglob("*")]:
-            path.chmod(0o755)
-        (root / "state").chmod(0o700)
-        (root / "state/secrets.json").chmod(0o600)
-        monkeypatch.chdir(root / "code")
-        yield root / "work"
 
 
 @as_root
@@ -164,54 +121,6 @@ def test_a_gpu_whose_node_the_trainer_may_not_use_is_a_reason_and_its_group_is_g
     assert account and account.groups == (4711,), why
 
 
-# `ls -l /dev/nvidia*` of rented machines, as drivers make the nodes by default: (name, mode)
-OPEN = [
-    ("nvidia0", 0o666),
-    ("nvidia1", 0o666),
-    ("nvidiactl", 0o666),
-    ("nvidia-uvm", 0o666),
-    ("nvidia-uvm-tools", 0o666),
-]
-LISTINGS = {
-    "one card": OPEN[:1] + OPEN[2:],
-    "mig capabilities": [
-        *OPEN,
-        ("nvidia-caps/nvidia-cap1", 0o400),
-        ("nvidia-caps/nvidia-cap2", 0o444),
-    ],
-    "nvswitch": [
-        *OPEN,
-        ("nvidia-nvswitch0", 0o600),
-        ("nvidia-nvswitchctl", 0o600),
-        ("nvidia-nvlink", 0o600),
-        ("nvidia-modeset", 0o600),
-        ("nvidia-caps-imex-channels/channel0", 0o600),
-    ],
-    "profiling closed": [*OPEN[:-1], ("nvidia-uvm-tools", 0o600)],
-}
-
-
-@as_root
-@pytest.mark.parametrize("listing", LISTINGS.values(), ids=LISTINGS)
-def test_the_trainer_has_a_user_of_its_own_on_machines_as_they_are(
-    work: Path, python: str, listing: list[tuple[str, int]]
-) -> None:
-    dev = work.parent / "dev"
-    try:
-        for name, mode in listing:
-            (dev / name).parent.mkdir(parents=True, exist_ok=True)
-            os.mknod(dev / name, 0o020000, os.makedev(1, 3))
-            (dev / name).chmod(mode)
-    except OSError as e:
-        pytest.skip(f"no device nodes can be made here: {e.strerror}")
-    for folder in (dev, *(p for p in dev.iterdir() if p.is_dir())):
-        folder.chmod(0o755)
-    account, why = confine(work, python=python, dev=dev)
-    if account is None and "nosuid" in why:
-        pytest.skip(why)
-    assert account, why
-
-
 def test_who_is_not_root_goes_on_as_himself(work: Path, python: str) -> None:
     if os.geteuid() != 0:
         assert confine(work) == (None, "the box program is not root")
@@ -240,54 +149,3 @@ def test_handing_over_follows_no_link_and_gives_no_second_name_away(work: Path) 
     chown_tree(trainer_folder(work), UID)
     assert {p.stat().st_uid for p in (trainer_folder(work), folder, folder / "model")} == {UID}
     assert {p.stat().st_uid for p in (mine, mine.parent, work / "model/model_000001.pt")} == {0}
-
-
-# A network of its own, with a metadata service in it; nothing of this machine's firewall is touched
-FENCED = """
-import http.server, os, subprocess, sys, threading, urllib.request
-sys.path.insert(0, {root!r})
-from nanolan.box.sandbox import METADATA, UID, block_metadata_service
-for words in (["link", "set", "lo", "up"], ["addr", "add", METADATA + "/32", "dev", "lo"]):
-    subprocess.run(["ip", *words], check=True)
-class Service(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b"the startup script")
-    def log_message(self, *words): pass
-threading.Thread(target=http.server.ThreadingHTTPServer((METADATA, 80), Service).serve_forever, daemon=True).start()
-def ask(uid):
-    pid = os.fork()
-    if pid == 0:
-        os.setgroups([]); os.setgid(uid); os.setuid(uid)
-        try:
-            os._exit(int(urllib.request.urlopen("http://" + METADATA + "/user-data", timeout=5).read() != b"the startup script"))
-        except OSError:
-            os._exit(9)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-print(ask(UID), repr(block_metadata_service()), repr(block_metadata_service()), ask(UID), ask(0), ask(UID + 1))
-print(subprocess.run(["iptables", "-S", "OUTPUT"], capture_output=True, text=True).stdout.count(str(UID)))
-"""
-
-
-@as_root
-@pytest.mark.system
-def test_the_trainers_user_cannot_ask_the_clouds_metadata_service_and_others_can() -> None:
-    if missing := [tool for tool in ("unshare", "ip", "iptables") if not shutil.which(tool)]:
-        pytest.skip(f"no {', '.join(missing)} here")
-    if subprocess.run(["unshare", "-n", "iptables", "-S"], capture_output=True).returncode:
-        pytest.skip("no network of its own can be made here")
-    code = FENCED.format(root=str(Path(__file__).resolve().parents[2]))
-    done = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", code], capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout == "0 '' '' 9 0 0\n1\n", done.stderr
-
-
-@as_root
-def test_a_machine_without_a_firewall_program_says_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert "No such file or directory: 'iptables'" in block_metadata_service()
-    (tmp_path / "iptables").write_text("#!/bin/sh\necho 'you must be root' >&2\nexit 4\n")
-    (tmp_path / "iptables").chmod(0o755)
-    assert block_metadata_service() == "you must be root"
