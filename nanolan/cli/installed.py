@@ -122,11 +122,12 @@ def main() -> None:
     from nanolan.errors import NanolanError
     from nanolan.settings.paths import nanolan_home
 
-    words, home, env, note = sys.argv[1:], nanolan_home().absolute(), dict(os.environ), ""
+    words, env, note = sys.argv[1:], dict(os.environ), ""
     if words[:1] == ["--version"]:
         print(f"nanolan {VERSION}")
         return
     try:
+        home = nanolan_home()
         if (PACKAGE / CARRIED).is_dir():
             root = write_checkout(PACKAGE, code_folder())
             env, note = environment(os.environ, Path.cwd(), home, words[:1] == ["init"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
+
+from nanolan.errors import UsageProblem
+from nanolan.settings.paths import nanolan_home
 
 # Field of the plan -> setting
 SHOWN = {
@@ -46,12 +48,11 @@ def _is_named(plan: Mapping[str, Any], word: str) -> bool:
 
 def _plans(environ: Mapping[str, str]) -> list[dict[str, Any]]:
     """The plans in the ledger; what cannot be read is left out: this is only help."""
-    home = Path(environ.get("NANOLAN_HOME") or Path.home() / ".nanolan")
     found = []
     try:
-        for path in (home / "runs").iterdir():
+        for path in (nanolan_home(environ) / "runs").iterdir():
             if path.suffix == ".json":
                 found.append({**json.loads(path.read_bytes())["plan"]})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, UsageProblem):
         pass
     return found

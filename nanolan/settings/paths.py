@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from nanolan.errors import UsageProblem
+
 CALLED_FROM = "NANOLAN_CALLED_FROM"  # set by the justfile
 
 
@@ -19,5 +21,14 @@ def typed(path: str | Path, environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def nanolan_home(environ: Mapping[str, str] = os.environ) -> Path:
-    """NANOLAN_HOME, or ~/.nanolan."""
-    return Path(environ.get("NANOLAN_HOME") or Path.home() / ".nanolan")
+    """NANOLAN_HOME, or ~/.nanolan. UsageProblem for a relative one: each folder would have a ledger of its own."""
+    named = environ.get("NANOLAN_HOME")
+    if not named:
+        return Path.home() / ".nanolan"
+    home = typed(named, {CALLED_FROM: "/"}) if named.startswith("~") else Path(named)
+    if not home.is_absolute():
+        raise UsageProblem(
+            f"NANOLAN_HOME={named} is a relative path: the runs would be recorded in another place for each folder. "
+            "Make it an absolute path"
+        )
+    return home

@@ -240,6 +240,16 @@ def test_the_home_is_nanolan_home_or_in_the_users(tmp_path: Path) -> None:
     assert nanolan_home({}) == nanolan_home({"NANOLAN_HOME": ""}) == Path.home() / ".nanolan"
 
 
+@pytest.mark.parametrize("named", ["runs", "./x", "../x", "."])
+def test_a_relative_home_is_refused(named: str) -> None:
+    with pytest.raises(UsageProblem, match="absolute path"):
+        nanolan_home({"NANOLAN_HOME": named})
+
+
+def test_the_users_folder_is_expanded_in_the_home() -> None:
+    assert nanolan_home({"NANOLAN_HOME": "~/ledger"}) == Path.home() / "ledger"
+
+
 def test_a_run_is_in_the_ledger_or_not(ledger: Ledger) -> None:
     assert not ledger.has("ab12cd34")
     put(ledger, "ab12cd34")
