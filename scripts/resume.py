@@ -11,19 +11,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from launch import rent_and_follow
-from market import checks_of, expected_on, find_offers, pick_offer
+from market import checks_of, expected_on
+from renting import Asked, Options, launch_now, launch_when_offered, wait_option, wait_seconds
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options
-from nanolan.cli.consent import (
-    check_one_answer,
-    consent,
-    failover_policy,
-    refuse_failed,
-    show_dry_run,
-    show_prepared,
-)
-from nanolan.cli.run import Account, open_account, owner_option, say
+from nanolan.cli.run import Account, open_account, owner_option
 from nanolan.cli.trainer import rehearsal_of
 from nanolan.cli.words import typed
 
@@ -111,6 +103,7 @@ class ResumeCommand(KeyValueCommand):
     help="return once it is rented, without waiting for probation; "
     "a bad instance is then not replaced by the next offer",
 )
+@wait_option
 @click.option("--json", "as_json", is_flag=True, help="the result as JSON on stdout")
 def resume(
     which: str | None,
@@ -121,6 +114,7 @@ def resume(
     sort: str,
     owner: str | None,
     no_wait: bool,
+    wait_text: str | None,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -130,8 +124,8 @@ def resume(
     from nanolan.manage.run_budget import attempts
     from nanolan.times import now_utc
 
+    seconds = wait_seconds(wait_text)
     account = open_account(flags, "shadeform_api_key", "hf_token")
-    ledger, api = account.ledger, account.api
     hub, view = resumable_run(account, which, owner)
     past = attempts(view, now_utc())
     whole_cents = account.settings.spend_limit if flags["spend_limit"] else None
@@ -139,26 +133,25 @@ def resume(
     if new is None:
         return nothing_left(view)
     s = settings_of(account.settings, flags, new.plan, new.remaining, new.budget)
-    agreed = yes or all((s.cloud, s.region, s.instance_type))
     found = check_hub(hub, s)
-    expected = expected_on(s, ledger, found, rehearsal_of(s))
-    offers = find_offers(s, api, all_configs, sort, expected)
-    check_one_answer(agreed, dry_run, offers, s.gpu)
-    offer = offers[0] if dry_run or agreed else pick_offer(offers, s, sort, expected)
-    if offer is None:
-        return 0
-    say(f"Offer: {offer.where}, {offer.instance_type}, ${offer.hourly_cents / 100:.2f}/h\nChecks:")
-    prepared = prepare_next(account, hub, new, s, offer, found)
-    show_prepared(prepared)
     words = [*typed(flags, all_configs, sort), *(["code=here"] if code == "here" else [])]
-    command = f"just resume {prepared.plan.run_id}"
-    if dry_run:
-        return show_dry_run(prepared, s, words, as_json, command)
-    refuse_failed(prepared)
-    consent(agreed, prepared)
-    policy = failover_policy(prepared, s, yes, agreed, not no_wait, words, command)
-    rented = Account(ledger, s, api)
-    return rent_and_follow(prepared, offers, rented, hub, policy, as_json, past)
+    asked = Asked(
+        s,
+        account.ledger,
+        account.api,
+        hub,
+        expected_on(s, account.ledger, found, rehearsal_of(s)),
+        lambda offer: prepare_next(account, hub, new, s, offer, found),
+        words,
+        all_configs,
+        sort,
+        f"just resume {new.plan.run_id}",
+        past,
+    )
+    options = Options(dry_run, yes, not no_wait, as_json)
+    if wait_text:
+        return launch_when_offered(asked, options, seconds, [*words, f"wait={wait_text}"])
+    return launch_now(asked, options)
 
 
 def prepare_next(

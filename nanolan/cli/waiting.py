@@ -1,4 +1,4 @@
-"""`just launch --wait`: what is checked, shown and agreed to, once, before a launch waits for an offer."""
+"""`just launch --wait` and `just resume --wait`: what is checked, shown and agreed to, once, before a launch waits for an offer."""
 
 from __future__ import annotations
 
@@ -156,6 +156,7 @@ def wait_policy(
     *,
     wait: bool,
     words: Sequence[str],
+    command: str,
 ) -> FailoverPolicy:
     """What a launch that waits may do without asking. PreflightFailed for what would fail only at the create."""
     refuse_failed(prepared)
@@ -165,6 +166,7 @@ def wait_policy(
         settings.max_price or 0,  # the price of the offer that is found is added
         prepared.plan.limit_cents,
         wait=wait,
+        command=command,
         typed=tuple(w for w in words if not w.startswith(PLACE)),
         offer_wait=OfferWait(
             rule,
@@ -173,7 +175,7 @@ def wait_policy(
             hub,
             ledger,
             expected,
-            again=f"just launch {shlex.join(words)}",
+            again=f"{command} {shlex.join(words)}",
             pace=LOCAL if is_loopback(api.base) else POLITE,
             notifier=Notifier(
                 settings.notify_url, f"{settings.run_name} {'+'.join(settings.phases)}", say=say

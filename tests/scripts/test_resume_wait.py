@@ -1,0 +1,54 @@
+"""`just resume --wait` as a user types it: the next attempt of a run waits for an offer, within what the run's limit has left."""
+
+from __future__ import annotations
+
+from nanolan.run.ledger import STOPPED_BY_USER
+from nanolan.sim.world import World
+from tests.support.core_fixtures import creates, script, started, until
+from tests.support.launch_script_fixtures import entries
+from tests.support.resume_script_fixtures import ended, resume
+from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
+
+
+def test_it_waits_shows_so_and_rents_the_next_attempt_for_what_is_left(world: World) -> None:
+    old = ended(world, spend_limit="90")
+    before = creates(world.cloud)
+    world.cloud.switch("no_stock")
+    with started("resume", "--yes", "--no-wait", "wait=10m", env=world.env()) as process:
+        until(lambda: entries(world)[0].waiting, 60)
+        status = script("check_status", env=world.env()).stdout
+        world.cloud.switch("no_stock", False)
+        _, said = process.communicate(timeout=60)
+    assert "waiting for an offer until" in " ".join(status.split())
+    assert (process.returncode, creates(world.cloud)) == (0, before + 1), said
+    (entry,), machine = entries(world), world.cloud.instances[-1]
+    assert (entry.plan.run_id, entry.plan.attempt) == (old.run_id, 2) and len(entry.earlier) == 1
+    assert machine.spec["auto_delete"]["spend_threshold"] == "77.66"
+    assert "at most $77.66, the spend limit" in said
+
+
+def test_at_its_time_nothing_is_rented_and_the_run_can_still_be_resumed(world: World) -> None:
+    old = ended(world, spend_limit="90")
+    before = creates(world.cloud)
+    world.cloud.switch("no_stock")
+    done = resume(world, "--yes", "wait=3s")
+    assert (done.returncode, creates(world.cloud)) == (3, before)
+    again = f"Wait again: just resume {old.run_id} wait=3s"
+    assert done.stderr.strip().splitlines()[-1].endswith(again)
+    world.cloud.switch("no_stock", False)
+    done = resume(world, "--yes")
+    assert (done.returncode, creates(world.cloud)) == (0, before + 1), done.stderr
+    assert "$77.66 left of $90.00" in done.stderr
+
+
+def test_just_stop_ends_the_wait(world: World) -> None:
+    old = ended(world)
+    before = creates(world.cloud)
+    world.cloud.switch("no_stock")
+    with started("resume", "--yes", "--no-wait", "wait=10m", env=world.env()) as process:
+        until(lambda: entries(world)[0].waiting, 60)
+        stop = script("stop", old.run_id, "--yes", env=world.env())
+        world.cloud.switch("no_stock", False)
+        process.communicate(timeout=60)
+    assert (stop.returncode, process.returncode, creates(world.cloud)) == (0, 5, before)
+    assert entries(world)[0].note == STOPPED_BY_USER
