@@ -59,11 +59,11 @@ def proven_phases(warrant: Proven) -> set[str]:
 def delete(box: BoxRun, warrant: Warrant) -> None:
     """Delete this instance and poll until it is gone: every few seconds for 15 minutes, then slower. Past its deadline it is also
     powered off."""
-    say(f"deleting for {accepted(box, warrant)}")
+    say(f"deleting this instance: {accepted(box, warrant)}")
     while True:
         try:
             gone = delete_and_confirm(box.api, box.me, clock=box.deps.clock)
-            say(f"deleted: {gone.seen}")
+            say(f"deleted; Shadeform shows: {gone.seen}")
             return
         except Exception as e:  # the instance must be deleted, whatever was answered
             say(f"{type(e).__name__}: {e}")

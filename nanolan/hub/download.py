@@ -9,6 +9,7 @@ from pathlib import Path
 from nanolan.checkpoint.conversations import write_conversations
 from nanolan.checkpoint.manifest import hash_file
 from nanolan.errors import BadAnswer
+from nanolan.hub.layout import size_text
 from nanolan.hub.transfer import Job, run_transfer
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Pinned, PinnedFile, Plan, check_names
@@ -92,10 +93,8 @@ def fetch(
         # the Hub client would mistake a damaged file for one that it downloaded before
         for f in missing:
             (folder / f.path).unlink(missing_ok=True)
-        megabytes = sum(f.size for f in missing) / 1e6
-        say(
-            f"downloading {len(missing)} files of {pinned.repo} at {pinned.revision[:8]} ({megabytes:.1f} MB)"
-        )
+        size = size_text(sum(f.size for f in missing))
+        say(f"downloading {len(missing)} files of {pinned.repo} at {pinned.revision[:8]} ({size})")
         job = Job(
             "download",
             endpoint,

@@ -31,7 +31,8 @@ class Proven:
     proofs: tuple[Proof, ...]
 
     def __str__(self) -> str:
-        return "Proven: " + ", ".join(f"{p.folder} step {p.manifest.step}" for p in self.proofs)
+        saved = ", ".join(f"{p.folder} step {p.manifest.step}" for p in self.proofs)
+        return f"everything is proven on the Hub: {saved}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class NothingToSave:
     reason: str
 
     def __str__(self) -> str:
-        return f"NothingToSave: {self.reason}"
+        return f"nothing is left to save ({self.reason})"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class MoneyStop:
     lost: str
 
     def __str__(self) -> str:
-        return f"MoneyStop: {self.lost} is lost"
+        return f"the money or time for saving is used up, {self.lost} is lost"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class UserStop:
     reason: str = "asked for by the user"
 
     def __str__(self) -> str:
-        return f"UserStop: {self.reason}"
+        return f"stopped, {self.reason}"
 
 
 Warrant = Proven | NothingToSave | MoneyStop | UserStop

@@ -91,7 +91,7 @@ class Prepared:
             return f"{worst}, the spend limit, after {hours}; then the provider deletes it"
         return (
             f"{worst}: the provider deletes it after {hours}, at {self.plan.deadline}; "
-            f"the spend limit of {limit} comes later"
+            f"the spend limit of {limit} would be reached later"
         )
 
     def bill(self) -> str:

@@ -251,14 +251,14 @@ def moment_text(moment: datetime | None) -> str:
 def _bill(r: Receipt, plan: Plan) -> list[str]:
     """Predicted and actual cost, and the split by stage."""
     p, cents, lost = r.predicted or plan.predicted, split(r, plan.offer.hourly_cents), waste(r)
-    foretold = (
-        f"{dollars(p.likely_cents)} ({dollars(p.low_cents)} to {dollars(p.high_cents)})"
+    predicted = (
+        f"predicted {dollars(p.likely_cents)} ({dollars(p.low_cents)} to {dollars(p.high_cents)}), "
         if p
-        else "?"
+        else "not predicted, "
     )
     lines = _wrapped(
         "  bill      ",
-        f"predicted {foretold}, metered {dollars(r.metered_cents)}, "
+        f"{predicted}metered {dollars(r.metered_cents)}, "
         f"the provider says {dollars(r.provider_cents)}",
     )
     if cents:

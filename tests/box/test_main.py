@@ -101,7 +101,7 @@ def test_the_next_phase_starts_from_the_last_when_that_is_proven(new_box: NewBox
     assert (
         log.index("phase mid: proven")
         < log.index("sft step 1/5")
-        < log.index("deleting for Proven")
+        < log.index("deleting this instance: everything is proven")
     )
     assert f"sft from {box.work}/trainer/out/mid_checkpoints/d20/step-000005" in log
     assert f"{MID}/model_000010.pt" not in box.files(), "the older step of that folder is gone"
@@ -172,7 +172,7 @@ def test_a_gate_that_stays_shut_ends_the_run_cleanly_with_the_line_to_go_on(
         "val_bpb is 0.4" in (message := box.receipt()["message"])
         and f"just resume {box.plan.run_id}" in message
     )
-    assert "sft step" not in box.log() and "deleting for NothingToSave: gate" in box.log()
+    assert "sft step" not in box.log() and "nothing is left to save (gate)" in box.log()
 
 
 @pytest.mark.slow  # the shut gate and two phases are in the quick set

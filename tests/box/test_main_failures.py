@@ -212,7 +212,7 @@ def test_when_the_hub_takes_nothing_until_the_money_is_gone_the_log_says_what_wa
     assert "NOT saved: sft step 5" in box.receipt()[
         "message"
     ] and "NOT saved: sft step 5" in box.uploaded_log("error")
-    assert "deleting for MoneyStop" in box.log()
+    assert "deleting this instance: the money or time for saving is used up" in box.log()
 
 
 @pytest.mark.slow  # the Hub's own client alone tries for 23 s
@@ -259,7 +259,7 @@ def test_killed_between_upload_and_delete_it_trains_nothing_again_and_ends_prove
     box = new_box()
     box.cloud.fault(DELETE, "stall", seconds=60)
     box.start()
-    box.wait_for("deleting for Proven")
+    box.wait_for("deleting this instance: everything is proven")
     box.started[0].send_signal(signal.SIGKILL)
     box.started[0].wait()
     box.run()
@@ -274,7 +274,7 @@ def test_a_failure_stands_when_the_program_is_killed_before_it_could_delete(
     box = new_box({"exit_code": 1, "seconds": 0.05})
     box.cloud.fault(DELETE, "stall", seconds=60)
     box.start()
-    box.wait_for("deleting for NothingToSave")
+    box.wait_for("deleting this instance: nothing is left to save")
     box.started[0].send_signal(signal.SIGKILL)
     box.started[0].wait()
     box.run()

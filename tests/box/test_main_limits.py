@@ -117,5 +117,5 @@ def test_a_delete_that_answers_200_while_the_machine_stays_is_sent_again_and_onl
         other.status == "active"
         and box.deleted
         and len(deletes(box)) == 2
-        and "deleted: status deleting" in box.log()
+        and "deleted; Shadeform shows: status deleting" in box.log()
     )

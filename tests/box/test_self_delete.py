@@ -76,13 +76,19 @@ def uploaded(box: BoxRun, phase: str) -> None:
             "succeeded",
             "",
             [],
-            "Proven: mid_checkpoints/d20 step 5, chatsft_checkpoints/d20 step 5",
+            "everything is proven on the Hub: mid_checkpoints/d20 step 5, chatsft_checkpoints/d20 step 5",
         ),
-        (("mid",), "stopped", "gate", [], "NothingToSave: gate"),
-        ((), "failed", "nan", [], "NothingToSave: nan"),
-        (("mid",), "stopped", "user", [], "UserStop: asked for by the user"),
-        ((), "failed", "", [], "NothingToSave: failed"),
-        (("mid",), "stopped", "spend_limit", ["sft step 7"], "MoneyStop: sft step 7 is lost"),
+        (("mid",), "stopped", "gate", [], "nothing is left to save (gate)"),
+        ((), "failed", "nan", [], "nothing is left to save (nan)"),
+        (("mid",), "stopped", "user", [], "stopped, asked for by the user"),
+        ((), "failed", "", [], "nothing is left to save (failed)"),
+        (
+            ("mid",),
+            "stopped",
+            "spend_limit",
+            ["sft step 7"],
+            "the money or time for saving is used up, sft step 7 is lost",
+        ),
     ],
     ids=lambda v: str(v)[:30],
 )
@@ -114,7 +120,7 @@ def test_a_warrant_that_does_not_cover_the_phases_is_refused_and_what_is_whole_i
     assert f"{SFT}/model_000005.pt" in on_hub(hub, REPO), "nothing whole is lost by it"
     assert (
         "NOT deleting yet: no proof of sft" in said
-        and "deleting for NothingToSave: not everything was proven" in said
+        and "nothing is left to save (not everything was proven)" in said
     )
     assert api.deleted == 1, "and it never stays"
 
@@ -137,7 +143,7 @@ def test_a_refused_warrant_keeps_no_machine_billing(
     m.meter.give_up = lambda: "the money is gone" if trouble == "the Hub refuses" else 1 / 0  # type: ignore[assignment,return-value]
     api = with_api(m)
     delete(m, Proven(()))
-    assert api.deleted == 1 and "MoneyStop: sft step 5 is lost" in capsys.readouterr().out
+    assert api.deleted == 1 and "used up, sft step 5 is lost" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_deadline_and_worst_case_follow_from_the_limit_that_is_hit_first(world: 
     assert p.life_s == 2400 and p.worst_cents == 2240
     assert re.fullmatch(
         r"likely \$[\d.]+ in 0\.1 h, low \$[\d.]+, high \$[\d.]+ \(by the guide\); at most \$22\.40: the provider "
-        rf"deletes it after 0\.7 h, at {p.plan.deadline}; the spend limit of \$150\.00 comes later",
+        rf"deletes it after 0\.7 h, at {p.plan.deadline}; the spend limit of \$150\.00 would be reached later",
         p.bill(),
     )
     assert abs(prepared(world).life_s - (3 * high_s + 3600)) < 10, (

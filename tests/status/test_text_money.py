@@ -76,7 +76,7 @@ def test_a_run_that_ended_shows_what_was_foretold_what_was_paid_where_it_went_an
     [
         (dict(provider_cents=None), "the provider says ?"),
         (dict(metered_cents=None), "metered ?"),
-        (dict(predicted=None), "predicted ?"),
+        (dict(predicted=None), "not predicted, metered"),
         (dict(seconds=0), "waste ?"),
         (dict(seconds=-5), "waste ?"),
         (dict(seconds=100), "waste ?"),
