@@ -111,6 +111,7 @@ install() { "$uv" pip install --quiet --python .venv/bin/python -c constraints.t
 install_torch() {
     local build cpu
     build=$(torch_build)
+    say "installing PyTorch and the other packages of the '$want' set, once: $([ "$build" = cpu ] && echo 1.5 || echo 5) GB on the disk"
     if [ "${NANOLAN_DEVICE:-}" = cuda ] && ! nvidia-smi -L 2>/dev/null | grep '^GPU ' >/dev/null; then
         fail "the NVIDIA driver does not answer: without it no PyTorch for GPUs is installed, and no other one here"
     fi
