@@ -1,4 +1,5 @@
-"""The training phases and their data sets. To add a phase, add a row to `PHASES` here.
+"""The training phases and their data sets. To add a phase, add a row to `PHASES` here, and one to `SEQUENCES`, which are the
+values of phase=.
 
 Its recipe goes into nanolan/train/recipe.py, its data into nanolan/train/data/mixtures.py.
 """
