@@ -29,7 +29,6 @@ from nanolan.cli.run import say
 @setting_options("hf_repo", "hf_token", "hf_endpoint", "model_tag", "output_tag")
 def pull(phase: str | None, target: Path | None, **flags: Any) -> int:
     """Download a proven checkpoint and the tokenizer."""
-    from nanolan.cli.bar import transfer_bar
     from nanolan.errors import UsageProblem
     from nanolan.hub import pull as pulling
     from nanolan.hub.client import Hub
@@ -46,7 +45,7 @@ def pull(phase: str | None, target: Path | None, **flags: Any) -> int:
     tag = s.model_tag if phase == BASE else tag
     phase = phase or pulling.newest_phase(hub.tree(s.hf_repo), tag)
     base = target or base_dir(os.environ)
-    click.echo(str(pulling.pull(hub, s.hf_repo, phase, tag, base, say, transfer_bar)))
+    click.echo(str(pulling.pull(hub, s.hf_repo, phase, tag, base, say)))
     say("Next: just chat talks to it")
     return 0
 

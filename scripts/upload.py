@@ -103,9 +103,7 @@ def send_unless_there(hub: Hub, tree: Any, upload_set: UploadSet, path: Path, re
             f"  {size_text(upload_set.left)} of optimizer are not sent: no phase reads them (--optim sends them)"
         )
     try:
-        after = send(
-            hub, tree, upload_set, path, replace=replace, bars=sys.stderr.isatty(), say=say
-        )
+        after = send(hub, tree, upload_set, path, replace=replace, say=say)
     except KeyboardInterrupt:
         now = state_now(hub, upload_set, tree.repo)
         say(f"\nstopped: {now}. The same command continues; what has arrived is not sent again")

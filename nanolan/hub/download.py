@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nanolan.checkpoint.conversations import write_conversations
@@ -11,6 +11,7 @@ from nanolan.checkpoint.manifest import hash_file
 from nanolan.errors import BadAnswer
 from nanolan.hub.layout import size_text
 from nanolan.hub.transfer import Job, run_transfer
+from nanolan.net.bar import transfer_bar
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Pinned, PinnedFile, Plan, check_names
 from nanolan.redact import Secret
@@ -19,6 +20,7 @@ ROUNDS = 3  # downloads of a file whose bytes differ from the pinned ones
 PATIENCE_S = 15 * 60  # with a Hub that fails or refuses: the GPUs idle, but no work can be lost
 PATIENCE_CENTS = 500  # the same in money, but at least LEAST_PATIENCE_S
 LEAST_PATIENCE_S = 3 * 60
+PARTIAL = ".cache/huggingface/download"  # where the Hub's client keeps what has not arrived whole
 
 
 def fetch_inputs(
@@ -75,8 +77,11 @@ def fetch(
     say: Callable[[str], None],
     patience_s: float = PATIENCE_S,
     transfer: Callable[..., None] = run_transfer,
+    what: str = "",
 ) -> None:
-    """Download the pinned files to folder/<path in the repo>; complete ones are not downloaded again."""
+    """Download the pinned files to folder/<path in the repo>; complete ones are not downloaded again.
+
+    `what` is the name that the progress is shown with; "" is the repo's."""
     check_names(f.path for f in pinned.files)
     if links := [
         f.path
@@ -93,8 +98,9 @@ def fetch(
         # the Hub client would mistake a damaged file for one that it downloaded before
         for f in missing:
             (folder / f.path).unlink(missing_ok=True)
-        size = size_text(sum(f.size for f in missing))
-        say(f"downloading {len(missing)} files of {pinned.repo} at {pinned.revision[:8]} ({size})")
+        size = sum(f.size for f in missing)
+        rev = pinned.revision[:8]
+        say(f"downloading {len(missing)} files of {pinned.repo} at {rev} ({size_text(size)})")
         job = Job(
             "download",
             endpoint,
@@ -104,10 +110,31 @@ def fetch(
             str(folder),
             tuple(f.path for f in missing),
         )
-        transfer(job, token, give_up=give_up, say=say, patience_s=patience_s)
+        arrived = bytes_of(folder, job.files)
+        with transfer_bar(what or pinned.repo, size, arrived, say):
+            transfer(job, token, give_up=give_up, say=say, patience_s=patience_s)
     raise BadAnswer(
         f"{pinned.repo}/{missing[0].path} arrived {ROUNDS} times with other bytes than the pinned ones"
     )
+
+
+def bytes_of(folder: Path, files: Sequence[str]) -> Callable[[], int]:
+    """A function that counts the bytes of these files that are in `folder`, and those that are on their way into it."""
+
+    def size(path: Path) -> int:
+        try:
+            return path.stat().st_size
+        except OSError:
+            return 0
+
+    def count() -> int:
+        try:
+            on_the_way = list((folder / PARTIAL).rglob("*.incomplete"))
+        except OSError:
+            on_the_way = []
+        return sum(map(size, [*on_the_way, *(folder / f for f in files)]))
+
+    return count
 
 
 def folder_of(pinned: Pinned, work: Path) -> Path:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from msgspec import structs
@@ -22,17 +20,6 @@ from nanolan.settings.paths import typed
 
 PATIENCE_S = 300.0
 BASE, BASE_DIR = "base", PHASES["mid"].input_dir
-
-# Shows (what, bytes in all, bytes so far, where lines go) while a download runs
-Bar = Callable[[str, int, Callable[[], int], Callable[[str], None]], AbstractContextManager[None]]
-
-
-@contextmanager
-def no_bar(
-    what: str, size: int, done: Callable[[], int], say: Callable[[str], None]
-) -> Iterator[None]:
-    """Show nothing."""
-    yield
 
 
 def newest_phase(tree: Tree, tag: str) -> str:
@@ -57,7 +44,6 @@ def pull(
     tag: str,
     base: Path,
     say: Callable[[str], None],
-    bar: Bar = no_bar,
 ) -> Path:
     """Download the proven checkpoint of `phase` (or "base") and the tokenizer under `base`; returns the checkpoint's folder.
 
@@ -85,17 +71,16 @@ def pull(
     # on the same disk, so that the files can be renamed into place; kept when interrupted
     temp = base / f".pull-{tree.revision[:12]}"
     if wanted.files:
-        size = sum(f.size for f in wanted.files)
-        with bar(f"{phase} {tag}", size, lambda: bytes_in(temp), say):
-            fetch(
-                wanted,
-                temp,
-                hub.endpoint,
-                hub.token,
-                give_up=lambda: "",
-                say=say,
-                patience_s=PATIENCE_S,
-            )
+        fetch(
+            wanted,
+            temp,
+            hub.endpoint,
+            hub.token,
+            give_up=lambda: "",
+            say=say,
+            patience_s=PATIENCE_S,
+            what=f"{phase} {tag}",
+        )
     if not has_model:
         keep_held(proof.manifest, names, base / folder, temp / folder)
         place(proof.manifest, temp / folder, base / folder, say)
@@ -113,16 +98,6 @@ def keep_held(manifest: Manifest, names: set[str], held: Path, target: Path) -> 
     for f in manifest.files:
         if f.path in names and not (target / f.path).is_file() and (held / f.path).is_file():
             shutil.copyfile(held / f.path, target / f.path)
-
-
-def bytes_in(folder: Path) -> int:
-    """Bytes of the files in a folder, those that are still being downloaded too."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += (Path(parent) / name).stat().st_size
-    return total
 
 
 def base_dir(environ: Mapping[str, str]) -> Path:

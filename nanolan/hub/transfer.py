@@ -9,19 +9,21 @@ killed. The child gets the job on stdin, so that the token is not in an argument
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from nanolan.errors import NanolanError, Unreachable
 from nanolan.net.backoff import backoff_s
-from nanolan.redact import Secret, cursor_allowed, short
+from nanolan.redact import Secret, short
 
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
@@ -34,7 +36,7 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 POLL_S = 0.1
 ERROR_CHARS = 400
-NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+COUNT_S = 0.5  # between two numbers that the child prints
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -51,7 +53,7 @@ class Job(msgspec.Struct, frozen=True):
     message: str = ""
     keep: bool = False  # upload: keep the files of older steps in `target`
     token: str = ""
-    bars: bool = False  # pass the client's progress bars on to stderr
+    count: bool = False  # upload: the child prints how many bytes it has sent so far
 
 
 def run_transfer(
@@ -61,18 +63,21 @@ def run_transfer(
     give_up: Callable[[], str],
     say: Callable[[str], None],
     on_trouble: Callable[[str], object] = lambda error: None,
+    on_sent: Callable[[int], object] | None = None,
     stall_s: float = STALL_S,
     patience_s: float = PATIENCE_S,
     attempt: Callable[..., str] | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Retry the job until it succeeds; Unreachable once `give_up()` returns a reason, or `patience_s` after the first failure."""
+    """Retry the job until it succeeds; Unreachable once `give_up()` returns a reason, or `patience_s` after the first failure.
+
+    `on_sent` is called with the bytes that an upload has sent so far; another try begins anew."""
     failing_since, failures = 0.0, 0
     what = f"{job.kind} of {job.target or job.repo}"
-    while error := (attempt or _attempt)(
-        msgspec.structs.replace(job, token=token.reveal()), give_up, stall_s
-    ):
+    job = msgspec.structs.replace(job, token=token.reveal(), count=on_sent is not None)
+    once = attempt or partial(_attempt, on_sent=on_sent)
+    while error := once(job, give_up, stall_s):
         failing_since, failures = failing_since or clock(), failures + 1
         wait = backoff_s(failures, FIRST_WAIT_S, LONGEST_WAIT_S)
         if not give_up():
@@ -91,33 +96,35 @@ def run_transfer(
             )
 
 
-def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
+def _attempt(
+    job: Job,
+    give_up: Callable[[], str],
+    stall_s: float,
+    on_sent: Callable[[int], object] | None = None,
+) -> str:
     """Run the job once in a child process; "" on success, else the last line of the child's stderr."""
     try:
         child = subprocess.Popen(
             [sys.executable, "-m", "nanolan.hub.transfer"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | (bar_environment() if job.bars else NO_BARS),
+            env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "0" if job.count else "1"},
         )
     except (OSError, MemoryError) as e:  # such as no memory for another process now
         return f"no process could be started: {type(e).__name__}: {e}"
-    assert child.stdin and child.stderr  # noqa: S101
+    assert child.stdin and child.stdout and child.stderr  # noqa: S101
     try:
         child.stdin.write(msgspec.json.encode(job))
         child.stdin.close()
         os.set_blocking(child.stderr.fileno(), False)
+        os.set_blocking(child.stdout.fileno(), False)
         stderr = b""
         moved_at = time.monotonic()
         done = 0.0
         while child.poll() is None:
-            new = child.stderr.read() or b""
-            stderr = (stderr + new)[-20_000:]
-            if job.bars:
-                bar = cursor_allowed(sys.stderr)
-                bar.write(new.decode(errors="replace"))
-                bar.flush()
+            stderr = (stderr + (child.stderr.read() or b""))[-20_000:]
+            _pass_on(child.stdout, on_sent)
             now = _progress(child.pid)
             if now >= done + 1:
                 done = now
@@ -134,18 +141,17 @@ def _attempt(job: Job, give_up: Callable[[], str], stall_s: float) -> str:
         child.kill()
         child.wait()
         child.stderr.close()
+        child.stdout.close()
     lines = stderr.decode(errors="replace").strip().splitlines()
     lines = lines or [f"exit code {child.returncode}"]
     return "" if child.returncode == 0 else short(lines[-1], ERROR_CHARS)
 
 
-def bar_environment() -> dict[str, str]:
-    """Variables that make the Hub client draw progress bars into a pipe, as wide as the terminal."""
-    return {
-        "TQDM_POSITION": "-1",
-        "COLUMNS": str(shutil.get_terminal_size().columns),
-        "LINES": "24",
-    }
+def _pass_on(stdout: IO[bytes], on_sent: Callable[[int], object] | None) -> None:
+    """Empty the child's stdout; the newest whole number of bytes goes to `on_sent`."""
+    numbers = [line for line in (stdout.read() or b"").splitlines() if line.isdigit()]
+    if on_sent and numbers:
+        on_sent(int(numbers[-1]))
 
 
 def _progress(pid: int) -> float:
@@ -179,13 +185,41 @@ def _upload(job: Job) -> None:
 
     from nanolan.hub.client import Hub
 
-    hub = Hub(job.endpoint, Secret(job.token), patience_s=0, bars=job.bars)
+    hub = Hub(job.endpoint, Secret(job.token), patience_s=0, bars=job.count)
+    if job.count:
+        print_sent_bytes()
     try:
-        commit_step(job, hub)
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # the client's bars
+            commit_step(job, hub)
     except RuntimeError as e:  # of Xet, for example when its cache disk is full
         print(f"without Xet: {e}", file=sys.stderr)
         constants.HF_HUB_DISABLE_XET = True
         commit_step(job, hub)
+
+
+def print_sent_bytes() -> None:
+    """From now on print how many bytes the Hub's client has read and sent: it tells its progress bars, and nobody else."""
+    from huggingface_hub.utils import tqdm
+
+    sent = [0]
+    draw = tqdm.update
+
+    def update(bar: Any, n: float | None = 1) -> bool | None:
+        # of Xet's two bars the other one counts the same bytes once more, without those that the Hub has already
+        if bar.unit == "B" and "New Data" not in bar.desc:
+            sent[0] += int(n or 0)
+        return draw(bar, n)
+
+    def print_news() -> None:
+        printed = 0
+        while True:
+            time.sleep(COUNT_S)
+            if sent[0] != printed:
+                printed = sent[0]
+                os.write(1, f"{printed}\n".encode())  # takes no lock, which the end may find held
+
+    tqdm.update = update
+    threading.Thread(target=print_news, daemon=True).start()
 
 
 def commit_step(job: Job, hub: Hub) -> None:
@@ -204,7 +238,7 @@ def _download(job: Job) -> None:
     """Download each file to folder/<path in the repo>; the caller has checked existing files."""
     from nanolan.hub.client import Hub
 
-    hub = Hub(job.endpoint, Secret(job.token) if job.token else None, patience_s=0, bars=job.bars)
+    hub = Hub(job.endpoint, Secret(job.token) if job.token else None, patience_s=0)
     for path in job.files:
         hub.download(job.repo, path, Path(job.folder), kind=job.repo_kind, revision=job.revision)
 

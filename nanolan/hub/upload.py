@@ -16,6 +16,7 @@ from nanolan.hub.layout import proven
 from nanolan.hub.proof import matches, prove
 from nanolan.hub.transfer import Job, run_transfer
 from nanolan.hub.upload_set import UploadSet
+from nanolan.net.bar import transfer_bar
 from nanolan.redact import Secret
 
 PATIENCE_S = 900.0  # how long to retry while the Hub fails
@@ -119,7 +120,6 @@ def send(
     source: Path,
     *,
     replace: bool,
-    bars: bool,
     say: Say,
     transfer: Callable[..., None] = run_transfer,
 ) -> Tree:
@@ -144,9 +144,17 @@ def send(
             upload_set.target,
             f"upload {upload_set.kind}: {upload_set.text}",
             keep=not replace,
-            bars=bars,
         )
-        transfer(job, hub.token or Secret(""), give_up=lambda: "", say=say, patience_s=PATIENCE_S)
+        sent = [0]
+        with transfer_bar(upload_set.kind, upload_set.size, lambda: sent[-1], say):
+            transfer(
+                job,
+                hub.token or Secret(""),
+                give_up=lambda: "",
+                say=say,
+                on_sent=sent.append,
+                patience_s=PATIENCE_S,
+            )
     after = hub.tree(tree.repo)
     if upload_set.manifest:
         prove(after, upload_set.target, upload_set.manifest, upload_set.written)

@@ -109,6 +109,42 @@ def test_a_slow_upload_is_not_taken_for_a_stalled_one(server: HubServer, step: P
     assert server.read(REPO, f"{TARGET}/model_000005.pt") == (step / "model_000005.pt").read_bytes()
 
 
+@pytest.mark.parametrize("xet", [True, False])
+def test_an_upload_tells_how_much_it_has_sent(
+    tmp_path: Path, step: Path, xet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 20_000_000
+    (step / "model_000005.pt").write_bytes(os.urandom(size))
+    with HubServer(tmp_path / "hub", tokens=WRITERS, xet=xet) as server:
+        for name, value in server.env(tmp_path / "home").items():
+            monkeypatch.setenv(name, value)
+        server.put(REPO, {"README.md": b"# a model"})
+        server.fault(COMMIT, "stall", seconds=1.5)
+        seen: list[int] = []
+        run_transfer(
+            upload(server, step),
+            Secret(TOKEN),
+            give_up=lambda: "",
+            say=lambda text: None,
+            on_sent=seen.append,
+        )
+        assert seen == sorted(seen) and 0 < seen[-1] <= size + 1000, seen
+        assert f"{TARGET}/model_000005.pt" in server.files(REPO)
+
+
+def test_the_error_of_an_upload_is_not_mixed_with_its_bars(server: HubServer, step: Path) -> None:
+    server.fault(COMMIT, status=400, body={"error": "bad commit"})
+    said: list[str] = []
+    run_transfer(
+        upload(server, step),
+        Secret(TOKEN),
+        give_up=lambda: "",
+        say=said.append,
+        on_sent=lambda sent: None,
+    )
+    assert len(said) == 1 and "bad commit" in said[0] and "%" not in said[0]
+
+
 def test_an_upload_is_retried_until_it_succeeds(server: HubServer, step: Path) -> None:
     server.put(REPO, {f"{TARGET}/model_000004.pt": b"old"})
     server.fault(COMMIT, status=503)

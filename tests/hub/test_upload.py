@@ -242,10 +242,19 @@ def test_a_hub_that_fails_for_a_while_is_retried(hub: HubServer, env: dict[str, 
     )
 
 
-@pytest.mark.slow  # hf-xet may be done with a small file before it draws: not for a check that must be green
-def test_at_a_terminal_progress_bars_are_shown(env: dict[str, str]) -> None:
+@pytest.mark.slow
+def test_in_a_log_a_long_upload_gets_a_line_with_what_has_been_sent(
+    hub: HubServer, env: dict[str, str]
+) -> None:
+    hub.fault(r"POST /api/models/me/lanbot-checkpoints/commit", "stall", seconds=14)
+    done = script("upload", "base", env=env)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("  base: ")]
+    assert len(lines) == 1 and re.match(r"  base: [\d,]+ of [\d,]+ MB \(\d+%\)", lines[0])
+
+
+def test_at_a_terminal_a_progress_bar_is_shown(env: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
-    env.pop("HF_HUB_DISABLE_PROGRESS_BARS", None)
     done = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts/upload.py"), "base"],
         env=env,
@@ -264,8 +273,8 @@ def test_at_a_terminal_progress_bars_are_shown(env: dict[str, str]) -> None:
     os.close(ours)
     out, _ = done.communicate(timeout=60)
     assert done.returncode == 0 and out.startswith(b"proven")
-    # a small upload may be over before a bar is drawn again: its rate and 100 % are not always seen
-    assert re.search(rb"[\d.]+[kM]?B\s*/\s*[\d.]+[kM]?B", seen), repr(seen)[-1500:]
+    assert b"?[" not in seen, "a cursor move that was taken for a text of the Hub"
+    assert re.search(rb"base .*[\d.]+/[\d.]+ [kM]?B", seen), repr(seen)[-1500:]
 
 
 def test_the_checkpoint_folder_is_not_changed(env: dict[str, str], here: Path) -> None:

@@ -11,8 +11,10 @@ from datetime import timedelta
 
 from nanolan.redact import cursor_allowed
 
-LINE_S = 15.0  # between two lines of a log
-DRAW_S = 0.5
+DRAW_S = 0.5  # between two looks at the number of bytes
+LINE_S = 10.0  # a log has no line before, and never two within this time
+STEP = 0.1  # part of the size that a line is worth
+LONGEST_S = 60.0  # a line comes at least so often, however little has arrived
 
 
 @contextmanager
@@ -23,17 +25,25 @@ def transfer_bar(
     say: Callable[[str], None],
     *,
     terminal: bool | None = None,
-    every_s: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    every_s: float = DRAW_S,
 ) -> Iterator[None]:
-    """Show how many of `size` bytes are `done()` while the block runs. `terminal` None: whether stderr is one."""
+    """Show how many of `size` bytes are `done()` while the block runs. `terminal` None: whether stderr is one.
+
+    In a log nothing is said of a transfer that is over in ten seconds.
+    """
     drawn = sys.stderr.isatty() if terminal is None else terminal
-    show, close = _drawn(what, size) if drawn else _lines(what, size, say)
+    start = clock()
+    log = LogLines(what, size, min(done(), size))
+    draw, close = _drawn(what, size) if drawn else (None, lambda: None)
     over = threading.Event()
-    pause_s = every_s or (DRAW_S if drawn else LINE_S)
 
     def watch() -> None:
-        while not over.wait(pause_s):
-            show(min(done(), size))
+        while not over.wait(every_s):
+            if draw:
+                draw(min(done(), size))
+            elif line := log.line(min(done(), size), clock() - start):
+                say(line)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -41,8 +51,8 @@ def transfer_bar(
         yield
         over.set()
         thread.join()
-        if drawn:
-            show(size)
+        if draw:
+            draw(size)
     finally:
         over.set()
         thread.join()
@@ -73,17 +83,21 @@ def _drawn(what: str, size: int) -> tuple[Callable[[int], None], Callable[[], No
     return lambda n: bar.update(task, completed=n), bar.stop
 
 
-def _lines(
-    what: str, size: int, say: Callable[[str], None]
-) -> tuple[Callable[[int], None], Callable[[], None]]:
-    begun = time.monotonic()
-    first: list[int] = []  # bytes that were there before
+class LogLines:
+    """The lines of one transfer of `size` bytes, of which `before` were there at its start."""
 
-    def show(n: int) -> None:
-        first[:] = first or [n]
-        say(f"  {what}: {progress_text(n, first[0], size, time.monotonic() - begun)}")
+    def __init__(self, what: str, size: int, before: int) -> None:
+        self._what, self._size, self._before = what, size, before
+        self._said_s, self._said_bytes = 0.0, before
 
-    return show, lambda: None
+    def line(self, done: int, seconds: float) -> str:
+        """The line that is due `seconds` after the start, or ""."""
+        quiet_s = seconds - self._said_s
+        little = done - self._said_bytes < STEP * self._size
+        if quiet_s < LINE_S or (little and self._said_s and quiet_s < LONGEST_S):
+            return ""
+        self._said_s, self._said_bytes = seconds, done
+        return f"  {self._what}: {progress_text(done, self._before, self._size, seconds)}"
 
 
 def progress_text(done: int, before: int, size: int, seconds: float) -> str:
