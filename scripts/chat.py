@@ -7,6 +7,8 @@ just chat -p "What is 12*34?"   one answer
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import os
 import subprocess
 import sys

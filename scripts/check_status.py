@@ -9,6 +9,8 @@ just watch --guard          also deletes its instance if it outlives its own lim
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import json
 import os
 import sys

@@ -6,6 +6,8 @@ just costs --json          for scripts
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import json
 
 import click

@@ -7,6 +7,8 @@ just doctor --json              for scripts: every check, and the first fix
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import json
 import os
 from typing import Any

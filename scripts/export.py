@@ -7,6 +7,8 @@ just export hf-job phase=sft gpu=H200:8 --output sft.sh                   a Hugg
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

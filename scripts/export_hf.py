@@ -6,6 +6,8 @@ just export-hf CHECKPOINT_FOLDER TOKENIZER_FOLDER --to exported      the same
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 from pathlib import Path
 
 import click

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING

@@ -9,6 +9,8 @@ A part that fails or hangs is a row with its reason; the others go on. Exit code
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 from pathlib import Path
 
 import click

@@ -9,6 +9,8 @@ just guard --failover       also rents: spot runs are taken up again when their 
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import json
 import os
 import time

@@ -6,6 +6,8 @@ just hf download YOU/lanbot-checkpoints --include "logs/*.log" --local-dir logs
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import os
 import sys
 from pathlib import Path

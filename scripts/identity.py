@@ -8,6 +8,8 @@ just identity --from FILE                                         your own: Shar
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import json
 import os
 from collections.abc import Iterator

@@ -6,6 +6,8 @@ just init hf-repo=me/lanbot     the repo's name without a question
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import subprocess
 import sys
 from collections.abc import Iterator

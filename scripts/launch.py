@@ -7,6 +7,8 @@ just dry-run phase=sft                        shows what would happen and cost
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 from typing import TYPE_CHECKING, Any
 
 import click

@@ -7,6 +7,8 @@ just limit 1a2b 60 --max-duration 3h
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 from typing import TYPE_CHECKING, Any
 
 import click

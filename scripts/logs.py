@@ -8,6 +8,8 @@ just logs --since 10m       by the timestamps in the log; lines without one belo
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import os
 import sys
 import time

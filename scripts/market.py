@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any

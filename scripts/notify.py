@@ -7,6 +7,8 @@ just notify --notify-url ntfy://topic    to this address instead of the one in .
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 from typing import Any
 
 import click

@@ -6,6 +6,8 @@ just offers --all-configs --sort total  any number of GPUs, the cheapest run fir
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import json
 import shlex
 from typing import Any

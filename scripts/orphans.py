@@ -6,6 +6,8 @@ just orphans --owner 0badcafe       first adds the runs of that owner (you, on a
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import json
 from typing import TYPE_CHECKING, Any
 

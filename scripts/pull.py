@@ -7,6 +7,8 @@ just pull base              the checkpoint that you uploaded with: just upload b
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import difflib
 import os
 from pathlib import Path

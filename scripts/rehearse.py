@@ -10,6 +10,8 @@ the box program and the trainer are real. The exit code is the run's.
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import difflib
 import shutil
 import time

@@ -9,6 +9,8 @@ Exit code 1 when one of them ends otherwise than expected.
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import shutil
 import tempfile
 import time

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass

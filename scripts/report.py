@@ -7,6 +7,8 @@ just report 1a2b --to run.html
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 from pathlib import Path
 from typing import Any
 

@@ -7,6 +7,8 @@ just resume 1a2b spend-limit=60    the limit of the whole run, including what it
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import sys
 from typing import TYPE_CHECKING, Any
 

@@ -6,6 +6,8 @@ just sim gpu-count-wrong:7  with a fault: see --list-faults; gpu-count-wrong:7@1
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import shlex
 import tempfile
 import time

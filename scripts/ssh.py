@@ -8,6 +8,8 @@ just ssh 1a2b tail -f /var/log/lanbot-training.log
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import difflib
 import os
 import re

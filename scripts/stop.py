@@ -8,6 +8,8 @@ just stop 1a2b --cancelled  of a run of just export: you cancelled its job at Sk
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 from typing import Any
 
 import click

@@ -8,6 +8,8 @@ Ctrl-C saves the state; the same command continues from it.
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import json
 import os
 import signal

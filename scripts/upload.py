@@ -8,6 +8,8 @@ just upload sft chatsft_checkpoints/d20 output-tag=d20-exp1     to another folde
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import os
 import sys
 from pathlib import Path

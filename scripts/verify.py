@@ -7,6 +7,8 @@ just verify --adopt base_checkpoints/d20      writes its manifest, so that it co
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 from typing import TYPE_CHECKING, Any
 
 import click

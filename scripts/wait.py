@@ -6,6 +6,8 @@ just wait --timeout 2h          the newest run; exit code 1 if it has not ended 
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import time
 from typing import TYPE_CHECKING, Any
 

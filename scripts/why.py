@@ -6,6 +6,8 @@ just why 1a2b               one run, by id (or a unique prefix), run name or ins
 
 from __future__ import annotations
 
+import outside_venv  # noqa: F401
+
 import json
 from typing import Any
 
