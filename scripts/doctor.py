@@ -11,11 +11,13 @@ import outside_venv  # noqa: F401
 
 import json
 import os
+import sys
 from typing import Any
 
 import click
 
 from nanolan.cli.command import KeyValueCommand, env_file, profile_option, run, setting_options
+from nanolan.cli.marks import say_checks
 
 PATIENCE_S = 8.0  # for a service that does not answer
 
@@ -68,7 +70,10 @@ def doctor(as_json: bool, **flags: Any) -> int:
             PATIENCE_S,
         )
     )
-    click.echo(json.dumps(to_dict(found), indent=2) if as_json else "\n".join(render(found)))
+    if as_json:
+        click.echo(json.dumps(to_dict(found), indent=2))
+    else:
+        say_checks("\n".join(render(found)), sys.stdout)
     return exit_code(found)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nanolan.cli.marks import say_checks
 from nanolan.cli.run import say
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ WIDTH = 80
 def say_wrapped(start: str, text: str) -> None:
     """A line of progress: at a terminal wrapped behind `start`, elsewhere whole, so that programs find it."""
     if not sys.stderr.isatty():
-        say(start + text)
+        say_checks(start + text)
         return
     for line in textwrap.wrap(
         text,
@@ -38,7 +39,7 @@ def say_wrapped(start: str, text: str) -> None:
         break_long_words=False,
         break_on_hyphens=False,
     ):
-        say(line)
+        say_checks(line)
 
 
 def show_prepared(prepared: Prepared) -> None:

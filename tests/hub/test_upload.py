@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +14,12 @@ import pytest
 from nanolan.hub.client import Hub
 from nanolan.hub.layout import BY_HAND, verify
 from nanolan.redact import Secret
-from nanolan.settings.settings import ROOT
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.hub.state import READER, WRITER
 from nanolan.sim.seed import _cached
 from tests.hub.test_upload_set import optimizer
 from tests.support.core_fixtures import script, started, until
+from tests.support.terminal import at_terminal
 
 REPO, BASE = "me/lanbot-checkpoints", "base_checkpoints/d20"
 
@@ -254,25 +251,8 @@ def test_in_a_log_a_long_upload_gets_a_line_with_what_has_been_sent(
 
 
 def test_at_a_terminal_a_progress_bar_is_shown(env: dict[str, str]) -> None:
-    ours, theirs = pty.openpty()
-    done = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts/upload.py"), "base"],
-        env=env,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    seen = b""
-    try:
-        while data := os.read(ours, 65536):
-            seen += data
-    except OSError:  # Linux: the other side is closed
-        pass
-    os.close(ours)
-    out, _ = done.communicate(timeout=60)
-    assert done.returncode == 0 and out.startswith(b"proven")
+    code, seen, out = at_terminal("upload", "base", env=env)
+    assert code == 0 and out.startswith(b"proven")
     assert b"?[" not in seen, "a cursor move that was taken for a text of the Hub"
     assert re.search(rb"base .*[\d.]+/[\d.]+ [kM]?B", seen), repr(seen)[-1500:]
 
