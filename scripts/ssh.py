@@ -21,7 +21,7 @@ import click
 
 from nanolan.cli.command import run, setting_options
 from nanolan.cli.help import GroupedHelp
-from nanolan.cli.run import ACCOUNT, open_account, owner_option
+from nanolan.cli.run import ACCOUNT, open_account, owner_option, say
 
 if TYPE_CHECKING:
     from nanolan.cli.run import Account
@@ -46,19 +46,37 @@ def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     """Open a shell on the instance of RUN (the newest if none is named), or run COMMAND there."""
     from nanolan.errors import NanolanError
     from nanolan.run.jobs import machines_of
+    from nanolan.shadeform.ssh import FAILED, run_at_terminal
 
     account = open_account(flags)
     which, command = split(account.ledger, words)
     entry = account.find(which, owner, ours=True)
     if entry.plan.is_job:
         raise NanolanError(f"nanolan has no key of that machine: {machines_of(entry.plan)}")
-    argv = argv_of(account, entry, reachable_instance(account.api, entry), command)
+    instance = reachable_instance(account.api, entry)
+    argv = argv_of(account, entry, instance, command)
     try:
-        os.execvp(argv[0], argv)  # noqa: S606  # an argument list, no shell
-    except OSError as e:
+        code, messages = run_at_terminal(argv)
+    except FileNotFoundError as e:
         raise NanolanError(
             f"ssh cannot be started ({e.strerror}): install OpenSSH's client (openssh-client)"
         ) from None
+    if messages:
+        say(failure(entry, instance, messages) if code == FAILED else messages)
+    return code
+
+
+def failure(entry: Entry, instance: Instance, messages: str) -> str:
+    """Why ssh failed, what that means for the run, and what to type, in a line; other messages of ssh as they are."""
+    from nanolan.shadeform.ssh import failure_text
+
+    run_id = entry.plan.run_id
+    if not (why := failure_text(messages)):
+        return messages
+    return (
+        f"error: {why}. Shadeform showed it as {instance.status}; the run goes on without ssh. Its state: "
+        f"just status {run_id}; its log, from the Hub: just logs {run_id}; another try: just ssh {run_id}"
+    )
 
 
 def split(ledger: Ledger, words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:

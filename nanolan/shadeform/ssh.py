@@ -6,17 +6,31 @@ Providers reuse addresses, so the host key is stored under the instance's id: a 
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
 from nanolan.errors import BadAnswer
+from nanolan.redact import short
 from nanolan.shadeform.models import Instance
 
 CONNECT_S = 10
+CHANGED_KEY = "the instance shows another host key than at the first connection, as somebody in between would; nothing was sent"
 MOST_BYTES = 64 << 20  # of output
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,252})")
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+FAILED = 255  # exit code of ssh, unless the command ended with it
+MEANINGS = (
+    (r"HOST IDENTIFICATION HAS CHANGED|Host key verification failed", CHANGED_KEY),
+    (r"Permission denied[^\n]*", "the instance does not accept the key ({})"),
+    (r"(closed by remote host|Broken pipe|not responding)", "the connection was lost ({})"),
+    (
+        r"(Connection (refused|timed out|reset|closed)|No route to host|Network is unreachable|Could not resolve)[^\n]*",
+        "the instance cannot be reached ({})",
+    ),
+)
 
 
 def ssh_argv(
@@ -60,6 +74,34 @@ def ssh_argv(
         instance.ip,
         *command,
     ]
+
+
+def run_at_terminal(argv: list[str]) -> tuple[int, str]:
+    """Run `ssh` on this terminal: its exit code, and its own error messages, which it does not print.
+
+    255 with messages is a failure of ssh; without, the exit code of the command on the instance."""
+    with tempfile.TemporaryDirectory(prefix="nanolan-ssh-") as folder:
+        log = Path(folder) / "log"
+        # Ctrl-C is for ssh, which has it from the terminal
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            with subprocess.Popen([argv[0], "-E", str(log), *argv[1:]]) as child:
+                try:
+                    code = child.wait()
+                finally:
+                    child.terminate()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        text = log.read_text(errors="replace") if log.exists() else ""
+    return (code if code >= 0 else 128 - code), "\n".join(text.split("\r\n")).strip()
+
+
+def failure_text(messages: str) -> str:
+    """What messages of ssh mean, in one sentence without an end; "" if they are not about the connection."""
+    for pattern, text in MEANINGS:
+        if found := re.search(pattern, messages):
+            return text.format(short(found[0], 100))
+    return ""
 
 
 def run_bounded(

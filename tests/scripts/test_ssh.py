@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from msgspec import structs
 
-from tests.support.core_fixtures import script
+from tests.support.core_fixtures import script, started, until
 from tests.support.ssh_fixtures import Ssh, environment
 from tests.support.status_fixtures import RUN, Desk, new_desk
 
@@ -82,6 +83,76 @@ def test_the_exit_code_is_that_of_ssh(desk: Desk, ssh: Ssh, code: int) -> None:
     ssh.set(code=str(code))
     done = run(desk, ssh, RUN, "false")
     assert done.returncode == code and done.stdout == "ran: false\n"
+
+
+@pytest.mark.parametrize(
+    "messages, said",
+    [
+        (
+            "ssh: connect to host 203.0.113.5 port 22: Connection refused\r\n",
+            "the instance cannot be reached (Connection refused)",
+        ),
+        (
+            "ssh: connect to host 203.0.113.5 port 22: No route to host\r\n",
+            "the instance cannot be reached (No route to host)",
+        ),
+        (
+            "Connection timed out during banner exchange\r\n",
+            "the instance cannot be reached (Connection timed out during banner exchange)",
+        ),
+        (
+            "shadeform@203.0.113.5: Permission denied (publickey).\r\n",
+            "the instance does not accept the key (Permission denied (publickey).)",
+        ),
+        (
+            "client_loop: send disconnect: Broken pipe\r\n",
+            "the connection was lost (Broken pipe)",
+        ),
+        (
+            "@@@@@@@\r\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!\r\n@@@@\r\nHost key verification failed.\r\n",
+            "another host key than at the first connection",
+        ),
+    ],
+)
+def test_a_failure_of_ssh_is_said_in_a_line_with_the_next_command(
+    desk: Desk, ssh: Ssh, messages: str, said: str
+) -> None:
+    ssh.set(code="255", messages=messages)
+    done = run(desk, ssh, RUN)
+    assert done.returncode == 255 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and said in done.stderr
+    assert "active" in done.stderr and f"just status {RUN}" in done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 3, 255])
+def test_other_messages_of_ssh_are_shown_as_they_are(desk: Desk, ssh: Ssh, code: int) -> None:
+    ssh.set(code=str(code), messages="a key is too old\r\nand so is this\x1b[2J\r\n")
+    done = run(desk, ssh, RUN, "true")
+    assert done.returncode == code and done.stderr == "a key is too old\nand so is this\n"
+
+
+@pytest.mark.skipif(not shutil.which("ssh"), reason="needs openssh-client")
+def test_the_real_ssh_at_a_closed_port_says_that_the_instance_cannot_be_reached(
+    desk: Desk, tmp_path: Path
+) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    machine = desk.cloud.instance(desk.entry.instance_id or "")
+    machine.behavior |= {"ip": "127.0.0.1", "ssh_port": port}
+    done = script("ssh", RUN, "true", env=environment(desk))
+    assert done.returncode == 255 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: the instance cannot be reached (Connection refused)")
+
+
+def test_sigterm_ends_ssh_too(desk: Desk, ssh: Ssh) -> None:
+    (ssh.dir / "ssh").write_text(f"#!/bin/sh\necho $$ >{ssh.dir}/pid\nexec sleep 60\n")
+    with started("ssh", RUN, env=environment(desk, ssh)) as child:
+        until(lambda: (ssh.dir / "pid").exists() and (ssh.dir / "pid").read_text().strip())
+        pid = int((ssh.dir / "pid").read_text())
+        child.terminate()
+        child.wait(20)
+    until(lambda: not psutil.pid_exists(pid))
 
 
 def test_the_managed_key_is_kept_for_its_owner_alone(desk: Desk, ssh: Ssh) -> None:

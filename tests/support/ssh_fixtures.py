@@ -12,6 +12,7 @@ from tests.support.status_fixtures import Desk
 STANDIN = r"""#!/bin/sh
 dir=@DIR@
 for word in "$@"; do printf '%s\0' "$word"; done >>"$dir/argv"; printf '\n' >>"$dir/argv"
+[ "$1" = -E ] && { [ -e "$dir/messages" ] && cat "$dir/messages" >"$2"; shift 2; }
 [ -e "$dir/unreachable" ] && { echo "ssh: connect to host: Connection timed out" >&2; exit 255; }
 for last in "$@"; do :; done
 case $last in
