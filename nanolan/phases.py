@@ -63,6 +63,13 @@ PHASES = {
 # Checkpoint folder in HF_REPO -> the phase that writes it
 FOLDERS = {"base_checkpoints": "base", **{p.output_dir: p.name for p in PHASES.values()}}
 
+
+def kind_of(folder: str) -> str:
+    """What `just upload` calls the checkpoint in a folder of HF_REPO."""
+    top = folder.split("/")[0]
+    return FOLDERS.get(top, top if top.endswith("_checkpoints") else "base")
+
+
 SEQUENCES = {
     "mid": ("mid",),
     "sft": ("sft",),

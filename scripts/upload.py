@@ -4,6 +4,7 @@ just upload base                                   from NANOCHAT_BASE_DIR (~/.ca
 just upload base my-checkpoints/base_checkpoints/d20        from that folder
 just upload base tokenizer data my-checkpoints     several at once, from a folder laid out like it
 just upload sft chatsft_checkpoints/d20 output-tag=d20-exp1     to another folder
+just upload base trainer=~/my-nanochat             a model of another architecture, for your own nanochat
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from nanolan.cli.run import say
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
     from nanolan.hub.upload_set import UploadSet
+    from nanolan.plan import Fork
 
 
 @click.command(cls=KeyValueCommand)
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     help="replace different content in the same place; the Hub's history keeps the old version",
 )
 @click.option("--optim", is_flag=True, help="also send a checkpoint's optimizer; no phase reads it")
-@setting_options("model_tag", "output_tag", "hf_repo", "hf_token", "hf_endpoint")
+@setting_options("model_tag", "output_tag", "trainer", "hf_repo", "hf_token", "hf_endpoint")
 def upload(
     words: tuple[str, ...], repo: str | None, replace: bool, optim: bool, **flags: Any
 ) -> int:
@@ -42,14 +44,17 @@ def upload(
     from nanolan.hub.client import Hub
     from nanolan.hub.upload import repo_to_write, tokenizer_mismatch
     from nanolan.hub.upload_set import check_together, collect
+    from nanolan.settings.paths import typed
+    from nanolan.trainers.choose import layout_of
 
     s = settings_from(flags | ({"hf_repo": repo} if repo else {}))
-    sources = sources_of(words, s.model_tag)
+    fork = layout_of(s, typed(""))
+    sources = sources_of(words, s.model_tag, fork)
     s.need("hf_token", "hf_repo")
     sets = []
     for kind, path in sources:  # check all of them before sending anything
         say(f"{kind}: checking {path}")
-        sets.append((collect(kind, path, s.output_tag or s.model_tag, optim), path))
+        sets.append((collect(kind, path, s.output_tag or s.model_tag, optim, fork), path))
     check_together(upload_set for upload_set, _ in sets)
     hub = Hub(s.hf_endpoint, s.hf_token)
     tree = repo_to_write(hub, s.hf_repo, say)
@@ -63,25 +68,27 @@ def upload(
     return 0
 
 
-def sources_of(words: tuple[str, ...], tag: str) -> list[tuple[str, Path]]:
+def sources_of(words: tuple[str, ...], tag: str, fork: Fork | None) -> list[tuple[str, Path]]:
     """(kind, path) of each upload: one kind with its own path, or several with the folder that contains them."""
     from nanolan.hub.pull import base_dir
-    from nanolan.hub.upload_set import KINDS, default_path
+    from nanolan.hub.upload_set import OTHERS, checkpoints_of, default_path
     from nanolan.phases import IDENTITY_FILE
     from nanolan.settings.paths import typed
     from nanolan.settings.settings import ROOT
 
-    kinds = list(dict.fromkeys(w for w in words if w in KINDS))
-    paths = [w for w in words if w not in KINDS]
+    known = (*checkpoints_of(fork), *OTHERS)
+    kinds = list(dict.fromkeys(w for w in words if w in known))
+    paths = [w for w in words if w not in known]
     if not kinds or len(paths) > 1:
+        hint = "" if fork else "; the phases of a checkout of yours, too, with trainer="
         raise click.UsageError(
-            f"say what to upload ({', '.join(KINDS)}) and at most one path"
+            f"say what to upload ({', '.join(known)}{hint}) and at most one path"
             + (f", not {', '.join(paths)[:60]}" if paths else "")
         )
     if len(kinds) == 1 and paths:
         return [(kinds[0], typed(paths[0]))]
     base = typed(paths[0]) if paths else base_dir(os.environ)
-    found = [(kind, default_path(kind, base, tag)) for kind in kinds]
+    found = [(kind, default_path(kind, base, tag, fork)) for kind in kinds]
     written = ROOT / IDENTITY_FILE  # where `just identity` puts it
     return [
         (k, written if k == "data" and not p.exists() and written.is_file() and not paths else p)

@@ -23,7 +23,7 @@ COMPILED_PREFIX = "_orig_mod."
 SEQUENCE_LEN = 2048  # tokens of a row, as in nanolan/train/recipe.py
 PADDED_TO = 64  # nanochat pads the vocabulary to a multiple of this since 2026
 MODEL_FILE = re.compile(r"model_(\d{6}|[1-9]\d{6,})\.pt")  # of nanochat: zero padded to six digits
-ONE_YEAR = "nanolan reads the d-models of nanochat up to autumn 2025"
+ONE_YEAR = "nanolan's own trainer reads the d-models of nanochat up to autumn 2025, a checkout of yours its own (trainer=)"
 
 
 T = TypeVar("T")

@@ -138,11 +138,7 @@ def inspect_tokenizer(hub: Hub, source: Tree | Pinned, files: Iterable[PinnedFil
 
 
 def inspect_identity(hub: Hub, source: Tree | Pinned, fork: Fork | None = None) -> InputFacts:
-    """Check the identity conversations; BadAnswer names the first line that is invalid, or that the fork does not read.
-
-    nanochat's own scripts read only text from this file; what a checkout reads that declares its phases is not known.
-    """
-    text_only = fork is not None and fork.row != CUSTOM
+    """Check the identity conversations; BadAnswer names the first line that is invalid, or that the fork does not read."""
     file = _file(source, IDENTITY_FILE)
     if file.size > MOST_DATA_BYTES:
         raise BadAnswer(f"{IDENTITY_FILE}: larger than {MOST_DATA_BYTES >> 20} MiB")
@@ -152,8 +148,14 @@ def inspect_identity(hub: Hub, source: Tree | Pinned, fork: Fork | None = None) 
         if small
         else open_remote(hub, source, file, SMALL_FILE)
     )
-    count = count_conversations(content, IDENTITY_FILE, text_only=text_only)
+    count = count_conversations(content, IDENTITY_FILE, text_only=reads_text_only(fork))
     return InputFacts(f"{count} conversations")
+
+
+def reads_text_only(fork: Fork | None) -> bool:
+    """Whether a fork reads only text from the conversations, as nanochat's scripts do; of a checkout that declares its phases
+    it is not known."""
+    return fork is not None and fork.row != CUSTOM
 
 
 def inspect_data_file(hub: Hub, source: Tree | Pinned, file: PinnedFile) -> None:

@@ -20,7 +20,7 @@ from nanolan.hub.input_check import (
 )
 from nanolan.hub.pins import pin_checkpoint, read_manifest, reads_identity
 from nanolan.hub.proof import Proof, prove
-from nanolan.phases import FOLDERS, IDENTITY_FILE
+from nanolan.phases import FOLDERS, IDENTITY_FILE, kind_of
 from nanolan.plan import Fork, Pinned, PinnedFile
 from nanolan.settings.settings import Settings
 from nanolan.times import iso, now_utc
@@ -98,8 +98,26 @@ def look(hub: Hub, tree: Tree, tag: str, fork: Fork | None = None) -> list[Piece
     tokenizer = _tokenizer(hub, tree)
     return [
         _piece(hub, tree, Expected(e.path.format(tag=tag), e.use, e.how), tokenizer, fork)
-        for e in EXPECTED
+        for e in expected_of(fork)
     ]
+
+
+def expected_of(fork: Fork | None) -> tuple[Expected, ...]:
+    """The pieces of a repo; with a fork what its phases read and write, in place of nanolan's."""
+    if fork is None:
+        return EXPECTED
+    phases = list(fork.phases.values())
+    readers = {p.input_dir: f"{p.name} starts from it" for p in reversed(phases)}
+    makers = {p.output_dir: p.name for p in phases}
+    folders = dict.fromkeys(f for p in phases for f in (p.input_dir, p.output_dir))
+    others = [e for e in EXPECTED if "{tag}" not in e.path]
+    return (*(_of_fork(f, readers.get(f, ""), makers.get(f, "")) for f in folders), *others)
+
+
+def _of_fork(folder: str, use: str, maker: str) -> Expected:
+    by_hand = f"just upload {FOLDERS.get(folder, folder)}"
+    how = f"just launch phase={maker}, or: {by_hand}" if maker else by_hand
+    return Expected(f"{folder}/{{tag}}", use or "the last phase", how)
 
 
 def _tokenizer(hub: Hub, tree: Tree) -> InputFacts | BadAnswer | None:
@@ -124,7 +142,7 @@ def _piece(
         return Piece(e.path, "missing" if e.how else "none yet", 0, e.how, e.use)
     try:
         if "_checkpoints/" in e.path:
-            return _checkpoint(hub, tree, e, tokenizer)
+            return _checkpoint(hub, tree, e, tokenizer, fork)
         return Piece(e.path, "there", size, "", e.use, _text(hub, tree, e, tokenizer, fork))
     except AuthProblem:
         raise
@@ -150,9 +168,13 @@ def _text(
 
 
 def _checkpoint(
-    hub: Hub, tree: Tree, e: Expected, tokenizer: InputFacts | BadAnswer | None
+    hub: Hub,
+    tree: Tree,
+    e: Expected,
+    tokenizer: InputFacts | BadAnswer | None,
+    fork: Fork | None,
 ) -> Piece:
-    pinned, inside = pin_checkpoint(hub, tree, e.path)
+    pinned, inside = pin_checkpoint(hub, tree, e.path, own=fork is None)
     if isinstance(tokenizer, InputFacts):
         check_together(inside, tokenizer, e.path)
     if not pinned.proven:
@@ -179,16 +201,14 @@ def paths_read(settings: Settings) -> set[str]:
 BY_HAND = "00000000"  # the run id of checkpoints that were uploaded by hand
 
 
-def verify(hub: Hub, repo: str, folder: str) -> Proof:
-    """Prove that `folder` holds what its manifest lists; BadAnswer if the checkpoint is not usable for training."""
+def verify(hub: Hub, repo: str, folder: str, *, own: bool = True) -> Proof:
+    """Prove that `folder` holds what its manifest lists; BadAnswer if the checkpoint is not usable for training.
+
+    `own`: by nanolan's trainer, so its architecture is checked, too."""
     tree = hub.tree(repo)
     proof = proven(hub, tree, folder)
-    _check_content(
-        hub,
-        tree,
-        folder,
-        inspect_checkpoint(hub, tree, *model_in(_pin(tree, folder, proof.manifest))),
-    )
+    model, meta = model_in(_pin(tree, folder, proof.manifest))
+    _check_content(hub, tree, folder, inspect_checkpoint(hub, tree, model, meta, own=own))
     return proof
 
 
@@ -215,18 +235,18 @@ def proven(hub: Hub, tree: Tree, folder: str) -> Proof:
     return prove(tree, folder, manifest)
 
 
-def adopt(hub: Hub, repo: str, folder: str) -> Proof:
+def adopt(hub: Hub, repo: str, folder: str, *, own: bool = True) -> Proof:
     """Check the newest step in `folder` on the Hub, write its manifest, and prove it."""
     tree = hub.tree(repo)
     if f"{folder}/{MANIFEST}" in tree.files:
         tree = _without_manifest(tree, f"{folder}/{MANIFEST}")
-    pinned, inside = pin_checkpoint(hub, tree, folder)
+    pinned, inside = pin_checkpoint(hub, tree, folder, own=own)
     _check_content(hub, tree, folder, inside)
     entries = tuple(_entry(hub, tree, f) for f in pinned.files)
     step = int(re.sub(r"\D", "", next(e.path for e in entries if e.path.startswith("model_"))))
     manifest = Manifest(
         BY_HAND,
-        FOLDERS.get(folder.split("/")[0], "base"),
+        kind_of(folder),
         step,
         entries,
         extra={"adopted": iso(now_utc())},

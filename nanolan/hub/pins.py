@@ -19,7 +19,7 @@ from nanolan.hub.input_check import (
     model_in,
 )
 from nanolan.hub.proof import prove
-from nanolan.phases import FOLDERS, REVISIONS
+from nanolan.phases import REVISIONS, kind_of
 from nanolan.plan import Pinned
 from nanolan.settings.settings import Settings
 
@@ -33,7 +33,7 @@ def pin_checkpoint(
     """
     if folder and not tree.under(folder):
         raise PreflightFailed(
-            f"{tree.repo} has no {folder}/. Upload it: just upload {FOLDERS.get(folder.split('/')[0], 'base')}"
+            f"{tree.repo} has no {folder}/. Upload it: just upload {kind_of(folder)}"
         )
     pin = (
         _by_manifest(hub, tree, folder)

@@ -19,6 +19,7 @@ from nanolan.checkpoint.architecture import (
     check_vocabulary,
     newest_step,
     parse_meta,
+    read_meta,
 )
 from nanolan.checkpoint.conversations import count_conversations
 from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_bytes, hash_file
@@ -27,11 +28,14 @@ from nanolan.checkpoint.torch_file import check_whole, tensors
 from nanolan.code.secret_scan import Scanner
 from nanolan.errors import BadAnswer, UsageProblem
 from nanolan.files import entries_of
+from nanolan.hub.input_check import reads_text_only
 from nanolan.hub.layout import BY_HAND
 from nanolan.phases import FOLDERS, IDENTITY_FILE, MOST_DATA_BYTES
+from nanolan.plan import Fork
 
 CHECKPOINTS = {name: folder for folder, name in FOLDERS.items()}  # base -> base_checkpoints, ...
-KINDS = (*CHECKPOINTS, "tokenizer", "data")
+OTHERS = ("tokenizer", "data")  # that are no checkpoint
+KINDS = (*CHECKPOINTS, *OTHERS)
 NUMBERS = re.compile(r"(^|/)data/\d+$")
 TOKENIZER_FILES = ("tokenizer.pkl", "token_bytes.pt")
 
@@ -64,26 +68,41 @@ class UploadSet:
         return hash_bytes(MANIFEST, self.manifest.to_json().encode()) if self.manifest else None
 
 
-def default_path(kind: str, base: Path, tag: str) -> Path:
+def checkpoints_of(fork: Fork | None) -> dict[str, str]:
+    """Kind of checkpoint -> its folder in HF_REPO: of nanolan's phases, and of what a checkout's phases write and read.
+
+    A checkout's own folders are kinds, too: a phase may read what none of its phases writes."""
+    phases = fork.phases.values() if fork else ()
+    written = {p.name: p.output_dir for p in phases if p.name not in OTHERS}
+    folders = {f: f for p in phases for f in (p.input_dir, p.output_dir) if f not in FOLDERS}
+    return CHECKPOINTS | written | folders
+
+
+def default_path(kind: str, base: Path, tag: str, fork: Fork | None = None) -> Path:
     """Where nanochat saves it, below NANOCHAT_BASE_DIR."""
-    return (
-        base / CHECKPOINTS[kind] / tag
-        if kind in CHECKPOINTS
-        else base / (IDENTITY_FILE if kind == "data" else kind)
-    )
+    if kind in OTHERS:
+        return base / (IDENTITY_FILE if kind == "data" else kind)
+    return base / checkpoints_of(fork)[kind] / tag
 
 
-def collect(kind: str, path: Path, tag: str, optimizer: bool = False) -> UploadSet:
-    """Check the files of `kind` at `path`, for model `tag`; UsageProblem or BadAnswer says what is wrong and what to do."""
+def collect(
+    kind: str, path: Path, tag: str, optimizer: bool = False, fork: Fork | None = None
+) -> UploadSet:
+    """Check the files of `kind` at `path`, for model `tag`; UsageProblem or BadAnswer says what is wrong and what to do.
+
+    A checkpoint of a fork is only checked for what it holds: its own loader tries it on the instance."""
     if not path.exists():
         raise UsageProblem(
             f"{path} does not exist. Give its path: just upload {kind} PATH, or set NANOCHAT_BASE_DIR"
         )
     try:
-        if kind in CHECKPOINTS:
-            upload_set = _checkpoint(kind, path, f"{CHECKPOINTS[kind]}/{tag}", optimizer)
+        if kind == "tokenizer":
+            upload_set = _tokenizer(path)
+        elif kind == "data":
+            upload_set = _data(path, reads_text_only(fork))
         else:
-            upload_set = _tokenizer(path) if kind == "tokenizer" else _data(path)
+            target = f"{checkpoints_of(fork)[kind]}/{tag}"
+            upload_set = _checkpoint(kind, path, target, optimizer, own=fork is None)
         check_secrets(upload_set, path)
         return upload_set
     except OSError as e:
@@ -123,16 +142,21 @@ def check_together(upload_sets: Iterable[UploadSet]) -> None:
             check_vocabulary(checkpoint.config, tokenizer.tokens, str(checkpoint.folder))  # type: ignore[arg-type]
 
 
-def _checkpoint(kind: str, path: Path, target: str, optimizer: bool) -> UploadSet:
+def _checkpoint(kind: str, path: Path, target: str, optimizer: bool, own: bool) -> UploadSet:
     """The newest step: its model and meta, complete and matching; with `optimizer` also the optimizer, which no phase reads."""
     model, meta = _newest_step(kind, path)
     step = int(model.stem.removeprefix("model_"))
-    with open(meta, "rb") as f:
-        config = parse_meta(f.read(MAX_META_BYTES + 1), str(meta), step).config
     with open(model, "rb") as f:
         found = tensors(f, str(model))
-    check_tensors(config, found, str(model))
-    check_rows(config, SEQUENCE_LEN, str(model))
+    with open(meta, "rb") as f:
+        data = f.read(MAX_META_BYTES + 1)
+    config = None
+    if own:
+        config = parse_meta(data, str(meta), step).config
+        check_tensors(config, found, str(model))
+        check_rows(config, SEQUENCE_LEN, str(model))
+    else:
+        read_meta(data, str(meta), step)
     numbers = sum(t.numbers for t in found.values())
     states = sorted(
         p for p in entries_of(path, "optim_*.pt") if re.fullmatch(rf"optim_{step:06d}\D.*", p.name)
@@ -200,7 +224,7 @@ def _tokenizer(path: Path) -> UploadSet:
     return UploadSet("tokenizer", folder, "tokenizer", entries, f"{count:,} tokens", tokens=count)
 
 
-def _data(path: Path) -> UploadSet:
+def _data(path: Path, text_only: bool) -> UploadSet:
     if path.is_dir():
         raise UsageProblem(
             f"{path} is a folder; give the file: just upload data {path / IDENTITY_FILE}"
@@ -210,7 +234,7 @@ def _data(path: Path) -> UploadSet:
             f"{path} is not a file of at most {MOST_DATA_BYTES >> 20} MiB; nothing was read"
         )
     data = path.read_bytes()
-    count = count_conversations(io.BytesIO(data), str(path))
+    count = count_conversations(io.BytesIO(data), str(path), text_only=text_only)
     return UploadSet(
         "data", path.parent, "", (hash_bytes(IDENTITY_FILE, data),), f"{count:,} conversations"
     )

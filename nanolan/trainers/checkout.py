@@ -58,6 +58,17 @@ def copy_of(value: str, folder: Path) -> Iterator[Copy]:
         yield copied
 
 
+@contextmanager
+def files_of(value: str, folder: Path) -> Iterator[Path]:
+    """The checkout `value` as it is, to be read alone, until the context ends."""
+    if not is_url(value):
+        yield _folder(value, folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="nanolan-fork-") as temp:
+        fetch_commit(*parse_url(value), Path(temp) / "fetched")
+        yield Path(temp) / "fetched"
+
+
 def _folder(value: str, folder: Path) -> Path:
     try:
         root = (folder / Path(value).expanduser()).resolve()

@@ -30,7 +30,7 @@ from nanolan.trainers.arguments import (
     values_of,
 )
 from nanolan.trainers.batch import batch_problem
-from nanolan.trainers.checkout import Copy, copy_of
+from nanolan.trainers.checkout import Copy, copy_of, files_of
 from nanolan.trainers.rows import (
     CUSTOM,
     TrainerRow,
@@ -102,6 +102,15 @@ def with_trainer(
         check_hooks(copy.root, row, names)
         chosen = _choose(s, copy, row, names, rehearsed, python)
     return replace(s, phase="+".join(names), fork=chosen.fork), chosen
+
+
+def layout_of(s: Settings, folder: Path) -> Fork | None:
+    """The phases of the settings' trainer with their folders, and nothing else of it; None if it is nanolan's own."""
+    if s.trainer == OWN_TRAINER:
+        return None
+    with files_of(s.trainer, folder) as root:
+        row = recognise(root)
+        return Fork(row.name, root.name, "", None, dict(row.phases), data_of(root))
 
 
 def phase_names(text: str, row: TrainerRow) -> tuple[str, ...]:
