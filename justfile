@@ -13,10 +13,12 @@ export PYTHONHOME := ""
 export NANOLAN_CALLED_FROM := invocation_directory()
 
 python := ".venv/bin/python"
+# How the user calls the recipes: nanolan/settings/invoked.py
+name := env("NANOLAN_COMMAND", "just")
 
 _default:
     @"{{just_executable()}}" --list --unsorted
-    @echo "just RECIPE --help: options, examples. Try: just rehearse; then: just doctor"
+    @echo "{{name}} RECIPE --help: its options. Try: {{name}} rehearse; then: {{name}} doctor"
 
 # a whole run on this machine, nothing rented
 [group('run')]

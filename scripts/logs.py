@@ -133,4 +133,4 @@ def show(lines: list[str], mask: Any) -> None:
 
 
 if __name__ == "__main__":
-    run(logs)
+    run(logs, verbatim=True)

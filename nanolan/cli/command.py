@@ -17,6 +17,7 @@ import click
 from nanolan.cli.help import HELP_ALL_OPTION, TOO_MANY, GroupedHelp
 from nanolan.cli.words import TRAIN_OPTIONS, flag_word, joined_train_words, value_after
 from nanolan.redact import redact_stream, short
+from nanolan.settings.invoked import as_invoked, invoked
 
 if TYPE_CHECKING:
     from nanolan.settings.settings import Settings
@@ -243,15 +244,16 @@ def cached_token() -> str | None:
         ) from None
 
 
-def run(command: click.Command, *, insist: bool = False) -> None:
+def run(command: click.Command, *, insist: bool = False, verbatim: bool = False) -> None:
     """Run a command and exit with its code. Its output is redacted; an error is one line, with --debug also the traceback.
-    `insist`: the command controls spending, so it continues when its output can no longer be written."""
+    `insist`: the command controls spending, so it continues when its output can no longer be written. `verbatim`: stdout is
+    the text of others, in which `just resume` is no advice."""
     from nanolan.errors import NanolanError
     from nanolan.times import SERVICE_CLOCK
 
     sys.stdout, sys.stderr = (
-        redact_stream(sys.stdout, insist=insist),
-        redact_stream(sys.stderr, insist=insist),
+        redact_stream(sys.stdout if verbatim else as_invoked(sys.stdout), insist=insist),
+        redact_stream(as_invoked(sys.stderr), insist=insist),
     )
     SERVICE_CLOCK.on_difference = lambda text: click.echo(f"note: {text}", err=True)
     terminated = sigterm_as_ctrl_c()
@@ -267,7 +269,8 @@ def run(command: click.Command, *, insist: bool = False) -> None:
         *words[len(own) :],
     ]  # the rest may belong to another program
     try:
-        code = command.main(args=argv, prog_name=f"just {command.name}", standalone_mode=False)
+        name = f"{invoked()} {command.name}"
+        code = command.main(args=argv, prog_name=name, standalone_mode=False)
     except click.ClickException as e:
         e.show()
         code = e.exit_code

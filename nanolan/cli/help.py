@@ -1,8 +1,8 @@
 """The format of --help: examples to copy first, then the options; of a command with many only those that most runs need,
 and with --help-all the rest by subject.
 
-The examples come from the top of the script: `just ...`, two spaces or more, what it does. Imports only click
-and the version.
+The examples come from the top of the script: `just ...`, two spaces or more, what it does. Imports only click,
+the version and the name that the user types.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import click
 
+from nanolan.settings.invoked import JUST, invoked
 from nanolan.version import VERSION
 
 DEEP = 8  # spaces: a line indented deeper continues the example above
@@ -173,8 +174,9 @@ def examples_of(command: click.Command) -> list[tuple[str, str]]:
     for line in inspect.cleandoc((module and module.__doc__) or "").splitlines()[1:]:
         text = line.strip()
         words = re.split(r"\s{2,}", text, maxsplit=1)
-        if text.startswith("just "):
-            found.append((words[0], words[1] if len(words) > 1 else ""))
+        if text.startswith(f"{JUST} "):
+            typed = f"{invoked()}{words[0].removeprefix(JUST)}"
+            found.append((typed, words[1] if len(words) > 1 else ""))
         elif found and len(line) - len(text) > DEEP:  # continues the description above
             found[-1] = found[-1][0], f"{found[-1][1]} {text}".strip()
     return found

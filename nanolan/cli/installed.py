@@ -24,7 +24,7 @@ CHECKOUT = PACKAGE.parent  # where nanolan is not installed, but lies in its che
 CARRIED = "_source"  # in the wheel: what a checkout has beside nanolan/
 CLONE_ONLY = ("bench", "fuzz", "lint", "pictures", "pins", "test", "test-all", "test-pythons")
 OURS = re.compile(r"^\s*(?:export\s+)?(?:SHADEFORM_API_KEY|HF_TOKEN|HF_REPO)\s*=", re.M)
-HELP = """nanolan {version}: the recipes below, from any folder. Where a text says `just ...`, type `nanolan ...`.
+HELP = """nanolan {version}: the recipes below, from any folder.
 Code and packages: {root}
 Settings: the environment, .env of the current folder (if only you can read it), or {home}/.env
 """
@@ -120,6 +120,7 @@ def environment(
 def main() -> None:
     """Become `just` in the checkout, with the words of the command line."""
     from nanolan.errors import NanolanError
+    from nanolan.settings.invoked import VARIABLE
     from nanolan.settings.paths import nanolan_home
 
     words, env, note = sys.argv[1:], dict(os.environ), ""
@@ -147,6 +148,7 @@ def main() -> None:
     if note:
         print(f"note: {note}", file=sys.stderr)
     sys.stdout.flush()
+    env[VARIABLE] = "nanolan"
     os.execvpe("sh", ["sh", str(root / "just"), *words], env)  # noqa: S606  # the words go on as they are
 
 

@@ -148,7 +148,7 @@ def test_every_recipe_has_a_group_and_a_comment_that_fits() -> None:
 
 def test_what_just_alone_says_below_the_list_fits_too() -> None:
     said = [
-        line.partition("@echo ")[2].strip('"')
+        line.partition("@echo ")[2].strip('"').replace("{{name}}", "nanolan")
         for line in (ROOT / "justfile").read_text().splitlines()
         if "@echo" in line
     ]

@@ -177,6 +177,7 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
             "redact",
             "settings",
             "settings.env_lines",
+            "settings.invoked",
             "settings.paths",
             "settings.settings",
             "settings.values",
