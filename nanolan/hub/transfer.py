@@ -35,6 +35,7 @@ STEP_CPU_S = 0.5  # also one step of progress
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 POLL_S = 0.1
+AT_ONCE = 8  # files that a download has under way, as the Hub's own client
 ERROR_CHARS = 400
 COUNT_S = 0.5  # between two numbers that the child prints
 
@@ -235,12 +236,25 @@ def commit_step(job: Job, hub: Hub) -> None:
 
 
 def _download(job: Job) -> None:
-    """Download each file to folder/<path in the repo>; the caller has checked existing files."""
+    """Download each file to folder/<path in the repo>, several at a time; the caller has checked existing files.
+
+    Not by snapshot_download: it lists the whole repo, and ends without an error when the Hub refuses the list.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
     from nanolan.hub.client import Hub
 
     hub = Hub(job.endpoint, Secret(job.token) if job.token else None, patience_s=0)
-    for path in job.files:
+
+    def download(path: str) -> None:
         hub.download(job.repo, path, Path(job.folder), kind=job.repo_kind, revision=job.revision)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            for _ in pool.map(download, job.files):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":

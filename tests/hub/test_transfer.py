@@ -236,6 +236,31 @@ def test_files_are_downloaded_to_their_paths(server: HubServer, tmp_path: Path) 
     assert not (tmp_path / "in/other.txt").exists()
 
 
+def test_files_are_downloaded_at_the_same_time(server: HubServer, tmp_path: Path) -> None:
+    names = tuple(f"data/train-{n:05d}.parquet" for n in range(24))
+    server.put(REPO, {name: name.encode() * 1000 for name in names})
+    server.fault(r"GET /(__cdn__|me/lanbot/resolve)", "stall", seconds=1.0, times=1000)
+    folder, started = tmp_path / "in", time.monotonic()
+    assert transfer(Job("download", server.url, REPO, "model", "main", str(folder), names)) == []
+    assert time.monotonic() - started < 20, "one by one each would take a second"
+    assert all((folder / name).read_bytes() == name.encode() * 1000 for name in names)
+
+
+def test_a_file_that_the_hub_refuses_ends_the_try_with_its_reason(
+    server: HubServer, tmp_path: Path
+) -> None:
+    names = tuple(f"part-{n}.bin" for n in range(40))
+    server.put(REPO, {name: b"x" * 1000 for name in names})
+    server.fault(r"/part-3\.bin", status=403, times=1000)
+    server.log.clear()
+    with pytest.raises(Unreachable, match=r"part-3\.bin"):
+        transfer(
+            Job("download", server.url, REPO, "model", "main", str(tmp_path / "in"), names),
+            patience_s=0.1,
+        )
+    assert not (tmp_path / "in/part-3.bin").exists()
+
+
 def test_a_download_survives_a_hub_in_trouble(server: HubServer, tmp_path: Path) -> None:
     data = os.urandom(400_000)
     server.put(REPO, {"model_000001.pt": data})
