@@ -9,17 +9,21 @@ from nanolan.cost.spending import split, waste
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
 from nanolan.report.data import ReportData
-from nanolan.report.html import esc, section, table, terms
+from nanolan.report.html import NOTHING, Html, section, table, terms
 from nanolan.run.record import Receipt
 
+BAR = Html(
+    '<div class="stage"><span>{stage}</span><div class="track"><i class="{kind}" style="{place}"></i></div>'
+    "<span>{time}</span><span>{cost}</span><span>{share}</span></div>"
+)
 STAGES = {"setup": "set-up"}
 PARTS = {"train": "training", "evaluate": "evaluation"}
 
 
-def timeline(s: ReportData) -> str:
+def timeline(s: ReportData) -> Html:
     """A bar for each stage, from where it began to where it ended, with its seconds and dollars."""
     stages = {stage: sec for stage, sec in s.receipt.stages.items() if sec > 0} if s.receipt else {}
-    total, at, lines = sum(stages.values()), 0, list[str]()
+    total, at, lines = sum(stages.values()), 0, list[Html]()
     for stage, sec in stages.items():
         lines.append(
             _bar(stage, sec, at / total, sec / total, cost_cents(s.plan.offer.hourly_cents, sec))
@@ -28,16 +32,16 @@ def timeline(s: ReportData) -> str:
     return section("Where time and money went", *lines, mark="money")
 
 
-def _bar(stage: str, seconds: int, start: float, share: float, cents: int) -> str:
+def _bar(stage: str, seconds: int, start: float, share: float, cents: int) -> Html:
     kind = stage.rpartition(".")[2]
     left = min(start, 0.995)
-    bar = (
-        f'<i class="{kind if kind in ("train", "evaluate", "upload") else ""}" '
-        f'style="margin-left:{100 * left:.2f}%;width:{100 * min(share, 1 - left):.2f}%"></i>'
-    )
-    return (
-        f'<div class="stage"><span>{esc(stage_name(stage))}</span><div class="track">{bar}</div><span>{_time(seconds)}</span>'
-        f"<span>{dollars(cents)}</span><span>{share:.0%}</span></div>"
+    return BAR.format(
+        stage=stage_name(stage),
+        kind=kind if kind in ("train", "evaluate", "upload") else "",
+        place=f"margin-left:{100 * left:.2f}%;width:{100 * min(share, 1 - left):.2f}%",
+        time=_time(seconds),
+        cost=dollars(cents),
+        share=f"{share:.0%}",
     )
 
 
@@ -57,7 +61,7 @@ def _time(seconds: int | None) -> str:
     )
 
 
-def bill(s: ReportData) -> str:
+def bill(s: ReportData) -> Html:
     """Predicted and metered cost, the provider's figure, the split by kind, and the cost of earlier machines."""
     r, p = s.receipt, s.plan
     foretold = (r.predicted if r else None) or p.predicted
@@ -75,12 +79,12 @@ def bill(s: ReportData) -> str:
         if lost is None
         else f"{lost:.0%} of the time neither trained nor evaluated a phase that was proven",
     }
-    before = [[esc(f"attempt {a.number}"), esc(a.note), dollars(a.spent_cents)] for a in s.earlier]
+    before = [[f"attempt {a.number}", a.note, dollars(a.spent_cents)] for a in s.earlier]
     return section(
         "Receipt",
         terms(rows),
-        _by_kind(r, p) if r else "",
-        "<h3>Earlier machines of this run</h3>" if before else "",
+        _by_kind(r, p) if r else NOTHING,
+        Html("<h3>Earlier machines of this run</h3>") if before else NOTHING,
         table(["", "what became of it", "cost"], before),
         mark="receipt",
     )
@@ -90,7 +94,7 @@ def _told(r: Receipt | None) -> str:
     return "" if r is None else "nothing" if r.provider_cents is None else dollars(r.provider_cents)
 
 
-def _by_kind(r: Receipt, p: Plan) -> str:
+def _by_kind(r: Receipt, p: Plan) -> Html:
     """Dollars and seconds by what they were spent on, over all phases."""
     cents: dict[str, int] = {}
     seconds: dict[str, int] = {}
@@ -99,5 +103,5 @@ def _by_kind(r: Receipt, p: Plan) -> str:
         kind = PARTS.get(kind, kind)
         cents[kind] = cents.get(kind, 0) + c
         seconds[kind] = seconds.get(kind, 0) + r.stages[stage]
-    rows = [[esc(kind), _time(seconds[kind]), dollars(c)] for kind, c in cents.items()]
+    rows = [[kind, _time(seconds[kind]), dollars(c)] for kind, c in cents.items()]
     return table(["spent on", "time", "cost, each stage rounded up"], rows)

@@ -1,4 +1,7 @@
-"""The HTML that a report is built of: escaped text, tables, lists, and a page that loads nothing and runs nothing. Pure."""
+"""The HTML that a report is built of: tables, lists, and a page that loads nothing and runs nothing. Pure.
+
+Text is escaped wherever it is put in: only `Html` is taken as it is.
+"""
 
 from __future__ import annotations
 
@@ -50,62 +53,98 @@ details { margin: .5rem 0 } summary { cursor: pointer; font-weight: 600 }
 """
 
 
-def esc(text: object) -> str:
-    """Any text as HTML text or attribute; control and direction characters, which could make it read otherwise, are replaced."""
-    return escape(
-        "".join(
-            c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text)
+class Html(str):
+    """HTML. `Html("<p>{}</p>").format(text)` escapes every value that is put in, unless it is Html itself."""
+
+    __slots__ = ()
+
+    def format(self, *values: object, **named: object) -> Html:
+        return Html(
+            super().format(*map(esc, values), **{name: esc(v) for name, v in named.items()})
         )
+
+
+NOTHING = Html()
+BREAK = Html("\n")
+
+
+def esc(text: object) -> Html:
+    """Any text as HTML text or attribute; control and direction characters, which could make it read otherwise, are replaced.
+    Html is left as it is."""
+    if isinstance(text, Html):
+        return text
+    plain = (
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text)
     )
+    return Html(escape("".join(plain)))
 
 
-def page(title: str, body: Iterable[str]) -> str:
-    """The whole document; `body` is HTML."""
-    head = (
-        f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{CSP}">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{esc(title)}</title>\n'
-        f'<link rel="icon" href="data:,">\n<style>{STYLE}</style>'
-    )
-    inside = "\n".join(body)
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{inside}\n</body>\n</html>\n'
+def joined(parts: Iterable[object], between: Html = BREAK) -> Html:
+    """The parts as HTML, one after the other."""
+    return Html(between.join(map(esc, parts)))
 
 
-def section(title: str, *parts: str, mark: str = "") -> str:
-    """A section of HTML parts under a title, with an id to link to; "" when there is nothing in it."""
-    inside = "\n".join(p for p in parts if p)
-    place = f' id="{esc(mark)}"' if mark else ""
-    return f"<section{place}>\n<h2>{esc(title)}</h2>\n{inside}\n</section>" if inside else ""
+PAGE = Html("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{csp}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+""")
 
 
-def link(address: str, text: str) -> str:
+def page(title: str, body: Iterable[object]) -> Html:
+    """The whole document."""
+    return PAGE.format(csp=Html(CSP), title=title, style=Html(STYLE), body=joined(body))
+
+
+def section(title: str, *parts: object, mark: str = "") -> Html:
+    """A section of parts under a title, with an id to link to; empty when there is nothing in it."""
+    inside = joined(filter(None, parts))
+    place = Html(' id="{}"').format(mark) if mark else ""
+    text = Html("<section{}>\n<h2>{}</h2>\n{}\n</section>")
+    return text.format(place, title, inside) if inside else NOTHING
+
+
+def link(address: str, text: str) -> Html:
     """A link that the reader may follow; the page itself loads nothing."""
-    return f'<a href="{esc(address)}">{esc(text)}</a>'
+    return Html('<a href="{}">{}</a>').format(address, text)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; the head is text, the cells are HTML."""
-    lines = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
+    """A table."""
+    lines = [_row("td", row) for row in rows]
     if not lines:
-        return ""
-    return (
-        '<div class="wide"><table>\n<tr>'
-        + "".join(f"<th>{esc(cell)}</th>" for cell in head)
-        + "</tr>\n"
-        + "\n".join(lines)
-        + "\n</table></div>"
-    )
+        return NOTHING
+    whole = Html('<div class="wide"><table>\n{}\n</table></div>')
+    return whole.format(joined([_row("th", head), *lines]))
 
 
-def terms(pairs: Mapping[str, object]) -> str:
+def _row(tag: str, cells: Iterable[object]) -> Html:
+    cell = Html(f"<{tag}>{{}}</{tag}>")
+    return Html("<tr>{}</tr>").format(joined(map(cell.format, cells), NOTHING))
+
+
+def terms(pairs: Mapping[str, object]) -> Html:
     """A list of names and texts; None and "" are left out."""
-    lines = [
-        f"<dt>{esc(name)}</dt><dd>{esc(value)}</dd>"
-        for name, value in pairs.items()
-        if value not in (None, "")
-    ]
-    return "<dl>\n" + "\n".join(lines) + "\n</dl>" if lines else ""
+    term = Html("<dt>{}</dt><dd>{}</dd>")
+    lines = [term.format(name, v) for name, v in pairs.items() if v not in (None, "")]
+    return Html("<dl>\n{}\n</dl>").format(joined(lines)) if lines else NOTHING
 
 
-def note(text: str) -> str:
-    """A paragraph in a softer ink; "" for no text."""
-    return f'<p class="soft">{esc(text)}</p>' if text else ""
+def paragraph(text: object) -> Html:
+    """A paragraph; empty for no text."""
+    return Html("<p>{}</p>").format(text) if text else NOTHING
+
+
+def note(text: object) -> Html:
+    """A paragraph in a softer ink; empty for no text."""
+    return Html('<p class="soft">{}</p>').format(text) if text else NOTHING

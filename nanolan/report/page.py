@@ -16,10 +16,22 @@ from nanolan.redact import hide
 from nanolan.report.charts import can_draw
 from nanolan.report.costs import bill, timeline
 from nanolan.report.data import ReportData
-from nanolan.report.html import esc, link, note, page, section, table, terms
+from nanolan.report.html import (
+    NOTHING,
+    Html,
+    joined,
+    link,
+    note,
+    page,
+    paragraph,
+    section,
+    table,
+    terms,
+)
 from nanolan.report.results import curves, evaluation, phase_section, samples
 from nanolan.run.record import FAILED, LOST, STOPPED, SUCCEEDED, PhaseReport
 
+DOT = Html(" &middot; ")
 LOG = r"logs/[\w.+-]+"
 TONES = {SUCCEEDED: "good", FAILED: "bad", LOST: "bad", STOPPED: "warn"}
 NO_MATPLOTLIB = (
@@ -27,7 +39,7 @@ NO_MATPLOTLIB = (
 )
 
 
-def render_page(s: ReportData, draw: bool | None = None) -> str:
+def render_page(s: ReportData, draw: bool | None = None) -> Html:
     """The report of a run; `draw` says whether matplotlib is there (None: look)."""
     draw = can_draw() if draw is None else draw
     phases = [phase_section(s, p, draw) for p in s.plan.phases]
@@ -65,26 +77,29 @@ def write_page(html: str, path: Path) -> Path:
     return path
 
 
-def head(s: ReportData, marks: Mapping[str, str] | None = None) -> str:
+def head(s: ReportData, marks: Mapping[str, str] | None = None) -> Html:
     """The verdict, why, what it cost, what is saved and lost, what to type next, and links to the page's parts."""
     p, o = s.plan, s.plan.offer
-    machine = f"{o.where}, {dollars(o.hourly_cents)} an hour"
-    lines = [
-        f"<h1><b>{esc(s.headline)}</b></h1>",
-        f"<p>{esc(p.run_name)} &middot; {esc(' + '.join(p.phases))} &middot; {esc(p.model_tag)}{_renamed(p)} &middot; run "
-        f"<code>{esc(p.run_id)}</code>{f' &middot; attempt {p.attempt}' if p.attempt > 1 else ''}</p>",
-        note(machine),
-    ]
-    lines += [f"<p>{esc(s.why)}</p>"] if s.why else []
-    lines += [f"<p>Saved: {esc(s.saved)}.</p>"] if s.saved else []
-    lines += [f"<p>Lost: {esc(s.lost)}.</p>"] if s.lost else []
-    lines += [f"<p>Next:</p><pre>{esc(text)}</pre>"] if (text := next_text(s)) else []
+    tag = f"{p.model_tag} as {p.output_tag}" if p.output_tag != p.model_tag else p.model_tag
+    run = Html("run <code>{}</code>").format(p.run_id)
+    attempt = [f"attempt {p.attempt}"] if p.attempt > 1 else []
+    next_words = Html("<p>Next:</p><pre>{}</pre>")
     idle = [n for n in p.phases if s.phases.get(n, PhaseReport("none")).state == "none"]
-    lines += [note(f"Not begun: {', '.join(idle)}.")] if idle and s.ended else []
-    lines += [f"<p>Unavailable: {esc(problem)}</p>" for problem in s.problems]
     inside = [link(f"#{mark}", name) for name, mark in (marks or {}).items()]
-    lines += [f"<nav>{' '.join([*inside, *hub_links(s)])}</nav>"]
-    return f'<header class="{TONES.get(s.state, "")}">\n' + "\n".join(lines) + "\n</header>"
+    lines = [
+        Html("<h1><b>{}</b></h1>").format(s.headline),
+        paragraph(joined([p.run_name, " + ".join(p.phases), tag, run, *attempt], DOT)),
+        note(f"{o.where}, {dollars(o.hourly_cents)} an hour"),
+        paragraph(s.why),
+        paragraph(s.saved and f"Saved: {s.saved}."),
+        paragraph(s.lost and f"Lost: {s.lost}."),
+        next_words.format(text) if (text := next_text(s)) else NOTHING,
+        note(f"Not begun: {', '.join(idle)}." if idle and s.ended else ""),
+        *(paragraph(f"Unavailable: {problem}") for problem in s.problems),
+        Html("<nav>{}</nav>").format(joined([*inside, *hub_links(s)], Html(" "))),
+    ]
+    whole = Html('<header class="{}">\n{}\n</header>')
+    return whole.format(TONES.get(s.state, ""), joined(filter(None, lines)))
 
 
 def next_text(s: ReportData) -> str:
@@ -99,7 +114,7 @@ def next_text(s: ReportData) -> str:
     return f"just pull {s.plan.phases[-1]}{tag}\njust chat"
 
 
-def hub_links(s: ReportData) -> list[str]:
+def hub_links(s: ReportData) -> list[Html]:
     """Links to the run folder and the log on the Hub, where their names are those of a Hub."""
     p = s.plan
     names = re.fullmatch(r"[\w.-]+/[\w.-]+", p.runs_repo) and re.fullmatch(r"[\w-]+", p.run_id)
@@ -112,11 +127,7 @@ def hub_links(s: ReportData) -> list[str]:
     return found
 
 
-def _renamed(p: Plan) -> str:
-    return f" as {esc(p.output_tag)}" if p.output_tag != p.model_tag else ""
-
-
-def plan(p: Plan) -> str:
+def plan(p: Plan) -> Html:
     """The plan and the code."""
     o, c = p.offer, p.code
     return section(
@@ -167,16 +178,17 @@ def recipe(p: Plan) -> str:
     return "; ".join([", ".join(shared)] * bool(shared) + own) or "the default"
 
 
-def _pinned(title: str, pins: tuple[Pinned, ...]) -> str:
+def _pinned(title: str, pins: tuple[Pinned, ...]) -> Html:
     rows = [
         [
-            f"{esc(x.repo)}<small>{esc(_folders(x))}</small>",
-            f"<code>{esc(x.revision[:12])}</code>",
+            Html("{}<small>{}</small>").format(x.repo, _folders(x)),
+            Html("<code>{}</code>").format(x.revision[:12]),
             _size(x.size),
         ]
         for x in pins
     ]
-    return f"<h3>{esc(title)}</h3>{table(['repo', 'revision', 'size'], rows)}" if rows else ""
+    whole = Html("<h3>{}</h3>{}")
+    return whole.format(title, table(["repo", "revision", "size"], rows)) if rows else NOTHING
 
 
 def _size(n: int) -> str:
@@ -193,11 +205,11 @@ def _folders(x: Pinned) -> str:
     )
 
 
-def environment(s: ReportData) -> str:
+def environment(s: ReportData) -> Html:
     """Hardware and software of the machine."""
     e = s.environment
     if e is None:
-        return ""
+        return NOTHING
     gpus = ", ".join(f"{e.gpus.count(name)}x {name}" for name in dict.fromkeys(e.gpus))
     return section(
         "Environment",
@@ -215,7 +227,7 @@ def environment(s: ReportData) -> str:
     )
 
 
-def foot(s: ReportData) -> str:
+def foot(s: ReportData) -> Html:
     """The time of the report, and where the files are."""
     log = (
         f"; the whole log is {s.receipt.log}"

@@ -9,35 +9,36 @@ from nanolan.money import dollars
 from nanolan.report.charts import charts_of, lead_charts
 from nanolan.report.curves import Metrics
 from nanolan.report.data import ReportData
-from nanolan.report.html import esc, note, section, table, terms
+from nanolan.report.html import NOTHING, Html, joined, note, section, table, terms
 from nanolan.report.scores import MODEL, PUBLISHED_BY, Line, is_d20, passes, score_lines
 from nanolan.run.record import PhaseReport
 
 QUICK = "A quick evaluation asks {} questions a task: differences below ten points say little."
 MOST_ANSWER = 4000  # characters of a sample's text
 
+DASH = Html("&ndash;")
+FIGURE = Html("<figure>{}<figcaption><b>{}</b>: {}</figcaption></figure>")
+
 Show = Callable[[float], str]
 
 
-def curves(s: ReportData, draw: bool) -> str:
+def curves(s: ReportData, draw: bool) -> Html:
     """The leading curve of each phase: the loss, or in rl the reward."""
     found = lead_charts(s.metrics, s.plan.phases) if draw else []
-    drawn = [
-        f"<figure>{c.svg}<figcaption><b>{esc(phase)}: {esc(c.title)}</b>: {esc(c.words)}</figcaption></figure>"
-        for phase, c in found
-    ]
-    kind = "charts" if len(drawn) > 1 else "lead"
-    return section(
-        "Curve", f'<div class="{kind}">{"".join(drawn)}</div>' if drawn else "", mark="curve"
-    )
+    drawn = [FIGURE.format(Html(c.svg), f"{phase}: {c.title}", c.words) for phase, c in found]
+    return section("Curve", _figures(drawn, "charts" if len(drawn) > 1 else "lead"), mark="curve")
 
 
-def evaluation(s: ReportData) -> str:
+def _figures(drawn: list[Html], kind: str) -> Html:
+    return Html('<div class="{}">{}</div>').format(kind, joined(drawn)) if drawn else NOTHING
+
+
+def evaluation(s: ReportData) -> Html:
     """Tasks by phases: the score, its change since the phase before, and what nanochat published; "" without any."""
     lines = score_lines(s.phases)
     if not lines:
         return section("Evaluation", _passes(s), mark="scores")
-    judged = table(["task", *s.phases], [[esc(line.name), *_cells(line)] for line in lines])
+    judged = table(["task", *s.phases], [[line.name, *_cells(line)] for line in lines])
     legend = f"Below each score: the change since the phase before, and in brackets what {MODEL} scored ({PUBLISHED_BY})."
     same = is_d20(s.plan.parameters)
     size = (
@@ -59,14 +60,15 @@ def evaluation(s: ReportData) -> str:
     )
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: Line) -> list[Html]:
     show: Show = _core if line.name == "ChatCORE" else _percent
     out = []
     for score, change, published in zip(line.scores, line.changes, line.published, strict=True):
-        cell = "&ndash;" if score is None else show(score)
-        cell += f"<small>{_signed(change, show)}</small>" if change is not None else ""
-        cell += f"<small>({_range(published, show)})</small>" if published else ""
-        out.append(cell)
+        small = Html("<small>{}</small>").format
+        cell = [DASH if score is None else show(score)]
+        cell += [small(_signed(change, show))] if change is not None else []
+        cell += [small(Html("({})").format(_range(published, show)))] if published else []
+        out.append(joined(cell, NOTHING))
     return out
 
 
@@ -82,36 +84,34 @@ def _signed(change: float, show: Show) -> str:
     return f"{'-' if change < 0 else '+'}{show(abs(change))}".rstrip("%")
 
 
-def _range(ends: tuple[float, float], show: Show) -> str:
+def _range(ends: tuple[float, float], show: Show) -> Html:
     low, high = (show(v) for v in ends)
-    return low if low == high else f"{low.rstrip('%')}&ndash;{high}"
+    return joined([low] if low == high else [low.rstrip("%"), high], DASH)
 
 
-def _passes(s: ReportData) -> str:
+def _passes(s: ReportData) -> Html:
     """The rl evaluation on GSM8K, before and after."""
     rows = [row for r in s.phases.values() for row in passes(r)]
     cells = [
-        [f"pass@{k}", *("&ndash;" if v is None else _percent(v) for v in (before, after))]
+        [f"pass@{k}", *(DASH if v is None else _percent(v) for v in (before, after))]
         for k, before, after in rows
     ]
-    return f"<h3>rl on GSM8K, sampled</h3>{table(['', 'before', 'after'], cells)}" if cells else ""
+    title = Html("<h3>rl on GSM8K, sampled</h3>")
+    return joined([title, table(["", "before", "after"], cells)], NOTHING) if cells else NOTHING
 
 
-def phase_section(s: ReportData, phase: str, draw: bool) -> str:
+def phase_section(s: ReportData, phase: str, draw: bool) -> Html:
     """The outcome of a phase, and its curves."""
     r = s.phases.get(phase, PhaseReport("none"))
     charts = charts_of(s.metrics, phase, draw)
     charts = charts[1:] if draw else charts  # the first one leads the page
-    drawn = [
-        f"<figure>{c.svg}<figcaption><b>{esc(c.title)}</b>: {esc(c.words)}</figcaption></figure>"
-        for c in charts
-    ]
+    drawn = [FIGURE.format(Html(c.svg), c.title, c.words) for c in charts]
     if r.state == "none" and not charts:
-        return ""  # the head names it
+        return NOTHING  # the head names it
     return section(
         f"{phase}: {s.plan.phase(phase).title}",
         terms(_facts(s, phase, r)),
-        '<div class="charts">' + "\n".join(drawn) + "</div>"
+        _figures(drawn, "charts")
         if drawn
         else note("" if len(charts_of(s.metrics, phase, False)) else no_curves(s.metrics, phase)),
         mark=f"phase-{phase}",
@@ -165,31 +165,31 @@ def _change(start: float | None, end: float | None) -> str:
     )
 
 
-def samples(s: ReportData) -> str:
+def samples(s: ReportData) -> Html:
     """The model's answers, the newest phase's open."""
     last = s.samples[-1].phase if s.samples else ""
     found = [_answers(p, p.phase == last) for p in s.samples if p.samples]
     return section("What it answers", *found, mark="answers")
 
 
-def _answers(p: PhaseSamples, is_open: bool) -> str:
-    return (
-        f"<details{' open' if is_open else ''}><summary>{esc(p.phase)}, step {p.step}</summary>\n"
-        + "\n".join(map(_answer, p.samples))
-        + "\n</details>"
+def _answers(p: PhaseSamples, is_open: bool) -> Html:
+    whole = Html("<details{}><summary>{}, step {}</summary>\n{}\n</details>")
+    return whole.format(
+        Html(" open") if is_open else "", p.phase, p.step, joined(map(_answer, p.samples))
     )
 
 
-def _answer(x: Sample) -> str:
-    verdict = (
-        ' &middot; <span class="good"><b>right</b></span>'
-        if x.right
-        else f' &middot; <span class="bad"><b>wrong</b></span>, expected {esc((x.expected or "?")[:100])}'
-    )
-    question = esc(x.question[:MOST_ANSWER])
-    asked = (
-        f"<h3>{question}</h3>"
-        if x.right is None
-        else f"<h3>{esc(x.task)}{verdict}</h3><p>{question}</p>"
-    )
-    return f'{asked}<div class="answer">{esc(x.answer[:MOST_ANSWER].strip()) or "(nothing)"}</div>'
+def _answer(x: Sample) -> Html:
+    question, answer = x.question[:MOST_ANSWER], x.answer[:MOST_ANSWER].strip() or "(nothing)"
+    if x.right is None:
+        asked = Html("<h3>{}</h3>").format(question)
+    else:
+        asked = Html("<h3>{} &middot; {}</h3><p>{}</p>").format(x.task, _verdict(x), question)
+    return Html('{}<div class="answer">{}</div>').format(asked, answer)
+
+
+def _verdict(x: Sample) -> Html:
+    if x.right:
+        return Html('<span class="good"><b>right</b></span>')
+    wrong = Html('<span class="bad"><b>wrong</b></span>, expected {}')
+    return wrong.format((x.expected or "?")[:100])

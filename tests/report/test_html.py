@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from nanolan.report.html import esc, note, page, section, table, terms
+from nanolan.report.html import (
+    Html,
+    esc,
+    joined,
+    link,
+    note,
+    page,
+    paragraph,
+    section,
+    table,
+    terms,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +51,37 @@ def test_names_of_columns_and_lists_are_text() -> None:
         and "&lt;a&gt;" in terms({"<a>": "x"})
         and "&lt;a&gt;" in section("<a>", "x")
     )
+
+
+BAD, SAFE = '<img src=x onerror="x">', "&lt;img src=x onerror=&quot;x&quot;&gt;"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda text: Html("<p>{}</p>").format(text),
+        lambda text: Html('<a title="{name}">').format(name=text),
+        lambda text: joined([text, text]),
+        lambda text: section("title", text),
+        lambda text: section(text, "x", mark=text),
+        lambda text: table([text], [[text]]),
+        lambda text: terms({text: text}),
+        lambda text: link(text, text),
+        note,
+        paragraph,
+        lambda text: page(text, [text]),
+    ],
+)
+def test_text_is_escaped_wherever_it_is_put_in_and_html_is_not(
+    made: Callable[[object], Html],
+) -> None:
+    html = made(BAD)
+    assert isinstance(html, Html) and SAFE in html and BAD not in html
+    assert "<i>x</i>" in made(Html("<i>x</i>"))
+
+
+def test_a_format_in_a_value_is_text() -> None:
+    assert Html("<p>{}</p>").format("{0.__class__}") == "<p>{0.__class__}</p>"
 
 
 def test_a_page_forbids_itself_everything_but_its_own_style() -> None:
