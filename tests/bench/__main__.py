@@ -3,6 +3,7 @@
 just bench                  all but train and scale (about 3 minutes)
 just bench help status      only these
 just bench train            the trainer beside the plain path, on this machine's CPU (about 5 minutes)
+just bench train --against ../my-nanochat   beside a checkout's own scripts (about 10 minutes)
 just bench scale            what fewer or more GPUs would cost, by a model of docs/scale.md
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import click
 
-from nanolan.cli.command import KeyValueCommand, run
+from nanolan.cli.command import KeyValueCommand, TypedPath, run
 from nanolan.settings.settings import ROOT
 from tests.bench import status as bench_status
 from tests.bench.scale import scale
@@ -43,18 +44,31 @@ MEGABYTES = 300
 
 @click.command(cls=KeyValueCommand)
 @click.argument("names", nargs=-1)
-def bench(names: tuple[str, ...]) -> int:
+@click.option(
+    "--against",
+    type=TypedPath(),
+    metavar="CHECKOUT",
+    help="with train: that nanochat checkout's own scripts beside ours",
+)
+@click.option(
+    "--as-is", is_flag=True, help="with --against: leave its Newton-Schulz in bf16 on the CPU"
+)
+def bench(names: tuple[str, ...], against: str | None, as_is: bool) -> int:
     """Print figures as ratios against a baseline of the same run.
 
     Without names: all but train, which takes about 5 minutes, and scale, which measures nothing.
     """
+    if against and names != ("train",):
+        raise click.UsageError("--against goes with train: just bench train --against CHECKOUT")
+    if as_is and not against:
+        raise click.UsageError("--as-is goes with --against")
     unknown = set(names) - set(BENCHES)
     if unknown:
         raise click.UsageError(
             f"no bench called {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}"
         )
     for name in names or [name for name in BENCHES if name not in ASKED_FOR]:
-        said = BENCHES[name]()
+        said = training(against, as_is) if against else BENCHES[name]()
         for text in [said] if isinstance(said, str) else said:
             click.echo(f"{name:<9} {text}")
     return 0
@@ -277,9 +291,11 @@ def startup() -> str:
     )
 
 
-def training() -> Iterator[str]:
+def training(against: str | None = None, as_is: bool = False) -> Iterator[str]:
     """The trainer's own bench, line by line."""
     command = [sys.executable, "-m", "tests.bench.trainer"]
+    if against:
+        command += ["--against", against, *(["--as-is"] if as_is else [])]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout  # noqa: S101
         yield from (text.rstrip() for text in child.stdout)

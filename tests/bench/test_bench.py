@@ -13,7 +13,18 @@ from nanolan.model.gpt import GPT
 from nanolan.train.processes import Processes
 from tests.bench.bench_shape import TINY
 from tests.bench.cases import CASES, Tally
-from tests.bench.trainer import COUNTED, PATHS, PHASES, Case, Step, line, main, measure, ratios, run
+from tests.bench.trainer import (
+    COUNTED,
+    PATHS,
+    PHASES,
+    Step,
+    line,
+    main,
+    measure,
+    own_case,
+    ratios,
+    run,
+)
 from tests.bench.workload import SHAPES
 
 STEP = Step(Tally(3000, 2000, 1000), 0.5, 0.9, 0.7, None)
@@ -59,7 +70,7 @@ def test_rl_counts_all_answers_and_trains_those_that_teach() -> None:
 
 @pytest.mark.slow
 def test_a_case_has_a_process_of_its_own_that_ends_with_it() -> None:
-    with Case("cpu-tiny", "mid", "ours") as case:
+    with own_case("cpu-tiny", "mid", "ours") as case:
         steps = [case.step() for _ in range(2)]
         assert case.child.poll() is None
     assert case.child.returncode
@@ -69,7 +80,7 @@ def test_a_case_has_a_process_of_its_own_that_ends_with_it() -> None:
 @pytest.mark.slow
 def test_a_case_that_fails_says_why() -> None:
     with (
-        Case("cpu-tiny", "base", "ours") as case,
+        own_case("cpu-tiny", "base", "ours") as case,
         pytest.raises(UsageProblem, match=r"base ours: KeyError: \('base', 'ours'\)"),
     ):
         case.step()

@@ -175,18 +175,32 @@ WORKS = {
 }
 
 
+def made_word(number: int) -> str:
+    """A word that is one token of `made_tokenizer`: a space and four letters."""
+    letters = (chr(ord("a") + number // 26**i % 26) for i in range(4))
+    return f" {''.join(letters)}"
+
+
 def made_tokenizer(shape: Shape) -> Tokenizer:
-    """A vocabulary of the model's size: the bytes, numbered words, the specials."""
+    """The tokenizer of `made_encoding`."""
+    return Tokenizer(made_encoding(shape))
+
+
+def words_of(shape: Shape) -> int:
+    """The number of made-up words in the vocabulary."""
+    return shape.config.vocab_size - len(SPECIAL_TOKENS) - 256
+
+
+def made_encoding(shape: Shape) -> tiktoken.Encoding:
+    """A vocabulary of the model's size: the bytes, made-up words, the specials."""
     n = shape.config.vocab_size - len(SPECIAL_TOKENS)
-    words = [bytes([b]) for b in range(256)] + [f"word{i} ".encode() for i in range(n)]
+    words = [bytes([b]) for b in range(256)] + [made_word(i).encode() for i in range(n)]
     specials = {name: n + i for i, name in enumerate(SPECIAL_TOKENS)}
-    return Tokenizer(
-        tiktoken.Encoding(
-            name="made",
-            pat_str=PATTERN,
-            special_tokens=specials,
-            mergeable_ranks={word: i for i, word in enumerate(words[:n])},
-        )
+    return tiktoken.Encoding(
+        name="rustbpe",
+        pat_str=PATTERN,
+        special_tokens=specials,
+        mergeable_ranks={word: i for i, word in enumerate(words[:n])},
     )
 
 

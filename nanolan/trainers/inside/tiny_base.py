@@ -1,6 +1,8 @@
 """Makes a tiny untrained checkpoint of a fork's own architecture, for rehearsals:
 
-    python tiny_base.py FOLDER VOCABULARY
+    python tiny_base.py FOLDER VOCABULARY [SIZES]
+
+SIZES is a JSON object with fields of the fork's GPTConfig that win over SMALL.
 
 Writes FOLDER/model_000010.pt and meta_000010.json with the fork's GPT and GPTConfig. Imports nothing of nanolan.
 """
@@ -28,8 +30,8 @@ def main(argv: list[str]) -> int:
     torch.manual_seed(42)
     gpt = importlib.import_module("nanochat.gpt")
     known = {f.name for f in dataclasses.fields(gpt.GPTConfig)}
-    small = {n: v for n, v in (SMALL | {"vocab_size": vocabulary}).items() if n in known}
-    config = gpt.GPTConfig(**small)
+    sizes = SMALL | {"vocab_size": vocabulary} | (json.loads(argv[2]) if len(argv) > 2 else {})
+    config = gpt.GPTConfig(**{name: v for name, v in sizes.items() if name in known})
     model = gpt.GPT(config)
     model.init_weights()
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,10 +40,10 @@ def main(argv: list[str]) -> int:
         "step": STEP,
         "val_bpb": None,
         "model_config": dataclasses.asdict(config),
-        "user_config": {"depth": 2},
+        "user_config": {"depth": sizes["n_layer"]},
         "device_batch_size": 2,
         "total_batch_size": 1024,
-        "max_seq_len": SEQUENCE,
+        "max_seq_len": sizes["sequence_len"],
     }
     (folder / f"meta_{STEP:06d}.json").write_text(json.dumps(meta, indent=2))
     return 0
