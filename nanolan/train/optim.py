@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -81,17 +82,29 @@ class Muon:
     world: Processes
     momentum_buffer: Tensor | None = None
 
-    @torch.no_grad()
-    def step(self, factor: float, mu: float) -> Tensor:
-        """One update from the gradients, which it consumes; the squared norm of this rank's slice of their sum."""
-        per_rank = -(-len(self.params) // self.world.size)
-        rows, cols = self.params[0].shape
-        grads = self.params[0].new_zeros((per_rank * self.world.size, rows, cols))
+    @property
+    def per_rank(self) -> int:
+        """Matrices that a rank updates; the last ranks may have fewer."""
+        return -(-len(self.params) // self.world.size)
+
+    def summed(self) -> Tensor:
+        """This rank's slice of the sum of all ranks' gradients, which it consumes."""
+        grads = self.none(self.per_rank * self.world.size)
         for i, p in enumerate(self.params):
             if p.grad is not None:
                 grads[i].copy_(p.grad)
             p.grad = None
-        g = self.world.sum_slice(grads)
+        return self.world.sum_slice(grads)
+
+    def none(self, matrices: int | None = None) -> Tensor:
+        """The gradient of no matrix at all: what a rank has whose slice is empty."""
+        n = self.per_rank if matrices is None else matrices
+        return self.params[0].new_zeros((n, *self.params[0].shape))
+
+    @torch.no_grad()
+    def step(self, g: Tensor, factor: float, mu: float) -> Tensor:
+        """One update from this rank's slice of the summed gradients; the squared norm of that slice."""
+        rows, cols = self.params[0].shape
         squares = torch.linalg.vector_norm(g, dtype=torch.float32).square()
         if self.momentum_buffer is None:
             self.momentum_buffer = torch.zeros_like(g)
@@ -113,8 +126,7 @@ class Muon:
 
     def form(self) -> dict[str, tuple[int, ...]]:
         """The shapes of a `state` once a step is made."""
-        per_rank = -(-len(self.params) // self.world.size)
-        return {"momentum_buffer": (per_rank, *self.params[0].shape)}
+        return {"momentum_buffer": (self.per_rank, *self.params[0].shape)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Restore a `state`."""
@@ -132,12 +144,20 @@ class AdamW:
     exp_avg: Tensor | None = None
     exp_avg_sq: Tensor | None = None
 
-    @torch.no_grad()
-    def step(self, factor: float, mu: float) -> Tensor:
-        """One update from the gradient, which it consumes; the squared norm of the sum over all ranks. `mu` is Muon's."""
-        grad = torch.zeros_like(self.param) if self.param.grad is None else self.param.grad
+    def summed(self) -> Tensor:
+        """The sum of all ranks' gradients, which it consumes."""
+        grad = self.none() if self.param.grad is None else self.param.grad
         self.param.grad = None
         self.world.sum_(grad)
+        return grad
+
+    def none(self) -> Tensor:
+        """The gradient when there is none."""
+        return torch.zeros_like(self.param)
+
+    @torch.no_grad()
+    def step(self, grad: Tensor, factor: float, mu: float) -> Tensor:
+        """One update from the summed gradient; its squared norm. `mu` is Muon's."""
         g = grad.float()
         if self.exp_avg is None or self.exp_avg_sq is None:
             self.exp_avg, self.exp_avg_sq = torch.zeros_like(g), torch.zeros_like(g)
@@ -168,6 +188,17 @@ class AdamW:
         )
 
 
+class Sums(Protocol):
+    """Gradients that are being summed over the ranks."""
+
+    @property
+    def order(self) -> Sequence[int]:
+        """The parts of the optimizer, by number, as their sums arrive."""
+
+    def take(self, part: int) -> Tensor | None:
+        """What this rank needs of one part's sum; None if it updates nothing there."""
+
+
 @dataclass
 class Optimizer:
     """All parts of the model's optimizer."""
@@ -175,16 +206,27 @@ class Optimizer:
     parts: list[Muon | AdamW]
     world: Processes
 
-    def step(self, factor: float, mu: float) -> float:
+    def step(self, factor: float, mu: float, sums: Sums | None = None) -> float:
         """Update every parameter: learning rates times `factor`, Muon's momentum `mu`; gradients become None.
 
-        The norm of the gradient over all parameters and ranks: not finite when any of it is not.
+        `sums` if they are computed beside the backward pass (reduction.py). The norm of the gradient over all parameters
+        and ranks: not finite when any of it is not.
         """
-        squares = [part.step(factor, mu) for part in self.parts]
-        shared = [s for s, part in zip(squares, self.parts, strict=True) if isinstance(part, AdamW)]
-        slices = [s for s, part in zip(squares, self.parts, strict=True) if isinstance(part, Muon)]
+        squares = {
+            i: self.parts[i].step(self._sum_of(i, sums), factor, mu)
+            for i in (sums.order if sums else range(len(self.parts)))
+        }
+        shared = [squares[i] for i, part in enumerate(self.parts) if isinstance(part, AdamW)]
+        slices = [squares[i] for i, part in enumerate(self.parts) if isinstance(part, Muon)]
         whole, mine = torch.stack([torch.stack(shared).sum(), torch.stack(slices).sum()]).tolist()
         return math.sqrt(whole + self.world.totals(mine)[0])
+
+    def _sum_of(self, number: int, sums: Sums | None) -> Tensor:
+        part = self.parts[number]
+        if sums is None:
+            return part.summed()
+        found = sums.take(number)
+        return part.none() if found is None else found
 
     def state(self, rank: int) -> dict[str, Tensor]:
         """The state that `rank` saves: its slices of Muon's momentum; rank 0 also the state that is equal on all ranks."""

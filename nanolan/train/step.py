@@ -17,6 +17,7 @@ from nanolan.model.gpt import GPT, IGNORE
 from nanolan.model.tokenizer import Tokenizer
 from nanolan.train.data.packing import Batch, Rows
 from nanolan.train.processes import Processes
+from nanolan.train.reduction import Reduction
 
 # ids, targets, and positions if there are any, (B, T), on the CPU or the model's device -> summed nats
 Loss = Callable[..., Tensor]
@@ -45,6 +46,7 @@ class Stepper:
     micro: int
     device: torch.device
     halved: bool = False
+    reduction: Reduction | None = None  # of several ranks, beside the backward pass
 
     def padded(self, rows: int) -> int:
         """Rows to compute for so many: whole micro-batches on CUDA, where each other shape is compiled anew (it takes
@@ -59,29 +61,36 @@ class Stepper:
         Ends between two micro-batches when `stopped()`; then the step is not worth anything, see `drop`. A batch without
         rows leaves no gradients: there are more ranks than rows.
         """
-        if not len(batch.ids):
-            return 0.0
-        loss = self._try(batch, n_trained, stopped)
-        if loss is None:
-            if self.halved or self.micro == 1:
-                raise RunFailed(
-                    f"CUDA is out of memory at {self.micro} row(s) a micro-batch; try a smaller --batch"
-                )
-            self.micro, self.halved = self.micro // 2, True
-            print(
-                f"CUDA is out of memory: going on with {self.micro} row(s) a micro-batch",
-                flush=True,
-            )
-            return self.gradients(batch, n_trained, stopped)
+        loss = self._computed(batch, n_trained, stopped) if len(batch.ids) else 0.0
+        if self.reduction:
+            self.reduction.flush()
         return loss
+
+    def _computed(self, batch: Batch, n_trained: float, stopped: Callable[[], bool]) -> float:
+        loss = self._try(batch, n_trained, stopped)
+        if loss is not None:
+            return loss
+        if self.halved or self.micro == 1:
+            raise RunFailed(
+                f"CUDA is out of memory at {self.micro} row(s) a micro-batch; try a smaller --batch"
+            )
+        self.micro, self.halved = self.micro // 2, True
+        print(
+            f"CUDA is out of memory: going on with {self.micro} row(s) a micro-batch",
+            flush=True,
+        )
+        return self._computed(batch, n_trained, stopped)
 
     def _try(self, batch: Batch, n_trained: float, stopped: Callable[[], bool]) -> float | None:
         """None when memory ran out; outside the except block nothing keeps the step's memory alive."""
         try:
             losses = [torch.zeros((), device=self.device)]
-            for part in zip(*(t.split(self.micro) for t in batch if t is not None), strict=True):
+            parts = [*zip(*(t.split(self.micro) for t in batch if t is not None), strict=True)]
+            for i, part in enumerate(parts, 1):
                 if stopped():
                     break
+                if self.reduction and i == len(parts):
+                    self.reduction.arm()
                 with autocast(self.device):
                     loss = self.loss_sum(*part)
                 (loss / n_trained).backward()
@@ -89,12 +98,19 @@ class Stepper:
             return float(torch.stack(losses).sum())
         except torch.OutOfMemoryError:
             pass
-        self.drop()
+        if self.reduction:
+            self.reduction.disarm()
+        self._clear()
         torch.cuda.empty_cache()
         return None
 
     def drop(self) -> None:
-        """Clear the gradients."""
+        """Forget the step."""
+        if self.reduction:
+            self.reduction.drop()
+        self._clear()
+
+    def _clear(self) -> None:
         for p in self.params:
             p.grad = None
 

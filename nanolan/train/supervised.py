@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from nanolan.checkpoint.compile_forecast import CompileForecast, compile_forecast
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model.attention import flex_works
-from nanolan.model.gpt import GPT
 from nanolan.model.tokenizer import Tokenizer, load_token_bytes
 from nanolan.phases import IDENTITY_FILE
 from nanolan.train.data.mixtures import IDENTITY, TRAINING, VALIDATION, Part, open_part
@@ -22,7 +22,12 @@ from nanolan.train.data.packing import NothingToTrain, Rows, make_rows
 from nanolan.train.job import Job
 from nanolan.train.phase import Phase, Start, finish, load_start
 from nanolan.train.processes import Processes
-from nanolan.train.progress import ProgressWriter, mfu_per_token
+from nanolan.train.progress import (
+    ProgressWriter,
+    flops_per_token,
+    mfu_per_token,
+    peak_flops,
+)
 from nanolan.train.recipe import (
     Recipe,
     lr_factor,
@@ -32,6 +37,7 @@ from nanolan.train.recipe import (
     rows_per_step,
     steps_of,
 )
+from nanolan.train.reduction import Reduction
 from nanolan.train.step import (
     check_number,
     check_start,
@@ -56,7 +62,10 @@ class Training(Phase):
         # loss that the meta of the initial checkpoint implies
         self.expected = expected_loss(start.meta, start.tokenizer)
         steps = steps_of(recipe, len(rows), self.per_step)
-        micro = micro_rows(start, len(rows_of_rank(0, self.per_step, start.world)))
+        mine = len(rows_of_rank(0, self.per_step, start.world))
+        self.device = start.world.device
+        self.compiling = forecast_of(start, steps - start.step * bool(start.state), mine)
+        micro = micro_rows(start, mine, eager=not self.compiles)
         super().__init__(
             start,
             report,
@@ -67,8 +76,16 @@ class Training(Phase):
             about=f"{rows.n_conversations:,} conversations in {len(rows):,} rows of "
             f"{recipe.sequence_len}; {steps} steps of {self.per_step} rows, {micro} at a time",
         )
+        if self.world.size > 1:
+            self.stepper.reduction = Reduction(self.optimizer, self.world)
         for loss in report.losses:
             self.health.see(loss)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the model is compiled: on CUDA, unless that takes longer than it saves."""
+        cuda = self.device.type == "cuda"
+        return cuda and (self.compiling is None or self.compiling.worth)
 
     def measure(self, stop: StopFlag) -> None:
         """Validation: val_bpb of mid, val_loss of sft. SIGTERM does not stop it, since it is short."""
@@ -117,7 +134,7 @@ def prepare(job: Job, world: Processes, report: ProgressWriter) -> Training:
     parts = mixture(job)
     rows = make_rows(parts, job.data_dir, start.tokenizer, recipe, world, job.out_dir / ".tokens")
     t = Training(start, report, rows, validation_rows(job, start.tokenizer, recipe, world))
-    speed_up(start.model, recipe, world, report)
+    speed_up(t)
     return t
 
 
@@ -158,22 +175,36 @@ def rows_of_rank(step: int, per_step: int, world: Processes) -> range:
     return range(step * per_step, (step + 1) * per_step)[world.rank :: world.size]
 
 
-def micro_rows(start: Start, per_rank: int) -> int:
+def forecast_of(start: Start, steps: int, rows: int) -> CompileForecast | None:
+    """What compiling takes and saves in so many steps of `rows` rows on this rank; None on the CPU and on an unknown GPU."""
+    config, recipe, device = start.model.config, start.recipe, start.world.device
+    peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    if peak is None:
+        return None
+    flops = flops_per_token(config, recipe.sequence_len) * recipe.sequence_len * rows
+    return compile_forecast(steps, flops, peak, config.n_layer, flex=recipe.own_attention)
+
+
+def micro_rows(start: Start, per_rank: int, *, eager: bool) -> int:
     """Rows of a micro-batch of this rank, which has `per_rank` rows in a step."""
     device, before = start.world.device, start.saved.get("micro_batch")
     gpu_gib = torch.cuda.mem_get_info()[1] / 2**30 if device.type == "cuda" else None
-    fits = micro_batch(start.model.config, start.recipe.sequence_len, gpu_gib)
+    fits = micro_batch(start.model.config, start.recipe.sequence_len, gpu_gib, eager=eager)
     return even_micro_batch(max(1, per_rank), resumed_micro_batch(start.job.batch, before, fits))
 
 
-def speed_up(model: GPT, recipe: Recipe, world: Processes, report: ProgressWriter) -> None:
-    """Compile on CUDA; freeze the garbage collector."""
+def speed_up(t: Training) -> None:
+    """Compile on CUDA where that saves time; freeze the garbage collector."""
+    model, recipe, world, report = t.model, t.recipe, t.world, t.report
     config, T = model.config, recipe.sequence_len
     report.mfu_per_token = mfu_per_token(config, T, world.device, world.size)
-    if world.device.type == "cuda":
+    if t.compiles:
         report.beat("compile")
         heads = config.n_head, config.n_kv_head, config.n_embd // config.n_head
         model.compile_parts(flex=recipe.own_attention and flex_works(*heads, T, world.device))
+    elif t.compiling:
+        takes_s, saves_s = t.compiling
+        report.say(f"not compiled: that takes about {takes_s:.0f} s and saves {saves_s:.0f} s")
     gc.freeze()  # the packed rows are millions of objects that the collector need not scan again
 
 
@@ -199,7 +230,7 @@ def loop(t: Training, stop: StopFlag) -> None:
         if t.done == 0:
             check_start(loss, t.expected, t.model.config.vocab_size)
         factor = lr_factor(recipe, t.done, t.steps)
-        norm = t.optimizer.step(factor, momentum(recipe, t.done))
+        norm = t.optimizer.step(factor, momentum(recipe, t.done), t.stepper.reduction)
         check_number("gradient's norm", norm, t.done + 1, t.steps, t.states.kept)
         t.done += 1
         t.report.step(

@@ -81,7 +81,8 @@ def test_muon_steps_by_rate_times_root_of_the_aspect() -> None:
     p = torch.zeros(32, 8)
     p.grad = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
     want = -0.02 * 0.5 * 2 * orthogonalise(p.grad[None], torch.float32)[0]
-    Muon([p], 0.02, ALONE).step(0.5, 0.95)
+    muon = Muon([p], 0.02, ALONE)
+    muon.step(muon.summed(), 0.5, 0.95)
     torch.testing.assert_close(
         p, want, rtol=1e-3, atol=1e-5
     )  # the first step is the gradient's direction
@@ -96,7 +97,7 @@ def test_adamw_agrees_with_torch() -> None:
     for _ in range(4):
         ours.grad = torch.randn(6, 4, generator=generator)
         theirs.grad = ours.grad.clone()
-        adamw.step(0.5, 0.95)
+        adamw.step(adamw.summed(), 0.5, 0.95)
         torchs.step()
     torch.testing.assert_close(ours, theirs.detach())
 
@@ -105,7 +106,7 @@ def test_a_bf16_embedding_has_fp32_moments() -> None:
     p = torch.ones(6, 4, dtype=torch.bfloat16)
     p.grad = torch.ones_like(p)
     adamw = AdamW(p, 0.1, ALONE)
-    adamw.step(1.0, 0.95)
+    adamw.step(adamw.summed(), 1.0, 0.95)
     assert p.dtype == torch.bfloat16
     assert adamw.exp_avg_sq is not None
     assert adamw.exp_avg_sq.dtype == torch.float32
@@ -132,7 +133,7 @@ def test_each_rank_keeps_the_momentum_of_its_own_matrices_only() -> None:
     for p in params:
         p.grad = torch.randn(8, 8)
     muon = Muon(params, 0.02, Stage(0, 2, torch.device("cpu"), others=(torch.zeros(2, 8, 8),)))
-    muon.step(1.0, 0.95)
+    muon.step(muon.summed(), 1.0, 0.95)
     assert muon.momentum_buffer is not None
     assert muon.momentum_buffer.shape == (2, 8, 8)
     assert params[0].any()

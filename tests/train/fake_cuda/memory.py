@@ -18,6 +18,7 @@ from nanolan.model.gpt import GPT, LEAST_LOGITS
 from nanolan.train.data.packing import Batch
 from nanolan.train.optim import make_optimizer
 from nanolan.train.recipe import micro_batch
+from nanolan.train.reduction import Reduction
 from nanolan.train.step import Stepper, autocast
 from tests.train.fake_cuda.device import CUDA, GIB, fake_device, fake_ranks
 from tests.train.fake_cuda.shapes import config_of
@@ -37,11 +38,13 @@ def peak(depth: int, gib: float, size: int) -> dict[str, Any]:
         divide_trunk(model, micro)
         optimizer = make_optimizer(model, world, **RATES)
         stepper = Stepper(model.loss_sum, list(model.parameters()), micro, CUDA)
+        if size > 1:
+            stepper.reduction = Reduction(optimizer, world)
         gpu.reset()
         for _ in range(STEPS):
             ids = torch.zeros((2 * micro, ROW), dtype=torch.long)
             stepper.gradients(Batch(ids, ids.clone(), None), 1.0)
-            optimizer.step(1.0, 0.95)
+            optimizer.step(1.0, 0.95, stepper.reduction)
         return {"micro": micro, "peak_gib": gpu.peak / GIB}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,14 +49,13 @@ def step(phase: str, depth: int, size: int, gib: float = 79.1) -> dict[str, Any]
         t = phase_in_progress(phase, fake_model(depth), world, gpu, Path(folder))
         gradients = Counter[str]()
         for p in t.model.parameters():
-            p.register_post_accumulate_grad_hook(
-                lambda p: gradients.update([f"{p.grad.dtype} of {p.dtype} on {p.grad.device}"])
-            )
+            p.register_hook(partial(note_gradient, gradients, p))
         gpu.reset()
         loop(t, StopFlag())
         return {
             "done": t.done,
             "micro": t.stepper.micro,
+            "compiles": phase != "rl" and t.compiles,
             "launches": sum(gpu.launches.values()),
             "syncs": gpu.syncs,
             "copies": gpu.copies,
@@ -63,6 +63,10 @@ def step(phase: str, depth: int, size: int, gib: float = 79.1) -> dict[str, Any]
             "gradients": gradients,
             "peak_gib": gpu.peak / GIB,
         }
+
+
+def note_gradient(seen: Counter[str], p: Tensor, grad: Tensor) -> None:
+    seen.update([f"{grad.dtype} of {p.dtype} on {grad.device}"])
 
 
 def phase_in_progress(phase: str, model: GPT, world: Processes, gpu: Device, folder: Path) -> Any:

@@ -45,3 +45,11 @@ def test_the_tables_micro_batch_fits(depth: int, rows: int, gib: float, fake_gpu
 def test_eight_ranks_need_no_more_than_one(fake_gpu: Run) -> None:
     [alone], [eighth] = (fake_gpu(("peak", {"depth": 20, "gib": 79.1, "size": n})) for n in (1, 8))
     assert eighth["peak_gib"] <= alone["peak_gib"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("depth", "gib"), [(20, 23.6), (26, 39.4), (32, 79.1)])
+def test_a_phase_that_is_not_compiled_fits_too(depth: int, gib: float, fake_gpu: Run) -> None:
+    [found] = fake_gpu(("step", {"phase": "sft", "depth": depth, "size": 1, "gib": gib}))
+    assert found["micro"] <= micro_batch(config_of(depth), 2048, gib, eager=True)
+    assert found["peak_gib"] <= MOST * gib

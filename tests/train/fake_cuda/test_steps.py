@@ -15,6 +15,7 @@ LOOKS = "nanolan/model/generation/decoder.py"  # at the tokens drawn
 
 def check(step: dict[str, Any]) -> None:
     assert step["done"] == 1
+    assert step["compiles"] is False, "a phase of one step"
     assert set(step["gradients"]) == {
         "torch.float32 of torch.float32 on cuda:0",
         "torch.bfloat16 of torch.bfloat16 on cuda:0",  # the token embedding
