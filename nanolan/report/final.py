@@ -16,7 +16,8 @@ from nanolan.run.record import read_receipt
 
 def rendered(what: str, files: Mapping[str, str]) -> str:
     """`what`: page or card. `files`: plan.json and receipt.json; of the page also metrics.jsonl, samples.json and
-    environment.json; of the card README.md (as it is now) and `folders`, the repo's checkpoint folders, one a line."""
+    environment.json; of the card README.md (as it is now), `folders`, the repo's checkpoint folders, one a line, and `plain`, if
+    the scores are to stay out of its front matter."""
     return {"page": _page, "card": _card}[what](files)
 
 
@@ -40,4 +41,5 @@ def _card(files: Mapping[str, str]) -> str:
         read_plan(files["plan.json"]),
         read_receipt(files["receipt.json"].encode()),
         set(files["folders"].splitlines()),
+        index="plain" not in files,
     )

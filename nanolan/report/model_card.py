@@ -14,13 +14,14 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
+import yaml
 from huggingface_hub import ModelCard
 
 from nanolan.cost.spending import paid_cents
 from nanolan.money import dollars
 from nanolan.phases import PHASES
 from nanolan.plan import UNREADABLE, Plan
-from nanolan.report.scores import CHATCORE, TASKS
+from nanolan.report.scores import CHATCORE, TASKS, hub_index, is_our_index
 from nanolan.run.record import PhaseReport, Receipt
 
 README = "README.md"
@@ -28,6 +29,8 @@ BEGIN, END = "<!-- nanolan:begin -->", "<!-- nanolan:end -->"
 OURS = re.compile(rf"{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(END)}", re.S)
 DATA = re.compile(r"<!-- nanolan:data (.*?) -->", re.S)
 FRONT = re.compile(r"\A(\ufeff?---[ \t]*\r?\n)(.*?)(^---[ \t]*\r?(?:\n|\Z))", re.S | re.M)
+INDEX = "model-index"
+INDEX_LINES = re.compile(rf"^{INDEX}:[^\n]*\n(?:[ \t-][^\n]*(?:\n|\Z))*", re.M)
 MOST_FRONT = 100_000
 FACTS = {
     "library_name": "nanochat",
@@ -46,6 +49,7 @@ class Result(msgspec.Struct, frozen=True):
     run_id: str
     ended: str
     measured: dict[str, float] = {}
+    evaluate: str = ""  # quick or full; "": not known
     cents: int | None = None  # None: not known, or not for everyone who may read this repo
 
 
@@ -55,8 +59,11 @@ def new_card(
     receipt: Receipt,
     folders: Collection[str],
     hide: Callable[[str], str] = str,
+    index: bool = True,
 ) -> str:
-    """The README with this run's results; `folders` are the checkpoint folders that the repo holds now; `hide` masks our part."""
+    """The README with this run's results; `folders` are the checkpoint folders that the repo holds now; `hide` masks our part.
+
+    `index`: with the scores in the front matter, where the Hub reads them."""
     results = newest(earlier(old or ""), plan, receipt, folders)
     text = old if old and old.strip() else HEAD.format(plan.hf_repo.rpartition("/")[2])
     ours, found = hide(block(plan, receipt, results)), OURS.search(text)
@@ -65,7 +72,8 @@ def new_card(
         if found
         else text.rstrip("\r\n") + "\n\n" + ours + "\n"
     )
-    return with_front(text, any(set(r.measured) & set(TASKS) for r in results))
+    judged = any(set(r.measured) & set(TASKS) for r in results)
+    return with_front(text, judged, scores_of(plan, results) if index else [], hide)
 
 
 def newest(
@@ -77,7 +85,16 @@ def newest(
     )  # else the run folder is elsewhere, perhaps so that not all can read it
     costs = receipt.phase_cents if shown else {}
     mine = {
-        r.folder: Result(r.folder, p, r.step, plan.run_id, receipt.ended, _scores(r), costs.get(p))
+        r.folder: Result(
+            r.folder,
+            p,
+            r.step,
+            plan.run_id,
+            receipt.ended,
+            _scores(r),
+            plan.evaluate,
+            costs.get(p),
+        )
         for p, r in receipt.phases.items()
         if r.state == "proven" and r.folder
     }
@@ -197,18 +214,28 @@ def _plain(text: str) -> str:
 
 
 # ------------------------------------------------------------------ the front matter
-def with_front(text: str, judged: bool) -> str:
-    """The README with YAML front matter: what is there stays, the facts that are missing are added at its end."""
+def scores_of(plan: Plan, results: list[Result]) -> list[Any]:
+    """The model-index of the checkpoints that were evaluated."""
+    place = f"{plan.hf_endpoint.rstrip('/')}/{plan.hf_repo}/tree/main"
+    return [
+        entry
+        for r in results
+        for entry in hub_index(
+            _plain(r.folder), f"{place}/{_plain(r.folder)}", r.measured, r.evaluate == "quick"
+        )
+    ]
+
+
+def with_front(text: str, judged: bool, scores: list[Any], hide: Callable[[str], str] = str) -> str:
+    """The README with YAML front matter: what is there stays, the facts that are missing are added at its end, and our scores
+    take the place of those before."""
     facts = FACTS | ({"metrics": "[accuracy]"} if judged else {})
+    index = hide(yaml.safe_dump({INDEX: scores}, sort_keys=False)) if scores else ""
     found = FRONT.match(text)
     there = metadata(found[2]) if found else None
     if found is None or there is None:  # a text may begin with a rule
-        return (
-            "---\n"
-            + "".join(f"{k}: {v}\n" for k, v in facts.items())
-            + "---\n\n"
-            + text.lstrip("\ufeff")
-        )
+        front = "".join(f"{k}: {v}\n" for k, v in facts.items()) + index
+        return f"---\n{front}---\n\n" + text.lstrip("\ufeff")
     begin, inside, end = found.groups()
     line_end = "\r\n" if begin.endswith("\r\n") else "\n"
     new = "".join(
@@ -218,7 +245,29 @@ def with_front(text: str, judged: bool) -> str:
     )
     if metadata(inside + new) is None:  # written in a style that takes no further line
         return text
-    return begin + inside + new + end + text[found.end() :]
+    inside = with_index(inside + new, index.replace("\n", line_end))
+    return begin + inside + end + text[found.end() :]
+
+
+def with_index(inside: str, index: str) -> str:
+    """The front matter with our model-index in place of our earlier one; unchanged if it holds the user's, or cannot be changed
+    without changing more."""
+    before = loaded(inside)
+    if before is None or (INDEX in before and not is_our_index(before[INDEX])):
+        return inside
+    others = INDEX_LINES.sub("", inside)
+    place = found.start() if (found := INDEX_LINES.search(inside)) else len(others)
+    new = others[:place] + index + others[place:]
+    expected = {k: v for k, v in before.items() if k != INDEX} | (loaded(index) or {})
+    return new if loaded(new) == expected and metadata(new) is not None else inside
+
+
+def loaded(front: str) -> dict[Any, Any] | None:
+    """The front matter as YAML; None when it is no mapping."""
+    try:
+        return found if isinstance(found := yaml.safe_load(front) or {}, dict) else None
+    except Exception:  # whatever a parser of any text may raise
+        return None
 
 
 def metadata(front: str) -> dict[str, Any] | None:

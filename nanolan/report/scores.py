@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nanolan.checkpoint.model_size import D20
+from nanolan.phases import DATASETS
 from nanolan.run.record import PhaseReport
 
 CHATCORE = "chatcore"
@@ -22,6 +24,16 @@ TASKS = {
     "humaneval_acc": ("HumanEval", 0.0),
     "spellingbee_acc": ("SpellingBee", 0.0),
 }
+# key -> (data set, its configuration on the Hub, the metric's type there); the rest are no data sets of the Hub
+ON_HUB = {
+    "arc_easy_acc": ("arc-easy", "ARC-Easy", "accuracy"),
+    "arc_challenge_acc": ("arc-challenge", "ARC-Challenge", "accuracy"),
+    "mmlu_acc": ("mmlu", "all", "accuracy"),
+    "gsm8k_acc": ("gsm8k", "main", "accuracy"),
+    "humaneval_acc": ("humaneval", "openai_humaneval", "pass@1"),
+}
+SOURCE = "nanolan"  # of the scores in a model card
+A_PART = "on a part of the questions (eval=quick)"
 MODEL = "nanochat d20 (561M)"
 PUBLISHED_BY = "run reports of nanochat of October 2025 to January 2026, 8xH100"
 # phase -> a row per run report: accuracies in the order of TASKS, None where the report has none
@@ -106,3 +118,36 @@ def passes(report: PhaseReport) -> list[tuple[int, float | None, float | None]]:
         (k, report.measured.get(f"pass_at_{k}_start"), report.measured.get(f"pass_at_{k}_end"))
         for k in ks
     ]
+
+
+def hub_index(name: str, address: str, measured: Mapping[str, float], quick: bool) -> list[Any]:
+    """The scores of the checkpoint `name` at `address` in the form that the Hub reads in a model card; [] without any."""
+    from huggingface_hub import EvalResult
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=DATASETS[data].repo,
+            dataset_name=TASKS[key][0],
+            dataset_config=config,
+            dataset_split="test",
+            metric_type=metric,
+            metric_value=round(measured[key], 4),
+            metric_name=f"{metric} {A_PART}" if quick else metric,
+            source_name=SOURCE,
+            source_url=address,
+        )
+        for key, (data, config, metric) in ON_HUB.items()
+        if key in measured
+    ]
+    return eval_results_to_model_index(name, results) if results else []
+
+
+def is_our_index(index: Any) -> bool:
+    """Whether every score of a model-index is ours, so that it may be replaced."""
+    try:
+        sources = [result["source"]["name"] for model in index for result in model["results"]]
+    except (TypeError, KeyError):
+        return False
+    return bool(sources) and set(sources) == {SOURCE}

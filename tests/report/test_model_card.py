@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from nanolan.report.model_card import BEGIN, END, earlier, metadata, new_card
+from nanolan.sim.hub.commits import metadata_problem
 from tests.support.report_fixtures import EVIL, FOLDERS, PHASES, PLAN, RECEIPT
 
 THERE = set(FOLDERS.values())
@@ -41,7 +43,7 @@ def without_ours(text: str) -> str:
 def test_a_new_card_has_front_matter_results_the_bill_and_how_to_chat() -> None:
     text = card(None)
     assert text.startswith(
-        "---\nlibrary_name: nanochat\npipeline_tag: text-generation\ntags: [nanochat, nanolan]\nmetrics: [accuracy]\n---\n"
+        "---\nlibrary_name: nanochat\npipeline_tag: text-generation\ntags: [nanochat, nanolan]\nmetrics: [accuracy]\nmodel-index:\n"
     )
     for part in (
         "# lanbot-checkpoints",
@@ -83,8 +85,8 @@ def test_any_text_is_still_there(old: str) -> None:
 def test_front_matter_is_added_to_and_never_changed() -> None:
     text = card("---\nlicense: mit\ntags:\n- mine\n---\n# Mine\n")
     assert text.startswith(
-        "---\nlicense: mit\ntags:\n- mine\nlibrary_name: nanochat\npipeline_tag: text-generation\nmetrics: [accuracy]\n---\n# Mine"
-    )
+        "---\nlicense: mit\ntags:\n- mine\nlibrary_name: nanochat\npipeline_tag: text-generation\nmetrics: [accuracy]\nmodel-index:\n"
+    ) and text.partition("\n---\n")[2].startswith("# Mine")
     assert card("---\n\na rule\n\n---\nx").startswith("---\nlibrary_name"), (
         "a rule is no front matter"
     )
@@ -95,6 +97,83 @@ def test_metrics_are_claimed_only_where_there_was_an_evaluation() -> None:
     bare = replace(RECEIPT, phases={"mid": replace(PHASES["mid"], measured={"val_bpb": 0.4})})
     text = card(None, receipt=bare)
     assert "metrics:" not in text and "## Evaluation" not in text and "val_bpb 0.4000" in text
+
+
+# ------------------------------------------------------------------ the scores that the Hub reads
+MODEL_INDEX = "model-index:\n- name: x\n  results: []\n"
+
+
+def index_of(text: str) -> list[dict[str, object]]:
+    front = text.split("---")[1].replace("\r", "")
+    return yaml.safe_load(front).get("model-index") or []
+
+
+def test_the_hubs_library_reads_the_scores_of_every_checkpoint_from_the_front_matter() -> None:
+    text = card(None)
+    assert [m["name"] for m in index_of(text)] == list(FOLDERS.values())
+    results = ModelCard(text).data.eval_results
+    found = {(r.dataset_config, r.metric_type, r.metric_value) for r in results}
+    assert {("ARC-Easy", "accuracy", v) for v in (0.35, 0.39, 0.38)} <= found
+    assert {r.dataset_type for r in results} == {"allenai/ai2_arc", "cais/mmlu", "openai/gsm8k"}
+    assert {r.dataset_split for r in results} == {"test"}
+    assert all("a part of the questions" in r.metric_name for r in results), "eval=quick"
+    assert results[0].source_url.endswith(f"/me/lanbot-checkpoints/tree/main/{FOLDERS['mid']}")
+    assert metadata_problem(text) == "", "as the Hub checks it"
+
+
+def test_a_whole_evaluation_is_an_accuracy_and_nothing_else() -> None:
+    results = ModelCard(card(None, plan=replace(PLAN, evaluate="full"))).data.eval_results
+    assert {r.metric_name for r in results} == {"accuracy"}
+
+
+def test_a_quick_score_of_an_earlier_run_stays_a_quick_one() -> None:
+    first = card(None, receipt=replace(RECEIPT, phases={"mid": PHASES["mid"]}))
+    mid, sft = index_of(card(first, receipt=SFT, plan=replace(PLAN, evaluate="full")))
+    assert "a part" in str(mid) and "a part" not in str(sft)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("before, after", [("", ""), ("a: 1\n", ""), ("", "b: [x]\n# why\n")])
+def test_our_scores_are_replaced_where_they_stand(before: str, after: str, end: str) -> None:
+    old = f"---\n{before}{after}license: mit\n---\n# Mine\n".replace("\n", end)
+    once = card(old, folders={FOLDERS["mid"]})
+    moved = once.replace(f"license: mit{end}", "").replace(
+        f"---{end}# M", f"license: mit{end}---{end}# M"
+    )
+    both = card(moved)
+    assert [len(index_of(t)) for t in (once, moved, both)] == [1, 1, 3]
+    assert both.count("model-index:") == 1 and both.index("model-index") < both.index("license")
+    assert card(both) == both and "\n" not in both.split("---")[1].replace(end, "")
+    bare = card(both, receipt=replace(RECEIPT, phases={}), folders=set())
+    assert (
+        "model-index" not in bare and before.replace("\n", end) in bare and "license: mit" in bare
+    )
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        MODEL_INDEX,
+        "model-index:\n  - name: x\n    results:\n    - source: {name: me}\n",
+        "model-index: [{name: x, results: [{source: {name: nanolan}}, {}]}]\n",
+        "model-index: 3\n",
+        "model-index:\n",
+        "'model-index': []\n",
+        "{license: mit, model-index: []}\n",
+        "license: mit\n...\n",
+        "a: &a [1]\nb: *a\n",
+    ],
+)
+def test_scores_of_the_user_and_any_other_yaml_stay_as_they_are(front: str) -> None:
+    text = card(f"---\n{front}---\n# Mine\n")
+    before, after = yaml.safe_load(front), yaml.safe_load(text.split("---")[1])
+    assert text.startswith(f"---\n{front}") and card(text) == text
+    assert {k: after[k] for k in before} == before
+
+
+def test_a_card_without_scores_in_its_front_matter_loses_those_of_before() -> None:
+    text = new_card(card(None), PLAN, RECEIPT, THERE, index=False)
+    assert "model-index" not in text and "| ARC-Easy |" in text
 
 
 def test_our_part_stays_where_the_user_has_moved_it() -> None:

@@ -16,6 +16,8 @@ from nanolan.box.upload.postmortem import PROBES_S, headlines, to_bytes, write_u
 from nanolan.box.watch.metrics import METRICS, earlier_known, metrics_of
 from nanolan.checkpoint.evaluation import beside, gather
 from nanolan.checkpoint.manifest import MANIFEST
+from nanolan.errors import ApiProblem
+from nanolan.hub.trouble import BAD_README
 from nanolan.net.deadline import with_timeout
 from nanolan.notify import CLOSE_S, FAILURE, SUCCESS, ended
 from nanolan.redact import Mask
@@ -165,6 +167,15 @@ def update_model_card(box: BoxRun, receipt: Receipt) -> None:
         }
         if old is not None:
             files[README] = old
+        try:
+            commit(files)
+        except ApiProblem as e:
+            if BAD_README not in str(e):
+                raise
+            say(f"the model card's scores stay out of its metadata: {e}")
+            commit(files | {"plain": "yes"})
+
+    def commit(files: dict[str, str]) -> None:
         card = masked(box, box.deps.render("card", files, CARD_S).encode())
         hub.commit(repo, {README: card}, f"model card: run {box.plan.run_id}")
 

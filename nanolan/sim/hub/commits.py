@@ -25,6 +25,7 @@ TYPES_OF_METADATA: dict[str, tuple[type, ...]] = {
     "library_name": (str,),
     "model-index": (list,),
 }
+REQUIRED_OF_A_RESULT = ("task.type", "dataset.type", "dataset.name", "metrics")
 
 
 def preupload(request: Request, kind: str, repo_id: str, rev: str) -> None:
@@ -122,6 +123,24 @@ def metadata_problem(readme: str) -> str:
     for name, kinds in TYPES_OF_METADATA.items():
         if data and not isinstance(data.get(name), (*kinds, type(None))):
             return f'"{name}" must be {" or ".join(k.__name__ for k in kinds)}'
+    return index_problem((data or {}).get("model-index") or [])
+
+
+def index_problem(index: list[Any]) -> str:
+    """Why the Hub refuses a model-index, or ""."""
+    for n, model in enumerate(index):
+        if not isinstance(model, dict) or not model.get("name"):
+            return f'"model-index[{n}].name" is required'
+        for r, result in enumerate(model.get("results") or ()):
+            for name in REQUIRED_OF_A_RESULT:
+                value: Any = result
+                for key in name.split("."):
+                    value = value.get(key) if isinstance(value, dict) else None
+                if not value:
+                    return f'"model-index[{n}].results[{r}].{name}" is required'
+            for m, metric in enumerate(result["metrics"]):
+                if not metric.get("type") or "value" not in metric:
+                    return f'"model-index[{n}].results[{r}].metrics[{m}]" needs type and value'
     return ""
 
 

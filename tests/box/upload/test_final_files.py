@@ -250,6 +250,32 @@ def test_a_hub_that_refuses_the_card_fails_nothing(
     assert readme(hub) is None and "the model card stays as it was" in capsys.readouterr().out
 
 
+def test_scores_that_the_hub_refuses_stay_out_of_the_front_matter(
+    tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.put(PLAN.hf_repo, {"README.md": b"---\nlicense: mit\n---\n# Mine\n"})
+    hub.fault(
+        match="/api/validate-yaml",
+        action="status",
+        status=400,
+        body={"errors": [{"message": '"model-index" is not liked'}], "warnings": []},
+    )
+    update_model_card(machine(tmp_path, hub.url), MID)
+    text = readme(hub) or ""
+    assert "model-index" not in text and "| ARC-Easy |" in text and "license: mit" in text
+    assert "scores stay out of its metadata" in capsys.readouterr().out
+    update_model_card(machine(tmp_path, hub.url), MID)
+    assert "model-index" in (readme(hub) or ""), "the Hub takes it again"
+
+
+def test_a_card_that_the_hub_refuses_without_scores_too_fails_nothing(
+    tmp_path: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.bad_readmes = '"license" must be one of [...]'
+    update_model_card(machine(tmp_path, hub.url), MID)
+    assert readme(hub) is None and "the model card stays as it was" in capsys.readouterr().out
+
+
 def test_the_card_has_no_secret(tmp_path: Path, hub: HubServer) -> None:
     update_model_card(machine(tmp_path, hub.url), replace(MID, ended=TOKEN))
     assert TOKEN not in (readme(hub) or TOKEN)
