@@ -6,8 +6,10 @@ Ctrl-C saves the state; the same command continues from it (the run id is kept u
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from nanolan.box.phase_runner import evaluation_of, make_job, run_trainer
@@ -21,6 +23,7 @@ from nanolan.hub.client import Hub
 from nanolan.hub.download import fetch, place_conversations
 from nanolan.hub.pins import pin_dataset, reads_identity
 from nanolan.hub.pull import place
+from nanolan.launch.make_plan import WANDB_SET
 from nanolan.phases import IDENTITY_FILE
 from nanolan.plan import Code, Plan, Rented, new_run_id
 from nanolan.redact import Secret
@@ -67,8 +70,21 @@ def train_here(s: Settings, local: LocalRun, hub: Hub) -> list[Path]:
         )
     if reads_identity(s) and (local.base / IDENTITY_FILE).is_file():
         check_file(local.base / IDENTITY_FILE)  # before anything is downloaded
+    install_wandb(s, local.say)
     data = fetch_data(s, local, hub)
     return [_train(s, local, phase, data) for phase in s.phases]
+
+
+def install_wandb(
+    s: Settings,
+    say: Callable[[str], None],
+    find: Callable[[str], object] = find_spec,
+    run: Callable[[list[str]], object] = subprocess.run,
+) -> None:
+    """Install wandb if its key is set and it is missing; without it training goes on, as the trainer says."""
+    if s.wandb_api_key and not find("wandb"):
+        say("WANDB_API_KEY is set: installing wandb, once")
+        run(["sh", str(ROOT / "scripts/setup.sh"), WANDB_SET])
 
 
 def fetch_data(s: Settings, local: LocalRun, hub: Hub) -> Path:

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes .venv and installs one set of requirements; the only installer, on laptops and boxes alike.
-#     sh scripts/setup.sh tools|light|report|box|train|dev
+#     sh scripts/setup.sh tools|light|report|box|train|wandb|dev
 # tools: uv and just. light: the laptop commands. report: + charts. box: + what an instance needs for a trainer of yours.
-# train: + our own trainer. dev: + tests and linters.
+# train: + our own trainer. wandb: + wandb. dev: + tests and linters.
 # NANOLAN_DEVICE: cuda (a rented machine: never a CPU build of PyTorch), cpu, or unset: what is here.
 # Safe to run twice, twice at once, or after a Ctrl-C; does nothing when all is in place.
 # shellcheck disable=SC3043  # `local` is in every sh we meet (dash, bash, zsh, busybox)
@@ -49,12 +49,13 @@ ready() { [ -x .venv/bin/python ] && [ "$(cat ".venv/.ready-$1" 2>/dev/null)" = 
 have() {
     case $want in
         tools) [ -x .venv/bin/just ] && [ -x .venv/bin/uv ] ;;
-        light) ready light || ready report || ready box || ready train || ready dev ;;
-        report) ready report || ready box || ready train || ready dev ;;
-        box) ready box || ready train || ready dev ;;
-        train) { ready train || ready dev; } && ! outgrown ;;
+        light) ready light || ready report || ready box || ready train || ready wandb || ready dev ;;
+        report) ready report || ready box || ready train || ready wandb || ready dev ;;
+        box) ready box || ready train || ready wandb || ready dev ;;
+        train) { ready train || ready wandb || ready dev; } && ! outgrown ;;
+        wandb) { ready wandb || ready dev; } && ! outgrown ;;
         dev) ready dev && ! outgrown ;;
-        *) fail "setup: no set called '$want' (tools, light, report, box, train, dev)" ;;
+        *) fail "setup: no set called '$want' (tools, light, report, box, train, wandb, dev)" ;;
     esac
 }
 
@@ -143,7 +144,8 @@ install_set() {
         report) install --compile-bytecode -r pyproject.toml --extra report ;;
         box) install --compile-bytecode -r pyproject.toml --extra box ;;
         train) install_torch -r pyproject.toml --extra train ;;
-        dev) install_torch -r pyproject.toml --extra train --extra dev ;;
+        wandb) install_torch -r pyproject.toml --extra train --extra wandb ;;
+        dev) install_torch -r pyproject.toml --extra train --extra wandb --extra dev ;;
     esac || fail "installing the '$want' set failed (see above): is PyPI reachable? Then run the same command again"
 }
 

@@ -15,7 +15,9 @@ from nanolan.model.checkpoint import load
 from nanolan.sim.hub.server import HubServer
 from nanolan.sim.seed import seed
 from nanolan.train.data.tiny_model import write_tiny
+from nanolan.train_here import install_wandb
 from tests.support.conversation_forms import REFUSED
+from tests.support.settings_fixtures import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = json.dumps(
@@ -47,6 +49,16 @@ def train(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.parametrize(
+    "key, there, installs", [("w-01234567", False, 1), ("w-01234567", True, 0), ("", False, 0)]
+)
+def test_wandb_is_installed_once_its_key_is_set(key: str, there: bool, installs: int) -> None:
+    asked: list[list[str]] = []
+    s = settings(**({"wandb_api_key": key} if key else {}))
+    install_wandb(s, lambda text: None, lambda name: there, asked.append)
+    assert [words[-2:] for words in asked] == [[str(ROOT / "scripts/setup.sh"), "wandb"]] * installs
 
 
 def test_mid_without_an_identity_file_is_refused_before_anything_is_downloaded(

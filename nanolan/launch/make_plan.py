@@ -20,6 +20,7 @@ from nanolan.trainers.choose import ADAPTER
 from nanolan.version import VERSION
 
 # Fields of a plan with a foreign trainer. It evaluates within its training loop, which is silence
+WANDB_SET = "wandb"  # of scripts/setup.sh: the trainer's, and wandb
 FOREIGN: dict[str, Any] = {
     "trainer": ADAPTER,
     "setup": "box",
@@ -109,9 +110,14 @@ def make_plan(
         parameters=found.size.n_params if found.size else None,
         nanolan=VERSION,
         predicted=expected.predicted if expected else None,
-        **(FOREIGN | {"fork": settings.fork} if settings.fork else {}),
+        **(FOREIGN | {"fork": settings.fork} if settings.fork else own_set(settings)),
     )
     return _rehearsed(plan, settings, rehearsal, expected) if rehearsal else plan
+
+
+def own_set(settings: Settings) -> dict[str, str]:
+    """The plan's `setup` for nanolan's own trainer: wandb is installed only where its key is set."""
+    return {"setup": WANDB_SET} if settings.wandb_api_key else {}
 
 
 def _rehearsed(

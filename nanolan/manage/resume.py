@@ -63,6 +63,7 @@ FROM_THE_NEW_PLAN = (
     "platform",
     "public",
     "wandb_base_url",
+    "setup",  # wandb's key may be there now
 )  # fields taken from the new plan
 REPLACED_CHECKS = (
     "input checkpoint",

@@ -13,7 +13,7 @@ from nanolan.errors import (
     UsageProblem,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.make_plan import Rehearsal
+from nanolan.launch.make_plan import FOREIGN, Rehearsal, own_set
 from nanolan.launch.prepare import Prepared, prepare
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import PhaseReport, Receipt
@@ -22,7 +22,7 @@ from nanolan.sim.hub.state import READER
 from nanolan.sim.marker import MARKER, TWIST
 from nanolan.sim.world import REPO, World
 from nanolan.version import VERSION
-from tests.support.core_fixtures import LIST, client, creates
+from tests.support.core_fixtures import LIST, a_plan, client, creates
 from tests.support.prepare_fixtures import (
     OFFER,
     hub_of,
@@ -233,6 +233,14 @@ def test_the_output_tag_is_the_model_tag_unless_given(world: World) -> None:
         "lanbot-v3-experiment-1",
         4,
     )
+
+
+def test_wandb_is_installed_only_where_its_key_is_set(world: World) -> None:
+    assert own_set(settings(world)) == {}, "the trainer's set, by default"
+    assert own_set(settings(world, wandb_api_key="w-0123456789")) == {"setup": "wandb"}
+    assert a_plan().setup == "train" and FOREIGN["setup"] == "box", "a fork brings its own"
+    keyed = prepared(world, wandb_api_key="w-0123456789").plan
+    assert (keyed.setup, prepared(world).plan.setup) == ("wandb", "train")
 
 
 def test_a_rehearsal_needs_both_addresses_on_this_machine(world: World) -> None:

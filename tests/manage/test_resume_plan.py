@@ -145,6 +145,12 @@ def test_the_next_attempt_is_the_same_run_on_the_new_machine() -> None:
     assert plan.instance_name.endswith("-ab12cd34")
 
 
+def test_the_next_machine_installs_wandb_if_its_key_is_there_now() -> None:
+    new = prepared()
+    keyed = replace(new, plan=structs.replace(new.plan, setup="wandb"))
+    assert next_of().apply(keyed).plan.setup == "wandb"
+
+
 def test_its_code_is_the_runs_own_unless_this_checkouts_is_asked_for() -> None:
     p = next_of().apply(prepared())
     assert (p.plan.code, p.bundle, p.plan.nanolan) == (PLAN.code, b"bundle", PLAN.nanolan)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nanolan.launch.make_plan import FOREIGN, Rehearsal
+from nanolan.launch.make_plan import FOREIGN, WANDB_SET, Rehearsal
 from tests.support.core_fixtures import a_plan
 from tests.support.setup_fixtures import (
     ROOT,
@@ -68,7 +68,7 @@ def test_the_box_set_adds_what_an_instance_needs_besides_its_trainer(
 def test_every_set_that_a_plan_names_can_be_installed() -> None:
     text = (ROOT / "scripts/setup.sh").read_text()
     known = set(re.findall(r"^ +(\w+)\) install", text, re.M))
-    assert {FOREIGN["setup"], Rehearsal({}).setup, a_plan().setup} <= known
+    assert {FOREIGN["setup"], Rehearsal({}).setup, a_plan().setup, WANDB_SET} <= known
 
 
 def test_the_wrapper_works_from_another_folder_and_lists_the_recipes(

@@ -69,6 +69,36 @@ def test_with_a_gpu_pypis_torch_for_its_driver_is_taken_by_version_and_hash(
     )
 
 
+@pytest.mark.parametrize(
+    ("what", "extras"),
+    [
+        ("train", "--extra train"),
+        ("wandb", "--extra train --extra wandb"),
+        ("dev", "--extra train --extra wandb --extra dev"),
+    ],
+)
+def test_wandb_is_in_its_own_set_and_in_that_of_the_tests(
+    checkout: Path, tmp_path: Path, what: str, extras: str
+) -> None:
+    env = rented(tmp_path, GPU_580)
+    assert setup(checkout, env, what).returncode == 0
+    assert (tmp_path / "asked").read_text().rstrip().endswith(f"-r pyproject.toml {extras}")
+
+
+def test_the_set_with_wandb_serves_all_that_is_smaller_and_not_the_other_way_round(
+    checkout: Path, tmp_path: Path
+) -> None:
+    env = rented(tmp_path, GPU_580)
+    asked = tmp_path / "asked"
+    for what, installs in (("train", True), ("train", False), ("wandb", True), ("wandb", False)):
+        before = asked.read_text().count(" install ") if asked.exists() else 0
+        assert setup(checkout, env, what).returncode == 0
+        assert (asked.read_text().count(" install ") > before) is installs, what
+    for what in ("light", "report", "box", "train"):
+        (checkout / ".venv/.ready-train").unlink(missing_ok=True)
+        assert setup(checkout, env | {"UV": "/nonexistent"}, what).returncode == 0, what
+
+
 def rented(tmp_path: Path, smi: str, device: str = "cuda") -> dict[str, str]:
     """The environment of set-up on a rented machine whose nvidia-smi is this script."""
     (tmp_path / "bin").mkdir(exist_ok=True)
