@@ -12,7 +12,8 @@ from nanolan.cli.run import Account, say
 
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
-    from nanolan.manage.takeover import Agreed, Followed, TakeOver
+    from nanolan.manage.run_budget import Agreed
+    from nanolan.manage.takeover import Followed, TakeOver
     from nanolan.status.view import RunView
 
 LOOK_S, LOOK_LOCAL_S = 15.0, 1.0
@@ -81,6 +82,7 @@ def follow_spot(
             agreed,
             lambda: follow_once(account, run_id, take_over, shows_log, every_s),
             retry_s=every_s if local else 30.0,
+            plan=account.ledger.find(run_id).plan,
         )
     except KeyboardInterrupt as e:
         if str(e):  # while it waited for an offer: nothing is rented

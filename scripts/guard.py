@@ -156,10 +156,11 @@ def guard_until_end(
         while failover and failover.active:  # the one poll of --once has started something
             time.sleep(SETTLE_LOCAL_S)
     except KeyboardInterrupt as e:  # has a text if it came during a deletion
-        left = "; ".join(
-            filter(None, (guarding.unguarded, failover.unfinished if failover else ""))
-        )
-        raise KeyboardInterrupt(str(e) or left) from None
+        if failover and failover.active:
+            raise MayBeBilling(
+                f"the guard has ended, and {failover.unfinished}; {guarding.unguarded}".rstrip("; ")
+            ) from None
+        raise KeyboardInterrupt(str(e) or guarding.unguarded) from None
     if guarding.failed:
         raise MayBeBilling(f"{'; '.join(guarding.failed)}. Look: just orphans")
     return 0

@@ -36,7 +36,7 @@ def limit(
     words: tuple[str, ...], max_duration: str | None, yes: bool, owner: str | None, **flags: Any
 ) -> int:
     """Let RUN (the newest run if none is named) cost DOLLARS in all, from its creation on."""
-    from nanolan.manage.limit import apply_limit, with_limit
+    from nanolan.manage.limit import apply_limit, left_for_attempt, refuse_newer, with_limit
     from nanolan.settings.settings import duration
     from nanolan.times import now_utc
 
@@ -49,17 +49,22 @@ def limit(
         job = ManagedJob.of(account, entry, click.echo, lambda text: agree(yes, text, "changed"))
         return limit_job(job, cents, duration(max_duration) if max_duration else None)
     instance = billing_instance(account.api, entry)
+    earlier = sum(a.spent_cents or 0 for a in entry.earlier)
     plan = with_limit(
         entry.plan,
-        cents,
+        left_for_attempt(entry.plan, cents, earlier),
         duration(max_duration) if max_duration else None,
         instance.cost_now_cents(),
         now_utc(),
     )
-    agree(yes, question(entry.plan, plan), "changed")
+    agree(yes, question(entry.plan, plan, earlier), "changed")
+    refuse_newer(account.ledger.find(entry.plan.run_id).plan, entry.plan)
     hub = account.hub(entry)
     account.ledger.note(apply_limit(account.api, hub, entry, instance, plan, say), say)
-    click.echo(f"run {plan.run_id}: limit ${plan.limit_cents / 100:.2f}, deadline {plan.deadline}")
+    of_run = f" (${cents / 100:.2f} for all attempts)" if earlier else ""
+    click.echo(
+        f"run {plan.run_id}: limit ${plan.limit_cents / 100:.2f}{of_run}, deadline {plan.deadline}"
+    )
     return 0
 
 
@@ -91,12 +96,14 @@ def billing_instance(api: Shadeform, entry: Entry) -> Instance:
     return mine[0]
 
 
-def question(old: Plan, new: Plan) -> str:
+def question(old: Plan, new: Plan, earlier_cents: int = 0) -> str:
     """What the user agrees to."""
     from nanolan.money import dollars
 
+    before = f" (with {dollars(earlier_cents)} of its earlier attempts: {dollars(new.limit_cents + earlier_cents)})"
     return (
-        f"Let run {old.run_id} cost up to {dollars(new.limit_cents)} instead of {dollars(old.limit_cents)}, "
+        f"Let run {old.run_id} cost up to {dollars(new.limit_cents)}{before if earlier_cents else ''} "
+        f"instead of {dollars(old.limit_cents)}, "
         f"until {new.deadline} instead of {old.deadline}?"
     )
 

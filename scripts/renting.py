@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nanolan.hub.client import Hub
     from nanolan.launch.policy import FailoverPolicy
     from nanolan.launch.prepare import Prepared
+    from nanolan.manage.run_budget import Agreed
     from nanolan.run.ledger import Attempt, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
@@ -58,6 +59,7 @@ class Asked:
     sort: str
     command: str = "just launch"
     before: tuple[Attempt, ...] = ()
+    stop_mark: int | None = None  # of an earlier `just stop`, which the user's yes revokes
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def launch_now(asked: Asked, options: Options) -> int:
         return show_dry_run(prepared, s, asked.words, options.as_json, asked.command)
     refuse_failed(prepared)
     consent(agreed, prepared)
+    asked.ledger.allow(prepared.plan.run_id, asked.stop_mark)
     assert api and hub  # noqa: S101  # `need` has checked it
     policy = failover_policy(
         prepared, s, options.yes, agreed, options.wait, asked.words, asked.command
@@ -114,6 +117,7 @@ def launch_when_offered(asked: Asked, options: Options, seconds: int, words: lis
         return show_dry_run(prepared, s, words, options.as_json, asked.command)
     refuse_failed(prepared)
     agree_to_wait(options.yes or all((s.cloud, s.region, s.instance_type)))
+    asked.ledger.allow(prepared.plan.run_id, asked.stop_mark)
     assert api and hub  # noqa: S101  # `need` has checked it
     policy = wait_policy(
         rule,
@@ -157,7 +161,6 @@ def rent_and_follow(
     from nanolan.cli.live_line import live_line
     from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.policy import spent_cents
-    from nanolan.manage.takeover import Agreed
 
     line = None if as_json else live_line()
     try:

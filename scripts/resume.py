@@ -128,7 +128,7 @@ def resume(
 
     seconds = wait_seconds(wait_text)
     account = open_account(flags, "shadeform_api_key", "hf_token")
-    hub, view = resumable_run(account, which, owner)
+    hub, view, stop_mark = resumable_run(account, which, owner)
     past = attempts(view, now_utc())
     whole_cents = account.settings.spend_limit if flags["spend_limit"] else None
     new = upcoming(hub, view, past, whole_cents, account.settings, flags, code)
@@ -149,6 +149,7 @@ def resume(
         sort,
         f"just resume {new.plan.run_id}",
         past,
+        stop_mark,
     )
     options = Options(dry_run, yes, not no_wait, as_json)
     if wait_text:
@@ -185,18 +186,21 @@ def nothing_left(view: RunView) -> int:
     return 0
 
 
-def resumable_run(account: Account, which: str | None, owner: str | None) -> tuple[Hub, RunView]:
-    """The run's Hub and its view; an error unless it is in the ledger, could be read completely, and is over."""
+def resumable_run(
+    account: Account, which: str | None, owner: str | None
+) -> tuple[Hub, RunView, int | None]:
+    """The run's Hub, its view, and the mark of an earlier `just stop`; an error unless it is in the ledger, could be read
+    completely, and is over."""
     from nanolan.manage.resume import check_addresses, check_ended
     from nanolan.status.status import look
 
     entry = account.find(which, owner, ours=True)
     check_addresses(account.settings, entry.plan)
     hub = account.hub(entry)
+    mark = account.ledger.stop_mark(entry.plan.run_id)
     seen = look(account.ledger, [entry], account.api, lambda _: hub)
     check_ended(seen)
-    account.ledger.allow(entry.plan.run_id)  # clears an earlier `just stop`; a later one counts
-    return hub, seen.runs[0]
+    return hub, seen.runs[0], mark
 
 
 if __name__ == "__main__":

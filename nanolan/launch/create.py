@@ -23,6 +23,7 @@ from nanolan.hub.client import Hub
 from nanolan.launch.claim import LaunchedElsewhere
 from nanolan.launch.preflight import check_outputs
 from nanolan.launch.request import output_tags
+from nanolan.money import dollars
 from nanolan.plan import UNREADABLE, Plan
 from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, Entry, Ledger
 from nanolan.run.presence import name_of, presence
@@ -65,8 +66,13 @@ def stop_asked_on_hub(hub: Hub, plan: Plan, first_attempt: int) -> bool:
         request = msgspec.json.decode(
             hub.read(plan.runs_repo, f"{plan.folder}/{STOP_FILE}"), type=StopRequest
         )
-    except (NotFound, *UNREADABLE):  # the box ignores an unreadable one, too
+    except NotFound:
         return False
+    except UNREADABLE:
+        where = f"{plan.folder}/{STOP_FILE} in {plan.runs_repo}"
+        raise CheckUnavailable(
+            f"{where} cannot be read: it may be a request to stop; nothing was rented. Remove it if it is none"
+        ) from None
     except (ApiProblem, AuthProblem) as e:
         raise _unavailable(e)(
             f"cannot check whether the run was stopped on another laptop ({e}); nothing was rented"
@@ -115,6 +121,11 @@ def check_before_create(
         raise _unavailable(e)(
             f"cannot check whether another run writes the same folder ({e}); nothing was rented"
         ) from None
+    if mine := [i for i in listed if i.is_run(plan.run_id) and i.billing]:
+        raise MayBeBilling(
+            f"run {plan.run_id} has an instance already: {mine[0].name} ({mine[0].id}, {dollars(mine[0].hourly_cents)}/h); "
+            f"no other one was rented. Look: just status {plan.run_id}; end it: just stop {plan.run_id} --now"
+        )
     check = check_outputs(listed, output_tags(plan))
     if check.ok is False:
         raise PreflightFailed(f"{check.text}; nothing was rented")

@@ -15,9 +15,9 @@ from nanolan.cost.overdue import InstanceFacts
 from nanolan.errors import ApiProblem, MayBeBilling, NanolanError, RunFailed
 from nanolan.launch.claim import LaunchedElsewhere
 from nanolan.manage.guard import Event, Guard
+from nanolan.manage.run_budget import Agreed
 from nanolan.manage.takeover import (
     MOST_INSTANCES,
-    Agreed,
     NotYet,
     Sightings,
     TakeOver,
@@ -71,7 +71,8 @@ class Failover:
     def unfinished(self) -> str:
         """The message about runs that were being taken up when the guard ends."""
         return "; ".join(
-            f"run {run_id} was being taken up: just status {run_id}"
+            f"run {run_id} was being taken up: whether an instance was rented for it is unknown. Look: just status "
+            f"{run_id}; end it: just stop {run_id} --now"
             for run_id in sorted(self._active)
         )
 
@@ -211,7 +212,8 @@ class GuardWithFailover:
 
 def agreed_for(entry: Entry) -> Agreed:
     """The price and the limit that its user agreed to: the dearest spot instance so far, and the limit of the run."""
-    return Agreed(max(entry.plan.offer.hourly_cents, *(a.spot_cents for a in entry.earlier), 0))
+    rented = 0 if entry.waiting else entry.plan.offer.hourly_cents  # else the offer is an example
+    return Agreed(max(rented, *(a.spot_cents for a in entry.earlier), 0))
 
 
 def not_as_rented(facts: InstanceFacts) -> str:

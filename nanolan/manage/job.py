@@ -95,10 +95,13 @@ def stop_job(job: ManagedJob, *, now: bool, cancelled: bool, timeout_s: float) -
             f"{job.name} could not be asked to stop ({e}). {_by_hand(view.entry)}"
         ) from None
     if view.progress is None or view.state == UNKNOWN:
-        job.say(
+        text = (
             f"{job.name} does not report now. It is asked to stop: a machine that comes up ends at once. Whether its job waits "
             f"or runs: {queue_command(plan)}. {_by_hand(view.entry)}"
         )
+        if view.state == UNKNOWN:
+            raise MayBeBilling(text)
+        job.say(text)
         return 0
     job.say(f"{job.name} is asked to stop; it checks once a minute. Ctrl-C only stops waiting.")
     return _wait(job, timeout_s)

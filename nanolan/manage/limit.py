@@ -29,6 +29,25 @@ from nanolan.times import iso, now_utc, parse_time
 READ_BACK_S, READ_BACK_WAIT_S = 60.0, 2.0
 
 
+def left_for_attempt(plan: Plan, cents: int, earlier_cents: int) -> int:
+    """What a limit of the whole run leaves for its newest attempt; UsageProblem if the attempts before have used it up."""
+    if cents <= earlier_cents:
+        raise UsageProblem(
+            f"the earlier attempts of run {plan.run_id} have cost {dollars(earlier_cents)} already; nothing was changed. "
+            f"To end it: just stop {plan.run_id}"
+        )
+    return cents - earlier_cents
+
+
+def refuse_newer(now: Plan, agreed: Plan) -> None:
+    """UsageProblem if the run has another attempt, or another limit, than the one that the user was asked about."""
+    if (now.attempt, now.limit_cents) != (agreed.attempt, agreed.limit_cents):
+        raise UsageProblem(
+            f"run {now.run_id} has changed while you were asked (attempt {now.attempt}); nothing was changed. "
+            "The same command tries again"
+        )
+
+
 def with_limit(
     plan: Plan, limit_cents: int, max_duration_s: int | None, spent_cents: int | None, now: datetime
 ) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from msgspec import structs
@@ -21,6 +21,14 @@ from nanolan.status.view import RunView
 from nanolan.times import parse_time
 
 MONEY = "spend limit"  # the name of the check
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What was agreed to for all attempts of the run together."""
+
+    hourly_cents: int
+    whole_cents: int | None = None  # None: the limit of the run's own plan
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,17 @@ def cost_of(view: RunView, now: datetime) -> int:
     lived_s = (
         min(until + timedelta(seconds=AFTER_REPORT_S), now) - parse_time(plan.created_at)
     ).total_seconds()
-    return min(plan.limit_cents, max(told, cost_cents(plan.offer.hourly_cents, max(0.0, lived_s))))
+    lived = cost_cents(plan.offer.hourly_cents, max(0.0, lived_s))
+    return min(plan.limit_cents, max(told, lived, seen_cents(entry, now)))
+
+
+def seen_cents(entry: Entry, now: datetime) -> int:
+    """The bill by the last sight of the instance: until now, at most two heartbeats after it. 0 without one."""
+    seen = entry.seen
+    if seen is None:
+        return 0
+    since_s = max(0.0, (now - parse_time(seen.at)).total_seconds())
+    return seen.cents + cost_cents(seen.hourly_cents, min(since_s, AFTER_REPORT_S))
 
 
 def with_least_cost(past: tuple[Attempt, ...], cents: int) -> tuple[Attempt, ...]:
@@ -108,3 +126,13 @@ def budget_of(plan: Plan, past: tuple[Attempt, ...], whole_cents: int | None) ->
             f"just resume {plan.run_id} spend-limit={budget.spent_cents // 100 + plan.limit_cents // 100 + 1}"
         )
     return budget
+
+
+def with_new_limit(agreed: Agreed, followed: Plan | None, entry: Entry) -> Agreed:
+    """What was agreed to, with the limit that `just limit` has set since for the attempt that was followed. Pure."""
+    now = entry.plan
+    if followed is None or now.attempt != followed.attempt:
+        return agreed
+    if now.limit_cents == followed.limit_cents:
+        return agreed
+    return replace(agreed, whole_cents=whole_cents_of(entry))

@@ -107,11 +107,13 @@ class Stop:
         over = present.unknown and hub and self._look(entry, hub).runs[0].ended  # by its receipt
         with suppress(LedgerProblem):  # also stops a resume that waits at its prompt
             self.ledger.ask_to_stop(run_id)
-        asked = "" if over else self._leave_request(entry, hub)
+        left, asked = (True, "") if over else self._leave_request(entry, hub)
         if present.unknown and not over:
             raise MayBeBilling(
                 f"run {run_id}: {unknown_text(entry)}; {asked}. Look again: just status {run_id}"
             )
+        if not left:
+            self._warn_of_others(entry, asked)
         self.show(
             f"run {run_id} has no instance now; its launch was notified and rents no other"
             if launching
@@ -119,15 +121,27 @@ class Stop:
         )
         return 0
 
-    def _leave_request(self, entry: Entry, hub: Hub | None) -> str:
-        """Leave a request to stop in the run folder, for a box that comes up late and for a launch on another laptop."""
+    def _leave_request(self, entry: Entry, hub: Hub | None) -> tuple[bool, str]:
+        """(whether a request to stop is in the run folder, for a box that comes up late and for a launch on another laptop; what
+        that means)."""
         if not hub:
-            return "without HF_TOKEN no request to stop can be left for it"
+            return False, "without HF_TOKEN no request to stop can be left for it"
         try:
             ask_to_stop(hub, entry.plan)
         except NanolanError as e:
-            return f"no request to stop could be left for it ({e})"
-        return "if it comes up, it finds the request to stop and ends by itself"
+            return False, f"no request to stop could be left for it ({e})"
+        return True, "if it comes up, it finds the request to stop and ends by itself"
+
+    def _warn_of_others(self, entry: Entry, why: str) -> None:
+        """Say that another laptop may rent for the run; MayBeBilling for a spot run, which a guard takes up by itself."""
+        run_id = entry.plan.run_id
+        text = (
+            f"run {run_id} has no instance now, but {why}: a launch, resume or guard on another machine may rent one. "
+            f"End those, or try again: just stop {run_id}"
+        )
+        if entry.plan.offer.spot and entry.receipt is None:
+            raise MayBeBilling(text)
+        self.say(text)
 
     def _refuse_several(self, entry: Entry, instance: Instance) -> None:
         """UsageProblem when several instances of the run bill: each of them reads the request."""
@@ -146,6 +160,7 @@ class Stop:
             f"Stop run {plan.run_id} ({instances[0].name})? It saves what it has, uploads it and "
             f"{'deletes itself' if plan.self_delete else 'is then deleted'}."
         )
+        self._refuse_newer(entry)
         try:
             ask_to_stop(hub, plan)
         except NanolanError as e:
@@ -194,6 +209,21 @@ class Stop:
             self.say("it left no receipt: what was not yet on the Hub is lost")
         return 0
 
+    def _newest(self, entry: Entry) -> Entry:
+        """The run as it is in the ledger now: a launch may have gone on while the user was asked."""
+        run_id = entry.plan.run_id
+        found = (e for e in self.ledger.readable()[0] if e.plan.run_id == run_id)
+        return next(found, entry)
+
+    def _refuse_newer(self, entry: Entry) -> None:
+        """MayBeBilling if the run has another attempt than the one that the user was asked about."""
+        plan = self._newest(entry).plan
+        if plan.attempt != entry.plan.attempt:
+            raise MayBeBilling(
+                f"run {plan.run_id} went on as attempt {plan.attempt} while you were asked; nothing was stopped. "
+                f"It may bill: just stop {plan.run_id}"
+            )
+
     def _require_listening(self, entry: Entry, instance: Instance) -> tuple[Hub, RunView]:
         """The run's Hub and state; MayBeBilling when its box would not read a request."""
         if self.settings.hf_token is None:
@@ -233,24 +263,25 @@ class Stop:
             with_timeout(MARK_S, lambda: ask_to_stop(hub, plan))
         except (NanolanError, TimeoutError) as e:
             self.say(
-                f"no request to stop could be left on the Hub ({e}): a launch or guard on another machine may take run "
-                f"{plan.run_id} up again. End those first"
+                f"no request to stop could be left on the Hub ({e}): a launch or guard on another machine may rent another "
+                f"instance for run {plan.run_id}. End those first"
             )
 
     def delete(self, entry: Entry | None, instances: list[Instance]) -> int:
-        """Delete the instances at once, polling each until it is gone."""
+        """Delete the instances at once, polling each until it is gone. MayBeBilling if the run has a newer one then."""
+        asked_about = entry
         for instance in instances:
             self.agree(
                 f"Delete {instance.name} ({instance.id}, {dollars(instance.hourly_cents)}/h)? What is not on the Hub yet is lost."
             )
+            entry = self._newest(entry) if entry else None
             newest = (
                 entry
                 and instance.attempt == entry.plan.attempt
                 and (entry.instance_id in (None, instance.id) or len(instances) > 1)
             )
             if entry and newest:  # not for a second instance alone
-                if entry.plan.offer.spot:
-                    self._forbid_take_over(entry.plan)
+                self._forbid_take_over(entry.plan)
                 # recorded first: a launch that waits for it must not rent another
                 entry = structs.replace(entry, instance_id=instance.id, note=STOPPED_BY_USER)
                 self.ledger.note(entry, self.say)
@@ -263,4 +294,23 @@ class Stop:
             self.show(
                 f"{instance.name} ({instance.id}) is gone: {gone.seen}. It cost about {dollars(cents)}"
             )
+        if asked_about:
+            self._refuse_later_instance(asked_about)
         return 0
+
+    def _refuse_later_instance(self, entry: Entry) -> None:
+        """MayBeBilling if an instance of a later attempt bills: a launch has rented it while the user was asked."""
+        run_id, attempt = entry.plan.run_id, entry.plan.attempt
+        try:
+            listed = self.api.instances()
+        except (ApiProblem, AuthProblem) as e:
+            self.say(
+                f"whether run {run_id} has another instance is unknown ({e}): just status {run_id}"
+            )
+            return
+        for i in listed:
+            if i.is_run(run_id) and i.billing and i.attempt > attempt:
+                raise MayBeBilling(
+                    f"run {run_id} went on meanwhile: {i.name} ({i.id}, {dollars(i.hourly_cents)}/h) bills. "
+                    f"Delete it, too: just stop {run_id} --now"
+                )

@@ -33,10 +33,17 @@ from nanolan.launch.preflight import check_hub
 from nanolan.launch.prepare import Prepared, forecast_of, prepare
 from nanolan.launch.wait import OfferWait
 from nanolan.manage.resume import NextAttempt, check_addresses, check_ended, settings_of, upcoming
-from nanolan.manage.run_budget import MONEY, attempts, whole_cents_of, with_least_cost
+from nanolan.manage.run_budget import (
+    MONEY,
+    Agreed,
+    attempts,
+    whole_cents_of,
+    with_least_cost,
+    with_new_limit,
+)
 from nanolan.money import cost_cents, dollars
 from nanolan.notify import Notifier
-from nanolan.plan import Rented
+from nanolan.plan import Plan, Rented
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger, was_preempted
 from nanolan.run.record import AFTER_REPORT_S
 from nanolan.settings.settings import Settings
@@ -53,14 +60,6 @@ FINAL_CHECKS = (MONEY, "max duration")  # names of checks that no later try woul
 
 class NotYet(NanolanError):
     """The run cannot be taken up now, and nothing was rented; a later try may succeed."""
-
-
-@dataclass(frozen=True)
-class Agreed:
-    """What was agreed to for all attempts of the run together."""
-
-    hourly_cents: int
-    whole_cents: int | None = None  # None: the limit of the run's own plan
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class TakeOver:
                 self.hub,
                 self.ledger,
                 self.say,
-                self._policy(prepared, settings),
+                self._policy(prepared, settings, len(with_instance)),
                 before=with_instance,
                 stops_from=1,
             )
@@ -153,6 +152,11 @@ class TakeOver:
         new = upcoming(self.hub, view, past, whole, self.settings, {})
         if new is None:
             return None, self.settings
+        if agreed.hourly_cents <= 0:
+            raise PreflightFailed(
+                f"the price that was agreed to for run {new.plan.run_id} is unknown; nothing was rented. Go on: "
+                f"just resume {new.plan.run_id}"
+            )
         settings = replace(
             settings_of(self.settings, {}, new.plan, new.remaining, new.budget),
             max_price=agreed.hourly_cents,
@@ -177,8 +181,8 @@ class TakeOver:
             code_of=new.code_of,
         )
 
-    def _policy(self, prepared: Prepared, settings: Settings) -> FailoverPolicy:
-        """Wait for an offer within the agreed price; replace an instance that does not come up."""
+    def _policy(self, prepared: Prepared, settings: Settings, used: int) -> FailoverPolicy:
+        """Wait for an offer within the agreed price; replace an instance that does not come up. The run had `used` instances."""
         forecast = forecast_of(
             settings,
             None,
@@ -209,7 +213,7 @@ class TakeOver:
             sleep=self.sleep,
         )
         return FailoverPolicy(
-            settings.failover,
+            min(settings.failover, MOST_INSTANCES - used - 1),
             settings.max_price or 0,
             prepared.plan.limit_cents,
             command=command,
@@ -309,9 +313,11 @@ def follow_and_take_up(
     follow: Callable[[], Followed],
     *,
     retry_s: float = 30.0,
+    plan: Plan | None = None,
     on_launched: Callable[[Launched], object] = lambda launched: None,
 ) -> RunView:
-    """Follow the run until it has ended for good: each time its spot instance is taken away, rent the next one."""
+    """Follow the run until it has ended for good: each time its spot instance is taken away, rent the next one.
+    `plan` is that of the first attempt followed: a limit that `just limit` sets later replaces the agreed one."""
     said, tried_s = "", 0.0  # since the last launch
     ended: RunFailed | None = None  # how the last launch has ended
     while True:
@@ -322,13 +328,14 @@ def follow_and_take_up(
                 raise ended
             return view
         try:
+            agreed, plan = with_new_limit(agreed, plan, view.entry), view.entry.plan
             if not tried_s:
                 take_over.say(f"run {view.entry.plan.run_id}: {view.reason}. Taking it up again")
             launched = take_over.run(view.entry, agreed, followed.alive_cents)
             if launched is None:
                 return view
             on_launched(launched)
-            said, tried_s, ended = "", 0.0, None
+            plan, said, tried_s, ended = launched.prepared.plan, "", 0.0, None
         except RunFailed as e:  # the next look says whether it was taken away again
             if STOPPED_BY_USER in str(e):
                 raise

@@ -45,6 +45,14 @@ class Waiting(Strict, frozen=True):
     seen: str
 
 
+class Seen(Strict, frozen=True):
+    """What an instance had cost, and its price per hour, when it was seen last."""
+
+    cents: int
+    hourly_cents: int
+    at: str
+
+
 class Entry(Strict, frozen=True):
     """A run in the ledger: the plan of its newest attempt, and the instance once there is one."""
 
@@ -57,6 +65,7 @@ class Entry(Strict, frozen=True):
     receipt: Receipt | None = None  # of the newest attempt, once it was read
     rebuilt: bool = False  # the plan was read from the Hub, not made here
     waiting: Waiting | None = None  # it waits for an offer, or did; the plan's offer is an example
+    seen: Seen | None = None  # the bill of an instance whose box does not report
 
 
 class Ledger:
@@ -141,9 +150,18 @@ class Ledger:
     def stop_asked(self, run_id: str) -> bool:
         return (self.runs / f"{run_id}.stop").exists()
 
-    def allow(self, run_id: str) -> None:
-        """Remove the stop mark: the user resumes the run."""
+    def stop_mark(self, run_id: str) -> int | None:
+        """When the mark was written last, in ns; None if there is none."""
+        try:
+            return (self.runs / f"{run_id}.stop").stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def allow(self, run_id: str, mark: int | None) -> None:
+        """Remove the stop mark that the user knew of when the resume was asked for; one that came later counts."""
         path = self.runs / f"{run_id}.stop"
+        if mark is None or self.stop_mark(run_id) != mark:
+            return
         with self._writing(path):
             path.unlink(missing_ok=True)
 

@@ -110,9 +110,9 @@ def test_a_stop_before_the_first_create_rents_nothing(world: World, tmp_path: Pa
 def test_a_stop_mark_survives_a_kill_and_is_removed_by_the_next_launch(tmp_path: Path) -> None:
     Ledger(tmp_path).ask_to_stop("ab12cd34")
     assert Ledger(tmp_path).stop_asked("ab12cd34") and not Ledger(tmp_path).stop_asked("ab12cd35")
-    Ledger(tmp_path).allow("ab12cd34")
+    Ledger(tmp_path).allow("ab12cd34", Ledger(tmp_path).stop_mark("ab12cd34"))
     assert not Ledger(tmp_path).stop_asked("ab12cd34")
-    Ledger(tmp_path).allow("ab12cd34")
+    Ledger(tmp_path).allow("ab12cd34", Ledger(tmp_path).stop_mark("ab12cd34"))
 
 
 # ---- a folder that two write

@@ -32,7 +32,7 @@ from nanolan.manage.guard_failover import (
 )
 from nanolan.manage.takeover import NotYet
 from nanolan.run.find import RunSearch
-from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger
+from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger, Waiting
 from nanolan.shadeform.models import Limits, instance_of
 from nanolan.sim.world import World
 from nanolan.status.status import look
@@ -193,6 +193,10 @@ def test_the_price_is_the_dearest_that_was_agreed_to_and_the_limit_is_the_runs_o
     assert agreed_for(Entry(PLAN, "i-1")).hourly_cents == 2000
     assert agreed_for(Entry(PLAN, "i-1", earlier=TAKEN)).hourly_cents == 2676
     assert agreed_for(Entry(PLAN, "i-1", earlier=TAKEN)).whole_cents is None
+    # the offer of a run that waits is an example
+    example = structs.replace(PLAN, offer=structs.replace(PLAN.offer, hourly_cents=13_000))
+    waits = Entry(example, earlier=TAKEN, waiting=Waiting("", "", ""))
+    assert agreed_for(waits).hourly_cents == 2676
     text = rule_text([Entry(PLAN, "i-1", earlier=TAKEN), Entry(a_plan(), "i-2")])
     assert "$26.76/h" in text and "$155.00" in text and text.count("run ab12cd34") == 1
 

@@ -11,11 +11,11 @@ from msgspec import structs
 
 from nanolan.errors import MayBeBilling, NoOffer, PreflightFailed, RunFailed
 from nanolan.launch.claim import commit_claimed
+from nanolan.manage.run_budget import Agreed
 from nanolan.manage.stop import Stop
 from nanolan.manage.stop_request import ask_to_stop
 from nanolan.manage.takeover import (
     MOST_INSTANCES,
-    Agreed,
     Followed,
     NotYet,
     follow_and_take_up,
@@ -214,7 +214,7 @@ def test_a_stop_at_once_leaves_its_marks_first_and_deletes_whatever_the_hub_says
     assert ("no request to stop could be left on the Hub" in run.text) is hub_down
     # another laptop knows only the Hub
     entry = structs.replace(run.entry, gone=False, note="")
-    run.ledger.allow(entry.plan.run_id)
+    run.ledger.allow(entry.plan.run_id, run.ledger.stop_mark(entry.plan.run_id))
     run.ledger.put(entry)
     run.sleep(300)
     if not hub_down:

@@ -13,8 +13,9 @@ import pytest
 from msgspec import structs
 
 from nanolan.errors import MayBeBilling, NanolanError, RunFailed
+from nanolan.manage.run_budget import Agreed
 from nanolan.manage.stop_request import ask_to_stop
-from nanolan.manage.takeover import Agreed, NotYet, Sightings
+from nanolan.manage.takeover import NotYet, Sightings
 from nanolan.run.ledger import STOPPED_BY_USER
 from nanolan.sim.world import World
 from nanolan.status.status import look

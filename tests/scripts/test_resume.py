@@ -98,7 +98,7 @@ def test_the_run_folder_tells_of_the_new_attempt_alone(world: World) -> None:
         p.removeprefix(f"{old.folder}/") for p in world.hub.files(REPO) if p.startswith(old.folder)
     }
     assert (
-        files == {"plan.json", "code.bundle", "earlier.json"}
+        files == {"plan.json", "code.bundle", "earlier.json", "launch.json"}
         and world.hub.read(REPO, f"{old.folder}/code.bundle") == bundle
     )
     assert json.loads(world.hub.read(REPO, f"{old.folder}/earlier.json"))[0]["spent_cents"] == 1234

@@ -13,7 +13,8 @@ import msgspec
 from nanolan.launch.failover import Launched, rent_with_failover
 from nanolan.launch.policy import FailoverPolicy
 from nanolan.launch.prepare import prepare
-from nanolan.manage.takeover import Agreed, TakeOver
+from nanolan.manage.run_budget import Agreed
+from nanolan.manage.takeover import TakeOver
 from nanolan.plan import Plan
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import PhaseReport, Progress, to_json
