@@ -59,7 +59,7 @@ def test_a_job_whose_machine_is_taken_away_goes_on_on_the_next_one_and_succeeds(
         machines.close()
     log = machines.log(second)
     assert "attempt 2: its machine vanished" in log and f"goes on from step {state}" in log
-    assert "the job ends: Proven" in log and "SkyPilot takes this machine down" in log
+    assert "the job ends: everything is proven" in log and "SkyPilot takes this machine down" in log
 
     receipt = record(world, run_id, "receipt.json")
     assert (receipt["verdict"], receipt["attempt"]) == (SUCCEEDED, 2)

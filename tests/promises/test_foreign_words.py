@@ -132,7 +132,7 @@ def test_every_command_runs_behind_the_veil_and_none_goes_around_it() -> None:
         ), path  # payload: a line that unpacks the startup script on the box
         if "@click.command" in text:
             assert re.search(
-                r'^if __name__ == "__main__":\n    run\(\w+(, insist=.+)?\)$', text, re.M
+                r'^if __name__ == "__main__":\n    run\(\w+(, (insist|verbatim)=.+)?\)$', text, re.M
             ), f"{path}: not by nanolan.cli.command.run"
         for call in (
             n

@@ -143,7 +143,7 @@ def test_the_table_the_bill_and_the_question_have_one_forecast(world: World) -> 
     row = next(line for line in t.text.splitlines() if "| datacrunch" in line)
     (cost,) = re.findall(r"\| (\$[\d.]+) +\| Yes", row)
     assert f"Bill: likely {cost} in" in t.text and f"d20: likely {cost}, at most $" in t.text
-    lines = t.text.replace("\r", "").splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m|\r", "", t.text).splitlines()
     assert all(len(line) <= 80 for line in lines if not line.startswith("Rent "))
 
 

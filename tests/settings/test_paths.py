@@ -44,7 +44,7 @@ def test_so_are_the_paths_in_settings(here: Path) -> None:
     (here / "id.pub").write_text(KEY)
     assert base_dir(os.environ | {"NANOCHAT_BASE_DIR": "base"}) == here / "base"
     assert load_own_key("id.pub").public == KEY
-    assert sources_of(("base", "mine"), "d20") == [("base", here / "mine")]
+    assert sources_of(("base", "mine"), "d20", None) == [("base", here / "mine")]
 
 
 def test_a_path_in_env_is_relative_to_the_folder_of_that_file(here: Path) -> None:
