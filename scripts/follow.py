@@ -13,7 +13,7 @@ from nanolan.cli.run import Account, say
 if TYPE_CHECKING:
     from nanolan.hub.client import Hub
     from nanolan.manage.run_budget import Agreed
-    from nanolan.manage.takeover import Followed, TakeOver
+    from nanolan.manage.takeover import TakeOver
     from nanolan.status.view import RunView
 
 LOOK_S, LOOK_LOCAL_S = 15.0, 1.0
@@ -97,17 +97,14 @@ def follow_spot(
 
 def follow_once(
     account: Account, run_id: str, take_over: TakeOver, shows_log: bool, every_s: float
-) -> Followed:
+) -> RunView:
     """Follow the run's newest attempt until it has ended, with its log at a terminal."""
     from logs import reader_of, show
 
     from nanolan.errors import ApiProblem, AuthProblem
-    from nanolan.manage.takeover import Followed, Sightings
 
-    sightings, mask = Sightings(), account.settings.mask()
+    mask = account.settings.mask()
     reader = reader_of(account, account.ledger.find(run_id))
-    look = reader.look
-    reader.look = lambda: sightings.note(look())
     try:
         for text in reader.onward(0) if shows_log else ():
             show([text], mask)
@@ -117,4 +114,4 @@ def follow_once(
     while not view.ended:
         time.sleep(every_s)
         view = reader.look()
-    return Followed(view, sightings.cents_of(view))
+    return view

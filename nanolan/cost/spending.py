@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from nanolan.money import cost_cents, dollars, usd
 from nanolan.plan import Rented
-from nanolan.run.ledger import REFUSED, Entry
-from nanolan.run.record import Progress, Receipt
+from nanolan.run.ledger import REFUSED, Entry, Seen
+from nanolan.run.record import AFTER_REPORT_S, Progress, Receipt
 from nanolan.shadeform.models import Instance
+from nanolan.times import iso, parse_time
 
+SEEN_EVERY_S = 60.0  # between two records of what the provider shows
 REST = "the rest"  # boot, set-up, waits, uploads, and earlier attempts
 
 
@@ -47,6 +50,29 @@ def paid_cents(receipt: Receipt) -> int | None:
     """The bill: the largest of the provider's, the metered and the spent figure; None if all are unknown."""
     reported = (receipt.provider_cents, receipt.metered_cents, receipt.spent_cents)
     return max((c for c in reported if c is not None and c >= 0), default=None)
+
+
+def seen_at(
+    entry: Entry, instance: Instance | None, cents: int | None, now: datetime
+) -> Seen | None:
+    """The newest sight of an attempt's instance: what it costs by the provider, or `cents` if that is more. The older one if it is
+    fresh, or the instance does not bill. If it vanishes, its box may not have reported what it has cost."""
+    old = entry.seen
+    if instance is None or not instance.billing:
+        return old
+    if old and (now - parse_time(old.at)).total_seconds() < SEEN_EVERY_S:
+        return old
+    price = instance.hourly_cents or entry.plan.offer.hourly_cents
+    return Seen(max(cents or 0, instance.cost_now_cents() or 0), price, iso(now))
+
+
+def seen_cents(entry: Entry, now: datetime) -> int:
+    """The bill by the last sight of the instance: until now, at most two heartbeats after it. 0 without one."""
+    seen = entry.seen
+    if seen is None:
+        return 0
+    since_s = max(0.0, (now - parse_time(seen.at)).total_seconds())
+    return seen.cents + cost_cents(seen.hourly_cents, min(since_s, AFTER_REPORT_S + SEEN_EVERY_S))
 
 
 def newest_cents(

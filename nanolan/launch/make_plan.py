@@ -19,8 +19,8 @@ from nanolan.times import iso, now_utc
 from nanolan.trainers.choose import ADAPTER
 from nanolan.version import VERSION
 
-# Fields of a plan with a foreign trainer. It evaluates within its training loop, which is silence
 WANDB_SET = "wandb"  # of scripts/setup.sh: the trainer's, and wandb
+# Fields of a plan with a foreign trainer. It evaluates within its training loop, which is silence
 FOREIGN: dict[str, Any] = {
     "trainer": ADAPTER,
     "setup": "box",

@@ -11,7 +11,10 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from msgspec import structs
+
 from nanolan.cost.overdue import InstanceFacts
+from nanolan.cost.spending import seen_at
 from nanolan.errors import ApiProblem, MayBeBilling, NanolanError, RunFailed
 from nanolan.launch.claim import LaunchedElsewhere
 from nanolan.manage.guard import Event, Guard
@@ -19,7 +22,6 @@ from nanolan.manage.run_budget import Agreed
 from nanolan.manage.takeover import (
     MOST_INSTANCES,
     NotYet,
-    Sightings,
     TakeOver,
     bound_text,
     taken_away,
@@ -57,7 +59,6 @@ class Failover:
         self._ledger, self._owner = ledger, owner
         self._take_over_of, self._look, self._report = take_over_of, look, report
         self._now, self._start = now, start
-        self._seen: dict[str, Sightings] = {}
         self._said: dict[tuple[str, str], str] = {}  # (run, what) -> text
         self._over: set[tuple[str, int]] = set()  # (run, attempt) that is not taken up
         self._active: set[str] = set()
@@ -91,16 +92,20 @@ class Failover:
         return look
 
     def _note(self, facts: InstanceFacts) -> None:
-        """Remember the bill of a spot instance, and its run in the ledger: an instance that is gone names no run any more."""
+        """Record a spot instance's bill and its run in the ledger: an instance that is gone names no run any more."""
         instance, plan = facts.instance, facts.plan
         if plan is None or not instance.billing:
             return
         if why := not_as_rented(facts):
             self._over.add((plan.run_id, plan.attempt))
             self._say_once(plan.run_id, "left alone", f"run {plan.run_id} is not taken up: {why}")
-        elif entry := self._recorded(plan, instance):
-            sightings = self._seen.setdefault(plan.run_id, Sightings(self._now))
-            sightings.note(RunView(entry, "", instance=instance))
+            return
+        entry = self._recorded(plan, instance)
+        if entry is None or self._ledger.is_launching(plan.run_id):
+            return
+        seen = structs.replace(entry, seen=seen_at(entry, instance, None, self._now()))
+        if seen != entry and entry.plan.attempt == plan.attempt:
+            self._ledger.note(seen, lambda text: self._say_once(plan.run_id, "trouble", text))
 
     def _recorded(self, plan: Plan, instance: Instance) -> Entry | None:
         """The run's entry in the ledger, made if it is missing or of an earlier attempt."""
@@ -155,11 +160,8 @@ class Failover:
     def _in_thread(self, view: RunView) -> None:
         """One try, to its end."""
         entry, run_id = view.entry, view.entry.plan.run_id
-        seen = self._seen.get(run_id)
         try:
-            launched = self._take_over_of(entry).run(
-                entry, agreed_for(entry), seen.cents_of(view) if seen else 0
-            )
+            launched = self._take_over_of(entry).run(entry, agreed_for(entry))
             if launched is None:
                 text = f"run {run_id} is complete: every phase is proven on the Hub"
             else:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from msgspec import structs
-
 from nanolan.checklist import Check
 from nanolan.cost.budget import limit_for, soft_limit_cents
 from nanolan.cost.forecast import Forecast
-from nanolan.cost.spending import newest_cents
+from nanolan.cost.spending import newest_cents, seen_cents
 from nanolan.cost.spot import spot_cents
 from nanolan.errors import PreflightFailed
 from nanolan.money import cost_cents, dollars
@@ -87,23 +85,6 @@ def cost_of(view: RunView, now: datetime) -> int:
     ).total_seconds()
     lived = cost_cents(plan.offer.hourly_cents, max(0.0, lived_s))
     return min(plan.limit_cents, max(told, lived, seen_cents(entry, now)))
-
-
-def seen_cents(entry: Entry, now: datetime) -> int:
-    """The bill by the last sight of the instance: until now, at most two heartbeats after it. 0 without one."""
-    seen = entry.seen
-    if seen is None:
-        return 0
-    since_s = max(0.0, (now - parse_time(seen.at)).total_seconds())
-    return seen.cents + cost_cents(seen.hourly_cents, min(since_s, AFTER_REPORT_S))
-
-
-def with_least_cost(past: tuple[Attempt, ...], cents: int) -> tuple[Attempt, ...]:
-    """The attempts; the newest one has cost at least `cents`."""
-    *before, newest = past
-    if newest.spent_cents is not None and newest.spent_cents < cents:
-        newest = structs.replace(newest, spent_cents=cents)
-    return (*before, newest)
 
 
 def whole_cents_of(entry: Entry) -> int:

@@ -209,15 +209,9 @@ class Stop:
             self.say("it left no receipt: what was not yet on the Hub is lost")
         return 0
 
-    def _newest(self, entry: Entry) -> Entry:
-        """The run as it is in the ledger now: a launch may have gone on while the user was asked."""
-        run_id = entry.plan.run_id
-        found = (e for e in self.ledger.readable()[0] if e.plan.run_id == run_id)
-        return next(found, entry)
-
     def _refuse_newer(self, entry: Entry) -> None:
         """MayBeBilling if the run has another attempt than the one that the user was asked about."""
-        plan = self._newest(entry).plan
+        plan = self.ledger.newest(entry).plan
         if plan.attempt != entry.plan.attempt:
             raise MayBeBilling(
                 f"run {plan.run_id} went on as attempt {plan.attempt} while you were asked; nothing was stopped. "
@@ -274,7 +268,7 @@ class Stop:
             self.agree(
                 f"Delete {instance.name} ({instance.id}, {dollars(instance.hourly_cents)}/h)? What is not on the Hub yet is lost."
             )
-            entry = self._newest(entry) if entry else None
+            entry = self.ledger.newest(entry) if entry else None
             newest = (
                 entry
                 and instance.attempt == entry.plan.attempt

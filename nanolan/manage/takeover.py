@@ -38,14 +38,12 @@ from nanolan.manage.run_budget import (
     Agreed,
     attempts,
     whole_cents_of,
-    with_least_cost,
     with_new_limit,
 )
-from nanolan.money import cost_cents, dollars
+from nanolan.money import dollars
 from nanolan.notify import Notifier
 from nanolan.plan import Plan, Rented
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger, was_preempted
-from nanolan.run.record import AFTER_REPORT_S
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.offers import Offer, wanted_from
@@ -79,15 +77,16 @@ class TakeOver:
     wait_s: float = WAIT_S
     now: Callable[[], datetime] = now_utc
     sleep: Callable[[float], object] = time.sleep
+    clock: Callable[[], float] | None = None  # of a launch
 
-    def run(self, entry: Entry, agreed: Agreed, alive_cents: int = 0) -> Launched | None:
+    def run(self, entry: Entry, agreed: Agreed) -> Launched | None:
         """The next attempt, rented and training; None if every phase is proven already.
 
-        `alive_cents` is what the instance had cost when it was seen last. NotYet: nothing was rented, try again later."""
-        view = self._ended(entry)
+        NotYet: nothing was rented, try again later."""
+        view = self._ended(self.ledger.newest(entry))
         run_id = view.entry.plan.run_id
-        past = with_least_cost(attempts(view, self.now()), alive_cents)
-        if used := too_many(past):
+        past = attempts(view, self.now())
+        if (used := instances_of(past)) >= MOST_INSTANCES:
             raise PreflightFailed(
                 f"run {run_id} has had {used} instances; nothing was rented. Go on: just resume {run_id}"
             )
@@ -108,9 +107,10 @@ class TakeOver:
                 self.hub,
                 self.ledger,
                 self.say,
-                self._policy(prepared, settings, len(with_instance)),
+                self._policy(prepared, settings, used),
                 before=with_instance,
                 stops_from=1,
+                clock=self.clock,
             )
         except LaunchedElsewhere:
             self.ledger.note(view.entry, self.say)  # in place of the wait for an offer
@@ -243,10 +243,9 @@ def taken_away(view: RunView) -> bool:
     return rented_nothing and bool(entry.earlier) and was_preempted(entry.earlier[-1].note)
 
 
-def too_many(past: tuple[Attempt, ...]) -> int:
-    """How many instances the run has had, if it may not get another one without its user; else 0."""
-    used = sum(a.instance_id is not None for a in past)
-    return used if used >= MOST_INSTANCES else 0
+def instances_of(past: tuple[Attempt, ...]) -> int:
+    """How many instances the run has had."""
+    return sum(a.instance_id is not None for a in past)
 
 
 def offer_like(rented: Rented) -> Offer:
@@ -274,43 +273,10 @@ def bound_text(agreed: Agreed, entry: Entry) -> str:
 
 
 # ------------------------------------------------------------------ following a run to its end
-@dataclass(frozen=True)
-class Followed:
-    """How following a run has ended: its view, and what its instance has cost at least."""
-
-    view: RunView
-    alive_cents: int = 0
-
-
-class Sightings:
-    """What an instance has cost by the looks at it: its box may be unable to report what it spends."""
-
-    def __init__(self, now: Callable[[], datetime] = now_utc) -> None:
-        self._now = now
-        self._last: tuple[str, int, int, datetime] | None = None  # id, cents, price, moment
-
-    def note(self, view: RunView) -> RunView:
-        """Remember the bill of an instance that is seen alive; returns the view."""
-        i = view.instance
-        if i and i.billing:
-            price = i.hourly_cents or view.entry.plan.offer.hourly_cents
-            cents = max(view.spent_cents or 0, i.cost_now_cents() or 0)
-            self._last = (i.id, cents, price, self._now())
-        return view
-
-    def cents_of(self, view: RunView) -> int:
-        """The bill until now, at most two heartbeats after it was seen last; 0 if it was never seen."""
-        if self._last is None or self._last[0] != view.entry.instance_id:
-            return 0
-        _, cents, price, at = self._last
-        since_s = max(0.0, (self._now() - at).total_seconds())
-        return cents + cost_cents(price, min(since_s, AFTER_REPORT_S))
-
-
 def follow_and_take_up(
     take_over: TakeOver,
     agreed: Agreed,
-    follow: Callable[[], Followed],
+    follow: Callable[[], RunView],
     *,
     retry_s: float = 30.0,
     plan: Plan | None = None,
@@ -321,8 +287,7 @@ def follow_and_take_up(
     said, tried_s = "", 0.0  # since the last launch
     ended: RunFailed | None = None  # how the last launch has ended
     while True:
-        followed = follow()
-        view = followed.view
+        view = follow()
         if not taken_away(view):
             if ended:
                 raise ended
@@ -331,7 +296,7 @@ def follow_and_take_up(
             agreed, plan = with_new_limit(agreed, plan, view.entry), view.entry.plan
             if not tried_s:
                 take_over.say(f"run {view.entry.plan.run_id}: {view.reason}. Taking it up again")
-            launched = take_over.run(view.entry, agreed, followed.alive_cents)
+            launched = take_over.run(view.entry, agreed)
             if launched is None:
                 return view
             on_launched(launched)

@@ -65,7 +65,7 @@ class Entry(Strict, frozen=True):
     receipt: Receipt | None = None  # of the newest attempt, once it was read
     rebuilt: bool = False  # the plan was read from the Hub, not made here
     waiting: Waiting | None = None  # it waits for an offer, or did; the plan's offer is an example
-    seen: Seen | None = None  # the bill of an instance whose box does not report
+    seen: Seen | None = None  # the instance, when the provider showed it last
 
 
 class Ledger:
@@ -94,6 +94,11 @@ class Ledger:
             with self._writing(path):
                 path.replace(path.with_suffix(".unreadable"))
         self._write(path, hide(text).encode())
+
+    def newest(self, entry: Entry) -> Entry:
+        """The run's entry as it is here now, which another command may have written; `entry` if there is none that can be read."""
+        run_id = entry.plan.run_id
+        return next((e for e in self.readable()[0] if e.plan.run_id == run_id), entry)
 
     def note(self, entry: Entry, say: Callable[[str], object]) -> None:
         """`put`, best effort: a failed write is reported and does not stop the caller (for example a delete)."""

@@ -9,14 +9,14 @@ from typing import Any
 
 from msgspec import structs
 
-from nanolan.cost.spending import newest_cents
+from nanolan.cost.spending import newest_cents, seen_at
 from nanolan.errors import NanolanError, NotFound
 from nanolan.hub.client import Hub
 from nanolan.plan import read_plan
 from nanolan.run.find import earlier_attempts, later_attempt
 from nanolan.run.jobs import CLAIM_FILE, newest_plan, read_claim
-from nanolan.run.ledger import Entry, Ledger, Seen
-from nanolan.run.record import AFTER_REPORT_S, PENDING
+from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.record import PENDING
 from nanolan.run.state import waiting_text
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
@@ -24,9 +24,7 @@ from nanolan.shadeform.records import Listing, gap_of
 from nanolan.status.one_run import hub_looks, result, view_of
 from nanolan.status.orphans import compare
 from nanolan.status.view import SHORT, Overview, RunView
-from nanolan.times import iso, now_utc, parse_time
-
-SEEN_EVERY_S = 60.0  # between two records of a bill that only the provider shows
+from nanolan.times import now_utc
 
 
 def look(
@@ -155,7 +153,8 @@ def _note(ledger: Ledger, v: RunView, say: Callable[[str], None]) -> None:
     # the provider shows why only while it deletes the instance
     note = v.entry.note or (v.reason if v.preempted and not v.receipt and not v.problems else "")
     seen = structs.replace(v.entry, gone=gone, note=note, receipt=receipt, instance_id=instance_id)
-    seen = structs.replace(seen, seen=_bill_seen(v))
+    if not receipt:  # else that tells the bill
+        seen = structs.replace(seen, seen=seen_at(v.entry, v.instance, v.spent_cents, now_utc()))
     billed = newest_cents(seen)  # None: neither a receipt nor a deletion by this laptop
     if gone and billed is not None and billed != v.spent_cents:
         seen = structs.replace(seen, spent_cents=v.spent_cents)
@@ -163,19 +162,6 @@ def _note(ledger: Ledger, v: RunView, say: Callable[[str], None]) -> None:
         seen != v.entry and v.entry in ledger.readable()[0]
     ):  # unless a launch has changed the entry meanwhile
         ledger.note(seen, say)
-
-
-def _bill_seen(v: RunView) -> Seen | None:
-    """The bill of an instance whose box has not reported for two heartbeats: if it vanishes, nothing else says what it cost."""
-    i, now, old = v.instance, now_utc(), v.entry.seen
-    if i is None or not i.billing or v.receipt:
-        return old
-    told = parse_time(v.progress.updated if v.progress else v.entry.plan.created_at)
-    fresh = old is not None and (now - parse_time(old.at)).total_seconds() < SEEN_EVERY_S
-    if (now - told).total_seconds() < AFTER_REPORT_S or fresh:
-        return old
-    cents = max(v.spent_cents or 0, i.cost_now_cents() or 0)
-    return Seen(cents, i.hourly_cents or v.entry.plan.offer.hourly_cents, iso(now))
 
 
 def _in_hand(v: RunView) -> RunView:

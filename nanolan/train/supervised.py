@@ -64,7 +64,8 @@ class Training(Phase):
         steps = steps_of(recipe, len(rows), self.per_step)
         mine = len(rows_of_rank(0, self.per_step, start.world))
         self.device = start.world.device
-        self.compiling = forecast_of(start, steps - start.step * bool(start.state), mine)
+        most = -(-self.per_step // start.world.size)  # rows of a rank: all ranks decide alike
+        self.compiling = forecast_of(start, steps - start.step * bool(start.state), most)
         micro = micro_rows(start, mine, eager=not self.compiles)
         super().__init__(
             start,
@@ -176,7 +177,7 @@ def rows_of_rank(step: int, per_step: int, world: Processes) -> range:
 
 
 def forecast_of(start: Start, steps: int, rows: int) -> CompileForecast | None:
-    """What compiling takes and saves in so many steps of `rows` rows on this rank; None on the CPU and on an unknown GPU."""
+    """What compiling takes and saves in so many steps of `rows` rows on a rank; None on the CPU and on an unknown GPU."""
     config, recipe, device = start.model.config, start.recipe, start.world.device
     peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     if peak is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,9 +17,8 @@ from nanolan.manage.run_budget import (
     budget_of,
     cost_of,
     whole_cents_of,
-    with_least_cost,
 )
-from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, WAITED, Attempt, Waiting
+from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, WAITED, Attempt, Seen, Waiting
 from nanolan.run.record import Progress, Receipt
 from nanolan.shadeform.offers import Offer
 from nanolan.status.view import RunView
@@ -167,10 +167,21 @@ def test_the_whole_limit_is_the_newest_attempts_and_what_was_spent_before() -> N
     assert whole_cents_of(structs.replace(LIVE, earlier=earlier)) == PLAN.limit_cents + 50
 
 
-@pytest.mark.parametrize("cents, counted", [(0, 100), (100, 100), (101, 101)])
-def test_the_larger_of_estimate_and_sighting_counts(cents: int, counted: int) -> None:
-    past = (Attempt(1, "i-0", 5, "x"), Attempt(2, "i-1", 100, "x"))
-    assert [a.spent_cents for a in with_least_cost(past, cents)] == [5, counted]
+@pytest.mark.parametrize(
+    "minutes_ago, price, more",
+    [(0, 6000, 0), (5, 6000, 500), (11, 6000, 1100), (12, 6000, 1100), (99, 6000, 1100)],
+)
+def test_the_larger_of_estimate_and_sighting_counts(
+    minutes_ago: int, price: int, more: int
+) -> None:
+    """An instance that was seen is counted for two heartbeats, and the minute between two records."""
+    view = ended(progress=told(999, 100))
+    estimate = cost_of(view, NOW)
+    at = iso(NOW - timedelta(minutes=minutes_ago))
+    for cents in (0, estimate + 1):
+        seen = structs.replace(view.entry, seen=Seen(cents, price, at))
+        counted = cost_of(replace(view, entry=seen), NOW)
+        assert counted == min(PLAN.limit_cents, max(estimate, cents + more))
 
 
 def test_a_spot_attempt_is_remembered_with_its_price() -> None:

@@ -13,7 +13,6 @@ from nanolan.errors import MayBeBilling, NanolanError, UsageProblem
 from nanolan.launch.create import check_before_create
 from nanolan.manage.limit import left_for_attempt, refuse_newer
 from nanolan.manage.run_budget import Agreed, with_new_limit
-from nanolan.manage.stop import Stop
 from nanolan.manage.takeover import MOST_INSTANCES
 from nanolan.run.ledger import Attempt, Entry
 from nanolan.sim.world import World
@@ -79,16 +78,7 @@ def test_a_stop_that_was_agreed_to_late_says_that_the_run_went_on(run: SpotRun) 
         run.preempt()
         assert run.take_up()
 
-    stop = Stop(
-        run.ledger,
-        run.api,
-        run.settings,
-        run.say,
-        run.say,
-        agree,
-        hub=lambda endpoint, token: run.hub,
-        clock=lambda: run.now,
-    )
+    stop = run.stop(agree)
     with pytest.raises(MayBeBilling, match="went on meanwhile"):
         stop.delete(asked_about, [i for i in listed if i.billing])
     assert run.entry.plan.attempt == 2 and not run.entry.gone

@@ -14,6 +14,7 @@ from nanolan.launch.failover import Launched, rent_with_failover
 from nanolan.launch.policy import FailoverPolicy
 from nanolan.launch.prepare import prepare
 from nanolan.manage.run_budget import Agreed
+from nanolan.manage.stop import Stop
 from nanolan.manage.takeover import TakeOver
 from nanolan.plan import Plan
 from nanolan.run.ledger import Entry, Ledger
@@ -31,6 +32,7 @@ from tests.support.prepare_fixtures import bundled
 SPOT = choose([o for e in SAMPLE for o in offers_of(e, "only")], Wanted("B200", 8))[0][0]
 BEAT_S = 300.0
 LIMIT_CENTS = 15_000
+UNLIMITED_S = 600.0  # an instance whose limits the account lost is deleted within this
 
 
 class SpotRun:
@@ -159,12 +161,26 @@ class SpotRun:
         return self.ledger.entries()[0]
 
     def take_over(self, **more: Any) -> TakeOver:
-        options: dict[str, Any] = {"now": now_utc, "sleep": self.sleep, "wait_s": 1800.0}
-        return TakeOver(self.ledger, self.settings, self.api, self.hub, self.say, **options | more)
+        times: dict[str, Any] = {"now": now_utc, "sleep": self.sleep, "clock": lambda: self.now}
+        options = times | {"wait_s": 1800.0} | more
+        return TakeOver(self.ledger, self.settings, self.api, self.hub, self.say, **options)
 
-    def take_up(self, agreed: Agreed | None = None, alive_cents: int = 0) -> Launched | None:
+    def take_up(self, agreed: Agreed | None = None) -> Launched | None:
         agreed = agreed or Agreed(SPOT.hourly_cents)
-        return self.take_over().run(self.entry, agreed, alive_cents)
+        return self.take_over().run(self.entry, agreed)
+
+    def stop(self, agree: Callable[[str], None] = lambda question: None) -> Stop:
+        """`just stop` on this laptop; `agree` is asked its questions."""
+        return Stop(
+            self.ledger,
+            self.api,
+            self.settings,
+            self.say,
+            self.say,
+            agree,
+            hub=lambda endpoint, token: self.hub,
+            clock=lambda: self.now,
+        )
 
     # ---- the account
 
@@ -195,9 +211,19 @@ class SpotRun:
             alive = [b.name for b in before if b.ends_at > i.created_at]
             assert not alive, f"{i.name} was created while {alive} billed"
             spent = sum(100 * float(b.cost_at(i.created_at)) for b in before)
-            worst = 100 * float(i.spec["auto_delete"]["spend_threshold"])
+            worst = _worst_cents(i)
             assert spent + worst <= limit_cents + 1, (
                 f"{i.name}: {spent:.0f} + {worst:.0f} of {limit_cents} cents"
             )
         names = [i.name for i in self.boxes]
         assert len(names) == len(set(names)), names
+
+
+def _worst_cents(i: Instance) -> float:
+    """What an instance can cost by the provider's limit; if the account lost that, what it has cost until its early deletion."""
+    limits = i.spec.get("auto_delete")
+    if limits:
+        return 100 * float(limits["spend_threshold"])
+    lived_s = i.ends_at - i.created_at
+    assert lived_s <= UNLIMITED_S, f"{i.name} has no limit and lived {lived_s:.0f} s"
+    return 100 * float(i.cost_at(i.ends_at))
