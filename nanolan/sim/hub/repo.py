@@ -172,15 +172,6 @@ class Repo:
         repo._add("main", None, files, "initial commit", "")
         return repo
 
-    @classmethod
-    def from_json(cls, d: dict[str, Any]) -> Repo:
-        """The inverse of `json.dumps(repo, default=vars)`."""
-        commits = {
-            oid: Commit(**c | {"files": {p: Blob(**f) for p, f in c["files"].items()}})
-            for oid, c in d["commits"].items()
-        }
-        return cls(**d | {"commits": commits})
-
 
 def apply_changes(files: Mapping[str, Blob], changes: Iterable[Change]) -> dict[str, Blob]:
     """`files` after the changes; deleting a missing file is a 404 EntryNotFound, as on the Hub."""

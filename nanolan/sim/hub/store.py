@@ -11,7 +11,6 @@ All writes are atomic (temporary file, then rename): a kill never leaves half a 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -19,6 +18,8 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import msgspec
 
 from nanolan.sim.hub.repo import Blob, Refusal, Repo, git_oid, is_lfs, lfs_blob
 from nanolan.sim.hub.xet import XetStorage
@@ -97,21 +98,22 @@ class Store:
     def load(self, typ: str, repo_id: str) -> Repo | None:
         """The repository, or None."""
         try:
-            return Repo.from_json(json.loads(self._file(typ, repo_id).read_bytes()))
+            return _read(self._file(typ, repo_id))
         except FileNotFoundError:
             return None
 
     def spelled(self, typ: str, repo_id: str) -> str:
         """The repository's name as it was created; names are equal without regard to case. "" if there is none."""
         wanted = self._file(typ, repo_id).name.lower()
-        same = [path for path in self.repos.glob("*.json") if path.name.lower() == wanted]
-        return str(json.loads(same[0].read_bytes())["id"]) if same else ""
+        same = (path for path in self.repos.glob("*.json") if path.name.lower() == wanted)
+        found = next(same, None)
+        return found.stem.removeprefix(f"{typ}s--").replace("--", "/") if found else ""
 
     def save(self, repo: Repo) -> None:
         """Replace the repository's file."""
         path = self._file(repo.typ, repo.id)
         temp = self.temp / path.name
-        temp.write_text(json.dumps(repo, default=vars))
+        temp.write_bytes(msgspec.json.encode(repo))
         temp.replace(path)
 
     def delete(self, typ: str, repo_id: str) -> None:
@@ -121,7 +123,7 @@ class Store:
     def all(self) -> Iterator[Repo]:
         """Every repository, by name."""
         for path in sorted(self.repos.glob("*.json")):
-            yield Repo.from_json(json.loads(path.read_bytes()))
+            yield _read(path)
 
     def _object_path(self, sha256: str) -> Path:
         if not SHA256.fullmatch(sha256):
@@ -131,6 +133,10 @@ class Store:
     def _file(self, typ: str, repo_id: str) -> Path:
         # unambiguous: names never contain "--"
         return self.repos / f"{typ}s--{repo_id.replace('/', '--')}.json"
+
+
+def _read(path: Path) -> Repo:
+    return msgspec.json.decode(path.read_bytes(), type=Repo)
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

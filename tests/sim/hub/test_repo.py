@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nanolan.sim.hub.repo import (
@@ -73,7 +73,7 @@ def test_deleting_a_folder_keeps_its_neighbours() -> None:
 def test_a_repository_survives_a_json_round_trip() -> None:
     r = repo()
     r.commit("main", [Change("x.pt", B)], "t")
-    assert Repo.from_json(json.loads(json.dumps(r, default=vars))) == r
+    assert msgspec.json.decode(msgspec.json.encode(r), type=Repo) == r
 
 
 @pytest.mark.parametrize(
