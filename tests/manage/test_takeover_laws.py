@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,17 @@ from nanolan.manage.takeover import NotYet
 from nanolan.run.ledger import STOPPED_BY_USER
 from nanolan.sim.world import World
 from nanolan.status.status import look
-from tests.support.core_fixtures import CREATE, LIST, creates
+from tests.support.core_fixtures import CREATE, LIST, QUICK, creates
 from tests.support.spot_fixtures import LIMIT_CENTS, SPOT, SpotRun
-from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
 ROUNDS = 6
+
+
+@pytest.fixture
+def world(tmp_path: Path, seed_cache: Path) -> Iterator[World]:
+    """One for each history: thousands of heartbeats are commits, and each makes the next ones slower."""
+    with World(tmp_path / "world", cache=seed_cache, delays=QUICK, boxes=False) as world:
+        yield world
 
 
 class History:
