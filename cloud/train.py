@@ -1,7 +1,7 @@
 """The box's main: `python cloud/train.py STATE WORK`, started by boot.sh as its last act.
 
 What the box program itself cannot handle (a plan it cannot read, no sight of its own instance) goes to the
-rescue program: log uploaded, machine deleted. Whatever is printed here goes through a veil (nanolan/redact.py).
+rescue program: log uploaded, machine deleted. Secrets in whatever is printed here are masked (nanolan/redact.py).
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ NOTE = "[a secret stood here and was masked]"
 MOVES = re.compile(r"(\x1b\[[0-9;?]*[A-HJKSTfhlmsu]|\r)")
 # A prompt must not wait for its last letter, so a flush shows the start of a possible secret: at most 1/SHOWN of it
 SHOWN = 3
+OUTPUT = "the command's output"  # in the message of a write error
 BEGUN = re.compile(r"\x1b(\[[0-9;?]*)?\Z")
 
 
@@ -79,7 +80,7 @@ class RedactedStream:
             self._shown = max(shown, most) if begun else 0
             if most > shown:
                 self._pass(held[:most], shown)
-            with contextlib.suppress(*self._ignored):
+            with self._written():
                 self._behind.flush()
 
     @property
@@ -109,11 +110,22 @@ class RedactedStream:
             shown = f"{shown}{NOTE}\n"
             self._note_due = False
             self._note = False
-        with contextlib.suppress(*self._ignored):
+        with self._written():
             try:
                 self._behind.write(shown)
             except UnicodeEncodeError:  # characters that the terminal's encoding lacks
                 self._behind.write(shown.encode(self.encoding, "replace").decode(self.encoding))
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """A write error is ignored with `insist`; otherwise it names the output, for the message at the end of the command."""
+        try:
+            yield
+        except self._ignored:
+            pass
+        except OSError as e:
+            e.filename = e.filename or OUTPUT
+            raise
 
     def _open(self, text: str) -> int:
         """The number of characters at the end that may be the start of a secret."""

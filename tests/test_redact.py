@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from nanolan.redact import (
     NOTE,
+    OUTPUT,
     SHOWN,
     STARS,
     RedactedStream,
@@ -37,10 +38,10 @@ KEY = Secret(VALUE)
 
 def through(*pieces: str, **how: bool) -> str:
     behind = io.StringIO()
-    veil = RedactedStream(behind, **how)
+    stream = RedactedStream(behind, **how)
     for piece in pieces:
-        veil.write(piece)
-    veil.flush()
+        stream.write(piece)
+    stream.flush()
     return behind.getvalue()
 
 
@@ -66,9 +67,9 @@ def test_a_secret_of_this_process_is_masked_in_every_form(text: str) -> None:
 
 def test_a_secret_that_is_made_later_is_masked_from_then_on() -> None:
     behind = io.StringIO()
-    veil = RedactedStream(behind)
+    stream = RedactedStream(behind)
     later = Secret("made-later-" + "x" * 9)
-    veil.write(later.reveal() + "\n")
+    stream.write(later.reveal() + "\n")
     assert behind.getvalue() == "***\n"
 
 
@@ -148,21 +149,23 @@ def test_the_first_secret_leaves_a_note_that_stays_in_the_log() -> None:
 
 def test_in_everything_else_it_behaves_like_the_stream_behind_it(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as f:
-        veil = redact_stream(f)
-        assert (veil.fileno(), veil.isatty(), veil.encoding, veil.name) == (
+        stream = redact_stream(f)
+        assert (stream.fileno(), stream.isatty(), stream.encoding, stream.name) == (
             f.fileno(),
             False,
             f.encoding,
             f.name,
         )
         assert (
-            redact_stream(veil) is veil and redact_stream(None) is None and cursor_allowed(f) is f
+            redact_stream(stream) is stream
+            and redact_stream(None) is None
+            and cursor_allowed(f) is f
         )
-        assert veil.drawing.isatty() is False
-        print("one", VALUE, file=veil)
-        veil.writelines(["two\n", "three\n"])
-        veil.buffer.write(f"four {VALUE}\n".encode())
-        click.echo(f"five {VALUE}".encode(), file=veil)
+        assert stream.drawing.isatty() is False
+        print("one", VALUE, file=stream)
+        stream.writelines(["two\n", "three\n"])
+        stream.buffer.write(f"four {VALUE}\n".encode())
+        click.echo(f"five {VALUE}".encode(), file=stream)
     assert (tmp_path / "file").read_text() == "one ***\ntwo\nthree\nfour ***\nfive ***\n"
     with pytest.raises(TypeError):
         RedactedStream(io.StringIO()).write(b"bytes")  # type: ignore[arg-type]
@@ -273,12 +276,12 @@ def test_a_token_written_in_two_parts_is_masked_at_every_cut(flushed: bool, shor
     ):
         for cut in range(1, len(form)):
             behind = io.StringIO()
-            veil = RedactedStream(behind)
-            veil.write(form[:cut])
+            stream = RedactedStream(behind)
+            stream.write(form[:cut])
             if flushed:
-                veil.flush()
-            veil.write(form[cut:])
-            veil.flush()
+                stream.flush()
+            stream.write(form[cut:])
+            stream.flush()
             assert STARS in behind.getvalue() and not shown_of(form, behind.getvalue()), (
                 cut,
                 behind.getvalue(),
@@ -292,14 +295,14 @@ def test_a_token_written_in_two_parts_is_masked_at_every_cut(flushed: bool, shor
 )
 def test_a_secret_is_masked_at_every_flush(flushes: list[bool], before: str, after: str) -> None:
     behind = io.StringIO()
-    veil = RedactedStream(behind)
-    veil.write(before)
+    stream = RedactedStream(behind)
+    stream.write(before)
     for letter, flush in zip(VALUE, flushes, strict=True):
-        veil.write(letter)
+        stream.write(letter)
         if flush:
-            veil.flush()
-    veil.write(after)
-    veil.flush()
+            stream.flush()
+    stream.write(after)
+    stream.flush()
     assert (
         not shown_of(VALUE, behind.getvalue())
         and behind.getvalue().startswith(before)
@@ -309,9 +312,25 @@ def test_a_secret_is_masked_at_every_flush(flushes: list[bool], before: str, aft
 
 def test_a_prompt_that_ends_as_a_secret_begins_is_shown_at_once() -> None:
     behind = io.StringIO()
-    veil = RedactedStream(behind)
-    veil.write("type s")
-    veil.flush()
+    stream = RedactedStream(behind)
+    stream.write("type s")
+    stream.flush()
     assert behind.getvalue() == "type s"
-    veil.write("ay\n")
+    stream.write("ay\n")
     assert behind.getvalue() == "type say\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("insist", [False, True])
+def test_an_output_that_cannot_be_written_is_named_or_ignored_as_asked(insist: bool) -> None:
+    behind = open("/dev/full", "w")  # noqa: SIM115  # its close fails, too
+    stream = redact_stream(behind, insist=insist)
+    stream.write("text\n")
+    if insist:
+        stream.flush()
+    else:
+        with pytest.raises(OSError, match="No space left") as e:
+            stream.flush()
+        assert e.value.filename == OUTPUT
+    with pytest.raises(OSError):
+        behind.close()

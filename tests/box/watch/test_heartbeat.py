@@ -245,7 +245,7 @@ def test_the_moment_the_forecast_crosses_the_limit_a_warning_is_logged_and_sent_
 @pytest.mark.parametrize(
     "log, masked",
     [("fine ***\n", False), (f"a {TOKEN}\n", True), (f"a ***\n{NOTE}\n", True), ("", False)],
-    ids=["stars alone", "a secret", "the veil's note", "nothing"],
+    ids=["stars alone", "a secret", "the stream's note", "nothing"],
 )
 def test_it_knows_whether_the_log_held_a_secret(
     heartbeat: Heartbeat, tmp_path: Path, log: str, masked: bool
