@@ -80,7 +80,7 @@ class RedactedStream:
             self._shown = max(shown, most) if begun else 0
             if most > shown:
                 self._pass(held[:most], shown)
-            with self._written():
+            with self._naming_errors():
                 self._behind.flush()
 
     @property
@@ -110,14 +110,14 @@ class RedactedStream:
             shown = f"{shown}{NOTE}\n"
             self._note_due = False
             self._note = False
-        with self._written():
+        with self._naming_errors():
             try:
                 self._behind.write(shown)
             except UnicodeEncodeError:  # characters that the terminal's encoding lacks
                 self._behind.write(shown.encode(self.encoding, "replace").decode(self.encoding))
 
     @contextlib.contextmanager
-    def _written(self) -> Iterator[None]:
+    def _naming_errors(self) -> Iterator[None]:
         """A write error is ignored with `insist`; otherwise it names the output, for the message at the end of the command."""
         try:
             yield

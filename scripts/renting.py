@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nanolan.hub.client import Hub
     from nanolan.launch.policy import FailoverPolicy
     from nanolan.launch.prepare import Prepared
-    from nanolan.manage.run_budget import Agreed
     from nanolan.run.ledger import Attempt, Ledger
     from nanolan.settings.settings import Settings
     from nanolan.shadeform.client import Shadeform
@@ -161,6 +160,7 @@ def rent_and_follow(
     from nanolan.cli.live_line import live_line
     from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.policy import spent_cents
+    from nanolan.manage.run_budget import Agreed
 
     line = None if as_json else live_line()
     try:
