@@ -67,6 +67,25 @@ HOMES = tempfile.TemporaryDirectory(prefix="nanolan-tests-")
 os.environ.update({name: f"{HOMES.name}/{name.lower()}" for name in ("HF_HOME", "NANOLAN_HOME")})
 
 
+# Ten seconds and more each, and mostly waiting
+LONG = (
+    "test_every_promise_holds_in_40_histories",
+    "test_it_succeeds_with_the_loss_falling",
+    "test_a_job_whose_machine_is_taken_away_goes_on_on_the_next_one_and_succeeds",
+    "test_from_one_command_to_two_proven_phases_and_the_machine_gone_through_a_reboot",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each worker begins with a long test: at the end it would run alone."""
+    long = [item for item in items if item.name in LONG]
+    if len(long) == len(LONG):  # xdist gives each worker as many tests, in their order
+        rest = [item for item in items if item not in long]
+        share = len(rest) // len(long)
+        items[:] = [i for n, x in enumerate(long) for i in (x, *rest[n * share :][:share])]
+        items += rest[len(long) * share :]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every process that the tests started is gone when they end: their children, and whatever lives in their tmp."""
@@ -80,6 +99,15 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         [p for p in left if "resource_tracker" not in _command(p)], timeout=10
     )
     assert not alive, f"left behind: {[(p.pid, _command(p)) for p in alive]}"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def scripts_by_fork(nothing_left_behind: None) -> Iterator[None]:
+    """The interpreter that the scripts of the laptop were forked from ends with the tests."""
+    from tests.support.forked_python import OPENED
+
+    with OPENED:
+        yield
 
 
 def _lives_in(p: psutil.Process, base: str) -> bool:

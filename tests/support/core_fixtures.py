@@ -23,6 +23,7 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform.instance import Delays
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.sim.world import World
+from tests.support.forked_python import forkable, laptop_python
 
 QUICK = Delays(
     creating_s=0.02, pending_provider_s=0.02, pending_s=0.02, deleting_s=0.3, tick_s=0.02
@@ -120,8 +121,9 @@ def script(
 ) -> subprocess.CompletedProcess[str]:
     """scripts/<name>.py, run to its end as a user would."""
     how: dict[str, Any] = {"input": input} if input is not None else {"stdin": stdin}
+    python = laptop_python() if forkable(env) else sys.executable
     return subprocess.run(
-        [sys.executable, str(ROOT / f"scripts/{name}.py"), *words],
+        [str(python), str(ROOT / f"scripts/{name}.py"), *words],
         env=env,
         cwd=ROOT,
         capture_output=True,

@@ -203,7 +203,14 @@ class Laptop:
             stop_launch(self.ledger, run_id, self.say, clock=clock, sleep=sleep)
         entry, present = find_target(self.ledger, api, self.settings, run_id, None, self.say)
         stop = Stop(
-            self.ledger, api, self.settings, self.say, self.say, lambda question: None, clock=clock
+            self.ledger,
+            api,
+            self.settings,
+            self.say,
+            self.say,
+            agree=lambda question: None,
+            hub=lambda endpoint, token: self.hub_client(),
+            clock=clock,
         )
         stop.delete(entry, list(present.billing))
         if launching:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.support.adapter_jobs import NewRun, Run, Worlds
-from tests.support.quick_python import QuickPython
+from tests.support.forked_python import ForkedPython
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
     """Both miniature forks with base checkpoints, tokenizer and data."""
     with (
         tempfile.TemporaryDirectory(prefix="quick-") as folder,  # a socket's path is short
-        QuickPython(Path(folder)) as python,
+        ForkedPython(Path(folder)) as python,
         Worlds(tmp_path_factory.mktemp("worlds"), python.path) as worlds,
     ):
         yield worlds

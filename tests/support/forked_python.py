@@ -1,24 +1,48 @@
-"""An interpreter that needs no time to import torch: a process that has it loaded forks for every program.
+"""An interpreter that needs no time for imports: a process that has done them forks for every program.
 
-`QuickPython(folder).path` is a program that takes an interpreter's words, passes signals on and ends as its program does. torchrun
-is run by the real interpreter, with this one for its ranks.
+`ForkedPython(folder, modules).path` is a program that takes an interpreter's words, passes signals on and ends as its program
+does. torchrun is run by the real interpreter, with this one for its ranks.
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
+import gc
+import importlib
 import json
 import os
+import re
 import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 import traceback
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+TRAINER = ("pyarrow.parquet", "tiktoken", "torch")
+# What the commands of the laptop import, huggingface_hub above all; nothing of nanolan, which may read its environment then
+LAPTOP = (
+    "click",
+    "huggingface_hub.hf_api",
+    "huggingface_hub.utils",
+    "huggingface_hub.repocard",
+    "msgspec.json",
+    "psutil",
+    "requests",
+    "rich.live",
+    "rich.progress",
+    "rich.table",
+)
+UTF8 = re.compile(r"^(C|POSIX|)$|UTF-?8$", re.IGNORECASE)  # Python takes C as UTF-8, too
 POLL_S = 0.02
 SHIM = """#!{python} -S
 import array, json, os, signal, socket, sys
@@ -29,10 +53,10 @@ if words[:2] == ["-m", "torch.distributed.run"]:
 s = socket.socket(socket.AF_UNIX)
 s.connect({socket!r})
 job = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
-s.sendmsg([len(job).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [1, 2]))])
+s.sendmsg([len(job).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 s.sendall(job)
 pid = int(s.recv(8))
-for n in (signal.SIGTERM, signal.SIGUSR1):
+for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
     signal.signal(n, lambda n, frame: os.kill(pid, n))
 end = json.loads(s.recv(64) or "1")
 if end < 0:
@@ -42,10 +66,10 @@ os._exit(end)
 """
 
 
-class QuickPython:
-    """Starts the process with torch; ends it, and every program that runs, when it is left."""
+class ForkedPython:
+    """Starts the process that forks; ends it, and every program that runs, when it is left."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, modules: tuple[str, ...] = TRAINER) -> None:
         self.path = folder / "python"
         address = str(folder / "s")
         self.path.write_text(
@@ -53,13 +77,13 @@ class QuickPython:
         )
         self.path.chmod(0o755)
         self._process = subprocess.Popen(
-            [sys.executable, __file__, address],
+            [sys.executable, __file__, address, *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
-    def __enter__(self) -> QuickPython:
+    def __enter__(self) -> ForkedPython:
         assert self._process.stdout and self._process.stdout.readline() == b"ready\n"
         return self
 
@@ -67,9 +91,26 @@ class QuickPython:
         self._process.communicate()
 
 
+OPENED = ExitStack()  # closed when the tests end
+
+
+@functools.cache
+def laptop_python() -> Path:
+    """The interpreter of this process's tests for the scripts of the laptop."""
+    folder = OPENED.enter_context(tempfile.TemporaryDirectory(prefix="forked-"))
+    return OPENED.enter_context(ForkedPython(Path(folder), LAPTOP)).path
+
+
+def forkable(environment: Mapping[str, str]) -> bool:
+    """Whether nothing in this environment has to be known when an interpreter starts: no other than UTF-8, no PYTHON*."""
+    languages = [v for n, v in environment.items() if n.startswith(("LANG", "LC_"))]
+    python = [v for n, v in environment.items() if n.startswith("PYTHON")]
+    return not any(python) and all(UTF8.search(v) for v in languages)
+
+
 def receive(connection: socket.socket) -> tuple[Any, list[int]]:
-    """A job and the descriptors of its output."""
-    size, fds, *_ = socket.recv_fds(connection, 8, 2)
+    """A job and the descriptors of its input and output."""
+    size, fds, *_ = socket.recv_fds(connection, 8, 3)
     data = b""
     while len(data) < int.from_bytes(size, "big"):
         data += connection.recv(1 << 16)
@@ -84,7 +125,8 @@ def serve(address: str) -> tuple[Any, list[int]] | None:
     print("ready", flush=True)
     running: dict[int, socket.socket] = {}
     while True:
-        ready = select.select([server, sys.stdin], [], [], POLL_S)[0]
+        wait_s = POLL_S if running else None
+        ready = select.select([server, sys.stdin, *running.values()], [], [], wait_s)[0]
         if sys.stdin in ready:
             break
         if server in ready:
@@ -96,7 +138,9 @@ def serve(address: str) -> tuple[Any, list[int]] | None:
                 os.close(fd)
             running[pid] = connection
             connection.sendall(str(pid).encode())
-        for pid in list(running):
+        for pid, connection in list(running.items()):
+            if connection in ready:  # closed: its client was killed
+                os.kill(pid, signal.SIGKILL)
             answer_end(pid, running)
     for pid in running:
         os.kill(pid, signal.SIGKILL)
@@ -118,12 +162,13 @@ def answer_end(pid: int, running: dict[int, socket.socket]) -> None:
 
 def become(words: list[str], cwd: str, environment: dict[str, str], fds: list[int]) -> int:
     """Run a program as an interpreter would; its exit code."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for target, fd in enumerate(fds, 1):
+    for target, fd in enumerate(fds):
         os.dup2(fd, target)
+        os.close(fd)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    read_environment()
     words = [w for w in words if w != "-u"]
     try:
         if words[0] == "-m":
@@ -142,15 +187,26 @@ def become(words: list[str], cwd: str, environment: dict[str, str], fds: list[in
     return 0
 
 
-if __name__ == "__main__":
-    import pyarrow.parquet  # noqa: F401
-    import tiktoken  # noqa: F401
-    import torch
+def read_environment() -> None:
+    """What was read from the environment while importing is read again."""
+    time.tzset()
+    tempfile.tempdir = None
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        importlib.reload(constants)
+        bars = sys.modules["huggingface_hub.utils.tqdm"]
+        bars.HF_HUB_DISABLE_PROGRESS_BARS = constants.HF_HUB_DISABLE_PROGRESS_BARS  # type: ignore[attr-defined]
 
-    torch.set_num_threads(1)
+
+if __name__ == "__main__":
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     sys.dont_write_bytecode = True
+    gc.freeze()  # else the first collection in a child copies the memory of all modules
     if job := serve(sys.argv[1]):
         code = become(*job[0], job[1])
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
         os._exit(code)
