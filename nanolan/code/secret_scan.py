@@ -63,7 +63,10 @@ SHAPES: tuple[tuple[str, bytes, bytes], ...] = (
         b"AWS_SECRET_ACCESS_KEY",
         rb"AWS_SECRET_ACCESS_KEY[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}",
     ),
-    ("a GitHub token", b"gh", rb"(?<![A-Za-z0-9_])gh[pousr]_[A-Za-z0-9]{30,}"),
+    *(
+        ("a GitHub token", b"gh%c_" % kind, rb"(?<![A-Za-z0-9_])gh[pousr]_[A-Za-z0-9]{30,}")
+        for kind in b"pousr"
+    ),
     ("a GitHub token", b"github_pat_", rb"github_pat_[A-Za-z0-9_]{22,}"),
     ("a GitLab token", b"glpat-", rb"glpat-[A-Za-z0-9_-]{20,}"),
     ("a Slack token", b"xox", rb"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
@@ -153,7 +156,7 @@ class Scanner:
         """The first secret in data, without unpacking; without `shapes` only known values."""
         if (at := self._known(data)) is not None:
             return Found(name, YOURS, line_of(data, at))
-        if self._known(unescaped(data)) is not None:
+        if (plain := unescaped(data)) != data and self._known(plain) is not None:
             return Found(name, YOURS)
         if shapes:
             for layer in (data, data.replace(b"\0", b"")) if b"\0" in data else (data,):
