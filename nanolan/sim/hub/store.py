@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -40,6 +41,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         self.xet = XetStorage(root / "xet", self.temp) if xet else None
         self.lock = threading.RLock()  # held over every read-change-write of a repository
+        self._decoded: dict[Path, tuple[object, Repo]] = {}  # as last read, for that state of the file
 
     def size_of(self, sha256: str) -> int | None:
         """The size of the object in bytes; None if it is not stored."""
@@ -98,7 +100,7 @@ class Store:
     def load(self, typ: str, repo_id: str) -> Repo | None:
         """The repository, or None."""
         try:
-            return _read(self._file(typ, repo_id))
+            return self._read(self._file(typ, repo_id))
         except FileNotFoundError:
             return None
 
@@ -123,7 +125,18 @@ class Store:
     def all(self) -> Iterator[Repo]:
         """Every repository, by name."""
         for path in sorted(self.repos.glob("*.json")):
-            yield _read(path)
+            yield self._read(path)
+
+    def _read(self, path: Path) -> Repo:
+        """A copy of the repository that may be changed; its commits are shared, and stay as they are."""
+        found = path.stat()
+        state = found.st_ino, found.st_size, found.st_mtime_ns
+        if path not in self._decoded or self._decoded[path][0] != state:
+            self._decoded[path] = state, msgspec.json.decode(path.read_bytes(), type=Repo)
+        repo = self._decoded[path][1]
+        return replace(
+            repo, refs=dict(repo.refs), tags=dict(repo.tags), commits=dict(repo.commits)
+        )
 
     def _object_path(self, sha256: str) -> Path:
         if not SHA256.fullmatch(sha256):
@@ -133,10 +146,6 @@ class Store:
     def _file(self, typ: str, repo_id: str) -> Path:
         # unambiguous: names never contain "--"
         return self.repos / f"{typ}s--{repo_id.replace('/', '--')}.json"
-
-
-def _read(path: Path) -> Repo:
-    return msgspec.json.decode(path.read_bytes(), type=Repo)
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:
