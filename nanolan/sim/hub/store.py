@@ -41,7 +41,9 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         self.xet = XetStorage(root / "xet", self.temp) if xet else None
         self.lock = threading.RLock()  # held over every read-change-write of a repository
-        self._decoded: dict[Path, tuple[object, Repo]] = {}  # as last read, for that state of the file
+        self._decoded: dict[
+            Path, tuple[object, Repo]
+        ] = {}  # as last read, for that state of the file
 
     def size_of(self, sha256: str) -> int | None:
         """The size of the object in bytes; None if it is not stored."""
@@ -134,9 +136,7 @@ class Store:
         if path not in self._decoded or self._decoded[path][0] != state:
             self._decoded[path] = state, msgspec.json.decode(path.read_bytes(), type=Repo)
         repo = self._decoded[path][1]
-        return replace(
-            repo, refs=dict(repo.refs), tags=dict(repo.tags), commits=dict(repo.commits)
-        )
+        return replace(repo, refs=dict(repo.refs), tags=dict(repo.tags), commits=dict(repo.commits))
 
     def _object_path(self, sha256: str) -> Path:
         if not SHA256.fullmatch(sha256):
