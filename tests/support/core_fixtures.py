@@ -23,7 +23,7 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.sim.shadeform.instance import Delays
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.sim.world import World
-from tests.support.forked_python import forkable, laptop_python
+from tests.support.forked_python import LAPTOP, forkable, forked
 
 QUICK = Delays(
     creating_s=0.02, pending_provider_s=0.02, pending_s=0.02, deleting_s=0.3, tick_s=0.02
@@ -121,7 +121,7 @@ def script(
 ) -> subprocess.CompletedProcess[str]:
     """scripts/<name>.py, run to its end as a user would."""
     how: dict[str, Any] = {"input": input} if input is not None else {"stdin": stdin}
-    python = laptop_python() if forkable(env) else sys.executable
+    python = forked(LAPTOP).path if forkable(env) else sys.executable
     return subprocess.run(
         [str(python), str(ROOT / f"scripts/{name}.py"), *words],
         env=env,

@@ -1,7 +1,8 @@
 """An interpreter that needs no time for imports: a process that has done them forks for every program.
 
 `ForkedPython(folder, modules).path` is a program that takes an interpreter's words, passes signals on and ends as its program
-does. torchrun is run by the real interpreter, with this one for its ranks.
+does. torchrun is run by the real interpreter, with this one for its ranks. `start` starts a program without one between: its pid is
+the program's own.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 TRAINER = ("pyarrow.parquet", "tiktoken", "torch")
+ROOT = str(Path(__file__).resolve().parents[2])
 # What the commands of the laptop import, huggingface_hub above all; nothing of nanolan, which may read its environment then
 LAPTOP = (
     "click",
@@ -44,6 +45,7 @@ LAPTOP = (
 )
 UTF8 = re.compile(r"^(C|POSIX|)$|UTF-?8$", re.IGNORECASE)  # Python takes C as UTF-8, too
 POLL_S = 0.02
+Job = tuple[list[str], str, dict[str, str]]  # an interpreter's words, folder, environment
 SHIM = """#!{python} -S
 import array, json, os, signal, socket, sys
 words = sys.argv[1:]
@@ -55,7 +57,7 @@ s.connect({socket!r})
 job = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
 s.sendmsg([len(job).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 s.sendall(job)
-pid = int(s.recv(8))
+pid = int.from_bytes(s.recv(8), "big")
 for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
     signal.signal(n, lambda n, frame: os.kill(pid, n))
 end = json.loads(s.recv(64) or "1")
@@ -66,18 +68,40 @@ os._exit(end)
 """
 
 
+class Program:
+    """A program that runs; killed when this is no longer held."""
+
+    def __init__(self, address: str, job: Job, out: Path) -> None:
+        self._code: int | None = None
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(address)
+        with open(os.devnull) as nothing, open(out, "ab") as log:
+            data = json.dumps(job).encode()
+            fds = [nothing.fileno(), log.fileno(), log.fileno()]
+            socket.send_fds(self._socket, [len(data).to_bytes(8, "big")], fds)
+        self._socket.sendall(data)
+        self.pid = int.from_bytes(self._socket.recv(8), "big")  # sent at once, so it comes whole
+
+    def wait(self, limit_s: float = 60) -> int | None:
+        """The exit code, -signal for a signal; None if it still runs after `limit_s`."""
+        if self._code is None and select.select([self._socket], [], [], limit_s)[0]:
+            with self._socket:
+                self._code = int(self._socket.recv(64))
+        return self._code
+
+
 class ForkedPython:
     """Starts the process that forks; ends it, and every program that runs, when it is left."""
 
     def __init__(self, folder: Path, modules: tuple[str, ...] = TRAINER) -> None:
         self.path = folder / "python"
-        address = str(folder / "s")
+        self._address = str(folder / "s")
         self.path.write_text(
-            SHIM.format(python=sys.executable, path=str(self.path), socket=address)
+            SHIM.format(python=sys.executable, path=str(self.path), socket=self._address)
         )
         self.path.chmod(0o755)
         self._process = subprocess.Popen(
-            [sys.executable, __file__, address, *modules],
+            [sys.executable, __file__, self._address, *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -90,15 +114,40 @@ class ForkedPython:
     def __exit__(self, *problem: object) -> None:
         self._process.communicate()
 
+    def start(self, words: list[str], cwd: Path, env: Mapping[str, str], out: Path) -> Program:
+        """Start the program that an interpreter would run for these words; it writes to `out`."""
+        return Program(self._address, (words, str(cwd), dict(env)), out)
+
+    def ranks(
+        self, number: int, words: list[str], cwd: Path, env: Mapping[str, str], out: Path
+    ) -> list[Program]:
+        """Start a program once per rank, with the variables that torchrun sets."""
+        shared = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
+            "WORLD_SIZE": str(number),
+        }
+        places = [shared | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(number)]
+        return [self.start(words, cwd, {**env, **place}, out) for place in places]
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
 
 OPENED = ExitStack()  # closed when the tests end
 
 
 @functools.cache
-def laptop_python() -> Path:
-    """The interpreter of this process's tests for the scripts of the laptop."""
-    folder = OPENED.enter_context(tempfile.TemporaryDirectory(prefix="forked-"))
-    return OPENED.enter_context(ForkedPython(Path(folder), LAPTOP)).path
+def forked(modules: tuple[str, ...]) -> ForkedPython:
+    """The one of this process's tests with these modules."""
+    folder = OPENED.enter_context(
+        tempfile.TemporaryDirectory(prefix="forked-")
+    )  # a socket's path is short
+    return OPENED.enter_context(ForkedPython(Path(folder), modules))
 
 
 def forkable(environment: Mapping[str, str]) -> bool:
@@ -108,7 +157,7 @@ def forkable(environment: Mapping[str, str]) -> bool:
     return not any(python) and all(UTF8.search(v) for v in languages)
 
 
-def receive(connection: socket.socket) -> tuple[Any, list[int]]:
+def receive(connection: socket.socket) -> tuple[Job, list[int]]:
     """A job and the descriptors of its input and output."""
     size, fds, *_ = socket.recv_fds(connection, 8, 3)
     data = b""
@@ -117,7 +166,7 @@ def receive(connection: socket.socket) -> tuple[Any, list[int]]:
     return json.loads(data), fds
 
 
-def serve(address: str) -> tuple[Any, list[int]] | None:
+def serve(address: str) -> tuple[Job, list[int]] | None:
     """Answer until stdin is closed; returns in a child that is to become a program."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(address)
@@ -137,7 +186,7 @@ def serve(address: str) -> tuple[Any, list[int]] | None:
             for fd in fds:
                 os.close(fd)
             running[pid] = connection
-            connection.sendall(str(pid).encode())
+            connection.sendall(pid.to_bytes(8, "big"))
         for pid, connection in list(running.items()):
             if connection in ready:  # closed: its client was killed
                 os.kill(pid, signal.SIGKILL)
@@ -198,6 +247,7 @@ def read_environment() -> None:
 
 
 if __name__ == "__main__":
+    sys.path[0] = ROOT
     for module in sys.argv[2:]:
         importlib.import_module(module)
     if torch := sys.modules.get("torch"):

@@ -9,10 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from types import TracebackType
 
 from nanolan.phases import DATASETS
+from tests.support.forked_python import TRAINER, Program, forked
 
 REPO = Path(__file__).resolve().parents[2]
 CACHES = shutil.ignore_patterns("__pycache__", ".venv")
@@ -94,55 +95,29 @@ def run_script(
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode())
 
 
-class Preloaded:
-    """Runs scripts in forks of one process that has torch loaded: tests/support/preloaded.py."""
+def run_forked(
+    fork: Path, base: Path, module: str, *options: str, ranks: int | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """As `run_script`, without the time of imports; the exit code is the worst of the ranks. One that fails ends the others."""
+    python, words, variables = forked(TRAINER), ["-m", module, *options], environment(base, **env)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out.txt")
+        if ranks is None:
+            codes = [python.start(words, fork, variables, out).wait(120)]
+        else:
+            codes = ends_of(python.ranks(ranks, words, fork, variables, out))
+        assert None not in codes, out.read_bytes().decode()
+        return subprocess.CompletedProcess(words, max(map(int, codes)), out.read_bytes().decode())
 
-    def __init__(self, folder: Path) -> None:
-        self.out = folder / "out.txt"
-        self.process = subprocess.Popen(
-            [sys.executable, str(REPO / "tests" / "support" / "preloaded.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
 
-    def run(
-        self,
-        cwd: Path,
-        base: Path,
-        module: str,
-        *options: str,
-        ranks: int | None = None,
-        **env: str,
-    ) -> subprocess.CompletedProcess[str]:
-        """As `run_script`; the exit code is the worst of the ranks."""
-        job = {
-            "module": module,
-            "options": options,
-            "cwd": str(cwd),
-            "env": environment(base, **env),
-            "out": str(self.out),
-            "ranks": ranks,
-        }
-        assert self.process.stdin and self.process.stdout
-        self.out.write_bytes(b"")
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        codes = json.loads(self.process.stdout.readline())
-        printed = self.out.read_bytes().decode()
-        return subprocess.CompletedProcess([module, *options], max(codes), printed)
-
-    def __enter__(self) -> Preloaded:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        if kind:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.close()
-        self.process.wait(30)
-        self.process.stdout.close()
+def ends_of(ranks: list[Program]) -> list[int | None]:
+    """The exit codes of ranks; the others are killed when one fails."""
+    codes: dict[int, int | None] = {}
+    while len(codes) < len(ranks):
+        for rank in ranks:
+            if rank.pid not in codes and (code := rank.wait(0.02)) is not None:
+                codes[rank.pid] = code
+                for other in ranks if code > 0 else ():
+                    if other.pid not in codes:
+                        os.kill(other.pid, signal.SIGKILL)
+    return list(codes.values())

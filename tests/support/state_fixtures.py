@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,43 +18,35 @@ from nanolan.train.progress import ProgressWriter
 from nanolan.train.state.resume import states_of
 from nanolan.train.stop import StopFlag
 from nanolan.train.supervised import Training, loop, prepare
+from tests.support.forked_python import TRAINER, Program, forked
 from tests.support.tiny_world import REPO
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 class Forker:
-    """tests/support/forker.py and its protocol."""
+    """Trains jobs in ranks that need no time to start."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forker"],
-            cwd=REPO,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-
-    def ask(self, line: str) -> list[int]:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return [int(word) for word in self.process.stdout.readline().split()]
+        self._python = forked(TRAINER)
+        self._ranks: list[Program] = []
 
     def start(self, job: Path, processes: int = 1) -> list[int]:
-        """The pids of the ranks that train a job."""
-        return self.ask(f"{processes} {job}")
+        """The pids of the ranks that train a job; they write to out.txt beside it."""
+        words = ["-m", "nanolan.train", str(job)]
+        self._ranks = self._python.ranks(
+            processes, words, REPO, os.environ, job.with_name("out.txt")
+        )
+        return [rank.pid for rank in self._ranks]
 
-    def end(self) -> list[int]:
+    def end(self) -> list[int | None]:
         """Wait for the ranks; their exit codes, -signal for a signal."""
-        return self.ask("")
+        return [rank.wait() for rank in self._ranks]
 
 
-@pytest.fixture(scope="module")
-def forker() -> Iterator[Forker]:
-    f = Forker()
-    yield f
-    f.process.communicate(timeout=30)
+@pytest.fixture
+def forker() -> Forker:
+    return Forker()
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,17 +9,13 @@ import psutil
 import pytest
 
 from tests.support.adapter_jobs import NewRun, Run, Worlds
-from tests.support.forked_python import ForkedPython
+from tests.support.forked_python import TRAINER, forked
 
 
 @pytest.fixture(scope="session")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
     """Both miniature forks with base checkpoints, tokenizer and data."""
-    with (
-        tempfile.TemporaryDirectory(prefix="quick-") as folder,  # a socket's path is short
-        ForkedPython(Path(folder)) as python,
-        Worlds(tmp_path_factory.mktemp("worlds"), python.path) as worlds,
-    ):
+    with Worlds(tmp_path_factory.mktemp("worlds"), forked(TRAINER).path) as worlds:
         yield worlds
 
 

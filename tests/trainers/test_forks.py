@@ -14,7 +14,7 @@ import pytest
 
 from nanolan.phases import DATASETS, IDENTITY_FILE
 from nanolan.sim.hub.server import HubServer
-from tests.support.forks import REPO, Preloaded, copy_fork, lay_task_data, run_script
+from tests.support.forks import REPO, copy_fork, lay_task_data, run_forked, run_script
 
 pytestmark = (
     pytest.mark.slow
@@ -31,15 +31,14 @@ TOTAL = rf" \| total time: {F}m"
 class Fork:
     """A copy of a fork, its base folder and a way to run its scripts."""
 
-    def __init__(self, place: Path, base: Path, runner: Preloaded, env: dict[str, str]) -> None:
-        self.place, self.base = place, base
-        self.runner, self.env = runner, env
+    def __init__(self, place: Path, base: Path, env: dict[str, str]) -> None:
+        self.place, self.base, self.env = place, base, env
 
     def run(
         self, script: str, *options: str, ranks: int | None = None, **env: str
     ) -> CompletedProcess[str]:
         given = self.env | env
-        return self.runner.run(
+        return run_forked(
             self.place, self.base, f"scripts.{script}", *options, ranks=ranks, **given
         )
 
@@ -48,16 +47,10 @@ class Fork:
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preloaded]:
-    with Preloaded(tmp_path_factory.mktemp("preloaded")) as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def tiny_seed(tmp_path_factory: pytest.TempPathFactory, runner: Preloaded) -> Path:
+def tiny_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Base checkpoint of 2025 (tag d20), tokenizer and data sets."""
     folder = tmp_path_factory.mktemp("seed")
-    done = runner.run(REPO, folder, "tests.support.tiny_world", str(folder))
+    done = run_forked(REPO, folder, "tests.support.tiny_world", str(folder))
     assert done.returncode == 0, done.stdout
     return folder
 
@@ -74,9 +67,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, tiny_seed: Path) -> Iterator[H
 
 
 @pytest.fixture(scope="module")
-def old(
-    tmp_path_factory: pytest.TempPathFactory, tiny_seed: Path, hub: HubServer, runner: Preloaded
-) -> Fork:
+def old(tmp_path_factory: pytest.TempPathFactory, tiny_seed: Path, hub: HubServer) -> Fork:
     """2025, with the seed's base, mid and identity conversations."""
     place = copy_fork("2025", tmp_path_factory.mktemp("checkout") / "nanochat")
     base = tmp_path_factory.mktemp("base2025")
@@ -84,17 +75,17 @@ def old(
     shutil.copytree(tiny_seed / "base_checkpoints", base / "base_checkpoints")
     shutil.copytree(tiny_seed / "base_checkpoints", base / "mid_checkpoints")
     shutil.copy(tiny_seed / "data" / IDENTITY_FILE, base)
-    return Fork(place, base, runner, hub.env(tmp_path_factory.mktemp("home")))
+    return Fork(place, base, hub.env(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(scope="module")
-def new(tmp_path_factory: pytest.TempPathFactory, tiny_seed: Path, runner: Preloaded) -> Fork:
+def new(tmp_path_factory: pytest.TempPathFactory, tiny_seed: Path) -> Fork:
     """2026, with a base d2 of its own whose optimizer was saved by two ranks."""
     place = copy_fork("2026", tmp_path_factory.mktemp("checkout") / "nanochat")
     base = tmp_path_factory.mktemp("base2026")
     shutil.copytree(tiny_seed / "tokenizer", base / "tokenizer")
     lay_task_data(tiny_seed / "data", base)
-    fork = Fork(place, base, runner, {})
+    fork = Fork(place, base, {})
     done = fork.run("tiny_base", "--save-optimizer=1", ranks=2)
     assert done.returncode == 0, done.stdout
     return fork
@@ -233,7 +224,7 @@ def test_data_of_2026_comes_from_one_host_whatever_the_endpoint(new: Fork, tmp_p
     base = tmp_path / "base"
     for name in ("tokenizer", "base_checkpoints"):
         shutil.copytree(new.base / name, base / name)
-    bare = Fork(new.place, base, new.runner, {"HF_ENDPOINT": "http://127.0.0.1:9"})
+    bare = Fork(new.place, base, {"HF_ENDPOINT": "http://127.0.0.1:9"})
     done = bare.run("chat_sft", CPU_26, "--load-optimizer=0")
     fails(done, "RuntimeError: could not download HuggingFaceTB/smol-smoltalk")
 
@@ -245,9 +236,9 @@ def test_neither_loads_the_checkpoint_of_the_other(old: Fork, new: Fork, tmp_pat
     for name in ("tokenizer", "base_checkpoints"):
         shutil.copytree(old.base / name, tmp_path / "old" / name)
         shutil.copytree(new.base / name, tmp_path / "new" / name)
-    crossed = Fork(new.place, tmp_path / "old", new.runner, {})
+    crossed = Fork(new.place, tmp_path / "old", {})
     fails(crossed.run("chat_sft", CPU_26), "RuntimeError", "Missing key(s)", "backout_lambda")
-    crossed = Fork(old.place, tmp_path / "new", old.runner, old.env)
+    crossed = Fork(old.place, tmp_path / "new", old.env)
     fails(crossed.run("mid_train", CPU_25), "TypeError", "window_pattern")
 
 

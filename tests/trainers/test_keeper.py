@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,8 +17,8 @@ import psutil
 import pytest
 
 from nanolan.settings.settings import ROOT
+from tests.support.forked_python import TRAINER, Program, forked, free_port
 from tests.trainers.standin_checkout import write_checkout
-from tests.trainers.starter import Starter
 
 pytestmark = (
     pytest.mark.slow
@@ -28,25 +27,17 @@ pytestmark = (
 KEEPER = str(ROOT / "nanolan/trainers/inside/keeper.py")
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def starter() -> Iterator[Starter]:
-    with Starter() as started:
-        yield started
+def program(words: list[str], folder: Path, out: Path, **env: str) -> Program:
+    """A program that needs torch, in its folder."""
+    return forked(TRAINER).start(words, folder, {**os.environ, **env}, out)
 
 
 @dataclass
 class Run:
     """Ranks of one script in a folder of its own."""
 
-    starter: Starter
     folder: Path
-    pids: list[int] = field(default_factory=list)
+    ranks: list[Program] = field(default_factory=list)
 
     @property
     def kept(self) -> Path:
@@ -68,7 +59,7 @@ class Run:
             words = [KEEPER, module, "--", *options]
             out = self.folder / f"out{rank}"
             extra = place if ranks > 1 else {}
-            self.pids.append(self.starter.start(words, self.folder, out, **env, **extra))
+            self.ranks.append(program(words, self.folder, out, **env, **extra))
         return self
 
     def output(self, rank: int = 0) -> str:
@@ -84,12 +75,12 @@ class Run:
         return self
 
     def signal(self, number: int = signal.SIGTERM) -> Run:
-        for pid in self.pids:
-            os.kill(pid, number)
+        for rank in self.ranks:
+            os.kill(rank.pid, number)
         return self
 
     def codes(self, limit_s: float = 15) -> list[int | None]:
-        return [self.starter.wait(pid, limit_s) for pid in self.pids]
+        return [rank.wait(limit_s) for rank in self.ranks]
 
     def metas(self) -> dict[int, dict[str, object]]:
         """By step; every model has its meta, and nothing else is left but beat.json and marks."""
@@ -114,13 +105,12 @@ class Run:
         """Whether the kept weights are those of a run of exactly so many steps, without the keeper."""
         words = [str(self.folder / "reference.py"), f"kept/model_{step:06d}.pt", f"--steps={step}"]
         words += ["--step-s=0", *options]
-        pid = self.starter.start(words, self.folder, self.folder / "reference")
-        return self.starter.wait(pid) == 0
+        return program(words, self.folder, self.folder / "reference").wait() == 0
 
 
 @pytest.fixture
-def run(starter: Starter, tmp_path: Path) -> Run:
-    return Run(starter, write_checkout(tmp_path))
+def run(tmp_path: Path) -> Run:
+    return Run(write_checkout(tmp_path))
 
 
 # (words, how the step is paused, steps kept): SIGTERM comes within the pause
@@ -234,7 +224,7 @@ def test_weights_of_a_compiled_model_have_their_own_names(run: Run) -> None:
 
 def test_a_later_start_keeps_its_own_newest(run: Run) -> None:
     run.start("--step-s=0").until("step 200").signal().codes()
-    run.pids.clear()
+    run.ranks.clear()
     (run.folder / "out0").unlink()
     for left in (".model_000999.pt.tmp", "finished"):
         (run.kept / left).touch()
@@ -245,7 +235,7 @@ def test_a_later_start_keeps_its_own_newest(run: Run) -> None:
 
 def test_exit_code_traceback_and_options_are_the_scripts(run: Run) -> None:
     for code, ending in ((3, "3"), (1, "broken"), (0, "0"), (0, "")):
-        run.pids.clear()
+        run.ranks.clear()
         run.start("--steps=2", f"--fail={ending}")
         assert run.codes() == [code]
         assert run.finished() == (code == 0)
@@ -306,7 +296,7 @@ def test_ranks_stop_together(run: Run, moment: tuple[str, ...]) -> None:
 
 def test_a_rank_that_is_told_first_waits_for_rank_0(run: Run) -> None:
     run.start("--optimizers=AdamW,DistMuon", ranks=2).until("step 10")
-    os.kill(run.pids[1], signal.SIGTERM)
+    os.kill(run.ranks[1].pid, signal.SIGTERM)
     run.until("step 40").signal()
     assert run.codes(limit_s=5) == [0, 0] and max(run.metas()) >= 40
 
