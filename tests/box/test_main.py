@@ -10,7 +10,6 @@ import pytest
 
 from nanolan.plan import Predicted
 from nanolan.redact import NOTE
-from nanolan.sim.box import kill_until_none, marked
 from nanolan.sim.marker import MARKER
 from nanolan.version import VERSION
 from tests.support.box_fixtures import KEY, REPO, TOKEN, Box, pin, until
@@ -252,7 +251,7 @@ def test_a_machine_that_vanishes_leaves_its_newest_uploaded_state(new_box: NewBo
     box = new_box({"steps": 1000, "seconds": 100, "save_every": 5}, upload_minutes=0.01)
     box.start()
     box.wait_for("proven in")
-    kill_until_none(lambda: marked({box.mark}))
+    box.power_off()
     manifest = json.loads(box.hub.read(REPO, f"{box.plan.folder}/saved/sft/manifest.json"))
     assert not manifest["final"] and box.holds(f"{box.plan.folder}/saved/sft", manifest["step"])
 

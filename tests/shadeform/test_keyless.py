@@ -66,7 +66,7 @@ def test_a_keyless_box_trains_uploads_proves_and_waits_without_a_request_to_shad
         and box.holds("chatsft_checkpoints/d20", 5)
     )
     time.sleep(0.5)
-    assert process.poll() is None and not box.cloud.requests
+    assert process.wait(0) is None and not box.cloud.requests
     last = service.got[-1]["message"]
     assert (
         f"BILLS until {box.plan.deadline} unless just guard runs; delete it now: just stop {box.plan.run_id}"

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -30,6 +29,7 @@ from nanolan.sim.shadeform.instance import Delays
 from nanolan.sim.shadeform.sample_offers import SAMPLE
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
+from tests.support.forked_python import LAPTOP, Program, forked
 
 REPO, DATA, KEY = "me/lanbot-checkpoints", "openai/gsm8k", f"sim-key-{MARKER}{TWIST}"
 TOKEN = f"hf_stand_in_{MARKER}"
@@ -112,7 +112,7 @@ class Box:
         self.cloud = ShadeformServer(root / "cloud", key=KEY, boxes=False, delays=AT_ONCE)
         self._age_s, self._life_s, self._gpus, self._fields = age_s, life_s, gpus, fields
         self._servers = ExitStack()
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: list[subprocess.Popen[bytes] | Program] = []
 
     def __enter__(self) -> Box:
         self._servers.enter_context(self.cloud)
@@ -126,7 +126,7 @@ class Box:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        kill_until_none(lambda: marked({self.mark}))
+        self.power_off()
         for child in self.started:
             child.wait()
         self._servers.close()
@@ -212,21 +212,12 @@ class Box:
 
     def program(self, *command: str, cwd: Path = Path("/")) -> subprocess.Popen[bytes]:
         """Start a program on the machine, in an environment of its own; its output goes to the log."""
-        env = {
-            "PATH": "/usr/bin:/bin",
-            "BOX_ROOT": str(self.root),
-            MARK: self.mark,
-            "HOME": str(self.root / "root"),
-            "LC_ALL": "C.UTF-8",
-            "HF_HUB_DISABLE_XET": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             child = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env=env,
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -235,13 +226,32 @@ class Box:
         self.started.append(child)
         return child
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": "/usr/bin:/bin",
+            "BOX_ROOT": str(self.root),
+            MARK: self.mark,
+            "HOME": str(self.root / "root"),
+            "LC_ALL": "C.UTF-8",
+            "HF_HUB_DISABLE_XET": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def start(self) -> Program:
         """Start the box program as boot.sh does."""
         if not self.state.is_dir():
             self.unpack()
-        return self.program(
-            sys.executable, str(ROOT / "cloud/train.py"), str(self.state), str(self.work), cwd=ROOT
-        )
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        words = [str(ROOT / "cloud/train.py"), str(self.state), str(self.work)]
+        child = forked(LAPTOP).start(words, ROOT, self._environment(), self.log_file)
+        self.started.append(child)
+        return child
+
+    def power_off(self) -> None:
+        """Kill every program of the machine at once."""
+        for child in self.started:
+            child.kill()
+        kill_until_none(lambda: marked({self.mark}))
 
     def run(self, timeout_s: float = 60.0) -> Box:
         """Start the box program and wait for its end, which must be exit 0."""

@@ -43,6 +43,8 @@ LAPTOP = (
     "rich.progress",
     "rich.table",
 )
+# What they start, and what is forked, too; anything else is run by the real interpreter
+CHILDREN = ("nanolan.hub.transfer", "nanolan.report")
 UTF8 = re.compile(r"^(C|POSIX|)$|UTF-?8$", re.IGNORECASE)  # Python takes C as UTF-8, too
 POLL_S = 0.02
 Job = tuple[list[str], str, dict[str, str]]  # an interpreter's words, folder, environment
@@ -51,6 +53,8 @@ import array, json, os, signal, socket, sys
 words = sys.argv[1:]
 if words[:2] == ["-m", "torch.distributed.run"]:
     os.environ["PYTHON_EXEC"] = {path!r}
+    os.execv({python!r}, [{python!r}, *words])
+if {modules!r} and words[0][0] == "-" and not (words[0] == "-m" and words[1] in {modules!r}):
     os.execv({python!r}, [{python!r}, *words])
 s = socket.socket(socket.AF_UNIX)
 s.connect({socket!r})
@@ -82,6 +86,14 @@ class Program:
         self._socket.sendall(data)
         self.pid = int.from_bytes(self._socket.recv(8), "big")  # sent at once, so it comes whole
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal unless it has ended."""
+        if self.wait(0) is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
     def wait(self, limit_s: float = 60) -> int | None:
         """The exit code, -signal for a signal; None if it still runs after `limit_s`."""
         if self._code is None and select.select([self._socket], [], [], limit_s)[0]:
@@ -97,7 +109,12 @@ class ForkedPython:
         self.path = folder / "python"
         self._address = str(folder / "s")
         self.path.write_text(
-            SHIM.format(python=sys.executable, path=str(self.path), socket=self._address)
+            SHIM.format(
+                python=sys.executable,
+                path=str(self.path),
+                socket=self._address,
+                modules=CHILDREN if modules == LAPTOP else (),
+            )
         )
         self.path.chmod(0o755)
         self._process = subprocess.Popen(
@@ -214,6 +231,7 @@ def become(words: list[str], cwd: str, environment: dict[str, str], fds: list[in
     for target, fd in enumerate(fds):
         os.dup2(fd, target)
         os.close(fd)
+    os.setsid()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
@@ -255,6 +273,8 @@ if __name__ == "__main__":
     sys.dont_write_bytecode = True
     gc.freeze()  # else the first collection in a child copies the memory of all modules
     if job := serve(sys.argv[1]):
+        if "torch" not in sys.modules:  # what a command or the box starts forks, too
+            sys.executable = str(Path(sys.argv[1]).with_name("python"))
         code = become(*job[0], job[1])
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
