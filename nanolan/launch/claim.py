@@ -12,11 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from nanolan.errors import Conflict, PreflightFailed
+from nanolan.errors import Conflict, PreflightFailed, RunFailed
 from nanolan.hub.client import Hub, Tree
 from nanolan.plan import UNREADABLE, Plan
+from nanolan.run.ledger import STOPPED_BY_USER
 from nanolan.run.record import to_json
-from nanolan.run.requests import LAUNCH_FILE, LaunchClaim
+from nanolan.run.requests import LAUNCH_FILE, STOP_FILE, LaunchClaim
 
 TRIES = 10  # other boxes commit to the same repo
 
@@ -25,20 +26,38 @@ class LaunchedElsewhere(PreflightFailed):
     """Another laptop, or a guard, has launched this attempt: nothing was rented here."""
 
 
+def stop_mark(tree: Tree, plan: Plan) -> str:
+    """Tells one request to stop in the run folder from another; "" without one."""
+    found = tree.files.get(f"{plan.folder}/{STOP_FILE}")
+    return found.git_sha1 if found else ""
+
+
+def stopped_error(plan: Plan) -> RunFailed:
+    """The error of a launch that was stopped from another process."""
+    return RunFailed(
+        f"run {plan.run_id} was {STOPPED_BY_USER}; none of its instances bills, and no other one was rented"
+    )
+
+
 def commit_claimed(
     hub: Hub,
     plan: Plan,
     by: str,
     files: Mapping[str, bytes | Path],
     delete: Iterable[str],
+    stops_seen: str | None = None,
 ) -> str:
-    """Commit the files of an attempt together with its claim; returns the revision. LaunchedElsewhere if it is claimed already."""
+    """Commit the files of an attempt together with its claim; returns the revision. LaunchedElsewhere if it is claimed already.
+
+    RunFailed for a request to stop that came after the one marked `stops_seen` (None: nobody looked)."""
     path = f"{plan.folder}/{LAUNCH_FILE}"
     claimed = {**files, path: to_json(LaunchClaim(plan.attempt, by))}
     stale = tuple(delete)
     for _ in range(TRIES):
         tree = hub.tree(plan.runs_repo)
         refuse_claimed(read_claim(hub, tree, plan), plan, by)
+        if stops_seen is not None and stop_mark(tree, plan) not in ("", stops_seen):
+            raise stopped_error(plan)
         try:
             return hub.commit(
                 plan.runs_repo,

@@ -17,10 +17,9 @@ from nanolan.errors import (
     NanolanError,
     NotFound,
     PreflightFailed,
-    RunFailed,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.claim import LaunchedElsewhere
+from nanolan.launch.claim import LaunchedElsewhere, stopped_error
 from nanolan.launch.preflight import check_outputs
 from nanolan.launch.request import output_tags
 from nanolan.money import dollars
@@ -49,13 +48,6 @@ def create(
     entry = structs.replace(entry, instance_id=instance_id)
     ledger.note(entry, say)
     return entry, interrupted
-
-
-def stopped_error(plan: Plan) -> RunFailed:
-    """The error of a launch that was stopped from another process."""
-    return RunFailed(
-        f"run {plan.run_id} was {STOPPED_BY_USER}; none of its instances bills, and no other one was rented"
-    )
 
 
 def stop_asked_on_hub(hub: Hub, plan: Plan, first_attempt: int) -> bool:

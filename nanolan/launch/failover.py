@@ -20,7 +20,8 @@ from nanolan.errors import (
     OutOfStock,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.create import refuse_superseded, stopped_error
+from nanolan.launch.claim import stop_mark, stopped_error
+from nanolan.launch.create import refuse_superseded
 from nanolan.launch.policy import (
     ASK,
     GO,
@@ -112,6 +113,7 @@ class _Attempts:
     before: tuple[Attempt, ...]
     stops_from: int | None
     clock: Callable[[], float] | None
+    stops_seen: str | None = None  # the request to stop that was there before this launch
     earlier: tuple[Attempt, ...] = ()  # rejected ones of this launch
     tried: tuple[Offer, ...] = ()
 
@@ -119,6 +121,9 @@ class _Attempts:
         """Rent until an instance is rented, and trains if the policy says so; the last rejection ends it."""
         first = self.stops_from or self.prepared.plan.attempt
         waits = self.policy.offer_wait
+        if self.before and self.stops_from is None:
+            plan = self.prepared.plan
+            self.stops_seen = stop_mark(self.hub.tree(plan.runs_repo), plan)
         if waits:
             self._wait_for_offers(waits)
             self._take(on_offer(self.prepared, self.settings, self.offers[0], self._left_cents))
@@ -157,6 +162,7 @@ class _Attempts:
             self.say,
             earlier=self.before + self.earlier,
             first_attempt=first,
+            stops_seen=self.stops_seen,
             clock=self.clock or time.monotonic,
             may_create=waits.check_goes_on if waits else lambda plan: None,
         )

@@ -23,8 +23,8 @@ from nanolan.errors import (
     PreflightFailed,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.claim import commit_claimed
-from nanolan.launch.create import check_before_create, create, pass_stop_on, stopped_error
+from nanolan.launch.claim import commit_claimed, stopped_error
+from nanolan.launch.create import check_before_create, create, pass_stop_on
 from nanolan.launch.prepare import Prepared
 from nanolan.launch.request import box_secrets, create_body, provider_limits, startup_script
 from nanolan.money import dollars
@@ -62,20 +62,24 @@ def rent(
     *,
     earlier: tuple[Attempt, ...] = (),
     first_attempt: int | None = None,
+    stops_seen: str | None = None,
     clock: Callable[[], float] = time.monotonic,
     may_create: Callable[[Plan], None] = lambda plan: None,
 ) -> Instance:
     """Upload the run folder, note the intent, create, read back; the id is shown and stored before any further call.
 
     `earlier` are the run's earlier attempts: their files in the run folder are removed. A request to stop stays if it may
-    be for this launch, whose attempts are those from `first_attempt` on (None: this is the first one).
+    be for this launch, whose attempts are those from `first_attempt` on (None: this is the first one); so does one that
+    came after the one marked `stops_seen` (None: whichever is there is old).
     OutOfStock, NotRented, CheckUnavailable and MachineFailed guarantee that nothing is rented. `may_create` raises when
     it is too late; it is called last before the create.
     """
     plan = prepared.plan
     first = first_attempt or plan.attempt
     _refuse_stale(plan)
-    key_id, revision = _upload(prepared, settings, api, hub, ledger.owner, earlier, first)
+    key_id, revision = _upload(
+        prepared, settings, api, hub, ledger.owner, earlier, first, stops_seen
+    )
     body = create_body(plan, startup_script(plan, box_secrets(settings), revision), key_id)
     say(
         f"run {plan.run_id}: plan and code are in {plan.runs_repo}/{plan.folder}; creating {plan.instance_name}"
@@ -116,6 +120,7 @@ def _upload(
     ledger_id: str,
     earlier: tuple[Attempt, ...],
     first: int,
+    stops_seen: str | None,
 ) -> tuple[str | None, str]:
     """(id of the user's SSH key at Shadeform, revision of the run folder on the Hub), both uploaded now."""
     plan, own = prepared.plan, settings.ssh_public_key
@@ -126,7 +131,8 @@ def _upload(
         if not earlier:
             return key_id, hub.commit(plan.runs_repo, files, f"run {plan.run_id}: plan and code")
         stale = [f"{plan.folder}/{name}" for name in leftovers]
-        return key_id, commit_claimed(hub, plan, ledger_id, files, stale)
+        seen = stops_seen if first == plan.attempt else None
+        return key_id, commit_claimed(hub, plan, ledger_id, files, stale, seen)
     except ApiProblem as e:
         problem = NotRented(str(e))
         problem.exit_code = e.exit_code

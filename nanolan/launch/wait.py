@@ -25,7 +25,7 @@ from nanolan.errors import (
 )
 from nanolan.hub.client import Hub
 from nanolan.hub.pins import what_is_lost
-from nanolan.launch.create import stopped_error
+from nanolan.launch.claim import stopped_error
 from nanolan.launch.looks import (
     POLITE,
     Look,

@@ -23,8 +23,8 @@ from nanolan.errors import (
     RunFailed,
 )
 from nanolan.hub.client import Hub
-from nanolan.launch.claim import LaunchedElsewhere
-from nanolan.launch.create import stop_asked_on_hub, stopped_error
+from nanolan.launch.claim import LaunchedElsewhere, stopped_error
+from nanolan.launch.create import stop_asked_on_hub
 from nanolan.launch.failover import Launched, rent_with_failover
 from nanolan.launch.looks import POLITE, Pace, Rule
 from nanolan.launch.make_plan import Rehearsal

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 from nanolan.run.ledger import STOPPED_BY_USER
 from nanolan.sim.world import World
 from tests.support.core_fixtures import creates, script, started, until
@@ -52,3 +55,24 @@ def test_just_stop_ends_the_wait(world: World) -> None:
         process.communicate(timeout=60)
     assert (stop.returncode, process.returncode, creates(world.cloud)) == (0, 5, before)
     assert entries(world)[0].note == STOPPED_BY_USER
+
+
+def test_just_stop_on_another_laptop_ends_the_wait_and_an_older_request_does_not(
+    world: World, tmp_path: Path
+) -> None:
+    """That laptop sees no instance, and the number of the next attempt is not on the Hub yet."""
+    old = ended(world)
+    before = creates(world.cloud)
+    elsewhere = world.env() | {"NANOLAN_HOME": str(tmp_path)}
+    words = (old.run_id, "--owner", old.owner, "--yes")
+    assert script("stop", *words, env=elsewhere).returncode == 0
+    world.cloud.switch("no_stock")
+    with started("resume", "--yes", "--no-wait", "wait=10m", env=world.env()) as process:
+        until(lambda: entries(world)[0].waiting, 60)
+        time.sleep(1.1)  # requests have a time in seconds
+        stop = script("stop", *words, env=elsewhere)
+        world.cloud.switch("no_stock", False)
+        _, said = process.communicate(timeout=60)
+    assert (stop.returncode, process.returncode, creates(world.cloud)) == (0, 5, before), said
+    assert "stopped by just stop" in said
+    assert resume(world, "--yes").returncode == 0 and creates(world.cloud) == before + 1
