@@ -12,6 +12,7 @@ from nanolan.errors import BadAnswer
 from nanolan.hub.client import SMALL_FILE, Hub
 from nanolan.hub.input_check import (
     InputFacts,
+    RemoteFile,
     inspect_checkpoint,
     inspect_identity,
     inspect_inputs,
@@ -90,6 +91,15 @@ def test_read_part_returns_the_requested_bytes(server: HubServer) -> None:
 
 def fork(row: str) -> Fork:
     return Fork(row, "mine", "0" * 40, None, {}, "online")
+
+
+def test_a_remote_file_is_read_to_its_last_byte(server: HubServer) -> None:
+    server.put(REPO, {"a.bin": b"0123456789"})
+    hub = hub_of(server)
+    tree = hub.tree(REPO)
+    file = RemoteFile(hub, tree, tree.files["a.bin"])
+    assert [file.read(n) for n in (9, 1, 1)] == [b"012345678", b"9", b""]
+    assert file.seek(0) == 0 and file.read(10) == b"0123456789"
 
 
 def test_tool_calls_are_refused_for_forks_whose_scripts_read_only_text(server: HubServer) -> None:

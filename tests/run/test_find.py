@@ -220,6 +220,14 @@ def test_an_own_run_that_the_ledger_lost_is_recorded_again(hub: HubServer, ledge
     assert ledger.has(RUN)
 
 
+def test_a_colleagues_instance_keeps_no_own_run_from_being_recorded_again(
+    hub: HubServer, ledger: Ledger
+) -> None:
+    launched(hub, owner=ledger.owner)
+    find(ledger, RUN, there(hub, machine(owner=ledger.owner), machine("ab99ab99", THEIRS)))
+    assert ledger.find(RUN).rebuilt
+
+
 def test_a_run_whose_plan_and_tag_disagree_on_the_owner_is_not_recorded(
     hub: HubServer, ledger: Ledger
 ) -> None:
