@@ -218,7 +218,7 @@ hf *args: _setup
 sim *args: (_setup "train")
     @{{python}} scripts/sim.py "$@"
 
-# the quick tests, PyPI wheels only (12 minutes)
+# the quick tests, PyPI wheels only (8 minutes on two cores)
 [group('dev')]
 [no-exit-message]
 test *args: (_setup "dev")
