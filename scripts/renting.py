@@ -160,7 +160,6 @@ def rent_and_follow(
     from nanolan.cli.live_line import live_line
     from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.policy import spent_cents
-    from nanolan.manage.run_budget import Agreed
 
     line = None if as_json else live_line()
     try:
@@ -182,6 +181,8 @@ def rent_and_follow(
     follows = line is not None and policy.wait and sys.stdout.isatty()
     run_id, offer = launched.prepared.plan.run_id, launched.prepared.offer
     if policy.wait and offer.spot:
+        from nanolan.manage.run_budget import Agreed  # here: a launch needs no wing
+
         price = max(policy.hourly_cents, offer.hourly_cents)
         agreed = Agreed(price, policy.bill_cents + spent_cents(before))
         return follow_spot(account, hub, run_id, agreed, follows)
