@@ -218,7 +218,7 @@ hf *args: _setup
 sim *args: (_setup "train")
     @{{python}} scripts/sim.py "$@"
 
-# the quick tests, PyPI wheels only (8 minutes on two cores)
+# the quick tests, PyPI wheels only (8 minutes)
 [group('dev')]
 [no-exit-message]
 test *args: (_setup "dev")

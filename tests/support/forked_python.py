@@ -117,6 +117,11 @@ class ForkedPython:
             )
         )
         self.path.chmod(0o755)
+        for tool in Path(
+            sys.executable
+        ).parent.iterdir():  # such as hf, found beside the interpreter
+            if not (folder / tool.name).exists():
+                (folder / tool.name).symlink_to(tool)
         self._process = subprocess.Popen(
             [sys.executable, __file__, self._address, *modules],
             stdin=subprocess.PIPE,
