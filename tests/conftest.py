@@ -110,8 +110,8 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 @pytest.fixture(autouse=True, scope="session")
-def scripts_by_fork(nothing_left_behind: None) -> Iterator[None]:
-    """The interpreter that the scripts of the laptop were forked from ends with the tests."""
+def forked_programs_end(nothing_left_behind: None) -> Iterator[None]:
+    """The processes that programs were forked from end with the tests."""
     from tests.support.forked_python import OPENED
 
     with OPENED:

@@ -77,9 +77,8 @@ class TakeOver:
     wait_s: float = WAIT_S
     now: Callable[[], datetime] = now_utc
     sleep: Callable[[float], object] = time.sleep
-    clock: Callable[[], float] | None = (
-        None  # of reading back and waiting until it trains; None: the real ones
-    )
+    # of reading back and of waiting until it trains; None: the real ones
+    clock: Callable[[], float] | None = None
 
     def run(self, entry: Entry, agreed: Agreed) -> Launched | None:
         """The next attempt, rented and training; None if every phase is proven already.

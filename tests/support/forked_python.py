@@ -28,9 +28,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-TRAINER = ("pyarrow.parquet", "tiktoken", "torch")
 ROOT = str(Path(__file__).resolve().parents[2])
-# What the commands of the laptop import, huggingface_hub above all; nothing of nanolan, which may read its environment then
+# What a trainer imports
+TRAINER = ("pyarrow.parquet", "tiktoken", "torch")
+# What the commands of the laptop and the box program import, huggingface_hub above all; nothing of nanolan, which may read its environment then
 LAPTOP = (
     "click",
     "huggingface_hub.hf_api",
@@ -43,7 +44,7 @@ LAPTOP = (
     "rich.progress",
     "rich.table",
 )
-# What they start, and what is forked, too; anything else is run by the real interpreter
+# Modules that they start, and that are forked, too; any other is run by the real interpreter
 CHILDREN = ("nanolan.hub.transfer", "nanolan.report")
 UTF8 = re.compile(r"^(C|POSIX|)$|UTF-?8$", re.IGNORECASE)  # Python takes C as UTF-8, too
 POLL_S = 0.02
@@ -54,7 +55,7 @@ words = sys.argv[1:]
 if words[:2] == ["-m", "torch.distributed.run"]:
     os.environ["PYTHON_EXEC"] = {path!r}
     os.execv({python!r}, [{python!r}, *words])
-if {modules!r} and words[0][0] == "-" and not (words[0] == "-m" and words[1] in {modules!r}):
+if {children!r} and words[0][0] == "-" and not (words[0] == "-m" and words[1] in {children!r}):
     os.execv({python!r}, [{python!r}, *words])
 s = socket.socket(socket.AF_UNIX)
 s.connect({socket!r})
@@ -105,7 +106,7 @@ class Program:
 class ForkedPython:
     """Starts the process that forks; ends it, and every program that runs, when it is left."""
 
-    def __init__(self, folder: Path, modules: tuple[str, ...] = TRAINER) -> None:
+    def __init__(self, folder: Path, modules: tuple[str, ...]) -> None:
         self.path = folder / "python"
         self._address = str(folder / "s")
         self.path.write_text(
@@ -113,13 +114,12 @@ class ForkedPython:
                 python=sys.executable,
                 path=str(self.path),
                 socket=self._address,
-                modules=CHILDREN if modules == LAPTOP else (),
+                children=CHILDREN if modules == LAPTOP else (),
             )
         )
         self.path.chmod(0o755)
-        for tool in Path(
-            sys.executable
-        ).parent.iterdir():  # such as hf, found beside the interpreter
+        beside = Path(sys.executable).parent
+        for tool in beside.iterdir():  # such as hf: a command looks for it beside its interpreter
             if not (folder / tool.name).exists():
                 (folder / tool.name).symlink_to(tool)
         self._process = subprocess.Popen(
@@ -166,9 +166,8 @@ OPENED = ExitStack()  # closed when the tests end
 @functools.cache
 def forked(modules: tuple[str, ...]) -> ForkedPython:
     """The one of this process's tests with these modules."""
-    folder = OPENED.enter_context(
-        tempfile.TemporaryDirectory(prefix="forked-")
-    )  # a socket's path is short
+    # not in the tests' own tmp: the path of a socket has to be short
+    folder = OPENED.enter_context(tempfile.TemporaryDirectory(prefix="forked-"))
     return OPENED.enter_context(ForkedPython(Path(folder), modules))
 
 

@@ -41,9 +41,8 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         self.xet = XetStorage(root / "xet", self.temp) if xet else None
         self.lock = threading.RLock()  # held over every read-change-write of a repository
-        self._decoded: dict[
-            Path, tuple[object, Repo]
-        ] = {}  # as last read, for that state of the file
+        # as last read, and for which state of the file
+        self._decoded: dict[Path, tuple[object, Repo]] = {}
 
     def size_of(self, sha256: str) -> int | None:
         """The size of the object in bytes; None if it is not stored."""
