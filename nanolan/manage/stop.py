@@ -107,13 +107,13 @@ class Stop:
         over = present.unknown and hub and self._look(entry, hub).runs[0].ended  # by its receipt
         with suppress(LedgerProblem):  # also stops a resume that waits at its prompt
             self.ledger.ask_to_stop(run_id)
-        left, asked = (True, "") if over else self._leave_request(entry, hub)
+        left, asked = self._leave_request(entry, hub)  # a resume may wait for an offer elsewhere
         if present.unknown and not over:
             raise MayBeBilling(
                 f"run {run_id}: {unknown_text(entry)}; {asked}. Look again: just status {run_id}"
             )
         if not left:
-            self._warn_of_others(entry, asked)
+            self._warn_of_others(entry, asked, bool(over))
         self.show(
             f"run {run_id} has no instance now; its launch was notified and rents no other"
             if launching
@@ -132,14 +132,14 @@ class Stop:
             return False, f"no request to stop could be left for it ({e})"
         return True, "if it comes up, it finds the request to stop and ends by itself"
 
-    def _warn_of_others(self, entry: Entry, why: str) -> None:
+    def _warn_of_others(self, entry: Entry, why: str, over: bool) -> None:
         """Say that another laptop may rent for the run; MayBeBilling for a spot run, which a guard takes up by itself."""
         run_id = entry.plan.run_id
         text = (
             f"run {run_id} has no instance now, but {why}: a launch, resume or guard on another machine may rent one. "
             f"End those, or try again: just stop {run_id}"
         )
-        if entry.plan.offer.spot and entry.receipt is None:
+        if entry.plan.offer.spot and entry.receipt is None and not over:
             raise MayBeBilling(text)
         self.say(text)
 

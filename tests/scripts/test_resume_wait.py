@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from nanolan.run.ledger import STOPPED_BY_USER
 from nanolan.sim.world import World
 from tests.support.core_fixtures import creates, script, started, until
@@ -57,15 +59,17 @@ def test_just_stop_ends_the_wait(world: World) -> None:
     assert entries(world)[0].note == STOPPED_BY_USER
 
 
+@pytest.mark.parametrize("asked_before", [False, True])
 def test_just_stop_on_another_laptop_ends_the_wait_and_an_older_request_does_not(
-    world: World, tmp_path: Path
+    world: World, tmp_path: Path, asked_before: bool
 ) -> None:
     """That laptop sees no instance, and the number of the next attempt is not on the Hub yet."""
     old = ended(world)
     before = creates(world.cloud)
     elsewhere = world.env() | {"NANOLAN_HOME": str(tmp_path)}
     words = (old.run_id, "--owner", old.owner, "--yes")
-    assert script("stop", *words, env=elsewhere).returncode == 0
+    if asked_before:
+        assert script("stop", *words, env=elsewhere).returncode == 0
     world.cloud.switch("no_stock")
     with started("resume", "--yes", "--no-wait", "wait=10m", env=world.env()) as process:
         until(lambda: entries(world)[0].waiting, 60)
