@@ -134,7 +134,7 @@ def _upload(
         seen = stops_seen if first == plan.attempt else None
         return key_id, commit_claimed(hub, plan, ledger_id, files, stale, seen)
     except ApiProblem as e:
-        problem = NotRented(str(e))
+        problem = NotRented(f"nothing was rented: {e}")
         problem.exit_code = e.exit_code
         raise problem from None
 
