@@ -6,7 +6,7 @@ import outside_venv  # noqa: F401
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -59,6 +59,7 @@ class Asked:
     command: str = "just launch"
     before: tuple[Attempt, ...] = ()
     stop_mark: int | None = None  # of an earlier `just stop`, which the user's yes revokes
+    stops_seen: str | None = None  # the same of a request on the Hub
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def launch_now(asked: Asked, options: Options) -> int:
     policy = failover_policy(
         prepared, s, options.yes, agreed, options.wait, asked.words, asked.command
     )
+    policy = replace(policy, stops_seen=asked.stops_seen)
     account = Account(asked.ledger, s, api)
     return rent_and_follow(prepared, offers, account, hub, policy, options.as_json, asked.before)
 
@@ -130,6 +132,7 @@ def launch_when_offered(asked: Asked, options: Options, seconds: int, words: lis
         words=words,
         command=asked.command,
     )
+    policy = replace(policy, stops_seen=asked.stops_seen)
     account = Account(asked.ledger, s, api)
     return rent_and_follow(prepared, [], account, hub, policy, options.as_json, asked.before)
 
@@ -155,8 +158,6 @@ def rent_and_follow(
     before: tuple[Attempt, ...] = (),
 ) -> int:
     """Rent, and at a terminal show one live line until it trains, then its log. A spot run is followed to its end."""
-    from dataclasses import replace
-
     from nanolan.cli.live_line import live_line
     from nanolan.launch.failover import rent_with_failover
     from nanolan.launch.policy import spent_cents

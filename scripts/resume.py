@@ -128,7 +128,7 @@ def resume(
 
     seconds = wait_seconds(wait_text)
     account = open_account(flags, "shadeform_api_key", "hf_token")
-    hub, view, stop_mark = resumable_run(account, which, owner)
+    hub, view, stop_marks = resumable_run(account, which, owner)
     past = attempts(view, now_utc())
     whole_cents = account.settings.spend_limit if flags["spend_limit"] else None
     new = upcoming(hub, view, past, whole_cents, account.settings, flags, code)
@@ -149,7 +149,7 @@ def resume(
         sort,
         f"just resume {new.plan.run_id}",
         past,
-        stop_mark,
+        *stop_marks,
     )
     options = Options(dry_run, yes, not no_wait, as_json)
     if wait_text:
@@ -188,19 +188,20 @@ def nothing_left(view: RunView) -> int:
 
 def resumable_run(
     account: Account, which: str | None, owner: str | None
-) -> tuple[Hub, RunView, int | None]:
-    """The run's Hub, its view, and the mark of an earlier `just stop`; an error unless it is in the ledger, could be read
-    completely, and is over."""
+) -> tuple[Hub, RunView, tuple[int | None, str]]:
+    """The run's Hub, its view, and the marks of an earlier `just stop` here and on the Hub; an error unless the run is in
+    the ledger, could be read completely, and is over."""
+    from nanolan.launch.claim import stop_mark
     from nanolan.manage.resume import check_addresses, check_ended
     from nanolan.status.status import look
 
     entry = account.find(which, owner, ours=True)
     check_addresses(account.settings, entry.plan)
     hub = account.hub(entry)
-    mark = account.ledger.stop_mark(entry.plan.run_id)
+    here = account.ledger.stop_mark(entry.plan.run_id)
     seen = look(account.ledger, [entry], account.api, lambda _: hub)
     check_ended(seen)
-    return hub, seen.runs[0], mark
+    return hub, seen.runs[0], (here, stop_mark(hub.tree(entry.plan.runs_repo), entry.plan))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,8 @@ class _Attempts:
         """Rent until an instance is rented, and trains if the policy says so; the last rejection ends it."""
         first = self.stops_from or self.prepared.plan.attempt
         waits = self.policy.offer_wait
-        if self.before and self.stops_from is None:
+        self.stops_seen = self.policy.stops_seen
+        if self.before and self.stops_from is None and self.stops_seen is None:
             plan = self.prepared.plan
             self.stops_seen = stop_mark(self.hub.tree(plan.runs_repo), plan)
         if waits:

@@ -10,7 +10,7 @@ import pytest
 from nanolan.run.ledger import STOPPED_BY_USER
 from nanolan.sim.world import World
 from tests.support.core_fixtures import creates, script, started, until
-from tests.support.launch_script_fixtures import entries
+from tests.support.launch_script_fixtures import Terminal, entries
 from tests.support.resume_script_fixtures import ended, resume
 from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
 
@@ -80,3 +80,22 @@ def test_just_stop_on_another_laptop_ends_the_wait_and_an_older_request_does_not
     assert (stop.returncode, process.returncode, creates(world.cloud)) == (0, 5, before), said
     assert "stopped by just stop" in said
     assert resume(world, "--yes").returncode == 0 and creates(world.cloud) == before + 1
+
+
+@pytest.mark.parametrize("wait", [(), ("wait=10m",)], ids=["now", "wait"])
+def test_just_stop_on_another_laptop_while_resume_asks_is_obeyed(
+    world: World, tmp_path: Path, wait: tuple[str, ...]
+) -> None:
+    old = ended(world)
+    before = creates(world.cloud)
+    elsewhere = world.env() | {"NANOLAN_HOME": str(tmp_path)}
+    asks = Terminal(world.env(), "--no-wait", *wait, name="resume")
+    if not wait:
+        asks.expect("Select instance")
+        asks.type("1\n")
+    asks.expect("[y/N]", 60)
+    stop = script("stop", old.run_id, "--owner", old.owner, "--yes", env=elsewhere)
+    asks.type("y\n")
+    code = asks.close()
+    assert (stop.returncode, code, creates(world.cloud)) == (0, 5, before), asks.text
+    assert "stopped by just stop" in " ".join(asks.text.split())
