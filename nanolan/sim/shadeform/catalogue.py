@@ -12,9 +12,13 @@ Offer = dict[str, Any]
 
 
 def select(catalogue: list[Offer], query: Mapping[str, str]) -> list[Offer]:
-    """Copies of the types that match `query`: filters are exact; region and available filter the entries."""
+    """Copies of the types that match `query`: filters are exact, an empty one is none; region and available filter the
+    entries."""
     if query.get("sort", "price") != "price":
         raise bad_request("sort: price is the only order")
+    if query.get("available", "true").lower() not in ("true", "false"):  # clients also send "True"
+        raise bad_request("available: true or false")
+    query = {name: value for name, value in query.items() if value}
     chosen = []
     for row in deepcopy([row for row in catalogue if _type_fits(row, query)]):
         row["availability"] = [e for e in row["availability"] if _entry_fits(e, query)]
@@ -37,7 +41,7 @@ def _type_fits(row: Offer, query: Mapping[str, str]) -> bool:
 
 
 def _entry_fits(entry: Mapping[str, Any], query: Mapping[str, str]) -> bool:
-    wanted = query.get("available", "").lower()  # clients also send "True"
+    wanted = query.get("available", "").lower()
     return entry["region"] == query.get("region", entry["region"]) and wanted in (
         "",
         str(entry["available"]).lower(),

@@ -8,57 +8,108 @@ from __future__ import annotations
 import base64
 import binascii
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType, ValidationError, convert
+from msgspec.structs import fields
 
 from nanolan.sim.shadeform.catalogue import Offer
 from nanolan.sim.shadeform.instance import parse_time
 from nanolan.sim.shadeform.refusal import bad_request
 
-REQUIRED = ("cloud", "region", "shade_instance_type", "name")
-TYPES: dict[str, type] = {
-    "cloud": str,
-    "region": str,
-    "shade_instance_type": str,
-    "name": str,
-    "shade_cloud": bool,
-    "rental_type": str,
-    "os": str,
-    "template_id": str,
-    "launch_configuration": dict,
-    "volume_ids": list,
-    "ssh_key_id": str,
-    "auto_delete": dict,
-    "alert": dict,
-    "volume_mount": dict,
-    "tags": list,
-    "envs": list,
-}
-REMOVABLE = ("auto_delete", "alert", "tags")  # null in an update removes them
-CHANGEABLE = ("name", *REMOVABLE)
+
+class _Limits(Struct):
+    date_threshold: str | UnsetType = UNSET
+    spend_threshold: str | UnsetType = UNSET
+
+
+class _Env(Struct):
+    name: str
+    value: str
+
+
+class _Ports(Struct):
+    host_port: int
+    container_port: int
+
+
+class _Bind(Struct):
+    host_path: str
+    container_path: str
+
+
+class _Registry(Struct):
+    username: str | UnsetType = UNSET
+    password: str | UnsetType = UNSET
+
+
+class _Docker(Struct):
+    image: str
+    args: str | UnsetType = UNSET
+    shared_memory_in_gb: int | UnsetType = UNSET
+    envs: list[_Env] | UnsetType = UNSET
+    port_mappings: list[_Ports] | UnsetType = UNSET
+    volume_mounts: list[_Bind] | UnsetType = UNSET
+    registry_credentials: _Registry | UnsetType = UNSET
+
+
+class _Script(Struct):
+    base64_script: str
+
+
+class _Launch(Struct):
+    type: Literal["docker", "script"]
+    docker_configuration: _Docker | UnsetType = UNSET
+    script_configuration: _Script | UnsetType = UNSET
+
+
+class _Mount(Struct):
+    auto: bool | UnsetType = UNSET
+
+
+class _Create(Struct):
+    cloud: str
+    region: str
+    shade_instance_type: str
+    name: str
+    shade_cloud: bool | UnsetType = UNSET
+    rental_type: Literal["on_demand", "spot"] | UnsetType = UNSET
+    os: str | UnsetType = UNSET
+    template_id: str | UnsetType = UNSET
+    launch_configuration: _Launch | UnsetType = UNSET
+    volume_ids: list[str] | UnsetType = UNSET
+    ssh_key_id: str | UnsetType = UNSET
+    auto_delete: _Limits | UnsetType = UNSET
+    alert: _Limits | UnsetType = UNSET
+    volume_mount: _Mount | UnsetType = UNSET
+    tags: list[str] | UnsetType = UNSET
+    envs: list[_Env] | UnsetType = UNSET
+
+
+class _Update(Struct):  # null removes
+    name: str | UnsetType = UNSET
+    auto_delete: _Limits | None | UnsetType = UNSET
+    alert: _Limits | None | UnsetType = UNSET
+    tags: list[str] | None | UnsetType = UNSET
 
 
 def validate_create(body: Any) -> dict[str, Any]:
     """The known fields of a create request, with their types checked."""
-    spec = _typed(body, TYPES)
-    missing = [k for k in REQUIRED if not spec.get(k)]
-    if missing:
-        raise bad_request(f"missing: {', '.join(missing)}")
+    spec = _known(body, _Create)
+    empty = [f.name for f in fields(_Create) if f.required and not spec[f.name]]
+    if empty:
+        raise bad_request(f"empty: {', '.join(empty)}")
     if spec.get("rental_type") == "spot" and spec.get("shade_cloud") is False:
         raise bad_request("spot needs shade_cloud true")
     if spec.get("template_id") or spec.get("volume_ids"):
         raise bad_request("no such template or volume")
-    _check_script(spec.get("launch_configuration"))
+    _check_launch(spec.get("launch_configuration"))
     return spec
 
 
 def validate_update(body: Any) -> dict[str, Any]:
     """The fields of an update: present fields are changed, null removes."""
-    if not isinstance(body, dict):
-        raise bad_request("the body must be a JSON object")
-    nulls = {k: None for k in REMOVABLE if k in body and body[k] is None}
-    return nulls | _typed(
-        {k: v for k, v in body.items() if k not in nulls}, {k: TYPES[k] for k in CHANGEABLE}
-    )
+    return _known(body, _Update)
 
 
 def check_image(spec: dict[str, Any], offer: Offer) -> None:
@@ -70,41 +121,45 @@ def check_image(spec: dict[str, Any], offer: Offer) -> None:
         raise bad_request(f"os {spec['os']} is not one of the type's os_options")
 
 
-def _typed(body: Any, types: dict[str, type]) -> dict[str, Any]:
-    if not isinstance(body, dict):
-        raise bad_request("the body must be a JSON object")
-    spec = {k: body[k] for k in types if k in body}
-    wrong = [k for k, v in spec.items() if not isinstance(v, types[k])]
-    if "tags" not in wrong and not all(isinstance(tag, str) for tag in spec.get("tags", [])):
-        wrong.append("tags")
-    if wrong:
-        raise bad_request(f"wrong type: {', '.join(wrong)}")
+def _known(body: Any, shape: type[Struct]) -> dict[str, Any]:
+    """The fields of `shape` that the body has, as they were sent; a 400 for a wrong type at any depth."""
+    try:
+        convert(body, shape)
+    except ValidationError as e:
+        raise bad_request(str(e)) from None
+    spec = {f.name: body[f.name] for f in fields(shape) if f.name in body}
     for limits in ("auto_delete", "alert"):
-        _check_limits(spec.get(limits, {}), limits)
+        _check_limits(spec.get(limits) or {}, limits)
     return spec
 
 
-def _check_limits(limits: dict[str, Any], where: str) -> None:
+def _check_limits(limits: dict[str, str], where: str) -> None:
     try:
         if "date_threshold" in limits:
             parse_time(limits["date_threshold"])
-        spend = limits.get("spend_threshold", "0")
-        if not isinstance(spend, str) or not Decimal(spend).is_finite():
-            raise ValueError(spend)
-    except (ValueError, TypeError, AttributeError, InvalidOperation):
+        if not Decimal(limits.get("spend_threshold", "0")).is_finite():
+            raise ValueError(limits["spend_threshold"])
+    except (ValueError, InvalidOperation):
         raise bad_request(
             f"{where}: date_threshold is RFC 3339, spend_threshold a decimal string"
         ) from None
 
 
-def _check_script(launch: dict[str, Any] | None) -> None:
-    if launch is None or launch.get("type") == "docker":  # containers are accepted but not run
+def _check_launch(launch: dict[str, Any] | None) -> None:
+    """The configuration of its type and no other; containers are accepted but not run."""
+    if launch is None:
         return
-    if launch.get("type") != "script":
-        raise bad_request("launch_configuration: type is docker or script")
-    try:
-        base64.b64decode(launch["script_configuration"]["base64_script"], validate=True)
-    except (KeyError, TypeError, binascii.Error, ValueError):
+    given = sorted(launch.keys() & {"docker_configuration", "script_configuration"})
+    if given != [f"{launch['type']}_configuration"]:
         raise bad_request(
-            "launch_configuration: type script needs script_configuration.base64_script"
-        ) from None
+            f"launch_configuration: type {launch['type']} needs its configuration alone"
+        )
+    if launch["type"] == "script":
+        _check_script(launch["script_configuration"]["base64_script"])
+
+
+def _check_script(text: str) -> None:
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise bad_request("base64_script is no Base64") from None

@@ -63,7 +63,8 @@ def answer(
             raise refuse("unauthorized")
         operation, name = find_route(method, path if url.path.startswith(PREFIX + "/") else "")
         with account.lock:
-            return Reply(200, operation(account, name, dict(parse_qsl(url.query)), parse(raw)))
+            query = dict(parse_qsl(url.query, keep_blank_values=True))
+            return Reply(200, operation(account, name, query, parse(raw)))
     except Refusal as refusal:
         return Reply(
             refusal.status,

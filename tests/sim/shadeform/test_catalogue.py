@@ -111,9 +111,16 @@ def test_sorted_by_price_only_when_asked():
     assert prices == sorted(prices) != [o["hourly_price"] for o in select(SAMPLE, {})]
 
 
-def test_another_order_is_refused():
+@pytest.mark.parametrize(
+    "query", [{"sort": "total"}, {"sort": ""}, {"available": "null"}, {"available": ""}], ids=str
+)
+def test_another_order_and_another_stock_are_refused(query):
     with pytest.raises(Refusal, match="400"):
-        select(SAMPLE, {"sort": "total"})
+        select(SAMPLE, query)
+
+
+def test_an_empty_filter_is_none():
+    assert select(SAMPLE, {"gpu_type": "", "region": ""}) == SAMPLE
 
 
 def test_a_selection_is_a_copy():
