@@ -13,7 +13,7 @@ only() {  # the blocks of lines whose package's name matches (or, with "!", does
 torch='^(torch|triton|nvidia|cuda)[-=]'
 
 cp constraints.txt "$temp/all.txt"   # what is there already stays, but for what the options name
-compile --extra train --extra wandb --extra dev --extra tools -o "$temp/all.txt" "$@" pyproject.toml >/dev/null
+compile --extra train --extra wandb --extra dev --extra mutation --extra tools -o "$temp/all.txt" "$@" pyproject.toml >/dev/null
 only "$torch" '!' <"$temp/all.txt" >"$temp/constraints.txt"
 for pair in "13 2.13.*" "12 2.10.*"; do
     cuda=${pair% *}

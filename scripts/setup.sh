@@ -1,8 +1,9 @@
 #!/bin/sh
 # Makes .venv and installs one set of requirements; the only installer, on laptops and boxes alike.
-#     sh scripts/setup.sh tools|light|report|box|train|wandb|dev
+#     sh scripts/setup.sh tools|light|report|box|train|wandb|dev|mutation
 # tools: uv and just. light: the laptop commands. report: + charts. box: + what an instance needs for a trainer of yours.
 # train: + our own trainer. wandb: + wandb. dev: + tests and linters.
+# mutation: + what changes the code at random, for `just mutate`.
 # NANOLAN_DEVICE: cuda (a rented machine: never a CPU build of PyTorch), cpu, or unset: what is here.
 # Safe to run twice, twice at once, or after a Ctrl-C; does nothing when all is in place.
 # shellcheck disable=SC3043  # `local` is in every sh we meet (dash, bash, zsh, busybox)
@@ -46,16 +47,18 @@ cpu_build() {  # whether a CPU build of PyTorch lies in .venv
 # On a machine of your own a driver may come up later. nvidia-smi takes a second: it is asked beside a CPU build only
 outgrown() { [ -z "${NANOLAN_DEVICE:-}" ] && cpu_build && [ "$(torch_build)" != cpu ]; }
 ready() { [ -x .venv/bin/python ] && [ "$(cat ".venv/.ready-$1" 2>/dev/null)" = "$1${stamp#"$want"}" ]; }
+any_ready() { for name in "$@"; do ready "$name" && return 0; done; return 1; }
 have() {
     case $want in
         tools) [ -x .venv/bin/just ] && [ -x .venv/bin/uv ] ;;
-        light) ready light || ready report || ready box || ready train || ready wandb || ready dev ;;
-        report) ready report || ready box || ready train || ready wandb || ready dev ;;
-        box) ready box || ready train || ready wandb || ready dev ;;
-        train) { ready train || ready wandb || ready dev; } && ! outgrown ;;
-        wandb) { ready wandb || ready dev; } && ! outgrown ;;
-        dev) ready dev && ! outgrown ;;
-        *) fail "setup: no set called '$want' (tools, light, report, box, train, wandb, dev)" ;;
+        light) any_ready light report box train wandb dev mutation ;;
+        report) any_ready report box train wandb dev mutation ;;
+        box) any_ready box train wandb dev mutation ;;
+        train) any_ready train wandb dev mutation && ! outgrown ;;
+        wandb) any_ready wandb dev mutation && ! outgrown ;;
+        dev) any_ready dev mutation && ! outgrown ;;
+        mutation) ready mutation && ! outgrown ;;
+        *) fail "setup: no set called '$want' (tools, light, report, box, train, wandb, dev, mutation)" ;;
     esac
 }
 
@@ -146,6 +149,7 @@ install_set() {
         train) install_torch -r pyproject.toml --extra train ;;
         wandb) install_torch -r pyproject.toml --extra train --extra wandb ;;
         dev) install_torch -r pyproject.toml --extra train --extra wandb --extra dev ;;
+        mutation) install_torch -r pyproject.toml --extra train --extra wandb --extra dev --extra mutation ;;
     esac || fail "installing the '$want' set failed (see above): is PyPI reachable? Then run the same command again"
 }
 

@@ -192,4 +192,4 @@ def test_every_file_in_the_table_of_dependencies_is_there() -> None:
     paths = re.findall(r"`((?:nanolan|tests|scripts|\.github)/[\w./-]*)`", text)
     assert len(paths) > 30 and [p for p in paths if not (ROOT / p).exists()] == []
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")][1:]
-    assert {row[5].split()[0].strip(";") for row in rows} == {"kept", "open", "taken"}
+    assert {row[5].split()[0].strip(";") for row in rows} <= {"kept", "open", "taken"}
