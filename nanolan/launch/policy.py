@@ -40,7 +40,9 @@ class FailoverPolicy:
     now: Callable[[str], None] | None = None  # gets the state every second while it waits
     typed: tuple[str, ...] = ()  # the settings of this launch as typed, without the place
     offer_wait: OfferWait | None = None  # waits for an offer, first and after a create was refused
-    stops_seen: str | None = None  # mark of the request to stop on the Hub before the user was asked
+    stops_seen: str | None = (
+        None  # mark of the request to stop on the Hub before the user was asked
+    )
 
 
 @dataclass(frozen=True)

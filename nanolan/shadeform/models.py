@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -31,6 +31,8 @@ from nanolan.times import now_utc
 GONE = {"deleting", "deleted"}  # billing has stopped
 NO_STATUS = "of unknown status"  # counts as billing
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
+# An instance is created after its plan is written: within STALE_S of launch/rent.py, then the create itself
+BEFORE_PLAN, AFTER_PLAN = timedelta(minutes=5), timedelta(hours=1)
 MOST_GPUS = 10**4  # of an instance; more is an error
 MOST_GB = 10**5  # of a GPU
 RUN, ATTEMPT, OWNER = "nanolan-run", "nanolan-attempt", "nanolan-owner"
@@ -264,7 +266,7 @@ def instance_of(entry: Any) -> Instance:
         num_gpus=whole_number(c.get("num_gpus")),
         hourly_cents=spot_cents or price_cents(i.get("hourly_price")),
         cost_cents=amount_cents(i.get("cost_estimate")),
-        created_at=past_timestamp(i.get("created_at")),
+        created_at=_born(_line(i.get("name")), past_timestamp(i.get("created_at"))),
         ip=printable(i.get("ip")) or None,
         ssh_user=printable(i.get("ssh_user")) or "shadeform",
         ssh_port=port if port and port < 2**16 else 22,
@@ -284,6 +286,19 @@ def _line(value: Any) -> str:
         words if len(words) <= MOST_CHARS else hide(words)[:MOST_CHARS]
     )  # masked before it is cut: a mask does not match half a secret
     return "".join(c if c.isprintable() else "?" for c in words)
+
+
+def _born(name: str, reported: datetime | None) -> datetime | None:
+    """When an instance was created. The time in one of our names, that of its plan, counts if the reported one does not fit it:
+    a time in another zone would make it hours older, or free of charge for hours."""
+    stamp = re.fullmatch(r"lanbot-.*-(\d{8}-\d{4})-(?:a\d+-)?[0-9a-f]{8}", name)
+    try:
+        planned = datetime.strptime(f"{stamp[1]}+0000", "%Y%m%d-%H%M%z") if stamp else None
+    except ValueError:
+        planned = None
+    if planned is None or reported and planned - BEFORE_PLAN <= reported <= planned + AFTER_PLAN:
+        return reported
+    return planned
 
 
 def _limits(value: Any) -> Limits | None:

@@ -234,7 +234,7 @@ def test_a_plan_with_a_higher_limit_than_the_provider_keeps_is_not_taken_up(
 def test_what_the_guard_has_seen_of_the_bill_counts(tmp_path: Path) -> None:
     watch = Watch(tmp_path, NotYet("later"))
     facts = guarded()
-    seen = replace(facts.instance, cost_cents=777)
+    seen = replace(facts.instance, cost_cents=777, created_at=now_utc())
     watch.ledger.put(Entry(PLAN, "i-1"))
     watch.failover.watching(lambda i: InstanceFacts(seen, PLAN))(seen)
     cents = seen_cents(watch.ledger.find(PLAN.run_id), now_utc())

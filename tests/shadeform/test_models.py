@@ -212,18 +212,37 @@ def test_what_is_not_there_yet_is_unknown_and_not_zero() -> None:
 
 
 def test_the_cost_is_the_larger_of_the_apis_figure_and_price_times_age() -> None:
-    old = iso(now_utc() - timedelta(hours=2))
-    assert instance(created_at=old, cost_estimate="0").cost_now_cents() == pytest.approx(
-        6720, abs=10
-    )  # the API's figure lags
-    assert instance(created_at=old, cost_estimate="103.4").cost_now_cents() == 10_340
-    assert instance(created_at=None, cost_estimate="0").cost_now_cents() == 0
-    assert (
-        instance(
-            created_at=iso(now_utc() + timedelta(hours=1)), cost_estimate=None
-        ).cost_now_cents()
-        or 0
-    ) >= 0  # our clock is behind
+    old, soon = iso(now_utc() - timedelta(hours=2)), iso(now_utc() + timedelta(hours=1))
+
+    def cost(created: str | None, estimate: str | None) -> int | None:
+        return instance(name="x", created_at=created, cost_estimate=estimate).cost_now_cents()
+
+    assert cost(old, "0") == pytest.approx(6720, abs=10)  # the API's figure lags
+    assert cost(old, "103.4") == 10_340
+    assert cost(None, "0") == 0
+    assert (cost(soon, None) or 0) >= 0  # our clock is behind
+
+
+@pytest.mark.parametrize(
+    "reported, born",
+    [
+        ("2026-11-23T12:04:30Z", "12:04:30"),
+        ("2026-11-23T11:59:00Z", "11:59:00"),  # a clock that is a little behind
+        ("2026-11-23T05:04:30", "12:00:00"),  # a local time without its zone
+        ("2026-11-23T19:04:30", "12:00:00"),
+        ("2026-11-22T12:04:30Z", "12:00:00"),  # that of the node
+        (None, "12:00:00"),
+        ("soon", "12:00:00"),
+    ],
+)
+def test_the_time_in_the_name_holds_against_a_creation_that_does_not_fit_it(
+    reported: str | None, born: str
+) -> None:
+    for name in ("lanbot-sft-20261123-1200-ab12cd34", "lanbot-mid-sft-20261123-1200-a2-ab12cd34"):
+        created = instance(name=name, created_at=reported).created_at
+        assert created and f"{created:%d %H:%M:%S}" == f"23 {born}"
+    for name in ("renamed", "lanbot-sft-20261399-1200-ab12cd34"):
+        assert instance(name=name, created_at=None).created_at is None
 
 
 @pytest.mark.parametrize(
