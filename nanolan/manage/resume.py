@@ -133,7 +133,7 @@ def check_ended(seen: Overview) -> None:
         )
     if view.state == UNKNOWN:
         raise MayBeBilling(
-            f"run {run_id}: {unknown_text(view.entry)}; nothing was rented. Look again: just status {run_id}"
+            f"run {run_id}: {unknown_text(view.entry, view.unknown)}; nothing was rented. Look again: just status {run_id}"
         )
     if (i := view.instance) and i.billing:
         raise PreflightFailed(

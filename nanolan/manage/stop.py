@@ -104,13 +104,15 @@ class Stop:
         """A run without a visible instance: 0 if there is none, MayBeBilling if that is unknown."""
         run_id, token = entry.plan.run_id, self.settings.hf_token
         hub = self.hub(entry.plan.hf_endpoint, token) if token else None
-        over = present.unknown and hub and self._look(entry, hub).runs[0].ended  # by its receipt
+        view = self._look(entry, hub).runs[0] if hub else None
+        unknown = (view.unknown if view else "") or present.unknown
+        over = unknown and view and view.ended  # by its receipt
         with suppress(LedgerProblem):  # also stops a resume that waits at its prompt
             self.ledger.ask_to_stop(run_id)
         left, asked = self._leave_request(entry, hub)  # a resume may wait for an offer elsewhere
-        if present.unknown and not over:
+        if unknown and not over:
             raise MayBeBilling(
-                f"run {run_id}: {unknown_text(entry)}; {asked}. Look again: just status {run_id}"
+                f"run {run_id}: {unknown_text(entry, unknown)}; {asked}. Look again: just status {run_id}"
             )
         if not left:
             self._warn_of_others(entry, asked, bool(over))

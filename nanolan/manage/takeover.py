@@ -18,6 +18,7 @@ from nanolan.cost.gpu_check import read_checks
 from nanolan.errors import (
     ApiProblem,
     CheckUnavailable,
+    MayBeBilling,
     NanolanError,
     PreflightFailed,
     RunFailed,
@@ -44,6 +45,7 @@ from nanolan.money import dollars
 from nanolan.notify import Notifier
 from nanolan.plan import Plan, Rented
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger, was_preempted
+from nanolan.run.presence import REPORTS
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.offers import Offer, wanted_from
@@ -131,6 +133,10 @@ class TakeOver:
         try:
             check_ended(seen)
         except PreflightFailed as e:
+            raise NotYet(str(e)) from None
+        except MayBeBilling as e:
+            if not seen.runs[0].unknown.startswith(REPORTS):
+                raise
             raise NotYet(str(e)) from None
         view = seen.runs[0]
         if not taken_away(view):

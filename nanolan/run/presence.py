@@ -1,13 +1,14 @@
 """Which instances of the account belong to a run, and whether it is certain that none of them bills.
 
 A listing may lag behind a create by minutes. So "none" is certain only if the provider gave an id and no longer knows it, if the
-instance had found itself in a listing before, or if its date and limit have passed. Otherwise it is unknown.
+instance had found itself in a listing before, or if its date and limit have passed. Otherwise it is unknown; also while
+a box without a receipt still reports to the Hub: the key may be of another account, or an outage may answer with empty lists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from nanolan.errors import ApiProblem, AuthProblem, MayBeBilling, NanolanError, NotFound
@@ -15,13 +16,18 @@ from nanolan.money import dollars
 from nanolan.plan import Plan
 from nanolan.run.jobs import NAMES, cancel_command, job_name, machines_of, queue_command
 from nanolan.run.ledger import Entry
-from nanolan.run.record import SILENT_S
+from nanolan.run.record import AFTER_REPORT_S, SILENT_S
+from nanolan.settings.values import is_loopback
 from nanolan.shadeform.client import DASHBOARD
-from nanolan.shadeform.models import Instance
+from nanolan.shadeform.models import Instance, attempt_tag, owner_tag, run_tag
 from nanolan.times import parse_time
 
 SLACK_S = 60.0  # time that the provider may take to delete after a date or limit
 NOT_ASKED = "Shadeform could not be asked"
+REPORTS = "its box reported to the Hub"
+NOT_THIS_ACCOUNT = "but Shadeform does not show its instance: SHADEFORM_API_KEY is of another account, or it ended just now"
+QUIET_S = AFTER_REPORT_S  # without a report, before an unlisted instance counts as gone
+QUIET_LOCAL_S = 20.0  # on loopback
 NOT_SHOWN = "its create was not answered, and no listing has shown it yet"
 
 
@@ -53,6 +59,15 @@ def of_attempt(entry: Entry, instance: Instance) -> bool:
     return instance.id == entry.instance_id or instance.is_run(entry.plan.run_id) and same_attempt
 
 
+def with_tags(instance: Instance, entries: Iterable[Entry]) -> Instance:
+    """The instance with the tags of the run whose ledger entry has its id, if the provider lost its tags and its name."""
+    plan = next((e.plan for e in entries if e.instance_id == instance.id), None)
+    if instance.run_id or plan is None:
+        return instance
+    tags = run_tag(plan.run_id), attempt_tag(plan.attempt), owner_tag(plan.owner)
+    return replace(instance, tags=(*instance.tags, *tags))
+
+
 def presence(
     info: Callable[[str], Instance],
     entry: Entry,
@@ -60,9 +75,10 @@ def presence(
     now: datetime,
     *,
     reported: bool = False,
+    last_report: datetime | None = None,
 ) -> Presence:
     """The instances of a run. `listed` None: the listing could not be read. `info` asks the account for an instance id that is not
-    listed. `reported`: the newest attempt's box has written to the run folder."""
+    listed. `reported`: the newest attempt's box has written to the run folder; `last_report`: when, unless it left a receipt."""
     if entry.plan.is_job:
         return Presence((), "" if entry.gone else machines_of(entry.plan))
     mine = tuple(
@@ -79,20 +95,32 @@ def presence(
         by_id = ()
     except (ApiProblem, AuthProblem) as e:
         return Presence(mine, f"{NOT_ASKED}: {e}")
-    return Presence(
-        (*by_id, *mine), "" if by_id else why_unknown(entry, listed is not None, reported, now)
-    )
+    if by_id:
+        return Presence((*by_id, *mine))
+    return Presence(mine, why_unknown(entry, listed is not None, reported, now, last_report))
 
 
-def why_unknown(entry: Entry, listed: bool, reported: bool, now: datetime) -> str:
+def why_unknown(
+    entry: Entry, listed: bool, reported: bool, now: datetime, last_report: datetime | None = None
+) -> str:
     """Why a run without a listed instance may still have one, or "". Pure."""
     plan = entry.plan
     if not listed:
         return NOT_ASKED
+    if last_report and not entry.gone and (reports := still_reports(plan, last_report, now)):
+        return reports
     found_itself = reported and plan.holds_key  # in a listing, which it reads with its key
     return (
         "" if entry.gone or entry.instance_id or found_itself or is_past(plan, now) else NOT_SHOWN
     )
+
+
+def still_reports(plan: Plan, last_report: datetime, now: datetime) -> str:
+    """That the box of an unlisted instance reported within two heartbeats, or "". A time ahead of ours tells nothing."""
+    silent_s = (now - last_report).total_seconds()
+    if not -SLACK_S <= silent_s < (QUIET_LOCAL_S if is_loopback(plan.hf_endpoint) else QUIET_S):
+        return ""
+    return f"{REPORTS} {max(0.0, silent_s):.0f} s ago, {NOT_THIS_ACCOUNT}"
 
 
 def unresolved(entries: Iterable[Entry], listed: Sequence[Instance], now: datetime) -> list[Entry]:
@@ -127,14 +155,14 @@ def name_of(entry: Entry) -> str:
     )
 
 
-def unknown_text(entry: Entry) -> str:
-    """The message about a run whose create is unclear, or whose job was not heard of for long."""
+def unknown_text(entry: Entry, why: str = "") -> str:
+    """The message about a run that may have an instance which is not listed, or whose job was not heard of for long."""
     if entry.plan.is_job:
         return (
             f"NOT HEARD OF for more than {SILENT_S // 60} minutes: its machine may be lost and another one wanted, or it hangs "
             f"({queue_command(entry.plan)}). It may bill: {name_of(entry)}; then: just stop {entry.plan.run_id} --cancelled"
         )
-    return f"UNKNOWN whether it has an instance ({NOT_SHOWN}). It may bill: {name_of(entry)}"
+    return f"UNKNOWN whether it has an instance ({why or NOT_SHOWN}). It may bill: {name_of(entry)}"
 
 
 def billing_error(problem: NanolanError, entries: Iterable[Entry]) -> NanolanError:

@@ -59,7 +59,7 @@ def decide_state(
     if instance is None and age_s < SETTLE_S and not entry.gone and progress is None:
         return PENDING, "not listed yet"
     if unknown:
-        return UNKNOWN, unknown_text(entry)
+        return UNKNOWN, unknown_text(entry, unknown)
     if taken := _taken_away(entry, instance, progress, age_s):
         return LOST, taken
     if entry.instance_id is None:
@@ -137,7 +137,9 @@ def _leaving(entry: Entry, instance: Instance | None, unknown: str) -> tuple[str
     """The state of a run with a receipt, until its instance is confirmed deleted."""
     if instance and instance.billing:
         return STOPPING, LEAVING[entry.plan.self_delete]
-    return (UNKNOWN, f"it left its receipt; {unknown_text(entry)}") if unknown else None
+    if not unknown:
+        return None
+    return UNKNOWN, f"it left its receipt; {unknown_text(entry, unknown)}"
 
 
 def _running(entry: Entry, instance: Instance, progress: Progress | None) -> tuple[str, str]:

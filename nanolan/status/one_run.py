@@ -55,10 +55,16 @@ def hub_looks(
 
 
 def _machine(
-    e: Entry, listed: list[Instance] | None, info: Callable[[str], Instance], told: bool
+    e: Entry,
+    listed: list[Instance] | None,
+    info: Callable[[str], Instance],
+    progress: Progress | None,
+    receipt: Receipt | None,
 ) -> tuple[Instance | None, bool, Presence]:
     """(instance of the newest attempt, whether its limits were read, what else is known)."""
-    there = presence(info, e, listed, now_utc(), reported=told)
+    last = None if receipt or not progress else parse_time(progress.updated)
+    told = bool(progress or receipt)
+    there = presence(info, e, listed, now_utc(), reported=told, last_report=last)
     mine = next((i for i in there.machines if of_attempt(e, i)), None)
     if mine is None or not mine.billing or mine.id != e.instance_id or e.gone:
         return mine, False, there
@@ -82,7 +88,7 @@ def view_of(
     receipt = of_this_attempt(e, _parsed(raw_receipt, read_receipt, problems))
     progress = of_this_attempt(e, _parsed(raw_progress, read_progress, problems))
     age_s = (now_utc() - parse_time(e.plan.created_at)).total_seconds()
-    mine, terms_seen, there = _machine(e, instances, info, bool(progress or receipt))
+    mine, terms_seen, there = _machine(e, instances, info, progress, receipt)
     if instances is not None and there.unknown.startswith(NOT_ASKED):
         problems.append(there.unknown)
     if e.plan.is_job and receipt:

@@ -110,7 +110,7 @@ class Overview:
             for i in self.strays
         ]
         unknown = [
-            f"run {v.entry.plan.run_id}: {unknown_text(v.entry)}"
+            f"run {v.entry.plan.run_id}: {unknown_text(v.entry, v.unknown)}"
             for v in self.runs
             if v.state == UNKNOWN
         ]

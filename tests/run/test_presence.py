@@ -13,17 +13,32 @@ from msgspec import structs
 from nanolan.errors import AuthProblem, MayBeBilling, Unreachable
 from nanolan.launch.request import create_body
 from nanolan.run.ledger import Entry
-from nanolan.run.presence import NOT_ASKED, NOT_SHOWN, billing_error, is_past, presence, why_unknown
+from nanolan.run.presence import (
+    NOT_ASKED,
+    NOT_SHOWN,
+    QUIET_LOCAL_S,
+    QUIET_S,
+    REPORTS,
+    billing_error,
+    is_past,
+    presence,
+    why_unknown,
+)
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 from tests.support.core_fixtures import INFO, QUICK, a_plan, client
 
 NOW = now_utc()
-PLAN = a_plan(created_at=iso(NOW - timedelta(hours=1)), deadline=iso(NOW + timedelta(hours=3)))
+PLAN = a_plan(
+    created_at=iso(NOW - timedelta(hours=1)),
+    deadline=iso(NOW + timedelta(hours=3)),
+    hf_endpoint="https://huggingface.co",
+)
 LATE = a_plan(
     created_at=iso(NOW - timedelta(hours=9)), deadline=iso(NOW - timedelta(hours=4))
 )  # and $150 are spent in 4.5 h
 DATE_ALONE = structs.replace(LATE, created_at=iso(NOW - timedelta(hours=4, minutes=10)))
+LOCAL = structs.replace(PLAN, hf_endpoint="http://127.0.0.1:1")
 KEYLESS = structs.replace(PLAN, self_delete=False)
 
 
@@ -47,6 +62,27 @@ def test_an_unlisted_instance_is_gone_only_if_a_listing_would_have_shown_it(
     entry: Entry, listed: bool, told: bool, unknown: str
 ) -> None:
     assert why_unknown(entry, listed, told, NOW) == unknown
+
+
+@pytest.mark.parametrize(
+    "entry, silent_s, unknown",
+    [
+        (Entry(PLAN, "i-1"), 0, True),
+        (Entry(PLAN, "i-1"), QUIET_S - 1, True),  # the key of another account, or an odd empty list
+        (Entry(PLAN, "i-1"), QUIET_S, False),
+        (Entry(PLAN), 60, True),
+        (Entry(PLAN, "i-1"), -30, True),
+        (Entry(PLAN, "i-1"), -3600, False),  # the time of a clock that is wrong
+        (Entry(PLAN, "i-1", gone=True), 60, False),  # its deletion was confirmed
+        (Entry(LOCAL, "i-1"), QUIET_LOCAL_S - 1, True),
+        (Entry(LOCAL, "i-1"), QUIET_LOCAL_S, False),
+    ],
+)
+def test_an_instance_whose_box_still_reports_is_not_gone_because_no_listing_shows_it(
+    entry: Entry, silent_s: float, unknown: bool
+) -> None:
+    why = why_unknown(entry, True, True, NOW, NOW - timedelta(seconds=silent_s))
+    assert why.startswith(REPORTS) if unknown else why == ""
 
 
 def test_only_a_date_and_a_limit_that_have_both_passed_end_an_unclear_create() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from datetime import timedelta
 from typing import Any
 
 from nanolan.hub.client import Hub
@@ -11,6 +12,7 @@ from nanolan.launch.prepare import prepare
 from nanolan.launch.rent import rent
 from nanolan.plan import Plan
 from nanolan.run.ledger import Ledger
+from nanolan.run.presence import QUIET_LOCAL_S
 from nanolan.run.record import Progress, Receipt, to_json
 from nanolan.settings.load import load_settings
 from nanolan.sim.world import World
@@ -36,11 +38,11 @@ def launched(world: World, **flags: str) -> Plan:
 
 def ended(world: World, receipt: bool = True, **flags: str) -> Plan:
     """A run whose machine is gone, in mid-phase; with a receipt of $12.34."""
-    plan = launched(world, **flags)
+    plan, long_ago = launched(world, **flags), now_utc() - timedelta(seconds=QUIET_LOCAL_S)
     leave(
         world,
         plan,
-        progress=Progress(plan.run_id, "training", {}, iso(now_utc()), spent_cents=1200),
+        progress=Progress(plan.run_id, "training", {}, iso(long_ago), spent_cents=1200),
         **(
             {"receipt": Receipt(plan.run_id, "failed", "hang", spent_cents=1234)} if receipt else {}
         ),

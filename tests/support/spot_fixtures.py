@@ -18,6 +18,7 @@ from nanolan.manage.stop import Stop
 from nanolan.manage.takeover import TakeOver
 from nanolan.plan import Plan
 from nanolan.run.ledger import Entry, Ledger
+from nanolan.run.presence import QUIET_LOCAL_S
 from nanolan.run.record import PhaseReport, Progress, to_json
 from nanolan.shadeform.models import offers_of
 from nanolan.shadeform.offers import Offer, Wanted, choose
@@ -194,7 +195,7 @@ class SpotRun:
     def live(self) -> list[Instance]:
         return [i for i in self.boxes if i.status_at(self.now) not in ("deleting", "deleted")]
 
-    def preempt(self, notice: bool = True, settle_s: float = 5.0) -> None:
+    def preempt(self, notice: bool = True, settle_s: float = QUIET_LOCAL_S) -> None:
         """The provider takes the instance away; with notice it shows why for a moment."""
         for i in self.live:
             i.delete(self.now, "preempted" if notice else "asked")
