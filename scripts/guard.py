@@ -126,7 +126,14 @@ def guard_until_end(
     from nanolan.cost.overdue import SLACK_S
     from nanolan.errors import MayBeBilling
     from nanolan.hub.client import Hub
-    from nanolan.manage.guard import SETTLE_S, Guard, deletion_recorder, facts_reader, run_forever
+    from nanolan.manage.guard import (
+        CONFIRM_S,
+        SETTLE_S,
+        Guard,
+        deletion_recorder,
+        facts_reader,
+        run_forever,
+    )
     from nanolan.manage.guard_failover import GuardWithFailover
     from nanolan.run.find import RunSearch
     from nanolan.settings.settings import is_loopback
@@ -144,6 +151,7 @@ def guard_until_end(
         gone=deletion_recorder(ledger, say),
         slack_s=SLACK_LOCAL_S if local else SLACK_S,
         entries=lambda: entries_of(ledger, owner),
+        confirm_s=0.0 if local else CONFIRM_S,
     )
     every_s = min(seconds, SETTLE_LOCAL_S) if local else seconds
     every = "one poll" if once else f"a poll every {every_s:.0f} s"

@@ -210,6 +210,7 @@ def test_a_guard_whose_clock_jumps_ahead_deletes_nothing(ahead: timedelta, post:
         post.said.append,
         now=clock.agreed,
         slack_s=1.0,
+        confirm_s=0.0,
     )
     assert guard.round() == 1
     wrong = ahead

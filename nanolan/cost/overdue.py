@@ -16,6 +16,7 @@ from nanolan.shadeform.models import Instance
 from nanolan.times import iso, parse_time
 
 SLACK_S = 60.0  # for the provider and the box, before anyone else deletes the instance
+EXPLAINED, UNEXPLAINED_CENTS = 2, 100
 LEAVE_S = 15 * 60.0  # how long a box with a key tries to delete itself
 
 
@@ -30,10 +31,19 @@ class InstanceFacts:
 
 
 def spent_cents(plan: Plan | None, instance: Instance, now: datetime) -> int:
-    """The larger of the provider's figure and price x age; the plan fills in a missing price or start."""
-    born = instance.created_at or (parse_time(plan.created_at) if plan else now)
+    """The larger of price x age and the provider's figure, as far as those explain it; the plan fills in a missing price or
+    start."""
+    born = instance.created_at or (parse_time(plan.created_at) if plan else None)
     price = max(instance.hourly_cents or 0, plan.offer.hourly_cents if plan else 0)
-    return max(instance.cost_cents or 0, cost_cents(price, max((now - born).total_seconds(), 0.0)))
+    if not (born and price):
+        return instance.cost_cents or 0
+    own = cost_cents(price, max((now - born).total_seconds(), 0.0))
+    return max(own, explained_cents(instance.cost_cents or 0, own))
+
+
+def explained_cents(reported: int, own: int) -> int:
+    """A reported bill as far as our own figure explains it: twice that, and a dollar. More may be another unit."""
+    return min(reported, EXPLAINED * own + UNEXPLAINED_CENTS)
 
 
 def over_limit(plan: Plan, instance: Instance, now: datetime) -> str:

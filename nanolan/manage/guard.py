@@ -20,7 +20,14 @@ from nanolan.money import dollars, usd
 from nanolan.plan import Plan
 from nanolan.run.find import RunSearch, rebuild
 from nanolan.run.ledger import Entry, Ledger
-from nanolan.run.presence import billing_error, is_past, unknown_text, unresolved
+from nanolan.run.presence import (
+    billing_error,
+    is_past,
+    of_attempt,
+    unknown_text,
+    unresolved,
+    with_tags,
+)
 from nanolan.run.record import Receipt, read_receipt
 from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.lifecycle import delete_and_confirm
@@ -29,6 +36,7 @@ from nanolan.shadeform.records import gap_of
 from nanolan.shadeform.terms import changed_terms
 from nanolan.times import SERVICE_CLOCK, iso, now_utc
 
+CONFIRM_S = 10.0  # between the two looks of which both must say that an instance is overdue
 GIVE_UP_S = 60.0  # for one deletion, before the other instances are checked again
 SETTLE_S = 120.0  # without instances, before --until-none ends: a listing may lag behind a launch
 
@@ -70,6 +78,8 @@ class Guard:
         slack_s: float = SLACK_S,
         clock: Callable[[], float] = time.monotonic,
         entries: Callable[[], Sequence[Entry]] = tuple,
+        confirm_s: float = CONFIRM_S,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._api = api
         self._facts_of = facts_of
@@ -77,9 +87,8 @@ class Guard:
         self._now = now
         self._slack_s = slack_s
         self._clock = clock
-        self._entries = (
-            entries  # of the ledger: their instances may bill although no listing shows them
-        )
+        self._confirm = lambda: sleep(confirm_s)
+        self._entries = entries  # their instances may bill although no listing shows them
         self._report = report
         self._reported: dict[str, str] = {}
         self._guarded: dict[str, Instance] = {}
@@ -100,7 +109,8 @@ class Guard:
         if gap := gap_of(account):
             self._report_once("gap", Event("unreadable", gap))
         listed += self._unlisted({i.id for i in listed})
-        mine = [s for i in listed if i.run_id and (s := self._facts_or_skip(i))]
+        ours = [i for i in (with_tags(i, self._entries()) for i in listed) if i.run_id]
+        mine = [s for i in ours if (s := self._facts_or_skip(i))]
         for i in [i for id, i in self._guarded.items() if id not in {s.instance.id for s in mine}]:
             self._report_on(i, "gone", f"{name_of(i)} is gone: deleted by itself or by others")
         self._guarded = {s.instance.id: s.instance for s in mine}
@@ -171,6 +181,8 @@ class Guard:
                 text = f"{name}: {terms}; larger price and nearer limit count"
                 self._report_on(instance, "changed", text, f"{instance.id} terms")
             return False
+        if not self._overdue_again(instance):
+            return False
         self._report_on(instance, "deleting", f"DELETING {name}: {why}")
         try:
             gone = delete_and_confirm(self._api, instance, give_up_s=GIVE_UP_S, clock=self._clock)
@@ -183,6 +195,12 @@ class Guard:
         del self._guarded[instance.id]
         self._on_deleted(facts, why)
         return True
+
+    def _overdue_again(self, instance: Instance) -> bool:
+        """Whether a second look says so, too: one odd answer (a price, a bill, a date) deletes nothing."""
+        self._confirm()
+        facts, now = self._facts_of(instance), self._now()
+        return bool(facts and now and overdue(facts, now, self._slack_s))
 
     def _report_on(self, instance: Instance, what: str, text: str, key: str = "") -> None:
         self._report_once(key or instance.id, Event(what, text, instance))
@@ -264,12 +282,11 @@ def facts_reader(
         if owner and instance.owner not in (None, owner):
             return None
         plan, unseen = _plan(search, ledger, instance)
-        if (
-            owner and instance.owner is None and (plan is None or plan.owner != owner)
-        ):  # tags may be lost: then the plan must name the owner
+        named = instance.owner or (plan.owner if plan else None)  # tags may be lost
+        if owner and named != owner:
             return None
         try:
-            instance = info(instance.id)
+            instance = with_tags(info(instance.id), ledger.readable()[0])
         except NanolanError as e:
             unseen = f"the provider's limits ({e})"
         receipt, why = _receipt(search, plan) if plan else (None, "")
@@ -280,27 +297,21 @@ def facts_reader(
 
 def _plan(search: RunSearch, ledger: Ledger, instance: Instance) -> tuple[Plan | None, str]:
     """The plan of an instance from the ledger, else from its run folder; or why it is unavailable."""
-    run_id = instance.run_id or ""
-    known = next(
-        (
-            e.plan
-            for e in ledger.readable()[0]
-            if e.plan.run_id == run_id and e.plan.attempt == instance.attempt
-        ),
-        None,
-    )
-    if known:
-        return known, ""
+    if known := _entry(ledger, instance):
+        return known.plan, ""
     try:
-        plan = rebuild(search, run_id, [instance]).plan
+        plan = rebuild(search, instance.run_id or "", [instance]).plan
     except NanolanError as e:
         return None, f"its plan ({e}); the provider's limits count"
     if plan.attempt != instance.attempt:
-        return (
-            None,
-            f"its plan: the run folder has that of attempt {plan.attempt}, this is {instance.attempt}; the provider's limits count",
-        )
+        its = f"the run folder has that of attempt {plan.attempt}, this is {instance.attempt}"
+        return None, f"its plan: {its}; the provider's limits count"
     return plan, ""
+
+
+def _entry(ledger: Ledger, instance: Instance) -> Entry | None:
+    """The ledger's entry of the attempt that this instance belongs to."""
+    return next((e for e in ledger.readable()[0] if of_attempt(e, instance)), None)
 
 
 def _receipt(search: RunSearch, plan: Plan) -> tuple[Receipt | None, str]:
@@ -313,9 +324,8 @@ def _receipt(search: RunSearch, plan: Plan) -> tuple[Receipt | None, str]:
         return None, ""
     except (NanolanError, RecursionError) as e:
         return None, f"whether its run is over ({e or type(e).__name__})"
-    return (
-        receipt if (receipt.run_id, receipt.attempt) == (plan.run_id, plan.attempt) else None
-    ), ""
+    of_this = (receipt.run_id, receipt.attempt) == (plan.run_id, plan.attempt)
+    return (receipt if of_this else None), ""
 
 
 def deletion_recorder(
@@ -324,16 +334,7 @@ def deletion_recorder(
     """A function that records a deletion in the ledger, if the ledger has the run."""
 
     def note(facts: InstanceFacts, why: str) -> None:
-        run_id = facts.instance.run_id or ""
-        entry = next(
-            (
-                e
-                for e in ledger.readable()[0]
-                if e.plan.run_id == run_id and e.plan.attempt == facts.instance.attempt
-            ),
-            None,
-        )
-        if entry:
+        if entry := _entry(ledger, facts.instance):
             ledger.note(
                 structs.replace(
                     entry,

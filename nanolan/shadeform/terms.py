@@ -5,13 +5,16 @@ The provider may change them after the read-back: the larger price and the neare
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from msgspec import structs
 
 from nanolan.money import dollars
 from nanolan.plan import Plan
-from nanolan.shadeform.models import ON_DEMAND, SPOT, Instance
+from nanolan.shadeform.models import ON_DEMAND, SPOT, Instance, Limits
 from nanolan.times import iso, parse_time
 
 DATE_SLACK_S = 60.0
@@ -60,6 +63,28 @@ def limits_missing(now: Instance) -> str:
         if value is None
     ]
     return f"the provider keeps no {' and no '.join(missing)} for it" if missing else ""
+
+
+def agreed_terms(before: Instance, now: Instance) -> Instance:
+    """`now` with the terms that two answers in a row support: the lower price and bill, the later limits.
+
+    So one odd answer (another unit, another zone, another record) has no effect, and a change counts from its second answer on."""
+    return replace(
+        now,
+        hourly_cents=_both(min, before.hourly_cents, now.hourly_cents),
+        cost_cents=_both(min, before.cost_cents, now.cost_cents),
+        limits=_later(before.limits, now.limits),
+    )
+
+
+def _both(pick: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    return None if a is None or b is None else pick(a, b)
+
+
+def _later(a: Limits | None, b: Limits | None) -> Limits | None:
+    if a is None or b is None:
+        return None
+    return Limits(_both(max, a.spend_cents, b.spend_cents), _both(max, a.date, b.date))
 
 
 def changed_terms(now: Instance, plan: Plan, at: datetime) -> str:

@@ -158,8 +158,8 @@ def heartbeat() -> str:
     from nanolan.redact import Secret
     from nanolan.shadeform.client import Shadeform
     from nanolan.sim.hub.state import WRITER
-    from tests.box.watch.test_spend import machine
     from tests.support.box_fixtures import KEY, make_plan
+    from tests.support.spend_fixtures import machine
 
     with tempfile.TemporaryDirectory() as temp, _servers(Path(temp)) as (hub_url, cloud_url):
         work = Path(temp) / "work"

@@ -60,7 +60,10 @@ def plan(limit_cents: int = 1000, hours_left: float = 5.0, **fields: Any) -> Any
     [
         (machine(2.0), 200),
         (machine(2.0, cost_estimate="0"), 200),
-        (machine(2.0, cost_estimate="7.50"), 750),
+        (machine(2.0, cost_estimate="4.50"), 450),
+        (machine(2.0, cost_estimate="7.50"), 500),  # twice price x age, and a dollar
+        (machine(2.0, cost_estimate="450"), 500),  # cents in place of dollars
+        (machine(2.0, hourly_price=300, cost_estimate="9.50"), 950),
         (machine(2.0, hourly_price=None), 200),  # the agreed price
         (machine(2.0, hourly_price=50), 200),
         (machine(2.0, hourly_price=300), 600),
@@ -80,8 +83,9 @@ def test_the_larger_meter_counts_and_a_missing_number_is_never_zero(
     [
         (machine(9.0), plan(), ""),
         (machine(10.0), plan(), "$10.00 is spent, the limit is $10.00"),
-        (machine(1.0, cost_estimate="9.99"), plan(), ""),
-        (machine(1.0, cost_estimate="10.00"), plan(), "$10.00 is spent"),
+        (machine(5.0, cost_estimate="9.99"), plan(), ""),
+        (machine(5.0, cost_estimate="10.00"), plan(), "$10.00 is spent"),
+        (machine(1.0, cost_estimate="1000"), plan(), ""),  # no price and no age explains it
         (machine(1.0), plan(hours_left=0.0), "should have been deleted at"),
         (machine(1.0), plan(hours_left=0.01), ""),
         (machine(1.0, status="error"), plan(hours_left=-1.0), "should have been"),
@@ -172,8 +176,8 @@ def test_what_is_not_saved_is_said_and_keeps_no_machine() -> None:
         (machine(1.0), plan(hours_left=-0.9 / 60), False),
         (machine(10.0 + 1 / 60), plan(), True),
         (machine(10.0), plan(), False),
-        (machine(1.0, cost_estimate="10.00"), plan(), False),
-        (machine(1.0, cost_estimate="10.02"), plan(), True),
+        (machine(5.0, cost_estimate="10.00"), plan(), False),
+        (machine(5.0, cost_estimate="10.02"), plan(), True),
         (machine(99.0, status="deleting"), plan(hours_left=-9.0), False),
         (machine(1.0), plan(), False),
     ],
@@ -199,7 +203,8 @@ def stored(date: timedelta | None = None, spend: str | None = None, **fields: An
         (stored(None, "1.90"), True),
         (stored(None, "2.00"), False),
         (stored(MINUTE, "9.00"), False),
-        (stored(None, "9.00", cost_estimate="9.02"), True),
+        (stored(None, "2.50", cost_estimate="2.52"), True),
+        (stored(None, "9.00", cost_estimate="9.02"), False),
         (stored(None, "9.00", hourly_price=None), False),
         (machine(99.0), False),
         (stored(), False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -256,3 +257,45 @@ def test_a_machine_that_goes_by_itself_is_told_once(post: Post) -> None:
     post.cloud.account.delete(post.cloud.instances[0].id)
     assert guard.round() == 0 and guard.round() == 0
     assert post.words == ["guards", "gone"] and not deletes(post)
+
+
+# ---- odd answers
+
+ODD = {
+    "a bill in cents": {"cost_estimate": "15230"},
+    "a price x1000": {"hourly_price": 3_360_000},
+    "a date in the past": {
+        "auto_delete": {"spend_threshold": "150.00", "date_threshold": "2026-01-01T00:00:00Z"}
+    },
+    "a limit that is used up": {"auto_delete": {"spend_threshold": "0.01"}},
+    "a creation in another zone": {"created_at": "2026-01-01T02:00:00"},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_one_odd_answer_deletes_nothing(post: Post, odd: str) -> None:
+    post.rent(known=True, self_delete=True, deadline=timedelta(hours=4))
+    guard = post.guard()
+    guard.round()
+    post.cloud.fault(INFO, "edit", times=1, change=lambda body: body | ODD[odd])
+    guard.round()
+    guard.round()
+    assert post.alive() == [True] and "deleting" not in post.words
+
+
+def test_a_bill_that_neither_price_nor_age_explains_deletes_nothing(post: Post) -> None:
+    post.rent(known=True, self_delete=True, deadline=timedelta(hours=4))
+    change = {"cost_estimate": "15230"}
+    post.cloud.fault(INFO, "edit", times=None, change=lambda body: body | change)
+    guard = post.guard()
+    assert [guard.round() for _ in range(3)] == [1, 1, 1] and post.alive() == [True]
+
+
+@pytest.mark.parametrize("name", ["my-box", "lanbot-sft-20261128-12"])
+def test_an_instance_of_the_ledger_is_known_by_its_id_when_name_and_tags_are_lost(
+    post: Post, name: str
+) -> None:
+    post.ends(post.rent(known=True))
+    post.cloud.instances[0].spec.update(name=name, tags=[])
+    assert post.guard().round() == 0 and post.alive() == [False]
+    assert post.words == ["deleting", "deleted"]

@@ -65,7 +65,9 @@ class KeylessWorld(World):
         look = facts_reader(
             RunSearch(s, hub, api.instances), Ledger(self.root / "elsewhere"), PLAN.owner, api.info
         )
-        guard = Guard(api, look, self.events.append, clock=c.monotonic, slack_s=SLACK_S)
+        guard = Guard(
+            api, look, self.events.append, clock=c.monotonic, slack_s=SLACK_S, sleep=c.sleep
+        )
         while True:
             guard.round()
             c.sleep(EVERY_S)

@@ -97,7 +97,7 @@ def test_a_machine_of_a_run_in_the_ledger_and_one_that_is_gone_are_no_orphans(
         ),
         (
             [LIVE],
-            machine(cost_estimate="10.00"),
+            machine(hours=5.0, cost_estimate="10.00"),
             f"run {RUN}: $10.00 is spent, the limit is $10.00",
             f"just stop {RUN} --now",
             True,

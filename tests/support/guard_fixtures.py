@@ -117,6 +117,8 @@ class Post:
             self.said.append,
             gone=deletion_recorder(self.ledger, print),
             slack_s=1.0,
+            confirm_s=0.0,
+            entries=self.ledger.entries,
         )
 
     def alive(self) -> list[bool]:

@@ -1,8 +1,9 @@
 """How much of the run's money and time is used: the larger of our own meter and the provider's figure.
 
 A missing figure is never zero: our own meter counts from the instance's creation at the agreed price, by the monotonic
-clock, whatever the API answers. Price and limits are read again at every poll; the larger price and the nearer limit count,
-and each change is reported once.
+clock, whatever the API answers. Price, bill and limits are read again at every poll; the larger price and the nearer limit
+count once two answers in a row support them, and each change is reported once. A bill that price and age do not explain ends the
+training, but no upload: the provider enforces its own limit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from msgspec import structs
 
 from nanolan.box.watch.periodic import Periodic
 from nanolan.cost.budget import ASSUMED, Margin, give_up_cents, soft_life_s, soft_limit_cents
+from nanolan.cost.overdue import explained_cents
 from nanolan.errors import NanolanError
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
@@ -26,6 +28,7 @@ from nanolan.shadeform.client import Shadeform
 from nanolan.shadeform.models import Instance
 from nanolan.shadeform.terms import (
     SETTLE_S,
+    agreed_terms,
     limits_differ,
     limits_missing,
     price_differs,
@@ -62,19 +65,20 @@ class SpendMeter:
         self._say = say
         self._alarm = alarm  # (event, text) of a change by the provider
         self._agreed = plan  # with the limits that we set
-        self._seen = me  # the provider's last answer
+        self._answer = me  # the provider's last one
+        self._seen: Instance | None = None  # what its last two support
         self._ends_at = me.ends_at  # one that was there from the start is no notice
         self.taken: StopReason | None = None  # the provider takes this spot instance away
         self._odd_since: dict[str, float] = {}  # a difference in the limits -> since when
         self._reported: set[str] = set()
-        self.hourly_cents = max(me.hourly_cents or 0, plan.offer.hourly_cents)
+        self.hourly_cents = plan.offer.hourly_cents
         self._now = now
         born = me.created_at or parse_time(plan.created_at)
         self._age_at_start = max(0.0, (now() - born).total_seconds())
         self._start = clock()
         self.change(plan.limit_cents, plan.deadline)
         self.margin: Margin = ASSUMED[plan.device]
-        self.provider_cents: int | None = me.cost_cents
+        self.provider_cents: int | None = None
         self._warned = False
         self._ticker = ticker(self.look, poll_s)
 
@@ -113,6 +117,11 @@ class SpendMeter:
     def spent_cents(self) -> int:
         return max(self.provider_cents or 0, self.metered_cents)
 
+    @property
+    def explained_cents(self) -> int:
+        """The bill as far as price and age explain it."""
+        return explained_cents(self.spent_cents, self.metered_cents)
+
     def cost_of(self, seconds: float) -> int:
         """Cents that `seconds` of this machine cost."""
         return cost_cents(self.hourly_cents, seconds)
@@ -133,11 +142,13 @@ class SpendMeter:
 
     def should_stop(self) -> StopReason | None:
         """Why training must stop now, if it must."""
-        return self._over(self.soft_cents, soft_life_s(self._life_s, self.margin.total_s))
+        life_s = soft_life_s(self._life_s, self.margin.total_s)
+        return self._over(self.spent_cents, self.soft_cents, life_s)
 
     def must_give_up(self) -> StopReason | None:
         """Why even an upload must be given up now, if it must."""
         return self._over(
+            self.explained_cents,
             give_up_cents(self.limit_cents, self.hourly_cents, self.margin),
             self._life_s - self.margin.leave_s,
         )
@@ -147,11 +158,11 @@ class SpendMeter:
         stop = self.must_give_up()
         return stop.text if stop else ""
 
-    def _over(self, cents: int, age_s: float) -> StopReason | None:
-        if self.spent_cents >= cents:
+    def _over(self, spent: int, cents: int, age_s: float) -> StopReason | None:
+        if spent >= cents:
             return StopReason(
                 "spend_limit",
-                f"{dollars(self.spent_cents)} of the limit of {dollars(self.limit_cents)} used",
+                f"{dollars(spent)} of the limit of {dollars(self.limit_cents)} used",
             )
         if self.age_s >= age_s:
             reason = "spend_limit" if self._of_money else "max_duration"
@@ -168,17 +179,19 @@ class SpendMeter:
             answer = self._api.info(self._id)
         except NanolanError:
             return  # our own meter goes on
-        self._take_terms(answer)
-        if answer.cost_cents is not None:
-            self._take_bill(answer.cost_cents)
+        seen = agreed_terms(self._answer, answer)
+        self._answer = answer
+        self._take_terms(answer, seen)
+        if seen.cost_cents is not None:
+            self._take_bill(seen.cost_cents)
 
-    def _take_terms(self, answer: Instance) -> None:
-        """Apply the price and the limits of the provider's answer."""
-        self.hourly_cents = max(self.hourly_cents, answer.hourly_cents or 0)
-        self._seen = answer
+    def _take_terms(self, answer: Instance, seen: Instance) -> None:
+        """Apply the price and the limits that two answers support; what the provider changed is reported."""
+        self.hourly_cents = max(self.hourly_cents, seen.hourly_cents or 0)
+        self._seen = seen
         self._apply()
         self._take_notice(answer)
-        if price := price_differs(answer, self._agreed):
+        if price := price_differs(seen, self._agreed):
             self._report("price changed", f"{price}, and is metered so from its creation on")
         missing = (
             limits_missing(answer) if self._plan.holds_key else ""

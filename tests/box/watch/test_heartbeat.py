@@ -17,8 +17,8 @@ from nanolan.plan import Predicted
 from nanolan.redact import NOTE, Secret
 from nanolan.run.record import PREPARING, TRAINING, UPLOADING, PhaseReport
 from nanolan.sim.hub.server import HubServer
-from tests.box.watch.test_spend import NOBODY, machine
 from tests.support.box_fixtures import KEY, REPO, TOKEN, WRITERS, make_plan, until
+from tests.support.spend_fixtures import NOBODY, machine
 
 PART = "runs/ab12cd34/log/a1-part-{:04d}.log"
 STEP = '{"step": 3, "steps": 4, "loss": 1.5, "phase": "sft", "tok_per_s": 99.5, "left_s": 8.25}'
