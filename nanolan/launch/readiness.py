@@ -48,6 +48,7 @@ POLL_LOOPBACK_S = 0.5
 REPORT_S = 5 * 60.0  # longest time between two lines of progress
 MIN_PATIENCE_S = 15 * 60.0  # without a heartbeat, before an instance is deleted
 MIN_PATIENCE_8_GPUS_S = 30 * 60.0
+REFUSED_S = 3 * 60.0  # of refusals, which a service may answer for a moment, too
 BLIND_S = 30 * 60.0  # of failing requests, before the launch gives up
 PROBATION_REASONS = {"boot_failed", "probation_failed"}  # reasons of a receipt
 DISAPPEARED = "it disappeared before training"  # in the message of MachineFailed
@@ -228,9 +229,9 @@ def _watch(
             elif snapshot.line != last_line or now - last_said >= REPORT_S:
                 last_line, last_said = snapshot.line, now
                 say(f"  {last_line}, {dollars(instance.cost_now_cents())} so far")
-        except ApiProblem as e:  # a failed poll decides nothing
+        except (ApiProblem, AuthProblem) as e:  # a failed poll decides nothing
             blind_since = clock() if blind_since is None else blind_since
-            if clock() - blind_since >= BLIND_S:
+            if clock() - blind_since >= (REFUSED_S if isinstance(e, AuthProblem) else BLIND_S):
                 raise
             if last_line != str(e):
                 last_line = str(e)

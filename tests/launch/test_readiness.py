@@ -18,7 +18,16 @@ from nanolan.errors import (
     NanolanError,
     RunFailed,
 )
-from nanolan.launch.readiness import BLIND_S, FAILING, READY, WAITING, Snapshot, assess, patience_s
+from nanolan.launch.readiness import (
+    BLIND_S,
+    FAILING,
+    READY,
+    REFUSED_S,
+    WAITING,
+    Snapshot,
+    assess,
+    patience_s,
+)
 from nanolan.run.record import PhaseReport, Progress, Receipt
 from nanolan.shadeform.models import Instance, instance_of
 from nanolan.sim.shadeform.instance import Instance as Box
@@ -275,7 +284,7 @@ def test_an_instance_that_cannot_be_monitored_for_long_is_named_and_kept(
 
 
 @pytest.mark.parametrize("where", ["shadeform", "hub"])
-def test_a_refused_key_ends_the_wait_at_once_and_names_the_instance(
+def test_a_refused_key_ends_the_wait_after_minutes_and_names_the_instance(
     world: World, tmp_path: Path, where: str
 ) -> None:
     if where == "hub":
@@ -283,9 +292,19 @@ def test_a_refused_key_ends_the_wait_at_once_and_names_the_instance(
     else:
         world.cloud.fault(INFO, "unauthorized", times=None, skip=1)
     launch = alone(world, tmp_path, silent)
+    start = launch.time.now
     with pytest.raises(MayBeBilling, match="cannot be monitored.*continues by itself"):
         launch.run()
-    assert len(launch.live) == 1
+    assert REFUSED_S <= launch.time.now - start < BLIND_S and len(launch.live) == 1
+
+
+@pytest.mark.parametrize("answer", ["unauthorized", "forbidden"])
+def test_one_refusal_does_not_end_the_wait(world: World, tmp_path: Path, answer: str) -> None:
+    world.cloud.fault(INFO, answer, times=1, skip=2)
+    launch = alone(world, tmp_path, silent)
+    with pytest.raises(MachineFailed):  # its silence does
+        launch.run()
+    assert launch.live == [] and "status unavailable" in "\n".join(launch.said)
 
 
 def test_an_unreadable_run_folder_does_not_count_as_silence(world: World, tmp_path: Path) -> None:
