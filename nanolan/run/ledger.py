@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -77,14 +78,19 @@ class Ledger:
 
     @property
     def owner(self) -> str:
-        """8 hex digits that mark this user's instances on a shared account; created at first use."""
+        """8 hex digits that mark this user's instances on a shared account; created at first use.
+
+        A file that is gone or empty (a full disk, a home that was restored) is written again: its runs name the owner."""
         path = self.home / "owner"
-        if not path.is_file():
-            self._write(path, secrets.token_hex(4).encode())
-        owner = path.read_text().strip()
-        if not re.fullmatch(r"[0-9a-f]{8}", owner):
+        owner = path.read_text(errors="replace").strip() if path.is_file() else ""
+        if re.fullmatch(r"[0-9a-f]{8}", owner):
+            return owner
+        known = Counter(e.plan.owner for e in self.readable()[0]).most_common(1)
+        if owner and not known:
             raise BadAnswer(f"{path} should hold 8 hex digits; remove it to get a new owner id")
-        return owner
+        made = known[0][0] if known else secrets.token_hex(4)
+        self._write(path, made.encode())
+        return made
 
     def put(self, entry: Entry) -> None:
         """Write a run's file. An unreadable old one is kept as .unreadable: a newer nanolan may have written it."""

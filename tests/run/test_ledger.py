@@ -235,6 +235,21 @@ def test_the_owner_id_is_created_once(ledger: Ledger) -> None:
         ledger.owner  # noqa: B018
 
 
+@pytest.mark.parametrize("left", [None, "", "\n", "cut", "\x00\x00"])
+def test_a_lost_owner_id_is_read_from_the_runs(ledger: Ledger, left: str | None) -> None:
+    ledger.put(Entry(structs.replace(PLAN, owner="0badcafe")))
+    if left is not None:
+        (ledger.home / "owner").write_text(left)
+    assert ledger.owner == "0badcafe" == (ledger.home / "owner").read_text()
+
+
+def test_an_empty_owner_file_without_runs_gets_a_new_id(ledger: Ledger) -> None:
+    ledger.home.mkdir(parents=True, exist_ok=True)
+    (ledger.home / "owner").write_text("")
+    assert len(ledger.owner) == 8 == len(Ledger(ledger.home).owner)
+
+
+
 def test_the_home_is_nanolan_home_or_in_the_users(tmp_path: Path) -> None:
     assert nanolan_home({"NANOLAN_HOME": str(tmp_path)}) == tmp_path
     assert nanolan_home({}) == nanolan_home({"NANOLAN_HOME": ""}) == Path.home() / ".nanolan"
