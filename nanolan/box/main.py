@@ -35,6 +35,7 @@ from nanolan.box.speed_check import should_replace, slow_reason
 from nanolan.box.start import start
 from nanolan.box.upload.checkpoint import save_the_rest, upload
 from nanolan.box.upload.final_files import public_leak_warning, publish_final_files
+from nanolan.box.upload.recheck import prove_again
 from nanolan.box.upload.scores import note_results
 from nanolan.box.upload.states import remove_states, saved_states
 from nanolan.box.watch.timeline import phase_seconds
@@ -135,6 +136,7 @@ def run(box: BoxRun, pool: Executor) -> Receipt:
         prepare(box)
         for phase in box.plan.phases:
             run_phase(box, phase, pool, uploads)
+        prove_again(box)
         outcome = Outcome(SUCCEEDED)
     except Exception as e:
         outcome = outcome_of(e)
@@ -146,6 +148,10 @@ def run(box: BoxRun, pool: Executor) -> Receipt:
         damaged = {p for p, u in uploads.items() if isinstance(u.exception(), BadAnswer)}
         # not in the pool: there may be no memory for another thread. Of a damaged result the state before it is saved
         save_the_rest(box, uploads.keys() - damaged)
+        try:
+            prove_again(box)
+        except Exception as e:  # named as not saved by now
+            say(f"{e}")
     for error in filter(None, (u.exception() for u in uploads.values())):
         if outcome.verdict == SUCCEEDED:
             outcome = Outcome(FAILED, "upload_failed", str(error))

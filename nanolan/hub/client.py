@@ -43,6 +43,8 @@ UNREACHED_S = (
 MAX_REQUESTED_WAITS = 3  # waits that the Hub asks for (Retry-After) beyond the patience of a laptop
 COMMIT_S = 120.0  # a commit of small files
 SMALL_FILE = 16 << 20  # most bytes that `read` takes into memory
+SHORTER = 416  # than the range that was asked for
+TAIL = 1 << 10  # bytes of a file that are read back
 CHANGED = 412  # HTTP status of a commit whose parent is not the newest revision
 NAP_S = 5.0  # longest single sleep: the clock is checked in between
 KEPT_HEADERS = (
@@ -205,12 +207,23 @@ class Hub:
 
         def get() -> bytes:
             with get_session().stream("GET", url, headers=headers) as answer:
+                if answer.status_code == SHORTER:
+                    raise NotFound(f"{repo}/{path} has no byte {start}")
                 answer.raise_for_status()
                 if answer.status_code != 206:
                     raise BadAnswer(f"{repo}/{path}: the Hub does not send parts of the file")
                 return _at_most(size, answer)
 
         return self._try(f"{repo}/{path}", get)
+
+    def tail(self, repo: str, path: str, size: int, revision: str) -> bytes | None:
+        """The last bytes (at most TAIL) of a file of `size` bytes; None if the server sends no parts. NotFound if it has no
+        content, though it is listed."""
+        try:
+            start = max(0, size - TAIL)
+            return self.read_part(repo, path, start, size - start, revision=revision)
+        except BadAnswer:
+            return None
 
     def commit(
         self,

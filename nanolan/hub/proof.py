@@ -7,10 +7,11 @@ before it deletes, and refuses one that does not hold.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from nanolan.checkpoint.manifest import MANIFEST, FileEntry, Manifest
-from nanolan.errors import BadAnswer
-from nanolan.hub.client import Tree
+from nanolan.errors import BadAnswer, NotFound
+from nanolan.hub.client import TAIL, Hub, Tree
 from nanolan.plan import PinnedFile
 
 
@@ -87,6 +88,31 @@ def prove(tree: Tree, folder: str, manifest: Manifest, written: FileEntry | None
     if f"{folder}/{MANIFEST}" not in tree.files:
         raise BadAnswer(f"{tree.repo}: {folder}/{MANIFEST} is missing")
     return Proof(tree.repo, folder, tree.revision, manifest)
+
+
+def check_served(hub: Hub, proof: Proof, folder: Path, tree: Tree) -> None:
+    """BadAnswer unless the Hub sends the last bytes of each large file as they are in `folder`: a list is not the content.
+
+    Of a server that sends no parts nothing is required; NanolanError if it does not answer."""
+    for want in proof.manifest.files:
+        path = f"{proof.folder}/{want.path}"
+        if not tree.files[path].sha256 or not want.size:  # small ones are in the commit itself
+            continue
+        try:
+            sent = hub.tail(proof.repo, path, want.size, proof.revision)
+        except NotFound as e:
+            raise BadAnswer(
+                f"{proof.repo}: {path} is listed, but its content is not there: {e}"
+            ) from None
+        if sent is not None and sent != tail_of(folder / want.path):
+            raise BadAnswer(f"{proof.repo}: {path} is sent with other content than was uploaded")
+
+
+def tail_of(path: Path) -> bytes:
+    """The last bytes of a file, at most TAIL."""
+    with path.open("rb") as f:
+        f.seek(max(0, path.stat().st_size - TAIL))
+        return f.read(TAIL)
 
 
 def matches(have: PinnedFile, want: FileEntry) -> bool:

@@ -25,10 +25,17 @@ from nanolan.checkpoint.manifest import (
     parse_manifest,
     read_whole,
 )
-from nanolan.errors import ApiProblem, AuthProblem, BadAnswer, NotFound, Unreachable
+from nanolan.errors import (
+    ApiProblem,
+    AuthProblem,
+    BadAnswer,
+    NanolanError,
+    NotFound,
+    Unreachable,
+)
 from nanolan.files import SHORT
-from nanolan.hub.client import Hub
-from nanolan.hub.proof import Proof, prove
+from nanolan.hub.client import Hub, Tree
+from nanolan.hub.proof import Proof, check_served, prove
 from nanolan.hub.transfer import Job
 from nanolan.redact import hide
 from nanolan.run.record import phase_report
@@ -36,6 +43,7 @@ from nanolan.run.record import phase_report
 MOST_META_BYTES = 64 << 20  # of a meta that is searched for secrets; that of a d20 has 1 kB
 STATE_PATIENCE_S = 600.0  # for a state while training goes on
 AGAIN_S = 2.0
+SERVED_PATIENCE_S = 60.0  # for reading back the end of each file
 NOTE_PATIENCE_S = 120.0  # for optional commits
 # Where this machine is short of memory or file descriptors
 SHORT_PATIENCE_S = 300.0
@@ -209,10 +217,21 @@ class Attempt:
             on_trouble=self.report,
             patience_s=STATE_PATIENCE_S if self.brief else math.inf,
         )
-        proof = prove(self.hub.tree(self.repo), self.target, self.manifest, entry)
+        tree = self.hub.tree(self.repo)
+        proof = prove(tree, self.target, self.manifest, entry)
+        self._check_served(proof, tree)
         seconds = self.box.deps.clock() - started
         self.box.meter.note_upload(seconds * (STATE_SIZE if self.manifest.final else 1))
         return proof
+
+    def _check_served(self, proof: Proof, tree: Tree) -> None:
+        """BadAnswer if the Hub sends something else. A Hub that does not answer for a minute is believed: it holds the hashes."""
+        try:
+            check_served(optional_hub(self.box, SERVED_PATIENCE_S), proof, self.folder, tree)
+        except BadAnswer:
+            raise
+        except NanolanError as e:
+            say(f"{self.target} is proven; its content could not be read back: {e}")
 
     def _proven_already(self) -> Proof | None:
         """What an earlier start or attempt proved there, if it is not older; it is newer when the newest step here is damaged."""
@@ -220,7 +239,14 @@ class Attempt:
             there = held(self.box, self.repo, self.target, self.hub)
         else:
             there = known_state(self.box, self.manifest.phase, self.hub)
-        return there if there and there.manifest.step >= self.manifest.step else None
+        if there is None or there.manifest.step < self.manifest.step:
+            return None
+        try:
+            if there.manifest == self.manifest:
+                self._check_served(there, self.hub.tree(self.repo))
+        except BadAnswer:  # listed, but its content is not there
+            return None
+        return there
 
     def _job(self) -> Job:
         plan, manifest = self.box.plan, self.manifest

@@ -234,7 +234,10 @@ class Request(BaseHTTPRequestHandler):
 
     def reply_file(self, path: Path, headers: Mapping[str, Any]) -> None:
         """Send a file, or the part of it that a Range header asks for; 416 outside of it."""
-        size = path.stat().st_size
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:  # listed, and lost in the storage
+            raise Refusal(404, "Not Found") from None
         part = self._range(size)
         start, end = part or (0, size)
         extra = {"Content-Range": f"bytes {start}-{end - 1}/{size}"} if part else {}
