@@ -44,7 +44,7 @@ from nanolan.shadeform.models import (
     offers_of,
 )
 from nanolan.shadeform.offers import Market, Offer
-from nanolan.shadeform.records import Listing, decode, read_each
+from nanolan.shadeform.records import Listing, decode, on_other_pages, read_each
 from nanolan.times import SERVICE_CLOCK, ServiceClock, now_utc
 
 TIMEOUT_S = (10, 30)  # connect, each read
@@ -134,10 +134,13 @@ class Shadeform:
         self, path: str, name: str, read: Callable[[Any], T], tries: int = TRIES
     ) -> Listing[T]:
         """The readable records of a list; BadAnswer if the answer has no such list."""
-        records = self._read(path, tries).get(name)
+        answer = self._read(path, tries)
+        records = answer.get(name)
         if not isinstance(records, list):
             raise BadAnswer(f"Shadeform's answer to GET {path} has no list of {name}")
-        return read_each(records, read)
+        found = read_each(records, read)
+        found.unreadable += on_other_pages(answer, len(records))
+        return found
 
     # -------------------------------------------------------------- changes: sent once
     def add_key(self, name: str, public_key: str) -> str:

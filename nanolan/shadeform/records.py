@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -23,6 +23,15 @@ MOST_CENTS = 10**8  # of a price per hour, or a bill; more is an error
 LONGEST_NUMBER = 19  # digits; Python refuses to parse thousands
 MOST_CHARS = 300  # of a text field
 AMOUNT = re.compile(r"\$?\d+(\.\d*)?", re.A)  # "103.4", "$15.00"; a comma is ambiguous
+MORE_PAGES = (
+    "has_more",
+    "has_next",
+    "next",
+    "next_cursor",
+    "next_page",
+    "next_page_token",
+    "cursor",
+)
 AHEAD = timedelta(days=1)  # how far a past time may be ahead of this clock
 
 
@@ -57,6 +66,13 @@ def read_each(records: Iterable[Any], read: Callable[[Any], T]) -> Listing[T]:
         except BadAnswer:
             found.unreadable += 1
     return found
+
+
+def on_other_pages(answer: Mapping[str, Any], here: int) -> int:
+    """How many records an answer leaves out; at least 1 if it names another page. The API has none; a change must not blind us."""
+    totals = [whole_number(answer.get(name)) or 0 for name in ("total", "total_count", "count")]
+    more = any(answer.get(name) for name in MORE_PAGES)
+    return max(*(total - here for total in totals), int(more))
 
 
 def gap_of(listed: Iterable[Any] | None) -> str:

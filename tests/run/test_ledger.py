@@ -249,7 +249,6 @@ def test_an_empty_owner_file_without_runs_gets_a_new_id(ledger: Ledger) -> None:
     assert len(ledger.owner) == 8 == len(Ledger(ledger.home).owner)
 
 
-
 def test_the_home_is_nanolan_home_or_in_the_users(tmp_path: Path) -> None:
     assert nanolan_home({"NANOLAN_HOME": str(tmp_path)}) == tmp_path
     assert nanolan_home({}) == nanolan_home({"NANOLAN_HOME": ""}) == Path.home() / ".nanolan"

@@ -28,6 +28,7 @@ from nanolan.shadeform.records import (
     Listing,
     amount_cents,
     gap_of,
+    on_other_pages,
     past_timestamp,
     price_cents,
     read_each,
@@ -365,3 +366,21 @@ def test_a_disk_that_is_too_small_and_a_container_are_not_rented(
         | {"storage_in_gb": disk_gb, "configuration": shape, "deployment_type": deployment}
     ):
         assert unusable(offer) == why
+
+
+@pytest.mark.parametrize(
+    "more, gap",
+    [
+        ({}, 0),
+        ({"total": 2, "count": 2, "has_more": False, "next": None, "next_cursor": ""}, 0),
+        ({"total": 57}, 55),
+        ({"total_count": 3}, 1),
+        ({"has_more": True}, 1),
+        ({"next_cursor": "abc"}, 1),
+        ({"next": "https://x/?page=2", "total": 12}, 10),
+        ({"total": -5, "count": None}, 0),
+    ],
+    ids=str,
+)
+def test_a_list_that_has_other_pages_is_not_complete(more: dict[str, Any], gap: int) -> None:
+    assert on_other_pages({"instances": [{}, {}]} | more, 2) == gap
