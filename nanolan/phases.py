@@ -7,9 +7,11 @@ Its recipe goes into nanolan/train/recipe.py, its data into nanolan/train/data/m
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -123,6 +125,20 @@ def data_files(
     return found
 
 
+# What the trainer validates at the end of a phase
+VALIDATED = {"mid": "val_bpb", "sft": "val_loss"}
+# What the evaluation measures of every phase's checkpoint (nanolan/train/evaluation/tasks.py)
+SCORES = (
+    "chatcore",
+    "arc_easy_acc",
+    "arc_challenge_acc",
+    "mmlu_acc",
+    "gsm8k_acc",
+    "spellingbee_acc",
+)
+HUMANEVAL_SCORE = "humaneval_acc"  # only with humaneval=yes
+
+GATE = "gate"  # the name of the check, and of the reason of a run that stopped there
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -142,7 +158,7 @@ def parse_gate(text: str) -> Gate:
     )
     if not m:
         raise UsageProblem(
-            f"gate {text[:60]!r}: write it as name<number or name>number, such as val_bpb<0.5"
+            f"gate {text[:60]!r}: write it as name<number or name>number, such as gsm8k_acc>0.05"
         )
     return Gate(m[1], m[2], float(m[3]))
 
@@ -157,7 +173,53 @@ def gate_problem(text: str, measured: Mapping[str, float | None]) -> str:
     return (
         ""
         if COMPARE[gate.sign](have, gate.value)
-        else f"{gate.name} is {have:.4g}, the gate is {text!r}"
+        else f"{gate.name} is {have:.6g}, the gate is {text!r}"
+    )
+
+
+def gate_that_opens(text: str, measured: Mapping[str, float | None]) -> str:
+    """A gate= option like this one that the measurements pass; gate=none if its name was not measured."""
+    gate = parse_gate(text)
+    if (have := measured.get(gate.name)) is None:
+        return "gate=none"
+    up = gate.sign.startswith("<")
+    near = (math.ceil(have * 1000 + 1) if up else math.floor(have * 1000 - 1)) / 1000
+    number = f"{near:.3f}".rstrip("0").rstrip(".")
+    return shlex.quote(f"gate={gate.name}{gate.sign}{number}")
+
+
+def measured_after(phase: str, evaluate: str, humaneval: bool) -> tuple[str, ...]:
+    """What a phase of nanolan's own trainer and its evaluation measure."""
+    validated = (VALIDATED[phase],) if phase in VALIDATED else ()
+    if evaluate == "none":
+        return validated
+    return (*validated, *SCORES, *((HUMANEVAL_SCORE,) if humaneval else ()))
+
+
+def never_measured(text: str, before: Sequence[str], evaluate: str, humaneval: bool) -> str:
+    """Why a gate that is tested after each of the phases `before` can never open, or "". Of nanolan's own trainer."""
+    name = parse_gate(text).name
+    known = {phase: measured_after(phase, evaluate, humaneval) for phase in before}
+    without = [phase for phase, names in known.items() if name not in names]
+    if not without:
+        return ""
+    common = [n for n in known[before[0]] if all(n in names for names in known.values())]
+    if evaluate == "none" and name in (*SCORES, HUMANEVAL_SCORE):
+        hint = "eval=quick measures it" + " with humaneval=yes" * (name == HUMANEVAL_SCORE)
+    elif name == HUMANEVAL_SCORE:
+        hint = "humaneval=yes measures it"
+    else:
+        near = difflib.get_close_matches(name.lower(), common, 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else ""
+    return "; ".join(
+        filter(
+            None,
+            (
+                f"gate {text!r} can never open: {name} is not measured after {' and '.join(without)}",
+                hint,
+                f"measured after {' and '.join(before)}: {', '.join(common) or 'nothing'}",
+            ),
+        )
     )
 
 

@@ -28,6 +28,7 @@ from nanolan.launch.preflight import (
 )
 from nanolan.launch.request import output_tags
 from nanolan.money import dollars
+from nanolan.phases import GATE, never_measured
 from nanolan.plan import Code, Plan, new_run_id
 from nanolan.run.ledger import Entry
 from nanolan.settings.settings import Settings
@@ -143,6 +144,7 @@ def prepare(
     key = [check_ssh_key(settings.ssh_public_key)] if settings.ssh_public_key else []
     checks = [
         *(chosen.checks if chosen else ()),
+        *check_gate(settings),
         *found.checks,
         *estimate.checks,
         *outputs,
@@ -279,6 +281,23 @@ def check_ssh_key(text: str) -> Check:
         True,
         f"yours ({key.private or key.kind}), uploaded if Shadeform does not have it",
     )
+
+
+def check_gate(settings: Settings) -> list[Check]:
+    """Whether the gate can open. What a foreign trainer measures is unknown."""
+    phases, gate = settings.phases, settings.gate
+    if gate is None:
+        return []
+    if len(phases) < 2:
+        text = (
+            f"{gate} has no effect: it is tested between two phases, and phase={phases[0]} is one"
+        )
+        return [Check(GATE, None, text)]
+    after = f"{gate} is tested after {' and '.join(phases[:-1])}"
+    if settings.fork:
+        return [Check(GATE, None, f"{after}; what this trainer measures is not known here")]
+    problem = never_measured(gate, phases[:-1], settings.eval, settings.humaneval)
+    return [Check(GATE, not problem, problem or after)]
 
 
 def _check_output_folder(instances: Callable[[], list[Instance]], plan: Plan) -> Check:

@@ -150,7 +150,7 @@ class Settings:
     )
     gate: str | None = _setting(
         "GATE",
-        'start the next phase only if this holds, such as "val_bpb<0.5"',
+        'start the next phase only if this holds, such as "gsm8k_acc>0.05", or none',
         None,
         value.gate,
     )

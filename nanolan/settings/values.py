@@ -189,7 +189,10 @@ def yes(text: str) -> bool:
     )
 
 
-def gate(text: str) -> str:
+def gate(text: str) -> str | None:
+    """A condition; "none" removes that of .env, or of the run that is resumed."""
+    if text.lower() == "none":
+        return None
     parse_gate(text)
     return text
 

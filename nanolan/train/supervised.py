@@ -16,7 +16,7 @@ from nanolan.checkpoint.compile_forecast import CompileForecast, compile_forecas
 from nanolan.errors import BadAnswer, RunFailed
 from nanolan.model.attention import flex_works
 from nanolan.model.tokenizer import Tokenizer, load_token_bytes
-from nanolan.phases import IDENTITY_FILE
+from nanolan.phases import IDENTITY_FILE, VALIDATED
 from nanolan.train.data.mixtures import IDENTITY, TRAINING, VALIDATION, Part, open_part
 from nanolan.train.data.packing import NothingToTrain, Rows, make_rows
 from nanolan.train.job import Job
@@ -94,8 +94,9 @@ class Training(Phase):
             return
         self.report.beat("validate", self.done)
         phase = self.job.phase
-        sizes = load_token_bytes(self.job.tokenizer_dir, self.tokenizer) if phase == "mid" else None
-        name = "val_loss" if sizes is None else "val_bpb"
+        name = VALIDATED[phase]
+        in_bits = name == "val_bpb"
+        sizes = load_token_bytes(self.job.tokenizer_dir, self.tokenizer) if in_bits else None
         self.model.plain_parts()
         value = validate(
             self.model, self.val_rows, self.recipe.val_rows, self.stepper.micro, self.world, sizes

@@ -14,7 +14,8 @@ from nanolan.errors import (
 )
 from nanolan.hub.client import Hub
 from nanolan.launch.make_plan import FOREIGN, Rehearsal, own_set
-from nanolan.launch.prepare import Prepared, prepare
+from nanolan.launch.prepare import Prepared, check_gate, prepare
+from nanolan.plan import Fork
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.run.record import PhaseReport, Receipt
 from nanolan.settings.load import load_settings
@@ -32,6 +33,8 @@ from tests.support.prepare_fixtures import (
     settings,
 )
 from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtures
+
+FORK = Fork("custom", "my-nanochat", "c" * 40, None, {}, "online")
 
 
 def failed(p: Prepared) -> dict[str, str]:
@@ -130,6 +133,35 @@ def test_earlier_runs_of_the_ledger_teach_the_forecast(world: World) -> None:
         taught.expected.own and not p.expected.own and "measured by earlier runs" in taught.bill()
     )
     assert 7200 < taught.expected.seconds.likely < 8000 < 3600 * 3
+
+
+@pytest.mark.parametrize(
+    "flags, ok, says",
+    [
+        ({"phase": "mid+sft", "gate": "val_bpb<0.5"}, True, "val_bpb<0.5 is tested after mid"),
+        ({"phase": "all", "gate": "mmlu_acc>0.3"}, True, "is tested after mid and sft"),
+        ({"phase": "sft+rl", "gate": "val_bpb<0.5"}, False, "not measured after sft"),
+        ({"phase": "sft+rl", "gate": "gsm8k>0"}, False, "did you mean gsm8k_acc"),
+        ({"phase": "sft+rl", "gate": "gsm8k_acc>0", "eval": "none"}, False, "eval=quick"),
+        ({"phase": "sft", "gate": "val_loss<3"}, None, "no effect"),
+    ],
+)
+def test_a_gate_that_cannot_open_is_refused_before_renting(
+    world: World, flags: dict[str, str], ok: bool | None, says: str
+) -> None:
+    (check,) = check_gate(settings(world, **flags))
+    assert (check.name, check.ok) == ("gate", ok) and says in check.text
+
+
+def test_the_checks_of_a_launch_include_the_gates(world: World) -> None:
+    assert "gate" in failed(prepared(world, phase="sft+rl", gate="val_bpb<0.5"))
+    assert check_gate(settings(world, phase="sft+rl")) == []
+
+
+def test_what_a_foreign_trainer_measures_is_not_judged(world: World) -> None:
+    s = replace(settings(world, phase="sft+rl", gate="foo<1"), fork=FORK)
+    (check,) = check_gate(s)
+    assert check.ok is None and "not known" in check.text
 
 
 def test_a_gpu_without_figures_is_reported_and_the_limit_is_the_worst_case(world: World) -> None:
