@@ -25,7 +25,7 @@ from msgspec import structs
 from nanolan.box.context import BoxDeps, BoxRun, RunStopped, note, say
 from nanolan.box.fork import prepare_fork
 from nanolan.box.machine_check import already_here
-from nanolan.box.phase import evaluate, fetch_state, pass_gate, train
+from nanolan.box.phase import evaluate, fetch_state, pass_first_gate, pass_gate, train
 from nanolan.box.phase_runner import uses_torchrun
 from nanolan.box.platform.attempt import NotNeeded
 from nanolan.box.platform.platforms import platform_of
@@ -42,6 +42,7 @@ from nanolan.box.watch.timeline import phase_seconds
 from nanolan.errors import BadAnswer, NanolanError
 from nanolan.hub.download import fetch_inputs, patience_of
 from nanolan.money import dollars
+from nanolan.phases import GATE
 from nanolan.plan import Plan
 from nanolan.redact import hide
 from nanolan.run.jobs import SUPERSEDED
@@ -66,7 +67,7 @@ LIMITS = ("spend_limit", "max_duration")
 ENDS = {
     **dict.fromkeys(LIMITS, STOPPED),
     "user": STOPPED,
-    "gate": STOPPED,
+    GATE: STOPPED,
     PREEMPTED: STOPPED,
 }  # reason -> verdict; all others failed
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -210,6 +211,7 @@ def _fetch_and_confine(box: BoxRun) -> None:
     """Fetch what the run needs. A fork is tried before its data sets are fetched: most of what can fail does so at once."""
     fork, plan = box.plan.fork, box.plan
     _download(box, structs.replace(plan, datasets=()) if fork else plan)
+    pass_first_gate(box)
     fetch_state(box)
     (box.work / "data").mkdir(exist_ok=True)  # a confined trainer must be able to read it
     _confine_trainer(box)
@@ -297,7 +299,8 @@ def receipt_of(box: BoxRun, outcome: Outcome) -> Receipt:
         message += f". {what}: {', '.join(names)}" if names else ""
     if reason in LIMITS and _lost(box, saved) or box.unsaved and box.meter.should_stop():
         reason = "limit_lost"
-    if verdict != SUCCEEDED and (box.proofs or saved):
+    # a gate has said so, with the words to type
+    if verdict != SUCCEEDED and reason != GATE and (box.proofs or saved):
         message += f". Go on: just resume {box.plan.run_id}"
     stages = box.timeline.stages()
     plan, meter, warning = box.plan, box.meter, public_leak_warning(box)

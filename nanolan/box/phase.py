@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,25 @@ from nanolan.box.sandbox import trainer_folder
 from nanolan.box.speed_check import first_pace, should_replace, slow_reason
 from nanolan.box.upload.states import StateUploads
 from nanolan.box.watch.progress import Watchdog
-from nanolan.checkpoint.evaluation import read_results
-from nanolan.checkpoint.manifest import MANIFEST, Manifest, newest_whole, read_whole
+from nanolan.checkpoint.evaluation import meta_name, read_results
+from nanolan.checkpoint.manifest import (
+    MANIFEST,
+    MOST_BYTES,
+    Manifest,
+    newest_whole,
+    parse_manifest,
+    read_whole,
+)
 from nanolan.cost.budget import SAFETY
 from nanolan.errors import BadAnswer
-from nanolan.files import write_atomic
+from nanolan.files import read_regular, write_atomic
 from nanolan.hub.download import fetch
 from nanolan.money import dollars
 from nanolan.notify import WARNING
-from nanolan.phases import gate_problem
+from nanolan.phases import GATE, gate_problem, gate_that_opens
 from nanolan.run.causes import cause_of, describe, explain
 from nanolan.run.record import TRAINING, PhaseReport, StopReason
+from nanolan.run.remaining import measured_in
 
 LOG_CHARS = 1_000_000  # of the log's end that is searched for the cause of a failure
 MOST_ATTEMPTS = 3  # starts of the box program per phase
@@ -252,8 +261,28 @@ def pass_gate(box: BoxRun, phase: str, measured: dict[str, float]) -> None:
             f"{following} was not started: {dollars(box.meter.spent_cents)} are spent, it may cost "
             f"{dollars(high)}, and {dollars(box.meter.limit_cents)} is the limit",
         )
-    if box.plan.gate and (why := gate_problem(box.plan.gate, measured)):
-        raise RunStopped("gate", f"{following} was not started: {why}")
+    _test_gate(box, following, measured)
+
+
+def pass_first_gate(box: BoxRun) -> None:
+    """The gate before the first phase of this attempt, if the run has a phase before it: an earlier attempt may have stopped
+    there. RunStopped unless it opens."""
+    folder = box.work / "model" / box.plan.input_folder
+    if box.plan.gate is None or not (folder / MANIFEST).is_file():
+        return
+    manifest = parse_manifest(read_regular(folder / MANIFEST, MOST_BYTES))
+    if manifest.run_id != box.plan.run_id:  # the input of the run
+        return
+    meta = folder / meta_name(manifest)
+    data = read_regular(meta, MOST_BYTES) if meta.is_file() else b"{}"
+    _test_gate(box, box.plan.phases[0], measured_in(manifest, data))
+
+
+def _test_gate(box: BoxRun, following: str, measured: Mapping[str, float]) -> None:
+    gate = box.plan.gate
+    if gate and (why := gate_problem(gate, measured)):
+        again = f"just resume {box.plan.run_id} {gate_that_opens(gate, measured)}"
+        raise RunStopped(GATE, f"{following} was not started: {why}. Go on: {again}")
 
 
 def _count(path: Path) -> int:

@@ -80,6 +80,15 @@ def with_results(
     return _with_meta(manifest, data), data
 
 
+def evaluation_in(meta: bytes) -> dict[str, float]:
+    """The scores that `with_results` has put into a meta; {} if there are none, or it cannot be read."""
+    try:
+        found = json.loads(meta)["evaluation"]
+        return score_numbers(dict(found))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return {}
+
+
 NAME = re.compile(r"[\w@.-]{1,60}", re.ASCII)
 
 

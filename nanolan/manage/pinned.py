@@ -1,5 +1,5 @@
-"""Checks before the next attempt that the files pinned at the launch still exist: inputs, data sets, saved state, code, and a
-foreign trainer."""
+"""Checks before the next attempt of what the run has on the Hub: the files pinned at the launch (inputs, data sets, saved state,
+code, a foreign trainer), and what the last proven phase has measured, for the gate."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from nanolan.errors import BadAnswer, NanolanError, NotFound
 from nanolan.hub.client import Hub
 from nanolan.hub.input_check import inspect_datasets, inspect_inputs, inspect_state
 from nanolan.hub.pins import READ_IDENTITY, what_is_lost
+from nanolan.phases import GATE, gate_problem, gate_that_opens, never_measured
 from nanolan.plan import Code, Fork, Pinned, Plan
-from nanolan.run.remaining import Remaining
+from nanolan.run.remaining import Remaining, SavedWork, measured_of
 from nanolan.trainers.fork_job import FORK_BUNDLE
 
 
@@ -109,3 +110,38 @@ def gpu_checks(old: Plan, new: Plan) -> tuple[Check, ...]:
         return ()
     text = f"its batch was checked for {old.processes} GPUs, this offer has {new.processes}: num-gpus={old.processes}"
     return (Check("trainer, batch", False, f"{text}, or launch again"),)
+
+
+def gate_checks(hub: Hub, plan: Plan, remaining: Remaining) -> tuple[Check, ...]:
+    """Whether the run's gate opens for the last proven phase, and can open for those that remain."""
+    gate, phases = plan.gate, remaining.phases
+    if gate is None:
+        return ()
+    if remaining.before is None and len(phases) < 2:
+        text = (
+            f"{gate} has no effect: it is tested between two phases, and only {phases[0]} remains"
+        )
+        return (Check(GATE, None, text),)
+    if remaining.before and (shut := _shut(hub, plan, remaining.before)):
+        return (Check(GATE, False, f"{phases[0]} does not start: {shut}"),)
+    if plan.fork is None and len(phases) > 1:
+        never = never_measured(gate, phases[:-1], plan.evaluate, plan.humaneval)
+        if never:
+            return (Check(GATE, False, f"{never}. Type another: gate=..., or gate=none"),)
+    if remaining.before is None:
+        return ()
+    return (Check(GATE, True, f"{remaining.before.phase} has passed {gate}"),)
+
+
+def _shut(hub: Hub, plan: Plan, before: SavedWork) -> str:
+    """Why the gate does not open for the last proven phase, and what to type; "" if it opens."""
+    gate = plan.gate or ""
+    try:
+        measured = measured_of(hub, before)
+    except NanolanError as e:
+        return (
+            f"what {before.phase} has measured is unavailable ({e}). Try again, or type gate=none"
+        )
+    why = gate_problem(gate, measured)
+    again = f"just resume {plan.run_id} {gate_that_opens(gate, measured)}"
+    return why and f"after {before.phase}, {why}. To go on all the same: {again}"

@@ -22,12 +22,13 @@ from nanolan.manage.pinned import (
     bundle_checks,
     check_pins,
     check_usable,
+    gate_checks,
     gpu_checks,
     run_code,
 )
 from nanolan.manage.run_budget import MONEY, RunBudget, budget_of
 from nanolan.money import dollars
-from nanolan.phases import SEQUENCES
+from nanolan.phases import GATE, SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.ledger import Attempt
 from nanolan.run.presence import billing_error, unknown_text
@@ -72,6 +73,7 @@ REPLACED_CHECKS = (
     "data set",
     MONEY,
     "code",
+    GATE,
 )  # checks of a launch that this module replaces
 
 
@@ -295,6 +297,7 @@ def next_attempt(
             *checks,
             check_usable(hub, inputs, plan.datasets, remaining, plan.fork),
         )
+    checks = (*checks, *gate_checks(hub, structs.replace(plan, **overrides), remaining))
     return NextAttempt(plan, remaining, budget, inputs, code, overrides, checks)
 
 

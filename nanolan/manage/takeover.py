@@ -43,6 +43,7 @@ from nanolan.manage.run_budget import (
 )
 from nanolan.money import dollars
 from nanolan.notify import Notifier
+from nanolan.phases import GATE
 from nanolan.plan import Plan, Rented
 from nanolan.run.ledger import STOPPED_BY_USER, Attempt, Entry, Ledger, was_preempted
 from nanolan.run.presence import REPORTS
@@ -55,7 +56,7 @@ from nanolan.times import now_utc
 
 MOST_INSTANCES = 12  # of one run; then somebody should look at it
 WAIT_S = 24 * 3600.0  # for an offer
-FINAL_CHECKS = (MONEY, "max duration")  # names of checks that no later try would pass
+FINAL_CHECKS = (MONEY, "max duration", GATE)  # names of checks that no later try would pass
 
 
 class NotYet(NanolanError):

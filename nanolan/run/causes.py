@@ -219,7 +219,9 @@ CAUSES = (
         "spend-limit={limit}",
         place="step",
     ),
-    Cause("gate", "", "To continue all the same, resume with another gate=", place=""),
+    Cause(
+        "gate", "", "To continue all the same, resume with another gate=, or gate=none", place=""
+    ),
     Cause("user", "it was stopped by just stop", "Resume at any time", place="step"),
     Cause(
         "upload_failed",

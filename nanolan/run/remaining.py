@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from nanolan.checkpoint.architecture import MODEL_FILE
-from nanolan.checkpoint.manifest import MANIFEST, parse_manifest
+from nanolan.checkpoint.evaluation import evaluation_in, meta_name
+from nanolan.checkpoint.manifest import MANIFEST, Manifest, parse_manifest
 from nanolan.errors import BadAnswer, NotFound
 from nanolan.hub.client import Hub, Tree
 from nanolan.hub.proof import prove
 from nanolan.plan import Pinned, Plan
-from nanolan.run.record import PhaseReport
+from nanolan.run.record import PhaseReport, phase_report
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,23 @@ def kept(
         folder,
         tree.pin([f"{folder}/{n}" for n in (*names, MANIFEST)], proven=True),
     )
+
+
+def measured_in(manifest: Manifest, meta: bytes) -> dict[str, float]:
+    """What the trainer and the evaluation measured of a result, from its manifest and its meta. Pure."""
+    return phase_report("proven", "", manifest).measured | evaluation_in(meta)
+
+
+def measured_of(hub: Hub, work: SavedWork) -> dict[str, float]:
+    """The same of a proven result on the Hub. Raises if a read fails."""
+
+    def read(name: str) -> bytes:
+        return hub.read(work.files.repo, f"{work.folder}/{name}", revision=work.files.revision)
+
+    manifest = parse_manifest(read(MANIFEST))
+    name = meta_name(manifest)
+    there = f"{work.folder}/{name}" in {f.path for f in work.files.files}
+    return measured_in(manifest, read(name) if there else b"{}")
 
 
 def pinned_inputs(plan: Plan, remaining: Remaining) -> tuple[Pinned, ...]:

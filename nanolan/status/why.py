@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 import textwrap
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,7 +16,7 @@ from typing import Any
 from nanolan.cost.spending import split
 from nanolan.hub.client import Hub
 from nanolan.money import dollars, usd
-from nanolan.phases import parse_gate
+from nanolan.phases import gate_that_opens
 from nanolan.run.causes import Cause, by_reason, cause_of, describe, explain
 from nanolan.run.postmortem import Postmortem, exception_of, of_attempt
 from nanolan.run.record import ENDED, SILENT_S, STOPPED, SUCCEEDED
@@ -30,6 +29,7 @@ WIDTH = 80
 BIGGER = "a GPU with more memory"  # when not even one row fits
 BOOT_S = 45 * 60  # from a create to the first report
 NOT_EVALUATED = re.compile(r"phase (\w+): not evaluated: (.*)")
+GATE_TOLD = re.compile(r"Go on: just resume \w+ (gate=none|'gate=\w+[<>]=?-?[0-9.]+')")
 UNSAVED = re.compile(r"NOT saved: (.*?)(?:\. Go on|$)")
 
 
@@ -191,17 +191,13 @@ def next_command(v: RunView, cause: Cause) -> str:
 
 
 def another_gate(v: RunView) -> str:
-    """A gate= option that the measured value passes; "" when nothing was measured."""
-    gate = parse_gate(v.entry.plan.gate or "none<0")
-    have = next((r.measured[gate.name] for r in v.phases.values() if gate.name in r.measured), None)
-    if have is None:
+    """A gate= option that the last proven phase passes: the one that the box has named, or else from what was measured."""
+    if v.receipt and (told := GATE_TOLD.search(v.receipt.message)):
+        return told[1]
+    if v.entry.plan.gate is None:
         return ""
-    near = (
-        math.ceil(have * 1000 + 1) / 1000
-        if gate.sign.startswith("<")
-        else math.floor(have * 1000 - 1) / 1000
-    )
-    return shlex.quote(f"gate={gate.name}{gate.sign}{near:g}")
+    measured = [r.measured for r in v.phases.values() if r.measured]
+    return gate_that_opens(v.entry.plan.gate, measured[-1] if measured else {})
 
 
 def rows_tried(v: RunView) -> int | None:

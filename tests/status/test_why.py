@@ -308,6 +308,25 @@ MEASURED = {
             ),
             "just resume ab12cd34 'gate=val_bpb<0.458'",
         ),
+        (
+            ended(
+                "stopped",
+                "gate",
+                "sft was not started: x. Go on: just resume ab12cd34 'gate=val_bpb<0.9'",
+                entry=GATED,
+                phases=MEASURED,
+            ),
+            "just resume ab12cd34 'gate=val_bpb<0.9'",
+        ),
+        (
+            ended(
+                "stopped",
+                "gate",
+                "sft was not started: x. Go on: just resume ab12cd34 gate=$(reboot)",
+                entry=GATED,
+            ),
+            "just resume ab12cd34 gate=none",
+        ),
         (run("failed", "create refused: HTTP 400 quota"), "just offers --all-configs"),
     ],
 )
