@@ -131,6 +131,16 @@ def check_names(paths: Iterable[str]) -> None:
             )
 
 
+class Limits(Strict, frozen=True, omit_defaults=True):
+    """What the launch allowed an offer to be; None: no limit. `just resume` and a take-over keep it."""
+
+    max_price: int | None = None  # cents an hour
+    max_total: int | None = None  # cents that the forecast may be
+    max_duration: int | None = None  # seconds of each instance
+    cloud: str | None = None
+    region: str | None = None
+
+
 class Plan(Strict, frozen=True):
     """Everything that the box needs, except secrets."""
 
@@ -195,6 +205,7 @@ class Plan(Strict, frozen=True):
     public: bool = False
     wandb_base_url: str = "https://api.wandb.ai"
     nanolan: str = ""  # the version of nanolan that made the plan
+    limits: Limits | None = None  # None: made by a nanolan that did not keep them
     version: int = VERSION
 
     @property
@@ -235,7 +246,11 @@ class Plan(Strict, frozen=True):
         return f"lanbot-{'-'.join(self.phases)}-{stamp}-{again}{self.run_id}"
 
     def to_json(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self))
+        """Without `limits` it is written as before there were any: a run's own code may be older."""
+        fields = msgspec.to_builtins(self)
+        if self.limits is None:
+            del fields["limits"]
+        return msgspec.json.format(msgspec.json.encode(fields))
 
 
 def read_plan(data: bytes | str) -> Plan:

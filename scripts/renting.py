@@ -17,6 +17,7 @@ from nanolan.cli.consent import (
     check_one_answer,
     consent,
     failover_policy,
+    names_one_offer,
     refuse_failed,
     show_dry_run,
     show_launched,
@@ -75,7 +76,7 @@ class Options:
 def launch_now(asked: Asked, options: Options) -> int:
     """Rent one of the offers that are in stock."""
     s, api, hub = asked.settings, asked.api, asked.hub
-    agreed = options.yes or all((s.cloud, s.region, s.instance_type))
+    agreed = options.yes or names_one_offer(s)
     find = (s, api, asked.all_configs, asked.sort, asked.expected)
     offers, failed_check = offers_to_show(*find) if options.dry_run else (find_offers(*find), None)
     check_one_answer(agreed, options.dry_run, offers, s.gpu)
@@ -117,7 +118,7 @@ def launch_when_offered(asked: Asked, options: Options, seconds: int, words: lis
         say("The offer in the request is an example; the real one is known when it is rented.")
         return show_dry_run(prepared, s, words, options.as_json, asked.command)
     refuse_failed(prepared)
-    agree_to_wait(options.yes or all((s.cloud, s.region, s.instance_type)))
+    agree_to_wait(options.yes or names_one_offer(s))
     asked.ledger.allow(prepared.plan.run_id, asked.stop_mark)
     assert api and hub  # noqa: S101  # `need` has checked it
     policy = wait_policy(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nanolan.cost.budget import keyless_life_s, life_s, soft_life_s, worst_case_cents
 from nanolan.errors import BadAnswer
-from nanolan.plan import Plan, new_run_id, read_plan
+from nanolan.plan import Limits, Plan, new_run_id, read_plan
 from nanolan.times import iso, parse_time
 from tests.support.core_fixtures import PLAN, a_plan
 
@@ -224,3 +224,10 @@ def test_an_invalid_time_is_a_bad_answer(text: str) -> None:
 )
 def test_a_time_is_written_in_utc_and_reads_back(moment: datetime) -> None:
     assert iso(moment).endswith("Z") and parse_time(iso(moment)) == moment.replace(microsecond=0)
+
+
+@pytest.mark.parametrize("limits", [None, Limits(), Limits(max_price=3000, cloud="lambda")])
+def test_a_plan_without_limits_is_written_as_older_code_reads_it(limits: Limits | None) -> None:
+    plan = a_plan(limits=limits)
+    assert (b'"limits"' in plan.to_json()) is (limits is not None)
+    assert read_plan(plan.to_json()) == plan

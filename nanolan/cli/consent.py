@@ -65,6 +65,15 @@ def refuse_failed(prepared: Prepared) -> None:
         )
 
 
+def names_one_offer(settings: Settings) -> bool:
+    """Whether cloud, region and instance type together are consent. A place that is kept from an earlier launch is none."""
+    from nanolan.settings.settings import OF_THE_RUN
+
+    names = ("cloud", "region", "instance_type")
+    given = all(getattr(settings, name) for name in names)
+    return given and not any(settings.sources.get(name) == OF_THE_RUN for name in names)
+
+
 def check_one_answer(agreed: bool, dry_run: bool, offers: Sequence[Offer], gpu: str) -> None:
     """UsageProblem if nobody will be asked which of several GPU types to rent."""
     from nanolan.shadeform.offers import check_one_type

@@ -37,8 +37,16 @@ def settings_of_run(
     offer = plan.get("offer") or {}
     found = {name: plan.get(field) for field, name in SHOWN.items()}
     found |= {"gpu": offer.get("gpu"), "num_gpus": offer.get("num_gpus")}
-    if isinstance(cents := plan.get("limit_cents"), int):
-        found["spend_limit"] = f"{cents / 100:g}"
+    limits = plan.get("limits") or {}
+    found |= {name: limits.get(name) for name in ("cloud", "region")}
+    for name, cents in (
+        ("spend_limit", plan.get("limit_cents")),
+        *((name, limits.get(name)) for name in ("max_price", "max_total")),
+    ):
+        if isinstance(cents, int):
+            found[name] = f"{cents / 100:g}"
+    if isinstance(seconds := limits.get("max_duration"), int):
+        found["max_duration"] = f"{seconds}s"
     return {name: str(value) for name, value in found.items() if value not in (None, "")}
 
 

@@ -12,7 +12,7 @@ from nanolan.cost.budget import keyless_life_s, life_s, upload_minutes
 from nanolan.cost.forecast import Forecast
 from nanolan.errors import UsageProblem
 from nanolan.launch.preflight import Findings
-from nanolan.plan import Code, Plan, Rented
+from nanolan.plan import Code, Limits, Plan, Rented
 from nanolan.settings.settings import Settings, is_loopback
 from nanolan.shadeform.offers import Offer
 from nanolan.times import iso, now_utc
@@ -110,6 +110,7 @@ def make_plan(
         parameters=found.size.n_params if found.size else None,
         nanolan=VERSION,
         predicted=expected.predicted if expected else None,
+        limits=Limits(**{name: getattr(settings, name) for name in Limits.__struct_fields__}),
         **(FOREIGN | {"fork": settings.fork} if settings.fork else own_set(settings)),
     )
     return _rehearsed(plan, settings, rehearsal, expected) if rehearsal else plan

@@ -67,7 +67,10 @@ def with_limit(
             f"the run is {(now - born).total_seconds() / 60:.0f} minutes old; nothing was changed. "
             f"To end it: just stop {plan.run_id}"
         )
-    return structs.replace(plan, limit_cents=limit_cents, deadline=iso(deadline))
+    limits = plan.limits
+    if limits and max_duration_s is not None:  # of the attempts that follow, too
+        limits = structs.replace(limits, max_duration=max_duration_s)
+    return structs.replace(plan, limit_cents=limit_cents, deadline=iso(deadline), limits=limits)
 
 
 def apply_limit(

@@ -26,15 +26,22 @@ from nanolan.manage.pinned import (
     gpu_checks,
     run_code,
 )
-from nanolan.manage.run_budget import MONEY, RunBudget, budget_of
+from nanolan.manage.run_budget import (
+    MONEY,
+    RunBudget,
+    budget_of,
+    kept_limits,
+    limit_checks,
+    saved_share,
+)
 from nanolan.money import dollars
 from nanolan.phases import GATE, SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.ledger import Attempt
 from nanolan.run.presence import billing_error, unknown_text
-from nanolan.run.record import UNKNOWN, Progress
+from nanolan.run.record import UNKNOWN
 from nanolan.run.remaining import Remaining, holds_model, pinned_inputs, remaining_of
-from nanolan.settings.settings import OWN_TRAINER, Settings
+from nanolan.settings.settings import OF_THE_RUN, OWN_TRAINER, Settings
 from nanolan.shadeform.offers import Offer
 from nanolan.status.view import Overview, RunView
 
@@ -94,6 +101,7 @@ def settings_of(
     elif ":" in (typed.get("gpu") or ""):  # H100:4
         del old["num_gpus"]
     kept = {name: value for name, value in old.items() if not typed.get(name)}
+    kept |= kept_limits(typed, plan)
     phase = next(
         (name for name, phases in SEQUENCES.items() if phases == remaining.phases),
         "+".join(remaining.phases),
@@ -116,7 +124,7 @@ def settings_of(
         hf_repo=plan.hf_repo,
         runs_repo=plan.runs_repo,
         spend_limit=budget.left_cents,
-        sources=settings.sources | dict.fromkeys(kept, "the run's plan"),
+        sources=settings.sources | dict.fromkeys(kept, OF_THE_RUN),
     )
 
 
@@ -205,6 +213,7 @@ class NextAttempt:
             datasets=data,
             code=code,
             nanolan=old.nanolan if code == old.code else new.nanolan,
+            limits=None if old.limits is None and code == old.code else new.limits,
             resume=saved.files if saved else None,
             model_only=saved is not None and old.fork is None and saved.processes != new.processes,
         )
@@ -213,6 +222,7 @@ class NextAttempt:
             *self.checks,
             code_check,
             *gpu_checks(old, plan),
+            *limit_checks(old, new),
             *_continue_checks(self.remaining, plan),
         ]
         return replace(
@@ -266,15 +276,6 @@ def upcoming(
     )
     new = next_attempt(hub, plan, remaining, budget, settings, typed, source)
     return replace(new, saved_share=saved_share(view.progress, remaining, plan))
-
-
-def saved_share(progress: Progress | None, remaining: Remaining, plan: Plan) -> float:
-    """The share of the first phase's steps that are in its saved state; 0 if that is unknown, and of a foreign trainer, which
-    does not continue at its place. Pure."""
-    saved = remaining.saved
-    if not (saved and progress and progress.steps) or plan.fork or progress.phase != saved.phase:
-        return 0.0
-    return min(max(saved.step / progress.steps, 0.0), 1.0)
 
 
 def next_attempt(

@@ -1,9 +1,11 @@
-"""The money of a run over all its attempts: what each has cost, what is left of the limit."""
+"""The limits of a run over all its attempts: what each has cost, what is left of the money, what the launch allowed an offer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from nanolan.checklist import Check
 from nanolan.cost.budget import limit_for, soft_limit_cents
@@ -14,7 +16,8 @@ from nanolan.errors import PreflightFailed
 from nanolan.money import cost_cents, dollars
 from nanolan.plan import Plan
 from nanolan.run.ledger import REFUSED, Attempt, Entry
-from nanolan.run.record import AFTER_REPORT_S
+from nanolan.run.record import AFTER_REPORT_S, Progress
+from nanolan.run.remaining import Remaining
 from nanolan.status.view import RunView
 from nanolan.times import parse_time
 
@@ -117,3 +120,51 @@ def with_new_limit(agreed: Agreed, followed: Plan | None, entry: Entry) -> Agree
     if now.limit_cents == followed.limit_cents:
         return agreed
     return replace(agreed, whole_cents=whole_cents_of(entry))
+
+
+def saved_share(progress: Progress | None, remaining: Remaining, plan: Plan) -> float:
+    """The share of the first phase's steps that are in its saved state; 0 if that is unknown, and of a foreign trainer, which
+    does not continue at its place. Pure."""
+    saved = remaining.saved
+    if not (saved and progress and progress.steps) or plan.fork or progress.phase != saved.phase:
+        return 0.0
+    return min(max(saved.step / progress.steps, 0.0), 1.0)
+
+
+# ------------------------------------------------------------------ the other limits of the launch
+PLACE = ("cloud", "region")
+LIMITS = ("max_price", "max_total", "max_duration", *PLACE)
+
+
+def kept_limits(typed: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """Setting -> value of the limits of the launch that are not typed again. Another place, or an instance type, that is typed
+    replaces the whole place. Pure."""
+    elsewhere = any(typed.get(name) for name in (*PLACE, "instance_type"))
+    kept = {name: getattr(plan.limits, name, None) for name in LIMITS if not typed.get(name)}
+    return {
+        name: value
+        for name, value in kept.items()
+        if value is not None and not (name in PLACE and elsewhere)
+    }
+
+
+def limit_checks(old: Plan, new: Plan) -> list[Check]:
+    """The limits that hold for the next attempt, and those of the launch that are not known any more. Pure."""
+    now = {name: value for name in LIMITS if (value := getattr(new.limits, name, None)) is not None}
+    shown = ", ".join(f"{_word(name)}={_shown(name, value)}" for name, value in now.items())
+    lines = [Check("limits", True, shown)] if shown else []
+    if old.limits is None and (lost := [_word(name) for name in LIMITS if name not in now]):
+        text = f"not kept from the launch, by an older nanolan: {', '.join(lost)}; type those that you want"
+        lines.append(Check("limits", None, text))
+    return lines
+
+
+def _word(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _shown(name: str, value: Any) -> str:
+    """A limit as it is typed."""
+    if name == "max_duration":
+        return f"{value // 60}m" if value % 60 == 0 else f"{value}s"
+    return f"{value / 100:g}" if isinstance(value, int) else str(value)

@@ -165,11 +165,13 @@ class TakeOver:
                 f"the price that was agreed to for run {new.plan.run_id} is unknown; nothing was rented. Go on: "
                 f"just resume {new.plan.run_id}"
             )
-        settings = replace(
-            settings_of(self.settings, {}, new.plan, new.remaining, new.budget),
-            max_price=agreed.hourly_cents,
-        )
+        settings = settings_of(self.settings, {}, new.plan, new.remaining, new.budget)
+        price = min(agreed.hourly_cents, settings.max_price or agreed.hourly_cents)
+        settings = replace(settings, max_price=price)
         prepared = new.apply(self._checked(new, settings))
+        # the price that was agreed to is no limit that somebody has typed
+        plan = structs.replace(prepared.plan, limits=new.plan.limits)
+        prepared = replace(prepared, plan=plan)
         refuse_failed(prepared)
         return prepared, settings
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_TRAINER = "nanolan"
+OF_THE_RUN = "the run's plan"  # the source of a setting that a resumed run keeps
 
 
 # How --help calls a value, by its parser

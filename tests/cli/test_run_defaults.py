@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from nanolan.cli.run_defaults import settings_of_run
+from nanolan.plan import Limits
 from nanolan.run.ledger import Entry, Ledger
 from nanolan.settings.settings import ROOT
 from tests.support.core_fixtures import PLAN
@@ -42,6 +43,20 @@ def test_the_newest_run_or_the_named_one_is_shown(tmp_path: Path) -> None:
         == settings_of_run(["first"], env)["spend_limit"]
     )
     assert settings_of_run(["zz"], env) == {}
+
+
+def test_the_limits_of_the_launch_are_shown_as_they_are_typed(tmp_path: Path) -> None:
+    limits = Limits(3000, 4050, 7200, "lambda", None)
+    Ledger(tmp_path).put(Entry(msgspec.structs.replace(PLAN, limits=limits), "i"))
+    shown = settings_of_run([], {"NANOLAN_HOME": str(tmp_path)})
+    limits_shown = {name: shown.get(name) for name in Limits.__struct_fields__}
+    assert limits_shown == {
+        "max_price": "30",
+        "max_total": "40.5",
+        "max_duration": "7200s",
+        "cloud": "lambda",
+        "region": None,
+    }
 
 
 def test_a_ledger_that_is_missing_or_damaged_shows_a_launchs_defaults(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from nanolan.manage.resume import saved_share, settings_of
-from nanolan.manage.run_budget import RunBudget
-from nanolan.plan import Pinned, Plan
+from nanolan.cli.consent import names_one_offer
+from nanolan.manage.resume import settings_of
+from nanolan.manage.run_budget import RunBudget, saved_share
+from nanolan.plan import Limits, Pinned, Plan
 from nanolan.run.record import Progress
 from nanolan.run.remaining import Remaining, SavedWork
 from nanolan.settings.load import load_settings
@@ -42,6 +43,32 @@ def test_the_settings_are_those_of_the_run_regardless_of_the_environment() -> No
         300,
     )
     assert s.cloud == "hyperstack", "where to look is no setting of the run"
+
+
+LIMITS = Limits(3000, 4000, 7200, "lambda", "us-east")
+
+
+def test_the_limits_and_the_place_are_those_of_the_launch() -> None:
+    plan = structs.replace(PLAN, limits=LIMITS)
+    s = settings_of(settings(), {}, plan, REST, RunBudget(1000, 400))
+    assert (s.max_price, s.max_total, s.max_duration) == (3000, 4000, 7200)
+    wanted = wanted_from(s)
+    assert (wanted.max_price, wanted.max_total) == (3000, 4000)
+    assert (wanted.cloud, wanted.region) == ("lambda", "us-east")
+
+
+def test_limits_that_are_typed_again_replace_those_of_the_launch() -> None:
+    typed = {"max_price": "60", "cloud": "hyperstack"}
+    plan = structs.replace(PLAN, limits=LIMITS)
+    s = settings_of(settings(**typed), typed, plan, REST, RunBudget(1000, 400))
+    assert (s.max_price, s.max_total, s.cloud, s.region) == (6000, 4000, "hyperstack", None)
+
+
+def test_a_place_that_is_kept_is_no_consent_to_rent_without_a_question() -> None:
+    given = load_settings({}, {"CLOUD": "a", "REGION": "b", "INSTANCE_TYPE": "c"})
+    assert names_one_offer(given)
+    plan = structs.replace(PLAN, limits=LIMITS)
+    assert not names_one_offer(settings_of(given, {}, plan, REST, RunBudget(1000, 400)))
 
 
 def test_what_is_typed_anew_counts() -> None:

@@ -28,7 +28,7 @@ from nanolan.manage.run_budget import (
     RunBudget,
 )
 from nanolan.phases import IDENTITY_FILE
-from nanolan.plan import Code, Plan, Predicted, Rented
+from nanolan.plan import Code, Limits, Plan, Predicted, Rented
 from nanolan.redact import Secret
 from nanolan.run.remaining import Remaining
 from nanolan.settings.load import load_settings
@@ -159,6 +159,22 @@ def test_its_code_is_the_runs_own_unless_this_checkouts_is_asked_for() -> None:
     new = replace(new, plan=structs.replace(new.plan, nanolan=VERSION))
     p = next_of(code=here).apply(new)
     assert (p.plan.code, p.bundle, p.plan.nanolan) == (here[0], b"here", VERSION)
+
+
+@pytest.mark.parametrize(
+    "before, here, kept",
+    [(Limits(), False, True), (None, True, True), (None, False, False)],
+    ids=["a run that has them", "this checkout's code", "code that may not know them"],
+)
+def test_its_plan_has_limits_only_for_code_that_reads_them(
+    before: Limits | None, here: bool, kept: bool
+) -> None:
+    mine, new = Limits(max_price=3000), prepared()
+    new = replace(new, plan=structs.replace(new.plan, limits=mine))
+    code = (Code("2" * 40, "2" * 64, 9, False), b"here", Check("code", True, "this"))
+    old = structs.replace(PLAN, limits=before)
+    plan = next_of(plan=old, code=code if here else OWN_CODE).apply(new).plan
+    assert plan.limits == (mine if kept else None)
 
 
 def test_a_field_that_was_typed_anew_is_the_new_one() -> None:

@@ -16,8 +16,11 @@ from nanolan.manage.run_budget import (
     attempts,
     budget_of,
     cost_of,
+    kept_limits,
+    limit_checks,
     whole_cents_of,
 )
+from nanolan.plan import Limits
 from nanolan.run.ledger import REFUSED, STOPPED_BY_USER, WAITED, Attempt, Seen, Waiting
 from nanolan.run.record import Progress, Receipt
 from nanolan.shadeform.offers import Offer
@@ -189,3 +192,76 @@ def test_a_spot_attempt_is_remembered_with_its_price() -> None:
     view = RunView(structs.replace(LIVE, plan=plan), "lost", "preempted: x")
     (attempt,) = attempts(view, NOW)
     assert attempt.spot_cents == PLAN.offer.hourly_cents and attempt.note == "lost: preempted: x"
+
+
+# ---- the other limits of the launch
+LIMITS = Limits(3000, 4000, 7200, "hyperstack", "canada-1")
+
+
+@pytest.mark.parametrize(
+    "limits, typed, kept",
+    [
+        (None, {}, {}),
+        (Limits(), {}, {}),
+        (
+            LIMITS,
+            {},
+            {
+                "max_price": 3000,
+                "max_total": 4000,
+                "max_duration": 7200,
+                "cloud": "hyperstack",
+                "region": "canada-1",
+            },
+        ),
+        (
+            LIMITS,
+            {"max_price": "60", "max_duration": "4h"},
+            {"max_total": 4000, "cloud": "hyperstack", "region": "canada-1"},
+        ),
+        (
+            LIMITS,
+            {"cloud": "lambda"},
+            {"max_price": 3000, "max_total": 4000, "max_duration": 7200},
+        ),
+        (
+            LIMITS,
+            {"instance_type": "8x_b200"},
+            {"max_price": 3000, "max_total": 4000, "max_duration": 7200},
+        ),
+    ],
+)
+def test_the_limits_of_the_launch_hold_unless_they_are_typed_again(
+    limits: Limits | None, typed: dict[str, str], kept: dict[str, Any]
+) -> None:
+    assert kept_limits(typed, structs.replace(PLAN, limits=limits)) == kept
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        (
+            LIMITS,
+            LIMITS,
+            [
+                "max-price=30, max-total=40, max-duration=120m, cloud=hyperstack, region=canada-1",
+            ],
+        ),
+        (Limits(), Limits(), []),
+        (LIMITS, Limits(max_duration=90), ["max-duration=90s"]),
+        (
+            None,
+            Limits(max_price=3000),
+            [
+                "max-price=30",
+                "not kept from the launch, by an older nanolan: max-total, max-duration, cloud, region; "
+                "type those that you want",
+            ],
+        ),
+    ],
+)
+def test_the_checks_show_the_limits_that_hold_and_those_that_are_lost(
+    old: Limits | None, new: Limits, said: list[str]
+) -> None:
+    checks = limit_checks(structs.replace(PLAN, limits=old), structs.replace(PLAN, limits=new))
+    assert [c.text for c in checks] == said

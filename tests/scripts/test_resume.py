@@ -340,3 +340,12 @@ def test_bad_input_is_one_clear_line_and_nothing_is_rented(world: World) -> None
             and not (ROOT / "evil").exists()
         )
     assert creates(world.cloud) == 1
+
+
+def test_the_limits_of_the_launch_hold_for_its_next_attempt(world: World) -> None:
+    old = ended(world, max_price="40", max_duration="5h", cloud="hyperstack")
+    done = resume(world, "--dry-run")
+    assert "max-price=40, max-duration=300m, cloud=hyperstack" in done.stderr
+    assert old.limits and old.limits.max_price == 4000
+    dearer = resume(world, "--dry-run", "max-price=30")
+    assert dearer.returncode == 3 and "above max-price ($30.00/h)" in dearer.stderr
