@@ -95,7 +95,8 @@ def usable_settings(
     if env_file and sources["trainer"] == ".env":
         values["trainer"] = _folder_relative_to(env_file, values["trainer"])
     settings = Settings(**values, sources=sources)
-    return _gpu_and_count(_known_phase(settings, layers, wrong)), tuple(wrong)
+    settings = _gpu_and_count(_known_phase(settings, layers, wrong), layers, wrong)
+    return settings, tuple(wrong)
 
 
 def _known_phase(settings: Settings, layers: Iterable[Layer], wrong: list[str]) -> Settings:
@@ -185,14 +186,24 @@ def _value(meta: Mapping[str, Any], layer: Layer) -> Any:
         raise UsageProblem(f"{layer.called(meta['env'])}: {e}") from None
 
 
-def _gpu_and_count(settings: Settings) -> Settings:
-    """`H100:8` gives the count too; a num-gpus flag with another count is refused."""
-    gpu, colon, count = settings.gpu.partition(":")
+def _gpu_and_count(settings: Settings, layers: Iterable[Layer], wrong: list[str]) -> Settings:
+    """`H100:8` gives the count, too, unless a higher layer gives NUM_GPUS. Two counts in one layer that disagree are refused."""
+    gpu, colon, text = settings.gpu.partition(":")
     if not colon:
         return settings
-    if settings.sources["num_gpus"] == "flag" and settings.num_gpus != int(count):
-        raise UsageProblem(
-            f"gpu {settings.gpu!r} and num-gpus {settings.num_gpus} disagree; give one of them"
+    count, of_gpu, of_count = int(text), settings.sources["gpu"], settings.sources["num_gpus"]
+    ranks = [layer.name for layer in (*layers, DEFAULT)]
+    if ranks.index(of_count) < ranks.index(of_gpu):
+        return replace(settings, gpu=gpu)
+    if of_count == of_gpu and settings.num_gpus != count:
+        layer = _first(TABLE["gpu"], layers)
+        problem = (
+            f"{layer.called('GPU')} is {settings.gpu!r} and {layer.called('NUM_GPUS')} is {settings.num_gpus}: they "
+            "disagree; give one of them"
         )
-    sources = settings.sources | {"num_gpus": settings.sources["gpu"]}
-    return replace(settings, gpu=gpu, num_gpus=int(count), sources=sources)
+        if layer.name == "flag":
+            raise UsageProblem(problem)
+        wrong.append(problem)
+    return replace(
+        settings, gpu=gpu, num_gpus=count, sources=settings.sources | {"num_gpus": of_gpu}
+    )

@@ -106,6 +106,37 @@ def test_the_gpu_setting_may_give_the_count() -> None:
         settings(gpu="H100:4", num_gpus="8")
 
 
+@pytest.mark.parametrize(
+    "flags, environ, file, want",
+    [
+        ({"num_gpus": "1"}, {"GPU": "H100:8"}, "", 1),
+        ({"num_gpus": "1"}, {}, "GPU=H100:8", 1),
+        ({}, {"NUM_GPUS": "1"}, "GPU=H100:8", 1),
+        ({"gpu": "H100:8"}, {"NUM_GPUS": "1"}, "", 8),
+        ({"gpu": "H100:8"}, {}, "NUM_GPUS=1", 8),
+        ({}, {"GPU": "H100:8"}, "NUM_GPUS=1", 8),
+        ({}, {}, "GPU=H100:4\nNUM_GPUS=4", 4),
+        ({"gpu": "H100"}, {"NUM_GPUS": "2"}, "", 2),
+        ({}, {}, "GPU=H100:4", 4),
+    ],
+    ids=str,
+)
+def test_the_count_of_the_higher_layer_wins(
+    tmp_path: Path, flags: dict[str, str], environ: dict[str, str], file: str, want: int
+) -> None:
+    s = settings(dotenv(tmp_path, file + "\n"), environ, **flags)
+    assert (s.gpu, s.num_gpus) == ("H100", want)
+
+
+@pytest.mark.parametrize("place", ["flag", "environment", ".env"])
+def test_two_counts_in_one_place_that_disagree_are_refused(tmp_path: Path, place: str) -> None:
+    both = {"GPU": "H100:8", "NUM_GPUS": "1"}
+    file = dotenv(tmp_path, "GPU=H100:8\nNUM_GPUS=1\n" if place == ".env" else "")
+    flags = {"gpu": "H100:8", "num_gpus": "1"} if place == "flag" else {}
+    with pytest.raises(UsageProblem, match="'H100:8' and .* is 1: they disagree"):
+        settings(file, both if place == "environment" else {}, **flags)
+
+
 # ---- .env as data
 
 
